@@ -1,0 +1,2 @@
+//! devid.
+fn main() {}

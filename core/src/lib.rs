@@ -1,1 +1,9 @@
-//! Device identity.
+//! Device identity in a TPM 2.0: the keys, their certificates and the links to the TPM.
+//!
+//! Nothing here knows PKCS#11. Arrows point one way: [`store`] → [`tpm`], both → [`key`].
+
+pub mod certificate;
+pub mod config;
+pub mod key;
+pub mod store;
+pub mod tpm;

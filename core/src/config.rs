@@ -1,0 +1,569 @@
+//! Configuration: `config.toml`, its drop-ins `config.d/*.toml`, and the environment.
+//!
+//! A setting that is unknown or wrong is an error that names file, line and key: a device must not
+//! run on a half-understood configuration.
+
+use crate::tpm::Tcti;
+use log::LevelFilter;
+use serde::{Deserialize, Deserializer, de};
+use std::ffi::OsString;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+const FILE: &str = "/etc/devid-pkcs11/config.toml";
+const RUN: &str = "/run/devid-pkcs11";
+const TIMEOUT_MS: u64 = 30_000;
+
+/// All settings, in force.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// Where the TPM is.
+    pub tcti: Tcti,
+    /// How long one exchange with the TPM may take.
+    pub limit: Duration,
+    /// Where random bytes come from.
+    pub random: Random,
+    /// Identities that a search would not find by itself.
+    pub identities: Vec<IdentityHint>,
+    /// The folder of CA certificates that are shown beside the identity.
+    pub chain: PathBuf,
+    /// The file that changes whenever `devid` changed something that others may have read.
+    pub generation: PathBuf,
+}
+
+/// Where C_GenerateRandom takes its bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Random {
+    /// getrandom(2).
+    Kernel,
+    /// TPM2_GetRandom.
+    Tpm,
+}
+
+/// An identity that the maker put elsewhere (`[[identity]]`).
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IdentityHint {
+    /// A persistent handle, 0x81000000 to 0x81FFFFFF.
+    #[serde(default, deserialize_with = "persistent_handle")]
+    pub handle: Option<u32>,
+    /// An NV index with a certificate, 0x01000000 to 0x01FFFFFF.
+    #[serde(default, deserialize_with = "nv_index")]
+    pub nv: Option<u32>,
+    /// A file with a certificate, DER or PEM.
+    pub certificate: Option<PathBuf>,
+}
+
+/// How much is logged, and where to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogSettings {
+    /// Off unless something asks for it.
+    pub level: LevelFilter,
+    /// Where lines go.
+    pub target: LogTarget,
+}
+
+/// Where log lines go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LogTarget {
+    /// /dev/log, where the journal listens too.
+    Syslog,
+    /// Appended to this file.
+    File(PathBuf),
+}
+
+/// What reading the configuration gave. The log's settings hold even if the rest is wrong, so that
+/// the fault can be said.
+#[derive(Debug)]
+pub struct Loaded {
+    /// In force in any case.
+    pub log: LogSettings,
+    /// The settings, or the first fault.
+    pub config: Result<Config, ConfigError>,
+}
+
+/// A fault in a setting: where it stands and what is wrong with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigError {
+    place: String,
+    what: String,
+}
+
+/// The variables of the environment that count here, for [`load`].
+pub type Variable<'a> = &'a dyn Fn(&str) -> Option<OsString>;
+
+/// The process's own environment; none of it in a program that runs with more rights than its
+/// caller (setuid, file capabilities).
+pub fn environment(name: &str) -> Option<OsString> {
+    match has_more_rights_than_caller() {
+        true => None,
+        false => std::env::var_os(name),
+    }
+}
+
+/// What the kernel says in AT_SECURE (getauxval(3)); the identities alone do not tell of file
+/// capabilities, the vector alone may be out of reach.
+fn has_more_rights_than_caller() -> bool {
+    use rustix::process::{getegid, geteuid, getgid, getuid};
+    const WORD: usize = size_of::<usize>();
+    const AT_SECURE: [u8; WORD] = 23_usize.to_ne_bytes();
+    let vector = std::fs::read("/proc/self/auxv").unwrap_or_default();
+    let said = vector
+        .chunks_exact(2 * WORD)
+        .any(|entry| entry[..WORD] == AT_SECURE && entry[WORD..].iter().any(|&byte| byte != 0));
+    said || getuid() != geteuid() || getgid() != getegid()
+}
+
+/// Reads file, drop-ins and environment.
+///
+/// `DEVID_PKCS11_CONFIG` replaces the file (its drop-ins and `chain/` are looked for beside it),
+/// `DEVID_PKCS11_TCTI` and `DEVID_PKCS11_LOG` (`LEVEL` or `LEVEL,TARGET`) go before the file's
+/// settings, `DEVID_PKCS11_RUN` replaces /run/devid-pkcs11.
+pub fn load(variable: Variable) -> Loaded {
+    let written = read(variable);
+    let log = log_settings(
+        variable,
+        written.as_ref().ok().and_then(|file| file.log.as_ref()),
+    );
+    let config = written.and_then(|file| settings(file, variable));
+    match (log, config) {
+        (Ok(Some(log)), config) => Loaded { log, config },
+        (Ok(None), Ok(config)) => Loaded {
+            log: LogSettings::OFF,
+            config: Ok(config),
+        },
+        // Nobody said how to log, and there is something that an administrator must hear.
+        (Ok(None), Err(fault)) => Loaded {
+            log: LogSettings::ERRORS,
+            config: Err(fault),
+        },
+        (Err(fault), _) => Loaded {
+            log: LogSettings::ERRORS,
+            config: Err(fault),
+        },
+    }
+}
+
+impl LogSettings {
+    const OFF: Self = Self {
+        level: LevelFilter::Off,
+        target: LogTarget::Syslog,
+    };
+    const ERRORS: Self = Self {
+        level: LevelFilter::Error,
+        target: LogTarget::Syslog,
+    };
+}
+
+/// A file as written: each setting may be missing.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    #[serde(default, deserialize_with = "parsed")]
+    tcti: Option<Tcti>,
+    #[serde(default, deserialize_with = "milliseconds")]
+    timeout_ms: Option<u64>,
+    random: Option<Random>,
+    log: Option<WrittenLog>,
+    #[serde(default)]
+    identity: Vec<IdentityHint>,
+}
+
+#[derive(Debug, Default, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenLog {
+    #[serde(default, deserialize_with = "parsed")]
+    level: Option<Level>,
+    #[serde(default, deserialize_with = "parsed")]
+    target: Option<LogTarget>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Level(LevelFilter);
+
+impl Written {
+    /// Takes what `later` sets; lists grow.
+    fn overlay(&mut self, later: Self) {
+        self.tcti = later.tcti.or(self.tcti.take());
+        self.timeout_ms = later.timeout_ms.or(self.timeout_ms);
+        self.random = later.random.or(self.random);
+        if let Some(later) = later.log {
+            let log = self.log.get_or_insert_default();
+            log.level = later.level.or(log.level);
+            log.target = later.target.or(log.target.take());
+        }
+        self.identity.extend(later.identity);
+    }
+}
+
+fn file(variable: Variable) -> PathBuf {
+    variable("DEVID_PKCS11_CONFIG").map_or_else(|| PathBuf::from(FILE), PathBuf::from)
+}
+
+fn beside(file: &Path, name: &str) -> PathBuf {
+    file.with_file_name(name)
+}
+
+fn read(variable: Variable) -> Result<Written, ConfigError> {
+    let file = file(variable);
+    let named = variable("DEVID_PKCS11_CONFIG").is_some();
+    let mut written = match std::fs::read_to_string(&file) {
+        Ok(text) => parse(&file, &text)?,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && !named => Written::default(),
+        Err(error) => return Err(ConfigError::file(&file, error)),
+    };
+    for drop_in in drop_ins(&beside(&file, "config.d"))? {
+        let text = std::fs::read_to_string(&drop_in)
+            .map_err(|error| ConfigError::file(&drop_in, error))?;
+        written.overlay(parse(&drop_in, &text)?);
+    }
+    Ok(written)
+}
+
+fn drop_ins(folder: &Path) -> Result<Vec<PathBuf>, ConfigError> {
+    let entries = match std::fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(ConfigError::file(folder, error)),
+    };
+    let mut files = Vec::new();
+    for entry in entries {
+        let path = entry
+            .map_err(|error| ConfigError::file(folder, error))?
+            .path();
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "toml")
+        {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn parse(file: &Path, text: &str) -> Result<Written, ConfigError> {
+    toml::from_str(text).map_err(|error| {
+        let start = error.span().map_or(0, |span| span.start.min(text.len()));
+        let line = text[..start].matches('\n').count();
+        let setting = text.lines().nth(line).unwrap_or_default().trim();
+        let key = setting.split(['=', '#']).next().unwrap_or_default().trim();
+        ConfigError {
+            place: format!("{}:{}", file.display(), line + 1),
+            what: format!("{key}: {}", error.message()),
+        }
+    })
+}
+
+fn settings(written: Written, variable: Variable) -> Result<Config, ConfigError> {
+    let tcti = match variable("DEVID_PKCS11_TCTI") {
+        Some(tcti) => Some(from_variable("DEVID_PKCS11_TCTI", tcti)?),
+        None => written.tcti,
+    };
+    let run = variable("DEVID_PKCS11_RUN").map_or_else(|| PathBuf::from(RUN), PathBuf::from);
+    Ok(Config {
+        tcti: tcti.unwrap_or_default(),
+        limit: Duration::from_millis(written.timeout_ms.unwrap_or(TIMEOUT_MS)),
+        random: written.random.unwrap_or(Random::Kernel),
+        identities: written.identity,
+        chain: beside(&file(variable), "chain"),
+        generation: run.join("generation"),
+    })
+}
+
+fn log_settings(
+    variable: Variable,
+    written: Option<&WrittenLog>,
+) -> Result<Option<LogSettings>, ConfigError> {
+    if let Some(value) = variable("DEVID_PKCS11_LOG") {
+        return from_variable("DEVID_PKCS11_LOG", value).map(Some);
+    }
+    Ok(written.map(|log| LogSettings {
+        level: log.level.map_or(LevelFilter::Warn, |level| level.0),
+        target: log.target.clone().unwrap_or(LogTarget::Syslog),
+    }))
+}
+
+fn from_variable<T: FromStr>(name: &str, value: OsString) -> Result<T, ConfigError>
+where
+    T::Err: fmt::Display,
+{
+    let fault = |what: String| ConfigError {
+        place: format!("environment {name}"),
+        what,
+    };
+    let text = value.into_string().map_err(|_| fault("not UTF-8".into()))?;
+    text.parse()
+        .map_err(|error: T::Err| fault(error.to_string()))
+}
+
+impl FromStr for LogSettings {
+    type Err = String;
+
+    /// `LEVEL` or `LEVEL,TARGET`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (level, target) = text.split_once(',').unwrap_or((text, "syslog"));
+        Ok(Self {
+            level: level.parse::<Level>()?.0,
+            target: target.parse()?,
+        })
+    }
+}
+
+impl FromStr for Level {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        text.parse().map(Self).map_err(|_| {
+            format!("{text:?} is no level: expected off, error, warn, info, debug or trace")
+        })
+    }
+}
+
+impl FromStr for LogTarget {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.strip_prefix("file:") {
+            Some(path) if Path::new(path).is_absolute() => Ok(Self::File(path.into())),
+            None if text == "syslog" => Ok(Self::Syslog),
+            _ => Err(format!(
+                "{text:?} is no log target: expected syslog or file:/absolute/path"
+            )),
+        }
+    }
+}
+
+fn parsed<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: FromStr,
+    T::Err: fmt::Display,
+{
+    String::deserialize(deserializer)?
+        .parse()
+        .map(Some)
+        .map_err(de::Error::custom)
+}
+
+fn milliseconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    in_range(
+        deserializer,
+        1..=3_600_000,
+        "milliseconds from 1 to 3600000",
+    )
+}
+
+fn persistent_handle<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
+    in_range(
+        deserializer,
+        0x8100_0000..=0x81FF_FFFF,
+        "a handle from 0x81000000 to 0x81FFFFFF",
+    )
+    .map(|handle| handle.map(|handle| handle as u32))
+}
+
+fn nv_index<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
+    in_range(
+        deserializer,
+        0x0100_0000..=0x01FF_FFFF,
+        "an index from 0x01000000 to 0x01FFFFFF",
+    )
+    .map(|index| index.map(|index| index as u32))
+}
+
+fn in_range<'de, D: Deserializer<'de>>(
+    deserializer: D,
+    range: std::ops::RangeInclusive<u64>,
+    expected: &str,
+) -> Result<Option<u64>, D::Error> {
+    match u64::deserialize(deserializer)? {
+        number if range.contains(&number) => Ok(Some(number)),
+        number => Err(de::Error::custom(format!("{number}: expected {expected}"))),
+    }
+}
+
+impl ConfigError {
+    fn file(file: &Path, error: std::io::Error) -> Self {
+        Self {
+            place: file.display().to_string(),
+            what: error.to_string(),
+        }
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.place, self.what)
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashMap;
+
+    struct Folder(tempfile::TempDir);
+
+    impl Folder {
+        fn new(files: &[(&str, &str)]) -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            for (name, text) in files {
+                let path = folder.path().join(name);
+                std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+                std::fs::write(path, text).unwrap();
+            }
+            Self(folder)
+        }
+
+        fn load(&self, variables: &[(&str, &str)]) -> Loaded {
+            let mut all: HashMap<String, OsString> = variables
+                .iter()
+                .map(|(name, value)| ((*name).into(), (*value).into()))
+                .collect();
+            let file = self.0.path().join("config.toml");
+            all.entry("DEVID_PKCS11_CONFIG".into())
+                .or_insert(file.into());
+            load(&|name| all.get(name).cloned())
+        }
+
+        fn fault(&self) -> String {
+            self.load(&[]).config.unwrap_err().to_string()
+        }
+    }
+
+    #[test]
+    fn every_setting_arrives() {
+        let folder = Folder::new(&[(
+            "config.toml",
+            "tcti = \"swtpm:port=9\"\ntimeout_ms = 500\nrandom = \"tpm\"\n\
+             [log]\nlevel = \"debug\"\ntarget = \"file:/x/y\"\n\
+             [[identity]]\nhandle = 0x81010005\nnv = 0x01C00100\ncertificate = \"/c.pem\"\n",
+        )]);
+        let loaded = folder.load(&[]);
+        let config = loaded.config.unwrap();
+        assert_eq!(config.tcti, "swtpm:port=9".parse().unwrap());
+        assert_eq!(config.limit, Duration::from_millis(500));
+        assert_eq!(config.random, Random::Tpm);
+        assert_eq!(config.identities[0].handle, Some(0x8101_0005));
+        assert_eq!(config.identities[0].nv, Some(0x01C0_0100));
+        assert_eq!(loaded.log.level, LevelFilter::Debug);
+        assert_eq!(loaded.log.target, LogTarget::File("/x/y".into()));
+        assert_eq!(config.chain, folder.0.path().join("chain"));
+    }
+
+    #[test]
+    fn drop_ins_and_environment_go_before_the_file() {
+        let folder = Folder::new(&[
+            ("config.toml", "tcti = \"swtpm:port=1\"\ntimeout_ms = 1\n"),
+            (
+                "config.d/10.toml",
+                "timeout_ms = 2\n[[identity]]\nhandle = 0x81000001\n",
+            ),
+            (
+                "config.d/20.toml",
+                "timeout_ms = 3\n[[identity]]\nnv = 0x01000001\n",
+            ),
+            ("config.d/30.conf", "not read"),
+        ]);
+        let loaded = folder.load(&[
+            ("DEVID_PKCS11_TCTI", "mssim:port=7"),
+            ("DEVID_PKCS11_LOG", "info,file:/l"),
+            ("DEVID_PKCS11_RUN", "/r"),
+        ]);
+        let config = loaded.config.unwrap();
+        assert_eq!(config.tcti, "mssim:port=7".parse().unwrap());
+        assert_eq!(config.limit, Duration::from_millis(3));
+        assert_eq!(config.identities.len(), 2);
+        assert_eq!(config.generation, Path::new("/r/generation"));
+        assert_eq!(loaded.log.level, LevelFilter::Info);
+    }
+
+    #[test]
+    fn a_fault_names_file_line_and_key() {
+        for (text, line, words) in [
+            ("timeout_ms = 5\ntcit = \"x\"\n", 2, "tcit: unknown field"),
+            ("\n\ntimeout_ms = \"soon\"\n", 3, "timeout_ms: invalid type"),
+            ("tcti = \"usb:\"\n", 1, "tcti: \"usb:\" names no TPM"),
+            (
+                "[log]\nlevel = \"loud\"\n",
+                2,
+                "level: \"loud\" is no level",
+            ),
+            (
+                "[log]\ntarget = \"stderr\"\n",
+                2,
+                "target: \"stderr\" is no log target",
+            ),
+            ("random = \"dice\"\n", 1, "random: unknown variant"),
+            (
+                "[[identity]]\nhandle = 0x80000000\n",
+                2,
+                "handle: 2147483648: expected a handle",
+            ),
+            (
+                "timeout_ms = 0\n",
+                1,
+                "timeout_ms: 0: expected milliseconds",
+            ),
+            ("[wall]\n", 1, "unknown field `wall`"),
+            (
+                "tcti = \"device\"\ntcti = \"device\"\n",
+                2,
+                "tcti: duplicate key",
+            ),
+        ] {
+            let folder = Folder::new(&[("config.toml", text)]);
+            let fault = folder.fault();
+            assert!(
+                fault.contains(&format!("config.toml:{line}: ")),
+                "{text:?}: {fault}"
+            );
+            assert!(fault.contains(words), "{text:?}: {fault}");
+        }
+    }
+
+    #[test]
+    fn a_fault_is_logged_though_nobody_asked_for_a_log() {
+        let folder = Folder::new(&[("config.toml", "tcit = 1\n")]);
+        assert_eq!(folder.load(&[]).log, LogSettings::ERRORS);
+        assert_eq!(
+            Folder::new(&[("config.toml", "")]).load(&[]).log,
+            LogSettings::OFF
+        );
+        let quiet = folder.load(&[("DEVID_PKCS11_LOG", "off")]);
+        assert_eq!(quiet.log.level, LevelFilter::Off);
+    }
+
+    #[test]
+    fn a_named_file_must_be_there() {
+        let folder = Folder::new(&[]);
+        assert!(
+            folder.fault().contains("config.toml: No such file"),
+            "{}",
+            folder.fault()
+        );
+        let none = load(&|name| (name == "DEVID_PKCS11_RUN").then(|| "/r".into()));
+        // Without a name the default file counts, and it may be missing.
+        assert!(none.config.is_ok() || Path::new(FILE).exists());
+    }
+
+    #[test]
+    fn a_wrong_variable_names_itself() {
+        let folder = Folder::new(&[("config.toml", "")]);
+        let fault = folder
+            .load(&[("DEVID_PKCS11_TCTI", "usb:")])
+            .config
+            .unwrap_err()
+            .to_string();
+        assert!(
+            fault.starts_with("environment DEVID_PKCS11_TCTI: "),
+            "{fault}"
+        );
+    }
+}

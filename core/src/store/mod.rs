@@ -1,0 +1,40 @@
+//! Stores: where keys and certificates come from.
+//!
+//! There is one so far, the factory identity; what stores have in common becomes a trait with the
+//! second.
+
+pub mod idevid;
+
+use crate::tpm::TpmError;
+use std::fmt;
+
+/// Why a store gave no signature.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SignError {
+    /// The digest has a length that this key cannot sign rightly.
+    DigestLength(usize),
+    /// The TPM, or the way to it.
+    Tpm(TpmError),
+}
+
+impl From<TpmError> for SignError {
+    fn from(error: TpmError) -> Self {
+        Self::Tpm(error)
+    }
+}
+
+impl fmt::Display for SignError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::DigestLength(bytes) => {
+                write!(
+                    f,
+                    "a digest of {bytes} bytes cannot be signed rightly by this key"
+                )
+            }
+            Self::Tpm(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for SignError {}

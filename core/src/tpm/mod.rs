@@ -1,0 +1,184 @@
+//! TPM 2.0: our small vocabulary of commands in plain types, and how they fail.
+//!
+//! [`Link`] is one way to a TPM; [`resident::Tpm`] is what the rest of the house uses: it holds a
+//! link, opens it when it is first needed, retries and reconnects.
+//! Section numbers are those of the TPM 2.0 Library Specification, level 1.59.
+
+mod link;
+mod public;
+mod rc;
+mod resident;
+mod tcti;
+
+pub use public::{PublicArea, SigningScheme};
+pub use rc::ResponseCode;
+pub use resident::{ResidentKey, Tpm};
+pub use tcti::{Tcti, TctiError};
+
+use std::fmt;
+use std::time::Duration;
+
+/// A hash algorithm by its TPM identifier (Part 2, section 6.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Hash {
+    Sha1,
+    Sha256,
+    Sha384,
+    Sha512,
+}
+
+impl Hash {
+    /// Bytes of a digest.
+    pub const fn width(self) -> usize {
+        match self {
+            Self::Sha1 => 20,
+            Self::Sha256 => 32,
+            Self::Sha384 => 48,
+            Self::Sha512 => 64,
+        }
+    }
+}
+
+/// The halves of an ECDSA signature, big-endian; a TPM may leave leading zeros out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EccSignature {
+    /// r
+    pub r: Vec<u8>,
+    /// s
+    pub s: Vec<u8>,
+}
+
+/// What TPM2_NV_ReadPublic tells of an index (Part 2, section 13.5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NvPublic {
+    /// TPMA_NV.
+    pub attributes: u32,
+    /// Bytes that the index holds.
+    pub size: u16,
+}
+
+impl NvPublic {
+    const AUTHREAD: u32 = 1 << 18;
+    const WRITTEN: u32 = 1 << 29;
+    const READLOCKED: u32 = 1 << 28;
+
+    /// Whether the index's own authorisation value allows a read now.
+    pub fn readable_by_own_auth(&self) -> bool {
+        let needed = Self::AUTHREAD | Self::WRITTEN;
+        self.attributes & needed == needed && self.attributes & Self::READLOCKED == 0
+    }
+}
+
+/// A property of TPM_CAP_TPM_PROPERTIES (Part 2, section 6.13).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Property {
+    /// The most bytes that one TPM2_NV_Read returns.
+    NvBufferMax,
+    /// Failed tries of authorisation that count now.
+    LockoutCounter,
+    /// Seconds until one failed try is forgotten.
+    LockoutInterval,
+}
+
+impl Property {
+    /// TPM_PT.
+    pub const fn tag(self) -> u32 {
+        match self {
+            Self::NvBufferMax => 0x12C,
+            Self::LockoutCounter => 0x20E,
+            Self::LockoutInterval => 0x210,
+        }
+    }
+}
+
+/// One way to a TPM. Each method is one TPM command unless its text says otherwise.
+///
+/// Not promised: retries, reconnection, and that a handle still means what it did (see
+/// [`resident::Tpm`]). A method that fails with a transport error leaves the link fit for the next
+/// call, which connects anew.
+pub trait Link: Send {
+    /// TPM2_GetCapability(TPM_CAP_HANDLES): the handles from `first` to the end of its range,
+    /// ascending; one command for each full answer.
+    fn handles(&mut self, first: u32) -> Result<Vec<u32>, TpmError>;
+    /// TPM2_GetCapability(TPM_CAP_TPM_PROPERTIES).
+    fn property(&mut self, property: Property) -> Result<u32, TpmError>;
+    /// TPM2_ReadPublic: the TPMT_PUBLIC as bytes, and the object's name.
+    fn read_public(&mut self, handle: u32) -> Result<(Vec<u8>, Vec<u8>), TpmError>;
+    /// TPM2_NV_ReadPublic.
+    fn nv_read_public(&mut self, index: u32) -> Result<NvPublic, TpmError>;
+    /// TPM2_NV_Read, authorised by the index's own empty value.
+    fn nv_read(&mut self, index: u32, offset: u16, size: u16) -> Result<Vec<u8>, TpmError>;
+    /// TPM2_GetRandom: at most `count` bytes.
+    fn random(&mut self, count: u16) -> Result<Vec<u8>, TpmError>;
+    /// TPM2_Sign with ECDSA by a key whose authorisation value is empty; `digest` has the width of
+    /// `hash`.
+    fn sign_ecdsa(&mut self, key: u32, hash: Hash, digest: &[u8])
+    -> Result<EccSignature, TpmError>;
+    /// In a forked child: lets go of the parent's connection without a byte to the TPM.
+    fn abandon(self: Box<Self>);
+}
+
+/// Why a TPM command gave no answer of use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TpmError {
+    /// There is no way to the TPM: no device, no permission, nobody listens. Nothing was sent.
+    Unreachable(String),
+    /// The connection failed once the command was on its way; it may have run.
+    Broken(String),
+    /// No answer within the limit; the command may still run.
+    Timeout(Duration),
+    /// The TPM answered with a response code.
+    Response(ResponseCode),
+    /// A persistent handle now holds another key than the one that was found there.
+    KeyReplaced(u32),
+    /// The key wants an authorisation value that we do not have; not asked again, as each try
+    /// counts towards the lockout of the whole TPM.
+    NeedsAuth(u32),
+    /// The link has no such ability.
+    Unsupported(String),
+}
+
+impl TpmError {
+    /// Whether the connection is at fault, so that a new one may help.
+    pub fn is_transport_fault(&self) -> bool {
+        matches!(self, Self::Broken(_))
+    }
+}
+
+impl From<ResponseCode> for TpmError {
+    fn from(code: ResponseCode) -> Self {
+        Self::Response(code)
+    }
+}
+
+impl std::error::Error for TpmError {}
+
+impl fmt::Display for TpmError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreachable(why) => write!(f, "TPM not reachable: {why}"),
+            Self::Broken(why) => write!(f, "connection to the TPM failed: {why}"),
+            Self::Timeout(limit) => {
+                write!(
+                    f,
+                    "no answer from the TPM within {} ms (timeout_ms)",
+                    limit.as_millis()
+                )
+            }
+            Self::Response(code) => write!(f, "TPM answered {code}"),
+            Self::KeyReplaced(handle) => {
+                write!(
+                    f,
+                    "handle 0x{handle:08X} no longer holds the key that was found there"
+                )
+            }
+            Self::NeedsAuth(handle) => write!(
+                f,
+                "key 0x{handle:08X} has an authorisation value; it is not tried again, \
+                 because each wrong try counts towards the TPM's lockout"
+            ),
+            Self::Unsupported(what) => write!(f, "{what}"),
+        }
+    }
+}

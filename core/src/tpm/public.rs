@@ -1,0 +1,135 @@
+//! Public areas: what kind of key a handle holds (Part 2, section 12.2.4, TPMT_PUBLIC).
+
+use super::Hash;
+use crate::key::{Curve, PublicKey};
+use tpm2_protocol::TpmUnmarshal;
+use tpm2_protocol::data::{
+    TpmAlgId, TpmEccCurve, TpmaObject, TpmtPublic, TpmuAsymScheme, TpmuPublicId, TpmuPublicParms,
+};
+
+/// How a key may sign.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SigningScheme {
+    /// The scheme is named with each signature.
+    Any,
+    /// ECDSA with this hash and no other.
+    Ecdsa(Hash),
+}
+
+/// The public area of a key that can be used here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PublicArea {
+    /// The public key itself.
+    pub key: PublicKey,
+    /// How it signs.
+    pub scheme: SigningScheme,
+    attributes: u32,
+}
+
+impl PublicArea {
+    /// From the bytes of a TPMT_PUBLIC.
+    ///
+    /// `None` if it is no ECC key on a curve of ours, or its scheme is not for ECDSA.
+    pub fn parse(area: &[u8]) -> Option<Self> {
+        let (public, []) = TpmtPublic::unmarshal(area).ok()? else {
+            return None;
+        };
+        let (TpmuPublicParms::Ecc(parameters), TpmuPublicId::Ecc(point)) =
+            (&public.parameters, &public.unique)
+        else {
+            return None;
+        };
+        let curve = match parameters.curve_id {
+            TpmEccCurve::NistP256 => Curve::P256,
+            _ => return None,
+        };
+        let scheme = match (parameters.scheme.scheme, &parameters.scheme.details) {
+            (TpmAlgId::Null, _) => SigningScheme::Any,
+            (TpmAlgId::Ecdsa, TpmuAsymScheme::Hash(hash)) => {
+                SigningScheme::Ecdsa(match hash.hash_alg {
+                    TpmAlgId::Sha1 => Hash::Sha1,
+                    TpmAlgId::Sha256 => Hash::Sha256,
+                    TpmAlgId::Sha384 => Hash::Sha384,
+                    TpmAlgId::Sha512 => Hash::Sha512,
+                    _ => return None,
+                })
+            }
+            _ => return None,
+        };
+        Some(Self {
+            key: PublicKey::from_coordinates(curve, &point.x, &point.y)?,
+            scheme,
+            attributes: public.object_attributes.bits(),
+        })
+    }
+
+    /// Whether the key can be an identity: it signs anything, does nothing else, and never left
+    /// this TPM nor its parent (TCG, TPM 2.0 Keys for Device Identity, section 7.3.4).
+    pub fn is_identity(&self) -> bool {
+        let set = TpmaObject::SIGN_ENCRYPT.bits()
+            | TpmaObject::FIXED_TPM.bits()
+            | TpmaObject::FIXED_PARENT.bits()
+            | TpmaObject::SENSITIVE_DATA_ORIGIN.bits();
+        let clear = TpmaObject::RESTRICTED.bits() | TpmaObject::DECRYPT.bits();
+        self.attributes & (set | clear) == set
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// H-2 of the TCG templates, on the generator of P-256.
+    fn idevid(attributes: u32, scheme: &[u8]) -> Vec<u8> {
+        let mut area = vec![0x00, 0x23, 0x00, 0x0B];
+        area.extend(attributes.to_be_bytes());
+        area.extend([0, 0]); // no policy
+        area.extend([0x00, 0x10]); // symmetric: NULL
+        area.extend(scheme);
+        area.extend([0x00, 0x03, 0x00, 0x10]); // P-256, kdf: NULL
+        for coordinate in [
+            "6b17d1f2e12c4247f8bce6e563a440f277037d812deb33a0f4a13945d898c296",
+            "4fe342e2fe1a7f9b8ee7eb4a7c0f9e162bce33576b315ececbb6406837bf51f5",
+        ] {
+            area.extend([0, 32]);
+            for pair in coordinate.as_bytes().chunks(2) {
+                area.push(u8::from_str_radix(str::from_utf8(pair).unwrap(), 16).unwrap());
+            }
+        }
+        area
+    }
+
+    const FIXED: &[u8] = &[0x00, 0x18, 0x00, 0x0B];
+
+    #[test]
+    fn the_factory_template_is_an_identity() {
+        let area = PublicArea::parse(&idevid(0x000400F2, FIXED)).unwrap();
+        assert!(area.is_identity());
+        assert_eq!(area.scheme, SigningScheme::Ecdsa(Hash::Sha256));
+        let open = PublicArea::parse(&idevid(0x000400F2, &[0x00, 0x10])).unwrap();
+        assert_eq!(open.scheme, SigningScheme::Any);
+    }
+
+    #[test]
+    fn other_keys_are_none() {
+        for (attributes, what) in [
+            (0x000500F2, "restricted: an attestation key"),
+            (0x000600F2, "decrypts too"),
+            (0x000200F2, "does not sign"),
+            (0x000400F0, "may move to another TPM"),
+            (0x000400E2, "may move to another parent"),
+            (0x000400D2, "was made outside"),
+        ] {
+            let area = PublicArea::parse(&idevid(attributes, FIXED)).unwrap();
+            assert!(!area.is_identity(), "{what}");
+        }
+    }
+
+    #[test]
+    fn cut_areas_are_no_keys() {
+        let area = idevid(0x000400F2, FIXED);
+        for end in 0..area.len() {
+            assert_eq!(PublicArea::parse(&area[..end]), None);
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! TPM response codes (Part 2, section 6.6).
+
+use std::fmt;
+
+/// A response code other than success, as the TPM sent it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ResponseCode(pub u32);
+
+impl ResponseCode {
+    const RETRY: u32 = 0x922;
+    const YIELDED: u32 = 0x908;
+    const TESTING: u32 = 0x90A;
+    const NV_RATE: u32 = 0x920;
+    const LOCKOUT: u32 = 0x921;
+    const AUTH_FAIL: u32 = 0x08E;
+    const BAD_AUTH: u32 = 0x0A2;
+    const HANDLE: u32 = 0x08B;
+    const VALUE: u32 = 0x084;
+
+    /// The TPM did nothing and asks for the same command again.
+    pub fn asks_for_resend(self) -> bool {
+        matches!(
+            self.0,
+            Self::RETRY | Self::YIELDED | Self::TESTING | Self::NV_RATE
+        )
+    }
+
+    /// The TPM is in dictionary-attack lockout.
+    pub fn is_lockout(self) -> bool {
+        self.0 == Self::LOCKOUT
+    }
+
+    /// The authorisation value was wrong.
+    pub fn is_wrong_auth(self) -> bool {
+        matches!(self.base(), Self::AUTH_FAIL | Self::BAD_AUTH)
+    }
+
+    /// The handle names nothing: format-one HANDLE, or 0x910–0x916 "reference not loaded".
+    pub fn is_missing_handle(self) -> bool {
+        self.base() == Self::HANDLE || (0x910..=0x916).contains(&self.0)
+    }
+
+    /// A parameter's value is out of range.
+    pub fn is_value(self) -> bool {
+        self.base() == Self::VALUE
+    }
+
+    /// A format-one code without the number of the handle, session or parameter it is about;
+    /// other codes unchanged.
+    fn base(self) -> u32 {
+        match self.0 & 0x80 {
+            0 => self.0,
+            _ => self.0 & 0x0BF,
+        }
+    }
+
+    fn name(self) -> Option<&'static str> {
+        Some(match self.base() {
+            0x100 => "TPM_RC_INITIALIZE: the TPM was not started",
+            0x101 => "TPM_RC_FAILURE",
+            0x120 => "TPM_RC_DISABLED",
+            0x124 => "TPM_RC_AUTH_TYPE",
+            0x12F => "TPM_RC_AUTH_UNAVAILABLE",
+            0x143 => "TPM_RC_COMMAND_CODE",
+            0x148 => "TPM_RC_NV_LOCKED",
+            0x149 => "TPM_RC_NV_AUTHORIZATION",
+            0x14A => "TPM_RC_NV_UNINITIALIZED",
+            0x902 => "TPM_RC_OBJECT_MEMORY",
+            0x903 => "TPM_RC_SESSION_MEMORY",
+            0x904 => "TPM_RC_MEMORY",
+            Self::YIELDED => "TPM_RC_YIELDED",
+            0x909 => "TPM_RC_CANCELED",
+            Self::TESTING => "TPM_RC_TESTING",
+            0x910..=0x916 => "TPM_RC_REFERENCE: handle not loaded",
+            Self::NV_RATE => "TPM_RC_NV_RATE",
+            Self::LOCKOUT => "TPM_RC_LOCKOUT",
+            Self::RETRY => "TPM_RC_RETRY",
+            0x923 => "TPM_RC_NV_UNAVAILABLE",
+            0x083 => "TPM_RC_HASH",
+            Self::VALUE => "TPM_RC_VALUE",
+            Self::HANDLE => "TPM_RC_HANDLE",
+            Self::AUTH_FAIL => "TPM_RC_AUTH_FAIL",
+            0x092 => "TPM_RC_SCHEME",
+            0x095 => "TPM_RC_SIZE",
+            0x09C => "TPM_RC_KEY",
+            Self::BAD_AUTH => "TPM_RC_BAD_AUTH",
+            _ => return None,
+        })
+    }
+}
+
+impl fmt::Display for ResponseCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.name() {
+            Some(name) => write!(f, "0x{:03X} ({name})", self.0),
+            None => write!(f, "0x{:03X}", self.0),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn format_one_codes_lose_only_what_they_are_about() {
+        assert!(ResponseCode(0x98E).is_wrong_auth());
+        assert!(ResponseCode(0xA8E).is_wrong_auth());
+        assert!(ResponseCode(0x9A2).is_wrong_auth());
+        assert!(ResponseCode(0x18B).is_missing_handle());
+        assert!(ResponseCode(0x910).is_missing_handle());
+        assert!(!ResponseCode(0x921).is_wrong_auth());
+        assert!(ResponseCode(0x921).is_lockout());
+        assert!(
+            ResponseCode(0x1C4).is_value(),
+            "TPM_RC_VALUE on parameter 1"
+        );
+    }
+
+    #[test]
+    fn only_codes_after_which_nothing_was_done_are_sent_again() {
+        for code in [0x922, 0x908, 0x90A, 0x920] {
+            assert!(ResponseCode(code).asks_for_resend(), "{code:x}");
+        }
+        for code in [0x101, 0x921, 0x98E, 0x902, 0x909] {
+            assert!(!ResponseCode(code).asks_for_resend(), "{code:x}");
+        }
+    }
+
+    #[test]
+    fn codes_say_their_name() {
+        assert_eq!(ResponseCode(0x921).to_string(), "0x921 (TPM_RC_LOCKOUT)");
+        assert_eq!(ResponseCode(0x2FF).to_string(), "0x2FF");
+    }
+}

@@ -1,0 +1,271 @@
+//! One TPM as the house sees it: opened when first needed, shared by threads, retried and
+//! reconnected; and the keys that live in its handles.
+
+use super::{EccSignature, Hash, Link, NvPublic, Property, Tcti, TpmError, link};
+use log::{debug, warn};
+use once_cell::sync::OnceCell;
+use parking_lot::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// The most that TPM2_NV_Read may be asked for before the TPM was asked for its own limit; no
+/// TPM's is smaller than this.
+const NV_CHUNK_UNASKED: u16 = 512;
+const FIRST_PAUSE: Duration = Duration::from_millis(1);
+const LONGEST_PAUSE: Duration = Duration::from_millis(200);
+
+/// A TPM and the one link to it that this process holds.
+///
+/// The lock inside is held for one exchange with the TPM (a command, its repetitions, and where a
+/// doubt demands it one look at the key's name before). Whoever waits for it waits at most the
+/// time limit.
+pub struct Tpm {
+    tcti: Tcti,
+    limit: Duration,
+    link: Mutex<Option<Box<dyn Link>>>,
+    /// Counts transport faults. What was known of handles before a fault is in doubt after it.
+    faults: AtomicU64,
+    nv_chunk: OnceCell<u16>,
+}
+
+/// A key in a persistent handle, with the name by which it was found.
+#[derive(Debug)]
+pub struct ResidentKey {
+    handle: u32,
+    name: Vec<u8>,
+    /// The count of faults at which the name was last seen behind the handle.
+    seen_at: AtomicU64,
+    wants_auth: AtomicBool,
+}
+
+impl Tpm {
+    /// No command is sent and nothing is opened yet.
+    ///
+    /// `limit` bounds each exchange; through libtss2 only the wait for its turn.
+    pub fn new(tcti: Tcti, limit: Duration) -> Self {
+        Self {
+            tcti,
+            limit,
+            link: Mutex::new(None),
+            faults: AtomicU64::new(0),
+            nv_chunk: OnceCell::new(),
+        }
+    }
+
+    /// The same TPM for a forked child, with a connection of its own to come.
+    ///
+    /// The parent's connection is closed in the child without a byte to the TPM; if another thread
+    /// of the parent was in an exchange when it forked, its connection is left open and unused.
+    pub fn for_child(&self) -> Self {
+        if let Some(link) = self.link.try_lock().and_then(|mut link| link.take()) {
+            link.abandon();
+        }
+        Self::new(self.tcti.clone(), self.limit)
+    }
+
+    /// Where the TPM is.
+    pub fn tcti(&self) -> &Tcti {
+        &self.tcti
+    }
+
+    /// Transport faults so far: while it stands still, what was read is still so.
+    pub fn faults(&self) -> u64 {
+        self.faults.load(Ordering::Acquire)
+    }
+
+    /// All handles of `first`'s kind from `first` on, ascending.
+    pub fn handles(&self, first: u32) -> Result<Vec<u32>, TpmError> {
+        self.exchange("GetCapability(handles)", |link| link.handles(first))
+    }
+
+    /// The public area (TPMT_PUBLIC) behind a persistent handle, and the key as found there.
+    pub fn resident_key(&self, handle: u32) -> Result<(Vec<u8>, ResidentKey), TpmError> {
+        let seen_at = self.faults();
+        let (area, name) = self.exchange("ReadPublic", |link| link.read_public(handle))?;
+        let key = ResidentKey {
+            handle,
+            name,
+            seen_at: AtomicU64::new(seen_at),
+            wants_auth: AtomicBool::new(false),
+        };
+        Ok((area, key))
+    }
+
+    /// What an NV index is.
+    pub fn nv_public(&self, index: u32) -> Result<NvPublic, TpmError> {
+        self.exchange("NV_ReadPublic", |link| link.nv_read_public(index))
+    }
+
+    /// `size` bytes of an NV index that its own empty authorisation value opens, read in as many
+    /// pieces as the TPM demands.
+    pub fn nv_read(&self, index: u32, size: u16) -> Result<Vec<u8>, TpmError> {
+        let chunk = match size {
+            ..=NV_CHUNK_UNASKED => NV_CHUNK_UNASKED,
+            _ => self.nv_chunk()?,
+        };
+        let mut data = Vec::with_capacity(size.into());
+        while data.len() < size.into() {
+            let offset = data.len() as u16;
+            let piece = self.exchange("NV_Read", |link| {
+                link.nv_read(index, offset, chunk.min(size - offset))
+            })?;
+            if piece.is_empty() || piece.len() > usize::from(size - offset) {
+                return Err(TpmError::Broken(format!(
+                    "NV_Read gave {} bytes",
+                    piece.len()
+                )));
+            }
+            data.extend(piece);
+        }
+        Ok(data)
+    }
+
+    fn nv_chunk(&self) -> Result<u16, TpmError> {
+        self.nv_chunk
+            .get_or_try_init(|| {
+                let most = self.exchange("GetCapability(NV_BUFFER_MAX)", |link| {
+                    link.property(Property::NvBufferMax)
+                })?;
+                // A command's own limit lies far below 64 KiB.
+                Ok(u16::try_from(most)
+                    .unwrap_or(u16::MAX)
+                    .clamp(NV_CHUNK_UNASKED, 2048))
+            })
+            .copied()
+    }
+
+    /// Fills `bytes` from the TPM's random number generator, in as many commands as it takes.
+    pub fn random(&self, bytes: &mut [u8]) -> Result<(), TpmError> {
+        let mut filled = 0;
+        while filled < bytes.len() {
+            let want = (bytes.len() - filled).min(32) as u16;
+            let got = self.exchange("GetRandom", |link| link.random(want))?;
+            if got.is_empty() || got.len() > usize::from(want) {
+                return Err(TpmError::Broken(format!(
+                    "GetRandom gave {} bytes",
+                    got.len()
+                )));
+            }
+            bytes[filled..filled + got.len()].copy_from_slice(&got);
+            filled += got.len();
+        }
+        Ok(())
+    }
+
+    /// ECDSA by a resident key with an empty authorisation value; `digest` as wide as `hash`.
+    ///
+    /// One command; one more before it where a transport fault put the handle in doubt.
+    pub fn sign_ecdsa(
+        &self,
+        key: &ResidentKey,
+        hash: Hash,
+        digest: &[u8],
+    ) -> Result<EccSignature, TpmError> {
+        if key.wants_auth.load(Ordering::Acquire) {
+            return Err(TpmError::NeedsAuth(key.handle));
+        }
+        let result = self.exchange("Sign", |link| {
+            let faults = self.faults();
+            if key.seen_at.load(Ordering::Acquire) != faults {
+                let (_, name) = link.read_public(key.handle)?;
+                if name != key.name {
+                    return Err(TpmError::KeyReplaced(key.handle));
+                }
+                key.seen_at.store(faults, Ordering::Release);
+            }
+            link.sign_ecdsa(key.handle, hash, digest)
+        });
+        match result {
+            Err(TpmError::Response(code)) if code.is_wrong_auth() => {
+                key.wants_auth.store(true, Ordering::Release);
+                Err(TpmError::NeedsAuth(key.handle))
+            }
+            Err(TpmError::Response(code)) if code.is_lockout() => {
+                self.tell_lockout();
+                Err(TpmError::Response(code))
+            }
+            other => other,
+        }
+    }
+
+    fn tell_lockout(&self) {
+        let ask = |property| self.exchange("GetCapability", |link| link.property(property));
+        match (
+            ask(Property::LockoutCounter),
+            ask(Property::LockoutInterval),
+        ) {
+            (Ok(counter), Ok(interval)) => warn!(
+                "the TPM is in lockout: {counter} failed tries count, one is forgotten each \
+                 {interval} s; until then a key that is not noDA cannot sign"
+            ),
+            _ => warn!("the TPM is in lockout"),
+        }
+    }
+
+    /// One exchange of commands that may safely run twice: reads, and signatures whose
+    /// authorisation is empty. Nothing that counts towards lockout and nothing that writes.
+    ///
+    /// Repeats while the TPM asks for it, and once over a new connection after a transport fault.
+    fn exchange<R>(
+        &self,
+        what: &str,
+        mut commands: impl FnMut(&mut dyn Link) -> Result<R, TpmError>,
+    ) -> Result<R, TpmError> {
+        let deadline = Instant::now() + self.limit;
+        let mut guard = self
+            .link
+            .try_lock_for(self.limit)
+            .ok_or(TpmError::Timeout(self.limit))?;
+        let mut pause = FIRST_PAUSE;
+        let mut reconnected = false;
+        loop {
+            let link = match &mut *guard {
+                Some(link) => link,
+                none => none.insert(link::open(&self.tcti, self.limit)?),
+            };
+            match commands(link.as_mut()) {
+                Err(TpmError::Response(code))
+                    if code.asks_for_resend() && Instant::now() + pause < deadline =>
+                {
+                    debug!(
+                        "{what}: TPM answered {code}, sent again in {} ms",
+                        pause.as_millis()
+                    );
+                    thread::sleep(pause);
+                    pause = LONGEST_PAUSE.min(pause * 2);
+                }
+                Err(error) if error.is_transport_fault() => {
+                    self.faults.fetch_add(1, Ordering::AcqRel);
+                    if reconnected || Instant::now() >= deadline {
+                        warn!("{what}: {error}");
+                        return Err(error);
+                    }
+                    warn!("{what}: {error}; sent again over a new connection");
+                    reconnected = true;
+                }
+                Err(error) => {
+                    if matches!(error, TpmError::Unreachable(_)) {
+                        // Whoever answers next may be another TPM, or this one after a reset.
+                        self.faults.fetch_add(1, Ordering::AcqRel);
+                    }
+                    debug!("{what}: {error}");
+                    return Err(error);
+                }
+                Ok(answer) => return Ok(answer),
+            }
+        }
+    }
+}
+
+impl ResidentKey {
+    /// The persistent handle.
+    pub fn handle(&self) -> u32 {
+        self.handle
+    }
+
+    /// The TPM name: algorithm and digest of the public area (Part 1, section 16).
+    pub fn name(&self) -> &[u8] {
+        &self.name
+    }
+}

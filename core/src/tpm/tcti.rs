@@ -1,0 +1,178 @@
+//! TCTI strings: where the TPM is, in the words that tpm2-tools and libtss2 use.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+/// A parsed TCTI string.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Tcti {
+    /// `device:/dev/tpmrm0`: a character device that takes a command and gives a response.
+    Device(PathBuf),
+    /// `swtpm:host=…,port=…` (default 127.0.0.1:2321), or `swtpm:path=…` for a Unix socket.
+    Swtpm(Socket),
+    /// `mssim:host=…,port=…`: the reference simulator's framing.
+    Mssim(Socket),
+    /// Any other transport that libtss2 knows, and any of the above behind `esapi:`.
+    Esapi(String),
+}
+
+/// Where a TPM's socket is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Socket {
+    /// A TCP address: host and port.
+    Tcp(String, u16),
+    /// A Unix stream socket.
+    Unix(PathBuf),
+}
+
+/// A TCTI string that cannot be understood; its text says why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TctiError(String);
+
+impl Tcti {
+    const PORT: u16 = 2321;
+}
+
+impl Default for Tcti {
+    /// The kernel's resource manager.
+    fn default() -> Self {
+        Self::Device(PathBuf::from("/dev/tpmrm0"))
+    }
+}
+
+impl FromStr for Tcti {
+    type Err = TctiError;
+
+    fn from_str(text: &str) -> Result<Self, TctiError> {
+        let (name, conf) = text.split_once(':').unwrap_or((text, ""));
+        match name {
+            "device" if conf.is_empty() => Ok(Self::default()),
+            "device" => Ok(Self::Device(PathBuf::from(conf))),
+            "swtpm" => socket(conf).map(Self::Swtpm),
+            "mssim" => match socket(conf)? {
+                Socket::Unix(_) => Err(TctiError("mssim has no path=".into())),
+                tcp => Ok(Self::Mssim(tcp)),
+            },
+            "esapi" if !conf.is_empty() => Ok(Self::Esapi(conf.to_owned())),
+            "tabrmd" => Ok(Self::Esapi(text.to_owned())),
+            _ => Err(TctiError(format!(
+                "{text:?} names no TPM: expected device:, swtpm:, mssim:, tabrmd: \
+                 or esapi:"
+            ))),
+        }
+    }
+}
+
+fn socket(conf: &str) -> Result<Socket, TctiError> {
+    let (mut host, mut port, mut path) = (None, None, None);
+    for pair in conf.split(',').filter(|pair| !pair.is_empty()) {
+        match pair.split_once('=') {
+            Some(("host", value)) => host = Some(value.to_owned()),
+            Some(("port", value)) => {
+                port = Some(
+                    value
+                        .parse()
+                        .map_err(|_| TctiError(format!("{value:?} is no port")))?,
+                );
+            }
+            Some(("path", value)) => path = Some(PathBuf::from(value)),
+            _ => {
+                return Err(TctiError(format!(
+                    "{pair:?}: expected host=, port= or path="
+                )));
+            }
+        }
+    }
+    match (path, host, port) {
+        (Some(path), None, None) => Ok(Socket::Unix(path)),
+        (Some(_), _, _) => Err(TctiError("path= goes without host= and port=".into())),
+        (None, host, port) => Ok(Socket::Tcp(
+            host.unwrap_or_else(|| "127.0.0.1".into()),
+            port.unwrap_or(Tcti::PORT),
+        )),
+    }
+}
+
+impl fmt::Display for Tcti {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Device(path) => write!(f, "device:{}", path.display()),
+            Self::Swtpm(socket) => write!(f, "swtpm:{socket}"),
+            Self::Mssim(socket) => write!(f, "mssim:{socket}"),
+            Self::Esapi(conf) => write!(f, "esapi:{conf}"),
+        }
+    }
+}
+
+impl fmt::Display for Socket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(host, port) => write!(f, "host={host},port={port}"),
+            Self::Unix(path) => write!(f, "path={}", path.display()),
+        }
+    }
+}
+
+impl fmt::Display for TctiError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for TctiError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strings_of_every_kind() {
+        let tcp = |port| Socket::Tcp("127.0.0.1".into(), port);
+        for (text, expected) in [
+            ("device", Tcti::Device("/dev/tpmrm0".into())),
+            ("device:/dev/tpm0", Tcti::Device("/dev/tpm0".into())),
+            ("swtpm", Tcti::Swtpm(tcp(2321))),
+            ("swtpm:port=99", Tcti::Swtpm(tcp(99))),
+            (
+                "swtpm:path=/run/tpm.sock",
+                Tcti::Swtpm(Socket::Unix("/run/tpm.sock".into())),
+            ),
+            ("mssim:host=127.0.0.1,port=1", Tcti::Mssim(tcp(1))),
+            (
+                "tabrmd:bus_type=session",
+                Tcti::Esapi("tabrmd:bus_type=session".into()),
+            ),
+            ("esapi:swtpm:port=1", Tcti::Esapi("swtpm:port=1".into())),
+        ] {
+            assert_eq!(text.parse(), Ok(expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_understood_is_refused() {
+        for text in [
+            "",
+            "esapi:",
+            "usb:",
+            "swtpm:port=x",
+            "swtpm:prot=1",
+            "mssim:path=/x",
+        ] {
+            assert!(text.parse::<Tcti>().is_err(), "{text}");
+        }
+        assert!("swtpm:path=/x,port=1".parse::<Tcti>().is_err());
+    }
+
+    #[test]
+    fn a_shown_string_parses_to_the_same() {
+        for text in [
+            "device:/dev/tpm0",
+            "swtpm:host=h,port=9",
+            "esapi:tabrmd:bus_type=session",
+        ] {
+            let tcti: Tcti = text.parse().unwrap();
+            assert_eq!(tcti.to_string().parse(), Ok(tcti));
+        }
+    }
+}

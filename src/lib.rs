@@ -1,1 +1,17 @@
-//! PKCS#11 module.
+//! The PKCS#11 module: what identifies a device and lives in its TPM 2.0, as tokens and objects.
+//!
+//! `abi` is the C border and the only place with `unsafe`; behind it everything is plain Rust:
+//! [`module`] holds the slots and sessions, [`token`] a slot with its token, [`session`] the state
+//! of one session, [`object`] what is found, and [`mechanism`] how it signs.
+
+mod abi;
+mod attribute;
+mod error;
+mod handle;
+mod logging;
+mod mechanism;
+mod module;
+mod object;
+mod output;
+mod session;
+mod token;

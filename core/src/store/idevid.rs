@@ -31,7 +31,7 @@ const DEVID_HANDLES: std::ops::RangeInclusive<u32> = 0x8102_0000..=0x8102_FFFF;
 pub const LABEL: &str = "idev-id";
 
 /// Looks for the factory identity of one TPM, and signs with it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct IdevidStore {
     hints: Vec<IdentityHint>,
     chain: PathBuf,
@@ -319,6 +319,11 @@ impl Key {
             (SigningScheme::Ecdsa(hash), _) => hash,
             (SigningScheme::Any, crate::key::Curve::P256) => Hash::Sha256,
         }
+    }
+
+    /// Bytes of a signature: r and s.
+    pub fn signature_width(&self) -> usize {
+        2 * self.area.key.curve.width()
     }
 
     /// The persistent handle it lives in.

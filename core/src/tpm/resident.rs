@@ -5,6 +5,7 @@ use super::{EccSignature, Hash, Link, NvPublic, Property, Tcti, TpmError, link};
 use log::{debug, warn};
 use once_cell::sync::OnceCell;
 use parking_lot::Mutex;
+use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -255,6 +256,14 @@ impl Tpm {
                 Ok(answer) => return Ok(answer),
             }
         }
+    }
+}
+
+impl fmt::Debug for Tpm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tpm")
+            .field("tcti", &self.tcti)
+            .finish_non_exhaustive()
     }
 }
 

@@ -1,0 +1,252 @@
+//! The caller's memory, in and out.
+
+use crate::attribute::Template;
+use crate::error::Error;
+use crate::mechanism::Mechanism;
+use crate::object::Object;
+use crate::output::{Answer, Room};
+use cryptoki_sys::*;
+use std::mem::size_of;
+use std::ptr;
+use std::slice;
+
+/// Lends the caller's bytes to `then`; `None` if the pointer is NULL though the length is not 0, or
+/// the length cannot be.
+///
+/// # Safety
+///
+/// `pointer` is NULL or valid for reads of `length` bytes.
+pub(super) unsafe fn borrow<R>(
+    pointer: *const CK_BYTE,
+    length: CK_ULONG,
+    then: impl FnOnce(Option<&[u8]>) -> R,
+) -> R {
+    match usize::try_from(length) {
+        Ok(0) => then(Some(&[])),
+        Ok(length) if !pointer.is_null() && isize::try_from(length).is_ok() => {
+            // SAFETY: not NULL, valid for `length` bytes by this function's contract, and within
+            // isize; bytes need no alignment. The slice cannot outlive `then`.
+            then(Some(unsafe { slice::from_raw_parts(pointer, length) }))
+        }
+        _ => then(None),
+    }
+}
+
+/// Reads one value; `None` for NULL.
+///
+/// # Safety
+///
+/// `pointer` is NULL or valid for a read of `T`, of any alignment; every bit pattern is a `T`.
+pub(super) unsafe fn read<T: Copy>(pointer: *const T) -> Option<T> {
+    // SAFETY: not NULL, hence valid by this function's contract.
+    (!pointer.is_null()).then(|| unsafe { ptr::read_unaligned(pointer) })
+}
+
+/// Writes one value; `what` names the argument that is NULL.
+///
+/// # Safety
+///
+/// `pointer` is NULL or valid for a write of `T`, of any alignment.
+pub(super) unsafe fn write<T: Copy>(
+    pointer: *mut T,
+    value: T,
+    what: &'static str,
+) -> Result<(), Error> {
+    if pointer.is_null() {
+        return Err(Error::ArgumentsBad(what));
+    }
+    // SAFETY: not NULL, hence valid by this function's contract.
+    unsafe { ptr::write_unaligned(pointer, value) };
+    Ok(())
+}
+
+/// What the caller has room for; `None` if it does not say (the length pointer is NULL).
+///
+/// # Safety
+///
+/// `length` is NULL or valid for a read.
+pub(super) unsafe fn room<T>(buffer: *const T, length: *const CK_ULONG) -> Option<Room> {
+    // SAFETY: as this function's contract.
+    let capacity = unsafe { read(length) }?;
+    Some(match buffer.is_null() {
+        true => Room::Length,
+        false => Room::Bytes(usize::try_from(capacity).unwrap_or(usize::MAX)),
+    })
+}
+
+/// Gives the caller its answer: always the length, and the bytes if there are any.
+///
+/// # Safety
+///
+/// `length` is valid for a write; `buffer` is valid for writes of what [`room`] read from `length`.
+pub(super) unsafe fn give(
+    buffer: *mut CK_BYTE,
+    length: *mut CK_ULONG,
+    answer: Answer,
+) -> Result<(), Error> {
+    let (count, result) = match &answer {
+        Answer::Length(count) => (*count, Ok(())),
+        Answer::TooSmall(count) => (*count, Err(Error::BufferTooSmall)),
+        Answer::Bytes(bytes) => {
+            // SAFETY: an answer of bytes is given only where Room::Bytes had room for them (see
+            // `Room::refuses`), so `buffer` is not NULL and takes them; our Vec overlaps nothing.
+            unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), buffer, bytes.len()) };
+            (bytes.len(), Ok(()))
+        }
+    };
+    // SAFETY: as this function's contract.
+    unsafe { write(length, count as CK_ULONG, "the length pointer is NULL") }?;
+    result
+}
+
+/// Gives a list under the same convention, counted in items.
+///
+/// # Safety
+///
+/// `list` is NULL or valid for writes of `*count` items; `count` is NULL or valid for reads and
+/// writes.
+pub(super) unsafe fn give_list<T: Copy>(
+    list: *mut T,
+    count: *mut CK_ULONG,
+    items: &[T],
+) -> Result<(), Error> {
+    // SAFETY: as this function's contract.
+    let room = unsafe { room(list, count) }.ok_or(Error::ArgumentsBad("the count is NULL"))?;
+    let refused = room.refuses(items.len());
+    if refused.is_none() {
+        for (n, item) in items.iter().enumerate() {
+            // SAFETY: `n` is below the count that the caller said `list` has room for.
+            unsafe { ptr::write_unaligned(list.add(n), *item) };
+        }
+    }
+    // SAFETY: as this function's contract; `room` found it not to be NULL.
+    unsafe { write(count, items.len() as CK_ULONG, "the count is NULL") }?;
+    match refused {
+        Some(Answer::TooSmall(_)) => Err(Error::BufferTooSmall),
+        _ => Ok(()),
+    }
+}
+
+/// Copies a template out of the caller's memory.
+///
+/// # Safety
+///
+/// `attributes` is NULL or valid for reads of `count` items, each with a `pValue` that is NULL or
+/// valid for reads of its `ulValueLen`.
+pub(super) unsafe fn template(
+    attributes: *const CK_ATTRIBUTE,
+    count: CK_ULONG,
+) -> Result<Template, Error> {
+    let mut copy = Vec::new();
+    for n in 0..items(attributes, count)? {
+        // SAFETY: `n` is below `count`, and `items` found the whole array to be addressable.
+        let CK_ATTRIBUTE {
+            type_,
+            pValue,
+            ulValueLen,
+        } = unsafe { ptr::read_unaligned(attributes.add(n)) };
+        // SAFETY: by this function's contract.
+        let value = unsafe {
+            borrow(pValue.cast(), ulValueLen, |value| {
+                value.map(try_copy).transpose()
+            })
+        }?;
+        copy.push((type_, value.ok_or(Error::AttributeValueInvalid)?));
+    }
+    Ok(Template(copy))
+}
+
+/// A copy that fails rather than aborts where a lying length would exhaust the memory.
+fn try_copy(bytes: &[u8]) -> Result<Vec<u8>, Error> {
+    let mut copy = Vec::new();
+    copy.try_reserve_exact(bytes.len())
+        .map_err(|_| Error::HostMemory)?;
+    copy.extend_from_slice(bytes);
+    Ok(copy)
+}
+
+/// Fills a template with an object's values (section 5.7.5): every item gets its length, or
+/// CK_UNAVAILABLE_INFORMATION, whatever is wrong with the others.
+///
+/// # Safety
+///
+/// `attributes` is NULL or valid for reads and writes of `count` items, each with a `pValue` that
+/// is NULL or valid for writes of its `ulValueLen`.
+pub(super) unsafe fn fill(
+    attributes: *mut CK_ATTRIBUTE,
+    count: CK_ULONG,
+    object: &Object,
+) -> Result<(), Error> {
+    let mut result = Ok(());
+    for n in 0..items(attributes, count)? {
+        // SAFETY: `n` is below `count`, and `items` found the whole array to be addressable.
+        let item = unsafe { attributes.add(n) };
+        // SAFETY: as above.
+        let mut asked = unsafe { ptr::read_unaligned(item) };
+        let outcome = object.attribute(asked.type_).and_then(|value| {
+            let room = match asked.pValue.is_null() {
+                true => Room::Length,
+                false => Room::Bytes(usize::try_from(asked.ulValueLen).unwrap_or(usize::MAX)),
+            };
+            match room.refuses(value.len()) {
+                Some(Answer::TooSmall(_)) => return Err(Error::BufferTooSmall),
+                Some(_) => {}
+                // SAFETY: the caller said that `pValue` takes `ulValueLen` bytes, and the value
+                // has no more; it is ours and overlaps nothing of the caller's.
+                None => unsafe {
+                    ptr::copy_nonoverlapping(value.as_ptr(), asked.pValue.cast(), value.len());
+                },
+            }
+            Ok(value.len() as CK_ULONG)
+        });
+        match outcome {
+            Ok(length) => asked.ulValueLen = length,
+            Err(fault) => {
+                asked.ulValueLen = CK_UNAVAILABLE_INFORMATION;
+                result = Err(fault);
+            }
+        }
+        // SAFETY: as for the read above.
+        unsafe { ptr::write_unaligned(item, asked) };
+    }
+    result
+}
+
+/// The number of items of an array that can be there.
+fn items<T>(array: *const T, count: CK_ULONG) -> Result<usize, Error> {
+    const NULL: Error = Error::ArgumentsBad("the template is NULL");
+    let count = usize::try_from(count).map_err(|_| Error::HostMemory)?;
+    match count.checked_mul(size_of::<T>()) {
+        Some(0) => Ok(0),
+        Some(bytes) if isize::try_from(bytes).is_ok() => match array.is_null() {
+            true => Err(NULL),
+            false => Ok(count),
+        },
+        _ => Err(Error::ArgumentsBad(
+            "the template cannot have so many items",
+        )),
+    }
+}
+
+/// Parses a mechanism; `None` if it is NULL.
+///
+/// # Safety
+///
+/// `mechanism` is NULL or valid for a read.
+pub(super) unsafe fn mechanism(mechanism: *const CK_MECHANISM) -> Result<Option<Mechanism>, Error> {
+    // SAFETY: as this function's contract.
+    let Some(given) = (unsafe { read(mechanism) }) else {
+        return Ok(None);
+    };
+    let parameter = usize::try_from(given.ulParameterLen).unwrap_or(usize::MAX);
+    Mechanism::parse(given.mechanism, parameter).map(Some)
+}
+
+/// Text in a field of fixed width: padded with blanks, without a NUL.
+pub(super) fn padded<const N: usize>(text: &str) -> [CK_UTF8CHAR; N] {
+    let mut field = [b' '; N];
+    let text = text.as_bytes();
+    let length = text.len().min(N);
+    field[..length].copy_from_slice(&text[..length]);
+    field
+}

@@ -1,0 +1,62 @@
+//! The C border (PKCS#11 3.0, chapter 5): the only `unsafe` of this crate.
+//!
+//! Each call decodes its arguments, calls one method and writes the answer. Every entry goes
+//! through [`entry`]: a panic never crosses into the host, and every failure has its log line.
+//!
+//! The standard gives a caller these duties, and the SAFETY comments here lean on them: a pointer
+//! is NULL or valid for what its length says, and is not written to by another thread during the
+//! call. What is checked nonetheless: NULL, alignment (nothing is assumed of it) and lengths beyond
+//! the address space.
+
+#![allow(non_snake_case, reason = "the standard's names")]
+
+mod args;
+mod crypto;
+mod general;
+mod objects;
+mod process;
+mod sessions;
+mod slots;
+mod table;
+
+use crate::error::Error;
+use crate::module::Module;
+use cryptoki_sys::{CK_RV, CKR_GENERAL_ERROR, CKR_OK};
+use log::{debug, error};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+/// Runs one call: catches a panic, logs a failure, gives the code.
+fn entry(name: &'static str, call: impl FnOnce() -> Result<(), Error>) -> CK_RV {
+    let result = catch_unwind(AssertUnwindSafe(call)).unwrap_or(Err(Error::Panicked));
+    match result {
+        Ok(()) => CKR_OK,
+        // The panic's own line was logged by the hook; logging again could be what panics.
+        Err(Error::Panicked) => CKR_GENERAL_ERROR,
+        Err(fault) => {
+            let rv = fault.rv();
+            // Reading on: lengths and missing attributes are the daily bread of every client.
+            let logged = catch_unwind(|| debug!("{name}: 0x{rv:X} {fault}"));
+            if logged.is_err() {
+                return CKR_GENERAL_ERROR;
+            }
+            rv
+        }
+    }
+}
+
+/// The module, if C_Initialize was called in this process or, before a fork, in its parent.
+fn module() -> Result<Arc<Module>, Error> {
+    process::state()
+        .module
+        .lock()
+        .module()
+        .ok_or(Error::NotInitialized)
+}
+
+/// A panic is a fault of ours: said in the log, and nothing on the host's stderr.
+fn silence_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        error!("internal error, please report: {panic}")
+    }));
+}

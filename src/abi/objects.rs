@@ -1,0 +1,63 @@
+//! Object calls (PKCS#11 3.0, section 5.7).
+
+use super::{args, entry, module};
+use crate::error::Error;
+use crate::handle::{ObjectHandle, SessionHandle};
+use cryptoki_sys::*;
+
+pub(super) unsafe extern "C" fn C_GetAttributeValue(
+    hSession: CK_SESSION_HANDLE,
+    hObject: CK_OBJECT_HANDLE,
+    pTemplate: *mut CK_ATTRIBUTE,
+    ulCount: CK_ULONG,
+) -> CK_RV {
+    entry("C_GetAttributeValue", || {
+        let token = module()?.session(SessionHandle(hSession))?.token()?;
+        let object = token.object(ObjectHandle(hObject))?;
+        // SAFETY: the caller's template is NULL or valid for `ulCount` items and their values.
+        unsafe { args::fill(pTemplate, ulCount, object) }
+    })
+}
+
+pub(super) unsafe extern "C" fn C_FindObjectsInit(
+    hSession: CK_SESSION_HANDLE,
+    pTemplate: *mut CK_ATTRIBUTE,
+    ulCount: CK_ULONG,
+) -> CK_RV {
+    entry("C_FindObjectsInit", || {
+        let module = module()?;
+        let session = module.session(SessionHandle(hSession))?;
+        // SAFETY: the caller's template is NULL or valid for `ulCount` items and their values.
+        let template = unsafe { args::template(pTemplate, ulCount) }?;
+        session.find_init(&template, &module.mint)
+    })
+}
+
+pub(super) unsafe extern "C" fn C_FindObjects(
+    hSession: CK_SESSION_HANDLE,
+    phObject: *mut CK_OBJECT_HANDLE,
+    ulMaxObjectCount: CK_ULONG,
+    pulObjectCount: *mut CK_ULONG,
+) -> CK_RV {
+    entry("C_FindObjects", || {
+        let session = module()?.session(SessionHandle(hSession))?;
+        if pulObjectCount.is_null() || (phObject.is_null() && ulMaxObjectCount != 0) {
+            return Err(Error::ArgumentsBad("phObject or pulObjectCount is NULL"));
+        }
+        let most = usize::try_from(ulMaxObjectCount).unwrap_or(usize::MAX);
+        let found = session.find(most)?;
+        for (n, handle) in found.iter().enumerate() {
+            // SAFETY: not NULL, and `n` is below the count that the caller has room for.
+            unsafe { args::write(phObject.add(n), handle.0, "phObject is NULL") }?;
+        }
+        let count = found.len() as CK_ULONG;
+        // SAFETY: the caller's pointer is NULL or valid for a CK_ULONG.
+        unsafe { args::write(pulObjectCount, count, "pulObjectCount is NULL") }
+    })
+}
+
+pub(super) unsafe extern "C" fn C_FindObjectsFinal(hSession: CK_SESSION_HANDLE) -> CK_RV {
+    entry("C_FindObjectsFinal", || {
+        module()?.session(SessionHandle(hSession))?.find_final()
+    })
+}

@@ -1,0 +1,153 @@
+//! The module's state in this process, and what a fork does to it.
+//!
+//! A child of fork(2) has the memory of its parent but one thread: a lock that another thread held
+//! stays locked for ever, and a connection to the TPM is the parent's. So the state lives behind a
+//! pointer; the child's first call makes a state of its own from what nobody held, leaves the old
+//! one where it is, and neither unlocks, drops nor sends anything of the parent's.
+
+use crate::logging;
+use crate::module::Module;
+use devid_core::config::{LogSettings, LogTarget};
+use log::LevelFilter;
+use parking_lot::{Mutex, RwLock};
+use std::ffi::c_int;
+use std::mem;
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
+use std::sync::{Arc, Once};
+
+/// Counts forks on the way from the first process that called us to this one.
+static FORKS: AtomicU64 = AtomicU64::new(0);
+static STATE: AtomicPtr<State> = AtomicPtr::new(ptr::null_mut());
+static PREPARED: Once = Once::new();
+static LOG_DOOR: LogDoor = LogDoor;
+
+/// What one process knows.
+pub(super) struct State {
+    forks: u64,
+    /// Held for moments only.
+    pub(super) module: Mutex<Lifecycle>,
+    log_target: RwLock<LogTarget>,
+}
+
+/// Where this process stands between C_Initialize and C_Finalize.
+pub(super) enum Lifecycle {
+    /// C_Initialize is awaited.
+    Outside,
+    /// C_Initialize was called in this process.
+    Initialized(Arc<Module>),
+    /// It was called in the parent: calls work as there, and C_Initialize begins anew.
+    Inherited(Arc<Module>),
+}
+
+impl Lifecycle {
+    pub(super) fn module(&self) -> Option<Arc<Module>> {
+        match self {
+            Self::Outside => None,
+            Self::Initialized(module) | Self::Inherited(module) => Some(Arc::clone(module)),
+        }
+    }
+}
+
+/// The state of this process, made at its first call and again after a fork.
+pub(super) fn state() -> &'static State {
+    PREPARED.call_once(|| {
+        super::silence_panics();
+        // SAFETY: `note_fork` is a function of the type asked for that only adds to an atomic
+        // number, which is safe in the child of a threaded process; it stays mapped, as the library
+        // is linked with -z nodelete. A failure (no memory) leaves forks unnoticed, as they would
+        // be without the call.
+        unsafe { pthread_atfork(None, None, Some(note_fork)) };
+        // Fails only if a logger is set already, and this library's copy of `log` is its own.
+        let _ = log::set_logger(&LOG_DOOR);
+    });
+    let forks = FORKS.load(Ordering::Acquire);
+    let current = STATE.load(Ordering::Acquire);
+    // SAFETY: STATE is null or points to a State that `Box::into_raw` gave and that is never freed.
+    let known = unsafe { current.as_ref() };
+    match known {
+        Some(state) if state.forks == forks => state,
+        _ => replace(current, State::begin(forks, known)),
+    }
+}
+
+/// Puts `fresh` in the place of `current`, unless another thread was faster.
+fn replace(current: *mut State, fresh: State) -> &'static State {
+    let fresh = Box::into_raw(Box::new(fresh));
+    match STATE.compare_exchange(current, fresh, Ordering::AcqRel, Ordering::Acquire) {
+        // SAFETY: just made by Box::into_raw and, once published, never freed.
+        Ok(_) => unsafe { &*fresh },
+        Err(winner) => {
+            // SAFETY: `fresh` was not published, so this is its only owner.
+            drop(unsafe { Box::from_raw(fresh) });
+            // SAFETY: a published State is never freed, and null is never put into STATE.
+            unsafe { &*winner }
+        }
+    }
+}
+
+impl State {
+    fn begin(forks: u64, parent: Option<&State>) -> Self {
+        let module = parent.and_then(|parent| {
+            let lifecycle = parent.module.try_lock()?;
+            let module = lifecycle.module()?;
+            let own = Arc::new(module.for_child());
+            // The parent's module is left as it is: dropping it could reach its connections.
+            mem::forget(module);
+            Some(own)
+        });
+        let log_target = parent
+            .and_then(|parent| parent.log_target.try_read().map(|target| target.clone()))
+            .unwrap_or(LogTarget::Syslog);
+        Self {
+            forks,
+            module: Mutex::new(module.map_or(Lifecycle::Outside, Lifecycle::Inherited)),
+            log_target: RwLock::new(log_target),
+        }
+    }
+
+    /// Sets what is logged, and where to.
+    pub(super) fn log_to(&self, settings: LogSettings) {
+        log::set_max_level(LevelFilter::Off);
+        *self.log_target.write() = settings.target;
+        log::set_max_level(settings.level);
+    }
+}
+
+/// The way of log lines from the `log` facade to their target.
+struct LogDoor;
+
+impl log::Log for LogDoor {
+    /// Our own lines only: what a library says of its work could hold anything.
+    fn enabled(&self, metadata: &log::Metadata) -> bool {
+        metadata.target().starts_with("devid_")
+    }
+
+    fn log(&self, record: &log::Record) {
+        if !self.enabled(record.metadata()) {
+            return;
+        }
+        // Not through `state()`: that logs, and a line is not worth a second way into it.
+        // SAFETY: as in `state()`.
+        let Some(state) = (unsafe { STATE.load(Ordering::Acquire).as_ref() }) else {
+            return;
+        };
+        let target = state.log_target.try_read().map(|target| target.clone());
+        if let Some(target) = target {
+            logging::write(&target, record);
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+extern "C" fn note_fork() {
+    FORKS.fetch_add(1, Ordering::AcqRel);
+}
+
+type ForkHandler = Option<extern "C" fn()>;
+
+unsafe extern "C" {
+    /// POSIX.1-2017: registers handlers for before a fork, after it in the parent, in the child.
+    fn pthread_atfork(prepare: ForkHandler, parent: ForkHandler, child: ForkHandler) -> c_int;
+}

@@ -1,0 +1,71 @@
+//! Session calls (PKCS#11 3.0, section 5.6).
+
+use super::{args, entry, module};
+use crate::error::Error;
+use crate::handle::{SessionHandle, SlotId};
+use cryptoki_sys::*;
+use std::ffi::c_void;
+
+pub(super) unsafe extern "C" fn C_OpenSession(
+    slotID: CK_SLOT_ID,
+    flags: CK_FLAGS,
+    _pApplication: *mut c_void,
+    // Never called: nothing here has surrender points (section 5.22).
+    _Notify: CK_NOTIFY,
+    phSession: *mut CK_SESSION_HANDLE,
+) -> CK_RV {
+    entry("C_OpenSession", || {
+        let module = module()?;
+        if phSession.is_null() {
+            return Err(Error::ArgumentsBad("phSession is NULL"));
+        }
+        let session = module.open_session(SlotId(slotID), flags)?;
+        // SAFETY: not NULL, hence valid for a handle.
+        unsafe { args::write(phSession, session.0, "phSession is NULL") }
+    })
+}
+
+pub(super) unsafe extern "C" fn C_CloseSession(hSession: CK_SESSION_HANDLE) -> CK_RV {
+    entry("C_CloseSession", || {
+        module()?.close_session(SessionHandle(hSession))
+    })
+}
+
+pub(super) unsafe extern "C" fn C_CloseAllSessions(slotID: CK_SLOT_ID) -> CK_RV {
+    entry("C_CloseAllSessions", || {
+        module()?.close_all_sessions(SlotId(slotID))
+    })
+}
+
+pub(super) unsafe extern "C" fn C_GetSessionInfo(
+    hSession: CK_SESSION_HANDLE,
+    pInfo: *mut CK_SESSION_INFO,
+) -> CK_RV {
+    entry("C_GetSessionInfo", || {
+        let module = module()?;
+        let session = module.session(SessionHandle(hSession))?;
+        let info = CK_SESSION_INFO {
+            slotID: session.slot.id.0,
+            state: module.session_state(&session),
+            flags: CKF_SERIAL_SESSION,
+            ulDeviceError: 0,
+        };
+        // SAFETY: the caller's pointer is NULL or valid for a CK_SESSION_INFO.
+        unsafe { args::write(pInfo, info, "pInfo is NULL") }
+    })
+}
+
+pub(super) unsafe extern "C" fn C_Login(
+    hSession: CK_SESSION_HANDLE,
+    userType: CK_USER_TYPE,
+    _pPin: *mut CK_UTF8CHAR,
+    _ulPinLen: CK_ULONG,
+) -> CK_RV {
+    entry("C_Login", || {
+        module()?.login(SessionHandle(hSession), userType)
+    })
+}
+
+pub(super) unsafe extern "C" fn C_Logout(hSession: CK_SESSION_HANDLE) -> CK_RV {
+    entry("C_Logout", || module()?.logout(SessionHandle(hSession)))
+}

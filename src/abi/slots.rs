@@ -1,0 +1,120 @@
+//! Slot and token calls (PKCS#11 3.0, section 5.5).
+
+use super::general::{library_version, manufacturer};
+use super::{args, entry, module};
+use crate::error::Error;
+use crate::handle::SlotId;
+use crate::mechanism::Mechanism;
+use cryptoki_sys::*;
+use devid_core::store::idevid::LABEL;
+
+const SLOT_DESCRIPTION: &str = "Factory identity (IEEE 802.1AR IDevID) in the TPM";
+const MODEL: &str = "TPM 2.0";
+
+pub(super) unsafe extern "C" fn C_GetSlotList(
+    tokenPresent: CK_BBOOL,
+    pSlotList: *mut CK_SLOT_ID,
+    pulCount: *mut CK_ULONG,
+) -> CK_RV {
+    entry("C_GetSlotList", || {
+        let module = module()?;
+        let shown: Vec<CK_SLOT_ID> = module
+            .slots()
+            .iter()
+            .filter(|slot| tokenPresent == CK_FALSE || slot.token(&module.mint).is_ok())
+            .map(|slot| slot.id.0)
+            .collect();
+        // SAFETY: `pSlotList` is NULL or takes the `*pulCount` items that the caller says.
+        unsafe { args::give_list(pSlotList, pulCount, &shown) }
+    })
+}
+
+pub(super) unsafe extern "C" fn C_GetSlotInfo(
+    slotID: CK_SLOT_ID,
+    pInfo: *mut CK_SLOT_INFO,
+) -> CK_RV {
+    entry("C_GetSlotInfo", || {
+        let module = module()?;
+        let slot = module.slot(SlotId(slotID))?;
+        let present = match slot.token(&module.mint) {
+            Ok(_) => CKF_TOKEN_PRESENT,
+            Err(_) => 0,
+        };
+        let info = CK_SLOT_INFO {
+            slotDescription: args::padded(SLOT_DESCRIPTION),
+            manufacturerID: manufacturer(),
+            flags: CKF_HW_SLOT | CKF_REMOVABLE_DEVICE | present,
+            hardwareVersion: CK_VERSION { major: 2, minor: 0 },
+            firmwareVersion: CK_VERSION { major: 0, minor: 0 },
+        };
+        // SAFETY: the caller's pointer is NULL or valid for a CK_SLOT_INFO.
+        unsafe { args::write(pInfo, info, "pInfo is NULL") }
+    })
+}
+
+pub(super) unsafe extern "C" fn C_GetTokenInfo(
+    slotID: CK_SLOT_ID,
+    pInfo: *mut CK_TOKEN_INFO,
+) -> CK_RV {
+    entry("C_GetTokenInfo", || {
+        let module = module()?;
+        let slot = module.slot(SlotId(slotID))?;
+        let token = slot.token(&module.mint)?;
+        let sessions = module.session_count(slot.id) as CK_ULONG;
+        let info = CK_TOKEN_INFO {
+            label: args::padded(LABEL),
+            manufacturerID: manufacturer(),
+            model: args::padded(MODEL),
+            serialNumber: args::padded(&token.serial),
+            // No CKF_LOGIN_REQUIRED: there is no PIN. CKF_USER_PIN_INITIALIZED all the same, since
+            // clients pass over a token that seems unfinished.
+            flags: CKF_RNG | CKF_WRITE_PROTECTED | CKF_USER_PIN_INITIALIZED | CKF_TOKEN_INITIALIZED,
+            ulMaxSessionCount: CK_EFFECTIVELY_INFINITE,
+            ulSessionCount: sessions,
+            ulMaxRwSessionCount: CK_EFFECTIVELY_INFINITE,
+            ulRwSessionCount: 0,
+            ulMaxPinLen: 64,
+            ulMinPinLen: 0,
+            ulTotalPublicMemory: CK_UNAVAILABLE_INFORMATION,
+            ulFreePublicMemory: CK_UNAVAILABLE_INFORMATION,
+            ulTotalPrivateMemory: CK_UNAVAILABLE_INFORMATION,
+            ulFreePrivateMemory: CK_UNAVAILABLE_INFORMATION,
+            hardwareVersion: CK_VERSION { major: 2, minor: 0 },
+            firmwareVersion: library_version(),
+            utcTime: [b' '; 16],
+        };
+        // SAFETY: the caller's pointer is NULL or valid for a CK_TOKEN_INFO.
+        unsafe { args::write(pInfo, info, "pInfo is NULL") }
+    })
+}
+
+pub(super) unsafe extern "C" fn C_GetMechanismList(
+    slotID: CK_SLOT_ID,
+    pMechanismList: *mut CK_MECHANISM_TYPE,
+    pulCount: *mut CK_ULONG,
+) -> CK_RV {
+    entry("C_GetMechanismList", || {
+        let module = module()?;
+        let token = module.slot(SlotId(slotID))?.token(&module.mint)?;
+        let kinds: Vec<_> = token.mechanisms().iter().map(|one| one.kind()).collect();
+        // SAFETY: `pMechanismList` is NULL or takes the `*pulCount` items that the caller says.
+        unsafe { args::give_list(pMechanismList, pulCount, &kinds) }
+    })
+}
+
+pub(super) unsafe extern "C" fn C_GetMechanismInfo(
+    slotID: CK_SLOT_ID,
+    kind: CK_MECHANISM_TYPE,
+    pInfo: *mut CK_MECHANISM_INFO,
+) -> CK_RV {
+    entry("C_GetMechanismInfo", || {
+        let module = module()?;
+        let token = module.slot(SlotId(slotID))?.token(&module.mint)?;
+        let mechanism = Mechanism::parse(kind, 0)?;
+        if !token.mechanisms().contains(&mechanism) {
+            return Err(Error::MechanismInvalid);
+        }
+        // SAFETY: the caller's pointer is NULL or valid for a CK_MECHANISM_INFO.
+        unsafe { args::write(pInfo, mechanism.info(), "pInfo is NULL") }
+    })
+}

@@ -1,0 +1,356 @@
+//! The function tables, and all that is in them but not supported.
+
+use super::{crypto, entry, general, objects, sessions, slots};
+use crate::error::Error;
+use cryptoki_sys::*;
+use std::ffi::{CStr, c_void};
+
+const V2_40: CK_VERSION = CK_VERSION {
+    major: 2,
+    minor: 40,
+};
+pub(super) const V3_0: CK_VERSION = CK_VERSION { major: 3, minor: 0 };
+
+pub(super) const INTERFACE_NAME: &CStr = c"PKCS 11";
+
+/// Calls that are not supported: each answers CKR_FUNCTION_NOT_SUPPORTED.
+macro_rules! unsupported {
+    ($($name:ident($($argument:ty),*);)*) => {
+        $(unsafe extern "C" fn $name($(_: $argument),*) -> CK_RV {
+            entry(stringify!($name), || Err(Error::Unsupported))
+        })*
+    };
+}
+
+unsupported! {
+    C_InitToken(CK_SLOT_ID, *mut CK_UTF8CHAR, CK_ULONG, *mut CK_UTF8CHAR);
+    C_InitPIN(CK_SESSION_HANDLE, *mut CK_UTF8CHAR, CK_ULONG);
+    C_SetPIN(CK_SESSION_HANDLE, *mut CK_UTF8CHAR, CK_ULONG, *mut CK_UTF8CHAR, CK_ULONG);
+    C_GetOperationState(CK_SESSION_HANDLE, *mut CK_BYTE, *mut CK_ULONG);
+    C_SetOperationState(
+        CK_SESSION_HANDLE,
+        *mut CK_BYTE,
+        CK_ULONG,
+        CK_OBJECT_HANDLE,
+        CK_OBJECT_HANDLE
+    );
+    C_CreateObject(CK_SESSION_HANDLE, *mut CK_ATTRIBUTE, CK_ULONG, *mut CK_OBJECT_HANDLE);
+    C_CopyObject(
+        CK_SESSION_HANDLE,
+        CK_OBJECT_HANDLE,
+        *mut CK_ATTRIBUTE,
+        CK_ULONG,
+        *mut CK_OBJECT_HANDLE
+    );
+    C_DestroyObject(CK_SESSION_HANDLE, CK_OBJECT_HANDLE);
+    C_GetObjectSize(CK_SESSION_HANDLE, CK_OBJECT_HANDLE, *mut CK_ULONG);
+    C_SetAttributeValue(CK_SESSION_HANDLE, CK_OBJECT_HANDLE, *mut CK_ATTRIBUTE, CK_ULONG);
+    C_EncryptInit(CK_SESSION_HANDLE, *mut CK_MECHANISM, CK_OBJECT_HANDLE);
+    C_Encrypt(CK_SESSION_HANDLE, *mut CK_BYTE, CK_ULONG, *mut CK_BYTE, *mut CK_ULONG);
+    C_EncryptUpdate(CK_SESSION_HANDLE, *mut CK_BYTE, CK_ULONG, *mut CK_BYTE, *mut CK_ULONG);
+    C_EncryptFinal(CK_SESSION_HANDLE, *mut CK_BYTE, *mut CK_ULONG);
+    C_DecryptInit(CK_SESSION_HANDLE, *mut CK_MECHANISM, CK_OBJECT_HANDLE);
+    C_Decrypt(CK_SESSION_HANDLE, *mut CK_BYTE, CK_ULONG, *mut CK_BYTE, *mut CK_ULONG);
+    C_DecryptUpdate(CK_SESSION_HANDLE, *mut CK_BYTE, CK_ULONG, *mut CK_BYTE, *mut CK_ULONG);
+    C_DecryptFinal(CK_SESSION_HANDLE, *mut CK_BYTE, *mut CK_ULONG);
+    C_DigestInit(CK_SESSION_HANDLE, *mut CK_MECHANISM);
+    C_Digest(CK_SESSION_HANDLE, *mut CK_BYTE, CK_ULONG, *mut CK_BYTE, *mut CK_ULONG);
+    C_DigestUpdate(CK_SESSION_HANDLE, *mut CK_BYTE, CK_ULONG);
+    C_DigestKey(CK_SESSION_HANDLE, CK_OBJECT_HANDLE);
+    C_DigestFinal(CK_SESSION_HANDLE, *mut CK_BYTE, *mut CK_ULONG);
+    C_SignRecoverInit(CK_SESSION_HANDLE, *mut CK_MECHANISM, CK_OBJECT_HANDLE);
+    C_SignRecover(CK_SESSION_HANDLE, *mut CK_BYTE, CK_ULONG, *mut CK_BYTE, *mut CK_ULONG);
+    C_VerifyInit(CK_SESSION_HANDLE, *mut CK_MECHANISM, CK_OBJECT_HANDLE);
+    C_Verify(CK_SESSION_HANDLE, *mut CK_BYTE, CK_ULONG, *mut CK_BYTE, CK_ULONG);
+    C_VerifyUpdate(CK_SESSION_HANDLE, *mut CK_BYTE, CK_ULONG);
+    C_VerifyFinal(CK_SESSION_HANDLE, *mut CK_BYTE, CK_ULONG);
+    C_VerifyRecoverInit(CK_SESSION_HANDLE, *mut CK_MECHANISM, CK_OBJECT_HANDLE);
+    C_VerifyRecover(CK_SESSION_HANDLE, *mut CK_BYTE, CK_ULONG, *mut CK_BYTE, *mut CK_ULONG);
+    C_DigestEncryptUpdate(CK_SESSION_HANDLE, *mut CK_BYTE, CK_ULONG, *mut CK_BYTE, *mut CK_ULONG);
+    C_DecryptDigestUpdate(CK_SESSION_HANDLE, *mut CK_BYTE, CK_ULONG, *mut CK_BYTE, *mut CK_ULONG);
+    C_SignEncryptUpdate(CK_SESSION_HANDLE, *mut CK_BYTE, CK_ULONG, *mut CK_BYTE, *mut CK_ULONG);
+    C_DecryptVerifyUpdate(CK_SESSION_HANDLE, *mut CK_BYTE, CK_ULONG, *mut CK_BYTE, *mut CK_ULONG);
+    C_GenerateKey(
+        CK_SESSION_HANDLE,
+        *mut CK_MECHANISM,
+        *mut CK_ATTRIBUTE,
+        CK_ULONG,
+        *mut CK_OBJECT_HANDLE
+    );
+    C_GenerateKeyPair(
+        CK_SESSION_HANDLE,
+        *mut CK_MECHANISM,
+        *mut CK_ATTRIBUTE,
+        CK_ULONG,
+        *mut CK_ATTRIBUTE,
+        CK_ULONG,
+        *mut CK_OBJECT_HANDLE,
+        *mut CK_OBJECT_HANDLE
+    );
+    C_WrapKey(
+        CK_SESSION_HANDLE,
+        *mut CK_MECHANISM,
+        CK_OBJECT_HANDLE,
+        CK_OBJECT_HANDLE,
+        *mut CK_BYTE,
+        *mut CK_ULONG
+    );
+    C_UnwrapKey(
+        CK_SESSION_HANDLE,
+        *mut CK_MECHANISM,
+        CK_OBJECT_HANDLE,
+        *mut CK_BYTE,
+        CK_ULONG,
+        *mut CK_ATTRIBUTE,
+        CK_ULONG,
+        *mut CK_OBJECT_HANDLE
+    );
+    C_DeriveKey(
+        CK_SESSION_HANDLE,
+        *mut CK_MECHANISM,
+        CK_OBJECT_HANDLE,
+        *mut CK_ATTRIBUTE,
+        CK_ULONG,
+        *mut CK_OBJECT_HANDLE
+    );
+    C_WaitForSlotEvent(CK_FLAGS, *mut CK_SLOT_ID, *mut c_void);
+    C_LoginUser(
+        CK_SESSION_HANDLE,
+        CK_USER_TYPE,
+        *mut CK_UTF8CHAR,
+        CK_ULONG,
+        *mut CK_UTF8CHAR,
+        CK_ULONG
+    );
+    C_SessionCancel(CK_SESSION_HANDLE, CK_FLAGS);
+    C_MessageEncryptInit(CK_SESSION_HANDLE, *mut CK_MECHANISM, CK_OBJECT_HANDLE);
+    C_EncryptMessage(
+        CK_SESSION_HANDLE,
+        *mut c_void,
+        CK_ULONG,
+        *mut CK_BYTE,
+        CK_ULONG,
+        *mut CK_BYTE,
+        CK_ULONG,
+        *mut CK_BYTE,
+        *mut CK_ULONG
+    );
+    C_EncryptMessageBegin(CK_SESSION_HANDLE, *mut c_void, CK_ULONG, *mut CK_BYTE, CK_ULONG);
+    C_EncryptMessageNext(
+        CK_SESSION_HANDLE,
+        *mut c_void,
+        CK_ULONG,
+        *mut CK_BYTE,
+        CK_ULONG,
+        *mut CK_BYTE,
+        *mut CK_ULONG,
+        CK_FLAGS
+    );
+    C_MessageEncryptFinal(CK_SESSION_HANDLE);
+    C_MessageDecryptInit(CK_SESSION_HANDLE, *mut CK_MECHANISM, CK_OBJECT_HANDLE);
+    C_DecryptMessage(
+        CK_SESSION_HANDLE,
+        *mut c_void,
+        CK_ULONG,
+        *mut CK_BYTE,
+        CK_ULONG,
+        *mut CK_BYTE,
+        CK_ULONG,
+        *mut CK_BYTE,
+        *mut CK_ULONG
+    );
+    C_DecryptMessageBegin(CK_SESSION_HANDLE, *mut c_void, CK_ULONG, *mut CK_BYTE, CK_ULONG);
+    C_DecryptMessageNext(
+        CK_SESSION_HANDLE,
+        *mut c_void,
+        CK_ULONG,
+        *mut CK_BYTE,
+        CK_ULONG,
+        *mut CK_BYTE,
+        *mut CK_ULONG,
+        CK_FLAGS
+    );
+    C_MessageDecryptFinal(CK_SESSION_HANDLE);
+    C_MessageSignInit(CK_SESSION_HANDLE, *mut CK_MECHANISM, CK_OBJECT_HANDLE);
+    C_SignMessage(
+        CK_SESSION_HANDLE,
+        *mut c_void,
+        CK_ULONG,
+        *mut CK_BYTE,
+        CK_ULONG,
+        *mut CK_BYTE,
+        *mut CK_ULONG
+    );
+    C_SignMessageBegin(CK_SESSION_HANDLE, *mut c_void, CK_ULONG);
+    C_SignMessageNext(
+        CK_SESSION_HANDLE,
+        *mut c_void,
+        CK_ULONG,
+        *mut CK_BYTE,
+        CK_ULONG,
+        *mut CK_BYTE,
+        *mut CK_ULONG
+    );
+    C_MessageSignFinal(CK_SESSION_HANDLE);
+    C_MessageVerifyInit(CK_SESSION_HANDLE, *mut CK_MECHANISM, CK_OBJECT_HANDLE);
+    C_VerifyMessage(
+        CK_SESSION_HANDLE,
+        *mut c_void,
+        CK_ULONG,
+        *mut CK_BYTE,
+        CK_ULONG,
+        *mut CK_BYTE,
+        CK_ULONG
+    );
+    C_VerifyMessageBegin(CK_SESSION_HANDLE, *mut c_void, CK_ULONG);
+    C_VerifyMessageNext(
+        CK_SESSION_HANDLE,
+        *mut c_void,
+        CK_ULONG,
+        *mut CK_BYTE,
+        CK_ULONG,
+        *mut CK_BYTE,
+        CK_ULONG
+    );
+    C_MessageVerifyFinal(CK_SESSION_HANDLE);
+}
+
+/// The part that both tables share, in the order of the standard.
+macro_rules! table {
+    ($list:ident, $version:expr, { $($more:tt)* }) => {
+        $list {
+            version: $version,
+            C_Initialize: Some(general::C_Initialize),
+            C_Finalize: Some(general::C_Finalize),
+            C_GetInfo: Some(general::C_GetInfo),
+            C_GetFunctionList: Some(general::C_GetFunctionList),
+            C_GetSlotList: Some(slots::C_GetSlotList),
+            C_GetSlotInfo: Some(slots::C_GetSlotInfo),
+            C_GetTokenInfo: Some(slots::C_GetTokenInfo),
+            C_GetMechanismList: Some(slots::C_GetMechanismList),
+            C_GetMechanismInfo: Some(slots::C_GetMechanismInfo),
+            C_InitToken: Some(C_InitToken),
+            C_InitPIN: Some(C_InitPIN),
+            C_SetPIN: Some(C_SetPIN),
+            C_OpenSession: Some(sessions::C_OpenSession),
+            C_CloseSession: Some(sessions::C_CloseSession),
+            C_CloseAllSessions: Some(sessions::C_CloseAllSessions),
+            C_GetSessionInfo: Some(sessions::C_GetSessionInfo),
+            C_GetOperationState: Some(C_GetOperationState),
+            C_SetOperationState: Some(C_SetOperationState),
+            C_Login: Some(sessions::C_Login),
+            C_Logout: Some(sessions::C_Logout),
+            C_CreateObject: Some(C_CreateObject),
+            C_CopyObject: Some(C_CopyObject),
+            C_DestroyObject: Some(C_DestroyObject),
+            C_GetObjectSize: Some(C_GetObjectSize),
+            C_GetAttributeValue: Some(objects::C_GetAttributeValue),
+            C_SetAttributeValue: Some(C_SetAttributeValue),
+            C_FindObjectsInit: Some(objects::C_FindObjectsInit),
+            C_FindObjects: Some(objects::C_FindObjects),
+            C_FindObjectsFinal: Some(objects::C_FindObjectsFinal),
+            C_EncryptInit: Some(C_EncryptInit),
+            C_Encrypt: Some(C_Encrypt),
+            C_EncryptUpdate: Some(C_EncryptUpdate),
+            C_EncryptFinal: Some(C_EncryptFinal),
+            C_DecryptInit: Some(C_DecryptInit),
+            C_Decrypt: Some(C_Decrypt),
+            C_DecryptUpdate: Some(C_DecryptUpdate),
+            C_DecryptFinal: Some(C_DecryptFinal),
+            C_DigestInit: Some(C_DigestInit),
+            C_Digest: Some(C_Digest),
+            C_DigestUpdate: Some(C_DigestUpdate),
+            C_DigestKey: Some(C_DigestKey),
+            C_DigestFinal: Some(C_DigestFinal),
+            C_SignInit: Some(crypto::C_SignInit),
+            C_Sign: Some(crypto::C_Sign),
+            C_SignUpdate: Some(crypto::C_SignUpdate),
+            C_SignFinal: Some(crypto::C_SignFinal),
+            C_SignRecoverInit: Some(C_SignRecoverInit),
+            C_SignRecover: Some(C_SignRecover),
+            C_VerifyInit: Some(C_VerifyInit),
+            C_Verify: Some(C_Verify),
+            C_VerifyUpdate: Some(C_VerifyUpdate),
+            C_VerifyFinal: Some(C_VerifyFinal),
+            C_VerifyRecoverInit: Some(C_VerifyRecoverInit),
+            C_VerifyRecover: Some(C_VerifyRecover),
+            C_DigestEncryptUpdate: Some(C_DigestEncryptUpdate),
+            C_DecryptDigestUpdate: Some(C_DecryptDigestUpdate),
+            C_SignEncryptUpdate: Some(C_SignEncryptUpdate),
+            C_DecryptVerifyUpdate: Some(C_DecryptVerifyUpdate),
+            C_GenerateKey: Some(C_GenerateKey),
+            C_GenerateKeyPair: Some(C_GenerateKeyPair),
+            C_WrapKey: Some(C_WrapKey),
+            C_UnwrapKey: Some(C_UnwrapKey),
+            C_DeriveKey: Some(C_DeriveKey),
+            C_SeedRandom: Some(crypto::C_SeedRandom),
+            C_GenerateRandom: Some(crypto::C_GenerateRandom),
+            C_GetFunctionStatus: Some(general::C_GetFunctionStatus),
+            C_CancelFunction: Some(general::C_CancelFunction),
+            C_WaitForSlotEvent: Some(C_WaitForSlotEvent),
+            $($more)*
+        }
+    };
+}
+
+/// What C_GetFunctionList gives.
+pub(super) static LIST_2_40: CK_FUNCTION_LIST = table!(CK_FUNCTION_LIST, V2_40, {});
+
+static LIST_3_0: CK_FUNCTION_LIST_3_0 = table!(CK_FUNCTION_LIST_3_0, V3_0, {
+    C_GetInterfaceList: Some(general::C_GetInterfaceList),
+    C_GetInterface: Some(general::C_GetInterface),
+    C_LoginUser: Some(C_LoginUser),
+    C_SessionCancel: Some(C_SessionCancel),
+    C_MessageEncryptInit: Some(C_MessageEncryptInit),
+    C_EncryptMessage: Some(C_EncryptMessage),
+    C_EncryptMessageBegin: Some(C_EncryptMessageBegin),
+    C_EncryptMessageNext: Some(C_EncryptMessageNext),
+    C_MessageEncryptFinal: Some(C_MessageEncryptFinal),
+    C_MessageDecryptInit: Some(C_MessageDecryptInit),
+    C_DecryptMessage: Some(C_DecryptMessage),
+    C_DecryptMessageBegin: Some(C_DecryptMessageBegin),
+    C_DecryptMessageNext: Some(C_DecryptMessageNext),
+    C_MessageDecryptFinal: Some(C_MessageDecryptFinal),
+    C_MessageSignInit: Some(C_MessageSignInit),
+    C_SignMessage: Some(C_SignMessage),
+    C_SignMessageBegin: Some(C_SignMessageBegin),
+    C_SignMessageNext: Some(C_SignMessageNext),
+    C_MessageSignFinal: Some(C_MessageSignFinal),
+    C_MessageVerifyInit: Some(C_MessageVerifyInit),
+    C_VerifyMessage: Some(C_VerifyMessage),
+    C_VerifyMessageBegin: Some(C_VerifyMessageBegin),
+    C_VerifyMessageNext: Some(C_VerifyMessageNext),
+    C_MessageVerifyFinal: Some(C_MessageVerifyFinal),
+});
+
+/// An interface with the version of its table.
+pub(super) struct Versioned {
+    pub(super) version: CK_VERSION,
+    pub(super) interface: CK_INTERFACE,
+}
+
+// SAFETY: the pointers inside lead to statics that nobody writes to: C takes them without `const`,
+// but the standard lets a caller only read a function list and an interface's name.
+unsafe impl Sync for Versioned {}
+
+impl Versioned {
+    const fn new<T>(version: CK_VERSION, list: &'static T) -> Self {
+        Self {
+            version,
+            interface: CK_INTERFACE {
+                pInterfaceName: INTERFACE_NAME.as_ptr().cast::<CK_UTF8CHAR>().cast_mut(),
+                pFunctionList: (&raw const *list).cast_mut().cast::<c_void>(),
+                flags: 0,
+            },
+        }
+    }
+}
+
+/// The interfaces, the default first.
+///
+/// CKF_INTERFACE_FORK_SAFE is not claimed: it promises a child copies of all sessions, and one that
+/// another thread of the parent was inside is not copied.
+pub(super) static INTERFACES: [Versioned; 2] = [
+    Versioned::new(V3_0, &LIST_3_0),
+    Versioned::new(V2_40, &LIST_2_40),
+];

@@ -1,0 +1,128 @@
+//! What can go wrong, and the CK_RV that says so (PKCS#11 3.0, section 5.1).
+
+use cryptoki_sys::*;
+use devid_core::store::SignError;
+use devid_core::tpm::TpmError;
+use std::fmt;
+
+/// Why a call did not do what was asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Error {
+    NotInitialized,
+    AlreadyInitialized,
+    CannotLock,
+    ArgumentsBad(&'static str),
+    HostMemory,
+    Unsupported,
+    NotParallel,
+    /// A fault in our own code, caught at the border.
+    Panicked,
+    SlotIdInvalid,
+    TokenNotPresent,
+    TokenWriteProtected,
+    /// The session's token is gone.
+    DeviceRemoved,
+    SessionHandleInvalid,
+    SessionParallelNotSupported,
+    SessionReadOnlyExists,
+    UserTypeInvalid,
+    UserAlreadyLoggedIn,
+    UserNotLoggedIn,
+    OperationActive,
+    OperationNotInitialized,
+    ObjectHandleInvalid,
+    KeyHandleInvalid,
+    KeyTypeInconsistent,
+    AttributeValueInvalid,
+    AttributeTypeInvalid,
+    AttributeSensitive,
+    MechanismInvalid,
+    MechanismParamInvalid,
+    DataLenRange(usize),
+    BufferTooSmall,
+    RandomSeedNotSupported,
+    RandomFailed,
+    NoSuchInterface,
+    Tpm(TpmError),
+}
+
+impl Error {
+    /// The code for the caller.
+    pub(crate) fn rv(&self) -> CK_RV {
+        match self {
+            Self::NotInitialized => CKR_CRYPTOKI_NOT_INITIALIZED,
+            Self::AlreadyInitialized => CKR_CRYPTOKI_ALREADY_INITIALIZED,
+            Self::CannotLock => CKR_CANT_LOCK,
+            Self::ArgumentsBad(_) => CKR_ARGUMENTS_BAD,
+            Self::HostMemory => CKR_HOST_MEMORY,
+            Self::Unsupported => CKR_FUNCTION_NOT_SUPPORTED,
+            Self::NotParallel => CKR_FUNCTION_NOT_PARALLEL,
+            Self::Panicked => CKR_GENERAL_ERROR,
+            Self::SlotIdInvalid => CKR_SLOT_ID_INVALID,
+            Self::TokenNotPresent => CKR_TOKEN_NOT_PRESENT,
+            Self::TokenWriteProtected => CKR_TOKEN_WRITE_PROTECTED,
+            Self::DeviceRemoved => CKR_DEVICE_REMOVED,
+            Self::SessionHandleInvalid => CKR_SESSION_HANDLE_INVALID,
+            Self::SessionParallelNotSupported => CKR_SESSION_PARALLEL_NOT_SUPPORTED,
+            Self::SessionReadOnlyExists => CKR_SESSION_READ_ONLY_EXISTS,
+            Self::UserTypeInvalid => CKR_USER_TYPE_INVALID,
+            Self::UserAlreadyLoggedIn => CKR_USER_ALREADY_LOGGED_IN,
+            Self::UserNotLoggedIn => CKR_USER_NOT_LOGGED_IN,
+            Self::OperationActive => CKR_OPERATION_ACTIVE,
+            Self::OperationNotInitialized => CKR_OPERATION_NOT_INITIALIZED,
+            Self::ObjectHandleInvalid => CKR_OBJECT_HANDLE_INVALID,
+            Self::KeyHandleInvalid => CKR_KEY_HANDLE_INVALID,
+            Self::KeyTypeInconsistent => CKR_KEY_TYPE_INCONSISTENT,
+            Self::AttributeValueInvalid => CKR_ATTRIBUTE_VALUE_INVALID,
+            Self::AttributeTypeInvalid => CKR_ATTRIBUTE_TYPE_INVALID,
+            Self::AttributeSensitive => CKR_ATTRIBUTE_SENSITIVE,
+            Self::MechanismInvalid => CKR_MECHANISM_INVALID,
+            Self::MechanismParamInvalid => CKR_MECHANISM_PARAM_INVALID,
+            Self::DataLenRange(_) => CKR_DATA_LEN_RANGE,
+            Self::BufferTooSmall => CKR_BUFFER_TOO_SMALL,
+            Self::RandomSeedNotSupported => CKR_RANDOM_SEED_NOT_SUPPORTED,
+            Self::RandomFailed | Self::NoSuchInterface => CKR_FUNCTION_FAILED,
+            Self::Tpm(error) => tpm_rv(error),
+        }
+    }
+}
+
+/// A TPM that is not there is a removed device; whatever else it says is a device error, lockout
+/// included: it is no fault of a PIN that the caller gave.
+fn tpm_rv(error: &TpmError) -> CK_RV {
+    match error {
+        TpmError::Unreachable(_) => CKR_DEVICE_REMOVED,
+        TpmError::Broken(_)
+        | TpmError::Timeout(_)
+        | TpmError::Response(_)
+        | TpmError::KeyReplaced(_)
+        | TpmError::NeedsAuth(_)
+        | TpmError::Unsupported(_) => CKR_DEVICE_ERROR,
+    }
+}
+
+impl From<TpmError> for Error {
+    fn from(error: TpmError) -> Self {
+        Self::Tpm(error)
+    }
+}
+
+impl From<SignError> for Error {
+    fn from(error: SignError) -> Self {
+        match error {
+            SignError::DigestLength(bytes) => Self::DataLenRange(bytes),
+            SignError::Tpm(error) => Self::Tpm(error),
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tpm(error) => error.fmt(f),
+            Self::ArgumentsBad(what) => f.write_str(what),
+            Self::DataLenRange(bytes) => write!(f, "{bytes} bytes cannot be signed rightly"),
+            other => write!(f, "{other:?}"),
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! Handles: numbers that name slots, sessions and objects to the caller.
+
+use cryptoki_sys::{CK_OBJECT_HANDLE, CK_SESSION_HANDLE, CK_SLOT_ID, CK_ULONG};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A slot's number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct SlotId(pub(crate) CK_SLOT_ID);
+
+/// A session's handle.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct SessionHandle(pub(crate) CK_SESSION_HANDLE);
+
+/// An object's handle.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct ObjectHandle(pub(crate) CK_OBJECT_HANDLE);
+
+/// Mints handles: never 0 (CK_INVALID_HANDLE), none twice in a process, nor in a forked child of
+/// it.
+#[derive(Debug)]
+pub(crate) struct Mint(AtomicU64);
+
+impl Mint {
+    pub(crate) fn new() -> Self {
+        Self(AtomicU64::new(1))
+    }
+
+    /// Goes on where the parent was.
+    pub(crate) fn for_child(&self) -> Self {
+        Self(AtomicU64::new(self.0.load(Ordering::Relaxed)))
+    }
+
+    pub(crate) fn session(&self) -> SessionHandle {
+        SessionHandle(self.next())
+    }
+
+    pub(crate) fn object(&self) -> ObjectHandle {
+        ObjectHandle(self.next())
+    }
+
+    fn next(&self) -> CK_ULONG {
+        self.0.fetch_add(1, Ordering::Relaxed) as CK_ULONG
+    }
+}

@@ -1,0 +1,176 @@
+//! The module between C_Initialize and C_Finalize: its slots, its sessions, who is logged in.
+
+use crate::error::Error;
+use crate::handle::{Mint, SessionHandle, SlotId};
+use crate::session::Session;
+use crate::token::Slot;
+use cryptoki_sys::{
+    CK_FLAGS, CK_STATE, CK_USER_TYPE, CKF_RW_SESSION, CKF_SERIAL_SESSION, CKS_RO_PUBLIC_SESSION,
+    CKS_RO_USER_FUNCTIONS, CKU_CONTEXT_SPECIFIC, CKU_SO, CKU_USER,
+};
+use devid_core::config::Config;
+use parking_lot::Mutex;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+/// All that lives between C_Initialize and C_Finalize.
+pub(crate) struct Module {
+    slots: Vec<Arc<Slot>>,
+    table: Mutex<Table>,
+    pub(crate) mint: Mint,
+}
+
+/// Held for moments only, never over a TPM command.
+#[derive(Default)]
+struct Table {
+    sessions: HashMap<SessionHandle, Arc<Session>>,
+    /// Tokens with a user logged in; ends with the token's last session (section 5.6.8).
+    logged_in: HashSet<SlotId>,
+}
+
+impl Module {
+    /// Opens nothing and asks no TPM. Without a configuration the slot has no token.
+    pub(crate) fn new(config: Option<&Config>) -> Self {
+        let slot = Slot::new(SlotId(0), config);
+        Self {
+            slots: vec![Arc::new(slot)],
+            table: Mutex::default(),
+            mint: Mint::new(),
+        }
+    }
+
+    /// The module in a forked child that has not called C_Initialize: what the parent knew, over
+    /// connections of its own. Sends nothing, and takes no lock that might never be released.
+    pub(crate) fn for_child(&self) -> Self {
+        let slots: Vec<_> = self
+            .slots
+            .iter()
+            .map(|slot| Arc::new(slot.for_child()))
+            .collect();
+        let mut table = Table::default();
+        if let Some(inherited) = self.table.try_lock() {
+            table.logged_in = inherited.logged_in.clone();
+            for session in inherited.sessions.values() {
+                let slot = slots.iter().find(|slot| slot.id == session.slot.id);
+                if let Some(session) = slot.and_then(|slot| session.for_child(Arc::clone(slot))) {
+                    table.sessions.insert(session.handle, Arc::new(session));
+                }
+            }
+        }
+        Self {
+            slots,
+            table: Mutex::new(table),
+            mint: self.mint.for_child(),
+        }
+    }
+
+    pub(crate) fn slots(&self) -> &[Arc<Slot>] {
+        &self.slots
+    }
+
+    pub(crate) fn slot(&self, id: SlotId) -> Result<&Arc<Slot>, Error> {
+        self.slots
+            .iter()
+            .find(|slot| slot.id == id)
+            .ok_or(Error::SlotIdInvalid)
+    }
+
+    pub(crate) fn session(&self, handle: SessionHandle) -> Result<Arc<Session>, Error> {
+        self.table
+            .lock()
+            .sessions
+            .get(&handle)
+            .cloned()
+            .ok_or(Error::SessionHandleInvalid)
+    }
+
+    pub(crate) fn open_session(&self, id: SlotId, flags: CK_FLAGS) -> Result<SessionHandle, Error> {
+        let slot = self.slot(id)?;
+        if flags & CKF_SERIAL_SESSION == 0 {
+            return Err(Error::SessionParallelNotSupported);
+        }
+        slot.token(&self.mint)?;
+        if flags & CKF_RW_SESSION != 0 {
+            return Err(Error::TokenWriteProtected);
+        }
+        let handle = self.mint.session();
+        let session = Arc::new(Session::new(handle, Arc::clone(slot)));
+        self.table.lock().sessions.insert(handle, session);
+        Ok(handle)
+    }
+
+    pub(crate) fn close_session(&self, handle: SessionHandle) -> Result<(), Error> {
+        let mut table = self.table.lock();
+        let closed = table
+            .sessions
+            .remove(&handle)
+            .ok_or(Error::SessionHandleInvalid)?;
+        if table.count(closed.slot.id) == 0 {
+            table.logged_in.remove(&closed.slot.id);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn close_all_sessions(&self, id: SlotId) -> Result<(), Error> {
+        self.slot(id)?;
+        let mut table = self.table.lock();
+        table.sessions.retain(|_, session| session.slot.id != id);
+        table.logged_in.remove(&id);
+        Ok(())
+    }
+
+    pub(crate) fn session_count(&self, id: SlotId) -> usize {
+        self.table.lock().count(id)
+    }
+
+    pub(crate) fn session_state(&self, session: &Session) -> CK_STATE {
+        match self.table.lock().logged_in.contains(&session.slot.id) {
+            true => CKS_RO_USER_FUNCTIONS,
+            false => CKS_RO_PUBLIC_SESSION,
+        }
+    }
+
+    /// The token has no PIN: any is taken, and none goes to the TPM, where a wrong one would count
+    /// towards its lockout.
+    pub(crate) fn login(&self, handle: SessionHandle, user: CK_USER_TYPE) -> Result<(), Error> {
+        let mut table = self.table.lock();
+        let slot = table
+            .sessions
+            .get(&handle)
+            .ok_or(Error::SessionHandleInvalid)?
+            .slot
+            .id;
+        match user {
+            CKU_USER if table.logged_in.insert(slot) => Ok(()),
+            CKU_USER => Err(Error::UserAlreadyLoggedIn),
+            // The security officer wants read-write sessions only, and this one is not.
+            CKU_SO => Err(Error::SessionReadOnlyExists),
+            // No key here asks for a login of its own.
+            CKU_CONTEXT_SPECIFIC => Err(Error::OperationNotInitialized),
+            _ => Err(Error::UserTypeInvalid),
+        }
+    }
+
+    pub(crate) fn logout(&self, handle: SessionHandle) -> Result<(), Error> {
+        let mut table = self.table.lock();
+        let slot = table
+            .sessions
+            .get(&handle)
+            .ok_or(Error::SessionHandleInvalid)?
+            .slot
+            .id;
+        match table.logged_in.remove(&slot) {
+            true => Ok(()),
+            false => Err(Error::UserNotLoggedIn),
+        }
+    }
+}
+
+impl Table {
+    fn count(&self, id: SlotId) -> usize {
+        self.sessions
+            .values()
+            .filter(|session| session.slot.id == id)
+            .count()
+    }
+}

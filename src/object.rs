@@ -1,0 +1,236 @@
+//! Objects: what a session finds on a token, with all attributes (PKCS#11 3.0, chapter 4).
+
+use crate::attribute::{Template, Value};
+use crate::error::Error;
+use crate::handle::ObjectHandle;
+use crate::mechanism::Mechanism;
+use cryptoki_sys::*;
+use devid_core::certificate::Certificate;
+use devid_core::key::{KeyId, PublicKey};
+use devid_core::store::idevid::{Authority, Found, Identity, Key};
+use std::sync::Arc;
+
+/// An object, its attributes encoded once and for all.
+#[derive(Debug)]
+pub(crate) struct Object {
+    pub(crate) handle: ObjectHandle,
+    /// CKA_UNIQUE_ID: the same wherever and whenever the object is found.
+    pub(crate) unique_id: String,
+    attributes: Vec<(CK_ATTRIBUTE_TYPE, Value)>,
+    /// Behind a private key: what signs.
+    pub(crate) key: Option<Arc<Key>>,
+}
+
+/// An object without a handle yet.
+pub(crate) struct Draft {
+    pub(crate) unique_id: String,
+    attributes: Vec<(CK_ATTRIBUTE_TYPE, Value)>,
+    key: Option<Arc<Key>>,
+}
+
+impl Object {
+    /// The value of one attribute.
+    pub(crate) fn attribute(&self, kind: CK_ATTRIBUTE_TYPE) -> Result<&[u8], Error> {
+        match self.attributes.iter().find(|(one, _)| *one == kind) {
+            Some((_, Value::Bytes(bytes))) => Ok(bytes),
+            Some((_, Value::Sensitive)) => Err(Error::AttributeSensitive),
+            None => Err(Error::AttributeTypeInvalid),
+        }
+    }
+
+    /// Whether every attribute of the template has its value here; an empty one fits all.
+    pub(crate) fn matches(&self, template: &Template) -> bool {
+        template
+            .0
+            .iter()
+            .all(|(kind, value)| self.attribute(*kind) == Ok(value))
+    }
+}
+
+impl Draft {
+    /// All objects of a token: of each identity private key, public key and certificate, then the
+    /// certificates of its issuers.
+    pub(crate) fn all(found: &Found) -> Vec<Self> {
+        let mut drafts: Vec<Self> = found.identities.iter().flat_map(identity).collect();
+        drafts.extend(found.authorities.iter().map(authority));
+        drafts
+    }
+
+    pub(crate) fn with_handle(self, handle: ObjectHandle) -> Object {
+        let Self {
+            unique_id,
+            attributes,
+            key,
+        } = self;
+        Object {
+            handle,
+            unique_id,
+            attributes,
+            key,
+        }
+    }
+
+    fn new(
+        class: CK_OBJECT_CLASS,
+        unique_id: String,
+        label: &str,
+        id: KeyId,
+        more: impl IntoIterator<Item = (CK_ATTRIBUTE_TYPE, Value)>,
+    ) -> Self {
+        let mut attributes = vec![
+            (CKA_CLASS, Value::number(class)),
+            (CKA_TOKEN, Value::flag(true)),
+            (CKA_PRIVATE, Value::flag(false)),
+            (CKA_MODIFIABLE, Value::flag(false)),
+            // A client that may copy keys does so, and stalls on the copies after a fork.
+            (CKA_COPYABLE, Value::flag(false)),
+            (CKA_DESTROYABLE, Value::flag(false)),
+            (CKA_LABEL, Value::text(label)),
+            (CKA_UNIQUE_ID, Value::text(&unique_id)),
+            (CKA_ID, Value::bytes(id.as_bytes())),
+        ];
+        attributes.extend(more);
+        Self {
+            unique_id,
+            attributes,
+            key: None,
+        }
+    }
+}
+
+fn identity(identity: &Identity) -> Vec<Draft> {
+    let Identity {
+        label,
+        certificate,
+        public,
+        key,
+    } = identity;
+    let mut drafts = Vec::new();
+    if let (Some(public), Some(key)) = (public, key) {
+        drafts.push(private_key(label, certificate, public, key));
+    }
+    if let Some(public) = public {
+        drafts.push(public_key(label, certificate, public));
+    }
+    drafts.push(certificate_object(
+        label,
+        certificate,
+        CK_CERTIFICATE_CATEGORY_TOKEN_USER,
+    ));
+    drafts
+}
+
+fn authority(authority: &Authority) -> Draft {
+    let Authority { label, certificate } = authority;
+    certificate_object(label, certificate, CK_CERTIFICATE_CATEGORY_AUTHORITY)
+}
+
+fn private_key(
+    label: &str,
+    certificate: &Certificate,
+    public: &PublicKey,
+    key: &Arc<Key>,
+) -> Draft {
+    let unique_id = format!("private-{}", hex(public.id().as_bytes()));
+    let more = key_attributes(certificate, public).into_iter().chain([
+        (CKA_SENSITIVE, Value::flag(true)),
+        (CKA_ALWAYS_SENSITIVE, Value::flag(true)),
+        (CKA_EXTRACTABLE, Value::flag(false)),
+        (CKA_NEVER_EXTRACTABLE, Value::flag(true)),
+        (CKA_SIGN, Value::flag(true)),
+        (CKA_SIGN_RECOVER, Value::flag(false)),
+        (CKA_DECRYPT, Value::flag(false)),
+        (CKA_UNWRAP, Value::flag(false)),
+        (CKA_WRAP_WITH_TRUSTED, Value::flag(false)),
+        (CKA_ALWAYS_AUTHENTICATE, Value::flag(false)),
+        (
+            CKA_ALLOWED_MECHANISMS,
+            Value::numbers(&Mechanism::P256.map(Mechanism::kind)),
+        ),
+        (CKA_VALUE, Value::Sensitive),
+    ]);
+    let draft = Draft::new(CKO_PRIVATE_KEY, unique_id, label, public.id(), more);
+    Draft {
+        key: Some(Arc::clone(key)),
+        ..draft
+    }
+}
+
+fn public_key(label: &str, certificate: &Certificate, public: &PublicKey) -> Draft {
+    let unique_id = format!("public-{}", hex(public.id().as_bytes()));
+    let more = key_attributes(certificate, public).into_iter().chain([
+        (CKA_VERIFY, Value::flag(true)),
+        (CKA_VERIFY_RECOVER, Value::flag(false)),
+        (CKA_ENCRYPT, Value::flag(false)),
+        (CKA_WRAP, Value::flag(false)),
+        (CKA_TRUSTED, Value::flag(false)),
+    ]);
+    Draft::new(CKO_PUBLIC_KEY, unique_id, label, public.id(), more)
+}
+
+/// What both halves of a key pair say of themselves. An identity's key was made in the TPM
+/// (`sensitiveDataOrigin`), hence CKA_LOCAL.
+fn key_attributes(
+    certificate: &Certificate,
+    public: &PublicKey,
+) -> [(CK_ATTRIBUTE_TYPE, Value); 10] {
+    [
+        (CKA_KEY_TYPE, Value::number(CKK_EC)),
+        (CKA_SUBJECT, Value::bytes(certificate.subject_der())),
+        (CKA_START_DATE, Value::empty()),
+        (CKA_END_DATE, Value::empty()),
+        (CKA_DERIVE, Value::flag(false)),
+        (CKA_LOCAL, Value::flag(true)),
+        (CKA_KEY_GEN_MECHANISM, Value::number(CKM_EC_KEY_PAIR_GEN)),
+        (CKA_EC_PARAMS, Value::bytes(public.curve.oid_der())),
+        // On the private key too: some clients know no other way to the public one.
+        (CKA_EC_POINT, Value::ec_point(&public.point)),
+        (
+            CKA_PUBLIC_KEY_INFO,
+            Value::bytes(certificate.public_key_info_der()),
+        ),
+    ]
+}
+
+fn certificate_object(
+    label: &str,
+    certificate: &Certificate,
+    category: CK_CERTIFICATE_CATEGORY,
+) -> Draft {
+    let digest = certificate.sha1();
+    let (first, last) = certificate.validity();
+    Draft::new(
+        CKO_CERTIFICATE,
+        format!("certificate-{}", hex(&digest)),
+        label,
+        certificate.key_id(),
+        [
+            (CKA_CERTIFICATE_TYPE, Value::number(CKC_X_509)),
+            (CKA_CERTIFICATE_CATEGORY, Value::number(category)),
+            (CKA_TRUSTED, Value::flag(false)),
+            (CKA_CHECK_VALUE, Value::bytes(&digest[..3])),
+            (CKA_START_DATE, Value::date(first)),
+            (CKA_END_DATE, Value::date(last)),
+            (CKA_SUBJECT, Value::bytes(certificate.subject_der())),
+            (CKA_ISSUER, Value::bytes(certificate.issuer_der())),
+            (CKA_SERIAL_NUMBER, Value::bytes(certificate.serial_der())),
+            (CKA_VALUE, Value::bytes(certificate.der())),
+            (
+                CKA_PUBLIC_KEY_INFO,
+                Value::bytes(certificate.public_key_info_der()),
+            ),
+            (CKA_URL, Value::empty()),
+            (CKA_HASH_OF_SUBJECT_PUBLIC_KEY, Value::empty()),
+            (CKA_HASH_OF_ISSUER_PUBLIC_KEY, Value::empty()),
+            (CKA_NAME_HASH_ALGORITHM, Value::number(CKM_SHA_1)),
+            (
+                CKA_JAVA_MIDP_SECURITY_DOMAIN,
+                Value::number(CK_SECURITY_DOMAIN_UNSPECIFIED),
+            ),
+        ],
+    )
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,249 @@
+//! A slot and the token in it (PKCS#11 3.0, sections 2.4 and 3.2).
+//!
+//! The slot looks for its token when it is first asked, never at C_Initialize. What it found is a
+//! [`Token`], immutable and shared: whoever reads attributes holds one and waits for nobody.
+
+use crate::attribute::Template;
+use crate::error::Error;
+use crate::handle::{Mint, ObjectHandle, SlotId};
+use crate::mechanism::Mechanism;
+use crate::object::{Draft, Object};
+use devid_core::config::{Config, Random};
+use devid_core::store::idevid::{IdevidStore, Key, LABEL, LookError, Stamp};
+use devid_core::tpm::Tpm;
+use log::{error, info, warn};
+use parking_lot::{Mutex, RwLock};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// A slot that found nothing looks again at most this often: a program that asks all the time must
+/// not wait for a dead TPM all the time.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// The slot of one TPM's factory identity.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    pub(crate) id: SlotId,
+    source: Source,
+    /// Held during a look, for as long as the TPM takes.
+    look: Mutex<Look>,
+    /// Held for the moment of reading or replacing.
+    token: RwLock<Option<Arc<Token>>>,
+}
+
+/// Where the slot's token comes from.
+#[derive(Debug)]
+enum Source {
+    /// The configuration is wrong, and the log says how: no token.
+    None,
+    Tpm(Box<TpmSource>),
+}
+
+#[derive(Debug)]
+struct TpmSource {
+    tpm: Tpm,
+    store: IdevidStore,
+    random: Random,
+}
+
+/// What the last look told about the next.
+#[derive(Debug, Default, Clone)]
+struct Look {
+    /// What was looked at, if the look gave an answer.
+    seen: Option<Stamp>,
+    failed: Option<(Instant, String)>,
+}
+
+/// A token: what one look found.
+#[derive(Debug)]
+pub(crate) struct Token {
+    pub(crate) serial: String,
+    objects: Vec<Arc<Object>>,
+}
+
+impl Slot {
+    /// Sends nothing to the TPM.
+    pub(crate) fn new(id: SlotId, config: Option<&Config>) -> Self {
+        let source = config.map_or(Source::None, |config| {
+            Source::Tpm(Box::new(TpmSource {
+                tpm: Tpm::new(config.tcti.clone(), config.limit),
+                store: IdevidStore::new(config),
+                random: config.random,
+            }))
+        });
+        Self {
+            id,
+            source,
+            look: Mutex::default(),
+            token: RwLock::default(),
+        }
+    }
+
+    /// The slot in a forked child: its own way to the TPM, and the token as the parent knew it.
+    ///
+    /// What another thread of the parent held locked when it forked is made anew.
+    pub(crate) fn for_child(&self) -> Self {
+        let source = match &self.source {
+            Source::None => Source::None,
+            Source::Tpm(source) => Source::Tpm(Box::new(TpmSource {
+                tpm: source.tpm.for_child(),
+                store: source.store.clone(),
+                random: source.random,
+            })),
+        };
+        let token = self.token.try_read().and_then(|token| token.clone());
+        let look = self
+            .look
+            .try_lock()
+            .map(|look| look.clone())
+            .unwrap_or_default();
+        Self {
+            id: self.id,
+            source,
+            look: Mutex::new(look),
+            token: RwLock::new(token),
+        }
+    }
+
+    /// The token as last found, without a look.
+    pub(crate) fn known(&self) -> Option<Arc<Token>> {
+        self.token.read().clone()
+    }
+
+    /// The token, looked for again if something changed since the last time.
+    pub(crate) fn token(&self, mint: &Mint) -> Result<Arc<Token>, Error> {
+        let Source::Tpm(source) = &self.source else {
+            return Err(Error::TokenNotPresent);
+        };
+        let mut look = self.look.lock();
+        let stamp = source.store.stamp(&source.tpm);
+        let wait = look
+            .failed
+            .as_ref()
+            .is_some_and(|(at, _)| at.elapsed() < LOOK_AGAIN);
+        if !wait && look.seen.as_ref() != Some(&stamp) {
+            *look = self.look(source, stamp, &look, mint);
+        }
+        self.known().ok_or(Error::TokenNotPresent)
+    }
+
+    fn look(&self, source: &TpmSource, stamp: Stamp, last: &Look, mint: &Mint) -> Look {
+        let tcti = source.tpm.tcti();
+        match source.store.look(&source.tpm) {
+            Ok(found) => {
+                let before = self.known();
+                let token = Token {
+                    objects: with_handles(Draft::all(&found), before.as_deref(), mint),
+                    serial: found.serial,
+                };
+                info!(
+                    "token {LABEL} with {} objects at {tcti}",
+                    token.objects.len()
+                );
+                *self.token.write() = Some(Arc::new(token));
+                Look {
+                    seen: Some(stamp),
+                    failed: None,
+                }
+            }
+            Err(fault) => {
+                let why = fault.to_string();
+                match &fault {
+                    // The TPM is out of reach, not the certificate that is known already.
+                    LookError::Tpm(_) => {}
+                    LookError::NoIdentity(_) => *self.token.write() = None,
+                }
+                // Said once, not each second.
+                if last.failed.as_ref().is_none_or(|(_, said)| *said != why) {
+                    error!("no identity from {tcti}: {why}");
+                }
+                Look {
+                    seen: None,
+                    failed: Some((Instant::now(), why)),
+                }
+            }
+        }
+    }
+
+    /// A signature: r ‖ s.
+    pub(crate) fn sign_ecdsa(&self, key: &Key, digest: &[u8]) -> Result<Vec<u8>, Error> {
+        let source = self.source()?;
+        source
+            .store
+            .sign_ecdsa(&source.tpm, key, digest)
+            .map_err(|error| {
+                warn!("signature: {error}");
+                error.into()
+            })
+    }
+
+    /// Fills `bytes` with random ones, from the kernel or the TPM as configured.
+    pub(crate) fn random(&self, bytes: &mut [u8]) -> Result<(), Error> {
+        let source = self.source()?;
+        match source.random {
+            Random::Kernel => kernel_random(bytes),
+            Random::Tpm => Ok(source.tpm.random(bytes)?),
+        }
+    }
+
+    fn source(&self) -> Result<&TpmSource, Error> {
+        match &self.source {
+            Source::Tpm(source) => Ok(source),
+            Source::None => Err(Error::TokenNotPresent),
+        }
+    }
+}
+
+impl Token {
+    pub(crate) fn find(&self, template: &Template) -> Vec<ObjectHandle> {
+        self.objects
+            .iter()
+            .filter(|object| object.matches(template))
+            .map(|object| object.handle)
+            .collect()
+    }
+
+    pub(crate) fn object(&self, handle: ObjectHandle) -> Result<&Arc<Object>, Error> {
+        let found = self.objects.iter().find(|object| object.handle == handle);
+        found.ok_or(Error::ObjectHandleInvalid)
+    }
+
+    /// What all keys of the token can do.
+    pub(crate) fn mechanisms(&self) -> &'static [Mechanism] {
+        match self.objects.iter().any(|object| object.key.is_some()) {
+            true => &Mechanism::P256,
+            false => &[],
+        }
+    }
+}
+
+/// An object that was there before keeps its handle.
+fn with_handles(drafts: Vec<Draft>, before: Option<&Token>, mint: &Mint) -> Vec<Arc<Object>> {
+    let known = before.map_or(&[][..], |token| &token.objects);
+    drafts
+        .into_iter()
+        .map(|draft| {
+            let same = known
+                .iter()
+                .find(|object| object.unique_id == draft.unique_id);
+            let handle = same.map_or_else(|| mint.object(), |object| object.handle);
+            Arc::new(draft.with_handle(handle))
+        })
+        .collect()
+}
+
+fn kernel_random(bytes: &mut [u8]) -> Result<(), Error> {
+    use rustix::rand::{GetRandomFlags, getrandom};
+    let mut filled = 0;
+    while filled < bytes.len() {
+        match getrandom(&mut bytes[filled..], GetRandomFlags::empty()) {
+            Ok(got) => filled += got,
+            Err(rustix::io::Errno::INTR) => {}
+            Err(errno) => {
+                error!("getrandom: {errno}");
+                return Err(Error::RandomFailed);
+            }
+        }
+    }
+    Ok(())
+}

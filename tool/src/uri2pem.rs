@@ -1,0 +1,104 @@
+//! `devid uri2pem`: a PKCS#11 URI (RFC 7512) as a key file, in the form that pkcs11-provider reads:
+//! PEM of `SEQUENCE { VisibleString, UTF8String }`.
+
+use crate::Failure;
+use der::asn1::AnyRef;
+use der::pem::{LineEnding, encode_string};
+use der::{Encode, Tag};
+
+const LABEL: &str = "PKCS#11 PROVIDER URI";
+const DESCRIPTION: &str = "PKCS#11 Provider URI v1.0";
+const PATH: [&str; 13] = [
+    "id",
+    "library-description",
+    "library-manufacturer",
+    "library-version",
+    "manufacturer",
+    "model",
+    "object",
+    "serial",
+    "slot-description",
+    "slot-id",
+    "slot-manufacturer",
+    "token",
+    "type",
+];
+const QUERY: [&str; 4] = ["module-name", "module-path", "pin-source", "pin-value"];
+
+/// The PEM text.
+pub(crate) fn run(uri: &str) -> Result<String, Failure> {
+    check(uri).map_err(|text| Failure { code: 2, text })?;
+    encode(uri).map_err(|error| Failure {
+        code: 1,
+        text: error.to_string(),
+    })
+}
+
+/// Refuses what a client would take for "any key": a misspelt attribute matches everything.
+fn check(uri: &str) -> Result<(), String> {
+    let rest = uri
+        .strip_prefix("pkcs11:")
+        .ok_or(format!("{uri}: must begin with pkcs11:"))?;
+    let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
+    if path.is_empty() {
+        return Err(format!("{uri}: names nothing; give token=, object= or id="));
+    }
+    let parts = path.split(';').map(|part| (part, &PATH[..]));
+    let queries = query
+        .split('&')
+        .filter(|part| !part.is_empty())
+        .map(|part| (part, &QUERY[..]));
+    for (part, known) in parts.chain(queries) {
+        match part.split_once('=') {
+            Some((name, _)) if known.contains(&name) => {}
+            _ => {
+                return Err(format!(
+                    "{part}: expected one of {}, with =",
+                    known.join(", ")
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn encode(uri: &str) -> der::Result<String> {
+    let mut body = AnyRef::new(Tag::VisibleString, DESCRIPTION.as_bytes())?.to_der()?;
+    body.extend(AnyRef::new(Tag::Utf8String, uri.as_bytes())?.to_der()?);
+    let der = AnyRef::new(Tag::Sequence, &body)?.to_der()?;
+    Ok(encode_string(LABEL, LineEnding::LF, &der)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_misspelt_uri_is_refused() {
+        for wrong in [
+            "idev-id",
+            "pkcs11:",
+            "pkcs11:idev-id",
+            "pkcs11:objekt=idev-id",
+            "pkcs11:token=idev-id?pin=1",
+            "pkcs11:token=idev-id;",
+        ] {
+            assert!(check(wrong).is_err(), "{wrong}");
+        }
+        for right in [
+            "pkcs11:token=idev-id;type=private",
+            "pkcs11:id=%01?pin-source=/p",
+        ] {
+            assert_eq!(check(right), Ok(()));
+        }
+    }
+
+    #[test]
+    fn the_pem_holds_the_uri() {
+        let pem = encode("pkcs11:token=idev-id").unwrap();
+        let (label, der) = der::pem::decode_vec(pem.as_bytes()).unwrap();
+        assert_eq!(label, LABEL);
+        assert_eq!(der[..2], [0x30, der.len() as u8 - 2]);
+        assert!(der.ends_with(b"\x0C\x14pkcs11:token=idev-id"));
+    }
+}

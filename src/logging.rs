@@ -3,8 +3,9 @@
 //! Nothing is kept open: a host may close descriptors that it does not know, and a line must not
 //! end up in whatever file then has the number. No line ever holds a PIN, data or a digest.
 
+pub(crate) use devid_core::config::{LogSettings, LogTarget};
+
 use der::DateTime;
-use devid_core::config::LogTarget;
 use log::{Level, Record};
 use std::fs::OpenOptions;
 use std::io::Write;

@@ -8,10 +8,13 @@ use cryptoki_sys::{
     CK_FLAGS, CK_STATE, CK_USER_TYPE, CKF_RW_SESSION, CKF_SERIAL_SESSION, CKS_RO_PUBLIC_SESSION,
     CKS_RO_USER_FUNCTIONS, CKU_CONTEXT_SPECIFIC, CKU_SO, CKU_USER,
 };
-use devid_core::config::Config;
+use devid_core::config::{self, LogSettings};
+use log::{error, info};
 use parking_lot::Mutex;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+
+const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// All that lives between C_Initialize and C_Finalize.
 pub(crate) struct Module {
@@ -29,9 +32,16 @@ struct Table {
 }
 
 impl Module {
-    /// Opens nothing and asks no TPM. Without a configuration the slot has no token.
-    pub(crate) fn new(config: Option<&Config>) -> Self {
-        let slot = Slot::new(SlotId(0), config);
+    /// Reads the configuration, and says how to log from now on. Opens nothing else and asks no
+    /// TPM; where the configuration is wrong, the slot has no token.
+    pub(crate) fn configured(log_to: impl FnOnce(LogSettings)) -> Self {
+        let loaded = config::load(&config::environment);
+        log_to(loaded.log);
+        match &loaded.config {
+            Ok(config) => info!("initialised, version {}, {}", VERSION, config.tcti),
+            Err(fault) => error!("no token is shown until the configuration is mended: {fault}"),
+        }
+        let slot = Slot::new(SlotId(0), loaded.config.as_ref().ok());
         Self {
             slots: vec![Arc::new(slot)],
             table: Mutex::default(),

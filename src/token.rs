@@ -57,6 +57,7 @@ struct Look {
 /// A token: what one look found.
 #[derive(Debug)]
 pub(crate) struct Token {
+    pub(crate) label: &'static str,
     pub(crate) serial: String,
     objects: Vec<Arc<Object>>,
 }
@@ -133,6 +134,7 @@ impl Slot {
             Ok(found) => {
                 let before = self.known();
                 let token = Token {
+                    label: LABEL,
                     objects: with_handles(Draft::all(&found), before.as_deref(), mint),
                     serial: found.serial,
                 };

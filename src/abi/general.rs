@@ -4,8 +4,6 @@ use super::{args, entry, module, process, table};
 use crate::error::Error;
 use crate::module::Module;
 use cryptoki_sys::*;
-use devid_core::config;
-use log::{error, info};
 use process::Lifecycle;
 use std::ffi::{CStr, c_char, c_void};
 use std::mem;
@@ -27,19 +25,11 @@ pub(super) unsafe extern "C" fn C_Initialize(pInitArgs: *mut c_void) -> CK_RV {
         if let Lifecycle::Initialized(_) = *lifecycle {
             return Err(Error::AlreadyInitialized);
         }
-        let loaded = config::load(&config::environment);
-        state.log_to(loaded.log);
-        match &loaded.config {
-            Ok(config) => info!("initialised, version {}, {}", VERSION, config.tcti),
-            Err(fault) => error!("no token is shown until the configuration is mended: {fault}"),
-        }
-        let module = Module::new(loaded.config.as_ref().ok());
+        let module = Module::configured(|settings| state.log_to(settings));
         *lifecycle = Lifecycle::Initialized(Arc::new(module));
         Ok(())
     })
 }
-
-const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// We lock with the system's means, which suits every caller but one that demands its own.
 fn check_initialize_args(given: Option<CK_C_INITIALIZE_ARGS>) -> Result<(), Error> {

@@ -5,9 +5,8 @@
 //! pointer; the child's first call makes a state of its own from what nobody held, leaves the old
 //! one where it is, and neither unlocks, drops nor sends anything of the parent's.
 
-use crate::logging;
+use crate::logging::{self, LogSettings, LogTarget};
 use crate::module::Module;
-use devid_core::config::{LogSettings, LogTarget};
 use log::LevelFilter;
 use parking_lot::{Mutex, RwLock};
 use std::ffi::c_int;

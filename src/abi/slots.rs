@@ -6,7 +6,6 @@ use crate::error::Error;
 use crate::handle::SlotId;
 use crate::mechanism::Mechanism;
 use cryptoki_sys::*;
-use devid_core::store::idevid::LABEL;
 
 const SLOT_DESCRIPTION: &str = "Factory identity (IEEE 802.1AR IDevID) in the TPM";
 const MODEL: &str = "TPM 2.0";
@@ -62,7 +61,7 @@ pub(super) unsafe extern "C" fn C_GetTokenInfo(
         let token = slot.token(&module.mint)?;
         let sessions = module.session_count(slot.id) as CK_ULONG;
         let info = CK_TOKEN_INFO {
-            label: args::padded(LABEL),
+            label: args::padded(token.label),
             manufacturerID: manufacturer(),
             model: args::padded(MODEL),
             serialNumber: args::padded(&token.serial),

@@ -3,9 +3,14 @@
 //! A setting that is unknown or wrong is an error that names file, line and key: a device must not
 //! run on a half-understood configuration.
 
+mod file;
+
+pub use file::IdentityHint;
+
 use crate::tpm::Tcti;
+use file::{Level, Written, WrittenLog};
 use log::LevelFilter;
-use serde::{Deserialize, Deserializer, de};
+use serde::Deserialize;
 use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -41,20 +46,6 @@ pub enum Random {
     Kernel,
     /// TPM2_GetRandom.
     Tpm,
-}
-
-/// An identity that the maker put elsewhere (`[[identity]]`).
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct IdentityHint {
-    /// A persistent handle, 0x81000000 to 0x81FFFFFF.
-    #[serde(default, deserialize_with = "persistent_handle")]
-    pub handle: Option<u32>,
-    /// An NV index with a certificate, 0x01000000 to 0x01FFFFFF.
-    #[serde(default, deserialize_with = "nv_index")]
-    pub nv: Option<u32>,
-    /// A file with a certificate, DER or PEM.
-    pub certificate: Option<PathBuf>,
 }
 
 /// How much is logged, and where to.
@@ -123,7 +114,9 @@ fn has_more_rights_than_caller() -> bool {
 /// `DEVID_PKCS11_TCTI` and `DEVID_PKCS11_LOG` (`LEVEL` or `LEVEL,TARGET`) go before the file's
 /// settings, `DEVID_PKCS11_RUN` replaces /run/devid-pkcs11.
 pub fn load(variable: Variable) -> Loaded {
-    let written = read(variable);
+    let file = file(variable);
+    let required = variable("DEVID_PKCS11_CONFIG").is_some();
+    let written = file::read(&file, required, &beside(&file, "config.d"));
     let log = log_settings(
         variable,
         written.as_ref().ok().and_then(|file| file.log.as_ref()),
@@ -158,104 +151,12 @@ impl LogSettings {
     };
 }
 
-/// A file as written: each setting may be missing.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Written {
-    #[serde(default, deserialize_with = "parsed")]
-    tcti: Option<Tcti>,
-    #[serde(default, deserialize_with = "milliseconds")]
-    timeout_ms: Option<u64>,
-    random: Option<Random>,
-    log: Option<WrittenLog>,
-    #[serde(default)]
-    identity: Vec<IdentityHint>,
-}
-
-#[derive(Debug, Default, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct WrittenLog {
-    #[serde(default, deserialize_with = "parsed")]
-    level: Option<Level>,
-    #[serde(default, deserialize_with = "parsed")]
-    target: Option<LogTarget>,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Level(LevelFilter);
-
-impl Written {
-    /// Takes what `later` sets; lists grow.
-    fn overlay(&mut self, later: Self) {
-        self.tcti = later.tcti.or(self.tcti.take());
-        self.timeout_ms = later.timeout_ms.or(self.timeout_ms);
-        self.random = later.random.or(self.random);
-        if let Some(later) = later.log {
-            let log = self.log.get_or_insert_default();
-            log.level = later.level.or(log.level);
-            log.target = later.target.or(log.target.take());
-        }
-        self.identity.extend(later.identity);
-    }
-}
-
 fn file(variable: Variable) -> PathBuf {
     variable("DEVID_PKCS11_CONFIG").map_or_else(|| PathBuf::from(FILE), PathBuf::from)
 }
 
 fn beside(file: &Path, name: &str) -> PathBuf {
     file.with_file_name(name)
-}
-
-fn read(variable: Variable) -> Result<Written, ConfigError> {
-    let file = file(variable);
-    let named = variable("DEVID_PKCS11_CONFIG").is_some();
-    let mut written = match std::fs::read_to_string(&file) {
-        Ok(text) => parse(&file, &text)?,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound && !named => Written::default(),
-        Err(error) => return Err(ConfigError::file(&file, error)),
-    };
-    for drop_in in drop_ins(&beside(&file, "config.d"))? {
-        let text = std::fs::read_to_string(&drop_in)
-            .map_err(|error| ConfigError::file(&drop_in, error))?;
-        written.overlay(parse(&drop_in, &text)?);
-    }
-    Ok(written)
-}
-
-fn drop_ins(folder: &Path) -> Result<Vec<PathBuf>, ConfigError> {
-    let entries = match std::fs::read_dir(folder) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(ConfigError::file(folder, error)),
-    };
-    let mut files = Vec::new();
-    for entry in entries {
-        let path = entry
-            .map_err(|error| ConfigError::file(folder, error))?
-            .path();
-        if path
-            .extension()
-            .is_some_and(|extension| extension == "toml")
-        {
-            files.push(path);
-        }
-    }
-    files.sort();
-    Ok(files)
-}
-
-fn parse(file: &Path, text: &str) -> Result<Written, ConfigError> {
-    toml::from_str(text).map_err(|error| {
-        let start = error.span().map_or(0, |span| span.start.min(text.len()));
-        let line = text[..start].matches('\n').count();
-        let setting = text.lines().nth(line).unwrap_or_default().trim();
-        let key = setting.split(['=', '#']).next().unwrap_or_default().trim();
-        ConfigError {
-            place: format!("{}:{}", file.display(), line + 1),
-            what: format!("{key}: {}", error.message()),
-        }
-    })
 }
 
 fn settings(written: Written, variable: Variable) -> Result<Config, ConfigError> {
@@ -313,16 +214,6 @@ impl FromStr for LogSettings {
     }
 }
 
-impl FromStr for Level {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        text.parse().map(Self).map_err(|_| {
-            format!("{text:?} is no level: expected off, error, warn, info, debug or trace")
-        })
-    }
-}
-
 impl FromStr for LogTarget {
     type Err = String;
 
@@ -334,55 +225,6 @@ impl FromStr for LogTarget {
                 "{text:?} is no log target: expected syslog or file:/absolute/path"
             )),
         }
-    }
-}
-
-fn parsed<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
-where
-    D: Deserializer<'de>,
-    T: FromStr,
-    T::Err: fmt::Display,
-{
-    String::deserialize(deserializer)?
-        .parse()
-        .map(Some)
-        .map_err(de::Error::custom)
-}
-
-fn milliseconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
-    in_range(
-        deserializer,
-        1..=3_600_000,
-        "milliseconds from 1 to 3600000",
-    )
-}
-
-fn persistent_handle<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
-    in_range(
-        deserializer,
-        0x8100_0000..=0x81FF_FFFF,
-        "a handle from 0x81000000 to 0x81FFFFFF",
-    )
-    .map(|handle| handle.map(|handle| handle as u32))
-}
-
-fn nv_index<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
-    in_range(
-        deserializer,
-        0x0100_0000..=0x01FF_FFFF,
-        "an index from 0x01000000 to 0x01FFFFFF",
-    )
-    .map(|index| index.map(|index| index as u32))
-}
-
-fn in_range<'de, D: Deserializer<'de>>(
-    deserializer: D,
-    range: std::ops::RangeInclusive<u64>,
-    expected: &str,
-) -> Result<Option<u64>, D::Error> {
-    match u64::deserialize(deserializer)? {
-        number if range.contains(&number) => Ok(Some(number)),
-        number => Err(de::Error::custom(format!("{number}: expected {expected}"))),
     }
 }
 

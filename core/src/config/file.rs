@@ -1,0 +1,175 @@
+//! The file format of `config.toml` and its drop-ins.
+
+use super::{ConfigError, LogTarget, Random};
+use crate::tpm::Tcti;
+use log::LevelFilter;
+use serde::{Deserialize, Deserializer, de};
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+/// A file as written: each setting may be missing.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Written {
+    #[serde(default, deserialize_with = "parsed")]
+    pub(super) tcti: Option<Tcti>,
+    #[serde(default, deserialize_with = "milliseconds")]
+    pub(super) timeout_ms: Option<u64>,
+    pub(super) random: Option<Random>,
+    pub(super) log: Option<WrittenLog>,
+    #[serde(default)]
+    pub(super) identity: Vec<IdentityHint>,
+}
+
+#[derive(Debug, Default, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct WrittenLog {
+    #[serde(default, deserialize_with = "parsed")]
+    pub(super) level: Option<Level>,
+    #[serde(default, deserialize_with = "parsed")]
+    pub(super) target: Option<LogTarget>,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Level(pub(super) LevelFilter);
+
+impl Written {
+    /// Takes what `later` sets; lists grow.
+    fn overlay(&mut self, later: Self) {
+        self.tcti = later.tcti.or(self.tcti.take());
+        self.timeout_ms = later.timeout_ms.or(self.timeout_ms);
+        self.random = later.random.or(self.random);
+        if let Some(later) = later.log {
+            let log = self.log.get_or_insert_default();
+            log.level = later.level.or(log.level);
+            log.target = later.target.or(log.target.take());
+        }
+        self.identity.extend(later.identity);
+    }
+}
+
+/// An identity that the maker put elsewhere (`[[identity]]`).
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IdentityHint {
+    /// A persistent handle, 0x81000000 to 0x81FFFFFF.
+    #[serde(default, deserialize_with = "persistent_handle")]
+    pub handle: Option<u32>,
+    /// An NV index with a certificate, 0x01000000 to 0x01FFFFFF.
+    #[serde(default, deserialize_with = "nv_index")]
+    pub nv: Option<u32>,
+    /// A file with a certificate, DER or PEM.
+    pub certificate: Option<PathBuf>,
+}
+
+impl FromStr for Level {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        text.parse().map(Self).map_err(|_| {
+            format!("{text:?} is no level: expected off, error, warn, info, debug or trace")
+        })
+    }
+}
+
+/// The file with its drop-ins over it. A file that is not `required` may be missing.
+pub(super) fn read(file: &Path, required: bool, folder: &Path) -> Result<Written, ConfigError> {
+    let mut written = match std::fs::read_to_string(file) {
+        Ok(text) => parse(file, &text)?,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && !required => {
+            Written::default()
+        }
+        Err(error) => return Err(ConfigError::file(file, error)),
+    };
+    for drop_in in drop_ins(folder)? {
+        let text = std::fs::read_to_string(&drop_in)
+            .map_err(|error| ConfigError::file(&drop_in, error))?;
+        written.overlay(parse(&drop_in, &text)?);
+    }
+    Ok(written)
+}
+
+fn drop_ins(folder: &Path) -> Result<Vec<PathBuf>, ConfigError> {
+    let entries = match std::fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(ConfigError::file(folder, error)),
+    };
+    let mut files = Vec::new();
+    for entry in entries {
+        let path = entry
+            .map_err(|error| ConfigError::file(folder, error))?
+            .path();
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "toml")
+        {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn parse(file: &Path, text: &str) -> Result<Written, ConfigError> {
+    toml::from_str(text).map_err(|error| {
+        let start = error.span().map_or(0, |span| span.start.min(text.len()));
+        let line = text[..start].matches('\n').count();
+        let setting = text.lines().nth(line).unwrap_or_default().trim();
+        let key = setting.split(['=', '#']).next().unwrap_or_default().trim();
+        ConfigError {
+            place: format!("{}:{}", file.display(), line + 1),
+            what: format!("{key}: {}", error.message()),
+        }
+    })
+}
+
+fn parsed<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: FromStr,
+    T::Err: fmt::Display,
+{
+    String::deserialize(deserializer)?
+        .parse()
+        .map(Some)
+        .map_err(de::Error::custom)
+}
+
+fn milliseconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    in_range(
+        deserializer,
+        1..=3_600_000,
+        "milliseconds from 1 to 3600000",
+    )
+}
+
+fn persistent_handle<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
+    in_range(
+        deserializer,
+        0x8100_0000..=0x81FF_FFFF,
+        "a handle from 0x81000000 to 0x81FFFFFF",
+    )
+    .map(|handle| handle.map(|handle| handle as u32))
+}
+
+fn nv_index<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
+    in_range(
+        deserializer,
+        0x0100_0000..=0x01FF_FFFF,
+        "an index from 0x01000000 to 0x01FFFFFF",
+    )
+    .map(|index| index.map(|index| index as u32))
+}
+
+fn in_range<'de, D: Deserializer<'de>>(
+    deserializer: D,
+    range: std::ops::RangeInclusive<u64>,
+    expected: &str,
+) -> Result<Option<u64>, D::Error> {
+    match u64::deserialize(deserializer)? {
+        number if range.contains(&number) => Ok(Some(number)),
+        number => Err(de::Error::custom(format!("{number}: expected {expected}"))),
+    }
+}

@@ -35,16 +35,6 @@ impl ResponseCode {
         matches!(self.base(), Self::AUTH_FAIL | Self::BAD_AUTH)
     }
 
-    /// The handle names nothing: format-one HANDLE, or 0x910–0x916 "reference not loaded".
-    pub fn is_missing_handle(self) -> bool {
-        self.base() == Self::HANDLE || (0x910..=0x916).contains(&self.0)
-    }
-
-    /// A parameter's value is out of range.
-    pub fn is_value(self) -> bool {
-        self.base() == Self::VALUE
-    }
-
     /// A format-one code without the number of the handle, session or parameter it is about;
     /// other codes unchanged.
     fn base(self) -> u32 {
@@ -107,8 +97,6 @@ mod tests {
         assert!(ResponseCode(0x98E).is_wrong_auth());
         assert!(ResponseCode(0xA8E).is_wrong_auth());
         assert!(ResponseCode(0x9A2).is_wrong_auth());
-        assert!(ResponseCode(0x18B).is_missing_handle());
-        assert!(ResponseCode(0x910).is_missing_handle());
         assert!(!ResponseCode(0x921).is_wrong_auth());
         assert!(ResponseCode(0x921).is_lockout());
         assert!(

@@ -18,9 +18,9 @@ use std::time::SystemTime;
 
 /// Where TCG puts DevID certificates and their chains.
 const CERTIFICATE_RANGE: std::ops::RangeInclusive<u32> = 0x01C9_0000..=0x01C9_FFFF;
-/// Indices of that range that hold policies (Keys for Device Identity, section 7.3.2).
-const POLICY_INDICES: [std::ops::RangeInclusive<u32>; 2] =
-    [0x01C9_0010..=0x01C9_0013, 0x01C9_0018..=0x01C9_001B];
+/// No certificate is smaller: the policies that TCG puts into the same range (Keys for Device
+/// Identity, section 7.3.2) are not read.
+const SMALLEST_CERTIFICATE: u16 = 128;
 const PERSISTENT: u32 = 0x8100_0000;
 /// The IDevID key's own handle (TCG, TPM 2.0 Provisioning Guidance, section 7.8).
 const IDEVID_HANDLE: u32 = 0x8102_0000;
@@ -192,12 +192,7 @@ impl IdevidStore {
         let ranged = tpm
             .handles(*CERTIFICATE_RANGE.start())?
             .into_iter()
-            .filter(|index| {
-                CERTIFICATE_RANGE.contains(index)
-                    && !POLICY_INDICES
-                        .iter()
-                        .any(|policies| policies.contains(index))
-            });
+            .filter(|index| CERTIFICATE_RANGE.contains(index));
         let mut indices: Vec<u32> = Vec::new();
         for index in hinted.chain(ranged) {
             if !indices.contains(&index) {
@@ -456,6 +451,9 @@ fn read_nv(tpm: &Tpm, index: u32) -> Result<Vec<Certificate>, NvFault> {
         other => NvFault::Tpm(other),
     };
     let public = tpm.nv_public(index).map_err(skip)?;
+    if public.size < SMALLEST_CERTIFICATE {
+        return Ok(Vec::new());
+    }
     if !public.readable_by_own_auth() {
         return Err(NvFault::Skipped(format!(
             "not readable by its own authorisation (attributes 0x{:08X})",

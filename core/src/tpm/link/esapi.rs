@@ -8,7 +8,7 @@ use crate::tpm::{EccSignature, Hash, Link, NvPublic, Property, ResponseCode, Tpm
 use std::collections::HashMap;
 use std::mem;
 use std::str::FromStr;
-use tss_esapi::constants::{CapabilityType, PropertyTag};
+use tss_esapi::constants::{CapabilityType, PropertyTag, Tss2ResponseCode};
 use tss_esapi::handles::{KeyHandle, NvIndexHandle, NvIndexTpmHandle, ObjectHandle, TpmHandle};
 use tss_esapi::interface_types::algorithm::HashingAlgorithm;
 use tss_esapi::interface_types::resource_handles::NvAuth;
@@ -22,6 +22,7 @@ use tss_esapi::{Context, TctiNameConf};
 
 /// A TPM behind ESAPI.
 pub(super) struct Esapi {
+    text: String,
     conf: TctiNameConf,
     connection: Option<Connection>,
 }
@@ -43,10 +44,11 @@ impl Esapi {
                 "esapi:{conf}: path= is not understood"
             )));
         }
-        let conf = TctiNameConf::from_str(conf)
+        let parsed = TctiNameConf::from_str(conf)
             .map_err(|error| TpmError::Unsupported(format!("esapi:{conf}: {error}")))?;
         Ok(Self {
-            conf,
+            text: conf.to_owned(),
+            conf: parsed,
             connection: None,
         })
     }
@@ -59,7 +61,11 @@ impl Esapi {
             Some(connection) => connection,
             none => {
                 let context = Context::new(self.conf.clone()).map_err(|error| {
-                    TpmError::Unreachable(format!("esapi:{:?}: {error}", self.conf))
+                    let code = number(&error).unwrap_or_default();
+                    TpmError::Unreachable(format!(
+                        "libtss2 cannot open {} (0x{code:X}): is it there, and may this user use it?",
+                        self.text
+                    ))
                 })?;
                 none.insert(Connection {
                     context,
@@ -98,24 +104,26 @@ impl Connection {
 fn plain(error: tss_esapi::Error) -> TpmError {
     const LAYERS: u32 = 0x00FF_0000;
     const RESOURCE_MANAGER_TPM_LAYER: u32 = 0x000B_0000;
-    let tss_esapi::Error::Tss2Error(code) = error else {
+    let Some(number) = number(&error) else {
         return TpmError::Unsupported(format!("esapi: {error}"));
     };
-    // The number itself is public in no other form than this text, "Response code value: 0x…".
-    let text = match code {
-        tss_esapi::constants::Tss2ResponseCode::FormatZero(code) => code.to_string(),
-        tss_esapi::constants::Tss2ResponseCode::FormatOne(code) => code.to_string(),
-        tss_esapi::constants::Tss2ResponseCode::Success => String::new(),
-    };
-    let number = text
-        .rsplit_once("0x")
-        .and_then(|(_, digits)| u32::from_str_radix(digits, 16).ok())
-        .unwrap_or_default();
     match number & LAYERS {
         0 if number != 0 => ResponseCode(number).into(),
         RESOURCE_MANAGER_TPM_LAYER => ResponseCode(number & 0xFFFF).into(),
         _ => TpmError::Broken(format!("libtss2: 0x{number:X} {error}")),
     }
+}
+
+/// The code as libtss2 gave it, layer and all; `None` for a fault of the wrapper's own.
+fn number(error: &tss_esapi::Error) -> Option<u32> {
+    // The number itself is public in no other form than this text, "Response code value: 0x…".
+    let text = match error {
+        tss_esapi::Error::Tss2Error(Tss2ResponseCode::FormatZero(code)) => code.to_string(),
+        tss_esapi::Error::Tss2Error(Tss2ResponseCode::FormatOne(code)) => code.to_string(),
+        _ => return None,
+    };
+    let (_, digits) = text.rsplit_once("0x")?;
+    u32::from_str_radix(digits, 16).ok()
 }
 
 fn hashing(hash: Hash) -> HashingAlgorithm {

@@ -519,4 +519,29 @@ mod tests {
         assert_eq!(fit(&[1, 2, 3, 4, 5], 4, 6), None);
         assert_eq!(fit(&[1, 2, 3, 4], 4, 6), Some(vec![1, 2, 3, 4]));
     }
+
+    #[test]
+    fn short_halves_of_a_signature_are_padded_and_long_ones_refused() {
+        use crate::tpm::fake::{FIXED, FakeTpm, IDENTITY, p256_area, public, signature};
+        let area = p256_area(IDENTITY, FIXED);
+        let fake = FakeTpm::new([
+            public(&area, &[0, 0x0B, 1]),
+            signature(&[5; 31], &[6; 30]),
+            signature(&[5; 33], &[6; 32]),
+        ]);
+        let tpm = fake.tpm(std::time::Duration::from_secs(20));
+        let (_, resident) = tpm.resident_key(IDEVID_HANDLE).unwrap();
+        let key = Key {
+            resident,
+            area: PublicArea::parse(&area).unwrap(),
+        };
+        let store = IdevidStore {
+            hints: Vec::new(),
+            chain: PathBuf::new(),
+            generation: PathBuf::new(),
+        };
+        let signature = store.sign_ecdsa(&tpm, &key, &[1; 20]).unwrap();
+        assert_eq!(signature, [&[0][..], &[5; 31], &[0, 0], &[6; 30]].concat());
+        assert!(store.sign_ecdsa(&tpm, &key, &[1; 20]).is_err());
+    }
 }

@@ -4,6 +4,8 @@
 //! link, opens it when it is first needed, retries and reconnects.
 //! Section numbers are those of the TPM 2.0 Library Specification, level 1.59.
 
+#[cfg(test)]
+pub(crate) mod fake;
 mod link;
 mod public;
 mod rc;

@@ -78,35 +78,14 @@ impl PublicArea {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// H-2 of the TCG templates, on the generator of P-256.
-    fn idevid(attributes: u32, scheme: &[u8]) -> Vec<u8> {
-        let mut area = vec![0x00, 0x23, 0x00, 0x0B];
-        area.extend(attributes.to_be_bytes());
-        area.extend([0, 0]); // no policy
-        area.extend([0x00, 0x10]); // symmetric: NULL
-        area.extend(scheme);
-        area.extend([0x00, 0x03, 0x00, 0x10]); // P-256, kdf: NULL
-        for coordinate in [
-            "6b17d1f2e12c4247f8bce6e563a440f277037d812deb33a0f4a13945d898c296",
-            "4fe342e2fe1a7f9b8ee7eb4a7c0f9e162bce33576b315ececbb6406837bf51f5",
-        ] {
-            area.extend([0, 32]);
-            for pair in coordinate.as_bytes().chunks(2) {
-                area.push(u8::from_str_radix(str::from_utf8(pair).unwrap(), 16).unwrap());
-            }
-        }
-        area
-    }
-
-    const FIXED: &[u8] = &[0x00, 0x18, 0x00, 0x0B];
+    use crate::tpm::fake::{FIXED, IDENTITY, p256_area as idevid};
 
     #[test]
     fn the_factory_template_is_an_identity() {
-        let area = PublicArea::parse(&idevid(0x000400F2, FIXED)).unwrap();
+        let area = PublicArea::parse(&idevid(IDENTITY, FIXED)).unwrap();
         assert!(area.is_identity());
         assert_eq!(area.scheme, SigningScheme::Ecdsa(Hash::Sha256));
-        let open = PublicArea::parse(&idevid(0x000400F2, &[0x00, 0x10])).unwrap();
+        let open = PublicArea::parse(&idevid(IDENTITY, &[0x00, 0x10])).unwrap();
         assert_eq!(open.scheme, SigningScheme::Any);
     }
 
@@ -127,7 +106,7 @@ mod tests {
 
     #[test]
     fn cut_areas_are_no_keys() {
-        let area = idevid(0x000400F2, FIXED);
+        let area = idevid(IDENTITY, FIXED);
         for end in 0..area.len() {
             assert_eq!(PublicArea::parse(&area[..end]), None);
         }

@@ -278,3 +278,121 @@ impl ResidentKey {
         &self.name
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tpm::ResponseCode;
+    use crate::tpm::fake::{
+        FIXED, FakeTpm, GET_CAPABILITY, IDENTITY, READ_PUBLIC, Reply, SIGN, p256_area, public,
+        signature,
+    };
+
+    const LIMIT: Duration = Duration::from_secs(20);
+    const HANDLE: u32 = 0x8102_0000;
+
+    fn found() -> Reply {
+        public(&p256_area(IDENTITY, FIXED), &[0, 0x0B, 1])
+    }
+
+    fn key_of(tpm: &Tpm) -> ResidentKey {
+        tpm.resident_key(HANDLE).unwrap().1
+    }
+
+    #[test]
+    fn a_tpm_that_asks_for_it_gets_the_command_again() {
+        let codes = [0x922, 0x908, 0x90A, 0x920].map(Reply::Code);
+        let replies = [found()]
+            .into_iter()
+            .chain(codes)
+            .chain([signature(&[1], &[2])]);
+        let fake = FakeTpm::new(replies);
+        let tpm = fake.tpm(LIMIT);
+        let key = key_of(&tpm);
+        let pair = tpm.sign_ecdsa(&key, Hash::Sha256, &[7; 32]).unwrap();
+        assert_eq!(
+            pair,
+            EccSignature {
+                r: vec![1],
+                s: vec![2]
+            }
+        );
+        assert_eq!(fake.seen(), [READ_PUBLIC, SIGN, SIGN, SIGN, SIGN, SIGN]);
+    }
+
+    #[test]
+    fn after_a_fault_the_name_is_compared_before_the_next_signature() {
+        let fake = FakeTpm::new([
+            found(),
+            Reply::Hangup,
+            found(),
+            signature(&[1], &[2]),
+            signature(&[3], &[4]),
+            Reply::Hangup,
+            public(&p256_area(IDENTITY, FIXED), &[0, 0x0B, 9]),
+        ]);
+        let tpm = fake.tpm(LIMIT);
+        let key = key_of(&tpm);
+        let sign = || tpm.sign_ecdsa(&key, Hash::Sha256, &[7; 32]);
+        assert!(sign().is_ok() && sign().is_ok());
+        assert_eq!(sign(), Err(TpmError::KeyReplaced(HANDLE)));
+        let (asked, signed) = (READ_PUBLIC, SIGN);
+        assert_eq!(
+            fake.seen(),
+            [asked, signed, asked, signed, signed, signed, asked]
+        );
+    }
+
+    #[test]
+    fn a_connection_that_keeps_failing_is_given_up() {
+        let fake = FakeTpm::new([Reply::Hangup, Reply::Hangup]);
+        let tpm = fake.tpm(LIMIT);
+        assert!(tpm.handles(0x8100_0000).unwrap_err().is_transport_fault());
+        assert_eq!((fake.seen().len(), tpm.faults()), (2, 2));
+    }
+
+    #[test]
+    fn silence_ends_at_the_limit() {
+        let fake = FakeTpm::new([Reply::Silence]);
+        let limit = Duration::from_millis(50);
+        let began = Instant::now();
+        assert_eq!(
+            fake.tpm(limit).random(&mut [0]),
+            Err(TpmError::Timeout(limit))
+        );
+        assert!(began.elapsed() >= limit);
+    }
+
+    #[test]
+    fn a_key_that_wants_an_authorisation_is_asked_once() {
+        let fake = FakeTpm::new([found(), Reply::Code(0x98E)]);
+        let tpm = fake.tpm(LIMIT);
+        let key = key_of(&tpm);
+        for _ in 0..3 {
+            let refused = tpm.sign_ecdsa(&key, Hash::Sha256, &[7; 32]);
+            assert_eq!(refused, Err(TpmError::NeedsAuth(HANDLE)));
+        }
+        assert_eq!(
+            fake.seen(),
+            [READ_PUBLIC, SIGN],
+            "each try would count towards lockout"
+        );
+    }
+
+    #[test]
+    fn lockout_is_told_and_not_retried() {
+        let fake = FakeTpm::new([
+            found(),
+            Reply::Code(0x921),
+            Reply::Code(0x101),
+            Reply::Code(0x101),
+        ]);
+        let tpm = fake.tpm(LIMIT);
+        let refused = tpm.sign_ecdsa(&key_of(&tpm), Hash::Sha256, &[7; 32]);
+        assert_eq!(refused, Err(TpmError::Response(ResponseCode(0x921))));
+        assert_eq!(
+            fake.seen(),
+            [READ_PUBLIC, SIGN, GET_CAPABILITY, GET_CAPABILITY]
+        );
+    }
+}

@@ -1,0 +1,139 @@
+//! A TPM for unit tests: answers each command as the test says, over a Unix socket.
+
+use super::{Tcti, Tpm};
+use parking_lot::Mutex;
+use std::collections::VecDeque;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixListener;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+pub(crate) const READ_PUBLIC: u32 = 0x173;
+pub(crate) const SIGN: u32 = 0x15D;
+pub(crate) const GET_CAPABILITY: u32 = 0x17A;
+
+/// What happens to one command.
+pub(crate) enum Reply {
+    /// A response code alone.
+    Code(u32),
+    /// Success, with these parameters after the header.
+    Body(Vec<u8>),
+    /// Success of a command with one authorisation.
+    AuthorisedBody(Vec<u8>),
+    /// The connection ends without an answer.
+    Hangup,
+    /// No answer for as long as the client waits.
+    Silence,
+}
+
+/// Serves until the test's process ends.
+pub(crate) struct FakeTpm {
+    folder: tempfile::TempDir,
+    seen: Arc<Mutex<Vec<u32>>>,
+}
+
+impl FakeTpm {
+    /// Answers with `replies`, in order.
+    pub(crate) fn new(replies: impl IntoIterator<Item = Reply>) -> Self {
+        let mut replies: VecDeque<Reply> = replies.into_iter().collect();
+        let folder = tempfile::tempdir().unwrap();
+        let listener = UnixListener::bind(folder.path().join("tpm")).unwrap();
+        let seen = Arc::<Mutex<Vec<u32>>>::default();
+        let noted = Arc::clone(&seen);
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                let mut header = [0; 10];
+                stream.read_exact(&mut header).unwrap();
+                let word = |at: usize| u32::from_be_bytes(header[at..at + 4].try_into().unwrap());
+                let mut rest = vec![0; word(2) as usize - header.len()];
+                stream.read_exact(&mut rest).unwrap();
+                noted.lock().push(word(6));
+                let frame = |tag: u16, code: u32, body: &[u8]| {
+                    let mut frame = tag.to_be_bytes().to_vec();
+                    frame.extend((10 + body.len() as u32).to_be_bytes());
+                    frame.extend(code.to_be_bytes());
+                    frame.extend(body);
+                    frame
+                };
+                let answer = match replies.pop_front().expect("a reply for each command") {
+                    Reply::Code(code) => frame(0x8001, code, &[]),
+                    Reply::Body(body) => frame(0x8001, 0, &body),
+                    Reply::AuthorisedBody(body) => {
+                        let mut sized = (body.len() as u32).to_be_bytes().to_vec();
+                        sized.extend(body);
+                        sized.extend([0, 0, 0x01, 0, 0]); // an empty nonce, attributes, no HMAC
+                        frame(0x8002, 0, &sized)
+                    }
+                    Reply::Hangup => continue,
+                    Reply::Silence => {
+                        // Ends when the client gives up and closes.
+                        let _ = stream.read(&mut [0]);
+                        continue;
+                    }
+                };
+                stream.write_all(&answer).unwrap();
+            }
+        });
+        Self { folder, seen }
+    }
+
+    /// A TPM object over this one.
+    pub(crate) fn tpm(&self, limit: Duration) -> Tpm {
+        let path = self.folder.path().join("tpm");
+        let tcti: Tcti = format!("swtpm:path={}", path.display()).parse().unwrap();
+        Tpm::new(tcti, limit)
+    }
+
+    /// The codes of the commands so far.
+    pub(crate) fn seen(&self) -> Vec<u32> {
+        self.seen.lock().clone()
+    }
+}
+
+/// The body of a TPM2_ReadPublic response: this area, this name.
+pub(crate) fn public(area: &[u8], name: &[u8]) -> Reply {
+    let mut body = Vec::new();
+    for part in [area, name, name] {
+        body.extend((part.len() as u16).to_be_bytes());
+        body.extend(part);
+    }
+    Reply::Body(body)
+}
+
+/// The body of a TPM2_Sign response: ECDSA with SHA-256.
+pub(crate) fn signature(r: &[u8], s: &[u8]) -> Reply {
+    let mut body = vec![0x00, 0x18, 0x00, 0x0B];
+    for half in [r, s] {
+        body.extend((half.len() as u16).to_be_bytes());
+        body.extend(half);
+    }
+    Reply::AuthorisedBody(body)
+}
+
+/// The TPMT_PUBLIC of TCG's template H-2 with these attributes and this scheme, on the generator of
+/// P-256.
+pub(crate) fn p256_area(attributes: u32, scheme: &[u8]) -> Vec<u8> {
+    let mut area = vec![0x00, 0x23, 0x00, 0x0B];
+    area.extend(attributes.to_be_bytes());
+    area.extend([0, 0]); // no policy
+    area.extend([0x00, 0x10]); // symmetric: NULL
+    area.extend(scheme);
+    area.extend([0x00, 0x03, 0x00, 0x10]); // P-256, kdf: NULL
+    for coordinate in [
+        "6b17d1f2e12c4247f8bce6e563a440f277037d812deb33a0f4a13945d898c296",
+        "4fe342e2fe1a7f9b8ee7eb4a7c0f9e162bce33576b315ececbb6406837bf51f5",
+    ] {
+        area.extend([0, 32]);
+        for pair in coordinate.as_bytes().chunks(2) {
+            area.push(u8::from_str_radix(str::from_utf8(pair).unwrap(), 16).unwrap());
+        }
+    }
+    area
+}
+
+/// ECDSA with SHA-256 and nothing else.
+pub(crate) const FIXED: &[u8] = &[0x00, 0x18, 0x00, 0x0B];
+/// Attributes of an identity's key.
+pub(crate) const IDENTITY: u32 = 0x0004_00F2;

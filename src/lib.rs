@@ -4,6 +4,11 @@
 //! [`module`] holds the slots and sessions, [`token`] a slot with its token, [`session`] the state
 //! of one session, [`object`] what is found, and [`mechanism`] how it signs.
 
+#![allow(
+    rustdoc::private_intra_doc_links,
+    reason = "a C library: its documentation is for those who work on it"
+)]
+
 mod abi;
 mod attribute;
 mod error;

@@ -8,6 +8,7 @@ use x509_cert::der::{DateTime, Decode, Encode, Header, Reader, SliceReader};
 use x509_cert::ext::pkix::BasicConstraints;
 
 const EC_PUBLIC_KEY: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
+const RSA_ENCRYPTION: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
 const BASIC_CONSTRAINTS: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.19");
 const PEM_BEGIN: &[u8] = b"-----BEGIN CERTIFICATE-----";
 
@@ -133,10 +134,16 @@ impl Certificate {
     /// The certified key, if it is of a kind that this project signs with.
     pub fn public_key(&self) -> Option<PublicKey> {
         let info = self.parsed.tbs_certificate().subject_public_key_info();
-        let curve = Curve::P256;
-        let named = info.algorithm.parameters.as_ref()?.to_der().ok()?;
-        (info.algorithm.oid == EC_PUBLIC_KEY && named == curve.oid_der())
-            .then(|| PublicKey::from_point(curve, info.subject_public_key.raw_bytes()))?
+        let bits = info.subject_public_key.raw_bytes();
+        match info.algorithm.oid {
+            EC_PUBLIC_KEY => {
+                let named = info.algorithm.parameters.as_ref()?.to_der().ok()?;
+                let curve = Curve::ALL.into_iter().find(|curve| curve.oid_der() == named)?;
+                PublicKey::from_point(curve, bits)
+            }
+            RSA_ENCRYPTION => PublicKey::from_rsa_der(bits),
+            _ => None,
+        }
     }
 
     /// Whether it says CA:TRUE.
@@ -233,7 +240,7 @@ mod tests {
         );
         let key = leaf.public_key().unwrap();
         assert_eq!(key.id(), leaf.key_id());
-        assert!(leaf.public_key_info_der().ends_with(&key.point));
+        assert!(leaf.public_key_info_der().ends_with(&key.subject_public_key()));
         assert_eq!(leaf.serial_der()[0], 0x02, "a whole INTEGER");
     }
 

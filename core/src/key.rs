@@ -1,20 +1,32 @@
 //! Public keys in plain types, shared by certificates, TPM public areas and stores.
 
 use p256::elliptic_curve::sec1::ToSec1Point;
+use pkcs1::der::asn1::UintRef;
+use pkcs1::der::{Decode, Encode};
 use sha1::{Digest, Sha1};
+use std::fmt;
 
 /// An elliptic curve that this project signs on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Curve {
     /// NIST P-256, also prime256v1 and secp256r1.
     P256,
+    /// NIST P-384, also secp384r1.
+    P384,
+    /// NIST P-521, also secp521r1.
+    P521,
 }
 
 impl Curve {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::P256, Self::P384, Self::P521];
+
     /// Bytes of one coordinate, and of the curve's order.
     pub const fn width(self) -> usize {
         match self {
             Self::P256 => 32,
+            Self::P384 => 48,
+            Self::P521 => 66,
         }
     }
 
@@ -23,6 +35,10 @@ impl Curve {
         match self {
             // 1.2.840.10045.3.1.7
             Self::P256 => &[0x06, 0x08, 0x2A, 0x86, 0x48, 0xCE, 0x3D, 0x03, 0x01, 0x07],
+            // 1.3.132.0.34
+            Self::P384 => &[0x06, 0x05, 0x2B, 0x81, 0x04, 0x00, 0x22],
+            // 1.3.132.0.35
+            Self::P521 => &[0x06, 0x05, 0x2B, 0x81, 0x04, 0x00, 0x23],
         }
     }
 
@@ -30,17 +46,45 @@ impl Curve {
     pub const fn bits(self) -> u32 {
         match self {
             Self::P256 => 256,
+            Self::P384 => 384,
+            Self::P521 => 521,
+        }
+    }
+
+    /// A SEC 1 point in its uncompressed form; `None` if it is no point of the curve.
+    fn uncompressed(self, point: &[u8]) -> Option<Vec<u8>> {
+        macro_rules! through {
+            ($curve:ident) => {
+                $curve::PublicKey::from_sec1_bytes(point)
+                    .ok()
+                    .map(|key| key.to_sec1_point(false).as_bytes().to_vec())
+            };
+        }
+        match self {
+            Self::P256 => through!(p256),
+            Self::P384 => through!(p384),
+            Self::P521 => through!(p521),
         }
     }
 }
 
 /// A public key that a private key of ours may belong to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PublicKey {
-    /// The curve the point lies on.
-    pub curve: Curve,
-    /// `04 ‖ x ‖ y`, each coordinate [`Curve::width`] bytes (SEC 1, section 2.3.3).
-    pub point: Vec<u8>,
+pub enum PublicKey {
+    /// A point on an elliptic curve.
+    Ec {
+        /// The curve the point lies on.
+        curve: Curve,
+        /// `04 ‖ x ‖ y`, each coordinate [`Curve::width`] bytes (SEC 1, section 2.3.3).
+        point: Vec<u8>,
+    },
+    /// An RSA key.
+    Rsa {
+        /// Big-endian, without leading zeros.
+        modulus: Vec<u8>,
+        /// Big-endian, without leading zeros.
+        exponent: Vec<u8>,
+    },
 }
 
 impl PublicKey {
@@ -58,17 +102,72 @@ impl PublicKey {
     ///
     /// `None` if it is no point of that curve.
     pub fn from_point(curve: Curve, point: &[u8]) -> Option<Self> {
-        let Curve::P256 = curve;
-        let key = p256::PublicKey::from_sec1_bytes(point).ok()?;
-        Some(Self {
-            curve,
-            point: key.to_sec1_point(false).as_bytes().to_vec(),
-        })
+        let point = curve.uncompressed(point)?;
+        Some(Self::Ec { curve, point })
+    }
+
+    /// From an RSA modulus and exponent, big-endian.
+    ///
+    /// `None` for a modulus that does not fill whole bytes (so has no leading bit set) or lies
+    /// outside of 1024 to 4096 bits, and for an even or empty exponent.
+    pub fn from_rsa(modulus: &[u8], exponent: &[u8]) -> Option<Self> {
+        let (modulus, exponent) = (without_zeros(modulus), without_zeros(exponent));
+        let sound = (128..=512).contains(&modulus.len())
+            && modulus.first().is_some_and(|byte| byte & 0x80 != 0)
+            && exponent.last().is_some_and(|byte| byte & 1 != 0);
+        sound.then(|| Self::Rsa { modulus: modulus.to_vec(), exponent: exponent.to_vec() })
+    }
+
+    /// From the RSAPublicKey of RFC 8017, appendix A.1.1, as a certificate holds it.
+    pub fn from_rsa_der(der: &[u8]) -> Option<Self> {
+        let key = pkcs1::RsaPublicKeyRef::from_der(der).ok()?;
+        Self::from_rsa(key.modulus.as_bytes(), key.public_exponent.as_bytes())
+    }
+
+    /// What a certificate holds in its subjectPublicKey, without the BIT STRING's header.
+    pub fn subject_public_key(&self) -> Vec<u8> {
+        match self {
+            Self::Ec { point, .. } => point.clone(),
+            Self::Rsa { modulus, exponent } => {
+                let key = UintRef::new(modulus).and_then(|modulus| {
+                    let public_exponent = UintRef::new(exponent)?;
+                    pkcs1::RsaPublicKeyRef { modulus, public_exponent }.to_der()
+                });
+                // Numbers of such lengths can always be encoded.
+                key.unwrap_or_default()
+            }
+        }
     }
 
     /// SHA-1 of the bits of the subjectPublicKey (RFC 5280, section 4.2.1.2, method 1).
     pub fn id(&self) -> KeyId {
-        KeyId::of(&self.point)
+        KeyId::of(&self.subject_public_key())
+    }
+
+    /// Bits of the field or of the modulus.
+    pub fn bits(&self) -> u32 {
+        match self {
+            Self::Ec { curve, .. } => curve.bits(),
+            Self::Rsa { modulus, .. } => modulus.len() as u32 * 8,
+        }
+    }
+
+    /// Bytes of a signature: r and s, or as many as the modulus has.
+    pub fn signature_width(&self) -> usize {
+        match self {
+            Self::Ec { curve, .. } => 2 * curve.width(),
+            Self::Rsa { modulus, .. } => modulus.len(),
+        }
+    }
+}
+
+impl fmt::Display for PublicKey {
+    /// `p256`, `rsa2048`: the algorithm, as labels name it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ec { curve, .. } => write!(f, "p{}", curve.bits()),
+            Self::Rsa { .. } => write!(f, "rsa{}", self.bits()),
+        }
     }
 }
 
@@ -102,6 +201,11 @@ pub fn pad_left(number: &[u8], width: usize) -> Option<Vec<u8>> {
     Some(padded)
 }
 
+fn without_zeros(number: &[u8]) -> &[u8] {
+    let zeros = number.iter().take_while(|&&byte| byte == 0).count();
+    &number[zeros..]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -126,5 +230,17 @@ mod tests {
             PublicKey::from_coordinates(Curve::P256, &x[1..], &[0x22; 33]),
             None
         );
+    }
+
+    #[test]
+    fn an_rsa_key_goes_to_der_and_back() {
+        let modulus = [&[0x80][..], &[7; 255]].concat();
+        let key = PublicKey::from_rsa(&[&[0, 0], &modulus[..]].concat(), &[1, 0, 1]).unwrap();
+        assert_eq!(PublicKey::from_rsa_der(&key.subject_public_key()), Some(key.clone()));
+        assert_eq!((key.bits(), key.signature_width()), (2048, 256));
+        assert_eq!(key.to_string(), "rsa2048");
+        assert_eq!(PublicKey::from_rsa(&modulus[1..], &[1, 0, 1]), None, "2040 bits and no top bit");
+        assert_eq!(PublicKey::from_rsa(&modulus, &[2]), None);
+        assert_eq!(PublicKey::from_rsa(&modulus, &[]), None);
     }
 }

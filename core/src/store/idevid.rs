@@ -4,11 +4,11 @@
 //! Makers disagree on where they put key and certificate, so both ranges are searched and paired
 //! by public key.
 
-use super::SignError;
+use super::Key;
 use crate::certificate::Certificate;
 use crate::config::{Config, IdentityHint};
-use crate::key::{PublicKey, pad_left};
-use crate::tpm::{Hash, PublicArea, ResidentKey, SigningScheme, Tpm, TpmError};
+use crate::key::PublicKey;
+use crate::tpm::{PublicArea, Tpm, TpmError};
 use log::{debug, info, warn};
 use sha2::{Digest, Sha256};
 use std::fmt;
@@ -69,13 +69,6 @@ pub struct Authority {
     pub label: String,
     /// The certificate.
     pub certificate: Certificate,
-}
-
-/// A private key in the TPM.
-#[derive(Debug)]
-pub struct Key {
-    resident: ResidentKey,
-    area: PublicArea,
 }
 
 /// Why there is no identity to show.
@@ -153,26 +146,6 @@ impl IdevidStore {
             authorities: chain_order(&first.certificate, authorities),
             identities,
         })
-    }
-
-    /// An ECDSA signature over a digest: r ‖ s, each as wide as the curve's order.
-    ///
-    /// # Errors
-    ///
-    /// [`SignError::DigestLength`] for what the key's scheme cannot sign rightly.
-    pub fn sign_ecdsa(&self, tpm: &Tpm, key: &Key, digest: &[u8]) -> Result<Vec<u8>, SignError> {
-        let width = key.area.key.curve.width();
-        let hash = key.hash();
-        let fitted =
-            fit(digest, hash.width(), width).ok_or(SignError::DigestLength(digest.len()))?;
-        let pair = tpm.sign_ecdsa(&key.resident, hash, &fitted)?;
-        let mut signature = Vec::with_capacity(2 * width);
-        for half in [pair.r, pair.s] {
-            signature.extend(pad_left(&half, width).ok_or_else(|| {
-                TpmError::Broken(format!("half of a signature has {} bytes", half.len()))
-            })?);
-        }
-        Ok(signature)
     }
 
     fn certificates(&self, tpm: &Tpm) -> Result<Vec<(Origin, Certificate)>, LookError> {
@@ -259,10 +232,18 @@ impl IdevidStore {
             let Some(area) = PublicArea::parse(&area) else {
                 continue;
             };
-            let key = Arc::new(Key { resident, area });
+            if !leaves.iter().any(|leaf| leaf.public.as_ref() == Some(&area.key)) {
+                continue;
+            }
+            let attestation = !area.is_identity();
+            let hashes = match area.key {
+                PublicKey::Rsa { .. } => tpm.hashes()?,
+                PublicKey::Ec { .. } => Vec::new(),
+            };
+            let key = Arc::new(Key::new(resident, area, hashes));
             for leaf in &mut leaves {
-                if leaf.key.is_none() && leaf.public.as_ref() == Some(&key.area.key) {
-                    leaf.attestation = !key.area.is_identity();
+                if leaf.key.is_none() && leaf.public.as_ref() == Some(key.public()) {
+                    leaf.attestation = attestation;
                     leaf.key = Some(Arc::clone(&key));
                 }
             }
@@ -270,7 +251,7 @@ impl IdevidStore {
         leaves.retain(|leaf| {
             match (&leaf.key, leaf.attestation) {
                 (Some(key), true) => {
-                    let handle = key.resident.handle();
+                    let handle = key.handle();
                     info!(
                         "{}: for key 0x{handle:08X}, which is no identity",
                         leaf.origin
@@ -280,7 +261,7 @@ impl IdevidStore {
                     info!(
                         "{}: identity, key 0x{:08X}",
                         leaf.origin,
-                        key.resident.handle()
+                        key.handle()
                     );
                 }
                 (None, _) => warn!(
@@ -303,40 +284,6 @@ impl IdevidStore {
             (!hinted, !DEVID_HANDLES.contains(handle), *handle)
         });
         Ok(handles)
-    }
-}
-
-impl Key {
-    /// The hash whose width the TPM demands of a digest. Where the key leaves it open, the widest
-    /// that the curve's order takes whole: ECDSA drops the rest (FIPS 186-5, section 6.4.1).
-    fn hash(&self) -> Hash {
-        match (self.area.scheme, self.area.key.curve) {
-            (SigningScheme::Ecdsa(hash), _) => hash,
-            (SigningScheme::Any, crate::key::Curve::P256) => Hash::Sha256,
-        }
-    }
-
-    /// Bytes of a signature: r and s.
-    pub fn signature_width(&self) -> usize {
-        2 * self.area.key.curve.width()
-    }
-
-    /// The persistent handle it lives in.
-    pub fn handle(&self) -> u32 {
-        self.resident.handle()
-    }
-}
-
-/// A digest as `hash` bytes that ECDSA reads as the same number.
-///
-/// A shorter one gets zeros in front. A longer one is cut to its left bytes, which is what ECDSA
-/// does with it as long as no bits of the curve's order are lost.
-fn fit(digest: &[u8], hash: usize, order: usize) -> Option<Vec<u8>> {
-    match digest.len() {
-        0 => None,
-        length if length <= hash => pad_left(digest, hash),
-        _ if hash >= order => Some(digest[..hash].to_vec()),
-        _ => None,
     }
 }
 
@@ -370,7 +317,7 @@ fn named(mut leaves: Vec<Leaf>) -> Vec<Identity> {
         .map(|leaf| {
             let base = match (labels.is_empty(), &leaf.public) {
                 (true, _) => LABEL.to_owned(),
-                (false, Some(public)) => format!("{LABEL}-p{}", public.curve.bits()),
+                (false, Some(public)) => format!("{LABEL}-{public}"),
                 (false, None) => format!("{LABEL}-other"),
             };
             let label = (1..)
@@ -429,7 +376,7 @@ fn chain_order(leaf: &Certificate, mut authorities: Vec<Certificate>) -> Vec<Aut
 
 fn serial(identity: &Identity) -> String {
     let digest = match &identity.key {
-        Some(key) => Sha256::digest(key.resident.name()),
+        Some(key) => Sha256::digest(key.name()),
         None => Sha256::digest(identity.certificate.der()),
     };
     digest[..8]
@@ -503,45 +450,5 @@ impl fmt::Display for Origin {
             Self::Nv(index) => write!(f, "NV index 0x{index:08X}"),
             Self::File(path) => path.display().fmt(f),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn digests_keep_their_value_or_are_refused() {
-        assert_eq!(fit(&[], 32, 32), None);
-        assert_eq!(fit(&[9], 4, 4), Some(vec![0, 0, 0, 9]));
-        assert_eq!(fit(&[1, 2, 3, 4, 5], 4, 4), Some(vec![1, 2, 3, 4]));
-        // A hash narrower than the order: cutting would lose bits that ECDSA uses.
-        assert_eq!(fit(&[1, 2, 3, 4, 5], 4, 6), None);
-        assert_eq!(fit(&[1, 2, 3, 4], 4, 6), Some(vec![1, 2, 3, 4]));
-    }
-
-    #[test]
-    fn short_halves_of_a_signature_are_padded_and_long_ones_refused() {
-        use crate::tpm::fake::{FIXED, FakeTpm, IDENTITY, p256_area, public, signature};
-        let area = p256_area(IDENTITY, FIXED);
-        let fake = FakeTpm::new([
-            public(&area, &[0, 0x0B, 1]),
-            signature(&[5; 31], &[6; 30]),
-            signature(&[5; 33], &[6; 32]),
-        ]);
-        let tpm = fake.tpm(std::time::Duration::from_secs(20));
-        let (_, resident) = tpm.resident_key(IDEVID_HANDLE).unwrap();
-        let key = Key {
-            resident,
-            area: PublicArea::parse(&area).unwrap(),
-        };
-        let store = IdevidStore {
-            hints: Vec::new(),
-            chain: PathBuf::new(),
-            generation: PathBuf::new(),
-        };
-        let signature = store.sign_ecdsa(&tpm, &key, &[1; 20]).unwrap();
-        assert_eq!(signature, [&[0][..], &[5; 31], &[0, 0], &[6; 30]].concat());
-        assert!(store.sign_ecdsa(&tpm, &key, &[1; 20]).is_err());
     }
 }

@@ -4,6 +4,9 @@
 //! second.
 
 pub mod idevid;
+mod key;
+
+pub use key::{Key, SignRequest};
 
 use crate::tpm::TpmError;
 use std::fmt;
@@ -13,6 +16,8 @@ use std::fmt;
 pub enum SignError {
     /// The digest has a length that this key cannot sign rightly.
     DigestLength(usize),
+    /// The key does not sign by such a scheme.
+    Scheme,
     /// The TPM, or the way to it.
     Tpm(TpmError),
 }
@@ -32,6 +37,7 @@ impl fmt::Display for SignError {
                     "a digest of {bytes} bytes cannot be signed rightly by this key"
                 )
             }
+            Self::Scheme => f.write_str("the key does not sign by this scheme"),
             Self::Tpm(error) => error.fmt(f),
         }
     }

@@ -31,6 +31,19 @@ pub enum Hash {
 }
 
 impl Hash {
+    /// All that a signature may be over.
+    pub const ALL: [Self; 4] = [Self::Sha1, Self::Sha256, Self::Sha384, Self::Sha512];
+
+    /// TPM_ALG_ID.
+    pub const fn algorithm(self) -> u16 {
+        match self {
+            Self::Sha1 => 0x0004,
+            Self::Sha256 => 0x000B,
+            Self::Sha384 => 0x000C,
+            Self::Sha512 => 0x000D,
+        }
+    }
+
     /// Bytes of a digest.
     pub const fn width(self) -> usize {
         match self {
@@ -42,13 +55,38 @@ impl Hash {
     }
 }
 
-/// The halves of an ECDSA signature, big-endian; a TPM may leave leading zeros out.
+/// How a digest is signed (TPMT_SIG_SCHEME; Part 2, section 11.2.1.5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scheme {
+    /// ECDSA (FIPS 186-5, section 6).
+    Ecdsa(Hash),
+    /// RSASSA-PKCS1-v1_5 (RFC 8017, section 8.2).
+    Rsassa(Hash),
+    /// RSASSA-PSS (RFC 8017, section 8.1); how long the salt is, the TPM alone decides.
+    Rsapss(Hash),
+}
+
+impl Scheme {
+    /// The hash that made the digest.
+    pub const fn hash(self) -> Hash {
+        match self {
+            Self::Ecdsa(hash) | Self::Rsassa(hash) | Self::Rsapss(hash) => hash,
+        }
+    }
+}
+
+/// A signature as the TPM gives it, big-endian; leading zeros may be left out.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EccSignature {
-    /// r
-    pub r: Vec<u8>,
-    /// s
-    pub s: Vec<u8>,
+pub enum Signature {
+    /// The halves of an ECDSA signature.
+    Ecc {
+        /// r
+        r: Vec<u8>,
+        /// s
+        s: Vec<u8>,
+    },
+    /// An RSA signature of either scheme.
+    Rsa(Vec<u8>),
 }
 
 /// What TPM2_NV_ReadPublic tells of an index (Part 2, section 13.5).
@@ -103,6 +141,8 @@ pub trait Link: Send {
     /// TPM2_GetCapability(TPM_CAP_HANDLES): the handles from `first` to the end of its range,
     /// ascending; one command for each full answer.
     fn handles(&mut self, first: u32) -> Result<Vec<u32>, TpmError>;
+    /// TPM2_GetCapability(TPM_CAP_ALGS): the identifiers of all algorithms.
+    fn algorithms(&mut self) -> Result<Vec<u16>, TpmError>;
     /// TPM2_GetCapability(TPM_CAP_TPM_PROPERTIES).
     fn property(&mut self, property: Property) -> Result<u32, TpmError>;
     /// TPM2_ReadPublic: the TPMT_PUBLIC as bytes, and the object's name.
@@ -113,10 +153,9 @@ pub trait Link: Send {
     fn nv_read(&mut self, index: u32, offset: u16, size: u16) -> Result<Vec<u8>, TpmError>;
     /// TPM2_GetRandom: at most `count` bytes.
     fn random(&mut self, count: u16) -> Result<Vec<u8>, TpmError>;
-    /// TPM2_Sign with ECDSA by a key whose authorisation value is empty; `digest` has the width of
-    /// `hash`.
-    fn sign_ecdsa(&mut self, key: u32, hash: Hash, digest: &[u8])
-    -> Result<EccSignature, TpmError>;
+    /// TPM2_Sign by a key whose authorisation value is empty; `digest` has the width of the
+    /// scheme's hash.
+    fn sign(&mut self, key: u32, scheme: Scheme, digest: &[u8]) -> Result<Signature, TpmError>;
     /// In a forked child: lets go of the parent's connection without a byte to the TPM.
     fn abandon(self: Box<Self>);
 }

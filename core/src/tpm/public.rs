@@ -1,19 +1,22 @@
 //! Public areas: what kind of key a handle holds (Part 2, section 12.2.4, TPMT_PUBLIC).
 
-use super::Hash;
+use super::{Hash, Scheme};
 use crate::key::{Curve, PublicKey};
 use tpm2_protocol::TpmUnmarshal;
 use tpm2_protocol::data::{
     TpmAlgId, TpmEccCurve, TpmaObject, TpmtPublic, TpmuAsymScheme, TpmuPublicId, TpmuPublicParms,
 };
 
+/// The exponent that a public area means by 0.
+const DEFAULT_EXPONENT: u32 = 65537;
+
 /// How a key may sign.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SigningScheme {
     /// The scheme is named with each signature.
     Any,
-    /// ECDSA with this hash and no other.
-    Ecdsa(Hash),
+    /// This one and no other.
+    Fixed(Scheme),
 }
 
 /// The public area of a key that can be used here.
@@ -29,38 +32,51 @@ pub struct PublicArea {
 impl PublicArea {
     /// From the bytes of a TPMT_PUBLIC.
     ///
-    /// `None` if it is no ECC key on a curve of ours, or its scheme is not for ECDSA.
+    /// `None` if it is neither an RSA key nor one on a curve of ours, or its scheme is for neither
+    /// ECDSA nor RSA signatures.
     pub fn parse(area: &[u8]) -> Option<Self> {
         let (public, []) = TpmtPublic::unmarshal(area).ok()? else {
             return None;
         };
-        let (TpmuPublicParms::Ecc(parameters), TpmuPublicId::Ecc(point)) =
-            (&public.parameters, &public.unique)
-        else {
-            return None;
-        };
-        let curve = match parameters.curve_id {
-            TpmEccCurve::NistP256 => Curve::P256,
-            _ => return None,
-        };
-        let scheme = match (parameters.scheme.scheme, &parameters.scheme.details) {
-            (TpmAlgId::Null, _) => SigningScheme::Any,
-            (TpmAlgId::Ecdsa, TpmuAsymScheme::Hash(hash)) => {
-                SigningScheme::Ecdsa(match hash.hash_alg {
-                    TpmAlgId::Sha1 => Hash::Sha1,
-                    TpmAlgId::Sha256 => Hash::Sha256,
-                    TpmAlgId::Sha384 => Hash::Sha384,
-                    TpmAlgId::Sha512 => Hash::Sha512,
+        let (key, scheme, details) = match (&public.parameters, &public.unique) {
+            (TpmuPublicParms::Ecc(parameters), TpmuPublicId::Ecc(point)) => {
+                let curve = match parameters.curve_id {
+                    TpmEccCurve::NistP256 => Curve::P256,
+                    TpmEccCurve::NistP384 => Curve::P384,
+                    TpmEccCurve::NistP521 => Curve::P521,
                     _ => return None,
-                })
+                };
+                let key = PublicKey::from_coordinates(curve, &point.x, &point.y)?;
+                (key, parameters.scheme.scheme, &parameters.scheme.details)
+            }
+            (TpmuPublicParms::Rsa(parameters), TpmuPublicId::Rsa(modulus)) => {
+                let exponent = match parameters.exponent.value() {
+                    0 => DEFAULT_EXPONENT,
+                    exponent => exponent,
+                };
+                let key = PublicKey::from_rsa(modulus, &exponent.to_be_bytes())?;
+                (key, parameters.scheme.scheme, &parameters.scheme.details)
             }
             _ => return None,
         };
-        Some(Self {
-            key: PublicKey::from_coordinates(curve, &point.x, &point.y)?,
-            scheme,
-            attributes: public.object_attributes.bits(),
-        })
+        let hash = match details {
+            TpmuAsymScheme::Hash(hash) => match hash.hash_alg {
+                TpmAlgId::Sha1 => Some(Hash::Sha1),
+                TpmAlgId::Sha256 => Some(Hash::Sha256),
+                TpmAlgId::Sha384 => Some(Hash::Sha384),
+                TpmAlgId::Sha512 => Some(Hash::Sha512),
+                _ => return None,
+            },
+            TpmuAsymScheme::Null => None,
+        };
+        let scheme = match (scheme, hash) {
+            (TpmAlgId::Null, None) => SigningScheme::Any,
+            (TpmAlgId::Ecdsa, Some(hash)) => SigningScheme::Fixed(Scheme::Ecdsa(hash)),
+            (TpmAlgId::Rsassa, Some(hash)) => SigningScheme::Fixed(Scheme::Rsassa(hash)),
+            (TpmAlgId::Rsapss, Some(hash)) => SigningScheme::Fixed(Scheme::Rsapss(hash)),
+            _ => return None,
+        };
+        Some(Self { key, scheme, attributes: public.object_attributes.bits() })
     }
 
     /// Whether the key can be an identity: it signs anything, does nothing else, and never left
@@ -84,7 +100,7 @@ mod tests {
     fn the_factory_template_is_an_identity() {
         let area = PublicArea::parse(&idevid(IDENTITY, FIXED)).unwrap();
         assert!(area.is_identity());
-        assert_eq!(area.scheme, SigningScheme::Ecdsa(Hash::Sha256));
+        assert_eq!(area.scheme, SigningScheme::Fixed(Scheme::Ecdsa(Hash::Sha256)));
         let open = PublicArea::parse(&idevid(IDENTITY, &[0x00, 0x10])).unwrap();
         assert_eq!(open.scheme, SigningScheme::Any);
     }

@@ -1,7 +1,7 @@
 //! One TPM as the house sees it: opened when first needed, shared by threads, retried and
 //! reconnected; and the keys that live in its handles.
 
-use super::{EccSignature, Hash, Link, NvPublic, Property, Tcti, TpmError, link};
+use super::{Hash, Link, NvPublic, Property, Scheme, Signature, Tcti, TpmError, link};
 use log::{debug, warn};
 use once_cell::sync::OnceCell;
 use parking_lot::Mutex;
@@ -28,6 +28,7 @@ pub struct Tpm {
     /// Counts transport faults. What was known of handles before a fault is in doubt after it.
     faults: AtomicU64,
     nv_chunk: OnceCell<u16>,
+    hashes: OnceCell<Vec<Hash>>,
 }
 
 /// A key in a persistent handle, with the name by which it was found.
@@ -51,6 +52,7 @@ impl Tpm {
             link: Mutex::new(None),
             faults: AtomicU64::new(0),
             nv_chunk: OnceCell::new(),
+            hashes: OnceCell::new(),
         }
     }
 
@@ -122,6 +124,17 @@ impl Tpm {
         Ok(data)
     }
 
+    /// The hashes that the TPM implements; asked once.
+    pub fn hashes(&self) -> Result<Vec<Hash>, TpmError> {
+        let known = self.hashes.get_or_try_init(|| {
+            let known =
+                self.exchange("GetCapability(algorithms)", |link| link.algorithms())?;
+            let implemented = |hash: &Hash| known.contains(&hash.algorithm());
+            Ok::<_, TpmError>(Hash::ALL.into_iter().filter(implemented).collect())
+        })?;
+        Ok(Vec::clone(known))
+    }
+
     fn nv_chunk(&self) -> Result<u16, TpmError> {
         self.nv_chunk
             .get_or_try_init(|| {
@@ -154,15 +167,16 @@ impl Tpm {
         Ok(())
     }
 
-    /// ECDSA by a resident key with an empty authorisation value; `digest` as wide as `hash`.
+    /// A signature by a resident key with an empty authorisation value; `digest` as wide as the
+    /// scheme's hash.
     ///
     /// One command; one more before it where a transport fault put the handle in doubt.
-    pub fn sign_ecdsa(
+    pub fn sign(
         &self,
         key: &ResidentKey,
-        hash: Hash,
+        scheme: Scheme,
         digest: &[u8],
-    ) -> Result<EccSignature, TpmError> {
+    ) -> Result<Signature, TpmError> {
         if key.wants_auth.load(Ordering::Acquire) {
             return Err(TpmError::NeedsAuth(key.handle));
         }
@@ -175,7 +189,7 @@ impl Tpm {
                 }
                 key.seen_at.store(faults, Ordering::Release);
             }
-            link.sign_ecdsa(key.handle, hash, digest)
+            link.sign(key.handle, scheme, digest)
         });
         match result {
             Err(TpmError::Response(code)) if code.is_wrong_auth() => {
@@ -290,6 +304,7 @@ mod tests {
 
     const LIMIT: Duration = Duration::from_secs(20);
     const HANDLE: u32 = 0x8102_0000;
+    const ECDSA: Scheme = Scheme::Ecdsa(Hash::Sha256);
 
     fn found() -> Reply {
         public(&p256_area(IDENTITY, FIXED), &[0, 0x0B, 1])
@@ -309,13 +324,10 @@ mod tests {
         let fake = FakeTpm::new(replies);
         let tpm = fake.tpm(LIMIT);
         let key = key_of(&tpm);
-        let pair = tpm.sign_ecdsa(&key, Hash::Sha256, &[7; 32]).unwrap();
+        let pair = tpm.sign(&key, ECDSA, &[7; 32]).unwrap();
         assert_eq!(
             pair,
-            EccSignature {
-                r: vec![1],
-                s: vec![2]
-            }
+            Signature::Ecc { r: vec![1], s: vec![2] }
         );
         assert_eq!(fake.seen(), [READ_PUBLIC, SIGN, SIGN, SIGN, SIGN, SIGN]);
     }
@@ -333,7 +345,7 @@ mod tests {
         ]);
         let tpm = fake.tpm(LIMIT);
         let key = key_of(&tpm);
-        let sign = || tpm.sign_ecdsa(&key, Hash::Sha256, &[7; 32]);
+        let sign = || tpm.sign(&key, ECDSA, &[7; 32]);
         assert!(sign().is_ok() && sign().is_ok());
         assert_eq!(sign(), Err(TpmError::KeyReplaced(HANDLE)));
         let (asked, signed) = (READ_PUBLIC, SIGN);
@@ -369,7 +381,7 @@ mod tests {
         let tpm = fake.tpm(LIMIT);
         let key = key_of(&tpm);
         for _ in 0..3 {
-            let refused = tpm.sign_ecdsa(&key, Hash::Sha256, &[7; 32]);
+            let refused = tpm.sign(&key, ECDSA, &[7; 32]);
             assert_eq!(refused, Err(TpmError::NeedsAuth(HANDLE)));
         }
         assert_eq!(
@@ -388,7 +400,7 @@ mod tests {
             Reply::Code(0x101),
         ]);
         let tpm = fake.tpm(LIMIT);
-        let refused = tpm.sign_ecdsa(&key_of(&tpm), Hash::Sha256, &[7; 32]);
+        let refused = tpm.sign(&key_of(&tpm), ECDSA, &[7; 32]);
         assert_eq!(refused, Err(TpmError::Response(ResponseCode(0x921))));
         assert_eq!(
             fake.seen(),

@@ -4,7 +4,9 @@
 //! Not promised here, since libtss2 has none of it: a time limit, close-on-exec, and silence on the
 //! host's stderr (it obeys the environment variable `TSS2_LOG=all+none`).
 
-use crate::tpm::{EccSignature, Hash, Link, NvPublic, Property, ResponseCode, TpmError};
+use crate::tpm::{
+    Hash, Link, NvPublic, Property, ResponseCode, Scheme, Signature, TpmError,
+};
 use std::collections::HashMap;
 use std::mem;
 use std::str::FromStr;
@@ -14,7 +16,7 @@ use tss_esapi::interface_types::algorithm::HashingAlgorithm;
 use tss_esapi::interface_types::resource_handles::NvAuth;
 use tss_esapi::interface_types::session_handles::AuthSession;
 use tss_esapi::structures::{
-    CapabilityData, Digest, HashScheme, HashcheckTicket, Signature, SignatureScheme,
+    CapabilityData, Digest, HashScheme, HashcheckTicket, Signature as Esys, SignatureScheme,
 };
 use tss_esapi::traits::Marshall;
 use tss_esapi::tss2_esys::TPMT_TK_HASHCHECK;
@@ -159,6 +161,21 @@ impl Link for Esapi {
         }
     }
 
+    fn algorithms(&mut self) -> Result<Vec<u16>, TpmError> {
+        const AT_ONCE: u32 = 254;
+        let (data, _) = self.call(|connection| {
+            connection.context.get_capability(CapabilityType::Algorithms, 0, AT_ONCE)
+        })?;
+        match data {
+            CapabilityData::Algorithms(list) => Ok(list
+                .as_ref()
+                .iter()
+                .map(|one| u16::from(one.algorithm_identifier()))
+                .collect()),
+            _ => Err(TpmError::Broken("algorithms asked for, something else came".into())),
+        }
+    }
+
     fn property(&mut self, property: Property) -> Result<u32, TpmError> {
         let tag = match property {
             Property::NvBufferMax => PropertyTag::NvBufferMax,
@@ -207,17 +224,15 @@ impl Link for Esapi {
             .map(|bytes| bytes.value().to_vec())
     }
 
-    fn sign_ecdsa(
-        &mut self,
-        key: u32,
-        hash: Hash,
-        digest: &[u8],
-    ) -> Result<EccSignature, TpmError> {
+    fn sign(&mut self, key: u32, scheme: Scheme, digest: &[u8]) -> Result<Signature, TpmError> {
         let signature = self.call(|connection| {
             let key = KeyHandle::from(connection.resource(key)?);
             let digest = Digest::try_from(digest)?;
-            let scheme = SignatureScheme::EcDsa {
-                hash_scheme: HashScheme::new(hashing(hash)),
+            let hash_scheme = HashScheme::new(hashing(scheme.hash()));
+            let scheme = match scheme {
+                Scheme::Ecdsa(_) => SignatureScheme::EcDsa { hash_scheme },
+                Scheme::Rsassa(_) => SignatureScheme::RsaSsa { hash_scheme },
+                Scheme::Rsapss(_) => SignatureScheme::RsaPss { hash_scheme },
             };
             // The NULL ticket: the digest was made outside, as an unrestricted key allows.
             let ticket = HashcheckTicket::try_from(TPMT_TK_HASHCHECK {
@@ -232,13 +247,14 @@ impl Link for Esapi {
                 })
         })?;
         match signature {
-            Signature::EcDsa(pair) => Ok(EccSignature {
+            Esys::EcDsa(pair) => Ok(Signature::Ecc {
                 r: pair.signature_r().value().to_vec(),
                 s: pair.signature_s().value().to_vec(),
             }),
-            _ => Err(TpmError::Broken(
-                "ECDSA asked for, another signature came".into(),
-            )),
+            Esys::RsaSsa(one) | Esys::RsaPss(one) => {
+                Ok(Signature::Rsa(one.signature().value().to_vec()))
+            }
+            _ => Err(TpmError::Broken("a signature of a kind that was not asked for".into())),
         }
     }
 

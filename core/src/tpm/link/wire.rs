@@ -1,7 +1,7 @@
 //! The wire link: builds the bytes of a command and reads those of its response
 //! (TPM 2.0 Library, Part 1, section 18; Part 3).
 
-use crate::tpm::{EccSignature, Hash, Link, NvPublic, Property, ResponseCode, TpmError};
+use crate::tpm::{Hash, Link, NvPublic, Property, ResponseCode, Scheme, Signature, TpmError};
 use std::time::{Duration, Instant};
 use tpm2_protocol::basic::{TpmHandle, TpmUint16, TpmUint32};
 use tpm2_protocol::data::{
@@ -153,6 +153,22 @@ impl<T: Transport> Link for Wire<T> {
         }
     }
 
+    fn algorithms(&mut self) -> Result<Vec<u16>, TpmError> {
+        let command = TpmGetCapabilityCommand {
+            handles: [],
+            cap: TpmCap::Algs,
+            property: TpmUint32::new(0),
+            property_count: TpmUint32::new(HANDLES_AT_ONCE),
+        };
+        let answer: TpmGetCapabilityResponse = self.call(&command, &[])?;
+        match answer.capability_data.data {
+            TpmuCapabilities::Algs(list) => {
+                Ok(list.iter().map(|one| one.alg.value()).collect())
+            }
+            _ => Err(TpmError::Broken("algorithms asked for, something else came".into())),
+        }
+    }
+
     fn property(&mut self, property: Property) -> Result<u32, TpmError> {
         let command = TpmGetCapabilityCommand {
             handles: [],
@@ -221,21 +237,20 @@ impl<T: Transport> Link for Wire<T> {
         Ok(answer.random_bytes.to_vec())
     }
 
-    fn sign_ecdsa(
-        &mut self,
-        key: u32,
-        hash: Hash,
-        digest: &[u8],
-    ) -> Result<EccSignature, TpmError> {
+    fn sign(&mut self, key: u32, scheme: Scheme, digest: &[u8]) -> Result<Signature, TpmError> {
         let digest = Tpm2bDigest::try_from(digest)
             .map_err(|error| TpmError::Unsupported(format!("digest: {error}")))?;
         let command = TpmSignCommand {
             handles: [handle(key)],
             digest,
             in_scheme: TpmtSigScheme {
-                scheme: TpmAlgId::Ecdsa,
+                scheme: match scheme {
+                    Scheme::Ecdsa(_) => TpmAlgId::Ecdsa,
+                    Scheme::Rsassa(_) => TpmAlgId::Rsassa,
+                    Scheme::Rsapss(_) => TpmAlgId::Rsapss,
+                },
                 details: TpmuSigScheme::Hash(TpmsSchemeHash {
-                    hash_alg: algorithm(hash),
+                    hash_alg: algorithm(scheme.hash()),
                 }),
             },
             // The NULL ticket: the digest was made outside, as an unrestricted key allows.
@@ -247,13 +262,14 @@ impl<T: Transport> Link for Wire<T> {
         };
         let answer: TpmSignResponse = self.call(&command, &empty_auth())?;
         match answer.signature.signature {
-            TpmuSignature::Ecdsa(pair) => Ok(EccSignature {
+            TpmuSignature::Ecdsa(pair) => Ok(Signature::Ecc {
                 r: pair.signature_r.to_vec(),
                 s: pair.signature_s.to_vec(),
             }),
-            _ => Err(TpmError::Broken(
-                "ECDSA asked for, another signature came".into(),
-            )),
+            TpmuSignature::Rsassa(one) | TpmuSignature::Rsapss(one) => {
+                Ok(Signature::Rsa(one.sig.to_vec()))
+            }
+            _ => Err(TpmError::Broken("a signature of a kind that was not asked for".into())),
         }
     }
 
@@ -293,7 +309,7 @@ mod tests {
     fn a_sign_command_has_the_bytes_of_the_standard() {
         let (mut link, sent) = wire(&[0x80, 1, 0, 0, 0, 10, 0, 0, 9, 0x21]);
         let error = link
-            .sign_ecdsa(0x8102_0000, Hash::Sha256, &[7; 32])
+            .sign(0x8102_0000, Scheme::Ecdsa(Hash::Sha256), &[7; 32])
             .unwrap_err();
         assert_eq!(error, TpmError::Response(ResponseCode(0x921)));
         let mut expected = vec![0x80, 2, 0, 0, 0, 73 + 4, 0, 0, 1, 0x5D, 0x81, 2, 0, 0];

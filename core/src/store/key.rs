@@ -1,0 +1,160 @@
+//! A private key in the TPM, and how a request to sign becomes a scheme that it takes.
+
+use super::SignError;
+use crate::key::{PublicKey, pad_left};
+use crate::tpm::{Hash, PublicArea, ResidentKey, Scheme, Signature, SigningScheme, Tpm, TpmError};
+
+/// A private key in the TPM.
+#[derive(Debug)]
+pub struct Key {
+    resident: ResidentKey,
+    area: PublicArea,
+    /// Hashes that the TPM knows; asked only for keys to which it matters.
+    hashes: Vec<Hash>,
+}
+
+/// What to sign, and how.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SignRequest<'a> {
+    /// ECDSA over a digest of any hash; the answer is r ‖ s, each as wide as the curve's order.
+    Ecdsa(&'a [u8]),
+    /// RSASSA-PKCS1-v1_5 over a digest of this hash.
+    Pkcs1(Hash, &'a [u8]),
+    /// RSASSA-PSS over a digest of this hash, MGF1 with the same, a salt as long as the digest.
+    Pss(Hash, &'a [u8]),
+}
+
+impl Key {
+    /// `hashes` are those that the TPM implements.
+    pub(super) fn new(resident: ResidentKey, area: PublicArea, hashes: Vec<Hash>) -> Self {
+        Self { resident, area, hashes }
+    }
+
+    /// The public half.
+    pub fn public(&self) -> &PublicKey {
+        &self.area.key
+    }
+
+    /// The TPM's handle of it.
+    pub fn handle(&self) -> u32 {
+        self.resident.handle()
+    }
+
+    /// The TPM's name of it.
+    pub fn name(&self) -> &[u8] {
+        self.resident.name()
+    }
+
+    /// Whether it signs by this scheme. ECDSA takes digests of every hash: see [`fit`].
+    pub fn signs(&self, scheme: Scheme) -> bool {
+        match (&self.area.key, self.area.scheme, scheme) {
+            (PublicKey::Ec { .. }, _, Scheme::Ecdsa(_)) => true,
+            (PublicKey::Ec { .. }, _, _) | (PublicKey::Rsa { .. }, _, Scheme::Ecdsa(_)) => false,
+            (PublicKey::Rsa { .. }, SigningScheme::Fixed(fixed), scheme) => fixed == scheme,
+            (PublicKey::Rsa { .. }, SigningScheme::Any, scheme) => {
+                self.hashes.contains(&scheme.hash())
+            }
+        }
+    }
+
+    /// Signs: one command.
+    ///
+    /// # Errors
+    ///
+    /// [`SignError::DigestLength`] for a digest that the key cannot sign rightly, and
+    /// [`SignError::Scheme`] for a scheme that it does not have: nothing is sent then.
+    pub fn sign(&self, tpm: &Tpm, request: SignRequest) -> Result<Vec<u8>, SignError> {
+        let (scheme, digest) = match (&self.area.key, request) {
+            (PublicKey::Ec { curve, .. }, SignRequest::Ecdsa(digest)) => {
+                let hash = self.ecdsa_hash(curve.width());
+                let fitted = fit(digest, hash.width(), curve.width());
+                (Scheme::Ecdsa(hash), fitted.ok_or(SignError::DigestLength(digest.len()))?)
+            }
+            (PublicKey::Rsa { .. }, SignRequest::Pkcs1(hash, digest)) => {
+                (Scheme::Rsassa(hash), of_width(digest, hash)?)
+            }
+            (PublicKey::Rsa { .. }, SignRequest::Pss(hash, digest)) => {
+                (Scheme::Rsapss(hash), of_width(digest, hash)?)
+            }
+            _ => return Err(SignError::Scheme),
+        };
+        if !self.signs(scheme) {
+            return Err(SignError::Scheme);
+        }
+        let signature = tpm.sign(&self.resident, scheme, &digest)?;
+        let width = self.area.key.signature_width();
+        let whole = match &signature {
+            Signature::Ecc { r, s } => pad_left(r, width / 2)
+                .zip(pad_left(s, width / 2))
+                .map(|(r, s)| [r, s].concat()),
+            Signature::Rsa(number) => pad_left(number, width),
+        };
+        whole.ok_or_else(|| TpmError::Broken("a signature wider than its key".into()).into())
+    }
+
+    /// The hash whose width the TPM demands of a digest. Where the key leaves it open, one that
+    /// takes all bits that the curve's order has, if there is such a one.
+    fn ecdsa_hash(&self, order: usize) -> Hash {
+        match self.area.scheme {
+            SigningScheme::Fixed(fixed) => fixed.hash(),
+            SigningScheme::Any => match order {
+                ..=32 => Hash::Sha256,
+                33..=48 => Hash::Sha384,
+                _ => Hash::Sha512,
+            },
+        }
+    }
+}
+
+fn of_width(digest: &[u8], hash: Hash) -> Result<Vec<u8>, SignError> {
+    match digest.len() == hash.width() {
+        true => Ok(digest.to_vec()),
+        false => Err(SignError::DigestLength(digest.len())),
+    }
+}
+
+/// A digest as `hash` bytes that ECDSA reads as the same number (FIPS 186-5, section 6.4.1).
+///
+/// A shorter one gets zeros in front. A longer one is cut to its left bytes, which is what ECDSA
+/// does with it as long as no bits of the curve's order are lost.
+fn fit(digest: &[u8], hash: usize, order: usize) -> Option<Vec<u8>> {
+    match digest.len() {
+        0 => None,
+        length if length <= hash => pad_left(digest, hash),
+        _ if hash >= order => Some(digest[..hash].to_vec()),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tpm::fake::{FIXED, FakeTpm, IDENTITY, p256_area, public, signature};
+
+    #[test]
+    fn digests_keep_their_value_or_are_refused() {
+        assert_eq!(fit(&[], 32, 32), None);
+        assert_eq!(fit(&[9], 4, 4), Some(vec![0, 0, 0, 9]));
+        assert_eq!(fit(&[1, 2, 3, 4, 5], 4, 4), Some(vec![1, 2, 3, 4]));
+        // A hash narrower than the order: cutting would lose bits that ECDSA uses.
+        assert_eq!(fit(&[1, 2, 3, 4, 5], 4, 6), None);
+        assert_eq!(fit(&[1, 2, 3, 4], 4, 6), Some(vec![1, 2, 3, 4]));
+    }
+
+    #[test]
+    fn short_halves_of_a_signature_are_padded_and_long_ones_refused() {
+        let area = p256_area(IDENTITY, FIXED);
+        let fake = FakeTpm::new([
+            public(&area, &[0, 0x0B, 1]),
+            signature(&[5; 31], &[6; 30]),
+            signature(&[5; 33], &[6; 32]),
+        ]);
+        let tpm = fake.tpm(std::time::Duration::from_secs(20));
+        let (_, resident) = tpm.resident_key(0x8102_0000).unwrap();
+        let key = Key::new(resident, PublicArea::parse(&area).unwrap(), Vec::new());
+        let signature = key.sign(&tpm, SignRequest::Ecdsa(&[1; 20])).unwrap();
+        assert_eq!(signature, [&[0][..], &[5; 31], &[0, 0], &[6; 30]].concat());
+        assert!(key.sign(&tpm, SignRequest::Ecdsa(&[1; 20])).is_err());
+        assert_eq!(key.sign(&tpm, SignRequest::Pkcs1(Hash::Sha256, &[1; 32])), Err(SignError::Scheme));
+    }
+}

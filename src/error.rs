@@ -38,6 +38,7 @@ pub(crate) enum Error {
     AttributeSensitive,
     MechanismInvalid,
     MechanismParamInvalid,
+    DataInvalid,
     DataLenRange(usize),
     BufferTooSmall,
     RandomSeedNotSupported,
@@ -78,6 +79,7 @@ impl Error {
             Self::AttributeSensitive => CKR_ATTRIBUTE_SENSITIVE,
             Self::MechanismInvalid => CKR_MECHANISM_INVALID,
             Self::MechanismParamInvalid => CKR_MECHANISM_PARAM_INVALID,
+            Self::DataInvalid => CKR_DATA_INVALID,
             Self::DataLenRange(_) => CKR_DATA_LEN_RANGE,
             Self::BufferTooSmall => CKR_BUFFER_TOO_SMALL,
             Self::RandomSeedNotSupported => CKR_RANDOM_SEED_NOT_SUPPORTED,
@@ -111,6 +113,7 @@ impl From<SignError> for Error {
     fn from(error: SignError) -> Self {
         match error {
             SignError::DigestLength(bytes) => Self::DataLenRange(bytes),
+            SignError::Scheme => Self::MechanismInvalid,
             SignError::Tpm(error) => Self::Tpm(error),
         }
     }

@@ -1,102 +1,286 @@
-//! The mechanisms (PKCS#11 3.0, section 6.3.12 to 6.3.14): what is listed, what may be signed, and
-//! how the message becomes a digest.
+//! The mechanisms that sign (PKCS#11 3.0, sections 6.1 and 6.3): their parameters, what a key can
+//! do of them, and how data becomes a request to its store.
 //!
 //! There are no digest mechanisms: a token that lists them has its host's hashing routed to it.
 
 use crate::error::Error;
 use cryptoki_sys::*;
+use devid_core::key::PublicKey;
+use devid_core::store::{Key, SignRequest};
+use devid_core::tpm::{Hash, Scheme};
+use sha1::Sha1;
 use sha2::{Digest, Sha256, Sha384, Sha512};
 
 /// The widest digest that CKM_ECDSA takes: nothing hashes to more.
 const WIDEST_DIGEST: usize = 64;
+/// Bytes that PKCS#1 v1.5 needs beside its content (RFC 8017, section 9.2).
+const PKCS1_OVERHEAD: usize = 11;
 
-/// A mechanism that signs, parsed at the border.
+/// A mechanism that signs, with its parameter, parsed at the border.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mechanism {
     /// CKM_ECDSA: the caller gives the digest.
     Ecdsa,
-    /// CKM_ECDSA_SHA256, _SHA384, _SHA512: the caller gives the message.
+    /// CKM_ECDSA_SHA256 …: the caller gives the message.
     EcdsaOver(Hash),
+    /// CKM_RSA_PKCS: the caller gives a DigestInfo.
+    RsaPkcs,
+    /// CKM_SHA256_RSA_PKCS …
+    RsaPkcsOver(Hash),
+    /// CKM_RSA_PKCS_PSS: the caller gives the digest, and says by which hash.
+    RsaPss(Hash),
+    /// CKM_SHA256_RSA_PKCS_PSS …
+    RsaPssOver(Hash),
 }
 
-/// A hash that is made here, in software.
+/// A mechanism's parameter as the caller gave it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Hash {
-    Sha256,
-    Sha384,
-    Sha512,
+pub(crate) enum Parameter {
+    None,
+    /// CK_RSA_PKCS_PSS_PARAMS.
+    Pss {
+        hash: CK_MECHANISM_TYPE,
+        mgf: CK_RSA_PKCS_MGF_TYPE,
+        salt: CK_ULONG,
+    },
+    /// Something of another size.
+    Other,
 }
 
-/// A hash under way.
+/// A hash under way, made here in software.
 #[derive(Clone)]
 pub(crate) enum Hasher {
+    Sha1(Sha1),
     Sha256(Sha256),
     Sha384(Sha384),
     Sha512(Sha512),
 }
 
 impl Mechanism {
-    /// Those of a P-256 key, in the order in which they are listed.
-    pub(crate) const P256: [Self; 4] = [
+    /// All of them, in the order in which they are listed. RsaPss stands here for any hash.
+    const ALL: [Self; 13] = [
         Self::Ecdsa,
         Self::EcdsaOver(Hash::Sha256),
         Self::EcdsaOver(Hash::Sha384),
         Self::EcdsaOver(Hash::Sha512),
+        Self::RsaPkcs,
+        Self::RsaPkcsOver(Hash::Sha1),
+        Self::RsaPkcsOver(Hash::Sha256),
+        Self::RsaPkcsOver(Hash::Sha384),
+        Self::RsaPkcsOver(Hash::Sha512),
+        Self::RsaPss(Hash::Sha256),
+        Self::RsaPssOver(Hash::Sha256),
+        Self::RsaPssOver(Hash::Sha384),
+        Self::RsaPssOver(Hash::Sha512),
     ];
 
-    /// From CK_MECHANISM; none of ours takes a parameter.
-    pub(crate) fn parse(kind: CK_MECHANISM_TYPE, parameter: usize) -> Result<Self, Error> {
-        let known = Self::P256.into_iter().find(|one| one.kind() == kind);
-        match (known, parameter) {
-            (None, _) => Err(Error::MechanismInvalid),
-            (Some(mechanism), 0) => Ok(mechanism),
-            (Some(_), _) => Err(Error::MechanismParamInvalid),
+    /// From CK_MECHANISM.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::MechanismParamInvalid`] for a parameter where none belongs, and for PSS with a mask
+    /// generation by another hash or a salt of another length than the digest's: the TPM chooses
+    /// the length, and a signature with another than agreed upon is worth nothing.
+    pub(crate) fn parse(kind: CK_MECHANISM_TYPE, parameter: Parameter) -> Result<Self, Error> {
+        let known = Self::ALL.into_iter().find(|one| one.kind() == kind);
+        let mechanism = known.ok_or(Error::MechanismInvalid)?;
+        let expected = match (mechanism, parameter) {
+            (Self::RsaPss(_), Parameter::Pss { hash, .. }) => hash_of(hash),
+            (Self::RsaPssOver(hash), Parameter::Pss { .. }) => Some(hash),
+            (Self::RsaPss(_) | Self::RsaPssOver(_), _) => None,
+            (_, Parameter::None) => return Ok(mechanism),
+            _ => None,
+        };
+        match (expected, parameter) {
+            (Some(expected), Parameter::Pss { hash, mgf, salt })
+                if hash_of(hash) == Some(expected)
+                    && mgf == mgf1(expected)
+                    && usize::try_from(salt) == Ok(expected.width()) =>
+            {
+                Ok(match mechanism {
+                    Self::RsaPss(_) => Self::RsaPss(expected),
+                    other => other,
+                })
+            }
+            _ => Err(Error::MechanismParamInvalid),
+        }
+    }
+
+    /// Those that this key can do.
+    pub(crate) fn of(key: &Key) -> impl Iterator<Item = Self> {
+        Self::ALL
+            .into_iter()
+            .filter(|mechanism| mechanism.suits(key))
+    }
+
+    /// Whether all is right between this mechanism and the key.
+    pub(crate) fn check(self, key: &Key) -> Result<(), Error> {
+        match key.public() {
+            PublicKey::Ec { .. } if self.is_rsa() => Err(Error::KeyTypeInconsistent),
+            PublicKey::Rsa { .. } if !self.is_rsa() => Err(Error::KeyTypeInconsistent),
+            _ if !self.suits(key) => Err(Error::MechanismInvalid),
+            _ => match self {
+                Self::RsaPss(hash) if !key.signs(Scheme::Rsapss(hash)) => {
+                    Err(Error::MechanismParamInvalid)
+                }
+                _ => Ok(()),
+            },
+        }
+    }
+
+    fn suits(self, key: &Key) -> bool {
+        let any = |scheme: fn(Hash) -> Scheme| Hash::ALL.into_iter().any(|h| key.signs(scheme(h)));
+        match self {
+            Self::Ecdsa => any(Scheme::Ecdsa),
+            Self::EcdsaOver(hash) => key.signs(Scheme::Ecdsa(hash)),
+            Self::RsaPkcs => any(Scheme::Rsassa),
+            Self::RsaPkcsOver(hash) => key.signs(Scheme::Rsassa(hash)),
+            Self::RsaPss(_) => any(Scheme::Rsapss),
+            Self::RsaPssOver(hash) => key.signs(Scheme::Rsapss(hash)),
+        }
+    }
+
+    pub(crate) fn is_rsa(self) -> bool {
+        match self {
+            Self::Ecdsa | Self::EcdsaOver(_) => false,
+            Self::RsaPkcs | Self::RsaPkcsOver(_) | Self::RsaPss(_) | Self::RsaPssOver(_) => true,
         }
     }
 
     pub(crate) fn kind(self) -> CK_MECHANISM_TYPE {
+        let over = |one, two_five_six, three_eight_four, five_one_two| {
+            move |hash| match hash {
+                Hash::Sha1 => one,
+                Hash::Sha256 => two_five_six,
+                Hash::Sha384 => three_eight_four,
+                Hash::Sha512 => five_one_two,
+            }
+        };
         match self {
             Self::Ecdsa => CKM_ECDSA,
-            Self::EcdsaOver(Hash::Sha256) => CKM_ECDSA_SHA256,
-            Self::EcdsaOver(Hash::Sha384) => CKM_ECDSA_SHA384,
-            Self::EcdsaOver(Hash::Sha512) => CKM_ECDSA_SHA512,
+            Self::EcdsaOver(hash) => over(
+                CKM_ECDSA_SHA1,
+                CKM_ECDSA_SHA256,
+                CKM_ECDSA_SHA384,
+                CKM_ECDSA_SHA512,
+            )(hash),
+            Self::RsaPkcs => CKM_RSA_PKCS,
+            Self::RsaPkcsOver(hash) => over(
+                CKM_SHA1_RSA_PKCS,
+                CKM_SHA256_RSA_PKCS,
+                CKM_SHA384_RSA_PKCS,
+                CKM_SHA512_RSA_PKCS,
+            )(hash),
+            Self::RsaPss(_) => CKM_RSA_PKCS_PSS,
+            Self::RsaPssOver(hash) => over(
+                CKM_SHA1_RSA_PKCS_PSS,
+                CKM_SHA256_RSA_PKCS_PSS,
+                CKM_SHA384_RSA_PKCS_PSS,
+                CKM_SHA512_RSA_PKCS_PSS,
+            )(hash),
         }
     }
 
-    pub(crate) fn info(self) -> CK_MECHANISM_INFO {
+    /// What C_GetMechanismInfo tells, for keys of these sizes in bits.
+    pub(crate) fn info(self, smallest: u32, largest: u32) -> CK_MECHANISM_INFO {
+        let curves = match self.is_rsa() {
+            true => 0,
+            false => CKF_EC_F_P | CKF_EC_NAMEDCURVE | CKF_EC_UNCOMPRESS,
+        };
         CK_MECHANISM_INFO {
-            ulMinKeySize: 256,
-            ulMaxKeySize: 256,
-            flags: CKF_HW | CKF_SIGN | CKF_EC_F_P | CKF_EC_NAMEDCURVE | CKF_EC_UNCOMPRESS,
+            ulMinKeySize: smallest.into(),
+            ulMaxKeySize: largest.into(),
+            flags: CKF_HW | CKF_SIGN | curves,
         }
     }
 
     /// The hash that this mechanism makes itself.
     pub(crate) fn hasher(self) -> Option<Hasher> {
         match self {
-            Self::Ecdsa => None,
-            Self::EcdsaOver(Hash::Sha256) => Some(Hasher::Sha256(Sha256::new())),
-            Self::EcdsaOver(Hash::Sha384) => Some(Hasher::Sha384(Sha384::new())),
-            Self::EcdsaOver(Hash::Sha512) => Some(Hasher::Sha512(Sha512::new())),
+            Self::Ecdsa | Self::RsaPkcs | Self::RsaPss(_) => None,
+            Self::EcdsaOver(hash) | Self::RsaPkcsOver(hash) | Self::RsaPssOver(hash) => {
+                Some(Hasher::new(hash))
+            }
         }
     }
 
-    /// The digest to sign for a message that came in one piece.
-    pub(crate) fn digest(self, data: &[u8]) -> Result<Vec<u8>, Error> {
-        match self.hasher() {
-            Some(mut hasher) => {
-                hasher.update(data);
-                Ok(hasher.finish())
+    /// The request for what came out of [`Mechanism::hasher`], or for the caller's data where the
+    /// mechanism makes no hash.
+    pub(crate) fn request<'a>(self, key: &Key, data: &'a [u8]) -> Result<SignRequest<'a>, Error> {
+        let out_of_range = Err(Error::DataLenRange(data.len()));
+        match self {
+            Self::Ecdsa if !(1..=WIDEST_DIGEST).contains(&data.len()) => out_of_range,
+            Self::Ecdsa | Self::EcdsaOver(_) => Ok(SignRequest::Ecdsa(data)),
+            Self::RsaPkcs if data.len() + PKCS1_OVERHEAD > key.public().signature_width() => {
+                out_of_range
             }
-            None if (1..=WIDEST_DIGEST).contains(&data.len()) => Ok(data.to_vec()),
-            None => Err(Error::DataLenRange(data.len())),
+            Self::RsaPkcs => match parse_digest_info(data) {
+                Some((hash, digest)) if key.signs(Scheme::Rsassa(hash)) => {
+                    Ok(SignRequest::Pkcs1(hash, digest))
+                }
+                _ => Err(Error::DataInvalid),
+            },
+            Self::RsaPkcsOver(hash) => Ok(SignRequest::Pkcs1(hash, data)),
+            Self::RsaPss(hash) if data.len() != hash.width() => out_of_range,
+            Self::RsaPss(hash) | Self::RsaPssOver(hash) => Ok(SignRequest::Pss(hash, data)),
         }
     }
 }
 
+fn hash_of(kind: CK_MECHANISM_TYPE) -> Option<Hash> {
+    match kind {
+        CKM_SHA_1 => Some(Hash::Sha1),
+        CKM_SHA256 => Some(Hash::Sha256),
+        CKM_SHA384 => Some(Hash::Sha384),
+        CKM_SHA512 => Some(Hash::Sha512),
+        _ => None,
+    }
+}
+
+fn mgf1(hash: Hash) -> CK_RSA_PKCS_MGF_TYPE {
+    match hash {
+        Hash::Sha1 => CKG_MGF1_SHA1,
+        Hash::Sha256 => CKG_MGF1_SHA256,
+        Hash::Sha384 => CKG_MGF1_SHA384,
+        Hash::Sha512 => CKG_MGF1_SHA512,
+    }
+}
+
+/// Takes a DigestInfo apart (RFC 8017, section 9.2, note 1). A TPM puts the DigestInfo around the
+/// digest itself, always in this form; another form it could not sign.
+fn parse_digest_info(data: &[u8]) -> Option<(Hash, &[u8])> {
+    const SHA1: &[u8] = b"\x30\x21\x30\x09\x06\x05\x2b\x0e\x03\x02\x1a\x05\x00\x04\x14";
+    const SHA256: &[u8] =
+        b"\x30\x31\x30\x0d\x06\x09\x60\x86\x48\x01\x65\x03\x04\x02\x01\x05\x00\x04\x20";
+    const SHA384: &[u8] =
+        b"\x30\x41\x30\x0d\x06\x09\x60\x86\x48\x01\x65\x03\x04\x02\x02\x05\x00\x04\x30";
+    const SHA512: &[u8] =
+        b"\x30\x51\x30\x0d\x06\x09\x60\x86\x48\x01\x65\x03\x04\x02\x03\x05\x00\x04\x40";
+    Hash::ALL.into_iter().find_map(|hash| {
+        let prefix = match hash {
+            Hash::Sha1 => SHA1,
+            Hash::Sha256 => SHA256,
+            Hash::Sha384 => SHA384,
+            Hash::Sha512 => SHA512,
+        };
+        let digest = data.strip_prefix(prefix)?;
+        (digest.len() == hash.width()).then_some((hash, digest))
+    })
+}
+
 impl Hasher {
+    fn new(hash: Hash) -> Self {
+        match hash {
+            Hash::Sha1 => Self::Sha1(Sha1::new()),
+            Hash::Sha256 => Self::Sha256(Sha256::new()),
+            Hash::Sha384 => Self::Sha384(Sha384::new()),
+            Hash::Sha512 => Self::Sha512(Sha512::new()),
+        }
+    }
+
     pub(crate) fn update(&mut self, data: &[u8]) {
         match self {
+            Self::Sha1(hash) => hash.update(data),
             Self::Sha256(hash) => hash.update(data),
             Self::Sha384(hash) => hash.update(data),
             Self::Sha512(hash) => hash.update(data),
@@ -105,9 +289,57 @@ impl Hasher {
 
     pub(crate) fn finish(self) -> Vec<u8> {
         match self {
+            Self::Sha1(hash) => hash.finalize().to_vec(),
             Self::Sha256(hash) => hash.finalize().to_vec(),
             Self::Sha384(hash) => hash.finalize().to_vec(),
             Self::Sha512(hash) => hash.finalize().to_vec(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pss_takes_the_salt_of_the_digests_length_and_no_other() {
+        let pss = |hash, mgf, salt| Parameter::Pss { hash, mgf, salt };
+        let right = pss(CKM_SHA384, CKG_MGF1_SHA384, 48);
+        let parse = Mechanism::parse;
+        assert_eq!(
+            parse(CKM_RSA_PKCS_PSS, right),
+            Ok(Mechanism::RsaPss(Hash::Sha384))
+        );
+        assert_eq!(
+            parse(CKM_SHA384_RSA_PKCS_PSS, right),
+            Ok(Mechanism::RsaPssOver(Hash::Sha384))
+        );
+        for (kind, parameter) in [
+            (CKM_SHA256_RSA_PKCS_PSS, right),
+            (CKM_RSA_PKCS_PSS, pss(CKM_SHA384, CKG_MGF1_SHA384, 47)),
+            (CKM_RSA_PKCS_PSS, pss(CKM_SHA384, CKG_MGF1_SHA256, 48)),
+            (CKM_RSA_PKCS_PSS, pss(CKM_MD5, CKG_MGF1_SHA1, 16)),
+            (CKM_RSA_PKCS_PSS, Parameter::None),
+            (CKM_RSA_PKCS_PSS, Parameter::Other),
+            (CKM_RSA_PKCS, right),
+            (CKM_ECDSA, Parameter::Other),
+        ] {
+            assert_eq!(parse(kind, parameter), Err(Error::MechanismParamInvalid));
+        }
+        assert_eq!(
+            parse(CKM_SHA256, Parameter::None),
+            Err(Error::MechanismInvalid)
+        );
+    }
+
+    #[test]
+    fn a_digest_info_is_taken_apart_or_refused() {
+        let prefix =
+            b"\x30\x31\x30\x0d\x06\x09\x60\x86\x48\x01\x65\x03\x04\x02\x01\x05\x00\x04\x20";
+        let info = [&prefix[..], &[7; 32]].concat();
+        assert_eq!(parse_digest_info(&info), Some((Hash::Sha256, &[7; 32][..])));
+        for wrong in [&info[..50], &[&info[..], &[0]].concat(), &[7; 32], &[]] {
+            assert_eq!(parse_digest_info(wrong), None);
         }
     }
 }

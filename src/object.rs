@@ -7,7 +7,8 @@ use crate::mechanism::Mechanism;
 use cryptoki_sys::*;
 use devid_core::certificate::Certificate;
 use devid_core::key::{KeyId, PublicKey};
-use devid_core::store::idevid::{Authority, Found, Identity, Key};
+use devid_core::store::Key;
+use devid_core::store::idevid::{Authority, Found, Identity};
 use std::sync::Arc;
 
 /// An object, its attributes encoded once and for all.
@@ -132,6 +133,7 @@ fn private_key(
     key: &Arc<Key>,
 ) -> Draft {
     let unique_id = format!("private-{}", hex(public.id().as_bytes()));
+    let allowed: Vec<_> = Mechanism::of(key).map(Mechanism::kind).collect();
     let more = key_attributes(certificate, public).into_iter().chain([
         (CKA_SENSITIVE, Value::flag(true)),
         (CKA_ALWAYS_SENSITIVE, Value::flag(true)),
@@ -143,12 +145,20 @@ fn private_key(
         (CKA_UNWRAP, Value::flag(false)),
         (CKA_WRAP_WITH_TRUSTED, Value::flag(false)),
         (CKA_ALWAYS_AUTHENTICATE, Value::flag(false)),
-        (
-            CKA_ALLOWED_MECHANISMS,
-            Value::numbers(&Mechanism::P256.map(Mechanism::kind)),
-        ),
-        (CKA_VALUE, Value::Sensitive),
+        (CKA_ALLOWED_MECHANISMS, Value::numbers(&allowed)),
     ]);
+    let secret = match public {
+        PublicKey::Ec { .. } => &[CKA_VALUE][..],
+        PublicKey::Rsa { .. } => &[
+            CKA_PRIVATE_EXPONENT,
+            CKA_PRIME_1,
+            CKA_PRIME_2,
+            CKA_EXPONENT_1,
+            CKA_EXPONENT_2,
+            CKA_COEFFICIENT,
+        ],
+    };
+    let more = more.chain(secret.iter().map(|kind| (*kind, Value::Sensitive)));
     let draft = Draft::new(CKO_PRIVATE_KEY, unique_id, label, public.id(), more);
     Draft {
         key: Some(Arc::clone(key)),
@@ -165,31 +175,50 @@ fn public_key(label: &str, certificate: &Certificate, public: &PublicKey) -> Dra
         (CKA_WRAP, Value::flag(false)),
         (CKA_TRUSTED, Value::flag(false)),
     ]);
+    let size = match public {
+        PublicKey::Ec { .. } => None,
+        PublicKey::Rsa { .. } => Some((CKA_MODULUS_BITS, Value::number(public.bits().into()))),
+    };
+    let more = more.chain(size);
     Draft::new(CKO_PUBLIC_KEY, unique_id, label, public.id(), more)
 }
 
 /// What both halves of a key pair say of themselves. An identity's key was made in the TPM
-/// (`sensitiveDataOrigin`), hence CKA_LOCAL.
+/// (`sensitiveDataOrigin`), hence CKA_LOCAL. The public half stands on the private key too: some
+/// clients know no other way to it.
 fn key_attributes(
     certificate: &Certificate,
     public: &PublicKey,
-) -> [(CK_ATTRIBUTE_TYPE, Value); 10] {
-    [
-        (CKA_KEY_TYPE, Value::number(CKK_EC)),
+) -> Vec<(CK_ATTRIBUTE_TYPE, Value)> {
+    let mut attributes = vec![
         (CKA_SUBJECT, Value::bytes(certificate.subject_der())),
         (CKA_START_DATE, Value::empty()),
         (CKA_END_DATE, Value::empty()),
         (CKA_DERIVE, Value::flag(false)),
         (CKA_LOCAL, Value::flag(true)),
-        (CKA_KEY_GEN_MECHANISM, Value::number(CKM_EC_KEY_PAIR_GEN)),
-        (CKA_EC_PARAMS, Value::bytes(public.curve.oid_der())),
-        // On the private key too: some clients know no other way to the public one.
-        (CKA_EC_POINT, Value::ec_point(&public.point)),
         (
             CKA_PUBLIC_KEY_INFO,
             Value::bytes(certificate.public_key_info_der()),
         ),
-    ]
+    ];
+    attributes.extend(match public {
+        PublicKey::Ec { curve, point } => vec![
+            (CKA_KEY_TYPE, Value::number(CKK_EC)),
+            (CKA_KEY_GEN_MECHANISM, Value::number(CKM_EC_KEY_PAIR_GEN)),
+            (CKA_EC_PARAMS, Value::bytes(curve.oid_der())),
+            (CKA_EC_POINT, Value::ec_point(point)),
+        ],
+        PublicKey::Rsa { modulus, exponent } => vec![
+            (CKA_KEY_TYPE, Value::number(CKK_RSA)),
+            (
+                CKA_KEY_GEN_MECHANISM,
+                Value::number(CKM_RSA_PKCS_KEY_PAIR_GEN),
+            ),
+            (CKA_MODULUS, Value::bytes(&modulus[..])),
+            (CKA_PUBLIC_EXPONENT, Value::bytes(&exponent[..])),
+        ],
+    });
+    attributes
 }
 
 fn certificate_object(

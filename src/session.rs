@@ -10,7 +10,7 @@ use crate::handle::{Mint, ObjectHandle, SessionHandle};
 use crate::mechanism::{Hasher, Mechanism};
 use crate::output::{Answer, Room};
 use crate::token::{Slot, Token};
-use devid_core::store::idevid::Key;
+use devid_core::store::Key;
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::mem;
@@ -97,6 +97,7 @@ impl Session {
         let token = self.token()?;
         let object = token.object(key).map_err(|_| Error::KeyHandleInvalid)?;
         let key = object.key.as_ref().ok_or(Error::KeyTypeInconsistent)?;
+        mechanism.check(key)?;
         let mut state = self.state.lock();
         if state.sign.is_some() {
             return Err(Error::OperationActive);
@@ -125,14 +126,17 @@ impl Session {
         }
         let data = data.ok_or(Error::ArgumentsBad("pData is NULL"))?;
         let room = room.ok_or(Error::ArgumentsBad("pulSignatureLen is NULL"))?;
-        if let Some(answer) = room.refuses(signing.key.signature_width()) {
+        if let Some(answer) = room.refuses(signing.key.public().signature_width()) {
             self.put_back(signing);
             return Ok(answer);
         }
-        let digest = signing.mechanism.digest(data)?;
-        self.slot
-            .sign_ecdsa(&signing.key, &digest)
-            .map(Answer::Bytes)
+        match signing.mechanism.hasher() {
+            Some(mut hasher) => {
+                hasher.update(data);
+                self.finish(&signing, &hasher.finish())
+            }
+            None => self.finish(&signing, data),
+        }
     }
 
     pub(crate) fn sign_update(&self, part: Option<&[u8]>) -> Result<(), Error> {
@@ -149,14 +153,17 @@ impl Session {
         let mut signing = self.take_signing()?;
         let room = room.ok_or(Error::ArgumentsBad("pulSignatureLen is NULL"))?;
         let hasher = signing.hasher()?;
-        if let Some(answer) = room.refuses(signing.key.signature_width()) {
+        if let Some(answer) = room.refuses(signing.key.public().signature_width()) {
             signing.parts = Some(hasher);
             self.put_back(signing);
             return Ok(answer);
         }
-        self.slot
-            .sign_ecdsa(&signing.key, &hasher.finish())
-            .map(Answer::Bytes)
+        self.finish(&signing, &hasher.finish())
+    }
+
+    fn finish(&self, signing: &Signing, prepared: &[u8]) -> Result<Answer, Error> {
+        let request = signing.mechanism.request(&signing.key, prepared)?;
+        self.slot.sign(&signing.key, request).map(Answer::Bytes)
     }
 
     fn take_signing(&self) -> Result<Signing, Error> {

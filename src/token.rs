@@ -9,7 +9,9 @@ use crate::handle::{Mint, ObjectHandle, SlotId};
 use crate::mechanism::Mechanism;
 use crate::object::{Draft, Object};
 use devid_core::config::{Config, Random};
-use devid_core::store::idevid::{IdevidStore, Key, LABEL, LookError, Stamp};
+use devid_core::key::PublicKey;
+use devid_core::store::idevid::{IdevidStore, LABEL, LookError, Stamp};
+use devid_core::store::{Key, SignRequest};
 use devid_core::tpm::Tpm;
 use log::{error, info, warn};
 use parking_lot::{Mutex, RwLock};
@@ -167,16 +169,13 @@ impl Slot {
         }
     }
 
-    /// A signature: r ‖ s.
-    pub(crate) fn sign_ecdsa(&self, key: &Key, digest: &[u8]) -> Result<Vec<u8>, Error> {
+    /// A signature as PKCS#11 has it: r ‖ s, or as wide as the modulus.
+    pub(crate) fn sign(&self, key: &Key, request: SignRequest) -> Result<Vec<u8>, Error> {
         let source = self.source()?;
-        source
-            .store
-            .sign_ecdsa(&source.tpm, key, digest)
-            .map_err(|error| {
-                warn!("signature: {error}");
-                error.into()
-            })
+        key.sign(&source.tpm, request).map_err(|error| {
+            warn!("signature: {error}");
+            error.into()
+        })
     }
 
     /// Fills `bytes` with random ones, from the kernel or the TPM as configured.
@@ -210,12 +209,40 @@ impl Token {
         found.ok_or(Error::ObjectHandleInvalid)
     }
 
-    /// What all keys of the token can do.
-    pub(crate) fn mechanisms(&self) -> &'static [Mechanism] {
-        match self.objects.iter().any(|object| object.key.is_some()) {
-            true => &Mechanism::P256,
-            false => &[],
-        }
+    /// What every key of a mechanism's type can do: a client that sees it in the list asks it of
+    /// any of them.
+    pub(crate) fn mechanisms(&self) -> Vec<Mechanism> {
+        let mut can = self.keys().flat_map(Mechanism::of).collect::<Vec<_>>();
+        can.retain(|mechanism| {
+            let refused = |key| {
+                let refused = mechanism.check(key);
+                refused == Err(Error::MechanismInvalid)
+            };
+            !self.keys().any(refused)
+        });
+        let mut seen = Vec::new();
+        can.retain(|mechanism| {
+            let new = !seen.contains(mechanism);
+            seen.push(*mechanism);
+            new
+        });
+        can
+    }
+
+    /// The smallest and the largest key, in bits, of a mechanism's type.
+    pub(crate) fn key_sizes(&self, mechanism: Mechanism) -> (u32, u32) {
+        let sizes = self
+            .keys()
+            .filter(|key| mechanism.is_rsa() == matches!(key.public(), PublicKey::Rsa { .. }));
+        let sizes: Vec<u32> = sizes.map(|key| key.public().bits()).collect();
+        let smallest = sizes.iter().min().copied().unwrap_or_default();
+        (smallest, sizes.iter().max().copied().unwrap_or_default())
+    }
+
+    fn keys(&self) -> impl Iterator<Item = &Key> {
+        self.objects
+            .iter()
+            .filter_map(|object| object.key.as_deref())
     }
 }
 

@@ -138,7 +138,9 @@ impl Certificate {
         match info.algorithm.oid {
             EC_PUBLIC_KEY => {
                 let named = info.algorithm.parameters.as_ref()?.to_der().ok()?;
-                let curve = Curve::ALL.into_iter().find(|curve| curve.oid_der() == named)?;
+                let curve = Curve::ALL
+                    .into_iter()
+                    .find(|curve| curve.oid_der() == named)?;
                 PublicKey::from_point(curve, bits)
             }
             RSA_ENCRYPTION => PublicKey::from_rsa_der(bits),
@@ -240,7 +242,10 @@ mod tests {
         );
         let key = leaf.public_key().unwrap();
         assert_eq!(key.id(), leaf.key_id());
-        assert!(leaf.public_key_info_der().ends_with(&key.subject_public_key()));
+        assert!(
+            leaf.public_key_info_der()
+                .ends_with(&key.subject_public_key())
+        );
         assert_eq!(leaf.serial_der()[0], 0x02, "a whole INTEGER");
     }
 

@@ -115,7 +115,10 @@ impl PublicKey {
         let sound = (128..=512).contains(&modulus.len())
             && modulus.first().is_some_and(|byte| byte & 0x80 != 0)
             && exponent.last().is_some_and(|byte| byte & 1 != 0);
-        sound.then(|| Self::Rsa { modulus: modulus.to_vec(), exponent: exponent.to_vec() })
+        sound.then(|| Self::Rsa {
+            modulus: modulus.to_vec(),
+            exponent: exponent.to_vec(),
+        })
     }
 
     /// From the RSAPublicKey of RFC 8017, appendix A.1.1, as a certificate holds it.
@@ -131,7 +134,11 @@ impl PublicKey {
             Self::Rsa { modulus, exponent } => {
                 let key = UintRef::new(modulus).and_then(|modulus| {
                     let public_exponent = UintRef::new(exponent)?;
-                    pkcs1::RsaPublicKeyRef { modulus, public_exponent }.to_der()
+                    pkcs1::RsaPublicKeyRef {
+                        modulus,
+                        public_exponent,
+                    }
+                    .to_der()
                 });
                 // Numbers of such lengths can always be encoded.
                 key.unwrap_or_default()
@@ -236,10 +243,17 @@ mod tests {
     fn an_rsa_key_goes_to_der_and_back() {
         let modulus = [&[0x80][..], &[7; 255]].concat();
         let key = PublicKey::from_rsa(&[&[0, 0], &modulus[..]].concat(), &[1, 0, 1]).unwrap();
-        assert_eq!(PublicKey::from_rsa_der(&key.subject_public_key()), Some(key.clone()));
+        assert_eq!(
+            PublicKey::from_rsa_der(&key.subject_public_key()),
+            Some(key.clone())
+        );
         assert_eq!((key.bits(), key.signature_width()), (2048, 256));
         assert_eq!(key.to_string(), "rsa2048");
-        assert_eq!(PublicKey::from_rsa(&modulus[1..], &[1, 0, 1]), None, "2040 bits and no top bit");
+        assert_eq!(
+            PublicKey::from_rsa(&modulus[1..], &[1, 0, 1]),
+            None,
+            "2040 bits and no top bit"
+        );
         assert_eq!(PublicKey::from_rsa(&modulus, &[2]), None);
         assert_eq!(PublicKey::from_rsa(&modulus, &[]), None);
     }

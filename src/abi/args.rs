@@ -2,7 +2,7 @@
 
 use crate::attribute::Template;
 use crate::error::Error;
-use crate::mechanism::Mechanism;
+use crate::mechanism::{Mechanism, Parameter};
 use crate::object::Object;
 use crate::output::{Answer, Room};
 use cryptoki_sys::*;
@@ -238,7 +238,22 @@ pub(super) unsafe fn mechanism(mechanism: *const CK_MECHANISM) -> Result<Option<
     let Some(given) = (unsafe { read(mechanism) }) else {
         return Ok(None);
     };
-    let parameter = usize::try_from(given.ulParameterLen).unwrap_or(usize::MAX);
+    let pss: *const CK_RSA_PKCS_PSS_PARAMS = given.pParameter.cast();
+    let parameter = match usize::try_from(given.ulParameterLen) {
+        Ok(0) => Parameter::None,
+        Ok(length) if length == size_of::<CK_RSA_PKCS_PSS_PARAMS>() => {
+            // SAFETY: the parameter is NULL or valid for its length, which is that of the struct.
+            match unsafe { read(pss) } {
+                Some(CK_RSA_PKCS_PSS_PARAMS { hashAlg, mgf, sLen }) => Parameter::Pss {
+                    hash: hashAlg,
+                    mgf,
+                    salt: sLen,
+                },
+                None => Parameter::Other,
+            }
+        }
+        _ => Parameter::Other,
+    };
     Mechanism::parse(given.mechanism, parameter).map(Some)
 }
 

@@ -4,7 +4,6 @@ use super::general::{library_version, manufacturer};
 use super::{args, entry, module};
 use crate::error::Error;
 use crate::handle::SlotId;
-use crate::mechanism::Mechanism;
 use cryptoki_sys::*;
 
 const SLOT_DESCRIPTION: &str = "Factory identity (IEEE 802.1AR IDevID) in the TPM";
@@ -109,11 +108,14 @@ pub(super) unsafe extern "C" fn C_GetMechanismInfo(
     entry("C_GetMechanismInfo", || {
         let module = module()?;
         let token = module.slot(SlotId(slotID))?.token(&module.mint)?;
-        let mechanism = Mechanism::parse(kind, 0)?;
-        if !token.mechanisms().contains(&mechanism) {
-            return Err(Error::MechanismInvalid);
-        }
+        let listed = token
+            .mechanisms()
+            .into_iter()
+            .find(|one| one.kind() == kind);
+        let mechanism = listed.ok_or(Error::MechanismInvalid)?;
+        let (smallest, largest) = token.key_sizes(mechanism);
+        let info = mechanism.info(smallest, largest);
         // SAFETY: the caller's pointer is NULL or valid for a CK_MECHANISM_INFO.
-        unsafe { args::write(pInfo, mechanism.info(), "pInfo is NULL") }
+        unsafe { args::write(pInfo, info, "pInfo is NULL") }
     })
 }

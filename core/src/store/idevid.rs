@@ -232,7 +232,10 @@ impl IdevidStore {
             let Some(area) = PublicArea::parse(&area) else {
                 continue;
             };
-            if !leaves.iter().any(|leaf| leaf.public.as_ref() == Some(&area.key)) {
+            if !leaves
+                .iter()
+                .any(|leaf| leaf.public.as_ref() == Some(&area.key))
+            {
                 continue;
             }
             let attestation = !area.is_identity();
@@ -258,11 +261,7 @@ impl IdevidStore {
                     );
                 }
                 (Some(key), false) => {
-                    info!(
-                        "{}: identity, key 0x{:08X}",
-                        leaf.origin,
-                        key.handle()
-                    );
+                    info!("{}: identity, key 0x{:08X}", leaf.origin, key.handle());
                 }
                 (None, _) => warn!(
                     "{}: no persistent key of this TPM belongs to the certificate of {}; it is \

@@ -3,6 +3,11 @@
 use super::SignError;
 use crate::key::{PublicKey, pad_left};
 use crate::tpm::{Hash, PublicArea, ResidentKey, Scheme, Signature, SigningScheme, Tpm, TpmError};
+use log::warn;
+use rsa::{BoxedUint, Pss, RsaPublicKey};
+use sha1::Sha1;
+use sha2::{Sha256, Sha384, Sha512};
+use std::sync::atomic::{AtomicU8, Ordering};
 
 /// A private key in the TPM.
 #[derive(Debug)]
@@ -11,7 +16,14 @@ pub struct Key {
     area: PublicArea,
     /// Hashes that the TPM knows; asked only for keys to which it matters.
     hashes: Vec<Hash>,
+    pss_salt: AtomicU8,
 }
+
+/// What is known of the salt that the TPM gives its PSS signatures: the specification lets it be as
+/// long as the digest (FIPS 186-5), which TLS demands, or as long as there is room.
+const SALT_UNKNOWN: u8 = 0;
+const SALT_AS_LONG_AS_DIGEST: u8 = 1;
+const SALT_OF_OTHER_LENGTH: u8 = 2;
 
 /// What to sign, and how.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,7 +39,12 @@ pub enum SignRequest<'a> {
 impl Key {
     /// `hashes` are those that the TPM implements.
     pub(super) fn new(resident: ResidentKey, area: PublicArea, hashes: Vec<Hash>) -> Self {
-        Self { resident, area, hashes }
+        Self {
+            resident,
+            area,
+            hashes,
+            pss_salt: AtomicU8::new(SALT_UNKNOWN),
+        }
     }
 
     /// The public half.
@@ -45,11 +62,20 @@ impl Key {
         self.resident.name()
     }
 
-    /// Whether it signs by this scheme. ECDSA takes digests of every hash: see [`fit`].
+    /// Whether it signs digests of the scheme's hash by this scheme. ECDSA takes those of other
+    /// hashes than its own too, as far as [`fit`] makes them fit.
     pub fn signs(&self, scheme: Scheme) -> bool {
         match (&self.area.key, self.area.scheme, scheme) {
-            (PublicKey::Ec { .. }, _, Scheme::Ecdsa(_)) => true,
+            (PublicKey::Ec { curve, .. }, _, Scheme::Ecdsa(hash)) => {
+                let own = self.ecdsa_hash(curve.width()).width();
+                hash.width() <= own || own >= curve.width()
+            }
             (PublicKey::Ec { .. }, _, _) | (PublicKey::Rsa { .. }, _, Scheme::Ecdsa(_)) => false,
+            (PublicKey::Rsa { .. }, _, Scheme::Rsapss(_))
+                if self.pss_salt.load(Ordering::Relaxed) == SALT_OF_OTHER_LENGTH =>
+            {
+                false
+            }
             (PublicKey::Rsa { .. }, SigningScheme::Fixed(fixed), scheme) => fixed == scheme,
             (PublicKey::Rsa { .. }, SigningScheme::Any, scheme) => {
                 self.hashes.contains(&scheme.hash())
@@ -68,7 +94,10 @@ impl Key {
             (PublicKey::Ec { curve, .. }, SignRequest::Ecdsa(digest)) => {
                 let hash = self.ecdsa_hash(curve.width());
                 let fitted = fit(digest, hash.width(), curve.width());
-                (Scheme::Ecdsa(hash), fitted.ok_or(SignError::DigestLength(digest.len()))?)
+                (
+                    Scheme::Ecdsa(hash),
+                    fitted.ok_or(SignError::DigestLength(digest.len()))?,
+                )
             }
             (PublicKey::Rsa { .. }, SignRequest::Pkcs1(hash, digest)) => {
                 (Scheme::Rsassa(hash), of_width(digest, hash)?)
@@ -89,7 +118,34 @@ impl Key {
                 .map(|(r, s)| [r, s].concat()),
             Signature::Rsa(number) => pad_left(number, width),
         };
-        whole.ok_or_else(|| TpmError::Broken("a signature wider than its key".into()).into())
+        let too_wide = || TpmError::Broken("a signature wider than its key".into());
+        let whole = whole.ok_or_else(too_wide)?;
+        if let Scheme::Rsapss(hash) = scheme {
+            self.check_salt(hash, &digest, &whole)?;
+        }
+        Ok(whole)
+    }
+
+    /// The first PSS signature is verified: if its salt is not as long as the digest, nobody who
+    /// asked for one accepts it, and the key does not sign by PSS from then on.
+    fn check_salt(&self, hash: Hash, digest: &[u8], signature: &[u8]) -> Result<(), SignError> {
+        if self.pss_salt.load(Ordering::Relaxed) == SALT_AS_LONG_AS_DIGEST {
+            return Ok(());
+        }
+        let sound = verify_pss(&self.area.key, hash, digest, signature);
+        let found = if sound {
+            SALT_AS_LONG_AS_DIGEST
+        } else {
+            SALT_OF_OTHER_LENGTH
+        };
+        self.pss_salt.store(found, Ordering::Relaxed);
+        match sound {
+            true => Ok(()),
+            false => {
+                warn!("the TPM's PSS signatures have a salt of another length than the digest");
+                Err(SignError::Scheme)
+            }
+        }
     }
 
     /// The hash whose width the TPM demands of a digest. Where the key leaves it open, one that
@@ -111,6 +167,24 @@ fn of_width(digest: &[u8], hash: Hash) -> Result<Vec<u8>, SignError> {
         true => Ok(digest.to_vec()),
         false => Err(SignError::DigestLength(digest.len())),
     }
+}
+
+/// Whether this is a PSS signature with MGF1 of the same hash and a salt as long as the digest.
+fn verify_pss(key: &PublicKey, hash: Hash, digest: &[u8], signature: &[u8]) -> bool {
+    let PublicKey::Rsa { modulus, exponent } = key else {
+        return false;
+    };
+    let number = BoxedUint::from_be_slice_vartime;
+    let Ok(key) = RsaPublicKey::new(number(modulus), number(exponent)) else {
+        return false;
+    };
+    match hash {
+        Hash::Sha1 => key.verify(Pss::<Sha1>::new(), digest, signature),
+        Hash::Sha256 => key.verify(Pss::<Sha256>::new(), digest, signature),
+        Hash::Sha384 => key.verify(Pss::<Sha384>::new(), digest, signature),
+        Hash::Sha512 => key.verify(Pss::<Sha512>::new(), digest, signature),
+    }
+    .is_ok()
 }
 
 /// A digest as `hash` bytes that ECDSA reads as the same number (FIPS 186-5, section 6.4.1).
@@ -155,6 +229,9 @@ mod tests {
         let signature = key.sign(&tpm, SignRequest::Ecdsa(&[1; 20])).unwrap();
         assert_eq!(signature, [&[0][..], &[5; 31], &[0, 0], &[6; 30]].concat());
         assert!(key.sign(&tpm, SignRequest::Ecdsa(&[1; 20])).is_err());
-        assert_eq!(key.sign(&tpm, SignRequest::Pkcs1(Hash::Sha256, &[1; 32])), Err(SignError::Scheme));
+        assert_eq!(
+            key.sign(&tpm, SignRequest::Pkcs1(Hash::Sha256, &[1; 32])),
+            Err(SignError::Scheme)
+        );
     }
 }

@@ -76,7 +76,11 @@ impl PublicArea {
             (TpmAlgId::Rsapss, Some(hash)) => SigningScheme::Fixed(Scheme::Rsapss(hash)),
             _ => return None,
         };
-        Some(Self { key, scheme, attributes: public.object_attributes.bits() })
+        Some(Self {
+            key,
+            scheme,
+            attributes: public.object_attributes.bits(),
+        })
     }
 
     /// Whether the key can be an identity: it signs anything, does nothing else, and never left
@@ -100,7 +104,10 @@ mod tests {
     fn the_factory_template_is_an_identity() {
         let area = PublicArea::parse(&idevid(IDENTITY, FIXED)).unwrap();
         assert!(area.is_identity());
-        assert_eq!(area.scheme, SigningScheme::Fixed(Scheme::Ecdsa(Hash::Sha256)));
+        assert_eq!(
+            area.scheme,
+            SigningScheme::Fixed(Scheme::Ecdsa(Hash::Sha256))
+        );
         let open = PublicArea::parse(&idevid(IDENTITY, &[0x00, 0x10])).unwrap();
         assert_eq!(open.scheme, SigningScheme::Any);
     }

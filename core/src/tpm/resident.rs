@@ -127,8 +127,7 @@ impl Tpm {
     /// The hashes that the TPM implements; asked once.
     pub fn hashes(&self) -> Result<Vec<Hash>, TpmError> {
         let known = self.hashes.get_or_try_init(|| {
-            let known =
-                self.exchange("GetCapability(algorithms)", |link| link.algorithms())?;
+            let known = self.exchange("GetCapability(algorithms)", |link| link.algorithms())?;
             let implemented = |hash: &Hash| known.contains(&hash.algorithm());
             Ok::<_, TpmError>(Hash::ALL.into_iter().filter(implemented).collect())
         })?;
@@ -327,7 +326,10 @@ mod tests {
         let pair = tpm.sign(&key, ECDSA, &[7; 32]).unwrap();
         assert_eq!(
             pair,
-            Signature::Ecc { r: vec![1], s: vec![2] }
+            Signature::Ecc {
+                r: vec![1],
+                s: vec![2]
+            }
         );
         assert_eq!(fake.seen(), [READ_PUBLIC, SIGN, SIGN, SIGN, SIGN, SIGN]);
     }

@@ -4,9 +4,7 @@
 //! Not promised here, since libtss2 has none of it: a time limit, close-on-exec, and silence on the
 //! host's stderr (it obeys the environment variable `TSS2_LOG=all+none`).
 
-use crate::tpm::{
-    Hash, Link, NvPublic, Property, ResponseCode, Scheme, Signature, TpmError,
-};
+use crate::tpm::{Hash, Link, NvPublic, Property, ResponseCode, Scheme, Signature, TpmError};
 use std::collections::HashMap;
 use std::mem;
 use std::str::FromStr;
@@ -164,7 +162,9 @@ impl Link for Esapi {
     fn algorithms(&mut self) -> Result<Vec<u16>, TpmError> {
         const AT_ONCE: u32 = 254;
         let (data, _) = self.call(|connection| {
-            connection.context.get_capability(CapabilityType::Algorithms, 0, AT_ONCE)
+            connection
+                .context
+                .get_capability(CapabilityType::Algorithms, 0, AT_ONCE)
         })?;
         match data {
             CapabilityData::Algorithms(list) => Ok(list
@@ -172,7 +172,9 @@ impl Link for Esapi {
                 .iter()
                 .map(|one| u16::from(one.algorithm_identifier()))
                 .collect()),
-            _ => Err(TpmError::Broken("algorithms asked for, something else came".into())),
+            _ => Err(TpmError::Broken(
+                "algorithms asked for, something else came".into(),
+            )),
         }
     }
 
@@ -254,7 +256,9 @@ impl Link for Esapi {
             Esys::RsaSsa(one) | Esys::RsaPss(one) => {
                 Ok(Signature::Rsa(one.signature().value().to_vec()))
             }
-            _ => Err(TpmError::Broken("a signature of a kind that was not asked for".into())),
+            _ => Err(TpmError::Broken(
+                "a signature of a kind that was not asked for".into(),
+            )),
         }
     }
 

@@ -162,10 +162,10 @@ impl<T: Transport> Link for Wire<T> {
         };
         let answer: TpmGetCapabilityResponse = self.call(&command, &[])?;
         match answer.capability_data.data {
-            TpmuCapabilities::Algs(list) => {
-                Ok(list.iter().map(|one| one.alg.value()).collect())
-            }
-            _ => Err(TpmError::Broken("algorithms asked for, something else came".into())),
+            TpmuCapabilities::Algs(list) => Ok(list.iter().map(|one| one.alg.value()).collect()),
+            _ => Err(TpmError::Broken(
+                "algorithms asked for, something else came".into(),
+            )),
         }
     }
 
@@ -269,7 +269,9 @@ impl<T: Transport> Link for Wire<T> {
             TpmuSignature::Rsassa(one) | TpmuSignature::Rsapss(one) => {
                 Ok(Signature::Rsa(one.sig.to_vec()))
             }
-            _ => Err(TpmError::Broken("a signature of a kind that was not asked for".into())),
+            _ => Err(TpmError::Broken(
+                "a signature of a kind that was not asked for".into(),
+            )),
         }
     }
 

@@ -1,5 +1,5 @@
 //! The ground the other stories stand on, proven with tpm2-tools instead of the module.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
 #[macro_use]
 mod common;

@@ -46,6 +46,8 @@ pub enum Fault {
     Half,
     /// The TPM runs the command; the answer has the right length and no sense.
     Garbage,
+    /// The TPM runs the command, a signature, and leaves out leading zeros of r and s.
+    Shorten,
     /// Nothing happens until [`Book::release`]; then the TPM runs the command.
     Stall,
 }
@@ -211,6 +213,7 @@ impl Book {
             Some(Fault::Lost) => Reply::Cut(Vec::new()),
             Some(Fault::Half) => Reply::Cut(answer[..answer.len() / 2].to_vec()),
             Some(Fault::Garbage) => Reply::Whole(answer.iter().map(|byte| byte ^ 0xA5).collect()),
+            Some(Fault::Shorten) => Reply::Whole(shortened(&answer)),
             _ => Reply::Whole(answer),
         }
     }
@@ -359,4 +362,29 @@ fn pass_on(client: TcpStream, port: u16) -> io::Result<()> {
 
 fn number_at(packet: &[u8], at: usize) -> u32 {
     u32::from_be_bytes(packet[at..at + 4].try_into().expect("four bytes"))
+}
+
+/// An answer to TPM2_Sign (ECDSA, one authorisation) with r and s as hardware may give them.
+fn shortened(answer: &[u8]) -> Vec<u8> {
+    if number_at(answer, 6) != 0 {
+        return answer.to_vec();
+    }
+    let mut parameters = answer[14..18].to_vec(); // scheme and hash
+    let mut at = 18;
+    for _ in 0..2 {
+        let size = usize::from(u16::from_be_bytes([answer[at], answer[at + 1]]));
+        let number = &answer[at + 2..at + 2 + size];
+        let zeros = number.iter().take_while(|byte| **byte == 0).count();
+        parameters.extend(u16::try_from(size - zeros).expect("fits").to_be_bytes());
+        parameters.extend(&number[zeros..]);
+        at += 2 + size;
+    }
+    let size = 14 + parameters.len() + answer.len() - at;
+    let mut short = answer[..2].to_vec();
+    short.extend(u32::try_from(size).expect("fits").to_be_bytes());
+    short.extend(&answer[6..10]);
+    short.extend(u32::try_from(parameters.len()).expect("fits").to_be_bytes());
+    short.extend(parameters);
+    short.extend(&answer[at..]);
+    short
 }

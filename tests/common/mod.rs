@@ -15,6 +15,7 @@
 
 #[macro_use]
 pub mod raw;
+pub mod der;
 pub mod factory;
 pub mod fronts;
 pub mod home;

@@ -149,6 +149,12 @@ impl Book {
         });
     }
 
+    /// Forgets faults that have not happened, and lets stalled commands run.
+    pub fn heal(&self) {
+        self.state.lock().unwrap().rules.clear();
+        self.release();
+    }
+
     /// True when every fault that was asked for has happened.
     pub fn all_broken(&self) -> bool {
         self.state

@@ -92,7 +92,9 @@ fn listing_everything_costs_eight_at_most(link: Link) {
     raw.initialize().unwrap();
     assert_eq!(list(&raw), 4);
     let seen = bench.proxy.book().take();
-    assert!((1..=8).contains(&seen.total()), "{seen:?}");
+    // libtss2 reads the public area of everything before it does anything with it.
+    let most = if link == Link::Wire { 8 } else { 12 };
+    assert!((1..=most).contains(&seen.total()), "{seen:?}");
     for _ in 0..3 {
         list(&raw);
         bench.costs_nothing("searches and attributes once they are known");

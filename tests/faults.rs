@@ -22,13 +22,13 @@ over_both_links!(
     answers_that_are_final,
     broken_connections,
     broken_connections_while_reading,
-    a_tpm_that_stalls,
-    a_tpm_that_stalls_while_reading,
     a_restart_between_two_signatures,
     a_power_cut_between_two_signatures,
     a_tpm_gone_for_good,
     another_tpm_in_its_place,
 );
+// libtss2 waits for ever.
+over_our_link!(a_tpm_that_stalls, a_tpm_that_stalls_while_reading);
 
 /// A device behind a proxy, its module opened and used once, so that everything is known.
 struct Bench {
@@ -349,6 +349,9 @@ fn another_tpm_in_its_place(link: Link) {
     let key = module.key();
     module.sign(CKM_ECDSA, key, &[1; 32]).unwrap();
     tpm.shut_down();
+    module
+        .sign(CKM_ECDSA, key, &[1; 32])
+        .expect_err("there is no TPM");
     let (mut other, other_identity) = Swtpm::manufactured_with(&["--serial", "another"]);
     other.shut_down();
     common::tpm::copy_state(&other.state(), &tpm.state());

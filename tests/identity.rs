@@ -29,6 +29,7 @@ over_both_links!(
     identifiers_are_unique_and_stay,
     a_padded_certificate_is_cut,
     identities_at_other_places,
+    an_identity_named_by_the_configuration,
     the_crate_cryptoki_agrees,
     the_secret_stays_while_the_rest_is_told,
 );
@@ -116,7 +117,9 @@ fn the_token(link: Link) {
     assert_eq!(raw.slots(false).unwrap()[0], raw.slots(true).unwrap()[0]);
     let info = raw.slot_info(slot).unwrap();
     assert_ne!(info.flags & CKF_TOKEN_PRESENT, 0);
-    assert_eq!(info.flags & CKF_REMOVABLE_DEVICE, 0, "a TPM is soldered on");
+    // Without this flag the standard would have the token always there.
+    assert_ne!(info.flags & CKF_REMOVABLE_DEVICE, 0);
+    assert_ne!(info.flags & CKF_HW_SLOT, 0);
     assert_eq!(text(&info.manufacturerID), "devid-pkcs11");
 
     let info = raw.token_info(slot).unwrap();
@@ -408,7 +411,7 @@ fn identities_at_other_places(link: Link) {
         "--handle",
         "0x81000007",
         "--nv",
-        "0x01C90010",
+        "0x01C90020",
         "--ca-nv",
         "none",
     ];
@@ -422,6 +425,25 @@ fn identities_at_other_places(link: Link) {
         .unwrap();
     let judge = openssl::Verifier::new(&bench.identity.public_key());
     judge.accepts_digest(&[9; 32], &signature).ok();
+}
+
+fn an_identity_named_by_the_configuration(link: Link) {
+    let options = [
+        "--handle",
+        "0x81000009",
+        "--nv",
+        "0x01800001",
+        "--ca-nv",
+        "none",
+    ];
+    let bench = Bench::with(link, &options, |home, _| {
+        home.write(
+            "config.toml",
+            "[[identity]]\nnv = 0x01800001\nhandle = 0x81000009\n",
+        );
+    });
+    let der = certificate_der(&bench.identity.certificate());
+    check_certificate(&bench, &der, "idev-id", CK_CERTIFICATE_CATEGORY_TOKEN_USER);
 }
 
 fn the_crate_cryptoki_agrees(link: Link) {

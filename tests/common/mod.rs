@@ -17,6 +17,7 @@
 pub mod raw;
 pub mod der;
 pub mod factory;
+pub mod fork;
 pub mod fronts;
 pub mod home;
 pub mod module;
@@ -58,6 +59,20 @@ macro_rules! once {
             fn $story() {
                 let name = concat!(module_path!(), "::", stringify!($story));
                 $crate::common::story::tell(name, super::$story);
+            })+
+        }
+    };
+}
+
+/// Makes one test of each story, `our_link::NAME`, for what only our own link can do.
+#[allow(unused_macros)]
+macro_rules! over_our_link {
+    ($($story:ident),+ $(,)?) => {
+        mod our_link {
+            $(#[test]
+            fn $story() {
+                let name = concat!(module_path!(), "::", stringify!($story));
+                $crate::common::story::tell(name, || super::$story($crate::common::story::Link::Wire));
             })+
         }
     };

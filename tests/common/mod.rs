@@ -27,6 +27,7 @@ pub mod programs;
 pub mod proxy;
 pub mod softhsm;
 pub mod story;
+pub mod tls;
 pub mod tpm;
 
 /// Makes two tests of each story, `wire::NAME` and `esapi::NAME`: one body, both links.

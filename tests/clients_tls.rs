@@ -162,8 +162,7 @@ import ssl, sys, urllib.request
 url, trusted, certificate, key = sys.argv[1:]
 context = ssl.create_default_context(cafile=trusted)
 context.load_cert_chain(certificate, key)
-for _ in range(3):
-    print(urllib.request.urlopen(url, context=context).read().decode())
+print(urllib.request.urlopen(url, context=context).read().decode())
 ";
     let mut python = with_provider("python3", &bench.home);
     python.args(["-c", script, &format!("https://{}/", server.address())]);
@@ -174,7 +173,7 @@ for _ in range(3):
     let pages = run(&mut python).ok().text();
     assert_eq!(
         pages.matches(&format!("serialNumber={SERIAL}")).count(),
-        3,
+        1,
         "{pages}"
     );
 }

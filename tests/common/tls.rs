@@ -86,16 +86,14 @@ fn join(home: &Home, name: &str, files: &[PathBuf]) -> PathBuf {
 
 /// A server's own key and certificate, in software: `server.key`, `server.pem`.
 pub fn server_identity(home: &Home) {
+    server_identity_of(home, &["ec", "-pkeyopt", "ec_paramgen_curve:P-256"]);
+}
+
+/// The same for a kind of key, as `openssl req -newkey` names it.
+pub fn server_identity_of(home: &Home, kind: &[&str]) {
     run(program("openssl")
-        .args([
-            "req",
-            "-x509",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:P-256",
-            "-nodes",
-        ])
+        .args(["req", "-x509", "-nodes", "-newkey"])
+        .args(kind)
         .args([
             "-subj",
             "/CN=localhost",
@@ -164,6 +162,11 @@ impl Server {
 /// `openssl s_server` that demands a certificate and shows a page about it.
 pub fn openssl_server(home: &Home, identity: &Identity) -> Server {
     server_identity(home);
+    openssl_server_with_identity(home, identity)
+}
+
+/// The same with a key that is already there.
+pub fn openssl_server_with_identity(home: &Home, identity: &Identity) -> Server {
     let trusted = trust_file(home, identity);
     Server::start(home, |port| {
         let mut server = program("openssl");

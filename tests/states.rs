@@ -9,7 +9,7 @@ use common::home::Home;
 use common::module::{Opened, ulong};
 use common::programs::{program, run};
 use common::raw::{Code, Item, Raw};
-use common::softhsm::{PIN, SoftHsm};
+use common::softhsm::{PIN, SoftHsm, library};
 use common::story::Link;
 use common::tpm::Swtpm;
 use cryptoki_sys::*;
@@ -46,12 +46,10 @@ fn ours(home: &Home) -> Ground {
 fn softhsm_keeps_the_standard() {
     let (_soft, raw) = SoftHsm::enter();
     let mut generate = program("pkcs11-tool");
-    generate.args([
-        "--module",
-        "/usr/lib/softhsm/libsofthsm2.so",
-        "--token-label",
-        "soft",
-    ]);
+    generate
+        .arg("--module")
+        .arg(library())
+        .args(["--token-label", "soft"]);
     generate.args([
         "--keypairgen",
         "--key-type",

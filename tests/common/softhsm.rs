@@ -42,12 +42,18 @@ impl SoftHsm {
         programs::run(&mut make).ok();
         // SAFETY: a story has its process to itself, and no thread reads the environment yet.
         unsafe { std::env::set_var("SOFTHSM2_CONF", &conf) };
-        let places = [
-            "/usr/lib/softhsm/libsofthsm2.so",
-            "/usr/lib64/pkcs11/libsofthsm2.so",
-        ];
-        let library = places.iter().map(Path::new).find(|path| path.is_file());
-        let library = library.expect("libsofthsm2.so is missing: run scripts/setup test");
-        (SoftHsm { _folder: folder }, Raw::load(library))
+        (SoftHsm { _folder: folder }, Raw::load(library()))
     }
+}
+
+/// Where the package puts it.
+pub fn library() -> &'static Path {
+    [
+        "/usr/lib/softhsm/libsofthsm2.so",
+        "/usr/lib64/pkcs11/libsofthsm2.so",
+    ]
+    .map(Path::new)
+    .into_iter()
+    .find(|path| path.is_file())
+    .expect("libsofthsm2.so is missing: run scripts/setup test")
 }

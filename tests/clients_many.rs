@@ -13,14 +13,22 @@ use common::tls::{
 };
 use common::tpm::Swtpm;
 
-over_both_links!(with_an_rsa_server, with_an_ec_server);
+over_both_links!(with_an_rsa_server);
 
 fn with_an_rsa_server(link: Link) {
     many_handshakes(link, &["rsa:2048"]);
 }
 
-fn with_an_ec_server(link: Link) {
-    many_handshakes(link, &["ec", "-pkeyopt", "ec_paramgen_curve:P-256"]);
+/// The README says so: after its first own signature pkcs11-provider 1.0 takes every ECDSA
+/// verification of the process to itself, and has no slot for the peer's key where no token
+/// requires a login. It fails before any call reaches the module.
+#[test]
+#[ignore = "fails in pkcs11-provider 1.0 (its issue 769); to be run with a later one"]
+fn with_an_ec_server() {
+    let name = concat!(module_path!(), "::with_an_ec_server");
+    common::story::tell(name, || {
+        many_handshakes(Link::Wire, &["ec", "-pkeyopt", "ec_paramgen_curve:P-256"]);
+    });
 }
 
 fn many_handshakes(link: Link, kind: &[&str]) {

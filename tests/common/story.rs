@@ -44,7 +44,13 @@ pub fn tell(name: &str, story: impl FnOnce()) {
     let (out, err) = (file(), file());
     let mut again = Command::new(env::current_exe().expect("this program has a path"));
     again
-        .args(["--exact", name, "--nocapture", "--test-threads=1"])
+        .args([
+            "--exact",
+            name,
+            "--include-ignored",
+            "--nocapture",
+            "--test-threads=1",
+        ])
         .env(TELLING, name);
     again.env("TSS2_LOG", "all+none"); // libtss2 speaks on stderr and hears nothing else
     for (key, _) in env::vars_os() {

@@ -1,0 +1,63 @@
+//! Just enough DER to say what a certificate holds, on our own: the module must not be judged by
+//! the library it is built on.
+
+/// The elements inside `der`, one after the other, each with its tag and length.
+pub fn elements(mut der: &[u8]) -> Vec<&[u8]> {
+    let mut all = Vec::new();
+    while !der.is_empty() {
+        let (element, rest) = der.split_at(header(der) + length(der));
+        all.push(element);
+        der = rest;
+    }
+    all
+}
+
+/// The body of the element that `der` begins with.
+pub fn body(der: &[u8]) -> &[u8] {
+    &der[header(der)..header(der) + length(der)]
+}
+
+fn header(der: &[u8]) -> usize {
+    2 + if der[1] < 0x80 {
+        0
+    } else {
+        usize::from(der[1] & 0x7F)
+    }
+}
+
+fn length(der: &[u8]) -> usize {
+    match der[1] {
+        short @ 0..0x80 => usize::from(short),
+        _ => der[2..header(der)]
+            .iter()
+            .fold(0, |sum, byte| sum << 8 | usize::from(*byte)),
+    }
+}
+
+/// The fields of a certificate that PKCS#11 has attributes for, each in DER.
+pub struct Certificate {
+    pub serial: Vec<u8>,
+    pub issuer: Vec<u8>,
+    pub subject: Vec<u8>,
+    pub public_key_info: Vec<u8>,
+}
+
+impl Certificate {
+    pub fn new(der: &[u8]) -> Certificate {
+        let signed = elements(body(der))[0];
+        let fields = elements(body(signed));
+        assert_eq!(fields[0][0], 0xA0, "version 3");
+        let field = |at: usize| fields[at].to_vec();
+        Certificate {
+            serial: field(1),
+            issuer: field(3),
+            subject: field(5),
+            public_key_info: field(6),
+        }
+    }
+
+    /// The bits of the subject's public key, without the octet that counts unused bits.
+    pub fn key_bits(&self) -> Vec<u8> {
+        body(elements(body(&self.public_key_info))[1])[1..].to_vec()
+    }
+}

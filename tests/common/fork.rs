@@ -1,0 +1,55 @@
+//! fork(), as nginx and pkcs11-provider do it: the child is a copy with one thread.
+
+use super::programs::poll;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
+/// A forked child that runs a closure and ends; killed when dropped.
+pub struct Forked {
+    id: libc::pid_t,
+    ended: bool,
+}
+
+impl Forked {
+    /// Runs `body` in a child. A panic there is a failure here, at [`Forked::succeeds`].
+    pub fn new(body: impl FnOnce()) -> Forked {
+        // SAFETY: the story is about what may be done after fork in a process with threads: the
+        // allocator is ready for it, and the child leaves by _exit, so that nothing that belongs
+        // to the parent is ended twice.
+        let id = unsafe { libc::fork() };
+        assert!(id >= 0, "fork");
+        if id == 0 {
+            let good = catch_unwind(AssertUnwindSafe(body)).is_ok();
+            // SAFETY: ends this process at once.
+            unsafe { libc::_exit(i32::from(!good)) };
+        }
+        Forked { id, ended: false }
+    }
+
+    /// Waits for the child's end and fails unless it was a good one.
+    #[track_caller]
+    pub fn succeeds(mut self) {
+        let mut status = 0;
+        let limit = Duration::from_secs(30);
+        let ended = poll(limit, || {
+            // SAFETY: the child is ours and not yet waited for.
+            let id = unsafe { libc::waitpid(self.id, &raw mut status, libc::WNOHANG) };
+            (id == self.id).then_some(())
+        });
+        assert!(ended.is_some(), "the child still runs after {limit:?}");
+        self.ended = true;
+        assert_eq!(status, 0, "the child failed");
+    }
+}
+
+impl Drop for Forked {
+    fn drop(&mut self) {
+        if !self.ended {
+            // SAFETY: the child is ours and not yet waited for, so the id is still its own.
+            unsafe {
+                libc::kill(self.id, libc::SIGKILL);
+                libc::waitpid(self.id, std::ptr::null_mut(), 0);
+            }
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! The module's surroundings: its configuration, its log and its folders, all in one temporary
+//! folder, given by environment.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread;
+use tempfile::TempDir;
+
+/// A home for the module and for programs that use it. A test that panics prints the log.
+pub struct Home {
+    folder: TempDir,
+    tcti: String,
+}
+
+impl Home {
+    /// With an empty configuration; the TPM is named by `tcti`.
+    pub fn new(tcti: &str) -> Home {
+        let folder = TempDir::new().expect("a temporary folder");
+        for name in ["config.d", "chain", "run", "state"] {
+            fs::create_dir(folder.path().join(name)).expect("a folder");
+        }
+        let home = Home {
+            folder,
+            tcti: tcti.to_owned(),
+        };
+        home.write("config.toml", "");
+        home
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Writes a file below the home, for instance `config.toml` or `chain/ca.pem`.
+    pub fn write(&self, name: &str, text: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.path(name);
+        fs::write(&path, text).expect("a file");
+        path
+    }
+
+    /// What the module has logged so far.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.path("log")).unwrap_or_default()
+    }
+
+    /// The variables that say all this to the module.
+    pub fn variables(&self) -> Vec<(&'static str, OsString)> {
+        let mut log = OsString::from("trace,file:");
+        log.push(self.path("log"));
+        let mut variables = vec![
+            ("DEVID_PKCS11_CONFIG", self.path("config.toml").into()),
+            ("DEVID_PKCS11_LOG", log),
+            ("DEVID_PKCS11_RUN", self.path("run").into()),
+            ("DEVID_PKCS11_STATE", self.path("state").into()),
+        ];
+        if !self.tcti.is_empty() {
+            variables.push(("DEVID_PKCS11_TCTI", self.tcti.clone().into()));
+        }
+        variables
+    }
+
+    /// Sets them in this process, before the module is loaded.
+    pub fn enter(&self) {
+        for (name, value) in self.variables() {
+            // SAFETY: a story has its process to itself and calls this before it starts threads
+            // that read the environment.
+            unsafe { std::env::set_var(name, value) };
+        }
+    }
+
+    /// Sets them for a program.
+    pub fn settle<'a>(&self, command: &'a mut Command) -> &'a mut Command {
+        command.envs(self.variables())
+    }
+
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            let log = self.log();
+            let from = log.len().saturating_sub(8000);
+            let from = (from..=log.len())
+                .find(|at| log.is_char_boundary(*at))
+                .unwrap_or(0);
+            eprintln!("--- the module's log ---\n{}---", &log[from..]);
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! What the stories stand on: a TPM of their own, a factory, a proxy that counts and breaks,
+//! the module under test, and real programs.
+//!
+//! The module's state and its environment belong to a whole process, so every story runs in a
+//! process of its own: see [`story`].
+#![allow(
+    dead_code,
+    missing_docs,
+    unreachable_pub,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::unwrap_used
+)]
+
+#[macro_use]
+pub mod raw;
+pub mod der;
+pub mod factory;
+pub mod fork;
+pub mod fronts;
+pub mod home;
+pub mod module;
+pub mod openssl;
+pub mod ports;
+pub mod programs;
+pub mod proxy;
+pub mod softhsm;
+pub mod story;
+pub mod tls;
+pub mod tpm;
+
+/// Makes two tests of each story, `wire::NAME` and `esapi::NAME`: one body, both links.
+#[allow(unused_macros)]
+macro_rules! over_both_links {
+    ($($story:ident),+ $(,)?) => {
+        mod wire {
+            $(#[test]
+            fn $story() {
+                let name = concat!(module_path!(), "::", stringify!($story));
+                $crate::common::story::tell(name, || super::$story($crate::common::story::Link::Wire));
+            })+
+        }
+        mod esapi {
+            $(#[test]
+            fn $story() {
+                let name = concat!(module_path!(), "::", stringify!($story));
+                $crate::common::story::tell(name, || super::$story($crate::common::story::Link::Esapi));
+            })+
+        }
+    };
+}
+
+/// Makes one test of each story, `once::NAME`, where the link to the TPM plays no part.
+#[allow(unused_macros)]
+macro_rules! once {
+    ($($story:ident),+ $(,)?) => {
+        mod once {
+            $(#[test]
+            fn $story() {
+                let name = concat!(module_path!(), "::", stringify!($story));
+                $crate::common::story::tell(name, super::$story);
+            })+
+        }
+    };
+}
+
+/// Makes one test of each story, `our_link::NAME`, for what only our own link can do.
+#[allow(unused_macros)]
+macro_rules! over_our_link {
+    ($($story:ident),+ $(,)?) => {
+        mod our_link {
+            $(#[test]
+            fn $story() {
+                let name = concat!(module_path!(), "::", stringify!($story));
+                $crate::common::story::tell(name, || super::$story($crate::common::story::Link::Wire));
+            })+
+        }
+    };
+}

@@ -1,0 +1,396 @@
+//! A proxy in front of a swtpm, for a module and for libtss2: it counts TPM commands and can
+//! break any of them.
+
+use super::ports::{Pair, listen};
+use super::tpm::Swtpm;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io::{self, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread;
+use std::time::Duration;
+
+/// TPM_CC: the commands that stories name.
+pub mod command {
+    pub const NV_READ: u32 = 0x14E;
+    pub const NV_READ_PUBLIC: u32 = 0x169;
+    pub const SIGN: u32 = 0x15D;
+    pub const READ_PUBLIC: u32 = 0x173;
+    pub const GET_CAPABILITY: u32 = 0x17A;
+    pub const GET_RANDOM: u32 = 0x17B;
+}
+
+/// TPM_RC: the answers that stories give.
+pub mod answer {
+    pub const FAILURE: u32 = 0x101;
+    pub const NV_RATE: u32 = 0x920;
+    pub const LOCKOUT: u32 = 0x921;
+    pub const OBJECT_MEMORY: u32 = 0x902;
+    pub const RETRY: u32 = 0x922;
+    pub const TESTING: u32 = 0x90A;
+    pub const YIELDED: u32 = 0x908;
+}
+
+/// What happens to a command instead of its execution, or to its answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Answered with this code; the TPM never sees it.
+    Code(u32),
+    /// The connection is closed; the TPM never sees the command.
+    Drop,
+    /// The TPM runs the command; the connection is closed before the answer.
+    Lost,
+    /// The TPM runs the command; half of the answer, then the connection is closed.
+    Half,
+    /// The TPM runs the command; the answer has the right length and no sense.
+    Garbage,
+    /// The TPM runs the command, a signature, and leaves out leading zeros of r and s.
+    Shorten,
+    /// Nothing happens until [`Book::release`]; then the TPM runs the command.
+    Stall,
+}
+
+/// What goes back to the client.
+pub enum Reply {
+    Whole(Vec<u8>),
+    /// These bytes, then the end of the connection.
+    Cut(Vec<u8>),
+}
+
+struct Rule {
+    code: u32,
+    left: u32,
+    fault: Fault,
+}
+
+#[derive(Default)]
+struct State {
+    seen: Vec<(u32, Option<u32>)>,
+    /// How many were taken before.
+    taken: usize,
+    rules: Vec<Rule>,
+    stalled: u32,
+    releases: u32,
+}
+
+/// What a proxy saw and what it is to break.
+pub struct Book {
+    upstream: Box<dyn Fn() -> io::Result<Box<dyn super::tpm::Stream>> + Send + Sync>,
+    /// swtpm serves one connection at a time.
+    turn: Mutex<()>,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+/// TPM commands in order, each with the code that answered it (`None`: no answer came).
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Seen(pub Vec<(u32, Option<u32>)>);
+
+impl Seen {
+    pub fn total(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Commands with this code that the TPM (or a fault) answered with `answer`.
+    pub fn answered(&self, code: u32, answer: u32) -> usize {
+        self.0
+            .iter()
+            .filter(|seen| **seen == (code, Some(answer)))
+            .count()
+    }
+
+    pub fn of(&self, code: u32) -> usize {
+        self.0.iter().filter(|seen| seen.0 == code).count()
+    }
+}
+
+impl fmt::Debug for Seen {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut counts = BTreeMap::new();
+        for (code, answer) in &self.0 {
+            let answer = answer.map_or("none".to_owned(), |answer| format!("{answer:#x}"));
+            *counts.entry(format!("{code:#x} -> {answer}")).or_insert(0) += 1;
+        }
+        write!(to, "{} commands {counts:?}", self.0.len())
+    }
+}
+
+impl Book {
+    pub fn new(tpm: &Swtpm) -> Arc<Book> {
+        let place = tpm.place().clone();
+        Arc::new(Book {
+            upstream: Box::new(move || place.connect()),
+            turn: Mutex::default(),
+            state: Mutex::default(),
+            changed: Condvar::new(),
+        })
+    }
+
+    /// The commands since the last call.
+    pub fn take(&self) -> Seen {
+        let mut state = self.state.lock().unwrap();
+        state.taken += state.seen.len();
+        Seen(std::mem::take(&mut state.seen))
+    }
+
+    /// Breaks the next command with this code.
+    pub fn break_next(&self, code: u32, fault: Fault) {
+        self.break_times(code, fault, 1);
+    }
+
+    /// Breaks the next `times` commands with this code.
+    pub fn break_times(&self, code: u32, fault: Fault, times: u32) {
+        self.state.lock().unwrap().rules.push(Rule {
+            code,
+            left: times,
+            fault,
+        });
+    }
+
+    /// Forgets faults that have not happened, and lets stalled commands run.
+    pub fn heal(&self) {
+        self.state.lock().unwrap().rules.clear();
+        self.release();
+    }
+
+    /// True when every fault that was asked for has happened.
+    pub fn all_broken(&self) -> bool {
+        self.state
+            .lock()
+            .unwrap()
+            .rules
+            .iter()
+            .all(|rule| rule.left == 0)
+    }
+
+    /// Waits until a command is stalled.
+    pub fn await_stall(&self) {
+        let state = self.state.lock().unwrap();
+        let limit = Duration::from_secs(30);
+        let waited = self
+            .changed
+            .wait_timeout_while(state, limit, |state| state.stalled == 0);
+        assert!(
+            !waited.unwrap().1.timed_out(),
+            "no command was stalled within {limit:?}"
+        );
+    }
+
+    /// Lets stalled commands run.
+    pub fn release(&self) {
+        let mut state = self.state.lock().unwrap();
+        state.releases += 1;
+        state.stalled = 0;
+        self.changed.notify_all();
+    }
+
+    /// One command, as the client sent it.
+    pub fn exchange(&self, command: &[u8]) -> Reply {
+        let code = number_at(command, 6);
+        let (at, fault) = self.note(code);
+        let reply = self.reply(command, fault);
+        if let Reply::Whole(answer) = &reply {
+            let mut state = self.state.lock().unwrap();
+            let at = at.checked_sub(state.taken);
+            if let Some(seen) = at.and_then(|at| state.seen.get_mut(at)) {
+                seen.1 = Some(number_at(answer, 6));
+            }
+        }
+        reply
+    }
+
+    fn reply(&self, command: &[u8], fault: Option<Fault>) -> Reply {
+        match fault {
+            Some(Fault::Code(code)) => {
+                let mut answer = vec![0x80, 1, 0, 0, 0, 10];
+                answer.extend(code.to_be_bytes());
+                return Reply::Whole(answer);
+            }
+            Some(Fault::Drop) => return Reply::Cut(Vec::new()),
+            Some(Fault::Stall) => self.stall(),
+            _ => {}
+        }
+        let Ok(answer) = self.run(command) else {
+            return Reply::Cut(Vec::new());
+        };
+        match fault {
+            Some(Fault::Lost) => Reply::Cut(Vec::new()),
+            Some(Fault::Half) => Reply::Cut(answer[..answer.len() / 2].to_vec()),
+            Some(Fault::Garbage) => Reply::Whole(answer.iter().map(|byte| byte ^ 0xA5).collect()),
+            Some(Fault::Shorten) => Reply::Whole(shortened(&answer)),
+            _ => Reply::Whole(answer),
+        }
+    }
+
+    /// Writes a command down; its place in the list, and what shall happen to it.
+    fn note(&self, code: u32) -> (usize, Option<Fault>) {
+        let mut state = self.state.lock().unwrap();
+        state.seen.push((code, None));
+        let at = state.taken + state.seen.len() - 1;
+        let rule = state
+            .rules
+            .iter_mut()
+            .find(|rule| rule.code == code && rule.left > 0);
+        (
+            at,
+            rule.map(|rule| {
+                rule.left -= 1;
+                rule.fault
+            }),
+        )
+    }
+
+    fn stall(&self) {
+        let mut state = self.state.lock().unwrap();
+        state.stalled += 1;
+        self.changed.notify_all();
+        let releases = state.releases;
+        drop(
+            self.changed
+                .wait_while(state, |state| state.releases == releases)
+                .unwrap(),
+        );
+    }
+
+    fn run(&self, command: &[u8]) -> io::Result<Vec<u8>> {
+        let _turn = self.turn.lock().unwrap();
+        let mut tpm = (self.upstream)()?;
+        tpm.write_all(command)?;
+        read_packet(&mut tpm)
+    }
+}
+
+/// Reads one TPM command or answer: its header names its size.
+pub fn read_packet(from: &mut impl Read) -> io::Result<Vec<u8>> {
+    let mut packet = vec![0; 10];
+    from.read_exact(&mut packet)?;
+    let size = number_at(&packet, 2) as usize;
+    if !(10..=65536).contains(&size) {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    packet.resize(size, 0);
+    from.read_exact(&mut packet[10..])?;
+    Ok(packet)
+}
+
+/// Serves what connects to `listener` until `ended`, each client in a thread.
+pub fn serve<F>(listener: TcpListener, ended: &Arc<AtomicBool>, client: F)
+where
+    F: Fn(TcpStream) -> io::Result<()> + Send + Sync + 'static,
+{
+    let (ended, client) = (Arc::clone(ended), Arc::new(client));
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            if ended.load(Ordering::SeqCst) {
+                return;
+            }
+            let Ok(stream) = stream else { continue };
+            let client = Arc::clone(&client);
+            thread::spawn(move || {
+                stream.set_nodelay(true).ok();
+                client(stream).ok();
+            });
+        }
+    });
+}
+
+/// A proxy that speaks as swtpm does: commands on the first port, control on the second.
+pub struct Proxy {
+    book: Arc<Book>,
+    ports: Pair,
+    ended: Arc<AtomicBool>,
+}
+
+impl Proxy {
+    pub fn new(tpm: &Swtpm) -> Proxy {
+        let (book, ended) = (Book::new(tpm), Arc::new(AtomicBool::new(false)));
+        let (ports, commands, control) = listeners();
+        let served = Arc::clone(&book);
+        serve(commands, &ended, move |mut client| {
+            loop {
+                match served.exchange(&read_packet(&mut client)?) {
+                    Reply::Whole(answer) => client.write_all(&answer)?,
+                    Reply::Cut(bytes) => return client.write_all(&bytes),
+                }
+            }
+        });
+        let port = tpm.control_port();
+        serve(control, &ended, move |client| pass_on(client, port));
+        Proxy { book, ports, ended }
+    }
+
+    /// Counts and faults.
+    pub fn book(&self) -> &Book {
+        &self.book
+    }
+
+    pub fn tcti(&self) -> String {
+        format!("swtpm:host=127.0.0.1,port={}", self.ports.first)
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.ended.store(true, Ordering::SeqCst);
+        self.book.release();
+        for port in [self.ports.first, self.ports.first + 1] {
+            TcpStream::connect(("127.0.0.1", port)).ok(); // wakes the accepting thread
+        }
+    }
+}
+
+/// A pair of ports with a listener on each.
+pub fn listeners() -> (Pair, TcpListener, TcpListener) {
+    for _ in 0..20 {
+        let ports = Pair::claim();
+        if let (Some(first), Some(second)) = (listen(ports.first), listen(ports.first + 1)) {
+            return (ports, first, second);
+        }
+    }
+    panic!("no free pair of ports");
+}
+
+/// Copies bytes between `client` and `port` until either ends.
+fn pass_on(client: TcpStream, port: u16) -> io::Result<()> {
+    let server = TcpStream::connect(("127.0.0.1", port))?;
+    let (mut from, mut to) = (server.try_clone()?, client.try_clone()?);
+    let back = thread::spawn(move || {
+        io::copy(&mut from, &mut to).ok();
+        to.shutdown(std::net::Shutdown::Write).ok();
+    });
+    io::copy(&mut &client, &mut &server).ok();
+    server.shutdown(std::net::Shutdown::Write).ok();
+    back.join().ok();
+    Ok(())
+}
+
+fn number_at(packet: &[u8], at: usize) -> u32 {
+    u32::from_be_bytes(packet[at..at + 4].try_into().expect("four bytes"))
+}
+
+/// An answer to TPM2_Sign (ECDSA, one authorisation) with r and s as hardware may give them.
+fn shortened(answer: &[u8]) -> Vec<u8> {
+    if number_at(answer, 6) != 0 {
+        return answer.to_vec();
+    }
+    let mut parameters = answer[14..18].to_vec(); // scheme and hash
+    let mut at = 18;
+    for _ in 0..2 {
+        let size = usize::from(u16::from_be_bytes([answer[at], answer[at + 1]]));
+        let number = &answer[at + 2..at + 2 + size];
+        let zeros = number.iter().take_while(|byte| **byte == 0).count();
+        parameters.extend(u16::try_from(size - zeros).expect("fits").to_be_bytes());
+        parameters.extend(&number[zeros..]);
+        at += 2 + size;
+    }
+    let size = 14 + parameters.len() + answer.len() - at;
+    let mut short = answer[..2].to_vec();
+    short.extend(u32::try_from(size).expect("fits").to_be_bytes());
+    short.extend(&answer[6..10]);
+    short.extend(u32::try_from(parameters.len()).expect("fits").to_be_bytes());
+    short.extend(parameters);
+    short.extend(&answer[at..]);
+    short
+}

@@ -1,0 +1,59 @@
+//! SoftHSM, another module: what the standard defines must hold for both, which proves the tests.
+
+use super::programs::{self, program};
+use super::raw::Raw;
+use std::fs;
+use std::path::Path;
+use tempfile::TempDir;
+
+pub const PIN: &str = "1234";
+
+/// A SoftHSM with one initialised token in its own folder.
+pub struct SoftHsm {
+    _folder: TempDir,
+}
+
+impl SoftHsm {
+    /// Makes the token, and names it to this process by environment.
+    pub fn enter() -> (SoftHsm, Raw) {
+        let folder = TempDir::new().expect("a temporary folder");
+        let tokens = folder.path().join("tokens");
+        fs::create_dir(&tokens).expect("a folder");
+        let conf = folder.path().join("softhsm2.conf");
+        fs::write(
+            &conf,
+            format!(
+                "directories.tokendir = {}\nlog.level = ERROR\n",
+                tokens.display()
+            ),
+        )
+        .expect("a file");
+        let mut make = program("softhsm2-util");
+        make.env("SOFTHSM2_CONF", &conf).args([
+            "--init-token",
+            "--free",
+            "--label",
+            "soft",
+            "--pin",
+            PIN,
+            "--so-pin",
+            "5678",
+        ]);
+        programs::run(&mut make).ok();
+        // SAFETY: a story has its process to itself, and no thread reads the environment yet.
+        unsafe { std::env::set_var("SOFTHSM2_CONF", &conf) };
+        (SoftHsm { _folder: folder }, Raw::load(library()))
+    }
+}
+
+/// Where the package puts it.
+pub fn library() -> &'static Path {
+    [
+        "/usr/lib/softhsm/libsofthsm2.so",
+        "/usr/lib64/pkcs11/libsofthsm2.so",
+    ]
+    .map(Path::new)
+    .into_iter()
+    .find(|path| path.is_file())
+    .expect("libsofthsm2.so is missing: run scripts/setup test")
+}

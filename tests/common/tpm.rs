@@ -1,0 +1,239 @@
+//! A TPM: swtpm with its own state, on a pair of TCP ports or on a unix socket.
+
+use super::factory::{self, Identity};
+use super::ports::Pair;
+use super::programs::{self, Running};
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+use tempfile::TempDir;
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Where a swtpm listens.
+#[derive(Clone, Debug)]
+pub enum Place {
+    Tcp(Arc<Pair>),
+    Unix(PathBuf),
+}
+
+impl Place {
+    /// Opens a connection for commands.
+    pub fn connect(&self) -> std::io::Result<Box<dyn Stream>> {
+        Ok(match self {
+            Place::Tcp(ports) => {
+                let stream = TcpStream::connect(("127.0.0.1", ports.first))?;
+                stream.set_nodelay(true)?;
+                Box::new(stream)
+            }
+            Place::Unix(path) => Box::new(UnixStream::connect(path)?),
+        })
+    }
+
+    fn tcti(&self) -> String {
+        match self {
+            Place::Tcp(ports) => format!("swtpm:host=127.0.0.1,port={}", ports.first),
+            Place::Unix(path) => format!("swtpm:path={}", path.display()),
+        }
+    }
+
+    fn arguments(&self, server: bool) -> String {
+        match self {
+            Place::Tcp(ports) => format!("type=tcp,port={}", ports.first + u16::from(!server)),
+            Place::Unix(path) if server => format!("type=unixio,path={}", path.display()),
+            Place::Unix(path) => format!("type=unixio,path={}.ctrl", path.display()),
+        }
+    }
+}
+
+/// A connection, of whichever kind.
+pub trait Stream: Read + Write + Send {}
+impl Stream for TcpStream {}
+impl Stream for UnixStream {}
+
+/// A running swtpm that is ready for commands; it ends with this value.
+pub struct Swtpm {
+    folder: TempDir,
+    place: Place,
+    running: Option<Running>,
+}
+
+impl Swtpm {
+    /// A TPM fresh from the chip maker, on TCP ports.
+    pub fn blank() -> Swtpm {
+        let folder = TempDir::new().expect("a temporary folder");
+        fs::create_dir(folder.path().join("state")).expect("a folder for the state");
+        Swtpm::on_ports(folder)
+    }
+
+    /// A TPM as a device leaves the factory with it, and what the factory keeps.
+    pub fn manufactured() -> (Swtpm, Identity) {
+        Swtpm::manufactured_with(&[])
+    }
+
+    /// The same with options for scripts/factory, for instance `["--serial", "4711"]`.
+    pub fn manufactured_with(options: &[&str]) -> (Swtpm, Identity) {
+        let folder = TempDir::new().expect("a temporary folder");
+        let identity = factory::manufacture(options, &folder.path().join("state"));
+        (Swtpm::on_ports(folder), identity)
+    }
+
+    /// The same on a unix socket, which only our own link speaks on every system.
+    pub fn manufactured_on_unix_socket() -> (Swtpm, Identity) {
+        let folder = TempDir::new().expect("a temporary folder");
+        let identity = factory::manufacture(&[], &folder.path().join("state"));
+        let place = Place::Unix(folder.path().join("socket"));
+        let mut tpm = Swtpm {
+            folder,
+            place,
+            running: None,
+        };
+        assert!(tpm.start(), "swtpm: {}", tpm.log());
+        (tpm, identity)
+    }
+
+    fn on_ports(folder: TempDir) -> Swtpm {
+        let mut tpm = Swtpm {
+            folder,
+            place: Place::Tcp(Arc::new(Pair::claim())),
+            running: None,
+        };
+        for _ in 0..5 {
+            if tpm.start() {
+                return tpm;
+            }
+            tpm.place = Place::Tcp(Arc::new(Pair::claim())); // a stranger was faster
+        }
+        panic!("swtpm did not start:\n{}", tpm.log());
+    }
+
+    /// Starts swtpm on our place; false if it ended at once. It starts the TPM itself, so no
+    /// TPM2_Startup is needed.
+    fn start(&mut self) -> bool {
+        let log = File::create(self.folder.path().join("log")).expect("a log file");
+        let mut command = programs::program("swtpm");
+        command
+            .args([
+                "socket",
+                "--tpm2",
+                "--flags",
+                "startup-clear,not-need-init",
+                "--tpmstate",
+            ])
+            .arg(format!("dir={}", self.state().display()))
+            .args(["--server", &self.place.arguments(true)])
+            .args(["--ctrl", &self.place.arguments(false)])
+            .stdout(log.try_clone().expect("dup"))
+            .stderr(log)
+            .stdin(Stdio::null());
+        let mut running = Running::start("swtpm", &mut command);
+        let answered = programs::poll(PATIENCE, || {
+            if !running.is_running() {
+                return Some(false);
+            }
+            self.place.connect().is_ok().then_some(true)
+        });
+        self.running = Some(running);
+        // A connection that another program took says nothing: ask whether ours still runs.
+        answered == Some(true) && self.running.as_mut().is_some_and(Running::is_running)
+    }
+
+    /// The state's folder.
+    pub fn state(&self) -> PathBuf {
+        self.folder.path().join("state")
+    }
+
+    /// What swtpm wrote.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// The TCTI that reaches it, for us and for libtss2.
+    pub fn tcti(&self) -> String {
+        self.place.tcti()
+    }
+
+    /// The port of the control channel, which libtss2 opens too.
+    pub fn control_port(&self) -> u16 {
+        match &self.place {
+            Place::Tcp(ports) => ports.first + 1,
+            Place::Unix(path) => panic!("{} has no ports", path.display()),
+        }
+    }
+
+    pub fn id(&self) -> u32 {
+        self.running.as_ref().expect("swtpm runs").id()
+    }
+
+    /// The power goes, without a word to the TPM. The TPM itself counts that as a failed
+    /// authorisation if a key that is not noDA has been used since it was started.
+    pub fn kill(&mut self) {
+        if let Some(mut running) = self.running.take() {
+            running.kill();
+        }
+    }
+
+    /// An orderly end: TPM2_Shutdown, then the power goes.
+    pub fn shut_down(&mut self) {
+        let mut stream = self.place.connect().expect("swtpm answers");
+        stream
+            .write_all(&[0x80, 1, 0, 0, 0, 12, 0, 0, 1, 0x45, 0, 0])
+            .expect("written");
+        let mut answer = [0; 10];
+        stream.read_exact(&mut answer).expect("an answer");
+        assert_eq!(answer[6..], [0; 4], "TPM2_Shutdown");
+        self.kill();
+    }
+
+    /// The power comes back: same place, same state.
+    pub fn restart(&mut self) {
+        assert!(self.running.is_none(), "kill it first");
+        assert!(self.start(), "swtpm did not start again:\n{}", self.log());
+    }
+
+    /// A tpm2-tools command for this TPM.
+    pub fn tool(&self, name: &str) -> std::process::Command {
+        tool(name, &self.tcti())
+    }
+
+    /// The lockout counter: failed authorisations as the TPM counts them.
+    pub fn lockout_counter(&self) -> u32 {
+        let all = programs::run(self.tool("tpm2_getcap").arg("properties-variable"))
+            .ok()
+            .text();
+        let line = all
+            .lines()
+            .find(|line| line.contains("TPM2_PT_LOCKOUT_COUNTER"));
+        let (_, value) = line
+            .and_then(|line| line.split_once("0x"))
+            .expect("a counter");
+        u32::from_str_radix(value.trim(), 16).expect("a number")
+    }
+}
+
+/// The tpm2-tools command `name` for the TPM behind `tcti`.
+pub fn tool(name: &str, tcti: &str) -> std::process::Command {
+    let mut command = programs::program(name);
+    command.env("TPM2TOOLS_TCTI", tcti);
+    command
+}
+
+/// Copies the files of a TPM's state.
+pub fn copy_state(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("a folder for the state");
+    for entry in fs::read_dir(from).expect("a state") {
+        let entry = entry.expect("an entry");
+        if entry.file_name() != ".lock" {
+            fs::copy(entry.path(), to.join(entry.file_name())).expect("a copy");
+        }
+    }
+}

@@ -1,6 +1,7 @@
 //! X.509 certificates as factories leave them (RFC 5280; IEEE 802.1AR, section 8).
 
 use crate::key::{Curve, KeyId, PublicKey};
+use log::warn;
 use sha1::{Digest, Sha1};
 use x509_cert::certificate::{CertificateInner, Raw};
 use x509_cert::der::asn1::ObjectIdentifier;
@@ -11,6 +12,7 @@ const EC_PUBLIC_KEY: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10
 const RSA_ENCRYPTION: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
 const BASIC_CONSTRAINTS: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.19");
 const PEM_BEGIN: &[u8] = b"-----BEGIN CERTIFICATE-----";
+const PEM_END: &[u8] = b"-----END CERTIFICATE-----";
 
 /// A certificate with its bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,57 +37,44 @@ pub struct NoCertificate(String);
 impl Certificate {
     /// All certificates in `bytes`: DER, one after the other, or PEM with any text around.
     ///
-    /// What follows the last DER certificate is taken for padding.
+    /// What follows the last DER certificate is taken for padding, and a damaged PEM block is
+    /// passed over; the log says so.
     ///
     /// # Errors
     ///
-    /// The bytes do not begin with a certificate, or a later one is damaged.
+    /// There is no sound certificate.
     pub fn parse_all(bytes: &[u8]) -> Result<Vec<Self>, NoCertificate> {
-        match bytes
-            .windows(PEM_BEGIN.len())
-            .position(|window| window == PEM_BEGIN)
-        {
-            Some(start) => Self::parse_pem(&bytes[start..]),
-            None => Self::parse_der(bytes),
-        }
-    }
-
-    fn parse_pem(text: &[u8]) -> Result<Vec<Self>, NoCertificate> {
+        let parts: Vec<_> = match position(bytes, PEM_BEGIN) {
+            Some(_) => pem_blocks(bytes).map(Self::from_pem).collect(),
+            None => der_elements(bytes).map(|der| der.and_then(Self::from_der)).collect(),
+        };
         let mut found = Vec::new();
-        let mut rest = text;
-        while let Some(start) = rest.windows(PEM_BEGIN.len()).position(|w| w == PEM_BEGIN) {
-            let block = &rest[start..];
-            let next = block[1..]
-                .windows(PEM_BEGIN.len())
-                .position(|w| w == PEM_BEGIN);
-            let end = next.map_or(block.len(), |next| next + 1);
-            let (label, der) = x509_cert::der::pem::decode_vec(pem_block(&block[..end]))
-                .map_err(|error| NoCertificate(format!("PEM: {error}")))?;
-            debug_assert_eq!(label, "CERTIFICATE");
-            found.push(Self::from_der(der)?);
-            rest = &block[end..];
+        let mut fault = None;
+        for part in parts {
+            match part {
+                Ok(certificate) => found.push(certificate),
+                Err(why) => fault = Some(why),
+            }
         }
-        Ok(found)
+        match (found.is_empty(), fault) {
+            (true, fault) => Err(fault.unwrap_or_else(|| NoCertificate("empty".into()))),
+            (false, Some(why)) => {
+                warn!("beside the certificate of {}: {why}", found[0].subject());
+                Ok(found)
+            }
+            (false, None) => Ok(found),
+        }
     }
 
-    fn parse_der(bytes: &[u8]) -> Result<Vec<Self>, NoCertificate> {
-        const SEQUENCE: u8 = 0x30;
-        let mut found = Vec::new();
-        let mut rest = bytes;
-        while found.is_empty() || rest.first() == Some(&SEQUENCE) {
-            let length = der_length(rest)?;
-            let der = rest.get(..length).ok_or_else(|| {
-                NoCertificate(format!("cut: {} of {length} bytes are there", rest.len()))
-            })?;
-            found.push(Self::from_der(der.to_vec())?);
-            rest = &rest[length..];
-        }
-        Ok(found)
+    fn from_pem(block: &[u8]) -> Result<Self, NoCertificate> {
+        let decoded = x509_cert::der::pem::decode_vec(block);
+        let (_, der) = decoded.map_err(|error| NoCertificate(format!("PEM: {error}")))?;
+        Self::from_der(&der)
     }
 
-    fn from_der(der: Vec<u8>) -> Result<Self, NoCertificate> {
-        match CertificateInner::<Raw>::from_der(&der) {
-            Ok(parsed) => Ok(Self { der, parsed }),
+    fn from_der(der: &[u8]) -> Result<Self, NoCertificate> {
+        match CertificateInner::<Raw>::from_der(der) {
+            Ok(parsed) => Ok(Self { der: der.to_vec(), parsed }),
             Err(error) => Err(NoCertificate(format!("no X.509 certificate: {error}"))),
         }
     }
@@ -125,10 +114,14 @@ impl Certificate {
         encoded(self.parsed.tbs_certificate().subject_public_key_info())
     }
 
-    /// The identifier of the certified key.
+    /// The identifier of the certified key; of its uncompressed form, should the certificate hold
+    /// a compressed point.
     pub fn key_id(&self) -> KeyId {
         let info = self.parsed.tbs_certificate().subject_public_key_info();
-        KeyId::of(info.subject_public_key.raw_bytes())
+        match self.public_key() {
+            Some(key) => key.id(),
+            None => KeyId::of(info.subject_public_key.raw_bytes()),
+        }
     }
 
     /// The certified key, if it is of a kind that this project signs with.
@@ -148,7 +141,8 @@ impl Certificate {
         }
     }
 
-    /// Whether it says CA:TRUE.
+    /// Whether it says CA:TRUE, or says it in a way that cannot be read: then it is at least no
+    /// identity.
     pub fn is_authority(&self) -> bool {
         self.parsed
             .tbs_certificate()
@@ -156,8 +150,10 @@ impl Certificate {
             .into_iter()
             .flatten()
             .find(|extension| extension.extn_id == BASIC_CONSTRAINTS)
-            .and_then(|found| BasicConstraints::from_der(found.extn_value.as_bytes()).ok())
-            .is_some_and(|constraints| constraints.ca)
+            .is_some_and(|found| {
+                BasicConstraints::from_der(found.extn_value.as_bytes())
+                    .map_or(true, |constraints| constraints.ca)
+            })
     }
 
     /// First and last day of validity; 9999-12-31 means "no end" (RFC 5280, section 4.1.2.5).
@@ -170,13 +166,38 @@ impl Certificate {
     }
 }
 
-/// From the first BEGIN to the end of its END line: what a strict PEM decoder takes.
-fn pem_block(text: &[u8]) -> &[u8] {
-    const PEM_END: &[u8] = b"-----END CERTIFICATE-----";
-    let end = text
-        .windows(PEM_END.len())
-        .position(|window| window == PEM_END);
-    &text[..end.map_or(text.len(), |end| end + PEM_END.len())]
+fn position(text: &[u8], mark: &[u8]) -> Option<usize> {
+    text.windows(mark.len()).position(|window| window == mark)
+}
+
+/// The PEM blocks in a text, each from BEGIN to END as a strict decoder takes it.
+fn pem_blocks(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        let block = &rest[position(rest, PEM_BEGIN)?..];
+        let next = position(&block[1..], PEM_BEGIN).map_or(block.len(), |next| next + 1);
+        let end = position(&block[..next], PEM_END).map_or(next, |end| end + PEM_END.len());
+        rest = &block[next..];
+        Some(&block[..end])
+    })
+}
+
+/// The SEQUENCEs at the head of `bytes`, one after the other, until something else or a fault.
+fn der_elements(bytes: &[u8]) -> impl Iterator<Item = Result<&[u8], NoCertificate>> {
+    const SEQUENCE: u8 = 0x30;
+    let mut rest = Some(bytes);
+    std::iter::from_fn(move || {
+        let here = rest.take().filter(|here| here.first() == Some(&SEQUENCE))?;
+        let element = der_length(here).and_then(|length| {
+            here.split_at_checked(length).ok_or_else(|| {
+                NoCertificate(format!("cut: {} of {length} bytes are there", here.len()))
+            })
+        });
+        Some(element.map(|(element, after)| {
+            rest = Some(after);
+            element
+        }))
+    })
 }
 
 /// The length of the element at the head of `bytes`, header included.
@@ -261,6 +282,16 @@ mod tests {
         for padding in [0x00, 0xFF] {
             assert_eq!(parse(&[leaf.der(), &[padding; 100]].concat()), both[..1]);
         }
+    }
+
+    #[test]
+    fn what_is_broken_behind_a_sound_certificate_costs_only_itself() {
+        let leaf = one(LEAF);
+        let stale = [leaf.der(), &leaf.der()[..20]].concat();
+        assert_eq!(Certificate::parse_all(&stale).unwrap(), [leaf.clone()]);
+        let broken = &LEAF[..LEAF.len() / 2];
+        let mixed = [LEAF, broken, b"\n", CA].concat();
+        assert_eq!(Certificate::parse_all(&mixed).unwrap(), [leaf, one(CA)]);
     }
 
     #[test]

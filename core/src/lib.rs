@@ -4,6 +4,7 @@
 
 pub mod certificate;
 pub mod config;
+mod file;
 pub mod key;
 pub mod store;
 pub mod tpm;

@@ -8,6 +8,9 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+/// More bytes than any sane configuration has.
+const LARGEST: u64 = 1 << 20;
+
 /// A file as written: each setting may be missing.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -73,9 +76,17 @@ impl FromStr for Level {
     }
 }
 
+/// The `[log]` table of a file whose other settings are at fault, as far as it can be made out:
+/// the fault is to be said where the administrator listens.
+pub(super) fn log_table(file: &Path) -> Option<WrittenLog> {
+    let text = text_of(file).ok()?;
+    let mut all: toml::Table = text.parse().ok()?;
+    all.remove("log")?.try_into().ok()
+}
+
 /// The file with its drop-ins over it. A file that is not `required` may be missing.
 pub(super) fn read(file: &Path, required: bool, folder: &Path) -> Result<Written, ConfigError> {
-    let mut written = match std::fs::read_to_string(file) {
+    let mut written = match text_of(file) {
         Ok(text) => parse(file, &text)?,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound && !required => {
             Written::default()
@@ -83,11 +94,17 @@ pub(super) fn read(file: &Path, required: bool, folder: &Path) -> Result<Written
         Err(error) => return Err(ConfigError::file(file, error)),
     };
     for drop_in in drop_ins(folder)? {
-        let text = std::fs::read_to_string(&drop_in)
+        let text = text_of(&drop_in)
             .map_err(|error| ConfigError::file(&drop_in, error))?;
         written.overlay(parse(&drop_in, &text)?);
     }
     Ok(written)
+}
+
+fn text_of(path: &Path) -> std::io::Result<String> {
+    let content = crate::file::read(path, LARGEST)?;
+    let no_text = |_| std::io::Error::new(std::io::ErrorKind::InvalidData, "not UTF-8");
+    String::from_utf8(content).map_err(no_text)
 }
 
 fn drop_ins(folder: &Path) -> Result<Vec<PathBuf>, ConfigError> {

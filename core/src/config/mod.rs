@@ -117,10 +117,15 @@ pub fn load(variable: Variable) -> Loaded {
     let file = file(variable);
     let required = variable("DEVID_PKCS11_CONFIG").is_some();
     let written = file::read(&file, required, &beside(&file, "config.d"));
-    let log = log_settings(
-        variable,
-        written.as_ref().ok().and_then(|file| file.log.as_ref()),
-    );
+    let rescued;
+    let log_table = match &written {
+        Ok(written) => written.log.as_ref(),
+        Err(_) => {
+            rescued = file::log_table(&file);
+            rescued.as_ref()
+        }
+    };
+    let log = log_settings(variable, log_table);
     let config = written.and_then(|file| settings(file, variable));
     match (log, config) {
         (Ok(Some(log)), config) => Loaded { log, config },
@@ -380,6 +385,14 @@ mod tests {
         );
         let quiet = folder.load(&[("DEVID_PKCS11_LOG", "off")]);
         assert_eq!(quiet.log.level, LevelFilter::Off);
+    }
+
+    #[test]
+    fn a_fault_elsewhere_leaves_the_log_its_settings() {
+        let text = "tcit = 1\n[log]\nlevel = \"debug\"\ntarget = \"file:/x\"\n";
+        let loaded = Folder::new(&[("config.toml", text)]).load(&[]);
+        assert!(loaded.config.is_err());
+        assert_eq!(loaded.log.target, LogTarget::File("/x".into()));
     }
 
     #[test]

@@ -187,17 +187,21 @@ fn verify_pss(key: &PublicKey, hash: Hash, digest: &[u8], signature: &[u8]) -> b
     .is_ok()
 }
 
-/// A digest as `hash` bytes that ECDSA reads as the same number (FIPS 186-5, section 6.4.1).
+/// A digest as `hash` bytes that ECDSA reads as the same number: it takes the left `order` bytes of
+/// what it is given, and all of something shorter (FIPS 186-5, section 6.4.1).
 ///
-/// A shorter one gets zeros in front. A longer one is cut to its left bytes, which is what ECDSA
-/// does with it as long as no bits of the curve's order are lost.
+/// Where the hash is at least as wide as the order, the number goes to the left, with zeros after
+/// it; else to the right, with zeros before it, and a digest that has no room is refused.
 fn fit(digest: &[u8], hash: usize, order: usize) -> Option<Vec<u8>> {
-    match digest.len() {
-        0 => None,
-        length if length <= hash => pad_left(digest, hash),
-        _ if hash >= order => Some(digest[..hash].to_vec()),
-        _ => None,
+    if digest.is_empty() {
+        return None;
     }
+    if hash < order {
+        return (digest.len() <= hash).then(|| pad_left(digest, hash))?;
+    }
+    let mut fitted = pad_left(&digest[..digest.len().min(order)], order)?;
+    fitted.resize(hash, 0);
+    Some(fitted)
 }
 
 #[cfg(test)]
@@ -210,9 +214,13 @@ mod tests {
         assert_eq!(fit(&[], 32, 32), None);
         assert_eq!(fit(&[9], 4, 4), Some(vec![0, 0, 0, 9]));
         assert_eq!(fit(&[1, 2, 3, 4, 5], 4, 4), Some(vec![1, 2, 3, 4]));
-        // A hash narrower than the order: cutting would lose bits that ECDSA uses.
+        // A hash wider than the order: only its left bytes count.
+        assert_eq!(fit(&[9], 6, 4), Some(vec![0, 0, 0, 9, 0, 0]));
+        assert_eq!(fit(&[1, 2, 3, 4, 5], 6, 4), Some(vec![1, 2, 3, 4, 0, 0]));
+        // A hash narrower than the order: cutting would lose bits that count.
         assert_eq!(fit(&[1, 2, 3, 4, 5], 4, 6), None);
-        assert_eq!(fit(&[1, 2, 3, 4], 4, 6), Some(vec![1, 2, 3, 4]));
+        assert_eq!(fit(&[0, 0, 3, 4, 5], 4, 6), None);
+        assert_eq!(fit(&[1, 2, 3], 4, 6), Some(vec![0, 1, 2, 3]));
     }
 
     #[test]

@@ -100,6 +100,7 @@ pub struct NvPublic {
 
 impl NvPublic {
     const AUTHREAD: u32 = 1 << 18;
+    const NO_DA: u32 = 1 << 25;
     const WRITTEN: u32 = 1 << 29;
     const READLOCKED: u32 = 1 << 28;
 
@@ -107,6 +108,11 @@ impl NvPublic {
     pub fn readable_by_own_auth(&self) -> bool {
         let needed = Self::AUTHREAD | Self::WRITTEN;
         self.attributes & needed == needed && self.attributes & Self::READLOCKED == 0
+    }
+
+    /// Whether a wrong authorisation value counts towards the lockout of the whole TPM.
+    pub fn counts_wrong_auth(&self) -> bool {
+        self.attributes & Self::NO_DA == 0
     }
 }
 
@@ -173,8 +179,8 @@ pub enum TpmError {
     Response(ResponseCode),
     /// A persistent handle now holds another key than the one that was found there.
     KeyReplaced(u32),
-    /// The key wants an authorisation value that we do not have; not asked again, as each try
-    /// counts towards the lockout of the whole TPM.
+    /// The key or NV index wants an authorisation value that we do not have; not asked again, as
+    /// each try may count towards the lockout of the whole TPM.
     NeedsAuth(u32),
     /// The link has no such ability.
     Unsupported(String),
@@ -216,8 +222,8 @@ impl fmt::Display for TpmError {
             }
             Self::NeedsAuth(handle) => write!(
                 f,
-                "key 0x{handle:08X} has an authorisation value; it is not tried again, \
-                 because each wrong try counts towards the TPM's lockout"
+                "0x{handle:08X} has an authorisation value; it is not tried again, because each \
+                 wrong try counts towards the TPM's lockout"
             ),
             Self::Unsupported(what) => write!(f, "{what}"),
         }

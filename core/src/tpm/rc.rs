@@ -33,6 +33,13 @@ impl ResponseCode {
         matches!(self.base(), Self::AUTH_FAIL | Self::BAD_AUTH)
     }
 
+    /// Says for good that what was asked for is not to be had, rather than that something failed:
+    /// no such handle, nothing written there, or not for us.
+    pub fn is_definite(self) -> bool {
+        self.is_wrong_auth()
+            || matches!(self.base(), 0x08B | 0x124 | 0x12F | 0x148 | 0x149 | 0x14A)
+    }
+
     /// A format-one code without the number of the handle, session or parameter it is about;
     /// other codes unchanged.
     fn base(self) -> u32 {
@@ -106,6 +113,16 @@ mod tests {
         }
         for code in [0x101, 0x921, 0x98E, 0x902, 0x909] {
             assert!(!ResponseCode(code).asks_for_resend(), "{code:x}");
+        }
+    }
+
+    #[test]
+    fn a_failure_is_not_an_answer() {
+        for code in [0x18B, 0x14A, 0x149, 0x148, 0x98E, 0x12F] {
+            assert!(ResponseCode(code).is_definite(), "{code:x}");
+        }
+        for code in [0x101, 0x922, 0x921, 0x902, 0x910, 0x100] {
+            assert!(!ResponseCode(code).is_definite(), "{code:x}");
         }
     }
 

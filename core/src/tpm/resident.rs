@@ -6,7 +6,8 @@ use log::{debug, warn};
 use once_cell::sync::OnceCell;
 use parking_lot::Mutex;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::collections::HashSet;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -27,6 +28,8 @@ pub struct Tpm {
     link: Mutex<Option<Box<dyn Link>>>,
     /// Counts transport faults. What was known of handles before a fault is in doubt after it.
     faults: AtomicU64,
+    /// What answered "wrong authorisation" to the empty value: names of keys, numbers of indices.
+    refusing: Mutex<HashSet<Vec<u8>>>,
     nv_chunk: OnceCell<u16>,
     hashes: OnceCell<Vec<Hash>>,
 }
@@ -38,7 +41,6 @@ pub struct ResidentKey {
     name: Vec<u8>,
     /// The count of faults at which the name was last seen behind the handle.
     seen_at: AtomicU64,
-    wants_auth: AtomicBool,
 }
 
 impl Tpm {
@@ -51,6 +53,7 @@ impl Tpm {
             limit,
             link: Mutex::new(None),
             faults: AtomicU64::new(0),
+            refusing: Mutex::default(),
             nv_chunk: OnceCell::new(),
             hashes: OnceCell::new(),
         }
@@ -64,7 +67,13 @@ impl Tpm {
         if let Some(link) = self.link.try_lock().and_then(|mut link| link.take()) {
             link.abandon();
         }
-        Self::new(self.tcti.clone(), self.limit)
+        let refusing = self.refusing.try_lock().map(|refusing| refusing.clone());
+        Self {
+            // What was in doubt for the parent stays so, and what was not is so now.
+            faults: AtomicU64::new(self.faults() + 1),
+            refusing: Mutex::new(refusing.unwrap_or_default()),
+            ..Self::new(self.tcti.clone(), self.limit)
+        }
     }
 
     /// Where the TPM is.
@@ -90,7 +99,6 @@ impl Tpm {
             handle,
             name,
             seen_at: AtomicU64::new(seen_at),
-            wants_auth: AtomicBool::new(false),
         };
         Ok((area, key))
     }
@@ -103,6 +111,10 @@ impl Tpm {
     /// `size` bytes of an NV index that its own empty authorisation value opens, read in as many
     /// pieces as the TPM demands.
     pub fn nv_read(&self, index: u32, size: u16) -> Result<Vec<u8>, TpmError> {
+        self.unless_refusing(&index.to_be_bytes(), index, || self.nv_pieces(index, size))
+    }
+
+    fn nv_pieces(&self, index: u32, size: u16) -> Result<Vec<u8>, TpmError> {
         let chunk = match size {
             ..=NV_CHUNK_UNASKED => NV_CHUNK_UNASKED,
             _ => self.nv_chunk()?,
@@ -176,10 +188,7 @@ impl Tpm {
         scheme: Scheme,
         digest: &[u8],
     ) -> Result<Signature, TpmError> {
-        if key.wants_auth.load(Ordering::Acquire) {
-            return Err(TpmError::NeedsAuth(key.handle));
-        }
-        let result = self.exchange("Sign", |link| {
+        let signature = || self.exchange("Sign", |link| {
             let faults = self.faults();
             if key.seen_at.load(Ordering::Acquire) != faults {
                 let (_, name) = link.read_public(key.handle)?;
@@ -190,17 +199,33 @@ impl Tpm {
             }
             link.sign(key.handle, scheme, digest)
         });
-        match result {
-            Err(TpmError::Response(code)) if code.is_wrong_auth() => {
-                key.wants_auth.store(true, Ordering::Release);
-                Err(TpmError::NeedsAuth(key.handle))
-            }
-            Err(TpmError::Response(code)) if code.is_lockout() => {
-                self.tell_lockout();
-                Err(TpmError::Response(code))
+        let result = self.unless_refusing(&key.name, key.handle, signature);
+        if let Err(TpmError::Response(code)) = result
+            && code.is_lockout()
+        {
+            self.tell_lockout();
+        }
+        result
+    }
+
+    /// Sends nothing for what refused the empty authorisation value before: another try could
+    /// count towards lockout.
+    fn unless_refusing<R>(
+        &self,
+        id: &[u8],
+        handle: u32,
+        commands: impl FnOnce() -> Result<R, TpmError>,
+    ) -> Result<R, TpmError> {
+        if self.refusing.lock().contains(id) {
+            return Err(TpmError::NeedsAuth(handle));
+        }
+        commands().map_err(|error| match error {
+            TpmError::Response(code) if code.is_wrong_auth() => {
+                self.refusing.lock().insert(id.to_vec());
+                TpmError::NeedsAuth(handle)
             }
             other => other,
-        }
+        })
     }
 
     fn tell_lockout(&self) {

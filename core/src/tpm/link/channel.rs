@@ -8,10 +8,16 @@ use crate::tpm::tcti::Socket;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::Timespec;
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags, recv, send};
+use rustix::io::fcntl_dupfd_cloexec;
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, Shutdown, SocketAddrUnix, SocketFlags, SocketType,
+    connect, recv, send, shutdown, socket_with,
+};
 use std::net::{TcpStream, ToSocketAddrs};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::net::UnixStream;
+use std::io::ErrorKind;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// What surrounds a command on the socket.
@@ -55,7 +61,10 @@ impl Channel {
                         Ok(stream) => {
                             // Best effort: without it a command may wait for an acknowledgement.
                             let _ = stream.set_nodelay(true);
-                            return Ok(stream.into());
+                            return above_standard_streams(stream.into());
+                        }
+                        Err(error) if error.kind() == ErrorKind::TimedOut => {
+                            return Err(Fault::Timeout);
                         }
                         Err(error) => refused = Some(error),
                     }
@@ -64,16 +73,47 @@ impl Channel {
                     refused.unwrap_or_else(|| Errno::HOSTUNREACH.into()),
                 ))
             }
-            Socket::Unix(path) => Ok(UnixStream::connect(path).map_err(unreachable)?.into()),
+            Socket::Unix(path) => connect_unix(path, deadline)?.map_err(|errno| {
+                unreachable(errno.into())
+            }),
         }
+    }
+}
+
+/// Connects to a Unix socket; a listener with a full backlog is waited for until the deadline.
+fn connect_unix(path: &Path, deadline: Instant) -> Result<Result<OwnedFd, Errno>, Fault> {
+    const PAUSE: Duration = Duration::from_millis(2);
+    let address = match SocketAddrUnix::new(path) {
+        Ok(address) => address,
+        Err(errno) => return Ok(Err(errno)),
+    };
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = match socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None) {
+        Ok(socket) => above_standard_streams(socket)?,
+        Err(errno) => return Ok(Err(errno)),
+    };
+    loop {
+        match connect(&socket, &address) {
+            Ok(()) => return Ok(Ok(socket)),
+            Err(Errno::AGAIN | Errno::INTR) => thread::sleep(PAUSE.min(remaining(deadline)?)),
+            Err(errno) => return Ok(Err(errno)),
+        }
+    }
+}
+
+/// The same descriptor with a number above 2. A host that closed its standard streams would else
+/// read from and write to the TPM when it means them.
+pub(super) fn above_standard_streams(fd: OwnedFd) -> Result<OwnedFd, Fault> {
+    match fd.as_raw_fd() {
+        0..=2 => fcntl_dupfd_cloexec(&fd, 3).map_err(|errno| Fault::broken("opening", errno)),
+        _ => Ok(fd),
     }
 }
 
 impl Transport for Channel {
     fn transact(&mut self, command: &[u8], deadline: Instant) -> Result<Vec<u8>, Fault> {
-        let socket = self.connect(deadline)?;
         let stream = Stream {
-            socket: socket.as_fd(),
+            socket: self.connect(deadline)?,
             deadline,
         };
         match self.framing {
@@ -109,17 +149,25 @@ impl Transport for Channel {
 }
 
 /// One connection with a deadline.
-struct Stream<'a> {
-    socket: BorrowedFd<'a>,
+struct Stream {
+    socket: OwnedFd,
     deadline: Instant,
 }
 
-impl Stream<'_> {
+impl Drop for Stream {
+    /// A process that another thread forked meanwhile holds the connection too: closing alone would
+    /// leave it open, and the TPM waiting on it.
+    fn drop(&mut self) {
+        let _ = shutdown(&self.socket, Shutdown::Both);
+    }
+}
+
+impl Stream {
     fn send(&self, mut bytes: &[u8]) -> Result<(), Fault> {
         while !bytes.is_empty() {
-            wait(self.socket, PollFlags::OUT, self.deadline)?;
+            wait(self.socket.as_fd(), PollFlags::OUT, self.deadline)?;
             match send(
-                self.socket,
+                &self.socket,
                 bytes,
                 SendFlags::NOSIGNAL | SendFlags::DONTWAIT,
             ) {
@@ -135,8 +183,8 @@ impl Stream<'_> {
         let mut bytes = vec![0; count];
         let mut filled = 0;
         while filled < count {
-            wait(self.socket, PollFlags::IN, self.deadline)?;
-            match recv(self.socket, &mut bytes[filled..], RecvFlags::DONTWAIT) {
+            wait(self.socket.as_fd(), PollFlags::IN, self.deadline)?;
+            match recv(&self.socket, &mut bytes[filled..], RecvFlags::DONTWAIT) {
                 Ok((0, _)) => return Err(Fault::Broken("the TPM closed the connection".into())),
                 Ok((got, _)) => filled += got,
                 Err(Errno::INTR | Errno::AGAIN) => {}

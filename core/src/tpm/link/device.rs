@@ -4,7 +4,7 @@
 //! One write is one command, one read its response. The device is opened once and kept: with the
 //! resource manager each opening is a space of its own, which costs commands to make.
 
-use super::channel::{frame_size, wait};
+use super::channel::{above_standard_streams, frame_size, wait};
 use super::wire::{FRAME_MAX, Fault, HEADER, Transport};
 use rustix::event::PollFlags;
 use rustix::fs::{Mode, OFlags, fstat, open};
@@ -20,13 +20,50 @@ pub(super) struct Device {
     open: Option<Open>,
 }
 
+/// An open device.
 struct Open {
-    fd: OwnedFd,
-    /// What the descriptor was opened on, since a host may close descriptors that are not its own
-    /// (`closefrom`) and the number then names another file.
-    device: u64,
+    /// `None` only once dropped.
+    fd: Option<OwnedFd>,
+    file: FileId,
     /// A command timed out, and its response was not read yet.
     answer_owed: bool,
+}
+
+/// What a descriptor was opened on. A host may close descriptors that are not its own
+/// (`closefrom`), and the number then names another file.
+#[derive(PartialEq, Eq)]
+struct FileId {
+    file_system: u64,
+    inode: u64,
+    device: u64,
+}
+
+impl FileId {
+    fn of(fd: &OwnedFd) -> Result<Self, Errno> {
+        let stat = fstat(fd)?;
+        Ok(Self { file_system: stat.st_dev, inode: stat.st_ino, device: stat.st_rdev })
+    }
+}
+
+impl Open {
+    fn new(fd: OwnedFd) -> Result<Self, Errno> {
+        Ok(Self { file: FileId::of(&fd)?, fd: Some(fd), answer_owed: false })
+    }
+
+    /// The descriptor, as long as its number still names what was opened.
+    fn fd(&self) -> Option<&OwnedFd> {
+        let own = |fd: &&OwnedFd| FileId::of(fd).is_ok_and(|file| file == self.file);
+        self.fd.as_ref().filter(own)
+    }
+}
+
+impl Drop for Open {
+    /// Closing a number that is not ours any more would close somebody's file.
+    fn drop(&mut self) {
+        if self.fd().is_none() {
+            mem::forget(self.fd.take());
+        }
+    }
 }
 
 impl Device {
@@ -35,12 +72,8 @@ impl Device {
     }
 
     fn opened(&mut self) -> Result<&mut Open, Fault> {
-        if let Some(open) = self.open.take() {
-            match fstat(&open.fd) {
-                Ok(stat) if stat.st_rdev == open.device => self.open = Some(open),
-                // The number is not ours any more; closing it would close somebody's file.
-                _ => mem::forget(open),
-            }
+        if self.open.as_ref().is_some_and(|open| open.fd().is_none()) {
+            self.open = None;
         }
         let path = &self.path;
         match &mut self.open {
@@ -59,68 +92,72 @@ impl Device {
                         other => format!("{path}: {other}"),
                     })
                 })?;
-                let stat = fstat(&fd)
+                let opened = above_standard_streams(fd)?;
+                let opened = Open::new(opened)
                     .map_err(|errno| Fault::Unreachable(format!("{}: {errno}", path.display())))?;
-                Ok(none.insert(Open {
-                    fd,
-                    device: stat.st_rdev,
-                    answer_owed: false,
-                }))
+                Ok(none.insert(opened))
             }
         }
     }
 }
 
-impl Open {
-    fn transact(&mut self, command: &[u8], deadline: Instant) -> Result<Vec<u8>, Fault> {
-        if self.answer_owed {
-            self.response(deadline)?;
-            self.answer_owed = false;
-        }
-        loop {
-            wait(self.fd.as_fd(), PollFlags::OUT, deadline)?;
-            match write(&self.fd, command) {
-                Ok(sent) if sent == command.len() => break,
-                Ok(sent) => {
-                    return Err(Fault::Broken(format!(
-                        "{sent} of {} bytes sent",
-                        command.len()
-                    )));
-                }
-                Err(Errno::INTR | Errno::AGAIN) => {}
-                Err(errno) => return Err(Fault::broken("sending", errno)),
-            }
-        }
-        self.answer_owed = true;
-        let response = self.response(deadline)?;
-        self.answer_owed = false;
-        Ok(response)
+/// One command over an open device.
+fn transact(
+    fd: &OwnedFd,
+    answer_owed: &mut bool,
+    command: &[u8],
+    deadline: Instant,
+) -> Result<Vec<u8>, Fault> {
+    if *answer_owed {
+        response(fd, deadline)?;
+        *answer_owed = false;
     }
+    loop {
+        wait(fd.as_fd(), PollFlags::OUT, deadline)?;
+        match write(fd, command) {
+            Ok(sent) if sent == command.len() => break,
+            Ok(sent) => {
+                return Err(Fault::Broken(format!("{sent} of {} bytes sent", command.len())));
+            }
+            Err(Errno::INTR | Errno::AGAIN) => {}
+            Err(errno) => return Err(Fault::broken("sending", errno)),
+        }
+    }
+    *answer_owed = true;
+    let response = response(fd, deadline)?;
+    *answer_owed = false;
+    Ok(response)
+}
 
-    fn response(&self, deadline: Instant) -> Result<Vec<u8>, Fault> {
-        let mut frame = vec![0; FRAME_MAX];
-        let mut filled = 0;
-        loop {
-            wait(self.fd.as_fd(), PollFlags::IN, deadline)?;
-            match read(&self.fd, &mut frame[filled..]) {
-                Ok(0) => return Err(Fault::Broken("the device gave an empty answer".into())),
-                Ok(got) => filled += got,
-                Err(Errno::INTR | Errno::AGAIN) => continue,
-                Err(errno) => return Err(Fault::broken("receiving", errno)),
-            }
-            if filled >= HEADER && filled >= frame_size(&frame)? {
-                frame.truncate(filled);
-                return Ok(frame);
-            }
+fn response(fd: &OwnedFd, deadline: Instant) -> Result<Vec<u8>, Fault> {
+    let mut frame = vec![0; FRAME_MAX];
+    let mut filled = 0;
+    loop {
+        wait(fd.as_fd(), PollFlags::IN, deadline)?;
+        match read(fd, &mut frame[filled..]) {
+            Ok(0) => return Err(Fault::Broken("the device gave an empty answer".into())),
+            Ok(got) => filled += got,
+            Err(Errno::INTR | Errno::AGAIN) => continue,
+            Err(errno) => return Err(Fault::broken("receiving", errno)),
+        }
+        if filled >= HEADER && filled >= frame_size(&frame)? {
+            frame.truncate(filled);
+            return Ok(frame);
         }
     }
 }
 
 impl Transport for Device {
     fn transact(&mut self, command: &[u8], deadline: Instant) -> Result<Vec<u8>, Fault> {
-        let answer = self.opened()?.transact(command, deadline);
-        if let Err(Fault::Broken(_)) = answer {
-            self.open = None;
+        let Open { fd, answer_owed, .. } = self.opened()?;
+        let Some(fd) = fd else { return Err(Fault::Broken("the device is closed".into())) };
+        let owed_before = *answer_owed;
+        let answer = transact(fd, answer_owed, command, deadline);
+        match answer {
+            Err(Fault::Broken(_)) => self.open = None,
+            // The kernel may have thrown the owed answer away: it does not come a second time.
+            Err(Fault::Timeout) if owed_before => self.open = None,
+            _ => {}
         }
         answer
     }

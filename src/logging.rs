@@ -7,10 +7,12 @@ pub(crate) use devid_core::config::{LogSettings, LogTarget};
 
 use der::DateTime;
 use log::{Level, Record};
+use rustix::fs::OFlags;
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixDatagram;
+use std::path::Path;
 use std::time::SystemTime;
 
 const SYSLOG: &str = "/dev/log";
@@ -22,13 +24,22 @@ const FACILITY: u8 = 3 << 3;
 pub(crate) fn write(target: &LogTarget, record: &Record) {
     let _ = match target {
         LogTarget::Syslog => syslog(record),
-        LogTarget::File(path) => OpenOptions::new()
-            .append(true)
-            .create(true)
-            .mode(0o600)
-            .open(path)
-            .and_then(|mut file| file.write_all(line(record).as_bytes())),
+        LogTarget::File(path) => file(path, record),
     };
+}
+
+/// Only a regular file: a FIFO would be waited for, and one whose reader goes would raise SIGPIPE.
+fn file(path: &Path, record: &Record) -> std::io::Result<()> {
+    let mut file = OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .custom_flags(OFlags::NONBLOCK.bits() as i32 | OFlags::NOCTTY.bits() as i32)
+        .open(path)?;
+    match file.metadata()?.is_file() {
+        true => file.write_all(line(record).as_bytes()),
+        false => Ok(()),
+    }
 }
 
 fn syslog(record: &Record) -> std::io::Result<()> {

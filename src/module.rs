@@ -20,7 +20,7 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 pub(crate) struct Module {
     slots: Vec<Arc<Slot>>,
     table: Mutex<Table>,
-    pub(crate) mint: Mint,
+    pub(crate) mint: Arc<Mint>,
 }
 
 /// Held for moments only, never over a TPM command.
@@ -34,7 +34,7 @@ struct Table {
 impl Module {
     /// Reads the configuration, and says how to log from now on. Opens nothing else and asks no
     /// TPM; where the configuration is wrong, the slot has no token.
-    pub(crate) fn configured(log_to: impl FnOnce(LogSettings)) -> Self {
+    pub(crate) fn configured(mint: Arc<Mint>, log_to: impl FnOnce(LogSettings)) -> Self {
         let loaded = config::load(&config::environment);
         log_to(loaded.log);
         match &loaded.config {
@@ -45,13 +45,13 @@ impl Module {
         Self {
             slots: vec![Arc::new(slot)],
             table: Mutex::default(),
-            mint: Mint::new(),
+            mint,
         }
     }
 
     /// The module in a forked child that has not called C_Initialize: what the parent knew, over
     /// connections of its own. Sends nothing, and takes no lock that might never be released.
-    pub(crate) fn for_child(&self) -> Self {
+    pub(crate) fn for_child(&self, mint: Arc<Mint>) -> Self {
         let slots: Vec<_> = self
             .slots
             .iter()
@@ -70,7 +70,7 @@ impl Module {
         Self {
             slots,
             table: Mutex::new(table),
-            mint: self.mint.for_child(),
+            mint,
         }
     }
 

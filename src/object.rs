@@ -9,6 +9,7 @@ use devid_core::certificate::Certificate;
 use devid_core::key::{KeyId, PublicKey};
 use devid_core::store::Key;
 use devid_core::store::idevid::{Authority, Found, Identity};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 /// An object, its attributes encoded once and for all.
@@ -54,6 +55,9 @@ impl Draft {
     pub(crate) fn all(found: &Found) -> Vec<Self> {
         let mut drafts: Vec<Self> = found.identities.iter().flat_map(identity).collect();
         drafts.extend(found.authorities.iter().map(authority));
+        // Two certificates for one key share its key objects.
+        let mut seen = HashSet::new();
+        drafts.retain(|draft| seen.insert(draft.unique_id.clone()));
         drafts
     }
 
@@ -111,7 +115,7 @@ fn identity(identity: &Identity) -> Vec<Draft> {
         drafts.push(private_key(label, certificate, public, key));
     }
     if let Some(public) = public {
-        drafts.push(public_key(label, certificate, public));
+        drafts.push(public_key(label, certificate, public, key.is_some()));
     }
     drafts.push(certificate_object(
         label,
@@ -134,19 +138,21 @@ fn private_key(
 ) -> Draft {
     let unique_id = format!("private-{}", hex(public.id().as_bytes()));
     let allowed: Vec<_> = Mechanism::of(key).map(Mechanism::kind).collect();
-    let more = key_attributes(certificate, public).into_iter().chain([
-        (CKA_SENSITIVE, Value::flag(true)),
-        (CKA_ALWAYS_SENSITIVE, Value::flag(true)),
-        (CKA_EXTRACTABLE, Value::flag(false)),
-        (CKA_NEVER_EXTRACTABLE, Value::flag(true)),
-        (CKA_SIGN, Value::flag(true)),
-        (CKA_SIGN_RECOVER, Value::flag(false)),
-        (CKA_DECRYPT, Value::flag(false)),
-        (CKA_UNWRAP, Value::flag(false)),
-        (CKA_WRAP_WITH_TRUSTED, Value::flag(false)),
-        (CKA_ALWAYS_AUTHENTICATE, Value::flag(false)),
-        (CKA_ALLOWED_MECHANISMS, Value::numbers(&allowed)),
-    ]);
+    let more = key_attributes(certificate, public, true)
+        .into_iter()
+        .chain([
+            (CKA_SENSITIVE, Value::flag(true)),
+            (CKA_ALWAYS_SENSITIVE, Value::flag(true)),
+            (CKA_EXTRACTABLE, Value::flag(false)),
+            (CKA_NEVER_EXTRACTABLE, Value::flag(true)),
+            (CKA_SIGN, Value::flag(true)),
+            (CKA_SIGN_RECOVER, Value::flag(false)),
+            (CKA_DECRYPT, Value::flag(false)),
+            (CKA_UNWRAP, Value::flag(false)),
+            (CKA_WRAP_WITH_TRUSTED, Value::flag(false)),
+            (CKA_ALWAYS_AUTHENTICATE, Value::flag(false)),
+            (CKA_ALLOWED_MECHANISMS, Value::numbers(&allowed)),
+        ]);
     let secret = match public {
         PublicKey::Ec { .. } => &[CKA_VALUE][..],
         PublicKey::Rsa { .. } => &[
@@ -166,15 +172,17 @@ fn private_key(
     }
 }
 
-fn public_key(label: &str, certificate: &Certificate, public: &PublicKey) -> Draft {
+fn public_key(label: &str, certificate: &Certificate, public: &PublicKey, local: bool) -> Draft {
     let unique_id = format!("public-{}", hex(public.id().as_bytes()));
-    let more = key_attributes(certificate, public).into_iter().chain([
-        (CKA_VERIFY, Value::flag(true)),
-        (CKA_VERIFY_RECOVER, Value::flag(false)),
-        (CKA_ENCRYPT, Value::flag(false)),
-        (CKA_WRAP, Value::flag(false)),
-        (CKA_TRUSTED, Value::flag(false)),
-    ]);
+    let more = key_attributes(certificate, public, local)
+        .into_iter()
+        .chain([
+            (CKA_VERIFY, Value::flag(true)),
+            (CKA_VERIFY_RECOVER, Value::flag(false)),
+            (CKA_ENCRYPT, Value::flag(false)),
+            (CKA_WRAP, Value::flag(false)),
+            (CKA_TRUSTED, Value::flag(false)),
+        ]);
     let size = match public {
         PublicKey::Ec { .. } => None,
         PublicKey::Rsa { .. } => Some((CKA_MODULUS_BITS, Value::number(public.bits().into()))),
@@ -183,19 +191,20 @@ fn public_key(label: &str, certificate: &Certificate, public: &PublicKey) -> Dra
     Draft::new(CKO_PUBLIC_KEY, unique_id, label, public.id(), more)
 }
 
-/// What both halves of a key pair say of themselves. An identity's key was made in the TPM
-/// (`sensitiveDataOrigin`), hence CKA_LOCAL. The public half stands on the private key too: some
+/// What both halves of a key pair say of themselves. `local` says that this TPM holds the private
+/// half, and so made it: an identity's key has `sensitiveDataOrigin`. The public half stands on the private key too: some
 /// clients know no other way to it.
 fn key_attributes(
     certificate: &Certificate,
     public: &PublicKey,
+    local: bool,
 ) -> Vec<(CK_ATTRIBUTE_TYPE, Value)> {
     let mut attributes = vec![
         (CKA_SUBJECT, Value::bytes(certificate.subject_der())),
         (CKA_START_DATE, Value::empty()),
         (CKA_END_DATE, Value::empty()),
         (CKA_DERIVE, Value::flag(false)),
-        (CKA_LOCAL, Value::flag(true)),
+        (CKA_LOCAL, Value::flag(local)),
         (
             CKA_PUBLIC_KEY_INFO,
             Value::bytes(certificate.public_key_info_der()),

@@ -96,7 +96,10 @@ impl Session {
     pub(crate) fn sign_init(&self, mechanism: Mechanism, key: ObjectHandle) -> Result<(), Error> {
         let token = self.token()?;
         let object = token.object(key).map_err(|_| Error::KeyHandleInvalid)?;
-        let key = object.key.as_ref().ok_or(Error::KeyTypeInconsistent)?;
+        let key = object.key.as_ref().ok_or(Error::KeyHandleInvalid)?;
+        if !token.lists(mechanism) {
+            return Err(Error::MechanismInvalid);
+        }
         mechanism.check(key)?;
         let mut state = self.state.lock();
         if state.sign.is_some() {

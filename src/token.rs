@@ -53,7 +53,16 @@ struct TpmSource {
 struct Look {
     /// What was looked at, if the look gave an answer.
     seen: Option<Stamp>,
-    failed: Option<(Instant, String)>,
+    failed: Option<Failure>,
+}
+
+/// A look that found nothing.
+#[derive(Debug, Clone)]
+struct Failure {
+    ended: Instant,
+    /// How long none is tried again: as long as this one took, and not less than [`LOOK_AGAIN`].
+    rest: Duration,
+    why: String,
 }
 
 /// A token: what one look found.
@@ -118,12 +127,20 @@ impl Slot {
         let Source::Tpm(source) = &self.source else {
             return Err(Error::TokenNotPresent);
         };
-        let mut look = self.look.lock();
+        let known = self.known();
+        let mut look = match &known {
+            None => self.look.lock(),
+            // Somebody looks already: what is known is good enough meanwhile.
+            Some(token) => match self.look.try_lock() {
+                Some(look) => look,
+                None => return Ok(Arc::clone(token)),
+            },
+        };
         let stamp = source.store.stamp(&source.tpm);
         let wait = look
             .failed
             .as_ref()
-            .is_some_and(|(at, _)| at.elapsed() < LOOK_AGAIN);
+            .is_some_and(|failure| failure.ended.elapsed() < failure.rest);
         if !wait && look.seen.as_ref() != Some(&stamp) {
             *look = self.look(source, stamp, &look, mint);
         }
@@ -132,6 +149,7 @@ impl Slot {
 
     fn look(&self, source: &TpmSource, stamp: Stamp, last: &Look, mint: &Mint) -> Look {
         let tcti = source.tpm.tcti();
+        let began = Instant::now();
         match source.store.look(&source.tpm) {
             Ok(found) => {
                 let before = self.known();
@@ -158,12 +176,20 @@ impl Slot {
                     LookError::NoIdentity(_) => *self.token.write() = None,
                 }
                 // Said once, not each second.
-                if last.failed.as_ref().is_none_or(|(_, said)| *said != why) {
+                if last
+                    .failed
+                    .as_ref()
+                    .is_none_or(|failure| failure.why != why)
+                {
                     error!("no identity from {tcti}: {why}");
                 }
                 Look {
                     seen: None,
-                    failed: Some((Instant::now(), why)),
+                    failed: Some(Failure {
+                        ended: Instant::now(),
+                        rest: LOOK_AGAIN.max(began.elapsed()),
+                        why,
+                    }),
                 }
             }
         }
@@ -227,6 +253,13 @@ impl Token {
             new
         });
         can
+    }
+
+    /// Whether the mechanism stands in the list, whatever its parameter.
+    pub(crate) fn lists(&self, mechanism: Mechanism) -> bool {
+        self.mechanisms()
+            .iter()
+            .any(|one| one.kind() == mechanism.kind())
     }
 
     /// The smallest and the largest key, in bits, of a mechanism's type.

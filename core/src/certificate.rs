@@ -46,7 +46,9 @@ impl Certificate {
     pub fn parse_all(bytes: &[u8]) -> Result<Vec<Self>, NoCertificate> {
         let parts: Vec<_> = match position(bytes, PEM_BEGIN) {
             Some(_) => pem_blocks(bytes).map(Self::from_pem).collect(),
-            None => der_elements(bytes).map(|der| der.and_then(Self::from_der)).collect(),
+            None => der_elements(bytes)
+                .map(|der| der.and_then(Self::from_der))
+                .collect(),
         };
         let mut found = Vec::new();
         let mut fault = None;
@@ -74,7 +76,10 @@ impl Certificate {
 
     fn from_der(der: &[u8]) -> Result<Self, NoCertificate> {
         match CertificateInner::<Raw>::from_der(der) {
-            Ok(parsed) => Ok(Self { der: der.to_vec(), parsed }),
+            Ok(parsed) => Ok(Self {
+                der: der.to_vec(),
+                parsed,
+            }),
             Err(error) => Err(NoCertificate(format!("no X.509 certificate: {error}"))),
         }
     }
@@ -288,7 +293,10 @@ mod tests {
     fn what_is_broken_behind_a_sound_certificate_costs_only_itself() {
         let leaf = one(LEAF);
         let stale = [leaf.der(), &leaf.der()[..20]].concat();
-        assert_eq!(Certificate::parse_all(&stale).unwrap(), [leaf.clone()]);
+        assert_eq!(
+            Certificate::parse_all(&stale).unwrap(),
+            std::slice::from_ref(&leaf)
+        );
         let broken = &LEAF[..LEAF.len() / 2];
         let mixed = [LEAF, broken, b"\n", CA].concat();
         assert_eq!(Certificate::parse_all(&mixed).unwrap(), [leaf, one(CA)]);

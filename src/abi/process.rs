@@ -5,6 +5,7 @@
 //! pointer; the child's first call makes a state of its own from what nobody held, leaves the old
 //! one where it is, and neither unlocks, drops nor sends anything of the parent's.
 
+use crate::handle::Mint;
 use crate::logging::{self, LogSettings, LogTarget};
 use crate::module::Module;
 use log::LevelFilter;
@@ -14,9 +15,12 @@ use std::mem;
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 use std::sync::{Arc, Once};
+use std::thread;
 
 /// Counts forks on the way from the first process that called us to this one.
 static FORKS: AtomicU64 = AtomicU64::new(0);
+/// One more than the forks of the process whose thread makes, or has made, the state.
+static TURN: AtomicU64 = AtomicU64::new(0);
 static STATE: AtomicPtr<State> = AtomicPtr::new(ptr::null_mut());
 static PREPARED: Once = Once::new();
 static LOG_DOOR: LogDoor = LogDoor;
@@ -26,6 +30,8 @@ pub(super) struct State {
     forks: u64,
     /// Held for moments only.
     pub(super) module: Mutex<Lifecycle>,
+    /// Outlives C_Finalize, so that no handle comes twice.
+    pub(super) mint: Arc<Mint>,
     log_target: RwLock<LogTarget>,
 }
 
@@ -60,37 +66,44 @@ pub(super) fn state() -> &'static State {
         // Fails only if a logger is set already, and this library's copy of `log` is its own.
         let _ = log::set_logger(&LOG_DOOR);
     });
-    let forks = FORKS.load(Ordering::Acquire);
-    let current = STATE.load(Ordering::Acquire);
-    // SAFETY: STATE is null or points to a State that `Box::into_raw` gave and that is never freed.
-    let known = unsafe { current.as_ref() };
-    match known {
-        Some(state) if state.forks == forks => state,
-        _ => replace(current, State::begin(forks, known)),
-    }
-}
-
-/// Puts `fresh` in the place of `current`, unless another thread was faster.
-fn replace(current: *mut State, fresh: State) -> &'static State {
-    let fresh = Box::into_raw(Box::new(fresh));
-    match STATE.compare_exchange(current, fresh, Ordering::AcqRel, Ordering::Acquire) {
-        // SAFETY: just made by Box::into_raw and, once published, never freed.
-        Ok(_) => unsafe { &*fresh },
-        Err(winner) => {
-            // SAFETY: `fresh` was not published, so this is its only owner.
-            drop(unsafe { Box::from_raw(fresh) });
-            // SAFETY: a published State is never freed, and null is never put into STATE.
-            unsafe { &*winner }
+    loop {
+        let forks = FORKS.load(Ordering::Acquire);
+        let current = STATE.load(Ordering::Acquire);
+        // SAFETY: STATE is null or points to a State that `Box::into_raw` gave and that is never
+        // freed.
+        let known = unsafe { current.as_ref() };
+        match known {
+            Some(state) if state.forks == forks => return state,
+            _ => begin(forks, known),
         }
     }
 }
 
+/// Puts a fresh state in the place of the parent's. One thread of this process does it; others
+/// find the turn taken and come back, since what two of them take over at once would be locked
+/// for one.
+fn begin(forks: u64, parent: Option<&State>) {
+    let turn = forks + 1;
+    let last = TURN.load(Ordering::Acquire);
+    let taken = last == turn
+        || TURN
+            .compare_exchange(last, turn, Ordering::AcqRel, Ordering::Acquire)
+            .is_err();
+    if taken {
+        thread::yield_now();
+        return;
+    }
+    let fresh = Box::into_raw(Box::new(State::begin(forks, parent)));
+    STATE.store(fresh, Ordering::Release);
+}
+
 impl State {
     fn begin(forks: u64, parent: Option<&State>) -> Self {
+        let mint = Arc::new(parent.map_or_else(Mint::new, |parent| parent.mint.for_child()));
         let module = parent.and_then(|parent| {
             let lifecycle = parent.module.try_lock()?;
             let module = lifecycle.module()?;
-            let own = Arc::new(module.for_child());
+            let own = Arc::new(module.for_child(Arc::clone(&mint)));
             // The parent's module is left as it is: dropping it could reach its connections.
             mem::forget(module);
             Some(own)
@@ -100,6 +113,7 @@ impl State {
             .unwrap_or(LogTarget::Syslog);
         Self {
             forks,
+            mint,
             module: Mutex::new(module.map_or(Lifecycle::Outside, Lifecycle::Inherited)),
             log_target: RwLock::new(log_target),
         }

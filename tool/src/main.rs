@@ -6,6 +6,7 @@ mod list;
 mod uri2pem;
 
 use clap::{Parser, Subcommand};
+use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
 /// Shows the identity that a device has in its TPM.
@@ -39,10 +40,15 @@ fn main() -> ExitCode {
         Verb::Uri2pem { uri } => uri2pem::run(&uri),
     };
     match result {
-        Ok(text) => {
-            print!("{text}");
-            ExitCode::SUCCESS
-        }
+        // Whoever reads may stop reading.
+        Ok(text) => match std::io::stdout().write_all(text.as_bytes()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("devid: {error}");
+                ExitCode::FAILURE
+            }
+        },
         Err(Failure { code, text }) => {
             eprintln!("devid: {text}");
             ExitCode::from(code)

@@ -94,8 +94,7 @@ pub(super) fn read(file: &Path, required: bool, folder: &Path) -> Result<Written
         Err(error) => return Err(ConfigError::file(file, error)),
     };
     for drop_in in drop_ins(folder)? {
-        let text = text_of(&drop_in)
-            .map_err(|error| ConfigError::file(&drop_in, error))?;
+        let text = text_of(&drop_in).map_err(|error| ConfigError::file(&drop_in, error))?;
         written.overlay(parse(&drop_in, &text)?);
     }
     Ok(written)

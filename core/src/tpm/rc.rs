@@ -36,8 +36,7 @@ impl ResponseCode {
     /// Says for good that what was asked for is not to be had, rather than that something failed:
     /// no such handle, nothing written there, or not for us.
     pub fn is_definite(self) -> bool {
-        self.is_wrong_auth()
-            || matches!(self.base(), 0x08B | 0x124 | 0x12F | 0x148 | 0x149 | 0x14A)
+        self.is_wrong_auth() || matches!(self.base(), 0x08B | 0x124 | 0x12F | 0x148 | 0x149 | 0x14A)
     }
 
     /// A format-one code without the number of the handle, session or parameter it is about;

@@ -5,9 +5,9 @@ use super::{Hash, Link, NvPublic, Property, Scheme, Signature, Tcti, TpmError, l
 use log::{debug, warn};
 use once_cell::sync::OnceCell;
 use parking_lot::Mutex;
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::collections::HashSet;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -188,17 +188,19 @@ impl Tpm {
         scheme: Scheme,
         digest: &[u8],
     ) -> Result<Signature, TpmError> {
-        let signature = || self.exchange("Sign", |link| {
-            let faults = self.faults();
-            if key.seen_at.load(Ordering::Acquire) != faults {
-                let (_, name) = link.read_public(key.handle)?;
-                if name != key.name {
-                    return Err(TpmError::KeyReplaced(key.handle));
+        let signature = || {
+            self.exchange("Sign", |link| {
+                let faults = self.faults();
+                if key.seen_at.load(Ordering::Acquire) != faults {
+                    let (_, name) = link.read_public(key.handle)?;
+                    if name != key.name {
+                        return Err(TpmError::KeyReplaced(key.handle));
+                    }
+                    key.seen_at.store(faults, Ordering::Release);
                 }
-                key.seen_at.store(faults, Ordering::Release);
-            }
-            link.sign(key.handle, scheme, digest)
-        });
+                link.sign(key.handle, scheme, digest)
+            })
+        };
         let result = self.unless_refusing(&key.name, key.handle, signature);
         if let Err(TpmError::Response(code)) = result
             && code.is_lockout()

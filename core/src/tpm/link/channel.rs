@@ -13,8 +13,8 @@ use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, Shutdown, SocketAddrUnix, SocketFlags, SocketType,
     connect, recv, send, shutdown, socket_with,
 };
-use std::net::{TcpStream, ToSocketAddrs};
 use std::io::ErrorKind;
+use std::net::{TcpStream, ToSocketAddrs};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::thread;
@@ -73,9 +73,9 @@ impl Channel {
                     refused.unwrap_or_else(|| Errno::HOSTUNREACH.into()),
                 ))
             }
-            Socket::Unix(path) => connect_unix(path, deadline)?.map_err(|errno| {
-                unreachable(errno.into())
-            }),
+            Socket::Unix(path) => {
+                connect_unix(path, deadline)?.map_err(|errno| unreachable(errno.into()))
+            }
         }
     }
 }

@@ -41,13 +41,21 @@ struct FileId {
 impl FileId {
     fn of(fd: &OwnedFd) -> Result<Self, Errno> {
         let stat = fstat(fd)?;
-        Ok(Self { file_system: stat.st_dev, inode: stat.st_ino, device: stat.st_rdev })
+        Ok(Self {
+            file_system: stat.st_dev,
+            inode: stat.st_ino,
+            device: stat.st_rdev,
+        })
     }
 }
 
 impl Open {
     fn new(fd: OwnedFd) -> Result<Self, Errno> {
-        Ok(Self { file: FileId::of(&fd)?, fd: Some(fd), answer_owed: false })
+        Ok(Self {
+            file: FileId::of(&fd)?,
+            fd: Some(fd),
+            answer_owed: false,
+        })
     }
 
     /// The descriptor, as long as its number still names what was opened.
@@ -117,7 +125,10 @@ fn transact(
         match write(fd, command) {
             Ok(sent) if sent == command.len() => break,
             Ok(sent) => {
-                return Err(Fault::Broken(format!("{sent} of {} bytes sent", command.len())));
+                return Err(Fault::Broken(format!(
+                    "{sent} of {} bytes sent",
+                    command.len()
+                )));
             }
             Err(Errno::INTR | Errno::AGAIN) => {}
             Err(errno) => return Err(Fault::broken("sending", errno)),
@@ -149,8 +160,12 @@ fn response(fd: &OwnedFd, deadline: Instant) -> Result<Vec<u8>, Fault> {
 
 impl Transport for Device {
     fn transact(&mut self, command: &[u8], deadline: Instant) -> Result<Vec<u8>, Fault> {
-        let Open { fd, answer_owed, .. } = self.opened()?;
-        let Some(fd) = fd else { return Err(Fault::Broken("the device is closed".into())) };
+        let Open {
+            fd, answer_owed, ..
+        } = self.opened()?;
+        let Some(fd) = fd else {
+            return Err(Fault::Broken("the device is closed".into()));
+        };
         let owed_before = *answer_owed;
         let answer = transact(fd, answer_owed, command, deadline);
         match answer {

@@ -4,6 +4,7 @@
 //! Not promised here, since libtss2 has none of it: a time limit, close-on-exec, and silence on the
 //! host's stderr (it obeys the environment variable `TSS2_LOG=all+none`).
 
+use super::MOST_HANDLES;
 use crate::tpm::{Hash, Link, NvPublic, Property, ResponseCode, Scheme, Signature, TpmError};
 use std::collections::HashMap;
 use std::mem;
@@ -153,7 +154,9 @@ impl Link for Esapi {
             };
             found.extend(list.into_inner().into_iter().map(u32::from));
             match (more, found.last()) {
-                (true, Some(last)) if *last >= next => next = last + 1,
+                (true, Some(last)) if *last >= next && found.len() < MOST_HANDLES => {
+                    next = last.saturating_add(1);
+                }
                 _ => return Ok(found),
             }
         }

@@ -10,6 +10,9 @@ use super::tcti::{Socket, Tcti};
 use super::{Link, TpmError};
 use std::time::Duration;
 
+/// No TPM has so many handles; one that goes on telling of more is not believed.
+const MOST_HANDLES: usize = 10_000;
+
 /// The link for a TCTI string; no command is sent before the first call of a method.
 ///
 /// `limit` bounds every command on the wire. libtss2 has no such bound, so that a link through it

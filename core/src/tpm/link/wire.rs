@@ -1,6 +1,7 @@
 //! The wire link: builds the bytes of a command and reads those of its response
 //! (TPM 2.0 Library, Part 1, section 18; Part 3).
 
+use super::MOST_HANDLES;
 use crate::tpm::{Hash, Link, NvPublic, Property, ResponseCode, Scheme, Signature, TpmError};
 use std::time::{Duration, Instant};
 use tpm2_protocol::basic::{TpmHandle, TpmUint16, TpmUint32};
@@ -147,7 +148,9 @@ impl<T: Transport> Link for Wire<T> {
             };
             found.extend(list.iter().map(|handle| handle.value()));
             match (answer.more_data.into(), found.last()) {
-                (true, Some(last)) if *last >= next => next = last + 1,
+                (true, Some(last)) if *last >= next && found.len() < MOST_HANDLES => {
+                    next = last.saturating_add(1);
+                }
                 _ => return Ok(found),
             }
         }

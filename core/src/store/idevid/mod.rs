@@ -1,0 +1,181 @@
+//! The factory identity: found in the TPM, never registered, never written to
+//! (IEEE 802.1AR; TCG, TPM 2.0 Keys for Device Identity and Attestation, sections 7.3 and 7.8).
+//!
+//! Makers disagree on where they put key and certificate, so both ranges are searched ([`places`])
+//! and paired by public key ([`pairing`]).
+
+mod pairing;
+mod places;
+
+pub use places::Stamp;
+
+use super::Key;
+use crate::certificate::Certificate;
+use crate::config::{Config, IdentityHint};
+use crate::key::PublicKey;
+use crate::tpm::{Tpm, TpmError};
+use sha2::{Digest, Sha256};
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// The label of the first identity.
+pub const LABEL: &str = "idev-id";
+
+/// Looks for the factory identity of one TPM.
+#[derive(Debug, Clone)]
+pub struct IdevidStore {
+    hints: Vec<IdentityHint>,
+    chain: PathBuf,
+    generation: PathBuf,
+}
+
+/// All that was found.
+#[derive(Debug)]
+pub struct Found {
+    /// At least one; the first is `idev-id`.
+    pub identities: Vec<Identity>,
+    /// CA certificates, from the identity's issuer upwards, then others; `idev-id-ca-<n>`.
+    pub authorities: Vec<Authority>,
+    /// 16 hexadecimal digits that name the device's identity: of SHA-256 of its key's TPM name.
+    pub serial: String,
+}
+
+/// A certificate and the key that it is for.
+#[derive(Debug)]
+pub struct Identity {
+    /// `idev-id`, `idev-id-rsa2048`, …; `iak` for an attestation key.
+    pub label: String,
+    /// The end-entity certificate.
+    pub certificate: Certificate,
+    /// The certified key; `None` for an algorithm that is not supported.
+    pub public: Option<PublicKey>,
+    /// The private key behind it; `None` if the TPM holds none for this certificate, or one that
+    /// only attests.
+    pub key: Option<Arc<Key>>,
+}
+
+/// A CA's certificate.
+#[derive(Debug)]
+pub struct Authority {
+    /// `idev-id-ca-<n>`
+    pub label: String,
+    /// The certificate.
+    pub certificate: Certificate,
+}
+
+/// Why there is no identity to show.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LookError {
+    /// The TPM, or the way to it: nothing is known that was not known before.
+    Tpm(TpmError),
+    /// The TPM answered all that was asked, and holds no identity's certificate; the text says
+    /// what was looked at.
+    NoIdentity(String),
+}
+
+impl IdevidStore {
+    /// Nothing is read yet.
+    pub fn new(config: &Config) -> Self {
+        Self {
+            hints: config.identities.clone(),
+            chain: config.chain.clone(),
+            generation: config.generation.clone(),
+        }
+    }
+
+    /// Searches the TPM. One command for each list of handles, two for a certificate (one more for
+    /// each further piece of a large one), one for each key until all certificates have theirs.
+    pub fn look(&self, tpm: &Tpm) -> Result<Found, LookError> {
+        let (mut leaves, mut authorities) = (Vec::new(), Vec::new());
+        for (origin, certificate) in self.certificates(tpm)? {
+            match certificate.is_authority() {
+                true => authorities.push(certificate),
+                false => leaves.push((origin, certificate)),
+            }
+        }
+        authorities.extend(self.chain_files());
+        let identities = self.paired(tpm, leaves)?;
+        match identities.first() {
+            Some(first) if first.label == LABEL => Ok(Found {
+                serial: serial(first),
+                authorities: chain_order(&first.certificate, authorities),
+                identities,
+            }),
+            _ => Err(LookError::NoIdentity(places::searched())),
+        }
+    }
+}
+
+/// From the leaf's issuer upwards, then what belongs to none of that; each certificate once.
+fn chain_order(leaf: &Certificate, mut authorities: Vec<Certificate>) -> Vec<Authority> {
+    let mut ordered: Vec<Certificate> = Vec::new();
+    let mut issuer = leaf.issuer_der();
+    while let Some(at) = authorities
+        .iter()
+        .position(|one| one.subject_der() == issuer)
+    {
+        let next = authorities.remove(at);
+        authorities.retain(|one| *one != next);
+        issuer = next.issuer_der();
+        ordered.push(next);
+    }
+    for other in authorities {
+        if !ordered.contains(&other) {
+            ordered.push(other);
+        }
+    }
+    let numbered = ordered.into_iter().enumerate().map(|(n, certificate)| {
+        let label = format!("{LABEL}-ca-{}", n + 1);
+        Authority { label, certificate }
+    });
+    numbered.collect()
+}
+
+fn serial(identity: &Identity) -> String {
+    let digest = match &identity.key {
+        Some(key) => Sha256::digest(key.name()),
+        None => Sha256::digest(identity.certificate.der()),
+    };
+    digest[..8]
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
+impl From<TpmError> for LookError {
+    fn from(error: TpmError) -> Self {
+        Self::Tpm(error)
+    }
+}
+
+impl fmt::Display for LookError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tpm(error) => error.fmt(f),
+            Self::NoIdentity(searched) => f.write_str(searched),
+        }
+    }
+}
+
+impl std::error::Error for LookError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_authority_stands_once_and_the_issuer_first() {
+        let one = |pem: &[u8]| Certificate::parse_all(pem).unwrap().remove(0);
+        let leaf = one(include_bytes!("../../../testdata/leaf.pem"));
+        let issuer = one(include_bytes!("../../../testdata/ca.pem"));
+        // Stands for a self-signed root: its own issuer, so that a copy could follow itself.
+        let other = one(include_bytes!("../../../testdata/root.pem"));
+        let all = vec![other.clone(), issuer.clone(), other.clone(), issuer.clone()];
+        let ordered = chain_order(&leaf, all);
+        let labels: Vec<_> = ordered.iter().map(|one| one.label.as_str()).collect();
+        assert_eq!(labels, ["idev-id-ca-1", "idev-id-ca-2"]);
+        assert_eq!(ordered[0].certificate, issuer);
+        assert_eq!(ordered[1].certificate, other);
+    }
+}

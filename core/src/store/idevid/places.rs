@@ -1,0 +1,185 @@
+//! Where certificates are: the TPM's NV memory, the configuration's files, the `chain/` folder.
+
+use super::{IdevidStore, LookError};
+use crate::certificate::Certificate;
+use crate::file;
+use crate::tpm::{Tpm, TpmError};
+use log::{debug, warn};
+use std::fmt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// Where TCG puts DevID certificates and their chains.
+const RANGE: std::ops::RangeInclusive<u32> = 0x01C9_0000..=0x01C9_FFFF;
+/// No certificate is smaller: the policies that TCG puts into the same range (Keys for Device
+/// Identity, section 7.3.2) are not read.
+const SMALLEST_CERTIFICATE: u16 = 128;
+/// More bytes than any sane file of certificates has.
+const LARGEST_FILE: u64 = 1 << 20;
+
+/// Where a certificate was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Origin {
+    Nv(u32),
+    File(PathBuf),
+}
+
+/// What must change before a new look can find something else. Costs no TPM command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stamp {
+    files: Vec<Option<FileStamp>>,
+    faults: u64,
+}
+
+/// Inode, size, and when content and inode were last changed.
+type FileStamp = (u64, u64, (i64, i64), (i64, i64));
+
+enum NvFault {
+    /// Nothing to be had from this index; the search goes on.
+    Skipped(String),
+    Tpm(TpmError),
+}
+
+/// What a search looks at, for the log.
+pub(super) fn searched() -> String {
+    let (first, last) = (RANGE.start(), RANGE.end());
+    format!(
+        "no identity's certificate in the NV indices 0x{first:08X}-0x{last:08X} nor in \
+         [[identity]]; has the factory written one?"
+    )
+}
+
+impl IdevidStore {
+    /// The state of what a look depends on; only a look after it changed can differ.
+    pub fn stamp(&self, tpm: &Tpm) -> Stamp {
+        let named = [&self.generation, &self.chain].into_iter().cloned();
+        let hinted = self
+            .hints
+            .iter()
+            .filter_map(|hint| hint.certificate.clone());
+        let chain = self.chain_paths().unwrap_or_default();
+        let files = named.chain(hinted).chain(chain);
+        Stamp {
+            files: files.map(|file| file_stamp(&file)).collect(),
+            faults: tpm.faults(),
+        }
+    }
+
+    /// All certificates of the TPM and of the configuration, each once.
+    pub(super) fn certificates(&self, tpm: &Tpm) -> Result<Vec<(Origin, Certificate)>, LookError> {
+        let mut found: Vec<(Origin, Certificate)> = Vec::new();
+        let mut add = |origin: Origin, here: Vec<Certificate>| {
+            for certificate in here {
+                match found.iter().find(|(_, known)| *known == certificate) {
+                    Some((known, _)) => debug!("{origin}: the same certificate as {known}"),
+                    None => found.push((origin.clone(), certificate)),
+                }
+            }
+        };
+        for file in self
+            .hints
+            .iter()
+            .filter_map(|hint| hint.certificate.as_ref())
+        {
+            add(Origin::File(file.clone()), read_file(file));
+        }
+        let hinted: Vec<u32> = self.hints.iter().filter_map(|hint| hint.nv).collect();
+        let listed = tpm.handles(*RANGE.start())?;
+        let ranged = listed.into_iter().filter(|index| RANGE.contains(index));
+        let ranged: Vec<u32> = ranged.filter(|index| !hinted.contains(index)).collect();
+        let hinted = hinted.into_iter().map(|index| (index, true));
+        for (index, named) in hinted.chain(ranged.into_iter().map(|index| (index, false))) {
+            match read_nv(tpm, index, named) {
+                Ok(here) => add(Origin::Nv(index), here),
+                Err(NvFault::Skipped(why)) => warn!("NV index 0x{index:08X}: {why}"),
+                Err(NvFault::Tpm(error)) => return Err(error.into()),
+            }
+        }
+        Ok(found)
+    }
+
+    /// The certificates of the `chain/` folder, which may be missing.
+    pub(super) fn chain_files(&self) -> Vec<Certificate> {
+        let paths = self.chain_paths().unwrap_or_else(|error| {
+            warn!("{}: {error}", self.chain.display());
+            Vec::new()
+        });
+        paths.iter().flat_map(|path| read_file(path)).collect()
+    }
+
+    fn chain_paths(&self) -> std::io::Result<Vec<PathBuf>> {
+        let entries = match std::fs::read_dir(&self.chain) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(error),
+        };
+        let mut paths = Vec::new();
+        for entry in entries {
+            let path = entry?.path();
+            if path.extension().is_some_and(|extension| extension == "pem") {
+                paths.push(path);
+            }
+        }
+        paths.sort();
+        Ok(paths)
+    }
+}
+
+/// The certificates in an NV index. One that the administrator `named` is tried even where a wrong
+/// authorisation value counts towards the TPM's lockout; others are not.
+fn read_nv(tpm: &Tpm, index: u32, named: bool) -> Result<Vec<Certificate>, NvFault> {
+    let skip = |error| match error {
+        TpmError::Response(code) if !code.is_definite() => NvFault::Tpm(error),
+        TpmError::Response(_) | TpmError::Unsupported(_) | TpmError::NeedsAuth(_) => {
+            NvFault::Skipped(error.to_string())
+        }
+        other => NvFault::Tpm(other),
+    };
+    let public = tpm.nv_public(index).map_err(skip)?;
+    if public.size < SMALLEST_CERTIFICATE {
+        return Ok(Vec::new());
+    }
+    if !public.readable_by_own_auth() {
+        return Err(NvFault::Skipped(format!(
+            "not readable by its own authorisation (attributes 0x{:08X})",
+            public.attributes
+        )));
+    }
+    if public.counts_wrong_auth() && !named {
+        return Err(NvFault::Skipped(
+            "not tried, since a wrong authorisation would count towards the TPM's lockout (the \
+             index is not NO_DA); name it in [[identity]] nv if its authorisation is empty"
+                .into(),
+        ));
+    }
+    let content = tpm.nv_read(index, public.size).map_err(skip)?;
+    Certificate::parse_all(&content).map_err(|why| NvFault::Skipped(why.to_string()))
+}
+
+fn read_file(path: &Path) -> Vec<Certificate> {
+    let parsed = file::read(path, LARGEST_FILE)
+        .map_err(|error| error.to_string())
+        .and_then(|bytes| Certificate::parse_all(&bytes).map_err(|error| error.to_string()));
+    parsed.unwrap_or_else(|why| {
+        warn!("{}: {why}", path.display());
+        Vec::new()
+    })
+}
+
+fn file_stamp(path: &Path) -> Option<FileStamp> {
+    let data = std::fs::metadata(path).ok()?;
+    let changed = (
+        (data.mtime(), data.mtime_nsec()),
+        (data.ctime(), data.ctime_nsec()),
+    );
+    Some((data.ino(), data.len(), changed.0, changed.1))
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Nv(index) => write!(f, "NV index 0x{index:08X}"),
+            Self::File(path) => path.display().fmt(f),
+        }
+    }
+}

@@ -9,7 +9,6 @@ use crate::handle::{Mint, ObjectHandle, SlotId};
 use crate::mechanism::Mechanism;
 use crate::object::{Draft, Object};
 use devid_core::config::{Config, Random};
-use devid_core::key::PublicKey;
 use devid_core::store::idevid::{IdevidStore, LABEL, LookError, Stamp};
 use devid_core::store::{Key, SignRequest};
 use devid_core::tpm::Tpm;
@@ -238,21 +237,13 @@ impl Token {
     /// What every key of a mechanism's type can do: a client that sees it in the list asks it of
     /// any of them.
     pub(crate) fn mechanisms(&self) -> Vec<Mechanism> {
-        let mut can = self.keys().flat_map(Mechanism::of).collect::<Vec<_>>();
-        can.retain(|mechanism| {
-            let refused = |key| {
-                let refused = mechanism.check(key);
-                refused == Err(Error::MechanismInvalid)
-            };
-            !self.keys().any(refused)
-        });
-        let mut seen = Vec::new();
-        can.retain(|mechanism| {
-            let new = !seen.contains(mechanism);
-            seen.push(*mechanism);
-            new
-        });
-        can
+        let refuses =
+            |key: &Key, mechanism: Mechanism| mechanism.is_of_type(key) && !mechanism.suits(key);
+        let all = Mechanism::ALL.into_iter();
+        let wanted = all.filter(|one| self.keys().any(|key| one.suits(key)));
+        wanted
+            .filter(|one| !self.keys().any(|key| refuses(key, *one)))
+            .collect()
     }
 
     /// Whether the mechanism stands in the list, whatever its parameter.
@@ -264,10 +255,8 @@ impl Token {
 
     /// The smallest and the largest key, in bits, of a mechanism's type.
     pub(crate) fn key_sizes(&self, mechanism: Mechanism) -> (u32, u32) {
-        let sizes = self
-            .keys()
-            .filter(|key| mechanism.is_rsa() == matches!(key.public(), PublicKey::Rsa { .. }));
-        let sizes: Vec<u32> = sizes.map(|key| key.public().bits()).collect();
+        let keys = self.keys().filter(|key| mechanism.is_of_type(key));
+        let sizes: Vec<u32> = keys.map(|key| key.public().bits()).collect();
         let smallest = sizes.iter().min().copied().unwrap_or_default();
         (smallest, sizes.iter().max().copied().unwrap_or_default())
     }

@@ -73,6 +73,12 @@ pub enum Parameter {
     Lie {
         said: u64,
     },
+    /// CK_RSA_PKCS_PSS_PARAMS with these fields.
+    Fields {
+        hash: u64,
+        mgf: u64,
+        salt: u64,
+    },
 }
 
 /// Wrong CK_C_INITIALIZE_ARGS.
@@ -372,6 +378,21 @@ impl Rows<'_> {
         }
         for length in [1, PSS_LENGTH - 1, PSS_LENGTH + 1, 4096] {
             self.add_special(Attack::Pss(at, Parameter::Bytes { length }), &wrong);
+        }
+        let (hash, mgf, salt) = (CKM_SHA256, CKG_MGF1_SHA256, 32);
+        for (hash, mgf, salt) in [
+            (CKM_SHA384, mgf, salt),
+            (u64::MAX, mgf, salt),
+            (hash, 0, salt),
+            (hash, CKG_MGF1_SHA384, salt),
+            (hash, mgf, BEYOND[0]),
+            (hash, mgf, BEYOND[1]),
+            (hash, mgf, 1024),
+        ] {
+            self.add_special(
+                Attack::Pss(at, Parameter::Fields { hash, mgf, salt }),
+                &wrong,
+            );
         }
         let length = PSS_LENGTH;
         self.add_special(Attack::Pss(at, Parameter::Bytes { length }), &[]);

@@ -214,6 +214,10 @@ impl Call {
             Some(Parameter::Odd { length }) => {
                 (self.keep(Walled::holding(&some(length), wall, 1)), length)
             }
+            Some(Parameter::Fields { hash, mgf, salt }) => {
+                let fields = [hash, mgf, salt].map(u64::to_ne_bytes).concat();
+                (self.keep(Walled::holding(&fields, wall, 0)), PSS_LENGTH)
+            }
             Some(Parameter::Lie { said }) => {
                 (self.keep(Walled::holding(&some(1), wall, 0)), said as usize)
             }

@@ -68,7 +68,7 @@ pub(super) unsafe extern "C" fn C_GetInfo(pInfo: *mut CK_INFO) -> CK_RV {
     entry("C_GetInfo", || {
         module()?;
         let info = CK_INFO {
-            cryptokiVersion: table::V3_0,
+            cryptokiVersion: table::V3_2,
             manufacturerID: manufacturer(),
             flags: 0,
             libraryDescription: args::padded(DESCRIPTION),

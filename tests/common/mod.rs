@@ -31,6 +31,10 @@ pub mod story;
 pub mod tls;
 pub mod tpm;
 
+/// Profile objects of a token with one EC identity: baseline provider, extended provider, public
+/// certificates token.
+pub const PROFILES: usize = 3;
+
 /// Makes two tests of each story, `wire::NAME` and `esapi::NAME`: one body, both links.
 #[allow(unused_macros)]
 macro_rules! over_both_links {

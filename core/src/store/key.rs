@@ -62,6 +62,11 @@ impl Key {
         self.resident.name()
     }
 
+    /// Its public area: TPMT_PUBLIC as bytes.
+    pub fn public_area(&self) -> &[u8] {
+        self.area.as_bytes()
+    }
+
     /// Whether it signs digests of the scheme's hash by this scheme. ECDSA takes those of other
     /// hashes than its own too, as far as [`fit`] makes them fit.
     pub fn signs(&self, scheme: Scheme) -> bool {

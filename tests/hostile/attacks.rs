@@ -293,6 +293,10 @@ impl Rows<'_> {
                 let right = [CKR_FUNCTION_FAILED, CKR_ARGUMENTS_BAD];
                 self.numbers(at, &[1 << 40], &right);
             }
+            // Blocking may be left out (section 5.5.4); whoever has it would wait here.
+            Arg::Number(CKF_DONT_BLOCK) if self.entry.name == "C_WaitForSlotEvent" => {
+                self.lies(at, &[0], &[CKR_FUNCTION_NOT_SUPPORTED]);
+            }
             Arg::Number(_) | Arg::Size => {}
         }
     }

@@ -38,6 +38,7 @@ once!(
     every_table_is_driven,
     version_2_40,
     version_3_0,
+    version_3_2,
     rsa,
     softhsm_agrees,
     bad_functions_are_seen,
@@ -62,7 +63,7 @@ fn functions(table: *const c_void, count: usize) -> Vec<usize> {
 }
 
 /// The versions that have a story here, with the number of their functions.
-const DRIVEN: [((u8, u8), usize); 2] = [((2, 40), 68), ((3, 0), 92)];
+const DRIVEN: [((u8, u8), usize); 3] = [((2, 40), 68), ((3, 0), 92), ((3, 2), 104)];
 
 fn every_table_is_driven() {
     let raw = loaded(&Home::new("swtpm:path=/nonexistent/socket"));
@@ -96,6 +97,10 @@ fn version_2_40() {
 
 fn version_3_0() {
     ours(&[], DRIVEN[1], |_| true);
+}
+
+fn version_3_2() {
+    ours(&[], DRIVEN[2], |_| true);
 }
 
 /// An RSA key has mechanisms with parameters. What is not supported takes no look at the key.

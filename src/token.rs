@@ -11,7 +11,7 @@ use crate::object::{Draft, Object};
 use devid_core::config::{Config, Random};
 use devid_core::store::idevid::{IdevidStore, LABEL, LookError, Stamp};
 use devid_core::store::{Key, SignRequest};
-use devid_core::tpm::Tpm;
+use devid_core::tpm::{Refusals, Tpm};
 use log::{error, info, warn};
 use parking_lot::{Mutex, RwLock};
 use std::sync::Arc;
@@ -74,10 +74,10 @@ pub(crate) struct Token {
 
 impl Slot {
     /// Sends nothing to the TPM.
-    pub(crate) fn new(id: SlotId, config: Option<&Config>) -> Self {
+    pub(crate) fn new(id: SlotId, config: Option<&Config>, refusals: Refusals) -> Self {
         let source = config.map_or(Source::None, |config| {
             Source::Tpm(Box::new(TpmSource {
-                tpm: Tpm::new(config.tcti.clone(), config.limit),
+                tpm: Tpm::new(config.tcti.clone(), config.limit, refusals),
                 store: IdevidStore::new(config),
                 random: config.random,
             }))
@@ -93,11 +93,11 @@ impl Slot {
     /// The slot in a forked child: its own way to the TPM, and the token as the parent knew it.
     ///
     /// What another thread of the parent held locked when it forked is made anew.
-    pub(crate) fn for_child(&self) -> Self {
+    pub(crate) fn for_child(&self, refusals: Refusals) -> Self {
         let source = match &self.source {
             Source::None => Source::None,
             Source::Tpm(source) => Source::Tpm(Box::new(TpmSource {
-                tpm: source.tpm.for_child(),
+                tpm: source.tpm.for_child(refusals),
                 store: source.store.clone(),
                 random: source.random,
             })),

@@ -4,7 +4,7 @@ use crate::Failure;
 use devid_core::certificate::{Certificate, Day};
 use devid_core::config;
 use devid_core::store::idevid::{Authority, Identity, IdevidStore, LookError};
-use devid_core::tpm::Tpm;
+use devid_core::tpm::{Refusals, Tpm};
 use std::fmt::Write;
 
 /// All identities and the certificates of their issuers, a paragraph each.
@@ -15,7 +15,7 @@ pub(crate) fn run() -> Result<String, Failure> {
             code: 1,
             text: fault.to_string(),
         })?;
-    let tpm = Tpm::new(config.tcti.clone(), config.limit);
+    let tpm = Tpm::new(config.tcti.clone(), config.limit, Refusals::default());
     let found = IdevidStore::new(&config)
         .look(&tpm)
         .map_err(|fault| Failure {

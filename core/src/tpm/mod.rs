@@ -14,7 +14,7 @@ mod tcti;
 
 pub use public::{PublicArea, SigningScheme};
 pub use rc::ResponseCode;
-pub use resident::{ResidentKey, Tpm};
+pub use resident::{Refusals, ResidentKey, Tpm};
 pub use tcti::{Tcti, TctiError};
 
 use std::fmt;

@@ -7,6 +7,7 @@ use once_cell::sync::OnceCell;
 use parking_lot::Mutex;
 use std::collections::HashSet;
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -28,10 +29,26 @@ pub struct Tpm {
     link: Mutex<Option<Box<dyn Link>>>,
     /// Counts transport faults. What was known of handles before a fault is in doubt after it.
     faults: AtomicU64,
-    /// What answered "wrong authorisation" to the empty value: names of keys, numbers of indices.
-    refusing: Mutex<HashSet<Vec<u8>>>,
+    refusals: Refusals,
     nv_chunk: OnceCell<u16>,
     hashes: OnceCell<Vec<Hash>>,
+}
+
+/// What answered "wrong authorisation" to the empty value: keys by name, NV indices by number, each
+/// with the TPM's place. To be kept for as long as the process lives, since each further try may
+/// count towards the lockout of the whole TPM.
+#[derive(Debug, Default, Clone)]
+pub struct Refusals(Arc<Mutex<HashSet<Refusal>>>);
+
+/// The TPM's place, and the name or number.
+type Refusal = (String, Vec<u8>);
+
+impl Refusals {
+    /// A copy for a forked child; empty if another thread of the parent held it.
+    pub fn for_child(&self) -> Self {
+        let known = self.0.try_lock().map(|known| known.clone());
+        Self(Arc::new(Mutex::new(known.unwrap_or_default())))
+    }
 }
 
 /// A key in a persistent handle, with the name by which it was found.
@@ -47,13 +64,13 @@ impl Tpm {
     /// No command is sent and nothing is opened yet.
     ///
     /// `limit` bounds each exchange; through libtss2 only the wait for its turn.
-    pub fn new(tcti: Tcti, limit: Duration) -> Self {
+    pub fn new(tcti: Tcti, limit: Duration, refusals: Refusals) -> Self {
         Self {
             tcti,
             limit,
             link: Mutex::new(None),
             faults: AtomicU64::new(0),
-            refusing: Mutex::default(),
+            refusals,
             nv_chunk: OnceCell::new(),
             hashes: OnceCell::new(),
         }
@@ -63,16 +80,14 @@ impl Tpm {
     ///
     /// The parent's connection is closed in the child without a byte to the TPM; if another thread
     /// of the parent was in an exchange when it forked, its connection is left open and unused.
-    pub fn for_child(&self) -> Self {
+    pub fn for_child(&self, refusals: Refusals) -> Self {
         if let Some(link) = self.link.try_lock().and_then(|mut link| link.take()) {
             link.abandon();
         }
-        let refusing = self.refusing.try_lock().map(|refusing| refusing.clone());
         Self {
             // What was in doubt for the parent stays so, and what was not is so now.
             faults: AtomicU64::new(self.faults() + 1),
-            refusing: Mutex::new(refusing.unwrap_or_default()),
-            ..Self::new(self.tcti.clone(), self.limit)
+            ..Self::new(self.tcti.clone(), self.limit, refusals)
         }
     }
 
@@ -218,12 +233,13 @@ impl Tpm {
         handle: u32,
         commands: impl FnOnce() -> Result<R, TpmError>,
     ) -> Result<R, TpmError> {
-        if self.refusing.lock().contains(id) {
+        let id = (self.tcti.to_string(), id.to_vec());
+        if self.refusals.0.lock().contains(&id) {
             return Err(TpmError::NeedsAuth(handle));
         }
         commands().map_err(|error| match error {
             TpmError::Response(code) if code.is_wrong_auth() => {
-                self.refusing.lock().insert(id.to_vec());
+                self.refusals.0.lock().insert(id);
                 TpmError::NeedsAuth(handle)
             }
             other => other,

@@ -106,9 +106,13 @@ fn version_3_2() {
 /// An RSA key has mechanisms with parameters. What is not supported takes no look at the key.
 fn rsa() {
     let supported = supported();
-    ours(&["--template", "h1"], DRIVEN[2], |name| {
-        supported.contains(name)
-    });
+    let wanted = |name: &str| supported.contains(name);
+    let outcomes = ours(&["--template", "h1"], DRIVEN[2], wanted);
+    let pss = |outcome: &Outcome| matches!(outcome.attack, Attack::Pss(..));
+    assert!(
+        outcomes.iter().any(pss),
+        "no CKM_SHA256_RSA_PKCS_PSS is listed"
+    );
 }
 
 /// Every call that is wanted on our module, with a TPM made by the factory with `options`.

@@ -100,6 +100,7 @@ fn tpm_rv(error: &TpmError) -> CK_RV {
         | TpmError::Timeout(_)
         | TpmError::Response(_)
         | TpmError::KeyReplaced(_)
+        | TpmError::SeedChanged
         | TpmError::NeedsAuth(_)
         | TpmError::Unsupported(_) => CKR_DEVICE_ERROR,
     }
@@ -116,6 +117,7 @@ impl From<SignError> for Error {
         match error {
             SignError::DigestLength(bytes) => Self::DataLenRange(bytes),
             SignError::Scheme => Self::MechanismInvalid,
+            SignError::NotInThisTpm => Self::KeyHandleInvalid,
             SignError::Tpm(error) => Self::Tpm(error),
         }
     }

@@ -190,11 +190,8 @@ fn private_key(
             (CKA_WRAP_WITH_TRUSTED, Value::flag(false)),
             (CKA_ALWAYS_AUTHENTICATE, Value::flag(false)),
             (CKA_ALLOWED_MECHANISMS, Value::numbers(&allowed)),
-            (CKA_DEVID_TPM_HANDLE, Value::number(key.handle().into())),
-            (CKA_DEVID_TPM_NAME, Value::bytes(key.name())),
-            (CKA_DEVID_TPM_PUBLIC, Value::bytes(key.public_area())),
             (CKA_DEVID_PROTECTION, Value::number(CK_DEVID_PROTECTION_TPM)),
-            (CKA_DEVID_PERSISTENT, Value::flag(true)),
+            (CKA_DEVID_PERSISTENT, Value::flag(key.handle().is_some())),
         ]);
     let secret = match public {
         PublicKey::Ec { .. } => &[CKA_VALUE][..],
@@ -207,6 +204,15 @@ fn private_key(
             CKA_COEFFICIENT,
         ],
     };
+    let tpm = [
+        key.handle()
+            .map(|handle| (CKA_DEVID_TPM_HANDLE, Value::number(handle.into()))),
+        key.name()
+            .map(|name| (CKA_DEVID_TPM_NAME, Value::bytes(name))),
+        key.public_area()
+            .map(|area| (CKA_DEVID_TPM_PUBLIC, Value::bytes(area))),
+    ];
+    let more = more.chain(tpm.into_iter().flatten());
     let more = more.chain(secret.iter().map(|kind| (*kind, Value::Sensitive)));
     let draft = Draft::new(CKO_PRIVATE_KEY, unique_id, label, public.id(), more);
     Draft {

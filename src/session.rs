@@ -101,6 +101,7 @@ impl Session {
         if !token.lists(mechanism) {
             return Err(Error::MechanismInvalid);
         }
+        self.slot.prepare(key)?;
         mechanism.check(key)?;
         let mut state = self.state.lock();
         if state.sign.is_some() {

@@ -98,7 +98,7 @@ impl Slot {
             Source::None => Source::None,
             Source::Tpm(source) => Source::Tpm(Box::new(TpmSource {
                 tpm: source.tpm.for_child(refusals),
-                store: source.store.clone(),
+                store: source.store.for_child(),
                 random: source.random,
             })),
         };
@@ -192,6 +192,11 @@ impl Slot {
                 }
             }
         }
+    }
+
+    /// Makes sure that a key is there to sign.
+    pub(crate) fn prepare(&self, key: &Key) -> Result<(), Error> {
+        Ok(key.prepare(&self.source()?.tpm)?)
     }
 
     /// A signature as PKCS#11 has it: r ‖ s, or as wide as the modulus.

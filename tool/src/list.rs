@@ -34,7 +34,10 @@ pub(crate) fn run() -> Result<String, Failure> {
     } in &found.identities
     {
         let key = match key {
-            Some(key) => format!("0x{:08X}", key.handle()),
+            Some(key) => match key.handle() {
+                Some(handle) => format!("0x{handle:08X}"),
+                None => "without handle, derived when needed".into(),
+            },
             None => "not in this TPM".into(),
         };
         let _ = writeln!(text, "\n{label}\n  key      {key}");

@@ -16,6 +16,8 @@ use std::time::{Duration, Instant};
 /// TPM's is smaller than this.
 const NV_CHUNK_UNASKED: u16 = 512;
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
+/// How long others are given to free a slot for objects.
+const OBJECT_PATIENCE: Duration = Duration::from_secs(2);
 const LONGEST_PAUSE: Duration = Duration::from_millis(200);
 
 /// A TPM and the one link to it that this process holds.
@@ -126,7 +128,11 @@ impl Tpm {
     /// `size` bytes of an NV index that its own empty authorisation value opens, read in as many
     /// pieces as the TPM demands.
     pub fn nv_read(&self, index: u32, size: u16) -> Result<Vec<u8>, TpmError> {
-        self.unless_refusing(&index.to_be_bytes(), index, || self.nv_pieces(index, size))
+        self.unless_refusing(
+            &index.to_be_bytes(),
+            &format!("NV index 0x{index:08X}"),
+            || self.nv_pieces(index, size),
+        )
     }
 
     fn nv_pieces(&self, index: u32, size: u16) -> Result<Vec<u8>, TpmError> {
@@ -216,7 +222,8 @@ impl Tpm {
                 link.sign(key.handle, scheme, digest)
             })
         };
-        let result = self.unless_refusing(&key.name, key.handle, signature);
+        let result =
+            self.unless_refusing(&key.name, &format!("key 0x{:08X}", key.handle), signature);
         if let Err(TpmError::Response(code)) = result
             && code.is_lockout()
         {
@@ -227,20 +234,20 @@ impl Tpm {
 
     /// Sends nothing for what refused the empty authorisation value before: another try could
     /// count towards lockout.
-    fn unless_refusing<R>(
+    pub(super) fn unless_refusing<R>(
         &self,
         id: &[u8],
-        handle: u32,
+        what: &str,
         commands: impl FnOnce() -> Result<R, TpmError>,
     ) -> Result<R, TpmError> {
         let id = (self.tcti.to_string(), id.to_vec());
         if self.refusals.0.lock().contains(&id) {
-            return Err(TpmError::NeedsAuth(handle));
+            return Err(TpmError::NeedsAuth(what.to_owned()));
         }
         commands().map_err(|error| match error {
             TpmError::Response(code) if code.is_wrong_auth() => {
                 self.refusals.0.lock().insert(id);
-                TpmError::NeedsAuth(handle)
+                TpmError::NeedsAuth(what.to_owned())
             }
             other => other,
         })
@@ -264,12 +271,13 @@ impl Tpm {
     /// authorisation is empty. Nothing that counts towards lockout and nothing that writes.
     ///
     /// Repeats while the TPM asks for it, and once over a new connection after a transport fault.
-    fn exchange<R>(
+    pub(super) fn exchange<R>(
         &self,
         what: &str,
         mut commands: impl FnMut(&mut dyn Link) -> Result<R, TpmError>,
     ) -> Result<R, TpmError> {
-        let deadline = Instant::now() + self.limit;
+        let began = Instant::now();
+        let deadline = began + self.limit;
         let mut guard = self
             .link
             .try_lock_for(self.limit)
@@ -283,7 +291,8 @@ impl Tpm {
             };
             match commands(link.as_mut()) {
                 Err(TpmError::Response(code))
-                    if code.asks_for_resend() && Instant::now() + pause < deadline =>
+                    if (code.asks_for_resend() && Instant::now() + pause < deadline)
+                        || (code.is_out_of_objects() && began.elapsed() < OBJECT_PATIENCE) =>
                 {
                     debug!(
                         "{what}: TPM answered {code}, sent again in {} ms",
@@ -427,7 +436,7 @@ mod tests {
         let key = key_of(&tpm);
         for _ in 0..3 {
             let refused = tpm.sign(&key, ECDSA, &[7; 32]);
-            assert_eq!(refused, Err(TpmError::NeedsAuth(HANDLE)));
+            assert_eq!(refused, Err(TpmError::NeedsAuth("key 0x81020000".into())));
         }
         assert_eq!(
             fake.seen(),

@@ -206,6 +206,12 @@ impl Swtpm {
     }
 
     /// The lockout counter: failed authorisations as the TPM counts them.
+    /// Objects in the TPM's transient slots.
+    pub fn transients(&self) -> usize {
+        let listed = programs::run(self.tool("tpm2_getcap").arg("handles-transient"));
+        listed.ok().text().lines().count()
+    }
+
     pub fn lockout_counter(&self) -> u32 {
         let all = programs::run(self.tool("tpm2_getcap").arg("properties-variable"))
             .ok()

@@ -22,12 +22,8 @@ pub struct DerivedKey {
     context: Mutex<Option<Vec<u8>>>,
 }
 
-/// What one candidate gave.
-struct Candidate {
-    area: Vec<u8>,
-    name: Vec<u8>,
-    context: Vec<u8>,
-}
+/// A template that gave the right key: its area, its name and its saved context.
+type Tried = (PublicArea, Vec<u8>, Vec<u8>);
 
 impl DerivedKey {
     /// The template that the TPM derives the key from.
@@ -44,7 +40,7 @@ impl DerivedKey {
 impl Tpm {
     /// Tries the templates of factories, `likeliest` before all, until one gives this public key.
     ///
-    /// `None` if none does. Three commands for each candidate.
+    /// `None` if none does. Two commands for each candidate, three for the right one.
     pub fn derive(
         &self,
         public: &PublicKey,
@@ -56,23 +52,13 @@ impl Tpm {
                 return Err(TpmError::Timeout(PATIENCE));
             }
             let tried = self.unless_refusing(b"endorsement", "the endorsement hierarchy", || {
-                self.exchange("CreatePrimary", |link| candidate(link, &template))
+                self.exchange("CreatePrimary", |link| {
+                    try_template(link, &template, public)
+                })
             });
-            let Candidate {
-                area,
-                name,
-                context,
-            } = match tried {
-                Ok(candidate) => candidate,
-                // This TPM lacks an algorithm, or the structure is beyond it.
-                Err(TpmError::Response(code)) if code.is_parameter() => {
-                    debug!("template refused: {code}");
-                    continue;
-                }
-                Err(error) => return Err(error),
-            };
-            match PublicArea::parse(&area) {
-                Some(area) if area.key == *public => {
+            match tried {
+                Ok(None) => {}
+                Ok(Some((area, name, context))) => {
                     let context = Mutex::new(Some(context));
                     return Ok(Some((
                         area,
@@ -83,7 +69,11 @@ impl Tpm {
                         },
                     )));
                 }
-                _ => {}
+                // This TPM lacks an algorithm, or the structure is beyond it.
+                Err(TpmError::Response(code)) if code.is_parameter() => {
+                    debug!("template refused: {code}");
+                }
+                Err(error) => return Err(error),
             }
         }
         Ok(None)
@@ -132,13 +122,19 @@ impl DerivedKey {
     }
 }
 
-fn candidate(link: &mut dyn Link, template: &[u8]) -> Result<Candidate, TpmError> {
+/// `None` if the template gives another key.
+fn try_template(
+    link: &mut dyn Link,
+    template: &[u8],
+    public: &PublicKey,
+) -> Result<Option<Tried>, TpmError> {
     let (handle, area, name) = link.create_primary(template)?;
-    let context = link.context_save(handle);
+    let context = match PublicArea::parse(&area) {
+        Some(area) if area.key == *public => Some((area, link.context_save(handle))),
+        _ => None,
+    };
     link.flush(handle)?;
-    Ok(Candidate {
-        area,
-        name,
-        context: context?,
-    })
+    context
+        .map(|(area, context)| Ok((area, name, context?)))
+        .transpose()
 }

@@ -11,6 +11,7 @@
 
 mod abi;
 mod attribute;
+mod create;
 mod error;
 mod handle;
 mod logging;

@@ -116,7 +116,7 @@ impl Mechanism {
     /// Whether all is right between this mechanism and the key.
     pub(crate) fn check(self, key: &Key) -> Result<(), Error> {
         match self {
-            _ if !self.is_of_type(key) => Err(Error::KeyTypeInconsistent),
+            _ if !self.is_of_type(key.public()) => Err(Error::KeyTypeInconsistent),
             _ if !self.suits(key) => Err(Error::MechanismInvalid),
             Self::RsaPss(hash) if !key.signs(Scheme::Rsapss(hash)) => {
                 Err(Error::MechanismParamInvalid)
@@ -126,8 +126,8 @@ impl Mechanism {
     }
 
     /// Whether the key is of the mechanism's type.
-    pub(crate) fn is_of_type(self, key: &Key) -> bool {
-        self.is_rsa() == matches!(key.public(), PublicKey::Rsa { .. })
+    pub(crate) fn is_of_type(self, key: &PublicKey) -> bool {
+        self.is_rsa() == matches!(key, PublicKey::Rsa { .. })
     }
 
     /// Whether the key can do it, whatever the parameter.
@@ -193,7 +193,7 @@ impl Mechanism {
         CK_MECHANISM_INFO {
             ulMinKeySize: smallest.into(),
             ulMaxKeySize: largest.into(),
-            flags: CKF_HW | CKF_SIGN | curves,
+            flags: CKF_HW | CKF_SIGN | CKF_VERIFY | curves,
         }
     }
 
@@ -208,20 +208,20 @@ impl Mechanism {
     }
 
     /// The request for what came out of [`Mechanism::hasher`], or for the caller's data where the
-    /// mechanism makes no hash.
-    pub(crate) fn request<'a>(self, key: &Key, data: &'a [u8]) -> Result<SignRequest<'a>, Error> {
+    /// mechanism makes no hash. `key` signs or verifies it.
+    pub(crate) fn request<'a>(
+        self,
+        key: &PublicKey,
+        data: &'a [u8],
+    ) -> Result<SignRequest<'a>, Error> {
         let out_of_range = Err(Error::DataLenRange(data.len()));
         match self {
             Self::Ecdsa if !(1..=WIDEST_DIGEST).contains(&data.len()) => out_of_range,
             Self::Ecdsa | Self::EcdsaOver(_) => Ok(SignRequest::Ecdsa(data)),
-            Self::RsaPkcs if data.len() + PKCS1_OVERHEAD > key.public().signature_width() => {
-                out_of_range
-            }
+            Self::RsaPkcs if data.len() + PKCS1_OVERHEAD > key.signature_width() => out_of_range,
             Self::RsaPkcs => match parse_digest_info(data) {
-                Some((hash, digest)) if key.signs(Scheme::Rsassa(hash)) => {
-                    Ok(SignRequest::Pkcs1(hash, digest))
-                }
-                _ => Err(Error::DataInvalid),
+                Some((hash, digest)) => Ok(SignRequest::Pkcs1(hash, digest)),
+                None => Err(Error::DataInvalid),
             },
             Self::RsaPkcsOver(hash) => Ok(SignRequest::Pkcs1(hash, data)),
             Self::RsaPss(hash) if data.len() != hash.width() => out_of_range,

@@ -120,6 +120,7 @@ impl Module {
             .sessions
             .remove(&handle)
             .ok_or(Error::SessionHandleInvalid)?;
+        closed.slot.forget_session(Some(handle));
         if table.count(closed.slot.id) == 0 {
             table.logged_in.remove(&closed.slot.id);
         }
@@ -127,7 +128,7 @@ impl Module {
     }
 
     pub(crate) fn close_all_sessions(&self, id: SlotId) -> Result<(), Error> {
-        self.slot(id)?;
+        self.slot(id)?.forget_session(None);
         let mut table = self.table.lock();
         table.sessions.retain(|_, session| session.slot.id != id);
         table.logged_in.remove(&id);

@@ -21,18 +21,52 @@ pub(crate) struct Object {
     /// CKA_UNIQUE_ID: the same wherever and whenever the object is found.
     pub(crate) unique_id: String,
     attributes: Vec<(CK_ATTRIBUTE_TYPE, Value)>,
-    /// Behind a private key: what signs.
-    pub(crate) key: Option<Arc<Key>>,
+    role: Role,
+}
+
+/// What an object is there for, beside its attributes.
+#[derive(Debug)]
+enum Role {
+    /// To be read.
+    Data,
+    /// To sign.
+    Private(Arc<Key>),
+    /// To verify.
+    Public(PublicKey),
 }
 
 /// An object without a handle yet.
 pub(crate) struct Draft {
     pub(crate) unique_id: String,
     attributes: Vec<(CK_ATTRIBUTE_TYPE, Value)>,
-    key: Option<Arc<Key>>,
+    role: Role,
 }
 
 impl Object {
+    /// What signs, behind a private key.
+    pub(crate) fn private(&self) -> Option<&Key> {
+        match &self.role {
+            Role::Private(key) => Some(key),
+            Role::Public(_) | Role::Data => None,
+        }
+    }
+
+    /// What signs, to be kept for an operation.
+    pub(crate) fn shared_private(&self) -> Option<Arc<Key>> {
+        match &self.role {
+            Role::Private(key) => Some(Arc::clone(key)),
+            Role::Public(_) | Role::Data => None,
+        }
+    }
+
+    /// What verifies, behind a public key.
+    pub(crate) fn public(&self) -> Option<&PublicKey> {
+        match &self.role {
+            Role::Public(key) => Some(key),
+            Role::Private(_) | Role::Data => None,
+        }
+    }
+
     /// The value of one attribute.
     pub(crate) fn attribute(&self, kind: CK_ATTRIBUTE_TYPE) -> Result<&[u8], Error> {
         match self.attributes.iter().find(|(one, _)| *one == kind) {
@@ -64,17 +98,31 @@ impl Draft {
         drafts
     }
 
+    /// A public key with all its attributes but those of the key itself.
+    pub(crate) fn public(
+        unique_id: String,
+        mut attributes: Vec<(CK_ATTRIBUTE_TYPE, Value)>,
+        public: PublicKey,
+    ) -> Self {
+        attributes.extend(key_values(&public));
+        Self {
+            unique_id,
+            attributes,
+            role: Role::Public(public),
+        }
+    }
+
     pub(crate) fn with_handle(self, handle: ObjectHandle) -> Object {
         let Self {
             unique_id,
             attributes,
-            key,
+            role,
         } = self;
         Object {
             handle,
             unique_id,
             attributes,
-            key,
+            role,
         }
     }
 
@@ -91,7 +139,7 @@ impl Draft {
         Self {
             unique_id,
             attributes,
-            key: None,
+            role: Role::Data,
         }
     }
 }
@@ -159,7 +207,7 @@ fn profile(id: CK_PROFILE_ID) -> Draft {
     Draft {
         unique_id,
         attributes,
-        key: None,
+        role: Role::Data,
     }
 }
 
@@ -216,7 +264,7 @@ fn private_key(
     let more = more.chain(secret.iter().map(|kind| (*kind, Value::Sensitive)));
     let draft = Draft::new(CKO_PRIVATE_KEY, unique_id, label, public.id(), more);
     Draft {
-        key: Some(Arc::clone(key)),
+        role: Role::Private(Arc::clone(key)),
         ..draft
     }
 }
@@ -237,7 +285,11 @@ fn public_key(label: &str, certificate: &Certificate, public: &PublicKey, local:
         PublicKey::Rsa { .. } => Some((CKA_MODULUS_BITS, Value::number(public.bits().into()))),
     };
     let more = more.chain(size);
-    Draft::new(CKO_PUBLIC_KEY, unique_id, label, public.id(), more)
+    let draft = Draft::new(CKO_PUBLIC_KEY, unique_id, label, public.id(), more);
+    Draft {
+        role: Role::Public(public.clone()),
+        ..draft
+    }
 }
 
 /// What both halves of a key pair say of themselves. `local` says that this TPM holds the private
@@ -259,24 +311,31 @@ fn key_attributes(
             Value::bytes(certificate.public_key_info_der()),
         ),
     ];
-    attributes.extend(match public {
+    attributes.push((
+        CKA_KEY_GEN_MECHANISM,
+        Value::number(match public {
+            PublicKey::Ec { .. } => CKM_EC_KEY_PAIR_GEN,
+            PublicKey::Rsa { .. } => CKM_RSA_PKCS_KEY_PAIR_GEN,
+        }),
+    ));
+    attributes.extend(key_values(public));
+    attributes
+}
+
+/// The values of a public key.
+fn key_values(public: &PublicKey) -> Vec<(CK_ATTRIBUTE_TYPE, Value)> {
+    match public {
         PublicKey::Ec { curve, point } => vec![
             (CKA_KEY_TYPE, Value::number(CKK_EC)),
-            (CKA_KEY_GEN_MECHANISM, Value::number(CKM_EC_KEY_PAIR_GEN)),
             (CKA_EC_PARAMS, Value::bytes(curve.oid_der())),
             (CKA_EC_POINT, Value::ec_point(point)),
         ],
         PublicKey::Rsa { modulus, exponent } => vec![
             (CKA_KEY_TYPE, Value::number(CKK_RSA)),
-            (
-                CKA_KEY_GEN_MECHANISM,
-                Value::number(CKM_RSA_PKCS_KEY_PAIR_GEN),
-            ),
             (CKA_MODULUS, Value::bytes(&modulus[..])),
             (CKA_PUBLIC_EXPONENT, Value::bytes(&exponent[..])),
         ],
-    });
-    attributes
+    }
 }
 
 fn certificate_object(

@@ -5,7 +5,7 @@
 
 use crate::attribute::Template;
 use crate::error::Error;
-use crate::handle::{Mint, ObjectHandle, SlotId};
+use crate::handle::{Mint, ObjectHandle, SessionHandle, SlotId};
 use crate::mechanism::Mechanism;
 use crate::object::{Draft, Object};
 use devid_core::config::{Config, Random};
@@ -30,6 +30,8 @@ pub(crate) struct Slot {
     look: Mutex<Look>,
     /// Held for the moment of reading or replacing.
     token: RwLock<Option<Arc<Token>>>,
+    /// Objects of sessions, seen by all of them; held for moments.
+    session_objects: Mutex<Vec<(SessionHandle, Arc<Object>)>>,
 }
 
 /// Where the slot's token comes from.
@@ -87,6 +89,7 @@ impl Slot {
             source,
             look: Mutex::default(),
             token: RwLock::default(),
+            session_objects: Mutex::default(),
         }
     }
 
@@ -103,6 +106,10 @@ impl Slot {
             })),
         };
         let token = self.token.try_read().and_then(|token| token.clone());
+        let objects = self
+            .session_objects
+            .try_lock()
+            .map(|objects| objects.clone());
         let look = self
             .look
             .try_lock()
@@ -113,7 +120,51 @@ impl Slot {
             source,
             look: Mutex::new(look),
             token: RwLock::new(token),
+            session_objects: Mutex::new(objects.unwrap_or_default()),
         }
+    }
+
+    /// An object of the token as last found, or of a session.
+    pub(crate) fn object(&self, handle: ObjectHandle) -> Result<Arc<Object>, Error> {
+        let known = self.known().ok_or(Error::DeviceRemoved)?;
+        if let Ok(object) = known.object(handle) {
+            return Ok(Arc::clone(object));
+        }
+        let objects = self.session_objects.lock();
+        let found = objects.iter().find(|(_, object)| object.handle == handle);
+        found
+            .map(|(_, object)| Arc::clone(object))
+            .ok_or(Error::ObjectHandleInvalid)
+    }
+
+    /// The objects of sessions that match, in the order of their making.
+    pub(crate) fn find_of_sessions(&self, template: &Template) -> Vec<ObjectHandle> {
+        let objects = self.session_objects.lock();
+        let matching = objects
+            .iter()
+            .filter(|(_, object)| object.matches(template));
+        matching.map(|(_, object)| object.handle).collect()
+    }
+
+    /// Keeps an object for as long as its session lives.
+    pub(crate) fn keep(&self, session: SessionHandle, object: Object) {
+        self.session_objects
+            .lock()
+            .push((session, Arc::new(object)));
+    }
+
+    /// Forgets the object of a session; `false` if there is none such.
+    pub(crate) fn forget(&self, handle: ObjectHandle) -> bool {
+        let mut objects = self.session_objects.lock();
+        let before = objects.len();
+        objects.retain(|(_, object)| object.handle != handle);
+        objects.len() < before
+    }
+
+    /// Forgets all objects of a session, or of all.
+    pub(crate) fn forget_session(&self, session: Option<SessionHandle>) {
+        let mut objects = self.session_objects.lock();
+        objects.retain(|(owner, _)| session.is_some_and(|session| *owner != session));
     }
 
     /// The token as last found, without a look.
@@ -242,8 +293,9 @@ impl Token {
     /// What every key of a mechanism's type can do: a client that sees it in the list asks it of
     /// any of them.
     pub(crate) fn mechanisms(&self) -> Vec<Mechanism> {
-        let refuses =
-            |key: &Key, mechanism: Mechanism| mechanism.is_of_type(key) && !mechanism.suits(key);
+        let refuses = |key: &Key, mechanism: Mechanism| {
+            mechanism.is_of_type(key.public()) && !mechanism.suits(key)
+        };
         let all = Mechanism::ALL.into_iter();
         let wanted = all.filter(|one| self.keys().any(|key| one.suits(key)));
         wanted
@@ -260,16 +312,14 @@ impl Token {
 
     /// The smallest and the largest key, in bits, of a mechanism's type.
     pub(crate) fn key_sizes(&self, mechanism: Mechanism) -> (u32, u32) {
-        let keys = self.keys().filter(|key| mechanism.is_of_type(key));
+        let keys = self.keys().filter(|key| mechanism.is_of_type(key.public()));
         let sizes: Vec<u32> = keys.map(|key| key.public().bits()).collect();
         let smallest = sizes.iter().min().copied().unwrap_or_default();
         (smallest, sizes.iter().max().copied().unwrap_or_default())
     }
 
     fn keys(&self) -> impl Iterator<Item = &Key> {
-        self.objects
-            .iter()
-            .filter_map(|object| object.key.as_deref())
+        self.objects.iter().filter_map(|object| object.private())
     }
 }
 

@@ -1,4 +1,4 @@
-//! Signing and random numbers (PKCS#11 3.0, sections 5.13 and 5.20).
+//! Signing, verifying and random numbers (PKCS#11 3.0, sections 5.13, 5.14 and 5.20).
 
 use super::{args, entry, module};
 use crate::error::Error;
@@ -66,6 +66,69 @@ pub(super) unsafe extern "C" fn C_SignFinal(
         let answer = session.sign_final(room)?;
         // SAFETY: an answer means that there is room, hence a length pointer.
         unsafe { args::give(pSignature, pulSignatureLen, answer) }
+    })
+}
+
+pub(super) unsafe extern "C" fn C_VerifyInit(
+    hSession: CK_SESSION_HANDLE,
+    pMechanism: *mut CK_MECHANISM,
+    hKey: CK_OBJECT_HANDLE,
+) -> CK_RV {
+    entry("C_VerifyInit", || {
+        let session = module()?.session(SessionHandle(hSession))?;
+        // SAFETY: the caller's pointer is NULL or valid for a CK_MECHANISM.
+        match unsafe { args::mechanism(pMechanism) }? {
+            Some(mechanism) => session.verify_init(mechanism, ObjectHandle(hKey)),
+            None => session.verify_cancel(),
+        }
+    })
+}
+
+pub(super) unsafe extern "C" fn C_Verify(
+    hSession: CK_SESSION_HANDLE,
+    pData: *mut CK_BYTE,
+    ulDataLen: CK_ULONG,
+    pSignature: *mut CK_BYTE,
+    ulSignatureLen: CK_ULONG,
+) -> CK_RV {
+    entry("C_Verify", || {
+        let session = module()?.session(SessionHandle(hSession))?;
+        // SAFETY: each pointer is NULL or valid for its length.
+        unsafe {
+            args::borrow(pData, ulDataLen, |data| {
+                args::borrow(pSignature, ulSignatureLen, |signature| {
+                    session.verify(data, signature)
+                })
+            })
+        }
+    })
+}
+
+pub(super) unsafe extern "C" fn C_VerifyUpdate(
+    hSession: CK_SESSION_HANDLE,
+    pPart: *mut CK_BYTE,
+    ulPartLen: CK_ULONG,
+) -> CK_RV {
+    entry("C_VerifyUpdate", || {
+        let session = module()?.session(SessionHandle(hSession))?;
+        // SAFETY: `pPart` is NULL or valid for `ulPartLen` bytes.
+        unsafe { args::borrow(pPart, ulPartLen, |part| session.verify_update(part)) }
+    })
+}
+
+pub(super) unsafe extern "C" fn C_VerifyFinal(
+    hSession: CK_SESSION_HANDLE,
+    pSignature: *mut CK_BYTE,
+    ulSignatureLen: CK_ULONG,
+) -> CK_RV {
+    entry("C_VerifyFinal", || {
+        let session = module()?.session(SessionHandle(hSession))?;
+        // SAFETY: `pSignature` is NULL or valid for `ulSignatureLen` bytes.
+        unsafe {
+            args::borrow(pSignature, ulSignatureLen, |signature| {
+                session.verify_final(signature)
+            })
+        }
     })
 }
 

@@ -5,6 +5,37 @@ use crate::error::Error;
 use crate::handle::{ObjectHandle, SessionHandle};
 use cryptoki_sys::*;
 
+pub(super) unsafe extern "C" fn C_CreateObject(
+    hSession: CK_SESSION_HANDLE,
+    pTemplate: *mut CK_ATTRIBUTE,
+    ulCount: CK_ULONG,
+    phObject: *mut CK_OBJECT_HANDLE,
+) -> CK_RV {
+    entry("C_CreateObject", || {
+        let module = module()?;
+        let session = module.session(SessionHandle(hSession))?;
+        if phObject.is_null() {
+            return Err(Error::ArgumentsBad("phObject is NULL"));
+        }
+        // SAFETY: the caller's template is NULL or valid for `ulCount` items and their values.
+        let template = unsafe { args::template(pTemplate, ulCount) }?;
+        let object = session.create(&template, &module.mint)?;
+        // SAFETY: not NULL, hence valid for a handle.
+        unsafe { args::write(phObject, object.0, "phObject is NULL") }
+    })
+}
+
+pub(super) unsafe extern "C" fn C_DestroyObject(
+    hSession: CK_SESSION_HANDLE,
+    hObject: CK_OBJECT_HANDLE,
+) -> CK_RV {
+    entry("C_DestroyObject", || {
+        module()?
+            .session(SessionHandle(hSession))?
+            .destroy(ObjectHandle(hObject))
+    })
+}
+
 pub(super) unsafe extern "C" fn C_GetAttributeValue(
     hSession: CK_SESSION_HANDLE,
     hObject: CK_OBJECT_HANDLE,
@@ -12,10 +43,10 @@ pub(super) unsafe extern "C" fn C_GetAttributeValue(
     ulCount: CK_ULONG,
 ) -> CK_RV {
     entry("C_GetAttributeValue", || {
-        let token = module()?.session(SessionHandle(hSession))?.token()?;
-        let object = token.object(ObjectHandle(hObject))?;
+        let session = module()?.session(SessionHandle(hSession))?;
+        let object = session.slot.object(ObjectHandle(hObject))?;
         // SAFETY: the caller's template is NULL or valid for `ulCount` items and their values.
-        unsafe { args::fill(pTemplate, ulCount, object) }
+        unsafe { args::fill(pTemplate, ulCount, &object) }
     })
 }
 

@@ -35,7 +35,6 @@ unsupported! {
         CK_OBJECT_HANDLE,
         CK_OBJECT_HANDLE
     );
-    C_CreateObject(CK_SESSION_HANDLE, *mut CK_ATTRIBUTE, CK_ULONG, *mut CK_OBJECT_HANDLE);
     C_CopyObject(
         CK_SESSION_HANDLE,
         CK_OBJECT_HANDLE,
@@ -43,7 +42,6 @@ unsupported! {
         CK_ULONG,
         *mut CK_OBJECT_HANDLE
     );
-    C_DestroyObject(CK_SESSION_HANDLE, CK_OBJECT_HANDLE);
     C_GetObjectSize(CK_SESSION_HANDLE, CK_OBJECT_HANDLE, *mut CK_ULONG);
     C_SetAttributeValue(CK_SESSION_HANDLE, CK_OBJECT_HANDLE, *mut CK_ATTRIBUTE, CK_ULONG);
     C_EncryptInit(CK_SESSION_HANDLE, *mut CK_MECHANISM, CK_OBJECT_HANDLE);
@@ -61,10 +59,6 @@ unsupported! {
     C_DigestFinal(CK_SESSION_HANDLE, *mut CK_BYTE, *mut CK_ULONG);
     C_SignRecoverInit(CK_SESSION_HANDLE, *mut CK_MECHANISM, CK_OBJECT_HANDLE);
     C_SignRecover(CK_SESSION_HANDLE, *mut CK_BYTE, CK_ULONG, *mut CK_BYTE, *mut CK_ULONG);
-    C_VerifyInit(CK_SESSION_HANDLE, *mut CK_MECHANISM, CK_OBJECT_HANDLE);
-    C_Verify(CK_SESSION_HANDLE, *mut CK_BYTE, CK_ULONG, *mut CK_BYTE, CK_ULONG);
-    C_VerifyUpdate(CK_SESSION_HANDLE, *mut CK_BYTE, CK_ULONG);
-    C_VerifyFinal(CK_SESSION_HANDLE, *mut CK_BYTE, CK_ULONG);
     C_VerifyRecoverInit(CK_SESSION_HANDLE, *mut CK_MECHANISM, CK_OBJECT_HANDLE);
     C_VerifyRecover(CK_SESSION_HANDLE, *mut CK_BYTE, CK_ULONG, *mut CK_BYTE, *mut CK_ULONG);
     C_DigestEncryptUpdate(CK_SESSION_HANDLE, *mut CK_BYTE, CK_ULONG, *mut CK_BYTE, *mut CK_ULONG);
@@ -286,9 +280,9 @@ macro_rules! table {
             C_SetOperationState: Some(C_SetOperationState),
             C_Login: Some(sessions::C_Login),
             C_Logout: Some(sessions::C_Logout),
-            C_CreateObject: Some(C_CreateObject),
+            C_CreateObject: Some(objects::C_CreateObject),
             C_CopyObject: Some(C_CopyObject),
-            C_DestroyObject: Some(C_DestroyObject),
+            C_DestroyObject: Some(objects::C_DestroyObject),
             C_GetObjectSize: Some(C_GetObjectSize),
             C_GetAttributeValue: Some(objects::C_GetAttributeValue),
             C_SetAttributeValue: Some(C_SetAttributeValue),
@@ -314,10 +308,10 @@ macro_rules! table {
             C_SignFinal: Some(crypto::C_SignFinal),
             C_SignRecoverInit: Some(C_SignRecoverInit),
             C_SignRecover: Some(C_SignRecover),
-            C_VerifyInit: Some(C_VerifyInit),
-            C_Verify: Some(C_Verify),
-            C_VerifyUpdate: Some(C_VerifyUpdate),
-            C_VerifyFinal: Some(C_VerifyFinal),
+            C_VerifyInit: Some(crypto::C_VerifyInit),
+            C_Verify: Some(crypto::C_Verify),
+            C_VerifyUpdate: Some(crypto::C_VerifyUpdate),
+            C_VerifyFinal: Some(crypto::C_VerifyFinal),
             C_VerifyRecoverInit: Some(C_VerifyRecoverInit),
             C_VerifyRecover: Some(C_VerifyRecover),
             C_DigestEncryptUpdate: Some(C_DigestEncryptUpdate),

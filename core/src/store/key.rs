@@ -1,14 +1,11 @@
 //! A private key in the TPM, and how a request to sign becomes a scheme that it takes.
 
-use super::{SignError, Templates};
+use super::{SignError, Templates, verify};
 use crate::key::{PublicKey, pad_left};
 use crate::tpm::{
     DerivedKey, Hash, PublicArea, ResidentKey, Scheme, Signature, SigningScheme, Tpm, TpmError,
 };
 use log::warn;
-use rsa::{BoxedUint, Pss, RsaPublicKey};
-use sha1::Sha1;
-use sha2::{Sha256, Sha384, Sha512};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -210,7 +207,7 @@ impl Key {
         if self.pss_salt.load(Ordering::Relaxed) == SALT_AS_LONG_AS_DIGEST {
             return Ok(());
         }
-        let sound = verify_pss(self.public(), hash, digest, signature);
+        let sound = verify(self.public(), SignRequest::Pss(hash, digest), signature);
         let found = if sound {
             SALT_AS_LONG_AS_DIGEST
         } else {
@@ -245,24 +242,6 @@ fn of_width(digest: &[u8], hash: Hash) -> Result<Vec<u8>, SignError> {
         true => Ok(digest.to_vec()),
         false => Err(SignError::DigestLength(digest.len())),
     }
-}
-
-/// Whether this is a PSS signature with MGF1 of the same hash and a salt as long as the digest.
-fn verify_pss(key: &PublicKey, hash: Hash, digest: &[u8], signature: &[u8]) -> bool {
-    let PublicKey::Rsa { modulus, exponent } = key else {
-        return false;
-    };
-    let number = BoxedUint::from_be_slice_vartime;
-    let Ok(key) = RsaPublicKey::new(number(modulus), number(exponent)) else {
-        return false;
-    };
-    match hash {
-        Hash::Sha1 => key.verify(Pss::<Sha1>::new(), digest, signature),
-        Hash::Sha256 => key.verify(Pss::<Sha256>::new(), digest, signature),
-        Hash::Sha384 => key.verify(Pss::<Sha384>::new(), digest, signature),
-        Hash::Sha512 => key.verify(Pss::<Sha512>::new(), digest, signature),
-    }
-    .is_ok()
 }
 
 /// A digest as `hash` bytes that ECDSA reads as the same number: it takes the left `order` bytes of

@@ -6,9 +6,11 @@
 pub mod idevid;
 mod key;
 mod templates;
+mod verify;
 
 pub use key::{Key, SignRequest};
 use templates::Templates;
+pub use verify::verify;
 
 use crate::tpm::TpmError;
 use std::fmt;

@@ -1,0 +1,74 @@
+//! Verification, in software: it needs no secret, and a TPM has better things to do.
+
+use super::SignRequest;
+use crate::key::{Curve, PublicKey};
+use crate::tpm::Hash;
+use rsa::{BoxedUint, Pkcs1v15Sign, Pss, RsaPublicKey};
+use sha1::Sha1;
+use sha2::{Sha256, Sha384, Sha512};
+
+/// Whether `signature` is one by this key for the request: r ‖ s, or as wide as the modulus.
+///
+/// PSS is verified with a salt as long as the digest and MGF1 of the same hash.
+pub fn verify(key: &PublicKey, request: SignRequest, signature: &[u8]) -> bool {
+    match (key, request) {
+        (PublicKey::Ec { curve, point }, SignRequest::Ecdsa(digest)) => {
+            ecdsa(*curve, point, digest, signature)
+        }
+        (PublicKey::Rsa { modulus, exponent }, SignRequest::Pkcs1(hash, digest)) => {
+            let Some(key) = rsa_key(modulus, exponent) else {
+                return false;
+            };
+            let padding = match hash {
+                Hash::Sha1 => Pkcs1v15Sign::new::<Sha1>(),
+                Hash::Sha256 => Pkcs1v15Sign::new::<Sha256>(),
+                Hash::Sha384 => Pkcs1v15Sign::new::<Sha384>(),
+                Hash::Sha512 => Pkcs1v15Sign::new::<Sha512>(),
+            };
+            key.verify(padding, digest, signature).is_ok()
+        }
+        (PublicKey::Rsa { modulus, exponent }, SignRequest::Pss(hash, digest)) => {
+            let Some(key) = rsa_key(modulus, exponent) else {
+                return false;
+            };
+            let verified = match hash {
+                Hash::Sha1 => key.verify(Pss::<Sha1>::new(), digest, signature),
+                Hash::Sha256 => key.verify(Pss::<Sha256>::new(), digest, signature),
+                Hash::Sha384 => key.verify(Pss::<Sha384>::new(), digest, signature),
+                Hash::Sha512 => key.verify(Pss::<Sha512>::new(), digest, signature),
+            };
+            verified.is_ok()
+        }
+        _ => false,
+    }
+}
+
+fn ecdsa(curve: Curve, point: &[u8], digest: &[u8], signature: &[u8]) -> bool {
+    // The crates want at least half the order's width, and read a short digest as we do.
+    let digest = match crate::key::pad_left(digest, curve.width()) {
+        Some(padded) => padded,
+        None => digest.to_vec(),
+    };
+    macro_rules! through {
+        ($curve:ident) => {{
+            use $curve::ecdsa::signature::hazmat::PrehashVerifier;
+            use $curve::ecdsa::{Signature, VerifyingKey};
+            let key = VerifyingKey::from_sec1_bytes(point);
+            let signature = Signature::from_slice(signature);
+            match (key, signature) {
+                (Ok(key), Ok(signature)) => key.verify_prehash(&digest, &signature).is_ok(),
+                _ => false,
+            }
+        }};
+    }
+    match curve {
+        Curve::P256 => through!(p256),
+        Curve::P384 => through!(p384),
+        Curve::P521 => through!(p521),
+    }
+}
+
+fn rsa_key(modulus: &[u8], exponent: &[u8]) -> Option<RsaPublicKey> {
+    let number = BoxedUint::from_be_slice_vartime;
+    RsaPublicKey::new(number(modulus), number(exponent)).ok()
+}

@@ -26,6 +26,11 @@ impl Forked {
         Forked { id, ended: false }
     }
 
+    /// The child's process id.
+    pub fn id(&self) -> libc::pid_t {
+        self.id
+    }
+
     /// Waits for the child's end and fails unless it was a good one.
     #[track_caller]
     pub fn succeeds(mut self) {

@@ -141,7 +141,6 @@ impl OwnFiles {
 fn a_host_that_closes_all_and_ends_the_module() {
     let bench = Bench::new();
     let host = Forked::new(|| {
-        // The parent's number for the terminal is not the module's.
         let (session, key) = host_begins(&bench);
         sign(&bench.raw, session, key).expect("a signature");
         let number = number_of("self", bench.device.path()).expect("the device is open");

@@ -9,7 +9,6 @@ mod common;
 use common::fork::Forked;
 use common::home::Home;
 use common::module::{Opened, loaded};
-use common::programs::poll;
 use common::raw::{Code, Raw};
 use common::story::await_some;
 use common::tpm::{Place, Swtpm};
@@ -21,11 +20,12 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 once!(
-    a_fifo_and_a_device_in_the_chain_folder,
+    a_fifo_in_the_chain_folder,
+    a_device_in_the_chain_folder,
     a_fifo_as_identity_certificate,
     a_fifo_as_configuration,
     a_fifo_as_drop_in,
@@ -79,17 +79,24 @@ fn shows_no_token(raw: &Raw) {
     raw.finalize().unwrap();
 }
 
-fn a_fifo_and_a_device_in_the_chain_folder() {
+fn a_fifo_in_the_chain_folder() {
+    beside_the_root(fifo);
+}
+
+/// One that could be read without end.
+fn a_device_in_the_chain_folder() {
+    beside_the_root(|path| symlink("/dev/zero", path).unwrap());
+}
+
+/// What `make` makes is passed over, and what comes after it is read.
+fn beside_the_root(make: impl FnOnce(&Path)) {
     let (tpm, identity) = Swtpm::manufactured();
     let home = Home::new(&tpm.tcti());
-    fifo(&home.path("chain/x.pem"));
-    symlink("/dev/zero", home.path("chain/z.pem")).unwrap();
-    fs::create_dir(home.path("chain/y.pem")).unwrap();
+    make(&home.path("chain/a.pem"));
     home.write("chain/root.pem", fs::read(identity.root()).unwrap());
     let raw = loaded(&home);
     Forked::new(|| lives(&raw)).succeeds();
-    home.log_says(&["chain/x.pem", "regular file"]);
-    home.log_says(&["chain/z.pem", "regular file"]);
+    home.log_says(&["chain/a.pem", "regular file"]);
     home.log_says(&["token idev-id with 5 objects"]);
 }
 
@@ -125,54 +132,64 @@ fn a_fifo_as_drop_in() {
     home.log_says(&["10-site.toml", "regular file"]);
 }
 
+/// The log as a FIFO; gone before anybody reads the log to show it.
+struct LogFifo(PathBuf);
+
+impl LogFifo {
+    fn new(home: &Home) -> LogFifo {
+        let path = home.path("log");
+        fifo(&path);
+        LogFifo(path)
+    }
+
+    fn reader(&self) -> File {
+        let mut options = OpenOptions::new();
+        let options = options.read(true).custom_flags(libc::O_NONBLOCK);
+        options.open(&self.0).expect("the FIFO")
+    }
+}
+
+impl Drop for LogFifo {
+    fn drop(&mut self) {
+        fs::remove_file(&self.0).ok();
+    }
+}
+
 fn a_fifo_as_log_without_reader() {
     let (tpm, _identity) = Swtpm::manufactured();
     let home = Home::new(&tpm.tcti());
     let raw = loaded(&home);
-    fifo(&home.path("log"));
+    let _fifo = LogFifo::new(&home);
     Forked::new(|| lives(&raw)).succeeds();
-    fs::remove_file(home.path("log")).unwrap();
-}
-
-fn reader(home: &Home) -> File {
-    let mut options = OpenOptions::new();
-    let options = options.read(true).custom_flags(libc::O_NONBLOCK);
-    options.open(home.path("log")).expect("the FIFO")
 }
 
 fn a_fifo_as_log_that_nobody_empties() {
     let (tpm, _identity) = Swtpm::manufactured();
     let home = Home::new(&tpm.tcti());
     let raw = loaded(&home);
-    fifo(&home.path("log"));
-    let reader = reader(&home);
-    // SAFETY: a descriptor of ours; one page holds a few dozen lines.
-    unsafe { libc::fcntl(reader.as_raw_fd(), libc::F_SETPIPE_SZ, 4096) };
+    let fifo = LogFifo::new(&home);
+    let reader = fifo.reader();
+    // SAFETY: a descriptor of ours; it holds a page then, which is a few dozen lines.
+    let room = unsafe { libc::fcntl(reader.as_raw_fd(), libc::F_SETPIPE_SZ, 4096) };
+    assert_eq!(room, 4096);
     let child = Forked::new(|| {
-        (0..5).for_each(|_| lives(&raw));
+        (0..40).for_each(|_| lives(&raw));
     });
     child.succeeds();
-    drop(reader);
-    fs::remove_file(home.path("log")).unwrap();
 }
 
+/// Whatever the module has opened may be without a reader when it writes.
 fn a_fifo_as_log_whose_reader_comes_and_goes() {
     let (tpm, _identity) = Swtpm::manufactured();
     let home = Home::new(&tpm.tcti());
     let raw = loaded(&home);
-    fifo(&home.path("log"));
-    let child = Forked::new(|| {
-        (0..20).for_each(|_| lives(&raw));
-        home.write("done", "");
-    });
-    // Whatever the module opened, it may be without a reader when it writes. SIGPIPE would end the
-    // child before its last word.
+    let fifo = LogFifo::new(&home);
+    let child = Forked::new(|| (0..20).for_each(|_| lives(&raw)));
     let end = Instant::now() + Duration::from_secs(25);
-    while !home.path("done").exists() && Instant::now() < end && child.is_running() {
-        reader(&home).read(&mut [0; 1]).ok();
+    while child.is_running() && Instant::now() < end {
+        let _some = fifo.reader().read(&mut [0; 64]);
     }
     child.succeeds();
-    fs::remove_file(home.path("log")).unwrap();
 }
 
 /// Connections that fill the queue of the listener at `path`: the next one would wait.
@@ -290,8 +307,7 @@ fn an_unknown_setting_is_told_where_the_file_says() {
     unsafe { std::env::remove_var("DEVID_PKCS11_LOG") };
     raw.initialize().unwrap();
     assert_eq!(raw.slots(true).unwrap(), []);
-    let said = poll(Duration::ZERO, || fs::read_to_string(&log).ok());
-    let said = said.expect("the log is the one that the file names");
+    let said = fs::read_to_string(&log).expect("the log is the one that the file names");
     for word in ["config.toml:1", "colour"] {
         assert!(said.contains(word), "{word}: {said}");
     }

@@ -8,14 +8,17 @@ mod common;
 use common::home::Home;
 use common::maker::{INDEX, Maker, OPEN};
 use common::module::{Opened, loaded};
+use common::proxy::{Proxy, command};
 use common::raw::{Code, Raw};
-use common::story::Link;
+use common::story::{Link, await_some};
 use common::tpm::Swtpm;
 use cryptoki_sys::*;
+use std::time::Duration;
 
 over_both_links!(
     a_protected_index_is_passed_over,
     a_protected_index_that_is_named_is_tried_once,
+    a_protected_index_and_nothing_else,
     #[ignore = "not mended: C_Finalize forgets what refused"]
     a_protected_index_that_is_named_is_tried_once_in_a_process,
     a_protected_key_is_tried_once,
@@ -31,10 +34,14 @@ const LOOKS: usize = 8;
 fn with_protected_index() -> Swtpm {
     let (tpm, identity) = Swtpm::manufactured();
     let certificate = common::openssl::certificate_der(&identity.ca());
-    let attributes = "authread|ownerread|ownerwrite";
-    Maker::new(&tpm).index(PROTECTED, attributes, "secret", &certificate);
-    assert_eq!(tpm.lockout_counter(), 0);
+    protect(&tpm, &certificate);
     tpm
+}
+
+fn protect(tpm: &Swtpm, content: &[u8]) {
+    let attributes = "authread|ownerread|ownerwrite";
+    Maker::new(tpm).index(PROTECTED, attributes, "secret", content);
+    assert_eq!(tpm.lockout_counter(), 0);
 }
 
 fn name_it(home: &Home) {
@@ -85,6 +92,25 @@ fn a_protected_index_that_is_named_is_tried_once_in_a_process(link: Link) {
         raw.finalize().unwrap();
     }
     assert_eq!(tpm.lockout_counter(), 1);
+}
+
+/// A slot without a token looks again each second, for as long as somebody asks.
+fn a_protected_index_and_nothing_else(link: Link) {
+    let (tpm, _identity) = Swtpm::manufactured_with(&["--no-cert"]);
+    protect(&tpm, &[0x30; 500]);
+    let proxy = Proxy::new(&tpm);
+    let home = Home::new(&link.tcti(&proxy.tcti()));
+    name_it(&home);
+    let raw = loaded(&home);
+    raw.initialize().unwrap();
+    let mut looks = 0;
+    await_some("three looks", Duration::from_secs(20), || {
+        assert_eq!(raw.slots(true), Ok(vec![]));
+        looks += proxy.book().take().of(command::GET_CAPABILITY);
+        (looks >= 3).then_some(())
+    });
+    assert_eq!(tpm.lockout_counter(), 1);
+    home.log_says(&["01C90400", "authorisation"]);
 }
 
 /// A device whose key is not noDA and has an authorisation value.

@@ -10,6 +10,7 @@ use common::home::Home;
 use common::maker::{INDEX, Maker, OPEN};
 use common::module::{Opened, loaded, ulong};
 use common::openssl::{Verifier, certificate_der};
+use common::programs::poll;
 use common::proxy::{Fault, Proxy, answer, command};
 use common::raw::Code;
 use common::story::{Link, await_some};
@@ -18,7 +19,7 @@ use cryptoki_sys::*;
 use std::collections::BTreeSet;
 use std::fs;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 over_both_links!(
     a_key_that_could_not_be_read_at_first,
@@ -126,10 +127,8 @@ fn a_search_while_another_looks(link: Link) {
         book.await_stall();
         let searches = scope.spawn(|| bench.objects());
         // As long as the TPM is silent nothing else can end the wait.
-        let end = Instant::now() + Duration::from_secs(5);
-        let answered = common::programs::poll(end - Instant::now(), || {
-            searches.is_finished().then_some(())
-        });
+        let limit = Duration::from_secs(5);
+        let answered = poll(limit, || searches.is_finished().then_some(()));
         let still_looks = !looks.is_finished();
         book.release();
         assert!(answered.is_some(), "a search waits for another's look");

@@ -36,6 +36,7 @@ once!(
     a_socket_that_takes_nobody_any_more,
     a_chain_folder_that_may_not_be_read,
     an_unknown_setting_is_told_where_the_file_says,
+    an_unknown_setting_in_a_drop_in_is_told_there_too,
 );
 
 fn fifo(path: &Path) {
@@ -68,6 +69,18 @@ fn lives(raw: &Raw) {
     raw.sign_init(session, CKM_ECDSA, found[0]).unwrap();
     raw.sign(session, &[1; 32]).expect("a signature");
     raw.finalize().unwrap();
+    let peak = peak_memory();
+    assert!(peak < 256 << 10, "{peak} KiB of memory");
+}
+
+/// The most memory that this process ever held, in KiB.
+fn peak_memory() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").expect("/proc");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let number = line.and_then(|line| line.split_whitespace().next());
+    number
+        .and_then(|number| number.parse().ok())
+        .expect("VmHWM")
 }
 
 /// In a child: C_Initialize works, and no token is shown.
@@ -294,21 +307,33 @@ fn a_chain_folder_that_may_not_be_read() {
 
 /// The log's own settings hold though another one is wrong.
 fn an_unknown_setting_is_told_where_the_file_says() {
+    is_told("config.toml", "config.toml:1");
+}
+
+fn an_unknown_setting_in_a_drop_in_is_told_there_too() {
+    is_told("config.d/10-site.toml", "10-site.toml:1");
+}
+
+/// `file` has an unknown setting, and `config.toml` says where the log is.
+fn is_told(file: &str, place: &str) {
     let (tpm, _identity) = Swtpm::manufactured();
     let home = Home::new(&tpm.tcti());
     let log = home.path("site.log");
-    let text = format!(
-        "colour = \"red\"\n\n[log]\nlevel = \"warn\"\ntarget = \"file:{}\"\n",
+    let wrong = "colour = \"red\"\n";
+    let table = format!(
+        "[log]\nlevel = \"warn\"\ntarget = \"file:{}\"\n",
         log.display()
     );
-    home.write("config.toml", text);
+    home.write(file, wrong);
+    let first = fs::read_to_string(home.path("config.toml")).unwrap();
+    home.write("config.toml", first + &table);
     let raw = loaded(&home);
     // SAFETY: the story has its process to itself, and no thread reads the environment now.
     unsafe { std::env::remove_var("DEVID_PKCS11_LOG") };
     raw.initialize().unwrap();
     assert_eq!(raw.slots(true).unwrap(), []);
     let said = fs::read_to_string(&log).expect("the log is the one that the file names");
-    for word in ["config.toml:1", "colour"] {
+    for word in [place, "colour"] {
         assert!(said.contains(word), "{word}: {said}");
     }
 }

@@ -5,6 +5,7 @@
 #[macro_use]
 mod common;
 
+use common::fork::Forked;
 use common::home::Home;
 use common::maker::{INDEX, Maker, OPEN};
 use common::module::{Opened, loaded};
@@ -22,6 +23,7 @@ over_both_links!(
     #[ignore = "not mended: C_Finalize forgets what refused"]
     a_protected_index_that_is_named_is_tried_once_in_a_process,
     a_protected_key_is_tried_once,
+    a_protected_key_and_a_child,
     #[ignore = "not mended: C_Finalize forgets what refused"]
     a_protected_key_is_tried_once_in_a_process,
 );
@@ -137,6 +139,21 @@ fn a_protected_key_is_tried_once(link: Link) {
     }
     assert_eq!(tpm.lockout_counter(), 1);
     home.log_says(&["81020000", "authorisation"]);
+}
+
+/// The child knows what the parent found out.
+fn a_protected_key_and_a_child(link: Link) {
+    let tpm = with_protected_key();
+    let home = Home::new(&link.tcti(&tpm.tcti()));
+    let module = Opened::new(&home);
+    let key = module.key();
+    let refused = || module.sign(CKM_ECDSA, key, &[1; 32]) == Err(Code(CKR_DEVICE_ERROR));
+    assert!(refused());
+    for _ in 0..2 {
+        Forked::new(|| assert!(refused())).succeeds();
+        assert!(refused());
+    }
+    assert_eq!(tpm.lockout_counter(), 1);
 }
 
 fn a_protected_key_is_tried_once_in_a_process(link: Link) {

@@ -29,6 +29,7 @@ pub(crate) enum Error {
     UserAlreadyLoggedIn,
     UserNotLoggedIn,
     OperationActive,
+    NoEvent,
     OperationNotInitialized,
     ObjectHandleInvalid,
     KeyHandleInvalid,
@@ -69,6 +70,7 @@ impl Error {
             Self::UserTypeInvalid => CKR_USER_TYPE_INVALID,
             Self::UserAlreadyLoggedIn => CKR_USER_ALREADY_LOGGED_IN,
             Self::UserNotLoggedIn => CKR_USER_NOT_LOGGED_IN,
+            Self::NoEvent => CKR_NO_EVENT,
             Self::OperationActive => CKR_OPERATION_ACTIVE,
             Self::OperationNotInitialized => CKR_OPERATION_NOT_INITIALIZED,
             Self::ObjectHandleInvalid => CKR_OBJECT_HANDLE_INVALID,
@@ -98,6 +100,7 @@ fn tpm_rv(error: &TpmError) -> CK_RV {
         | TpmError::Timeout(_)
         | TpmError::Response(_)
         | TpmError::KeyReplaced(_)
+        | TpmError::SeedChanged
         | TpmError::NeedsAuth(_)
         | TpmError::Unsupported(_) => CKR_DEVICE_ERROR,
     }
@@ -114,6 +117,7 @@ impl From<SignError> for Error {
         match error {
             SignError::DigestLength(bytes) => Self::DataLenRange(bytes),
             SignError::Scheme => Self::MechanismInvalid,
+            SignError::NotInThisTpm => Self::KeyHandleInvalid,
             SignError::Tpm(error) => Self::Tpm(error),
         }
     }

@@ -20,3 +20,4 @@ mod object;
 mod output;
 mod session;
 mod token;
+mod vendor;

@@ -58,7 +58,7 @@ pub(crate) enum Hasher {
 
 impl Mechanism {
     /// All of them, in the order in which they are listed. RsaPss stands here for any hash.
-    const ALL: [Self; 13] = [
+    pub(crate) const ALL: [Self; 13] = [
         Self::Ecdsa,
         Self::EcdsaOver(Hash::Sha256),
         Self::EcdsaOver(Hash::Sha384),
@@ -115,20 +115,23 @@ impl Mechanism {
 
     /// Whether all is right between this mechanism and the key.
     pub(crate) fn check(self, key: &Key) -> Result<(), Error> {
-        match key.public() {
-            PublicKey::Ec { .. } if self.is_rsa() => Err(Error::KeyTypeInconsistent),
-            PublicKey::Rsa { .. } if !self.is_rsa() => Err(Error::KeyTypeInconsistent),
+        match self {
+            _ if !self.is_of_type(key) => Err(Error::KeyTypeInconsistent),
             _ if !self.suits(key) => Err(Error::MechanismInvalid),
-            _ => match self {
-                Self::RsaPss(hash) if !key.signs(Scheme::Rsapss(hash)) => {
-                    Err(Error::MechanismParamInvalid)
-                }
-                _ => Ok(()),
-            },
+            Self::RsaPss(hash) if !key.signs(Scheme::Rsapss(hash)) => {
+                Err(Error::MechanismParamInvalid)
+            }
+            _ => Ok(()),
         }
     }
 
-    fn suits(self, key: &Key) -> bool {
+    /// Whether the key is of the mechanism's type.
+    pub(crate) fn is_of_type(self, key: &Key) -> bool {
+        self.is_rsa() == matches!(key.public(), PublicKey::Rsa { .. })
+    }
+
+    /// Whether the key can do it, whatever the parameter.
+    pub(crate) fn suits(self, key: &Key) -> bool {
         let any = |scheme: fn(Hash) -> Scheme| Hash::ALL.into_iter().any(|h| key.signs(scheme(h)));
         match self {
             Self::Ecdsa => any(Scheme::Ecdsa),
@@ -140,7 +143,7 @@ impl Mechanism {
         }
     }
 
-    pub(crate) fn is_rsa(self) -> bool {
+    fn is_rsa(self) -> bool {
         match self {
             Self::Ecdsa | Self::EcdsaOver(_) => false,
             Self::RsaPkcs | Self::RsaPkcsOver(_) | Self::RsaPss(_) | Self::RsaPssOver(_) => true,

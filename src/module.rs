@@ -9,6 +9,7 @@ use cryptoki_sys::{
     CKS_RO_USER_FUNCTIONS, CKU_CONTEXT_SPECIFIC, CKU_SO, CKU_USER,
 };
 use devid_core::config::{self, LogSettings};
+pub(crate) use devid_core::tpm::Refusals;
 use log::{error, info};
 use parking_lot::Mutex;
 use std::collections::{HashMap, HashSet};
@@ -34,14 +35,18 @@ struct Table {
 impl Module {
     /// Reads the configuration, and says how to log from now on. Opens nothing else and asks no
     /// TPM; where the configuration is wrong, the slot has no token.
-    pub(crate) fn configured(mint: Arc<Mint>, log_to: impl FnOnce(LogSettings)) -> Self {
+    pub(crate) fn configured(
+        mint: Arc<Mint>,
+        refusals: Refusals,
+        log_to: impl FnOnce(LogSettings),
+    ) -> Self {
         let loaded = config::load(&config::environment);
         log_to(loaded.log);
         match &loaded.config {
             Ok(config) => info!("initialised, version {}, {}", VERSION, config.tcti),
             Err(fault) => error!("no token is shown until the configuration is mended: {fault}"),
         }
-        let slot = Slot::new(SlotId(0), loaded.config.as_ref().ok());
+        let slot = Slot::new(SlotId(0), loaded.config.as_ref().ok(), refusals);
         Self {
             slots: vec![Arc::new(slot)],
             table: Mutex::default(),
@@ -51,11 +56,11 @@ impl Module {
 
     /// The module in a forked child that has not called C_Initialize: what the parent knew, over
     /// connections of its own. Sends nothing, and takes no lock that might never be released.
-    pub(crate) fn for_child(&self, mint: Arc<Mint>) -> Self {
+    pub(crate) fn for_child(&self, mint: Arc<Mint>, refusals: &Refusals) -> Self {
         let slots: Vec<_> = self
             .slots
             .iter()
-            .map(|slot| Arc::new(slot.for_child()))
+            .map(|slot| Arc::new(slot.for_child(refusals.clone())))
             .collect();
         let mut table = Table::default();
         if let Some(inherited) = self.table.try_lock() {

@@ -4,11 +4,13 @@ use crate::attribute::{Template, Value};
 use crate::error::Error;
 use crate::handle::ObjectHandle;
 use crate::mechanism::Mechanism;
+use crate::vendor::*;
 use cryptoki_sys::*;
 use devid_core::certificate::Certificate;
 use devid_core::key::{KeyId, PublicKey};
 use devid_core::store::Key;
 use devid_core::store::idevid::{Authority, Found, Identity};
+use devid_core::tpm::Hash;
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -55,6 +57,7 @@ impl Draft {
     pub(crate) fn all(found: &Found) -> Vec<Self> {
         let mut drafts: Vec<Self> = found.identities.iter().flat_map(identity).collect();
         drafts.extend(found.authorities.iter().map(authority));
+        drafts.extend(profiles(found).into_iter().map(profile));
         // Two certificates for one key share its key objects.
         let mut seen = HashSet::new();
         drafts.retain(|draft| seen.insert(draft.unique_id.clone()));
@@ -82,18 +85,8 @@ impl Draft {
         id: KeyId,
         more: impl IntoIterator<Item = (CK_ATTRIBUTE_TYPE, Value)>,
     ) -> Self {
-        let mut attributes = vec![
-            (CKA_CLASS, Value::number(class)),
-            (CKA_TOKEN, Value::flag(true)),
-            (CKA_PRIVATE, Value::flag(false)),
-            (CKA_MODIFIABLE, Value::flag(false)),
-            // A client that may copy keys does so, and stalls on the copies after a fork.
-            (CKA_COPYABLE, Value::flag(false)),
-            (CKA_DESTROYABLE, Value::flag(false)),
-            (CKA_LABEL, Value::text(label)),
-            (CKA_UNIQUE_ID, Value::text(&unique_id)),
-            (CKA_ID, Value::bytes(id.as_bytes())),
-        ];
+        let mut attributes = common(class, &unique_id, label);
+        attributes.push((CKA_ID, Value::bytes(id.as_bytes())));
         attributes.extend(more);
         Self {
             unique_id,
@@ -101,6 +94,21 @@ impl Draft {
             key: None,
         }
     }
+}
+
+/// What every object of a read-only token without PIN says.
+fn common(class: CK_OBJECT_CLASS, unique_id: &str, label: &str) -> Vec<(CK_ATTRIBUTE_TYPE, Value)> {
+    vec![
+        (CKA_CLASS, Value::number(class)),
+        (CKA_TOKEN, Value::flag(true)),
+        (CKA_PRIVATE, Value::flag(false)),
+        (CKA_MODIFIABLE, Value::flag(false)),
+        // A client that may copy keys does so, and stalls on the copies after a fork.
+        (CKA_COPYABLE, Value::flag(false)),
+        (CKA_DESTROYABLE, Value::flag(false)),
+        (CKA_LABEL, Value::text(label)),
+        (CKA_UNIQUE_ID, Value::text(unique_id)),
+    ]
 }
 
 fn identity(identity: &Identity) -> Vec<Draft> {
@@ -123,6 +131,36 @@ fn identity(identity: &Identity) -> Vec<Draft> {
         CK_CERTIFICATE_CATEGORY_TOKEN_USER,
     ));
     drafts
+}
+
+/// The profiles whose calls and objects are all there (PKCS#11 Profiles 3.0).
+fn profiles(found: &Found) -> Vec<CK_PROFILE_ID> {
+    let mut claimed = vec![CKP_BASELINE_PROVIDER, CKP_EXTENDED_PROVIDER];
+    let keys: Vec<_> = found
+        .identities
+        .iter()
+        .filter_map(|one| one.key.as_ref())
+        .collect();
+    // The test of an authentication token signs with CKM_SHA256_RSA_PKCS.
+    let rsa = Mechanism::RsaPkcsOver(Hash::Sha256);
+    if keys.iter().any(|key| rsa.suits(key)) {
+        claimed.push(CKP_AUTHENTICATION_TOKEN);
+    }
+    if !keys.is_empty() {
+        claimed.push(CKP_PUBLIC_CERTIFICATES_TOKEN);
+    }
+    claimed
+}
+
+fn profile(id: CK_PROFILE_ID) -> Draft {
+    let unique_id = format!("profile-{id}");
+    let mut attributes = common(CKO_PROFILE, &unique_id, "");
+    attributes.push((CKA_PROFILE_ID, Value::number(id)));
+    Draft {
+        unique_id,
+        attributes,
+        key: None,
+    }
 }
 
 fn authority(authority: &Authority) -> Draft {
@@ -152,6 +190,8 @@ fn private_key(
             (CKA_WRAP_WITH_TRUSTED, Value::flag(false)),
             (CKA_ALWAYS_AUTHENTICATE, Value::flag(false)),
             (CKA_ALLOWED_MECHANISMS, Value::numbers(&allowed)),
+            (CKA_DEVID_PROTECTION, Value::number(CK_DEVID_PROTECTION_TPM)),
+            (CKA_DEVID_PERSISTENT, Value::flag(key.handle().is_some())),
         ]);
     let secret = match public {
         PublicKey::Ec { .. } => &[CKA_VALUE][..],
@@ -164,6 +204,15 @@ fn private_key(
             CKA_COEFFICIENT,
         ],
     };
+    let tpm = [
+        key.handle()
+            .map(|handle| (CKA_DEVID_TPM_HANDLE, Value::number(handle.into()))),
+        key.name()
+            .map(|name| (CKA_DEVID_TPM_NAME, Value::bytes(name))),
+        key.public_area()
+            .map(|area| (CKA_DEVID_TPM_PUBLIC, Value::bytes(area))),
+    ];
+    let more = more.chain(tpm.into_iter().flatten());
     let more = more.chain(secret.iter().map(|kind| (*kind, Value::Sensitive)));
     let draft = Draft::new(CKO_PRIVATE_KEY, unique_id, label, public.id(), more);
     Draft {

@@ -10,6 +10,7 @@ use crate::handle::{Mint, ObjectHandle, SessionHandle};
 use crate::mechanism::{Hasher, Mechanism};
 use crate::output::{Answer, Room};
 use crate::token::{Slot, Token};
+use cryptoki_sys::{CK_FLAGS, CKF_FIND_OBJECTS, CKF_SIGN};
 use devid_core::store::Key;
 use parking_lot::Mutex;
 use std::collections::VecDeque;
@@ -100,6 +101,7 @@ impl Session {
         if !token.lists(mechanism) {
             return Err(Error::MechanismInvalid);
         }
+        self.slot.prepare(key)?;
         mechanism.check(key)?;
         let mut state = self.state.lock();
         if state.sign.is_some() {
@@ -111,6 +113,17 @@ impl Session {
             parts: None,
         });
         Ok(())
+    }
+
+    /// Ends the operations that `flags` name, whether there are such or not (section 5.6.8).
+    pub(crate) fn cancel(&self, flags: CK_FLAGS) {
+        let mut state = self.state.lock();
+        if flags & CKF_FIND_OBJECTS != 0 {
+            state.find = None;
+        }
+        if flags & CKF_SIGN != 0 {
+            state.sign = None;
+        }
     }
 
     /// Ends the signature under way, if there is one (C_SignInit without a mechanism).

@@ -9,10 +9,9 @@ use crate::handle::{Mint, ObjectHandle, SlotId};
 use crate::mechanism::Mechanism;
 use crate::object::{Draft, Object};
 use devid_core::config::{Config, Random};
-use devid_core::key::PublicKey;
 use devid_core::store::idevid::{IdevidStore, LABEL, LookError, Stamp};
 use devid_core::store::{Key, SignRequest};
-use devid_core::tpm::Tpm;
+use devid_core::tpm::{Refusals, Tpm};
 use log::{error, info, warn};
 use parking_lot::{Mutex, RwLock};
 use std::sync::Arc;
@@ -75,10 +74,10 @@ pub(crate) struct Token {
 
 impl Slot {
     /// Sends nothing to the TPM.
-    pub(crate) fn new(id: SlotId, config: Option<&Config>) -> Self {
+    pub(crate) fn new(id: SlotId, config: Option<&Config>, refusals: Refusals) -> Self {
         let source = config.map_or(Source::None, |config| {
             Source::Tpm(Box::new(TpmSource {
-                tpm: Tpm::new(config.tcti.clone(), config.limit),
+                tpm: Tpm::new(config.tcti.clone(), config.limit, refusals),
                 store: IdevidStore::new(config),
                 random: config.random,
             }))
@@ -94,12 +93,12 @@ impl Slot {
     /// The slot in a forked child: its own way to the TPM, and the token as the parent knew it.
     ///
     /// What another thread of the parent held locked when it forked is made anew.
-    pub(crate) fn for_child(&self) -> Self {
+    pub(crate) fn for_child(&self, refusals: Refusals) -> Self {
         let source = match &self.source {
             Source::None => Source::None,
             Source::Tpm(source) => Source::Tpm(Box::new(TpmSource {
-                tpm: source.tpm.for_child(),
-                store: source.store.clone(),
+                tpm: source.tpm.for_child(refusals),
+                store: source.store.for_child(),
                 random: source.random,
             })),
         };
@@ -195,6 +194,11 @@ impl Slot {
         }
     }
 
+    /// Makes sure that a key is there to sign.
+    pub(crate) fn prepare(&self, key: &Key) -> Result<(), Error> {
+        Ok(key.prepare(&self.source()?.tpm)?)
+    }
+
     /// A signature as PKCS#11 has it: r ‖ s, or as wide as the modulus.
     pub(crate) fn sign(&self, key: &Key, request: SignRequest) -> Result<Vec<u8>, Error> {
         let source = self.source()?;
@@ -238,21 +242,13 @@ impl Token {
     /// What every key of a mechanism's type can do: a client that sees it in the list asks it of
     /// any of them.
     pub(crate) fn mechanisms(&self) -> Vec<Mechanism> {
-        let mut can = self.keys().flat_map(Mechanism::of).collect::<Vec<_>>();
-        can.retain(|mechanism| {
-            let refused = |key| {
-                let refused = mechanism.check(key);
-                refused == Err(Error::MechanismInvalid)
-            };
-            !self.keys().any(refused)
-        });
-        let mut seen = Vec::new();
-        can.retain(|mechanism| {
-            let new = !seen.contains(mechanism);
-            seen.push(*mechanism);
-            new
-        });
-        can
+        let refuses =
+            |key: &Key, mechanism: Mechanism| mechanism.is_of_type(key) && !mechanism.suits(key);
+        let all = Mechanism::ALL.into_iter();
+        let wanted = all.filter(|one| self.keys().any(|key| one.suits(key)));
+        wanted
+            .filter(|one| !self.keys().any(|key| refuses(key, *one)))
+            .collect()
     }
 
     /// Whether the mechanism stands in the list, whatever its parameter.
@@ -264,10 +260,8 @@ impl Token {
 
     /// The smallest and the largest key, in bits, of a mechanism's type.
     pub(crate) fn key_sizes(&self, mechanism: Mechanism) -> (u32, u32) {
-        let sizes = self
-            .keys()
-            .filter(|key| mechanism.is_rsa() == matches!(key.public(), PublicKey::Rsa { .. }));
-        let sizes: Vec<u32> = sizes.map(|key| key.public().bits()).collect();
+        let keys = self.keys().filter(|key| mechanism.is_of_type(key));
+        let sizes: Vec<u32> = keys.map(|key| key.public().bits()).collect();
         let smallest = sizes.iter().min().copied().unwrap_or_default();
         (smallest, sizes.iter().max().copied().unwrap_or_default())
     }

@@ -5,6 +5,7 @@
 #[macro_use]
 mod common;
 
+use common::PROFILES;
 use common::fork::Forked;
 use common::home::Home;
 use common::module::{Opened, loaded};
@@ -132,7 +133,7 @@ fn a_tpm_that_comes_later(link: Link) {
     });
     assert_eq!(text(&raw.token_info(slot).unwrap().label), "idev-id");
     let session = raw.open(slot, CKF_SERIAL_SESSION).unwrap();
-    assert_eq!(raw.find(session, &[]).unwrap().len(), 4);
+    assert_eq!(raw.find(session, &[]).unwrap().len(), 4 + PROFILES);
 }
 
 /// The configuration `text` leaves the slot empty, and a log line has all of `words`.

@@ -4,6 +4,7 @@
 #[macro_use]
 mod common;
 
+use common::PROFILES;
 use common::home::Home;
 use common::module::{Opened, loaded, ulong};
 use common::proxy::{Proxy, answer, command};
@@ -56,7 +57,12 @@ fn list(raw: &Raw) -> usize {
     }
     let session = raw.open(slot, CKF_SERIAL_SESSION).unwrap();
     let objects = raw.find(session, &[]).unwrap();
-    let classes = [CKO_PRIVATE_KEY, CKO_PUBLIC_KEY, CKO_CERTIFICATE];
+    let classes = [
+        CKO_PRIVATE_KEY,
+        CKO_PUBLIC_KEY,
+        CKO_CERTIFICATE,
+        CKO_PROFILE,
+    ];
     let by_class = classes.map(|class| raw.find(session, &[(CKA_CLASS, ulong(class))]).unwrap());
     assert_eq!(by_class.concat().len(), objects.len());
     for object in &objects {
@@ -90,7 +96,7 @@ fn listing_everything_costs_eight_at_most(link: Link) {
     let bench = Bench::new(link);
     let raw = loaded(&bench.home);
     raw.initialize().unwrap();
-    assert_eq!(list(&raw), 4);
+    assert_eq!(list(&raw), 4 + PROFILES);
     let seen = bench.proxy.book().take();
     // libtss2 reads the public area of everything before it does anything with it.
     let most = if link == Link::Wire { 8 } else { 12 };
@@ -188,7 +194,7 @@ fn a_new_generation_is_read_again(link: Link) {
     list(&raw);
     bench.proxy.book().take();
     bench.home.write("run/generation", "1");
-    assert_eq!(list(&raw), 4);
+    assert_eq!(list(&raw), 4 + PROFILES);
     let seen = bench.proxy.book().take();
     assert!(seen.total() > 0, "read again");
     list(&raw);

@@ -5,6 +5,7 @@
 #[macro_use]
 mod common;
 
+use common::PROFILES;
 use common::der::Certificate;
 use common::home::Home;
 use common::module::{Opened, initialised, ulong};
@@ -314,7 +315,7 @@ fn every_attribute_finds_its_object(link: Link) {
     let all = bench.find(&[]);
     assert_eq!(
         all.len(),
-        4,
+        4 + PROFILES,
         "two keys, the certificate and the issuing CA's"
     );
     for object in &all {
@@ -418,7 +419,11 @@ fn identities_at_other_places(link: Link) {
     let bench = Bench::with(link, &options, |_, _| {});
     let der = certificate_der(&bench.identity.certificate());
     check_certificate(&bench, &der, "idev-id", CK_CERTIFICATE_CATEGORY_TOKEN_USER);
-    assert_eq!(bench.find(&[]).len(), 3, "no CA certificate anywhere");
+    assert_eq!(
+        bench.find(&[]).len(),
+        3 + PROFILES,
+        "no CA certificate anywhere"
+    );
     let signature = bench
         .module
         .sign(CKM_ECDSA, bench.module.key(), &[9; 32])

@@ -20,11 +20,9 @@ over_both_links!(
     a_protected_index_is_passed_over,
     a_protected_index_that_is_named_is_tried_once,
     a_protected_index_and_nothing_else,
-    #[ignore = "not mended: C_Finalize forgets what refused"]
     a_protected_index_that_is_named_is_tried_once_in_a_process,
     a_protected_key_is_tried_once,
     a_protected_key_and_a_child,
-    #[ignore = "not mended: C_Finalize forgets what refused"]
     a_protected_key_is_tried_once_in_a_process,
 );
 

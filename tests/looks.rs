@@ -5,6 +5,7 @@
 #[macro_use]
 mod common;
 
+use common::PROFILES;
 use common::factory::Identity;
 use common::home::Home;
 use common::maker::{INDEX, Maker, OPEN};
@@ -92,7 +93,7 @@ fn a_key_that_could_not_be_read_at_first(link: Link) {
 fn an_identity_that_cannot_be_read_again(link: Link) {
     let bench = Bench::new(link);
     let known = bench.objects();
-    assert_eq!(known.len(), 4);
+    assert_eq!(known.len(), 4 + PROFILES);
     for code in [command::NV_READ, command::NV_READ_PUBLIC] {
         let book = bench.proxy.book();
         book.take();
@@ -152,17 +153,17 @@ fn a_certificate_at_several_places(link: Link) {
     });
     // Certificate and key pair, the CA, the root.
     let objects = bench.objects();
-    assert_eq!(objects.len(), 5);
+    assert_eq!(objects.len(), 5 + PROFILES);
     let ids = || -> BTreeSet<Vec<u8>> {
         let Opened { raw, session, .. } = &bench.module;
         let id = |object: &u64| raw.attribute(*session, *object, CKA_UNIQUE_ID).unwrap();
         bench.objects().iter().map(id).collect()
     };
     let known = ids();
-    assert_eq!(known.len(), 5, "no CKA_UNIQUE_ID twice");
+    assert_eq!(known.len(), 5 + PROFILES, "no CKA_UNIQUE_ID twice");
     bench.home.next_generation();
     assert_eq!(bench.objects(), objects, "a new look, the same handles");
-    assert_eq!(objects.iter().collect::<BTreeSet<_>>().len(), 5);
+    assert_eq!(objects.iter().collect::<BTreeSet<_>>().len(), objects.len());
     assert_eq!(ids(), known);
 }
 
@@ -177,7 +178,7 @@ fn stale_bytes_behind_a_certificate(link: Link) {
     let home = Home::new(&link.tcti(&tpm.tcti()));
     let module = Opened::new(&home);
     let found = module.raw.find(module.session, &[]).unwrap();
-    assert_eq!(found.len(), 4);
+    assert_eq!(found.len(), 4 + PROFILES);
     let class = (CKA_CLASS, ulong(CKO_CERTIFICATE));
     let label = (CKA_LABEL, b"idev-id".to_vec());
     let found = module.raw.find(module.session, &[class, label]).unwrap();
@@ -191,12 +192,12 @@ fn a_chain_file_edited_in_place(link: Link) {
         home.write("chain/root.pem", fs::read(identity.root()).unwrap());
     });
     let with_root = bench.objects();
-    assert_eq!(with_root.len(), 5);
+    assert_eq!(with_root.len(), 5 + PROFILES);
     bench.home.write("chain/root.pem", "");
-    assert_eq!(bench.objects().len(), 4);
+    assert_eq!(bench.objects().len(), 4 + PROFILES);
     let root = fs::read(bench.identity.root()).unwrap();
     bench.home.write("chain/root.pem", &root);
-    assert_eq!(bench.objects().len(), 5);
+    assert_eq!(bench.objects().len(), 5 + PROFILES);
 }
 
 fn no_handle_comes_twice(link: Link) {

@@ -4,6 +4,7 @@
 #[macro_use]
 mod common;
 
+use common::PROFILES;
 use common::home::Home;
 use common::module::{Opened, library};
 use common::openssl::Verifier;
@@ -68,7 +69,7 @@ fn threads_open_search_and_sign_at_once(link: Link) {
             scope.spawn(move || {
                 for _ in 0..20 {
                     let session = raw.open(slot, CKF_SERIAL_SESSION).unwrap();
-                    assert_eq!(raw.find(session, &[]).unwrap().len(), 4);
+                    assert_eq!(raw.find(session, &[]).unwrap().len(), 4 + PROFILES);
                     raw.attribute(session, key, CKA_EC_POINT).unwrap();
                     raw.token_info(slot).unwrap();
                     if number % 2 == 0 {
@@ -97,7 +98,7 @@ fn attributes_do_not_wait_for_a_signature(link: Link) {
         let others = scope.spawn(|| {
             let session = raw.open(slot, CKF_SERIAL_SESSION).unwrap();
             raw.attribute(session, key, CKA_EC_POINT).unwrap();
-            assert_eq!(raw.find(session, &[]).unwrap().len(), 4);
+            assert_eq!(raw.find(session, &[]).unwrap().len(), 4 + PROFILES);
             raw.token_info(slot).unwrap();
             raw.slots(true).unwrap();
             raw.close(session).unwrap();

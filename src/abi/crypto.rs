@@ -88,8 +88,8 @@ pub(super) unsafe extern "C" fn C_GenerateRandom(
     entry("C_GenerateRandom", || {
         let session = module()?.session(SessionHandle(hSession))?;
         let length = usize::try_from(ulRandomLen).unwrap_or(usize::MAX);
-        if RandomData.is_null() && length != 0 {
-            return Err(Error::ArgumentsBad("RandomData is NULL"));
+        if length != 0 && (RandomData.is_null() || isize::try_from(length).is_err()) {
+            return Err(Error::ArgumentsBad("RandomData cannot hold so many bytes"));
         }
         let mut chunk = [0; RANDOM_CHUNK];
         let mut done = 0;

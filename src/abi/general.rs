@@ -25,7 +25,11 @@ pub(super) unsafe extern "C" fn C_Initialize(pInitArgs: *mut c_void) -> CK_RV {
         if let Lifecycle::Initialized(_) = *lifecycle {
             return Err(Error::AlreadyInitialized);
         }
-        let module = Module::configured(Arc::clone(&state.mint), |settings| state.log_to(settings));
+        let module = Module::configured(
+            Arc::clone(&state.mint),
+            state.refusals.clone(),
+            |settings| state.log_to(settings),
+        );
         *lifecycle = Lifecycle::Initialized(Arc::new(module));
         Ok(())
     })
@@ -68,7 +72,7 @@ pub(super) unsafe extern "C" fn C_GetInfo(pInfo: *mut CK_INFO) -> CK_RV {
     entry("C_GetInfo", || {
         module()?;
         let info = CK_INFO {
-            cryptokiVersion: table::V3_0,
+            cryptokiVersion: table::V3_2,
             manufacturerID: manufacturer(),
             flags: 0,
             libraryDescription: args::padded(DESCRIPTION),

@@ -7,7 +7,7 @@
 
 use crate::handle::Mint;
 use crate::logging::{self, LogSettings, LogTarget};
-use crate::module::Module;
+use crate::module::{Module, Refusals};
 use log::LevelFilter;
 use parking_lot::{Mutex, RwLock};
 use std::ffi::c_int;
@@ -32,6 +32,8 @@ pub(super) struct State {
     pub(super) module: Mutex<Lifecycle>,
     /// Outlives C_Finalize, so that no handle comes twice.
     pub(super) mint: Arc<Mint>,
+    /// Outlives C_Finalize, so that no refused authorisation is tried twice.
+    pub(super) refusals: Refusals,
     log_target: RwLock<LogTarget>,
 }
 
@@ -100,10 +102,13 @@ fn begin(forks: u64, parent: Option<&State>) {
 impl State {
     fn begin(forks: u64, parent: Option<&State>) -> Self {
         let mint = Arc::new(parent.map_or_else(Mint::new, |parent| parent.mint.for_child()));
+        let refusals = parent
+            .map(|parent| parent.refusals.for_child())
+            .unwrap_or_default();
         let module = parent.and_then(|parent| {
             let lifecycle = parent.module.try_lock()?;
             let module = lifecycle.module()?;
-            let own = Arc::new(module.for_child(Arc::clone(&mint)));
+            let own = Arc::new(module.for_child(Arc::clone(&mint), &refusals));
             // The parent's module is left as it is: dropping it could reach its connections.
             mem::forget(module);
             Some(own)
@@ -114,6 +119,7 @@ impl State {
         Self {
             forks,
             mint,
+            refusals,
             module: Mutex::new(module.map_or(Lifecycle::Outside, Lifecycle::Inherited)),
             log_target: RwLock::new(log_target),
         }

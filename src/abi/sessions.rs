@@ -69,3 +69,42 @@ pub(super) unsafe extern "C" fn C_Login(
 pub(super) unsafe extern "C" fn C_Logout(hSession: CK_SESSION_HANDLE) -> CK_RV {
     entry("C_Logout", || module()?.logout(SessionHandle(hSession)))
 }
+
+pub(super) unsafe extern "C" fn C_LoginUser(
+    hSession: CK_SESSION_HANDLE,
+    userType: CK_USER_TYPE,
+    _pPin: *mut CK_UTF8CHAR,
+    _ulPinLen: CK_ULONG,
+    _pUsername: *mut CK_UTF8CHAR,
+    _ulUsernameLen: CK_ULONG,
+) -> CK_RV {
+    entry("C_LoginUser", || {
+        module()?.login(SessionHandle(hSession), userType)
+    })
+}
+
+pub(super) unsafe extern "C" fn C_SessionCancel(
+    hSession: CK_SESSION_HANDLE,
+    flags: CK_FLAGS,
+) -> CK_RV {
+    entry("C_SessionCancel", || {
+        module()?.session(SessionHandle(hSession))?.cancel(flags);
+        Ok(())
+    })
+}
+
+pub(super) unsafe extern "C" fn C_GetSessionValidationFlags(
+    hSession: CK_SESSION_HANDLE,
+    kind: CK_SESSION_VALIDATION_FLAGS_TYPE,
+    pFlags: *mut CK_FLAGS,
+) -> CK_RV {
+    entry("C_GetSessionValidationFlags", || {
+        module()?.session(SessionHandle(hSession))?;
+        if kind != CKS_LAST_VALIDATION_OK {
+            return Err(Error::ArgumentsBad("no such kind of validation flags"));
+        }
+        // No validation authority is claimed, so no operation is ever said to be validated.
+        // SAFETY: the caller's pointer is NULL or valid for CK_FLAGS.
+        unsafe { args::write(pFlags, 0, "pFlags is NULL") }
+    })
+}

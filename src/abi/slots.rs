@@ -5,6 +5,7 @@ use super::{args, entry, module};
 use crate::error::Error;
 use crate::handle::SlotId;
 use cryptoki_sys::*;
+use std::ffi::c_void;
 
 const SLOT_DESCRIPTION: &str = "Factory identity (IEEE 802.1AR IDevID) in the TPM";
 const MODEL: &str = "TPM 2.0";
@@ -117,5 +118,21 @@ pub(super) unsafe extern "C" fn C_GetMechanismInfo(
         let info = mechanism.info(smallest, largest);
         // SAFETY: the caller's pointer is NULL or valid for a CK_MECHANISM_INFO.
         unsafe { args::write(pInfo, info, "pInfo is NULL") }
+    })
+}
+
+/// A TPM is polled at each question; there is no thread that could watch it.
+pub(super) unsafe extern "C" fn C_WaitForSlotEvent(
+    flags: CK_FLAGS,
+    _pSlot: *mut CK_SLOT_ID,
+    pReserved: *mut c_void,
+) -> CK_RV {
+    entry("C_WaitForSlotEvent", || {
+        module()?;
+        match flags & CKF_DONT_BLOCK {
+            _ if !pReserved.is_null() => Err(Error::ArgumentsBad("pReserved is not NULL")),
+            0 => Err(Error::Unsupported),
+            _ => Err(Error::NoEvent),
+        }
     })
 }

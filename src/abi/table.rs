@@ -9,7 +9,8 @@ const V2_40: CK_VERSION = CK_VERSION {
     major: 2,
     minor: 40,
 };
-pub(super) const V3_0: CK_VERSION = CK_VERSION { major: 3, minor: 0 };
+const V3_0: CK_VERSION = CK_VERSION { major: 3, minor: 0 };
+pub(super) const V3_2: CK_VERSION = CK_VERSION { major: 3, minor: 2 };
 
 pub(super) const INTERFACE_NAME: &CStr = c"PKCS 11";
 
@@ -113,16 +114,6 @@ unsupported! {
         CK_ULONG,
         *mut CK_OBJECT_HANDLE
     );
-    C_WaitForSlotEvent(CK_FLAGS, *mut CK_SLOT_ID, *mut c_void);
-    C_LoginUser(
-        CK_SESSION_HANDLE,
-        CK_USER_TYPE,
-        *mut CK_UTF8CHAR,
-        CK_ULONG,
-        *mut CK_UTF8CHAR,
-        CK_ULONG
-    );
-    C_SessionCancel(CK_SESSION_HANDLE, CK_FLAGS);
     C_MessageEncryptInit(CK_SESSION_HANDLE, *mut CK_MECHANISM, CK_OBJECT_HANDLE);
     C_EncryptMessage(
         CK_SESSION_HANDLE,
@@ -213,6 +204,61 @@ unsupported! {
         CK_ULONG
     );
     C_MessageVerifyFinal(CK_SESSION_HANDLE);
+    C_EncapsulateKey(
+        CK_SESSION_HANDLE,
+        *mut CK_MECHANISM,
+        CK_OBJECT_HANDLE,
+        *mut CK_ATTRIBUTE,
+        CK_ULONG,
+        *mut CK_BYTE,
+        *mut CK_ULONG,
+        *mut CK_OBJECT_HANDLE
+    );
+    C_DecapsulateKey(
+        CK_SESSION_HANDLE,
+        *mut CK_MECHANISM,
+        CK_OBJECT_HANDLE,
+        *mut CK_ATTRIBUTE,
+        CK_ULONG,
+        *mut CK_BYTE,
+        CK_ULONG,
+        *mut CK_OBJECT_HANDLE
+    );
+    C_VerifySignatureInit(
+        CK_SESSION_HANDLE,
+        *mut CK_MECHANISM,
+        CK_OBJECT_HANDLE,
+        *mut CK_BYTE,
+        CK_ULONG
+    );
+    C_VerifySignature(CK_SESSION_HANDLE, *mut CK_BYTE, CK_ULONG);
+    C_VerifySignatureUpdate(CK_SESSION_HANDLE, *mut CK_BYTE, CK_ULONG);
+    C_VerifySignatureFinal(CK_SESSION_HANDLE);
+    C_AsyncComplete(CK_SESSION_HANDLE, *mut CK_UTF8CHAR, *mut CK_ASYNC_DATA);
+    C_AsyncGetID(CK_SESSION_HANDLE, *mut CK_UTF8CHAR, *mut CK_ULONG);
+    C_AsyncJoin(CK_SESSION_HANDLE, *mut CK_UTF8CHAR, CK_ULONG, *mut CK_BYTE, CK_ULONG);
+    C_WrapKeyAuthenticated(
+        CK_SESSION_HANDLE,
+        *mut CK_MECHANISM,
+        CK_OBJECT_HANDLE,
+        CK_OBJECT_HANDLE,
+        *mut CK_BYTE,
+        CK_ULONG,
+        *mut CK_BYTE,
+        *mut CK_ULONG
+    );
+    C_UnwrapKeyAuthenticated(
+        CK_SESSION_HANDLE,
+        *mut CK_MECHANISM,
+        CK_OBJECT_HANDLE,
+        *mut CK_BYTE,
+        CK_ULONG,
+        *mut CK_ATTRIBUTE,
+        CK_ULONG,
+        *mut CK_BYTE,
+        CK_ULONG,
+        *mut CK_OBJECT_HANDLE
+    );
 }
 
 /// The part that both tables share, in the order of the standard.
@@ -287,40 +333,63 @@ macro_rules! table {
             C_GenerateRandom: Some(crypto::C_GenerateRandom),
             C_GetFunctionStatus: Some(general::C_GetFunctionStatus),
             C_CancelFunction: Some(general::C_CancelFunction),
-            C_WaitForSlotEvent: Some(C_WaitForSlotEvent),
+            C_WaitForSlotEvent: Some(slots::C_WaitForSlotEvent),
             $($more)*
         }
+    };
+}
+
+/// The part that the tables from 3.0 on share.
+macro_rules! table_3 {
+    ($list:ident, $version:expr, { $($more:tt)* }) => {
+        table!($list, $version, {
+            C_GetInterfaceList: Some(general::C_GetInterfaceList),
+            C_GetInterface: Some(general::C_GetInterface),
+            C_LoginUser: Some(sessions::C_LoginUser),
+            C_SessionCancel: Some(sessions::C_SessionCancel),
+            C_MessageEncryptInit: Some(C_MessageEncryptInit),
+            C_EncryptMessage: Some(C_EncryptMessage),
+            C_EncryptMessageBegin: Some(C_EncryptMessageBegin),
+            C_EncryptMessageNext: Some(C_EncryptMessageNext),
+            C_MessageEncryptFinal: Some(C_MessageEncryptFinal),
+            C_MessageDecryptInit: Some(C_MessageDecryptInit),
+            C_DecryptMessage: Some(C_DecryptMessage),
+            C_DecryptMessageBegin: Some(C_DecryptMessageBegin),
+            C_DecryptMessageNext: Some(C_DecryptMessageNext),
+            C_MessageDecryptFinal: Some(C_MessageDecryptFinal),
+            C_MessageSignInit: Some(C_MessageSignInit),
+            C_SignMessage: Some(C_SignMessage),
+            C_SignMessageBegin: Some(C_SignMessageBegin),
+            C_SignMessageNext: Some(C_SignMessageNext),
+            C_MessageSignFinal: Some(C_MessageSignFinal),
+            C_MessageVerifyInit: Some(C_MessageVerifyInit),
+            C_VerifyMessage: Some(C_VerifyMessage),
+            C_VerifyMessageBegin: Some(C_VerifyMessageBegin),
+            C_VerifyMessageNext: Some(C_VerifyMessageNext),
+            C_MessageVerifyFinal: Some(C_MessageVerifyFinal),
+            $($more)*
+        })
     };
 }
 
 /// What C_GetFunctionList gives.
 pub(super) static LIST_2_40: CK_FUNCTION_LIST = table!(CK_FUNCTION_LIST, V2_40, {});
 
-static LIST_3_0: CK_FUNCTION_LIST_3_0 = table!(CK_FUNCTION_LIST_3_0, V3_0, {
-    C_GetInterfaceList: Some(general::C_GetInterfaceList),
-    C_GetInterface: Some(general::C_GetInterface),
-    C_LoginUser: Some(C_LoginUser),
-    C_SessionCancel: Some(C_SessionCancel),
-    C_MessageEncryptInit: Some(C_MessageEncryptInit),
-    C_EncryptMessage: Some(C_EncryptMessage),
-    C_EncryptMessageBegin: Some(C_EncryptMessageBegin),
-    C_EncryptMessageNext: Some(C_EncryptMessageNext),
-    C_MessageEncryptFinal: Some(C_MessageEncryptFinal),
-    C_MessageDecryptInit: Some(C_MessageDecryptInit),
-    C_DecryptMessage: Some(C_DecryptMessage),
-    C_DecryptMessageBegin: Some(C_DecryptMessageBegin),
-    C_DecryptMessageNext: Some(C_DecryptMessageNext),
-    C_MessageDecryptFinal: Some(C_MessageDecryptFinal),
-    C_MessageSignInit: Some(C_MessageSignInit),
-    C_SignMessage: Some(C_SignMessage),
-    C_SignMessageBegin: Some(C_SignMessageBegin),
-    C_SignMessageNext: Some(C_SignMessageNext),
-    C_MessageSignFinal: Some(C_MessageSignFinal),
-    C_MessageVerifyInit: Some(C_MessageVerifyInit),
-    C_VerifyMessage: Some(C_VerifyMessage),
-    C_VerifyMessageBegin: Some(C_VerifyMessageBegin),
-    C_VerifyMessageNext: Some(C_VerifyMessageNext),
-    C_MessageVerifyFinal: Some(C_MessageVerifyFinal),
+static LIST_3_0: CK_FUNCTION_LIST_3_0 = table_3!(CK_FUNCTION_LIST_3_0, V3_0, {});
+
+static LIST_3_2: CK_FUNCTION_LIST_3_2 = table_3!(CK_FUNCTION_LIST_3_2, V3_2, {
+    C_EncapsulateKey: Some(C_EncapsulateKey),
+    C_DecapsulateKey: Some(C_DecapsulateKey),
+    C_VerifySignatureInit: Some(C_VerifySignatureInit),
+    C_VerifySignature: Some(C_VerifySignature),
+    C_VerifySignatureUpdate: Some(C_VerifySignatureUpdate),
+    C_VerifySignatureFinal: Some(C_VerifySignatureFinal),
+    C_GetSessionValidationFlags: Some(sessions::C_GetSessionValidationFlags),
+    C_AsyncComplete: Some(C_AsyncComplete),
+    C_AsyncGetID: Some(C_AsyncGetID),
+    C_AsyncJoin: Some(C_AsyncJoin),
+    C_WrapKeyAuthenticated: Some(C_WrapKeyAuthenticated),
+    C_UnwrapKeyAuthenticated: Some(C_UnwrapKeyAuthenticated),
 });
 
 /// An interface with the version of its table.
@@ -350,7 +419,8 @@ impl Versioned {
 ///
 /// CKF_INTERFACE_FORK_SAFE is not claimed: it promises a child copies of all sessions, and one that
 /// another thread of the parent was inside is not copied.
-pub(super) static INTERFACES: [Versioned; 2] = [
+pub(super) static INTERFACES: [Versioned; 3] = [
+    Versioned::new(V3_2, &LIST_3_2),
     Versioned::new(V3_0, &LIST_3_0),
     Versioned::new(V2_40, &LIST_2_40),
 ];

@@ -55,9 +55,9 @@ pub fn run(tcti: &str, folder: &Path, options: &[&str]) -> Identity {
 /// A manufactured TPM's state in the folder `state`, which must not exist yet.
 pub fn manufacture(options: &[&str], state: &Path) -> Identity {
     let mut hasher = DefaultHasher::new();
-    fs::read(script())
-        .expect("scripts/factory")
-        .hash(&mut hasher);
+    for part in [script(), script().with_file_name("authority")] {
+        fs::read(part).expect("scripts/factory").hash(&mut hasher);
+    }
     options.hash(&mut hasher);
     let store = Path::new(env!("CARGO_TARGET_TMPDIR")).join("factory");
     fs::create_dir_all(&store).expect("a folder for manufactured states");

@@ -10,6 +10,7 @@
     clippy::expect_used,
     clippy::panic,
     clippy::print_stderr,
+    clippy::print_stdout,
     clippy::unwrap_used
 )]
 
@@ -31,20 +32,23 @@ pub mod story;
 pub mod tls;
 pub mod tpm;
 
-/// Makes two tests of each story, `wire::NAME` and `esapi::NAME`: one body, both links. A story
-/// may be marked, as in `#[ignore = "why"] NAME`.
+/// Profile objects of a token with one EC identity: baseline provider, extended provider, public
+/// certificates token.
+pub const PROFILES: usize = 3;
+
+/// Makes two tests of each story, `wire::NAME` and `esapi::NAME`: one body, both links.
 #[allow(unused_macros)]
 macro_rules! over_both_links {
-    ($($(#[$mark:meta])* $story:ident),+ $(,)?) => {
+    ($($story:ident),+ $(,)?) => {
         mod wire {
-            $(#[test] $(#[$mark])*
+            $(#[test]
             fn $story() {
                 let name = concat!(module_path!(), "::", stringify!($story));
                 $crate::common::story::tell(name, || super::$story($crate::common::story::Link::Wire));
             })+
         }
         mod esapi {
-            $(#[test] $(#[$mark])*
+            $(#[test]
             fn $story() {
                 let name = concat!(module_path!(), "::", stringify!($story));
                 $crate::common::story::tell(name, || super::$story($crate::common::story::Link::Esapi));
@@ -56,9 +60,9 @@ macro_rules! over_both_links {
 /// Makes one test of each story, `once::NAME`, where the link to the TPM plays no part.
 #[allow(unused_macros)]
 macro_rules! once {
-    ($($(#[$mark:meta])* $story:ident),+ $(,)?) => {
+    ($($story:ident),+ $(,)?) => {
         mod once {
-            $(#[test] $(#[$mark])*
+            $(#[test]
             fn $story() {
                 let name = concat!(module_path!(), "::", stringify!($story));
                 $crate::common::story::tell(name, super::$story);
@@ -70,9 +74,9 @@ macro_rules! once {
 /// Makes one test of each story, `our_link::NAME`, for what only our own link can do.
 #[allow(unused_macros)]
 macro_rules! over_our_link {
-    ($($(#[$mark:meta])* $story:ident),+ $(,)?) => {
+    ($($story:ident),+ $(,)?) => {
         mod our_link {
-            $(#[test] $(#[$mark])*
+            $(#[test]
             fn $story() {
                 let name = concat!(module_path!(), "::", stringify!($story));
                 $crate::common::story::tell(name, || super::$story($crate::common::story::Link::Wire));

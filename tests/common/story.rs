@@ -68,9 +68,18 @@ pub fn tell(name: &str, story: impl FnOnce()) {
         Some(status) if !status.success() => panic!("{name}: {status}\n{out}\n{err}"),
         Some(_) if !out.contains("1 passed") => panic!("{name} did not run\n{out}\n{err}"),
         Some(_) if !err.is_empty() => panic!("{name}: something wrote to stderr:\n{err}"),
-        Some(_) => {}
+        Some(_) => print!("{}", own_words(&out)),
         None => panic!("{name}: still running after {LIMIT:?}, killed\n{out}\n{err}"),
     }
+}
+
+/// What the story printed, without the words of the test harness around it.
+fn own_words(out: &str) -> String {
+    let harness = |line: &&str| line.starts_with("running ") || line.starts_with("test ");
+    let own = out
+        .lines()
+        .filter(|line| !harness(line) && !line.is_empty() && *line != "ok");
+    own.map(|line| format!("{line}\n")).collect()
 }
 
 /// Repeats `look` until it gives something; fails, naming `what`, when `limit` has passed.

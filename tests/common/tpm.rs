@@ -220,6 +220,12 @@ impl Swtpm {
         tool(name, &self.tcti())
     }
 
+    /// Objects in the TPM's transient slots.
+    pub fn transients(&self) -> usize {
+        let listed = programs::run(self.tool("tpm2_getcap").arg("handles-transient"));
+        listed.ok().text().lines().count()
+    }
+
     /// The lockout counter: failed authorisations as the TPM counts them.
     pub fn lockout_counter(&self) -> u32 {
         let all = programs::run(self.tool("tpm2_getcap").arg("properties-variable"))

@@ -4,7 +4,7 @@ use crate::Failure;
 use devid_core::certificate::{Certificate, Day};
 use devid_core::config;
 use devid_core::store::idevid::{Authority, Identity, IdevidStore, LookError};
-use devid_core::tpm::Tpm;
+use devid_core::tpm::{Refusals, Tpm};
 use std::fmt::Write;
 
 /// All identities and the certificates of their issuers, a paragraph each.
@@ -15,7 +15,7 @@ pub(crate) fn run() -> Result<String, Failure> {
             code: 1,
             text: fault.to_string(),
         })?;
-    let tpm = Tpm::new(config.tcti.clone(), config.limit);
+    let tpm = Tpm::new(config.tcti.clone(), config.limit, Refusals::default());
     let found = IdevidStore::new(&config)
         .look(&tpm)
         .map_err(|fault| Failure {
@@ -34,7 +34,10 @@ pub(crate) fn run() -> Result<String, Failure> {
     } in &found.identities
     {
         let key = match key {
-            Some(key) => format!("0x{:08X}", key.handle()),
+            Some(key) => match key.handle() {
+                Some(handle) => format!("0x{handle:08X}"),
+                None => "without handle, derived when needed".into(),
+            },
             None => "not in this TPM".into(),
         };
         let _ = writeln!(text, "\n{label}\n  key      {key}");

@@ -34,6 +34,8 @@ pub struct Config {
     pub identities: Vec<IdentityHint>,
     /// The folder of CA certificates that are shown beside the identity.
     pub chain: PathBuf,
+    /// /run/devid-pkcs11: what is known until the next start.
+    pub run: PathBuf,
     /// The file that changes whenever `devid` changed something that others may have read.
     pub generation: PathBuf,
 }
@@ -177,6 +179,7 @@ fn settings(written: Written, variable: Variable) -> Result<Config, ConfigError>
         identities: written.identity,
         chain: beside(&file(variable), "chain"),
         generation: run.join("generation"),
+        run,
     })
 }
 

@@ -1,22 +1,33 @@
 //! A private key in the TPM, and how a request to sign becomes a scheme that it takes.
 
-use super::SignError;
+use super::{SignError, Templates};
 use crate::key::{PublicKey, pad_left};
-use crate::tpm::{Hash, PublicArea, ResidentKey, Scheme, Signature, SigningScheme, Tpm, TpmError};
+use crate::tpm::{
+    DerivedKey, Hash, PublicArea, ResidentKey, Scheme, Signature, SigningScheme, Tpm, TpmError,
+};
 use log::warn;
 use rsa::{BoxedUint, Pss, RsaPublicKey};
 use sha1::Sha1;
 use sha2::{Sha256, Sha384, Sha512};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 /// A private key in the TPM.
 #[derive(Debug)]
 pub struct Key {
-    resident: ResidentKey,
-    area: PublicArea,
+    place: Place,
     /// Hashes that the TPM knows; asked only for keys to which it matters.
     hashes: Vec<Hash>,
     pss_salt: AtomicU8,
+}
+
+/// Where the TPM has the key.
+#[derive(Debug)]
+enum Place {
+    /// In a persistent handle.
+    Handle(ResidentKey, PublicArea),
+    /// Nowhere: it is derived from one of the factories' templates, which one is to be found out.
+    Template(PublicKey, Templates, OnceLock<(PublicArea, DerivedKey)>),
 }
 
 /// What is known of the salt that the TPM gives its PSS signatures: the specification lets it be as
@@ -37,11 +48,19 @@ pub enum SignRequest<'a> {
 }
 
 impl Key {
-    /// `hashes` are those that the TPM implements.
-    pub(super) fn new(resident: ResidentKey, area: PublicArea, hashes: Vec<Hash>) -> Self {
+    /// A key in a persistent handle; `hashes` are those that the TPM implements.
+    pub(super) fn resident(resident: ResidentKey, area: PublicArea, hashes: Vec<Hash>) -> Self {
+        Self::new(Place::Handle(resident, area), hashes)
+    }
+
+    /// A key that the TPM may derive; that is tried when it is first needed.
+    pub(super) fn derivable(public: PublicKey, templates: Templates, hashes: Vec<Hash>) -> Self {
+        Self::new(Place::Template(public, templates, OnceLock::new()), hashes)
+    }
+
+    fn new(place: Place, hashes: Vec<Hash>) -> Self {
         Self {
-            resident,
-            area,
+            place,
             hashes,
             pss_salt: AtomicU8::new(SALT_UNKNOWN),
         }
@@ -49,23 +68,75 @@ impl Key {
 
     /// The public half.
     pub fn public(&self) -> &PublicKey {
-        &self.area.key
+        match &self.place {
+            Place::Handle(_, area) => &area.key,
+            Place::Template(public, _, _) => public,
+        }
     }
 
-    /// The TPM's handle of it.
-    pub fn handle(&self) -> u32 {
-        self.resident.handle()
+    /// The TPM's persistent handle of it, if it has one.
+    pub fn handle(&self) -> Option<u32> {
+        match &self.place {
+            Place::Handle(resident, _) => Some(resident.handle()),
+            Place::Template(..) => None,
+        }
     }
 
-    /// The TPM's name of it.
-    pub fn name(&self) -> &[u8] {
-        self.resident.name()
+    /// The TPM's name of it; of a key without handle unknown until it is derived.
+    pub fn name(&self) -> Option<&[u8]> {
+        match &self.place {
+            Place::Handle(resident, _) => Some(resident.name()),
+            Place::Template(_, _, derived) => derived.get().map(|(_, key)| key.name()),
+        }
+    }
+
+    /// Its public area: TPMT_PUBLIC as bytes; unknown as the name is.
+    pub fn public_area(&self) -> Option<&[u8]> {
+        self.area().map(PublicArea::as_bytes)
+    }
+
+    fn area(&self) -> Option<&PublicArea> {
+        match &self.place {
+            Place::Handle(_, area) => Some(area),
+            Place::Template(_, _, derived) => derived.get().map(|(area, _)| area),
+        }
+    }
+
+    /// How it signs; anything goes for a key that is not derived yet.
+    fn scheme(&self) -> SigningScheme {
+        self.area().map_or(SigningScheme::Any, |area| area.scheme)
+    }
+
+    /// Makes sure that the key is there: derives one without handle, if that was not done before.
+    ///
+    /// # Errors
+    ///
+    /// [`SignError::NotInThisTpm`] if no template gives the certified key.
+    pub fn prepare(&self, tpm: &Tpm) -> Result<(), SignError> {
+        let Place::Template(public, templates, derived) = &self.place else {
+            return Ok(());
+        };
+        if derived.get().is_some() {
+            return Ok(());
+        }
+        match tpm.derive(public, templates.remembered(public))? {
+            Some((area, key)) => {
+                templates.remember(public, key.template());
+                // Another thread may have been faster, with the same.
+                let _ = derived.set((area, key));
+                Ok(())
+            }
+            None => {
+                templates.give_up(public);
+                Err(SignError::NotInThisTpm)
+            }
+        }
     }
 
     /// Whether it signs digests of the scheme's hash by this scheme. ECDSA takes those of other
-    /// hashes than its own too, as far as [`fit`] makes them fit.
+    /// hashes than its own too, as far as `fit` makes them fit.
     pub fn signs(&self, scheme: Scheme) -> bool {
-        match (&self.area.key, self.area.scheme, scheme) {
+        match (self.public(), self.scheme(), scheme) {
             (PublicKey::Ec { curve, .. }, _, Scheme::Ecdsa(hash)) => {
                 let own = self.ecdsa_hash(curve.width()).width();
                 hash.width() <= own || own >= curve.width()
@@ -83,14 +154,15 @@ impl Key {
         }
     }
 
-    /// Signs: one command.
+    /// Signs: one command, or three for a key without handle.
     ///
     /// # Errors
     ///
     /// [`SignError::DigestLength`] for a digest that the key cannot sign rightly, and
     /// [`SignError::Scheme`] for a scheme that it does not have: nothing is sent then.
     pub fn sign(&self, tpm: &Tpm, request: SignRequest) -> Result<Vec<u8>, SignError> {
-        let (scheme, digest) = match (&self.area.key, request) {
+        self.prepare(tpm)?;
+        let (scheme, digest) = match (self.public(), request) {
             (PublicKey::Ec { curve, .. }, SignRequest::Ecdsa(digest)) => {
                 let hash = self.ecdsa_hash(curve.width());
                 let fitted = fit(digest, hash.width(), curve.width());
@@ -110,8 +182,14 @@ impl Key {
         if !self.signs(scheme) {
             return Err(SignError::Scheme);
         }
-        let signature = tpm.sign(&self.resident, scheme, &digest)?;
-        let width = self.area.key.signature_width();
+        let signature = match &self.place {
+            Place::Handle(resident, _) => tpm.sign(resident, scheme, &digest)?,
+            Place::Template(_, _, derived) => {
+                let (_, key) = derived.get().ok_or(SignError::NotInThisTpm)?;
+                tpm.sign_derived(key, scheme, &digest)?
+            }
+        };
+        let width = self.public().signature_width();
         let whole = match &signature {
             Signature::Ecc { r, s } => pad_left(r, width / 2)
                 .zip(pad_left(s, width / 2))
@@ -132,7 +210,7 @@ impl Key {
         if self.pss_salt.load(Ordering::Relaxed) == SALT_AS_LONG_AS_DIGEST {
             return Ok(());
         }
-        let sound = verify_pss(&self.area.key, hash, digest, signature);
+        let sound = verify_pss(self.public(), hash, digest, signature);
         let found = if sound {
             SALT_AS_LONG_AS_DIGEST
         } else {
@@ -151,7 +229,7 @@ impl Key {
     /// The hash whose width the TPM demands of a digest. Where the key leaves it open, one that
     /// takes all bits that the curve's order has, if there is such a one.
     fn ecdsa_hash(&self, order: usize) -> Hash {
-        match self.area.scheme {
+        match self.scheme() {
             SigningScheme::Fixed(fixed) => fixed.hash(),
             SigningScheme::Any => match order {
                 ..=32 => Hash::Sha256,
@@ -233,7 +311,7 @@ mod tests {
         ]);
         let tpm = fake.tpm(std::time::Duration::from_secs(20));
         let (_, resident) = tpm.resident_key(0x8102_0000).unwrap();
-        let key = Key::new(resident, PublicArea::parse(&area).unwrap(), Vec::new());
+        let key = Key::resident(resident, PublicArea::parse(&area).unwrap(), Vec::new());
         let signature = key.sign(&tpm, SignRequest::Ecdsa(&[1; 20])).unwrap();
         assert_eq!(signature, [&[0][..], &[5; 31], &[0, 0], &[6; 30]].concat());
         assert!(key.sign(&tpm, SignRequest::Ecdsa(&[1; 20])).is_err());

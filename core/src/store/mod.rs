@@ -5,8 +5,10 @@
 
 pub mod idevid;
 mod key;
+mod templates;
 
 pub use key::{Key, SignRequest};
+use templates::Templates;
 
 use crate::tpm::TpmError;
 use std::fmt;
@@ -18,6 +20,8 @@ pub enum SignError {
     DigestLength(usize),
     /// The key does not sign by such a scheme.
     Scheme,
+    /// The TPM does not derive the certified key.
+    NotInThisTpm,
     /// The TPM, or the way to it.
     Tpm(TpmError),
 }
@@ -38,6 +42,7 @@ impl fmt::Display for SignError {
                 )
             }
             Self::Scheme => f.write_str("the key does not sign by this scheme"),
+            Self::NotInThisTpm => f.write_str("this TPM does not hold the certified key"),
             Self::Tpm(error) => error.fmt(f),
         }
     }

@@ -1,6 +1,6 @@
 //! A TPM for unit tests: answers each command as the test says, over a Unix socket.
 
-use super::{Tcti, Tpm};
+use super::{Refusals, Tcti, Tpm};
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::io::{Read, Write};
@@ -83,7 +83,7 @@ impl FakeTpm {
     pub(crate) fn tpm(&self, limit: Duration) -> Tpm {
         let path = self.folder.path().join("tpm");
         let tcti: Tcti = format!("swtpm:path={}", path.display()).parse().unwrap();
-        Tpm::new(tcti, limit)
+        Tpm::new(tcti, limit, Refusals::default())
     }
 
     /// The codes of the commands so far.

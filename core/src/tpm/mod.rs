@@ -4,6 +4,7 @@
 //! link, opens it when it is first needed, retries and reconnects.
 //! Section numbers are those of the TPM 2.0 Library Specification, level 1.59.
 
+mod derived;
 #[cfg(test)]
 pub(crate) mod fake;
 mod link;
@@ -11,10 +12,12 @@ mod public;
 mod rc;
 mod resident;
 mod tcti;
+mod template;
 
+pub use derived::DerivedKey;
 pub use public::{PublicArea, SigningScheme};
 pub use rc::ResponseCode;
-pub use resident::{ResidentKey, Tpm};
+pub use resident::{Refusals, ResidentKey, Tpm};
 pub use tcti::{Tcti, TctiError};
 
 use std::fmt;
@@ -153,6 +156,15 @@ pub trait Link: Send {
     fn property(&mut self, property: Property) -> Result<u32, TpmError>;
     /// TPM2_ReadPublic: the TPMT_PUBLIC as bytes, and the object's name.
     fn read_public(&mut self, handle: u32) -> Result<(Vec<u8>, Vec<u8>), TpmError>;
+    /// TPM2_CreatePrimary in the endorsement hierarchy: a transient handle, the TPMT_PUBLIC and
+    /// the name. To be flushed.
+    fn create_primary(&mut self, template: &[u8]) -> Result<(u32, Vec<u8>, Vec<u8>), TpmError>;
+    /// TPM2_ContextSave: what [`Link::context_load`] of this link takes.
+    fn context_save(&mut self, handle: u32) -> Result<Vec<u8>, TpmError>;
+    /// TPM2_ContextLoad: a transient handle. To be flushed.
+    fn context_load(&mut self, context: &[u8]) -> Result<u32, TpmError>;
+    /// TPM2_FlushContext.
+    fn flush(&mut self, handle: u32) -> Result<(), TpmError>;
     /// TPM2_NV_ReadPublic.
     fn nv_read_public(&mut self, index: u32) -> Result<NvPublic, TpmError>;
     /// TPM2_NV_Read, authorised by the index's own empty value.
@@ -179,9 +191,11 @@ pub enum TpmError {
     Response(ResponseCode),
     /// A persistent handle now holds another key than the one that was found there.
     KeyReplaced(u32),
+    /// The TPM derives another key than before from the same template: its seed was changed.
+    SeedChanged,
     /// The key or NV index wants an authorisation value that we do not have; not asked again, as
     /// each try may count towards the lockout of the whole TPM.
-    NeedsAuth(u32),
+    NeedsAuth(String),
     /// The link has no such ability.
     Unsupported(String),
 }
@@ -220,9 +234,10 @@ impl fmt::Display for TpmError {
                     "handle 0x{handle:08X} no longer holds the key that was found there"
                 )
             }
-            Self::NeedsAuth(handle) => write!(
+            Self::SeedChanged => f.write_str("the TPM no longer derives this key"),
+            Self::NeedsAuth(what) => write!(
                 f,
-                "0x{handle:08X} has an authorisation value; it is not tried again, because each \
+                "{what} has an authorisation value; it is not tried again, because each \
                  wrong try counts towards the TPM's lockout"
             ),
             Self::Unsupported(what) => write!(f, "{what}"),

@@ -27,6 +27,7 @@ pub struct PublicArea {
     /// How it signs.
     pub scheme: SigningScheme,
     attributes: u32,
+    bytes: Vec<u8>,
 }
 
 impl PublicArea {
@@ -80,7 +81,13 @@ impl PublicArea {
             key,
             scheme,
             attributes: public.object_attributes.bits(),
+            bytes: area.to_vec(),
         })
+    }
+
+    /// The TPMT_PUBLIC as the TPM gave it; its digest by the area's nameAlg is in the key's name.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes
     }
 
     /// Whether the key can be an identity: it signs anything, does nothing else, and never left

@@ -12,6 +12,7 @@ impl ResponseCode {
     const TESTING: u32 = 0x90A;
     const NV_RATE: u32 = 0x920;
     const LOCKOUT: u32 = 0x921;
+    const OBJECT_MEMORY: u32 = 0x902;
     const AUTH_FAIL: u32 = 0x08E;
     const BAD_AUTH: u32 = 0x0A2;
 
@@ -31,6 +32,16 @@ impl ResponseCode {
     /// The authorisation value was wrong.
     pub fn is_wrong_auth(self) -> bool {
         matches!(self.base(), Self::AUTH_FAIL | Self::BAD_AUTH)
+    }
+
+    /// A parameter, handle or session of the command is at fault: the same command will fail again.
+    pub fn is_parameter(self) -> bool {
+        self.0 & 0x80 != 0 && !self.is_wrong_auth()
+    }
+
+    /// All slots for objects are taken, by others as well.
+    pub fn is_out_of_objects(self) -> bool {
+        self.0 == Self::OBJECT_MEMORY
     }
 
     /// Says for good that what was asked for is not to be had, rather than that something failed:
@@ -59,7 +70,7 @@ impl ResponseCode {
             0x148 => "TPM_RC_NV_LOCKED",
             0x149 => "TPM_RC_NV_AUTHORIZATION",
             0x14A => "TPM_RC_NV_UNINITIALIZED",
-            0x902 => "TPM_RC_OBJECT_MEMORY",
+            Self::OBJECT_MEMORY => "TPM_RC_OBJECT_MEMORY: others keep all slots for objects",
             0x903 => "TPM_RC_SESSION_MEMORY",
             0x904 => "TPM_RC_MEMORY",
             Self::YIELDED => "TPM_RC_YIELDED",

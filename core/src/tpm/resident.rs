@@ -7,6 +7,7 @@ use once_cell::sync::OnceCell;
 use parking_lot::Mutex;
 use std::collections::HashSet;
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -15,6 +16,8 @@ use std::time::{Duration, Instant};
 /// TPM's is smaller than this.
 const NV_CHUNK_UNASKED: u16 = 512;
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
+/// How long others are given to free a slot for objects.
+const OBJECT_PATIENCE: Duration = Duration::from_secs(2);
 const LONGEST_PAUSE: Duration = Duration::from_millis(200);
 
 /// A TPM and the one link to it that this process holds.
@@ -28,10 +31,26 @@ pub struct Tpm {
     link: Mutex<Option<Box<dyn Link>>>,
     /// Counts transport faults. What was known of handles before a fault is in doubt after it.
     faults: AtomicU64,
-    /// What answered "wrong authorisation" to the empty value: names of keys, numbers of indices.
-    refusing: Mutex<HashSet<Vec<u8>>>,
+    refusals: Refusals,
     nv_chunk: OnceCell<u16>,
     hashes: OnceCell<Vec<Hash>>,
+}
+
+/// What answered "wrong authorisation" to the empty value: keys by name, NV indices by number, each
+/// with the TPM's place. To be kept for as long as the process lives, since each further try may
+/// count towards the lockout of the whole TPM.
+#[derive(Debug, Default, Clone)]
+pub struct Refusals(Arc<Mutex<HashSet<Refusal>>>);
+
+/// The TPM's place, and the name or number.
+type Refusal = (String, Vec<u8>);
+
+impl Refusals {
+    /// A copy for a forked child; empty if another thread of the parent held it.
+    pub fn for_child(&self) -> Self {
+        let known = self.0.try_lock().map(|known| known.clone());
+        Self(Arc::new(Mutex::new(known.unwrap_or_default())))
+    }
 }
 
 /// A key in a persistent handle, with the name by which it was found.
@@ -47,13 +66,13 @@ impl Tpm {
     /// No command is sent and nothing is opened yet.
     ///
     /// `limit` bounds each exchange; through libtss2 only the wait for its turn.
-    pub fn new(tcti: Tcti, limit: Duration) -> Self {
+    pub fn new(tcti: Tcti, limit: Duration, refusals: Refusals) -> Self {
         Self {
             tcti,
             limit,
             link: Mutex::new(None),
             faults: AtomicU64::new(0),
-            refusing: Mutex::default(),
+            refusals,
             nv_chunk: OnceCell::new(),
             hashes: OnceCell::new(),
         }
@@ -63,16 +82,14 @@ impl Tpm {
     ///
     /// The parent's connection is closed in the child without a byte to the TPM; if another thread
     /// of the parent was in an exchange when it forked, its connection is left open and unused.
-    pub fn for_child(&self) -> Self {
+    pub fn for_child(&self, refusals: Refusals) -> Self {
         if let Some(link) = self.link.try_lock().and_then(|mut link| link.take()) {
             link.abandon();
         }
-        let refusing = self.refusing.try_lock().map(|refusing| refusing.clone());
         Self {
             // What was in doubt for the parent stays so, and what was not is so now.
             faults: AtomicU64::new(self.faults() + 1),
-            refusing: Mutex::new(refusing.unwrap_or_default()),
-            ..Self::new(self.tcti.clone(), self.limit)
+            ..Self::new(self.tcti.clone(), self.limit, refusals)
         }
     }
 
@@ -111,7 +128,11 @@ impl Tpm {
     /// `size` bytes of an NV index that its own empty authorisation value opens, read in as many
     /// pieces as the TPM demands.
     pub fn nv_read(&self, index: u32, size: u16) -> Result<Vec<u8>, TpmError> {
-        self.unless_refusing(&index.to_be_bytes(), index, || self.nv_pieces(index, size))
+        self.unless_refusing(
+            &index.to_be_bytes(),
+            &format!("NV index 0x{index:08X}"),
+            || self.nv_pieces(index, size),
+        )
     }
 
     fn nv_pieces(&self, index: u32, size: u16) -> Result<Vec<u8>, TpmError> {
@@ -201,7 +222,8 @@ impl Tpm {
                 link.sign(key.handle, scheme, digest)
             })
         };
-        let result = self.unless_refusing(&key.name, key.handle, signature);
+        let result =
+            self.unless_refusing(&key.name, &format!("key 0x{:08X}", key.handle), signature);
         if let Err(TpmError::Response(code)) = result
             && code.is_lockout()
         {
@@ -212,19 +234,20 @@ impl Tpm {
 
     /// Sends nothing for what refused the empty authorisation value before: another try could
     /// count towards lockout.
-    fn unless_refusing<R>(
+    pub(super) fn unless_refusing<R>(
         &self,
         id: &[u8],
-        handle: u32,
+        what: &str,
         commands: impl FnOnce() -> Result<R, TpmError>,
     ) -> Result<R, TpmError> {
-        if self.refusing.lock().contains(id) {
-            return Err(TpmError::NeedsAuth(handle));
+        let id = (self.tcti.to_string(), id.to_vec());
+        if self.refusals.0.lock().contains(&id) {
+            return Err(TpmError::NeedsAuth(what.to_owned()));
         }
         commands().map_err(|error| match error {
             TpmError::Response(code) if code.is_wrong_auth() => {
-                self.refusing.lock().insert(id.to_vec());
-                TpmError::NeedsAuth(handle)
+                self.refusals.0.lock().insert(id);
+                TpmError::NeedsAuth(what.to_owned())
             }
             other => other,
         })
@@ -248,12 +271,13 @@ impl Tpm {
     /// authorisation is empty. Nothing that counts towards lockout and nothing that writes.
     ///
     /// Repeats while the TPM asks for it, and once over a new connection after a transport fault.
-    fn exchange<R>(
+    pub(super) fn exchange<R>(
         &self,
         what: &str,
         mut commands: impl FnMut(&mut dyn Link) -> Result<R, TpmError>,
     ) -> Result<R, TpmError> {
-        let deadline = Instant::now() + self.limit;
+        let began = Instant::now();
+        let deadline = began + self.limit;
         let mut guard = self
             .link
             .try_lock_for(self.limit)
@@ -267,7 +291,8 @@ impl Tpm {
             };
             match commands(link.as_mut()) {
                 Err(TpmError::Response(code))
-                    if code.asks_for_resend() && Instant::now() + pause < deadline =>
+                    if (code.asks_for_resend() && Instant::now() + pause < deadline)
+                        || (code.is_out_of_objects() && began.elapsed() < OBJECT_PATIENCE) =>
                 {
                     debug!(
                         "{what}: TPM answered {code}, sent again in {} ms",
@@ -411,7 +436,7 @@ mod tests {
         let key = key_of(&tpm);
         for _ in 0..3 {
             let refused = tpm.sign(&key, ECDSA, &[7; 32]);
-            assert_eq!(refused, Err(TpmError::NeedsAuth(HANDLE)));
+            assert_eq!(refused, Err(TpmError::NeedsAuth("key 0x81020000".into())));
         }
         assert_eq!(
             fake.seen(),

@@ -1,15 +1,15 @@
 //! The factory identity: found in the TPM, never registered, never written to
 //! (IEEE 802.1AR; TCG, TPM 2.0 Keys for Device Identity and Attestation, sections 7.3 and 7.8).
 //!
-//! Makers disagree on where they put key and certificate, so both ranges are searched ([`places`])
-//! and paired by public key ([`pairing`]).
+//! Makers disagree on where they put key and certificate, so both ranges are searched (`places`)
+//! and paired by public key (`pairing`).
 
 mod pairing;
 mod places;
 
 pub use places::Stamp;
 
-use super::Key;
+use super::{Key, Templates};
 use crate::certificate::Certificate;
 use crate::config::{Config, IdentityHint};
 use crate::key::PublicKey;
@@ -28,6 +28,7 @@ pub struct IdevidStore {
     hints: Vec<IdentityHint>,
     chain: PathBuf,
     generation: PathBuf,
+    templates: Templates,
 }
 
 /// All that was found.
@@ -37,7 +38,8 @@ pub struct Found {
     pub identities: Vec<Identity>,
     /// CA certificates, from the identity's issuer upwards, then others; `idev-id-ca-<n>`.
     pub authorities: Vec<Authority>,
-    /// 16 hexadecimal digits that name the device's identity: of SHA-256 of its key's TPM name.
+    /// 16 hexadecimal digits that name the device's identity: of SHA-256 of the TPM
+    /// name of its key, or of the certificate where the key has no handle.
     pub serial: String,
 }
 
@@ -81,6 +83,15 @@ impl IdevidStore {
             hints: config.identities.clone(),
             chain: config.chain.clone(),
             generation: config.generation.clone(),
+            templates: Templates::new(config.run.clone()),
+        }
+    }
+
+    /// The store in a forked child, sharing nothing with the parent's.
+    pub fn for_child(&self) -> Self {
+        Self {
+            templates: self.templates.for_child(),
+            ..self.clone()
         }
     }
 
@@ -133,8 +144,9 @@ fn chain_order(leaf: &Certificate, mut authorities: Vec<Certificate>) -> Vec<Aut
 }
 
 fn serial(identity: &Identity) -> String {
-    let digest = match &identity.key {
-        Some(key) => Sha256::digest(key.name()),
+    let handle = identity.key.as_ref().filter(|key| key.handle().is_some());
+    let digest = match handle.and_then(|key| key.name()) {
+        Some(name) => Sha256::digest(name),
         None => Sha256::digest(identity.certificate.der()),
     };
     digest[..8]

@@ -5,7 +5,7 @@ use super::{Identity, IdevidStore, LABEL, LookError};
 use crate::certificate::Certificate;
 use crate::key::PublicKey;
 use crate::store::Key;
-use crate::tpm::{PublicArea, Tpm, TpmError};
+use crate::tpm::{Hash, PublicArea, Tpm, TpmError};
 use log::{debug, info, warn};
 use std::sync::Arc;
 
@@ -57,8 +57,31 @@ impl IdevidStore {
             }
             pair(tpm, handle, &mut leaves)?;
         }
+        self.derivable(tpm, &mut leaves)?;
         leaves.iter().for_each(Leaf::tell);
         Ok(named(leaves))
+    }
+
+    /// Certificates whose keys have no handle: the TPM may derive them. Not so where a key of the
+    /// same algorithm has one, since then its maker's template gave that.
+    fn derivable(&self, tpm: &Tpm, leaves: &mut [Leaf]) -> Result<(), LookError> {
+        let held: Vec<String> = leaves
+            .iter()
+            .filter(|leaf| matches!(leaf.holder, Holder::Identity(_)))
+            .filter_map(|leaf| leaf.public.as_ref().map(PublicKey::to_string))
+            .collect();
+        for leaf in leaves.iter_mut().filter(|leaf| leaf.wants_key()) {
+            let Some(public) = leaf.public.clone() else {
+                continue;
+            };
+            if held.contains(&public.to_string()) || self.templates.is_given_up(&public) {
+                continue;
+            }
+            let hashes = hashes(tpm, &public)?;
+            let key = Key::derivable(public, self.templates.clone(), hashes);
+            leaf.holder = Holder::Identity(Arc::new(key));
+        }
+        Ok(())
     }
 
     /// Persistent handles, the likeliest first.
@@ -107,14 +130,18 @@ fn pair(tpm: &Tpm, handle: u32, leaves: &mut [Leaf]) -> Result<(), LookError> {
             .for_each(|leaf| leaf.holder = Holder::Other(handle));
         return Ok(());
     }
-    let hashes = match public {
-        PublicKey::Rsa { .. } => tpm.hashes()?,
-        PublicKey::Ec { .. } => Vec::new(),
-    };
-    let key = Arc::new(Key::new(resident, area, hashes));
+    let key = Arc::new(Key::resident(resident, area, hashes(tpm, &public)?));
     own.iter_mut()
         .for_each(|leaf| leaf.holder = Holder::Identity(Arc::clone(&key)));
     Ok(())
+}
+
+/// The hashes that matter to a key: to one of RSA those that the TPM has.
+fn hashes(tpm: &Tpm, public: &PublicKey) -> Result<Vec<Hash>, TpmError> {
+    match public {
+        PublicKey::Rsa { .. } => tpm.hashes(),
+        PublicKey::Ec { .. } => Ok(Vec::new()),
+    }
 }
 
 impl Leaf {
@@ -125,7 +152,10 @@ impl Leaf {
     fn tell(&self) {
         let origin = &self.origin;
         match &self.holder {
-            Holder::Identity(key) => info!("{origin}: identity, key 0x{:08X}", key.handle()),
+            Holder::Identity(key) => match key.handle() {
+                Some(handle) => info!("{origin}: identity, key 0x{handle:08X}"),
+                None => info!("{origin}: its key has no handle, and is derived when it is needed"),
+            },
             Holder::Other(handle) => info!("{origin}: for key 0x{handle:08X}, which only attests"),
             Holder::Nobody => warn!(
                 "{origin}: no persistent key of this TPM belongs to the certificate of {}; it is \
@@ -143,7 +173,7 @@ impl Leaf {
             Origin::Nv(index) => index,
         };
         match &self.holder {
-            Holder::Identity(key) if key.handle() == IDEVID_HANDLE => (0, index),
+            Holder::Identity(key) if key.handle() == Some(IDEVID_HANDLE) => (0, index),
             Holder::Identity(_) => (1, index),
             Holder::Nobody => (2, index),
             Holder::Other(_) => (3, index),

@@ -29,6 +29,7 @@ pub(super) enum Origin {
 pub struct Stamp {
     files: Vec<Option<FileStamp>>,
     faults: u64,
+    given_up: usize,
 }
 
 /// Inode, size, and when content and inode were last changed.
@@ -62,6 +63,7 @@ impl IdevidStore {
         Stamp {
             files: files.map(|file| file_stamp(&file)).collect(),
             faults: tpm.faults(),
+            given_up: self.templates.given_up(),
         }
     }
 

@@ -12,13 +12,14 @@ use std::str::FromStr;
 use tss_esapi::constants::{CapabilityType, PropertyTag, Tss2ResponseCode};
 use tss_esapi::handles::{KeyHandle, NvIndexHandle, NvIndexTpmHandle, ObjectHandle, TpmHandle};
 use tss_esapi::interface_types::algorithm::HashingAlgorithm;
-use tss_esapi::interface_types::resource_handles::NvAuth;
+use tss_esapi::interface_types::resource_handles::{Hierarchy, NvAuth};
 use tss_esapi::interface_types::session_handles::AuthSession;
 use tss_esapi::structures::{
-    CapabilityData, Digest, HashScheme, HashcheckTicket, Signature as Esys, SignatureScheme,
+    CapabilityData, Digest, HashScheme, HashcheckTicket, Public, Signature as Esys, SignatureScheme,
 };
-use tss_esapi::traits::Marshall;
+use tss_esapi::traits::{Marshall, UnMarshall};
 use tss_esapi::tss2_esys::TPMT_TK_HASHCHECK;
+use tss_esapi::utils::TpmsContext;
 use tss_esapi::{Context, TctiNameConf};
 
 /// A TPM behind ESAPI.
@@ -26,6 +27,8 @@ pub(super) struct Esapi {
     text: String,
     conf: TctiNameConf,
     connection: Option<Connection>,
+    /// Contexts that were saved, by their number.
+    saved: Vec<TpmsContext>,
 }
 
 struct Connection {
@@ -51,6 +54,7 @@ impl Esapi {
             text: conf.to_owned(),
             conf: parsed,
             connection: None,
+            saved: Vec::new(),
         })
     }
 
@@ -93,6 +97,13 @@ impl Connection {
             .tr_from_tpm_public(TpmHandle::try_from(handle)?)?;
         self.resources.insert(handle, resource);
         Ok(resource)
+    }
+
+    /// A number for an object that only ESAPI has a handle of.
+    fn transient(&mut self, resource: ObjectHandle) -> u32 {
+        let handle = tss_esapi::tss2_esys::ESYS_TR::from(resource);
+        self.resources.insert(handle, resource);
+        handle
     }
 
     fn nv_index(&mut self, index: u32) -> Result<NvIndexHandle, tss_esapi::Error> {
@@ -196,6 +207,49 @@ impl Link for Esapi {
             let key = KeyHandle::from(connection.resource(key)?);
             let (public, name, _) = connection.context.read_public(key)?;
             Ok((public.marshall()?, name.value().to_vec()))
+        })
+    }
+
+    fn create_primary(&mut self, template: &[u8]) -> Result<(u32, Vec<u8>, Vec<u8>), TpmError> {
+        self.call(|connection| {
+            let public = Public::unmarshall(template)?;
+            let made = connection.context.execute_with_session(
+                Some(AuthSession::Password),
+                |context| {
+                    context.create_primary(Hierarchy::Endorsement, public, None, None, None, None)
+                },
+            )?;
+            let (_, name, _) = connection.context.read_public(made.key_handle)?;
+            let handle = connection.transient(made.key_handle.into());
+            Ok((handle, made.out_public.marshall()?, name.value().to_vec()))
+        })
+    }
+
+    /// libtss2 wraps contexts in a form of its own; this gives the number under which one is kept.
+    fn context_save(&mut self, key: u32) -> Result<Vec<u8>, TpmError> {
+        let context = self.call(|connection| {
+            let key = connection.resource(key)?;
+            connection.context.context_save(key)
+        })?;
+        self.saved.push(context);
+        Ok((self.saved.len() - 1).to_be_bytes().to_vec())
+    }
+
+    fn context_load(&mut self, context: &[u8]) -> Result<u32, TpmError> {
+        let number = context.try_into().ok().map(usize::from_be_bytes);
+        let saved = number.and_then(|number| self.saved.get(number)).cloned();
+        let saved = saved.ok_or(TpmError::Unsupported("a context of another link".into()))?;
+        self.call(|connection| {
+            let loaded = connection.context.context_load(saved)?;
+            Ok(connection.transient(loaded))
+        })
+    }
+
+    fn flush(&mut self, key: u32) -> Result<(), TpmError> {
+        self.call(|connection| {
+            let resource = connection.resource(key)?;
+            connection.resources.remove(&key);
+            connection.context.flush_context(resource)
         })
     }
 

@@ -6,21 +6,26 @@ use crate::tpm::{Hash, Link, NvPublic, Property, ResponseCode, Scheme, Signature
 use std::time::{Duration, Instant};
 use tpm2_protocol::basic::{TpmHandle, TpmUint16, TpmUint32};
 use tpm2_protocol::data::{
-    Tpm2bDigest, TpmAlgId, TpmCap, TpmRh, TpmSt, TpmsAuthCommand, TpmsSchemeHash, TpmtSigScheme,
+    Tpm2bData, Tpm2bDigest, Tpm2bPublic, Tpm2bSensitiveCreate, TpmAlgId, TpmCap, TpmRh, TpmSt,
+    TpmlPcrSelection, TpmsAuthCommand, TpmsContext, TpmsSchemeHash, TpmtPublic, TpmtSigScheme,
     TpmtTkHashcheck, TpmuCapabilities, TpmuSigScheme, TpmuSignature,
 };
 use tpm2_protocol::frame::{
-    TpmFrame, TpmGetCapabilityCommand, TpmGetCapabilityResponse, TpmGetRandomCommand,
-    TpmGetRandomResponse, TpmNvReadCommand, TpmNvReadPublicCommand, TpmNvReadPublicResponse,
-    TpmNvReadResponse, TpmReadPublicCommand, TpmReadPublicResponse, TpmResponse, TpmSignCommand,
-    TpmSignResponse, TpmUnmarshalBody, tpm_marshal_command,
+    TpmContextLoadCommand, TpmContextLoadResponse, TpmContextSaveCommand, TpmContextSaveResponse,
+    TpmCreatePrimaryCommand, TpmCreatePrimaryResponse, TpmFlushContextCommand,
+    TpmFlushContextResponse, TpmFrame, TpmGetCapabilityCommand, TpmGetCapabilityResponse,
+    TpmGetRandomCommand, TpmGetRandomResponse, TpmNvReadCommand, TpmNvReadPublicCommand,
+    TpmNvReadPublicResponse, TpmNvReadResponse, TpmReadPublicCommand, TpmReadPublicResponse,
+    TpmResponse, TpmSignCommand, TpmSignResponse, TpmUnmarshalBody, tpm_marshal_command,
 };
-use tpm2_protocol::{TpmMarshal, TpmWriter};
+use tpm2_protocol::{TpmMarshal, TpmUnmarshal, TpmWriter};
 
 /// The most bytes of a command or a response (Part 2, section 4: implementations use 4096).
 pub(super) const FRAME_MAX: usize = 4096;
 /// Bytes before a command's handles or a response's: tag, size, code.
 pub(super) const HEADER: usize = 10;
+/// TPM_RH_ENDORSEMENT.
+const ENDORSEMENT: u32 = 0x4000_000B;
 /// TPM_RS_PW: an authorisation by password, here an empty one.
 const PASSWORD_AUTH: u32 = 0x4000_0009;
 /// How many handles are asked for at once; a TPM answers with as many as fit.
@@ -116,6 +121,15 @@ fn empty_auth() -> [TpmsAuthCommand; 1] {
     }]
 }
 
+/// A structure as bytes.
+fn marshalled(structure: &impl TpmMarshal) -> Result<Vec<u8>, TpmError> {
+    let mut bytes = [0; FRAME_MAX];
+    let mut writer = TpmWriter::new(&mut bytes);
+    let unfit = |error| TpmError::Unsupported(format!("response: {error}"));
+    structure.marshal(&mut writer).map_err(unfit)?;
+    Ok(writer.as_bytes().to_vec())
+}
+
 fn handle(value: u32) -> TpmHandle {
     TpmHandle::new(value)
 }
@@ -199,14 +213,50 @@ impl<T: Transport> Link for Wire<T> {
             handles: [handle(key)],
         };
         let answer: TpmReadPublicResponse = self.call(&command, &[])?;
-        let mut area = [0; FRAME_MAX];
-        let mut writer = TpmWriter::new(&mut area);
-        answer
-            .out_public
-            .inner
-            .marshal(&mut writer)
-            .map_err(|error| TpmError::Broken(format!("public area: {error}")))?;
-        Ok((writer.as_bytes().to_vec(), answer.name.to_vec()))
+        Ok((marshalled(&answer.out_public.inner)?, answer.name.to_vec()))
+    }
+
+    fn create_primary(&mut self, template: &[u8]) -> Result<(u32, Vec<u8>, Vec<u8>), TpmError> {
+        let unfit = |error| TpmError::Unsupported(format!("template: {error}"));
+        let (inner, _) = TpmtPublic::unmarshal(template).map_err(unfit)?;
+        let command = TpmCreatePrimaryCommand {
+            handles: [handle(ENDORSEMENT)],
+            in_sensitive: Tpm2bSensitiveCreate::default(),
+            in_public: Tpm2bPublic { inner },
+            outside_info: Tpm2bData::default(),
+            creation_pcr: TpmlPcrSelection::default(),
+        };
+        let answer: TpmCreatePrimaryResponse = self.call(&command, &empty_auth())?;
+        let area = marshalled(&answer.out_public.inner)?;
+        Ok((answer.handles[0].value(), area, answer.name.to_vec()))
+    }
+
+    fn context_save(&mut self, key: u32) -> Result<Vec<u8>, TpmError> {
+        let command = TpmContextSaveCommand {
+            handles: [handle(key)],
+        };
+        let answer: TpmContextSaveResponse = self.call(&command, &[])?;
+        marshalled(&answer.context)
+    }
+
+    fn context_load(&mut self, context: &[u8]) -> Result<u32, TpmError> {
+        let unfit = |error| TpmError::Unsupported(format!("context: {error}"));
+        let (context, _) = TpmsContext::unmarshal(context).map_err(unfit)?;
+        let command = TpmContextLoadCommand {
+            handles: [],
+            context,
+        };
+        let answer: TpmContextLoadResponse = self.call(&command, &[])?;
+        Ok(answer.handles[0].value())
+    }
+
+    fn flush(&mut self, key: u32) -> Result<(), TpmError> {
+        let command = TpmFlushContextCommand {
+            handles: [],
+            flush_handle: handle(key),
+        };
+        let _: TpmFlushContextResponse = self.call(&command, &[])?;
+        Ok(())
     }
 
     fn nv_read_public(&mut self, index: u32) -> Result<NvPublic, TpmError> {

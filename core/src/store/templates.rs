@@ -1,0 +1,96 @@
+//! What was learnt of the templates of keys without handle: a hint for other processes under
+//! /run/devid-pkcs11, always checked against the certificate, and what this process gave up.
+
+use crate::file;
+use crate::key::{KeyId, PublicKey};
+use log::{debug, warn};
+use parking_lot::Mutex;
+use std::collections::HashSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// More bytes than any template has, twice.
+const LARGEST: u64 = 4096;
+
+/// The memory of templates; clones share it.
+#[derive(Debug, Clone)]
+pub(super) struct Templates {
+    folder: PathBuf,
+    /// Held for moments only; whoever finds it held does without.
+    given_up: Arc<Mutex<HashSet<KeyId>>>,
+}
+
+impl Templates {
+    /// `folder` may be missing, and need not be writable.
+    pub(super) fn new(folder: PathBuf) -> Self {
+        Self {
+            folder,
+            given_up: Arc::default(),
+        }
+    }
+
+    /// A memory of its own for a forked child.
+    pub(super) fn for_child(&self) -> Self {
+        let known = self.given_up.try_lock().map(|known| known.clone());
+        Self {
+            folder: self.folder.clone(),
+            given_up: Arc::new(Mutex::new(known.unwrap_or_default())),
+        }
+    }
+
+    /// The template that gave this key before, to another process perhaps.
+    pub(super) fn remembered(&self, public: &PublicKey) -> Option<Vec<u8>> {
+        let text = String::from_utf8(file::read(&self.path(public), LARGEST).ok()?).ok()?;
+        let digits = text.trim();
+        (0..digits.len())
+            .step_by(2)
+            .map(|at| u8::from_str_radix(digits.get(at..at + 2)?, 16).ok())
+            .collect()
+    }
+
+    /// Best effort: without the hint the search is only longer.
+    pub(super) fn remember(&self, public: &PublicKey, template: &[u8]) {
+        let path = self.path(public);
+        if self.remembered(public).as_deref() == Some(template) {
+            return;
+        }
+        let fresh = path.with_extension(std::process::id().to_string());
+        let written = std::fs::create_dir_all(&self.folder)
+            .and_then(|()| std::fs::write(&fresh, hex(template)))
+            .and_then(|()| std::fs::rename(&fresh, &path));
+        if let Err(error) = written {
+            debug!("{}: {error}", path.display());
+        }
+    }
+
+    /// No template gives this key on this TPM.
+    pub(super) fn give_up(&self, public: &PublicKey) {
+        warn!("no template of a factory gives the certified key on this TPM, nor does a handle");
+        if let Some(mut given_up) = self.given_up.try_lock() {
+            given_up.insert(public.id());
+        }
+    }
+
+    /// Whether it was tried in vain.
+    pub(super) fn is_given_up(&self, public: &PublicKey) -> bool {
+        self.given_up
+            .try_lock()
+            .is_some_and(|given_up| given_up.contains(&public.id()))
+    }
+
+    /// How many keys were tried in vain: a look after it changed differs.
+    pub(super) fn given_up(&self) -> usize {
+        self.given_up
+            .try_lock()
+            .map_or(0, |given_up| given_up.len())
+    }
+
+    fn path(&self, public: &PublicKey) -> PathBuf {
+        self.folder
+            .join(format!("template-{}", hex(public.id().as_bytes())))
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,140 @@
+//! Keys without a handle: derived from a template whenever they are needed, and gone again.
+//!
+//! A TPM gives the same primary key for the same template. Deriving is slow, so its context is
+//! saved: a signature then costs TPM2_ContextLoad, Sign and FlushContext, and nothing of ours stays
+//! in the few slots that a TPM has for objects.
+
+use super::{Link, PublicArea, Scheme, Signature, Tpm, TpmError, template};
+use crate::key::PublicKey;
+use log::debug;
+use parking_lot::Mutex;
+use std::time::{Duration, Instant};
+
+/// How long candidates are tried.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A key by its template and name.
+#[derive(Debug)]
+pub struct DerivedKey {
+    template: Vec<u8>,
+    name: Vec<u8>,
+    /// Held for moments only; whoever finds it held does without.
+    context: Mutex<Option<Vec<u8>>>,
+}
+
+/// A template that gave the right key: its area, its name and its saved context.
+type Tried = (PublicArea, Vec<u8>, Vec<u8>);
+
+impl DerivedKey {
+    /// The template that the TPM derives the key from.
+    pub fn template(&self) -> &[u8] {
+        &self.template
+    }
+
+    /// The TPM name.
+    pub fn name(&self) -> &[u8] {
+        &self.name
+    }
+}
+
+impl Tpm {
+    /// Tries the templates of factories, `likeliest` before all, until one gives this public key.
+    ///
+    /// `None` if none does. Two commands for each candidate, three for the right one.
+    pub fn derive(
+        &self,
+        public: &PublicKey,
+        likeliest: Option<Vec<u8>>,
+    ) -> Result<Option<(PublicArea, DerivedKey)>, TpmError> {
+        let deadline = Instant::now() + PATIENCE;
+        for template in likeliest.into_iter().chain(template::candidates(public)) {
+            if Instant::now() >= deadline {
+                return Err(TpmError::Timeout(PATIENCE));
+            }
+            let tried = self.unless_refusing(b"endorsement", "the endorsement hierarchy", || {
+                self.exchange("CreatePrimary", |link| {
+                    try_template(link, &template, public)
+                })
+            });
+            match tried {
+                Ok(None) => {}
+                Ok(Some((area, name, context))) => {
+                    let context = Mutex::new(Some(context));
+                    return Ok(Some((
+                        area,
+                        DerivedKey {
+                            template,
+                            name,
+                            context,
+                        },
+                    )));
+                }
+                // This TPM lacks an algorithm, or the structure is beyond it.
+                Err(TpmError::Response(code)) if code.is_parameter() => {
+                    debug!("template refused: {code}");
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
+    }
+
+    /// A signature by a derived key; as [`Tpm::sign`], but three commands, and two more where its
+    /// context was lost.
+    pub fn sign_derived(
+        &self,
+        key: &DerivedKey,
+        scheme: Scheme,
+        digest: &[u8],
+    ) -> Result<Signature, TpmError> {
+        self.unless_refusing(&key.name, "the derived key", || {
+            self.exchange("Sign", |link| {
+                let handle = key.load(link)?;
+                let signature = link.sign(handle, scheme, digest);
+                let flushed = link.flush(handle);
+                signature.and_then(|signature| flushed.map(|()| signature))
+            })
+        })
+    }
+}
+
+impl DerivedKey {
+    fn load(&self, link: &mut dyn Link) -> Result<u32, TpmError> {
+        let saved = self.context.try_lock().and_then(|context| context.clone());
+        if let Some(saved) = saved {
+            match link.context_load(&saved) {
+                // The TPM was started anew, or this is another link: derive again.
+                Err(TpmError::Response(code)) if code.is_parameter() => {}
+                Err(TpmError::Unsupported(_)) => {}
+                other => return other,
+            }
+        }
+        let (handle, _, name) = link.create_primary(&self.template)?;
+        if name != self.name {
+            link.flush(handle)?;
+            return Err(TpmError::SeedChanged);
+        }
+        let saved = link.context_save(handle);
+        if let (Ok(saved), Some(mut context)) = (saved, self.context.try_lock()) {
+            *context = Some(saved);
+        }
+        Ok(handle)
+    }
+}
+
+/// `None` if the template gives another key.
+fn try_template(
+    link: &mut dyn Link,
+    template: &[u8],
+    public: &PublicKey,
+) -> Result<Option<Tried>, TpmError> {
+    let (handle, area, name) = link.create_primary(template)?;
+    let context = match PublicArea::parse(&area) {
+        Some(area) if area.key == *public => Some((area, link.context_save(handle))),
+        _ => None,
+    };
+    link.flush(handle)?;
+    context
+        .map(|(area, context)| Ok((area, name, context?)))
+        .transpose()
+}

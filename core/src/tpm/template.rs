@@ -1,0 +1,208 @@
+//! Templates of factory keys: from which a TPM derives an IDevID key again that has no handle
+//! (TCG, TPM 2.0 Keys for Device Identity and Attestation, sections 7.3.4 and 7.3.6).
+//!
+//! Makers filled the templates differently, and each difference gives another key; so there are
+//! candidates, and a certificate tells the right one.
+
+use crate::key::{Curve, PublicKey};
+use sha2::{Digest, Sha256, Sha384, Sha512};
+
+/// fixedTPM, fixedParent, sensitiveDataOrigin, userWithAuth, adminWithPolicy, sign.
+const ATTRIBUTES: u32 = 0x0004_00F2;
+const LABEL: &[u8] = b"IDEVID";
+
+const RSA: u16 = 0x0001;
+const ECC: u16 = 0x0023;
+const NULL: u16 = 0x0010;
+const RSASSA: u16 = 0x0014;
+const RSAPSS: u16 = 0x0016;
+const ECDSA: u16 = 0x0018;
+
+/// The hash of a template: of its name and of its policy.
+#[derive(Clone, Copy)]
+enum NameHash {
+    Sha256,
+    Sha384,
+    Sha512,
+}
+
+/// The TPMT_PUBLICs from which a factory may have derived this key, the likeliest first.
+pub(crate) fn candidates(public: &PublicKey) -> Vec<Vec<u8>> {
+    match public {
+        PublicKey::Ec { curve, .. } => ecc(*curve),
+        PublicKey::Rsa { .. } => rsa(public.bits()),
+    }
+}
+
+fn ecc(curve: Curve) -> Vec<Vec<u8>> {
+    let (hash, curve_id): (_, u16) = match curve {
+        Curve::P256 => (NameHash::Sha256, 0x0003),
+        Curve::P384 => (NameHash::Sha384, 0x0004),
+        Curve::P521 => (NameHash::Sha512, 0x0005),
+    };
+    let uniques: [(&[u8], &[u8]); 4] = [(LABEL, LABEL), (LABEL, b""), (b"IDE", b"VID"), (b"", b"")];
+    let schemes = [vec![ECDSA, hash.algorithm()], vec![NULL]];
+    let mut all = Vec::new();
+    for scheme in &schemes {
+        for (x, y) in uniques {
+            let mut area = head(ECC, hash);
+            area.extend(words(&[NULL])); // symmetric
+            area.extend(words(scheme));
+            area.extend(words(&[curve_id, NULL])); // curve, kdf
+            area.extend(sized(x));
+            area.extend(sized(y));
+            all.push(area);
+        }
+    }
+    all
+}
+
+fn rsa(bits: u32) -> Vec<Vec<u8>> {
+    let hashes: &[NameHash] = match bits {
+        2048 => &[NameHash::Sha256],
+        3072 => &[NameHash::Sha384],
+        4096 => &[NameHash::Sha384, NameHash::Sha512],
+        _ => return Vec::new(),
+    };
+    let mut all = Vec::new();
+    for &hash in hashes {
+        for scheme in [
+            vec![NULL],
+            vec![RSASSA, hash.algorithm()],
+            vec![RSAPSS, hash.algorithm()],
+        ] {
+            let mut area = head(RSA, hash);
+            area.extend(words(&[NULL])); // symmetric
+            area.extend(words(&scheme));
+            area.extend(words(&[bits as u16]));
+            area.extend([0; 4]); // the exponent 65537
+            area.extend(sized(LABEL));
+            all.push(area);
+        }
+    }
+    all
+}
+
+fn head(kind: u16, hash: NameHash) -> Vec<u8> {
+    let mut area = words(&[kind, hash.algorithm()]);
+    area.extend(ATTRIBUTES.to_be_bytes());
+    area.extend(sized(&hash.idevid_policy()));
+    area
+}
+
+fn words(words: &[u16]) -> Vec<u8> {
+    words.iter().flat_map(|word| word.to_be_bytes()).collect()
+}
+
+fn sized(bytes: &[u8]) -> Vec<u8> {
+    let mut sized = (bytes.len() as u16).to_be_bytes().to_vec();
+    sized.extend(bytes);
+    sized
+}
+
+impl NameHash {
+    fn algorithm(self) -> u16 {
+        match self {
+            Self::Sha256 => 0x000B,
+            Self::Sha384 => 0x000C,
+            Self::Sha512 => 0x000D,
+        }
+    }
+
+    /// The NV index whose policy may be authorised, of IDevID keys (section 7.3.2).
+    fn policy_index(self) -> u32 {
+        match self {
+            Self::Sha256 => 0x01C9_0010,
+            Self::Sha384 => 0x01C9_0011,
+            Self::Sha512 => 0x01C9_0012,
+        }
+    }
+
+    fn digest(self, parts: &[&[u8]]) -> Vec<u8> {
+        let whole = parts.concat();
+        match self {
+            Self::Sha256 => Sha256::digest(whole).to_vec(),
+            Self::Sha384 => Sha384::digest(whole).to_vec(),
+            Self::Sha512 => Sha512::digest(whole).to_vec(),
+        }
+    }
+
+    /// PolicyOR of the endorsement hierarchy's secret, that with certifying, that with activating
+    /// a credential, and whatever an NV index authorises (section 7.3.6).
+    fn idevid_policy(self) -> Vec<u8> {
+        const POLICY_SECRET: [u8; 4] = 0x0151_u32.to_be_bytes();
+        const POLICY_COMMAND_CODE: [u8; 4] = 0x016C_u32.to_be_bytes();
+        const POLICY_AUTHORIZE_NV: [u8; 4] = 0x0192_u32.to_be_bytes();
+        const POLICY_OR: [u8; 4] = 0x0171_u32.to_be_bytes();
+        const CERTIFY: [u8; 4] = 0x0148_u32.to_be_bytes();
+        const ACTIVATE_CREDENTIAL: [u8; 4] = 0x0147_u32.to_be_bytes();
+        const ENDORSEMENT: [u8; 4] = 0x4000_000B_u32.to_be_bytes();
+        /// POLICYWRITE, WRITEALL, PPREAD, OWNERREAD, AUTHREAD, POLICYREAD, NO_DA, WRITTEN.
+        const INDEX_ATTRIBUTES: [u8; 4] = 0x220F_1008_u32.to_be_bytes();
+
+        let zeros = self.digest(&[]).iter().map(|_| 0).collect::<Vec<u8>>();
+        let entity = self.digest(&[&zeros, &POLICY_SECRET, &ENDORSEMENT]);
+        let secret = self.digest(&[&entity]); // the policyRef is empty
+        let certify = self.digest(&[&secret, &POLICY_COMMAND_CODE, &CERTIFY]);
+        let activate = self.digest(&[&secret, &POLICY_COMMAND_CODE, &ACTIVATE_CREDENTIAL]);
+        let algorithm = self.algorithm().to_be_bytes();
+        let index = self.digest(&[
+            &self.policy_index().to_be_bytes(),
+            &algorithm,
+            &INDEX_ATTRIBUTES,
+            &sized(&secret),
+            &(zeros.len() as u16 + 2).to_be_bytes(),
+        ]);
+        let name = [&algorithm[..], &index].concat();
+        let authorised = self.digest(&[&zeros, &POLICY_AUTHORIZE_NV, &name]);
+        self.digest(&[
+            &zeros,
+            &POLICY_OR,
+            &secret,
+            &certify,
+            &activate,
+            &authorised,
+        ])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// The values that three independent implementations have.
+    #[test]
+    fn policies_are_those_of_the_standard() {
+        for (hash, expected) in [
+            (
+                NameHash::Sha256,
+                "ad6b3a2284fd698a0710bf5cc1b9bdf15e2532e3f601fa4b93a6a8fa8de579ea",
+            ),
+            (
+                NameHash::Sha384,
+                "4db1aa836d0b5615df6ee53a40ef70c61c217f4303d44695925972bc927006cf\
+                 a5cbdf6dc18c4dbe329b2f1542c3dd33",
+            ),
+            (
+                NameHash::Sha512,
+                "7dd7500fd6c1b94f97a6af910da147301ef28f662fee06f225a4ccadda3b4e6b\
+                 38e66b2f3ad5dee1a0503cd2daedb1e68cfe4f84b03a8cd22bb6a976f071a72f",
+            ),
+        ] {
+            assert_eq!(hex(&hash.idevid_policy()), expected);
+        }
+    }
+
+    #[test]
+    fn a_modulus_of_another_size_has_no_template() {
+        assert!(rsa(1024).is_empty());
+        assert_eq!(
+            (rsa(2048).len(), rsa(4096).len(), ecc(Curve::P521).len()),
+            (3, 6, 8)
+        );
+    }
+}

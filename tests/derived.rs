@@ -1,0 +1,138 @@
+//! Factory keys without a handle: the TPM derives them again from the template that its maker used.
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
+
+#[macro_use]
+mod common;
+
+use common::factory::Identity;
+use common::home::Home;
+use common::module::{Opened, ulong};
+use common::openssl::Verifier;
+use common::proxy::{Proxy, command};
+use common::raw::Code;
+use common::story::Link;
+use common::tpm::Swtpm;
+use cryptoki_sys::*;
+
+over_both_links!(
+    every_label_and_scheme_of_an_ecc_template,
+    other_algorithms,
+    a_signature_costs_three_and_leaves_nothing_behind,
+    a_tpm_that_was_restarted_derives_again,
+    a_certificate_of_another_key_is_found_out,
+);
+
+struct Bench {
+    tpm: Swtpm,
+    identity: Identity,
+    proxy: Proxy,
+    home: Home,
+}
+
+impl Bench {
+    fn new(link: Link, options: &[&str]) -> Bench {
+        let (tpm, identity) = Swtpm::manufactured_with(options);
+        let proxy = Proxy::new(&tpm);
+        let home = Home::new(&link.tcti(&proxy.tcti()));
+        Bench {
+            tpm,
+            identity,
+            proxy,
+            home,
+        }
+    }
+
+    /// Signs a digest, and has OpenSSL judge.
+    fn signs(&self, module: &Opened) {
+        let digest = [0x5A; 32];
+        let signature = module.sign(CKM_ECDSA, module.key(), &digest).unwrap();
+        Verifier::new(&self.identity.public_key())
+            .accepts_digest(&digest, &signature)
+            .ok();
+    }
+}
+
+fn every_label_and_scheme_of_an_ecc_template(link: Link) {
+    for unique in ["both", "x", "split", "none"] {
+        for scheme in ["ecdsa", "null"] {
+            let options = ["--no-persist", "--unique", unique, "--scheme", scheme];
+            let bench = Bench::new(link, &options);
+            let module = Opened::new(&bench.home);
+            bench.signs(&module);
+            module.raw.finalize().unwrap();
+        }
+    }
+}
+
+fn other_algorithms(link: Link) {
+    for (template, mechanism, hash) in [
+        ("h1", CKM_SHA256_RSA_PKCS, "-sha256"),
+        ("h3", CKM_ECDSA_SHA384, "-sha384"),
+        ("h4", CKM_ECDSA_SHA512, "-sha512"),
+    ] {
+        let bench = Bench::new(link, &["--no-persist", "--template", template]);
+        let module = Opened::new(&bench.home);
+        let message = b"what a device has to say";
+        let signature = module.sign(mechanism, module.key(), message).unwrap();
+        let judge = Verifier::new(&bench.identity.public_key());
+        match template {
+            "h1" => judge.accepts_der(hash, message, &signature).ok(), // as it is, for RSA
+            _ => judge.accepts_message(hash, message, &signature).ok(),
+        };
+        module.raw.finalize().unwrap();
+    }
+}
+
+fn a_signature_costs_three_and_leaves_nothing_behind(link: Link) {
+    let bench = Bench::new(link, &["--no-persist"]);
+    let module = Opened::new(&bench.home);
+    let key = module.key();
+    bench.proxy.book().take();
+    module.sign(CKM_ECDSA, key, &[1; 32]).unwrap();
+    let first = bench.proxy.book().take();
+    assert!(first.total() > 3, "the first one derives: {first:?}");
+    for _ in 0..5 {
+        module
+            .raw
+            .sign_init(module.session, CKM_ECDSA, key)
+            .unwrap();
+        assert_eq!(bench.proxy.book().take().total(), 0, "C_SignInit");
+        module.raw.sign(module.session, &[2; 32]).unwrap();
+        let seen = bench.proxy.book().take();
+        assert_eq!((seen.total(), seen.of(command::SIGN)), (3, 1), "{seen:?}");
+    }
+    assert_eq!(bench.tpm.transients(), 0);
+    assert_eq!(bench.tpm.lockout_counter(), 0);
+}
+
+fn a_tpm_that_was_restarted_derives_again(link: Link) {
+    let mut bench = Bench::new(link, &["--no-persist"]);
+    let module = Opened::new(&bench.home);
+    bench.signs(&module);
+    bench.tpm.shut_down();
+    bench.tpm.restart();
+    bench.signs(&module);
+}
+
+/// Nothing tells it from a key without handle until the templates are tried; then its private key
+/// is gone from the token, and the certificate stays.
+fn a_certificate_of_another_key_is_found_out(link: Link) {
+    let bench = Bench::new(link, &["--no-key"]);
+    let module = Opened::new(&bench.home);
+    let Opened { raw, session, .. } = &module;
+    let code = raw.sign_init(*session, CKM_ECDSA, module.key());
+    assert_eq!(code, Err(Code(CKR_KEY_HANDLE_INVALID)));
+    let of = |class| {
+        raw.find(*session, &[(CKA_CLASS, ulong(class))])
+            .unwrap()
+            .len()
+    };
+    assert_eq!(of(CKO_PRIVATE_KEY), 0);
+    assert_eq!((of(CKO_PUBLIC_KEY), of(CKO_CERTIFICATE)), (1, 2));
+    assert!(
+        bench.home.log().contains("no template"),
+        "{}",
+        bench.home.log()
+    );
+    assert_eq!(bench.tpm.transients(), 0);
+}

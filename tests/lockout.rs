@@ -14,6 +14,8 @@ use common::raw::{Code, Raw};
 use common::story::{Link, await_some};
 use common::tpm::Swtpm;
 use cryptoki_sys::*;
+use std::sync::Barrier;
+use std::thread;
 use std::time::Duration;
 
 over_both_links!(
@@ -23,6 +25,8 @@ over_both_links!(
     a_protected_index_that_is_named_is_tried_once_in_a_process,
     a_protected_key_is_tried_once,
     a_protected_key_and_a_child,
+    #[ignore = "not mended: threads that wait for the TPM try again"]
+    a_protected_key_and_many_threads,
     a_protected_key_is_tried_once_in_a_process,
 );
 
@@ -151,6 +155,29 @@ fn a_protected_key_and_a_child(link: Link) {
         Forked::new(|| assert!(refused())).succeeds();
         assert!(refused());
     }
+    assert_eq!(tpm.lockout_counter(), 1);
+}
+
+/// Whoever waits for the TPM meanwhile must hear what the first one found out.
+fn a_protected_key_and_many_threads(link: Link) {
+    const THREADS: usize = 4;
+    let tpm = with_protected_key();
+    let home = Home::new(&link.tcti(&tpm.tcti()));
+    let module = Opened::new(&home);
+    let (raw, key) = (&module.raw, module.key());
+    let start = Barrier::new(THREADS);
+    let signs = || {
+        let session = raw.open(module.slot, CKF_SERIAL_SESSION).unwrap();
+        raw.sign_init(session, CKM_ECDSA, key).unwrap();
+        start.wait();
+        raw.sign(session, &[1; 32])
+    };
+    thread::scope(|scope| {
+        let threads: Vec<_> = (0..THREADS).map(|_| scope.spawn(signs)).collect();
+        for thread in threads {
+            assert_eq!(thread.join().unwrap(), Err(Code(CKR_DEVICE_ERROR)));
+        }
+    });
     assert_eq!(tpm.lockout_counter(), 1);
 }
 

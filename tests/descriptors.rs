@@ -32,6 +32,7 @@ once!(
     no_standard_streams_and_a_tcp_socket,
     no_standard_streams_and_a_unix_socket,
     a_device_that_swallows_an_answer,
+    a_device_that_answers_late,
 );
 
 const DIGEST: [u8; 32] = [0x44; 32];
@@ -298,5 +299,24 @@ fn a_device_that_swallows_an_answer() {
         let signature = signature.unwrap_or_else(|| panic!("{fault:?}: it never recovers"));
         let judge = Verifier::new(&identity.public_key());
         judge.accepts_digest(&DIGEST, &signature).ok();
+    }
+}
+
+/// What comes then is the answer to another question.
+fn a_device_that_answers_late() {
+    let (tpm, identity) = Swtpm::manufactured();
+    let device = Device::new(&tpm);
+    let home = Home::new(&device.tcti());
+    home.write("config.toml", "timeout_ms = 1000\n");
+    let module = Opened::new(&home);
+    let key = module.key();
+    device.book().break_next(command::SIGN, Fault::Stall);
+    let failed = module.sign(CKM_ECDSA, key, &[0x55; 32]);
+    assert_eq!(failed, Err(Code(CKR_DEVICE_ERROR)));
+    device.book().release();
+    let judge = Verifier::new(&identity.public_key());
+    for digest in [[0x66; 32], [0x77; 32]] {
+        let signature = module.sign(CKM_ECDSA, key, &digest).expect("a signature");
+        judge.accepts_digest(&digest, &signature).ok();
     }
 }

@@ -12,10 +12,12 @@ use common::module::{Opened, ulong};
 use common::openssl::Verifier;
 use common::proxy::{Fault, Proxy, command};
 use common::raw::Code;
-use common::story::Link;
-use common::tpm::Swtpm;
+use common::story::{Link, await_some};
+use common::tpm::{Swtpm, copy_state};
 use cryptoki_sys::*;
 use std::fs;
+use std::sync::Barrier;
+use std::time::Duration;
 
 over_both_links!(
     the_child_initialises_again,
@@ -26,7 +28,11 @@ over_both_links!(
     many_children,
     a_child_that_ends_sends_nothing,
     a_grandchild,
+    a_child_whose_threads_all_call_at_once,
+    a_child_after_the_tpm_was_exchanged,
 );
+// libtss2 keeps its connection, so a TPM that serves one client is the parent's or the child's.
+over_our_link!(a_child_that_holds_the_connection_of_a_signature);
 
 struct Bench {
     tpm: Swtpm,
@@ -271,4 +277,117 @@ fn a_grandchild(link: Link) {
         .iter()
         .for_each(|name| bench.child_signed(name));
     bench.parent_signs();
+}
+
+/// One of them takes over what the parent knew, and the others wait for it.
+fn a_child_whose_threads_all_call_at_once(link: Link) {
+    const THREADS: usize = 4;
+    let bench = Bench::new(link);
+    let (raw, session) = (&bench.module.raw, bench.module.session);
+    for _ in 0..50 {
+        let child = Forked::new(|| {
+            let start = Barrier::new(THREADS);
+            std::thread::scope(|scope| {
+                let first_call = || {
+                    start.wait();
+                    raw.session_info(session).map(|_| ())
+                };
+                let threads: Vec<_> = (0..THREADS).map(|_| scope.spawn(first_call)).collect();
+                for thread in threads {
+                    assert_eq!(
+                        thread.join().unwrap(),
+                        Ok(()),
+                        "the inherited module is lost"
+                    );
+                }
+            });
+            raw.session_info(session).expect("the inherited session");
+        });
+        child.succeeds();
+    }
+    Forked::new(|| bench.child_signs("child", session, bench.key)).succeeds();
+    bench.child_signed("child");
+    bench.parent_signs();
+}
+
+/// What was in doubt for the parent is in doubt for the child: a handle is only a number.
+fn a_child_after_the_tpm_was_exchanged(link: Link) {
+    let (mut tpm, _identity) = Swtpm::manufactured();
+    let home = Home::new(&link.tcti(&tpm.tcti()));
+    let module = Opened::new(&home);
+    let key = module.key();
+    module.sign(CKM_ECDSA, key, &[1; 32]).expect("a signature");
+    tpm.shut_down();
+    module
+        .sign(CKM_ECDSA, key, &[1; 32])
+        .expect_err("there is no TPM");
+    let (mut other, other_identity) = Swtpm::manufactured_with(&["--serial", "another"]);
+    other.shut_down();
+    copy_state(&other.state(), &tpm.state());
+    tpm.restart();
+    let child = Forked::new(|| {
+        if let Ok(signature) = module.sign(CKM_ECDSA, key, &[2; 32]) {
+            home.write("child", signature);
+        }
+    });
+    child.succeeds();
+    if let Ok(signature) = fs::read(home.path("child")) {
+        let judge = Verifier::new(&other_identity.public_key());
+        let others = judge.accepts_digest(&[2; 32], &signature).status.success();
+        assert!(!others, "the child signed with another key");
+    }
+}
+
+/// swtpm serves one client after the other: a connection that a child holds open without knowing
+/// of it would shut out everybody.
+fn a_child_that_holds_the_connection_of_a_signature(link: Link) {
+    let (tpm, identity) = Swtpm::manufactured();
+    let home = Home::new(&link.tcti(&tpm.tcti()));
+    home.write("config.toml", "timeout_ms = 5000\n");
+    let module = Opened::new(&home);
+    let key = module.key();
+    let sign = |digest: u8| module.sign(CKM_ECDSA, key, &[digest; 32]);
+    sign(1).expect("a signature");
+    let begun = sockets();
+    tpm.pause();
+    std::thread::scope(|scope| {
+        let stalled = scope.spawn(|| sign(2));
+        await_some("a connection", Duration::from_secs(20), || {
+            (sockets() > begun).then_some(())
+        });
+        let child = Forked::new(|| {
+            let limit = Duration::from_secs(25);
+            await_some("the word", limit, || fs::metadata(home.path("go")).ok());
+            let raw = &module.raw;
+            let session = raw
+                .open(module.slot, CKF_SERIAL_SESSION)
+                .expect("a session");
+            raw.sign_init(session, CKM_ECDSA, key).unwrap();
+            let signature = raw.sign(session, &[4; 32]).expect("the child signs");
+            home.write("child", signature);
+        });
+        tpm.go_on();
+        let judge = Verifier::new(&identity.public_key());
+        let verify = |digest: u8, signature: &[u8]| {
+            judge.accepts_digest(&[digest; 32], signature).ok();
+        };
+        verify(2, &stalled.join().unwrap().expect("the stalled signature"));
+        // The child is there, has done nothing yet, and holds what it inherited.
+        for _ in 0..3 {
+            verify(3, &sign(3).expect("the parent signs on"));
+        }
+        home.write("go", "");
+        child.succeeds();
+        verify(4, &fs::read(home.path("child")).expect("the child signed"));
+        verify(5, &sign(5).expect("the parent signs after the child"));
+    });
+    assert_eq!(tpm.lockout_counter(), 0);
+}
+
+/// How many sockets this process has open.
+fn sockets() -> usize {
+    let open = fs::read_dir("/proc/self/fd").expect("/proc").flatten();
+    open.filter_map(|entry| fs::read_link(entry.path()).ok())
+        .filter(|file| file.to_string_lossy().starts_with("socket:"))
+        .count()
 }

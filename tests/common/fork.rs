@@ -26,6 +26,24 @@ impl Forked {
         Forked { id, ended: false }
     }
 
+    /// The child's process id.
+    pub fn id(&self) -> libc::pid_t {
+        self.id
+    }
+
+    /// Leaves the child's end to [`Forked::succeeds`].
+    pub fn is_running(&self) -> bool {
+        let id = libc::id_t::try_from(self.id).expect("a process id fits");
+        // SAFETY: the child is ours and not yet waited for; zeroed, the record names no process.
+        let ended = unsafe {
+            let mut about: libc::siginfo_t = std::mem::zeroed();
+            let how = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+            assert_eq!(libc::waitid(libc::P_PID, id, &raw mut about, how), 0);
+            about.si_pid()
+        };
+        ended == 0
+    }
+
     /// Waits for the child's end and fails unless it was a good one.
     #[track_caller]
     pub fn succeeds(mut self) {

@@ -2,7 +2,8 @@
 //! folder, given by environment.
 
 use std::ffi::OsString;
-use std::fs;
+use std::fs::{self, OpenOptions};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
@@ -43,6 +44,25 @@ impl Home {
     /// What the module has logged so far.
     pub fn log(&self) -> String {
         fs::read_to_string(self.path("log")).unwrap_or_default()
+    }
+
+    /// Fails unless the log has a line with all of `words`, whatever their case.
+    #[track_caller]
+    pub fn log_says(&self, words: &[&str]) {
+        let log = self.log();
+        let said = log.lines().any(|line| {
+            let line = line.to_lowercase();
+            words.iter().all(|word| line.contains(&word.to_lowercase()))
+        });
+        assert!(said, "no line of the log has {words:?}");
+    }
+
+    /// Says, as `devid` does, that something in the TPM has changed.
+    pub fn next_generation(&self) {
+        let path = self.path("run/generation");
+        let mut file = OpenOptions::new().append(true).create(true).open(path);
+        let file = file.as_mut().expect("the generation file");
+        file.write_all(b"+").expect("written");
     }
 
     /// The variables that say all this to the module.

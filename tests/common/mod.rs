@@ -21,6 +21,7 @@ pub mod factory;
 pub mod fork;
 pub mod fronts;
 pub mod home;
+pub mod maker;
 pub mod module;
 pub mod openssl;
 pub mod ports;
@@ -35,19 +36,20 @@ pub mod tpm;
 /// certificates token.
 pub const PROFILES: usize = 3;
 
-/// Makes two tests of each story, `wire::NAME` and `esapi::NAME`: one body, both links.
+/// Makes two tests of each story, `wire::NAME` and `esapi::NAME`: one body, both links. A story
+/// may be marked, as in `#[ignore = "why"] NAME`.
 #[allow(unused_macros)]
 macro_rules! over_both_links {
-    ($($story:ident),+ $(,)?) => {
+    ($($(#[$mark:meta])* $story:ident),+ $(,)?) => {
         mod wire {
-            $(#[test]
+            $(#[test] $(#[$mark])*
             fn $story() {
                 let name = concat!(module_path!(), "::", stringify!($story));
                 $crate::common::story::tell(name, || super::$story($crate::common::story::Link::Wire));
             })+
         }
         mod esapi {
-            $(#[test]
+            $(#[test] $(#[$mark])*
             fn $story() {
                 let name = concat!(module_path!(), "::", stringify!($story));
                 $crate::common::story::tell(name, || super::$story($crate::common::story::Link::Esapi));
@@ -59,9 +61,9 @@ macro_rules! over_both_links {
 /// Makes one test of each story, `once::NAME`, where the link to the TPM plays no part.
 #[allow(unused_macros)]
 macro_rules! once {
-    ($($story:ident),+ $(,)?) => {
+    ($($(#[$mark:meta])* $story:ident),+ $(,)?) => {
         mod once {
-            $(#[test]
+            $(#[test] $(#[$mark])*
             fn $story() {
                 let name = concat!(module_path!(), "::", stringify!($story));
                 $crate::common::story::tell(name, super::$story);
@@ -73,9 +75,9 @@ macro_rules! once {
 /// Makes one test of each story, `our_link::NAME`, for what only our own link can do.
 #[allow(unused_macros)]
 macro_rules! over_our_link {
-    ($($story:ident),+ $(,)?) => {
+    ($($(#[$mark:meta])* $story:ident),+ $(,)?) => {
         mod our_link {
-            $(#[test]
+            $(#[test] $(#[$mark])*
             fn $story() {
                 let name = concat!(module_path!(), "::", stringify!($story));
                 $crate::common::story::tell(name, || super::$story($crate::common::story::Link::Wire));

@@ -200,18 +200,33 @@ impl Swtpm {
         assert!(self.start(), "swtpm did not start again:\n{}", self.log());
     }
 
+    /// It answers nothing and takes no connection until [`Swtpm::go_on`]; the kernel still does.
+    pub fn pause(&self) {
+        self.signal(libc::SIGSTOP);
+    }
+
+    pub fn go_on(&self) {
+        self.signal(libc::SIGCONT);
+    }
+
+    fn signal(&self, signal: libc::c_int) {
+        let id = libc::pid_t::try_from(self.id()).expect("a process id fits");
+        // SAFETY: the child is ours and not yet waited for, so the id is still its own.
+        assert_eq!(unsafe { libc::kill(id, signal) }, 0, "kill");
+    }
+
     /// A tpm2-tools command for this TPM.
     pub fn tool(&self, name: &str) -> std::process::Command {
         tool(name, &self.tcti())
     }
 
-    /// The lockout counter: failed authorisations as the TPM counts them.
     /// Objects in the TPM's transient slots.
     pub fn transients(&self) -> usize {
         let listed = programs::run(self.tool("tpm2_getcap").arg("handles-transient"));
         listed.ok().text().lines().count()
     }
 
+    /// The lockout counter: failed authorisations as the TPM counts them.
     pub fn lockout_counter(&self) -> u32 {
         let all = programs::run(self.tool("tpm2_getcap").arg("properties-variable"))
             .ok()

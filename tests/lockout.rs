@@ -25,7 +25,6 @@ over_both_links!(
     a_protected_index_that_is_named_is_tried_once_in_a_process,
     a_protected_key_is_tried_once,
     a_protected_key_and_a_child,
-    #[ignore = "not mended: threads that wait for the TPM try again"]
     a_protected_key_and_many_threads,
     a_protected_key_is_tried_once_in_a_process,
 );

@@ -108,10 +108,12 @@ fn nothing_can_be_written(link: Link) {
     ];
     let mut label = *b"other";
     let mut template = [item(CKA_LABEL, &mut label)];
-    let (at, mut made) = (template.as_mut_ptr(), 0);
+    let mut yes = [CK_TRUE];
+    let mut kept = [item(CKA_TOKEN, &mut yes)];
+    let (at, on_token, mut made) = (template.as_mut_ptr(), kept.as_mut_ptr(), 0);
     let table = &raw.table;
     for code in [
-        call!(table, C_CreateObject(session, at, 1, &raw mut made)),
+        call!(table, C_CreateObject(session, on_token, 1, &raw mut made)),
         call!(table, C_CopyObject(session, key, at, 1, &raw mut made)),
         call!(table, C_SetAttributeValue(session, key, at, 1)),
         call!(table, C_DestroyObject(session, key)),

@@ -51,10 +51,9 @@ impl Tpm {
             if Instant::now() >= deadline {
                 return Err(TpmError::Timeout(PATIENCE));
             }
-            let tried = self.unless_refusing(b"endorsement", "the endorsement hierarchy", || {
-                self.exchange("CreatePrimary", |link| {
-                    try_template(link, &template, public)
-                })
+            let (what, hierarchy) = ("CreatePrimary", "the endorsement hierarchy");
+            let tried = self.exchange_unless_refused(what, b"endorsement", hierarchy, |link| {
+                try_template(link, &template, public)
             });
             match tried {
                 Ok(None) => {}
@@ -87,13 +86,11 @@ impl Tpm {
         scheme: Scheme,
         digest: &[u8],
     ) -> Result<Signature, TpmError> {
-        self.unless_refusing(&key.name, "the derived key", || {
-            self.exchange("Sign", |link| {
-                let handle = key.load(link)?;
-                let signature = link.sign(handle, scheme, digest);
-                let flushed = link.flush(handle);
-                signature.and_then(|signature| flushed.map(|()| signature))
-            })
+        self.exchange_unless_refused("Sign", &key.name, "the derived key", |link| {
+            let handle = key.load(link)?;
+            let signature = link.sign(handle, scheme, digest);
+            let flushed = link.flush(handle);
+            signature.and_then(|signature| flushed.map(|()| signature))
         })
     }
 }

@@ -128,14 +128,7 @@ impl Tpm {
     /// `size` bytes of an NV index that its own empty authorisation value opens, read in as many
     /// pieces as the TPM demands.
     pub fn nv_read(&self, index: u32, size: u16) -> Result<Vec<u8>, TpmError> {
-        self.unless_refusing(
-            &index.to_be_bytes(),
-            &format!("NV index 0x{index:08X}"),
-            || self.nv_pieces(index, size),
-        )
-    }
-
-    fn nv_pieces(&self, index: u32, size: u16) -> Result<Vec<u8>, TpmError> {
+        let (id, name) = (index.to_be_bytes(), format!("NV index 0x{index:08X}"));
         let chunk = match size {
             ..=NV_CHUNK_UNASKED => NV_CHUNK_UNASKED,
             _ => self.nv_chunk()?,
@@ -143,7 +136,7 @@ impl Tpm {
         let mut data = Vec::with_capacity(size.into());
         while data.len() < size.into() {
             let offset = data.len() as u16;
-            let piece = self.exchange("NV_Read", |link| {
+            let piece = self.exchange_unless_refused("NV_Read", &id, &name, |link| {
                 link.nv_read(index, offset, chunk.min(size - offset))
             })?;
             if piece.is_empty() || piece.len() > usize::from(size - offset) {
@@ -209,21 +202,18 @@ impl Tpm {
         scheme: Scheme,
         digest: &[u8],
     ) -> Result<Signature, TpmError> {
-        let signature = || {
-            self.exchange("Sign", |link| {
-                let faults = self.faults();
-                if key.seen_at.load(Ordering::Acquire) != faults {
-                    let (_, name) = link.read_public(key.handle)?;
-                    if name != key.name {
-                        return Err(TpmError::KeyReplaced(key.handle));
-                    }
-                    key.seen_at.store(faults, Ordering::Release);
+        let name = format!("key 0x{:08X}", key.handle);
+        let result = self.exchange_unless_refused("Sign", &key.name, &name, |link| {
+            let faults = self.faults();
+            if key.seen_at.load(Ordering::Acquire) != faults {
+                let (_, name) = link.read_public(key.handle)?;
+                if name != key.name {
+                    return Err(TpmError::KeyReplaced(key.handle));
                 }
-                link.sign(key.handle, scheme, digest)
-            })
-        };
-        let result =
-            self.unless_refusing(&key.name, &format!("key 0x{:08X}", key.handle), signature);
+                key.seen_at.store(faults, Ordering::Release);
+            }
+            link.sign(key.handle, scheme, digest)
+        });
         if let Err(TpmError::Response(code)) = result
             && code.is_lockout()
         {
@@ -232,24 +222,28 @@ impl Tpm {
         result
     }
 
-    /// Sends nothing for what refused the empty authorisation value before: another try could
-    /// count towards lockout.
-    pub(super) fn unless_refusing<R>(
+    /// An exchange that sends nothing for what refused the empty authorisation value before:
+    /// another try could count towards lockout. Asked and noted while the link is ours, so that
+    /// threads do not try side by side.
+    pub(super) fn exchange_unless_refused<R>(
         &self,
-        id: &[u8],
         what: &str,
-        commands: impl FnOnce() -> Result<R, TpmError>,
+        id: &[u8],
+        name: &str,
+        mut commands: impl FnMut(&mut dyn Link) -> Result<R, TpmError>,
     ) -> Result<R, TpmError> {
         let id = (self.tcti.to_string(), id.to_vec());
-        if self.refusals.0.lock().contains(&id) {
-            return Err(TpmError::NeedsAuth(what.to_owned()));
-        }
-        commands().map_err(|error| match error {
-            TpmError::Response(code) if code.is_wrong_auth() => {
-                self.refusals.0.lock().insert(id);
-                TpmError::NeedsAuth(what.to_owned())
+        self.exchange(what, |link| {
+            if self.refusals.0.lock().contains(&id) {
+                return Err(TpmError::NeedsAuth(name.to_owned()));
             }
-            other => other,
+            commands(link).map_err(|error| match error {
+                TpmError::Response(code) if code.is_wrong_auth() => {
+                    self.refusals.0.lock().insert(id.clone());
+                    TpmError::NeedsAuth(name.to_owned())
+                }
+                other => other,
+            })
         })
     }
 

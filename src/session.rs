@@ -135,19 +135,24 @@ impl Session {
         }
     }
 
+    /// The key decides what it can do. Of a mechanism for another type of key the token says
+    /// whether it knows such at all.
     pub(crate) fn sign_init(&self, mechanism: Mechanism, key: ObjectHandle) -> Result<(), Error> {
-        let object = self.key_for(mechanism, key)?;
+        let object = self.key_object(key)?;
         let key = object.shared_private().ok_or(Error::KeyHandleInvalid)?;
         self.slot.prepare(&key)?;
-        mechanism.check(&key)?;
-        begin(
-            &mut self.state.lock().sign,
-            Operation {
-                key,
-                mechanism,
-                parts: None,
-            },
-        )
+        match mechanism.check(&key) {
+            Err(Error::KeyTypeInconsistent) if !self.token()?.lists(mechanism) => {
+                return Err(Error::MechanismInvalid);
+            }
+            checked => checked?,
+        }
+        let operation = Operation {
+            key,
+            mechanism,
+            parts: None,
+        };
+        begin(&mut self.state.lock().sign, operation)
     }
 
     /// Ends the signature under way, if there is one (C_SignInit without a mechanism).
@@ -189,7 +194,7 @@ impl Session {
     }
 
     pub(crate) fn verify_init(&self, mechanism: Mechanism, key: ObjectHandle) -> Result<(), Error> {
-        let object = self.key_for(mechanism, key)?;
+        let object = self.key_object(key)?;
         let key = object.public().ok_or(Error::KeyHandleInvalid)?.clone();
         if object.attribute(CKA_VERIFY) != Ok(&[CK_TRUE]) {
             return Err(Error::KeyFunctionNotPermitted);
@@ -237,16 +242,11 @@ impl Session {
         verifying.check(&digest, signature)
     }
 
-    /// The object of a key, for a mechanism that the token lists.
-    fn key_for(&self, mechanism: Mechanism, key: ObjectHandle) -> Result<Arc<Object>, Error> {
-        let object = match self.slot.object(key) {
-            Err(Error::ObjectHandleInvalid) => return Err(Error::KeyHandleInvalid),
-            other => other?,
-        };
-        match self.token()?.lists(mechanism) || object.public().is_some() {
-            true => Ok(object),
-            false => Err(Error::MechanismInvalid),
-        }
+    fn key_object(&self, key: ObjectHandle) -> Result<Arc<Object>, Error> {
+        self.slot.object(key).map_err(|error| match error {
+            Error::ObjectHandleInvalid => Error::KeyHandleInvalid,
+            other => other,
+        })
     }
 
     fn make(&self, signing: &Signing, prepared: &[u8]) -> Result<Answer, Error> {

@@ -1,0 +1,64 @@
+//! The vendor attributes, as a C program reads them with our header.
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
+
+#[macro_use]
+mod common;
+
+use common::home::Home;
+use common::module::library;
+use common::openssl::digest;
+use common::programs::{output, program, run};
+use common::story::Link;
+use common::tpm::Swtpm;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+over_both_links!(a_c_program_reads_handle_name_and_area);
+
+fn compiled(home: &Home) -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let flags = String::from_utf8(output("pkg-config", ["--cflags", "p11-kit-1"])).unwrap();
+    let into = home.path("vendor");
+    let mut compiler = program("gcc");
+    compiler
+        .args(["-std=c11", "-Wall", "-Wextra", "-Werror"])
+        .args(flags.split_whitespace());
+    compiler
+        .arg("-I")
+        .arg(root.join("include"))
+        .arg(root.join("tests/c/vendor.c"));
+    run(compiler.arg("-o").arg(&into)).ok();
+    into
+}
+
+fn a_c_program_reads_handle_name_and_area(link: Link) {
+    for (template, hash, algorithm) in [
+        ("h1", "-sha256", "000b"),
+        ("h2", "-sha256", "000b"),
+        ("h3", "-sha384", "000c"),
+    ] {
+        let (tpm, _identity) = Swtpm::manufactured_with(&["--template", template]);
+        let home = Home::new(&link.tcti(&tpm.tcti()));
+        let mut reader = std::process::Command::new(compiled(&home));
+        reader.arg(library());
+        let said = run(home.settle(&mut reader)).ok().text();
+        let said: HashMap<_, _> = said
+            .lines()
+            .filter_map(|line| line.split_once(' '))
+            .collect();
+        assert_eq!(said["handle"], "81020000");
+        assert_eq!((said["tpm"], said["persistent"]), ("1", "1"));
+        // The name is the algorithm of the area's digest, and the digest (TPM 2.0, Part 1, 16).
+        let named = format!("{algorithm}{}", hex(&digest(hash, &bytes(said["area"]))));
+        assert_eq!(said["name"], named, "{template}");
+    }
+}
+
+fn bytes(digits: &str) -> Vec<u8> {
+    let byte = |at| u8::from_str_radix(&digits[at..at + 2], 16).unwrap();
+    (0..digits.len()).step_by(2).map(byte).collect()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -13,6 +13,7 @@ use std::process::Command;
 #[derive(Clone, Debug)]
 pub struct Identity {
     folder: PathBuf,
+    name: String,
 }
 
 impl Identity {
@@ -25,11 +26,30 @@ impl Identity {
     }
 
     pub fn certificate(&self) -> PathBuf {
-        self.folder.join("idev-id.pem")
+        self.folder.join(format!("{}.pem", self.name))
     }
 
     pub fn public_key(&self) -> PathBuf {
-        self.folder.join("idev-id-pub.pem")
+        self.folder.join(format!("{}-pub.pem", self.name))
+    }
+
+    /// What `--wrong-key` put beside it.
+    pub fn wrong_certificate(&self) -> PathBuf {
+        self.folder.join(format!("{}-wrong.pem", self.name))
+    }
+
+    /// The identity that the factory makes with `options`, kept in `folder`.
+    fn of(folder: &Path, options: &[String]) -> Identity {
+        let named = options.iter().position(|option| option == "--name");
+        let name = match named {
+            Some(at) => &options[at + 1],
+            None if options.iter().any(|option| option == "--iak") => "iak",
+            None => "idev-id",
+        };
+        Identity {
+            folder: folder.to_owned(),
+            name: name.to_owned(),
+        }
     }
 }
 
@@ -38,7 +58,7 @@ fn script() -> PathBuf {
 }
 
 /// Runs the factory on the TPM behind `tcti`; the identity goes into `folder`.
-pub fn run(tcti: &str, folder: &Path, options: &[&str]) -> Identity {
+pub fn run(tcti: &str, folder: &Path, options: &[String]) -> Identity {
     let mut command = Command::new(script());
     command
         .arg("--tcti")
@@ -47,18 +67,22 @@ pub fn run(tcti: &str, folder: &Path, options: &[&str]) -> Identity {
         .arg(folder)
         .args(options);
     programs::run(&mut command).ok();
-    Identity {
-        folder: folder.to_owned(),
-    }
+    Identity::of(folder, options)
 }
 
 /// A manufactured TPM's state in the folder `state`, which must not exist yet.
 pub fn manufacture(options: &[&str], state: &Path) -> Identity {
+    let options: Vec<String> = options.iter().map(ToString::to_string).collect();
+    manufacture_all(&[options], state).remove(0)
+}
+
+/// The same for a TPM with several identities: one run of the factory for each set of options.
+pub fn manufacture_all(runs: &[Vec<String>], state: &Path) -> Vec<Identity> {
     let mut hasher = DefaultHasher::new();
     for part in [script(), script().with_file_name("authority")] {
         fs::read(part).expect("scripts/factory").hash(&mut hasher);
     }
-    options.hash(&mut hasher);
+    runs.hash(&mut hasher);
     let store = Path::new(env!("CARGO_TARGET_TMPDIR")).join("factory");
     fs::create_dir_all(&store).expect("a folder for manufactured states");
     let name = format!("{:016x}", hasher.finish());
@@ -71,14 +95,15 @@ pub fn manufacture(options: &[&str], state: &Path) -> Identity {
         fs::remove_dir_all(&fresh).ok();
         fs::create_dir(&fresh).expect("a folder");
         let mut tpm = Swtpm::blank();
-        run(&tpm.tcti(), &fresh.join("out"), options);
+        for options in runs {
+            run(&tpm.tcti(), &fresh.join("out"), options);
+        }
         tpm.shut_down();
         copy_state(&tpm.state(), &fresh.join("state"));
         fs::rename(&fresh, &done).expect("renamed");
     }
     drop(lock);
     copy_state(&done.join("state"), state);
-    Identity {
-        folder: done.join("out"),
-    }
+    let identity = |options: &Vec<String>| Identity::of(&done.join("out"), options);
+    runs.iter().map(identity).collect()
 }

@@ -27,6 +27,7 @@ pub mod openssl;
 pub mod ports;
 pub mod programs;
 pub mod proxy;
+pub mod signing;
 pub mod softhsm;
 pub mod story;
 pub mod tls;

@@ -50,6 +50,39 @@ impl Verifier {
             .arg(data))
     }
 
+    /// Whether `signature` (RSA) is one of `digest`, made by the hash `sha256`, `sha384` …
+    pub fn accepts_pkcs1(&self, hash: &str, digest: &[u8], signature: &[u8]) -> Said {
+        self.accepts_rsa(&["rsa_padding_mode:pkcs1"], hash, digest, signature)
+    }
+
+    /// The same for PSS: mask generation by the same hash, a salt as long as the digest.
+    pub fn accepts_pss(&self, hash: &str, digest: &[u8], signature: &[u8]) -> Said {
+        let mask = format!("rsa_mgf1_md:{hash}");
+        let options = [
+            "rsa_padding_mode:pss",
+            "rsa_pss_saltlen:digest",
+            mask.as_str(),
+        ];
+        self.accepts_rsa(&options, hash, digest, signature)
+    }
+
+    fn accepts_rsa(&self, options: &[&str], hash: &str, digest: &[u8], signature: &[u8]) -> Said {
+        let (data, signature) = self.files(digest, signature);
+        let mut verify = program("openssl");
+        verify
+            .args(["pkeyutl", "-verify", "-pubin", "-inkey"])
+            .arg(&self.public_key)
+            .arg("-in")
+            .arg(data)
+            .arg("-sigfile")
+            .arg(signature)
+            .args(["-pkeyopt", &format!("digest:{hash}")]);
+        for option in options {
+            verify.args(["-pkeyopt", option]);
+        }
+        run(&mut verify)
+    }
+
     fn files(&self, data: &[u8], signature: &[u8]) -> (PathBuf, PathBuf) {
         let files = (
             self.folder.path().join("data"),

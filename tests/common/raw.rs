@@ -312,10 +312,24 @@ impl Raw {
         mechanism: CK_MECHANISM_TYPE,
         key: CK_OBJECT_HANDLE,
     ) -> Result<(), Code> {
+        self.sign_init_with(session, mechanism, &[], key)
+    }
+
+    /// C_SignInit with a parameter; an empty one is NULL.
+    pub fn sign_init_with(
+        &self,
+        session: CK_SESSION_HANDLE,
+        mechanism: CK_MECHANISM_TYPE,
+        parameter: &[CK_ULONG],
+        key: CK_OBJECT_HANDLE,
+    ) -> Result<(), Code> {
         let mut mechanism = CK_MECHANISM {
             mechanism,
-            pParameter: ptr::null_mut(),
-            ulParameterLen: 0,
+            pParameter: match parameter {
+                [] => ptr::null_mut(),
+                some => some.as_ptr().cast_mut().cast(),
+            },
+            ulParameterLen: size_of_val(parameter) as CK_ULONG,
         };
         call!(self.table, C_SignInit(session, &raw mut mechanism, key)).result()
     }

@@ -83,7 +83,14 @@ impl Swtpm {
         (Swtpm::on_ports(folder), identity)
     }
 
-    /// The same on a unix socket, which only our own link speaks on every system.
+    /// A TPM with several identities: one run of scripts/factory for each set of options.
+    pub fn manufactured_in_runs(runs: &[Vec<String>]) -> (Swtpm, Vec<Identity>) {
+        let folder = TempDir::new().expect("a temporary folder");
+        let identities = factory::manufacture_all(runs, &folder.path().join("state"));
+        (Swtpm::on_ports(folder), identities)
+    }
+
+    /// A manufactured TPM on a unix socket, which only our own link speaks on every system.
     pub fn manufactured_on_unix_socket() -> (Swtpm, Identity) {
         let folder = TempDir::new().expect("a temporary folder");
         let identity = factory::manufacture(&[], &folder.path().join("state"));

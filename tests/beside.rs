@@ -21,6 +21,7 @@ use std::fs;
 over_both_links!(
     four_algorithms_on_one_tpm,
     schemes_that_exclude_each_other,
+    what_a_key_allows_can_begin,
     attestation_keys_are_shown_without_private_key,
     a_certificate_for_another_key,
     indices_of_which_nothing_can_be_had,
@@ -191,6 +192,34 @@ fn schemes_that_exclude_each_other(link: Link) {
     bench.signs(0, "idev-id", &both, &sha256);
     bench.signs(1, "idev-id-rsa2048", &both, &sha256);
     bench.signs(2, "idev-id-p256", &EC, &[]);
+}
+
+/// CKA_ALLOWED_MECHANISMS promises nothing that C_SignInit does not keep, whatever keys there are.
+fn what_a_key_allows_can_begin(link: Link) {
+    let bench = Bench::new(
+        link,
+        &[
+            "--name a --template h1",
+            "--name b --template h1 --scheme rsassa --nv 0x01C90210 --handle 0x81020010",
+        ],
+    );
+    for label in ["idev-id", "idev-id-rsa2048"] {
+        let key = bench.private_key(label);
+        let allowed = bench.read(key, CKA_ALLOWED_MECHANISMS);
+        for word in allowed.chunks(8) {
+            let kind = u64::from_ne_bytes(word.try_into().unwrap());
+            let pss = HASHES.iter().find(|hash| hash.pss == Some(kind));
+            let parameter = match (pss, kind) {
+                (Some(hash), _) => hash.pss_parameter().to_vec(),
+                (None, CKM_RSA_PKCS_PSS) => Hash::named("sha256").pss_parameter().to_vec(),
+                _ => Vec::new(),
+            };
+            let (raw, session) = (&bench.module.raw, bench.module.session);
+            let begun = raw.sign_init_with(session, kind, &parameter, key);
+            assert_eq!(begun, Ok(()), "{label}: {kind:#x}");
+            raw.sign(session, &[]).ok();
+        }
+    }
 }
 
 fn attestation_keys_are_shown_without_private_key(link: Link) {

@@ -22,6 +22,10 @@ impl Verifier {
         }
     }
 
+    pub fn public_key(&self) -> &Path {
+        &self.public_key
+    }
+
     /// Whether `signature` (r‖s as PKCS#11 gives it) is one of `digest`.
     pub fn accepts_digest(&self, digest: &[u8], signature: &[u8]) -> Said {
         let (data, signature) = self.files(digest, &der(signature));

@@ -167,6 +167,11 @@ pub fn openssl_server(home: &Home, identity: &Identity) -> Server {
 
 /// The same with a key that is already there.
 pub fn openssl_server_with_identity(home: &Home, identity: &Identity) -> Server {
+    openssl_server_with(home, identity, &[])
+}
+
+/// The same with these options beside.
+pub fn openssl_server_with(home: &Home, identity: &Identity, options: &[&str]) -> Server {
     let trusted = trust_file(home, identity);
     Server::start(home, |port| {
         let mut server = program("openssl");
@@ -184,7 +189,8 @@ pub fn openssl_server_with_identity(home: &Home, identity: &Identity) -> Server 
         server
             .arg(home.path("server.key"))
             .arg("-cert")
-            .arg(home.path("server.pem"));
+            .arg(home.path("server.pem"))
+            .args(options);
         server
     })
 }

@@ -11,11 +11,11 @@ use common::module::library;
 use common::programs::{Said, program, run_with};
 use common::story::Link;
 use common::tls::{
-    Server, chain_file, configuration, openssl_server_with, server_identity_of, with_provider,
+    Server, chain_file, openssl_client, openssl_server_with, server_identity_of,
+    without_allowed_mechanisms,
 };
 use common::tpm::Swtpm;
 use std::fmt::Write as _;
-use std::fs;
 use std::process::Command;
 
 over_both_links!(
@@ -64,7 +64,7 @@ const EACH: [(&str, &str); 5] = [
 impl Bench {
     /// One TPM with all of them; servers have an RSA key.
     fn new(link: Link, each: &[(&str, &str)]) -> Bench {
-        let serial = |label: &str| format!("SN-{label}");
+        let serial = |label: &str| format!("SN-{label}-0");
         let runs: Vec<Vec<String>> = each
             .iter()
             .map(|(label, words)| {
@@ -99,17 +99,10 @@ impl Bench {
     }
 
     fn openssl_command(&self, device: &Device, server: &Server, protocol: &str) -> Command {
-        let mut client = with_provider("openssl", &self.home);
-        client
-            .args(["s_client", "-quiet", "-verify_return_error"])
-            .args([option(protocol), "-CAfile"])
-            .arg(self.home.path("server.pem"))
-            .args(["-connect", &server.address(), "-key", &uri(device)])
-            .arg("-cert")
-            .arg(device.identity.certificate())
-            .arg("-cert_chain")
-            .arg(device.identity.ca());
-        client
+        let Device {
+            identity, label, ..
+        } = device;
+        openssl_client(&self.home, identity, label, server, protocol)
     }
 
     /// `gnutls-cli` with the device's key and certificate.
@@ -135,13 +128,6 @@ impl Bench {
 fn uri(device: &Device) -> String {
     let label = &device.label;
     format!("pkcs11:token=idev-id;object={label};type=private")
-}
-
-fn option(protocol: &str) -> &'static str {
-    match protocol {
-        "1.2" => "-tls1_2",
-        _ => "-tls1_3",
-    }
 }
 
 fn request(client: &mut Command) -> Said {
@@ -231,19 +217,33 @@ fn gnutls_with_each_rsa_scheme(link: Link) {
     with_each_rsa_scheme(link, "GnuTLS", Bench::gnutls);
 }
 
-/// TLS 1.3 has no PKCS#1 signatures. A server of 1.2 may ask for them.
+/// TLS 1.3 has no PKCS#1 signatures. A server of 1.2 may offer them; OpenSSL as client takes PSS
+/// if it may choose, whatever the key can, unless it is told not to.
 fn both_clients_with_a_key_for_pkcs1_only(link: Link) {
     let options = "--template h1 --scheme rsassa";
     let bench = Bench::new(link, &[("idev-id", options)]);
     let device = &bench.devices[0];
     let mut table = Table::default();
-    let server = bench.server(&["-client_sigalgs", "RSA+SHA256"]);
-    let said = bench.openssl(device, &server, "1.2");
-    let what = format!("{link:?} | OpenSSL | 1.2 | key RSASSA, RSA+SHA256");
-    table.note(&what, device, &server, &said);
-    let said = bench.gnutls(device, &server, "1.2");
-    let what = format!("{link:?} | GnuTLS | 1.2 | key RSASSA, RSA+SHA256");
-    table.note(&what, device, &server, &said);
+    for asked in [&["-client_sigalgs", "RSA+SHA256"][..], &[]] {
+        let server = bench.server(asked);
+        let mut client = bench.openssl_command(device, &server, "1.2");
+        let said = match asked {
+            [] => request(client.args(["-client_sigalgs", "RSA+SHA256"])),
+            _ => request(&mut client),
+        };
+        let scheme = asked.last().unwrap_or(&"any");
+        let what = format!("{link:?} | OpenSSL | 1.2 | key RSASSA, {scheme}");
+        table.note(&what, device, &server, &said);
+        let said = bench.gnutls(device, &server, "1.2");
+        let what = format!("{link:?} | GnuTLS | 1.2 | key RSASSA, {scheme}");
+        table.note(&what, device, &server, &said);
+    }
+    let server = bench.server(&[]);
+    for protocol in ["1.2", "1.3"] {
+        let refused = bench.openssl(device, &server, protocol);
+        let why = "CKM_RSA_PKCS_PSS unavailable";
+        assert!(refused.all().contains(why), "{protocol}: {refused}");
+    }
     table.is_good();
 }
 
@@ -255,15 +255,10 @@ fn both_clients_with_a_key_for_pss_only(link: Link) {
     let device = &bench.devices[0];
     let mut table = Table::default();
     let server = bench.server(&["-client_sigalgs", "RSA-PSS+SHA256"]);
-    let shipped = fs::read_to_string(configuration(&bench.home)).unwrap();
-    let section = "[pkcs11_sect]\n";
-    let quirk = format!("{section}pkcs11-module-quirks = no-allowed-mechanisms\n");
-    let text = shipped.replace(section, &quirk);
-    assert_ne!(text, shipped);
-    let quirky = bench.home.write("quirky.cnf", text);
     for protocol in ["1.2", "1.3"] {
         let mut client = bench.openssl_command(device, &server, protocol);
-        let said = request(client.env("OPENSSL_CONF", &quirky));
+        without_allowed_mechanisms(&bench.home, &mut client);
+        let said = request(&mut client);
         let what = format!("{link:?} | OpenSSL | {protocol} | key RSAPSS, RSA-PSS+SHA256");
         table.note(&what, device, &server, &said);
         let said = bench.gnutls(device, &server, protocol);

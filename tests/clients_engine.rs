@@ -59,7 +59,7 @@ impl Bench {
             return None;
         }
         let runs = EACH.map(|(label, words)| {
-            let words = format!("--name {label} --serial SN-{label} {words}");
+            let words = format!("--name {label} --serial SN-{label}-0 {words}");
             words.split_whitespace().map(str::to_owned).collect()
         });
         let (tpm, identities) = Swtpm::manufactured_in_runs(&runs);
@@ -208,7 +208,7 @@ fn a_handshake_is_signed(link: Link) {
             let request = b"GET / HTTP/1.0\r\n\r\n";
             let said = common::programs::run_with(&mut client, request);
             let page = said.text();
-            let serial = format!("SN-{label}");
+            let serial = format!("SN-{label}-0");
             assert!(
                 page.contains(&serial),
                 "{protocol} {label}: {said}\n{}",

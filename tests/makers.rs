@@ -11,8 +11,12 @@ use common::factory::Identity;
 use common::home::Home;
 use common::module::{Opened, ulong};
 use common::openssl::{Verifier, certificate_der, public_key_der};
+use common::programs::run_with;
 use common::signing::{HASHES, Hash, Message, Signer, Tried};
 use common::story::Link;
+use common::tls::{
+    openssl_client, openssl_server_with, server_identity, without_allowed_mechanisms,
+};
 use common::tpm::Swtpm;
 use cryptoki_sys::*;
 use std::fmt::Write as _;
@@ -51,6 +55,7 @@ struct Row {
     unique: &'static str,
     scheme: &'static str,
     form: &'static str,
+    serial: String,
     options: Vec<String>,
 }
 
@@ -68,12 +73,13 @@ fn rows(template: &'static str, schemes: &[&'static str], first_form: usize) -> 
         let (form, of_form) = FORMS[(at + first_form) % FORMS.len()];
         // The CA's certificate is at 0x01C90201.
         let place = if at == 0 { 0 } else { at + 0x10 };
+        let serial = format!("SN-{template}-{at}");
         let mut options: Vec<String> = [
             ("template", template.to_owned()),
             ("unique", unique.to_owned()),
             ("scheme", scheme.to_owned()),
             ("name", format!("device-{at}")),
-            ("serial", format!("SN-{template}-{at}")),
+            ("serial", serial.clone()),
             ("handle", format!("{:#x}", 0x8102_0000 + place)),
             ("nv", format!("{:#x}", 0x01C9_0200 + place)),
         ]
@@ -86,6 +92,7 @@ fn rows(template: &'static str, schemes: &[&'static str], first_form: usize) -> 
             unique,
             scheme,
             form,
+            serial,
             options,
         }
     };
@@ -189,9 +196,13 @@ fn prove(algorithm: &str, link: Link, rows: &[Row]) {
             }
             .try_all(&mechanisms),
         };
+        let tls = match link {
+            Link::Wire => handshakes(&home, row, identity, &label),
+            Link::Esapi => Ok("-"),
+        };
         writeln!(
             table,
-            "{link:?} | {} | {} | {} | {} | {label} | {} | {} of {} | {} of {}",
+            "{link:?} | {} | {} | {} | {} | {label} | {} | {} of {} | {} of {} | {}",
             row.template,
             row.unique,
             row.scheme,
@@ -201,13 +212,15 @@ fn prove(algorithm: &str, link: Link, rows: &[Row]) {
             tried.asked,
             tried.verified,
             tried.asked,
+            tls.as_ref().unwrap_or(&"NO"),
         )
         .unwrap();
+        faults.extend(tls.err());
         faults.extend(listed.err());
         faults.extend(tried.faults.iter().map(|fault| format!("{label}: {fault}")));
     }
     println!(
-        "\nlink | template | unique | scheme | certificate | label | listed | signed | verified"
+        "\nlink | template | unique | scheme | certificate | label | listed | signed | verified | TLS"
     );
     println!("{table}");
     assert!(faults.is_empty(), "{}", faults.join("\n"));
@@ -215,6 +228,42 @@ fn prove(algorithm: &str, link: Link, rows: &[Row]) {
     assert_eq!(count(CKO_PRIVATE_KEY), rows.len());
     assert_eq!(count(CKO_CERTIFICATE), rows.len() + 1, "and the CA's");
     assert_eq!(tpm.lockout_counter(), 0);
+}
+
+/// Handshakes as a client with pkcs11-provider, by the protocols that the key is good for.
+fn handshakes(
+    home: &Home,
+    row: &Row,
+    identity: &Identity,
+    label: &str,
+) -> Result<&'static str, String> {
+    let scheme = match row.hashes()[..] {
+        [hash] => format!("RSA+{}", hash.name.to_uppercase()),
+        _ => String::new(),
+    };
+    let (server, protocols): (Vec<&str>, &[&str]) = match row.scheme {
+        // TLS 1.3 has no PKCS#1 signatures.
+        "rsassa" => (vec!["-client_sigalgs", &scheme], &["1.2"]),
+        _ => (Vec::new(), &["1.2", "1.3"]),
+    };
+    server_identity(home);
+    let server = openssl_server_with(home, identity, &server);
+    for protocol in protocols {
+        let mut client = openssl_client(home, identity, label, &server, protocol);
+        if row.scheme == "rsapss" {
+            without_allowed_mechanisms(home, &mut client);
+            let scheme = scheme.replace('+', "-PSS+");
+            client.args(["-client_sigalgs", &scheme]);
+        }
+        let said = run_with(&mut client, b"GET / HTTP/1.0\r\n\r\n");
+        if !said.text().contains(&row.serial) {
+            return Err(format!("{label}: {said}\n{}", server.log()));
+        }
+    }
+    match protocols.len() {
+        1 => Ok("1.2"),
+        _ => Ok("1.2, 1.3"),
+    }
 }
 
 fn find(module: &Opened, template: &[(u64, Vec<u8>)]) -> Vec<u64> {

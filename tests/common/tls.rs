@@ -58,6 +58,39 @@ pub fn with_provider(name: &str, home: &Home) -> Command {
     command
 }
 
+/// The same with a provider that takes each key for what its type says, not for what it allows.
+pub fn without_allowed_mechanisms(home: &Home, command: &mut Command) {
+    let shipped = fs::read_to_string(configuration(home)).expect("a file");
+    let section = "[pkcs11_sect]\n";
+    let quirk = format!("{section}pkcs11-module-quirks = no-allowed-mechanisms\n");
+    let text = shipped.replace(section, &quirk);
+    assert_ne!(text, shipped);
+    command.env("OPENSSL_CONF", home.write("quirky.cnf", text));
+}
+
+/// `openssl s_client` with the key and the certificate of the identity that the module calls
+/// `label`, for a server with `server.pem`; the protocol is 1.2 or 1.3.
+pub fn openssl_client(
+    home: &Home,
+    identity: &Identity,
+    label: &str,
+    server: &Server,
+    protocol: &str,
+) -> Command {
+    let mut client = with_provider("openssl", home);
+    client
+        .args(["s_client", "-quiet", "-verify_return_error"])
+        .args([&format!("-tls{}", protocol.replace('.', "_")), "-CAfile"])
+        .arg(home.path("server.pem"))
+        .args(["-connect", &server.address(), "-key"])
+        .arg(format!("pkcs11:token=idev-id;object={label};type=private"))
+        .arg("-cert")
+        .arg(identity.certificate())
+        .arg("-cert_chain")
+        .arg(identity.ca());
+    client
+}
+
 /// The key as a file, made by `devid uri2pem`.
 pub fn key_file(home: &Home) -> PathBuf {
     let pem = run(Command::new(module::tool()).args(["uri2pem", KEY]))

@@ -48,6 +48,8 @@ pub enum Fault {
     Garbage,
     /// The TPM runs the command, a signature, and leaves out leading zeros of r and s.
     Shorten,
+    /// The TPM runs the command, a signature by RSA, and one bit of the signature is another.
+    Flip,
     /// Nothing happens until [`Book::release`]; then the TPM runs the command.
     Stall,
 }
@@ -219,6 +221,7 @@ impl Book {
             Some(Fault::Lost) => Reply::Cut(Vec::new()),
             Some(Fault::Half) => Reply::Cut(answer[..answer.len() / 2].to_vec()),
             Some(Fault::Garbage) => Reply::Whole(answer.iter().map(|byte| byte ^ 0xA5).collect()),
+            Some(Fault::Flip) => Reply::Whole(flipped(answer)),
             Some(Fault::Shorten) => Reply::Whole(shortened(&answer)),
             _ => Reply::Whole(answer),
         }
@@ -393,4 +396,12 @@ fn shortened(answer: &[u8]) -> Vec<u8> {
     short.extend(parameters);
     short.extend(&answer[at..]);
     short
+}
+
+/// An answer to TPM2_Sign (RSA) with one bit of the signature flipped.
+fn flipped(mut answer: Vec<u8>) -> Vec<u8> {
+    if number_at(&answer, 6) == 0 {
+        answer[100] ^= 1;
+    }
+    answer
 }

@@ -132,7 +132,7 @@ impl From<SignError> for Error {
     fn from(error: SignError) -> Self {
         match error {
             SignError::DigestLength(bytes) => Self::DataLenRange(bytes),
-            SignError::Scheme => Self::MechanismInvalid,
+            SignError::Scheme => Self::Tpm(TpmError::Unsupported(error.to_string())),
             SignError::NotInThisTpm => Self::KeyHandleInvalid,
             SignError::Tpm(error) => Self::Tpm(error),
         }

@@ -197,6 +197,17 @@ impl Mechanism {
         }
     }
 
+    /// Whether the key signs what came out of [`Mechanism::request`]: with CKM_RSA_PKCS it is the
+    /// data that names the hash.
+    pub(crate) fn check_request(self, key: &Key, request: SignRequest) -> Result<(), Error> {
+        match (self, request) {
+            (Self::RsaPkcs, SignRequest::Pkcs1(hash, _)) if !key.signs(Scheme::Rsassa(hash)) => {
+                Err(Error::DataInvalid)
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The hash that this mechanism makes itself.
     pub(crate) fn hasher(self) -> Option<Hasher> {
         match self {

@@ -251,6 +251,7 @@ impl Session {
 
     fn make(&self, signing: &Signing, prepared: &[u8]) -> Result<Answer, Error> {
         let request = signing.mechanism.request(signing.key.public(), prepared)?;
+        signing.mechanism.check_request(&signing.key, request)?;
         self.slot.sign(&signing.key, request).map(Answer::Bytes)
     }
 }

@@ -1,6 +1,7 @@
 //! A private key in the TPM, and how a request to sign becomes a scheme that it takes.
 
-use super::{SignError, Templates, verify};
+use super::verify::{has_longest_salt, verify};
+use super::{SignError, Templates};
 use crate::key::{PublicKey, pad_left};
 use crate::tpm::{
     DerivedKey, Hash, PublicArea, ResidentKey, Scheme, Signature, SigningScheme, Tpm, TpmError,
@@ -16,6 +17,15 @@ pub struct Key {
     /// Hashes that the TPM knows; asked only for keys to which it matters.
     hashes: Vec<Hash>,
     pss_salt: AtomicU8,
+}
+
+/// What the TPM can do, as far as it matters to a key.
+#[derive(Debug, Default)]
+pub(super) struct Abilities {
+    /// The hashes that it implements.
+    pub(super) hashes: Vec<Hash>,
+    /// Whether its PSS signatures are of use, as far as is known.
+    pub(super) pss: bool,
 }
 
 /// Where the TPM has the key.
@@ -45,21 +55,29 @@ pub enum SignRequest<'a> {
 }
 
 impl Key {
-    /// A key in a persistent handle; `hashes` are those that the TPM implements.
-    pub(super) fn resident(resident: ResidentKey, area: PublicArea, hashes: Vec<Hash>) -> Self {
-        Self::new(Place::Handle(resident, area), hashes)
+    /// A key in a persistent handle.
+    pub(super) fn resident(resident: ResidentKey, area: PublicArea, abilities: Abilities) -> Self {
+        Self::new(Place::Handle(resident, area), abilities)
     }
 
     /// A key that the TPM may derive; that is tried when it is first needed.
-    pub(super) fn derivable(public: PublicKey, templates: Templates, hashes: Vec<Hash>) -> Self {
-        Self::new(Place::Template(public, templates, OnceLock::new()), hashes)
+    pub(super) fn derivable(public: PublicKey, templates: Templates, abilities: Abilities) -> Self {
+        Self::new(
+            Place::Template(public, templates, OnceLock::new()),
+            abilities,
+        )
     }
 
-    fn new(place: Place, hashes: Vec<Hash>) -> Self {
+    fn new(place: Place, abilities: Abilities) -> Self {
+        let salt = if abilities.pss {
+            SALT_UNKNOWN
+        } else {
+            SALT_OF_OTHER_LENGTH
+        };
         Self {
             place,
-            hashes,
-            pss_salt: AtomicU8::new(SALT_UNKNOWN),
+            hashes: abilities.hashes,
+            pss_salt: AtomicU8::new(salt),
         }
     }
 
@@ -196,31 +214,38 @@ impl Key {
         let too_wide = || TpmError::Broken("a signature wider than its key".into());
         let whole = whole.ok_or_else(too_wide)?;
         if let Scheme::Rsapss(hash) = scheme {
-            self.check_salt(hash, &digest, &whole)?;
+            self.check_salt(tpm, hash, &digest, &whole)?;
         }
         Ok(whole)
     }
 
     /// The first PSS signature is verified: if its salt is not as long as the digest, nobody who
-    /// asked for one accepts it, and the key does not sign by PSS from then on.
-    fn check_salt(&self, hash: Hash, digest: &[u8], signature: &[u8]) -> Result<(), SignError> {
+    /// asked for one accepts it, and no key of this TPM signs by PSS from then on.
+    fn check_salt(
+        &self,
+        tpm: &Tpm,
+        hash: Hash,
+        digest: &[u8],
+        signature: &[u8],
+    ) -> Result<(), SignError> {
         if self.pss_salt.load(Ordering::Relaxed) == SALT_AS_LONG_AS_DIGEST {
             return Ok(());
         }
-        let sound = verify(self.public(), SignRequest::Pss(hash, digest), signature);
-        let found = if sound {
-            SALT_AS_LONG_AS_DIGEST
-        } else {
-            SALT_OF_OTHER_LENGTH
-        };
-        self.pss_salt.store(found, Ordering::Relaxed);
-        match sound {
-            true => Ok(()),
-            false => {
-                warn!("the TPM's PSS signatures have a salt of another length than the digest");
-                Err(SignError::Scheme)
-            }
+        let request = SignRequest::Pss(hash, digest);
+        if verify(self.public(), request, signature) {
+            self.pss_salt
+                .store(SALT_AS_LONG_AS_DIGEST, Ordering::Relaxed);
+            return Ok(());
         }
+        if has_longest_salt(self.public(), hash, digest, signature) {
+            warn!(
+                "the TPM's PSS signatures have the longest salt: nobody takes them, none is made"
+            );
+            self.pss_salt.store(SALT_OF_OTHER_LENGTH, Ordering::Relaxed);
+            tpm.give_up_pss();
+            return Err(SignError::Scheme);
+        }
+        Err(TpmError::Broken("a signature came that does not verify".into()).into())
     }
 
     /// The hash whose width the TPM demands of a digest. Where the key leaves it open, one that
@@ -264,7 +289,7 @@ fn fit(digest: &[u8], hash: usize, order: usize) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tpm::fake::{FIXED, FakeTpm, IDENTITY, p256_area, public, signature};
+    use crate::tpm::fake::{FIXED, FakeTpm, IDENTITY, Reply, p256_area, public, signature};
 
     #[test]
     fn digests_keep_their_value_or_are_refused() {
@@ -290,13 +315,69 @@ mod tests {
         ]);
         let tpm = fake.tpm(std::time::Duration::from_secs(20));
         let (_, resident) = tpm.resident_key(0x8102_0000).unwrap();
-        let key = Key::resident(resident, PublicArea::parse(&area).unwrap(), Vec::new());
+        let key = Key::resident(
+            resident,
+            PublicArea::parse(&area).unwrap(),
+            Abilities::default(),
+        );
         let signature = key.sign(&tpm, SignRequest::Ecdsa(&[1; 20])).unwrap();
         assert_eq!(signature, [&[0][..], &[5; 31], &[0, 0], &[6; 30]].concat());
         assert!(key.sign(&tpm, SignRequest::Ecdsa(&[1; 20])).is_err());
         assert_eq!(
             key.sign(&tpm, SignRequest::Pkcs1(Hash::Sha256, &[1; 32])),
             Err(SignError::Scheme)
+        );
+    }
+
+    /// A signature that OpenSSL made over 32 bytes 7, with a salt of this length.
+    fn pss_answer(signature: &[u8]) -> Reply {
+        let mut body = vec![0x00, 0x16, 0x00, 0x0B, 0x01, 0x00];
+        body.extend(signature);
+        Reply::AuthorisedBody(body)
+    }
+
+    #[test]
+    fn a_tpm_with_another_salt_signs_no_pss_and_a_damaged_answer_is_only_that() {
+        let mut area = vec![0x00, 0x01, 0x00, 0x0B];
+        area.extend(IDENTITY.to_be_bytes());
+        area.extend([
+            0, 0, 0x00, 0x10, 0x00, 0x10, 0x08, 0x00, 0, 0, 0, 0, 0x01, 0x00,
+        ]);
+        area.extend(include_bytes!("../../testdata/rsa-modulus.bin"));
+        let good = include_bytes!("../../testdata/pss-salt-digest.bin");
+        let longest = include_bytes!("../../testdata/pss-salt-max.bin");
+        let mut damaged = *good;
+        damaged[100] ^= 1;
+        let pss = SignRequest::Pss(Hash::Sha256, &[7; 32]);
+        let fake = FakeTpm::new([
+            public(&area, &[0, 0x0B, 1]),
+            pss_answer(&damaged),
+            pss_answer(good),
+            public(&area, &[0, 0x0B, 1]),
+            pss_answer(longest),
+        ]);
+        let tpm = fake.tpm(std::time::Duration::from_secs(20));
+        let key = || {
+            let (_, resident) = tpm.resident_key(0x8102_0000).unwrap();
+            let abilities = Abilities {
+                hashes: vec![Hash::Sha256],
+                pss: tpm.signs_pss(),
+            };
+            Key::resident(resident, PublicArea::parse(&area).unwrap(), abilities)
+        };
+        let first = key();
+        assert!(matches!(
+            first.sign(&tpm, pss),
+            Err(SignError::Tpm(TpmError::Broken(_)))
+        ));
+        assert_eq!(first.sign(&tpm, pss).as_deref(), Ok(&good[..]));
+        let second = key();
+        assert_eq!(second.sign(&tpm, pss), Err(SignError::Scheme));
+        assert!(!second.signs(Scheme::Rsapss(Hash::Sha256)) && !tpm.signs_pss());
+        assert_eq!(
+            second.sign(&tpm, pss),
+            Err(SignError::Scheme),
+            "and nothing is sent"
         );
     }
 }

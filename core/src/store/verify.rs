@@ -28,19 +28,46 @@ pub fn verify(key: &PublicKey, request: SignRequest, signature: &[u8]) -> bool {
             key.verify(padding, digest, signature).is_ok()
         }
         (PublicKey::Rsa { modulus, exponent }, SignRequest::Pss(hash, digest)) => {
-            let Some(key) = rsa_key(modulus, exponent) else {
-                return false;
-            };
-            let verified = match hash {
-                Hash::Sha1 => key.verify(Pss::<Sha1>::new(), digest, signature),
-                Hash::Sha256 => key.verify(Pss::<Sha256>::new(), digest, signature),
-                Hash::Sha384 => key.verify(Pss::<Sha384>::new(), digest, signature),
-                Hash::Sha512 => key.verify(Pss::<Sha512>::new(), digest, signature),
-            };
-            verified.is_ok()
+            pss(modulus, exponent, hash, hash.width(), digest, signature)
         }
         _ => false,
     }
+}
+
+/// Whether it is a PSS signature with the longest salt that the key has room for: what a TPM may
+/// make instead (TPM 2.0 Library, Part 1, section B.7).
+pub(super) fn has_longest_salt(
+    key: &PublicKey,
+    hash: Hash,
+    digest: &[u8],
+    signature: &[u8],
+) -> bool {
+    let PublicKey::Rsa { modulus, exponent } = key else {
+        return false;
+    };
+    // Hash and salt, one byte before and one behind (RFC 8017, section 9.1.1).
+    let longest = modulus.len().checked_sub(hash.width() + 2);
+    longest.is_some_and(|salt| pss(modulus, exponent, hash, salt, digest, signature))
+}
+
+fn pss(
+    modulus: &[u8],
+    exponent: &[u8],
+    hash: Hash,
+    salt: usize,
+    digest: &[u8],
+    signature: &[u8],
+) -> bool {
+    let Some(key) = rsa_key(modulus, exponent) else {
+        return false;
+    };
+    let verified = match hash {
+        Hash::Sha1 => key.verify(Pss::<Sha1>::new_with_salt(salt), digest, signature),
+        Hash::Sha256 => key.verify(Pss::<Sha256>::new_with_salt(salt), digest, signature),
+        Hash::Sha384 => key.verify(Pss::<Sha384>::new_with_salt(salt), digest, signature),
+        Hash::Sha512 => key.verify(Pss::<Sha512>::new_with_salt(salt), digest, signature),
+    };
+    verified.is_ok()
 }
 
 fn ecdsa(curve: Curve, point: &[u8], digest: &[u8], signature: &[u8]) -> bool {

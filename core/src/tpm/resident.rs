@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -32,6 +32,7 @@ pub struct Tpm {
     /// Counts transport faults. What was known of handles before a fault is in doubt after it.
     faults: AtomicU64,
     refusals: Refusals,
+    pss_given_up: AtomicBool,
     nv_chunk: OnceCell<u16>,
     hashes: OnceCell<Vec<Hash>>,
 }
@@ -73,6 +74,7 @@ impl Tpm {
             link: Mutex::new(None),
             faults: AtomicU64::new(0),
             refusals,
+            pss_given_up: AtomicBool::new(false),
             nv_chunk: OnceCell::new(),
             hashes: OnceCell::new(),
         }
@@ -89,6 +91,7 @@ impl Tpm {
         Self {
             // What was in doubt for the parent stays so, and what was not is so now.
             faults: AtomicU64::new(self.faults() + 1),
+            pss_given_up: AtomicBool::new(!self.signs_pss()),
             ..Self::new(self.tcti.clone(), self.limit, refusals)
         }
     }
@@ -101,6 +104,16 @@ impl Tpm {
     /// Transport faults so far: while it stands still, what was read is still so.
     pub fn faults(&self) -> u64 {
         self.faults.load(Ordering::Acquire)
+    }
+
+    /// Whether PSS signatures of this TPM are of use, as far as is known.
+    pub fn signs_pss(&self) -> bool {
+        !self.pss_given_up.load(Ordering::Acquire)
+    }
+
+    /// Notes that they are not.
+    pub fn give_up_pss(&self) {
+        self.pss_given_up.store(true, Ordering::Release);
     }
 
     /// All handles of `first`'s kind from `first` on, ascending.

@@ -5,7 +5,8 @@ use super::{Identity, IdevidStore, LABEL, LookError};
 use crate::certificate::Certificate;
 use crate::key::PublicKey;
 use crate::store::Key;
-use crate::tpm::{Hash, PublicArea, Tpm, TpmError};
+use crate::store::key::Abilities;
+use crate::tpm::{PublicArea, Tpm, TpmError};
 use log::{debug, info, warn};
 use std::sync::Arc;
 
@@ -77,8 +78,8 @@ impl IdevidStore {
             if held.contains(&public.to_string()) || self.templates.is_given_up(&public) {
                 continue;
             }
-            let hashes = hashes(tpm, &public)?;
-            let key = Key::derivable(public, self.templates.clone(), hashes);
+            let abilities = abilities(tpm, &public)?;
+            let key = Key::derivable(public, self.templates.clone(), abilities);
             leaf.holder = Holder::Identity(Arc::new(key));
         }
         Ok(())
@@ -130,17 +131,20 @@ fn pair(tpm: &Tpm, handle: u32, leaves: &mut [Leaf]) -> Result<(), LookError> {
             .for_each(|leaf| leaf.holder = Holder::Other(handle));
         return Ok(());
     }
-    let key = Arc::new(Key::resident(resident, area, hashes(tpm, &public)?));
+    let key = Arc::new(Key::resident(resident, area, abilities(tpm, &public)?));
     own.iter_mut()
         .for_each(|leaf| leaf.holder = Holder::Identity(Arc::clone(&key)));
     Ok(())
 }
 
-/// The hashes that matter to a key: to one of RSA those that the TPM has.
-fn hashes(tpm: &Tpm, public: &PublicKey) -> Result<Vec<Hash>, TpmError> {
+/// What the TPM can do for a key; of one on a curve nothing needs to be asked.
+fn abilities(tpm: &Tpm, public: &PublicKey) -> Result<Abilities, TpmError> {
     match public {
-        PublicKey::Rsa { .. } => tpm.hashes(),
-        PublicKey::Ec { .. } => Ok(Vec::new()),
+        PublicKey::Rsa { .. } => Ok(Abilities {
+            hashes: tpm.hashes()?,
+            pss: tpm.signs_pss(),
+        }),
+        PublicKey::Ec { .. } => Ok(Abilities::default()),
     }
 }
 

@@ -30,6 +30,7 @@ pub struct Stamp {
     files: Vec<Option<FileStamp>>,
     faults: u64,
     given_up: usize,
+    pss: bool,
 }
 
 /// Inode, size, and when content and inode were last changed.
@@ -64,6 +65,7 @@ impl IdevidStore {
             files: files.map(|file| file_stamp(&file)).collect(),
             faults: tpm.faults(),
             given_up: self.templates.given_up(),
+            pss: tpm.signs_pss(),
         }
     }
 

@@ -71,7 +71,27 @@ pub(crate) fn public_key(template: &Template, unique_id: String) -> Result<Draft
     if number(template, CKA_CLASS)? != CKO_PUBLIC_KEY {
         return Err(Error::AttributeValueInvalid);
     }
-    if flag(template, CKA_PRIVATE)? {
+    for kind in [
+        CKA_VERIFY,
+        CKA_VERIFY_RECOVER,
+        CKA_ENCRYPT,
+        CKA_WRAP,
+        CKA_DERIVE,
+    ] {
+        flag(template, kind)?;
+    }
+    // What only a security officer may say, and what an object of a session cannot be.
+    for (kind, refused) in [
+        (CKA_TRUSTED, true),
+        (CKA_PRIVATE, true),
+        (CKA_COPYABLE, true),
+        (CKA_MODIFIABLE, true),
+    ] {
+        if flag(template, kind)? == refused {
+            return Err(Error::TemplateInconsistent);
+        }
+    }
+    if value(template, CKA_DESTROYABLE).is_some() && !flag(template, CKA_DESTROYABLE)? {
         return Err(Error::TemplateInconsistent);
     }
     let public = material(template)?;
@@ -95,9 +115,12 @@ fn material(template: &Template) -> Result<PublicKey, Error> {
                 .into_iter()
                 .find(|curve| curve.oid_der() == named);
             let point = required(template, CKA_EC_POINT)?;
-            // Some clients leave the OCTET STRING out; a point never looks like one.
-            let point = <&OctetStringRef>::from_der(point).map_or(point, OctetStringRef::as_bytes);
-            PublicKey::from_point(curve.ok_or(Error::CurveNotSupported)?, point)
+            let curve = curve.ok_or(Error::CurveNotSupported)?;
+            // Some clients leave the OCTET STRING out, and a bare point can look like one.
+            let wrapped = <&OctetStringRef>::from_der(point).ok();
+            wrapped
+                .and_then(|wrapped| PublicKey::from_point(curve, wrapped.as_bytes()))
+                .or_else(|| PublicKey::from_point(curve, point))
         }
         CKK_RSA => PublicKey::from_rsa(
             required(template, CKA_MODULUS)?,

@@ -140,7 +140,12 @@ impl Session {
     pub(crate) fn sign_init(&self, mechanism: Mechanism, key: ObjectHandle) -> Result<(), Error> {
         let object = self.key_object(key)?;
         let key = object.shared_private().ok_or(Error::KeyHandleInvalid)?;
-        self.slot.prepare(&key)?;
+        if self.state.lock().sign.is_some() {
+            return Err(Error::OperationActive);
+        }
+        if mechanism.is_of_type(key.public()) {
+            self.slot.prepare(&key)?;
+        }
         match mechanism.check(&key) {
             Err(Error::KeyTypeInconsistent) if !self.token()?.lists(mechanism) => {
                 return Err(Error::MechanismInvalid);

@@ -11,6 +11,11 @@ use x509_cert::ext::pkix::BasicConstraints;
 const EC_PUBLIC_KEY: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
 const RSA_ENCRYPTION: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
 const BASIC_CONSTRAINTS: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.19");
+const CERTIFICATE_POLICIES: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.32");
+const EXTENDED_KEY_USAGE: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.37");
+/// tcg-cap-verifiedTPMRestricted
+const VERIFIED_RESTRICTED: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.23.133.11.1.3");
+const AIK_CERTIFICATE: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.23.133.8.3");
 const PEM_BEGIN: &[u8] = b"-----BEGIN CERTIFICATE-----";
 const PEM_END: &[u8] = b"-----END CERTIFICATE-----";
 
@@ -149,16 +154,29 @@ impl Certificate {
     /// Whether it says CA:TRUE, or says it in a way that cannot be read: then it is at least no
     /// identity.
     pub fn is_authority(&self) -> bool {
-        self.parsed
-            .tbs_certificate()
-            .extensions()
+        self.extension(BASIC_CONSTRAINTS).is_some_and(|value| {
+            BasicConstraints::from_der(value).map_or(true, |constraints| constraints.ca)
+        })
+    }
+
+    /// Whether it says that its key is restricted: by TCG's policy for it, or as the purpose of an
+    /// attestation key (tcg-kp-AIKCertificate).
+    pub fn is_of_attestation_key(&self) -> bool {
+        let says = |extension: ObjectIdentifier, what: ObjectIdentifier| {
+            let what = encoded(&what);
+            self.extension(extension)
+                .is_some_and(|value| value.windows(what.len()).any(|window| window == what))
+        };
+        says(CERTIFICATE_POLICIES, VERIFIED_RESTRICTED) || says(EXTENDED_KEY_USAGE, AIK_CERTIFICATE)
+    }
+
+    fn extension(&self, id: ObjectIdentifier) -> Option<&[u8]> {
+        let extensions = self.parsed.tbs_certificate().extensions();
+        let found = extensions
             .into_iter()
             .flatten()
-            .find(|extension| extension.extn_id == BASIC_CONSTRAINTS)
-            .is_some_and(|found| {
-                BasicConstraints::from_der(found.extn_value.as_bytes())
-                    .map_or(true, |constraints| constraints.ca)
-            })
+            .find(|extension| extension.extn_id == id);
+        found.map(|extension| extension.extn_value.as_bytes())
     }
 
     /// First and last day of validity; 9999-12-31 means "no end" (RFC 5280, section 4.1.2.5).

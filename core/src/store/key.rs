@@ -7,8 +7,10 @@ use crate::tpm::{
     DerivedKey, Hash, PublicArea, ResidentKey, Scheme, Signature, SigningScheme, Tpm, TpmError,
 };
 use log::warn;
+use parking_lot::Mutex;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
 
 /// A private key in the TPM.
 #[derive(Debug)]
@@ -34,8 +36,16 @@ enum Place {
     /// In a persistent handle.
     Handle(ResidentKey, PublicArea),
     /// Nowhere: it is derived from one of the factories' templates, which one is to be found out.
-    Template(PublicKey, Templates, OnceLock<(PublicArea, DerivedKey)>),
+    Template(
+        PublicKey,
+        Templates,
+        OnceLock<(PublicArea, DerivedKey)>,
+        Mutex<()>,
+    ),
 }
+
+/// How long one derivation may take, of which others wait for the end.
+const DERIVATION: Duration = Duration::from_secs(60);
 
 /// What is known of the salt that the TPM gives its PSS signatures: the specification lets it be as
 /// long as the digest (FIPS 186-5), which TLS demands, or as long as there is room.
@@ -63,7 +73,7 @@ impl Key {
     /// A key that the TPM may derive; that is tried when it is first needed.
     pub(super) fn derivable(public: PublicKey, templates: Templates, abilities: Abilities) -> Self {
         Self::new(
-            Place::Template(public, templates, OnceLock::new()),
+            Place::Template(public, templates, OnceLock::new(), Mutex::new(())),
             abilities,
         )
     }
@@ -85,7 +95,7 @@ impl Key {
     pub fn public(&self) -> &PublicKey {
         match &self.place {
             Place::Handle(_, area) => &area.key,
-            Place::Template(public, _, _) => public,
+            Place::Template(public, ..) => public,
         }
     }
 
@@ -101,7 +111,7 @@ impl Key {
     pub fn name(&self) -> Option<&[u8]> {
         match &self.place {
             Place::Handle(resident, _) => Some(resident.name()),
-            Place::Template(_, _, derived) => derived.get().map(|(_, key)| key.name()),
+            Place::Template(_, _, derived, _) => derived.get().map(|(_, key)| key.name()),
         }
     }
 
@@ -113,7 +123,7 @@ impl Key {
     fn area(&self) -> Option<&PublicArea> {
         match &self.place {
             Place::Handle(_, area) => Some(area),
-            Place::Template(_, _, derived) => derived.get().map(|(area, _)| area),
+            Place::Template(_, _, derived, _) => derived.get().map(|(area, _)| area),
         }
     }
 
@@ -128,17 +138,27 @@ impl Key {
     ///
     /// [`SignError::NotInThisTpm`] if no template gives the certified key.
     pub fn prepare(&self, tpm: &Tpm) -> Result<(), SignError> {
-        let Place::Template(public, templates, derived) = &self.place else {
+        let Place::Template(public, templates, derived, turn) = &self.place else {
             return Ok(());
         };
         if derived.get().is_some() {
             return Ok(());
         }
+        // One thread derives; a limit, for a child of a parent that was at it when it forked.
+        let turn = turn
+            .try_lock_for(DERIVATION)
+            .ok_or(TpmError::Timeout(DERIVATION))?;
+        if derived.get().is_some() {
+            return Ok(());
+        }
+        if templates.is_given_up(public) {
+            return Err(SignError::NotInThisTpm);
+        }
         match tpm.derive(public, templates.remembered(public))? {
             Some((area, key)) => {
                 templates.remember(public, key.template());
-                // Another thread may have been faster, with the same.
                 let _ = derived.set((area, key));
+                drop(turn);
                 Ok(())
             }
             None => {
@@ -199,7 +219,7 @@ impl Key {
         }
         let signature = match &self.place {
             Place::Handle(resident, _) => tpm.sign(resident, scheme, &digest)?,
-            Place::Template(_, _, derived) => {
+            Place::Template(_, _, derived, _) => {
                 let (_, key) = derived.get().ok_or(SignError::NotInThisTpm)?;
                 tpm.sign_derived(key, scheme, &digest)?
             }
@@ -215,6 +235,9 @@ impl Key {
         let whole = whole.ok_or_else(too_wide)?;
         if let Scheme::Rsapss(hash) = scheme {
             self.check_salt(tpm, hash, &digest, &whole)?;
+        } else if self.handle().is_none() && !verify(self.public(), request, &whole) {
+            // Between loading and signing a transient handle can become another's key.
+            return Err(TpmError::Broken("another key signed".into()).into());
         }
         Ok(whole)
     }

@@ -6,8 +6,12 @@ use crate::key::{KeyId, PublicKey};
 use log::{debug, warn};
 use parking_lot::Mutex;
 use std::collections::HashSet;
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// More bytes than any template has, twice.
 const LARGEST: u64 = 4096;
@@ -41,7 +45,7 @@ impl Templates {
     /// The template that gave this key before, to another process perhaps.
     pub(super) fn remembered(&self, public: &PublicKey) -> Option<Vec<u8>> {
         let text = String::from_utf8(file::read(&self.path(public), LARGEST).ok()?).ok()?;
-        let digits = text.trim();
+        let digits = Some(text.trim()).filter(|digits| !digits.is_empty())?;
         (0..digits.len())
             .step_by(2)
             .map(|at| u8::from_str_radix(digits.get(at..at + 2)?, 16).ok())
@@ -54,10 +58,24 @@ impl Templates {
         if self.remembered(public).as_deref() == Some(template) {
             return;
         }
-        let fresh = path.with_extension(std::process::id().to_string());
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        let fresh = path.with_extension(format!("{}-{}", std::process::id(), now.as_nanos()));
         let written = std::fs::create_dir_all(&self.folder)
-            .and_then(|()| std::fs::write(&fresh, hex(template)))
+            .and_then(|()| {
+                // A new file, so that no link that somebody left is followed.
+                OpenOptions::new()
+                    .write(true)
+                    .create_new(true)
+                    .mode(0o644)
+                    .open(&fresh)
+            })
+            .and_then(|mut file| file.write_all(hex(template).as_bytes()))
             .and_then(|()| std::fs::rename(&fresh, &path));
+        if written.is_err() {
+            let _ = std::fs::remove_file(&fresh);
+        }
         if let Err(error) = written {
             debug!("{}: {error}", path.display());
         }

@@ -71,10 +71,10 @@ fn pss(
 }
 
 fn ecdsa(curve: Curve, point: &[u8], digest: &[u8], signature: &[u8]) -> bool {
-    // The crates want at least half the order's width, and read a short digest as we do.
-    let digest = match crate::key::pad_left(digest, curve.width()) {
-        Some(padded) => padded,
-        None => digest.to_vec(),
+    // As `fit` has it: the left bytes that count, and zeros before what is shorter.
+    let counted = &digest[..digest.len().min(curve.width())];
+    let Some(digest) = crate::key::pad_left(counted, curve.width()) else {
+        return false;
     };
     macro_rules! through {
         ($curve:ident) => {{

@@ -6,7 +6,7 @@
 
 use super::{Link, PublicArea, Scheme, Signature, Tpm, TpmError, template};
 use crate::key::PublicKey;
-use log::debug;
+use log::{debug, warn};
 use parking_lot::Mutex;
 use std::time::{Duration, Instant};
 
@@ -68,9 +68,11 @@ impl Tpm {
                         },
                     )));
                 }
-                // This TPM lacks an algorithm, or the structure is beyond it.
-                Err(TpmError::Response(code)) if code.is_parameter() => {
-                    debug!("template refused: {code}");
+                // This TPM lacks an algorithm; or a damaged hint, no structure at all.
+                Err(error @ (TpmError::Response(_) | TpmError::Unsupported(_)))
+                    if is_refusal(&error) =>
+                {
+                    debug!("template refused: {error}");
                 }
                 Err(error) => return Err(error),
             }
@@ -87,11 +89,44 @@ impl Tpm {
         digest: &[u8],
     ) -> Result<Signature, TpmError> {
         self.exchange_unless_refused("Sign", &key.name, "the derived key", |link| {
-            let handle = key.load(link)?;
-            let signature = link.sign(handle, scheme, digest);
-            let flushed = link.flush(handle);
-            signature.and_then(|signature| flushed.map(|()| signature))
+            let mut handle = key.load(link)?;
+            let mut signature = link.sign(handle, scheme, digest);
+            // On a TPM that all share, somebody may flush what is not his.
+            if matches!(signature, Err(TpmError::Response(code)) if code.is_missing_handle()) {
+                handle = key.load(link)?;
+                signature = link.sign(handle, scheme, digest);
+            }
+            let faulted = signature.as_ref().is_err_and(TpmError::is_transport_fault);
+            // The signature is the answer, whatever becomes of the handle.
+            if !faulted && let Err(error) = link.flush(handle) {
+                warn!("TPM2_FlushContext after a signature: {error}");
+            }
+            signature
         })
+    }
+
+    /// Flushes the transient objects that come from our templates: left by an exchange whose answer
+    /// was lost, or by a process that was killed. Somebody who is just using his own loads it again.
+    pub(super) fn reclaim(link: &mut dyn Link) -> Result<(), TpmError> {
+        const TRANSIENT: u32 = 0x8000_0000;
+        for handle in link.handles(TRANSIENT)? {
+            match link.read_public(handle) {
+                Ok((area, _)) if template::may_be_ours(&area) => {
+                    warn!("transient 0x{handle:08X} was left over, flushed");
+                    link.flush(handle)?;
+                }
+                Ok(_) | Err(TpmError::Response(_) | TpmError::Unsupported(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn is_refusal(error: &TpmError) -> bool {
+    match error {
+        TpmError::Response(code) => code.is_parameter(),
+        other => matches!(other, TpmError::Unsupported(_)),
     }
 }
 
@@ -101,8 +136,7 @@ impl DerivedKey {
         if let Some(saved) = saved {
             match link.context_load(&saved) {
                 // The TPM was started anew, or this is another link: derive again.
-                Err(TpmError::Response(code)) if code.is_parameter() => {}
-                Err(TpmError::Unsupported(_)) => {}
+                Err(error) if is_refusal(&error) => {}
                 other => return other,
             }
         }
@@ -111,9 +145,14 @@ impl DerivedKey {
             link.flush(handle)?;
             return Err(TpmError::SeedChanged);
         }
-        let saved = link.context_save(handle);
-        if let (Ok(saved), Some(mut context)) = (saved, self.context.try_lock()) {
-            *context = Some(saved);
+        match link.context_save(handle) {
+            Ok(saved) => {
+                if let Some(mut context) = self.context.try_lock() {
+                    *context = Some(saved);
+                }
+            }
+            Err(error) if error.is_transport_fault() => return Err(error),
+            Err(error) => debug!("TPM2_ContextSave: {error}"),
         }
         Ok(handle)
     }

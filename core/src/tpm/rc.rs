@@ -34,9 +34,14 @@ impl ResponseCode {
         matches!(self.base(), Self::AUTH_FAIL | Self::BAD_AUTH)
     }
 
-    /// A parameter, handle or session of the command is at fault: the same command will fail again.
+    /// A parameter of the command is at fault: the same command will fail again.
     pub fn is_parameter(self) -> bool {
-        self.0 & 0x80 != 0 && !self.is_wrong_auth()
+        self.0 & 0xC0 == 0xC0
+    }
+
+    /// A handle of the command names nothing: format-one HANDLE, or "reference not loaded".
+    pub fn is_missing_handle(self) -> bool {
+        self.base() == 0x08B || (0x910..=0x916).contains(&self.0)
     }
 
     /// All slots for objects are taken, by others as well.

@@ -216,7 +216,7 @@ impl Tpm {
         digest: &[u8],
     ) -> Result<Signature, TpmError> {
         let name = format!("key 0x{:08X}", key.handle);
-        let result = self.exchange_unless_refused("Sign", &key.name, &name, |link| {
+        self.exchange_unless_refused("Sign", &key.name, &name, |link| {
             let faults = self.faults();
             if key.seen_at.load(Ordering::Acquire) != faults {
                 let (_, name) = link.read_public(key.handle)?;
@@ -226,13 +226,7 @@ impl Tpm {
                 key.seen_at.store(faults, Ordering::Release);
             }
             link.sign(key.handle, scheme, digest)
-        });
-        if let Err(TpmError::Response(code)) = result
-            && code.is_lockout()
-        {
-            self.tell_lockout();
-        }
-        result
+        })
     }
 
     /// An exchange that sends nothing for what refused the empty authorisation value before:
@@ -246,7 +240,7 @@ impl Tpm {
         mut commands: impl FnMut(&mut dyn Link) -> Result<R, TpmError>,
     ) -> Result<R, TpmError> {
         let id = (self.tcti.to_string(), id.to_vec());
-        self.exchange(what, |link| {
+        let result = self.exchange(what, |link| {
             if self.refusals.0.lock().contains(&id) {
                 return Err(TpmError::NeedsAuth(name.to_owned()));
             }
@@ -257,7 +251,11 @@ impl Tpm {
                 }
                 other => other,
             })
-        })
+        });
+        if matches!(result, Err(TpmError::Response(code)) if code.is_lockout()) {
+            self.tell_lockout();
+        }
+        result
     }
 
     fn tell_lockout(&self) {
@@ -305,6 +303,9 @@ impl Tpm {
                         "{what}: TPM answered {code}, sent again in {} ms",
                         pause.as_millis()
                     );
+                    if code.is_out_of_objects() {
+                        Self::reclaim(link.as_mut())?;
+                    }
                     thread::sleep(pause);
                     pause = LONGEST_PAUSE.min(pause * 2);
                 }

@@ -34,6 +34,18 @@ pub(crate) fn candidates(public: &PublicKey) -> Vec<Vec<u8>> {
     }
 }
 
+/// Whether a public area has the attributes and the policy of an IDevID key, and so may come from
+/// one of these templates.
+pub(super) fn may_be_ours(area: &[u8]) -> bool {
+    [NameHash::Sha256, NameHash::Sha384, NameHash::Sha512]
+        .into_iter()
+        .any(|hash| {
+            [RSA, ECC]
+                .into_iter()
+                .any(|kind| area.starts_with(&head(kind, hash)))
+        })
+}
+
 fn ecc(curve: Curve) -> Vec<Vec<u8>> {
     let (hash, curve_id): (_, u16) = match curve {
         Curve::P256 => (NameHash::Sha256, 0x0003),

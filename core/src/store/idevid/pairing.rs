@@ -4,8 +4,8 @@ use super::places::Origin;
 use super::{Identity, IdevidStore, LABEL, LookError};
 use crate::certificate::Certificate;
 use crate::key::PublicKey;
-use crate::store::Key;
 use crate::store::key::Abilities;
+use crate::store::{Key, SignError};
 use crate::tpm::{PublicArea, Tpm, TpmError};
 use log::{debug, info, warn};
 use std::sync::Arc;
@@ -32,7 +32,7 @@ enum Holder {
     /// A key that is an identity.
     Identity(Arc<Key>),
     /// A key that only attests, or does something else that an identity must not.
-    Other(u32),
+    Other(Option<u32>),
 }
 
 impl IdevidStore {
@@ -63,24 +63,37 @@ impl IdevidStore {
         Ok(named(leaves))
     }
 
-    /// Certificates whose keys have no handle: the TPM may derive them. Not so where a key of the
-    /// same algorithm has one, since then its maker's template gave that.
+    /// Certificates whose keys have no handle: the TPM may derive them. That is tried when the key
+    /// is first needed; at once where it is not clear which of several certificates is the one.
     fn derivable(&self, tpm: &Tpm, leaves: &mut [Leaf]) -> Result<(), LookError> {
-        let held: Vec<String> = leaves
+        let rivals: Vec<String> = leaves
             .iter()
-            .filter(|leaf| matches!(leaf.holder, Holder::Identity(_)))
+            .filter(|leaf| !matches!(leaf.holder, Holder::Other(_)))
             .filter_map(|leaf| leaf.public.as_ref().map(PublicKey::to_string))
             .collect();
         for leaf in leaves.iter_mut().filter(|leaf| leaf.wants_key()) {
             let Some(public) = leaf.public.clone() else {
                 continue;
             };
-            if held.contains(&public.to_string()) || self.templates.is_given_up(&public) {
+            if leaf.certificate.is_of_attestation_key() {
+                leaf.holder = Holder::Other(None);
                 continue;
             }
+            if self.templates.is_given_up(&public) {
+                continue;
+            }
+            let alone = rivals
+                .iter()
+                .filter(|rival| **rival == public.to_string())
+                .count()
+                == 1;
             let abilities = abilities(tpm, &public)?;
             let key = Key::derivable(public, self.templates.clone(), abilities);
-            leaf.holder = Holder::Identity(Arc::new(key));
+            match if alone { Ok(()) } else { key.prepare(tpm) } {
+                Ok(()) => leaf.holder = Holder::Identity(Arc::new(key)),
+                Err(SignError::Tpm(error)) => return Err(error.into()),
+                Err(_) => {}
+            }
         }
         Ok(())
     }
@@ -128,7 +141,7 @@ fn pair(tpm: &Tpm, handle: u32, leaves: &mut [Leaf]) -> Result<(), LookError> {
     }
     if !area.is_identity() {
         own.iter_mut()
-            .for_each(|leaf| leaf.holder = Holder::Other(handle));
+            .for_each(|leaf| leaf.holder = Holder::Other(Some(handle)));
         return Ok(());
     }
     let key = Arc::new(Key::resident(resident, area, abilities(tpm, &public)?));
@@ -160,7 +173,10 @@ impl Leaf {
                 Some(handle) => info!("{origin}: identity, key 0x{handle:08X}"),
                 None => info!("{origin}: its key has no handle, and is derived when it is needed"),
             },
-            Holder::Other(handle) => info!("{origin}: for key 0x{handle:08X}, which only attests"),
+            Holder::Other(Some(handle)) => {
+                info!("{origin}: for key 0x{handle:08X}, which only attests")
+            }
+            Holder::Other(None) => info!("{origin}: for a key that only attests"),
             Holder::Nobody => warn!(
                 "{origin}: no persistent key of this TPM belongs to the certificate of {}; it is \
                  shown without a private key",

@@ -58,6 +58,12 @@ impl Esapi {
         })
     }
 
+    /// What stands for a saved context outside: of no use to another link, such as a forked
+    /// child's, which has contexts of its own under the same numbers.
+    fn token(&self, number: usize) -> Vec<u8> {
+        format!("{} {number}", std::process::id()).into_bytes()
+    }
+
     fn call<R>(
         &mut self,
         command: impl FnOnce(&mut Connection) -> Result<R, tss_esapi::Error>,
@@ -232,11 +238,11 @@ impl Link for Esapi {
             connection.context.context_save(key)
         })?;
         self.saved.push(context);
-        Ok((self.saved.len() - 1).to_be_bytes().to_vec())
+        Ok(self.token(self.saved.len() - 1))
     }
 
     fn context_load(&mut self, context: &[u8]) -> Result<u32, TpmError> {
-        let number = context.try_into().ok().map(usize::from_be_bytes);
+        let number = (0..self.saved.len()).find(|number| self.token(*number) == context);
         let saved = number.and_then(|number| self.saved.get(number)).cloned();
         let saved = saved.ok_or(TpmError::Unsupported("a context of another link".into()))?;
         self.call(|connection| {

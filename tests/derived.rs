@@ -5,10 +5,11 @@
 mod common;
 
 use common::factory::Identity;
+use common::fork::Forked;
 use common::home::Home;
 use common::module::{Opened, ulong};
 use common::openssl::Verifier;
-use common::proxy::{Proxy, command};
+use common::proxy::{Fault, Proxy, command};
 use common::raw::Code;
 use common::story::Link;
 use common::tpm::Swtpm;
@@ -20,6 +21,10 @@ over_both_links!(
     a_signature_costs_three_and_leaves_nothing_behind,
     a_tpm_that_was_restarted_derives_again,
     a_certificate_of_another_key_is_found_out,
+    nothing_takes_the_identitys_place,
+    a_damaged_hint_is_none,
+    a_child_signs_with_the_key_that_it_means,
+    what_a_lost_answer_leaves_is_cleared,
 );
 
 struct Bench {
@@ -135,4 +140,124 @@ fn a_certificate_of_another_key_is_found_out(link: Link) {
         bench.home.log()
     );
     assert_eq!(bench.tpm.transients(), 0);
+}
+
+/// Neither an attestation key's certificate nor that of another key, though both are found before
+/// the identity's; nor an identity that has a handle.
+fn nothing_takes_the_identitys_place(link: Link) {
+    let options = |words: &str| {
+        words
+            .split_whitespace()
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    for other in [
+        "--iak --no-persist --name other",
+        "--no-key --name other --nv 0x01C90150",
+        "--unique x --name other --handle 0x81010020 --nv 0x01C90300",
+    ] {
+        let runs = [options("--no-persist"), options(other)];
+        let (tpm, identities) = Swtpm::manufactured_in_runs(&runs);
+        let home = Home::new(&link.tcti(&tpm.tcti()));
+        let module = Opened::new(&home);
+        let Opened { raw, session, .. } = &module;
+        let signers = raw
+            .find(*session, &[(CKA_CLASS, ulong(CKO_PRIVATE_KEY))])
+            .unwrap();
+        let judge = Verifier::new(&identities[0].public_key());
+        let mine = signers.iter().filter(|key| {
+            let signature = module.sign(CKM_ECDSA, **key, &[3; 32]).unwrap();
+            judge.accepts_digest(&[3; 32], &signature).status.success()
+        });
+        assert_eq!(mine.count(), 1, "{other}");
+        if !other.contains("--handle") {
+            let labelled = [
+                (CKA_LABEL, b"idev-id".to_vec()),
+                (CKA_CLASS, ulong(CKO_PRIVATE_KEY)),
+            ];
+            assert_eq!(raw.find(*session, &labelled).unwrap(), signers, "{other}");
+        }
+        assert_eq!(tpm.transients(), 0, "{other}");
+        raw.finalize().unwrap();
+    }
+}
+
+fn a_damaged_hint_is_none(link: Link) {
+    let bench = Bench::new(link, &["--no-persist"]);
+    let module = Opened::new(&bench.home);
+    bench.signs(&module);
+    let run = bench.home.path("run");
+    let hint = std::fs::read_dir(run)
+        .unwrap()
+        .next()
+        .expect("a hint")
+        .unwrap()
+        .path();
+    let good = std::fs::read(&hint).unwrap();
+    for damaged in ["", "00", "zz", "\u{e9}", "0023000b"] {
+        std::fs::write(&hint, damaged).unwrap();
+        module.raw.finalize().unwrap();
+        module.raw.initialize().unwrap();
+        let module = Opened::new(&bench.home);
+        bench.signs(&module);
+        assert_eq!(
+            std::fs::read(&hint).unwrap(),
+            good,
+            "{damaged}: it is written anew"
+        );
+    }
+}
+
+/// Saved contexts of the parent's link mean nothing, or another key, to the child's.
+fn a_child_signs_with_the_key_that_it_means(link: Link) {
+    let options = |words: &str| {
+        words
+            .split_whitespace()
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    let second = "--no-persist --template h3 --name second --nv 0x01C90300";
+    let runs = [options("--no-persist"), options(second)];
+    let (tpm, identities) = Swtpm::manufactured_in_runs(&runs);
+    let home = Home::new(&link.tcti(&tpm.tcti()));
+    let module = Opened::new(&home);
+    let Opened { raw, session, .. } = &module;
+    let key = |label: &str| {
+        let template = [
+            (CKA_LABEL, label.as_bytes().to_vec()),
+            (CKA_CLASS, ulong(CKO_PRIVATE_KEY)),
+        ];
+        raw.find(*session, &template).unwrap()[0]
+    };
+    let keys = [key("idev-id"), key("idev-id-p384")];
+    for key in keys {
+        module.sign(CKM_ECDSA, key, &[1; 32]).unwrap();
+    }
+    let child = Forked::new(|| {
+        for (key, identity) in keys.iter().zip(&identities).rev() {
+            let signature = module.sign(CKM_ECDSA, *key, &[2; 32]).unwrap();
+            Verifier::new(&identity.public_key())
+                .accepts_digest(&[2; 32], &signature)
+                .ok();
+        }
+    });
+    child.succeeds();
+    assert_eq!(tpm.transients(), 0);
+}
+
+/// A loaded object whose handle never arrived takes one of the few slots; when none is left, those
+/// of ours are flushed.
+fn what_a_lost_answer_leaves_is_cleared(link: Link) {
+    let bench = Bench::new(link, &["--no-persist"]);
+    let module = Opened::new(&bench.home);
+    bench.signs(&module);
+    for _ in 0..4 {
+        bench
+            .proxy
+            .book()
+            .break_next(command::CONTEXT_LOAD, Fault::Lost);
+        bench.signs(&module);
+    }
+    assert!(bench.tpm.transients() <= 3);
+    bench.signs(&module);
 }

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 /// TPM_CC: the commands that stories name.
 pub mod command {
+    pub const CONTEXT_LOAD: u32 = 0x161;
     pub const NV_READ: u32 = 0x14E;
     pub const NV_READ_PUBLIC: u32 = 0x169;
     pub const SIGN: u32 = 0x15D;

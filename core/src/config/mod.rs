@@ -26,7 +26,7 @@ const TIMEOUT_MS: u64 = 30_000;
 pub struct Config {
     /// Where the TPM is.
     pub tcti: Tcti,
-    /// How long one exchange with the TPM may take.
+    /// How long one command to the TPM may take.
     pub limit: Duration,
     /// Where random bytes come from.
     pub random: Random,

@@ -22,9 +22,8 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(200);
 
 /// A TPM and the one link to it that this process holds.
 ///
-/// The lock inside is held for one exchange with the TPM (a command, its repetitions, and where a
-/// doubt demands it one look at the key's name before). Whoever waits for it waits at most the
-/// time limit.
+/// The lock inside is held for one exchange with the TPM: the few commands that belong together, and
+/// their repetitions. Whoever waits for it waits at most the time limit.
 pub struct Tpm {
     tcti: Tcti,
     limit: Duration,
@@ -66,7 +65,7 @@ pub struct ResidentKey {
 impl Tpm {
     /// No command is sent and nothing is opened yet.
     ///
-    /// `limit` bounds each exchange; through libtss2 only the wait for its turn.
+    /// `limit` bounds each command, and the wait for one's turn; through libtss2 only the latter.
     pub fn new(tcti: Tcti, limit: Duration, refusals: Refusals) -> Self {
         Self {
             tcti,

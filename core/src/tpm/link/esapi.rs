@@ -217,8 +217,9 @@ impl Link for Esapi {
     }
 
     fn create_primary(&mut self, template: &[u8]) -> Result<(u32, Vec<u8>, Vec<u8>), TpmError> {
+        let public = Public::unmarshall(template)
+            .map_err(|error| TpmError::Unsupported(format!("template: {error}")))?;
         self.call(|connection| {
-            let public = Public::unmarshall(template)?;
             let made = connection.context.execute_with_session(
                 Some(AuthSession::Password),
                 |context| {

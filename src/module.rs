@@ -1,7 +1,8 @@
 //! The module between C_Initialize and C_Finalize: its slots, its sessions, who is logged in.
 
+use crate::attribute::Template;
 use crate::error::Error;
-use crate::handle::{Mint, SessionHandle, SlotId};
+use crate::handle::{Mint, ObjectHandle, SessionHandle, SlotId};
 use crate::session::Session;
 use crate::token::Slot;
 use cryptoki_sys::{
@@ -133,6 +134,21 @@ impl Module {
         table.sessions.retain(|_, session| session.slot.id != id);
         table.logged_in.remove(&id);
         Ok(())
+    }
+
+    /// Makes an object of a session, unless that is closed meanwhile by another thread.
+    pub(crate) fn create_object(
+        &self,
+        handle: SessionHandle,
+        template: &Template,
+    ) -> Result<ObjectHandle, Error> {
+        let session = self.session(handle)?;
+        let object = session.create(template, &self.mint)?;
+        if let Err(closed) = self.session(handle) {
+            session.slot.forget(object);
+            return Err(closed);
+        }
+        Ok(object)
     }
 
     pub(crate) fn session_count(&self, id: SlotId) -> usize {

@@ -7,7 +7,7 @@ use crate::mechanism::Mechanism;
 use crate::vendor::*;
 use cryptoki_sys::*;
 use devid_core::certificate::Certificate;
-use devid_core::key::{KeyId, PublicKey};
+use devid_core::key::{KeyId, PublicKey, hex};
 use devid_core::store::Key;
 use devid_core::store::idevid::{Authority, Found, Identity};
 use devid_core::tpm::Hash;
@@ -375,8 +375,4 @@ fn certificate_object(
             ),
         ],
     )
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -13,13 +13,14 @@ pub(super) unsafe extern "C" fn C_CreateObject(
 ) -> CK_RV {
     entry("C_CreateObject", || {
         let module = module()?;
-        let session = module.session(SessionHandle(hSession))?;
+        let session = SessionHandle(hSession);
+        module.session(session)?;
         if phObject.is_null() {
             return Err(Error::ArgumentsBad("phObject is NULL"));
         }
         // SAFETY: the caller's template is NULL or valid for `ulCount` items and their values.
         let template = unsafe { args::template(pTemplate, ulCount) }?;
-        let object = session.create(&template, &module.mint)?;
+        let object = module.create_object(session, &template)?;
         // SAFETY: not NULL, hence valid for a handle.
         unsafe { args::write(phObject, object.0, "phObject is NULL") }
     })

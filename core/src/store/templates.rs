@@ -2,7 +2,7 @@
 //! /run/devid-pkcs11, always checked against the certificate, and what this process gave up.
 
 use crate::file;
-use crate::key::{KeyId, PublicKey};
+use crate::key::{KeyId, PublicKey, hex};
 use log::{debug, warn};
 use parking_lot::Mutex;
 use std::collections::HashSet;
@@ -107,8 +107,4 @@ impl Templates {
         self.folder
             .join(format!("template-{}", hex(public.id().as_bytes())))
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

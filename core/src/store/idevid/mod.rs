@@ -12,7 +12,7 @@ pub use places::Stamp;
 use super::{Key, Templates};
 use crate::certificate::Certificate;
 use crate::config::{Config, IdentityHint};
-use crate::key::PublicKey;
+use crate::key::{PublicKey, hex};
 use crate::tpm::{Tpm, TpmError};
 use sha2::{Digest, Sha256};
 use std::fmt;
@@ -149,10 +149,7 @@ fn serial(identity: &Identity) -> String {
         Some(name) => Sha256::digest(name),
         None => Sha256::digest(identity.certificate.der()),
     };
-    digest[..8]
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    hex(&digest[..8])
 }
 
 impl From<TpmError> for LookError {

@@ -129,10 +129,12 @@ impl Module {
     }
 
     pub(crate) fn close_all_sessions(&self, id: SlotId) -> Result<(), Error> {
-        self.slot(id)?.forget_session(None);
+        let slot = self.slot(id)?;
         let mut table = self.table.lock();
         table.sessions.retain(|_, session| session.slot.id != id);
         table.logged_in.remove(&id);
+        // After the sessions: an object made meanwhile sees that its session is gone.
+        slot.forget_session(None);
         Ok(())
     }
 
@@ -166,12 +168,7 @@ impl Module {
     /// towards its lockout.
     pub(crate) fn login(&self, handle: SessionHandle, user: CK_USER_TYPE) -> Result<(), Error> {
         let mut table = self.table.lock();
-        let slot = table
-            .sessions
-            .get(&handle)
-            .ok_or(Error::SessionHandleInvalid)?
-            .slot
-            .id;
+        let slot = table.slot_of(handle)?;
         match user {
             CKU_USER if table.logged_in.insert(slot) => Ok(()),
             CKU_USER => Err(Error::UserAlreadyLoggedIn),
@@ -185,12 +182,7 @@ impl Module {
 
     pub(crate) fn logout(&self, handle: SessionHandle) -> Result<(), Error> {
         let mut table = self.table.lock();
-        let slot = table
-            .sessions
-            .get(&handle)
-            .ok_or(Error::SessionHandleInvalid)?
-            .slot
-            .id;
+        let slot = table.slot_of(handle)?;
         match table.logged_in.remove(&slot) {
             true => Ok(()),
             false => Err(Error::UserNotLoggedIn),
@@ -199,6 +191,13 @@ impl Module {
 }
 
 impl Table {
+    fn slot_of(&self, handle: SessionHandle) -> Result<SlotId, Error> {
+        let session = self.sessions.get(&handle);
+        session
+            .map(|session| session.slot.id)
+            .ok_or(Error::SessionHandleInvalid)
+    }
+
     fn count(&self, id: SlotId) -> usize {
         self.sessions
             .values()

@@ -35,7 +35,7 @@ fn entry(name: &'static str, call: impl FnOnce() -> Result<(), Error>) -> CK_RV 
         Err(Error::Panicked) => CKR_GENERAL_ERROR,
         Err(fault) => {
             let rv = fault.rv();
-            // Reading on: lengths and missing attributes are the daily bread of every client.
+            // Not a warning: asking for lengths and missing attributes is what clients do all day.
             let logged = catch_unwind(|| debug!("{name}: 0x{rv:X} {fault}"));
             if logged.is_err() {
                 return CKR_GENERAL_ERROR;

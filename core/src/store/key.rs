@@ -145,7 +145,7 @@ impl Key {
             return Ok(());
         }
         // One thread derives; a limit, for a child of a parent that was at it when it forked.
-        let turn = turn
+        let _turn = turn
             .try_lock_for(DERIVATION)
             .ok_or(TpmError::Timeout(DERIVATION))?;
         if derived.get().is_some() {
@@ -158,7 +158,6 @@ impl Key {
             Some((area, key)) => {
                 templates.remember(public, key.template());
                 let _ = derived.set((area, key));
-                drop(turn);
                 Ok(())
             }
             None => {

@@ -69,11 +69,7 @@ impl Tpm {
                     )));
                 }
                 // This TPM lacks an algorithm; or a damaged hint, no structure at all.
-                Err(error @ (TpmError::Response(_) | TpmError::Unsupported(_)))
-                    if is_refusal(&error) =>
-                {
-                    debug!("template refused: {error}");
-                }
+                Err(error) if is_refusal(&error) => debug!("template refused: {error}"),
                 Err(error) => return Err(error),
             }
         }

@@ -12,7 +12,7 @@ pub enum Tcti {
     /// `swtpm:host=…,port=…` (default 127.0.0.1:2321), or `swtpm:path=…` for a Unix socket.
     Swtpm(Socket),
     /// `mssim:host=…,port=…`: the reference simulator's framing.
-    Mssim(Socket),
+    Mssim(String, u16),
     /// Any other transport that libtss2 knows, and any of the above behind `esapi:`.
     Esapi(String),
 }
@@ -52,7 +52,7 @@ impl FromStr for Tcti {
             "swtpm" => socket(conf).map(Self::Swtpm),
             "mssim" => match socket(conf)? {
                 Socket::Unix(_) => Err(TctiError("mssim has no path=".into())),
-                tcp => Ok(Self::Mssim(tcp)),
+                Socket::Tcp(host, port) => Ok(Self::Mssim(host, port)),
             },
             "esapi" if !conf.is_empty() => Ok(Self::Esapi(conf.to_owned())),
             "tabrmd" => Ok(Self::Esapi(text.to_owned())),
@@ -99,7 +99,7 @@ impl fmt::Display for Tcti {
         match self {
             Self::Device(path) => write!(f, "device:{}", path.display()),
             Self::Swtpm(socket) => write!(f, "swtpm:{socket}"),
-            Self::Mssim(socket) => write!(f, "mssim:{socket}"),
+            Self::Mssim(host, port) => write!(f, "mssim:host={host},port={port}"),
             Self::Esapi(conf) => write!(f, "esapi:{conf}"),
         }
     }
@@ -138,7 +138,10 @@ mod tests {
                 "swtpm:path=/run/tpm.sock",
                 Tcti::Swtpm(Socket::Unix("/run/tpm.sock".into())),
             ),
-            ("mssim:host=127.0.0.1,port=1", Tcti::Mssim(tcp(1))),
+            (
+                "mssim:host=127.0.0.1,port=1",
+                Tcti::Mssim("127.0.0.1".into(), 1),
+            ),
             (
                 "tabrmd:bus_type=session",
                 Tcti::Esapi("tabrmd:bus_type=session".into()),

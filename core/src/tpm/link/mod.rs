@@ -24,13 +24,10 @@ pub(super) fn open(tcti: &Tcti, limit: Duration) -> Result<Box<dyn Link>, TpmErr
             channel::Channel::new(socket.clone(), channel::Framing::Raw),
             limit,
         )),
-        Tcti::Mssim(socket @ Socket::Tcp(..)) => Box::new(wire::Wire::new(
-            channel::Channel::new(socket.clone(), channel::Framing::Mssim),
+        Tcti::Mssim(host, port) => Box::new(wire::Wire::new(
+            channel::Channel::new(Socket::Tcp(host.clone(), *port), channel::Framing::Mssim),
             limit,
         )),
-        Tcti::Mssim(Socket::Unix(_)) => {
-            return Err(TpmError::Unsupported("mssim has no Unix socket".into()));
-        }
         #[cfg(feature = "tss")]
         Tcti::Esapi(conf) => Box::new(esapi::Esapi::open(conf)?),
         #[cfg(not(feature = "tss"))]

@@ -4,7 +4,7 @@
 //! saved: a signature then costs TPM2_ContextLoad, Sign and FlushContext, and nothing of ours stays
 //! in the few slots that a TPM has for objects.
 
-use super::{Link, PublicArea, Scheme, Signature, Tpm, TpmError, template};
+use super::{Link, PublicArea, Scheme, Signature, Tpm, TpmError, Used, template};
 use crate::key::PublicKey;
 use log::{debug, warn};
 use parking_lot::Mutex;
@@ -86,11 +86,11 @@ impl Tpm {
     ) -> Result<Signature, TpmError> {
         self.exchange_unless_refused("Sign", &key.name, "the derived key", |link| {
             let mut handle = key.load(link)?;
-            let mut signature = link.sign(handle, scheme, digest);
+            let mut signature = link.sign(Used::open(handle, &key.name), scheme, digest);
             // On a TPM that all share, somebody may flush what is not his.
             if matches!(signature, Err(TpmError::Response(code)) if code.is_missing_handle()) {
                 handle = key.load(link)?;
-                signature = link.sign(handle, scheme, digest);
+                signature = link.sign(Used::open(handle, &key.name), scheme, digest);
             }
             let faulted = signature.as_ref().is_err_and(TpmError::is_transport_fault);
             // The signature is the answer, whatever becomes of the handle.
@@ -136,7 +136,7 @@ impl DerivedKey {
                 other => return other,
             }
         }
-        let (handle, _, name) = link.create_primary(&self.template)?;
+        let (handle, _, name) = link.create_primary(Used::endorsement(), &self.template)?;
         if name != self.name {
             link.flush(handle)?;
             return Err(TpmError::SeedChanged);
@@ -160,7 +160,7 @@ fn try_template(
     template: &[u8],
     public: &PublicKey,
 ) -> Result<Option<Tried>, TpmError> {
-    let (handle, area, name) = link.create_primary(template)?;
+    let (handle, area, name) = link.create_primary(Used::endorsement(), template)?;
     let context = match PublicArea::parse(&area) {
         Some(area) if area.key == *public => Some((area, link.context_save(handle))),
         _ => None,

@@ -7,56 +7,26 @@
 mod derived;
 #[cfg(test)]
 pub(crate) mod fake;
+mod hash;
+mod kdf;
 mod link;
 mod public;
 mod rc;
 mod resident;
+mod session;
 mod tcti;
 mod template;
 
 pub use derived::DerivedKey;
+pub use hash::Hash;
 pub use public::{PublicArea, SigningScheme};
 pub use rc::ResponseCode;
 pub use resident::{Refusals, ResidentKey, Tpm};
+pub use session::SaltKey;
 pub use tcti::{Tcti, TctiError};
 
 use std::fmt;
 use std::time::Duration;
-
-/// A hash algorithm by its TPM identifier (Part 2, section 6.3).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub enum Hash {
-    Sha1,
-    Sha256,
-    Sha384,
-    Sha512,
-}
-
-impl Hash {
-    /// All that a signature may be over.
-    pub const ALL: [Self; 4] = [Self::Sha1, Self::Sha256, Self::Sha384, Self::Sha512];
-
-    /// TPM_ALG_ID.
-    pub const fn algorithm(self) -> u16 {
-        match self {
-            Self::Sha1 => 0x0004,
-            Self::Sha256 => 0x000B,
-            Self::Sha384 => 0x000C,
-            Self::Sha512 => 0x000D,
-        }
-    }
-
-    /// Bytes of a digest.
-    pub const fn width(self) -> usize {
-        match self {
-            Self::Sha1 => 20,
-            Self::Sha256 => 32,
-            Self::Sha384 => 48,
-            Self::Sha512 => 64,
-        }
-    }
-}
 
 /// How a digest is signed (TPMT_SIG_SCHEME; Part 2, section 11.2.1.5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -128,6 +98,8 @@ pub enum Property {
     LockoutCounter,
     /// Seconds until one failed try is forgotten.
     LockoutInterval,
+    /// So many failed tries are lockout.
+    MaxAuthFail,
 }
 
 impl Property {
@@ -137,6 +109,61 @@ impl Property {
             Self::NvBufferMax => 0x12C,
             Self::LockoutCounter => 0x20E,
             Self::LockoutInterval => 0x210,
+            Self::MaxAuthFail => 0x20F,
+        }
+    }
+}
+
+/// What a command uses, and what proves that it may: a key, or a hierarchy.
+#[derive(Clone, Copy)]
+pub struct Used<'a> {
+    /// Its handle.
+    pub handle: u32,
+    /// Its name; of a hierarchy the handle's bytes (Part 1, section 16).
+    pub name: &'a [u8],
+    /// The proof.
+    pub auth: Auth<'a>,
+}
+
+/// How the use of something is authorised.
+#[derive(Clone, Copy)]
+pub enum Auth<'a> {
+    /// By the empty value, as a password: nothing secret crosses the bus.
+    Empty,
+    /// By a value that is proven in an HMAC auth session, made for the command and gone with it:
+    /// one command more. Secrets among the command's parameters are encrypted.
+    Value(&'a [u8], Option<&'a SaltKey>),
+}
+
+impl<'a> Used<'a> {
+    /// A key whose authorisation value is empty.
+    pub fn open(handle: u32, name: &'a [u8]) -> Self {
+        Self {
+            handle,
+            name,
+            auth: Auth::Empty,
+        }
+    }
+
+    /// TPM_RH_OWNER.
+    pub fn owner(auth: Auth<'a>) -> Self {
+        const OWNER: u32 = 0x4000_0001;
+        const NAME: [u8; 4] = OWNER.to_be_bytes();
+        Self {
+            handle: OWNER,
+            name: &NAME,
+            auth,
+        }
+    }
+
+    /// TPM_RH_ENDORSEMENT, its authorisation value empty.
+    pub fn endorsement() -> Self {
+        const ENDORSEMENT: u32 = 0x4000_000B;
+        const NAME: [u8; 4] = ENDORSEMENT.to_be_bytes();
+        Self {
+            handle: ENDORSEMENT,
+            name: &NAME,
+            auth: Auth::Empty,
         }
     }
 }
@@ -156,9 +183,41 @@ pub trait Link: Send {
     fn property(&mut self, property: Property) -> Result<u32, TpmError>;
     /// TPM2_ReadPublic: the TPMT_PUBLIC as bytes, and the object's name.
     fn read_public(&mut self, handle: u32) -> Result<(Vec<u8>, Vec<u8>), TpmError>;
-    /// TPM2_CreatePrimary in the endorsement hierarchy: a transient handle, the TPMT_PUBLIC and
-    /// the name. To be flushed.
-    fn create_primary(&mut self, template: &[u8]) -> Result<(u32, Vec<u8>, Vec<u8>), TpmError>;
+    /// TPM2_CreatePrimary, a key without authorisation value: a transient handle, the TPMT_PUBLIC
+    /// and the name. To be flushed.
+    fn create_primary(
+        &mut self,
+        hierarchy: Used,
+        template: &[u8],
+    ) -> Result<(u32, Vec<u8>, Vec<u8>), TpmError>;
+    /// TPM2_Create below `parent`, with this authorisation value: the TPMT_PUBLIC, and the private
+    /// half as the parent wraps it (the content of a TPM2B_PRIVATE).
+    fn create(
+        &mut self,
+        parent: Used,
+        value: &[u8],
+        template: &[u8],
+    ) -> Result<(Vec<u8>, Vec<u8>), TpmError>;
+    /// TPM2_Load of what [`Link::create`] or [`Link::import`] gave: a transient handle and the
+    /// name. To be flushed.
+    fn load(
+        &mut self,
+        parent: Used,
+        area: &[u8],
+        private: &[u8],
+    ) -> Result<(u32, Vec<u8>), TpmError>;
+    /// TPM2_Import of a duplicate without inner wrapper: the private half as `parent` wraps it.
+    fn import(
+        &mut self,
+        parent: Used,
+        area: &[u8],
+        duplicate: &[u8],
+        seed: &[u8],
+    ) -> Result<Vec<u8>, TpmError>;
+    /// TPM2_EvictControl: puts the object with this handle and name at `persistent`, or takes it
+    /// away from there if it is what is there. Writes to the TPM.
+    fn evict(&mut self, owner: Used, object: (u32, &[u8]), persistent: u32)
+    -> Result<(), TpmError>;
     /// TPM2_ContextSave: what [`Link::context_load`] of this link takes.
     fn context_save(&mut self, handle: u32) -> Result<Vec<u8>, TpmError>;
     /// TPM2_ContextLoad: a transient handle. To be flushed.
@@ -171,9 +230,8 @@ pub trait Link: Send {
     fn nv_read(&mut self, index: u32, offset: u16, size: u16) -> Result<Vec<u8>, TpmError>;
     /// TPM2_GetRandom: at most `count` bytes.
     fn random(&mut self, count: u16) -> Result<Vec<u8>, TpmError>;
-    /// TPM2_Sign by a key whose authorisation value is empty; `digest` has the width of the
-    /// scheme's hash.
-    fn sign(&mut self, key: u32, scheme: Scheme, digest: &[u8]) -> Result<Signature, TpmError>;
+    /// TPM2_Sign; `digest` has the width of the scheme's hash.
+    fn sign(&mut self, key: Used, scheme: Scheme, digest: &[u8]) -> Result<Signature, TpmError>;
     /// In a forked child: lets go of the parent's connection without a byte to the TPM.
     fn abandon(self: Box<Self>);
 }

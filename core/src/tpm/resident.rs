@@ -1,7 +1,7 @@
 //! One TPM as the house sees it: opened when first needed, shared by threads, retried and
 //! reconnected; and the keys that live in its handles.
 
-use super::{Hash, Link, NvPublic, Property, Scheme, Signature, Tcti, TpmError, link};
+use super::{Hash, Link, NvPublic, Property, Scheme, Signature, Tcti, TpmError, Used, link};
 use log::{debug, warn};
 use once_cell::sync::OnceCell;
 use parking_lot::Mutex;
@@ -224,7 +224,7 @@ impl Tpm {
                 }
                 key.seen_at.store(faults, Ordering::Release);
             }
-            link.sign(key.handle, scheme, digest)
+            link.sign(Used::open(key.handle, &key.name), scheme, digest)
         })
     }
 

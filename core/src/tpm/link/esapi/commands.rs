@@ -1,148 +1,20 @@
-//! The link through libtss2's ESAPI: for transports that only libtss2 knows, and the oracle that
-//! the wire link is tested against. The only place that names `tss_esapi`.
-//!
-//! Not promised here, since libtss2 has none of it: a time limit, close-on-exec, and silence on the
-//! host's stderr (it obeys the environment variable `TSS2_LOG=all+none`).
+//! Our vocabulary of commands through ESAPI.
 
-use super::MOST_HANDLES;
-use crate::tpm::{Hash, Link, NvPublic, Property, ResponseCode, Scheme, Signature, TpmError};
-use std::collections::HashMap;
+use super::{Esapi, OWNER};
+use crate::tpm::link::MOST_HANDLES;
+use crate::tpm::{Hash, Link, NvPublic, Property, Scheme, Signature, TpmError, Used};
 use std::mem;
-use std::str::FromStr;
-use tss_esapi::constants::{CapabilityType, PropertyTag, Tss2ResponseCode};
-use tss_esapi::handles::{KeyHandle, NvIndexHandle, NvIndexTpmHandle, ObjectHandle, TpmHandle};
+use tss_esapi::constants::{CapabilityType, PropertyTag};
+use tss_esapi::handles::{KeyHandle, ObjectHandle, PersistentTpmHandle};
 use tss_esapi::interface_types::algorithm::HashingAlgorithm;
-use tss_esapi::interface_types::resource_handles::{Hierarchy, NvAuth};
+use tss_esapi::interface_types::resource_handles::{Hierarchy, NvAuth, Provision};
 use tss_esapi::interface_types::session_handles::AuthSession;
 use tss_esapi::structures::{
-    CapabilityData, Digest, HashScheme, HashcheckTicket, Public, Signature as Esys, SignatureScheme,
+    self, CapabilityData, Digest, HashScheme, HashcheckTicket, Public, Signature as Esys,
+    SignatureScheme, SymmetricDefinitionObject,
 };
 use tss_esapi::traits::{Marshall, UnMarshall};
 use tss_esapi::tss2_esys::TPMT_TK_HASHCHECK;
-use tss_esapi::utils::TpmsContext;
-use tss_esapi::{Context, TctiNameConf};
-
-/// A TPM behind ESAPI.
-pub(super) struct Esapi {
-    text: String,
-    conf: TctiNameConf,
-    connection: Option<Connection>,
-    /// Contexts that were saved, by their number.
-    saved: Vec<TpmsContext>,
-}
-
-struct Connection {
-    context: Context,
-    /// ESAPI's own handles of what was named already; each costs a command to make.
-    resources: HashMap<u32, ObjectHandle>,
-}
-
-impl Esapi {
-    /// # Errors
-    ///
-    /// The string names no transport that tss-esapi knows, or one that it would misread.
-    pub(super) fn open(conf: &str) -> Result<Self, TpmError> {
-        if conf.contains("path=") {
-            // tss-esapi 7 drops what it does not know and would take 127.0.0.1:2321 instead.
-            return Err(TpmError::Unsupported(format!(
-                "esapi:{conf}: path= is not understood"
-            )));
-        }
-        let parsed = TctiNameConf::from_str(conf)
-            .map_err(|error| TpmError::Unsupported(format!("esapi:{conf}: {error}")))?;
-        Ok(Self {
-            text: conf.to_owned(),
-            conf: parsed,
-            connection: None,
-            saved: Vec::new(),
-        })
-    }
-
-    /// What stands for a saved context outside: of no use to another link, such as a forked
-    /// child's, which has contexts of its own under the same numbers.
-    fn token(&self, number: usize) -> Vec<u8> {
-        format!("{} {number}", std::process::id()).into_bytes()
-    }
-
-    fn call<R>(
-        &mut self,
-        command: impl FnOnce(&mut Connection) -> Result<R, tss_esapi::Error>,
-    ) -> Result<R, TpmError> {
-        let connection = match &mut self.connection {
-            Some(connection) => connection,
-            none => {
-                let context = Context::new(self.conf.clone()).map_err(|error| {
-                    let code = number(&error).unwrap_or_default();
-                    TpmError::Unreachable(format!(
-                        "libtss2 cannot open {} (0x{code:X}): is it there, and may this user use it?",
-                        self.text
-                    ))
-                })?;
-                none.insert(Connection {
-                    context,
-                    resources: HashMap::new(),
-                })
-            }
-        };
-        let result = command(connection).map_err(plain);
-        if result.as_ref().is_err_and(TpmError::is_transport_fault) {
-            // ESAPI stays in its "bad sequence" after a fault: only a new context helps.
-            self.connection = None;
-        }
-        result
-    }
-}
-
-impl Connection {
-    fn resource(&mut self, handle: u32) -> Result<ObjectHandle, tss_esapi::Error> {
-        if let Some(known) = self.resources.get(&handle) {
-            return Ok(*known);
-        }
-        let resource = self
-            .context
-            .tr_from_tpm_public(TpmHandle::try_from(handle)?)?;
-        self.resources.insert(handle, resource);
-        Ok(resource)
-    }
-
-    /// A number for an object that only ESAPI has a handle of.
-    fn transient(&mut self, resource: ObjectHandle) -> u32 {
-        let handle = tss_esapi::tss2_esys::ESYS_TR::from(resource);
-        self.resources.insert(handle, resource);
-        handle
-    }
-
-    fn nv_index(&mut self, index: u32) -> Result<NvIndexHandle, tss_esapi::Error> {
-        NvIndexTpmHandle::new(index)?;
-        self.resource(index).map(NvIndexHandle::from)
-    }
-}
-
-/// ESAPI's error in our words: a code of the TPM, or of a layer above it.
-fn plain(error: tss_esapi::Error) -> TpmError {
-    const LAYERS: u32 = 0x00FF_0000;
-    const RESOURCE_MANAGER_TPM_LAYER: u32 = 0x000B_0000;
-    let Some(number) = number(&error) else {
-        return TpmError::Unsupported(format!("esapi: {error}"));
-    };
-    match number & LAYERS {
-        0 if number != 0 => ResponseCode(number).into(),
-        RESOURCE_MANAGER_TPM_LAYER => ResponseCode(number & 0xFFFF).into(),
-        _ => TpmError::Broken(format!("libtss2: 0x{number:X} {error}")),
-    }
-}
-
-/// The code as libtss2 gave it, layer and all; `None` for a fault of the wrapper's own.
-fn number(error: &tss_esapi::Error) -> Option<u32> {
-    // The number itself is public in no other form than this text, "Response code value: 0x…".
-    let text = match error {
-        tss_esapi::Error::Tss2Error(Tss2ResponseCode::FormatZero(code)) => code.to_string(),
-        tss_esapi::Error::Tss2Error(Tss2ResponseCode::FormatOne(code)) => code.to_string(),
-        _ => return None,
-    };
-    let (_, digits) = text.rsplit_once("0x")?;
-    u32::from_str_radix(digits, 16).ok()
-}
 
 fn hashing(hash: Hash) -> HashingAlgorithm {
     match hash {
@@ -151,6 +23,12 @@ fn hashing(hash: Hash) -> HashingAlgorithm {
         Hash::Sha384 => HashingAlgorithm::Sha384,
         Hash::Sha512 => HashingAlgorithm::Sha512,
     }
+}
+
+/// A public area, or a template of one.
+fn public(area: &[u8]) -> Result<Public, TpmError> {
+    let unfit = |error| TpmError::Unsupported(format!("public area: {error}"));
+    Public::unmarshall(area).map_err(unfit)
 }
 
 impl Link for Esapi {
@@ -203,6 +81,7 @@ impl Link for Esapi {
             Property::NvBufferMax => PropertyTag::NvBufferMax,
             Property::LockoutCounter => PropertyTag::LockoutCounter,
             Property::LockoutInterval => PropertyTag::LockoutInterval,
+            Property::MaxAuthFail => PropertyTag::MaxAuthFail,
         };
         self.call(|connection| connection.context.get_tpm_property(tag))?
             .ok_or_else(|| TpmError::Unsupported(format!("the TPM does not tell {property:?}")))
@@ -216,19 +95,100 @@ impl Link for Esapi {
         })
     }
 
-    fn create_primary(&mut self, template: &[u8]) -> Result<(u32, Vec<u8>, Vec<u8>), TpmError> {
-        let public = Public::unmarshall(template)
-            .map_err(|error| TpmError::Unsupported(format!("template: {error}")))?;
+    fn create_primary(
+        &mut self,
+        hierarchy: Used,
+        template: &[u8],
+    ) -> Result<(u32, Vec<u8>, Vec<u8>), TpmError> {
+        let public = public(template)?;
         self.call(|connection| {
-            let made = connection.context.execute_with_session(
-                Some(AuthSession::Password),
-                |context| {
-                    context.create_primary(Hierarchy::Endorsement, public, None, None, None, None)
-                },
-            )?;
+            let place = match hierarchy.handle {
+                OWNER => Hierarchy::Owner,
+                _ => Hierarchy::Endorsement,
+            };
+            let made = connection.authorised(hierarchy, false, |context| {
+                context.create_primary(place, public, None, None, None, None)
+            })?;
             let (_, name, _) = connection.context.read_public(made.key_handle)?;
             let handle = connection.transient(made.key_handle.into());
             Ok((handle, made.out_public.marshall()?, name.value().to_vec()))
+        })
+    }
+
+    fn create(
+        &mut self,
+        parent: Used,
+        value: &[u8],
+        template: &[u8],
+    ) -> Result<(Vec<u8>, Vec<u8>), TpmError> {
+        let public = public(template)?;
+        self.call(|connection| {
+            let key = KeyHandle::from(connection.used(parent)?);
+            let value = structures::Auth::try_from(value)?;
+            let made = connection.authorised(parent, true, |context| {
+                context.create(key, public, Some(value), None, None, None)
+            })?;
+            Ok((
+                made.out_public.marshall()?,
+                made.out_private.value().to_vec(),
+            ))
+        })
+    }
+
+    fn load(
+        &mut self,
+        parent: Used,
+        area: &[u8],
+        private: &[u8],
+    ) -> Result<(u32, Vec<u8>), TpmError> {
+        let public = public(area)?;
+        self.call(|connection| {
+            let key = KeyHandle::from(connection.used(parent)?);
+            let private = structures::Private::try_from(private)?;
+            let loaded = connection
+                .authorised(parent, false, |context| context.load(key, private, public))?;
+            let loaded = ObjectHandle::from(loaded);
+            // ESAPI computed it from the public area; no command.
+            let name = connection.context.tr_get_name(loaded)?;
+            Ok((connection.transient(loaded), name.value().to_vec()))
+        })
+    }
+
+    fn import(
+        &mut self,
+        parent: Used,
+        area: &[u8],
+        duplicate: &[u8],
+        seed: &[u8],
+    ) -> Result<Vec<u8>, TpmError> {
+        let public = public(area)?;
+        self.call(|connection| {
+            let key = connection.used(parent)?;
+            let duplicate = structures::Private::try_from(duplicate)?;
+            let seed = structures::EncryptedSecret::try_from(seed)?;
+            let private = connection.authorised(parent, false, |context| {
+                let none = SymmetricDefinitionObject::Null;
+                context.import(key, None, public, duplicate, seed, none)
+            })?;
+            Ok(private.value().to_vec())
+        })
+    }
+
+    fn evict(
+        &mut self,
+        owner: Used,
+        object: (u32, &[u8]),
+        persistent: u32,
+    ) -> Result<(), TpmError> {
+        self.call(|connection| {
+            let resource = connection.resource(object.0)?;
+            let place = PersistentTpmHandle::new(persistent)?;
+            connection.authorised(owner, false, |context| {
+                context.evict_control(Provision::Owner, resource, place.into())
+            })?;
+            // What stands at the handle now is another object, or none.
+            connection.resources.remove(&persistent);
+            Ok(())
         })
     }
 
@@ -290,9 +250,9 @@ impl Link for Esapi {
             .map(|bytes| bytes.value().to_vec())
     }
 
-    fn sign(&mut self, key: u32, scheme: Scheme, digest: &[u8]) -> Result<Signature, TpmError> {
+    fn sign(&mut self, key: Used, scheme: Scheme, digest: &[u8]) -> Result<Signature, TpmError> {
         let signature = self.call(|connection| {
-            let key = KeyHandle::from(connection.resource(key)?);
+            let handle = KeyHandle::from(connection.used(key)?);
             let digest = Digest::try_from(digest)?;
             let hash_scheme = HashScheme::new(hashing(scheme.hash()));
             let scheme = match scheme {
@@ -306,11 +266,9 @@ impl Link for Esapi {
                 hierarchy: tss_esapi::constants::tss::TPM2_RH_NULL,
                 digest: Default::default(),
             })?;
-            connection
-                .context
-                .execute_with_session(Some(AuthSession::Password), |context| {
-                    context.sign(key, digest, scheme, ticket)
-                })
+            connection.authorised(key, false, |context| {
+                context.sign(handle, digest, scheme, ticket)
+            })
         })?;
         match signature {
             Esys::EcDsa(pair) => Ok(Signature::Ecc {

@@ -1,0 +1,235 @@
+//! Commands with an authorisation: an empty password, or a value that is proven in an HMAC auth
+//! session (Part 1, sections 18.5 to 18.9).
+
+use super::{FRAME_MAX, HEADER, Transport, Wire, check, unmarshalled};
+use crate::tpm::session::{AuthSession, Beginning, DECRYPT, ENCRYPT};
+use crate::tpm::{Auth, SaltKey, TpmError, Used};
+use log::debug;
+use tpm2_protocol::TpmWriter;
+use tpm2_protocol::basic::{TpmHandle, TpmUint16};
+use tpm2_protocol::data::{
+    Tpm2bEncryptedSecret, Tpm2bNonce, TpmAlgId, TpmSe, TpmtSymDefObject, TpmuSymKeyBits,
+    TpmuSymMode,
+};
+use tpm2_protocol::frame::{
+    TpmFlushContextCommand, TpmFlushContextResponse, TpmFrame, TpmStartAuthSessionCommand,
+    TpmStartAuthSessionResponse, TpmUnmarshalBody,
+};
+use zeroize::Zeroizing;
+
+/// TPM_RS_PW: an authorisation by password.
+const PASSWORD: u32 = 0x4000_0009;
+/// TPM_RH_NULL: no salt key, nothing bound to.
+const NULL: u32 = 0x4000_0007;
+const SESSIONS_TAG: u16 = 0x8002;
+
+/// What of a command, beside the authorisation value, is nobody else's business.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Secrecy {
+    /// Nothing.
+    None,
+    /// Its first parameter.
+    Command,
+}
+
+impl<T: Transport> Wire<T> {
+    /// A command whose first handle is `used`; `others` are the names of its other handles.
+    pub(super) fn call_with<C, R>(
+        &mut self,
+        command: &C,
+        used: Used,
+        others: &[&[u8]],
+        secrecy: Secrecy,
+    ) -> Result<R, TpmError>
+    where
+        C: TpmFrame,
+        R: TpmUnmarshalBody,
+    {
+        let Auth::Value(value, salt_key) = used.auth else {
+            return self.call_open(command);
+        };
+        let mut session = self.begin(salt_key, value)?;
+        let answer = self.call_in(
+            &mut session,
+            command,
+            &[&[used.name], others].concat(),
+            secrecy,
+        );
+        // A command that succeeded took its session with it; one that failed left it.
+        if let Err(TpmError::Response(_) | TpmError::Unsupported(_)) = &answer {
+            let flush = TpmFlushContextCommand {
+                handles: [],
+                flush_handle: TpmHandle::new(session.handle),
+            };
+            if let Err(error) = self.call::<_, TpmFlushContextResponse>(&flush) {
+                debug!("TPM2_FlushContext of an auth session: {error}");
+            }
+        }
+        answer
+    }
+
+    fn call_open<C: TpmFrame, R: TpmUnmarshalBody>(&mut self, command: &C) -> Result<R, TpmError> {
+        // Handle, an empty nonce, no attributes, an empty password.
+        let auth = [&PASSWORD.to_be_bytes()[..], &[0; 5]].concat();
+        let (handles, parameters) = (handles(command)?, parameters(command)?);
+        let frame = framed(command, &handles, &auth, &parameters)?;
+        let response = self.transact(&frame)?;
+        check(&response)?;
+        unmarshalled(&response)
+    }
+
+    fn begin(&mut self, salt_key: Option<&SaltKey>, value: &[u8]) -> Result<AuthSession, TpmError> {
+        let unfit = |error| TpmError::Unsupported(format!("auth session: {error}"));
+        let beginning = Beginning::new(salt_key)?;
+        let salted_to = salt_key.map_or(NULL, |key| key.handle);
+        let command = TpmStartAuthSessionCommand {
+            handles: [TpmHandle::new(salted_to), TpmHandle::new(NULL)],
+            nonce_caller: Tpm2bNonce::try_from(&beginning.nonce[..]).map_err(unfit)?,
+            encrypted_salt: Tpm2bEncryptedSecret::try_from(&beginning.encrypted_salt[..])
+                .map_err(unfit)?,
+            session_type: TpmSe::Hmac,
+            symmetric: TpmtSymDefObject {
+                algorithm: TpmAlgId::Aes,
+                key_bits: TpmuSymKeyBits::Aes(TpmUint16::new(128)),
+                mode: TpmuSymMode::Aes(TpmAlgId::Cfb),
+            },
+            auth_hash: TpmAlgId::Sha256,
+        };
+        let answer: TpmStartAuthSessionResponse = self.call(&command)?;
+        Ok(beginning.begun(answer.handles[0].value(), answer.nonce_tpm.to_vec(), value))
+    }
+
+    fn call_in<C, R>(
+        &mut self,
+        session: &mut AuthSession,
+        command: &C,
+        names: &[&[u8]],
+        secrecy: Secrecy,
+    ) -> Result<R, TpmError>
+    where
+        C: TpmFrame,
+        R: TpmUnmarshalBody,
+    {
+        let code = command.cc().value();
+        let attributes = match secrecy {
+            Secrecy::None => 0,
+            Secrecy::Command => DECRYPT,
+        };
+        let nonce = Zeroizing::new(session.next_nonce()?.to_vec());
+        let mut parameters = parameters(command)?;
+        if secrecy == Secrecy::Command {
+            session.encrypt(&mut parameters)?;
+        }
+        let mut auth = session.handle.to_be_bytes().to_vec();
+        auth.extend(sized(&nonce));
+        auth.push(attributes);
+        auth.extend(sized(&session.command_hmac(
+            code,
+            names,
+            &parameters,
+            attributes,
+        )));
+        let frame = framed(command, &handles(command)?, &auth, &parameters)?;
+        let response = self.transact(&frame)?;
+        check(&response)?;
+        let answer = Authorised::of(&response, R::HANDLES)
+            .ok_or_else(|| TpmError::Broken("a response without its authorisation".into()))?;
+        let Authorised {
+            handles,
+            parameters,
+            nonce,
+            attributes,
+            hmac,
+        } = answer;
+        if !session.verifies_response(code, parameters, nonce, attributes, hmac) {
+            return Err(TpmError::Broken(
+                "a response that does not come from the TPM that holds the key".into(),
+            ));
+        }
+        let mut parameters = Zeroizing::new(parameters.to_vec());
+        if attributes & ENCRYPT != 0 {
+            session.decrypt(&mut parameters)?;
+        }
+        R::unmarshal_body(handles, &parameters)
+            .map_err(|error| TpmError::Unsupported(format!("response: {error}")))
+    }
+}
+
+/// The parts of a response with one authorisation.
+struct Authorised<'a> {
+    handles: &'a [u8],
+    parameters: &'a [u8],
+    nonce: &'a [u8],
+    attributes: u8,
+    hmac: &'a [u8],
+}
+
+impl<'a> Authorised<'a> {
+    fn of(response: &'a [u8], handles: usize) -> Option<Self> {
+        let body = response.get(HEADER..)?;
+        let (handles, rest) = body.split_at_checked(4 * handles)?;
+        let (size, rest) = rest.split_first_chunk()?;
+        let (parameters, rest) = rest.split_at_checked(u32::from_be_bytes(*size) as usize)?;
+        let (nonce, rest) = content(rest)?;
+        let (&attributes, rest) = rest.split_first()?;
+        let (hmac, rest) = content(rest)?;
+        rest.is_empty().then_some(Self {
+            handles,
+            parameters,
+            nonce,
+            attributes,
+            hmac,
+        })
+    }
+}
+
+/// The content of a TPM2B, and what follows it.
+fn content(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (size, rest) = bytes.split_first_chunk()?;
+    rest.split_at_checked(u16::from_be_bytes(*size).into())
+}
+
+/// A command with one authorisation.
+fn framed<C: TpmFrame>(
+    command: &C,
+    handles: &[u8],
+    auth: &[u8],
+    parameters: &[u8],
+) -> Result<Zeroizing<Vec<u8>>, TpmError> {
+    let size = HEADER + handles.len() + 4 + auth.len() + parameters.len();
+    if size > FRAME_MAX {
+        return Err(TpmError::Unsupported(format!("a command of {size} bytes")));
+    }
+    let mut frame = Zeroizing::new(Vec::with_capacity(size));
+    frame.extend(SESSIONS_TAG.to_be_bytes());
+    frame.extend((size as u32).to_be_bytes());
+    frame.extend(command.cc().value().to_be_bytes());
+    frame.extend(handles);
+    frame.extend((auth.len() as u32).to_be_bytes());
+    frame.extend(auth);
+    frame.extend(parameters);
+    Ok(frame)
+}
+
+fn handles<C: TpmFrame>(command: &C) -> Result<Vec<u8>, TpmError> {
+    written(|writer| command.marshal_handles(writer)).map(|handles| handles.to_vec())
+}
+
+fn parameters<C: TpmFrame>(command: &C) -> Result<Zeroizing<Vec<u8>>, TpmError> {
+    written(|writer| command.marshal_parameters(writer))
+}
+
+fn written(
+    write: impl FnOnce(&mut TpmWriter) -> tpm2_protocol::TpmResult<()>,
+) -> Result<Zeroizing<Vec<u8>>, TpmError> {
+    let mut bytes = Zeroizing::new([0; FRAME_MAX]);
+    let mut writer = TpmWriter::new(&mut bytes[..]);
+    write(&mut writer).map_err(|error| TpmError::Unsupported(format!("command: {error}")))?;
+    Ok(Zeroizing::new(writer.as_bytes().to_vec()))
+}
+
+fn sized(bytes: &[u8]) -> Vec<u8> {
+    let mut sized = (bytes.len() as u16).to_be_bytes().to_vec();
+    sized.extend(bytes);
+    sized
+}

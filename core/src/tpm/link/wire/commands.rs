@@ -1,0 +1,303 @@
+//! Our vocabulary of commands in bytes (Part 3).
+
+use super::authorised::Secrecy;
+use super::{Transport, Wire, marshalled};
+use crate::tpm::link::MOST_HANDLES;
+use crate::tpm::{Hash, Link, NvPublic, Property, Scheme, Signature, TpmError, Used};
+use tpm2_protocol::TpmUnmarshal;
+use tpm2_protocol::basic::{TpmHandle, TpmUint16, TpmUint32};
+use tpm2_protocol::data::*;
+use tpm2_protocol::frame::*;
+
+/// How many handles are asked for at once; a TPM answers with as many as fit.
+const HANDLES_AT_ONCE: u32 = 254;
+
+fn handle(value: u32) -> TpmHandle {
+    TpmHandle::new(value)
+}
+
+fn algorithm(hash: Hash) -> TpmAlgId {
+    match hash {
+        Hash::Sha1 => TpmAlgId::Sha1,
+        Hash::Sha256 => TpmAlgId::Sha256,
+        Hash::Sha384 => TpmAlgId::Sha384,
+        Hash::Sha512 => TpmAlgId::Sha512,
+    }
+}
+
+/// A public area, or a template of one.
+fn public(area: &[u8]) -> Result<Tpm2bPublic, TpmError> {
+    let unfit = |error| TpmError::Unsupported(format!("public area: {error}"));
+    let (inner, _) = TpmtPublic::unmarshal(area).map_err(unfit)?;
+    Ok(Tpm2bPublic { inner })
+}
+
+fn unfit(error: tpm2_protocol::TpmError) -> TpmError {
+    TpmError::Unsupported(format!("parameter: {error}"))
+}
+
+impl<T: Transport> Link for Wire<T> {
+    fn handles(&mut self, first: u32) -> Result<Vec<u32>, TpmError> {
+        let mut found = Vec::new();
+        let mut next = first;
+        loop {
+            let command = TpmGetCapabilityCommand {
+                handles: [],
+                cap: TpmCap::Handles,
+                property: TpmUint32::new(next),
+                property_count: TpmUint32::new(HANDLES_AT_ONCE),
+            };
+            let answer: TpmGetCapabilityResponse = self.call(&command)?;
+            let TpmuCapabilities::Handles(list) = answer.capability_data.data else {
+                return Err(TpmError::Broken(
+                    "handles asked for, something else came".into(),
+                ));
+            };
+            found.extend(list.iter().map(|handle| handle.value()));
+            match (answer.more_data.into(), found.last()) {
+                (true, Some(last)) if *last >= next && found.len() < MOST_HANDLES => {
+                    next = last.saturating_add(1);
+                }
+                _ => return Ok(found),
+            }
+        }
+    }
+
+    fn algorithms(&mut self) -> Result<Vec<u16>, TpmError> {
+        let command = TpmGetCapabilityCommand {
+            handles: [],
+            cap: TpmCap::Algs,
+            property: TpmUint32::new(0),
+            property_count: TpmUint32::new(HANDLES_AT_ONCE),
+        };
+        let answer: TpmGetCapabilityResponse = self.call(&command)?;
+        match answer.capability_data.data {
+            TpmuCapabilities::Algs(list) => Ok(list.iter().map(|one| one.alg.value()).collect()),
+            _ => Err(TpmError::Broken(
+                "algorithms asked for, something else came".into(),
+            )),
+        }
+    }
+
+    fn property(&mut self, property: Property) -> Result<u32, TpmError> {
+        let command = TpmGetCapabilityCommand {
+            handles: [],
+            cap: TpmCap::TpmProperties,
+            property: TpmUint32::new(property.tag()),
+            property_count: TpmUint32::new(1),
+        };
+        let answer: TpmGetCapabilityResponse = self.call(&command)?;
+        match answer.capability_data.data {
+            TpmuCapabilities::TpmProperties(list)
+                if list
+                    .first()
+                    .is_some_and(|found| found.property.value() == property.tag()) =>
+            {
+                Ok(list[0].value.value())
+            }
+            _ => Err(TpmError::Unsupported(format!(
+                "the TPM does not tell {property:?}"
+            ))),
+        }
+    }
+
+    fn read_public(&mut self, key: u32) -> Result<(Vec<u8>, Vec<u8>), TpmError> {
+        let command = TpmReadPublicCommand {
+            handles: [handle(key)],
+        };
+        let answer: TpmReadPublicResponse = self.call(&command)?;
+        Ok((marshalled(&answer.out_public.inner)?, answer.name.to_vec()))
+    }
+
+    fn create_primary(
+        &mut self,
+        hierarchy: Used,
+        template: &[u8],
+    ) -> Result<(u32, Vec<u8>, Vec<u8>), TpmError> {
+        let command = TpmCreatePrimaryCommand {
+            handles: [handle(hierarchy.handle)],
+            in_sensitive: Tpm2bSensitiveCreate::default(),
+            in_public: public(template)?,
+            outside_info: Tpm2bData::default(),
+            creation_pcr: TpmlPcrSelection::default(),
+        };
+        let answer: TpmCreatePrimaryResponse =
+            self.call_with(&command, hierarchy, &[], Secrecy::None)?;
+        let area = marshalled(&answer.out_public.inner)?;
+        Ok((answer.handles[0].value(), area, answer.name.to_vec()))
+    }
+
+    fn create(
+        &mut self,
+        parent: Used,
+        value: &[u8],
+        template: &[u8],
+    ) -> Result<(Vec<u8>, Vec<u8>), TpmError> {
+        let command = TpmCreateCommand {
+            handles: [handle(parent.handle)],
+            in_sensitive: Tpm2bSensitiveCreate {
+                inner: TpmsSensitiveCreate {
+                    user_auth: Tpm2bAuth::try_from(value).map_err(unfit)?,
+                    data: Tpm2bSensitiveData::default(),
+                },
+            },
+            in_public: public(template)?,
+            outside_info: Tpm2bData::default(),
+            creation_pcr: TpmlPcrSelection::default(),
+        };
+        let answer: TpmCreateResponse = self.call_with(&command, parent, &[], Secrecy::Command)?;
+        let area = marshalled(&answer.out_public.inner)?;
+        Ok((area, answer.out_private.to_vec()))
+    }
+
+    fn load(
+        &mut self,
+        parent: Used,
+        area: &[u8],
+        private: &[u8],
+    ) -> Result<(u32, Vec<u8>), TpmError> {
+        let command = TpmLoadCommand {
+            handles: [handle(parent.handle)],
+            in_private: Tpm2bPrivate::try_from(private).map_err(unfit)?,
+            in_public: public(area)?,
+        };
+        let answer: TpmLoadResponse = self.call_with(&command, parent, &[], Secrecy::None)?;
+        Ok((answer.handles[0].value(), answer.name.to_vec()))
+    }
+
+    fn import(
+        &mut self,
+        parent: Used,
+        area: &[u8],
+        duplicate: &[u8],
+        seed: &[u8],
+    ) -> Result<Vec<u8>, TpmError> {
+        let command = TpmImportCommand {
+            handles: [handle(parent.handle)],
+            encryption_key: Tpm2bData::default(),
+            object_public: public(area)?,
+            duplicate: Tpm2bPrivate::try_from(duplicate).map_err(unfit)?,
+            in_sym_seed: Tpm2bEncryptedSecret::try_from(seed).map_err(unfit)?,
+            symmetric_alg: TpmtSymDef::default(),
+        };
+        let answer: TpmImportResponse = self.call_with(&command, parent, &[], Secrecy::None)?;
+        Ok(answer.out_private.to_vec())
+    }
+
+    fn evict(
+        &mut self,
+        owner: Used,
+        (object, name): (u32, &[u8]),
+        persistent: u32,
+    ) -> Result<(), TpmError> {
+        let command = TpmEvictControlCommand {
+            handles: [handle(owner.handle), handle(object)],
+            persistent_handle: handle(persistent),
+        };
+        let _: TpmEvictControlResponse = self.call_with(&command, owner, &[name], Secrecy::None)?;
+        Ok(())
+    }
+
+    fn context_save(&mut self, key: u32) -> Result<Vec<u8>, TpmError> {
+        let command = TpmContextSaveCommand {
+            handles: [handle(key)],
+        };
+        let answer: TpmContextSaveResponse = self.call(&command)?;
+        marshalled(&answer.context)
+    }
+
+    fn context_load(&mut self, context: &[u8]) -> Result<u32, TpmError> {
+        let unfit = |error| TpmError::Unsupported(format!("context: {error}"));
+        let (context, _) = TpmsContext::unmarshal(context).map_err(unfit)?;
+        let command = TpmContextLoadCommand {
+            handles: [],
+            context,
+        };
+        let answer: TpmContextLoadResponse = self.call(&command)?;
+        Ok(answer.handles[0].value())
+    }
+
+    fn flush(&mut self, key: u32) -> Result<(), TpmError> {
+        let command = TpmFlushContextCommand {
+            handles: [],
+            flush_handle: handle(key),
+        };
+        let _: TpmFlushContextResponse = self.call(&command)?;
+        Ok(())
+    }
+
+    fn nv_read_public(&mut self, index: u32) -> Result<NvPublic, TpmError> {
+        let command = TpmNvReadPublicCommand {
+            handles: [handle(index)],
+        };
+        let answer: TpmNvReadPublicResponse = self.call(&command)?;
+        let public = answer.nv_public.inner;
+        Ok(NvPublic {
+            attributes: public.attributes.bits(),
+            size: public.data_size.value(),
+        })
+    }
+
+    fn nv_read(&mut self, index: u32, offset: u16, size: u16) -> Result<Vec<u8>, TpmError> {
+        let command = TpmNvReadCommand {
+            handles: [handle(index), handle(index)],
+            size: TpmUint16::new(size),
+            offset: TpmUint16::new(offset),
+        };
+        // By the empty value, which needs no name.
+        let own = Used::open(index, &[]);
+        let answer: TpmNvReadResponse = self.call_with(&command, own, &[], Secrecy::None)?;
+        Ok(answer.data.to_vec())
+    }
+
+    fn random(&mut self, count: u16) -> Result<Vec<u8>, TpmError> {
+        let command = TpmGetRandomCommand {
+            handles: [],
+            bytes_requested: TpmUint16::new(count),
+        };
+        let answer: TpmGetRandomResponse = self.call(&command)?;
+        Ok(answer.random_bytes.to_vec())
+    }
+
+    fn sign(&mut self, key: Used, scheme: Scheme, digest: &[u8]) -> Result<Signature, TpmError> {
+        let digest = Tpm2bDigest::try_from(digest)
+            .map_err(|error| TpmError::Unsupported(format!("digest: {error}")))?;
+        let command = TpmSignCommand {
+            handles: [handle(key.handle)],
+            digest,
+            in_scheme: TpmtSigScheme {
+                scheme: match scheme {
+                    Scheme::Ecdsa(_) => TpmAlgId::Ecdsa,
+                    Scheme::Rsassa(_) => TpmAlgId::Rsassa,
+                    Scheme::Rsapss(_) => TpmAlgId::Rsapss,
+                },
+                details: TpmuSigScheme::Hash(TpmsSchemeHash {
+                    hash_alg: algorithm(scheme.hash()),
+                }),
+            },
+            // The NULL ticket: the digest was made outside, as an unrestricted key allows.
+            validation: TpmtTkHashcheck {
+                tag: TpmSt::HashCheck,
+                hierarchy: TpmRh::Null,
+                digest: Tpm2bDigest::default(),
+            },
+        };
+        let answer: TpmSignResponse = self.call_with(&command, key, &[], Secrecy::None)?;
+        match answer.signature.signature {
+            TpmuSignature::Ecdsa(pair) => Ok(Signature::Ecc {
+                r: pair.signature_r.to_vec(),
+                s: pair.signature_s.to_vec(),
+            }),
+            TpmuSignature::Rsassa(one) | TpmuSignature::Rsapss(one) => {
+                Ok(Signature::Rsa(one.sig.to_vec()))
+            }
+            _ => Err(TpmError::Broken(
+                "a signature of a kind that was not asked for".into(),
+            )),
+        }
+    }
+
+    fn abandon(mut self: Box<Self>) {
+        self.transport.abandon();
+    }
+}

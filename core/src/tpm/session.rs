@@ -1,0 +1,166 @@
+//! HMAC auth sessions (Part 1, sections 17 to 19): how a value is proven to the TPM without being
+//! shown to whoever listens on the bus.
+//!
+//! A session is made for one command and gone with it. It is salted with a secret that only a key
+//! of the TPM can read, so that a recording tells nothing against which values could be guessed.
+
+use super::kdf::{Secret, kdfa, share_secret};
+use super::{Hash, TpmError};
+use crate::key::PublicKey;
+use aes::Aes128;
+use cfb_mode::cipher::KeyIvInit;
+use cfb_mode::{Decryptor, Encryptor};
+use zeroize::Zeroizing;
+
+/// The hash of our sessions; nonces and HMACs are as wide.
+pub(super) const HASH: Hash = Hash::Sha256;
+const KEY_BITS: u32 = 128;
+const BLOCK_BITS: u32 = 128;
+
+/// Attributes of a session (TPMA_SESSION; Part 2, section 8.4).
+pub(super) const DECRYPT: u8 = 1 << 5;
+pub(super) const ENCRYPT: u8 = 1 << 6;
+
+/// The key of the TPM that reads the salt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SaltKey {
+    /// Its handle.
+    pub handle: u32,
+    /// Its public half.
+    pub public: PublicKey,
+    /// Its nameAlg.
+    pub hash: Hash,
+}
+
+/// What TPM2_StartAuthSession is asked with.
+pub(super) struct Beginning {
+    pub(super) nonce: Secret,
+    salt: Secret,
+    /// The salt for the TPM's eyes; empty without a salt key.
+    pub(super) encrypted_salt: Vec<u8>,
+}
+
+impl Beginning {
+    pub(super) fn new(salted_to: Option<&SaltKey>) -> Result<Self, TpmError> {
+        let (salt, encrypted_salt) = match salted_to {
+            Some(key) => share_secret(&key.public, key.hash, "SECRET")?,
+            None => (Secret::default(), Vec::new()),
+        };
+        Ok(Self {
+            nonce: super::kdf::random_secret(HASH.width())?,
+            salt,
+            encrypted_salt,
+        })
+    }
+
+    /// The session that the TPM began, for an entity with this authorisation value.
+    pub(super) fn begun(self, handle: u32, nonce_tpm: Vec<u8>, value: &[u8]) -> AuthSession {
+        let bits = 8 * HASH.width() as u32;
+        let mut key = match self.salt.is_empty() {
+            true => Secret::default(),
+            false => kdfa(HASH, &self.salt, "ATH", &nonce_tpm, &self.nonce, bits),
+        };
+        // The TPM knows values without the zeros at their end (Part 1, section 19.6.4.3).
+        let zeros = value.iter().rev().take_while(|&&byte| byte == 0).count();
+        key.extend_from_slice(&value[..value.len() - zeros]);
+        AuthSession {
+            handle,
+            key,
+            nonce_caller: self.nonce,
+            nonce_tpm,
+        }
+    }
+}
+
+/// A session for one command.
+pub(super) struct AuthSession {
+    pub(super) handle: u32,
+    /// The session's key and the entity's authorisation value.
+    key: Secret,
+    nonce_caller: Secret,
+    nonce_tpm: Vec<u8>,
+}
+
+impl AuthSession {
+    /// The next command's nonce.
+    pub(super) fn next_nonce(&mut self) -> Result<&[u8], TpmError> {
+        self.nonce_caller = super::kdf::random_secret(HASH.width())?;
+        Ok(&self.nonce_caller)
+    }
+
+    /// The HMAC over a command: its code, the names of its handles' entities, its parameters.
+    pub(super) fn command_hmac(
+        &self,
+        code: u32,
+        names: &[&[u8]],
+        parameters: &[u8],
+        attributes: u8,
+    ) -> Secret {
+        let code = code.to_be_bytes();
+        let mut parts = vec![&code[..]];
+        parts.extend(names);
+        parts.push(parameters);
+        let command = HASH.digest(&parts);
+        let parts = [
+            &command[..],
+            &self.nonce_caller,
+            &self.nonce_tpm,
+            &[attributes],
+        ];
+        HASH.hmac(&self.key, &parts)
+    }
+
+    /// Whether a successful response comes from the TPM that knows key and value.
+    pub(super) fn verifies_response(
+        &mut self,
+        code: u32,
+        parameters: &[u8],
+        nonce_tpm: &[u8],
+        attributes: u8,
+        hmac: &[u8],
+    ) -> bool {
+        self.nonce_tpm = nonce_tpm.to_vec();
+        let response = HASH.digest(&[&[0; 4], &code.to_be_bytes(), parameters]);
+        let parts = [
+            &response[..],
+            &self.nonce_tpm,
+            &self.nonce_caller,
+            &[attributes],
+        ];
+        HASH.hmac_is(&self.key, &parts, hmac)
+    }
+
+    /// Encrypts the content of a command's first parameter, a TPM2B (Part 1, section 21).
+    pub(super) fn encrypt(&self, parameters: &mut [u8]) -> Result<(), TpmError> {
+        let (key, iv) = self.mask(&self.nonce_caller, &self.nonce_tpm);
+        let cipher = Encryptor::<Aes128>::new_from_slices(&key, &iv);
+        let content = first_content(parameters)?;
+        cipher
+            .map(|cipher| cipher.encrypt(content))
+            .map_err(|_| TpmError::Unsupported("AES-128-CFB".into()))
+    }
+
+    /// Decrypts that of a response, after [`AuthSession::verifies_response`].
+    pub(super) fn decrypt(&self, parameters: &mut [u8]) -> Result<(), TpmError> {
+        let (key, iv) = self.mask(&self.nonce_tpm, &self.nonce_caller);
+        let cipher = Decryptor::<Aes128>::new_from_slices(&key, &iv);
+        let content = first_content(parameters)?;
+        cipher
+            .map(|cipher| cipher.decrypt(content))
+            .map_err(|_| TpmError::Unsupported("AES-128-CFB".into()))
+    }
+
+    fn mask(&self, newer: &[u8], older: &[u8]) -> (Secret, Secret) {
+        let mut key = kdfa(HASH, &self.key, "CFB", newer, older, KEY_BITS + BLOCK_BITS);
+        let iv = key.split_off(KEY_BITS as usize / 8);
+        (key, Zeroizing::new(iv))
+    }
+}
+
+/// The bytes of the TPM2B that parameters begin with.
+fn first_content(parameters: &mut [u8]) -> Result<&mut [u8], TpmError> {
+    let short = || TpmError::Broken("a parameter shorter than it says".into());
+    let (size, rest) = parameters.split_first_chunk_mut().ok_or_else(short)?;
+    rest.get_mut(..usize::from(u16::from_be_bytes(*size)))
+        .ok_or_else(short)
+}

@@ -1,6 +1,6 @@
 //! The file format of `config.toml` and its drop-ins.
 
-use super::{ConfigError, LogTarget, Random};
+use super::{ConfigError, LogTarget, Random, SecretSource};
 use crate::tpm::Tcti;
 use log::LevelFilter;
 use serde::{Deserialize, Deserializer, de};
@@ -23,6 +23,16 @@ pub(super) struct Written {
     pub(super) log: Option<WrittenLog>,
     #[serde(default)]
     pub(super) identity: Vec<IdentityHint>,
+    pub(super) master: Option<WrittenMaster>,
+}
+
+#[derive(Debug, Default, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct WrittenMaster {
+    #[serde(default, deserialize_with = "persistent_handle")]
+    pub(super) handle: Option<u32>,
+    #[serde(default, deserialize_with = "parsed")]
+    pub(super) owner_auth: Option<SecretSource>,
 }
 
 #[derive(Debug, Default, Clone, Deserialize)]
@@ -49,6 +59,11 @@ impl Written {
             log.target = later.target.or(log.target.take());
         }
         self.identity.extend(later.identity);
+        if let Some(later) = later.master {
+            let master = self.master.get_or_insert_default();
+            master.handle = later.handle.or(master.handle);
+            master.owner_auth = later.owner_auth.or(master.owner_auth.take());
+        }
     }
 }
 
@@ -64,6 +79,35 @@ pub struct IdentityHint {
     pub nv: Option<u32>,
     /// A file with a certificate, DER or PEM.
     pub certificate: Option<PathBuf>,
+    /// How the key's authorisation value is to be had, if it is not empty.
+    #[serde(default, deserialize_with = "parsed")]
+    pub auth: Option<IdentityAuth>,
+    /// Whether a PIN may be tried that would put the TPM into lockout if it is wrong.
+    #[serde(default)]
+    pub allow_last_try: bool,
+}
+
+/// Where the authorisation value of an identity's key comes from (`auth`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum IdentityAuth {
+    /// From the configuration: callers need no PIN.
+    Secret(SecretSource),
+    /// From whoever logs in (`pin`): the identity has a slot of its own, and its PIN is the value.
+    Pin,
+}
+
+impl FromStr for IdentityAuth {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "pin" => Ok(Self::Pin),
+            secret => secret
+                .parse()
+                .map(Self::Secret)
+                .map_err(|why: String| format!("{why}, or pin")),
+        }
+    }
 }
 
 impl FromStr for Level {

@@ -4,8 +4,10 @@
 //! run on a half-understood configuration.
 
 mod file;
+mod secret;
 
-pub use file::IdentityHint;
+pub use file::{IdentityAuth, IdentityHint};
+pub use secret::SecretSource;
 
 use crate::tpm::Tcti;
 use file::{Level, Written, WrittenLog};
@@ -19,6 +21,10 @@ use std::time::Duration;
 
 const FILE: &str = "/etc/devid-pkcs11/config.toml";
 const RUN: &str = "/run/devid-pkcs11";
+const LOCKS: &str = "/run/lock/devid-pkcs11";
+const STATE: &str = "/var/lib/devid-pkcs11";
+/// Below the handles that the TCG gives to owners (Registry of Reserved TPM 2.0 Handles, 2.3.1).
+const MASTER: u32 = 0x8100_0080;
 const TIMEOUT_MS: u64 = 30_000;
 
 /// All settings, in force.
@@ -36,8 +42,23 @@ pub struct Config {
     pub chain: PathBuf,
     /// /run/devid-pkcs11: what is known until the next start.
     pub run: PathBuf,
+    /// /run/lock/devid-pkcs11: whose turn it is at a TPM that all share.
+    pub locks: PathBuf,
+    /// /var/lib/devid-pkcs11: the parent of the key folders.
+    pub state: PathBuf,
+    /// The key that wraps the device's own.
+    pub master: Master,
     /// The file that changes whenever `devid` changed something that others may have read.
     pub generation: PathBuf,
+}
+
+/// The master key (`[master]`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Master {
+    /// Its persistent handle.
+    pub handle: u32,
+    /// The authorisation value of the owner hierarchy, if it is not empty.
+    pub owner_auth: Option<SecretSource>,
 }
 
 /// Where C_GenerateRandom takes its bytes.
@@ -114,7 +135,8 @@ fn has_more_rights_than_caller() -> bool {
 ///
 /// `DEVID_PKCS11_CONFIG` replaces the file (its drop-ins and `chain/` are looked for beside it),
 /// `DEVID_PKCS11_TCTI` and `DEVID_PKCS11_LOG` (`LEVEL` or `LEVEL,TARGET`) go before the file's
-/// settings, `DEVID_PKCS11_RUN` replaces /run/devid-pkcs11.
+/// settings, `DEVID_PKCS11_RUN` replaces /run/devid-pkcs11 (and holds the locks then),
+/// `DEVID_PKCS11_STATE` /var/lib/devid-pkcs11.
 pub fn load(variable: Variable) -> Loaded {
     let file = file(variable);
     let required = variable("DEVID_PKCS11_CONFIG").is_some();
@@ -171,13 +193,22 @@ fn settings(written: Written, variable: Variable) -> Result<Config, ConfigError>
         Some(tcti) => Some(from_variable("DEVID_PKCS11_TCTI", tcti)?),
         None => written.tcti,
     };
-    let run = variable("DEVID_PKCS11_RUN").map_or_else(|| PathBuf::from(RUN), PathBuf::from);
+    let run = variable("DEVID_PKCS11_RUN").map(PathBuf::from);
+    let locks = run.as_ref().map(|run| run.join("lock"));
+    let run = run.unwrap_or_else(|| RUN.into());
+    let master = written.master.unwrap_or_default();
     Ok(Config {
         tcti: tcti.unwrap_or_default(),
         limit: Duration::from_millis(written.timeout_ms.unwrap_or(TIMEOUT_MS)),
         random: written.random.unwrap_or(Random::Kernel),
         identities: written.identity,
         chain: beside(&file(variable), "chain"),
+        locks: locks.unwrap_or_else(|| LOCKS.into()),
+        state: variable("DEVID_PKCS11_STATE").map_or_else(|| STATE.into(), PathBuf::from),
+        master: Master {
+            handle: master.handle.unwrap_or(MASTER),
+            owner_auth: master.owner_auth,
+        },
         generation: run.join("generation"),
         run,
     })

@@ -4,21 +4,78 @@ use super::verify::{has_longest_salt, verify};
 use super::{SignError, Templates};
 use crate::key::{PublicKey, pad_left};
 use crate::tpm::{
-    DerivedKey, Hash, PublicArea, ResidentKey, Scheme, Signature, SigningScheme, Tpm, TpmError,
+    DerivedKey, Hash, PublicArea, ResidentKey, Scheme, Secret, Signature, SigningScheme, Tpm,
+    TpmError, WrappedKey,
 };
-use log::warn;
+use log::{info, warn};
 use parking_lot::Mutex;
-use std::sync::OnceLock;
+use std::fmt;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// A private key in the TPM.
 #[derive(Debug)]
 pub struct Key {
     place: Place,
+    access: Access,
     /// Hashes that the TPM knows; asked only for keys to which it matters.
     hashes: Vec<Hash>,
     pss_salt: AtomicU8,
+}
+
+/// What opens a key to its users.
+#[derive(Debug, Clone, Default)]
+pub enum Access {
+    /// Nothing is asked: its authorisation value is empty.
+    #[default]
+    Open,
+    /// The configuration has its authorisation value.
+    Given(Arc<Given>),
+    /// Whoever logs in brings it.
+    Login(Arc<Login>),
+}
+
+/// An authorisation value that the configuration names.
+pub struct Given(pub(crate) Secret);
+
+/// The authorisation value of a key for as long as somebody is logged in.
+#[derive(Default)]
+pub struct Login(Mutex<Option<Secret>>);
+
+impl Access {
+    /// The value that proves to the TPM that the key may be used.
+    fn value(&self) -> Result<Secret, SignError> {
+        match self {
+            Self::Open => Ok(Secret::default()),
+            Self::Given(given) => Ok(given.0.clone()),
+            Self::Login(login) => login.0.lock().clone().ok_or(SignError::NotLoggedIn),
+        }
+    }
+}
+
+impl Login {
+    /// From now on the key can be used.
+    pub fn begin(&self, value: Secret) {
+        *self.0.lock() = Some(value);
+    }
+
+    /// The value is wiped.
+    pub fn end(&self) {
+        *self.0.lock() = None;
+    }
+}
+
+impl fmt::Debug for Given {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Given(…)")
+    }
+}
+
+impl fmt::Debug for Login {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Login(…)")
+    }
 }
 
 /// What the TPM can do, as far as it matters to a key.
@@ -42,7 +99,14 @@ enum Place {
         OnceLock<(PublicArea, DerivedKey)>,
         Mutex<()>,
     ),
+    /// On the disk, wrapped; in a persistent handle as well if it says so and that is true.
+    Disk(WrappedKey, PublicArea, Option<Persisted>),
 }
+
+/// A persistent handle that is said to hold a key, and the key as found there when it was first
+/// needed: `None` if something else is there.
+#[derive(Debug)]
+struct Persisted(u32, OnceLock<Option<ResidentKey>>);
 
 /// How long one derivation may take, of which others wait for the end.
 const DERIVATION: Duration = Duration::from_secs(60);
@@ -78,6 +142,23 @@ impl Key {
         )
     }
 
+    /// A key on the disk, which the TPM is said to hold at `handle` as well.
+    pub(super) fn wrapped(
+        wrapped: WrappedKey,
+        area: PublicArea,
+        handle: Option<u32>,
+        abilities: Abilities,
+    ) -> Self {
+        let persisted = handle.map(|handle| Persisted(handle, OnceLock::new()));
+        Self::new(Place::Disk(wrapped, area, persisted), abilities)
+    }
+
+    /// The key, opened by this.
+    #[must_use]
+    pub(super) fn opened_by(self, access: Access) -> Self {
+        Self { access, ..self }
+    }
+
     fn new(place: Place, abilities: Abilities) -> Self {
         let salt = if abilities.pss {
             SALT_UNKNOWN
@@ -86,6 +167,7 @@ impl Key {
         };
         Self {
             place,
+            access: Access::Open,
             hashes: abilities.hashes,
             pss_salt: AtomicU8::new(salt),
         }
@@ -94,7 +176,7 @@ impl Key {
     /// The public half.
     pub fn public(&self) -> &PublicKey {
         match &self.place {
-            Place::Handle(_, area) => &area.key,
+            Place::Handle(_, area) | Place::Disk(_, area, _) => &area.key,
             Place::Template(public, ..) => public,
         }
     }
@@ -103,6 +185,7 @@ impl Key {
     pub fn handle(&self) -> Option<u32> {
         match &self.place {
             Place::Handle(resident, _) => Some(resident.handle()),
+            Place::Disk(_, _, persisted) => persisted.as_ref().map(|Persisted(handle, _)| *handle),
             Place::Template(..) => None,
         }
     }
@@ -111,6 +194,7 @@ impl Key {
     pub fn name(&self) -> Option<&[u8]> {
         match &self.place {
             Place::Handle(resident, _) => Some(resident.name()),
+            Place::Disk(wrapped, ..) => Some(wrapped.name()),
             Place::Template(_, _, derived, _) => derived.get().map(|(_, key)| key.name()),
         }
     }
@@ -122,7 +206,7 @@ impl Key {
 
     fn area(&self) -> Option<&PublicArea> {
         match &self.place {
-            Place::Handle(_, area) => Some(area),
+            Place::Handle(_, area) | Place::Disk(_, area, _) => Some(area),
             Place::Template(_, _, derived, _) => derived.get().map(|(area, _)| area),
         }
     }
@@ -188,7 +272,32 @@ impl Key {
         }
     }
 
-    /// Signs: one command, or three for a key without handle.
+    /// The persistent key that a key on the disk is said to be; one command when first asked.
+    fn persisted<'a>(
+        tpm: &Tpm,
+        wrapped: &WrappedKey,
+        persisted: Option<&'a Persisted>,
+    ) -> Result<Option<&'a ResidentKey>, TpmError> {
+        let Some(Persisted(handle, found)) = persisted else {
+            return Ok(None);
+        };
+        if let Some(found) = found.get() {
+            return Ok(found.as_ref());
+        }
+        let there = match tpm.resident_key(*handle) {
+            Ok((_, there)) if there.name() == wrapped.name() => Some(there),
+            Ok(_) => None,
+            Err(TpmError::Response(code)) if code.is_definite() => None,
+            Err(error) => return Err(error),
+        };
+        if there.is_none() {
+            info!("handle 0x{handle:08X} does not hold the key; it is loaded from its file");
+        }
+        Ok(found.get_or_init(|| there).as_ref())
+    }
+
+    /// Signs: one command, or three for a key that must be loaded; one more if it has an
+    /// authorisation value.
     ///
     /// # Errors
     ///
@@ -216,8 +325,22 @@ impl Key {
         if !self.signs(scheme) {
             return Err(SignError::Scheme);
         }
+        let value = self.access.value()?;
+        let mut loaded = true;
         let signature = match &self.place {
-            Place::Handle(resident, _) => tpm.sign(resident, scheme, &digest)?,
+            Place::Handle(resident, _) => {
+                loaded = false;
+                tpm.sign(resident, &value, scheme, &digest)?
+            }
+            Place::Disk(wrapped, _, persisted) => {
+                match Self::persisted(tpm, wrapped, persisted.as_ref())? {
+                    Some(resident) => {
+                        loaded = false;
+                        tpm.sign(resident, &value, scheme, &digest)?
+                    }
+                    None => tpm.sign_wrapped(wrapped, &value, scheme, &digest)?,
+                }
+            }
             Place::Template(_, _, derived, _) => {
                 let (_, key) = derived.get().ok_or(SignError::NotInThisTpm)?;
                 tpm.sign_derived(key, scheme, &digest)?
@@ -234,7 +357,7 @@ impl Key {
         let whole = whole.ok_or_else(too_wide)?;
         if let Scheme::Rsapss(hash) = scheme {
             self.check_salt(tpm, hash, &digest, &whole)?;
-        } else if self.handle().is_none() && !verify(self.public(), request, &whole) {
+        } else if loaded && !verify(self.public(), request, &whole) {
             // Between loading and signing a transient handle can become another's key.
             return Err(TpmError::Broken("another key signed".into()).into());
         }

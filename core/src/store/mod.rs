@@ -8,7 +8,7 @@ mod key;
 mod templates;
 mod verify;
 
-pub use key::{Key, SignRequest};
+pub use key::{Access, Given, Key, Login, SignRequest};
 use templates::Templates;
 pub use verify::verify;
 
@@ -22,6 +22,8 @@ pub enum SignError {
     DigestLength(usize),
     /// The key does not sign by such a scheme.
     Scheme,
+    /// The key asks for a login.
+    NotLoggedIn,
     /// The TPM does not derive the certified key.
     NotInThisTpm,
     /// The TPM, or the way to it.
@@ -44,6 +46,7 @@ impl fmt::Display for SignError {
                 )
             }
             Self::Scheme => f.write_str("the key does not sign by this scheme"),
+            Self::NotLoggedIn => f.write_str("the key asks for a login first"),
             Self::NotInThisTpm => f.write_str("this TPM does not hold the certified key"),
             Self::Tpm(error) => error.fmt(f),
         }

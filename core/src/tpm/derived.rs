@@ -4,6 +4,7 @@
 //! saved: a signature then costs TPM2_ContextLoad, Sign and FlushContext, and nothing of ours stays
 //! in the few slots that a TPM has for objects.
 
+use super::exchange::{Manner, Proof};
 use super::{Link, PublicArea, Scheme, Signature, Tpm, TpmError, Used, template};
 use crate::key::PublicKey;
 use log::{debug, warn};
@@ -52,9 +53,12 @@ impl Tpm {
                 return Err(TpmError::Timeout(PATIENCE));
             }
             let (what, hierarchy) = ("CreatePrimary", "the endorsement hierarchy");
-            let tried = self.exchange_unless_refused(what, b"endorsement", hierarchy, |link| {
-                try_template(link, &template, public)
-            });
+            let tried = self.exchange_unless_refused(
+                what,
+                Proof::empty(b"endorsement", hierarchy),
+                Manner::LOADS,
+                |link| try_template(link, &template, public),
+            );
             match tried {
                 Ok(None) => {}
                 Ok(Some((area, name, context))) => {
@@ -84,7 +88,8 @@ impl Tpm {
         scheme: Scheme,
         digest: &[u8],
     ) -> Result<Signature, TpmError> {
-        self.exchange_unless_refused("Sign", &key.name, "the derived key", |link| {
+        let proof = Proof::empty(&key.name, "the derived key");
+        self.exchange_unless_refused("Sign", proof, Manner::LOADS, |link| {
             let mut handle = key.load(link)?;
             let mut signature = link.sign(Used::open(handle, &key.name), scheme, digest);
             // On a TPM that all share, somebody may flush what is not his.
@@ -101,13 +106,14 @@ impl Tpm {
         })
     }
 
-    /// Flushes the transient objects that come from our templates: left by an exchange whose answer
-    /// was lost, or by a process that was killed. Somebody who is just using his own loads it again.
-    pub(super) fn reclaim(link: &mut dyn Link) -> Result<(), TpmError> {
+    /// Flushes the transient objects that are keys of ours, or come from a factory's templates: left
+    /// by an exchange whose answer was lost, or by a process that was killed. Somebody who is just
+    /// using his own loads it again.
+    pub(super) fn reclaim(&self, link: &mut dyn Link) -> Result<(), TpmError> {
         const TRANSIENT: u32 = 0x8000_0000;
         for handle in link.handles(TRANSIENT)? {
             match link.read_public(handle) {
-                Ok((area, _)) if template::may_be_ours(&area) => {
+                Ok((area, name)) if self.is_own(&name) || template::may_be_ours(&area) => {
                     warn!("transient 0x{handle:08X} was left over, flushed");
                     link.flush(handle)?;
                 }

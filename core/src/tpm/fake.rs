@@ -83,7 +83,7 @@ impl FakeTpm {
     pub(crate) fn tpm(&self, limit: Duration) -> Tpm {
         let path = self.folder.path().join("tpm");
         let tcti: Tcti = format!("swtpm:path={}", path.display()).parse().unwrap();
-        Tpm::new(tcti, limit, Refusals::default())
+        Tpm::new(tcti, limit, self.folder.path(), Refusals::default())
     }
 
     /// The codes of the commands so far.

@@ -12,7 +12,7 @@ use sha2::{Sha256, Sha384, Sha512};
 use zeroize::Zeroizing;
 
 /// A secret, wiped when it goes.
-pub(crate) type Secret = Zeroizing<Vec<u8>>;
+pub type Secret = Zeroizing<Vec<u8>>;
 
 /// KDFa: counter mode with HMAC (SP 800-108). `label` without its final zero.
 pub(super) fn kdfa(

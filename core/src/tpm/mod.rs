@@ -5,6 +5,7 @@
 //! Section numbers are those of the TPM 2.0 Library Specification, level 1.59.
 
 mod derived;
+mod exchange;
 #[cfg(test)]
 pub(crate) mod fake;
 mod hash;
@@ -16,14 +17,19 @@ mod resident;
 mod session;
 mod tcti;
 mod template;
+mod turn;
+mod wrapped;
 
 pub use derived::DerivedKey;
+pub use exchange::{Refusals, Tpm};
 pub use hash::Hash;
+pub use kdf::Secret;
 pub use public::{PublicArea, SigningScheme};
 pub use rc::ResponseCode;
-pub use resident::{Refusals, ResidentKey, Tpm};
+pub use resident::ResidentKey;
 pub use session::SaltKey;
 pub use tcti::{Tcti, TctiError};
+pub use wrapped::{Parent, WrappedKey};
 
 use std::fmt;
 use std::time::Duration;
@@ -135,7 +141,22 @@ pub enum Auth<'a> {
     Value(&'a [u8], Option<&'a SaltKey>),
 }
 
+impl<'a> Auth<'a> {
+    /// By this value, whether it is empty or not.
+    pub fn by(value: &'a [u8], salt_key: Option<&'a SaltKey>) -> Self {
+        match value {
+            [] => Self::Empty,
+            _ => Self::Value(value, salt_key),
+        }
+    }
+}
+
 impl<'a> Used<'a> {
+    /// Something by handle and name.
+    pub fn new(handle: u32, name: &'a [u8], auth: Auth<'a>) -> Self {
+        Self { handle, name, auth }
+    }
+
     /// A key whose authorisation value is empty.
     pub fn open(handle: u32, name: &'a [u8]) -> Self {
         Self {
@@ -254,6 +275,9 @@ pub enum TpmError {
     /// The key or NV index wants an authorisation value that we do not have; not asked again, as
     /// each try may count towards the lockout of the whole TPM.
     NeedsAuth(String),
+    /// The authorisation value that was given for the key is wrong; not shown to the TPM again, for
+    /// the same reason.
+    WrongAuth(String),
     /// The link has no such ability.
     Unsupported(String),
 }
@@ -297,6 +321,11 @@ impl fmt::Display for TpmError {
                 f,
                 "{what} has an authorisation value; it is not tried again, because each \
                  wrong try counts towards the TPM's lockout"
+            ),
+            Self::WrongAuth(what) => write!(
+                f,
+                "the authorisation value given for {what} is wrong; it is not tried again, because \
+                 each wrong try counts towards the TPM's lockout"
             ),
             Self::Unsupported(what) => write!(f, "{what}"),
         }

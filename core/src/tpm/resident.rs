@@ -1,57 +1,13 @@
-//! One TPM as the house sees it: opened when first needed, shared by threads, retried and
-//! reconnected; and the keys that live in its handles.
+//! What lies in the TPM: handles, NV indices, what the TPM can do, and the keys in persistent
+//! handles.
 
-use super::{Hash, Link, NvPublic, Property, Scheme, Signature, Tcti, TpmError, Used, link};
-use log::{debug, warn};
-use once_cell::sync::OnceCell;
-use parking_lot::Mutex;
-use std::collections::HashSet;
-use std::fmt;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread;
-use std::time::{Duration, Instant};
+use super::exchange::{Manner, Proof};
+use super::{Auth, Hash, NvPublic, Property, Scheme, Signature, Tpm, TpmError, Used};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The most that TPM2_NV_Read may be asked for before the TPM was asked for its own limit; no
 /// TPM's is smaller than this.
 const NV_CHUNK_UNASKED: u16 = 512;
-const FIRST_PAUSE: Duration = Duration::from_millis(1);
-/// How long others are given to free a slot for objects.
-const OBJECT_PATIENCE: Duration = Duration::from_secs(2);
-const LONGEST_PAUSE: Duration = Duration::from_millis(200);
-
-/// A TPM and the one link to it that this process holds.
-///
-/// The lock inside is held for one exchange with the TPM: the few commands that belong together, and
-/// their repetitions. Whoever waits for it waits at most the time limit.
-pub struct Tpm {
-    tcti: Tcti,
-    limit: Duration,
-    link: Mutex<Option<Box<dyn Link>>>,
-    /// Counts transport faults. What was known of handles before a fault is in doubt after it.
-    faults: AtomicU64,
-    refusals: Refusals,
-    pss_given_up: AtomicBool,
-    nv_chunk: OnceCell<u16>,
-    hashes: OnceCell<Vec<Hash>>,
-}
-
-/// What answered "wrong authorisation" to the empty value: keys by name, NV indices by number, each
-/// with the TPM's place. To be kept for as long as the process lives, since each further try may
-/// count towards the lockout of the whole TPM.
-#[derive(Debug, Default, Clone)]
-pub struct Refusals(Arc<Mutex<HashSet<Refusal>>>);
-
-/// The TPM's place, and the name or number.
-type Refusal = (String, Vec<u8>);
-
-impl Refusals {
-    /// A copy for a forked child; empty if another thread of the parent held it.
-    pub fn for_child(&self) -> Self {
-        let known = self.0.try_lock().map(|known| known.clone());
-        Self(Arc::new(Mutex::new(known.unwrap_or_default())))
-    }
-}
 
 /// A key in a persistent handle, with the name by which it was found.
 #[derive(Debug)]
@@ -63,67 +19,18 @@ pub struct ResidentKey {
 }
 
 impl Tpm {
-    /// No command is sent and nothing is opened yet.
-    ///
-    /// `limit` bounds each command, and the wait for one's turn; through libtss2 only the latter.
-    pub fn new(tcti: Tcti, limit: Duration, refusals: Refusals) -> Self {
-        Self {
-            tcti,
-            limit,
-            link: Mutex::new(None),
-            faults: AtomicU64::new(0),
-            refusals,
-            pss_given_up: AtomicBool::new(false),
-            nv_chunk: OnceCell::new(),
-            hashes: OnceCell::new(),
-        }
-    }
-
-    /// The same TPM for a forked child, with a connection of its own to come.
-    ///
-    /// The parent's connection is closed in the child without a byte to the TPM; if another thread
-    /// of the parent was in an exchange when it forked, its connection is left open and unused.
-    pub fn for_child(&self, refusals: Refusals) -> Self {
-        if let Some(link) = self.link.try_lock().and_then(|mut link| link.take()) {
-            link.abandon();
-        }
-        Self {
-            // What was in doubt for the parent stays so, and what was not is so now.
-            faults: AtomicU64::new(self.faults() + 1),
-            pss_given_up: AtomicBool::new(!self.signs_pss()),
-            ..Self::new(self.tcti.clone(), self.limit, refusals)
-        }
-    }
-
-    /// Where the TPM is.
-    pub fn tcti(&self) -> &Tcti {
-        &self.tcti
-    }
-
-    /// Transport faults so far: while it stands still, what was read is still so.
-    pub fn faults(&self) -> u64 {
-        self.faults.load(Ordering::Acquire)
-    }
-
-    /// Whether PSS signatures of this TPM are of use, as far as is known.
-    pub fn signs_pss(&self) -> bool {
-        !self.pss_given_up.load(Ordering::Acquire)
-    }
-
-    /// Notes that they are not.
-    pub fn give_up_pss(&self) {
-        self.pss_given_up.store(true, Ordering::Release);
-    }
-
     /// All handles of `first`'s kind from `first` on, ascending.
     pub fn handles(&self, first: u32) -> Result<Vec<u32>, TpmError> {
-        self.exchange("GetCapability(handles)", |link| link.handles(first))
+        self.exchange("GetCapability(handles)", Manner::READS, |link| {
+            link.handles(first)
+        })
     }
 
     /// The public area (TPMT_PUBLIC) behind a persistent handle, and the key as found there.
     pub fn resident_key(&self, handle: u32) -> Result<(Vec<u8>, ResidentKey), TpmError> {
         let seen_at = self.faults();
-        let (area, name) = self.exchange("ReadPublic", |link| link.read_public(handle))?;
+        let (area, name) =
+            self.exchange("ReadPublic", Manner::READS, |link| link.read_public(handle))?;
         let key = ResidentKey {
             handle,
             name,
@@ -134,7 +41,9 @@ impl Tpm {
 
     /// What an NV index is.
     pub fn nv_public(&self, index: u32) -> Result<NvPublic, TpmError> {
-        self.exchange("NV_ReadPublic", |link| link.nv_read_public(index))
+        self.exchange("NV_ReadPublic", Manner::READS, |link| {
+            link.nv_read_public(index)
+        })
     }
 
     /// `size` bytes of an NV index that its own empty authorisation value opens, read in as many
@@ -148,7 +57,8 @@ impl Tpm {
         let mut data = Vec::with_capacity(size.into());
         while data.len() < size.into() {
             let offset = data.len() as u16;
-            let piece = self.exchange_unless_refused("NV_Read", &id, &name, |link| {
+            let proof = Proof::empty(&id, &name);
+            let piece = self.exchange_unless_refused("NV_Read", proof, Manner::READS, |link| {
                 link.nv_read(index, offset, chunk.min(size - offset))
             })?;
             if piece.is_empty() || piece.len() > usize::from(size - offset) {
@@ -165,7 +75,9 @@ impl Tpm {
     /// The hashes that the TPM implements; asked once.
     pub fn hashes(&self) -> Result<Vec<Hash>, TpmError> {
         let known = self.hashes.get_or_try_init(|| {
-            let known = self.exchange("GetCapability(algorithms)", |link| link.algorithms())?;
+            let known = self.exchange("GetCapability(algorithms)", Manner::READS, |link| {
+                link.algorithms()
+            })?;
             let implemented = |hash: &Hash| known.contains(&hash.algorithm());
             Ok::<_, TpmError>(Hash::ALL.into_iter().filter(implemented).collect())
         })?;
@@ -175,9 +87,7 @@ impl Tpm {
     fn nv_chunk(&self) -> Result<u16, TpmError> {
         self.nv_chunk
             .get_or_try_init(|| {
-                let most = self.exchange("GetCapability(NV_BUFFER_MAX)", |link| {
-                    link.property(Property::NvBufferMax)
-                })?;
+                let most = self.property(Property::NvBufferMax)?;
                 // A command's own limit lies far below 64 KiB.
                 Ok(u16::try_from(most)
                     .unwrap_or(u16::MAX)
@@ -191,7 +101,7 @@ impl Tpm {
         let mut filled = 0;
         while filled < bytes.len() {
             let want = (bytes.len() - filled).min(32) as u16;
-            let got = self.exchange("GetRandom", |link| link.random(want))?;
+            let got = self.exchange("GetRandom", Manner::READS, |link| link.random(want))?;
             if got.is_empty() || got.len() > usize::from(want) {
                 return Err(TpmError::Broken(format!(
                     "GetRandom gave {} bytes",
@@ -204,18 +114,27 @@ impl Tpm {
         Ok(())
     }
 
-    /// A signature by a resident key with an empty authorisation value; `digest` as wide as the
-    /// scheme's hash.
+    /// A signature by a resident key with this authorisation value, which may be empty; `digest` as
+    /// wide as the scheme's hash.
     ///
-    /// One command; one more before it where a transport fault put the handle in doubt.
+    /// One command for the empty value, two for another; one more before it where a transport fault
+    /// put the handle in doubt.
     pub fn sign(
         &self,
         key: &ResidentKey,
+        value: &[u8],
         scheme: Scheme,
         digest: &[u8],
     ) -> Result<Signature, TpmError> {
-        let name = format!("key 0x{:08X}", key.handle);
-        self.exchange_unless_refused("Sign", &key.name, &name, |link| {
+        let called = format!("key 0x{:08X}", key.handle);
+        let salt_key = self.salt_key_for(value)?;
+        let proof = Proof {
+            id: &key.name,
+            called: &called,
+            value,
+        };
+        let manner = Manner::READS.showing(value);
+        self.exchange_unless_refused("Sign", proof, manner, |link| {
             let faults = self.faults();
             if key.seen_at.load(Ordering::Acquire) != faults {
                 let (_, name) = link.read_public(key.handle)?;
@@ -224,118 +143,9 @@ impl Tpm {
                 }
                 key.seen_at.store(faults, Ordering::Release);
             }
-            link.sign(Used::open(key.handle, &key.name), scheme, digest)
+            let auth = Auth::by(value, salt_key.as_ref());
+            link.sign(Used::new(key.handle, &key.name, auth), scheme, digest)
         })
-    }
-
-    /// An exchange that sends nothing for what refused the empty authorisation value before:
-    /// another try could count towards lockout. Asked and noted while the link is ours, so that
-    /// threads do not try side by side.
-    pub(super) fn exchange_unless_refused<R>(
-        &self,
-        what: &str,
-        id: &[u8],
-        name: &str,
-        mut commands: impl FnMut(&mut dyn Link) -> Result<R, TpmError>,
-    ) -> Result<R, TpmError> {
-        let id = (self.tcti.to_string(), id.to_vec());
-        let result = self.exchange(what, |link| {
-            if self.refusals.0.lock().contains(&id) {
-                return Err(TpmError::NeedsAuth(name.to_owned()));
-            }
-            commands(link).map_err(|error| match error {
-                TpmError::Response(code) if code.is_wrong_auth() => {
-                    self.refusals.0.lock().insert(id.clone());
-                    TpmError::NeedsAuth(name.to_owned())
-                }
-                other => other,
-            })
-        });
-        if matches!(result, Err(TpmError::Response(code)) if code.is_lockout()) {
-            self.tell_lockout();
-        }
-        result
-    }
-
-    fn tell_lockout(&self) {
-        let ask = |property| self.exchange("GetCapability", |link| link.property(property));
-        match (
-            ask(Property::LockoutCounter),
-            ask(Property::LockoutInterval),
-        ) {
-            (Ok(counter), Ok(interval)) => warn!(
-                "the TPM is in lockout: {counter} failed tries count, one is forgotten each \
-                 {interval} s; until then a key that is not noDA cannot sign"
-            ),
-            _ => warn!("the TPM is in lockout"),
-        }
-    }
-
-    /// One exchange of commands that may safely run twice: reads, and signatures whose
-    /// authorisation is empty. Nothing that counts towards lockout and nothing that writes.
-    ///
-    /// Repeats while the TPM asks for it, and once over a new connection after a transport fault.
-    pub(super) fn exchange<R>(
-        &self,
-        what: &str,
-        mut commands: impl FnMut(&mut dyn Link) -> Result<R, TpmError>,
-    ) -> Result<R, TpmError> {
-        let began = Instant::now();
-        let deadline = began + self.limit;
-        let mut guard = self
-            .link
-            .try_lock_for(self.limit)
-            .ok_or(TpmError::Timeout(self.limit))?;
-        let mut pause = FIRST_PAUSE;
-        let mut reconnected = false;
-        loop {
-            let link = match &mut *guard {
-                Some(link) => link,
-                none => none.insert(link::open(&self.tcti, self.limit)?),
-            };
-            match commands(link.as_mut()) {
-                Err(TpmError::Response(code))
-                    if (code.asks_for_resend() && Instant::now() + pause < deadline)
-                        || (code.is_out_of_objects() && began.elapsed() < OBJECT_PATIENCE) =>
-                {
-                    debug!(
-                        "{what}: TPM answered {code}, sent again in {} ms",
-                        pause.as_millis()
-                    );
-                    if code.is_out_of_objects() {
-                        Self::reclaim(link.as_mut())?;
-                    }
-                    thread::sleep(pause);
-                    pause = LONGEST_PAUSE.min(pause * 2);
-                }
-                Err(error) if error.is_transport_fault() => {
-                    self.faults.fetch_add(1, Ordering::AcqRel);
-                    if reconnected || Instant::now() >= deadline {
-                        warn!("{what}: {error}");
-                        return Err(error);
-                    }
-                    warn!("{what}: {error}; sent again over a new connection");
-                    reconnected = true;
-                }
-                Err(error) => {
-                    if matches!(error, TpmError::Unreachable(_)) {
-                        // Whoever answers next may be another TPM, or this one after a reset.
-                        self.faults.fetch_add(1, Ordering::AcqRel);
-                    }
-                    debug!("{what}: {error}");
-                    return Err(error);
-                }
-                Ok(answer) => return Ok(answer),
-            }
-        }
-    }
-}
-
-impl fmt::Debug for Tpm {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tpm")
-            .field("tcti", &self.tcti)
-            .finish_non_exhaustive()
     }
 }
 
@@ -360,6 +170,8 @@ mod tests {
         signature,
     };
 
+    use std::time::{Duration, Instant};
+
     const LIMIT: Duration = Duration::from_secs(20);
     const HANDLE: u32 = 0x8102_0000;
     const ECDSA: Scheme = Scheme::Ecdsa(Hash::Sha256);
@@ -382,7 +194,7 @@ mod tests {
         let fake = FakeTpm::new(replies);
         let tpm = fake.tpm(LIMIT);
         let key = key_of(&tpm);
-        let pair = tpm.sign(&key, ECDSA, &[7; 32]).unwrap();
+        let pair = tpm.sign(&key, &[], ECDSA, &[7; 32]).unwrap();
         assert_eq!(
             pair,
             Signature::Ecc {
@@ -406,7 +218,7 @@ mod tests {
         ]);
         let tpm = fake.tpm(LIMIT);
         let key = key_of(&tpm);
-        let sign = || tpm.sign(&key, ECDSA, &[7; 32]);
+        let sign = || tpm.sign(&key, &[], ECDSA, &[7; 32]);
         assert!(sign().is_ok() && sign().is_ok());
         assert_eq!(sign(), Err(TpmError::KeyReplaced(HANDLE)));
         let (asked, signed) = (READ_PUBLIC, SIGN);
@@ -442,7 +254,7 @@ mod tests {
         let tpm = fake.tpm(LIMIT);
         let key = key_of(&tpm);
         for _ in 0..3 {
-            let refused = tpm.sign(&key, ECDSA, &[7; 32]);
+            let refused = tpm.sign(&key, &[], ECDSA, &[7; 32]);
             assert_eq!(refused, Err(TpmError::NeedsAuth("key 0x81020000".into())));
         }
         assert_eq!(
@@ -461,7 +273,7 @@ mod tests {
             Reply::Code(0x101),
         ]);
         let tpm = fake.tpm(LIMIT);
-        let refused = tpm.sign(&key_of(&tpm), ECDSA, &[7; 32]);
+        let refused = tpm.sign(&key_of(&tpm), &[], ECDSA, &[7; 32]);
         assert_eq!(refused, Err(TpmError::Response(ResponseCode(0x921))));
         assert_eq!(
             fake.seen(),

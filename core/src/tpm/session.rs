@@ -5,7 +5,7 @@
 //! of the TPM can read, so that a recording tells nothing against which values could be guessed.
 
 use super::kdf::{Secret, kdfa, share_secret};
-use super::{Hash, TpmError};
+use super::{Hash, PublicArea, TpmError};
 use crate::key::PublicKey;
 use aes::Aes128;
 use cfb_mode::cipher::KeyIvInit;
@@ -30,6 +30,18 @@ pub struct SaltKey {
     pub public: PublicKey,
     /// Its nameAlg.
     pub hash: Hash,
+}
+
+impl SaltKey {
+    /// The key with this TPMT_PUBLIC; `None` if its kind cannot be one.
+    pub(super) fn of(handle: u32, area: &[u8]) -> Option<Self> {
+        let algorithm = area.get(2..4)?.try_into().ok()?;
+        Some(Self {
+            handle,
+            hash: Hash::of_algorithm(u16::from_be_bytes(algorithm))?,
+            public: PublicArea::parse(area)?.key,
+        })
+    }
 }
 
 /// What TPM2_StartAuthSession is asked with.

@@ -1,7 +1,7 @@
 //! TCTI strings: where the TPM is, in the words that tpm2-tools and libtss2 use.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 /// A parsed TCTI string.
@@ -32,6 +32,34 @@ pub struct TctiError(String);
 
 impl Tcti {
     const PORT: u16 = 2321;
+
+    /// Whether a resource manager gives each connection a space of its own: the kernel's
+    /// (/dev/tpmrm0) or tpm2-abrmd. All others are shared by whoever uses them.
+    pub(super) fn is_managed(&self) -> bool {
+        let is_kernels = |path: &Path| {
+            let name = path.file_name().and_then(|name| name.to_str());
+            name.is_some_and(|name| name.starts_with("tpmrm"))
+        };
+        match self {
+            Self::Device(path) => is_kernels(path),
+            Self::Swtpm(_) | Self::Mssim(..) => false,
+            Self::Esapi(conf) => match conf.split_once(':').unwrap_or((conf, "")) {
+                ("tabrmd", _) => true,
+                ("device", path) => path.is_empty() || is_kernels(Path::new(path)),
+                _ => false,
+            },
+        }
+    }
+
+    /// How many keys a managed space may hold. The kernel's saves and loads all of them around
+    /// each command, so there it is one; tpm2-abrmd's only those that a command names, but it
+    /// lets few connections in.
+    pub(super) fn keys_in_a_space(&self) -> usize {
+        match self {
+            Self::Esapi(_) => 8,
+            Self::Device(_) | Self::Swtpm(_) | Self::Mssim(..) => 1,
+        }
+    }
 }
 
 impl Default for Tcti {

@@ -4,27 +4,24 @@
 //! Makers filled the templates differently, and each difference gives another key; so there are
 //! candidates, and a certificate tells the right one.
 
+use super::Hash;
 use crate::key::{Curve, PublicKey};
-use sha2::{Digest, Sha256, Sha384, Sha512};
 
 /// fixedTPM, fixedParent, sensitiveDataOrigin, userWithAuth, adminWithPolicy, sign.
 const ATTRIBUTES: u32 = 0x0004_00F2;
+/// The hashes of templates: of their names and of their policies.
+const HASHES: [Hash; 3] = [Hash::Sha256, Hash::Sha384, Hash::Sha512];
 const LABEL: &[u8] = b"IDEVID";
 
+const AES: u16 = 0x0006;
+const CFB: u16 = 0x0043;
+const NIST_P256: u16 = 0x0003;
 const RSA: u16 = 0x0001;
 const ECC: u16 = 0x0023;
 const NULL: u16 = 0x0010;
 const RSASSA: u16 = 0x0014;
 const RSAPSS: u16 = 0x0016;
 const ECDSA: u16 = 0x0018;
-
-/// The hash of a template: of its name and of its policy.
-#[derive(Clone, Copy)]
-enum NameHash {
-    Sha256,
-    Sha384,
-    Sha512,
-}
 
 /// The TPMT_PUBLICs from which a factory may have derived this key, the likeliest first.
 pub(crate) fn candidates(public: &PublicKey) -> Vec<Vec<u8>> {
@@ -34,23 +31,46 @@ pub(crate) fn candidates(public: &PublicKey) -> Vec<Vec<u8>> {
     }
 }
 
+/// The storage root key that everybody derives: for `TSS2 PRIVATE KEY` files whose parent is the
+/// owner hierarchy, and for the SRK (TCG, TPM 2.0 Provisioning Guidance, section 7.5.1). Its unique
+/// field is empty: zeros would give another key.
+pub(super) fn storage_root(rsa: bool) -> Vec<u8> {
+    /// fixedTPM, fixedParent, sensitiveDataOrigin, userWithAuth, noDA, restricted, decrypt.
+    const STORAGE: u32 = 0x0003_0472;
+    let mut area = words(&[if rsa { RSA } else { ECC }, Hash::Sha256.algorithm()]);
+    area.extend(STORAGE.to_be_bytes());
+    area.extend(sized(&[])); // no policy
+    area.extend(words(&[AES, 128, CFB, NULL])); // symmetric, scheme
+    match rsa {
+        true => {
+            area.extend(words(&[2048]));
+            area.extend([0; 4]); // the exponent 65537
+            area.extend(sized(&[]));
+        }
+        false => {
+            area.extend(words(&[NIST_P256, NULL])); // curve, kdf
+            area.extend(sized(&[]));
+            area.extend(sized(&[]));
+        }
+    }
+    area
+}
+
 /// Whether a public area has the attributes and the policy of an IDevID key, and so may come from
 /// one of these templates.
 pub(super) fn may_be_ours(area: &[u8]) -> bool {
-    [NameHash::Sha256, NameHash::Sha384, NameHash::Sha512]
-        .into_iter()
-        .any(|hash| {
-            [RSA, ECC]
-                .into_iter()
-                .any(|kind| area.starts_with(&head(kind, hash)))
-        })
+    HASHES.into_iter().any(|hash| {
+        [RSA, ECC]
+            .into_iter()
+            .any(|kind| area.starts_with(&head(kind, hash)))
+    })
 }
 
 fn ecc(curve: Curve) -> Vec<Vec<u8>> {
     let (hash, curve_id): (_, u16) = match curve {
-        Curve::P256 => (NameHash::Sha256, 0x0003),
-        Curve::P384 => (NameHash::Sha384, 0x0004),
-        Curve::P521 => (NameHash::Sha512, 0x0005),
+        Curve::P256 => (Hash::Sha256, 0x0003),
+        Curve::P384 => (Hash::Sha384, 0x0004),
+        Curve::P521 => (Hash::Sha512, 0x0005),
     };
     let uniques: [(&[u8], &[u8]); 4] = [(LABEL, LABEL), (LABEL, b""), (b"IDE", b"VID"), (b"", b"")];
     let schemes = [vec![ECDSA, hash.algorithm()], vec![NULL]];
@@ -70,10 +90,10 @@ fn ecc(curve: Curve) -> Vec<Vec<u8>> {
 }
 
 fn rsa(bits: u32) -> Vec<Vec<u8>> {
-    let hashes: &[NameHash] = match bits {
-        2048 => &[NameHash::Sha256],
-        3072 => &[NameHash::Sha384],
-        4096 => &[NameHash::Sha384, NameHash::Sha512],
+    let hashes: &[Hash] = match bits {
+        2048 => &[Hash::Sha256],
+        3072 => &[Hash::Sha384],
+        4096 => &[Hash::Sha384, Hash::Sha512],
         _ => return Vec::new(),
     };
     let mut all = Vec::new();
@@ -95,10 +115,10 @@ fn rsa(bits: u32) -> Vec<Vec<u8>> {
     all
 }
 
-fn head(kind: u16, hash: NameHash) -> Vec<u8> {
+fn head(kind: u16, hash: Hash) -> Vec<u8> {
     let mut area = words(&[kind, hash.algorithm()]);
     area.extend(ATTRIBUTES.to_be_bytes());
-    area.extend(sized(&hash.idevid_policy()));
+    area.extend(sized(&idevid_policy(hash)));
     area
 }
 
@@ -112,70 +132,51 @@ fn sized(bytes: &[u8]) -> Vec<u8> {
     sized
 }
 
-impl NameHash {
-    fn algorithm(self) -> u16 {
-        match self {
-            Self::Sha256 => 0x000B,
-            Self::Sha384 => 0x000C,
-            Self::Sha512 => 0x000D,
-        }
+/// The NV index whose policy may be authorised, of IDevID keys (section 7.3.2).
+fn policy_index(hash: Hash) -> u32 {
+    match hash {
+        Hash::Sha1 | Hash::Sha256 => 0x01C9_0010,
+        Hash::Sha384 => 0x01C9_0011,
+        Hash::Sha512 => 0x01C9_0012,
     }
+}
 
-    /// The NV index whose policy may be authorised, of IDevID keys (section 7.3.2).
-    fn policy_index(self) -> u32 {
-        match self {
-            Self::Sha256 => 0x01C9_0010,
-            Self::Sha384 => 0x01C9_0011,
-            Self::Sha512 => 0x01C9_0012,
-        }
-    }
+/// PolicyOR of the endorsement hierarchy's secret, that with certifying, that with activating
+/// a credential, and whatever an NV index authorises (section 7.3.6).
+fn idevid_policy(hash: Hash) -> Vec<u8> {
+    const POLICY_SECRET: [u8; 4] = 0x0151_u32.to_be_bytes();
+    const POLICY_COMMAND_CODE: [u8; 4] = 0x016C_u32.to_be_bytes();
+    const POLICY_AUTHORIZE_NV: [u8; 4] = 0x0192_u32.to_be_bytes();
+    const POLICY_OR: [u8; 4] = 0x0171_u32.to_be_bytes();
+    const CERTIFY: [u8; 4] = 0x0148_u32.to_be_bytes();
+    const ACTIVATE_CREDENTIAL: [u8; 4] = 0x0147_u32.to_be_bytes();
+    const ENDORSEMENT: [u8; 4] = 0x4000_000B_u32.to_be_bytes();
+    /// POLICYWRITE, WRITEALL, PPREAD, OWNERREAD, AUTHREAD, POLICYREAD, NO_DA, WRITTEN.
+    const INDEX_ATTRIBUTES: [u8; 4] = 0x220F_1008_u32.to_be_bytes();
 
-    fn digest(self, parts: &[&[u8]]) -> Vec<u8> {
-        let whole = parts.concat();
-        match self {
-            Self::Sha256 => Sha256::digest(whole).to_vec(),
-            Self::Sha384 => Sha384::digest(whole).to_vec(),
-            Self::Sha512 => Sha512::digest(whole).to_vec(),
-        }
-    }
-
-    /// PolicyOR of the endorsement hierarchy's secret, that with certifying, that with activating
-    /// a credential, and whatever an NV index authorises (section 7.3.6).
-    fn idevid_policy(self) -> Vec<u8> {
-        const POLICY_SECRET: [u8; 4] = 0x0151_u32.to_be_bytes();
-        const POLICY_COMMAND_CODE: [u8; 4] = 0x016C_u32.to_be_bytes();
-        const POLICY_AUTHORIZE_NV: [u8; 4] = 0x0192_u32.to_be_bytes();
-        const POLICY_OR: [u8; 4] = 0x0171_u32.to_be_bytes();
-        const CERTIFY: [u8; 4] = 0x0148_u32.to_be_bytes();
-        const ACTIVATE_CREDENTIAL: [u8; 4] = 0x0147_u32.to_be_bytes();
-        const ENDORSEMENT: [u8; 4] = 0x4000_000B_u32.to_be_bytes();
-        /// POLICYWRITE, WRITEALL, PPREAD, OWNERREAD, AUTHREAD, POLICYREAD, NO_DA, WRITTEN.
-        const INDEX_ATTRIBUTES: [u8; 4] = 0x220F_1008_u32.to_be_bytes();
-
-        let zeros = self.digest(&[]).iter().map(|_| 0).collect::<Vec<u8>>();
-        let entity = self.digest(&[&zeros, &POLICY_SECRET, &ENDORSEMENT]);
-        let secret = self.digest(&[&entity]); // the policyRef is empty
-        let certify = self.digest(&[&secret, &POLICY_COMMAND_CODE, &CERTIFY]);
-        let activate = self.digest(&[&secret, &POLICY_COMMAND_CODE, &ACTIVATE_CREDENTIAL]);
-        let algorithm = self.algorithm().to_be_bytes();
-        let index = self.digest(&[
-            &self.policy_index().to_be_bytes(),
-            &algorithm,
-            &INDEX_ATTRIBUTES,
-            &sized(&secret),
-            &(zeros.len() as u16 + 2).to_be_bytes(),
-        ]);
-        let name = [&algorithm[..], &index].concat();
-        let authorised = self.digest(&[&zeros, &POLICY_AUTHORIZE_NV, &name]);
-        self.digest(&[
-            &zeros,
-            &POLICY_OR,
-            &secret,
-            &certify,
-            &activate,
-            &authorised,
-        ])
-    }
+    let zeros = hash.digest(&[]).iter().map(|_| 0).collect::<Vec<u8>>();
+    let entity = hash.digest(&[&zeros, &POLICY_SECRET, &ENDORSEMENT]);
+    let secret = hash.digest(&[&entity]); // the policyRef is empty
+    let certify = hash.digest(&[&secret, &POLICY_COMMAND_CODE, &CERTIFY]);
+    let activate = hash.digest(&[&secret, &POLICY_COMMAND_CODE, &ACTIVATE_CREDENTIAL]);
+    let algorithm = hash.algorithm().to_be_bytes();
+    let index = hash.digest(&[
+        &policy_index(hash).to_be_bytes(),
+        &algorithm,
+        &INDEX_ATTRIBUTES,
+        &sized(&secret),
+        &(zeros.len() as u16 + 2).to_be_bytes(),
+    ]);
+    let name = [&algorithm[..], &index].concat();
+    let authorised = hash.digest(&[&zeros, &POLICY_AUTHORIZE_NV, &name]);
+    hash.digest(&[
+        &zeros,
+        &POLICY_OR,
+        &secret,
+        &certify,
+        &activate,
+        &authorised,
+    ])
 }
 
 #[cfg(test)]
@@ -191,21 +192,21 @@ mod tests {
     fn policies_are_those_of_the_standard() {
         for (hash, expected) in [
             (
-                NameHash::Sha256,
+                Hash::Sha256,
                 "ad6b3a2284fd698a0710bf5cc1b9bdf15e2532e3f601fa4b93a6a8fa8de579ea",
             ),
             (
-                NameHash::Sha384,
+                Hash::Sha384,
                 "4db1aa836d0b5615df6ee53a40ef70c61c217f4303d44695925972bc927006cf\
                  a5cbdf6dc18c4dbe329b2f1542c3dd33",
             ),
             (
-                NameHash::Sha512,
+                Hash::Sha512,
                 "7dd7500fd6c1b94f97a6af910da147301ef28f662fee06f225a4ccadda3b4e6b\
                  38e66b2f3ad5dee1a0503cd2daedb1e68cfe4f84b03a8cd22bb6a976f071a72f",
             ),
         ] {
-            assert_eq!(hex(&hash.idevid_policy()), expected);
+            assert_eq!(hex(&idevid_policy(hash)), expected);
         }
     }
 

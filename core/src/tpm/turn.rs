@@ -1,0 +1,86 @@
+//! Whose turn it is among our processes, on a TPM whose few slots for objects all of them share.
+//!
+//! Nobody is kept from using the TPM by it: who cannot get a turn (no right to the folder, or one
+//! that somebody keeps) goes on without, and then it is the checks of names and signatures alone
+//! that tell one key from another.
+
+use super::{Hash, Tcti, TpmError};
+use crate::key::hex;
+use log::{debug, warn};
+use rustix::fs::{FlockOperation, Mode, OFlags, chmod, flock, open};
+use rustix::io::Errno;
+use std::fs::create_dir_all;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+const FIRST_PAUSE: Duration = Duration::from_micros(200);
+const LONGEST_PAUSE: Duration = Duration::from_millis(5);
+
+/// Where turns are taken; nowhere behind a resource manager, which keeps clients apart.
+#[derive(Debug, Clone)]
+pub(super) struct Turn {
+    file: Option<PathBuf>,
+}
+
+impl Turn {
+    pub(super) fn of(tcti: &Tcti, locks: &Path) -> Self {
+        let name = || hex(&Hash::Sha256.digest(&[tcti.to_string().as_bytes()])[..8]);
+        Self {
+            file: (!tcti.is_managed()).then(|| locks.join(name())),
+        }
+    }
+
+    /// Held until the descriptor is dropped, or its process dies.
+    pub(super) fn take(&self, limit: Duration) -> Result<Option<OwnedFd>, TpmError> {
+        let Some(file) = &self.file else {
+            return Ok(None);
+        };
+        let fd = match opened(file) {
+            Ok(fd) => fd,
+            Err(errno) => {
+                debug!("{}: {errno}; going on without a turn", file.display());
+                return Ok(None);
+            }
+        };
+        let deadline = Instant::now() + limit;
+        let mut pause = FIRST_PAUSE;
+        loop {
+            match flock(&fd, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok(Some(fd)),
+                Err(Errno::WOULDBLOCK | Errno::INTR) if Instant::now() < deadline => {
+                    thread::sleep(pause);
+                    pause = LONGEST_PAUSE.min(pause * 2);
+                }
+                Err(errno) => {
+                    warn!(
+                        "{}: {errno}: another process keeps its turn; going on without",
+                        file.display()
+                    );
+                    return Ok(None);
+                }
+            }
+        }
+    }
+}
+
+/// The lock file, made for all users if it is missing. Not made where it is there: the kernel keeps
+/// one from creating what another user owns in a folder for all (protected_regular).
+fn opened(file: &Path) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    match open(file, flags, Mode::empty()) {
+        Err(Errno::NOENT) => {}
+        other => return other,
+    }
+    if let Some(folder) = file.parent()
+        && !folder.exists()
+    {
+        let made = create_dir_all(folder).is_ok();
+        if made {
+            // Best effort: whoever may not change it shares it with fewer.
+            let _ = chmod(folder, Mode::from_raw_mode(0o1777));
+        }
+    }
+    open(file, flags | OFlags::CREATE, Mode::from_raw_mode(0o644))
+}

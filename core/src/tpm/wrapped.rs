@@ -1,0 +1,248 @@
+//! Keys on disk, wrapped by a key of the TPM: loaded whenever they are needed.
+//!
+//! Where a resource manager gives each connection a space of its own, a key stays loaded in one:
+//! a signature is one command. Where all share the TPM's few slots it is loaded, used and flushed,
+//! three commands, and nothing of ours stays.
+
+use super::exchange::{Manner, Proof};
+use super::{Auth, Link, Scheme, Signature, Tpm, TpmError, Used, template};
+use log::warn;
+
+/// So many keys stay loaded behind a resource manager; the one not used for longest goes.
+const LOADED: usize = 8;
+
+/// A key as it lies on the disk.
+#[derive(Debug)]
+pub struct WrappedKey {
+    parent: Parent,
+    area: Vec<u8>,
+    private: Vec<u8>,
+    name: Vec<u8>,
+}
+
+/// The key that wraps another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Parent {
+    /// A storage key at a persistent handle, its authorisation value empty.
+    Persistent(u32),
+    /// The storage root key that the owner hierarchy derives, RSA-2048 or P-256, as the format
+    /// "TSS2 PRIVATE KEY" has it for keys whose parent is the hierarchy.
+    Owner {
+        /// RSA-2048 rather than P-256.
+        rsa: bool,
+    },
+}
+
+/// A link of its own, and the keys that are loaded in its space.
+pub(super) struct Nest {
+    link: Option<Box<dyn Link>>,
+    /// The least recently used first.
+    loaded: Vec<Loaded>,
+}
+
+struct Loaded {
+    name: Vec<u8>,
+    handle: u32,
+    /// The count of faults when it was loaded: a new connection has an empty space.
+    faults: u64,
+}
+
+impl Nest {
+    /// In a forked child: lets go of the parent's connection.
+    pub(super) fn abandon(self) {
+        if let Some(link) = self.link {
+            link.abandon();
+        }
+    }
+}
+
+impl WrappedKey {
+    /// `area` is a TPMT_PUBLIC, `name` the key's name, `private` the content of a TPM2B_PRIVATE.
+    pub fn new(parent: Parent, area: Vec<u8>, name: Vec<u8>, private: Vec<u8>) -> Self {
+        Self {
+            parent,
+            area,
+            private,
+            name,
+        }
+    }
+
+    /// The TPM name.
+    pub fn name(&self) -> &[u8] {
+        &self.name
+    }
+
+    /// What wraps it.
+    pub fn parent(&self) -> &Parent {
+        &self.parent
+    }
+
+    /// A transient handle; to be flushed.
+    fn load(&self, link: &mut dyn Link) -> Result<u32, TpmError> {
+        let (handle, name) = match &self.parent {
+            Parent::Persistent(parent) => {
+                link.load(Used::open(*parent, &[]), &self.area, &self.private)?
+            }
+            Parent::Owner { rsa } => {
+                let root = template::storage_root(*rsa);
+                let (parent, _, _) = link.create_primary(Used::owner(Auth::Empty), &root)?;
+                let loaded = link.load(Used::open(parent, &[]), &self.area, &self.private);
+                flush(link, parent, &loaded);
+                loaded?
+            }
+        };
+        if name != self.name {
+            flush(link, handle, &Ok(()));
+            return Err(TpmError::Broken("the TPM loaded another key".into()));
+        }
+        Ok(handle)
+    }
+}
+
+impl Tpm {
+    /// Runs commands with a wrapped key loaded; `value` is its authorisation value.
+    ///
+    /// The commands may run twice if the value is empty.
+    pub(super) fn with_wrapped<R>(
+        &self,
+        what: &str,
+        key: &WrappedKey,
+        value: &[u8],
+        commands: impl FnMut(&mut dyn Link, Used) -> Result<R, TpmError>,
+    ) -> Result<R, TpmError> {
+        self.own(&key.name);
+        match self.tcti().is_managed() {
+            true => self.with_nested(what, key, value, commands),
+            false => self.with_passing(what, key, value, commands),
+        }
+    }
+
+    /// A signature by a wrapped key; as [`Tpm::sign`].
+    pub fn sign_wrapped(
+        &self,
+        key: &WrappedKey,
+        value: &[u8],
+        scheme: Scheme,
+        digest: &[u8],
+    ) -> Result<Signature, TpmError> {
+        self.with_wrapped("Sign", key, value, |link, used| {
+            link.sign(used, scheme, digest)
+        })
+    }
+
+    fn with_passing<R>(
+        &self,
+        what: &str,
+        key: &WrappedKey,
+        value: &[u8],
+        mut commands: impl FnMut(&mut dyn Link, Used) -> Result<R, TpmError>,
+    ) -> Result<R, TpmError> {
+        let salt_key = self.salt_key_for(value)?;
+        let auth = Auth::by(value, salt_key.as_ref());
+        let manner = Manner::LOADS.showing(value);
+        self.exchange_unless_refused(what, key.proof(value), manner, |link| {
+            let mut handle = key.load(link)?;
+            let mut answer = commands(link, Used::new(handle, &key.name, auth));
+            // On a TPM that all share, somebody may flush what is not his.
+            if is_gone(&answer) {
+                handle = key.load(link)?;
+                answer = commands(link, Used::new(handle, &key.name, auth));
+            }
+            flush(link, handle, &answer);
+            answer
+        })
+    }
+
+    fn with_nested<R>(
+        &self,
+        what: &str,
+        key: &WrappedKey,
+        value: &[u8],
+        mut commands: impl FnMut(&mut dyn Link, Used) -> Result<R, TpmError>,
+    ) -> Result<R, TpmError> {
+        let salt_key = self.salt_key_for(value)?;
+        let auth = Auth::by(value, salt_key.as_ref());
+        let manner = Manner::LOADS.showing(value);
+        let mut nests = self
+            .nests
+            .try_lock_for(self.limit())
+            .ok_or(TpmError::Timeout(self.limit()))?;
+        let Nest { link, loaded } = nest_for(&mut nests, key, self.tcti().keys_in_a_space());
+        let result = self.exchange_over(link, what, manner, |link| {
+            self.unless_refused(key.proof(value), || {
+                let faults = self.faults();
+                loaded.retain(|one| one.faults == faults);
+                let known = loaded.iter().find(|one| one.name == key.name);
+                if let Some(handle) = known.map(|known| known.handle) {
+                    let answer = commands(link, Used::new(handle, &key.name, auth));
+                    if !is_gone(&answer) {
+                        return answer;
+                    }
+                    loaded.retain(|one| one.name != key.name);
+                }
+                while loaded.len() >= self.tcti().keys_in_a_space() {
+                    flush(link, loaded.remove(0).handle, &Ok(()));
+                }
+                let handle = key.load(link)?;
+                loaded.push(Loaded {
+                    name: key.name.clone(),
+                    handle,
+                    faults,
+                });
+                commands(link, Used::new(handle, &key.name, auth))
+            })
+        });
+        self.telling_lockout(result)
+    }
+}
+
+/// The nest where the key is or is to be, put at the end: the least recently used comes first.
+fn nest_for<'a>(nests: &'a mut Vec<Nest>, key: &WrappedKey, keys_in_one: usize) -> &'a mut Nest {
+    let holds = |nest: &Nest| nest.loaded.iter().any(|one| one.name == key.name);
+    let at = match nests.iter().position(holds) {
+        Some(at) => at,
+        None if keys_in_one > 1 && !nests.is_empty() => 0,
+        None => {
+            if nests.len() * keys_in_one >= LOADED {
+                nests.remove(0); // its connection ends, and with it all that is loaded there
+            }
+            nests.push(Nest {
+                link: None,
+                loaded: Vec::new(),
+            });
+            nests.len() - 1
+        }
+    };
+    let mut nest = nests.remove(at);
+    if let Some(at) = nest.loaded.iter().position(|one| one.name == key.name) {
+        let used = nest.loaded.remove(at);
+        nest.loaded.push(used);
+    }
+    nests.push(nest);
+    let last = nests.len() - 1;
+    &mut nests[last]
+}
+
+impl WrappedKey {
+    fn proof<'a>(&'a self, value: &'a [u8]) -> Proof<'a> {
+        Proof {
+            id: &self.name,
+            called: "a wrapped key",
+            value,
+        }
+    }
+}
+
+/// Whether the handle no longer names what was loaded.
+fn is_gone<R>(answer: &Result<R, TpmError>) -> bool {
+    matches!(answer, Err(TpmError::Response(code)) if code.is_missing_handle())
+}
+
+/// Flushes after commands: their answer counts, whatever becomes of the handle. Not after a
+/// transport fault, with which the connection went.
+fn flush<R>(link: &mut dyn Link, handle: u32, after: &Result<R, TpmError>) {
+    let faulted = after.as_ref().is_err_and(TpmError::is_transport_fault);
+    if !faulted && let Err(error) = link.flush(handle) {
+        warn!("TPM2_FlushContext: {error}");
+    }
+}

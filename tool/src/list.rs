@@ -3,9 +3,11 @@
 use crate::Failure;
 use devid_core::certificate::{Certificate, Day};
 use devid_core::config;
-use devid_core::store::idevid::{Authority, Identity, IdevidStore, LookError};
+use devid_core::store::LookError;
+use devid_core::store::idevid::{Authority, Identity, IdevidStore};
 use devid_core::tpm::{Refusals, Tpm};
 use std::fmt::Write;
+use std::sync::Arc;
 
 /// All identities and the certificates of their issuers, a paragraph each.
 pub(crate) fn run() -> Result<String, Failure> {
@@ -15,9 +17,9 @@ pub(crate) fn run() -> Result<String, Failure> {
             code: 1,
             text: fault.to_string(),
         })?;
-    let tpm = Tpm::new(config.tcti.clone(), config.limit, Refusals::default());
-    let found = IdevidStore::new(&config)
-        .look(&tpm)
+    let tpm = Tpm::of(&config, Refusals::default());
+    let found = IdevidStore::new(&config, Arc::new(tpm))
+        .find()
         .map_err(|fault| Failure {
             code: match fault {
                 LookError::Tpm(_) => 4,

@@ -364,6 +364,28 @@ impl Key {
         Ok(whole)
     }
 
+    /// Whether this is the key's authorisation value: a signature over random bytes, which is of no
+    /// use to anybody.
+    pub(super) fn prove(&self, tpm: &Tpm, value: &[u8]) -> Result<(), SignError> {
+        let scheme = match (self.scheme(), self.public()) {
+            (SigningScheme::Fixed(scheme), _) => scheme,
+            (_, PublicKey::Ec { curve, .. }) => Scheme::Ecdsa(self.ecdsa_hash(curve.width())),
+            (_, PublicKey::Rsa { .. }) => Scheme::Rsassa(Hash::Sha256),
+        };
+        let mut digest = vec![0; scheme.hash().width()];
+        tpm.random(&mut digest)?;
+        match &self.place {
+            Place::Handle(resident, _) => tpm.sign(resident, value, scheme, &digest)?,
+            _ => return Err(SignError::Scheme),
+        };
+        Ok(())
+    }
+
+    /// Whether a wrong authorisation value counts towards the lockout of the whole TPM.
+    pub(super) fn counts_wrong_auth(&self) -> bool {
+        self.area().is_none_or(|area| !area.is_no_da())
+    }
+
     /// The first PSS signature is verified: if its salt is not as long as the digest, nobody who
     /// asked for one accepts it, and no key of this TPM signs by PSS from then on.
     fn check_salt(

@@ -1,19 +1,90 @@
 //! Stores: where keys and certificates come from.
-//!
-//! There is one so far, the factory identity; what stores have in common becomes a trait with the
-//! second.
 
+pub mod devid;
+pub mod folder;
 pub mod idevid;
 mod key;
+mod listing;
 mod templates;
 mod verify;
 
 pub use key::{Access, Given, Key, Login, SignRequest};
+pub use listing::{Half, Kind, Listing, Shown};
 use templates::Templates;
 pub use verify::verify;
 
-use crate::tpm::TpmError;
+use crate::tpm::{Tpm, TpmError};
 use std::fmt;
+use std::sync::Arc;
+
+/// Where a token's objects come from.
+pub trait KeyStore: fmt::Debug + Send + Sync {
+    /// The state of what a look depends on: only a look after it changed can differ. Costs no TPM
+    /// command.
+    fn stamp(&self) -> Stamp;
+
+    /// Searches for all objects.
+    fn look(&self) -> Result<Listing, LookError>;
+
+    /// The store in a forked child, sharing nothing that a thread of the parent may hold locked.
+    fn for_child(&self, tpm: &Arc<Tpm>) -> Box<dyn KeyStore>;
+
+    /// The store as one that makes, changes and destroys objects; `None` if this one cannot.
+    fn own(&self) -> Option<&devid::DevidStore> {
+        None
+    }
+
+    /// Whether keys of the store ask for a login.
+    fn asks_login(&self) -> bool {
+        false
+    }
+
+    /// Logs in with this PIN.
+    fn login(&self, _pin: &[u8]) -> Result<(), LoginError> {
+        Ok(())
+    }
+
+    /// Forgets what the login brought.
+    fn logout(&self) {}
+
+    /// How many wrong PINs the TPM still takes before it locks; `None` where that plays no part, or
+    /// cannot be asked now.
+    fn tries_left(&self) -> Option<u32> {
+        None
+    }
+}
+
+/// What a look depended on; see [`KeyStore::stamp`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stamp {
+    /// Of the factory identity.
+    Factory(idevid::Stamp),
+    /// Of a key folder.
+    Devid,
+}
+
+/// Why there is nothing to show.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LookError {
+    /// The TPM, or the way to it: nothing is known that was not known before.
+    Tpm(TpmError),
+    /// The TPM answered all that was asked, and holds no identity's certificate; the text says
+    /// what was looked at.
+    NoIdentity(String),
+}
+
+/// Why a login failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LoginError {
+    /// The PIN is wrong, and the TPM has counted it.
+    Wrong,
+    /// No PIN can be so short or so long.
+    Length,
+    /// The PIN was not tried: if it were wrong, the whole TPM would be locked, or is so already.
+    Locked,
+    /// The TPM, or the way to it.
+    Tpm(TpmError),
+}
 
 /// Why a store gave no signature.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,3 +125,41 @@ impl fmt::Display for SignError {
 }
 
 impl std::error::Error for SignError {}
+
+impl From<TpmError> for LookError {
+    fn from(error: TpmError) -> Self {
+        Self::Tpm(error)
+    }
+}
+
+impl fmt::Display for LookError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tpm(error) => error.fmt(f),
+            Self::NoIdentity(searched) => f.write_str(searched),
+        }
+    }
+}
+
+impl std::error::Error for LookError {}
+
+impl From<TpmError> for LoginError {
+    fn from(error: TpmError) -> Self {
+        Self::Tpm(error)
+    }
+}
+
+impl fmt::Display for LoginError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Wrong => f.write_str("wrong PIN; the TPM has counted it"),
+            Self::Length => f.write_str("no PIN has so many bytes"),
+            Self::Locked => f.write_str(
+                "not tried: a wrong PIN would lock the whole TPM now, or it is locked already",
+            ),
+            Self::Tpm(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for LoginError {}

@@ -4,6 +4,7 @@
 use super::turn::Turn;
 use super::wrapped::Nest;
 use super::{Hash, Link, Property, SaltKey, Tcti, TpmError, link};
+use crate::config::Config;
 use log::{debug, warn};
 use once_cell::sync::OnceCell;
 use parking_lot::Mutex;
@@ -122,6 +123,11 @@ impl Refusals {
 }
 
 impl Tpm {
+    /// The TPM of this configuration; as [`Tpm::new`].
+    pub fn of(config: &Config, refusals: Refusals) -> Self {
+        Self::new(config.tcti.clone(), config.limit, &config.locks, refusals)
+    }
+
     /// No command is sent and nothing is opened yet.
     ///
     /// `limit` bounds each command, and the wait for one's turn; through libtss2 only the latter.
@@ -310,6 +316,12 @@ impl Tpm {
             ),
             _ => warn!("the TPM is in lockout"),
         }
+    }
+
+    /// How many wrong authorisation values the TPM still takes before it locks: two commands.
+    pub fn tries_left(&self) -> Result<u32, TpmError> {
+        let most = self.property(Property::MaxAuthFail)?;
+        Ok(most.saturating_sub(self.property(Property::LockoutCounter)?))
     }
 
     pub(super) fn property(&self, property: Property) -> Result<u32, TpmError> {

@@ -90,6 +90,11 @@ impl PublicArea {
         &self.bytes
     }
 
+    /// Whether wrong authorisation values do not count towards the TPM's lockout.
+    pub fn is_no_da(&self) -> bool {
+        self.attributes & TpmaObject::NO_DA.bits() != 0
+    }
+
     /// Whether the key can be an identity: it signs anything, does nothing else, and never left
     /// this TPM nor its parent (TCG, TPM 2.0 Keys for Device Identity, section 7.3.4).
     pub fn is_identity(&self) -> bool {

@@ -6,35 +6,77 @@
 
 mod pairing;
 mod places;
+mod showing;
 
 pub use places::Stamp;
 
-use super::{Key, Templates};
+use super::{Key, Login, LookError, Templates};
 use crate::certificate::Certificate;
-use crate::config::{Config, IdentityHint};
+use crate::config::{Config, IdentityAuth, IdentityHint};
 use crate::key::{PublicKey, hex};
-use crate::tpm::{Tpm, TpmError};
+use crate::tpm::Tpm;
+use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
-use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 /// The label of the first identity.
 pub const LABEL: &str = "idev-id";
 
-/// Looks for the factory identity of one TPM.
-#[derive(Debug, Clone)]
+/// Looks for the factory identity of one TPM, or for one whose key asks for a PIN.
+#[derive(Debug)]
 pub struct IdevidStore {
+    tpm: Arc<Tpm>,
     hints: Vec<IdentityHint>,
+    part: Part,
     chain: PathBuf,
     generation: PathBuf,
     templates: Templates,
 }
 
+/// Which of the identities a store shows.
+#[derive(Debug, Clone)]
+enum Part {
+    /// Those that need no PIN.
+    Open,
+    /// The one of this hint, whose key asks for a PIN.
+    Pin(Arc<Guarded>),
+}
+
+/// An identity whose key asks for a PIN.
+#[derive(Debug)]
+struct Guarded {
+    hint: usize,
+    login: Arc<Login>,
+    /// The key as last found.
+    key: Mutex<Option<Arc<Key>>>,
+}
+
+impl Part {
+    fn shows(&self, identity: &Identity) -> bool {
+        match self {
+            Self::Open => identity.pin.is_none(),
+            Self::Pin(guarded) => identity.pin == Some(guarded.hint),
+        }
+    }
+
+    /// Nobody is logged in in the child if another thread of the parent held the login.
+    fn for_child(&self) -> Self {
+        match self {
+            Self::Open => Self::Open,
+            Self::Pin(guarded) => Self::Pin(Arc::new(Guarded {
+                hint: guarded.hint,
+                login: Arc::clone(&guarded.login),
+                key: Mutex::new(guarded.key.try_lock().and_then(|key| key.clone())),
+            })),
+        }
+    }
+}
+
 /// All that was found.
 #[derive(Debug)]
 pub struct Found {
-    /// At least one; the first is `idev-id`.
+    /// At least one; the first is `idev-id`, unless that has a slot of its own.
     pub identities: Vec<Identity>,
     /// CA certificates, from the identity's issuer upwards, then others; `idev-id-ca-<n>`.
     pub authorities: Vec<Authority>,
@@ -55,6 +97,10 @@ pub struct Identity {
     /// The private key behind it; `None` if the TPM holds none for this certificate, or one that
     /// only attests.
     pub key: Option<Arc<Key>>,
+    /// Whether it is an attestation key.
+    pub attests: bool,
+    /// Which `[[identity]]` says that its key asks for a PIN.
+    pub pin: Option<usize>,
 }
 
 /// A CA's certificate.
@@ -66,20 +112,32 @@ pub struct Authority {
     pub certificate: Certificate,
 }
 
-/// Why there is no identity to show.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum LookError {
-    /// The TPM, or the way to it: nothing is known that was not known before.
-    Tpm(TpmError),
-    /// The TPM answered all that was asked, and holds no identity's certificate; the text says
-    /// what was looked at.
-    NoIdentity(String),
-}
-
 impl IdevidStore {
-    /// Nothing is read yet.
-    pub fn new(config: &Config) -> Self {
+    /// The identities that need no PIN. Nothing is read yet.
+    pub fn new(config: &Config, tpm: Arc<Tpm>) -> Self {
+        Self::of(config, tpm, Part::Open)
+    }
+
+    /// A store for each identity whose key asks for a PIN (`[[identity]] auth = "pin"`).
+    pub fn with_pin(config: &Config, tpm: &Arc<Tpm>) -> Vec<Self> {
+        let asks = |hint: &IdentityHint| hint.auth == Some(IdentityAuth::Pin);
+        let hints = config.identities.iter().enumerate();
+        let guarded = hints
+            .filter(|(_, hint)| asks(hint))
+            .map(|(hint, _)| Guarded {
+                hint,
+                login: Arc::default(),
+                key: Mutex::default(),
+            });
+        guarded
+            .map(|guarded| Self::of(config, Arc::clone(tpm), Part::Pin(Arc::new(guarded))))
+            .collect()
+    }
+
+    fn of(config: &Config, tpm: Arc<Tpm>, part: Part) -> Self {
         Self {
+            tpm,
+            part,
             hints: config.identities.clone(),
             chain: config.chain.clone(),
             generation: config.generation.clone(),
@@ -87,17 +145,10 @@ impl IdevidStore {
         }
     }
 
-    /// The store in a forked child, sharing nothing with the parent's.
-    pub fn for_child(&self) -> Self {
-        Self {
-            templates: self.templates.for_child(),
-            ..self.clone()
-        }
-    }
-
     /// Searches the TPM. One command for each list of handles, two for a certificate (one more for
     /// each further piece of a large one), one for each key until all certificates have theirs.
-    pub fn look(&self, tpm: &Tpm) -> Result<Found, LookError> {
+    pub fn find(&self) -> Result<Found, LookError> {
+        let tpm = &*self.tpm;
         let (mut leaves, mut authorities) = (Vec::new(), Vec::new());
         for (origin, certificate) in self.certificates(tpm)? {
             match certificate.is_authority() {
@@ -106,14 +157,22 @@ impl IdevidStore {
             }
         }
         authorities.extend(self.chain_files());
-        let identities = self.paired(tpm, leaves)?;
+        let mut identities = self.paired(tpm, leaves)?;
+        if !identities.iter().any(|one| one.label == LABEL) {
+            return Err(LookError::NoIdentity(places::searched()));
+        }
+        let all = identities.len();
+        identities.retain(|one| self.part.shows(one));
         match identities.first() {
-            Some(first) if first.label == LABEL => Ok(Found {
+            Some(first) if !first.attests => Ok(Found {
                 serial: serial(first),
                 authorities: chain_order(&first.certificate, authorities),
                 identities,
             }),
-            _ => Err(LookError::NoIdentity(places::searched())),
+            _ => Err(LookError::NoIdentity(format!(
+                "none of the {all} identities is for this slot: [[identity]] auth = \"pin\" gives \
+                 an identity a slot of its own"
+            ))),
         }
     }
 }
@@ -151,23 +210,6 @@ fn serial(identity: &Identity) -> String {
     };
     hex(&digest[..8])
 }
-
-impl From<TpmError> for LookError {
-    fn from(error: TpmError) -> Self {
-        Self::Tpm(error)
-    }
-}
-
-impl fmt::Display for LookError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tpm(error) => error.fmt(f),
-            Self::NoIdentity(searched) => f.write_str(searched),
-        }
-    }
-}
-
-impl std::error::Error for LookError {}
 
 #[cfg(test)]
 mod tests {

@@ -1,11 +1,12 @@
 //! Which key each certificate is for, and what the pairs are called.
 
 use super::places::Origin;
-use super::{Identity, IdevidStore, LABEL, LookError};
+use super::{Identity, IdevidStore, LABEL, LookError, Part};
 use crate::certificate::Certificate;
+use crate::config::{self, IdentityAuth};
 use crate::key::PublicKey;
 use crate::store::key::Abilities;
-use crate::store::{Key, SignError};
+use crate::store::{Access, Given, Key, SignError};
 use crate::tpm::{PublicArea, Tpm, TpmError};
 use log::{debug, info, warn};
 use std::sync::Arc;
@@ -30,7 +31,7 @@ struct Leaf {
 enum Holder {
     Nobody,
     /// A key that is an identity.
-    Identity(Arc<Key>),
+    Identity(Arc<Key>, Option<usize>),
     /// A key that only attests, or does something else that an identity must not.
     Other(Option<u32>),
 }
@@ -56,7 +57,7 @@ impl IdevidStore {
             if leaves.iter().all(|leaf| !leaf.wants_key()) {
                 break;
             }
-            pair(tpm, handle, &mut leaves)?;
+            self.pair(tpm, handle, &mut leaves)?;
         }
         self.derivable(tpm, &mut leaves)?;
         leaves.iter().for_each(Leaf::tell);
@@ -90,7 +91,7 @@ impl IdevidStore {
             let abilities = abilities(tpm, &public)?;
             let key = Key::derivable(public, self.templates.clone(), abilities);
             match if alone { Ok(()) } else { key.prepare(tpm) } {
-                Ok(()) => leaf.holder = Holder::Identity(Arc::new(key)),
+                Ok(()) => leaf.holder = Holder::Identity(Arc::new(key), None),
                 Err(SignError::Tpm(error)) => return Err(error.into()),
                 Err(_) => {}
             }
@@ -112,42 +113,70 @@ impl IdevidStore {
         });
         Ok(handles)
     }
-}
 
-/// Gives the key at `handle` to every certificate that it belongs to.
-fn pair(tpm: &Tpm, handle: u32, leaves: &mut [Leaf]) -> Result<(), LookError> {
-    let (area, resident) = match tpm.resident_key(handle) {
-        Ok(found) => found,
-        Err(TpmError::Response(code)) if code.is_definite() => {
-            debug!("handle 0x{handle:08X}: {code}");
+    /// Gives the key at `handle` to every certificate that it belongs to.
+    fn pair(&self, tpm: &Tpm, handle: u32, leaves: &mut [Leaf]) -> Result<(), LookError> {
+        let (area, resident) = match tpm.resident_key(handle) {
+            Ok(found) => found,
+            Err(TpmError::Response(code)) if code.is_definite() => {
+                debug!("handle 0x{handle:08X}: {code}");
+                return Ok(());
+            }
+            Err(TpmError::Unsupported(why)) => {
+                debug!("handle 0x{handle:08X}: {why}");
+                return Ok(());
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let Some(area) = PublicArea::parse(&area) else {
+            return Ok(());
+        };
+        let public = area.key.clone();
+        let mut own: Vec<&mut Leaf> = leaves
+            .iter_mut()
+            .filter(|leaf| leaf.wants_key() && leaf.public.as_ref() == Some(&public))
+            .collect();
+        if own.is_empty() {
             return Ok(());
         }
-        Err(TpmError::Unsupported(why)) => {
-            debug!("handle 0x{handle:08X}: {why}");
+        if !area.is_identity() {
+            own.iter_mut()
+                .for_each(|leaf| leaf.holder = Holder::Other(Some(handle)));
             return Ok(());
         }
-        Err(error) => return Err(error.into()),
-    };
-    let Some(area) = PublicArea::parse(&area) else {
-        return Ok(());
-    };
-    let public = area.key.clone();
-    let mut own: Vec<&mut Leaf> = leaves
-        .iter_mut()
-        .filter(|leaf| leaf.wants_key() && leaf.public.as_ref() == Some(&public))
-        .collect();
-    if own.is_empty() {
-        return Ok(());
-    }
-    if !area.is_identity() {
+        let hint = self.hints.iter().position(|hint| {
+            let names_it = hint.handle == Some(handle)
+                || hint.handle.is_none() && own.iter().any(|leaf| leaf.origin.is_of(hint));
+            names_it && hint.auth.is_some()
+        });
+        let (access, pin) = self.access(hint);
+        let key = Key::resident(resident, area, abilities(tpm, &public)?).opened_by(access);
+        let key = Arc::new(key);
         own.iter_mut()
-            .for_each(|leaf| leaf.holder = Holder::Other(Some(handle)));
-        return Ok(());
+            .for_each(|leaf| leaf.holder = Holder::Identity(Arc::clone(&key), pin));
+        Ok(())
     }
-    let key = Arc::new(Key::resident(resident, area, abilities(tpm, &public)?));
-    own.iter_mut()
-        .for_each(|leaf| leaf.holder = Holder::Identity(Arc::clone(&key)));
-    Ok(())
+
+    /// What opens a key of this hint, and the hint again if that is a PIN.
+    fn access(&self, hint: Option<usize>) -> (Access, Option<usize>) {
+        match hint.and_then(|hint| self.hints[hint].auth.as_ref()) {
+            None => (Access::Open, None),
+            Some(IdentityAuth::Pin) => match &self.part {
+                Part::Pin(guarded) if Some(guarded.hint) == hint => {
+                    (Access::Login(Arc::clone(&guarded.login)), hint)
+                }
+                // Shown elsewhere.
+                _ => (Access::Open, hint),
+            },
+            Some(IdentityAuth::Secret(source)) => match source.read(&config::environment) {
+                Ok(value) => (Access::Given(Arc::new(Given(value))), None),
+                Err(error) => {
+                    warn!("[[identity]] auth {source:?}: {error}");
+                    (Access::Open, None)
+                }
+            },
+        }
+    }
 }
 
 /// What the TPM can do for a key; of one on a curve nothing needs to be asked.
@@ -169,7 +198,7 @@ impl Leaf {
     fn tell(&self) {
         let origin = &self.origin;
         match &self.holder {
-            Holder::Identity(key) => match key.handle() {
+            Holder::Identity(key, _) => match key.handle() {
                 Some(handle) => info!("{origin}: identity, key 0x{handle:08X}"),
                 None => info!("{origin}: its key has no handle, and is derived when it is needed"),
             },
@@ -193,8 +222,8 @@ impl Leaf {
             Origin::Nv(index) => index,
         };
         match &self.holder {
-            Holder::Identity(key) if key.handle() == Some(IDEVID_HANDLE) => (0, index),
-            Holder::Identity(_) => (1, index),
+            Holder::Identity(key, _) if key.handle() == Some(IDEVID_HANDLE) => (0, index),
+            Holder::Identity(..) => (1, index),
             Holder::Nobody => (2, index),
             Holder::Other(_) => (3, index),
         }
@@ -224,15 +253,18 @@ fn named(mut leaves: Vec<Leaf>) -> Vec<Identity> {
             count => format!("{base}-{}", count + 1),
         };
         labels.push(base);
-        let key = match holder {
-            Holder::Identity(key) => Some(key),
-            Holder::Nobody | Holder::Other(_) => None,
+        let attests = matches!(holder, Holder::Other(_));
+        let (key, pin) = match holder {
+            Holder::Identity(key, pin) => (Some(key), pin),
+            Holder::Nobody | Holder::Other(_) => (None, None),
         };
         named.push(Identity {
             label,
             certificate,
             public,
             key,
+            attests,
+            pin,
         });
     }
     named

@@ -2,6 +2,7 @@
 
 use super::{IdevidStore, LookError};
 use crate::certificate::Certificate;
+use crate::config::IdentityHint;
 use crate::file;
 use crate::tpm::{Tpm, TpmError};
 use log::{debug, warn};
@@ -53,7 +54,7 @@ pub(super) fn searched() -> String {
 
 impl IdevidStore {
     /// The state of what a look depends on; only a look after it changed can differ.
-    pub fn stamp(&self, tpm: &Tpm) -> Stamp {
+    pub(super) fn looked_at(&self) -> Stamp {
         let named = [&self.generation, &self.chain].into_iter().cloned();
         let hinted = self
             .hints
@@ -63,9 +64,9 @@ impl IdevidStore {
         let files = named.chain(hinted).chain(chain);
         Stamp {
             files: files.map(|file| file_stamp(&file)).collect(),
-            faults: tpm.faults(),
+            faults: self.tpm.faults(),
             given_up: self.templates.given_up(),
-            pss: tpm.signs_pss(),
+            pss: self.tpm.signs_pss(),
         }
     }
 
@@ -177,6 +178,16 @@ fn file_stamp(path: &Path) -> Option<FileStamp> {
         (data.ctime(), data.ctime_nsec()),
     );
     Some((data.ino(), data.len(), changed.0, changed.1))
+}
+
+impl Origin {
+    /// Whether this hint names the place.
+    pub(super) fn is_of(&self, hint: &IdentityHint) -> bool {
+        match self {
+            Self::Nv(index) => hint.nv == Some(*index),
+            Self::File(path) => hint.certificate.as_ref() == Some(path),
+        }
+    }
 }
 
 impl fmt::Display for Origin {

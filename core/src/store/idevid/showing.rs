@@ -1,0 +1,153 @@
+//! What was found, as a store shows it; and the login of an identity whose key asks for a PIN.
+
+use super::{Authority, Found, Identity, IdevidStore, Part};
+use crate::key::hex;
+use crate::store::folder::{Description, Origin, Usage, Use};
+use crate::store::{KeyStore, Kind, Listing, LoginError, LookError, Shown, SignError, Stamp};
+use crate::tpm::{Secret, Tpm, TpmError};
+use std::collections::HashSet;
+use std::sync::Arc;
+
+/// A TPM takes no authorisation value that is longer than its widest digest.
+const LONGEST_PIN: usize = 64;
+
+impl KeyStore for IdevidStore {
+    fn stamp(&self) -> Stamp {
+        Stamp::Factory(self.looked_at())
+    }
+
+    fn look(&self) -> Result<Listing, LookError> {
+        let found = self.find()?;
+        if let Part::Pin(guarded) = &self.part {
+            let key = found.identities.iter().find_map(|one| one.key.clone());
+            *guarded.key.lock() = key;
+        }
+        Ok(listing(found))
+    }
+
+    fn for_child(&self, tpm: &Arc<Tpm>) -> Box<dyn KeyStore> {
+        Box::new(Self {
+            tpm: Arc::clone(tpm),
+            hints: self.hints.clone(),
+            part: self.part.for_child(),
+            chain: self.chain.clone(),
+            generation: self.generation.clone(),
+            templates: self.templates.for_child(),
+        })
+    }
+
+    fn asks_login(&self) -> bool {
+        matches!(self.part, Part::Pin(_))
+    }
+
+    /// The PIN is the key's authorisation value; it is tried by a signature over random bytes.
+    fn login(&self, pin: &[u8]) -> Result<(), LoginError> {
+        let Part::Pin(guarded) = &self.part else {
+            return Ok(());
+        };
+        if !(1..=LONGEST_PIN).contains(&pin.len()) {
+            return Err(LoginError::Length);
+        }
+        let key = guarded.key.lock().clone();
+        let unknown = || TpmError::Unsupported("the TPM does not hold the key".into());
+        let key = key.ok_or_else(unknown)?;
+        let hint = self.hints.get(guarded.hint);
+        let may_lock = hint.is_some_and(|hint| hint.allow_last_try);
+        match self.tpm.tries_left()? {
+            0 => return Err(LoginError::Locked),
+            1 if key.counts_wrong_auth() && !may_lock => return Err(LoginError::Locked),
+            _ => {}
+        }
+        let pin = Secret::new(pin.to_vec());
+        match key.prove(&self.tpm, &pin) {
+            Ok(()) => guarded.login.begin(pin),
+            Err(SignError::Tpm(TpmError::WrongAuth(_))) => return Err(LoginError::Wrong),
+            Err(SignError::Tpm(error)) => return Err(error.into()),
+            Err(error) => return Err(TpmError::Unsupported(error.to_string()).into()),
+        }
+        Ok(())
+    }
+
+    fn logout(&self) {
+        if let Part::Pin(guarded) = &self.part {
+            guarded.login.end();
+        }
+    }
+
+    fn tries_left(&self) -> Option<u32> {
+        self.asks_login().then(|| self.tpm.tries_left().ok())?
+    }
+}
+
+/// Of each identity key pair and certificate, then the certificates of its issuers.
+fn listing(found: Found) -> Listing {
+    let label = found.identities.first().map(|one| one.label.clone());
+    let mut objects = Vec::new();
+    for identity in found.identities {
+        objects.extend(shown(identity));
+    }
+    objects.extend(
+        found
+            .authorities
+            .into_iter()
+            .map(|Authority { label, certificate }| {
+                let name = hex(&certificate.sha1());
+                Shown {
+                    name,
+                    kind: Kind::Certificate(certificate, fixed(label, &[])),
+                }
+            }),
+    );
+    // Two certificates for one key share it.
+    let mut seen = HashSet::new();
+    objects.retain(|one| seen.insert((one.name.clone(), one.kind.is_certificate())));
+    Listing {
+        label: label.unwrap_or_default(),
+        serial: found.serial,
+        objects: objects.into_iter().map(Arc::new).collect(),
+    }
+}
+
+fn shown(identity: Identity) -> Vec<Shown> {
+    let Identity {
+        label,
+        certificate,
+        public,
+        key,
+        ..
+    } = identity;
+    let described = |uses: &[Use]| Description {
+        subject: certificate.subject_der(),
+        ..fixed(label.clone(), uses)
+    };
+    let mut shown = Vec::new();
+    if let Some(public) = public {
+        let kind = match key {
+            Some(key) => Kind::Pair {
+                key,
+                // An identity's key has sensitiveDataOrigin: the TPM made it.
+                origin: Origin::Generated,
+                private: described(&[Use::Sign]),
+                public: Some(described(&[Use::Verify])),
+            },
+            None => Kind::Public(public.clone(), described(&[Use::Verify])),
+        };
+        let name = hex(public.id().as_bytes());
+        shown.push(Shown { name, kind });
+    }
+    shown.push(Shown {
+        name: hex(&certificate.sha1()),
+        kind: Kind::Certificate(certificate, fixed(label, &[])),
+    });
+    shown
+}
+
+/// The attributes of something that nobody changes.
+fn fixed(label: String, uses: &[Use]) -> Description {
+    Description {
+        modifiable: false,
+        destroyable: false,
+        usage: Some(uses.iter().copied().collect::<Usage>()),
+        ..Description::labelled(label)
+    }
+}

@@ -1,0 +1,68 @@
+//! What a store shows, in plain types.
+
+use super::Key;
+use super::folder::{Data, Description, Origin};
+use crate::certificate::Certificate;
+use crate::key::PublicKey;
+use std::sync::Arc;
+
+/// All objects of a store as one look found them.
+#[derive(Debug, Clone)]
+pub struct Listing {
+    /// The token's label.
+    pub label: String,
+    /// 16 hexadecimal digits that name the token.
+    pub serial: String,
+    /// In the order in which they are to be shown. One that did not change since the last look is
+    /// the same `Arc` again.
+    pub objects: Vec<Arc<Shown>>,
+}
+
+/// An object, or a key pair.
+#[derive(Debug)]
+pub struct Shown {
+    /// Unique in its store, and the same whenever the object is found.
+    pub name: String,
+    /// What it is.
+    pub kind: Kind,
+}
+
+/// The kinds of objects.
+#[derive(Debug)]
+pub enum Kind {
+    /// A private key, and the public key beside it if that is shown.
+    Pair {
+        /// What signs.
+        key: Arc<Key>,
+        /// Where it comes from.
+        origin: Origin,
+        /// The attributes of the private half.
+        private: Description,
+        /// The attributes of the public half; `None` if it was destroyed on its own.
+        public: Option<Description>,
+    },
+    /// A public key alone.
+    Public(PublicKey, Description),
+    /// A certificate.
+    Certificate(Certificate, Description),
+    /// Data of an application.
+    Data(Data),
+}
+
+impl Kind {
+    /// Whether it is a certificate.
+    pub fn is_certificate(&self) -> bool {
+        matches!(self, Self::Certificate(..))
+    }
+}
+
+/// Which of the objects in a [`Shown`] is meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Half {
+    /// The private key of a pair.
+    Private,
+    /// The public key of a pair.
+    Public,
+    /// What is no pair.
+    Whole,
+}

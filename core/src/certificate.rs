@@ -3,6 +3,7 @@
 use crate::key::{Curve, KeyId, PublicKey};
 use log::warn;
 use sha1::{Digest, Sha1};
+use std::time::SystemTime;
 use x509_cert::certificate::{CertificateInner, Raw};
 use x509_cert::der::asn1::ObjectIdentifier;
 use x509_cert::der::{DateTime, Decode, Encode, Header, Reader, SliceReader};
@@ -27,12 +28,21 @@ pub struct Certificate {
 }
 
 /// A day of the Gregorian calendar, UTC.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[allow(missing_docs)]
 pub struct Day {
     pub year: u16,
     pub month: u8,
     pub day: u8,
+}
+
+impl Day {
+    /// By the system's clock; the first day of 1970 if that is out of all range.
+    pub fn today() -> Self {
+        DateTime::from_system_time(SystemTime::now())
+            .or(DateTime::new(1970, 1, 1, 0, 0, 0))
+            .map_or(Self { year: 1970, month: 1, day: 1 }, Self::from)
+    }
 }
 
 /// Why bytes are no certificate.
@@ -79,7 +89,7 @@ impl Certificate {
         Self::from_der(&der)
     }
 
-    fn from_der(der: &[u8]) -> Result<Self, NoCertificate> {
+    pub(crate) fn from_der(der: &[u8]) -> Result<Self, NoCertificate> {
         match CertificateInner::<Raw>::from_der(der) {
             Ok(parsed) => Ok(Self {
                 der: der.to_vec(),

@@ -101,6 +101,8 @@ enum Place {
     ),
     /// On the disk, wrapped; in a persistent handle as well if it says so and that is true.
     Disk(WrappedKey, PublicArea, Option<Persisted>),
+    /// On the disk, in a form that is not supported; the text says why.
+    Refused(PublicArea, &'static str),
 }
 
 /// A persistent handle that is said to hold a key, and the key as found there when it was first
@@ -153,6 +155,19 @@ impl Key {
         Self::new(Place::Disk(wrapped, area, persisted), abilities)
     }
 
+    /// A key on the disk that cannot be used.
+    pub(super) fn refused(area: PublicArea, why: &'static str, abilities: Abilities) -> Self {
+        Self::new(Place::Refused(area, why), abilities)
+    }
+
+    /// Its wrapped form, if it has one.
+    pub(super) fn on_disk(&self) -> Option<&WrappedKey> {
+        match &self.place {
+            Place::Disk(wrapped, ..) => Some(wrapped),
+            Place::Handle(..) | Place::Template(..) | Place::Refused(..) => None,
+        }
+    }
+
     /// The key, opened by this.
     #[must_use]
     pub(super) fn opened_by(self, access: Access) -> Self {
@@ -176,7 +191,7 @@ impl Key {
     /// The public half.
     pub fn public(&self) -> &PublicKey {
         match &self.place {
-            Place::Handle(_, area) | Place::Disk(_, area, _) => &area.key,
+            Place::Handle(_, area) | Place::Disk(_, area, _) | Place::Refused(area, _) => &area.key,
             Place::Template(public, ..) => public,
         }
     }
@@ -186,7 +201,7 @@ impl Key {
         match &self.place {
             Place::Handle(resident, _) => Some(resident.handle()),
             Place::Disk(_, _, persisted) => persisted.as_ref().map(|Persisted(handle, _)| *handle),
-            Place::Template(..) => None,
+            Place::Template(..) | Place::Refused(..) => None,
         }
     }
 
@@ -195,6 +210,7 @@ impl Key {
         match &self.place {
             Place::Handle(resident, _) => Some(resident.name()),
             Place::Disk(wrapped, ..) => Some(wrapped.name()),
+            Place::Refused(..) => None,
             Place::Template(_, _, derived, _) => derived.get().map(|(_, key)| key.name()),
         }
     }
@@ -206,7 +222,7 @@ impl Key {
 
     fn area(&self) -> Option<&PublicArea> {
         match &self.place {
-            Place::Handle(_, area) | Place::Disk(_, area, _) => Some(area),
+            Place::Handle(_, area) | Place::Disk(_, area, _) | Place::Refused(area, _) => Some(area),
             Place::Template(_, _, derived, _) => derived.get().map(|(area, _)| area),
         }
     }
@@ -254,6 +270,9 @@ impl Key {
     /// Whether it signs digests of the scheme's hash by this scheme. ECDSA takes those of other
     /// hashes than its own too, as far as `fit` makes them fit.
     pub fn signs(&self, scheme: Scheme) -> bool {
+        if self.area().is_some_and(|area| !area.signs()) {
+            return false;
+        }
         match (self.public(), self.scheme(), scheme) {
             (PublicKey::Ec { curve, .. }, _, Scheme::Ecdsa(hash)) => {
                 let own = self.ecdsa_hash(curve.width()).width();
@@ -341,6 +360,7 @@ impl Key {
                     None => tpm.sign_wrapped(wrapped, &value, scheme, &digest)?,
                 }
             }
+            Place::Refused(_, why) => return Err(SignError::Refused(why)),
             Place::Template(_, _, derived, _) => {
                 let (_, key) = derived.get().ok_or(SignError::NotInThisTpm)?;
                 tpm.sign_derived(key, scheme, &digest)?

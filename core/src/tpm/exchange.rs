@@ -33,6 +33,8 @@ pub struct Tpm {
     pub(super) nests: Mutex<Vec<Nest>>,
     /// Keeps the other processes of ours away while a key of ours is in a slot that all share.
     turn: Turn,
+    /// Whether it has ever answered.
+    answered: AtomicBool,
     /// Counts transport faults. What was known of handles before a fault is in doubt after it.
     faults: AtomicU64,
     refusals: Refusals,
@@ -139,6 +141,7 @@ impl Tpm {
             limit,
             link: Mutex::new(None),
             nests: Mutex::default(),
+            answered: AtomicBool::new(false),
             faults: AtomicU64::new(0),
             refusals,
             own_names: Mutex::default(),
@@ -164,6 +167,7 @@ impl Tpm {
         let own_names = self.own_names.try_lock().map(|names| names.clone());
         Self {
             turn: self.turn.clone(),
+            answered: AtomicBool::new(self.has_answered()),
             // What was in doubt for the parent stays so, and what was not is so now.
             faults: AtomicU64::new(self.faults() + 1),
             pss_given_up: AtomicBool::new(!self.signs_pss()),
@@ -192,6 +196,11 @@ impl Tpm {
     /// Transport faults so far: while it stands still, what was read is still so.
     pub fn faults(&self) -> u64 {
         self.faults.load(Ordering::Acquire)
+    }
+
+    /// Whether it has ever answered to this process or to one that it was forked from.
+    pub fn has_answered(&self) -> bool {
+        self.answered.load(Ordering::Relaxed)
     }
 
     /// Whether PSS signatures of this TPM are of use, as far as is known.
@@ -399,7 +408,10 @@ impl Tpm {
                     debug!("{what}: {error}");
                     return Err(error);
                 }
-                Ok(answer) => return Ok(answer),
+                Ok(answer) => {
+                    self.answered.store(true, Ordering::Relaxed);
+                    return Ok(answer);
+                }
             }
         }
     }

@@ -5,12 +5,14 @@
 //! Section numbers are those of the TPM 2.0 Library Specification, level 1.59.
 
 mod derived;
+mod duplicate;
 mod exchange;
 #[cfg(test)]
 pub(crate) mod fake;
 mod hash;
 mod kdf;
 mod link;
+mod own;
 mod public;
 mod rc;
 mod resident;
@@ -24,6 +26,8 @@ pub use derived::DerivedKey;
 pub use exchange::{Refusals, Tpm};
 pub use hash::Hash;
 pub use kdf::Secret;
+pub use own::{Algorithm, KeyUsage, StorageKey};
+pub(crate) use public::name_of;
 pub use public::{PublicArea, SigningScheme};
 pub use rc::ResponseCode;
 pub use resident::ResidentKey;
@@ -278,6 +282,9 @@ pub enum TpmError {
     /// The authorisation value that was given for the key is wrong; not shown to the TPM again, for
     /// the same reason.
     WrongAuth(String),
+    /// A wrapped key is not for this TPM, or this TPM was cleared: the handle does not hold the key
+    /// that wraps it.
+    ForeignKey(u32),
     /// The link has no such ability.
     Unsupported(String),
 }
@@ -326,6 +333,10 @@ impl fmt::Display for TpmError {
                 f,
                 "the authorisation value given for {what} is wrong; it is not tried again, because \
                  each wrong try counts towards the TPM's lockout"
+            ),
+            Self::ForeignKey(parent) => write!(
+                f,
+                "handle 0x{parent:08X} does not hold the key that wraps this one"
             ),
             Self::Unsupported(what) => write!(f, "{what}"),
         }

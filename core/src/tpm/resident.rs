@@ -84,6 +84,11 @@ impl Tpm {
         Ok(Vec::clone(known))
     }
 
+    /// The same as far as it was asked already.
+    pub fn known_hashes(&self) -> Option<Vec<Hash>> {
+        self.hashes.get().cloned()
+    }
+
     fn nv_chunk(&self) -> Result<u16, TpmError> {
         self.nv_chunk
             .get_or_try_init(|| {

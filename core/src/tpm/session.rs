@@ -35,11 +35,11 @@ pub struct SaltKey {
 impl SaltKey {
     /// The key with this TPMT_PUBLIC; `None` if its kind cannot be one.
     pub(super) fn of(handle: u32, area: &[u8]) -> Option<Self> {
-        let algorithm = area.get(2..4)?.try_into().ok()?;
+        let area = PublicArea::parse(area)?;
         Some(Self {
             handle,
-            hash: Hash::of_algorithm(u16::from_be_bytes(algorithm))?,
-            public: PublicArea::parse(area)?.key,
+            hash: area.name_hash,
+            public: area.key,
         })
     }
 }

@@ -4,7 +4,7 @@ use super::verify::{has_longest_salt, verify};
 use super::{SignError, Templates};
 use crate::key::{PublicKey, pad_left};
 use crate::tpm::{
-    DerivedKey, Hash, PublicArea, ResidentKey, Scheme, Secret, Signature, SigningScheme, Tpm,
+    AuthValue, DerivedKey, Hash, PublicArea, ResidentKey, Scheme, Secret, Signature, SigningScheme, Tpm,
     TpmError, WrappedKey,
 };
 use log::{info, warn};
@@ -31,44 +31,41 @@ pub enum Access {
     #[default]
     Open,
     /// The configuration has its authorisation value.
-    Given(Arc<Given>),
+    Given(Arc<AuthValue>),
     /// Whoever logs in brings it.
     Login(Arc<Login>),
 }
 
-/// An authorisation value that the configuration names.
-pub struct Given(pub(crate) Secret);
-
-/// The authorisation value of a key for as long as somebody is logged in.
+/// What a login brought, for as long as somebody is logged in.
 #[derive(Default)]
 pub struct Login(Mutex<Option<Secret>>);
 
 impl Access {
     /// The value that proves to the TPM that the key may be used.
-    fn value(&self) -> Result<Secret, SignError> {
+    fn value(&self) -> Result<AuthValue, SignError> {
         match self {
-            Self::Open => Ok(Secret::default()),
-            Self::Given(given) => Ok(given.0.clone()),
-            Self::Login(login) => login.0.lock().clone().ok_or(SignError::NotLoggedIn),
+            Self::Open => Ok(AuthValue::default()),
+            Self::Given(value) => Ok(AuthValue::clone(value)),
+            Self::Login(login) => login.secret().map(AuthValue::new),
         }
     }
 }
 
 impl Login {
-    /// From now on the key can be used.
-    pub fn begin(&self, value: Secret) {
-        *self.0.lock() = Some(value);
+    /// From now on the keys can be used.
+    pub fn begin(&self, secret: Secret) {
+        *self.0.lock() = Some(secret);
     }
 
-    /// The value is wiped.
+    fn secret(&self) -> Result<Secret, SignError> {
+        // Held for moments; in a child for ever, if a thread of the parent held it.
+        let secret = self.0.try_lock_for(A_MOMENT).and_then(|secret| secret.clone());
+        secret.ok_or(SignError::NotLoggedIn)
+    }
+
+    /// It is wiped.
     pub fn end(&self) {
         *self.0.lock() = None;
-    }
-}
-
-impl fmt::Debug for Given {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Given(…)")
     }
 }
 
@@ -110,6 +107,8 @@ enum Place {
 #[derive(Debug)]
 struct Persisted(u32, OnceLock<Option<ResidentKey>>);
 
+/// Longer than a lock is held that no TPM is waited under.
+const A_MOMENT: Duration = Duration::from_secs(1);
 /// How long one derivation may take, of which others wait for the end.
 const DERIVATION: Duration = Duration::from_secs(60);
 
@@ -386,7 +385,7 @@ impl Key {
 
     /// Whether this is the key's authorisation value: a signature over random bytes, which is of no
     /// use to anybody.
-    pub(super) fn prove(&self, tpm: &Tpm, value: &[u8]) -> Result<(), SignError> {
+    pub(super) fn prove(&self, tpm: &Tpm, value: &AuthValue) -> Result<(), SignError> {
         let scheme = match (self.scheme(), self.public()) {
             (SigningScheme::Fixed(scheme), _) => scheme,
             (_, PublicKey::Ec { curve, .. }) => Scheme::Ecdsa(self.ecdsa_hash(curve.width())),

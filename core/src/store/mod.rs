@@ -8,7 +8,7 @@ mod listing;
 mod templates;
 mod verify;
 
-pub use key::{Access, Given, Key, Login, SignRequest};
+pub use key::{Access, Key, Login, SignRequest};
 pub use listing::{Half, Kind, Listing, Shown};
 use templates::Templates;
 pub use verify::verify;

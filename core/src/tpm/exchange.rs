@@ -3,7 +3,7 @@
 
 use super::turn::Turn;
 use super::wrapped::Nest;
-use super::{Hash, Link, Property, SaltKey, Tcti, TpmError, link};
+use super::{AuthValue, Hash, Link, Property, SaltKey, Tcti, TpmError, link};
 use crate::config::Config;
 use log::{debug, warn};
 use once_cell::sync::OnceCell;
@@ -67,6 +67,14 @@ pub(super) struct Proof<'a> {
 }
 
 impl<'a> Proof<'a> {
+    pub(super) fn new(id: &'a [u8], called: &'a str, value: &'a AuthValue) -> Self {
+        Self {
+            id,
+            called,
+            value: value.as_bytes(),
+        }
+    }
+
     pub(super) fn empty(id: &'a [u8], called: &'a str) -> Self {
         Self {
             id,
@@ -100,7 +108,7 @@ impl Manner {
 
     /// For commands that show this authorisation value: a wrong one counts towards lockout each
     /// time it arrives.
-    pub(super) fn showing(self, value: &[u8]) -> Self {
+    pub(super) fn showing(self, value: &AuthValue) -> Self {
         Self {
             repeats: self.repeats && value.is_empty(),
             ..self
@@ -226,10 +234,11 @@ impl Tpm {
     }
 
     /// The salt key for commands that show this authorisation value.
-    pub(super) fn salt_key_for(&self, value: &[u8]) -> Result<Option<SaltKey>, TpmError> {
-        match value {
-            [] => Ok(None),
-            _ => self.salt_key(),
+    pub(super) fn salt_key_for(&self, value: &AuthValue) -> Result<Option<SaltKey>, TpmError> {
+        match &value.salted_to {
+            _ if value.is_empty() => Ok(None),
+            Some(key) => Ok(Some(key.clone())),
+            None => self.salt_key(),
         }
     }
 

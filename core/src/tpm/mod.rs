@@ -31,7 +31,7 @@ pub(crate) use public::name_of;
 pub use public::{PublicArea, SigningScheme};
 pub use rc::ResponseCode;
 pub use resident::ResidentKey;
-pub use session::SaltKey;
+pub use session::{AuthValue, SaltKey};
 pub use tcti::{Tcti, TctiError};
 pub use wrapped::{Parent, WrappedKey};
 

@@ -4,7 +4,7 @@
 use super::duplicate::duplicate;
 use super::exchange::Manner;
 use super::{
-    Auth, Hash, Parent, PublicArea, SaltKey, Secret, Tpm, TpmError, Used, WrappedKey, template,
+    Auth, AuthValue, Hash, Parent, PublicArea, SaltKey, Secret, Tpm, TpmError, Used, WrappedKey, template,
 };
 use crate::key::{Curve, PublicKey};
 
@@ -82,14 +82,14 @@ impl Tpm {
     /// wraps. Writes to the TPM.
     ///
     /// If another process makes one there at the same time, that is the one.
-    pub fn make_storage_key(&self, handle: u32, owner: &Secret) -> Result<StorageKey, TpmError> {
+    pub fn make_storage_key(&self, handle: u32, owner: &AuthValue) -> Result<StorageKey, TpmError> {
         if self.storage_key(SRK)?.is_none() {
             self.make_root(owner)?;
         }
         let root = self.storage_key(SRK)?.ok_or_else(|| missing(SRK))?;
         let template = template::storage_root(false);
         let salt_key = self.salt_key_for(owner)?;
-        let owner = Used::owner(Auth::by(owner, salt_key.as_ref()));
+        let owner = Used::owner(Auth::by(owner.as_bytes(), salt_key.as_ref()));
         let writing = Manner::LOADS.writing();
         self.exchange("making the master key", writing, |link| {
             let (area, private) = link.create(root.used(), &[], &template)?;
@@ -101,9 +101,9 @@ impl Tpm {
         self.storage_key(handle)?.ok_or_else(|| missing(handle))
     }
 
-    fn make_root(&self, owner: &Secret) -> Result<(), TpmError> {
+    fn make_root(&self, owner: &AuthValue) -> Result<(), TpmError> {
         let salt_key = self.salt_key_for(owner)?;
-        let owner = Used::owner(Auth::by(owner, salt_key.as_ref()));
+        let owner = Used::owner(Auth::by(owner.as_bytes(), salt_key.as_ref()));
         let writing = Manner::LOADS.writing();
         self.exchange("making the storage root key", writing, |link| {
             let template = template::storage_root(false);
@@ -171,9 +171,9 @@ impl Tpm {
     /// # Errors
     ///
     /// [`TpmError::KeyReplaced`] if something is there already.
-    pub fn persist(&self, key: &WrappedKey, handle: u32, owner: &Secret) -> Result<(), TpmError> {
+    pub fn persist(&self, key: &WrappedKey, handle: u32, owner: &AuthValue) -> Result<(), TpmError> {
         let salt_key = self.salt_key_for(owner)?;
-        let owner = Used::owner(Auth::by(owner, salt_key.as_ref()));
+        let owner = Used::owner(Auth::by(owner.as_bytes(), salt_key.as_ref()));
         let kept = self.exchange("EvictControl", Manner::LOADS.writing(), |link| {
             let loaded = key.load(link)?;
             let kept = link.evict(owner, (loaded, key.name()), handle);
@@ -204,12 +204,12 @@ impl Tpm {
     }
 
     /// Takes the key of this name away from a persistent handle, if it is there. Writes to the TPM.
-    pub fn evict(&self, handle: u32, name: &[u8], owner: &Secret) -> Result<(), TpmError> {
+    pub fn evict(&self, handle: u32, name: &[u8], owner: &AuthValue) -> Result<(), TpmError> {
         if !self.holds(handle, name)? {
             return Ok(());
         }
         let salt_key = self.salt_key_for(owner)?;
-        let owner = Used::owner(Auth::by(owner, salt_key.as_ref()));
+        let owner = Used::owner(Auth::by(owner.as_bytes(), salt_key.as_ref()));
         let gone = self.exchange("EvictControl", Manner::READS.writing(), |link| {
             link.evict(owner, (handle, name), handle)
         });

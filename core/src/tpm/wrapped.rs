@@ -5,7 +5,7 @@
 //! three commands, and nothing of ours stays.
 
 use super::exchange::{Manner, Proof};
-use super::{Auth, Link, Scheme, Signature, Tpm, TpmError, Used, name_of, template};
+use super::{Auth, AuthValue, Link, Scheme, Signature, Tpm, TpmError, Used, name_of, template};
 use log::warn;
 
 /// So many keys stay loaded behind a resource manager; the one not used for longest goes.
@@ -127,7 +127,7 @@ impl Tpm {
         &self,
         what: &str,
         key: &WrappedKey,
-        value: &[u8],
+        value: &AuthValue,
         commands: impl FnMut(&mut dyn Link, Used) -> Result<R, TpmError>,
     ) -> Result<R, TpmError> {
         self.own(&key.name);
@@ -141,7 +141,7 @@ impl Tpm {
     pub fn sign_wrapped(
         &self,
         key: &WrappedKey,
-        value: &[u8],
+        value: &AuthValue,
         scheme: Scheme,
         digest: &[u8],
     ) -> Result<Signature, TpmError> {
@@ -154,11 +154,11 @@ impl Tpm {
         &self,
         what: &str,
         key: &WrappedKey,
-        value: &[u8],
+        value: &AuthValue,
         mut commands: impl FnMut(&mut dyn Link, Used) -> Result<R, TpmError>,
     ) -> Result<R, TpmError> {
         let salt_key = self.salt_key_for(value)?;
-        let auth = Auth::by(value, salt_key.as_ref());
+        let auth = Auth::by(value.as_bytes(), salt_key.as_ref());
         let manner = Manner::LOADS.showing(value);
         self.exchange_unless_refused(what, key.proof(value), manner, |link| {
             let mut handle = key.load(link)?;
@@ -177,11 +177,11 @@ impl Tpm {
         &self,
         what: &str,
         key: &WrappedKey,
-        value: &[u8],
+        value: &AuthValue,
         mut commands: impl FnMut(&mut dyn Link, Used) -> Result<R, TpmError>,
     ) -> Result<R, TpmError> {
         let salt_key = self.salt_key_for(value)?;
-        let auth = Auth::by(value, salt_key.as_ref());
+        let auth = Auth::by(value.as_bytes(), salt_key.as_ref());
         let manner = Manner::LOADS.showing(value);
         let mut nests = self
             .nests
@@ -244,12 +244,8 @@ fn nest_for<'a>(nests: &'a mut Vec<Nest>, key: &WrappedKey, keys_in_one: usize) 
 }
 
 impl WrappedKey {
-    fn proof<'a>(&'a self, value: &'a [u8]) -> Proof<'a> {
-        Proof {
-            id: &self.name,
-            called: "a wrapped key",
-            value,
-        }
+    fn proof<'a>(&'a self, value: &'a AuthValue) -> Proof<'a> {
+        Proof::new(&self.name, "a wrapped key", value)
     }
 }
 

@@ -18,7 +18,7 @@ use super::folder::{Content, Description, KeyFolder, Origin, Pair, Tss2Key};
 use super::key::Abilities;
 use super::listing::Half;
 use crate::config::{self, Config, Master};
-use crate::tpm::{Hash, Parent, PublicArea, Secret, Tpm, TpmError, WrappedKey, name_of};
+use crate::tpm::{AuthValue, Hash, Parent, PublicArea, Secret, Tpm, TpmError, WrappedKey, name_of};
 use log::warn;
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -230,11 +230,12 @@ impl DevidStore {
     }
 
     /// The authorisation value of the owner hierarchy.
-    fn owner_auth(&self) -> Result<Secret, StoreError> {
+    fn owner_auth(&self) -> Result<AuthValue, StoreError> {
         let Some(source) = &self.master.owner_auth else {
-            return Ok(Secret::default());
+            return Ok(AuthValue::default());
         };
-        source.read(&config::environment).map_err(|error| {
+        let value = source.read(&config::environment).map(AuthValue::new);
+        value.map_err(|error| {
             warn!("[master] owner_auth {source:?}: {error}");
             StoreError::Unsupported(format!("[master] owner_auth: {error}"))
         })

@@ -4,7 +4,7 @@ use super::{Authority, Found, Identity, IdevidStore, Part};
 use crate::key::hex;
 use crate::store::folder::{Description, Origin, Usage, Use};
 use crate::store::{KeyStore, Kind, Listing, LoginError, LookError, Shown, SignError, Stamp};
-use crate::tpm::{Secret, Tpm, TpmError};
+use crate::tpm::{AuthValue, Secret, Tpm, TpmError};
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -59,7 +59,7 @@ impl KeyStore for IdevidStore {
             _ => {}
         }
         let pin = Secret::new(pin.to_vec());
-        match key.prove(&self.tpm, &pin) {
+        match key.prove(&self.tpm, &AuthValue::new(pin.clone())) {
             Ok(()) => guarded.login.begin(pin),
             Err(SignError::Tpm(TpmError::WrongAuth(_))) => return Err(LoginError::Wrong),
             Err(SignError::Tpm(error)) => return Err(error.into()),

@@ -3,7 +3,7 @@
 
 use super::turn::Turn;
 use super::wrapped::Nest;
-use super::{AuthValue, Hash, Link, Property, SaltKey, Tcti, TpmError, link};
+use super::{AuthValue, Hash, Link, Lockout, Property, SaltKey, Tcti, TpmError, link};
 use crate::config::Config;
 use log::{debug, warn};
 use once_cell::sync::OnceCell;
@@ -324,22 +324,20 @@ impl Tpm {
     }
 
     fn tell_lockout(&self) {
-        match (
-            self.property(Property::LockoutCounter),
-            self.property(Property::LockoutInterval),
-        ) {
-            (Ok(counter), Ok(interval)) => warn!(
+        match self.lockout() {
+            Ok(Lockout {
+                counter, interval, ..
+            }) => warn!(
                 "the TPM is in lockout: {counter} failed tries count, one is forgotten each \
                  {interval} s; until then a key that is not noDA cannot sign"
             ),
-            _ => warn!("the TPM is in lockout"),
+            Err(_) => warn!("the TPM is in lockout"),
         }
     }
 
-    /// How many wrong authorisation values the TPM still takes before it locks: two commands.
-    pub fn tries_left(&self) -> Result<u32, TpmError> {
-        let most = self.property(Property::MaxAuthFail)?;
-        Ok(most.saturating_sub(self.property(Property::LockoutCounter)?))
+    /// How near the TPM is to lockout: one command.
+    pub fn lockout(&self) -> Result<Lockout, TpmError> {
+        self.exchange("GetCapability(lockout)", Manner::READS, |link| link.lockout())
     }
 
     pub(super) fn property(&self, property: Property) -> Result<u32, TpmError> {

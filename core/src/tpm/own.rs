@@ -4,7 +4,8 @@
 use super::duplicate::duplicate;
 use super::exchange::Manner;
 use super::{
-    Auth, AuthValue, Hash, Parent, PublicArea, SaltKey, Secret, Tpm, TpmError, Used, WrappedKey, template,
+    Auth, AuthValue, Hash, Parent, PublicArea, SaltKey, Secret, Secrets, Tpm, TpmError, Used, WrappedKey,
+    name_of, template,
 };
 use crate::key::{Curve, PublicKey};
 
@@ -18,6 +19,7 @@ pub struct StorageKey {
     name: Vec<u8>,
     public: PublicKey,
     hash: Hash,
+    area: Vec<u8>,
 }
 
 /// What kind of key is to be made.
@@ -44,6 +46,34 @@ impl StorageKey {
         &self.name
     }
 
+    /// The key as found at a handle, or as it was remembered.
+    ///
+    /// `None` if it wraps no keys.
+    pub fn of(handle: u32, area: &[u8]) -> Option<Self> {
+        let parsed = PublicArea::parse(area).filter(PublicArea::is_storage_key)?;
+        Some(Self {
+            handle,
+            name: name_of(area)?,
+            hash: parsed.name_hash,
+            public: parsed.key,
+            area: area.to_vec(),
+        })
+    }
+
+    /// Its TPMT_PUBLIC.
+    pub fn area(&self) -> &[u8] {
+        &self.area
+    }
+
+    /// Itself as the key that reads salts.
+    pub fn salt_key(&self) -> SaltKey {
+        SaltKey {
+            handle: self.handle,
+            public: self.public.clone(),
+            hash: self.hash,
+        }
+    }
+
     fn used(&self) -> Used<'_> {
         Used::open(self.handle, &self.name)
     }
@@ -62,19 +92,11 @@ impl Tpm {
                 other => other.map(Some),
             }
         })?;
-        let Some((area, name)) = found else {
+        let Some((area, _)) = found else {
             return Ok(None);
         };
-        let area = PublicArea::parse(&area).filter(PublicArea::is_storage_key);
-        let area = area.ok_or_else(|| {
-            TpmError::Unsupported(format!("handle 0x{handle:08X} holds no storage key"))
-        })?;
-        Ok(Some(StorageKey {
-            handle,
-            name,
-            hash: area.name_hash,
-            public: area.key,
-        }))
+        let none = || TpmError::Unsupported(format!("handle 0x{handle:08X} holds no storage key"));
+        StorageKey::of(handle, &area).map(Some).ok_or_else(none)
     }
 
     /// Makes a storage key of random below the storage root key, and that if there is none; at this
@@ -92,7 +114,7 @@ impl Tpm {
         let owner = Used::owner(Auth::by(owner.as_bytes(), salt_key.as_ref()));
         let writing = Manner::LOADS.writing();
         self.exchange("making the master key", writing, |link| {
-            let (area, private) = link.create(root.used(), &[], &template)?;
+            let (area, private) = link.create(root.used(), Secrets::default(), &template)?;
             let (loaded, name) = link.load(root.used(), &area, &private)?;
             let kept = link.evict(owner, (loaded, &name), handle);
             link.flush(loaded)?;
@@ -123,17 +145,49 @@ impl Tpm {
         usage: KeyUsage,
     ) -> Result<WrappedKey, TpmError> {
         let template = template::own_key(algorithm, usage);
-        let salt_key = parent.salt_key_for(value);
+        let secrets = Secrets { value, data: &[] };
+        self.create_below(parent, secrets, &template)
+    }
+
+    /// Seals data so that only this authorisation value opens them; a wrong one counts towards
+    /// lockout. One command, and one more for the auth session that hides them.
+    pub fn seal(
+        &self,
+        parent: &StorageKey,
+        value: &Secret,
+        data: &Secret,
+    ) -> Result<WrappedKey, TpmError> {
+        self.create_below(parent, Secrets { value, data }, &template::sealed())
+    }
+
+    /// Opens what [`Tpm::seal`] made. Four commands, or three where it stays loaded.
+    ///
+    /// # Errors
+    ///
+    /// [`TpmError::WrongAuth`] for a wrong value, which was counted.
+    pub fn unseal(&self, sealed: &WrappedKey, value: &AuthValue) -> Result<Secret, TpmError> {
+        self.with_wrapped("Unseal", sealed, value, |link, used| link.unseal(used))
+    }
+
+    fn create_below(
+        &self,
+        parent: &StorageKey,
+        secrets: Secrets,
+        template: &[u8],
+    ) -> Result<WrappedKey, TpmError> {
+        // Secrets go in an auth session, which encrypts them.
+        let open = secrets.value.is_empty() && secrets.data.is_empty();
+        let salt_key = parent.salt_key();
         let used = Used {
-            auth: match &salt_key {
-                Some(key) => Auth::Value(&[], Some(key)),
-                None => Auth::Empty,
+            auth: match open {
+                true => Auth::Empty,
+                false => Auth::Value(&[], Some(&salt_key)),
             },
             ..parent.used()
         };
         // Twice is harmless: what a lost answer held is held nowhere else.
         let (area, private) = self.exchange("Create", Manner::READS, |link| {
-            link.create(used, value, &template)
+            link.create(used, secrets, template)
         })?;
         Ok(WrappedKey::new(
             Parent::Persistent(parent.handle),
@@ -217,17 +271,6 @@ impl Tpm {
             Err(error) if error.is_transport_fault() && !self.holds(handle, name)? => Ok(()),
             other => other,
         }
-    }
-}
-
-impl StorageKey {
-    /// Itself as a salt key, for a new key whose authorisation value nobody else may read.
-    fn salt_key_for(&self, value: &Secret) -> Option<SaltKey> {
-        (!value.is_empty()).then(|| SaltKey {
-            handle: self.handle,
-            public: self.public.clone(),
-            hash: self.hash,
-        })
     }
 }
 

@@ -80,6 +80,19 @@ pub(super) fn imported_key(public: &PublicKey, usage: KeyUsage) -> Vec<u8> {
     }
 }
 
+/// Sealed data: not noDA, so that wrong values count.
+pub(super) fn sealed() -> Vec<u8> {
+    const KEYEDHASH: u16 = 0x0008;
+    /// fixedTPM, fixedParent, userWithAuth.
+    const ATTRIBUTES: u32 = 0x0000_0052;
+    let mut area = words(&[KEYEDHASH, Hash::Sha256.algorithm()]);
+    area.extend(ATTRIBUTES.to_be_bytes());
+    area.extend(sized(&[])); // no policy
+    area.extend(words(&[NULL])); // scheme
+    area.extend(sized(&[])); // unique
+    area
+}
+
 fn own_ecc(bound: u32, usage: KeyUsage, curve: Curve, point: [&[u8]; 2]) -> Vec<u8> {
     let mut area = own_head(ECC, bound, usage);
     // symmetric, scheme, curve, kdf

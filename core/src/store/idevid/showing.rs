@@ -53,7 +53,7 @@ impl KeyStore for IdevidStore {
         let key = key.ok_or_else(unknown)?;
         let hint = self.hints.get(guarded.hint);
         let may_lock = hint.is_some_and(|hint| hint.allow_last_try);
-        match self.tpm.tries_left()? {
+        match self.tpm.lockout()?.tries_left() {
             0 => return Err(LoginError::Locked),
             1 if key.counts_wrong_auth() && !may_lock => return Err(LoginError::Locked),
             _ => {}
@@ -75,7 +75,8 @@ impl KeyStore for IdevidStore {
     }
 
     fn tries_left(&self) -> Option<u32> {
-        self.asks_login().then(|| self.tpm.tries_left().ok())?
+        let lockout = self.asks_login().then(|| self.tpm.lockout().ok())?;
+        lockout.map(|lockout| lockout.tries_left())
     }
 }
 

@@ -1,8 +1,9 @@
 //! Stores: where keys and certificates come from.
 //!
-//! There is one so far, the factory identity; what stores have in common becomes a trait with the
-//! second.
+//! The factory identity is found in the TPM; the key folder holds what was made later, so far as
+//! files only. What stores have in common becomes a trait when both have keys that sign.
 
+pub mod folder;
 pub mod idevid;
 mod key;
 mod templates;

@@ -1,0 +1,184 @@
+//! What a file of the key folder holds, in plain types.
+
+use super::Tss2Key;
+use crate::certificate::{Certificate, Day};
+use crate::key::PublicKey;
+
+/// An object of the folder, or a pair of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// The file's name without `.pem`: unique in the folder, and it stays the same.
+    pub name: String,
+    /// What the file holds.
+    pub content: Content,
+}
+
+/// What a file holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Content {
+    /// A key pair in one file, so that both halves appear or neither.
+    Pair(Pair),
+    /// A public key without private one.
+    Public(PublicKey, Description),
+    /// One certificate.
+    Certificate(Certificate, Description),
+    /// Bytes of an application.
+    Data(Data),
+}
+
+/// A private key wrapped by the TPM, and the public key that belongs to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pair {
+    /// The key as the file holds it.
+    pub material: Tss2Key,
+    /// The same public key as in `material`.
+    pub public: PublicKey,
+    /// Where the TPM holds the key as well, if it was made persistent.
+    pub handle: Option<u32>,
+    /// Where the key comes from.
+    pub origin: Origin,
+    /// The attributes of the private half.
+    pub private: Description,
+    /// The attributes of the public half; `None` if it was destroyed on its own.
+    pub shown_public: Option<Description>,
+}
+
+/// Where a key comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Origin {
+    /// The TPM made it, at our request.
+    Generated,
+    /// It was outside of the TPM, and given to us.
+    Imported,
+    /// The file does not say; an administrator put it there.
+    #[default]
+    Unknown,
+}
+
+/// Attributes of one object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Description {
+    /// The label; of a file that names none, the file's name without `.pem`.
+    pub label: String,
+    /// The identifier; `None` for the default, which is [`PublicKey::id`] of the key.
+    pub id: Option<Vec<u8>>,
+    /// A Name, DER; may be empty.
+    pub subject: Vec<u8>,
+    /// The first day on which the object is to be used.
+    pub start: Option<Day>,
+    /// The last one.
+    pub end: Option<Day>,
+    /// Whether it is shown to users only who have logged in.
+    pub private: bool,
+    /// Whether its attributes can be changed.
+    pub modifiable: bool,
+    /// Whether it can be destroyed.
+    pub destroyable: bool,
+    /// What the key may be used for; `None` for all that its kind can do.
+    pub usage: Option<Usage>,
+    /// The mechanisms that the key may be used with, as numbers that mean nothing here; empty for
+    /// all that its kind can do.
+    pub mechanisms: Vec<u64>,
+}
+
+impl Description {
+    /// The defaults under this label.
+    pub fn labelled(label: impl Into<String>) -> Self {
+        Self {
+            label: label.into(),
+            id: None,
+            subject: Vec::new(),
+            start: None,
+            end: None,
+            private: false,
+            modifiable: true,
+            destroyable: true,
+            usage: None,
+            mechanisms: Vec::new(),
+        }
+    }
+}
+
+/// One use that a key can have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[allow(missing_docs)]
+pub enum Use {
+    Sign,
+    SignRecover,
+    Decrypt,
+    Unwrap,
+    Derive,
+    Verify,
+    VerifyRecover,
+    Encrypt,
+    Wrap,
+}
+
+impl Use {
+    /// All of them, in the order in which a file names them.
+    pub const ALL: [Self; 9] = [
+        Self::Sign,
+        Self::SignRecover,
+        Self::Decrypt,
+        Self::Unwrap,
+        Self::Derive,
+        Self::Verify,
+        Self::VerifyRecover,
+        Self::Encrypt,
+        Self::Wrap,
+    ];
+}
+
+/// A set of uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Usage(u16);
+
+impl Usage {
+    /// No use at all.
+    pub const NONE: Self = Self(0);
+
+    /// Whether this use is among them.
+    pub fn has(self, one: Use) -> bool {
+        self.0 & Self::bit(one) != 0
+    }
+
+    /// With this use, too.
+    #[must_use]
+    pub fn with(self, one: Use) -> Self {
+        Self(self.0 | Self::bit(one))
+    }
+
+    /// Without this use.
+    #[must_use]
+    pub fn without(self, one: Use) -> Self {
+        Self(self.0 & !Self::bit(one))
+    }
+
+    /// In the order of [`Use::ALL`].
+    pub fn iter(self) -> impl Iterator<Item = Use> {
+        Use::ALL.into_iter().filter(move |&one| self.has(one))
+    }
+
+    fn bit(one: Use) -> u16 {
+        1 << one as u16
+    }
+}
+
+impl FromIterator<Use> for Usage {
+    fn from_iter<I: IntoIterator<Item = Use>>(uses: I) -> Self {
+        uses.into_iter().fold(Self::NONE, Self::with)
+    }
+}
+
+/// A data object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Data {
+    /// Its attributes.
+    pub description: Description,
+    /// The application that it belongs to.
+    pub application: String,
+    /// What kind of data it is: an OBJECT IDENTIFIER, DER; may be empty.
+    pub object_id: Vec<u8>,
+    /// The data.
+    pub value: Vec<u8>,
+}

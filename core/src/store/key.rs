@@ -4,8 +4,8 @@ use super::verify::{has_longest_salt, verify};
 use super::{SignError, Templates};
 use crate::key::{PublicKey, pad_left};
 use crate::tpm::{
-    AuthValue, DerivedKey, Hash, PublicArea, ResidentKey, Scheme, Secret, Signature, SigningScheme, Tpm,
-    TpmError, WrappedKey,
+    AuthValue, DerivedKey, Hash, PublicArea, ResidentKey, Scheme, Secret, Signature, SigningScheme,
+    Tpm, TpmError, WrappedKey,
 };
 use log::{info, warn};
 use parking_lot::Mutex;
@@ -59,7 +59,10 @@ impl Login {
 
     fn secret(&self) -> Result<Secret, SignError> {
         // Held for moments; in a child for ever, if a thread of the parent held it.
-        let secret = self.0.try_lock_for(A_MOMENT).and_then(|secret| secret.clone());
+        let secret = self
+            .0
+            .try_lock_for(A_MOMENT)
+            .and_then(|secret| secret.clone());
         secret.ok_or(SignError::NotLoggedIn)
     }
 
@@ -221,7 +224,9 @@ impl Key {
 
     fn area(&self) -> Option<&PublicArea> {
         match &self.place {
-            Place::Handle(_, area) | Place::Disk(_, area, _) | Place::Refused(area, _) => Some(area),
+            Place::Handle(_, area) | Place::Disk(_, area, _) | Place::Refused(area, _) => {
+                Some(area)
+            }
             Place::Template(_, _, derived, _) => derived.get().map(|(area, _)| area),
         }
     }

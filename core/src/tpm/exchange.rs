@@ -337,7 +337,9 @@ impl Tpm {
 
     /// How near the TPM is to lockout: one command.
     pub fn lockout(&self) -> Result<Lockout, TpmError> {
-        self.exchange("GetCapability(lockout)", Manner::READS, |link| link.lockout())
+        self.exchange("GetCapability(lockout)", Manner::READS, |link| {
+            link.lockout()
+        })
     }
 
     pub(super) fn property(&self, property: Property) -> Result<u32, TpmError> {

@@ -4,8 +4,8 @@
 use super::duplicate::duplicate;
 use super::exchange::Manner;
 use super::{
-    Auth, AuthValue, Hash, Parent, PublicArea, SaltKey, Secret, Secrets, Tpm, TpmError, Used, WrappedKey,
-    name_of, template,
+    Auth, AuthValue, Hash, Parent, PublicArea, SaltKey, Secret, Secrets, Tpm, TpmError, Used,
+    WrappedKey, name_of, template,
 };
 use crate::key::{Curve, PublicKey};
 
@@ -225,7 +225,12 @@ impl Tpm {
     /// # Errors
     ///
     /// [`TpmError::KeyReplaced`] if something is there already.
-    pub fn persist(&self, key: &WrappedKey, handle: u32, owner: &AuthValue) -> Result<(), TpmError> {
+    pub fn persist(
+        &self,
+        key: &WrappedKey,
+        handle: u32,
+        owner: &AuthValue,
+    ) -> Result<(), TpmError> {
         let salt_key = self.salt_key_for(owner)?;
         let owner = Used::owner(Auth::by(owner.as_bytes(), salt_key.as_ref()));
         let kept = self.exchange("EvictControl", Manner::LOADS.writing(), |link| {

@@ -195,7 +195,9 @@ mod tests {
         let fake = FakeTpm::new(replies);
         let tpm = fake.tpm(LIMIT);
         let key = key_of(&tpm);
-        let pair = tpm.sign(&key, &AuthValue::default(), ECDSA, &[7; 32]).unwrap();
+        let pair = tpm
+            .sign(&key, &AuthValue::default(), ECDSA, &[7; 32])
+            .unwrap();
         assert_eq!(
             pair,
             Signature::Ecc {
@@ -267,11 +269,7 @@ mod tests {
 
     #[test]
     fn lockout_is_told_and_not_retried() {
-        let fake = FakeTpm::new([
-            found(),
-            Reply::Code(0x921),
-            Reply::Code(0x101),
-        ]);
+        let fake = FakeTpm::new([found(), Reply::Code(0x921), Reply::Code(0x101)]);
         let tpm = fake.tpm(LIMIT);
         let refused = tpm.sign(&key_of(&tpm), &AuthValue::default(), ECDSA, &[7; 32]);
         assert_eq!(refused, Err(TpmError::Response(ResponseCode(0x921))));

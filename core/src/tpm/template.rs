@@ -97,7 +97,9 @@ fn own_ecc(bound: u32, usage: KeyUsage, curve: Curve, point: [&[u8]; 2]) -> Vec<
     let mut area = own_head(ECC, bound, usage);
     // symmetric, scheme, curve, kdf
     area.extend(words(&[NULL, NULL, curve_id(curve), NULL]));
-    point.iter().for_each(|coordinate| area.extend(sized(coordinate)));
+    point
+        .iter()
+        .for_each(|coordinate| area.extend(sized(coordinate)));
     area
 }
 

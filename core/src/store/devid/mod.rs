@@ -21,8 +21,8 @@ use crate::config::{self, Config, Master};
 use crate::tpm::{AuthValue, Hash, Parent, PublicArea, Secret, Tpm, TpmError, WrappedKey, name_of};
 use log::warn;
 use parking_lot::Mutex;
-use std::collections::HashMap;
 use showing::Known;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 /// Where persistent keys of ours are (the TCG leaves 0x81000000 to 0x817FFFFF to the owner).
@@ -158,7 +158,11 @@ impl DevidStore {
                 Some(description) => change(description),
                 None => return Err(StoreError::Gone),
             };
-            let changed = if outcome.is_ok() { content } else { entry.content.clone() };
+            let changed = if outcome.is_ok() {
+                content
+            } else {
+                entry.content.clone()
+            };
             Ok::<_, StoreError>(Some(changed))
         })?;
         Ok(outcome)
@@ -198,7 +202,12 @@ impl DevidStore {
     fn usable(&self, wrapped: WrappedKey) -> Result<Arc<Key>, StoreError> {
         let unknown = || TpmError::Unsupported("the TPM made a key of another kind".into());
         let area = PublicArea::parse(wrapped.area()).ok_or_else(unknown)?;
-        Ok(Arc::new(Key::wrapped(wrapped, area, None, self.abilities())))
+        Ok(Arc::new(Key::wrapped(
+            wrapped,
+            area,
+            None,
+            self.abilities(),
+        )))
     }
 
     /// What the TPM can do; without asking it, all that any can.

@@ -38,8 +38,7 @@ impl PrivateKey {
                 let public = PublicKey::from_rsa(modulus, &[1, 0, 1]);
                 let public = public.ok_or_else(|| bad("no RSA modulus of a known size"))?;
                 let width = public.signature_width() / 2;
-                let prime =
-                    fitted(prime, width).ok_or_else(|| bad("a prime that is too wide"))?;
+                let prime = fitted(prime, width).ok_or_else(|| bad("a prime that is too wide"))?;
                 match divides(&prime, modulus) {
                     true => Ok((public, prime)),
                     false => Err(bad("the prime does not divide the modulus")),

@@ -38,8 +38,13 @@ impl KeyStore for DevidStore {
             })
             .collect();
         objects.sort_by_key(|known| rank(&known.shown.kind));
-        let shown = objects.iter().map(|known| Arc::clone(&known.shown)).collect();
-        let named = objects.into_iter().map(|known| (known.source.name.clone(), known));
+        let shown = objects
+            .iter()
+            .map(|known| Arc::clone(&known.shown))
+            .collect();
+        let named = objects
+            .into_iter()
+            .map(|known| (known.source.name.clone(), known));
         *self.shown.lock() = named.collect();
         Ok(Listing {
             label: self.label.clone(),
@@ -125,9 +130,8 @@ impl DevidStore {
             }),
             _ => Err("its parent is neither a persistent key nor the owner hierarchy"),
         };
-        let wrapped = |parent| {
-            WrappedKey::new(parent, material.public.clone(), material.private.clone())
-        };
+        let wrapped =
+            |parent| WrappedKey::new(parent, material.public.clone(), material.private.clone());
         let abilities = self.abilities();
         match parent {
             Ok(parent) => {
@@ -136,7 +140,10 @@ impl DevidStore {
                 Key::wrapped(wrapped, area, *handle, abilities)
             }
             Err(why) => {
-                warn!("{}: the key {name:?} cannot be used: {why}", self.folder.path().display());
+                warn!(
+                    "{}: the key {name:?} cannot be used: {why}",
+                    self.folder.path().display()
+                );
                 Key::refused(area, why, abilities)
             }
         }
@@ -157,5 +164,9 @@ fn rank(kind: &Kind) -> (u8, bool, std::cmp::Reverse<Option<Day>>) {
     };
     let today = Day::today();
     let now = validity.is_none_or(|(first, last)| first <= today && today <= last);
-    (class, !now, std::cmp::Reverse(validity.map(|(first, _)| first)))
+    (
+        class,
+        !now,
+        std::cmp::Reverse(validity.map(|(first, _)| first)),
+    )
 }

@@ -67,11 +67,14 @@ fn a_missing_folder_is_empty_and_made_at_the_first_write() {
     let (_around, folder) = empty();
     assert!(folder.list().unwrap().entries.is_empty());
     assert_eq!((folder.serial(), folder.master()), (Ok(None), Ok(None)));
-    assert_eq!(folder.remove("key-1"), Err(FolderError::Gone("key-1".into())));
+    assert_eq!(
+        folder.remove("key-1"),
+        Err(FolderError::Gone("key-1".into()))
+    );
     assert!(!folder.path().exists(), "reading makes nothing");
 
     let entry = folder.add(numbered(1)).unwrap();
-    assert_eq!(mode(folder.path()) & 0o7027, 0o0020 & 0, "not for others");
+    assert_eq!(mode(folder.path()) & 0o027, 0, "not for others");
     assert_eq!(mode(&folder.path().join(file_name(&entry.name))), 0o640);
     let serial = folder.serial().unwrap().unwrap();
     assert_eq!(serial.len(), 16);
@@ -105,12 +108,20 @@ fn every_object_is_written_changed_and_removed() {
         assert_eq!(names(&folder), [""; 0]);
         let gone = Err(FolderError::Gone(added.name.clone()));
         assert_eq!(folder.remove(&added.name), gone);
-        assert_eq!(folder.change(&added.name, |_| Ok(None)), gone.map(|()| None));
+        assert_eq!(
+            folder.change(&added.name, |_| Ok(None)),
+            gone.map(|()| None)
+        );
     }
     let kinds = ["key-", "public-", "certificate-", "data-"];
-    let added = samples().into_iter().map(|content| folder.add(content).unwrap().name);
+    let added = samples()
+        .into_iter()
+        .map(|content| folder.add(content).unwrap().name);
     for name in added {
-        let digits = kinds.iter().find_map(|kind| name.strip_prefix(kind)).unwrap();
+        let digits = kinds
+            .iter()
+            .find_map(|kind| name.strip_prefix(kind))
+            .unwrap();
         assert_eq!(from_hex(digits).unwrap().len(), 8);
     }
     assert_eq!(names(&folder).len(), samples().len());
@@ -139,10 +150,20 @@ fn a_change_can_remove_or_be_refused_and_keeps_what_it_does_not_touch() {
     };
     folder.change("server", relabelled).unwrap();
     let after = fs::read_to_string(&path).unwrap();
-    assert!(after.starts_with("# of the web server\nLabel: new\n"), "{after}");
-    assert_eq!(mode(&path), 0o600, "not wider than the administrator made it");
+    assert!(
+        after.starts_with("# of the web server\nLabel: new\n"),
+        "{after}"
+    );
+    assert_eq!(
+        mode(&path),
+        0o600,
+        "not wider than the administrator made it"
+    );
 
-    assert_eq!(folder.change::<FolderError>("server", |_| Ok(None)), Ok(None));
+    assert_eq!(
+        folder.change::<FolderError>("server", |_| Ok(None)),
+        Ok(None)
+    );
     assert_eq!(names(&folder), ["data-00000"]);
 }
 
@@ -153,7 +174,10 @@ fn what_cannot_be_written_leaves_nothing_behind() {
         value: vec![0; 70_000],
         ..data()
     });
-    assert!(matches!(folder.add(large.clone()), Err(FolderError::Unfit(_))));
+    assert!(matches!(
+        folder.add(large.clone()),
+        Err(FolderError::Unfit(_))
+    ));
     let changed = folder.change::<FolderError>("data-00000", |_| Ok(Some(large)));
     assert!(matches!(changed, Err(FolderError::Unfit(_))));
     assert_eq!(all_files(&folder), [LOCK_FILE, SERIAL, "data-00000.pem"]);
@@ -185,7 +209,10 @@ fn the_masters_name_is_remembered() {
             MASTER => folder.master().map(|_| ()),
             _ => folder.serial().map(|_| ()),
         };
-        assert!(matches!(read, Err(FolderError::Damaged { .. })), "{file} {wrong:?}");
+        assert!(
+            matches!(read, Err(FolderError::Damaged { .. })),
+            "{file} {wrong:?}"
+        );
     }
     assert!(names(&folder).is_empty());
 }
@@ -196,7 +223,6 @@ fn only_what_changed_is_read_again() {
     let stamp = settled(&folder);
     let first = folder.list().unwrap();
     assert_eq!(first.stamp, stamp);
-    // Without any right to read, what is known still is what it was.
     let known: HashMap<_, _> = folder.known.lock().files.clone();
     assert!(known.values().all(|seen| seen.settled));
     let second = folder.list().unwrap();
@@ -205,7 +231,9 @@ fn only_what_changed_is_read_again() {
     }
     assert_eq!(second.stamp, stamp);
 
-    folder.change::<FolderError>("data-00001", |_| Ok(Some(numbered(9)))).unwrap();
+    folder
+        .change::<FolderError>("data-00001", |_| Ok(Some(numbered(9))))
+        .unwrap();
     assert_ne!(folder.stamp(), stamp);
     let third = folder.list().unwrap();
     let same: Vec<_> = (first.entries.iter().zip(&third.entries))
@@ -224,8 +252,12 @@ fn a_stamp_tells_every_change() {
     let file = |number| format::render("data-00000", &numbered(number), &Remarks::default());
     let steps: [(&str, &dyn Fn()); 6] = [
         ("a folder", &|| fs::create_dir_all(folder.path()).unwrap()),
-        ("a new file", &|| fs::write(&path, file(1).unwrap()).unwrap()),
-        ("another content", &|| fs::write(&path, file(2).unwrap()).unwrap()),
+        ("a new file", &|| {
+            fs::write(&path, file(1).unwrap()).unwrap()
+        }),
+        ("another content", &|| {
+            fs::write(&path, file(2).unwrap()).unwrap()
+        }),
         ("another mode", &|| set_mode(&path, 0o600)),
         ("another object", &|| drop(folder.add(numbered(3)).unwrap())),
         ("no file", &|| fs::remove_file(&path).unwrap()),
@@ -244,13 +276,18 @@ fn what_changes_twice_within_a_tick_is_not_missed() {
     let (_around, folder) = filled(2);
     let young = folder.stamp();
     assert_eq!(young, young.clone());
-    assert_ne!(folder.stamp(), young, "so shortly after a write, none is like another");
+    assert_ne!(
+        folder.stamp(),
+        young,
+        "so shortly after a write, none is like another"
+    );
 
     // As if both had had another content when they were read, with the stamp that they have now.
     let listed = folder.list().unwrap();
+    let found = Arc::clone(&folder.known.lock());
     let mut known = Known {
-        folder: folder.known.lock().folder,
-        files: folder.known.lock().files.clone(),
+        folder: found.folder,
+        files: found.files.clone(),
     };
     for seen in known.files.values_mut() {
         assert!(!seen.settled);
@@ -289,7 +326,10 @@ fn one_damaged_file_costs_one_object() {
     folder.add(numbered(3)).unwrap();
     let damaged = folder.change::<FolderError>("cut", |_| Ok(None));
     assert!(matches!(damaged, Err(FolderError::Damaged { file, .. }) if file == "cut.pem"));
-    assert_eq!(fs::read(folder.path().join("cut.pem")).unwrap(), &KEY[..100]);
+    assert_eq!(
+        fs::read(folder.path().join("cut.pem")).unwrap(),
+        &KEY[..100]
+    );
 
     put("cut.pem", KEY);
     assert!(names(&folder).contains(&"cut".to_owned()), "mended");
@@ -308,7 +348,11 @@ fn what_is_no_file_is_no_object_and_nobody_waits_for_it() {
     rustix::fs::mknodat(rustix::fs::CWD, &fifo, kind, Mode::from_raw_mode(0o600), 0).unwrap();
     let listing = folder.list().unwrap();
     assert_eq!(names(&folder), ["data-00000"]);
-    let why: Vec<_> = listing.refused.iter().map(|(file, why)| (&**file, &**why)).collect();
+    let why: Vec<_> = listing
+        .refused
+        .iter()
+        .map(|(file, why)| (&**file, &**why))
+        .collect();
     let link = "a symbolic link, which is not followed";
     assert_eq!(
         why,
@@ -376,7 +420,9 @@ fn a_new_file_is_for_the_folders_group() {
     assert_eq!(group(&name), (0, 12345));
     chown(folder.path(), Some(777), Some(12345)).unwrap();
     chown(folder.path().join("data-00000.pem"), Some(777), Some(778)).unwrap();
-    folder.change::<FolderError>("data-00000", |_| Ok(Some(numbered(5)))).unwrap();
+    folder
+        .change::<FolderError>("data-00000", |_| Ok(Some(numbered(5))))
+        .unwrap();
     assert_eq!(group("data-00000"), (777, 778), "it stays whose it was");
 }
 
@@ -398,7 +444,10 @@ fn a_child_is_not_blocked_by_its_parents_threads() {
     settled(&folder);
     let entries = folder.list().unwrap().entries;
     let inherited = folder.for_child().list().unwrap().entries;
-    assert!(Arc::ptr_eq(&entries[0], &inherited[0]), "it need not read again");
+    assert!(
+        Arc::ptr_eq(&entries[0], &inherited[0]),
+        "it need not read again"
+    );
     let _held = folder.known.lock();
     assert_eq!(folder.for_child().list().unwrap().entries, entries);
 }
@@ -418,10 +467,7 @@ fn ten_thousand_files_are_listed_fast() {
     };
     let stamp = best(&|| drop(folder.stamp()));
     let list = best(&|| drop(folder.list().unwrap()));
-    // Ten times what it takes on a slow machine with nothing else to do.
+    // Ten times what it takes on two slow cores, not optimised.
     assert!(stamp < Duration::from_millis(300), "{stamp:?}");
     assert!(list < Duration::from_millis(600), "{list:?}");
-    if std::env::var_os("DEVID_SHOW_TIMES").is_some() {
-        panic!("stamp {stamp:?}, list {list:?}");
-    }
 }

@@ -2,7 +2,9 @@
 
 use super::{Esapi, OWNER, Secrecy};
 use crate::tpm::link::MOST_HANDLES;
-use crate::tpm::{Hash, Link, Lockout, NvPublic, Property, Scheme, Secret, Secrets, Signature, TpmError, Used};
+use crate::tpm::{
+    Hash, Link, Lockout, NvPublic, Property, Scheme, Secret, Secrets, Signature, TpmError, Used,
+};
 use std::mem;
 use tss_esapi::constants::{CapabilityType, PropertyTag};
 use tss_esapi::handles::{KeyHandle, ObjectHandle, PersistentTpmHandle};
@@ -174,8 +176,9 @@ impl Link for Esapi {
         self.call(|connection| {
             let key = KeyHandle::from(connection.used(parent)?);
             let private = structures::Private::try_from(private)?;
-            let loaded = connection
-                .authorised(parent, Secrecy::None, |context| context.load(key, private, public))?;
+            let loaded = connection.authorised(parent, Secrecy::None, |context| {
+                context.load(key, private, public)
+            })?;
             let loaded = ObjectHandle::from(loaded);
             // ESAPI computed it from the public area; no command.
             let name = connection.context.tr_get_name(loaded)?;

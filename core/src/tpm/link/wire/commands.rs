@@ -3,7 +3,9 @@
 use super::authorised::Secrecy;
 use super::{Transport, Wire, marshalled};
 use crate::tpm::link::MOST_HANDLES;
-use crate::tpm::{Hash, Link, Lockout, NvPublic, Property, Scheme, Secret, Secrets, Signature, TpmError, Used};
+use crate::tpm::{
+    Hash, Link, Lockout, NvPublic, Property, Scheme, Secret, Secrets, Signature, TpmError, Used,
+};
 use tpm2_protocol::TpmUnmarshal;
 use tpm2_protocol::basic::{TpmHandle, TpmUint16, TpmUint32};
 use tpm2_protocol::data::*;

@@ -5,8 +5,8 @@ use super::verify::{has_longest_salt, verify};
 use super::{SignError, Templates};
 use crate::key::{PublicKey, pad_left};
 use crate::tpm::{
-    AuthValue, DerivedKey, Hash, PublicArea, ResidentKey, SaltKey, Scheme, Secret, Signature,
-    SigningScheme, Tpm, TpmError, WrappedKey,
+    AuthValue, DerivedKey, Hash, PublicArea, ResidentKey, Scheme, Secret, Signature, SigningScheme,
+    Tpm, TpmError, WrappedKey,
 };
 use log::{info, warn};
 use parking_lot::Mutex;
@@ -41,8 +41,6 @@ pub enum Access {
         login: Arc<Login>,
         /// What tells the token's keys apart.
         salt: Vec<u8>,
-        /// The key of the TPM that proofs are salted to.
-        salted_to: SaltKey,
     },
 }
 
@@ -57,14 +55,7 @@ impl Access {
             Self::Open => Ok(AuthValue::default()),
             Self::Given(value) => Ok(AuthValue::clone(value)),
             Self::Login(login) => login.secret().map(AuthValue::new),
-            Self::Derived {
-                login,
-                salt,
-                salted_to,
-            } => {
-                let value = derived(&login.secret()?, salt);
-                Ok(AuthValue::salted(value, salted_to.clone()))
-            }
+            Self::Derived { login, salt } => Ok(AuthValue::random(derived(&login.secret()?, salt))),
         }
     }
 }

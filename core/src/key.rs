@@ -146,6 +146,23 @@ impl PublicKey {
         }
     }
 
+    /// SubjectPublicKeyInfo, DER (RFC 5280, section 4.1.2.7).
+    pub fn info_der(&self) -> Vec<u8> {
+        // id-ecPublicKey with its curve, or rsaEncryption with NULL.
+        let algorithm = match self {
+            Self::Ec { curve, .. } => [
+                &[0x06, 0x07, 0x2A, 0x86, 0x48, 0xCE, 0x3D, 0x02, 0x01],
+                curve.oid_der(),
+            ]
+            .concat(),
+            Self::Rsa { .. } => vec![
+                0x06, 0x09, 0x2A, 0x86, 0x48, 0x86, 0xF7, 0x0D, 0x01, 0x01, 0x01, 0x05, 0x00,
+            ],
+        };
+        let bits = [&[0][..], &self.subject_public_key()].concat();
+        element(0x30, &[element(0x30, &algorithm), element(0x03, &bits)].concat())
+    }
+
     /// SHA-1 of the bits of the subjectPublicKey (RFC 5280, section 4.2.1.2, method 1).
     pub fn id(&self) -> KeyId {
         KeyId::of(&self.subject_public_key())
@@ -213,6 +230,17 @@ pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// A DER element shorter than 64 KiB.
+fn element(tag: u8, content: &[u8]) -> Vec<u8> {
+    let length = (content.len() as u16).to_be_bytes();
+    let header = match content.len() {
+        0..0x80 => vec![tag, length[1]],
+        0x80..0x100 => vec![tag, 0x81, length[1]],
+        _ => vec![tag, 0x82, length[0], length[1]],
+    };
+    [header, content.to_vec()].concat()
+}
+
 fn without_zeros(number: &[u8]) -> &[u8] {
     let zeros = number.iter().take_while(|&&byte| byte == 0).count();
     &number[zeros..]
@@ -254,6 +282,7 @@ mod tests {
         );
         assert_eq!((key.bits(), key.signature_width()), (2048, 256));
         assert_eq!(key.to_string(), "rsa2048");
+        assert!(key.info_der().ends_with(&key.subject_public_key()));
         assert_eq!(
             PublicKey::from_rsa(&modulus[1..], &[1, 0, 1]),
             None,

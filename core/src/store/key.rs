@@ -204,6 +204,16 @@ impl Key {
         self.area().map(PublicArea::as_bytes)
     }
 
+    /// Whether the TPM made it itself; so it is with a key that is derived.
+    pub fn is_made_by_tpm(&self) -> bool {
+        self.area().is_none_or(PublicArea::is_made_by_tpm)
+    }
+
+    /// Whether the TPM lets it decrypt, or agree on secrets.
+    pub fn decrypts(&self) -> bool {
+        self.area().is_some_and(PublicArea::decrypts)
+    }
+
     fn area(&self) -> Option<&PublicArea> {
         match &self.place {
             Place::Handle(_, area) | Place::Disk(_, area, _) => Some(area),

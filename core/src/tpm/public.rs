@@ -95,6 +95,21 @@ impl PublicArea {
         self.attributes & TpmaObject::NO_DA.bits() != 0
     }
 
+    /// Whether the TPM made the key itself.
+    pub fn is_made_by_tpm(&self) -> bool {
+        self.attributes & TpmaObject::SENSITIVE_DATA_ORIGIN.bits() != 0
+    }
+
+    /// Whether the key decrypts, or agrees on secrets.
+    pub fn decrypts(&self) -> bool {
+        self.attributes & TpmaObject::DECRYPT.bits() != 0
+    }
+
+    /// Whether the key signs.
+    pub fn signs(&self) -> bool {
+        self.attributes & TpmaObject::SIGN_ENCRYPT.bits() != 0
+    }
+
     /// Whether the key can be an identity: it signs anything, does nothing else, and never left
     /// this TPM nor its parent (TCG, TPM 2.0 Keys for Device Identity, section 7.3.4).
     pub fn is_identity(&self) -> bool {

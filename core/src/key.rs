@@ -160,7 +160,10 @@ impl PublicKey {
             ],
         };
         let bits = [&[0][..], &self.subject_public_key()].concat();
-        element(0x30, &[element(0x30, &algorithm), element(0x03, &bits)].concat())
+        element(
+            0x30,
+            &[element(0x30, &algorithm), element(0x03, &bits)].concat(),
+        )
     }
 
     /// SHA-1 of the bits of the subjectPublicKey (RFC 5280, section 4.2.1.2, method 1).

@@ -140,6 +140,8 @@ fn tpm_rv(error: &TpmError) -> CK_RV {
         | TpmError::NeedsAuth(_)
         | TpmError::WrongAuth(_)
         | TpmError::Unsupported(_) => CKR_DEVICE_ERROR,
+        // A wrapped key, and the TPM that wrapped it is gone.
+        TpmError::ForeignKey(_) => CKR_TOKEN_NOT_RECOGNIZED,
     }
 }
 
@@ -149,6 +151,7 @@ fn store_rv(error: &StoreError) -> CK_RV {
         StoreError::Folder(error) => folder_rv(error),
         StoreError::OtherTpm(_) => CKR_TOKEN_NOT_RECOGNIZED,
         StoreError::Unsupported(_) | StoreError::BadKey(_) => CKR_TEMPLATE_INCONSISTENT,
+        StoreError::NoRoom(_) => CKR_DEVICE_MEMORY,
         StoreError::Gone => CKR_OBJECT_HANDLE_INVALID,
     }
 }
@@ -156,11 +159,14 @@ fn store_rv(error: &StoreError) -> CK_RV {
 /// A folder that this process may not write to is a token that is write-protected for it.
 fn folder_rv(error: &FolderError) -> CK_RV {
     match error {
-        FolderError::ReadOnly | FolderError::Permission(_) => CKR_TOKEN_WRITE_PROTECTED,
-        FolderError::NoSpace => CKR_DEVICE_MEMORY,
-        FolderError::Gone => CKR_OBJECT_HANDLE_INVALID,
-        FolderError::Locked => CKR_FUNCTION_FAILED,
-        FolderError::Damaged(_) | FolderError::Io(_) => CKR_DEVICE_ERROR,
+        FolderError::ReadOnly(_) | FolderError::Permission(_) => CKR_TOKEN_WRITE_PROTECTED,
+        FolderError::NoSpace(_) => CKR_DEVICE_MEMORY,
+        FolderError::Gone(_) => CKR_OBJECT_HANDLE_INVALID,
+        FolderError::Locked(_) => CKR_FUNCTION_FAILED,
+        FolderError::Unfit(_) => CKR_ATTRIBUTE_VALUE_INVALID,
+        FolderError::Damaged { .. } | FolderError::Unsafe { .. } | FolderError::System(..) => {
+            CKR_DEVICE_ERROR
+        }
     }
 }
 
@@ -168,6 +174,7 @@ fn look_rv(error: &LookError) -> CK_RV {
     match error {
         LookError::Tpm(error) => tpm_rv(error),
         LookError::NoIdentity(_) => CKR_DEVICE_REMOVED,
+        LookError::Folder(_) => CKR_DEVICE_ERROR,
     }
 }
 
@@ -182,6 +189,7 @@ impl From<SignError> for Error {
         match error {
             SignError::DigestLength(bytes) => Self::DataLenRange(bytes),
             SignError::Scheme => Self::Tpm(TpmError::Unsupported(error.to_string())),
+            SignError::Refused(_) => Self::KeyFunctionNotPermitted,
             SignError::NotLoggedIn => Self::UserNotLoggedIn,
             SignError::NotInThisTpm => Self::KeyHandleInvalid,
             SignError::Tpm(error) => Self::Tpm(error),

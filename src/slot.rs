@@ -277,8 +277,8 @@ impl Slot {
             }
             Err(why) => {
                 match &why {
-                    // The TPM is out of reach, not the certificate that is known already.
-                    LookError::Tpm(_) => {}
+                    // The TPM or the folder is out of reach, not what is known of it already.
+                    LookError::Tpm(_) | LookError::Folder(_) => {}
                     LookError::NoIdentity(_) => *self.token.write() = None,
                 }
                 // Said once, not each second.

@@ -1,7 +1,6 @@
 //! A token (PKCS#11 3.0, section 2.4): the objects that one look found, immutable and shared, so
 //! that whoever reads attributes waits for nobody.
 
-use crate::attribute::Template;
 use crate::error::Error;
 use crate::handle::{Mint, ObjectHandle};
 use crate::making::Generator;

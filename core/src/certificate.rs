@@ -1,15 +1,14 @@
 //! X.509 certificates as factories leave them (RFC 5280; IEEE 802.1AR, section 8).
 
-use crate::key::{Curve, KeyId, PublicKey};
+use crate::key::{KeyId, PublicKey};
 use log::warn;
 use sha1::{Digest, Sha1};
+use std::time::SystemTime;
 use x509_cert::certificate::{CertificateInner, Raw};
 use x509_cert::der::asn1::ObjectIdentifier;
 use x509_cert::der::{DateTime, Decode, Encode, Header, Reader, SliceReader};
 use x509_cert::ext::pkix::BasicConstraints;
 
-const EC_PUBLIC_KEY: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
-const RSA_ENCRYPTION: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
 const BASIC_CONSTRAINTS: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.19");
 const CERTIFICATE_POLICIES: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.32");
 const EXTENDED_KEY_USAGE: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.37");
@@ -27,12 +26,28 @@ pub struct Certificate {
 }
 
 /// A day of the Gregorian calendar, UTC.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[allow(missing_docs)]
 pub struct Day {
     pub year: u16,
     pub month: u8,
     pub day: u8,
+}
+
+impl Day {
+    /// By the system's clock; the first day of 1970 if that is out of all range.
+    pub fn today() -> Self {
+        DateTime::from_system_time(SystemTime::now())
+            .or(DateTime::new(1970, 1, 1, 0, 0, 0))
+            .map_or(
+                Self {
+                    year: 1970,
+                    month: 1,
+                    day: 1,
+                },
+                Self::from,
+            )
+    }
 }
 
 /// Why bytes are no certificate.
@@ -79,7 +94,12 @@ impl Certificate {
         Self::from_der(&der)
     }
 
-    fn from_der(der: &[u8]) -> Result<Self, NoCertificate> {
+    /// One certificate, as DER and nothing behind it.
+    ///
+    /// # Errors
+    ///
+    /// It is none.
+    pub fn from_der(der: &[u8]) -> Result<Self, NoCertificate> {
         match CertificateInner::<Raw>::from_der(der) {
             Ok(parsed) => Ok(Self {
                 der: der.to_vec(),
@@ -136,19 +156,7 @@ impl Certificate {
 
     /// The certified key, if it is of a kind that this project signs with.
     pub fn public_key(&self) -> Option<PublicKey> {
-        let info = self.parsed.tbs_certificate().subject_public_key_info();
-        let bits = info.subject_public_key.raw_bytes();
-        match info.algorithm.oid {
-            EC_PUBLIC_KEY => {
-                let named = info.algorithm.parameters.as_ref()?.to_der().ok()?;
-                let curve = Curve::ALL
-                    .into_iter()
-                    .find(|curve| curve.oid_der() == named)?;
-                PublicKey::from_point(curve, bits)
-            }
-            RSA_ENCRYPTION => PublicKey::from_rsa_der(bits),
-            _ => None,
-        }
+        PublicKey::from_info(self.parsed.tbs_certificate().subject_public_key_info())
     }
 
     /// Whether it says CA:TRUE, or says it in a way that cannot be read: then it is at least no

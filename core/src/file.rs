@@ -1,9 +1,20 @@
 //! Files that others may have put there: read without ever waiting.
 
-use rustix::fs::{FileType, Mode, OFlags, fstat, open};
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::{FileType, Mode, OFlags, Stat, fstat, open, openat, stat};
+use rustix::io::Errno;
+use rustix::time::{ClockId, clock_gettime};
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
+
+const FLAGS: OFlags = OFlags::RDONLY
+    .union(OFlags::CLOEXEC)
+    .union(OFlags::NONBLOCK)
+    .union(OFlags::NOCTTY);
+/// A file may be changed again without a new time in its stamp for as long as the kernel's coarse
+/// clock stands still, 10 ms at most; the rest is for a clock that is being corrected.
+const TICK: i128 = 50_000_000;
 
 /// The whole content of a regular file.
 ///
@@ -12,13 +23,24 @@ use std::path::Path;
 /// Also for what is no regular file (a FIFO would be waited for, a device read without end), and
 /// for more than `most` bytes.
 pub(crate) fn read(path: &Path, most: u64) -> io::Result<Vec<u8>> {
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let fd = open(path, flags, Mode::empty())?;
-    if FileType::from_raw_mode(fstat(&fd)?.st_mode) != FileType::RegularFile {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            "not a regular file",
-        ));
+    let (content, _) = whole(open(path, FLAGS, Mode::empty())?, most)?;
+    Ok(content)
+}
+
+/// The same of a file of this folder, which must not be a symbolic link, and what describes it.
+pub(crate) fn read_in(folder: impl AsFd, name: &str, most: u64) -> io::Result<(Vec<u8>, Stat)> {
+    let fd = openat(folder, name, FLAGS | OFlags::NOFOLLOW, Mode::empty());
+    let fd = fd.map_err(|error| match error {
+        Errno::LOOP => not("a symbolic link, which is not followed"),
+        other => other.into(),
+    })?;
+    whole(fd, most)
+}
+
+fn whole(fd: OwnedFd, most: u64) -> io::Result<(Vec<u8>, Stat)> {
+    let about = fstat(&fd)?;
+    if FileType::from_raw_mode(about.st_mode) != FileType::RegularFile {
+        return Err(not("not a regular file"));
     }
     let mut content = Vec::new();
     File::from(fd).take(most + 1).read_to_end(&mut content)?;
@@ -28,7 +50,61 @@ pub(crate) fn read(path: &Path, most: u64) -> io::Result<Vec<u8>> {
             format!("over {most} bytes"),
         ));
     }
-    Ok(content)
+    Ok((content, about))
+}
+
+fn not(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, what)
+}
+
+/// Which file it is and when it was changed: another content has another stamp, unless the stamp
+/// is not [settled](Self::is_settled).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct FileStamp {
+    inode: u64,
+    size: u64,
+    content_changed: i128,
+    inode_changed: i128,
+}
+
+impl FileStamp {
+    /// Of what the path leads to; `None` if that cannot be had.
+    pub(crate) fn of(path: &Path) -> Option<Self> {
+        stat(path).ok().map(|about| Self::from(&about))
+    }
+
+    /// Whether any change after `now` gives another stamp. A file that was changed a moment before
+    /// may be changed again within the same tick of the clock. One from the future is settled: a
+    /// change would give it the time of today.
+    pub(crate) fn is_settled(&self, now: Moment) -> bool {
+        (now.0 - self.inode_changed).abs() > TICK
+    }
+}
+
+impl From<&Stat> for FileStamp {
+    fn from(about: &Stat) -> Self {
+        Self {
+            inode: about.st_ino as _,
+            size: about.st_size as _,
+            content_changed: nanoseconds(about.st_mtime as _, about.st_mtime_nsec as _),
+            inode_changed: nanoseconds(about.st_ctime as _, about.st_ctime_nsec as _),
+        }
+    }
+}
+
+/// A time of the clock that files are stamped by, in nanoseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Moment(i128);
+
+impl Moment {
+    pub(crate) fn now() -> Self {
+        let now = clock_gettime(ClockId::Realtime);
+        Self(nanoseconds(now.tv_sec, now.tv_nsec))
+    }
+}
+
+fn nanoseconds(seconds: i64, part: i64) -> i128 {
+    i128::from(seconds) * 1_000_000_000 + i128::from(part)
 }
 
 #[cfg(test)]
@@ -51,5 +127,29 @@ mod tests {
             "not a regular file"
         );
         assert!(read(Path::new("/dev/zero"), 5).is_err());
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        assert_eq!(read(&link, 5).unwrap(), b"12345");
+        let fd = open(folder.path(), OFlags::DIRECTORY, Mode::empty()).unwrap();
+        assert_eq!(read_in(&fd, "file", 5).unwrap().0, b"12345");
+        let why = read_in(&fd, "link", 5).unwrap_err().to_string();
+        assert!(why.contains("symbolic link"), "{why}");
+        assert_eq!(
+            read_in(&fd, "none", 5).unwrap_err().kind(),
+            io::ErrorKind::NotFound
+        );
+    }
+
+    #[test]
+    fn a_stamp_is_settled_when_the_clock_has_left_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        std::fs::write(&path, b"12345").unwrap();
+        let stamp = FileStamp::of(&path).unwrap();
+        assert!(!stamp.is_settled(Moment(stamp.inode_changed)));
+        assert!(!stamp.is_settled(Moment(stamp.inode_changed + TICK)));
+        assert!(stamp.is_settled(Moment(stamp.inode_changed + TICK + 1)));
+        assert!(stamp.is_settled(Moment(stamp.inode_changed - TICK - 1)));
+        assert!(!stamp.is_settled(Moment::now()));
     }
 }

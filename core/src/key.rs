@@ -5,6 +5,11 @@ use pkcs1::der::asn1::UintRef;
 use pkcs1::der::{Decode, Encode};
 use sha1::{Digest, Sha1};
 use std::fmt;
+use x509_cert::der::asn1::{Any, BitString, ObjectIdentifier};
+use x509_cert::spki::{AlgorithmIdentifier, SubjectPublicKeyInfoOwned};
+
+const EC_PUBLIC_KEY: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
+const RSA_ENCRYPTION: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
 
 /// An elliptic curve that this project signs on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -48,6 +53,22 @@ impl Curve {
             Self::P256 => 256,
             Self::P384 => 384,
             Self::P521 => 521,
+        }
+    }
+
+    /// The public key of a scalar as wide as the order; `None` if it is none.
+    pub(crate) fn public_of(self, scalar: &[u8]) -> Option<PublicKey> {
+        macro_rules! through {
+            ($curve:ident) => {{
+                let secret = $curve::SecretKey::from_slice(scalar).ok()?;
+                let point = secret.public_key().to_sec1_point(false);
+                PublicKey::from_point(self, point.as_bytes())
+            }};
+        }
+        match self {
+            Self::P256 => through!(p256),
+            Self::P384 => through!(p384),
+            Self::P521 => through!(p521),
         }
     }
 
@@ -146,24 +167,45 @@ impl PublicKey {
         }
     }
 
-    /// SubjectPublicKeyInfo, DER (RFC 5280, section 4.1.2.7).
+    /// From a SubjectPublicKeyInfo (RFC 5280, section 4.1.2.7).
+    ///
+    /// `None` for an algorithm that this project does not sign with, and for what is no key of it.
+    pub fn from_info_der(der: &[u8]) -> Option<Self> {
+        Self::from_info(&SubjectPublicKeyInfoOwned::from_der(der).ok()?)
+    }
+
+    pub(crate) fn from_info(info: &SubjectPublicKeyInfoOwned) -> Option<Self> {
+        let bits = info.subject_public_key.raw_bytes();
+        match info.algorithm.oid {
+            EC_PUBLIC_KEY => {
+                let named = info.algorithm.parameters.as_ref()?.to_der().ok()?;
+                let curve = Curve::ALL
+                    .into_iter()
+                    .find(|curve| curve.oid_der() == named)?;
+                Self::from_point(curve, bits)
+            }
+            RSA_ENCRYPTION => Self::from_rsa_der(bits),
+            _ => None,
+        }
+    }
+
+    /// The SubjectPublicKeyInfo (RFC 5280, section 4.1.2.7): for RSA with the parameters NULL
+    /// (RFC 3279, section 2.3.1), for a curve with its name (RFC 5480, section 2.1.1).
     pub fn info_der(&self) -> Vec<u8> {
-        // id-ecPublicKey with its curve, or rsaEncryption with NULL.
-        let algorithm = match self {
-            Self::Ec { curve, .. } => [
-                &[0x06, 0x07, 0x2A, 0x86, 0x48, 0xCE, 0x3D, 0x02, 0x01],
-                curve.oid_der(),
-            ]
-            .concat(),
-            Self::Rsa { .. } => vec![
-                0x06, 0x09, 0x2A, 0x86, 0x48, 0x86, 0xF7, 0x0D, 0x01, 0x01, 0x01, 0x05, 0x00,
-            ],
+        let (oid, parameters) = match self {
+            Self::Ec { curve, .. } => (EC_PUBLIC_KEY, Any::from_der(curve.oid_der()).ok()),
+            Self::Rsa { .. } => (RSA_ENCRYPTION, Some(Any::null())),
         };
-        let bits = [&[0][..], &self.subject_public_key()].concat();
-        element(
-            0x30,
-            &[element(0x30, &algorithm), element(0x03, &bits)].concat(),
-        )
+        let info = BitString::from_bytes(&self.subject_public_key()).and_then(|bits| {
+            let algorithm = AlgorithmIdentifier { oid, parameters };
+            SubjectPublicKeyInfoOwned {
+                algorithm,
+                subject_public_key: bits,
+            }
+            .to_der()
+        });
+        // Bits of such a length can always be encoded.
+        info.unwrap_or_default()
     }
 
     /// SHA-1 of the bits of the subjectPublicKey (RFC 5280, section 4.2.1.2, method 1).
@@ -233,15 +275,13 @@ pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// A DER element shorter than 64 KiB.
-fn element(tag: u8, content: &[u8]) -> Vec<u8> {
-    let length = (content.len() as u16).to_be_bytes();
-    let header = match content.len() {
-        0..0x80 => vec![tag, length[1]],
-        0x80..0x100 => vec![tag, 0x81, length[1]],
-        _ => vec![tag, 0x82, length[0], length[1]],
-    };
-    [header, content.to_vec()].concat()
+/// The bytes that an even number of hexadecimal digits stands for, of either case.
+pub fn from_hex(digits: &str) -> Option<Vec<u8>> {
+    let pairs = (0..digits.len()).step_by(2);
+    let digit = |at| digits.get(at..at + 1)?.chars().next()?.to_digit(16);
+    pairs
+        .map(|at| Some((digit(at)? << 4 | digit(at + 1)?) as u8))
+        .collect()
 }
 
 fn without_zeros(number: &[u8]) -> &[u8] {
@@ -252,6 +292,7 @@ fn without_zeros(number: &[u8]) -> &[u8] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::certificate::Certificate;
 
     #[test]
     fn short_numbers_get_zeros_and_long_ones_lose_only_zeros() {
@@ -285,7 +326,6 @@ mod tests {
         );
         assert_eq!((key.bits(), key.signature_width()), (2048, 256));
         assert_eq!(key.to_string(), "rsa2048");
-        assert!(key.info_der().ends_with(&key.subject_public_key()));
         assert_eq!(
             PublicKey::from_rsa(&modulus[1..], &[1, 0, 1]),
             None,
@@ -293,5 +333,27 @@ mod tests {
         );
         assert_eq!(PublicKey::from_rsa(&modulus, &[2]), None);
         assert_eq!(PublicKey::from_rsa(&modulus, &[]), None);
+    }
+
+    #[test]
+    fn a_key_goes_to_its_info_and_back() {
+        let leaf = Certificate::parse_all(include_bytes!("../testdata/leaf.pem")).unwrap();
+        let key = leaf[0].public_key().unwrap();
+        assert_eq!(key.info_der(), leaf[0].public_key_info_der());
+        let rsa = PublicKey::from_rsa(&[0xC1; 256], &[1, 0, 1]).unwrap();
+        for key in [key, rsa] {
+            let der = key.info_der();
+            assert_eq!(PublicKey::from_info_der(&der), Some(key));
+            assert_eq!(PublicKey::from_info_der(&der[..der.len() - 1]), None);
+        }
+    }
+
+    #[test]
+    fn hexadecimal_digits_come_in_pairs() {
+        assert_eq!(from_hex("00aBff"), Some(vec![0x00, 0xAB, 0xFF]));
+        assert_eq!(from_hex(""), Some(vec![]));
+        for wrong in ["0", "0g", "+1", "é", "0102 "] {
+            assert_eq!(from_hex(wrong), None, "{wrong}");
+        }
     }
 }

@@ -39,7 +39,9 @@ pub(super) fn check(template: &Template, made: Made) -> Result<(), Error> {
         let rule = common(*kind).or_else(|| special(made, *kind));
         match rule.ok_or(Error::AttributeTypeInvalid)? {
             Rule::Read => {}
-            Rule::Flag => drop(flag(value)?),
+            Rule::Flag => {
+                flag(value)?;
+            }
             Rule::Only(only) if flag(value)? == only => {}
             Rule::Only(_) => return Err(Error::TemplateInconsistent),
             Rule::OfficerSets if !flag(value)? => {}

@@ -72,7 +72,7 @@ pub(super) fn is_local(key: &Key, origin: Origin) -> bool {
     match origin {
         Origin::Generated => true,
         Origin::Imported => false,
-        Origin::Unknown => key.is_made_by_tpm(),
+        Origin::Unknown => key.is_of_this_tpm(),
     }
 }
 
@@ -85,7 +85,10 @@ pub(super) fn private_object(
 ) -> Object {
     let public = key.public();
     let local = is_local(key, origin);
-    let can = |one: &Use| *one == Use::Sign || key.decrypts();
+    let can = |one: &Use| match one {
+        Use::Sign => key.is_signing(),
+        _ => key.decrypts(),
+    };
     let possible = KeyType::of(public).private_uses();
     let possible: Vec<_> = possible.iter().copied().filter(can).collect();
     let allowed = described

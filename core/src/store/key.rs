@@ -4,8 +4,8 @@ use super::verify::{has_longest_salt, verify};
 use super::{SignError, Templates};
 use crate::key::{PublicKey, pad_left};
 use crate::tpm::{
-    DerivedKey, Hash, PublicArea, ResidentKey, Scheme, Secret, Signature, SigningScheme, Tpm,
-    TpmError, WrappedKey,
+    AuthValue, DerivedKey, Hash, PublicArea, ResidentKey, Scheme, Secret, Signature, SigningScheme,
+    Tpm, TpmError, WrappedKey,
 };
 use log::{info, warn};
 use parking_lot::Mutex;
@@ -31,44 +31,44 @@ pub enum Access {
     #[default]
     Open,
     /// The configuration has its authorisation value.
-    Given(Arc<Given>),
+    Given(Arc<AuthValue>),
     /// Whoever logs in brings it.
     Login(Arc<Login>),
 }
 
-/// An authorisation value that the configuration names.
-pub struct Given(pub(crate) Secret);
-
-/// The authorisation value of a key for as long as somebody is logged in.
+/// What a login brought, for as long as somebody is logged in.
 #[derive(Default)]
 pub struct Login(Mutex<Option<Secret>>);
 
 impl Access {
     /// The value that proves to the TPM that the key may be used.
-    fn value(&self) -> Result<Secret, SignError> {
+    fn value(&self) -> Result<AuthValue, SignError> {
         match self {
-            Self::Open => Ok(Secret::default()),
-            Self::Given(given) => Ok(given.0.clone()),
-            Self::Login(login) => login.0.lock().clone().ok_or(SignError::NotLoggedIn),
+            Self::Open => Ok(AuthValue::default()),
+            Self::Given(value) => Ok(AuthValue::clone(value)),
+            Self::Login(login) => login.secret().map(AuthValue::new),
         }
     }
 }
 
 impl Login {
-    /// From now on the key can be used.
-    pub fn begin(&self, value: Secret) {
-        *self.0.lock() = Some(value);
+    /// From now on the keys can be used.
+    pub fn begin(&self, secret: Secret) {
+        *self.0.lock() = Some(secret);
     }
 
-    /// The value is wiped.
+    fn secret(&self) -> Result<Secret, SignError> {
+        // Held for moments; in a child for ever, if a thread of the parent held it.
+        let secret = self
+            .0
+            .try_lock_for(A_MOMENT)
+            .and_then(|secret| secret.clone());
+        secret.ok_or(SignError::NotLoggedIn)
+    }
+
+    /// It is wiped.
     pub fn end(&self) {
         *self.0.lock() = None;
-    }
-}
-
-impl fmt::Debug for Given {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Given(…)")
     }
 }
 
@@ -101,6 +101,8 @@ enum Place {
     ),
     /// On the disk, wrapped; in a persistent handle as well if it says so and that is true.
     Disk(WrappedKey, PublicArea, Option<Persisted>),
+    /// On the disk, in a form that is not supported; the text says why.
+    Refused(PublicArea, &'static str),
 }
 
 /// A persistent handle that is said to hold a key, and the key as found there when it was first
@@ -108,6 +110,8 @@ enum Place {
 #[derive(Debug)]
 struct Persisted(u32, OnceLock<Option<ResidentKey>>);
 
+/// Longer than a lock is held that no TPM is waited under.
+const A_MOMENT: Duration = Duration::from_secs(1);
 /// How long one derivation may take, of which others wait for the end.
 const DERIVATION: Duration = Duration::from_secs(60);
 
@@ -153,6 +157,19 @@ impl Key {
         Self::new(Place::Disk(wrapped, area, persisted), abilities)
     }
 
+    /// A key on the disk that cannot be used.
+    pub(super) fn refused(area: PublicArea, why: &'static str, abilities: Abilities) -> Self {
+        Self::new(Place::Refused(area, why), abilities)
+    }
+
+    /// Its wrapped form, if it has one.
+    pub(super) fn on_disk(&self) -> Option<&WrappedKey> {
+        match &self.place {
+            Place::Disk(wrapped, ..) => Some(wrapped),
+            Place::Handle(..) | Place::Template(..) | Place::Refused(..) => None,
+        }
+    }
+
     /// The key, opened by this.
     #[must_use]
     pub(super) fn opened_by(self, access: Access) -> Self {
@@ -176,7 +193,7 @@ impl Key {
     /// The public half.
     pub fn public(&self) -> &PublicKey {
         match &self.place {
-            Place::Handle(_, area) | Place::Disk(_, area, _) => &area.key,
+            Place::Handle(_, area) | Place::Disk(_, area, _) | Place::Refused(area, _) => &area.key,
             Place::Template(public, ..) => public,
         }
     }
@@ -186,7 +203,7 @@ impl Key {
         match &self.place {
             Place::Handle(resident, _) => Some(resident.handle()),
             Place::Disk(_, _, persisted) => persisted.as_ref().map(|Persisted(handle, _)| *handle),
-            Place::Template(..) => None,
+            Place::Template(..) | Place::Refused(..) => None,
         }
     }
 
@@ -195,6 +212,7 @@ impl Key {
         match &self.place {
             Place::Handle(resident, _) => Some(resident.name()),
             Place::Disk(wrapped, ..) => Some(wrapped.name()),
+            Place::Refused(..) => None,
             Place::Template(_, _, derived, _) => derived.get().map(|(_, key)| key.name()),
         }
     }
@@ -204,9 +222,14 @@ impl Key {
         self.area().map(PublicArea::as_bytes)
     }
 
-    /// Whether the TPM made it itself; so it is with a key that is derived.
-    pub fn is_made_by_tpm(&self) -> bool {
-        self.area().is_none_or(PublicArea::is_made_by_tpm)
+    /// Whether this TPM made it; so it is with a key that is derived.
+    pub fn is_of_this_tpm(&self) -> bool {
+        self.area().is_none_or(PublicArea::is_of_this_tpm)
+    }
+
+    /// Whether the TPM lets it sign anything at all; so it is with a key that is derived.
+    pub fn is_signing(&self) -> bool {
+        self.area().is_none_or(PublicArea::signs)
     }
 
     /// Whether the TPM lets it decrypt, or agree on secrets.
@@ -216,7 +239,9 @@ impl Key {
 
     fn area(&self) -> Option<&PublicArea> {
         match &self.place {
-            Place::Handle(_, area) | Place::Disk(_, area, _) => Some(area),
+            Place::Handle(_, area) | Place::Disk(_, area, _) | Place::Refused(area, _) => {
+                Some(area)
+            }
             Place::Template(_, _, derived, _) => derived.get().map(|(area, _)| area),
         }
     }
@@ -264,6 +289,9 @@ impl Key {
     /// Whether it signs digests of the scheme's hash by this scheme. ECDSA takes those of other
     /// hashes than its own too, as far as `fit` makes them fit.
     pub fn signs(&self, scheme: Scheme) -> bool {
+        if self.area().is_some_and(|area| !area.signs()) {
+            return false;
+        }
         match (self.public(), self.scheme(), scheme) {
             (PublicKey::Ec { curve, .. }, _, Scheme::Ecdsa(hash)) => {
                 let own = self.ecdsa_hash(curve.width()).width();
@@ -351,6 +379,7 @@ impl Key {
                     None => tpm.sign_wrapped(wrapped, &value, scheme, &digest)?,
                 }
             }
+            Place::Refused(_, why) => return Err(SignError::Refused(why)),
             Place::Template(_, _, derived, _) => {
                 let (_, key) = derived.get().ok_or(SignError::NotInThisTpm)?;
                 tpm.sign_derived(key, scheme, &digest)?
@@ -376,7 +405,7 @@ impl Key {
 
     /// Whether this is the key's authorisation value: a signature over random bytes, which is of no
     /// use to anybody.
-    pub(super) fn prove(&self, tpm: &Tpm, value: &[u8]) -> Result<(), SignError> {
+    pub(super) fn prove(&self, tpm: &Tpm, value: &AuthValue) -> Result<(), SignError> {
         let scheme = match (self.scheme(), self.public()) {
             (SigningScheme::Fixed(scheme), _) => scheme,
             (_, PublicKey::Ec { curve, .. }) => Scheme::Ecdsa(self.ecdsa_hash(curve.width())),

@@ -8,7 +8,7 @@ mod listing;
 mod templates;
 mod verify;
 
-pub use key::{Access, Given, Key, Login, SignRequest};
+pub use key::{Access, Key, Login, SignRequest};
 pub use listing::{Half, Kind, Listing, Shown};
 use templates::Templates;
 pub use verify::verify;
@@ -59,8 +59,8 @@ pub trait KeyStore: fmt::Debug + Send + Sync {
 pub enum Stamp {
     /// Of the factory identity.
     Factory(idevid::Stamp),
-    /// Of a key folder.
-    Devid,
+    /// Of a key folder: its files, transport faults so far, whether the TPM does PSS.
+    Folder(folder::Stamp, u64, bool),
 }
 
 /// Why there is nothing to show.
@@ -71,6 +71,8 @@ pub enum LookError {
     /// The TPM answered all that was asked, and holds no identity's certificate; the text says
     /// what was looked at.
     NoIdentity(String),
+    /// The key folder as a whole cannot be read, or is not to be trusted.
+    Folder(String),
 }
 
 /// Why a login failed.
@@ -95,6 +97,8 @@ pub enum SignError {
     Scheme,
     /// The key asks for a login.
     NotLoggedIn,
+    /// The key's file is of a form that is not supported; the text says which.
+    Refused(&'static str),
     /// The TPM does not derive the certified key.
     NotInThisTpm,
     /// The TPM, or the way to it.
@@ -118,6 +122,7 @@ impl fmt::Display for SignError {
             }
             Self::Scheme => f.write_str("the key does not sign by this scheme"),
             Self::NotLoggedIn => f.write_str("the key asks for a login first"),
+            Self::Refused(why) => write!(f, "the key cannot be used: {why}"),
             Self::NotInThisTpm => f.write_str("this TPM does not hold the certified key"),
             Self::Tpm(error) => error.fmt(f),
         }
@@ -136,7 +141,7 @@ impl fmt::Display for LookError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tpm(error) => error.fmt(f),
-            Self::NoIdentity(searched) => f.write_str(searched),
+            Self::NoIdentity(why) | Self::Folder(why) => f.write_str(why),
         }
     }
 }

@@ -2,7 +2,7 @@
 //! /run/devid-pkcs11, always checked against the certificate, and what this process gave up.
 
 use crate::file;
-use crate::key::{KeyId, PublicKey, hex};
+use crate::key::{KeyId, PublicKey, from_hex, hex};
 use log::{debug, warn};
 use parking_lot::Mutex;
 use std::collections::HashSet;
@@ -46,10 +46,7 @@ impl Templates {
     pub(super) fn remembered(&self, public: &PublicKey) -> Option<Vec<u8>> {
         let text = String::from_utf8(file::read(&self.path(public), LARGEST).ok()?).ok()?;
         let digits = Some(text.trim()).filter(|digits| !digits.is_empty())?;
-        (0..digits.len())
-            .step_by(2)
-            .map(|at| u8::from_str_radix(digits.get(at..at + 2)?, 16).ok())
-            .collect()
+        from_hex(digits)
     }
 
     /// Best effort: without the hint the search is only longer.

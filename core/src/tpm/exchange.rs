@@ -3,7 +3,7 @@
 
 use super::turn::Turn;
 use super::wrapped::Nest;
-use super::{Hash, Link, Property, SaltKey, Tcti, TpmError, link};
+use super::{AuthValue, Hash, Link, Lockout, Property, SaltKey, Tcti, TpmError, link};
 use crate::config::Config;
 use log::{debug, warn};
 use once_cell::sync::OnceCell;
@@ -33,6 +33,8 @@ pub struct Tpm {
     pub(super) nests: Mutex<Vec<Nest>>,
     /// Keeps the other processes of ours away while a key of ours is in a slot that all share.
     turn: Turn,
+    /// Whether it has ever answered.
+    answered: AtomicBool,
     /// Counts transport faults. What was known of handles before a fault is in doubt after it.
     faults: AtomicU64,
     refusals: Refusals,
@@ -65,6 +67,14 @@ pub(super) struct Proof<'a> {
 }
 
 impl<'a> Proof<'a> {
+    pub(super) fn new(id: &'a [u8], called: &'a str, value: &'a AuthValue) -> Self {
+        Self {
+            id,
+            called,
+            value: value.as_bytes(),
+        }
+    }
+
     pub(super) fn empty(id: &'a [u8], called: &'a str) -> Self {
         Self {
             id,
@@ -98,7 +108,7 @@ impl Manner {
 
     /// For commands that show this authorisation value: a wrong one counts towards lockout each
     /// time it arrives.
-    pub(super) fn showing(self, value: &[u8]) -> Self {
+    pub(super) fn showing(self, value: &AuthValue) -> Self {
         Self {
             repeats: self.repeats && value.is_empty(),
             ..self
@@ -139,6 +149,7 @@ impl Tpm {
             limit,
             link: Mutex::new(None),
             nests: Mutex::default(),
+            answered: AtomicBool::new(false),
             faults: AtomicU64::new(0),
             refusals,
             own_names: Mutex::default(),
@@ -164,6 +175,7 @@ impl Tpm {
         let own_names = self.own_names.try_lock().map(|names| names.clone());
         Self {
             turn: self.turn.clone(),
+            answered: AtomicBool::new(self.has_answered()),
             // What was in doubt for the parent stays so, and what was not is so now.
             faults: AtomicU64::new(self.faults() + 1),
             pss_given_up: AtomicBool::new(!self.signs_pss()),
@@ -194,6 +206,11 @@ impl Tpm {
         self.faults.load(Ordering::Acquire)
     }
 
+    /// Whether it has ever answered to this process or to one that it was forked from.
+    pub fn has_answered(&self) -> bool {
+        self.answered.load(Ordering::Relaxed)
+    }
+
     /// Whether PSS signatures of this TPM are of use, as far as is known.
     pub fn signs_pss(&self) -> bool {
         !self.pss_given_up.load(Ordering::Acquire)
@@ -217,10 +234,11 @@ impl Tpm {
     }
 
     /// The salt key for commands that show this authorisation value.
-    pub(super) fn salt_key_for(&self, value: &[u8]) -> Result<Option<SaltKey>, TpmError> {
-        match value {
-            [] => Ok(None),
-            _ => self.salt_key(),
+    pub(super) fn salt_key_for(&self, value: &AuthValue) -> Result<Option<SaltKey>, TpmError> {
+        match &value.salted_to {
+            _ if value.is_empty() => Ok(None),
+            Some(key) => Ok(Some(key.clone())),
+            None => self.salt_key(),
         }
     }
 
@@ -306,22 +324,22 @@ impl Tpm {
     }
 
     fn tell_lockout(&self) {
-        match (
-            self.property(Property::LockoutCounter),
-            self.property(Property::LockoutInterval),
-        ) {
-            (Ok(counter), Ok(interval)) => warn!(
+        match self.lockout() {
+            Ok(Lockout {
+                counter, interval, ..
+            }) => warn!(
                 "the TPM is in lockout: {counter} failed tries count, one is forgotten each \
                  {interval} s; until then a key that is not noDA cannot sign"
             ),
-            _ => warn!("the TPM is in lockout"),
+            Err(_) => warn!("the TPM is in lockout"),
         }
     }
 
-    /// How many wrong authorisation values the TPM still takes before it locks: two commands.
-    pub fn tries_left(&self) -> Result<u32, TpmError> {
-        let most = self.property(Property::MaxAuthFail)?;
-        Ok(most.saturating_sub(self.property(Property::LockoutCounter)?))
+    /// How near the TPM is to lockout: one command.
+    pub fn lockout(&self) -> Result<Lockout, TpmError> {
+        self.exchange("GetCapability(lockout)", Manner::READS, |link| {
+            link.lockout()
+        })
     }
 
     pub(super) fn property(&self, property: Property) -> Result<u32, TpmError> {
@@ -399,7 +417,10 @@ impl Tpm {
                     debug!("{what}: {error}");
                     return Err(error);
                 }
-                Ok(answer) => return Ok(answer),
+                Ok(answer) => {
+                    self.answered.store(true, Ordering::Relaxed);
+                    return Ok(answer);
+                }
             }
         }
     }

@@ -5,12 +5,14 @@
 //! Section numbers are those of the TPM 2.0 Library Specification, level 1.59.
 
 mod derived;
+mod duplicate;
 mod exchange;
 #[cfg(test)]
 pub(crate) mod fake;
 mod hash;
 mod kdf;
 mod link;
+mod own;
 mod public;
 mod rc;
 mod resident;
@@ -24,10 +26,12 @@ pub use derived::DerivedKey;
 pub use exchange::{Refusals, Tpm};
 pub use hash::Hash;
 pub use kdf::Secret;
+pub use own::{Algorithm, KeyUsage, StorageKey};
+pub(crate) use public::name_of;
 pub use public::{PublicArea, SigningScheme};
 pub use rc::ResponseCode;
 pub use resident::ResidentKey;
-pub use session::SaltKey;
+pub use session::{AuthValue, SaltKey};
 pub use tcti::{Tcti, TctiError};
 pub use wrapped::{Parent, WrappedKey};
 
@@ -100,12 +104,6 @@ impl NvPublic {
 pub enum Property {
     /// The most bytes that one TPM2_NV_Read returns.
     NvBufferMax,
-    /// Failed tries of authorisation that count now.
-    LockoutCounter,
-    /// Seconds until one failed try is forgotten.
-    LockoutInterval,
-    /// So many failed tries are lockout.
-    MaxAuthFail,
 }
 
 impl Property {
@@ -113,10 +111,47 @@ impl Property {
     pub const fn tag(self) -> u32 {
         match self {
             Self::NvBufferMax => 0x12C,
-            Self::LockoutCounter => 0x20E,
-            Self::LockoutInterval => 0x210,
-            Self::MaxAuthFail => 0x20F,
         }
+    }
+}
+
+/// How near the TPM is to dictionary-attack lockout (Part 1, section 19.8).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lockout {
+    /// Failed tries of authorisation that count now.
+    pub counter: u32,
+    /// So many are lockout.
+    pub most: u32,
+    /// Seconds until one failed try is forgotten; 0: none is, and none counts.
+    pub interval: u32,
+}
+
+impl Lockout {
+    /// TPM_PT_LOCKOUT_COUNTER, and behind it TPM_PT_MAX_AUTH_FAIL and TPM_PT_LOCKOUT_INTERVAL.
+    pub(crate) const FIRST: u32 = 0x20E;
+    pub(crate) const COUNT: u32 = 3;
+
+    /// From the properties with their tags.
+    pub(crate) fn of(properties: impl Iterator<Item = (u32, u32)>) -> Option<Self> {
+        let (mut counter, mut most, mut interval) = (None, None, None);
+        for (tag, value) in properties {
+            match tag.checked_sub(Self::FIRST) {
+                Some(0) => counter = Some(value),
+                Some(1) => most = Some(value),
+                Some(2) => interval = Some(value),
+                _ => {}
+            }
+        }
+        Some(Self {
+            counter: counter?,
+            most: most?,
+            interval: interval?,
+        })
+    }
+
+    /// How many failed tries there may still be before lockout.
+    pub fn tries_left(&self) -> u32 {
+        self.most.saturating_sub(self.counter)
     }
 }
 
@@ -129,6 +164,15 @@ pub struct Used<'a> {
     pub name: &'a [u8],
     /// The proof.
     pub auth: Auth<'a>,
+}
+
+/// What TPM2_Create is told that nobody else is to know.
+#[derive(Clone, Copy, Default)]
+pub struct Secrets<'a> {
+    /// The authorisation value of the new object.
+    pub value: &'a [u8],
+    /// Data to be sealed.
+    pub data: &'a [u8],
 }
 
 /// How the use of something is authorised.
@@ -200,6 +244,8 @@ pub trait Link: Send {
     fn handles(&mut self, first: u32) -> Result<Vec<u32>, TpmError>;
     /// TPM2_GetCapability(TPM_CAP_ALGS): the identifiers of all algorithms.
     fn algorithms(&mut self) -> Result<Vec<u16>, TpmError>;
+    /// TPM2_GetCapability(TPM_CAP_TPM_PROPERTIES): all about lockout.
+    fn lockout(&mut self) -> Result<Lockout, TpmError>;
     /// TPM2_GetCapability(TPM_CAP_TPM_PROPERTIES).
     fn property(&mut self, property: Property) -> Result<u32, TpmError>;
     /// TPM2_ReadPublic: the TPMT_PUBLIC as bytes, and the object's name.
@@ -211,14 +257,17 @@ pub trait Link: Send {
         hierarchy: Used,
         template: &[u8],
     ) -> Result<(u32, Vec<u8>, Vec<u8>), TpmError>;
-    /// TPM2_Create below `parent`, with this authorisation value: the TPMT_PUBLIC, and the private
-    /// half as the parent wraps it (the content of a TPM2B_PRIVATE).
+    /// TPM2_Create below `parent`, with this authorisation value, of data that are to be sealed if
+    /// the template is for that: the TPMT_PUBLIC, and the private half as the parent wraps it (the
+    /// content of a TPM2B_PRIVATE).
     fn create(
         &mut self,
         parent: Used,
-        value: &[u8],
+        secrets: Secrets,
         template: &[u8],
     ) -> Result<(Vec<u8>, Vec<u8>), TpmError>;
+    /// TPM2_Unseal: the data. By an auth session they are encrypted on their way.
+    fn unseal(&mut self, sealed: Used) -> Result<Secret, TpmError>;
     /// TPM2_Load of what [`Link::create`] or [`Link::import`] gave: a transient handle and the
     /// name. To be flushed.
     fn load(
@@ -278,6 +327,9 @@ pub enum TpmError {
     /// The authorisation value that was given for the key is wrong; not shown to the TPM again, for
     /// the same reason.
     WrongAuth(String),
+    /// A wrapped key is not for this TPM, or this TPM was cleared: the handle does not hold the key
+    /// that wraps it.
+    ForeignKey(u32),
     /// The link has no such ability.
     Unsupported(String),
 }
@@ -326,6 +378,10 @@ impl fmt::Display for TpmError {
                 f,
                 "the authorisation value given for {what} is wrong; it is not tried again, because \
                  each wrong try counts towards the TPM's lockout"
+            ),
+            Self::ForeignKey(parent) => write!(
+                f,
+                "handle 0x{parent:08X} does not hold the key that wraps this one"
             ),
             Self::Unsupported(what) => write!(f, "{what}"),
         }

@@ -26,6 +26,8 @@ pub struct PublicArea {
     pub key: PublicKey,
     /// How it signs.
     pub scheme: SigningScheme,
+    /// The hash of its name.
+    pub name_hash: Hash,
     attributes: u32,
     bytes: Vec<u8>,
 }
@@ -80,6 +82,7 @@ impl PublicArea {
         Some(Self {
             key,
             scheme,
+            name_hash: name_hash_of(area)?,
             attributes: public.object_attributes.bits(),
             bytes: area.to_vec(),
         })
@@ -90,24 +93,33 @@ impl PublicArea {
         &self.bytes
     }
 
+    /// Whether the key wraps others: restricted, decrypts, does not sign.
+    pub fn is_storage_key(&self) -> bool {
+        let set = TpmaObject::RESTRICTED.bits() | TpmaObject::DECRYPT.bits();
+        self.attributes & (set | TpmaObject::SIGN_ENCRYPT.bits()) == set
+    }
+
+    /// Whether the key signs whatever it is given.
+    pub fn signs(&self) -> bool {
+        let all = TpmaObject::RESTRICTED.bits() | TpmaObject::SIGN_ENCRYPT.bits();
+        self.attributes & all == TpmaObject::SIGN_ENCRYPT.bits()
+    }
+
+    /// Whether the key decrypts, or agrees on secrets, whatever it is given.
+    pub fn decrypts(&self) -> bool {
+        let all = TpmaObject::RESTRICTED.bits() | TpmaObject::DECRYPT.bits();
+        self.attributes & all == TpmaObject::DECRYPT.bits()
+    }
+
+    /// Whether this TPM made the private half, and it never was anywhere else.
+    pub fn is_of_this_tpm(&self) -> bool {
+        let set = TpmaObject::FIXED_TPM.bits() | TpmaObject::SENSITIVE_DATA_ORIGIN.bits();
+        self.attributes & set == set
+    }
+
     /// Whether wrong authorisation values do not count towards the TPM's lockout.
     pub fn is_no_da(&self) -> bool {
         self.attributes & TpmaObject::NO_DA.bits() != 0
-    }
-
-    /// Whether the TPM made the key itself.
-    pub fn is_made_by_tpm(&self) -> bool {
-        self.attributes & TpmaObject::SENSITIVE_DATA_ORIGIN.bits() != 0
-    }
-
-    /// Whether the key decrypts, or agrees on secrets.
-    pub fn decrypts(&self) -> bool {
-        self.attributes & TpmaObject::DECRYPT.bits() != 0
-    }
-
-    /// Whether the key signs.
-    pub fn signs(&self) -> bool {
-        self.attributes & TpmaObject::SIGN_ENCRYPT.bits() != 0
     }
 
     /// Whether the key can be an identity: it signs anything, does nothing else, and never left
@@ -120,6 +132,19 @@ impl PublicArea {
         let clear = TpmaObject::RESTRICTED.bits() | TpmaObject::DECRYPT.bits();
         self.attributes & (set | clear) == set
     }
+}
+
+fn name_hash_of(area: &[u8]) -> Option<Hash> {
+    let algorithm = area.get(2..4)?.try_into().ok()?;
+    Hash::of_algorithm(u16::from_be_bytes(algorithm))
+}
+
+/// The name of an object with this TPMT_PUBLIC: its nameAlg and the digest (Part 1, section 16).
+///
+/// `None` if that names no hash of ours.
+pub(crate) fn name_of(area: &[u8]) -> Option<Vec<u8>> {
+    let hash = name_hash_of(area)?;
+    Some([&hash.algorithm().to_be_bytes()[..], &hash.digest(&[area])].concat())
 }
 
 #[cfg(test)]

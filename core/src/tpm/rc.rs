@@ -12,6 +12,9 @@ impl ResponseCode {
     const TESTING: u32 = 0x90A;
     const NV_RATE: u32 = 0x920;
     const LOCKOUT: u32 = 0x921;
+    const NV_SPACE: u32 = 0x14B;
+    const NV_DEFINED: u32 = 0x14C;
+    const INTEGRITY: u32 = 0x09F;
     const OBJECT_MEMORY: u32 = 0x902;
     const AUTH_FAIL: u32 = 0x08E;
     const BAD_AUTH: u32 = 0x0A2;
@@ -42,6 +45,27 @@ impl ResponseCode {
     /// A handle of the command names nothing: format-one HANDLE, or "reference not loaded".
     pub fn is_missing_handle(self) -> bool {
         self.base() == 0x08B || (0x910..=0x916).contains(&self.0)
+    }
+
+    /// The persistent handle holds something already.
+    pub fn is_taken(self) -> bool {
+        self.0 == Self::NV_DEFINED
+    }
+
+    /// There is no room for another persistent key.
+    pub fn is_no_room(self) -> bool {
+        matches!(self.0, Self::NV_SPACE | Self::OBJECT_MEMORY)
+    }
+
+    /// A value that this TPM does not implement: a curve, a size, an algorithm.
+    pub fn is_unsupported_value(self) -> bool {
+        // VALUE, CURVE, KEY_SIZE, ASYMMETRIC
+        matches!(self.base(), 0x081 | 0x084 | 0x087 | 0x0A6)
+    }
+
+    /// What was wrapped is not wrapped by this key, or was changed.
+    pub fn is_foreign(self) -> bool {
+        self.base() == Self::INTEGRITY
     }
 
     /// All slots for objects are taken, by others as well.
@@ -75,6 +99,9 @@ impl ResponseCode {
             0x148 => "TPM_RC_NV_LOCKED",
             0x149 => "TPM_RC_NV_AUTHORIZATION",
             0x14A => "TPM_RC_NV_UNINITIALIZED",
+            Self::NV_SPACE => "TPM_RC_NV_SPACE: no room for another persistent key",
+            Self::NV_DEFINED => "TPM_RC_NV_DEFINED",
+            Self::INTEGRITY => "TPM_RC_INTEGRITY",
             Self::OBJECT_MEMORY => "TPM_RC_OBJECT_MEMORY: others keep all slots for objects",
             0x903 => "TPM_RC_SESSION_MEMORY",
             0x904 => "TPM_RC_MEMORY",

@@ -2,7 +2,7 @@
 //! handles.
 
 use super::exchange::{Manner, Proof};
-use super::{Auth, Hash, NvPublic, Property, Scheme, Signature, Tpm, TpmError, Used};
+use super::{Auth, AuthValue, Hash, NvPublic, Property, Scheme, Signature, Tpm, TpmError, Used};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The most that TPM2_NV_Read may be asked for before the TPM was asked for its own limit; no
@@ -84,6 +84,11 @@ impl Tpm {
         Ok(Vec::clone(known))
     }
 
+    /// The same as far as it was asked already.
+    pub fn known_hashes(&self) -> Option<Vec<Hash>> {
+        self.hashes.get().cloned()
+    }
+
     fn nv_chunk(&self) -> Result<u16, TpmError> {
         self.nv_chunk
             .get_or_try_init(|| {
@@ -122,17 +127,13 @@ impl Tpm {
     pub fn sign(
         &self,
         key: &ResidentKey,
-        value: &[u8],
+        value: &AuthValue,
         scheme: Scheme,
         digest: &[u8],
     ) -> Result<Signature, TpmError> {
         let called = format!("key 0x{:08X}", key.handle);
         let salt_key = self.salt_key_for(value)?;
-        let proof = Proof {
-            id: &key.name,
-            called: &called,
-            value,
-        };
+        let proof = Proof::new(&key.name, &called, value);
         let manner = Manner::READS.showing(value);
         self.exchange_unless_refused("Sign", proof, manner, |link| {
             let faults = self.faults();
@@ -143,7 +144,7 @@ impl Tpm {
                 }
                 key.seen_at.store(faults, Ordering::Release);
             }
-            let auth = Auth::by(value, salt_key.as_ref());
+            let auth = Auth::by(value.as_bytes(), salt_key.as_ref());
             link.sign(Used::new(key.handle, &key.name, auth), scheme, digest)
         })
     }
@@ -194,7 +195,9 @@ mod tests {
         let fake = FakeTpm::new(replies);
         let tpm = fake.tpm(LIMIT);
         let key = key_of(&tpm);
-        let pair = tpm.sign(&key, &[], ECDSA, &[7; 32]).unwrap();
+        let pair = tpm
+            .sign(&key, &AuthValue::default(), ECDSA, &[7; 32])
+            .unwrap();
         assert_eq!(
             pair,
             Signature::Ecc {
@@ -218,7 +221,7 @@ mod tests {
         ]);
         let tpm = fake.tpm(LIMIT);
         let key = key_of(&tpm);
-        let sign = || tpm.sign(&key, &[], ECDSA, &[7; 32]);
+        let sign = || tpm.sign(&key, &AuthValue::default(), ECDSA, &[7; 32]);
         assert!(sign().is_ok() && sign().is_ok());
         assert_eq!(sign(), Err(TpmError::KeyReplaced(HANDLE)));
         let (asked, signed) = (READ_PUBLIC, SIGN);
@@ -254,7 +257,7 @@ mod tests {
         let tpm = fake.tpm(LIMIT);
         let key = key_of(&tpm);
         for _ in 0..3 {
-            let refused = tpm.sign(&key, &[], ECDSA, &[7; 32]);
+            let refused = tpm.sign(&key, &AuthValue::default(), ECDSA, &[7; 32]);
             assert_eq!(refused, Err(TpmError::NeedsAuth("key 0x81020000".into())));
         }
         assert_eq!(
@@ -266,18 +269,10 @@ mod tests {
 
     #[test]
     fn lockout_is_told_and_not_retried() {
-        let fake = FakeTpm::new([
-            found(),
-            Reply::Code(0x921),
-            Reply::Code(0x101),
-            Reply::Code(0x101),
-        ]);
+        let fake = FakeTpm::new([found(), Reply::Code(0x921), Reply::Code(0x101)]);
         let tpm = fake.tpm(LIMIT);
-        let refused = tpm.sign(&key_of(&tpm), &[], ECDSA, &[7; 32]);
+        let refused = tpm.sign(&key_of(&tpm), &AuthValue::default(), ECDSA, &[7; 32]);
         assert_eq!(refused, Err(TpmError::Response(ResponseCode(0x921))));
-        assert_eq!(
-            fake.seen(),
-            [READ_PUBLIC, SIGN, GET_CAPABILITY, GET_CAPABILITY]
-        );
+        assert_eq!(fake.seen(), [READ_PUBLIC, SIGN, GET_CAPABILITY]);
     }
 }

@@ -10,6 +10,7 @@ use crate::key::PublicKey;
 use aes::Aes128;
 use cfb_mode::cipher::KeyIvInit;
 use cfb_mode::{Decryptor, Encryptor};
+use std::fmt;
 use zeroize::Zeroizing;
 
 /// The hash of our sessions; nonces and HMACs are as wide.
@@ -32,14 +33,57 @@ pub struct SaltKey {
     pub hash: Hash,
 }
 
+/// An authorisation value, and which key of the TPM a proof of it is salted to.
+#[derive(Clone, Default)]
+pub struct AuthValue {
+    value: Secret,
+    /// `None`: whichever the TPM has.
+    pub(super) salted_to: Option<SaltKey>,
+}
+
+impl AuthValue {
+    /// Salted to whichever key the TPM has for that.
+    pub fn new(value: Secret) -> Self {
+        Self {
+            value,
+            salted_to: None,
+        }
+    }
+
+    /// Salted to a key whose public half was remembered: another TPM, or whoever sits on the bus
+    /// with a key of his own, learns nothing to guess values against.
+    pub fn salted(value: Secret, to: SaltKey) -> Self {
+        Self {
+            value,
+            salted_to: Some(to),
+        }
+    }
+
+    /// The value itself.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.value
+    }
+
+    /// Whether it is the empty one.
+    pub fn is_empty(&self) -> bool {
+        self.value.is_empty()
+    }
+}
+
+impl fmt::Debug for AuthValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AuthValue(…)")
+    }
+}
+
 impl SaltKey {
     /// The key with this TPMT_PUBLIC; `None` if its kind cannot be one.
     pub(super) fn of(handle: u32, area: &[u8]) -> Option<Self> {
-        let algorithm = area.get(2..4)?.try_into().ok()?;
+        let area = PublicArea::parse(area)?;
         Some(Self {
             handle,
-            hash: Hash::of_algorithm(u16::from_be_bytes(algorithm))?,
-            public: PublicArea::parse(area)?.key,
+            hash: area.name_hash,
+            public: area.key,
         })
     }
 }

@@ -4,7 +4,7 @@
 //! Makers filled the templates differently, and each difference gives another key; so there are
 //! candidates, and a certificate tells the right one.
 
-use super::Hash;
+use super::{Algorithm, Hash, KeyUsage};
 use crate::key::{Curve, PublicKey};
 
 /// fixedTPM, fixedParent, sensitiveDataOrigin, userWithAuth, adminWithPolicy, sign.
@@ -15,7 +15,6 @@ const LABEL: &[u8] = b"IDEVID";
 
 const AES: u16 = 0x0006;
 const CFB: u16 = 0x0043;
-const NIST_P256: u16 = 0x0003;
 const RSA: u16 = 0x0001;
 const ECC: u16 = 0x0023;
 const NULL: u16 = 0x0010;
@@ -48,12 +47,88 @@ pub(super) fn storage_root(rsa: bool) -> Vec<u8> {
             area.extend(sized(&[]));
         }
         false => {
-            area.extend(words(&[NIST_P256, NULL])); // curve, kdf
+            area.extend(words(&[curve_id(Curve::P256), NULL])); // curve, kdf
             area.extend(sized(&[]));
             area.extend(sized(&[]));
         }
     }
     area
+}
+
+/// A key that the TPM is to make for the device, and keep to itself: noDA, so that no wrong value
+/// for it can lock the whole TPM. Any scheme, so that it signs with every hash.
+pub(super) fn own_key(algorithm: Algorithm, usage: KeyUsage) -> Vec<u8> {
+    const FIXED_TPM: u32 = 1 << 1;
+    const FIXED_PARENT: u32 = 1 << 4;
+    const SENSITIVE_DATA_ORIGIN: u32 = 1 << 5;
+    let bound = FIXED_TPM | FIXED_PARENT | SENSITIVE_DATA_ORIGIN;
+    match algorithm {
+        Algorithm::Ec(curve) => own_ecc(bound, usage, curve, [&[], &[]]),
+        Algorithm::Rsa(bits) => own_rsa(bound, usage, bits as u16, &[]),
+    }
+}
+
+/// The public area of a key that comes from outside: as [`own_key`], but neither made in this TPM
+/// nor bound to it by its history.
+pub(super) fn imported_key(public: &PublicKey, usage: KeyUsage) -> Vec<u8> {
+    match public {
+        PublicKey::Ec { curve, point } => {
+            let (x, y) = point[1..].split_at(curve.width());
+            own_ecc(0, usage, *curve, [x, y])
+        }
+        PublicKey::Rsa { modulus, .. } => own_rsa(0, usage, public.bits() as u16, modulus),
+    }
+}
+
+/// Sealed data: not noDA, so that wrong values count.
+pub(super) fn sealed() -> Vec<u8> {
+    const KEYEDHASH: u16 = 0x0008;
+    /// fixedTPM, fixedParent, userWithAuth.
+    const ATTRIBUTES: u32 = 0x0000_0052;
+    let mut area = words(&[KEYEDHASH, Hash::Sha256.algorithm()]);
+    area.extend(ATTRIBUTES.to_be_bytes());
+    area.extend(sized(&[])); // no policy
+    area.extend(words(&[NULL])); // scheme
+    area.extend(sized(&[])); // unique
+    area
+}
+
+fn own_ecc(bound: u32, usage: KeyUsage, curve: Curve, point: [&[u8]; 2]) -> Vec<u8> {
+    let mut area = own_head(ECC, bound, usage);
+    // symmetric, scheme, curve, kdf
+    area.extend(words(&[NULL, NULL, curve_id(curve), NULL]));
+    point
+        .iter()
+        .for_each(|coordinate| area.extend(sized(coordinate)));
+    area
+}
+
+fn own_rsa(bound: u32, usage: KeyUsage, bits: u16, modulus: &[u8]) -> Vec<u8> {
+    let mut area = own_head(RSA, bound, usage);
+    area.extend(words(&[NULL, NULL, bits])); // symmetric, scheme
+    area.extend([0; 4]); // the exponent 65537
+    area.extend(sized(modulus));
+    area
+}
+
+fn own_head(kind: u16, bound: u32, usage: KeyUsage) -> Vec<u8> {
+    const USER_WITH_AUTH: u32 = 1 << 6;
+    const NO_DA: u32 = 1 << 10;
+    const DECRYPT: u32 = 1 << 17;
+    const SIGN: u32 = 1 << 18;
+    let does = u32::from(usage.signs) * SIGN | u32::from(usage.decrypts) * DECRYPT;
+    let mut area = words(&[kind, Hash::Sha256.algorithm()]);
+    area.extend((bound | USER_WITH_AUTH | NO_DA | does).to_be_bytes());
+    area.extend(sized(&[])); // no policy
+    area
+}
+
+fn curve_id(curve: Curve) -> u16 {
+    match curve {
+        Curve::P256 => 0x0003,
+        Curve::P384 => 0x0004,
+        Curve::P521 => 0x0005,
+    }
 }
 
 /// Whether a public area has the attributes and the policy of an IDevID key, and so may come from
@@ -67,10 +142,10 @@ pub(super) fn may_be_ours(area: &[u8]) -> bool {
 }
 
 fn ecc(curve: Curve) -> Vec<Vec<u8>> {
-    let (hash, curve_id): (_, u16) = match curve {
-        Curve::P256 => (Hash::Sha256, 0x0003),
-        Curve::P384 => (Hash::Sha384, 0x0004),
-        Curve::P521 => (Hash::Sha512, 0x0005),
+    let hash = match curve {
+        Curve::P256 => Hash::Sha256,
+        Curve::P384 => Hash::Sha384,
+        Curve::P521 => Hash::Sha512,
     };
     let uniques: [(&[u8], &[u8]); 4] = [(LABEL, LABEL), (LABEL, b""), (b"IDE", b"VID"), (b"", b"")];
     let schemes = [vec![ECDSA, hash.algorithm()], vec![NULL]];
@@ -80,7 +155,7 @@ fn ecc(curve: Curve) -> Vec<Vec<u8>> {
             let mut area = head(ECC, hash);
             area.extend(words(&[NULL])); // symmetric
             area.extend(words(scheme));
-            area.extend(words(&[curve_id, NULL])); // curve, kdf
+            area.extend(words(&[curve_id(curve), NULL])); // curve, kdf
             area.extend(sized(x));
             area.extend(sized(y));
             all.push(area);

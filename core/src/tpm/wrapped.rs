@@ -5,7 +5,7 @@
 //! three commands, and nothing of ours stays.
 
 use super::exchange::{Manner, Proof};
-use super::{Auth, Link, Scheme, Signature, Tpm, TpmError, Used, template};
+use super::{Auth, AuthValue, Link, Scheme, Signature, Tpm, TpmError, Used, name_of, template};
 use log::warn;
 
 /// So many keys stay loaded behind a resource manager; the one not used for longest goes.
@@ -57,14 +57,25 @@ impl Nest {
 }
 
 impl WrappedKey {
-    /// `area` is a TPMT_PUBLIC, `name` the key's name, `private` the content of a TPM2B_PRIVATE.
-    pub fn new(parent: Parent, area: Vec<u8>, name: Vec<u8>, private: Vec<u8>) -> Self {
+    /// `area` is a TPMT_PUBLIC, `private` the content of a TPM2B_PRIVATE.
+    pub fn new(parent: Parent, area: Vec<u8>, private: Vec<u8>) -> Self {
         Self {
+            // An area without name is one that no TPM takes.
+            name: name_of(&area).unwrap_or_default(),
             parent,
             area,
             private,
-            name,
         }
+    }
+
+    /// Its TPMT_PUBLIC.
+    pub fn area(&self) -> &[u8] {
+        &self.area
+    }
+
+    /// The private half, wrapped: the content of a TPM2B_PRIVATE.
+    pub fn private(&self) -> &[u8] {
+        &self.private
     }
 
     /// The TPM name.
@@ -78,11 +89,20 @@ impl WrappedKey {
     }
 
     /// A transient handle; to be flushed.
-    fn load(&self, link: &mut dyn Link) -> Result<u32, TpmError> {
+    pub(super) fn load(&self, link: &mut dyn Link) -> Result<u32, TpmError> {
         let (handle, name) = match &self.parent {
-            Parent::Persistent(parent) => {
-                link.load(Used::open(*parent, &[]), &self.area, &self.private)?
-            }
+            Parent::Persistent(parent) => link
+                .load(Used::open(*parent, &[]), &self.area, &self.private)
+                .map_err(|error| match error {
+                    TpmError::Response(code) if code.is_foreign() || code.is_missing_handle() => {
+                        warn!(
+                            "handle 0x{parent:08X} does not hold the key that wraps this one: the \
+                             TPM was cleared or exchanged, and the key is lost with it ({code})"
+                        );
+                        TpmError::ForeignKey(*parent)
+                    }
+                    other => other,
+                })?,
             Parent::Owner { rsa } => {
                 let root = template::storage_root(*rsa);
                 let (parent, _, _) = link.create_primary(Used::owner(Auth::Empty), &root)?;
@@ -107,7 +127,7 @@ impl Tpm {
         &self,
         what: &str,
         key: &WrappedKey,
-        value: &[u8],
+        value: &AuthValue,
         commands: impl FnMut(&mut dyn Link, Used) -> Result<R, TpmError>,
     ) -> Result<R, TpmError> {
         self.own(&key.name);
@@ -121,7 +141,7 @@ impl Tpm {
     pub fn sign_wrapped(
         &self,
         key: &WrappedKey,
-        value: &[u8],
+        value: &AuthValue,
         scheme: Scheme,
         digest: &[u8],
     ) -> Result<Signature, TpmError> {
@@ -134,11 +154,11 @@ impl Tpm {
         &self,
         what: &str,
         key: &WrappedKey,
-        value: &[u8],
+        value: &AuthValue,
         mut commands: impl FnMut(&mut dyn Link, Used) -> Result<R, TpmError>,
     ) -> Result<R, TpmError> {
         let salt_key = self.salt_key_for(value)?;
-        let auth = Auth::by(value, salt_key.as_ref());
+        let auth = Auth::by(value.as_bytes(), salt_key.as_ref());
         let manner = Manner::LOADS.showing(value);
         self.exchange_unless_refused(what, key.proof(value), manner, |link| {
             let mut handle = key.load(link)?;
@@ -157,11 +177,11 @@ impl Tpm {
         &self,
         what: &str,
         key: &WrappedKey,
-        value: &[u8],
+        value: &AuthValue,
         mut commands: impl FnMut(&mut dyn Link, Used) -> Result<R, TpmError>,
     ) -> Result<R, TpmError> {
         let salt_key = self.salt_key_for(value)?;
-        let auth = Auth::by(value, salt_key.as_ref());
+        let auth = Auth::by(value.as_bytes(), salt_key.as_ref());
         let manner = Manner::LOADS.showing(value);
         let mut nests = self
             .nests
@@ -224,12 +244,8 @@ fn nest_for<'a>(nests: &'a mut Vec<Nest>, key: &WrappedKey, keys_in_one: usize) 
 }
 
 impl WrappedKey {
-    fn proof<'a>(&'a self, value: &'a [u8]) -> Proof<'a> {
-        Proof {
-            id: &self.name,
-            called: "a wrapped key",
-            value,
-        }
+    fn proof<'a>(&'a self, value: &'a AuthValue) -> Proof<'a> {
+        Proof::new(&self.name, "a wrapped key", value)
     }
 }
 

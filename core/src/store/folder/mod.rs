@@ -1,31 +1,477 @@
-//! Stand-in: the key folder comes from its own branch.
+//! The key folder of a token: one PEM file for each object, which other programs can read too.
+//!
+//! A file is an object if its name ends in `.pem` and does not begin with a dot, whoever made it.
+//! Reading takes no lock and works where nothing can be written: a file is replaced as a whole or
+//! not at all (`write`). What is damaged costs one object, is said once, and is never deleted.
+
 mod entry;
-pub use entry::*;
-use std::path::PathBuf;
+mod fault;
+mod format;
+mod pem;
+#[cfg(test)]
+mod samples;
+#[cfg(test)]
+mod tests;
+mod text;
+mod trust;
+mod tss2;
+mod write;
+
+pub use entry::{Content, Data, Description, Entry, Origin, Pair, Usage, Use};
+pub use fault::FolderError;
+pub use tss2::{Kind as Tss2Kind, NoTss2Key, Tss2Key};
+
+use crate::file::{self, FileStamp, Moment};
+use crate::key::{from_hex, hex};
+use format::Remarks;
+use log::warn;
+use parking_lot::Mutex;
+use rustix::fd::OwnedFd;
+use rustix::fs::{AtFlags, Dir, Mode, OFlags, fstat, open, statat};
+use rustix::io::Errno;
+use rustix::process::geteuid;
+use std::collections::HashMap;
+use std::ffi::CString;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use trust::Owned;
+use write::Writer;
+
+const SUFFIX: &str = ".pem";
+/// 16 random hexadecimal digits, made at the first write.
+const SERIAL: &str = ".serial";
+/// The TPM name of the key that wraps the folder's keys, in hexadecimal digits.
+const MASTER: &str = ".master";
+/// How long a writer waits for another.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// One key folder. It need not exist; it is made at the first write.
+#[derive(Debug)]
+pub struct KeyFolder {
+    path: PathBuf,
+    patience: Duration,
+    /// What the last listing found. Held for moments only, never while files are read.
+    known: Mutex<Arc<Known>>,
+}
+
+/// What is in the folder.
+#[derive(Debug)]
+pub struct Listing {
+    /// By name. A file that did not change since the last listing gives the same `Arc`.
+    pub entries: Vec<Arc<Entry>>,
+    /// Files that give no object, by name, and why.
+    pub refused: Vec<(String, String)>,
+    /// As [`KeyFolder::stamp`] of the moment before the files were read.
+    pub stamp: Stamp,
+}
+
+/// What must change before a listing can differ.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Stamp {
+    folder: Option<FileStamp>,
+    files: Vec<FileStamp>,
+    /// When it was taken, if something had been changed so shortly before that the next change
+    /// could give it the same stamp: then no later one is equal to this.
+    unsettled: Option<Moment>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    /// The folder as it was when its files were judged.
+    folder: Option<Owned>,
+    files: HashMap<String, Seen>,
+}
+
+/// What a file was at the last listing.
 #[derive(Debug, Clone)]
-pub struct Folder(PathBuf);
-impl Folder {
+struct Seen {
+    stamp: FileStamp,
+    /// Whether it must have another stamp if it is now another.
+    settled: bool,
+    found: Result<Arc<Entry>, String>,
+}
+
+/// The folder, open.
+struct Opened<'a> {
+    path: &'a Path,
+    fd: OwnedFd,
+    owned: Owned,
+    stamp: FileStamp,
+}
+
+/// Why a file gives no object.
+enum Unread {
+    /// It is no more there.
+    Gone,
+    /// Its content, which stays the same until its stamp changes.
+    Damaged(String),
+    Untrusted(String),
+    /// What the system said; another time it may say something else.
+    Failed(io::Error),
+}
+
+impl KeyFolder {
+    /// Nothing is read yet.
     pub fn new(path: PathBuf) -> Self {
-        Self(path)
+        Self {
+            path,
+            patience: PATIENCE,
+            known: Mutex::default(),
+        }
+    }
+
+    /// The folder in a forked child, where a lock may stay held for ever: knows what is known
+    /// unless a thread of the parent was just exchanging it.
+    pub fn for_child(&self) -> Self {
+        let known = self.known.try_lock().map(|known| Arc::clone(&known));
+        Self {
+            path: self.path.clone(),
+            patience: self.patience,
+            known: Mutex::new(known.unwrap_or_default()),
+        }
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// All objects. Only files that changed are read; a folder that is missing is empty.
+    ///
+    /// # Errors
+    ///
+    /// The folder as a whole cannot be read or is not to be trusted.
+    pub fn list(&self) -> Result<Listing, FolderError> {
+        let now = Moment::now();
+        let before = Arc::clone(&self.known.lock());
+        let mut stamp = Stamp::default();
+        let mut known = Known::default();
+        if let Some(folder) = Opened::at(&self.path)? {
+            known.folder = Some(folder.owned);
+            stamp.folder = Some(folder.stamp);
+            let same_folder = before.folder == known.folder;
+            for name in folder.names().map_err(FolderError::at(&self.path))? {
+                let Some(about) = folder.file_stamp(&name) else {
+                    continue;
+                };
+                stamp.files.push(about);
+                let name = name.to_string_lossy().into_owned();
+                let seen = match before.files.get(&name) {
+                    Some(seen) if same_folder && seen.stamp == about && seen.settled => {
+                        Some(seen.clone())
+                    }
+                    earlier => folder.look_at(&name, about, about.is_settled(now), earlier)?,
+                };
+                if let Some(seen) = seen {
+                    known.files.insert(name, seen);
+                }
+            }
+        }
+        stamp.settle(now);
+        let (mut entries, mut refused) = (Vec::new(), Vec::new());
+        for (name, seen) in &known.files {
+            match &seen.found {
+                Ok(entry) => entries.push(Arc::clone(entry)),
+                Err(reason) => refused.push((name.clone(), reason.clone())),
+            }
+        }
+        entries.sort_unstable_by(|one, other| one.name.cmp(&other.name));
+        refused.sort_unstable();
+        *self.known.lock() = Arc::new(known);
+        Ok(Listing {
+            entries,
+            refused,
+            stamp,
+        })
+    }
+
+    /// The state of what a listing depends on; only one after it changed can differ. Reads no file.
+    pub fn stamp(&self) -> Stamp {
+        let now = Moment::now();
+        let mut stamp = Stamp::default();
+        let Ok(Some(folder)) = Opened::at(&self.path) else {
+            return stamp;
+        };
+        stamp.folder = Some(folder.stamp);
+        let names = folder.names().unwrap_or_default();
+        stamp.files = names
+            .iter()
+            .filter_map(|name| folder.file_stamp(name))
+            .collect();
+        stamp.settle(now);
+        stamp
+    }
+
+    /// Puts a new object into the folder, under a name that it makes.
+    ///
+    /// # Errors
+    ///
+    /// Then there is no new object, unless the disk failed when all was written.
+    pub fn add(&self, content: Content) -> Result<Entry, FolderError> {
+        let writer = Writer::make_folder(&self.path, self.patience, None)?;
+        let kind = match content {
+            Content::Pair(_) => "key",
+            Content::Public(..) => "public",
+            Content::Certificate(..) => "certificate",
+            Content::Data(_) => "data",
+        };
+        let name = format!("{kind}-{}", write::random_digits(&self.path)?);
+        let file = format::render(&name, &content, &Remarks::default());
+        writer.put_new(&file_name(&name), &file.map_err(FolderError::Unfit)?)?;
+        Ok(Entry { name, content })
+    }
+
+    /// Exchanges what the object is, as it is now, for what `edit` makes of it; for nothing, if it
+    /// makes `None`. No other writer comes between, so nothing that others wrote is lost.
+    ///
+    /// # Errors
+    ///
+    /// Those of `edit`, and of the folder; then nothing was changed.
+    pub fn change<E: From<FolderError>>(
+        &self,
+        name: &str,
+        edit: impl FnOnce(&Entry) -> Result<Option<Content>, E>,
+    ) -> Result<Option<Entry>, E> {
+        let writer = self.writer_for(name)?;
+        let file = file_name(name);
+        let (current, remarks) = writer
+            .folder()
+            .read(name)
+            .map_err(|why| self.because(name, why))?;
+        match edit(&current)? {
+            None => {
+                writer.delete(&file)?;
+                Ok(None)
+            }
+            Some(content) if content == current.content => Ok(Some(current)),
+            Some(content) => {
+                let rendered = format::render(name, &content, &remarks);
+                writer.replace(&file, &rendered.map_err(FolderError::Unfit)?)?;
+                let name = current.name;
+                Ok(Some(Entry { name, content }))
+            }
+        }
+    }
+
+    /// Takes the object out of the folder, whatever its file holds by now.
+    ///
+    /// # Errors
+    ///
+    /// Also if it is gone already.
+    pub fn remove(&self, name: &str) -> Result<(), FolderError> {
+        self.writer_for(name)?.delete(&file_name(name))
+    }
+
+    /// Makes the folder if there is none, and gives it this serial number if it has none.
+    ///
+    /// # Errors
+    ///
+    /// Nothing can be written there.
+    pub fn begin(&self, serial: &str) -> Result<(), FolderError> {
+        Writer::make_folder(&self.path, self.patience, Some(serial)).map(drop)
+    }
+
+    /// 16 hexadecimal digits that stay the same; `None` before the first write.
+    ///
+    /// # Errors
+    ///
+    /// They cannot be read, or are none.
+    pub fn serial(&self) -> Result<Option<String>, FolderError> {
+        let sound = |digits: &str| digits.len() == 16;
+        Ok(self.own_file(SERIAL, sound)?.map(|bytes| hex(&bytes)))
+    }
+
+    /// The TPM name of the key that wraps the folder's keys, as it was last remembered.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be read, or is none.
+    pub fn master(&self) -> Result<Option<Vec<u8>>, FolderError> {
+        self.own_file(MASTER, |digits| !digits.is_empty())
+    }
+
+    /// Remembers it.
+    ///
+    /// # Errors
+    ///
+    /// As of [`add`](Self::add).
+    pub fn remember_master(&self, name: &[u8]) -> Result<(), FolderError> {
+        let writer = Writer::make_folder(&self.path, self.patience, None)?;
+        writer.replace(MASTER, format!("{}\n", hex(name)).as_bytes())
+    }
+
+    fn own_file(
+        &self,
+        file: &str,
+        sound: fn(&str) -> bool,
+    ) -> Result<Option<Vec<u8>>, FolderError> {
+        let Some(folder) = Opened::at(&self.path)? else {
+            return Ok(None);
+        };
+        let content = match folder.trusted(file) {
+            Err(Unread::Gone) => return Ok(None),
+            other => other.map_err(|why| self.because_file(file, why))?,
+        };
+        let digits = String::from_utf8(content).unwrap_or_default();
+        let digits = Some(digits.trim())
+            .filter(|digits| sound(digits))
+            .and_then(from_hex);
+        let wrong = || Unread::Damaged("not the hexadecimal digits that belong here".into());
+        digits
+            .map(Some)
+            .ok_or_else(|| self.because_file(file, wrong()))
+    }
+
+    fn writer_for(&self, name: &str) -> Result<Writer<'_>, FolderError> {
+        let gone = || FolderError::Gone(name.into());
+        if !is_object(file_name(name).as_bytes()) || name.contains(['/', '\0']) {
+            return Err(gone());
+        }
+        Writer::open(&self.path, self.patience)?.ok_or_else(gone)
+    }
+
+    fn because(&self, name: &str, why: Unread) -> FolderError {
+        match why {
+            Unread::Gone => FolderError::Gone(name.into()),
+            why => self.because_file(&file_name(name), why),
+        }
+    }
+
+    fn because_file(&self, file: &str, why: Unread) -> FolderError {
+        let path = self.path.join(file);
+        match why {
+            Unread::Gone => FolderError::Gone(file.into()),
+            Unread::Untrusted(reason) => FolderError::Unsafe { path, reason },
+            Unread::Damaged(reason) => FolderError::Damaged {
+                file: file.into(),
+                reason,
+            },
+            Unread::Failed(error) => match Errno::from_io_error(&error) {
+                Some(errno) => FolderError::at(&path)(errno),
+                None => FolderError::Damaged {
+                    file: file.into(),
+                    reason: error.to_string(),
+                },
+            },
+        }
     }
 }
-/// Why the folder did not take or give something.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum FolderError {
-    /// The file system is mounted read-only.
-    ReadOnly,
-    /// No permission.
-    Permission(String),
-    /// No space left.
-    NoSpace,
-    /// The object is gone.
-    Gone,
-    /// The file is damaged.
-    Damaged(String),
-    /// Another process keeps the folder locked.
-    Locked,
-    /// Anything else.
-    Io(String),
+
+impl Stamp {
+    fn settle(&mut self, now: Moment) {
+        let all = self.folder.iter().chain(&self.files);
+        let settled = all.into_iter().all(|stamp| stamp.is_settled(now));
+        self.unsettled = (!settled).then_some(now);
+    }
 }
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Tss2Key;
+
+impl<'a> Opened<'a> {
+    /// `None` if there is none.
+    fn at(path: &'a Path) -> Result<Option<Self>, FolderError> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let fd = match open(path, flags, Mode::empty()) {
+            Err(Errno::NOENT) => return Ok(None),
+            other => other.map_err(FolderError::at(path))?,
+        };
+        let about = fstat(&fd).map_err(FolderError::at(path))?;
+        let owned = Owned::from(&about);
+        owned.as_folder().map_err(|reason| FolderError::Unsafe {
+            path: path.into(),
+            reason,
+        })?;
+        Ok(Some(Self {
+            path,
+            fd,
+            owned,
+            stamp: FileStamp::from(&about),
+        }))
+    }
+
+    /// The names of all that should be an object.
+    fn names(&self) -> rustix::io::Result<Vec<CString>> {
+        let mut names = Vec::new();
+        for entry in Dir::read_from(&self.fd)? {
+            let entry = entry?;
+            if is_object(entry.file_name().to_bytes()) {
+                names.push(entry.file_name().to_owned());
+            }
+        }
+        Ok(names)
+    }
+
+    /// `None` if it is no more there.
+    fn file_stamp(&self, name: &CString) -> Option<FileStamp> {
+        let about = statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
+        Some(FileStamp::from(&about))
+    }
+
+    /// Reads a file; `earlier` is what it was before. `None` if it is no more there.
+    fn look_at(
+        &self,
+        file: &str,
+        stamp: FileStamp,
+        settled: bool,
+        earlier: Option<&Seen>,
+    ) -> Result<Option<Seen>, FolderError> {
+        let name = file.strip_suffix(SUFFIX).unwrap_or(file);
+        let (found, lasting) = match self.read(name) {
+            Ok((entry, _)) => match earlier.map(|seen| &seen.found) {
+                Some(Ok(same)) if **same == entry => (Ok(Arc::clone(same)), true),
+                _ => (Ok(Arc::new(entry)), true),
+            },
+            Err(Unread::Gone) if file.contains(char::REPLACEMENT_CHARACTER) => {
+                (Err("its name is not UTF-8".into()), true)
+            }
+            Err(Unread::Gone) => return Ok(None),
+            Err(Unread::Damaged(why)) => (Err(why), true),
+            Err(Unread::Untrusted(why)) => (Err(why), false),
+            Err(Unread::Failed(error)) => match Errno::from_io_error(&error) {
+                // Not for the file's sake, so no object may seem to be gone.
+                Some(errno @ (Errno::MFILE | Errno::NFILE | Errno::NOMEM)) => {
+                    return Err(FolderError::at(&self.path.join(file))(errno));
+                }
+                _ => (Err(error.to_string()), false),
+            },
+        };
+        let seen = Seen {
+            stamp,
+            settled: settled && lasting,
+            found,
+        };
+        if let Err(why) = &seen.found
+            && earlier.is_none_or(|earlier| earlier.stamp != stamp || earlier.found != seen.found)
+        {
+            warn!("{}: {file:?} gives no object: {why}", self.path.display());
+        }
+        Ok(Some(seen))
+    }
+
+    /// An object and what else its file holds.
+    fn read(&self, name: &str) -> Result<(Entry, Remarks), Unread> {
+        let content = self.trusted(&file_name(name))?;
+        let (content, remarks) = format::parse(name, &content).map_err(Unread::Damaged)?;
+        let name = name.into();
+        Ok((Entry { name, content }, remarks))
+    }
+
+    fn trusted(&self, file: &str) -> Result<Vec<u8>, Unread> {
+        let (content, about) =
+            file::read_in(&self.fd, file, format::LARGEST).map_err(|error| match error.kind() {
+                io::ErrorKind::NotFound => Unread::Gone,
+                _ => Unread::Failed(error),
+            })?;
+        let judged = Owned::from(&about).as_file_in(self.owned, geteuid());
+        judged.map_err(Unread::Untrusted)?;
+        Ok(content)
+    }
+}
+
+fn file_name(name: &str) -> String {
+    format!("{name}{SUFFIX}")
+}
+
+fn is_object(file: &[u8]) -> bool {
+    file.ends_with(SUFFIX.as_bytes()) && !file.starts_with(b".")
+}

@@ -6,8 +6,8 @@ use crate::certificate::Certificate;
 use crate::config::{self, IdentityAuth};
 use crate::key::PublicKey;
 use crate::store::key::Abilities;
-use crate::store::{Access, Given, Key, SignError};
-use crate::tpm::{PublicArea, Tpm, TpmError};
+use crate::store::{Access, Key, SignError};
+use crate::tpm::{AuthValue, PublicArea, Tpm, TpmError};
 use log::{debug, info, warn};
 use std::sync::Arc;
 
@@ -169,7 +169,7 @@ impl IdevidStore {
                 _ => (Access::Open, hint),
             },
             Some(IdentityAuth::Secret(source)) => match source.read(&config::environment) {
-                Ok(value) => (Access::Given(Arc::new(Given(value))), None),
+                Ok(value) => (Access::Given(Arc::new(AuthValue::new(value))), None),
                 Err(error) => {
                     warn!("[[identity]] auth {source:?}: {error}");
                     (Access::Open, None)

@@ -3,11 +3,10 @@
 use super::{IdevidStore, LookError};
 use crate::certificate::Certificate;
 use crate::config::IdentityHint;
-use crate::file;
+use crate::file::{self, FileStamp};
 use crate::tpm::{Tpm, TpmError};
 use log::{debug, warn};
 use std::fmt;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// Where TCG puts DevID certificates and their chains.
@@ -33,9 +32,6 @@ pub struct Stamp {
     given_up: usize,
     pss: bool,
 }
-
-/// Inode, size, and when content and inode were last changed.
-type FileStamp = (u64, u64, (i64, i64), (i64, i64));
 
 enum NvFault {
     /// Nothing to be had from this index; the search goes on.
@@ -63,7 +59,7 @@ impl IdevidStore {
         let chain = self.chain_paths().unwrap_or_default();
         let files = named.chain(hinted).chain(chain);
         Stamp {
-            files: files.map(|file| file_stamp(&file)).collect(),
+            files: files.map(|file| FileStamp::of(&file)).collect(),
             faults: self.tpm.faults(),
             given_up: self.templates.given_up(),
             pss: self.tpm.signs_pss(),
@@ -169,15 +165,6 @@ fn read_file(path: &Path) -> Vec<Certificate> {
         warn!("{}: {why}", path.display());
         Vec::new()
     })
-}
-
-fn file_stamp(path: &Path) -> Option<FileStamp> {
-    let data = std::fs::metadata(path).ok()?;
-    let changed = (
-        (data.mtime(), data.mtime_nsec()),
-        (data.ctime(), data.ctime_nsec()),
-    );
-    Some((data.ino(), data.len(), changed.0, changed.1))
 }
 
 impl Origin {

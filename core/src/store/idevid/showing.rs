@@ -4,7 +4,7 @@ use super::{Authority, Found, Identity, IdevidStore, Part};
 use crate::key::hex;
 use crate::store::folder::{Description, Origin, Usage, Use};
 use crate::store::{KeyStore, Kind, Listing, LoginError, LookError, Shown, SignError, Stamp};
-use crate::tpm::{Secret, Tpm, TpmError};
+use crate::tpm::{AuthValue, Secret, Tpm, TpmError};
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -53,13 +53,13 @@ impl KeyStore for IdevidStore {
         let key = key.ok_or_else(unknown)?;
         let hint = self.hints.get(guarded.hint);
         let may_lock = hint.is_some_and(|hint| hint.allow_last_try);
-        match self.tpm.tries_left()? {
+        match self.tpm.lockout()?.tries_left() {
             0 => return Err(LoginError::Locked),
             1 if key.counts_wrong_auth() && !may_lock => return Err(LoginError::Locked),
             _ => {}
         }
         let pin = Secret::new(pin.to_vec());
-        match key.prove(&self.tpm, &pin) {
+        match key.prove(&self.tpm, &AuthValue::new(pin.clone())) {
             Ok(()) => guarded.login.begin(pin),
             Err(SignError::Tpm(TpmError::WrongAuth(_))) => return Err(LoginError::Wrong),
             Err(SignError::Tpm(error)) => return Err(error.into()),
@@ -75,7 +75,8 @@ impl KeyStore for IdevidStore {
     }
 
     fn tries_left(&self) -> Option<u32> {
-        self.asks_login().then(|| self.tpm.tries_left().ok())?
+        let lockout = self.asks_login().then(|| self.tpm.lockout().ok())?;
+        lockout.map(|lockout| lockout.tries_left())
     }
 }
 

@@ -1,8 +1,10 @@
 //! Our vocabulary of commands through ESAPI.
 
-use super::{Esapi, OWNER};
+use super::{Esapi, OWNER, Secrecy};
 use crate::tpm::link::MOST_HANDLES;
-use crate::tpm::{Hash, Link, NvPublic, Property, Scheme, Signature, TpmError, Used};
+use crate::tpm::{
+    Hash, Link, Lockout, NvPublic, Property, Scheme, Secret, Secrets, Signature, TpmError, Used,
+};
 use std::mem;
 use tss_esapi::constants::{CapabilityType, PropertyTag};
 use tss_esapi::handles::{KeyHandle, ObjectHandle, PersistentTpmHandle};
@@ -76,12 +78,28 @@ impl Link for Esapi {
         }
     }
 
+    fn lockout(&mut self) -> Result<Lockout, TpmError> {
+        let (data, _) = self.call(|connection| {
+            let properties = CapabilityType::TpmProperties;
+            connection
+                .context
+                .get_capability(properties, Lockout::FIRST, Lockout::COUNT)
+        })?;
+        let CapabilityData::TpmProperties(list) = data else {
+            return Err(TpmError::Broken(
+                "properties asked for, something else came".into(),
+            ));
+        };
+        let found = Lockout::of(
+            list.into_iter()
+                .map(|one| (u32::from(one.property()), one.value())),
+        );
+        found.ok_or_else(|| TpmError::Unsupported("the TPM does not tell of lockout".into()))
+    }
+
     fn property(&mut self, property: Property) -> Result<u32, TpmError> {
         let tag = match property {
             Property::NvBufferMax => PropertyTag::NvBufferMax,
-            Property::LockoutCounter => PropertyTag::LockoutCounter,
-            Property::LockoutInterval => PropertyTag::LockoutInterval,
-            Property::MaxAuthFail => PropertyTag::MaxAuthFail,
         };
         self.call(|connection| connection.context.get_tpm_property(tag))?
             .ok_or_else(|| TpmError::Unsupported(format!("the TPM does not tell {property:?}")))
@@ -106,7 +124,7 @@ impl Link for Esapi {
                 OWNER => Hierarchy::Owner,
                 _ => Hierarchy::Endorsement,
             };
-            let made = connection.authorised(hierarchy, false, |context| {
+            let made = connection.authorised(hierarchy, Secrecy::None, |context| {
                 context.create_primary(place, public, None, None, None, None)
             })?;
             let (_, name, _) = connection.context.read_public(made.key_handle)?;
@@ -118,20 +136,33 @@ impl Link for Esapi {
     fn create(
         &mut self,
         parent: Used,
-        value: &[u8],
+        secrets: Secrets,
         template: &[u8],
     ) -> Result<(Vec<u8>, Vec<u8>), TpmError> {
         let public = public(template)?;
         self.call(|connection| {
             let key = KeyHandle::from(connection.used(parent)?);
-            let value = structures::Auth::try_from(value)?;
-            let made = connection.authorised(parent, true, |context| {
-                context.create(key, public, Some(value), None, None, None)
+            let value = structures::Auth::try_from(secrets.value)?;
+            let data = match secrets.data {
+                [] => None,
+                data => Some(structures::SensitiveData::try_from(data)?),
+            };
+            let made = connection.authorised(parent, Secrecy::Command, |context| {
+                context.create(key, public, Some(value), data, None, None)
             })?;
             Ok((
                 made.out_public.marshall()?,
                 made.out_private.value().to_vec(),
             ))
+        })
+    }
+
+    fn unseal(&mut self, sealed: Used) -> Result<Secret, TpmError> {
+        self.call(|connection| {
+            let object = connection.used(sealed)?;
+            let data = connection
+                .authorised(sealed, Secrecy::Response, |context| context.unseal(object))?;
+            Ok(Secret::new(data.value().to_vec()))
         })
     }
 
@@ -145,8 +176,9 @@ impl Link for Esapi {
         self.call(|connection| {
             let key = KeyHandle::from(connection.used(parent)?);
             let private = structures::Private::try_from(private)?;
-            let loaded = connection
-                .authorised(parent, false, |context| context.load(key, private, public))?;
+            let loaded = connection.authorised(parent, Secrecy::None, |context| {
+                context.load(key, private, public)
+            })?;
             let loaded = ObjectHandle::from(loaded);
             // ESAPI computed it from the public area; no command.
             let name = connection.context.tr_get_name(loaded)?;
@@ -166,7 +198,7 @@ impl Link for Esapi {
             let key = connection.used(parent)?;
             let duplicate = structures::Private::try_from(duplicate)?;
             let seed = structures::EncryptedSecret::try_from(seed)?;
-            let private = connection.authorised(parent, false, |context| {
+            let private = connection.authorised(parent, Secrecy::None, |context| {
                 let none = SymmetricDefinitionObject::Null;
                 context.import(key, None, public, duplicate, seed, none)
             })?;
@@ -183,7 +215,7 @@ impl Link for Esapi {
         self.call(|connection| {
             let resource = connection.resource(object.0)?;
             let place = PersistentTpmHandle::new(persistent)?;
-            connection.authorised(owner, false, |context| {
+            connection.authorised(owner, Secrecy::None, |context| {
                 context.evict_control(Provision::Owner, resource, place.into())
             })?;
             // What stands at the handle now is another object, or none.
@@ -266,7 +298,7 @@ impl Link for Esapi {
                 hierarchy: tss_esapi::constants::tss::TPM2_RH_NULL,
                 digest: Default::default(),
             })?;
-            connection.authorised(key, false, |context| {
+            connection.authorised(key, Secrecy::None, |context| {
                 context.sign(handle, digest, scheme, ticket)
             })
         })?;

@@ -21,6 +21,16 @@ use tss_esapi::structures::{self, SymmetricDefinition};
 use tss_esapi::utils::TpmsContext;
 use tss_esapi::{Context, TctiNameConf};
 
+/// What of a command, beside the authorisation value, is nobody else's business.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Secrecy {
+    None,
+    /// Its first parameter.
+    Command,
+    /// The first parameter of its response.
+    Response,
+}
+
 const OWNER: u32 = 0x4000_0001;
 const ENDORSEMENT: u32 = 0x4000_000B;
 
@@ -117,11 +127,11 @@ impl Connection {
     }
 
     /// Runs a command that uses something: by an empty password, or in an HMAC auth session for
-    /// this command alone, which encrypts the first parameter if that is `secret`.
+    /// this command alone, which encrypts what is secret of it.
     fn authorised<R>(
         &mut self,
         used: Used,
-        secret: bool,
+        secrecy: Secrecy,
         command: impl FnOnce(&mut Context) -> Result<R, tss_esapi::Error>,
     ) -> Result<R, tss_esapi::Error> {
         let Auth::Value(value, salt_key) = used.auth else {
@@ -138,7 +148,7 @@ impl Connection {
             SymmetricDefinition::AES_128_CFB,
             HashingAlgorithm::Sha256,
         )?;
-        let result = self.in_session(session, entity, value, secret, command);
+        let result = self.in_session(session, entity, value, secrecy, command);
         if result.is_err()
             && let Some(session) = session
             && let Err(error) = self
@@ -155,13 +165,14 @@ impl Connection {
         session: Option<AuthSession>,
         entity: ObjectHandle,
         value: &[u8],
-        secret: bool,
+        secrecy: Secrecy,
         command: impl FnOnce(&mut Context) -> Result<R, tss_esapi::Error>,
     ) -> Result<R, tss_esapi::Error> {
         if let Some(session) = session {
             let (attributes, mask) = SessionAttributesBuilder::new()
                 .with_continue_session(false)
-                .with_decrypt(secret)
+                .with_decrypt(secrecy == Secrecy::Command)
+                .with_encrypt(secrecy == Secrecy::Response)
                 .build();
             self.context
                 .tr_sess_set_attributes(session, attributes, mask)?;

@@ -30,6 +30,8 @@ pub(super) enum Secrecy {
     None,
     /// Its first parameter.
     Command,
+    /// The first parameter of its response.
+    Response,
 }
 
 impl<T: Transport> Wire<T> {
@@ -114,6 +116,7 @@ impl<T: Transport> Wire<T> {
         let attributes = match secrecy {
             Secrecy::None => 0,
             Secrecy::Command => DECRYPT,
+            Secrecy::Response => ENCRYPT,
         };
         let nonce = Zeroizing::new(session.next_nonce()?.to_vec());
         let mut parameters = parameters(command)?;

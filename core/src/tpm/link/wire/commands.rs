@@ -3,7 +3,9 @@
 use super::authorised::Secrecy;
 use super::{Transport, Wire, marshalled};
 use crate::tpm::link::MOST_HANDLES;
-use crate::tpm::{Hash, Link, NvPublic, Property, Scheme, Signature, TpmError, Used};
+use crate::tpm::{
+    Hash, Link, Lockout, NvPublic, Property, Scheme, Secret, Secrets, Signature, TpmError, Used,
+};
 use tpm2_protocol::TpmUnmarshal;
 use tpm2_protocol::basic::{TpmHandle, TpmUint16, TpmUint32};
 use tpm2_protocol::data::*;
@@ -79,6 +81,26 @@ impl<T: Transport> Link for Wire<T> {
         }
     }
 
+    fn lockout(&mut self) -> Result<Lockout, TpmError> {
+        let command = TpmGetCapabilityCommand {
+            handles: [],
+            cap: TpmCap::TpmProperties,
+            property: TpmUint32::new(Lockout::FIRST),
+            property_count: TpmUint32::new(Lockout::COUNT),
+        };
+        let answer: TpmGetCapabilityResponse = self.call(&command)?;
+        let TpmuCapabilities::TpmProperties(list) = answer.capability_data.data else {
+            return Err(TpmError::Broken(
+                "properties asked for, something else came".into(),
+            ));
+        };
+        let found = Lockout::of(
+            list.iter()
+                .map(|one| (one.property.value(), one.value.value())),
+        );
+        found.ok_or_else(|| TpmError::Unsupported("the TPM does not tell of lockout".into()))
+    }
+
     fn property(&mut self, property: Property) -> Result<u32, TpmError> {
         let command = TpmGetCapabilityCommand {
             handles: [],
@@ -130,15 +152,15 @@ impl<T: Transport> Link for Wire<T> {
     fn create(
         &mut self,
         parent: Used,
-        value: &[u8],
+        secrets: Secrets,
         template: &[u8],
     ) -> Result<(Vec<u8>, Vec<u8>), TpmError> {
         let command = TpmCreateCommand {
             handles: [handle(parent.handle)],
             in_sensitive: Tpm2bSensitiveCreate {
                 inner: TpmsSensitiveCreate {
-                    user_auth: Tpm2bAuth::try_from(value).map_err(unfit)?,
-                    data: Tpm2bSensitiveData::default(),
+                    user_auth: Tpm2bAuth::try_from(secrets.value).map_err(unfit)?,
+                    data: Tpm2bSensitiveData::try_from(secrets.data).map_err(unfit)?,
                 },
             },
             in_public: public(template)?,
@@ -148,6 +170,14 @@ impl<T: Transport> Link for Wire<T> {
         let answer: TpmCreateResponse = self.call_with(&command, parent, &[], Secrecy::Command)?;
         let area = marshalled(&answer.out_public.inner)?;
         Ok((area, answer.out_private.to_vec()))
+    }
+
+    fn unseal(&mut self, sealed: Used) -> Result<Secret, TpmError> {
+        let command = TpmUnsealCommand {
+            handles: [handle(sealed.handle)],
+        };
+        let answer: TpmUnsealResponse = self.call_with(&command, sealed, &[], Secrecy::Response)?;
+        Ok(Secret::new(answer.out_data.to_vec()))
     }
 
     fn load(

@@ -1,0 +1,56 @@
+//! The master key: a storage key of random at a persistent handle, whose wrapped form is stored
+//! nowhere. Whoever evicts it erases every key that it wraps.
+//!
+//! Its name is remembered in the folder, so that a TPM that was cleared or exchanged is told from
+//! one that never had a master key, and nothing is made anew that would only hide the loss.
+
+use super::{DevidStore, StoreError};
+use crate::store::folder::Content;
+use crate::tpm::StorageKey;
+use log::info;
+
+impl DevidStore {
+    /// The key that wraps new keys; made if there is none and the folder has no keys of one.
+    pub(super) fn master_for_new_keys(&self) -> Result<StorageKey, StoreError> {
+        let handle = self.master.handle;
+        let remembered = self.folder.master()?;
+        let there = self.tpm.storage_key(handle)?;
+        match (&remembered, there) {
+            (Some(name), Some(key)) if key.name() == name => Ok(key),
+            (Some(_), Some(_)) => Err(self.other_tpm("holds another key")),
+            (Some(_), None) => Err(self.other_tpm("is empty")),
+            (None, None) if self.has_wrapped_keys()? => Err(self.other_tpm("is empty")),
+            (None, Some(key)) => {
+                info!("handle 0x{handle:08X} holds a storage key: it is the master key");
+                self.folder.remember_master(key.name())?;
+                Ok(key)
+            }
+            (None, None) => {
+                // Where nothing can be written no key could be kept, and none is made.
+                self.folder.begin(&self.first_serial())?;
+                let key = self.tpm.make_storage_key(handle, &self.owner_auth()?)?;
+                info!("master key made at 0x{handle:08X}");
+                self.folder.remember_master(key.name())?;
+                Ok(key)
+            }
+        }
+    }
+
+    /// What is to be said of a wrapped key that the TPM does not load.
+    pub(super) fn other_tpm(&self, finding: &str) -> StoreError {
+        let (handle, folder) = (self.master.handle, self.folder.path().display());
+        StoreError::OtherTpm(format!(
+            "handle 0x{handle:08X} {finding}, but the keys of {folder} are wrapped by a key that \
+             was there: the TPM was cleared or exchanged, and they are lost with it. Move the \
+             folder away to begin anew, or bring back the TPM that it belongs to"
+        ))
+    }
+
+    fn has_wrapped_keys(&self) -> Result<bool, StoreError> {
+        let listing = self.folder.list()?;
+        Ok(listing.entries.iter().any(|entry| match &entry.content {
+            Content::Pair(pair) => pair.material.parent == self.master.handle,
+            _ => false,
+        }))
+    }
+}

@@ -1,0 +1,68 @@
+//! Private keys on their way into the TPM.
+
+use super::StoreError;
+use crate::key::{Curve, PublicKey};
+use crate::tpm::Secret;
+use rsa::BoxedUint;
+use std::fmt;
+
+/// A private key that comes from outside; wiped when it goes.
+pub enum PrivateKey {
+    /// The scalar, big-endian, at most as wide as the curve's order.
+    Ec(Curve, Secret),
+    /// One prime factor of the modulus, big-endian; the exponent is 65537.
+    Rsa {
+        /// The modulus, big-endian.
+        modulus: Vec<u8>,
+        /// One of its two factors.
+        prime: Secret,
+    },
+}
+
+impl PrivateKey {
+    /// The public key, and the number that the TPM takes for the private one.
+    ///
+    /// # Errors
+    ///
+    /// The numbers do not belong together.
+    pub fn halves(&self) -> Result<(PublicKey, Secret), StoreError> {
+        let bad = |why: &str| StoreError::BadKey(why.into());
+        match self {
+            Self::Ec(curve, scalar) => {
+                let scalar = fitted(scalar, curve.width())
+                    .ok_or_else(|| bad("the scalar is wider than the curve's order"))?;
+                let public = curve.public_of(&scalar);
+                Ok((public.ok_or_else(|| bad("no scalar of the curve"))?, scalar))
+            }
+            Self::Rsa { modulus, prime } => {
+                let public = PublicKey::from_rsa(modulus, &[1, 0, 1]);
+                let public = public.ok_or_else(|| bad("no RSA modulus of a known size"))?;
+                let width = public.signature_width() / 2;
+                let prime = fitted(prime, width).ok_or_else(|| bad("a prime that is too wide"))?;
+                match divides(&prime, modulus) {
+                    true => Ok((public, prime)),
+                    false => Err(bad("the prime does not divide the modulus")),
+                }
+            }
+        }
+    }
+}
+
+impl fmt::Debug for PrivateKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PrivateKey(…)")
+    }
+}
+
+/// A big-endian number in `width` bytes.
+fn fitted(number: &Secret, width: usize) -> Option<Secret> {
+    crate::key::pad_left(number, width).map(Secret::new)
+}
+
+fn divides(prime: &Secret, modulus: &[u8]) -> bool {
+    let modulus = BoxedUint::from_be_slice_vartime(modulus);
+    let prime = BoxedUint::from_be_slice(prime, modulus.bits_precision());
+    let prime = prime.ok().and_then(|prime| prime.into_nz().into_option());
+    // One itself is no factor to speak of.
+    prime.is_some_and(|prime| prime.bits() > 1 && (modulus % prime).is_zero().into())
+}

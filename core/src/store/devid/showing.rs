@@ -1,0 +1,172 @@
+//! What the folder holds, as a store shows it.
+
+use super::DevidStore;
+use crate::certificate::Day;
+use crate::file;
+use crate::key::hex;
+use crate::store::folder::{Content, Entry, FolderError, Pair, Tss2Kind};
+use crate::store::listing::{Kind, Listing, Shown};
+use crate::store::{Key, KeyStore, LookError, Stamp};
+use crate::tpm::{Hash, Parent, PublicArea, Tpm, WrappedKey};
+use log::warn;
+use parking_lot::Mutex;
+use std::path::Path;
+use std::sync::Arc;
+
+/// TPM_RH_OWNER; 0 is what some writers mean by it.
+const OWNER: [u32; 2] = [0x4000_0001, 0];
+
+impl KeyStore for DevidStore {
+    fn stamp(&self) -> Stamp {
+        Stamp::Folder(self.folder.stamp(), self.tpm.faults(), self.tpm.signs_pss())
+    }
+
+    /// No TPM command, but for a folder without objects if the TPM has not answered yet: such a
+    /// token is there for the TPM's sake.
+    fn look(&self) -> Result<Listing, LookError> {
+        let listing = self.folder.list().map_err(unreadable)?;
+        if listing.entries.is_empty() && !self.tpm.has_answered() {
+            self.tpm.random(&mut [0])?;
+        }
+        let before = std::mem::take(&mut *self.shown.lock());
+        let mut objects: Vec<_> = listing
+            .entries
+            .iter()
+            .map(|entry| match before.get(&entry.name) {
+                Some(shown) if Arc::ptr_eq(&shown.source, entry) => shown.clone(),
+                _ => Known::new(entry, self),
+            })
+            .collect();
+        objects.sort_by_key(|known| rank(&known.shown.kind));
+        let shown = objects
+            .iter()
+            .map(|known| Arc::clone(&known.shown))
+            .collect();
+        let named = objects
+            .into_iter()
+            .map(|known| (known.source.name.clone(), known));
+        *self.shown.lock() = named.collect();
+        Ok(Listing {
+            label: self.label.clone(),
+            serial: self.serial().map_err(unreadable)?,
+            objects: shown,
+        })
+    }
+
+    fn for_child(&self, tpm: &Arc<Tpm>) -> Box<dyn KeyStore> {
+        let shown = self.shown.try_lock().map(|shown| shown.clone());
+        Box::new(Self {
+            tpm: Arc::clone(tpm),
+            label: self.label.clone(),
+            folder: self.folder.for_child(),
+            master: self.master.clone(),
+            shown: Mutex::new(shown.unwrap_or_default()),
+        })
+    }
+
+    fn own(&self) -> Option<&DevidStore> {
+        Some(self)
+    }
+}
+
+/// An object as the last look showed it, and what it was made of.
+#[derive(Debug, Clone)]
+pub(super) struct Known {
+    source: Arc<Entry>,
+    shown: Arc<Shown>,
+}
+
+impl Known {
+    fn new(entry: &Arc<Entry>, store: &DevidStore) -> Self {
+        let kind = match &entry.content {
+            Content::Pair(pair) => match PublicArea::parse(&pair.material.public) {
+                Some(area) => Kind::Pair {
+                    key: Arc::new(store.key_of(&entry.name, pair, area)),
+                    origin: pair.origin,
+                    private: pair.private.clone(),
+                    public: pair.shown_public.clone(),
+                },
+                // The folder takes none such for a pair.
+                None => Kind::Public(pair.public.clone(), pair.private.clone()),
+            },
+            Content::Public(key, description) => Kind::Public(key.clone(), description.clone()),
+            Content::Certificate(certificate, description) => {
+                Kind::Certificate(certificate.clone(), description.clone())
+            }
+            Content::Data(data) => Kind::Data(data.clone()),
+        };
+        let name = entry.name.clone();
+        Self {
+            source: Arc::clone(entry),
+            shown: Arc::new(Shown { name, kind }),
+        }
+    }
+}
+
+impl DevidStore {
+    /// The folder's own; before the first write what it will be then.
+    fn serial(&self) -> Result<String, FolderError> {
+        Ok(self.folder.serial()?.unwrap_or_else(|| self.first_serial()))
+    }
+
+    /// Of this installation and token: machine-id(5) must not be shown as it is, only hashed with
+    /// something that is ours.
+    pub(super) fn first_serial(&self) -> String {
+        let machine = file::read(Path::new("/etc/machine-id"), 64).unwrap_or_default();
+        let what = format!("devid-pkcs11 {}", self.folder.path().display());
+        hex(&Hash::Sha256.hmac(machine.trim_ascii(), &[what.as_bytes()])[..8])
+    }
+
+    fn key_of(&self, name: &str, pair: &Pair, area: PublicArea) -> Key {
+        let Pair {
+            material, handle, ..
+        } = pair;
+        let parent = match material.parent {
+            _ if material.has_policy() => Err("its file names a policy, which is not supported"),
+            _ if material.kind != Tss2Kind::Loadable => Err("it must be imported first"),
+            handle if handle >> 24 == 0x81 => Ok(Parent::Persistent(handle)),
+            hierarchy if OWNER.contains(&hierarchy) => Ok(Parent::Owner {
+                rsa: material.rsa_parent,
+            }),
+            _ => Err("its parent is neither a persistent key nor the owner hierarchy"),
+        };
+        let wrapped =
+            |parent| WrappedKey::new(parent, material.public.clone(), material.private.clone());
+        let abilities = self.abilities();
+        match parent {
+            Ok(parent) => {
+                let wrapped = wrapped(parent);
+                self.tpm.own(wrapped.name());
+                Key::wrapped(wrapped, area, *handle, abilities)
+            }
+            Err(why) => {
+                warn!(
+                    "{}: the key {name:?} cannot be used: {why}",
+                    self.folder.path().display()
+                );
+                Key::refused(area, why, abilities)
+            }
+        }
+    }
+}
+
+fn unreadable(error: FolderError) -> LookError {
+    LookError::Folder(error.to_string())
+}
+
+/// Pairs, public keys, certificates that are valid now and then the others, the newest first; data.
+fn rank(kind: &Kind) -> (u8, bool, std::cmp::Reverse<Option<Day>>) {
+    let (class, validity) = match kind {
+        Kind::Pair { .. } => (0, None),
+        Kind::Public(..) => (1, None),
+        Kind::Certificate(certificate, _) => (2, Some(certificate.validity())),
+        Kind::Data(_) => (3, None),
+    };
+    let today = Day::today();
+    let now = validity.is_none_or(|(first, last)| first <= today && today <= last);
+    (
+        class,
+        !now,
+        std::cmp::Reverse(validity.map(|(first, _)| first)),
+    )
+}

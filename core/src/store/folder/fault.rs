@@ -1,0 +1,89 @@
+//! Why the key folder did not do what was asked.
+
+use rustix::io::Errno;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// Why the key folder could not be read or was not changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FolderError {
+    /// The file system is read-only.
+    ReadOnly(PathBuf),
+    /// This process has no right to.
+    Permission(PathBuf),
+    /// There is no room, or no more for this user.
+    NoSpace(PathBuf),
+    /// There is no such object, or no more.
+    Gone(String),
+    /// The file holds no object that can be understood; it stays as it is.
+    Damaged {
+        /// The file's name.
+        file: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Somebody may write there who must not (`trust`).
+    Unsafe {
+        /// The folder or file.
+        path: PathBuf,
+        /// Who.
+        reason: String,
+    },
+    /// Somebody else kept the folder locked for too long.
+    Locked(String),
+    /// The content cannot be kept in a file.
+    Unfit(String),
+    /// Anything else that the system said.
+    System(PathBuf, Errno),
+}
+
+impl FolderError {
+    pub(super) fn at(path: &Path) -> impl Fn(Errno) -> Self {
+        move |error| {
+            let path = path.to_path_buf();
+            match error {
+                Errno::ROFS => Self::ReadOnly(path),
+                Errno::ACCESS | Errno::PERM => Self::Permission(path),
+                Errno::NOSPC | Errno::DQUOT => Self::NoSpace(path),
+                other => Self::System(path, other),
+            }
+        }
+    }
+}
+
+impl fmt::Display for FolderError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ReadOnly(path) => write!(f, "{}: the file system is read-only", path.display()),
+            Self::Permission(path) => {
+                write!(f, "{}: this process has no right to", path.display())
+            }
+            Self::NoSpace(path) => write!(f, "{}: no room is left", path.display()),
+            Self::Gone(name) => write!(f, "there is no object {name:?} in the folder"),
+            Self::Damaged { file, reason } => write!(f, "{file:?}: {reason}"),
+            Self::Unsafe { path, reason } => write!(f, "{}: {reason}", path.display()),
+            Self::Locked(who) => write!(f, "the key folder is locked by {who}"),
+            Self::Unfit(why) => write!(f, "it cannot be kept in a file: {why}"),
+            Self::System(path, error) => write!(f, "{}: {error}", path.display()),
+        }
+    }
+}
+
+impl std::error::Error for FolderError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_system_says_stays_distinct() {
+        let path = Path::new("/keys");
+        let at = FolderError::at(path);
+        assert_eq!(at(Errno::ROFS), FolderError::ReadOnly(path.into()));
+        assert_eq!(at(Errno::ACCESS), FolderError::Permission(path.into()));
+        assert_eq!(at(Errno::PERM), FolderError::Permission(path.into()));
+        assert_eq!(at(Errno::NOSPC), FolderError::NoSpace(path.into()));
+        assert_eq!(at(Errno::DQUOT), FolderError::NoSpace(path.into()));
+        assert_eq!(at(Errno::IO), FolderError::System(path.into(), Errno::IO));
+    }
+}

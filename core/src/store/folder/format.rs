@@ -1,0 +1,276 @@
+//! The bytes of a file of the folder, and what they mean.
+
+use super::text::{
+    Lines, NO_PUBLIC_HALF, PUBLIC_HALF, escaped, handle, origin, public_half, read_description,
+    unescaped, write_description, write_line,
+};
+use super::{Content, Data, Description, Origin, Pair, Tss2Key, Tss2Kind as Kind, pem};
+use crate::certificate::Certificate;
+use crate::key::{PublicKey, from_hex, hex};
+use crate::tpm::PublicArea;
+
+/// More bytes than a file of the folder may have.
+pub(super) const LARGEST: u64 = 64 << 10;
+
+const PAIR: &str = "TSS2 PRIVATE KEY";
+const PUBLIC: &str = "PUBLIC KEY";
+const CERTIFICATE: &str = "CERTIFICATE";
+const DATA: &str = "DATA";
+
+/// What a file holds beside the object: it stays when the file is written again.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Remarks {
+    above: Vec<Vec<u8>>,
+    below: Vec<u8>,
+}
+
+/// Understands the file that is called `name` (without `.pem`).
+///
+/// # Errors
+///
+/// What is wrong with it.
+pub(super) fn parse(name: &str, file: &[u8]) -> Result<(Content, Remarks), String> {
+    let block = pem::parse(file)?;
+    let mut lines = Lines::new(block.above);
+    let absent = Description::labelled(name);
+    let content = match block.label {
+        PAIR => Content::Pair(read_pair(&mut lines, &block.der, absent)?),
+        PUBLIC => {
+            let key = PublicKey::from_info_der(&block.der);
+            let key = key.ok_or("no public key of a kind that is known here")?;
+            Content::Public(key, read_description(&mut lines, "", absent)?)
+        }
+        CERTIFICATE => {
+            let certificate = Certificate::from_der(&block.der).map_err(|why| why.to_string())?;
+            Content::Certificate(certificate, read_description(&mut lines, "", absent)?)
+        }
+        DATA => {
+            let application = lines.take("Application", unescaped)?;
+            let object_id = lines.take("Object-ID", from_hex)?;
+            Content::Data(Data {
+                description: read_description(&mut lines, "", absent)?,
+                application: application.unwrap_or_default(),
+                object_id: object_id.unwrap_or_default(),
+                value: block.der,
+            })
+        }
+        other => {
+            return Err(format!(
+                "a PEM block of a kind that is not known: {other:?}"
+            ));
+        }
+    };
+    let remarks = Remarks {
+        above: lines.rest(),
+        below: block.below.to_vec(),
+    };
+    Ok((content, remarks))
+}
+
+/// The bytes that [`parse`] understands as this content and these remarks.
+///
+/// # Errors
+///
+/// There are none, and why: it was read back and compared.
+pub(super) fn render(name: &str, content: &Content, beside: &Remarks) -> Result<Vec<u8>, String> {
+    let absent = Description::labelled(name);
+    let mut text = String::new();
+    let (label, der) = match content {
+        Content::Pair(pair) => {
+            write_pair(&mut text, pair, &absent);
+            (PAIR, pair.material.to_der().map_err(|why| why.to_string())?)
+        }
+        Content::Public(key, description) => {
+            write_description(&mut text, "", description, &absent);
+            (PUBLIC, key.info_der())
+        }
+        Content::Certificate(certificate, description) => {
+            write_description(&mut text, "", description, &absent);
+            (CERTIFICATE, certificate.der().to_vec())
+        }
+        Content::Data(data) => {
+            write_description(&mut text, "", &data.description, &absent);
+            if !data.application.is_empty() {
+                write_line(&mut text, "Application", &escaped(&data.application));
+            }
+            if !data.object_id.is_empty() {
+                write_line(&mut text, "Object-ID", &hex(&data.object_id));
+            }
+            (DATA, data.value.clone())
+        }
+    };
+    let mut file = Vec::new();
+    for remark in &beside.above {
+        file.extend_from_slice(remark);
+        file.push(b'\n');
+    }
+    file.extend(text.bytes());
+    file.extend(pem::render(label, &der)?.bytes());
+    file.extend_from_slice(&beside.below);
+    if file.len() as u64 > LARGEST {
+        return Err(format!(
+            "larger than the {LARGEST} bytes that a file may have"
+        ));
+    }
+    match parse(name, &file)? {
+        (again, remarks) if again == *content && remarks == *beside => Ok(file),
+        _ => Err("it would not read as what it is".into()),
+    }
+}
+
+fn read_pair(lines: &mut Lines<'_>, der: &[u8], absent: Description) -> Result<Pair, String> {
+    let material = Tss2Key::from_der(der).map_err(|why| why.to_string())?;
+    if material.kind == Kind::Sealed {
+        return Err("sealed data, not a key".into());
+    }
+    let area = PublicArea::parse(&material.public);
+    let public = area
+        .ok_or("its public area is of no kind of key that is known here")?
+        .key;
+    let none = |text: &str| (text == NO_PUBLIC_HALF).then_some(());
+    let hidden = lines.take("Public", none)?.is_some();
+    let private = read_description(lines, "", absent)?;
+    let shown = read_description(lines, PUBLIC_HALF, public_half(&private))?;
+    Ok(Pair {
+        handle: lines.take("Handle", handle)?,
+        origin: lines.take("Origin", origin)?.unwrap_or_default(),
+        shown_public: (!hidden).then_some(shown),
+        material,
+        public,
+        private,
+    })
+}
+
+fn write_pair(text: &mut String, pair: &Pair, absent: &Description) {
+    write_description(text, "", &pair.private, absent);
+    match &pair.shown_public {
+        Some(shown) => write_description(text, PUBLIC_HALF, shown, &public_half(&pair.private)),
+        None => write_line(text, "Public", NO_PUBLIC_HALF),
+    }
+    if let Some(handle) = pair.handle {
+        write_line(text, "Handle", &format!("0x{handle:08x}"));
+    }
+    match pair.origin {
+        Origin::Generated => write_line(text, "Origin", "generated"),
+        Origin::Imported => write_line(text, "Origin", "imported"),
+        Origin::Unknown => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::samples::{KEY, LEAF, data, pair, samples};
+    use super::*;
+
+    fn written(content: &Content) -> String {
+        String::from_utf8(render("stem", content, &Remarks::default()).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn every_content_goes_there_and_back() {
+        for content in samples() {
+            let file = written(&content);
+            let (again, remarks) = parse("stem", file.as_bytes()).unwrap();
+            assert_eq!((again, remarks), (content, Remarks::default()), "{file}");
+        }
+    }
+
+    #[test]
+    fn a_file_of_another_program_is_an_ordinary_object() {
+        let (content, _) = parse("server", KEY).unwrap();
+        let Content::Pair(pair) = &content else {
+            panic!("{content:?}");
+        };
+        assert_eq!(pair.private, Description::labelled("server"));
+        assert_eq!(pair.shown_public, Some(Description::labelled("server")));
+        assert_eq!((pair.handle, pair.origin), (None, Origin::Unknown));
+        let again = render("server", &content, &Remarks::default()).unwrap();
+        assert_eq!(again, KEY, "no line is needed to say so");
+        let (leaf, _) = parse("server", LEAF).unwrap();
+        assert!(matches!(leaf, Content::Certificate(_, it) if it.label == "server"));
+    }
+
+    #[test]
+    fn remarks_and_lines_of_a_newer_version_stay() {
+        let note = "# of the web server\n\nColour: red\nLabel: old\n";
+        let file = [note.as_bytes(), KEY, b"and below\n"].concat();
+        let (content, remarks) = parse("stem", &file).unwrap();
+        let Content::Pair(mut pair) = content else {
+            panic!("{content:?}");
+        };
+        pair.private.label = "new".into();
+        let again = render("stem", &Content::Pair(pair), &remarks).unwrap();
+        let again = String::from_utf8(again).unwrap();
+        // The public half keeps the label that it had.
+        let above = "# of the web server\n\nColour: red\nLabel: new\nPublic-Label: old\n-----BEGIN";
+        assert!(again.starts_with(above), "{again}");
+        assert!(again.ends_with("-----\nand below\n"));
+    }
+
+    #[test]
+    fn what_is_damaged_is_said() {
+        let lines = |line: &str| [line.as_bytes(), b"\n", KEY].concat();
+        let sealed = Tss2Key {
+            kind: Kind::Sealed,
+            ..pair().material
+        };
+        let sealed = pem::render(PAIR, &sealed.to_der().unwrap()).unwrap();
+        for (file, why) in [
+            (b"".to_vec(), "no PEM block"),
+            (KEY[..KEY.len() / 2].to_vec(), "has no end"),
+            (lines("Handle: here"), "the line Handle"),
+            (lines("Origin: stolen"), "the line Origin"),
+            (lines("Public: perhaps"), "the line Public "),
+            (lines("Public-ID: 1"), "the line Public-ID"),
+            (sealed.into_bytes(), "sealed data"),
+            (
+                pem::render("PRIVATE KEY", &[0x30, 0]).unwrap().into(),
+                "PRIVATE KEY",
+            ),
+            (
+                pem::render(PUBLIC, &[0x30, 0]).unwrap().into(),
+                "no public key",
+            ),
+            (pem::render(PAIR, &[0x30, 0]).unwrap().into(), "type"),
+            (
+                pem::render(CERTIFICATE, &[0x30, 0]).unwrap().into(),
+                "certificate",
+            ),
+        ] {
+            let said = parse("stem", &file).unwrap_err();
+            assert!(said.contains(why), "{said}, not {why}");
+        }
+    }
+
+    #[test]
+    fn what_would_not_read_back_is_not_written() {
+        let other = Content::Pair(Pair {
+            public: PublicKey::from_rsa(&[0xC1; 256], &[1, 0, 1]).unwrap(),
+            ..pair()
+        });
+        assert!(render("stem", &other, &Remarks::default()).is_err());
+        let large = Content::Data(Data {
+            value: vec![0; 60_000],
+            ..data()
+        });
+        let why = render("stem", &large, &Remarks::default()).unwrap_err();
+        assert!(why.contains("larger"), "{why}");
+    }
+
+    #[test]
+    fn a_cut_or_damaged_file_is_never_a_panic() {
+        for content in samples() {
+            let file = written(&content).into_bytes();
+            for end in 0..file.len() {
+                let _ = parse("stem", &file[..end]);
+            }
+            for (at, flip) in (0..file.len()).flat_map(|at| [(at, 0x01), (at, 0x80), (at, 0x2A)]) {
+                let mut damaged = file.clone();
+                damaged[at] ^= flip;
+                if let Ok((content, remarks)) = parse("stem", &damaged) {
+                    render("stem", &content, &remarks).unwrap();
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,473 @@
+//! The folder as its readers and writers see it; `crash` has other processes in it.
+
+mod crash;
+
+use super::samples::{KEY, LEAF, data, numbered, samples};
+use super::*;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{PermissionsExt, chown, symlink};
+use std::time::Instant;
+use tempfile::TempDir;
+
+/// A folder that is not there yet, in one that goes with the test.
+fn empty() -> (TempDir, KeyFolder) {
+    let around = tempfile::tempdir().unwrap();
+    let folder = KeyFolder::new(around.path().join("state/devid"));
+    (around, folder)
+}
+
+/// A folder with `count` data objects, as an administrator would put them there.
+fn filled(count: usize) -> (TempDir, KeyFolder) {
+    let (around, folder) = empty();
+    fs::create_dir_all(folder.path()).unwrap();
+    for number in 0..count {
+        let name = format!("data-{number:05}");
+        let file = format::render(&name, &numbered(number), &Remarks::default()).unwrap();
+        fs::write(folder.path().join(file_name(&name)), file).unwrap();
+    }
+    (around, folder)
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o7777
+}
+
+fn set_mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+}
+
+fn names(folder: &KeyFolder) -> Vec<String> {
+    let listed = folder.list().unwrap().entries;
+    listed.iter().map(|entry| entry.name.clone()).collect()
+}
+
+fn all_files(folder: &KeyFolder) -> Vec<String> {
+    let files = fs::read_dir(folder.path()).unwrap();
+    let mut names: Vec<_> = files
+        .map(|file| file.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+/// Until the clock has left the last change behind.
+fn settled(folder: &KeyFolder) -> Stamp {
+    loop {
+        let stamp = folder.stamp();
+        if stamp.unsettled.is_none() {
+            return stamp;
+        }
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_missing_folder_is_empty_and_made_at_the_first_write() {
+    let (_around, folder) = empty();
+    assert!(folder.list().unwrap().entries.is_empty());
+    assert_eq!((folder.serial(), folder.master()), (Ok(None), Ok(None)));
+    assert_eq!(
+        folder.remove("key-1"),
+        Err(FolderError::Gone("key-1".into()))
+    );
+    assert!(!folder.path().exists(), "reading makes nothing");
+
+    let entry = folder.add(numbered(1)).unwrap();
+    assert_eq!(mode(folder.path()) & 0o027, 0, "not for others");
+    assert_eq!(mode(&folder.path().join(file_name(&entry.name))), 0o640);
+    let serial = folder.serial().unwrap().unwrap();
+    assert_eq!(serial.len(), 16);
+    let file = file_name(&entry.name);
+    assert_eq!(all_files(&folder), [LOCK_FILE, SERIAL, &file]);
+    folder.add(numbered(2)).unwrap();
+    assert_eq!(folder.serial(), Ok(Some(serial)), "it stays the same");
+}
+
+const LOCK_FILE: &str = ".lock";
+
+#[test]
+fn every_object_is_written_changed_and_removed() {
+    let (_around, folder) = empty();
+    for content in samples() {
+        let added = folder.add(content.clone()).unwrap();
+        assert_eq!(added.content, content);
+        let listing = folder.list().unwrap();
+        assert_eq!(listing.entries.len(), 1);
+        assert_eq!(*listing.entries[0], added);
+        assert_eq!(listing.refused, []);
+
+        let changed = folder.change::<FolderError>(&added.name, |current| {
+            assert_eq!(*current, added);
+            Ok(Some(numbered(7)))
+        });
+        assert_eq!(changed.unwrap().unwrap().content, numbered(7));
+        assert_eq!(folder.list().unwrap().entries[0].content, numbered(7));
+
+        folder.remove(&added.name).unwrap();
+        assert_eq!(names(&folder), [""; 0]);
+        let gone = Err(FolderError::Gone(added.name.clone()));
+        assert_eq!(folder.remove(&added.name), gone);
+        assert_eq!(
+            folder.change(&added.name, |_| Ok(None)),
+            gone.map(|()| None)
+        );
+    }
+    let kinds = ["key-", "public-", "certificate-", "data-"];
+    let added = samples()
+        .into_iter()
+        .map(|content| folder.add(content).unwrap().name);
+    for name in added {
+        let digits = kinds
+            .iter()
+            .find_map(|kind| name.strip_prefix(kind))
+            .unwrap();
+        assert_eq!(from_hex(digits).unwrap().len(), 8);
+    }
+    assert_eq!(names(&folder).len(), samples().len());
+}
+
+#[test]
+fn a_change_can_remove_or_be_refused_and_keeps_what_it_does_not_touch() {
+    let (_around, folder) = filled(1);
+    let path = folder.path().join("server.pem");
+    fs::write(&path, [b"# of the web server\n", KEY].concat()).unwrap();
+    set_mode(&path, 0o600);
+    let before = fs::read(&path).unwrap();
+
+    let refused = folder.change("server", |_| Err(FolderError::Unfit("no".into())));
+    assert_eq!(refused, Err(FolderError::Unfit("no".into())));
+    let same = folder.change::<FolderError>("server", |current| Ok(Some(current.content.clone())));
+    assert_eq!(same.unwrap().unwrap().name, "server");
+    assert_eq!(fs::read(&path).unwrap(), before);
+
+    let relabelled = |current: &Entry| match current.content.clone() {
+        Content::Pair(mut pair) => {
+            pair.private.label = "new".into();
+            Ok::<_, FolderError>(Some(Content::Pair(pair)))
+        }
+        other => panic!("{other:?}"),
+    };
+    folder.change("server", relabelled).unwrap();
+    let after = fs::read_to_string(&path).unwrap();
+    assert!(
+        after.starts_with("# of the web server\nLabel: new\n"),
+        "{after}"
+    );
+    assert_eq!(
+        mode(&path),
+        0o600,
+        "not wider than the administrator made it"
+    );
+
+    assert_eq!(
+        folder.change::<FolderError>("server", |_| Ok(None)),
+        Ok(None)
+    );
+    assert_eq!(names(&folder), ["data-00000"]);
+}
+
+#[test]
+fn what_cannot_be_written_leaves_nothing_behind() {
+    let (_around, folder) = filled(1);
+    let large = Content::Data(Data {
+        value: vec![0; 70_000],
+        ..data()
+    });
+    assert!(matches!(
+        folder.add(large.clone()),
+        Err(FolderError::Unfit(_))
+    ));
+    let changed = folder.change::<FolderError>("data-00000", |_| Ok(Some(large)));
+    assert!(matches!(changed, Err(FolderError::Unfit(_))));
+    assert_eq!(all_files(&folder), [LOCK_FILE, SERIAL, "data-00000.pem"]);
+    assert_eq!(folder.list().unwrap().entries[0].content, numbered(0));
+}
+
+#[test]
+fn only_names_of_objects_are_changed() {
+    let (around, folder) = filled(1);
+    fs::write(around.path().join("other.pem"), KEY).unwrap();
+    for name in ["../../other", "", ".hidden", "a\0b", "none", "/etc/passwd"] {
+        let gone = Err(FolderError::Gone(name.into()));
+        assert_eq!(folder.remove(name), gone, "{name:?}");
+        assert_eq!(folder.change(name, |_| Ok(None)), gone.map(|()| None));
+    }
+    assert!(around.path().join("other.pem").exists());
+}
+
+#[test]
+fn the_masters_name_is_remembered() {
+    let (_around, folder) = empty();
+    folder.remember_master(&[0x00, 0x0B, 0xFF]).unwrap();
+    assert_eq!(folder.master(), Ok(Some(vec![0x00, 0x0B, 0xFF])));
+    folder.remember_master(&[1]).unwrap();
+    assert_eq!(folder.master(), Ok(Some(vec![1])));
+    for (file, wrong) in [(MASTER, "0"), (MASTER, ""), (SERIAL, "0123"), (SERIAL, "x")] {
+        fs::write(folder.path().join(file), wrong).unwrap();
+        let read = match file {
+            MASTER => folder.master().map(|_| ()),
+            _ => folder.serial().map(|_| ()),
+        };
+        assert!(
+            matches!(read, Err(FolderError::Damaged { .. })),
+            "{file} {wrong:?}"
+        );
+    }
+    assert!(names(&folder).is_empty());
+}
+
+#[test]
+fn only_what_changed_is_read_again() {
+    let (_around, folder) = filled(3);
+    let stamp = settled(&folder);
+    let first = folder.list().unwrap();
+    assert_eq!(first.stamp, stamp);
+    let known: HashMap<_, _> = folder.known.lock().files.clone();
+    assert!(known.values().all(|seen| seen.settled));
+    let second = folder.list().unwrap();
+    for (one, other) in first.entries.iter().zip(&second.entries) {
+        assert!(Arc::ptr_eq(one, other));
+    }
+    assert_eq!(second.stamp, stamp);
+
+    folder
+        .change::<FolderError>("data-00001", |_| Ok(Some(numbered(9))))
+        .unwrap();
+    assert_ne!(folder.stamp(), stamp);
+    let third = folder.list().unwrap();
+    let same: Vec<_> = (first.entries.iter().zip(&third.entries))
+        .map(|(one, other)| Arc::ptr_eq(one, other))
+        .collect();
+    assert_eq!(same, [true, false, true]);
+    assert_eq!(third.entries[1].content, numbered(9));
+}
+
+#[test]
+fn a_stamp_tells_every_change() {
+    let (_around, folder) = empty();
+    let mut before = folder.stamp();
+    assert_eq!(folder.stamp(), before, "nothing is settled, too");
+    let path = folder.path().join("data-00000.pem");
+    let file = |number| format::render("data-00000", &numbered(number), &Remarks::default());
+    let steps: [(&str, &dyn Fn()); 6] = [
+        ("a folder", &|| fs::create_dir_all(folder.path()).unwrap()),
+        ("a new file", &|| {
+            fs::write(&path, file(1).unwrap()).unwrap()
+        }),
+        ("another content", &|| {
+            fs::write(&path, file(2).unwrap()).unwrap()
+        }),
+        ("another mode", &|| set_mode(&path, 0o600)),
+        ("another object", &|| drop(folder.add(numbered(3)).unwrap())),
+        ("no file", &|| fs::remove_file(&path).unwrap()),
+    ];
+    for (what, step) in steps {
+        step();
+        let after = settled(&folder);
+        assert_ne!(after, before, "{what}");
+        assert_eq!(folder.stamp(), after, "{what}");
+        before = after;
+    }
+}
+
+#[test]
+fn what_changes_twice_within_a_tick_is_not_missed() {
+    let (_around, folder) = filled(2);
+    let young = folder.stamp();
+    assert_eq!(young, young.clone());
+    assert_ne!(
+        folder.stamp(),
+        young,
+        "so shortly after a write, none is like another"
+    );
+
+    // As if both had had another content when they were read, with the stamp that they have now.
+    let listed = folder.list().unwrap();
+    let found = Arc::clone(&folder.known.lock());
+    let mut known = Known {
+        folder: found.folder,
+        files: found.files.clone(),
+    };
+    for seen in known.files.values_mut() {
+        assert!(!seen.settled);
+        seen.found = Err("other".into());
+    }
+    *folder.known.lock() = Arc::new(known);
+    assert_eq!(folder.list().unwrap().entries, listed.entries);
+}
+
+#[test]
+fn one_damaged_file_costs_one_object() {
+    let (_around, folder) = filled(2);
+    let put = |file: &str, content: &[u8]| fs::write(folder.path().join(file), content).unwrap();
+    put("cut.pem", &KEY[..100]);
+    put("guessed.pem", &[b"Private: perhaps\n", KEY].concat());
+    put("large.pem", &vec![b'\n'; 70_000]);
+    put("server.pem", KEY);
+    put("ca.pem", LEAF);
+    put("readme.txt", b"not ours");
+    put(".hidden.pem", b"not ours either");
+    put(".pem", b"nor this");
+    put("key.pem.new", b"nor this");
+    let odd = std::ffi::OsStr::from_bytes(b"\xFF.pem");
+    fs::write(folder.path().join(odd), KEY).unwrap();
+
+    let expected = ["ca", "data-00000", "data-00001", "server"];
+    assert_eq!(names(&folder), expected);
+    let listing = folder.list().unwrap();
+    let why: HashMap<_, _> = listing.refused.into_iter().collect();
+    assert!(why["cut.pem"].contains("no end"));
+    assert!(why["guessed.pem"].contains("Private"));
+    assert!(why["large.pem"].contains("65536"));
+    assert!(why["\u{FFFD}.pem"].contains("UTF-8"));
+    assert_eq!(why.len(), 4);
+
+    folder.add(numbered(3)).unwrap();
+    let damaged = folder.change::<FolderError>("cut", |_| Ok(None));
+    assert!(matches!(damaged, Err(FolderError::Damaged { file, .. }) if file == "cut.pem"));
+    assert_eq!(
+        fs::read(folder.path().join("cut.pem")).unwrap(),
+        &KEY[..100]
+    );
+
+    put("cut.pem", KEY);
+    assert!(names(&folder).contains(&"cut".to_owned()), "mended");
+}
+
+#[test]
+fn what_is_no_file_is_no_object_and_nobody_waits_for_it() {
+    let (around, folder) = filled(1);
+    let target = around.path().join("outside.pem");
+    fs::write(&target, KEY).unwrap();
+    symlink(&target, folder.path().join("link.pem")).unwrap();
+    symlink("nowhere", folder.path().join("broken.pem")).unwrap();
+    fs::create_dir(folder.path().join("folder.pem")).unwrap();
+    let fifo = folder.path().join("fifo.pem");
+    let kind = rustix::fs::FileType::Fifo;
+    rustix::fs::mknodat(rustix::fs::CWD, &fifo, kind, Mode::from_raw_mode(0o600), 0).unwrap();
+    let listing = folder.list().unwrap();
+    assert_eq!(names(&folder), ["data-00000"]);
+    let why: Vec<_> = listing
+        .refused
+        .iter()
+        .map(|(file, why)| (&**file, &**why))
+        .collect();
+    let link = "a symbolic link, which is not followed";
+    assert_eq!(
+        why,
+        [
+            ("broken.pem", link),
+            ("fifo.pem", "not a regular file"),
+            ("folder.pem", "not a regular file"),
+            ("link.pem", link),
+        ]
+    );
+    // Neither is a lock waited for that is none.
+    fs::remove_file(folder.path().join(LOCK_FILE)).ok();
+    symlink(&target, folder.path().join(LOCK_FILE)).unwrap();
+    assert!(folder.add(numbered(1)).is_err());
+}
+
+#[test]
+fn what_others_may_write_is_refused() {
+    let (_around, folder) = filled(3);
+    let path = |number| folder.path().join(format!("data-0000{number}.pem"));
+    set_mode(&path(0), 0o646);
+    assert_eq!(names(&folder), ["data-00001", "data-00002"]);
+    assert!(folder.list().unwrap().refused[0].1.contains("everybody"));
+    let changed = folder.change::<FolderError>("data-00000", |_| Ok(None));
+    assert!(matches!(changed, Err(FolderError::Unsafe { .. })));
+    if geteuid().is_root() {
+        chown(path(1), Some(12345), None).unwrap();
+        chown(path(2), None, Some(12345)).unwrap();
+        assert_eq!(names(&folder), ["data-00002"], "a file of somebody else");
+        set_mode(&path(2), 0o660);
+        assert_eq!(names(&folder), [""; 0], "a group of others");
+        // The same files, judged anew, since the folder is another.
+        settled(&folder);
+        chown(folder.path(), Some(12345), Some(12345)).unwrap();
+        assert_eq!(names(&folder), ["data-00001", "data-00002"]);
+        settled(&folder);
+        folder.list().unwrap();
+        chown(folder.path(), Some(0), Some(0)).unwrap();
+        assert_eq!(names(&folder), [""; 0]);
+    }
+    set_mode(folder.path(), 0o777);
+    let unsafe_here = FolderError::Unsafe {
+        path: folder.path().into(),
+        reason: "everybody may write into this folder".into(),
+    };
+    assert_eq!(folder.list().unwrap_err(), unsafe_here);
+    assert_eq!(folder.add(numbered(1)).unwrap_err(), unsafe_here);
+}
+
+#[test]
+fn a_new_file_is_for_the_folders_group() {
+    if !geteuid().is_root() {
+        return;
+    }
+    let (_around, folder) = filled(1);
+    chown(folder.path(), None, Some(12345)).unwrap();
+    let name = folder.add(numbered(1)).unwrap().name;
+    let group = |name: &str| {
+        let about = fs::metadata(folder.path().join(file_name(name))).unwrap();
+        (
+            std::os::unix::fs::MetadataExt::uid(&about),
+            std::os::unix::fs::MetadataExt::gid(&about),
+        )
+    };
+    assert_eq!(group(&name), (0, 12345));
+    chown(folder.path(), Some(777), Some(12345)).unwrap();
+    chown(folder.path().join("data-00000.pem"), Some(777), Some(778)).unwrap();
+    folder
+        .change::<FolderError>("data-00000", |_| Ok(Some(numbered(5))))
+        .unwrap();
+    assert_eq!(group("data-00000"), (777, 778), "it stays whose it was");
+}
+
+#[test]
+fn two_objects_with_the_same_identifier_are_two() {
+    let (_around, folder) = empty();
+    for _ in 0..2 {
+        folder.add(samples().remove(1)).unwrap();
+    }
+    let entries = folder.list().unwrap().entries;
+    assert_eq!(entries.len(), 2);
+    assert_eq!(entries[0].content, entries[1].content);
+    assert_ne!(entries[0].name, entries[1].name);
+}
+
+#[test]
+fn a_child_is_not_blocked_by_its_parents_threads() {
+    let (_around, folder) = filled(2);
+    settled(&folder);
+    let entries = folder.list().unwrap().entries;
+    let inherited = folder.for_child().list().unwrap().entries;
+    assert!(
+        Arc::ptr_eq(&entries[0], &inherited[0]),
+        "it need not read again"
+    );
+    let _held = folder.known.lock();
+    assert_eq!(folder.for_child().list().unwrap().entries, entries);
+}
+
+#[test]
+fn ten_thousand_files_are_listed_fast() {
+    let (_around, folder) = filled(10_000);
+    settled(&folder);
+    assert_eq!(folder.list().unwrap().entries.len(), 10_000);
+    let best = |what: &dyn Fn()| {
+        let once = |_| {
+            let begin = Instant::now();
+            what();
+            begin.elapsed()
+        };
+        (0..5).map(once).min().unwrap()
+    };
+    let stamp = best(&|| drop(folder.stamp()));
+    let list = best(&|| drop(folder.list().unwrap()));
+    // Ten times what it takes on two slow cores, not optimised.
+    assert!(stamp < Duration::from_millis(300), "{stamp:?}");
+    assert!(list < Duration::from_millis(600), "{list:?}");
+}

@@ -1,0 +1,449 @@
+//! Attributes as lines of text above a PEM block: `Name: value`, in UTF-8.
+//!
+//! A default is not written, so that a file without any line is an ordinary object. What a line of
+//! a known name says wrongly is damage: an attribute is never guessed.
+
+use super::{Description, Origin, Usage, Use};
+use crate::certificate::Day;
+use crate::key::{from_hex, hex};
+use std::fmt::Write;
+use std::str::FromStr;
+
+/// What the name of a line begins with that is about the public half of a pair.
+pub(super) const PUBLIC_HALF: &str = "Public-";
+
+/// The lines that nobody has asked for yet.
+pub(super) struct Lines<'a>(Vec<&'a [u8]>);
+
+impl<'a> Lines<'a> {
+    pub(super) fn new(lines: Vec<&'a [u8]>) -> Self {
+        Self(lines)
+    }
+
+    /// The value of the line with this name, as `read` understands it; the line is then gone.
+    pub(super) fn take<T>(
+        &mut self,
+        name: &str,
+        read: impl Fn(&str) -> Option<T>,
+    ) -> Result<Option<T>, String> {
+        let value = |line: &&'a [u8]| -> Option<&'a [u8]> {
+            line.strip_prefix(name.as_bytes())?.strip_prefix(b":")
+        };
+        let values: Vec<_> = self.0.iter().filter_map(value).collect();
+        self.0.retain(|line| value(line).is_none());
+        match values[..] {
+            [] => Ok(None),
+            [value] => {
+                let text = str::from_utf8(value).ok();
+                let understood = text.and_then(|text| read(text.trim_matches([' ', '\t'])));
+                understood
+                    .map(Some)
+                    .ok_or_else(|| format!("the line {name} cannot be understood"))
+            }
+            _ => Err(format!("there are several lines {name}")),
+        }
+    }
+
+    /// The lines that were not asked for: remarks, or of a newer version.
+    pub(super) fn rest(self) -> Vec<Vec<u8>> {
+        self.0.into_iter().map(<[u8]>::to_vec).collect()
+    }
+}
+
+/// The attributes in the lines whose name begins with `prefix`; `absent` are those of a file
+/// without lines.
+pub(super) fn read_description(
+    lines: &mut Lines<'_>,
+    prefix: &str,
+    absent: Description,
+) -> Result<Description, String> {
+    let name = |name: &str| format!("{prefix}{name}");
+    Ok(Description {
+        label: lines
+            .take(&name("Label"), unescaped)?
+            .unwrap_or(absent.label),
+        id: lines.take(&name("ID"), id)?.unwrap_or(absent.id),
+        subject: lines
+            .take(&name("Subject"), from_hex)?
+            .unwrap_or(absent.subject),
+        start: lines.take(&name("Start"), day)?,
+        end: lines.take(&name("End"), day)?,
+        private: lines
+            .take(&name("Private"), yes_no)?
+            .unwrap_or(absent.private),
+        modifiable: lines
+            .take(&name("Modifiable"), yes_no)?
+            .unwrap_or(absent.modifiable),
+        destroyable: lines
+            .take(&name("Destroyable"), yes_no)?
+            .unwrap_or(absent.destroyable),
+        usage: lines.take(&name("Usage"), usage)?,
+        mechanisms: lines
+            .take(&name("Mechanisms"), numbers)?
+            .unwrap_or_default(),
+    })
+}
+
+/// The lines from which [`read_description`] makes the same again.
+pub(super) fn write_description(
+    out: &mut String,
+    prefix: &str,
+    this: &Description,
+    absent: &Description,
+) {
+    let mut line = |name: &str, differs: bool, value: &dyn Fn() -> String| {
+        if differs {
+            write_line(out, &format!("{prefix}{name}"), &value());
+        }
+    };
+    let flag = |flag: bool| if flag { "yes" } else { "no" }.to_owned();
+    let date = |day: &Option<Day>| {
+        day.map(|day| format!("{:04}-{:02}-{:02}", day.year, day.month, day.day))
+            .unwrap_or_default()
+    };
+    line("Label", this.label != absent.label, &|| {
+        escaped(&this.label)
+    });
+    line("ID", this.id != absent.id, &|| match &this.id {
+        Some(id) => hex(id),
+        None => DEFAULT_ID.into(),
+    });
+    line("Subject", this.subject != absent.subject, &|| {
+        hex(&this.subject)
+    });
+    line("Start", this.start.is_some(), &|| date(&this.start));
+    line("End", this.end.is_some(), &|| date(&this.end));
+    line("Private", this.private != absent.private, &|| {
+        flag(this.private)
+    });
+    line("Modifiable", this.modifiable != absent.modifiable, &|| {
+        flag(this.modifiable)
+    });
+    line(
+        "Destroyable",
+        this.destroyable != absent.destroyable,
+        &|| flag(this.destroyable),
+    );
+    line("Usage", this.usage.is_some(), &|| {
+        let uses: Vec<_> = this
+            .usage
+            .iter()
+            .flat_map(|usage| usage.iter())
+            .map(word)
+            .collect();
+        match uses[..] {
+            [] => NO_USE.into(),
+            _ => uses.join(", "),
+        }
+    });
+    line("Mechanisms", !this.mechanisms.is_empty(), &|| {
+        let numbers: Vec<_> = this
+            .mechanisms
+            .iter()
+            .map(|one| format!("0x{one:x}"))
+            .collect();
+        numbers.join(", ")
+    });
+}
+
+/// The attributes of a pair's public half where the file does not say otherwise: what
+/// administrators expect to hold for both halves is the private half's.
+pub(super) fn public_half(private: &Description) -> Description {
+    Description {
+        id: private.id.clone(),
+        subject: private.subject.clone(),
+        ..Description::labelled(&private.label)
+    }
+}
+
+pub(super) fn write_line(out: &mut String, name: &str, value: &str) {
+    // Writing into a String does not fail.
+    let _ = match value {
+        "" => writeln!(out, "{name}:"),
+        value => writeln!(out, "{name}: {value}"),
+    };
+}
+
+/// In one line, with nothing at its ends that a reader may take off, and nothing that looks like
+/// the boundary of a PEM block to a careless one.
+pub(super) fn escaped(text: &str) -> String {
+    let mut out = String::new();
+    for (at, char) in text.char_indices() {
+        let at_an_end = at == 0 || at + char.len_utf8() == text.len();
+        match char {
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            ' ' if !at_an_end => out.push(char),
+            '-' if !text[at..].starts_with("-----") => out.push(char),
+            char if char == '-' || char.is_control() || char.is_whitespace() => {
+                let _ = write!(out, "\\u{{{:x}}}", u32::from(char));
+            }
+            char => out.push(char),
+        }
+    }
+    out
+}
+
+/// `None` for a backslash that [`escaped`] does not write.
+pub(super) fn unescaped(text: &str) -> Option<String> {
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some(at) = rest.find('\\') {
+        out.push_str(&rest[..at]);
+        let mut behind = rest[at + 1..].chars();
+        out.push(match behind.next()? {
+            '\\' => '\\',
+            'n' => '\n',
+            'r' => '\r',
+            'u' => {
+                let (digits, after) = behind.as_str().strip_prefix('{')?.split_once('}')?;
+                behind = after.chars();
+                char::from_u32(u32::try_from(hexadecimal(digits)?).ok()?)?
+            }
+            _ => return None,
+        });
+        rest = behind.as_str();
+    }
+    out.push_str(rest);
+    Some(out)
+}
+
+/// `0x81000100`
+pub(super) fn handle(text: &str) -> Option<u32> {
+    u32::try_from(hexadecimal(text.strip_prefix("0x")?)?).ok()
+}
+
+pub(super) fn origin(text: &str) -> Option<Origin> {
+    match text {
+        "generated" => Some(Origin::Generated),
+        "imported" => Some(Origin::Imported),
+        _ => None,
+    }
+}
+
+/// How a pair says that its public half was destroyed.
+pub(super) const NO_PUBLIC_HALF: &str = "none";
+const NO_USE: &str = "none";
+/// Where the public half has the default and the private half has not.
+const DEFAULT_ID: &str = "default";
+
+fn id(text: &str) -> Option<Option<Vec<u8>>> {
+    match text {
+        DEFAULT_ID => Some(None),
+        digits => from_hex(digits).map(Some),
+    }
+}
+
+fn yes_no(text: &str) -> Option<bool> {
+    match text {
+        "yes" => Some(true),
+        "no" => Some(false),
+        _ => None,
+    }
+}
+
+fn usage(text: &str) -> Option<Usage> {
+    if text == NO_USE {
+        return Some(Usage::NONE);
+    }
+    let named = |name: &str| Use::ALL.into_iter().find(|&one| word(one) == name.trim());
+    text.split(',').map(named).collect()
+}
+
+fn word(one: Use) -> &'static str {
+    match one {
+        Use::Sign => "sign",
+        Use::SignRecover => "sign-recover",
+        Use::Decrypt => "decrypt",
+        Use::Unwrap => "unwrap",
+        Use::Derive => "derive",
+        Use::Verify => "verify",
+        Use::VerifyRecover => "verify-recover",
+        Use::Encrypt => "encrypt",
+        Use::Wrap => "wrap",
+    }
+}
+
+fn numbers(text: &str) -> Option<Vec<u64>> {
+    let number = |text: &str| hexadecimal(text.trim().strip_prefix("0x")?);
+    text.split(',').map(number).collect()
+}
+
+fn hexadecimal(digits: &str) -> Option<u64> {
+    let sound = digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+    u64::from_str_radix(digits, 16).ok().filter(|_| sound)
+}
+
+/// `2031-01-31`
+fn day(text: &str) -> Option<Day> {
+    let parts: Vec<_> = text.split('-').collect();
+    let [year, month, day] = parts[..] else {
+        return None;
+    };
+    Some(Day {
+        year: digits(year, 4)?,
+        month: digits(month, 2).filter(|month| (1..=12).contains(month))?,
+        day: digits(day, 2).filter(|day| (1..=31).contains(day))?,
+    })
+}
+
+fn digits<T: FromStr>(text: &str, count: usize) -> Option<T> {
+    let sound = text.len() == count && text.bytes().all(|digit| digit.is_ascii_digit());
+    text.parse().ok().filter(|_| sound)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<Description, String> {
+        let mut lines = Lines::new(text.lines().map(str::as_bytes).collect());
+        read_description(&mut lines, "", Description::labelled("stem"))
+    }
+
+    #[test]
+    fn any_text_fits_into_one_line() {
+        for text in [
+            "",
+            " ",
+            "web server",
+            "  leading and trailing ",
+            "two\nlines\r\nand\u{85}\u{2028}more",
+            "colon: yes",
+            "Schlüssel 鍵 🔑",
+            r"back\slash \n \u{20} \",
+            "\0\u{7f}\t",
+            "-----BEGIN CERTIFICATE-----",
+            "---------",
+            "a - b -- c",
+        ] {
+            let line = escaped(text);
+            assert_eq!(unescaped(&line).as_deref(), Some(text), "{line}");
+            assert_eq!(line.trim(), line);
+            assert!(
+                !line.contains(char::is_control) && !line.contains("-----"),
+                "{line}"
+            );
+        }
+        for wrong in [
+            r"\",
+            r"\x",
+            r"\u",
+            r"\u{}x",
+            r"\u{d800}",
+            r"\u{+41}",
+            r"\u{41",
+        ] {
+            assert_eq!(unescaped(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn descriptions_go_there_and_back() {
+        let plain = Description::labelled("stem");
+        let day = |day| {
+            Some(Day {
+                year: 2031,
+                month: 1,
+                day,
+            })
+        };
+        let full = Description {
+            label: "web server".into(),
+            id: Some(vec![1, 2]),
+            subject: vec![0x30, 0],
+            start: day(1),
+            end: day(31),
+            private: true,
+            modifiable: false,
+            destroyable: false,
+            usage: Some([Use::Derive, Use::Sign].into_iter().collect()),
+            mechanisms: vec![0x1041, 0x8000_0001_0000],
+        };
+        let bare = Description {
+            label: String::new(),
+            id: Some(vec![]),
+            usage: Some(Usage::NONE),
+            ..plain.clone()
+        };
+        for (this, text) in [
+            (&plain, ""),
+            (
+                &full,
+                "Label: web server\nID: 0102\nSubject: 3000\nStart: 2031-01-01\nEnd: 2031-01-31\n\
+                 Private: yes\nModifiable: no\nDestroyable: no\nUsage: sign, derive\n\
+                 Mechanisms: 0x1041, 0x800000010000\n",
+            ),
+            (&bare, "Label:\nID:\nUsage: none\n"),
+        ] {
+            let mut out = String::new();
+            write_description(&mut out, "", this, &plain);
+            assert_eq!(out, text);
+            assert_eq!(read(&out).as_ref(), Ok(this));
+        }
+        let all = Usage::from_iter(Use::ALL);
+        assert_eq!(usage(&Use::ALL.map(word).join(",")), Some(all));
+    }
+
+    #[test]
+    fn the_public_half_follows_the_private_one() {
+        let private = Description {
+            id: Some(vec![7]),
+            private: true,
+            ..Description::labelled("both")
+        };
+        let absent = public_half(&private);
+        assert_eq!((&*absent.label, absent.private), ("both", false));
+        for this in [absent.clone(), Description::labelled("own")] {
+            let mut out = String::new();
+            write_description(&mut out, PUBLIC_HALF, &this, &absent);
+            let mut lines = Lines::new(out.lines().map(str::as_bytes).collect());
+            let again = read_description(&mut lines, PUBLIC_HALF, absent.clone());
+            assert_eq!(again, Ok(this), "{out}");
+        }
+    }
+
+    #[test]
+    fn a_known_line_that_is_wrong_is_damage() {
+        for wrong in [
+            "ID: 010",
+            "ID: 01 02",
+            "Label: \\x",
+            "Private: maybe",
+            "Private:",
+            "Usage: sing",
+            "Usage:",
+            "Mechanisms: 1041",
+            "Mechanisms:",
+            "Start: 2031-13-01",
+            "Start: 31-01-01",
+            "End: 2031-01-00",
+            "Label: a\nLabel: a",
+        ] {
+            let name = wrong.split(':').next().unwrap();
+            assert!(read(wrong).unwrap_err().contains(name), "{wrong}");
+        }
+        let mut lines = Lines::new(vec![b"Label: \xFF"]);
+        assert!(lines.take("Label", unescaped).is_err());
+        assert_eq!(handle("0x81000100"), Some(0x8100_0100));
+        for wrong in ["81000100", "0x", "0x181000100", "0x+1"] {
+            assert_eq!(handle(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_known_stays() {
+        let text: [&[u8]; 5] = [
+            b"# note",
+            b"",
+            b"Colour: red",
+            b" Label: indented",
+            b"Label: x",
+        ];
+        let mut lines = Lines::new(text.to_vec());
+        assert_eq!(lines.take("Label", unescaped), Ok(Some("x".into())));
+        assert_eq!(lines.take("Label", unescaped), Ok(None));
+        assert_eq!(lines.rest(), text[..4]);
+    }
+}

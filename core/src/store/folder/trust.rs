@@ -1,0 +1,132 @@
+//! Whose files are believed.
+//!
+//! Whoever can write a file of the folder decides which key a program signs with, and whoever can
+//! write the folder can exchange its files. So:
+//!
+//! - the folder's own owner is trusted, and its group if the folder's mode lets the group write:
+//!   an administrator gave the folder to them;
+//! - root and the effective user of this process are;
+//! - nobody else may be able to write. The world never; a file's group only if it is the folder's;
+//!   a file's owner (who can always make the file writable) must be one of these, or, in a folder
+//!   that its group may write, the file must be of that group, since none but a member of the
+//!   group can have made it so.
+//!
+//! A file or folder for which that does not hold is refused. What leads to the folder is not
+//! looked at, nor are access control lists beyond what the group's bits show of them.
+
+use rustix::fs::Stat;
+use rustix::process::Uid;
+
+const GROUP_WRITES: u32 = 0o020;
+const WORLD_WRITES: u32 = 0o002;
+
+/// What the rule asks about a file or a folder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Owned {
+    owner: u32,
+    group: u32,
+    mode: u32,
+}
+
+impl Owned {
+    /// Why a folder is refused, if it is.
+    pub(super) fn as_folder(self) -> Result<(), String> {
+        match self.lets(WORLD_WRITES) {
+            true => Err("everybody may write into this folder".into()),
+            false => Ok(()),
+        }
+    }
+
+    /// Why a file in this folder is refused by a process of this user, if it is.
+    pub(super) fn as_file_in(self, folder: Self, user: Uid) -> Result<(), String> {
+        let of_folders_group = self.group == folder.group;
+        if self.lets(WORLD_WRITES) {
+            return Err("everybody may write this file".into());
+        }
+        if self.lets(GROUP_WRITES) && !of_folders_group {
+            return Err(format!(
+                "group {} may write this file, but the folder is of group {}",
+                self.group, folder.group
+            ));
+        }
+        let trusted = [Uid::ROOT.as_raw(), user.as_raw(), folder.owner];
+        let made_by_group = folder.lets(GROUP_WRITES) && of_folders_group;
+        if !trusted.contains(&self.owner) && !made_by_group {
+            return Err(format!(
+                "the file belongs to user {}, neither root nor the folder's owner {} nor this \
+                 process's user {}",
+                self.owner,
+                folder.owner,
+                user.as_raw()
+            ));
+        }
+        Ok(())
+    }
+
+    pub(super) fn group(self) -> u32 {
+        self.group
+    }
+
+    fn lets(self, bits: u32) -> bool {
+        self.mode & bits != 0
+    }
+}
+
+impl From<&Stat> for Owned {
+    fn from(about: &Stat) -> Self {
+        Self {
+            owner: about.st_uid,
+            group: about.st_gid,
+            mode: about.st_mode,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const USER: u32 = 1000;
+    const OTHER: u32 = 1001;
+    const DEVID: u32 = 50;
+    const STAFF: u32 = 51;
+
+    fn owned(owner: u32, group: u32, mode: u32) -> Owned {
+        Owned { owner, group, mode }
+    }
+
+    #[test]
+    fn only_whom_the_administrator_trusted_may_write() {
+        let folder = owned(0, DEVID, 0o40750);
+        let shared = owned(0, DEVID, 0o42770);
+        let given = owned(OTHER, DEVID, 0o40700);
+        for (file, folder, trusted) in [
+            (owned(0, 0, 0o100644), folder, true),
+            (owned(0, DEVID, 0o100660), folder, true),
+            (owned(0, STAFF, 0o100660), folder, false),
+            (owned(0, DEVID, 0o100642), folder, false),
+            (owned(USER, STAFF, 0o100600), folder, true),
+            (owned(OTHER, STAFF, 0o100600), folder, false),
+            (owned(OTHER, DEVID, 0o100640), folder, false),
+            (owned(OTHER, DEVID, 0o100640), shared, true),
+            (owned(OTHER, STAFF, 0o100640), shared, false),
+            (owned(OTHER, DEVID, 0o100666), shared, false),
+            (owned(OTHER, STAFF, 0o100600), given, true),
+        ] {
+            let judged = file.as_file_in(folder, Uid::from_raw(USER));
+            assert_eq!(
+                judged.is_ok(),
+                trusted,
+                "{file:?} in {folder:?}: {judged:?}"
+            );
+        }
+        for (folder, trusted) in [
+            (folder, true),
+            (shared, true),
+            (owned(0, 0, 0o41777), false),
+            (owned(USER, STAFF, 0o40702), false),
+        ] {
+            assert_eq!(folder.as_folder().is_ok(), trusted, "{folder:?}");
+        }
+    }
+}

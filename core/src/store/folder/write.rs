@@ -1,0 +1,285 @@
+//! Changing the folder: one writer at a time, and each file as a whole or not at all.
+//!
+//! A new content goes into a temporary file, to the disk, and then takes the place of the old one;
+//! whoever reads meanwhile finds the old or the new. A writer that was killed leaves its temporary
+//! file at most, which the next one removes.
+
+use super::{FolderError, Opened, SERIAL};
+use crate::key::hex;
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::{
+    AtFlags, Dir, FlockOperation, Gid, Mode, OFlags, RenameFlags, Stat, Uid, fchmod, fchown, flock,
+    fstat, fsync, openat, renameat, renameat_with, statat, unlinkat,
+};
+use rustix::io::{Errno, fcntl_dupfd_cloexec, retry_on_intr, write};
+use rustix::rand::{GetRandomFlags, getrandom};
+use std::fs::DirBuilder;
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+const LOCK: &str = ".lock";
+const TEMPORARY: &str = ".new-";
+const FOLDER_MODE: u32 = 0o750;
+const FILE_MODE: u32 = 0o640;
+
+/// The only writer of the folder, as long as it lives.
+pub(super) struct Writer<'a> {
+    folder: Opened<'a>,
+    lock: OwnedFd,
+}
+
+impl<'a> Writer<'a> {
+    /// `None` if there is no folder.
+    pub(super) fn open(path: &'a Path, patience: Duration) -> Result<Option<Self>, FolderError> {
+        let Some(folder) = Opened::at(path)? else {
+            return Ok(None);
+        };
+        let lock = locked(&folder, patience)?;
+        let writer = Self { folder, lock };
+        writer.remove_leftovers().map_err(FolderError::at(path))?;
+        Ok(Some(writer))
+    }
+
+    /// Makes the folder if there is none, and its serial number: this one, or a random one.
+    pub(super) fn make_folder(
+        path: &'a Path,
+        patience: Duration,
+        serial: Option<&str>,
+    ) -> Result<Self, FolderError> {
+        if !path.exists() {
+            make_folder(path)?;
+        }
+        let gone = || FolderError::System(path.into(), Errno::NOENT);
+        let writer = Self::open(path, patience)?.ok_or_else(gone)?;
+        if writer.about(SERIAL)?.is_none() {
+            let digits = match serial {
+                Some(digits) => digits.to_owned(),
+                None => random_digits(path)?,
+            };
+            writer.put(SERIAL, format!("{digits}\n").as_bytes(), None)?;
+        }
+        Ok(writer)
+    }
+
+    /// The folder, for reading what no other writer can change now.
+    pub(super) fn folder(&self) -> &Opened<'a> {
+        &self.folder
+    }
+
+    /// A file under a name that is not yet taken.
+    pub(super) fn put_new(&self, file: &str, content: &[u8]) -> Result<(), FolderError> {
+        self.put(file, content, None)
+    }
+
+    /// A file in the place of another, whose owner, group and mode it takes over, if there is one.
+    pub(super) fn replace(&self, file: &str, content: &[u8]) -> Result<(), FolderError> {
+        match self.about(file)? {
+            Some(old) => self.put(file, content, Some(&old)),
+            None => self.put(file, content, None),
+        }
+    }
+
+    /// Takes a file away.
+    pub(super) fn delete(&self, file: &str) -> Result<(), FolderError> {
+        match unlinkat(&self.folder.fd, file, AtFlags::empty()) {
+            Err(Errno::NOENT) => {
+                let name = file.strip_suffix(super::SUFFIX).unwrap_or(file);
+                Err(FolderError::Gone(name.into()))
+            }
+            other => other
+                .and_then(|()| sync_folder(&self.folder.fd))
+                .map_err(FolderError::at(&self.folder.path.join(file))),
+        }
+    }
+
+    fn put(&self, file: &str, content: &[u8], old: Option<&Stat>) -> Result<(), FolderError> {
+        let digits = random_digits(self.folder.path)?;
+        let temporary = format!("{TEMPORARY}{}-{digits}", std::process::id());
+        let folder = &self.folder.fd;
+        let put = self
+            .write_temporary(&temporary, content, old)
+            .and_then(|()| match old {
+                Some(_) => renameat(folder, &*temporary, folder, file),
+                None => rename_to_new(folder, &temporary, file),
+            });
+        if put.is_err() {
+            // It may not even have been made; the next writer tries again.
+            let _ = unlinkat(folder, &*temporary, AtFlags::empty());
+        }
+        put.and_then(|()| sync_folder(folder))
+            .map_err(FolderError::at(&self.folder.path.join(file)))
+    }
+
+    fn write_temporary(
+        &self,
+        name: &str,
+        content: &[u8],
+        old: Option<&Stat>,
+    ) -> rustix::io::Result<()> {
+        let flags =
+            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = openat(&self.folder.fd, name, flags, Mode::RUSR | Mode::WUSR)?;
+        // A host whose standard output is closed would print into the file.
+        let fd = fcntl_dupfd_cloexec(fd, 3)?;
+        self.dress(&fd, old)?;
+        let mut rest = content;
+        while !rest.is_empty() {
+            let written = retry_on_intr(|| write(&fd, rest))?;
+            rest = &rest[written..];
+        }
+        retry_on_intr(|| fsync(&fd))
+    }
+
+    /// Gives a file the owner, group and mode of the old one, or those of a new file: then the
+    /// folder's group may read it. A mode whose group cannot be given is for the owner only.
+    fn dress(&self, fd: &OwnedFd, old: Option<&Stat>) -> rustix::io::Result<()> {
+        let made = fstat(fd)?;
+        let (owner, group, mode) = match old {
+            Some(old) => (old.st_uid, old.st_gid, old.st_mode & 0o777),
+            None => (made.st_uid, self.folder.owned.group(), FILE_MODE),
+        };
+        // Only root can give a file away; another writer then owns what it wrote.
+        if owner != made.st_uid {
+            let _ = fchown(fd, Some(Uid::from_raw(owner)), None);
+        }
+        let of_group = group == made.st_gid || fchown(fd, None, Some(Gid::from_raw(group))).is_ok();
+        let mode = if of_group { mode } else { mode & 0o600 };
+        fchmod(fd, Mode::from_raw_mode(mode))
+    }
+
+    /// What describes the file, if there is one.
+    fn about(&self, file: &str) -> Result<Option<Stat>, FolderError> {
+        match statat(&self.folder.fd, file, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(about) => Ok(Some(about)),
+            Err(Errno::NOENT) => Ok(None),
+            Err(error) => Err(FolderError::at(&self.folder.path.join(file))(error)),
+        }
+    }
+
+    fn remove_leftovers(&self) -> rustix::io::Result<()> {
+        for entry in Dir::read_from(&self.folder.fd)? {
+            let entry = entry?;
+            if entry
+                .file_name()
+                .to_bytes()
+                .starts_with(TEMPORARY.as_bytes())
+            {
+                match unlinkat(&self.folder.fd, entry.file_name(), AtFlags::empty()) {
+                    Ok(()) | Err(Errno::NOENT) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Writer<'_> {
+    /// Closing would not do if another thread has forked meanwhile: the child holds it too.
+    fn drop(&mut self) {
+        let _ = flock(&self.lock, FlockOperation::Unlock);
+    }
+}
+
+/// 16 of them, lower case.
+pub(super) fn random_digits(path: &Path) -> Result<String, FolderError> {
+    let mut bytes = [0; 8];
+    retry_on_intr(|| getrandom(&mut bytes, GetRandomFlags::empty()))
+        .map_err(FolderError::at(path))?;
+    Ok(hex(&bytes))
+}
+
+fn locked(folder: &Opened<'_>, patience: Duration) -> Result<OwnedFd, FolderError> {
+    let path = folder.path.join(LOCK);
+    let flags = OFlags::RDONLY
+        | OFlags::CREATE
+        | OFlags::NOFOLLOW
+        | OFlags::NONBLOCK
+        | OFlags::NOCTTY
+        | OFlags::CLOEXEC;
+    let lock = openat(&folder.fd, LOCK, flags, Mode::from_raw_mode(FILE_MODE))
+        .map_err(FolderError::at(&path))?;
+    let end = Instant::now() + patience;
+    let mut pause = Duration::from_millis(1);
+    loop {
+        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(lock),
+            Err(Errno::WOULDBLOCK) if Instant::now() < end => {
+                // The kernel has no limit for waiting for this lock.
+                std::thread::sleep(pause);
+                pause = (pause * 2).min(Duration::from_millis(50));
+            }
+            Err(Errno::WOULDBLOCK) => return Err(FolderError::Locked(holder(&lock))),
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(FolderError::at(&path)(error)),
+        }
+    }
+}
+
+/// Who holds the lock, as far as the kernel tells (proc_locks(5)).
+fn holder(lock: &OwnedFd) -> String {
+    let unknown = || "another process".to_owned();
+    let Ok(about) = fstat(lock) else {
+        return unknown();
+    };
+    let inode = format!(":{}", about.st_ino);
+    let locks = std::fs::read_to_string("/proc/locks").unwrap_or_default();
+    let process = locks.lines().find_map(|line| {
+        let fields: Vec<_> = line.split_ascii_whitespace().collect();
+        let [_, "FLOCK", _, _, process, file, ..] = fields[..] else {
+            return None;
+        };
+        file.ends_with(&inode).then(|| process.to_owned())
+    });
+    match process {
+        Some(process) => {
+            let command = std::fs::read_to_string(format!("/proc/{process}/comm"));
+            let command = command.unwrap_or_default();
+            format!("process {process} ({})", command.trim_end().escape_debug())
+        }
+        None => unknown(),
+    }
+}
+
+fn rename_to_new(folder: &OwnedFd, from: &str, to: &str) -> rustix::io::Result<()> {
+    match renameat_with(folder, from, folder, to, RenameFlags::NOREPLACE) {
+        // Not every file system can; writers exclude each other, and the name is random.
+        Err(Errno::INVAL | Errno::NOSYS) => match statat(folder, to, AtFlags::SYMLINK_NOFOLLOW) {
+            Err(Errno::NOENT) => renameat(folder, from, folder, to),
+            Ok(_) => Err(Errno::EXIST),
+            Err(error) => Err(error),
+        },
+        other => other,
+    }
+}
+
+/// Some file systems have nothing to write for a folder and say so.
+fn sync_folder(folder: impl AsFd) -> rustix::io::Result<()> {
+    match retry_on_intr(|| fsync(&folder)) {
+        Err(Errno::INVAL) => Ok(()),
+        other => other,
+    }
+}
+
+/// The folder and all that leads to it, each on the disk before what is in it.
+fn make_folder(path: &Path) -> Result<(), FolderError> {
+    let fault =
+        |error: io::Error| FolderError::at(path)(Errno::from_io_error(&error).unwrap_or(Errno::IO));
+    let parent = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty());
+    if let Some(parent) = parent
+        && !parent.exists()
+    {
+        make_folder(parent)?;
+    }
+    match DirBuilder::new().mode(FOLDER_MODE).create(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        other => other
+            .and_then(|()| std::fs::File::open(parent.unwrap_or(Path::new("."))))
+            .and_then(|parent| Ok(sync_folder(&parent)?))
+            .map_err(fault),
+    }
+}

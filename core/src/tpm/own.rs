@@ -1,0 +1,294 @@
+//! Keys that the device makes: a storage key of its own that wraps them, and their way into a
+//! persistent handle and out of it.
+
+use super::duplicate::duplicate;
+use super::exchange::Manner;
+use super::{
+    Auth, AuthValue, Hash, Parent, PublicArea, SaltKey, Secret, Secrets, Tpm, TpmError, Used,
+    WrappedKey, name_of, template,
+};
+use crate::key::{Curve, PublicKey};
+
+/// The storage root key (TCG, TPM 2.0 Provisioning Guidance, section 7.8).
+const SRK: u32 = 0x8100_0001;
+
+/// A key at a persistent handle that wraps others; its authorisation value is empty.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StorageKey {
+    handle: u32,
+    name: Vec<u8>,
+    public: PublicKey,
+    hash: Hash,
+    area: Vec<u8>,
+}
+
+/// What kind of key is to be made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Algorithm {
+    /// On this curve.
+    Ec(Curve),
+    /// RSA with a modulus of so many bits, the exponent 65537.
+    Rsa(u32),
+}
+
+/// What the TPM is to let a key do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeyUsage {
+    /// It signs.
+    pub signs: bool,
+    /// RSA: it decrypts. EC: it agrees on secrets.
+    pub decrypts: bool,
+}
+
+impl StorageKey {
+    /// The TPM name.
+    pub fn name(&self) -> &[u8] {
+        &self.name
+    }
+
+    /// The key as found at a handle, or as it was remembered.
+    ///
+    /// `None` if it wraps no keys.
+    pub fn of(handle: u32, area: &[u8]) -> Option<Self> {
+        let parsed = PublicArea::parse(area).filter(PublicArea::is_storage_key)?;
+        Some(Self {
+            handle,
+            name: name_of(area)?,
+            hash: parsed.name_hash,
+            public: parsed.key,
+            area: area.to_vec(),
+        })
+    }
+
+    /// Its TPMT_PUBLIC.
+    pub fn area(&self) -> &[u8] {
+        &self.area
+    }
+
+    /// Itself as the key that reads salts.
+    pub fn salt_key(&self) -> SaltKey {
+        SaltKey {
+            handle: self.handle,
+            public: self.public.clone(),
+            hash: self.hash,
+        }
+    }
+
+    fn used(&self) -> Used<'_> {
+        Used::open(self.handle, &self.name)
+    }
+}
+
+impl Tpm {
+    /// The storage key at a persistent handle; `None` if nothing is there.
+    ///
+    /// # Errors
+    ///
+    /// [`TpmError::Unsupported`] if what is there wraps no keys.
+    pub fn storage_key(&self, handle: u32) -> Result<Option<StorageKey>, TpmError> {
+        let found = self.exchange("ReadPublic", Manner::READS, |link| {
+            match link.read_public(handle) {
+                Err(TpmError::Response(code)) if code.is_missing_handle() => Ok(None),
+                other => other.map(Some),
+            }
+        })?;
+        let Some((area, _)) = found else {
+            return Ok(None);
+        };
+        let none = || TpmError::Unsupported(format!("handle 0x{handle:08X} holds no storage key"));
+        StorageKey::of(handle, &area).map(Some).ok_or_else(none)
+    }
+
+    /// Makes a storage key of random below the storage root key, and that if there is none; at this
+    /// handle. Its wrapped form is stored nowhere: once evicted it is gone, and with it all that it
+    /// wraps. Writes to the TPM.
+    ///
+    /// If another process makes one there at the same time, that is the one.
+    pub fn make_storage_key(&self, handle: u32, owner: &AuthValue) -> Result<StorageKey, TpmError> {
+        if self.storage_key(SRK)?.is_none() {
+            self.make_root(owner)?;
+        }
+        let root = self.storage_key(SRK)?.ok_or_else(|| missing(SRK))?;
+        let template = template::storage_root(false);
+        let salt_key = self.salt_key_for(owner)?;
+        let owner = Used::owner(Auth::by(owner.as_bytes(), salt_key.as_ref()));
+        let writing = Manner::LOADS.writing();
+        self.exchange("making the master key", writing, |link| {
+            let (area, private) = link.create(root.used(), Secrets::default(), &template)?;
+            let (loaded, name) = link.load(root.used(), &area, &private)?;
+            let kept = link.evict(owner, (loaded, &name), handle);
+            link.flush(loaded)?;
+            unless_taken(kept)
+        })?;
+        self.storage_key(handle)?.ok_or_else(|| missing(handle))
+    }
+
+    fn make_root(&self, owner: &AuthValue) -> Result<(), TpmError> {
+        let salt_key = self.salt_key_for(owner)?;
+        let owner = Used::owner(Auth::by(owner.as_bytes(), salt_key.as_ref()));
+        let writing = Manner::LOADS.writing();
+        self.exchange("making the storage root key", writing, |link| {
+            let template = template::storage_root(false);
+            let (root, _, name) = link.create_primary(owner, &template)?;
+            let kept = link.evict(owner, (root, &name), SRK);
+            link.flush(root)?;
+            unless_taken(kept)
+        })
+    }
+
+    /// A new key below a storage key. One command.
+    pub fn create_key(
+        &self,
+        parent: &StorageKey,
+        value: &Secret,
+        algorithm: Algorithm,
+        usage: KeyUsage,
+    ) -> Result<WrappedKey, TpmError> {
+        let template = template::own_key(algorithm, usage);
+        let secrets = Secrets { value, data: &[] };
+        self.create_below(parent, secrets, &template)
+    }
+
+    /// Seals data so that only this authorisation value opens them; a wrong one counts towards
+    /// lockout. One command, and one more for the auth session that hides them.
+    pub fn seal(
+        &self,
+        parent: &StorageKey,
+        value: &Secret,
+        data: &Secret,
+    ) -> Result<WrappedKey, TpmError> {
+        self.create_below(parent, Secrets { value, data }, &template::sealed())
+    }
+
+    /// Opens what [`Tpm::seal`] made. Four commands, or three where it stays loaded.
+    ///
+    /// # Errors
+    ///
+    /// [`TpmError::WrongAuth`] for a wrong value, which was counted.
+    pub fn unseal(&self, sealed: &WrappedKey, value: &AuthValue) -> Result<Secret, TpmError> {
+        self.with_wrapped("Unseal", sealed, value, |link, used| link.unseal(used))
+    }
+
+    fn create_below(
+        &self,
+        parent: &StorageKey,
+        secrets: Secrets,
+        template: &[u8],
+    ) -> Result<WrappedKey, TpmError> {
+        // Secrets go in an auth session, which encrypts them.
+        let open = secrets.value.is_empty() && secrets.data.is_empty();
+        let salt_key = parent.salt_key();
+        let used = Used {
+            auth: match open {
+                true => Auth::Empty,
+                false => Auth::Value(&[], Some(&salt_key)),
+            },
+            ..parent.used()
+        };
+        // Twice is harmless: what a lost answer held is held nowhere else.
+        let (area, private) = self.exchange("Create", Manner::READS, |link| {
+            link.create(used, secrets, template)
+        })?;
+        Ok(WrappedKey::new(
+            Parent::Persistent(parent.handle),
+            area,
+            private,
+        ))
+    }
+
+    /// A key from outside, encrypted for the storage key all the way. One command.
+    ///
+    /// `secret` is the scalar of an EC key, or one prime of an RSA key's modulus.
+    pub fn import_key(
+        &self,
+        parent: &StorageKey,
+        value: &Secret,
+        public: &PublicKey,
+        secret: &Secret,
+        usage: KeyUsage,
+    ) -> Result<WrappedKey, TpmError> {
+        let area = template::imported_key(public, usage);
+        let (duplicate, seed) =
+            duplicate(&parent.public, parent.hash, &area, public, value, secret)?;
+        let private = self.exchange("Import", Manner::READS, |link| {
+            link.import(parent.used(), &area, &duplicate, &seed)
+        })?;
+        Ok(WrappedKey::new(
+            Parent::Persistent(parent.handle),
+            area,
+            private,
+        ))
+    }
+
+    /// Puts a wrapped key at a persistent handle too. Writes to the TPM; three commands.
+    ///
+    /// # Errors
+    ///
+    /// [`TpmError::KeyReplaced`] if something is there already.
+    pub fn persist(
+        &self,
+        key: &WrappedKey,
+        handle: u32,
+        owner: &AuthValue,
+    ) -> Result<(), TpmError> {
+        let salt_key = self.salt_key_for(owner)?;
+        let owner = Used::owner(Auth::by(owner.as_bytes(), salt_key.as_ref()));
+        let kept = self.exchange("EvictControl", Manner::LOADS.writing(), |link| {
+            let loaded = key.load(link)?;
+            let kept = link.evict(owner, (loaded, key.name()), handle);
+            if !kept.as_ref().is_err_and(TpmError::is_transport_fault) {
+                link.flush(loaded)?;
+            }
+            kept
+        });
+        match kept {
+            Err(TpmError::Response(code)) if code.is_taken() => Err(TpmError::KeyReplaced(handle)),
+            Err(error) if error.is_transport_fault() => match self.holds(handle, key.name())? {
+                true => Ok(()),
+                false => Err(error),
+            },
+            other => other,
+        }
+    }
+
+    /// Whether the persistent handle holds the key of this name.
+    pub fn holds(&self, handle: u32, name: &[u8]) -> Result<bool, TpmError> {
+        self.exchange("ReadPublic", Manner::READS, |link| {
+            match link.read_public(handle) {
+                Ok((_, there)) => Ok(there == name),
+                Err(TpmError::Response(code)) if code.is_missing_handle() => Ok(false),
+                Err(error) => Err(error),
+            }
+        })
+    }
+
+    /// Takes the key of this name away from a persistent handle, if it is there. Writes to the TPM.
+    pub fn evict(&self, handle: u32, name: &[u8], owner: &AuthValue) -> Result<(), TpmError> {
+        if !self.holds(handle, name)? {
+            return Ok(());
+        }
+        let salt_key = self.salt_key_for(owner)?;
+        let owner = Used::owner(Auth::by(owner.as_bytes(), salt_key.as_ref()));
+        let gone = self.exchange("EvictControl", Manner::READS.writing(), |link| {
+            link.evict(owner, (handle, name), handle)
+        });
+        match gone {
+            Err(error) if error.is_transport_fault() && !self.holds(handle, name)? => Ok(()),
+            other => other,
+        }
+    }
+}
+
+fn missing(handle: u32) -> TpmError {
+    TpmError::Unsupported(format!(
+        "handle 0x{handle:08X} is empty although it was filled"
+    ))
+}
+
+/// Another process may have put its own there first.
+fn unless_taken(kept: Result<(), TpmError>) -> Result<(), TpmError> {
+    match kept {
+        Err(TpmError::Response(code)) if code.is_taken() => Ok(()),
+        other => other,
+    }
+}

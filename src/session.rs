@@ -5,24 +5,26 @@
 //! is held while the TPM works.
 
 use crate::attribute::Template;
-use crate::create;
 use crate::error::Error;
 use crate::handle::{Mint, ObjectHandle, SessionHandle};
 use crate::mechanism::{Hasher, Mechanism};
 use crate::object::Object;
 use crate::output::{Answer, Room};
-use crate::token::{Slot, Token};
-use cryptoki_sys::{CK_FLAGS, CK_TRUE, CKA_VERIFY, CKF_FIND_OBJECTS, CKF_SIGN, CKF_VERIFY};
+use crate::slot::Slot;
+use crate::token::Token;
+use cryptoki_sys::{CK_FLAGS, CKF_FIND_OBJECTS, CKF_SIGN, CKF_VERIFY};
 use devid_core::key::PublicKey;
 use devid_core::store::Key;
+use devid_core::store::folder::Use;
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-/// A session: read-only, for a write-protected token.
+/// A session.
 pub(crate) struct Session {
     pub(crate) handle: SessionHandle,
     pub(crate) slot: Arc<Slot>,
+    pub(crate) is_read_write: bool,
     state: Mutex<State>,
 }
 
@@ -50,10 +52,11 @@ type Signing = Operation<Arc<Key>>;
 type Verifying = Operation<PublicKey>;
 
 impl Session {
-    pub(crate) fn new(handle: SessionHandle, slot: Arc<Slot>) -> Self {
+    pub(crate) fn new(handle: SessionHandle, slot: Arc<Slot>, is_read_write: bool) -> Self {
         Self {
             handle,
             slot,
+            is_read_write,
             state: Mutex::default(),
         }
     }
@@ -64,6 +67,7 @@ impl Session {
         Some(Self {
             handle: self.handle,
             slot,
+            is_read_write: self.is_read_write,
             state: Mutex::new(state),
         })
     }
@@ -79,21 +83,30 @@ impl Session {
         }
         let found = match self.slot.token(mint) {
             Ok(token) => {
-                let mut found = token.find(template);
-                found.extend(self.slot.find_of_sessions(template));
+                let shows = |object: &Object| self.slot.shows(object);
+                let wanted = token
+                    .objects()
+                    .iter()
+                    .filter(|found| shows(&found.object) && found.object.matches(template));
+                let mut found: VecDeque<_> = wanted.map(|found| found.handle).collect();
+                found.extend(self.slot.kept.lock().find(template, shows));
                 found
             }
             Err(Error::TokenNotPresent) => return Err(Error::DeviceRemoved),
             Err(error) => return Err(error),
         };
-        self.state.lock().find = Some(Find(found.into()));
+        self.state.lock().find = Some(Find(found));
         Ok(())
     }
 
-    /// At most `most` of the handles that were not given yet.
+    /// At most `most` of the handles that were not given yet. What a logout has hidden meanwhile is
+    /// left out.
     pub(crate) fn find(&self, most: usize) -> Result<Vec<ObjectHandle>, Error> {
         let mut state = self.state.lock();
         let Find(left) = state.find.as_mut().ok_or(Error::OperationNotInitialized)?;
+        if self.slot.asks_login() {
+            left.retain(|handle| self.slot.object(*handle).is_ok());
+        }
         Ok(left.drain(..most.min(left.len())).collect())
     }
 
@@ -118,39 +131,28 @@ impl Session {
         }
     }
 
-    /// Makes an object that lives as long as the session.
-    pub(crate) fn create(&self, template: &Template, mint: &Mint) -> Result<ObjectHandle, Error> {
-        let handle = mint.object();
-        let draft = create::public_key(template, format!("session-{}", handle.0))?;
-        self.slot.keep(self.handle, draft.with_handle(handle));
-        Ok(handle)
-    }
-
-    /// Destroys an object of a session; the token's own are not to be destroyed.
-    pub(crate) fn destroy(&self, object: ObjectHandle) -> Result<(), Error> {
-        let exists = self.slot.object(object).map(drop);
-        match self.slot.forget(object) {
-            true => Ok(()),
-            false => exists.and(Err(Error::ActionProhibited)),
-        }
-    }
-
     /// The key decides what it can do. Of a mechanism for another type of key the token says
     /// whether it knows such at all.
     pub(crate) fn sign_init(&self, mechanism: Mechanism, key: ObjectHandle) -> Result<(), Error> {
         let object = self.key_object(key)?;
-        let key = object.shared_private().ok_or(Error::KeyHandleInvalid)?;
+        let key = Arc::clone(object.private().ok_or(Error::KeyHandleInvalid)?);
         if self.state.lock().sign.is_some() {
             return Err(Error::OperationActive);
         }
         if mechanism.is_of_type(key.public()) {
             self.slot.prepare(&key)?;
         }
+        if !object.is_for(Use::Sign) {
+            return Err(Error::KeyFunctionNotPermitted);
+        }
         match mechanism.check(&key) {
             Err(Error::KeyTypeInconsistent) if !self.token()?.lists(mechanism) => {
                 return Err(Error::MechanismInvalid);
             }
             checked => checked?,
+        }
+        if !object.allows(mechanism) {
+            return Err(Error::MechanismInvalid);
         }
         let operation = Operation {
             key,
@@ -201,7 +203,7 @@ impl Session {
     pub(crate) fn verify_init(&self, mechanism: Mechanism, key: ObjectHandle) -> Result<(), Error> {
         let object = self.key_object(key)?;
         let key = object.public().ok_or(Error::KeyHandleInvalid)?.clone();
-        if object.attribute(CKA_VERIFY) != Ok(&[CK_TRUE]) {
+        if !object.is_for(Use::Verify) {
             return Err(Error::KeyFunctionNotPermitted);
         }
         if !mechanism.is_of_type(&key) {

@@ -44,10 +44,14 @@ pub(super) unsafe extern "C" fn C_GetSessionInfo(
     entry("C_GetSessionInfo", || {
         let module = module()?;
         let session = module.session(SessionHandle(hSession))?;
+        let read_write = match session.is_read_write {
+            true => CKF_RW_SESSION,
+            false => 0,
+        };
         let info = CK_SESSION_INFO {
             slotID: session.slot.id.0,
             state: module.session_state(&session),
-            flags: CKF_SERIAL_SESSION,
+            flags: CKF_SERIAL_SESSION | read_write,
             ulDeviceError: 0,
         };
         // SAFETY: the caller's pointer is NULL or valid for a CK_SESSION_INFO.
@@ -58,11 +62,15 @@ pub(super) unsafe extern "C" fn C_GetSessionInfo(
 pub(super) unsafe extern "C" fn C_Login(
     hSession: CK_SESSION_HANDLE,
     userType: CK_USER_TYPE,
-    _pPin: *mut CK_UTF8CHAR,
-    _ulPinLen: CK_ULONG,
+    pPin: *mut CK_UTF8CHAR,
+    ulPinLen: CK_ULONG,
 ) -> CK_RV {
     entry("C_Login", || {
-        module()?.login(SessionHandle(hSession), userType)
+        let module = module()?;
+        // SAFETY: `pPin` is NULL or valid for `ulPinLen` bytes.
+        let pin = unsafe { args::pin(pPin, ulPinLen) }?;
+        let pin = pin.as_ref().map(|pin| &pin[..]);
+        module.login(SessionHandle(hSession), userType, pin)
     })
 }
 
@@ -73,13 +81,17 @@ pub(super) unsafe extern "C" fn C_Logout(hSession: CK_SESSION_HANDLE) -> CK_RV {
 pub(super) unsafe extern "C" fn C_LoginUser(
     hSession: CK_SESSION_HANDLE,
     userType: CK_USER_TYPE,
-    _pPin: *mut CK_UTF8CHAR,
-    _ulPinLen: CK_ULONG,
+    pPin: *mut CK_UTF8CHAR,
+    ulPinLen: CK_ULONG,
     _pUsername: *mut CK_UTF8CHAR,
     _ulUsernameLen: CK_ULONG,
 ) -> CK_RV {
     entry("C_LoginUser", || {
-        module()?.login(SessionHandle(hSession), userType)
+        let module = module()?;
+        // SAFETY: `pPin` is NULL or valid for `ulPinLen` bytes.
+        let pin = unsafe { args::pin(pPin, ulPinLen) }?;
+        let pin = pin.as_ref().map(|pin| &pin[..]);
+        module.login(SessionHandle(hSession), userType, pin)
     })
 }
 

@@ -246,6 +246,21 @@ impl Key {
         self.area().map(PublicArea::as_bytes)
     }
 
+    /// Whether this TPM made it; so it is with a key that is derived.
+    pub fn is_of_this_tpm(&self) -> bool {
+        self.area().is_none_or(PublicArea::is_of_this_tpm)
+    }
+
+    /// Whether the TPM lets it sign anything at all; so it is with a key that is derived.
+    pub fn is_signing(&self) -> bool {
+        self.area().is_none_or(PublicArea::signs)
+    }
+
+    /// Whether the TPM lets it decrypt, or agree on secrets.
+    pub fn decrypts(&self) -> bool {
+        self.area().is_some_and(PublicArea::decrypts)
+    }
+
     fn area(&self) -> Option<&PublicArea> {
         match &self.place {
             Place::Handle(_, area) | Place::Disk(_, area, _) | Place::Refused(area, _) => {

@@ -6,7 +6,7 @@ use crate::file;
 use crate::key::hex;
 use crate::store::folder::{Content, Entry, FolderError, Pair, Seal, Tss2Kind};
 use crate::store::listing::{Kind, Listing, Shown};
-use crate::store::{Access, Key, KeyStore, LoginError, LookError, Pins, Stamp, Who};
+use crate::store::{Key, KeyStore, LoginError, LookError, Pins, Stamp, Who};
 use crate::tpm::{Hash, Parent, PublicArea, Tpm, WrappedKey};
 use log::warn;
 use parking_lot::Mutex;

@@ -4,7 +4,8 @@
 //! whoever reads meanwhile finds the old or the new. A writer that was killed leaves its temporary
 //! file at most, which the next one removes.
 
-use super::{FolderError, Opened, SERIAL};
+use super::read::{Opened, object_name};
+use super::{FolderError, SERIAL};
 use crate::key::hex;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{
@@ -77,10 +78,7 @@ impl<'a> Writer<'a> {
     /// Takes a file away.
     pub(super) fn delete(&self, file: &str) -> Result<(), FolderError> {
         match unlinkat(&self.folder.fd, file, AtFlags::empty()) {
-            Err(Errno::NOENT) => {
-                let name = file.strip_suffix(super::SUFFIX).unwrap_or(file);
-                Err(FolderError::Gone(name.into()))
-            }
+            Err(Errno::NOENT) => Err(FolderError::Gone(object_name(file).into())),
             other => other
                 .and_then(|()| sync_folder(&self.folder.fd))
                 .map_err(FolderError::at(&self.folder.path.join(file))),

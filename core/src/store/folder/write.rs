@@ -274,3 +274,20 @@ fn make_folder(path: &Path) -> Result<(), FolderError> {
             .map_err(fault),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_child_that_was_forked_meanwhile_keeps_no_lock() {
+        let folder = tempfile::tempdir().unwrap();
+        let open = || Writer::open(folder.path(), Duration::ZERO).map(Option::unwrap);
+        let writer = open().unwrap();
+        let held_by_child = rustix::io::dup(&writer.lock).unwrap();
+        assert!(matches!(open(), Err(FolderError::Locked(_))));
+        drop(writer);
+        open().unwrap();
+        drop(held_by_child);
+    }
+}

@@ -13,7 +13,7 @@ use devid_core::config::Random;
 use devid_core::store::devid::DevidStore;
 use devid_core::store::{Key, KeyStore, LookError, SignRequest, Stamp};
 use devid_core::tpm::Tpm;
-use log::{error, info, warn};
+use log::{Level, error, log, warn};
 use parking_lot::{Mutex, RwLock};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -268,10 +268,12 @@ impl Slot {
                 let mut place = self.token.write();
                 let token = Token::new(listing, source.nature(), place.as_deref(), mint);
                 let count = |token: &Token| token.objects().len();
-                if place.as_deref().map(count) != Some(count(&token)) {
-                    let label = &token.label;
-                    info!("token {label} with {} objects at {tcti}", count(&token));
-                }
+                let level = match place.as_deref().map(count) == Some(count(&token)) {
+                    true => Level::Debug,
+                    false => Level::Info,
+                };
+                let (label, count) = (&token.label, count(&token));
+                log!(level, "token {label} with {count} objects at {tcti}");
                 *place = Some(Arc::new(token));
                 Look {
                     seen: Some(stamp),

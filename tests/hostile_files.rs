@@ -9,7 +9,7 @@ mod common;
 use common::PROFILES;
 use common::fork::Forked;
 use common::home::Home;
-use common::module::{Opened, loaded};
+use common::module::{Opened, identity, loaded};
 use common::raw::{Code, Raw};
 use common::story::await_some;
 use common::tpm::{Place, Swtpm};
@@ -88,8 +88,8 @@ fn peak_memory() -> u64 {
 fn shows_no_token(raw: &Raw) {
     bounded();
     raw.initialize().unwrap();
-    assert_eq!(raw.slots(false).unwrap().len(), 1);
-    assert_eq!(raw.slots(true).unwrap(), []);
+    assert!(!raw.slots(false).unwrap().is_empty());
+    assert_eq!(identity(raw), None);
     raw.finalize().unwrap();
 }
 

@@ -32,9 +32,16 @@ pub(super) struct Written {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct WrittenToken {
+    /// There is one so far.
+    #[allow(
+        dead_code,
+        reason = "says which token is meant, and there is one so far"
+    )]
     pub(super) name: TokenName,
     #[serde(default)]
     pub(super) allow_last_try: bool,
+    #[serde(default, deserialize_with = "parsed")]
+    pub(super) pin: Option<SecretSource>,
 }
 
 /// The tokens that there are.

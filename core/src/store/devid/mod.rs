@@ -18,8 +18,8 @@ use super::folder::{Content, Description, KeyFolder, Origin, Pair, Tss2Key};
 use super::key::Abilities;
 use super::listing::Half;
 use super::{Access, Key, Login};
-use crate::config::{self, Config, Master};
-use crate::tpm::{AuthValue, Hash, Parent, PublicArea, Tpm, TpmError, WrappedKey, name_of};
+use crate::config::{self, Config, Master, SecretSource};
+use crate::tpm::{AuthValue, Hash, Parent, PublicArea, Secret, Tpm, TpmError, WrappedKey, name_of};
 use log::warn;
 use parking_lot::Mutex;
 use showing::Known;
@@ -38,6 +38,7 @@ pub struct DevidStore {
     folder: KeyFolder,
     master: Master,
     allow_last_try: bool,
+    pin: Option<SecretSource>,
     /// The token's secret, as long as the user is logged in.
     login: Arc<Login>,
     /// The same for the security officer, who uses no keys.
@@ -56,6 +57,7 @@ impl DevidStore {
             folder: KeyFolder::new(config.state.join(name)),
             master: config.master.clone(),
             allow_last_try: config.allow_last_try,
+            pin: config.pin.clone(),
             login: Arc::default(),
             officer: Login::default(),
             shown: Mutex::default(),
@@ -248,6 +250,14 @@ impl DevidStore {
             _ => Err(StoreError::Gone),
         })?;
         Ok(())
+    }
+
+    /// The user's PIN, if the configuration says where it is.
+    pub fn configured_pin(&self) -> Option<Secret> {
+        let source = self.pin.as_ref()?;
+        let pin = source.read(&config::environment);
+        pin.inspect_err(|error| warn!("[[token]] pin {source:?}: {error}"))
+            .ok()
     }
 
     /// The authorisation value of the owner hierarchy.

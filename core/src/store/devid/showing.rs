@@ -61,6 +61,7 @@ impl KeyStore for DevidStore {
             tpm: Arc::clone(tpm),
             name: self.name.clone(),
             allow_last_try: self.allow_last_try,
+            pin: self.pin.clone(),
             login: Arc::clone(&self.login),
             officer: self.officer.for_child(),
             folder: self.folder.for_child(),

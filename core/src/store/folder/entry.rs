@@ -73,6 +73,8 @@ pub struct Description {
     pub end: Option<Day>,
     /// Whether it is shown to users only who have logged in.
     pub private: bool,
+    /// Whether the user proves to be there before each use of the key.
+    pub always_authenticate: bool,
     /// Whether its attributes can be changed.
     pub modifiable: bool,
     /// Whether it can be destroyed.
@@ -94,6 +96,7 @@ impl Description {
             start: None,
             end: None,
             private: false,
+            always_authenticate: false,
             modifiable: true,
             destroyable: true,
             usage: None,

@@ -139,8 +139,8 @@ impl Session {
         let (shown, half) = found.shown.ok_or(Error::ActionProhibited)?;
         let destroyed = self.slot.own()?.destroy(&shown.name, half).map_err(failed);
         // Somebody else's destruction is seen as well.
-        self.slot.changed(mint)?;
-        destroyed
+        let seen = self.slot.changed(mint);
+        destroyed.and(seen.map(drop))
     }
 
     /// C_SetAttributeValue: all of the template, or nothing of it.
@@ -165,8 +165,8 @@ impl Session {
         let own = self.slot.own()?;
         let applied = own.describe(&shown.name, half, |described| changes.apply(described));
         let applied = applied.map_err(failed);
-        self.slot.changed(mint)?;
-        applied?
+        let seen = self.slot.changed(mint);
+        applied?.and(seen.map(drop))
     }
 
     /// C_CopyObject: no object can be copied, whatever the template asks.

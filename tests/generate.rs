@@ -78,20 +78,12 @@ impl Bench {
 
     /// pkcs11-tool signs with the key of this ID, and OpenSSL verifies it.
     #[track_caller]
-    fn signs(&self, id: &str, mechanism: &str) {
-        let (public, signature) = (self.path("public.der"), self.path("signature"));
+    fn signs(&self, own: &Own, id: u8, mechanism: &str) {
+        let signature = self.path("signature");
         self.home.write("data", b"data");
-        self.pkcs11_tool(&[
-            "--read-object",
-            "--type",
-            "pubkey",
-            "--id",
-            id,
-            "-o",
-            &public,
-        ]);
-        let info = fs::read(&public).unwrap();
-        let verifier = Verifier::new(&self.home.write("public.pem", public_pem(&info)));
+        let public = [(CKA_CLASS, ulong(CKO_PUBLIC_KEY)), (CKA_ID, vec![id])];
+        let verifier = own.verifier(&self.home, own.find(&public)[0]);
+        let id = format!("{id:02x}");
         let data = self.path("data");
         self.pkcs11_tool(&[
             "--sign",
@@ -100,7 +92,7 @@ impl Bench {
             "--signature-format",
             "openssl",
             "--id",
-            id,
+            &id,
             "-i",
             &data,
             "-o",
@@ -113,17 +105,19 @@ impl Bench {
 
 fn pkcs11_tool_makes_keys(link: Link) {
     let bench = Bench::new(link);
+    let own = Own::new(&bench.home);
     for (kind, id, mechanism) in [
-        ("EC:prime256v1", "01", "ECDSA-SHA256"),
-        ("EC:secp384r1", "02", "ECDSA-SHA256"),
-        ("rsa:2048", "03", "SHA256-RSA-PKCS"),
+        ("EC:prime256v1", 0x01, "ECDSA-SHA256"),
+        ("EC:secp384r1", 0x02, "ECDSA-SHA256"),
+        ("rsa:2048", 0x03, "SHA256-RSA-PKCS"),
     ] {
+        let named = format!("{id:02x}");
         let generate = [
             "--keypairgen",
             "--key-type",
             kind,
             "--id",
-            id,
+            &named,
             "--label",
             kind,
         ];
@@ -131,45 +125,56 @@ fn pkcs11_tool_makes_keys(link: Link) {
         for word in ["never extractable, local", kind] {
             assert!(said.contains(word), "no {word:?} in {said}");
         }
-        bench.signs(id, mechanism);
+        bench.signs(&own, id, mechanism);
     }
     // Each way to say what a key is for.
     for (id, usage) in [
-        ("04", "--usage-sign"),
-        ("05", "--usage-derive"),
-        ("06", "--sensitive"),
+        (4, "--usage-sign"),
+        (5, "--usage-derive"),
+        (6, "--sensitive"),
     ] {
+        let named = format!("{id:02x}");
         let generate = [
             "--keypairgen",
             "--key-type",
             "EC:secp256r1",
             "--id",
-            id,
+            &named,
             usage,
         ];
         bench.pkcs11_tool(&generate);
-        bench.signs(id, "ECDSA-SHA256");
+        bench.signs(&own, id, "ECDSA-SHA256");
     }
     let limited = ["--keypairgen", "--key-type", "rsa:2048", "--id", "07"];
     let limit = ["--allowed-mechanisms", "SHA256-RSA-PKCS,SHA384-RSA-PKCS"];
     let said = bench.pkcs11_tool(&[&limited[..], &limit].concat()).text();
     assert!(said.contains("SHA256-RSA-PKCS,SHA384-RSA-PKCS\n"), "{said}");
-    bench.signs("07", "SHA256-RSA-PKCS");
+    bench.signs(&own, 7, "SHA256-RSA-PKCS");
     assert_eq!(folder(&bench.home).len(), 7);
 }
 
 fn p11tool_makes_keys(link: Link) {
     let bench = Bench::new(link);
+    let own = Own::new(&bench.home);
     for (kind, more, id, mechanism) in [
-        ("ecdsa", ["--curve", "secp256r1"], "11", "ECDSA-SHA256"),
-        ("rsa", ["--bits", "2048"], "12", "SHA256-RSA-PKCS"),
+        ("ecdsa", ["--curve", "secp256r1"], 0x11, "ECDSA-SHA256"),
+        ("rsa", ["--bits", "2048"], 0x12, "SHA256-RSA-PKCS"),
     ] {
         let kind = format!("--generate-privkey={kind}");
         let public = bench.path("made.pem");
-        let generate = [&kind, "--label", "made", "--id", id, "--outfile", &public];
+        let named = format!("{id:02x}");
+        let generate = [
+            &kind,
+            "--label",
+            "made",
+            "--id",
+            &named,
+            "--outfile",
+            &public,
+        ];
         bench.p11tool(&[&generate[..], &more].concat());
         assert!(fs::read_to_string(&public).unwrap().contains("PUBLIC KEY"));
-        bench.signs(id, mechanism);
+        bench.signs(&own, id, mechanism);
     }
 }
 

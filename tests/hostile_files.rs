@@ -250,7 +250,7 @@ fn a_socket_that_takes_nobody() {
         assert!(took < Duration::from_secs(5), "{took:?}");
     });
     child.succeeds();
-    home.log_says(&["no identity", "1000 ms"]);
+    home.log_says(&["slot 0", "no token", "1000 ms"]);
 }
 
 fn a_socket_that_takes_nobody_any_more() {

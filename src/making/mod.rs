@@ -102,6 +102,11 @@ impl New {
         let kinds = rules::repeated(object.attribute(CKA_CLASS)?);
         let differs = kinds.iter().any(|kind| match template.value(*kind) {
             None | Some([]) => false,
+            // Java gives the number without its header.
+            Some(value) if *kind == CKA_SERIAL_NUMBER => {
+                let whole = object.attribute(*kind).unwrap_or_default();
+                ![Some(whole), whole.get(2..)].contains(&Some(value))
+            }
             Some(value) => object.attribute(*kind) != Ok(value),
         });
         match differs {

@@ -47,9 +47,6 @@ pub(super) fn check(template: &Template, made: Made) -> Result<(), Error> {
             Rule::OfficerSets if !flag(value)? => {}
             Rule::OfficerSets | Rule::ReadOnly => return Err(Error::AttributeReadOnly),
         }
-        if *kind == CKA_DEVID_PROTECTION && number(value)? != CK_DEVID_PROTECTION_TPM {
-            return Err(Error::AttributeValueInvalid);
-        }
     }
     Ok(())
 }

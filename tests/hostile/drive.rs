@@ -122,7 +122,12 @@ fn one_call(
         bench.mechanism = CKM_EC_KEY_PAIR_GEN;
     }
     match attack {
-        Attack::Pss(..) if !mechanisms.contains(&CKM_SHA256_RSA_PKCS_PSS) => return Told::NotHere,
+        Attack::Pss(..)
+            if bench.mechanism == CKM_ECDSA_SHA256
+                || !mechanisms.contains(&CKM_SHA256_RSA_PKCS_PSS) =>
+        {
+            return Told::NotHere;
+        }
         Attack::Finalized => {
             target.raw.finalize().ok();
         }

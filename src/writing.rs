@@ -54,7 +54,8 @@ impl Session {
         let key = own.import(&private.key, private.usage).map_err(failed)?;
         private.check_public(key.public())?;
         let origin = Origin::Imported;
-        let described = private.described.clone();
+        let mut described = private.described.clone();
+        self.suit(template, &mut described)?;
         let shown = pair(&key, origin, described.clone(), None, mint);
         check_repeated(template, &shown)?;
         let handle = private.persistence == Persistence::Handle;
@@ -81,7 +82,8 @@ impl Session {
         }
         // A token that makes no keys does not have the mechanism.
         let own = self.slot.own().map_err(|_| Error::MechanismInvalid)?;
-        let wanted = Pair::parse(generator, public, private)?;
+        let mut wanted = Pair::parse(generator, public, private)?;
+        self.suit(private, &mut wanted.private)?;
         let algorithm = wanted.algorithm;
         let key = own
             .generate(algorithm, wanted.usage)
@@ -174,7 +176,7 @@ impl Session {
     }
 
     /// Whether this session may change what is on the token.
-    fn may_write(&self) -> Result<(), Error> {
+    pub(crate) fn may_write(&self) -> Result<(), Error> {
         match self.is_read_write {
             _ if !self.slot.is_writable() => Err(Error::TokenWriteProtected),
             true => Ok(()),
@@ -187,6 +189,19 @@ impl Session {
         let hidden = self.slot.asks_login() && !self.slot.has_user();
         match hidden && template.says(CKA_PRIVATE)? {
             true => Err(Error::UserNotLoggedIn),
+            false => Ok(()),
+        }
+    }
+
+    /// A private key for this token: where there is a PIN, it is private unless the template says
+    /// otherwise; where there is none, nobody can be asked for it before each use.
+    fn suit(&self, template: &Template, described: &mut Description) -> Result<(), Error> {
+        let asks_login = self.slot.asks_login();
+        if asks_login && template.value(CKA_PRIVATE).is_none() {
+            described.private = true;
+        }
+        match described.always_authenticate && !(asks_login && described.private) {
+            true => Err(Error::TemplateInconsistent),
             false => Ok(()),
         }
     }

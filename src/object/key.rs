@@ -115,7 +115,10 @@ pub(super) fn private_object(
         (CKA_EXTRACTABLE, Value::flag(false)),
         (CKA_NEVER_EXTRACTABLE, Value::flag(local)),
         (CKA_WRAP_WITH_TRUSTED, Value::flag(false)),
-        (CKA_ALWAYS_AUTHENTICATE, Value::flag(false)),
+        (
+            CKA_ALWAYS_AUTHENTICATE,
+            Value::flag(described.always_authenticate),
+        ),
         (CKA_ALLOWED_MECHANISMS, Value::numbers(&shown)),
         (CKA_DEVID_PROTECTION, Value::number(CK_DEVID_PROTECTION_TPM)),
         (CKA_DEVID_PERSISTENT, Value::flag(key.handle().is_some())),

@@ -48,6 +48,10 @@ pub struct Config {
     pub state: PathBuf,
     /// The key that wraps the device's own.
     pub master: Master,
+    /// Where the token `devid` finds its user's PIN, if callers need not bring it.
+    pub pin: Option<SecretSource>,
+    /// Whether the token `devid` tries a PIN that would put the TPM into lockout if it is wrong.
+    pub allow_last_try: bool,
     /// The file that changes whenever `devid` changed something that others may have read.
     pub generation: PathBuf,
 }
@@ -209,6 +213,8 @@ fn settings(written: Written, variable: Variable) -> Result<Config, ConfigError>
             handle: master.handle.unwrap_or(MASTER),
             owner_auth: master.owner_auth,
         },
+        allow_last_try: written.token.iter().any(|token| token.allow_last_try),
+        pin: written.token.into_iter().rev().find_map(|token| token.pin),
         generation: run.join("generation"),
         run,
     })

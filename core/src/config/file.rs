@@ -24,6 +24,24 @@ pub(super) struct Written {
     #[serde(default)]
     pub(super) identity: Vec<IdentityHint>,
     pub(super) master: Option<WrittenMaster>,
+    #[serde(default)]
+    pub(super) token: Vec<WrittenToken>,
+}
+
+/// Settings of a token (`[[token]]`).
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct WrittenToken {
+    pub(super) name: TokenName,
+    #[serde(default)]
+    pub(super) allow_last_try: bool,
+}
+
+/// The tokens that there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum TokenName {
+    Devid,
 }
 
 #[derive(Debug, Default, Clone, Deserialize)]
@@ -59,6 +77,7 @@ impl Written {
             log.target = later.target.or(log.target.take());
         }
         self.identity.extend(later.identity);
+        self.token.extend(later.token);
         if let Some(later) = later.master {
             let master = self.master.get_or_insert_default();
             master.handle = later.handle.or(master.handle);

@@ -10,7 +10,7 @@ pub use file::{IdentityAuth, IdentityHint};
 pub use secret::SecretSource;
 
 use crate::tpm::Tcti;
-use file::{Level, Written, WrittenLog};
+use file::{Level, TokenName, Written, WrittenLog};
 use log::LevelFilter;
 use serde::Deserialize;
 use std::ffi::OsString;
@@ -48,6 +48,8 @@ pub struct Config {
     pub state: PathBuf,
     /// The key that wraps the device's own.
     pub master: Master,
+    /// Whether the token `devid` tries a PIN that would put the TPM into lockout if it is wrong.
+    pub allow_last_try: bool,
     /// The file that changes whenever `devid` changed something that others may have read.
     pub generation: PathBuf,
 }
@@ -209,6 +211,10 @@ fn settings(written: Written, variable: Variable) -> Result<Config, ConfigError>
             handle: master.handle.unwrap_or(MASTER),
             owner_auth: master.owner_auth,
         },
+        allow_last_try: written
+            .token
+            .iter()
+            .any(|token| token.name == TokenName::Devid && token.allow_last_try),
         generation: run.join("generation"),
         run,
     })

@@ -1,11 +1,12 @@
 //! A private key in the TPM, and how a request to sign becomes a scheme that it takes.
 
+use super::devid::pins::derived;
 use super::verify::{has_longest_salt, verify};
 use super::{SignError, Templates};
 use crate::key::{PublicKey, pad_left};
 use crate::tpm::{
-    AuthValue, DerivedKey, Hash, PublicArea, ResidentKey, Scheme, Secret, Signature, SigningScheme,
-    Tpm, TpmError, WrappedKey,
+    AuthValue, DerivedKey, Hash, PublicArea, ResidentKey, SaltKey, Scheme, Secret, Signature,
+    SigningScheme, Tpm, TpmError, WrappedKey,
 };
 use log::{info, warn};
 use parking_lot::Mutex;
@@ -34,6 +35,15 @@ pub enum Access {
     Given(Arc<AuthValue>),
     /// Whoever logs in brings it.
     Login(Arc<Login>),
+    /// Whoever logs in brings the secret that it derives from.
+    Derived {
+        /// The token's secret.
+        login: Arc<Login>,
+        /// What tells the token's keys apart.
+        salt: Vec<u8>,
+        /// The key of the TPM that proofs are salted to.
+        salted_to: SaltKey,
+    },
 }
 
 /// What a login brought, for as long as somebody is logged in.
@@ -42,11 +52,19 @@ pub struct Login(Mutex<Option<Secret>>);
 
 impl Access {
     /// The value that proves to the TPM that the key may be used.
-    fn value(&self) -> Result<AuthValue, SignError> {
+    pub(super) fn value(&self) -> Result<AuthValue, SignError> {
         match self {
             Self::Open => Ok(AuthValue::default()),
             Self::Given(value) => Ok(AuthValue::clone(value)),
             Self::Login(login) => login.secret().map(AuthValue::new),
+            Self::Derived {
+                login,
+                salt,
+                salted_to,
+            } => {
+                let value = derived(&login.secret()?, salt);
+                Ok(AuthValue::salted(value, salted_to.clone()))
+            }
         }
     }
 }
@@ -57,13 +75,20 @@ impl Login {
         *self.0.lock() = Some(secret);
     }
 
-    fn secret(&self) -> Result<Secret, SignError> {
+    pub(super) fn secret(&self) -> Result<Secret, SignError> {
         // Held for moments; in a child for ever, if a thread of the parent held it.
         let secret = self
             .0
             .try_lock_for(A_MOMENT)
             .and_then(|secret| secret.clone());
         secret.ok_or(SignError::NotLoggedIn)
+    }
+
+    /// A copy for a forked child; nobody is logged in there if another thread of the parent held it.
+    pub(super) fn for_child(&self) -> Self {
+        Self(Mutex::new(
+            self.0.try_lock().and_then(|secret| secret.clone()),
+        ))
     }
 
     /// It is wiped.
@@ -160,6 +185,14 @@ impl Key {
     /// A key on the disk that cannot be used.
     pub(super) fn refused(area: PublicArea, why: &'static str, abilities: Abilities) -> Self {
         Self::new(Place::Refused(area, why), abilities)
+    }
+
+    /// What its authorisation value derives from, beside a secret.
+    pub(super) fn auth_salt(&self) -> Option<&[u8]> {
+        match &self.access {
+            Access::Derived { salt, .. } => Some(salt),
+            Access::Open | Access::Given(_) | Access::Login(_) => None,
+        }
     }
 
     /// Its wrapped form, if it has one.

@@ -26,6 +26,7 @@ pub use derived::DerivedKey;
 pub use exchange::{Refusals, Tpm};
 pub use hash::Hash;
 pub use kdf::Secret;
+pub(crate) use kdf::random_secret;
 pub use own::{Algorithm, KeyUsage, StorageKey};
 pub(crate) use public::name_of;
 pub use public::{PublicArea, SigningScheme};

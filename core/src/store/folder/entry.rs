@@ -35,6 +35,9 @@ pub struct Pair {
     pub public: PublicKey,
     /// Where the TPM holds the key as well, if it was made persistent.
     pub handle: Option<u32>,
+    /// What the key's authorisation value derives from, beside the token's secret; `None` if the
+    /// value is empty.
+    pub auth: Option<Vec<u8>>,
     /// Where the key comes from.
     pub origin: Origin,
     /// The attributes of the private half.

@@ -10,6 +10,7 @@ mod format;
 mod pem;
 #[cfg(test)]
 mod samples;
+mod seals;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -19,6 +20,7 @@ mod write;
 
 pub use entry::{Content, Data, Description, Entry, Origin, Pair, Usage, Use};
 pub use fault::FolderError;
+pub use seals::Seal;
 pub use tss2::{Kind as Tss2Kind, NoTss2Key, Tss2Key};
 
 use crate::file::{self, FileStamp, Moment};
@@ -42,7 +44,7 @@ use write::Writer;
 const SUFFIX: &str = ".pem";
 /// 16 random hexadecimal digits, made at the first write.
 const SERIAL: &str = ".serial";
-/// The TPM name of the key that wraps the folder's keys, in hexadecimal digits.
+/// The TPMT_PUBLIC of the key that wraps the folder's keys, in hexadecimal digits.
 const MASTER: &str = ".master";
 /// How long a writer waits for another.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -283,7 +285,7 @@ impl KeyFolder {
         Ok(self.own_file(SERIAL, sound)?.map(|bytes| hex(&bytes)))
     }
 
-    /// The TPM name of the key that wraps the folder's keys, as it was last remembered.
+    /// The TPMT_PUBLIC of the key that wraps the folder's keys, as it was remembered.
     ///
     /// # Errors
     ///
@@ -297,9 +299,9 @@ impl KeyFolder {
     /// # Errors
     ///
     /// As of [`add`](Self::add).
-    pub fn remember_master(&self, name: &[u8]) -> Result<(), FolderError> {
+    pub fn remember_master(&self, area: &[u8]) -> Result<(), FolderError> {
         let writer = Writer::make_folder(&self.path, self.patience, None)?;
-        writer.replace(MASTER, format!("{}\n", hex(name)).as_bytes())
+        writer.replace(MASTER, format!("{}\n", hex(area)).as_bytes())
     }
 
     fn own_file(

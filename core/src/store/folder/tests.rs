@@ -6,7 +6,7 @@ use super::samples::{KEY, LEAF, data, numbered, samples};
 use super::*;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{PermissionsExt, chown, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::time::Instant;
 use tempfile::TempDir;
 
@@ -133,13 +133,18 @@ fn a_change_can_remove_or_be_refused_and_keeps_what_it_does_not_touch() {
     let path = folder.path().join("server.pem");
     fs::write(&path, [b"# of the web server\n", KEY].concat()).unwrap();
     set_mode(&path, 0o600);
-    let before = fs::read(&path).unwrap();
+    let (before, inode) = (fs::read(&path).unwrap(), fs::metadata(&path).unwrap().ino());
 
     let refused = folder.change("server", |_| Err(FolderError::Unfit("no".into())));
     assert_eq!(refused, Err(FolderError::Unfit("no".into())));
     let same = folder.change::<FolderError>("server", |current| Ok(Some(current.content.clone())));
     assert_eq!(same.unwrap().unwrap().name, "server");
     assert_eq!(fs::read(&path).unwrap(), before);
+    assert_eq!(
+        fs::metadata(&path).unwrap().ino(),
+        inode,
+        "what is the same is not written"
+    );
 
     let relabelled = |current: &Entry| match current.content.clone() {
         Content::Pair(mut pair) => {
@@ -223,24 +228,31 @@ fn only_what_changed_is_read_again() {
     let stamp = settled(&folder);
     let first = folder.list().unwrap();
     assert_eq!(first.stamp, stamp);
-    let known: HashMap<_, _> = folder.known.lock().files.clone();
-    assert!(known.values().all(|seen| seen.settled));
+    let same_as_first = |listing: &Listing| -> Vec<_> {
+        let both = first.entries.iter().zip(&listing.entries);
+        both.map(|(one, other)| Arc::ptr_eq(one, other)).collect()
+    };
     let second = folder.list().unwrap();
-    for (one, other) in first.entries.iter().zip(&second.entries) {
-        assert!(Arc::ptr_eq(one, other));
-    }
+    assert_eq!(same_as_first(&second), [true; 3]);
     assert_eq!(second.stamp, stamp);
 
-    folder
-        .change::<FolderError>("data-00001", |_| Ok(Some(numbered(9))))
-        .unwrap();
+    let path = folder.path().join("data-00000.pem");
+    fs::write(&path, fs::read(&path).unwrap()).unwrap();
+    let change = |_: &Entry| Ok::<_, FolderError>(Some(numbered(9)));
+    folder.change("data-00001", change).unwrap();
     assert_ne!(folder.stamp(), stamp);
     let third = folder.list().unwrap();
-    let same: Vec<_> = (first.entries.iter().zip(&third.entries))
-        .map(|(one, other)| Arc::ptr_eq(one, other))
-        .collect();
-    assert_eq!(same, [true, false, true]);
+    assert_eq!(
+        same_as_first(&third),
+        [true, false, true],
+        "written again is not another"
+    );
     assert_eq!(third.entries[1].content, numbered(9));
+
+    settled(&folder);
+    folder.list().unwrap();
+    misremember(&folder);
+    assert_eq!(names(&folder), [""; 0], "nothing was read again");
 }
 
 #[test]
@@ -282,19 +294,23 @@ fn what_changes_twice_within_a_tick_is_not_missed() {
         "so shortly after a write, none is like another"
     );
 
-    // As if both had had another content when they were read, with the stamp that they have now.
     let listed = folder.list().unwrap();
-    let found = Arc::clone(&folder.known.lock());
-    let mut known = Known {
-        folder: found.folder,
-        files: found.files.clone(),
-    };
-    for seen in known.files.values_mut() {
-        assert!(!seen.settled);
+    assert!(folder.known.lock().files.values().all(|seen| !seen.settled));
+    misremember(&folder);
+    assert_eq!(folder.list().unwrap().entries, listed.entries);
+}
+
+/// As if each file had had another content when it was read, with the stamp that it has now.
+fn misremember(folder: &KeyFolder) {
+    let mut known = folder.known.lock();
+    let mut files = known.files.clone();
+    for seen in files.values_mut() {
         seen.found = Err("other".into());
     }
-    *folder.known.lock() = Arc::new(known);
-    assert_eq!(folder.list().unwrap().entries, listed.entries);
+    *known = Arc::new(Known {
+        folder: known.folder,
+        files,
+    });
 }
 
 #[test]
@@ -333,6 +349,48 @@ fn one_damaged_file_costs_one_object() {
 
     put("cut.pem", KEY);
     assert!(names(&folder).contains(&"cut".to_owned()), "mended");
+}
+
+#[test]
+fn what_is_damaged_is_said_once_until_it_changes() {
+    struct Log(Mutex<Vec<String>>);
+    impl log::Log for Log {
+        fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+            true
+        }
+        fn log(&self, record: &log::Record<'_>) {
+            self.0.lock().push(record.args().to_string());
+        }
+        fn flush(&self) {}
+    }
+    static LOG: Log = Log(Mutex::new(Vec::new()));
+    log::set_logger(&LOG).unwrap();
+    log::set_max_level(log::LevelFilter::Warn);
+
+    let (_around, folder) = filled(1);
+    let here = folder.path().display().to_string();
+    let said = || {
+        let log = LOG.0.lock();
+        log.iter()
+            .filter(|line| line.contains(&here))
+            .cloned()
+            .collect::<Vec<_>>()
+    };
+    let path = folder.path().join("new\nline.pem");
+    fs::write(&path, "").unwrap();
+    for _ in 0..2 {
+        folder.list().unwrap();
+        settled(&folder);
+    }
+    let first = format!(r#"{here}: "new\nline.pem" gives no object: no PEM block"#);
+    assert_eq!(said(), [first]);
+    fs::write(&path, "-----BEGIN DATA-----").unwrap();
+    for _ in 0..2 {
+        folder.list().unwrap();
+        settled(&folder);
+    }
+    assert_eq!(said().len(), 2);
+    assert!(said()[1].contains("has no end"));
 }
 
 #[test]
@@ -412,10 +470,7 @@ fn a_new_file_is_for_the_folders_group() {
     let name = folder.add(numbered(1)).unwrap().name;
     let group = |name: &str| {
         let about = fs::metadata(folder.path().join(file_name(name))).unwrap();
-        (
-            std::os::unix::fs::MetadataExt::uid(&about),
-            std::os::unix::fs::MetadataExt::gid(&about),
-        )
+        (about.uid(), about.gid())
     };
     assert_eq!(group(&name), (0, 12345));
     chown(folder.path(), Some(777), Some(12345)).unwrap();

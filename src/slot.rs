@@ -267,8 +267,11 @@ impl Slot {
                 // Held, so that no logout comes between what was before and what takes its place.
                 let mut place = self.token.write();
                 let token = Token::new(listing, source.nature(), place.as_deref(), mint);
-                let (label, count) = (&token.label, token.objects().len());
-                info!("token {label} with {count} objects at {tcti}");
+                let count = |token: &Token| token.objects().len();
+                if place.as_deref().map(count) != Some(count(&token)) {
+                    let label = &token.label;
+                    info!("token {label} with {} objects at {tcti}", count(&token));
+                }
                 *place = Some(Arc::new(token));
                 Look {
                     seen: Some(stamp),

@@ -96,17 +96,16 @@ impl Session {
             mint,
         );
         if wanted.persistence == Persistence::Session {
-            let private = self.keep(&of_session, Half::Private, mint);
+            // Last what cannot fail, so that nothing is left of half a pair.
             let public = match wanted.public_on_token {
                 true => {
                     let content = Content::Public(key.public().clone(), wanted.public);
-                    let name = own.add(content).map_err(failed);
-                    name.and_then(|name| self.handle_after(&unique_id(CKO_PUBLIC_KEY, &name), mint))
-                        .inspect_err(|_| drop(self.slot.kept.lock().forget(private)))?
+                    let name = own.add(content).map_err(failed)?;
+                    self.handle_after(&unique_id(CKO_PUBLIC_KEY, &name), mint)?
                 }
                 false => self.keep(&of_session, Half::Public, mint),
             };
-            return Ok((public, private));
+            return Ok((public, self.keep(&of_session, Half::Private, mint)));
         }
         let described = described.filter(|_| wanted.public_on_token);
         let persistent = wanted.persistence == Persistence::Handle;

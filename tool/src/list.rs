@@ -22,7 +22,7 @@ pub(crate) fn run() -> Result<String, Failure> {
         .find()
         .map_err(|fault| Failure {
             code: match fault {
-                LookError::Tpm(_) => 4,
+                LookError::Tpm(_) | LookError::Folder(_) => 4,
                 LookError::NoIdentity(_) => 5,
             },
             text: format!("{}: {fault}", config.tcti),

@@ -152,6 +152,7 @@ fn store_rv(error: &StoreError) -> CK_RV {
         StoreError::OtherTpm(_) => CKR_TOKEN_NOT_RECOGNIZED,
         StoreError::Unsupported(_) | StoreError::BadKey(_) => CKR_TEMPLATE_INCONSISTENT,
         StoreError::NoRoom(_) => CKR_DEVICE_MEMORY,
+        StoreError::NotLoggedIn => CKR_USER_NOT_LOGGED_IN,
         StoreError::Gone => CKR_OBJECT_HANDLE_INVALID,
     }
 }
@@ -215,6 +216,9 @@ impl From<LoginError> for Error {
             LoginError::Wrong => Self::PinIncorrect,
             LoginError::Length => Self::PinLenRange,
             LoginError::Locked => Self::PinLocked,
+            LoginError::NotLoggedIn => Self::UserNotLoggedIn,
+            LoginError::NotInitialized | LoginError::Refused(_) => Self::PinIncorrect,
+            LoginError::Store(error) => Self::Store(error),
             LoginError::Tpm(error) => Self::Tpm(error),
         }
     }

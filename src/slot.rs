@@ -11,7 +11,7 @@ use crate::token::{Found, Nature, Token};
 use cryptoki_sys::*;
 use devid_core::config::Random;
 use devid_core::store::devid::DevidStore;
-use devid_core::store::{Key, KeyStore, LookError, SignRequest, Stamp};
+use devid_core::store::{Key, KeyStore, LookError, Pins, SignRequest, Stamp, Who};
 use devid_core::tpm::Tpm;
 use log::{error, info, warn};
 use parking_lot::{Mutex, RwLock};
@@ -81,7 +81,7 @@ impl Source {
 
     fn nature(&self) -> Nature {
         Nature {
-            asks_login: self.store.asks_login(),
+            asks_login: self.store.pins() == Pins::User,
             writable: self.store.own().is_some(),
         }
     }
@@ -162,7 +162,7 @@ impl Slot {
     /// Whether the token's private objects are for users who have logged in.
     pub(crate) fn asks_login(&self) -> bool {
         let source = self.source.as_ref();
-        source.is_some_and(|source| source.store.asks_login())
+        source.is_some_and(|source| source.store.pins() == Pins::User)
     }
 
     pub(crate) fn is_writable(&self) -> bool {
@@ -190,9 +190,9 @@ impl Slot {
             return Err(Error::UserAlreadyLoggedIn);
         }
         let store = &self.source()?.store;
-        if store.asks_login() {
+        if store.pins() == Pins::User {
             let pin = pin.ok_or(Error::ArgumentsBad("pPin is NULL"))?;
-            store.login(pin).map_err(|error| {
+            store.login(Who::User, pin).map_err(|error| {
                 warn!("login: {error}");
                 error
             })?;

@@ -17,6 +17,7 @@
 #[macro_use]
 pub mod raw;
 pub mod der;
+pub mod devid;
 pub mod factory;
 pub mod fork;
 pub mod fronts;

@@ -8,7 +8,7 @@ mod listing;
 mod templates;
 mod verify;
 
-pub use key::{Access, Key, Login, SignRequest};
+pub use key::{Access, DecryptRequest, Key, Login, SignRequest};
 pub use listing::{Half, Kind, Listing, Shown};
 use templates::Templates;
 pub use verify::verify;
@@ -123,6 +123,8 @@ pub enum SignError {
     DigestLength(usize),
     /// The key does not sign by such a scheme.
     Scheme,
+    /// The ciphertext, or what came out of it, is not as it must be; or the other side's point.
+    Ciphertext,
     /// The key asks for a login.
     NotLoggedIn,
     /// The key's file is of a form that is not supported; the text says which.
@@ -150,6 +152,7 @@ impl fmt::Display for SignError {
             }
             Self::Scheme => f.write_str("the key does not sign by this scheme"),
             Self::NotLoggedIn => f.write_str("the key asks for a login first"),
+            Self::Ciphertext => f.write_str("not to be decrypted with this key"),
             Self::Refused(why) => write!(f, "the key cannot be used: {why}"),
             Self::NotInThisTpm => f.write_str("this TPM does not hold the certified key"),
             Self::Tpm(error) => error.fmt(f),

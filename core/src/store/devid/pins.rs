@@ -135,18 +135,17 @@ impl DevidStore {
             return Ok((Access::Open, Secret::default()));
         }
         let salt = random_secret(SALT)?.to_vec();
-        let access = self.access(&salt)?;
+        let access = self.access(&salt);
         let value = access.value().map_err(|_| StoreError::NotLoggedIn)?;
         Ok((access, Secret::new(value.as_bytes().to_vec())))
     }
 
     /// What opens a key with this salt.
-    pub(super) fn access(&self, salt: &[u8]) -> Result<Access, StoreError> {
-        Ok(Access::Derived {
+    pub(super) fn access(&self, salt: &[u8]) -> Access {
+        Access::Derived {
             login: Arc::clone(&self.login),
             salt: salt.to_vec(),
-            salted_to: self.remembered_master()?.salt_key(),
-        })
+        }
     }
 
     fn put(

@@ -6,7 +6,7 @@ use crate::file;
 use crate::key::hex;
 use crate::store::folder::{Content, Entry, FolderError, Pair, Seal, Tss2Kind};
 use crate::store::listing::{Kind, Listing, Shown};
-use crate::store::{Access, Key, KeyStore, LoginError, LookError, Pins, Stamp, Who};
+use crate::store::{Key, KeyStore, LoginError, LookError, Pins, Stamp, Who};
 use crate::tpm::{Hash, Parent, PublicArea, Tpm, WrappedKey};
 use log::warn;
 use parking_lot::Mutex;
@@ -174,13 +174,9 @@ impl DevidStore {
                 let wrapped = wrapped(parent);
                 self.tpm.own(wrapped.name());
                 let key = Key::wrapped(wrapped, area, *handle, abilities);
-                match pair.auth.as_ref().map(|salt| self.access(salt)) {
+                match &pair.auth {
                     None => key,
-                    Some(Ok(access)) => key.opened_by(access),
-                    Some(Err(error)) => {
-                        warn!("the key {name:?} cannot be used: {error}");
-                        key.opened_by(Access::Login(Arc::default()))
-                    }
+                    Some(salt) => key.opened_by(self.access(salt)),
                 }
             }
             Err(why) => {

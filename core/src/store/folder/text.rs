@@ -395,6 +395,7 @@ mod tests {
         };
         let absent = public_half(&private);
         assert_eq!((&*absent.label, absent.private), ("both", false));
+        assert_eq!(absent.id, Some(vec![7]));
         for this in [absent.clone(), Description::labelled("own")] {
             let mut out = String::new();
             write_description(&mut out, PUBLIC_HALF, &this, &absent);

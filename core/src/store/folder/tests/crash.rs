@@ -96,9 +96,10 @@ fn a_killed_writer_leaves_whole_objects() {
     folder
         .change::<FolderError>("data-00000", |_| Ok(Some(large(0))))
         .unwrap();
-    let (mut left, mut changed) = (0, 0);
+    let (mut rounds, mut left, mut changed) = (0, 0, 0);
     let mut before = folder.list().unwrap();
-    for _ in 0..200 {
+    // On a busy machine many are killed before they began.
+    while rounds < 200 || left < 5 || changed < 50 {
         let mut child = started(other_process("writes_until_it_is_killed", &folder));
         std::thread::sleep(Duration::from_micros(random(30_000)));
         child.kill().unwrap();
@@ -108,14 +109,12 @@ fn a_killed_writer_leaves_whole_objects() {
         assert_eq!(listing.entries[0].name, "data-00000");
         assert!(listing.entries.iter().all(|entry| is_whole(&entry.content)));
         assert!(leftovers(&folder) <= 1);
+        rounds += 1;
         left += leftovers(&folder);
         changed += usize::from(listing.stamp != before.stamp);
         before = listing;
+        assert!(rounds < 5_000, "killed at no interesting moment");
     }
-    assert!(
-        left > 0 && changed > 20,
-        "killed at no interesting moment: {left}, {changed}"
-    );
     fs::write(folder.path().join(".new-1-0123456789abcdef"), "left").unwrap();
     folder.remove(&before.entries[0].name).unwrap();
     assert_eq!(

@@ -193,6 +193,7 @@ impl From<SignError> for Error {
             SignError::Refused(_) => Self::KeyFunctionNotPermitted,
             SignError::NotLoggedIn => Self::UserNotLoggedIn,
             SignError::NotInThisTpm => Self::KeyHandleInvalid,
+            SignError::Ciphertext => Self::DataInvalid,
             SignError::Tpm(error) => Self::Tpm(error),
         }
     }

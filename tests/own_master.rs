@@ -161,12 +161,9 @@ fn is_not_recognised(bench: &Bench, own: &Own, tpm: &Swtpm) {
     assert_eq!(own.label(certificate), "certificate");
     assert!(own.attribute(certificate, CKA_VALUE).len() > 200);
     let folder = bench.folder().display().to_string();
-    bench.home.log_says(&[
-        "error",
-        "cleared or exchanged",
-        &folder,
-        "move the folder away",
-    ]);
+    bench
+        .home
+        .log_says(&["cleared or exchanged", &folder, "move the folder away"]);
     assert_eq!(persistent(tpm), handles);
     let changed = before.to(&Inspection::of(&bench.folder()));
     assert_eq!(changed, [] as [String; 0], "nothing is made anew");
@@ -226,10 +223,8 @@ fn something_else_at_the_masters_handle(link: Link) {
     own.generate(Kind::P256, "wrapped").unwrap();
     evict(&bench.tpm, MASTER);
     put_primary(&bench.tpm, &bench.home, "ecc256:ecdsa", MASTER);
-    for own in [&own] {
-        assert_eq!(own.sign(own.key("wrapped"), b"data"), Err(NOT_RECOGNISED));
-        assert_eq!(own.generate(Kind::P256, "new"), Err(NOT_RECOGNISED));
-    }
+    assert_eq!(own.sign(own.key("wrapped"), b"data"), Err(NOT_RECOGNISED));
+    assert_eq!(own.generate(Kind::P256, "new"), Err(NOT_RECOGNISED));
     assert_eq!(name_of(&bench.tpm, MASTER), there, "it is still there");
 }
 
@@ -273,10 +268,10 @@ fn every_key_is_bound_to_this_tpm(link: Link) {
     for kind in Kind::ALL {
         let name = format!("{kind:?}");
         keys.push(own.generate(kind, &name).unwrap().private);
-        let of_session = own.generate_with(kind, &[label(&name)], &[]);
-        keys.push(of_session.unwrap().private);
     }
-    for kind in [Kind::P256, Kind::Rsa(2048)] {
+    let of_session = own.generate_with(Kind::P384, &[], &[]);
+    keys.push(of_session.unwrap().private);
+    for kind in [Kind::P256, Kind::P384] {
         let kept = own.generate_persistent(kind, "kept").unwrap().private;
         let handle = own.attribute(kept, TPM_HANDLE);
         let handle = u64::from_ne_bytes(handle.try_into().unwrap());

@@ -17,7 +17,7 @@ use std::process::{Command, Stdio};
 use std::{env, fs};
 use tempfile::TempDir;
 
-/// CKA_DEVID_TPM_PUBLIC and CKA_DEVID_PERSISTENT.
+/// CKA_DEVID_TPM_HANDLE, CKA_DEVID_TPM_PUBLIC and CKA_DEVID_PERSISTENT.
 pub const TPM_HANDLE: CK_ATTRIBUTE_TYPE = CKA_VENDOR_DEFINED | 0x4445_0001;
 pub const TPM_PUBLIC: CK_ATTRIBUTE_TYPE = CKA_VENDOR_DEFINED | 0x4445_0003;
 pub const PERSISTENT: CK_ATTRIBUTE_TYPE = CKA_VENDOR_DEFINED | 0x4445_0005;
@@ -42,7 +42,7 @@ impl Bench {
         Bench { tpm, proxy, home }
     }
 
-    /// Commands with these codes since the last look at the book.
+    /// The key folder.
     pub fn folder(&self) -> PathBuf {
         folder(&self.home)
     }
@@ -337,6 +337,10 @@ impl Inspection {
             Some((name, fs::read(entry.path()).ok()?))
         };
         Inspection(entries.filter_map(file).collect())
+    }
+
+    pub fn len(&self) -> usize {
+        self.0.len()
     }
 
     /// What `git status` would say of the way from here to `after`: `A`, `D` or `M` and the name.

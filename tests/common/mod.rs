@@ -23,6 +23,7 @@ pub mod fork;
 pub mod fronts;
 pub mod home;
 pub mod maker;
+pub mod managers;
 pub mod module;
 pub mod openssl;
 pub mod ports;

@@ -117,7 +117,7 @@ fn a_thousand_pairs_are_listed_without_the_tpm(link: Link) {
         own.find(&[(CKA_CLASS, ulong(CKO_PRIVATE_KEY)), label("999")])[0]
     );
     println!(
-        "{PAIRS} pairs: listed {listed:?}, with attributes {read:?}, two searches {:?}",
+        "\n{PAIRS} pairs: listed {listed:?}, with attributes {read:?}, two searches {:?}",
         again.elapsed()
     );
     let seen = bench.proxy.book().take();
@@ -236,7 +236,7 @@ fn a_key_stays_loaded_behind_tpm2_abrmd() {
         sign(&own, *key, 5);
         let seen = proxy.book().take();
         assert_eq!(loads_and_signatures(&seen), (0, 5), "{seen:?}");
-        println!("five signatures below tpm2-abrmd: {seen:?}");
+        println!("\nfive signatures below tpm2-abrmd: {seen:?}");
     }
     assert!(folder(&home).is_dir());
 }

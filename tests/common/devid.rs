@@ -2,7 +2,7 @@
 //! by OpenSSL, and what lies in its key folder.
 
 use super::home::Home;
-use super::module::{loaded, ulong};
+use super::module::{library, loaded, ulong};
 use super::openssl::Verifier;
 use super::programs::{Running, Said, run};
 use super::proxy::Proxy;
@@ -112,6 +112,14 @@ impl Own {
     #[track_caller]
     pub fn new(home: &Home) -> Own {
         let raw = loaded(home);
+        raw.initialize().expect("C_Initialize");
+        Own::with(raw)
+    }
+
+    /// In a process that was given the environment by [`Home::settle`].
+    #[track_caller]
+    pub fn here() -> Own {
+        let raw = Raw::load(&library());
         raw.initialize().expect("C_Initialize");
         Own::with(raw)
     }

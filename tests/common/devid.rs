@@ -318,8 +318,13 @@ impl Judge {
     pub fn accepts(&self, data: &[u8], signature: &[u8]) -> Said {
         match self.is_ec {
             true => self.verifier.accepts_message("-sha256", data, signature),
-            false => self.verifier.accepts_der("-sha256", data, signature),
+            false => self.accepts_der(data, signature),
         }
+    }
+
+    /// The same for a signature as programs write it.
+    pub fn accepts_der(&self, data: &[u8], signature: &[u8]) -> Said {
+        self.verifier.accepts_der("-sha256", data, signature)
     }
 }
 

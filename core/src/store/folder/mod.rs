@@ -220,6 +220,7 @@ impl KeyFolder {
         edit: impl FnOnce(&Entry) -> Result<Option<Content>, E>,
     ) -> Result<Option<Entry>, E> {
         let writer = self.writer_for(name)?;
+        writer.check()?;
         let file = file_name(name);
         let (current, remarks) = writer
             .folder()

@@ -9,8 +9,8 @@ use super::{FolderError, SERIAL};
 use crate::key::hex;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{
-    AtFlags, Dir, FlockOperation, Gid, Mode, OFlags, RenameFlags, Stat, Uid, fchmod, fchown, flock,
-    fstat, fsync, openat, renameat, renameat_with, statat, unlinkat,
+    Access, AtFlags, Dir, FlockOperation, Gid, Mode, OFlags, RenameFlags, Stat, Uid, accessat,
+    fchmod, fchown, flock, fstat, fsync, openat, renameat, renameat_with, statat, unlinkat,
 };
 use rustix::io::{Errno, fcntl_dupfd_cloexec, retry_on_intr, write};
 use rustix::rand::{GetRandomFlags, getrandom};
@@ -80,6 +80,17 @@ impl<'a> Writer<'a> {
     /// The folder, for reading what no other writer can change now.
     pub(super) fn folder(&self) -> &Opened<'a> {
         &self.folder
+    }
+
+    /// Whether files can be made and taken away here, as far as that can be asked: before something
+    /// that is not in the folder is done for good.
+    pub(super) fn check(&self) -> Result<(), FolderError> {
+        let both = Access::WRITE_OK | Access::EXEC_OK;
+        match accessat(&self.folder.fd, ".", both, AtFlags::EACCESS) {
+            // An old kernel, or a process whose rights are not those it was started with.
+            Ok(()) | Err(Errno::NOSYS | Errno::INVAL) => Ok(()),
+            Err(error) => Err(FolderError::at(self.folder.path)(error)),
+        }
     }
 
     /// A file under a name that is not yet taken.

@@ -16,12 +16,12 @@ use crate::tpm::{
     AuthValue, DerivedKey, Hash, Link, Parent, PublicArea, ResidentKey, SigningScheme, Tpm,
     TpmError, Used, WrappedKey,
 };
-use log::info;
+use log::{info, warn};
 use parking_lot::Mutex;
 use signing::{SALT_OF_OTHER_LENGTH, SALT_UNKNOWN};
 pub(super) use soft::SoftKey;
 use std::sync::OnceLock;
-use std::sync::atomic::AtomicU8;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::Duration;
 
 /// A private key in the TPM.
@@ -78,7 +78,12 @@ enum Place {
 /// A persistent handle that is said to hold a key, and the key as found there when it was first
 /// needed: `None` if something else is there.
 #[derive(Debug)]
-struct Persisted(u32, OnceLock<Option<ResidentKey>>);
+struct Persisted {
+    handle: u32,
+    found: OnceLock<Option<ResidentKey>>,
+    /// It was there, and is no more.
+    lost: AtomicBool,
+}
 
 /// How long one derivation may take, of which others wait for the end.
 const DERIVATION: Duration = Duration::from_secs(60);
@@ -104,7 +109,11 @@ impl Key {
         handle: Option<u32>,
         abilities: Abilities,
     ) -> Self {
-        let persisted = handle.map(|handle| Persisted(handle, OnceLock::new()));
+        let persisted = handle.map(|handle| Persisted {
+            handle,
+            found: OnceLock::new(),
+            lost: AtomicBool::new(false),
+        });
         Self::new(Place::Disk(wrapped, area, persisted), abilities)
     }
 
@@ -189,7 +198,7 @@ impl Key {
     pub fn handle(&self) -> Option<u32> {
         match &self.place {
             Place::Handle(resident, _) => Some(resident.handle()),
-            Place::Disk(_, _, persisted) => persisted.as_ref().map(|Persisted(handle, _)| *handle),
+            Place::Disk(_, _, persisted) => persisted.as_ref().map(|persisted| persisted.handle),
             Place::Template(..) | Place::Memory(_) | Place::Refused(..) => None,
         }
     }
@@ -297,11 +306,12 @@ impl Key {
     fn persisted<'a>(
         tpm: &Tpm,
         wrapped: &WrappedKey,
-        persisted: Option<&'a Persisted>,
+        persisted: &'a Persisted,
     ) -> Result<Option<&'a ResidentKey>, TpmError> {
-        let Some(Persisted(handle, found)) = persisted else {
+        let Persisted { handle, found, .. } = persisted;
+        if persisted.lost.load(Ordering::Acquire) {
             return Ok(None);
-        };
+        }
         if let Some(found) = found.get() {
             return Ok(found.as_ref());
         }
@@ -317,8 +327,25 @@ impl Key {
         Ok(found.get_or_init(|| there).as_ref())
     }
 
-    /// Runs commands with the key: as it is, or loaded for them. Whether it was loaded, which means
-    /// that on a TPM that all share another's key may have answered.
+    /// From now on the key is loaded from its file; `false` if there is none, or it was so already.
+    fn leave_handle(&self) -> bool {
+        let Place::Disk(_, _, Some(persisted)) = &self.place else {
+            return false;
+        };
+        if !matches!(persisted.found.get(), Some(Some(_))) {
+            return false;
+        }
+        let first = !persisted.lost.swap(true, Ordering::AcqRel);
+        if first {
+            let handle = persisted.handle;
+            warn!("handle 0x{handle:08X} no longer holds the key; it is loaded from its file");
+        }
+        first
+    }
+
+    /// Runs commands with the key: as it is, or loaded for them. Whether another's key may have
+    /// answered: one that got the same transient handle on a TPM that all share, or the persistent
+    /// handle after ours was destroyed.
     ///
     /// The commands may run twice if the authorisation value is empty.
     fn with<R>(
@@ -326,17 +353,25 @@ impl Key {
         tpm: &Tpm,
         what: &str,
         value: &AuthValue,
-        commands: impl FnMut(&mut dyn Link, Used) -> Result<R, TpmError>,
+        mut commands: impl FnMut(&mut dyn Link, Used) -> Result<R, TpmError>,
     ) -> Result<(R, bool), SignError> {
         Ok(match &self.place {
             Place::Handle(resident, _) => {
                 (tpm.with_resident(what, resident, value, commands)?, false)
             }
             Place::Disk(wrapped, _, persisted) => {
-                match Self::persisted(tpm, wrapped, persisted.as_ref())? {
-                    Some(resident) => (tpm.with_resident(what, resident, value, commands)?, false),
-                    None => (tpm.with_wrapped(what, wrapped, value, commands)?, true),
+                let resident = persisted
+                    .as_ref()
+                    .map(|persisted| Self::persisted(tpm, wrapped, persisted))
+                    .transpose()?
+                    .flatten();
+                if let Some(resident) = resident {
+                    match tpm.with_resident(what, resident, value, &mut commands) {
+                        Err(error) if is_elsewhere(&error) => drop(self.leave_handle()),
+                        other => return Ok((other?, true)),
+                    }
                 }
+                (tpm.with_wrapped(what, wrapped, value, commands)?, true)
             }
             Place::Template(_, _, derived, _) => {
                 let (_, key) = derived.get().ok_or(SignError::NotInThisTpm)?;
@@ -351,5 +386,13 @@ impl Key {
     /// Whether a wrong authorisation value counts towards the lockout of the whole TPM.
     pub(super) fn counts_wrong_auth(&self) -> bool {
         self.area().is_none_or(|area| !area.is_no_da())
+    }
+}
+
+/// Whether the key is not, or no longer, where it was found.
+fn is_elsewhere(error: &TpmError) -> bool {
+    match error {
+        TpmError::Response(code) => code.is_missing_handle(),
+        other => matches!(other, TpmError::KeyReplaced(_)),
     }
 }

@@ -24,6 +24,7 @@ pub(crate) fn run() -> Result<String, Failure> {
             code: match fault {
                 LookError::Tpm(_) => 4,
                 LookError::NoIdentity(_) => 5,
+                LookError::Folder(_) => 1,
             },
             text: format!("{}: {fault}", config.tcti),
         })?;

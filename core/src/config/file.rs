@@ -1,6 +1,6 @@
 //! The file format of `config.toml` and its drop-ins.
 
-use super::{ConfigError, LogTarget, Random, SecretSource};
+use super::{ConfigError, Existing, Fallback, LeaveSoftware, LogTarget, Random, SecretSource};
 use crate::tpm::Tcti;
 use log::LevelFilter;
 use serde::{Deserialize, Deserializer, de};
@@ -24,6 +24,19 @@ pub(super) struct Written {
     #[serde(default)]
     pub(super) identity: Vec<IdentityHint>,
     pub(super) master: Option<WrittenMaster>,
+    pub(super) provision: Option<WrittenProvision>,
+}
+
+#[derive(Debug, Default, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct WrittenProvision {
+    #[serde(default, deserialize_with = "absolute_path")]
+    pub(super) marker: Option<PathBuf>,
+    pub(super) fallback: Option<Fallback>,
+    pub(super) existing: Option<Existing>,
+    pub(super) leave_software: Option<LeaveSoftware>,
+    #[serde(default, deserialize_with = "nv_index")]
+    pub(super) nv_index: Option<u32>,
 }
 
 #[derive(Debug, Default, Clone, Deserialize)]
@@ -63,6 +76,14 @@ impl Written {
             let master = self.master.get_or_insert_default();
             master.handle = later.handle.or(master.handle);
             master.owner_auth = later.owner_auth.or(master.owner_auth.take());
+        }
+        if let Some(later) = later.provision {
+            let provision = self.provision.get_or_insert_default();
+            provision.marker = later.marker.or(provision.marker.take());
+            provision.fallback = later.fallback.or(provision.fallback);
+            provision.existing = later.existing.or(provision.existing.take());
+            provision.leave_software = later.leave_software.or(provision.leave_software);
+            provision.nv_index = later.nv_index.or(provision.nv_index);
         }
     }
 }
@@ -195,6 +216,14 @@ where
         .parse()
         .map(Some)
         .map_err(de::Error::custom)
+}
+
+fn absolute_path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<PathBuf>, D::Error> {
+    let path = PathBuf::deserialize(deserializer)?;
+    match path.is_absolute() {
+        true => Ok(Some(path)),
+        false => Err(de::Error::custom("expected an absolute path")),
+    }
 }
 
 fn milliseconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {

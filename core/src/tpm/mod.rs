@@ -33,6 +33,7 @@ pub use rc::ResponseCode;
 pub use resident::ResidentKey;
 pub use session::{AuthValue, SaltKey};
 pub use tcti::{Tcti, TctiError};
+pub use template::recognised;
 pub use wrapped::{Parent, WrappedKey};
 
 use std::fmt;

@@ -4,7 +4,7 @@
 //! Makers filled the templates differently, and each difference gives another key; so there are
 //! candidates, and a certificate tells the right one.
 
-use super::{Algorithm, Hash, KeyUsage};
+use super::{Algorithm, Hash, KeyUsage, PublicArea};
 use crate::key::{Curve, PublicKey};
 
 /// fixedTPM, fixedParent, sensitiveDataOrigin, userWithAuth, adminWithPolicy, sign.
@@ -138,6 +138,19 @@ pub(super) fn may_be_ours(area: &[u8]) -> bool {
         [RSA, ECC]
             .into_iter()
             .any(|kind| area.starts_with(&head(kind, hash)))
+    })
+}
+
+/// Which of the TCG's templates a public area was made from; `None` for a key of another kind.
+pub fn recognised(area: &[u8]) -> Option<String> {
+    may_be_ours(area).then_some(())?;
+    let key = PublicArea::parse(area)?.key;
+    Some(match (&key, key.bits()) {
+        (PublicKey::Rsa { .. }, 2048) => "H-1 (RSA 2048, SHA-256)".into(),
+        (PublicKey::Ec { .. }, 256) => "H-2 (P-256, SHA-256)".into(),
+        (PublicKey::Ec { .. }, 384) => "H-3 (P-384, SHA-384)".into(),
+        (PublicKey::Ec { .. }, 521) => "H-4 (P-521, SHA-512)".into(),
+        _ => format!("as the TCG's, for {key}"),
     })
 }
 

@@ -1,0 +1,18 @@
+//! The life of a device: what it is, whether that can be verified, and how it comes by an identity
+//! of its own (IEEE 802.1AR).
+
+mod chain;
+mod device;
+mod fault;
+mod profile;
+mod prove;
+mod time;
+mod verify;
+
+pub use device::{
+    CertificateDescription, Contents, Description, Device, Entity, FACTORY, KeyDescription, OWN,
+    Placed,
+};
+pub use fault::{Fault, FaultKind};
+pub use profile::{HardwareModule, Meaning, Profile};
+pub use verify::{Outcome, Point, Report, Verdict};

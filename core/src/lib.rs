@@ -9,3 +9,5 @@ pub mod identity;
 pub mod key;
 pub mod store;
 pub mod tpm;
+
+pub use file::write as write_file;

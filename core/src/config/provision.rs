@@ -20,7 +20,7 @@ pub struct Provision {
 }
 
 /// What is done where there is no TPM.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Fallback {
     /// Nothing: the device then has no identity.
@@ -31,7 +31,7 @@ pub enum Fallback {
 }
 
 /// Whether a device with a software key moves to a TPM that appears.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum LeaveSoftware {
     /// It never does.

@@ -6,6 +6,7 @@ mod device;
 mod fault;
 mod profile;
 mod prove;
+mod state;
 mod time;
 mod verify;
 
@@ -14,5 +15,6 @@ pub use device::{
     Placed,
 };
 pub use fault::{Fault, FaultKind};
+pub use state::{Certified, Existing, Facts, Marker, Plan, Policy, Refusal, TpmKey};
 pub use profile::{HardwareModule, Meaning, Profile};
 pub use verify::{Outcome, Point, Report, Verdict};

@@ -4,8 +4,11 @@
 mod chain;
 mod device;
 mod fault;
+mod issue;
+mod marker;
 mod profile;
 mod prove;
+mod software;
 mod state;
 mod time;
 mod verify;
@@ -16,5 +19,6 @@ pub use device::{
 };
 pub use fault::{Fault, FaultKind};
 pub use state::{Certified, Existing, Facts, Marker, Plan, Policy, Refusal, TpmKey};
+pub use issue::Subject;
 pub use profile::{HardwareModule, Meaning, Profile};
 pub use verify::{Outcome, Point, Report, Verdict};

@@ -5,6 +5,7 @@
 //! appears at the next look.
 
 mod fault;
+mod keeping;
 mod master;
 mod private;
 mod showing;

@@ -1,0 +1,84 @@
+//! What happens to a kept key later: it goes back into a persistent handle, or away as a whole.
+
+use super::{DevidStore, HANDLES, StoreError};
+use crate::store::folder::Content;
+use crate::tpm::{Parent, TpmError, WrappedKey, name_of};
+
+impl DevidStore {
+    /// Puts a key of the folder into a persistent handle again: into the one that its file names,
+    /// unless another key is there by now. Gives the handle. Writes to the TPM.
+    pub fn persist_again(&self, name: &str) -> Result<u32, StoreError> {
+        let listing = self.folder.list()?;
+        let entry = listing.entries.iter().find(|entry| entry.name == name);
+        let Some(Content::Pair(pair)) = entry.map(|entry| &entry.content) else {
+            return Err(StoreError::Gone);
+        };
+        let material = &pair.material;
+        let wrapped = WrappedKey::new(
+            Parent::Persistent(material.parent),
+            material.public.clone(),
+            material.private.clone(),
+        );
+        let mut handle = match pair.handle {
+            Some(handle) if HANDLES.contains(&handle) => handle,
+            _ => self.name_handle(name, None)?,
+        };
+        loop {
+            if self.tpm.holds(handle, wrapped.name())? {
+                return Ok(handle);
+            }
+            match self.tpm.persist(&wrapped, handle, &self.owner_auth()?) {
+                Ok(()) => return Ok(handle),
+                Err(TpmError::KeyReplaced(_)) => handle = self.name_handle(name, Some(handle))?,
+                Err(error) => return Err(StoreError::of_making(error)),
+            }
+        }
+    }
+
+    /// Writes a free handle into the key's file before the key is there.
+    fn name_handle(&self, name: &str, last: Option<u32>) -> Result<u32, StoreError> {
+        let handle = self.free_handle(last)?;
+        self.rewrite(name, |pair| pair.handle = Some(handle))?;
+        Ok(handle)
+    }
+
+    /// Destroys all that the file holds, and evicts the key from its persistent handle.
+    pub fn destroy_whole(&self, name: &str) -> Result<(), StoreError> {
+        let owner = self.owner_auth()?;
+        let evicted = self.folder.change(name, |entry| {
+            if let Content::Pair(pair) = &entry.content
+                && let (Some(handle), Some(name)) = (pair.handle, name_of(&pair.material.public))
+            {
+                // First the handle, so that no key is in one that nobody lists.
+                self.tpm.evict(handle, &name, &owner)?;
+            }
+            Ok::<_, StoreError>(None)
+        });
+        match evicted {
+            Ok(_) | Err(StoreError::Gone) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Evicts the master key, if the TPM holds the one that this folder remembers: every key that
+    /// it wraps is erased by that. Writes to the TPM.
+    pub fn destroy_master(&self) -> Result<(), StoreError> {
+        if let Some(name) = self.folder.master()? {
+            self.tpm.evict(self.master.handle, &name, &self.owner_auth()?)?;
+        }
+        Ok(())
+    }
+
+    /// Whether the TPM holds the master key of this folder; `None` if the folder remembers none.
+    pub fn master_is_held(&self) -> Result<Option<bool>, StoreError> {
+        let Some(name) = self.folder.master()? else {
+            return Ok(None);
+        };
+        Ok(Some(self.tpm.holds(self.master.handle, &name)?))
+    }
+
+    /// Files of the folder that give no object, by name, and why.
+    pub fn refused_files(&self) -> Result<Vec<(String, String)>, StoreError> {
+        Ok(self.folder.list()?.refused)
+    }
+}

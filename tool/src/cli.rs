@@ -16,6 +16,8 @@ pub(crate) struct Arguments {
 
 #[derive(Subcommand)]
 pub(crate) enum Verb {
+    /// Tells where the device's identity lives, and how its TPM does.
+    Status(Form),
     /// Lists identities, own keys and certificates.
     List(Form),
     /// Shows an identity: the device it names, its certificate, where its key lives.
@@ -35,6 +37,29 @@ pub(crate) enum Verb {
         #[command(flatten)]
         form: Form,
     },
+    /// Gives the device an identity of its own, if it has none. For every start.
+    Provision {
+        /// Writes a request (PKCS#10) to this file, and makes no certificate.
+        #[arg(long, value_name = "FILE")]
+        csr: Option<PathBuf>,
+        #[command(flatten)]
+        how: How,
+    },
+    /// Erases the device's own identity and all its keys, and gives it a new one.
+    ///
+    /// The factory identity is not touched.
+    Reset {
+        /// Says that a factory reset is meant.
+        #[arg(long, required = true)]
+        factory: bool,
+        /// Says that you know what is lost: every key of the token devid, for good.
+        #[arg(long)]
+        yes: bool,
+        #[command(flatten)]
+        how: How,
+    },
+    /// Deletes the software key that was put aside when the device moved to its TPM.
+    Prune,
     /// Writes the PKCS#11 URI of an object (RFC 7512).
     Uri {
         /// As of show.
@@ -56,4 +81,17 @@ pub(crate) struct Form {
     /// Writes JSON.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// How an identity is made.
+#[derive(Args)]
+pub(crate) struct How {
+    /// How many seconds a TPM that does not answer is waited for, if it matters.
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    pub(crate) wait: u64,
+    /// Whom the certificate names, as in CN=node,O=Example; by default whom the factory named.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) subject: Option<String>,
+    #[command(flatten)]
+    pub(crate) form: Form,
 }

@@ -7,6 +7,7 @@
 
 mod answer;
 mod cli;
+mod life;
 mod show;
 mod uri;
 mod verify;
@@ -14,7 +15,7 @@ mod verify;
 use answer::{Answer, Failure};
 use clap::Parser;
 use cli::{Arguments, Verb};
-use devid_core::config;
+use devid_core::config::{self, Config};
 use devid_core::identity::Device;
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
@@ -31,6 +32,10 @@ fn main() -> ExitCode {
 
 fn run(verb: Verb) -> Result<Answer, Failure> {
     match verb {
+        Verb::Status(form) => life::status(&device()?, form),
+        Verb::Provision { csr, how } => life::make(&settings()?, &how, csr),
+        Verb::Reset { yes, how, .. } => life::reset(&settings()?, yes, &how),
+        Verb::Prune => life::prune(&settings()?),
         Verb::List(form) => show::list(&device()?, form),
         Verb::Show { label, form } => show::show(&device()?, &label, form),
         Verb::Verify { label, ca, form } => verify::run(&device()?, &label, ca.as_deref(), form),
@@ -39,8 +44,12 @@ fn run(verb: Verb) -> Result<Answer, Failure> {
     }
 }
 
+fn settings() -> Result<Config, Failure> {
+    Ok(config::load(&config::environment).config?)
+}
+
 fn device() -> Result<Device, Failure> {
-    Ok(Device::new(config::load(&config::environment).config?))
+    Ok(Device::new(settings()?))
 }
 
 fn tell(answer: &Answer) -> ExitCode {

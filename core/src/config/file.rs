@@ -20,6 +20,8 @@ pub(super) struct Written {
     #[serde(default, deserialize_with = "milliseconds")]
     pub(super) timeout_ms: Option<u64>,
     pub(super) random: Option<Random>,
+    #[serde(default, deserialize_with = "absolute_path")]
+    pub(super) state: Option<PathBuf>,
     pub(super) log: Option<WrittenLog>,
     #[serde(default)]
     pub(super) identity: Vec<IdentityHint>,
@@ -66,6 +68,7 @@ impl Written {
         self.tcti = later.tcti.or(self.tcti.take());
         self.timeout_ms = later.timeout_ms.or(self.timeout_ms);
         self.random = later.random.or(self.random);
+        self.state = later.state.or(self.state.take());
         if let Some(later) = later.log {
             let log = self.log.get_or_insert_default();
             log.level = later.level.or(log.level);

@@ -203,7 +203,8 @@ fn settings(written: Written, variable: Variable) -> Result<Config, ConfigError>
     let locks = run.as_ref().map(|run| run.join("lock"));
     let run = run.unwrap_or_else(|| RUN.into());
     let master = written.master.unwrap_or_default();
-    let state = variable("DEVID_PKCS11_STATE").map_or_else(|| STATE.into(), PathBuf::from);
+    let state = variable("DEVID_PKCS11_STATE").map(PathBuf::from);
+    let state = state.or(written.state).unwrap_or_else(|| STATE.into());
     Ok(Config {
         tcti: tcti.unwrap_or_default(),
         limit: Duration::from_millis(written.timeout_ms.unwrap_or(TIMEOUT_MS)),

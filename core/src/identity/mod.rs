@@ -3,13 +3,18 @@
 
 mod chain;
 mod device;
+mod existing;
 mod fault;
 mod issue;
 mod marker;
+mod observe;
 mod profile;
 mod prove;
+mod provision;
+mod reset;
 mod software;
 mod state;
+mod status;
 mod time;
 mod verify;
 
@@ -18,7 +23,10 @@ pub use device::{
     Placed,
 };
 pub use fault::{Fault, FaultKind};
+pub use provision::{Provisioned, Provisioning, provision};
+pub use reset::{prune, reset};
 pub use state::{Certified, Existing, Facts, Marker, Plan, Policy, Refusal, TpmKey};
 pub use issue::Subject;
+pub use status::{MasterKey, Mode, Role, Status, TpmStatus};
 pub use profile::{HardwareModule, Meaning, Profile};
 pub use verify::{Outcome, Point, Report, Verdict};

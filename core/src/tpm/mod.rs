@@ -33,6 +33,7 @@ pub use rc::ResponseCode;
 pub use resident::ResidentKey;
 pub use session::{AuthValue, SaltKey};
 pub use tcti::{Tcti, TctiError};
+pub(crate) use template::is_own_key;
 pub use template::recognised;
 pub use wrapped::{Parent, WrappedKey};
 
@@ -105,6 +106,22 @@ impl NvPublic {
 pub enum Property {
     /// The most bytes that one TPM2_NV_Read returns.
     NvBufferMax,
+    /// Seconds until the lockout authorisation may be tried again.
+    LockoutRecovery,
+    /// The maker, four characters.
+    Manufacturer,
+    /// The maker's name for the model, four characters.
+    Vendor1,
+    /// Four more.
+    Vendor2,
+    /// Four more.
+    Vendor3,
+    /// Four more.
+    Vendor4,
+    /// The upper half of the firmware's version.
+    Firmware1,
+    /// The lower half.
+    Firmware2,
 }
 
 impl Property {
@@ -112,6 +129,14 @@ impl Property {
     pub const fn tag(self) -> u32 {
         match self {
             Self::NvBufferMax => 0x12C,
+            Self::LockoutRecovery => 0x211,
+            Self::Manufacturer => 0x105,
+            Self::Vendor1 => 0x106,
+            Self::Vendor2 => 0x107,
+            Self::Vendor3 => 0x108,
+            Self::Vendor4 => 0x109,
+            Self::Firmware1 => 0x10B,
+            Self::Firmware2 => 0x10C,
         }
     }
 }

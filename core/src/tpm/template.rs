@@ -141,6 +141,16 @@ pub(super) fn may_be_ours(area: &[u8]) -> bool {
     })
 }
 
+/// Whether a public area is as those that [`own_key`] makes.
+pub(crate) fn is_own_key(area: &[u8]) -> bool {
+    /// fixedTPM, fixedParent, sensitiveDataOrigin, userWithAuth, noDA; it signs or decrypts.
+    const OWN: u32 = 0x0000_0472;
+    const USES: u32 = 0x0006_0000;
+    let attributes = area.get(4..8).and_then(|bytes| bytes.try_into().ok());
+    let attributes = attributes.map(u32::from_be_bytes);
+    attributes.is_some_and(|attributes| attributes & !USES == OWN) && area.get(8..10) == Some(&[0, 0])
+}
+
 /// Which of the TCG's templates a public area was made from; `None` for a key of another kind.
 pub fn recognised(area: &[u8]) -> Option<String> {
     may_be_ours(area).then_some(())?;

@@ -2,7 +2,7 @@
 
 use super::{DevidStore, HANDLES, StoreError};
 use crate::store::folder::Content;
-use crate::tpm::{Parent, TpmError, WrappedKey, name_of};
+use crate::tpm::{Parent, TpmError, WrappedKey, is_own_key, name_of};
 
 impl DevidStore {
     /// Puts a key of the folder into a persistent handle again: into the one that its file names,
@@ -67,6 +67,45 @@ impl DevidStore {
             self.tpm.evict(self.master.handle, &name, &self.owner_auth()?)?;
         }
         Ok(())
+    }
+
+    /// Forgets which key was the master key: the next key of the folder gets a new one. Only for a
+    /// folder without keys, after [`destroy_master`](Self::destroy_master).
+    pub fn forget_master(&self) -> Result<(), StoreError> {
+        Ok(self.folder.forget_master()?)
+    }
+
+    /// Takes a key away from a persistent handle of ours, if it is the one of this name. Writes to
+    /// the TPM.
+    pub fn evict(&self, handle: u32, name: &[u8]) -> Result<(), StoreError> {
+        match HANDLES.contains(&handle) {
+            true => Ok(self.tpm.evict(handle, name, &self.owner_auth()?)?),
+            false => Ok(()),
+        }
+    }
+
+    /// Keys in persistent handles of ours that no file names, with their TPM names: left behind when
+    /// files were lost.
+    pub fn orphans(&self) -> Result<Vec<(u32, Vec<u8>)>, StoreError> {
+        let listing = self.folder.list()?;
+        let filed: Vec<u32> = listing
+            .entries
+            .iter()
+            .filter_map(|entry| match &entry.content {
+                Content::Pair(pair) => pair.handle,
+                _ => None,
+            })
+            .collect();
+        let mut orphans = Vec::new();
+        for handle in self.tpm.handles(*HANDLES.start())? {
+            if HANDLES.contains(&handle) && !filed.contains(&handle) {
+                let (area, key) = self.tpm.resident_key(handle)?;
+                if is_own_key(&area) {
+                    orphans.push((handle, key.name().to_vec()));
+                }
+            }
+        }
+        Ok(orphans)
     }
 
     /// Whether the TPM holds the master key of this folder; `None` if the folder remembers none.

@@ -100,6 +100,14 @@ impl Link for Esapi {
     fn property(&mut self, property: Property) -> Result<u32, TpmError> {
         let tag = match property {
             Property::NvBufferMax => PropertyTag::NvBufferMax,
+            Property::LockoutRecovery => PropertyTag::LockoutRecovery,
+            Property::Manufacturer => PropertyTag::Manufacturer,
+            Property::Vendor1 => PropertyTag::VendorString1,
+            Property::Vendor2 => PropertyTag::VendorString2,
+            Property::Vendor3 => PropertyTag::VendorString3,
+            Property::Vendor4 => PropertyTag::VendorString4,
+            Property::Firmware1 => PropertyTag::FirmwareVersion1,
+            Property::Firmware2 => PropertyTag::FirmwareVersion2,
         };
         self.call(|connection| connection.context.get_tpm_property(tag))?
             .ok_or_else(|| TpmError::Unsupported(format!("the TPM does not tell {property:?}")))

@@ -1,6 +1,6 @@
 //! The verbs and their arguments.
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
 /// The identity of a device: shows it, verifies it, makes it, keeps it.
@@ -60,6 +60,45 @@ pub(crate) enum Verb {
     },
     /// Deletes the software key that was put aside when the device moved to its TPM.
     Prune,
+    /// Makes, lists and deletes keys of services.
+    #[command(subcommand)]
+    Key(KeyVerb),
+    /// Writes a request for a certificate (PKCS#10).
+    Csr {
+        /// As of show.
+        label: String,
+        /// Whom it is to name, as in CN=web,O=Example; by default the device's own identity names
+        /// the device as the factory did, and a service's key its label.
+        #[arg(long, value_name = "NAME")]
+        subject: Option<String>,
+        /// Writes to this file.
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
+    /// Takes a certificate for a key, in the place of the one that it had.
+    ImportCert {
+        /// The certificate, then perhaps those of its issuers; DER or PEM.
+        file: PathBuf,
+    },
+    /// Writes a key in the form that other programs take.
+    Export {
+        /// As of show.
+        label: String,
+        /// PEM, TSS2 PRIVATE KEY: only this TPM can use it.
+        #[arg(long, required = true)]
+        tss2: bool,
+        /// Writes to this file.
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
+    /// Puts a key into a persistent handle again, such as the factory's after TPM2_Clear.
+    Persist {
+        /// As of show.
+        label: String,
+        /// Where a factory key goes.
+        #[arg(long, value_name = "HANDLE", default_value = "0x81020000", value_parser = handle)]
+        handle: u32,
+    },
     /// Writes the PKCS#11 URI of an object (RFC 7512).
     Uri {
         /// As of show.
@@ -73,6 +112,53 @@ pub(crate) enum Verb {
         /// The URI, for example pkcs11:token=idev-id;object=idev-id;type=private
         uri: String,
     },
+}
+
+#[derive(Subcommand)]
+pub(crate) enum KeyVerb {
+    /// Makes a key in the TPM.
+    Generate {
+        /// What it is to be called.
+        label: String,
+        /// What kind of key.
+        #[arg(long, value_enum, default_value_t = Kind::P256)]
+        algorithm: Kind,
+        /// It decrypts (RSA) or agrees on secrets (EC) as well.
+        #[arg(long)]
+        decrypts: bool,
+        /// Keeps it in a persistent handle too, where it signs with one command.
+        #[arg(long)]
+        persistent: bool,
+    },
+    /// Lists the keys of the token devid.
+    List(Form),
+    /// Deletes a key and its certificates, for good.
+    Delete {
+        /// As of show.
+        label: String,
+        /// Says that you know what is lost.
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+#[allow(missing_docs)]
+pub(crate) enum Kind {
+    P256,
+    P384,
+    P521,
+    Rsa2048,
+    Rsa3072,
+    Rsa4096,
+}
+
+fn handle(text: &str) -> Result<u32, String> {
+    let digits = text.strip_prefix("0x").ok_or("expected 0x and hexadecimal digits")?;
+    match u32::from_str_radix(digits, 16) {
+        Ok(handle) if handle >> 24 == 0x81 => Ok(handle),
+        _ => Err("expected a handle from 0x81000000 to 0x81FFFFFF".into()),
+    }
 }
 
 /// How an answer is written.

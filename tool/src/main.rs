@@ -7,6 +7,7 @@
 
 mod answer;
 mod cli;
+mod keys;
 mod life;
 mod show;
 mod uri;
@@ -14,7 +15,7 @@ mod verify;
 
 use answer::{Answer, Failure};
 use clap::Parser;
-use cli::{Arguments, Verb};
+use cli::{Arguments, KeyVerb, Verb};
 use devid_core::config::{self, Config};
 use devid_core::identity::Device;
 use std::io::{ErrorKind, Write};
@@ -35,6 +36,22 @@ fn run(verb: Verb) -> Result<Answer, Failure> {
         Verb::Status(form) => life::status(&device()?, form),
         Verb::Provision { csr, how } => life::make(&settings()?, &how, csr),
         Verb::Reset { yes, how, .. } => life::reset(&settings()?, yes, &how),
+        Verb::Key(KeyVerb::Generate {
+            label,
+            algorithm,
+            decrypts,
+            persistent,
+        }) => keys::generate(&device()?, &label, algorithm, decrypts, persistent),
+        Verb::Key(KeyVerb::List(form)) => keys::list(&device()?, form),
+        Verb::Key(KeyVerb::Delete { label, yes }) => keys::delete(&device()?, &label, yes),
+        Verb::Csr {
+            label,
+            subject,
+            out,
+        } => keys::request(&device()?, &label, subject.as_deref(), out.as_deref()),
+        Verb::ImportCert { file } => keys::import(&device()?, &file),
+        Verb::Export { label, out, .. } => keys::export(&device()?, &label, out.as_deref()),
+        Verb::Persist { label, handle } => keys::persist(&device()?, &label, handle),
         Verb::Prune => life::prune(&settings()?),
         Verb::List(form) => show::list(&device()?, form),
         Verb::Show { label, form } => show::show(&device()?, &label, form),

@@ -47,6 +47,8 @@ pub struct Entity {
     pub certificates: Vec<Placed>,
     /// Whether the key only attests.
     pub attests: bool,
+    /// Whether it is the device's own identity, which applications cannot destroy.
+    pub protected: bool,
 }
 
 /// A certificate and where it is.
@@ -219,6 +221,7 @@ impl Device {
                         origin: *origin,
                         certificates: Vec::new(),
                         attests: false,
+                        protected: private.label == OWN && !private.destroyable,
                     });
                 }
                 Kind::Certificate(certificate, description) => {
@@ -253,6 +256,7 @@ impl Device {
                 origin: Origin::Unknown,
                 certificates: vec![placed],
                 attests: false,
+                protected: false,
             }),
         }
     }
@@ -356,6 +360,7 @@ fn of_identity(identity: Identity) -> Entity {
             file: String::new(),
         }],
         attests: identity.attests,
+        protected: false,
     }
 }
 
@@ -374,5 +379,6 @@ fn of_authority(authority: Authority) -> Entity {
             file: String::new(),
         }],
         attests: false,
+        protected: false,
     }
 }

@@ -75,6 +75,18 @@ impl Subject {
         })
     }
 
+    /// Of a service's key: its label, and nothing that tells of the device.
+    pub(super) fn named(label: &str) -> Result<Self, Fault> {
+        let special = |one: char| ",+\"\\<>;=#/".contains(one);
+        match label.chars().any(special) {
+            true => Err(Fault::new(
+                super::FaultKind::Usage,
+                format!("{label}: no name for a subject; say it with --subject"),
+            )),
+            false => Self::parse(&format!("CN={label}")),
+        }
+    }
+
     /// Of a device that nobody named: after its own key.
     pub(super) fn of_key(public: &PublicKey) -> Result<Self, Fault> {
         let digest = Hash::Sha256.digest(&[&public.info_der()]);

@@ -240,7 +240,7 @@ impl DevidStore {
     }
 
     /// The authorisation value of the owner hierarchy.
-    fn owner_auth(&self) -> Result<AuthValue, StoreError> {
+    pub(crate) fn owner_auth(&self) -> Result<AuthValue, StoreError> {
         let Some(source) = &self.master.owner_auth else {
             return Ok(AuthValue::default());
         };

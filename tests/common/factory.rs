@@ -54,7 +54,7 @@ impl Identity {
 }
 
 /// In the root of the workspace, whichever of its packages this is compiled for.
-fn script() -> PathBuf {
+pub fn script() -> PathBuf {
     let packages = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors();
     let mut scripts = packages.map(|folder| folder.join("scripts/factory"));
     scripts.find(|path| path.exists()).expect("scripts/factory")

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::Device;
+use common::{Device, programs};
 use std::fs;
 
 #[test]
@@ -80,4 +80,24 @@ fn without_its_tpm_the_tool_says_so() {
         let said = device.ends(4, words);
         assert!(said.err.contains("/nonexistent/tpm"), "{said}");
     }
+}
+
+#[test]
+fn after_a_clear_the_factory_key_is_put_back_by_wish() {
+    let (mut device, identity) = Device::manufactured();
+    let before = device.json(&["show", "idev-id"]);
+    programs::run(device.tpm().tool("tpm2_clear").args(["-c", "p"])).ok();
+    device.ends(5, &["show", "idev-id"]);
+    // What TPM2_Clear took from NV the maker has, too.
+    let certificate = identity.certificate();
+    device.home.write("config.toml", format!("[[identity]]\ncertificate = {certificate:?}\n"));
+    let derived = device.json(&["show", "idev-id"]);
+    assert!(derived["key"]["handle"].is_null(), "{derived}");
+    device.ends(3, &["verify", "idev-id"]);
+    device.ends(0, &["persist", "idev-id"]);
+    device.ends(0, &["persist", "idev-id"]);
+    let after = device.json(&["show", "idev-id"]);
+    assert_eq!(after["key"]["tpm_name"], before["key"]["tpm_name"]);
+    assert_eq!(after["key"]["handle"], "0x81020000");
+    assert_eq!(device.tpm().transients(), 0);
 }

@@ -106,6 +106,17 @@ impl Device {
         serde_json::from_slice(&said.out).unwrap_or_else(|error| panic!("{error}: {said}"))
     }
 
+    /// Has the test's CA certify the request: `ca.pem` and `root.pem` come into `folder`.
+    pub fn certified(&self, request: &Path, folder: &Path) -> PathBuf {
+        let script = factory::script().with_file_name("authority");
+        let certificate = folder.join(request.with_extension("cert.pem").file_name().unwrap());
+        let mut authority = Command::new(script);
+        authority.args(["--serial", "SN-7", "--dir"]).arg(folder);
+        authority.arg("--request").arg(request).arg("--out").arg(&certificate);
+        programs::run(&mut authority).ok();
+        certificate
+    }
+
     pub fn trust(&self, certificate: &Path) {
         fs::copy(certificate, self.path("trust/ca.pem")).expect("copied");
     }

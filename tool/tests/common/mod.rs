@@ -10,6 +10,7 @@
     clippy::unwrap_used
 )]
 
+pub mod cut;
 #[path = "../../../tests/common/factory.rs"]
 pub mod factory;
 #[path = "../../../tests/common/home.rs"]

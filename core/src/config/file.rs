@@ -37,7 +37,7 @@ pub(super) struct WrittenProvision {
     pub(super) fallback: Option<Fallback>,
     pub(super) existing: Option<Existing>,
     pub(super) leave_software: Option<LeaveSoftware>,
-    #[serde(default, deserialize_with = "nv_index")]
+    #[serde(default, deserialize_with = "owners_nv_index")]
     pub(super) nv_index: Option<u32>,
 }
 
@@ -253,6 +253,14 @@ fn nv_index<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D
         "an index from 0x01000000 to 0x01FFFFFF",
     )
     .map(|index| index.map(|index| index as u32))
+}
+
+/// One that is left to owners: the factory's certificates are in the TCG's range (Registry of
+/// Reserved TPM 2.0 Handles, section 2.2).
+fn owners_nv_index<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
+    const OWNERS: std::ops::RangeInclusive<u64> = 0x0100_0000..=0x01BF_FFFF;
+    in_range(deserializer, OWNERS, "an index from 0x01000000 to 0x01BFFFFF")
+        .map(|index| index.map(|index| index as u32))
 }
 
 fn in_range<'de, D: Deserializer<'de>>(

@@ -179,6 +179,11 @@ impl Device {
             self.own.destroy_whole(&old.file)?;
             imported.replaced.push(old.certificate.subject());
         }
+        if owner.protected
+            && let Some(index) = self.config.provision.nv_index
+        {
+            self.tpm.nv_keep(index, certificate.der(), &self.own.owner_auth()?)?;
+        }
         self.tell_others();
         Ok(imported)
     }

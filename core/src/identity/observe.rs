@@ -33,6 +33,8 @@ pub(super) struct OwnKey {
     pub(super) key: Arc<Key>,
     /// Valid ones first, then the newest.
     pub(super) certificates: Vec<Certificate>,
+    /// How many of them are in the folder; the others are in NV.
+    pub(super) certificates_in_folder: usize,
     /// Why the TPM does not load it, if it does not.
     pub(super) lost: Option<String>,
 }
@@ -59,7 +61,14 @@ impl Device {
         let software_certificate = software.certificate()?;
         let public = own.as_ref().map(|own| own.key.public().clone());
         let of_key = |one: &Certificate| one.public_key().is_some() && one.public_key() == public;
+        let in_folder = certificates.iter().filter(|one| of_key(one)).count();
+        let mut certificates = certificates;
+        if tpm && !certificates.iter().any(of_key) {
+            // The copy is believed only where it is for the key that is here.
+            certificates.extend(self.nv_copy()?.into_iter().filter(of_key));
+        }
         if let Some(own) = &mut own {
+            own.certificates_in_folder = in_folder;
             own.certificates = certificates.iter().filter(|one| of_key(one)).cloned().collect();
         }
         let software_public = software_key.as_ref().map(|key| &key.public);
@@ -97,6 +106,15 @@ impl Device {
         })
     }
 
+    /// The copy of the certificate in NV, if the configuration names an index and it holds one.
+    fn nv_copy(&self) -> Result<Option<Certificate>, Fault> {
+        let Some(index) = self.config.provision.nv_index else {
+            return Ok(None);
+        };
+        let kept = self.tpm.nv_kept(index)?;
+        Ok(kept.and_then(|bytes| Certificate::from_der(&bytes).ok()))
+    }
+
     /// A file that asks for a factory reset, once.
     pub(super) fn reset_request(&self) -> PathBuf {
         reset_request(&self.config.state)
@@ -123,6 +141,7 @@ impl Device {
                         file: shown.name.clone(),
                         key: Arc::clone(key),
                         certificates: Vec::new(),
+                        certificates_in_folder: 0,
                         lost: None,
                     });
                 }

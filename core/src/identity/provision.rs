@@ -168,6 +168,9 @@ impl Device {
                     self.request_own(seen, how, path)?;
                     steps.push(format!("a request was written: {}", path.display()));
                 }
+                if let Some(said) = self.copy_certificate(seen)? {
+                    steps.push(said);
+                }
                 self.mark(seen)?;
                 if seen.facts.software {
                     seen.software.retire()?;
@@ -263,6 +266,25 @@ impl Device {
             Some(certificate) => Subject::copied(certificate),
             None => Subject::of_key(public),
         }
+    }
+
+    /// The certificate in the folder and in NV, where it is missing: the first of each is enough to
+    /// bring back the other.
+    fn copy_certificate(&self, seen: &Observed) -> Result<Option<String>, Fault> {
+        let own = seen.own.as_ref().ok_or_else(gone)?;
+        let Some(certificate) = own.certificates.first() else {
+            return Ok(None);
+        };
+        let mut said = None;
+        if own.certificates_in_folder == 0 {
+            self.keep_certificate(certificate.clone(), OWN, false)?;
+            said = Some(format!("certificate brought back from NV: {}", certificate.subject()));
+        }
+        if let Some(index) = self.config.provision.nv_index {
+            let owner = self.own.owner_auth()?;
+            self.tpm.nv_keep(index, certificate.der(), &owner)?;
+        }
+        Ok(said)
     }
 
     fn mark(&self, seen: &Observed) -> Result<(), Fault> {

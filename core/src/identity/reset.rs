@@ -46,6 +46,9 @@ impl Device {
             for (handle, name) in self.own.orphans()? {
                 self.own.evict(handle, &name)?;
             }
+            if let Some(index) = self.config.provision.nv_index {
+                self.tpm.nv_forget(index, &self.own.owner_auth()?)?;
+            }
             self.own.destroy_master()?;
             self.own.forget_master()?;
         }

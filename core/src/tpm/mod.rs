@@ -12,6 +12,7 @@ pub(crate) mod fake;
 mod hash;
 mod kdf;
 mod link;
+mod nv;
 mod own;
 mod public;
 mod rc;
@@ -324,6 +325,20 @@ pub trait Link: Send {
     fn nv_read_public(&mut self, index: u32) -> Result<NvPublic, TpmError>;
     /// TPM2_NV_Read, authorised by the index's own empty value.
     fn nv_read(&mut self, index: u32, offset: u16, size: u16) -> Result<Vec<u8>, TpmError>;
+    /// TPM2_NV_DefineSpace, the name by SHA-256, no policy, the authorisation value empty. Writes to
+    /// the TPM.
+    fn nv_define(&mut self, owner: Used, index: u32, public: NvPublic) -> Result<(), TpmError>;
+    /// TPM2_NV_Write into the index with this handle and name, authorised by the owner. Writes to
+    /// the TPM.
+    fn nv_write(
+        &mut self,
+        owner: Used,
+        index: (u32, &[u8]),
+        offset: u16,
+        data: &[u8],
+    ) -> Result<(), TpmError>;
+    /// TPM2_NV_UndefineSpace. Writes to the TPM.
+    fn nv_undefine(&mut self, owner: Used, index: (u32, &[u8])) -> Result<(), TpmError>;
     /// TPM2_GetRandom: at most `count` bytes.
     fn random(&mut self, count: u16) -> Result<Vec<u8>, TpmError>;
     /// TPM2_Sign; `digest` has the width of the scheme's hash.

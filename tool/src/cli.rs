@@ -1,6 +1,7 @@
 //! The verbs and their arguments.
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 use std::path::PathBuf;
 
 /// The identity of a device: shows it, verifies it, makes it, keeps it.
@@ -37,6 +38,8 @@ pub(crate) enum Verb {
         #[command(flatten)]
         form: Form,
     },
+    /// Looks for what is wrong, and says what mends it. Works without TPM, too.
+    Doctor(Form),
     /// Gives the device an identity of its own, if it has none. For every start.
     Provision {
         /// Writes a request (PKCS#10) to this file, and makes no certificate.
@@ -106,6 +109,14 @@ pub(crate) enum Verb {
         /// Writes it to this file as well, in the PEM form that programs take for a key file.
         #[arg(long, value_name = "FILE")]
         pem: Option<PathBuf>,
+    },
+    /// Writes the manual page, for those who package this.
+    #[command(hide = true)]
+    Man,
+    /// Writes completions for a shell.
+    Completions {
+        /// Which shell.
+        shell: Shell,
     },
     /// Writes a PKCS#11 URI as a PEM file, for programs that take a key as a file.
     Uri2pem {

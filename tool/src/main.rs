@@ -7,8 +7,10 @@
 
 mod answer;
 mod cli;
+mod doctor;
 mod keys;
 mod life;
+mod pages;
 mod show;
 mod uri;
 mod verify;
@@ -34,6 +36,7 @@ fn main() -> ExitCode {
 fn run(verb: Verb) -> Result<Answer, Failure> {
     match verb {
         Verb::Status(form) => life::status(&device()?, form),
+        Verb::Doctor(form) => doctor::run(config::load(&config::environment).config, form),
         Verb::Provision { csr, how } => life::make(&settings()?, &how, csr),
         Verb::Reset { yes, how, .. } => life::reset(&settings()?, yes, &how),
         Verb::Key(KeyVerb::Generate {
@@ -57,6 +60,8 @@ fn run(verb: Verb) -> Result<Answer, Failure> {
         Verb::Show { label, form } => show::show(&device()?, &label, form),
         Verb::Verify { label, ca, form } => verify::run(&device()?, &label, ca.as_deref(), form),
         Verb::Uri { label, pem } => uri::run(&device()?, &label, pem.as_deref()),
+        Verb::Man => pages::man(),
+        Verb::Completions { shell } => Ok(pages::completions(shell)),
         Verb::Uri2pem { uri } => uri::to_pem(&uri),
     }
 }

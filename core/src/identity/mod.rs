@@ -3,6 +3,7 @@
 
 mod chain;
 mod device;
+mod doctor;
 mod existing;
 mod fault;
 mod issue;
@@ -23,6 +24,7 @@ pub use device::{
     CertificateDescription, Contents, Description, Device, Entity, FACTORY, KeyDescription, OWN,
     Placed,
 };
+pub use doctor::{Finding, Health, doctor};
 pub use fault::{Fault, FaultKind};
 pub use provision::{Provisioned, Provisioning, provision};
 pub use reset::{prune, reset};

@@ -199,7 +199,7 @@ fn days_left(certificate: &Certificate) -> Option<i64> {
 
 impl TpmStatus {
     /// Asks the TPM.
-    fn of(tpm: &Tpm) -> Result<Self, TpmError> {
+    pub(super) fn of(tpm: &Tpm) -> Result<Self, TpmError> {
         let vendor = [
             Property::Vendor1,
             Property::Vendor2,

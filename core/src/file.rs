@@ -1,8 +1,8 @@
 //! Files: those that others may have put there are read without ever waiting, and those of ours are
 //! written as a whole.
 
-use rustix::fd::{AsFd, OwnedFd};
 use crate::key::hex;
+use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{FileType, Mode, OFlags, Stat, fchmod, fstat, open, openat, stat};
 use rustix::io::{Errno, retry_on_intr};
 use rustix::rand::{GetRandomFlags, getrandom};
@@ -207,7 +207,10 @@ mod tests {
         write(&path, b"two", 0o640).unwrap();
         assert_eq!(read(&path, 5).unwrap(), b"two");
         let mode = std::fs::metadata(&path).unwrap().permissions();
-        assert_eq!(std::os::unix::fs::PermissionsExt::mode(&mode) & 0o777, 0o640);
+        assert_eq!(
+            std::os::unix::fs::PermissionsExt::mode(&mode) & 0o777,
+            0o640
+        );
         std::fs::create_dir(folder.path().join("taken")).unwrap();
         assert!(write(&folder.path().join("taken"), b"x", 0o600).is_err());
         rename(&path, &folder.path().join("other")).unwrap();

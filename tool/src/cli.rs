@@ -110,9 +110,12 @@ pub(crate) enum Verb {
         #[arg(long, value_name = "FILE")]
         pem: Option<PathBuf>,
     },
-    /// Writes the manual page, for those who package this.
+    /// Writes the manual pages, for those who package this.
     #[command(hide = true)]
-    Man,
+    Man {
+        /// The folder where they go.
+        folder: PathBuf,
+    },
     /// Writes completions for a shell.
     Completions {
         /// Which shell.
@@ -165,7 +168,9 @@ pub(crate) enum Kind {
 }
 
 fn handle(text: &str) -> Result<u32, String> {
-    let digits = text.strip_prefix("0x").ok_or("expected 0x and hexadecimal digits")?;
+    let digits = text
+        .strip_prefix("0x")
+        .ok_or("expected 0x and hexadecimal digits")?;
     match u32::from_str_radix(digits, 16) {
         Ok(handle) if handle >> 24 == 0x81 => Ok(handle),
         _ => Err("expected a handle from 0x81000000 to 0x81FFFFFF".into()),

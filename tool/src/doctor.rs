@@ -9,7 +9,10 @@ use std::fmt::Write;
 /// Each finding, and what mends it; fails if something does not work.
 pub(crate) fn run(config: Result<Config, ConfigError>, form: Form) -> Result<Answer, Failure> {
     let findings = doctor(config);
-    let problems = findings.iter().filter(|one| one.state == Health::Problem).count();
+    let problems = findings
+        .iter()
+        .filter(|one| one.state == Health::Problem)
+        .count();
     let mut answer = match form.json {
         true => Answer::json(&findings)?,
         false => Answer::text(String::new()),
@@ -29,7 +32,9 @@ pub(crate) fn run(config: Result<Config, ConfigError>, form: Form) -> Result<Ans
     }
     if problems > 0 {
         answer.code = 1;
-        answer.complaint = Some(format!("{problems} problems; what mends each stands below it"));
+        answer.complaint = Some(format!(
+            "{problems} problems; what mends each stands below it"
+        ));
     }
     Ok(answer)
 }

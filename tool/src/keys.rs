@@ -39,7 +39,10 @@ pub(crate) fn list(device: &Device, form: Form) -> Result<Answer, Failure> {
     if let Some((_, fault)) = contents.faults.iter().find(|(token, _)| *token == OWN) {
         return Err(fault.clone().into());
     }
-    let own = contents.entities.iter().filter(|one| one.token == OWN && one.key.is_some());
+    let own = contents
+        .entities
+        .iter()
+        .filter(|one| one.token == OWN && one.key.is_some());
     if form.json {
         let described: Vec<_> = own.map(|one| device.describe(one)).collect();
         return Answer::json(&described);
@@ -54,8 +57,10 @@ pub(crate) fn delete(device: &Device, label: &str, yes: bool) -> Result<Answer, 
     if !yes {
         return Err(Failure::new(
             6,
-            format!("the key {label} would be gone for good, and nothing was done; if that is \
-                     meant: devid key delete {label} --yes"),
+            format!(
+                "the key {label} would be gone for good, and nothing was done; if that is \
+                     meant: devid key delete {label} --yes"
+            ),
         ));
     }
     let mut text = String::new();
@@ -102,7 +107,9 @@ pub(crate) fn export(device: &Device, label: &str, out: Option<&Path>) -> Result
 /// Puts a key into a persistent handle.
 pub(crate) fn persist(device: &Device, label: &str, handle: u32) -> Result<Answer, Failure> {
     let handle = device.persist(&device.find(label)?, handle)?;
-    Ok(Answer::text(format!("{label} is in handle 0x{handle:08X}\n")))
+    Ok(Answer::text(format!(
+        "{label} is in handle 0x{handle:08X}\n"
+    )))
 }
 
 fn written(text: &str, out: Option<&Path>, mode: u32) -> Result<Answer, Failure> {
@@ -119,7 +126,11 @@ fn paragraph(device: &Device, entity: &Entity) -> String {
     let mut text = format!("{}\n", described.label);
     line(&mut text, "id", &described.id);
     if let Some(key) = &described.key {
-        line(&mut text, "key", &format!("{}, {}", key.algorithm, key.origin));
+        line(
+            &mut text,
+            "key",
+            &format!("{}, {}", key.algorithm, key.origin),
+        );
         line(&mut text, "key in", &key.place);
     }
     for certificate in &described.certificates {

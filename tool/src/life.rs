@@ -4,7 +4,9 @@ use crate::answer::{Answer, Failure};
 use crate::cli::{Form, How};
 use crate::show::line;
 use devid_core::config::Config;
-use devid_core::identity::{Device, Mode, Provisioned, Provisioning, Role, Status, Subject, provision};
+use devid_core::identity::{
+    Device, Mode, Provisioned, Provisioning, Role, Status, Subject, provision,
+};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -61,7 +63,11 @@ fn paragraph(status: &Status) -> String {
     };
     line(&mut text, "master key", &master);
     match &status.tpm {
-        None => line(&mut text, "TPM", &format!("{}: does not answer", status.tcti)),
+        None => line(
+            &mut text,
+            "TPM",
+            &format!("{}: does not answer", status.tcti),
+        ),
         Some(tpm) => {
             let about = format!("{} {}, firmware {}", tpm.maker, tpm.model, tpm.firmware);
             line(&mut text, "TPM", &about);
@@ -97,7 +103,9 @@ pub(crate) fn reset(config: &Config, yes: bool, how: &How) -> Result<Answer, Fai
 /// Deletes what was put aside.
 pub(crate) fn prune(config: &Config) -> Result<Answer, Failure> {
     let pruned = devid_core::identity::prune(config)?;
-    let names = pruned.iter().map(|path| format!("deleted {}\n", path.display()));
+    let names = pruned
+        .iter()
+        .map(|path| format!("deleted {}\n", path.display()));
     let names: String = names.collect();
     Ok(Answer::text(match names.is_empty() {
         true => "nothing was put aside\n".into(),

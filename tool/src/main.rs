@@ -60,7 +60,7 @@ fn run(verb: Verb) -> Result<Answer, Failure> {
         Verb::Show { label, form } => show::show(&device()?, &label, form),
         Verb::Verify { label, ca, form } => verify::run(&device()?, &label, ca.as_deref(), form),
         Verb::Uri { label, pem } => uri::run(&device()?, &label, pem.as_deref()),
-        Verb::Man => pages::man(),
+        Verb::Man { folder } => pages::man(&folder),
         Verb::Completions { shell } => Ok(pages::completions(shell)),
         Verb::Uri2pem { uri } => uri::to_pem(&uri),
     }

@@ -4,6 +4,7 @@ use crate::answer::{Answer, Failure};
 use crate::cli::Form;
 use devid_core::identity::{
     CertificateDescription, Contents, Description, Device, FaultKind, KeyDescription, Meaning,
+    SOFTWARE,
 };
 use serde::Serialize;
 use std::fmt::Write;
@@ -60,6 +61,9 @@ pub(crate) fn list(device: &Device, form: Form) -> Result<Answer, Failure> {
         }
         text.push('\n');
     }
+    for object in objects.iter().filter(|object| object.token == SOFTWARE) {
+        let _ = writeln!(text, "in software\n\n{}", brief(object));
+    }
     for (token, fault) in &contents.faults {
         let _ = writeln!(text, "token {token}: {fault}");
     }
@@ -69,7 +73,9 @@ pub(crate) fn list(device: &Device, form: Form) -> Result<Answer, Failure> {
 /// The fault that says most: a TPM out of reach before an empty token.
 fn worst(contents: &Contents) -> Option<devid_core::identity::Fault> {
     let mut faults = contents.faults.iter().map(|(_, fault)| fault);
-    let worst = faults.clone().find(|fault| fault.kind != FaultKind::NotFound);
+    let worst = faults
+        .clone()
+        .find(|fault| fault.kind != FaultKind::NotFound);
     worst.or_else(|| faults.next()).cloned()
 }
 
@@ -99,7 +105,11 @@ pub(crate) fn show(device: &Device, label: &str, form: Form) -> Result<Answer, F
 fn brief(object: &Description) -> String {
     let mut text = format!("{}\n", object.label);
     if let Some(key) = &object.key {
-        line(&mut text, "key", &format!("{}, {}", key.algorithm, key.place));
+        line(
+            &mut text,
+            "key",
+            &format!("{}, {}", key.algorithm, key.place),
+        );
     } else if object.certificates.iter().all(|one| !one.profile.authority) {
         line(&mut text, "key", "none in this device");
     }
@@ -127,14 +137,21 @@ fn full_certificate(text: &mut String, certificate: &CertificateDescription) {
     let unnamed = || "not named".to_owned();
     let serial = profile.device_serial.clone().unwrap_or_else(unnamed);
     line(text, "device serial", &serial);
-    line(text, "model", &profile.model.clone().unwrap_or_else(unnamed));
+    line(
+        text,
+        "model",
+        &profile.model.clone().unwrap_or_else(unnamed),
+    );
     line(text, "subject", &profile.subject);
     line(text, "issuer", &profile.issuer);
     line(text, "number", &profile.certificate_serial);
     line(text, "valid from", &profile.not_before);
     line(text, "valid", &until(profile.not_after.as_deref()));
     if let Some(module) = &profile.hardware_module {
-        let said = format!("{}, type {}, in {}", module.serial, module.kind, module.place);
+        let said = format!(
+            "{}, type {}, in {}",
+            module.serial, module.kind, module.place
+        );
         line(text, "module", &said);
     }
     if let Some(usage) = &profile.key_usage {

@@ -31,12 +31,21 @@ const QUERY: [&str; 4] = ["module-name", "module-path", "pin-source", "pin-value
 /// The URI of what bears this label; of its private key if it has one.
 pub(crate) fn run(device: &Device, label: &str, pem: Option<&Path>) -> Result<Answer, Failure> {
     let entity = device.find(label)?;
+    if let Some(path) = &entity.software {
+        let path = path.display();
+        let why = format!("{label}: no token shows it; programs take the file itself: {path}");
+        return Err(Failure::new(6, why));
+    }
     let kind = match entity.key {
         Some(_) => "private",
         None => "cert",
     };
     let mut uri = format!("pkcs11:token={}", escaped(entity.token.as_bytes()));
-    let id: String = entity.id.iter().map(|byte| format!("%{byte:02X}")).collect();
+    let id: String = entity
+        .id
+        .iter()
+        .map(|byte| format!("%{byte:02X}"))
+        .collect();
     let label = escaped(entity.label.as_bytes());
     let _ = write!(uri, ";object={label};id={id};type={kind}");
     if let Some(path) = pem {

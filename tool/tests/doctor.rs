@@ -22,14 +22,38 @@ fn a_healthy_device_has_no_problem_and_every_handle_a_name() {
     let (ek, ak) = (device.path("ek.ctx"), attest.to_str().unwrap().to_owned());
     let run = |device: &mut Device, name: &str, words: &[&str]| {
         programs::run(device.tpm().tool(name).args(words)).ok();
-        programs::run(device.tpm().tool("tpm2_flushcontext").arg("--transient-object")).ok();
+        programs::run(
+            device
+                .tpm()
+                .tool("tpm2_flushcontext")
+                .arg("--transient-object"),
+        )
+        .ok();
     };
-    run(&mut device, "tpm2_createek", &["-c", ek.to_str().unwrap(), "-G", "ecc"]);
-    run(&mut device, "tpm2_createprimary", &[
-        "-C", "o", "-G", "ecc256:ecdsa-sha256:null", "-a",
-        "fixedtpm|fixedparent|sensitivedataorigin|userwithauth|restricted|sign", "-c", &ak,
-    ]);
-    run(&mut device, "tpm2_evictcontrol", &["-C", "o", "-c", &ak, "0x81000003"]);
+    run(
+        &mut device,
+        "tpm2_createek",
+        &["-c", ek.to_str().unwrap(), "-G", "ecc"],
+    );
+    run(
+        &mut device,
+        "tpm2_createprimary",
+        &[
+            "-C",
+            "o",
+            "-G",
+            "ecc256:ecdsa-sha256:null",
+            "-a",
+            "fixedtpm|fixedparent|sensitivedataorigin|userwithauth|restricted|sign",
+            "-c",
+            &ak,
+        ],
+    );
+    run(
+        &mut device,
+        "tpm2_evictcontrol",
+        &["-C", "o", "-c", &ak, "0x81000003"],
+    );
 
     let said = device.ends(0, &["doctor"]).text();
     for words in [
@@ -52,8 +76,14 @@ fn without_tpm_it_says_what_to_do() {
     let device = Device::without_tpm();
     let findings = device.json(&["doctor"]);
     let problems = problems(&findings);
-    assert!(problems.iter().any(|one| one["about"] == "TPM device"), "{findings}");
-    assert!(problems.iter().all(|one| one["mend"].is_string()), "{findings}");
+    assert!(
+        problems.iter().any(|one| one["about"] == "TPM device"),
+        "{findings}"
+    );
+    assert!(
+        problems.iter().all(|one| one["mend"].is_string()),
+        "{findings}"
+    );
     device.ends(1, &["doctor"]);
 }
 
@@ -62,7 +92,10 @@ fn a_wrong_configuration_is_the_first_thing_it_says() {
     let device = Device::blank();
     device.home.write("config.toml", "tcit = 1\n");
     let said = device.ends(1, &["doctor"]).text();
-    assert!(said.contains("config.toml:1: tcit: unknown field"), "{said}");
+    assert!(
+        said.contains("config.toml:1: tcit: unknown field"),
+        "{said}"
+    );
     assert!(said.contains("p11-kit"), "and goes on: {said}");
 }
 
@@ -71,17 +104,29 @@ fn damaged_files_and_orphans_are_named() {
     let device = Device::blank();
     device.ends(0, &["provision", "--wait", "0"]);
     device.ends(0, &["key", "generate", "web", "--persistent"]);
-    device.home.write("state/devid/key-damaged.pem", "-----BEGIN TSS2 PRIVATE KEY-----\nAA\n");
+    device.home.write(
+        "state/devid/key-damaged.pem",
+        "-----BEGIN TSS2 PRIVATE KEY-----\nAA\n",
+    );
     for file in fs::read_dir(device.path("state/devid")).unwrap() {
         let path = file.unwrap().path();
-        if fs::read_to_string(&path).unwrap_or_default().contains("Label: web") {
+        if fs::read_to_string(&path)
+            .unwrap_or_default()
+            .contains("Label: web")
+        {
             fs::remove_file(path).unwrap();
         }
     }
     let said = device.ends(1, &["doctor"]).text();
     assert!(said.contains("key-damaged.pem"), "{said}");
-    assert!(said.contains("0x81000101: a key of ours whose file is gone"), "{said}");
-    assert!(said.contains("-> tpm2_evictcontrol -C o -c 0x81000101"), "{said}");
+    assert!(
+        said.contains("0x81000101: a key of ours whose file is gone"),
+        "{said}"
+    );
+    assert!(
+        said.contains("-> tpm2_evictcontrol -C o -c 0x81000101"),
+        "{said}"
+    );
 }
 
 #[test]

@@ -22,19 +22,34 @@ fn identity(device: &Device) -> (String, String) {
 }
 
 fn mode(device: &Device) -> String {
-    device.json(&["status"])["mode"].as_str().unwrap().to_owned()
+    device.json(&["status"])["mode"]
+        .as_str()
+        .unwrap()
+        .to_owned()
 }
 
 /// Files of the key folder that begin so.
 fn files(device: &Device, kind: &str) -> Vec<PathBuf> {
-    let entries = fs::read_dir(device.path("state/devid")).into_iter().flatten();
+    let entries = fs::read_dir(device.path("state/devid"))
+        .into_iter()
+        .flatten();
     let paths = entries.map(|entry| entry.unwrap().path());
-    let is_kind = |path: &PathBuf| path.file_name().unwrap().to_str().unwrap().starts_with(kind);
+    let is_kind = |path: &PathBuf| {
+        path.file_name()
+            .unwrap()
+            .to_str()
+            .unwrap()
+            .starts_with(kind)
+    };
     paths.filter(is_kind).collect()
 }
 
 fn persistent(device: &mut Device) -> String {
-    let listed = device.tpm().tool("tpm2_getcap").arg("handles-persistent").output();
+    let listed = device
+        .tpm()
+        .tool("tpm2_getcap")
+        .arg("handles-persistent")
+        .output();
     String::from_utf8(listed.unwrap().stdout).unwrap()
 }
 
@@ -55,17 +70,31 @@ fn snapshot(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
 fn the_first_start_makes_an_identity_and_the_second_nothing() {
     let mut device = Device::blank();
     let before = device.ends(1, &["status"]);
-    assert!(before.text().contains("no identity of its own yet"), "{before}");
-    assert!(!persistent(&mut device).contains("0x8100"), "reading writes nothing");
+    assert!(
+        before.text().contains("no identity of its own yet"),
+        "{before}"
+    );
+    assert!(
+        !persistent(&mut device).contains("0x8100"),
+        "reading writes nothing"
+    );
 
     device.ends(0, PROVISION);
     let first = identity(&device);
     let marker = fs::read_to_string(device.path("state/tpm_in_use")).unwrap();
     assert!(marker.contains("handle = \"0x81000100\""), "{marker}");
     assert!(marker.contains(&first.1), "{marker}");
-    assert!(persistent(&mut device).contains("0x81000080"), "the master key");
+    assert!(
+        persistent(&mut device).contains("0x81000080"),
+        "the master key"
+    );
     let shown = device.ends(0, &["status"]).text();
-    for said in ["mode tpm", "devid: p256, 0x81000100", "0x81000080: there", "lockout"] {
+    for said in [
+        "mode tpm",
+        "devid: p256, 0x81000100",
+        "0x81000080: there",
+        "lockout",
+    ] {
         assert!(shown.contains(said), "{said}: {shown}");
     }
 
@@ -74,12 +103,18 @@ fn the_first_start_makes_an_identity_and_the_second_nothing() {
     let again = device.json(PROVISION);
     assert_eq!(again["steps"], Value::Array(Vec::new()));
     assert_eq!(snapshot(&device.path("state/devid")), inside);
-    assert!(device.path("state/tpm_in_use").exists(), "written at every start");
+    assert!(
+        device.path("state/tpm_in_use").exists(),
+        "written at every start"
+    );
 
     // Its certificate names nobody else, and can be verified where it is trusted.
     device.ends(3, &["verify", "devid"]);
     let certificate = files(&device, "certificate").remove(0);
-    device.ends(0, &["verify", "devid", "--ca", certificate.to_str().unwrap()]);
+    device.ends(
+        0,
+        &["verify", "devid", "--ca", certificate.to_str().unwrap()],
+    );
 }
 
 #[test]
@@ -137,8 +172,15 @@ fn a_certificate_for_another_key_stays_and_nothing_is_made() {
     fs::write(&file, format!("Label: devid\n{wrong}")).unwrap();
     let before = (snapshot(&device.path("state")), persistent(&mut device));
     let said = device.ends(6, PROVISION);
-    assert!(said.err.contains("is for a key that this device does not have"), "{said}");
-    assert_eq!((snapshot(&device.path("state")), persistent(&mut device)), before);
+    assert!(
+        said.err
+            .contains("is for a key that this device does not have"),
+        "{said}"
+    );
+    assert_eq!(
+        (snapshot(&device.path("state")), persistent(&mut device)),
+        before
+    );
     assert_eq!(mode(&device), "error");
 }
 
@@ -166,7 +208,9 @@ fn a_late_tpm_costs_nothing() {
     let mut waiting = device.command(&["provision", "--wait", "30"]);
     let mut running = programs::Running::start("devid provision", &mut waiting);
     device.tpm().restart();
-    let ended = running.wait(std::time::Duration::from_secs(25)).expect("it ends");
+    let ended = running
+        .wait(std::time::Duration::from_secs(25))
+        .expect("it ends");
     assert!(ended.success());
     assert_eq!(identity(&device), first);
 }
@@ -180,9 +224,25 @@ fn a_device_without_tpm_has_a_software_identity_where_that_is_allowed() {
 
     device.home.write("config.toml", SOFTWARE);
     device.ends(0, PROVISION);
-    assert_eq!(device.ends(0, &["status"]).text().lines().next(), Some("mode software"));
+    assert_eq!(
+        device.ends(0, &["status"]).text().lines().next(),
+        Some("mode software")
+    );
     let key = device.path("state/software/devid.key.pem");
     let before = fs::read(&key).unwrap();
+    let shown = device.ends(0, &["show", "devid"]).text();
+    assert!(
+        shown.contains("in software: ") && shown.contains("without end"),
+        "{shown}"
+    );
+    assert!(device.ends(0, &["list"]).text().contains("in software"));
+    device.ends(3, &["verify", "devid"]);
+    let request = device.ends(0, &["csr", "devid"]).text();
+    assert!(
+        request.starts_with("-----BEGIN CERTIFICATE REQUEST-----"),
+        "{request}"
+    );
+    device.ends(6, &["uri", "devid"]);
     assert!(!device.path("state/tpm_in_use").exists());
     device.ends(0, PROVISION);
     // Without certificate: a new one, on the same key.
@@ -190,9 +250,19 @@ fn a_device_without_tpm_has_a_software_identity_where_that_is_allowed() {
     device.ends(0, PROVISION);
     assert_eq!(fs::read(&key).unwrap(), before);
     let certificate = device.path("state/software/devid.cert.pem");
-    let public = |args: &[&str]| programs::run(programs::program("openssl").args(args)).ok().text();
+    let public = |args: &[&str]| {
+        programs::run(programs::program("openssl").args(args))
+            .ok()
+            .text()
+    };
     assert_eq!(
-        public(&["x509", "-pubkey", "-noout", "-in", certificate.to_str().unwrap()]),
+        public(&[
+            "x509",
+            "-pubkey",
+            "-noout",
+            "-in",
+            certificate.to_str().unwrap()
+        ]),
         public(&["pkey", "-pubout", "-in", key.to_str().unwrap()])
     );
 }
@@ -221,7 +291,10 @@ fn when_a_tpm_appears_the_software_identity_stays_until_its_certificate_is_renew
         device.ends(0, PROVISION);
         assert!(retired.exists(), "until somebody prunes it");
         let pruned = device.ends(0, &["prune"]).text();
-        assert!(pruned.contains("devid.key.pem.pre-tpm") && !retired.exists(), "{pruned}");
+        assert!(
+            pruned.contains("devid.key.pem.pre-tpm") && !retired.exists(),
+            "{pruned}"
+        );
     }
 }
 
@@ -237,11 +310,18 @@ fn a_downgrade_to_software_is_a_new_identity_and_the_way_back_is_open() {
     let software = device.path("state/software");
     fs::create_dir(&software).unwrap();
     for file in ["devid.key.pem", "devid.cert.pem"] {
-        fs::copy(without.path("state/software").join(file), software.join(file)).unwrap();
+        fs::copy(
+            without.path("state/software").join(file),
+            software.join(file),
+        )
+        .unwrap();
     }
     device.ends(0, PROVISION);
     assert_eq!((mode(&device).as_str(), identity(&device)), ("tpm", first));
-    assert!(software.join("devid.key.pem.pre-tpm").exists(), "put aside, not deleted");
+    assert!(
+        software.join("devid.key.pem.pre-tpm").exists(),
+        "put aside, not deleted"
+    );
 }
 
 #[test]
@@ -280,7 +360,10 @@ fn a_reset_makes_another_identity_and_leaves_the_factorys() {
     fs::write(device.path("state/devid/key-old.pem"), text).unwrap();
     let mut certify = device.ends(1, &["csr", "old"]);
     certify.err.make_ascii_lowercase();
-    assert!(certify.err.contains("does not hold the key that wraps"), "{certify}");
+    assert!(
+        certify.err.contains("does not hold the key that wraps"),
+        "{certify}"
+    );
 }
 
 #[test]
@@ -318,9 +401,15 @@ fn a_key_folder_that_is_lost_is_not_replaced_silently() {
     device.ends(0, PROVISION);
     fs::remove_dir_all(device.path("state/devid")).unwrap();
     let said = device.ends(6, PROVISION);
-    assert!(said.err.contains("0x81000100") && said.err.contains("file is gone"), "{said}");
+    assert!(
+        said.err.contains("0x81000100") && said.err.contains("file is gone"),
+        "{said}"
+    );
     device.ends(0, &["reset", "--factory", "--yes", "--wait", "0"]);
-    assert!(!persistent(&mut device).contains("0x81000101"), "the old key was evicted");
+    assert!(
+        !persistent(&mut device).contains("0x81000101"),
+        "the old key was evicted"
+    );
 }
 
 #[test]
@@ -350,17 +439,30 @@ fn the_certificate_comes_back_from_nv() {
     // An index of somebody else's stays.
     let mut define = device.tpm().tool("tpm2_nvdefine");
     programs::run(define.args(["-C", "o", "-s", "8", "0x01500001"])).ok();
-    device.home.write("config.toml", "[provision]\nnv_index = 0x01500001\n");
+    device
+        .home
+        .write("config.toml", "[provision]\nnv_index = 0x01500001\n");
     let said = device.ends(1, PROVISION);
     assert!(said.err.contains("somebody else's"), "{said}");
-    let fault = device.home.write("config.toml", "[provision]\nnv_index = 0x01C90200\n");
-    assert!(device.ends(1, PROVISION).err.contains("0x01BFFFFF"), "{fault:?}");
+    let fault = device
+        .home
+        .write("config.toml", "[provision]\nnv_index = 0x01C90200\n");
+    assert!(
+        device.ends(1, PROVISION).err.contains("0x01BFFFFF"),
+        "{fault:?}"
+    );
 }
 
 #[test]
 fn all_of_it_goes_through_libtss2_and_with_an_owner_that_asks() {
     let mut device = Device::blank();
-    programs::run(device.tpm().tool("tpm2_changeauth").args(["-c", "o", "secret"])).ok();
+    programs::run(
+        device
+            .tpm()
+            .tool("tpm2_changeauth")
+            .args(["-c", "o", "secret"]),
+    )
+    .ok();
     device.home.write(
         "config.toml",
         "[master]\nowner_auth = \"hex:736563726574\"\n[provision]\nnv_index = 0x01500000\n",

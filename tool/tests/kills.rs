@@ -1,5 +1,10 @@
 //! Killed at every step, and run again: the same state and the same identity.
-#![allow(clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::unwrap_used)]
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::unwrap_used
+)]
 
 mod common;
 
@@ -11,7 +16,9 @@ const PROVISION: &[&str] = &["provision", "--wait", "0"];
 const RESET: &[&str] = &["reset", "--factory", "--yes", "--wait", "0"];
 
 fn names(device: &Device) -> Vec<String> {
-    let entries = fs::read_dir(device.path("state/devid")).into_iter().flatten();
+    let entries = fs::read_dir(device.path("state/devid"))
+        .into_iter()
+        .flatten();
     let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
     let mut names: Vec<String> = names.collect();
     names.sort();
@@ -27,17 +34,30 @@ fn keys(device: &Device) -> Vec<String> {
 #[track_caller]
 fn assert_whole(device: &mut Device, cut: usize) {
     let status = device.ends(0, &["status"]);
-    assert!(status.text().starts_with("mode tpm\n"), "cut {cut}: {status}");
+    assert!(
+        status.text().starts_with("mode tpm\n"),
+        "cut {cut}: {status}"
+    );
     let names = names(device);
     let visible: Vec<_> = names.iter().filter(|name| !name.starts_with('.')).collect();
     assert_eq!(visible.len(), 2, "cut {cut}: {names:?}");
     assert_eq!(keys(device).len(), 1, "cut {cut}: {names:?}");
-    assert!(!names.iter().any(|name| name.starts_with(".new-")), "cut {cut}: {names:?}");
+    assert!(
+        !names.iter().any(|name| name.starts_with(".new-")),
+        "cut {cut}: {names:?}"
+    );
     let mut listed = device.tpm().tool("tpm2_getcap");
     let listed = listed.arg("handles-persistent").output().unwrap().stdout;
     let listed = String::from_utf8(listed).unwrap();
-    let handles: Vec<_> = listed.lines().map(|line| line.trim_start_matches("- ")).collect();
-    assert_eq!(handles, ["0x81000001", "0x81000080", "0x81000100"], "cut {cut}");
+    let handles: Vec<_> = listed
+        .lines()
+        .map(|line| line.trim_start_matches("- "))
+        .collect();
+    assert_eq!(
+        handles,
+        ["0x81000001", "0x81000080", "0x81000100"],
+        "cut {cut}"
+    );
     assert!(!device.path("state/factory-reset").exists());
     device.ends(3, &["verify", "devid"]);
 }
@@ -51,7 +71,11 @@ fn the_first_provisioning() {
         device.ends(0, PROVISION);
         assert_whole(&mut device, cut);
         if !begun.is_empty() {
-            assert_eq!(keys(&device), begun, "cut {cut}: the key that was begun is the one");
+            assert_eq!(
+                keys(&device),
+                begun,
+                "cut {cut}: the key that was begun is the one"
+            );
         }
         if end == End::Exited(0) {
             assert!(cut > 30, "there are more steps than {cut}");

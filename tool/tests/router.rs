@@ -25,16 +25,27 @@ fn the_factory_identity_is_shown_and_verified() {
     }
     let json = device.json(&["show", "idev-id"]);
     assert_eq!(json["certificates"][0]["device_serial"], "SN-000001");
-    assert_eq!(json["certificates"][0]["not_after"], serde_json::Value::Null);
+    assert_eq!(
+        json["certificates"][0]["not_after"],
+        serde_json::Value::Null
+    );
     assert_eq!(json["key"]["handle"], "0x81020000");
     device.ends(5, &["show", "nobody"]);
 
     let unknown = device.ends(3, &["verify", "idev-id"]);
-    assert!(unknown.err.contains("the CA certificate for it is not available"), "{unknown}");
+    assert!(
+        unknown
+            .err
+            .contains("the CA certificate for it is not available"),
+        "{unknown}"
+    );
     assert!(unknown.text().contains("ok       key: "), "{unknown}");
     let ca = identity.ca();
     device.ends(0, &["verify", "idev-id", "--ca", ca.to_str().unwrap()]);
-    assert_eq!(device.json(&["verify", "idev-id"])["verdict"], "cannot-be-verified");
+    assert_eq!(
+        device.json(&["verify", "idev-id"])["verdict"],
+        "cannot-be-verified"
+    );
 
     // The root alone will do: the issuing CA's certificate is in the TPM.
     device.trust(&identity.root());
@@ -57,7 +68,10 @@ fn a_certificate_for_another_key_is_told_from_a_missing_ca() {
         .as_str()
         .unwrap()
         .to_owned();
-    let said = device.ends(1, &["verify", &label, "--ca", identity.ca().to_str().unwrap()]);
+    let said = device.ends(
+        1,
+        &["verify", &label, "--ca", identity.ca().to_str().unwrap()],
+    );
     assert!(said.err.contains("no key of this TPM"), "{said}");
 }
 
@@ -65,8 +79,13 @@ fn a_certificate_for_another_key_is_told_from_a_missing_ca() {
 fn a_uri_names_the_key_for_programs() {
     let (device, _) = Device::manufactured();
     let pem = device.path("key.pem");
-    let uri = device.ends(0, &["uri", "idev-id", "--pem", pem.to_str().unwrap()]).text();
-    assert!(uri.starts_with("pkcs11:token=idev-id;object=idev-id;id=%"), "{uri}");
+    let uri = device
+        .ends(0, &["uri", "idev-id", "--pem", pem.to_str().unwrap()])
+        .text();
+    assert!(
+        uri.starts_with("pkcs11:token=idev-id;object=idev-id;id=%"),
+        "{uri}"
+    );
     assert!(uri.ends_with(";type=private\n"), "{uri}");
     let written = fs::read_to_string(pem).unwrap();
     assert_eq!(device.ends(0, &["uri2pem", uri.trim()]).text(), written);
@@ -90,7 +109,10 @@ fn after_a_clear_the_factory_key_is_put_back_by_wish() {
     device.ends(5, &["show", "idev-id"]);
     // What TPM2_Clear took from NV the maker has, too.
     let certificate = identity.certificate();
-    device.home.write("config.toml", format!("[[identity]]\ncertificate = {certificate:?}\n"));
+    device.home.write(
+        "config.toml",
+        format!("[[identity]]\ncertificate = {certificate:?}\n"),
+    );
     let derived = device.json(&["show", "idev-id"]);
     assert!(derived["key"]["handle"].is_null(), "{derived}");
     device.ends(3, &["verify", "idev-id"]);

@@ -259,8 +259,12 @@ fn nv_index<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D
 /// Reserved TPM 2.0 Handles, section 2.2).
 fn owners_nv_index<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
     const OWNERS: std::ops::RangeInclusive<u64> = 0x0100_0000..=0x01BF_FFFF;
-    in_range(deserializer, OWNERS, "an index from 0x01000000 to 0x01BFFFFF")
-        .map(|index| index.map(|index| index as u32))
+    in_range(
+        deserializer,
+        OWNERS,
+        "an index from 0x01000000 to 0x01BFFFFF",
+    )
+    .map(|index| index.map(|index| index as u32))
 }
 
 fn in_range<'de, D: Deserializer<'de>>(

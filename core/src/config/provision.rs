@@ -43,7 +43,10 @@ pub enum LeaveSoftware {
 
 /// An identity that is there without us.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(untagged, expecting = "expected a PKCS#11 URI, or { certificate = PATH, key = PATH }")]
+#[serde(
+    untagged,
+    expecting = "expected a PKCS#11 URI, or { certificate = PATH, key = PATH }"
+)]
 pub enum Existing {
     /// In a token of ours, by PKCS#11 URI (RFC 7512).
     Uri(String),

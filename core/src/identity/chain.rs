@@ -111,7 +111,12 @@ impl Search<'_> {
     }
 
     /// Whether `issuer` may have issued `child`, and did.
-    fn step(&self, child: &Certificate, issuer: &Certificate, between: usize) -> Result<(), String> {
+    fn step(
+        &self,
+        child: &Certificate,
+        issuer: &Certificate,
+        between: usize,
+    ) -> Result<(), String> {
         let whose = issuer.subject();
         let constraints = basic_constraints(issuer).filter(|constraints| constraints.ca);
         let Some(constraints) = constraints else {
@@ -279,10 +284,7 @@ mod tests {
     #[test]
     fn a_way_leads_to_whatever_is_trusted() {
         let now = DateTime::new(2025, 1, 1, 0, 0, 0).ok();
-        for (trusted, others, steps) in [
-            (vec![ca()], vec![], 2),
-            (vec![leaf()], vec![], 1),
-        ] {
+        for (trusted, others, steps) in [(vec![ca()], vec![], 2), (vec![leaf()], vec![], 1)] {
             match way(&leaf(), &trusted, &others, now) {
                 Way::Trusted(subjects) => assert_eq!(subjects.len(), steps),
                 other => panic!("{other:?}"),
@@ -295,7 +297,10 @@ mod tests {
         let issuer = ca().subject();
         assert_eq!(way(&leaf(), &[], &[], None), Way::Open(issuer.clone()));
         let known = way(&leaf(), &[], &[ca()], None);
-        assert!(matches!(&known, Way::Open(whose) if *whose != issuer), "{known:?}");
+        assert!(
+            matches!(&known, Way::Open(whose) if *whose != issuer),
+            "{known:?}"
+        );
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The device as a whole: its two tokens and what is in them.
 
+use super::software::Software;
 use super::{Fault, FaultKind, Profile};
 use crate::certificate::Certificate;
 use crate::config::Config;
@@ -15,6 +16,8 @@ use std::sync::Arc;
 
 /// The token of the factory identity.
 pub const FACTORY: &str = "idev-id";
+/// Where a software identity is shown: in no token, but beside them.
+pub const SOFTWARE: &str = "software";
 /// The token of the device's own keys, and the label of its own identity.
 pub const OWN: &str = "devid";
 
@@ -37,8 +40,10 @@ pub struct Entity {
     pub file: String,
     /// The identifier that links its parts.
     pub id: Vec<u8>,
-    /// The private key, if the device has it.
+    /// The private key, if the device has it in its TPM.
     pub key: Option<Arc<Key>>,
+    /// The private key's file, if it is a software key.
+    pub software: Option<PathBuf>,
     /// The public key, if it is of a known kind.
     pub public: Option<PublicKey>,
     /// Where the key comes from.
@@ -145,6 +150,10 @@ impl Device {
                 Err(fault) => contents.faults.push(fault),
             }
         }
+        match self.software() {
+            Ok(found) => contents.entities.extend(found),
+            Err(fault) => contents.faults.push((SOFTWARE, fault)),
+        }
         contents
     }
 
@@ -218,6 +227,7 @@ impl Device {
                         id: id.unwrap_or_else(|| key.public().id().as_bytes().to_vec()),
                         public: Some(key.public().clone()),
                         key: Some(Arc::clone(key)),
+                        software: None,
                         origin: *origin,
                         certificates: Vec::new(),
                         attests: false,
@@ -231,6 +241,34 @@ impl Device {
             }
         }
         Ok((OWN, listing.serial, entities))
+    }
+
+    /// The software identity, if there is one.
+    fn software(&self) -> Result<Option<Entity>, Fault> {
+        let software = Software::of(&self.config.state);
+        let Some(key) = software.key()? else {
+            return Ok(None);
+        };
+        let certificate = software.certificate()?;
+        let mine = certificate.filter(|one| one.public_key().as_ref() == Some(&key.public));
+        let placed = mine.map(|certificate| Placed {
+            certificate,
+            place: software.certificate_path().display().to_string(),
+            file: String::new(),
+        });
+        Ok(Some(Entity {
+            token: SOFTWARE,
+            label: OWN.into(),
+            file: String::new(),
+            id: key.public.id().as_bytes().to_vec(),
+            key: None,
+            software: Some(software.key_path()),
+            public: Some(key.public),
+            origin: Origin::Generated,
+            certificates: placed.into_iter().collect(),
+            attests: false,
+            protected: true,
+        }))
     }
 
     /// Gives a certificate to its key, which was listed before it, or lists it alone.
@@ -252,6 +290,7 @@ impl Device {
                 file: String::new(),
                 id: certificate.key_id().as_bytes().to_vec(),
                 key: None,
+                software: None,
                 public,
                 origin: Origin::Unknown,
                 certificates: vec![placed],
@@ -277,7 +316,18 @@ impl Device {
             token: entity.token,
             label: entity.label.clone(),
             id: hex(&entity.id),
-            key: entity.key.as_ref().map(|key| self.describe_key(entity, key)),
+            key: match (&entity.key, &entity.software, &entity.public) {
+                (Some(key), _, _) => Some(self.describe_key(entity, key)),
+                (None, Some(path), Some(public)) => Some(KeyDescription {
+                    algorithm: public.to_string(),
+                    place: format!("in software: {}", path.display()),
+                    handle: None,
+                    tpm_name: None,
+                    origin: "generated",
+                    template: None,
+                }),
+                _ => None,
+            },
             certificates: certificates.collect(),
         }
     }
@@ -352,6 +402,7 @@ fn of_identity(identity: Identity) -> Entity {
         file: String::new(),
         id: identity.certificate.key_id().as_bytes().to_vec(),
         key: identity.key,
+        software: None,
         public: identity.public,
         origin: Origin::Generated,
         certificates: vec![Placed {
@@ -371,6 +422,7 @@ fn of_authority(authority: Authority) -> Entity {
         file: String::new(),
         id: authority.certificate.key_id().as_bytes().to_vec(),
         key: None,
+        software: None,
         public: authority.certificate.public_key(),
         origin: Origin::Unknown,
         certificates: vec![Placed {

@@ -2,6 +2,7 @@
 
 use super::device::{Device, Entity, FACTORY, OWN};
 use super::issue::{Signer, Subject, request};
+use super::software::SoftwareKey;
 use super::time::{now, valid_at};
 use super::verify::certificates_of;
 use super::{Fault, FaultKind};
@@ -73,7 +74,9 @@ impl Device {
         let private = described(Use::Sign, for_private);
         let public = described(Use::Verify, for_public);
         let origin = Origin::Generated;
-        let name = self.own.keep(&key, origin, private, Some(public), persistent)?;
+        let name = self
+            .own
+            .keep(&key, origin, private, Some(public), persistent)?;
         self.tell_others();
         let mut all = self.own_entities()?.into_iter();
         all.find(|one| one.file == name)
@@ -98,7 +101,11 @@ impl Device {
                 entity.label
             )));
         }
-        let mut files: Vec<String> = entity.certificates.iter().map(|one| one.file.clone()).collect();
+        let mut files: Vec<String> = entity
+            .certificates
+            .iter()
+            .map(|one| one.file.clone())
+            .collect();
         files.extend(Some(entity.file.clone()).filter(|file| !file.is_empty()));
         for file in &files {
             self.own.destroy_whole(file)?;
@@ -110,6 +117,11 @@ impl Device {
     /// A request for a certificate (PKCS#10, PEM). The device's own identity names the device as
     /// the factory did; a service's key names itself and nothing else.
     pub fn request(&self, entity: &Entity, subject: Option<Subject>) -> Result<String, Fault> {
+        if let (Some(path), Some(public)) = (&entity.software, &entity.public) {
+            let key = SoftwareKey::read(path)?;
+            let subject = subject.map_or_else(|| self.own_subject(public), Ok)?;
+            return request(subject, &Signer::Software(&key));
+        }
         let Some(key) = &entity.key else {
             return Err(Fault::new(
                 FaultKind::NotFound,
@@ -162,27 +174,38 @@ impl Device {
         };
         if let Ok(now) = now() {
             valid_at(&certificate, now).map_err(|why| {
-                Fault::refused(format!("{}: the certificate {why}; nothing was changed", path.display()))
+                Fault::refused(format!(
+                    "{}: the certificate {why}; nothing was changed",
+                    path.display()
+                ))
             })?;
         }
         let mut imported = Imported {
             label: owner.label.clone(),
             replaced: Vec::new(),
             authorities: self.add_authorities(&owner.label, authorities)?,
-            known: owner.certificates.iter().any(|one| one.certificate == certificate),
+            known: owner
+                .certificates
+                .iter()
+                .any(|one| one.certificate == certificate),
         };
         if !imported.known {
             self.keep_certificate(certificate.clone(), &owner.label, !owner.protected)?;
         }
         // Only now: whoever looks in between finds two, and never none.
-        for old in owner.certificates.iter().filter(|old| old.certificate != certificate) {
+        for old in owner
+            .certificates
+            .iter()
+            .filter(|old| old.certificate != certificate)
+        {
             self.own.destroy_whole(&old.file)?;
             imported.replaced.push(old.certificate.subject());
         }
         if owner.protected
             && let Some(index) = self.config.provision.nv_index
         {
-            self.tpm.nv_keep(index, certificate.der(), &self.own.owner_auth()?)?;
+            self.tpm
+                .nv_keep(index, certificate.der(), &self.own.owner_auth()?)?;
         }
         self.tell_others();
         Ok(imported)
@@ -199,7 +222,8 @@ impl Device {
         for authority in all {
             if !known.contains(&authority) {
                 let description = Description::labelled(format!("{label}-ca"));
-                self.own.add(Content::Certificate(authority.clone(), description))?;
+                self.own
+                    .add(Content::Certificate(authority.clone(), description))?;
                 added.push(authority.subject());
                 known.push(authority);
             }
@@ -253,7 +277,9 @@ impl Device {
             return Ok(self.own.persist_again(&entity.file)?);
         }
         key.prepare(&self.tpm)?;
-        let derived = key.derived().ok_or_else(|| Fault::failed("the key was not derived"))?;
+        let derived = key
+            .derived()
+            .ok_or_else(|| Fault::failed("the key was not derived"))?;
         let owner = self.own.owner_auth()?;
         match self.tpm.persist_derived(derived, handle, &owner) {
             Err(crate::tpm::TpmError::KeyReplaced(_)) => Err(Fault::refused(format!(

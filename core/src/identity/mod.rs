@@ -22,15 +22,15 @@ mod verify;
 
 pub use device::{
     CertificateDescription, Contents, Description, Device, Entity, FACTORY, KeyDescription, OWN,
-    Placed,
+    Placed, SOFTWARE,
 };
 pub use doctor::{Finding, Health, doctor};
 pub use fault::{Fault, FaultKind};
+pub use issue::Subject;
+pub use keys::Imported;
+pub use profile::{HardwareModule, Meaning, Profile};
 pub use provision::{Provisioned, Provisioning, provision};
 pub use reset::{prune, reset};
 pub use state::{Certified, Existing, Facts, Marker, Plan, Policy, Refusal, TpmKey};
-pub use issue::Subject;
-pub use keys::Imported;
 pub use status::{MasterKey, Mode, Role, Status, TpmStatus};
-pub use profile::{HardwareModule, Meaning, Profile};
 pub use verify::{Outcome, Point, Report, Verdict};

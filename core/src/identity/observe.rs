@@ -1,12 +1,12 @@
 //! What is there: the facts of the table, and what they were read from.
 
+use super::Fault;
 use super::device::{Device, OWN};
 use super::existing;
 use super::marker::Mark;
 use super::prove::{Proof, prove};
 use super::software::{Software, SoftwareKey};
 use super::state::{Certified, Facts, Marker, TpmKey};
-use super::Fault;
 use crate::certificate::Certificate;
 use crate::store::{Key, KeyStore, Kind, SignError};
 use crate::tpm::TpmError;
@@ -69,11 +69,16 @@ impl Device {
         }
         if let Some(own) = &mut own {
             own.certificates_in_folder = in_folder;
-            own.certificates = certificates.iter().filter(|one| of_key(one)).cloned().collect();
+            own.certificates = certificates
+                .iter()
+                .filter(|one| of_key(one))
+                .cloned()
+                .collect();
         }
         let software_public = software_key.as_ref().map(|key| &key.public);
-        let of_software =
-            |one: &Certificate| software_public.is_some() && one.public_key().as_ref() == software_public;
+        let of_software = |one: &Certificate| {
+            software_public.is_some() && one.public_key().as_ref() == software_public
+        };
         let mut all = certificates.iter().chain(&software_certificate);
         let stray = all.clone().find(|one| !of_key(one) && !of_software(one));
         let certificate = if all.clone().any(of_key) {

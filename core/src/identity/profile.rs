@@ -248,13 +248,21 @@ pub(super) fn basic_constraints(certificate: &Certificate) -> Option<BasicConstr
 
 pub(super) fn authority_key_id(certificate: &Certificate) -> Option<Vec<u8>> {
     let value = certificate.extension(AUTHORITY_KEY_ID)?;
-    let id = AuthorityKeyIdentifier::from_der(value).ok()?.key_identifier?;
+    let id = AuthorityKeyIdentifier::from_der(value)
+        .ok()?
+        .key_identifier?;
     Some(id.as_bytes().to_vec())
 }
 
 pub(super) fn subject_key_id(certificate: &Certificate) -> Option<Vec<u8>> {
     let value = certificate.extension(SUBJECT_KEY_ID)?;
-    Some(SubjectKeyIdentifier::from_der(value).ok()?.0.as_bytes().to_vec())
+    Some(
+        SubjectKeyIdentifier::from_der(value)
+            .ok()?
+            .0
+            .as_bytes()
+            .to_vec(),
+    )
 }
 
 /// Identifiers of the critical extensions.
@@ -290,7 +298,10 @@ mod tests {
         assert_eq!(profile.not_before, "2024-01-01T00:00:00Z");
         let module = profile.hardware_module.unwrap();
         assert_eq!(module.serial, "SN-000001");
-        assert_eq!((module.place, &*module.kind.oid), ("otherName", "2.23.133.1.2"));
+        assert_eq!(
+            (module.place, &*module.kind.oid),
+            ("otherName", "2.23.133.1.2")
+        );
         assert_eq!(profile.policies[0].oid, "2.23.133.11.1.2");
         assert_eq!(profile.key_usage, Some(vec!["digitalSignature"]));
         assert!(!profile.authority && profile.subject_key_id.is_none());
@@ -302,7 +313,11 @@ mod tests {
         let of = |text: &str| serial_and_model(&text.parse().unwrap());
         let some = |text: &str| Some(text.to_owned());
         for (subject, serial, model) in [
-            ("serialNumber=PID:X-9 SN:123,CN=node", some("123"), some("X-9")),
+            (
+                "serialNumber=PID:X-9 SN:123,CN=node",
+                some("123"),
+                some("X-9"),
+            ),
             ("serialNumber=SN:123,CN=node", some("123"), some("node")),
             ("serialNumber=123,CN=node", some("123"), some("node")),
             ("serialNumber=SN:,CN=node", some("SN:"), some("node")),

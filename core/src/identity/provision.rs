@@ -11,8 +11,8 @@ use super::{Fault, FaultKind};
 use crate::config::Config;
 use crate::file;
 use crate::key::{Curve, hex};
-use crate::store::folder::{Content, Description, Origin, Usage, Use};
 use crate::store::devid::{Algorithm, KeyUsage};
+use crate::store::folder::{Content, Description, Origin, Usage, Use};
 use log::{info, warn};
 use rustix::fd::OwnedFd;
 use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
@@ -235,7 +235,9 @@ impl Device {
             modifiable: destroyable,
             ..Description::labelled(label)
         };
-        Ok(self.own.add(Content::Certificate(certificate, description))?)
+        Ok(self
+            .own
+            .add(Content::Certificate(certificate, description))?)
     }
 
     fn subject(
@@ -278,7 +280,10 @@ impl Device {
         let mut said = None;
         if own.certificates_in_folder == 0 {
             self.keep_certificate(certificate.clone(), OWN, false)?;
-            said = Some(format!("certificate brought back from NV: {}", certificate.subject()));
+            said = Some(format!(
+                "certificate brought back from NV: {}",
+                certificate.subject()
+            ));
         }
         if let Some(index) = self.config.provision.nv_index {
             let owner = self.own.owner_auth()?;
@@ -304,13 +309,17 @@ impl Device {
     pub(super) fn tell_others(&self) {
         let path = &self.config.generation;
         let mut digits = [0; 8];
-        let drawn = getrandom::rand_core::TryRng::try_fill_bytes(&mut getrandom::SysRng, &mut digits);
+        let drawn =
+            getrandom::rand_core::TryRng::try_fill_bytes(&mut getrandom::SysRng, &mut digits);
         let told = path
             .parent()
             .map_or(Ok(()), |folder| std::fs::create_dir_all(folder))
             .and_then(|()| file::write(path, hex(&digits).as_bytes(), 0o644));
         if drawn.is_err() || told.is_err() {
-            warn!("{}: cannot be written; others see the change late", path.display());
+            warn!(
+                "{}: cannot be written; others see the change late",
+                path.display()
+            );
         }
     }
 
@@ -333,7 +342,9 @@ impl Device {
             ),
             Refusal::TpmGone => Fault::new(
                 FaultKind::Tpm,
-                format!("{tpm}; the device's identity is in its TPM, and nothing is put in its place"),
+                format!(
+                    "{tpm}; the device's identity is in its TPM, and nothing is put in its place"
+                ),
             ),
             Refusal::KeyLost => Fault::refused(format!(
                 "the TPM does not hold the device's key any more ({}): it was cleared or \

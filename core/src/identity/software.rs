@@ -185,7 +185,9 @@ fn free_name(path: &Path) -> PathBuf {
         PathBuf::from(name)
     };
     let mut names = (1..).map(named);
-    names.find(|name| !name.exists()).unwrap_or_else(|| named(1))
+    names
+        .find(|name| !name.exists())
+        .unwrap_or_else(|| named(1))
 }
 
 pub(super) fn make_folder(folder: &Path) -> Result<(), Fault> {
@@ -204,8 +206,13 @@ mod tests {
         assert!(software.key().unwrap().is_none());
         let made = software.make_key().unwrap();
         assert_eq!(software.key().unwrap().unwrap().public, made.public);
-        let mode = std::fs::metadata(software.key_path()).unwrap().permissions();
-        assert_eq!(std::os::unix::fs::PermissionsExt::mode(&mode) & 0o777, 0o600);
+        let mode = std::fs::metadata(software.key_path())
+            .unwrap()
+            .permissions();
+        assert_eq!(
+            std::os::unix::fs::PermissionsExt::mode(&mode) & 0o777,
+            0o600
+        );
         software.retire().unwrap();
         assert!(software.key().unwrap().is_none());
         software.make_key().unwrap();

@@ -115,7 +115,10 @@ fn row_7_a_new_certificate_may_move_to_the_tpm() {
     };
     assert_eq!(facts.plan(ALLOWED), Plan::Generate);
     assert_eq!(facts.plan(STRICT), Plan::CertifySoftware);
-    let late = Facts { tpm: false, ..facts };
+    let late = Facts {
+        tpm: false,
+        ..facts
+    };
     assert_eq!(late.plan(ALLOWED), Plan::CertifySoftware);
 }
 
@@ -264,11 +267,11 @@ fn steps(facts: Facts, plan: Plan) -> Vec<Facts> {
         Plan::Generate => {
             step(&|facts| facts.key = TpmKey::Displaced);
             step(&|facts| facts.key = TpmKey::Held);
-            in_tpm.map(&mut step);
+            in_tpm.into_iter().for_each(&mut step);
         }
         Plan::Keep | Plan::Persist | Plan::Certify => {
             step(&|facts| facts.key = TpmKey::Held);
-            in_tpm.map(&mut step);
+            in_tpm.into_iter().for_each(&mut step);
         }
         Plan::CertifySoftware => step(&|facts| facts.certificate = Certified::SoftwareKey),
         Plan::MakeSoftware => {
@@ -322,7 +325,11 @@ fn killed_after_any_step_it_ends_the_same() {
     for (facts, policy) in all() {
         let whole = end(facts, policy);
         for cut in steps(facts, facts.plan(policy)) {
-            assert_eq!(end(cut, policy), whole, "{facts:?} {policy:?} cut at {cut:?}");
+            assert_eq!(
+                end(cut, policy),
+                whole,
+                "{facts:?} {policy:?} cut at {cut:?}"
+            );
         }
     }
 }
@@ -352,7 +359,10 @@ fn a_late_tpm_costs_no_identity() {
 #[test]
 fn a_software_identity_is_made_only_where_no_tpm_was() {
     for (facts, policy) in all() {
-        if matches!(facts.plan(policy), Plan::MakeSoftware | Plan::CertifySoftware) {
+        if matches!(
+            facts.plan(policy),
+            Plan::MakeSoftware | Plan::CertifySoftware
+        ) {
             assert_ne!(facts.marker, Marker::ThisKey);
             assert_eq!(facts.certificate, Certified::None);
         }

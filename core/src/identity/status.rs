@@ -94,13 +94,15 @@ impl Device {
     pub fn status(&self) -> Status {
         let contents = self.contents();
         let (mode, fault) = self.mode();
-        let out_of_reach = fault.as_ref().is_some_and(|fault| fault.kind == FaultKind::Tpm);
+        let out_of_reach = fault
+            .as_ref()
+            .is_some_and(|fault| fault.kind == FaultKind::Tpm);
         let master = self.master_key(&contents);
         Status {
             mode,
             reason: fault.map(|fault| fault.text),
             tpm_is_out_of_reach: out_of_reach,
-            roles: self.roles(&contents),
+            roles: Self::roles(&contents),
             master,
             tpm: TpmStatus::of(&self.tpm).ok(),
             tcti: self.config.tcti.to_string(),
@@ -123,9 +125,7 @@ impl Device {
             Plan::UseExisting => (Mode::Software, None),
             Plan::Refuse(why) => (Mode::Error, Some(self.refusal(why, &seen))),
             Plan::Persist => open("the device's key is not in its persistent handle"),
-            Plan::Certify | Plan::CertifySoftware => {
-                open("the device's key has no certificate")
-            }
+            Plan::Certify | Plan::CertifySoftware => open("the device's key has no certificate"),
             Plan::Generate | Plan::MakeSoftware => {
                 open("the device has no identity of its own yet")
             }
@@ -133,26 +133,16 @@ impl Device {
         }
     }
 
-    fn roles(&self, contents: &Contents) -> Vec<Role> {
-        let mut roles: Vec<Role> = contents
+    fn roles(contents: &Contents) -> Vec<Role> {
+        let is_role = |one: &&Entity| {
+            one.key.is_some() || !one.certificate().is_some_and(Certificate::is_authority)
+        };
+        contents
             .entities
             .iter()
-            .filter(|one| one.key.is_some() || !one.certificate().is_some_and(Certificate::is_authority))
+            .filter(is_role)
             .map(Role::of)
-            .collect();
-        if let Ok(seen) = self.observe()
-            && let Some(key) = &seen.software_key
-        {
-            let certificate = seen.software.certificate().ok().flatten();
-            roles.push(Role {
-                role: "own",
-                label: OWN.into(),
-                key: Some(format!("{}, {}", key.public, seen.software.key_path().display())),
-                days_left: certificate.as_ref().and_then(days_left),
-                certificate: certificate.map(|certificate| certificate.subject()),
-            });
-        }
-        roles
+            .collect()
     }
 
     fn master_key(&self, contents: &Contents) -> MasterKey {
@@ -177,11 +167,18 @@ impl Role {
             None if entity.file.is_empty() => "derived when needed".into(),
             None => format!("{}.pem", entity.file),
         };
-        let key = entity.key.as_ref();
+        let key = entity
+            .key
+            .as_ref()
+            .map(|key| format!("{}, {}", key.public(), place(key)));
+        let in_file = entity
+            .software
+            .as_ref()
+            .map(|path| format!("in {}", path.display()));
         Self {
             role,
             label: entity.label.clone(),
-            key: key.map(|key| format!("{}, {}", key.public(), place(key))),
+            key: key.or(in_file),
             certificate: entity.certificate().map(Certificate::subject),
             days_left: entity.certificate().and_then(days_left),
         }
@@ -232,5 +229,9 @@ impl TpmStatus {
 fn text(number: u32) -> String {
     let printable = |byte: &u8| byte.is_ascii_graphic() || *byte == b' ';
     let bytes = number.to_be_bytes();
-    bytes.iter().filter(|byte| printable(byte)).map(|byte| char::from(*byte)).collect()
+    bytes
+        .iter()
+        .filter(|byte| printable(byte))
+        .map(|byte| char::from(*byte))
+        .collect()
 }

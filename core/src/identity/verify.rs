@@ -8,6 +8,7 @@ use super::profile::{
     ends_in_right_form, key_usage,
 };
 use super::prove::{Proof, prove};
+use super::software::SoftwareKey;
 use super::time::{now, valid_at};
 use super::{Fault, FaultKind};
 use crate::certificate::Certificate;
@@ -137,6 +138,9 @@ impl Device {
             let why = "the certified key is of a kind that is not supported".into();
             return Ok(Point::skipped(name, why));
         };
+        if let Some(path) = &entity.software {
+            return Ok(software_point(name, path, certificate));
+        }
         let Some(key) = &entity.key else {
             return Ok(match (entity.attests, certificate.is_authority()) {
                 (true, _) => Point::skipped(
@@ -169,6 +173,22 @@ impl Device {
             }
             Proof::None(error) => Point::failed(name, error.to_string()),
         })
+    }
+}
+
+/// A key in a file is no secret of a TPM's; whether it belongs to the certificate is seen without a
+/// signature.
+fn software_point(name: &'static str, path: &Path, certificate: &Certificate) -> Point {
+    match SoftwareKey::read(path) {
+        Ok(key) if certificate.public_key().as_ref() == Some(&key.public) => Point::noted(
+            name,
+            format!(
+                "it belongs to the certificate, but is a file: {}",
+                path.display()
+            ),
+        ),
+        Ok(_) => Point::failed(name, "the certificate is for another key".into()),
+        Err(fault) => Point::failed(name, fault.text),
     }
 }
 
@@ -232,7 +252,10 @@ fn profile_points(certificate: &Certificate) -> Vec<Point> {
         Some(usage) if !usage.digital_signature() => {
             Point::failed("key usage", "digitalSignature is missing".into())
         }
-        Some(_) => Point::passed("key usage", profile.key_usage.unwrap_or_default().join(", ")),
+        Some(_) => Point::passed(
+            "key usage",
+            profile.key_usage.unwrap_or_default().join(", "),
+        ),
         None => Point::noted("key usage", "none: the key may be used for anything".into()),
     });
     points.push(Point::noted_unless(
@@ -241,12 +264,16 @@ fn profile_points(certificate: &Certificate) -> Vec<Point> {
         "802.1AR wants one".into(),
     ));
     points.push(match &profile.hardware_module {
-        Some(module) if module.place == "otherName" => {
-            Point::passed("hardware module name", format!("{} {}", module.kind, module.serial))
-        }
+        Some(module) if module.place == "otherName" => Point::passed(
+            "hardware module name",
+            format!("{} {}", module.kind, module.serial),
+        ),
         Some(module) => Point::noted(
             "hardware module name",
-            format!("inside a {}, not in an otherName as RFC 4108 has it", module.place),
+            format!(
+                "inside a {}, not in an otherName as RFC 4108 has it",
+                module.place
+            ),
         ),
         None => Point::noted("hardware module name", "none".into()),
     });

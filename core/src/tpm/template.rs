@@ -148,7 +148,8 @@ pub(crate) fn is_own_key(area: &[u8]) -> bool {
     const USES: u32 = 0x0006_0000;
     let attributes = area.get(4..8).and_then(|bytes| bytes.try_into().ok());
     let attributes = attributes.map(u32::from_be_bytes);
-    attributes.is_some_and(|attributes| attributes & !USES == OWN) && area.get(8..10) == Some(&[0, 0])
+    attributes.is_some_and(|attributes| attributes & !USES == OWN)
+        && area.get(8..10) == Some(&[0, 0])
 }
 
 /// Which of the TCG's templates a public area was made from; `None` for a key of another kind.

@@ -31,7 +31,10 @@ fn steps() -> Vec<libc::c_long> {
 
 /// Runs `command`, which must have one thread only, and kills it when it begins its `nth` step.
 pub fn run_until(command: &mut Command, nth: usize) -> End {
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
     // SAFETY: ptrace is a plain system call; nothing else happens between fork and exec.
     let command = unsafe {
         command.pre_exec(|| match libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0) {

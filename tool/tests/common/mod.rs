@@ -66,7 +66,9 @@ impl Device {
     /// The same home with another TPM, or none.
     pub fn move_to(self, tpm: Option<Swtpm>) -> Device {
         let Device { home, .. } = self;
-        let tcti = tpm.as_ref().map_or("device:/nonexistent/tpm".to_owned(), Swtpm::tcti);
+        let tcti = tpm
+            .as_ref()
+            .map_or("device:/nonexistent/tpm".to_owned(), Swtpm::tcti);
         Device {
             tpm,
             home: home.with_tcti(&tcti),
@@ -113,7 +115,11 @@ impl Device {
         let certificate = folder.join(request.with_extension("cert.pem").file_name().unwrap());
         let mut authority = Command::new(script);
         authority.args(["--serial", "SN-7", "--dir"]).arg(folder);
-        authority.arg("--request").arg(request).arg("--out").arg(&certificate);
+        authority
+            .arg("--request")
+            .arg(request)
+            .arg("--out")
+            .arg(&certificate);
         programs::run(&mut authority).ok();
         certificate
     }

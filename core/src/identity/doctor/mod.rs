@@ -66,11 +66,9 @@ fn identity(device: &Device, findings: &mut Vec<Finding>) {
     findings.push(match (status.mode, status.reason) {
         (super::Mode::Tpm, _) => Finding::ok(about, "it is in the TPM".into()),
         (super::Mode::Software, _) => Finding::note(about, "it is in files, not in a TPM".into()),
-        (super::Mode::Error, reason) => Finding::problem(
-            about,
-            reason.unwrap_or_default(),
-            "devid provision".into(),
-        ),
+        (super::Mode::Error, reason) => {
+            Finding::problem(about, reason.unwrap_or_default(), "devid provision".into())
+        }
     });
     if let Err((_, fault)) = device.factory() {
         findings.push(match fault.kind {
@@ -90,7 +88,10 @@ fn identity(device: &Device, findings: &mut Vec<Finding>) {
                 ),
             )
         }),
-        Ok(trusted) => findings.push(Finding::ok("trust", format!("{} certificates", trusted.len()))),
+        Ok(trusted) => findings.push(Finding::ok(
+            "trust",
+            format!("{} certificates", trusted.len()),
+        )),
         Err(fault) => findings.push(Finding::note("trust", fault.text)),
     }
 }
@@ -109,19 +110,32 @@ fn folder(device: &Device, findings: &mut Vec<Finding>) {
     };
     for (file, why) in refused {
         let file = path.join(file);
-        let mend = format!("look at {0}; then mend it, or mv {0} elsewhere", file.display());
-        findings.push(Finding::problem(about, format!("{}: {why}", file.display()), mend));
+        let mend = format!(
+            "look at {0}; then mend it, or mv {0} elsewhere",
+            file.display()
+        );
+        findings.push(Finding::problem(
+            about,
+            format!("{}: {why}", file.display()),
+            mend,
+        ));
     }
     let retired = super::software::Software::of(&device.config.state).retired();
     if !retired.is_empty() {
         findings.push(Finding {
             mend: Some("devid prune".into()),
-            ..Finding::note(about, format!("{} files from before the TPM", retired.len()))
+            ..Finding::note(
+                about,
+                format!("{} files from before the TPM", retired.len()),
+            )
         });
     }
     if let Ok(entities) = device.own_entities() {
         let lone = entities.iter().filter(|one| {
-            one.key.is_none() && !one.certificate().is_some_and(crate::certificate::Certificate::is_authority)
+            one.key.is_none()
+                && !one
+                    .certificate()
+                    .is_some_and(crate::certificate::Certificate::is_authority)
         });
         for one in lone {
             findings.push(Finding::note(

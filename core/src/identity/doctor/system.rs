@@ -18,7 +18,10 @@ pub(super) fn look_at(config: &Config, findings: &mut Vec<Finding>) {
     match &config.tcti {
         Tcti::Device(path) => node(path, findings),
         other if other.is_managed() => {
-            findings.push(Finding::ok("TPM", format!("{other}: behind a resource manager")));
+            findings.push(Finding::ok(
+                "TPM",
+                format!("{other}: behind a resource manager"),
+            ));
         }
         other => findings.push(Finding::note(
             "TPM",
@@ -50,7 +53,10 @@ fn node(path: &Path, findings: &mut Vec<Finding>) {
         return;
     };
     let (mode, group) = (found.st_mode & 0o777, found.st_gid);
-    let about_it = format!("{shown}: mode {mode:04o}, user {}, group {group}", found.st_uid);
+    let about_it = format!(
+        "{shown}: mode {mode:04o}, user {}, group {group}",
+        found.st_uid
+    );
     if access(path, Access::READ_OK | Access::WRITE_OK).is_ok() {
         findings.push(Finding::ok(about, about_it));
     } else {
@@ -78,7 +84,10 @@ fn folders(config: &Config, findings: &mut Vec<Finding>) {
     if !state.exists() {
         findings.push(Finding::note(
             about,
-            format!("{} is not there yet; devid provision makes it", state.display()),
+            format!(
+                "{} is not there yet; devid provision makes it",
+                state.display()
+            ),
         ));
     } else if access(state, Access::WRITE_OK | Access::EXEC_OK).is_err() {
         findings.push(Finding::note(
@@ -90,12 +99,18 @@ fn folders(config: &Config, findings: &mut Vec<Finding>) {
             ),
         ));
     } else {
-        findings.push(Finding::ok(about, format!("{} can be written", state.display())));
+        findings.push(Finding::ok(
+            about,
+            format!("{} can be written", state.display()),
+        ));
     }
     let Some(devid) = group_number("devid") else {
         findings.push(Finding {
             mend: Some("systemd-sysusers devid-pkcs11.conf, or groupadd --system devid".into()),
-            ..Finding::note(about, "there is no group devid that key folders could be given to".into())
+            ..Finding::note(
+                about,
+                "there is no group devid that key folders could be given to".into(),
+            )
         });
         return;
     };
@@ -115,8 +130,13 @@ pub(super) fn look_at_programs(findings: &mut Vec<Finding>) {
     findings.push(match libraries.first() {
         Some(path) => Finding::ok("module", path.display().to_string()),
         None => Finding {
-            mend: Some(format!("install {LIBRARY} into /usr/lib/<multiarch>/pkcs11/")),
-            ..Finding::note("module", format!("{LIBRARY} is not where programs look for it"))
+            mend: Some(format!(
+                "install {LIBRARY} into /usr/lib/<multiarch>/pkcs11/"
+            )),
+            ..Finding::note(
+                "module",
+                format!("{LIBRARY} is not where programs look for it"),
+            )
         },
     });
     let registered = P11_KIT.iter().map(|folder| Path::new(folder).join(MODULE));
@@ -132,8 +152,13 @@ pub(super) fn look_at_programs(findings: &mut Vec<Finding>) {
     findings.push(match providers.first() {
         Some(path) => Finding::ok("OpenSSL", format!("pkcs11-provider: {}", path.display())),
         None => Finding {
-            mend: Some("apt install pkcs11-provider (Debian 13), or scripts/pkcs11-provider".into()),
-            ..Finding::note("OpenSSL", "pkcs11-provider is not where OpenSSL looks for it".into())
+            mend: Some(
+                "apt install pkcs11-provider (Debian 13), or scripts/pkcs11-provider".into(),
+            ),
+            ..Finding::note(
+                "OpenSSL",
+                "pkcs11-provider is not where OpenSSL looks for it".into(),
+            )
         },
     });
 }
@@ -144,7 +169,9 @@ fn below_lib(name: &str) -> Vec<PathBuf> {
     let folders = std::fs::read_dir(lib).into_iter().flatten().flatten();
     let folders = folders.map(|entry| entry.path());
     let all = std::iter::once(lib.to_path_buf()).chain(folders);
-    all.map(|folder| folder.join(name)).filter(|path| path.exists()).collect()
+    all.map(|folder| folder.join(name))
+        .filter(|path| path.exists())
+        .collect()
 }
 
 /// group(5), without asking any service: a rescue system has none.
@@ -158,9 +185,15 @@ fn groups() -> Vec<(String, u32)> {
 }
 
 fn group_name(number: u32) -> Option<String> {
-    groups().into_iter().find(|one| one.1 == number).map(|one| one.0)
+    groups()
+        .into_iter()
+        .find(|one| one.1 == number)
+        .map(|one| one.0)
 }
 
 fn group_number(name: &str) -> Option<u32> {
-    groups().into_iter().find(|one| one.0 == name).map(|one| one.1)
+    groups()
+        .into_iter()
+        .find(|one| one.0 == name)
+        .map(|one| one.1)
 }

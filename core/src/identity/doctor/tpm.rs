@@ -12,13 +12,33 @@ const NV: u32 = 0x0100_0000;
 /// NV indices that somebody is known to use (TCG, Registry of Reserved TPM 2.0 Handles; makers of
 /// clouds).
 const NV_RANGES: [(u32, u32, &str); 8] = [
-    (0x01C0_0002, 0x01C0_002F, "an endorsement key's certificate, nonce or template"),
-    (0x01C0_0100, 0x01C0_01FF, "certificates above an endorsement key's"),
+    (
+        0x01C0_0002,
+        0x01C0_002F,
+        "an endorsement key's certificate, nonce or template",
+    ),
+    (
+        0x01C0_0100,
+        0x01C0_01FF,
+        "certificates above an endorsement key's",
+    ),
     (0x01C0_7F01, 0x01C0_7F04, "the policy of endorsement keys"),
     (0x01C0_8000, 0x01C0_8000, "the platform's certificate"),
-    (0x01C1_0000, 0x01C1_0003, "Google's attestation key: certificate or template"),
-    (0x01C1_01D0, 0x01C1_01D0, "Azure's attestation key: certificate"),
-    (0x01C9_0010, 0x01C9_001B, "the policy of device identity keys"),
+    (
+        0x01C1_0000,
+        0x01C1_0003,
+        "Google's attestation key: certificate or template",
+    ),
+    (
+        0x01C1_01D0,
+        0x01C1_01D0,
+        "Azure's attestation key: certificate",
+    ),
+    (
+        0x01C9_0010,
+        0x01C9_001B,
+        "the policy of device identity keys",
+    ),
     (0x01C9_0000, 0x01C9_FFFF, "a device identity's certificate"),
 ];
 
@@ -37,7 +57,10 @@ pub(super) fn look_at(device: &Device, findings: &mut Vec<Finding>) {
         Ok(status) => {
             findings.push(Finding::ok(
                 about,
-                format!("{} {}, firmware {}", status.maker, status.model, status.firmware),
+                format!(
+                    "{} {}, firmware {}",
+                    status.maker, status.model, status.firmware
+                ),
             ));
             lockout(&status, findings);
         }
@@ -102,7 +125,9 @@ fn handles(device: &Device, findings: &mut Vec<Finding>) {
     let orphans = device.own.orphans().unwrap_or_default();
     for handle in handles {
         let known = contents.entities.iter().find(|one| {
-            one.key.as_ref().is_some_and(|key| key.handle() == Some(handle))
+            one.key
+                .as_ref()
+                .is_some_and(|key| key.handle() == Some(handle))
         });
         let shown = format!("0x{handle:08X}");
         if let Some(known) = known {
@@ -110,7 +135,10 @@ fn handles(device: &Device, findings: &mut Vec<Finding>) {
                 FACTORY => "factory identity",
                 _ => "key of ours",
             };
-            findings.push(Finding::ok(about, format!("{shown}: {whose} {}", known.label)));
+            findings.push(Finding::ok(
+                about,
+                format!("{shown}: {whose} {}", known.label),
+            ));
             continue;
         }
         if orphans.iter().any(|(orphan, _)| *orphan == handle) {
@@ -151,9 +179,9 @@ fn taken_for(handle: u32, area: &[u8], master: u32) -> String {
              and not used (clouds have such keys)"
         ),
         _ => match recognised(area) {
-            Some(template) => format!(
-                "made from the factory template {template}, but no certificate is for it"
-            ),
+            Some(template) => {
+                format!("made from the factory template {template}, but no certificate is for it")
+            }
             None if is_own_key(area) => format!("a signing key like ours, {key}"),
             None if parsed.is_identity() => {
                 format!("could be an identity, {key}, but no certificate is for it")
@@ -172,7 +200,9 @@ fn indices(device: &Device, findings: &mut Vec<Finding>) {
     };
     for index in indices {
         let ours = device.config.provision.nv_index == Some(index);
-        let known = NV_RANGES.iter().find(|(first, last, _)| (*first..=*last).contains(&index));
+        let known = NV_RANGES
+            .iter()
+            .find(|(first, last, _)| (*first..=*last).contains(&index));
         let what = match (ours, known) {
             (true, _) => "the copy of the device's own certificate",
             (false, Some((_, _, what))) => what,

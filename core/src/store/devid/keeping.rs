@@ -64,7 +64,8 @@ impl DevidStore {
     /// it wraps is erased by that. Writes to the TPM.
     pub fn destroy_master(&self) -> Result<(), StoreError> {
         if let Some(name) = self.folder.master()? {
-            self.tpm.evict(self.master.handle, &name, &self.owner_auth()?)?;
+            self.tpm
+                .evict(self.master.handle, &name, &self.owner_auth()?)?;
         }
         Ok(())
     }

@@ -6,8 +6,8 @@ use crate::tpm::{
     Hash, Link, Lockout, NvPublic, Property, Scheme, Secret, Secrets, Signature, TpmError, Used,
 };
 use std::mem;
-use tss_esapi::constants::{CapabilityType, PropertyTag};
 use tss_esapi::attributes::NvIndexAttributes;
+use tss_esapi::constants::{CapabilityType, PropertyTag};
 use tss_esapi::handles::{KeyHandle, NvIndexTpmHandle, ObjectHandle, PersistentTpmHandle};
 use tss_esapi::interface_types::algorithm::HashingAlgorithm;
 use tss_esapi::interface_types::resource_handles::{Hierarchy, NvAuth, Provision};

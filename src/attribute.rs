@@ -5,10 +5,12 @@ use cryptoki_sys::{CK_ATTRIBUTE_TYPE, CK_BBOOL, CK_FALSE, CK_TRUE, CK_ULONG};
 use der::Encode;
 use der::asn1::OctetStringRef;
 use devid_core::certificate::Day;
+pub(crate) use devid_core::tpm::Secret;
 
-/// A caller's template, copied out of its memory.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub(crate) struct Template(pub(crate) Vec<(CK_ATTRIBUTE_TYPE, Vec<u8>)>);
+/// A caller's template, copied out of its memory; wiped when it goes, as there may be a private key
+/// in it.
+#[derive(Default, Clone)]
+pub(crate) struct Template(pub(crate) Vec<(CK_ATTRIBUTE_TYPE, Secret)>);
 
 /// The value of an attribute.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,6 +48,11 @@ impl Value {
     /// CK_DATE: year, month and day in ASCII digits.
     pub(crate) fn date(day: Day) -> Self {
         Self::bytes(format!("{:04}{:02}{:02}", day.year, day.month, day.day))
+    }
+
+    /// CK_DATE, or nothing.
+    pub(crate) fn some_date(day: Option<Day>) -> Self {
+        day.map_or_else(Self::empty, Self::date)
     }
 
     pub(crate) fn text(text: &str) -> Self {

@@ -1,7 +1,9 @@
 //! What can go wrong, and the CK_RV that says so (PKCS#11 3.0, section 5.1).
 
 use cryptoki_sys::*;
-use devid_core::store::SignError;
+use devid_core::store::devid::StoreError;
+use devid_core::store::folder::FolderError;
+use devid_core::store::{LoginError, LookError, SignError};
 use devid_core::tpm::TpmError;
 use std::fmt;
 
@@ -25,8 +27,17 @@ pub(crate) enum Error {
     SessionHandleInvalid,
     SessionParallelNotSupported,
     SessionReadOnlyExists,
+    /// An object of the token is not changed by a read-only session.
+    SessionReadOnly,
     UserTypeInvalid,
     UserAlreadyLoggedIn,
+    UserAnotherAlreadyLoggedIn,
+    PinIncorrect,
+    UserPinNotInitialized,
+    SessionExists,
+    SessionReadWriteOfficerExists,
+    PinLenRange,
+    PinLocked,
     UserNotLoggedIn,
     OperationActive,
     NoEvent,
@@ -41,6 +52,7 @@ pub(crate) enum Error {
     TemplateIncomplete,
     TemplateInconsistent,
     CurveNotSupported,
+    KeySizeRange,
     SignatureInvalid,
     SignatureLenRange(usize),
     AttributeTypeInvalid,
@@ -48,12 +60,16 @@ pub(crate) enum Error {
     MechanismInvalid,
     MechanismParamInvalid,
     DataInvalid,
+    EncryptedDataInvalid,
     DataLenRange(usize),
     BufferTooSmall,
     RandomSeedNotSupported,
     RandomFailed,
     NoSuchInterface,
     Tpm(TpmError),
+    Store(StoreError),
+    /// A look at the token's objects gave none.
+    Look(LookError),
 }
 
 impl Error {
@@ -75,8 +91,17 @@ impl Error {
             Self::SessionHandleInvalid => CKR_SESSION_HANDLE_INVALID,
             Self::SessionParallelNotSupported => CKR_SESSION_PARALLEL_NOT_SUPPORTED,
             Self::SessionReadOnlyExists => CKR_SESSION_READ_ONLY_EXISTS,
+            Self::SessionReadOnly => CKR_SESSION_READ_ONLY,
             Self::UserTypeInvalid => CKR_USER_TYPE_INVALID,
             Self::UserAlreadyLoggedIn => CKR_USER_ALREADY_LOGGED_IN,
+            Self::UserAnotherAlreadyLoggedIn => CKR_USER_ANOTHER_ALREADY_LOGGED_IN,
+            Self::PinIncorrect => CKR_PIN_INCORRECT,
+            Self::UserPinNotInitialized => CKR_USER_PIN_NOT_INITIALIZED,
+            Self::SessionExists => CKR_SESSION_EXISTS,
+            Self::SessionReadWriteOfficerExists => CKR_SESSION_READ_WRITE_SO_EXISTS,
+            Self::EncryptedDataInvalid => CKR_ENCRYPTED_DATA_INVALID,
+            Self::PinLenRange => CKR_PIN_LEN_RANGE,
+            Self::PinLocked => CKR_PIN_LOCKED,
             Self::UserNotLoggedIn => CKR_USER_NOT_LOGGED_IN,
             Self::NoEvent => CKR_NO_EVENT,
             Self::OperationActive => CKR_OPERATION_ACTIVE,
@@ -90,6 +115,7 @@ impl Error {
             Self::TemplateIncomplete => CKR_TEMPLATE_INCOMPLETE,
             Self::TemplateInconsistent => CKR_TEMPLATE_INCONSISTENT,
             Self::CurveNotSupported => CKR_CURVE_NOT_SUPPORTED,
+            Self::KeySizeRange => CKR_KEY_SIZE_RANGE,
             Self::SignatureInvalid => CKR_SIGNATURE_INVALID,
             Self::SignatureLenRange(_) => CKR_SIGNATURE_LEN_RANGE,
             Self::AttributeValueInvalid => CKR_ATTRIBUTE_VALUE_INVALID,
@@ -103,6 +129,8 @@ impl Error {
             Self::RandomSeedNotSupported => CKR_RANDOM_SEED_NOT_SUPPORTED,
             Self::RandomFailed | Self::NoSuchInterface => CKR_FUNCTION_FAILED,
             Self::Tpm(error) => tpm_rv(error),
+            Self::Store(error) => store_rv(error),
+            Self::Look(error) => look_rv(error),
         }
     }
 }
@@ -118,7 +146,44 @@ fn tpm_rv(error: &TpmError) -> CK_RV {
         | TpmError::KeyReplaced(_)
         | TpmError::SeedChanged
         | TpmError::NeedsAuth(_)
+        | TpmError::WrongAuth(_)
         | TpmError::Unsupported(_) => CKR_DEVICE_ERROR,
+        // A wrapped key, and the TPM that wrapped it is gone.
+        TpmError::ForeignKey(_) => CKR_TOKEN_NOT_RECOGNIZED,
+    }
+}
+
+fn store_rv(error: &StoreError) -> CK_RV {
+    match error {
+        StoreError::Tpm(error) => tpm_rv(error),
+        StoreError::Folder(error) => folder_rv(error),
+        StoreError::OtherTpm(_) => CKR_TOKEN_NOT_RECOGNIZED,
+        StoreError::Unsupported(_) | StoreError::BadKey(_) => CKR_TEMPLATE_INCONSISTENT,
+        StoreError::NoRoom(_) => CKR_DEVICE_MEMORY,
+        StoreError::NotLoggedIn => CKR_USER_NOT_LOGGED_IN,
+        StoreError::Gone => CKR_OBJECT_HANDLE_INVALID,
+    }
+}
+
+/// A folder that this process may not write to is a token that is write-protected for it.
+fn folder_rv(error: &FolderError) -> CK_RV {
+    match error {
+        FolderError::ReadOnly(_) | FolderError::Permission(_) => CKR_TOKEN_WRITE_PROTECTED,
+        FolderError::NoSpace(_) => CKR_DEVICE_MEMORY,
+        FolderError::Gone(_) => CKR_OBJECT_HANDLE_INVALID,
+        FolderError::Locked(_) => CKR_FUNCTION_FAILED,
+        FolderError::Unfit(_) => CKR_ATTRIBUTE_VALUE_INVALID,
+        FolderError::Damaged { .. } | FolderError::Unsafe { .. } | FolderError::System(..) => {
+            CKR_DEVICE_ERROR
+        }
+    }
+}
+
+fn look_rv(error: &LookError) -> CK_RV {
+    match error {
+        LookError::Tpm(error) => tpm_rv(error),
+        LookError::NoIdentity(_) => CKR_DEVICE_REMOVED,
+        LookError::Folder(_) => CKR_DEVICE_ERROR,
     }
 }
 
@@ -133,8 +198,38 @@ impl From<SignError> for Error {
         match error {
             SignError::DigestLength(bytes) => Self::DataLenRange(bytes),
             SignError::Scheme => Self::Tpm(TpmError::Unsupported(error.to_string())),
+            SignError::Refused(_) => Self::KeyFunctionNotPermitted,
+            SignError::NotLoggedIn => Self::UserNotLoggedIn,
+            SignError::Ciphertext => Self::EncryptedDataInvalid,
             SignError::NotInThisTpm => Self::KeyHandleInvalid,
             SignError::Tpm(error) => Self::Tpm(error),
+        }
+    }
+}
+
+impl From<StoreError> for Error {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<LookError> for Error {
+    fn from(error: LookError) -> Self {
+        Self::Look(error)
+    }
+}
+
+impl From<LoginError> for Error {
+    fn from(error: LoginError) -> Self {
+        match error {
+            LoginError::Wrong => Self::PinIncorrect,
+            LoginError::Length => Self::PinLenRange,
+            LoginError::Locked => Self::PinLocked,
+            LoginError::NotInitialized => Self::UserPinNotInitialized,
+            LoginError::NotLoggedIn => Self::UserNotLoggedIn,
+            LoginError::Refused(_) => Self::ActionProhibited,
+            LoginError::Store(error) => Self::Store(error),
+            LoginError::Tpm(error) => Self::Tpm(error),
         }
     }
 }
@@ -143,6 +238,8 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tpm(error) => error.fmt(f),
+            Self::Store(error) => error.fmt(f),
+            Self::Look(error) => error.fmt(f),
             Self::ArgumentsBad(what) => f.write_str(what),
             Self::DataLenRange(bytes) => write!(f, "{bytes} bytes cannot be signed rightly"),
             other => write!(f, "{other:?}"),

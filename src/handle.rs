@@ -11,8 +11,8 @@ pub(crate) struct SlotId(pub(crate) CK_SLOT_ID);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct SessionHandle(pub(crate) CK_SESSION_HANDLE);
 
-/// An object's handle.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+/// An object's handle; of two the later one is greater.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct ObjectHandle(pub(crate) CK_OBJECT_HANDLE);
 
 /// Mints handles: never 0 (CK_INVALID_HANDLE), none twice in a process, nor in a forked child of

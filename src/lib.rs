@@ -1,8 +1,9 @@
 //! The PKCS#11 module: what identifies a device and lives in its TPM 2.0, as tokens and objects.
 //!
 //! `abi` is the C border and the only place with `unsafe`; behind it everything is plain Rust:
-//! [`module`] holds the slots and sessions, [`token`] a slot with its token, [`session`] the state
-//! of one session, [`object`] what is found, and [`mechanism`] how it signs.
+//! [`module`] holds the slots and sessions, [`slot`] where a token is looked for, [`token`] what was
+//! found there, [`session`] the state of one session, [`object`] what it finds, [`making`] and
+//! [`writing`] what it makes and changes, and [`mechanism`] how it signs.
 
 #![allow(
     rustdoc::private_intra_doc_links,
@@ -11,14 +12,19 @@
 
 mod abi;
 mod attribute;
-mod create;
 mod error;
 mod handle;
+mod keeping;
 mod logging;
+mod login;
+mod making;
 mod mechanism;
 mod module;
 mod object;
 mod output;
 mod session;
+mod slot;
+mod template;
 mod token;
 mod vendor;
+mod writing;

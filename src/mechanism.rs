@@ -4,6 +4,7 @@
 //! There are no digest mechanisms: a token that lists them has its host's hashing routed to it.
 
 use crate::error::Error;
+use crate::object::KeyType;
 use cryptoki_sys::*;
 use devid_core::key::PublicKey;
 use devid_core::store::{Key, SignRequest};
@@ -127,7 +128,7 @@ impl Mechanism {
 
     /// Whether the key is of the mechanism's type.
     pub(crate) fn is_of_type(self, key: &PublicKey) -> bool {
-        self.is_rsa() == matches!(key, PublicKey::Rsa { .. })
+        self.key_type() == KeyType::of(key)
     }
 
     /// Whether the key can do it, whatever the parameter.
@@ -143,10 +144,12 @@ impl Mechanism {
         }
     }
 
-    fn is_rsa(self) -> bool {
+    pub(crate) fn key_type(self) -> KeyType {
         match self {
-            Self::Ecdsa | Self::EcdsaOver(_) => false,
-            Self::RsaPkcs | Self::RsaPkcsOver(_) | Self::RsaPss(_) | Self::RsaPssOver(_) => true,
+            Self::Ecdsa | Self::EcdsaOver(_) => KeyType::Ec,
+            Self::RsaPkcs | Self::RsaPkcsOver(_) | Self::RsaPss(_) | Self::RsaPssOver(_) => {
+                KeyType::Rsa
+            }
         }
     }
 
@@ -186,14 +189,10 @@ impl Mechanism {
 
     /// What C_GetMechanismInfo tells, for keys of these sizes in bits.
     pub(crate) fn info(self, smallest: u32, largest: u32) -> CK_MECHANISM_INFO {
-        let curves = match self.is_rsa() {
-            true => 0,
-            false => CKF_EC_F_P | CKF_EC_NAMEDCURVE | CKF_EC_UNCOMPRESS,
-        };
         CK_MECHANISM_INFO {
             ulMinKeySize: smallest.into(),
             ulMaxKeySize: largest.into(),
-            flags: CKF_HW | CKF_SIGN | CKF_VERIFY | curves,
+            flags: CKF_HW | CKF_SIGN | CKF_VERIFY | self.key_type().mechanism_flags(),
         }
     }
 

@@ -3,17 +3,23 @@
 use crate::attribute::Template;
 use crate::error::Error;
 use crate::handle::{Mint, ObjectHandle, SessionHandle, SlotId};
+use crate::making::Generator;
 use crate::session::Session;
-use crate::token::Slot;
+use crate::slot::{Slot, Source};
 use cryptoki_sys::{
     CK_FLAGS, CK_STATE, CK_USER_TYPE, CKF_RW_SESSION, CKF_SERIAL_SESSION, CKS_RO_PUBLIC_SESSION,
-    CKS_RO_USER_FUNCTIONS, CKU_CONTEXT_SPECIFIC, CKU_SO, CKU_USER,
+    CKS_RO_USER_FUNCTIONS, CKS_RW_PUBLIC_SESSION, CKS_RW_SO_FUNCTIONS, CKS_RW_USER_FUNCTIONS,
+    CKU_CONTEXT_SPECIFIC, CKU_SO, CKU_USER,
 };
-use devid_core::config::{self, LogSettings};
+use devid_core::config::{self, Config, LogSettings};
+use devid_core::store::Who;
+use devid_core::store::devid::DevidStore;
+use devid_core::store::idevid::IdevidStore;
 pub(crate) use devid_core::tpm::Refusals;
+use devid_core::tpm::Tpm;
 use log::{error, info};
 use parking_lot::Mutex;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -29,9 +35,11 @@ pub(crate) struct Module {
 #[derive(Default)]
 struct Table {
     sessions: HashMap<SessionHandle, Arc<Session>>,
-    /// Tokens with a user logged in; ends with the token's last session (section 5.6.8).
-    logged_in: HashSet<SlotId>,
 }
+
+const FACTORY: &str = "Factory identity (IEEE 802.1AR IDevID) in the TPM";
+const OWN: &str = "The device's own keys, wrapped by the TPM";
+const WITH_PIN: &str = "Factory identity in the TPM, behind a PIN";
 
 impl Module {
     /// Reads the configuration, and says how to log from now on. Opens nothing else and asks no
@@ -47,9 +55,12 @@ impl Module {
             Ok(config) => info!("initialised, version {}, {}", VERSION, config.tcti),
             Err(fault) => error!("no token is shown until the configuration is mended: {fault}"),
         }
-        let slot = Slot::new(SlotId(0), loaded.config.as_ref().ok(), refusals);
+        let slots = match &loaded.config {
+            Ok(config) => slots(config, refusals),
+            Err(_) => vec![Slot::new(SlotId(0), FACTORY, None)],
+        };
         Self {
-            slots: vec![Arc::new(slot)],
+            slots: slots.into_iter().map(Arc::new).collect(),
             table: Mutex::default(),
             mint,
         }
@@ -58,14 +69,15 @@ impl Module {
     /// The module in a forked child that has not called C_Initialize: what the parent knew, over
     /// connections of its own. Sends nothing, and takes no lock that might never be released.
     pub(crate) fn for_child(&self, mint: Arc<Mint>, refusals: &Refusals) -> Self {
+        let tpm = self.slots.iter().find_map(|slot| slot.tpm());
+        let tpm = tpm.map(|tpm| Arc::new(tpm.for_child(refusals.clone())));
         let slots: Vec<_> = self
             .slots
             .iter()
-            .map(|slot| Arc::new(slot.for_child(refusals.clone())))
+            .map(|slot| Arc::new(slot.for_child(tpm.as_ref())))
             .collect();
         let mut table = Table::default();
         if let Some(inherited) = self.table.try_lock() {
-            table.logged_in = inherited.logged_in.clone();
             for session in inherited.sessions.values() {
                 let slot = slots.iter().find(|slot| slot.id == session.slot.id);
                 if let Some(session) = slot.and_then(|slot| session.for_child(Arc::clone(slot))) {
@@ -77,6 +89,13 @@ impl Module {
             slots,
             table: Mutex::new(table),
             mint,
+        }
+    }
+
+    /// The end, by C_Finalize: nobody stays logged in.
+    pub(crate) fn end(&self) {
+        for slot in &self.slots {
+            slot.logout(&self.mint);
         }
     }
 
@@ -106,11 +125,15 @@ impl Module {
             return Err(Error::SessionParallelNotSupported);
         }
         slot.token(&self.mint)?;
-        if flags & CKF_RW_SESSION != 0 {
+        let is_read_write = flags & CKF_RW_SESSION != 0;
+        if is_read_write && !slot.is_writable() {
             return Err(Error::TokenWriteProtected);
         }
+        if !is_read_write && slot.has_officer() {
+            return Err(Error::SessionReadWriteOfficerExists);
+        }
         let handle = self.mint.session();
-        let session = Arc::new(Session::new(handle, Arc::clone(slot)));
+        let session = Arc::new(Session::new(handle, Arc::clone(slot), is_read_write));
         self.table.lock().sessions.insert(handle, session);
         Ok(handle)
     }
@@ -121,9 +144,9 @@ impl Module {
             .sessions
             .remove(&handle)
             .ok_or(Error::SessionHandleInvalid)?;
-        closed.slot.forget_session(Some(handle));
-        if table.count(closed.slot.id) == 0 {
-            table.logged_in.remove(&closed.slot.id);
+        closed.slot.kept.lock().forget_session(Some(handle));
+        if table.of(closed.slot.id).next().is_none() {
+            closed.slot.logout(&self.mint);
         }
         Ok(())
     }
@@ -132,13 +155,13 @@ impl Module {
         let slot = self.slot(id)?;
         let mut table = self.table.lock();
         table.sessions.retain(|_, session| session.slot.id != id);
-        table.logged_in.remove(&id);
+        slot.logout(&self.mint);
         // After the sessions: an object made meanwhile sees that its session is gone.
-        slot.forget_session(None);
+        slot.kept.lock().forget_session(None);
         Ok(())
     }
 
-    /// Makes an object of a session, unless that is closed meanwhile by another thread.
+    /// Makes an object, unless its session is closed meanwhile by another thread.
     pub(crate) fn create_object(
         &self,
         handle: SessionHandle,
@@ -146,62 +169,139 @@ impl Module {
     ) -> Result<ObjectHandle, Error> {
         let session = self.session(handle)?;
         let object = session.create(template, &self.mint)?;
-        if let Err(closed) = self.session(handle) {
-            session.slot.forget(object);
-            return Err(closed);
-        }
+        self.still_open(&session, &[object])?;
         Ok(object)
     }
 
-    pub(crate) fn session_count(&self, id: SlotId) -> usize {
-        self.table.lock().count(id)
+    /// Makes a key pair, unless its session is closed meanwhile by another thread: the handles of
+    /// the public and of the private key.
+    pub(crate) fn generate_pair(
+        &self,
+        handle: SessionHandle,
+        generator: Generator,
+        public: &Template,
+        private: &Template,
+    ) -> Result<(ObjectHandle, ObjectHandle), Error> {
+        let session = self.session(handle)?;
+        let made = session.generate(generator, public, private, &self.mint)?;
+        self.still_open(&session, &[made.0, made.1])?;
+        Ok(made)
+    }
+
+    /// Nobody would ever forget what a session keeps after its end.
+    fn still_open(&self, session: &Session, made: &[ObjectHandle]) -> Result<(), Error> {
+        let open = self.session(session.handle).map(drop);
+        if open.is_err() {
+            let mut kept = session.slot.kept.lock();
+            for handle in made {
+                kept.forget(*handle);
+            }
+        }
+        open
+    }
+
+    /// Sessions of a slot: all, and those that are read-write.
+    pub(crate) fn session_counts(&self, id: SlotId) -> (usize, usize) {
+        let table = self.table.lock();
+        let read_write = table.of(id).filter(|session| session.is_read_write);
+        (table.of(id).count(), read_write.count())
     }
 
     pub(crate) fn session_state(&self, session: &Session) -> CK_STATE {
-        match self.table.lock().logged_in.contains(&session.slot.id) {
-            true => CKS_RO_USER_FUNCTIONS,
-            false => CKS_RO_PUBLIC_SESSION,
+        if session.slot.has_officer() {
+            return CKS_RW_SO_FUNCTIONS;
+        }
+        match (session.is_read_write, session.slot.has_user()) {
+            (false, false) => CKS_RO_PUBLIC_SESSION,
+            (false, true) => CKS_RO_USER_FUNCTIONS,
+            (true, false) => CKS_RW_PUBLIC_SESSION,
+            (true, true) => CKS_RW_USER_FUNCTIONS,
         }
     }
 
-    /// The token has no PIN: any is taken, and none goes to the TPM, where a wrong one would count
-    /// towards its lockout.
-    pub(crate) fn login(&self, handle: SessionHandle, user: CK_USER_TYPE) -> Result<(), Error> {
-        let mut table = self.table.lock();
-        let slot = table.slot_of(handle)?;
-        match user {
-            CKU_USER if table.logged_in.insert(slot) => Ok(()),
-            CKU_USER => Err(Error::UserAlreadyLoggedIn),
-            // The security officer wants read-write sessions only, and this one is not.
-            CKU_SO => Err(Error::SessionReadOnlyExists),
-            // No key here asks for a login of its own.
-            CKU_CONTEXT_SPECIFIC => Err(Error::OperationNotInitialized),
-            _ => Err(Error::UserTypeInvalid),
+    pub(crate) fn login(
+        &self,
+        handle: SessionHandle,
+        user: CK_USER_TYPE,
+        pin: Option<&[u8]>,
+    ) -> Result<(), Error> {
+        let session = self.session(handle)?;
+        let who = match user {
+            CKU_USER => Who::User,
+            CKU_SO => Who::Officer,
+            CKU_CONTEXT_SPECIFIC => return session.prove_user(pin),
+            _ => return Err(Error::UserTypeInvalid),
+        };
+        if who == Who::Officer {
+            self.no_read_only_session(&session)?;
         }
+        // The TPM may take its time over the PIN, and the session be closed meanwhile.
+        session.slot.login(who, pin, || {
+            let table = self.table.lock();
+            match table.sessions.contains_key(&handle) {
+                true => session.slot.logged_in.let_in(who),
+                false => return Err(Error::SessionHandleInvalid),
+            }
+            Ok(())
+        })
+    }
+
+    /// The officer works in read-write sessions only.
+    fn no_read_only_session(&self, session: &Session) -> Result<(), Error> {
+        let table = self.table.lock();
+        let mut sessions = table.of(session.slot.id);
+        match sessions.any(|session| !session.is_read_write) {
+            true => Err(Error::SessionReadOnlyExists),
+            false => Ok(()),
+        }
+    }
+
+    /// C_InitToken.
+    pub(crate) fn init_token(&self, id: SlotId, pin: &[u8], label: &[u8]) -> Result<(), Error> {
+        let slot = self.slot(id)?;
+        slot.own()?;
+        if self.session_counts(id).0 != 0 {
+            return Err(Error::SessionExists);
+        }
+        let label = str::from_utf8(label.trim_ascii_end())
+            .map_err(|_| Error::ArgumentsBad("the label is not UTF-8"))?;
+        slot.init_token(pin, label, &self.mint)
     }
 
     pub(crate) fn logout(&self, handle: SessionHandle) -> Result<(), Error> {
-        let mut table = self.table.lock();
-        let slot = table.slot_of(handle)?;
-        match table.logged_in.remove(&slot) {
+        // Held, so that no login comes between.
+        let table = self.table.lock();
+        let session = table.sessions.get(&handle);
+        match session
+            .ok_or(Error::SessionHandleInvalid)?
+            .slot
+            .logout(&self.mint)
+        {
             true => Ok(()),
             false => Err(Error::UserNotLoggedIn),
         }
     }
 }
 
-impl Table {
-    fn slot_of(&self, handle: SessionHandle) -> Result<SlotId, Error> {
-        let session = self.sessions.get(&handle);
-        session
-            .map(|session| session.slot.id)
-            .ok_or(Error::SessionHandleInvalid)
-    }
+/// The factory's identity, the device's own keys, then each identity with a PIN: all in one TPM.
+fn slots(config: &Config, refusals: Refusals) -> Vec<Slot> {
+    let tpm = Arc::new(Tpm::of(config, refusals));
+    let random = config.random;
+    let factory = Source::new(&tpm, IdevidStore::new(config, Arc::clone(&tpm)), random);
+    let own = Source::new(&tpm, DevidStore::new(config, Arc::clone(&tpm)), random);
+    let mut sources = vec![(FACTORY, factory), (OWN, own)];
+    let with_pin = IdevidStore::with_pin(config, &tpm).into_iter();
+    sources.extend(with_pin.map(|store| (WITH_PIN, Source::new(&tpm, store, random))));
+    let numbered = (0..).zip(sources);
+    numbered
+        .map(|(id, (description, source))| Slot::new(SlotId(id), description, Some(source)))
+        .collect()
+}
 
-    fn count(&self, id: SlotId) -> usize {
+impl Table {
+    fn of(&self, id: SlotId) -> impl Iterator<Item = &Arc<Session>> {
         self.sessions
             .values()
-            .filter(|session| session.slot.id == id)
-            .count()
+            .filter(move |session| session.slot.id == id)
     }
 }

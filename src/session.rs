@@ -5,24 +5,26 @@
 //! is held while the TPM works.
 
 use crate::attribute::Template;
-use crate::create;
 use crate::error::Error;
 use crate::handle::{Mint, ObjectHandle, SessionHandle};
 use crate::mechanism::{Hasher, Mechanism};
 use crate::object::Object;
 use crate::output::{Answer, Room};
-use crate::token::{Slot, Token};
-use cryptoki_sys::{CK_FLAGS, CK_TRUE, CKA_VERIFY, CKF_FIND_OBJECTS, CKF_SIGN, CKF_VERIFY};
+use crate::slot::Slot;
+use crate::token::Token;
+use cryptoki_sys::{CK_FLAGS, CKA_ALWAYS_AUTHENTICATE, CKF_FIND_OBJECTS, CKF_SIGN, CKF_VERIFY};
 use devid_core::key::PublicKey;
 use devid_core::store::Key;
+use devid_core::store::folder::Use;
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-/// A session: read-only, for a write-protected token.
+/// A session.
 pub(crate) struct Session {
     pub(crate) handle: SessionHandle,
     pub(crate) slot: Arc<Slot>,
+    pub(crate) is_read_write: bool,
     state: Mutex<State>,
 }
 
@@ -44,16 +46,19 @@ struct Operation<K> {
     mechanism: Mechanism,
     /// Of one in parts: the hash of the parts so far.
     parts: Option<Hasher>,
+    /// Whether the user is still to prove that he is there (CKA_ALWAYS_AUTHENTICATE).
+    awaits_user: bool,
 }
 
 type Signing = Operation<Arc<Key>>;
 type Verifying = Operation<PublicKey>;
 
 impl Session {
-    pub(crate) fn new(handle: SessionHandle, slot: Arc<Slot>) -> Self {
+    pub(crate) fn new(handle: SessionHandle, slot: Arc<Slot>, is_read_write: bool) -> Self {
         Self {
             handle,
             slot,
+            is_read_write,
             state: Mutex::default(),
         }
     }
@@ -64,6 +69,7 @@ impl Session {
         Some(Self {
             handle: self.handle,
             slot,
+            is_read_write: self.is_read_write,
             state: Mutex::new(state),
         })
     }
@@ -79,21 +85,30 @@ impl Session {
         }
         let found = match self.slot.token(mint) {
             Ok(token) => {
-                let mut found = token.find(template);
-                found.extend(self.slot.find_of_sessions(template));
+                let shows = |object: &Object| self.slot.shows(object);
+                let wanted = token
+                    .objects()
+                    .iter()
+                    .filter(|found| shows(&found.object) && found.object.matches(template));
+                let mut found: VecDeque<_> = wanted.map(|found| found.handle).collect();
+                found.extend(self.slot.kept.lock().find(template, shows));
                 found
             }
             Err(Error::TokenNotPresent) => return Err(Error::DeviceRemoved),
             Err(error) => return Err(error),
         };
-        self.state.lock().find = Some(Find(found.into()));
+        self.state.lock().find = Some(Find(found));
         Ok(())
     }
 
-    /// At most `most` of the handles that were not given yet.
+    /// At most `most` of the handles that were not given yet. What a logout has hidden meanwhile is
+    /// left out.
     pub(crate) fn find(&self, most: usize) -> Result<Vec<ObjectHandle>, Error> {
         let mut state = self.state.lock();
         let Find(left) = state.find.as_mut().ok_or(Error::OperationNotInitialized)?;
+        if self.slot.asks_login() {
+            left.retain(|handle| self.slot.object(*handle).is_ok());
+        }
         Ok(left.drain(..most.min(left.len())).collect())
     }
 
@@ -118,33 +133,19 @@ impl Session {
         }
     }
 
-    /// Makes an object that lives as long as the session.
-    pub(crate) fn create(&self, template: &Template, mint: &Mint) -> Result<ObjectHandle, Error> {
-        let handle = mint.object();
-        let draft = create::public_key(template, format!("session-{}", handle.0))?;
-        self.slot.keep(self.handle, draft.with_handle(handle));
-        Ok(handle)
-    }
-
-    /// Destroys an object of a session; the token's own are not to be destroyed.
-    pub(crate) fn destroy(&self, object: ObjectHandle) -> Result<(), Error> {
-        let exists = self.slot.object(object).map(drop);
-        match self.slot.forget(object) {
-            true => Ok(()),
-            false => exists.and(Err(Error::ActionProhibited)),
-        }
-    }
-
     /// The key decides what it can do. Of a mechanism for another type of key the token says
     /// whether it knows such at all.
     pub(crate) fn sign_init(&self, mechanism: Mechanism, key: ObjectHandle) -> Result<(), Error> {
         let object = self.key_object(key)?;
-        let key = object.shared_private().ok_or(Error::KeyHandleInvalid)?;
+        let key = Arc::clone(object.private().ok_or(Error::KeyHandleInvalid)?);
         if self.state.lock().sign.is_some() {
             return Err(Error::OperationActive);
         }
         if mechanism.is_of_type(key.public()) {
             self.slot.prepare(&key)?;
+        }
+        if !object.is_for(Use::Sign) {
+            return Err(Error::KeyFunctionNotPermitted);
         }
         match mechanism.check(&key) {
             Err(Error::KeyTypeInconsistent) if !self.token()?.lists(mechanism) => {
@@ -152,12 +153,41 @@ impl Session {
             }
             checked => checked?,
         }
+        if !object.allows(mechanism) {
+            return Err(Error::MechanismInvalid);
+        }
         let operation = Operation {
             key,
             mechanism,
             parts: None,
+            awaits_user: object.is(CKA_ALWAYS_AUTHENTICATE),
         };
         begin(&mut self.state.lock().sign, operation)
+    }
+
+    /// C_Login of CKU_CONTEXT_SPECIFIC: for the signature under way, if its key asks for that.
+    pub(crate) fn prove_user(&self, pin: Option<&[u8]>) -> Result<(), Error> {
+        let awaits = |state: &State| state.sign.as_ref().is_some_and(|one| one.awaits_user);
+        if !awaits(&self.state.lock()) {
+            return Err(Error::OperationNotInitialized);
+        }
+        self.slot.prove_user(pin)?;
+        if let Some(signing) = &mut self.state.lock().sign {
+            signing.awaits_user = false;
+        }
+        Ok(())
+    }
+
+    /// C_InitPIN.
+    pub(crate) fn init_pin(&self, pin: &[u8]) -> Result<(), Error> {
+        self.may_write()?;
+        self.slot.init_pin(pin)
+    }
+
+    /// C_SetPIN.
+    pub(crate) fn set_pin(&self, old: &[u8], new: &[u8]) -> Result<(), Error> {
+        self.may_write()?;
+        self.slot.set_pin(old, new)
     }
 
     /// Ends the signature under way, if there is one (C_SignInit without a mechanism).
@@ -170,7 +200,7 @@ impl Session {
 
     /// `data` and `room` are `None` where the caller's pointers are of no use.
     pub(crate) fn sign(&self, data: Option<&[u8]>, room: Option<Room>) -> Result<Answer, Error> {
-        let signing = take(&mut self.state.lock().sign)?;
+        let signing = self.take_signing()?;
         let data = signing.whole(data)?;
         let room = room.ok_or(Error::ArgumentsBad("pulSignatureLen is NULL"))?;
         if let Some(answer) = room.refuses(signing.key.public().signature_width()) {
@@ -181,13 +211,13 @@ impl Session {
     }
 
     pub(crate) fn sign_update(&self, part: Option<&[u8]>) -> Result<(), Error> {
-        let signing = take(&mut self.state.lock().sign)?.with(part)?;
+        let signing = self.take_signing()?.with(part)?;
         self.state.lock().sign = Some(signing);
         Ok(())
     }
 
     pub(crate) fn sign_final(&self, room: Option<Room>) -> Result<Answer, Error> {
-        let mut signing = take(&mut self.state.lock().sign)?;
+        let mut signing = self.take_signing()?;
         let room = room.ok_or(Error::ArgumentsBad("pulSignatureLen is NULL"))?;
         let hasher = signing.hasher()?;
         if let Some(answer) = room.refuses(signing.key.public().signature_width()) {
@@ -201,7 +231,7 @@ impl Session {
     pub(crate) fn verify_init(&self, mechanism: Mechanism, key: ObjectHandle) -> Result<(), Error> {
         let object = self.key_object(key)?;
         let key = object.public().ok_or(Error::KeyHandleInvalid)?.clone();
-        if object.attribute(CKA_VERIFY) != Ok(&[CK_TRUE]) {
+        if !object.is_for(Use::Verify) {
             return Err(Error::KeyFunctionNotPermitted);
         }
         if !mechanism.is_of_type(&key) {
@@ -213,6 +243,7 @@ impl Session {
                 key,
                 mechanism,
                 parts: None,
+                awaits_user: false,
             },
         )
     }
@@ -245,6 +276,14 @@ impl Session {
         let mut verifying = take(&mut self.state.lock().verify)?;
         let digest = verifying.hasher()?.finish();
         verifying.check(&digest, signature)
+    }
+
+    fn take_signing(&self) -> Result<Signing, Error> {
+        let signing = take(&mut self.state.lock().sign)?;
+        match signing.awaits_user {
+            true => Err(Error::UserNotLoggedIn),
+            false => Ok(signing),
+        }
     }
 
     fn key_object(&self, key: ObjectHandle) -> Result<Arc<Object>, Error> {

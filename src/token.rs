@@ -1,306 +1,167 @@
-//! A slot and the token in it (PKCS#11 3.0, sections 2.4 and 3.2).
-//!
-//! The slot looks for its token when it is first asked, never at C_Initialize. What it found is a
-//! [`Token`], immutable and shared: whoever reads attributes holds one and waits for nobody.
+//! A token (PKCS#11 3.0, section 2.4): the objects that one look found, immutable and shared, so
+//! that whoever reads attributes waits for nobody.
 
-use crate::attribute::Template;
 use crate::error::Error;
-use crate::handle::{Mint, ObjectHandle, SessionHandle, SlotId};
+use crate::handle::{Mint, ObjectHandle};
+use crate::making::Generator;
 use crate::mechanism::Mechanism;
-use crate::object::{Draft, Object};
-use devid_core::config::{Config, Random};
-use devid_core::store::idevid::{IdevidStore, LABEL, LookError, Stamp};
-use devid_core::store::{Key, SignRequest};
-use devid_core::tpm::{Refusals, Tpm};
-use log::{error, info, warn};
-use parking_lot::{Mutex, RwLock};
+use crate::object::{Object, Place, profile};
+use cryptoki_sys::*;
+use devid_core::store::{Half, Key, Listing, Shown};
+use devid_core::tpm::Hash;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
-/// A slot that found nothing looks again at most this often: a program that asks all the time must
-/// not wait for a dead TPM all the time.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
-
-/// The slot of one TPM's factory identity.
-#[derive(Debug)]
-pub(crate) struct Slot {
-    pub(crate) id: SlotId,
-    source: Source,
-    /// Held during a look, for as long as the TPM takes.
-    look: Mutex<Look>,
-    /// Held for the moment of reading or replacing.
-    token: RwLock<Option<Arc<Token>>>,
-    /// Objects of sessions, seen by all of them; held for moments.
-    session_objects: Mutex<Vec<(SessionHandle, Arc<Object>)>>,
-}
-
-/// Where the slot's token comes from.
-#[derive(Debug)]
-enum Source {
-    /// The configuration is wrong, and the log says how: no token.
-    None,
-    Tpm(Box<TpmSource>),
-}
-
-#[derive(Debug)]
-struct TpmSource {
-    tpm: Tpm,
-    store: IdevidStore,
-    random: Random,
-}
-
-/// What the last look told about the next.
-#[derive(Debug, Default, Clone)]
-struct Look {
-    /// What was looked at, if the look gave an answer.
-    seen: Option<Stamp>,
-    failed: Option<Failure>,
-}
-
-/// A look that found nothing.
-#[derive(Debug, Clone)]
-struct Failure {
-    ended: Instant,
-    /// How long none is tried again: as long as this one took, and not less than [`LOOK_AGAIN`].
-    rest: Duration,
-    why: String,
+/// What a token is, whatever is on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Nature {
+    /// Its private keys are for users who have logged in.
+    pub(crate) asks_login: bool,
+    /// Objects can be made on it.
+    pub(crate) writable: bool,
 }
 
 /// A token: what one look found.
 #[derive(Debug)]
 pub(crate) struct Token {
-    pub(crate) label: &'static str,
+    pub(crate) label: String,
     pub(crate) serial: String,
-    objects: Vec<Arc<Object>>,
+    nature: Nature,
+    objects: Vec<Found>,
+    places: HashMap<ObjectHandle, usize>,
 }
 
-impl Slot {
-    /// Sends nothing to the TPM.
-    pub(crate) fn new(id: SlotId, config: Option<&Config>, refusals: Refusals) -> Self {
-        let source = config.map_or(Source::None, |config| {
-            Source::Tpm(Box::new(TpmSource {
-                tpm: Tpm::new(config.tcti.clone(), config.limit, refusals),
-                store: IdevidStore::new(config),
-                random: config.random,
-            }))
-        });
-        Self {
-            id,
-            source,
-            look: Mutex::default(),
-            token: RwLock::default(),
-            session_objects: Mutex::default(),
-        }
-    }
-
-    /// The slot in a forked child: its own way to the TPM, and the token as the parent knew it.
-    ///
-    /// What another thread of the parent held locked when it forked is made anew.
-    pub(crate) fn for_child(&self, refusals: Refusals) -> Self {
-        let source = match &self.source {
-            Source::None => Source::None,
-            Source::Tpm(source) => Source::Tpm(Box::new(TpmSource {
-                tpm: source.tpm.for_child(refusals),
-                store: source.store.for_child(),
-                random: source.random,
-            })),
-        };
-        let token = self.token.try_read().and_then(|token| token.clone());
-        let objects = self
-            .session_objects
-            .try_lock()
-            .map(|objects| objects.clone());
-        let look = self
-            .look
-            .try_lock()
-            .map(|look| look.clone())
-            .unwrap_or_default();
-        Self {
-            id: self.id,
-            source,
-            look: Mutex::new(look),
-            token: RwLock::new(token),
-            session_objects: Mutex::new(objects.unwrap_or_default()),
-        }
-    }
-
-    /// An object of the token as last found, or of a session.
-    pub(crate) fn object(&self, handle: ObjectHandle) -> Result<Arc<Object>, Error> {
-        let known = self.known().ok_or(Error::DeviceRemoved)?;
-        if let Ok(object) = known.object(handle) {
-            return Ok(Arc::clone(object));
-        }
-        let objects = self.session_objects.lock();
-        let found = objects.iter().find(|(_, object)| object.handle == handle);
-        found
-            .map(|(_, object)| Arc::clone(object))
-            .ok_or(Error::ObjectHandleInvalid)
-    }
-
-    /// The objects of sessions that match, in the order of their making.
-    pub(crate) fn find_of_sessions(&self, template: &Template) -> Vec<ObjectHandle> {
-        let objects = self.session_objects.lock();
-        let matching = objects
-            .iter()
-            .filter(|(_, object)| object.matches(template));
-        matching.map(|(_, object)| object.handle).collect()
-    }
-
-    /// Keeps an object for as long as its session lives.
-    pub(crate) fn keep(&self, session: SessionHandle, object: Object) {
-        self.session_objects
-            .lock()
-            .push((session, Arc::new(object)));
-    }
-
-    /// Forgets the object of a session; `false` if there is none such.
-    pub(crate) fn forget(&self, handle: ObjectHandle) -> bool {
-        let mut objects = self.session_objects.lock();
-        let before = objects.len();
-        objects.retain(|(_, object)| object.handle != handle);
-        objects.len() < before
-    }
-
-    /// Forgets all objects of a session, or of all.
-    pub(crate) fn forget_session(&self, session: Option<SessionHandle>) {
-        let mut objects = self.session_objects.lock();
-        objects.retain(|(owner, _)| session.is_some_and(|session| *owner != session));
-    }
-
-    /// The token as last found, without a look.
-    pub(crate) fn known(&self) -> Option<Arc<Token>> {
-        self.token.read().clone()
-    }
-
-    /// The token, looked for again if something changed since the last time.
-    pub(crate) fn token(&self, mint: &Mint) -> Result<Arc<Token>, Error> {
-        let Source::Tpm(source) = &self.source else {
-            return Err(Error::TokenNotPresent);
-        };
-        let known = self.known();
-        let mut look = match &known {
-            None => self.look.lock(),
-            // Somebody looks already: what is known is good enough meanwhile.
-            Some(token) => match self.look.try_lock() {
-                Some(look) => look,
-                None => return Ok(Arc::clone(token)),
-            },
-        };
-        let stamp = source.store.stamp(&source.tpm);
-        let wait = look
-            .failed
-            .as_ref()
-            .is_some_and(|failure| failure.ended.elapsed() < failure.rest);
-        if !wait && look.seen.as_ref() != Some(&stamp) {
-            *look = self.look(source, stamp, &look, mint);
-        }
-        self.known().ok_or(Error::TokenNotPresent)
-    }
-
-    fn look(&self, source: &TpmSource, stamp: Stamp, last: &Look, mint: &Mint) -> Look {
-        let tcti = source.tpm.tcti();
-        let began = Instant::now();
-        match source.store.look(&source.tpm) {
-            Ok(found) => {
-                let before = self.known();
-                let token = Token {
-                    label: LABEL,
-                    objects: with_handles(Draft::all(&found), before.as_deref(), mint),
-                    serial: found.serial,
-                };
-                info!(
-                    "token {LABEL} with {} objects at {tcti}",
-                    token.objects.len()
-                );
-                *self.token.write() = Some(Arc::new(token));
-                Look {
-                    seen: Some(stamp),
-                    failed: None,
-                }
-            }
-            Err(fault) => {
-                let why = fault.to_string();
-                match &fault {
-                    // The TPM is out of reach, not the certificate that is known already.
-                    LookError::Tpm(_) => {}
-                    LookError::NoIdentity(_) => *self.token.write() = None,
-                }
-                // Said once, not each second.
-                if last
-                    .failed
-                    .as_ref()
-                    .is_none_or(|failure| failure.why != why)
-                {
-                    error!("no identity from {tcti}: {why}");
-                }
-                Look {
-                    seen: None,
-                    failed: Some(Failure {
-                        ended: Instant::now(),
-                        rest: LOOK_AGAIN.max(began.elapsed()),
-                        why,
-                    }),
-                }
-            }
-        }
-    }
-
-    /// Makes sure that a key is there to sign.
-    pub(crate) fn prepare(&self, key: &Key) -> Result<(), Error> {
-        Ok(key.prepare(&self.source()?.tpm)?)
-    }
-
-    /// A signature as PKCS#11 has it: r ‖ s, or as wide as the modulus.
-    pub(crate) fn sign(&self, key: &Key, request: SignRequest) -> Result<Vec<u8>, Error> {
-        let source = self.source()?;
-        key.sign(&source.tpm, request).map_err(|error| {
-            warn!("signature: {error}");
-            error.into()
-        })
-    }
-
-    /// Fills `bytes` with random ones, from the kernel or the TPM as configured.
-    pub(crate) fn random(&self, bytes: &mut [u8]) -> Result<(), Error> {
-        let source = self.source()?;
-        match source.random {
-            Random::Kernel => kernel_random(bytes),
-            Random::Tpm => Ok(source.tpm.random(bytes)?),
-        }
-    }
-
-    fn source(&self) -> Result<&TpmSource, Error> {
-        match &self.source {
-            Source::Tpm(source) => Ok(source),
-            Source::None => Err(Error::TokenNotPresent),
-        }
-    }
+/// An object of the token, and which part of what the store shows it is.
+#[derive(Debug, Clone)]
+pub(crate) struct Found {
+    pub(crate) handle: ObjectHandle,
+    pub(crate) object: Arc<Object>,
+    /// `None` for what only says something of the token.
+    pub(crate) shown: Option<(Arc<Shown>, Half)>,
 }
 
 impl Token {
-    pub(crate) fn find(&self, template: &Template) -> Vec<ObjectHandle> {
-        self.objects
-            .iter()
-            .filter(|object| object.matches(template))
-            .map(|object| object.handle)
-            .collect()
+    /// What is shown now. An object that was there before keeps its handle; and one that the store
+    /// shows unchanged is taken over as it is.
+    pub(crate) fn new(
+        listing: Listing,
+        nature: Nature,
+        before: Option<&Self>,
+        mint: &Mint,
+    ) -> Self {
+        let known = Known::of(before);
+        let place = Place::Token {
+            asks_login: nature.asks_login,
+        };
+        let mut objects = Vec::with_capacity(2 * listing.objects.len() + 4);
+        for shown in &listing.objects {
+            let unchanged = known.unchanged(shown);
+            if !unchanged.is_empty() {
+                objects.extend(unchanged.iter().map(|one| Found::clone(one)));
+                continue;
+            }
+            let made = Object::all(shown, place).into_iter();
+            objects.extend(made.map(|(half, object)| Found {
+                handle: known.handle(&object).unwrap_or_else(|| mint.object()),
+                object: Arc::new(object),
+                shown: Some((Arc::clone(shown), half)),
+            }));
+        }
+        let claimed = profiles(&objects).into_iter().map(profile);
+        let claimed = claimed.map(|object| Found {
+            handle: known.handle(&object).unwrap_or_else(|| mint.object()),
+            object: Arc::new(object),
+            shown: None,
+        });
+        objects.extend(claimed.collect::<Vec<_>>());
+        Self::with(listing.label, listing.serial, nature, objects)
     }
 
-    pub(crate) fn object(&self, handle: ObjectHandle) -> Result<&Arc<Object>, Error> {
-        let found = self.objects.iter().find(|object| object.handle == handle);
-        found.ok_or(Error::ObjectHandleInvalid)
+    fn with(label: String, serial: String, nature: Nature, objects: Vec<Found>) -> Self {
+        let places = objects.iter().enumerate();
+        let places = places.map(|(place, found)| (found.handle, place)).collect();
+        Self {
+            label,
+            serial,
+            nature,
+            objects,
+            places,
+        }
+    }
+
+    /// The same token after a logout: its private objects have new handles, since the old ones stay
+    /// invalid for good (section 5.6.9).
+    pub(crate) fn logged_out(&self, mint: &Mint) -> Self {
+        let again = self.objects.iter().map(|found| Found {
+            handle: match found.object.is(CKA_PRIVATE) {
+                true => mint.object(),
+                false => found.handle,
+            },
+            ..found.clone()
+        });
+        let (label, serial) = (self.label.clone(), self.serial.clone());
+        Self::with(label, serial, self.nature, again.collect())
+    }
+
+    pub(crate) fn objects(&self) -> &[Found] {
+        &self.objects
+    }
+
+    pub(crate) fn object(&self, handle: ObjectHandle) -> Result<&Found, Error> {
+        let place = self.places.get(&handle);
+        place
+            .and_then(|place| self.objects.get(*place))
+            .ok_or(Error::ObjectHandleInvalid)
+    }
+
+    /// The handle of the object with this CKA_UNIQUE_ID.
+    pub(crate) fn handle_of(&self, unique_id: &str) -> Option<ObjectHandle> {
+        let mut objects = self.objects.iter();
+        let found = objects.find(|found| found.object.unique_id == unique_id);
+        found.map(|found| found.handle)
+    }
+
+    /// The mechanisms that make keys here.
+    fn generators(&self) -> &'static [Generator] {
+        match self.nature.writable {
+            true => &Generator::ALL,
+            false => &[],
+        }
     }
 
     /// What every key of a mechanism's type can do: a client that sees it in the list asks it of
-    /// any of them.
-    pub(crate) fn mechanisms(&self) -> Vec<Mechanism> {
+    /// any of them. Where keys can be made, what those will do counts too.
+    fn mechanisms(&self) -> Vec<Mechanism> {
         let refuses = |key: &Key, mechanism: Mechanism| {
             mechanism.is_of_type(key.public()) && !mechanism.suits(key)
         };
         let all = Mechanism::ALL.into_iter();
-        let wanted = all.filter(|one| self.keys().any(|key| one.suits(key)));
+        let wanted =
+            all.filter(|one| self.nature.writable || self.keys().any(|key| one.suits(key)));
         wanted
             .filter(|one| !self.keys().any(|key| refuses(key, *one)))
             .collect()
+    }
+
+    /// All that C_GetMechanismList lists.
+    pub(crate) fn mechanism_kinds(&self) -> Vec<CK_MECHANISM_TYPE> {
+        let generators = self.generators().iter().map(|one| one.kind());
+        let mechanisms = self.mechanisms().into_iter().map(Mechanism::kind);
+        generators.chain(mechanisms).collect()
+    }
+
+    /// What C_GetMechanismInfo tells.
+    pub(crate) fn mechanism_info(
+        &self,
+        kind: CK_MECHANISM_TYPE,
+    ) -> Result<CK_MECHANISM_INFO, Error> {
+        if let Some(generator) = self.generators().iter().find(|one| one.kind() == kind) {
+            return Ok(generator.info());
+        }
+        let listed = self.mechanisms().into_iter().find(|one| one.kind() == kind);
+        let mechanism = listed.ok_or(Error::MechanismInvalid)?;
+        let (smallest, largest) = self.key_sizes(mechanism);
+        Ok(mechanism.info(smallest, largest))
     }
 
     /// Whether the mechanism stands in the list, whatever its parameter.
@@ -311,45 +172,87 @@ impl Token {
     }
 
     /// The smallest and the largest key, in bits, of a mechanism's type.
-    pub(crate) fn key_sizes(&self, mechanism: Mechanism) -> (u32, u32) {
+    fn key_sizes(&self, mechanism: Mechanism) -> (u32, u32) {
         let keys = self.keys().filter(|key| mechanism.is_of_type(key.public()));
-        let sizes: Vec<u32> = keys.map(|key| key.public().bits()).collect();
+        let made = self.generators().iter();
+        let made = made
+            .filter(|one| one.key_type() == mechanism.key_type())
+            .flat_map(|one| <[u32; 2]>::from(one.key_sizes()));
+        let sizes: Vec<u32> = keys.map(|key| key.public().bits()).chain(made).collect();
         let smallest = sizes.iter().min().copied().unwrap_or_default();
         (smallest, sizes.iter().max().copied().unwrap_or_default())
     }
 
     fn keys(&self) -> impl Iterator<Item = &Key> {
-        self.objects.iter().filter_map(|object| object.private())
+        let keys = self
+            .objects
+            .iter()
+            .filter_map(|found| found.object.private());
+        keys.map(|key| &**key)
     }
 }
 
-/// An object that was there before keeps its handle.
-fn with_handles(drafts: Vec<Draft>, before: Option<&Token>, mint: &Mint) -> Vec<Arc<Object>> {
-    let known = before.map_or(&[][..], |token| &token.objects);
-    drafts
-        .into_iter()
-        .map(|draft| {
-            let same = known
-                .iter()
-                .find(|object| object.unique_id == draft.unique_id);
-            let handle = same.map_or_else(|| mint.object(), |object| object.handle);
-            Arc::new(draft.with_handle(handle))
-        })
-        .collect()
+/// What was found before, by what it is asked for.
+struct Known<'a> {
+    by_name: HashMap<&'a str, &'a Found>,
+    /// By the address of what the store shows: it is alive, so nothing else has the address.
+    by_shown: HashMap<usize, Vec<&'a Found>>,
 }
 
-fn kernel_random(bytes: &mut [u8]) -> Result<(), Error> {
-    use rustix::rand::{GetRandomFlags, getrandom};
-    let mut filled = 0;
-    while filled < bytes.len() {
-        match getrandom(&mut bytes[filled..], GetRandomFlags::empty()) {
-            Ok(got) => filled += got,
-            Err(rustix::io::Errno::INTR) => {}
-            Err(errno) => {
-                error!("getrandom: {errno}");
-                return Err(Error::RandomFailed);
+impl<'a> Known<'a> {
+    fn of(token: Option<&'a Token>) -> Self {
+        let objects = token.map_or(&[][..], Token::objects);
+        let mut by_shown: HashMap<_, Vec<_>> = HashMap::with_capacity(objects.len());
+        for found in objects {
+            if let Some((shown, _)) = &found.shown {
+                by_shown.entry(address(shown)).or_default().push(found);
             }
         }
+        let by_name = objects
+            .iter()
+            .map(|found| (&*found.object.unique_id, found));
+        Self {
+            by_name: by_name.collect(),
+            by_shown,
+        }
     }
-    Ok(())
+
+    fn unchanged(&self, shown: &Arc<Shown>) -> &[&'a Found] {
+        let known = self.by_shown.get(&address(shown));
+        known.map_or(&[], Vec::as_slice)
+    }
+
+    fn handle(&self, object: &Object) -> Option<ObjectHandle> {
+        let known = self.by_name.get(&*object.unique_id)?;
+        object.is_same(&known.object).then_some(known.handle)
+    }
+}
+
+fn address(shown: &Arc<Shown>) -> usize {
+    Arc::as_ptr(shown).addr()
+}
+
+/// The profiles whose calls and objects are all there (PKCS#11 Profiles 3.0).
+fn profiles(objects: &[Found]) -> Vec<CK_PROFILE_ID> {
+    let mut claimed = vec![CKP_BASELINE_PROVIDER, CKP_EXTENDED_PROVIDER];
+    // The test of an authentication token signs with CKM_SHA256_RSA_PKCS.
+    let rsa = Mechanism::RsaPkcsOver(Hash::Sha256);
+    let mut keys = objects.iter().filter_map(|found| found.object.private());
+    if keys.any(|key| rsa.suits(key)) {
+        claimed.push(CKP_AUTHENTICATION_TOKEN);
+    }
+    let certificate = CKO_CERTIFICATE.to_ne_bytes();
+    let of_class = |found: &&Found| found.object.attribute(CKA_CLASS) == Ok(&certificate);
+    let ids = objects.iter().filter(of_class);
+    let ids: HashSet<_> = ids
+        .filter_map(|found| found.object.attribute(CKA_ID).ok())
+        .collect();
+    let mut keys = objects
+        .iter()
+        .filter(|found| found.object.private().is_some());
+    let certified = |id: Result<&[u8], Error>| id.is_ok_and(|id| ids.contains(id));
+    if keys.any(|found| certified(found.object.attribute(CKA_ID))) {
+        claimed.push(CKP_PUBLIC_CERTIFICATES_TOKEN);
+    }
+    claimed
 }

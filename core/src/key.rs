@@ -341,6 +341,9 @@ mod tests {
         let key = leaf[0].public_key().unwrap();
         assert_eq!(key.info_der(), leaf[0].public_key_info_der());
         let rsa = PublicKey::from_rsa(&[0xC1; 256], &[1, 0, 1]).unwrap();
+        // rsaEncryption with NULL, as RFC 3279 demands.
+        let algorithm = "300d06092a864886f70d0101010500";
+        assert!(hex(&rsa.info_der()).contains(algorithm));
         for key in [key, rsa] {
             let der = key.info_der();
             assert_eq!(PublicKey::from_info_der(&der), Some(key));

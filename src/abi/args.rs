@@ -1,8 +1,8 @@
 //! The caller's memory, in and out.
 
-use crate::attribute::Template;
+use crate::attribute::{Secret, Template};
 use crate::error::Error;
-use crate::mechanism::{Mechanism, Parameter};
+use crate::mechanism::Parameter;
 use crate::object::Object;
 use crate::output::{Answer, Room};
 use cryptoki_sys::*;
@@ -156,9 +156,10 @@ pub(super) unsafe fn template(
     Ok(Template(copy))
 }
 
-/// A copy that fails rather than aborts where a lying length would exhaust the memory.
-fn try_copy(bytes: &[u8]) -> Result<Vec<u8>, Error> {
-    let mut copy = Vec::new();
+/// A copy that fails rather than aborts where a lying length would exhaust the memory; wiped when it
+/// goes.
+fn try_copy(bytes: &[u8]) -> Result<Secret, Error> {
+    let mut copy = Secret::default();
     copy.try_reserve_exact(bytes.len())
         .map_err(|_| Error::HostMemory)?;
     copy.extend_from_slice(bytes);
@@ -228,16 +229,34 @@ fn items<T>(array: *const T, count: CK_ULONG) -> Result<usize, Error> {
     }
 }
 
-/// Parses a mechanism; `None` if it is NULL.
+/// Copies a PIN; `None` if the pointer is NULL.
+///
+/// # Safety
+///
+/// `pin` is NULL or valid for reads of `length` bytes.
+pub(super) unsafe fn pin(
+    pin: *const CK_UTF8CHAR,
+    length: CK_ULONG,
+) -> Result<Option<Secret>, Error> {
+    if pin.is_null() {
+        return Ok(None);
+    }
+    // SAFETY: as this function's contract.
+    let copy = unsafe { borrow(pin, length, |pin| pin.map(try_copy).transpose()) }?;
+    copy.map(Some)
+        .ok_or(Error::ArgumentsBad("ulPinLen cannot be"))
+}
+
+/// Reads a mechanism's kind and parameter; `None` if it is NULL.
 ///
 /// # Safety
 ///
 /// `mechanism` is NULL or valid for a read.
-pub(super) unsafe fn mechanism(mechanism: *const CK_MECHANISM) -> Result<Option<Mechanism>, Error> {
+pub(super) unsafe fn mechanism(
+    mechanism: *const CK_MECHANISM,
+) -> Option<(CK_MECHANISM_TYPE, Parameter)> {
     // SAFETY: as this function's contract.
-    let Some(given) = (unsafe { read(mechanism) }) else {
-        return Ok(None);
-    };
+    let given = unsafe { read(mechanism) }?;
     let pss: *const CK_RSA_PKCS_PSS_PARAMS = given.pParameter.cast();
     let parameter = match usize::try_from(given.ulParameterLen) {
         Ok(0) => Parameter::None,
@@ -254,7 +273,7 @@ pub(super) unsafe fn mechanism(mechanism: *const CK_MECHANISM) -> Result<Option<
         }
         _ => Parameter::Other,
     };
-    Mechanism::parse(given.mechanism, parameter).map(Some)
+    Some((given.mechanism, parameter))
 }
 
 /// Text in a field of fixed width: padded with blanks, without a NUL.

@@ -1,8 +1,11 @@
-//! Signing, verifying and random numbers (PKCS#11 3.0, sections 5.13, 5.14 and 5.20).
+//! Signing, verifying, key pairs and random numbers (PKCS#11 3.0, sections 5.13, 5.14, 5.18.2 and
+//! 5.20).
 
 use super::{args, entry, module};
 use crate::error::Error;
 use crate::handle::{ObjectHandle, SessionHandle};
+use crate::making::Generator;
+use crate::mechanism::Mechanism;
 use cryptoki_sys::*;
 use std::ptr;
 
@@ -17,8 +20,11 @@ pub(super) unsafe extern "C" fn C_SignInit(
     entry("C_SignInit", || {
         let session = module()?.session(SessionHandle(hSession))?;
         // SAFETY: the caller's pointer is NULL or valid for a CK_MECHANISM.
-        match unsafe { args::mechanism(pMechanism) }? {
-            Some(mechanism) => session.sign_init(mechanism, ObjectHandle(hKey)),
+        match unsafe { args::mechanism(pMechanism) } {
+            Some((kind, parameter)) => {
+                let mechanism = Mechanism::parse(kind, parameter)?;
+                session.sign_init(mechanism, ObjectHandle(hKey))
+            }
             None => session.sign_cancel(),
         }
     })
@@ -77,8 +83,11 @@ pub(super) unsafe extern "C" fn C_VerifyInit(
     entry("C_VerifyInit", || {
         let session = module()?.session(SessionHandle(hSession))?;
         // SAFETY: the caller's pointer is NULL or valid for a CK_MECHANISM.
-        match unsafe { args::mechanism(pMechanism) }? {
-            Some(mechanism) => session.verify_init(mechanism, ObjectHandle(hKey)),
+        match unsafe { args::mechanism(pMechanism) } {
+            Some((kind, parameter)) => {
+                let mechanism = Mechanism::parse(kind, parameter)?;
+                session.verify_init(mechanism, ObjectHandle(hKey))
+            }
             None => session.verify_cancel(),
         }
     })
@@ -128,6 +137,40 @@ pub(super) unsafe extern "C" fn C_VerifyFinal(
             args::borrow(pSignature, ulSignatureLen, |signature| {
                 session.verify_final(signature)
             })
+        }
+    })
+}
+
+pub(super) unsafe extern "C" fn C_GenerateKeyPair(
+    hSession: CK_SESSION_HANDLE,
+    pMechanism: *mut CK_MECHANISM,
+    pPublicKeyTemplate: *mut CK_ATTRIBUTE,
+    ulPublicKeyAttributeCount: CK_ULONG,
+    pPrivateKeyTemplate: *mut CK_ATTRIBUTE,
+    ulPrivateKeyAttributeCount: CK_ULONG,
+    phPublicKey: *mut CK_OBJECT_HANDLE,
+    phPrivateKey: *mut CK_OBJECT_HANDLE,
+) -> CK_RV {
+    entry("C_GenerateKeyPair", || {
+        let module = module()?;
+        let session = SessionHandle(hSession);
+        module.session(session)?;
+        if phPublicKey.is_null() || phPrivateKey.is_null() {
+            return Err(Error::ArgumentsBad("phPublicKey or phPrivateKey is NULL"));
+        }
+        // SAFETY: the caller's pointer is NULL or valid for a CK_MECHANISM.
+        let mechanism = unsafe { args::mechanism(pMechanism) };
+        let (kind, parameter) = mechanism.ok_or(Error::ArgumentsBad("pMechanism is NULL"))?;
+        let generator = Generator::parse(kind, parameter)?;
+        // SAFETY: the caller's template is NULL or valid for its items and their values.
+        let public = unsafe { args::template(pPublicKeyTemplate, ulPublicKeyAttributeCount) }?;
+        // SAFETY: as above.
+        let private = unsafe { args::template(pPrivateKeyTemplate, ulPrivateKeyAttributeCount) }?;
+        let (public, private) = module.generate_pair(session, generator, &public, &private)?;
+        // SAFETY: neither is NULL, hence both are valid for a handle.
+        unsafe {
+            args::write(phPublicKey, public.0, "phPublicKey is NULL")?;
+            args::write(phPrivateKey, private.0, "phPrivateKey is NULL")
         }
     })
 }

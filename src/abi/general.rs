@@ -63,7 +63,10 @@ pub(super) unsafe extern "C" fn C_Finalize(pReserved: *mut c_void) -> CK_RV {
         let ended = mem::replace(&mut *process::state().module.lock(), Lifecycle::Outside);
         match ended {
             Lifecycle::Outside => Err(Error::NotInitialized),
-            Lifecycle::Initialized(_) | Lifecycle::Inherited(_) => Ok(()),
+            Lifecycle::Initialized(module) | Lifecycle::Inherited(module) => {
+                module.end();
+                Ok(())
+            }
         }
     })
 }

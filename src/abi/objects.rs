@@ -31,9 +31,50 @@ pub(super) unsafe extern "C" fn C_DestroyObject(
     hObject: CK_OBJECT_HANDLE,
 ) -> CK_RV {
     entry("C_DestroyObject", || {
-        module()?
-            .session(SessionHandle(hSession))?
-            .destroy(ObjectHandle(hObject))
+        let module = module()?;
+        let session = module.session(SessionHandle(hSession))?;
+        session.destroy(ObjectHandle(hObject), &module.mint)
+    })
+}
+
+pub(super) unsafe extern "C" fn C_CopyObject(
+    hSession: CK_SESSION_HANDLE,
+    hObject: CK_OBJECT_HANDLE,
+    _pTemplate: *mut CK_ATTRIBUTE,
+    _ulCount: CK_ULONG,
+    _phNewObject: *mut CK_OBJECT_HANDLE,
+) -> CK_RV {
+    entry("C_CopyObject", || {
+        let session = module()?.session(SessionHandle(hSession))?;
+        session.copy(ObjectHandle(hObject))
+    })
+}
+
+pub(super) unsafe extern "C" fn C_GetObjectSize(
+    hSession: CK_SESSION_HANDLE,
+    hObject: CK_OBJECT_HANDLE,
+    pulSize: *mut CK_ULONG,
+) -> CK_RV {
+    entry("C_GetObjectSize", || {
+        let session = module()?.session(SessionHandle(hSession))?;
+        let size = session.slot.object(ObjectHandle(hObject))?.size() as CK_ULONG;
+        // SAFETY: the caller's pointer is NULL or valid for a CK_ULONG.
+        unsafe { args::write(pulSize, size, "pulSize is NULL") }
+    })
+}
+
+pub(super) unsafe extern "C" fn C_SetAttributeValue(
+    hSession: CK_SESSION_HANDLE,
+    hObject: CK_OBJECT_HANDLE,
+    pTemplate: *mut CK_ATTRIBUTE,
+    ulCount: CK_ULONG,
+) -> CK_RV {
+    entry("C_SetAttributeValue", || {
+        let module = module()?;
+        let session = module.session(SessionHandle(hSession))?;
+        // SAFETY: the caller's template is NULL or valid for `ulCount` items and their values.
+        let template = unsafe { args::template(pTemplate, ulCount) }?;
+        session.change(ObjectHandle(hObject), &template, &module.mint)
     })
 }
 

@@ -44,10 +44,14 @@ pub(super) unsafe extern "C" fn C_GetSessionInfo(
     entry("C_GetSessionInfo", || {
         let module = module()?;
         let session = module.session(SessionHandle(hSession))?;
+        let read_write = match session.is_read_write {
+            true => CKF_RW_SESSION,
+            false => 0,
+        };
         let info = CK_SESSION_INFO {
             slotID: session.slot.id.0,
             state: module.session_state(&session),
-            flags: CKF_SERIAL_SESSION,
+            flags: CKF_SERIAL_SESSION | read_write,
             ulDeviceError: 0,
         };
         // SAFETY: the caller's pointer is NULL or valid for a CK_SESSION_INFO.
@@ -58,11 +62,49 @@ pub(super) unsafe extern "C" fn C_GetSessionInfo(
 pub(super) unsafe extern "C" fn C_Login(
     hSession: CK_SESSION_HANDLE,
     userType: CK_USER_TYPE,
-    _pPin: *mut CK_UTF8CHAR,
-    _ulPinLen: CK_ULONG,
+    pPin: *mut CK_UTF8CHAR,
+    ulPinLen: CK_ULONG,
 ) -> CK_RV {
     entry("C_Login", || {
-        module()?.login(SessionHandle(hSession), userType)
+        let module = module()?;
+        // SAFETY: `pPin` is NULL or valid for `ulPinLen` bytes.
+        let pin = unsafe { args::pin(pPin, ulPinLen) }?;
+        let pin = pin.as_ref().map(|pin| &pin[..]);
+        module.login(SessionHandle(hSession), userType, pin)
+    })
+}
+
+pub(super) unsafe extern "C" fn C_InitPIN(
+    hSession: CK_SESSION_HANDLE,
+    pPin: *mut CK_UTF8CHAR,
+    ulPinLen: CK_ULONG,
+) -> CK_RV {
+    entry("C_InitPIN", || {
+        let session = module()?.session(SessionHandle(hSession))?;
+        // SAFETY: `pPin` is NULL or valid for `ulPinLen` bytes.
+        let pin = unsafe { args::pin(pPin, ulPinLen) }?;
+        session.init_pin(&pin.ok_or(Error::ArgumentsBad("pPin is NULL"))?)
+    })
+}
+
+pub(super) unsafe extern "C" fn C_SetPIN(
+    hSession: CK_SESSION_HANDLE,
+    pOldPin: *mut CK_UTF8CHAR,
+    ulOldLen: CK_ULONG,
+    pNewPin: *mut CK_UTF8CHAR,
+    ulNewLen: CK_ULONG,
+) -> CK_RV {
+    entry("C_SetPIN", || {
+        let session = module()?.session(SessionHandle(hSession))?;
+        // SAFETY: `pOldPin` is NULL or valid for `ulOldLen` bytes.
+        let old = unsafe { args::pin(pOldPin, ulOldLen) }?;
+        // SAFETY: `pNewPin` is NULL or valid for `ulNewLen` bytes.
+        let new = unsafe { args::pin(pNewPin, ulNewLen) }?;
+        let missing = Error::ArgumentsBad("a PIN is NULL");
+        match (old, new) {
+            (Some(old), Some(new)) => session.set_pin(&old, &new),
+            _ => Err(missing),
+        }
     })
 }
 
@@ -73,13 +115,17 @@ pub(super) unsafe extern "C" fn C_Logout(hSession: CK_SESSION_HANDLE) -> CK_RV {
 pub(super) unsafe extern "C" fn C_LoginUser(
     hSession: CK_SESSION_HANDLE,
     userType: CK_USER_TYPE,
-    _pPin: *mut CK_UTF8CHAR,
-    _ulPinLen: CK_ULONG,
+    pPin: *mut CK_UTF8CHAR,
+    ulPinLen: CK_ULONG,
     _pUsername: *mut CK_UTF8CHAR,
     _ulUsernameLen: CK_ULONG,
 ) -> CK_RV {
     entry("C_LoginUser", || {
-        module()?.login(SessionHandle(hSession), userType)
+        let module = module()?;
+        // SAFETY: `pPin` is NULL or valid for `ulPinLen` bytes.
+        let pin = unsafe { args::pin(pPin, ulPinLen) }?;
+        let pin = pin.as_ref().map(|pin| &pin[..]);
+        module.login(SessionHandle(hSession), userType, pin)
     })
 }
 

@@ -7,7 +7,6 @@ use crate::handle::SlotId;
 use cryptoki_sys::*;
 use std::ffi::c_void;
 
-const SLOT_DESCRIPTION: &str = "Factory identity (IEEE 802.1AR IDevID) in the TPM";
 const MODEL: &str = "TPM 2.0";
 
 pub(super) unsafe extern "C" fn C_GetSlotList(
@@ -40,7 +39,7 @@ pub(super) unsafe extern "C" fn C_GetSlotInfo(
             Err(_) => 0,
         };
         let info = CK_SLOT_INFO {
-            slotDescription: args::padded(SLOT_DESCRIPTION),
+            slotDescription: args::padded(slot.description),
             manufacturerID: manufacturer(),
             flags: CKF_HW_SLOT | CKF_REMOVABLE_DEVICE | present,
             hardwareVersion: CK_VERSION { major: 2, minor: 0 },
@@ -59,21 +58,20 @@ pub(super) unsafe extern "C" fn C_GetTokenInfo(
         let module = module()?;
         let slot = module.slot(SlotId(slotID))?;
         let token = slot.token(&module.mint)?;
-        let sessions = module.session_count(slot.id) as CK_ULONG;
+        let (sessions, read_write) = module.session_counts(slot.id);
+        let (shortest, longest) = slot.pin_lengths();
         let info = CK_TOKEN_INFO {
-            label: args::padded(token.label),
+            label: args::padded(&token.label),
             manufacturerID: manufacturer(),
             model: args::padded(MODEL),
             serialNumber: args::padded(&token.serial),
-            // No CKF_LOGIN_REQUIRED: there is no PIN. CKF_USER_PIN_INITIALIZED all the same, since
-            // clients pass over a token that seems unfinished.
-            flags: CKF_RNG | CKF_WRITE_PROTECTED | CKF_USER_PIN_INITIALIZED | CKF_TOKEN_INITIALIZED,
+            flags: slot.token_flags(),
             ulMaxSessionCount: CK_EFFECTIVELY_INFINITE,
-            ulSessionCount: sessions,
+            ulSessionCount: sessions as CK_ULONG,
             ulMaxRwSessionCount: CK_EFFECTIVELY_INFINITE,
-            ulRwSessionCount: 0,
-            ulMaxPinLen: 64,
-            ulMinPinLen: 0,
+            ulRwSessionCount: read_write as CK_ULONG,
+            ulMaxPinLen: longest,
+            ulMinPinLen: shortest,
             ulTotalPublicMemory: CK_UNAVAILABLE_INFORMATION,
             ulFreePublicMemory: CK_UNAVAILABLE_INFORMATION,
             ulTotalPrivateMemory: CK_UNAVAILABLE_INFORMATION,
@@ -95,7 +93,7 @@ pub(super) unsafe extern "C" fn C_GetMechanismList(
     entry("C_GetMechanismList", || {
         let module = module()?;
         let token = module.slot(SlotId(slotID))?.token(&module.mint)?;
-        let kinds: Vec<_> = token.mechanisms().iter().map(|one| one.kind()).collect();
+        let kinds = token.mechanism_kinds();
         // SAFETY: `pMechanismList` is NULL or takes the `*pulCount` items that the caller says.
         unsafe { args::give_list(pMechanismList, pulCount, &kinds) }
     })
@@ -109,15 +107,32 @@ pub(super) unsafe extern "C" fn C_GetMechanismInfo(
     entry("C_GetMechanismInfo", || {
         let module = module()?;
         let token = module.slot(SlotId(slotID))?.token(&module.mint)?;
-        let listed = token
-            .mechanisms()
-            .into_iter()
-            .find(|one| one.kind() == kind);
-        let mechanism = listed.ok_or(Error::MechanismInvalid)?;
-        let (smallest, largest) = token.key_sizes(mechanism);
-        let info = mechanism.info(smallest, largest);
+        let info = token.mechanism_info(kind)?;
         // SAFETY: the caller's pointer is NULL or valid for a CK_MECHANISM_INFO.
         unsafe { args::write(pInfo, info, "pInfo is NULL") }
+    })
+}
+
+pub(super) unsafe extern "C" fn C_InitToken(
+    slotID: CK_SLOT_ID,
+    pPin: *mut CK_UTF8CHAR,
+    ulPinLen: CK_ULONG,
+    pLabel: *mut CK_UTF8CHAR,
+) -> CK_RV {
+    /// Blank-padded, without a NUL (section 5.5.8).
+    const LABEL: CK_ULONG = 32;
+    entry("C_InitToken", || {
+        let module = module()?;
+        // SAFETY: `pPin` is NULL or valid for `ulPinLen` bytes.
+        let pin = unsafe { args::pin(pPin, ulPinLen) }?;
+        let pin = pin.ok_or(Error::ArgumentsBad("pPin is NULL"))?;
+        // SAFETY: `pLabel` is NULL or valid for 32 bytes.
+        unsafe {
+            args::borrow(pLabel, LABEL, |label| {
+                let label = label.ok_or(Error::ArgumentsBad("pLabel is NULL"))?;
+                module.init_token(SlotId(slotID), &pin, label)
+            })
+        }
     })
 }
 

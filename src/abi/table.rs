@@ -24,9 +24,6 @@ macro_rules! unsupported {
 }
 
 unsupported! {
-    C_InitToken(CK_SLOT_ID, *mut CK_UTF8CHAR, CK_ULONG, *mut CK_UTF8CHAR);
-    C_InitPIN(CK_SESSION_HANDLE, *mut CK_UTF8CHAR, CK_ULONG);
-    C_SetPIN(CK_SESSION_HANDLE, *mut CK_UTF8CHAR, CK_ULONG, *mut CK_UTF8CHAR, CK_ULONG);
     C_GetOperationState(CK_SESSION_HANDLE, *mut CK_BYTE, *mut CK_ULONG);
     C_SetOperationState(
         CK_SESSION_HANDLE,
@@ -35,15 +32,6 @@ unsupported! {
         CK_OBJECT_HANDLE,
         CK_OBJECT_HANDLE
     );
-    C_CopyObject(
-        CK_SESSION_HANDLE,
-        CK_OBJECT_HANDLE,
-        *mut CK_ATTRIBUTE,
-        CK_ULONG,
-        *mut CK_OBJECT_HANDLE
-    );
-    C_GetObjectSize(CK_SESSION_HANDLE, CK_OBJECT_HANDLE, *mut CK_ULONG);
-    C_SetAttributeValue(CK_SESSION_HANDLE, CK_OBJECT_HANDLE, *mut CK_ATTRIBUTE, CK_ULONG);
     C_EncryptInit(CK_SESSION_HANDLE, *mut CK_MECHANISM, CK_OBJECT_HANDLE);
     C_Encrypt(CK_SESSION_HANDLE, *mut CK_BYTE, CK_ULONG, *mut CK_BYTE, *mut CK_ULONG);
     C_EncryptUpdate(CK_SESSION_HANDLE, *mut CK_BYTE, CK_ULONG, *mut CK_BYTE, *mut CK_ULONG);
@@ -70,16 +58,6 @@ unsupported! {
         *mut CK_MECHANISM,
         *mut CK_ATTRIBUTE,
         CK_ULONG,
-        *mut CK_OBJECT_HANDLE
-    );
-    C_GenerateKeyPair(
-        CK_SESSION_HANDLE,
-        *mut CK_MECHANISM,
-        *mut CK_ATTRIBUTE,
-        CK_ULONG,
-        *mut CK_ATTRIBUTE,
-        CK_ULONG,
-        *mut CK_OBJECT_HANDLE,
         *mut CK_OBJECT_HANDLE
     );
     C_WrapKey(
@@ -269,9 +247,9 @@ macro_rules! table {
             C_GetTokenInfo: Some(slots::C_GetTokenInfo),
             C_GetMechanismList: Some(slots::C_GetMechanismList),
             C_GetMechanismInfo: Some(slots::C_GetMechanismInfo),
-            C_InitToken: Some(C_InitToken),
-            C_InitPIN: Some(C_InitPIN),
-            C_SetPIN: Some(C_SetPIN),
+            C_InitToken: Some(slots::C_InitToken),
+            C_InitPIN: Some(sessions::C_InitPIN),
+            C_SetPIN: Some(sessions::C_SetPIN),
             C_OpenSession: Some(sessions::C_OpenSession),
             C_CloseSession: Some(sessions::C_CloseSession),
             C_CloseAllSessions: Some(sessions::C_CloseAllSessions),
@@ -281,11 +259,11 @@ macro_rules! table {
             C_Login: Some(sessions::C_Login),
             C_Logout: Some(sessions::C_Logout),
             C_CreateObject: Some(objects::C_CreateObject),
-            C_CopyObject: Some(C_CopyObject),
+            C_CopyObject: Some(objects::C_CopyObject),
             C_DestroyObject: Some(objects::C_DestroyObject),
-            C_GetObjectSize: Some(C_GetObjectSize),
+            C_GetObjectSize: Some(objects::C_GetObjectSize),
             C_GetAttributeValue: Some(objects::C_GetAttributeValue),
-            C_SetAttributeValue: Some(C_SetAttributeValue),
+            C_SetAttributeValue: Some(objects::C_SetAttributeValue),
             C_FindObjectsInit: Some(objects::C_FindObjectsInit),
             C_FindObjects: Some(objects::C_FindObjects),
             C_FindObjectsFinal: Some(objects::C_FindObjectsFinal),
@@ -319,7 +297,7 @@ macro_rules! table {
             C_SignEncryptUpdate: Some(C_SignEncryptUpdate),
             C_DecryptVerifyUpdate: Some(C_DecryptVerifyUpdate),
             C_GenerateKey: Some(C_GenerateKey),
-            C_GenerateKeyPair: Some(C_GenerateKeyPair),
+            C_GenerateKeyPair: Some(crypto::C_GenerateKeyPair),
             C_WrapKey: Some(C_WrapKey),
             C_UnwrapKey: Some(C_UnwrapKey),
             C_DeriveKey: Some(C_DeriveKey),

@@ -24,6 +24,7 @@ pub mod home;
 pub mod maker;
 pub mod module;
 pub mod openssl;
+pub mod own;
 pub mod ports;
 pub mod programs;
 pub mod proxy;

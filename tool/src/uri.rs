@@ -40,7 +40,7 @@ pub(crate) fn run(device: &Device, label: &str, pem: Option<&Path>) -> Result<An
         Some(_) => "private",
         None => "cert",
     };
-    let mut uri = format!("pkcs11:token={}", escaped(entity.token.as_bytes()));
+    let mut uri = format!("pkcs11:token={}", escaped(entity.token_label.as_bytes()));
     let id: String = entity
         .id
         .iter()

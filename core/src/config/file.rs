@@ -27,6 +27,8 @@ pub(super) struct Written {
     pub(super) identity: Vec<IdentityHint>,
     pub(super) master: Option<WrittenMaster>,
     pub(super) provision: Option<WrittenProvision>,
+    #[serde(default)]
+    pub(super) token: Vec<WrittenToken>,
 }
 
 #[derive(Debug, Default, Clone, Deserialize)]
@@ -39,6 +41,29 @@ pub(super) struct WrittenProvision {
     pub(super) leave_software: Option<LeaveSoftware>,
     #[serde(default, deserialize_with = "owners_nv_index")]
     pub(super) nv_index: Option<u32>,
+}
+
+/// Settings of a token (`[[token]]`).
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct WrittenToken {
+    /// There is one so far.
+    #[allow(
+        dead_code,
+        reason = "says which token is meant, and there is one so far"
+    )]
+    pub(super) name: TokenName,
+    #[serde(default)]
+    pub(super) allow_last_try: bool,
+    #[serde(default, deserialize_with = "parsed")]
+    pub(super) pin: Option<SecretSource>,
+}
+
+/// The tokens that there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum TokenName {
+    Devid,
 }
 
 #[derive(Debug, Default, Clone, Deserialize)]
@@ -75,6 +100,7 @@ impl Written {
             log.target = later.target.or(log.target.take());
         }
         self.identity.extend(later.identity);
+        self.token.extend(later.token);
         if let Some(later) = later.master {
             let master = self.master.get_or_insert_default();
             master.handle = later.handle.or(master.handle);

@@ -54,6 +54,10 @@ pub struct Config {
     pub master: Master,
     /// How the device gets its own identity.
     pub provision: Provision,
+    /// Where the token `devid` finds its user's PIN, if callers need not bring it.
+    pub pin: Option<SecretSource>,
+    /// Whether the token `devid` tries a PIN that would put the TPM into lockout if it is wrong.
+    pub allow_last_try: bool,
     /// The file that changes whenever `devid` changed something that others may have read.
     pub generation: PathBuf,
 }
@@ -219,6 +223,8 @@ fn settings(written: Written, variable: Variable) -> Result<Config, ConfigError>
             handle: master.handle.unwrap_or(MASTER),
             owner_auth: master.owner_auth,
         },
+        allow_last_try: written.token.iter().any(|token| token.allow_last_try),
+        pin: written.token.into_iter().rev().find_map(|token| token.pin),
         generation: run.join("generation"),
         run,
     })

@@ -8,11 +8,11 @@ use crate::key::{PublicKey, hex};
 use crate::store::devid::DevidStore;
 use crate::store::folder::Origin;
 use crate::store::idevid::{Authority, Identity, IdevidStore};
-use crate::store::{Key, KeyStore, Kind, Shown};
+use crate::store::{Key, KeyStore, Kind, Pins, Shown, Who};
 use crate::tpm::{Refusals, Tpm, recognised};
 use serde::Serialize;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// The token of the factory identity.
 pub const FACTORY: &str = "idev-id";
@@ -27,6 +27,7 @@ pub struct Device {
     pub(super) config: Config,
     pub(super) tpm: Arc<Tpm>,
     pub(super) own: DevidStore,
+    unlocked: OnceLock<Result<(), Fault>>,
 }
 
 /// A key with its certificates, or a certificate without key.
@@ -34,6 +35,8 @@ pub struct Device {
 pub struct Entity {
     /// The token that shows it.
     pub token: &'static str,
+    /// The token's own label, which its security officer may have changed.
+    pub token_label: String,
     /// Its label.
     pub label: String,
     /// In the key folder the file's name without `.pem`; else empty.
@@ -125,12 +128,27 @@ impl Device {
     pub fn new(config: Config) -> Self {
         let tpm = Arc::new(Tpm::of(&config, Refusals::default()));
         let own = DevidStore::new(&config, Arc::clone(&tpm));
-        Self { config, tpm, own }
+        Self {
+            config,
+            tpm,
+            own,
+            unlocked: OnceLock::new(),
+        }
     }
 
     /// The configuration.
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// Logs in to the token `devid`, if it asks for a PIN and the configuration says where that is.
+    /// Without it, what needs the PIN fails, and says so.
+    pub(super) fn unlock(&self) -> Result<(), Fault> {
+        let login = || match (self.own.pins(), self.own.configured_pin()) {
+            (Pins::User, Some(pin)) => self.own.login(Who::User, &pin).map_err(Fault::from),
+            _ => Ok(()),
+        };
+        self.unlocked.get_or_init(login).clone()
     }
 
     /// The key folder of the token `devid`.
@@ -193,9 +211,12 @@ impl Device {
             match store.find() {
                 Ok(found) => {
                     serial.get_or_insert(found.serial);
-                    let issuers = found.authorities.into_iter().map(of_authority);
-                    entities.extend(found.identities.into_iter().map(of_identity));
-                    entities.extend(issuers);
+                    let first = found.identities.first();
+                    let token = first.map_or(FACTORY.to_owned(), |one| one.label.clone());
+                    let identities = found.identities.into_iter();
+                    entities.extend(identities.map(|one| of_identity(&token, one)));
+                    let issuers = found.authorities.into_iter();
+                    entities.extend(issuers.map(|one| of_authority(&token, one)));
                 }
                 Err(error) => fault = fault.or(Some(error)),
             }
@@ -222,6 +243,7 @@ impl Device {
                     let id = private.id.clone();
                     entities.push(Entity {
                         token: OWN,
+                        token_label: listing.label.clone(),
                         label: private.label.clone(),
                         file: shown.name.clone(),
                         id: id.unwrap_or_else(|| key.public().id().as_bytes().to_vec()),
@@ -234,8 +256,9 @@ impl Device {
                         protected: private.label == OWN && !private.destroyable,
                     });
                 }
-                Kind::Certificate(certificate, description) => {
-                    self.place(&mut entities, shown, certificate, &description.label);
+                Kind::Certificate(certificate, about) => {
+                    let placed = self.placed(shown, certificate);
+                    place(placed, &listing.label, &about.label, &mut entities);
                 }
                 Kind::Public(..) | Kind::Data(_) => {}
             }
@@ -258,6 +281,7 @@ impl Device {
         });
         Ok(Some(Entity {
             token: SOFTWARE,
+            token_label: SOFTWARE.into(),
             label: OWN.into(),
             file: String::new(),
             id: key.public.id().as_bytes().to_vec(),
@@ -271,32 +295,11 @@ impl Device {
         }))
     }
 
-    /// Gives a certificate to its key, which was listed before it, or lists it alone.
-    fn place(&self, all: &mut Vec<Entity>, shown: &Shown, certificate: &Certificate, label: &str) {
-        let public = certificate.public_key();
-        let placed = Placed {
+    fn placed(&self, shown: &Shown, certificate: &Certificate) -> Placed {
+        Placed {
             certificate: certificate.clone(),
             place: self.file_of(&shown.name).display().to_string(),
             file: shown.name.clone(),
-        };
-        let owner = all
-            .iter_mut()
-            .find(|one| one.key.is_some() && one.public == public && public.is_some());
-        match owner {
-            Some(owner) => owner.certificates.push(placed),
-            None => all.push(Entity {
-                token: OWN,
-                label: label.to_owned(),
-                file: String::new(),
-                id: certificate.key_id().as_bytes().to_vec(),
-                key: None,
-                software: None,
-                public,
-                origin: Origin::Unknown,
-                certificates: vec![placed],
-                attests: false,
-                protected: false,
-            }),
         }
     }
 
@@ -395,9 +398,35 @@ impl Contents {
     }
 }
 
-fn of_identity(identity: Identity) -> Entity {
+/// Gives a certificate to its key, which was listed before it, or lists it alone.
+fn place(placed: Placed, token: &str, label: &str, all: &mut Vec<Entity>) {
+    let public = placed.certificate.public_key();
+    let owner = all
+        .iter_mut()
+        .find(|one| one.key.is_some() && one.public == public && public.is_some());
+    match owner {
+        Some(owner) => owner.certificates.push(placed),
+        None => all.push(Entity {
+            token: OWN,
+            token_label: token.to_owned(),
+            label: label.to_owned(),
+            file: String::new(),
+            id: placed.certificate.key_id().as_bytes().to_vec(),
+            key: None,
+            software: None,
+            public,
+            origin: Origin::Unknown,
+            certificates: vec![placed],
+            attests: false,
+            protected: false,
+        }),
+    }
+}
+
+fn of_identity(token: &str, identity: Identity) -> Entity {
     Entity {
         token: FACTORY,
+        token_label: token.to_owned(),
         label: identity.label,
         file: String::new(),
         id: identity.certificate.key_id().as_bytes().to_vec(),
@@ -415,9 +444,10 @@ fn of_identity(identity: Identity) -> Entity {
     }
 }
 
-fn of_authority(authority: Authority) -> Entity {
+fn of_authority(token: &str, authority: Authority) -> Entity {
     Entity {
         token: FACTORY,
+        token_label: token.to_owned(),
         label: authority.label,
         file: String::new(),
         id: authority.certificate.key_id().as_bytes().to_vec(),

@@ -4,7 +4,7 @@
 //! The factory identity is not meant: it stays what it is beside the device's own.
 
 use super::chain::{Way, way};
-use super::device::{Device, Entity, OWN};
+use super::device::{Device, Entity, FACTORY, OWN};
 use super::prove::{Proof, prove};
 use super::software::SoftwareKey;
 use super::state::Existing;
@@ -145,7 +145,8 @@ impl Wanted {
             let value = unescaped(value).ok_or(format!("{value}: a % without two digits"))?;
             let text = || String::from_utf8_lossy(&value).into_owned();
             match name {
-                "token" if value != OWN.as_bytes() => {
+                // Its officer may have given it another label; what counts is the object.
+                "token" if value == FACTORY.as_bytes() => {
                     return Err(format!(
                         "{uri}: an existing identity is in the token {OWN} or in files; the \
                          factory's is none of its kind"

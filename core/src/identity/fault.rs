@@ -3,7 +3,7 @@
 use crate::config::ConfigError;
 use crate::store::devid::StoreError;
 use crate::store::folder::FolderError;
-use crate::store::{LookError, SignError};
+use crate::store::{LoginError, LookError, SignError};
 use crate::tpm::TpmError;
 use std::fmt;
 use std::io;
@@ -52,6 +52,12 @@ impl Fault {
         move |error| Self::failed(format!("{}: {error}", path.display()))
     }
 
+    fn asks_for_pin() -> Self {
+        Self::failed(
+            "the key asks for a PIN: say where it is, by pin = \"file:/PATH\" or              \"credential:NAME\" under [[token]] name = \"devid\" in config.toml",
+        )
+    }
+
     /// The same with what was being done in front.
     #[must_use]
     pub(super) fn while_doing(self, what: impl fmt::Display) -> Self {
@@ -76,7 +82,18 @@ impl From<StoreError> for Fault {
             StoreError::Tpm(error) => error.into(),
             StoreError::Gone => Self::new(FaultKind::NotFound, "the object is gone"),
             StoreError::OtherTpm(why) => Self::refused(why),
+            StoreError::NotLoggedIn => Self::asks_for_pin(),
             other => Self::failed(other.to_string()),
+        }
+    }
+}
+
+impl From<LoginError> for Fault {
+    fn from(error: LoginError) -> Self {
+        match error {
+            LoginError::Tpm(error) => error.into(),
+            LoginError::Store(error) => error.into(),
+            other => Self::failed(format!("[[token]] pin: {other}")),
         }
     }
 }
@@ -91,6 +108,7 @@ impl From<SignError> for Fault {
     fn from(error: SignError) -> Self {
         match error {
             SignError::Tpm(error) => error.into(),
+            SignError::NotLoggedIn => Self::asks_for_pin(),
             other => Self::failed(other.to_string()),
         }
     }

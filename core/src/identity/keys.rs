@@ -58,6 +58,7 @@ impl Device {
                  delete {label}"
             )));
         }
+        self.unlock()?;
         let key = self.own.generate(algorithm, usage)?;
         let described = |signs, decrypts| {
             let uses = [(usage.signs, signs), (usage.decrypts, decrypts)];
@@ -128,6 +129,7 @@ impl Device {
                 format!("{}: this device has no key for it", entity.label),
             ));
         };
+        self.unlock()?;
         let subject = match subject {
             Some(subject) => subject,
             None if entity.protected => self.own_subject(key.public())?,

@@ -46,6 +46,7 @@ impl Device {
     ///
     /// Something that would count cannot be read: then nobody can say what is to be done.
     pub(super) fn observe(&self) -> Result<Observed, Fault> {
+        self.unlock()?;
         let existing = self.existing();
         let tpm_fault = self.tpm.random(&mut [0]).err().map(Fault::from);
         let tpm = tpm_fault.is_none();

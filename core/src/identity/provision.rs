@@ -313,7 +313,7 @@ impl Device {
             getrandom::rand_core::TryRng::try_fill_bytes(&mut getrandom::SysRng, &mut digits);
         let told = path
             .parent()
-            .map_or(Ok(()), |folder| std::fs::create_dir_all(folder))
+            .map_or(Ok(()), std::fs::create_dir_all)
             .and_then(|()| file::write(path, hex(&digits).as_bytes(), 0o644));
         if drawn.is_err() || told.is_err() {
             warn!(

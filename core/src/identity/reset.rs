@@ -41,10 +41,10 @@ impl Device {
             if let Some(mark) = &seen.mark
                 && let (Some(handle), Some(name)) = (mark.handle, &mark.name)
             {
-                self.own.evict(handle, name)?;
+                self.own.evict_key(handle, name)?;
             }
             for (handle, name) in self.own.orphans()? {
-                self.own.evict(handle, &name)?;
+                self.own.evict_key(handle, &name)?;
             }
             if let Some(index) = self.config.provision.nv_index {
                 self.tpm.nv_forget(index, &self.own.owner_auth()?)?;

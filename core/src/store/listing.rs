@@ -29,6 +29,10 @@ pub struct Shown {
 
 /// The kinds of objects.
 #[derive(Debug)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "each lies behind an Arc of its own"
+)]
 pub enum Kind {
     /// A private key, and the public key beside it if that is shown.
     Pair {

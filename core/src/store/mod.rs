@@ -8,7 +8,7 @@ mod listing;
 mod templates;
 mod verify;
 
-pub use key::{Access, Key, Login, SignRequest};
+pub use key::{Access, DecryptRequest, Key, Login, SignRequest};
 pub use listing::{Half, Kind, Listing, Shown};
 use templates::Templates;
 pub use verify::verify;
@@ -34,14 +34,14 @@ pub trait KeyStore: fmt::Debug + Send + Sync {
         None
     }
 
-    /// Whether keys of the store ask for a login.
-    fn asks_login(&self) -> bool {
-        false
+    /// Whether there are PINs. Costs no TPM command.
+    fn pins(&self) -> Pins {
+        Pins::None
     }
 
-    /// Logs in with this PIN.
-    fn login(&self, _pin: &[u8]) -> Result<(), LoginError> {
-        Ok(())
+    /// Logs in with this PIN; not to be called where there is none.
+    fn login(&self, _who: Who, _pin: &[u8]) -> Result<(), LoginError> {
+        Err(LoginError::NotInitialized)
     }
 
     /// Forgets what the login brought.
@@ -75,6 +75,26 @@ pub enum LookError {
     Folder(String),
 }
 
+/// Which PINs a token has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pins {
+    /// None: whoever reaches the token may use it.
+    None,
+    /// The security officer's, who has yet to set the user's.
+    Officer,
+    /// The user's, without which no private key can be used.
+    User,
+}
+
+/// Who logs in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Who {
+    /// The user, who uses the keys.
+    User,
+    /// The security officer, who sets the user's PIN.
+    Officer,
+}
+
 /// Why a login failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LoginError {
@@ -84,6 +104,14 @@ pub enum LoginError {
     Length,
     /// The PIN was not tried: if it were wrong, the whole TPM would be locked, or is so already.
     Locked,
+    /// The PIN of that name was never set.
+    NotInitialized,
+    /// Somebody else must log in first.
+    NotLoggedIn,
+    /// Not now; the text says why, and what to do first.
+    Refused(String),
+    /// The key folder or the master key.
+    Store(devid::StoreError),
     /// The TPM, or the way to it.
     Tpm(TpmError),
 }
@@ -95,6 +123,8 @@ pub enum SignError {
     DigestLength(usize),
     /// The key does not sign by such a scheme.
     Scheme,
+    /// The ciphertext, or what came out of it, is not as it must be; or the other side's point.
+    Ciphertext,
     /// The key asks for a login.
     NotLoggedIn,
     /// The key's file is of a form that is not supported; the text says which.
@@ -122,6 +152,7 @@ impl fmt::Display for SignError {
             }
             Self::Scheme => f.write_str("the key does not sign by this scheme"),
             Self::NotLoggedIn => f.write_str("the key asks for a login first"),
+            Self::Ciphertext => f.write_str("not to be decrypted with this key"),
             Self::Refused(why) => write!(f, "the key cannot be used: {why}"),
             Self::NotInThisTpm => f.write_str("this TPM does not hold the certified key"),
             Self::Tpm(error) => error.fmt(f),
@@ -148,6 +179,15 @@ impl fmt::Display for LookError {
 
 impl std::error::Error for LookError {}
 
+impl From<devid::StoreError> for LoginError {
+    fn from(error: devid::StoreError) -> Self {
+        match error {
+            devid::StoreError::Tpm(error) => Self::Tpm(error),
+            other => Self::Store(other),
+        }
+    }
+}
+
 impl From<TpmError> for LoginError {
     fn from(error: TpmError) -> Self {
         Self::Tpm(error)
@@ -158,6 +198,10 @@ impl fmt::Display for LoginError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Wrong => f.write_str("wrong PIN; the TPM has counted it"),
+            Self::NotInitialized => f.write_str("this PIN was never set"),
+            Self::NotLoggedIn => f.write_str("somebody else must log in first"),
+            Self::Refused(why) => f.write_str(why),
+            Self::Store(error) => error.fmt(f),
             Self::Length => f.write_str("no PIN has so many bytes"),
             Self::Locked => f.write_str(
                 "not tried: a wrong PIN would lock the whole TPM now, or it is locked already",

@@ -5,7 +5,8 @@
 //! in the few slots that a TPM has for objects.
 
 use super::exchange::{Manner, Proof};
-use super::{Auth, AuthValue, Link, PublicArea, Scheme, Signature, Tpm, TpmError, Used, template};
+use super::wrapped::{flush, is_gone};
+use super::{Auth, AuthValue, Link, PublicArea, Tpm, TpmError, Used, template};
 use crate::key::PublicKey;
 use log::{debug, warn};
 use parking_lot::Mutex;
@@ -80,29 +81,25 @@ impl Tpm {
         Ok(None)
     }
 
-    /// A signature by a derived key; as [`Tpm::sign`], but three commands, and two more where its
-    /// context was lost.
-    pub fn sign_derived(
+    /// Runs commands with a derived key: two commands more, and another two where its context was
+    /// lost. They may run twice.
+    pub(crate) fn with_derived<R>(
         &self,
+        what: &str,
         key: &DerivedKey,
-        scheme: Scheme,
-        digest: &[u8],
-    ) -> Result<Signature, TpmError> {
+        mut commands: impl FnMut(&mut dyn Link, Used) -> Result<R, TpmError>,
+    ) -> Result<R, TpmError> {
         let proof = Proof::empty(&key.name, "the derived key");
-        self.exchange_unless_refused("Sign", proof, Manner::LOADS, |link| {
+        self.exchange_unless_refused(what, proof, Manner::LOADS, |link| {
             let mut handle = key.load(link)?;
-            let mut signature = link.sign(Used::open(handle, &key.name), scheme, digest);
+            let mut answer = commands(link, Used::open(handle, &key.name));
             // On a TPM that all share, somebody may flush what is not his.
-            if matches!(signature, Err(TpmError::Response(code)) if code.is_missing_handle()) {
+            if is_gone(&answer) {
                 handle = key.load(link)?;
-                signature = link.sign(Used::open(handle, &key.name), scheme, digest);
+                answer = commands(link, Used::open(handle, &key.name));
             }
-            let faulted = signature.as_ref().is_err_and(TpmError::is_transport_fault);
-            // The signature is the answer, whatever becomes of the handle.
-            if !faulted && let Err(error) = link.flush(handle) {
-                warn!("TPM2_FlushContext after a signature: {error}");
-            }
-            signature
+            flush(link, handle, &answer);
+            answer
         })
     }
 

@@ -1,6 +1,7 @@
 //! One TPM as the house sees it: opened when first needed, shared by threads, retried and
 //! reconnected.
 
+use super::session::Salt;
 use super::turn::Turn;
 use super::wrapped::Nest;
 use super::{AuthValue, Hash, Link, Lockout, Property, SaltKey, Tcti, TpmError, link};
@@ -235,10 +236,11 @@ impl Tpm {
 
     /// The salt key for commands that show this authorisation value.
     pub(super) fn salt_key_for(&self, value: &AuthValue) -> Result<Option<SaltKey>, TpmError> {
-        match &value.salted_to {
+        match &value.salt {
             _ if value.is_empty() => Ok(None),
-            Some(key) => Ok(Some(key.clone())),
-            None => self.salt_key(),
+            Salt::Needless => Ok(None),
+            Salt::For(key) => Ok(Some(key.clone())),
+            Salt::ForAny => self.salt_key(),
         }
     }
 

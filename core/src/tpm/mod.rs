@@ -27,6 +27,7 @@ pub use derived::DerivedKey;
 pub use exchange::{Refusals, Tpm};
 pub use hash::Hash;
 pub use kdf::Secret;
+pub(crate) use kdf::random_secret;
 pub use own::{Algorithm, KeyUsage, StorageKey};
 pub(crate) use public::name_of;
 pub use public::{PublicArea, SigningScheme};
@@ -343,6 +344,12 @@ pub trait Link: Send {
     fn random(&mut self, count: u16) -> Result<Vec<u8>, TpmError>;
     /// TPM2_Sign; `digest` has the width of the scheme's hash.
     fn sign(&mut self, key: Used, scheme: Scheme, digest: &[u8]) -> Result<Signature, TpmError>;
+    /// TPM2_RSA_Decrypt without padding: the whole block, as wide as the modulus but for leading
+    /// zeros. By an auth session it is encrypted on its way.
+    fn rsa_decrypt(&mut self, key: Used, cipher: &[u8]) -> Result<Secret, TpmError>;
+    /// TPM2_ECDH_ZGen with the other side's point: the x coordinate, but for leading zeros; encrypted
+    /// likewise.
+    fn ecdh_z(&mut self, key: Used, point: (&[u8], &[u8])) -> Result<Secret, TpmError>;
     /// In a forked child: lets go of the parent's connection without a byte to the TPM.
     fn abandon(self: Box<Self>);
 }

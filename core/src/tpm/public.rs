@@ -117,6 +117,11 @@ impl PublicArea {
         self.attributes & all == TpmaObject::DECRYPT.bits()
     }
 
+    /// Whether the scheme is named with each use.
+    pub fn takes_any_scheme(&self) -> bool {
+        self.scheme == SigningScheme::Any
+    }
+
     /// Whether this TPM made the private half, and it never was anywhere else.
     pub fn is_of_this_tpm(&self) -> bool {
         let set = TpmaObject::FIXED_TPM.bits() | TpmaObject::SENSITIVE_DATA_ORIGIN.bits();

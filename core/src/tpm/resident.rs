@@ -2,7 +2,7 @@
 //! handles.
 
 use super::exchange::{Manner, Proof};
-use super::{Auth, AuthValue, Hash, NvPublic, Property, Scheme, Signature, Tpm, TpmError, Used};
+use super::{Auth, AuthValue, Hash, Link, NvPublic, Property, Tpm, TpmError, Used};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The most that TPM2_NV_Read may be asked for before the TPM was asked for its own limit; no
@@ -119,23 +119,22 @@ impl Tpm {
         Ok(())
     }
 
-    /// A signature by a resident key with this authorisation value, which may be empty; `digest` as
-    /// wide as the scheme's hash.
+    /// Runs commands with a resident key; `value` is its authorisation value, which may be empty.
     ///
-    /// One command for the empty value, two for another; one more before it where a transport fault
-    /// put the handle in doubt.
-    pub fn sign(
+    /// One command more before them where a transport fault put the handle in doubt, and one for
+    /// each that shows a value. They may run twice if it is empty.
+    pub(crate) fn with_resident<R>(
         &self,
+        what: &str,
         key: &ResidentKey,
         value: &AuthValue,
-        scheme: Scheme,
-        digest: &[u8],
-    ) -> Result<Signature, TpmError> {
+        mut commands: impl FnMut(&mut dyn Link, Used) -> Result<R, TpmError>,
+    ) -> Result<R, TpmError> {
         let called = format!("key 0x{:08X}", key.handle);
         let salt_key = self.salt_key_for(value)?;
         let proof = Proof::new(&key.name, &called, value);
         let manner = Manner::READS.showing(value);
-        self.exchange_unless_refused("Sign", proof, manner, |link| {
+        self.exchange_unless_refused(what, proof, manner, |link| {
             let faults = self.faults();
             if key.seen_at.load(Ordering::Acquire) != faults {
                 let (_, name) = link.read_public(key.handle)?;
@@ -145,7 +144,7 @@ impl Tpm {
                 key.seen_at.store(faults, Ordering::Release);
             }
             let auth = Auth::by(value.as_bytes(), salt_key.as_ref());
-            link.sign(Used::new(key.handle, &key.name, auth), scheme, digest)
+            commands(link, Used::new(key.handle, &key.name, auth))
         })
     }
 }
@@ -165,17 +164,23 @@ impl ResidentKey {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tpm::ResponseCode;
     use crate::tpm::fake::{
         FIXED, FakeTpm, GET_CAPABILITY, IDENTITY, READ_PUBLIC, Reply, SIGN, p256_area, public,
         signature,
     };
+    use crate::tpm::{ResponseCode, Scheme, Signature};
 
     use std::time::{Duration, Instant};
 
     const LIMIT: Duration = Duration::from_secs(20);
     const HANDLE: u32 = 0x8102_0000;
     const ECDSA: Scheme = Scheme::Ecdsa(Hash::Sha256);
+
+    fn sign(tpm: &Tpm, key: &ResidentKey) -> Result<Signature, TpmError> {
+        tpm.with_resident("Sign", key, &AuthValue::default(), |link, used| {
+            link.sign(used, ECDSA, &[7; 32])
+        })
+    }
 
     fn found() -> Reply {
         public(&p256_area(IDENTITY, FIXED), &[0, 0x0B, 1])
@@ -195,9 +200,7 @@ mod tests {
         let fake = FakeTpm::new(replies);
         let tpm = fake.tpm(LIMIT);
         let key = key_of(&tpm);
-        let pair = tpm
-            .sign(&key, &AuthValue::default(), ECDSA, &[7; 32])
-            .unwrap();
+        let pair = sign(&tpm, &key).unwrap();
         assert_eq!(
             pair,
             Signature::Ecc {
@@ -221,7 +224,7 @@ mod tests {
         ]);
         let tpm = fake.tpm(LIMIT);
         let key = key_of(&tpm);
-        let sign = || tpm.sign(&key, &AuthValue::default(), ECDSA, &[7; 32]);
+        let sign = || sign(&tpm, &key);
         assert!(sign().is_ok() && sign().is_ok());
         assert_eq!(sign(), Err(TpmError::KeyReplaced(HANDLE)));
         let (asked, signed) = (READ_PUBLIC, SIGN);
@@ -257,7 +260,7 @@ mod tests {
         let tpm = fake.tpm(LIMIT);
         let key = key_of(&tpm);
         for _ in 0..3 {
-            let refused = tpm.sign(&key, &AuthValue::default(), ECDSA, &[7; 32]);
+            let refused = sign(&tpm, &key);
             assert_eq!(refused, Err(TpmError::NeedsAuth("key 0x81020000".into())));
         }
         assert_eq!(
@@ -271,7 +274,7 @@ mod tests {
     fn lockout_is_told_and_not_retried() {
         let fake = FakeTpm::new([found(), Reply::Code(0x921), Reply::Code(0x101)]);
         let tpm = fake.tpm(LIMIT);
-        let refused = tpm.sign(&key_of(&tpm), &AuthValue::default(), ECDSA, &[7; 32]);
+        let refused = sign(&tpm, &key_of(&tpm));
         assert_eq!(refused, Err(TpmError::Response(ResponseCode(0x921))));
         assert_eq!(fake.seen(), [READ_PUBLIC, SIGN, GET_CAPABILITY]);
     }

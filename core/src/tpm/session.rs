@@ -33,12 +33,23 @@ pub struct SaltKey {
     pub hash: Hash,
 }
 
-/// An authorisation value, and which key of the TPM a proof of it is salted to.
+/// An authorisation value, and how a proof of it is salted.
 #[derive(Clone, Default)]
 pub struct AuthValue {
     value: Secret,
-    /// `None`: whichever the TPM has.
-    pub(super) salted_to: Option<SaltKey>,
+    pub(super) salt: Salt,
+}
+
+/// What keeps a recorded proof from being of use.
+#[derive(Clone, Default)]
+pub(super) enum Salt {
+    /// A salt for whichever key the TPM has for that.
+    #[default]
+    ForAny,
+    /// A salt for this one.
+    For(SaltKey),
+    /// None is needed: so many random bits cannot be guessed.
+    Needless,
 }
 
 impl AuthValue {
@@ -46,7 +57,16 @@ impl AuthValue {
     pub fn new(value: Secret) -> Self {
         Self {
             value,
-            salted_to: None,
+            salt: Salt::ForAny,
+        }
+    }
+
+    /// Of 256 random bits, which nobody guesses: its proof needs no salt, which would cost more than
+    /// the signature itself.
+    pub fn random(value: Secret) -> Self {
+        Self {
+            value,
+            salt: Salt::Needless,
         }
     }
 
@@ -55,7 +75,7 @@ impl AuthValue {
     pub fn salted(value: Secret, to: SaltKey) -> Self {
         Self {
             value,
-            salted_to: Some(to),
+            salt: Salt::For(to),
         }
     }
 

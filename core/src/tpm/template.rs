@@ -116,7 +116,7 @@ fn own_head(kind: u16, bound: u32, usage: KeyUsage) -> Vec<u8> {
     const NO_DA: u32 = 1 << 10;
     const DECRYPT: u32 = 1 << 17;
     const SIGN: u32 = 1 << 18;
-    let does = u32::from(usage.signs) * SIGN | u32::from(usage.decrypts) * DECRYPT;
+    let does = (u32::from(usage.signs) * SIGN) | (u32::from(usage.decrypts) * DECRYPT);
     let mut area = words(&[kind, Hash::Sha256.algorithm()]);
     area.extend((bound | USER_WITH_AUTH | NO_DA | does).to_be_bytes());
     area.extend(sized(&[])); // no policy

@@ -5,7 +5,7 @@
 //! three commands, and nothing of ours stays.
 
 use super::exchange::{Manner, Proof};
-use super::{Auth, AuthValue, Link, Scheme, Signature, Tpm, TpmError, Used, name_of, template};
+use super::{Auth, AuthValue, Link, Tpm, TpmError, Used, name_of, template};
 use log::warn;
 
 /// So many keys stay loaded behind a resource manager; the one not used for longest goes.
@@ -123,7 +123,7 @@ impl Tpm {
     /// Runs commands with a wrapped key loaded; `value` is its authorisation value.
     ///
     /// The commands may run twice if the value is empty.
-    pub(super) fn with_wrapped<R>(
+    pub(crate) fn with_wrapped<R>(
         &self,
         what: &str,
         key: &WrappedKey,
@@ -135,19 +135,6 @@ impl Tpm {
             true => self.with_nested(what, key, value, commands),
             false => self.with_passing(what, key, value, commands),
         }
-    }
-
-    /// A signature by a wrapped key; as [`Tpm::sign`].
-    pub fn sign_wrapped(
-        &self,
-        key: &WrappedKey,
-        value: &AuthValue,
-        scheme: Scheme,
-        digest: &[u8],
-    ) -> Result<Signature, TpmError> {
-        self.with_wrapped("Sign", key, value, |link, used| {
-            link.sign(used, scheme, digest)
-        })
     }
 
     fn with_passing<R>(
@@ -250,13 +237,13 @@ impl WrappedKey {
 }
 
 /// Whether the handle no longer names what was loaded.
-fn is_gone<R>(answer: &Result<R, TpmError>) -> bool {
+pub(super) fn is_gone<R>(answer: &Result<R, TpmError>) -> bool {
     matches!(answer, Err(TpmError::Response(code)) if code.is_missing_handle())
 }
 
 /// Flushes after commands: their answer counts, whatever becomes of the handle. Not after a
 /// transport fault, with which the connection went.
-fn flush<R>(link: &mut dyn Link, handle: u32, after: &Result<R, TpmError>) {
+pub(super) fn flush<R>(link: &mut dyn Link, handle: u32, after: &Result<R, TpmError>) {
     let faulted = after.as_ref().is_err_and(TpmError::is_transport_fault);
     if !faulted && let Err(error) = link.flush(handle) {
         warn!("TPM2_FlushContext: {error}");

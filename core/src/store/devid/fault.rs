@@ -20,6 +20,8 @@ pub enum StoreError {
     BadKey(String),
     /// The TPM has no room for another persistent key.
     NoRoom(String),
+    /// The token asks for a login first.
+    NotLoggedIn,
     /// The object was destroyed meanwhile, or never was what is asked for.
     Gone,
 }
@@ -74,6 +76,7 @@ impl fmt::Display for StoreError {
             | Self::Unsupported(why)
             | Self::BadKey(why)
             | Self::NoRoom(why) => f.write_str(why),
+            Self::NotLoggedIn => f.write_str("the token asks for a login first"),
             Self::Gone => f.write_str("the object is gone"),
         }
     }

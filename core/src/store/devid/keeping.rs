@@ -1,7 +1,7 @@
 //! What happens to a kept key later: it goes back into a persistent handle, or away as a whole.
 
 use super::{DevidStore, HANDLES, StoreError};
-use crate::store::folder::Content;
+use crate::store::folder::{Content, Seal};
 use crate::tpm::{Parent, TpmError, WrappedKey, is_own_key, name_of};
 
 impl DevidStore {
@@ -46,11 +46,9 @@ impl DevidStore {
     pub fn destroy_whole(&self, name: &str) -> Result<(), StoreError> {
         let owner = self.owner_auth()?;
         let evicted = self.folder.change(name, |entry| {
-            if let Content::Pair(pair) = &entry.content
-                && let (Some(handle), Some(name)) = (pair.handle, name_of(&pair.material.public))
-            {
+            if let Content::Pair(pair) = &entry.content {
                 // First the handle, so that no key is in one that nobody lists.
-                self.tpm.evict(handle, &name, &owner)?;
+                self.evict(pair, &owner)?;
             }
             Ok::<_, StoreError>(None)
         });
@@ -63,22 +61,28 @@ impl DevidStore {
     /// Evicts the master key, if the TPM holds the one that this folder remembers: every key that
     /// it wraps is erased by that. Writes to the TPM.
     pub fn destroy_master(&self) -> Result<(), StoreError> {
-        if let Some(name) = self.folder.master()? {
+        if let Some(name) = self.master_name()? {
             self.tpm
                 .evict(self.master.handle, &name, &self.owner_auth()?)?;
         }
         Ok(())
     }
 
-    /// Forgets which key was the master key: the next key of the folder gets a new one. Only for a
-    /// folder without keys, after [`destroy_master`](Self::destroy_master).
+    /// Forgets which key was the master key, and the PINs that it sealed: the next key of the folder
+    /// gets a new one. Only for a folder without keys, after
+    /// [`destroy_master`](Self::destroy_master).
     pub fn forget_master(&self) -> Result<(), StoreError> {
+        for seal in [Seal::User, Seal::Officer] {
+            if self.folder.has_seal(seal) {
+                self.folder.remove_seal(seal)?;
+            }
+        }
         Ok(self.folder.forget_master()?)
     }
 
     /// Takes a key away from a persistent handle of ours, if it is the one of this name. Writes to
     /// the TPM.
-    pub fn evict(&self, handle: u32, name: &[u8]) -> Result<(), StoreError> {
+    pub fn evict_key(&self, handle: u32, name: &[u8]) -> Result<(), StoreError> {
         match HANDLES.contains(&handle) {
             true => Ok(self.tpm.evict(handle, name, &self.owner_auth()?)?),
             false => Ok(()),
@@ -111,10 +115,14 @@ impl DevidStore {
 
     /// Whether the TPM holds the master key of this folder; `None` if the folder remembers none.
     pub fn master_is_held(&self) -> Result<Option<bool>, StoreError> {
-        let Some(name) = self.folder.master()? else {
+        let Some(name) = self.master_name()? else {
             return Ok(None);
         };
         Ok(Some(self.tpm.holds(self.master.handle, &name)?))
+    }
+
+    fn master_name(&self) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(self.folder.master()?.and_then(|area| name_of(&area)))
     }
 
     /// Files of the folder that give no object, by name, and why.

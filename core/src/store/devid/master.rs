@@ -1,7 +1,7 @@
 //! The master key: a storage key of random at a persistent handle, whose wrapped form is stored
 //! nowhere. Whoever evicts it erases every key that it wraps.
 //!
-//! Its name is remembered in the folder, so that a TPM that was cleared or exchanged is told from
+//! Its public area is remembered in the folder, so that a TPM that was cleared or exchanged is told from
 //! one that never had a master key, and nothing is made anew that would only hide the loss.
 
 use super::{DevidStore, StoreError};
@@ -16,13 +16,13 @@ impl DevidStore {
         let remembered = self.folder.master()?;
         let there = self.tpm.storage_key(handle)?;
         match (&remembered, there) {
-            (Some(name), Some(key)) if key.name() == name => Ok(key),
+            (Some(area), Some(key)) if key.area() == area => Ok(key),
             (Some(_), Some(_)) => Err(self.other_tpm("holds another key")),
             (Some(_), None) => Err(self.other_tpm("is empty")),
             (None, None) if self.has_wrapped_keys()? => Err(self.other_tpm("is empty")),
             (None, Some(key)) => {
                 info!("handle 0x{handle:08X} holds a storage key: it is the master key");
-                self.folder.remember_master(key.name())?;
+                self.folder.remember_master(key.area())?;
                 Ok(key)
             }
             (None, None) => {
@@ -30,7 +30,7 @@ impl DevidStore {
                 self.folder.begin(&self.first_serial())?;
                 let key = self.tpm.make_storage_key(handle, &self.owner_auth()?)?;
                 info!("master key made at 0x{handle:08X}");
-                self.folder.remember_master(key.name())?;
+                self.folder.remember_master(key.area())?;
                 Ok(key)
             }
         }

@@ -7,6 +7,7 @@
 mod fault;
 mod keeping;
 mod master;
+pub(super) mod pins;
 mod private;
 mod showing;
 
@@ -14,11 +15,11 @@ pub use crate::tpm::{Algorithm, KeyUsage};
 pub use fault::StoreError;
 pub use private::PrivateKey;
 
-use super::Key;
 use super::folder::{Content, Description, KeyFolder, Origin, Pair, Tss2Key};
 use super::key::Abilities;
 use super::listing::Half;
-use crate::config::{self, Config, Master};
+use super::{Access, Key, Login};
+use crate::config::{self, Config, Master, SecretSource};
 use crate::tpm::{AuthValue, Hash, Parent, PublicArea, Secret, Tpm, TpmError, WrappedKey, name_of};
 use log::warn;
 use parking_lot::Mutex;
@@ -34,9 +35,15 @@ const PERSISTENT: u32 = 0x8100_0000;
 #[derive(Debug)]
 pub struct DevidStore {
     tpm: Arc<Tpm>,
-    label: String,
+    name: String,
     folder: KeyFolder,
     master: Master,
+    allow_last_try: bool,
+    pin: Option<SecretSource>,
+    /// The token's secret, as long as the user is logged in.
+    login: Arc<Login>,
+    /// The same for the security officer, who uses no keys.
+    officer: Login,
     /// What the last look showed, by name; held for moments.
     shown: Mutex<HashMap<String, Known>>,
 }
@@ -44,12 +51,16 @@ pub struct DevidStore {
 impl DevidStore {
     /// The token `devid`. Nothing is read and nothing is sent yet.
     pub fn new(config: &Config, tpm: Arc<Tpm>) -> Self {
-        let label = "devid";
+        let name = "devid";
         Self {
             tpm,
-            label: label.into(),
-            folder: KeyFolder::new(config.state.join(label)),
+            name: name.into(),
+            folder: KeyFolder::new(config.state.join(name)),
             master: config.master.clone(),
+            allow_last_try: config.allow_last_try,
+            pin: config.pin.clone(),
+            login: Arc::default(),
+            officer: Login::default(),
             shown: Mutex::default(),
         }
     }
@@ -59,9 +70,9 @@ impl DevidStore {
     /// One command; more the very first time, when it makes the master key.
     pub fn generate(&self, algorithm: Algorithm, usage: KeyUsage) -> Result<Arc<Key>, StoreError> {
         let master = self.master_for_new_keys()?;
-        let value = Secret::default();
+        let (access, value) = self.access_for_new_key()?;
         let made = self.tpm.create_key(&master, &value, algorithm, usage);
-        self.usable(made.map_err(StoreError::of_making)?)
+        self.usable(made.map_err(StoreError::of_making)?, access)
     }
 
     /// A key from outside, not kept yet; it is encrypted for the master key before it reaches the
@@ -73,11 +84,11 @@ impl DevidStore {
     pub fn import(&self, private: &PrivateKey, usage: KeyUsage) -> Result<Arc<Key>, StoreError> {
         let (public, secret) = private.halves()?;
         let master = self.master_for_new_keys()?;
-        let value = Secret::default();
+        let (access, value) = self.access_for_new_key()?;
         let taken = self
             .tpm
             .import_key(&master, &value, &public, &secret, usage);
-        self.usable(taken.map_err(StoreError::of_import)?)
+        self.usable(taken.map_err(StoreError::of_import)?, access)
     }
 
     /// Keeps a key that [`DevidStore::generate`] or [`DevidStore::import`] gave; in a persistent
@@ -100,12 +111,13 @@ impl DevidStore {
             return Err(StoreError::Unsupported("not a key of this token".into()));
         };
         let mut handle = persistent.then(|| self.free_handle(None)).transpose()?;
+        let auth = key.auth_salt().map(<[u8]>::to_vec);
         let pair = Pair {
-            material: Tss2Key::loadable(
-                parent,
-                wrapped.area().to_vec(),
-                wrapped.private().to_vec(),
-            ),
+            material: Tss2Key {
+                empty_auth: Some(auth.is_none()),
+                ..Tss2Key::loadable(parent, wrapped.area().to_vec(), wrapped.private().to_vec())
+            },
+            auth,
             public: key.public().clone(),
             handle,
             origin,
@@ -189,26 +201,28 @@ impl DevidStore {
             }
             // First the handle: should the file go first, the key would be in a handle that nobody
             // lists.
-            let name = name_of(&pair.material.public);
-            if let (Some(handle), Some(name)) = (pair.handle, name) {
-                self.tpm.evict(handle, &name, &owner)?;
-            }
+            self.evict(pair, &owner)?;
             let shown = pair.shown_public.clone();
             Ok(shown.map(|shown| Content::Public(pair.public.clone(), shown)))
         })?;
         Ok(())
     }
 
-    /// A key of what the TPM gave, open to all who may read the folder.
-    fn usable(&self, wrapped: WrappedKey) -> Result<Arc<Key>, StoreError> {
+    /// A key of what the TPM gave.
+    fn usable(&self, wrapped: WrappedKey, access: Access) -> Result<Arc<Key>, StoreError> {
         let unknown = || TpmError::Unsupported("the TPM made a key of another kind".into());
         let area = PublicArea::parse(wrapped.area()).ok_or_else(unknown)?;
-        Ok(Arc::new(Key::wrapped(
-            wrapped,
-            area,
-            None,
-            self.abilities(),
-        )))
+        let key = Key::wrapped(wrapped, area, None, self.abilities());
+        Ok(Arc::new(key.opened_by(access)))
+    }
+
+    /// Takes a key out of its persistent handle.
+    fn evict(&self, pair: &Pair, owner: &AuthValue) -> Result<(), StoreError> {
+        let name = name_of(&pair.material.public);
+        match (pair.handle, name) {
+            (Some(handle), Some(name)) => Ok(self.tpm.evict(handle, &name, owner)?),
+            _ => Ok(()),
+        }
     }
 
     /// What the TPM can do; without asking it, all that any can.
@@ -237,6 +251,14 @@ impl DevidStore {
             _ => Err(StoreError::Gone),
         })?;
         Ok(())
+    }
+
+    /// The user's PIN, if the configuration says where it is.
+    pub fn configured_pin(&self) -> Option<Secret> {
+        let source = self.pin.as_ref()?;
+        let pin = source.read(&config::environment);
+        pin.inspect_err(|error| warn!("[[token]] pin {source:?}: {error}"))
+            .ok()
     }
 
     /// The authorisation value of the owner hierarchy.

@@ -4,9 +4,9 @@ use super::DevidStore;
 use crate::certificate::Day;
 use crate::file;
 use crate::key::hex;
-use crate::store::folder::{Content, Entry, FolderError, Pair, Tss2Kind};
+use crate::store::folder::{Content, Entry, FolderError, Pair, Seal, Tss2Kind};
 use crate::store::listing::{Kind, Listing, Shown};
-use crate::store::{Key, KeyStore, LookError, Stamp};
+use crate::store::{Key, KeyStore, LoginError, LookError, Pins, Stamp, Who};
 use crate::tpm::{Hash, Parent, PublicArea, Tpm, WrappedKey};
 use log::warn;
 use parking_lot::Mutex;
@@ -47,7 +47,9 @@ impl KeyStore for DevidStore {
             .map(|known| (known.source.name.clone(), known));
         *self.shown.lock() = named.collect();
         Ok(Listing {
-            label: self.label.clone(),
+            label: self
+                .label()
+                .map_err(|error| LookError::Folder(error.to_string()))?,
             serial: self.serial().map_err(unreadable)?,
             objects: shown,
         })
@@ -57,7 +59,11 @@ impl KeyStore for DevidStore {
         let shown = self.shown.try_lock().map(|shown| shown.clone());
         Box::new(Self {
             tpm: Arc::clone(tpm),
-            label: self.label.clone(),
+            name: self.name.clone(),
+            allow_last_try: self.allow_last_try,
+            pin: self.pin.clone(),
+            login: Arc::clone(&self.login),
+            officer: self.officer.for_child(),
             folder: self.folder.for_child(),
             master: self.master.clone(),
             shown: Mutex::new(shown.unwrap_or_default()),
@@ -66,6 +72,37 @@ impl KeyStore for DevidStore {
 
     fn own(&self) -> Option<&DevidStore> {
         Some(self)
+    }
+
+    fn pins(&self) -> Pins {
+        match (
+            self.folder.has_seal(Seal::Officer),
+            self.folder.has_seal(Seal::User),
+        ) {
+            (false, _) => Pins::None,
+            (true, false) => Pins::Officer,
+            (true, true) => Pins::User,
+        }
+    }
+
+    fn login(&self, who: Who, pin: &[u8]) -> Result<(), LoginError> {
+        match who {
+            Who::User => self.login.begin(self.open(Seal::User, pin)?),
+            Who::Officer => self.officer.begin(self.open(Seal::Officer, pin)?),
+        }
+        Ok(())
+    }
+
+    fn logout(&self) {
+        self.login.end();
+        self.officer.end();
+    }
+
+    fn tries_left(&self) -> Option<u32> {
+        match self.pins() {
+            Pins::None => None,
+            Pins::Officer | Pins::User => Some(self.tpm.lockout().ok()?.tries_left()),
+        }
     }
 }
 
@@ -137,7 +174,11 @@ impl DevidStore {
             Ok(parent) => {
                 let wrapped = wrapped(parent);
                 self.tpm.own(wrapped.name());
-                Key::wrapped(wrapped, area, *handle, abilities)
+                let key = Key::wrapped(wrapped, area, *handle, abilities);
+                match &pair.auth {
+                    None => key,
+                    Some(salt) => key.opened_by(self.access(salt)),
+                }
             }
             Err(why) => {
                 warn!(

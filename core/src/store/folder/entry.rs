@@ -35,6 +35,9 @@ pub struct Pair {
     pub public: PublicKey,
     /// Where the TPM holds the key as well, if it was made persistent.
     pub handle: Option<u32>,
+    /// What the key's authorisation value derives from, beside the token's secret; `None` if the
+    /// value is empty.
+    pub auth: Option<Vec<u8>>,
     /// Where the key comes from.
     pub origin: Origin,
     /// The attributes of the private half.
@@ -70,6 +73,8 @@ pub struct Description {
     pub end: Option<Day>,
     /// Whether it is shown to users only who have logged in.
     pub private: bool,
+    /// Whether the user proves to be there before each use of the key.
+    pub always_authenticate: bool,
     /// Whether its attributes can be changed.
     pub modifiable: bool,
     /// Whether it can be destroyed.
@@ -91,6 +96,7 @@ impl Description {
             start: None,
             end: None,
             private: false,
+            always_authenticate: false,
             modifiable: true,
             destroyable: true,
             usage: None,

@@ -133,6 +133,7 @@ fn read_pair(lines: &mut Lines<'_>, der: &[u8], absent: Description) -> Result<P
     let shown = read_description(lines, PUBLIC_HALF, public_half(&private))?;
     Ok(Pair {
         handle: lines.take("Handle", handle)?,
+        auth: lines.take("Auth", from_hex)?,
         origin: lines.take("Origin", origin)?.unwrap_or_default(),
         shown_public: (!hidden).then_some(shown),
         material,
@@ -149,6 +150,9 @@ fn write_pair(text: &mut String, pair: &Pair, absent: &Description) {
     }
     if let Some(handle) = pair.handle {
         write_line(text, "Handle", &format!("0x{handle:08x}"));
+    }
+    if let Some(auth) = &pair.auth {
+        write_line(text, "Auth", &hex(auth));
     }
     match pair.origin {
         Origin::Generated => write_line(text, "Origin", "generated"),

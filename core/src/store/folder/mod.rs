@@ -8,8 +8,10 @@ mod entry;
 mod fault;
 mod format;
 mod pem;
+mod read;
 #[cfg(test)]
 mod samples;
+mod seals;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -19,30 +21,25 @@ mod write;
 
 pub use entry::{Content, Data, Description, Entry, Origin, Pair, Usage, Use};
 pub use fault::FolderError;
+pub use seals::Seal;
 pub use tss2::{Kind as Tss2Kind, NoTss2Key, Tss2Key};
 
-use crate::file::{self, FileStamp, Moment};
+use crate::file::{FileStamp, Moment};
 use crate::key::{from_hex, hex};
 use format::Remarks;
-use log::warn;
 use parking_lot::Mutex;
-use rustix::fd::OwnedFd;
-use rustix::fs::{AtFlags, Dir, Mode, OFlags, fstat, open, statat};
+use read::{Opened, Unread, file_name, is_object};
 use rustix::io::Errno;
-use rustix::process::geteuid;
 use std::collections::HashMap;
-use std::ffi::CString;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use trust::Owned;
 use write::Writer;
 
-const SUFFIX: &str = ".pem";
 /// 16 random hexadecimal digits, made at the first write.
 const SERIAL: &str = ".serial";
-/// The TPM name of the key that wraps the folder's keys, in hexadecimal digits.
+/// The TPMT_PUBLIC of the key that wraps the folder's keys, in hexadecimal digits.
 const MASTER: &str = ".master";
 /// How long a writer waits for another.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -91,25 +88,6 @@ struct Seen {
     /// Whether it must have another stamp if it is now another.
     settled: bool,
     found: Result<Arc<Entry>, String>,
-}
-
-/// The folder, open.
-struct Opened<'a> {
-    path: &'a Path,
-    fd: OwnedFd,
-    owned: Owned,
-    stamp: FileStamp,
-}
-
-/// Why a file gives no object.
-enum Unread {
-    /// It is no more there.
-    Gone,
-    /// Its content, which stays the same until its stamp changes.
-    Damaged(String),
-    Untrusted(String),
-    /// What the system said; another time it may say something else.
-    Failed(io::Error),
 }
 
 impl KeyFolder {
@@ -191,15 +169,17 @@ impl KeyFolder {
     pub fn stamp(&self) -> Stamp {
         let now = Moment::now();
         let mut stamp = Stamp::default();
-        let Ok(Some(folder)) = Opened::at(&self.path) else {
-            return stamp;
-        };
-        stamp.folder = Some(folder.stamp);
-        let names = folder.names().unwrap_or_default();
-        stamp.files = names
-            .iter()
-            .filter_map(|name| folder.file_stamp(name))
-            .collect();
+        match Opened::at(&self.path) {
+            Ok(None) => {}
+            Ok(Some(folder)) => {
+                stamp.folder = Some(folder.stamp);
+                let names = folder.names().unwrap_or_default();
+                let stamps = names.iter().filter_map(|name| folder.file_stamp(name));
+                stamp.files = stamps.collect();
+            }
+            // Then a listing fails, until the folder is another.
+            Err(_) => stamp.folder = FileStamp::of(&self.path),
+        }
         stamp.settle(now);
         stamp
     }
@@ -283,7 +263,7 @@ impl KeyFolder {
         Ok(self.own_file(SERIAL, sound)?.map(|bytes| hex(&bytes)))
     }
 
-    /// The TPM name of the key that wraps the folder's keys, as it was last remembered.
+    /// The TPMT_PUBLIC of the key that wraps the folder's keys, as it was remembered.
     ///
     /// # Errors
     ///
@@ -297,9 +277,9 @@ impl KeyFolder {
     /// # Errors
     ///
     /// As of [`add`](Self::add).
-    pub fn remember_master(&self, name: &[u8]) -> Result<(), FolderError> {
+    pub fn remember_master(&self, area: &[u8]) -> Result<(), FolderError> {
         let writer = Writer::make_folder(&self.path, self.patience, None)?;
-        writer.replace(MASTER, format!("{}\n", hex(name)).as_bytes())
+        writer.replace(MASTER, format!("{}\n", hex(area)).as_bytes())
     }
 
     /// Forgets it.
@@ -380,113 +360,4 @@ impl Stamp {
         let settled = all.into_iter().all(|stamp| stamp.is_settled(now));
         self.unsettled = (!settled).then_some(now);
     }
-}
-
-impl<'a> Opened<'a> {
-    /// `None` if there is none.
-    fn at(path: &'a Path) -> Result<Option<Self>, FolderError> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let fd = match open(path, flags, Mode::empty()) {
-            Err(Errno::NOENT) => return Ok(None),
-            other => other.map_err(FolderError::at(path))?,
-        };
-        let about = fstat(&fd).map_err(FolderError::at(path))?;
-        let owned = Owned::from(&about);
-        owned.as_folder().map_err(|reason| FolderError::Unsafe {
-            path: path.into(),
-            reason,
-        })?;
-        Ok(Some(Self {
-            path,
-            fd,
-            owned,
-            stamp: FileStamp::from(&about),
-        }))
-    }
-
-    /// The names of all that should be an object.
-    fn names(&self) -> rustix::io::Result<Vec<CString>> {
-        let mut names = Vec::new();
-        for entry in Dir::read_from(&self.fd)? {
-            let entry = entry?;
-            if is_object(entry.file_name().to_bytes()) {
-                names.push(entry.file_name().to_owned());
-            }
-        }
-        Ok(names)
-    }
-
-    /// `None` if it is no more there.
-    fn file_stamp(&self, name: &CString) -> Option<FileStamp> {
-        let about = statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
-        Some(FileStamp::from(&about))
-    }
-
-    /// Reads a file; `earlier` is what it was before. `None` if it is no more there.
-    fn look_at(
-        &self,
-        file: &str,
-        stamp: FileStamp,
-        settled: bool,
-        earlier: Option<&Seen>,
-    ) -> Result<Option<Seen>, FolderError> {
-        let name = file.strip_suffix(SUFFIX).unwrap_or(file);
-        let (found, lasting) = match self.read(name) {
-            Ok((entry, _)) => match earlier.map(|seen| &seen.found) {
-                Some(Ok(same)) if **same == entry => (Ok(Arc::clone(same)), true),
-                _ => (Ok(Arc::new(entry)), true),
-            },
-            Err(Unread::Gone) if file.contains(char::REPLACEMENT_CHARACTER) => {
-                (Err("its name is not UTF-8".into()), true)
-            }
-            Err(Unread::Gone) => return Ok(None),
-            Err(Unread::Damaged(why)) => (Err(why), true),
-            Err(Unread::Untrusted(why)) => (Err(why), false),
-            Err(Unread::Failed(error)) => match Errno::from_io_error(&error) {
-                // Not for the file's sake, so no object may seem to be gone.
-                Some(errno @ (Errno::MFILE | Errno::NFILE | Errno::NOMEM)) => {
-                    return Err(FolderError::at(&self.path.join(file))(errno));
-                }
-                _ => (Err(error.to_string()), false),
-            },
-        };
-        let seen = Seen {
-            stamp,
-            settled: settled && lasting,
-            found,
-        };
-        if let Err(why) = &seen.found
-            && earlier.is_none_or(|earlier| earlier.stamp != stamp || earlier.found != seen.found)
-        {
-            warn!("{}: {file:?} gives no object: {why}", self.path.display());
-        }
-        Ok(Some(seen))
-    }
-
-    /// An object and what else its file holds.
-    fn read(&self, name: &str) -> Result<(Entry, Remarks), Unread> {
-        let content = self.trusted(&file_name(name))?;
-        let (content, remarks) = format::parse(name, &content).map_err(Unread::Damaged)?;
-        let name = name.into();
-        Ok((Entry { name, content }, remarks))
-    }
-
-    fn trusted(&self, file: &str) -> Result<Vec<u8>, Unread> {
-        let (content, about) =
-            file::read_in(&self.fd, file, format::LARGEST).map_err(|error| match error.kind() {
-                io::ErrorKind::NotFound => Unread::Gone,
-                _ => Unread::Failed(error),
-            })?;
-        let judged = Owned::from(&about).as_file_in(self.owned, geteuid());
-        judged.map_err(Unread::Untrusted)?;
-        Ok(content)
-    }
-}
-
-fn file_name(name: &str) -> String {
-    format!("{name}{SUFFIX}")
-}
-
-fn is_object(file: &[u8]) -> bool {
-    file.ends_with(SUFFIX.as_bytes()) && !file.starts_with(b".")
 }

@@ -54,6 +54,7 @@ pub(super) fn samples() -> Vec<Content> {
         Content::Pair(pair()),
         Content::Pair(Pair {
             handle: Some(0x8100_0100),
+            auth: None,
             origin: Origin::Generated,
             private: full.clone(),
             shown_public: Some(Description {

@@ -1,14 +1,17 @@
-//! The folder as its readers and writers see it; `crash` has other processes in it.
+//! The folder as its readers and writers see it; `crash` has other processes in it,
+//! `refused` what gives no object.
 
 mod crash;
+mod refused;
 
 use super::samples::{KEY, LEAF, data, numbered, samples};
 use super::*;
 use std::fs;
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{PermissionsExt, chown, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::time::Instant;
 use tempfile::TempDir;
+
+const LOCK_FILE: &str = ".lock";
 
 /// A folder that is not there yet, in one that goes with the test.
 fn empty() -> (TempDir, KeyFolder) {
@@ -84,8 +87,6 @@ fn a_missing_folder_is_empty_and_made_at_the_first_write() {
     assert_eq!(folder.serial(), Ok(Some(serial)), "it stays the same");
 }
 
-const LOCK_FILE: &str = ".lock";
-
 #[test]
 fn every_object_is_written_changed_and_removed() {
     let (_around, folder) = empty();
@@ -133,13 +134,18 @@ fn a_change_can_remove_or_be_refused_and_keeps_what_it_does_not_touch() {
     let path = folder.path().join("server.pem");
     fs::write(&path, [b"# of the web server\n", KEY].concat()).unwrap();
     set_mode(&path, 0o600);
-    let before = fs::read(&path).unwrap();
+    let (before, inode) = (fs::read(&path).unwrap(), fs::metadata(&path).unwrap().ino());
 
     let refused = folder.change("server", |_| Err(FolderError::Unfit("no".into())));
     assert_eq!(refused, Err(FolderError::Unfit("no".into())));
     let same = folder.change::<FolderError>("server", |current| Ok(Some(current.content.clone())));
     assert_eq!(same.unwrap().unwrap().name, "server");
     assert_eq!(fs::read(&path).unwrap(), before);
+    assert_eq!(
+        fs::metadata(&path).unwrap().ino(),
+        inode,
+        "what is the same is not written"
+    );
 
     let relabelled = |current: &Entry| match current.content.clone() {
         Content::Pair(mut pair) => {
@@ -223,24 +229,31 @@ fn only_what_changed_is_read_again() {
     let stamp = settled(&folder);
     let first = folder.list().unwrap();
     assert_eq!(first.stamp, stamp);
-    let known: HashMap<_, _> = folder.known.lock().files.clone();
-    assert!(known.values().all(|seen| seen.settled));
+    let same_as_first = |listing: &Listing| -> Vec<_> {
+        let both = first.entries.iter().zip(&listing.entries);
+        both.map(|(one, other)| Arc::ptr_eq(one, other)).collect()
+    };
     let second = folder.list().unwrap();
-    for (one, other) in first.entries.iter().zip(&second.entries) {
-        assert!(Arc::ptr_eq(one, other));
-    }
+    assert_eq!(same_as_first(&second), [true; 3]);
     assert_eq!(second.stamp, stamp);
 
-    folder
-        .change::<FolderError>("data-00001", |_| Ok(Some(numbered(9))))
-        .unwrap();
+    let path = folder.path().join("data-00000.pem");
+    fs::write(&path, fs::read(&path).unwrap()).unwrap();
+    let change = |_: &Entry| Ok::<_, FolderError>(Some(numbered(9)));
+    folder.change("data-00001", change).unwrap();
     assert_ne!(folder.stamp(), stamp);
     let third = folder.list().unwrap();
-    let same: Vec<_> = (first.entries.iter().zip(&third.entries))
-        .map(|(one, other)| Arc::ptr_eq(one, other))
-        .collect();
-    assert_eq!(same, [true, false, true]);
+    assert_eq!(
+        same_as_first(&third),
+        [true, false, true],
+        "written again is not another"
+    );
     assert_eq!(third.entries[1].content, numbered(9));
+
+    settled(&folder);
+    folder.list().unwrap();
+    misremember(&folder);
+    assert_eq!(names(&folder), [""; 0], "nothing was read again");
 }
 
 #[test]
@@ -282,148 +295,23 @@ fn what_changes_twice_within_a_tick_is_not_missed() {
         "so shortly after a write, none is like another"
     );
 
-    // As if both had had another content when they were read, with the stamp that they have now.
     let listed = folder.list().unwrap();
-    let found = Arc::clone(&folder.known.lock());
-    let mut known = Known {
-        folder: found.folder,
-        files: found.files.clone(),
-    };
-    for seen in known.files.values_mut() {
-        assert!(!seen.settled);
-        seen.found = Err("other".into());
-    }
-    *folder.known.lock() = Arc::new(known);
+    assert!(folder.known.lock().files.values().all(|seen| !seen.settled));
+    misremember(&folder);
     assert_eq!(folder.list().unwrap().entries, listed.entries);
 }
 
-#[test]
-fn one_damaged_file_costs_one_object() {
-    let (_around, folder) = filled(2);
-    let put = |file: &str, content: &[u8]| fs::write(folder.path().join(file), content).unwrap();
-    put("cut.pem", &KEY[..100]);
-    put("guessed.pem", &[b"Private: perhaps\n", KEY].concat());
-    put("large.pem", &vec![b'\n'; 70_000]);
-    put("server.pem", KEY);
-    put("ca.pem", LEAF);
-    put("readme.txt", b"not ours");
-    put(".hidden.pem", b"not ours either");
-    put(".pem", b"nor this");
-    put("key.pem.new", b"nor this");
-    let odd = std::ffi::OsStr::from_bytes(b"\xFF.pem");
-    fs::write(folder.path().join(odd), KEY).unwrap();
-
-    let expected = ["ca", "data-00000", "data-00001", "server"];
-    assert_eq!(names(&folder), expected);
-    let listing = folder.list().unwrap();
-    let why: HashMap<_, _> = listing.refused.into_iter().collect();
-    assert!(why["cut.pem"].contains("no end"));
-    assert!(why["guessed.pem"].contains("Private"));
-    assert!(why["large.pem"].contains("65536"));
-    assert!(why["\u{FFFD}.pem"].contains("UTF-8"));
-    assert_eq!(why.len(), 4);
-
-    folder.add(numbered(3)).unwrap();
-    let damaged = folder.change::<FolderError>("cut", |_| Ok(None));
-    assert!(matches!(damaged, Err(FolderError::Damaged { file, .. }) if file == "cut.pem"));
-    assert_eq!(
-        fs::read(folder.path().join("cut.pem")).unwrap(),
-        &KEY[..100]
-    );
-
-    put("cut.pem", KEY);
-    assert!(names(&folder).contains(&"cut".to_owned()), "mended");
-}
-
-#[test]
-fn what_is_no_file_is_no_object_and_nobody_waits_for_it() {
-    let (around, folder) = filled(1);
-    let target = around.path().join("outside.pem");
-    fs::write(&target, KEY).unwrap();
-    symlink(&target, folder.path().join("link.pem")).unwrap();
-    symlink("nowhere", folder.path().join("broken.pem")).unwrap();
-    fs::create_dir(folder.path().join("folder.pem")).unwrap();
-    let fifo = folder.path().join("fifo.pem");
-    let kind = rustix::fs::FileType::Fifo;
-    rustix::fs::mknodat(rustix::fs::CWD, &fifo, kind, Mode::from_raw_mode(0o600), 0).unwrap();
-    let listing = folder.list().unwrap();
-    assert_eq!(names(&folder), ["data-00000"]);
-    let why: Vec<_> = listing
-        .refused
-        .iter()
-        .map(|(file, why)| (&**file, &**why))
-        .collect();
-    let link = "a symbolic link, which is not followed";
-    assert_eq!(
-        why,
-        [
-            ("broken.pem", link),
-            ("fifo.pem", "not a regular file"),
-            ("folder.pem", "not a regular file"),
-            ("link.pem", link),
-        ]
-    );
-    // Neither is a lock waited for that is none.
-    fs::remove_file(folder.path().join(LOCK_FILE)).ok();
-    symlink(&target, folder.path().join(LOCK_FILE)).unwrap();
-    assert!(folder.add(numbered(1)).is_err());
-}
-
-#[test]
-fn what_others_may_write_is_refused() {
-    let (_around, folder) = filled(3);
-    let path = |number| folder.path().join(format!("data-0000{number}.pem"));
-    set_mode(&path(0), 0o646);
-    assert_eq!(names(&folder), ["data-00001", "data-00002"]);
-    assert!(folder.list().unwrap().refused[0].1.contains("everybody"));
-    let changed = folder.change::<FolderError>("data-00000", |_| Ok(None));
-    assert!(matches!(changed, Err(FolderError::Unsafe { .. })));
-    if geteuid().is_root() {
-        chown(path(1), Some(12345), None).unwrap();
-        chown(path(2), None, Some(12345)).unwrap();
-        assert_eq!(names(&folder), ["data-00002"], "a file of somebody else");
-        set_mode(&path(2), 0o660);
-        assert_eq!(names(&folder), [""; 0], "a group of others");
-        // The same files, judged anew, since the folder is another.
-        settled(&folder);
-        chown(folder.path(), Some(12345), Some(12345)).unwrap();
-        assert_eq!(names(&folder), ["data-00001", "data-00002"]);
-        settled(&folder);
-        folder.list().unwrap();
-        chown(folder.path(), Some(0), Some(0)).unwrap();
-        assert_eq!(names(&folder), [""; 0]);
+/// As if each file had had another content when it was read, with the stamp that it has now.
+fn misremember(folder: &KeyFolder) {
+    let mut known = folder.known.lock();
+    let mut files = known.files.clone();
+    for seen in files.values_mut() {
+        seen.found = Err("other".into());
     }
-    set_mode(folder.path(), 0o777);
-    let unsafe_here = FolderError::Unsafe {
-        path: folder.path().into(),
-        reason: "everybody may write into this folder".into(),
-    };
-    assert_eq!(folder.list().unwrap_err(), unsafe_here);
-    assert_eq!(folder.add(numbered(1)).unwrap_err(), unsafe_here);
-}
-
-#[test]
-fn a_new_file_is_for_the_folders_group() {
-    if !geteuid().is_root() {
-        return;
-    }
-    let (_around, folder) = filled(1);
-    chown(folder.path(), None, Some(12345)).unwrap();
-    let name = folder.add(numbered(1)).unwrap().name;
-    let group = |name: &str| {
-        let about = fs::metadata(folder.path().join(file_name(name))).unwrap();
-        (
-            std::os::unix::fs::MetadataExt::uid(&about),
-            std::os::unix::fs::MetadataExt::gid(&about),
-        )
-    };
-    assert_eq!(group(&name), (0, 12345));
-    chown(folder.path(), Some(777), Some(12345)).unwrap();
-    chown(folder.path().join("data-00000.pem"), Some(777), Some(778)).unwrap();
-    folder
-        .change::<FolderError>("data-00000", |_| Ok(Some(numbered(5))))
-        .unwrap();
-    assert_eq!(group("data-00000"), (777, 778), "it stays whose it was");
+    *known = Arc::new(Known {
+        folder: known.folder,
+        files,
+    });
 }
 
 #[test]

@@ -71,6 +71,9 @@ pub(super) fn read_description(
         private: lines
             .take(&name("Private"), yes_no)?
             .unwrap_or(absent.private),
+        always_authenticate: lines
+            .take(&name("Always-Authenticate"), yes_no)?
+            .unwrap_or(absent.always_authenticate),
         modifiable: lines
             .take(&name("Modifiable"), yes_no)?
             .unwrap_or(absent.modifiable),
@@ -116,6 +119,11 @@ pub(super) fn write_description(
     line("Private", this.private != absent.private, &|| {
         flag(this.private)
     });
+    line(
+        "Always-Authenticate",
+        this.always_authenticate != absent.always_authenticate,
+        &|| flag(this.always_authenticate),
+    );
     line("Modifiable", this.modifiable != absent.modifiable, &|| {
         flag(this.modifiable)
     });
@@ -356,6 +364,7 @@ mod tests {
             start: day(1),
             end: day(31),
             private: true,
+            always_authenticate: true,
             modifiable: false,
             destroyable: false,
             usage: Some([Use::Derive, Use::Sign].into_iter().collect()),
@@ -395,6 +404,7 @@ mod tests {
         };
         let absent = public_half(&private);
         assert_eq!((&*absent.label, absent.private), ("both", false));
+        assert_eq!(absent.id, Some(vec![7]));
         for this in [absent.clone(), Description::labelled("own")] {
             let mut out = String::new();
             write_description(&mut out, PUBLIC_HALF, &this, &absent);

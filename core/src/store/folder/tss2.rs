@@ -445,10 +445,13 @@ mod tests {
     #[test]
     fn what_is_wrong_is_said() {
         let der = key().to_der().unwrap();
+        let mut longer = [&der[..], &[0x05, 0x00]].concat();
+        longer[1] += 2;
         for (wrong, why) in [
             (vec![], "SEQUENCE"),
             (b"-----BEGIN".to_vec(), "SEQUENCE"),
             ([&der[..], &[0]].concat(), "SEQUENCE"),
+            (longer, "follows"),
             (
                 exchanged(&der, &[0x0A, 1, 3], &[0x0A, 1, 9]),
                 "2.23.133.10.1.9",

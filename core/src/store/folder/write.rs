@@ -4,7 +4,8 @@
 //! whoever reads meanwhile finds the old or the new. A writer that was killed leaves its temporary
 //! file at most, which the next one removes.
 
-use super::{FolderError, Opened, SERIAL};
+use super::read::{Opened, object_name};
+use super::{FolderError, SERIAL};
 use crate::key::hex;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{
@@ -84,10 +85,7 @@ impl<'a> Writer<'a> {
     /// Takes a file away.
     pub(super) fn delete(&self, file: &str) -> Result<(), FolderError> {
         match unlinkat(&self.folder.fd, file, AtFlags::empty()) {
-            Err(Errno::NOENT) => {
-                let name = file.strip_suffix(super::SUFFIX).unwrap_or(file);
-                Err(FolderError::Gone(name.into()))
-            }
+            Err(Errno::NOENT) => Err(FolderError::Gone(object_name(file).into())),
             other => other
                 .and_then(|()| sync_folder(&self.folder.fd))
                 .map_err(FolderError::at(&self.folder.path.join(file))),
@@ -281,5 +279,22 @@ fn make_folder(path: &Path) -> Result<(), FolderError> {
             .and_then(|()| std::fs::File::open(parent.unwrap_or(Path::new("."))))
             .and_then(|parent| Ok(sync_folder(&parent)?))
             .map_err(fault),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_child_that_was_forked_meanwhile_keeps_no_lock() {
+        let folder = tempfile::tempdir().unwrap();
+        let open = || Writer::open(folder.path(), Duration::ZERO).map(Option::unwrap);
+        let writer = open().unwrap();
+        let held_by_child = rustix::io::dup(&writer.lock).unwrap();
+        assert!(matches!(open(), Err(FolderError::Locked(_))));
+        drop(writer);
+        open().unwrap();
+        drop(held_by_child);
     }
 }

@@ -3,7 +3,9 @@
 use super::{Authority, Found, Identity, IdevidStore, Part};
 use crate::key::hex;
 use crate::store::folder::{Description, Origin, Usage, Use};
-use crate::store::{KeyStore, Kind, Listing, LoginError, LookError, Shown, SignError, Stamp};
+use crate::store::{
+    KeyStore, Kind, Listing, LoginError, LookError, Pins, Shown, SignError, Stamp, Who,
+};
 use crate::tpm::{AuthValue, Secret, Tpm, TpmError};
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -36,14 +38,17 @@ impl KeyStore for IdevidStore {
         })
     }
 
-    fn asks_login(&self) -> bool {
-        matches!(self.part, Part::Pin(_))
+    fn pins(&self) -> Pins {
+        match self.part {
+            Part::Open => Pins::None,
+            Part::Pin(_) => Pins::User,
+        }
     }
 
     /// The PIN is the key's authorisation value; it is tried by a signature over random bytes.
-    fn login(&self, pin: &[u8]) -> Result<(), LoginError> {
-        let Part::Pin(guarded) = &self.part else {
-            return Ok(());
+    fn login(&self, who: Who, pin: &[u8]) -> Result<(), LoginError> {
+        let (Part::Pin(guarded), Who::User) = (&self.part, who) else {
+            return Err(LoginError::NotInitialized);
         };
         if !(1..=LONGEST_PIN).contains(&pin.len()) {
             return Err(LoginError::Length);
@@ -75,8 +80,10 @@ impl KeyStore for IdevidStore {
     }
 
     fn tries_left(&self) -> Option<u32> {
-        let lockout = self.asks_login().then(|| self.tpm.lockout().ok())?;
-        lockout.map(|lockout| lockout.tries_left())
+        match self.part {
+            Part::Open => None,
+            Part::Pin(_) => Some(self.tpm.lockout().ok()?.tries_left()),
+        }
     }
 }
 

@@ -78,11 +78,12 @@ fn writes_until_it_is_killed() {
     say_ready();
     for round in 0_u64.. {
         let listed = names(&folder);
-        let result = match (round % 3, listed.first()) {
-            (1, Some(name)) => folder
+        // The first one is changed only, the others come and go.
+        let result = match (round % 3, &listed[..]) {
+            (1, [name, ..]) => folder
                 .change::<FolderError>(name, |_| Ok(Some(large(round as u8))))
                 .map(|_| ()),
-            (2, Some(name)) if listed.len() > 3 => folder.remove(name),
+            (2, [_, name, _, ..]) => folder.remove(name),
             _ => folder.add(large(round as u8)).map(|_| ()),
         };
         result.unwrap();
@@ -91,28 +92,29 @@ fn writes_until_it_is_killed() {
 
 #[test]
 fn a_killed_writer_leaves_whole_objects() {
-    let (_around, folder) = filled(0);
-    folder.add(large(0)).unwrap();
-    let (mut left, mut changed) = (0, 0);
+    let (_around, folder) = filled(1);
+    folder
+        .change::<FolderError>("data-00000", |_| Ok(Some(large(0))))
+        .unwrap();
+    let (mut rounds, mut left, mut changed) = (0, 0, 0);
     let mut before = folder.list().unwrap();
-    for _ in 0..200 {
+    // On a busy machine many are killed before they began.
+    while rounds < 200 || left < 5 || changed < 50 {
         let mut child = started(other_process("writes_until_it_is_killed", &folder));
         std::thread::sleep(Duration::from_micros(random(30_000)));
         child.kill().unwrap();
         child.wait().unwrap();
         let listing = folder.list().unwrap();
         assert_eq!(listing.refused, []);
-        assert!(!listing.entries.is_empty());
+        assert_eq!(listing.entries[0].name, "data-00000");
         assert!(listing.entries.iter().all(|entry| is_whole(&entry.content)));
         assert!(leftovers(&folder) <= 1);
+        rounds += 1;
         left += leftovers(&folder);
         changed += usize::from(listing.stamp != before.stamp);
         before = listing;
+        assert!(rounds < 5_000, "killed at no interesting moment");
     }
-    assert!(
-        left > 0 && changed > 20,
-        "killed at no interesting moment: {left}, {changed}"
-    );
     fs::write(folder.path().join(".new-1-0123456789abcdef"), "left").unwrap();
     folder.remove(&before.entries[0].name).unwrap();
     assert_eq!(
@@ -155,8 +157,10 @@ fn writers_at_once_lose_nothing() {
         }
         scope.spawn(|| (0..25).for_each(|number| drop(folder.add(numbered(number)).unwrap())));
         let reader = scope.spawn(|| {
-            let readable = |_| folder.list().unwrap().refused.is_empty();
-            (0..50).all(readable)
+            (0..100).all(|_| {
+                let listing = folder.list().unwrap();
+                listing.refused.is_empty() && listing.entries[0].name == "data-00000"
+            })
         });
         assert!(reader.join().unwrap());
     });

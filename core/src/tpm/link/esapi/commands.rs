@@ -368,6 +368,30 @@ impl Link for Esapi {
         }
     }
 
+    fn rsa_decrypt(&mut self, key: Used, cipher: &[u8]) -> Result<Secret, TpmError> {
+        self.call(|connection| {
+            let handle = KeyHandle::from(connection.used(key)?);
+            let cipher = structures::PublicKeyRsa::try_from(cipher)?;
+            let scheme = structures::RsaDecryptionScheme::Null;
+            let label = structures::Data::default();
+            let plain = connection.authorised(key, Secrecy::Response, |context| {
+                context.rsa_decrypt(handle, cipher, scheme, label)
+            })?;
+            Ok(Secret::new(plain.value().to_vec()))
+        })
+    }
+
+    fn ecdh_z(&mut self, key: Used, (x, y): (&[u8], &[u8])) -> Result<Secret, TpmError> {
+        self.call(|connection| {
+            let handle = KeyHandle::from(connection.used(key)?);
+            let point = structures::EccPoint::new(x.try_into()?, y.try_into()?);
+            let shared = connection.authorised(key, Secrecy::Response, |context| {
+                context.ecdh_z_gen(handle, point)
+            })?;
+            Ok(Secret::new(shared.x().value().to_vec()))
+        })
+    }
+
     fn abandon(mut self: Box<Self>) {
         // Dropping a context flushes what it loaded, and that is the parent's: leak it.
         mem::forget(self.connection.take());

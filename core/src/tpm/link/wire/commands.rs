@@ -363,6 +363,31 @@ impl<T: Transport> Link for Wire<T> {
         }
     }
 
+    fn rsa_decrypt(&mut self, key: Used, cipher: &[u8]) -> Result<Secret, TpmError> {
+        let command = TpmRsaDecryptCommand {
+            handles: [handle(key.handle)],
+            cipher_text: Tpm2bPublicKeyRsa::try_from(cipher).map_err(unfit)?,
+            in_scheme: TpmtRsaDecrypt::default(),
+            label: Tpm2bData::default(),
+        };
+        let answer: TpmRsaDecryptResponse =
+            self.call_with(&command, key, &[], Secrecy::Response)?;
+        Ok(Secret::new(answer.message.to_vec()))
+    }
+
+    fn ecdh_z(&mut self, key: Used, (x, y): (&[u8], &[u8])) -> Result<Secret, TpmError> {
+        let inner = TpmsEccPoint {
+            x: Tpm2bEccParameter::try_from(x).map_err(unfit)?,
+            y: Tpm2bEccParameter::try_from(y).map_err(unfit)?,
+        };
+        let command = TpmEcdhZGenCommand {
+            handles: [handle(key.handle)],
+            in_point: Tpm2bEccPoint { inner },
+        };
+        let answer: TpmEcdhZGenResponse = self.call_with(&command, key, &[], Secrecy::Response)?;
+        Ok(Secret::new(answer.out_point.inner.x.to_vec()))
+    }
+
     fn abandon(mut self: Box<Self>) {
         self.transport.abandon();
     }

@@ -1,0 +1,215 @@
+//! PINs: each opens a seal of the TPM that holds the token's secret, and from that secret derives
+//! what opens each key. So a PIN is changed by one new seal, and the PIN itself is never a key's.
+//!
+//! The seals are all of ours that counts wrong values; so many of them lock the whole TPM, and a
+//! factory identity cannot sign then. Therefore the TPM is asked first how many tries are left, and
+//! the last one is not made.
+
+use super::{DevidStore, StoreError};
+use crate::store::folder::{Content, Seal, Tss2Key, Tss2Kind};
+use crate::store::{Access, LoginError};
+use crate::tpm::{
+    AuthValue, Hash, Parent, Secret, StorageKey, TpmError, WrappedKey, random_secret,
+};
+use hkdf::Hkdf;
+use log::{info, warn};
+use sha2::Sha256;
+use std::sync::Arc;
+
+/// Bytes of a token's secret, and of what derives from it.
+const SECRET: usize = 32;
+/// Bytes that tell the keys of one token apart.
+const SALT: usize = 16;
+const LENGTHS: std::ops::RangeInclusive<usize> = 4..=64;
+
+impl DevidStore {
+    /// Makes the token ask for PINs from now on: of the security officer first, who then lets users
+    /// in. All objects of a token that had an officer's PIN before are destroyed.
+    ///
+    /// # Errors
+    ///
+    /// [`LoginError::Wrong`] for another PIN than the officer's, and for a token that holds objects
+    /// but never had an officer: these are not destroyed by whoever comes first.
+    pub fn initialize(&self, pin: &[u8], label: &str) -> Result<(), LoginError> {
+        let value = value_of(pin)?;
+        if self.folder.has_seal(Seal::Officer) {
+            self.open(Seal::Officer, pin)?;
+            self.destroy_all()?;
+            self.folder
+                .remove_seal(Seal::User)
+                .map_err(StoreError::from)?;
+        } else if !self.is_empty()? {
+            warn!(
+                "{}: the token holds objects and has no officer's PIN, so it is not initialised \
+                 anew; destroy its objects first",
+                self.folder.path().display()
+            );
+            return Err(LoginError::Wrong);
+        }
+        let secret = random_secret(SECRET)?;
+        self.folder
+            .begin(&self.first_serial())
+            .map_err(StoreError::from)?;
+        self.put(Seal::Officer, &value, &secret, label)?;
+        info!("{}: initialised", self.folder.path().display());
+        Ok(())
+    }
+
+    /// Sets the user's PIN, by the officer who is logged in.
+    ///
+    /// # Errors
+    ///
+    /// [`LoginError::Refused`] while the token holds keys that need no PIN: they would still need
+    /// none.
+    pub fn set_user_pin(&self, pin: &[u8]) -> Result<(), LoginError> {
+        let value = value_of(pin)?;
+        let secret = self.officer.secret().map_err(|_| LoginError::NotLoggedIn)?;
+        let listing = self.folder.list().map_err(StoreError::from)?;
+        let open =
+            |content: &Content| matches!(content, Content::Pair(pair) if pair.auth.is_none());
+        if let Some(key) = listing.entries.iter().find(|one| open(&one.content)) {
+            return Err(LoginError::Refused(format!(
+                "the key {:?} needs no PIN and would still need none: destroy such keys first, \
+                 then set the PIN, then make them anew",
+                key.name
+            )));
+        }
+        self.put(Seal::User, &value, &secret, "")
+    }
+
+    /// Changes a PIN for one who knows the old one: one new seal. A copy of the old file still opens
+    /// with the old PIN.
+    pub fn change_pin(&self, seal: Seal, old: &[u8], new: &[u8]) -> Result<(), LoginError> {
+        let value = value_of(new)?;
+        let secret = self.open(seal, old)?;
+        let label = match seal {
+            Seal::Officer => self.label()?,
+            Seal::User => String::new(),
+        };
+        self.put(seal, &value, &secret, &label)
+    }
+
+    /// Opens a seal with a PIN.
+    pub(super) fn open(&self, seal: Seal, pin: &[u8]) -> Result<Secret, LoginError> {
+        // No PIN that was ever set is so short or so long: nothing that the TPM need count.
+        let value = value_of(pin).map_err(|_| LoginError::Wrong)?;
+        let sealed = self.folder.seal(seal).map_err(StoreError::from)?;
+        let (sealed, _) = sealed.ok_or(LoginError::NotInitialized)?;
+        let master = self.remembered_master()?;
+        match self.tpm.lockout()?.tries_left() {
+            0 => return Err(LoginError::Locked),
+            1 if !self.allow_last_try => return Err(LoginError::Locked),
+            _ => {}
+        }
+        let sealed = WrappedKey::new(
+            Parent::Persistent(sealed.parent),
+            sealed.public,
+            sealed.private,
+        );
+        let value = AuthValue::salted(value, master.salt_key());
+        self.tpm
+            .unseal(&sealed, &value)
+            .map_err(|error| match error {
+                TpmError::WrongAuth(_) => LoginError::Wrong,
+                TpmError::Response(code) if code.is_lockout() => LoginError::Locked,
+                error => LoginError::Tpm(error),
+            })
+    }
+
+    /// The token's label, which its officer gave it.
+    pub(super) fn label(&self) -> Result<String, StoreError> {
+        let officer = self.folder.seal(Seal::Officer)?;
+        let given = officer
+            .map(|(_, label)| label)
+            .filter(|label| !label.is_empty());
+        Ok(given.unwrap_or_else(|| self.name.clone()))
+    }
+
+    /// What is to open a new key, and the value that the TPM is to give it.
+    ///
+    /// # Errors
+    ///
+    /// The token asks for a login that was not made.
+    pub(super) fn access_for_new_key(&self) -> Result<(Access, Secret), StoreError> {
+        if !self.folder.has_seal(Seal::Officer) {
+            return Ok((Access::Open, Secret::default()));
+        }
+        let salt = random_secret(SALT)?.to_vec();
+        let access = self.access(&salt);
+        let value = access.value().map_err(|_| StoreError::NotLoggedIn)?;
+        Ok((access, Secret::new(value.as_bytes().to_vec())))
+    }
+
+    /// What opens a key with this salt.
+    pub(super) fn access(&self, salt: &[u8]) -> Access {
+        Access::Derived {
+            login: Arc::clone(&self.login),
+            salt: salt.to_vec(),
+        }
+    }
+
+    fn put(
+        &self,
+        seal: Seal,
+        value: &Secret,
+        secret: &Secret,
+        label: &str,
+    ) -> Result<(), LoginError> {
+        let master = self.master_for_new_keys()?;
+        let sealed = self.tpm.seal(&master, value, secret)?;
+        let sealed = Tss2Key {
+            kind: Tss2Kind::Sealed,
+            empty_auth: Some(false),
+            ..Tss2Key::loadable(
+                self.master.handle,
+                sealed.area().to_vec(),
+                sealed.private().to_vec(),
+            )
+        };
+        let put = self.folder.put_seal(seal, &sealed, label);
+        Ok(put.map_err(StoreError::from)?)
+    }
+
+    fn is_empty(&self) -> Result<bool, StoreError> {
+        let listing = self.folder.list()?;
+        Ok(listing.entries.is_empty() && listing.refused.is_empty())
+    }
+
+    fn destroy_all(&self) -> Result<(), StoreError> {
+        let owner = self.owner_auth()?;
+        for entry in self.folder.list()?.entries {
+            if let Content::Pair(pair) = &entry.content {
+                self.evict(pair, &owner)?;
+            }
+            match self.folder.remove(&entry.name).map_err(StoreError::from) {
+                Ok(()) | Err(StoreError::Gone) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn remembered_master(&self) -> Result<StorageKey, StoreError> {
+        let area = self.folder.master()?;
+        let master = area.and_then(|area| StorageKey::of(self.master.handle, &area));
+        master.ok_or_else(|| self.other_tpm("is not remembered"))
+    }
+}
+
+/// The authorisation value of a PIN: a TPM cuts zeros at the end of a value, and takes none that is
+/// wider than its hash.
+fn value_of(pin: &[u8]) -> Result<Secret, LoginError> {
+    match LENGTHS.contains(&pin.len()) {
+        true => Ok(Secret::new(Hash::Sha256.digest(&[pin]))),
+        false => Err(LoginError::Length),
+    }
+}
+
+/// The authorisation value of a key: from the token's secret and what is the key's own (RFC 5869).
+pub(in crate::store) fn derived(secret: &Secret, salt: &[u8]) -> Secret {
+    let mut value = Secret::new(vec![0; SECRET]);
+    let info = [b"devid-pkcs11 key ", salt].concat();
+    // It can give far more than that.
+    let _ = Hkdf::<Sha256>::new(None, secret).expand(&info, &mut value);
+    value
+}

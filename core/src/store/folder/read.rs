@@ -1,0 +1,149 @@
+//! Reading the folder: what is in it, and what a file gives.
+
+use super::format::{self, Remarks};
+use super::trust::Owned;
+use super::{Entry, FolderError, Seen};
+use crate::file::{self, FileStamp};
+use log::warn;
+use rustix::fd::OwnedFd;
+use rustix::fs::{AtFlags, Dir, Mode, OFlags, fstat, open, statat};
+use rustix::io::Errno;
+use rustix::process::geteuid;
+use std::ffi::CString;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+const SUFFIX: &str = ".pem";
+
+/// The folder, open.
+pub(super) struct Opened<'a> {
+    pub(super) path: &'a Path,
+    pub(super) fd: OwnedFd,
+    pub(super) owned: Owned,
+    pub(super) stamp: FileStamp,
+}
+
+/// Why a file gives no object.
+pub(super) enum Unread {
+    /// It is no more there.
+    Gone,
+    /// Its content, which stays the same until its stamp changes.
+    Damaged(String),
+    Untrusted(String),
+    /// What the system said; another time it may say something else.
+    Failed(io::Error),
+}
+
+impl<'a> Opened<'a> {
+    /// `None` if there is none.
+    pub(super) fn at(path: &'a Path) -> Result<Option<Self>, FolderError> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let fd = match open(path, flags, Mode::empty()) {
+            Err(Errno::NOENT) => return Ok(None),
+            other => other.map_err(FolderError::at(path))?,
+        };
+        let about = fstat(&fd).map_err(FolderError::at(path))?;
+        let owned = Owned::from(&about);
+        owned.as_folder().map_err(|reason| FolderError::Unsafe {
+            path: path.into(),
+            reason,
+        })?;
+        Ok(Some(Self {
+            path,
+            fd,
+            owned,
+            stamp: FileStamp::from(&about),
+        }))
+    }
+
+    /// The names of all that should be an object.
+    pub(super) fn names(&self) -> rustix::io::Result<Vec<CString>> {
+        let mut names = Vec::new();
+        for entry in Dir::read_from(&self.fd)? {
+            let entry = entry?;
+            if is_object(entry.file_name().to_bytes()) {
+                names.push(entry.file_name().to_owned());
+            }
+        }
+        Ok(names)
+    }
+
+    /// `None` if it is no more there.
+    pub(super) fn file_stamp(&self, name: &CString) -> Option<FileStamp> {
+        let about = statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
+        Some(FileStamp::from(&about))
+    }
+
+    /// Reads a file; `earlier` is what it was before. `None` if it is no more there.
+    pub(super) fn look_at(
+        &self,
+        file: &str,
+        stamp: FileStamp,
+        settled: bool,
+        earlier: Option<&Seen>,
+    ) -> Result<Option<Seen>, FolderError> {
+        let (found, lasting) = match self.read(object_name(file)) {
+            Ok((entry, _)) => match earlier.map(|seen| &seen.found) {
+                Some(Ok(same)) if **same == entry => (Ok(Arc::clone(same)), true),
+                _ => (Ok(Arc::new(entry)), true),
+            },
+            Err(Unread::Gone) if file.contains(char::REPLACEMENT_CHARACTER) => {
+                (Err("its name is not UTF-8".into()), true)
+            }
+            Err(Unread::Gone) => return Ok(None),
+            Err(Unread::Damaged(why)) => (Err(why), true),
+            Err(Unread::Untrusted(why)) => (Err(why), false),
+            Err(Unread::Failed(error)) => match Errno::from_io_error(&error) {
+                // Not for the file's sake, so no object may seem to be gone.
+                Some(errno @ (Errno::MFILE | Errno::NFILE | Errno::NOMEM)) => {
+                    return Err(FolderError::at(&self.path.join(file))(errno));
+                }
+                _ => (Err(error.to_string()), false),
+            },
+        };
+        let seen = Seen {
+            stamp,
+            settled: settled && lasting,
+            found,
+        };
+        if let Err(why) = &seen.found
+            && earlier.is_none_or(|earlier| earlier.stamp != stamp || earlier.found != seen.found)
+        {
+            warn!("{}: {file:?} gives no object: {why}", self.path.display());
+        }
+        Ok(Some(seen))
+    }
+
+    /// An object and what else its file holds.
+    pub(super) fn read(&self, name: &str) -> Result<(Entry, Remarks), Unread> {
+        let content = self.trusted(&file_name(name))?;
+        let (content, remarks) = format::parse(name, &content).map_err(Unread::Damaged)?;
+        let name = name.into();
+        Ok((Entry { name, content }, remarks))
+    }
+
+    pub(super) fn trusted(&self, file: &str) -> Result<Vec<u8>, Unread> {
+        let (content, about) =
+            file::read_in(&self.fd, file, format::LARGEST).map_err(|error| match error.kind() {
+                io::ErrorKind::NotFound => Unread::Gone,
+                _ => Unread::Failed(error),
+            })?;
+        let judged = Owned::from(&about).as_file_in(self.owned, geteuid());
+        judged.map_err(Unread::Untrusted)?;
+        Ok(content)
+    }
+}
+
+pub(super) fn file_name(name: &str) -> String {
+    format!("{name}{SUFFIX}")
+}
+
+pub(super) fn is_object(file: &[u8]) -> bool {
+    file.ends_with(SUFFIX.as_bytes()) && !file.starts_with(b".")
+}
+
+/// What is called so in [`file_name`].
+pub(super) fn object_name(file: &str) -> &str {
+    file.strip_suffix(SUFFIX).unwrap_or(file)
+}

@@ -1,0 +1,139 @@
+//! The seals of a token's PINs: data that the TPM opens for whoever knows the PIN. They lie beside
+//! the objects under names that are none of an object.
+
+use super::text::{Lines, escaped, unescaped, write_line};
+use super::write::Writer;
+use super::{FolderError, KeyFolder, Opened, Tss2Key, Tss2Kind, Unread, pem};
+
+const LABEL: &str = "TSS2 PRIVATE KEY";
+
+/// Whose PIN a seal is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Seal {
+    /// The security officer's; it also holds the token's label.
+    Officer,
+    /// The user's.
+    User,
+}
+
+impl Seal {
+    fn file(self) -> &'static str {
+        match self {
+            Self::Officer => ".officer.pem",
+            Self::User => ".user.pem",
+        }
+    }
+}
+
+impl KeyFolder {
+    /// Whether there is such a seal. Reads no file.
+    pub fn has_seal(&self, seal: Seal) -> bool {
+        // Also one that cannot be read: its token asks for a PIN.
+        self.path.join(seal.file()).symlink_metadata().is_ok()
+    }
+
+    /// The seal, and the label beside it; `None` if there is none.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be read, or is none.
+    pub fn seal(&self, seal: Seal) -> Result<Option<(Tss2Key, String)>, FolderError> {
+        let file = seal.file();
+        let Some(folder) = Opened::at(&self.path)? else {
+            return Ok(None);
+        };
+        let content = match folder.trusted(file) {
+            Err(Unread::Gone) => return Ok(None),
+            other => other.map_err(|why| self.because_file(file, why))?,
+        };
+        let sealed = parsed(&content).map_err(Unread::Damaged);
+        sealed.map(Some).map_err(|why| self.because_file(file, why))
+    }
+
+    /// Puts a seal in the place of the one that is there, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// As of [`add`](Self::add).
+    pub fn put_seal(&self, seal: Seal, sealed: &Tss2Key, label: &str) -> Result<(), FolderError> {
+        let unfit = |why: String| FolderError::Unfit(why);
+        let der = sealed.to_der().map_err(|why| unfit(why.to_string()))?;
+        let mut text = String::new();
+        if !label.is_empty() {
+            write_line(&mut text, "Label", &escaped(label));
+        }
+        text.push_str(&pem::render(LABEL, &der).map_err(unfit)?);
+        let writer = Writer::make_folder(&self.path, self.patience, None)?;
+        writer.replace(seal.file(), text.as_bytes())
+    }
+
+    /// Takes a seal away, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// As of [`remove`](Self::remove).
+    pub fn remove_seal(&self, seal: Seal) -> Result<(), FolderError> {
+        let Some(writer) = Writer::open(&self.path, self.patience)? else {
+            return Ok(());
+        };
+        match writer.delete(seal.file()) {
+            Err(FolderError::Gone(_)) => Ok(()),
+            other => other,
+        }
+    }
+}
+
+fn parsed(content: &[u8]) -> Result<(Tss2Key, String), String> {
+    let block = pem::parse(content)?;
+    let sealed = Tss2Key::from_der(&block.der).map_err(|why| why.to_string())?;
+    let label = Lines::new(block.above).take("Label", unescaped)?;
+    match (block.label, sealed.kind) {
+        (LABEL, Tss2Kind::Sealed) => Ok((sealed, label.unwrap_or_default())),
+        _ => Err("no sealed data".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sealed(private: u8) -> Tss2Key {
+        Tss2Key {
+            kind: Tss2Kind::Sealed,
+            empty_auth: Some(false),
+            ..Tss2Key::loadable(0x8100_0080, vec![0, 8, 0, 11], vec![private; 40])
+        }
+    }
+
+    #[test]
+    fn seals_come_back_and_are_no_objects() {
+        let folder = tempfile::tempdir().unwrap();
+        let keys = KeyFolder::new(folder.path().join("keys"));
+        assert!(!keys.has_seal(Seal::User) && keys.seal(Seal::User).unwrap().is_none());
+        keys.put_seal(Seal::Officer, &sealed(1), "a: token\n")
+            .unwrap();
+        keys.put_seal(Seal::User, &sealed(2), "").unwrap();
+        keys.put_seal(Seal::User, &sealed(3), "").unwrap();
+        let (officer, label) = keys.seal(Seal::Officer).unwrap().unwrap();
+        assert_eq!((officer, label.as_str()), (sealed(1), "a: token\n"));
+        assert_eq!(keys.seal(Seal::User).unwrap().unwrap().0, sealed(3));
+        assert!(keys.list().unwrap().entries.is_empty());
+        keys.remove_seal(Seal::User).unwrap();
+        keys.remove_seal(Seal::User).unwrap();
+        assert!(!keys.has_seal(Seal::User));
+    }
+
+    #[test]
+    fn what_is_no_seal_is_told_and_still_asks_for_a_pin() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("keys");
+        let keys = KeyFolder::new(path.clone());
+        keys.begin("0123456789abcdef").unwrap();
+        std::fs::write(path.join(".user.pem"), "nothing").unwrap();
+        assert!(keys.has_seal(Seal::User));
+        assert!(matches!(
+            keys.seal(Seal::User),
+            Err(FolderError::Damaged { .. })
+        ));
+    }
+}

@@ -1,0 +1,217 @@
+//! Decryption and key agreement.
+//!
+//! RSA padding is taken off here, so that every hash and label can be used, and in constant time:
+//! whoever can tell one fault of a padding from another can decrypt without the key (Bleichenbacher
+//! 1998, Manger 2001).
+
+use super::Key;
+use crate::key::{Curve, PublicKey, pad_left};
+use crate::store::SignError;
+use crate::tpm::{Hash, Secret, Tpm, TpmError};
+use subtle::{Choice, ConditionallySelectable, ConstantTimeEq, ConstantTimeLess};
+
+/// How a ciphertext is padded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DecryptRequest<'a> {
+    /// RSAES-PKCS1-v1_5 (RFC 8017, section 7.2).
+    Pkcs1,
+    /// RSAES-OAEP (RFC 8017, section 7.1).
+    Oaep {
+        /// The hash of the label.
+        hash: Hash,
+        /// The hash of the mask generation function MGF1.
+        mgf: Hash,
+        /// The label, which may be empty.
+        label: &'a [u8],
+    },
+}
+
+impl Key {
+    /// Whether it decrypts, or agrees on secrets, as is needed here: a scheme of its own would have
+    /// the TPM take the padding off.
+    fn decrypts_any(&self) -> bool {
+        let area = self.area();
+        area.is_some_and(|area| area.decrypts() && area.takes_any_scheme())
+    }
+
+    /// Decrypts: as many commands as a signature takes.
+    ///
+    /// # Errors
+    ///
+    /// [`SignError::Ciphertext`] for every fault of the ciphertext alike.
+    pub fn decrypt(
+        &self,
+        tpm: &Tpm,
+        request: DecryptRequest,
+        ciphertext: &[u8],
+    ) -> Result<Secret, SignError> {
+        let PublicKey::Rsa { modulus, .. } = self.public() else {
+            return Err(SignError::Scheme);
+        };
+        if !self.decrypts_any() {
+            return Err(SignError::Scheme);
+        }
+        // A TPM takes a number that is not below the modulus for a failure of its own.
+        if ciphertext.len() != modulus.len() || ciphertext >= &modulus[..] {
+            return Err(SignError::Ciphertext);
+        }
+        let value = self.access.value()?;
+        let (block, _) = self.with(tpm, "RSA_Decrypt", &value, |link, key| {
+            link.rsa_decrypt(key, ciphertext)
+        })?;
+        let block = pad_left(&block, modulus.len()).map(Secret::new);
+        let block = block.ok_or_else(|| TpmError::Broken("a block wider than its key".into()))?;
+        let plain = match request {
+            DecryptRequest::Pkcs1 => pkcs1(&block),
+            DecryptRequest::Oaep { hash, mgf, label } => oaep(&block, hash, mgf, label),
+        };
+        plain.ok_or(SignError::Ciphertext)
+    }
+
+    /// Agrees on a secret with the other side's point, `04 ‖ x ‖ y`: the x coordinate, as wide as
+    /// the field (SEC 1, section 3.3.1).
+    ///
+    /// # Errors
+    ///
+    /// [`SignError::Ciphertext`] for what is no point of the key's curve.
+    pub fn agree(&self, tpm: &Tpm, point: &[u8]) -> Result<Secret, SignError> {
+        let PublicKey::Ec { curve, .. } = self.public() else {
+            return Err(SignError::Scheme);
+        };
+        if !self.decrypts_any() {
+            return Err(SignError::Scheme);
+        }
+        let Some(PublicKey::Ec { point, .. }) = PublicKey::from_point(*curve, point) else {
+            return Err(SignError::Ciphertext);
+        };
+        let (x, y) = point[1..].split_at(curve.width());
+        let value = self.access.value()?;
+        let (z, _) = self.with(tpm, "ECDH_ZGen", &value, |link, key| {
+            link.ecdh_z(key, (x, y))
+        })?;
+        padded(&z, *curve)
+    }
+}
+
+fn padded(z: &Secret, curve: Curve) -> Result<Secret, SignError> {
+    let z = pad_left(z, curve.width()).map(Secret::new);
+    z.ok_or_else(|| TpmError::Broken("a coordinate wider than its field".into()).into())
+}
+
+/// The message in `00 02 ‖ at least eight other than 00 ‖ 00 ‖ message`.
+///
+/// Looks at every byte whatever it holds; only where the message begins, and so its length, shows.
+fn pkcs1(block: &[u8]) -> Option<Secret> {
+    const SHORTEST_PADDING: u32 = 8;
+    let mut sound = block.first()?.ct_eq(&0) & block.get(1)?.ct_eq(&2);
+    let mut ended = Choice::from(0);
+    let mut start = 0_u32;
+    for (at, byte) in (0_u32..).zip(block).skip(2) {
+        let is_end = byte.ct_eq(&0) & !ended;
+        start = u32::conditional_select(&start, &(at + 1), is_end);
+        ended |= is_end;
+    }
+    sound &= ended;
+    sound &= !start.ct_lt(&(2 + SHORTEST_PADDING + 1));
+    bool::from(sound).then(|| Secret::new(block[start as usize..].to_vec()))
+}
+
+/// The message in `00 ‖ masked seed ‖ masked(hash of the label ‖ 00… ‖ 01 ‖ message)`.
+fn oaep(block: &[u8], hash: Hash, mgf: Hash, label: &[u8]) -> Option<Secret> {
+    let width = hash.width();
+    if block.len() < 2 * width + 2 {
+        return None;
+    }
+    let mut sound = block[0].ct_eq(&0);
+    let (masked_seed, masked) = block[1..].split_at(width);
+    let seed = unmasked(masked_seed, masked, mgf);
+    let data = unmasked(masked, &seed, mgf);
+    let (label_hash, rest) = data.split_at(width);
+    sound &= label_hash.ct_eq(&hash.digest(&[label]));
+    let mut begun = Choice::from(0);
+    let mut start = 0_u32;
+    for (at, byte) in (0_u32..).zip(rest) {
+        let is_one = byte.ct_eq(&1);
+        let is_zero = byte.ct_eq(&0);
+        start = u32::conditional_select(&start, &(at + 1), is_one & !begun);
+        // Before the one there is nothing but zeros.
+        sound &= begun | is_one | is_zero;
+        begun |= is_one;
+    }
+    sound &= begun;
+    bool::from(sound).then(|| Secret::new(rest[start as usize..].to_vec()))
+}
+
+/// MGF1 of `seed` taken off `masked` (RFC 8017, appendix B.2.1).
+fn unmasked(masked: &[u8], seed: &[u8], mgf: Hash) -> Secret {
+    let mut plain = Secret::new(masked.to_vec());
+    for (counter, chunk) in (0_u32..).zip(plain.chunks_mut(mgf.width())) {
+        let mask = Secret::new(mgf.digest(&[seed, &counter.to_be_bytes()]));
+        chunk
+            .iter_mut()
+            .zip(&*mask)
+            .for_each(|(byte, mask)| *byte ^= mask);
+    }
+    plain
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn block(begin: &[u8], padding: usize, end: &[u8]) -> Vec<u8> {
+        [begin, &vec![7; padding], end].concat()
+    }
+
+    #[test]
+    fn only_a_sound_padding_gives_its_message() {
+        let plain = |block: &[u8]| pkcs1(block).map(|plain| plain.to_vec());
+        assert_eq!(
+            plain(&block(&[0, 2], 8, b"\0hello")),
+            Some(b"hello".to_vec())
+        );
+        assert_eq!(plain(&block(&[0, 2], 20, b"\0")), Some(vec![]));
+        assert_eq!(plain(&block(&[0, 2], 8, b"\0a\0b")), Some(b"a\0b".to_vec()));
+        for wrong in [
+            block(&[0, 2], 7, b"\0hello"),
+            block(&[0, 1], 8, b"\0hello"),
+            block(&[1, 2], 8, b"\0hello"),
+            block(&[0, 2], 30, b""),
+            vec![0],
+            vec![],
+        ] {
+            assert_eq!(plain(&wrong), None, "{wrong:x?}");
+        }
+    }
+
+    fn oaep_block(hash: Hash, mgf: Hash, label: &[u8], middle: &[u8], message: &[u8]) -> Vec<u8> {
+        let mut data = hash.digest(&[label]);
+        data.extend(middle);
+        data.extend(message);
+        data.resize(data.len(), 0);
+        let seed = vec![9; hash.width()];
+        let masked = unmasked(&data, &seed, mgf);
+        let masked_seed = unmasked(&seed, &masked, mgf);
+        [&[0][..], &masked_seed, &masked].concat()
+    }
+
+    #[test]
+    fn oaep_of_every_hash_gives_its_message_and_nothing_else() {
+        for hash in Hash::ALL {
+            for mgf in Hash::ALL {
+                let plain = |block: &[u8], label| oaep(block, hash, mgf, label).map(|m| m.to_vec());
+                let middle = [&[0; 40][..], &[1]].concat();
+                let sound = oaep_block(hash, mgf, b"label", &middle, b"hello");
+                assert_eq!(plain(&sound, b"label"), Some(b"hello".to_vec()));
+                assert_eq!(plain(&sound, b"other"), None);
+                for wrong in [&[0; 41][..], &[[0; 20].as_slice(), &[2], &[1; 20]].concat()] {
+                    assert_eq!(plain(&oaep_block(hash, mgf, b"", wrong, b""), b""), None);
+                }
+                let mut first = sound.clone();
+                first[0] = 1;
+                assert_eq!(plain(&first, b"label"), None);
+                assert_eq!(plain(&sound[..hash.width()], b"label"), None);
+            }
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! Certificate objects (PKCS#11 3.0, section 4.6).
+
+use super::{Object, Place, unique_id};
+use crate::attribute::Value;
+use cryptoki_sys::*;
+use devid_core::certificate::Certificate;
+use devid_core::store::folder::Description;
+
+pub(super) fn object(
+    name: &str,
+    certificate: &Certificate,
+    described: &Description,
+    place: Place,
+) -> Object {
+    let digest = certificate.sha1();
+    let (first, last) = certificate.validity();
+    let id = described.id.clone();
+    let category = match certificate.is_authority() {
+        true => CK_CERTIFICATE_CATEGORY_AUTHORITY,
+        false => CK_CERTIFICATE_CATEGORY_TOKEN_USER,
+    };
+    let attributes = [
+        (
+            CKA_ID,
+            Value::bytes(id.unwrap_or_else(|| certificate.key_id().as_bytes().to_vec())),
+        ),
+        (CKA_CERTIFICATE_TYPE, Value::number(CKC_X_509)),
+        (CKA_CERTIFICATE_CATEGORY, Value::number(category)),
+        (CKA_TRUSTED, Value::flag(false)),
+        (CKA_CHECK_VALUE, Value::bytes(&digest[..3])),
+        (CKA_START_DATE, Value::date(first)),
+        (CKA_END_DATE, Value::date(last)),
+        (CKA_SUBJECT, Value::bytes(certificate.subject_der())),
+        (CKA_ISSUER, Value::bytes(certificate.issuer_der())),
+        (CKA_SERIAL_NUMBER, Value::bytes(certificate.serial_der())),
+        (CKA_VALUE, Value::bytes(certificate.der())),
+        (
+            CKA_PUBLIC_KEY_INFO,
+            Value::bytes(certificate.public_key_info_der()),
+        ),
+        (CKA_URL, Value::empty()),
+        (CKA_HASH_OF_SUBJECT_PUBLIC_KEY, Value::empty()),
+        (CKA_HASH_OF_ISSUER_PUBLIC_KEY, Value::empty()),
+        (CKA_NAME_HASH_ALGORITHM, Value::number(CKM_SHA_1)),
+        (
+            CKA_JAVA_MIDP_SECURITY_DOMAIN,
+            Value::number(CK_SECURITY_DOMAIN_UNSPECIFIED),
+        ),
+    ];
+    let unique_id = unique_id(CKO_CERTIFICATE, name);
+    Object::new(CKO_CERTIFICATE, unique_id, described, place, attributes)
+}

@@ -1,0 +1,237 @@
+//! Key objects (PKCS#11 3.0, sections 4.7 to 4.9, 6.1 and 6.3).
+
+use super::{Object, Place, Role, unique_id};
+use crate::attribute::Value;
+use crate::mechanism::Mechanism;
+use crate::template::attribute_of;
+use crate::vendor::*;
+use cryptoki_sys::*;
+use devid_core::key::PublicKey;
+use devid_core::store::Key;
+use devid_core::store::folder::{Description, Origin, Use};
+use std::sync::Arc;
+
+/// The type of a key (CKA_KEY_TYPE).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum KeyType {
+    Ec,
+    Rsa,
+}
+
+impl KeyType {
+    pub(crate) const fn of(public: &PublicKey) -> Self {
+        match public {
+            PublicKey::Ec { .. } => Self::Ec,
+            PublicKey::Rsa { .. } => Self::Rsa,
+        }
+    }
+
+    /// CKK_…
+    pub(crate) const fn number(self) -> CK_KEY_TYPE {
+        match self {
+            Self::Ec => CKK_EC,
+            Self::Rsa => CKK_RSA,
+        }
+    }
+
+    /// CKM_…_KEY_PAIR_GEN
+    pub(crate) const fn generator(self) -> CK_MECHANISM_TYPE {
+        match self {
+            Self::Ec => CKM_EC_KEY_PAIR_GEN,
+            Self::Rsa => CKM_RSA_PKCS_KEY_PAIR_GEN,
+        }
+    }
+
+    /// What C_GetMechanismInfo says of all mechanisms for such keys.
+    pub(crate) const fn mechanism_flags(self) -> CK_FLAGS {
+        match self {
+            Self::Ec => CKF_EC_F_P | CKF_EC_NAMEDCURVE | CKF_EC_UNCOMPRESS,
+            Self::Rsa => 0,
+        }
+    }
+
+    /// The uses that such a private key can have, if its TPM lets it.
+    pub(crate) const fn private_uses(self) -> &'static [Use] {
+        match self {
+            Self::Ec => &[Use::Sign, Use::Derive],
+            Self::Rsa => &[Use::Sign, Use::Decrypt, Use::Unwrap],
+        }
+    }
+
+    /// The uses that such a public key can have.
+    pub(crate) const fn public_uses(self) -> &'static [Use] {
+        match self {
+            Self::Ec => &[Use::Verify],
+            Self::Rsa => &[Use::Verify, Use::Encrypt, Use::Wrap],
+        }
+    }
+}
+
+/// Whether the key was made where it is (CKA_LOCAL).
+pub(super) fn is_local(key: &Key, origin: Origin) -> bool {
+    match origin {
+        Origin::Generated => true,
+        Origin::Imported => false,
+        Origin::Unknown => key.is_of_this_tpm(),
+    }
+}
+
+pub(super) fn private_object(
+    name: &str,
+    key: &Arc<Key>,
+    origin: Origin,
+    described: &Description,
+    place: Place,
+) -> Object {
+    let public = key.public();
+    let local = is_local(key, origin);
+    let can = |one: &Use| match one {
+        Use::Sign => key.is_signing(),
+        _ => key.decrypts(),
+    };
+    let possible = KeyType::of(public).private_uses();
+    let possible: Vec<_> = possible.iter().copied().filter(can).collect();
+    let allowed = described
+        .mechanisms
+        .iter()
+        .map(|&kind| kind as CK_MECHANISM_TYPE);
+    let allowed: Vec<_> = allowed.collect();
+    let shown: Vec<_> = Mechanism::of(key)
+        .map(Mechanism::kind)
+        .filter(|kind| allowed.is_empty() || allowed.contains(kind))
+        .collect();
+    let mut attributes = common(public, described, local);
+    let shown_uses = [
+        Use::Sign,
+        Use::SignRecover,
+        Use::Decrypt,
+        Use::Unwrap,
+        Use::Derive,
+    ];
+    attributes.extend(uses(&shown_uses, &possible, described));
+    attributes.extend([
+        (CKA_SENSITIVE, Value::flag(true)),
+        (CKA_ALWAYS_SENSITIVE, Value::flag(local)),
+        (CKA_EXTRACTABLE, Value::flag(false)),
+        (CKA_NEVER_EXTRACTABLE, Value::flag(local)),
+        (CKA_WRAP_WITH_TRUSTED, Value::flag(false)),
+        (
+            CKA_ALWAYS_AUTHENTICATE,
+            Value::flag(described.always_authenticate),
+        ),
+        (CKA_ALLOWED_MECHANISMS, Value::numbers(&shown)),
+        (CKA_DEVID_PROTECTION, Value::number(CK_DEVID_PROTECTION_TPM)),
+        (CKA_DEVID_PERSISTENT, Value::flag(key.handle().is_some())),
+    ]);
+    let tpm = [
+        key.handle()
+            .map(|handle| (CKA_DEVID_TPM_HANDLE, Value::number(handle.into()))),
+        key.name()
+            .map(|name| (CKA_DEVID_TPM_NAME, Value::bytes(name))),
+        key.public_area()
+            .map(|area| (CKA_DEVID_TPM_PUBLIC, Value::bytes(area))),
+    ];
+    attributes.extend(tpm.into_iter().flatten());
+    let secret = match public {
+        PublicKey::Ec { .. } => &[CKA_VALUE][..],
+        PublicKey::Rsa { .. } => &[
+            CKA_PRIVATE_EXPONENT,
+            CKA_PRIME_1,
+            CKA_PRIME_2,
+            CKA_EXPONENT_1,
+            CKA_EXPONENT_2,
+            CKA_COEFFICIENT,
+        ],
+    };
+    attributes.extend(secret.iter().map(|kind| (*kind, Value::Sensitive)));
+    let unique_id = unique_id(CKO_PRIVATE_KEY, name);
+    Object::new(CKO_PRIVATE_KEY, unique_id, described, place, attributes)
+        .with_role(Role::Private(Arc::clone(key), allowed))
+}
+
+pub(super) fn public_object(
+    name: &str,
+    public: &PublicKey,
+    described: &Description,
+    local: bool,
+    place: Place,
+) -> Object {
+    let mut attributes = common(public, described, local);
+    let shown_uses = [
+        Use::Verify,
+        Use::VerifyRecover,
+        Use::Encrypt,
+        Use::Wrap,
+        Use::Derive,
+    ];
+    attributes.extend(uses(
+        &shown_uses,
+        KeyType::of(public).public_uses(),
+        described,
+    ));
+    attributes.push((CKA_TRUSTED, Value::flag(false)));
+    if let PublicKey::Rsa { .. } = public {
+        attributes.push((CKA_MODULUS_BITS, Value::number(public.bits().into())));
+    }
+    if !described.mechanisms.is_empty() {
+        let allowed = described.mechanisms.iter().map(|&kind| kind as CK_ULONG);
+        let allowed: Vec<_> = allowed.collect();
+        attributes.push((CKA_ALLOWED_MECHANISMS, Value::numbers(&allowed)));
+    }
+    let unique_id = unique_id(CKO_PUBLIC_KEY, name);
+    Object::new(CKO_PUBLIC_KEY, unique_id, described, place, attributes)
+        .with_role(Role::Public(public.clone()))
+}
+
+/// A flag for each use that is shown: set if the key can do it and its owner wants it.
+fn uses(
+    shown: &[Use],
+    possible: &[Use],
+    described: &Description,
+) -> Vec<(CK_ATTRIBUTE_TYPE, Value)> {
+    let set =
+        |one: Use| possible.contains(&one) && described.usage.is_none_or(|wanted| wanted.has(one));
+    let flags = shown
+        .iter()
+        .map(|&one| (attribute_of(one), Value::flag(set(one))));
+    flags.collect()
+}
+
+/// What both halves of a key pair say of themselves. The public key stands on the private one too:
+/// some clients know no other way to it.
+fn common(
+    public: &PublicKey,
+    described: &Description,
+    local: bool,
+) -> Vec<(CK_ATTRIBUTE_TYPE, Value)> {
+    let id = described.id.clone();
+    let key_type = KeyType::of(public);
+    let made_by = match local {
+        true => key_type.generator(),
+        false => CK_UNAVAILABLE_INFORMATION,
+    };
+    let mut attributes = vec![
+        (
+            CKA_ID,
+            Value::bytes(id.unwrap_or_else(|| public.id().as_bytes().to_vec())),
+        ),
+        (CKA_SUBJECT, Value::bytes(&described.subject[..])),
+        (CKA_START_DATE, Value::some_date(described.start)),
+        (CKA_END_DATE, Value::some_date(described.end)),
+        (CKA_KEY_TYPE, Value::number(key_type.number())),
+        (CKA_LOCAL, Value::flag(local)),
+        (CKA_KEY_GEN_MECHANISM, Value::number(made_by)),
+        (CKA_PUBLIC_KEY_INFO, Value::bytes(public.info_der())),
+    ];
+    attributes.extend(match public {
+        PublicKey::Ec { curve, point } => vec![
+            (CKA_EC_PARAMS, Value::bytes(curve.oid_der())),
+            (CKA_EC_POINT, Value::ec_point(point)),
+        ],
+        PublicKey::Rsa { modulus, exponent } => vec![
+            (CKA_MODULUS, Value::bytes(&modulus[..])),
+            (CKA_PUBLIC_EXPONENT, Value::bytes(&exponent[..])),
+        ],
+    });
+    attributes
+}

@@ -1,0 +1,213 @@
+//! Objects: what a session finds on a token, with all attributes (PKCS#11 3.0, chapter 4).
+//!
+//! There is one way to an object: what a store shows, or a session keeps, becomes drafts, and a
+//! draft gets its handle where it is put.
+
+mod certificate;
+mod key;
+mod others;
+
+use crate::attribute::{Template, Value};
+use crate::error::Error;
+use crate::mechanism::Mechanism;
+use crate::template::attribute_of;
+use cryptoki_sys::*;
+use devid_core::key::{PublicKey, hex};
+use devid_core::store::folder::{Description, Usage, Use};
+use devid_core::store::{Half, Key, Kind, Shown};
+pub(crate) use key::KeyType;
+pub(crate) use others::profile;
+use std::sync::Arc;
+
+/// An object, its attributes encoded once and for all.
+#[derive(Debug)]
+pub(crate) struct Object {
+    /// CKA_UNIQUE_ID: the same wherever and whenever the object is found.
+    pub(crate) unique_id: String,
+    attributes: Vec<(CK_ATTRIBUTE_TYPE, Value)>,
+    role: Role,
+}
+
+/// What an object is there for, beside its attributes.
+#[derive(Debug)]
+enum Role {
+    /// To be read.
+    Data,
+    /// To sign; by these mechanisms only, if any are named.
+    Private(Arc<Key>, Vec<CK_MECHANISM_TYPE>),
+    /// To verify.
+    Public(PublicKey),
+}
+
+/// Where objects stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// On a token; `asks_login` says whether its private keys are for users who have logged in.
+    Token { asks_login: bool },
+    /// In a session.
+    Session,
+}
+
+impl Object {
+    /// All objects of something shown, each with the half of it that it is.
+    pub(crate) fn all(shown: &Shown, place: Place) -> Vec<(Half, Self)> {
+        let name = &shown.name;
+        match &shown.kind {
+            Kind::Pair {
+                key,
+                origin,
+                private,
+                public,
+            } => {
+                let asks = Place::Token { asks_login: true } == place;
+                let hidden = Description {
+                    private: private.private || asks,
+                    ..private.clone()
+                };
+                let local = key::is_local(key, *origin);
+                let public = public.as_ref().map(|described| {
+                    let object = key::public_object(name, key.public(), described, local, place);
+                    (Half::Public, object)
+                });
+                let private = key::private_object(name, key, *origin, &hidden, place);
+                [(Half::Private, private)]
+                    .into_iter()
+                    .chain(public)
+                    .collect()
+            }
+            Kind::Public(public, described) => {
+                let object = key::public_object(name, public, described, false, place);
+                vec![(Half::Whole, object)]
+            }
+            Kind::Certificate(certificate, described) => {
+                let object = certificate::object(name, certificate, described, place);
+                vec![(Half::Whole, object)]
+            }
+            Kind::Data(data) => vec![(Half::Whole, others::data(name, data, place))],
+        }
+    }
+
+    fn new(
+        class: CK_OBJECT_CLASS,
+        unique_id: String,
+        described: &Description,
+        place: Place,
+        more: impl IntoIterator<Item = (CK_ATTRIBUTE_TYPE, Value)>,
+    ) -> Self {
+        let mut attributes = vec![
+            (CKA_CLASS, Value::number(class)),
+            (CKA_TOKEN, Value::flag(place != Place::Session)),
+            (CKA_PRIVATE, Value::flag(described.private)),
+            (CKA_MODIFIABLE, Value::flag(described.modifiable)),
+            // A client that may copy keys does so, and stalls on the copies after a fork.
+            (CKA_COPYABLE, Value::flag(false)),
+            (CKA_DESTROYABLE, Value::flag(described.destroyable)),
+            (CKA_LABEL, Value::text(&described.label)),
+            (CKA_UNIQUE_ID, Value::text(&unique_id)),
+        ];
+        attributes.extend(more);
+        Self {
+            unique_id,
+            attributes,
+            role: Role::Data,
+        }
+    }
+
+    fn with_role(self, role: Role) -> Self {
+        Self { role, ..self }
+    }
+
+    /// What signs, behind a private key.
+    pub(crate) fn private(&self) -> Option<&Arc<Key>> {
+        match &self.role {
+            Role::Private(key, _) => Some(key),
+            Role::Public(_) | Role::Data => None,
+        }
+    }
+
+    /// What verifies, behind a public key.
+    pub(crate) fn public(&self) -> Option<&PublicKey> {
+        match &self.role {
+            Role::Public(key) => Some(key),
+            Role::Private(..) | Role::Data => None,
+        }
+    }
+
+    /// Whether the key may be used by this mechanism, as far as its owner has a say.
+    pub(crate) fn allows(&self, mechanism: Mechanism) -> bool {
+        match &self.role {
+            Role::Private(_, allowed) => allowed.is_empty() || allowed.contains(&mechanism.kind()),
+            Role::Public(_) | Role::Data => true,
+        }
+    }
+
+    /// Whether the key has this use.
+    pub(crate) fn is_for(&self, wanted: Use) -> bool {
+        self.is(attribute_of(wanted))
+    }
+
+    /// What the key is used for.
+    pub(crate) fn usage(&self) -> Usage {
+        Use::ALL
+            .into_iter()
+            .filter(|one| self.is_for(*one))
+            .collect()
+    }
+
+    /// Whether a flag is set.
+    pub(crate) fn is(&self, flag: CK_ATTRIBUTE_TYPE) -> bool {
+        self.attribute(flag) == Ok(&[CK_TRUE])
+    }
+
+    /// The value of one attribute.
+    pub(crate) fn attribute(&self, kind: CK_ATTRIBUTE_TYPE) -> Result<&[u8], Error> {
+        match self.attributes.iter().find(|(one, _)| *one == kind) {
+            Some((_, Value::Bytes(bytes))) => Ok(bytes),
+            Some((_, Value::Sensitive)) => Err(Error::AttributeSensitive),
+            None => Err(Error::AttributeTypeInvalid),
+        }
+    }
+
+    /// Whether every attribute of the template has its value here; an empty one fits all.
+    pub(crate) fn matches(&self, template: &Template) -> bool {
+        let mut wanted = template.0.iter();
+        wanted.all(|(kind, value)| self.attribute(*kind) == Ok(value))
+    }
+
+    /// Whether it is the same thing as one found before, though its attributes may have changed.
+    pub(crate) fn is_same(&self, before: &Self) -> bool {
+        self.unique_id == before.unique_id
+            && self.public_half() == before.public_half()
+            && self.attribute(CKA_VALUE) == before.attribute(CKA_VALUE)
+    }
+
+    fn public_half(&self) -> Option<&PublicKey> {
+        let private = self.private().map(|key| key.public());
+        private.or(self.public())
+    }
+
+    /// Bytes of all its values (section 5.7.4 leaves open what a size is).
+    pub(crate) fn size(&self) -> usize {
+        let bytes = self.attributes.iter().map(|(_, value)| match value {
+            Value::Bytes(bytes) => bytes.len(),
+            Value::Sensitive => 0,
+        });
+        bytes.sum()
+    }
+}
+
+/// CKA_UNIQUE_ID of the object that is this half of what a store shows under `name`.
+pub(crate) fn unique_id(class: CK_OBJECT_CLASS, name: &str) -> String {
+    let kind = match class {
+        CKO_PRIVATE_KEY => "private",
+        CKO_PUBLIC_KEY => "public",
+        CKO_CERTIFICATE => "certificate",
+        _ => "data",
+    };
+    format!("{kind}-{name}")
+}
+
+/// The name under which a session keeps something; no store gives such to an object of a token.
+pub(crate) fn session_name(number: CK_ULONG) -> String {
+    format!("session-{}", hex(&number.to_be_bytes()))
+}

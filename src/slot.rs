@@ -1,0 +1,319 @@
+//! A slot (PKCS#11 3.0, sections 2.4 and 3.2): where a token is looked for, who is logged in to it,
+//! and what its sessions keep.
+//!
+//! The slot looks for its token when it is first asked, never at C_Initialize.
+
+use crate::attribute::Secret;
+use crate::error::Error;
+use crate::handle::{Mint, ObjectHandle, SlotId};
+use crate::keeping::Kept;
+use crate::login::LoggedIn;
+use crate::object::Object;
+use crate::token::{Found, Nature, Token};
+use cryptoki_sys::CKA_PRIVATE;
+use devid_core::config::Random;
+use devid_core::store::devid::DevidStore;
+use devid_core::store::{Key, KeyStore, LookError, Pins, SignRequest, Stamp};
+use devid_core::tpm::Tpm;
+use log::{Level, error, log, warn};
+use parking_lot::{Mutex, RwLock};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// A slot that found nothing looks again at most this often: a program that asks all the time must
+/// not wait for a dead TPM all the time.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// The slot of one token.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    pub(crate) id: SlotId,
+    pub(crate) description: &'static str,
+    /// `None` where the configuration is wrong, and the log says how: no token.
+    source: Option<Source>,
+    /// Held during a look, for as long as the TPM takes.
+    look: Mutex<Look>,
+    /// Held for the moment of reading or replacing.
+    pub(crate) token: RwLock<Option<Arc<Token>>>,
+    /// Objects of sessions, seen by all of them; held for moments.
+    pub(crate) kept: Mutex<Kept>,
+    pub(crate) logged_in: LoggedIn,
+    /// One try of a PIN at a time, for as long as the TPM takes.
+    pub(crate) login_turn: Mutex<()>,
+}
+
+/// Where the slot's token comes from.
+#[derive(Debug)]
+pub(crate) struct Source {
+    tpm: Arc<Tpm>,
+    store: Box<dyn KeyStore>,
+    random: Random,
+}
+
+/// What the last look told about the next.
+#[derive(Debug, Default, Clone)]
+struct Look {
+    /// What was looked at, if the look gave an answer.
+    seen: Option<Stamp>,
+    failed: Option<Failure>,
+}
+
+/// A look that found nothing.
+#[derive(Debug, Clone)]
+struct Failure {
+    ended: Instant,
+    /// How long none is tried again: as long as this one took, and not less than [`LOOK_AGAIN`].
+    rest: Duration,
+    why: LookError,
+}
+
+impl Source {
+    pub(crate) fn new(tpm: &Arc<Tpm>, store: impl KeyStore + 'static, random: Random) -> Self {
+        Self {
+            tpm: Arc::clone(tpm),
+            store: Box::new(store),
+            random,
+        }
+    }
+
+    pub(crate) fn tpm(&self) -> &Arc<Tpm> {
+        &self.tpm
+    }
+
+    fn nature(&self) -> Nature {
+        Nature {
+            asks_login: self.store.pins() != Pins::None,
+            writable: self.store.own().is_some(),
+        }
+    }
+}
+
+impl Slot {
+    /// Sends nothing to the TPM.
+    pub(crate) fn new(id: SlotId, description: &'static str, source: Option<Source>) -> Self {
+        Self {
+            id,
+            description,
+            source,
+            look: Mutex::default(),
+            token: RwLock::default(),
+            kept: Mutex::default(),
+            logged_in: LoggedIn::default(),
+            login_turn: Mutex::default(),
+        }
+    }
+
+    /// The slot in a forked child, over its own way to the TPM, and the token as the parent knew it.
+    ///
+    /// What another thread of the parent held locked when it forked is made anew.
+    pub(crate) fn for_child(&self, tpm: Option<&Arc<Tpm>>) -> Self {
+        let source = self.source.as_ref().zip(tpm);
+        let source = source.map(|(source, tpm)| Source {
+            tpm: Arc::clone(tpm),
+            store: source.store.for_child(tpm),
+            random: source.random,
+        });
+        let token = self.token.try_read().and_then(|token| token.clone());
+        let kept = self.kept.try_lock().map(|kept| kept.clone());
+        let look = self.look.try_lock().map(|look| look.clone());
+        Self {
+            id: self.id,
+            description: self.description,
+            source,
+            look: Mutex::new(look.unwrap_or_default()),
+            token: RwLock::new(token),
+            kept: Mutex::new(kept.unwrap_or_default()),
+            logged_in: self.logged_in.for_child(),
+            login_turn: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn tpm(&self) -> Option<&Arc<Tpm>> {
+        self.source.as_ref().map(Source::tpm)
+    }
+
+    /// An object of the token as last found, or of a session; none that the user does not see now.
+    pub(crate) fn object(&self, handle: ObjectHandle) -> Result<Arc<Object>, Error> {
+        let known = self.known().ok_or(Error::DeviceRemoved)?;
+        let found = match known.object(handle) {
+            Ok(found) => Arc::clone(&found.object),
+            Err(unknown) => self.kept.lock().object(handle).ok_or(unknown)?,
+        };
+        match self.shows(&found) {
+            true => Ok(found),
+            false => Err(Error::ObjectHandleInvalid),
+        }
+    }
+
+    /// An object of the token, with what the store calls it.
+    pub(crate) fn found(&self, handle: ObjectHandle) -> Result<Found, Error> {
+        let known = self.known().ok_or(Error::DeviceRemoved)?;
+        let found = known.object(handle)?;
+        match self.shows(&found.object) {
+            true => Ok(found.clone()),
+            false => Err(Error::ObjectHandleInvalid),
+        }
+    }
+
+    /// Whether the object is there for whoever asks now.
+    pub(crate) fn shows(&self, object: &Object) -> bool {
+        !self.asks_login() || self.has_user() || !object.is(CKA_PRIVATE)
+    }
+
+    /// Whether the token's private objects are for users who have logged in.
+    pub(crate) fn asks_login(&self) -> bool {
+        let source = self.source.as_ref();
+        source.is_some_and(|source| source.store.pins() != Pins::None)
+    }
+
+    pub(crate) fn is_writable(&self) -> bool {
+        self.own().is_ok()
+    }
+
+    /// The store as one that takes objects.
+    pub(crate) fn own(&self) -> Result<&DevidStore, Error> {
+        let own = self.source()?.store.own();
+        own.ok_or(Error::TokenWriteProtected)
+    }
+
+    /// The token as last found, without a look.
+    pub(crate) fn known(&self) -> Option<Arc<Token>> {
+        self.token.read().clone()
+    }
+
+    /// The token, looked for again if something changed since the last time.
+    pub(crate) fn token(&self, mint: &Mint) -> Result<Arc<Token>, Error> {
+        let source = self.source()?;
+        let known = self.known();
+        let mut look = match &known {
+            // A look at a folder is short, and whoever has changed it wants to see that.
+            Some(token) if !self.is_writable() => match self.look.try_lock() {
+                Some(look) => look,
+                // Somebody looks already: what is known is good enough meanwhile.
+                None => return Ok(Arc::clone(token)),
+            },
+            _ => self.look.lock(),
+        };
+        let stamp = source.store.stamp();
+        let wait = look
+            .failed
+            .as_ref()
+            .is_some_and(|failure| failure.ended.elapsed() < failure.rest);
+        if !wait && look.seen.as_ref() != Some(&stamp) {
+            *look = self.look(source, stamp, &look, mint);
+        }
+        self.known().ok_or(Error::TokenNotPresent)
+    }
+
+    /// The token after a change of ours, looked for whether it seems to have changed or not.
+    pub(crate) fn changed(&self, mint: &Mint) -> Result<Arc<Token>, Error> {
+        let source = self.source()?;
+        let mut look = self.look.lock();
+        *look = self.look(source, source.store.stamp(), &look, mint);
+        match &look.failed {
+            Some(failure) => Err(failure.why.clone().into()),
+            None => self.known().ok_or(Error::TokenNotPresent),
+        }
+    }
+
+    fn look(&self, source: &Source, stamp: Stamp, last: &Look, mint: &Mint) -> Look {
+        let tcti = source.tpm.tcti();
+        let began = Instant::now();
+        match source.store.look() {
+            Ok(listing) => {
+                // Held, so that no logout comes between what was before and what takes its place.
+                let mut place = self.token.write();
+                let token = Token::new(listing, source.nature(), place.as_deref(), mint);
+                let count = |token: &Token| token.objects().len();
+                let level = match place.as_deref().map(count) == Some(count(&token)) {
+                    true => Level::Debug,
+                    false => Level::Info,
+                };
+                let (label, count) = (&token.label, count(&token));
+                log!(level, "token {label} with {count} objects at {tcti}");
+                *place = Some(Arc::new(token));
+                Look {
+                    seen: Some(stamp),
+                    failed: None,
+                }
+            }
+            Err(why) => {
+                match &why {
+                    // The TPM or the folder is out of reach, not what is known of it already.
+                    LookError::Tpm(_) | LookError::Folder(_) => {}
+                    LookError::NoIdentity(_) => *self.token.write() = None,
+                }
+                // Said once, not each second.
+                if last
+                    .failed
+                    .as_ref()
+                    .is_none_or(|failure| failure.why != why)
+                {
+                    error!("slot {}: no token from {tcti}: {why}", self.id.0);
+                }
+                Look {
+                    seen: None,
+                    failed: Some(Failure {
+                        ended: Instant::now(),
+                        rest: LOOK_AGAIN.max(began.elapsed()),
+                        why,
+                    }),
+                }
+            }
+        }
+    }
+
+    /// Makes sure that a key is there to sign.
+    pub(crate) fn prepare(&self, key: &Key) -> Result<(), Error> {
+        Ok(key.prepare(&self.source()?.tpm)?)
+    }
+
+    /// A signature as PKCS#11 has it: r ‖ s, or as wide as the modulus.
+    pub(crate) fn sign(&self, key: &Key, request: SignRequest) -> Result<Vec<u8>, Error> {
+        let source = self.source()?;
+        key.sign(&source.tpm, request).map_err(|error| {
+            warn!("signature: {error}");
+            error.into()
+        })
+    }
+
+    /// Fills `bytes` with random ones, from the kernel or the TPM as configured.
+    pub(crate) fn random(&self, bytes: &mut [u8]) -> Result<(), Error> {
+        let source = self.source()?;
+        match source.random {
+            Random::Kernel => kernel_random(bytes),
+            Random::Tpm => Ok(source.tpm.random(bytes)?),
+        }
+    }
+
+    pub(crate) fn store(&self) -> Result<&dyn KeyStore, Error> {
+        Ok(&*self.source()?.store)
+    }
+
+    /// The user's PIN, if the configuration says where it is.
+    pub(crate) fn configured_pin(&self) -> Result<Secret, Error> {
+        let none = || Error::ArgumentsBad("pPin is NULL");
+        let own = self.store()?.own().ok_or_else(none)?;
+        own.configured_pin().ok_or_else(none)
+    }
+
+    fn source(&self) -> Result<&Source, Error> {
+        self.source.as_ref().ok_or(Error::TokenNotPresent)
+    }
+}
+
+fn kernel_random(bytes: &mut [u8]) -> Result<(), Error> {
+    use rustix::rand::{GetRandomFlags, getrandom};
+    let mut filled = 0;
+    while filled < bytes.len() {
+        match getrandom(&mut bytes[filled..], GetRandomFlags::empty()) {
+            Ok(got) => filled += got,
+            Err(rustix::io::Errno::INTR) => {}
+            Err(errno) => {
+                error!("getrandom: {errno}");
+                return Err(Error::RandomFailed);
+            }
+        }
+    }
+    Ok(())
+}

@@ -29,6 +29,7 @@ fn steps() -> Vec<libc::c_long> {
     steps
 }
 
+#[allow(clippy::zombie_processes, reason = "waitpid waits, as ptrace wants it")]
 /// Runs `command`, which must have one thread only, and kills it when it begins its `nth` step.
 pub fn run_until(command: &mut Command, nth: usize) -> End {
     command

@@ -267,6 +267,21 @@ fn a_device_without_tpm_has_a_software_identity_where_that_is_allowed() {
     );
 }
 
+/// Not for this user, or broken: that is not the same as none.
+#[test]
+fn a_tpm_that_does_not_answer_is_not_a_missing_one() {
+    let device = Device::without_tpm();
+    device.home.write("config.toml", SOFTWARE);
+    let node = device.home.write("node", "no TPM at all");
+    let device = Device {
+        home: device.home.with_tcti(&format!("device:{}", node.display())),
+        tpm: None,
+    };
+    let said = device.ends(4, PROVISION);
+    assert!(said.err.contains("there is a TPM"), "{said}");
+    assert!(!device.path("state/software").exists());
+}
+
 #[test]
 fn when_a_tpm_appears_the_software_identity_stays_until_its_certificate_is_renewed() {
     for leave in ["on-new-certificate", "never"] {

@@ -9,7 +9,7 @@ use super::software::{Software, SoftwareKey};
 use super::state::{Certified, Facts, Marker, TpmKey};
 use crate::certificate::Certificate;
 use crate::store::{Key, KeyStore, Kind, SignError};
-use crate::tpm::TpmError;
+use crate::tpm::{Tcti, TpmError};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -94,6 +94,7 @@ impl Device {
         let facts = Facts {
             reset: self.reset_request().exists(),
             tpm,
+            tpm_is_there: tpm || is_there(&self.config.tcti),
             existing: existing.state,
             certificate,
             key,
@@ -220,6 +221,15 @@ impl Device {
             }
             _ => Ok(Marker::OtherKey),
         }
+    }
+}
+
+/// Whether the kernel has a TPM for us, though this user may have no right to it. Of others only
+/// their answer tells.
+fn is_there(tcti: &Tcti) -> bool {
+    match tcti {
+        Tcti::Device(path) => path.exists(),
+        _ => false,
     }
 }
 

@@ -340,6 +340,13 @@ impl Device {
                      \"software\""
                 ),
             ),
+            Refusal::TpmSilent => Fault::new(
+                FaultKind::Tpm,
+                format!(
+                    "{tpm}; there is a TPM, so no software identity is made in its place (devid \
+                     doctor says why it does not answer)"
+                ),
+            ),
             Refusal::TpmGone => Fault::new(
                 FaultKind::Tpm,
                 format!(

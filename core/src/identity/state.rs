@@ -14,6 +14,8 @@ pub struct Facts {
     pub reset: bool,
     /// The TPM answers.
     pub tpm: bool,
+    /// There is a TPM, whether it answers or not: then nothing is put into software in its place.
+    pub tpm_is_there: bool,
     /// An identity that the configuration names as existing without us.
     pub existing: Existing,
     /// What the certificate of the device's own identity is for.
@@ -117,6 +119,8 @@ pub enum Plan {
 pub enum Refusal {
     /// No TPM, and no leave to do without.
     NoTpm,
+    /// A TPM that does not answer, or not to this user.
+    TpmSilent,
     /// The identity is in a TPM that does not answer; perhaps it is only late.
     TpmGone,
     /// The TPM does not hold the key any more.
@@ -183,6 +187,7 @@ impl Facts {
             (false, _) if was_in_tpm => Plan::Refuse(Refusal::TpmGone),
             (_, true) => Plan::CertifySoftware,
             (false, false) => match policy.fallback {
+                _ if self.tpm_is_there => Plan::Refuse(Refusal::TpmSilent),
                 Fallback::Software => Plan::MakeSoftware,
                 Fallback::None => Plan::Refuse(Refusal::NoTpm),
             },
@@ -193,7 +198,7 @@ impl Facts {
         let nothing_in_tpm = self.key == TpmKey::None && self.marker == Marker::None;
         match (self.tpm, policy.fallback) {
             (true, _) => Plan::Reset,
-            (false, Fallback::Software) if nothing_in_tpm => Plan::Reset,
+            (false, Fallback::Software) if nothing_in_tpm && !self.tpm_is_there => Plan::Reset,
             (false, _) => Plan::Refuse(Refusal::ResetNeedsTpm),
         }
     }
@@ -206,7 +211,12 @@ impl Facts {
             (true, _) => TpmKey::Held,
             (false, _) => TpmKey::Filed,
         };
-        Self { tpm, key, ..self }
+        Self {
+            tpm,
+            tpm_is_there: tpm || self.tpm_is_there,
+            key,
+            ..self
+        }
     }
 }
 

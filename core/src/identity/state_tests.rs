@@ -14,6 +14,7 @@ const STRICT: Policy = Policy {
 const NEW: Facts = Facts {
     reset: false,
     tpm: true,
+    tpm_is_there: true,
     existing: Existing::None,
     certificate: Certified::None,
     key: TpmKey::None,
@@ -28,6 +29,7 @@ const IN_TPM: Facts = Facts {
 };
 const IN_SOFTWARE: Facts = Facts {
     tpm: false,
+    tpm_is_there: false,
     certificate: Certified::SoftwareKey,
     software: true,
     ..NEW
@@ -124,7 +126,12 @@ fn row_7_a_new_certificate_may_move_to_the_tpm() {
 
 #[test]
 fn row_8_there_is_no_tpm() {
-    let facts = Facts { tpm: false, ..NEW };
+    let silent = Facts { tpm: false, ..NEW };
+    assert_eq!(silent.plan(ALLOWED), refused(Refusal::TpmSilent));
+    let facts = Facts {
+        tpm_is_there: false,
+        ..silent
+    };
     assert_eq!(facts.plan(ALLOWED), Plan::MakeSoftware);
     assert_eq!(facts.plan(STRICT), refused(Refusal::NoTpm));
     // Somebody remembers that there was one.
@@ -203,9 +210,10 @@ fn all() -> Vec<(Facts, Policy)> {
         Marker::OtherKeyHeld,
     ];
     let existings = [Existing::None, Existing::Usable, Existing::Unusable];
-    for (reset, tpm, software) in truths
+    let tpms = [(false, false), (false, true), (true, true)];
+    for (reset, (tpm, tpm_is_there), software) in truths
         .iter()
-        .flat_map(|a| truths.map(|b| (*a, b)))
+        .flat_map(|a| tpms.map(|b| (*a, b)))
         .flat_map(|(a, b)| truths.map(|c| (a, b, c)))
     {
         for (key, certificate) in keys.iter().flat_map(|a| certificates.map(|b| (*a, b))) {
@@ -213,6 +221,7 @@ fn all() -> Vec<(Facts, Policy)> {
                 let facts = Facts {
                     reset,
                     tpm,
+                    tpm_is_there,
                     existing,
                     certificate,
                     key,
@@ -368,7 +377,7 @@ fn a_software_identity_is_made_only_where_no_tpm_was() {
         }
         if facts.plan(policy) == Plan::MakeSoftware {
             assert_eq!((facts.marker, facts.key), (Marker::None, TpmKey::None));
-            assert!(!facts.software && !facts.tpm);
+            assert!(!facts.software && !facts.tpm && !facts.tpm_is_there);
         }
     }
 }

@@ -165,7 +165,7 @@ impl Facts {
         match self.key {
             // Moving had begun, and what it would leave is still whole.
             TpmKey::Held | TpmKey::Displaced
-                if self.software && !may_leave && self.marker != Marker::ThisKey =>
+                if self.software && !may_leave && self.marker == Marker::None =>
             {
                 Plan::CertifySoftware
             }

@@ -372,7 +372,7 @@ fn a_software_identity_is_made_only_where_no_tpm_was() {
             facts.plan(policy),
             Plan::MakeSoftware | Plan::CertifySoftware
         ) {
-            assert_ne!(facts.marker, Marker::ThisKey);
+            assert_eq!(facts.marker, Marker::None);
             assert_eq!(facts.certificate, Certified::None);
         }
         if facts.plan(policy) == Plan::MakeSoftware {

@@ -33,6 +33,9 @@ pub(crate) enum Error {
     UserAlreadyLoggedIn,
     UserAnotherAlreadyLoggedIn,
     PinIncorrect,
+    UserPinNotInitialized,
+    SessionExists,
+    SessionReadWriteOfficerExists,
     PinLenRange,
     PinLocked,
     UserNotLoggedIn,
@@ -57,6 +60,7 @@ pub(crate) enum Error {
     MechanismInvalid,
     MechanismParamInvalid,
     DataInvalid,
+    EncryptedDataInvalid,
     DataLenRange(usize),
     BufferTooSmall,
     RandomSeedNotSupported,
@@ -92,6 +96,10 @@ impl Error {
             Self::UserAlreadyLoggedIn => CKR_USER_ALREADY_LOGGED_IN,
             Self::UserAnotherAlreadyLoggedIn => CKR_USER_ANOTHER_ALREADY_LOGGED_IN,
             Self::PinIncorrect => CKR_PIN_INCORRECT,
+            Self::UserPinNotInitialized => CKR_USER_PIN_NOT_INITIALIZED,
+            Self::SessionExists => CKR_SESSION_EXISTS,
+            Self::SessionReadWriteOfficerExists => CKR_SESSION_READ_WRITE_SO_EXISTS,
+            Self::EncryptedDataInvalid => CKR_ENCRYPTED_DATA_INVALID,
             Self::PinLenRange => CKR_PIN_LEN_RANGE,
             Self::PinLocked => CKR_PIN_LOCKED,
             Self::UserNotLoggedIn => CKR_USER_NOT_LOGGED_IN,
@@ -150,7 +158,9 @@ fn store_rv(error: &StoreError) -> CK_RV {
         StoreError::Tpm(error) => tpm_rv(error),
         StoreError::Folder(error) => folder_rv(error),
         StoreError::OtherTpm(_) => CKR_TOKEN_NOT_RECOGNIZED,
-        StoreError::Unsupported(_) | StoreError::BadKey(_) => CKR_TEMPLATE_INCONSISTENT,
+        StoreError::Unsupported(_) | StoreError::Protection(_) | StoreError::BadKey(_) => {
+            CKR_TEMPLATE_INCONSISTENT
+        }
         StoreError::NoRoom(_) => CKR_DEVICE_MEMORY,
         StoreError::NotLoggedIn => CKR_USER_NOT_LOGGED_IN,
         StoreError::Gone => CKR_OBJECT_HANDLE_INVALID,
@@ -192,8 +202,8 @@ impl From<SignError> for Error {
             SignError::Scheme => Self::Tpm(TpmError::Unsupported(error.to_string())),
             SignError::Refused(_) => Self::KeyFunctionNotPermitted,
             SignError::NotLoggedIn => Self::UserNotLoggedIn,
+            SignError::Ciphertext => Self::EncryptedDataInvalid,
             SignError::NotInThisTpm => Self::KeyHandleInvalid,
-            SignError::Ciphertext => Self::DataInvalid,
             SignError::Tpm(error) => Self::Tpm(error),
         }
     }
@@ -217,8 +227,9 @@ impl From<LoginError> for Error {
             LoginError::Wrong => Self::PinIncorrect,
             LoginError::Length => Self::PinLenRange,
             LoginError::Locked => Self::PinLocked,
+            LoginError::NotInitialized => Self::UserPinNotInitialized,
             LoginError::NotLoggedIn => Self::UserNotLoggedIn,
-            LoginError::NotInitialized | LoginError::Refused(_) => Self::PinIncorrect,
+            LoginError::Refused(_) => Self::ActionProhibited,
             LoginError::Store(error) => Self::Store(error),
             LoginError::Tpm(error) => Self::Tpm(error),
         }

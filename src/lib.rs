@@ -16,6 +16,7 @@ mod error;
 mod handle;
 mod keeping;
 mod logging;
+mod login;
 mod making;
 mod mechanism;
 mod module;

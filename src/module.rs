@@ -8,10 +8,11 @@ use crate::session::Session;
 use crate::slot::{Slot, Source};
 use cryptoki_sys::{
     CK_FLAGS, CK_STATE, CK_USER_TYPE, CKF_RW_SESSION, CKF_SERIAL_SESSION, CKS_RO_PUBLIC_SESSION,
-    CKS_RO_USER_FUNCTIONS, CKS_RW_PUBLIC_SESSION, CKS_RW_USER_FUNCTIONS, CKU_CONTEXT_SPECIFIC,
-    CKU_SO, CKU_USER,
+    CKS_RO_USER_FUNCTIONS, CKS_RW_PUBLIC_SESSION, CKS_RW_SO_FUNCTIONS, CKS_RW_USER_FUNCTIONS,
+    CKU_CONTEXT_SPECIFIC, CKU_SO, CKU_USER,
 };
 use devid_core::config::{self, Config, LogSettings};
+use devid_core::store::Who;
 use devid_core::store::devid::DevidStore;
 use devid_core::store::idevid::IdevidStore;
 pub(crate) use devid_core::tpm::Refusals;
@@ -128,6 +129,9 @@ impl Module {
         if is_read_write && !slot.is_writable() {
             return Err(Error::TokenWriteProtected);
         }
+        if !is_read_write && slot.has_officer() {
+            return Err(Error::SessionReadWriteOfficerExists);
+        }
         let handle = self.mint.session();
         let session = Arc::new(Session::new(handle, Arc::clone(slot), is_read_write));
         self.table.lock().sessions.insert(handle, session);
@@ -204,6 +208,9 @@ impl Module {
     }
 
     pub(crate) fn session_state(&self, session: &Session) -> CK_STATE {
+        if session.slot.has_officer() {
+            return CKS_RW_SO_FUNCTIONS;
+        }
         match (session.is_read_write, session.slot.has_user()) {
             (false, false) => CKS_RO_PUBLIC_SESSION,
             (false, true) => CKS_RO_USER_FUNCTIONS,
@@ -212,8 +219,6 @@ impl Module {
         }
     }
 
-    /// Where a token has no PIN, any is taken, and none goes to the TPM, where a wrong one would
-    /// count towards its lockout.
     pub(crate) fn login(
         &self,
         handle: SessionHandle,
@@ -221,33 +226,46 @@ impl Module {
         pin: Option<&[u8]>,
     ) -> Result<(), Error> {
         let session = self.session(handle)?;
-        match user {
-            CKU_USER => {}
-            CKU_SO => return Err(self.refuse_officer(&session)),
-            // No key here asks for a login of its own.
-            CKU_CONTEXT_SPECIFIC => return Err(Error::OperationNotInitialized),
+        let who = match user {
+            CKU_USER => Who::User,
+            CKU_SO => Who::Officer,
+            CKU_CONTEXT_SPECIFIC => return session.prove_user(pin),
             _ => return Err(Error::UserTypeInvalid),
+        };
+        if who == Who::Officer {
+            self.no_read_only_session(&session)?;
         }
         // The TPM may take its time over the PIN, and the session be closed meanwhile.
-        session.slot.login(pin, || {
+        session.slot.login(who, pin, || {
             let table = self.table.lock();
             match table.sessions.contains_key(&handle) {
-                true => session.slot.let_in(),
+                true => session.slot.logged_in.let_in(who),
                 false => return Err(Error::SessionHandleInvalid),
             }
             Ok(())
         })
     }
 
-    /// No token has a security officer's PIN yet, so none that is given is the right one.
-    fn refuse_officer(&self, session: &Session) -> Error {
+    /// The officer works in read-write sessions only.
+    fn no_read_only_session(&self, session: &Session) -> Result<(), Error> {
         let table = self.table.lock();
         let mut sessions = table.of(session.slot.id);
         match sessions.any(|session| !session.is_read_write) {
-            true => Error::SessionReadOnlyExists,
-            false if session.slot.has_user() => Error::UserAnotherAlreadyLoggedIn,
-            false => Error::PinIncorrect,
+            true => Err(Error::SessionReadOnlyExists),
+            false => Ok(()),
         }
+    }
+
+    /// C_InitToken.
+    pub(crate) fn init_token(&self, id: SlotId, pin: &[u8], label: &[u8]) -> Result<(), Error> {
+        let slot = self.slot(id)?;
+        slot.own()?;
+        if self.session_counts(id).0 != 0 {
+            return Err(Error::SessionExists);
+        }
+        let label = str::from_utf8(label.trim_ascii_end())
+            .map_err(|_| Error::ArgumentsBad("the label is not UTF-8"))?;
+        slot.init_token(pin, label, &self.mint)
     }
 
     pub(crate) fn logout(&self, handle: SessionHandle) -> Result<(), Error> {
@@ -265,13 +283,15 @@ impl Module {
     }
 }
 
-/// The factory's identity, the device's own keys, then each identity with a PIN: all in one TPM.
+/// The factory's identity, the device's own keys, further key folders, then each identity with a
+/// PIN: over one way to the TPM.
 fn slots(config: &Config, refusals: Refusals) -> Vec<Slot> {
     let tpm = Arc::new(Tpm::of(config, refusals));
     let random = config.random;
     let factory = Source::new(&tpm, IdevidStore::new(config, Arc::clone(&tpm)), random);
-    let own = Source::new(&tpm, DevidStore::new(config, Arc::clone(&tpm)), random);
-    let mut sources = vec![(FACTORY, factory), (OWN, own)];
+    let mut sources = vec![(FACTORY, factory)];
+    let own = DevidStore::all(config, &tpm).into_iter();
+    sources.extend(own.map(|store| (OWN, Source::new(&tpm, store, random))));
     let with_pin = IdevidStore::with_pin(config, &tpm).into_iter();
     sources.extend(with_pin.map(|store| (WITH_PIN, Source::new(&tpm, store, random))));
     let numbered = (0..).zip(sources);

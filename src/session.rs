@@ -12,7 +12,7 @@ use crate::object::Object;
 use crate::output::{Answer, Room};
 use crate::slot::Slot;
 use crate::token::Token;
-use cryptoki_sys::{CK_FLAGS, CKF_FIND_OBJECTS, CKF_SIGN, CKF_VERIFY};
+use cryptoki_sys::{CK_FLAGS, CKA_ALWAYS_AUTHENTICATE, CKF_FIND_OBJECTS, CKF_SIGN, CKF_VERIFY};
 use devid_core::key::PublicKey;
 use devid_core::store::Key;
 use devid_core::store::folder::Use;
@@ -46,6 +46,8 @@ struct Operation<K> {
     mechanism: Mechanism,
     /// Of one in parts: the hash of the parts so far.
     parts: Option<Hasher>,
+    /// Whether the user is still to prove that he is there (CKA_ALWAYS_AUTHENTICATE).
+    awaits_user: bool,
 }
 
 type Signing = Operation<Arc<Key>>;
@@ -158,8 +160,34 @@ impl Session {
             key,
             mechanism,
             parts: None,
+            awaits_user: object.is(CKA_ALWAYS_AUTHENTICATE),
         };
         begin(&mut self.state.lock().sign, operation)
+    }
+
+    /// C_Login of CKU_CONTEXT_SPECIFIC: for the signature under way, if its key asks for that.
+    pub(crate) fn prove_user(&self, pin: Option<&[u8]>) -> Result<(), Error> {
+        let awaits = |state: &State| state.sign.as_ref().is_some_and(|one| one.awaits_user);
+        if !awaits(&self.state.lock()) {
+            return Err(Error::OperationNotInitialized);
+        }
+        self.slot.prove_user(pin)?;
+        if let Some(signing) = &mut self.state.lock().sign {
+            signing.awaits_user = false;
+        }
+        Ok(())
+    }
+
+    /// C_InitPIN.
+    pub(crate) fn init_pin(&self, pin: &[u8]) -> Result<(), Error> {
+        self.may_write()?;
+        self.slot.init_pin(pin)
+    }
+
+    /// C_SetPIN.
+    pub(crate) fn set_pin(&self, old: &[u8], new: &[u8]) -> Result<(), Error> {
+        self.may_write()?;
+        self.slot.set_pin(old, new)
     }
 
     /// Ends the signature under way, if there is one (C_SignInit without a mechanism).
@@ -172,7 +200,7 @@ impl Session {
 
     /// `data` and `room` are `None` where the caller's pointers are of no use.
     pub(crate) fn sign(&self, data: Option<&[u8]>, room: Option<Room>) -> Result<Answer, Error> {
-        let signing = take(&mut self.state.lock().sign)?;
+        let signing = self.take_signing()?;
         let data = signing.whole(data)?;
         let room = room.ok_or(Error::ArgumentsBad("pulSignatureLen is NULL"))?;
         if let Some(answer) = room.refuses(signing.key.public().signature_width()) {
@@ -183,13 +211,13 @@ impl Session {
     }
 
     pub(crate) fn sign_update(&self, part: Option<&[u8]>) -> Result<(), Error> {
-        let signing = take(&mut self.state.lock().sign)?.with(part)?;
+        let signing = self.take_signing()?.with(part)?;
         self.state.lock().sign = Some(signing);
         Ok(())
     }
 
     pub(crate) fn sign_final(&self, room: Option<Room>) -> Result<Answer, Error> {
-        let mut signing = take(&mut self.state.lock().sign)?;
+        let mut signing = self.take_signing()?;
         let room = room.ok_or(Error::ArgumentsBad("pulSignatureLen is NULL"))?;
         let hasher = signing.hasher()?;
         if let Some(answer) = room.refuses(signing.key.public().signature_width()) {
@@ -215,6 +243,7 @@ impl Session {
                 key,
                 mechanism,
                 parts: None,
+                awaits_user: false,
             },
         )
     }
@@ -247,6 +276,14 @@ impl Session {
         let mut verifying = take(&mut self.state.lock().verify)?;
         let digest = verifying.hasher()?.finish();
         verifying.check(&digest, signature)
+    }
+
+    fn take_signing(&self) -> Result<Signing, Error> {
+        let signing = take(&mut self.state.lock().sign)?;
+        match signing.awaits_user {
+            true => Err(Error::UserNotLoggedIn),
+            false => Ok(signing),
+        }
     }
 
     fn key_object(&self, key: ObjectHandle) -> Result<Arc<Object>, Error> {

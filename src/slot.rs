@@ -3,20 +3,21 @@
 //!
 //! The slot looks for its token when it is first asked, never at C_Initialize.
 
+use crate::attribute::Secret;
 use crate::error::Error;
 use crate::handle::{Mint, ObjectHandle, SlotId};
 use crate::keeping::Kept;
+use crate::login::LoggedIn;
 use crate::object::Object;
 use crate::token::{Found, Nature, Token};
-use cryptoki_sys::*;
+use cryptoki_sys::CKA_PRIVATE;
 use devid_core::config::Random;
 use devid_core::store::devid::DevidStore;
-use devid_core::store::{Key, KeyStore, LookError, Pins, SignRequest, Stamp, Who};
+use devid_core::store::{Key, KeyStore, LookError, Pins, SignRequest, Stamp};
 use devid_core::tpm::Tpm;
-use log::{error, info, warn};
+use log::{Level, error, log, warn};
 use parking_lot::{Mutex, RwLock};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// A slot that found nothing looks again at most this often: a program that asks all the time must
@@ -33,12 +34,12 @@ pub(crate) struct Slot {
     /// Held during a look, for as long as the TPM takes.
     look: Mutex<Look>,
     /// Held for the moment of reading or replacing.
-    token: RwLock<Option<Arc<Token>>>,
+    pub(crate) token: RwLock<Option<Arc<Token>>>,
     /// Objects of sessions, seen by all of them; held for moments.
     pub(crate) kept: Mutex<Kept>,
-    user: AtomicBool,
-    /// One login at a time, for as long as the TPM takes.
-    login: Mutex<()>,
+    pub(crate) logged_in: LoggedIn,
+    /// One try of a PIN at a time, for as long as the TPM takes.
+    pub(crate) login_turn: Mutex<()>,
 }
 
 /// Where the slot's token comes from.
@@ -81,7 +82,7 @@ impl Source {
 
     fn nature(&self) -> Nature {
         Nature {
-            asks_login: self.store.pins() == Pins::User,
+            asks_login: self.store.pins() != Pins::None,
             writable: self.store.own().is_some(),
         }
     }
@@ -97,8 +98,8 @@ impl Slot {
             look: Mutex::default(),
             token: RwLock::default(),
             kept: Mutex::default(),
-            user: AtomicBool::new(false),
-            login: Mutex::default(),
+            logged_in: LoggedIn::default(),
+            login_turn: Mutex::default(),
         }
     }
 
@@ -122,8 +123,8 @@ impl Slot {
             look: Mutex::new(look.unwrap_or_default()),
             token: RwLock::new(token),
             kept: Mutex::new(kept.unwrap_or_default()),
-            user: AtomicBool::new(self.has_user()),
-            login: Mutex::default(),
+            logged_in: self.logged_in.for_child(),
+            login_turn: Mutex::default(),
         }
     }
 
@@ -162,7 +163,7 @@ impl Slot {
     /// Whether the token's private objects are for users who have logged in.
     pub(crate) fn asks_login(&self) -> bool {
         let source = self.source.as_ref();
-        source.is_some_and(|source| source.store.pins() == Pins::User)
+        source.is_some_and(|source| source.store.pins() != Pins::None)
     }
 
     pub(crate) fn is_writable(&self) -> bool {
@@ -173,50 +174,6 @@ impl Slot {
     pub(crate) fn own(&self) -> Result<&DevidStore, Error> {
         let own = self.source()?.store.own();
         own.ok_or(Error::TokenWriteProtected)
-    }
-
-    pub(crate) fn has_user(&self) -> bool {
-        self.user.load(Ordering::Acquire)
-    }
-
-    /// Logs the user in: `enter` is called once the PIN has proven right, and may refuse.
-    pub(crate) fn login(
-        &self,
-        pin: Option<&[u8]>,
-        enter: impl FnOnce() -> Result<(), Error>,
-    ) -> Result<(), Error> {
-        let _turn = self.login.lock();
-        if self.has_user() {
-            return Err(Error::UserAlreadyLoggedIn);
-        }
-        let store = &self.source()?.store;
-        if store.pins() == Pins::User {
-            let pin = pin.ok_or(Error::ArgumentsBad("pPin is NULL"))?;
-            store.login(Who::User, pin).map_err(|error| {
-                warn!("login: {error}");
-                error
-            })?;
-        }
-        enter().inspect_err(|_| store.logout())
-    }
-
-    /// From now on private objects are shown.
-    pub(crate) fn let_in(&self) {
-        self.user.store(true, Ordering::Release);
-    }
-
-    /// Logs the user out, if there is one; `false` if not.
-    pub(crate) fn logout(&self, mint: &Mint) -> bool {
-        let was = self.user.swap(false, Ordering::AcqRel);
-        if let Some(source) = &self.source {
-            source.store.logout();
-        }
-        if was && self.asks_login() {
-            self.kept.lock().forget_private();
-            let mut token = self.token.write();
-            *token = token.as_ref().map(|token| Arc::new(token.logged_out(mint)));
-        }
-        was
     }
 
     /// The token as last found, without a look.
@@ -268,10 +225,12 @@ impl Slot {
                 let mut place = self.token.write();
                 let token = Token::new(listing, source.nature(), place.as_deref(), mint);
                 let count = |token: &Token| token.objects().len();
-                if place.as_deref().map(count) != Some(count(&token)) {
-                    let label = &token.label;
-                    info!("token {label} with {} objects at {tcti}", count(&token));
-                }
+                let level = match place.as_deref().map(count) == Some(count(&token)) {
+                    true => Level::Debug,
+                    false => Level::Info,
+                };
+                let (label, count) = (&token.label, count(&token));
+                log!(level, "token {label} with {count} objects at {tcti}");
                 *place = Some(Arc::new(token));
                 Look {
                     seen: Some(stamp),
@@ -304,30 +263,6 @@ impl Slot {
         }
     }
 
-    /// What C_GetTokenInfo says in its flags. Where PINs can be tried, the TPM is asked how often.
-    pub(crate) fn token_flags(&self) -> CK_FLAGS {
-        // CKF_USER_PIN_INITIALIZED whether there is a PIN or not, since clients pass over a token
-        // that seems unfinished.
-        let mut flags = CKF_RNG | CKF_USER_PIN_INITIALIZED | CKF_TOKEN_INITIALIZED;
-        if !self.is_writable() {
-            flags |= CKF_WRITE_PROTECTED;
-        }
-        if self.asks_login() {
-            let tries = self
-                .source
-                .as_ref()
-                .and_then(|source| source.store.tries_left());
-            flags |= CKF_LOGIN_REQUIRED
-                | match tries {
-                    Some(0) => CKF_USER_PIN_LOCKED,
-                    Some(1) => CKF_USER_PIN_FINAL_TRY | CKF_USER_PIN_COUNT_LOW,
-                    Some(2) => CKF_USER_PIN_COUNT_LOW,
-                    Some(_) | None => 0,
-                };
-        }
-        flags
-    }
-
     /// Makes sure that a key is there to sign.
     pub(crate) fn prepare(&self, key: &Key) -> Result<(), Error> {
         Ok(key.prepare(&self.source()?.tpm)?)
@@ -349,6 +284,17 @@ impl Slot {
             Random::Kernel => kernel_random(bytes),
             Random::Tpm => Ok(source.tpm.random(bytes)?),
         }
+    }
+
+    pub(crate) fn store(&self) -> Result<&dyn KeyStore, Error> {
+        Ok(&*self.source()?.store)
+    }
+
+    /// The user's PIN, if the configuration says where it is.
+    pub(crate) fn configured_pin(&self) -> Result<Secret, Error> {
+        let none = || Error::ArgumentsBad("pPin is NULL");
+        let own = self.store()?.own().ok_or_else(none)?;
+        own.configured_pin().ok_or_else(none)
     }
 
     fn source(&self) -> Result<&Source, Error> {

@@ -76,6 +76,7 @@ impl Template {
         for (kind, value) in &self.0 {
             match *kind {
                 CKA_PRIVATE => description.private = flag(value)?,
+                CKA_ALWAYS_AUTHENTICATE => description.always_authenticate = flag(value)?,
                 CKA_MODIFIABLE => description.modifiable = flag(value)?,
                 CKA_DESTROYABLE => description.destroyable = flag(value)?,
                 CKA_ALLOWED_MECHANISMS => description.mechanisms = mechanisms(value)?,

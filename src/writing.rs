@@ -51,10 +51,17 @@ impl Session {
         mint: &Mint,
     ) -> Result<ObjectHandle, Error> {
         let own = self.slot.own()?;
-        let key = own.import(&private.key, private.usage).map_err(failed)?;
+        let key = own
+            .import(
+                &private.key,
+                private.usage,
+                own.protection(private.protection),
+            )
+            .map_err(failed)?;
         private.check_public(key.public())?;
         let origin = Origin::Imported;
-        let described = private.described.clone();
+        let mut described = private.described.clone();
+        self.suit(template, &mut described)?;
         let shown = pair(&key, origin, described.clone(), None, mint);
         check_repeated(template, &shown)?;
         let handle = private.persistence == Persistence::Handle;
@@ -81,10 +88,11 @@ impl Session {
         }
         // A token that makes no keys does not have the mechanism.
         let own = self.slot.own().map_err(|_| Error::MechanismInvalid)?;
-        let wanted = Pair::parse(generator, public, private)?;
+        let mut wanted = Pair::parse(generator, public, private)?;
+        self.suit(private, &mut wanted.private)?;
         let algorithm = wanted.algorithm;
         let key = own
-            .generate(algorithm, wanted.usage)
+            .generate(algorithm, wanted.usage, own.protection(wanted.protection))
             .map_err(|error| not_made(algorithm, error))?;
         let origin = Origin::Generated;
         let described = Some(wanted.public.clone());
@@ -137,8 +145,8 @@ impl Session {
         let (shown, half) = found.shown.ok_or(Error::ActionProhibited)?;
         let destroyed = self.slot.own()?.destroy(&shown.name, half).map_err(failed);
         // Somebody else's destruction is seen as well.
-        self.slot.changed(mint)?;
-        destroyed
+        let seen = self.slot.changed(mint);
+        destroyed.and(seen.map(drop))
     }
 
     /// C_SetAttributeValue: all of the template, or nothing of it.
@@ -163,8 +171,8 @@ impl Session {
         let own = self.slot.own()?;
         let applied = own.describe(&shown.name, half, |described| changes.apply(described));
         let applied = applied.map_err(failed);
-        self.slot.changed(mint)?;
-        applied?
+        let seen = self.slot.changed(mint);
+        applied?.and(seen.map(drop))
     }
 
     /// C_CopyObject: no object can be copied, whatever the template asks.
@@ -174,7 +182,7 @@ impl Session {
     }
 
     /// Whether this session may change what is on the token.
-    fn may_write(&self) -> Result<(), Error> {
+    pub(crate) fn may_write(&self) -> Result<(), Error> {
         match self.is_read_write {
             _ if !self.slot.is_writable() => Err(Error::TokenWriteProtected),
             true => Ok(()),
@@ -187,6 +195,19 @@ impl Session {
         let hidden = self.slot.asks_login() && !self.slot.has_user();
         match hidden && template.says(CKA_PRIVATE)? {
             true => Err(Error::UserNotLoggedIn),
+            false => Ok(()),
+        }
+    }
+
+    /// A private key for this token: where there is a PIN, it is private unless the template says
+    /// otherwise; where there is none, nobody can be asked for it before each use.
+    fn suit(&self, template: &Template, described: &mut Description) -> Result<(), Error> {
+        let asks_login = self.slot.asks_login();
+        if asks_login && template.value(CKA_PRIVATE).is_none() {
+            described.private = true;
+        }
+        match described.always_authenticate && !(asks_login && described.private) {
+            true => Err(Error::TemplateInconsistent),
             false => Ok(()),
         }
     }

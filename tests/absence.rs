@@ -8,7 +8,7 @@ mod common;
 use common::PROFILES;
 use common::fork::Forked;
 use common::home::Home;
-use common::module::{Opened, loaded};
+use common::module::{Opened, identity, loaded};
 use common::programs::poll;
 use common::raw::{Code, Raw, text};
 use common::story::{Link, await_some};
@@ -42,7 +42,7 @@ fn slot_is_empty(raw: &Raw) -> CK_SLOT_ID {
     let slots = raw.slots(false).unwrap();
     assert!(!slots.is_empty(), "the slot is there");
     let slot = slots[0];
-    assert_eq!(raw.slots(true).unwrap(), []);
+    assert_eq!(identity(raw), None);
     assert_eq!(raw.slot_info(slot).unwrap().flags & CKF_TOKEN_PRESENT, 0);
     let absent = Err(Code(CKR_TOKEN_NOT_PRESENT));
     assert_eq!(raw.token_info(slot).map(|_| ()), absent);
@@ -128,9 +128,7 @@ fn a_tpm_that_comes_later(link: Link) {
     let raw = loaded(&home);
     let slot = slot_is_empty(&raw);
     tpm.restart();
-    await_some("a token", Duration::from_secs(10), || {
-        raw.slots(true).unwrap().first().copied()
-    });
+    await_some("a token", Duration::from_secs(10), || identity(&raw));
     assert_eq!(text(&raw.token_info(slot).unwrap().label), "idev-id");
     let session = raw.open(slot, CKF_SERIAL_SESSION).unwrap();
     assert_eq!(raw.find(session, &[]).unwrap().len(), 4 + PROFILES);

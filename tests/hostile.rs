@@ -23,6 +23,7 @@ use attacks::Attack;
 use common::fork::Forked;
 use common::home::Home;
 use common::module::loaded;
+use common::own::{NO, Own, P256, YES};
 use common::raw::{Code, Raw};
 use common::softhsm::{PIN, SoftHsm};
 use common::tpm::Swtpm;
@@ -40,6 +41,7 @@ once!(
     version_3_0,
     version_3_2,
     rsa,
+    the_token_that_can_be_written,
     softhsm_agrees,
     bad_functions_are_seen,
 );
@@ -115,31 +117,63 @@ fn rsa() {
     );
 }
 
+/// Calls that write meet no write protection there. What they are tried on stays: it says that it
+/// cannot be destroyed.
+fn the_token_that_can_be_written() {
+    let tpm = Swtpm::blank();
+    let home = Home::new(&tpm.tcti());
+    let raw = loaded(&home);
+    Forked::new(|| {
+        let own = Own::new(&home);
+        let stays = [
+            (CKA_TOKEN, YES.to_vec()),
+            (CKA_DESTROYABLE, NO.to_vec()),
+            (CKA_LABEL, b"hostile".to_vec()),
+        ];
+        let public = [&stays[..], &[(CKA_EC_PARAMS, P256.to_vec())]].concat();
+        let made = own.generate(CKM_EC_KEY_PAIR_GEN, &public, &stays);
+        made.expect("C_GenerateKeyPair");
+    })
+    .succeeds();
+    let session = CKF_SERIAL_SESSION | CKF_RW_SESSION;
+    let supported = supported();
+    let wanted = |name: &str| supported.contains(name);
+    told(&raw, "the token devid", DRIVEN[2], session, wanted);
+}
+
 /// Every call that is wanted on our module, with a TPM made by the factory with `options`.
 fn ours(
     options: &[&str],
     driven: ((u8, u8), usize),
     wanted: impl Fn(&str) -> bool,
 ) -> Vec<Outcome> {
-    let (version, count) = driven;
     let (tpm, _identity) = Swtpm::manufactured_with(options);
     let home = Home::new(&tpm.tcti());
     let raw = loaded(&home);
+    let title = format!("version {}.{}, {options:?}", driven.0.0, driven.0.1);
+    told(&raw, &title, driven, CKF_SERIAL_SESSION, wanted)
+}
+
+fn told(
+    raw: &Raw,
+    title: &str,
+    driven: ((u8, u8), usize),
+    session: CK_FLAGS,
+    wanted: impl Fn(&str) -> bool,
+) -> Vec<Outcome> {
+    let (version, count) = driven;
     let supported = supported();
     let target = Target {
         functions: functions(raw.interface(Some(version)).unwrap(), count),
-        raw: &raw,
+        raw,
+        session,
         pin: None,
         supports: &|name| supported.contains(name),
         wants: &|entry, _| wanted(entry.name),
     };
     let start = Instant::now();
     let outcomes = drive(&target);
-    report(
-        &format!("version {}.{}, {options:?}", version.0, version.1),
-        &outcomes,
-        start,
-    );
+    report(title, &outcomes, start);
     outcomes
 }
 
@@ -262,6 +296,7 @@ fn softhsm_agrees() {
     let target = Target {
         functions: functions((&raw const raw.table).cast(), 68),
         raw: &raw,
+        session: CKF_SERIAL_SESSION,
         pin: Some(PIN.as_bytes()),
         supports: &|_| true,
         wants: &|_, row| row.generic,
@@ -336,6 +371,7 @@ fn bad_functions_are_seen() {
         let target = Target {
             functions,
             raw: &raw,
+            session: CKF_SERIAL_SESSION,
             pin: Some(PIN.as_bytes()),
             supports: &|_| true,
             wants: &|entry, row| entry.name == "C_GetInfo" && row.attack == Attack::Nothing,

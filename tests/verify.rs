@@ -7,10 +7,10 @@ mod common;
 
 use common::home::Home;
 use common::module::{Opened, library, ulong};
-use common::openssl::{element, point};
+use common::own::{create, ec_public};
 use common::programs::{output, program, run};
 use common::proxy::Proxy;
-use common::raw::{Code, Raw};
+use common::raw::Code;
 use common::story::Link;
 use common::tpm::Swtpm;
 use cryptoki_sys::*;
@@ -129,38 +129,6 @@ impl Bench {
     }
 }
 
-fn create(raw: &Raw, session: u64, template: &[(CK_ATTRIBUTE_TYPE, Vec<u8>)]) -> Result<u64, Code> {
-    let mut values: Vec<_> = template.iter().map(|(_, value)| value.clone()).collect();
-    let mut items: Vec<CK_ATTRIBUTE> = template
-        .iter()
-        .zip(&mut values)
-        .map(|((kind, _), value)| CK_ATTRIBUTE {
-            type_: *kind,
-            pValue: value.as_mut_ptr().cast(),
-            ulValueLen: value.len() as CK_ULONG,
-        })
-        .collect();
-    let mut object = 0;
-    let (at, count) = (items.as_mut_ptr(), items.len() as CK_ULONG);
-    call!(
-        raw.table,
-        C_CreateObject(session, at, count, &raw mut object)
-    )
-    .result()?;
-    Ok(object)
-}
-
-fn ec_template(public: &str) -> Vec<(CK_ATTRIBUTE_TYPE, Vec<u8>)> {
-    // 1.2.840.10045.3.1.7, prime256v1
-    let curve = [0x06, 0x08, 0x2A, 0x86, 0x48, 0xCE, 0x3D, 0x03, 0x01, 0x07];
-    vec![
-        (CKA_CLASS, ulong(CKO_PUBLIC_KEY)),
-        (CKA_KEY_TYPE, ulong(CKK_EC)),
-        (CKA_EC_PARAMS, curve.to_vec()),
-        (CKA_EC_POINT, element(0x04, &point(Path::new(public)))),
-    ]
-}
-
 /// r ‖ s of OpenSSL's DER signature.
 fn raw_signature(der: &[u8], width: usize) -> Vec<u8> {
     let mut rest = &der[2..];
@@ -199,7 +167,7 @@ fn the_tokens_own_key(link: Link) {
 fn an_ec_key_that_the_caller_brings(link: Link) {
     let bench = Bench::new(link);
     let (private, public) = bench.key_pair(&["EC", "-pkeyopt", "ec_paramgen_curve:P-256"]);
-    let key = bench.create(&ec_template(&public)).unwrap();
+    let key = bench.create(&ec_public(Path::new(&public))).unwrap();
     let signature = raw_signature(&bench.openssl_signs("-sha384", &private), 32);
     bench.judges(CKM_ECDSA_SHA384, key, &signature);
 
@@ -210,7 +178,7 @@ fn an_ec_key_that_the_caller_brings(link: Link) {
     let of_sessions = [(CKA_TOKEN, vec![CK_FALSE])];
     assert_eq!(raw.find(*session, &of_sessions).unwrap(), [key]);
     let other = raw.open(*slot, CKF_SERIAL_SESSION).unwrap();
-    let second = create(raw, other, &ec_template(&public)).unwrap();
+    let second = create(raw, other, &ec_public(Path::new(&public))).unwrap();
     assert_eq!(raw.find(*session, &of_sessions).unwrap(), [key, second]);
     raw.close(other).unwrap();
     assert_eq!(raw.find(*session, &of_sessions).unwrap(), [key]);
@@ -252,7 +220,7 @@ fn an_rsa_key_that_the_caller_brings(link: Link) {
 fn templates_that_describe_no_key(link: Link) {
     let bench = Bench::new(link);
     let (_, public) = bench.key_pair(&["EC", "-pkeyopt", "ec_paramgen_curve:P-256"]);
-    let good = ec_template(&public);
+    let good = ec_public(Path::new(&public));
     let with = |change: (CK_ATTRIBUTE_TYPE, Vec<u8>)| {
         let mut template = good.clone();
         template.retain(|(kind, _)| *kind != change.0);
@@ -261,7 +229,7 @@ fn templates_that_describe_no_key(link: Link) {
     };
     for (change, code) in [
         (
-            (CKA_CLASS, ulong(CKO_CERTIFICATE)),
+            (CKA_CLASS, ulong(CKO_SECRET_KEY)),
             CKR_ATTRIBUTE_VALUE_INVALID,
         ),
         ((CKA_TOKEN, vec![CK_TRUE]), CKR_TOKEN_WRITE_PROTECTED),
@@ -273,7 +241,10 @@ fn templates_that_describe_no_key(link: Link) {
         assert_eq!(with(change), Err(Code(code)));
     }
     assert_eq!(bench.create(&good[..3]), Err(Code(CKR_TEMPLATE_INCOMPLETE)));
-    let twice = [&good[..], &good[..1]].concat();
+    // The same said twice is said once; two values are none (section 4.1.1).
+    bench.create(&[&good[..], &good[..1]].concat()).unwrap();
+    let other = (CKA_CLASS, ulong(CKO_PRIVATE_KEY));
+    let twice = [&good[..], &[other]].concat();
     assert_eq!(bench.create(&twice), Err(Code(CKR_TEMPLATE_INCONSISTENT)));
     let unwilling = with((CKA_VERIFY, vec![CK_FALSE])).unwrap();
     let code = bench.verifies(CKM_ECDSA, unwilling, &[1; 32], &[1; 64]);

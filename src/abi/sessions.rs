@@ -74,6 +74,40 @@ pub(super) unsafe extern "C" fn C_Login(
     })
 }
 
+pub(super) unsafe extern "C" fn C_InitPIN(
+    hSession: CK_SESSION_HANDLE,
+    pPin: *mut CK_UTF8CHAR,
+    ulPinLen: CK_ULONG,
+) -> CK_RV {
+    entry("C_InitPIN", || {
+        let session = module()?.session(SessionHandle(hSession))?;
+        // SAFETY: `pPin` is NULL or valid for `ulPinLen` bytes.
+        let pin = unsafe { args::pin(pPin, ulPinLen) }?;
+        session.init_pin(&pin.ok_or(Error::ArgumentsBad("pPin is NULL"))?)
+    })
+}
+
+pub(super) unsafe extern "C" fn C_SetPIN(
+    hSession: CK_SESSION_HANDLE,
+    pOldPin: *mut CK_UTF8CHAR,
+    ulOldLen: CK_ULONG,
+    pNewPin: *mut CK_UTF8CHAR,
+    ulNewLen: CK_ULONG,
+) -> CK_RV {
+    entry("C_SetPIN", || {
+        let session = module()?.session(SessionHandle(hSession))?;
+        // SAFETY: `pOldPin` is NULL or valid for `ulOldLen` bytes.
+        let old = unsafe { args::pin(pOldPin, ulOldLen) }?;
+        // SAFETY: `pNewPin` is NULL or valid for `ulNewLen` bytes.
+        let new = unsafe { args::pin(pNewPin, ulNewLen) }?;
+        let missing = Error::ArgumentsBad("a PIN is NULL");
+        match (old, new) {
+            (Some(old), Some(new)) => session.set_pin(&old, &new),
+            _ => Err(missing),
+        }
+    })
+}
+
 pub(super) unsafe extern "C" fn C_Logout(hSession: CK_SESSION_HANDLE) -> CK_RV {
     entry("C_Logout", || module()?.logout(SessionHandle(hSession)))
 }

@@ -59,6 +59,7 @@ pub(super) unsafe extern "C" fn C_GetTokenInfo(
         let slot = module.slot(SlotId(slotID))?;
         let token = slot.token(&module.mint)?;
         let (sessions, read_write) = module.session_counts(slot.id);
+        let (shortest, longest) = slot.pin_lengths();
         let info = CK_TOKEN_INFO {
             label: args::padded(&token.label),
             manufacturerID: manufacturer(),
@@ -69,8 +70,8 @@ pub(super) unsafe extern "C" fn C_GetTokenInfo(
             ulSessionCount: sessions as CK_ULONG,
             ulMaxRwSessionCount: CK_EFFECTIVELY_INFINITE,
             ulRwSessionCount: read_write as CK_ULONG,
-            ulMaxPinLen: 64,
-            ulMinPinLen: CK_ULONG::from(slot.asks_login()),
+            ulMaxPinLen: longest,
+            ulMinPinLen: shortest,
             ulTotalPublicMemory: CK_UNAVAILABLE_INFORMATION,
             ulFreePublicMemory: CK_UNAVAILABLE_INFORMATION,
             ulTotalPrivateMemory: CK_UNAVAILABLE_INFORMATION,
@@ -109,6 +110,29 @@ pub(super) unsafe extern "C" fn C_GetMechanismInfo(
         let info = token.mechanism_info(kind)?;
         // SAFETY: the caller's pointer is NULL or valid for a CK_MECHANISM_INFO.
         unsafe { args::write(pInfo, info, "pInfo is NULL") }
+    })
+}
+
+pub(super) unsafe extern "C" fn C_InitToken(
+    slotID: CK_SLOT_ID,
+    pPin: *mut CK_UTF8CHAR,
+    ulPinLen: CK_ULONG,
+    pLabel: *mut CK_UTF8CHAR,
+) -> CK_RV {
+    /// Blank-padded, without a NUL (section 5.5.8).
+    const LABEL: CK_ULONG = 32;
+    entry("C_InitToken", || {
+        let module = module()?;
+        // SAFETY: `pPin` is NULL or valid for `ulPinLen` bytes.
+        let pin = unsafe { args::pin(pPin, ulPinLen) }?;
+        let pin = pin.ok_or(Error::ArgumentsBad("pPin is NULL"))?;
+        // SAFETY: `pLabel` is NULL or valid for 32 bytes.
+        unsafe {
+            args::borrow(pLabel, LABEL, |label| {
+                let label = label.ok_or(Error::ArgumentsBad("pLabel is NULL"))?;
+                module.init_token(SlotId(slotID), &pin, label)
+            })
+        }
     })
 }
 

@@ -24,9 +24,6 @@ macro_rules! unsupported {
 }
 
 unsupported! {
-    C_InitToken(CK_SLOT_ID, *mut CK_UTF8CHAR, CK_ULONG, *mut CK_UTF8CHAR);
-    C_InitPIN(CK_SESSION_HANDLE, *mut CK_UTF8CHAR, CK_ULONG);
-    C_SetPIN(CK_SESSION_HANDLE, *mut CK_UTF8CHAR, CK_ULONG, *mut CK_UTF8CHAR, CK_ULONG);
     C_GetOperationState(CK_SESSION_HANDLE, *mut CK_BYTE, *mut CK_ULONG);
     C_SetOperationState(
         CK_SESSION_HANDLE,
@@ -250,9 +247,9 @@ macro_rules! table {
             C_GetTokenInfo: Some(slots::C_GetTokenInfo),
             C_GetMechanismList: Some(slots::C_GetMechanismList),
             C_GetMechanismInfo: Some(slots::C_GetMechanismInfo),
-            C_InitToken: Some(C_InitToken),
-            C_InitPIN: Some(C_InitPIN),
-            C_SetPIN: Some(C_SetPIN),
+            C_InitToken: Some(slots::C_InitToken),
+            C_InitPIN: Some(sessions::C_InitPIN),
+            C_SetPIN: Some(sessions::C_SetPIN),
             C_OpenSession: Some(sessions::C_OpenSession),
             C_CloseSession: Some(sessions::C_CloseSession),
             C_CloseAllSessions: Some(sessions::C_CloseAllSessions),

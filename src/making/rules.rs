@@ -47,9 +47,6 @@ pub(super) fn check(template: &Template, made: Made) -> Result<(), Error> {
             Rule::OfficerSets if !flag(value)? => {}
             Rule::OfficerSets | Rule::ReadOnly => return Err(Error::AttributeReadOnly),
         }
-        if *kind == CKA_DEVID_PROTECTION && number(value)? != CK_DEVID_PROTECTION_TPM {
-            return Err(Error::AttributeValueInvalid);
-        }
     }
     Ok(())
 }
@@ -144,9 +141,14 @@ fn of_public(kind: CK_ATTRIBUTE_TYPE) -> Option<Rule> {
 /// could not be shown again.
 fn of_private(kind: CK_ATTRIBUTE_TYPE) -> Option<Rule> {
     Some(match kind {
-        CKA_SIGN | CKA_SIGN_RECOVER | CKA_DECRYPT | CKA_UNWRAP | CKA_DEVID_PERSISTENT => Rule::Flag,
+        CKA_SIGN
+        | CKA_SIGN_RECOVER
+        | CKA_DECRYPT
+        | CKA_UNWRAP
+        | CKA_ALWAYS_AUTHENTICATE
+        | CKA_DEVID_PERSISTENT => Rule::Flag,
         CKA_SENSITIVE => Rule::Only(true),
-        CKA_EXTRACTABLE | CKA_WRAP_WITH_TRUSTED | CKA_ALWAYS_AUTHENTICATE => Rule::Only(false),
+        CKA_EXTRACTABLE | CKA_WRAP_WITH_TRUSTED => Rule::Only(false),
         CKA_ALWAYS_SENSITIVE
         | CKA_NEVER_EXTRACTABLE
         | CKA_DEVID_TPM_HANDLE
@@ -210,12 +212,7 @@ mod tests {
                 yes,
                 inconsistent.clone(),
             ),
-            (
-                Made::GeneratedPrivate,
-                CKA_ALWAYS_AUTHENTICATE,
-                yes,
-                inconsistent.clone(),
-            ),
+            (Made::GeneratedPrivate, CKA_ALWAYS_AUTHENTICATE, yes, Ok(())),
             (Made::GeneratedPrivate, CKA_SIGN_RECOVER, yes, Ok(())),
             (
                 Made::GeneratedPrivate,

@@ -26,6 +26,7 @@ pub mod maker;
 pub mod managers;
 pub mod module;
 pub mod openssl;
+pub mod own;
 pub mod ports;
 pub mod programs;
 pub mod proxy;

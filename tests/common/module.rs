@@ -142,6 +142,14 @@ impl Opened {
     }
 }
 
+/// The slot of the factory's identity, if that is shown: it is the first.
+#[track_caller]
+pub fn identity(raw: &Raw) -> Option<CK_SLOT_ID> {
+    let present = raw.slots(true).expect("C_GetSlotList");
+    let all = raw.slots(false).expect("C_GetSlotList");
+    all.first().copied().filter(|slot| present.contains(slot))
+}
+
 /// The module in this process through its function table, not initialised.
 pub fn loaded(home: &Home) -> Raw {
     home.enter();

@@ -20,6 +20,8 @@ pub struct Target<'a> {
     pub raw: &'a Raw,
     /// The table's functions, in the order of [`ENTRIES`].
     pub functions: Vec<usize>,
+    /// The flags of sessions.
+    pub session: CK_FLAGS,
     /// For tokens that want a login before they show keys.
     pub pin: Option<&'a [u8]>,
     /// Whether the module has this call at all.
@@ -89,7 +91,12 @@ fn right(target: &Target<'_>, entry: &Entry, row: &Row) -> Vec<Code> {
         row.attack,
         Attack::State(Scene::Outside) | Attack::Finalized
     );
+    let read_write = target.session & CKF_RW_SESSION != 0;
     let codes = match ((target.supports)(entry.name), outside) {
+        (true, _) if read_write && row.right.contains(&CKR_SESSION_READ_ONLY) => {
+            let written = [CKR_OK, CKR_ATTRIBUTE_TYPE_INVALID, CKR_PIN_INCORRECT];
+            [&row.right[..], &written].concat()
+        }
         (true, _) => row.right.clone(),
         (false, true) => vec![CKR_FUNCTION_NOT_SUPPORTED, CKR_CRYPTOKI_NOT_INITIALIZED],
         (false, false) => vec![CKR_FUNCTION_NOT_SUPPORTED],
@@ -112,8 +119,16 @@ fn one_call(
     if entry.name == "C_DigestInit" {
         bench.mechanism = CKM_SHA256;
     }
+    if entry.name == "C_GenerateKeyPair" {
+        bench.mechanism = CKM_EC_KEY_PAIR_GEN;
+    }
     match attack {
-        Attack::Pss(..) if !mechanisms.contains(&CKM_SHA256_RSA_PKCS_PSS) => return Told::NotHere,
+        Attack::Pss(..)
+            if bench.mechanism == CKM_ECDSA_SHA256
+                || !mechanisms.contains(&CKM_SHA256_RSA_PKCS_PSS) =>
+        {
+            return Told::NotHere;
+        }
         Attack::Finalized => {
             target.raw.finalize().ok();
         }
@@ -176,7 +191,7 @@ fn prepare(target: &Target<'_>, scene: Scene, name: &str) -> (Bench, Vec<CK_MECH
     if scene == Scene::Initialized {
         return (bench, mechanisms);
     }
-    let session = raw.open(slot, CKF_SERIAL_SESSION).expect("C_OpenSession");
+    let session = raw.open(slot, target.session).expect("C_OpenSession");
     bench.session = session;
     let signing = matches!(scene, Scene::Signing | Scene::SigningParts);
     if scene == Scene::LoggedIn || (signing && target.pin.is_some()) {

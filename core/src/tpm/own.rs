@@ -152,15 +152,16 @@ impl Tpm {
         self.create_below(parent, secrets, &template)
     }
 
-    /// Seals data so that only this authorisation value opens them; a wrong one counts towards
-    /// lockout. One command, and one more for the auth session that hides them.
+    /// Seals data so that only this authorisation value opens them. One command, and one more for
+    /// the auth session that hides them. `counts`: a wrong value counts towards lockout.
     pub fn seal(
         &self,
         parent: &StorageKey,
         value: &Secret,
         data: &Secret,
+        counts: bool,
     ) -> Result<WrappedKey, TpmError> {
-        self.create_below(parent, Secrets { value, data }, &template::sealed())
+        self.create_below(parent, Secrets { value, data }, &template::sealed(counts))
     }
 
     /// Opens what [`Tpm::seal`] made. Four commands, or three where it stays loaded.

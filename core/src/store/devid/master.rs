@@ -54,7 +54,7 @@ impl DevidStore {
     fn has_wrapped_keys(&self) -> Result<bool, StoreError> {
         let listing = self.folder.list()?;
         Ok(listing.entries.iter().any(|entry| match &entry.content {
-            Content::Pair(pair) => pair.material.parent == self.master.handle,
+            Content::Pair(pair) => pair.material.parent() == Some(self.master.handle),
             _ => false,
         }))
     }

@@ -71,6 +71,9 @@ pub(super) fn read_description(
         private: lines
             .take(&name("Private"), yes_no)?
             .unwrap_or(absent.private),
+        always_authenticate: lines
+            .take(&name("Always-Authenticate"), yes_no)?
+            .unwrap_or(absent.always_authenticate),
         modifiable: lines
             .take(&name("Modifiable"), yes_no)?
             .unwrap_or(absent.modifiable),
@@ -116,6 +119,11 @@ pub(super) fn write_description(
     line("Private", this.private != absent.private, &|| {
         flag(this.private)
     });
+    line(
+        "Always-Authenticate",
+        this.always_authenticate != absent.always_authenticate,
+        &|| flag(this.always_authenticate),
+    );
     line("Modifiable", this.modifiable != absent.modifiable, &|| {
         flag(this.modifiable)
     });
@@ -356,6 +364,7 @@ mod tests {
             start: day(1),
             end: day(31),
             private: true,
+            always_authenticate: true,
             modifiable: false,
             destroyable: false,
             usage: Some([Use::Derive, Use::Sign].into_iter().collect()),
@@ -372,8 +381,8 @@ mod tests {
             (
                 &full,
                 "Label: web server\nID: 0102\nSubject: 3000\nStart: 2031-01-01\nEnd: 2031-01-31\n\
-                 Private: yes\nModifiable: no\nDestroyable: no\nUsage: sign, derive\n\
-                 Mechanisms: 0x1041, 0x800000010000\n",
+                 Private: yes\nAlways-Authenticate: yes\nModifiable: no\nDestroyable: no\n\
+                 Usage: sign, derive\nMechanisms: 0x1041, 0x800000010000\n",
             ),
             (&bare, "Label:\nID:\nUsage: none\n"),
         ] {

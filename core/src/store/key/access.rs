@@ -70,7 +70,9 @@ impl Login {
 
     /// It is wiped.
     pub fn end(&self) {
-        *self.0.lock() = None;
+        if let Some(mut secret) = self.0.try_lock_for(A_MOMENT) {
+            *secret = None;
+        }
     }
 }
 

@@ -3,20 +3,23 @@
 mod access;
 mod decrypting;
 mod signing;
+mod soft;
 
 pub use access::{Access, Login};
 pub use decrypting::DecryptRequest;
 pub use signing::SignRequest;
 
+use super::folder::{Material, Tss2Key};
 use super::{SignError, Templates};
 use crate::key::PublicKey;
 use crate::tpm::{
-    AuthValue, DerivedKey, Hash, Link, PublicArea, ResidentKey, SigningScheme, Tpm, TpmError, Used,
-    WrappedKey,
+    AuthValue, DerivedKey, Hash, Link, Parent, PublicArea, ResidentKey, SigningScheme, Tpm,
+    TpmError, Used, WrappedKey,
 };
 use log::{info, warn};
 use parking_lot::Mutex;
 use signing::{SALT_OF_OTHER_LENGTH, SALT_UNKNOWN};
+pub(super) use soft::SoftKey;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::Duration;
@@ -29,6 +32,18 @@ pub struct Key {
     /// Hashes that the TPM knows; asked only for keys to which it matters.
     hashes: Vec<Hash>,
     pss_salt: AtomicU8,
+}
+
+/// What keeps a private key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Protection {
+    /// The TPM, which alone uses it.
+    #[default]
+    Tpm,
+    /// On the disk it is encrypted under what the TPM has sealed; it is used in memory.
+    Sealed,
+    /// The file system's permissions.
+    File,
 }
 
 /// What the TPM can do, as far as it matters to a key.
@@ -54,8 +69,10 @@ enum Place {
     ),
     /// On the disk, wrapped; in a persistent handle as well if it says so and that is true.
     Disk(WrappedKey, PublicArea, Option<Persisted>),
+    /// Used in memory.
+    Memory(SoftKey),
     /// On the disk, in a form that is not supported; the text says why.
-    Refused(PublicArea, &'static str),
+    Refused(PublicKey, &'static str),
 }
 
 /// A persistent handle that is said to hold a key, and the key as found there when it was first
@@ -101,8 +118,8 @@ impl Key {
     }
 
     /// A key on the disk that cannot be used.
-    pub(super) fn refused(area: PublicArea, why: &'static str, abilities: Abilities) -> Self {
-        Self::new(Place::Refused(area, why), abilities)
+    pub(super) fn refused(public: PublicKey, why: &'static str) -> Self {
+        Self::new(Place::Refused(public, why), Abilities::default())
     }
 
     /// What its authorisation value derives from, beside a secret.
@@ -113,11 +130,37 @@ impl Key {
         }
     }
 
+    /// A key of a file that is used in memory; `None` if it is of another kind.
+    pub(super) fn in_memory(public: &PublicKey, material: &Material) -> Option<Self> {
+        let soft = SoftKey::of(public, material)?;
+        Some(Self::new(Place::Memory(soft), Abilities::default()))
+    }
+
+    /// What a file of it is to hold; `None` for a key that has none.
+    pub(super) fn material(&self) -> Option<Material> {
+        let has_value = self.auth_salt().is_some();
+        match &self.place {
+            Place::Memory(soft) => Some(soft.material(has_value)),
+            Place::Disk(wrapped, ..) => match wrapped.parent() {
+                Parent::Persistent(parent) => Some(Material::Wrapped(Tss2Key {
+                    empty_auth: Some(!has_value),
+                    ..Tss2Key::loadable(
+                        *parent,
+                        wrapped.area().to_vec(),
+                        wrapped.private().to_vec(),
+                    )
+                })),
+                Parent::Owner { .. } => None,
+            },
+            Place::Handle(..) | Place::Template(..) | Place::Refused(..) => None,
+        }
+    }
+
     /// Its wrapped form, if it has one.
     pub(super) fn on_disk(&self) -> Option<&WrappedKey> {
         match &self.place {
             Place::Disk(wrapped, ..) => Some(wrapped),
-            Place::Handle(..) | Place::Template(..) | Place::Refused(..) => None,
+            Place::Handle(..) | Place::Template(..) | Place::Memory(_) | Place::Refused(..) => None,
         }
     }
 
@@ -144,8 +187,10 @@ impl Key {
     /// The public half.
     pub fn public(&self) -> &PublicKey {
         match &self.place {
-            Place::Handle(_, area) | Place::Disk(_, area, _) | Place::Refused(area, _) => &area.key,
+            Place::Handle(_, area) | Place::Disk(_, area, _) => &area.key,
+            Place::Refused(public, _) => public,
             Place::Template(public, ..) => public,
+            Place::Memory(soft) => soft.public(),
         }
     }
 
@@ -154,7 +199,7 @@ impl Key {
         match &self.place {
             Place::Handle(resident, _) => Some(resident.handle()),
             Place::Disk(_, _, persisted) => persisted.as_ref().map(|persisted| persisted.handle),
-            Place::Template(..) | Place::Refused(..) => None,
+            Place::Template(..) | Place::Memory(_) | Place::Refused(..) => None,
         }
     }
 
@@ -163,7 +208,7 @@ impl Key {
         match &self.place {
             Place::Handle(resident, _) => Some(resident.name()),
             Place::Disk(wrapped, ..) => Some(wrapped.name()),
-            Place::Refused(..) => None,
+            Place::Memory(_) | Place::Refused(..) => None,
             Place::Template(_, _, derived, _) => derived.get().map(|(_, key)| key.name()),
         }
     }
@@ -175,7 +220,25 @@ impl Key {
 
     /// Whether this TPM made it; so it is with a key that is derived.
     pub fn is_of_this_tpm(&self) -> bool {
-        self.area().is_none_or(PublicArea::is_of_this_tpm)
+        self.protection() == Protection::Tpm && self.area().is_none_or(PublicArea::is_of_this_tpm)
+    }
+
+    /// What keeps the private key.
+    pub fn protection(&self) -> Protection {
+        match &self.place {
+            Place::Memory(soft) if soft.is_sealed() => Protection::Sealed,
+            Place::Memory(_) => Protection::File,
+            Place::Handle(..) | Place::Template(..) | Place::Disk(..) | Place::Refused(..) => {
+                Protection::Tpm
+            }
+        }
+    }
+
+    /// Forgets what was opened of a key that is used in memory.
+    pub fn close(&self) {
+        if let Place::Memory(soft) = &self.place {
+            soft.close();
+        }
     }
 
     /// Whether the TPM lets it sign anything at all; so it is with a key that is derived.
@@ -185,14 +248,16 @@ impl Key {
 
     /// Whether the TPM lets it decrypt, or agree on secrets.
     pub fn decrypts(&self) -> bool {
-        self.area().is_some_and(PublicArea::decrypts)
+        match &self.place {
+            Place::Memory(_) => true,
+            _ => self.area().is_some_and(PublicArea::decrypts),
+        }
     }
 
     fn area(&self) -> Option<&PublicArea> {
         match &self.place {
-            Place::Handle(_, area) | Place::Disk(_, area, _) | Place::Refused(area, _) => {
-                Some(area)
-            }
+            Place::Handle(_, area) | Place::Disk(_, area, _) => Some(area),
+            Place::Memory(_) | Place::Refused(..) => None,
             Place::Template(_, _, derived, _) => derived.get().map(|(area, _)| area),
         }
     }
@@ -312,6 +377,8 @@ impl Key {
                 let (_, key) = derived.get().ok_or(SignError::NotInThisTpm)?;
                 (tpm.with_derived(what, key, commands)?, true)
             }
+            // It is not the TPM that uses it.
+            Place::Memory(_) => return Err(SignError::Scheme),
             Place::Refused(_, why) => return Err(SignError::Refused(why)),
         })
     }

@@ -1,6 +1,6 @@
 //! How a request to sign becomes a scheme that the key takes, and its answer a signature.
 
-use super::Key;
+use super::{Key, Place};
 use crate::key::{PublicKey, pad_left};
 use crate::store::SignError;
 use crate::store::verify::{has_longest_salt, verify};
@@ -80,6 +80,9 @@ impl Key {
             return Err(SignError::Scheme);
         }
         let value = self.access.value()?;
+        if let Place::Memory(soft) = &self.place {
+            return soft.sign(tpm, &value, &digest);
+        }
         let (signature, doubtful) = self.with(tpm, "Sign", &value, |link, key| {
             link.sign(key, scheme, &digest)
         })?;

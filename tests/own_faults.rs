@@ -14,9 +14,11 @@ use common::devid::{Bench, FIRST, Kind, MASTER, Own, SRK, persistent};
 use common::programs::run;
 use common::proxy::{Fault, answer};
 use common::raw::Code;
-use common::story::Link;
+use common::story::{Link, await_some};
 use cryptoki_sys::*;
 use std::fs;
+use std::thread;
+use std::time::Duration;
 
 over_both_links!(
     a_first_key_whose_answers_are_lost,
@@ -25,6 +27,8 @@ over_both_links!(
     a_signature_whose_answers_are_lost,
     a_full_tpm_is_said_and_nothing_stays,
 );
+// libtss2 has no time limit.
+over_our_link!(a_handle_that_is_filled_too_late_is_named_by_a_file);
 
 const CREATE_PRIMARY: u32 = 0x131;
 const CREATE: u32 = 0x153;
@@ -192,4 +196,28 @@ fn a_full_tpm_is_said_and_nothing_stays(link: Link) {
     own.signs(kept);
     assert_eq!(handles(&bench), [FIRST]);
     assert_eq!(bench.tpm.transients(), 0);
+}
+
+/// Nobody knows whether the key is there: its file stays, and names the handle.
+fn a_handle_that_is_filled_too_late_is_named_by_a_file(link: Link) {
+    let bench = Bench::new(link);
+    bench.home.write("config.toml", "timeout_ms = 400\n");
+    let own = Own::new(&bench.home);
+    own.generate(Kind::P256, "first").unwrap();
+    bench.proxy.book().break_next(EVICT_CONTROL, Fault::Stall);
+    let result = thread::scope(|scope| {
+        scope.spawn(|| {
+            bench.proxy.book().await_stall();
+            bench.tpm.pause();
+            bench.proxy.book().release();
+        });
+        own.generate_persistent(Kind::P256, "kept")
+    });
+    assert!(result.is_err());
+    bench.tpm.go_on();
+    let filled = || (handles(&bench) == [FIRST]).then_some(());
+    await_some("the late command", Duration::from_secs(10), filled);
+    own.signs(own.key("kept"));
+    own.destroy(own.key("kept")).unwrap();
+    assert_eq!(handles(&bench), [] as [u32; 0]);
 }

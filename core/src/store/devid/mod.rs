@@ -217,13 +217,25 @@ impl DevidStore {
                     handle = Some(next);
                 }
                 Err(error) => {
-                    // Gone already only if somebody else destroyed it: then all is well.
-                    let _ = self.folder.remove(&name);
+                    self.take_back(&name, wrapped, tried);
                     return Err(StoreError::of_making(error));
                 }
             }
         }
         Ok(name)
+    }
+
+    /// Removes the file of a key that did not get into its handle. If nobody can say now whether it
+    /// did, the file stays: it is what names the handle.
+    fn take_back(&self, name: &str, wrapped: &WrappedKey, handle: u32) {
+        match self.tpm.holds(handle, wrapped.name()) {
+            // Gone already only if somebody else destroyed it: then all is well.
+            Ok(false) => drop(self.folder.remove(name)),
+            Ok(true) | Err(_) => warn!(
+                "{}: {name:?} was made, and may be in handle 0x{handle:08X}",
+                self.folder.path().display()
+            ),
+        }
     }
 
     /// Adds an object that is no pair. Gives its name.

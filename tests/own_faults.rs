@@ -26,6 +26,8 @@ over_both_links!(
     a_destruction_whose_answers_are_lost,
     a_signature_whose_answers_are_lost,
     a_full_tpm_is_said_and_nothing_stays,
+    an_owners_secret_that_is_missing,
+    a_handle_that_another_process_took,
 );
 // libtss2 has no time limit.
 over_our_link!(a_handle_that_is_filled_too_late_is_named_by_a_file);
@@ -196,6 +198,43 @@ fn a_full_tpm_is_said_and_nothing_stays(link: Link) {
     own.signs(kept);
     assert_eq!(handles(&bench), [FIRST]);
     assert_eq!(bench.tpm.transients(), 0);
+}
+
+/// The setting names a file that is not there: no key is made that was refused, and those that
+/// need no owner come and go.
+fn an_owners_secret_that_is_missing(link: Link) {
+    let bench = Bench::new(link);
+    let own = Own::new(&bench.home);
+    own.generate(Kind::P256, "first").unwrap();
+    let setting = "[master]\nowner_auth = \"file:/nowhere\"\n";
+    bench.home.write("config.toml", setting);
+    let own = own.anew();
+    assert!(own.generate_persistent(Kind::P256, "kept").is_err());
+    assert_eq!(own.labels(CKO_PRIVATE_KEY), ["first"]);
+    bench.home.log_says(&["owner_auth", "/nowhere"]);
+    own.destroy(own.generate(Kind::P256, "second").unwrap().private)
+        .unwrap();
+    assert_eq!(own.labels(CKO_PRIVATE_KEY), ["first"]);
+}
+
+/// TPM_RC_NV_DEFINED: between the look for a free handle and its use.
+fn a_handle_that_another_process_took(link: Link) {
+    const NV_DEFINED: u32 = 0x14C;
+    let bench = Bench::new(link);
+    let own = Own::new(&bench.home);
+    own.generate(Kind::P256, "first").unwrap();
+    let book = bench.proxy.book();
+    book.break_times(EVICT_CONTROL, Fault::Code(NV_DEFINED), 3);
+    let kept = own.generate_persistent(Kind::P256, "kept").unwrap().private;
+    assert_eq!(handles(&bench), [FIRST + 3]);
+    own.signs(kept);
+    // No handle is left: nothing stays of the key.
+    book.break_times(EVICT_CONTROL, Fault::Code(NV_DEFINED), 300);
+    let refused = own.generate_persistent(Kind::P256, "refused");
+    assert_eq!(refused, Err(Code(CKR_DEVICE_MEMORY)));
+    book.heal();
+    assert_eq!(own.labels(CKO_PRIVATE_KEY), ["first", "kept"]);
+    assert_eq!(handles(&bench), [FIRST + 3]);
 }
 
 /// Nobody knows whether the key is there: its file stays, and names the handle.

@@ -178,7 +178,7 @@ fn eight_processes_share_tpm2_abrmd() {
     let judges = keys(&own);
     let begun = Instant::now();
     let mut signers: Vec<_> = (0..8).map(|at| Signer::start(&home, at)).collect();
-    let times = await_all(&mut signers, || thread::yield_now());
+    let times = await_all(&mut signers, thread::yield_now);
     let signed: usize = signers.iter().map(|one| one.has_signed(&judges)).sum();
     println!(
         "\n{KEYS} keys, 8 processes behind tpm2-abrmd: {signed} signatures, the first and the \

@@ -240,17 +240,23 @@ fn a_storage_key_of_somebody_else_is_taken(link: Link) {
 fn a_key_that_was_evicted_is_loaded_from_its_file(link: Link) {
     let bench = Bench::new(link);
     let own = Own::new(&bench.home);
-    let key = own.generate_persistent(Kind::P256, "kept").unwrap().private;
-    own.signs(key);
+    let generate = |name: &str| own.generate_persistent(Kind::P256, name).unwrap().private;
+    let [evicted, replaced] = ["evicted", "replaced"].map(generate);
+    for key in [evicted, replaced] {
+        own.signs(key);
+    }
     evict(&bench.tpm, FIRST);
-    own.signs(key);
-    // Another's key there is not ours.
-    put_primary(&bench.tpm, &bench.home, "ecc256:ecdsa", FIRST);
-    own.signs(key);
+    own.signs(evicted);
+    // Another key has the handle now: as if ours had been destroyed, and a new one made.
+    evict(&bench.tpm, FIRST + 1);
+    put_primary(&bench.tpm, &bench.home, "ecc256:ecdsa", FIRST + 1);
+    own.signs(replaced);
     let own = own.anew();
-    own.signs(own.key("kept"));
-    own.destroy(own.key("kept")).unwrap();
-    assert_eq!(persistent(&bench.tpm), [SRK, MASTER, FIRST]);
+    for name in ["evicted", "replaced"] {
+        own.signs(own.key(name));
+        own.destroy(own.key(name)).unwrap();
+    }
+    assert_eq!(persistent(&bench.tpm), [SRK, MASTER, FIRST + 1], "not ours");
     assert_eq!(bench.tpm.transients(), 0);
 }
 

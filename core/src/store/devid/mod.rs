@@ -196,7 +196,9 @@ impl DevidStore {
                 "only a key that the TPM itself uses can be in a handle".into(),
             ));
         }
-        let mut handle = persistent.then(|| self.free_handle(None)).transpose()?;
+        // All that can fail before the file is there does so.
+        let owner = persistent.then(|| self.owner_auth()).transpose()?;
+        let handle = persistent.then(|| self.free_handle(None)).transpose()?;
         let pair = Pair {
             material,
             auth: key.auth_salt().map(<[u8]>::to_vec),
@@ -208,23 +210,45 @@ impl DevidStore {
         };
         self.folder.begin(&self.first_serial())?;
         let name = self.folder.add(Content::Pair(pair))?.name;
-        while let Some((tried, wrapped)) = handle.zip(wrapped) {
-            match self.tpm.persist(wrapped, tried, &self.owner_auth()?) {
-                Ok(()) => break,
-                // Another process was faster.
-                Err(TpmError::KeyReplaced(_)) => {
-                    let next = self.free_handle(Some(tried))?;
-                    self.rewrite(&name, |pair| pair.handle = Some(next))?;
-                    handle = Some(next);
-                }
-                Err(error) => {
-                    // Gone already only if somebody else destroyed it: then all is well.
-                    let _ = self.folder.remove(&name);
-                    return Err(StoreError::of_making(error));
-                }
-            }
+        if let (Some(handle), Some(wrapped), Some(owner)) = (handle, wrapped, owner) {
+            self.fill(&name, wrapped, handle, &owner)?;
         }
         Ok(name)
+    }
+
+    /// Puts a key into the handle that its file names, or into the next if another process was
+    /// faster there.
+    fn fill(
+        &self,
+        name: &str,
+        wrapped: &WrappedKey,
+        mut handle: u32,
+        owner: &AuthValue,
+    ) -> Result<(), StoreError> {
+        loop {
+            let next = match self.tpm.persist(wrapped, handle, owner) {
+                Ok(()) => return Ok(()),
+                Err(TpmError::KeyReplaced(_)) => self.free_handle(Some(handle)).and_then(|next| {
+                    self.rewrite(name, |pair| pair.handle = Some(next))?;
+                    Ok(next)
+                }),
+                Err(error) => Err(StoreError::of_making(error)),
+            };
+            handle = next.inspect_err(|_| self.take_back(name, wrapped, handle))?;
+        }
+    }
+
+    /// Removes the file of a key that did not get into its handle. If nobody can say now whether it
+    /// did, the file stays: it is what names the handle.
+    fn take_back(&self, name: &str, wrapped: &WrappedKey, handle: u32) {
+        match self.tpm.holds(handle, wrapped.name()) {
+            // Gone already only if somebody else destroyed it: then all is well.
+            Ok(false) => drop(self.folder.remove(name)),
+            Ok(true) | Err(_) => warn!(
+                "{}: {name:?} was made, and may be in handle 0x{handle:08X}",
+                self.folder.path().display()
+            ),
+        }
     }
 
     /// Adds an object that is no pair. Gives its name.
@@ -269,7 +293,6 @@ impl DevidStore {
         if half == Half::Whole {
             return Ok(self.folder.remove(name)?);
         }
-        let owner = self.owner_auth()?;
         self.folder.change(name, |entry| {
             let Content::Pair(pair) = &entry.content else {
                 return Err(StoreError::Gone);
@@ -283,7 +306,7 @@ impl DevidStore {
             }
             // First the handle: should the file go first, the key would be in a handle that nobody
             // lists.
-            self.evict(pair, &owner)?;
+            self.evict(pair)?;
             let shown = pair.shown_public.clone();
             Ok(shown.map(|shown| Content::Public(pair.public.clone(), shown)))
         })?;
@@ -299,10 +322,10 @@ impl DevidStore {
     }
 
     /// Takes a key out of its persistent handle.
-    fn evict(&self, pair: &Pair, owner: &AuthValue) -> Result<(), StoreError> {
+    fn evict(&self, pair: &Pair) -> Result<(), StoreError> {
         let name = pair.material.wrapped().and_then(|key| name_of(&key.public));
         match (pair.handle, name) {
-            (Some(handle), Some(name)) => Ok(self.tpm.evict(handle, &name, owner)?),
+            (Some(handle), Some(name)) => Ok(self.tpm.evict(handle, &name, &self.owner_auth()?)?),
             _ => Ok(()),
         }
     }

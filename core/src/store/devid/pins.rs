@@ -176,10 +176,9 @@ impl DevidStore {
     }
 
     fn destroy_all(&self) -> Result<(), StoreError> {
-        let owner = self.owner_auth()?;
         for entry in self.folder.list()?.entries {
             if let Content::Pair(pair) = &entry.content {
-                self.evict(pair, &owner)?;
+                self.evict(pair)?;
             }
             match self.folder.remove(&entry.name).map_err(StoreError::from) {
                 Ok(()) | Err(StoreError::Gone) => {}

@@ -25,6 +25,7 @@ pub mod maker;
 pub mod module;
 pub mod openssl;
 pub mod own;
+pub mod pins;
 pub mod ports;
 pub mod programs;
 pub mod proxy;

@@ -42,7 +42,7 @@ pub struct DevidStore {
     /// The token's secret, as long as the user is logged in.
     login: Arc<Login>,
     /// The same for the security officer, who uses no keys.
-    officer: Login,
+    officer: Arc<Login>,
     /// What the last look showed, by name; held for moments.
     shown: Mutex<HashMap<String, Known>>,
 }
@@ -59,7 +59,7 @@ impl DevidStore {
             allow_last_try: config.allow_last_try,
             pin: config.pin.clone(),
             login: Arc::default(),
-            officer: Login::default(),
+            officer: Arc::default(),
             shown: Mutex::default(),
         }
     }

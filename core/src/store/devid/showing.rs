@@ -63,7 +63,7 @@ impl KeyStore for DevidStore {
             allow_last_try: self.allow_last_try,
             pin: self.pin.clone(),
             login: Arc::clone(&self.login),
-            officer: self.officer.for_child(),
+            officer: Arc::clone(&self.officer),
             folder: self.folder.for_child(),
             master: self.master.clone(),
             shown: Mutex::new(shown.unwrap_or_default()),

@@ -1,0 +1,235 @@
+//! The token `devid` with PINs, beside an identity that must go on signing.
+
+use super::factory::Identity;
+use super::home::Home;
+use super::module::{library, loaded, ulong};
+use super::openssl::Verifier;
+use super::own::{NO, P256, YES, generate, public_pem, slot_of};
+use super::programs::{Said, program, run};
+use super::proxy::Proxy;
+use super::raw::{Code, Item, Raw};
+use super::story::Link;
+use super::tpm::Swtpm;
+use cryptoki_sys::*;
+
+pub const OFFICER: &str = "the officer's own";
+pub const USER: &str = "open sesame";
+pub const LABEL: &str = "device keys";
+
+/// What is said in the flags of a PIN that can no longer be tried without care.
+pub const CARE: CK_FLAGS = CKF_USER_PIN_COUNT_LOW
+    | CKF_USER_PIN_FINAL_TRY
+    | CKF_USER_PIN_LOCKED
+    | CKF_SO_PIN_COUNT_LOW
+    | CKF_SO_PIN_FINAL_TRY
+    | CKF_SO_PIN_LOCKED;
+
+pub struct Bench {
+    pub tpm: Swtpm,
+    pub identity: Identity,
+    pub proxy: Proxy,
+    pub home: Home,
+}
+
+impl Bench {
+    pub fn new(link: Link) -> Bench {
+        let (tpm, identity) = Swtpm::manufactured();
+        let proxy = Proxy::new(&tpm);
+        let home = Home::new(&link.tcti(&proxy.tcti()));
+        Bench {
+            tpm,
+            identity,
+            proxy,
+            home,
+        }
+    }
+
+    /// With a token that has both PINs already.
+    pub fn with_pins(link: Link) -> (Bench, Token) {
+        let bench = Bench::new(link);
+        let token = bench.token();
+        token.become_one_with_pins();
+        (bench, token)
+    }
+
+    /// The module, and no session yet.
+    pub fn token(&self) -> Token {
+        let raw = loaded(&self.home);
+        raw.initialize().expect("C_Initialize");
+        let slot = slot_of(&raw, "devid");
+        Token { raw, slot }
+    }
+
+    #[track_caller]
+    pub fn counts(&self, tries: u32) {
+        assert_eq!(self.tpm.lockout_counter(), tries, "failed tries");
+    }
+
+    /// The factory's identity signs, OpenSSL verifies it, and so many tries have failed.
+    #[track_caller]
+    pub fn idev_id_signs(&self, raw: &Raw, tries: u32) {
+        self.counts(tries);
+        let session = raw.open(slot_of(raw, "idev-id"), CKF_SERIAL_SESSION);
+        let session = session.expect("C_OpenSession");
+        let key = raw.find(session, &[(CKA_CLASS, ulong(CKO_PRIVATE_KEY))]);
+        raw.sign_init(session, CKM_ECDSA_SHA256, key.unwrap()[0])
+            .expect("C_SignInit");
+        let signature = raw.sign(session, b"data").expect("idev-id signs");
+        let judge = Verifier::new(&self.identity.public_key());
+        judge.accepts_message("-sha256", b"data", &signature).ok();
+        raw.close(session).expect("C_CloseSession");
+    }
+
+    pub fn program(&self, name: &str, arguments: &[&str]) -> Said {
+        let mut command = program(name);
+        run(self.home.settle(command.args(arguments)))
+    }
+
+    pub fn pkcs11_tool(&self, arguments: &[&str]) -> Said {
+        let library = library();
+        let module = ["--module", library.to_str().unwrap()];
+        self.program("pkcs11-tool", &[&module, arguments].concat())
+    }
+
+    pub fn p11tool(&self, arguments: &[&str]) -> Said {
+        let library = library();
+        let module = ["--provider", library.to_str().unwrap(), "--batch"];
+        self.program("p11tool", &[&module, arguments].concat())
+    }
+
+    /// Whether the persistent handle is taken.
+    pub fn holds(&self, handle: u32) -> bool {
+        let listed = run(self.tpm.tool("tpm2_getcap").arg("handles-persistent"));
+        let handle = format!("0x{handle:X}");
+        listed
+            .ok()
+            .text()
+            .to_uppercase()
+            .contains(&handle.to_uppercase())
+    }
+
+    pub fn path(&self, name: &str) -> String {
+        self.home.path(name).to_str().unwrap().to_owned()
+    }
+}
+
+/// The module in this process, and the slot of its token.
+pub struct Token {
+    pub raw: Raw,
+    pub slot: CK_SLOT_ID,
+}
+
+impl Token {
+    pub fn init(&self, pin: &str, label: &str) -> Result<(), Code> {
+        let mut pin = pin.as_bytes().to_vec();
+        let length = pin.len() as CK_ULONG;
+        let mut label = format!("{label:<32}").into_bytes();
+        let (pin, label) = (pin.as_mut_ptr(), label.as_mut_ptr());
+        call!(self.raw.table, C_InitToken(self.slot, pin, length, label)).result()
+    }
+
+    pub fn init_pin(&self, session: CK_SESSION_HANDLE, pin: &str) -> Result<(), Code> {
+        let mut pin = pin.as_bytes().to_vec();
+        let length = pin.len() as CK_ULONG;
+        call!(self.raw.table, C_InitPIN(session, pin.as_mut_ptr(), length)).result()
+    }
+
+    pub fn set_pin(&self, session: CK_SESSION_HANDLE, old: &str, new: &str) -> Result<(), Code> {
+        let (mut old, mut new) = (old.as_bytes().to_vec(), new.as_bytes().to_vec());
+        let (old_length, new_length) = (old.len() as CK_ULONG, new.len() as CK_ULONG);
+        let (old, new) = (old.as_mut_ptr(), new.as_mut_ptr());
+        call!(
+            self.raw.table,
+            C_SetPIN(session, old, old_length, new, new_length)
+        )
+        .result()
+    }
+
+    /// C_InitToken, and the user's PIN by its officer. No session stays open.
+    #[track_caller]
+    pub fn become_one_with_pins(&self) {
+        self.init(OFFICER, LABEL).expect("C_InitToken");
+        let session = self.read_write();
+        self.raw
+            .login(session, CKU_SO, OFFICER.as_bytes())
+            .expect("C_Login of the officer");
+        self.init_pin(session, USER).expect("C_InitPIN");
+        self.raw.close(session).expect("C_CloseSession");
+    }
+
+    #[track_caller]
+    pub fn read_write(&self) -> CK_SESSION_HANDLE {
+        let session = self
+            .raw
+            .open(self.slot, CKF_SERIAL_SESSION | CKF_RW_SESSION);
+        session.expect("C_OpenSession")
+    }
+
+    #[track_caller]
+    pub fn read_only(&self) -> CK_SESSION_HANDLE {
+        let session = self.raw.open(self.slot, CKF_SERIAL_SESSION);
+        session.expect("C_OpenSession")
+    }
+
+    pub fn login(&self, session: CK_SESSION_HANDLE, pin: &str) -> Result<(), Code> {
+        self.raw.login(session, CKU_USER, pin.as_bytes())
+    }
+
+    pub fn officer(&self, session: CK_SESSION_HANDLE, pin: &str) -> Result<(), Code> {
+        self.raw.login(session, CKU_SO, pin.as_bytes())
+    }
+
+    pub fn prove(&self, session: CK_SESSION_HANDLE, pin: &str) -> Result<(), Code> {
+        self.raw
+            .login(session, CKU_CONTEXT_SPECIFIC, pin.as_bytes())
+    }
+
+    #[track_caller]
+    pub fn state(&self, session: CK_SESSION_HANDLE) -> CK_STATE {
+        self.raw.session_info(session).expect("a session").state
+    }
+
+    #[track_caller]
+    pub fn flags(&self) -> CK_FLAGS {
+        self.raw.token_info(self.slot).expect("a token").flags
+    }
+
+    /// A P-256 pair of the token with this label, as PINs have it: the private half private.
+    #[track_caller]
+    pub fn pair(
+        &self,
+        session: CK_SESSION_HANDLE,
+        label: &str,
+        more: &[Item],
+    ) -> (CK_OBJECT_HANDLE, CK_OBJECT_HANDLE) {
+        let both = [(CKA_TOKEN, YES.to_vec()), (CKA_LABEL, label.into())];
+        let open = [(CKA_PRIVATE, NO.to_vec()), (CKA_EC_PARAMS, P256.to_vec())];
+        let public = [&both[..], &open].concat();
+        let private = [&both[..], &[(CKA_PRIVATE, YES.to_vec())], more].concat();
+        let made = generate(&self.raw, session, CKM_EC_KEY_PAIR_GEN, &public, &private);
+        made.expect("C_GenerateKeyPair")
+    }
+
+    pub fn private_keys(&self, session: CK_SESSION_HANDLE) -> Vec<CK_OBJECT_HANDLE> {
+        let template = [(CKA_CLASS, ulong(CKO_PRIVATE_KEY))];
+        self.raw.find(session, &template).expect("a search")
+    }
+
+    pub fn sign(&self, session: CK_SESSION_HANDLE, key: CK_OBJECT_HANDLE) -> Result<Vec<u8>, Code> {
+        self.raw.sign_init(session, CKM_ECDSA_SHA256, key)?;
+        self.raw.sign(session, b"data")
+    }
+
+    /// OpenSSL, with this public key of the token.
+    #[track_caller]
+    pub fn verifier(
+        &self,
+        bench: &Bench,
+        session: CK_SESSION_HANDLE,
+        public: CK_OBJECT_HANDLE,
+    ) -> Verifier {
+        let info = self.raw.attribute(session, public, CKA_PUBLIC_KEY_INFO);
+        let pem = public_pem(&info.expect("a public key"));
+        Verifier::new(&bench.home.write(&format!("public-{public}.pem"), pem))
+    }
+}

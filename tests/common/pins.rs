@@ -5,7 +5,7 @@ use super::home::Home;
 use super::module::{library, loaded, ulong};
 use super::openssl::Verifier;
 use super::own::{NO, P256, YES, generate, public_pem, slot_of};
-use super::programs::{Said, program, run};
+use super::programs::{Said, output, program, run};
 use super::proxy::Proxy;
 use super::raw::{Code, Item, Raw};
 use super::story::Link;
@@ -232,4 +232,77 @@ impl Token {
         let pem = public_pem(&info.expect("a public key"));
         Verifier::new(&bench.home.write(&format!("public-{public}.pem"), pem))
     }
+}
+
+/// What a seal of the folder holds, by tpm2-tools and the authorisation value of this PIN; the
+/// tool's words where it fails.
+pub fn unseal(bench: &Bench, seal: &str, pin: &str) -> Result<Vec<u8>, String> {
+    let tool = |name: &str, arguments: &[&str]| {
+        let said = run(bench.tpm.tool(name).args(arguments));
+        match said.status.success() {
+            true => Ok(said.out),
+            false => Err(said.all()),
+        }
+    };
+    let [public, private, context] =
+        ["seal.pub", "seal.priv", "seal.ctx"].map(|name| bench.path(name));
+    let parts = sealed_parts(seal);
+    bench.home.write("seal.pub", &parts.0);
+    bench.home.write("seal.priv", &parts.1);
+    tool(
+        "tpm2_load",
+        &[
+            "-C",
+            "0x81000080",
+            "-u",
+            &public,
+            "-r",
+            &private,
+            "-c",
+            &context,
+        ],
+    )?;
+    let value: String = value_of(pin)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    let opened = tool(
+        "tpm2_unseal",
+        &["-c", &context, "-p", &format!("hex:{value}")],
+    );
+    tool("tpm2_flushcontext", &["-t"])?;
+    opened
+}
+
+/// The authorisation value of a PIN.
+pub fn value_of(pin: &str) -> Vec<u8> {
+    super::openssl::digest("-sha256", pin.as_bytes())
+}
+
+/// TPM2B_PUBLIC and TPM2B_PRIVATE of a TSSPRIVKEY in PEM: its last two octet strings.
+pub fn sealed_parts(file: &str) -> (Vec<u8>, Vec<u8>) {
+    let der = output(
+        "openssl",
+        ["asn1parse", "-in", file, "-noout", "-out", "/dev/stdout"],
+    );
+    let listed = output("openssl", ["asn1parse", "-in", file]);
+    let listed = String::from_utf8(listed).expect("text");
+    let strings = listed.lines().filter(|line| line.contains("OCTET STRING"));
+    let mut parts: Vec<_> = strings
+        .map(|line| {
+            let field = |name: &str| -> usize {
+                let (_, rest) = line.split_once(name).expect("a field");
+                let digits = rest
+                    .trim_start()
+                    .split(|c: char| !c.is_ascii_digit())
+                    .next();
+                digits.expect("digits").parse().expect("a number")
+            };
+            let (offset, _) = line.split_once(':').expect("an offset");
+            let from = offset.trim().parse::<usize>().expect("a number") + field("hl=");
+            der[from..from + field(" l=")].to_vec()
+        })
+        .collect();
+    let private = parts.pop().expect("the private part");
+    (parts.pop().expect("the public part"), private)
 }

@@ -83,8 +83,13 @@ impl<T: Transport> Wire<T> {
         let mut session = self.begin(salt_key, value)?;
         let names = [&[used.name], others].concat();
         let answer = self.call_in(&mut session, command, parameters, &names, secrecy, handles);
-        // A command that succeeded took its session with it; one that failed left it.
-        if let Err(TpmError::Response(_) | TpmError::Unsupported(_)) = &answer {
+        // A command that succeeded took its session with it; one that failed left it. Where the
+        // answer was lost it may be either, and nobody can have been given the number since.
+        let failed = |error: &TpmError| {
+            matches!(error, TpmError::Response(_) | TpmError::Unsupported(_))
+                || error.is_transport_fault()
+        };
+        if answer.as_ref().is_err_and(failed) {
             let flush = TpmFlushContextCommand {
                 handles: [],
                 flush_handle: TpmHandle::new(session.handle),

@@ -11,6 +11,8 @@ use super::raw::{Code, Item, Raw};
 use super::story::Link;
 use super::tpm::Swtpm;
 use cryptoki_sys::*;
+use std::fs;
+use std::path::Path;
 
 pub const OFFICER: &str = "the officer's own";
 pub const USER: &str = "open sesame";
@@ -305,4 +307,71 @@ pub fn sealed_parts(file: &str) -> (Vec<u8>, Vec<u8>) {
         .collect();
     let private = parts.pop().expect("the private part");
     (parts.pop().expect("the public part"), private)
+}
+
+/// What opens a key of the token, from the token's secret: HKDF by OpenSSL, and proven by tpm2-tools.
+pub fn key_value(bench: &Bench, secret: &[u8]) -> Vec<u8> {
+    let key = fs::read_dir(bench.path("state/devid")).unwrap();
+    let key = key
+        .map(|entry| entry.unwrap().path())
+        .find(|path| fs::read_to_string(path).is_ok_and(|text| text.contains("Auth")))
+        .expect("a key whose file names its salt");
+    let text = fs::read_to_string(&key).unwrap();
+    let line = text.lines().find(|line| line.starts_with("Auth"));
+    let (_, salt) = line.unwrap().rsplit_once(' ').unwrap();
+    let info = [b"devid-pkcs11 key ".to_vec(), bytes_of(salt)].concat();
+    let hex = |bytes: &[u8]| -> String { bytes.iter().map(|byte| format!("{byte:02x}")).collect() };
+    let derived = output(
+        "openssl",
+        [
+            "kdf",
+            "-binary",
+            "-keylen",
+            "32",
+            "-kdfopt",
+            "digest:SHA256",
+            "-kdfopt",
+            &format!("hexkey:{}", hex(secret)),
+            "-kdfopt",
+            &format!("hexinfo:{}", hex(&info)),
+            "HKDF",
+        ],
+    );
+    opens(bench, &key, &hex(&derived));
+    derived
+}
+
+/// The key's file and this value are all that tpm2-tools need to sign.
+fn opens(bench: &Bench, key: &Path, value: &str) {
+    let (public, private) = sealed_parts(key.to_str().unwrap());
+    let [public, private] = [("key.pub", public), ("key.priv", private)]
+        .map(|(name, bytes)| bench.home.write(name, bytes));
+    let (context, signature) = (bench.path("key.ctx"), bench.path("key.sig"));
+    let mut load = bench.tpm.tool("tpm2_load");
+    load.args(["-C", "0x81000080", "-c", &context, "-u"])
+        .arg(public)
+        .arg("-r")
+        .arg(private);
+    run(&mut load).ok();
+    for (value, right) in [("00", false), (value, true)] {
+        let mut sign = bench.tpm.tool("tpm2_sign");
+        sign.args([
+            "-c",
+            &context,
+            "-p",
+            &format!("hex:{value}"),
+            "-o",
+            &signature,
+        ]);
+        let said = run(sign.arg(bench.home.write("data", b"data")));
+        assert_eq!(said.status.success(), right, "{said}");
+    }
+    run(bench.tpm.tool("tpm2_flushcontext").arg("-t")).ok();
+}
+
+fn bytes_of(digits: &str) -> Vec<u8> {
+    let pairs = (0..digits.len()).step_by(2);
+    pairs
+        .map(|at| u8::from_str_radix(&digits[at..at + 2], 16).unwrap())
+        .collect()
 }

@@ -187,7 +187,6 @@ fn found(process: u32, secrets: &[(&'static str, Vec<u8>)]) -> Vec<&'static str>
                 libc::memmem(at, bytes.len(), wanted, half.len())
             };
             if !names.contains(name) && !there.is_null() {
-                println!("{name} in {line}");
                 names.push(*name);
             }
         }

@@ -1,5 +1,10 @@
 //! What a login and a signature with PIN cost, and what whoever listens learns of them.
-#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::unwrap_used
+)]
 
 #[macro_use]
 mod common;

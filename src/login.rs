@@ -90,12 +90,20 @@ impl Slot {
     }
 
     /// Proves once more that the user is there, for one operation (CKU_CONTEXT_SPECIFIC).
-    pub(crate) fn prove_user(&self, pin: Option<&[u8]>) -> Result<(), Error> {
+    pub(crate) fn prove_user(&self, pin: Option<&[u8]>, mint: &Mint) -> Result<(), Error> {
         let _turn = self.login_turn.lock();
+        if !self.has_user() {
+            return Err(Error::UserNotLoggedIn);
+        }
         let pin = self.pin(Who::User, pin)?;
-        let proven = self.store()?.login(Who::User, &pin).map_err(told);
+        let store = self.store()?;
+        let proven = store.login(Who::User, &pin).map_err(told);
         if proven == Err(Error::PinLocked) {
-            self.logged_in.end();
+            self.logout(mint);
+        } else if !self.has_user() {
+            // Another thread has logged out meanwhile, and what the proof brought goes too.
+            store.logout();
+            return Err(Error::UserNotLoggedIn);
         }
         proven
     }
@@ -112,7 +120,10 @@ impl Slot {
     /// Logs out whoever is logged in; `false` if nobody is.
     pub(crate) fn logout(&self, mint: &Mint) -> bool {
         let was = self.logged_in.end();
-        if let Ok(store) = self.store() {
+        // Not where nobody is: a login that is under way would lose what it brings.
+        if was.is_some()
+            && let Ok(store) = self.store()
+        {
             store.logout();
         }
         if was == Some(Who::User) && self.asks_login() {

@@ -129,12 +129,14 @@ impl Module {
         if is_read_write && !slot.is_writable() {
             return Err(Error::TokenWriteProtected);
         }
+        let handle = self.mint.session();
+        let session = Arc::new(Session::new(handle, Arc::clone(slot), is_read_write));
+        // Held, so that the officer's login does not come between.
+        let mut table = self.table.lock();
         if !is_read_write && slot.has_officer() {
             return Err(Error::SessionReadWriteOfficerExists);
         }
-        let handle = self.mint.session();
-        let session = Arc::new(Session::new(handle, Arc::clone(slot), is_read_write));
-        self.table.lock().sessions.insert(handle, session);
+        table.sessions.insert(handle, session);
         Ok(handle)
     }
 
@@ -229,31 +231,25 @@ impl Module {
         let who = match user {
             CKU_USER => Who::User,
             CKU_SO => Who::Officer,
-            CKU_CONTEXT_SPECIFIC => return session.prove_user(pin),
+            CKU_CONTEXT_SPECIFIC => return session.prove_user(pin, &self.mint),
             _ => return Err(Error::UserTypeInvalid),
         };
-        if who == Who::Officer {
-            self.no_read_only_session(&session)?;
+        // The officer works in read-write sessions only.
+        if who == Who::Officer && self.table.lock().has_read_only(session.slot.id) {
+            return Err(Error::SessionReadOnlyExists);
         }
         // The TPM may take its time over the PIN, and the session be closed meanwhile.
         session.slot.login(who, pin, || {
             let table = self.table.lock();
-            match table.sessions.contains_key(&handle) {
-                true => session.slot.logged_in.let_in(who),
-                false => return Err(Error::SessionHandleInvalid),
+            if !table.sessions.contains_key(&handle) {
+                return Err(Error::SessionHandleInvalid);
             }
+            if who == Who::Officer && table.has_read_only(session.slot.id) {
+                return Err(Error::SessionReadOnlyExists);
+            }
+            session.slot.logged_in.let_in(who);
             Ok(())
         })
-    }
-
-    /// The officer works in read-write sessions only.
-    fn no_read_only_session(&self, session: &Session) -> Result<(), Error> {
-        let table = self.table.lock();
-        let mut sessions = table.of(session.slot.id);
-        match sessions.any(|session| !session.is_read_write) {
-            true => Err(Error::SessionReadOnlyExists),
-            false => Ok(()),
-        }
     }
 
     /// C_InitToken.
@@ -301,6 +297,10 @@ fn slots(config: &Config, refusals: Refusals) -> Vec<Slot> {
 }
 
 impl Table {
+    fn has_read_only(&self, id: SlotId) -> bool {
+        self.of(id).any(|session| !session.is_read_write)
+    }
+
     fn of(&self, id: SlotId) -> impl Iterator<Item = &Arc<Session>> {
         self.sessions
             .values()

@@ -166,12 +166,12 @@ impl Session {
     }
 
     /// C_Login of CKU_CONTEXT_SPECIFIC: for the signature under way, if its key asks for that.
-    pub(crate) fn prove_user(&self, pin: Option<&[u8]>) -> Result<(), Error> {
+    pub(crate) fn prove_user(&self, pin: Option<&[u8]>, mint: &Mint) -> Result<(), Error> {
         let awaits = |state: &State| state.sign.as_ref().is_some_and(|one| one.awaits_user);
         if !awaits(&self.state.lock()) {
             return Err(Error::OperationNotInitialized);
         }
-        self.slot.prove_user(pin)?;
+        self.slot.prove_user(pin, mint)?;
         if let Some(signing) = &mut self.state.lock().sign {
             signing.awaits_user = false;
         }

@@ -22,8 +22,9 @@ mod memory;
 use attacks::Attack;
 use common::fork::Forked;
 use common::home::Home;
-use common::module::loaded;
+use common::module::{library, loaded};
 use common::own::{NO, Own, P256, YES};
+use common::pins::{OFFICER, Token};
 use common::raw::{Code, Raw};
 use common::softhsm::{PIN, SoftHsm};
 use common::tpm::Swtpm;
@@ -42,6 +43,7 @@ once!(
     version_3_2,
     rsa,
     the_token_that_can_be_written,
+    the_token_with_pins,
     softhsm_agrees,
     bad_functions_are_seen,
 );
@@ -139,6 +141,53 @@ fn the_token_that_can_be_written() {
     let supported = supported();
     let wanted = |name: &str| supported.contains(name);
     told(&raw, "the token devid", DRIVEN[2], session, wanted);
+}
+
+/// Where a PIN is asked for, by what is called of it and with a key that is not there before. No call
+/// that is wrong in more than its PIN is a try, and no row makes the last one.
+fn the_token_with_pins() {
+    const USER: &str = "1234";
+    let tpm = Swtpm::blank();
+    let home = Home::new(&tpm.tcti());
+    let raw = loaded(&home);
+    Forked::new(|| {
+        raw.initialize().unwrap();
+        let slot = raw.slots(true).unwrap()[0];
+        let token = Token {
+            raw: Raw::load(&library()),
+            slot,
+        };
+        token.init(OFFICER, "device keys").unwrap();
+        let session = token.read_write();
+        token.officer(session, OFFICER).unwrap();
+        token.init_pin(session, USER).unwrap();
+        raw.logout(session).unwrap();
+        token.login(session, USER).unwrap();
+        token.pair(session, "key", &[(CKA_DESTROYABLE, NO.to_vec())]);
+    })
+    .succeeds();
+    let supported = supported();
+    let calls = [
+        "C_InitToken",
+        "C_InitPIN",
+        "C_SetPIN",
+        "C_Login",
+        "C_LoginUser",
+        "C_Logout",
+        "C_Sign",
+    ];
+    let target = Target {
+        functions: functions(raw.interface(Some((3, 2))).unwrap(), 104),
+        raw: &raw,
+        session: CKF_SERIAL_SESSION,
+        pin: Some(USER.as_bytes()),
+        supports: &|name| supported.contains(name),
+        wants: &|entry, _| calls.contains(&entry.name),
+    };
+    let start = Instant::now();
+    report("the token with PINs", &drive(&target), start);
+    let tries = tpm.lockout_counter();
+    assert!(tries < 3, "{tries} failed tries: the TPM is locked");
 }
 
 /// Every call that is wanted on our module, with a TPM made by the factory with `options`.

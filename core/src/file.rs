@@ -46,7 +46,9 @@ fn whole(fd: OwnedFd, most: u64) -> io::Result<(Vec<u8>, Stat)> {
     if FileType::from_raw_mode(about.st_mode) != FileType::RegularFile {
         return Err(not("not a regular file"));
     }
-    let mut content = Vec::new();
+    // Room for all of it: it may be a secret, and one that grows leaves itself behind.
+    let size = u64::try_from(about.st_size).unwrap_or(0).min(most);
+    let mut content = Vec::with_capacity(size as usize + 64);
     File::from(fd).take(most + 1).read_to_end(&mut content)?;
     if content.len() as u64 > most {
         return Err(io::Error::new(

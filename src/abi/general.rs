@@ -22,8 +22,11 @@ pub(super) unsafe extern "C" fn C_Initialize(pInitArgs: *mut c_void) -> CK_RV {
         check_initialize_args(unsafe { args::read(pInitArgs.cast()) })?;
         let state = process::state();
         let mut lifecycle = state.module.lock();
-        if let Lifecycle::Initialized(_) = *lifecycle {
-            return Err(Error::AlreadyInitialized);
+        match &*lifecycle {
+            Lifecycle::Initialized(_) => return Err(Error::AlreadyInitialized),
+            // Whoever was logged in in the parent is not so here, and leaves nothing behind.
+            Lifecycle::Inherited(module) => module.end(),
+            Lifecycle::Outside => {}
         }
         let module = Module::configured(
             Arc::clone(&state.mint),

@@ -27,6 +27,7 @@ pub mod managers;
 pub mod module;
 pub mod openssl;
 pub mod own;
+pub mod pins;
 pub mod ports;
 pub mod programs;
 pub mod proxy;

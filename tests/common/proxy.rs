@@ -15,6 +15,12 @@ use std::time::Duration;
 /// TPM_CC: the commands that stories name.
 pub mod command {
     pub const CONTEXT_LOAD: u32 = 0x161;
+    pub const CREATE: u32 = 0x153;
+    pub const EVICT_CONTROL: u32 = 0x120;
+    pub const FLUSH_CONTEXT: u32 = 0x165;
+    pub const LOAD: u32 = 0x157;
+    pub const START_AUTH_SESSION: u32 = 0x176;
+    pub const UNSEAL: u32 = 0x15E;
     pub const NV_READ: u32 = 0x14E;
     pub const NV_READ_PUBLIC: u32 = 0x169;
     pub const SIGN: u32 = 0x15D;
@@ -76,6 +82,8 @@ struct State {
     rules: Vec<Rule>,
     stalled: u32,
     releases: u32,
+    /// Commands and answers as bytes, if somebody wants them.
+    kept: Option<Vec<Vec<u8>>>,
 }
 
 /// What a proxy saw and what it is to break.
@@ -138,6 +146,17 @@ impl Book {
         Seen(std::mem::take(&mut state.seen))
     }
 
+    /// Keeps the bytes of commands and answers from now on, for [`Book::wire`].
+    pub fn keep(&self) {
+        self.state.lock().unwrap().kept = Some(Vec::new());
+    }
+
+    /// What was kept: commands, each with its answer behind it, if one came.
+    pub fn wire(&self) -> Vec<Vec<u8>> {
+        let kept = self.state.lock().unwrap().kept.take();
+        kept.expect("kept")
+    }
+
     /// Breaks the next command with this code.
     pub fn break_next(&self, code: u32, fault: Fault) {
         self.break_times(code, fault, 1);
@@ -196,6 +215,9 @@ impl Book {
         let reply = self.reply(command, fault);
         if let Reply::Whole(answer) = &reply {
             let mut state = self.state.lock().unwrap();
+            if let Some(kept) = &mut state.kept {
+                kept.extend([command.to_vec(), answer.clone()]);
+            }
             let at = at.checked_sub(state.taken);
             if let Some(seen) = at.and_then(|at| state.seen.get_mut(at)) {
                 seen.1 = Some(number_at(answer, 6));

@@ -105,6 +105,13 @@ const READ_ONLY: &[CK_RV] = &[
     CKR_OBJECT_HANDLE_INVALID,
     CKR_KEY_TYPE_INCONSISTENT,
 ];
+/// Of C_SetPIN by nobody: the user's, where there is one and the session may change it.
+const CHANGED_PIN: &[CK_RV] = &[
+    CKR_SESSION_READ_ONLY,
+    CKR_TOKEN_WRITE_PROTECTED,
+    CKR_PIN_INCORRECT,
+    CKR_USER_NOT_LOGGED_IN,
+];
 /// Of C_GetFunctionStatus and C_CancelFunction (section 5.16).
 const OF_OLD: &[CK_RV] = &[CKR_FUNCTION_NOT_PARALLEL];
 
@@ -188,7 +195,12 @@ pub const ENTRIES: [Entry; 104] = [
         &[CKR_SESSION_EXISTS, CKR_TOKEN_WRITE_PROTECTED],
     ),
     entry("C_InitPIN", IN, &[Session, Pin, Size], READ_ONLY),
-    entry("C_SetPIN", IN, &[Session, Pin, Size, Pin, Size], READ_ONLY),
+    entry(
+        "C_SetPIN",
+        IN,
+        &[Session, Pin, Size, Pin, Size],
+        CHANGED_PIN,
+    ),
     entry(
         "C_OpenSession",
         Initialized,

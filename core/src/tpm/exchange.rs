@@ -2,7 +2,7 @@
 //! reconnected.
 
 use super::session::Salt;
-use super::turn::Turn;
+use super::turn::{Held, Turn};
 use super::wrapped::Nest;
 use super::{AuthValue, Hash, Link, Lockout, Property, SaltKey, Tcti, TpmError, link};
 use crate::config::Config;
@@ -34,6 +34,8 @@ pub struct Tpm {
     pub(super) nests: Mutex<Vec<Nest>>,
     /// Keeps the other processes of ours away while a key of ours is in a slot that all share.
     turn: Turn,
+    /// Keeps the others from trying a PIN while one is tried here.
+    pin_turn: Turn,
     /// Whether it has ever answered.
     answered: AtomicBool,
     /// Counts transport faults. What was known of handles before a fault is in doubt after it.
@@ -151,6 +153,7 @@ impl Tpm {
     pub fn new(tcti: Tcti, limit: Duration, locks: &Path, refusals: Refusals) -> Self {
         Self {
             turn: Turn::of(&tcti, locks),
+            pin_turn: Turn::of_pins(&tcti, locks),
             tcti,
             limit,
             link: Mutex::new(None),
@@ -182,6 +185,7 @@ impl Tpm {
         let own_names = self.own_names.try_lock().map(|names| names.clone());
         Self {
             turn: self.turn.clone(),
+            pin_turn: self.pin_turn.clone(),
             answered: AtomicBool::new(self.has_answered()),
             // What was in doubt for the parent stays so, and what was not is so now.
             faults: AtomicU64::new(self.faults() + 1),
@@ -349,6 +353,12 @@ impl Tpm {
         self.exchange("GetCapability(lockout)", Manner::READS, |link| {
             link.lockout()
         })
+    }
+
+    /// The turn to try a PIN, among all threads and processes: as long as it is held, what
+    /// [`Tpm::lockout`] says changes by no try of theirs. `None` if none can be had.
+    pub(crate) fn pin_turn(&self) -> Result<Option<Held>, TpmError> {
+        self.pin_turn.take(self.limit)
     }
 
     /// A number that the TPM tells of itself.

@@ -1,5 +1,6 @@
 //! Hash algorithms of a TPM (Part 2, section 6.3), and what is computed with them here.
 
+use hmac::digest::FixedOutput;
 use hmac::{Hmac, KeyInit, Mac};
 use sha1::Sha1;
 use sha2::{Digest, Sha256, Sha384, Sha512};
@@ -75,7 +76,12 @@ impl Hash {
         by_algorithm!(self, H => {
             let mut hash = H::new();
             parts.iter().for_each(|part| hash.update(part));
-            hash.finalize().to_vec()
+            // Into its place: what is digested may be a PIN, and no copy is to stay on the stack.
+            let mut digest = vec![0; self.width()];
+            if let Ok(place) = digest.as_mut_slice().try_into() {
+                Digest::finalize_into(hash, place);
+            }
+            digest
         })
     }
 
@@ -84,7 +90,11 @@ impl Hash {
         by_algorithm!(self, H => match Hmac::<H>::new_from_slice(key) {
             Ok(mut mac) => {
                 parts.iter().for_each(|part| mac.update(part));
-                Zeroizing::new(mac.finalize().into_bytes().to_vec())
+                let mut code = Zeroizing::new(vec![0; self.width()]);
+                if let Ok(place) = code.as_mut_slice().try_into() {
+                    mac.finalize_into(place);
+                }
+                code
             }
             // HMAC takes keys of every length.
             Err(_) => Zeroizing::default(),
@@ -97,5 +107,24 @@ impl Hash {
             parts.iter().for_each(|part| mac.update(part));
             mac.verify_slice(expected).is_ok()
         }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn digests_and_codes_are_those_of_the_standards() {
+        let hex = |bytes: &[u8]| crate::key::hex(bytes);
+        let digest = Hash::Sha256.digest(&[b"a", b"bc"]);
+        assert_eq!(hex(&digest[..8]), "ba7816bf8f01cfea"); // FIPS 180-2, B.1
+        let code = Hash::Sha256.hmac(b"Jefe", &[b"what do ya want ", b"for nothing?"]);
+        assert_eq!(hex(&code[..8]), "5bdcc146bf60754e"); // RFC 4231, 4.3
+        assert!(
+            Hash::ALL
+                .iter()
+                .all(|hash| hash.digest(&[]).iter().any(|byte| *byte != 0))
+        );
     }
 }

@@ -24,7 +24,7 @@ pub(super) fn kdfa(
     bits: u32,
 ) -> Secret {
     let bytes = bits.div_ceil(8) as usize;
-    let mut derived = Secret::default();
+    let mut derived = room(bytes + hash.width());
     for counter in 1_u32.. {
         if derived.len() >= bytes {
             break;
@@ -44,10 +44,15 @@ pub(super) fn kdfa(
     derived
 }
 
+/// Room for a secret: one that grows leaves itself behind wherever it was.
+pub(super) fn room(bytes: usize) -> Secret {
+    Zeroizing::new(Vec::with_capacity(bytes))
+}
+
 /// KDFe: from the secret of a key agreement (SP 800-56A). `label` without its final zero.
 fn kdfe(hash: Hash, z: &[u8], label: &str, party_u: &[u8], party_v: &[u8], bits: u32) -> Secret {
     let bytes = bits.div_ceil(8) as usize;
-    let mut derived = Secret::default();
+    let mut derived = room(bytes + hash.width());
     for counter in 1_u32.. {
         if derived.len() >= bytes {
             break;
@@ -103,7 +108,7 @@ fn share_by_agreement(
             let own = $curve::SecretKey::from_slice(&curve.random_scalar()?).map_err(unfit)?;
             let theirs = $curve::PublicKey::from_sec1_bytes(point).map_err(unfit)?;
             let shared = own.diffie_hellman(&theirs);
-            let z = Zeroizing::new(shared.raw_secret_bytes().to_vec());
+            let z = Zeroizing::new(shared.raw_secret_bytes().to_vec()); // the rest wipes itself
             (z, own.public_key().to_sec1_point(false).as_bytes().to_vec())
         }};
     }

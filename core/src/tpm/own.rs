@@ -72,6 +72,7 @@ impl StorageKey {
             handle: self.handle,
             public: self.public.clone(),
             hash: self.hash,
+            name: self.name.clone(),
         }
     }
 

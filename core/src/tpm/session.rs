@@ -4,8 +4,8 @@
 //! A session is made for one command and gone with it. It is salted with a secret that only a key
 //! of the TPM can read, so that a recording tells nothing against which values could be guessed.
 
-use super::kdf::{Secret, kdfa, share_secret};
-use super::{Hash, PublicArea, TpmError};
+use super::kdf::{Secret, kdfa, room, share_secret};
+use super::{Hash, PublicArea, TpmError, name_of};
 use crate::key::PublicKey;
 use aes::Aes128;
 use cfb_mode::cipher::KeyIvInit;
@@ -31,6 +31,8 @@ pub struct SaltKey {
     pub public: PublicKey,
     /// Its nameAlg.
     pub hash: Hash,
+    /// Its TPM name.
+    pub name: Vec<u8>,
 }
 
 /// An authorisation value, and how a proof of it is salted.
@@ -99,9 +101,11 @@ impl fmt::Debug for AuthValue {
 impl SaltKey {
     /// The key with this TPMT_PUBLIC; `None` if its kind cannot be one.
     pub(super) fn of(handle: u32, area: &[u8]) -> Option<Self> {
+        let name = name_of(area)?;
         let area = PublicArea::parse(area)?;
         Some(Self {
             handle,
+            name,
             hash: area.name_hash,
             public: area.key,
         })
@@ -132,10 +136,11 @@ impl Beginning {
     /// The session that the TPM began, for an entity with this authorisation value.
     pub(super) fn begun(self, handle: u32, nonce_tpm: Vec<u8>, value: &[u8]) -> AuthSession {
         let bits = 8 * HASH.width() as u32;
-        let mut key = match self.salt.is_empty() {
-            true => Secret::default(),
-            false => kdfa(HASH, &self.salt, "ATH", &nonce_tpm, &self.nonce, bits),
-        };
+        let mut key = room(HASH.width() + value.len());
+        if !self.salt.is_empty() {
+            let salted = kdfa(HASH, &self.salt, "ATH", &nonce_tpm, &self.nonce, bits);
+            key.extend_from_slice(&salted);
+        }
         // The TPM knows values without the zeros at their end (Part 1, section 19.6.4.3).
         let zeros = value.iter().rev().take_while(|&&byte| byte == 0).count();
         key.extend_from_slice(&value[..value.len() - zeros]);

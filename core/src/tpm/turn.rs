@@ -3,6 +3,9 @@
 //! Nobody is kept from using the TPM by it: who cannot get a turn (no right to the folder, or one
 //! that somebody keeps) goes on without, and then it is the checks of names and signatures alone
 //! that tell one key from another.
+//!
+//! The tries of PINs have turns of their own, behind a resource manager too: between reading how many
+//! are left and making one, nobody else is to make the last.
 
 use super::{Hash, Tcti, TpmError};
 use crate::key::hex;
@@ -32,8 +35,17 @@ impl Turn {
         }
     }
 
-    /// Held until the descriptor is dropped, or its process dies.
-    pub(super) fn take(&self, limit: Duration) -> Result<Option<OwnedFd>, TpmError> {
+    /// The turns of those who try PINs.
+    pub(super) fn of_pins(tcti: &Tcti, locks: &Path) -> Self {
+        let place = format!("PIN {tcti}");
+        let name = hex(&Hash::Sha256.digest(&[place.as_bytes()])[..8]);
+        Self {
+            file: Some(locks.join(name)),
+        }
+    }
+
+    /// Held until it is dropped, or its process dies.
+    pub(super) fn take(&self, limit: Duration) -> Result<Option<Held>, TpmError> {
         let Some(file) = &self.file else {
             return Ok(None);
         };
@@ -48,7 +60,7 @@ impl Turn {
         let mut pause = FIRST_PAUSE;
         loop {
             match flock(&fd, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => return Ok(Some(fd)),
+                Ok(()) => return Ok(Some(Held(fd))),
                 Err(Errno::WOULDBLOCK | Errno::INTR) if Instant::now() < deadline => {
                     thread::sleep(pause);
                     pause = LONGEST_PAUSE.min(pause * 2);
@@ -62,6 +74,17 @@ impl Turn {
                 }
             }
         }
+    }
+}
+
+/// A turn that was taken.
+pub(crate) struct Held(OwnedFd);
+
+impl Drop for Held {
+    /// A process that another thread forked meanwhile holds the descriptor too: closing alone would
+    /// leave it the turn.
+    fn drop(&mut self) {
+        let _ = flock(&self.0, FlockOperation::Unlock);
     }
 }
 

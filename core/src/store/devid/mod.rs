@@ -45,7 +45,7 @@ pub struct DevidStore {
     /// The token's secret, as long as the user is logged in.
     login: Arc<Login>,
     /// The same for the security officer, who uses no keys.
-    officer: Login,
+    officer: Arc<Login>,
     /// What the last look showed, by name; held for moments.
     shown: Mutex<HashMap<String, Known>>,
 }
@@ -86,7 +86,7 @@ impl DevidStore {
             allows_file_keys: settings.allow_file_keys,
             pin: settings.pin.clone(),
             login: Arc::default(),
-            officer: Login::default(),
+            officer: Arc::default(),
             shown: Mutex::default(),
         }
     }

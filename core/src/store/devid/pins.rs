@@ -11,9 +11,7 @@ use crate::store::{Access, LoginError};
 use crate::tpm::{
     AuthValue, Hash, Parent, Secret, StorageKey, TpmError, WrappedKey, random_secret,
 };
-use hkdf::Hkdf;
 use log::{info, warn};
-use sha2::Sha256;
 use std::sync::Arc;
 
 /// Bytes of a token's secret, and of what derives from it.
@@ -96,6 +94,7 @@ impl DevidStore {
         let sealed = self.folder.seal(seal).map_err(StoreError::from)?;
         let (sealed, _) = sealed.ok_or(LoginError::NotInitialized)?;
         let master = self.remembered_master()?;
+        let _turn = self.tpm.pin_turn()?;
         match self.tpm.lockout()?.tries_left() {
             0 => return Err(LoginError::Locked),
             1 if !self.allow_last_try => return Err(LoginError::Locked),
@@ -204,11 +203,29 @@ fn value_of(pin: &[u8]) -> Result<Secret, LoginError> {
     }
 }
 
-/// The authorisation value of a key: from the token's secret and what is the key's own (RFC 5869).
+/// The authorisation value of a key: from the token's secret and what is the key's own. HKDF with
+/// SHA-256, no salt and one block of output (RFC 5869, sections 2.2 and 2.3).
 pub(in crate::store) fn derived(secret: &Secret, salt: &[u8]) -> Secret {
-    let mut value = Secret::new(vec![0; SECRET]);
-    let info = [b"devid-pkcs11 key ", salt].concat();
-    // It can give far more than that.
-    let _ = Hkdf::<Sha256>::new(None, secret).expand(&info, &mut value);
-    value
+    expanded(secret, &[b"devid-pkcs11 key ", salt])
+}
+
+fn expanded(secret: &[u8], info: &[&[u8]]) -> Secret {
+    let key = Hash::Sha256.hmac(&[0; SECRET], &[secret]);
+    Hash::Sha256.hmac(&key, &[info, &[&[1]]].concat())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key::hex;
+
+    #[test]
+    fn keys_derive_as_the_standard_has_it() {
+        // RFC 5869, A.3: the first block.
+        let value = expanded(&[0x0b; 22], &[]);
+        let expected = "8da4e775a563c18f715f802a063c5a31b8a11f5c5ee1879ec3454e5f3c738d2d";
+        assert_eq!(hex(&value), expected);
+        let secret = Secret::new(vec![7; SECRET]);
+        assert_ne!(derived(&secret, &[1; SALT]), derived(&secret, &[2; SALT]));
+    }
 }

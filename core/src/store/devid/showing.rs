@@ -65,7 +65,7 @@ impl KeyStore for DevidStore {
             allows_file_keys: self.allows_file_keys,
             pin: self.pin.clone(),
             login: Arc::clone(&self.login),
-            officer: self.officer.for_child(),
+            officer: Arc::clone(&self.officer),
             folder: self.folder.for_child(),
             master: self.master.clone(),
             shown: Mutex::new(shown.unwrap_or_default()),

@@ -58,6 +58,7 @@ impl KeyStore for IdevidStore {
         let key = key.ok_or_else(unknown)?;
         let hint = self.hints.get(guarded.hint);
         let may_lock = hint.is_some_and(|hint| hint.allow_last_try);
+        let _turn = self.tpm.pin_turn()?;
         match self.tpm.lockout()?.tries_left() {
             0 => return Err(LoginError::Locked),
             1 if key.counts_wrong_auth() && !may_lock => return Err(LoginError::Locked),

@@ -61,13 +61,6 @@ impl Login {
         secret.ok_or(SignError::NotLoggedIn)
     }
 
-    /// A copy for a forked child; nobody is logged in there if another thread of the parent held it.
-    pub(in crate::store) fn for_child(&self) -> Self {
-        Self(Mutex::new(
-            self.0.try_lock().and_then(|secret| secret.clone()),
-        ))
-    }
-
     /// It is wiped.
     pub fn end(&self) {
         if let Some(mut secret) = self.0.try_lock_for(A_MOMENT) {

@@ -6,7 +6,7 @@
 
 mod commands;
 
-use crate::tpm::{Auth, ResponseCode, TpmError, Used};
+use crate::tpm::{Auth, ResponseCode, SaltKey, TpmError, Used};
 use log::debug;
 use std::collections::HashMap;
 use std::str::FromStr;
@@ -139,9 +139,9 @@ impl Connection {
             return self.context.execute_with_session(password, command);
         };
         let entity = self.used(used)?;
-        let salted_to = salt_key.map(|key| self.resource(key.handle)).transpose()?;
+        let salted_to = salt_key.map(|key| self.salt(key)).transpose()?;
         let session = self.context.start_auth_session(
-            salted_to.map(KeyHandle::from),
+            salted_to,
             None,
             None,
             SessionType::Hmac,
@@ -184,6 +184,19 @@ impl Connection {
         self.context
             .tr_set_auth(entity, structures::Auth::default())?;
         result
+    }
+
+    /// The key that reads the salt, if it still is the one that is meant: whoever offers another
+    /// could test guesses against what it reads.
+    fn salt(&mut self, key: &SaltKey) -> Result<KeyHandle, tss_esapi::Error> {
+        let resource = self.resource(key.handle)?;
+        let there = self.context.tr_get_name(resource)?;
+        match there.value() == key.name {
+            true => Ok(KeyHandle::from(resource)),
+            false => Err(tss_esapi::Error::WrapperError(
+                tss_esapi::WrapperErrorKind::InconsistentParams,
+            )),
+        }
     }
 
     /// A number for an object that only ESAPI has a handle of.

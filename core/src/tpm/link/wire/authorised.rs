@@ -1,9 +1,9 @@
 //! Commands with an authorisation: an empty password, or a value that is proven in an HMAC auth
 //! session (Part 1, sections 18.5 to 18.9).
 
-use super::{FRAME_MAX, HEADER, Transport, Wire, check, unmarshalled};
+use super::{FRAME_MAX, HEADER, Transport, Wire, check};
 use crate::tpm::session::{AuthSession, Beginning, DECRYPT, ENCRYPT};
-use crate::tpm::{Auth, SaltKey, TpmError, Used};
+use crate::tpm::{Auth, SaltKey, Secret, TpmError, Used};
 use log::debug;
 use tpm2_protocol::TpmWriter;
 use tpm2_protocol::basic::{TpmHandle, TpmUint16};
@@ -47,18 +47,49 @@ impl<T: Transport> Wire<T> {
         C: TpmFrame,
         R: TpmUnmarshalBody,
     {
+        let parameters = parameters(command)?;
+        let answer = self.call_by_bytes(command, parameters, used, others, secrecy, R::HANDLES)?;
+        R::unmarshal_body(&answer.handles, &answer.parameters)
+            .map_err(|error| TpmError::Unsupported(format!("response: {error}")))
+    }
+
+    /// A command whose response begins with a secret, which is encrypted on its way: the content
+    /// of the TPM2B. The library's structures would leave copies of it.
+    pub(super) fn call_for_secret<C: TpmFrame>(
+        &mut self,
+        command: &C,
+        used: Used,
+    ) -> Result<Secret, TpmError> {
+        let parameters = parameters(command)?;
+        let answer = self.call_by_bytes(command, parameters, used, &[], Secrecy::Response, 0)?;
+        let (secret, _) = content(&answer.parameters).ok_or_else(|| short("response"))?;
+        Ok(Secret::new(secret.to_vec()))
+    }
+
+    /// The same with parameters as bytes, whatever those of `command` are; `handles` is the number
+    /// of the response's.
+    pub(super) fn call_by_bytes<C: TpmFrame>(
+        &mut self,
+        command: &C,
+        parameters: Secret,
+        used: Used,
+        others: &[&[u8]],
+        secrecy: Secrecy,
+        handles: usize,
+    ) -> Result<Body, TpmError> {
         let Auth::Value(value, salt_key) = used.auth else {
-            return self.call_open(command);
+            return self.call_open(command, &parameters, handles);
         };
         let mut session = self.begin(salt_key, value)?;
-        let answer = self.call_in(
-            &mut session,
-            command,
-            &[&[used.name], others].concat(),
-            secrecy,
-        );
-        // A command that succeeded took its session with it; one that failed left it.
-        if let Err(TpmError::Response(_) | TpmError::Unsupported(_)) = &answer {
+        let names = [&[used.name], others].concat();
+        let answer = self.call_in(&mut session, command, parameters, &names, secrecy, handles);
+        // A command that succeeded took its session with it; one that failed left it. Where the
+        // answer was lost it may be either, and nobody can have been given the number since.
+        let failed = |error: &TpmError| {
+            matches!(error, TpmError::Response(_) | TpmError::Unsupported(_))
+                || error.is_transport_fault()
+        };
+        if answer.as_ref().is_err_and(failed) {
             let flush = TpmFlushContextCommand {
                 handles: [],
                 flush_handle: TpmHandle::new(session.handle),
@@ -70,14 +101,22 @@ impl<T: Transport> Wire<T> {
         answer
     }
 
-    fn call_open<C: TpmFrame, R: TpmUnmarshalBody>(&mut self, command: &C) -> Result<R, TpmError> {
+    fn call_open<C: TpmFrame>(
+        &mut self,
+        command: &C,
+        parameters: &[u8],
+        handles: usize,
+    ) -> Result<Body, TpmError> {
         // Handle, an empty nonce, no attributes, an empty password.
         let auth = [&PASSWORD.to_be_bytes()[..], &[0; 5]].concat();
-        let (handles, parameters) = (handles(command)?, parameters(command)?);
-        let frame = framed(command, &handles, &auth, &parameters)?;
+        let frame = framed(command, &self::handles(command)?, &auth, parameters)?;
         let response = self.transact(&frame)?;
         check(&response)?;
-        unmarshalled(&response)
+        let answer = Authorised::of(&response, handles).ok_or_else(|| short("response"))?;
+        Ok(Body {
+            handles: answer.handles.to_vec(),
+            parameters: Secret::new(answer.parameters.to_vec()),
+        })
     }
 
     fn begin(&mut self, salt_key: Option<&SaltKey>, value: &[u8]) -> Result<AuthSession, TpmError> {
@@ -101,25 +140,22 @@ impl<T: Transport> Wire<T> {
         Ok(beginning.begun(answer.handles[0].value(), answer.nonce_tpm.to_vec(), value))
     }
 
-    fn call_in<C, R>(
+    fn call_in<C: TpmFrame>(
         &mut self,
         session: &mut AuthSession,
         command: &C,
+        mut parameters: Secret,
         names: &[&[u8]],
         secrecy: Secrecy,
-    ) -> Result<R, TpmError>
-    where
-        C: TpmFrame,
-        R: TpmUnmarshalBody,
-    {
+        handles: usize,
+    ) -> Result<Body, TpmError> {
         let code = command.cc().value();
         let attributes = match secrecy {
             Secrecy::None => 0,
             Secrecy::Command => DECRYPT,
             Secrecy::Response => ENCRYPT,
         };
-        let nonce = Zeroizing::new(session.next_nonce()?.to_vec());
-        let mut parameters = parameters(command)?;
+        let nonce = Secret::new(session.next_nonce()?.to_vec());
         if secrecy == Secrecy::Command {
             session.encrypt(&mut parameters)?;
         }
@@ -132,10 +168,10 @@ impl<T: Transport> Wire<T> {
             &parameters,
             attributes,
         )));
-        let frame = framed(command, &handles(command)?, &auth, &parameters)?;
+        let frame = framed(command, &self::handles(command)?, &auth, &parameters)?;
         let response = self.transact(&frame)?;
         check(&response)?;
-        let answer = Authorised::of(&response, R::HANDLES)
+        let answer = Authorised::of(&response, handles)
             .ok_or_else(|| TpmError::Broken("a response without its authorisation".into()))?;
         let Authorised {
             handles,
@@ -149,13 +185,21 @@ impl<T: Transport> Wire<T> {
                 "a response that does not come from the TPM that holds the key".into(),
             ));
         }
-        let mut parameters = Zeroizing::new(parameters.to_vec());
+        let mut parameters = Secret::new(parameters.to_vec());
         if attributes & ENCRYPT != 0 {
             session.decrypt(&mut parameters)?;
         }
-        R::unmarshal_body(handles, &parameters)
-            .map_err(|error| TpmError::Unsupported(format!("response: {error}")))
+        Ok(Body {
+            handles: handles.to_vec(),
+            parameters,
+        })
     }
+}
+
+/// What a response holds beside its authorisation.
+pub(super) struct Body {
+    pub(super) handles: Vec<u8>,
+    pub(super) parameters: Secret,
 }
 
 /// The parts of a response with one authorisation.
@@ -187,7 +231,7 @@ impl<'a> Authorised<'a> {
 }
 
 /// The content of a TPM2B, and what follows it.
-fn content(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+pub(super) fn content(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let (size, rest) = bytes.split_first_chunk()?;
     rest.split_at_checked(u16::from_be_bytes(*size).into())
 }
@@ -218,17 +262,21 @@ fn handles<C: TpmFrame>(command: &C) -> Result<Vec<u8>, TpmError> {
     written(|writer| command.marshal_handles(writer)).map(|handles| handles.to_vec())
 }
 
-fn parameters<C: TpmFrame>(command: &C) -> Result<Zeroizing<Vec<u8>>, TpmError> {
+pub(super) fn parameters<C: TpmFrame>(command: &C) -> Result<Secret, TpmError> {
     written(|writer| command.marshal_parameters(writer))
 }
 
 fn written(
     write: impl FnOnce(&mut TpmWriter) -> tpm2_protocol::TpmResult<()>,
-) -> Result<Zeroizing<Vec<u8>>, TpmError> {
+) -> Result<Secret, TpmError> {
     let mut bytes = Zeroizing::new([0; FRAME_MAX]);
     let mut writer = TpmWriter::new(&mut bytes[..]);
     write(&mut writer).map_err(|error| TpmError::Unsupported(format!("command: {error}")))?;
-    Ok(Zeroizing::new(writer.as_bytes().to_vec()))
+    Ok(Secret::new(writer.as_bytes().to_vec()))
+}
+
+fn short(what: &str) -> TpmError {
+    TpmError::Unsupported(format!("{what}: shorter than it says"))
 }
 
 fn sized(bytes: &[u8]) -> Vec<u8> {

@@ -1,6 +1,6 @@
 //! Our vocabulary of commands in bytes (Part 3).
 
-use super::authorised::Secrecy;
+use super::authorised::{Secrecy, content, parameters};
 use super::{Transport, Wire, marshalled};
 use crate::tpm::link::MOST_HANDLES;
 use crate::tpm::{
@@ -36,6 +36,25 @@ fn public(area: &[u8]) -> Result<Tpm2bPublic, TpmError> {
 
 fn unfit(error: tpm2_protocol::TpmError) -> TpmError {
     TpmError::Unsupported(format!("parameter: {error}"))
+}
+
+/// The parameters of TPM2_Create with these in the place of the empty TPM2B_SENSITIVE_CREATE that
+/// they begin with: written by hand, since the library's structures would leave copies.
+fn with_secrets(parameters: &[u8], secrets: Secrets) -> Result<Secret, TpmError> {
+    let (_, rest) = content(parameters)
+        .ok_or_else(|| TpmError::Unsupported("command: no sensitive part".into()))?;
+    let Secrets { value, data } = secrets;
+    let too_long = |_| TpmError::Unsupported("command: a secret that is too long".into());
+    let size = |count: usize| u16::try_from(count).map(u16::to_be_bytes).map_err(too_long);
+    let sensitive = 4 + value.len() + data.len();
+    let mut bytes = Secret::new(Vec::with_capacity(2 + sensitive + rest.len()));
+    bytes.extend(size(sensitive)?);
+    bytes.extend(size(value.len())?);
+    bytes.extend(value);
+    bytes.extend(size(data.len())?);
+    bytes.extend(data);
+    bytes.extend(rest);
+    Ok(bytes)
 }
 
 impl<T: Transport> Link for Wire<T> {
@@ -165,17 +184,16 @@ impl<T: Transport> Link for Wire<T> {
     ) -> Result<(Vec<u8>, Vec<u8>), TpmError> {
         let command = TpmCreateCommand {
             handles: [handle(parent.handle)],
-            in_sensitive: Tpm2bSensitiveCreate {
-                inner: TpmsSensitiveCreate {
-                    user_auth: Tpm2bAuth::try_from(secrets.value).map_err(unfit)?,
-                    data: Tpm2bSensitiveData::try_from(secrets.data).map_err(unfit)?,
-                },
-            },
+            in_sensitive: Tpm2bSensitiveCreate::default(),
             in_public: public(template)?,
             outside_info: Tpm2bData::default(),
             creation_pcr: TpmlPcrSelection::default(),
         };
-        let answer: TpmCreateResponse = self.call_with(&command, parent, &[], Secrecy::Command)?;
+        let parameters = with_secrets(&parameters(&command)?, secrets)?;
+        let secrecy = Secrecy::Command;
+        let answer = self.call_by_bytes(&command, parameters, parent, &[], secrecy, 0)?;
+        let answer = TpmCreateResponse::unmarshal_body(&answer.handles, &answer.parameters)
+            .map_err(|error| TpmError::Unsupported(format!("response: {error}")))?;
         let area = marshalled(&answer.out_public.inner)?;
         Ok((area, answer.out_private.to_vec()))
     }
@@ -184,8 +202,7 @@ impl<T: Transport> Link for Wire<T> {
         let command = TpmUnsealCommand {
             handles: [handle(sealed.handle)],
         };
-        let answer: TpmUnsealResponse = self.call_with(&command, sealed, &[], Secrecy::Response)?;
-        Ok(Secret::new(answer.out_data.to_vec()))
+        self.call_for_secret(&command, sealed)
     }
 
     fn load(
@@ -378,9 +395,7 @@ impl<T: Transport> Link for Wire<T> {
             in_scheme: TpmtRsaDecrypt::default(),
             label: Tpm2bData::default(),
         };
-        let answer: TpmRsaDecryptResponse =
-            self.call_with(&command, key, &[], Secrecy::Response)?;
-        Ok(Secret::new(answer.message.to_vec()))
+        self.call_for_secret(&command, key)
     }
 
     fn ecdh_z(&mut self, key: Used, (x, y): (&[u8], &[u8])) -> Result<Secret, TpmError> {
@@ -392,8 +407,10 @@ impl<T: Transport> Link for Wire<T> {
             handles: [handle(key.handle)],
             in_point: Tpm2bEccPoint { inner },
         };
-        let answer: TpmEcdhZGenResponse = self.call_with(&command, key, &[], Secrecy::Response)?;
-        Ok(Secret::new(answer.out_point.inner.x.to_vec()))
+        let point = self.call_for_secret(&command, key)?;
+        let (x, _) = content(&point)
+            .ok_or_else(|| TpmError::Unsupported("response: a point without x".into()))?;
+        Ok(Secret::new(x.to_vec()))
     }
 
     fn abandon(mut self: Box<Self>) {

@@ -1,0 +1,383 @@
+//! Programs that log in to the token `devid`, each as its users type it; README has these commands.
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
+
+#[macro_use]
+mod common;
+
+use common::module::library;
+use common::openssl::Verifier;
+use common::own::slot_of;
+use common::pins::{Bench, OFFICER, USER};
+use common::programs::{Running, Said, poll, program, run, run_with};
+use common::raw::text;
+use common::story::Link;
+use common::tls::{
+    chain_file, key_file, openssl_server_with_identity, server_identity_of, with_provider,
+};
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+over_both_links!(
+    opensc_sets_the_pins_and_uses_them,
+    gnutls_sets_the_pins_and_uses_them,
+    openssl_is_told_the_pin,
+    openssh_asks_for_the_pin,
+    java_opens_a_key_store,
+);
+over_our_link!(a_token_with_pin_lets_openssl_verify_peers);
+
+const KEY: &str = "pkcs11:token=device%20keys;object=web;type=private";
+
+/// A token with PINs made by pkcs11-tool, and a P-256 key `web` on it.
+struct Clients {
+    bench: Bench,
+    judge: Verifier,
+}
+
+impl Clients {
+    fn new(link: Link) -> Clients {
+        let bench = Bench::new(link);
+        let tool = |arguments: &[&str]| bench.pkcs11_tool(arguments).ok();
+        let init = [
+            "--init-token",
+            "--slot-index",
+            "1",
+            "--label",
+            "device keys",
+        ];
+        tool(&[&init[..], &["--so-pin", OFFICER]].concat());
+        let token = ["--token-label", "device keys"];
+        let init = ["--login", "--login-type", "so", "--so-pin", OFFICER];
+        tool(&[&token[..], &init, &["--init-pin", "--new-pin", USER]].concat());
+        let make = [
+            "--keypairgen",
+            "--key-type",
+            "EC:prime256v1",
+            "--label",
+            "web",
+        ];
+        tool(&[&token[..], &["--login", "--pin", USER, "--id", "01"], &make].concat());
+        let read = ["--read-object", "--type", "pubkey", "--label", "web", "-o"];
+        let der = bench.path("web.der");
+        tool(&[&token[..], &read, &[&der]].concat());
+        let pem = bench.path("web.pub");
+        let convert = [
+            "pkey", "-pubin", "-inform", "DER", "-in", &der, "-out", &pem,
+        ];
+        run(program("openssl").args(convert)).ok();
+        Clients {
+            judge: Verifier::new(Path::new(&pem)),
+            bench,
+        }
+    }
+
+    #[track_caller]
+    fn verifies(&self, file: &str) {
+        let made = fs::read(self.bench.path(file)).unwrap();
+        self.judge.accepts_der("-sha256", b"data", &made).ok();
+    }
+
+    /// The factory's identity signs, and so many tries have failed.
+    fn end(&self, tries: u32) {
+        let token = self.bench.token();
+        self.bench.idev_id_signs(&token.raw, tries);
+    }
+
+    fn data(&self) -> String {
+        self.bench.home.write("data", b"data");
+        self.bench.path("data")
+    }
+}
+
+fn opensc_sets_the_pins_and_uses_them(link: Link) {
+    let clients = Clients::new(link);
+    let bench = &clients.bench;
+    let token = ["--token-label", "device keys"];
+    let tool = |arguments: &[&str]| bench.pkcs11_tool(&[&token[..], arguments].concat());
+    let listed = bench.pkcs11_tool(&["--list-slots"]).ok().text();
+    assert!(listed.contains("login required"), "{listed}");
+    let hidden = tool(&["--list-objects", "--type", "privkey"]).ok().text();
+    assert!(!hidden.contains("web"), "{hidden}");
+    tool(&[
+        "--login",
+        "--pin",
+        USER,
+        "--change-pin",
+        "--new-pin",
+        "new PIN",
+    ])
+    .ok();
+    let out = bench.path("signature");
+    let data = clients.data();
+    let sign = |pin: &str| {
+        let login = ["--login", "--pin", pin, "--id", "01", "--sign"];
+        let how = [
+            "--mechanism",
+            "ECDSA-SHA256",
+            "--signature-format",
+            "openssl",
+        ];
+        let files = ["--input-file", &data, "--output-file", &out];
+        tool(&[&login[..], &how, &files].concat())
+    };
+    let refused = sign(USER).all();
+    assert!(refused.contains("CKR_PIN_INCORRECT"), "{refused}");
+    sign("new PIN").ok();
+    clients.verifies("signature");
+    let listed = bench.pkcs11_tool(&["--list-slots"]).ok().text();
+    assert!(listed.contains("user PIN count low"), "{listed}");
+    clients.end(1);
+}
+
+fn gnutls_sets_the_pins_and_uses_them(link: Link) {
+    let bench = Bench::new(link);
+    let tool = |pins: &[(&str, &str)], arguments: &[&str]| {
+        let mut command = program("p11tool");
+        command.arg("--provider").arg(library()).args(arguments);
+        command.envs(pins.iter().copied());
+        run(bench.home.settle(&mut command))
+    };
+    let officer = ("GNUTLS_SO_PIN", OFFICER);
+    let user = ("GNUTLS_PIN", USER);
+    let empty = "pkcs11:token=devid";
+    let label = ["--initialize", "--label", "device keys"];
+    let init = [&["--batch", "--set-so-pin", OFFICER][..], &label, &[empty]].concat();
+    tool(&[officer], &init).ok();
+    let url = "pkcs11:token=device%20keys";
+    let init = ["--batch", "--initialize-pin", "--set-pin", USER, url];
+    tool(&[officer, user], &init).ok();
+    let make = [
+        "--batch",
+        "--login",
+        "--generate-privkey",
+        "ecdsa",
+        "--curve",
+        "secp256r1",
+    ];
+    tool(&[user], &[&make[..], &["--label", "web", url]].concat()).ok();
+    let listed = tool(&[], &["--batch", "--list-all", url]).ok().text();
+    assert!(!listed.contains("type=private"), "{listed}");
+    let listed = tool(&[user], &["--batch", "--login", "--list-privkeys", url])
+        .ok()
+        .text();
+    assert!(listed.contains("object=web;type=private"), "{listed}");
+    // Signs, and verifies what it has signed.
+    tool(&[user], &["--batch", "--login", "--test-sign", KEY]).ok();
+    // A PIN in the URL.
+    let with_pin = format!("{KEY};pin-value=open%20sesame");
+    tool(&[], &["--batch", "--login", "--test-sign", &with_pin]).ok();
+    let token = bench.token();
+    bench.idev_id_signs(&token.raw, 0);
+}
+
+fn openssl_is_told_the_pin(link: Link) {
+    let clients = Clients::new(link);
+    let bench = &clients.bench;
+    let (data, out) = (clients.data(), bench.path("signature"));
+    let pin = bench.home.write("pin", USER);
+    let sign = |command: &mut Command, key: &str| {
+        fs::remove_file(&out).ok();
+        let said = run(command.args(["dgst", "-sha256", "-sign", key, "-out", &out, &data]));
+        if said.status.success() {
+            clients.verifies("signature");
+        }
+        said
+    };
+    let openssl = || with_provider("openssl", &bench.home);
+    sign(&mut openssl(), &format!("{KEY}?pin-value=open%20sesame")).ok();
+    sign(
+        &mut openssl(),
+        &format!("{KEY}?pin-source=file:{}", pin.display()),
+    )
+    .ok();
+    // In openssl.cnf.
+    let mut configured = openssl();
+    knowing_the_pin(bench, &mut configured);
+    sign(&mut configured, KEY).ok();
+    // Asked for: on the standard input where there is no terminal.
+    let mut asked = openssl();
+    let arguments = [
+        "dgst", "-sha256", "-sign", KEY, "-passin", "stdin", "-out", &out, &data,
+    ];
+    fs::remove_file(&out).unwrap();
+    run_with(asked.args(arguments), format!("{USER}\n").as_bytes()).ok();
+    clients.verifies("signature");
+    bench.counts(0);
+    // A wrong one fails, and is not tried again and again.
+    let refused = sign(&mut openssl(), &format!("{KEY}?pin-value=wrong"));
+    assert!(!refused.status.success(), "{refused}");
+    clients.end(1);
+}
+
+/// The same with the PIN in openssl.cnf.
+fn knowing_the_pin(bench: &Bench, command: &mut Command) {
+    let pin = bench.home.write("pin", USER);
+    let shipped = fs::read_to_string(bench.path("openssl.cnf")).unwrap();
+    let section = "[pkcs11_sect]\n";
+    let pin = pin.display();
+    let setting = format!("{section}pkcs11-module-token-pin = file:{pin}\n");
+    let text = shipped.replace(section, &setting);
+    assert_ne!(text, shipped);
+    command.env("OPENSSL_CONF", bench.home.write("with-pin.cnf", text));
+}
+
+/// ssh-agent holds the PIN and the key; ssh-keygen has it sign, and verifies.
+fn openssh_asks_for_the_pin(link: Link) {
+    let clients = Clients::new(link);
+    let bench = &clients.bench;
+    let mut keys = program("ssh-keygen");
+    let said = run(bench.home.settle(keys.arg("-D").arg(library())));
+    let line = said.text();
+    let line = line
+        .lines()
+        .find(|line| line.starts_with("ecdsa-sha2-nistp256"));
+    let public = bench
+        .home
+        .write("web.ssh", line.unwrap_or_else(|| panic!("{said}")));
+    let socket = bench.path("agent");
+    let mut agent = program("ssh-agent");
+    agent
+        .args(["-D", "-a", &socket, "-P", "/*"])
+        .stdout(Stdio::null());
+    let _agent = Running::start("ssh-agent", bench.home.settle(&mut agent));
+    let there = poll(Duration::from_secs(10), || {
+        Path::new(&socket).exists().then_some(())
+    });
+    there.expect("ssh-agent listens");
+    let asks = |pin: &str| {
+        let script = format!("#!/bin/sh\necho '{pin}'\n");
+        let script = bench.home.write("askpass", script);
+        run(Command::new("chmod").arg("+x").arg(&script)).ok();
+        let mut add = program("ssh-add");
+        add.env("SSH_AUTH_SOCK", &socket)
+            .env("SSH_ASKPASS", &script)
+            .env("SSH_ASKPASS_REQUIRE", "force");
+        run(add.arg("-s").arg(library()))
+    };
+    let refused = asks("wrong");
+    assert!(!refused.status.success(), "{refused}");
+    asks(USER).ok();
+    clients.data();
+    let mut sign = program("ssh-keygen");
+    sign.env("SSH_AUTH_SOCK", &socket)
+        .args(["-Y", "sign", "-n", "file", "-f"]);
+    run(sign.arg(&public).arg(bench.path("data"))).ok();
+    let signers = format!("web {}", fs::read_to_string(&public).unwrap());
+    let signers = bench.home.write("signers", signers);
+    let mut verify = program("ssh-keygen");
+    verify
+        .args(["-Y", "verify", "-n", "file", "-I", "web", "-f"])
+        .arg(signers);
+    let verify = verify.args(["-s", &bench.path("data.sig")]);
+    run_with(verify, b"data").ok();
+    clients.end(1);
+}
+
+/// keytool is Java's own client of its key stores: it lists the key by its certificate, and makes a
+/// request, signed with SHA256withECDSA, that OpenSSL and Java verify.
+fn java_opens_a_key_store(link: Link) {
+    let clients = Clients::new(link);
+    let bench = &clients.bench;
+    // A key store has no key without a certificate.
+    let certificate = bench.path("web.crt");
+    let uri = format!("{KEY}?pin-value=open%20sesame");
+    let mut make = with_provider("openssl", &bench.home);
+    make.args([
+        "req", "-new", "-x509", "-subj", "/CN=web", "-key", &uri, "-outform", "DER",
+    ]);
+    run(make.args(["-out", &certificate])).ok();
+    let write = [
+        "--write-object",
+        &certificate,
+        "--type",
+        "cert",
+        "--id",
+        "01",
+        "--label",
+        "web",
+    ];
+    let token = ["--token-label", "device keys", "--login", "--pin", USER];
+    bench.pkcs11_tool(&[&token[..], &write].concat()).ok();
+
+    let slot = {
+        let token = bench.token();
+        let slot = slot_of(&token.raw, "device keys");
+        assert_eq!(
+            text(&token.raw.token_info(slot).unwrap().label),
+            "device keys"
+        );
+        token.raw.finalize().unwrap();
+        slot
+    };
+    let provider = format!("name=devid\nlibrary={}\nslot={slot}\n", library().display());
+    let provider = bench.home.write("java.cfg", provider);
+    let keytool = |arguments: &[&str]| -> Said {
+        let mut command = program("keytool");
+        command.args([
+            "-J-Duser.language=en",
+            "-keystore",
+            "NONE",
+            "-storetype",
+            "PKCS11",
+        ]);
+        command.args([
+            "-providerClass",
+            "sun.security.pkcs11.SunPKCS11",
+            "-providerArg",
+        ]);
+        command
+            .arg(&provider)
+            .args(["-storepass", USER])
+            .args(arguments);
+        run(bench.home.settle(&mut command))
+    };
+    let listed = keytool(&["-list"]).ok().text();
+    assert!(listed.contains("web, PrivateKeyEntry"), "{listed}");
+    let request = bench.path("web.csr");
+    let how = [
+        "-certreq",
+        "-alias",
+        "web",
+        "-sigalg",
+        "SHA256withECDSA",
+        "-file",
+        &request,
+    ];
+    keytool(&how).ok();
+    let verify = ["req", "-in", &request, "-noout", "-verify", "-pubkey"];
+    let said = run(program("openssl").args(verify)).ok();
+    assert_eq!(
+        said.text(),
+        fs::read_to_string(bench.path("web.pub")).unwrap()
+    );
+    run(program("keytool").args(["-printcertreq", "-file", &request])).ok();
+    clients.end(0);
+}
+
+/// pkcs11-provider's issue 769: for the peer's ECDSA key it looks for a token that requires a login,
+/// and now there is one.
+fn a_token_with_pin_lets_openssl_verify_peers(link: Link) {
+    let bench = Bench::new(link);
+    bench.token().become_one_with_pins();
+    let (home, identity) = (&bench.home, &bench.identity);
+    server_identity_of(home, &["ec", "-pkeyopt", "ec_paramgen_curve:P-256"]);
+    let server = openssl_server_with_identity(home, identity);
+    let mut time = with_provider("openssl", home);
+    knowing_the_pin(&bench, &mut time);
+    let address = server.address();
+    time.args([
+        "s_time", "-new", "-time", "1", "-verify", "3", "-connect", &address,
+    ]);
+    time.arg("-cert").arg(chain_file(home, identity));
+    time.arg("-key").arg(key_file(home));
+    let said = run(time.arg("-CAfile").arg(home.path("server.pem")))
+        .ok()
+        .all();
+    // The first handshake works without such a token too.
+    let line = said.lines().find(|line| line.contains(" connections in "));
+    let (count, _) = line.expect(&said).split_once(' ').expect(&said);
+    assert!(count.parse::<u32>().expect(&said) >= 2, "{said}");
+    bench.counts(0);
+}

@@ -1,0 +1,265 @@
+//! What a login and a signature with PIN cost, and what whoever listens learns of them.
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::unwrap_used
+)]
+
+#[macro_use]
+mod common;
+
+use common::fronts::Device;
+use common::home::Home;
+use common::own::{YES, slot_of};
+use common::pins::{Bench, OFFICER, Token, USER, key_value, unseal, value_of};
+use common::proxy::{Seen, command};
+use common::story::Link;
+use common::tpm::Swtpm;
+use cryptoki_sys::*;
+use std::os::unix::fs::symlink;
+use std::time::Duration;
+
+over_both_links!(
+    what_a_login_and_a_signature_cost,
+    nothing_of_a_pin_on_the_wire,
+    nothing_of_a_pin_in_the_log,
+);
+over_our_link!(
+    what_they_cost_behind_a_resource_manager,
+    the_cpu_of_a_signature,
+);
+
+const PERSISTENT: CK_ATTRIBUTE_TYPE = CKA_VENDOR_DEFINED | 0x4445_0005;
+const FLAG: fn() -> Vec<u8> = || YES.to_vec();
+
+/// The commands as they come: on a TPM that all share, a seal that is loaded must be flushed too.
+fn what_a_login_and_a_signature_cost(link: Link) {
+    let (bench, token) = Bench::with_pins(link);
+    let session = token.read_write();
+    let book = bench.proxy.book();
+    token.login(session, USER).unwrap();
+    let (_, persistent) = token.pair(session, "persistent", &[(PERSISTENT, FLAG())]);
+    let (_, wrapped) = token.pair(session, "wrapped", &[]);
+    token.sign(session, persistent).unwrap();
+    token.sign(session, wrapped).unwrap();
+    token.raw.logout(session).unwrap();
+
+    book.take();
+    token.login(session, USER).unwrap();
+    let login = book.take();
+    let commands = [
+        command::GET_CAPABILITY,
+        command::LOAD,
+        command::START_AUTH_SESSION,
+        command::UNSEAL,
+        command::FLUSH_CONTEXT,
+    ];
+    if link == Link::Wire {
+        assert_eq!(codes(&login), commands);
+    }
+    let persistent = token.private_keys(session);
+    let label = |key: &CK_OBJECT_HANDLE| token.raw.attribute(session, *key, CKA_LABEL).unwrap();
+    let find = |name: &str| {
+        *persistent
+            .iter()
+            .find(|key| label(key) == name.as_bytes())
+            .unwrap()
+    };
+    let (persistent, wrapped) = (find("persistent"), find("wrapped"));
+    token.sign(session, persistent).unwrap();
+    book.take();
+    token.sign(session, persistent).unwrap();
+    let signature = book.take();
+    assert_eq!(
+        codes(&signature),
+        [command::START_AUTH_SESSION, command::SIGN]
+    );
+    token.sign(session, wrapped).unwrap();
+    let signature = book.take();
+    assert!(signature.total() <= 5, "{signature:?}");
+    bench.idev_id_signs(&token.raw, 0);
+    println!("login {}, wrapped {}", login.total(), signature.total());
+}
+
+fn codes(seen: &Seen) -> Vec<u32> {
+    seen.0.iter().map(|(code, _)| *code).collect()
+}
+
+/// There the seal stays loaded in a space of its own: no flush, and at the second login no load.
+fn what_they_cost_behind_a_resource_manager(_: Link) {
+    let (tpm, _identity) = Swtpm::manufactured();
+    let device = Device::new(&tpm);
+    let folder = tempfile::TempDir::new().unwrap();
+    let path = folder.path().join("tpmrm0");
+    symlink(device.path(), &path).unwrap();
+    let home = Home::new(&format!("device:{}", path.display()));
+    let raw = common::module::loaded(&home);
+    raw.initialize().unwrap();
+    let slot = slot_of(&raw, "devid");
+    let token = Token { raw, slot };
+    token.init(OFFICER, "label").unwrap();
+    let session = token.read_write();
+    token.officer(session, OFFICER).unwrap();
+    token.init_pin(session, USER).unwrap();
+    token.raw.logout(session).unwrap();
+
+    device.book().take();
+    let (first, later) = (
+        [
+            command::GET_CAPABILITY,
+            command::LOAD,
+            command::START_AUTH_SESSION,
+            command::UNSEAL,
+        ],
+        [
+            command::GET_CAPABILITY,
+            command::START_AUTH_SESSION,
+            command::UNSEAL,
+        ],
+    );
+    token.login(session, USER).unwrap();
+    assert_eq!(codes(&device.book().take()), first);
+    token.raw.logout(session).unwrap();
+    token.login(session, USER).unwrap();
+    assert_eq!(codes(&device.book().take()), later);
+    let (_, key) = token.pair(session, "persistent", &[(PERSISTENT, FLAG())]);
+    token.sign(session, key).unwrap();
+    device.book().take();
+    token.sign(session, key).unwrap();
+    assert_eq!(
+        codes(&device.book().take()),
+        [command::START_AUTH_SESSION, command::SIGN]
+    );
+    assert_eq!(tpm.lockout_counter(), 0);
+}
+
+/// The PIN, what the TPM is shown for it, the token's secret and what opens a key.
+fn secrets(bench: &Bench) -> Vec<(&'static str, Vec<u8>)> {
+    let seal = bench.path("state/devid/.user.pem");
+    let secret = unseal(bench, &seal, USER).unwrap();
+    assert_eq!(secret.len(), 32);
+    let derived = key_value(bench, &secret);
+    vec![
+        ("the PIN", USER.as_bytes().to_vec()),
+        ("the officer's PIN", OFFICER.as_bytes().to_vec()),
+        ("SHA-256 of the PIN", value_of(USER)),
+        ("SHA-256 of the officer's PIN", value_of(OFFICER)),
+        ("the token's secret", secret),
+        ("the key's authorisation value", derived),
+    ]
+}
+
+fn nothing_of_a_pin_on_the_wire(link: Link) {
+    let bench = Bench::new(link);
+    bench.proxy.book().keep();
+    let token = bench.token();
+    token.become_one_with_pins();
+    let session = token.read_write();
+    token.login(session, USER).unwrap();
+    let (public, key) = token.pair(session, "key", &[]);
+    let judge = token.verifier(&bench, session, public);
+    let signature = token.sign(session, key).unwrap();
+    judge.accepts_message("-sha256", b"data", &signature).ok();
+    token.raw.logout(session).unwrap();
+    assert!(token.login(session, "a wrong one").is_err());
+    let wire = bench.proxy.book().wire();
+    assert!(wire.len() > 20);
+    let is_seen = |bytes: &[u8]| {
+        wire.iter()
+            .any(|packet| packet.windows(bytes.len()).any(|window| window == bytes))
+    };
+    // What is on it is found: the signature's r.
+    assert!(is_seen(&signature[..32]));
+    let mut all = secrets(&bench);
+    all.push(("the wrong PIN", b"a wrong one".to_vec()));
+    all.push(("SHA-256 of the wrong PIN", value_of("a wrong one")));
+    for (what, bytes) in all {
+        assert!(!is_seen(&bytes), "{what} is on the wire");
+    }
+    bench.idev_id_signs(&token.raw, 1);
+}
+
+fn nothing_of_a_pin_in_the_log(link: Link) {
+    let (bench, token) = Bench::with_pins(link);
+    let session = token.read_write();
+    token.login(session, USER).unwrap();
+    let (_, key) = token.pair(session, "key", &[(CKA_ALWAYS_AUTHENTICATE, FLAG())]);
+    token.raw.sign_init(session, CKM_ECDSA_SHA256, key).unwrap();
+    token.prove(session, USER).unwrap();
+    token.raw.sign(session, b"data").unwrap();
+    token.set_pin(session, USER, "second PIN").unwrap();
+    token.set_pin(session, "second PIN", USER).unwrap();
+    token.raw.logout(session).unwrap();
+    assert!(token.login(session, "a wrong one").is_err());
+    let log = bench.home.log();
+    assert!(log.contains("PIN: wrong PIN"), "the log is at trace");
+    let mut all = secrets(&bench);
+    all.push(("the wrong PIN", b"a wrong one".to_vec()));
+    all.push(("SHA-256 of the wrong PIN", value_of("a wrong one")));
+    all.push(("another PIN", b"second PIN".to_vec()));
+    for (what, bytes) in all {
+        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        let decimal = format!("{bytes:?}");
+        let lower = log.to_lowercase();
+        for shown in [hex, decimal.trim_matches(['[', ']']).to_owned()] {
+            assert!(!lower.contains(&shown), "{what} is in the log");
+        }
+        if let Ok(text) = String::from_utf8(bytes) {
+            assert!(
+                !lower.contains(&text.to_lowercase()),
+                "{what} is in the log"
+            );
+        }
+    }
+    bench.counts(1);
+}
+
+/// The time of this thread, the kernel's included, for signatures with PIN by a persistent key over
+/// the socket of a TPM that is a process of its own. The limit is for a release build.
+fn the_cpu_of_a_signature(link: Link) {
+    const ROUNDS: u32 = 300;
+    let (tpm, _identity) = Swtpm::manufactured();
+    let home = Home::new(&link.tcti(&tpm.tcti()));
+    let raw = common::module::loaded(&home);
+    home.quiet();
+    raw.initialize().unwrap();
+    let slot = slot_of(&raw, "devid");
+    let token = Token { raw, slot };
+    token.become_one_with_pins();
+    let session = token.read_write();
+    token.login(session, USER).unwrap();
+    let (_, key) = token.pair(session, "persistent", &[(PERSISTENT, FLAG())]);
+    token.sign(session, key).unwrap();
+    let (user, all) = (used(libc::RUSAGE_THREAD), thread_time());
+    for _ in 0..ROUNDS {
+        token.sign(session, key).unwrap();
+    }
+    let all = (thread_time() - all) / ROUNDS;
+    let user = (used(libc::RUSAGE_THREAD) - user) / ROUNDS;
+    println!("CPU of a signature with PIN: {all:?}, in user mode {user:?}");
+    let limit = if cfg!(debug_assertions) { 3000 } else { 150 };
+    assert!(all <= Duration::from_micros(limit), "{all:?}");
+}
+
+fn used(who: libc::c_int) -> Duration {
+    // SAFETY: zeroed, the record is valid for writing.
+    let usage = unsafe {
+        let mut usage: libc::rusage = std::mem::zeroed();
+        assert_eq!(libc::getrusage(who, &raw mut usage), 0);
+        usage
+    };
+    let time = usage.ru_utime;
+    Duration::from_secs(time.tv_sec as u64) + Duration::from_micros(time.tv_usec as u64)
+}
+
+fn thread_time() -> Duration {
+    // SAFETY: zeroed, the record is valid for writing.
+    let time = unsafe {
+        let mut time: libc::timespec = std::mem::zeroed();
+        let clock = libc::CLOCK_THREAD_CPUTIME_ID;
+        assert_eq!(libc::clock_gettime(clock, &raw mut time), 0);
+        time
+    };
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}

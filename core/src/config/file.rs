@@ -28,7 +28,7 @@ pub(super) struct Written {
     pub(super) master: Option<WrittenMaster>,
     pub(super) provision: Option<WrittenProvision>,
     #[serde(default)]
-    pub(super) token: Vec<WrittenToken>,
+    pub(super) token: Vec<TokenSettings>,
 }
 
 #[derive(Debug, Default, Clone, Deserialize)]
@@ -43,27 +43,38 @@ pub(super) struct WrittenProvision {
     pub(super) nv_index: Option<u32>,
 }
 
-/// Settings of a token (`[[token]]`).
-#[derive(Debug, Clone, Deserialize)]
+/// A token with a key folder (`[[token]]`): `devid`, or a further one.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct WrittenToken {
-    /// There is one so far.
-    #[allow(
-        dead_code,
-        reason = "says which token is meant, and there is one so far"
-    )]
-    pub(super) name: TokenName,
+pub struct TokenSettings {
+    /// Its label, unless its security officer gave it another.
+    #[serde(deserialize_with = "token_name")]
+    pub name: String,
+    /// The key folder; below the state folder under the token's name if it says nothing.
+    #[serde(default, deserialize_with = "absolute")]
+    pub path: Option<PathBuf>,
+    /// Whether private keys may lie there in clear; new ones then do, unless asked otherwise.
     #[serde(default)]
-    pub(super) allow_last_try: bool,
+    pub allow_file_keys: bool,
+    /// Whether a PIN may be tried that would put the TPM into lockout if it is wrong.
+    #[serde(default)]
+    pub allow_last_try: bool,
+    /// Where the user's PIN is, if callers need not bring it.
     #[serde(default, deserialize_with = "parsed")]
-    pub(super) pin: Option<SecretSource>,
+    pub pin: Option<SecretSource>,
 }
 
-/// The tokens that there are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum TokenName {
-    Devid,
+impl TokenSettings {
+    /// Of a token that the configuration says nothing about.
+    pub(super) fn named(name: &str) -> Self {
+        Self {
+            name: name.into(),
+            path: None,
+            allow_file_keys: false,
+            allow_last_try: false,
+            pin: None,
+        }
+    }
 }
 
 #[derive(Debug, Default, Clone, Deserialize)]
@@ -270,6 +281,30 @@ fn persistent_handle<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Optio
         "a handle from 0x81000000 to 0x81FFFFFF",
     )
     .map(|handle| handle.map(|handle| handle as u32))
+}
+
+/// A file's name, and no longer than a token's label.
+fn token_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    const LONGEST: usize = 32;
+    let name = String::deserialize(deserializer)?;
+    let sound = (1..=LONGEST).contains(&name.len()) && !name.contains('/') && name != "idev-id";
+    match sound && !name.starts_with('.') {
+        true => Ok(name),
+        false => Err(de::Error::custom(format!(
+            "{name:?}: expected 1 to 32 characters that can name a folder, and not idev-id"
+        ))),
+    }
+}
+
+fn absolute<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<PathBuf>, D::Error> {
+    let path = PathBuf::deserialize(deserializer)?;
+    match path.is_absolute() {
+        true => Ok(Some(path)),
+        false => Err(de::Error::custom(format!(
+            "{}: expected an absolute path",
+            path.display()
+        ))),
+    }
 }
 
 fn nv_index<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {

@@ -7,7 +7,7 @@ mod file;
 mod provision;
 mod secret;
 
-pub use file::{IdentityAuth, IdentityHint};
+pub use file::{IdentityAuth, IdentityHint, TokenSettings};
 pub use provision::{Existing, Fallback, LeaveSoftware, Provision};
 pub use secret::SecretSource;
 
@@ -24,6 +24,8 @@ use std::time::Duration;
 const FILE: &str = "/etc/devid-pkcs11/config.toml";
 const RUN: &str = "/run/devid-pkcs11";
 const LOCKS: &str = "/run/lock/devid-pkcs11";
+/// The token of the device's own keys.
+const DEVID: &str = "devid";
 const STATE: &str = "/var/lib/devid-pkcs11";
 /// Below the handles that the TCG gives to owners (Registry of Reserved TPM 2.0 Handles, 2.3.1).
 const MASTER: u32 = 0x8100_0080;
@@ -54,10 +56,8 @@ pub struct Config {
     pub master: Master,
     /// How the device gets its own identity.
     pub provision: Provision,
-    /// Where the token `devid` finds its user's PIN, if callers need not bring it.
-    pub pin: Option<SecretSource>,
-    /// Whether the token `devid` tries a PIN that would put the TPM into lockout if it is wrong.
-    pub allow_last_try: bool,
+    /// The tokens with key folders: `devid`, then further ones.
+    pub tokens: Vec<TokenSettings>,
     /// The file that changes whenever `devid` changed something that others may have read.
     pub generation: PathBuf,
 }
@@ -223,11 +223,22 @@ fn settings(written: Written, variable: Variable) -> Result<Config, ConfigError>
             handle: master.handle.unwrap_or(MASTER),
             owner_auth: master.owner_auth,
         },
-        allow_last_try: written.token.iter().any(|token| token.allow_last_try),
-        pin: written.token.into_iter().rev().find_map(|token| token.pin),
+        tokens: tokens(written.token),
         generation: run.join("generation"),
         run,
     })
+}
+
+/// `devid` first, whatever the files say of it. What is said of a token later holds.
+fn tokens(written: Vec<TokenSettings>) -> Vec<TokenSettings> {
+    let mut tokens = vec![TokenSettings::named(DEVID)];
+    for token in written {
+        match tokens.iter_mut().find(|known| known.name == token.name) {
+            Some(known) => *known = token,
+            None => tokens.push(token),
+        }
+    }
+    tokens
 }
 
 fn log_settings(

@@ -10,7 +10,7 @@ use crate::certificate::Certificate;
 use crate::file;
 use crate::store::devid::{Algorithm, KeyUsage};
 use crate::store::folder::{Content, Description, Origin, Usage, Use};
-use crate::store::{KeyStore, Kind};
+use crate::store::{KeyStore, Kind, Protection};
 use std::path::Path;
 
 const TSS2_BEGIN: &str = "-----BEGIN TSS2 PRIVATE KEY-----";
@@ -59,7 +59,7 @@ impl Device {
             )));
         }
         self.unlock()?;
-        let key = self.own.generate(algorithm, usage)?;
+        let key = self.own.generate(algorithm, usage, Protection::Tpm)?;
         let described = |signs, decrypts| {
             let uses = [(usage.signs, signs), (usage.decrypts, decrypts)];
             let uses = uses.into_iter().filter(|(has, _)| *has).map(|(_, one)| one);

@@ -11,6 +11,7 @@ use super::{Fault, FaultKind};
 use crate::config::Config;
 use crate::file;
 use crate::key::{Curve, hex};
+use crate::store::Protection;
 use crate::store::devid::{Algorithm, KeyUsage};
 use crate::store::folder::{Content, Description, Origin, Usage, Use};
 use log::{info, warn};
@@ -189,7 +190,9 @@ impl Device {
             signs: true,
             decrypts: false,
         };
-        let key = self.own.generate(Algorithm::Ec(Curve::P256), usage)?;
+        let key = self
+            .own
+            .generate(Algorithm::Ec(Curve::P256), usage, Protection::Tpm)?;
         // Applications must not change what the device is known by.
         let described = |uses: Use| Description {
             modifiable: false,

@@ -29,8 +29,8 @@ pub use hash::Hash;
 pub use kdf::Secret;
 pub(crate) use kdf::random_secret;
 pub use own::{Algorithm, KeyUsage, StorageKey};
-pub(crate) use public::name_of;
 pub use public::{PublicArea, SigningScheme};
+pub(crate) use public::{name_of, qualified_name_below};
 pub use rc::ResponseCode;
 pub use resident::ResidentKey;
 pub use session::{AuthValue, SaltKey};
@@ -278,6 +278,8 @@ pub trait Link: Send {
     fn property(&mut self, property: Property) -> Result<u32, TpmError>;
     /// TPM2_ReadPublic: the TPMT_PUBLIC as bytes, and the object's name.
     fn read_public(&mut self, handle: u32) -> Result<(Vec<u8>, Vec<u8>), TpmError>;
+    /// TPM2_ReadPublic: the object's qualified name, which tells what it lies below.
+    fn qualified_name(&mut self, handle: u32) -> Result<Vec<u8>, TpmError>;
     /// TPM2_CreatePrimary, a key without authorisation value: a transient handle, the TPMT_PUBLIC
     /// and the name. To be flushed.
     fn create_primary(

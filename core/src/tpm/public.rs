@@ -158,6 +158,14 @@ pub(crate) fn name_of(area: &[u8]) -> Option<Vec<u8>> {
     Some([&hash.algorithm().to_be_bytes()[..], &hash.digest(&[area])].concat())
 }
 
+/// The qualified name of an object of this name below a parent of this qualified name (Part 1,
+/// section 16: "Names").
+pub(crate) fn qualified_name_below(parent: &[u8], name: &[u8]) -> Option<Vec<u8>> {
+    let algorithm = name.first_chunk()?;
+    let hash = Hash::of_algorithm(u16::from_be_bytes(*algorithm))?;
+    Some([&algorithm[..], &hash.digest(&[parent, name])].concat())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

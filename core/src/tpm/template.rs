@@ -80,13 +80,15 @@ pub(super) fn imported_key(public: &PublicKey, usage: KeyUsage) -> Vec<u8> {
     }
 }
 
-/// Sealed data: not noDA, so that wrong values count.
-pub(super) fn sealed() -> Vec<u8> {
+/// Sealed data; noDA unless wrong values are to count.
+pub(super) fn sealed(counts: bool) -> Vec<u8> {
+    const NO_DA: u32 = 1 << 10;
     const KEYEDHASH: u16 = 0x0008;
     /// fixedTPM, fixedParent, userWithAuth.
     const ATTRIBUTES: u32 = 0x0000_0052;
     let mut area = words(&[KEYEDHASH, Hash::Sha256.algorithm()]);
-    area.extend(ATTRIBUTES.to_be_bytes());
+    let no_da = if counts { 0 } else { NO_DA };
+    area.extend((ATTRIBUTES | no_da).to_be_bytes());
     area.extend(sized(&[])); // no policy
     area.extend(words(&[NULL])); // scheme
     area.extend(sized(&[])); // unique

@@ -13,7 +13,8 @@ impl DevidStore {
         let Some(Content::Pair(pair)) = entry.map(|entry| &entry.content) else {
             return Err(StoreError::Gone);
         };
-        let material = &pair.material;
+        let unfit = || StoreError::Unsupported("the TPM itself does not use this key".into());
+        let material = pair.material.wrapped().ok_or_else(unfit)?;
         let wrapped = WrappedKey::new(
             Parent::Persistent(material.parent),
             material.public.clone(),

@@ -156,7 +156,7 @@ impl DevidStore {
         label: &str,
     ) -> Result<(), LoginError> {
         let master = self.master_for_new_keys()?;
-        let sealed = self.tpm.seal(&master, value, secret)?;
+        let sealed = self.tpm.seal(&master, value, secret, true)?;
         let sealed = Tss2Key {
             kind: Tss2Kind::Sealed,
             empty_auth: Some(false),

@@ -122,6 +122,14 @@ impl Link for Esapi {
         })
     }
 
+    fn qualified_name(&mut self, key: u32) -> Result<Vec<u8>, TpmError> {
+        self.call(|connection| {
+            let key = KeyHandle::from(connection.resource(key)?);
+            let (_, _, qualified) = connection.context.read_public(key)?;
+            Ok(qualified.value().to_vec())
+        })
+    }
+
     fn create_primary(
         &mut self,
         hierarchy: Used,

@@ -131,6 +131,14 @@ impl<T: Transport> Link for Wire<T> {
         Ok((marshalled(&answer.out_public.inner)?, answer.name.to_vec()))
     }
 
+    fn qualified_name(&mut self, key: u32) -> Result<Vec<u8>, TpmError> {
+        let command = TpmReadPublicCommand {
+            handles: [handle(key)],
+        };
+        let answer: TpmReadPublicResponse = self.call(&command)?;
+        Ok(answer.qualified_name.to_vec())
+    }
+
     fn create_primary(
         &mut self,
         hierarchy: Used,

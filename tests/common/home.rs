@@ -13,6 +13,8 @@ use tempfile::TempDir;
 pub struct Home {
     folder: TempDir,
     tcti: String,
+    /// Whether the environment says where the state is, or the configuration.
+    names_state: bool,
 }
 
 impl Home {
@@ -25,9 +27,16 @@ impl Home {
         let home = Home {
             folder,
             tcti: tcti.to_owned(),
+            names_state: true,
         };
         home.write("config.toml", "");
         home
+    }
+
+    /// The same home, where the configuration says where the state is.
+    pub fn without_state(mut self) -> Home {
+        self.names_state = false;
+        self
     }
 
     /// The same home with the TPM at another place.
@@ -81,6 +90,7 @@ impl Home {
             ("DEVID_PKCS11_RUN", self.path("run").into()),
             ("DEVID_PKCS11_STATE", self.path("state").into()),
         ];
+        variables.retain(|(name, _)| self.names_state || *name != "DEVID_PKCS11_STATE");
         if !self.tcti.is_empty() {
             variables.push(("DEVID_PKCS11_TCTI", self.tcti.clone().into()));
         }

@@ -8,7 +8,7 @@ use crate::key::{PublicKey, hex};
 use crate::store::devid::DevidStore;
 use crate::store::folder::Origin;
 use crate::store::idevid::{Authority, Identity, IdevidStore};
-use crate::store::{Key, KeyStore, Kind, Pins, Shown, Who};
+use crate::store::{Key, KeyStore, Kind, Pins, Protection, Shown, Who};
 use crate::tpm::{Refusals, Tpm, recognised};
 use serde::Serialize;
 use std::path::PathBuf;
@@ -153,7 +153,12 @@ impl Device {
 
     /// The key folder of the token `devid`.
     pub fn folder(&self) -> PathBuf {
-        self.config.state.join(OWN)
+        let named = self
+            .config
+            .tokens
+            .first()
+            .and_then(|token| token.path.clone());
+        named.unwrap_or_else(|| self.config.state.join(OWN))
     }
 
     /// All that the two tokens hold. One that cannot be read does not hide the other.
@@ -336,14 +341,19 @@ impl Device {
     }
 
     fn describe_key(&self, entity: &Entity, key: &Key) -> KeyDescription {
-        let place = match (key.handle(), entity.file.as_str()) {
-            (Some(handle), "") => format!("persistent handle 0x{handle:08X}"),
-            (None, "") => "no handle: the TPM derives it whenever it is needed".into(),
-            (Some(handle), file) => format!(
-                "persistent handle 0x{handle:08X}, and wrapped in {}",
-                self.file_of(file).display()
-            ),
-            (None, file) => format!("wrapped in {}", self.file_of(file).display()),
+        let file = self.file_of(&entity.file);
+        let file = file.display();
+        let place = match (key.handle(), key.protection()) {
+            (_, Protection::Sealed) => format!("sealed in {file}; used in memory"),
+            (_, Protection::File) => format!("in clear in {file}"),
+            (Some(handle), _) if entity.file.is_empty() => {
+                format!("persistent handle 0x{handle:08X}")
+            }
+            (None, _) if entity.file.is_empty() => {
+                "no handle: the TPM derives it whenever it is needed".into()
+            }
+            (Some(handle), _) => format!("persistent handle 0x{handle:08X}, and wrapped in {file}"),
+            (None, _) => format!("wrapped in {file}"),
         };
         KeyDescription {
             algorithm: key.public().to_string(),

@@ -8,7 +8,7 @@ use super::prove::{Proof, prove};
 use super::software::{Software, SoftwareKey};
 use super::state::{Certified, Facts, Marker, TpmKey};
 use crate::certificate::Certificate;
-use crate::store::{Key, KeyStore, Kind, SignError};
+use crate::store::{Key, KeyStore, Kind, Protection, SignError};
 use crate::tpm::{Tcti, TpmError};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -143,7 +143,11 @@ impl Device {
         let (mut keys, mut certificates) = (Vec::new(), Vec::new());
         for shown in &listing.objects {
             match &shown.kind {
-                Kind::Pair { key, private, .. } if private.label == OWN && !private.destroyable => {
+                Kind::Pair { key, private, .. }
+                    if private.label == OWN
+                        && !private.destroyable
+                        && key.protection() == Protection::Tpm =>
+                {
                     keys.push(OwnKey {
                         file: shown.name.clone(),
                         key: Arc::clone(key),

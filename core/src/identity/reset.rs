@@ -15,7 +15,7 @@ use std::path::PathBuf;
 ///
 /// # Errors
 ///
-/// As of [`provision`]. What was begun is gone on with at the next provisioning.
+/// As of [`provision()`]. What was begun is gone on with at the next provisioning.
 pub fn reset(config: &Config, how: &Provisioning) -> Result<Provisioned, Fault> {
     make_folder(&config.state)?;
     let path = reset_request(&config.state);

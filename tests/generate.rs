@@ -403,7 +403,7 @@ fn templates_that_are_refused(link: Link) {
         ((CKA_VALUE, vec![1; 32]), CKR_ATTRIBUTE_READ_ONLY),
         ((CKA_UNIQUE_ID, b"mine".to_vec()), CKR_ATTRIBUTE_READ_ONLY),
         (
-            (CKA_VENDOR_DEFINED | 0x4445_0004, ulong(3)),
+            (CKA_VENDOR_DEFINED | 0x4445_0004, ulong(4)),
             CKR_ATTRIBUTE_VALUE_INVALID,
         ),
         ((unknown, YES.to_vec()), CKR_ATTRIBUTE_TYPE_INVALID),

@@ -244,13 +244,4 @@ mod tests {
             );
         }
     }
-
-    #[test]
-    fn only_the_tpm_protects_keys() {
-        for (level, answer) in [(1, Ok(())), (3, Err(Error::AttributeValueInvalid))] {
-            let level: CK_ULONG = level;
-            let template = Template::from([(CKA_DEVID_PROTECTION, &level.to_ne_bytes()[..])]);
-            assert_eq!(check(&template, Made::GeneratedPrivate), answer);
-        }
-    }
 }

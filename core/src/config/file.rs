@@ -1,6 +1,6 @@
 //! The file format of `config.toml` and its drop-ins.
 
-use super::{ConfigError, LogTarget, Random, SecretSource};
+use super::{ConfigError, Existing, Fallback, LeaveSoftware, LogTarget, Random, SecretSource};
 use crate::tpm::Tcti;
 use log::LevelFilter;
 use serde::{Deserialize, Deserializer, de};
@@ -20,12 +20,27 @@ pub(super) struct Written {
     #[serde(default, deserialize_with = "milliseconds")]
     pub(super) timeout_ms: Option<u64>,
     pub(super) random: Option<Random>,
+    #[serde(default, deserialize_with = "absolute_path")]
+    pub(super) state: Option<PathBuf>,
     pub(super) log: Option<WrittenLog>,
     #[serde(default)]
     pub(super) identity: Vec<IdentityHint>,
     pub(super) master: Option<WrittenMaster>,
+    pub(super) provision: Option<WrittenProvision>,
     #[serde(default)]
     pub(super) token: Vec<TokenSettings>,
+}
+
+#[derive(Debug, Default, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct WrittenProvision {
+    #[serde(default, deserialize_with = "absolute_path")]
+    pub(super) marker: Option<PathBuf>,
+    pub(super) fallback: Option<Fallback>,
+    pub(super) existing: Option<Existing>,
+    pub(super) leave_software: Option<LeaveSoftware>,
+    #[serde(default, deserialize_with = "owners_nv_index")]
+    pub(super) nv_index: Option<u32>,
 }
 
 /// A token with a key folder (`[[token]]`): `devid`, or a further one.
@@ -89,6 +104,7 @@ impl Written {
         self.tcti = later.tcti.or(self.tcti.take());
         self.timeout_ms = later.timeout_ms.or(self.timeout_ms);
         self.random = later.random.or(self.random);
+        self.state = later.state.or(self.state.take());
         if let Some(later) = later.log {
             let log = self.log.get_or_insert_default();
             log.level = later.level.or(log.level);
@@ -100,6 +116,14 @@ impl Written {
             let master = self.master.get_or_insert_default();
             master.handle = later.handle.or(master.handle);
             master.owner_auth = later.owner_auth.or(master.owner_auth.take());
+        }
+        if let Some(later) = later.provision {
+            let provision = self.provision.get_or_insert_default();
+            provision.marker = later.marker.or(provision.marker.take());
+            provision.fallback = later.fallback.or(provision.fallback);
+            provision.existing = later.existing.or(provision.existing.take());
+            provision.leave_software = later.leave_software.or(provision.leave_software);
+            provision.nv_index = later.nv_index.or(provision.nv_index);
         }
     }
 }
@@ -234,6 +258,14 @@ where
         .map_err(de::Error::custom)
 }
 
+fn absolute_path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<PathBuf>, D::Error> {
+    let path = PathBuf::deserialize(deserializer)?;
+    match path.is_absolute() {
+        true => Ok(Some(path)),
+        false => Err(de::Error::custom("expected an absolute path")),
+    }
+}
+
 fn milliseconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
     in_range(
         deserializer,
@@ -280,6 +312,18 @@ fn nv_index<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D
         deserializer,
         0x0100_0000..=0x01FF_FFFF,
         "an index from 0x01000000 to 0x01FFFFFF",
+    )
+    .map(|index| index.map(|index| index as u32))
+}
+
+/// One that is left to owners: the factory's certificates are in the TCG's range (Registry of
+/// Reserved TPM 2.0 Handles, section 2.2).
+fn owners_nv_index<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
+    const OWNERS: std::ops::RangeInclusive<u64> = 0x0100_0000..=0x01BF_FFFF;
+    in_range(
+        deserializer,
+        OWNERS,
+        "an index from 0x01000000 to 0x01BFFFFF",
     )
     .map(|index| index.map(|index| index as u32))
 }

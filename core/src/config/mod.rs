@@ -4,9 +4,11 @@
 //! run on a half-understood configuration.
 
 mod file;
+mod provision;
 mod secret;
 
 pub use file::{IdentityAuth, IdentityHint, TokenSettings};
+pub use provision::{Existing, Fallback, LeaveSoftware, Provision};
 pub use secret::SecretSource;
 
 use crate::tpm::Tcti;
@@ -42,6 +44,8 @@ pub struct Config {
     pub identities: Vec<IdentityHint>,
     /// The folder of CA certificates that are shown beside the identity.
     pub chain: PathBuf,
+    /// The folder of CA certificates that `devid` trusts when it verifies an identity.
+    pub trust: PathBuf,
     /// /run/devid-pkcs11: what is known until the next start.
     pub run: PathBuf,
     /// /run/lock/devid-pkcs11: whose turn it is at a TPM that all share.
@@ -52,6 +56,8 @@ pub struct Config {
     pub master: Master,
     /// The tokens with key folders: `devid`, then further ones.
     pub tokens: Vec<TokenSettings>,
+    /// How the device gets its own identity.
+    pub provision: Provision,
     /// The file that changes whenever `devid` changed something that others may have read.
     pub generation: PathBuf,
 }
@@ -201,14 +207,18 @@ fn settings(written: Written, variable: Variable) -> Result<Config, ConfigError>
     let locks = run.as_ref().map(|run| run.join("lock"));
     let run = run.unwrap_or_else(|| RUN.into());
     let master = written.master.unwrap_or_default();
+    let state = variable("DEVID_PKCS11_STATE").map(PathBuf::from);
+    let state = state.or(written.state).unwrap_or_else(|| STATE.into());
     Ok(Config {
         tcti: tcti.unwrap_or_default(),
         limit: Duration::from_millis(written.timeout_ms.unwrap_or(TIMEOUT_MS)),
         random: written.random.unwrap_or(Random::Kernel),
         identities: written.identity,
         chain: beside(&file(variable), "chain"),
+        trust: beside(&file(variable), "trust"),
         locks: locks.unwrap_or_else(|| LOCKS.into()),
-        state: variable("DEVID_PKCS11_STATE").map_or_else(|| STATE.into(), PathBuf::from),
+        provision: Provision::of(written.provision.unwrap_or_default(), &state),
+        state,
         master: Master {
             handle: master.handle.unwrap_or(MASTER),
             owner_auth: master.owner_auth,
@@ -353,6 +363,7 @@ mod tests {
         assert_eq!(loaded.log.level, LevelFilter::Debug);
         assert_eq!(loaded.log.target, LogTarget::File("/x/y".into()));
         assert_eq!(config.chain, folder.0.path().join("chain"));
+        assert_eq!(config.trust, folder.0.path().join("trust"));
     }
 
     #[test]
@@ -410,6 +421,16 @@ mod tests {
                 "timeout_ms: 0: expected milliseconds",
             ),
             ("[wall]\n", 1, "unknown field `wall`"),
+            (
+                "[provision]\nmarker = \"tpm_in_use\"\n",
+                2,
+                "marker: expected an absolute path",
+            ),
+            (
+                "[provision]\nfallback = \"yes\"\n",
+                2,
+                "fallback: unknown variant",
+            ),
             (
                 "tcti = \"device\"\ntcti = \"device\"\n",
                 2,

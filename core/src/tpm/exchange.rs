@@ -351,7 +351,8 @@ impl Tpm {
         })
     }
 
-    pub(super) fn property(&self, property: Property) -> Result<u32, TpmError> {
+    /// A number that the TPM tells of itself.
+    pub fn property(&self, property: Property) -> Result<u32, TpmError> {
         let what = "GetCapability(properties)";
         self.exchange(what, Manner::READS, |link| link.property(property))
     }

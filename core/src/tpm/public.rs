@@ -105,6 +105,12 @@ impl PublicArea {
         self.attributes & all == TpmaObject::SIGN_ENCRYPT.bits()
     }
 
+    /// Whether the key signs only what the TPM itself made: an attestation key.
+    pub fn attests(&self) -> bool {
+        let all = TpmaObject::RESTRICTED.bits() | TpmaObject::SIGN_ENCRYPT.bits();
+        self.attributes & all == all
+    }
+
     /// Whether the key decrypts, or agrees on secrets, whatever it is given.
     pub fn decrypts(&self) -> bool {
         let all = TpmaObject::RESTRICTED.bits() | TpmaObject::DECRYPT.bits();

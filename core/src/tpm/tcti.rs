@@ -35,7 +35,7 @@ impl Tcti {
 
     /// Whether a resource manager gives each connection a space of its own: the kernel's
     /// (/dev/tpmrm0) or tpm2-abrmd. All others are shared by whoever uses them.
-    pub(super) fn is_managed(&self) -> bool {
+    pub fn is_managed(&self) -> bool {
         let is_kernels = |path: &Path| {
             let name = path.file_name().and_then(|name| name.to_str());
             name.is_some_and(|name| name.starts_with("tpmrm"))

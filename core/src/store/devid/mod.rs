@@ -5,6 +5,7 @@
 //! appears at the next look.
 
 mod fault;
+mod keeping;
 mod master;
 pub(super) mod pins;
 mod private;
@@ -366,7 +367,7 @@ impl DevidStore {
     }
 
     /// The authorisation value of the owner hierarchy.
-    fn owner_auth(&self) -> Result<AuthValue, StoreError> {
+    pub(crate) fn owner_auth(&self) -> Result<AuthValue, StoreError> {
         let Some(source) = &self.master.owner_auth else {
             return Ok(AuthValue::default());
         };

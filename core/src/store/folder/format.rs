@@ -284,9 +284,15 @@ mod tests {
             (lines("Public-ID: 1"), "the line Public-ID"),
             (sealed.into_bytes(), "sealed data"),
             (
-                pem::render("PRIVATE KEY", &[0x30, 0]).unwrap().into(),
-                "PRIVATE KEY",
+                pem::render("RSA PRIVATE KEY", &[0x30, 0]).unwrap().into(),
+                "RSA PRIVATE KEY",
             ),
+            (
+                pem::render(CLEAR, &[0x30, 0]).unwrap().into(),
+                "no private key",
+            ),
+            ([KEY, KEY].concat(), "more than one"),
+            ([KEY, LEAF].concat(), "more than one"),
             (
                 pem::render(PUBLIC, &[0x30, 0]).unwrap().into(),
                 "no public key",

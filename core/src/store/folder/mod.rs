@@ -288,6 +288,21 @@ impl KeyFolder {
         writer.replace(MASTER, format!("{}\n", hex(area)).as_bytes())
     }
 
+    /// Forgets it.
+    ///
+    /// # Errors
+    ///
+    /// As of [`remove`](Self::remove), but for a name that was not remembered.
+    pub fn forget_master(&self) -> Result<(), FolderError> {
+        let Some(writer) = Writer::open(&self.path, self.patience)? else {
+            return Ok(());
+        };
+        match writer.delete(MASTER) {
+            Err(FolderError::Gone(_)) => Ok(()),
+            other => other,
+        }
+    }
+
     fn own_file(
         &self,
         file: &str,

@@ -164,6 +164,14 @@ impl Key {
         }
     }
 
+    /// The key as the TPM derives it, if it was derived.
+    pub(crate) fn derived(&self) -> Option<&DerivedKey> {
+        match &self.place {
+            Place::Template(_, _, derived, _) => derived.get().map(|(_, key)| key),
+            Place::Handle(..) | Place::Disk(..) | Place::Memory(_) | Place::Refused(..) => None,
+        }
+    }
+
     /// The key, opened by this.
     #[must_use]
     pub(super) fn opened_by(self, access: Access) -> Self {

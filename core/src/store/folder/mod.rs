@@ -220,8 +220,8 @@ impl KeyFolder {
         edit: impl FnOnce(&Entry) -> Result<Option<Content>, E>,
     ) -> Result<Option<Entry>, E> {
         let writer = self.writer_for(name)?;
-        writer.check()?;
         let file = file_name(name);
+        writer.check(&file)?;
         let (current, remarks) = writer
             .folder()
             .read(name)

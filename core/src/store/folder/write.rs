@@ -82,14 +82,14 @@ impl<'a> Writer<'a> {
         &self.folder
     }
 
-    /// Whether files can be made and taken away here, as far as that can be asked: before something
+    /// Whether a file can be changed and taken away, as far as that can be asked: before something
     /// that is not in the folder is done for good.
-    pub(super) fn check(&self) -> Result<(), FolderError> {
+    pub(super) fn check(&self, file: &str) -> Result<(), FolderError> {
         let both = Access::WRITE_OK | Access::EXEC_OK;
         match accessat(&self.folder.fd, ".", both, AtFlags::EACCESS) {
             // An old kernel, or a process whose rights are not those it was started with.
             Ok(()) | Err(Errno::NOSYS | Errno::INVAL) => Ok(()),
-            Err(error) => Err(FolderError::at(self.folder.path)(error)),
+            Err(error) => Err(FolderError::at(&self.folder.path.join(file))(error)),
         }
     }
 

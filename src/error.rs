@@ -158,7 +158,9 @@ fn store_rv(error: &StoreError) -> CK_RV {
         StoreError::Tpm(error) => tpm_rv(error),
         StoreError::Folder(error) => folder_rv(error),
         StoreError::OtherTpm(_) => CKR_TOKEN_NOT_RECOGNIZED,
-        StoreError::Unsupported(_) | StoreError::BadKey(_) => CKR_TEMPLATE_INCONSISTENT,
+        StoreError::Unsupported(_) | StoreError::Protection(_) | StoreError::BadKey(_) => {
+            CKR_TEMPLATE_INCONSISTENT
+        }
         StoreError::NoRoom(_) => CKR_DEVICE_MEMORY,
         StoreError::NotLoggedIn => CKR_USER_NOT_LOGGED_IN,
         StoreError::Gone => CKR_OBJECT_HANDLE_INVALID,

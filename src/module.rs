@@ -279,13 +279,15 @@ impl Module {
     }
 }
 
-/// The factory's identity, the device's own keys, then each identity with a PIN: all in one TPM.
+/// The factory's identity, the device's own keys, further key folders, then each identity with a
+/// PIN: over one way to the TPM.
 fn slots(config: &Config, refusals: Refusals) -> Vec<Slot> {
     let tpm = Arc::new(Tpm::of(config, refusals));
     let random = config.random;
     let factory = Source::new(&tpm, IdevidStore::new(config, Arc::clone(&tpm)), random);
-    let own = Source::new(&tpm, DevidStore::new(config, Arc::clone(&tpm)), random);
-    let mut sources = vec![(FACTORY, factory), (OWN, own)];
+    let mut sources = vec![(FACTORY, factory)];
+    let own = DevidStore::all(config, &tpm).into_iter();
+    sources.extend(own.map(|store| (OWN, Source::new(&tpm, store, random))));
     let with_pin = IdevidStore::with_pin(config, &tpm).into_iter();
     sources.extend(with_pin.map(|store| (WITH_PIN, Source::new(&tpm, store, random))));
     let numbered = (0..).zip(sources);

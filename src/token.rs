@@ -57,7 +57,7 @@ impl Token {
         for shown in &listing.objects {
             let unchanged = known.unchanged(shown);
             if !unchanged.is_empty() {
-                objects.extend(unchanged.iter().map(|one| Found::clone(one)));
+                objects.extend(unchanged.iter().copied().cloned());
                 continue;
             }
             let made = Object::all(shown, place).into_iter();

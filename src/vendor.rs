@@ -17,3 +17,7 @@ pub(crate) const CKA_DEVID_PERSISTENT: CK_ATTRIBUTE_TYPE = BASE + 5;
 
 /// The private key never leaves the TPM.
 pub(crate) const CK_DEVID_PROTECTION_TPM: CK_ULONG = 1;
+/// Encrypted on the disk under what the TPM has sealed; used in memory.
+pub(crate) const CK_DEVID_PROTECTION_SEALED: CK_ULONG = 2;
+/// In a file, in clear.
+pub(crate) const CK_DEVID_PROTECTION_FILE: CK_ULONG = 3;

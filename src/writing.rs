@@ -51,7 +51,13 @@ impl Session {
         mint: &Mint,
     ) -> Result<ObjectHandle, Error> {
         let own = self.slot.own()?;
-        let key = own.import(&private.key, private.usage).map_err(failed)?;
+        let key = own
+            .import(
+                &private.key,
+                private.usage,
+                own.protection(private.protection),
+            )
+            .map_err(failed)?;
         private.check_public(key.public())?;
         let origin = Origin::Imported;
         let mut described = private.described.clone();
@@ -86,7 +92,7 @@ impl Session {
         self.suit(private, &mut wanted.private)?;
         let algorithm = wanted.algorithm;
         let key = own
-            .generate(algorithm, wanted.usage)
+            .generate(algorithm, wanted.usage, own.protection(wanted.protection))
             .map_err(|error| not_made(algorithm, error))?;
         let origin = Origin::Generated;
         let described = Some(wanted.public.clone());

@@ -127,7 +127,11 @@ fn the_token_that_can_be_written() {
     let raw = loaded(&home);
     Forked::new(|| {
         let own = Own::new(&home);
-        let stays = [(CKA_TOKEN, YES.to_vec()), (CKA_DESTROYABLE, NO.to_vec())];
+        let stays = [
+            (CKA_TOKEN, YES.to_vec()),
+            (CKA_DESTROYABLE, NO.to_vec()),
+            (CKA_LABEL, b"hostile".to_vec()),
+        ];
         let public = [&stays[..], &[(CKA_EC_PARAMS, P256.to_vec())]].concat();
         let made = own.generate(CKM_EC_KEY_PAIR_GEN, &public, &stays);
         made.expect("C_GenerateKeyPair");

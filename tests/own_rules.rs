@@ -8,7 +8,8 @@ mod common;
 use common::fork::Forked;
 use common::home::Home;
 use common::module::{loaded, ulong};
-use common::own::{NO, Own, P256, YES, folder, generate, slot_of};
+use common::openssl::certificate_der;
+use common::own::{NO, Own, P256, P256_KEY, YES, folder, generate, outside, slot_of};
 use common::proxy::Proxy;
 use common::raw::{Code, Item};
 use common::story::Link;
@@ -148,10 +149,21 @@ fn a_certificate_makes_a_public_certificates_token(link: Link) {
     let rsa = [(CKA_TOKEN, YES.to_vec()), (CKA_MODULUS_BITS, ulong(2048))];
     own.generate(CKM_RSA_PKCS_KEY_PAIR_GEN, &rsa, &rsa[..1])
         .unwrap();
-    assert_eq!(
-        claims(),
-        [&always[..], &[ulong(CKP_AUTHENTICATION_TOKEN)]].concat()
-    );
+    let signs = [&always[..], &[ulong(CKP_AUTHENTICATION_TOKEN)]].concat();
+    assert_eq!(claims(), signs);
+    // A certificate counts once there is a key of the same CKA_ID.
+    outside(&home, "other", &P256_KEY);
+    let certificate = own.create(&[
+        (CKA_CLASS, ulong(CKO_CERTIFICATE)),
+        (CKA_CERTIFICATE_TYPE, ulong(CKC_X_509)),
+        (CKA_TOKEN, YES.to_vec()),
+        (CKA_VALUE, certificate_der(&home.path("other.pem"))),
+    ]);
+    assert_eq!(claims(), signs);
+    let id = own.attribute(own.labelled("one")[0], CKA_ID);
+    own.change(certificate.unwrap(), &[(CKA_ID, id)]).unwrap();
+    let all = [&signs[..], &[ulong(CKP_PUBLIC_CERTIFICATES_TOKEN)]].concat();
+    assert_eq!(claims(), all);
 }
 
 /// One change among many objects costs what it costs to write one file.

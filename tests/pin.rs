@@ -9,7 +9,7 @@ use common::factory::Identity;
 use common::home::Home;
 use common::module::{library, loaded, ulong};
 use common::openssl::Verifier;
-use common::own::{YES, slot_of};
+use common::own::{NO, YES, create, slot_of};
 use common::programs::{Said, program, run};
 use common::proxy::Proxy;
 use common::raw::{Code, Raw};
@@ -22,6 +22,7 @@ use std::ptr;
 over_both_links!(
     who_logs_in_signs,
     nobody_sees_the_key_who_has_not_logged_in,
+    private_objects_of_a_session_go_with_the_user,
     a_wrong_pin_costs_one_try_and_the_last_is_never_made,
     the_last_try_is_made_where_the_configuration_says_so,
     the_configuration_gives_the_value_and_nobody_needs_a_pin,
@@ -157,6 +158,25 @@ fn nobody_sees_the_key_who_has_not_logged_in(link: Link) {
         NAME.as_bytes()
     );
     bench.counts(0);
+}
+
+fn private_objects_of_a_session_go_with_the_user(link: Link) {
+    let bench = Bench::new(link, "auth = \"pin\"");
+    let (raw, _, session) = bench.raw();
+    let data = |private: &[u8]| {
+        let class = (CKA_CLASS, ulong(CKO_DATA));
+        create(&raw, session, &[class, (CKA_PRIVATE, private.to_vec())])
+    };
+    assert_eq!(data(YES), Err(Code(CKR_USER_NOT_LOGGED_IN)));
+    let open = data(NO).unwrap();
+    raw.login(session, CKU_USER, PIN.as_bytes()).unwrap();
+    let private = data(YES).unwrap();
+    let all = [(CKA_CLASS, ulong(CKO_DATA))];
+    assert_eq!(raw.find(session, &all).unwrap(), [open, private]);
+    raw.logout(session).unwrap();
+    assert_eq!(raw.find(session, &all).unwrap(), [open]);
+    raw.login(session, CKU_USER, PIN.as_bytes()).unwrap();
+    assert_eq!(raw.find(session, &all).unwrap(), [open]);
 }
 
 fn a_wrong_pin_costs_one_try_and_the_last_is_never_made(link: Link) {

@@ -3,6 +3,7 @@
 use crate::key::{KeyId, PublicKey};
 use log::warn;
 use sha1::{Digest, Sha1};
+use sha2::Sha256;
 use std::time::SystemTime;
 use x509_cert::certificate::{CertificateInner, Raw};
 use x509_cert::der::asn1::ObjectIdentifier;
@@ -114,6 +115,18 @@ impl Certificate {
         &self.der
     }
 
+    /// The whole certificate as PEM.
+    pub fn pem(&self) -> String {
+        use x509_cert::der::pem::{LineEnding, encode_string};
+        // Bytes of such a length can always be encoded.
+        encode_string("CERTIFICATE", LineEnding::LF, &self.der).unwrap_or_default()
+    }
+
+    /// SHA-256 of the whole certificate.
+    pub fn sha256(&self) -> [u8; 32] {
+        Sha256::digest(&self.der).into()
+    }
+
     /// SHA-1 of the whole certificate.
     pub fn sha1(&self) -> [u8; 20] {
         Sha1::digest(&self.der).into()
@@ -178,7 +191,19 @@ impl Certificate {
         says(CERTIFICATE_POLICIES, VERIFIED_RESTRICTED) || says(EXTENDED_KEY_USAGE, AIK_CERTIFICATE)
     }
 
-    fn extension(&self, id: ObjectIdentifier) -> Option<&[u8]> {
+    /// What was signed: the TBSCertificate as it stands in the certificate.
+    pub(crate) fn signed_part(&self) -> Option<&[u8]> {
+        let mut reader = SliceReader::new(&self.der).ok()?;
+        Header::decode(&mut reader).ok()?;
+        reader.tlv_bytes().ok()
+    }
+
+    /// The certificate as x509-cert has it.
+    pub(crate) fn parsed(&self) -> &CertificateInner<Raw> {
+        &self.parsed
+    }
+
+    pub(crate) fn extension(&self, id: ObjectIdentifier) -> Option<&[u8]> {
         let extensions = self.parsed.tbs_certificate().extensions();
         let found = extensions
             .into_iter()

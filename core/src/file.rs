@@ -1,11 +1,15 @@
-//! Files that others may have put there: read without ever waiting.
+//! Files: those that others may have put there are read without ever waiting, and those of ours are
+//! written as a whole.
 
+use crate::key::hex;
 use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::{FileType, Mode, OFlags, Stat, fstat, open, openat, stat};
-use rustix::io::Errno;
+use rustix::fs::{FileType, Mode, OFlags, Stat, fchmod, fstat, open, openat, stat};
+use rustix::io::{Errno, retry_on_intr};
+use rustix::rand::{GetRandomFlags, getrandom};
 use rustix::time::{ClockId, clock_gettime};
+use std::ffi::OsString;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::path::Path;
 
 const FLAGS: OFlags = OFlags::RDONLY
@@ -53,6 +57,61 @@ fn whole(fd: OwnedFd, most: u64) -> io::Result<(Vec<u8>, Stat)> {
         ));
     }
     Ok((content, about))
+}
+
+/// Puts a file there with this content, as a whole or not at all: what is there before stays until
+/// the new one is on the disk.
+///
+/// # Errors
+///
+/// Then nothing was changed, unless the disk failed when all was written.
+pub fn write(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    let name = path.file_name().ok_or_else(|| not("no file name"))?;
+    let mut digits = [0; 8];
+    retry_on_intr(|| getrandom(&mut digits, GetRandomFlags::empty()))?;
+    let mut fresh = OsString::from(format!(".new-{}-", hex(&digits)));
+    fresh.push(name);
+    let fresh = folder.join(fresh);
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+    let fd = open(&fresh, flags, Mode::RUSR | Mode::WUSR)?;
+    let written = fchmod(&fd, Mode::from_raw_mode(mode))
+        .map_err(io::Error::from)
+        .and_then(|()| {
+            let mut file = File::from(fd);
+            file.write_all(content)?;
+            file.sync_all()
+        })
+        .and_then(|()| std::fs::rename(&fresh, path));
+    if written.is_err() {
+        let _ = std::fs::remove_file(&fresh);
+    }
+    written.and_then(|()| sync_folder(folder))
+}
+
+/// Takes a file away, if it is there.
+pub(crate) fn remove(path: &Path) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other.and_then(|()| sync_folder(path.parent().unwrap_or(Path::new(".")))),
+    }
+}
+
+/// Gives a file another name beside it.
+pub(crate) fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    std::fs::rename(from, to)?;
+    sync_folder(to.parent().unwrap_or(Path::new(".")))
+}
+
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    match File::open(folder)?.sync_all() {
+        // Some file systems have nothing to write for a folder, and say so.
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
+        other => other,
+    }
 }
 
 fn not(what: &str) -> io::Error {
@@ -140,6 +199,27 @@ mod tests {
             read_in(&fd, "none", 5).unwrap_err().kind(),
             io::ErrorKind::NotFound
         );
+    }
+
+    #[test]
+    fn a_file_is_replaced_as_a_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        write(&path, b"one", 0o600).unwrap();
+        write(&path, b"two", 0o640).unwrap();
+        assert_eq!(read(&path, 5).unwrap(), b"two");
+        let mode = std::fs::metadata(&path).unwrap().permissions();
+        assert_eq!(
+            std::os::unix::fs::PermissionsExt::mode(&mode) & 0o777,
+            0o640
+        );
+        std::fs::create_dir(folder.path().join("taken")).unwrap();
+        assert!(write(&folder.path().join("taken"), b"x", 0o600).is_err());
+        rename(&path, &folder.path().join("other")).unwrap();
+        remove(&folder.path().join("other")).unwrap();
+        remove(&path).unwrap();
+        let left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().collect();
+        assert_eq!(left.len(), 1, "only the folder in the way: {left:?}");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Public keys in plain types, shared by certificates, TPM public areas and stores.
 
+use crate::tpm::{Secret, TpmError, random_secret};
 use p256::elliptic_curve::sec1::ToSec1Point;
 use pkcs1::der::asn1::UintRef;
 use pkcs1::der::{Decode, Encode};
@@ -69,6 +70,20 @@ impl Curve {
             Self::P256 => through!(p256),
             Self::P384 => through!(p384),
             Self::P521 => through!(p521),
+        }
+    }
+
+    /// A random scalar, as wide as the order.
+    pub(crate) fn random_scalar(self) -> Result<Secret, TpmError> {
+        loop {
+            // All but one in 2^32 numbers of that width are scalars of the curve.
+            let mut scalar = random_secret(self.width())?;
+            if self == Self::P521 {
+                scalar[0] &= 1;
+            }
+            if self.public_of(&scalar).is_some() {
+                return Ok(scalar);
+            }
         }
     }
 
@@ -268,6 +283,40 @@ pub fn pad_left(number: &[u8], width: usize) -> Option<Vec<u8>> {
     let mut padded = vec![0; width - number.len()];
     padded.extend_from_slice(number);
     Some(padded)
+}
+
+/// The curve and the scalar of a PrivateKeyInfo, DER (RFC 5958, section 2; RFC 5915).
+///
+/// # Errors
+///
+/// What it is instead.
+pub(crate) fn private_key_info(der: &[u8]) -> Result<(Curve, Secret), String> {
+    use p256::elliptic_curve::pkcs8::DecodePrivateKey;
+    macro_rules! through {
+        ($($curve:ident => $ours:ident),*) => {
+            $(if let Ok(key) = $curve::SecretKey::from_pkcs8_der(der) {
+                return Ok((Curve::$ours, Secret::new(key.to_bytes().to_vec())));
+            })*
+        };
+    }
+    through!(p256 => P256, p384 => P384, p521 => P521);
+    Err("no private key on a curve that is known here: RSA keys are for the TPM only".into())
+}
+
+/// A scalar as PrivateKeyInfo, DER; `None` if it is none of the curve.
+pub(crate) fn private_key_info_of(curve: Curve, scalar: &[u8]) -> Option<Secret> {
+    use p256::elliptic_curve::pkcs8::EncodePrivateKey;
+    macro_rules! through {
+        ($curve:ident) => {{
+            let key = $curve::SecretKey::from_slice(scalar).ok()?;
+            key.to_pkcs8_der().ok()?.as_bytes().to_vec()
+        }};
+    }
+    Some(Secret::new(match curve {
+        Curve::P256 => through!(p256),
+        Curve::P384 => through!(p384),
+        Curve::P521 => through!(p521),
+    }))
 }
 
 /// Two lower-case hexadecimal digits for each byte.

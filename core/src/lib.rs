@@ -1,10 +1,13 @@
 //! Device identity in a TPM 2.0: the keys, their certificates and the links to the TPM.
 //!
-//! Nothing here knows PKCS#11. Arrows point one way: [`store`] → [`tpm`], both → [`key`].
+//! Nothing here knows PKCS#11. Arrows point one way: [`identity`] → [`store`] → [`tpm`], all → [`key`].
 
 pub mod certificate;
 pub mod config;
 mod file;
+pub mod identity;
 pub mod key;
 pub mod store;
 pub mod tpm;
+
+pub use file::write as write_file;

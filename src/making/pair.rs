@@ -6,8 +6,9 @@ use crate::attribute::Template;
 use crate::error::Error;
 use crate::mechanism::Parameter;
 use crate::object::KeyType;
-use crate::vendor::CKA_DEVID_PERSISTENT;
+use crate::vendor::*;
 use cryptoki_sys::*;
+use devid_core::store::Protection;
 use devid_core::store::devid::{Algorithm, KeyUsage};
 use devid_core::store::folder::{Description, Usage, Use};
 
@@ -50,6 +51,7 @@ pub(crate) struct Pair {
     pub(crate) private: Description,
     pub(crate) public: Description,
     pub(crate) persistence: Persistence,
+    pub(crate) protection: Option<Protection>,
     /// Whether the public half is one of the token.
     pub(crate) public_on_token: bool,
 }
@@ -165,6 +167,7 @@ impl Pair {
                 ..public.description()?
             },
             persistence: persistence(private)?,
+            protection: protection(private)?,
             public_on_token: public.says(CKA_TOKEN)?,
         })
     }
@@ -182,6 +185,17 @@ pub(super) fn key_usage(wanted: Usage) -> Result<KeyUsage, Error> {
         true => Ok(usage),
         false => Err(Error::TemplateInconsistent),
     }
+}
+
+/// What is to keep a private key; `None` for the token's own way.
+pub(super) fn protection(template: &Template) -> Result<Option<Protection>, Error> {
+    Ok(match template.number(CKA_DEVID_PROTECTION)? {
+        None => None,
+        Some(CK_DEVID_PROTECTION_TPM) => Some(Protection::Tpm),
+        Some(CK_DEVID_PROTECTION_SEALED) => Some(Protection::Sealed),
+        Some(CK_DEVID_PROTECTION_FILE) => Some(Protection::File),
+        Some(_) => return Err(Error::AttributeValueInvalid),
+    })
 }
 
 /// Where a private key goes by its template.

@@ -1,13 +1,14 @@
 //! Private keys that a caller brings (PKCS#11 3.0, sections 6.1.3 and 6.3.4): the TPM takes them,
 //! and gives them back to nobody.
 
-use super::pair::{Persistence, key_usage, persistence};
+use super::pair::{Persistence, key_usage, persistence, protection};
 use super::{curve, point_on};
 use crate::attribute::{Secret, Template};
 use crate::error::Error;
 use crate::object::KeyType;
 use cryptoki_sys::*;
 use devid_core::key::{PublicKey, pad_left};
+use devid_core::store::Protection;
 use devid_core::store::devid::{KeyUsage, PrivateKey};
 use devid_core::store::folder::{Description, Use};
 
@@ -15,6 +16,7 @@ use devid_core::store::folder::{Description, Use};
 pub(crate) struct Private {
     pub(crate) key: PrivateKey,
     pub(crate) usage: KeyUsage,
+    pub(crate) protection: Option<Protection>,
     pub(crate) described: Description,
     pub(crate) persistence: Persistence,
     /// The public key that the template says belongs to it.
@@ -38,6 +40,7 @@ impl Private {
                 ..template.description()?
             },
             persistence: persistence(template)?,
+            protection: protection(template)?,
             public,
         })
     }

@@ -47,9 +47,6 @@ pub(super) fn check(template: &Template, made: Made) -> Result<(), Error> {
             Rule::OfficerSets if !flag(value)? => {}
             Rule::OfficerSets | Rule::ReadOnly => return Err(Error::AttributeReadOnly),
         }
-        if *kind == CKA_DEVID_PROTECTION && number(value)? != CK_DEVID_PROTECTION_TPM {
-            return Err(Error::AttributeValueInvalid);
-        }
     }
     Ok(())
 }
@@ -245,15 +242,6 @@ mod tests {
                 answer,
                 "{made:?} {kind:#x} {value:?}"
             );
-        }
-    }
-
-    #[test]
-    fn only_the_tpm_protects_keys() {
-        for (level, answer) in [(1, Ok(())), (3, Err(Error::AttributeValueInvalid))] {
-            let level: CK_ULONG = level;
-            let template = Template::from([(CKA_DEVID_PROTECTION, &level.to_ne_bytes()[..])]);
-            assert_eq!(check(&template, Made::GeneratedPrivate), answer);
         }
     }
 }

@@ -7,8 +7,8 @@ use crate::template::attribute_of;
 use crate::vendor::*;
 use cryptoki_sys::*;
 use devid_core::key::PublicKey;
-use devid_core::store::Key;
 use devid_core::store::folder::{Description, Origin, Use};
+use devid_core::store::{Key, Protection};
 use std::sync::Arc;
 
 /// The type of a key (CKA_KEY_TYPE).
@@ -67,6 +67,15 @@ impl KeyType {
     }
 }
 
+/// CKA_DEVID_PROTECTION.
+fn protection(key: &Key) -> CK_ULONG {
+    match key.protection() {
+        Protection::Tpm => CK_DEVID_PROTECTION_TPM,
+        Protection::Sealed => CK_DEVID_PROTECTION_SEALED,
+        Protection::File => CK_DEVID_PROTECTION_FILE,
+    }
+}
+
 /// Whether the key was made where it is (CKA_LOCAL).
 pub(super) fn is_local(key: &Key, origin: Origin) -> bool {
     match origin {
@@ -111,16 +120,22 @@ pub(super) fn private_object(
     attributes.extend(uses(&shown_uses, &possible, described));
     attributes.extend([
         (CKA_SENSITIVE, Value::flag(true)),
-        (CKA_ALWAYS_SENSITIVE, Value::flag(local)),
+        (
+            CKA_ALWAYS_SENSITIVE,
+            Value::flag(local && key.protection() != Protection::File),
+        ),
         (CKA_EXTRACTABLE, Value::flag(false)),
-        (CKA_NEVER_EXTRACTABLE, Value::flag(local)),
+        (
+            CKA_NEVER_EXTRACTABLE,
+            Value::flag(local && key.protection() == Protection::Tpm),
+        ),
         (CKA_WRAP_WITH_TRUSTED, Value::flag(false)),
         (
             CKA_ALWAYS_AUTHENTICATE,
             Value::flag(described.always_authenticate),
         ),
         (CKA_ALLOWED_MECHANISMS, Value::numbers(&shown)),
-        (CKA_DEVID_PROTECTION, Value::number(CK_DEVID_PROTECTION_TPM)),
+        (CKA_DEVID_PROTECTION, Value::number(protection(key))),
         (CKA_DEVID_PERSISTENT, Value::flag(key.handle().is_some())),
     ]);
     let tpm = [

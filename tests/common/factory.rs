@@ -53,8 +53,11 @@ impl Identity {
     }
 }
 
-fn script() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/factory")
+/// In the root of the workspace, whichever of its packages this is compiled for.
+pub fn script() -> PathBuf {
+    let packages = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors();
+    let mut scripts = packages.map(|folder| folder.join("scripts/factory"));
+    scripts.find(|path| path.exists()).expect("scripts/factory")
 }
 
 /// Runs the factory on the TPM behind `tcti`; the identity goes into `folder`.

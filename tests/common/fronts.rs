@@ -137,7 +137,7 @@ impl Device {
 }
 
 /// A new pseudo terminal that passes bytes as they are: our end, and the path of the other.
-fn terminal() -> (File, PathBuf) {
+pub(super) fn terminal() -> (File, PathBuf) {
     let mut name = [0_u8; 128];
     // SAFETY: plain calls on a descriptor of ours; `name` and `raw` are valid for writing, and
     // ptsname_r is told the length. The descriptor is given to one owner.

@@ -30,6 +30,12 @@ impl Home {
         home
     }
 
+    /// The same home with the TPM at another place.
+    pub fn with_tcti(mut self, tcti: &str) -> Home {
+        tcti.clone_into(&mut self.tcti);
+        self
+    }
+
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }

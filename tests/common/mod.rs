@@ -17,11 +17,13 @@
 #[macro_use]
 pub mod raw;
 pub mod der;
+pub mod devid;
 pub mod factory;
 pub mod fork;
 pub mod fronts;
 pub mod home;
 pub mod maker;
+pub mod managers;
 pub mod module;
 pub mod openssl;
 pub mod own;

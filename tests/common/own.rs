@@ -3,6 +3,7 @@
 use super::home::Home;
 use super::module::{Opened, loaded, ulong};
 use super::openssl::{Verifier, element};
+use super::programs::{program, run};
 use super::raw::{Code, Item, Raw, text};
 use cryptoki_sys::*;
 use std::fs;
@@ -18,6 +19,10 @@ pub const P256: [u8; 10] = [0x06, 0x08, 0x2A, 0x86, 0x48, 0xCE, 0x3D, 0x03, 0x01
 pub const P384: [u8; 7] = [0x06, 0x05, 0x2B, 0x81, 0x04, 0x00, 0x22];
 /// 1.3.132.0.35, secp521r1
 pub const P521: [u8; 7] = [0x06, 0x05, 0x2B, 0x81, 0x04, 0x00, 0x23];
+
+/// What `openssl genpkey` takes.
+pub const P256_KEY: [&str; 4] = ["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"];
+pub const RSA_KEY: [&str; 4] = ["-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048"];
 
 /// The module in this process with a read-write session on the token `devid`.
 pub struct Own(pub Opened);
@@ -236,4 +241,23 @@ pub fn folder(home: &Home) -> Vec<PathBuf> {
     files.retain(|file| file.extension().is_some_and(|kind| kind == "pem"));
     files.sort();
     files
+}
+
+/// A key pair of OpenSSL's and a certificate for it, in the home: `NAME.key`, `NAME.pub`, `NAME.pem`.
+pub fn outside(home: &Home, name: &str, algorithm: &[&str]) {
+    let key = home.path(&format!("{name}.key"));
+    let (public, certificate) = (key.with_extension("pub"), key.with_extension("pem"));
+    let openssl = |arguments: &[&str], files: &[(&str, &Path)]| {
+        let mut command = program("openssl");
+        command.args(arguments);
+        for (option, file) in files {
+            command.arg(option).arg(file);
+        }
+        run(&mut command).ok();
+    };
+    openssl(&[&["genpkey"], algorithm].concat(), &[("-out", &key)]);
+    openssl(&["pkey", "-pubout"], &[("-in", &key), ("-out", &public)]);
+    let subject = format!("/CN={name}");
+    let request = ["req", "-x509", "-new", "-days", "30", "-subj", &subject];
+    openssl(&request, &[("-key", &key), ("-out", &certificate)]);
 }

@@ -94,7 +94,8 @@ fn right(target: &Target<'_>, entry: &Entry, row: &Row) -> Vec<Code> {
     let read_write = target.session & CKF_RW_SESSION != 0;
     let codes = match ((target.supports)(entry.name), outside) {
         (true, _) if read_write && row.right.contains(&CKR_SESSION_READ_ONLY) => {
-            [&row.right[..], &[CKR_OK, CKR_ATTRIBUTE_TYPE_INVALID]].concat()
+            let written = [CKR_OK, CKR_ATTRIBUTE_TYPE_INVALID, CKR_PIN_INCORRECT];
+            [&row.right[..], &written].concat()
         }
         (true, _) => row.right.clone(),
         (false, true) => vec![CKR_FUNCTION_NOT_SUPPORTED, CKR_CRYPTOKI_NOT_INITIALIZED],
@@ -122,7 +123,12 @@ fn one_call(
         bench.mechanism = CKM_EC_KEY_PAIR_GEN;
     }
     match attack {
-        Attack::Pss(..) if !mechanisms.contains(&CKM_SHA256_RSA_PKCS_PSS) => return Told::NotHere,
+        Attack::Pss(..)
+            if bench.mechanism == CKM_ECDSA_SHA256
+                || !mechanisms.contains(&CKM_SHA256_RSA_PKCS_PSS) =>
+        {
+            return Told::NotHere;
+        }
         Attack::Finalized => {
             target.raw.finalize().ok();
         }

@@ -192,7 +192,7 @@ pub const ENTRIES: [Entry; 104] = [
         "C_InitToken",
         IN,
         &[Slot, Pin, Size, Label],
-        &[CKR_SESSION_EXISTS],
+        &[CKR_SESSION_EXISTS, CKR_TOKEN_WRITE_PROTECTED],
     ),
     entry("C_InitPIN", IN, &[Session, Pin, Size], READ_ONLY),
     entry(

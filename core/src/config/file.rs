@@ -1,6 +1,6 @@
 //! The file format of `config.toml` and its drop-ins.
 
-use super::{ConfigError, LogTarget, Random, SecretSource};
+use super::{ConfigError, Existing, Fallback, LeaveSoftware, LogTarget, Random, SecretSource};
 use crate::tpm::Tcti;
 use log::LevelFilter;
 use serde::{Deserialize, Deserializer, de};
@@ -20,35 +20,61 @@ pub(super) struct Written {
     #[serde(default, deserialize_with = "milliseconds")]
     pub(super) timeout_ms: Option<u64>,
     pub(super) random: Option<Random>,
+    #[serde(default, deserialize_with = "absolute_path")]
+    pub(super) state: Option<PathBuf>,
     pub(super) log: Option<WrittenLog>,
     #[serde(default)]
     pub(super) identity: Vec<IdentityHint>,
     pub(super) master: Option<WrittenMaster>,
+    pub(super) provision: Option<WrittenProvision>,
     #[serde(default)]
-    pub(super) token: Vec<WrittenToken>,
+    pub(super) token: Vec<TokenSettings>,
 }
 
-/// Settings of a token (`[[token]]`).
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Default, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct WrittenToken {
-    /// There is one so far.
-    #[allow(
-        dead_code,
-        reason = "says which token is meant, and there is one so far"
-    )]
-    pub(super) name: TokenName,
-    #[serde(default)]
-    pub(super) allow_last_try: bool,
-    #[serde(default, deserialize_with = "parsed")]
-    pub(super) pin: Option<SecretSource>,
+pub(super) struct WrittenProvision {
+    #[serde(default, deserialize_with = "absolute_path")]
+    pub(super) marker: Option<PathBuf>,
+    pub(super) fallback: Option<Fallback>,
+    pub(super) existing: Option<Existing>,
+    pub(super) leave_software: Option<LeaveSoftware>,
+    #[serde(default, deserialize_with = "owners_nv_index")]
+    pub(super) nv_index: Option<u32>,
 }
 
-/// The tokens that there are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum TokenName {
-    Devid,
+/// A token with a key folder (`[[token]]`): `devid`, or a further one.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokenSettings {
+    /// Its label, unless its security officer gave it another.
+    #[serde(deserialize_with = "token_name")]
+    pub name: String,
+    /// The key folder; below the state folder under the token's name if it says nothing.
+    #[serde(default, deserialize_with = "absolute")]
+    pub path: Option<PathBuf>,
+    /// Whether private keys may lie there in clear; new ones then do, unless asked otherwise.
+    #[serde(default)]
+    pub allow_file_keys: bool,
+    /// Whether a PIN may be tried that would put the TPM into lockout if it is wrong.
+    #[serde(default)]
+    pub allow_last_try: bool,
+    /// Where the user's PIN is, if callers need not bring it.
+    #[serde(default, deserialize_with = "parsed")]
+    pub pin: Option<SecretSource>,
+}
+
+impl TokenSettings {
+    /// Of a token that the configuration says nothing about.
+    pub(super) fn named(name: &str) -> Self {
+        Self {
+            name: name.into(),
+            path: None,
+            allow_file_keys: false,
+            allow_last_try: false,
+            pin: None,
+        }
+    }
 }
 
 #[derive(Debug, Default, Clone, Deserialize)]
@@ -78,6 +104,7 @@ impl Written {
         self.tcti = later.tcti.or(self.tcti.take());
         self.timeout_ms = later.timeout_ms.or(self.timeout_ms);
         self.random = later.random.or(self.random);
+        self.state = later.state.or(self.state.take());
         if let Some(later) = later.log {
             let log = self.log.get_or_insert_default();
             log.level = later.level.or(log.level);
@@ -89,6 +116,14 @@ impl Written {
             let master = self.master.get_or_insert_default();
             master.handle = later.handle.or(master.handle);
             master.owner_auth = later.owner_auth.or(master.owner_auth.take());
+        }
+        if let Some(later) = later.provision {
+            let provision = self.provision.get_or_insert_default();
+            provision.marker = later.marker.or(provision.marker.take());
+            provision.fallback = later.fallback.or(provision.fallback);
+            provision.existing = later.existing.or(provision.existing.take());
+            provision.leave_software = later.leave_software.or(provision.leave_software);
+            provision.nv_index = later.nv_index.or(provision.nv_index);
         }
     }
 }
@@ -223,6 +258,14 @@ where
         .map_err(de::Error::custom)
 }
 
+fn absolute_path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<PathBuf>, D::Error> {
+    let path = PathBuf::deserialize(deserializer)?;
+    match path.is_absolute() {
+        true => Ok(Some(path)),
+        false => Err(de::Error::custom("expected an absolute path")),
+    }
+}
+
 fn milliseconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
     in_range(
         deserializer,
@@ -240,11 +283,47 @@ fn persistent_handle<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Optio
     .map(|handle| handle.map(|handle| handle as u32))
 }
 
+/// A file's name, and no longer than a token's label.
+fn token_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    const LONGEST: usize = 32;
+    let name = String::deserialize(deserializer)?;
+    let sound = (1..=LONGEST).contains(&name.len()) && !name.contains('/') && name != "idev-id";
+    match sound && !name.starts_with('.') {
+        true => Ok(name),
+        false => Err(de::Error::custom(format!(
+            "{name:?}: expected 1 to 32 characters that can name a folder, and not idev-id"
+        ))),
+    }
+}
+
+fn absolute<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<PathBuf>, D::Error> {
+    let path = PathBuf::deserialize(deserializer)?;
+    match path.is_absolute() {
+        true => Ok(Some(path)),
+        false => Err(de::Error::custom(format!(
+            "{}: expected an absolute path",
+            path.display()
+        ))),
+    }
+}
+
 fn nv_index<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
     in_range(
         deserializer,
         0x0100_0000..=0x01FF_FFFF,
         "an index from 0x01000000 to 0x01FFFFFF",
+    )
+    .map(|index| index.map(|index| index as u32))
+}
+
+/// One that is left to owners: the factory's certificates are in the TCG's range (Registry of
+/// Reserved TPM 2.0 Handles, section 2.2).
+fn owners_nv_index<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
+    const OWNERS: std::ops::RangeInclusive<u64> = 0x0100_0000..=0x01BF_FFFF;
+    in_range(
+        deserializer,
+        OWNERS,
+        "an index from 0x01000000 to 0x01BFFFFF",
     )
     .map(|index| index.map(|index| index as u32))
 }

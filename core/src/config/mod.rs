@@ -4,9 +4,11 @@
 //! run on a half-understood configuration.
 
 mod file;
+mod provision;
 mod secret;
 
-pub use file::{IdentityAuth, IdentityHint};
+pub use file::{IdentityAuth, IdentityHint, TokenSettings};
+pub use provision::{Existing, Fallback, LeaveSoftware, Provision};
 pub use secret::SecretSource;
 
 use crate::tpm::Tcti;
@@ -22,6 +24,8 @@ use std::time::Duration;
 const FILE: &str = "/etc/devid-pkcs11/config.toml";
 const RUN: &str = "/run/devid-pkcs11";
 const LOCKS: &str = "/run/lock/devid-pkcs11";
+/// The token of the device's own keys.
+const DEVID: &str = "devid";
 const STATE: &str = "/var/lib/devid-pkcs11";
 /// Below the handles that the TCG gives to owners (Registry of Reserved TPM 2.0 Handles, 2.3.1).
 const MASTER: u32 = 0x8100_0080;
@@ -40,6 +44,8 @@ pub struct Config {
     pub identities: Vec<IdentityHint>,
     /// The folder of CA certificates that are shown beside the identity.
     pub chain: PathBuf,
+    /// The folder of CA certificates that `devid` trusts when it verifies an identity.
+    pub trust: PathBuf,
     /// /run/devid-pkcs11: what is known until the next start.
     pub run: PathBuf,
     /// /run/lock/devid-pkcs11: whose turn it is at a TPM that all share.
@@ -48,10 +54,10 @@ pub struct Config {
     pub state: PathBuf,
     /// The key that wraps the device's own.
     pub master: Master,
-    /// Where the token `devid` finds its user's PIN, if callers need not bring it.
-    pub pin: Option<SecretSource>,
-    /// Whether the token `devid` tries a PIN that would put the TPM into lockout if it is wrong.
-    pub allow_last_try: bool,
+    /// The tokens with key folders: `devid`, then further ones.
+    pub tokens: Vec<TokenSettings>,
+    /// How the device gets its own identity.
+    pub provision: Provision,
     /// The file that changes whenever `devid` changed something that others may have read.
     pub generation: PathBuf,
 }
@@ -201,23 +207,38 @@ fn settings(written: Written, variable: Variable) -> Result<Config, ConfigError>
     let locks = run.as_ref().map(|run| run.join("lock"));
     let run = run.unwrap_or_else(|| RUN.into());
     let master = written.master.unwrap_or_default();
+    let state = variable("DEVID_PKCS11_STATE").map(PathBuf::from);
+    let state = state.or(written.state).unwrap_or_else(|| STATE.into());
     Ok(Config {
         tcti: tcti.unwrap_or_default(),
         limit: Duration::from_millis(written.timeout_ms.unwrap_or(TIMEOUT_MS)),
         random: written.random.unwrap_or(Random::Kernel),
         identities: written.identity,
         chain: beside(&file(variable), "chain"),
+        trust: beside(&file(variable), "trust"),
         locks: locks.unwrap_or_else(|| LOCKS.into()),
-        state: variable("DEVID_PKCS11_STATE").map_or_else(|| STATE.into(), PathBuf::from),
+        provision: Provision::of(written.provision.unwrap_or_default(), &state),
+        state,
         master: Master {
             handle: master.handle.unwrap_or(MASTER),
             owner_auth: master.owner_auth,
         },
-        allow_last_try: written.token.iter().any(|token| token.allow_last_try),
-        pin: written.token.into_iter().rev().find_map(|token| token.pin),
+        tokens: tokens(written.token),
         generation: run.join("generation"),
         run,
     })
+}
+
+/// `devid` first, whatever the files say of it. What is said of a token later holds.
+fn tokens(written: Vec<TokenSettings>) -> Vec<TokenSettings> {
+    let mut tokens = vec![TokenSettings::named(DEVID)];
+    for token in written {
+        match tokens.iter_mut().find(|known| known.name == token.name) {
+            Some(known) => *known = token,
+            None => tokens.push(token),
+        }
+    }
+    tokens
 }
 
 fn log_settings(
@@ -342,6 +363,7 @@ mod tests {
         assert_eq!(loaded.log.level, LevelFilter::Debug);
         assert_eq!(loaded.log.target, LogTarget::File("/x/y".into()));
         assert_eq!(config.chain, folder.0.path().join("chain"));
+        assert_eq!(config.trust, folder.0.path().join("trust"));
     }
 
     #[test]
@@ -399,6 +421,16 @@ mod tests {
                 "timeout_ms: 0: expected milliseconds",
             ),
             ("[wall]\n", 1, "unknown field `wall`"),
+            (
+                "[provision]\nmarker = \"tpm_in_use\"\n",
+                2,
+                "marker: expected an absolute path",
+            ),
+            (
+                "[provision]\nfallback = \"yes\"\n",
+                2,
+                "fallback: unknown variant",
+            ),
             (
                 "tcti = \"device\"\ntcti = \"device\"\n",
                 2,

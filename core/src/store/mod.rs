@@ -8,7 +8,7 @@ mod listing;
 mod templates;
 mod verify;
 
-pub use key::{Access, DecryptRequest, Key, Login, SignRequest};
+pub use key::{Access, DecryptRequest, Key, Login, Protection, SignRequest};
 pub use listing::{Half, Kind, Listing, Shown};
 use templates::Templates;
 pub use verify::verify;

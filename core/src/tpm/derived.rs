@@ -6,7 +6,9 @@
 
 use super::exchange::{Manner, Proof};
 use super::wrapped::{flush, is_gone};
-use super::{Link, PublicArea, Tpm, TpmError, Used, template};
+use super::{
+    Auth, AuthValue, Link, PublicArea, Tpm, TpmError, Used, qualified_name_below, template,
+};
 use crate::key::PublicKey;
 use log::{debug, warn};
 use parking_lot::Mutex;
@@ -103,22 +105,70 @@ impl Tpm {
         })
     }
 
-    /// Flushes the transient objects that are keys of ours, or come from a factory's templates: left
-    /// by an exchange whose answer was lost, or by a process that was killed. Somebody who is just
-    /// using his own loads it again.
+    /// Puts a derived key at a persistent handle. Writes to the TPM; three commands.
+    ///
+    /// # Errors
+    ///
+    /// [`TpmError::KeyReplaced`] if something is there already.
+    pub fn persist_derived(
+        &self,
+        key: &DerivedKey,
+        persistent: u32,
+        owner: &AuthValue,
+    ) -> Result<(), TpmError> {
+        let salt_key = self.salt_key_for(owner)?;
+        let owner = Used::owner(Auth::by(owner.as_bytes(), salt_key.as_ref()));
+        let kept = self.exchange("EvictControl", Manner::LOADS.writing(), |link| {
+            let loaded = key.load(link)?;
+            let kept = link.evict(owner, (loaded, &key.name), persistent);
+            if !kept.as_ref().is_err_and(TpmError::is_transport_fault) {
+                link.flush(loaded)?;
+            }
+            kept
+        });
+        match kept {
+            Err(TpmError::Response(code)) if code.is_taken() => {
+                Err(TpmError::KeyReplaced(persistent))
+            }
+            other => other,
+        }
+    }
+
+    /// Flushes the transient objects that are keys of ours, lie below the master key, or come from a
+    /// factory's templates: left by an exchange whose answer was lost, or by a process that was
+    /// killed. Somebody who is just using his own loads it again.
     pub(super) fn reclaim(&self, link: &mut dyn Link) -> Result<(), TpmError> {
         const TRANSIENT: u32 = 0x8000_0000;
+        let master = match self.master.map(|master| link.qualified_name(master)) {
+            Some(Err(error)) if error.is_transport_fault() => return Err(error),
+            other => other.and_then(Result::ok),
+        };
         for handle in link.handles(TRANSIENT)? {
-            match link.read_public(handle) {
-                Ok((area, name)) if self.is_own(&name) || template::may_be_ours(&area) => {
+            match self.is_ours(link, handle, master.as_deref()) {
+                Ok(true) => {
                     warn!("transient 0x{handle:08X} was left over, flushed");
                     link.flush(handle)?;
                 }
-                Ok(_) | Err(TpmError::Response(_) | TpmError::Unsupported(_)) => {}
+                Ok(false) | Err(TpmError::Response(_) | TpmError::Unsupported(_)) => {}
                 Err(error) => return Err(error),
             }
         }
         Ok(())
+    }
+
+    fn is_ours(
+        &self,
+        link: &mut dyn Link,
+        handle: u32,
+        master: Option<&[u8]>,
+    ) -> Result<bool, TpmError> {
+        let (area, name) = link.read_public(handle)?;
+        if self.is_own(&name) || template::may_be_ours(&area) {
+            return Ok(true);
+        }
+        // Session keys of a process that is gone are known to nobody, but by what wraps them.
+        let below = master.and_then(|master| qualified_name_below(master, &name));
+        Ok(below.is_some() && below == Some(link.qualified_name(handle)?))
     }
 }
 

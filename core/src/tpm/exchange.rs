@@ -43,6 +43,8 @@ pub struct Tpm {
     refusals: Refusals,
     /// Names of keys that this process loads: what bears one in a shared slot may be flushed.
     own_names: Mutex<HashSet<Vec<u8>>>,
+    /// The handle of the master key: what lies below it is ours too, whoever made it.
+    pub(super) master: Option<u32>,
     salt_key: Mutex<Option<(u64, Option<SaltKey>)>>,
     pss_given_up: AtomicBool,
     pub(super) nv_chunk: OnceCell<u16>,
@@ -138,7 +140,10 @@ impl Refusals {
 impl Tpm {
     /// The TPM of this configuration; as [`Tpm::new`].
     pub fn of(config: &Config, refusals: Refusals) -> Self {
-        Self::new(config.tcti.clone(), config.limit, &config.locks, refusals)
+        Self {
+            master: Some(config.master.handle),
+            ..Self::new(config.tcti.clone(), config.limit, &config.locks, refusals)
+        }
     }
 
     /// No command is sent and nothing is opened yet.
@@ -157,6 +162,7 @@ impl Tpm {
             faults: AtomicU64::new(0),
             refusals,
             own_names: Mutex::default(),
+            master: None,
             salt_key: Mutex::default(),
             pss_given_up: AtomicBool::new(false),
             nv_chunk: OnceCell::new(),
@@ -185,6 +191,7 @@ impl Tpm {
             faults: AtomicU64::new(self.faults() + 1),
             pss_given_up: AtomicBool::new(!self.signs_pss()),
             own_names: Mutex::new(own_names.unwrap_or_default()),
+            master: self.master,
             tcti: self.tcti.clone(),
             limit: self.limit,
             link: Mutex::new(None),
@@ -354,7 +361,8 @@ impl Tpm {
         self.pin_turn.take(self.limit)
     }
 
-    pub(super) fn property(&self, property: Property) -> Result<u32, TpmError> {
+    /// A number that the TPM tells of itself.
+    pub fn property(&self, property: Property) -> Result<u32, TpmError> {
         let what = "GetCapability(properties)";
         self.exchange(what, Manner::READS, |link| link.property(property))
     }

@@ -105,16 +105,7 @@ fn share_by_agreement(
     let unfit = |_| TpmError::Unsupported("the TPM's key is no point of its curve".into());
     macro_rules! through {
         ($curve:ident) => {{
-            let own = loop {
-                // All but one in 2^32 numbers of that width are scalars of the curve.
-                let mut scalar = random_secret(curve.width())?;
-                if curve == Curve::P521 {
-                    scalar[0] &= 1;
-                }
-                if let Ok(own) = $curve::SecretKey::from_slice(&scalar) {
-                    break own;
-                }
-            };
+            let own = $curve::SecretKey::from_slice(&curve.random_scalar()?).map_err(unfit)?;
             let theirs = $curve::PublicKey::from_sec1_bytes(point).map_err(unfit)?;
             let shared = own.diffie_hellman(&theirs);
             let z = Zeroizing::new(shared.raw_secret_bytes().to_vec()); // the rest wipes itself

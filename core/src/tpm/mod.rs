@@ -12,6 +12,7 @@ pub(crate) mod fake;
 mod hash;
 mod kdf;
 mod link;
+mod nv;
 mod own;
 mod public;
 mod rc;
@@ -28,12 +29,14 @@ pub use hash::Hash;
 pub use kdf::Secret;
 pub(crate) use kdf::random_secret;
 pub use own::{Algorithm, KeyUsage, StorageKey};
-pub(crate) use public::name_of;
 pub use public::{PublicArea, SigningScheme};
+pub(crate) use public::{name_of, qualified_name_below};
 pub use rc::ResponseCode;
 pub use resident::ResidentKey;
 pub use session::{AuthValue, SaltKey};
 pub use tcti::{Tcti, TctiError};
+pub(crate) use template::is_own_key;
+pub use template::recognised;
 pub use wrapped::{Parent, WrappedKey};
 
 use std::fmt;
@@ -105,6 +108,22 @@ impl NvPublic {
 pub enum Property {
     /// The most bytes that one TPM2_NV_Read returns.
     NvBufferMax,
+    /// Seconds until the lockout authorisation may be tried again.
+    LockoutRecovery,
+    /// The maker, four characters.
+    Manufacturer,
+    /// The maker's name for the model, four characters.
+    Vendor1,
+    /// Four more.
+    Vendor2,
+    /// Four more.
+    Vendor3,
+    /// Four more.
+    Vendor4,
+    /// The upper half of the firmware's version.
+    Firmware1,
+    /// The lower half.
+    Firmware2,
 }
 
 impl Property {
@@ -112,6 +131,14 @@ impl Property {
     pub const fn tag(self) -> u32 {
         match self {
             Self::NvBufferMax => 0x12C,
+            Self::LockoutRecovery => 0x211,
+            Self::Manufacturer => 0x105,
+            Self::Vendor1 => 0x106,
+            Self::Vendor2 => 0x107,
+            Self::Vendor3 => 0x108,
+            Self::Vendor4 => 0x109,
+            Self::Firmware1 => 0x10B,
+            Self::Firmware2 => 0x10C,
         }
     }
 }
@@ -251,6 +278,8 @@ pub trait Link: Send {
     fn property(&mut self, property: Property) -> Result<u32, TpmError>;
     /// TPM2_ReadPublic: the TPMT_PUBLIC as bytes, and the object's name.
     fn read_public(&mut self, handle: u32) -> Result<(Vec<u8>, Vec<u8>), TpmError>;
+    /// TPM2_ReadPublic: the object's qualified name, which tells what it lies below.
+    fn qualified_name(&mut self, handle: u32) -> Result<Vec<u8>, TpmError>;
     /// TPM2_CreatePrimary, a key without authorisation value: a transient handle, the TPMT_PUBLIC
     /// and the name. To be flushed.
     fn create_primary(
@@ -299,6 +328,20 @@ pub trait Link: Send {
     fn nv_read_public(&mut self, index: u32) -> Result<NvPublic, TpmError>;
     /// TPM2_NV_Read, authorised by the index's own empty value.
     fn nv_read(&mut self, index: u32, offset: u16, size: u16) -> Result<Vec<u8>, TpmError>;
+    /// TPM2_NV_DefineSpace, the name by SHA-256, no policy, the authorisation value empty. Writes to
+    /// the TPM.
+    fn nv_define(&mut self, owner: Used, index: u32, public: NvPublic) -> Result<(), TpmError>;
+    /// TPM2_NV_Write into the index with this handle and name, authorised by the owner. Writes to
+    /// the TPM.
+    fn nv_write(
+        &mut self,
+        owner: Used,
+        index: (u32, &[u8]),
+        offset: u16,
+        data: &[u8],
+    ) -> Result<(), TpmError>;
+    /// TPM2_NV_UndefineSpace. Writes to the TPM.
+    fn nv_undefine(&mut self, owner: Used, index: (u32, &[u8])) -> Result<(), TpmError>;
     /// TPM2_GetRandom: at most `count` bytes.
     fn random(&mut self, count: u16) -> Result<Vec<u8>, TpmError>;
     /// TPM2_Sign; `digest` has the width of the scheme's hash.

@@ -8,6 +8,7 @@ use super::{
     WrappedKey, name_of, template,
 };
 use crate::key::{Curve, PublicKey};
+use log::warn;
 
 /// The storage root key (TCG, TPM 2.0 Provisioning Guidance, section 7.8).
 const SRK: u32 = 0x8100_0001;
@@ -114,13 +115,14 @@ impl Tpm {
         let salt_key = self.salt_key_for(owner)?;
         let owner = Used::owner(Auth::by(owner.as_bytes(), salt_key.as_ref()));
         let writing = Manner::LOADS.writing();
-        self.exchange("making the master key", writing, |link| {
+        let made = self.exchange("making the master key", writing, |link| {
             let (area, private) = link.create(root.used(), Secrets::default(), &template)?;
             let (loaded, name) = link.load(root.used(), &area, &private)?;
             let kept = link.evict(owner, (loaded, &name), handle);
             link.flush(loaded)?;
             unless_taken(kept)
-        })?;
+        });
+        telling_of_owner(made)?;
         self.storage_key(handle)?.ok_or_else(|| missing(handle))
     }
 
@@ -128,13 +130,14 @@ impl Tpm {
         let salt_key = self.salt_key_for(owner)?;
         let owner = Used::owner(Auth::by(owner.as_bytes(), salt_key.as_ref()));
         let writing = Manner::LOADS.writing();
-        self.exchange("making the storage root key", writing, |link| {
+        let made = self.exchange("making the storage root key", writing, |link| {
             let template = template::storage_root(false);
             let (root, _, name) = link.create_primary(owner, &template)?;
             let kept = link.evict(owner, (root, &name), SRK);
             link.flush(root)?;
             unless_taken(kept)
-        })
+        });
+        telling_of_owner(made)
     }
 
     /// A new key below a storage key. One command.
@@ -150,15 +153,16 @@ impl Tpm {
         self.create_below(parent, secrets, &template)
     }
 
-    /// Seals data so that only this authorisation value opens them; a wrong one counts towards
-    /// lockout. One command, and one more for the auth session that hides them.
+    /// Seals data so that only this authorisation value opens them. One command, and one more for
+    /// the auth session that hides them. `counts`: a wrong value counts towards lockout.
     pub fn seal(
         &self,
         parent: &StorageKey,
         value: &Secret,
         data: &Secret,
+        counts: bool,
     ) -> Result<WrappedKey, TpmError> {
-        self.create_below(parent, Secrets { value, data }, &template::sealed())
+        self.create_below(parent, Secrets { value, data }, &template::sealed(counts))
     }
 
     /// Opens what [`Tpm::seal`] made. Four commands, or three where it stays loaded.
@@ -242,7 +246,7 @@ impl Tpm {
             }
             kept
         });
-        match kept {
+        match telling_of_owner(kept) {
             Err(TpmError::Response(code)) if code.is_taken() => Err(TpmError::KeyReplaced(handle)),
             Err(error) if error.is_transport_fault() => match self.holds(handle, key.name())? {
                 true => Ok(()),
@@ -273,7 +277,7 @@ impl Tpm {
         let gone = self.exchange("EvictControl", Manner::READS.writing(), |link| {
             link.evict(owner, (handle, name), handle)
         });
-        match gone {
+        match telling_of_owner(gone) {
             Err(error) if error.is_transport_fault() && !self.holds(handle, name)? => Ok(()),
             other => other,
         }
@@ -284,6 +288,17 @@ fn missing(handle: u32) -> TpmError {
     TpmError::Unsupported(format!(
         "handle 0x{handle:08X} is empty although it was filled"
     ))
+}
+
+/// Nobody but the owner of the TPM may fill or empty a persistent handle.
+fn telling_of_owner<R>(result: Result<R, TpmError>) -> Result<R, TpmError> {
+    if matches!(result, Err(TpmError::Response(code)) if code.is_wrong_auth()) {
+        warn!(
+            "the TPM's owner hierarchy has another authorisation value: the setting owner_auth of \
+             [master] must name it"
+        );
+    }
+    result
 }
 
 /// Another process may have put its own there first.

@@ -105,6 +105,12 @@ impl PublicArea {
         self.attributes & all == TpmaObject::SIGN_ENCRYPT.bits()
     }
 
+    /// Whether the key signs only what the TPM itself made: an attestation key.
+    pub fn attests(&self) -> bool {
+        let all = TpmaObject::RESTRICTED.bits() | TpmaObject::SIGN_ENCRYPT.bits();
+        self.attributes & all == all
+    }
+
     /// Whether the key decrypts, or agrees on secrets, whatever it is given.
     pub fn decrypts(&self) -> bool {
         let all = TpmaObject::RESTRICTED.bits() | TpmaObject::DECRYPT.bits();
@@ -150,6 +156,14 @@ fn name_hash_of(area: &[u8]) -> Option<Hash> {
 pub(crate) fn name_of(area: &[u8]) -> Option<Vec<u8>> {
     let hash = name_hash_of(area)?;
     Some([&hash.algorithm().to_be_bytes()[..], &hash.digest(&[area])].concat())
+}
+
+/// The qualified name of an object of this name below a parent of this qualified name (Part 1,
+/// section 16: "Names").
+pub(crate) fn qualified_name_below(parent: &[u8], name: &[u8]) -> Option<Vec<u8>> {
+    let algorithm = name.first_chunk()?;
+    let hash = Hash::of_algorithm(u16::from_be_bytes(*algorithm))?;
+    Some([&algorithm[..], &hash.digest(&[parent, name])].concat())
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ impl ResponseCode {
     const LOCKOUT: u32 = 0x921;
     const NV_SPACE: u32 = 0x14B;
     const NV_DEFINED: u32 = 0x14C;
+    const TYPE: u32 = 0x08A;
     const INTEGRITY: u32 = 0x09F;
     const OBJECT_MEMORY: u32 = 0x902;
     const AUTH_FAIL: u32 = 0x08E;
@@ -63,9 +64,10 @@ impl ResponseCode {
         matches!(self.base(), 0x081 | 0x084 | 0x087 | 0x0A6)
     }
 
-    /// What was wrapped is not wrapped by this key, or was changed.
+    /// What was wrapped is not wrapped by this key, or was changed; or the key is none that wraps.
     pub fn is_foreign(self) -> bool {
-        self.base() == Self::INTEGRITY
+        let of_handle = self.0 & 0xC0 == 0x80;
+        self.base() == Self::INTEGRITY || (of_handle && self.base() == Self::TYPE)
     }
 
     /// All slots for objects are taken, by others as well.
@@ -115,6 +117,7 @@ impl ResponseCode {
             0x923 => "TPM_RC_NV_UNAVAILABLE",
             0x083 => "TPM_RC_HASH",
             0x084 => "TPM_RC_VALUE",
+            Self::TYPE => "TPM_RC_TYPE",
             0x08B => "TPM_RC_HANDLE",
             Self::AUTH_FAIL => "TPM_RC_AUTH_FAIL",
             0x092 => "TPM_RC_SCHEME",

@@ -35,7 +35,7 @@ impl Tcti {
 
     /// Whether a resource manager gives each connection a space of its own: the kernel's
     /// (/dev/tpmrm0) or tpm2-abrmd. All others are shared by whoever uses them.
-    pub(super) fn is_managed(&self) -> bool {
+    pub fn is_managed(&self) -> bool {
         let is_kernels = |path: &Path| {
             let name = path.file_name().and_then(|name| name.to_str());
             name.is_some_and(|name| name.starts_with("tpmrm"))
@@ -51,13 +51,13 @@ impl Tcti {
         }
     }
 
-    /// How many keys a managed space may hold. The kernel's saves and loads all of them around
-    /// each command, so there it is one; tpm2-abrmd's only those that a command names, but it
-    /// lets few connections in.
+    /// How many keys a managed space may hold. The kernel's has room for three, and saves and loads
+    /// all of them around each command, so there it is one; tpm2-abrmd's only those that a command
+    /// names, but it lets few connections in.
     pub(super) fn keys_in_a_space(&self) -> usize {
         match self {
-            Self::Esapi(_) => 8,
-            Self::Device(_) | Self::Swtpm(_) | Self::Mssim(..) => 1,
+            Self::Esapi(conf) if conf.starts_with("tabrmd") => 8,
+            Self::Esapi(_) | Self::Device(_) | Self::Swtpm(_) | Self::Mssim(..) => 1,
         }
     }
 }
@@ -193,6 +193,20 @@ mod tests {
             assert!(text.parse::<Tcti>().is_err(), "{text}");
         }
         assert!("swtpm:path=/x,port=1".parse::<Tcti>().is_err());
+    }
+
+    #[test]
+    fn a_space_of_the_kernel_holds_one_key_whoever_speaks_to_it() {
+        for (text, keys) in [
+            ("device:/dev/tpmrm0", 1),
+            ("esapi:device:/dev/tpmrm0", 1),
+            ("tabrmd:bus_type=session", 8),
+            ("esapi:tabrmd", 8),
+        ] {
+            let tcti: Tcti = text.parse().unwrap();
+            assert!(tcti.is_managed());
+            assert_eq!(tcti.keys_in_a_space(), keys, "{text}");
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! Makers filled the templates differently, and each difference gives another key; so there are
 //! candidates, and a certificate tells the right one.
 
-use super::{Algorithm, Hash, KeyUsage};
+use super::{Algorithm, Hash, KeyUsage, PublicArea};
 use crate::key::{Curve, PublicKey};
 
 /// fixedTPM, fixedParent, sensitiveDataOrigin, userWithAuth, adminWithPolicy, sign.
@@ -80,13 +80,15 @@ pub(super) fn imported_key(public: &PublicKey, usage: KeyUsage) -> Vec<u8> {
     }
 }
 
-/// Sealed data: not noDA, so that wrong values count.
-pub(super) fn sealed() -> Vec<u8> {
+/// Sealed data; noDA unless wrong values are to count.
+pub(super) fn sealed(counts: bool) -> Vec<u8> {
+    const NO_DA: u32 = 1 << 10;
     const KEYEDHASH: u16 = 0x0008;
     /// fixedTPM, fixedParent, userWithAuth.
     const ATTRIBUTES: u32 = 0x0000_0052;
     let mut area = words(&[KEYEDHASH, Hash::Sha256.algorithm()]);
-    area.extend(ATTRIBUTES.to_be_bytes());
+    let no_da = if counts { 0 } else { NO_DA };
+    area.extend((ATTRIBUTES | no_da).to_be_bytes());
     area.extend(sized(&[])); // no policy
     area.extend(words(&[NULL])); // scheme
     area.extend(sized(&[])); // unique
@@ -138,6 +140,30 @@ pub(super) fn may_be_ours(area: &[u8]) -> bool {
         [RSA, ECC]
             .into_iter()
             .any(|kind| area.starts_with(&head(kind, hash)))
+    })
+}
+
+/// Whether a public area is as those that [`own_key`] makes.
+pub(crate) fn is_own_key(area: &[u8]) -> bool {
+    /// fixedTPM, fixedParent, sensitiveDataOrigin, userWithAuth, noDA; it signs or decrypts.
+    const OWN: u32 = 0x0000_0472;
+    const USES: u32 = 0x0006_0000;
+    let attributes = area.get(4..8).and_then(|bytes| bytes.try_into().ok());
+    let attributes = attributes.map(u32::from_be_bytes);
+    attributes.is_some_and(|attributes| attributes & !USES == OWN)
+        && area.get(8..10) == Some(&[0, 0])
+}
+
+/// Which of the TCG's templates a public area was made from; `None` for a key of another kind.
+pub fn recognised(area: &[u8]) -> Option<String> {
+    may_be_ours(area).then_some(())?;
+    let key = PublicArea::parse(area)?.key;
+    Some(match (&key, key.bits()) {
+        (PublicKey::Rsa { .. }, 2048) => "H-1 (RSA 2048, SHA-256)".into(),
+        (PublicKey::Ec { .. }, 256) => "H-2 (P-256, SHA-256)".into(),
+        (PublicKey::Ec { .. }, 384) => "H-3 (P-384, SHA-384)".into(),
+        (PublicKey::Ec { .. }, 521) => "H-4 (P-521, SHA-512)".into(),
+        _ => format!("as the TCG's, for {key}"),
     })
 }
 

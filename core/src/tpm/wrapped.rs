@@ -96,8 +96,10 @@ impl WrappedKey {
                 .map_err(|error| match error {
                     TpmError::Response(code) if code.is_foreign() || code.is_missing_handle() => {
                         warn!(
-                            "handle 0x{parent:08X} does not hold the key that wraps this one: the \
-                             TPM was cleared or exchanged, and the key is lost with it ({code})"
+                            "handle 0x{parent:08X} does not hold the key that wraps this one \
+                             ({code}): the TPM was cleared or exchanged, and the key is lost with \
+                             it. Move the key folder away to begin anew, or bring back the TPM \
+                             that it belongs to"
                         );
                         TpmError::ForeignKey(*parent)
                     }

@@ -16,6 +16,8 @@ pub enum StoreError {
     OtherTpm(String),
     /// The TPM or this store cannot make or take such a key.
     Unsupported(String),
+    /// This token does not keep such a key in the way that is asked for.
+    Protection(String),
     /// The numbers of a private key do not belong together.
     BadKey(String),
     /// The TPM has no room for another persistent key.
@@ -74,6 +76,7 @@ impl fmt::Display for StoreError {
             Self::Folder(error) => error.fmt(f),
             Self::OtherTpm(why)
             | Self::Unsupported(why)
+            | Self::Protection(why)
             | Self::BadKey(why)
             | Self::NoRoom(why) => f.write_str(why),
             Self::NotLoggedIn => f.write_str("the token asks for a login first"),

@@ -6,7 +6,7 @@
 
 use super::{DevidStore, StoreError};
 use crate::store::folder::Content;
-use crate::tpm::StorageKey;
+use crate::tpm::{StorageKey, TpmError};
 use log::info;
 
 impl DevidStore {
@@ -14,7 +14,12 @@ impl DevidStore {
     pub(super) fn master_for_new_keys(&self) -> Result<StorageKey, StoreError> {
         let handle = self.master.handle;
         let remembered = self.folder.master()?;
-        let there = self.tpm.storage_key(handle)?;
+        let there = match self.tpm.storage_key(handle) {
+            Err(TpmError::Unsupported(_)) if remembered.is_some() || self.has_wrapped_keys()? => {
+                return Err(self.other_tpm("holds another key"));
+            }
+            other => other?,
+        };
         match (&remembered, there) {
             (Some(area), Some(key)) if key.area() == area => Ok(key),
             (Some(_), Some(_)) => Err(self.other_tpm("holds another key")),
@@ -49,7 +54,7 @@ impl DevidStore {
     fn has_wrapped_keys(&self) -> Result<bool, StoreError> {
         let listing = self.folder.list()?;
         Ok(listing.entries.iter().any(|entry| match &entry.content {
-            Content::Pair(pair) => pair.material.parent == self.master.handle,
+            Content::Pair(pair) => pair.material.parent() == Some(self.master.handle),
             _ => false,
         }))
     }

@@ -5,6 +5,7 @@
 //! appears at the next look.
 
 mod fault;
+mod keeping;
 mod master;
 pub(super) mod pins;
 mod private;
@@ -14,12 +15,13 @@ pub use crate::tpm::{Algorithm, KeyUsage};
 pub use fault::StoreError;
 pub use private::PrivateKey;
 
-use super::folder::{Content, Description, KeyFolder, Origin, Pair, Tss2Key};
-use super::key::Abilities;
+use super::folder::{ClearKey, Content, Description, KeyFolder, Material, Origin, Pair};
+use super::key::{Abilities, SoftKey};
 use super::listing::Half;
-use super::{Access, Key, Login};
-use crate::config::{self, Config, Master, SecretSource};
-use crate::tpm::{AuthValue, Hash, Parent, PublicArea, Secret, Tpm, TpmError, WrappedKey, name_of};
+use super::{Access, Key, Login, Protection};
+use crate::config::{self, Config, Master, SecretSource, TokenSettings};
+use crate::key::{Curve, private_key_info_of};
+use crate::tpm::{AuthValue, Hash, PublicArea, Secret, Tpm, TpmError, WrappedKey, name_of};
 use log::warn;
 use parking_lot::Mutex;
 use showing::Known;
@@ -38,6 +40,7 @@ pub struct DevidStore {
     folder: KeyFolder,
     master: Master,
     allow_last_try: bool,
+    allows_file_keys: bool,
     pin: Option<SecretSource>,
     /// The token's secret, as long as the user is logged in.
     login: Arc<Login>,
@@ -50,44 +53,126 @@ pub struct DevidStore {
 impl DevidStore {
     /// The token `devid`. Nothing is read and nothing is sent yet.
     pub fn new(config: &Config, tpm: Arc<Tpm>) -> Self {
-        let name = "devid";
+        let settings = &config.tokens[0];
+        Self::of(config, tpm, settings)
+    }
+
+    /// All tokens with a key folder, `devid` first.
+    pub fn all(config: &Config, tpm: &Arc<Tpm>) -> Vec<Self> {
+        let tokens = config.tokens.iter();
+        tokens
+            .map(|settings| Self::of(config, Arc::clone(tpm), settings))
+            .collect()
+    }
+
+    /// What keeps a new key of which this is said, or nothing.
+    pub fn protection(&self, said: Option<Protection>) -> Protection {
+        said.unwrap_or(match self.allows_file_keys {
+            true => Protection::File,
+            false => Protection::Tpm,
+        })
+    }
+
+    fn of(config: &Config, tpm: Arc<Tpm>, settings: &TokenSettings) -> Self {
         Self {
             tpm,
-            name: name.into(),
-            folder: KeyFolder::new(config.state.join(name)),
+            name: settings.name.clone(),
+            folder: KeyFolder::new(match &settings.path {
+                Some(path) => path.clone(),
+                None => config.state.join(&settings.name),
+            }),
             master: config.master.clone(),
-            allow_last_try: config.allow_last_try,
-            pin: config.pin.clone(),
+            allow_last_try: settings.allow_last_try,
+            allows_file_keys: settings.allow_file_keys,
+            pin: settings.pin.clone(),
             login: Arc::default(),
             officer: Arc::default(),
             shown: Mutex::default(),
         }
     }
 
-    /// A new key of the TPM's own making, not kept yet: nothing of it stays when it is dropped.
+    /// A new key, not kept yet: nothing of it stays when it is dropped. Unless it is to be
+    /// protected otherwise, the TPM makes it and alone uses it.
     ///
     /// One command; more the very first time, when it makes the master key.
-    pub fn generate(&self, algorithm: Algorithm, usage: KeyUsage) -> Result<Arc<Key>, StoreError> {
-        let master = self.master_for_new_keys()?;
-        let (access, value) = self.access_for_new_key()?;
-        let made = self.tpm.create_key(&master, &value, algorithm, usage);
-        self.usable(made.map_err(StoreError::of_making)?, access)
+    pub fn generate(
+        &self,
+        algorithm: Algorithm,
+        usage: KeyUsage,
+        protection: Protection,
+    ) -> Result<Arc<Key>, StoreError> {
+        match (protection, algorithm) {
+            (Protection::Tpm, _) => {
+                let master = self.master_for_new_keys()?;
+                let (access, value) = self.access_for_new_key()?;
+                let made = self.tpm.create_key(&master, &value, algorithm, usage);
+                self.usable(made.map_err(StoreError::of_making)?, access)
+            }
+            (_, Algorithm::Ec(curve)) => self.in_memory(curve, &curve.random_scalar()?, protection),
+            (_, Algorithm::Rsa(_)) => Err(no_rsa_in_memory()),
+        }
     }
 
-    /// A key from outside, not kept yet; it is encrypted for the master key before it reaches the
-    /// bus. One command; more the very first time.
+    /// A key from outside, not kept yet; one for the TPM is encrypted for the master key before it
+    /// reaches the bus. One command; more the very first time.
     ///
     /// # Errors
     ///
     /// [`StoreError::BadKey`] if its numbers do not belong together.
-    pub fn import(&self, private: &PrivateKey, usage: KeyUsage) -> Result<Arc<Key>, StoreError> {
+    pub fn import(
+        &self,
+        private: &PrivateKey,
+        usage: KeyUsage,
+        protection: Protection,
+    ) -> Result<Arc<Key>, StoreError> {
         let (public, secret) = private.halves()?;
-        let master = self.master_for_new_keys()?;
+        match (protection, private) {
+            (Protection::Tpm, _) => {
+                let master = self.master_for_new_keys()?;
+                let (access, value) = self.access_for_new_key()?;
+                let taken = self
+                    .tpm
+                    .import_key(&master, &value, &public, &secret, usage);
+                self.usable(taken.map_err(StoreError::of_import)?, access)
+            }
+            (_, PrivateKey::Ec(curve, _)) => self.in_memory(*curve, &secret, protection),
+            (_, PrivateKey::Rsa { .. }) => Err(no_rsa_in_memory()),
+        }
+    }
+
+    /// A key that is used in memory.
+    fn in_memory(
+        &self,
+        curve: Curve,
+        scalar: &Secret,
+        protection: Protection,
+    ) -> Result<Arc<Key>, StoreError> {
         let (access, value) = self.access_for_new_key()?;
-        let taken = self
-            .tpm
-            .import_key(&master, &value, &public, &secret, usage);
-        self.usable(taken.map_err(StoreError::of_import)?, access)
+        let material = match protection {
+            Protection::File if !self.allows_file_keys => {
+                return Err(StoreError::Protection(
+                    "keys in clear are not allowed on this token ([[token]] allow_file_keys)"
+                        .into(),
+                ));
+            }
+            Protection::File => {
+                let info = private_key_info_of(curve, scalar);
+                Material::Clear(ClearKey(
+                    info.ok_or_else(|| StoreError::BadKey("no scalar of its curve".into()))?,
+                ))
+            }
+            Protection::Tpm | Protection::Sealed => {
+                let master = self.master_for_new_keys()?;
+                SoftKey::sealed(curve, scalar, |key| {
+                    let sealed = self.tpm.seal(&master, &value, key, false);
+                    sealed.map_err(StoreError::from)
+                })?
+            }
+        };
+        let public = curve.public_of(scalar);
+        let key = public.and_then(|public| Key::in_memory(&public, &material));
+        let key = key.ok_or_else(|| StoreError::BadKey("no scalar of its curve".into()))?;
+        Ok(Arc::new(key.opened_by(access)))
     }
 
     /// Keeps a key that [`DevidStore::generate`] or [`DevidStore::import`] gave; in a persistent
@@ -103,20 +188,20 @@ impl DevidStore {
         public: Option<Description>,
         persistent: bool,
     ) -> Result<String, StoreError> {
-        let wrapped = key
-            .on_disk()
-            .ok_or_else(|| StoreError::Unsupported("the key has no wrapped form".into()))?;
-        let Parent::Persistent(parent) = *wrapped.parent() else {
-            return Err(StoreError::Unsupported("not a key of this token".into()));
-        };
-        let mut handle = persistent.then(|| self.free_handle(None)).transpose()?;
-        let auth = key.auth_salt().map(<[u8]>::to_vec);
+        let unfit = || StoreError::Unsupported("the key has no form for a file".into());
+        let material = key.material().ok_or_else(unfit)?;
+        let wrapped = key.on_disk();
+        if persistent && wrapped.is_none() {
+            return Err(StoreError::Protection(
+                "only a key that the TPM itself uses can be in a handle".into(),
+            ));
+        }
+        // All that can fail before the file is there does so.
+        let owner = persistent.then(|| self.owner_auth()).transpose()?;
+        let handle = persistent.then(|| self.free_handle(None)).transpose()?;
         let pair = Pair {
-            material: Tss2Key {
-                empty_auth: Some(auth.is_none()),
-                ..Tss2Key::loadable(parent, wrapped.area().to_vec(), wrapped.private().to_vec())
-            },
-            auth,
+            material,
+            auth: key.auth_salt().map(<[u8]>::to_vec),
             public: key.public().clone(),
             handle,
             origin,
@@ -125,23 +210,45 @@ impl DevidStore {
         };
         self.folder.begin(&self.first_serial())?;
         let name = self.folder.add(Content::Pair(pair))?.name;
-        while let Some(tried) = handle {
-            match self.tpm.persist(wrapped, tried, &self.owner_auth()?) {
-                Ok(()) => break,
-                // Another process was faster.
-                Err(TpmError::KeyReplaced(_)) => {
-                    let next = self.free_handle(Some(tried))?;
-                    self.rewrite(&name, |pair| pair.handle = Some(next))?;
-                    handle = Some(next);
-                }
-                Err(error) => {
-                    // Gone already only if somebody else destroyed it: then all is well.
-                    let _ = self.folder.remove(&name);
-                    return Err(StoreError::of_making(error));
-                }
-            }
+        if let (Some(handle), Some(wrapped), Some(owner)) = (handle, wrapped, owner) {
+            self.fill(&name, wrapped, handle, &owner)?;
         }
         Ok(name)
+    }
+
+    /// Puts a key into the handle that its file names, or into the next if another process was
+    /// faster there.
+    fn fill(
+        &self,
+        name: &str,
+        wrapped: &WrappedKey,
+        mut handle: u32,
+        owner: &AuthValue,
+    ) -> Result<(), StoreError> {
+        loop {
+            let next = match self.tpm.persist(wrapped, handle, owner) {
+                Ok(()) => return Ok(()),
+                Err(TpmError::KeyReplaced(_)) => self.free_handle(Some(handle)).and_then(|next| {
+                    self.rewrite(name, |pair| pair.handle = Some(next))?;
+                    Ok(next)
+                }),
+                Err(error) => Err(StoreError::of_making(error)),
+            };
+            handle = next.inspect_err(|_| self.take_back(name, wrapped, handle))?;
+        }
+    }
+
+    /// Removes the file of a key that did not get into its handle. If nobody can say now whether it
+    /// did, the file stays: it is what names the handle.
+    fn take_back(&self, name: &str, wrapped: &WrappedKey, handle: u32) {
+        match self.tpm.holds(handle, wrapped.name()) {
+            // Gone already only if somebody else destroyed it: then all is well.
+            Ok(false) => drop(self.folder.remove(name)),
+            Ok(true) | Err(_) => warn!(
+                "{}: {name:?} was made, and may be in handle 0x{handle:08X}",
+                self.folder.path().display()
+            ),
+        }
     }
 
     /// Adds an object that is no pair. Gives its name.
@@ -186,7 +293,6 @@ impl DevidStore {
         if half == Half::Whole {
             return Ok(self.folder.remove(name)?);
         }
-        let owner = self.owner_auth()?;
         self.folder.change(name, |entry| {
             let Content::Pair(pair) = &entry.content else {
                 return Err(StoreError::Gone);
@@ -200,7 +306,7 @@ impl DevidStore {
             }
             // First the handle: should the file go first, the key would be in a handle that nobody
             // lists.
-            self.evict(pair, &owner)?;
+            self.evict(pair)?;
             let shown = pair.shown_public.clone();
             Ok(shown.map(|shown| Content::Public(pair.public.clone(), shown)))
         })?;
@@ -216,10 +322,10 @@ impl DevidStore {
     }
 
     /// Takes a key out of its persistent handle.
-    fn evict(&self, pair: &Pair, owner: &AuthValue) -> Result<(), StoreError> {
-        let name = name_of(&pair.material.public);
+    fn evict(&self, pair: &Pair) -> Result<(), StoreError> {
+        let name = pair.material.wrapped().and_then(|key| name_of(&key.public));
         match (pair.handle, name) {
-            (Some(handle), Some(name)) => Ok(self.tpm.evict(handle, &name, owner)?),
+            (Some(handle), Some(name)) => Ok(self.tpm.evict(handle, &name, &self.owner_auth()?)?),
             _ => Ok(()),
         }
     }
@@ -261,7 +367,7 @@ impl DevidStore {
     }
 
     /// The authorisation value of the owner hierarchy.
-    fn owner_auth(&self) -> Result<AuthValue, StoreError> {
+    pub(crate) fn owner_auth(&self) -> Result<AuthValue, StoreError> {
         let Some(source) = &self.master.owner_auth else {
             return Ok(AuthValue::default());
         };
@@ -271,6 +377,14 @@ impl DevidStore {
             StoreError::Unsupported(format!("[master] owner_auth: {error}"))
         })
     }
+}
+
+fn no_rsa_in_memory() -> StoreError {
+    StoreError::Protection(
+        "RSA keys are for the TPM only: no implementation in software is known not to leak them \
+         through its timing"
+            .into(),
+    )
 }
 
 /// The attributes of what is meant; `None` if it is not there.

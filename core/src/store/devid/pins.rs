@@ -155,7 +155,7 @@ impl DevidStore {
         label: &str,
     ) -> Result<(), LoginError> {
         let master = self.master_for_new_keys()?;
-        let sealed = self.tpm.seal(&master, value, secret)?;
+        let sealed = self.tpm.seal(&master, value, secret, true)?;
         let sealed = Tss2Key {
             kind: Tss2Kind::Sealed,
             empty_auth: Some(false),
@@ -175,10 +175,9 @@ impl DevidStore {
     }
 
     fn destroy_all(&self) -> Result<(), StoreError> {
-        let owner = self.owner_auth()?;
         for entry in self.folder.list()?.entries {
             if let Content::Pair(pair) = &entry.content {
-                self.evict(pair, &owner)?;
+                self.evict(pair)?;
             }
             match self.folder.remove(&entry.name).map_err(StoreError::from) {
                 Ok(()) | Err(StoreError::Gone) => {}

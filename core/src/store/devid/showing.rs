@@ -4,7 +4,7 @@ use super::DevidStore;
 use crate::certificate::Day;
 use crate::file;
 use crate::key::hex;
-use crate::store::folder::{Content, Entry, FolderError, Pair, Seal, Tss2Kind};
+use crate::store::folder::{Content, Entry, FolderError, Material, Pair, Seal, Tss2Key, Tss2Kind};
 use crate::store::listing::{Kind, Listing, Shown};
 use crate::store::{Key, KeyStore, LoginError, LookError, Pins, Stamp, Who};
 use crate::tpm::{Hash, Parent, PublicArea, Tpm, WrappedKey};
@@ -25,7 +25,8 @@ impl KeyStore for DevidStore {
     /// token is there for the TPM's sake.
     fn look(&self) -> Result<Listing, LookError> {
         let listing = self.folder.list().map_err(unreadable)?;
-        if listing.entries.is_empty() && !self.tpm.has_answered() {
+        let needs_tpm = listing.entries.is_empty() && !self.allows_file_keys;
+        if needs_tpm && !self.tpm.has_answered() {
             self.tpm.random(&mut [0])?;
         }
         let before = std::mem::take(&mut *self.shown.lock());
@@ -61,6 +62,7 @@ impl KeyStore for DevidStore {
             tpm: Arc::clone(tpm),
             name: self.name.clone(),
             allow_last_try: self.allow_last_try,
+            allows_file_keys: self.allows_file_keys,
             pin: self.pin.clone(),
             login: Arc::clone(&self.login),
             officer: Arc::clone(&self.officer),
@@ -96,6 +98,9 @@ impl KeyStore for DevidStore {
     fn logout(&self) {
         self.login.end();
         self.officer.end();
+        if let Some(shown) = self.shown.try_lock() {
+            shown.values().for_each(Known::close);
+        }
     }
 
     fn tries_left(&self) -> Option<u32> {
@@ -116,15 +121,11 @@ pub(super) struct Known {
 impl Known {
     fn new(entry: &Arc<Entry>, store: &DevidStore) -> Self {
         let kind = match &entry.content {
-            Content::Pair(pair) => match PublicArea::parse(&pair.material.public) {
-                Some(area) => Kind::Pair {
-                    key: Arc::new(store.key_of(&entry.name, pair, area)),
-                    origin: pair.origin,
-                    private: pair.private.clone(),
-                    public: pair.shown_public.clone(),
-                },
-                // The folder takes none such for a pair.
-                None => Kind::Public(pair.public.clone(), pair.private.clone()),
+            Content::Pair(pair) => Kind::Pair {
+                key: Arc::new(store.key_of(&entry.name, pair)),
+                origin: pair.origin,
+                private: pair.private.clone(),
+                public: pair.shown_public.clone(),
             },
             Content::Public(key, description) => Kind::Public(key.clone(), description.clone()),
             Content::Certificate(certificate, description) => {
@@ -136,6 +137,15 @@ impl Known {
         Self {
             source: Arc::clone(entry),
             shown: Arc::new(Shown { name, kind }),
+        }
+    }
+}
+
+impl Known {
+    /// Forgets what was opened of it.
+    fn close(&self) {
+        if let Kind::Pair { key, .. } = &self.shown.kind {
+            key.close();
         }
     }
 }
@@ -154,40 +164,41 @@ impl DevidStore {
         hex(&Hash::Sha256.hmac(machine.trim_ascii(), &[what.as_bytes()])[..8])
     }
 
-    fn key_of(&self, name: &str, pair: &Pair, area: PublicArea) -> Key {
-        let Pair {
-            material, handle, ..
-        } = pair;
-        let parent = match material.parent {
-            _ if material.has_policy() => Err("its file names a policy, which is not supported"),
-            _ if material.kind != Tss2Kind::Loadable => Err("it must be imported first"),
-            handle if handle >> 24 == 0x81 => Ok(Parent::Persistent(handle)),
-            hierarchy if OWNER.contains(&hierarchy) => Ok(Parent::Owner {
-                rsa: material.rsa_parent,
-            }),
-            _ => Err("its parent is neither a persistent key nor the owner hierarchy"),
+    fn key_of(&self, name: &str, pair: &Pair) -> Key {
+        let key = match &pair.material {
+            Material::Wrapped(key) => self.wrapped_key(key, pair.handle),
+            Material::Clear(_) if !self.allows_file_keys => {
+                Err("it is in clear, and [[token]] allow_file_keys does not allow that here")
+            }
+            material => Key::in_memory(&pair.public, material).ok_or("it is of no kind to be used"),
         };
-        let wrapped =
-            |parent| WrappedKey::new(parent, material.public.clone(), material.private.clone());
-        let abilities = self.abilities();
-        match parent {
-            Ok(parent) => {
-                let wrapped = wrapped(parent);
-                self.tpm.own(wrapped.name());
-                let key = Key::wrapped(wrapped, area, *handle, abilities);
-                match &pair.auth {
-                    None => key,
-                    Some(salt) => key.opened_by(self.access(salt)),
-                }
-            }
-            Err(why) => {
-                warn!(
-                    "{}: the key {name:?} cannot be used: {why}",
-                    self.folder.path().display()
-                );
-                Key::refused(area, why, abilities)
-            }
+        let key = key.unwrap_or_else(|why| {
+            warn!(
+                "{}: the key {name:?} cannot be used: {why}",
+                self.folder.path().display()
+            );
+            Key::refused(pair.public.clone(), why)
+        });
+        match &pair.auth {
+            None => key,
+            Some(salt) => key.opened_by(self.access(salt)),
         }
+    }
+
+    fn wrapped_key(&self, key: &Tss2Key, handle: Option<u32>) -> Result<Key, &'static str> {
+        let area = PublicArea::parse(&key.public).ok_or("its public area is not understood")?;
+        let parent = match key.parent {
+            _ if key.has_policy() => return Err("its file names a policy, which is not supported"),
+            _ if key.kind != Tss2Kind::Loadable => return Err("it must be imported first"),
+            handle if handle >> 24 == 0x81 => Parent::Persistent(handle),
+            hierarchy if OWNER.contains(&hierarchy) => Parent::Owner {
+                rsa: key.rsa_parent,
+            },
+            _ => return Err("its parent is neither a persistent key nor the owner hierarchy"),
+        };
+        let wrapped = WrappedKey::new(parent, key.public.clone(), key.private.clone());
+        self.tpm.own(wrapped.name());
+        Ok(Key::wrapped(wrapped, area, handle, self.abilities()))
     }
 }
 

@@ -3,6 +3,8 @@
 use super::Tss2Key;
 use crate::certificate::{Certificate, Day};
 use crate::key::PublicKey;
+use crate::tpm::Secret;
+use std::fmt;
 
 /// An object of the folder, or a pair of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,8 +32,8 @@ pub enum Content {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pair {
     /// The key as the file holds it.
-    pub material: Tss2Key,
-    /// The same public key as in `material`.
+    pub material: Material,
+    /// The public key that belongs to it.
     pub public: PublicKey,
     /// Where the TPM holds the key as well, if it was made persistent.
     pub handle: Option<u32>,
@@ -44,6 +46,50 @@ pub struct Pair {
     pub private: Description,
     /// The attributes of the public half; `None` if it was destroyed on its own.
     pub shown_public: Option<Description>,
+}
+
+/// A private key, in one of the forms in which a file may hold it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Material {
+    /// Wrapped by a key of the TPM: only the TPM ever uses it.
+    Wrapped(Tss2Key),
+    /// Encrypted under a random key, which the TPM has sealed: used in memory.
+    Sealed {
+        /// The sealed key.
+        seal: Tss2Key,
+        /// EncryptedPrivateKeyInfo, DER (RFC 5958, section 3).
+        encrypted: Vec<u8>,
+    },
+    /// In clear: whoever reads the file has the key.
+    Clear(ClearKey),
+}
+
+impl Material {
+    /// The handle of the TPM's key without which it cannot be used.
+    pub fn parent(&self) -> Option<u32> {
+        match self {
+            Self::Wrapped(key) | Self::Sealed { seal: key, .. } => Some(key.parent),
+            Self::Clear(_) => None,
+        }
+    }
+
+    /// What the TPM itself uses.
+    pub fn wrapped(&self) -> Option<&Tss2Key> {
+        match self {
+            Self::Wrapped(key) => Some(key),
+            Self::Sealed { .. } | Self::Clear(_) => None,
+        }
+    }
+}
+
+/// A private key in clear: PrivateKeyInfo, DER (RFC 5958, section 2); wiped when it goes.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ClearKey(pub Secret);
+
+impl fmt::Debug for ClearKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ClearKey(…)")
+    }
 }
 
 /// Where a key comes from.

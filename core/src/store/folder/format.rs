@@ -4,15 +4,19 @@ use super::text::{
     Lines, NO_PUBLIC_HALF, PUBLIC_HALF, escaped, handle, origin, public_half, read_description,
     unescaped, write_description, write_line,
 };
-use super::{Content, Data, Description, Origin, Pair, Tss2Key, Tss2Kind as Kind, pem};
+use super::{
+    ClearKey, Content, Data, Description, Material, Origin, Pair, Tss2Key, Tss2Kind as Kind, pem,
+};
 use crate::certificate::Certificate;
-use crate::key::{PublicKey, from_hex, hex};
-use crate::tpm::PublicArea;
+use crate::key::{PublicKey, from_hex, hex, private_key_info};
+use crate::tpm::{PublicArea, Secret};
 
 /// More bytes than a file of the folder may have.
 pub(super) const LARGEST: u64 = 64 << 10;
 
 const PAIR: &str = "TSS2 PRIVATE KEY";
+const ENCRYPTED: &str = "ENCRYPTED PRIVATE KEY";
+const CLEAR: &str = "PRIVATE KEY";
 const PUBLIC: &str = "PUBLIC KEY";
 const CERTIFICATE: &str = "CERTIFICATE";
 const DATA: &str = "DATA";
@@ -30,39 +34,53 @@ pub(super) struct Remarks {
 ///
 /// What is wrong with it.
 pub(super) fn parse(name: &str, file: &[u8]) -> Result<(Content, Remarks), String> {
-    let block = pem::parse(file)?;
-    let mut lines = Lines::new(block.above);
+    let parts = pem::parse(file)?;
+    let labels: Vec<&str> = parts.blocks.iter().map(|block| block.label).collect();
+    let der = |at: usize| &parts.blocks[at].der[..];
+    let mut lines = Lines::new(parts.above);
     let absent = Description::labelled(name);
-    let content = match block.label {
-        PAIR => Content::Pair(read_pair(&mut lines, &block.der, absent)?),
-        PUBLIC => {
-            let key = PublicKey::from_info_der(&block.der);
+    let content = match labels[..] {
+        [PAIR] => {
+            let (material, public) = wrapped(der(0))?;
+            Content::Pair(read_pair(&mut lines, material, public, absent)?)
+        }
+        [PAIR, ENCRYPTED, PUBLIC] => {
+            let (material, public) = sealed(der(0), der(1), der(2))?;
+            Content::Pair(read_pair(&mut lines, material, public, absent)?)
+        }
+        [CLEAR] => {
+            let (material, public) = clear(der(0))?;
+            Content::Pair(read_pair(&mut lines, material, public, absent)?)
+        }
+        [PUBLIC] => {
+            let key = PublicKey::from_info_der(der(0));
             let key = key.ok_or("no public key of a kind that is known here")?;
             Content::Public(key, read_description(&mut lines, "", absent)?)
         }
-        CERTIFICATE => {
-            let certificate = Certificate::from_der(&block.der).map_err(|why| why.to_string())?;
+        [CERTIFICATE] => {
+            let certificate = Certificate::from_der(der(0)).map_err(|why| why.to_string())?;
             Content::Certificate(certificate, read_description(&mut lines, "", absent)?)
         }
-        DATA => {
+        [DATA] => {
             let application = lines.take("Application", unescaped)?;
             let object_id = lines.take("Object-ID", from_hex)?;
             Content::Data(Data {
                 description: read_description(&mut lines, "", absent)?,
                 application: application.unwrap_or_default(),
                 object_id: object_id.unwrap_or_default(),
-                value: block.der,
+                value: der(0).to_vec(),
             })
         }
-        other => {
+        [other] => {
             return Err(format!(
                 "a PEM block of a kind that is not known: {other:?}"
             ));
         }
+        _ => return Err("more than one PEM block; each object has its own file".into()),
     };
     let remarks = Remarks {
         above: lines.rest(),
-        below: block.below.to_vec(),
+        below: parts.below.to_vec(),
     };
     Ok((content, remarks))
 }
@@ -75,18 +93,27 @@ pub(super) fn parse(name: &str, file: &[u8]) -> Result<(Content, Remarks), Strin
 pub(super) fn render(name: &str, content: &Content, beside: &Remarks) -> Result<Vec<u8>, String> {
     let absent = Description::labelled(name);
     let mut text = String::new();
-    let (label, der) = match content {
+    let tss2 = |key: &Tss2Key| key.to_der().map_err(|why| why.to_string());
+    let blocks = match content {
         Content::Pair(pair) => {
             write_pair(&mut text, pair, &absent);
-            (PAIR, pair.material.to_der().map_err(|why| why.to_string())?)
+            match &pair.material {
+                Material::Wrapped(key) => vec![(PAIR, tss2(key)?)],
+                Material::Sealed { seal, encrypted } => vec![
+                    (PAIR, tss2(seal)?),
+                    (ENCRYPTED, encrypted.clone()),
+                    (PUBLIC, pair.public.info_der()),
+                ],
+                Material::Clear(ClearKey(key)) => vec![(CLEAR, key.to_vec())],
+            }
         }
         Content::Public(key, description) => {
             write_description(&mut text, "", description, &absent);
-            (PUBLIC, key.info_der())
+            vec![(PUBLIC, key.info_der())]
         }
         Content::Certificate(certificate, description) => {
             write_description(&mut text, "", description, &absent);
-            (CERTIFICATE, certificate.der().to_vec())
+            vec![(CERTIFICATE, certificate.der().to_vec())]
         }
         Content::Data(data) => {
             write_description(&mut text, "", &data.description, &absent);
@@ -96,7 +123,7 @@ pub(super) fn render(name: &str, content: &Content, beside: &Remarks) -> Result<
             if !data.object_id.is_empty() {
                 write_line(&mut text, "Object-ID", &hex(&data.object_id));
             }
-            (DATA, data.value.clone())
+            vec![(DATA, data.value.clone())]
         }
     };
     let mut file = Vec::new();
@@ -105,7 +132,9 @@ pub(super) fn render(name: &str, content: &Content, beside: &Remarks) -> Result<
         file.push(b'\n');
     }
     file.extend(text.bytes());
-    file.extend(pem::render(label, &der)?.bytes());
+    for (label, der) in blocks {
+        file.extend(pem::render(label, &der)?.bytes());
+    }
     file.extend_from_slice(&beside.below);
     if file.len() as u64 > LARGEST {
         return Err(format!(
@@ -118,15 +147,42 @@ pub(super) fn render(name: &str, content: &Content, beside: &Remarks) -> Result<
     }
 }
 
-fn read_pair(lines: &mut Lines<'_>, der: &[u8], absent: Description) -> Result<Pair, String> {
-    let material = Tss2Key::from_der(der).map_err(|why| why.to_string())?;
-    if material.kind == Kind::Sealed {
+fn wrapped(der: &[u8]) -> Result<(Material, PublicKey), String> {
+    let key = Tss2Key::from_der(der).map_err(|why| why.to_string())?;
+    if key.kind == Kind::Sealed {
         return Err("sealed data, not a key".into());
     }
-    let area = PublicArea::parse(&material.public);
+    let area = PublicArea::parse(&key.public);
     let public = area
         .ok_or("its public area is of no kind of key that is known here")?
         .key;
+    Ok((Material::Wrapped(key), public))
+}
+
+fn sealed(seal: &[u8], encrypted: &[u8], public: &[u8]) -> Result<(Material, PublicKey), String> {
+    let seal = Tss2Key::from_der(seal).map_err(|why| why.to_string())?;
+    if seal.kind != Kind::Sealed {
+        return Err("a key encrypted under what is no sealed data".into());
+    }
+    let public = PublicKey::from_info_der(public);
+    let public = public.ok_or("no public key of a kind that is known here")?;
+    let encrypted = encrypted.to_vec();
+    Ok((Material::Sealed { seal, encrypted }, public))
+}
+
+fn clear(der: &[u8]) -> Result<(Material, PublicKey), String> {
+    let key = Secret::new(der.to_vec());
+    let (curve, scalar) = private_key_info(&key)?;
+    let public = curve.public_of(&scalar).ok_or("no scalar of its curve")?;
+    Ok((Material::Clear(ClearKey(key)), public))
+}
+
+fn read_pair(
+    lines: &mut Lines<'_>,
+    material: Material,
+    public: PublicKey,
+    absent: Description,
+) -> Result<Pair, String> {
     let none = |text: &str| (text == NO_PUBLIC_HALF).then_some(());
     let hidden = lines.take("Public", none)?.is_some();
     let private = read_description(lines, "", absent)?;
@@ -163,7 +219,7 @@ fn write_pair(text: &mut String, pair: &Pair, absent: &Description) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::samples::{KEY, LEAF, data, pair, samples};
+    use super::super::samples::{KEY, LEAF, data, key, pair, samples};
     use super::*;
 
     fn written(content: &Content) -> String {
@@ -216,7 +272,7 @@ mod tests {
         let lines = |line: &str| [line.as_bytes(), b"\n", KEY].concat();
         let sealed = Tss2Key {
             kind: Kind::Sealed,
-            ..pair().material
+            ..key()
         };
         let sealed = pem::render(PAIR, &sealed.to_der().unwrap()).unwrap();
         for (file, why) in [
@@ -228,9 +284,15 @@ mod tests {
             (lines("Public-ID: 1"), "the line Public-ID"),
             (sealed.into_bytes(), "sealed data"),
             (
-                pem::render("PRIVATE KEY", &[0x30, 0]).unwrap().into(),
-                "PRIVATE KEY",
+                pem::render("RSA PRIVATE KEY", &[0x30, 0]).unwrap().into(),
+                "RSA PRIVATE KEY",
             ),
+            (
+                pem::render(CLEAR, &[0x30, 0]).unwrap().into(),
+                "no private key",
+            ),
+            ([KEY, KEY].concat(), "more than one"),
+            ([KEY, LEAF].concat(), "more than one"),
             (
                 pem::render(PUBLIC, &[0x30, 0]).unwrap().into(),
                 "no public key",

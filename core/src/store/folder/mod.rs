@@ -19,7 +19,7 @@ mod trust;
 mod tss2;
 mod write;
 
-pub use entry::{Content, Data, Description, Entry, Origin, Pair, Usage, Use};
+pub use entry::{ClearKey, Content, Data, Description, Entry, Material, Origin, Pair, Usage, Use};
 pub use fault::FolderError;
 pub use seals::Seal;
 pub use tss2::{Kind as Tss2Kind, NoTss2Key, Tss2Key};
@@ -35,7 +35,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use trust::Owned;
-use write::Writer;
+use write::{Readers, Writer};
 
 /// 16 random hexadecimal digits, made at the first write.
 const SERIAL: &str = ".serial";
@@ -199,7 +199,12 @@ impl KeyFolder {
         };
         let name = format!("{kind}-{}", write::random_digits(&self.path)?);
         let file = format::render(&name, &content, &Remarks::default());
-        writer.put_new(&file_name(&name), &file.map_err(FolderError::Unfit)?)?;
+        let readers = match &content {
+            Content::Pair(pair) if matches!(pair.material, Material::Clear(_)) => Readers::Owner,
+            _ => Readers::Group,
+        };
+        let file = file.map_err(FolderError::Unfit)?;
+        writer.put_new(&file_name(&name), &file, readers)?;
         Ok(Entry { name, content })
     }
 
@@ -215,6 +220,7 @@ impl KeyFolder {
         edit: impl FnOnce(&Entry) -> Result<Option<Content>, E>,
     ) -> Result<Option<Entry>, E> {
         let writer = self.writer_for(name)?;
+        writer.check()?;
         let file = file_name(name);
         let (current, remarks) = writer
             .folder()
@@ -280,6 +286,21 @@ impl KeyFolder {
     pub fn remember_master(&self, area: &[u8]) -> Result<(), FolderError> {
         let writer = Writer::make_folder(&self.path, self.patience, None)?;
         writer.replace(MASTER, format!("{}\n", hex(area)).as_bytes())
+    }
+
+    /// Forgets it.
+    ///
+    /// # Errors
+    ///
+    /// As of [`remove`](Self::remove), but for a name that was not remembered.
+    pub fn forget_master(&self) -> Result<(), FolderError> {
+        let Some(writer) = Writer::open(&self.path, self.patience)? else {
+            return Ok(());
+        };
+        match writer.delete(MASTER) {
+            Err(FolderError::Gone(_)) => Ok(()),
+            other => other,
+        }
     }
 
     fn own_file(

@@ -11,23 +11,30 @@ const DASHES: &[u8] = b"-----";
 
 /// A file taken apart.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Block<'a> {
-    pub(super) label: &'a str,
-    pub(super) der: Vec<u8>,
-    /// The lines above the block, without their ends.
+pub(super) struct Parts<'a> {
+    /// At least one.
+    pub(super) blocks: Vec<Block<'a>>,
+    /// The lines above the first block, without their ends.
     pub(super) above: Vec<&'a [u8]>,
-    /// All that stands below it, as it is.
+    /// All that stands below the last, as it is.
     pub(super) below: &'a [u8],
 }
 
-/// Takes a file with exactly one block apart; lines may be of any length and end in CRLF.
+/// One block.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Block<'a> {
+    pub(super) label: &'a str,
+    pub(super) der: Vec<u8>,
+}
+
+/// Takes a file apart; lines may be of any length and end in CRLF. Text between blocks is lost.
 ///
 /// # Errors
 ///
 /// What is wrong with it.
-pub(super) fn parse(file: &[u8]) -> Result<Block<'_>, String> {
-    let (mut above, mut base64) = (Vec::new(), Vec::new());
-    let mut label = None;
+pub(super) fn parse(file: &[u8]) -> Result<Parts<'_>, String> {
+    let (mut above, mut base64, mut blocks) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut label, mut below) = (None, &file[..0]);
     let mut rest = file;
     while !rest.is_empty() {
         let end = rest.iter().position(|&byte| byte == b'\n');
@@ -36,31 +43,27 @@ pub(super) fn parse(file: &[u8]) -> Result<Block<'_>, String> {
         let line = line.trim_ascii_end();
         match label {
             None if line.starts_with(BEGIN) => label = Some(name(line, BEGIN)?),
-            None => above.push(line),
-            Some(label) if line.starts_with(END) => {
-                if name(line, END)? != label {
-                    return Err(format!("the block of {label} ends as another"));
+            None if blocks.is_empty() => above.push(line),
+            None => {}
+            Some(begun) if line.starts_with(END) => {
+                if name(line, END)? != begun {
+                    return Err(format!("the block of {begun} ends as another"));
                 }
-                if rest
-                    .split(|&byte| byte == b'\n')
-                    .any(|line| line.starts_with(BEGIN))
-                {
-                    return Err("more than one PEM block; each object has its own file".into());
-                }
-                let der = decoded(&base64)?;
-                return Ok(Block {
-                    label,
-                    der,
-                    above,
-                    below: rest,
-                });
+                let der = decoded(&std::mem::take(&mut base64))?;
+                blocks.push(Block { label: begun, der });
+                (label, below) = (None, rest);
             }
             Some(_) => base64.extend(line.iter().filter(|byte| !byte.is_ascii_whitespace())),
         }
     }
     match label {
         Some(label) => Err(format!("the PEM block of {label} has no end")),
-        None => Err("no PEM block".into()),
+        None if blocks.is_empty() => Err("no PEM block".into()),
+        None => Ok(Parts {
+            blocks,
+            above,
+            below,
+        }),
     }
 }
 
@@ -101,9 +104,10 @@ mod tests {
         for length in [0, 1, 2, 3, 47, 48, 49, 500] {
             let der: Vec<u8> = (0..length).map(|at| at as u8).collect();
             let text = render("DATA", &der).unwrap();
-            let block = parse(text.as_bytes()).unwrap();
+            let parts = parse(text.as_bytes()).unwrap();
+            let [block] = &parts.blocks[..] else { panic!() };
             assert_eq!((block.label, &block.der), ("DATA", &der));
-            assert!(block.above.is_empty() && block.below.is_empty());
+            assert!(parts.above.is_empty() && parts.below.is_empty());
         }
     }
 
@@ -119,7 +123,7 @@ mod tests {
         let short = text.replace("Bwc", "Bw\n c");
         let around = format!("# by hand\r\n\r\n{}# behind\n", text.replace('\n', "\r\n"));
         for file in [&text, &one_line, &short, &around, text.trim_end()] {
-            assert_eq!(parse(file.as_bytes()).unwrap().der, der, "{file}");
+            assert_eq!(parse(file.as_bytes()).unwrap().blocks[0].der, der, "{file}");
         }
         let block = parse(around.as_bytes()).unwrap();
         assert_eq!(block.above, [&b"# by hand"[..], b""]);
@@ -133,7 +137,6 @@ mod tests {
             (String::new(), "no PEM block"),
             (text.replace("BEGIN", "begin"), "no PEM block"),
             (text[..text.len() - 20].into(), "has no end"),
-            (text.repeat(2), "more than one"),
             (text.replace("END DATA", "END CERTIFICATE"), "as another"),
             (text.replace("END DATA-----", "END DATA"), "boundary"),
             (text.replace("BwcH", "Bw!H"), "base64"),

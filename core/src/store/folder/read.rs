@@ -2,7 +2,7 @@
 
 use super::format::{self, Remarks};
 use super::trust::Owned;
-use super::{Entry, FolderError, Seen};
+use super::{Content, Entry, FolderError, Material, Seen};
 use crate::file::{self, FileStamp};
 use log::warn;
 use rustix::fd::OwnedFd;
@@ -117,21 +117,31 @@ impl<'a> Opened<'a> {
 
     /// An object and what else its file holds.
     pub(super) fn read(&self, name: &str) -> Result<(Entry, Remarks), Unread> {
-        let content = self.trusted(&file_name(name))?;
+        let (content, owned) = self.judged(&file_name(name))?;
         let (content, remarks) = format::parse(name, &content).map_err(Unread::Damaged)?;
+        if let Content::Pair(pair) = &content
+            && matches!(pair.material, Material::Clear(_))
+        {
+            owned.as_secret().map_err(Unread::Untrusted)?;
+        }
         let name = name.into();
         Ok((Entry { name, content }, remarks))
     }
 
     pub(super) fn trusted(&self, file: &str) -> Result<Vec<u8>, Unread> {
+        self.judged(file).map(|(content, _)| content)
+    }
+
+    fn judged(&self, file: &str) -> Result<(Vec<u8>, Owned), Unread> {
         let (content, about) =
             file::read_in(&self.fd, file, format::LARGEST).map_err(|error| match error.kind() {
                 io::ErrorKind::NotFound => Unread::Gone,
                 _ => Unread::Failed(error),
             })?;
-        let judged = Owned::from(&about).as_file_in(self.owned, geteuid());
+        let owned = Owned::from(&about);
+        let judged = owned.as_file_in(self.owned, geteuid());
         judged.map_err(Unread::Untrusted)?;
-        Ok(content)
+        Ok((content, owned))
     }
 }
 

@@ -1,8 +1,11 @@
 //! What the tests of this folder put into one.
 
-use super::{Content, Data, Description, Origin, Pair, Tss2Key, Usage, Use, format};
+use super::{
+    ClearKey, Content, Data, Description, Material, Origin, Pair, Tss2Key, Tss2Kind, Usage, Use,
+    format,
+};
 use crate::certificate::{Certificate, Day};
-use crate::key::PublicKey;
+use crate::key::{Curve, PublicKey, private_key_info_of};
 
 /// Of tpm2_encodeobject, see `tss2`.
 pub(super) const KEY: &[u8] = include_bytes!("../../../testdata/tss2-encodeobject.pem");
@@ -13,6 +16,38 @@ pub(super) fn pair() -> Pair {
         Content::Pair(pair) => pair,
         other => panic!("{other:?}"),
     }
+}
+
+pub(super) fn key() -> Tss2Key {
+    match pair().material {
+        Material::Wrapped(key) => key,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A key in clear, and one as it is when it is sealed.
+fn in_memory() -> [Pair; 2] {
+    let curve = Curve::P384;
+    let info = private_key_info_of(curve, &[7; 48]).unwrap();
+    let public = curve.public_of(&[7; 48]).unwrap();
+    let clear = Pair {
+        material: Material::Clear(ClearKey(info)),
+        public: public.clone(),
+        origin: Origin::Imported,
+        ..pair()
+    };
+    let sealed = Pair {
+        material: Material::Sealed {
+            seal: Tss2Key {
+                kind: Tss2Kind::Sealed,
+                ..Tss2Key::loadable(0x8100_0080, vec![0, 8, 0, 11], vec![1; 40])
+            },
+            encrypted: vec![0x30, 0],
+        },
+        auth: Some(vec![1; 16]),
+        ..clear.clone()
+    };
+    [clear, sealed]
 }
 
 pub(super) fn data() -> Data {
@@ -50,7 +85,10 @@ pub(super) fn samples() -> Vec<Content> {
     };
     let leaf = Certificate::parse_all(LEAF).unwrap().remove(0);
     let rsa = PublicKey::from_rsa(&[0xC1; 256], &[1, 0, 1]).unwrap();
+    let [clear, sealed] = in_memory();
     vec![
+        Content::Pair(clear),
+        Content::Pair(sealed),
         Content::Pair(pair()),
         Content::Pair(Pair {
             handle: Some(0x8100_0100),
@@ -64,10 +102,10 @@ pub(super) fn samples() -> Vec<Content> {
             ..pair()
         }),
         Content::Pair(Pair {
-            material: Tss2Key {
+            material: Material::Wrapped(Tss2Key {
                 description: Some("für später".into()),
-                ..pair().material
-            },
+                ..key()
+            }),
             origin: Origin::Imported,
             shown_public: None,
             ..pair()

@@ -84,9 +84,12 @@ impl KeyFolder {
 }
 
 fn parsed(content: &[u8]) -> Result<(Tss2Key, String), String> {
-    let block = pem::parse(content)?;
+    let parts = pem::parse(content)?;
+    let [block] = &parts.blocks[..] else {
+        return Err("more than one PEM block".into());
+    };
     let sealed = Tss2Key::from_der(&block.der).map_err(|why| why.to_string())?;
-    let label = Lines::new(block.above).take("Label", unescaped)?;
+    let label = Lines::new(parts.above).take("Label", unescaped)?;
     match (block.label, sealed.kind) {
         (LABEL, Tss2Kind::Sealed) => Ok((sealed, label.unwrap_or_default())),
         _ => Err("no sealed data".into()),

@@ -381,8 +381,8 @@ mod tests {
             (
                 &full,
                 "Label: web server\nID: 0102\nSubject: 3000\nStart: 2031-01-01\nEnd: 2031-01-31\n\
-                 Private: yes\nAlways-Authenticate: yes\nModifiable: no\nDestroyable: no\nUsage: sign, derive\n\
-                 Mechanisms: 0x1041, 0x800000010000\n",
+                 Private: yes\nAlways-Authenticate: yes\nModifiable: no\nDestroyable: no\n\
+                 Usage: sign, derive\nMechanisms: 0x1041, 0x800000010000\n",
             ),
             (&bare, "Label:\nID:\nUsage: none\n"),
         ] {

@@ -19,6 +19,7 @@ use rustix::process::Uid;
 
 const GROUP_WRITES: u32 = 0o020;
 const WORLD_WRITES: u32 = 0o002;
+const OTHERS: u32 = 0o077;
 
 /// What the rule asks about a file or a folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,6 +62,14 @@ impl Owned {
             ));
         }
         Ok(())
+    }
+
+    /// Why a file with a private key in clear is refused, if it is.
+    pub(super) fn as_secret(self) -> Result<(), String> {
+        match self.lets(OTHERS) {
+            true => Err("others than its owner may read this private key: chmod 600".into()),
+            false => Ok(()),
+        }
     }
 
     pub(super) fn group(self) -> u32 {

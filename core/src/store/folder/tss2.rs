@@ -326,7 +326,7 @@ mod tests {
     const OPENSSL_PASSWORD: &[u8] = include_bytes!("../../../testdata/tss2-openssl-password.pem");
 
     fn der_of(file: &[u8]) -> Vec<u8> {
-        pem::parse(file).unwrap().der
+        pem::parse(file).unwrap().blocks.remove(0).der
     }
 
     fn key() -> Tss2Key {

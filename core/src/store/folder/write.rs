@@ -9,8 +9,8 @@ use super::{FolderError, SERIAL};
 use crate::key::hex;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{
-    AtFlags, Dir, FlockOperation, Gid, Mode, OFlags, RenameFlags, Stat, Uid, fchmod, fchown, flock,
-    fstat, fsync, openat, renameat, renameat_with, statat, unlinkat,
+    Access, AtFlags, Dir, FlockOperation, Gid, Mode, OFlags, RenameFlags, Stat, Uid, accessat,
+    fchmod, fchown, flock, fstat, fsync, openat, renameat, renameat_with, statat, unlinkat,
 };
 use rustix::io::{Errno, fcntl_dupfd_cloexec, retry_on_intr, write};
 use rustix::rand::{GetRandomFlags, getrandom};
@@ -24,6 +24,15 @@ const LOCK: &str = ".lock";
 const TEMPORARY: &str = ".new-";
 const FOLDER_MODE: u32 = 0o750;
 const FILE_MODE: u32 = 0o640;
+
+/// Who may read a new file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Readers {
+    /// Its owner and the folder's group.
+    Group,
+    /// Its owner.
+    Owner,
+}
 
 /// The only writer of the folder, as long as it lives.
 pub(super) struct Writer<'a> {
@@ -59,7 +68,11 @@ impl<'a> Writer<'a> {
                 Some(digits) => digits.to_owned(),
                 None => random_digits(path)?,
             };
-            writer.put(SERIAL, format!("{digits}\n").as_bytes(), None)?;
+            writer.put(
+                SERIAL,
+                format!("{digits}\n").as_bytes(),
+                Err(Readers::Group),
+            )?;
         }
         Ok(writer)
     }
@@ -69,16 +82,32 @@ impl<'a> Writer<'a> {
         &self.folder
     }
 
+    /// Whether files can be made and taken away here, as far as that can be asked: before something
+    /// that is not in the folder is done for good.
+    pub(super) fn check(&self) -> Result<(), FolderError> {
+        let both = Access::WRITE_OK | Access::EXEC_OK;
+        match accessat(&self.folder.fd, ".", both, AtFlags::EACCESS) {
+            // An old kernel, or a process whose rights are not those it was started with.
+            Ok(()) | Err(Errno::NOSYS | Errno::INVAL) => Ok(()),
+            Err(error) => Err(FolderError::at(self.folder.path)(error)),
+        }
+    }
+
     /// A file under a name that is not yet taken.
-    pub(super) fn put_new(&self, file: &str, content: &[u8]) -> Result<(), FolderError> {
-        self.put(file, content, None)
+    pub(super) fn put_new(
+        &self,
+        file: &str,
+        content: &[u8],
+        readers: Readers,
+    ) -> Result<(), FolderError> {
+        self.put(file, content, Err(readers))
     }
 
     /// A file in the place of another, whose owner, group and mode it takes over, if there is one.
     pub(super) fn replace(&self, file: &str, content: &[u8]) -> Result<(), FolderError> {
         match self.about(file)? {
-            Some(old) => self.put(file, content, Some(&old)),
-            None => self.put(file, content, None),
+            Some(old) => self.put(file, content, Ok(&old)),
+            None => self.put(file, content, Err(Readers::Group)),
         }
     }
 
@@ -92,15 +121,21 @@ impl<'a> Writer<'a> {
         }
     }
 
-    fn put(&self, file: &str, content: &[u8], old: Option<&Stat>) -> Result<(), FolderError> {
+    /// `old` is the file whose place it takes, or else says who may read it.
+    fn put(
+        &self,
+        file: &str,
+        content: &[u8],
+        old: Result<&Stat, Readers>,
+    ) -> Result<(), FolderError> {
         let digits = random_digits(self.folder.path)?;
         let temporary = format!("{TEMPORARY}{}-{digits}", std::process::id());
         let folder = &self.folder.fd;
         let put = self
             .write_temporary(&temporary, content, old)
             .and_then(|()| match old {
-                Some(_) => renameat(folder, &*temporary, folder, file),
-                None => rename_to_new(folder, &temporary, file),
+                Ok(_) => renameat(folder, &*temporary, folder, file),
+                Err(_) => rename_to_new(folder, &temporary, file),
             });
         if put.is_err() {
             // It may not even have been made; the next writer tries again.
@@ -114,7 +149,7 @@ impl<'a> Writer<'a> {
         &self,
         name: &str,
         content: &[u8],
-        old: Option<&Stat>,
+        old: Result<&Stat, Readers>,
     ) -> rustix::io::Result<()> {
         let flags =
             OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -132,11 +167,12 @@ impl<'a> Writer<'a> {
 
     /// Gives a file the owner, group and mode of the old one, or those of a new file: then the
     /// folder's group may read it. A mode whose group cannot be given is for the owner only.
-    fn dress(&self, fd: &OwnedFd, old: Option<&Stat>) -> rustix::io::Result<()> {
+    fn dress(&self, fd: &OwnedFd, old: Result<&Stat, Readers>) -> rustix::io::Result<()> {
         let made = fstat(fd)?;
         let (owner, group, mode) = match old {
-            Some(old) => (old.st_uid, old.st_gid, old.st_mode & 0o777),
-            None => (made.st_uid, self.folder.owned.group(), FILE_MODE),
+            Ok(old) => (old.st_uid, old.st_gid, old.st_mode & 0o777),
+            Err(Readers::Group) => (made.st_uid, self.folder.owned.group(), FILE_MODE),
+            Err(Readers::Owner) => (made.st_uid, made.st_gid, FILE_MODE & 0o600),
         };
         // Only root can give a file away; another writer then owns what it wrote.
         if owner != made.st_uid {

@@ -92,6 +92,8 @@ pub struct Identity {
     pub label: String,
     /// The end-entity certificate.
     pub certificate: Certificate,
+    /// Where the certificate is: an NV index or a file.
+    pub place: String,
     /// The certified key; `None` for an algorithm that is not supported.
     pub public: Option<PublicKey>,
     /// The private key behind it; `None` if the TPM holds none for this certificate, or one that

@@ -235,10 +235,10 @@ fn named(mut leaves: Vec<Leaf>) -> Vec<Identity> {
     let mut labels: Vec<String> = Vec::new();
     let mut named = Vec::new();
     for Leaf {
+        origin,
         certificate,
         public,
         holder,
-        ..
     } in leaves
     {
         let base = match (&holder, labels.is_empty(), &public) {
@@ -261,6 +261,7 @@ fn named(mut leaves: Vec<Leaf>) -> Vec<Identity> {
         named.push(Identity {
             label,
             certificate,
+            place: origin.to_string(),
             public,
             key,
             attests,

@@ -4,7 +4,7 @@
 //! whoever can tell one fault of a padding from another can decrypt without the key (Bleichenbacher
 //! 1998, Manger 2001).
 
-use super::Key;
+use super::{Key, Place};
 use crate::key::{Curve, PublicKey, pad_left};
 use crate::store::SignError;
 use crate::tpm::{Hash, Secret, Tpm, TpmError};
@@ -31,7 +31,8 @@ impl Key {
     /// the TPM take the padding off.
     fn decrypts_any(&self) -> bool {
         let area = self.area();
-        area.is_some_and(|area| area.decrypts() && area.takes_any_scheme())
+        matches!(self.place, Place::Memory(_))
+            || area.is_some_and(|area| area.decrypts() && area.takes_any_scheme())
     }
 
     /// Decrypts: as many commands as a signature takes.
@@ -86,6 +87,9 @@ impl Key {
         };
         let (x, y) = point[1..].split_at(curve.width());
         let value = self.access.value()?;
+        if let Place::Memory(soft) = &self.place {
+            return soft.agree(tpm, &value, &point);
+        }
         let (z, _) = self.with(tpm, "ECDH_ZGen", &value, |link, key| {
             link.ecdh_z(key, (x, y))
         })?;

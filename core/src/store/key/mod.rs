@@ -3,22 +3,25 @@
 mod access;
 mod decrypting;
 mod signing;
+mod soft;
 
 pub use access::{Access, Login};
 pub use decrypting::DecryptRequest;
 pub use signing::SignRequest;
 
+use super::folder::{Material, Tss2Key};
 use super::{SignError, Templates};
 use crate::key::PublicKey;
 use crate::tpm::{
-    AuthValue, DerivedKey, Hash, Link, PublicArea, ResidentKey, SigningScheme, Tpm, TpmError, Used,
-    WrappedKey,
+    AuthValue, DerivedKey, Hash, Link, Parent, PublicArea, ResidentKey, SigningScheme, Tpm,
+    TpmError, Used, WrappedKey,
 };
-use log::info;
+use log::{info, warn};
 use parking_lot::Mutex;
 use signing::{SALT_OF_OTHER_LENGTH, SALT_UNKNOWN};
+pub(super) use soft::SoftKey;
 use std::sync::OnceLock;
-use std::sync::atomic::AtomicU8;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::Duration;
 
 /// A private key in the TPM.
@@ -29,6 +32,18 @@ pub struct Key {
     /// Hashes that the TPM knows; asked only for keys to which it matters.
     hashes: Vec<Hash>,
     pss_salt: AtomicU8,
+}
+
+/// What keeps a private key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Protection {
+    /// The TPM, which alone uses it.
+    #[default]
+    Tpm,
+    /// On the disk it is encrypted under what the TPM has sealed; it is used in memory.
+    Sealed,
+    /// The file system's permissions.
+    File,
 }
 
 /// What the TPM can do, as far as it matters to a key.
@@ -54,14 +69,21 @@ enum Place {
     ),
     /// On the disk, wrapped; in a persistent handle as well if it says so and that is true.
     Disk(WrappedKey, PublicArea, Option<Persisted>),
+    /// Used in memory.
+    Memory(SoftKey),
     /// On the disk, in a form that is not supported; the text says why.
-    Refused(PublicArea, &'static str),
+    Refused(PublicKey, &'static str),
 }
 
 /// A persistent handle that is said to hold a key, and the key as found there when it was first
 /// needed: `None` if something else is there.
 #[derive(Debug)]
-struct Persisted(u32, OnceLock<Option<ResidentKey>>);
+struct Persisted {
+    handle: u32,
+    found: OnceLock<Option<ResidentKey>>,
+    /// It was there, and is no more.
+    lost: AtomicBool,
+}
 
 /// How long one derivation may take, of which others wait for the end.
 const DERIVATION: Duration = Duration::from_secs(60);
@@ -87,13 +109,17 @@ impl Key {
         handle: Option<u32>,
         abilities: Abilities,
     ) -> Self {
-        let persisted = handle.map(|handle| Persisted(handle, OnceLock::new()));
+        let persisted = handle.map(|handle| Persisted {
+            handle,
+            found: OnceLock::new(),
+            lost: AtomicBool::new(false),
+        });
         Self::new(Place::Disk(wrapped, area, persisted), abilities)
     }
 
     /// A key on the disk that cannot be used.
-    pub(super) fn refused(area: PublicArea, why: &'static str, abilities: Abilities) -> Self {
-        Self::new(Place::Refused(area, why), abilities)
+    pub(super) fn refused(public: PublicKey, why: &'static str) -> Self {
+        Self::new(Place::Refused(public, why), Abilities::default())
     }
 
     /// What its authorisation value derives from, beside a secret.
@@ -104,11 +130,45 @@ impl Key {
         }
     }
 
+    /// A key of a file that is used in memory; `None` if it is of another kind.
+    pub(super) fn in_memory(public: &PublicKey, material: &Material) -> Option<Self> {
+        let soft = SoftKey::of(public, material)?;
+        Some(Self::new(Place::Memory(soft), Abilities::default()))
+    }
+
+    /// What a file of it is to hold; `None` for a key that has none.
+    pub(super) fn material(&self) -> Option<Material> {
+        let has_value = self.auth_salt().is_some();
+        match &self.place {
+            Place::Memory(soft) => Some(soft.material(has_value)),
+            Place::Disk(wrapped, ..) => match wrapped.parent() {
+                Parent::Persistent(parent) => Some(Material::Wrapped(Tss2Key {
+                    empty_auth: Some(!has_value),
+                    ..Tss2Key::loadable(
+                        *parent,
+                        wrapped.area().to_vec(),
+                        wrapped.private().to_vec(),
+                    )
+                })),
+                Parent::Owner { .. } => None,
+            },
+            Place::Handle(..) | Place::Template(..) | Place::Refused(..) => None,
+        }
+    }
+
     /// Its wrapped form, if it has one.
     pub(super) fn on_disk(&self) -> Option<&WrappedKey> {
         match &self.place {
             Place::Disk(wrapped, ..) => Some(wrapped),
-            Place::Handle(..) | Place::Template(..) | Place::Refused(..) => None,
+            Place::Handle(..) | Place::Template(..) | Place::Memory(_) | Place::Refused(..) => None,
+        }
+    }
+
+    /// The key as the TPM derives it, if it was derived.
+    pub(crate) fn derived(&self) -> Option<&DerivedKey> {
+        match &self.place {
+            Place::Template(_, _, derived, _) => derived.get().map(|(_, key)| key),
+            Place::Handle(..) | Place::Disk(..) | Place::Memory(_) | Place::Refused(..) => None,
         }
     }
 
@@ -135,8 +195,10 @@ impl Key {
     /// The public half.
     pub fn public(&self) -> &PublicKey {
         match &self.place {
-            Place::Handle(_, area) | Place::Disk(_, area, _) | Place::Refused(area, _) => &area.key,
+            Place::Handle(_, area) | Place::Disk(_, area, _) => &area.key,
+            Place::Refused(public, _) => public,
             Place::Template(public, ..) => public,
+            Place::Memory(soft) => soft.public(),
         }
     }
 
@@ -144,8 +206,8 @@ impl Key {
     pub fn handle(&self) -> Option<u32> {
         match &self.place {
             Place::Handle(resident, _) => Some(resident.handle()),
-            Place::Disk(_, _, persisted) => persisted.as_ref().map(|Persisted(handle, _)| *handle),
-            Place::Template(..) | Place::Refused(..) => None,
+            Place::Disk(_, _, persisted) => persisted.as_ref().map(|persisted| persisted.handle),
+            Place::Template(..) | Place::Memory(_) | Place::Refused(..) => None,
         }
     }
 
@@ -154,7 +216,7 @@ impl Key {
         match &self.place {
             Place::Handle(resident, _) => Some(resident.name()),
             Place::Disk(wrapped, ..) => Some(wrapped.name()),
-            Place::Refused(..) => None,
+            Place::Memory(_) | Place::Refused(..) => None,
             Place::Template(_, _, derived, _) => derived.get().map(|(_, key)| key.name()),
         }
     }
@@ -166,7 +228,25 @@ impl Key {
 
     /// Whether this TPM made it; so it is with a key that is derived.
     pub fn is_of_this_tpm(&self) -> bool {
-        self.area().is_none_or(PublicArea::is_of_this_tpm)
+        self.protection() == Protection::Tpm && self.area().is_none_or(PublicArea::is_of_this_tpm)
+    }
+
+    /// What keeps the private key.
+    pub fn protection(&self) -> Protection {
+        match &self.place {
+            Place::Memory(soft) if soft.is_sealed() => Protection::Sealed,
+            Place::Memory(_) => Protection::File,
+            Place::Handle(..) | Place::Template(..) | Place::Disk(..) | Place::Refused(..) => {
+                Protection::Tpm
+            }
+        }
+    }
+
+    /// Forgets what was opened of a key that is used in memory.
+    pub fn close(&self) {
+        if let Place::Memory(soft) = &self.place {
+            soft.close();
+        }
     }
 
     /// Whether the TPM lets it sign anything at all; so it is with a key that is derived.
@@ -176,14 +256,16 @@ impl Key {
 
     /// Whether the TPM lets it decrypt, or agree on secrets.
     pub fn decrypts(&self) -> bool {
-        self.area().is_some_and(PublicArea::decrypts)
+        match &self.place {
+            Place::Memory(_) => true,
+            _ => self.area().is_some_and(PublicArea::decrypts),
+        }
     }
 
     fn area(&self) -> Option<&PublicArea> {
         match &self.place {
-            Place::Handle(_, area) | Place::Disk(_, area, _) | Place::Refused(area, _) => {
-                Some(area)
-            }
+            Place::Handle(_, area) | Place::Disk(_, area, _) => Some(area),
+            Place::Memory(_) | Place::Refused(..) => None,
             Place::Template(_, _, derived, _) => derived.get().map(|(area, _)| area),
         }
     }
@@ -232,11 +314,12 @@ impl Key {
     fn persisted<'a>(
         tpm: &Tpm,
         wrapped: &WrappedKey,
-        persisted: Option<&'a Persisted>,
+        persisted: &'a Persisted,
     ) -> Result<Option<&'a ResidentKey>, TpmError> {
-        let Some(Persisted(handle, found)) = persisted else {
+        let Persisted { handle, found, .. } = persisted;
+        if persisted.lost.load(Ordering::Acquire) {
             return Ok(None);
-        };
+        }
         if let Some(found) = found.get() {
             return Ok(found.as_ref());
         }
@@ -252,8 +335,25 @@ impl Key {
         Ok(found.get_or_init(|| there).as_ref())
     }
 
-    /// Runs commands with the key: as it is, or loaded for them. Whether it was loaded, which means
-    /// that on a TPM that all share another's key may have answered.
+    /// From now on the key is loaded from its file; `false` if there is none, or it was so already.
+    fn leave_handle(&self) -> bool {
+        let Place::Disk(_, _, Some(persisted)) = &self.place else {
+            return false;
+        };
+        if !matches!(persisted.found.get(), Some(Some(_))) {
+            return false;
+        }
+        let first = !persisted.lost.swap(true, Ordering::AcqRel);
+        if first {
+            let handle = persisted.handle;
+            warn!("handle 0x{handle:08X} no longer holds the key; it is loaded from its file");
+        }
+        first
+    }
+
+    /// Runs commands with the key: as it is, or loaded for them. Whether another's key may have
+    /// answered: one that got the same transient handle on a TPM that all share, or the persistent
+    /// handle after ours was destroyed.
     ///
     /// The commands may run twice if the authorisation value is empty.
     fn with<R>(
@@ -261,22 +361,32 @@ impl Key {
         tpm: &Tpm,
         what: &str,
         value: &AuthValue,
-        commands: impl FnMut(&mut dyn Link, Used) -> Result<R, TpmError>,
+        mut commands: impl FnMut(&mut dyn Link, Used) -> Result<R, TpmError>,
     ) -> Result<(R, bool), SignError> {
         Ok(match &self.place {
             Place::Handle(resident, _) => {
                 (tpm.with_resident(what, resident, value, commands)?, false)
             }
             Place::Disk(wrapped, _, persisted) => {
-                match Self::persisted(tpm, wrapped, persisted.as_ref())? {
-                    Some(resident) => (tpm.with_resident(what, resident, value, commands)?, false),
-                    None => (tpm.with_wrapped(what, wrapped, value, commands)?, true),
+                let resident = persisted
+                    .as_ref()
+                    .map(|persisted| Self::persisted(tpm, wrapped, persisted))
+                    .transpose()?
+                    .flatten();
+                if let Some(resident) = resident {
+                    match tpm.with_resident(what, resident, value, &mut commands) {
+                        Err(error) if is_elsewhere(&error) => drop(self.leave_handle()),
+                        other => return Ok((other?, true)),
+                    }
                 }
+                (tpm.with_wrapped(what, wrapped, value, commands)?, true)
             }
             Place::Template(_, _, derived, _) => {
                 let (_, key) = derived.get().ok_or(SignError::NotInThisTpm)?;
                 (tpm.with_derived(what, key, commands)?, true)
             }
+            // It is not the TPM that uses it.
+            Place::Memory(_) => return Err(SignError::Scheme),
             Place::Refused(_, why) => return Err(SignError::Refused(why)),
         })
     }
@@ -284,5 +394,13 @@ impl Key {
     /// Whether a wrong authorisation value counts towards the lockout of the whole TPM.
     pub(super) fn counts_wrong_auth(&self) -> bool {
         self.area().is_none_or(|area| !area.is_no_da())
+    }
+}
+
+/// Whether the key is not, or no longer, where it was found.
+fn is_elsewhere(error: &TpmError) -> bool {
+    match error {
+        TpmError::Response(code) => code.is_missing_handle(),
+        other => matches!(other, TpmError::KeyReplaced(_)),
     }
 }

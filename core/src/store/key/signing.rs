@@ -1,6 +1,6 @@
 //! How a request to sign becomes a scheme that the key takes, and its answer a signature.
 
-use super::Key;
+use super::{Key, Place};
 use crate::key::{PublicKey, pad_left};
 use crate::store::SignError;
 use crate::store::verify::{has_longest_salt, verify};
@@ -80,7 +80,10 @@ impl Key {
             return Err(SignError::Scheme);
         }
         let value = self.access.value()?;
-        let (signature, loaded) = self.with(tpm, "Sign", &value, |link, key| {
+        if let Place::Memory(soft) = &self.place {
+            return soft.sign(tpm, &value, &digest);
+        }
+        let (signature, doubtful) = self.with(tpm, "Sign", &value, |link, key| {
             link.sign(key, scheme, &digest)
         })?;
         let width = self.public().signature_width();
@@ -92,11 +95,18 @@ impl Key {
         };
         let too_wide = || TpmError::Broken("a signature wider than its key".into());
         let whole = whole.ok_or_else(too_wide)?;
-        if let Scheme::Rsapss(hash) = scheme {
-            self.check_salt(tpm, hash, &digest, &whole)?;
-        } else if loaded && !verify(self.public(), request, &whole) {
-            // Between loading and signing a transient handle can become another's key.
-            return Err(TpmError::Broken("another key signed".into()).into());
+        let salted = match scheme {
+            Scheme::Rsapss(hash) if !self.knows_salt() => Some(hash),
+            _ => None,
+        };
+        if salted.is_none() && !doubtful {
+            return Ok(whole);
+        }
+        match verify(self.public(), request, &whole) {
+            true => self.pss_salt_is(salted, SALT_AS_LONG_AS_DIGEST),
+            // Gone from there before the signature; the file has it still.
+            false if self.leave_handle() => return self.sign(tpm, request),
+            false => return Err(self.not_verified(tpm, salted, &digest, &whole)),
         }
         Ok(whole)
     }
@@ -117,33 +127,37 @@ impl Key {
         Ok(())
     }
 
-    /// The first PSS signature is verified: if its salt is not as long as the digest, nobody who
-    /// asked for one accepts it, and no key of this TPM signs by PSS from then on.
-    fn check_salt(
+    /// Why a signature is none. The first by PSS tells of the salt: if it is not as long as the
+    /// digest, nobody who asked for one accepts it, and no key of this TPM signs by PSS from then on.
+    fn not_verified(
         &self,
         tpm: &Tpm,
-        hash: Hash,
+        salted: Option<Hash>,
         digest: &[u8],
         signature: &[u8],
-    ) -> Result<(), SignError> {
-        if self.pss_salt.load(Ordering::Relaxed) == SALT_AS_LONG_AS_DIGEST {
-            return Ok(());
-        }
-        let request = SignRequest::Pss(hash, digest);
-        if verify(self.public(), request, signature) {
-            self.pss_salt
-                .store(SALT_AS_LONG_AS_DIGEST, Ordering::Relaxed);
-            return Ok(());
-        }
+    ) -> SignError {
+        let Some(hash) = salted else {
+            return TpmError::Broken("another key signed".into()).into();
+        };
         if has_longest_salt(self.public(), hash, digest, signature) {
             warn!(
                 "the TPM's PSS signatures have the longest salt: nobody takes them, none is made"
             );
-            self.pss_salt.store(SALT_OF_OTHER_LENGTH, Ordering::Relaxed);
+            self.pss_salt_is(salted, SALT_OF_OTHER_LENGTH);
             tpm.give_up_pss();
-            return Err(SignError::Scheme);
+            return SignError::Scheme;
         }
-        Err(TpmError::Broken("a signature came that does not verify".into()).into())
+        TpmError::Broken("a signature came that does not verify".into()).into()
+    }
+
+    fn knows_salt(&self) -> bool {
+        self.pss_salt.load(Ordering::Relaxed) == SALT_AS_LONG_AS_DIGEST
+    }
+
+    fn pss_salt_is(&self, salted: Option<Hash>, length: u8) {
+        if salted.is_some() {
+            self.pss_salt.store(length, Ordering::Relaxed);
+        }
     }
 
     /// The hash whose width the TPM demands of a digest. Where the key leaves it open, one that

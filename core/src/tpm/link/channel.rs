@@ -14,7 +14,7 @@ use rustix::net::{
     connect, recv, send, shutdown, socket_with,
 };
 use std::io::ErrorKind;
-use std::net::{TcpStream, ToSocketAddrs};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::thread;
@@ -57,14 +57,11 @@ impl Channel {
                     .to_socket_addrs()
                     .map_err(unreachable)?
                 {
-                    match TcpStream::connect_timeout(&address, remaining(deadline)?) {
+                    match connect_tcp(&address, deadline)? {
                         Ok(stream) => {
                             // Best effort: without it a command may wait for an acknowledgement.
                             let _ = stream.set_nodelay(true);
                             return above_standard_streams(stream.into());
-                        }
-                        Err(error) if error.kind() == ErrorKind::TimedOut => {
-                            return Err(Fault::Timeout);
                         }
                         Err(error) => refused = Some(error),
                     }
@@ -76,6 +73,22 @@ impl Channel {
             Socket::Unix(path) => {
                 connect_unix(path, deadline)?.map_err(|errno| unreachable(errno.into()))
             }
+        }
+    }
+}
+
+/// Connects to a TCP address. A software TPM has room for one client that waits; the kernel drops
+/// what others send, and would try again after one second, then two, four and so on. So many
+/// processes at once are better served by short tries.
+fn connect_tcp(
+    address: &SocketAddr,
+    deadline: Instant,
+) -> Result<std::io::Result<TcpStream>, Fault> {
+    const ONE_TRY: Duration = Duration::from_millis(500);
+    loop {
+        match TcpStream::connect_timeout(address, ONE_TRY.min(remaining(deadline)?)) {
+            Err(error) if error.kind() == ErrorKind::TimedOut => {}
+            other => return Ok(other),
         }
     }
 }

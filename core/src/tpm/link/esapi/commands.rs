@@ -6,8 +6,9 @@ use crate::tpm::{
     Hash, Link, Lockout, NvPublic, Property, Scheme, Secret, Secrets, Signature, TpmError, Used,
 };
 use std::mem;
+use tss_esapi::attributes::NvIndexAttributes;
 use tss_esapi::constants::{CapabilityType, PropertyTag};
-use tss_esapi::handles::{KeyHandle, ObjectHandle, PersistentTpmHandle};
+use tss_esapi::handles::{KeyHandle, NvIndexTpmHandle, ObjectHandle, PersistentTpmHandle};
 use tss_esapi::interface_types::algorithm::HashingAlgorithm;
 use tss_esapi::interface_types::resource_handles::{Hierarchy, NvAuth, Provision};
 use tss_esapi::interface_types::session_handles::AuthSession;
@@ -100,6 +101,14 @@ impl Link for Esapi {
     fn property(&mut self, property: Property) -> Result<u32, TpmError> {
         let tag = match property {
             Property::NvBufferMax => PropertyTag::NvBufferMax,
+            Property::LockoutRecovery => PropertyTag::LockoutRecovery,
+            Property::Manufacturer => PropertyTag::Manufacturer,
+            Property::Vendor1 => PropertyTag::VendorString1,
+            Property::Vendor2 => PropertyTag::VendorString2,
+            Property::Vendor3 => PropertyTag::VendorString3,
+            Property::Vendor4 => PropertyTag::VendorString4,
+            Property::Firmware1 => PropertyTag::FirmwareVersion1,
+            Property::Firmware2 => PropertyTag::FirmwareVersion2,
         };
         self.call(|connection| connection.context.get_tpm_property(tag))?
             .ok_or_else(|| TpmError::Unsupported(format!("the TPM does not tell {property:?}")))
@@ -110,6 +119,14 @@ impl Link for Esapi {
             let key = KeyHandle::from(connection.resource(key)?);
             let (public, name, _) = connection.context.read_public(key)?;
             Ok((public.marshall()?, name.value().to_vec()))
+        })
+    }
+
+    fn qualified_name(&mut self, key: u32) -> Result<Vec<u8>, TpmError> {
+        self.call(|connection| {
+            let key = KeyHandle::from(connection.resource(key)?);
+            let (_, _, qualified) = connection.context.read_public(key)?;
+            Ok(qualified.value().to_vec())
         })
     }
 
@@ -274,6 +291,49 @@ impl Link for Esapi {
                     context.nv_read(NvAuth::NvIndex(index), index, size, offset)
                 })
                 .map(|data| data.value().to_vec())
+        })
+    }
+
+    fn nv_define(&mut self, owner: Used, index: u32, public: NvPublic) -> Result<(), TpmError> {
+        self.call(|connection| {
+            let public = structures::NvPublic::builder()
+                .with_nv_index(NvIndexTpmHandle::new(index)?)
+                .with_index_name_algorithm(HashingAlgorithm::Sha256)
+                .with_index_attributes(NvIndexAttributes(public.attributes))
+                .with_data_area_size(public.size.into())
+                .build()?;
+            let resource = connection.authorised(owner, Secrecy::None, |context| {
+                context.nv_define_space(Provision::Owner, None, public)
+            })?;
+            connection.resources.insert(index, resource.into());
+            Ok(())
+        })
+    }
+
+    fn nv_write(
+        &mut self,
+        owner: Used,
+        (index, _): (u32, &[u8]),
+        offset: u16,
+        data: &[u8],
+    ) -> Result<(), TpmError> {
+        self.call(|connection| {
+            let resource = connection.nv_index(index)?;
+            let data = structures::MaxNvBuffer::try_from(data)?;
+            connection.authorised(owner, Secrecy::None, |context| {
+                context.nv_write(NvAuth::Owner, resource, data, offset)
+            })
+        })
+    }
+
+    fn nv_undefine(&mut self, owner: Used, (index, _): (u32, &[u8])) -> Result<(), TpmError> {
+        self.call(|connection| {
+            let resource = connection.nv_index(index)?;
+            connection.authorised(owner, Secrecy::None, |context| {
+                context.nv_undefine_space(Provision::Owner, resource)
+            })?;
+            connection.resources.remove(&index);
+            Ok(())
         })
     }
 

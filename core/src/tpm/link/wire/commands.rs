@@ -150,6 +150,14 @@ impl<T: Transport> Link for Wire<T> {
         Ok((marshalled(&answer.out_public.inner)?, answer.name.to_vec()))
     }
 
+    fn qualified_name(&mut self, key: u32) -> Result<Vec<u8>, TpmError> {
+        let command = TpmReadPublicCommand {
+            handles: [handle(key)],
+        };
+        let answer: TpmReadPublicResponse = self.call(&command)?;
+        Ok(answer.qualified_name.to_vec())
+    }
+
     fn create_primary(
         &mut self,
         hierarchy: Used,
@@ -295,6 +303,42 @@ impl<T: Transport> Link for Wire<T> {
         let own = Used::open(index, &[]);
         let answer: TpmNvReadResponse = self.call_with(&command, own, &[], Secrecy::None)?;
         Ok(answer.data.to_vec())
+    }
+
+    fn nv_define(&mut self, owner: Used, index: u32, public: NvPublic) -> Result<(), TpmError> {
+        let (inner, _) = TpmsNvPublic::unmarshal(&public.area(index)).map_err(unfit)?;
+        let command = TpmNvDefineSpaceCommand {
+            handles: [handle(owner.handle)],
+            auth: Tpm2bAuth::default(),
+            public_info: Tpm2bNvPublic { inner },
+        };
+        let _: TpmNvDefineSpaceResponse = self.call_with(&command, owner, &[], Secrecy::None)?;
+        Ok(())
+    }
+
+    fn nv_write(
+        &mut self,
+        owner: Used,
+        (index, name): (u32, &[u8]),
+        offset: u16,
+        data: &[u8],
+    ) -> Result<(), TpmError> {
+        let command = TpmNvWriteCommand {
+            handles: [handle(owner.handle), handle(index)],
+            data: Tpm2bMaxNvBuffer::try_from(data).map_err(unfit)?,
+            offset: TpmUint16::new(offset),
+        };
+        let _: TpmNvWriteResponse = self.call_with(&command, owner, &[name], Secrecy::None)?;
+        Ok(())
+    }
+
+    fn nv_undefine(&mut self, owner: Used, (index, name): (u32, &[u8])) -> Result<(), TpmError> {
+        let command = TpmNvUndefineSpaceCommand {
+            handles: [handle(owner.handle), handle(index)],
+        };
+        let _: TpmNvUndefineSpaceResponse =
+            self.call_with(&command, owner, &[name], Secrecy::None)?;
+        Ok(())
     }
 
     fn random(&mut self, count: u16) -> Result<Vec<u8>, TpmError> {

@@ -1,10 +1,13 @@
-//! `devid uri2pem`: a PKCS#11 URI (RFC 7512) as a key file, in the form that pkcs11-provider reads:
-//! PEM of `SEQUENCE { VisibleString, UTF8String }`.
+//! `devid uri` and `devid uri2pem`: PKCS#11 URIs (RFC 7512), and their form as a key file, which
+//! pkcs11-provider reads: PEM of `SEQUENCE { VisibleString, UTF8String }`.
 
-use crate::Failure;
+use crate::answer::{Answer, Failure};
 use der::asn1::AnyRef;
 use der::pem::{LineEnding, encode_string};
 use der::{Encode, Tag};
+use devid_core::identity::Device;
+use std::fmt::Write;
+use std::path::Path;
 
 const LABEL: &str = "PKCS#11 PROVIDER URI";
 const DESCRIPTION: &str = "PKCS#11 Provider URI v1.0";
@@ -25,13 +28,49 @@ const PATH: [&str; 13] = [
 ];
 const QUERY: [&str; 4] = ["module-name", "module-path", "pin-source", "pin-value"];
 
+/// The URI of what bears this label; of its private key if it has one.
+pub(crate) fn run(device: &Device, label: &str, pem: Option<&Path>) -> Result<Answer, Failure> {
+    let entity = device.find(label)?;
+    if let Some(path) = &entity.software {
+        let path = path.display();
+        let why = format!("{label}: no token shows it; programs take the file itself: {path}");
+        return Err(Failure::new(6, why));
+    }
+    let kind = match entity.key {
+        Some(_) => "private",
+        None => "cert",
+    };
+    let mut uri = format!("pkcs11:token={}", escaped(entity.token_label.as_bytes()));
+    let id: String = entity
+        .id
+        .iter()
+        .map(|byte| format!("%{byte:02X}"))
+        .collect();
+    let label = escaped(entity.label.as_bytes());
+    let _ = write!(uri, ";object={label};id={id};type={kind}");
+    if let Some(path) = pem {
+        let text = to_pem(&uri)?.text;
+        devid_core::write_file(path, text.as_bytes(), 0o644)
+            .map_err(|error| Failure::new(1, format!("{}: {error}", path.display())))?;
+    }
+    Ok(Answer::text(uri + "\n"))
+}
+
 /// The PEM text.
-pub(crate) fn run(uri: &str) -> Result<String, Failure> {
-    check(uri).map_err(|text| Failure { code: 2, text })?;
-    encode(uri).map_err(|error| Failure {
-        code: 1,
-        text: error.to_string(),
-    })
+pub(crate) fn to_pem(uri: &str) -> Result<Answer, Failure> {
+    check(uri).map_err(|text| Failure::new(2, text))?;
+    let pem = encode(uri).map_err(|error| Failure::new(1, error.to_string()))?;
+    Ok(Answer::text(pem))
+}
+
+/// What RFC 7512, section 2.3, lets stand for itself; all else as %XX.
+fn escaped(bytes: &[u8]) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    let of = |byte: &u8| match plain(*byte) {
+        true => char::from(*byte).to_string(),
+        false => format!("%{byte:02X}"),
+    };
+    bytes.iter().map(of).collect()
 }
 
 /// Refuses what a client would take for "any key": a misspelt attribute matches everything.

@@ -1,0 +1,74 @@
+//! `[provision]`: how the device gets an identity of its own.
+
+use super::file::WrittenProvision;
+use serde::Deserialize;
+use std::path::{Path, PathBuf};
+
+/// How the device gets its own identity (`[provision]`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Provision {
+    /// The file that says that the identity is in the TPM, and which key it is.
+    pub marker: PathBuf,
+    /// What is done where there is no TPM.
+    pub fallback: Fallback,
+    /// An identity that somebody else made, to be used instead of one of ours.
+    pub existing: Option<Existing>,
+    /// Whether a device with a software key moves to its TPM.
+    pub leave_software: LeaveSoftware,
+    /// The NV index that holds a copy of the certificate; none is written without it.
+    pub nv_index: Option<u32>,
+}
+
+/// What is done where there is no TPM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Fallback {
+    /// Nothing: the device then has no identity.
+    #[default]
+    None,
+    /// A key in a file.
+    Software,
+}
+
+/// Whether a device with a software key moves to a TPM that appears.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LeaveSoftware {
+    /// It never does.
+    Never,
+    /// When its certificate is to be made anew, since that is when the identity changes anyway.
+    #[default]
+    OnNewCertificate,
+}
+
+/// An identity that is there without us.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(
+    untagged,
+    expecting = "expected a PKCS#11 URI, or { certificate = PATH, key = PATH }"
+)]
+pub enum Existing {
+    /// In a token of ours, by PKCS#11 URI (RFC 7512).
+    Uri(String),
+    /// In two files.
+    Files {
+        /// The certificate, then perhaps those of its issuers.
+        certificate: PathBuf,
+        /// PKCS#8, or a key that the TPM wrapped (`TSS2 PRIVATE KEY`).
+        key: PathBuf,
+    },
+}
+
+impl Provision {
+    const MARKER: &str = "tpm_in_use";
+
+    pub(super) fn of(written: WrittenProvision, state: &Path) -> Self {
+        Self {
+            marker: written.marker.unwrap_or_else(|| state.join(Self::MARKER)),
+            fallback: written.fallback.unwrap_or_default(),
+            existing: written.existing,
+            leave_software: written.leave_software.unwrap_or_default(),
+            nv_index: written.nv_index,
+        }
+    }
+}

@@ -1,0 +1,327 @@
+//! From a certificate up to one that is trusted (RFC 5280, section 6), as far as device
+//! certificates need it.
+//!
+//! Not evaluated: name constraints, policy mappings, revocation. A CA that makes such an extension
+//! critical is refused, as RFC 5280, section 4.2, wants it.
+
+use super::profile::{
+    BASIC_CONSTRAINTS, CERTIFICATE_POLICIES, EXTENDED_KEY_USAGE, KEY_USAGE, SUBJECT_ALT_NAME,
+    authority_key_id, basic_constraints, critical, key_usage, subject_key_id,
+};
+use super::time::valid_at;
+use crate::certificate::Certificate;
+use crate::key::{Curve, PublicKey};
+use crate::store::{SignRequest, verify};
+use crate::tpm::Hash;
+use pkcs1::RsaPssParams;
+use x509_cert::der::asn1::{Any, ObjectIdentifier};
+use x509_cert::der::{DateTime, Decode, Encode};
+
+const ECDSA_SHA256: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.4.3.2");
+const ECDSA_SHA384: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.4.3.3");
+const ECDSA_SHA512: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.4.3.4");
+const RSA_SHA256: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.11");
+const RSA_SHA384: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.12");
+const RSA_SHA512: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.13");
+const RSA_PSS: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.10");
+const SHA256: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.16.840.1.101.3.4.2.1");
+const SHA384: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.16.840.1.101.3.4.2.2");
+const SHA512: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.16.840.1.101.3.4.2.3");
+
+/// Extensions that are evaluated, or that restrict nothing that is asked here.
+const UNDERSTOOD: [ObjectIdentifier; 5] = [
+    BASIC_CONSTRAINTS,
+    KEY_USAGE,
+    SUBJECT_ALT_NAME,
+    CERTIFICATE_POLICIES,
+    EXTENDED_KEY_USAGE,
+];
+/// Longer than any chain of a factory.
+const LONGEST: usize = 8;
+
+/// Where the way up ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Way {
+    /// At a trusted certificate: the subjects on the way, the trusted one last.
+    Trusted(Vec<String>),
+    /// Nobody has the certificate of this issuer.
+    Open(String),
+    /// At something that is wrong.
+    Broken(String),
+}
+
+/// Looks for a way from `leaf` to one of `trusted`, over `others`. Without a time, nobody's
+/// validity is looked at.
+pub(super) fn way(
+    leaf: &Certificate,
+    trusted: &[Certificate],
+    others: &[Certificate],
+    now: Option<DateTime>,
+) -> Way {
+    let search = Search {
+        trusted,
+        others,
+        now,
+    };
+    if let Some(unknown) = unknown_critical(leaf) {
+        return Way::Broken(unknown);
+    }
+    search.up(leaf, 0, 0)
+}
+
+struct Search<'a> {
+    trusted: &'a [Certificate],
+    others: &'a [Certificate],
+    now: Option<DateTime>,
+}
+
+impl Search<'_> {
+    /// `between` counts the CAs below the issuer that a path length counts.
+    fn up(&self, child: &Certificate, steps: usize, between: usize) -> Way {
+        if self.trusted.contains(child) {
+            return Way::Trusted(vec![child.subject()]);
+        }
+        let mut end = Way::Open(child.parsed().tbs_certificate().issuer().to_string());
+        if steps == LONGEST || child.issuer_der() == child.subject_der() {
+            return end;
+        }
+        for issuer in self.trusted.iter().chain(self.others) {
+            if !names(child, issuer) {
+                continue;
+            }
+            let found = match self.step(child, issuer, between) {
+                Ok(()) => {
+                    let self_issued = issuer.issuer_der() == issuer.subject_der();
+                    self.up(issuer, steps + 1, between + usize::from(!self_issued))
+                }
+                Err(why) => Way::Broken(why),
+            };
+            match found {
+                Way::Trusted(mut subjects) => {
+                    subjects.insert(0, child.subject());
+                    return Way::Trusted(subjects);
+                }
+                // What is wrong says more than what is missing further up.
+                Way::Broken(why) => end = Way::Broken(why),
+                Way::Open(whose) if matches!(end, Way::Open(_)) => end = Way::Open(whose),
+                Way::Open(_) => {}
+            }
+        }
+        end
+    }
+
+    /// Whether `issuer` may have issued `child`, and did.
+    fn step(
+        &self,
+        child: &Certificate,
+        issuer: &Certificate,
+        between: usize,
+    ) -> Result<(), String> {
+        let whose = issuer.subject();
+        let constraints = basic_constraints(issuer).filter(|constraints| constraints.ca);
+        let Some(constraints) = constraints else {
+            return Err(format!("the certificate of {whose} is not a CA's"));
+        };
+        if key_usage(issuer).is_some_and(|usage| !usage.key_cert_sign()) {
+            return Err(format!("the key of {whose} may not sign certificates"));
+        }
+        if let Some(most) = constraints.path_len_constraint
+            && between > most.into()
+        {
+            return Err(format!("{whose} allows only {most} CAs below it"));
+        }
+        if let Some(unknown) = unknown_critical(issuer) {
+            return Err(unknown);
+        }
+        if let Some(now) = self.now {
+            valid_at(issuer, now).map_err(|why| format!("the certificate of {whose} {why}"))?;
+        }
+        match is_signed_by(child, issuer) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(format!(
+                "the signature of {whose} under the certificate of {} is wrong",
+                child.subject()
+            )),
+            Err(why) => Err(why),
+        }
+    }
+}
+
+/// Whether `child` says that `issuer` issued it. A CA of the same name with another key did not.
+fn names(child: &Certificate, issuer: &Certificate) -> bool {
+    let same_key = match (authority_key_id(child), subject_key_id(issuer)) {
+        (Some(wanted), Some(there)) => wanted == there,
+        _ => true,
+    };
+    same_key && child.issuer_der() == issuer.subject_der()
+}
+
+fn unknown_critical(certificate: &Certificate) -> Option<String> {
+    let mut critical = critical(certificate).into_iter();
+    let unknown = critical.find(|id| !UNDERSTOOD.contains(id))?;
+    Some(format!(
+        "the certificate of {} has the critical extension {unknown}, which is not understood here",
+        certificate.subject()
+    ))
+}
+
+/// Whether the signature under `child` is by the key of `issuer`.
+///
+/// # Errors
+///
+/// The algorithm is not known here.
+pub(super) fn is_signed_by(child: &Certificate, issuer: &Certificate) -> Result<bool, String> {
+    let algorithm = child.parsed().signature_algorithm();
+    let unknown = || {
+        format!(
+            "the certificate of {} is signed by an algorithm that is not known here ({})",
+            child.subject(),
+            algorithm.oid
+        )
+    };
+    let scheme = Scheme::of(child).ok_or_else(unknown)?;
+    let key = issuer.public_key().ok_or_else(unknown)?;
+    let signed = child.signed_part().ok_or_else(unknown)?;
+    let digest = scheme.hash().digest(&[signed]);
+    let bits = child.parsed().signature().raw_bytes();
+    let verified = match (&key, scheme) {
+        (PublicKey::Ec { curve, .. }, Scheme::Ecdsa(_)) => fixed_width(*curve, bits)
+            .is_some_and(|signature| verify(&key, SignRequest::Ecdsa(&digest), &signature)),
+        (PublicKey::Rsa { .. }, Scheme::Pkcs1(hash)) => {
+            verify(&key, SignRequest::Pkcs1(hash, &digest), bits)
+        }
+        (PublicKey::Rsa { .. }, Scheme::Pss(hash)) => {
+            verify(&key, SignRequest::Pss(hash, &digest), bits)
+        }
+        _ => false,
+    };
+    Ok(verified)
+}
+
+#[derive(Clone, Copy)]
+enum Scheme {
+    Ecdsa(Hash),
+    Pkcs1(Hash),
+    Pss(Hash),
+}
+
+impl Scheme {
+    fn of(certificate: &Certificate) -> Option<Self> {
+        let algorithm = certificate.parsed().signature_algorithm();
+        Some(match algorithm.oid {
+            ECDSA_SHA256 => Self::Ecdsa(Hash::Sha256),
+            ECDSA_SHA384 => Self::Ecdsa(Hash::Sha384),
+            ECDSA_SHA512 => Self::Ecdsa(Hash::Sha512),
+            RSA_SHA256 => Self::Pkcs1(Hash::Sha256),
+            RSA_SHA384 => Self::Pkcs1(Hash::Sha384),
+            RSA_SHA512 => Self::Pkcs1(Hash::Sha512),
+            RSA_PSS => {
+                let parameters = algorithm.parameters.as_ref()?.to_der().ok()?;
+                Self::Pss(pss_hash(&parameters)?)
+            }
+            _ => return None,
+        })
+    }
+
+    fn hash(self) -> Hash {
+        match self {
+            Self::Ecdsa(hash) | Self::Pkcs1(hash) | Self::Pss(hash) => hash,
+        }
+    }
+}
+
+/// The hash of RSASSA-PSS-params (RFC 8017, appendix A.2.3), if MGF1 has the same and the salt is
+/// as long as its digest.
+fn pss_hash(parameters: &[u8]) -> Option<Hash> {
+    let parameters = RsaPssParams::<Any>::from_der(parameters).ok()?;
+    let hash = match parameters.hash.oid {
+        SHA256 => Hash::Sha256,
+        SHA384 => Hash::Sha384,
+        SHA512 => Hash::Sha512,
+        _ => return None,
+    };
+    let of_mask = parameters.mask_gen.parameters?.oid;
+    let fits = of_mask == parameters.hash.oid && usize::from(parameters.salt_len) == hash.width();
+    fits.then_some(hash)
+}
+
+/// ECDSA-Sig-Value (RFC 3279, section 2.2.3) as r ‖ s.
+fn fixed_width(curve: Curve, der: &[u8]) -> Option<Vec<u8>> {
+    macro_rules! through {
+        ($curve:ident) => {
+            $curve::ecdsa::Signature::from_der(der)
+                .ok()
+                .map(|signature| signature.to_bytes().to_vec())
+        };
+    }
+    match curve {
+        Curve::P256 => through!(p256),
+        Curve::P384 => through!(p384),
+        Curve::P521 => through!(p521),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn one(pem: &[u8]) -> Certificate {
+        Certificate::parse_all(pem).unwrap().remove(0)
+    }
+
+    fn leaf() -> Certificate {
+        one(include_bytes!("../../testdata/leaf.pem"))
+    }
+
+    fn ca() -> Certificate {
+        one(include_bytes!("../../testdata/ca.pem"))
+    }
+
+    fn root() -> Certificate {
+        one(include_bytes!("../../testdata/root.pem"))
+    }
+
+    #[test]
+    fn a_way_leads_to_whatever_is_trusted() {
+        let now = DateTime::new(2025, 1, 1, 0, 0, 0).ok();
+        for (trusted, others, steps) in [(vec![ca()], vec![], 2), (vec![leaf()], vec![], 1)] {
+            match way(&leaf(), &trusted, &others, now) {
+                Way::Trusted(subjects) => assert_eq!(subjects.len(), steps),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn without_its_issuer_a_certificate_is_neither_good_nor_bad() {
+        let issuer = ca().subject();
+        assert_eq!(way(&leaf(), &[], &[], None), Way::Open(issuer.clone()));
+        let known = way(&leaf(), &[], &[ca()], None);
+        assert!(
+            matches!(&known, Way::Open(whose) if *whose != issuer),
+            "{known:?}"
+        );
+    }
+
+    #[test]
+    fn a_signature_that_is_wrong_is_not_only_missing() {
+        let mut der = leaf().der().to_vec();
+        let last = der.len() - 1;
+        der[last] ^= 1;
+        let damaged = Certificate::from_der(&der).unwrap();
+        let Way::Broken(why) = way(&damaged, &[ca()], &[], None) else {
+            panic!("a damaged signature");
+        };
+        assert!(why.contains("signature"), "{why}");
+        assert_eq!(is_signed_by(&leaf(), &root()), Ok(false));
+    }
+
+    #[test]
+    fn an_expired_issuer_ends_the_way() {
+        let early = DateTime::new(2020, 1, 1, 0, 0, 0).ok();
+        let Way::Broken(why) = way(&leaf(), &[ca()], &[], early) else {
+            panic!("not yet valid");
+        };
+        assert!(why.contains("not valid before"), "{why}");
+    }
+}

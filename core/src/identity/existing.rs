@@ -1,0 +1,211 @@
+//! An identity that somebody else made, such as a cloud's on its virtual TPM: used if its key signs
+//! and its certificate leads to a trusted one.
+//!
+//! The factory identity is not meant: it stays what it is beside the device's own.
+
+use super::chain::{Way, way};
+use super::device::{Device, Entity, FACTORY, OWN};
+use super::prove::{Proof, prove};
+use super::software::SoftwareKey;
+use super::state::Existing;
+use super::time::now;
+use super::verify::certificates_of;
+use crate::certificate::Certificate;
+use crate::config;
+use crate::key::hex;
+use std::path::Path;
+
+/// What was found of it, in words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Found {
+    pub(super) state: Existing,
+    pub(super) text: String,
+    /// Whether its key is in the TPM.
+    pub(super) in_tpm: bool,
+}
+
+impl Device {
+    /// Looks for the identity that the configuration names, if it names one.
+    pub(super) fn existing(&self) -> Found {
+        let found = match &self.config.provision.existing {
+            None => Ok(None),
+            Some(config::Existing::Uri(uri)) => self.by_uri(uri),
+            Some(config::Existing::Files { certificate, key }) => self.by_files(certificate, key),
+        };
+        match found {
+            Ok(None) => Found {
+                state: Existing::None,
+                text: "none".into(),
+                in_tpm: false,
+            },
+            Ok(Some((text, in_tpm))) => Found {
+                state: Existing::Usable,
+                text,
+                in_tpm,
+            },
+            Err(text) => Found {
+                state: Existing::Unusable,
+                text,
+                in_tpm: false,
+            },
+        }
+    }
+
+    fn by_uri(&self, uri: &str) -> Result<Option<(String, bool)>, String> {
+        let wanted = Wanted::parse(uri)?;
+        let (_, _, own) = self.own().map_err(|(_, fault)| fault.text)?;
+        let Some(entity) = own.into_iter().find(|one| wanted.is(one)) else {
+            return Ok(None);
+        };
+        let Some(key) = &entity.key else {
+            return Err(format!("{uri}: there is a certificate, but no key"));
+        };
+        let Some(certificate) = entity.certificate() else {
+            return Err(format!("{uri}: there is a key, but no certificate"));
+        };
+        match prove(&self.tpm, key, key.public()) {
+            Proof::Belongs => {}
+            Proof::Other => return Err(format!("{uri}: another key signed")),
+            Proof::None(error) => return Err(format!("{uri}: the key does not sign: {error}")),
+        }
+        self.leads_to_trust(certificate, &[], uri)?;
+        Ok(Some((format!("{uri}: {}", certificate.subject()), true)))
+    }
+
+    fn by_files(&self, certificate: &Path, key: &Path) -> Result<Option<(String, bool)>, String> {
+        match (certificate.exists(), key.exists()) {
+            (false, false) => return Ok(None),
+            (true, true) => {}
+            (there, _) => {
+                let (one, other) = match there {
+                    true => (certificate, key),
+                    false => (key, certificate),
+                };
+                return Err(format!(
+                    "{} is there, but {} is not",
+                    one.display(),
+                    other.display()
+                ));
+            }
+        }
+        let place = certificate.display().to_string();
+        let certificates = certificates_of(certificate).map_err(|fault| fault.text)?;
+        let (leaf, others) = certificates.split_first().ok_or("no certificate")?;
+        let key = SoftwareKey::read(key).map_err(|fault| {
+            format!(
+                "{fault}; a key that the TPM wrapped belongs into {}, and is named by a URI",
+                self.folder().display()
+            )
+        })?;
+        if leaf.public_key().as_ref() != Some(&key.public) {
+            return Err(format!("{place}: the certificate is not for the key"));
+        }
+        self.leads_to_trust(leaf, others, &place)?;
+        Ok(Some((format!("{place}: {}", leaf.subject()), false)))
+    }
+
+    fn leads_to_trust(
+        &self,
+        leaf: &Certificate,
+        others: &[Certificate],
+        place: &str,
+    ) -> Result<(), String> {
+        let trusted = self.trusted(None).map_err(|fault| fault.text)?;
+        let trust = self.config.trust.display();
+        match way(leaf, &trusted, others, now().ok()) {
+            Way::Trusted(_) => Ok(()),
+            Way::Open(issuer) => Err(format!(
+                "{place}: not trusted: put the certificate of {issuer} into {trust}, or take \
+                 [provision] existing out of the configuration"
+            )),
+            Way::Broken(why) => Err(format!("{place}: {why}")),
+        }
+    }
+}
+
+/// What a PKCS#11 URI (RFC 7512) asks for, as far as it can be meant here.
+#[derive(Debug, PartialEq, Eq)]
+struct Wanted {
+    label: Option<String>,
+    id: Option<String>,
+}
+
+impl Wanted {
+    fn parse(uri: &str) -> Result<Self, String> {
+        let path = uri
+            .strip_prefix("pkcs11:")
+            .ok_or(format!("{uri}: must begin with pkcs11:"))?;
+        let path = path.split('?').next().unwrap_or_default();
+        let mut wanted = Self {
+            label: None,
+            id: None,
+        };
+        for part in path.split(';') {
+            let (name, value) = part.split_once('=').ok_or(format!("{part}: no value"))?;
+            let value = unescaped(value).ok_or(format!("{value}: a % without two digits"))?;
+            let text = || String::from_utf8_lossy(&value).into_owned();
+            match name {
+                // Its officer may have given it another label; what counts is the object.
+                "token" if value == FACTORY.as_bytes() => {
+                    return Err(format!(
+                        "{uri}: an existing identity is in the token {OWN} or in files; the \
+                         factory's is none of its kind"
+                    ));
+                }
+                "object" => wanted.label = Some(text()),
+                "id" => wanted.id = Some(hex(&value)),
+                _ => {}
+            }
+        }
+        match wanted {
+            Self {
+                label: None,
+                id: None,
+            } => Err(format!("{uri}: must have object= or id=")),
+            wanted => Ok(wanted),
+        }
+    }
+
+    fn is(&self, entity: &Entity) -> bool {
+        let fits = |wanted: &Option<String>, there: &str| {
+            wanted.as_deref().is_none_or(|wanted| wanted == there)
+        };
+        fits(&self.label, &entity.label) && fits(&self.id, &hex(&entity.id))
+    }
+}
+
+fn unescaped(text: &str) -> Option<Vec<u8>> {
+    let mut parts = text.split('%');
+    let mut bytes = parts.next()?.as_bytes().to_vec();
+    for part in parts {
+        bytes.push(u8::from_str_radix(part.get(..2)?, 16).ok()?);
+        bytes.extend(part.get(2..)?.as_bytes());
+    }
+    Some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_uri_is_read_as_far_as_it_matters() {
+        let wanted = Wanted::parse("pkcs11:token=devid;object=my%20cloud;id=%01%Af;type=private");
+        assert_eq!(
+            wanted,
+            Ok(Wanted {
+                label: Some("my cloud".into()),
+                id: Some("01af".into()),
+            })
+        );
+        for wrong in [
+            "devid",
+            "pkcs11:token=devid",
+            "pkcs11:token=idev-id;object=idev-id",
+            "pkcs11:object=%0",
+            "pkcs11:object",
+        ] {
+            assert!(Wanted::parse(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! Why nothing was done, in the kinds that callers tell apart.
+
+use crate::config::ConfigError;
+use crate::store::devid::StoreError;
+use crate::store::folder::FolderError;
+use crate::store::{LoginError, LookError, SignError};
+use crate::tpm::TpmError;
+use std::fmt;
+use std::io;
+use std::path::Path;
+
+/// Why something was not done, and what to do about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// What kind of fault it is.
+    pub kind: FaultKind,
+    /// For a person.
+    pub text: String,
+}
+
+/// Kinds of faults.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FaultKind {
+    /// It failed.
+    Failed,
+    /// It was asked for wrongly.
+    Usage,
+    /// The TPM cannot be reached, or does not work.
+    Tpm,
+    /// What was named is not there.
+    NotFound,
+    /// It would do harm, so nothing was done.
+    Refused,
+}
+
+impl Fault {
+    /// A fault of this kind.
+    pub fn new(kind: FaultKind, text: impl Into<String>) -> Self {
+        let text = text.into();
+        Self { kind, text }
+    }
+
+    pub(super) fn failed(text: impl Into<String>) -> Self {
+        Self::new(FaultKind::Failed, text)
+    }
+
+    pub(super) fn refused(text: impl Into<String>) -> Self {
+        Self::new(FaultKind::Refused, text)
+    }
+
+    pub(super) fn file(path: &Path) -> impl Fn(io::Error) -> Self {
+        move |error| Self::failed(format!("{}: {error}", path.display()))
+    }
+
+    fn asks_for_pin() -> Self {
+        Self::failed(
+            "the key asks for a PIN: say where it is, by pin = \"file:/PATH\" or              \"credential:NAME\" under [[token]] name = \"devid\" in config.toml",
+        )
+    }
+
+    /// The same with what was being done in front.
+    #[must_use]
+    pub(super) fn while_doing(self, what: impl fmt::Display) -> Self {
+        let text = format!("{what}: {}", self.text);
+        Self { text, ..self }
+    }
+}
+
+impl From<TpmError> for Fault {
+    fn from(error: TpmError) -> Self {
+        let kind = match &error {
+            TpmError::Unreachable(_) | TpmError::Broken(_) | TpmError::Timeout(_) => FaultKind::Tpm,
+            _ => FaultKind::Failed,
+        };
+        Self::new(kind, error.to_string())
+    }
+}
+
+impl From<StoreError> for Fault {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Tpm(error) => error.into(),
+            StoreError::Gone => Self::new(FaultKind::NotFound, "the object is gone"),
+            StoreError::OtherTpm(why) => Self::refused(why),
+            StoreError::NotLoggedIn => Self::asks_for_pin(),
+            other => Self::failed(other.to_string()),
+        }
+    }
+}
+
+impl From<LoginError> for Fault {
+    fn from(error: LoginError) -> Self {
+        match error {
+            LoginError::Tpm(error) => error.into(),
+            LoginError::Store(error) => error.into(),
+            other => Self::failed(format!("[[token]] pin: {other}")),
+        }
+    }
+}
+
+impl From<FolderError> for Fault {
+    fn from(error: FolderError) -> Self {
+        Self::failed(error.to_string())
+    }
+}
+
+impl From<SignError> for Fault {
+    fn from(error: SignError) -> Self {
+        match error {
+            SignError::Tpm(error) => error.into(),
+            SignError::NotLoggedIn => Self::asks_for_pin(),
+            other => Self::failed(other.to_string()),
+        }
+    }
+}
+
+impl From<LookError> for Fault {
+    fn from(error: LookError) -> Self {
+        match error {
+            LookError::Tpm(error) => error.into(),
+            LookError::NoIdentity(why) => Self::new(FaultKind::NotFound, why),
+            LookError::Folder(why) => Self::failed(why),
+        }
+    }
+}
+
+impl From<ConfigError> for Fault {
+    fn from(error: ConfigError) -> Self {
+        Self::failed(error.to_string())
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl std::error::Error for Fault {}

@@ -1,0 +1,86 @@
+//! The marker: a file that says that the device's identity is in the TPM, and which key it is, so
+//! that a marker that lies is noticed. It tells others; nothing is decided by it but that an
+//! identity was in the TPM once.
+
+use super::Fault;
+use crate::file;
+use crate::key::{from_hex, hex};
+use serde::Deserialize;
+use std::io::ErrorKind;
+use std::path::Path;
+
+/// More bytes than a marker has.
+const LARGEST: u64 = 4096;
+
+/// What a marker says; one of somebody else's may say nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Mark {
+    /// The persistent handle.
+    pub(super) handle: Option<u32>,
+    /// The key's TPM name.
+    pub(super) name: Option<Vec<u8>>,
+}
+
+#[derive(Deserialize)]
+struct Written {
+    handle: Option<String>,
+    name: Option<String>,
+}
+
+impl Mark {
+    /// `None` if there is no marker.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be read, so nobody knows.
+    pub(super) fn read(path: &Path) -> Result<Option<Self>, Fault> {
+        let content = match file::read(path, LARGEST) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            other => other.map_err(Fault::file(path))?,
+        };
+        let text = String::from_utf8(content).unwrap_or_default();
+        // What is not ours is a marker all the same: other programs make an empty file.
+        let written = toml::from_str::<Written>(&text).ok();
+        let handle = written.as_ref().and_then(|written| {
+            let digits = written.handle.as_ref()?.strip_prefix("0x")?;
+            u32::from_str_radix(digits, 16).ok()
+        });
+        let name = written.and_then(|written| from_hex(&written.name?));
+        Ok(Some(Self { handle, name }))
+    }
+
+    /// Writes it, as it is to be at every start.
+    pub(super) fn write(&self, path: &Path) -> Result<(), Fault> {
+        let mut text = String::from("# The device's identity is in the TPM. Written by devid.\n");
+        if let Some(handle) = self.handle {
+            text.push_str(&format!("handle = \"0x{handle:08X}\"\n"));
+        }
+        if let Some(name) = &self.name {
+            text.push_str(&format!("name = \"{}\"\n", hex(name)));
+        }
+        file::write(path, text.as_bytes(), 0o644).map_err(Fault::file(path))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_marker_is_read_back_and_any_file_is_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tpm_in_use");
+        assert_eq!(Mark::read(&path), Ok(None));
+        let mark = Mark {
+            handle: Some(0x8100_0100),
+            name: Some(vec![0, 11, 7]),
+        };
+        mark.write(&path).unwrap();
+        assert_eq!(Mark::read(&path), Ok(Some(mark)));
+        for other in ["", "garbage\u{0}", "handle = 7", "name = \"xyz\""] {
+            std::fs::write(&path, other).unwrap();
+            assert_eq!(Mark::read(&path), Ok(Some(Mark::default())), "{other:?}");
+        }
+        assert!(Mark::read(folder.path()).is_err());
+    }
+}

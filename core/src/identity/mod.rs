@@ -1,0 +1,36 @@
+//! The life of a device: what it is, whether that can be verified, and how it comes by an identity
+//! of its own (IEEE 802.1AR).
+
+mod chain;
+mod device;
+mod doctor;
+mod existing;
+mod fault;
+mod issue;
+mod keys;
+mod marker;
+mod observe;
+mod profile;
+mod prove;
+mod provision;
+mod reset;
+mod software;
+mod state;
+mod status;
+mod time;
+mod verify;
+
+pub use device::{
+    CertificateDescription, Contents, Description, Device, Entity, FACTORY, KeyDescription, OWN,
+    Placed, SOFTWARE,
+};
+pub use doctor::{Finding, Health, doctor};
+pub use fault::{Fault, FaultKind};
+pub use issue::Subject;
+pub use keys::Imported;
+pub use profile::{HardwareModule, Meaning, Profile};
+pub use provision::{Provisioned, Provisioning, provision};
+pub use reset::{prune, reset};
+pub use state::{Certified, Existing, Facts, Marker, Plan, Policy, Refusal, TpmKey};
+pub use status::{MasterKey, Mode, Role, Status, TpmStatus};
+pub use verify::{Outcome, Point, Report, Verdict};

@@ -1,0 +1,239 @@
+//! What is there: the facts of the table, and what they were read from.
+
+use super::Fault;
+use super::device::{Device, OWN};
+use super::existing;
+use super::marker::Mark;
+use super::prove::{Proof, prove};
+use super::software::{Software, SoftwareKey};
+use super::state::{Certified, Facts, Marker, TpmKey};
+use crate::certificate::Certificate;
+use crate::store::{Key, KeyStore, Kind, SignError};
+use crate::tpm::{Tcti, TpmError};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// What was found, and what the table makes of it.
+pub(super) struct Observed {
+    pub(super) facts: Facts,
+    pub(super) existing: existing::Found,
+    pub(super) own: Option<OwnKey>,
+    pub(super) software: Software,
+    pub(super) software_key: Option<SoftwareKey>,
+    pub(super) mark: Option<Mark>,
+    /// A certificate that is for no key of the device.
+    pub(super) stray: Option<String>,
+    /// Why the TPM cannot be used.
+    pub(super) tpm_fault: Option<Fault>,
+}
+
+/// The TPM key of the device's own identity.
+pub(super) struct OwnKey {
+    pub(super) file: String,
+    pub(super) key: Arc<Key>,
+    /// Valid ones first, then the newest.
+    pub(super) certificates: Vec<Certificate>,
+    /// How many of them are in the folder; the others are in NV.
+    pub(super) certificates_in_folder: usize,
+    /// Why the TPM does not load it, if it does not.
+    pub(super) lost: Option<String>,
+}
+
+impl Device {
+    /// Looks at everything that counts, and changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// Something that would count cannot be read: then nobody can say what is to be done.
+    pub(super) fn observe(&self) -> Result<Observed, Fault> {
+        self.unlock()?;
+        let existing = self.existing();
+        let tpm_fault = self.tpm.random(&mut [0]).err().map(Fault::from);
+        let tpm = tpm_fault.is_none();
+        let mark = Mark::read(&self.config.provision.marker)?;
+        let (mut own, certificates) = self.own_identity(mark.as_ref())?;
+        let key = match &mut own {
+            None => TpmKey::None,
+            Some(_) if !tpm => TpmKey::Filed,
+            Some(own) => self.state_of(own)?,
+        };
+        let software = Software::of(&self.config.state);
+        let software_key = software.key()?;
+        let software_certificate = software.certificate()?;
+        let public = own.as_ref().map(|own| own.key.public().clone());
+        let of_key = |one: &Certificate| one.public_key().is_some() && one.public_key() == public;
+        let in_folder = certificates.iter().filter(|one| of_key(one)).count();
+        let mut certificates = certificates;
+        if tpm && !certificates.iter().any(of_key) {
+            // The copy is believed only where it is for the key that is here.
+            certificates.extend(self.nv_copy()?.into_iter().filter(of_key));
+        }
+        if let Some(own) = &mut own {
+            own.certificates_in_folder = in_folder;
+            own.certificates = certificates
+                .iter()
+                .filter(|one| of_key(one))
+                .cloned()
+                .collect();
+        }
+        let software_public = software_key.as_ref().map(|key| &key.public);
+        let of_software = |one: &Certificate| {
+            software_public.is_some() && one.public_key().as_ref() == software_public
+        };
+        let mut all = certificates.iter().chain(&software_certificate);
+        let stray = all.clone().find(|one| !of_key(one) && !of_software(one));
+        let certificate = if all.clone().any(of_key) {
+            Certified::TpmKey
+        } else if all.any(of_software) {
+            Certified::SoftwareKey
+        } else if stray.is_some() {
+            Certified::Neither
+        } else {
+            Certified::None
+        };
+        let facts = Facts {
+            reset: self.reset_request().exists(),
+            tpm,
+            tpm_is_there: tpm || is_there(&self.config.tcti),
+            existing: existing.state,
+            certificate,
+            key,
+            software: software_key.is_some(),
+            marker: self.marker_of(mark.as_ref(), own.as_ref(), tpm)?,
+        };
+        Ok(Observed {
+            stray: stray.map(Certificate::subject),
+            facts,
+            existing,
+            own,
+            software,
+            software_key,
+            mark,
+            tpm_fault,
+        })
+    }
+
+    /// The copy of the certificate in NV, if the configuration names an index and it holds one.
+    fn nv_copy(&self) -> Result<Option<Certificate>, Fault> {
+        let Some(index) = self.config.provision.nv_index else {
+            return Ok(None);
+        };
+        let kept = self.tpm.nv_kept(index)?;
+        Ok(kept.and_then(|bytes| Certificate::from_der(&bytes).ok()))
+    }
+
+    /// A file that asks for a factory reset, once.
+    pub(super) fn reset_request(&self) -> PathBuf {
+        reset_request(&self.config.state)
+    }
+
+    /// The key of the device's own identity, and all certificates that are called as it is.
+    ///
+    /// Applications may have keys of that name; the one that cannot be destroyed is the device's.
+    fn own_identity(
+        &self,
+        mark: Option<&Mark>,
+    ) -> Result<(Option<OwnKey>, Vec<Certificate>), Fault> {
+        let listing = match self.own.look() {
+            Ok(listing) => listing,
+            // An empty folder asks the TPM, which may be missing: the folder is empty all the same.
+            Err(crate::store::LookError::Tpm(_)) => return Ok((None, Vec::new())),
+            Err(error) => return Err(error.into()),
+        };
+        let (mut keys, mut certificates) = (Vec::new(), Vec::new());
+        for shown in &listing.objects {
+            match &shown.kind {
+                Kind::Pair { key, private, .. } if private.label == OWN && !private.destroyable => {
+                    keys.push(OwnKey {
+                        file: shown.name.clone(),
+                        key: Arc::clone(key),
+                        certificates: Vec::new(),
+                        certificates_in_folder: 0,
+                        lost: None,
+                    });
+                }
+                Kind::Certificate(certificate, about)
+                    if about.label == OWN && !certificate.is_authority() =>
+                {
+                    certificates.push(certificate.clone());
+                }
+                _ => {}
+            }
+        }
+        let named = |own: &OwnKey| {
+            let name = mark.and_then(|mark| mark.name.as_deref());
+            name.is_some() && own.key.name() == name
+        };
+        let certified = |own: &OwnKey| {
+            let public = Some(own.key.public().clone());
+            certificates.iter().any(|one| one.public_key() == public)
+        };
+        // One only, unless two programs made theirs at the same time.
+        let chosen = keys.iter().position(named);
+        let chosen = chosen.or_else(|| keys.iter().position(certified));
+        let own = match (chosen, keys.is_empty()) {
+            (Some(at), _) => Some(keys.swap_remove(at)),
+            (None, false) => Some(keys.swap_remove(0)),
+            (None, true) => None,
+        };
+        Ok((own, certificates))
+    }
+
+    /// Whether the TPM has the key, by a signature of it.
+    fn state_of(&self, own: &mut OwnKey) -> Result<TpmKey, Fault> {
+        match prove(&self.tpm, &own.key, own.key.public()) {
+            Proof::Belongs => {}
+            Proof::None(SignError::Tpm(TpmError::ForeignKey(_))) => {
+                own.lost = Some("the TPM does not hold the key that wraps it".into());
+                return Ok(TpmKey::Lost);
+            }
+            Proof::Other => {
+                own.lost = Some("another key signed".into());
+                return Ok(TpmKey::Lost);
+            }
+            Proof::None(error) => return Err(error.into()),
+        }
+        let (Some(handle), Some(name)) = (own.key.handle(), own.key.name()) else {
+            return Ok(TpmKey::Displaced);
+        };
+        Ok(match self.tpm.holds(handle, name)? {
+            true => TpmKey::Held,
+            false => TpmKey::Displaced,
+        })
+    }
+
+    fn marker_of(
+        &self,
+        mark: Option<&Mark>,
+        own: Option<&OwnKey>,
+        tpm: bool,
+    ) -> Result<Marker, Fault> {
+        let Some(mark) = mark else {
+            return Ok(Marker::None);
+        };
+        let name = mark.name.as_deref();
+        if name.is_some() && own.is_some_and(|own| own.key.name() == name) {
+            return Ok(Marker::ThisKey);
+        }
+        match (mark.handle, name) {
+            (Some(handle), Some(name)) if tpm && self.tpm.holds(handle, name)? => {
+                Ok(Marker::OtherKeyHeld)
+            }
+            _ => Ok(Marker::OtherKey),
+        }
+    }
+}
+
+/// Whether the kernel has a TPM for us, though this user may have no right to it. Of others only
+/// their answer tells.
+fn is_there(tcti: &Tcti) -> bool {
+    match tcti {
+        Tcti::Device(path) => path.exists(),
+        _ => false,
+    }
+}
+
+/// The file that asks for a factory reset at the next provisioning.
+pub(super) fn reset_request(state: &Path) -> PathBuf {
+    state.join("factory-reset")
+}

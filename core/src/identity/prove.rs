@@ -1,0 +1,57 @@
+//! Whether a private key is the one of a public key: by a signature over fresh random bytes.
+
+use crate::key::PublicKey;
+use crate::store::{Key, SignError, SignRequest, verify};
+use crate::tpm::{Hash, Scheme, Tpm};
+use getrandom::SysRng;
+use getrandom::rand_core::TryRng;
+
+/// What a signature proved.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Proof {
+    /// The key belongs to the public key.
+    Belongs,
+    /// The TPM signed, but by another key.
+    Other,
+    /// There is no signature.
+    None(SignError),
+}
+
+/// Has the key sign random bytes, and verifies by `public`. Nobody can use the signature: nobody
+/// chose what was signed.
+pub(super) fn prove(tpm: &Tpm, key: &Key, public: &PublicKey) -> Proof {
+    let mut fresh = [0; 32];
+    if let Err(error) = SysRng.try_fill_bytes(&mut fresh) {
+        let why = crate::tpm::TpmError::Unsupported(format!("no random bytes: {error}"));
+        return Proof::None(why.into());
+    }
+    if let Err(error) = key.prepare(tpm) {
+        return Proof::None(error);
+    }
+    let scheme = match public {
+        PublicKey::Ec { .. } => Some(Scheme::Ecdsa(Hash::Sha256)),
+        PublicKey::Rsa { .. } => rsa_scheme(key),
+    };
+    let Some(scheme) = scheme else {
+        return Proof::None(SignError::Scheme);
+    };
+    let digest = scheme.hash().digest(&[&fresh]);
+    let request = match scheme {
+        Scheme::Ecdsa(_) => SignRequest::Ecdsa(&digest),
+        Scheme::Rsassa(hash) => SignRequest::Pkcs1(hash, &digest),
+        Scheme::Rsapss(hash) => SignRequest::Pss(hash, &digest),
+    };
+    match key.sign(tpm, request) {
+        Ok(signature) if verify(public, request, &signature) => Proof::Belongs,
+        Ok(_) => Proof::Other,
+        Err(error) => Proof::None(error),
+    }
+}
+
+/// A scheme by which an RSA key signs.
+pub(super) fn rsa_scheme(key: &Key) -> Option<Scheme> {
+    let hashes = [Hash::Sha256, Hash::Sha384, Hash::Sha512];
+    let pkcs1 = hashes.into_iter().map(Scheme::Rsassa);
+    let pss = hashes.into_iter().map(Scheme::Rsapss);
+    pkcs1.chain(pss).find(|scheme| key.signs(*scheme))
+}

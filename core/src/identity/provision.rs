@@ -1,0 +1,427 @@
+//! Provisioning: one step of the table after the other, each from what is there at that moment. So
+//! whoever is killed and runs again goes on where it was.
+
+use super::device::{Device, OWN};
+use super::issue::{Signer, Subject, request, self_signed};
+use super::marker::Mark;
+use super::observe::Observed;
+use super::software::make_folder;
+use super::state::{Existing, Facts, Plan, Policy, Refusal, TpmKey};
+use super::{Fault, FaultKind};
+use crate::config::Config;
+use crate::file;
+use crate::key::{Curve, hex};
+use crate::store::Protection;
+use crate::store::devid::{Algorithm, KeyUsage};
+use crate::store::folder::{Content, Description, Origin, Usage, Use};
+use log::{info, warn};
+use rustix::fd::OwnedFd;
+use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
+use rustix::io::Errno;
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// More steps than any device needs: a reset, a key, a certificate, and rest.
+const MOST_STEPS: usize = 8;
+const PAUSE: Duration = Duration::from_millis(200);
+/// How long another provisioning is waited for.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How provisioning is to be done.
+#[derive(Debug, Clone, Default)]
+pub struct Provisioning {
+    /// How long a TPM that does not answer is waited for, if it matters.
+    pub wait: Duration,
+    /// Where a request for a certificate goes; then none is made.
+    pub request: Option<PathBuf>,
+    /// Whom the certificate or the request is to name; by default whom the factory named.
+    pub subject: Option<Subject>,
+}
+
+/// What was done, and how it ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Provisioned {
+    /// `tpm` or `software`.
+    pub mode: &'static str,
+    /// Each step in words; empty if nothing was to be done.
+    pub steps: Vec<String>,
+}
+
+impl Policy {
+    pub(super) fn of(config: &Config) -> Self {
+        Self {
+            fallback: config.provision.fallback,
+            leave_software: config.provision.leave_software,
+        }
+    }
+}
+
+/// Gives the device its identity, if it has none; at every start.
+///
+/// # Errors
+///
+/// The reasons of the table, and whatever fails on the way; all that is there then stays.
+pub fn provision(config: &Config, how: &Provisioning) -> Result<Provisioned, Fault> {
+    make_folder(&config.state)?;
+    let _only_one = only_one(&config.state)?;
+    let policy = Policy::of(config);
+    wait_for_tpm(config, policy, how.wait)?;
+    let mut steps = Vec::new();
+    for _ in 0..MOST_STEPS {
+        // Anew each time: a key knows what was found when it was first used.
+        let device = Device::new(config.clone());
+        let seen = device.observe()?;
+        let plan = seen.facts.plan(policy);
+        info!("{:?}: {plan:?}", seen.facts);
+        let quiet = device.step(plan, &seen, how, &mut steps);
+        if !steps.is_empty() {
+            device.tell_others();
+        }
+        if let Some(mode) = quiet? {
+            return Ok(Provisioned { mode, steps });
+        }
+    }
+    Err(Fault::failed(format!(
+        "the device does not come to rest after {}",
+        steps.join("; ")
+    )))
+}
+
+/// Waits as long as the TPM's answer would change what is to be done.
+fn wait_for_tpm(config: &Config, policy: Policy, limit: Duration) -> Result<(), Fault> {
+    let end = Instant::now() + limit;
+    loop {
+        let seen = Device::new(config.clone()).observe()?;
+        let Facts { tpm, existing, .. } = seen.facts;
+        let with = |tpm| seen.facts.with_tpm(tpm).plan(policy);
+        let matters = with(true) != with(false) || existing == Existing::Unusable;
+        if tpm || !matters || Instant::now() >= end {
+            return Ok(());
+        }
+        thread::sleep(PAUSE);
+    }
+}
+
+impl Device {
+    /// One step; gives the mode when there is none left.
+    fn step(
+        &self,
+        plan: Plan,
+        seen: &Observed,
+        how: &Provisioning,
+        steps: &mut Vec<String>,
+    ) -> Result<Option<&'static str>, Fault> {
+        match plan {
+            Plan::Refuse(why) => return Err(self.refusal(why, seen)),
+            Plan::UseExisting => {
+                return Ok(Some(match seen.existing.in_tpm {
+                    true => "tpm",
+                    false => "software",
+                }));
+            }
+            Plan::Reset => {
+                self.erase(seen)?;
+                steps.push("all keys and certificates of ours were erased".into());
+            }
+            Plan::Generate => {
+                let name = self.make_key()?;
+                steps.push(format!("a key was made in the TPM: {name}"));
+            }
+            Plan::Persist => steps.push(self.persist_own(seen)?),
+            Plan::Certify => {
+                if seen.facts.key == TpmKey::Displaced {
+                    steps.push(self.persist_own(seen)?);
+                    return Ok(None);
+                }
+                if let Some(path) = &how.request {
+                    self.request_own(seen, how, path)?;
+                    steps.push(format!("a request was written: {}", path.display()));
+                    self.mark(seen)?;
+                    return Ok(Some("tpm"));
+                }
+                steps.push(self.certify_own(seen, how)?);
+            }
+            Plan::MakeSoftware => {
+                seen.software.make_key()?;
+                let path = seen.software.key_path();
+                steps.push(format!("a software key was made: {}", path.display()));
+            }
+            Plan::CertifySoftware => {
+                let key = seen.software_key.as_ref();
+                let key = key.ok_or_else(|| Fault::failed("the software key is gone"))?;
+                let subject = self.subject(how, &key.public)?;
+                let certificate = self_signed(subject, &Signer::Software(key))?;
+                seen.software.keep(&certificate)?;
+                steps.push(format!("certificate made: {}", certificate.subject()));
+            }
+            Plan::KeepSoftware => {
+                if let (Some(path), Some(key)) = (&how.request, &seen.software_key) {
+                    let subject = self.subject(how, &key.public)?;
+                    write_request(path, &request(subject, &Signer::Software(key))?)?;
+                    steps.push(format!("a request was written: {}", path.display()));
+                }
+                return Ok(Some("software"));
+            }
+            Plan::Keep => {
+                if let Some(path) = &how.request {
+                    self.request_own(seen, how, path)?;
+                    steps.push(format!("a request was written: {}", path.display()));
+                }
+                if let Some(said) = self.copy_certificate(seen)? {
+                    steps.push(said);
+                }
+                self.mark(seen)?;
+                if seen.facts.software {
+                    seen.software.retire()?;
+                    steps.push("the software key was put aside (devid prune deletes it)".into());
+                }
+                return Ok(Some("tpm"));
+            }
+        }
+        Ok(None)
+    }
+
+    /// A new key in the folder and in a persistent handle; the master key before it, if there is
+    /// none.
+    fn make_key(&self) -> Result<String, Fault> {
+        let usage = KeyUsage {
+            signs: true,
+            decrypts: false,
+        };
+        let key = self
+            .own
+            .generate(Algorithm::Ec(Curve::P256), usage, Protection::Tpm)?;
+        // Applications must not change what the device is known by.
+        let described = |uses: Use| Description {
+            modifiable: false,
+            destroyable: false,
+            usage: Some(Usage::NONE.with(uses)),
+            ..Description::labelled(OWN)
+        };
+        let (private, public) = (described(Use::Sign), described(Use::Verify));
+        let origin = Origin::Generated;
+        Ok(self.own.keep(&key, origin, private, Some(public), true)?)
+    }
+
+    fn persist_own(&self, seen: &Observed) -> Result<String, Fault> {
+        let own = seen.own.as_ref().ok_or_else(gone)?;
+        let handle = self.own.persist_again(&own.file)?;
+        Ok(format!("the key was put back into handle 0x{handle:08X}"))
+    }
+
+    fn certify_own(&self, seen: &Observed, how: &Provisioning) -> Result<String, Fault> {
+        let own = seen.own.as_ref().ok_or_else(gone)?;
+        let subject = self.subject(how, own.key.public())?;
+        let certificate = self_signed(subject, &Signer::Tpm(&self.tpm, &own.key))?;
+        let subject = certificate.subject();
+        self.keep_certificate(certificate, OWN, false)?;
+        Ok(format!("certificate made: {subject}"))
+    }
+
+    fn request_own(&self, seen: &Observed, how: &Provisioning, path: &Path) -> Result<(), Fault> {
+        let own = seen.own.as_ref().ok_or_else(gone)?;
+        let subject = self.subject(how, own.key.public())?;
+        write_request(path, &request(subject, &Signer::Tpm(&self.tpm, &own.key))?)
+    }
+
+    /// Puts a certificate into the key folder; gives its file's name.
+    pub(super) fn keep_certificate(
+        &self,
+        certificate: crate::certificate::Certificate,
+        label: &str,
+        destroyable: bool,
+    ) -> Result<String, Fault> {
+        let description = Description {
+            destroyable,
+            modifiable: destroyable,
+            ..Description::labelled(label)
+        };
+        Ok(self
+            .own
+            .add(Content::Certificate(certificate, description))?)
+    }
+
+    fn subject(
+        &self,
+        how: &Provisioning,
+        public: &crate::key::PublicKey,
+    ) -> Result<Subject, Fault> {
+        match &how.subject {
+            Some(subject) => Ok(subject.clone()),
+            None => self.own_subject(public),
+        }
+    }
+
+    /// Whom the device's own certificate names: whom the factory named, or else the key itself.
+    pub(super) fn own_subject(&self, public: &crate::key::PublicKey) -> Result<Subject, Fault> {
+        let factory = match self.factory() {
+            Ok((_, _, entities)) => entities,
+            Err((_, fault)) if fault.kind == FaultKind::NotFound => Vec::new(),
+            // No TPM, and it is not needed: then nobody knows what the factory called it.
+            Err((_, fault)) if fault.kind == FaultKind::Tpm => {
+                warn!("the factory's name for the device is not known now: {fault}");
+                Vec::new()
+            }
+            Err((_, fault)) => return Err(fault),
+        };
+        let identity = factory.iter().find(|one| !one.attests && one.key.is_some());
+        match identity.and_then(super::Entity::certificate) {
+            Some(certificate) => Subject::copied(certificate),
+            None => Subject::of_key(public),
+        }
+    }
+
+    /// The certificate in the folder and in NV, where it is missing: the first of each is enough to
+    /// bring back the other.
+    fn copy_certificate(&self, seen: &Observed) -> Result<Option<String>, Fault> {
+        let own = seen.own.as_ref().ok_or_else(gone)?;
+        let Some(certificate) = own.certificates.first() else {
+            return Ok(None);
+        };
+        let mut said = None;
+        if own.certificates_in_folder == 0 {
+            self.keep_certificate(certificate.clone(), OWN, false)?;
+            said = Some(format!(
+                "certificate brought back from NV: {}",
+                certificate.subject()
+            ));
+        }
+        if let Some(index) = self.config.provision.nv_index {
+            let owner = self.own.owner_auth()?;
+            self.tpm.nv_keep(index, certificate.der(), &owner)?;
+        }
+        Ok(said)
+    }
+
+    fn mark(&self, seen: &Observed) -> Result<(), Fault> {
+        let own = seen.own.as_ref().ok_or_else(gone)?;
+        let path = &self.config.provision.marker;
+        if let Some(folder) = path.parent() {
+            make_folder(folder)?;
+        }
+        let mark = Mark {
+            handle: own.key.handle(),
+            name: own.key.name().map(<[u8]>::to_vec),
+        };
+        mark.write(path)
+    }
+
+    /// Lets running processes see at their next search that something changed.
+    pub(super) fn tell_others(&self) {
+        let path = &self.config.generation;
+        let mut digits = [0; 8];
+        let drawn =
+            getrandom::rand_core::TryRng::try_fill_bytes(&mut getrandom::SysRng, &mut digits);
+        let told = path
+            .parent()
+            .map_or(Ok(()), std::fs::create_dir_all)
+            .and_then(|()| file::write(path, hex(&digits).as_bytes(), 0o644));
+        if drawn.is_err() || told.is_err() {
+            warn!(
+                "{}: cannot be written; others see the change late",
+                path.display()
+            );
+        }
+    }
+
+    /// Why nothing is done, and what to do.
+    pub(super) fn refusal(&self, why: Refusal, seen: &Observed) -> Fault {
+        let folder = self.folder();
+        let folder = folder.display();
+        let tpm = match &seen.tpm_fault {
+            Some(fault) => format!("{}: {fault}", self.config.tcti),
+            None => self.config.tcti.to_string(),
+        };
+        const RESET: &str = "devid reset --factory --yes makes a new identity";
+        match why {
+            Refusal::NoTpm => Fault::new(
+                FaultKind::Tpm,
+                format!(
+                    "{tpm}; a software identity is made only with [provision] fallback = \
+                     \"software\""
+                ),
+            ),
+            Refusal::TpmSilent => Fault::new(
+                FaultKind::Tpm,
+                format!(
+                    "{tpm}; there is a TPM, so no software identity is made in its place (devid \
+                     doctor says why it does not answer)"
+                ),
+            ),
+            Refusal::TpmGone => Fault::new(
+                FaultKind::Tpm,
+                format!(
+                    "{tpm}; the device's identity is in its TPM, and nothing is put in its place"
+                ),
+            ),
+            Refusal::KeyLost => Fault::refused(format!(
+                "the TPM does not hold the device's key any more ({}): it was cleared or \
+                 exchanged. Bring back the TPM that {folder} belongs to, or give the identity up: \
+                 {RESET}",
+                seen.own
+                    .as_ref()
+                    .and_then(|own| own.lost.as_deref())
+                    .unwrap_or("the marker names one that is gone")
+            )),
+            Refusal::FileLost => Fault::refused(format!(
+                "the TPM holds the device's key{}, but its file is gone from {folder}. Bring it \
+                 back from a copy, or give the identity up: {RESET}",
+                seen.mark
+                    .as_ref()
+                    .and_then(|mark| mark.handle)
+                    .map_or(String::new(), |handle| format!(" at 0x{handle:08X}"))
+            )),
+            Refusal::Mismatch => Fault::refused(format!(
+                "the certificate of {} is for a key that this device does not have; nothing is \
+                 put over it. Bring back the key, or move the certificate out of {folder}",
+                seen.stray.as_deref().unwrap_or("the device")
+            )),
+            Refusal::ExistingUnusable => match &seen.tpm_fault {
+                Some(_) => Fault::new(FaultKind::Tpm, tpm),
+                None => Fault::refused(format!(
+                    "[provision] existing: {}; nothing is made beside it",
+                    seen.existing.text
+                )),
+            },
+            Refusal::ResetNeedsTpm => Fault::new(
+                FaultKind::Tpm,
+                format!(
+                    "{tpm}; a reset without the TPM would leave keys in it, or the device without \
+                     identity. Nothing was deleted; it is done when the TPM answers"
+                ),
+            ),
+        }
+    }
+}
+
+fn gone() -> Fault {
+    Fault::failed("the device's key is gone")
+}
+
+fn write_request(path: &Path, pem: &str) -> Result<(), Fault> {
+    file::write(path, pem.as_bytes(), 0o644).map_err(Fault::file(path))
+}
+
+/// Keeps a second provisioning away: it would make a second key.
+pub(super) fn only_one(state: &Path) -> Result<OwnedFd, Fault> {
+    let path = state.join(".provision.lock");
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let fault = |error: Errno| Fault::file(&path)(error.into());
+    let fd = open(&path, flags, Mode::RUSR | Mode::WUSR).map_err(fault)?;
+    let end = Instant::now() + PATIENCE;
+    loop {
+        match flock(&fd, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(fd),
+            Err(Errno::WOULDBLOCK | Errno::INTR) if Instant::now() < end => thread::sleep(PAUSE),
+            Err(Errno::WOULDBLOCK) => {
+                return Err(Fault::failed(format!(
+                    "{}: another devid is at it; try again when it has ended",
+                    path.display()
+                )));
+            }
+            Err(error) => return Err(fault(error)),
+        }
+    }
+}

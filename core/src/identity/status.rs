@@ -1,0 +1,237 @@
+//! How the device is: where its identity lives, and how its TPM does.
+
+use super::device::{Contents, Device, Entity, FACTORY, OWN};
+use super::profile::end;
+use super::state::{Plan, Policy};
+use super::time::now;
+use super::{Fault, FaultKind};
+use crate::certificate::Certificate;
+use crate::tpm::{Property, Tpm, TpmError};
+use serde::Serialize;
+
+const SECONDS_OF_A_DAY: u64 = 24 * 60 * 60;
+
+/// How the device is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Status {
+    /// Where its own identity lives.
+    pub mode: Mode,
+    /// Why there is none, or what is to be done.
+    pub reason: Option<String>,
+    /// Whether that is because the TPM cannot be reached.
+    #[serde(skip)]
+    pub tpm_is_out_of_reach: bool,
+    /// Its keys and certificates, and what they are for.
+    pub roles: Vec<Role>,
+    /// The key that wraps the device's own.
+    pub master: MasterKey,
+    /// The TPM, if it answers.
+    pub tpm: Option<TpmStatus>,
+    /// Where the TPM is looked for.
+    pub tcti: String,
+}
+
+/// Where the device's own identity lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// In the TPM.
+    Tpm,
+    /// In files.
+    Software,
+    /// Nowhere, or it cannot be used.
+    Error,
+}
+
+/// A key and its certificate, in one line.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Role {
+    /// `factory`, `own`, `attestation`, `service`.
+    pub role: &'static str,
+    /// The label.
+    pub label: String,
+    /// Algorithm and place; `None` without private key.
+    pub key: Option<String>,
+    /// Its subject.
+    pub certificate: Option<String>,
+    /// Days until it ends, counted down; `None` without end or without certificate. Negative when
+    /// it is over.
+    pub days_left: Option<i64>,
+}
+
+/// The master key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct MasterKey {
+    /// Its handle.
+    pub handle: String,
+    /// Whether it is there; `None` if nobody can tell.
+    pub held: Option<bool>,
+    /// Whether keys of the folder are wrapped by it.
+    pub needed: bool,
+}
+
+/// What the TPM says of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct TpmStatus {
+    /// TPM_PT_MANUFACTURER as text.
+    pub maker: String,
+    /// TPM_PT_VENDOR_STRING_1 to 4.
+    pub model: String,
+    /// TPM_PT_FIRMWARE_VERSION_1 and 2, in hexadecimal digits.
+    pub firmware: String,
+    /// Failed authorisations that count now.
+    pub lockout_counter: u32,
+    /// So many are lockout.
+    pub lockout_at: u32,
+    /// Seconds until one is forgotten.
+    pub lockout_interval: u32,
+    /// Seconds until the lockout authorisation may be tried again after a failure.
+    pub lockout_recovery: u32,
+}
+
+impl Device {
+    /// Looks at everything, and changes nothing.
+    pub fn status(&self) -> Status {
+        let contents = self.contents();
+        let (mode, fault) = self.mode();
+        let out_of_reach = fault
+            .as_ref()
+            .is_some_and(|fault| fault.kind == FaultKind::Tpm);
+        let master = self.master_key(&contents);
+        Status {
+            mode,
+            reason: fault.map(|fault| fault.text),
+            tpm_is_out_of_reach: out_of_reach,
+            roles: Self::roles(&contents),
+            master,
+            tpm: TpmStatus::of(&self.tpm).ok(),
+            tcti: self.config.tcti.to_string(),
+        }
+    }
+
+    fn mode(&self) -> (Mode, Option<Fault>) {
+        let seen = match self.observe() {
+            Ok(seen) => seen,
+            Err(fault) => return (Mode::Error, Some(fault)),
+        };
+        let open = |what: &str| {
+            let text = format!("{what}: devid provision goes on");
+            (Mode::Error, Some(Fault::failed(text)))
+        };
+        match seen.facts.plan(Policy::of(&self.config)) {
+            Plan::Keep => (Mode::Tpm, None),
+            Plan::KeepSoftware => (Mode::Software, None),
+            Plan::UseExisting if seen.existing.in_tpm => (Mode::Tpm, None),
+            Plan::UseExisting => (Mode::Software, None),
+            Plan::Refuse(why) => (Mode::Error, Some(self.refusal(why, &seen))),
+            Plan::Persist => open("the device's key is not in its persistent handle"),
+            Plan::Certify | Plan::CertifySoftware => open("the device's key has no certificate"),
+            Plan::Generate | Plan::MakeSoftware => {
+                open("the device has no identity of its own yet")
+            }
+            Plan::Reset => open("a factory reset was asked for"),
+        }
+    }
+
+    fn roles(contents: &Contents) -> Vec<Role> {
+        let is_role = |one: &&Entity| {
+            one.key.is_some() || !one.certificate().is_some_and(Certificate::is_authority)
+        };
+        contents
+            .entities
+            .iter()
+            .filter(is_role)
+            .map(Role::of)
+            .collect()
+    }
+
+    fn master_key(&self, contents: &Contents) -> MasterKey {
+        MasterKey {
+            handle: format!("0x{:08X}", self.config.master.handle),
+            held: self.own.master_is_held().ok().flatten(),
+            needed: contents.entities.iter().any(|one| !one.file.is_empty()),
+        }
+    }
+}
+
+impl Role {
+    fn of(entity: &Entity) -> Self {
+        let role = match (entity.token, entity.attests) {
+            (_, true) => "attestation",
+            (FACTORY, _) => "factory",
+            (_, _) if entity.label == OWN => "own",
+            _ => "service",
+        };
+        let place = |key: &crate::store::Key| match key.handle() {
+            Some(handle) => format!("0x{handle:08X}"),
+            None if entity.file.is_empty() => "derived when needed".into(),
+            None => format!("{}.pem", entity.file),
+        };
+        let key = entity
+            .key
+            .as_ref()
+            .map(|key| format!("{}, {}", key.public(), place(key)));
+        let in_file = entity
+            .software
+            .as_ref()
+            .map(|path| format!("in {}", path.display()));
+        Self {
+            role,
+            label: entity.label.clone(),
+            key: key.or(in_file),
+            certificate: entity.certificate().map(Certificate::subject),
+            days_left: entity.certificate().and_then(days_left),
+        }
+    }
+}
+
+fn days_left(certificate: &Certificate) -> Option<i64> {
+    let not_after = certificate.parsed().tbs_certificate().validity().not_after;
+    let end = end(not_after.to_date_time())?.unix_duration().as_secs();
+    let now = now().ok()?.unix_duration().as_secs();
+    let days = end.abs_diff(now) / SECONDS_OF_A_DAY;
+    let days = i64::try_from(days).ok()?;
+    Some(if end < now { -days - 1 } else { days })
+}
+
+impl TpmStatus {
+    /// Asks the TPM.
+    pub(super) fn of(tpm: &Tpm) -> Result<Self, TpmError> {
+        let vendor = [
+            Property::Vendor1,
+            Property::Vendor2,
+            Property::Vendor3,
+            Property::Vendor4,
+        ];
+        let mut model = String::new();
+        for part in vendor {
+            // Not every TPM has all four.
+            model += &text(tpm.property(part).unwrap_or_default());
+        }
+        let firmware = [
+            tpm.property(Property::Firmware1)?,
+            tpm.property(Property::Firmware2).unwrap_or_default(),
+        ];
+        let lockout = tpm.lockout()?;
+        Ok(Self {
+            maker: text(tpm.property(Property::Manufacturer)?),
+            model: model.trim().to_owned(),
+            firmware: format!("{:08x}.{:08x}", firmware[0], firmware[1]),
+            lockout_counter: lockout.counter,
+            lockout_at: lockout.most,
+            lockout_interval: lockout.interval,
+            lockout_recovery: tpm.property(Property::LockoutRecovery)?,
+        })
+    }
+}
+
+/// Four characters in a number.
+fn text(number: u32) -> String {
+    let printable = |byte: &u8| byte.is_ascii_graphic() || *byte == b' ';
+    let bytes = number.to_be_bytes();
+    bytes
+        .iter()
+        .filter(|byte| printable(byte))
+        .map(|byte| char::from(*byte))
+        .collect()
+}

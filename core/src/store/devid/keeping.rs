@@ -1,0 +1,136 @@
+//! What happens to a kept key later: it goes back into a persistent handle, or away as a whole.
+
+use super::{DevidStore, HANDLES, StoreError};
+use crate::store::folder::{Content, Seal};
+use crate::tpm::{Parent, TpmError, WrappedKey, is_own_key, name_of};
+
+impl DevidStore {
+    /// Puts a key of the folder into a persistent handle again: into the one that its file names,
+    /// unless another key is there by now. Gives the handle. Writes to the TPM.
+    pub fn persist_again(&self, name: &str) -> Result<u32, StoreError> {
+        let listing = self.folder.list()?;
+        let entry = listing.entries.iter().find(|entry| entry.name == name);
+        let Some(Content::Pair(pair)) = entry.map(|entry| &entry.content) else {
+            return Err(StoreError::Gone);
+        };
+        let Some(key) = pair.material.wrapped() else {
+            return Err(StoreError::Protection(
+                "only a key that the TPM itself uses can be in a handle".into(),
+            ));
+        };
+        let wrapped = WrappedKey::new(
+            Parent::Persistent(key.parent),
+            key.public.clone(),
+            key.private.clone(),
+        );
+        let mut handle = match pair.handle {
+            Some(handle) if HANDLES.contains(&handle) => handle,
+            _ => self.name_handle(name, None)?,
+        };
+        loop {
+            if self.tpm.holds(handle, wrapped.name())? {
+                return Ok(handle);
+            }
+            match self.tpm.persist(&wrapped, handle, &self.owner_auth()?) {
+                Ok(()) => return Ok(handle),
+                Err(TpmError::KeyReplaced(_)) => handle = self.name_handle(name, Some(handle))?,
+                Err(error) => return Err(StoreError::of_making(error)),
+            }
+        }
+    }
+
+    /// Writes a free handle into the key's file before the key is there.
+    fn name_handle(&self, name: &str, last: Option<u32>) -> Result<u32, StoreError> {
+        let handle = self.free_handle(last)?;
+        self.rewrite(name, |pair| pair.handle = Some(handle))?;
+        Ok(handle)
+    }
+
+    /// Destroys all that the file holds, and evicts the key from its persistent handle.
+    pub fn destroy_whole(&self, name: &str) -> Result<(), StoreError> {
+        let owner = self.owner_auth()?;
+        let evicted = self.folder.change(name, |entry| {
+            if let Content::Pair(pair) = &entry.content {
+                // First the handle, so that no key is in one that nobody lists.
+                self.evict(pair, &owner)?;
+            }
+            Ok::<_, StoreError>(None)
+        });
+        match evicted {
+            Ok(_) | Err(StoreError::Gone) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Evicts the master key, if the TPM holds the one that this folder remembers: every key that
+    /// it wraps is erased by that. Writes to the TPM.
+    pub fn destroy_master(&self) -> Result<(), StoreError> {
+        if let Some(name) = self.master_name()? {
+            self.tpm
+                .evict(self.master.handle, &name, &self.owner_auth()?)?;
+        }
+        Ok(())
+    }
+
+    /// Forgets which key was the master key, and the PINs that it sealed: the next key of the folder
+    /// gets a new one. Only for a folder without keys, after
+    /// [`destroy_master`](Self::destroy_master).
+    pub fn forget_master(&self) -> Result<(), StoreError> {
+        for seal in [Seal::User, Seal::Officer] {
+            if self.folder.has_seal(seal) {
+                self.folder.remove_seal(seal)?;
+            }
+        }
+        Ok(self.folder.forget_master()?)
+    }
+
+    /// Takes a key away from a persistent handle of ours, if it is the one of this name. Writes to
+    /// the TPM.
+    pub fn evict_key(&self, handle: u32, name: &[u8]) -> Result<(), StoreError> {
+        match HANDLES.contains(&handle) {
+            true => Ok(self.tpm.evict(handle, name, &self.owner_auth()?)?),
+            false => Ok(()),
+        }
+    }
+
+    /// Keys in persistent handles of ours that no file names, with their TPM names: left behind when
+    /// files were lost.
+    pub fn orphans(&self) -> Result<Vec<(u32, Vec<u8>)>, StoreError> {
+        let listing = self.folder.list()?;
+        let filed: Vec<u32> = listing
+            .entries
+            .iter()
+            .filter_map(|entry| match &entry.content {
+                Content::Pair(pair) => pair.handle,
+                _ => None,
+            })
+            .collect();
+        let mut orphans = Vec::new();
+        for handle in self.tpm.handles(*HANDLES.start())? {
+            if HANDLES.contains(&handle) && !filed.contains(&handle) {
+                let (area, key) = self.tpm.resident_key(handle)?;
+                if is_own_key(&area) {
+                    orphans.push((handle, key.name().to_vec()));
+                }
+            }
+        }
+        Ok(orphans)
+    }
+
+    /// Whether the TPM holds the master key of this folder; `None` if the folder remembers none.
+    pub fn master_is_held(&self) -> Result<Option<bool>, StoreError> {
+        let Some(name) = self.master_name()? else {
+            return Ok(None);
+        };
+        Ok(Some(self.tpm.holds(self.master.handle, &name)?))
+    }
+
+    fn master_name(&self) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(self.folder.master()?.and_then(|area| name_of(&area)))
+    }
+
+    /// Files of the folder that give no object, by name, and why.
+    pub fn refused_files(&self) -> Result<Vec<(String, String)>, StoreError> {
+        Ok(self.folder.list()?.refused)
+    }
+}

@@ -1,0 +1,428 @@
+//! The token `devid` as a C caller uses it: key pairs and other objects, their signatures judged
+//! by OpenSSL, and what lies in its key folder.
+
+use super::home::Home;
+use super::module::{library, loaded, ulong};
+use super::openssl::Verifier;
+use super::programs::{Running, Said, run};
+use super::proxy::Proxy;
+use super::raw::{Code, Item, Raw, text};
+use super::story::Link;
+use super::tpm::Swtpm;
+use cryptoki_sys::*;
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::{env, fs};
+use tempfile::TempDir;
+
+/// CKA_DEVID_TPM_HANDLE, CKA_DEVID_TPM_PUBLIC and CKA_DEVID_PERSISTENT.
+pub const TPM_HANDLE: CK_ATTRIBUTE_TYPE = CKA_VENDOR_DEFINED | 0x4445_0001;
+pub const TPM_PUBLIC: CK_ATTRIBUTE_TYPE = CKA_VENDOR_DEFINED | 0x4445_0003;
+pub const PERSISTENT: CK_ATTRIBUTE_TYPE = CKA_VENDOR_DEFINED | 0x4445_0005;
+
+pub const SRK: u32 = 0x8100_0001;
+pub const MASTER: u32 = 0x8100_0080;
+/// The first of ours.
+pub const FIRST: u32 = 0x8100_0100;
+
+/// A TPM without factory identity, a proxy before it, and a home.
+pub struct Bench {
+    pub tpm: Swtpm,
+    pub proxy: Proxy,
+    pub home: Home,
+}
+
+impl Bench {
+    pub fn new(link: Link) -> Bench {
+        let tpm = Swtpm::blank();
+        let proxy = Proxy::new(&tpm);
+        let home = Home::new(&link.tcti(&proxy.tcti()));
+        Bench { tpm, proxy, home }
+    }
+
+    /// The key folder.
+    pub fn folder(&self) -> PathBuf {
+        folder(&self.home)
+    }
+}
+
+/// The key folder of the token `devid`.
+pub fn folder(home: &Home) -> PathBuf {
+    home.path("state/devid")
+}
+
+/// Persistent handles, ascending.
+pub fn persistent(tpm: &Swtpm) -> Vec<u32> {
+    let listed = run(tpm.tool("tpm2_getcap").arg("handles-persistent"));
+    let number = |line: &str| {
+        let digits = line.trim_start_matches("- 0x");
+        u32::from_str_radix(digits, 16).expect("a handle")
+    };
+    listed.ok().text().lines().map(number).collect()
+}
+
+/// What a key is to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    P256,
+    P384,
+    P521,
+    Rsa(u64),
+}
+
+impl Kind {
+    pub const ALL: [Kind; 5] = [
+        Kind::P256,
+        Kind::P384,
+        Kind::P521,
+        Kind::Rsa(2048),
+        Kind::Rsa(3072),
+    ];
+
+    fn generator(self) -> (CK_MECHANISM_TYPE, Item) {
+        let curve = |oid: &[u8]| (CKM_EC_KEY_PAIR_GEN, (CKA_EC_PARAMS, oid.to_vec()));
+        match self {
+            Kind::P256 => curve(b"\x06\x08\x2A\x86\x48\xCE\x3D\x03\x01\x07"),
+            Kind::P384 => curve(b"\x06\x05\x2B\x81\x04\x00\x22"),
+            Kind::P521 => curve(b"\x06\x05\x2B\x81\x04\x00\x23"),
+            Kind::Rsa(bits) => (CKM_RSA_PKCS_KEY_PAIR_GEN, (CKA_MODULUS_BITS, ulong(bits))),
+        }
+    }
+}
+
+/// CK_TRUE.
+pub fn yes(kind: CK_ATTRIBUTE_TYPE) -> Item {
+    (kind, vec![CK_TRUE])
+}
+
+pub fn label(text: &str) -> Item {
+    (CKA_LABEL, text.as_bytes().to_vec())
+}
+
+/// The module in this process, and a read-write session on the token `devid`.
+pub struct Own {
+    pub raw: Raw,
+    pub slot: CK_SLOT_ID,
+    pub session: CK_SESSION_HANDLE,
+}
+
+impl Own {
+    #[track_caller]
+    pub fn new(home: &Home) -> Own {
+        let raw = loaded(home);
+        raw.initialize().expect("C_Initialize");
+        Own::with(raw)
+    }
+
+    /// In a process that was given the environment by [`Home::settle`].
+    #[track_caller]
+    pub fn here() -> Own {
+        let raw = Raw::load(&library());
+        raw.initialize().expect("C_Initialize");
+        Own::with(raw)
+    }
+
+    #[track_caller]
+    fn with(raw: Raw) -> Own {
+        let slots = raw.slots(true).expect("C_GetSlotList");
+        let is_own = |slot: &&CK_SLOT_ID| {
+            let info = raw.token_info(**slot);
+            info.is_ok_and(|info| text(&info.label) == "devid")
+        };
+        let slot = *slots.iter().find(is_own).expect("the token devid");
+        let flags = CKF_SERIAL_SESSION | CKF_RW_SESSION;
+        let session = raw.open(slot, flags).expect("C_OpenSession");
+        Own { raw, slot, session }
+    }
+
+    /// As a program that starts now: nothing is known of before.
+    #[track_caller]
+    pub fn anew(self) -> Own {
+        self.raw.finalize().expect("C_Finalize");
+        self.raw.initialize().expect("C_Initialize");
+        Own::with(self.raw)
+    }
+
+    /// A key pair on the token, by a template as clients send it: the handles of the public and
+    /// of the private key.
+    pub fn generate(&self, kind: Kind, name: &str) -> Result<Pair, Code> {
+        self.generate_with(kind, &[label(name), yes(CKA_TOKEN)], &[])
+    }
+
+    /// The same, in a persistent handle too.
+    pub fn generate_persistent(&self, kind: Kind, name: &str) -> Result<Pair, Code> {
+        self.generate_with(kind, &[label(name), yes(CKA_TOKEN)], &[yes(PERSISTENT)])
+    }
+
+    /// `both` is said of both halves, `private` of the private one.
+    pub fn generate_with(&self, kind: Kind, both: &[Item], private: &[Item]) -> Result<Pair, Code> {
+        let (mechanism, numbers) = kind.generator();
+        let of_public = [both, &[yes(CKA_VERIFY), numbers]].concat();
+        let of_private = [both, &[yes(CKA_SIGN)], private].concat();
+        let (mut of_public, mut of_private) = (attributes(&of_public), attributes(&of_private));
+        let mut mechanism = CK_MECHANISM {
+            mechanism,
+            ..CK_MECHANISM::default()
+        };
+        let (mut public, mut private) = (0, 0);
+        call!(
+            self.raw.table,
+            C_GenerateKeyPair(
+                self.session,
+                &raw mut mechanism,
+                of_public.as_mut_ptr(),
+                of_public.len() as CK_ULONG,
+                of_private.as_mut_ptr(),
+                of_private.len() as CK_ULONG,
+                &raw mut public,
+                &raw mut private,
+            )
+        )
+        .result()?;
+        Ok(Pair { public, private })
+    }
+
+    pub fn create(&self, template: &[Item]) -> Result<CK_OBJECT_HANDLE, Code> {
+        let mut items = attributes(template);
+        let (count, mut object) = (items.len() as CK_ULONG, 0);
+        let items = items.as_mut_ptr();
+        call!(
+            self.raw.table,
+            C_CreateObject(self.session, items, count, &raw mut object)
+        )
+        .result()?;
+        Ok(object)
+    }
+
+    /// A data object on the token.
+    pub fn create_data(&self, name: &str, value: &[u8]) -> Result<CK_OBJECT_HANDLE, Code> {
+        self.create(&[
+            (CKA_CLASS, ulong(CKO_DATA)),
+            yes(CKA_TOKEN),
+            label(name),
+            (CKA_VALUE, value.to_vec()),
+        ])
+    }
+
+    pub fn set(&self, object: CK_OBJECT_HANDLE, template: &[Item]) -> Result<(), Code> {
+        let mut items = attributes(template);
+        let count = items.len() as CK_ULONG;
+        call!(
+            self.raw.table,
+            C_SetAttributeValue(self.session, object, items.as_mut_ptr(), count)
+        )
+        .result()
+    }
+
+    pub fn destroy(&self, object: CK_OBJECT_HANDLE) -> Result<(), Code> {
+        call!(self.raw.table, C_DestroyObject(self.session, object)).result()
+    }
+
+    #[track_caller]
+    pub fn find(&self, template: &[Item]) -> Vec<CK_OBJECT_HANDLE> {
+        self.raw.find(self.session, template).expect("a search")
+    }
+
+    /// All private keys.
+    #[track_caller]
+    pub fn keys(&self) -> Vec<CK_OBJECT_HANDLE> {
+        self.find(&[(CKA_CLASS, ulong(CKO_PRIVATE_KEY))])
+    }
+
+    /// The only private key with this label.
+    #[track_caller]
+    pub fn key(&self, name: &str) -> CK_OBJECT_HANDLE {
+        let found = self.find(&[(CKA_CLASS, ulong(CKO_PRIVATE_KEY)), label(name)]);
+        assert_eq!(found.len(), 1, "keys with the label {name:?}");
+        found[0]
+    }
+
+    #[track_caller]
+    pub fn attribute(&self, object: CK_OBJECT_HANDLE, kind: CK_ATTRIBUTE_TYPE) -> Vec<u8> {
+        let value = self.raw.attribute(self.session, object, kind);
+        value.unwrap_or_else(|code| panic!("attribute {kind:#x}: {code:?}"))
+    }
+
+    #[track_caller]
+    pub fn label(&self, object: CK_OBJECT_HANDLE) -> String {
+        String::from_utf8(self.attribute(object, CKA_LABEL)).expect("a label is text")
+    }
+
+    /// The labels of all objects of a class, sorted.
+    #[track_caller]
+    pub fn labels(&self, class: CK_OBJECT_CLASS) -> Vec<String> {
+        let found = self.find(&[(CKA_CLASS, ulong(class))]);
+        let mut all: Vec<_> = found.iter().map(|object| self.label(*object)).collect();
+        all.sort();
+        all
+    }
+
+    /// A signature of `data`, hashed by SHA-256; r ‖ s, or RSASSA-PKCS1-v1_5.
+    pub fn sign(&self, key: CK_OBJECT_HANDLE, data: &[u8]) -> Result<Vec<u8>, Code> {
+        let kind = self.raw.attribute(self.session, key, CKA_KEY_TYPE)?;
+        let mechanism = match kind == ulong(CKK_EC) {
+            true => CKM_ECDSA_SHA256,
+            false => CKM_SHA256_RSA_PKCS,
+        };
+        self.raw.sign_init(self.session, mechanism, key)?;
+        self.raw.sign(self.session, data)
+    }
+
+    /// The key signs, and OpenSSL accepts it for the public key that is shown.
+    #[track_caller]
+    pub fn signs(&self, key: CK_OBJECT_HANDLE) {
+        let data = format!("signed by object {key}");
+        let signature = self.sign(key, data.as_bytes());
+        let signature = signature.unwrap_or_else(|code| panic!("a signature: {code:?}"));
+        self.judge(key).accepts(data.as_bytes(), &signature).ok();
+    }
+
+    /// Judges signatures of this key.
+    #[track_caller]
+    pub fn judge(&self, key: CK_OBJECT_HANDLE) -> Judge {
+        let is_ec = self.attribute(key, CKA_KEY_TYPE) == ulong(CKK_EC);
+        Judge::new(&self.attribute(key, CKA_PUBLIC_KEY_INFO), is_ec)
+    }
+}
+
+/// The handles of a key pair.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pair {
+    pub public: CK_OBJECT_HANDLE,
+    pub private: CK_OBJECT_HANDLE,
+}
+
+/// OpenSSL with a public key.
+pub struct Judge {
+    verifier: Verifier,
+    is_ec: bool,
+    _folder: TempDir,
+}
+
+impl Judge {
+    /// Of a SubjectPublicKeyInfo in DER.
+    pub fn new(info: &[u8], is_ec: bool) -> Judge {
+        let folder = TempDir::new().expect("a temporary folder");
+        let file = folder.path().join("public.der");
+        fs::write(&file, info).expect("a file");
+        Judge {
+            verifier: Verifier::new(&file),
+            is_ec,
+            _folder: folder,
+        }
+    }
+
+    /// Whether it is a signature of `data` as [`Own::sign`] makes it.
+    pub fn accepts(&self, data: &[u8], signature: &[u8]) -> Said {
+        match self.is_ec {
+            true => self.verifier.accepts_message("-sha256", data, signature),
+            false => self.accepts_der(data, signature),
+        }
+    }
+
+    /// The same for a signature as programs write it.
+    pub fn accepts_der(&self, data: &[u8], signature: &[u8]) -> Said {
+        self.verifier.accepts_der("-sha256", data, signature)
+    }
+}
+
+fn attributes(template: &[Item]) -> Vec<CK_ATTRIBUTE> {
+    let item = |(kind, value): &Item| CK_ATTRIBUTE {
+        type_: *kind,
+        pValue: value.as_ptr().cast_mut().cast(),
+        ulValueLen: value.len() as CK_ULONG,
+    };
+    template.iter().map(item).collect()
+}
+
+/// All that lies in a folder, hidden files too.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Inspection(BTreeMap<String, Vec<u8>>);
+
+impl Inspection {
+    pub fn of(folder: &Path) -> Inspection {
+        let entries = fs::read_dir(folder).into_iter().flatten();
+        let file = |entry: std::io::Result<fs::DirEntry>| {
+            let entry = entry.expect("an entry");
+            let name = entry.file_name().to_string_lossy().into_owned();
+            Some((name, fs::read(entry.path()).ok()?))
+        };
+        Inspection(entries.filter_map(file).collect())
+    }
+
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// What `git status` would say of the way from here to `after`: `A`, `D` or `M` and the name.
+    pub fn to(&self, after: &Inspection) -> Vec<String> {
+        let mut said = Vec::new();
+        for (name, content) in &self.0 {
+            match after.0.get(name) {
+                None => said.push(format!("D {name}")),
+                Some(now) if now != content => said.push(format!("M {name}")),
+                Some(_) => {}
+            }
+        }
+        let added = after.0.keys().filter(|name| !self.0.contains_key(*name));
+        said.extend(added.map(|name| format!("A {name}")));
+        said
+    }
+
+    /// The text lines above the PEM blocks that were added (`+`) and taken away (`-`).
+    pub fn lines_to(&self, after: &Inspection) -> Vec<String> {
+        let lines = |of: &Inspection| -> Vec<String> {
+            let text = of.0.values().map(|bytes| String::from_utf8_lossy(bytes));
+            let all: Vec<String> = text.map(|text| text.into_owned()).collect();
+            let of_attributes = |line: &&str| line.contains(": ");
+            let each = all.iter().flat_map(|text| text.lines());
+            each.filter(of_attributes).map(str::to_owned).collect()
+        };
+        let (old, new) = (lines(self), lines(after));
+        let gone = old.iter().filter(|line| !new.contains(line));
+        let came = new.iter().filter(|line| !old.contains(line));
+        let gone = gone.map(|line| format!("- {line}"));
+        gone.chain(came.map(|line| format!("+ {line}"))).collect()
+    }
+}
+
+/// What the other process is to do, said by environment.
+const PART: &str = "DEVID_TEST_PART";
+const READY: &str = "ready";
+
+/// This binary again, playing the part that the test `name`, ignored otherwise, describes; its
+/// first words have been heard when this returns.
+pub fn other_process(name: &str, home: &Home, part: &str) -> Running {
+    let mut command = Command::new(env::current_exe().expect("this program has a path"));
+    command.args(["--exact", name, "--ignored", "--nocapture", "--quiet"]);
+    command.env(PART, part).stdout(Stdio::piped());
+    let mut running = Running::start(name, home.settle(&mut command));
+    let out = running.child().stdout.as_mut().expect("piped");
+    let mut lines = BufReader::new(out).lines().map_while(Result::ok);
+    assert!(lines.any(|line| line == READY), "{name} did not begin");
+    running
+}
+
+/// The part that this process plays, if it is one of [`other_process`].
+pub fn part() -> Option<String> {
+    env::var(PART).ok()
+}
+
+/// In the other process: the first words.
+pub fn say_ready() {
+    let mut out = std::io::stdout();
+    out.write_all(format!("\n{READY}\n").as_bytes())
+        .and_then(|()| out.flush())
+        .expect("somebody listens");
+}
+
+/// A number below `limit`, another each time.
+pub fn random(limit: u64) -> u64 {
+    let mut bytes = [0; 8];
+    // SAFETY: plain call; `bytes` is valid for writing its length.
+    let got = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
+    assert_eq!(got, 8, "getrandom");
+    u64::from_ne_bytes(bytes) % limit
+}

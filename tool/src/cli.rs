@@ -1,0 +1,199 @@
+//! The verbs and their arguments.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+use std::path::PathBuf;
+
+/// The identity of a device: shows it, verifies it, makes it, keeps it.
+///
+/// Exit codes: 0 ok, 1 failed, 2 usage, 3 cannot be verified because the CA certificate is not
+/// available, 4 TPM not reachable, 5 not found, 6 refused.
+#[derive(Parser)]
+#[command(name = "devid", version, about)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Verb {
+    /// Tells where the device's identity lives, and how its TPM does.
+    Status(Form),
+    /// Lists identities, own keys and certificates.
+    List(Form),
+    /// Shows an identity: the device it names, its certificate, where its key lives.
+    Show {
+        /// A label, a CKA_ID in hexadecimal digits, or token/label.
+        label: String,
+        #[command(flatten)]
+        form: Form,
+    },
+    /// Verifies an identity: its key, its certificate, the chain to a trusted CA.
+    Verify {
+        /// As of show.
+        label: String,
+        /// Certificates that are trusted beside those in /etc/devid-pkcs11/trust/.
+        #[arg(long, value_name = "FILE")]
+        ca: Option<PathBuf>,
+        #[command(flatten)]
+        form: Form,
+    },
+    /// Looks for what is wrong, and says what mends it. Works without TPM, too.
+    Doctor(Form),
+    /// Gives the device an identity of its own, if it has none. For every start.
+    Provision {
+        /// Writes a request (PKCS#10) to this file, and makes no certificate.
+        #[arg(long, value_name = "FILE")]
+        csr: Option<PathBuf>,
+        #[command(flatten)]
+        how: How,
+    },
+    /// Erases the device's own identity and all its keys, and gives it a new one.
+    ///
+    /// The factory identity is not touched.
+    Reset {
+        /// Says that a factory reset is meant.
+        #[arg(long, required = true)]
+        factory: bool,
+        /// Says that you know what is lost: every key of the token devid, for good.
+        #[arg(long)]
+        yes: bool,
+        #[command(flatten)]
+        how: How,
+    },
+    /// Deletes the software key that was put aside when the device moved to its TPM.
+    Prune,
+    /// Makes, lists and deletes keys of services.
+    #[command(subcommand)]
+    Key(KeyVerb),
+    /// Writes a request for a certificate (PKCS#10).
+    Csr {
+        /// As of show.
+        label: String,
+        /// Whom it is to name, as in CN=web,O=Example; by default the device's own identity names
+        /// the device as the factory did, and a service's key its label.
+        #[arg(long, value_name = "NAME")]
+        subject: Option<String>,
+        /// Writes to this file.
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
+    /// Takes a certificate for a key, in the place of the one that it had.
+    ImportCert {
+        /// The certificate, then perhaps those of its issuers; DER or PEM.
+        file: PathBuf,
+    },
+    /// Writes a key in the form that other programs take.
+    Export {
+        /// As of show.
+        label: String,
+        /// PEM, TSS2 PRIVATE KEY: only this TPM can use it.
+        #[arg(long, required = true)]
+        tss2: bool,
+        /// Writes to this file.
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
+    /// Puts a key into a persistent handle again, such as the factory's after TPM2_Clear.
+    Persist {
+        /// As of show.
+        label: String,
+        /// Where a factory key goes.
+        #[arg(long, value_name = "HANDLE", default_value = "0x81020000", value_parser = handle)]
+        handle: u32,
+    },
+    /// Writes the PKCS#11 URI of an object (RFC 7512).
+    Uri {
+        /// As of show.
+        label: String,
+        /// Writes it to this file as well, in the PEM form that programs take for a key file.
+        #[arg(long, value_name = "FILE")]
+        pem: Option<PathBuf>,
+    },
+    /// Writes the manual pages, for those who package this.
+    #[command(hide = true)]
+    Man {
+        /// The folder where they go.
+        folder: PathBuf,
+    },
+    /// Writes completions for a shell.
+    Completions {
+        /// Which shell.
+        shell: Shell,
+    },
+    /// Writes a PKCS#11 URI as a PEM file, for programs that take a key as a file.
+    Uri2pem {
+        /// The URI, for example pkcs11:token=idev-id;object=idev-id;type=private
+        uri: String,
+    },
+}
+
+#[derive(Subcommand)]
+pub(crate) enum KeyVerb {
+    /// Makes a key in the TPM.
+    Generate {
+        /// What it is to be called.
+        label: String,
+        /// What kind of key.
+        #[arg(long, value_enum, default_value_t = Kind::P256)]
+        algorithm: Kind,
+        /// It decrypts (RSA) or agrees on secrets (EC) as well.
+        #[arg(long)]
+        decrypts: bool,
+        /// Keeps it in a persistent handle too, where it signs with one command.
+        #[arg(long)]
+        persistent: bool,
+    },
+    /// Lists the keys of the token devid.
+    List(Form),
+    /// Deletes a key and its certificates, for good.
+    Delete {
+        /// As of show.
+        label: String,
+        /// Says that you know what is lost.
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+#[allow(missing_docs)]
+pub(crate) enum Kind {
+    P256,
+    P384,
+    P521,
+    Rsa2048,
+    Rsa3072,
+    Rsa4096,
+}
+
+fn handle(text: &str) -> Result<u32, String> {
+    let digits = text
+        .strip_prefix("0x")
+        .ok_or("expected 0x and hexadecimal digits")?;
+    match u32::from_str_radix(digits, 16) {
+        Ok(handle) if handle >> 24 == 0x81 => Ok(handle),
+        _ => Err("expected a handle from 0x81000000 to 0x81FFFFFF".into()),
+    }
+}
+
+/// How an answer is written.
+#[derive(Args, Clone, Copy)]
+pub(crate) struct Form {
+    /// Writes JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// How an identity is made.
+#[derive(Args)]
+pub(crate) struct How {
+    /// How many seconds a TPM that does not answer is waited for, if it matters.
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    pub(crate) wait: u64,
+    /// Whom the certificate names, as in CN=node,O=Example; by default whom the factory named.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) subject: Option<String>,
+    #[command(flatten)]
+    pub(crate) form: Form,
+}

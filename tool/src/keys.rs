@@ -1,0 +1,140 @@
+//! `devid key`, `csr`, `import-cert`, `export` and `persist`
+
+use crate::answer::{Answer, Failure};
+use crate::cli::{Form, Kind};
+use crate::show::line;
+use devid_core::identity::{Device, Entity, OWN, Subject};
+use devid_core::key::Curve;
+use devid_core::store::devid::{Algorithm, KeyUsage};
+use std::fmt::Write;
+use std::path::Path;
+
+/// Makes a key.
+pub(crate) fn generate(
+    device: &Device,
+    label: &str,
+    kind: Kind,
+    decrypts: bool,
+    persistent: bool,
+) -> Result<Answer, Failure> {
+    let algorithm = match kind {
+        Kind::P256 => Algorithm::Ec(Curve::P256),
+        Kind::P384 => Algorithm::Ec(Curve::P384),
+        Kind::P521 => Algorithm::Ec(Curve::P521),
+        Kind::Rsa2048 => Algorithm::Rsa(2048),
+        Kind::Rsa3072 => Algorithm::Rsa(3072),
+        Kind::Rsa4096 => Algorithm::Rsa(4096),
+    };
+    let usage = KeyUsage {
+        signs: true,
+        decrypts,
+    };
+    let made = device.generate_key(label, algorithm, usage, persistent)?;
+    Ok(Answer::text(paragraph(device, &made)))
+}
+
+/// The keys of the token `devid`.
+pub(crate) fn list(device: &Device, form: Form) -> Result<Answer, Failure> {
+    let contents = device.contents();
+    if let Some((_, fault)) = contents.faults.iter().find(|(token, _)| *token == OWN) {
+        return Err(fault.clone().into());
+    }
+    let own = contents
+        .entities
+        .iter()
+        .filter(|one| one.token == OWN && one.key.is_some());
+    if form.json {
+        let described: Vec<_> = own.map(|one| device.describe(one)).collect();
+        return Answer::json(&described);
+    }
+    let text: String = own.map(|one| paragraph(device, one)).collect();
+    Ok(Answer::text(text))
+}
+
+/// Deletes a key and its certificates.
+pub(crate) fn delete(device: &Device, label: &str, yes: bool) -> Result<Answer, Failure> {
+    let entity = device.find(label)?;
+    if !yes {
+        return Err(Failure::new(
+            6,
+            format!(
+                "the key {label} would be gone for good, and nothing was done; if that is \
+                     meant: devid key delete {label} --yes"
+            ),
+        ));
+    }
+    let mut text = String::new();
+    for file in device.delete_key(&entity)? {
+        let _ = writeln!(text, "deleted {file}");
+    }
+    Ok(Answer::text(text))
+}
+
+/// A request for a certificate.
+pub(crate) fn request(
+    device: &Device,
+    label: &str,
+    subject: Option<&str>,
+    out: Option<&Path>,
+) -> Result<Answer, Failure> {
+    let subject = subject.map(Subject::parse).transpose()?;
+    let request = device.request(&device.find(label)?, subject)?;
+    written(&request, out, 0o644)
+}
+
+/// Takes a certificate.
+pub(crate) fn import(device: &Device, file: &Path) -> Result<Answer, Failure> {
+    let imported = device.import_certificate(file)?;
+    let mut text = format!("certificate for {}\n", imported.label);
+    if imported.known {
+        line(&mut text, "known", "it was there already");
+    }
+    for subject in &imported.replaced {
+        line(&mut text, "in place of", subject);
+    }
+    for subject in &imported.authorities {
+        line(&mut text, "with its CA", subject);
+    }
+    Ok(Answer::text(text))
+}
+
+/// The wrapped form of a key.
+pub(crate) fn export(device: &Device, label: &str, out: Option<&Path>) -> Result<Answer, Failure> {
+    let wrapped = device.wrapped_key(&device.find(label)?)?;
+    written(&wrapped, out, 0o600)
+}
+
+/// Puts a key into a persistent handle.
+pub(crate) fn persist(device: &Device, label: &str, handle: u32) -> Result<Answer, Failure> {
+    let handle = device.persist(&device.find(label)?, handle)?;
+    Ok(Answer::text(format!(
+        "{label} is in handle 0x{handle:08X}\n"
+    )))
+}
+
+fn written(text: &str, out: Option<&Path>, mode: u32) -> Result<Answer, Failure> {
+    let Some(path) = out else {
+        return Ok(Answer::text(text));
+    };
+    devid_core::write_file(path, text.as_bytes(), mode)
+        .map_err(|error| Failure::new(1, format!("{}: {error}", path.display())))?;
+    Ok(Answer::default())
+}
+
+fn paragraph(device: &Device, entity: &Entity) -> String {
+    let described = device.describe(entity);
+    let mut text = format!("{}\n", described.label);
+    line(&mut text, "id", &described.id);
+    if let Some(key) = &described.key {
+        line(
+            &mut text,
+            "key",
+            &format!("{}, {}", key.algorithm, key.origin),
+        );
+        line(&mut text, "key in", &key.place);
+    }
+    for certificate in &described.certificates {
+        line(&mut text, "certificate", &certificate.profile.subject);
+    }
+    text
+}

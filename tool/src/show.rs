@@ -1,0 +1,179 @@
+//! `devid list` and `devid show`
+
+use crate::answer::{Answer, Failure};
+use crate::cli::Form;
+use devid_core::identity::{
+    CertificateDescription, Contents, Description, Device, FaultKind, KeyDescription, Meaning,
+    SOFTWARE,
+};
+use serde::Serialize;
+use std::fmt::Write;
+
+/// What is in both tokens.
+#[derive(Serialize)]
+struct Listed {
+    tokens: Vec<Token>,
+    objects: Vec<Description>,
+}
+
+#[derive(Serialize)]
+struct Token {
+    token: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    serial: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    problem: Option<String>,
+}
+
+/// All identities, own keys and certificates, a paragraph each. A token that cannot be read is
+/// named; only where none can, the verb fails.
+pub(crate) fn list(device: &Device, form: Form) -> Result<Answer, Failure> {
+    let contents = device.contents();
+    let tcti = &device.config().tcti;
+    if contents.entities.is_empty()
+        && let Some(fault) = worst(&contents)
+    {
+        let mut failure = Failure::from(fault);
+        failure.text = format!("{tcti}: {}", failure.text);
+        return Err(failure);
+    }
+    let described = contents.entities.iter().map(|one| device.describe(one));
+    let objects: Vec<Description> = described.collect();
+    if form.json {
+        let read = contents.serials.into_iter().map(|(token, serial)| Token {
+            token,
+            serial: Some(serial),
+            problem: None,
+        });
+        let unread = contents.faults.into_iter().map(|(token, fault)| Token {
+            token,
+            serial: None,
+            problem: Some(fault.text),
+        });
+        let tokens = read.chain(unread).collect();
+        return Answer::json(&Listed { tokens, objects });
+    }
+    let mut text = String::new();
+    for (token, serial) in &contents.serials {
+        let _ = writeln!(text, "token {token}, serial {serial}");
+        for object in objects.iter().filter(|object| object.token == *token) {
+            let _ = write!(text, "\n{}", brief(object));
+        }
+        text.push('\n');
+    }
+    for object in objects.iter().filter(|object| object.token == SOFTWARE) {
+        let _ = writeln!(text, "in software\n\n{}", brief(object));
+    }
+    for (token, fault) in &contents.faults {
+        let _ = writeln!(text, "token {token}: {fault}");
+    }
+    Ok(Answer::text(text))
+}
+
+/// The fault that says most: a TPM out of reach before an empty token.
+fn worst(contents: &Contents) -> Option<devid_core::identity::Fault> {
+    let mut faults = contents.faults.iter().map(|(_, fault)| fault);
+    let worst = faults
+        .clone()
+        .find(|fault| fault.kind != FaultKind::NotFound);
+    worst.or_else(|| faults.next()).cloned()
+}
+
+/// One identity, key or certificate, with all that is known of it.
+pub(crate) fn show(device: &Device, label: &str, form: Form) -> Result<Answer, Failure> {
+    let entity = device.find(label)?;
+    let description = device.describe(&entity);
+    if form.json {
+        return Answer::json(&description);
+    }
+    let mut text = format!("{}\n", description.label);
+    line(&mut text, "token", description.token);
+    line(&mut text, "id", &description.id);
+    match &description.key {
+        Some(key) => full_key(&mut text, key),
+        None => line(&mut text, "key", "none in this device"),
+    }
+    if description.certificates.is_empty() {
+        line(&mut text, "certificate", "none");
+    }
+    for certificate in &description.certificates {
+        full_certificate(&mut text, certificate);
+    }
+    Ok(Answer::text(text))
+}
+
+fn brief(object: &Description) -> String {
+    let mut text = format!("{}\n", object.label);
+    if let Some(key) = &object.key {
+        line(
+            &mut text,
+            "key",
+            &format!("{}, {}", key.algorithm, key.place),
+        );
+    } else if object.certificates.iter().all(|one| !one.profile.authority) {
+        line(&mut text, "key", "none in this device");
+    }
+    for CertificateDescription { profile, .. } in &object.certificates {
+        line(&mut text, "subject", &profile.subject);
+        line(&mut text, "valid", &until(profile.not_after.as_deref()));
+    }
+    text
+}
+
+fn full_key(text: &mut String, key: &KeyDescription) {
+    line(text, "key", &format!("{}, {}", key.algorithm, key.origin));
+    line(text, "key in", &key.place);
+    if let Some(template) = &key.template {
+        line(text, "template", template);
+    }
+    if let Some(name) = &key.tpm_name {
+        line(text, "TPM name", name);
+    }
+}
+
+fn full_certificate(text: &mut String, certificate: &CertificateDescription) {
+    let CertificateDescription { place, profile } = certificate;
+    let _ = writeln!(text, "\n  certificate in {place}");
+    let unnamed = || "not named".to_owned();
+    let serial = profile.device_serial.clone().unwrap_or_else(unnamed);
+    line(text, "device serial", &serial);
+    line(
+        text,
+        "model",
+        &profile.model.clone().unwrap_or_else(unnamed),
+    );
+    line(text, "subject", &profile.subject);
+    line(text, "issuer", &profile.issuer);
+    line(text, "number", &profile.certificate_serial);
+    line(text, "valid from", &profile.not_before);
+    line(text, "valid", &until(profile.not_after.as_deref()));
+    if let Some(module) = &profile.hardware_module {
+        let said = format!(
+            "{}, type {}, in {}",
+            module.serial, module.kind, module.place
+        );
+        line(text, "module", &said);
+    }
+    if let Some(usage) = &profile.key_usage {
+        line(text, "usage", &usage.join(", "));
+    }
+    each(text, "policy", &profile.policies);
+    each(text, "purpose", &profile.extended_key_usage);
+    line(text, "SHA-256", &profile.sha256);
+    line(text, "SHA-1", &profile.sha1);
+}
+
+fn each(text: &mut String, name: &str, all: &[Meaning]) {
+    for one in all {
+        line(text, name, &one.to_string());
+    }
+}
+
+fn until(end: Option<&str>) -> String {
+    end.map_or("without end".into(), |end| format!("until {end}"))
+}
+
+/// A line of a paragraph.
+pub(crate) fn line(text: &mut String, name: &str, value: &str) {
+    let _ = writeln!(text, "  {name:<13} {value}");
+}

@@ -1,0 +1,130 @@
+//! What the tool's stories stand on: a TPM of their own and the built `devid`. Shared with the
+//! module's stories, as far as it is needed here.
+#![allow(
+    dead_code,
+    missing_docs,
+    unreachable_pub,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::unwrap_used
+)]
+
+pub mod cut;
+#[path = "../../../tests/common/factory.rs"]
+pub mod factory;
+#[path = "../../../tests/common/home.rs"]
+pub mod home;
+#[path = "../../../tests/common/ports.rs"]
+pub mod ports;
+#[path = "../../../tests/common/programs.rs"]
+pub mod programs;
+#[path = "../../../tests/common/tpm.rs"]
+pub mod tpm;
+
+use factory::Identity;
+use home::Home;
+use programs::Said;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use tpm::Swtpm;
+
+/// A device: a TPM, a home and `devid`.
+pub struct Device {
+    pub tpm: Option<Swtpm>,
+    pub home: Home,
+}
+
+impl Device {
+    /// With a TPM as its maker leaves it.
+    pub fn blank() -> Device {
+        Device::with(Some(Swtpm::blank()))
+    }
+
+    /// With a factory identity.
+    pub fn manufactured() -> (Device, Identity) {
+        let (tpm, identity) = Swtpm::manufactured();
+        (Device::with(Some(tpm)), identity)
+    }
+
+    /// Without TPM, for now.
+    pub fn without_tpm() -> Device {
+        Device::with(None)
+    }
+
+    pub fn with(tpm: Option<Swtpm>) -> Device {
+        let tcti = match &tpm {
+            Some(tpm) => tpm.tcti(),
+            None => "device:/nonexistent/tpm".to_owned(),
+        };
+        let home = Home::new(&tcti);
+        fs::create_dir(home.path("trust")).expect("a folder");
+        Device { tpm, home }
+    }
+
+    /// The same home with another TPM, or none.
+    pub fn move_to(self, tpm: Option<Swtpm>) -> Device {
+        let Device { home, .. } = self;
+        let tcti = tpm
+            .as_ref()
+            .map_or("device:/nonexistent/tpm".to_owned(), Swtpm::tcti);
+        Device {
+            tpm,
+            home: home.with_tcti(&tcti),
+        }
+    }
+
+    pub fn tpm(&mut self) -> &mut Swtpm {
+        self.tpm.as_mut().expect("a TPM")
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.home.path(name)
+    }
+
+    /// `devid` with these words.
+    pub fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_devid"));
+        self.home.settle(command.args(words).stdin(Stdio::null()));
+        command
+    }
+
+    pub fn devid(&self, words: &[&str]) -> Said {
+        programs::run(&mut self.command(words))
+    }
+
+    /// The same, which must end with this code.
+    #[track_caller]
+    pub fn ends(&self, code: i32, words: &[&str]) -> Said {
+        let said = self.devid(words);
+        assert_eq!(said.status.code(), Some(code), "{said}");
+        said
+    }
+
+    /// A value of what the tool answers in JSON.
+    #[track_caller]
+    pub fn json(&self, words: &[&str]) -> serde_json::Value {
+        let said = self.devid(&[words, &["--json"]].concat());
+        serde_json::from_slice(&said.out).unwrap_or_else(|error| panic!("{error}: {said}"))
+    }
+
+    /// Has the test's CA certify the request: `ca.pem` and `root.pem` come into `folder`.
+    pub fn certified(&self, request: &Path, folder: &Path) -> PathBuf {
+        let script = factory::script().with_file_name("authority");
+        let certificate = folder.join(request.with_extension("cert.pem").file_name().unwrap());
+        let mut authority = Command::new(script);
+        authority.args(["--serial", "SN-7", "--dir"]).arg(folder);
+        authority
+            .arg("--request")
+            .arg(request)
+            .arg("--out")
+            .arg(&certificate);
+        programs::run(&mut authority).ok();
+        certificate
+    }
+
+    pub fn trust(&self, certificate: &Path) {
+        fs::copy(certificate, self.path("trust/ca.pem")).expect("copied");
+    }
+}

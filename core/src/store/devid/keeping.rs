@@ -48,11 +48,10 @@ impl DevidStore {
 
     /// Destroys all that the file holds, and evicts the key from its persistent handle.
     pub fn destroy_whole(&self, name: &str) -> Result<(), StoreError> {
-        let owner = self.owner_auth()?;
         let evicted = self.folder.change(name, |entry| {
             if let Content::Pair(pair) = &entry.content {
                 // First the handle, so that no key is in one that nobody lists.
-                self.evict(pair, &owner)?;
+                self.evict(pair)?;
             }
             Ok::<_, StoreError>(None)
         });

@@ -33,7 +33,9 @@ pub(crate) fn run(device: &Device, label: &str, pem: Option<&Path>) -> Result<An
     let entity = device.find(label)?;
     if let Some(path) = &entity.software {
         let path = path.display();
-        let why = format!("{label}: no token shows it; programs take the file itself: {path}");
+        let why = format!(
+            "{label}: programs take the file itself, {path}, or the token that [[token]] makes of its folder"
+        );
         return Err(Failure::new(6, why));
     }
     let kind = match entity.key {

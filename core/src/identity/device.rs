@@ -16,7 +16,7 @@ use std::sync::{Arc, OnceLock};
 
 /// The token of the factory identity.
 pub const FACTORY: &str = "idev-id";
-/// Where a software identity is shown: in no token, but beside them.
+/// Where a software identity is shown by `devid`: beside the tokens.
 pub const SOFTWARE: &str = "software";
 /// The token of the device's own keys, and the label of its own identity.
 pub const OWN: &str = "devid";

@@ -1,5 +1,5 @@
 //! The software identity: a key in a file, for a device without TPM, where the configuration allows
-//! it. Two files in `<state>/software`; when the device moved to its TPM they stay as `*.pre-tpm`
+//! it. Two files in `<state>/software`, which a `[[token]]` with `allow_file_keys` shows; when the device moved to its TPM they stay as `*.pre-tpm`
 //! until somebody prunes them.
 
 use super::Fault;
@@ -20,6 +20,8 @@ use zeroize::Zeroizing;
 
 const KEY: &str = "devid.key.pem";
 const CERTIFICATE: &str = "devid.cert.pem";
+/// As in a key folder, so that a token of the configuration can show both under one label.
+const LABEL: &[u8] = b"Label: devid\n";
 const RETIRED: &str = "pre-tpm";
 /// More bytes than a key file has.
 const LARGEST: u64 = 16 << 10;
@@ -82,14 +84,16 @@ impl Software {
         let pem = pem.map_err(|error| Fault::failed(format!("software key: {error}")))?;
         make_folder(&self.folder)?;
         let path = self.key_path();
-        file::write(&path, pem.as_bytes(), 0o600).map_err(Fault::file(&path))?;
+        let pem = Zeroizing::new([LABEL, pem.as_bytes()].concat());
+        file::write(&path, &pem, 0o600).map_err(Fault::file(&path))?;
         Ok(key)
     }
 
     /// Keeps the certificate.
     pub(super) fn keep(&self, certificate: &Certificate) -> Result<(), Fault> {
         let path = self.certificate_path();
-        file::write(&path, certificate.pem().as_bytes(), 0o644).map_err(Fault::file(&path))
+        let pem = [LABEL, certificate.pem().as_bytes()].concat();
+        file::write(&path, &pem, 0o644).map_err(Fault::file(&path))
     }
 
     /// Puts both files aside. Nothing that was put aside before is lost.

@@ -35,8 +35,7 @@ impl Cipher {
                     source,
                     label,
                 },
-            ) => hash_of(hash)
-                .zip(Hash::ALL.into_iter().find(|hash| mgf1(*hash) == mgf))
+            ) => oaep_hashes(hash, mgf)
                 // No label at all is an empty one.
                 .filter(|_| source == CKZ_DATA_SPECIFIED || (source == 0 && label.is_empty()))
                 .map(|(hash, mgf)| Self::Oaep { hash, mgf, label }),
@@ -66,6 +65,22 @@ impl Cipher {
     }
 }
 
+/// The hashes of the label and of the mask.
+///
+/// pkcs11-provider writes 0 for what its user has not named, and means what OpenSSL does then: SHA-1,
+/// and the mask by the label's hash. Nothing else can be meant by it.
+fn oaep_hashes(hash: CK_MECHANISM_TYPE, mgf: CK_RSA_PKCS_MGF_TYPE) -> Option<(Hash, Hash)> {
+    let hash = match hash {
+        0 => Hash::Sha1,
+        named => hash_of(named)?,
+    };
+    let mask = match mgf {
+        0 => hash,
+        named => Hash::ALL.into_iter().find(|hash| mgf1(*hash) == named)?,
+    };
+    Some((hash, mask))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -93,6 +108,12 @@ mod tests {
         assert!(oaep(CKM_SHA_1, CKG_MGF1_SHA1, 0, b"").is_ok());
         assert_eq!(oaep(CKM_SHA_1, CKG_MGF1_SHA1, 0, b"x"), wrong);
         assert_eq!(oaep(CKM_SHA_1, CKG_MGF1_SHA1, 2, b""), wrong);
+        let unnamed = Cipher::Oaep {
+            hash: Hash::Sha1,
+            mgf: Hash::Sha1,
+            label: Vec::new(),
+        };
+        assert_eq!(oaep(0, 0, CKZ_DATA_SPECIFIED, b""), Ok(unnamed));
         assert_eq!(oaep(CKM_SHA224, CKG_MGF1_SHA1, 1, b""), wrong);
         assert_eq!(oaep(CKM_SHA256, CKG_MGF1_SHA224, 1, b""), wrong);
         assert_eq!(Cipher::parse(CKM_RSA_PKCS_OAEP, Parameter::None), wrong);

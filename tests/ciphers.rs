@@ -263,6 +263,25 @@ fn the_operation_rule(link: Link) {
     own.decrypt_init(pkcs1(), key).unwrap();
     own.decrypt_on(&[1; 256]).unwrap_err();
     assert_eq!(own.decrypt_on(&hidden), none);
+    // As does a length pointer that is none, or data that is none.
+    let (data, null) = (hidden.as_ptr().cast_mut(), std::ptr::null_mut());
+    let table = &own.raw.table;
+    own.decrypt_init(pkcs1(), key).unwrap();
+    let mut room = [0; 256];
+    let bad = Code(CKR_ARGUMENTS_BAD);
+    let to = room.as_mut_ptr();
+    let answer = call!(
+        table,
+        C_Decrypt(own.session, data, 256, to, std::ptr::null_mut())
+    );
+    assert_eq!((answer, own.decrypt_on(&hidden)), (bad, none.clone()));
+    own.decrypt_init(pkcs1(), key).unwrap();
+    let mut length = 256;
+    let answer = call!(
+        table,
+        C_Decrypt(own.session, null, 256, to, &raw mut length)
+    );
+    assert_eq!((answer, own.decrypt_on(&hidden)), (bad, none.clone()));
     // Cancelled in either way.
     own.decrypt_init(pkcs1(), key).unwrap();
     let null = std::ptr::null_mut();

@@ -2,9 +2,12 @@
 
 use super::home::Home;
 use super::module::ulong;
-use super::own::{NO, Own, YES, attributes, public_pem};
-use super::programs::{program, run};
+use super::own::{NO, Own, P256_KEY, YES, attributes, outside, public_pem};
+use super::programs::{output, program, run};
+use super::proxy::Proxy;
 use super::raw::{Code, Item};
+use super::story::Link;
+use super::tpm::Swtpm;
 use cryptoki_sys::*;
 use std::fs;
 use std::path::PathBuf;
@@ -188,4 +191,51 @@ pub fn openssl_agrees(home: &Home, private: &PathBuf, public: &PathBuf) -> Vec<u
     command.arg("-peerkey").arg(public).arg("-out").arg(&to);
     run(&mut command).ok();
     fs::read(to).expect("a file")
+}
+
+/// A token of own keys, and the TPM behind a proxy that counts.
+pub struct Bench {
+    pub tpm: Swtpm,
+    pub proxy: Proxy,
+    pub home: Home,
+    pub own: Own,
+}
+
+impl Bench {
+    pub fn new(link: Link) -> Bench {
+        let tpm = Swtpm::blank();
+        let proxy = Proxy::new(&tpm);
+        let home = Home::new(&link.tcti(&proxy.tcti()));
+        let own = Own::new(&home);
+        Bench {
+            tpm,
+            proxy,
+            home,
+            own,
+        }
+    }
+
+    /// A key pair of OpenSSL's on this curve: its file and its point.
+    pub fn peer(&self, curve: &str, width: usize) -> (PathBuf, Vec<u8>) {
+        let file = self.home.path(&format!("{curve}.key"));
+        let group = format!("ec_paramgen_curve:{curve}");
+        let mut make = program("openssl");
+        make.args(["genpkey", "-algorithm", "EC", "-pkeyopt", &group, "-out"]);
+        run(make.arg(&file)).ok();
+        let name = file.to_str().unwrap();
+        let info = output(
+            "openssl",
+            ["pkey", "-in", name, "-pubout", "-outform", "DER"],
+        );
+        let point = info[info.len() - 2 * width - 1..].to_vec();
+        assert_eq!(point[0], 4, "an uncompressed point");
+        (file, point)
+    }
+}
+
+/// A P-256 key pair of OpenSSL's: its file and its point.
+pub fn peer(home: &Home) -> (PathBuf, Vec<u8>) {
+    outside(home, "peer", &P256_KEY);
+    let point = super::openssl::point(&home.path("peer.pub"));
+    (home.path("peer.key"), point)
 }

@@ -116,7 +116,9 @@ impl Call {
                 }
                 Arg::Template => {
                     said = 2;
-                    let token = call.item(CKA_TOKEN, &[CK_TRUE], true, wall);
+                    // What is derived lives in its session.
+                    let token = CK_BBOOL::from(entry.name != "C_DeriveKey");
+                    let token = call.item(CKA_TOKEN, &[token], true, wall);
                     let label = call.item(CKA_LABEL, b"label", false, wall);
                     call.keep(Walled::holding(&[token, label].concat(), wall, shift))
                 }

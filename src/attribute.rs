@@ -6,6 +6,7 @@ use der::Encode;
 use der::asn1::OctetStringRef;
 use devid_core::certificate::Day;
 pub(crate) use devid_core::tpm::Secret;
+use std::fmt;
 
 /// A caller's template, copied out of its memory; wiped when it goes, as there may be a private key
 /// in it.
@@ -13,12 +14,23 @@ pub(crate) use devid_core::tpm::Secret;
 pub(crate) struct Template(pub(crate) Vec<(CK_ATTRIBUTE_TYPE, Secret)>);
 
 /// The value of an attribute.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub(crate) enum Value {
     /// Encoded, for all to read.
     Bytes(Vec<u8>),
+    /// A secret for whoever sees the object; wiped when it goes.
+    Secret(Secret),
     /// Never leaves the TPM.
     Sensitive,
+}
+
+impl fmt::Debug for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bytes(bytes) => write!(f, "{bytes:x?}"),
+            Self::Secret(_) | Self::Sensitive => f.write_str("secret"),
+        }
+    }
 }
 
 impl Value {

@@ -61,6 +61,7 @@ pub(crate) enum Error {
     MechanismParamInvalid,
     DataInvalid,
     EncryptedDataInvalid,
+    EncryptedDataLenRange(usize),
     DataLenRange(usize),
     BufferTooSmall,
     RandomSeedNotSupported,
@@ -100,6 +101,7 @@ impl Error {
             Self::SessionExists => CKR_SESSION_EXISTS,
             Self::SessionReadWriteOfficerExists => CKR_SESSION_READ_WRITE_SO_EXISTS,
             Self::EncryptedDataInvalid => CKR_ENCRYPTED_DATA_INVALID,
+            Self::EncryptedDataLenRange(_) => CKR_ENCRYPTED_DATA_LEN_RANGE,
             Self::PinLenRange => CKR_PIN_LEN_RANGE,
             Self::PinLocked => CKR_PIN_LOCKED,
             Self::UserNotLoggedIn => CKR_USER_NOT_LOGGED_IN,
@@ -243,7 +245,7 @@ impl fmt::Display for Error {
             Self::Store(error) => error.fmt(f),
             Self::Look(error) => error.fmt(f),
             Self::ArgumentsBad(what) => f.write_str(what),
-            Self::DataLenRange(bytes) => write!(f, "{bytes} bytes cannot be signed rightly"),
+            Self::DataLenRange(bytes) => write!(f, "{bytes} bytes are none that the key takes"),
             other => write!(f, "{other:?}"),
         }
     }

@@ -4,7 +4,7 @@
 use crate::attribute::Template;
 use crate::error::Error;
 use crate::handle::{ObjectHandle, SessionHandle};
-use crate::object::{Object, Place};
+use crate::object::{Object, Place, SecretKey};
 use cryptoki_sys::CKA_PRIVATE;
 use devid_core::store::folder::Description;
 use devid_core::store::{Half, Kind, Shown};
@@ -19,26 +19,26 @@ pub(crate) struct Kept(BTreeMap<ObjectHandle, One>);
 struct One {
     session: SessionHandle,
     /// What it was made from, to be made again when its description changes.
-    shown: Arc<Shown>,
-    half: Half,
+    content: Content,
     object: Arc<Object>,
 }
 
+/// What a session keeps.
+#[derive(Debug, Clone)]
+pub(crate) enum Content {
+    /// This half of something that a store could show.
+    Shown(Arc<Shown>, Half),
+    /// What no store has.
+    Secret(Arc<SecretKey>),
+}
+
 impl Kept {
-    /// Keeps this half of something for as long as its session lives.
-    pub(crate) fn keep(
-        &mut self,
-        session: SessionHandle,
-        handle: ObjectHandle,
-        shown: &Arc<Shown>,
-        half: Half,
-    ) {
-        let object = Arc::new(object(shown, half));
-        let shown = Arc::clone(shown);
+    /// Keeps something for as long as its session lives.
+    pub(crate) fn keep(&mut self, session: SessionHandle, handle: ObjectHandle, content: Content) {
+        let object = Arc::new(content.object());
         let one = One {
             session,
-            shown,
-            half,
+            content,
             object,
         };
         self.0.insert(handle, one);
@@ -66,9 +66,8 @@ impl Kept {
         change: impl FnOnce(&mut Description) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let one = self.0.get_mut(&handle).ok_or(Error::ObjectHandleInvalid)?;
-        let shown = Arc::new(changed(&one.shown, one.half, change)?);
-        one.object = Arc::new(object(&shown, one.half));
-        one.shown = shown;
+        one.content = one.content.changed(change)?;
+        one.object = Arc::new(one.content.object());
         Ok(())
     }
 
@@ -86,6 +85,32 @@ impl Kept {
     /// Forgets what only a user who has logged in may see.
     pub(crate) fn forget_private(&mut self) {
         self.0.retain(|_, one| !one.object.is(CKA_PRIVATE));
+    }
+}
+
+impl Content {
+    fn object(&self) -> Object {
+        match self {
+            Self::Shown(shown, half) => object(shown, *half),
+            Self::Secret(key) => key.object(),
+        }
+    }
+
+    /// The same described anew.
+    fn changed(
+        &self,
+        change: impl FnOnce(&mut Description) -> Result<(), Error>,
+    ) -> Result<Self, Error> {
+        Ok(match self {
+            Self::Shown(shown, half) => {
+                Self::Shown(Arc::new(changed(shown, *half, change)?), *half)
+            }
+            Self::Secret(key) => {
+                let mut key = SecretKey::clone(key);
+                change(&mut key.described)?;
+                Self::Secret(Arc::new(key))
+            }
+        })
     }
 }
 

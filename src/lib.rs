@@ -3,7 +3,8 @@
 //! `abi` is the C border and the only place with `unsafe`; behind it everything is plain Rust:
 //! [`module`] holds the slots and sessions, [`slot`] where a token is looked for, [`token`] what was
 //! found there, [`session`] the state of one session, [`object`] what it finds, [`making`] and
-//! [`writing`] what it makes and changes, and [`mechanism`] how it signs.
+//! [`writing`] what it makes and changes, [`mechanism`] how it signs, and [`ciphering`] how it encrypts,
+//! decrypts and agrees on secrets.
 
 #![allow(
     rustdoc::private_intra_doc_links,
@@ -11,7 +12,10 @@
 )]
 
 mod abi;
+mod agreement;
 mod attribute;
+mod cipher;
+mod ciphering;
 mod error;
 mod handle;
 mod keeping;

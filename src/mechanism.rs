@@ -35,7 +35,7 @@ pub(crate) enum Mechanism {
 }
 
 /// A mechanism's parameter as the caller gave it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Parameter {
     None,
     /// CK_RSA_PKCS_PSS_PARAMS.
@@ -43,6 +43,19 @@ pub(crate) enum Parameter {
         hash: CK_MECHANISM_TYPE,
         mgf: CK_RSA_PKCS_MGF_TYPE,
         salt: CK_ULONG,
+    },
+    /// CK_RSA_PKCS_OAEP_PARAMS.
+    Oaep {
+        hash: CK_MECHANISM_TYPE,
+        mgf: CK_RSA_PKCS_MGF_TYPE,
+        source: CK_RSA_PKCS_OAEP_SOURCE_TYPE,
+        label: Vec<u8>,
+    },
+    /// CK_ECDH1_DERIVE_PARAMS.
+    Ecdh {
+        kdf: CK_EC_KDF_TYPE,
+        shared: Vec<u8>,
+        public: Vec<u8>,
     },
     /// Something of another size.
     Other,
@@ -85,8 +98,8 @@ impl Mechanism {
     pub(crate) fn parse(kind: CK_MECHANISM_TYPE, parameter: Parameter) -> Result<Self, Error> {
         let known = Self::ALL.into_iter().find(|one| one.kind() == kind);
         let mechanism = known.ok_or(Error::MechanismInvalid)?;
-        let expected = match (mechanism, parameter) {
-            (Self::RsaPss(_), Parameter::Pss { hash, .. }) => hash_of(hash),
+        let expected = match (mechanism, &parameter) {
+            (Self::RsaPss(_), Parameter::Pss { hash, .. }) => hash_of(*hash),
             (Self::RsaPssOver(hash), Parameter::Pss { .. }) => Some(hash),
             (Self::RsaPss(_) | Self::RsaPssOver(_), _) => None,
             (_, Parameter::None) => return Ok(mechanism),
@@ -187,15 +200,6 @@ impl Mechanism {
         }
     }
 
-    /// What C_GetMechanismInfo tells, for keys of these sizes in bits.
-    pub(crate) fn info(self, smallest: u32, largest: u32) -> CK_MECHANISM_INFO {
-        CK_MECHANISM_INFO {
-            ulMinKeySize: smallest.into(),
-            ulMaxKeySize: largest.into(),
-            flags: CKF_HW | CKF_SIGN | CKF_VERIFY | self.key_type().mechanism_flags(),
-        }
-    }
-
     /// Whether the key signs what came out of [`Mechanism::request`]: with CKM_RSA_PKCS it is the
     /// data that names the hash.
     pub(crate) fn check_request(self, key: &Key, request: SignRequest) -> Result<(), Error> {
@@ -240,7 +244,7 @@ impl Mechanism {
     }
 }
 
-fn hash_of(kind: CK_MECHANISM_TYPE) -> Option<Hash> {
+pub(crate) fn hash_of(kind: CK_MECHANISM_TYPE) -> Option<Hash> {
     match kind {
         CKM_SHA_1 => Some(Hash::Sha1),
         CKM_SHA256 => Some(Hash::Sha256),
@@ -250,7 +254,7 @@ fn hash_of(kind: CK_MECHANISM_TYPE) -> Option<Hash> {
     }
 }
 
-fn mgf1(hash: Hash) -> CK_RSA_PKCS_MGF_TYPE {
+pub(crate) fn mgf1(hash: Hash) -> CK_RSA_PKCS_MGF_TYPE {
     match hash {
         Hash::Sha1 => CKG_MGF1_SHA1,
         Hash::Sha256 => CKG_MGF1_SHA256,
@@ -282,7 +286,7 @@ fn parse_digest_info(data: &[u8]) -> Option<(Hash, &[u8])> {
 }
 
 impl Hasher {
-    fn new(hash: Hash) -> Self {
+    pub(crate) fn new(hash: Hash) -> Self {
         match hash {
             Hash::Sha1 => Self::Sha1(Sha1::new()),
             Hash::Sha256 => Self::Sha256(Sha256::new()),
@@ -317,24 +321,24 @@ mod tests {
     #[test]
     fn pss_takes_the_salt_of_the_digests_length_and_no_other() {
         let pss = |hash, mgf, salt| Parameter::Pss { hash, mgf, salt };
-        let right = pss(CKM_SHA384, CKG_MGF1_SHA384, 48);
+        let right = || pss(CKM_SHA384, CKG_MGF1_SHA384, 48);
         let parse = Mechanism::parse;
         assert_eq!(
-            parse(CKM_RSA_PKCS_PSS, right),
+            parse(CKM_RSA_PKCS_PSS, right()),
             Ok(Mechanism::RsaPss(Hash::Sha384))
         );
         assert_eq!(
-            parse(CKM_SHA384_RSA_PKCS_PSS, right),
+            parse(CKM_SHA384_RSA_PKCS_PSS, right()),
             Ok(Mechanism::RsaPssOver(Hash::Sha384))
         );
         for (kind, parameter) in [
-            (CKM_SHA256_RSA_PKCS_PSS, right),
+            (CKM_SHA256_RSA_PKCS_PSS, right()),
             (CKM_RSA_PKCS_PSS, pss(CKM_SHA384, CKG_MGF1_SHA384, 47)),
             (CKM_RSA_PKCS_PSS, pss(CKM_SHA384, CKG_MGF1_SHA256, 48)),
             (CKM_RSA_PKCS_PSS, pss(CKM_MD5, CKG_MGF1_SHA1, 16)),
             (CKM_RSA_PKCS_PSS, Parameter::None),
             (CKM_RSA_PKCS_PSS, Parameter::Other),
-            (CKM_RSA_PKCS, right),
+            (CKM_RSA_PKCS, right()),
             (CKM_ECDSA, Parameter::Other),
         ] {
             assert_eq!(parse(kind, parameter), Err(Error::MechanismParamInvalid));

@@ -1,5 +1,6 @@
 //! The module between C_Initialize and C_Finalize: its slots, its sessions, who is logged in.
 
+use crate::agreement::Agreement;
 use crate::attribute::Template;
 use crate::error::Error;
 use crate::handle::{Mint, ObjectHandle, SessionHandle, SlotId};
@@ -187,6 +188,20 @@ impl Module {
         let session = self.session(handle)?;
         let made = session.generate(generator, public, private, &self.mint)?;
         self.still_open(&session, &[made.0, made.1])?;
+        Ok(made)
+    }
+
+    /// Derives a secret key, unless its session is closed meanwhile by another thread.
+    pub(crate) fn derive_key(
+        &self,
+        handle: SessionHandle,
+        agreement: &Agreement,
+        base: ObjectHandle,
+        template: &Template,
+    ) -> Result<ObjectHandle, Error> {
+        let session = self.session(handle)?;
+        let made = session.derive(agreement, base, template, &self.mint)?;
+        self.still_open(&session, &[made])?;
         Ok(made)
     }
 

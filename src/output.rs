@@ -1,5 +1,7 @@
 //! The convention for output of variable length (PKCS#11 3.0, section 5.2), as types.
 
+use crate::attribute::Secret;
+
 /// What the caller has room for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Room {
@@ -10,7 +12,7 @@ pub(crate) enum Room {
 }
 
 /// What the caller gets.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub(crate) enum Answer {
     /// The length that was asked for.
     Length(usize),
@@ -18,6 +20,8 @@ pub(crate) enum Answer {
     TooSmall(usize),
     /// The output; it fits.
     Bytes(Vec<u8>),
+    /// The output; it fits, and is wiped when it was given.
+    Secret(Secret),
 }
 
 impl Room {

@@ -5,6 +5,7 @@
 //! is held while the TPM works.
 
 use crate::attribute::Template;
+use crate::ciphering::{Decrypting, Encrypting};
 use crate::error::Error;
 use crate::handle::{Mint, ObjectHandle, SessionHandle};
 use crate::mechanism::{Hasher, Mechanism};
@@ -12,7 +13,10 @@ use crate::object::Object;
 use crate::output::{Answer, Room};
 use crate::slot::Slot;
 use crate::token::Token;
-use cryptoki_sys::{CK_FLAGS, CKA_ALWAYS_AUTHENTICATE, CKF_FIND_OBJECTS, CKF_SIGN, CKF_VERIFY};
+use cryptoki_sys::{
+    CK_FLAGS, CKA_ALWAYS_AUTHENTICATE, CKF_DECRYPT, CKF_ENCRYPT, CKF_FIND_OBJECTS, CKF_SIGN,
+    CKF_VERIFY,
+};
 use devid_core::key::PublicKey;
 use devid_core::store::Key;
 use devid_core::store::folder::Use;
@@ -25,14 +29,17 @@ pub(crate) struct Session {
     pub(crate) handle: SessionHandle,
     pub(crate) slot: Arc<Slot>,
     pub(crate) is_read_write: bool,
-    state: Mutex<State>,
+    pub(crate) state: Mutex<State>,
 }
 
+/// What is under way.
 #[derive(Default, Clone)]
-struct State {
+pub(crate) struct State {
     find: Option<Find>,
     sign: Option<Signing>,
     verify: Option<Verifying>,
+    pub(crate) decrypt: Option<Decrypting>,
+    pub(crate) encrypt: Option<Encrypting>,
 }
 
 /// A search: what was found when it began.
@@ -131,6 +138,12 @@ impl Session {
         if flags & CKF_VERIFY != 0 {
             state.verify = None;
         }
+        if flags & CKF_DECRYPT != 0 {
+            state.decrypt = None;
+        }
+        if flags & CKF_ENCRYPT != 0 {
+            state.encrypt = None;
+        }
     }
 
     /// The key decides what it can do. Of a mechanism for another type of key the token says
@@ -153,7 +166,7 @@ impl Session {
             }
             checked => checked?,
         }
-        if !object.allows(mechanism) {
+        if !object.allows(mechanism.kind()) {
             return Err(Error::MechanismInvalid);
         }
         let operation = Operation {
@@ -165,15 +178,16 @@ impl Session {
         begin(&mut self.state.lock().sign, operation)
     }
 
-    /// C_Login of CKU_CONTEXT_SPECIFIC: for the signature under way, if its key asks for that.
+    /// C_Login of CKU_CONTEXT_SPECIFIC: for the signature or the decryption under way, if its key
+    /// asks for that. Where both do, one PIN is for the one that was not proven yet, signatures
+    /// first.
     pub(crate) fn prove_user(&self, pin: Option<&[u8]>, mint: &Mint) -> Result<(), Error> {
-        let awaits = |state: &State| state.sign.as_ref().is_some_and(|one| one.awaits_user);
-        if !awaits(&self.state.lock()) {
+        if self.state.lock().awaiting().is_none() {
             return Err(Error::OperationNotInitialized);
         }
         self.slot.prove_user(pin, mint)?;
-        if let Some(signing) = &mut self.state.lock().sign {
-            signing.awaits_user = false;
+        if let Some(awaits_user) = self.state.lock().awaiting() {
+            *awaits_user = false;
         }
         Ok(())
     }
@@ -286,7 +300,7 @@ impl Session {
         }
     }
 
-    fn key_object(&self, key: ObjectHandle) -> Result<Arc<Object>, Error> {
+    pub(crate) fn key_object(&self, key: ObjectHandle) -> Result<Arc<Object>, Error> {
         self.slot.object(key).map_err(|error| match error {
             Error::ObjectHandleInvalid => Error::KeyHandleInvalid,
             other => other,
@@ -300,7 +314,17 @@ impl Session {
     }
 }
 
-fn begin<K>(place: &mut Option<Operation<K>>, operation: Operation<K>) -> Result<(), Error> {
+impl State {
+    /// The flag of an operation that waits for its user.
+    fn awaiting(&mut self) -> Option<&mut bool> {
+        let sign = self.sign.as_mut().map(|one| &mut one.awaits_user);
+        let decrypt = self.decrypt.as_mut().map(|one| &mut one.awaits_user);
+        let mut flags = sign.into_iter().chain(decrypt);
+        flags.find(|awaits_user| **awaits_user)
+    }
+}
+
+pub(crate) fn begin<O>(place: &mut Option<O>, operation: O) -> Result<(), Error> {
     match place {
         Some(_) => Err(Error::OperationActive),
         None => {
@@ -310,7 +334,7 @@ fn begin<K>(place: &mut Option<Operation<K>>, operation: Operation<K>) -> Result
     }
 }
 
-fn take<K>(place: &mut Option<Operation<K>>) -> Result<Operation<K>, Error> {
+pub(crate) fn take<O>(place: &mut Option<O>) -> Result<O, Error> {
     place.take().ok_or(Error::OperationNotInitialized)
 }
 

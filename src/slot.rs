@@ -13,7 +13,9 @@ use crate::token::{Found, Nature, Token};
 use cryptoki_sys::CKA_PRIVATE;
 use devid_core::config::Random;
 use devid_core::store::devid::DevidStore;
-use devid_core::store::{Key, KeyStore, LookError, Pins, SignRequest, Stamp};
+use devid_core::store::{
+    DecryptRequest, Key, KeyStore, LookError, Pins, SignError, SignRequest, Stamp,
+};
 use devid_core::tpm::Tpm;
 use log::{Level, error, log, warn};
 use parking_lot::{Mutex, RwLock};
@@ -274,6 +276,33 @@ impl Slot {
         key.sign(&source.tpm, request).map_err(|error| {
             warn!("signature: {error}");
             error.into()
+        })
+    }
+
+    /// What is hidden in a ciphertext. Every fault of it has the same line in the log.
+    pub(crate) fn decrypt(
+        &self,
+        key: &Key,
+        request: DecryptRequest,
+        ciphertext: &[u8],
+    ) -> Result<Secret, Error> {
+        let source = self.source()?;
+        key.decrypt(&source.tpm, request, ciphertext)
+            .map_err(|error| {
+                warn!("decryption: {error}");
+                error.into()
+            })
+    }
+
+    /// The secret that the key shares with whoever has this point.
+    pub(crate) fn agree(&self, key: &Key, point: &[u8]) -> Result<Secret, Error> {
+        let source = self.source()?;
+        key.agree(&source.tpm, point).map_err(|error| {
+            warn!("key agreement: {error}");
+            match error {
+                SignError::Ciphertext => Error::MechanismParamInvalid,
+                other => other.into(),
+            }
         })
     }
 

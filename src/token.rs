@@ -5,7 +5,7 @@ use crate::error::Error;
 use crate::handle::{Mint, ObjectHandle};
 use crate::making::Generator;
 use crate::mechanism::Mechanism;
-use crate::object::{Object, Place, profile};
+use crate::object::{KeyType, Object, Place, profile};
 use cryptoki_sys::*;
 use devid_core::store::{Half, Key, Listing, Shown};
 use devid_core::tpm::Hash;
@@ -143,11 +143,29 @@ impl Token {
             .collect()
     }
 
+    /// The types of which there are keys that decrypt or agree on secrets, or can be made. Not every
+    /// key of the type does: it says so itself, and clients look.
+    fn opening(&self) -> impl Iterator<Item = KeyType> {
+        let opens = |one: &KeyType| {
+            let mut keys = self.keys();
+            keys.any(|key| KeyType::of(key.public()) == *one && key.decrypts())
+        };
+        let types = KeyType::ALL.into_iter();
+        types.filter(move |one| self.nature.writable || opens(one))
+    }
+
     /// All that C_GetMechanismList lists.
     pub(crate) fn mechanism_kinds(&self) -> Vec<CK_MECHANISM_TYPE> {
         let generators = self.generators().iter().map(|one| one.kind());
         let mechanisms = self.mechanisms().into_iter().map(Mechanism::kind);
-        generators.chain(mechanisms).collect()
+        let mut kinds: Vec<_> = generators.chain(mechanisms).collect();
+        for kind in self.opening().flat_map(KeyType::opening_mechanisms) {
+            // CKM_RSA_PKCS signs, too.
+            if !kinds.contains(kind) {
+                kinds.push(*kind);
+            }
+        }
+        kinds
     }
 
     /// What C_GetMechanismInfo tells.
@@ -158,10 +176,20 @@ impl Token {
         if let Some(generator) = self.generators().iter().find(|one| one.kind() == kind) {
             return Ok(generator.info());
         }
-        let listed = self.mechanisms().into_iter().find(|one| one.kind() == kind);
-        let mechanism = listed.ok_or(Error::MechanismInvalid)?;
-        let (smallest, largest) = self.key_sizes(mechanism);
-        Ok(mechanism.info(smallest, largest))
+        let signs = self.mechanisms().into_iter().find(|one| one.kind() == kind);
+        let signs = signs.map(Mechanism::key_type);
+        let opens = self
+            .opening()
+            .find(|one| one.opening_mechanisms().contains(&kind));
+        let key_type = signs.or(opens).ok_or(Error::MechanismInvalid)?;
+        let (smallest, largest) = self.key_sizes(key_type);
+        let signing = signs.map_or(0, |_| CKF_SIGN | CKF_VERIFY);
+        let opening = opens.map_or(0, KeyType::opening_flags);
+        Ok(CK_MECHANISM_INFO {
+            ulMinKeySize: smallest.into(),
+            ulMaxKeySize: largest.into(),
+            flags: CKF_HW | signing | opening | key_type.mechanism_flags(),
+        })
     }
 
     /// Whether the mechanism stands in the list, whatever its parameter.
@@ -171,12 +199,14 @@ impl Token {
             .any(|one| one.kind() == mechanism.kind())
     }
 
-    /// The smallest and the largest key, in bits, of a mechanism's type.
-    fn key_sizes(&self, mechanism: Mechanism) -> (u32, u32) {
-        let keys = self.keys().filter(|key| mechanism.is_of_type(key.public()));
+    /// The smallest and the largest key, in bits, of a type.
+    fn key_sizes(&self, key_type: KeyType) -> (u32, u32) {
+        let keys = self
+            .keys()
+            .filter(|key| KeyType::of(key.public()) == key_type);
         let made = self.generators().iter();
         let made = made
-            .filter(|one| one.key_type() == mechanism.key_type())
+            .filter(|one| one.key_type() == key_type)
             .flat_map(|one| <[u32; 2]>::from(one.key_sizes()));
         let sizes: Vec<u32> = keys.map(|key| key.public().bits()).chain(made).collect();
         let smallest = sizes.iter().min().copied().unwrap_or_default();

@@ -6,6 +6,7 @@
 use crate::attribute::{Secret, Template};
 use crate::error::Error;
 use crate::handle::{Mint, ObjectHandle};
+use crate::keeping;
 use crate::making::{Generator, New, Pair, Persistence, Private};
 use crate::object::{Object, Place, session_name, unique_id};
 use crate::session::Session;
@@ -214,8 +215,8 @@ impl Session {
 
     fn keep(&self, shown: &Arc<Shown>, half: Half, mint: &Mint) -> ObjectHandle {
         let handle = mint.object();
-        let mut kept = self.slot.kept.lock();
-        kept.keep(self.handle, handle, shown, half);
+        let content = keeping::Content::Shown(Arc::clone(shown), half);
+        self.slot.kept.lock().keep(self.handle, handle, content);
         handle
     }
 

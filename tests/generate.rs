@@ -208,6 +208,15 @@ fn every_kind_of_key_signs_by_every_mechanism(link: Link) {
         let allowed: Vec<_> = allowed
             .iter()
             .map(|kind| u64::from_ne_bytes(*kind))
+            // What decrypts and agrees is tried elsewhere.
+            .filter(|kind| {
+                ![
+                    CKM_RSA_PKCS_OAEP,
+                    CKM_ECDH1_DERIVE,
+                    CKM_ECDH1_COFACTOR_DERIVE,
+                ]
+                .contains(kind)
+            })
             .collect();
         let info = own.attribute(public, CKA_PUBLIC_KEY_INFO);
         let pem = bench.home.write("public.pem", public_pem(&info));

@@ -133,14 +133,25 @@ fn the_token_that_can_be_written() {
             (CKA_LABEL, b"hostile".to_vec()),
         ];
         let public = [&stays[..], &[(CKA_EC_PARAMS, P256.to_vec())]].concat();
-        let made = own.generate(CKM_EC_KEY_PAIR_GEN, &public, &stays);
+        let private = [&stays[..], &[(CKA_DERIVE, YES.to_vec())]].concat();
+        let made = own.generate(CKM_EC_KEY_PAIR_GEN, &public, &private);
         made.expect("C_GenerateKeyPair");
+        own.decrypting(&stays[1..]);
     })
     .succeeds();
     let session = CKF_SERIAL_SESSION | CKF_RW_SESSION;
     let supported = supported();
     let wanted = |name: &str| supported.contains(name);
-    told(&raw, "the token devid", DRIVEN[2], session, wanted);
+    let outcomes = told(&raw, "the token devid", DRIVEN[2], session, wanted);
+    for name in ["C_DecryptInit", "C_EncryptInit", "C_DeriveKey"] {
+        let nested = |one: &&Outcome| matches!(one.attack, Attack::Nested(..));
+        let here = outcomes
+            .iter()
+            .filter(nested)
+            .filter(|one| one.entry == name);
+        let done = here.filter(|one| one.got == Ok(Code(CKR_OK))).count();
+        assert!(done > 0, "no parameter of {name} is right");
+    }
 }
 
 /// Where a PIN is asked for, by what is called of it and with a key that is not there before. No call

@@ -84,16 +84,17 @@ pub(super) unsafe fn give(
     length: *mut CK_ULONG,
     answer: Answer,
 ) -> Result<(), Error> {
-    let (count, result) = match &answer {
-        Answer::Length(count) => (*count, Ok(())),
-        Answer::TooSmall(count) => (*count, Err(Error::BufferTooSmall)),
-        Answer::Bytes(bytes) => {
-            // SAFETY: an answer of bytes is given only where Room::Bytes had room for them (see
-            // `Room::refuses`), so `buffer` is not NULL and takes them; our Vec overlaps nothing.
-            unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), buffer, bytes.len()) };
-            (bytes.len(), Ok(()))
-        }
+    let (count, result, bytes) = match &answer {
+        Answer::Length(count) => (*count, Ok(()), None),
+        Answer::TooSmall(count) => (*count, Err(Error::BufferTooSmall), None),
+        Answer::Bytes(bytes) => (bytes.len(), Ok(()), Some(bytes)),
+        Answer::Secret(bytes) => (bytes.len(), Ok(()), Some(&**bytes)),
     };
+    if let Some(bytes) = bytes {
+        // SAFETY: an answer of bytes is given only where Room::Bytes had room for them (see
+        // `Room::refuses`), so `buffer` is not NULL and takes them; our Vec overlaps nothing.
+        unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), buffer, bytes.len()) };
+    }
     // SAFETY: as this function's contract.
     unsafe { write(length, count as CK_ULONG, "the length pointer is NULL") }?;
     result
@@ -247,16 +248,90 @@ pub(super) unsafe fn pin(
         .ok_or(Error::ArgumentsBad("ulPinLen cannot be"))
 }
 
+/// A copy of bytes that a mechanism's parameter names; `None` where NULL has a length, or the length
+/// cannot be.
+///
+/// # Safety
+///
+/// `pointer` is NULL or valid for reads of `length` bytes.
+unsafe fn named(pointer: *const CK_BYTE, length: CK_ULONG) -> Option<Vec<u8>> {
+    // SAFETY: as this function's contract.
+    let copy = unsafe { borrow(pointer, length, |bytes| bytes.map(try_copy)) };
+    // None of it is secret: a label, shared data, a point.
+    copy.and_then(Result::ok).map(|bytes| bytes.to_vec())
+}
+
+/// Reads the parameter of CKM_RSA_PKCS_OAEP; `None` if it cannot be one.
+///
+/// # Safety
+///
+/// The mechanism's parameter is NULL or valid for its length, and so is what it names.
+unsafe fn oaep(given: &CK_MECHANISM) -> Option<Parameter> {
+    // SAFETY: the parameter is NULL or valid for its length, which is that of the struct.
+    let parameter = unsafe { sized::<CK_RSA_PKCS_OAEP_PARAMS>(given) }?;
+    let (label, length) = (parameter.pSourceData.cast(), parameter.ulSourceDataLen);
+    Some(Parameter::Oaep {
+        hash: parameter.hashAlg,
+        mgf: parameter.mgf,
+        source: parameter.source,
+        // SAFETY: as this function's contract.
+        label: unsafe { named(label, length) }?,
+    })
+}
+
+/// Reads the parameter of an ECDH mechanism; `None` if it cannot be one.
+///
+/// # Safety
+///
+/// The mechanism's parameter is NULL or valid for its length, and so is what it names.
+unsafe fn ecdh(given: &CK_MECHANISM) -> Option<Parameter> {
+    // SAFETY: the parameter is NULL or valid for its length, which is that of the struct.
+    let parameter = unsafe { sized::<CK_ECDH1_DERIVE_PARAMS>(given) }?;
+    Some(Parameter::Ecdh {
+        kdf: parameter.kdf,
+        // SAFETY: as this function's contract.
+        shared: unsafe { named(parameter.pSharedData, parameter.ulSharedDataLen) }?,
+        // SAFETY: as above.
+        public: unsafe { named(parameter.pPublicData, parameter.ulPublicDataLen) }?,
+    })
+}
+
+/// Reads a parameter that is said to be as long as this struct.
+///
+/// # Safety
+///
+/// The mechanism's parameter is NULL or valid for its length; every bit pattern is a `T`.
+unsafe fn sized<T: Copy>(given: &CK_MECHANISM) -> Option<T> {
+    match usize::try_from(given.ulParameterLen) {
+        // SAFETY: as this function's contract, the length being that of a `T`.
+        Ok(length) if length == size_of::<T>() => unsafe { read(given.pParameter.cast()) },
+        _ => None,
+    }
+}
+
 /// Reads a mechanism's kind and parameter; `None` if it is NULL.
 ///
 /// # Safety
 ///
-/// `mechanism` is NULL or valid for a read.
+/// `mechanism` is NULL or valid for a read, its parameter NULL or valid for its length, and so is
+/// what the parameter of a mechanism names.
 pub(super) unsafe fn mechanism(
     mechanism: *const CK_MECHANISM,
 ) -> Option<(CK_MECHANISM_TYPE, Parameter)> {
     // SAFETY: as this function's contract.
     let given = unsafe { read(mechanism) }?;
+    if given.ulParameterLen != 0 {
+        let parameter = match given.mechanism {
+            // SAFETY: as this function's contract.
+            CKM_RSA_PKCS_OAEP => Some(unsafe { oaep(&given) }),
+            // SAFETY: as above.
+            CKM_ECDH1_DERIVE | CKM_ECDH1_COFACTOR_DERIVE => Some(unsafe { ecdh(&given) }),
+            _ => None,
+        };
+        if let Some(parameter) = parameter {
+            return Some((given.mechanism, parameter.unwrap_or(Parameter::Other)));
+        }
+    }
     let pss: *const CK_RSA_PKCS_PSS_PARAMS = given.pParameter.cast();
     let parameter = match usize::try_from(given.ulParameterLen) {
         Ok(0) => Parameter::None,

@@ -11,6 +11,7 @@
 #![allow(non_snake_case, reason = "the standard's names")]
 
 mod args;
+mod ciphers;
 mod crypto;
 mod general;
 mod objects;

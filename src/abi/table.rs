@@ -1,6 +1,6 @@
 //! The function tables, and all that is in them but not supported.
 
-use super::{crypto, entry, general, objects, sessions, slots};
+use super::{ciphers, crypto, entry, general, objects, sessions, slots};
 use crate::error::Error;
 use cryptoki_sys::*;
 use std::ffi::{CStr, c_void};
@@ -32,12 +32,8 @@ unsupported! {
         CK_OBJECT_HANDLE,
         CK_OBJECT_HANDLE
     );
-    C_EncryptInit(CK_SESSION_HANDLE, *mut CK_MECHANISM, CK_OBJECT_HANDLE);
-    C_Encrypt(CK_SESSION_HANDLE, *mut CK_BYTE, CK_ULONG, *mut CK_BYTE, *mut CK_ULONG);
     C_EncryptUpdate(CK_SESSION_HANDLE, *mut CK_BYTE, CK_ULONG, *mut CK_BYTE, *mut CK_ULONG);
     C_EncryptFinal(CK_SESSION_HANDLE, *mut CK_BYTE, *mut CK_ULONG);
-    C_DecryptInit(CK_SESSION_HANDLE, *mut CK_MECHANISM, CK_OBJECT_HANDLE);
-    C_Decrypt(CK_SESSION_HANDLE, *mut CK_BYTE, CK_ULONG, *mut CK_BYTE, *mut CK_ULONG);
     C_DecryptUpdate(CK_SESSION_HANDLE, *mut CK_BYTE, CK_ULONG, *mut CK_BYTE, *mut CK_ULONG);
     C_DecryptFinal(CK_SESSION_HANDLE, *mut CK_BYTE, *mut CK_ULONG);
     C_DigestInit(CK_SESSION_HANDLE, *mut CK_MECHANISM);
@@ -74,14 +70,6 @@ unsupported! {
         CK_OBJECT_HANDLE,
         *mut CK_BYTE,
         CK_ULONG,
-        *mut CK_ATTRIBUTE,
-        CK_ULONG,
-        *mut CK_OBJECT_HANDLE
-    );
-    C_DeriveKey(
-        CK_SESSION_HANDLE,
-        *mut CK_MECHANISM,
-        CK_OBJECT_HANDLE,
         *mut CK_ATTRIBUTE,
         CK_ULONG,
         *mut CK_OBJECT_HANDLE
@@ -267,12 +255,12 @@ macro_rules! table {
             C_FindObjectsInit: Some(objects::C_FindObjectsInit),
             C_FindObjects: Some(objects::C_FindObjects),
             C_FindObjectsFinal: Some(objects::C_FindObjectsFinal),
-            C_EncryptInit: Some(C_EncryptInit),
-            C_Encrypt: Some(C_Encrypt),
+            C_EncryptInit: Some(ciphers::C_EncryptInit),
+            C_Encrypt: Some(ciphers::C_Encrypt),
             C_EncryptUpdate: Some(C_EncryptUpdate),
             C_EncryptFinal: Some(C_EncryptFinal),
-            C_DecryptInit: Some(C_DecryptInit),
-            C_Decrypt: Some(C_Decrypt),
+            C_DecryptInit: Some(ciphers::C_DecryptInit),
+            C_Decrypt: Some(ciphers::C_Decrypt),
             C_DecryptUpdate: Some(C_DecryptUpdate),
             C_DecryptFinal: Some(C_DecryptFinal),
             C_DigestInit: Some(C_DigestInit),
@@ -300,7 +288,7 @@ macro_rules! table {
             C_GenerateKeyPair: Some(crypto::C_GenerateKeyPair),
             C_WrapKey: Some(C_WrapKey),
             C_UnwrapKey: Some(C_UnwrapKey),
-            C_DeriveKey: Some(C_DeriveKey),
+            C_DeriveKey: Some(ciphers::C_DeriveKey),
             C_SeedRandom: Some(crypto::C_SeedRandom),
             C_GenerateRandom: Some(crypto::C_GenerateRandom),
             C_GetFunctionStatus: Some(general::C_GetFunctionStatus),

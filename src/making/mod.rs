@@ -4,6 +4,7 @@
 mod pair;
 mod private;
 mod rules;
+mod secret;
 
 use crate::attribute::Template;
 use crate::error::Error;
@@ -19,6 +20,7 @@ use devid_core::store::folder::{Content, Data, Description, Use};
 pub(crate) use pair::{Generator, Pair, Persistence};
 pub(crate) use private::Private;
 use rules::Made;
+pub(crate) use secret::Derived;
 
 /// What a template describes.
 pub(crate) enum New {
@@ -143,8 +145,8 @@ fn public_key(template: &Template) -> Result<PublicKey, Error> {
     key.ok_or(Error::AttributeValueInvalid)
 }
 
-/// CKA_EC_POINT. Some clients leave the OCTET STRING out, and a bare point can look like one.
-fn point_on(curve: Curve, point: &[u8]) -> Option<PublicKey> {
+/// CKA_EC_POINT, or the other side of an agreement. Some clients leave the OCTET STRING out, and a bare point can look like one.
+pub(crate) fn point_on(curve: Curve, point: &[u8]) -> Option<PublicKey> {
     let wrapped = <&OctetStringRef>::from_der(point).ok();
     wrapped
         .and_then(|wrapped| PublicKey::from_point(curve, wrapped.as_bytes()))

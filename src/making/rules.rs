@@ -15,6 +15,8 @@ pub(super) enum Made {
     GeneratedPublic,
     /// The private half of one.
     GeneratedPrivate,
+    /// A secret key that comes of an agreement.
+    Derived,
     Certificate,
     Data,
 }
@@ -36,7 +38,8 @@ enum Rule {
 /// Refuses what a template must not say, whatever it says of the rest.
 pub(super) fn check(template: &Template, made: Made) -> Result<(), Error> {
     for (kind, value) in &template.0 {
-        let rule = common(*kind).or_else(|| special(made, *kind));
+        // What is said of one kind of object goes before what is said of all.
+        let rule = special(made, *kind).or_else(|| common(*kind));
         match rule.ok_or(Error::AttributeTypeInvalid)? {
             Rule::Read => {}
             Rule::Flag => {
@@ -105,6 +108,7 @@ fn special(made: Made, kind: CK_ATTRIBUTE_TYPE) -> Option<Rule> {
             | CKA_EXPONENT_2 | CKA_COEFFICIENT => Some(Rule::ReadOnly),
             _ => None,
         }),
+        Made::Derived => of_secret(kind),
         Made::Certificate => of_certificate(kind),
         Made::Data => match kind {
             CKA_APPLICATION | CKA_OBJECT_ID | CKA_VALUE => Some(Rule::Read),
@@ -155,6 +159,30 @@ fn of_private(kind: CK_ATTRIBUTE_TYPE) -> Option<Rule> {
         | CKA_DEVID_TPM_NAME
         | CKA_DEVID_TPM_PUBLIC => Rule::ReadOnly,
         CKA_DEVID_PROTECTION => Rule::Read,
+        _ => return None,
+    })
+}
+
+/// It lives in its session, which works with no secret key: uses that are wished for are shown as
+/// false, since clients name all that there are.
+fn of_secret(kind: CK_ATTRIBUTE_TYPE) -> Option<Rule> {
+    Some(match kind {
+        CKA_TOKEN | CKA_WRAP_WITH_TRUSTED => Rule::Only(false),
+        CKA_KEY_TYPE
+        | CKA_ID
+        | CKA_START_DATE
+        | CKA_END_DATE
+        | CKA_ALLOWED_MECHANISMS
+        | CKA_VALUE_LEN => Rule::Read,
+        CKA_SENSITIVE | CKA_EXTRACTABLE | CKA_ENCRYPT | CKA_DECRYPT | CKA_SIGN | CKA_VERIFY
+        | CKA_WRAP | CKA_UNWRAP | CKA_DERIVE => Rule::Flag,
+        CKA_TRUSTED => Rule::OfficerSets,
+        CKA_VALUE
+        | CKA_CHECK_VALUE
+        | CKA_LOCAL
+        | CKA_KEY_GEN_MECHANISM
+        | CKA_ALWAYS_SENSITIVE
+        | CKA_NEVER_EXTRACTABLE => Rule::ReadOnly,
         _ => return None,
     })
 }

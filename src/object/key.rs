@@ -1,7 +1,9 @@
 //! Key objects (PKCS#11 3.0, sections 4.7 to 4.9, 6.1 and 6.3).
 
 use super::{Object, Place, Role, unique_id};
+use crate::agreement::Agreement;
 use crate::attribute::Value;
+use crate::cipher::Cipher;
 use crate::mechanism::Mechanism;
 use crate::template::attribute_of;
 use crate::vendor::*;
@@ -19,6 +21,8 @@ pub(crate) enum KeyType {
 }
 
 impl KeyType {
+    pub(crate) const ALL: [Self; 2] = [Self::Ec, Self::Rsa];
+
     pub(crate) const fn of(public: &PublicKey) -> Self {
         match public {
             PublicKey::Ec { .. } => Self::Ec,
@@ -47,6 +51,30 @@ impl KeyType {
         match self {
             Self::Ec => CKF_EC_F_P | CKF_EC_NAMEDCURVE | CKF_EC_UNCOMPRESS,
             Self::Rsa => 0,
+        }
+    }
+
+    /// The mechanisms of those that decrypt or agree on secrets.
+    pub(crate) const fn opening_mechanisms(self) -> &'static [CK_MECHANISM_TYPE] {
+        match self {
+            Self::Ec => &Agreement::KINDS,
+            Self::Rsa => &Cipher::KINDS,
+        }
+    }
+
+    /// What C_GetMechanismInfo says of these mechanisms.
+    pub(crate) const fn opening_flags(self) -> CK_FLAGS {
+        match self {
+            Self::Ec => CKF_DERIVE,
+            Self::Rsa => CKF_DECRYPT | CKF_ENCRYPT,
+        }
+    }
+
+    /// The use that these mechanisms are for.
+    const fn opening_use(self) -> Use {
+        match self {
+            Self::Ec => Use::Derive,
+            Self::Rsa => Use::Decrypt,
         }
     }
 
@@ -96,17 +124,31 @@ pub(super) fn private_object(
     let local = is_local(key, origin);
     let can = |one: &Use| match one {
         Use::Sign => key.is_signing(),
+        // There is no operation between an agreement's beginning and its end, in which a user could
+        // prove that he is there.
+        Use::Derive => key.decrypts() && !described.always_authenticate,
         _ => key.decrypts(),
     };
-    let possible = KeyType::of(public).private_uses();
+    let key_type = KeyType::of(public);
+    let possible = key_type.private_uses();
     let possible: Vec<_> = possible.iter().copied().filter(can).collect();
     let allowed = described
         .mechanisms
         .iter()
         .map(|&kind| kind as CK_MECHANISM_TYPE);
     let allowed: Vec<_> = allowed.collect();
-    let shown: Vec<_> = Mechanism::of(key)
-        .map(Mechanism::kind)
+    let opening = key_type.opening_use();
+    let opens = possible.contains(&opening) && described.usage.is_none_or(|it| it.has(opening));
+    let opening = match opens {
+        true => key_type.opening_mechanisms(),
+        false => &[],
+    };
+    let signing: Vec<_> = Mechanism::of(key).map(Mechanism::kind).collect();
+    let opening = opening.iter().filter(|kind| !signing.contains(kind));
+    let shown: Vec<_> = signing
+        .iter()
+        .chain(opening)
+        .copied()
         .filter(|kind| allowed.is_empty() || allowed.contains(kind))
         .collect();
     let mut attributes = common(public, described, local);
@@ -188,14 +230,14 @@ pub(super) fn public_object(
     if let PublicKey::Rsa { .. } = public {
         attributes.push((CKA_MODULUS_BITS, Value::number(public.bits().into())));
     }
-    if !described.mechanisms.is_empty() {
-        let allowed = described.mechanisms.iter().map(|&kind| kind as CK_ULONG);
-        let allowed: Vec<_> = allowed.collect();
+    let allowed = described.mechanisms.iter().map(|&kind| kind as CK_ULONG);
+    let allowed: Vec<_> = allowed.collect();
+    if !allowed.is_empty() {
         attributes.push((CKA_ALLOWED_MECHANISMS, Value::numbers(&allowed)));
     }
     let unique_id = unique_id(CKO_PUBLIC_KEY, name);
     Object::new(CKO_PUBLIC_KEY, unique_id, described, place, attributes)
-        .with_role(Role::Public(public.clone()))
+        .with_role(Role::Public(public.clone(), allowed))
 }
 
 /// A flag for each use that is shown: set if the key can do it and its owner wants it.

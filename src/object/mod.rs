@@ -6,10 +6,10 @@
 mod certificate;
 mod key;
 mod others;
+mod secret;
 
 use crate::attribute::{Template, Value};
 use crate::error::Error;
-use crate::mechanism::Mechanism;
 use crate::template::attribute_of;
 use cryptoki_sys::*;
 use devid_core::key::{PublicKey, hex};
@@ -17,6 +17,7 @@ use devid_core::store::folder::{Description, Usage, Use};
 use devid_core::store::{Half, Key, Kind, Shown};
 pub(crate) use key::KeyType;
 pub(crate) use others::profile;
+pub(crate) use secret::SecretKey;
 use std::sync::Arc;
 
 /// An object, its attributes encoded once and for all.
@@ -33,10 +34,10 @@ pub(crate) struct Object {
 enum Role {
     /// To be read.
     Data,
-    /// To sign; by these mechanisms only, if any are named.
+    /// To sign, decrypt and agree; by these mechanisms only, if any are named.
     Private(Arc<Key>, Vec<CK_MECHANISM_TYPE>),
-    /// To verify.
-    Public(PublicKey),
+    /// To verify and encrypt; likewise.
+    Public(PublicKey, Vec<CK_MECHANISM_TYPE>),
 }
 
 /// Where objects stand.
@@ -117,27 +118,29 @@ impl Object {
         Self { role, ..self }
     }
 
-    /// What signs, behind a private key.
+    /// What signs, decrypts and agrees, behind a private key.
     pub(crate) fn private(&self) -> Option<&Arc<Key>> {
         match &self.role {
             Role::Private(key, _) => Some(key),
-            Role::Public(_) | Role::Data => None,
+            Role::Public(..) | Role::Data => None,
         }
     }
 
-    /// What verifies, behind a public key.
+    /// What verifies and encrypts, behind a public key.
     pub(crate) fn public(&self) -> Option<&PublicKey> {
         match &self.role {
-            Role::Public(key) => Some(key),
+            Role::Public(key, _) => Some(key),
             Role::Private(..) | Role::Data => None,
         }
     }
 
     /// Whether the key may be used by this mechanism, as far as its owner has a say.
-    pub(crate) fn allows(&self, mechanism: Mechanism) -> bool {
+    pub(crate) fn allows(&self, mechanism: CK_MECHANISM_TYPE) -> bool {
         match &self.role {
-            Role::Private(_, allowed) => allowed.is_empty() || allowed.contains(&mechanism.kind()),
-            Role::Public(_) | Role::Data => true,
+            Role::Private(_, allowed) | Role::Public(_, allowed) => {
+                allowed.is_empty() || allowed.contains(&mechanism)
+            }
+            Role::Data => true,
         }
     }
 
@@ -163,6 +166,7 @@ impl Object {
     pub(crate) fn attribute(&self, kind: CK_ATTRIBUTE_TYPE) -> Result<&[u8], Error> {
         match self.attributes.iter().find(|(one, _)| *one == kind) {
             Some((_, Value::Bytes(bytes))) => Ok(bytes),
+            Some((_, Value::Secret(bytes))) => Ok(bytes),
             Some((_, Value::Sensitive)) => Err(Error::AttributeSensitive),
             None => Err(Error::AttributeTypeInvalid),
         }
@@ -190,6 +194,7 @@ impl Object {
     pub(crate) fn size(&self) -> usize {
         let bytes = self.attributes.iter().map(|(_, value)| match value {
             Value::Bytes(bytes) => bytes.len(),
+            Value::Secret(bytes) => bytes.len(),
             Value::Sensitive => 0,
         });
         bytes.sum()
@@ -202,6 +207,7 @@ pub(crate) fn unique_id(class: CK_OBJECT_CLASS, name: &str) -> String {
         CKO_PRIVATE_KEY => "private",
         CKO_PUBLIC_KEY => "public",
         CKO_CERTIFICATE => "certificate",
+        CKO_SECRET_KEY => "secret",
         _ => "data",
     };
     format!("{kind}-{name}")

@@ -212,7 +212,7 @@ pub fn change(
     call!(raw.table, C_SetAttributeValue(session, object, at, count)).result()
 }
 
-fn attributes(template: &[Item]) -> Vec<CK_ATTRIBUTE> {
+pub fn attributes(template: &[Item]) -> Vec<CK_ATTRIBUTE> {
     let items = template.iter().map(|(kind, value)| CK_ATTRIBUTE {
         type_: *kind,
         pValue: value.as_ptr().cast_mut().cast(),

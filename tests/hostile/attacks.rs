@@ -43,6 +43,9 @@ pub enum Attack {
     Parameter(usize, Parameter),
     /// CKM_SHA256_RSA_PKCS_PSS with this parameter, on tokens that list it.
     Pss(usize, Parameter),
+    /// CKM_RSA_PKCS_OAEP or CKM_ECDH1_DERIVE, whose parameters name further bytes, on tokens that
+    /// list it.
+    Nested(usize, Nested),
     Init(Init),
     NameUnknown(usize),
     VersionUnknown(usize),
@@ -81,6 +84,19 @@ pub enum Parameter {
     },
 }
 
+/// What is wrong with a parameter that names further bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Nested {
+    /// Nothing; at an odd address or not.
+    Fine { odd: bool },
+    /// So many bytes of it, that length.
+    Cut { length: usize },
+    /// NULL, that length.
+    Null { said: u64 },
+    /// What it names is NULL or a few bytes, that length.
+    Inner { null: bool, said: u64 },
+}
+
 /// Wrong CK_C_INITIALIZE_ARGS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Init {
@@ -111,6 +127,7 @@ const PIN_CODES: [CK_RV; 4] = [
     CKR_PIN_INVALID,
 ];
 const TOO_MUCH: [CK_RV; 2] = [CKR_ARGUMENTS_BAD, CKR_HOST_MEMORY];
+pub const NESTED_LENGTH: usize = size_of::<CK_RSA_PKCS_OAEP_PARAMS>();
 pub const PSS_LENGTH: usize = size_of::<CK_RSA_PKCS_PSS_PARAMS>();
 
 /// Everything that is done to an entry.
@@ -377,8 +394,10 @@ impl Rows<'_> {
         for said in BEYOND {
             self.add_special(Attack::Parameter(at, Parameter::Lie { said }), &bad);
         }
-        if !matches!(self.entry.name, "C_SignInit" | "C_VerifyInit") {
-            return;
+        match self.entry.name {
+            "C_SignInit" | "C_VerifyInit" => {}
+            "C_DecryptInit" | "C_EncryptInit" | "C_DeriveKey" => return self.nested(at),
+            _ => return,
         }
         for length in [1, PSS_LENGTH - 1, PSS_LENGTH + 1, 4096] {
             self.add_special(Attack::Pss(at, Parameter::Bytes { length }), &wrong);
@@ -406,6 +425,32 @@ impl Rows<'_> {
         }
         for said in BEYOND {
             self.add_special(Attack::Pss(at, Parameter::Lie { said }), &bad);
+        }
+    }
+
+    fn nested(&mut self, at: usize) {
+        let bad = [
+            CKR_MECHANISM_PARAM_INVALID,
+            CKR_ARGUMENTS_BAD,
+            CKR_HOST_MEMORY,
+        ];
+        for odd in [false, true] {
+            self.add_special(Attack::Nested(at, Nested::Fine { odd }), &[CKR_OK]);
+        }
+        let length = NESTED_LENGTH;
+        for length in [1, PSS_LENGTH, length - 1, length + 1, 4096] {
+            self.add_special(Attack::Nested(at, Nested::Cut { length }), &bad);
+        }
+        for said in [0, length as u64, BEYOND[0], BEYOND[1]] {
+            self.add_special(Attack::Nested(at, Nested::Null { said }), &bad);
+        }
+        for said in [1, BEYOND[0], BEYOND[1]] {
+            let inner = Nested::Inner { null: true, said };
+            self.add_special(Attack::Nested(at, inner), &bad);
+        }
+        for said in BEYOND {
+            let inner = Nested::Inner { null: false, said };
+            self.add_special(Attack::Nested(at, inner), &bad);
         }
     }
 

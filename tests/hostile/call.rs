@@ -1,6 +1,6 @@
 //! One hostile call: its arguments in walled memory, and what they say afterwards.
 
-use super::attacks::{Attack, Init, PSS_LENGTH, Parameter, Room};
+use super::attacks::{Attack, Init, NESTED_LENGTH, Nested, PSS_LENGTH, Parameter, Room};
 use super::entries::{Arg, Entry};
 use super::memory::{Wall, Walled};
 use crate::common::raw::Code;
@@ -19,6 +19,8 @@ pub struct Bench {
     /// An object that is not such a key.
     pub other: u64,
     pub mechanism: u64,
+    /// A point on the key's curve, or any 65 bytes.
+    pub point: Vec<u8>,
 }
 
 /// A call with its arguments.
@@ -114,7 +116,9 @@ impl Call {
                 }
                 Arg::Template => {
                     said = 2;
-                    let token = call.item(CKA_TOKEN, &[CK_TRUE], true, wall);
+                    // What is derived lives in its session.
+                    let token = CK_BBOOL::from(entry.name != "C_DeriveKey");
+                    let token = call.item(CKA_TOKEN, &[token], true, wall);
                     let label = call.item(CKA_LABEL, b"label", false, wall);
                     call.keep(Walled::holding(&[token, label].concat(), wall, shift))
                 }
@@ -133,7 +137,10 @@ impl Call {
                     label[31] = 0;
                     call.keep(Walled::holding(&label, wall, 0))
                 }
-                Arg::Mechanism => call.mechanism(at, bench.mechanism, wall, shift),
+                Arg::Mechanism => match attack {
+                    Attack::Nested(of, nested) if of == at => call.nested(nested, bench, wall),
+                    _ => call.mechanism(at, bench.mechanism, wall, shift),
+                },
                 Arg::InitArgs => call.init_args(wall, shift),
                 Arg::Name => {
                     let name = match attack {
@@ -226,6 +233,43 @@ impl Call {
             .map(usize::to_ne_bytes)
             .concat();
         self.keep(Walled::holding(&bytes, wall, shift))
+    }
+
+    /// The mechanism that the bench has, with a parameter that names the bench's point, or a label.
+    fn nested(&mut self, nested: Nested, bench: &Bench, wall: Wall) -> usize {
+        let (mut inner, mut inside) = (self.keep(Walled::holding(&bench.point, wall, 1)), 65);
+        if let Nested::Inner { null, said } = nested {
+            inside = said as usize;
+            inner = if null { 0 } else { inner };
+        }
+        let words = match bench.mechanism {
+            CKM_RSA_PKCS_OAEP => [
+                CKM_SHA256 as usize,
+                CKG_MGF1_SHA256 as usize,
+                CKZ_DATA_SPECIFIED as usize,
+                inner,
+                inside,
+            ],
+            _ => [CKD_NULL as usize, 0, 0, inside, inner],
+        };
+        let mut bytes = words.map(usize::to_ne_bytes).concat();
+        assert_eq!(bytes.len(), NESTED_LENGTH);
+        let (address, said) = match nested {
+            Nested::Null { said } => (0, said as usize),
+            Nested::Cut { length } => {
+                bytes.resize(length, 0);
+                (self.keep(Walled::holding(&bytes, wall, 0)), length)
+            }
+            Nested::Fine { odd } => {
+                let shift = usize::from(odd);
+                (self.keep(Walled::holding(&bytes, wall, shift)), bytes.len())
+            }
+            Nested::Inner { .. } => (self.keep(Walled::holding(&bytes, wall, 0)), bytes.len()),
+        };
+        let bytes = [bench.mechanism as usize, address, said]
+            .map(usize::to_ne_bytes)
+            .concat();
+        self.keep(Walled::holding(&bytes, wall, 0))
     }
 
     fn init_args(&mut self, wall: Wall, shift: usize) -> usize {

@@ -122,6 +122,19 @@ fn one_call(
     if entry.name == "C_GenerateKeyPair" {
         bench.mechanism = CKM_EC_KEY_PAIR_GEN;
     }
+    if let Attack::Nested(..) = attack {
+        let (kind, class, usage) = match entry.name {
+            "C_DeriveKey" => (CKM_ECDH1_DERIVE, CKO_PRIVATE_KEY, CKA_DERIVE),
+            "C_EncryptInit" => (CKM_RSA_PKCS_OAEP, CKO_PUBLIC_KEY, CKA_ENCRYPT),
+            _ => (CKM_RSA_PKCS_OAEP, CKO_PRIVATE_KEY, CKA_DECRYPT),
+        };
+        if !mechanisms.contains(&kind) {
+            return Told::NotHere;
+        }
+        let template = [(CKA_CLASS, ulong(class)), (usage, vec![CK_TRUE])];
+        let found = target.raw.find(bench.session, &template);
+        (bench.mechanism, bench.key) = (kind, found.expect("a search")[0]);
+    }
     match attack {
         Attack::Pss(..)
             if bench.mechanism == CKM_ECDSA_SHA256
@@ -177,6 +190,7 @@ fn prepare(target: &Target<'_>, scene: Scene, name: &str) -> (Bench, Vec<CK_MECH
         key: 1,
         other: 1,
         mechanism: CKM_ECDSA,
+        point: vec![4; 65],
     };
     if scene == Scene::Outside {
         return (bench, Vec::new());
@@ -199,12 +213,21 @@ fn prepare(target: &Target<'_>, scene: Scene, name: &str) -> (Bench, Vec<CK_MECH
         raw.login(session, CKU_USER, pin).expect("C_Login");
     }
     let first = |class| {
-        let found = raw.find(session, &[(CKA_CLASS, ulong(class))]);
+        let mut template = vec![(CKA_CLASS, ulong(class))];
+        // There may be keys of both types.
+        if bench.mechanism == CKM_ECDSA_SHA256 && class != CKO_CERTIFICATE {
+            template.push((CKA_KEY_TYPE, ulong(CKK_EC)));
+        }
+        let found = raw.find(session, &template);
         found.expect("a search").first().copied()
     };
     let public = first(CKO_PUBLIC_KEY).expect("a public key");
     let private = first(CKO_PRIVATE_KEY).unwrap_or(public);
     bench.object = public;
+    if bench.mechanism == CKM_ECDSA_SHA256 {
+        let point = raw.attribute(session, public, CKA_EC_POINT);
+        bench.point = point.expect("CKA_EC_POINT")[2..].to_vec();
+    }
     let label = raw.attribute(session, public, CKA_LABEL);
     bench.label = label.expect("CKA_LABEL").len();
     (bench.key, bench.other) = match name.contains("Verify") {

@@ -1,6 +1,7 @@
 //! Stores: where keys and certificates come from.
 
 pub mod devid;
+mod encrypt;
 pub mod folder;
 pub mod idevid;
 mod key;
@@ -8,6 +9,7 @@ mod listing;
 mod templates;
 mod verify;
 
+pub use encrypt::{encrypt, longest_message};
 pub use key::{Access, DecryptRequest, Key, Login, Protection, SignRequest};
 pub use listing::{Half, Kind, Listing, Shown};
 use templates::Templates;

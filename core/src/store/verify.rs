@@ -95,7 +95,7 @@ fn ecdsa(curve: Curve, point: &[u8], digest: &[u8], signature: &[u8]) -> bool {
     }
 }
 
-fn rsa_key(modulus: &[u8], exponent: &[u8]) -> Option<RsaPublicKey> {
+pub(super) fn rsa_key(modulus: &[u8], exponent: &[u8]) -> Option<RsaPublicKey> {
     let number = BoxedUint::from_be_slice_vartime;
     RsaPublicKey::new(number(modulus), number(exponent)).ok()
 }

@@ -27,9 +27,9 @@ pub enum DecryptRequest<'a> {
 }
 
 impl Key {
-    /// Whether it decrypts, or agrees on secrets, as is needed here: a scheme of its own would have
-    /// the TPM take the padding off.
-    fn decrypts_any(&self) -> bool {
+    /// Whether it decrypts or, on a curve, agrees on secrets. A scheme of its own would have the TPM
+    /// take the padding off. Of a key that is to be derived nothing is known, and none such does.
+    pub fn decrypts(&self) -> bool {
         let area = self.area();
         matches!(self.place, Place::Memory(_))
             || area.is_some_and(|area| area.decrypts() && area.takes_any_scheme())
@@ -49,7 +49,7 @@ impl Key {
         let PublicKey::Rsa { modulus, .. } = self.public() else {
             return Err(SignError::Scheme);
         };
-        if !self.decrypts_any() {
+        if !self.decrypts() {
             return Err(SignError::Scheme);
         }
         // A TPM takes a number that is not below the modulus for a failure of its own.
@@ -79,7 +79,7 @@ impl Key {
         let PublicKey::Ec { curve, .. } = self.public() else {
             return Err(SignError::Scheme);
         };
-        if !self.decrypts_any() {
+        if !self.decrypts() {
             return Err(SignError::Scheme);
         }
         let Some(PublicKey::Ec { point, .. }) = PublicKey::from_point(*curve, point) else {

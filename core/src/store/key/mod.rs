@@ -254,14 +254,6 @@ impl Key {
         self.area().is_none_or(PublicArea::signs)
     }
 
-    /// Whether the TPM lets it decrypt, or agree on secrets.
-    pub fn decrypts(&self) -> bool {
-        match &self.place {
-            Place::Memory(_) => true,
-            _ => self.area().is_some_and(PublicArea::decrypts),
-        }
-    }
-
     fn area(&self) -> Option<&PublicArea> {
         match &self.place {
             Place::Handle(_, area) | Place::Disk(_, area, _) => Some(area),

@@ -1,0 +1,200 @@
+//! Calls of a session that encrypt, decrypt and agree on secrets (PKCS#11 3.0, sections 5.8, 5.9 and
+//! 5.18.5). The rule of operations is that of [`crate::session`].
+
+use crate::agreement::Agreement;
+use crate::attribute::{Secret, Template};
+use crate::cipher::Cipher;
+use crate::error::Error;
+use crate::handle::{Mint, ObjectHandle};
+use crate::keeping::Content;
+use crate::making::{Derived, point_on};
+use crate::object::{SecretKey, session_name};
+use crate::output::{Answer, Room};
+use crate::session::{Session, begin, take};
+use cryptoki_sys::*;
+use devid_core::key::PublicKey;
+use devid_core::store::folder::Use;
+use devid_core::store::{Key, encrypt, longest_message};
+use std::sync::Arc;
+
+/// A decryption under way.
+#[derive(Clone)]
+pub(crate) struct Decrypting {
+    key: Arc<Key>,
+    cipher: Cipher,
+    pub(crate) awaits_user: bool,
+    /// What came out and had no room, and of which ciphertext: whoever comes back with more room
+    /// has it without the TPM.
+    opened: Option<(Vec<u8>, Secret)>,
+}
+
+/// An encryption under way.
+#[derive(Clone)]
+pub(crate) struct Encrypting {
+    key: PublicKey,
+    cipher: Cipher,
+}
+
+impl Session {
+    pub(crate) fn decrypt_init(&self, cipher: Cipher, key: ObjectHandle) -> Result<(), Error> {
+        let object = self.key_object(key)?;
+        let key = Arc::clone(object.private().ok_or(Error::KeyHandleInvalid)?);
+        let PublicKey::Rsa { .. } = key.public() else {
+            return Err(Error::KeyTypeInconsistent);
+        };
+        if !object.is_for(Use::Decrypt) {
+            return Err(Error::KeyFunctionNotPermitted);
+        }
+        if !object.allows(cipher.kind()) {
+            return Err(Error::MechanismInvalid);
+        }
+        longest_message(key.public(), cipher.request()).ok_or(Error::KeySizeRange)?;
+        let operation = Decrypting {
+            key,
+            cipher,
+            awaits_user: object.is(CKA_ALWAYS_AUTHENTICATE),
+            opened: None,
+        };
+        begin(&mut self.state.lock().decrypt, operation)
+    }
+
+    /// Ends the decryption under way, if there is one (C_DecryptInit without a mechanism).
+    pub(crate) fn decrypt_cancel(&self) -> Result<(), Error> {
+        let cancelled = self.state.lock().decrypt.take();
+        cancelled
+            .map(drop)
+            .ok_or(Error::ArgumentsBad("pMechanism is NULL"))
+    }
+
+    /// A length query costs nothing and is told the most that can come out; how much it is shows
+    /// only when it is decrypted, and then there may be room for it though there is none for the
+    /// most.
+    pub(crate) fn decrypt(
+        &self,
+        ciphertext: Option<&[u8]>,
+        room: Option<Room>,
+    ) -> Result<Answer, Error> {
+        let mut decrypting = take(&mut self.state.lock().decrypt)?;
+        if decrypting.awaits_user {
+            return Err(Error::UserNotLoggedIn);
+        }
+        let ciphertext = ciphertext.ok_or(Error::ArgumentsBad("pEncryptedData is NULL"))?;
+        let room = room.ok_or(Error::ArgumentsBad("pulDataLen is NULL"))?;
+        let public = decrypting.key.public();
+        if room == Room::Length {
+            let most = longest_message(public, decrypting.cipher.request());
+            self.state.lock().decrypt = Some(decrypting);
+            return Ok(Answer::Length(most.unwrap_or_default()));
+        }
+        if ciphertext.len() != public.signature_width() {
+            return Err(Error::EncryptedDataLenRange(ciphertext.len()));
+        }
+        let message = match decrypting.opened.take() {
+            Some((same, message)) if same == ciphertext => message,
+            _ => {
+                let request = decrypting.cipher.request();
+                self.slot.decrypt(&decrypting.key, request, ciphertext)?
+            }
+        };
+        match room.refuses(message.len()) {
+            Some(answer) => {
+                decrypting.opened = Some((ciphertext.to_vec(), message));
+                self.state.lock().decrypt = Some(decrypting);
+                Ok(answer)
+            }
+            None => Ok(Answer::Secret(message)),
+        }
+    }
+
+    pub(crate) fn encrypt_init(&self, cipher: Cipher, key: ObjectHandle) -> Result<(), Error> {
+        let object = self.key_object(key)?;
+        let key = object.public().ok_or(Error::KeyHandleInvalid)?.clone();
+        let PublicKey::Rsa { .. } = key else {
+            return Err(Error::KeyTypeInconsistent);
+        };
+        if !object.is_for(Use::Encrypt) {
+            return Err(Error::KeyFunctionNotPermitted);
+        }
+        if !object.allows(cipher.kind()) {
+            return Err(Error::MechanismInvalid);
+        }
+        longest_message(&key, cipher.request()).ok_or(Error::KeySizeRange)?;
+        begin(&mut self.state.lock().encrypt, Encrypting { key, cipher })
+    }
+
+    /// Ends the encryption under way, if there is one (C_EncryptInit without a mechanism).
+    pub(crate) fn encrypt_cancel(&self) -> Result<(), Error> {
+        let cancelled = self.state.lock().encrypt.take();
+        cancelled
+            .map(drop)
+            .ok_or(Error::ArgumentsBad("pMechanism is NULL"))
+    }
+
+    pub(crate) fn encrypt(
+        &self,
+        message: Option<&[u8]>,
+        room: Option<Room>,
+    ) -> Result<Answer, Error> {
+        let encrypting = take(&mut self.state.lock().encrypt)?;
+        let message = message.ok_or(Error::ArgumentsBad("pData is NULL"))?;
+        let room = room.ok_or(Error::ArgumentsBad("pulEncryptedDataLen is NULL"))?;
+        if let Some(answer) = room.refuses(encrypting.key.signature_width()) {
+            self.state.lock().encrypt = Some(encrypting);
+            return Ok(answer);
+        }
+        let Encrypting { key, cipher } = encrypting;
+        if longest_message(&key, cipher.request()) < Some(message.len()) {
+            return Err(Error::DataLenRange(message.len()));
+        }
+        let ciphertext = encrypt(&key, cipher.request(), message);
+        ciphertext.map(Answer::Bytes).ok_or(Error::RandomFailed)
+    }
+
+    /// C_DeriveKey: a secret key of this session.
+    pub(crate) fn derive(
+        &self,
+        agreement: &Agreement,
+        base: ObjectHandle,
+        template: &Template,
+        mint: &Mint,
+    ) -> Result<ObjectHandle, Error> {
+        let object = self.key_object(base)?;
+        let key = object.private().ok_or(Error::KeyHandleInvalid)?;
+        let PublicKey::Ec { curve, .. } = key.public() else {
+            return Err(Error::KeyTypeInconsistent);
+        };
+        if !object.is_for(Use::Derive) {
+            return Err(Error::KeyFunctionNotPermitted);
+        }
+        if !object.allows(agreement.kind) {
+            return Err(Error::MechanismInvalid);
+        }
+        let mut wanted = Derived::parse(template)?;
+        // As the key that it comes from, unless the template says otherwise.
+        if template.value(CKA_PRIVATE).is_none() {
+            wanted.described.private = object.is(CKA_PRIVATE);
+        }
+        if wanted.described.private && self.slot.asks_login() && !self.slot.has_user() {
+            return Err(Error::UserNotLoggedIn);
+        }
+        let length = agreement.length(*curve, wanted.length)?;
+        let Some(PublicKey::Ec { point, .. }) = point_on(*curve, &agreement.public) else {
+            return Err(Error::MechanismParamInvalid);
+        };
+        let secret = self.slot.agree(key, &point)?;
+        let made = SecretKey {
+            name: session_name(mint.object().0),
+            described: wanted.described,
+            key_type: wanted.key_type,
+            value: agreement.key(&secret, length),
+            sensitive: wanted.sensitive,
+            extractable: wanted.extractable,
+            of_always_sensitive: object.is(CKA_ALWAYS_SENSITIVE),
+            of_never_extractable: object.is(CKA_NEVER_EXTRACTABLE),
+        };
+        let handle = mint.object();
+        let content = Content::Secret(Arc::new(made));
+        self.slot.kept.lock().keep(self.handle, handle, content);
+        Ok(handle)
+    }
+}

@@ -1,0 +1,82 @@
+//! Secret keys of a session (PKCS#11 3.0, section 4.10): agreed upon, and read by whoever may.
+
+use super::{Object, Place, unique_id};
+use crate::attribute::{Secret, Value};
+use cryptoki_sys::*;
+use devid_core::store::folder::Description;
+use std::fmt;
+
+/// A secret key that a session keeps.
+#[derive(Clone)]
+pub(crate) struct SecretKey {
+    pub(crate) name: String,
+    pub(crate) described: Description,
+    pub(crate) key_type: CK_KEY_TYPE,
+    pub(crate) value: Secret,
+    pub(crate) sensitive: bool,
+    pub(crate) extractable: bool,
+    /// Whether the key that it comes from was so always, too.
+    pub(crate) of_always_sensitive: bool,
+    pub(crate) of_never_extractable: bool,
+}
+
+impl fmt::Debug for SecretKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SecretKey({})", self.name)
+    }
+}
+
+impl SecretKey {
+    pub(crate) fn object(&self) -> Object {
+        let described = &self.described;
+        let id = described.id.clone().unwrap_or_default();
+        let value = match !self.sensitive && self.extractable {
+            true => Value::Secret(self.value.clone()),
+            false => Value::Sensitive,
+        };
+        let mut attributes = vec![
+            (CKA_KEY_TYPE, Value::number(self.key_type)),
+            (CKA_ID, Value::bytes(id)),
+            (CKA_START_DATE, Value::some_date(described.start)),
+            (CKA_END_DATE, Value::some_date(described.end)),
+            (CKA_LOCAL, Value::flag(false)),
+            (
+                CKA_KEY_GEN_MECHANISM,
+                Value::number(CK_UNAVAILABLE_INFORMATION),
+            ),
+            (CKA_SENSITIVE, Value::flag(self.sensitive)),
+            (
+                CKA_ALWAYS_SENSITIVE,
+                Value::flag(self.of_always_sensitive && self.sensitive),
+            ),
+            (CKA_EXTRACTABLE, Value::flag(self.extractable)),
+            (
+                CKA_NEVER_EXTRACTABLE,
+                Value::flag(self.of_never_extractable && !self.extractable),
+            ),
+            (CKA_VALUE_LEN, Value::number(self.value.len() as CK_ULONG)),
+            (CKA_VALUE, value),
+        ];
+        // Nothing here works with it.
+        let never = [
+            CKA_ENCRYPT,
+            CKA_DECRYPT,
+            CKA_SIGN,
+            CKA_VERIFY,
+            CKA_WRAP,
+            CKA_UNWRAP,
+            CKA_DERIVE,
+            CKA_TRUSTED,
+            CKA_WRAP_WITH_TRUSTED,
+        ];
+        attributes.extend(never.map(|kind| (kind, Value::flag(false))));
+        let unique_id = unique_id(CKO_SECRET_KEY, &self.name);
+        Object::new(
+            CKO_SECRET_KEY,
+            unique_id,
+            described,
+            Place::Session,
+            attributes,
+        )
+    }
+}

@@ -1,0 +1,282 @@
+//! Decryption and key agreement as programs do it: pkcs11-tool, OpenSSL through pkcs11-provider; and
+//! nginx, which takes a key in the TPM, a sealed one and one of a file by their URIs alone.
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
+
+#[macro_use]
+mod common;
+
+use common::ciphers::{openssl_agrees, openssl_encrypts};
+use common::home::Home;
+use common::module::{library, ulong};
+use common::own::{Own, P256, P256_KEY, YES, outside};
+use common::programs::{Said, program, run};
+use common::raw::Item;
+use common::story::Link;
+use common::tls::{Site, configuration, nginx, plain_request, with_provider};
+use common::tpm::Swtpm;
+use cryptoki_sys::*;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+over_both_links!(
+    pkcs11_tool_decrypts,
+    pkcs11_tool_derives,
+    openssl_decrypts,
+    openssl_derives,
+    cms_for_an_rsa_key,
+    cms_for_an_ec_key,
+    nginx_by_uri_alone,
+);
+
+const PROTECTION: CK_ATTRIBUTE_TYPE = CKA_VENDOR_DEFINED | 0x4445_0004;
+
+struct Bench {
+    _tpm: Swtpm,
+    home: Home,
+}
+
+impl Bench {
+    fn new(link: Link) -> Bench {
+        let tpm = Swtpm::blank();
+        let home = Home::new(&link.tcti(&tpm.tcti()));
+        Bench { _tpm: tpm, home }
+    }
+
+    /// The public key, in a file, of a pair on the token with the label `mine`.
+    fn rsa(&self) -> PathBuf {
+        let own = Own::new(&self.home);
+        let (public, _) = own.decrypting(&named("mine"));
+        let pem = own.pem(&self.home, public);
+        own.raw.finalize().unwrap();
+        pem
+    }
+
+    fn ec(&self) -> PathBuf {
+        let own = Own::new(&self.home);
+        let (public, _) = own.agreeing(&P256, &named("mine"));
+        let pem = own.pem(&self.home, public);
+        own.raw.finalize().unwrap();
+        pem
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.home.path(name).to_str().unwrap().to_owned()
+    }
+
+    fn pkcs11_tool(&self, arguments: &[&str]) -> Said {
+        let mut command = program("pkcs11-tool");
+        command.arg("--module").arg(library());
+        command.args(["--token-label", "devid", "--label", "mine"]);
+        run(self.home.settle(command.args(arguments)))
+    }
+
+    fn openssl(&self, arguments: &[&str]) -> Said {
+        run(with_provider("openssl", &self.home).args(arguments))
+    }
+
+    /// A certificate for the key `mine`, by itself: it signs, too.
+    fn certificate(&self) -> String {
+        let certificate = self.path("mine.pem");
+        self.openssl(&[
+            "req",
+            "-x509",
+            "-new",
+            "-subj",
+            "/CN=mine",
+            "-days",
+            "30",
+            "-key",
+            URI,
+            "-out",
+            &certificate,
+        ])
+        .ok();
+        certificate
+    }
+}
+
+const URI: &str = "pkcs11:token=devid;object=mine;type=private";
+
+fn named(label: &str) -> [Item; 2] {
+    [(CKA_LABEL, label.into()), (CKA_ID, vec![1])]
+}
+
+fn pkcs11_tool_decrypts(link: Link) {
+    let bench = Bench::new(link);
+    let pem = bench.rsa();
+    let (from, to) = (bench.path("hidden"), bench.path("plain"));
+    let decrypt = ["--decrypt", "--input-file", &from, "--output-file", &to];
+    let hidden = openssl_encrypts(&bench.home, &pem, &[], b"hello");
+    fs::write(&from, hidden).unwrap();
+    bench
+        .pkcs11_tool(&[&decrypt[..], &["-m", "RSA-PKCS"]].concat())
+        .ok();
+    assert_eq!(fs::read(&to).unwrap(), b"hello");
+    for (name, kind) in [
+        ("sha1", "SHA-1"),
+        ("sha256", "SHA256"),
+        ("sha512", "SHA512"),
+    ] {
+        let options = [
+            "rsa_padding_mode:oaep".to_owned(),
+            format!("rsa_oaep_md:{name}"),
+        ];
+        let options = options.each_ref().map(String::as_str);
+        let hidden = openssl_encrypts(&bench.home, &pem, &options, name.as_bytes());
+        fs::write(&from, hidden).unwrap();
+        let oaep = ["-m", "RSA-PKCS-OAEP", "--hash-algorithm", kind];
+        bench.pkcs11_tool(&[&decrypt[..], &oaep].concat()).ok();
+        assert_eq!(fs::read(&to).unwrap(), name.as_bytes());
+    }
+}
+
+fn pkcs11_tool_derives(link: Link) {
+    let bench = Bench::new(link);
+    let pem = bench.ec();
+    outside(&bench.home, "peer", &P256_KEY);
+    let theirs = openssl_agrees(&bench.home, &bench.home.path("peer.key"), &pem);
+    let (from, to) = (bench.path("peer.der"), bench.path("secret"));
+    let mut convert = program("openssl");
+    convert.args(["pkey", "-pubin", "-outform", "DER", "-out", &from, "-in"]);
+    run(convert.arg(bench.home.path("peer.pub"))).ok();
+    let derive = ["--derive", "--input-file", &from, "--output-file", &to];
+    for mechanism in ["ECDH1-DERIVE", "ECDH1-COFACTOR-DERIVE"] {
+        bench
+            .pkcs11_tool(&[&derive[..], &["-m", mechanism]].concat())
+            .ok();
+        assert_eq!(fs::read(&to).unwrap(), theirs, "{mechanism}");
+    }
+}
+
+fn openssl_decrypts(link: Link) {
+    let bench = Bench::new(link);
+    let pem = bench.rsa();
+    let (from, to) = (bench.path("hidden"), bench.path("plain"));
+    for options in [
+        &["rsa_padding_mode:pkcs1"][..],
+        &["rsa_padding_mode:oaep"],
+        &["rsa_padding_mode:oaep", "rsa_oaep_md:sha256"],
+        &[
+            "rsa_padding_mode:oaep",
+            "rsa_oaep_md:sha256",
+            "rsa_mgf1_md:sha1",
+        ],
+    ] {
+        let hidden = openssl_encrypts(&bench.home, &pem, options, b"hello");
+        fs::write(&from, hidden).unwrap();
+        let mut arguments = vec!["pkeyutl", "-decrypt", "-inkey", URI];
+        arguments.extend(["-in", &from, "-out", &to]);
+        for option in options {
+            arguments.extend(["-pkeyopt", option]);
+        }
+        bench.openssl(&arguments).ok();
+        assert_eq!(fs::read(&to).unwrap(), b"hello", "{options:?}");
+    }
+}
+
+fn openssl_derives(link: Link) {
+    let bench = Bench::new(link);
+    let pem = bench.ec();
+    outside(&bench.home, "peer", &P256_KEY);
+    let theirs = openssl_agrees(&bench.home, &bench.home.path("peer.key"), &pem);
+    let (peer, to) = (bench.path("peer.pub"), bench.path("secret"));
+    let derive = ["pkeyutl", "-derive", "-inkey", URI, "-peerkey", &peer];
+    bench.openssl(&[&derive[..], &["-out", &to]].concat()).ok();
+    assert_eq!(fs::read(&to).unwrap(), theirs);
+}
+
+/// A message in an envelope for the key's certificate, by an OpenSSL that knows nothing of us.
+#[track_caller]
+fn envelope(bench: &Bench, options: &[&str]) {
+    let certificate = bench.certificate();
+    bench.home.write("data", b"hello, device");
+    let (from, hidden, to) = (
+        bench.path("data"),
+        bench.path("envelope"),
+        bench.path("plain"),
+    );
+    let mut encrypt = program("openssl");
+    encrypt.args(["cms", "-encrypt", "-binary", "-aes256", "-outform", "PEM"]);
+    encrypt.args(["-in", &from, "-out", &hidden, "-recip", &certificate]);
+    run(encrypt.args(options)).ok();
+    let files = ["-in", &hidden, "-out", &to, "-recip", &certificate];
+    let decrypt = ["cms", "-decrypt", "-inform", "PEM", "-inkey", URI];
+    bench.openssl(&[&decrypt[..], &files].concat()).ok();
+    assert_eq!(fs::read(&to).unwrap(), b"hello, device");
+}
+
+fn cms_for_an_rsa_key(link: Link) {
+    let bench = Bench::new(link);
+    bench.rsa();
+    envelope(&bench, &[]);
+    envelope(&bench, &["-keyopt", "rsa_padding_mode:oaep"]);
+}
+
+fn cms_for_an_ec_key(link: Link) {
+    let bench = Bench::new(link);
+    bench.ec();
+    envelope(&bench, &[]);
+}
+
+/// Three kinds of keys with three certificates; nginx's settings differ in the key's URI.
+fn nginx_by_uri_alone(link: Link) {
+    let bench = Bench::new(link);
+    let files = bench.home.path("files");
+    let settings = format!(
+        "[[token]]\nname = \"files\"\npath = \"{}\"\nallow_file_keys = true\n",
+        files.display()
+    );
+    bench.home.write("config.toml", settings);
+    let make = |own: &Own, name: &str, protection: u64| {
+        let token = [(CKA_TOKEN, YES.to_vec()), (CKA_LABEL, name.into())];
+        let public = [&token[..], &[(CKA_EC_PARAMS, P256.to_vec())]].concat();
+        let private = [&token[..], &[(PROTECTION, ulong(protection))]].concat();
+        own.generate(CKM_EC_KEY_PAIR_GEN, &public, &private)
+            .expect("C_GenerateKeyPair");
+    };
+    let own = Own::new(&bench.home);
+    make(&own, "one", 1);
+    make(&own, "two", 2);
+    let slot = common::own::slot_of(&own.raw, "files");
+    let session = own.raw.open(slot, CKF_SERIAL_SESSION | CKF_RW_SESSION);
+    let session = session.unwrap();
+    let Own(common::module::Opened { raw, .. }) = own;
+    let own = Own(common::module::Opened { raw, slot, session });
+    make(&own, "three", 3);
+    own.raw.finalize().unwrap();
+
+    let conf = configuration(&bench.home);
+    let mut top = String::from("env OPENSSL_CONF;\n");
+    for (name, _) in bench.home.variables() {
+        top += &format!("env {name};\n");
+    }
+    for (token, name) in [("devid", "one"), ("devid", "two"), ("files", "three")] {
+        let uri = format!("pkcs11:token={token};object={name};type=private");
+        let certificate = bench.home.path(&format!("{name}.pem"));
+        let mut request = with_provider("openssl", &bench.home);
+        request.args(["req", "-x509", "-new", "-days", "30", "-key", &uri]);
+        request.args(["-subj", "/CN=localhost", "-addext"]);
+        request.args(["subjectAltName=IP:127.0.0.1", "-out"]);
+        run(request.arg(&certificate)).ok();
+        let mut wrap = std::process::Command::new(common::module::tool());
+        let pem = run(wrap.args(["uri2pem", &uri])).ok().text();
+        let site = Site {
+            workers: 1,
+            certificate: certificate.clone(),
+            key: bench.home.write("key.pem", pem),
+            lines: String::new(),
+            top: top.clone(),
+        };
+        let server = nginx(&bench.home, &site, |command| {
+            command
+                .env("OPENSSL_CONF", &conf)
+                .env("TSS2_LOG", "all+none");
+            bench.home.settle(command);
+        });
+        let answered = |protocol: &str, trusted: &Path| plain_request(&server, trusted, protocol);
+        for protocol in ["-tls1_2", "-tls1_3"] {
+            let page = answered(protocol, &certificate);
+            assert!(page.contains("TLSv1"), "{name}: {page}");
+        }
+    }
+}

@@ -1,6 +1,6 @@
 //! TPM 2.0: our small vocabulary of commands in plain types, and how they fail.
 //!
-//! [`Link`] is one way to a TPM; [`resident::Tpm`] is what the rest of the house uses: it holds a
+//! [`Link`] is one way to a TPM; [`Tpm`] is what the rest of the house uses: it holds a
 //! link, opens it when it is first needed, retries and reconnects.
 //! Section numbers are those of the TPM 2.0 Library Specification, level 1.59.
 
@@ -264,7 +264,7 @@ impl<'a> Used<'a> {
 /// One way to a TPM. Each method is one TPM command unless its text says otherwise.
 ///
 /// Not promised: retries, reconnection, and that a handle still means what it did (see
-/// [`resident::Tpm`]). A method that fails with a transport error leaves the link fit for the next
+/// [`Tpm`]). A method that fails with a transport error leaves the link fit for the next
 /// call, which connects anew.
 pub trait Link: Send {
     /// TPM2_GetCapability(TPM_CAP_HANDLES): the handles from `first` to the end of its range,

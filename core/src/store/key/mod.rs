@@ -345,7 +345,8 @@ impl Key {
 
     /// Runs commands with the key: as it is, or loaded for them. Whether another's key may have
     /// answered: one that got the same transient handle on a TPM that all share, or the persistent
-    /// handle after ours was destroyed.
+    /// handle after ours was destroyed. Not where an authorisation value was proven: the proof is
+    /// over the key's name, and the TPM's answer over the same.
     ///
     /// The commands may run twice if the authorisation value is empty.
     fn with<R>(
@@ -368,10 +369,11 @@ impl Key {
                 if let Some(resident) = resident {
                     match tpm.with_resident(what, resident, value, &mut commands) {
                         Err(error) if is_elsewhere(&error) => drop(self.leave_handle()),
-                        other => return Ok((other?, true)),
+                        other => return Ok((other?, value.is_empty())),
                     }
                 }
-                (tpm.with_wrapped(what, wrapped, value, commands)?, true)
+                let used = tpm.with_wrapped(what, wrapped, value, commands)?;
+                (used, value.is_empty())
             }
             Place::Template(_, _, derived, _) => {
                 let (_, key) = derived.get().ok_or(SignError::NotInThisTpm)?;

@@ -219,6 +219,7 @@ fn nothing_of_a_pin_in_the_log(link: Link) {
 /// the socket of a TPM that is a process of its own. The limit is for a release build.
 fn the_cpu_of_a_signature(link: Link) {
     const ROUNDS: u32 = 300;
+    const LIMIT: Duration = Duration::from_micros(150);
     let (tpm, _identity) = Swtpm::manufactured();
     let home = Home::new(&link.tcti(&tpm.tcti()));
     let raw = common::module::loaded(&home);
@@ -237,8 +238,8 @@ fn the_cpu_of_a_signature(link: Link) {
     }
     let all = (thread_time() - before) / ROUNDS;
     println!("CPU of a signature with PIN: {all:?}");
-    let limit = if cfg!(debug_assertions) { 3000 } else { 150 };
-    assert!(all <= Duration::from_micros(limit), "{all:?}");
+    // A debug build is slower by far, and by how much says nothing.
+    assert!(cfg!(debug_assertions) || all <= LIMIT, "{all:?}");
 }
 
 fn thread_time() -> Duration {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Vendor-defined attributes of libdevid_pkcs11.so, to be read with C_GetAttributeValue from a
- * private key. Include a pkcs11.h first: it defines CKA_VENDOR_DEFINED.
+ * private key; the last two can also stand in the template of a new one. Include a pkcs11.h first: it defines CKA_VENDOR_DEFINED.
  */
 #ifndef DEVID_PKCS11_H
 #define DEVID_PKCS11_H
@@ -21,5 +21,9 @@
 
 /* CKA_DEVID_PROTECTION: the private key never leaves the TPM. */
 #define CK_DEVID_PROTECTION_TPM 1UL
+/* On disk it is encrypted under what the TPM sealed; it is used in memory. */
+#define CK_DEVID_PROTECTION_SEALED 2UL
+/* In a file, in clear; only on a token whose configuration allows it. */
+#define CK_DEVID_PROTECTION_FILE 3UL
 
 #endif

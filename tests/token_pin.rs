@@ -8,11 +8,13 @@ mod common;
 use common::own::{NO, YES, change, create, folder, generate};
 use common::own::{P256, slot_of};
 use common::pins::{Bench, LABEL, OFFICER, Token, USER};
+use common::proxy::{Fault, command};
 use common::raw::{Code, text};
 use common::story::Link;
 use cryptoki_sys::*;
 use std::fs;
 use std::ptr;
+use std::thread;
 
 over_both_links!(
     a_token_becomes_one_with_pins,
@@ -24,6 +26,7 @@ over_both_links!(
     what_is_private_is_unseen_until_login,
     a_key_that_asks_each_time,
 );
+over_our_link!(a_session_that_comes_while_the_officer_logs_in);
 
 const PERSISTENT: CK_ATTRIBUTE_TYPE = CKA_VENDOR_DEFINED | 0x4445_0005;
 
@@ -114,6 +117,26 @@ fn who_may_be_there_at_once(link: Link) {
     assert_eq!(token.state(one), CKS_RW_PUBLIC_SESSION);
     let impossible = token.raw.login(one, 7, USER.as_bytes());
     assert_eq!(impossible, Err(Code(CKR_USER_TYPE_INVALID)));
+    bench.idev_id_signs(&token.raw, 0);
+}
+
+/// Either it comes first or the officer does; never are both there.
+fn a_session_that_comes_while_the_officer_logs_in(link: Link) {
+    let (bench, token) = Bench::with_pins(link);
+    let session = token.read_write();
+    let book = bench.proxy.book();
+    book.break_next(command::UNSEAL, Fault::Stall);
+    thread::scope(|scope| {
+        let login = scope.spawn(|| token.officer(session, OFFICER));
+        book.await_stall();
+        let other = token.read_only();
+        book.release();
+        let refused = login.join().unwrap();
+        assert_eq!(refused, Err(Code(CKR_SESSION_READ_ONLY_EXISTS)));
+        assert_eq!(token.state(other), CKS_RO_PUBLIC_SESSION);
+        token.raw.close(other).unwrap();
+    });
+    token.officer(session, OFFICER).unwrap();
     bench.idev_id_signs(&token.raw, 0);
 }
 

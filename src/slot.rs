@@ -159,7 +159,7 @@ impl Slot {
 
     /// Whether the object is there for whoever asks now.
     pub(crate) fn shows(&self, object: &Object) -> bool {
-        !self.asks_login() || self.has_user() || !object.is(CKA_PRIVATE)
+        !object.is(CKA_PRIVATE) || self.has_user() || !self.asks_login()
     }
 
     /// Whether the token's private objects are for users who have logged in.

@@ -1,13 +1,14 @@
 //! Public keys in plain types, shared by certificates, TPM public areas and stores.
 
-use crate::tpm::{Secret, TpmError, random_secret};
 use p256::elliptic_curve::sec1::ToSec1Point;
 use pkcs1::der::asn1::UintRef;
 use pkcs1::der::{Decode, Encode};
+use rsa::{BoxedUint, RsaPublicKey};
 use sha1::{Digest, Sha1};
 use std::fmt;
 use x509_cert::der::asn1::{Any, BitString, ObjectIdentifier};
 use x509_cert::spki::{AlgorithmIdentifier, SubjectPublicKeyInfoOwned};
+use zeroize::Zeroizing;
 
 const EC_PUBLIC_KEY: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
 const RSA_ENCRYPTION: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
@@ -70,20 +71,6 @@ impl Curve {
             Self::P256 => through!(p256),
             Self::P384 => through!(p384),
             Self::P521 => through!(p521),
-        }
-    }
-
-    /// A random scalar, as wide as the order.
-    pub(crate) fn random_scalar(self) -> Result<Secret, TpmError> {
-        loop {
-            // All but one in 2^32 numbers of that width are scalars of the curve.
-            let mut scalar = random_secret(self.width())?;
-            if self == Self::P521 {
-                scalar[0] &= 1;
-            }
-            if self.public_of(&scalar).is_some() {
-                return Ok(scalar);
-            }
         }
     }
 
@@ -228,6 +215,17 @@ impl PublicKey {
         KeyId::of(&self.subject_public_key())
     }
 
+    /// As the `rsa` crate has it; `None` for another kind of key, or one that it does not take.
+    pub(crate) fn to_rsa(&self) -> Option<RsaPublicKey> {
+        let number = BoxedUint::from_be_slice_vartime;
+        match self {
+            Self::Ec { .. } => None,
+            Self::Rsa { modulus, exponent } => {
+                RsaPublicKey::new(number(modulus), number(exponent)).ok()
+            }
+        }
+    }
+
     /// Bits of the field or of the modulus.
     pub fn bits(&self) -> u32 {
         match self {
@@ -290,12 +288,12 @@ pub fn pad_left(number: &[u8], width: usize) -> Option<Vec<u8>> {
 /// # Errors
 ///
 /// What it is instead.
-pub(crate) fn private_key_info(der: &[u8]) -> Result<(Curve, Secret), String> {
+pub(crate) fn private_key_info(der: &[u8]) -> Result<(Curve, Zeroizing<Vec<u8>>), String> {
     use p256::elliptic_curve::pkcs8::DecodePrivateKey;
     macro_rules! through {
         ($($curve:ident => $ours:ident),*) => {
             $(if let Ok(key) = $curve::SecretKey::from_pkcs8_der(der) {
-                return Ok((Curve::$ours, Secret::new(key.to_bytes().to_vec())));
+                return Ok((Curve::$ours, Zeroizing::new(key.to_bytes().to_vec())));
             })*
         };
     }
@@ -304,7 +302,7 @@ pub(crate) fn private_key_info(der: &[u8]) -> Result<(Curve, Secret), String> {
 }
 
 /// A scalar as PrivateKeyInfo, DER; `None` if it is none of the curve.
-pub(crate) fn private_key_info_of(curve: Curve, scalar: &[u8]) -> Option<Secret> {
+pub(crate) fn private_key_info_of(curve: Curve, scalar: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     use p256::elliptic_curve::pkcs8::EncodePrivateKey;
     macro_rules! through {
         ($curve:ident) => {{
@@ -312,7 +310,7 @@ pub(crate) fn private_key_info_of(curve: Curve, scalar: &[u8]) -> Option<Secret>
             key.to_pkcs8_der().ok()?.as_bytes().to_vec()
         }};
     }
-    Some(Secret::new(match curve {
+    Some(Zeroizing::new(match curve {
         Curve::P256 => through!(p256),
         Curve::P384 => through!(p384),
         Curve::P521 => through!(p521),

@@ -3,13 +3,10 @@
 
 use super::DecryptRequest;
 use crate::key::PublicKey;
-use crate::store::verify::rsa_key;
-use crate::tpm::Hash;
+use crate::tpm::encrypt_oaep;
 use getrandom::SysRng;
+use rsa::Pkcs1v15Encrypt;
 use rsa::traits::PaddingScheme;
-use rsa::{Oaep, Pkcs1v15Encrypt};
-use sha1::Sha1;
-use sha2::{Digest, Sha256, Sha384, Sha512};
 
 /// The most bytes that fit into one ciphertext by this key (RFC 8017, sections 7.1.1 and 7.2.1);
 /// `None` if not even none fit, or the key does not encrypt at all.
@@ -27,47 +24,13 @@ pub fn longest_message(key: &PublicKey, request: DecryptRequest) -> Option<usize
 ///
 /// `None` for a message longer than [`longest_message`], and for a key that does not encrypt.
 pub fn encrypt(key: &PublicKey, request: DecryptRequest, message: &[u8]) -> Option<Vec<u8>> {
-    let PublicKey::Rsa { modulus, exponent } = key else {
-        return None;
-    };
     if message.len() > longest_message(key, request)? {
         return None;
     }
-    let key = rsa_key(modulus, exponent)?;
-    macro_rules! with {
-        ($hash:expr, $one:ident => $then:expr) => {
-            match $hash {
-                Hash::Sha1 => {
-                    type $one = Sha1;
-                    $then
-                }
-                Hash::Sha256 => {
-                    type $one = Sha256;
-                    $then
-                }
-                Hash::Sha384 => {
-                    type $one = Sha384;
-                    $then
-                }
-                Hash::Sha512 => {
-                    type $one = Sha512;
-                    $then
-                }
-            }
-        };
+    match request {
+        DecryptRequest::Pkcs1 => Pkcs1v15Encrypt
+            .encrypt(&mut SysRng, &key.to_rsa()?, message)
+            .ok(),
+        DecryptRequest::Oaep { hash, mgf, label } => encrypt_oaep(key, hash, mgf, label, message),
     }
-    let made = match request {
-        DecryptRequest::Pkcs1 => Pkcs1v15Encrypt.encrypt(&mut SysRng, &key, message),
-        DecryptRequest::Oaep { hash, mgf, label } => {
-            with!(hash, D => with!(mgf, M => {
-                let padding = Oaep::<D, M> {
-                    digest: D::new(),
-                    mgf_digest: M::new(),
-                    label: Some(label.into()),
-                };
-                padding.encrypt(&mut SysRng, &key, message)
-            }))
-        }
-    };
-    made.ok()
 }

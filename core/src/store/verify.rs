@@ -3,7 +3,7 @@
 use super::SignRequest;
 use crate::key::{Curve, PublicKey};
 use crate::tpm::Hash;
-use rsa::{BoxedUint, Pkcs1v15Sign, Pss, RsaPublicKey};
+use rsa::{Pkcs1v15Sign, Pss};
 use sha1::Sha1;
 use sha2::{Sha256, Sha384, Sha512};
 
@@ -15,8 +15,8 @@ pub fn verify(key: &PublicKey, request: SignRequest, signature: &[u8]) -> bool {
         (PublicKey::Ec { curve, point }, SignRequest::Ecdsa(digest)) => {
             ecdsa(*curve, point, digest, signature)
         }
-        (PublicKey::Rsa { modulus, exponent }, SignRequest::Pkcs1(hash, digest)) => {
-            let Some(key) = rsa_key(modulus, exponent) else {
+        (PublicKey::Rsa { .. }, SignRequest::Pkcs1(hash, digest)) => {
+            let Some(key) = key.to_rsa() else {
                 return false;
             };
             let padding = match hash {
@@ -27,8 +27,8 @@ pub fn verify(key: &PublicKey, request: SignRequest, signature: &[u8]) -> bool {
             };
             key.verify(padding, digest, signature).is_ok()
         }
-        (PublicKey::Rsa { modulus, exponent }, SignRequest::Pss(hash, digest)) => {
-            pss(modulus, exponent, hash, hash.width(), digest, signature)
+        (PublicKey::Rsa { .. }, SignRequest::Pss(hash, digest)) => {
+            pss(key, hash, hash.width(), digest, signature)
         }
         _ => false,
     }
@@ -42,23 +42,16 @@ pub(super) fn has_longest_salt(
     digest: &[u8],
     signature: &[u8],
 ) -> bool {
-    let PublicKey::Rsa { modulus, exponent } = key else {
+    let PublicKey::Rsa { modulus, .. } = key else {
         return false;
     };
     // Hash and salt, one byte before and one behind (RFC 8017, section 9.1.1).
     let longest = modulus.len().checked_sub(hash.width() + 2);
-    longest.is_some_and(|salt| pss(modulus, exponent, hash, salt, digest, signature))
+    longest.is_some_and(|salt| pss(key, hash, salt, digest, signature))
 }
 
-fn pss(
-    modulus: &[u8],
-    exponent: &[u8],
-    hash: Hash,
-    salt: usize,
-    digest: &[u8],
-    signature: &[u8],
-) -> bool {
-    let Some(key) = rsa_key(modulus, exponent) else {
+fn pss(key: &PublicKey, hash: Hash, salt: usize, digest: &[u8], signature: &[u8]) -> bool {
+    let Some(key) = key.to_rsa() else {
         return false;
     };
     let verified = match hash {
@@ -93,9 +86,4 @@ fn ecdsa(curve: Curve, point: &[u8], digest: &[u8], signature: &[u8]) -> bool {
         Curve::P384 => through!(p384),
         Curve::P521 => through!(p521),
     }
-}
-
-pub(super) fn rsa_key(modulus: &[u8], exponent: &[u8]) -> Option<RsaPublicKey> {
-    let number = BoxedUint::from_be_slice_vartime;
-    RsaPublicKey::new(number(modulus), number(exponent)).ok()
 }

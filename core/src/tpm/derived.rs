@@ -6,9 +6,7 @@
 
 use super::exchange::{Manner, Proof};
 use super::wrapped::{flush, is_gone};
-use super::{
-    Auth, AuthValue, Link, PublicArea, Tpm, TpmError, Used, qualified_name_below, template,
-};
+use super::{Link, PublicArea, Tpm, TpmError, Used, qualified_name_below, template};
 use crate::key::PublicKey;
 use log::{debug, warn};
 use parking_lot::Mutex;
@@ -105,35 +103,6 @@ impl Tpm {
         })
     }
 
-    /// Puts a derived key at a persistent handle. Writes to the TPM; three commands.
-    ///
-    /// # Errors
-    ///
-    /// [`TpmError::KeyReplaced`] if something is there already.
-    pub fn persist_derived(
-        &self,
-        key: &DerivedKey,
-        persistent: u32,
-        owner: &AuthValue,
-    ) -> Result<(), TpmError> {
-        let salt_key = self.salt_key_for(owner)?;
-        let owner = Used::owner(Auth::by(owner.as_bytes(), salt_key.as_ref()));
-        let kept = self.exchange("EvictControl", Manner::LOADS.writing(), |link| {
-            let loaded = key.load(link)?;
-            let kept = link.evict(owner, (loaded, &key.name), persistent);
-            if !kept.as_ref().is_err_and(TpmError::is_transport_fault) {
-                link.flush(loaded)?;
-            }
-            kept
-        });
-        match kept {
-            Err(TpmError::Response(code)) if code.is_taken() => {
-                Err(TpmError::KeyReplaced(persistent))
-            }
-            other => other,
-        }
-    }
-
     /// Flushes the transient objects that are keys of ours, lie below the master key, or come from a
     /// factory's templates: left by an exchange whose answer was lost, or by a process that was
     /// killed. Somebody who is just using his own loads it again.
@@ -180,7 +149,7 @@ fn is_refusal(error: &TpmError) -> bool {
 }
 
 impl DerivedKey {
-    fn load(&self, link: &mut dyn Link) -> Result<u32, TpmError> {
+    pub(super) fn load(&self, link: &mut dyn Link) -> Result<u32, TpmError> {
         let saved = self.context.try_lock().and_then(|context| context.clone());
         if let Some(saved) = saved {
             match link.context_load(&saved) {

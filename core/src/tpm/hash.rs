@@ -40,6 +40,8 @@ macro_rules! by_algorithm {
     };
 }
 
+pub(super) use by_algorithm;
+
 impl Hash {
     /// All that a signature may be over.
     pub const ALL: [Self; 4] = [Self::Sha1, Self::Sha256, Self::Sha384, Self::Sha512];

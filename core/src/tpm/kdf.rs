@@ -1,14 +1,15 @@
 //! Secrets that are derived from secrets (Part 1, section 11.4.10), and secrets that only a key of
 //! the TPM can read (Part 1, annex B.10 and C.6).
 
+use super::hash::by_algorithm;
 use super::{Hash, TpmError};
 use crate::key::{Curve, PublicKey};
 use getrandom::SysRng;
-use rsa::rand_core::{TryRng, UnwrapErr};
+use rsa::Oaep;
+use rsa::rand_core::TryRng;
 use rsa::traits::PaddingScheme as _;
-use rsa::{BoxedUint, Oaep, RsaPublicKey};
 use sha1::Sha1;
-use sha2::{Sha256, Sha384, Sha512};
+use sha2::{Digest as _, Sha256, Sha384, Sha512};
 use zeroize::Zeroizing;
 
 /// A secret, wiped when it goes.
@@ -23,22 +24,29 @@ pub(super) fn kdfa(
     context_v: &[u8],
     bits: u32,
 ) -> Secret {
+    let bits_said = bits.to_be_bytes();
+    counted(hash, bits, |counter| {
+        let parts = [
+            counter,
+            label.as_bytes(),
+            &[0],
+            context_u,
+            context_v,
+            &bits_said,
+        ];
+        hash.hmac(key, &parts)
+    })
+}
+
+/// So many bits of one block after the other, each made with its number.
+fn counted(hash: Hash, bits: u32, block: impl Fn(&[u8]) -> Secret) -> Secret {
     let bytes = bits.div_ceil(8) as usize;
     let mut derived = room(bytes + hash.width());
     for counter in 1_u32.. {
         if derived.len() >= bytes {
             break;
         }
-        let (counter, bits) = (counter.to_be_bytes(), bits.to_be_bytes());
-        let parts = [
-            &counter,
-            label.as_bytes(),
-            &[0],
-            context_u,
-            context_v,
-            &bits,
-        ];
-        derived.extend_from_slice(&hash.hmac(key, &parts));
+        derived.extend_from_slice(&block(&counter.to_be_bytes()));
     }
     derived.truncate(bytes);
     derived
@@ -51,24 +59,10 @@ pub(super) fn room(bytes: usize) -> Secret {
 
 /// KDFe: from the secret of a key agreement (SP 800-56A). `label` without its final zero.
 fn kdfe(hash: Hash, z: &[u8], label: &str, party_u: &[u8], party_v: &[u8], bits: u32) -> Secret {
-    let bytes = bits.div_ceil(8) as usize;
-    let mut derived = room(bytes + hash.width());
-    for counter in 1_u32.. {
-        if derived.len() >= bytes {
-            break;
-        }
-        let parts = [
-            &counter.to_be_bytes(),
-            z,
-            label.as_bytes(),
-            &[0],
-            party_u,
-            party_v,
-        ];
-        derived.extend_from_slice(&Zeroizing::new(hash.digest(&parts)));
-    }
-    derived.truncate(bytes);
-    derived
+    counted(hash, bits, |counter| {
+        let parts = [counter, z, label.as_bytes(), &[0], party_u, party_v];
+        Zeroizing::new(hash.digest(&parts))
+    })
 }
 
 /// A fresh secret as wide as a digest of `hash`, and the content of the TPM2B_ENCRYPTED_SECRET that
@@ -80,9 +74,12 @@ pub(super) fn share_secret(
 ) -> Result<(Secret, Vec<u8>), TpmError> {
     match to {
         PublicKey::Ec { curve, point } => share_by_agreement(*curve, point, hash, label),
-        PublicKey::Rsa { modulus, exponent } => {
+        PublicKey::Rsa { .. } => {
             let secret = random_secret(hash.width())?;
-            let encrypted = encrypt_oaep(modulus, exponent, hash, label, &secret)?;
+            // The label counts with its final zero (Part 1, section B.4).
+            let label = [label.as_bytes(), &[0]].concat();
+            let unfit = || TpmError::Unsupported("the TPM's RSA key does not encrypt".into());
+            let encrypted = encrypt_oaep(to, hash, hash, &label, &secret).ok_or_else(unfit)?;
             Ok((secret, encrypted))
         }
     }
@@ -96,6 +93,20 @@ pub(crate) fn random_secret(count: usize) -> Result<Secret, TpmError> {
     Ok(secret)
 }
 
+/// A random scalar, as wide as the order.
+pub(crate) fn random_scalar(curve: Curve) -> Result<Secret, TpmError> {
+    loop {
+        // All but one in 2^32 numbers of that width are scalars of the curve.
+        let mut scalar = random_secret(curve.width())?;
+        if curve == Curve::P521 {
+            scalar[0] &= 1;
+        }
+        if curve.public_of(&scalar).is_some() {
+            return Ok(scalar);
+        }
+    }
+}
+
 fn share_by_agreement(
     curve: Curve,
     point: &[u8],
@@ -105,7 +116,7 @@ fn share_by_agreement(
     let unfit = |_| TpmError::Unsupported("the TPM's key is no point of its curve".into());
     macro_rules! through {
         ($curve:ident) => {{
-            let own = $curve::SecretKey::from_slice(&curve.random_scalar()?).map_err(unfit)?;
+            let own = $curve::SecretKey::from_slice(&random_scalar(curve)?).map_err(unfit)?;
             let theirs = $curve::PublicKey::from_sec1_bytes(point).map_err(unfit)?;
             let shared = own.diffie_hellman(&theirs);
             let z = Zeroizing::new(shared.raw_secret_bytes().to_vec()); // the rest wipes itself
@@ -131,24 +142,22 @@ fn share_by_agreement(
     Ok((secret, encrypted))
 }
 
-fn encrypt_oaep(
-    modulus: &[u8],
-    exponent: &[u8],
+/// RSAES-OAEP (RFC 8017, section 7.1.1), its label and its mask each by a hash of their own; `None`
+/// for a message that is too long, and for a key that is not RSA.
+pub(crate) fn encrypt_oaep(
+    key: &PublicKey,
     hash: Hash,
-    label: &str,
-    secret: &[u8],
-) -> Result<Vec<u8>, TpmError> {
-    let unfit = |error| TpmError::Unsupported(format!("the TPM's RSA key: {error}"));
-    let number = BoxedUint::from_be_slice_vartime;
-    let key = RsaPublicKey::new(number(modulus), number(exponent)).map_err(unfit)?;
-    // The label counts with its final zero (Part 1, section B.4).
-    let label = [label.as_bytes(), &[0]].concat();
-    let mut rng = UnwrapErr(SysRng);
-    let encrypted = match hash {
-        Hash::Sha1 => Oaep::<Sha1>::new_with_label(label).encrypt(&mut rng, &key, secret),
-        Hash::Sha256 => Oaep::<Sha256>::new_with_label(label).encrypt(&mut rng, &key, secret),
-        Hash::Sha384 => Oaep::<Sha384>::new_with_label(label).encrypt(&mut rng, &key, secret),
-        Hash::Sha512 => Oaep::<Sha512>::new_with_label(label).encrypt(&mut rng, &key, secret),
-    };
-    encrypted.map_err(unfit)
+    mgf: Hash,
+    label: &[u8],
+    message: &[u8],
+) -> Option<Vec<u8>> {
+    let key = key.to_rsa()?;
+    by_algorithm!(hash, D => by_algorithm!(mgf, M => {
+        let padding = Oaep::<D, M> {
+            digest: D::new(),
+            mgf_digest: M::new(),
+            label: Some(label.into()),
+        };
+        padding.encrypt(&mut SysRng, &key, message).ok()
+    }))
 }

@@ -27,7 +27,7 @@ pub use derived::DerivedKey;
 pub use exchange::{Refusals, Tpm};
 pub use hash::Hash;
 pub use kdf::Secret;
-pub(crate) use kdf::random_secret;
+pub(crate) use kdf::{encrypt_oaep, random_scalar, random_secret};
 pub use own::{Algorithm, KeyUsage, StorageKey};
 pub use public::{PublicArea, SigningScheme};
 pub(crate) use public::{name_of, qualified_name_below};
@@ -41,6 +41,13 @@ pub use wrapped::{Parent, WrappedKey};
 
 use std::fmt;
 use std::time::Duration;
+
+/// A TPM2B with this content (Part 2, section 10.4).
+fn sized(bytes: &[u8]) -> Vec<u8> {
+    let mut sized = (bytes.len() as u16).to_be_bytes().to_vec();
+    sized.extend(bytes);
+    sized
+}
 
 /// How a digest is signed (TPMT_SIG_SCHEME; Part 2, section 11.2.1.5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

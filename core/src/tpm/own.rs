@@ -3,15 +3,19 @@
 
 use super::duplicate::duplicate;
 use super::exchange::Manner;
+use super::wrapped::flush;
 use super::{
-    Auth, AuthValue, Hash, Parent, PublicArea, SaltKey, Secret, Secrets, Tpm, TpmError, Used,
-    WrappedKey, name_of, template,
+    Auth, AuthValue, DerivedKey, Hash, Link, Parent, PublicArea, SaltKey, Secret, Secrets, Tpm,
+    TpmError, Used, WrappedKey, name_of, template,
 };
 use crate::key::{Curve, PublicKey};
 use log::warn;
 
 /// The storage root key (TCG, TPM 2.0 Provisioning Guidance, section 7.8).
 const SRK: u32 = 0x8100_0001;
+
+/// A TPMT_PUBLIC, and the name of the object that has it.
+type AreaAndName = (Vec<u8>, Vec<u8>);
 
 /// A key at a persistent handle that wraps others; its authorisation value is empty.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,13 +92,7 @@ impl Tpm {
     ///
     /// [`TpmError::Unsupported`] if what is there wraps no keys.
     pub fn storage_key(&self, handle: u32) -> Result<Option<StorageKey>, TpmError> {
-        let found = self.exchange("ReadPublic", Manner::READS, |link| {
-            match link.read_public(handle) {
-                Err(TpmError::Response(code)) if code.is_missing_handle() => Ok(None),
-                other => other.map(Some),
-            }
-        })?;
-        let Some((area, _)) = found else {
+        let Some((area, _)) = self.public_at(handle)? else {
             return Ok(None);
         };
         let none = || TpmError::Unsupported(format!("handle 0x{handle:08X} holds no storage key"));
@@ -112,32 +110,43 @@ impl Tpm {
         }
         let root = self.storage_key(SRK)?.ok_or_else(|| missing(SRK))?;
         let template = template::storage_root(false);
-        let salt_key = self.salt_key_for(owner)?;
-        let owner = Used::owner(Auth::by(owner.as_bytes(), salt_key.as_ref()));
-        let writing = Manner::LOADS.writing();
-        let made = self.exchange("making the master key", writing, |link| {
+        let made = self.put_at("making the master key", handle, owner, |link| {
             let (area, private) = link.create(root.used(), Secrets::default(), &template)?;
-            let (loaded, name) = link.load(root.used(), &area, &private)?;
-            let kept = link.evict(owner, (loaded, &name), handle);
-            link.flush(loaded)?;
-            unless_taken(kept)
+            link.load(root.used(), &area, &private)
         });
-        telling_of_owner(made)?;
+        unless_taken(made)?;
         self.storage_key(handle)?.ok_or_else(|| missing(handle))
     }
 
     fn make_root(&self, owner: &AuthValue) -> Result<(), TpmError> {
+        let template = template::storage_root(false);
+        let salt_key = self.salt_key_for(owner)?;
+        let hierarchy = Used::owner(Auth::by(owner.as_bytes(), salt_key.as_ref()));
+        unless_taken(
+            self.put_at("making the storage root key", SRK, owner, |link| {
+                let (root, _, name) = link.create_primary(hierarchy, &template)?;
+                Ok((root, name))
+            }),
+        )
+    }
+
+    /// Puts what `load` gives, a transient handle and a name, at a persistent handle, and flushes it.
+    fn put_at(
+        &self,
+        what: &str,
+        handle: u32,
+        owner: &AuthValue,
+        mut load: impl FnMut(&mut dyn Link) -> Result<(u32, Vec<u8>), TpmError>,
+    ) -> Result<(), TpmError> {
         let salt_key = self.salt_key_for(owner)?;
         let owner = Used::owner(Auth::by(owner.as_bytes(), salt_key.as_ref()));
-        let writing = Manner::LOADS.writing();
-        let made = self.exchange("making the storage root key", writing, |link| {
-            let template = template::storage_root(false);
-            let (root, _, name) = link.create_primary(owner, &template)?;
-            let kept = link.evict(owner, (root, &name), SRK);
-            link.flush(root)?;
-            unless_taken(kept)
+        let kept = self.exchange(what, Manner::LOADS.writing(), |link| {
+            let (loaded, name) = load(link)?;
+            let kept = link.evict(owner, (loaded, &name), handle);
+            flush(link, loaded, &kept);
+            kept
         });
-        telling_of_owner(made)
+        telling_of_owner(kept)
     }
 
     /// A new key below a storage key. One command.
@@ -236,19 +245,31 @@ impl Tpm {
         handle: u32,
         owner: &AuthValue,
     ) -> Result<(), TpmError> {
-        let salt_key = self.salt_key_for(owner)?;
-        let owner = Used::owner(Auth::by(owner.as_bytes(), salt_key.as_ref()));
-        let kept = self.exchange("EvictControl", Manner::LOADS.writing(), |link| {
-            let loaded = key.load(link)?;
-            let kept = link.evict(owner, (loaded, key.name()), handle);
-            if !kept.as_ref().is_err_and(TpmError::is_transport_fault) {
-                link.flush(loaded)?;
-            }
-            kept
-        });
-        match telling_of_owner(kept) {
+        self.persist_loaded(key.name(), handle, owner, |link| key.load(link))
+    }
+
+    /// The same of a derived key.
+    pub fn persist_derived(
+        &self,
+        key: &DerivedKey,
+        handle: u32,
+        owner: &AuthValue,
+    ) -> Result<(), TpmError> {
+        self.persist_loaded(key.name(), handle, owner, |link| key.load(link))
+    }
+
+    fn persist_loaded(
+        &self,
+        name: &[u8],
+        handle: u32,
+        owner: &AuthValue,
+        mut load: impl FnMut(&mut dyn Link) -> Result<u32, TpmError>,
+    ) -> Result<(), TpmError> {
+        let load = |link: &mut dyn Link| Ok((load(link)?, name.to_vec()));
+        match self.put_at("EvictControl", handle, owner, load) {
             Err(TpmError::Response(code)) if code.is_taken() => Err(TpmError::KeyReplaced(handle)),
-            Err(error) if error.is_transport_fault() => match self.holds(handle, key.name())? {
+            // It may have run: what is there now decides.
+            Err(error) if error.is_transport_fault() => match self.holds(handle, name)? {
                 true => Ok(()),
                 false => Err(error),
             },
@@ -258,11 +279,16 @@ impl Tpm {
 
     /// Whether the persistent handle holds the key of this name.
     pub fn holds(&self, handle: u32, name: &[u8]) -> Result<bool, TpmError> {
+        let there = self.public_at(handle)?;
+        Ok(there.is_some_and(|(_, there)| there == name))
+    }
+
+    /// The TPMT_PUBLIC and the name of what is at a persistent handle; `None` if nothing is.
+    fn public_at(&self, handle: u32) -> Result<Option<AreaAndName>, TpmError> {
         self.exchange("ReadPublic", Manner::READS, |link| {
             match link.read_public(handle) {
-                Ok((_, there)) => Ok(there == name),
-                Err(TpmError::Response(code)) if code.is_missing_handle() => Ok(false),
-                Err(error) => Err(error),
+                Err(TpmError::Response(code)) if code.is_missing_handle() => Ok(None),
+                other => other.map(Some),
             }
         })
     }

@@ -4,7 +4,7 @@
 //! Makers filled the templates differently, and each difference gives another key; so there are
 //! candidates, and a certificate tells the right one.
 
-use super::{Algorithm, Hash, KeyUsage, PublicArea};
+use super::{Algorithm, Hash, KeyUsage, PublicArea, sized};
 use crate::key::{Curve, PublicKey};
 
 /// fixedTPM, fixedParent, sensitiveDataOrigin, userWithAuth, adminWithPolicy, sign.
@@ -225,12 +225,6 @@ fn head(kind: u16, hash: Hash) -> Vec<u8> {
 
 fn words(words: &[u16]) -> Vec<u8> {
     words.iter().flat_map(|word| word.to_be_bytes()).collect()
-}
-
-fn sized(bytes: &[u8]) -> Vec<u8> {
-    let mut sized = (bytes.len() as u16).to_be_bytes().to_vec();
-    sized.extend(bytes);
-    sized
 }
 
 /// The NV index whose policy may be authorised, of IDevID keys (section 7.3.2).

@@ -21,7 +21,9 @@ use super::listing::Half;
 use super::{Access, Key, Login, Protection};
 use crate::config::{self, Config, Master, SecretSource, TokenSettings};
 use crate::key::{Curve, private_key_info_of};
-use crate::tpm::{AuthValue, Hash, PublicArea, Secret, Tpm, TpmError, WrappedKey, name_of};
+use crate::tpm::{
+    AuthValue, Hash, PublicArea, Secret, Tpm, TpmError, WrappedKey, name_of, random_scalar,
+};
 use log::warn;
 use parking_lot::Mutex;
 use showing::Known;
@@ -108,7 +110,7 @@ impl DevidStore {
                 let made = self.tpm.create_key(&master, &value, algorithm, usage);
                 self.usable(made.map_err(StoreError::of_making)?, access)
             }
-            (_, Algorithm::Ec(curve)) => self.in_memory(curve, &curve.random_scalar()?, protection),
+            (_, Algorithm::Ec(curve)) => self.in_memory(curve, &random_scalar(curve)?, protection),
             (_, Algorithm::Rsa(_)) => Err(no_rsa_in_memory()),
         }
     }

@@ -3,7 +3,7 @@
 
 use super::{FRAME_MAX, HEADER, Transport, Wire, check};
 use crate::tpm::session::{AuthSession, Beginning, DECRYPT, ENCRYPT};
-use crate::tpm::{Auth, SaltKey, Secret, TpmError, Used};
+use crate::tpm::{Auth, SaltKey, Secret, TpmError, Used, sized};
 use log::debug;
 use tpm2_protocol::TpmWriter;
 use tpm2_protocol::basic::{TpmHandle, TpmUint16};
@@ -277,10 +277,4 @@ fn written(
 
 fn short(what: &str) -> TpmError {
     TpmError::Unsupported(format!("{what}: shorter than it says"))
-}
-
-fn sized(bytes: &[u8]) -> Vec<u8> {
-    let mut sized = (bytes.len() as u16).to_be_bytes().to_vec();
-    sized.extend(bytes);
-    sized
 }

@@ -8,6 +8,7 @@ use common::ciphers::{
     Bench, ecdh, mechanism, oaep, openssl_decrypts, openssl_encrypts, peer, pkcs1, readable,
 };
 use common::home::Home;
+use common::memory::contains;
 use common::module::{Opened, loaded, ulong};
 use common::own::{NO, Own, P256, RSA_KEY, YES, outside, slot_of};
 use common::programs::output;
@@ -19,6 +20,7 @@ use cryptoki_sys::*;
 over_both_links!(
     what_openssl_encrypts,
     commands_of_a_decryption_and_an_agreement,
+    nobody_on_the_bus_reads_along,
 );
 over_our_link!(
     every_fault_of_a_ciphertext_is_one,
@@ -254,12 +256,13 @@ fn the_operation_rule(link: Link) {
     assert_eq!(own.decrypt_on(&hidden), none);
 }
 
-/// What an operation costs: Load, the command, FlushContext; one with a persistent handle.
+/// What an operation costs: Load, an auth session that hides the answer, the command, FlushContext;
+/// two with a persistent handle.
 fn commands_of_a_decryption_and_an_agreement(link: Link) {
     let bench = Bench::new(link);
     let persistent: Item = (CKA_VENDOR_DEFINED | 0x4445_0005, YES.to_vec());
     let (_, point) = bench.peer("P-256", 32);
-    for (also, commands) in [(&[][..], 3), (&[persistent][..], 1)] {
+    for (also, commands) in [(&[][..], 4), (&[persistent][..], 2)] {
         let (public, key) = bench.own.decrypting(also);
         let hidden = bench.own.encrypt(pkcs1(), public, b"hello").unwrap();
         let decrypt = || bench.own.decrypt(pkcs1(), key, &hidden).unwrap();
@@ -279,6 +282,30 @@ fn commands_of_a_decryption_and_an_agreement(link: Link) {
         let book = bench.proxy.book().take();
         assert_eq!((book.of(ECDH_ZGEN), book.total()), (1, commands));
     }
+}
+
+/// What a key without authorisation value decrypts or agrees on crosses the bus encrypted.
+fn nobody_on_the_bus_reads_along(link: Link) {
+    let bench = Bench::new(link);
+    let (public, key) = bench.own.decrypting(&[]);
+    let message = b"for these eyes only";
+    let hidden = bench.own.encrypt(pkcs1(), public, message).unwrap();
+    let (_, agreeing) = bench.own.agreeing(&P256, &[]);
+    let (_, point) = bench.peer("P-256", 32);
+    bench.proxy.book().keep();
+    assert_eq!(
+        bench.own.decrypt(pkcs1(), key, &hidden),
+        Ok(message.to_vec())
+    );
+    let parameter = ecdh(CKD_NULL, &[], &point);
+    let by = mechanism(CKM_ECDH1_DERIVE, Some(&parameter));
+    let secret = bench.own.derive(by, agreeing, &readable()).unwrap();
+    let secret = bench.own.attribute(secret, CKA_VALUE);
+    let wire = bench.proxy.book().wire();
+    let carried = |bytes: &[u8]| wire.iter().any(|packet| contains(packet, bytes));
+    // What is on it is found.
+    assert!(carried(&hidden) && carried(&point[1..33]));
+    assert!(!carried(message) && !carried(&secret));
 }
 
 /// CKA_ALWAYS_AUTHENTICATE: the PIN is given again after each C_DecryptInit.

@@ -81,10 +81,10 @@ fn a_sealed_key_costs_commands_once(link: Link) {
         own.sign(CKM_ECDSA, private, &[7; 32]).unwrap();
     }
     let book = proxy.book().take();
-    // Load, Unseal, FlushContext.
+    // The storage root key's public half, then Load, StartAuthSession, Unseal, FlushContext.
     assert_eq!(
         (book.of(UNSEAL), book.of(command::SIGN), book.total()),
-        (1, 0, 3)
+        (1, 0, 5)
     );
 }
 

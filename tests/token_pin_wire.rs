@@ -11,6 +11,7 @@ mod common;
 
 use common::fronts::Device;
 use common::home::Home;
+use common::memory::contains;
 use common::own::{YES, slot_of};
 use common::pins::{Bench, OFFICER, Token, USER, key_value, unseal, value_of};
 use common::proxy::{Seen, command};
@@ -165,10 +166,7 @@ fn nothing_of_a_pin_on_the_wire(link: Link) {
     assert!(token.login(session, "a wrong one").is_err());
     let wire = bench.proxy.book().wire();
     assert!(wire.len() > 20);
-    let is_seen = |bytes: &[u8]| {
-        wire.iter()
-            .any(|packet| packet.windows(bytes.len()).any(|window| window == bytes))
-    };
+    let is_seen = |bytes: &[u8]| wire.iter().any(|packet| contains(packet, bytes));
     // What is on it is found: the signature's r.
     assert!(is_seen(&signature[..32]));
     let mut all = secrets(&bench);

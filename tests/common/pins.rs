@@ -12,7 +12,7 @@ use super::story::Link;
 use super::tpm::Swtpm;
 use cryptoki_sys::*;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 pub const OFFICER: &str = "the officer's own";
 pub const USER: &str = "open sesame";
@@ -240,6 +240,11 @@ impl Token {
 /// What a seal of the folder holds, by tpm2-tools and the authorisation value of this PIN; the
 /// tool's words where it fails.
 pub fn unseal(bench: &Bench, seal: &str, pin: &str) -> Result<Vec<u8>, String> {
+    unseal_by(bench, seal, &value_of(pin))
+}
+
+/// The same by an authorisation value, which may be empty.
+pub fn unseal_by(bench: &Bench, seal: &str, value: &[u8]) -> Result<Vec<u8>, String> {
     let tool = |name: &str, arguments: &[&str]| {
         let said = run(bench.tpm.tool(name).args(arguments));
         match said.status.success() {
@@ -265,14 +270,11 @@ pub fn unseal(bench: &Bench, seal: &str, pin: &str) -> Result<Vec<u8>, String> {
             &context,
         ],
     )?;
-    let value: String = value_of(pin)
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
-    let opened = tool(
-        "tpm2_unseal",
-        &["-c", &context, "-p", &format!("hex:{value}")],
-    );
+    let password = format!("hex:{}", hex(value));
+    let opened = match value {
+        [] => tool("tpm2_unseal", &["-c", &context]),
+        _ => tool("tpm2_unseal", &["-c", &context, "-p", &password]),
+    };
     tool("tpm2_flushcontext", &["-t"])?;
     opened
 }
@@ -310,36 +312,43 @@ pub fn sealed_parts(file: &str) -> (Vec<u8>, Vec<u8>) {
     (parts.pop().expect("the public part"), private)
 }
 
-/// What opens a key of the token, from the token's secret: HKDF by OpenSSL, and proven by tpm2-tools.
+/// What opens a key of the token, from the token's secret; proven by tpm2-tools.
 pub fn key_value(bench: &Bench, secret: &[u8]) -> Vec<u8> {
-    let key = fs::read_dir(bench.path("state/devid")).unwrap();
-    let key = key
+    let key = key_with_value(bench);
+    let derived = value_derived(&key, secret);
+    opens(bench, &key, &hex(&derived));
+    derived
+}
+
+/// The file of a key that has an authorisation value.
+pub fn key_with_value(bench: &Bench) -> PathBuf {
+    let files = fs::read_dir(bench.path("state/devid")).unwrap();
+    files
         .map(|entry| entry.unwrap().path())
         .find(|path| fs::read_to_string(path).is_ok_and(|text| text.contains("Auth")))
-        .expect("a key whose file names its salt");
-    let text = fs::read_to_string(&key).unwrap();
+        .expect("a key whose file names its salt")
+}
+
+/// HKDF by OpenSSL, with the salt in the key's file.
+pub fn value_derived(key: &Path, secret: &[u8]) -> Vec<u8> {
+    let text = fs::read_to_string(key).unwrap();
     let line = text.lines().find(|line| line.starts_with("Auth"));
     let (_, salt) = line.unwrap().rsplit_once(' ').unwrap();
     let info = [b"devid-pkcs11 key ".to_vec(), bytes_of(salt)].concat();
-    let hex = |bytes: &[u8]| -> String { bytes.iter().map(|byte| format!("{byte:02x}")).collect() };
-    let derived = output(
-        "openssl",
-        [
-            "kdf",
-            "-binary",
-            "-keylen",
-            "32",
-            "-kdfopt",
-            "digest:SHA256",
-            "-kdfopt",
-            &format!("hexkey:{}", hex(secret)),
-            "-kdfopt",
-            &format!("hexinfo:{}", hex(&info)),
-            "HKDF",
-        ],
+    let (secret, info) = (
+        format!("hexkey:{}", hex(secret)),
+        format!("hexinfo:{}", hex(&info)),
     );
-    opens(bench, &key, &hex(&derived));
-    derived
+    let options = ["digest:SHA256", &secret, &info].map(|option| ["-kdfopt", option]);
+    let begin = ["kdf", "-binary", "-keylen", "32"];
+    output(
+        "openssl",
+        [&begin[..], options.as_flattened(), &["HKDF"]].concat(),
+    )
+}
+
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The key's file and this value are all that tpm2-tools need to sign.

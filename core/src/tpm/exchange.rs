@@ -245,10 +245,10 @@ impl Tpm {
         self.own_names.lock().contains(name)
     }
 
-    /// The salt key for commands that show this authorisation value.
+    /// The salt key for commands that show this authorisation value, or hide their response.
     pub(super) fn salt_key_for(&self, value: &AuthValue) -> Result<Option<SaltKey>, TpmError> {
         match &value.salt {
-            _ if value.is_empty() => Ok(None),
+            _ if value.is_empty() && !value.hides => Ok(None),
             Salt::Needless => Ok(None),
             Salt::For(key) => Ok(Some(key.clone())),
             Salt::ForAny => self.salt_key(),

@@ -221,10 +221,10 @@ pub enum Auth<'a> {
 }
 
 impl<'a> Auth<'a> {
-    /// By this value, whether it is empty or not.
+    /// By this value; by the empty one without auth session, unless there is a salt for one.
     pub fn by(value: &'a [u8], salt_key: Option<&'a SaltKey>) -> Self {
-        match value {
-            [] => Self::Empty,
+        match (value, salt_key) {
+            ([], None) => Self::Empty,
             _ => Self::Value(value, salt_key),
         }
     }

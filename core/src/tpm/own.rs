@@ -174,13 +174,15 @@ impl Tpm {
         self.create_below(parent, Secrets { value, data }, &template::sealed(counts))
     }
 
-    /// Opens what [`Tpm::seal`] made. Four commands, or three where it stays loaded.
+    /// Opens what [`Tpm::seal`] made, hidden from whoever listens on the bus. Four commands, or
+    /// three where it stays loaded.
     ///
     /// # Errors
     ///
     /// [`TpmError::WrongAuth`] for a wrong value, which was counted.
     pub fn unseal(&self, sealed: &WrappedKey, value: &AuthValue) -> Result<Secret, TpmError> {
-        self.with_wrapped("Unseal", sealed, value, |link, used| link.unseal(used))
+        let value = value.clone().hiding_response();
+        self.with_wrapped("Unseal", sealed, &value, |link, used| link.unseal(used))
     }
 
     fn create_below(

@@ -40,6 +40,8 @@ pub struct SaltKey {
 pub struct AuthValue {
     value: Secret,
     pub(super) salt: Salt,
+    /// The response is a secret.
+    pub(super) hides: bool,
 }
 
 /// What keeps a recorded proof from being of use.
@@ -60,6 +62,7 @@ impl AuthValue {
         Self {
             value,
             salt: Salt::ForAny,
+            hides: false,
         }
     }
 
@@ -69,6 +72,7 @@ impl AuthValue {
         Self {
             value,
             salt: Salt::Needless,
+            hides: false,
         }
     }
 
@@ -78,6 +82,16 @@ impl AuthValue {
         Self {
             value,
             salt: Salt::For(to),
+            hides: false,
+        }
+    }
+
+    /// For a command whose response is a secret: it is encrypted on the bus, also where the value
+    /// is empty. Costs one command more then.
+    pub(crate) fn hiding_response(self) -> Self {
+        Self {
+            hides: true,
+            ..self
         }
     }
 

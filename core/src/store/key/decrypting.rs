@@ -35,7 +35,8 @@ impl Key {
             || area.is_some_and(|area| area.decrypts() && area.takes_any_scheme())
     }
 
-    /// Decrypts: as many commands as a signature takes.
+    /// Decrypts: as many commands as a signature takes, and one for the auth session that hides
+    /// the answer.
     ///
     /// # Errors
     ///
@@ -56,7 +57,7 @@ impl Key {
         if ciphertext.len() != modulus.len() || ciphertext >= &modulus[..] {
             return Err(SignError::Ciphertext);
         }
-        let value = self.access.value()?;
+        let value = self.access.value()?.hiding_response();
         let (block, _) = self.with(tpm, "RSA_Decrypt", &value, |link, key| {
             link.rsa_decrypt(key, ciphertext)
         })?;
@@ -86,7 +87,7 @@ impl Key {
             return Err(SignError::Ciphertext);
         };
         let (x, y) = point[1..].split_at(curve.width());
-        let value = self.access.value()?;
+        let value = self.access.value()?.hiding_response();
         if let Place::Memory(soft) = &self.place {
             return soft.agree(tpm, &value, &point);
         }

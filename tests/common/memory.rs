@@ -1,0 +1,52 @@
+//! The memory of another process, as its core image would hold it.
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+
+/// Where a process's memory holds something that was searched for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The kernel keeps it out of the swap.
+    pub locked: bool,
+}
+
+/// Where what the process may write holds these bytes, each region once.
+pub fn places(process: u32, wanted: &[u8]) -> Vec<Place> {
+    let maps = fs::read_to_string(format!("/proc/{process}/smaps")).unwrap();
+    let memory = File::open(format!("/proc/{process}/mem")).unwrap();
+    let (mut places, mut searched, mut holds) = (Vec::new(), 0, false);
+    for line in maps.lines() {
+        if let Some(flags) = line.strip_prefix("VmFlags:") {
+            let locked = flags.split_whitespace().any(|flag| flag == "lo");
+            places.extend(std::mem::take(&mut holds).then_some(Place { locked }));
+        }
+        let Some((from, to)) = writable(line) else {
+            continue;
+        };
+        let mut bytes = vec![0; usize::try_from(to - from).unwrap()];
+        if memory.read_exact_at(&mut bytes, from).is_ok() {
+            searched += bytes.len();
+            holds = contains(&bytes, wanted);
+        } // else the kernel's own pages
+    }
+    assert!(searched > 100_000, "{searched} bytes searched");
+    places
+}
+
+/// From where to where a region goes that may be written, if the line begins one.
+fn writable(line: &str) -> Option<(u64, u64)> {
+    let (range, rest) = line.split_once(' ')?;
+    let (from, to) = range.split_once('-')?;
+    let [from, to] = [from, to].map(|text| u64::from_str_radix(text, 16));
+    rest.starts_with("rw").then_some((from.ok()?, to.ok()?))
+}
+
+/// Whether these bytes hold those.
+pub fn contains(bytes: &[u8], wanted: &[u8]) -> bool {
+    // SAFETY: both pointers are valid for as many bytes as is said.
+    let there = unsafe {
+        let (at, wanted_at) = (bytes.as_ptr().cast(), wanted.as_ptr().cast());
+        libc::memmem(at, bytes.len(), wanted_at, wanted.len())
+    };
+    !there.is_null()
+}

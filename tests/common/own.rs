@@ -40,6 +40,12 @@ impl Own {
     pub fn new(home: &Home) -> Own {
         let raw = loaded(home);
         raw.initialize().expect("C_Initialize");
+        Own::with(raw)
+    }
+
+    /// Of a module that is initialised.
+    #[track_caller]
+    pub fn with(raw: Raw) -> Own {
         let slot = slot_of(&raw, "devid");
         let session = raw.open(slot, CKF_SERIAL_SESSION | CKF_RW_SESSION);
         let session = session.expect("C_OpenSession");
@@ -92,16 +98,6 @@ impl Own {
     pub fn attribute(&self, object: CK_OBJECT_HANDLE, kind: CK_ATTRIBUTE_TYPE) -> Vec<u8> {
         let value = self.raw.attribute(self.session, object, kind);
         value.unwrap_or_else(|code| panic!("attribute {kind:#x}: {code:?}"))
-    }
-
-    pub fn sign(
-        &self,
-        mechanism: CK_MECHANISM_TYPE,
-        key: CK_OBJECT_HANDLE,
-        data: &[u8],
-    ) -> Result<Vec<u8>, Code> {
-        self.raw.sign_init(self.session, mechanism, key)?;
-        self.raw.sign(self.session, data)
     }
 
     /// OpenSSL, with the public key that this object says it has.

@@ -10,4 +10,4 @@ pub mod key;
 pub mod store;
 pub mod tpm;
 
-pub use file::write as write_file;
+pub use file::write_out as write_file;

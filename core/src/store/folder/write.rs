@@ -4,6 +4,7 @@
 //! file at most, which the next one removes.
 
 use super::read::{Opened, object_name};
+use super::trust::Owned;
 use super::{FolderError, SERIAL};
 use crate::file::{self, Place, TEMPORARY, random_digits, sync_folder};
 use rustix::fd::OwnedFd;
@@ -12,6 +13,7 @@ use rustix::fs::{
     flock, fstat, openat, statat, unlinkat,
 };
 use rustix::io::Errno;
+use rustix::process::geteuid;
 use std::fs::DirBuilder;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
@@ -194,8 +196,9 @@ fn locked(folder: &Opened<'_>, patience: Duration) -> Result<OwnedFd, FolderErro
         | OFlags::NONBLOCK
         | OFlags::NOCTTY
         | OFlags::CLOEXEC;
-    let lock = openat(&folder.fd, LOCK, flags, Mode::from_raw_mode(FILE_MODE))
-        .map_err(FolderError::at(&path))?;
+    let lock =
+        openat(&folder.fd, LOCK, flags, Mode::RUSR | Mode::WUSR).map_err(FolderError::at(&path))?;
+    keep_for_writers(&lock, folder.owned).map_err(FolderError::at(&path))?;
     let end = Instant::now() + patience;
     let mut pause = Duration::from_millis(1);
     loop {
@@ -210,6 +213,26 @@ fn locked(folder: &Opened<'_>, patience: Duration) -> Result<OwnedFd, FolderErro
             Err(Errno::INTR) => {}
             Err(error) => return Err(FolderError::at(&path)(error)),
         }
+    }
+}
+
+/// Whoever can open the lock can hold it, and keep all writers away: those who may write into the
+/// folder can, and no mere reader.
+fn keep_for_writers(lock: &OwnedFd, folder: Owned) -> rustix::io::Result<()> {
+    let about = fstat(lock)?;
+    let mode = if folder.is_shared() { 0o640 } else { 0o600 };
+    let is_so = Owned::from(&about).with_mode(about.st_mode & 0o777) == folder.with_mode(mode);
+    let me = geteuid();
+    if is_so || !(me.is_root() || me.as_raw() == about.st_uid) {
+        return Ok(());
+    }
+    // The folder's owner and group, as far as they can be given.
+    let _ = fchown(lock, Some(Uid::from_raw(folder.owner())), None);
+    let of_group = fchown(lock, None, Some(Gid::from_raw(folder.group()))).is_ok();
+    let mode = if of_group { mode } else { 0o600 };
+    match fchmod(lock, Mode::from_raw_mode(mode)) {
+        Err(Errno::PERM) => Ok(()), // given away
+        other => other,
     }
 }
 
@@ -273,5 +296,23 @@ mod tests {
         drop(writer);
         open().unwrap();
         drop(held_by_child);
+    }
+
+    #[test]
+    fn who_may_only_read_holds_no_lock() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let set = |path: &Path, mode: u32| {
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+        };
+        let lock = folder.path().join(LOCK);
+        std::fs::write(&lock, b"").unwrap();
+        set(&lock, 0o640);
+        for (of_folder, of_lock) in [(0o750, 0o600), (0o770, 0o640), (0o700, 0o600)] {
+            set(folder.path(), of_folder);
+            Writer::open(folder.path(), Duration::ZERO).unwrap();
+            let mode = lock.metadata().unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, of_lock, "{of_folder:o}");
+        }
     }
 }

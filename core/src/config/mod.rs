@@ -6,10 +6,12 @@
 mod file;
 mod provision;
 mod secret;
+mod token;
 
-pub use file::{IdentityAuth, IdentityHint, TokenSettings};
+pub use file::{IdentityAuth, IdentityHint};
 pub use provision::{Existing, Fallback, LeaveSoftware, Provision};
 pub use secret::SecretSource;
+pub use token::TokenSettings;
 
 use crate::tpm::Tcti;
 use file::{Level, Written, WrittenLog};
@@ -223,22 +225,10 @@ fn settings(written: Written, variable: Variable) -> Result<Config, ConfigError>
             handle: master.handle.unwrap_or(MASTER),
             owner_auth: master.owner_auth,
         },
-        tokens: tokens(written.token),
+        tokens: token::all(written.token)?,
         generation: run.join("generation"),
         run,
     })
-}
-
-/// `devid` first, whatever the files say of it. What is said of a token later holds.
-fn tokens(written: Vec<TokenSettings>) -> Vec<TokenSettings> {
-    let mut tokens = vec![TokenSettings::named(DEVID)];
-    for token in written {
-        match tokens.iter_mut().find(|known| known.name == token.name) {
-            Some(known) => *known = token,
-            None => tokens.push(token),
-        }
-    }
-    tokens
 }
 
 fn log_settings(
@@ -394,6 +384,34 @@ mod tests {
     }
 
     #[test]
+    fn what_is_said_of_a_token_later_leaves_the_rest() {
+        let folder = Folder::new(&[
+            (
+                "config.toml",
+                "[[token]]\nname = \"devid\"\npath = \"/d\"\n\
+                 [[token]]\nname = \"web\"\nallow_file_keys = true\n",
+            ),
+            (
+                "config.d/10.toml",
+                "[[token]]\nname = \"devid\"\nallow_last_try = true\n\
+                 [[token]]\nname = \"web\"\npath = \"/w\"\n",
+            ),
+        ]);
+        let tokens = folder.load(&[]).config.unwrap().tokens;
+        let [devid, web] = &tokens[..] else {
+            panic!("{tokens:?}");
+        };
+        assert_eq!(devid.path.as_deref(), Some(Path::new("/d")));
+        assert!(devid.allow_last_try && !devid.allow_file_keys);
+        assert_eq!(web.path.as_deref(), Some(Path::new("/w")));
+        assert!(web.allow_file_keys && !web.allow_last_try);
+        let same = "[[token]]\nname = \"a\"\npath = \"/p\"\n\
+                    [[token]]\nname = \"b\"\npath = \"/p\"\n";
+        let fault = Folder::new(&[("config.toml", same)]).fault();
+        assert_eq!(fault, "[[token]]: a and b have the same path");
+    }
+
+    #[test]
     fn a_fault_names_file_line_and_key() {
         for (text, line, words) in [
             ("timeout_ms = 5\ntcit = \"x\"\n", 2, "tcit: unknown field"),
@@ -424,12 +442,22 @@ mod tests {
             (
                 "[provision]\nmarker = \"tpm_in_use\"\n",
                 2,
-                "marker: expected an absolute path",
+                "marker: tpm_in_use: expected an absolute path",
             ),
             (
                 "[provision]\nfallback = \"yes\"\n",
                 2,
                 "fallback: unknown variant",
+            ),
+            (
+                "[master]\nhandle = 0x81000001\n",
+                2,
+                "handle: 0x81000001 is the storage root key's",
+            ),
+            (
+                "[master]\nhandle = 0x81020000\n",
+                2,
+                "handle: 2164391936: expected a handle",
             ),
             (
                 "tcti = \"device\"\ntcti = \"device\"\n",

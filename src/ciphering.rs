@@ -179,7 +179,8 @@ impl Session {
         let Some(PublicKey::Ec { point, .. }) = point_on(*curve, &agreement.public) else {
             return Err(Error::MechanismParamInvalid);
         };
-        let secret = self.slot.agree(key, &point)?;
+        let unwraps = wanted.unwraps();
+        let secret = self.slot.agree(key, &point, unwraps)?;
         let value = agreement.key(&secret, length);
         let always = (
             object.is(CKA_ALWAYS_SENSITIVE),

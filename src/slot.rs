@@ -287,15 +287,15 @@ impl Slot {
         ciphertext: &[u8],
     ) -> Result<Secret, Error> {
         let source = self.source()?;
-        key.decrypt(&source.tpm, request, ciphertext)
+        key.decrypt(&source.tpm, request, ciphertext, None)
             .map_err(|error| {
                 warn!("decryption: {error}");
                 error.into()
             })
     }
 
-    /// The key in front of a wrapped one; `None` for every fault of the ciphertext, which is nothing
-    /// to be said before all of it was looked at.
+    /// The key in front of a wrapped one, hidden on its way from the TPM; `None` for every fault of
+    /// the ciphertext, which is nothing to be said before all of it was looked at.
     pub(crate) fn transport_key(
         &self,
         key: &Key,
@@ -303,7 +303,8 @@ impl Slot {
         ciphertext: &[u8],
     ) -> Result<Option<Secret>, Error> {
         let source = self.source()?;
-        match key.decrypt(&source.tpm, request, ciphertext) {
+        let hidden = self.own()?.salt_key();
+        match key.decrypt(&source.tpm, request, ciphertext, hidden) {
             Ok(plain) => Ok(Some(plain)),
             Err(SignError::Ciphertext) => Ok(None),
             Err(error) => {
@@ -313,10 +314,15 @@ impl Slot {
         }
     }
 
-    /// The secret that the key shares with whoever has this point.
-    pub(crate) fn agree(&self, key: &Key, point: &[u8]) -> Result<Secret, Error> {
+    /// The secret that the key shares with whoever has this point; one that unwraps private keys is
+    /// hidden on its way from the TPM.
+    pub(crate) fn agree(&self, key: &Key, point: &[u8], unwraps: bool) -> Result<Secret, Error> {
         let source = self.source()?;
-        key.agree(&source.tpm, point).map_err(|error| {
+        let hidden = match unwraps {
+            true => self.own().ok().and_then(DevidStore::salt_key),
+            false => None,
+        };
+        key.agree(&source.tpm, point, hidden).map_err(|error| {
             warn!("key agreement: {error}");
             match error {
                 SignError::Ciphertext => Error::MechanismParamInvalid,

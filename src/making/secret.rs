@@ -50,6 +50,13 @@ impl NewSecret {
         Ok((wanted, Secret::new(value.to_vec())))
     }
 
+    /// Whether it is to unwrap keys.
+    pub(crate) fn unwraps(&self) -> bool {
+        self.described
+            .usage
+            .is_some_and(|usage| usage.has(Use::Unwrap))
+    }
+
     fn of(
         key_type: CK_KEY_TYPE,
         length: Option<usize>,

@@ -3,13 +3,23 @@
 use super::ciphers::{mechanism, openssl_encrypts};
 use super::home::Home;
 use super::module::ulong;
-use super::own::{Own, YES, attributes};
+use super::openssl::{Verifier, digest};
+use super::own::{Own, P256_KEY, RSA_KEY, YES, attributes, outside};
 use super::programs::{output, program, run};
 use super::raw::{Code, Item};
 use cryptoki_sys::*;
 use std::fs;
 use std::path::PathBuf;
 use std::ptr;
+
+const P384_KEY: [&str; 4] = ["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-384"];
+
+/// The keys that come wrapped: `NAME.key` and `NAME.pub` in the home.
+pub const KEYS: [(&str, [&str; 4], u64); 3] = [
+    ("rsa", RSA_KEY, CKK_RSA),
+    ("p256", P256_KEY, CKK_EC),
+    ("p384", P384_KEY, CKK_EC),
+];
 
 /// A way to wrap under an AES key, as OpenSSL calls it, with its initial value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -150,4 +160,33 @@ impl Own {
             (CKA_UNWRAP, YES.to_vec()),
         ])
     }
+}
+
+/// Makes them.
+pub fn keys(home: &Home) {
+    for (name, algorithm, _) in KEYS {
+        outside(home, name, &algorithm);
+    }
+}
+
+pub fn signs_as(own: &Own, home: &Home, key: u64, name: &str) {
+    let verifier = Verifier::new(&home.path(&format!("{name}.pub")));
+    let digest = digest("-sha256", b"data");
+    match name {
+        "rsa" => {
+            let signature = own.sign(CKM_SHA256_RSA_PKCS, key, b"data").unwrap();
+            verifier.accepts_pkcs1("sha256", &digest, &signature).ok();
+        }
+        _ => {
+            let signature = own.sign(CKM_ECDSA_SHA256, key, b"data").unwrap();
+            let said = verifier.accepts_message("-sha256", b"data", &signature);
+            said.ok();
+        }
+    }
+}
+
+/// A key of OpenSSL's, wrapped by it under this AES key.
+#[track_caller]
+pub fn by_aes_wrapped(home: &Home, value: &[u8], name: &str) -> Vec<u8> {
+    AesWrap::Kwp.wraps(home, value, &private_key_info(home, name))
 }

@@ -248,9 +248,9 @@ impl Tpm {
     /// The salt key for commands that show this authorisation value.
     pub(super) fn salt_key_for(&self, value: &AuthValue) -> Result<Option<SaltKey>, TpmError> {
         match &value.salt {
+            Salt::For(key) => Ok(Some(key.clone())),
             _ if value.is_empty() => Ok(None),
             Salt::Needless => Ok(None),
-            Salt::For(key) => Ok(Some(key.clone())),
             Salt::ForAny => self.salt_key(),
         }
     }

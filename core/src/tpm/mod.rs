@@ -221,10 +221,11 @@ pub enum Auth<'a> {
 }
 
 impl<'a> Auth<'a> {
-    /// By this value, whether it is empty or not.
+    /// By this value, whether it is empty or not; by an empty one that is salted in an auth session
+    /// all the same, so that secrets are encrypted.
     pub fn by(value: &'a [u8], salt_key: Option<&'a SaltKey>) -> Self {
-        match value {
-            [] => Self::Empty,
+        match (value, salt_key) {
+            ([], None) => Self::Empty,
             _ => Self::Value(value, salt_key),
         }
     }

@@ -22,7 +22,8 @@ use super::{Access, Key, Login, Protection};
 use crate::config::{self, Config, Master, SecretSource, TokenSettings};
 use crate::key::{Curve, private_key_info_of};
 use crate::tpm::{
-    AuthValue, Hash, PublicArea, Secret, Tpm, TpmError, WrappedKey, name_of, random_scalar,
+    AuthValue, Hash, PublicArea, SaltKey, Secret, StorageKey, Tpm, TpmError, WrappedKey, name_of,
+    random_scalar,
 };
 use log::warn;
 use parking_lot::Mutex;
@@ -366,6 +367,12 @@ impl DevidStore {
         let pin = source.read(&config::environment);
         pin.inspect_err(|error| warn!("[[token]] pin {source:?}: {error}"))
             .ok()
+    }
+
+    /// What hides the TPM's answers to this token; `None` before its first key.
+    pub fn salt_key(&self) -> Option<SaltKey> {
+        let area = self.folder.master().ok().flatten()?;
+        StorageKey::of(self.master.handle, &area).map(|master| master.salt_key())
     }
 
     /// The authorisation value of the owner hierarchy.

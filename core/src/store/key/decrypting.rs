@@ -7,7 +7,7 @@
 use super::{Key, Place};
 use crate::key::{Curve, PublicKey, pad_left};
 use crate::store::SignError;
-use crate::tpm::{Hash, Secret, Tpm, TpmError};
+use crate::tpm::{AuthValue, Hash, SaltKey, Secret, Tpm, TpmError};
 use subtle::{Choice, ConditionallySelectable, ConstantTimeEq, ConstantTimeLess};
 
 /// How a ciphertext is padded.
@@ -35,7 +35,9 @@ impl Key {
             || area.is_some_and(|area| area.decrypts() && area.takes_any_scheme())
     }
 
-    /// Decrypts: as many commands as a signature takes.
+    /// Decrypts: as many commands as a signature takes, and one more where the answer is hidden.
+    /// `hidden`: the answer is encrypted on its way from the TPM, by a salt to this key, also where
+    /// no authorisation value does that already.
     ///
     /// # Errors
     ///
@@ -45,6 +47,7 @@ impl Key {
         tpm: &Tpm,
         request: DecryptRequest,
         ciphertext: &[u8],
+        hidden: Option<SaltKey>,
     ) -> Result<Secret, SignError> {
         let PublicKey::Rsa { modulus, .. } = self.public() else {
             return Err(SignError::Scheme);
@@ -56,7 +59,7 @@ impl Key {
         if ciphertext.len() != modulus.len() || ciphertext >= &modulus[..] {
             return Err(SignError::Ciphertext);
         }
-        let value = self.access.value()?;
+        let value = self.hiding(hidden)?;
         let (block, _) = self.with(tpm, "RSA_Decrypt", &value, |link, key| {
             link.rsa_decrypt(key, ciphertext)
         })?;
@@ -70,12 +73,17 @@ impl Key {
     }
 
     /// Agrees on a secret with the other side's point, `04 ‖ x ‖ y`: the x coordinate, as wide as
-    /// the field (SEC 1, section 3.3.1).
+    /// the field (SEC 1, section 3.3.1). `hidden` as for [`Key::decrypt`].
     ///
     /// # Errors
     ///
     /// [`SignError::Ciphertext`] for what is no point of the key's curve.
-    pub fn agree(&self, tpm: &Tpm, point: &[u8]) -> Result<Secret, SignError> {
+    pub fn agree(
+        &self,
+        tpm: &Tpm,
+        point: &[u8],
+        hidden: Option<SaltKey>,
+    ) -> Result<Secret, SignError> {
         let PublicKey::Ec { curve, .. } = self.public() else {
             return Err(SignError::Scheme);
         };
@@ -86,7 +94,7 @@ impl Key {
             return Err(SignError::Ciphertext);
         };
         let (x, y) = point[1..].split_at(curve.width());
-        let value = self.access.value()?;
+        let value = self.hiding(hidden)?;
         if let Place::Memory(soft) = &self.place {
             return soft.agree(tpm, &value, &point);
         }
@@ -94,6 +102,14 @@ impl Key {
             link.ecdh_z(key, (x, y))
         })?;
         padded(&z, *curve)
+    }
+
+    fn hiding(&self, hidden: Option<SaltKey>) -> Result<AuthValue, SignError> {
+        let value = self.access.value()?;
+        Ok(match hidden {
+            Some(salt) if value.is_empty() => AuthValue::salted(Secret::default(), salt),
+            _ => value,
+        })
     }
 }
 

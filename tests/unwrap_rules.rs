@@ -260,7 +260,8 @@ fn templates_of_wrapped_keys(link: Link) {
             (CKA_ALWAYS_SENSITIVE, YES.to_vec()),
             CKR_ATTRIBUTE_READ_ONLY,
         ),
-        ((CKA_VERIFY, YES.to_vec()), CKR_ATTRIBUTE_TYPE_INVALID),
+        ((CKA_TRUSTED, YES.to_vec()), CKR_ATTRIBUTE_TYPE_INVALID),
+        ((CKA_VERIFY, vec![2]), CKR_ATTRIBUTE_VALUE_INVALID),
     ] {
         let kind = item.0;
         assert_eq!(
@@ -275,6 +276,12 @@ fn templates_of_wrapped_keys(link: Link) {
     assert_eq!(other, Err(Code(CKR_TEMPLATE_INCONSISTENT)));
     let info = public_key_der(&home.path("p256.pub"));
     unwrap(&wanted(CKK_EC, &[(CKA_PUBLIC_KEY_INFO, info)])).unwrap();
+    // Clients name all uses that there are.
+    let uses = [CKA_SIGN, CKA_VERIFY, CKA_ENCRYPT, CKA_WRAP, CKA_UNWRAP];
+    let uses = uses.map(|kind| (kind, YES.to_vec()));
+    let made = unwrap(&wanted(CKK_EC, &uses)).unwrap();
+    assert_eq!(own.attribute(made, CKA_SIGN), YES);
+    assert_eq!(own.attribute(made, CKA_UNWRAP), NO);
     assert_eq!(folder(home).len(), 0);
 
     // A session that only reads makes keys for itself.

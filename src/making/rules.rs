@@ -106,15 +106,17 @@ fn special(made: Made, kind: CK_ATTRIBUTE_TYPE) -> Option<Rule> {
             CKA_EC_POINT | CKA_MODULUS => Some(Rule::ReadOnly),
             _ => None,
         }),
-        // What is made here, or is wrapped, says these itself.
-        Made::GeneratedPrivate | Made::UnwrappedPrivate => {
-            of_key(kind).or_else(|| of_private(kind)).or(match kind {
-                CKA_EC_PARAMS | CKA_EC_POINT | CKA_VALUE | CKA_MODULUS | CKA_PUBLIC_EXPONENT
-                | CKA_PRIVATE_EXPONENT | CKA_PRIME_1 | CKA_PRIME_2 | CKA_EXPONENT_1
-                | CKA_EXPONENT_2 | CKA_COEFFICIENT => Some(Rule::ReadOnly),
+        Made::GeneratedPrivate => of_key(kind)
+            .or_else(|| of_private(kind))
+            .or_else(|| said_by_itself(kind)),
+        Made::UnwrappedPrivate => of_key(kind)
+            .or_else(|| of_private(kind))
+            .or_else(|| said_by_itself(kind))
+            .or(match kind {
+                // Clients name all uses that there are, whatever comes out.
+                CKA_VERIFY | CKA_VERIFY_RECOVER | CKA_ENCRYPT | CKA_WRAP => Some(Rule::Flag),
                 _ => None,
-            })
-        }
+            }),
         Made::Derived => of_secret(kind),
         Made::Secret => match kind {
             CKA_VALUE => Some(Rule::Read),
@@ -173,6 +175,16 @@ fn of_private(kind: CK_ATTRIBUTE_TYPE) -> Option<Rule> {
         CKA_DEVID_PROTECTION => Rule::Read,
         _ => return None,
     })
+}
+
+/// The numbers of a private key that is made here, or comes wrapped.
+fn said_by_itself(kind: CK_ATTRIBUTE_TYPE) -> Option<Rule> {
+    match kind {
+        CKA_EC_PARAMS | CKA_EC_POINT | CKA_VALUE | CKA_MODULUS | CKA_PUBLIC_EXPONENT
+        | CKA_PRIVATE_EXPONENT | CKA_PRIME_1 | CKA_PRIME_2 | CKA_EXPONENT_1 | CKA_EXPONENT_2
+        | CKA_COEFFICIENT => Some(Rule::ReadOnly),
+        _ => None,
+    }
 }
 
 /// It lives in its session, which unwraps with it and does nothing else: other uses that are wished for

@@ -9,7 +9,7 @@ use common::home::Home;
 use common::module::{Opened, loaded, ulong};
 use common::own::{NO, Own, P256, RSA_KEY, YES, folder, outside, slot_of};
 use common::pins::{OFFICER, Token};
-use common::raw::{Code, Raw};
+use common::raw::{Code, Item, Raw};
 use common::softhsm::{self, SoftHsm};
 use common::story::Link;
 use common::tpm::Swtpm;
@@ -35,8 +35,8 @@ fn a_key_wrapped_for_an_rsa_key(link: Link) {
     let bench = Bench::new(link);
     let (home, own) = (&bench.home, &bench.own);
     keys(home);
-    let (public, key) = own.unwrapping(&[]);
-    let pem = own.pem(home, public);
+    let persistent: Item = (CKA_VENDOR_DEFINED | 0x4445_0005, YES.to_vec());
+    let unwrapping = [own.unwrapping(&[]), own.unwrapping(&[persistent])];
     let hashes = [
         ("sha1", CKM_SHA_1, CKG_MGF1_SHA1),
         ("sha256", CKM_SHA256, CKG_MGF1_SHA256),
@@ -46,7 +46,9 @@ fn a_key_wrapped_for_an_rsa_key(link: Link) {
         KEYS.into_iter().zip(hashes).zip([128, 192, 256])
     {
         let info = private_key_info(home, name);
-        let wrapped = openssl_wraps(home, &pem, (bits, hash), &info);
+        // One in a file, and one in a persistent handle.
+        let (public, key) = unwrapping[usize::from(bits == 256)];
+        let wrapped = openssl_wraps(home, &own.pem(home, public), (bits, hash), &info);
         let inner = oaep(kind, mgf, b"");
         let parameter = rsa_aes(bits as u64, &inner);
         let by = mechanism(CKM_RSA_AES_KEY_WRAP, Some(&parameter));
@@ -79,7 +81,7 @@ fn a_key_wrapped_for_an_rsa_key(link: Link) {
             }
         }
     }
-    assert_eq!(folder(home).len(), 1 + KEYS.len());
+    assert_eq!(folder(home).len(), unwrapping.len() + KEYS.len());
     // Another process finds them.
     own.raw.finalize().unwrap();
     let own = Own::new(home);

@@ -8,7 +8,7 @@ use common::ciphers::{
     Bench, ecdh, mechanism, oaep, openssl_agrees, openssl_decrypts, openssl_encrypts,
 };
 use common::home::Home;
-use common::module::ulong;
+use common::module::{Opened, loaded, ulong};
 use common::openssl::public_key_der;
 use common::own::{NO, Own, P256, YES, folder};
 use common::raw::Code;
@@ -132,6 +132,17 @@ fn who_unwraps_says_so(link: Link) {
         assert_eq!(flags & (CKF_WRAP | CKF_UNWRAP), 0);
         assert!(!kinds.contains(&kind));
     }
+    let session = own.raw.open(factory, CKF_SERIAL_SESSION).unwrap();
+    let identity = Own(Opened {
+        raw: loaded(&home),
+        slot: factory,
+        session,
+    });
+    let refused = identity.transport(CKK_AES, &[7; 32]);
+    assert_eq!(refused, Err(Code(CKR_ATTRIBUTE_VALUE_INVALID)));
+    let (by, template) = (AesWrap::Kwp.plain(), wanted(CKK_EC, &[]));
+    let refused = identity.unwrap(by, 1, &[7; 64], &template);
+    assert_eq!(refused, Err(Code(CKR_MECHANISM_INVALID)));
     let listed = own.raw.mechanisms(own.slot).unwrap();
     for kind in &listed {
         let info = own.raw.mechanism_info(own.slot, *kind).unwrap();

@@ -3,6 +3,7 @@
 //!
 //! Whatever is wrong with what was wrapped has one code and one line in the log, whether it is a
 //! padding, a checksum or the key itself: whoever could tell them apart could ask the unwrapping key.
+//! Only of a sound key that the TPM does not take the log says why.
 
 use crate::attribute::{Secret, Template};
 use crate::error::Error;

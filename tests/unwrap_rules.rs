@@ -132,6 +132,7 @@ fn every_fault_of_a_wrapped_key_is_one(link: Link) {
     assert_eq!(bench.tpm.transients(), 0);
     // All of it reads the same in the log.
     let log = home.log();
+    assert!(!log.contains("nothing is changed"), "{log}");
     let lines = log.lines().filter(|line| line.contains("unwrapping: "));
     let said: std::collections::BTreeSet<_> = lines
         .map(|line| line.split_once("unwrapping: ").unwrap().1)

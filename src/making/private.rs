@@ -83,10 +83,11 @@ impl Unwrapped {
         known.map(Self).ok_or(Error::TemplateInconsistent)
     }
 
-    /// The key in a PrivateKeyInfo; `None` for every other thing, a key of another type included.
+    /// The key in a PrivateKeyInfo; `None` for every other thing, a key of another type or with
+    /// numbers that do not belong together included.
     pub(crate) fn private(&self, info: &[u8]) -> Option<PrivateKey> {
         let key = PrivateKey::from_info(info).ok();
-        key.filter(|key| type_of(key) == self.0)
+        key.filter(|key| type_of(key) == self.0 && key.halves().is_ok())
     }
 }
 

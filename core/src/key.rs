@@ -11,7 +11,8 @@ use x509_cert::spki::{AlgorithmIdentifier, SubjectPublicKeyInfoOwned};
 use zeroize::Zeroizing;
 
 const EC_PUBLIC_KEY: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
-const RSA_ENCRYPTION: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
+pub(crate) const RSA_ENCRYPTION: ObjectIdentifier =
+    ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
 
 /// An elliptic curve that this project signs on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -293,7 +294,8 @@ pub(crate) fn private_key_info(der: &[u8]) -> Result<(Curve, Zeroizing<Vec<u8>>)
     macro_rules! through {
         ($($curve:ident => $ours:ident),*) => {
             $(if let Ok(key) = $curve::SecretKey::from_pkcs8_der(der) {
-                return Ok((Curve::$ours, Zeroizing::new(key.to_bytes().to_vec())));
+                let scalar = Zeroizing::new(key.to_bytes());
+                return Ok((Curve::$ours, Zeroizing::new(scalar.to_vec())));
             })*
         };
     }

@@ -1,10 +1,15 @@
 //! Private keys on their way into the TPM.
 
 use super::StoreError;
-use crate::key::{Curve, PublicKey};
+use crate::key::{Curve, PublicKey, RSA_ENCRYPTION, private_key_info};
 use crate::tpm::Secret;
+use pkcs1::RsaPrivateKeyRef;
+use pkcs8::PrivateKeyInfoRef;
 use rsa::BoxedUint;
 use std::fmt;
+
+/// The exponent of all RSA keys that a TPM takes: 65537.
+const F4: &[u8] = &[1, 0, 1];
 
 /// A private key that comes from outside; wiped when it goes.
 pub enum PrivateKey {
@@ -20,6 +25,30 @@ pub enum PrivateKey {
 }
 
 impl PrivateKey {
+    /// From a PrivateKeyInfo, DER (RFC 5958, section 2), and nothing behind it. Whether its numbers
+    /// belong together shows in [`PrivateKey::halves`].
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::BadKey`] for what is none, or holds a key of another kind.
+    pub fn from_info(der: &[u8]) -> Result<Self, StoreError> {
+        let bad = |why: &str| StoreError::BadKey(why.into());
+        let info = PrivateKeyInfoRef::try_from(der).map_err(|_| bad("no PrivateKeyInfo"))?;
+        if info.algorithm.oid != RSA_ENCRYPTION {
+            let (curve, scalar) = private_key_info(der).map_err(StoreError::BadKey)?;
+            return Ok(Self::Ec(curve, scalar));
+        }
+        let key = RsaPrivateKeyRef::try_from(info.private_key.as_bytes());
+        let key = key.map_err(|_| bad("no RSAPrivateKey"))?;
+        if key.other_prime_infos.is_some() || key.public_exponent.as_bytes() != F4 {
+            return Err(bad("an RSA key of more than two primes, or not of 65537"));
+        }
+        Ok(Self::Rsa {
+            modulus: key.modulus.as_bytes().to_vec(),
+            prime: Secret::new(key.prime1.as_bytes().to_vec()),
+        })
+    }
+
     /// The public key, and the number that the TPM takes for the private one.
     ///
     /// # Errors
@@ -35,7 +64,7 @@ impl PrivateKey {
                 Ok((public.ok_or_else(|| bad("no scalar of the curve"))?, scalar))
             }
             Self::Rsa { modulus, prime } => {
-                let public = PublicKey::from_rsa(modulus, &[1, 0, 1]);
+                let public = PublicKey::from_rsa(modulus, F4);
                 let public = public.ok_or_else(|| bad("no RSA modulus of a known size"))?;
                 let width = public.signature_width() / 2;
                 let prime = fitted(prime, width).ok_or_else(|| bad("a prime that is too wide"))?;

@@ -5,10 +5,11 @@ use super::text::{
     unescaped, write_description, write_line,
 };
 use super::{
-    ClearKey, Content, Data, Description, Material, Origin, Pair, Tss2Key, Tss2Kind as Kind, pem,
+    ClearKey, Content, Data, Description, Material, Origin, Pair, Tss2Key, Tss2Kind as Kind,
 };
 use crate::certificate::Certificate;
 use crate::key::{PublicKey, from_hex, hex, private_key_info};
+use crate::pem;
 use crate::tpm::{PublicArea, Secret};
 
 /// More bytes than a file of the folder may have.

@@ -7,7 +7,6 @@
 mod entry;
 mod fault;
 mod format;
-mod pem;
 mod read;
 #[cfg(test)]
 mod samples;

@@ -384,7 +384,7 @@ mod tests {
 
     #[test]
     fn a_key_goes_to_its_info_and_back() {
-        let leaf = Certificate::parse_all(include_bytes!("../testdata/leaf.pem")).unwrap();
+        let leaf = Certificate::parse_all(include_bytes!("../../testdata/leaf.pem")).unwrap();
         let key = leaf[0].public_key().unwrap();
         assert_eq!(key.info_der(), leaf[0].public_key_info_der());
         let rsa = PublicKey::from_rsa(&[0xC1; 256], &[1, 0, 1]).unwrap();

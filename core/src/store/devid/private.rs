@@ -1,7 +1,7 @@
-//! Private keys on their way into the TPM.
+//! Private keys on their way into the token.
 
 use super::StoreError;
-use crate::key::{Curve, PublicKey};
+use crate::key::{Curve, PrivateKeyInfo, PublicKey};
 use crate::tpm::Secret;
 use rsa::BoxedUint;
 use std::fmt;
@@ -43,6 +43,24 @@ impl PrivateKey {
                     true => Ok((public, prime)),
                     false => Err(bad("the prime does not divide the modulus")),
                 }
+            }
+        }
+    }
+}
+
+impl PrivateKey {
+    /// As a key that is used in memory.
+    ///
+    /// # Errors
+    ///
+    /// The numbers do not belong together, or this build uses no such key in memory.
+    pub(super) fn info(&self) -> Result<PrivateKeyInfo, StoreError> {
+        let (_, secret) = self.halves()?;
+        match self {
+            Self::Ec(curve, _) => PrivateKeyInfo::from_scalar(*curve, &secret)
+                .ok_or_else(|| StoreError::BadKey("no scalar of the curve".into())),
+            Self::Rsa { modulus, .. } => {
+                PrivateKeyInfo::from_prime(modulus, &secret).map_err(StoreError::BadKey)
             }
         }
     }

@@ -1,36 +1,36 @@
 //! Keys that are used in memory: encrypted on the disk under what the TPM has sealed, or in clear.
 //!
 //! The TPM keeps such a key from being used on another device; it does not keep it from whoever
-//! takes over this one while the key is open. Only keys on elliptic curves: there is no
-//! implementation of RSA in this generation of crates that is known not to leak through its timing
-//! (RUSTSEC-2023-0071).
+//! takes over this one while the key is open.
 
-use crate::key::{Curve, PublicKey, private_key_info, private_key_info_of};
+mod ec;
+mod envelope;
+mod locked;
+#[cfg(feature = "soft-rsa")]
+mod rsa;
+#[cfg(not(feature = "soft-rsa"))]
+#[path = "no_rsa.rs"]
+mod rsa;
+
+use super::DecryptRequest;
+use crate::key::{PrivateKeyInfo, PublicKey};
 use crate::store::SignError;
-use crate::store::folder::{ClearKey, Material, Tss2Key, Tss2Kind};
-use crate::tpm::{AuthValue, Parent, Secret, Tpm, TpmError, WrappedKey};
-use getrandom::SysRng;
-use log::debug;
+use crate::store::folder::{Material, Tss2Key, Tss2Kind};
+use crate::tpm::{
+    Algorithm, AuthValue, Hash, Parent, Scheme, Secret, Tpm, TpmError, WrappedKey, random_secret,
+};
+use envelope::{decrypted, encrypted};
+use locked::Locked;
 use parking_lot::Mutex;
-use pkcs8::pkcs5::pbes2;
-use pkcs8::{EncryptedPrivateKeyInfoRef, PrivateKeyInfoRef};
-use region::LockGuard;
-use rsa::rand_core::TryRng;
 use std::fmt;
 use std::sync::Arc;
-use zeroize::Zeroize;
 
-/// The key that encrypts is random, so that nothing is gained by making its use slow.
-const ITERATIONS: u32 = 1000;
-/// Bytes of that key.
-const KEY: usize = 32;
-
-/// A private key on a curve, used in memory.
+/// A private key that is used in memory.
 pub(in crate::store) struct SoftKey {
     public: PublicKey,
-    curve: Curve,
     source: Source,
-    /// Opened at its first use, and closed at a logout.
+    /// What is needed to use it, opened at its first use and closed at a logout: of a key on a curve
+    /// the scalar, of an RSA key PrivateKeyInfo.
     opened: Mutex<Option<Arc<Locked>>>,
 }
 
@@ -40,12 +40,15 @@ enum Source {
         seal: WrappedKey,
         encrypted: Vec<u8>,
     },
-    Clear(ClearKey),
+    Clear(PrivateKeyInfo),
 }
 
 impl SoftKey {
     /// From what a file holds. `None` for what is no such key.
     pub(super) fn of(public: &PublicKey, material: &Material) -> Option<Self> {
+        if matches!(public, PublicKey::Rsa { .. }) && !cfg!(feature = "soft-rsa") {
+            return None;
+        }
         let source = match material {
             Material::Wrapped(_) => return None,
             Material::Sealed { seal, encrypted } => Source::Sealed {
@@ -58,31 +61,33 @@ impl SoftKey {
             },
             Material::Clear(key) => Source::Clear(key.clone()),
         };
-        let PublicKey::Ec { curve, .. } = public else {
-            return None;
-        };
         Some(Self {
             public: public.clone(),
-            curve: *curve,
             source,
             opened: Mutex::default(),
         })
     }
 
-    /// Seals a scalar: `seal` has the TPM seal a key, and gives what it made of it.
+    /// A new key.
+    ///
+    /// # Errors
+    ///
+    /// No random bytes, or no key of this algorithm in this build: [`TpmError::Unsupported`].
+    pub(in crate::store) fn generate(algorithm: Algorithm) -> Result<PrivateKeyInfo, TpmError> {
+        match algorithm {
+            Algorithm::Ec(curve) => ec::generate(curve),
+            Algorithm::Rsa(bits) => rsa::generate(bits),
+        }
+    }
+
+    /// Seals a key: `seal` has the TPM seal what encrypts it, and gives what it made of that.
     pub(in crate::store) fn sealed<E: From<TpmError>>(
-        curve: Curve,
-        scalar: &Secret,
+        private: &PrivateKeyInfo,
         seal: impl FnOnce(&Secret) -> Result<WrappedKey, E>,
     ) -> Result<Material, E> {
         let unfit = |what: &str| TpmError::Unsupported(what.to_owned());
-        let mut key = Secret::new(vec![0; KEY]);
-        SysRng
-            .try_fill_bytes(&mut key)
-            .map_err(|error| unfit(&error.to_string()))?;
-        let info =
-            private_key_info_of(curve, scalar).ok_or_else(|| unfit("no scalar of its curve"))?;
-        let encrypted = encrypted(&info, &key).ok_or_else(|| unfit("PBES2"))?;
+        let key = random_secret(envelope::KEY)?;
+        let encrypted = encrypted(private, &key).ok_or_else(|| unfit("PBES2"))?;
         let sealed = seal(&key)?;
         let Parent::Persistent(parent) = *sealed.parent() else {
             return Err(unfit("sealed under no persistent key").into());
@@ -108,7 +113,7 @@ impl SoftKey {
     /// What a file is to hold; `has_value`: the seal has an authorisation value.
     pub(super) fn material(&self, has_value: bool) -> Material {
         match &self.source {
-            Source::Clear(key) => Material::Clear(key.clone()),
+            Source::Clear(private) => Material::Clear(private.clone()),
             Source::Sealed { seal, encrypted } => Material::Sealed {
                 seal: Tss2Key {
                     kind: Tss2Kind::Sealed,
@@ -127,31 +132,47 @@ impl SoftKey {
         }
     }
 
-    /// r ‖ s over a digest (FIPS 186-5, section 6.4, with the nonce of RFC 6979).
+    /// The hashes of which it signs digests by RSA's schemes.
+    pub(super) fn hashes(&self) -> &'static [Hash] {
+        match self.public {
+            PublicKey::Ec { .. } => &[],
+            PublicKey::Rsa { .. } => rsa::HASHES,
+        }
+    }
+
+    /// Whether it takes such a padding off.
+    pub(super) fn opens(&self, request: DecryptRequest) -> bool {
+        matches!(self.public, PublicKey::Rsa { .. }) && rsa::opens(request)
+    }
+
+    /// A signature over a digest; of ECDSA r ‖ s.
     pub(super) fn sign(
         &self,
         tpm: &Tpm,
         value: &AuthValue,
+        scheme: Scheme,
         digest: &[u8],
     ) -> Result<Vec<u8>, SignError> {
         let opened = self.open(tpm, value)?;
-        let unfit = || SignError::DigestLength(digest.len());
-        let counted = &digest[..digest.len().min(self.curve.width())];
-        let digest = crate::key::pad_left(counted, self.curve.width()).ok_or_else(unfit)?;
-        macro_rules! through {
-            ($curve:ident) => {{
-                use $curve::ecdsa::signature::hazmat::PrehashSigner;
-                use $curve::ecdsa::{Signature, SigningKey};
-                let key = SigningKey::from_slice(opened.bytes()).map_err(|_| self.damaged())?;
-                let signature: Signature = key.sign_prehash(&digest).map_err(|_| unfit())?;
-                signature.to_bytes().to_vec()
-            }};
+        match &self.public {
+            PublicKey::Ec { curve, .. } => ec::sign(*curve, opened.bytes(), digest),
+            PublicKey::Rsa { .. } => rsa::sign(opened.bytes(), scheme, digest),
         }
-        Ok(match self.curve {
-            Curve::P256 => through!(p256),
-            Curve::P384 => through!(p384),
-            Curve::P521 => through!(p521),
-        })
+    }
+
+    /// What is hidden in a ciphertext.
+    pub(super) fn decrypt(
+        &self,
+        tpm: &Tpm,
+        value: &AuthValue,
+        request: DecryptRequest,
+        ciphertext: &[u8],
+    ) -> Result<Secret, SignError> {
+        if !self.opens(request) {
+            return Err(SignError::Scheme);
+        }
+        let opened = self.open(tpm, value)?;
+        rsa::decrypt(opened.bytes(), request, ciphertext)
     }
 
     /// The x coordinate of the point that both sides have (SEC 1, section 3.3.1).
@@ -161,21 +182,11 @@ impl SoftKey {
         value: &AuthValue,
         point: &[u8],
     ) -> Result<Secret, SignError> {
+        let PublicKey::Ec { curve, .. } = &self.public else {
+            return Err(SignError::Scheme);
+        };
         let opened = self.open(tpm, value)?;
-        macro_rules! through {
-            ($curve:ident) => {{
-                let own =
-                    $curve::SecretKey::from_slice(opened.bytes()).map_err(|_| self.damaged())?;
-                let theirs =
-                    $curve::PublicKey::from_sec1_bytes(point).map_err(|_| SignError::Ciphertext)?;
-                Secret::new(own.diffie_hellman(&theirs).raw_secret_bytes().to_vec())
-            }};
-        }
-        Ok(match self.curve {
-            Curve::P256 => through!(p256),
-            Curve::P384 => through!(p384),
-            Curve::P521 => through!(p521),
-        })
+        ec::agree(*curve, opened.bytes(), point)
     }
 
     /// Forgets the opened key.
@@ -190,19 +201,23 @@ impl SoftKey {
         if let Some(opened) = known {
             return Ok(opened);
         }
-        let info = match &self.source {
-            Source::Clear(ClearKey(info)) => info.clone(),
+        let private = match &self.source {
+            Source::Clear(private) => private.clone(),
             Source::Sealed { seal, encrypted } => {
                 let key = tpm.unseal(seal, value)?;
-                decrypted(encrypted, &key).ok_or_else(|| self.damaged())?
+                let info = decrypted(encrypted, &key).ok_or_else(|| self.damaged())?;
+                PrivateKeyInfo::from_der(&info).map_err(|_| self.damaged())?
             }
         };
-        let (curve, scalar) = private_key_info(&info).map_err(|_| self.damaged())?;
         // Whoever exchanged one part of the file for another's is not to have his key used.
-        if curve != self.curve || curve.public_of(&scalar).as_ref() != Some(&self.public) {
+        if *private.public() != self.public {
             return Err(self.damaged());
         }
-        let opened = Arc::new(Locked::new(&scalar));
+        let usable = match &self.public {
+            PublicKey::Ec { .. } => private.scalar(),
+            PublicKey::Rsa { .. } => rsa::usable(&private),
+        };
+        let opened = Arc::new(Locked::new(&usable.ok_or_else(|| self.damaged())?));
         if let Some(mut place) = self.opened.try_lock() {
             *place = Some(Arc::clone(&opened));
         }
@@ -220,95 +235,26 @@ impl fmt::Debug for SoftKey {
     }
 }
 
-fn encrypted(info: &Secret, key: &Secret) -> Option<Vec<u8>> {
-    let (mut salt, mut iv) = ([0; 16], [0; 16]);
-    SysRng.try_fill_bytes(&mut salt).ok()?;
-    SysRng.try_fill_bytes(&mut iv).ok()?;
-    let parameters =
-        pbes2::Parameters::generate_pbkdf2_sha256_aes256cbc(ITERATIONS, &salt, iv).ok()?;
-    let info = PrivateKeyInfoRef::try_from(&info[..]).ok()?;
-    let encrypted = info.encrypt_with_params(parameters, password(key)).ok()?;
-    Some(encrypted.as_bytes().to_vec())
-}
-
-fn decrypted(encrypted: &[u8], key: &Secret) -> Option<Secret> {
-    let encrypted = EncryptedPrivateKeyInfoRef::try_from(encrypted).ok()?;
-    let info = encrypted.decrypt(password(key)).ok()?;
-    Some(Secret::new(info.as_bytes().to_vec()))
-}
-
-/// The key in hexadecimal digits: any program that reads PBES2 can be given it.
-fn password(key: &Secret) -> Secret {
-    let digits = key.iter().flat_map(|byte| {
-        let digit = |nibble: u8| char::from_digit(nibble.into(), 16).unwrap_or('0') as u8;
-        [digit(byte >> 4), digit(byte & 15)]
-    });
-    Secret::new(digits.collect())
-}
-
-/// Bytes that are not swapped out, and wiped when they go. A page of their own: pages are locked and
-/// unlocked as a whole.
-struct Locked {
-    pages: Vec<u8>,
-    start: usize,
-    length: usize,
-    _guard: Option<LockGuard>,
-}
-
-impl Locked {
-    fn new(secret: &[u8]) -> Self {
-        let page = region::page::size();
-        let pages = vec![0; 2 * page];
-        let start = (page - pages.as_ptr().addr() % page) % page;
-        let guard = region::lock(pages[start..].as_ptr(), page);
-        let guard = guard
-            .inspect_err(|error| debug!("an opened key may be swapped out: {error}"))
-            .ok();
-        let mut locked = Self {
-            pages,
-            start,
-            length: secret.len(),
-            _guard: guard,
-        };
-        locked.pages[start..start + secret.len()].copy_from_slice(secret);
-        locked
-    }
-
-    fn bytes(&self) -> &[u8] {
-        &self.pages[self.start..self.start + self.length]
-    }
-}
-
-impl Drop for Locked {
-    fn drop(&mut self) {
-        self.pages.zeroize();
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::key::Curve;
 
     #[test]
     fn what_was_encrypted_opens_with_its_key_and_no_other() {
         for curve in Curve::ALL {
             let mut scalar = vec![3; curve.width()];
             scalar[0] = 0;
-            let info = private_key_info_of(curve, &scalar).unwrap();
-            let (right, wrong) = (Secret::new(vec![1; KEY]), Secret::new(vec![2; KEY]));
-            let hidden = encrypted(&info, &right).unwrap();
-            assert_eq!(decrypted(&hidden, &right).as_ref(), Some(&info));
-            assert_ne!(decrypted(&hidden, &wrong).as_ref(), Some(&info));
-            let (same, again) = private_key_info(&info).unwrap();
-            assert_eq!((same, &again[..]), (curve, &scalar[..]));
+            let private = PrivateKeyInfo::from_scalar(curve, &scalar).unwrap();
+            let (right, wrong) = (
+                Secret::new(vec![1; envelope::KEY]),
+                Secret::new(vec![2; envelope::KEY]),
+            );
+            let hidden = encrypted(&private, &right).unwrap();
+            let opened = |key| decrypted(&hidden, key).map(|info| info.to_vec());
+            assert_eq!(opened(&right).as_deref(), Some(private.der()));
+            assert_ne!(opened(&wrong).as_deref(), Some(private.der()));
+            assert_eq!(private.scalar().as_deref(), Some(&scalar));
         }
-    }
-
-    #[test]
-    fn locked_bytes_lie_in_a_page_of_their_own() {
-        let (one, two) = (Locked::new(&[1; 66]), Locked::new(&[2; 32]));
-        let page = |locked: &Locked| locked.bytes().as_ptr().addr() / region::page::size();
-        assert_ne!(page(&one), page(&two));
-        assert_eq!((one.bytes(), two.bytes()), (&[1; 66][..], &[2; 32][..]));
     }
 }

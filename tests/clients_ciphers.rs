@@ -8,7 +8,7 @@ mod common;
 use common::ciphers::{openssl_agrees, openssl_encrypts};
 use common::home::Home;
 use common::module::{library, ulong};
-use common::own::{Own, P256, P256_KEY, YES, outside};
+use common::own::{Own, P256, P256_KEY, YES, allow_files, outside};
 use common::programs::{Said, program, run};
 use common::raw::Item;
 use common::story::Link;
@@ -218,39 +218,43 @@ fn cms_for_an_ec_key(link: Link) {
     envelope(&bench, &[]);
 }
 
-/// Three kinds of keys with three certificates; nginx's settings differ in the key's URI.
+#[derive(Clone, Copy)]
+enum Kind {
+    Ec,
+    Rsa,
+}
+
+/// Keys of all protections, each with a certificate; nginx's settings differ in the key's URI.
 fn nginx_by_uri_alone(link: Link) {
     let bench = Bench::new(link);
-    let files = bench.home.path("files");
-    let settings = format!(
-        "[[token]]\nname = \"files\"\npath = \"{}\"\nallow_file_keys = true\n",
-        files.display()
-    );
-    bench.home.write("config.toml", settings);
-    let make = |own: &Own, name: &str, protection: u64| {
+    allow_files(&bench.home);
+    let keys = [
+        ("devid", "one", 1, Kind::Ec),
+        ("devid", "two", 2, Kind::Ec),
+        ("devid", "two-rsa", 2, Kind::Rsa),
+        ("files", "three", 3, Kind::Ec),
+        ("files", "three-rsa", 3, Kind::Rsa),
+    ];
+    for (on, name, protection, kind) in keys {
+        let own = Own::on(&bench.home, on);
         let token = [(CKA_TOKEN, YES.to_vec()), (CKA_LABEL, name.into())];
-        let public = [&token[..], &[(CKA_EC_PARAMS, P256.to_vec())]].concat();
+        let (mechanism, public) = match kind {
+            Kind::Ec => (CKM_EC_KEY_PAIR_GEN, (CKA_EC_PARAMS, P256.to_vec())),
+            Kind::Rsa => (CKM_RSA_PKCS_KEY_PAIR_GEN, (CKA_MODULUS_BITS, ulong(2048))),
+        };
+        let public = [&token[..], &[public]].concat();
         let private = [&token[..], &[(PROTECTION, ulong(protection))]].concat();
-        own.generate(CKM_EC_KEY_PAIR_GEN, &public, &private)
+        own.generate(mechanism, &public, &private)
             .expect("C_GenerateKeyPair");
-    };
-    let own = Own::new(&bench.home);
-    make(&own, "one", 1);
-    make(&own, "two", 2);
-    let slot = common::own::slot_of(&own.raw, "files");
-    let session = own.raw.open(slot, CKF_SERIAL_SESSION | CKF_RW_SESSION);
-    let session = session.unwrap();
-    let Own(common::module::Opened { raw, .. }) = own;
-    let own = Own(common::module::Opened { raw, slot, session });
-    make(&own, "three", 3);
-    own.raw.finalize().unwrap();
+        own.raw.finalize().unwrap();
+    }
 
     let conf = configuration(&bench.home);
     let mut top = String::from("env OPENSSL_CONF;\n");
     for (name, _) in bench.home.variables() {
         top += &format!("env {name};\n");
     }
-    for (token, name) in [("devid", "one"), ("devid", "two"), ("files", "three")] {
+    for (token, name, ..) in keys {
         let uri = format!("pkcs11:token={token};object={name};type=private");
         let certificate = bench.home.path(&format!("{name}.pem"));
         let mut request = with_provider("openssl", &bench.home);

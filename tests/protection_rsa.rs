@@ -9,7 +9,7 @@ use common::ciphers::{Bench, mechanism, oaep, openssl_encrypts, pkcs1};
 use common::fork::Forked;
 use common::home::Home;
 use common::module::ulong;
-use common::openssl::Verifier;
+use common::openssl::{Verifier, rsa_numbers};
 use common::own::{NO, Own, RSA_KEY, YES, folder, outside, without_tpm};
 use common::programs::{output, program, run};
 use common::proxy::command;
@@ -19,7 +19,6 @@ use common::story::Link;
 use cryptoki_sys::*;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
 
 over_both_links!(a_sealed_key_signs_all_that_it_lists, it_decrypts);
 over_our_link!(
@@ -293,22 +292,6 @@ fn the_private_half_of_another_key(link: Link) {
     home.log_says(&["another private key than it says"]);
 }
 
-/// The numbers of OpenSSL's key, by the names that it gives them.
-fn numbers(key: &Path, wanted: &[&str]) -> Vec<Vec<u8>> {
-    let text = ["pkey", "-noout", "-text", "-in", key.to_str().unwrap()];
-    let said = String::from_utf8(output("openssl", text)).unwrap();
-    let number = |name: &&str| {
-        let rest = said.split_once(&format!("\n{name}:\n")).unwrap().1;
-        let lines = rest.lines().take_while(|line| line.starts_with(' '));
-        let digits: String = lines.map(str::trim).collect();
-        let bytes = digits.split(':');
-        bytes
-            .map(|byte| u8::from_str_radix(byte, 16).unwrap())
-            .collect()
-    };
-    wanted.iter().map(number).collect()
-}
-
 fn brought(numbers: &[Vec<u8>], prime: CK_ATTRIBUTE_TYPE, protection: u64) -> Vec<Item> {
     vec![
         (CKA_CLASS, ulong(CKO_PRIVATE_KEY)),
@@ -330,7 +313,7 @@ fn a_key_that_is_brought(link: Link) {
         let judge = Verifier::new(&home.path(&format!("{file}.pub")));
         let key = home.path(&format!("{file}.key"));
         for (name, kind) in [("prime1", CKA_PRIME_1), ("prime2", CKA_PRIME_2)] {
-            let numbers = numbers(&key, &["modulus", name]);
+            let numbers = rsa_numbers(&key, &["modulus", name]);
             let key = own.create(&brought(&numbers, kind, SEALED)).unwrap();
             for (kind, value) in [
                 (PROTECTION, ulong(SEALED)),
@@ -352,11 +335,11 @@ fn numbers_that_do_not_belong_together(link: Link) {
     for name in ["one", "two"] {
         outside(home, name, &RSA_KEY);
     }
-    let mut mixed = numbers(&home.path("one.key"), &["modulus", "prime1"]);
-    mixed[1] = numbers(&home.path("two.key"), &["prime1"]).remove(0);
+    let mut mixed = rsa_numbers(&home.path("one.key"), &["modulus", "prime1"]);
+    mixed[1] = rsa_numbers(&home.path("two.key"), &["prime1"]).remove(0);
     let refused = own.create(&brought(&mixed, CKA_PRIME_1, SEALED));
     assert_eq!(refused, Err(Code(CKR_TEMPLATE_INCONSISTENT)));
-    let whole = numbers(&home.path("one.key"), &["modulus", "prime1"]);
+    let whole = rsa_numbers(&home.path("one.key"), &["modulus", "prime1"]);
     let refused = own.create(&brought(&whole, CKA_PRIME_1, IN_FILE));
     assert_eq!(refused, Err(Code(CKR_TEMPLATE_INCONSISTENT)));
     home.log_says(&["allow_file_keys"]);

@@ -25,6 +25,7 @@ pub mod fronts;
 pub mod home;
 pub mod maker;
 pub mod managers;
+pub mod memory;
 pub mod module;
 pub mod openssl;
 pub mod own;

@@ -109,3 +109,46 @@ fn oaep(hash: Hash) -> &'static OaepAlgorithm {
         Hash::Sha512 => &OAEP_SHA512_MGF1SHA512,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key::PublicKey;
+    use pkcs1::RsaPrivateKeyRef;
+    use pkcs1::der::Decode;
+    use pkcs8::PrivateKeyInfoRef;
+
+    #[test]
+    fn a_key_is_known_by_each_of_its_primes_and_by_no_other_number() {
+        for bits in [2048, 3072] {
+            let made = generate(bits).unwrap();
+            let PublicKey::Rsa { modulus, exponent } = made.public() else {
+                panic!("{made:?}");
+            };
+            assert_eq!(
+                (made.public().bits(), &exponent[..]),
+                (bits, &[1, 0, 1][..])
+            );
+            let info = PrivateKeyInfoRef::try_from(made.der()).unwrap();
+            let key = RsaPrivateKeyRef::from_der(info.private_key.as_bytes()).unwrap();
+            let primes = [key.prime1, key.prime2].map(|prime| prime.as_bytes().to_vec());
+            for prime in &primes {
+                let again = PrivateKeyInfo::from_prime(modulus, prime).unwrap();
+                assert_eq!(again.public(), made.public());
+                assert!(usable(&again).is_some());
+            }
+            let mut next = primes[0].clone();
+            *next.last_mut().unwrap() ^= 2;
+            for wrong in [
+                &[][..],
+                &[0],
+                &[1],
+                &next,
+                modulus,
+                &[&[1][..], modulus].concat(),
+            ] {
+                assert!(PrivateKeyInfo::from_prime(modulus, wrong).is_err());
+            }
+        }
+    }
+}

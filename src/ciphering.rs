@@ -15,6 +15,7 @@ use cryptoki_sys::*;
 use devid_core::key::PublicKey;
 use devid_core::store::folder::Use;
 use devid_core::store::{Key, encrypt, longest_message};
+use log::warn;
 use std::sync::Arc;
 
 /// A decryption under way.
@@ -49,6 +50,10 @@ impl Session {
             return Err(Error::MechanismInvalid);
         }
         longest_message(key.public(), cipher.request()).ok_or(Error::KeySizeRange)?;
+        if !key.opens(cipher.request()) {
+            warn!("a key in memory takes off OAEP with one hash only, for the label and the mask");
+            return Err(Error::MechanismParamInvalid);
+        }
         let operation = Decrypting {
             key,
             cipher,

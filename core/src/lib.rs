@@ -7,6 +7,7 @@ pub mod config;
 mod file;
 pub mod identity;
 pub mod key;
+mod pem;
 pub mod store;
 pub mod tpm;
 

@@ -109,7 +109,7 @@ impl Own {
     pub fn here() -> Own {
         let raw = Raw::load(&library());
         raw.initialize().expect("C_Initialize");
-        Own::with(raw)
+        Own::with(raw, "devid")
     }
 
     /// As a program that starts now: nothing is known of before.
@@ -117,7 +117,7 @@ impl Own {
     pub fn anew(self) -> Own {
         self.raw.finalize().expect("C_Finalize");
         self.raw.initialize().expect("C_Initialize");
-        Own::with(self.0.raw)
+        Own::with(self.0.raw, "devid")
     }
 
     /// A key pair on the token, by a template as clients send it: the handles of the public and

@@ -38,15 +38,21 @@ impl Deref for Own {
 impl Own {
     #[track_caller]
     pub fn new(home: &Home) -> Own {
+        Own::on(home, "devid")
+    }
+
+    /// The same on another token.
+    #[track_caller]
+    pub fn on(home: &Home, token: &str) -> Own {
         let raw = loaded(home);
         raw.initialize().expect("C_Initialize");
-        Own::with(raw)
+        Own::with(raw, token)
     }
 
     /// Of a module that is initialised.
     #[track_caller]
-    pub fn with(raw: Raw) -> Own {
-        let slot = slot_of(&raw, "devid");
+    pub fn with(raw: Raw, token: &str) -> Own {
+        let slot = slot_of(&raw, token);
         let session = raw.open(slot, CKF_SERIAL_SESSION | CKF_RW_SESSION);
         let session = session.expect("C_OpenSession");
         Own(Opened { raw, slot, session })
@@ -107,6 +113,23 @@ impl Own {
         let file = home.write(&format!("public-{object}.pem"), public_pem(&info));
         Verifier::new(&file)
     }
+}
+
+/// A home with the token `files`, whose keys are in files, and no TPM anywhere.
+pub fn without_tpm() -> Home {
+    let home = Home::new("swtpm:path=/nonexistent/tpm");
+    allow_files(&home);
+    home
+}
+
+/// Configures the token `files`, whose keys are in files, in a folder of that name.
+pub fn allow_files(home: &Home) {
+    let path = home.path("files");
+    let settings = format!(
+        "[[token]]\nname = \"files\"\npath = \"{}\"\nallow_file_keys = true\n",
+        path.display()
+    );
+    home.write("config.toml", settings);
 }
 
 /// A SubjectPublicKeyInfo as PEM.

@@ -1,7 +1,7 @@
-//! Private keys on their way into the TPM.
+//! Private keys on their way into the token.
 
 use super::StoreError;
-use crate::key::{Curve, PublicKey, RSA_ENCRYPTION, private_key_info};
+use crate::key::{Curve, PrivateKeyInfo, PublicKey, RSA_ENCRYPTION};
 use crate::tpm::Secret;
 use pkcs1::RsaPrivateKeyRef;
 use pkcs8::PrivateKeyInfoRef;
@@ -35,8 +35,11 @@ impl PrivateKey {
         let bad = |why: &str| StoreError::BadKey(why.into());
         let info = PrivateKeyInfoRef::try_from(der).map_err(|_| bad("no PrivateKeyInfo"))?;
         if info.algorithm.oid != RSA_ENCRYPTION {
-            let (curve, scalar) = private_key_info(der).map_err(StoreError::BadKey)?;
-            return Ok(Self::Ec(curve, scalar));
+            let key = PrivateKeyInfo::from_der(der).map_err(StoreError::BadKey)?;
+            return match (key.public(), key.scalar()) {
+                (PublicKey::Ec { curve, .. }, Some(scalar)) => Ok(Self::Ec(*curve, scalar)),
+                _ => Err(bad("no scalar of a known curve")),
+            };
         }
         let key = RsaPrivateKeyRef::try_from(info.private_key.as_bytes());
         let key = key.map_err(|_| bad("no RSAPrivateKey"))?;
@@ -72,6 +75,24 @@ impl PrivateKey {
                     true => Ok((public, prime)),
                     false => Err(bad("the prime does not divide the modulus")),
                 }
+            }
+        }
+    }
+}
+
+impl PrivateKey {
+    /// As a key that is used in memory.
+    ///
+    /// # Errors
+    ///
+    /// The numbers do not belong together, or this build uses no such key in memory.
+    pub(super) fn info(&self) -> Result<PrivateKeyInfo, StoreError> {
+        let (_, secret) = self.halves()?;
+        match self {
+            Self::Ec(curve, _) => PrivateKeyInfo::from_scalar(*curve, &secret)
+                .ok_or_else(|| StoreError::BadKey("no scalar of the curve".into())),
+            Self::Rsa { modulus, .. } => {
+                PrivateKeyInfo::from_prime(modulus, &secret).map_err(StoreError::BadKey)
             }
         }
     }

@@ -7,7 +7,6 @@
 mod entry;
 mod fault;
 mod format;
-mod pem;
 mod read;
 #[cfg(test)]
 mod samples;
@@ -19,7 +18,7 @@ mod trust;
 mod tss2;
 mod write;
 
-pub use entry::{ClearKey, Content, Data, Description, Entry, Material, Origin, Pair, Usage, Use};
+pub use entry::{Content, Data, Description, Entry, Material, Origin, Pair, Usage, Use};
 pub use fault::FolderError;
 pub use seals::Seal;
 pub use tss2::{Kind as Tss2Kind, NoTss2Key, Tss2Key};

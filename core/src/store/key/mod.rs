@@ -29,7 +29,7 @@ use std::time::Duration;
 pub struct Key {
     place: Place,
     access: Access,
-    /// Hashes that the TPM knows; asked only for keys to which it matters.
+    /// Hashes that the TPM, or the RSA in memory, knows; asked only for keys to which it matters.
     hashes: Vec<Hash>,
     pss_salt: AtomicU8,
 }
@@ -133,7 +133,11 @@ impl Key {
     /// A key of a file that is used in memory; `None` if it is of another kind.
     pub(super) fn in_memory(public: &PublicKey, material: &Material) -> Option<Self> {
         let soft = SoftKey::of(public, material)?;
-        Some(Self::new(Place::Memory(soft), Abilities::default()))
+        let abilities = Abilities {
+            hashes: soft.hashes().to_vec(),
+            pss: true,
+        };
+        Some(Self::new(Place::Memory(soft), abilities))
     }
 
     /// What a file of it is to hold; `None` for a key that has none.

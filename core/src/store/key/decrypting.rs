@@ -67,10 +67,10 @@ impl Key {
         if ciphertext.len() != modulus.len() || ciphertext >= &modulus[..] {
             return Err(SignError::Ciphertext);
         }
-        let value = self.access.value()?.hiding_response();
         if let Place::Memory(soft) = &self.place {
-            return soft.decrypt(tpm, &value, request, ciphertext);
+            return soft.decrypt(tpm, &self.access, request, ciphertext);
         }
+        let value = self.access.value()?.hiding_response();
         let (block, _) = self.with(tpm, "RSA_Decrypt", &value, |link, key| {
             link.rsa_decrypt(key, ciphertext)
         })?;
@@ -100,10 +100,10 @@ impl Key {
             return Err(SignError::Ciphertext);
         };
         let (x, y) = point[1..].split_at(curve.width());
-        let value = self.access.value()?.hiding_response();
         if let Place::Memory(soft) = &self.place {
-            return soft.agree(tpm, &value, &point);
+            return soft.agree(tpm, &self.access, &point);
         }
+        let value = self.access.value()?.hiding_response();
         let (z, _) = self.with(tpm, "ECDH_ZGen", &value, |link, key| {
             link.ecdh_z(key, (x, y))
         })?;

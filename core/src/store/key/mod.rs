@@ -2,6 +2,7 @@
 
 mod access;
 mod decrypting;
+mod locked;
 mod signing;
 mod soft;
 
@@ -243,13 +244,6 @@ impl Key {
             Place::Handle(..) | Place::Template(..) | Place::Disk(..) | Place::Refused(..) => {
                 Protection::Tpm
             }
-        }
-    }
-
-    /// Forgets what was opened of a key that is used in memory.
-    pub fn close(&self) {
-        if let Place::Memory(soft) = &self.place {
-            soft.close();
         }
     }
 

@@ -3,6 +3,9 @@
 use crate::key::{Curve, PrivateKeyInfo, pad_left};
 use crate::store::SignError;
 use crate::tpm::{Secret, TpmError, random_scalar};
+use ecdsa::hazmat::sign_prehashed_rfc6979;
+use sha2::{Sha256, Sha384, Sha512};
+use zeroize::Zeroizing;
 
 pub(super) fn generate(curve: Curve) -> Result<PrivateKeyInfo, TpmError> {
     let made = PrivateKeyInfo::from_scalar(curve, &random_scalar(curve)?);
@@ -14,19 +17,20 @@ pub(super) fn sign(curve: Curve, scalar: &[u8], digest: &[u8]) -> Result<Vec<u8>
     let unfit = || SignError::DigestLength(digest.len());
     let counted = &digest[..digest.len().min(curve.width())];
     let digest = pad_left(counted, curve.width()).ok_or_else(unfit)?;
+    // SigningKey would compute its public half each time.
     macro_rules! through {
-        ($curve:ident) => {{
-            use $curve::ecdsa::signature::hazmat::PrehashSigner;
-            use $curve::ecdsa::{Signature, SigningKey};
-            let key = SigningKey::from_slice(scalar).map_err(|_| SignError::Scheme)?;
-            let signature: Signature = key.sign_prehash(&digest).map_err(|_| unfit())?;
+        ($curve:ident, $point:ident, $hash:ident) => {{
+            let key = $curve::SecretKey::from_slice(scalar).map_err(|_| SignError::Scheme)?;
+            let scalar = Zeroizing::new(key.to_nonzero_scalar());
+            let (signature, _) =
+                sign_prehashed_rfc6979::<$curve::$point, $hash>(&scalar, &digest, &[]);
             signature.to_bytes().to_vec()
         }};
     }
     Ok(match curve {
-        Curve::P256 => through!(p256),
-        Curve::P384 => through!(p384),
-        Curve::P521 => through!(p521),
+        Curve::P256 => through!(p256, NistP256, Sha256),
+        Curve::P384 => through!(p384, NistP384, Sha384),
+        Curve::P521 => through!(p521, NistP521, Sha512),
     })
 }
 

@@ -24,8 +24,15 @@ pub(super) fn encrypted(info: &PrivateKeyInfo, key: &Secret) -> Option<Vec<u8>> 
     Some(encrypted.as_bytes().to_vec())
 }
 
+/// `None` if the key is another, or what it would take is not what [`encrypted`] asks for: whoever
+/// changed the file could have it take for ever.
 pub(super) fn decrypted(encrypted: &[u8], key: &Secret) -> Option<Secret> {
     let encrypted = EncryptedPrivateKeyInfoRef::try_from(encrypted).ok()?;
+    let parameters = encrypted.encryption_algorithm.pbes2()?;
+    let kdf = parameters.kdf.pbkdf2()?;
+    if kdf.iteration_count > ITERATIONS {
+        return None;
+    }
     let info = encrypted.decrypt(password(key)).ok()?;
     Some(Secret::new(info.as_bytes().to_vec()))
 }

@@ -5,7 +5,6 @@
 
 mod ec;
 mod envelope;
-mod locked;
 #[cfg(feature = "soft-rsa")]
 mod rsa;
 #[cfg(not(feature = "soft-rsa"))]
@@ -13,15 +12,15 @@ mod rsa;
 mod rsa;
 
 use super::DecryptRequest;
+use super::access::{Access, Opened};
+use super::locked::Locked;
 use crate::key::{PrivateKeyInfo, PublicKey};
 use crate::store::SignError;
 use crate::store::folder::{Material, Tss2Key, Tss2Kind};
 use crate::tpm::{
-    Algorithm, AuthValue, Hash, Parent, Scheme, Secret, Tpm, TpmError, WrappedKey, random_secret,
+    Algorithm, Hash, Parent, Scheme, Secret, Tpm, TpmError, WrappedKey, random_secret,
 };
 use envelope::{decrypted, encrypted};
-use locked::Locked;
-use parking_lot::Mutex;
 use std::fmt;
 use std::sync::Arc;
 
@@ -29,9 +28,9 @@ use std::sync::Arc;
 pub(in crate::store) struct SoftKey {
     public: PublicKey,
     source: Source,
-    /// What is needed to use it, opened at its first use and closed at a logout: of a key on a curve
+    /// What is needed to use it, opened at its first use if that takes no login: of a key on a curve
     /// the scalar, of an RSA key PrivateKeyInfo.
-    opened: Mutex<Option<Arc<Locked>>>,
+    opened: Opened,
 }
 
 /// Where the private key is.
@@ -64,7 +63,7 @@ impl SoftKey {
         Some(Self {
             public: public.clone(),
             source,
-            opened: Mutex::default(),
+            opened: Opened::default(),
         })
     }
 
@@ -149,11 +148,11 @@ impl SoftKey {
     pub(super) fn sign(
         &self,
         tpm: &Tpm,
-        value: &AuthValue,
+        access: &Access,
         scheme: Scheme,
         digest: &[u8],
     ) -> Result<Vec<u8>, SignError> {
-        let opened = self.open(tpm, value)?;
+        let opened = self.open(tpm, access)?;
         match &self.public {
             PublicKey::Ec { curve, .. } => ec::sign(*curve, opened.bytes(), digest),
             PublicKey::Rsa { .. } => rsa::sign(opened.bytes(), scheme, digest),
@@ -164,14 +163,14 @@ impl SoftKey {
     pub(super) fn decrypt(
         &self,
         tpm: &Tpm,
-        value: &AuthValue,
+        access: &Access,
         request: DecryptRequest,
         ciphertext: &[u8],
     ) -> Result<Secret, SignError> {
         if !self.opens(request) {
             return Err(SignError::Scheme);
         }
-        let opened = self.open(tpm, value)?;
+        let opened = self.open(tpm, access)?;
         rsa::decrypt(opened.bytes(), request, ciphertext)
     }
 
@@ -179,32 +178,25 @@ impl SoftKey {
     pub(super) fn agree(
         &self,
         tpm: &Tpm,
-        value: &AuthValue,
+        access: &Access,
         point: &[u8],
     ) -> Result<Secret, SignError> {
         let PublicKey::Ec { curve, .. } = &self.public else {
             return Err(SignError::Scheme);
         };
-        let opened = self.open(tpm, value)?;
+        let opened = self.open(tpm, access)?;
         ec::agree(*curve, opened.bytes(), point)
     }
 
-    /// Forgets the opened key.
-    pub(super) fn close(&self) {
-        if let Some(mut opened) = self.opened.try_lock() {
-            *opened = None;
-        }
-    }
-
-    fn open(&self, tpm: &Tpm, value: &AuthValue) -> Result<Arc<Locked>, SignError> {
-        let known = self.opened.try_lock().and_then(|opened| opened.clone());
-        if let Some(opened) = known {
+    fn open(&self, tpm: &Tpm, access: &Access) -> Result<Arc<Locked>, SignError> {
+        let visit = access.visit()?;
+        if let Some(opened) = visit.opened(&self.public, &self.opened) {
             return Ok(opened);
         }
         let private = match &self.source {
             Source::Clear(private) => private.clone(),
             Source::Sealed { seal, encrypted } => {
-                let key = tpm.unseal(seal, value)?;
+                let key = tpm.unseal(seal, &visit.value)?;
                 let info = decrypted(encrypted, &key).ok_or_else(|| self.damaged())?;
                 PrivateKeyInfo::from_der(&info).map_err(|_| self.damaged())?
             }
@@ -218,9 +210,7 @@ impl SoftKey {
             PublicKey::Rsa { .. } => rsa::usable(&private),
         };
         let opened = Arc::new(Locked::new(&usable.ok_or_else(|| self.damaged())?));
-        if let Some(mut place) = self.opened.try_lock() {
-            *place = Some(Arc::clone(&opened));
-        }
+        visit.keep(&self.public, &self.opened, &opened);
         Ok(opened)
     }
 

@@ -1,16 +1,17 @@
 //! Memory for what an opened key holds.
 
-use log::debug;
+use log::warn;
 use region::LockGuard;
 use zeroize::Zeroize;
 
 /// Bytes that are not swapped out, and wiped when they go. Pages of their own: pages are locked and
 /// unlocked as a whole.
 pub(super) struct Locked {
+    /// First, so that it unlocks before others may have the memory.
+    guard: Option<LockGuard>,
     pages: Vec<u8>,
     start: usize,
     length: usize,
-    _guard: Option<LockGuard>,
 }
 
 impl Locked {
@@ -21,13 +22,15 @@ impl Locked {
         let start = (page - pages.as_ptr().addr() % page) % page;
         let guard = region::lock(pages[start..].as_ptr(), room);
         let guard = guard
-            .inspect_err(|error| debug!("an opened key may be swapped out: {error}"))
+            .inspect_err(|error| {
+                warn!("an opened key may be swapped out (RLIMIT_MEMLOCK): {error}")
+            })
             .ok();
         let mut locked = Self {
+            guard,
             pages,
             start,
             length: secret.len(),
-            _guard: guard,
         };
         locked.pages[start..start + secret.len()].copy_from_slice(secret);
         locked
@@ -41,6 +44,7 @@ impl Locked {
 impl Drop for Locked {
     fn drop(&mut self) {
         self.pages.zeroize();
+        self.guard = None;
     }
 }
 

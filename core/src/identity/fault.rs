@@ -52,6 +52,9 @@ impl Fault {
         move |error| {
             let hint = match error.kind() {
                 io::ErrorKind::PermissionDenied => ": run devid as root, or as a user who may",
+                io::ErrorKind::ReadOnlyFilesystem => {
+                    " (under systemd: ReadWritePaths= of the unit must name it)"
+                }
                 _ => "",
             };
             Self::failed(format!("{}: {error}{hint}", path.display()))

@@ -1,8 +1,8 @@
 //! Whether other programs find the module: p11-kit by its `.module` files, OpenSSL by its
 //! configuration.
 
-use super::Finding;
 use super::openssl::{self, Lack};
+use super::{Finding, Health};
 use crate::config::Config;
 use crate::file;
 use crate::identity::mend::{Mend, word};
@@ -179,9 +179,11 @@ impl Places {
                         provider.display()
                     ),
                 ),
-                Some((file, Err(lack))) if lack != Lack::Unmentioned => {
-                    self.lacking(file, &lack, library)
-                }
+                // A file for those who want it; what it lacks, nobody else does.
+                Some((file, Err(lack))) if lack != Lack::Unmentioned => Finding {
+                    state: Health::Note,
+                    ..self.lacking(file, &lack, library)
+                },
                 _ => self.lacking(&self.openssl, &Lack::Unmentioned, library),
             },
             Err(lack) => self.lacking(&self.openssl, &lack, library),

@@ -323,3 +323,27 @@ fn a_tpm_that_is_gone_for_now_changes_nothing() {
     device.home.write("state/factory-reset", "");
     mend(&device, "identity.reset-asked");
 }
+
+/// Both ways to a TPM tell the same of it.
+#[test]
+fn through_libtss2_the_tpm_is_the_same() {
+    let device = Device::blank();
+    let tell = |device: &Device| {
+        let mut doctor = device.command(&["doctor", "--json"]);
+        let said = programs::run(doctor.env("TSS2_LOG", "all+none"));
+        let all: Vec<serde_json::Value> = serde_json::from_slice(&said.out).unwrap();
+        let ids = ["tpm", "tpm.abilities", "tpm.room", "tpm.lockout"];
+        let about_it = all
+            .into_iter()
+            .filter(|one| ids.iter().any(|id| one["id"] == *id));
+        about_it
+            .map(|one| one["text"].to_string())
+            .collect::<Vec<_>>()
+    };
+    let direct = tell(&device);
+    assert_eq!(direct.len(), 4, "{direct:#?}");
+    let Device { tpm, home } = device;
+    let tcti = tpm.as_ref().unwrap().tcti();
+    let home = home.with_tcti(&format!("esapi:{tcti}"));
+    assert_eq!(tell(&Device { tpm, home }), direct);
+}

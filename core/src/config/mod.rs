@@ -183,6 +183,13 @@ pub fn load(variable: Variable) -> Loaded {
     }
 }
 
+/// What holds where the files cannot be understood: the defaults, and as much of the environment as
+/// can be. For looking at things only.
+pub fn defaults(variable: Variable) -> Config {
+    let tcti = tcti_variable(variable).ok().flatten();
+    with_tcti(Written::default(), tcti, variable)
+}
+
 impl LogSettings {
     const OFF: Self = Self {
         level: LevelFilter::Off,
@@ -203,18 +210,25 @@ fn beside(file: &Path, name: &str) -> PathBuf {
 }
 
 fn settings(written: Written, variable: Variable) -> Result<Config, ConfigError> {
-    let tcti = match variable("DEVID_PKCS11_TCTI") {
-        Some(tcti) => Some(from_variable("DEVID_PKCS11_TCTI", tcti)?),
-        None => written.tcti,
-    };
+    let tcti = tcti_variable(variable)?;
+    Ok(with_tcti(written, tcti, variable))
+}
+
+fn tcti_variable(variable: Variable) -> Result<Option<Tcti>, ConfigError> {
+    const NAME: &str = "DEVID_PKCS11_TCTI";
+    let said = variable(NAME).map(|tcti| from_variable(NAME, tcti));
+    said.transpose()
+}
+
+fn with_tcti(written: Written, tcti: Option<Tcti>, variable: Variable) -> Config {
     let run = variable("DEVID_PKCS11_RUN").map(PathBuf::from);
     let locks = run.as_ref().map(|run| run.join("lock"));
     let run = run.unwrap_or_else(|| RUN.into());
     let master = written.master.unwrap_or_default();
     let state = variable("DEVID_PKCS11_STATE").map(PathBuf::from);
     let state = state.or(written.state).unwrap_or_else(|| STATE.into());
-    Ok(Config {
-        tcti: tcti.unwrap_or_default(),
+    Config {
+        tcti: tcti.or(written.tcti).unwrap_or_default(),
         limit: Duration::from_millis(written.timeout_ms.unwrap_or(TIMEOUT_MS)),
         random: written.random.unwrap_or(Random::Kernel),
         identities: written.identity,
@@ -230,7 +244,7 @@ fn settings(written: Written, variable: Variable) -> Result<Config, ConfigError>
         tokens: token::all(written.token)?,
         generation: run.join("generation"),
         run,
-    })
+    }
 }
 
 fn log_settings(

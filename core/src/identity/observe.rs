@@ -22,7 +22,7 @@ pub(super) struct Observed {
     pub(super) software_key: Option<SoftwareKey>,
     pub(super) mark: Option<Mark>,
     /// A certificate that is for no key of the device.
-    pub(super) stray: Option<String>,
+    pub(super) stray: Option<Certificate>,
     /// Why the TPM cannot be used.
     pub(super) tpm_fault: Option<Fault>,
 }
@@ -102,7 +102,7 @@ impl Device {
             marker: self.marker_of(mark.as_ref(), own.as_ref(), tpm)?,
         };
         Ok(Observed {
-            stray: stray.map(Certificate::subject),
+            stray: stray.cloned(),
             facts,
             existing,
             own,

@@ -45,10 +45,20 @@ fn run_block(device: &Device, name: &str) {
     }
 }
 
+/// A configuration that is shipped, with the device's home in the place of its folders.
+fn example(name: &str, device: &Device) -> String {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let text = fs::read_to_string(root.join("pkcs11-conf/examples").join(name)).unwrap();
+    text.replace("/persist", &device.home.folder().display().to_string())
+}
+
 #[test]
 fn a_router() {
     let (device, identity) = Device::manufactured();
     fs::copy(identity.ca(), device.path("ca.pem")).unwrap();
+    device
+        .home
+        .write("config.toml", example("router.toml", &device));
     run_block(&device, "router");
 }
 
@@ -60,12 +70,9 @@ fn a_router_on_a_virtual_tpm() {
 #[test]
 fn an_edge_device() {
     let mut device = Device::blank();
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    let example = fs::read_to_string(root.join("pkcs11-conf/examples/eve.toml")).unwrap();
-    let home = device.home.folder().display().to_string();
     device
         .home
-        .write("config.toml", example.replace("/persist", &home));
+        .write("config.toml", example("eve.toml", &device));
     fs::create_dir(device.path("config")).unwrap();
     device.home = device.home.without_state();
     run_block(&device, "eve");

@@ -170,6 +170,17 @@ fn sealed(seal: &[u8], encrypted: &[u8], public: &[u8]) -> Result<(Material, Pub
     Ok((Material::Sealed { seal, encrypted }, public))
 }
 
+/// The private key in clear of any PEM file.
+///
+/// # Errors
+///
+/// What it holds instead.
+pub(in crate::store) fn clear_key(file: &[u8]) -> Result<(Material, PublicKey), String> {
+    let blocks = pem::parse(file)?.blocks;
+    let block = blocks.iter().find(|block| block.label == CLEAR);
+    clear(&block.ok_or(format!("no {CLEAR} in it"))?.der)
+}
+
 fn clear(der: &[u8]) -> Result<(Material, PublicKey), String> {
     let key = Secret::new(der.to_vec());
     let (curve, scalar) = private_key_info(&key)?;

@@ -21,6 +21,7 @@ mod write;
 
 pub use entry::{ClearKey, Content, Data, Description, Entry, Material, Origin, Pair, Usage, Use};
 pub use fault::FolderError;
+pub(super) use format::clear_key;
 pub use seals::Seal;
 pub use tss2::{Kind as Tss2Kind, NoTss2Key, Tss2Key};
 

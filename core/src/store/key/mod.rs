@@ -9,7 +9,7 @@ pub use access::{Access, Login};
 pub use decrypting::DecryptRequest;
 pub use signing::SignRequest;
 
-use super::folder::{Material, Tss2Key};
+use super::folder::{Material, Tss2Key, clear_key};
 use super::{SignError, Templates};
 use crate::key::PublicKey;
 use crate::tpm::{
@@ -134,6 +134,16 @@ impl Key {
     pub(super) fn in_memory(public: &PublicKey, material: &Material) -> Option<Self> {
         let soft = SoftKey::of(public, material)?;
         Some(Self::new(Place::Memory(soft), Abilities::default()))
+    }
+
+    /// A private key in clear, from the PEM file that holds it.
+    ///
+    /// # Errors
+    ///
+    /// What it holds instead.
+    pub(crate) fn in_clear(file: &[u8]) -> Result<Self, String> {
+        let (material, public) = clear_key(file)?;
+        Self::in_memory(&public, &material).ok_or("it is of no kind to be used".into())
     }
 
     /// What a file of it is to hold; `None` for a key that has none.

@@ -49,6 +49,10 @@ fn every_verb_answers_in_json() {
     assert_eq!(deleted["deleted"].as_array().unwrap().len(), 2, "{deleted}");
     assert_eq!(device.json(&["prune"])["deleted"], Value::Array(Vec::new()));
     assert!(device.json(&["completions", "bash"])["script"].is_string());
+    let pages = device.path("man");
+    fs::create_dir(&pages).unwrap();
+    let written = device.json(&["man", pages.to_str().unwrap()]);
+    assert!(written["files"].as_array().unwrap().len() > 15, "{written}");
     for words in [
         &["status"][..],
         &["list"],

@@ -173,6 +173,20 @@ fn in_days(days: u32) -> String {
 }
 
 #[test]
+fn a_certificate_that_is_over_is_not_taken() {
+    let (device, identity) = Device::manufactured();
+    device.ends(0, PROVISION);
+    let request = device.path("devid.csr");
+    device.ends(0, &["csr", "devid", "--out", text(&request)]);
+    let (ca, before) = (identity.ca(), device.json(&["show", "devid"]));
+    let end = ["--until", "20250101000000Z"];
+    let leaf = device.certified_with(&end, &request, ca.parent().unwrap());
+    let said = device.ends(6, &["import-cert", text(&leaf)]);
+    assert!(said.err.contains("was valid until"), "{said}");
+    assert_eq!(device.json(&["show", "devid"]), before);
+}
+
+#[test]
 fn a_software_key_signs_too() {
     let device = Device::without_tpm();
     device

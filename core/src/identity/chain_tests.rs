@@ -1,7 +1,7 @@
 use super::*;
 use crate::identity::samples::{
-    AGREES, IS_CA, IS_NO_CA, NAMES, NO_CA_BELOW, POLICY, PURPOSE, Party, SIGNS_CERTIFICATES,
-    Sample, in_year,
+    AGREES, IS_ANOTHER, IS_CA, IS_NO_CA, IS_SOMEBODY, NAMES, NO_CA_BELOW, POLICY, PURPOSE, Party,
+    SIGNS_CERTIFICATES, Sample, in_year,
 };
 
 fn one(pem: &[u8]) -> Certificate {
@@ -167,4 +167,11 @@ fn an_issuer_is_chosen_by_its_key_and_not_by_its_name_alone() {
         let leaf = Sample::of_device().issued(ca, &device);
         assert_eq!(length(&way(&leaf, &trusted, &[], None)), 2);
     }
+    // Where both say whose key it is, the other CA is no issuer, and the right one is missing.
+    let leaf = Sample::of_device().issued(&old, &device);
+    let other = new.certified_by(&new, &[IS_CA, IS_ANOTHER]);
+    assert_eq!(way(&leaf, &[other], &[], None), Way::Open("CN=ca".into()));
+    let liar = new.certified_by(&new, &[IS_CA, IS_SOMEBODY]);
+    let found = way(&leaf, &[liar], &[], None);
+    assert!(broken(&found).contains("signature"), "{found:?}");
 }

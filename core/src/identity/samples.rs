@@ -13,6 +13,7 @@ use x509_cert::der::{DateTime, Encode};
 use x509_cert::name::Name;
 
 pub(super) const AUTHORITY_KEY_ID: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.35");
+const SUBJECT_KEY_ID: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.14");
 pub(super) const NAME_CONSTRAINTS: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.30");
 
 const SEQUENCE: u8 = 0x30;
@@ -48,6 +49,9 @@ pub(super) const NO_CA_BELOW: Extension = (BASIC_CONSTRAINTS, true, "30060101ff0
 pub(super) const SIGNS: Extension = (KEY_USAGE, true, "03020780");
 pub(super) const AGREES: Extension = (KEY_USAGE, true, "03020308");
 pub(super) const SIGNS_CERTIFICATES: Extension = (KEY_USAGE, true, "03020204");
+/// Whom [`BY_SOMEBODY`] names.
+pub(super) const IS_SOMEBODY: Extension = (SUBJECT_KEY_ID, false, "0403010203");
+pub(super) const IS_ANOTHER: Extension = (SUBJECT_KEY_ID, false, "0403040506");
 pub(super) const BY_SOMEBODY: Extension = (AUTHORITY_KEY_ID, false, "30058003010203");
 /// 2.23.133.11.1.2
 pub(super) const POLICY: Extension = (CERTIFICATE_POLICIES, false, "300a300806066781050b0102");

@@ -21,12 +21,12 @@ const EXIT_STATUS: &Meanings = &[
     ),
     (
         "1",
-        "Failed, or verification failed; standard error says why and what to do.",
+        "Failed, or not verified: something is wrong, or the key was not proven; standard error says why and what to do.",
     ),
     ("2", "Asked for wrongly."),
     (
         "3",
-        "verify: nothing is wrong, but the CA certificate for the identity is not available.",
+        "verify: the key is proven and nothing is wrong, but the CA certificate for the identity is not available.",
     ),
     ("4", "The TPM does not answer."),
     ("5", "Not found."),

@@ -408,7 +408,7 @@ fn gone() -> Fault {
 }
 
 fn write_request(path: &Path, pem: &str) -> Result<(), Fault> {
-    file::write(path, pem.as_bytes(), 0o644).map_err(Fault::file(path))
+    file::write_out(path, pem.as_bytes(), 0o644).map_err(Fault::file(path))
 }
 
 /// Keeps a second provisioning away: it would make a second key.

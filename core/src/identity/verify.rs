@@ -9,7 +9,7 @@ use super::time::now;
 use super::{Fault, FaultKind};
 use crate::certificate::Certificate;
 use crate::file;
-use crate::key::PublicKey;
+use crate::key::{PrivateKeyInfo, PublicKey};
 use crate::store::idevid::IdevidStore;
 use crate::store::{Key, KeyStore, Kind, LoginError, SignError, Who};
 use crate::tpm::Secret;
@@ -164,8 +164,9 @@ impl Device {
                 _ => Point::failed(KEY, why),
             }
         })?;
-        let key = Key::in_clear(&bytes)
-            .map_err(|why| Point::failed(KEY, format!("{}: {why}", path.display())))?;
+        let failed = |why| Point::failed(KEY, format!("{}: {why}", path.display()));
+        let key = PrivateKeyInfo::from_pem(&bytes).map_err(failed)?;
+        let key = Key::in_clear(key).ok_or_else(|| failed("no key for memory".into()))?;
         Ok(prove(&self.tpm, &key, public))
     }
 

@@ -35,12 +35,22 @@ impl Key {
             || area.is_some_and(|area| area.decrypts() && area.takes_any_scheme())
     }
 
+    /// Whether it takes such a padding off: the TPM's keys every one, those in memory all but OAEP
+    /// with two hashes.
+    pub fn opens(&self, request: DecryptRequest) -> bool {
+        match &self.place {
+            Place::Memory(soft) => soft.opens(request),
+            _ => self.decrypts(),
+        }
+    }
+
     /// Decrypts: as many commands as a signature takes, and one for the auth session that hides
     /// the answer.
     ///
     /// # Errors
     ///
-    /// [`SignError::Ciphertext`] for every fault of the ciphertext alike.
+    /// [`SignError::Ciphertext`] for every fault of the ciphertext alike, [`SignError::Scheme`] for
+    /// what it does not [open](Self::opens).
     pub fn decrypt(
         &self,
         tpm: &Tpm,
@@ -58,6 +68,9 @@ impl Key {
             return Err(SignError::Ciphertext);
         }
         let value = self.access.value()?.hiding_response();
+        if let Place::Memory(soft) = &self.place {
+            return soft.decrypt(tpm, &value, request, ciphertext);
+        }
         let (block, _) = self.with(tpm, "RSA_Decrypt", &value, |link, key| {
             link.rsa_decrypt(key, ciphertext)
         })?;

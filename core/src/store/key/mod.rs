@@ -9,9 +9,9 @@ pub use access::{Access, Login};
 pub use decrypting::DecryptRequest;
 pub use signing::SignRequest;
 
-use super::folder::{Material, Tss2Key, clear_key};
+use super::folder::{Material, Tss2Key};
 use super::{SignError, Templates};
-use crate::key::PublicKey;
+use crate::key::{PrivateKeyInfo, PublicKey};
 use crate::tpm::{
     AuthValue, DerivedKey, Hash, Link, Parent, PublicArea, ResidentKey, SigningScheme, Tpm,
     TpmError, Used, WrappedKey,
@@ -29,7 +29,7 @@ use std::time::Duration;
 pub struct Key {
     place: Place,
     access: Access,
-    /// Hashes that the TPM knows; asked only for keys to which it matters.
+    /// Hashes that the TPM, or the RSA in memory, knows; asked only for keys to which it matters.
     hashes: Vec<Hash>,
     pss_salt: AtomicU8,
 }
@@ -133,17 +133,17 @@ impl Key {
     /// A key of a file that is used in memory; `None` if it is of another kind.
     pub(super) fn in_memory(public: &PublicKey, material: &Material) -> Option<Self> {
         let soft = SoftKey::of(public, material)?;
-        Some(Self::new(Place::Memory(soft), Abilities::default()))
+        let abilities = Abilities {
+            hashes: soft.hashes().to_vec(),
+            pss: true,
+        };
+        Some(Self::new(Place::Memory(soft), abilities))
     }
 
-    /// A private key in clear, from the PEM file that holds it.
-    ///
-    /// # Errors
-    ///
-    /// What it holds instead.
-    pub(crate) fn in_clear(file: &[u8]) -> Result<Self, String> {
-        let (material, public) = clear_key(file)?;
-        Self::in_memory(&public, &material).ok_or("it is of no kind to be used".into())
+    /// A private key in clear, used in memory; `None` if it is of no kind for that.
+    pub(crate) fn in_clear(key: PrivateKeyInfo) -> Option<Self> {
+        let public = key.public().clone();
+        Self::in_memory(&public, &Material::Clear(key))
     }
 
     /// What a file of it is to hold; `None` for a key that has none.

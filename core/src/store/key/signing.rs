@@ -81,7 +81,7 @@ impl Key {
         }
         let value = self.access.value()?;
         if let Place::Memory(soft) = &self.place {
-            return soft.sign(tpm, &value, &digest);
+            return soft.sign(tpm, &value, scheme, &digest);
         }
         let (signature, doubtful) = self.with(tpm, "Sign", &value, |link, key| {
             link.sign(key, scheme, &digest)

@@ -8,14 +8,17 @@ use common::factory::{self, Identity};
 use common::home::Home;
 use common::module::{library, tool};
 use common::own::Own;
-use common::programs::{Said, program, run};
+use common::programs::{Said, program, run, run_with};
 use common::raw::Code;
 use common::story::Link;
-use common::tls::{Server, Site, chain_file, nginx, server_identity, trust_file, with_provider};
+use common::tls::{
+    Server, Site, chain_file, nginx, openssl_server_with_identity, server_identity, trust_file,
+    with_provider,
+};
 use common::tpm::Swtpm;
 use cryptoki_sys::*;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 over_both_links!(a_routers_start, a_token_that_asks_for_a_pin);
@@ -63,21 +66,77 @@ fn a_routers_start(link: Link) {
     let page = curl(&home, &server, &chain_file(&home, &identity), &key);
     assert!(page.contains("serialNumber=SN-000001"), "{page}");
 
-    // The other mode: a key and a certificate in files.
-    let request = home.path("file.csr");
-    let key = home.path("file.key");
-    let mut openssl = program("openssl");
-    openssl.args([
-        "req", "-new", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=file", "-keyout",
-    ]);
-    run(openssl.arg(&key).arg("-out").arg(&request)).ok();
-    let folder = ca.parent().unwrap();
-    let leaf = home.path("file.pem");
-    certify(folder, &request, &leaf);
-    let chain = [fs::read(&leaf).unwrap(), fs::read(&ca).unwrap()].concat();
-    let chain = home.write("file-chain.pem", chain);
-    let page = curl(&home, &server, &chain, &key);
+    // The other mode: another file names a key in a file, and no program notices.
+    let in_file = FileKey::new(&home, &identity);
+    let page = curl(&home, &server, &in_file.chain, &in_file.pem);
     assert!(page.contains("serialNumber=SN-file"), "{page}");
+    let page = openssl_client(&home, &in_file, &identity);
+    assert!(page.contains("SN-file"), "{page}");
+}
+
+/// A key in a file of a token that allows it, and a certificate of the factory's CA for it.
+struct FileKey {
+    uri: &'static str,
+    /// The URI as programs take it for a key file.
+    pem: PathBuf,
+    leaf: PathBuf,
+    /// The leaf with its issuer.
+    chain: PathBuf,
+}
+
+impl FileKey {
+    fn new(home: &Home, identity: &Identity) -> Self {
+        let uri = "pkcs11:token=files;object=service;type=private";
+        home.write(
+            "config.toml",
+            "[[token]]\nname = \"files\"\nallow_file_keys = true\n",
+        );
+        let mut make = program("pkcs11-tool");
+        make.arg("--module").arg(library());
+        make.args([
+            "--token-label",
+            "files",
+            "--keypairgen",
+            "--label",
+            "service",
+        ]);
+        make.args(["--key-type", "EC:prime256v1", "--usage-sign"]);
+        run(home.settle(&mut make)).ok();
+        let mut files = fs::read_dir(home.path("state/files")).unwrap();
+        let in_clear = |path: &Path| {
+            let text = fs::read_to_string(path).unwrap_or_default();
+            text.contains("-----BEGIN PRIVATE KEY-----")
+        };
+        assert!(files.any(|file| in_clear(&file.unwrap().path())));
+
+        let request = home.path("file.csr");
+        let mut openssl = with_provider("openssl", home);
+        openssl.args(["req", "-new", "-subj", "/CN=file", "-key", uri, "-out"]);
+        run(openssl.arg(&request)).ok();
+        let (ca, leaf) = (identity.ca(), home.path("file.pem"));
+        certify(ca.parent().unwrap(), &request, &leaf);
+        let chain = [fs::read(&leaf).unwrap(), fs::read(&ca).unwrap()].concat();
+        let pem = ends(home, 0, &["uri2pem", uri]).text();
+        Self {
+            uri,
+            pem: home.write("file.key.pem", pem),
+            leaf,
+            chain: home.write("file-chain.pem", chain),
+        }
+    }
+}
+
+/// The key by its URI; what a server shows that insists on a certificate.
+fn openssl_client(home: &Home, key: &FileKey, identity: &Identity) -> String {
+    let server = openssl_server_with_identity(home, identity);
+    let mut client = with_provider("openssl", home);
+    client.args(["s_client", "-quiet", "-verify_return_error", "-connect"]);
+    client.arg(server.address()).arg("-CAfile");
+    client.arg(home.path("server.pem")).arg("-cert");
+    client.arg(&key.leaf).arg("-cert_chain").arg(identity.ca());
+    client.args(["-key", key.uri]);
+    let page = run_with(&mut client, b"GET / HTTP/1.0\r\n\r\n");
+    page.ok().text()
 }
 
 /// An nginx that lets nobody in without a certificate of this factory.
@@ -180,7 +239,8 @@ fn a_token_that_asks_for_a_pin(link: Link) {
         run(home.settle(&mut command)).ok()
     };
     let officer = ["--token-label", "devid", "--so-pin", "officer"];
-    pkcs11_tool(&[&["--init-token", "--label", "devid"][..], &officer].concat());
+    pkcs11_tool(&[&["--init-token", "--label", "device keys"][..], &officer].concat());
+    let officer = ["--token-label", "device keys", "--so-pin", "officer"];
     let user = [
         "--init-pin",
         "--pin",
@@ -207,6 +267,12 @@ fn a_token_that_asks_for_a_pin(link: Link) {
     ends(&home, 0, &["key", "generate", "web"]);
     ends(&home, 0, &["csr", "web"]);
     ends(&home, 0, PROVISION);
+    // Programs look for the token by the label that it has now.
+    let uri = ends(&home, 0, &["uri", "web"]).text();
+    assert!(
+        uri.starts_with("pkcs11:token=device%20keys;object=web;id=%"),
+        "{uri}"
+    );
 
     // A reset takes the PINs away with what they were for.
     ends(&home, 0, &["reset", "--factory", "--yes", "--wait", "0"]);

@@ -1,5 +1,6 @@
 //! What a verb answers, and what the process exits with.
 
+use crate::cli::Form;
 use devid_core::config::ConfigError;
 use devid_core::identity::{Fault, FaultKind};
 use serde::Serialize;
@@ -29,10 +30,20 @@ impl Answer {
         }
     }
 
-    pub(crate) fn json(value: &impl Serialize) -> Result<Self, Failure> {
-        let json = serde_json::to_string_pretty(value);
-        let json = json.map_err(|error| Failure::new(1, error.to_string()))?;
-        Ok(Self::text(json + "\n"))
+    /// The value as JSON, or the text that says the same.
+    pub(crate) fn new(
+        form: Form,
+        value: &impl Serialize,
+        text: impl FnOnce() -> String,
+    ) -> Result<Self, Failure> {
+        match form {
+            Form::Text => Ok(Self::text(text())),
+            Form::Json => {
+                let json = serde_json::to_string_pretty(value);
+                let json = json.map_err(|error| Failure::new(1, error.to_string()))?;
+                Ok(Self::text(json + "\n"))
+            }
+        }
     }
 }
 
@@ -40,6 +51,24 @@ impl Failure {
     pub(crate) fn new(code: u8, text: impl Into<String>) -> Self {
         let text = text.into();
         Self { code, text }
+    }
+
+    /// The kind of failure in a word; the exit code in other words.
+    fn kind(&self) -> &'static str {
+        match self.code {
+            2 => "usage",
+            4 => "tpm",
+            5 => "not-found",
+            6 => "refused",
+            _ => "failed",
+        }
+    }
+
+    /// For standard output, where JSON was asked for: `{"error": {"code", "kind", "text"}}`.
+    pub(crate) fn json(&self) -> String {
+        let (code, kind, text) = (self.code, self.kind(), &self.text);
+        let error = serde_json::json!({ "error": { "code": code, "kind": kind, "text": text } });
+        format!("{error:#}\n")
     }
 }
 

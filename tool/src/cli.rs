@@ -4,6 +4,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use std::path::PathBuf;
 
+/// How an object is named.
+const NAME: &str = "A label, a CKA_ID in hexadecimal digits, or token/label";
+
 /// The identity of a device: shows it, verifies it, makes it, keeps it.
 ///
 /// Exit codes: 0 ok, 1 failed, 2 usage, 3 cannot be verified because the CA certificate is not
@@ -11,6 +14,9 @@ use std::path::PathBuf;
 #[derive(Parser)]
 #[command(name = "devid", version, about)]
 pub(crate) struct Arguments {
+    /// Writes JSON: one document on standard output, of a failure too.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
     #[command(subcommand)]
     pub(crate) verb: Verb,
 }
@@ -18,28 +24,28 @@ pub(crate) struct Arguments {
 #[derive(Subcommand)]
 pub(crate) enum Verb {
     /// Tells where the device's identity lives, and how its TPM does.
-    Status(Form),
+    Status,
     /// Lists identities, own keys and certificates.
-    List(Form),
+    List,
     /// Shows an identity: the device it names, its certificate, where its key lives.
     Show {
-        /// A label, a CKA_ID in hexadecimal digits, or token/label.
+        #[arg(help = NAME)]
         label: String,
-        #[command(flatten)]
-        form: Form,
     },
     /// Verifies an identity: its key, its certificate, the chain to a trusted CA.
     Verify {
-        /// As of show.
+        #[arg(help = NAME)]
         label: String,
         /// Certificates that are trusted beside those in /etc/devid-pkcs11/trust/.
         #[arg(long, value_name = "FILE")]
         ca: Option<PathBuf>,
-        #[command(flatten)]
-        form: Form,
+        /// A file with the PIN that the key asks for, if the configuration has none. A wrong one
+        /// counts in the TPM.
+        #[arg(long, value_name = "FILE")]
+        pin_file: Option<PathBuf>,
     },
     /// Looks for what is wrong, and says what mends it. Works without TPM, too.
-    Doctor(Form),
+    Doctor,
     /// Gives the device an identity of its own, if it has none. For every start.
     Provision {
         /// Writes a request (PKCS#10) to this file, and makes no certificate.
@@ -68,7 +74,7 @@ pub(crate) enum Verb {
     Key(KeyVerb),
     /// Writes a request for a certificate (PKCS#10).
     Csr {
-        /// As of show.
+        #[arg(help = NAME)]
         label: String,
         /// Whom it is to name, as in CN=web,O=Example; by default the device's own identity names
         /// the device as the factory did, and a service's key its label.
@@ -85,7 +91,7 @@ pub(crate) enum Verb {
     },
     /// Writes a key in the form that other programs take.
     Export {
-        /// As of show.
+        #[arg(help = NAME)]
         label: String,
         /// PEM, TSS2 PRIVATE KEY: only this TPM can use it.
         #[arg(long, required = true)]
@@ -96,7 +102,7 @@ pub(crate) enum Verb {
     },
     /// Puts a key into a persistent handle again, such as the factory's after TPM2_Clear.
     Persist {
-        /// As of show.
+        #[arg(help = NAME)]
         label: String,
         /// Where a factory key goes.
         #[arg(long, value_name = "HANDLE", default_value = "0x81020000", value_parser = handle)]
@@ -104,8 +110,11 @@ pub(crate) enum Verb {
     },
     /// Writes the PKCS#11 URI of an object (RFC 7512).
     Uri {
-        /// As of show.
+        #[arg(help = NAME)]
         label: String,
+        /// Of what; by default of the private key, and of the certificate where there is no key.
+        #[arg(long = "type", value_enum, value_name = "TYPE")]
+        class: Option<Class>,
         /// Writes it to this file as well, in the PEM form that programs take for a key file.
         #[arg(long, value_name = "FILE")]
         pem: Option<PathBuf>,
@@ -128,6 +137,15 @@ pub(crate) enum Verb {
     },
 }
 
+/// A class of objects, as RFC 7512 names it.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[allow(missing_docs)]
+pub(crate) enum Class {
+    Private,
+    Public,
+    Cert,
+}
+
 #[derive(Subcommand)]
 pub(crate) enum KeyVerb {
     /// Makes a key in the TPM.
@@ -145,10 +163,10 @@ pub(crate) enum KeyVerb {
         persistent: bool,
     },
     /// Lists the keys of the token devid.
-    List(Form),
+    List,
     /// Deletes a key and its certificates, for good.
     Delete {
-        /// As of show.
+        #[arg(help = NAME)]
         label: String,
         /// Says that you know what is lost.
         #[arg(long)]
@@ -178,11 +196,10 @@ fn handle(text: &str) -> Result<u32, String> {
 }
 
 /// How an answer is written.
-#[derive(Args, Clone, Copy)]
-pub(crate) struct Form {
-    /// Writes JSON.
-    #[arg(long)]
-    pub(crate) json: bool,
+#[derive(Clone, Copy)]
+pub(crate) enum Form {
+    Text,
+    Json,
 }
 
 /// How an identity is made.
@@ -194,6 +211,4 @@ pub(crate) struct How {
     /// Whom the certificate names, as in CN=node,O=Example; by default whom the factory named.
     #[arg(long, value_name = "NAME")]
     pub(crate) subject: Option<String>,
-    #[command(flatten)]
-    pub(crate) form: Form,
 }

@@ -3,7 +3,7 @@
 use crate::answer::{Answer, Failure};
 use crate::cli::Form;
 use devid_core::config;
-use devid_core::identity::{Health, doctor};
+use devid_core::identity::{Finding, Health, doctor};
 use std::fmt::Write;
 
 /// Each finding, and what mends it; fails if something does not work.
@@ -14,26 +14,7 @@ pub(crate) fn run(form: Form) -> Result<Answer, Failure> {
         .iter()
         .filter(|one| one.state == Health::Problem)
         .count();
-    let mut answer = match form.json {
-        true => Answer::json(&findings)?,
-        false => Answer::text(String::new()),
-    };
-    if !form.json {
-        for finding in &findings {
-            let mark = match finding.state {
-                Health::Ok => "ok",
-                Health::Note => "note",
-                Health::Problem => "PROBLEM",
-            };
-            let _ = writeln!(answer.text, "{mark:<8} {}: {}", finding.about, finding.text);
-            if let Some(mend) = &finding.mend {
-                let _ = writeln!(answer.text, "         -> {mend}");
-            }
-            if let Some(command) = &finding.command {
-                let _ = writeln!(answer.text, "         $  {command}");
-            }
-        }
-    }
+    let mut answer = Answer::new(form, &findings, || paragraph(&findings))?;
     if problems > 0 {
         answer.code = 1;
         let counted = match problems {
@@ -43,4 +24,23 @@ pub(crate) fn run(form: Form) -> Result<Answer, Failure> {
         answer.complaint = Some(format!("{counted}; what mends it stands below"));
     }
     Ok(answer)
+}
+
+fn paragraph(findings: &[Finding]) -> String {
+    let mut text = String::new();
+    for finding in findings {
+        let mark = match finding.state {
+            Health::Ok => "ok",
+            Health::Note => "note",
+            Health::Problem => "PROBLEM",
+        };
+        let _ = writeln!(text, "{mark:<8} {}: {}", finding.about, finding.text);
+        if let Some(mend) = &finding.mend {
+            let _ = writeln!(text, "         -> {mend}");
+        }
+        if let Some(command) = &finding.command {
+            let _ = writeln!(text, "         $  {command}");
+        }
+    }
+    text
 }

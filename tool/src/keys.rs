@@ -3,10 +3,10 @@
 use crate::answer::{Answer, Failure};
 use crate::cli::{Form, Kind};
 use crate::show::line;
-use devid_core::identity::{Device, Entity, OWN, Subject};
+use devid_core::identity::{Device, Entity, Imported, OWN, Subject};
 use devid_core::key::Curve;
 use devid_core::store::devid::{Algorithm, KeyUsage};
-use std::fmt::Write;
+use serde_json::json;
 use std::path::Path;
 
 /// Makes a key.
@@ -16,6 +16,7 @@ pub(crate) fn generate(
     kind: Kind,
     decrypts: bool,
     persistent: bool,
+    form: Form,
 ) -> Result<Answer, Failure> {
     let algorithm = match kind {
         Kind::P256 => Algorithm::Ec(Curve::P256),
@@ -30,7 +31,7 @@ pub(crate) fn generate(
         decrypts,
     };
     let made = device.generate_key(label, algorithm, usage, persistent)?;
-    Ok(Answer::text(paragraph(device, &made)))
+    Answer::new(form, &device.describe(&made), || paragraph(device, &made))
 }
 
 /// The keys of the token `devid`.
@@ -43,16 +44,19 @@ pub(crate) fn list(device: &Device, form: Form) -> Result<Answer, Failure> {
         .entities
         .iter()
         .filter(|one| one.token == OWN && one.key.is_some());
-    if form.json {
-        let described: Vec<_> = own.map(|one| device.describe(one)).collect();
-        return Answer::json(&described);
-    }
-    let text: String = own.map(|one| paragraph(device, one)).collect();
-    Ok(Answer::text(text))
+    let described: Vec<_> = own.clone().map(|one| device.describe(one)).collect();
+    Answer::new(form, &described, || {
+        own.map(|one| paragraph(device, one)).collect()
+    })
 }
 
 /// Deletes a key and its certificates.
-pub(crate) fn delete(device: &Device, label: &str, yes: bool) -> Result<Answer, Failure> {
+pub(crate) fn delete(
+    device: &Device,
+    label: &str,
+    yes: bool,
+    form: Form,
+) -> Result<Answer, Failure> {
     let entity = device.find(label)?;
     if !yes {
         return Err(Failure::new(
@@ -63,11 +67,11 @@ pub(crate) fn delete(device: &Device, label: &str, yes: bool) -> Result<Answer, 
             ),
         ));
     }
-    let mut text = String::new();
-    for file in device.delete_key(&entity)? {
-        let _ = writeln!(text, "deleted {file}");
-    }
-    Ok(Answer::text(text))
+    let deleted = device.delete_key(&entity)?;
+    Answer::new(form, &json!({ "deleted": deleted }), || {
+        let lines = deleted.iter().map(|file| format!("deleted {file}\n"));
+        lines.collect()
+    })
 }
 
 /// A request for a certificate.
@@ -76,15 +80,20 @@ pub(crate) fn request(
     label: &str,
     subject: Option<&str>,
     out: Option<&Path>,
+    form: Form,
 ) -> Result<Answer, Failure> {
     let subject = subject.map(Subject::parse).transpose()?;
     let request = device.request(&device.find(label)?, subject)?;
-    written(&request, out, 0o644)
+    written(&request, out, 0o644, form)
 }
 
 /// Takes a certificate.
-pub(crate) fn import(device: &Device, file: &Path) -> Result<Answer, Failure> {
+pub(crate) fn import(device: &Device, file: &Path, form: Form) -> Result<Answer, Failure> {
     let imported = device.import_certificate(file)?;
+    Answer::new(form, &imported, || taken(&imported))
+}
+
+fn taken(imported: &Imported) -> String {
     let mut text = format!("certificate for {}\n", imported.label);
     if imported.known {
         line(&mut text, "known", "it was there already");
@@ -95,30 +104,43 @@ pub(crate) fn import(device: &Device, file: &Path) -> Result<Answer, Failure> {
     for subject in &imported.authorities {
         line(&mut text, "with its CA", subject);
     }
-    Ok(Answer::text(text))
+    text
 }
 
 /// The wrapped form of a key.
-pub(crate) fn export(device: &Device, label: &str, out: Option<&Path>) -> Result<Answer, Failure> {
+pub(crate) fn export(
+    device: &Device,
+    label: &str,
+    out: Option<&Path>,
+    form: Form,
+) -> Result<Answer, Failure> {
     let wrapped = device.wrapped_key(&device.find(label)?)?;
-    written(&wrapped, out, 0o600)
+    written(&wrapped, out, 0o600, form)
 }
 
 /// Puts a key into a persistent handle.
-pub(crate) fn persist(device: &Device, label: &str, handle: u32) -> Result<Answer, Failure> {
+pub(crate) fn persist(
+    device: &Device,
+    label: &str,
+    handle: u32,
+    form: Form,
+) -> Result<Answer, Failure> {
     let handle = device.persist(&device.find(label)?, handle)?;
-    Ok(Answer::text(format!(
-        "{label} is in handle 0x{handle:08X}\n"
-    )))
+    let handle = format!("0x{handle:08X}");
+    let told = json!({ "label": label, "handle": handle });
+    Answer::new(form, &told, || format!("{label} is in handle {handle}\n"))
 }
 
-fn written(text: &str, out: Option<&Path>, mode: u32) -> Result<Answer, Failure> {
-    let Some(path) = out else {
-        return Ok(Answer::text(text));
-    };
-    devid_core::write_file(path, text.as_bytes(), mode)
-        .map_err(|error| Failure::new(1, format!("{}: {error}", path.display())))?;
-    Ok(Answer::default())
+/// The text, unless it goes to a file.
+fn written(text: &str, out: Option<&Path>, mode: u32, form: Form) -> Result<Answer, Failure> {
+    if let Some(path) = out {
+        devid_core::write_file(path, text.as_bytes(), mode)
+            .map_err(|error| Failure::new(1, format!("{}: {error}", path.display())))?;
+    }
+    Answer::new(form, &json!({ "pem": text, "file": out }), || match out {
+        Some(_) => String::new(),
+        None => text.into(),
+    })
 }
 
 fn paragraph(device: &Device, entity: &Entity) -> String {

@@ -5,8 +5,9 @@ use crate::cli::{Form, How};
 use crate::show::line;
 use devid_core::config::Config;
 use devid_core::identity::{
-    Device, Mode, Provisioned, Provisioning, Role, Status, Subject, provision,
+    Device, Expiry, Mode, Provisioned, Provisioning, Role, Status, Subject, provision,
 };
+use serde_json::json;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -18,10 +19,7 @@ pub(crate) fn status(device: &Device, form: Form) -> Result<Answer, Failure> {
         (Mode::Error, true) => 4,
         (Mode::Error, false) => 1,
     };
-    let answer = match form.json {
-        true => Answer::json(&status)?,
-        false => Answer::text(paragraph(&status)),
-    };
+    let answer = Answer::new(form, &status, || paragraph(&status))?;
     Ok(Answer { code, ..answer })
 }
 
@@ -43,18 +41,14 @@ fn paragraph(status: &Status) -> String {
         label,
         key,
         certificate,
-        days_left,
+        expiry,
     } in &status.roles
     {
         let key = key.as_deref().unwrap_or("no key");
         line(&mut text, role, &format!("{label}: {key}"));
         if let Some(certificate) = certificate {
-            let left = match days_left {
-                Some(days) if *days < 0 => format!("over since {} days", -days),
-                Some(days) => format!("{days} days left"),
-                None => "without end".into(),
-            };
-            line(&mut text, "", &format!("{certificate}, {left}"));
+            let ends = expiry.as_ref().map_or(String::new(), ends);
+            line(&mut text, "", &format!("{certificate}, {ends}"));
         }
     }
     let handle = &status.master.handle;
@@ -84,14 +78,30 @@ fn paragraph(status: &Status) -> String {
     text
 }
 
+fn ends(expiry: &Expiry) -> String {
+    match expiry {
+        Expiry::Never => "without end".into(),
+        Expiry::At { days_left, .. } if *days_left < 0 => {
+            format!("over since {} days", -days_left)
+        }
+        Expiry::At { days_left, .. } => format!("{days_left} days left"),
+        Expiry::ClockWrong { not_after } => format!("until {not_after}; the clock is wrong"),
+    }
+}
+
 /// Gives the device its identity.
-pub(crate) fn make(config: &Config, how: &How, csr: Option<PathBuf>) -> Result<Answer, Failure> {
+pub(crate) fn make(
+    config: &Config,
+    how: &How,
+    csr: Option<PathBuf>,
+    form: Form,
+) -> Result<Answer, Failure> {
     let done = provision(config, &provisioning(how, csr)?)?;
-    told(&done, how.form)
+    told(&done, form)
 }
 
 /// Takes it away and gives a new one.
-pub(crate) fn reset(config: &Config, yes: bool, how: &How) -> Result<Answer, Failure> {
+pub(crate) fn reset(config: &Config, yes: bool, how: &How, form: Form) -> Result<Answer, Failure> {
     if !yes {
         return Err(Failure::new(
             6,
@@ -100,20 +110,21 @@ pub(crate) fn reset(config: &Config, yes: bool, how: &How) -> Result<Answer, Fai
         ));
     }
     let done = devid_core::identity::reset(config, &provisioning(how, None)?)?;
-    told(&done, how.form)
+    told(&done, form)
 }
 
 /// Deletes what was put aside.
-pub(crate) fn prune(config: &Config) -> Result<Answer, Failure> {
-    let pruned = devid_core::identity::prune(config)?;
-    let names = pruned
-        .iter()
-        .map(|path| format!("deleted {}\n", path.display()));
-    let names: String = names.collect();
-    Ok(Answer::text(match names.is_empty() {
-        true => "nothing was put aside\n".into(),
-        false => names,
-    }))
+pub(crate) fn prune(config: &Config, form: Form) -> Result<Answer, Failure> {
+    let deleted = devid_core::identity::prune(config)?;
+    Answer::new(form, &json!({ "deleted": deleted }), || {
+        let names = deleted
+            .iter()
+            .map(|path| format!("deleted {}\n", path.display()));
+        match deleted.is_empty() {
+            true => "nothing was put aside\n".into(),
+            false => names.collect(),
+        }
+    })
 }
 
 fn provisioning(how: &How, request: Option<PathBuf>) -> Result<Provisioning, Failure> {
@@ -125,10 +136,8 @@ fn provisioning(how: &How, request: Option<PathBuf>) -> Result<Provisioning, Fai
 }
 
 fn told(done: &Provisioned, form: Form) -> Result<Answer, Failure> {
-    if form.json {
-        return Answer::json(done);
-    }
-    let mut text: String = done.steps.iter().map(|step| format!("{step}\n")).collect();
-    text += &format!("mode {}\n", done.mode);
-    Ok(Answer::text(text))
+    Answer::new(form, done, || {
+        let steps = done.steps.iter().map(|step| format!("{step}\n"));
+        format!("{}mode {}\n", steps.collect::<String>(), done.mode)
+    })
 }

@@ -17,52 +17,63 @@ mod verify;
 
 use answer::{Answer, Failure};
 use clap::Parser;
-use cli::{Arguments, KeyVerb, Verb};
+use cli::{Arguments, Form, KeyVerb, Verb};
 use devid_core::config::{self, Config};
 use devid_core::identity::Device;
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    match run(Arguments::parse().verb) {
-        Ok(answer) => tell(&answer),
-        Err(Failure { code, text }) => {
-            eprintln!("devid: {text}");
-            ExitCode::from(code)
-        }
+    let Arguments { json, verb } = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return misused(&error),
+    };
+    let form = match json {
+        true => Form::Json,
+        false => Form::Text,
+    };
+    match run(verb, form) {
+        Ok(answer) => tell(answer),
+        Err(failure) => fail(failure, form),
     }
 }
 
-fn run(verb: Verb) -> Result<Answer, Failure> {
+fn run(verb: Verb, form: Form) -> Result<Answer, Failure> {
     match verb {
-        Verb::Status(form) => life::status(&device()?, form),
-        Verb::Doctor(form) => doctor::run(form),
-        Verb::Provision { csr, how } => life::make(&settings()?, &how, csr),
-        Verb::Reset { yes, how, .. } => life::reset(&settings()?, yes, &how),
+        Verb::Status => life::status(&device()?, form),
+        Verb::Doctor => doctor::run(form),
+        Verb::Provision { csr, how } => life::make(&settings()?, &how, csr, form),
+        Verb::Reset { yes, how, .. } => life::reset(&settings()?, yes, &how, form),
         Verb::Key(KeyVerb::Generate {
             label,
             algorithm,
             decrypts,
             persistent,
-        }) => keys::generate(&device()?, &label, algorithm, decrypts, persistent),
-        Verb::Key(KeyVerb::List(form)) => keys::list(&device()?, form),
-        Verb::Key(KeyVerb::Delete { label, yes }) => keys::delete(&device()?, &label, yes),
+        }) => keys::generate(&device()?, &label, algorithm, decrypts, persistent, form),
+        Verb::Key(KeyVerb::List) => keys::list(&device()?, form),
+        Verb::Key(KeyVerb::Delete { label, yes }) => keys::delete(&device()?, &label, yes, form),
         Verb::Csr {
             label,
             subject,
             out,
-        } => keys::request(&device()?, &label, subject.as_deref(), out.as_deref()),
-        Verb::ImportCert { file } => keys::import(&device()?, &file),
-        Verb::Export { label, out, .. } => keys::export(&device()?, &label, out.as_deref()),
-        Verb::Persist { label, handle } => keys::persist(&device()?, &label, handle),
-        Verb::Prune => life::prune(&settings()?),
-        Verb::List(form) => show::list(&device()?, form),
-        Verb::Show { label, form } => show::show(&device()?, &label, form),
-        Verb::Verify { label, ca, form } => verify::run(&device()?, &label, ca.as_deref(), form),
-        Verb::Uri { label, pem } => uri::run(&device()?, &label, pem.as_deref()),
-        Verb::Man { folder } => pages::man(&folder),
-        Verb::Completions { shell } => Ok(pages::completions(shell)),
-        Verb::Uri2pem { uri } => uri::to_pem(&uri),
+        } => keys::request(&device()?, &label, subject.as_deref(), out.as_deref(), form),
+        Verb::ImportCert { file } => keys::import(&device()?, &file, form),
+        Verb::Export { label, out, .. } => keys::export(&device()?, &label, out.as_deref(), form),
+        Verb::Persist { label, handle } => keys::persist(&device()?, &label, handle, form),
+        Verb::Prune => life::prune(&settings()?, form),
+        Verb::List => show::list(&device()?, form),
+        Verb::Show { label } => show::show(&device()?, &label, form),
+        Verb::Verify {
+            label,
+            ca,
+            pin_file,
+        } => verify::run(&device()?, &label, ca.as_deref(), pin_file, form),
+        Verb::Uri { label, class, pem } => {
+            uri::run(&device()?, &label, class, pem.as_deref(), form)
+        }
+        Verb::Man { folder } => pages::man(&folder, form),
+        Verb::Completions { shell } => pages::completions(shell, form),
+        Verb::Uri2pem { uri } => uri::to_pem(&uri, form),
     }
 }
 
@@ -74,7 +85,7 @@ fn device() -> Result<Device, Failure> {
     Ok(Device::new(settings()?))
 }
 
-fn tell(answer: &Answer) -> ExitCode {
+fn tell(answer: Answer) -> ExitCode {
     let Answer {
         code,
         text,
@@ -91,5 +102,30 @@ fn tell(answer: &Answer) -> ExitCode {
     if let Some(complaint) = complaint {
         eprintln!("devid: {complaint}");
     }
-    ExitCode::from(*code)
+    ExitCode::from(code)
+}
+
+fn fail(failure: Failure, form: Form) -> ExitCode {
+    let text = match form {
+        Form::Json => failure.json(),
+        Form::Text => String::new(),
+    };
+    tell(Answer {
+        code: failure.code,
+        text,
+        complaint: Some(failure.text),
+    })
+}
+
+/// What was asked for wrongly, or a help text. Of words that are not understood only one is looked
+/// for.
+fn misused(error: &clap::Error) -> ExitCode {
+    let asks_for_json = std::env::args_os().any(|word| word == "--json");
+    if error.use_stderr() && asks_for_json {
+        let text = error.to_string();
+        return fail(Failure::new(2, text.trim_end()), Form::Json);
+    }
+    // As of `Error::exit`; a reader that went away is no failure of ours.
+    let _ = error.print();
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
 }

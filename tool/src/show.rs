@@ -38,21 +38,24 @@ pub(crate) fn list(device: &Device, form: Form) -> Result<Answer, Failure> {
         return Err(failure);
     }
     let described = contents.entities.iter().map(|one| device.describe(one));
-    let objects: Vec<Description> = described.collect();
-    if form.json {
-        let read = contents.serials.into_iter().map(|(token, serial)| Token {
-            token,
-            serial: Some(serial),
-            problem: None,
-        });
-        let unread = contents.faults.into_iter().map(|(token, fault)| Token {
-            token,
-            serial: None,
-            problem: Some(fault.text),
-        });
-        let tokens = read.chain(unread).collect();
-        return Answer::json(&Listed { tokens, objects });
-    }
+    let read = contents.serials.iter().map(|(token, serial)| Token {
+        token,
+        serial: Some(serial.clone()),
+        problem: None,
+    });
+    let unread = contents.faults.iter().map(|(token, fault)| Token {
+        token,
+        serial: None,
+        problem: Some(fault.text.clone()),
+    });
+    let listed = Listed {
+        tokens: read.chain(unread).collect(),
+        objects: described.collect(),
+    };
+    Answer::new(form, &listed, || paragraphs(&contents, &listed.objects))
+}
+
+fn paragraphs(contents: &Contents, objects: &[Description]) -> String {
     let mut text = String::new();
     for (token, serial) in &contents.serials {
         let _ = writeln!(text, "token {token}, serial {serial}");
@@ -67,7 +70,7 @@ pub(crate) fn list(device: &Device, form: Form) -> Result<Answer, Failure> {
     for (token, fault) in &contents.faults {
         let _ = writeln!(text, "token {token}: {fault}");
     }
-    Ok(Answer::text(text))
+    text
 }
 
 /// The fault that says most: a TPM out of reach before an empty token.
@@ -83,9 +86,10 @@ fn worst(contents: &Contents) -> Option<devid_core::identity::Fault> {
 pub(crate) fn show(device: &Device, label: &str, form: Form) -> Result<Answer, Failure> {
     let entity = device.find(label)?;
     let description = device.describe(&entity);
-    if form.json {
-        return Answer::json(&description);
-    }
+    Answer::new(form, &description, || whole(&description))
+}
+
+fn whole(description: &Description) -> String {
     let mut text = format!("{}\n", description.label);
     line(&mut text, "token", description.token);
     line(&mut text, "id", &description.id);
@@ -99,7 +103,7 @@ pub(crate) fn show(device: &Device, label: &str, form: Form) -> Result<Answer, F
     for certificate in &description.certificates {
         full_certificate(&mut text, certificate);
     }
-    Ok(Answer::text(text))
+    text
 }
 
 fn brief(object: &Description) -> String {

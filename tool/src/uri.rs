@@ -2,10 +2,12 @@
 //! pkcs11-provider reads: PEM of `SEQUENCE { VisibleString, UTF8String }`.
 
 use crate::answer::{Answer, Failure};
+use crate::cli::{Class, Form};
 use der::asn1::AnyRef;
 use der::pem::{LineEnding, encode_string};
 use der::{Encode, Tag};
-use devid_core::identity::Device;
+use devid_core::identity::{Device, Entity};
+use serde_json::json;
 use std::fmt::Write;
 use std::path::Path;
 
@@ -28,8 +30,14 @@ const PATH: [&str; 13] = [
 ];
 const QUERY: [&str; 4] = ["module-name", "module-path", "pin-source", "pin-value"];
 
-/// The URI of what bears this label; of its private key if it has one.
-pub(crate) fn run(device: &Device, label: &str, pem: Option<&Path>) -> Result<Answer, Failure> {
+/// The URI of what bears this label.
+pub(crate) fn run(
+    device: &Device,
+    label: &str,
+    class: Option<Class>,
+    pem: Option<&Path>,
+    form: Form,
+) -> Result<Answer, Failure> {
     let entity = device.find(label)?;
     if let Some(path) = &entity.software {
         let path = path.display();
@@ -38,31 +46,56 @@ pub(crate) fn run(device: &Device, label: &str, pem: Option<&Path>) -> Result<An
         );
         return Err(Failure::new(6, why));
     }
-    let kind = match entity.key {
-        Some(_) => "private",
-        None => "cert",
-    };
-    let mut uri = format!("pkcs11:token={}", escaped(entity.token_label.as_bytes()));
-    let id: String = entity
-        .id
-        .iter()
-        .map(|byte| format!("%{byte:02X}"))
-        .collect();
-    let label = escaped(entity.label.as_bytes());
-    let _ = write!(uri, ";object={label};id={id};type={kind}");
+    let class = class.unwrap_or(match entity.key {
+        Some(_) => Class::Private,
+        None => Class::Cert,
+    });
+    let uri = named(&entity, class)?;
     if let Some(path) = pem {
-        let text = to_pem(&uri)?.text;
-        devid_core::write_file(path, text.as_bytes(), 0o644)
+        devid_core::write_file(path, pem_of(&uri)?.as_bytes(), 0o644)
             .map_err(|error| Failure::new(1, format!("{}: {error}", path.display())))?;
     }
-    Ok(Answer::text(uri + "\n"))
+    Answer::new(form, &json!({ "uri": uri, "file": pem }), || {
+        format!("{uri}\n")
+    })
 }
 
 /// The PEM text.
-pub(crate) fn to_pem(uri: &str) -> Result<Answer, Failure> {
+pub(crate) fn to_pem(uri: &str, form: Form) -> Result<Answer, Failure> {
     check(uri).map_err(|text| Failure::new(2, text))?;
-    let pem = encode(uri).map_err(|error| Failure::new(1, error.to_string()))?;
-    Ok(Answer::text(pem))
+    let pem = pem_of(uri)?;
+    Answer::new(form, &json!({ "pem": pem }), || pem.clone())
+}
+
+fn pem_of(uri: &str) -> Result<String, Failure> {
+    encode(uri).map_err(|error| Failure::new(1, error.to_string()))
+}
+
+/// A certificate may bear another label than its key.
+fn named(entity: &Entity, class: Class) -> Result<String, Failure> {
+    let missing = |what| {
+        let label = &entity.label;
+        Failure::new(5, format!("{label}: the device has no {what} of it"))
+    };
+    let certificate = entity.certificates.first();
+    let (label, id, class) = match class {
+        Class::Private if entity.key.is_none() => return Err(missing("private key")),
+        Class::Public if entity.public.is_none() => return Err(missing("public key")),
+        Class::Private => (&entity.label, &entity.id, "private"),
+        Class::Public => (&entity.label, &entity.id, "public"),
+        Class::Cert => {
+            let placed = certificate.ok_or_else(|| missing("certificate"))?;
+            (&placed.label, &placed.id, "cert")
+        }
+    };
+    let token = escaped(entity.token_label.as_bytes());
+    let mut uri = format!("pkcs11:token={token}");
+    if !label.is_empty() {
+        let _ = write!(uri, ";object={}", escaped(label.as_bytes()));
+    }
+    let id: String = id.iter().map(|byte| format!("%{byte:02X}")).collect();
+    let _ = write!(uri, ";id={id};type={class}");
+    Ok(uri)
 }
 
 /// What RFC 7512, section 2.3, lets stand for itself; all else as %XX.

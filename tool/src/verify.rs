@@ -2,41 +2,57 @@
 
 use crate::answer::{Answer, Failure};
 use crate::cli::Form;
-use devid_core::identity::{Device, Outcome, Verdict};
+use devid_core::config::{self, SecretSource};
+use devid_core::identity::{Device, Outcome, Report, Verdict, Verification};
 use std::fmt::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Point by point, and what follows from all of them.
 pub(crate) fn run(
     device: &Device,
     label: &str,
     authorities: Option<&Path>,
+    pin_file: Option<PathBuf>,
     form: Form,
 ) -> Result<Answer, Failure> {
-    let report = device.verify(&device.find(label)?, authorities)?;
-    let mut answer = match form.json {
-        true => Answer::json(&report)?,
-        false => Answer::text(String::new()),
+    let pin = pin_file.map(|path| {
+        let fault = |error| Failure::new(1, format!("{}: {error}", path.display()));
+        let source = SecretSource::File(path.clone());
+        source.read(&config::environment).map_err(fault)
+    });
+    let pin = pin.transpose()?;
+    let how = Verification {
+        authorities,
+        pin: pin.as_ref(),
     };
-    if !form.json {
-        for point in &report.points {
-            let mark = match point.outcome {
-                Outcome::Passed => "ok",
-                Outcome::Noted => "note",
-                Outcome::Skipped => "skipped",
-                Outcome::Failed => "FAILED",
-            };
-            let _ = writeln!(answer.text, "{mark:<8} {}: {}", point.name, point.text);
-        }
-    }
-    (answer.code, answer.complaint) = match report.verdict {
-        Verdict::Verified if form.json => (0, None),
-        Verdict::Verified => {
-            let _ = writeln!(answer.text, "{}", report.summary);
-            (0, None)
-        }
-        Verdict::Failed => (1, Some(report.summary)),
+    let report = device.verify(&device.find(label)?, how)?;
+    let answer = Answer::new(form, &report, || paragraph(&report))?;
+    let (code, complaint) = match report.verdict {
+        Verdict::Verified => (0, None),
+        Verdict::Failed | Verdict::NotProven => (1, Some(report.summary)),
         Verdict::CannotBeVerified => (3, Some(report.summary)),
     };
-    Ok(answer)
+    Ok(Answer {
+        code,
+        complaint,
+        ..answer
+    })
+}
+
+fn paragraph(report: &Report) -> String {
+    let mut text = String::new();
+    for point in &report.points {
+        let mark = match point.outcome {
+            Outcome::Passed => "ok",
+            Outcome::Noted => "note",
+            Outcome::Skipped => "skipped",
+            Outcome::Failed => "FAILED",
+        };
+        let _ = writeln!(text, "{mark:<8} {point}");
+    }
+    // What is not well goes to standard error.
+    if report.verdict == Verdict::Verified {
+        let _ = writeln!(text, "{}", report.summary);
+    }
+    text
 }

@@ -295,6 +295,9 @@ fn when_a_tpm_appears_the_software_identity_stays_until_its_certificate_is_renew
         assert!(!persistent(&mut device).contains("0x8100"));
 
         fs::remove_file(device.path("state/software/devid.cert.pem")).unwrap();
+        let said = device.ends(1, &["status"]).text();
+        let moves = said.contains("gets a new identity in it");
+        assert_eq!(moves, leave != "never", "{said}");
         device.ends(0, PROVISION);
         if leave == "never" {
             assert_eq!(mode(&device), "software");

@@ -68,17 +68,62 @@ fn each_verb_has_a_page_and_completions_know_it() {
         "key-generate",
     ] {
         let page = fs::read_to_string(folder.join(format!("devid-{verb}.1"))).unwrap();
-        assert!(page.contains(".SH SYNOPSIS"), "{verb}");
+        for section in [".SH SYNOPSIS", ".SH EXAMPLES", ".SH \"SEE ALSO\""] {
+            assert!(page.contains(section), "{verb}: {section}");
+        }
+        // Each page is read alone.
+        assert!(!page.contains("As of"), "{verb}");
+        assert!(page.contains("\\-\\-json"), "{verb}");
         assert!(
             completions.contains(verb.split('-').next_back().unwrap()),
             "{verb}"
         );
     }
-    assert!(
-        fs::read_to_string(folder.join("devid.1"))
-            .unwrap()
-            .contains("Exit codes")
-    );
+    let main = fs::read_to_string(folder.join("devid.1")).unwrap();
+    for section in ["\"EXIT STATUS\"", "FILES", "ENVIRONMENT", "EXAMPLES"] {
+        assert!(main.contains(&format!(".SH {section}")), "{section}");
+    }
+    for word in ["config.toml", "tpm_in_use", "DEVID_PKCS11_STATE"] {
+        assert!(main.contains(word), "{word}");
+    }
+    // Whoever adds a verb adds an example.
+    for entry in fs::read_dir(&folder).unwrap() {
+        let path = entry.unwrap().path();
+        let page = fs::read_to_string(&path).unwrap();
+        let holds_verbs = path.ends_with("devid-key.1");
+        assert!(
+            page.contains(".SH EXAMPLES") || holds_verbs,
+            "{}",
+            path.display()
+        );
+    }
+}
+
+/// What mandoc or man would complain about.
+#[test]
+fn the_pages_are_sound() {
+    let Some(man) = ["mandoc", "groff"].into_iter().find(|name| has(name)) else {
+        return;
+    };
+    let device = Device::without_tpm();
+    let folder = device.path("man");
+    fs::create_dir(&folder).unwrap();
+    device.ends(0, &["man", folder.to_str().unwrap()]);
+    for entry in fs::read_dir(&folder).unwrap() {
+        let path = entry.unwrap().path();
+        let mut check = programs::program(man);
+        match man {
+            "mandoc" => check.args(["-T", "lint", "-W", "error"]),
+            _ => check.args(["-man", "-ww", "-z", "-T", "utf8"]),
+        };
+        let said = programs::run(check.arg(&path));
+        assert!(said.status.success() && said.err.is_empty(), "{said}");
+    }
+}
+
+fn has(name: &str) -> bool {
+    std::env::split_paths(&std::env::var_os("PATH").unwrap())
+        .any(|folder| folder.join(name).exists())
 }
 
 /// What systemd says of the unit, with this line more in its section [Service].
@@ -176,8 +221,15 @@ fn the_state_folder_is_of_the_group_and_so_is_what_is_made_in_it() {
     let mut made = device.command(&["provision", "--wait", "0"]);
     programs::run(made.env("DEVID_PKCS11_STATE", &state)).ok();
     for entry in fs::read_dir(state.join("devid")).unwrap() {
-        let about = entry.unwrap().metadata().unwrap();
-        assert_eq!((about.gid(), about.mode() & 0o040), (devid, 0o040));
+        let entry = entry.unwrap();
+        let about = entry.metadata().unwrap();
+        // The lock is for those who write.
+        let readable = if entry.file_name() == ".lock" {
+            0
+        } else {
+            0o040
+        };
+        assert_eq!((about.gid(), about.mode() & 0o040), (devid, readable));
     }
     assert_eq!(fs::metadata(state.join("devid")).unwrap().gid(), devid);
 }

@@ -34,6 +34,7 @@ pub(super) struct Written {
 #[derive(Debug, Default, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct WrittenProvision {
+    pub(super) own: Option<bool>,
     #[serde(default, deserialize_with = "absolute_path")]
     pub(super) marker: Option<PathBuf>,
     pub(super) fallback: Option<Fallback>,
@@ -98,6 +99,7 @@ impl Written {
         }
         if let Some(later) = later.provision {
             let provision = self.provision.get_or_insert_default();
+            provision.own = later.own.or(provision.own);
             provision.marker = later.marker.or(provision.marker.take());
             provision.fallback = later.fallback.or(provision.fallback);
             provision.existing = later.existing.or(provision.existing.take());

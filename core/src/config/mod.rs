@@ -187,7 +187,7 @@ pub fn load(variable: Variable) -> Loaded {
 /// can be. For looking at things only.
 pub fn defaults(variable: Variable) -> Config {
     let tcti = tcti_variable(variable).ok().flatten();
-    with_tcti(Written::default(), tcti, variable)
+    overlaid(Written::default(), tcti, token::none(), variable)
 }
 
 impl LogSettings {
@@ -209,9 +209,10 @@ fn beside(file: &Path, name: &str) -> PathBuf {
     file.with_file_name(name)
 }
 
-fn settings(written: Written, variable: Variable) -> Result<Config, ConfigError> {
+fn settings(mut written: Written, variable: Variable) -> Result<Config, ConfigError> {
     let tcti = tcti_variable(variable)?;
-    Ok(with_tcti(written, tcti, variable))
+    let tokens = token::all(std::mem::take(&mut written.token))?;
+    Ok(overlaid(written, tcti, tokens, variable))
 }
 
 fn tcti_variable(variable: Variable) -> Result<Option<Tcti>, ConfigError> {
@@ -220,7 +221,12 @@ fn tcti_variable(variable: Variable) -> Result<Option<Tcti>, ConfigError> {
     said.transpose()
 }
 
-fn with_tcti(written: Written, tcti: Option<Tcti>, variable: Variable) -> Config {
+fn overlaid(
+    written: Written,
+    tcti: Option<Tcti>,
+    tokens: Vec<TokenSettings>,
+    variable: Variable,
+) -> Config {
     let run = variable("DEVID_PKCS11_RUN").map(PathBuf::from);
     let locks = run.as_ref().map(|run| run.join("lock"));
     let run = run.unwrap_or_else(|| RUN.into());
@@ -241,7 +247,7 @@ fn with_tcti(written: Written, tcti: Option<Tcti>, variable: Variable) -> Config
             handle: master.handle.unwrap_or(MASTER),
             owner_auth: master.owner_auth,
         },
-        tokens: token::all(written.token)?,
+        tokens,
         generation: run.join("generation"),
         run,
     }

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 /// How the device gets its own identity (`[provision]`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Provision {
+    /// Whether the device is to have an identity of its own; else the factory's is all it has.
+    pub own: bool,
     /// The file that says that the identity is in the TPM, and which key it is.
     pub marker: PathBuf,
     /// What is done where there is no TPM.
@@ -64,6 +66,7 @@ impl Provision {
 
     pub(super) fn of(written: WrittenProvision, state: &Path) -> Self {
         Self {
+            own: written.own.unwrap_or(true),
             marker: written.marker.unwrap_or_else(|| state.join(Self::MARKER)),
             fallback: written.fallback.unwrap_or_default(),
             existing: written.existing,

@@ -39,9 +39,14 @@ impl TokenSettings {
     }
 }
 
+/// `devid`, of which nothing is said.
+pub(super) fn none() -> Vec<TokenSettings> {
+    vec![TokenSettings::named(DEVID)]
+}
+
 /// `devid` first, whatever the files say of it. What is said of a token later holds.
 pub(super) fn all(written: Vec<WrittenToken>) -> Result<Vec<TokenSettings>, ConfigError> {
-    let mut tokens = vec![TokenSettings::named(DEVID)];
+    let mut tokens = none();
     for token in written {
         match tokens.iter_mut().find(|known| known.name == token.name) {
             Some(known) => known.overlay(token),

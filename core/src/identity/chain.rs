@@ -1,8 +1,8 @@
 //! From a certificate up to one that is trusted (RFC 5280, section 6), as far as device
 //! certificates need it.
 //!
-//! Not evaluated: name constraints, policy mappings, revocation. A CA that makes such an extension
-//! critical is refused, as RFC 5280, section 4.2, wants it.
+//! Not evaluated: name constraints, policies, revocation. A CA that makes such an extension critical
+//! is refused, as RFC 5280, section 4.2, wants it; which policies a leaf names is for people to read.
 
 use super::profile::{
     BASIC_CONSTRAINTS, CERTIFICATE_POLICIES, EXTENDED_KEY_USAGE, KEY_USAGE, SUBJECT_ALT_NAME,
@@ -30,13 +30,14 @@ const SHA384: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.16.840.1.101.3.
 const SHA512: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.16.840.1.101.3.4.2.3");
 
 /// Extensions that are evaluated, or that restrict nothing that is asked here.
-const UNDERSTOOD: [ObjectIdentifier; 5] = [
+const UNDERSTOOD: &[ObjectIdentifier] = &[
     BASIC_CONSTRAINTS,
     KEY_USAGE,
     SUBJECT_ALT_NAME,
-    CERTIFICATE_POLICIES,
     EXTENDED_KEY_USAGE,
 ];
+/// Of a leaf, beside those.
+const UNDERSTOOD_OF_LEAF: &[ObjectIdentifier] = &[CERTIFICATE_POLICIES];
 /// Longer than any chain of a factory.
 const LONGEST: usize = 8;
 /// More signatures than any search needs that is not led astray.
@@ -49,6 +50,8 @@ pub(super) enum Way {
     Trusted(Vec<String>),
     /// Nobody has the certificate of this issuer.
     Open(String),
+    /// At the leaf, which its own key signed: nobody else stands behind it.
+    SelfSigned,
     /// At something that is wrong.
     Broken(String),
 }
@@ -67,10 +70,17 @@ pub(super) fn way(
         now,
         left: Cell::new(MOST_CHECKS),
     };
-    if let Some(unknown) = unknown_critical(leaf) {
+    if let Some(unknown) = unknown_critical(leaf, UNDERSTOOD_OF_LEAF) {
         return Way::Broken(unknown);
     }
-    search.up(&[leaf], 0)
+    match search.up(&[leaf], 0) {
+        Way::Open(_) if is_self_signed(leaf) => Way::SelfSigned,
+        found => found,
+    }
+}
+
+fn is_self_signed(leaf: &Certificate) -> bool {
+    leaf.issuer_der() == leaf.subject_der() && is_signed_by(leaf, leaf) == Ok(true)
 }
 
 struct Search<'a> {
@@ -123,7 +133,7 @@ impl Search<'_> {
                 // What is wrong says more than what is missing further up.
                 Way::Broken(why) => end = Way::Broken(why),
                 Way::Open(whose) if matches!(end, Way::Open(_)) => end = Way::Open(whose),
-                Way::Open(_) => {}
+                Way::Open(_) | Way::SelfSigned => {}
             }
         }
         end
@@ -149,7 +159,7 @@ impl Search<'_> {
         {
             return Err(format!("{whose} allows only {most} CAs below it"));
         }
-        if let Some(unknown) = unknown_critical(issuer) {
+        if let Some(unknown) = unknown_critical(issuer, &[]) {
             return Err(unknown);
         }
         if let Some(now) = self.now {
@@ -180,9 +190,9 @@ fn is_same_entity(one: &Certificate, other: &Certificate) -> bool {
     one.subject_der() == other.subject_der() && one.public_key() == other.public_key()
 }
 
-fn unknown_critical(certificate: &Certificate) -> Option<String> {
+fn unknown_critical(certificate: &Certificate, also: &[ObjectIdentifier]) -> Option<String> {
     let mut critical = critical(certificate).into_iter();
-    let unknown = critical.find(|id| !UNDERSTOOD.contains(id))?;
+    let unknown = critical.find(|id| !UNDERSTOOD.contains(id) && !also.contains(id))?;
     Some(format!(
         "the certificate of {} has the critical extension {unknown}, which is not understood here",
         certificate.subject()
@@ -291,66 +301,5 @@ fn fixed_width(curve: Curve, der: &[u8]) -> Option<Vec<u8>> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn one(pem: &[u8]) -> Certificate {
-        Certificate::parse_all(pem).unwrap().remove(0)
-    }
-
-    fn leaf() -> Certificate {
-        one(include_bytes!("../../testdata/leaf.pem"))
-    }
-
-    fn ca() -> Certificate {
-        one(include_bytes!("../../testdata/ca.pem"))
-    }
-
-    fn root() -> Certificate {
-        one(include_bytes!("../../testdata/root.pem"))
-    }
-
-    #[test]
-    fn a_way_leads_to_whatever_is_trusted() {
-        let now = DateTime::new(2025, 1, 1, 0, 0, 0).ok();
-        for (trusted, others, steps) in [(vec![ca()], vec![], 2), (vec![leaf()], vec![], 1)] {
-            match way(&leaf(), &trusted, &others, now) {
-                Way::Trusted(subjects) => assert_eq!(subjects.len(), steps),
-                other => panic!("{other:?}"),
-            }
-        }
-    }
-
-    #[test]
-    fn without_its_issuer_a_certificate_is_neither_good_nor_bad() {
-        let issuer = ca().subject();
-        assert_eq!(way(&leaf(), &[], &[], None), Way::Open(issuer.clone()));
-        let known = way(&leaf(), &[], &[ca()], None);
-        assert!(
-            matches!(&known, Way::Open(whose) if *whose != issuer),
-            "{known:?}"
-        );
-    }
-
-    #[test]
-    fn a_signature_that_is_wrong_is_not_only_missing() {
-        let mut der = leaf().der().to_vec();
-        let last = der.len() - 1;
-        der[last] ^= 1;
-        let damaged = Certificate::from_der(&der).unwrap();
-        let Way::Broken(why) = way(&damaged, &[ca()], &[], None) else {
-            panic!("a damaged signature");
-        };
-        assert!(why.contains("signature"), "{why}");
-        assert_eq!(is_signed_by(&leaf(), &root()), Ok(false));
-    }
-
-    #[test]
-    fn an_expired_issuer_ends_the_way() {
-        let early = DateTime::new(2020, 1, 1, 0, 0, 0).ok();
-        let Way::Broken(why) = way(&leaf(), &[ca()], &[], early) else {
-            panic!("not yet valid");
-        };
-        assert!(why.contains("not valid before"), "{why}");
-    }
-}
+#[path = "chain_tests.rs"]
+mod tests;

@@ -6,7 +6,7 @@ use crate::certificate::Certificate;
 use crate::config::Config;
 use crate::key::{PublicKey, hex};
 use crate::store::devid::DevidStore;
-use crate::store::folder::Origin;
+use crate::store::folder::{Description as About, Origin};
 use crate::store::idevid::{Authority, Identity, IdevidStore};
 use crate::store::{Key, KeyStore, Kind, Pins, Protection, Shown, Who};
 use crate::tpm::{Refusals, Tpm, recognised};
@@ -18,6 +18,8 @@ use std::sync::{Arc, OnceLock};
 pub const FACTORY: &str = "idev-id";
 /// Where a software identity is shown by `devid`: beside the tokens.
 pub const SOFTWARE: &str = "software";
+/// The label of an identity in files that somebody else made.
+pub const EXISTING: &str = "existing";
 /// The token of the device's own keys, and the label of its own identity.
 pub const OWN: &str = "devid";
 
@@ -64,6 +66,10 @@ pub struct Entity {
 pub struct Placed {
     /// The certificate.
     pub certificate: Certificate,
+    /// What it is called, which may be something else than its key.
+    pub label: String,
+    /// Its CKA_ID.
+    pub id: Vec<u8>,
     /// NV index or file.
     pub place: String,
     /// In the key folder the file's name without `.pem`; else empty.
@@ -173,9 +179,11 @@ impl Device {
                 Err(fault) => contents.faults.push(fault),
             }
         }
-        match self.software() {
-            Ok(found) => contents.entities.extend(found),
-            Err(fault) => contents.faults.push((SOFTWARE, fault)),
+        for entity in [self.software(), self.existing_entity()] {
+            match entity {
+                Ok(found) => contents.entities.extend(found),
+                Err(fault) => contents.faults.push((SOFTWARE, fault)),
+            }
         }
         contents
     }
@@ -262,8 +270,8 @@ impl Device {
                     });
                 }
                 Kind::Certificate(certificate, about) => {
-                    let placed = self.placed(shown, certificate);
-                    place(placed, &listing.label, &about.label, &mut entities);
+                    let placed = self.placed(shown, certificate, about);
+                    place(placed, &listing.label, &mut entities);
                 }
                 Kind::Public(..) | Kind::Data(_) => {}
             }
@@ -274,12 +282,14 @@ impl Device {
     /// The software identity, if there is one.
     fn software(&self) -> Result<Option<Entity>, Fault> {
         let software = Software::of(&self.config.state);
-        let Some(key) = software.key()? else {
+        let Some(public) = software.public()? else {
             return Ok(None);
         };
         let certificate = software.certificate()?;
-        let mine = certificate.filter(|one| one.public_key().as_ref() == Some(&key.public));
+        let mine = certificate.filter(|one| one.public_key().as_ref() == Some(&public));
         let placed = mine.map(|certificate| Placed {
+            label: OWN.into(),
+            id: certificate.key_id().as_bytes().to_vec(),
             certificate,
             place: software.certificate_path().display().to_string(),
             file: String::new(),
@@ -289,10 +299,10 @@ impl Device {
             token_label: SOFTWARE.into(),
             label: OWN.into(),
             file: String::new(),
-            id: key.public.id().as_bytes().to_vec(),
+            id: public.id().as_bytes().to_vec(),
             key: None,
             software: Some(software.key_path()),
-            public: Some(key.public),
+            public: Some(public),
             origin: Origin::Generated,
             certificates: placed.into_iter().collect(),
             attests: false,
@@ -300,9 +310,12 @@ impl Device {
         }))
     }
 
-    fn placed(&self, shown: &Shown, certificate: &Certificate) -> Placed {
+    fn placed(&self, shown: &Shown, certificate: &Certificate, about: &About) -> Placed {
+        let id = about.id.clone();
         Placed {
             certificate: certificate.clone(),
+            label: about.label.clone(),
+            id: id.unwrap_or_else(|| certificate.key_id().as_bytes().to_vec()),
             place: self.file_of(&shown.name).display().to_string(),
             file: shown.name.clone(),
         }
@@ -331,7 +344,7 @@ impl Device {
                     place: format!("in software: {}", path.display()),
                     handle: None,
                     tpm_name: None,
-                    origin: "generated",
+                    origin: said(entity.origin),
                     template: None,
                 }),
                 _ => None,
@@ -360,13 +373,17 @@ impl Device {
             place,
             handle: key.handle().map(|handle| format!("0x{handle:08X}")),
             tpm_name: key.name().map(hex),
-            origin: match entity.origin {
-                Origin::Generated => "generated",
-                Origin::Imported => "imported",
-                Origin::Unknown => "unknown",
-            },
+            origin: said(entity.origin),
             template: key.public_area().and_then(recognised),
         }
+    }
+}
+
+fn said(origin: Origin) -> &'static str {
+    match origin {
+        Origin::Generated => "generated",
+        Origin::Imported => "imported",
+        Origin::Unknown => "unknown",
     }
 }
 
@@ -409,7 +426,7 @@ impl Contents {
 }
 
 /// Gives a certificate to its key, which was listed before it, or lists it alone.
-fn place(placed: Placed, token: &str, label: &str, all: &mut Vec<Entity>) {
+fn place(placed: Placed, token: &str, all: &mut Vec<Entity>) {
     let public = placed.certificate.public_key();
     let owner = all
         .iter_mut()
@@ -419,9 +436,9 @@ fn place(placed: Placed, token: &str, label: &str, all: &mut Vec<Entity>) {
         None => all.push(Entity {
             token: OWN,
             token_label: token.to_owned(),
-            label: label.to_owned(),
+            label: placed.label.clone(),
             file: String::new(),
-            id: placed.certificate.key_id().as_bytes().to_vec(),
+            id: placed.id.clone(),
             key: None,
             software: None,
             public,
@@ -434,18 +451,21 @@ fn place(placed: Placed, token: &str, label: &str, all: &mut Vec<Entity>) {
 }
 
 fn of_identity(token: &str, identity: Identity) -> Entity {
+    let id = identity.certificate.key_id().as_bytes().to_vec();
     Entity {
         token: FACTORY,
         token_label: token.to_owned(),
-        label: identity.label,
+        label: identity.label.clone(),
         file: String::new(),
-        id: identity.certificate.key_id().as_bytes().to_vec(),
+        id: id.clone(),
         key: identity.key,
         software: None,
         public: identity.public,
         origin: Origin::Generated,
         certificates: vec![Placed {
             certificate: identity.certificate,
+            label: identity.label,
+            id,
             place: identity.place,
             file: String::new(),
         }],
@@ -455,19 +475,22 @@ fn of_identity(token: &str, identity: Identity) -> Entity {
 }
 
 fn of_authority(token: &str, authority: Authority) -> Entity {
+    let id = authority.certificate.key_id().as_bytes().to_vec();
     Entity {
         token: FACTORY,
         token_label: token.to_owned(),
-        label: authority.label,
+        label: authority.label.clone(),
         file: String::new(),
-        id: authority.certificate.key_id().as_bytes().to_vec(),
+        id: id.clone(),
         key: None,
         software: None,
         public: authority.certificate.public_key(),
         origin: Origin::Unknown,
         certificates: vec![Placed {
             certificate: authority.certificate,
-            place: "beside the identity".into(),
+            label: authority.label,
+            id,
+            place: authority.place,
             file: String::new(),
         }],
         attests: false,

@@ -3,8 +3,10 @@
 //!
 //! The factory identity is not meant: it stays what it is beside the device's own.
 
+use super::Fault;
 use super::chain::{Way, way};
-use super::device::{Device, Entity, FACTORY, OWN};
+use super::device::{Device, EXISTING, Entity, FACTORY, OWN, Placed, SOFTWARE};
+use super::points::unfit;
 use super::prove::{Proof, prove};
 use super::state::Existing;
 use super::time::now;
@@ -13,6 +15,7 @@ use crate::certificate::Certificate;
 use crate::config;
 use crate::file;
 use crate::key::{PrivateKeyInfo, PublicKey, hex};
+use crate::store::folder::Origin;
 use std::path::Path;
 use zeroize::Zeroizing;
 
@@ -102,12 +105,58 @@ impl Device {
         Ok(Some((format!("{place}: {}", leaf.subject()), false)))
     }
 
+    /// The identity in files that the configuration names, if its certificate is there.
+    pub(super) fn existing_entity(&self) -> Result<Option<Entity>, Fault> {
+        let Some(config::Existing::Files { certificate, key }) = &self.config.provision.existing
+        else {
+            return Ok(None);
+        };
+        if !certificate.exists() {
+            return Ok(None);
+        }
+        let all = certificates_of(certificate)?;
+        let leaf = all.first().ok_or_else(|| Fault::failed("no certificate"))?;
+        Ok(Some(Entity {
+            token: SOFTWARE,
+            token_label: SOFTWARE.into(),
+            label: EXISTING.into(),
+            file: String::new(),
+            id: leaf.key_id().as_bytes().to_vec(),
+            key: None,
+            software: Some(key.clone()).filter(|key| key.exists()),
+            public: leaf.public_key(),
+            origin: Origin::Unknown,
+            certificates: all
+                .into_iter()
+                .map(|one| placed(one, certificate))
+                .collect(),
+            attests: false,
+            protected: true,
+        }))
+    }
+
+    /// Whether it is the identity that the configuration names as existing.
+    pub(super) fn is_existing(&self, entity: &Entity) -> bool {
+        match &self.config.provision.existing {
+            None => false,
+            Some(config::Existing::Files { .. }) => {
+                (entity.token, entity.label.as_str()) == (SOFTWARE, EXISTING)
+            }
+            Some(config::Existing::Uri(uri)) => {
+                entity.token == OWN && Wanted::parse(uri).is_ok_and(|wanted| wanted.is(entity))
+            }
+        }
+    }
+
     fn leads_to_trust(
         &self,
         leaf: &Certificate,
         others: &[Certificate],
         place: &str,
     ) -> Result<(), String> {
+        if let Some(why) = unfit(leaf, now().ok()) {
+            return Err(format!("{place}: no device's certificate: {why}"));
+        }
         let trusted = self.trusted(None).map_err(|fault| fault.text)?;
         let trust = self.config.trust.display();
         match way(leaf, &trusted, others, now().ok()) {
@@ -116,8 +165,22 @@ impl Device {
                 "{place}: not trusted: put the certificate of {issuer} into {trust}, or take \
                  [provision] existing out of the configuration"
             )),
+            Way::SelfSigned => Err(format!(
+                "{place}: not trusted: it is self-signed. Put it into {trust} itself, or take \
+                 [provision] existing out of the configuration"
+            )),
             Way::Broken(why) => Err(format!("{place}: {why}")),
         }
+    }
+}
+
+fn placed(certificate: Certificate, path: &Path) -> Placed {
+    Placed {
+        label: EXISTING.into(),
+        id: certificate.key_id().as_bytes().to_vec(),
+        certificate,
+        place: path.display().to_string(),
+        file: String::new(),
     }
 }
 

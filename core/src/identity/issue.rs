@@ -87,11 +87,12 @@ impl Subject {
         }
     }
 
-    /// Of a device that nobody named: after its own key.
+    /// Of a device that nobody named: after its own key. No serialNumber, which would be a
+    /// device's (IEEE 802.1AR, section 8.6).
     pub(super) fn of_key(public: &PublicKey) -> Result<Self, Fault> {
         let digest = Hash::Sha256.digest(&[&public.info_der()]);
-        let serial = crate::key::hex(&digest[..8]);
-        Self::parse(&format!("serialNumber={serial},CN=devid"))
+        let digits = crate::key::hex(&digest[..8]);
+        Self::parse(&format!("CN=devid-{digits}"))
     }
 }
 
@@ -307,8 +308,8 @@ mod tests {
         assert_eq!(is_signed_by(&certificate, &certificate), Ok(true));
         let profile = Profile::of(&certificate);
         assert_eq!(profile.not_after, None);
-        assert_eq!(profile.model.as_deref(), Some("devid"));
-        assert_eq!(profile.device_serial.unwrap().len(), 16);
+        assert_eq!(profile.subject.len(), "CN=devid-".len() + 16);
+        assert_eq!((profile.device_serial, profile.model), (None, None));
         assert!(!profile.authority);
     }
 

@@ -11,6 +11,7 @@ use crate::file;
 use crate::store::devid::{Algorithm, KeyUsage};
 use crate::store::folder::{Content, Description, Origin, Usage, Use};
 use crate::store::{KeyStore, Kind, Protection};
+use serde::Serialize;
 use std::path::Path;
 
 const TSS2_BEGIN: &str = "-----BEGIN TSS2 PRIVATE KEY-----";
@@ -19,7 +20,7 @@ const TSS2_END: &str = "-----END TSS2 PRIVATE KEY-----";
 const LARGEST: u64 = 64 << 10;
 
 /// What was made of a certificate that came.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Imported {
     /// The key's label.
     pub label: String,

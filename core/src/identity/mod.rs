@@ -11,11 +11,14 @@ mod keys;
 mod marker;
 mod mend;
 mod observe;
+mod points;
 mod profile;
 mod prove;
 mod provision;
 mod refusal;
 mod reset;
+#[cfg(test)]
+mod samples;
 mod software;
 mod state;
 mod status;
@@ -23,16 +26,17 @@ mod time;
 mod verify;
 
 pub use device::{
-    CertificateDescription, Contents, Description, Device, Entity, FACTORY, KeyDescription, OWN,
-    Placed, SOFTWARE,
+    CertificateDescription, Contents, Description, Device, EXISTING, Entity, FACTORY,
+    KeyDescription, OWN, Placed, SOFTWARE,
 };
 pub use doctor::{Finding, Health, doctor};
 pub use fault::{Fault, FaultKind};
 pub use issue::Subject;
 pub use keys::Imported;
+pub use points::{Outcome, Point};
 pub use profile::{HardwareModule, Meaning, Profile};
 pub use provision::{Provisioned, Provisioning, provision};
 pub use reset::{prune, reset};
 pub use state::{Certified, Existing, Facts, Marker, Plan, Policy, Refusal, TpmKey};
-pub use status::{MasterKey, Mode, Role, Status, TpmStatus};
-pub use verify::{Outcome, Point, Report, Verdict};
+pub use status::{Expiry, MasterKey, Mode, Role, Status, TpmStatus};
+pub use verify::{Report, Verdict, Verification};

@@ -58,7 +58,12 @@ impl Device {
             Some(own) => self.state_of(own)?,
         };
         let software = Software::of(&self.config.state);
-        let software_key = software.key()?;
+        // To look, one need not be who uses the key.
+        let software_public = software.public()?;
+        let software_key = match software.hidden()? {
+            Some(_) => None,
+            None => software.key()?,
+        };
         let software_certificate = software.certificate()?;
         let public = own.as_ref().map(|own| own.key.public().clone());
         let of_key = |one: &Certificate| one.public_key().is_some() && one.public_key() == public;
@@ -76,10 +81,8 @@ impl Device {
                 .cloned()
                 .collect();
         }
-        let software_public = software_key.as_ref().map(|key| &key.public);
-        let of_software = |one: &Certificate| {
-            software_public.is_some() && one.public_key().as_ref() == software_public
-        };
+        let of_software =
+            |one: &Certificate| software_public.is_some() && one.public_key() == software_public;
         let mut all = certificates.iter().chain(&software_certificate);
         let stray = all.clone().find(|one| !of_key(one) && !of_software(one));
         let certificate = if all.clone().any(of_key) {
@@ -98,7 +101,7 @@ impl Device {
             existing: existing.state,
             certificate,
             key,
-            software: software_key.is_some(),
+            software: software_public.is_some(),
             marker: self.marker_of(mark.as_ref(), own.as_ref(), tpm)?,
         };
         Ok(Observed {

@@ -154,7 +154,8 @@ pub(super) fn end(not_after: DateTime) -> Option<DateTime> {
     (not_after.year() < 9999).then_some(not_after)
 }
 
-/// Some makers pack both into the serialNumber: `PID:model SN:serial`.
+/// Some makers pack both into the serialNumber: `PID:model SN:serial`. A subject without one names
+/// no device, whatever its common name is.
 fn serial_and_model(subject: &Name) -> (Option<String>, Option<String>) {
     let whole = attribute(subject, SERIAL_NUMBER);
     let packed = |mark: &str| {
@@ -162,7 +163,8 @@ fn serial_and_model(subject: &Name) -> (Option<String>, Option<String>) {
         let found = words.filter_map(|word| word.strip_prefix(mark)).next();
         found.filter(|found| !found.is_empty()).map(str::to_owned)
     };
-    let model = packed("PID:").or_else(|| attribute(subject, COMMON_NAME));
+    let common = || attribute(subject, COMMON_NAME).filter(|_| whole.is_some());
+    let model = packed("PID:").or_else(common);
     (packed("SN:").or(whole.clone()), model)
 }
 
@@ -322,6 +324,7 @@ mod tests {
             ("serialNumber=123,CN=node", some("123"), some("node")),
             ("serialNumber=SN:,CN=node", some("SN:"), some("node")),
             ("O=nobody", None, None),
+            ("CN=web", None, None),
         ] {
             assert_eq!(of(subject), (serial, model), "{subject}");
         }

@@ -52,6 +52,7 @@ pub struct Provisioned {
 impl Policy {
     pub(super) fn of(config: &Config) -> Self {
         Self {
+            own: config.provision.own,
             fallback: config.provision.fallback,
             leave_software: config.provision.leave_software,
         }
@@ -96,7 +97,9 @@ fn wait_for_tpm(config: &Config, policy: Policy, limit: Duration) -> Result<(), 
         let seen = Device::new(config.clone()).observe()?;
         let Facts { tpm, existing, .. } = seen.facts;
         let with = |tpm| seen.facts.with_tpm(tpm).plan(policy);
-        let matters = with(true) != with(false) || existing == Existing::Unusable;
+        let matters = with(true) != with(false)
+            || with(true) == Plan::UseFactory
+            || existing == Existing::Unusable;
         if tpm || !matters || Instant::now() >= end {
             return Ok(());
         }
@@ -120,6 +123,10 @@ impl Device {
                     true => "tpm",
                     false => "software",
                 }));
+            }
+            Plan::UseFactory => {
+                self.factory_is_there()?;
+                return Ok(Some("tpm"));
             }
             Plan::Reset => {
                 self.erase(seen)?;

@@ -68,6 +68,28 @@ impl Software {
         SoftwareKey::read(&path).map(Some)
     }
 
+    /// The public half of a key that this user may not read, as the certificate beside it has it.
+    pub(super) fn hidden(&self) -> Result<Option<PublicKey>, Fault> {
+        match file::read(&self.key_path(), LARGEST) {
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+                Ok(self.certificate()?.and_then(|one| one.public_key()))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// The public half of the key; `None` if there is none.
+    ///
+    /// # Errors
+    ///
+    /// As of [`Self::key`], unless the certificate tells it.
+    pub(super) fn public(&self) -> Result<Option<PublicKey>, Fault> {
+        match self.hidden()? {
+            Some(public) => Ok(Some(public)),
+            None => Ok(self.key()?.map(|key| key.public)),
+        }
+    }
+
     /// `None` if there is none.
     pub(super) fn certificate(&self) -> Result<Option<Certificate>, Fault> {
         let path = self.certificate_path();

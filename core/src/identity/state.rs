@@ -83,6 +83,8 @@ pub enum Marker {
 /// What the administrator allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Policy {
+    /// Whether the device is to have an identity of its own, beside the factory's.
+    pub own: bool,
     /// What is done without TPM.
     pub fallback: Fallback,
     /// Whether a software identity moves to a TPM.
@@ -108,6 +110,8 @@ pub enum Plan {
     MakeSoftware,
     /// Nothing: somebody else's identity is used.
     UseExisting,
+    /// Nothing: the factory's identity is all that is wanted.
+    UseFactory,
     /// Take away all that is ours, and look again.
     Reset,
     /// Change nothing.
@@ -144,6 +148,7 @@ impl Facts {
         match self.existing {
             Existing::Usable => return Plan::UseExisting,
             Existing::Unusable => return Plan::Refuse(Refusal::ExistingUnusable),
+            Existing::None if !policy.own => return Plan::UseFactory,
             Existing::None => {}
         }
         match self.certificate {

@@ -3,10 +3,12 @@
 use super::*;
 
 const ALLOWED: Policy = Policy {
+    own: true,
     fallback: Fallback::Software,
     leave_software: LeaveSoftware::OnNewCertificate,
 };
 const STRICT: Policy = Policy {
+    own: true,
     fallback: Fallback::None,
     leave_software: LeaveSoftware::Never,
 };
@@ -233,11 +235,14 @@ fn all() -> Vec<(Facts, Policy)> {
                 }
                 for fallback in [Fallback::None, Fallback::Software] {
                     for leave_software in [LeaveSoftware::Never, LeaveSoftware::OnNewCertificate] {
-                        let policy = Policy {
-                            fallback,
-                            leave_software,
-                        };
-                        all.push((facts, policy));
+                        for own in truths {
+                            let policy = Policy {
+                                own,
+                                fallback,
+                                leave_software,
+                            };
+                            all.push((facts, policy));
+                        }
                     }
                 }
             }
@@ -295,7 +300,7 @@ fn steps(facts: Facts, plan: Plan) -> Vec<Facts> {
             step(&|facts| facts.marker = Marker::None);
             step(&|facts| facts.reset = false);
         }
-        Plan::KeepSoftware | Plan::UseExisting | Plan::Refuse(_) => {}
+        Plan::KeepSoftware | Plan::UseExisting | Plan::UseFactory | Plan::Refuse(_) => {}
     }
     steps
 }
@@ -323,7 +328,11 @@ fn whatever_was_done_is_not_done_again() {
         assert_eq!(rest.plan(policy), plan);
         let quiet = matches!(
             plan,
-            Plan::Keep | Plan::KeepSoftware | Plan::UseExisting | Plan::Refuse(_)
+            Plan::Keep
+                | Plan::KeepSoftware
+                | Plan::UseExisting
+                | Plan::UseFactory
+                | Plan::Refuse(_)
         );
         assert!(quiet, "{facts:?} {policy:?} ends in {plan:?}");
     }
@@ -380,6 +389,23 @@ fn a_software_identity_is_made_only_where_no_tpm_was() {
             assert!(!facts.software && !facts.tpm && !facts.tpm_is_there);
         }
     }
+}
+
+#[test]
+fn who_wants_no_identity_of_its_own_gets_none_and_loses_none() {
+    for (facts, policy) in all() {
+        if !policy.own && !facts.reset {
+            assert_eq!(end(facts, policy).0, facts);
+        }
+    }
+    let without = Policy {
+        own: false,
+        ..ALLOWED
+    };
+    assert_eq!(NEW.plan(without), Plan::UseFactory);
+    assert_eq!(NEW.with_tpm(false).plan(without), Plan::UseFactory);
+    let asked = Facts { reset: true, ..NEW };
+    assert_eq!(asked.plan(without), Plan::Reset);
 }
 
 #[test]

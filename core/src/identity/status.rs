@@ -3,12 +3,15 @@
 use super::device::{Contents, Device, Entity, FACTORY, OWN};
 use super::observe::Observed;
 use super::profile::end;
+use super::prove::{Proof, prove};
 use super::state::{Plan, Policy};
 use super::time::now;
 use super::{Fault, FaultKind};
 use crate::certificate::Certificate;
+use crate::store::SignError;
 use crate::tpm::{Property, Tpm, TpmError};
 use serde::Serialize;
+use x509_cert::der::DateTime;
 
 const SECONDS_OF_A_DAY: u64 = 24 * 60 * 60;
 
@@ -50,7 +53,7 @@ pub enum Mode {
 /// A key and its certificate, in one line.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Role {
-    /// `factory`, `own`, `attestation`, `service`.
+    /// `factory`; `own`, or `existing` where somebody else made that; `attestation`; `service`.
     pub role: &'static str,
     /// The label.
     pub label: String,
@@ -58,9 +61,30 @@ pub struct Role {
     pub key: Option<String>,
     /// Its subject.
     pub certificate: Option<String>,
-    /// Days until it ends, counted down; `None` without end or without certificate. Negative when
-    /// it is over.
-    pub days_left: Option<i64>,
+    /// When it ends; `None` without certificate.
+    pub expiry: Option<Expiry>,
+}
+
+/// When a certificate ends.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case", tag = "ends")]
+pub enum Expiry {
+    /// It does not.
+    Never,
+    /// Then; so many days from now, counted down, and negative when that is over.
+    #[serde(rename_all = "snake_case")]
+    At {
+        /// RFC 3339, UTC.
+        not_after: String,
+        /// Whole days.
+        days_left: i64,
+    },
+    /// Then; how long that is nobody knows, since the clock is wrong.
+    #[serde(rename_all = "snake_case")]
+    ClockWrong {
+        /// RFC 3339, UTC.
+        not_after: String,
+    },
 }
 
 /// The master key.
@@ -109,7 +133,7 @@ impl Device {
             reason: fault.map(|fault| fault.text),
             tpm_is_out_of_reach: out_of_reach,
             marker: marker.map(|(what, mend)| format!("{what}. {mend}")),
-            roles: Self::roles(&contents),
+            roles: self.roles(&contents),
             master,
             tpm: TpmStatus::of(&self.tpm).ok(),
             tcti: self.config.tcti.to_string(),
@@ -133,6 +157,14 @@ impl Device {
             Plan::Refuse(why) => (Mode::Error, Some(self.refusal(why, &seen))),
             Plan::Persist => open("the device's key is not in its persistent handle"),
             Plan::Certify | Plan::CertifySoftware => open("the device's key has no certificate"),
+            Plan::UseFactory => match self.factory_is_there() {
+                Ok(()) => (Mode::Tpm, None),
+                Err(fault) => (Mode::Error, Some(fault)),
+            },
+            Plan::Generate if seen.facts.software => open(
+                "the device's software key has no certificate, and there is a TPM now: the device \
+                 gets a new identity in it, and the software key is put aside",
+            ),
             Plan::Generate | Plan::MakeSoftware => {
                 open("the device has no identity of its own yet")
             }
@@ -140,7 +172,25 @@ impl Device {
         }
     }
 
-    fn roles(contents: &Contents) -> Vec<Role> {
+    /// Whether the TPM has the factory's key: it signs, or asks for a PIN first.
+    pub(super) fn factory_is_there(&self) -> Result<(), Fault> {
+        let (_, _, entities) = self.factory().map_err(|(_, fault)| fault)?;
+        let keys = entities.iter().filter_map(|one| one.key.as_ref());
+        let mut why = Fault::new(
+            FaultKind::NotFound,
+            "the TPM has no key for the factory's certificate",
+        );
+        for key in keys {
+            match prove(&self.tpm, key, key.public()) {
+                Proof::Belongs | Proof::None(SignError::NotLoggedIn) => return Ok(()),
+                Proof::Other => why = Fault::failed("another key than the factory's signed"),
+                Proof::None(error) => why = error.into(),
+            }
+        }
+        Err(why.while_doing("[provision] own = false"))
+    }
+
+    fn roles(&self, contents: &Contents) -> Vec<Role> {
         let is_role = |one: &&Entity| {
             one.key.is_some() || !one.certificate().is_some_and(Certificate::is_authority)
         };
@@ -148,7 +198,7 @@ impl Device {
             .entities
             .iter()
             .filter(is_role)
-            .map(Role::of)
+            .map(|one| Role::of(one, self.is_existing(one)))
             .collect()
     }
 
@@ -162,8 +212,9 @@ impl Device {
 }
 
 impl Role {
-    fn of(entity: &Entity) -> Self {
+    fn of(entity: &Entity, existing: bool) -> Self {
         let role = match (entity.token, entity.attests) {
+            _ if existing => "existing",
             (_, true) => "attestation",
             (FACTORY, _) => "factory",
             (_, _) if entity.label == OWN => "own",
@@ -187,18 +238,30 @@ impl Role {
             label: entity.label.clone(),
             key: key.or(in_file),
             certificate: entity.certificate().map(Certificate::subject),
-            days_left: entity.certificate().and_then(days_left),
+            expiry: entity.certificate().map(|one| Expiry::of(one, now())),
         }
     }
 }
 
-fn days_left(certificate: &Certificate) -> Option<i64> {
-    let not_after = certificate.parsed().tbs_certificate().validity().not_after;
-    let end = end(not_after.to_date_time())?.unix_duration().as_secs();
-    let now = now().ok()?.unix_duration().as_secs();
-    let days = end.abs_diff(now) / SECONDS_OF_A_DAY;
-    let days = i64::try_from(days).ok()?;
-    Some(if end < now { -days - 1 } else { days })
+impl Expiry {
+    /// At a time that the clock says, unless that is wrong.
+    fn of(certificate: &Certificate, now: Result<DateTime, DateTime>) -> Self {
+        let not_after = certificate.parsed().tbs_certificate().validity().not_after;
+        let Some(end) = end(not_after.to_date_time()) else {
+            return Self::Never;
+        };
+        let not_after = end.to_string();
+        let Ok(now) = now else {
+            return Self::ClockWrong { not_after };
+        };
+        let (end, now) = (end.unix_duration().as_secs(), now.unix_duration().as_secs());
+        let days = i64::try_from(end.abs_diff(now) / SECONDS_OF_A_DAY).unwrap_or(i64::MAX);
+        let days_left = if end < now { -days - 1 } else { days };
+        Self::At {
+            not_after,
+            days_left,
+        }
+    }
 }
 
 impl TpmStatus {
@@ -241,4 +304,42 @@ fn text(number: u32) -> String {
         .filter(|byte| printable(byte))
         .map(|byte| char::from(*byte))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::samples::{Party, Sample, in_year};
+
+    #[test]
+    fn days_are_counted_down_and_below_nothing() {
+        let (ca, device) = (Party::new("CN=ca", 1), Party::new("CN=device", 2));
+        let expiry = |end, now| {
+            let certificate = Sample::of_device().until(end).issued(&ca, &device);
+            Expiry::of(&certificate, now)
+        };
+        let now = in_year(2026);
+        for (end, left) in [
+            ("260711000001Z", 10),
+            ("260701000000Z", 0),
+            ("260630235959Z", -1),
+            ("260621000000Z", -11),
+        ] {
+            let Expiry::At { days_left, .. } = expiry(end, Ok(now)) else {
+                panic!("{end}");
+            };
+            assert_eq!(days_left, left, "{end}");
+        }
+        let not_after = "2026-07-11T00:00:01Z".into();
+        let wrong = expiry("260711000001Z", Err(now));
+        assert_eq!(wrong, Expiry::ClockWrong { not_after });
+        let endless = Sample::of_device().issued(&ca, &device);
+        assert_eq!(Expiry::of(&endless, Err(now)), Expiry::Never);
+    }
+
+    #[test]
+    fn a_maker_is_four_characters_in_a_number() {
+        assert_eq!(text(0x4942_4D00), "IBM");
+        assert_eq!(text(0x5357_2020), "SW  ");
+    }
 }

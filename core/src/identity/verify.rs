@@ -2,24 +2,38 @@
 //! (IEEE 802.1AR, section 8), and somebody trusted issued it.
 
 use super::chain::{Way, way};
-use super::device::{Device, Entity};
-use super::profile::{
-    CERTIFICATE_POLICIES, Profile, SUBJECT_ALT_NAME, authority_key_id, basic_constraints, critical,
-    ends_in_right_form, key_usage,
-};
+use super::device::{Device, Entity, OWN};
+use super::points::{Outcome, Point, profile_points, validity_point};
 use super::prove::{Proof, prove};
-use super::software::SoftwareKey;
-use super::time::{now, valid_at};
+use super::time::now;
 use super::{Fault, FaultKind};
 use crate::certificate::Certificate;
 use crate::file;
-use crate::store::SignError;
+use crate::key::{PrivateKeyInfo, PublicKey};
+use crate::store::idevid::IdevidStore;
+use crate::store::{Key, KeyStore, Kind, LoginError, SignError, Who};
+use crate::tpm::Secret;
 use log::warn;
 use serde::Serialize;
+use std::io::ErrorKind;
 use std::path::Path;
+use std::sync::Arc;
 
 /// More bytes than any sane file of certificates has.
 const LARGEST_FILE: u64 = 1 << 20;
+/// More bytes than a key file has.
+const LARGEST_KEY: u64 = 16 << 10;
+const KEY: &str = "key";
+
+/// What is known to whoever verifies, beside what the device knows.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Verification<'a> {
+    /// A file with certificates that are trusted beside those of the configuration.
+    pub authorities: Option<&'a Path>,
+    /// The PIN that the key asks for. It is tried only where the configuration has none, and a
+    /// wrong one counts in the TPM.
+    pub pin: Option<&'a Secret>,
+}
 
 /// What the verification of an identity gave.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -30,55 +44,34 @@ pub struct Report {
     pub verdict: Verdict,
     /// One line that says the same.
     pub summary: String,
+    /// Whether the clock could be believed, so that the validity was looked at.
+    pub validity_checked: bool,
     /// Point by point.
     pub points: Vec<Point>,
 }
 
-/// What all points together say.
+/// What all points together say. The first of these that is true counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
-    /// All is well.
-    Verified,
     /// Something is wrong.
     Failed,
-    /// Nothing is wrong, but the certificate of the CA is not here.
+    /// Nothing is wrong, but the key signed nothing: that it is there is not known.
+    NotProven,
+    /// The key signed, but the certificate of the CA is not here.
     CannotBeVerified,
-}
-
-/// One point of the verification.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Point {
-    /// What was looked at.
-    pub name: &'static str,
-    /// How it is.
-    pub outcome: Outcome,
-    /// In words.
-    pub text: String,
-}
-
-/// How a point is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Outcome {
-    /// As it must be.
-    Passed,
-    /// Not as the standard wants it, but so are many, and nothing follows from it.
-    Noted,
-    /// It could not be looked at.
-    Skipped,
-    /// Wrong.
-    Failed,
+    /// The key signed, and its certificate leads to one that is trusted.
+    Verified,
 }
 
 impl Device {
-    /// Verifies an identity. `authorities` is a file with certificates that are trusted beside
-    /// those of the configuration.
+    /// Verifies an identity.
     ///
     /// # Errors
     ///
-    /// There is nothing to verify, or the file cannot be read, or the TPM cannot be asked.
-    pub fn verify(&self, entity: &Entity, authorities: Option<&Path>) -> Result<Report, Fault> {
+    /// There is nothing to verify, or a file cannot be read, or the TPM cannot be asked, or the PIN
+    /// is wrong.
+    pub fn verify(&self, entity: &Entity, how: Verification) -> Result<Report, Fault> {
         let Some(certificate) = entity.certificate() else {
             return Err(Fault::new(
                 FaultKind::NotFound,
@@ -90,24 +83,15 @@ impl Device {
             ));
         };
         self.unlock()?;
-        let trusted = self.trusted(authorities)?;
+        let trusted = self.trusted(how.authorities)?;
         let others = self.known_authorities();
-        let mut points = vec![self.key_point(entity, certificate)?];
-        points.extend(profile_points(certificate));
+        let key = self.key_point(entity, certificate, how.pin)?;
         let now = now();
-        points.push(match &now {
-            Ok(now) => validity_point(valid_at(certificate, *now), &Profile::of(certificate)),
-            Err(built) => Point::skipped(
-                "validity",
-                format!(
-                    "not looked at: the clock stands before {built}, when this program was built; \
-                     set it and verify again"
-                ),
-            ),
-        });
         let way = way(certificate, &trusted, &others, now.ok());
+        let mut points = profile_points(certificate);
+        points.push(validity_point(certificate, now));
         points.push(chain_point(&way));
-        Ok(Report::of(entity, &way, points, &self.config.trust))
+        Ok(Report::of(entity, key, &way, points, &self.config.trust))
     }
 
     /// What is trusted: a file given with the call, and the folder `trust`.
@@ -133,64 +117,115 @@ impl Device {
         certificates.filter(Certificate::is_authority).collect()
     }
 
-    fn key_point(&self, entity: &Entity, certificate: &Certificate) -> Result<Point, Fault> {
-        let name = "key";
+    /// Passed or noted only if the key signed.
+    fn key_point(
+        &self,
+        entity: &Entity,
+        certificate: &Certificate,
+        pin: Option<&Secret>,
+    ) -> Result<Point, Fault> {
         let Some(public) = certificate.public_key() else {
             let why = "the certified key is of a kind that is not supported".into();
-            return Ok(Point::skipped(name, why));
+            return Ok(Point::skipped(KEY, why));
         };
         if let Some(path) = &entity.software {
-            return Ok(software_point(name, path, certificate));
+            return Ok(match self.prove_file(path, &public) {
+                Ok(proof) => proof_point(proof, Some(path))?,
+                Err(point) => point,
+            });
         }
         let Some(key) = &entity.key else {
             return Ok(match (entity.attests, certificate.is_authority()) {
                 (true, _) => Point::skipped(
-                    name,
+                    KEY,
                     "an attestation key signs only what the TPM itself made".into(),
                 ),
-                (_, true) => Point::skipped(name, "the key of a CA is not in this device".into()),
-                _ => Point::failed(name, "no key of this TPM belongs to the certificate".into()),
+                (_, true) => Point::skipped(KEY, "the key of a CA is not in this device".into()),
+                _ => Point::failed(KEY, "no key of this TPM belongs to the certificate".into()),
             });
         };
-        Ok(match prove(&self.tpm, key, &public) {
-            Proof::Belongs => Point::passed(
-                name,
-                "it signed fresh random bytes, and the certificate verifies that".into(),
-            ),
-            Proof::Other => Point::failed(
-                name,
-                "the certificate does not verify what the key signed: they do not belong together"
-                    .into(),
-            ),
-            Proof::None(SignError::Tpm(error)) => {
-                let fault = Fault::from(error);
-                if fault.kind == FaultKind::Tpm {
-                    return Err(fault);
-                }
-                Point::failed(name, fault.text)
+        let proof = match (prove(&self.tpm, key, &public), pin) {
+            (Proof::None(SignError::NotLoggedIn), Some(pin)) => {
+                let opened = self.logged_in(entity, key, pin)?;
+                prove(&self.tpm, &opened, &public)
             }
-            Proof::None(SignError::NotLoggedIn) => {
-                Point::skipped(name, "the key asks for a PIN".into())
+            (proof, _) => proof,
+        };
+        proof_point(proof, None)
+    }
+
+    /// By a key in a file; where that cannot be used, the point that says so.
+    fn prove_file(&self, path: &Path, public: &PublicKey) -> Result<Proof, Point> {
+        let read = file::read(path, LARGEST_KEY);
+        let bytes = read.map(zeroize::Zeroizing::new).map_err(|error| {
+            let why = format!("{}: {error}", path.display());
+            match error.kind() {
+                ErrorKind::PermissionDenied => Point::skipped(KEY, why),
+                _ => Point::failed(KEY, why),
             }
-            Proof::None(error) => Point::failed(name, error.to_string()),
-        })
+        })?;
+        let failed = |why| Point::failed(KEY, format!("{}: {why}", path.display()));
+        let key = PrivateKeyInfo::from_pem(&bytes).map_err(failed)?;
+        let key = Key::in_clear(key).ok_or_else(|| failed("no key for memory".into()))?;
+        Ok(prove(&self.tpm, &key, public))
+    }
+
+    /// The key of an entity whose token asks for a PIN, after a login with this one.
+    fn logged_in(&self, entity: &Entity, key: &Arc<Key>, pin: &Secret) -> Result<Arc<Key>, Fault> {
+        let fault = |error| match error {
+            LoginError::Tpm(error) => Fault::from(error),
+            other => Fault::failed(format!("{}: {other}", entity.label)),
+        };
+        if entity.token == OWN {
+            self.own.login(Who::User, pin).map_err(fault)?;
+            return Ok(Arc::clone(key));
+        }
+        for store in IdevidStore::with_pin(&self.config, &self.tpm) {
+            // Another's slot, and what is wrong with that does not matter here.
+            let Ok(listing) = store.look() else { continue };
+            let opened = listing.objects.iter().find_map(|shown| match &shown.kind {
+                Kind::Pair { key: shown, .. } if shown.public() == key.public() => Some(shown),
+                _ => None,
+            });
+            if let Some(opened) = opened {
+                store.login(Who::User, pin).map_err(fault)?;
+                return Ok(Arc::clone(opened));
+            }
+        }
+        Ok(Arc::clone(key))
     }
 }
 
-/// A key in a file is no secret of a TPM's; whether it belongs to the certificate is seen without a
-/// signature.
-fn software_point(name: &'static str, path: &Path, certificate: &Certificate) -> Point {
-    match SoftwareKey::read(path) {
-        Ok(key) if certificate.public_key().as_ref() == Some(&key.public) => Point::noted(
-            name,
-            format!(
-                "it belongs to the certificate, but is a file: {}",
-                path.display()
-            ),
+/// `file`: where a software key is.
+fn proof_point(proof: Proof, file: Option<&Path>) -> Result<Point, Fault> {
+    let signed = "it signed fresh random bytes, and the certificate verifies that";
+    Ok(match (proof, file) {
+        (Proof::Belongs, None) => Point::passed(KEY, signed.into()),
+        // Not as 802.1AR has it: a device's key cannot be copied out of it.
+        (Proof::Belongs, Some(path)) => Point::noted(
+            KEY,
+            format!("{signed}; but it is a file: {}", path.display()),
         ),
-        Ok(_) => Point::failed(name, "the certificate is for another key".into()),
-        Err(fault) => Point::failed(name, fault.text),
-    }
+        (Proof::Other, _) => Point::failed(
+            KEY,
+            "the certificate does not verify what the key signed: they do not belong together"
+                .into(),
+        ),
+        (Proof::None(SignError::Tpm(error)), _) => {
+            let fault = Fault::from(error);
+            if fault.kind == FaultKind::Tpm {
+                return Err(fault);
+            }
+            Point::failed(KEY, fault.text)
+        }
+        (Proof::None(SignError::NotLoggedIn), _) => Point::skipped(
+            KEY,
+            "it asks for a PIN: give it with --pin-file FILE, or say in config.toml where it is \
+             (auth under [[identity]], pin under [[token]])"
+                .into(),
+        ),
+        (Proof::None(error), _) => Point::failed(KEY, error.to_string()),
+    })
 }
 
 /// The certificates in a file; why there are none.
@@ -209,185 +244,80 @@ pub(super) fn pem_files(folder: &Path) -> Vec<std::path::PathBuf> {
     files
 }
 
-/// What IEEE 802.1AR, section 8, and the TCG want of a device's certificate.
-fn profile_points(certificate: &Certificate) -> Vec<Point> {
-    let profile = Profile::of(certificate);
-    let tbs = certificate.parsed().tbs_certificate();
-    let serial = tbs.serial_number().as_bytes();
-    let bits = serial.iter().skip_while(|byte| **byte == 0).count() * 8;
-    let version = tbs.version();
-    let mut points = vec![
-        Point::noted_unless(
-            version == x509_cert::certificate::Version::V3,
-            "version",
-            format!("{version:?}"),
-        ),
-        Point::noted_unless(
-            (64..=160).contains(&bits) && serial.first().is_some_and(|first| first & 0x80 == 0),
-            "serial number",
-            format!("about {bits} bits; 802.1AR wants 64 to 160, and positive"),
-        ),
-        Point::failed_unless(
-            !tbs.issuer().is_empty(),
-            "issuer",
-            format!("{:?}", profile.issuer),
-        ),
-        Point::noted_unless(
-            profile.device_serial.is_some(),
-            "subject",
-            match &profile.device_serial {
-                Some(serial) => format!("the device's serial number is {serial}"),
-                None => "no serialNumber: the certificate does not name one device".into(),
-            },
-        ),
-    ];
-    points.push(match basic_constraints(certificate) {
-        _ if certificate.is_authority() => Point::failed(
-            "basic constraints",
-            "CA:TRUE: a device must not issue certificates".into(),
-        ),
-        Some(_) => Point::passed("basic constraints", "CA:FALSE".into()),
-        None => Point::passed("basic constraints", "none, so no CA".into()),
-    });
-    points.push(match key_usage(certificate) {
-        Some(usage) if !usage.digital_signature() => {
-            Point::failed("key usage", "digitalSignature is missing".into())
-        }
-        Some(_) => Point::passed(
-            "key usage",
-            profile.key_usage.unwrap_or_default().join(", "),
-        ),
-        None => Point::noted("key usage", "none: the key may be used for anything".into()),
-    });
-    points.push(Point::noted_unless(
-        authority_key_id(certificate).is_some(),
-        "authority key identifier",
-        "802.1AR wants one".into(),
-    ));
-    points.push(match &profile.hardware_module {
-        Some(module) if module.place == "otherName" => Point::passed(
-            "hardware module name",
-            format!("{} {}", module.kind, module.serial),
-        ),
-        Some(module) => Point::noted(
-            "hardware module name",
-            format!(
-                "inside a {}, not in an otherName as RFC 4108 has it",
-                module.place
-            ),
-        ),
-        None => Point::noted("hardware module name", "none".into()),
-    });
-    points.push(Point::noted_unless(
-        ends_in_right_form(certificate),
-        "form of the end",
-        "GeneralizedTime from 2050 on, UTCTime before".into(),
-    ));
-    let odd: Vec<String> = critical(certificate)
-        .iter()
-        .filter(|id| [CERTIFICATE_POLICIES, SUBJECT_ALT_NAME].contains(id))
-        .map(ToString::to_string)
-        .collect();
-    if !odd.is_empty() && !tbs.subject().is_empty() {
-        points.push(Point::noted(
-            "critical extensions",
-            format!("{}: 802.1AR wants them not critical", odd.join(", ")),
-        ));
-    }
-    points
-}
-
-fn validity_point(valid: Result<(), String>, profile: &Profile) -> Point {
-    match valid {
-        Err(why) => Point::failed("validity", format!("the certificate {why}")),
-        Ok(()) => Point::passed(
-            "validity",
-            match &profile.not_after {
-                Some(end) => format!("until {end}"),
-                None => "without end".into(),
-            },
-        ),
-    }
-}
-
 fn chain_point(way: &Way) -> Point {
+    let name = "chain";
     match way {
-        Way::Trusted(subjects) => Point::passed("chain", subjects.join(" <- ")),
+        Way::Trusted(subjects) => Point::passed(name, subjects.join(" <- ")),
         Way::Open(issuer) => {
-            Point::skipped("chain", format!("the certificate of {issuer} is not here"))
+            Point::skipped(name, format!("the certificate of {issuer} is not here"))
         }
-        Way::Broken(why) => Point::failed("chain", why.clone()),
+        Way::SelfSigned => Point::skipped(name, "self-signed: no CA stands behind it".into()),
+        Way::Broken(why) => Point::failed(name, why.clone()),
     }
 }
 
 impl Report {
-    fn of(entity: &Entity, way: &Way, points: Vec<Point>, trust: &Path) -> Self {
+    fn of(entity: &Entity, key: Point, way: &Way, points: Vec<Point>, trust: &Path) -> Self {
         let label = entity.label.clone();
-        let wrong: Vec<&str> = points
+        let signed = matches!(key.outcome, Outcome::Passed | Outcome::Noted);
+        let not_signed = key.text.clone();
+        let mut all = vec![key];
+        all.extend(points);
+        let is = |outcome| move |point: &&Point| point.outcome == outcome;
+        let wrong: Vec<String> = all
             .iter()
-            .filter(|point| point.outcome == Outcome::Failed)
-            .map(|point| point.text.as_str())
+            .filter(is(Outcome::Failed))
+            .map(Point::to_string)
             .collect();
+        let validity = all.iter().find(|point| point.name == "validity");
+        let unseen = validity.filter(is(Outcome::Skipped));
+        let but = unseen.map_or(String::new(), |point| format!(", but its {point}"));
+        let trust = trust.display();
         let (verdict, summary) = match way {
             _ if !wrong.is_empty() => (
                 Verdict::Failed,
-                format!("{label}: verification failed: {}", wrong.join("; ")),
+                format!("verification failed: {}", wrong.join("; ")),
+            ),
+            Way::Broken(why) => (Verdict::Failed, format!("verification failed: {why}")),
+            _ if !signed => (
+                Verdict::NotProven,
+                format!("not verified, because the key was not proven: {not_signed}"),
+            ),
+            Way::SelfSigned => (
+                Verdict::CannotBeVerified,
+                format!(
+                    "cannot be verified, because the CA certificate for it is not available: it is \
+                     self-signed, by its own key{but}. {}; or trust this certificate itself, with \
+                     --ca FILE or in {trust}",
+                    certified_by_a_ca(entity)
+                ),
             ),
             Way::Open(issuer) => (
                 Verdict::CannotBeVerified,
                 format!(
-                    "{label}: cannot be verified, because the CA certificate for it is not \
-                     available: that of {issuer}. Give it with --ca FILE, or put it into {}",
-                    trust.display()
+                    "cannot be verified, because the CA certificate for it is not available: that \
+                     of {issuer}{but}. Give it with --ca FILE, or put it into {trust}"
                 ),
             ),
-            Way::Trusted(_) | Way::Broken(_) => (Verdict::Verified, format!("{label}: verified")),
+            Way::Trusted(_) => (Verdict::Verified, format!("verified{but}")),
         };
         Self {
+            summary: format!("{label}: {summary}"),
             label,
             verdict,
-            summary,
-            points,
+            validity_checked: unseen.is_none(),
+            points: all,
         }
     }
 }
 
-impl Point {
-    fn new(name: &'static str, outcome: Outcome, text: String) -> Self {
-        Self {
-            name,
-            outcome,
-            text,
-        }
-    }
-
-    fn passed(name: &'static str, text: String) -> Self {
-        Self::new(name, Outcome::Passed, text)
-    }
-
-    fn noted(name: &'static str, text: String) -> Self {
-        Self::new(name, Outcome::Noted, text)
-    }
-
-    fn skipped(name: &'static str, text: String) -> Self {
-        Self::new(name, Outcome::Skipped, text)
-    }
-
-    fn failed(name: &'static str, text: String) -> Self {
-        Self::new(name, Outcome::Failed, text)
-    }
-
-    fn noted_unless(good: bool, name: &'static str, text: String) -> Self {
-        match good {
-            true => Self::passed(name, text),
-            false => Self::noted(name, text),
-        }
-    }
-
-    fn failed_unless(good: bool, name: &'static str, text: String) -> Self {
-        match good {
-            true => Self::passed(name, text),
-            false => Self::failed(name, text),
-        }
-    }
+fn certified_by_a_ca(entity: &Entity) -> String {
+    format!(
+        "Have a CA certify it (devid csr {}, then devid import-cert)",
+        entity.label
+    )
 }
+
+#[cfg(test)]
+#[path = "verify_tests.rs"]
+mod tests;

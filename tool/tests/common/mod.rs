@@ -10,6 +10,7 @@
     clippy::unwrap_used
 )]
 
+pub mod clock;
 pub mod cut;
 #[path = "../../../tests/common/factory.rs"]
 pub mod factory;
@@ -112,9 +113,15 @@ impl Device {
 
     /// Has the test's CA certify the request: `ca.pem` and `root.pem` come into `folder`.
     pub fn certified(&self, request: &Path, folder: &Path) -> PathBuf {
+        self.certified_with(&[], request, folder)
+    }
+
+    /// The same with options for scripts/authority.
+    pub fn certified_with(&self, options: &[&str], request: &Path, folder: &Path) -> PathBuf {
         let script = factory::script().with_file_name("authority");
         let certificate = folder.join(request.with_extension("cert.pem").file_name().unwrap());
         let mut authority = Command::new(script);
+        authority.args(options);
         authority.args(["--serial", "SN-7", "--dir"]).arg(folder);
         authority
             .arg("--request")

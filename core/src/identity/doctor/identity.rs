@@ -58,6 +58,22 @@ fn own(device: &Device, seen: &Observed, contents: &Contents, findings: &mut Vec
             Finding::note("identity", ABOUT, "it is in files, not in a TPM".into())
         }
         Plan::UseExisting => Finding::ok("identity", ABOUT, seen.existing.text.clone()),
+        Plan::UseFactory => match device.factory_is_there() {
+            Ok(()) => Finding::ok(
+                "identity",
+                ABOUT,
+                "the factory's, and no other is wanted".into(),
+            ),
+            Err(fault) => Finding::problem(
+                "identity.factory",
+                ABOUT,
+                format!(
+                    "only the factory's is wanted ([provision] own = false): {}",
+                    fault.text
+                ),
+                Mend::by("See what is said of the factory identity below"),
+            ),
+        },
         Plan::Refuse(why) => {
             let why = device.explained(why, seen);
             Finding::problem(why.id, ABOUT, why.text, why.mend)
@@ -148,11 +164,10 @@ fn factory(device: &Device, findings: &mut Vec<Finding>) {
         FaultKind::Tpm => return,
         FaultKind::NotFound => {
             let note = Finding::note("factory.none", about, fault.text);
-            note.mended(Mend::by(
-                "If the TPM was cleared, that took the certificate from its NV memory; the key \
-                 comes back from the factory's template. Put the maker's copy of the certificate \
-                 on the disk, and certificate = \"/PATH.pem\" under [[identity]] in config.toml; \
-                 then devid persist idev-id gives the key its handle again",
+            note.mended(Mend::run(
+                "With the maker's copy of the certificate, and certificate = \"/PATH.pem\" under \
+                 [[identity]]",
+                "devid persist idev-id",
             ))
         }
         _ => Finding::note("factory.unknown", about, fault.text),

@@ -16,6 +16,7 @@ use crate::config::{Config, IdentityAuth, IdentityHint};
 use crate::key::{PublicKey, hex};
 use crate::tpm::Tpm;
 use parking_lot::Mutex;
+use places::Origin;
 use sha2::{Digest, Sha256};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -112,6 +113,8 @@ pub struct Authority {
     pub label: String,
     /// The certificate.
     pub certificate: Certificate,
+    /// Where the certificate is: an NV index or a file.
+    pub place: String,
 }
 
 impl IdevidStore {
@@ -154,7 +157,7 @@ impl IdevidStore {
         let (mut leaves, mut authorities) = (Vec::new(), Vec::new());
         for (origin, certificate) in self.certificates(tpm)? {
             match certificate.is_authority() {
-                true => authorities.push(certificate),
+                true => authorities.push((origin, certificate)),
                 false => leaves.push((origin, certificate)),
             }
         }
@@ -180,27 +183,31 @@ impl IdevidStore {
 }
 
 /// From the leaf's issuer upwards, then what belongs to none of that; each certificate once.
-fn chain_order(leaf: &Certificate, mut authorities: Vec<Certificate>) -> Vec<Authority> {
-    let mut ordered: Vec<Certificate> = Vec::new();
+fn chain_order(leaf: &Certificate, mut authorities: Vec<(Origin, Certificate)>) -> Vec<Authority> {
+    let mut ordered: Vec<(Origin, Certificate)> = Vec::new();
     let mut issuer = leaf.issuer_der();
     while let Some(at) = authorities
         .iter()
-        .position(|one| one.subject_der() == issuer)
+        .position(|(_, one)| one.subject_der() == issuer)
     {
         let next = authorities.remove(at);
-        authorities.retain(|one| *one != next);
-        issuer = next.issuer_der();
+        authorities.retain(|(_, one)| *one != next.1);
+        issuer = next.1.issuer_der();
         ordered.push(next);
     }
     for other in authorities {
-        if !ordered.contains(&other) {
+        if !ordered.iter().any(|(_, known)| *known == other.1) {
             ordered.push(other);
         }
     }
-    let numbered = ordered.into_iter().enumerate().map(|(n, certificate)| {
-        let label = format!("{LABEL}-ca-{}", n + 1);
-        Authority { label, certificate }
-    });
+    let numbered = ordered
+        .into_iter()
+        .enumerate()
+        .map(|(n, (origin, certificate))| Authority {
+            label: format!("{LABEL}-ca-{}", n + 1),
+            certificate,
+            place: origin.to_string(),
+        });
     numbered.collect()
 }
 
@@ -224,11 +231,14 @@ mod tests {
         let issuer = one(include_bytes!("../../../testdata/ca.pem"));
         // Stands for a self-signed root: its own issuer, so that a copy could follow itself.
         let other = one(include_bytes!("../../../testdata/root.pem"));
-        let all = vec![other.clone(), issuer.clone(), other.clone(), issuer.clone()];
-        let ordered = chain_order(&leaf, all);
+        let all = [&other, &issuer, &other, &issuer].into_iter().zip(1..);
+        let placed = all.map(|(one, index)| (Origin::Nv(index), one.clone()));
+        let ordered = chain_order(&leaf, placed.collect());
         let labels: Vec<_> = ordered.iter().map(|one| one.label.as_str()).collect();
         assert_eq!(labels, ["idev-id-ca-1", "idev-id-ca-2"]);
         assert_eq!(ordered[0].certificate, issuer);
         assert_eq!(ordered[1].certificate, other);
+        let places: Vec<_> = ordered.iter().map(|one| one.place.as_str()).collect();
+        assert_eq!(places, ["NV index 0x00000002", "NV index 0x00000001"]);
     }
 }

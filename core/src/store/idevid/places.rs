@@ -55,7 +55,9 @@ pub(super) fn searched() -> String {
     let (first, last) = (RANGE.start(), RANGE.end());
     format!(
         "no identity's certificate in the NV indices 0x{first:08X}-0x{last:08X} nor in \
-         [[identity]]; has the factory written one?"
+         [[identity]]; has the factory written one? TPM2_Clear deletes it: its maker has it, too, and \
+         [[identity]] certificate = \"/PATH.pem\" in config.toml names it; then devid persist idev-id \
+         gives its key the handle back"
     )
 }
 
@@ -123,12 +125,17 @@ impl IdevidStore {
     }
 
     /// The certificates of the `chain/` folder, which may be missing.
-    pub(super) fn chain_files(&self) -> Vec<Certificate> {
+    pub(super) fn chain_files(&self) -> Vec<(Origin, Certificate)> {
         let paths = self.chain_paths().unwrap_or_else(|error| {
             warn!("{}: {error}", self.chain.display());
             Vec::new()
         });
-        paths.iter().flat_map(|path| read_file(path)).collect()
+        let placed = |path: &PathBuf| {
+            let here = read_file(path).into_iter();
+            let origin = Origin::File(path.clone());
+            here.map(move |one| (origin.clone(), one))
+        };
+        paths.iter().flat_map(placed).collect()
     }
 
     fn chain_paths(&self) -> std::io::Result<Vec<PathBuf>> {

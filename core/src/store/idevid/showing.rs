@@ -95,18 +95,16 @@ fn listing(found: Found) -> Listing {
     for identity in found.identities {
         objects.extend(shown(identity));
     }
-    objects.extend(
-        found
-            .authorities
-            .into_iter()
-            .map(|Authority { label, certificate }| {
-                let name = hex(&certificate.sha1());
-                Shown {
-                    name,
-                    kind: Kind::Certificate(certificate, fixed(label, &[])),
-                }
-            }),
-    );
+    objects.extend(found.authorities.into_iter().map(|authority| {
+        let Authority {
+            label, certificate, ..
+        } = authority;
+        let name = hex(&certificate.sha1());
+        Shown {
+            name,
+            kind: Kind::Certificate(certificate, fixed(label, &[])),
+        }
+    }));
     // Two certificates for one key share it.
     let mut seen = HashSet::new();
     objects.retain(|one| seen.insert((one.name.clone(), one.kind.is_certificate())));

@@ -12,7 +12,7 @@ pub use signing::SignRequest;
 
 use super::folder::{Material, Tss2Key};
 use super::{SignError, Templates};
-use crate::key::PublicKey;
+use crate::key::{PrivateKeyInfo, PublicKey};
 use crate::tpm::{
     AuthValue, DerivedKey, Hash, Link, Parent, PublicArea, ResidentKey, SigningScheme, Tpm,
     TpmError, Used, WrappedKey,
@@ -139,6 +139,12 @@ impl Key {
             pss: true,
         };
         Some(Self::new(Place::Memory(soft), abilities))
+    }
+
+    /// A private key in clear, used in memory; `None` if it is of no kind for that.
+    pub(crate) fn in_clear(key: PrivateKeyInfo) -> Option<Self> {
+        let public = key.public().clone();
+        Self::in_memory(&public, &Material::Clear(key))
     }
 
     /// What a file of it is to hold; `None` for a key that has none.

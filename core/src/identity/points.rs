@@ -1,0 +1,251 @@
+//! The points of a verification: what a device's certificate must be, and what it should be
+//! (IEEE 802.1AR, section 8; TCG, TPM 2.0 Keys for Device Identity and Attestation, section 8).
+
+use super::profile::{
+    CERTIFICATE_POLICIES, KEY_USAGE, Profile, SUBJECT_ALT_NAME, authority_key_id,
+    basic_constraints, critical, ends_in_right_form, key_usage,
+};
+use super::time::valid_at;
+use crate::certificate::Certificate;
+use crate::key::hex;
+use serde::Serialize;
+use x509_cert::certificate::Version;
+use x509_cert::der::DateTime;
+
+/// One point of the verification.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Point {
+    /// What was looked at.
+    pub name: &'static str,
+    /// How it is.
+    pub outcome: Outcome,
+    /// In words.
+    pub text: String,
+}
+
+/// How a point is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// As it must be.
+    Passed,
+    /// Not as the standard wants it, but so are many, and nothing follows from it.
+    Noted,
+    /// It could not be looked at.
+    Skipped,
+    /// Wrong.
+    Failed,
+}
+
+/// What the certificate says that no device's may say, or what is missing; `None` if it may be a
+/// device's, and is valid. Without a time, validity is not looked at.
+pub(super) fn unfit(certificate: &Certificate, now: Option<DateTime>) -> Option<String> {
+    let mut points = profile_points(certificate);
+    points.extend(now.map(|now| validity_point(certificate, Ok(now))));
+    let mut wrong = points.iter().filter(|one| one.outcome == Outcome::Failed);
+    wrong.next().map(Point::to_string)
+}
+
+/// All points that the certificate alone decides, but for its validity.
+pub(super) fn profile_points(certificate: &Certificate) -> Vec<Point> {
+    let profile = Profile::of(certificate);
+    vec![
+        version(certificate),
+        serial_number(certificate),
+        issuer(certificate, &profile),
+        subject(&profile),
+        constraints(certificate),
+        usage(certificate, &profile),
+        authority(certificate),
+        hardware_module(&profile),
+        form_of_end(certificate),
+        critical_extensions(certificate),
+    ]
+}
+
+/// Now, or when the program was built if the clock stands before that.
+pub(super) fn validity_point(certificate: &Certificate, now: Result<DateTime, DateTime>) -> Point {
+    let name = "validity";
+    match now.map(|now| valid_at(certificate, now)) {
+        Err(built) => Point::skipped(name, clock_is_wrong(built)),
+        Ok(Err(why)) => Point::failed(name, format!("the certificate {why}")),
+        Ok(Ok(())) => Point::passed(
+            name,
+            match Profile::of(certificate).not_after {
+                Some(end) => format!("until {end}"),
+                None => "without end".into(),
+            },
+        ),
+    }
+}
+
+fn clock_is_wrong(built: DateTime) -> String {
+    format!(
+        "not looked at: the clock stands before {built}, when this program was built; set it and \
+         verify again"
+    )
+}
+
+fn version(certificate: &Certificate) -> Point {
+    let version = certificate.parsed().tbs_certificate().version();
+    Point::noted_unless(
+        version == Version::V3,
+        "version",
+        format!("{version:?}"),
+        "V3",
+    )
+}
+
+fn serial_number(certificate: &Certificate) -> Point {
+    let serial = certificate.parsed().tbs_certificate().serial_number();
+    let serial = serial.as_bytes();
+    let bytes = serial.iter().skip_while(|byte| **byte == 0).count();
+    let negative = serial.first().is_some_and(|first| first & 0x80 != 0);
+    let said = match negative {
+        true => "negative".into(),
+        false => format!("{bytes} bytes"),
+    };
+    let good = (8..=20).contains(&bytes) && !negative;
+    Point::noted_unless(good, "serial number", said, "8 to 20 bytes, and positive")
+}
+
+fn issuer(certificate: &Certificate, profile: &Profile) -> Point {
+    match certificate.parsed().tbs_certificate().issuer().is_empty() {
+        true => Point::failed("issuer", "none".into()),
+        false => Point::passed("issuer", profile.issuer.clone()),
+    }
+}
+
+fn subject(profile: &Profile) -> Point {
+    match &profile.device_serial {
+        Some(serial) => Point::passed("subject", format!("the device with serial number {serial}")),
+        None => Point::noted(
+            "subject",
+            "no serialNumber: the certificate does not name one device".into(),
+        ),
+    }
+}
+
+fn constraints(certificate: &Certificate) -> Point {
+    let name = "basic constraints";
+    match basic_constraints(certificate) {
+        _ if certificate.is_authority() => {
+            Point::failed(name, "CA:TRUE: a device must not issue certificates".into())
+        }
+        Some(_) => Point::passed(name, "CA:FALSE".into()),
+        None => Point::passed(name, "none, so no CA".into()),
+    }
+}
+
+fn usage(certificate: &Certificate, profile: &Profile) -> Point {
+    let name = "key usage";
+    let uses = profile.key_usage.clone().unwrap_or_default().join(", ");
+    match key_usage(certificate) {
+        None => Point::noted(name, "none: the key may be used for anything".into()),
+        Some(usage) if !usage.digital_signature() => {
+            Point::failed(name, "digitalSignature is missing".into())
+        }
+        Some(_) => Point::noted_unless(
+            critical(certificate).contains(&KEY_USAGE),
+            name,
+            uses,
+            "it critical",
+        ),
+    }
+}
+
+fn authority(certificate: &Certificate) -> Point {
+    let id = authority_key_id(certificate);
+    let said = id.as_ref().map_or("none".to_owned(), |id| hex(id));
+    Point::noted_unless(id.is_some(), "authority key identifier", said, "one")
+}
+
+fn hardware_module(profile: &Profile) -> Point {
+    let name = "hardware module name";
+    match &profile.hardware_module {
+        Some(module) if module.place == "otherName" => {
+            Point::passed(name, format!("{} {}", module.kind, module.serial))
+        }
+        Some(module) => Point::noted(
+            name,
+            format!(
+                "inside a {}, not in an otherName as RFC 4108 has it",
+                module.place
+            ),
+        ),
+        None => Point::noted(name, "none".into()),
+    }
+}
+
+fn form_of_end(certificate: &Certificate) -> Point {
+    let name = "form of the end";
+    match ends_in_right_form(certificate) {
+        true => Point::passed(name, "as RFC 5280 has it".into()),
+        false => Point::noted(
+            name,
+            "RFC 5280 has GeneralizedTime from 2050 on, and UTCTime before".into(),
+        ),
+    }
+}
+
+/// Whatever else is critical is for the chain to judge.
+fn critical_extensions(certificate: &Certificate) -> Point {
+    let name = "critical extensions";
+    let nameless = certificate.parsed().tbs_certificate().subject().is_empty();
+    let odd: Vec<String> = critical(certificate)
+        .iter()
+        .filter(|id| **id == CERTIFICATE_POLICIES || **id == SUBJECT_ALT_NAME && !nameless)
+        .map(ToString::to_string)
+        .collect();
+    match odd.is_empty() {
+        true => Point::passed(name, "none that should not be".into()),
+        false => Point::noted(
+            name,
+            format!("{}: 802.1AR wants them not critical", odd.join(", ")),
+        ),
+    }
+}
+
+impl Point {
+    fn new(name: &'static str, outcome: Outcome, text: String) -> Self {
+        Self {
+            name,
+            outcome,
+            text,
+        }
+    }
+
+    pub(super) fn passed(name: &'static str, text: String) -> Self {
+        Self::new(name, Outcome::Passed, text)
+    }
+
+    pub(super) fn noted(name: &'static str, text: String) -> Self {
+        Self::new(name, Outcome::Noted, text)
+    }
+
+    pub(super) fn skipped(name: &'static str, text: String) -> Self {
+        Self::new(name, Outcome::Skipped, text)
+    }
+
+    pub(super) fn failed(name: &'static str, text: String) -> Self {
+        Self::new(name, Outcome::Failed, text)
+    }
+
+    /// What it is, and where that is not good what the standard wants.
+    fn noted_unless(good: bool, name: &'static str, is: String, wanted: &str) -> Self {
+        match good {
+            true => Self::passed(name, is),
+            false => Self::noted(name, format!("{is}; 802.1AR wants {wanted}")),
+        }
+    }
+}
+
+impl std::fmt::Display for Point {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.name, self.text)
+    }
+}
+
+#[cfg(test)]
+#[path = "points_tests.rs"]
+mod tests;

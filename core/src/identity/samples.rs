@@ -1,0 +1,183 @@
+//! Certificates for unit tests: whatever a test says, whether a sane CA would issue it or not.
+
+use super::profile::{
+    BASIC_CONSTRAINTS, CERTIFICATE_POLICIES, EXTENDED_KEY_USAGE, KEY_USAGE, SUBJECT_ALT_NAME,
+};
+use crate::certificate::Certificate;
+use crate::key::{Curve, PublicKey, from_hex};
+use crate::tpm::Hash;
+use p256::ecdsa::signature::hazmat::PrehashSigner;
+use p256::ecdsa::{Signature, SigningKey};
+use x509_cert::der::asn1::ObjectIdentifier;
+use x509_cert::der::{DateTime, Encode};
+use x509_cert::name::Name;
+
+pub(super) const AUTHORITY_KEY_ID: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.35");
+const SUBJECT_KEY_ID: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.14");
+pub(super) const NAME_CONSTRAINTS: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.30");
+
+const SEQUENCE: u8 = 0x30;
+const UTC_TIME: u8 = 0x17;
+const GENERALIZED_TIME: u8 = 0x18;
+
+/// A key and what it is called.
+#[derive(Clone)]
+pub(super) struct Party {
+    pub(super) name: &'static str,
+    key: SigningKey,
+}
+
+/// What a certificate is to say; of a good device's by [`Sample::of_device`].
+#[derive(Clone)]
+pub(super) struct Sample {
+    /// `None` for the first.
+    pub(super) version: Option<u8>,
+    /// Content of the INTEGER.
+    pub(super) serial: Vec<u8>,
+    pub(super) subject: &'static str,
+    pub(super) from: (u8, &'static str),
+    pub(super) until: (u8, &'static str),
+    pub(super) extensions: Vec<Extension>,
+}
+
+/// Identifier, whether it is critical, and the value in hexadecimal digits.
+pub(super) type Extension = (ObjectIdentifier, bool, &'static str);
+
+pub(super) const IS_CA: Extension = (BASIC_CONSTRAINTS, true, "30030101ff");
+pub(super) const IS_NO_CA: Extension = (BASIC_CONSTRAINTS, true, "3000");
+pub(super) const NO_CA_BELOW: Extension = (BASIC_CONSTRAINTS, true, "30060101ff020100");
+pub(super) const SIGNS: Extension = (KEY_USAGE, true, "03020780");
+pub(super) const AGREES: Extension = (KEY_USAGE, true, "03020308");
+pub(super) const SIGNS_CERTIFICATES: Extension = (KEY_USAGE, true, "03020204");
+/// Whom [`BY_SOMEBODY`] names.
+pub(super) const IS_SOMEBODY: Extension = (SUBJECT_KEY_ID, false, "0403010203");
+pub(super) const IS_ANOTHER: Extension = (SUBJECT_KEY_ID, false, "0403040506");
+pub(super) const BY_SOMEBODY: Extension = (AUTHORITY_KEY_ID, false, "30058003010203");
+/// 2.23.133.11.1.2
+pub(super) const POLICY: Extension = (CERTIFICATE_POLICIES, false, "300a300806066781050b0102");
+/// serverAuth
+pub(super) const PURPOSE: Extension = (EXTENDED_KEY_USAGE, true, "300a06082b06010505070301");
+/// Nothing below example.
+pub(super) const NAMES: Extension = (NAME_CONSTRAINTS, true, "300da10b3009820765 78616d706c65");
+/// HardwareModuleName of RFC 4108: type 2.23.133.1.2, serial number 7.
+pub(super) const MODULE: Extension = (
+    SUBJECT_ALT_NAME,
+    false,
+    "301aa01806082b06010505070804a00c300a060567810501020401 37",
+);
+
+impl Party {
+    pub(super) fn new(name: &'static str, number: u8) -> Self {
+        let key = SigningKey::from_slice(&[number; 32]).unwrap();
+        Self { name, key }
+    }
+
+    pub(super) fn public(&self) -> PublicKey {
+        let point = self.key.verifying_key().to_sec1_point(false);
+        PublicKey::from_point(Curve::P256, point.as_bytes()).unwrap()
+    }
+
+    /// A CA's certificate for this party, by another.
+    pub(super) fn certified_by(&self, issuer: &Self, extensions: &[Extension]) -> Certificate {
+        let sample = Sample {
+            subject: self.name,
+            extensions: extensions.to_vec(),
+            ..Sample::of_device()
+        };
+        sample.issued(issuer, self)
+    }
+}
+
+impl Sample {
+    /// Good from 2024 on, without end.
+    pub(super) fn of_device() -> Self {
+        Self {
+            version: Some(2),
+            serial: vec![0x40; 16],
+            subject: "serialNumber=7,CN=X-1",
+            from: (UTC_TIME, "240101000000Z"),
+            until: (GENERALIZED_TIME, "99991231235959Z"),
+            extensions: vec![SIGNS, BY_SOMEBODY, POLICY, MODULE],
+        }
+    }
+
+    /// With another extension in the place of the one with its identifier, or beside the others.
+    pub(super) fn with(mut self, extension: Extension) -> Self {
+        self.extensions.retain(|one| one.0 != extension.0);
+        self.extensions.push(extension);
+        self
+    }
+
+    pub(super) fn without(mut self, identifier: ObjectIdentifier) -> Self {
+        self.extensions.retain(|one| one.0 != identifier);
+        self
+    }
+
+    /// Until the end of a year before 2050.
+    pub(super) fn until(self, end: &'static str) -> Self {
+        Self {
+            until: (UTC_TIME, end),
+            ..self
+        }
+    }
+
+    /// For this key, signed by that.
+    pub(super) fn issued(&self, issuer: &Party, holder: &Party) -> Certificate {
+        let algorithm = unhex("300a06082a8648ce3d040302");
+        let mut parts = Vec::new();
+        parts.extend(self.version.map(|number| element(0xA0, &[2, 1, number])));
+        parts.push(element(2, &self.serial));
+        parts.push(algorithm.clone());
+        parts.push(name(issuer.name));
+        let times = [self.from, self.until];
+        let times = times.map(|(tag, text)| element(tag, text.as_bytes()));
+        parts.push(element(SEQUENCE, &times.concat()));
+        parts.push(name(self.subject));
+        parts.push(holder.public().info_der());
+        if self.version.is_some() {
+            let extensions: Vec<Vec<u8>> = self.extensions.iter().map(extension).collect();
+            let all = element(SEQUENCE, &extensions.concat());
+            parts.push(element(0xA3, &all));
+        }
+        let signed = element(SEQUENCE, &parts.concat());
+        let digest = Hash::Sha256.digest(&[&signed]);
+        let signature: Signature = issuer.key.sign_prehash(&digest).unwrap();
+        let bits = [&[0], signature.to_der().as_bytes()].concat();
+        let whole = [signed, algorithm, element(3, &bits)].concat();
+        Certificate::from_der(&element(SEQUENCE, &whole)).unwrap()
+    }
+}
+
+/// The middle of a year.
+pub(super) fn in_year(year: u16) -> DateTime {
+    DateTime::new(year, 7, 1, 0, 0, 0).unwrap()
+}
+
+fn extension((identifier, critical, value): &Extension) -> Vec<u8> {
+    let mut parts = identifier.to_der().unwrap();
+    if *critical {
+        parts.extend([1, 1, 0xFF]);
+    }
+    parts.extend(element(4, &unhex(value)));
+    element(SEQUENCE, &parts)
+}
+
+fn name(text: &str) -> Vec<u8> {
+    match text {
+        "" => element(SEQUENCE, &[]),
+        text => text.parse::<Name>().unwrap().to_der().unwrap(),
+    }
+}
+
+fn unhex(digits: &str) -> Vec<u8> {
+    from_hex(&digits.replace(' ', "")).unwrap()
+}
+
+fn element(tag: u8, body: &[u8]) -> Vec<u8> {
+    let length = match body.len() {
+        size @ 0..=0x7F => vec![size as u8],
+        size @ 0x80..=0xFF => vec![0x81, size as u8],
+        size => vec![0x82, (size >> 8) as u8, size as u8],
+    };
+    [&[tag], &length[..], body].concat()
+}

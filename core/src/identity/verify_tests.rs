@@ -1,0 +1,159 @@
+use super::*;
+use crate::identity::samples::{IS_CA, Party, Sample};
+use crate::store::folder::Origin;
+use crate::tpm::{Refusals, Tcti, TpmError};
+use std::time::Duration;
+
+fn entity(certificate: Certificate) -> Entity {
+    Entity {
+        token: OWN,
+        token_label: OWN.into(),
+        label: OWN.into(),
+        file: String::new(),
+        id: Vec::new(),
+        key: None,
+        software: None,
+        public: certificate.public_key(),
+        origin: Origin::Generated,
+        certificates: vec![crate::identity::Placed {
+            certificate,
+            label: OWN.into(),
+            id: Vec::new(),
+            place: String::new(),
+            file: String::new(),
+        }],
+        attests: false,
+        protected: false,
+    }
+}
+
+fn leaf() -> Certificate {
+    Sample::of_device().issued(&Party::new("CN=ca", 1), &Party::new("CN=device", 2))
+}
+
+fn report(key: Point, way: &Way, points: Vec<Point>) -> Report {
+    Report::of(&entity(leaf()), key, way, points, Path::new("/trust"))
+}
+
+/// Over all outcomes of the key, all ways and a point that is wrong or not.
+#[test]
+fn verified_is_only_what_signed_and_leads_to_trust_and_has_no_fault() {
+    let key = |outcome| Point {
+        outcome,
+        ..Point::passed(KEY, "as it is".into())
+    };
+    let ways = [
+        Way::Trusted(vec!["CN=ca".into()]),
+        Way::Open("CN=ca".into()),
+        Way::SelfSigned,
+        Way::Broken("it is".into()),
+    ];
+    for outcome in [
+        Outcome::Passed,
+        Outcome::Noted,
+        Outcome::Skipped,
+        Outcome::Failed,
+    ] {
+        for way in &ways {
+            for wrong in [false, true] {
+                let point = match wrong {
+                    true => Point::failed("other", "wrong".into()),
+                    false => Point::passed("other", "right".into()),
+                };
+                let signed = matches!(outcome, Outcome::Passed | Outcome::Noted);
+                let broken = matches!(way, Way::Broken(_));
+                let expected = match way {
+                    _ if wrong || broken || outcome == Outcome::Failed => Verdict::Failed,
+                    _ if !signed => Verdict::NotProven,
+                    Way::Trusted(_) => Verdict::Verified,
+                    _ => Verdict::CannotBeVerified,
+                };
+                let report = report(key(outcome), way, vec![point]);
+                assert_eq!(report.verdict, expected, "{outcome:?} {way:?} {wrong}");
+                let says_verified = report.summary.contains(": verified");
+                assert_eq!(says_verified, expected == Verdict::Verified);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_clock_that_is_wrong_is_said_in_the_summary_too() {
+    let way = Way::Trusted(Vec::new());
+    let built = crate::identity::samples::in_year(2026);
+    let signed = || Point::passed(KEY, "signed".into());
+    let wrong = report(
+        signed(),
+        &way,
+        vec![super::validity_point(&leaf(), Err(built))],
+    );
+    assert_eq!(wrong.verdict, Verdict::Verified);
+    assert!(
+        wrong.summary.contains("but its validity"),
+        "{}",
+        wrong.summary
+    );
+    assert!(!wrong.validity_checked);
+    let right = report(
+        signed(),
+        &way,
+        vec![super::validity_point(&leaf(), Ok(built))],
+    );
+    assert_eq!(right.summary, "devid: verified");
+    assert!(right.validity_checked);
+}
+
+#[test]
+fn what_is_self_signed_is_told_what_to_do_about_it() {
+    let report = report(
+        Point::passed(KEY, String::new()),
+        &Way::SelfSigned,
+        Vec::new(),
+    );
+    for words in [
+        "self-signed",
+        "devid csr devid",
+        "devid import-cert",
+        "/trust",
+    ] {
+        assert!(report.summary.contains(words), "{}", report.summary);
+    }
+}
+
+#[test]
+fn each_proof_is_what_it_says() {
+    let file = Path::new("/key.pem");
+    let outcome = |proof, file| proof_point(proof, file).map(|point| point.outcome);
+    let none = |error| Proof::None(error);
+    assert_eq!(outcome(Proof::Belongs, None), Ok(Outcome::Passed));
+    assert_eq!(outcome(Proof::Belongs, Some(file)), Ok(Outcome::Noted));
+    assert_eq!(outcome(Proof::Other, None), Ok(Outcome::Failed));
+    assert_eq!(outcome(Proof::Other, Some(file)), Ok(Outcome::Failed));
+    assert_eq!(
+        outcome(none(SignError::NotLoggedIn), None),
+        Ok(Outcome::Skipped)
+    );
+    assert_eq!(
+        outcome(none(SignError::NotInThisTpm), None),
+        Ok(Outcome::Failed)
+    );
+    let silent = none(SignError::Tpm(TpmError::Timeout(Duration::ZERO)));
+    assert_eq!(outcome(silent, None).unwrap_err().kind, FaultKind::Tpm);
+}
+
+/// No TPM is asked for a key in memory, so the signature alone decides.
+#[test]
+fn only_the_certified_keys_own_signature_proves_it() {
+    use p256::pkcs8::{EncodePrivateKey, LineEnding};
+    let folder = tempfile::tempdir().unwrap();
+    let tcti: Tcti = "device:/nonexistent".parse().unwrap();
+    let tpm = crate::tpm::Tpm::new(tcti, Duration::ZERO, folder.path(), Refusals::default());
+    let secret = p256::SecretKey::from_slice(&[2; 32]).unwrap();
+    let pem = secret.to_pkcs8_pem(LineEnding::LF).unwrap();
+    let info = PrivateKeyInfo::from_pem(format!("Label: devid\n{}", *pem).as_bytes());
+    let key = Key::in_clear(info.unwrap()).unwrap();
+    let (device, ca) = (Party::new("CN=device", 2), Party::new("CN=ca", 1));
+    assert_eq!(prove(&tpm, &key, &device.public()), Proof::Belongs);
+    assert_eq!(prove(&tpm, &key, &ca.public()), Proof::Other);
+    assert!(ca.certified_by(&ca, &[IS_CA]).is_authority());
+}

@@ -3,7 +3,7 @@
 use crate::answer::{Answer, Failure};
 use crate::cli::{Form, Kind};
 use crate::show::line;
-use devid_core::identity::{Device, Entity, OWN, Subject};
+use devid_core::identity::{Device, Entity, FACTORY, OWN, Subject};
 use devid_core::key::Curve;
 use devid_core::store::devid::{Algorithm, KeyUsage};
 use std::fmt::Write;
@@ -33,7 +33,7 @@ pub(crate) fn generate(
     Ok(Answer::text(paragraph(device, &made)))
 }
 
-/// The keys of the token `devid`.
+/// The keys of all tokens with a key folder.
 pub(crate) fn list(device: &Device, form: Form) -> Result<Answer, Failure> {
     let contents = device.contents();
     if let Some((_, fault)) = contents.faults.iter().find(|(token, _)| *token == OWN) {
@@ -42,7 +42,7 @@ pub(crate) fn list(device: &Device, form: Form) -> Result<Answer, Failure> {
     let own = contents
         .entities
         .iter()
-        .filter(|one| one.token == OWN && one.key.is_some());
+        .filter(|one| one.token != FACTORY && one.key.is_some());
     if form.json {
         let described: Vec<_> = own.map(|one| device.describe(one)).collect();
         return Answer::json(&described);
@@ -95,6 +95,16 @@ pub(crate) fn import(device: &Device, file: &Path) -> Result<Answer, Failure> {
     for subject in &imported.authorities {
         line(&mut text, "with its CA", subject);
     }
+    for subject in &imported.unrelated {
+        line(
+            &mut text,
+            "not kept",
+            &format!("{subject}: it is not above the certificate"),
+        );
+    }
+    if let Some(note) = &imported.note {
+        line(&mut text, "note", note);
+    }
     Ok(Answer::text(text))
 }
 
@@ -105,7 +115,11 @@ pub(crate) fn export(device: &Device, label: &str, out: Option<&Path>) -> Result
 }
 
 /// Puts a key into a persistent handle.
-pub(crate) fn persist(device: &Device, label: &str, handle: u32) -> Result<Answer, Failure> {
+pub(crate) fn persist(
+    device: &Device,
+    label: &str,
+    handle: Option<u32>,
+) -> Result<Answer, Failure> {
     let handle = device.persist(&device.find(label)?, handle)?;
     Ok(Answer::text(format!(
         "{label} is in handle 0x{handle:08X}\n"
@@ -124,6 +138,9 @@ fn written(text: &str, out: Option<&Path>, mode: u32) -> Result<Answer, Failure>
 fn paragraph(device: &Device, entity: &Entity) -> String {
     let described = device.describe(entity);
     let mut text = format!("{}\n", described.label);
+    if described.token != OWN {
+        line(&mut text, "token", &described.token);
+    }
     line(&mut text, "id", &described.id);
     if let Some(key) = &described.key {
         line(

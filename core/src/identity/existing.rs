@@ -4,7 +4,7 @@
 //! The factory identity is not meant: it stays what it is beside the device's own.
 
 use super::chain::{Way, way};
-use super::device::{Device, Entity, FACTORY, OWN};
+use super::device::{Device, Entity, FACTORY};
 use super::prove::{Proof, prove};
 use super::software::SoftwareKey;
 use super::state::Existing;
@@ -13,6 +13,7 @@ use super::verify::certificates_of;
 use crate::certificate::Certificate;
 use crate::config;
 use crate::key::hex;
+use crate::store::Protection;
 use std::path::Path;
 
 /// What was found of it, in words.
@@ -53,10 +54,38 @@ impl Device {
 
     fn by_uri(&self, uri: &str) -> Result<Option<(String, bool)>, String> {
         let wanted = Wanted::parse(uri)?;
-        let (_, _, own) = self.own().map_err(|(_, fault)| fault.text)?;
-        let Some(entity) = own.into_iter().find(|one| wanted.is(one)) else {
-            return Ok(None);
+        let mut tokens = Vec::new();
+        for store in self.stores() {
+            // Its officer may have given it another label.
+            let label = store.label().map_err(|error| format!("{uri}: {error}"))?;
+            if wanted.is_in(store.name(), &label) {
+                tokens.push(store);
+            }
+        }
+        if tokens.is_empty() {
+            return Err(format!(
+                "{uri}: no token of ours is called so; those of the configuration are {}",
+                self.tokens().join(", ")
+            ));
+        }
+        let (mut found, mut unread) = (None, None);
+        for store in tokens {
+            match self.read(store) {
+                Ok((_, serial, entities)) => {
+                    let entity = entities.into_iter().find(|one| wanted.is(one, &serial));
+                    found = found.or(entity.map(|entity| (store, entity)));
+                }
+                Err((_, fault)) => unread = unread.or(Some(fault.text)),
+            }
+        }
+        let (store, entity) = match (found, unread) {
+            (Some(found), _) => found,
+            // There it may be.
+            (None, Some(why)) => return Err(why),
+            (None, None) => return Ok(None),
         };
+        self.unlock_store(store)
+            .map_err(|fault| format!("{uri}: {fault}"))?;
         let Some(key) = &entity.key else {
             return Err(format!("{uri}: there is a certificate, but no key"));
         };
@@ -69,7 +98,8 @@ impl Device {
             Proof::None(error) => return Err(format!("{uri}: the key does not sign: {error}")),
         }
         self.leads_to_trust(certificate, &[], uri)?;
-        Ok(Some((format!("{uri}: {}", certificate.subject()), true)))
+        let in_tpm = key.protection() == Protection::Tpm;
+        Ok(Some((format!("{uri}: {}", certificate.subject()), in_tpm)))
     }
 
     fn by_files(&self, certificate: &Path, key: &Path) -> Result<Option<(String, bool)>, String> {
@@ -126,6 +156,8 @@ impl Device {
 /// What a PKCS#11 URI (RFC 7512) asks for, as far as it can be meant here.
 #[derive(Debug, PartialEq, Eq)]
 struct Wanted {
+    token: Option<String>,
+    serial: Option<String>,
     label: Option<String>,
     id: Option<String>,
 }
@@ -137,6 +169,8 @@ impl Wanted {
             .ok_or(format!("{uri}: must begin with pkcs11:"))?;
         let path = path.split('?').next().unwrap_or_default();
         let mut wanted = Self {
+            token: None,
+            serial: None,
             label: None,
             id: None,
         };
@@ -145,13 +179,14 @@ impl Wanted {
             let value = unescaped(value).ok_or(format!("{value}: a % without two digits"))?;
             let text = || String::from_utf8_lossy(&value).into_owned();
             match name {
-                // Its officer may have given it another label; what counts is the object.
                 "token" if value == FACTORY.as_bytes() => {
                     return Err(format!(
-                        "{uri}: an existing identity is in the token {OWN} or in files; the \
-                         factory's is none of its kind"
+                        "{uri}: an existing identity is in a token with a key folder or in files; \
+                         the factory's is none of its kind"
                     ));
                 }
+                "token" => wanted.token = Some(text()),
+                "serial" => wanted.serial = Some(text()),
                 "object" => wanted.label = Some(text()),
                 "id" => wanted.id = Some(hex(&value)),
                 _ => {}
@@ -161,17 +196,25 @@ impl Wanted {
             Self {
                 label: None,
                 id: None,
+                ..
             } => Err(format!("{uri}: must have object= or id=")),
             wanted => Ok(wanted),
         }
     }
 
-    fn is(&self, entity: &Entity) -> bool {
-        let fits = |wanted: &Option<String>, there: &str| {
-            wanted.as_deref().is_none_or(|wanted| wanted == there)
-        };
-        fits(&self.label, &entity.label) && fits(&self.id, &hex(&entity.id))
+    fn is_in(&self, token: &str, label: &str) -> bool {
+        fits(&self.token, token) || fits(&self.token, label)
     }
+
+    fn is(&self, entity: &Entity, serial: &str) -> bool {
+        fits(&self.serial, serial)
+            && fits(&self.label, &entity.label)
+            && fits(&self.id, &hex(&entity.id))
+    }
+}
+
+fn fits(wanted: &Option<String>, there: &str) -> bool {
+    wanted.as_deref().is_none_or(|wanted| wanted == there)
 }
 
 fn unescaped(text: &str) -> Option<Vec<u8>> {
@@ -194,6 +237,8 @@ mod tests {
         assert_eq!(
             wanted,
             Ok(Wanted {
+                token: Some("devid".into()),
+                serial: None,
                 label: Some("my cloud".into()),
                 id: Some("01af".into()),
             })

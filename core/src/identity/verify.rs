@@ -89,7 +89,7 @@ impl Device {
                 ),
             ));
         };
-        self.unlock()?;
+        self.unlock_for(entity)?;
         let trusted = self.trusted(authorities)?;
         let others = self.known_authorities();
         let mut points = vec![self.key_point(entity, certificate)?];

@@ -122,7 +122,7 @@ fn handles(device: &Device, findings: &mut Vec<Finding>) {
         Err(error) => return findings.push(Finding::note(about, error.to_string())),
     };
     let contents = device.contents();
-    let orphans = device.own.orphans().unwrap_or_default();
+    let orphans = device.orphans().unwrap_or_default();
     for handle in handles {
         let known = contents.entities.iter().find(|one| {
             one.key
@@ -131,7 +131,7 @@ fn handles(device: &Device, findings: &mut Vec<Finding>) {
         });
         let shown = format!("0x{handle:08X}");
         if let Some(known) = known {
-            let whose = match known.token {
+            let whose = match known.token.as_str() {
                 FACTORY => "factory identity",
                 _ => "key of ours",
             };
@@ -141,7 +141,7 @@ fn handles(device: &Device, findings: &mut Vec<Finding>) {
             ));
             continue;
         }
-        if orphans.iter().any(|(orphan, _)| *orphan == handle) {
+        if orphans.iter().any(|orphan| orphan.0.handle == handle) {
             findings.push(Finding {
                 mend: Some(format!("tpm2_evictcontrol -C o -c {shown}")),
                 ..Finding::note(about, format!("{shown}: a key of ours whose file is gone"))

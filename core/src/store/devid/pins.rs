@@ -116,7 +116,7 @@ impl DevidStore {
     }
 
     /// The token's label, which its officer gave it.
-    pub(super) fn label(&self) -> Result<String, StoreError> {
+    pub fn label(&self) -> Result<String, StoreError> {
         let officer = self.folder.seal(Seal::Officer)?;
         let given = officer
             .map(|(_, label)| label)

@@ -9,7 +9,7 @@ use devid_core::key::Curve;
 use devid_core::tpm::Hash;
 
 /// The longest key that is derived: whoever asks for more has mistaken something for a length.
-const LONGEST: usize = 1024;
+pub(crate) const LONGEST: usize = 1024;
 
 /// An agreement that is to be made.
 ///

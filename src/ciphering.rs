@@ -7,7 +7,7 @@ use crate::cipher::Cipher;
 use crate::error::Error;
 use crate::handle::{Mint, ObjectHandle};
 use crate::keeping::Content;
-use crate::making::{Derived, point_on};
+use crate::making::{NewSecret, point_on};
 use crate::object::{SecretKey, session_name};
 use crate::output::{Answer, Room};
 use crate::session::{Session, begin, take};
@@ -15,6 +15,7 @@ use cryptoki_sys::*;
 use devid_core::key::PublicKey;
 use devid_core::store::folder::Use;
 use devid_core::store::{Key, encrypt, longest_message};
+use log::warn;
 use std::sync::Arc;
 
 /// A decryption under way.
@@ -49,6 +50,10 @@ impl Session {
             return Err(Error::MechanismInvalid);
         }
         longest_message(key.public(), cipher.request()).ok_or(Error::KeySizeRange)?;
+        if !key.opens(cipher.request()) {
+            warn!("a key in memory takes off OAEP with one hash only, for the label and the mask");
+            return Err(Error::MechanismParamInvalid);
+        }
         let operation = Decrypting {
             key,
             cipher,
@@ -169,32 +174,47 @@ impl Session {
         if !object.allows(agreement.kind) {
             return Err(Error::MechanismInvalid);
         }
-        let mut wanted = Derived::parse(template)?;
+        let mut wanted = NewSecret::derived(template)?;
         // As the key that it comes from, unless the template says otherwise.
         if template.value(CKA_PRIVATE).is_none() {
             wanted.described.private = object.is(CKA_PRIVATE);
         }
-        if wanted.described.private && self.slot.asks_login() && !self.slot.has_user() {
-            return Err(Error::UserNotLoggedIn);
-        }
+        self.may_hold(wanted.described.private)?;
         let length = agreement.length(*curve, wanted.length)?;
         let Some(PublicKey::Ec { point, .. }) = point_on(*curve, &agreement.public) else {
             return Err(Error::MechanismParamInvalid);
         };
         let secret = self.slot.agree(key, &point)?;
+        let value = agreement.key(&secret, length);
+        let always = (
+            object.is(CKA_ALWAYS_SENSITIVE),
+            object.is(CKA_NEVER_EXTRACTABLE),
+        );
+        Ok(self.keep_secret(wanted, value, always, mint))
+    }
+
+    /// Keeps a secret key. `always`: whether what it comes from was always sensitive, and never
+    /// extractable.
+    pub(crate) fn keep_secret(
+        &self,
+        wanted: NewSecret,
+        value: Secret,
+        always: (bool, bool),
+        mint: &Mint,
+    ) -> ObjectHandle {
         let made = SecretKey {
             name: session_name(mint.object().0),
             described: wanted.described,
             key_type: wanted.key_type,
-            value: agreement.key(&secret, length),
+            value,
             sensitive: wanted.sensitive,
             extractable: wanted.extractable,
-            of_always_sensitive: object.is(CKA_ALWAYS_SENSITIVE),
-            of_never_extractable: object.is(CKA_NEVER_EXTRACTABLE),
+            of_always_sensitive: always.0,
+            of_never_extractable: always.1,
         };
         let handle = mint.object();
         let content = Content::Secret(Arc::new(made));
         self.slot.kept.lock().keep(self.handle, handle, content);
-        Ok(handle)
+        handle
     }
 }

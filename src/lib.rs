@@ -30,5 +30,7 @@ mod session;
 mod slot;
 mod template;
 mod token;
+mod unwrapping;
 mod vendor;
+mod wrapping;
 mod writing;

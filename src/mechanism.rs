@@ -57,6 +57,13 @@ pub(crate) enum Parameter {
         shared: Vec<u8>,
         public: Vec<u8>,
     },
+    /// The initial value of an AES key wrap.
+    Initial(Vec<u8>),
+    /// CK_RSA_AES_KEY_WRAP_PARAMS.
+    RsaAes {
+        bits: CK_ULONG,
+        oaep: Box<Parameter>,
+    },
     /// Something of another size.
     Other,
 }

@@ -7,6 +7,7 @@ use crate::handle::{Mint, ObjectHandle, SessionHandle, SlotId};
 use crate::making::Generator;
 use crate::session::Session;
 use crate::slot::{Slot, Source};
+use crate::wrapping::Wrapping;
 use cryptoki_sys::{
     CK_FLAGS, CK_STATE, CK_USER_TYPE, CKF_RW_SESSION, CKF_SERIAL_SESSION, CKS_RO_PUBLIC_SESSION,
     CKS_RO_USER_FUNCTIONS, CKS_RW_PUBLIC_SESSION, CKS_RW_SO_FUNCTIONS, CKS_RW_USER_FUNCTIONS,
@@ -201,6 +202,21 @@ impl Module {
     ) -> Result<ObjectHandle, Error> {
         let session = self.session(handle)?;
         let made = session.derive(agreement, base, template, &self.mint)?;
+        self.still_open(&session, &[made])?;
+        Ok(made)
+    }
+
+    /// Unwraps a private key, unless its session is closed meanwhile by another thread.
+    pub(crate) fn unwrap_key(
+        &self,
+        handle: SessionHandle,
+        wrapping: &Wrapping,
+        unwrapping: ObjectHandle,
+        wrapped: Option<&[u8]>,
+        template: &Template,
+    ) -> Result<ObjectHandle, Error> {
+        let session = self.session(handle)?;
+        let made = session.unwrap(wrapping, unwrapping, wrapped, template, &self.mint)?;
         self.still_open(&session, &[made])?;
         Ok(made)
     }

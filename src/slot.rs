@@ -294,6 +294,24 @@ impl Slot {
             })
     }
 
+    /// The key in front of a wrapped one; `None` for every fault of the ciphertext, which is nothing to be said before all of it was looked at.
+    pub(crate) fn transport_key(
+        &self,
+        key: &Key,
+        request: DecryptRequest,
+        ciphertext: &[u8],
+    ) -> Result<Option<Secret>, Error> {
+        let source = self.source()?;
+        match key.decrypt(&source.tpm, request, ciphertext) {
+            Ok(plain) => Ok(Some(plain)),
+            Err(SignError::Ciphertext) => Ok(None),
+            Err(error) => {
+                warn!("unwrapping: {error}");
+                Err(error.into())
+            }
+        }
+    }
+
     /// The secret that the key shares with whoever has this point.
     pub(crate) fn agree(&self, key: &Key, point: &[u8]) -> Result<Secret, Error> {
         let source = self.source()?;

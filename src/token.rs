@@ -6,6 +6,7 @@ use crate::handle::{Mint, ObjectHandle};
 use crate::making::Generator;
 use crate::mechanism::Mechanism;
 use crate::object::{KeyType, Object, Place, profile};
+use crate::wrapping::Wrapping;
 use cryptoki_sys::*;
 use devid_core::store::{Half, Key, Listing, Shown};
 use devid_core::tpm::Hash;
@@ -52,6 +53,7 @@ impl Token {
         let known = Known::of(before);
         let place = Place::Token {
             asks_login: nature.asks_login,
+            takes_keys: nature.writable,
         };
         let mut objects = Vec::with_capacity(2 * listing.objects.len() + 4);
         for shown in &listing.objects {
@@ -154,6 +156,27 @@ impl Token {
         types.filter(move |one| self.nature.writable || opens(one))
     }
 
+    /// The mechanisms by which keys come here wrapped, each with what C_GetMechanismInfo tells.
+    fn wrappings(&self) -> Vec<(CK_MECHANISM_TYPE, CK_MECHANISM_INFO)> {
+        if !self.nature.writable {
+            return Vec::new();
+        }
+        let info = |sizes: (CK_ULONG, CK_ULONG), flags| CK_MECHANISM_INFO {
+            ulMinKeySize: sizes.0,
+            ulMaxKeySize: sizes.1,
+            flags: CKF_UNWRAP | flags,
+        };
+        let (smallest, largest) = self.key_sizes(KeyType::Rsa);
+        // Of AES keys sizes are in bytes (section 6.16).
+        let (rsa, aes) = (
+            info((smallest.into(), largest.into()), CKF_HW),
+            info((16, 32), 0),
+        );
+        let rsa = Wrapping::RSA.map(|kind| (kind, rsa));
+        let aes = Wrapping::AES.map(|kind| (kind, aes));
+        rsa.into_iter().chain(aes).collect()
+    }
+
     /// All that C_GetMechanismList lists.
     pub(crate) fn mechanism_kinds(&self) -> Vec<CK_MECHANISM_TYPE> {
         let generators = self.generators().iter().map(|one| one.kind());
@@ -165,6 +188,7 @@ impl Token {
                 kinds.push(*kind);
             }
         }
+        kinds.extend(self.wrappings().iter().map(|(kind, _)| *kind));
         kinds
     }
 
@@ -175,6 +199,9 @@ impl Token {
     ) -> Result<CK_MECHANISM_INFO, Error> {
         if let Some(generator) = self.generators().iter().find(|one| one.kind() == kind) {
             return Ok(generator.info());
+        }
+        if let Some((_, info)) = self.wrappings().into_iter().find(|(one, _)| *one == kind) {
+            return Ok(info);
         }
         let signs = self.mechanisms().into_iter().find(|one| one.kind() == kind);
         let signs = signs.map(Mechanism::key_type);

@@ -26,7 +26,7 @@ impl Session {
         if on_token {
             self.may_write()?;
         }
-        self.may_hold(template)?;
+        self.may_hold(template.says(CKA_PRIVATE)?)?;
         match New::parse(template, self.slot.is_writable())? {
             New::Plain(plain) => {
                 let shown = Arc::new(Shown {
@@ -42,16 +42,24 @@ impl Session {
                 self.handle_after(&unique_id(class, &name.map_err(failed)?), mint)
             }
             New::Private(private) => self.import(template, &private, mint),
+            New::Secret(mut wanted, value) => {
+                self.suit(template, &mut wanted.described)?;
+                self.may_hold(wanted.described.private)?;
+                Ok(self.keep_secret(*wanted, value, (false, false), mint))
+            }
         }
     }
 
-    fn import(
+    /// A private key from outside, in clear or unwrapped.
+    pub(crate) fn import(
         &self,
         template: &Template,
         private: &Private,
         mint: &Mint,
     ) -> Result<ObjectHandle, Error> {
         let own = self.slot.own()?;
+        let mut described = private.described.clone();
+        self.suit(template, &mut described)?;
         let key = own
             .import(
                 &private.key,
@@ -61,8 +69,6 @@ impl Session {
             .map_err(failed)?;
         private.check_public(key.public())?;
         let origin = Origin::Imported;
-        let mut described = private.described.clone();
-        self.suit(template, &mut described)?;
         let shown = pair(&key, origin, described.clone(), None, mint);
         check_repeated(template, &shown)?;
         let handle = private.persistence == Persistence::Handle;
@@ -191,16 +197,15 @@ impl Session {
         }
     }
 
-    /// Whether a private object can be made now, if the template asks for one.
-    fn may_hold(&self, template: &Template) -> Result<(), Error> {
-        let hidden = self.slot.asks_login() && !self.slot.has_user();
-        match hidden && template.says(CKA_PRIVATE)? {
+    /// Whether an object can be made now, if it is to be private.
+    pub(crate) fn may_hold(&self, private: bool) -> Result<(), Error> {
+        match private && self.slot.asks_login() && !self.slot.has_user() {
             true => Err(Error::UserNotLoggedIn),
             false => Ok(()),
         }
     }
 
-    /// A private key for this token: where there is a PIN, it is private unless the template says
+    /// A private or secret key for this token: where there is a PIN, it is private unless the template says
     /// otherwise; where there is none, nobody can be asked for it before each use.
     fn suit(&self, template: &Template, described: &mut Description) -> Result<(), Error> {
         let asks_login = self.slot.asks_login();

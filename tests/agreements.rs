@@ -100,7 +100,7 @@ fn derived_keys_say_what_they_are(link: Link) {
         let made = own.derive(by, key, &[(kind, value.to_vec())]).unwrap();
         assert_eq!(hidden(made), sensitive);
     }
-    let uses = [CKA_ENCRYPT, CKA_DECRYPT, CKA_WRAP, CKA_UNWRAP, CKA_SIGN];
+    let uses = [CKA_ENCRYPT, CKA_DECRYPT, CKA_WRAP, CKA_SIGN, CKA_DERIVE];
     let uses = uses.map(|kind| (kind, YES.to_vec()));
     let made = own.derive(by, key, &[&readable()[..], &uses].concat());
     let made = made.unwrap();

@@ -8,15 +8,18 @@ mod common;
 use common::ciphers::{openssl_agrees, openssl_encrypts};
 use common::home::Home;
 use common::module::{library, ulong};
-use common::own::{Own, P256, P256_KEY, YES, outside};
-use common::programs::{Said, program, run};
+use common::own::{Own, P256, P256_KEY, YES, allow_files, outside};
+use common::programs::{Said, program, run, run_with};
 use common::raw::Item;
 use common::story::Link;
-use common::tls::{Site, configuration, nginx, plain_request, with_provider};
+use common::tls::{
+    Site, configuration, nginx, openssl_server_that_trusts, plain_request, server_identity,
+    with_provider,
+};
 use common::tpm::Swtpm;
 use cryptoki_sys::*;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 over_both_links!(
     pkcs11_tool_decrypts,
@@ -26,6 +29,7 @@ over_both_links!(
     cms_for_an_rsa_key,
     cms_for_an_ec_key,
     nginx_by_uri_alone,
+    a_client_by_uri_alone,
 );
 
 const PROTECTION: CK_ATTRIBUTE_TYPE = CKA_VENDOR_DEFINED | 0x4445_0004;
@@ -218,46 +222,56 @@ fn cms_for_an_ec_key(link: Link) {
     envelope(&bench, &[]);
 }
 
-/// Three kinds of keys with three certificates; nginx's settings differ in the key's URI.
-fn nginx_by_uri_alone(link: Link) {
-    let bench = Bench::new(link);
-    let files = bench.home.path("files");
-    let settings = format!(
-        "[[token]]\nname = \"files\"\npath = \"{}\"\nallow_file_keys = true\n",
-        files.display()
-    );
-    bench.home.write("config.toml", settings);
-    let make = |own: &Own, name: &str, protection: u64| {
-        let token = [(CKA_TOKEN, YES.to_vec()), (CKA_LABEL, name.into())];
-        let public = [&token[..], &[(CKA_EC_PARAMS, P256.to_vec())]].concat();
-        let private = [&token[..], &[(PROTECTION, ulong(protection))]].concat();
-        own.generate(CKM_EC_KEY_PAIR_GEN, &public, &private)
-            .expect("C_GenerateKeyPair");
-    };
-    let own = Own::new(&bench.home);
-    make(&own, "one", 1);
-    make(&own, "two", 2);
-    let slot = common::own::slot_of(&own.raw, "files");
-    let session = own.raw.open(slot, CKF_SERIAL_SESSION | CKF_RW_SESSION);
-    let session = session.unwrap();
-    let Own(common::module::Opened { raw, .. }) = own;
-    let own = Own(common::module::Opened { raw, slot, session });
-    make(&own, "three", 3);
-    own.raw.finalize().unwrap();
+#[derive(Clone, Copy)]
+enum Kind {
+    Ec,
+    Rsa,
+}
 
-    let conf = configuration(&bench.home);
-    let mut top = String::from("env OPENSSL_CONF;\n");
-    for (name, _) in bench.home.variables() {
-        top += &format!("env {name};\n");
-    }
-    for (token, name) in [("devid", "one"), ("devid", "two"), ("files", "three")] {
-        let uri = format!("pkcs11:token={token};object={name};type=private");
+/// Keys of all protections, each by its URI and with a certificate of its own in a file.
+fn keys(bench: &Bench) -> Vec<(String, PathBuf)> {
+    allow_files(&bench.home);
+    let keys = [
+        ("devid", "one", 1, Kind::Ec),
+        ("devid", "two", 2, Kind::Ec),
+        ("devid", "two-rsa", 2, Kind::Rsa),
+        ("files", "three", 3, Kind::Ec),
+        ("files", "three-rsa", 3, Kind::Rsa),
+    ];
+    let made = keys.into_iter().map(|(on, name, protection, kind)| {
+        let own = Own::on(&bench.home, on);
+        let token = [(CKA_TOKEN, YES.to_vec()), (CKA_LABEL, name.into())];
+        let (mechanism, public) = match kind {
+            Kind::Ec => (CKM_EC_KEY_PAIR_GEN, (CKA_EC_PARAMS, P256.to_vec())),
+            Kind::Rsa => (CKM_RSA_PKCS_KEY_PAIR_GEN, (CKA_MODULUS_BITS, ulong(2048))),
+        };
+        let public = [&token[..], &[public]].concat();
+        let private = [&token[..], &[(PROTECTION, ulong(protection))]].concat();
+        own.generate(mechanism, &public, &private)
+            .expect("C_GenerateKeyPair");
+        own.raw.finalize().unwrap();
+        let uri = format!("pkcs11:token={on};object={name};type=private");
         let certificate = bench.home.path(&format!("{name}.pem"));
         let mut request = with_provider("openssl", &bench.home);
         request.args(["req", "-x509", "-new", "-days", "30", "-key", &uri]);
         request.args(["-subj", "/CN=localhost", "-addext"]);
         request.args(["subjectAltName=IP:127.0.0.1", "-out"]);
         run(request.arg(&certificate)).ok();
+        (uri, certificate)
+    });
+    made.collect()
+}
+
+/// nginx's settings differ in the key's URI.
+fn nginx_by_uri_alone(link: Link) {
+    let bench = Bench::new(link);
+    let keys = keys(&bench);
+    let conf = configuration(&bench.home);
+    let mut top = String::from("env OPENSSL_CONF;\n");
+    for (name, _) in bench.home.variables() {
+        top += &format!("env {name};\n");
+    }
+    for (uri, certificate) in keys {
         let mut wrap = std::process::Command::new(common::module::tool());
         let pem = run(wrap.args(["uri2pem", &uri])).ok().text();
         let site = Site {
@@ -273,10 +287,27 @@ fn nginx_by_uri_alone(link: Link) {
                 .env("TSS2_LOG", "all+none");
             bench.home.settle(command);
         });
-        let answered = |protocol: &str, trusted: &Path| plain_request(&server, trusted, protocol);
         for protocol in ["-tls1_2", "-tls1_3"] {
-            let page = answered(protocol, &certificate);
-            assert!(page.contains("TLSv1"), "{name}: {page}");
+            let page = plain_request(&server, &certificate, protocol);
+            assert!(page.contains("TLSv1"), "{uri}: {page}");
+        }
+    }
+}
+
+/// So do a client's, which proves to a server who it is.
+fn a_client_by_uri_alone(link: Link) {
+    let bench = Bench::new(link);
+    server_identity(&bench.home);
+    for (uri, certificate) in keys(&bench) {
+        let server = openssl_server_that_trusts(&bench.home, &certificate, &[]);
+        for protocol in ["-tls1_2", "-tls1_3"] {
+            let mut client = with_provider("openssl", &bench.home);
+            client.args(["s_client", "-quiet", "-verify_return_error", protocol]);
+            client.args(["-connect", &server.address(), "-key", &uri, "-cert"]);
+            client.arg(&certificate).arg("-CAfile");
+            client.arg(bench.home.path("server.pem"));
+            let page = run_with(&mut client, b"GET / HTTP/1.0\r\n\r\n").ok().text();
+            assert!(page.contains("Client certificate"), "{uri}: {page}");
         }
     }
 }

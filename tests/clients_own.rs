@@ -7,11 +7,13 @@ mod common;
 use common::home::Home;
 use common::module::{library, tool};
 use common::openssl::Verifier;
+use common::own::Own;
 use common::programs::{Said, program, run, run_with};
 use common::proxy::Proxy;
 use common::story::Link;
 use common::tls::{Server, Site, configuration, nginx, plain_request, server_identity};
 use common::tpm::Swtpm;
+use common::wrapping::{by_aes_wrapped, keys, random, signs_as};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -23,6 +25,8 @@ over_both_links!(
     ssh_logs_in_with_a_key,
     #[ignore = "python-pkcs11 is on PyPI only; DEVID_TEST_PYTHON names a Python that has it"]
     python_makes_keys,
+    #[ignore = "python-pkcs11 is on PyPI only; DEVID_TEST_PYTHON names a Python that has it"]
+    python_unwraps_a_key,
 );
 
 const SECTION: &str = "## Keys of your own\n";
@@ -284,4 +288,41 @@ fn python_makes_keys(link: Link) {
     bench.run(&format!("{python} keys.py"));
     bench.signs("by-python", "ECDSA-SHA256");
     bench.signs("by-python-rsa", "SHA256-RSA-PKCS");
+}
+
+const PYTHON_UNWRAPS: &str = r#"
+import os, pkcs11
+from pkcs11 import Attribute, KeyType, Mechanism, ObjectClass
+token = pkcs11.lib(os.environ["M"]).get_token(token_label="devid")
+with token.open(rw=True) as session:
+    transport = session.create_object({
+        Attribute.CLASS: ObjectClass.SECRET_KEY,
+        Attribute.KEY_TYPE: KeyType.AES,
+        Attribute.VALUE: open("transport", "rb").read(),
+        Attribute.UNWRAP: True,
+    })
+    for name, kind in [("p256", KeyType.EC), ("rsa", KeyType.RSA)]:
+        wrapped = open(name + ".wrapped", "rb").read()
+        transport.unwrap_key(ObjectClass.PRIVATE_KEY, kind, wrapped, label=name, store=True,
+                             mechanism=Mechanism.AES_KEY_WRAP_KWP)
+"#;
+
+fn python_unwraps_a_key(link: Link) {
+    let python = std::env::var("DEVID_TEST_PYTHON").unwrap_or_else(|_| "python3".to_owned());
+    let bench = Bench::new(link);
+    let (home, value) = (&bench.home, random(32));
+    keys(home);
+    home.write("transport", &value);
+    for name in ["p256", "rsa"] {
+        let wrapped = by_aes_wrapped(home, &value, name);
+        home.write(&format!("{name}.wrapped"), wrapped);
+    }
+    home.write("unwrap.py", PYTHON_UNWRAPS);
+    bench.run(&format!("{python} unwrap.py"));
+    let own = Own::new(home);
+    for name in ["p256", "rsa"] {
+        let found = own.labelled(name);
+        assert_eq!(found.len(), 1, "{name}");
+        signs_as(&own, home, found[0], name);
+    }
 }

@@ -20,16 +20,18 @@ mod entries;
 mod memory;
 
 use attacks::Attack;
+use common::ciphers::openssl_encrypts;
 use common::fork::Forked;
 use common::home::Home;
 use common::module::{library, loaded};
-use common::own::{NO, Own, P256, YES};
+use common::own::{NO, Own, P256, P256_KEY, YES, outside};
 use common::pins::{OFFICER, Token};
 use common::raw::{Code, Raw};
 use common::softhsm::{PIN, SoftHsm};
 use common::tpm::Swtpm;
+use common::wrapping::{AesWrap, oaep_options, private_key_info};
 use cryptoki_sys::*;
-use drive::{Outcome, Target, drive};
+use drive::{Outcome, TRANSPORT, Target, drive};
 use entries::{ENTRIES, Scene};
 use std::collections::{BTreeMap, HashSet};
 use std::ffi::c_void;
@@ -136,14 +138,35 @@ fn the_token_that_can_be_written() {
         let private = [&stays[..], &[(CKA_DERIVE, YES.to_vec())]].concat();
         let made = own.generate(CKM_EC_KEY_PAIR_GEN, &public, &private);
         made.expect("C_GenerateKeyPair");
-        own.decrypting(&stays[1..]);
+        let unwraps = [&stays[1..], &[(CKA_UNWRAP, YES.to_vec())]].concat();
+        let (public, _) = own.decrypting(&unwraps);
+        fs::rename(own.pem(&home, public), home.path("rsa.pem")).unwrap();
     })
     .succeeds();
+    outside(&home, "key", &P256_KEY);
+    let info = private_key_info(&home, "key");
+    let label = format!("rsa_oaep_label:{}", "04".repeat(65));
+    let options = [&oaep_options("sha256")[..], &[&label]].concat();
+    let front = openssl_encrypts(&home, &home.path("rsa.pem"), &options, &TRANSPORT);
+    let for_aes = AesWrap::Kwp.wraps(&home, &TRANSPORT, &info);
+    let wrapped = [for_aes.clone(), [front, for_aes].concat()];
     let session = CKF_SERIAL_SESSION | CKF_RW_SESSION;
     let supported = supported();
     let wanted = |name: &str| supported.contains(name);
-    let outcomes = told(&raw, "the token devid", DRIVEN[2], session, wanted);
-    for name in ["C_DecryptInit", "C_EncryptInit", "C_DeriveKey"] {
+    let outcomes = told(
+        &raw,
+        "the token devid",
+        DRIVEN[2],
+        session,
+        Some(&wrapped),
+        wanted,
+    );
+    for name in [
+        "C_DecryptInit",
+        "C_EncryptInit",
+        "C_DeriveKey",
+        "C_UnwrapKey",
+    ] {
         let nested = |one: &&Outcome| matches!(one.attack, Attack::Nested(..));
         let here = outcomes
             .iter()
@@ -152,6 +175,9 @@ fn the_token_that_can_be_written() {
         let done = here.filter(|one| one.got == Ok(Code(CKR_OK))).count();
         assert!(done > 0, "no parameter of {name} is right");
     }
+    let plain = |one: &&Outcome| one.entry == "C_UnwrapKey" && one.attack == Attack::Nothing;
+    let plain = outcomes.iter().find(plain).map(|one| one.got.clone());
+    assert_eq!(plain, Some(Ok(Code(CKR_OK))), "nothing is unwrapped");
 }
 
 /// Where a PIN is asked for, by what is called of it and with a key that is not there before. No call
@@ -192,6 +218,7 @@ fn the_token_with_pins() {
         raw: &raw,
         session: CKF_SERIAL_SESSION,
         pin: Some(USER.as_bytes()),
+        wrapped: None,
         supports: &|name| supported.contains(name),
         wants: &|entry, _| calls.contains(&entry.name),
     };
@@ -211,7 +238,7 @@ fn ours(
     let home = Home::new(&tpm.tcti());
     let raw = loaded(&home);
     let title = format!("version {}.{}, {options:?}", driven.0.0, driven.0.1);
-    told(&raw, &title, driven, CKF_SERIAL_SESSION, wanted)
+    told(&raw, &title, driven, CKF_SERIAL_SESSION, None, wanted)
 }
 
 fn told(
@@ -219,6 +246,7 @@ fn told(
     title: &str,
     driven: ((u8, u8), usize),
     session: CK_FLAGS,
+    wrapped: Option<&[Vec<u8>; 2]>,
     wanted: impl Fn(&str) -> bool,
 ) -> Vec<Outcome> {
     let (version, count) = driven;
@@ -228,6 +256,7 @@ fn told(
         raw,
         session,
         pin: None,
+        wrapped,
         supports: &|name| supported.contains(name),
         wants: &|entry, _| wanted(entry.name),
     };
@@ -358,6 +387,7 @@ fn softhsm_agrees() {
         raw: &raw,
         session: CKF_SERIAL_SESSION,
         pin: Some(PIN.as_bytes()),
+        wrapped: None,
         supports: &|_| true,
         wants: &|_, row| row.generic,
     };
@@ -433,6 +463,7 @@ fn bad_functions_are_seen() {
             raw: &raw,
             session: CKF_SERIAL_SESSION,
             pin: Some(PIN.as_bytes()),
+            wrapped: None,
             supports: &|_| true,
             wants: &|entry, row| entry.name == "C_GetInfo" && row.attack == Attack::Nothing,
         };

@@ -49,7 +49,7 @@ fn a_key_in_a_handle_costs_one(link: Link) {
     let bench = Bench::new(link);
     let own = Own::new(&bench.home);
     for kind in [Kind::P256, Kind::Rsa(2048)] {
-        let key = own.generate_persistent(kind, "key").unwrap().private;
+        let key = own.make_persistent(kind, "key").unwrap().private;
         sign(&own, key, 1);
         bench.proxy.book().take();
         sign(&own, key, 5);
@@ -65,8 +65,8 @@ fn a_key_in_a_handle_costs_one(link: Link) {
 fn a_key_on_the_disk_costs_three_on_a_bare_tpm(link: Link) {
     let bench = Bench::new(link);
     let own = Own::new(&bench.home);
-    let key = own.generate(Kind::P256, "key").unwrap().private;
-    let of_session = own.generate_with(Kind::P256, &[], &[]).unwrap().private;
+    let key = own.make(Kind::P256, "key").unwrap().private;
+    let of_session = own.make_with(Kind::P256, &[], &[]).unwrap().private;
     for key in [key, of_session] {
         sign(&own, key, 1);
         bench.proxy.book().take();
@@ -82,7 +82,7 @@ fn a_thousand_pairs_are_listed_without_the_tpm(link: Link) {
     const PAIRS: usize = 1000;
     let bench = Bench::new(link);
     let own = Own::new(&bench.home);
-    own.generate(Kind::P256, "original").unwrap();
+    own.make(Kind::P256, "original").unwrap();
     own.raw.finalize().unwrap();
     let folder = bench.folder();
     let file = fs::read_dir(&folder)
@@ -113,7 +113,7 @@ fn a_thousand_pairs_are_listed_without_the_tpm(link: Link) {
     let read = begun.elapsed();
     let again = Instant::now();
     assert_eq!(
-        own.key("999"),
+        own.key_called("999"),
         own.find(&[(CKA_CLASS, ulong(CKO_PRIVATE_KEY)), label("999")])[0]
     );
     println!(
@@ -125,7 +125,7 @@ fn a_thousand_pairs_are_listed_without_the_tpm(link: Link) {
     let of_identity = seen.of(command::GET_CAPABILITY) + seen.of(command::READ_PUBLIC);
     assert_eq!(seen.total(), of_identity, "{seen:?}");
     a_new_look_costs_nothing(&bench, &own, PAIRS);
-    sign(&own, own.key("999"), 1);
+    sign(&own, own.key_called("999"), 1);
 }
 
 /// The token that has the keys is looked at anew, and all is listed, with no command at all.
@@ -164,7 +164,7 @@ fn a_key_stays_loaded_behind_the_kernels_manager(link: Link) {
     let (_tpm, home, kernel) = managed(link);
     let own = Own::new(&home);
     for kind in [Kind::P256, Kind::Rsa(2048)] {
-        let key = own.generate(kind, "key").unwrap().private;
+        let key = own.make(kind, "key").unwrap().private;
         sign(&own, key, 1);
         kernel.book().take();
         sign(&own, key, 10);
@@ -180,7 +180,7 @@ fn a_key_stays_loaded_behind_the_kernels_manager(link: Link) {
 fn nine_keys_take_turns_in_eight_places(link: Link) {
     let (_tpm, home, kernel) = managed(link);
     let own = Own::new(&home);
-    let generate = |at: usize| own.generate(Kind::P256, &at.to_string()).unwrap().private;
+    let generate = |at: usize| own.make(Kind::P256, &at.to_string()).unwrap().private;
     let keys: Vec<_> = (0..9).map(generate).collect();
     for key in &keys {
         sign(&own, *key, 1);
@@ -207,7 +207,7 @@ fn nine_keys_take_turns_in_eight_places(link: Link) {
 fn a_dropped_connection_costs_a_load(link: Link) {
     let (_tpm, home, mut kernel) = managed(link);
     let own = Own::new(&home);
-    let key = own.generate(Kind::P256, "key").unwrap().private;
+    let key = own.make(Kind::P256, "key").unwrap().private;
     sign(&own, key, 2);
     for _ in 0..3 {
         kernel.drop_connections();
@@ -225,9 +225,9 @@ fn a_key_stays_loaded_behind_tpm2_abrmd() {
     let home = Home::new(Broker::tcti());
     let _broker = Broker::new(&proxy.tcti(), &home);
     let own = Own::new(&home);
-    let generate = |at: usize| own.generate(Kind::P256, &at.to_string()).unwrap().private;
+    let generate = |at: usize| own.make(Kind::P256, &at.to_string()).unwrap().private;
     let mut keys: Vec<_> = (0..3).map(generate).collect();
-    keys.push(own.generate_persistent(Kind::P256, "kept").unwrap().private);
+    keys.push(own.make_persistent(Kind::P256, "kept").unwrap().private);
     for key in &keys {
         sign(&own, *key, 1);
     }

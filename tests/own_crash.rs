@@ -53,15 +53,15 @@ fn change_something(own: &Own) -> Result<(), Code> {
         objects.get(at).copied()
     };
     match (random(7), any(&keys)) {
-        (0, _) if keys.len() < MOST => drop(own.generate(Kind::P256, "new")?),
-        (1, _) if keys.len() < MOST => drop(own.generate_persistent(Kind::P256, "new")?),
-        (2, Some(key)) => own.set(key, &[label(&format!("label {}", random(1000)))])?,
+        (0, _) if keys.len() < MOST => drop(own.make(Kind::P256, "new")?),
+        (1, _) if keys.len() < MOST => drop(own.make_persistent(Kind::P256, "new")?),
+        (2, Some(key)) => own.change(key, &[label(&format!("label {}", random(1000)))])?,
         (3, Some(key)) => own.destroy(key)?,
         (4, _) => {
-            let key = own.generate_with(Kind::P256, &[], &[])?.private;
-            own.sign(key, b"by a key of the session")?;
+            let key = own.make_with(Kind::P256, &[], &[])?.private;
+            own.sign_data(key, b"by a key of the session")?;
         }
-        (5, Some(key)) => drop(own.sign(key, b"by a key of the token")?),
+        (5, Some(key)) => drop(own.sign_data(key, b"by a key of the token")?),
         (6, _) => match any(&own.find(&[(CKA_CLASS, ulong(CKO_DATA))])) {
             Some(data) => own.destroy(data)?,
             None => drop(own.create_data("data", &[7; 3000])?),
@@ -84,7 +84,7 @@ fn change_something(own: &Own) -> Result<(), Code> {
 fn a_killed_writer_leaves_whole_keys(link: Link) {
     let bench = Bench::new(link);
     let mut own = Own::new(&bench.home);
-    own.generate(Kind::P256, "first").unwrap();
+    own.make(Kind::P256, "first").unwrap();
     let (mut signed, mut changed, mut left, mut in_handles) = (0, 0, 0, 0);
     let begun = Instant::now();
     for kill in 0..KILLS {

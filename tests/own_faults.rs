@@ -77,11 +77,11 @@ fn a_first_key_whose_answers_are_lost(link: Link) {
     with_faults(&bench, &codes, |what, breaks| {
         let one = own.take().unwrap();
         breaks();
-        let first = one.generate(Kind::P256, "first");
+        let first = one.make(Kind::P256, "first");
         bench.proxy.book().heal();
         let count = one.keys().len();
         assert_eq!(count, usize::from(first.is_ok()), "{what}: {first:?}");
-        let second = one.generate(Kind::P256, "second");
+        let second = one.make(Kind::P256, "second");
         let second = second.unwrap_or_else(|code| panic!("{what}: {code:?}"));
         assert_eq!(persistent(&bench.tpm), [SRK, MASTER], "{what}");
         assert_eq!(one.keys().len(), count + 1);
@@ -101,7 +101,7 @@ fn handles(bench: &Bench) -> Vec<u32> {
 fn a_persistent_key_whose_answers_are_lost(link: Link) {
     let bench = Bench::new(link);
     let own = Own::new(&bench.home);
-    own.generate(Kind::P256, "first").unwrap();
+    own.make(Kind::P256, "first").unwrap();
     let (mut made, mut failed) = (0, 0);
     let codes = [
         CREATE,
@@ -114,7 +114,7 @@ fn a_persistent_key_whose_answers_are_lost(link: Link) {
     with_faults(&bench, &codes, |what, breaks| {
         let before = handles(&bench);
         breaks();
-        let result = own.generate_persistent(Kind::P256, what);
+        let result = own.make_persistent(Kind::P256, what);
         bench.proxy.book().heal();
         match result {
             Ok(pair) => {
@@ -131,14 +131,14 @@ fn a_persistent_key_whose_answers_are_lost(link: Link) {
     });
     println!("\n{made} keys made in spite of a fault, {failed} failed");
     assert!(made > 0 && failed > 0);
-    own.signs(own.key("first"));
+    own.signs(own.key_called("first"));
 }
 
 fn a_destruction_whose_answers_are_lost(link: Link) {
     let bench = Bench::new(link);
     let own = Own::new(&bench.home);
     with_faults(&bench, &[EVICT_CONTROL, READ_PUBLIC], |what, breaks| {
-        let pair = own.generate_persistent(Kind::P256, what).unwrap();
+        let pair = own.make_persistent(Kind::P256, what).unwrap();
         let key = pair.private;
         own.signs(key);
         breaks();
@@ -161,13 +161,13 @@ fn a_signature_whose_answers_are_lost(link: Link) {
     let bench = Bench::new(link);
     let own = Own::new(&bench.home);
     let keys = [
-        own.generate(Kind::P256, "wrapped").unwrap().private,
-        own.generate_persistent(Kind::P256, "kept").unwrap().private,
+        own.make(Kind::P256, "wrapped").unwrap().private,
+        own.make_persistent(Kind::P256, "kept").unwrap().private,
     ];
     with_faults(&bench, &[LOAD, SIGN, FLUSH_CONTEXT], |_, breaks| {
         breaks();
         for key in keys {
-            if let Ok(signature) = own.sign(key, b"data") {
+            if let Ok(signature) = own.sign_data(key, b"data") {
                 own.judge(key).accepts(b"data", &signature).ok();
             }
         }
@@ -182,19 +182,19 @@ fn a_full_tpm_is_said_and_nothing_stays(link: Link) {
     const NV_SPACE: u32 = 0x14B;
     let bench = Bench::new(link);
     let own = Own::new(&bench.home);
-    own.generate(Kind::P256, "first").unwrap();
+    own.make(Kind::P256, "first").unwrap();
     bench
         .proxy
         .book()
         .break_next(EVICT_CONTROL, Fault::Code(NV_SPACE));
-    let refused = own.generate_persistent(Kind::P256, "kept");
+    let refused = own.make_persistent(Kind::P256, "kept");
     assert_eq!(refused, Err(Code(CKR_DEVICE_MEMORY)));
     assert_eq!((own.keys().len(), handles(&bench)), (1, vec![]));
     bench
         .proxy
         .book()
         .break_next(EVICT_CONTROL, Fault::Code(answer::RETRY));
-    let kept = own.generate_persistent(Kind::P256, "kept").unwrap().private;
+    let kept = own.make_persistent(Kind::P256, "kept").unwrap().private;
     own.signs(kept);
     assert_eq!(handles(&bench), [FIRST]);
     assert_eq!(bench.tpm.transients(), 0);
@@ -205,14 +205,14 @@ fn a_full_tpm_is_said_and_nothing_stays(link: Link) {
 fn an_owners_secret_that_is_missing(link: Link) {
     let bench = Bench::new(link);
     let own = Own::new(&bench.home);
-    own.generate(Kind::P256, "first").unwrap();
+    own.make(Kind::P256, "first").unwrap();
     let setting = "[master]\nowner_auth = \"file:/nowhere\"\n";
     bench.home.write("config.toml", setting);
     let own = own.anew();
-    assert!(own.generate_persistent(Kind::P256, "kept").is_err());
+    assert!(own.make_persistent(Kind::P256, "kept").is_err());
     assert_eq!(own.labels(CKO_PRIVATE_KEY), ["first"]);
     bench.home.log_says(&["owner_auth", "/nowhere"]);
-    own.destroy(own.generate(Kind::P256, "second").unwrap().private)
+    own.destroy(own.make(Kind::P256, "second").unwrap().private)
         .unwrap();
     assert_eq!(own.labels(CKO_PRIVATE_KEY), ["first"]);
 }
@@ -222,15 +222,15 @@ fn a_handle_that_another_process_took(link: Link) {
     const NV_DEFINED: u32 = 0x14C;
     let bench = Bench::new(link);
     let own = Own::new(&bench.home);
-    own.generate(Kind::P256, "first").unwrap();
+    own.make(Kind::P256, "first").unwrap();
     let book = bench.proxy.book();
     book.break_times(EVICT_CONTROL, Fault::Code(NV_DEFINED), 3);
-    let kept = own.generate_persistent(Kind::P256, "kept").unwrap().private;
+    let kept = own.make_persistent(Kind::P256, "kept").unwrap().private;
     assert_eq!(handles(&bench), [FIRST + 3]);
     own.signs(kept);
     // No handle is left: nothing stays of the key.
     book.break_times(EVICT_CONTROL, Fault::Code(NV_DEFINED), 300);
-    let refused = own.generate_persistent(Kind::P256, "refused");
+    let refused = own.make_persistent(Kind::P256, "refused");
     assert_eq!(refused, Err(Code(CKR_DEVICE_MEMORY)));
     book.heal();
     assert_eq!(own.labels(CKO_PRIVATE_KEY), ["first", "kept"]);
@@ -242,7 +242,7 @@ fn a_handle_that_is_filled_too_late_is_named_by_a_file(link: Link) {
     let bench = Bench::new(link);
     bench.home.write("config.toml", "timeout_ms = 400\n");
     let own = Own::new(&bench.home);
-    own.generate(Kind::P256, "first").unwrap();
+    own.make(Kind::P256, "first").unwrap();
     bench.proxy.book().break_next(EVICT_CONTROL, Fault::Stall);
     let result = thread::scope(|scope| {
         scope.spawn(|| {
@@ -250,13 +250,13 @@ fn a_handle_that_is_filled_too_late_is_named_by_a_file(link: Link) {
             bench.tpm.pause();
             bench.proxy.book().release();
         });
-        own.generate_persistent(Kind::P256, "kept")
+        own.make_persistent(Kind::P256, "kept")
     });
     assert!(result.is_err());
     bench.tpm.go_on();
     let filled = || (handles(&bench) == [FIRST]).then_some(());
     await_some("the late command", Duration::from_secs(10), filled);
-    own.signs(own.key("kept"));
-    own.destroy(own.key("kept")).unwrap();
+    own.signs(own.key_called("kept"));
+    own.destroy(own.key_called("kept")).unwrap();
     assert_eq!(handles(&bench), [] as [u32; 0]);
 }

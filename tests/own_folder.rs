@@ -63,7 +63,7 @@ fn each_call_changes_one_file(link: Link) {
 
     own.find(&[]);
     assert_eq!(changes("C_FindObjects").0, [] as [&str; 0]);
-    let wrapped = own.generate(Kind::P256, "service").unwrap();
+    let wrapped = own.make(Kind::P256, "service").unwrap();
     let (files, hidden, lines) = changes("C_GenerateKeyPair");
     // With the serial number, the master key's name and the lock.
     assert!(
@@ -78,13 +78,13 @@ fn each_call_changes_one_file(link: Link) {
     ];
     assert_eq!(lines, service.map(|line| format!("+ {line}")));
     own.signs(wrapped.private);
-    let of_session = own.generate_with(Kind::P256, &[], &[]).unwrap();
+    let of_session = own.make_with(Kind::P256, &[], &[]).unwrap();
     own.destroy(of_session.private).unwrap();
     assert_eq!(
         changes("C_Sign, and a key of the session").0,
         [] as [&str; 0]
     );
-    let kept = own.generate_persistent(Kind::P256, "kept").unwrap();
+    let kept = own.make_persistent(Kind::P256, "kept").unwrap();
     let (files, hidden, lines) = changes("C_GenerateKeyPair, CKA_DEVID_PERSISTENT");
     assert!(
         files.len() == 1 && files[0].starts_with("A key-") && hidden == 0,
@@ -95,14 +95,14 @@ fn each_call_changes_one_file(link: Link) {
         "{lines:?}"
     );
 
-    own.set(wrapped.private, &[label("renamed")]).unwrap();
+    own.change(wrapped.private, &[label("renamed")]).unwrap();
     let (files, _, lines) = changes("C_SetAttributeValue of CKA_LABEL");
     assert!(
         files.len() == 1 && files[0].starts_with("M key-"),
         "{files:?}"
     );
     assert!(lines.contains(&"+ Label: renamed".to_owned()), "{lines:?}");
-    let refused = own.set(
+    let refused = own.change(
         wrapped.private,
         &[label("x"), (CKA_KEY_TYPE, ulong(CKK_RSA))],
     );
@@ -188,47 +188,48 @@ fn reads_and_cannot_write() {
     }
     let own = Own::here();
     let protected = Code(CKR_TOKEN_WRITE_PROTECTED);
-    let key = own.key("key");
+    let key = own.key_called("key");
     own.signs(key);
-    own.signs(own.key("kept"));
+    own.signs(own.key_called("kept"));
     for (what, refused) in [
-        ("generate", own.generate(Kind::P256, "new").map(drop)),
+        ("generate", own.make(Kind::P256, "new").map(drop)),
         (
             "persistent",
-            own.generate_persistent(Kind::P256, "new").map(drop),
+            own.make_persistent(Kind::P256, "new").map(drop),
         ),
         ("create", own.create_data("new", b"value").map(drop)),
-        ("relabel", own.set(key, &[label("new")])),
+        ("relabel", own.change(key, &[label("new")])),
         ("destroy", own.destroy(key)),
-        ("destroy persistent", own.destroy(own.key("kept"))),
+        ("destroy persistent", own.destroy(own.key_called("kept"))),
     ] {
         assert_eq!(refused, Err(protected), "{what}");
     }
     // What needs no folder can be done.
-    let of_session = own.generate_with(Kind::P256, &[], &[]).unwrap();
+    let of_session = own.make_with(Kind::P256, &[], &[]).unwrap();
     own.signs(of_session.private);
-    own.signs(own.key("kept"));
+    own.signs(own.key_called("kept"));
 }
 
 fn nothing_is_changed_on_a_read_only_file_system(link: Link) {
     let bench = Bench::new(link);
     let own = Own::new(&bench.home);
-    own.generate(Kind::P256, "key").unwrap();
-    own.generate_persistent(Kind::P256, "kept").unwrap();
+    own.make(Kind::P256, "key").unwrap();
+    own.make_persistent(Kind::P256, "kept").unwrap();
     let (before, handles) = (Inspection::of(&bench.folder()), persistent(&bench.tpm));
     if !on_a_read_only_mount("reads_and_cannot_write", &bench.home) {
         return;
     }
     assert!(before == Inspection::of(&bench.folder()));
     assert_eq!(persistent(&bench.tpm), handles);
-    own.signs(own.key("kept"));
+    own.signs(own.key_called("kept"));
 }
 
 /// Each makes ten keys, relabels them and destroys every other one.
 fn write_ten(own: &Own, name: &str) {
     for number in 0..10 {
-        let key = own.generate(Kind::P256, "new").unwrap().private;
-        own.set(key, &[label(&format!("{name} {number}"))]).unwrap();
+        let key = own.make(Kind::P256, "new").unwrap().private;
+        own.change(key, &[label(&format!("{name} {number}"))])
+            .unwrap();
         if number % 2 == 1 {
             own.destroy(key).unwrap();
         }
@@ -390,7 +391,7 @@ fn two_files_may_have_one_id() {
     let id = (CKA_ID, vec![7]);
     let both = [yes(CKA_TOKEN), id.clone()];
     let keys: Vec<_> = ["one", "two"]
-        .map(|name| own.generate_with(Kind::P256, &[&both[..], &[label(name)]].concat(), &[]))
+        .map(|name| own.make_with(Kind::P256, &[&both[..], &[label(name)]].concat(), &[]))
         .map(Result::unwrap)
         .into();
     let found = own.find(&[(CKA_CLASS, ulong(CKO_PRIVATE_KEY)), id.clone()]);
@@ -455,14 +456,14 @@ fn anothers_change_shows_at_the_next_search() {
     let gone = own.raw.attribute(own.session, first, CKA_LABEL);
     assert_eq!(gone, Err(Code(CKR_OBJECT_HANDLE_INVALID)));
     assert_eq!(
-        own.set(first, &[label("x")]),
+        own.change(first, &[label("x")]),
         Err(Code(CKR_OBJECT_HANDLE_INVALID))
     );
     assert_eq!(own.destroy(first), Err(Code(CKR_OBJECT_HANDLE_INVALID)));
 
     // A key that another process destroyed, whether that was seen by a search or not.
-    let key = own.generate(Kind::P256, "key").unwrap().private;
-    let seen = own.generate(Kind::P256, "seen").unwrap().private;
+    let key = own.make(Kind::P256, "key").unwrap().private;
+    let seen = own.make(Kind::P256, "seen").unwrap().private;
     for entry in fs::read_dir(bench.folder()).unwrap() {
         let path = entry.unwrap().path();
         if fs::read_to_string(&path).is_ok_and(|text| text.contains("Label: seen\n")) {

@@ -31,7 +31,7 @@ over_both_links!(
 fn begun(link: Link) -> (Bench, Own) {
     let bench = Bench::new(link);
     let own = Own::new(&bench.home);
-    own.generate(Kind::P256, "of ours").unwrap();
+    own.make(Kind::P256, "of ours").unwrap();
     (bench, own)
 }
 
@@ -78,16 +78,16 @@ fn keys_of_tpm2_openssl_sign(link: Link) {
         let file = genpkey(&bench, stem, &options);
         assert!(file.starts_with(b"-----BEGIN TSS2 PRIVATE KEY-----"));
         drop_in(&bench, &format!("{stem}.pem"), file);
-        let key = own.key(stem);
+        let key = own.key_called(stem);
         own.signs(key);
         assert_eq!(own.attribute(key, CKA_TOKEN), [CK_TRUE]);
         assert_eq!(own.attribute(key, CKA_EXTRACTABLE), [CK_FALSE]);
     }
     assert_eq!(own.keys().len(), before.len() + 4);
     let own = own.anew();
-    own.signs(own.key("rsa-owner"));
+    own.signs(own.key_called("rsa-owner"));
     // They are the token's now.
-    own.destroy(own.key("ec-srk")).unwrap();
+    own.destroy(own.key_called("ec-srk")).unwrap();
     assert_eq!(own.keys().len(), before.len() + 3);
     assert_eq!(bench.tpm.transients(), 0);
 }
@@ -100,7 +100,7 @@ fn keys_of_tpm2_tools_sign(link: Link) {
         let stem = format!("tools-{kind}");
         let file = encoded(&bench, kind, "0x81000001");
         drop_in(&bench, &format!("{stem}.pem"), file);
-        own.signs(own.key(&stem));
+        own.signs(own.key_called(&stem));
     }
     assert_eq!(bench.tpm.transients(), 0);
 }
@@ -123,9 +123,9 @@ fn encoded(bench: &Bench, kind: &str, parent: &str) -> Vec<u8> {
 fn a_key_of_ours_serves_tpm2_openssl(link: Link) {
     let bench = Bench::new(link);
     let own = Own::new(&bench.home);
-    own.generate(Kind::P256, "ec").unwrap();
-    own.generate(Kind::Rsa(2048), "rsa").unwrap();
-    own.generate_persistent(Kind::P384, "kept").unwrap();
+    own.make(Kind::P256, "ec").unwrap();
+    own.make(Kind::Rsa(2048), "rsa").unwrap();
+    own.make_persistent(Kind::P384, "kept").unwrap();
     for name in ["ec", "rsa", "kept"] {
         let file = file_of(&bench, name);
         let path = file.to_str().unwrap();
@@ -135,7 +135,7 @@ fn a_key_of_ours_serves_tpm2_openssl(link: Link) {
         );
         let mut sign = tpm2_openssl(&bench.tpm, &["dgst", "-sha256", "-sign", path, "-out"]);
         run(sign.arg(&signature).arg(data)).ok();
-        let judge = own.judge(own.key(name));
+        let judge = own.judge(own.key_called(name));
         judge
             .accepts_der(b"data", &fs::read(&signature).unwrap())
             .ok();
@@ -146,7 +146,7 @@ fn a_key_of_ours_serves_tpm2_openssl(link: Link) {
             &request.out,
         );
         assert!(verified.all().contains("verify OK"), "{verified}");
-        own.signs(own.key(name));
+        own.signs(own.key_called(name));
     }
 }
 
@@ -201,16 +201,16 @@ fn a_policy_is_told_and_the_key_refused(link: Link) {
     let command = element(0x30, &[code, parameter].concat());
     let policy = element(0xA1, &element(0x30, &command));
     drop_in(&bench, "bound.pem", with_member(&file, &policy));
-    let key = own.key("bound");
+    let key = own.key_called("bound");
     assert_eq!(own.attribute(key, CKA_KEY_TYPE), CKK_EC.to_ne_bytes());
-    let refused = own.sign(key, b"data");
+    let refused = own.sign_data(key, b"data");
     assert_eq!(refused, Err(Code(CKR_KEY_FUNCTION_NOT_PERMITTED)));
     bench.home.log_says(&["\"bound\"", "policy"]);
     // Without it the same key signs; an empty policy is none.
     let empty = element(0xA1, &element(0x30, &[]));
     drop_in(&bench, "free.pem", with_member(&file, &empty));
-    own.signs(own.key("free"));
-    own.signs(own.key("of ours"));
+    own.signs(own.key_called("free"));
+    own.signs(own.key_called("of ours"));
 }
 
 /// That it has one cannot be known from the file: tpm2_encodeobject says so of each key.
@@ -219,12 +219,12 @@ fn a_key_with_a_password_is_tried_once(link: Link) {
     let options = [&EC[..], &["-pkeyopt", "user-auth:secret"]].concat();
     drop_in(&bench, "locked.pem", genpkey(&bench, "locked", &options));
     for _ in 0..5 {
-        let refused = own.sign(own.key("locked"), b"data");
+        let refused = own.sign_data(own.key_called("locked"), b"data");
         assert_eq!(refused, Err(Code(CKR_DEVICE_ERROR)));
     }
     assert!(bench.tpm.lockout_counter() <= 1);
     bench.home.log_says(&["authorisation"]);
-    own.signs(own.key("of ours"));
+    own.signs(own.key_called("of ours"));
 }
 
 fn line_ends_and_booleans_of_others_are_read(link: Link) {
@@ -236,7 +236,7 @@ fn line_ends_and_booleans_of_others_are_read(link: Link) {
         "of-windows.pem",
         format!("Made elsewhere\r\n{text}"),
     );
-    own.signs(own.key("of-windows"));
+    own.signs(own.key_called("of-windows"));
     let flagged = |value: Option<u8>| {
         let der = der_of(file.as_bytes());
         let mut members: Vec<Vec<u8>> = elements(body(&der))
@@ -257,12 +257,15 @@ fn line_ends_and_booleans_of_others_are_read(link: Link) {
         ("none", None),
     ] {
         drop_in(&bench, &format!("{stem}.pem"), flagged(value));
-        own.signs(own.key(stem));
+        own.signs(own.key_called(stem));
     }
     // What is ours to change stays readable to the one who made it.
-    own.set(own.key("of-windows"), &[(CKA_LABEL, b"renamed".to_vec())])
-        .unwrap();
-    own.signs(own.key("renamed"));
+    own.change(
+        own.key_called("of-windows"),
+        &[(CKA_LABEL, b"renamed".to_vec())],
+    )
+    .unwrap();
+    own.signs(own.key_called("renamed"));
     let path = bench.folder().join("of-windows.pem");
     assert!(
         fs::read_to_string(&path)
@@ -300,11 +303,11 @@ fn a_damaged_file_costs_one_object(link: Link) {
     }
     let labels = own.labels(CKO_PRIVATE_KEY);
     assert_eq!(labels, ["bent", "good", "of ours"]);
-    own.signs(own.key("good"));
-    own.signs(own.key("of ours"));
+    own.signs(own.key_called("good"));
+    own.signs(own.key_called("of ours"));
     // Only the TPM can tell.
-    assert!(own.sign(own.key("bent"), b"data").is_err());
-    own.signs(own.key("good"));
+    assert!(own.sign_data(own.key_called("bent"), b"data").is_err());
+    own.signs(own.key_called("good"));
     for name in ["empty", "half", "noise", "huge", "short"] {
         bench
             .home

@@ -55,7 +55,7 @@ fn signs() {
     for turn in 0.. {
         for at in 0..KEYS {
             let (name, key) = &keys[(start + at) % KEYS];
-            let signature = own.sign(*key, message(name, turn).as_bytes()).unwrap();
+            let signature = own.sign_data(*key, message(name, turn).as_bytes()).unwrap();
             signed.push((turn, name, signature));
         }
         if part != FOR_EVER && turn + 1 == TURNS {
@@ -79,7 +79,7 @@ fn message(name: &str, turn: usize) -> String {
 fn keys(own: &Own) -> BTreeMap<String, Judge> {
     let make = |at: usize| {
         let name = format!("key-{at}");
-        let key = own.generate(Kind::P256, &name).unwrap().private;
+        let key = own.make(Kind::P256, &name).unwrap().private;
         (name, own.judge(key))
     };
     (0..KEYS).map(make).collect()

@@ -59,13 +59,13 @@ fn nothing_is_written_before_somebody_asks(link: Link) {
     assert_eq!(persistent(&bench.tpm), []);
     assert!(!bench.folder().exists(), "nothing to keep, no folder");
 
-    own.signs(own.generate(Kind::P256, "first").unwrap().private);
+    own.signs(own.make(Kind::P256, "first").unwrap().private);
     assert_eq!(persistent(&bench.tpm), [SRK, MASTER]);
-    own.generate(Kind::P256, "second").unwrap();
-    let of_session = own.generate_with(Kind::P256, &[], &[]).unwrap();
+    own.make(Kind::P256, "second").unwrap();
+    let of_session = own.make_with(Kind::P256, &[], &[]).unwrap();
     own.signs(of_session.private);
     assert_eq!(persistent(&bench.tpm), [SRK, MASTER]);
-    let kept = own.generate_persistent(Kind::P256, "third").unwrap();
+    let kept = own.make_persistent(Kind::P256, "third").unwrap();
     assert_eq!(persistent(&bench.tpm), [SRK, MASTER, FIRST]);
     own.signs(kept.private);
     own.destroy(kept.private).unwrap();
@@ -79,10 +79,10 @@ fn the_masters_handle_is_configured(link: Link) {
         .home
         .write("config.toml", "[master]\nhandle = 0x81000090\n");
     let own = Own::new(&bench.home);
-    own.signs(own.generate(Kind::P256, "key").unwrap().private);
+    own.signs(own.make(Kind::P256, "key").unwrap().private);
     assert_eq!(persistent(&bench.tpm), [SRK, 0x8100_0090]);
     let own = own.anew();
-    own.signs(own.key("key"));
+    own.signs(own.key_called("key"));
 }
 
 /// As other programs leave one: made by tpm2-tools, from a template of theirs.
@@ -91,7 +91,7 @@ fn a_storage_root_key_that_is_there_stays(link: Link) {
     put_primary(&bench.tpm, &bench.home, "rsa2048:aes128cfb", SRK);
     let name = name_of(&bench.tpm, SRK);
     let own = Own::new(&bench.home);
-    own.signs(own.generate(Kind::P256, "key").unwrap().private);
+    own.signs(own.make(Kind::P256, "key").unwrap().private);
     assert_eq!(persistent(&bench.tpm), [SRK, MASTER]);
     assert_eq!(name_of(&bench.tpm, SRK), name);
 }
@@ -104,7 +104,7 @@ fn an_owner_with_a_password(link: Link) {
         .args(["-c", "owner", "s3cret"]))
     .ok();
     let own = Own::new(&bench.home);
-    let refused = own.generate(Kind::P256, "key");
+    let refused = own.make(Kind::P256, "key");
     assert_eq!(refused, Err(Code(CKR_DEVICE_ERROR)));
     bench.home.log_says(&["owner_auth"]);
     assert_eq!(persistent(&bench.tpm), []);
@@ -114,8 +114,8 @@ fn an_owner_with_a_password(link: Link) {
     let setting = format!("[master]\nowner_auth = \"file:{}\"\n", secret.display());
     bench.home.write("config.toml", setting);
     let own = own.anew();
-    own.signs(own.generate(Kind::P256, "key").unwrap().private);
-    let kept = own.generate_persistent(Kind::P384, "kept").unwrap();
+    own.signs(own.make(Kind::P256, "key").unwrap().private);
+    let kept = own.make_persistent(Kind::P384, "kept").unwrap();
     own.signs(kept.private);
     assert_eq!(persistent(&bench.tpm), [SRK, MASTER, FIRST]);
     own.destroy(kept.private).unwrap();
@@ -126,8 +126,8 @@ fn an_owner_with_a_password(link: Link) {
 /// A token with a key on the disk, one in a handle, and a certificate.
 fn filled(bench: &Bench) -> Own {
     let own = Own::new(&bench.home);
-    own.signs(own.generate(Kind::P256, "wrapped").unwrap().private);
-    let kept = own.generate_persistent(Kind::P256, "persistent");
+    own.signs(own.make(Kind::P256, "wrapped").unwrap().private);
+    let kept = own.make_persistent(Kind::P256, "persistent");
     own.signs(kept.unwrap().private);
     server_identity(&bench.home);
     let der = certificate_der(&bench.home.path("server.pem"));
@@ -148,14 +148,14 @@ fn filled(bench: &Bench) -> Own {
 fn is_not_recognised(bench: &Bench, own: &Own, tpm: &Swtpm) {
     let (before, handles) = (Inspection::of(&bench.folder()), persistent(tpm));
     for name in ["wrapped", "persistent"] {
-        let refused = own.sign(own.key(name), b"data");
+        let refused = own.sign_data(own.key_called(name), b"data");
         assert_eq!(refused, Err(NOT_RECOGNISED), "{name}");
     }
     for both in [vec![], vec![label("new"), yes(CKA_TOKEN)]] {
-        let refused = own.generate_with(Kind::P256, &both, &[]);
+        let refused = own.make_with(Kind::P256, &both, &[]);
         assert_eq!(refused, Err(NOT_RECOGNISED));
     }
-    let refused = own.generate_persistent(Kind::P256, "new");
+    let refused = own.make_persistent(Kind::P256, "new");
     assert_eq!(refused, Err(NOT_RECOGNISED));
     let certificate = own.find(&[(CKA_CLASS, ulong(CKO_CERTIFICATE))])[0];
     assert_eq!(own.label(certificate), "certificate");
@@ -203,8 +203,8 @@ fn another_tpm_with_the_same_folder(link: Link) {
     }
     use_tpm(&bench.proxy);
     let own = own.anew();
-    own.signs(own.key("wrapped"));
-    own.signs(own.key("persistent"));
+    own.signs(own.key_called("wrapped"));
+    own.signs(own.key_called("persistent"));
 }
 
 /// What wraps no keys is nobody's master key; neither while there are no keys yet, nor later.
@@ -213,18 +213,21 @@ fn something_else_at_the_masters_handle(link: Link) {
     put_primary(&bench.tpm, &bench.home, "ecc256:ecdsa", MASTER);
     let (own, there) = (Own::new(&bench.home), name_of(&bench.tpm, MASTER));
     for _ in 0..2 {
-        let refused = own.generate(Kind::P256, "key");
+        let refused = own.make(Kind::P256, "key");
         assert_eq!(refused, Err(Code(CKR_DEVICE_ERROR)));
     }
     bench.home.log_says(&["0x81000080", "no storage key"]);
     assert_eq!((own.keys(), persistent(&bench.tpm)), (vec![], vec![MASTER]));
     evict(&bench.tpm, MASTER);
 
-    own.generate(Kind::P256, "wrapped").unwrap();
+    own.make(Kind::P256, "wrapped").unwrap();
     evict(&bench.tpm, MASTER);
     put_primary(&bench.tpm, &bench.home, "ecc256:ecdsa", MASTER);
-    assert_eq!(own.sign(own.key("wrapped"), b"data"), Err(NOT_RECOGNISED));
-    assert_eq!(own.generate(Kind::P256, "new"), Err(NOT_RECOGNISED));
+    assert_eq!(
+        own.sign_data(own.key_called("wrapped"), b"data"),
+        Err(NOT_RECOGNISED)
+    );
+    assert_eq!(own.make(Kind::P256, "new"), Err(NOT_RECOGNISED));
     assert_eq!(name_of(&bench.tpm, MASTER), there, "it is still there");
 }
 
@@ -233,14 +236,14 @@ fn a_storage_key_of_somebody_else_is_taken(link: Link) {
     let bench = Bench::new(link);
     put_primary(&bench.tpm, &bench.home, "ecc256:aes128cfb", MASTER);
     let own = Own::new(&bench.home);
-    own.signs(own.generate(Kind::P256, "key").unwrap().private);
+    own.signs(own.make(Kind::P256, "key").unwrap().private);
     assert_eq!(persistent(&bench.tpm), [MASTER]);
 }
 
 fn a_key_that_was_evicted_is_loaded_from_its_file(link: Link) {
     let bench = Bench::new(link);
     let own = Own::new(&bench.home);
-    let generate = |name: &str| own.generate_persistent(Kind::P256, name).unwrap().private;
+    let generate = |name: &str| own.make_persistent(Kind::P256, name).unwrap().private;
     let [evicted, replaced] = ["evicted", "replaced"].map(generate);
     for key in [evicted, replaced] {
         own.signs(key);
@@ -253,8 +256,8 @@ fn a_key_that_was_evicted_is_loaded_from_its_file(link: Link) {
     own.signs(replaced);
     let own = own.anew();
     for name in ["evicted", "replaced"] {
-        own.signs(own.key(name));
-        own.destroy(own.key(name)).unwrap();
+        own.signs(own.key_called(name));
+        own.destroy(own.key_called(name)).unwrap();
     }
     assert_eq!(persistent(&bench.tpm), [SRK, MASTER, FIRST + 1], "not ours");
     assert_eq!(bench.tpm.transients(), 0);
@@ -273,12 +276,12 @@ fn every_key_is_bound_to_this_tpm(link: Link) {
     let mut keys = Vec::new();
     for kind in Kind::ALL {
         let name = format!("{kind:?}");
-        keys.push(own.generate(kind, &name).unwrap().private);
+        keys.push(own.make(kind, &name).unwrap().private);
     }
-    let of_session = own.generate_with(Kind::P384, &[], &[]);
+    let of_session = own.make_with(Kind::P384, &[], &[]);
     keys.push(of_session.unwrap().private);
     for kind in [Kind::P256, Kind::P384] {
-        let kept = own.generate_persistent(kind, "kept").unwrap().private;
+        let kept = own.make_persistent(kind, "kept").unwrap().private;
         let handle = own.attribute(kept, TPM_HANDLE);
         let handle = u64::from_ne_bytes(handle.try_into().unwrap());
         let said = readpublic(&bench.tpm, handle as u32);

@@ -6,9 +6,9 @@
 mod common;
 
 use common::home::Home;
-use common::module::{Opened, loaded, ulong};
+use common::module::ulong;
 use common::openssl;
-use common::own::{NO, Own, P256, P384, P521, YES, folder, slot_of};
+use common::own::{NO, Own, P256, P384, P521, YES, folder, slot_of, without_tpm};
 use common::programs::{program, run};
 use common::proxy::{Proxy, command};
 use common::raw::{Code, Item};
@@ -25,7 +25,6 @@ over_our_link!(
     a_file_key_needs_no_tpm,
     a_file_key_that_others_may_read,
     a_file_key_where_none_is_allowed,
-    no_rsa_in_memory,
     openssl_makes_a_file_key,
 );
 
@@ -144,31 +143,9 @@ fn a_sealed_key_of_another_tpm(link: Link) {
     );
 }
 
-/// A token of files, and no TPM anywhere.
-fn without_tpm() -> Home {
-    let home = Home::new("swtpm:path=/nonexistent/tpm");
-    let path = home.path("files");
-    home.write(
-        "config.toml",
-        format!(
-            "[[token]]\nname = \"files\"\npath = \"{}\"\nallow_file_keys = true\n",
-            path.display()
-        ),
-    );
-    home
-}
-
-fn files(home: &Home) -> Own {
-    let raw = loaded(home);
-    raw.initialize().expect("C_Initialize");
-    let slot = slot_of(&raw, "files");
-    let session = raw.open(slot, CKF_SERIAL_SESSION | CKF_RW_SESSION).unwrap();
-    Own(Opened { raw, slot, session })
-}
-
 fn a_file_key_needs_no_tpm(_: Link) {
     let home = without_tpm();
-    let own = files(&home);
+    let own = Own::on(&home, "files");
     let pair = own.pair("soft");
     assert_eq!(own.attribute(pair.1, PROTECTION), ulong(IN_FILE));
     assert_eq!(own.attribute(pair.1, CKA_ALWAYS_SENSITIVE), NO);
@@ -183,7 +160,7 @@ fn a_file_key_needs_no_tpm(_: Link) {
 
 fn a_file_key_that_others_may_read(_: Link) {
     let home = without_tpm();
-    let own = files(&home);
+    let own = Own::on(&home, "files");
     own.pair("soft");
     let written = fs::read_dir(home.path("files")).unwrap().flatten();
     for file in written.filter(|file| file.path().extension().is_some_and(|it| it == "pem")) {
@@ -205,22 +182,10 @@ fn a_file_key_where_none_is_allowed(link: Link) {
     assert_eq!(own.labelled("soft"), []);
 }
 
-fn no_rsa_in_memory(link: Link) {
-    let tpm = Swtpm::blank();
-    let home = Home::new(&link.tcti(&tpm.tcti()));
-    let own = Own::new(&home);
-    let both = [(CKA_TOKEN, YES.to_vec())];
-    let public = [&both[..], &[(CKA_MODULUS_BITS, ulong(2048))]].concat();
-    let private = [&both[..], &[(PROTECTION, ulong(SEALED))]].concat();
-    let refused = own.generate(CKM_RSA_PKCS_KEY_PAIR_GEN, &public, &private);
-    assert_eq!(refused, Err(Code(CKR_TEMPLATE_INCONSISTENT)));
-    home.log_says(&["RSA", "timing"]);
-}
-
 /// What OpenSSL wrote is dropped in, and signs.
 fn openssl_makes_a_file_key(_: Link) {
     let home = without_tpm();
-    let own = files(&home);
+    let own = Own::on(&home, "files");
     own.pair("first"); // so that there is a folder
     let file = home.path("files/server.pem");
     let mut make = program("openssl");

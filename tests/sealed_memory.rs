@@ -12,6 +12,7 @@ use common::module::ulong;
 use common::own::{NO, P256, YES, folder, generate};
 use common::pins::{Bench, Token, USER, hex, key_with_value, unseal, unseal_by, value_derived};
 use common::programs::{output, program, run};
+use common::proxy::{Fault, command};
 use common::raw::Item;
 use common::story::Link;
 use cryptoki_sys::*;
@@ -23,6 +24,8 @@ use std::path::{Path, PathBuf};
 over_our_link!(
     a_scalar_on_a_token_without_pin,
     a_scalar_on_a_token_with_pins,
+    a_logout_while_a_key_is_opened,
+    a_logout_while_a_key_is_in_use_and_its_file_changed,
 );
 
 const PROTECTION: CK_ATTRIBUTE_TYPE = CKA_VENDOR_DEFINED | 0x4445_0004;
@@ -41,13 +44,120 @@ fn a_scalar_on_a_token_without_pin(link: Link) {
 
 fn a_scalar_on_a_token_with_pins(link: Link) {
     let (bench, token) = Bench::with_pins(link);
-    let key = || {
-        let secret = unseal(&bench, &bench.path("state/devid/.user.pem"), USER).unwrap();
-        let file = key_with_value(&bench);
-        let value = value_derived(&file, &secret);
-        (file, value)
-    };
-    nothing_shows(&bench, &token, Some(USER), key);
+    nothing_shows(&bench, &token, Some(USER), || guarded(&bench));
+}
+
+/// The file of the key, and its authorisation value.
+fn guarded(bench: &Bench) -> (PathBuf, Vec<u8>) {
+    let secret = unseal(bench, &bench.path("state/devid/.user.pem"), USER).unwrap();
+    let file = key_with_value(bench);
+    let value = value_derived(&file, &secret);
+    (file, value)
+}
+
+/// The TPM gives the key when nobody is logged in any more.
+fn a_logout_while_a_key_is_opened(link: Link) {
+    let (bench, token) = Bench::with_pins(link);
+    let mut host = Host::new(|wait| {
+        token.raw.initialize().unwrap();
+        let session = token.read_write();
+        token.login(session, USER).unwrap();
+        let key = sealed_key(&token, session);
+        wait();
+        std::thread::scope(|scope| {
+            scope.spawn(|| token.sign(session, key));
+            wait();
+            token.raw.logout(session).unwrap();
+            wait();
+        });
+        wait();
+    });
+    host.waits();
+    let (file, value) = guarded(&bench);
+    let (_, scalar) = opened(&bench, &file, &value);
+    bench.proxy.book().break_next(command::UNSEAL, Fault::Stall);
+    host.goes_on();
+    bench.proxy.book().await_stall();
+    host.goes_on();
+    bench.proxy.book().release();
+    host.goes_on();
+    assert_eq!(places(host.id(), &scalar), []);
+    host.ends();
+}
+
+/// What the token shows is another object by then.
+fn a_logout_while_a_key_is_in_use_and_its_file_changed(link: Link) {
+    let (bench, token) = Bench::with_pins(link);
+    let mut host = Host::new(|wait| {
+        token.raw.initialize().unwrap();
+        let session = token.read_write();
+        token.login(session, USER).unwrap();
+        let key = sealed_key(&token, session);
+        token.sign(session, key).unwrap();
+        token.raw.sign_init(session, CKM_ECDSA_SHA256, key).unwrap();
+        wait();
+        let label = [(CKA_LABEL, b"another".to_vec())];
+        assert_eq!(token.raw.find(session, &label).unwrap().len(), 2);
+        token.raw.logout(session).unwrap();
+        wait();
+    });
+    host.waits();
+    let (file, value) = guarded(&bench);
+    let (_, scalar) = opened(&bench, &file, &value);
+    assert!(!places(host.id(), &scalar).is_empty());
+    let text = read(&file);
+    let changed = text.replace("Label: sealed", "Label: another");
+    assert_ne!(text, changed);
+    fs::write(&file, changed).unwrap();
+    host.goes_on();
+    assert_eq!(places(host.id(), &scalar), []);
+    host.ends();
+}
+
+/// A process with the module that does as it is told, whose memory is looked at meanwhile.
+struct Host {
+    child: Forked,
+    orders: PipeWriter,
+    reports: PipeReader,
+}
+
+impl Host {
+    /// `live` is given what waits for the next order.
+    fn new(live: impl FnOnce(&mut dyn FnMut())) -> Host {
+        let (mut from_parent, orders) = pipe().unwrap();
+        let (reports, mut to_parent) = pipe().unwrap();
+        let child = Forked::new(|| {
+            live(&mut || {
+                to_parent.write_all(&[0]).unwrap();
+                from_parent.read_exact(&mut [0]).unwrap();
+            });
+        });
+        Host {
+            child,
+            orders,
+            reports,
+        }
+    }
+
+    fn id(&self) -> u32 {
+        u32::try_from(self.child.id()).unwrap()
+    }
+
+    /// Until it waits.
+    fn waits(&mut self) {
+        self.reports.read_exact(&mut [0]).expect("the host lives");
+    }
+
+    /// Until it waits again.
+    fn goes_on(&mut self) {
+        self.orders.write_all(&[0]).unwrap();
+        self.waits();
+    }
+
+    fn ends(mut self) {
+        self.orders.write_all(&[0]).unwrap();
+        self.child.succeeds();
+    }
 }
 
 /// `key` gives the key's file, and its authorisation value.
@@ -58,31 +168,22 @@ fn nothing_shows(
     key: impl FnOnce() -> (PathBuf, Vec<u8>),
 ) {
     bench.proxy.book().keep();
-    let (from_parent, mut to_child) = pipe().unwrap();
-    let (mut from_child, to_parent) = pipe().unwrap();
-    let child = Forked::new(|| live(token, pin, from_parent, to_parent));
-    let mut next = |open: bool| {
-        if !open {
-            to_child.write_all(&[0]).unwrap();
-        }
-        from_child.read_exact(&mut [0]).expect("the host lives");
-    };
-    next(true);
-    let host = u32::try_from(child.id()).unwrap();
+    let mut host = Host::new(|wait| live(token, pin, wait));
+    host.waits();
     let wire = bench.proxy.book().wire();
     let (file, value) = key();
     let (sealing, scalar) = opened(bench, &file, &value);
 
     // What must be there is found: so the search sees. It is where the kernel does not swap.
-    let held = places(host, &scalar);
+    let held = places(host.id(), &scalar);
     assert!(
         !held.is_empty() && held.iter().all(|place| place.locked),
         "{held:?}"
     );
     for half in [&scalar[..16], &scalar[16..]] {
-        assert!(places(host, half).iter().all(|place| place.locked));
+        assert!(places(host.id(), half).iter().all(|place| place.locked));
     }
-    assert_eq!(places(host, &sealing), [], "what opens the file");
+    assert_eq!(places(host.id(), &sealing), [], "what opens the file");
     for packet in &wire {
         assert!(!contains(packet, &scalar) && !contains(packet, &sealing));
     }
@@ -97,44 +198,43 @@ fn nothing_shows(
         }
     }
     for when in ["C_Logout", "C_Finalize"] {
-        next(false);
+        host.goes_on();
         if pin.is_some() || when == "C_Finalize" {
-            assert_eq!(places(host, &scalar), [], "after {when}");
-            assert_eq!(places(host, &scalar[..16]), [], "after {when}");
+            assert_eq!(places(host.id(), &scalar), [], "after {when}");
+            assert_eq!(places(host.id(), &scalar[..16]), [], "after {when}");
         }
     }
-    to_child.write_all(&[0]).unwrap();
-    child.succeeds();
+    host.ends();
 }
 
 /// The host: makes the key, uses it, waits, logs out, waits, ends, waits.
-fn live(token: &Token, pin: Option<&str>, mut orders: PipeReader, mut reports: PipeWriter) {
-    let mut wait = || {
-        reports.write_all(&[0]).unwrap();
-        orders.read_exact(&mut [0]).unwrap();
-    };
+fn live(token: &Token, pin: Option<&str>, wait: &mut dyn FnMut()) {
     token.raw.initialize().unwrap();
     let session = token.read_write();
     if let Some(pin) = pin {
         token.login(session, pin).unwrap();
     }
-    let both: [Item; 1] = [(CKA_TOKEN, YES.to_vec())];
-    let open = [(CKA_PRIVATE, NO.to_vec()), (CKA_EC_PARAMS, P256.to_vec())];
-    let sealed = [(PROTECTION, ulong(SEALED)), (CKA_DERIVE, YES.to_vec())];
-    let (public, private) = ([&both[..], &open].concat(), [&both[..], &sealed].concat());
-    let raw = &token.raw;
-    let made = generate(raw, session, CKM_EC_KEY_PAIR_GEN, &public, &private);
-    let (_, key) = made.expect("C_GenerateKeyPair");
+    let key = sealed_key(token, session);
     for _ in 0..3 {
         token.sign(session, key).expect("C_Sign");
     }
     wait();
     if pin.is_some() {
-        raw.logout(session).unwrap();
+        token.raw.logout(session).unwrap();
     }
     wait();
-    raw.finalize().unwrap();
+    token.raw.finalize().unwrap();
     wait();
+}
+
+fn sealed_key(token: &Token, session: CK_SESSION_HANDLE) -> CK_OBJECT_HANDLE {
+    let both: [Item; 2] = [(CKA_TOKEN, YES.to_vec()), (CKA_LABEL, b"sealed".to_vec())];
+    let open = [(CKA_PRIVATE, NO.to_vec()), (CKA_EC_PARAMS, P256.to_vec())];
+    let sealed = [(PROTECTION, ulong(SEALED))];
+    let (public, private) = ([&both[..], &open].concat(), [&both[..], &sealed].concat());
+    let by = CKM_EC_KEY_PAIR_GEN;
+    let made = generate(&token.raw, session, by, &public, &private);
+    made.expect("C_GenerateKeyPair").1
 }
 
 /// What the seal in a key's file holds, and the private scalar: by tpm2-tools and OpenSSL.

@@ -7,7 +7,7 @@
 mod common;
 
 use common::fork::Forked;
-use common::memory::places;
+use common::memory::found;
 use common::module::loaded;
 use common::own::{YES, slot_of};
 use common::pins::{Bench, Token, key_value, unseal, value_of};
@@ -162,12 +162,4 @@ fn random_pin() -> String {
         .read_exact(&mut bytes)
         .unwrap();
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// Which of the secrets are in the process's memory. Half of one is as bad as all of it.
-fn found(process: u32, secrets: &[(&'static str, Vec<u8>)]) -> Vec<&'static str> {
-    let half = |secret: &[u8]| secret[..secret.len().min(16)].to_vec();
-    let there = |secret: &[u8]| !places(process, &half(secret)).is_empty();
-    let held = secrets.iter().filter(|(_, secret)| there(secret));
-    held.map(|(name, _)| *name).collect()
 }

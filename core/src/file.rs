@@ -3,11 +3,14 @@
 
 use crate::key::hex;
 use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::{FileType, Mode, OFlags, Stat, fchmod, fstat, open, openat, stat};
-use rustix::io::{Errno, retry_on_intr};
+use rustix::fs::{
+    AtFlags, FileType, Mode, OFlags, RenameFlags, Stat, fchmod, fstat, fsync, open, openat,
+    renameat, renameat_with, stat, statat, unlinkat,
+};
+use rustix::io::{Errno, fcntl_dupfd_cloexec, retry_on_intr};
+use rustix::path::Arg;
 use rustix::rand::{GetRandomFlags, getrandom};
 use rustix::time::{ClockId, clock_gettime};
-use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::Path;
@@ -16,6 +19,11 @@ const FLAGS: OFlags = OFlags::RDONLY
     .union(OFlags::CLOEXEC)
     .union(OFlags::NONBLOCK)
     .union(OFlags::NOCTTY);
+const FOLDER_FLAGS: OFlags = OFlags::RDONLY
+    .union(OFlags::DIRECTORY)
+    .union(OFlags::CLOEXEC);
+/// What the names of files begin with that are still being written.
+pub(crate) const TEMPORARY: &str = ".new-";
 /// A file may be changed again without a new time in its stamp for as long as the kernel's coarse
 /// clock stands still, 10 ms at most; the rest is for a clock that is being corrected.
 const TICK: i128 = 50_000_000;
@@ -65,52 +73,132 @@ fn whole(fd: OwnedFd, most: u64) -> io::Result<(Vec<u8>, Stat)> {
 /// # Errors
 ///
 /// Then nothing was changed, unless the disk failed when all was written.
-pub fn write(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
+pub(crate) fn write(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     let name = path.file_name().ok_or_else(|| not("no file name"))?;
-    let mut digits = [0; 8];
-    retry_on_intr(|| getrandom(&mut digits, GetRandomFlags::empty()))?;
-    let mut fresh = OsString::from(format!(".new-{}-", hex(&digits)));
-    fresh.push(name);
-    let fresh = folder.join(fresh);
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-    let fd = open(&fresh, flags, Mode::RUSR | Mode::WUSR)?;
-    let written = fchmod(&fd, Mode::from_raw_mode(mode))
-        .map_err(io::Error::from)
-        .and_then(|()| {
-            let mut file = File::from(fd);
-            file.write_all(content)?;
-            file.sync_all()
-        })
-        .and_then(|()| std::fs::rename(&fresh, path));
-    if written.is_err() {
-        let _ = std::fs::remove_file(&fresh);
+    let folder = open(folder_of(path), FOLDER_FLAGS, Mode::empty())?;
+    let dress = |fd: &OwnedFd| fchmod(fd, Mode::from_raw_mode(mode));
+    put(&folder, name, content, Place::Taken, dress).map_err(Into::into)
+}
+
+/// Puts a content where a user said: like [`write`], and through a symbolic link or into a device
+/// or a pipe if that is what is there.
+///
+/// # Errors
+///
+/// Also for a symbolic link that leads nowhere.
+pub fn write_out(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+    match std::fs::metadata(path) {
+        Ok(there) if !there.is_file() => File::options().write(true).open(path)?.write_all(content),
+        Ok(_) => write(&std::fs::canonicalize(path)?, content, mode),
+        Err(_) if path.is_symlink() => Err(not("a symbolic link that leads nowhere")),
+        Err(_) => write(path, content, mode),
     }
-    written.and_then(|()| sync_folder(folder))
+}
+
+/// Whether a file may take the place of another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// It may.
+    Taken,
+    /// Nothing is to be there: [`Errno::EXIST`].
+    Free,
+}
+
+/// Puts a file into a folder: its content goes into a temporary one, which `dress` gives owner and
+/// mode, to the disk, and then takes the place. A process that is killed leaves a file whose name
+/// begins with [`TEMPORARY`], at most.
+pub(crate) fn put(
+    folder: &OwnedFd,
+    name: impl Arg + Copy,
+    content: &[u8],
+    place: Place,
+    dress: impl FnOnce(&OwnedFd) -> rustix::io::Result<()>,
+) -> rustix::io::Result<()> {
+    let temporary = format!("{TEMPORARY}{}-{}", std::process::id(), random_digits()?);
+    let placed = write_temporary(folder, &temporary, content, dress).and_then(|()| match place {
+        Place::Taken => renameat(folder, &*temporary, folder, name),
+        Place::Free => rename_to_free(folder, &temporary, name),
+    });
+    if placed.is_err() {
+        // It may not even have been made.
+        let _ = unlinkat(folder, &*temporary, AtFlags::empty());
+    }
+    placed.and_then(|()| sync_folder(folder))
+}
+
+fn write_temporary(
+    folder: &OwnedFd,
+    name: &str,
+    content: &[u8],
+    dress: impl FnOnce(&OwnedFd) -> rustix::io::Result<()>,
+) -> rustix::io::Result<()> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let fd = openat(folder, name, flags, Mode::RUSR | Mode::WUSR)?;
+    // A host whose standard output is closed would print into the file.
+    let fd = fcntl_dupfd_cloexec(fd, 3)?;
+    dress(&fd)?;
+    let mut rest = content;
+    while !rest.is_empty() {
+        let written = retry_on_intr(|| rustix::io::write(&fd, rest))?;
+        rest = &rest[written..];
+    }
+    retry_on_intr(|| fsync(&fd))
+}
+
+fn rename_to_free(folder: &OwnedFd, from: &str, to: impl Arg + Copy) -> rustix::io::Result<()> {
+    match renameat_with(folder, from, folder, to, RenameFlags::NOREPLACE) {
+        // Not every file system can; writers exclude each other, and the name is random.
+        Err(Errno::INVAL | Errno::NOSYS) => match statat(folder, to, AtFlags::SYMLINK_NOFOLLOW) {
+            Err(Errno::NOENT) => renameat(folder, from, folder, to),
+            Ok(_) => Err(Errno::EXIST),
+            Err(error) => Err(error),
+        },
+        other => other,
+    }
+}
+
+/// 16 of them, lower case.
+pub(crate) fn random_digits() -> rustix::io::Result<String> {
+    let mut bytes = [0; 8];
+    retry_on_intr(|| getrandom(&mut bytes, GetRandomFlags::empty()))?;
+    Ok(hex(&bytes))
 }
 
 /// Takes a file away, if it is there.
 pub(crate) fn remove(path: &Path) -> io::Result<()> {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other.and_then(|()| sync_folder(path.parent().unwrap_or(Path::new(".")))),
+        other => other.and_then(|()| settle(path)),
     }
 }
 
 /// Gives a file another name beside it.
 pub(crate) fn rename(from: &Path, to: &Path) -> io::Result<()> {
     std::fs::rename(from, to)?;
-    sync_folder(to.parent().unwrap_or(Path::new(".")))
+    settle(to)
 }
 
-fn sync_folder(folder: &Path) -> io::Result<()> {
-    match File::open(folder)?.sync_all() {
-        // Some file systems have nothing to write for a folder, and say so.
-        Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
+/// Has the folder of this file on the disk as it is now.
+fn settle(path: &Path) -> io::Result<()> {
+    Ok(sync_folder(&open(
+        folder_of(path),
+        FOLDER_FLAGS,
+        Mode::empty(),
+    )?)?)
+}
+
+/// Some file systems have nothing to write for a folder, and say so.
+pub(crate) fn sync_folder(folder: impl AsFd) -> rustix::io::Result<()> {
+    match retry_on_intr(|| fsync(&folder)) {
+        Err(Errno::INVAL) => Ok(()),
         other => other,
+    }
+}
+
+fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
     }
 }
 
@@ -220,6 +308,28 @@ mod tests {
         remove(&path).unwrap();
         let left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().collect();
         assert_eq!(left.len(), 1, "only the folder in the way: {left:?}");
+    }
+
+    #[test]
+    fn what_a_user_names_stays_what_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        std::fs::write(at("file"), b"one").unwrap();
+        std::os::unix::fs::symlink(at("file"), at("link")).unwrap();
+        std::os::unix::fs::symlink(at("none"), at("nowhere")).unwrap();
+        write_out(&at("link"), b"two", 0o600).unwrap();
+        assert!(at("link").is_symlink());
+        assert_eq!(read(&at("file"), 5).unwrap(), b"two");
+        assert!(write_out(&at("nowhere"), b"two", 0o600).is_err());
+        assert!(write_out(folder.path(), b"two", 0o600).is_err());
+        let fifo_mode = Mode::from_raw_mode(0o600);
+        rustix::fs::mknodat(rustix::fs::CWD, at("fifo"), FileType::Fifo, fifo_mode, 0).unwrap();
+        let reader = open(at("fifo"), FLAGS, Mode::empty()).unwrap();
+        write_out(&at("fifo"), b"three", 0o600).unwrap();
+        let mut read = [0; 9];
+        assert_eq!(rustix::io::read(&reader, &mut read), Ok(5));
+        let about = std::fs::symlink_metadata(at("fifo")).unwrap();
+        assert!(std::os::unix::fs::FileTypeExt::is_fifo(&about.file_type()));
     }
 
     #[test]

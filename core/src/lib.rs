@@ -7,7 +7,8 @@ pub mod config;
 mod file;
 pub mod identity;
 pub mod key;
+mod pem;
 pub mod store;
 pub mod tpm;
 
-pub use file::write as write_file;
+pub use file::write_out as write_file;

@@ -269,6 +269,47 @@ unsafe fn named(pointer: *const CK_BYTE, length: CK_ULONG) -> Option<Vec<u8>> {
 unsafe fn oaep(given: &CK_MECHANISM) -> Option<Parameter> {
     // SAFETY: the parameter is NULL or valid for its length, which is that of the struct.
     let parameter = unsafe { sized::<CK_RSA_PKCS_OAEP_PARAMS>(given) }?;
+    // SAFETY: as this function's contract.
+    unsafe { oaep_of(parameter) }
+}
+
+/// Reads the parameter of CKM_RSA_AES_KEY_WRAP; `None` if it cannot be one.
+///
+/// # Safety
+///
+/// The mechanism's parameter is NULL or valid for its length, and so is what it names.
+unsafe fn rsa_aes(given: &CK_MECHANISM) -> Option<Parameter> {
+    // SAFETY: the parameter is NULL or valid for its length, which is that of the struct.
+    let parameter = unsafe { sized::<CK_RSA_AES_KEY_WRAP_PARAMS>(given) }?;
+    // SAFETY: the parameter's own is NULL or valid for a read, as this function's contract.
+    let inner = unsafe { read(parameter.pOAEPParams) }?;
+    Some(Parameter::RsaAes {
+        bits: parameter.ulAESKeyBits,
+        // SAFETY: as this function's contract.
+        oaep: Box::new(unsafe { oaep_of(inner) }?),
+    })
+}
+
+/// Reads the initial value of an AES key wrap; `None` if it cannot be one.
+///
+/// # Safety
+///
+/// The mechanism's parameter is NULL or valid for its length.
+unsafe fn initial(given: &CK_MECHANISM) -> Option<Parameter> {
+    const LONGEST: CK_ULONG = 8;
+    if given.ulParameterLen > LONGEST {
+        return None;
+    }
+    // SAFETY: as this function's contract.
+    unsafe { named(given.pParameter.cast(), given.ulParameterLen) }.map(Parameter::Initial)
+}
+
+/// What CK_RSA_PKCS_OAEP_PARAMS says, its label copied; `None` if that cannot be one.
+///
+/// # Safety
+///
+/// What it names is NULL or valid for its length.
+unsafe fn oaep_of(parameter: CK_RSA_PKCS_OAEP_PARAMS) -> Option<Parameter> {
     let (label, length) = (parameter.pSourceData.cast(), parameter.ulSourceDataLen);
     Some(Parameter::Oaep {
         hash: parameter.hashAlg,
@@ -326,6 +367,10 @@ pub(super) unsafe fn mechanism(
             CKM_RSA_PKCS_OAEP => Some(unsafe { oaep(&given) }),
             // SAFETY: as above.
             CKM_ECDH1_DERIVE | CKM_ECDH1_COFACTOR_DERIVE => Some(unsafe { ecdh(&given) }),
+            // SAFETY: as above.
+            CKM_RSA_AES_KEY_WRAP => Some(unsafe { rsa_aes(&given) }),
+            // SAFETY: as above.
+            CKM_AES_KEY_WRAP | CKM_AES_KEY_WRAP_KWP => Some(unsafe { initial(&given) }),
             _ => None,
         };
         if let Some(parameter) = parameter {

@@ -1,10 +1,12 @@
-//! Encryption, decryption and key agreement (PKCS#11 3.0, sections 5.8, 5.9 and 5.18.5).
+//! Encryption, decryption, unwrapping and key agreement (PKCS#11 3.0, sections 5.8, 5.9, 5.18.4 and
+//! 5.18.5).
 
 use super::{args, entry, module};
 use crate::agreement::Agreement;
 use crate::cipher::Cipher;
 use crate::error::Error;
 use crate::handle::{ObjectHandle, SessionHandle};
+use crate::wrapping::Wrapping;
 use cryptoki_sys::*;
 
 pub(super) unsafe extern "C" fn C_EncryptInit(
@@ -80,6 +82,41 @@ pub(super) unsafe extern "C" fn C_Decrypt(
         }?;
         // SAFETY: an answer means that there is room, hence a length pointer.
         unsafe { args::give(pData, pulDataLen, answer) }
+    })
+}
+
+pub(super) unsafe extern "C" fn C_UnwrapKey(
+    hSession: CK_SESSION_HANDLE,
+    pMechanism: *mut CK_MECHANISM,
+    hUnwrappingKey: CK_OBJECT_HANDLE,
+    pWrappedKey: *mut CK_BYTE,
+    ulWrappedKeyLen: CK_ULONG,
+    pTemplate: *mut CK_ATTRIBUTE,
+    ulAttributeCount: CK_ULONG,
+    phKey: *mut CK_OBJECT_HANDLE,
+) -> CK_RV {
+    entry("C_UnwrapKey", || {
+        let module = module()?;
+        let session = SessionHandle(hSession);
+        module.session(session)?;
+        if phKey.is_null() {
+            return Err(Error::ArgumentsBad("phKey is NULL"));
+        }
+        // SAFETY: the caller's pointer is NULL or valid for a CK_MECHANISM and what it names.
+        let mechanism = unsafe { args::mechanism(pMechanism) };
+        let (kind, parameter) = mechanism.ok_or(Error::ArgumentsBad("pMechanism is NULL"))?;
+        let wrapping = Wrapping::parse(kind, parameter)?;
+        // SAFETY: the caller's template is NULL or valid for its items and their values.
+        let template = unsafe { args::template(pTemplate, ulAttributeCount) }?;
+        let unwrapping = ObjectHandle(hUnwrappingKey);
+        // SAFETY: `pWrappedKey` is NULL or valid for `ulWrappedKeyLen` bytes.
+        let key = unsafe {
+            args::borrow(pWrappedKey, ulWrappedKeyLen, |wrapped| {
+                module.unwrap_key(session, &wrapping, unwrapping, wrapped, &template)
+            })
+        }?;
+        // SAFETY: not NULL, hence valid for a handle.
+        unsafe { args::write(phKey, key.0, "phKey is NULL") }
     })
 }
 

@@ -64,16 +64,6 @@ unsupported! {
         *mut CK_BYTE,
         *mut CK_ULONG
     );
-    C_UnwrapKey(
-        CK_SESSION_HANDLE,
-        *mut CK_MECHANISM,
-        CK_OBJECT_HANDLE,
-        *mut CK_BYTE,
-        CK_ULONG,
-        *mut CK_ATTRIBUTE,
-        CK_ULONG,
-        *mut CK_OBJECT_HANDLE
-    );
     C_MessageEncryptInit(CK_SESSION_HANDLE, *mut CK_MECHANISM, CK_OBJECT_HANDLE);
     C_EncryptMessage(
         CK_SESSION_HANDLE,
@@ -287,7 +277,7 @@ macro_rules! table {
             C_GenerateKey: Some(C_GenerateKey),
             C_GenerateKeyPair: Some(crypto::C_GenerateKeyPair),
             C_WrapKey: Some(C_WrapKey),
-            C_UnwrapKey: Some(C_UnwrapKey),
+            C_UnwrapKey: Some(ciphers::C_UnwrapKey),
             C_DeriveKey: Some(ciphers::C_DeriveKey),
             C_SeedRandom: Some(crypto::C_SeedRandom),
             C_GenerateRandom: Some(crypto::C_GenerateRandom),

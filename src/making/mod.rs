@@ -6,7 +6,7 @@ mod private;
 mod rules;
 mod secret;
 
-use crate::attribute::Template;
+use crate::attribute::{Secret, Template};
 use crate::error::Error;
 use crate::object::{KeyType, Object};
 use crate::template::text;
@@ -18,9 +18,9 @@ use devid_core::key::{Curve, PublicKey};
 use devid_core::store::Kind;
 use devid_core::store::folder::{Content, Data, Description, Use};
 pub(crate) use pair::{Generator, Pair, Persistence};
-pub(crate) use private::Private;
+pub(crate) use private::{Private, Unwrapped};
 use rules::Made;
-pub(crate) use secret::Derived;
+pub(crate) use secret::NewSecret;
 
 /// What a template describes.
 pub(crate) enum New {
@@ -28,6 +28,8 @@ pub(crate) enum New {
     Plain(Box<Plain>),
     /// A key that the TPM is to take.
     Private(Box<Private>),
+    /// A secret key for a session, and its bytes.
+    Secret(Box<NewSecret>, Secret),
 }
 
 /// An object that needs no TPM.
@@ -71,7 +73,8 @@ impl Plain {
 }
 
 impl New {
-    /// Reads the template. `takes_keys` says whether private keys can be brought at all.
+    /// Reads the template. `takes_keys` says whether private keys can be brought at all; where they
+    /// cannot, a secret key would be of no use.
     pub(crate) fn parse(template: &Template, takes_keys: bool) -> Result<Self, Error> {
         let class = template.consistent()?.number(CKA_CLASS)?;
         let plain = match class.ok_or(Error::TemplateIncomplete)? {
@@ -93,6 +96,10 @@ impl New {
             CKO_PRIVATE_KEY if takes_keys => {
                 rules::check(template, Made::Private)?;
                 return Ok(Self::Private(Box::new(Private::parse(template)?)));
+            }
+            CKO_SECRET_KEY if takes_keys => {
+                let (wanted, value) = NewSecret::brought(template)?;
+                return Ok(Self::Secret(Box::new(wanted), value));
             }
             _ => return Err(Error::AttributeValueInvalid),
         };

@@ -1,7 +1,8 @@
-//! Private keys that a caller brings (PKCS#11 3.0, sections 6.1.3 and 6.3.4): the TPM takes them,
-//! and gives them back to nobody.
+//! Private keys that a caller brings (PKCS#11 3.0, sections 6.1.3, 6.3.4 and 6.7), in clear or
+//! wrapped: the TPM takes them, and gives them back to nobody.
 
 use super::pair::{Persistence, key_usage, persistence, protection};
+use super::rules::{self, Made};
 use super::{curve, point_on};
 use crate::attribute::{Secret, Template};
 use crate::error::Error;
@@ -25,13 +26,23 @@ pub(crate) struct Private {
 
 impl Private {
     pub(super) fn parse(template: &Template) -> Result<Self, Error> {
-        let (key_type, (key, public)) = match template.number(CKA_KEY_TYPE)? {
-            Some(CKK_EC) => (KeyType::Ec, ec(template)?),
-            Some(CKK_RSA) => (KeyType::Rsa, rsa(template)?),
+        let (key, public) = match template.number(CKA_KEY_TYPE)? {
+            Some(CKK_EC) => ec(template)?,
+            Some(CKK_RSA) => rsa(template)?,
             Some(_) => return Err(Error::AttributeValueInvalid),
             None => return Err(Error::TemplateIncomplete),
         };
-        let wanted = template.uses(key_type.private_uses(), &[Use::Sign])?;
+        Self::of(key, public, template)
+    }
+
+    /// What the template says of this key. `public`: the public key that is said to belong to it.
+    pub(crate) fn of(
+        key: PrivateKey,
+        public: Option<PublicKey>,
+        template: &Template,
+    ) -> Result<Self, Error> {
+        let possible = type_of(&key).private_uses();
+        let wanted = template.uses(possible, &[Use::Sign])?;
         Ok(Self {
             key,
             usage: key_usage(wanted)?,
@@ -51,6 +62,39 @@ impl Private {
             true => Ok(()),
             false => Err(Error::TemplateInconsistent),
         }
+    }
+}
+
+/// The kind of private key that is to be unwrapped.
+pub(crate) struct Unwrapped(KeyType);
+
+impl Unwrapped {
+    /// Class and type must be named; what the key itself says must not (section 4.1.1, and the
+    /// footnotes 5 and 6 of Table 10).
+    pub(crate) fn parse(template: &Template) -> Result<Self, Error> {
+        rules::check(template.consistent()?, Made::UnwrappedPrivate)?;
+        let class = template.number(CKA_CLASS)?;
+        if class.ok_or(Error::TemplateIncomplete)? != CKO_PRIVATE_KEY {
+            return Err(Error::TemplateInconsistent);
+        }
+        let number = template.number(CKA_KEY_TYPE)?;
+        let number = number.ok_or(Error::TemplateIncomplete)?;
+        let known = KeyType::ALL.into_iter().find(|one| one.number() == number);
+        known.map(Self).ok_or(Error::TemplateInconsistent)
+    }
+
+    /// The key in a PrivateKeyInfo; `None` for every other thing, a key of another type or with
+    /// numbers that do not belong together included.
+    pub(crate) fn private(&self, info: &[u8]) -> Option<PrivateKey> {
+        let key = PrivateKey::from_info(info).ok();
+        key.filter(|key| type_of(key) == self.0 && key.halves().is_ok())
+    }
+}
+
+const fn type_of(key: &PrivateKey) -> KeyType {
+    match key {
+        PrivateKey::Ec(..) => KeyType::Ec,
+        PrivateKey::Rsa { .. } => KeyType::Rsa,
     }
 }
 

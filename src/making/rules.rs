@@ -15,8 +15,12 @@ pub(super) enum Made {
     GeneratedPublic,
     /// The private half of one.
     GeneratedPrivate,
+    /// A private key that comes wrapped.
+    UnwrappedPrivate,
     /// A secret key that comes of an agreement.
     Derived,
+    /// A secret key that a caller brings.
+    Secret,
     Certificate,
     Data,
 }
@@ -102,13 +106,23 @@ fn special(made: Made, kind: CK_ATTRIBUTE_TYPE) -> Option<Rule> {
             CKA_EC_POINT | CKA_MODULUS => Some(Rule::ReadOnly),
             _ => None,
         }),
-        Made::GeneratedPrivate => of_key(kind).or_else(|| of_private(kind)).or(match kind {
-            CKA_EC_PARAMS | CKA_EC_POINT | CKA_VALUE | CKA_MODULUS | CKA_PUBLIC_EXPONENT
-            | CKA_PRIVATE_EXPONENT | CKA_PRIME_1 | CKA_PRIME_2 | CKA_EXPONENT_1
-            | CKA_EXPONENT_2 | CKA_COEFFICIENT => Some(Rule::ReadOnly),
-            _ => None,
-        }),
+        Made::GeneratedPrivate => of_key(kind)
+            .or_else(|| of_private(kind))
+            .or_else(|| said_by_itself(kind)),
+        Made::UnwrappedPrivate => of_key(kind)
+            .or_else(|| of_private(kind))
+            .or_else(|| said_by_itself(kind))
+            .or(match kind {
+                // Clients name all uses that there are, whatever comes out.
+                CKA_VERIFY | CKA_VERIFY_RECOVER | CKA_ENCRYPT | CKA_WRAP => Some(Rule::Flag),
+                _ => None,
+            }),
         Made::Derived => of_secret(kind),
+        Made::Secret => match kind {
+            CKA_VALUE => Some(Rule::Read),
+            CKA_VALUE_LEN => Some(Rule::ReadOnly),
+            _ => of_secret(kind),
+        },
         Made::Certificate => of_certificate(kind),
         Made::Data => match kind {
             CKA_APPLICATION | CKA_OBJECT_ID | CKA_VALUE => Some(Rule::Read),
@@ -163,8 +177,18 @@ fn of_private(kind: CK_ATTRIBUTE_TYPE) -> Option<Rule> {
     })
 }
 
-/// It lives in its session, which works with no secret key: uses that are wished for are shown as
-/// false, since clients name all that there are.
+/// The numbers of a private key that is made here, or comes wrapped.
+fn said_by_itself(kind: CK_ATTRIBUTE_TYPE) -> Option<Rule> {
+    match kind {
+        CKA_EC_PARAMS | CKA_EC_POINT | CKA_VALUE | CKA_MODULUS | CKA_PUBLIC_EXPONENT
+        | CKA_PRIVATE_EXPONENT | CKA_PRIME_1 | CKA_PRIME_2 | CKA_EXPONENT_1 | CKA_EXPONENT_2
+        | CKA_COEFFICIENT => Some(Rule::ReadOnly),
+        _ => None,
+    }
+}
+
+/// It lives in its session, which unwraps with it and does nothing else: other uses that are wished for
+/// are shown as false, since clients name all that there are.
 fn of_secret(kind: CK_ATTRIBUTE_TYPE) -> Option<Rule> {
     Some(match kind {
         CKA_TOKEN | CKA_WRAP_WITH_TRUSTED => Rule::Only(false),

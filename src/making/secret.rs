@@ -1,17 +1,18 @@
-//! Secret keys that come of an agreement (PKCS#11 3.0, sections 4.10, 5.18.5 and 6.3.17).
+//! Secret keys that come of an agreement, or that a caller brings (PKCS#11 3.0, sections 4.10, 5.18.5,
+//! 6.3.17 and 6.8.2).
 
 use super::rules::{self, Made};
-use crate::attribute::Template;
+use crate::agreement::LONGEST;
+use crate::attribute::{Secret, Template};
 use crate::error::Error;
 use cryptoki_sys::*;
-use devid_core::store::folder::{Description, Usage};
+use devid_core::store::folder::{Description, Use};
 
-/// A secret key that is to be derived.
+/// A secret key that is to be kept for a session.
 ///
-/// Where the template says nothing it is sensitive and cannot be extracted. It is of use only to
-/// whoever may read it: nothing here works with it.
+/// Where the template says nothing it is sensitive and cannot be extracted, and it unwraps no keys.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Derived {
+pub(crate) struct NewSecret {
     pub(crate) described: Description,
     pub(crate) key_type: CK_KEY_TYPE,
     /// Bytes, if the template names so many.
@@ -20,19 +21,45 @@ pub(crate) struct Derived {
     pub(crate) extractable: bool,
 }
 
-impl Derived {
-    pub(crate) fn parse(template: &Template) -> Result<Self, Error> {
+impl NewSecret {
+    /// For C_DeriveKey.
+    pub(crate) fn derived(template: &Template) -> Result<Self, Error> {
         rules::check(template.consistent()?, Made::Derived)?;
-        let class = template.number(CKA_CLASS)?.unwrap_or(CKO_SECRET_KEY);
-        if class != CKO_SECRET_KEY {
-            return Err(Error::TemplateInconsistent);
-        }
-        let key_type = template.number(CKA_KEY_TYPE)?;
         let length = template.number(CKA_VALUE_LEN)?;
         let length = length
             .map(|length| usize::try_from(length).map_err(|_| Error::KeySizeRange))
             .transpose()?;
-        match (key_type.unwrap_or(CKK_GENERIC_SECRET), length) {
+        let key_type = template.number(CKA_KEY_TYPE)?;
+        Self::of(key_type.unwrap_or(CKK_GENERIC_SECRET), length, template)
+    }
+
+    /// For C_CreateObject, with its bytes.
+    pub(super) fn brought(template: &Template) -> Result<(Self, Secret), Error> {
+        rules::check(template, Made::Secret)?;
+        let key_type = template.number(CKA_KEY_TYPE)?;
+        let value = template.required(CKA_VALUE)?;
+        if value.len() > LONGEST {
+            return Err(Error::AttributeValueInvalid);
+        }
+        let key_type = key_type.ok_or(Error::TemplateIncomplete)?;
+        let wanted = Self::of(key_type, Some(value.len()), template);
+        let wanted = wanted.map_err(|error| match error {
+            Error::KeySizeRange => Error::AttributeValueInvalid,
+            other => other,
+        })?;
+        Ok((wanted, Secret::new(value.to_vec())))
+    }
+
+    fn of(
+        key_type: CK_KEY_TYPE,
+        length: Option<usize>,
+        template: &Template,
+    ) -> Result<Self, Error> {
+        let class = template.number(CKA_CLASS)?.unwrap_or(CKO_SECRET_KEY);
+        if class != CKO_SECRET_KEY {
+            return Err(Error::TemplateInconsistent);
+        }
+        match (key_type, length) {
             (CKK_GENERIC_SECRET, Some(0)) => return Err(Error::KeySizeRange),
             (CKK_GENERIC_SECRET, _) | (CKK_AES, Some(16 | 24 | 32)) => {}
             (CKK_AES, Some(_)) => return Err(Error::KeySizeRange),
@@ -41,10 +68,10 @@ impl Derived {
         }
         Ok(Self {
             described: Description {
-                usage: Some(Usage::NONE),
+                usage: Some(template.uses(&[Use::Unwrap], &[])?),
                 ..template.description()?
             },
-            key_type: key_type.unwrap_or(CKK_GENERIC_SECRET),
+            key_type,
             length,
             sensitive: template.flag(CKA_SENSITIVE)?.unwrap_or(true),
             extractable: template.says(CKA_EXTRACTABLE)?,
@@ -67,7 +94,7 @@ mod tests {
                 let value = crate::attribute::Secret::new(value.to_vec());
                 template.0.push((*kind, value));
             }
-            Derived::parse(&template)
+            NewSecret::derived(&template)
         };
         let plain = parse(&[]).unwrap();
         assert!(plain.sensitive && !plain.extractable && plain.length.is_none());
@@ -101,5 +128,66 @@ mod tests {
         ] {
             assert_eq!(parse(&[(kind, value)]), Err(error), "{kind:#x}");
         }
+    }
+
+    #[test]
+    fn a_secret_that_is_brought_says_its_bytes_and_no_length() {
+        let (yes, value) = (&[CK_TRUE][..], &[7; 32][..]);
+        let kind = |kind: CK_KEY_TYPE| kind.to_ne_bytes();
+        let (aes, generic, des) = (kind(CKK_AES), kind(CKK_GENERIC_SECRET), kind(CKK_DES3));
+        let parse = |key_type: &[u8], value: &[u8], more: (CK_ATTRIBUTE_TYPE, &[u8])| {
+            let template = Template::from([(CKA_KEY_TYPE, key_type), (CKA_VALUE, value), more]);
+            NewSecret::brought(&template).map(|(wanted, _)| wanted)
+        };
+        let unwraps = parse(&aes, value, (CKA_UNWRAP, yes)).unwrap();
+        assert!(unwraps.sensitive && !unwraps.extractable);
+        assert!(unwraps.described.usage.unwrap().has(Use::Unwrap));
+        let plain = parse(&generic, &value[..7], (CKA_ENCRYPT, yes)).unwrap();
+        assert_eq!(
+            plain.described.usage,
+            Some(devid_core::store::folder::Usage::NONE)
+        );
+        let long = [7; LONGEST + 1];
+        for (key_type, value, more, error) in [
+            (
+                &aes,
+                &value[..20],
+                (CKA_LABEL, &b""[..]),
+                Error::AttributeValueInvalid,
+            ),
+            (
+                &generic,
+                &[],
+                (CKA_LABEL, b""),
+                Error::AttributeValueInvalid,
+            ),
+            (
+                &generic,
+                &long,
+                (CKA_LABEL, b""),
+                Error::AttributeValueInvalid,
+            ),
+            (
+                &des,
+                &value[..24],
+                (CKA_LABEL, b""),
+                Error::TemplateInconsistent,
+            ),
+            (&aes, value, (CKA_TOKEN, yes), Error::TemplateInconsistent),
+            (
+                &aes,
+                value,
+                (CKA_VALUE_LEN, &generic),
+                Error::AttributeReadOnly,
+            ),
+            (&aes, value, (CKA_LOCAL, yes), Error::AttributeReadOnly),
+        ] {
+            assert_eq!(parse(key_type, value, more), Err(error));
+        }
+        let nothing = Template::from([(CKA_KEY_TYPE, &aes[..])]);
+        assert_eq!(
+            NewSecret::brought(&nothing).err(),
+            Some(Error::TemplateIncomplete)
+        );
     }
 }

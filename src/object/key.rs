@@ -7,6 +7,7 @@ use crate::cipher::Cipher;
 use crate::mechanism::Mechanism;
 use crate::template::attribute_of;
 use crate::vendor::*;
+use crate::wrapping::Wrapping;
 use cryptoki_sys::*;
 use devid_core::key::PublicKey;
 use devid_core::store::folder::{Description, Origin, Use};
@@ -90,7 +91,7 @@ impl KeyType {
     pub(crate) const fn public_uses(self) -> &'static [Use] {
         match self {
             Self::Ec => &[Use::Verify],
-            Self::Rsa => &[Use::Verify, Use::Encrypt, Use::Wrap],
+            Self::Rsa => &[Use::Verify, Use::Encrypt],
         }
     }
 }
@@ -124,9 +125,10 @@ pub(super) fn private_object(
     let local = is_local(key, origin);
     let can = |one: &Use| match one {
         Use::Sign => key.is_signing(),
-        // There is no operation between an agreement's beginning and its end, in which a user could
+        // There is no operation between the beginning and the end of these, in which a user could
         // prove that he is there.
         Use::Derive => key.decrypts() && !described.always_authenticate,
+        Use::Unwrap => key.decrypts() && !described.always_authenticate && place.takes_keys(),
         _ => key.decrypts(),
     };
     let key_type = KeyType::of(public);
@@ -137,10 +139,13 @@ pub(super) fn private_object(
         .iter()
         .map(|&kind| kind as CK_MECHANISM_TYPE);
     let allowed: Vec<_> = allowed.collect();
-    let opening = key_type.opening_use();
-    let opens = possible.contains(&opening) && described.usage.is_none_or(|it| it.has(opening));
-    let opening = match opens {
+    let does = |one| possible.contains(&one) && described.usage.is_none_or(|it| it.has(one));
+    let opening = match does(key_type.opening_use()) {
         true => key_type.opening_mechanisms(),
+        false => &[],
+    };
+    let unwrapping = match does(Use::Unwrap) {
+        true => &Wrapping::RSA[..],
         false => &[],
     };
     let signing: Vec<_> = Mechanism::of(key).map(Mechanism::kind).collect();
@@ -148,6 +153,7 @@ pub(super) fn private_object(
     let shown: Vec<_> = signing
         .iter()
         .chain(opening)
+        .chain(unwrapping)
         .copied()
         .filter(|kind| allowed.is_empty() || allowed.contains(kind))
         .collect();

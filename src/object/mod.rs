@@ -8,7 +8,7 @@ mod key;
 mod others;
 mod secret;
 
-use crate::attribute::{Template, Value};
+use crate::attribute::{Secret, Template, Value};
 use crate::error::Error;
 use crate::template::attribute_of;
 use cryptoki_sys::*;
@@ -38,15 +38,31 @@ enum Role {
     Private(Arc<Key>, Vec<CK_MECHANISM_TYPE>),
     /// To verify and encrypt; likewise.
     Public(PublicKey, Vec<CK_MECHANISM_TYPE>),
+    /// To unwrap; likewise.
+    Secret(Arc<SecretKey>),
 }
 
 /// Where objects stand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Place {
-    /// On a token; `asks_login` says whether its private keys are for users who have logged in.
-    Token { asks_login: bool },
-    /// In a session.
+    /// On a token; `asks_login` says whether its private keys are for users who have logged in,
+    /// `takes_keys` whether it takes private keys from outside.
+    Token { asks_login: bool, takes_keys: bool },
+    /// In a session, of a token that takes keys where it is one.
     Session,
+}
+
+impl Place {
+    const fn asks_login(self) -> bool {
+        matches!(self, Self::Token { asks_login, .. } if asks_login)
+    }
+
+    const fn takes_keys(self) -> bool {
+        match self {
+            Self::Token { takes_keys, .. } => takes_keys,
+            Self::Session => true,
+        }
+    }
 }
 
 impl Object {
@@ -60,9 +76,8 @@ impl Object {
                 private,
                 public,
             } => {
-                let asks = Place::Token { asks_login: true } == place;
                 let hidden = Description {
-                    private: private.private || asks,
+                    private: private.private || place.asks_login(),
                     ..private.clone()
                 };
                 let local = key::is_local(key, *origin);
@@ -122,7 +137,7 @@ impl Object {
     pub(crate) fn private(&self) -> Option<&Arc<Key>> {
         match &self.role {
             Role::Private(key, _) => Some(key),
-            Role::Public(..) | Role::Data => None,
+            Role::Public(..) | Role::Secret(_) | Role::Data => None,
         }
     }
 
@@ -130,18 +145,26 @@ impl Object {
     pub(crate) fn public(&self) -> Option<&PublicKey> {
         match &self.role {
             Role::Public(key, _) => Some(key),
-            Role::Private(..) | Role::Data => None,
+            Role::Private(..) | Role::Secret(_) | Role::Data => None,
+        }
+    }
+
+    /// The bytes of a secret key, whoever may read them.
+    pub(crate) fn secret(&self) -> Option<&Secret> {
+        match &self.role {
+            Role::Secret(key) => Some(&key.value),
+            Role::Private(..) | Role::Public(..) | Role::Data => None,
         }
     }
 
     /// Whether the key may be used by this mechanism, as far as its owner has a say.
     pub(crate) fn allows(&self, mechanism: CK_MECHANISM_TYPE) -> bool {
-        match &self.role {
-            Role::Private(_, allowed) | Role::Public(_, allowed) => {
-                allowed.is_empty() || allowed.contains(&mechanism)
-            }
-            Role::Data => true,
-        }
+        let allowed = match &self.role {
+            Role::Private(_, allowed) | Role::Public(_, allowed) => allowed,
+            Role::Secret(key) => &key.described.mechanisms,
+            Role::Data => return true,
+        };
+        allowed.is_empty() || allowed.contains(&mechanism)
     }
 
     /// Whether the key has this use.

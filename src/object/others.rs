@@ -22,7 +22,10 @@ pub(crate) fn profile(id: CK_PROFILE_ID) -> Object {
         destroyable: false,
         ..Description::labelled("")
     };
-    let place = Place::Token { asks_login: false };
+    let place = Place::Token {
+        asks_login: false,
+        takes_keys: false,
+    };
     let attributes = [(CKA_PROFILE_ID, Value::number(id))];
     Object::new(
         CKO_PROFILE,

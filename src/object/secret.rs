@@ -1,10 +1,13 @@
-//! Secret keys of a session (PKCS#11 3.0, section 4.10): agreed upon, and read by whoever may.
+//! Secret keys of a session (PKCS#11 3.0, section 4.10): agreed upon or brought. Whoever may reads
+//! them, and those that are AES keys by their length unwrap others.
 
-use super::{Object, Place, unique_id};
+use super::{Object, Place, Role, unique_id};
 use crate::attribute::{Secret, Value};
+use crate::wrapping::{AES_KEYS, Wrapping};
 use cryptoki_sys::*;
-use devid_core::store::folder::Description;
+use devid_core::store::folder::{Description, Usage, Use};
 use std::fmt;
+use std::sync::Arc;
 
 /// A secret key that a session keeps.
 #[derive(Clone)]
@@ -15,7 +18,7 @@ pub(crate) struct SecretKey {
     pub(crate) value: Secret,
     pub(crate) sensitive: bool,
     pub(crate) extractable: bool,
-    /// Whether the key that it comes from was so always, too.
+    /// Whether the key that it comes from was so always, too; never of one that was brought.
     pub(crate) of_always_sensitive: bool,
     pub(crate) of_never_extractable: bool,
 }
@@ -27,7 +30,13 @@ impl fmt::Debug for SecretKey {
 }
 
 impl SecretKey {
-    pub(crate) fn object(&self) -> Object {
+    /// Whether it unwraps others: its length is that of an AES key, and its owner wants it.
+    fn unwraps(&self) -> bool {
+        let wanted = |usage: Usage| usage.has(Use::Unwrap);
+        AES_KEYS.contains(&self.value.len()) && self.described.usage.is_some_and(wanted)
+    }
+
+    pub(crate) fn object(self: &Arc<Self>) -> Object {
         let described = &self.described;
         let id = described.id.clone().unwrap_or_default();
         let value = match !self.sensitive && self.extractable {
@@ -57,14 +66,27 @@ impl SecretKey {
             (CKA_VALUE_LEN, Value::number(self.value.len() as CK_ULONG)),
             (CKA_VALUE, value),
         ];
-        // Nothing here works with it.
+        let mechanisms = match self.unwraps() {
+            true => &Wrapping::AES[..],
+            false => &[],
+        };
+        let allowed = &described.mechanisms;
+        let shown = mechanisms
+            .iter()
+            .copied()
+            .filter(|kind| allowed.is_empty() || allowed.contains(kind));
+        let shown: Vec<_> = shown.collect();
+        attributes.extend([
+            (CKA_UNWRAP, Value::flag(self.unwraps())),
+            (CKA_ALLOWED_MECHANISMS, Value::numbers(&shown)),
+        ]);
+        // Nothing else here works with it.
         let never = [
             CKA_ENCRYPT,
             CKA_DECRYPT,
             CKA_SIGN,
             CKA_VERIFY,
             CKA_WRAP,
-            CKA_UNWRAP,
             CKA_DERIVE,
             CKA_TRUSTED,
             CKA_WRAP_WITH_TRUSTED,
@@ -78,5 +100,6 @@ impl SecretKey {
             Place::Session,
             attributes,
         )
+        .with_role(Role::Secret(Arc::clone(self)))
     }
 }

@@ -2,11 +2,13 @@
 //! by OpenSSL, and what lies in its key folder.
 
 use super::home::Home;
-use super::module::{library, loaded, ulong};
+use super::module::{library, ulong};
 use super::openssl::Verifier;
+pub use super::own::Own;
+use super::own::{P256, P384, P521};
 use super::programs::{Running, Said, run};
 use super::proxy::Proxy;
-use super::raw::{Code, Item, Raw, text};
+use super::raw::{Code, Item, Raw};
 use super::story::Link;
 use super::tpm::Swtpm;
 use cryptoki_sys::*;
@@ -84,9 +86,9 @@ impl Kind {
     fn generator(self) -> (CK_MECHANISM_TYPE, Item) {
         let curve = |oid: &[u8]| (CKM_EC_KEY_PAIR_GEN, (CKA_EC_PARAMS, oid.to_vec()));
         match self {
-            Kind::P256 => curve(b"\x06\x08\x2A\x86\x48\xCE\x3D\x03\x01\x07"),
-            Kind::P384 => curve(b"\x06\x05\x2B\x81\x04\x00\x22"),
-            Kind::P521 => curve(b"\x06\x05\x2B\x81\x04\x00\x23"),
+            Kind::P256 => curve(&P256),
+            Kind::P384 => curve(&P384),
+            Kind::P521 => curve(&P521),
             Kind::Rsa(bits) => (CKM_RSA_PKCS_KEY_PAIR_GEN, (CKA_MODULUS_BITS, ulong(bits))),
         }
     }
@@ -101,40 +103,13 @@ pub fn label(text: &str) -> Item {
     (CKA_LABEL, text.as_bytes().to_vec())
 }
 
-/// The module in this process, and a read-write session on the token `devid`.
-pub struct Own {
-    pub raw: Raw,
-    pub slot: CK_SLOT_ID,
-    pub session: CK_SESSION_HANDLE,
-}
-
 impl Own {
-    #[track_caller]
-    pub fn new(home: &Home) -> Own {
-        let raw = loaded(home);
-        raw.initialize().expect("C_Initialize");
-        Own::with(raw)
-    }
-
     /// In a process that was given the environment by [`Home::settle`].
     #[track_caller]
     pub fn here() -> Own {
         let raw = Raw::load(&library());
         raw.initialize().expect("C_Initialize");
-        Own::with(raw)
-    }
-
-    #[track_caller]
-    fn with(raw: Raw) -> Own {
-        let slots = raw.slots(true).expect("C_GetSlotList");
-        let is_own = |slot: &&CK_SLOT_ID| {
-            let info = raw.token_info(**slot);
-            info.is_ok_and(|info| text(&info.label) == "devid")
-        };
-        let slot = *slots.iter().find(is_own).expect("the token devid");
-        let flags = CKF_SERIAL_SESSION | CKF_RW_SESSION;
-        let session = raw.open(slot, flags).expect("C_OpenSession");
-        Own { raw, slot, session }
+        Own::with(raw, "devid")
     }
 
     /// As a program that starts now: nothing is known of before.
@@ -142,58 +117,27 @@ impl Own {
     pub fn anew(self) -> Own {
         self.raw.finalize().expect("C_Finalize");
         self.raw.initialize().expect("C_Initialize");
-        Own::with(self.raw)
+        Own::with(self.0.raw, "devid")
     }
 
     /// A key pair on the token, by a template as clients send it: the handles of the public and
     /// of the private key.
-    pub fn generate(&self, kind: Kind, name: &str) -> Result<Pair, Code> {
-        self.generate_with(kind, &[label(name), yes(CKA_TOKEN)], &[])
+    pub fn make(&self, kind: Kind, name: &str) -> Result<Pair, Code> {
+        self.make_with(kind, &[label(name), yes(CKA_TOKEN)], &[])
     }
 
     /// The same, in a persistent handle too.
-    pub fn generate_persistent(&self, kind: Kind, name: &str) -> Result<Pair, Code> {
-        self.generate_with(kind, &[label(name), yes(CKA_TOKEN)], &[yes(PERSISTENT)])
+    pub fn make_persistent(&self, kind: Kind, name: &str) -> Result<Pair, Code> {
+        self.make_with(kind, &[label(name), yes(CKA_TOKEN)], &[yes(PERSISTENT)])
     }
 
     /// `both` is said of both halves, `private` of the private one.
-    pub fn generate_with(&self, kind: Kind, both: &[Item], private: &[Item]) -> Result<Pair, Code> {
+    pub fn make_with(&self, kind: Kind, both: &[Item], private: &[Item]) -> Result<Pair, Code> {
         let (mechanism, numbers) = kind.generator();
         let of_public = [both, &[yes(CKA_VERIFY), numbers]].concat();
         let of_private = [both, &[yes(CKA_SIGN)], private].concat();
-        let (mut of_public, mut of_private) = (attributes(&of_public), attributes(&of_private));
-        let mut mechanism = CK_MECHANISM {
-            mechanism,
-            ..CK_MECHANISM::default()
-        };
-        let (mut public, mut private) = (0, 0);
-        call!(
-            self.raw.table,
-            C_GenerateKeyPair(
-                self.session,
-                &raw mut mechanism,
-                of_public.as_mut_ptr(),
-                of_public.len() as CK_ULONG,
-                of_private.as_mut_ptr(),
-                of_private.len() as CK_ULONG,
-                &raw mut public,
-                &raw mut private,
-            )
-        )
-        .result()?;
+        let (public, private) = self.generate(mechanism, &of_public, &of_private)?;
         Ok(Pair { public, private })
-    }
-
-    pub fn create(&self, template: &[Item]) -> Result<CK_OBJECT_HANDLE, Code> {
-        let mut items = attributes(template);
-        let (count, mut object) = (items.len() as CK_ULONG, 0);
-        let items = items.as_mut_ptr();
-        call!(
-            self.raw.table,
-            C_CreateObject(self.session, items, count, &raw mut object)
-        )
-        .result()?;
-        Ok(object)
     }
 
     /// A data object on the token.
@@ -206,25 +150,6 @@ impl Own {
         ])
     }
 
-    pub fn set(&self, object: CK_OBJECT_HANDLE, template: &[Item]) -> Result<(), Code> {
-        let mut items = attributes(template);
-        let count = items.len() as CK_ULONG;
-        call!(
-            self.raw.table,
-            C_SetAttributeValue(self.session, object, items.as_mut_ptr(), count)
-        )
-        .result()
-    }
-
-    pub fn destroy(&self, object: CK_OBJECT_HANDLE) -> Result<(), Code> {
-        call!(self.raw.table, C_DestroyObject(self.session, object)).result()
-    }
-
-    #[track_caller]
-    pub fn find(&self, template: &[Item]) -> Vec<CK_OBJECT_HANDLE> {
-        self.raw.find(self.session, template).expect("a search")
-    }
-
     /// All private keys.
     #[track_caller]
     pub fn keys(&self) -> Vec<CK_OBJECT_HANDLE> {
@@ -233,16 +158,10 @@ impl Own {
 
     /// The only private key with this label.
     #[track_caller]
-    pub fn key(&self, name: &str) -> CK_OBJECT_HANDLE {
+    pub fn key_called(&self, name: &str) -> CK_OBJECT_HANDLE {
         let found = self.find(&[(CKA_CLASS, ulong(CKO_PRIVATE_KEY)), label(name)]);
         assert_eq!(found.len(), 1, "keys with the label {name:?}");
         found[0]
-    }
-
-    #[track_caller]
-    pub fn attribute(&self, object: CK_OBJECT_HANDLE, kind: CK_ATTRIBUTE_TYPE) -> Vec<u8> {
-        let value = self.raw.attribute(self.session, object, kind);
-        value.unwrap_or_else(|code| panic!("attribute {kind:#x}: {code:?}"))
     }
 
     #[track_caller]
@@ -260,21 +179,20 @@ impl Own {
     }
 
     /// A signature of `data`, hashed by SHA-256; r ‖ s, or RSASSA-PKCS1-v1_5.
-    pub fn sign(&self, key: CK_OBJECT_HANDLE, data: &[u8]) -> Result<Vec<u8>, Code> {
+    pub fn sign_data(&self, key: CK_OBJECT_HANDLE, data: &[u8]) -> Result<Vec<u8>, Code> {
         let kind = self.raw.attribute(self.session, key, CKA_KEY_TYPE)?;
         let mechanism = match kind == ulong(CKK_EC) {
             true => CKM_ECDSA_SHA256,
             false => CKM_SHA256_RSA_PKCS,
         };
-        self.raw.sign_init(self.session, mechanism, key)?;
-        self.raw.sign(self.session, data)
+        self.sign(mechanism, key, data)
     }
 
     /// The key signs, and OpenSSL accepts it for the public key that is shown.
     #[track_caller]
     pub fn signs(&self, key: CK_OBJECT_HANDLE) {
         let data = format!("signed by object {key}");
-        let signature = self.sign(key, data.as_bytes());
+        let signature = self.sign_data(key, data.as_bytes());
         let signature = signature.unwrap_or_else(|code| panic!("a signature: {code:?}"));
         self.judge(key).accepts(data.as_bytes(), &signature).ok();
     }
@@ -314,7 +232,7 @@ impl Judge {
         }
     }
 
-    /// Whether it is a signature of `data` as [`Own::sign`] makes it.
+    /// Whether it is a signature of `data` as [`Own::sign_data`] makes it.
     pub fn accepts(&self, data: &[u8], signature: &[u8]) -> Said {
         match self.is_ec {
             true => self.verifier.accepts_message("-sha256", data, signature),
@@ -326,15 +244,6 @@ impl Judge {
     pub fn accepts_der(&self, data: &[u8], signature: &[u8]) -> Said {
         self.verifier.accepts_der("-sha256", data, signature)
     }
-}
-
-fn attributes(template: &[Item]) -> Vec<CK_ATTRIBUTE> {
-    let item = |(kind, value): &Item| CK_ATTRIBUTE {
-        type_: *kind,
-        pValue: value.as_ptr().cast_mut().cast(),
-        ulValueLen: value.len() as CK_ULONG,
-    };
-    template.iter().map(item).collect()
 }
 
 /// All that lies in a folder, hidden files too.

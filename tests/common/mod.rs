@@ -38,6 +38,7 @@ pub mod softhsm;
 pub mod story;
 pub mod tls;
 pub mod tpm;
+pub mod wrapping;
 
 /// Profile objects of a token with one EC identity: baseline provider, extended provider, public
 /// certificates token.

@@ -167,3 +167,20 @@ pub fn certificate_says(pem: &Path, options: &[&str]) -> String {
 fn path(path: &Path) -> &str {
     path.to_str().expect("a path in UTF-8")
 }
+
+/// The numbers of an RSA key in a file, by the names that OpenSSL gives them; big-endian, as DER has
+/// them.
+pub fn rsa_numbers(key: &Path, wanted: &[&str]) -> Vec<Vec<u8>> {
+    let text = ["pkey", "-noout", "-text", "-in", key.to_str().unwrap()];
+    let said = String::from_utf8(output("openssl", text)).unwrap();
+    let number = |name: &&str| {
+        let rest = said.split_once(&format!("\n{name}:\n")).unwrap().1;
+        let lines = rest.lines().take_while(|line| line.starts_with(' '));
+        let digits: String = lines.map(str::trim).collect();
+        let bytes = digits.split(':');
+        bytes
+            .map(|byte| u8::from_str_radix(byte, 16).unwrap())
+            .collect()
+    };
+    wanted.iter().map(number).collect()
+}

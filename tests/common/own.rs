@@ -38,9 +38,21 @@ impl Deref for Own {
 impl Own {
     #[track_caller]
     pub fn new(home: &Home) -> Own {
+        Own::on(home, "devid")
+    }
+
+    /// The same on another token.
+    #[track_caller]
+    pub fn on(home: &Home, token: &str) -> Own {
         let raw = loaded(home);
         raw.initialize().expect("C_Initialize");
-        let slot = slot_of(&raw, "devid");
+        Own::with(raw, token)
+    }
+
+    /// Of a module that is initialised.
+    #[track_caller]
+    pub fn with(raw: Raw, token: &str) -> Own {
+        let slot = slot_of(&raw, token);
         let session = raw.open(slot, CKF_SERIAL_SESSION | CKF_RW_SESSION);
         let session = session.expect("C_OpenSession");
         Own(Opened { raw, slot, session })
@@ -94,16 +106,6 @@ impl Own {
         value.unwrap_or_else(|code| panic!("attribute {kind:#x}: {code:?}"))
     }
 
-    pub fn sign(
-        &self,
-        mechanism: CK_MECHANISM_TYPE,
-        key: CK_OBJECT_HANDLE,
-        data: &[u8],
-    ) -> Result<Vec<u8>, Code> {
-        self.raw.sign_init(self.session, mechanism, key)?;
-        self.raw.sign(self.session, data)
-    }
-
     /// OpenSSL, with the public key that this object says it has.
     #[track_caller]
     pub fn verifier(&self, home: &Home, object: CK_OBJECT_HANDLE) -> Verifier {
@@ -111,6 +113,23 @@ impl Own {
         let file = home.write(&format!("public-{object}.pem"), public_pem(&info));
         Verifier::new(&file)
     }
+}
+
+/// A home with the token `files`, whose keys are in files, and no TPM anywhere.
+pub fn without_tpm() -> Home {
+    let home = Home::new("swtpm:path=/nonexistent/tpm");
+    allow_files(&home);
+    home
+}
+
+/// Configures the token `files`, whose keys are in files, in a folder of that name.
+pub fn allow_files(home: &Home) {
+    let path = home.path("files");
+    let settings = format!(
+        "[[token]]\nname = \"files\"\npath = \"{}\"\nallow_file_keys = true\n",
+        path.display()
+    );
+    home.write("config.toml", settings);
 }
 
 /// A SubjectPublicKeyInfo as PEM.

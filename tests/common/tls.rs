@@ -205,7 +205,11 @@ pub fn openssl_server_with_identity(home: &Home, identity: &Identity) -> Server 
 
 /// The same with these options beside.
 pub fn openssl_server_with(home: &Home, identity: &Identity, options: &[&str]) -> Server {
-    let trusted = trust_file(home, identity);
+    openssl_server_that_trusts(home, &trust_file(home, identity), options)
+}
+
+/// The same for clients whose certificates lead to one in this file.
+pub fn openssl_server_that_trusts(home: &Home, trusted: &Path, options: &[&str]) -> Server {
     Server::start(home, |port| {
         let mut server = program("openssl");
         server.args([
@@ -217,7 +221,7 @@ pub fn openssl_server_with(home: &Home, identity: &Identity, options: &[&str]) -
             "-CAfile",
         ]);
         server
-            .arg(&trusted)
+            .arg(trusted)
             .args(["-accept", &format!("127.0.0.1:{port}"), "-key"]);
         server
             .arg(home.path("server.key"))

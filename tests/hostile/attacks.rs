@@ -43,8 +43,8 @@ pub enum Attack {
     Parameter(usize, Parameter),
     /// CKM_SHA256_RSA_PKCS_PSS with this parameter, on tokens that list it.
     Pss(usize, Parameter),
-    /// CKM_RSA_PKCS_OAEP or CKM_ECDH1_DERIVE, whose parameters name further bytes, on tokens that
-    /// list it.
+    /// CKM_RSA_PKCS_OAEP, CKM_ECDH1_DERIVE or CKM_RSA_AES_KEY_WRAP, whose parameters name further
+    /// bytes, on tokens that list it.
     Nested(usize, Nested),
     Init(Init),
     NameUnknown(usize),
@@ -95,6 +95,8 @@ pub enum Nested {
     Null { said: u64 },
     /// What it names is NULL or a few bytes, that length.
     Inner { null: bool, said: u64 },
+    /// The parameter that it names is NULL.
+    Hollow,
 }
 
 /// Wrong CK_C_INITIALIZE_ARGS.
@@ -230,6 +232,12 @@ impl Rows<'_> {
             Arg::Session => self.numbers(at, &NEVER_GIVEN, &[CKR_SESSION_HANDLE_INVALID]),
             Arg::Slot => self.numbers(at, &NEVER_GIVEN[1..], &[CKR_SLOT_ID_INVALID]),
             Arg::Object => self.numbers(at, &NEVER_GIVEN, &[CKR_OBJECT_HANDLE_INVALID]),
+            Arg::Key if self.entry.name == "C_UnwrapKey" => {
+                let unknown = CKR_UNWRAPPING_KEY_HANDLE_INVALID;
+                self.numbers(at, &NEVER_GIVEN, &[unknown]);
+                let other = [unknown, CKR_UNWRAPPING_KEY_TYPE_INCONSISTENT];
+                self.add(Attack::OtherObject(at), &other);
+            }
             Arg::Key => {
                 self.numbers(at, &NEVER_GIVEN, &[CKR_KEY_HANDLE_INVALID]);
                 let other = [
@@ -278,7 +286,12 @@ impl Rows<'_> {
                     CKR_DATA_LEN_RANGE,
                     CKR_DATA_INVALID,
                 ];
-                self.add_special(Attack::Empty(at), &empty);
+                match self.entry.name {
+                    "C_UnwrapKey" => {
+                        self.add_special(Attack::Empty(at), &[CKR_WRAPPED_KEY_LEN_RANGE]);
+                    }
+                    _ => self.add_special(Attack::Empty(at), &empty),
+                }
                 self.add_special(Attack::Unaligned(at), &[]);
                 let beyond = [TOO_MUCH[0], TOO_MUCH[1], CKR_DATA_LEN_RANGE];
                 self.lies(at + 1, &BEYOND, &beyond);
@@ -397,6 +410,11 @@ impl Rows<'_> {
         match self.entry.name {
             "C_SignInit" | "C_VerifyInit" => {}
             "C_DecryptInit" | "C_EncryptInit" | "C_DeriveKey" => return self.nested(at),
+            "C_UnwrapKey" => {
+                let hollow = [CKR_MECHANISM_PARAM_INVALID];
+                self.add_special(Attack::Nested(at, Nested::Hollow), &hollow);
+                return self.nested(at);
+            }
             _ => return,
         }
         for length in [1, PSS_LENGTH - 1, PSS_LENGTH + 1, 4096] {

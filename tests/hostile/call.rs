@@ -21,6 +21,8 @@ pub struct Bench {
     pub mechanism: u64,
     /// A point on the key's curve, or any 65 bytes.
     pub point: Vec<u8>,
+    /// What is wrapped for the key, or any 32 bytes.
+    pub data: Vec<u8>,
 }
 
 /// A call with its arguments.
@@ -107,20 +109,26 @@ impl Call {
                     call.keep(Walled::new(said, wall, shift))
                 }
                 Arg::Data => {
-                    said = 32;
-                    call.keep(Walled::holding(&[7; 32], wall, shift))
+                    said = bench.data.len();
+                    call.keep(Walled::holding(&bench.data, wall, shift))
                 }
                 Arg::Pin => {
                     said = 4;
                     call.keep(Walled::holding(b"1234", wall, shift))
                 }
                 Arg::Template => {
-                    said = 2;
-                    // What is derived lives in its session.
-                    let token = CK_BBOOL::from(entry.name != "C_DeriveKey");
-                    let token = call.item(CKA_TOKEN, &[token], true, wall);
-                    let label = call.item(CKA_LABEL, b"label", false, wall);
-                    call.keep(Walled::holding(&[token, label].concat(), wall, shift))
+                    // What is derived or unwrapped lives in its session.
+                    let brief = ["C_DeriveKey", "C_UnwrapKey"].contains(&entry.name);
+                    let token = call.item(CKA_TOKEN, &[CK_BBOOL::from(!brief)], true, wall);
+                    let mut items = vec![token, call.item(CKA_LABEL, b"label", false, wall)];
+                    if entry.name == "C_UnwrapKey" {
+                        for (kind, value) in [(CKA_CLASS, CKO_PRIVATE_KEY), (CKA_KEY_TYPE, CKK_EC)]
+                        {
+                            items.push(call.item(kind, &value.to_ne_bytes(), false, wall));
+                        }
+                    }
+                    said = items.len();
+                    call.keep(Walled::holding(&items.concat(), wall, shift))
                 }
                 Arg::Query => {
                     said = 2;
@@ -243,7 +251,7 @@ impl Call {
             inner = if null { 0 } else { inner };
         }
         let words = match bench.mechanism {
-            CKM_RSA_PKCS_OAEP => [
+            CKM_RSA_PKCS_OAEP | CKM_RSA_AES_KEY_WRAP => [
                 CKM_SHA256 as usize,
                 CKG_MGF1_SHA256 as usize,
                 CKZ_DATA_SPECIFIED as usize,
@@ -254,6 +262,14 @@ impl Call {
         };
         let mut bytes = words.map(usize::to_ne_bytes).concat();
         assert_eq!(bytes.len(), NESTED_LENGTH);
+        if bench.mechanism == CKM_RSA_AES_KEY_WRAP {
+            // One more around it.
+            let oaep = match nested {
+                Nested::Hollow => 0,
+                _ => self.keep(Walled::holding(&bytes, wall, 1)),
+            };
+            bytes = [256, oaep].map(usize::to_ne_bytes).concat();
+        }
         let (address, said) = match nested {
             Nested::Null { said } => (0, said as usize),
             Nested::Cut { length } => {
@@ -264,7 +280,9 @@ impl Call {
                 let shift = usize::from(odd);
                 (self.keep(Walled::holding(&bytes, wall, shift)), bytes.len())
             }
-            Nested::Inner { .. } => (self.keep(Walled::holding(&bytes, wall, 0)), bytes.len()),
+            Nested::Inner { .. } | Nested::Hollow => {
+                (self.keep(Walled::holding(&bytes, wall, 0)), bytes.len())
+            }
         };
         let bytes = [bench.mechanism as usize, address, said]
             .map(usize::to_ne_bytes)

@@ -5,6 +5,7 @@ use super::call::{Bench, Call};
 use super::entries::{ENTRIES, Entry, Scene};
 use super::memory::Wall;
 use crate::common::module::ulong;
+use crate::common::own::create;
 use crate::common::raw::{Code, Raw};
 use cryptoki_sys::*;
 use std::fmt::Write as _;
@@ -26,9 +27,15 @@ pub struct Target<'a> {
     pub pin: Option<&'a [u8]>,
     /// Whether the module has this call at all.
     pub supports: &'a dyn Fn(&str) -> bool,
+    /// A key that OpenSSL wrapped: under [`TRANSPORT`], and for the token's RSA key that unwraps, the
+    /// label being 65 times 4.
+    pub wrapped: Option<&'a [Vec<u8>; 2]>,
     /// Whether this call is made.
     pub wants: &'a dyn Fn(&Entry, &Row) -> bool,
 }
+
+/// An AES key.
+pub const TRANSPORT: [u8; 32] = [9; 32];
 
 /// How one call ended.
 pub struct Outcome {
@@ -122,10 +129,28 @@ fn one_call(
     if entry.name == "C_GenerateKeyPair" {
         bench.mechanism = CKM_EC_KEY_PAIR_GEN;
     }
+    if let ("C_UnwrapKey", Some([for_aes, for_rsa])) = (entry.name, target.wrapped) {
+        let own = [
+            (CKA_CLASS, ulong(CKO_SECRET_KEY)),
+            (CKA_KEY_TYPE, ulong(CKK_AES)),
+            (CKA_VALUE, TRANSPORT.to_vec()),
+            (CKA_UNWRAP, vec![CK_TRUE]),
+        ];
+        let elsewhere = matches!(scene, Scene::Outside);
+        if !elsewhere {
+            let key = create(target.raw, bench.session, &own);
+            (bench.key, bench.mechanism) = (key.expect("C_CreateObject"), CKM_AES_KEY_WRAP_KWP);
+        }
+        bench.data = match attack {
+            Attack::Nested(..) => for_rsa.clone(),
+            _ => for_aes.clone(),
+        };
+    }
     if let Attack::Nested(..) = attack {
         let (kind, class, usage) = match entry.name {
             "C_DeriveKey" => (CKM_ECDH1_DERIVE, CKO_PRIVATE_KEY, CKA_DERIVE),
             "C_EncryptInit" => (CKM_RSA_PKCS_OAEP, CKO_PUBLIC_KEY, CKA_ENCRYPT),
+            "C_UnwrapKey" => (CKM_RSA_AES_KEY_WRAP, CKO_PRIVATE_KEY, CKA_UNWRAP),
             _ => (CKM_RSA_PKCS_OAEP, CKO_PRIVATE_KEY, CKA_DECRYPT),
         };
         if !mechanisms.contains(&kind) {
@@ -133,6 +158,9 @@ fn one_call(
         }
         let template = [(CKA_CLASS, ulong(class)), (usage, vec![CK_TRUE])];
         let found = target.raw.find(bench.session, &template);
+        if entry.name == "C_UnwrapKey" {
+            bench.point = vec![4; 65];
+        }
         (bench.mechanism, bench.key) = (kind, found.expect("a search")[0]);
     }
     match attack {
@@ -191,6 +219,7 @@ fn prepare(target: &Target<'_>, scene: Scene, name: &str) -> (Bench, Vec<CK_MECH
         other: 1,
         mechanism: CKM_ECDSA,
         point: vec![4; 65],
+        data: vec![7; 32],
     };
     if scene == Scene::Outside {
         return (bench, Vec::new());

@@ -105,6 +105,14 @@ const READ_ONLY: &[CK_RV] = &[
     CKR_OBJECT_HANDLE_INVALID,
     CKR_KEY_TYPE_INCONSISTENT,
 ];
+/// Of C_UnwrapKey: where there is nothing that unwraps, or what does is not at hand.
+const UNWRAPPED: &[CK_RV] = &[
+    CKR_OK,
+    CKR_MECHANISM_INVALID,
+    CKR_UNWRAPPING_KEY_HANDLE_INVALID,
+    CKR_TEMPLATE_INCOMPLETE,
+    CKR_USER_NOT_LOGGED_IN,
+];
 /// Of C_SetPIN by nobody: the user's, where there is one and the session may change it.
 const CHANGED_PIN: &[CK_RV] = &[
     CKR_SESSION_READ_ONLY,
@@ -326,7 +334,7 @@ pub const ENTRIES: [Entry; 104] = [
         "C_UnwrapKey",
         IN,
         &[Session, Mechanism, Key, Data, Size, Template, Size, HANDLE],
-        READ_ONLY,
+        UNWRAPPED,
     ),
     entry(
         "C_DeriveKey",

@@ -2,13 +2,14 @@
 
 use crate::answer::{Answer, Failure};
 use crate::cli::Form;
-use devid_core::config::{Config, ConfigError};
+use devid_core::config;
 use devid_core::identity::{Health, doctor};
 use std::fmt::Write;
 
 /// Each finding, and what mends it; fails if something does not work.
-pub(crate) fn run(config: Result<Config, ConfigError>, form: Form) -> Result<Answer, Failure> {
-    let findings = doctor(config);
+pub(crate) fn run(form: Form) -> Result<Answer, Failure> {
+    let config = config::load(&config::environment).config;
+    let findings = doctor(config, || config::defaults(&config::environment));
     let problems = findings
         .iter()
         .filter(|one| one.state == Health::Problem)
@@ -28,13 +29,18 @@ pub(crate) fn run(config: Result<Config, ConfigError>, form: Form) -> Result<Ans
             if let Some(mend) = &finding.mend {
                 let _ = writeln!(answer.text, "         -> {mend}");
             }
+            if let Some(command) = &finding.command {
+                let _ = writeln!(answer.text, "         $  {command}");
+            }
         }
     }
     if problems > 0 {
         answer.code = 1;
-        answer.complaint = Some(format!(
-            "{problems} problems; what mends each stands below it"
-        ));
+        let counted = match problems {
+            1 => "1 problem".into(),
+            more => format!("{more} problems"),
+        };
+        answer.complaint = Some(format!("{counted}; what mends it stands below"));
     }
     Ok(answer)
 }

@@ -35,6 +35,9 @@ fn paragraph(status: &Status) -> String {
     if let Some(reason) = &status.reason {
         line(&mut text, "reason", reason);
     }
+    if let Some(marker) = &status.marker {
+        line(&mut text, "marker", marker);
+    }
     for Role {
         role,
         label,

@@ -36,7 +36,7 @@ fn main() -> ExitCode {
 fn run(verb: Verb) -> Result<Answer, Failure> {
     match verb {
         Verb::Status(form) => life::status(&device()?, form),
-        Verb::Doctor(form) => doctor::run(config::load(&config::environment).config, form),
+        Verb::Doctor(form) => doctor::run(form),
         Verb::Provision { csr, how } => life::make(&settings()?, &how, csr),
         Verb::Reset { yes, how, .. } => life::reset(&settings()?, yes, &how),
         Verb::Key(KeyVerb::Generate {

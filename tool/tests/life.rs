@@ -1,4 +1,4 @@
-//! What docs/LIFE.md tells people to type.
+//! What README.md tells people to type, and what docs/LIFE.md does from there.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
 mod common;
@@ -8,10 +8,16 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+const README: &str = "README.md";
+const LIFE: &str = "docs/LIFE.md";
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
+}
+
 /// The lines of a block, with the exit code that each is to have.
-fn block(name: &str) -> Vec<(String, i32)> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    let text = fs::read_to_string(root.join("docs/LIFE.md")).unwrap();
+fn block(file: &str, name: &str) -> Vec<(String, i32)> {
+    let text = fs::read_to_string(root().join(file)).unwrap();
     let begin = format!("```sh {name}\n");
     let (_, rest) = text.split_once(&begin).expect("the block");
     let (block, _) = rest.split_once("\n```").expect("its end");
@@ -24,13 +30,14 @@ fn block(name: &str) -> Vec<(String, i32)> {
     block.lines().map(line).collect()
 }
 
-/// Runs them in the device's home, which stands for the folders that a device has.
-fn run_block(device: &Device, name: &str) {
+/// Runs what both files say of a device in its home, which stands for the folders that it has.
+fn run_blocks(device: &Device, name: &str) {
     let tool = Path::new(env!("CARGO_BIN_EXE_devid")).parent().unwrap();
     let path = format!("{}:{}", tool.display(), std::env::var("PATH").unwrap());
     let home = device.home.folder().display().to_string();
-    let lines = block(name);
-    assert!(lines.len() > 7, "{lines:?}");
+    let ten = block(README, name);
+    assert_eq!(ten.len(), 10, "{ten:?}");
+    let lines = ten.into_iter().chain(block(LIFE, name));
     for (line, code) in lines {
         let here = line
             .replace("/etc/devid-pkcs11", &home)
@@ -45,28 +52,35 @@ fn run_block(device: &Device, name: &str) {
     }
 }
 
+/// The example of this device, with its folders.
+fn configure(device: &Device, example: &str) {
+    let path = root().join("pkcs11-conf/examples").join(example);
+    let home = device.home.folder().display().to_string();
+    let example = fs::read_to_string(path).unwrap();
+    let here = example.replace("/persist", &home);
+    device.home.write("config.toml", here);
+}
+
 #[test]
 fn a_router() {
     let (device, identity) = Device::manufactured();
+    configure(&device, "router.toml");
     fs::copy(identity.ca(), device.path("ca.pem")).unwrap();
-    run_block(&device, "router");
+    run_blocks(&device, "router");
 }
 
 #[test]
 fn a_router_on_a_virtual_tpm() {
-    run_block(&Device::blank(), "ssr");
+    let device = Device::blank();
+    configure(&device, "ssr-vtpm.toml");
+    run_blocks(&device, "ssr");
 }
 
 #[test]
 fn an_edge_device() {
     let mut device = Device::blank();
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    let example = fs::read_to_string(root.join("pkcs11-conf/examples/eve.toml")).unwrap();
-    let home = device.home.folder().display().to_string();
-    device
-        .home
-        .write("config.toml", example.replace("/persist", &home));
+    configure(&device, "eve.toml");
     fs::create_dir(device.path("config")).unwrap();
     device.home = device.home.without_state();
-    run_block(&device, "eve");
+    run_blocks(&device, "eve");
 }

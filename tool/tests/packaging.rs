@@ -6,6 +6,7 @@ mod common;
 
 use common::{Device, programs};
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 fn conf(name: &str) -> PathBuf {
@@ -80,23 +81,136 @@ fn each_verb_has_a_page_and_completions_know_it() {
     );
 }
 
-/// Where systemd is there to ask.
-#[test]
-fn systemd_takes_the_unit() {
-    let analyze = Path::new("/usr/bin/systemd-analyze");
-    if !analyze.exists() {
-        return;
+/// What systemd says of the unit, with this line more in its section [Service].
+fn said_of_unit(line: &str) -> Option<Vec<String>> {
+    if !Path::new("/usr/bin/systemd-analyze").exists() {
+        return None;
     }
     let device = Device::without_tpm();
     let unit = fs::read_to_string(conf("systemd/devid-provision.service")).unwrap();
     let unit = unit.replace("/usr/bin/devid", env!("CARGO_BIN_EXE_devid"));
     let path = device.home.write("devid-provision.service", unit);
+    fs::create_dir(device.path("devid-provision.service.d")).unwrap();
+    let eve = fs::read_to_string(conf("examples/eve-unit.conf")).unwrap();
+    let eve = format!("{eve}{line}\n");
+    device.home.write("devid-provision.service.d/eve.conf", eve);
     let mut verify = programs::program("systemd-analyze");
-    let said = programs::run(verify.args(["verify", "--man=no"]).arg(&path));
+    let said = programs::run(verify.args(["verify", "--man=no"]).arg(&path)).all();
     let about_us = said
-        .all()
         .lines()
-        .filter(|line| line.contains("devid-provision"))
-        .count();
-    assert_eq!(about_us, 0, "{said}");
+        .filter(|line| line.contains("devid-provision") || line.contains("eve.conf"));
+    Some(about_us.map(str::to_owned).collect())
+}
+
+/// Where systemd is there to ask.
+#[test]
+fn systemd_takes_the_unit_and_the_drop_in() {
+    let Some(said) = said_of_unit("") else {
+        return;
+    };
+    assert!(said.is_empty(), "{said:#?}");
+    let said = said_of_unit("ReadWritePaths=persist").unwrap();
+    assert!(!said.is_empty(), "the drop-in is read");
+}
+
+/// A code of devid's stays what it is until something changes.
+#[test]
+fn no_exit_code_is_tried_again_for_ever() {
+    let unit = fs::read_to_string(conf("systemd/devid-provision.service")).unwrap();
+    let setting = |name: &str| {
+        let line = unit.lines().find_map(|line| line.strip_prefix(name));
+        line.unwrap_or_else(|| panic!("{name}")).to_owned()
+    };
+    let prevented = setting("RestartPreventExitStatus=");
+    let prevented: Vec<_> = prevented.split(' ').collect();
+    for code in ["1", "2", "3", "4", "5", "6"] {
+        assert!(prevented.contains(&code), "{code}");
+    }
+    setting("StartLimitBurst=");
+    // A TPM that comes later starts it, instead.
+    let rule = fs::read_to_string(conf("udev/60-devid-pkcs11.rules")).unwrap();
+    for word in [
+        "SYSTEMD_WANTS",
+        "devid-provision.service",
+        "tpmrm0",
+        "TAG+=\"systemd\"",
+    ] {
+        assert!(rule.contains(word), "{word}");
+    }
+}
+
+/// Where systemd's tools are there, and root runs the test: only that may give folders away.
+#[test]
+fn the_state_folder_is_of_the_group_and_so_is_what_is_made_in_it() {
+    let tools = ["/usr/bin/systemd-sysusers", "/usr/bin/systemd-tmpfiles"];
+    let device = Device::blank();
+    let root = device.path("root");
+    let root_is_us = fs::metadata(device.home.folder()).unwrap().uid() == 0;
+    if !root_is_us || !tools.iter().all(|tool| Path::new(tool).exists()) {
+        return;
+    }
+    for (kind, folder) in [
+        ("sysusers.d", "usr/lib/sysusers.d"),
+        ("tmpfiles.d", "usr/lib/tmpfiles.d"),
+    ] {
+        let folder = root.join(folder);
+        fs::create_dir_all(&folder).unwrap();
+        let name = "devid-pkcs11.conf";
+        fs::copy(conf(kind).join(name), folder.join(name)).unwrap();
+    }
+    fs::create_dir_all(root.join("etc")).unwrap();
+    let at = format!("--root={}", root.display());
+    programs::run(programs::program("systemd-sysusers").arg(&at)).ok();
+    programs::run(programs::program("systemd-tmpfiles").args(["--create", &at])).ok();
+    let groups = fs::read_to_string(root.join("etc/group")).unwrap();
+    let devid = groups
+        .lines()
+        .find(|line| line.starts_with("devid:"))
+        .unwrap();
+    let devid: u32 = devid.split(':').nth(2).unwrap().parse().unwrap();
+    let state = root.join("var/lib/devid-pkcs11");
+    let about = fs::metadata(&state).unwrap();
+    assert_eq!((about.mode() & 0o7777, about.gid()), (0o2750, devid));
+
+    // By hand, by root.
+    let mut made = device.command(&["provision", "--wait", "0"]);
+    programs::run(made.env("DEVID_PKCS11_STATE", &state)).ok();
+    for entry in fs::read_dir(state.join("devid")).unwrap() {
+        let about = entry.unwrap().metadata().unwrap();
+        assert_eq!((about.gid(), about.mode() & 0o040), (devid, 0o040));
+    }
+    assert_eq!(fs::metadata(state.join("devid")).unwrap().gid(), devid);
+}
+
+/// What the README installs is there, and all that is to be installed the README installs.
+#[test]
+fn the_readme_installs_what_there_is() {
+    let root = conf("..");
+    let readme = fs::read_to_string(root.join("README.md")).unwrap();
+    let section = readme.split("## On a device\n").nth(1).unwrap();
+    let section = section.split("\n## ").next().unwrap();
+    let words = section.split_whitespace();
+    let named: Vec<&str> = words
+        .filter(|word| word.starts_with("pkcs11-conf/"))
+        .collect();
+    for file in &named {
+        assert!(root.join(file).is_file(), "{file}");
+    }
+    let mut folders = vec![root.join("pkcs11-conf")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path
+                .strip_prefix(&root)
+                .unwrap()
+                .to_str()
+                .unwrap()
+                .to_owned();
+            match path.is_dir() {
+                true if name.ends_with("examples") => {}
+                true => folders.push(path),
+                false => assert!(named.contains(&name.as_str()), "{name}"),
+            }
+        }
+    }
 }

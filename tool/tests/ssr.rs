@@ -215,3 +215,94 @@ fn an_identity_in_files_is_used_as_a_whole_or_not_at_all() {
     assert!(refused.err.contains("cloud.key is not"), "{refused}");
     assert!(labels(&device).is_empty());
 }
+
+/// A key by `openssl genpkey` in every form that OpenSSL writes, and a certificate for it.
+#[test]
+fn the_key_of_an_identity_in_files_may_be_of_every_kind_that_is_used_in_memory() {
+    let device = Device::blank();
+    let folder = device.path("authority");
+    fs::create_dir(&folder).unwrap();
+    let path = |name: &str| device.path(name).to_str().unwrap().to_owned();
+    let openssl = |words: &[&str]| programs::run(programs::program("openssl").args(words)).ok();
+    let (made, key, request) = (path("made.key"), path("cloud.key"), path("cloud.csr"));
+    let provisioned = |certificate: &Path| {
+        device.home.write(
+            "config.toml",
+            format!("[provision]\nexisting = {{ certificate = {certificate:?}, key = {key:?} }}\n"),
+        );
+        device.devid(PROVISION)
+    };
+    let curve = |name| ["-algorithm", "EC", "-pkeyopt", name];
+    for (algorithm, old) in [
+        (curve("ec_paramgen_curve:P-256"), "ec"),
+        (curve("ec_paramgen_curve:P-384"), "ec"),
+        (curve("ec_paramgen_curve:P-521"), "ec"),
+        (
+            ["-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048"],
+            "rsa",
+        ),
+    ] {
+        openssl(&[&["genpkey", "-out", &made], &algorithm[..]].concat());
+        openssl(&[
+            "req",
+            "-new",
+            "-key",
+            &made,
+            "-subj",
+            "/CN=cloud",
+            "-out",
+            &request,
+        ]);
+        let certificate = device.certified(Path::new(&request), &folder);
+        device.trust(&folder.join("ca.pem"));
+        let pkcs8 = ["pkcs8", "-topk8", "-in", &made, "-out", &key];
+        let pkcs8 = |more: &[&str]| openssl(&[&pkcs8[..], more].concat());
+        pkcs8(&["-nocrypt"]);
+        provisioned(&certificate).ok();
+        let traditional = match old {
+            "rsa" => &["rsa", "-traditional"][..],
+            other => &[other],
+        };
+        let convert = ["-in", &made, "-out", &key];
+        openssl(&[traditional, &convert[..]].concat());
+        let text = fs::read_to_string(&key).unwrap();
+        assert!(
+            text.contains(&format!("BEGIN {} PRIVATE", old.to_uppercase())),
+            "{text}"
+        );
+        provisioned(&certificate).ok();
+        // As openssl ecparam -genkey writes it, and with the lines of another system.
+        let before =
+            "-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n";
+        fs::write(&key, format!("{before}{text}").replace('\n', "\r\n")).unwrap();
+        provisioned(&certificate).ok();
+        assert_eq!(device.json(&["status"])["mode"], "software");
+
+        for encrypted in [
+            [
+                traditional,
+                &convert,
+                &["-aes256", "-passout", "pass:secret"],
+            ]
+            .concat(),
+            ["pkcs8", "-topk8"]
+                .into_iter()
+                .chain(convert)
+                .chain(["-passout", "pass:secret"])
+                .collect(),
+        ] {
+            openssl(&encrypted);
+            let refused = provisioned(&certificate);
+            assert!(refused.err.contains("is encrypted"), "{refused}");
+            assert!(refused.err.contains("cloud.key"), "{refused}");
+        }
+        openssl(&["genpkey", "-algorithm", "ED25519", "-out", &key]);
+        let refused = provisioned(&certificate);
+        assert!(
+            refused.err.contains("1.3.101.112 is not known"),
+            "{refused}"
+        );
+        pkcs8(&["-nocrypt"]);
+    }
+    assert!(labels(&device).is_empty());
+}

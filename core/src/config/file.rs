@@ -28,7 +28,7 @@ pub(super) struct Written {
     pub(super) master: Option<WrittenMaster>,
     pub(super) provision: Option<WrittenProvision>,
     #[serde(default)]
-    pub(super) token: Vec<TokenSettings>,
+    pub(super) token: Vec<WrittenToken>,
 }
 
 #[derive(Debug, Default, Clone, Deserialize)]
@@ -43,44 +43,23 @@ pub(super) struct WrittenProvision {
     pub(super) nv_index: Option<u32>,
 }
 
-/// A token with a key folder (`[[token]]`): `devid`, or a further one.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct TokenSettings {
-    /// Its label, unless its security officer gave it another.
+pub(super) struct WrittenToken {
     #[serde(deserialize_with = "token_name")]
-    pub name: String,
-    /// The key folder; below the state folder under the token's name if it says nothing.
-    #[serde(default, deserialize_with = "absolute")]
-    pub path: Option<PathBuf>,
-    /// Whether private keys may lie there in clear; new ones then do, unless asked otherwise.
-    #[serde(default)]
-    pub allow_file_keys: bool,
-    /// Whether a PIN may be tried that would put the TPM into lockout if it is wrong.
-    #[serde(default)]
-    pub allow_last_try: bool,
-    /// Where the user's PIN is, if callers need not bring it.
+    pub(super) name: String,
+    #[serde(default, deserialize_with = "absolute_path")]
+    pub(super) path: Option<PathBuf>,
+    pub(super) allow_file_keys: Option<bool>,
+    pub(super) allow_last_try: Option<bool>,
     #[serde(default, deserialize_with = "parsed")]
-    pub pin: Option<SecretSource>,
-}
-
-impl TokenSettings {
-    /// Of a token that the configuration says nothing about.
-    pub(super) fn named(name: &str) -> Self {
-        Self {
-            name: name.into(),
-            path: None,
-            allow_file_keys: false,
-            allow_last_try: false,
-            pin: None,
-        }
-    }
+    pub(super) pin: Option<SecretSource>,
 }
 
 #[derive(Debug, Default, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct WrittenMaster {
-    #[serde(default, deserialize_with = "persistent_handle")]
+    #[serde(default, deserialize_with = "master_handle")]
     pub(super) handle: Option<u32>,
     #[serde(default, deserialize_with = "parsed")]
     pub(super) owner_auth: Option<SecretSource>,
@@ -262,7 +241,10 @@ fn absolute_path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Pa
     let path = PathBuf::deserialize(deserializer)?;
     match path.is_absolute() {
         true => Ok(Some(path)),
-        false => Err(de::Error::custom("expected an absolute path")),
+        false => Err(de::Error::custom(format!(
+            "{}: expected an absolute path",
+            path.display()
+        ))),
     }
 }
 
@@ -283,6 +265,25 @@ fn persistent_handle<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Optio
     .map(|handle| handle.map(|handle| handle as u32))
 }
 
+/// One that is left to owners, and neither the storage root key's nor one of the device's own keys
+/// (Registry of Reserved TPM 2.0 Handles, section 2.3.1).
+fn master_handle<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
+    const NOT_FREE: [std::ops::RangeInclusive<u32>; 2] =
+        [0x8100_0000..=0x8100_0001, 0x8100_0100..=0x8100_01FF];
+    let handle = in_range(
+        deserializer,
+        0x8100_0000..=0x8100_FFFF,
+        "a handle from 0x81000002 to 0x8100FFFF",
+    )?
+    .map(|handle| handle as u32);
+    match handle.filter(|handle| NOT_FREE.iter().any(|range| range.contains(handle))) {
+        Some(taken) => Err(de::Error::custom(format!(
+            "0x{taken:08X} is the storage root key's, or one for the device's own keys"
+        ))),
+        None => Ok(handle),
+    }
+}
+
 /// A file's name, and no longer than a token's label.
 fn token_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     const LONGEST: usize = 32;
@@ -292,17 +293,6 @@ fn token_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::E
         true => Ok(name),
         false => Err(de::Error::custom(format!(
             "{name:?}: expected 1 to 32 characters that can name a folder, and not idev-id"
-        ))),
-    }
-}
-
-fn absolute<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<PathBuf>, D::Error> {
-    let path = PathBuf::deserialize(deserializer)?;
-    match path.is_absolute() {
-        true => Ok(Some(path)),
-        false => Err(de::Error::custom(format!(
-            "{}: expected an absolute path",
-            path.display()
         ))),
     }
 }

@@ -11,9 +11,10 @@ use super::profile::{
 use super::time::valid_at;
 use crate::certificate::Certificate;
 use crate::key::{Curve, PublicKey};
-use crate::store::{SignRequest, verify};
+use crate::store::{SignRequest, verify, verify_pss};
 use crate::tpm::Hash;
 use pkcs1::RsaPssParams;
+use std::cell::Cell;
 use x509_cert::der::asn1::{Any, ObjectIdentifier};
 use x509_cert::der::{DateTime, Decode, Encode};
 
@@ -38,6 +39,8 @@ const UNDERSTOOD: [ObjectIdentifier; 5] = [
 ];
 /// Longer than any chain of a factory.
 const LONGEST: usize = 8;
+/// More signatures than any search needs that is not led astray.
+const MOST_CHECKS: u32 = 100;
 
 /// Where the way up ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,37 +65,53 @@ pub(super) fn way(
         trusted,
         others,
         now,
+        left: Cell::new(MOST_CHECKS),
     };
     if let Some(unknown) = unknown_critical(leaf) {
         return Way::Broken(unknown);
     }
-    search.up(leaf, 0, 0)
+    search.up(&[leaf], 0)
 }
 
 struct Search<'a> {
     trusted: &'a [Certificate],
     others: &'a [Certificate],
     now: Option<DateTime>,
+    /// So many signatures may still be looked at.
+    left: Cell<u32>,
 }
 
 impl Search<'_> {
-    /// `between` counts the CAs below the issuer that a path length counts.
-    fn up(&self, child: &Certificate, steps: usize, between: usize) -> Way {
+    /// `way` leads from the leaf to where the search is; `between` counts the CAs below the next
+    /// issuer that a path length counts.
+    fn up(&self, way: &[&Certificate], between: usize) -> Way {
+        let Some(&child) = way.last() else {
+            return Way::Broken("no certificate".into());
+        };
         if self.trusted.contains(child) {
             return Way::Trusted(vec![child.subject()]);
         }
         let mut end = Way::Open(child.parsed().tbs_certificate().issuer().to_string());
-        if steps == LONGEST || child.issuer_der() == child.subject_der() {
+        if way.len() > LONGEST || child.issuer_der() == child.subject_der() {
             return end;
         }
         for issuer in self.trusted.iter().chain(self.others) {
-            if !names(child, issuer) {
+            // CAs that certify each other lead round and round.
+            if !names(child, issuer) || way.iter().any(|below| is_same_entity(below, issuer)) {
                 continue;
             }
+            let Some(left) = self.left.get().checked_sub(1) else {
+                return Way::Broken(format!(
+                    "more than {MOST_CHECKS} signatures would have to be looked at: too many CAs \
+                     certify each other"
+                ));
+            };
+            self.left.set(left);
             let found = match self.step(child, issuer, between) {
                 Ok(()) => {
                     let self_issued = issuer.issuer_der() == issuer.subject_der();
-                    self.up(issuer, steps + 1, between + usize::from(!self_issued))
+                    let way = [way, &[issuer]].concat();
+                    self.up(&way, between + usize::from(!self_issued))
                 }
                 Err(why) => Way::Broken(why),
             };
@@ -156,6 +175,11 @@ pub(super) fn names(child: &Certificate, issuer: &Certificate) -> bool {
     same_key && child.issuer_der() == issuer.subject_der()
 }
 
+/// Whether both are certificates of one name and key.
+fn is_same_entity(one: &Certificate, other: &Certificate) -> bool {
+    one.subject_der() == other.subject_der() && one.public_key() == other.public_key()
+}
+
 fn unknown_critical(certificate: &Certificate) -> Option<String> {
     let mut critical = critical(certificate).into_iter();
     let unknown = critical.find(|id| !UNDERSTOOD.contains(id))?;
@@ -190,8 +214,8 @@ pub(super) fn is_signed_by(child: &Certificate, issuer: &Certificate) -> Result<
         (PublicKey::Rsa { .. }, Scheme::Pkcs1(hash)) => {
             verify(&key, SignRequest::Pkcs1(hash, &digest), bits)
         }
-        (PublicKey::Rsa { .. }, Scheme::Pss(hash)) => {
-            verify(&key, SignRequest::Pss(hash, &digest), bits)
+        (PublicKey::Rsa { .. }, Scheme::Pss { hash, salt }) => {
+            verify_pss(&key, hash, salt, &digest, bits)
         }
         _ => false,
     };
@@ -202,7 +226,11 @@ pub(super) fn is_signed_by(child: &Certificate, issuer: &Certificate) -> Result<
 enum Scheme {
     Ecdsa(Hash),
     Pkcs1(Hash),
-    Pss(Hash),
+    /// With a salt of so many bytes.
+    Pss {
+        hash: Hash,
+        salt: usize,
+    },
 }
 
 impl Scheme {
@@ -217,7 +245,7 @@ impl Scheme {
             RSA_SHA512 => Self::Pkcs1(Hash::Sha512),
             RSA_PSS => {
                 let parameters = algorithm.parameters.as_ref()?.to_der().ok()?;
-                Self::Pss(pss_hash(&parameters)?)
+                Self::pss(&parameters)?
             }
             _ => return None,
         })
@@ -225,24 +253,25 @@ impl Scheme {
 
     fn hash(self) -> Hash {
         match self {
-            Self::Ecdsa(hash) | Self::Pkcs1(hash) | Self::Pss(hash) => hash,
+            Self::Ecdsa(hash) | Self::Pkcs1(hash) | Self::Pss { hash, .. } => hash,
         }
     }
-}
 
-/// The hash of RSASSA-PSS-params (RFC 8017, appendix A.2.3), if MGF1 has the same and the salt is
-/// as long as its digest.
-fn pss_hash(parameters: &[u8]) -> Option<Hash> {
-    let parameters = RsaPssParams::<Any>::from_der(parameters).ok()?;
-    let hash = match parameters.hash.oid {
-        SHA256 => Hash::Sha256,
-        SHA384 => Hash::Sha384,
-        SHA512 => Hash::Sha512,
-        _ => return None,
-    };
-    let of_mask = parameters.mask_gen.parameters?.oid;
-    let fits = of_mask == parameters.hash.oid && usize::from(parameters.salt_len) == hash.width();
-    fits.then_some(hash)
+    /// What RSASSA-PSS-params say (RFC 8017, appendix A.2.3), if MGF1 has the same hash.
+    fn pss(parameters: &[u8]) -> Option<Self> {
+        let parameters = RsaPssParams::<Any>::from_der(parameters).ok()?;
+        let hash = match parameters.hash.oid {
+            SHA256 => Hash::Sha256,
+            SHA384 => Hash::Sha384,
+            SHA512 => Hash::Sha512,
+            _ => return None,
+        };
+        let of_mask = parameters.mask_gen.parameters?.oid;
+        (of_mask == parameters.hash.oid).then_some(Self::Pss {
+            hash,
+            salt: parameters.salt_len.into(),
+        })
+    }
 }
 
 /// ECDSA-Sig-Value (RFC 3279, section 2.2.3) as r ‖ s.

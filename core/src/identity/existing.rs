@@ -6,15 +6,19 @@
 use super::chain::{Way, way};
 use super::device::{Device, Entity, FACTORY};
 use super::prove::{Proof, prove};
-use super::software::SoftwareKey;
 use super::state::Existing;
 use super::time::now;
 use super::verify::certificates_of;
 use crate::certificate::Certificate;
 use crate::config;
-use crate::key::hex;
+use crate::file;
+use crate::key::{PrivateKeyInfo, PublicKey, hex};
 use crate::store::Protection;
 use std::path::Path;
+use zeroize::Zeroizing;
+
+/// More bytes than a key file has.
+const LARGEST: u64 = 16 << 10;
 
 /// What was found of it, in words.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -121,13 +125,7 @@ impl Device {
         let place = certificate.display().to_string();
         let certificates = certificates_of(certificate).map_err(|fault| fault.text)?;
         let (leaf, others) = certificates.split_first().ok_or("no certificate")?;
-        let key = SoftwareKey::read(key).map_err(|fault| {
-            format!(
-                "{fault}; a key that the TPM wrapped belongs into {}, and is named by a URI",
-                self.folder().display()
-            )
-        })?;
-        if leaf.public_key().as_ref() != Some(&key.public) {
+        if leaf.public_key().as_ref() != Some(&public_half(key, &self.folder())?) {
             return Err(format!("{place}: the certificate is not for the key"));
         }
         self.leads_to_trust(leaf, others, &place)?;
@@ -151,6 +149,20 @@ impl Device {
             Way::Broken(why) => Err(format!("{place}: {why}")),
         }
     }
+}
+
+/// Of the private key in this file, which may be of every kind that is used in memory.
+fn public_half(file: &Path, folder: &Path) -> Result<PublicKey, String> {
+    let place = file.display();
+    let bytes = file::read(file, LARGEST).map_err(|error| format!("{place}: {error}"))?;
+    let key = PrivateKeyInfo::from_pem(&Zeroizing::new(bytes));
+    let key = key.map_err(|why| {
+        format!(
+            "{place}: {why}; a key that the TPM wrapped belongs into {}, and is named by a URI",
+            folder.display()
+        )
+    })?;
+    Ok(key.public().clone())
 }
 
 /// What a PKCS#11 URI (RFC 7512) asks for, as far as it can be meant here.

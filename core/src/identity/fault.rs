@@ -49,7 +49,16 @@ impl Fault {
     }
 
     pub(super) fn file(path: &Path) -> impl Fn(io::Error) -> Self {
-        move |error| Self::failed(format!("{}: {error}", path.display()))
+        move |error| {
+            let hint = match error.kind() {
+                io::ErrorKind::PermissionDenied => ": run devid as root, or as a user who may",
+                io::ErrorKind::ReadOnlyFilesystem => {
+                    " (under systemd: ReadWritePaths= of the unit must name it)"
+                }
+                _ => "",
+            };
+            Self::failed(format!("{}: {error}{hint}", path.display()))
+        }
     }
 
     fn asks_for_pin() -> Self {

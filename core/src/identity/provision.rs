@@ -6,7 +6,7 @@ use super::issue::{Signer, Subject, request, self_signed};
 use super::marker::Mark;
 use super::observe::Observed;
 use super::software::make_folder;
-use super::state::{Existing, Facts, Plan, Policy, Refusal, TpmKey};
+use super::state::{Existing, Facts, Plan, Policy, TpmKey};
 use super::{Fault, FaultKind, existing};
 use crate::certificate::Certificate;
 use crate::config::Config;
@@ -198,7 +198,7 @@ impl Device {
         };
         let (public, signer) = self.signer(seen)?;
         let pem = request(self.subject(how, public)?, &signer)?;
-        file::write(path, pem.as_bytes(), 0o644).map_err(Fault::file(path))?;
+        file::write_out(path, pem.as_bytes(), 0o644).map_err(Fault::file(path))?;
         steps.push(format!("a request was written: {}", path.display()));
         Ok(true)
     }
@@ -330,83 +330,6 @@ impl Device {
                 "{}: cannot be written; others see the change late",
                 path.display()
             );
-        }
-    }
-
-    /// Why nothing is done, and what to do.
-    pub(super) fn refusal(&self, why: Refusal, seen: &Observed) -> Fault {
-        let folder = self.folder();
-        let folder = folder.display();
-        let tpm = match &seen.tpm_fault {
-            Some(fault) => format!("{}: {fault}", self.config.tcti),
-            None => self.config.tcti.to_string(),
-        };
-        const RESET: &str = "devid reset --factory --yes makes a new identity";
-        match why {
-            Refusal::NoTpm => Fault::new(
-                FaultKind::Tpm,
-                format!(
-                    "{tpm}; a software identity is made only with [provision] fallback = \
-                     \"software\""
-                ),
-            ),
-            Refusal::TpmSilent => Fault::new(
-                FaultKind::Tpm,
-                format!(
-                    "{tpm}; there is a TPM, so no software identity is made in its place (devid \
-                     doctor says why it does not answer)"
-                ),
-            ),
-            Refusal::TpmGone => Fault::new(
-                FaultKind::Tpm,
-                format!(
-                    "{tpm}; the device's identity is in its TPM, and nothing is put in its place"
-                ),
-            ),
-            Refusal::KeyLost => Fault::refused(format!(
-                "the TPM does not hold the device's key any more ({}): it was cleared or \
-                 exchanged. Bring back the TPM that {folder} belongs to, or give the identity up: \
-                 {RESET}",
-                seen.own
-                    .as_ref()
-                    .and_then(|own| own.lost.as_deref())
-                    .unwrap_or("the marker names one that is gone")
-            )),
-            Refusal::FileLost => Fault::refused(format!(
-                "the TPM holds the device's key{}, but its file is gone from {folder}. Bring it \
-                 back from a copy, or give the identity up: {RESET}",
-                seen.lost_handle()
-                    .map_or(String::new(), |handle| format!(" at 0x{handle:08X}"))
-            )),
-            Refusal::Mismatch => {
-                let subject = seen.stray.as_ref().map(Certificate::subject);
-                let subject = subject.unwrap_or("the device".into());
-                let place = match self.nv_copy() {
-                    Ok(Some(copy)) if copy.certificate == seen.stray => copy.place(),
-                    _ => folder.to_string(),
-                };
-                Fault::refused(format!(
-                    "the certificate of {subject} is for a key that this device does not have; \
-                     nothing is put over it. Bring back the key, or move the certificate out of \
-                     {place}"
-                ))
-            }
-            Refusal::ExistingUnusable => match &seen.tpm_fault {
-                Some(_) => Fault::new(FaultKind::Tpm, tpm),
-                None => Fault::refused(format!(
-                    "[provision] existing: {}; nothing is made beside it",
-                    seen.existing.text
-                )),
-            },
-            Refusal::ResetNeedsTpm => Fault::new(
-                FaultKind::Tpm,
-                format!(
-                    "{tpm}; a reset without the TPM would leave keys in it, or the device without \
-                     identity. Nothing was deleted; it is done when the TPM answers, unless you \
-                     take it back: rm {}",
-                    self.reset_request().display()
-                ),
-            ),
         }
     }
 }

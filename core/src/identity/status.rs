@@ -1,6 +1,7 @@
 //! How the device is: where its identity lives, and how its TPM does.
 
 use super::device::{Contents, Device, Entity, FACTORY, OWN};
+use super::observe::Observed;
 use super::profile::end;
 use super::state::{Plan, Policy};
 use super::time::now;
@@ -21,6 +22,9 @@ pub struct Status {
     /// Whether that is because the TPM cannot be reached.
     #[serde(skip)]
     pub tpm_is_out_of_reach: bool,
+    /// What the marker says that is not so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub marker: Option<String>,
     /// Its keys and certificates, and what they are for.
     pub roles: Vec<Role>,
     /// The key that wraps the device's own.
@@ -93,7 +97,9 @@ impl Device {
     /// Looks at everything, and changes nothing.
     pub fn status(&self) -> Status {
         let contents = self.contents();
-        let (mode, fault) = self.mode();
+        let seen = self.observe();
+        let marker = seen.as_ref().ok().and_then(|seen| self.marker_lie(seen));
+        let (mode, fault) = self.mode(seen);
         let out_of_reach = fault
             .as_ref()
             .is_some_and(|fault| fault.kind == FaultKind::Tpm);
@@ -102,6 +108,7 @@ impl Device {
             mode,
             reason: fault.map(|fault| fault.text),
             tpm_is_out_of_reach: out_of_reach,
+            marker: marker.map(|(what, mend)| format!("{what}. {mend}")),
             roles: Self::roles(&contents),
             master,
             tpm: TpmStatus::of(&self.tpm).ok(),
@@ -109,8 +116,8 @@ impl Device {
         }
     }
 
-    fn mode(&self) -> (Mode, Option<Fault>) {
-        let seen = match self.observe() {
+    fn mode(&self, seen: Result<Observed, Fault>) -> (Mode, Option<Fault>) {
+        let seen = match seen {
             Ok(seen) => seen,
             Err(fault) => return (Mode::Error, Some(fault)),
         };

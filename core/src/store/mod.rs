@@ -14,6 +14,7 @@ pub use key::{Access, DecryptRequest, Key, Login, Protection, SignRequest};
 pub use listing::{Half, Kind, Listing, Shown};
 use templates::Templates;
 pub use verify::verify;
+pub(crate) use verify::verify_pss;
 
 use crate::tpm::{Tpm, TpmError};
 use std::fmt;

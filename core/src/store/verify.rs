@@ -28,7 +28,7 @@ pub fn verify(key: &PublicKey, request: SignRequest, signature: &[u8]) -> bool {
             key.verify(padding, digest, signature).is_ok()
         }
         (PublicKey::Rsa { .. }, SignRequest::Pss(hash, digest)) => {
-            pss(key, hash, hash.width(), digest, signature)
+            verify_pss(key, hash, hash.width(), digest, signature)
         }
         _ => false,
     }
@@ -47,10 +47,17 @@ pub(super) fn has_longest_salt(
     };
     // Hash and salt, one byte before and one behind (RFC 8017, section 9.1.1).
     let longest = modulus.len().checked_sub(hash.width() + 2);
-    longest.is_some_and(|salt| pss(key, hash, salt, digest, signature))
+    longest.is_some_and(|salt| verify_pss(key, hash, salt, digest, signature))
 }
 
-fn pss(key: &PublicKey, hash: Hash, salt: usize, digest: &[u8], signature: &[u8]) -> bool {
+/// Whether it is a PSS signature with a salt of so many bytes and MGF1 of the same hash.
+pub(crate) fn verify_pss(
+    key: &PublicKey,
+    hash: Hash,
+    salt: usize,
+    digest: &[u8],
+    signature: &[u8],
+) -> bool {
     let Some(key) = key.to_rsa() else {
         return false;
     };

@@ -249,8 +249,8 @@ impl Tpm {
     pub(super) fn salt_key_for(&self, value: &AuthValue) -> Result<Option<SaltKey>, TpmError> {
         match &value.salt {
             _ if value.is_empty() && !value.hides => Ok(None),
-            Salt::Needless => Ok(None),
             Salt::For(key) => Ok(Some(key.clone())),
+            Salt::Needless => Ok(None),
             Salt::ForAny => self.salt_key(),
         }
     }

@@ -139,6 +139,14 @@ pub enum Property {
     Firmware1,
     /// The lower half.
     Firmware2,
+    /// TPMA_PERMANENT: which authorisation values are set, and whether the TPM is locked.
+    Permanent,
+    /// How many persistent handles are taken.
+    Persistent,
+    /// How many more there is room for, at least.
+    PersistentRoom,
+    /// The most bytes that one NV index holds.
+    NvIndexMax,
 }
 
 impl Property {
@@ -154,6 +162,10 @@ impl Property {
             Self::Vendor4 => 0x109,
             Self::Firmware1 => 0x10B,
             Self::Firmware2 => 0x10C,
+            Self::NvIndexMax => 0x117,
+            Self::Permanent => 0x200,
+            Self::Persistent => 0x208,
+            Self::PersistentRoom => 0x209,
         }
     }
 }
@@ -291,6 +303,9 @@ pub trait Link: Send {
     fn lockout(&mut self) -> Result<Lockout, TpmError>;
     /// TPM2_GetCapability(TPM_CAP_TPM_PROPERTIES).
     fn property(&mut self, property: Property) -> Result<u32, TpmError>;
+    /// TPM2_TestParms: whether the TPM implements the parameters of this TPMT_PUBLIC; it fails as
+    /// the TPM does if not.
+    fn test_parameters(&mut self, area: &[u8]) -> Result<(), TpmError>;
     /// TPM2_ReadPublic: the TPMT_PUBLIC as bytes, and the object's name.
     fn read_public(&mut self, handle: u32) -> Result<(Vec<u8>, Vec<u8>), TpmError>;
     /// TPM2_ReadPublic: the object's qualified name, which tells what it lies below.

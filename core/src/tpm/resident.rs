@@ -2,7 +2,10 @@
 //! handles.
 
 use super::exchange::{Manner, Proof};
-use super::{Auth, AuthValue, Hash, Link, NvPublic, Property, Tpm, TpmError, Used};
+use super::{
+    Algorithm, Auth, AuthValue, Hash, KeyUsage, Link, NvPublic, Property, Tpm, TpmError, Used,
+    template,
+};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The most that TPM2_NV_Read may be asked for before the TPM was asked for its own limit; no
@@ -115,6 +118,23 @@ impl Tpm {
     /// The same as far as it was asked already.
     pub fn known_hashes(&self) -> Option<Vec<Hash>> {
         self.hashes.get().cloned()
+    }
+
+    /// Whether the TPM can hold keys of this kind, as we make them.
+    pub fn implements(&self, algorithm: Algorithm) -> Result<bool, TpmError> {
+        let usage = KeyUsage {
+            signs: true,
+            decrypts: false,
+        };
+        let area = template::own_key(algorithm, usage);
+        let tested = self.exchange("TestParms", Manner::READS, |link| {
+            link.test_parameters(&area)
+        });
+        match tested {
+            Ok(()) => Ok(true),
+            Err(TpmError::Response(code)) if code.is_unsupported_value() => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     fn nv_chunk(&self) -> Result<u16, TpmError> {

@@ -15,6 +15,7 @@ pub mod cut;
 pub mod factory;
 #[path = "../../../tests/common/home.rs"]
 pub mod home;
+pub mod mending;
 #[path = "../../../tests/common/ports.rs"]
 pub mod ports;
 #[path = "../../../tests/common/programs.rs"]

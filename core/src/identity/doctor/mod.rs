@@ -1,25 +1,40 @@
 //! What is wrong with the device's identity and its surroundings, and what mends it. Of use without
 //! a TPM, and with a configuration that cannot be read.
 
+mod folder;
+mod identity;
+mod openssl;
+mod places;
+mod programs;
 mod system;
 mod tpm;
 
-use super::{Device, Fault, FaultKind};
+use super::device::Device;
+use super::mend::Mend;
 use crate::config::{Config, ConfigError};
 use serde::Serialize;
 
 /// One thing that was looked at.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
+    /// What was found, by a name that stays.
+    pub id: &'static str,
     /// How it is.
     pub state: Health,
-    /// What was looked at.
+    /// What was looked at, for a person.
     pub about: &'static str,
+    /// Which of several: a handle, an NV index, a file, a label.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub object: Option<String>,
     /// In words.
     pub text: String,
-    /// What to do: a command, or a line for a file.
+    /// What mends it, for a person. Nothing of it ends an identity, or destroys a key that may be of
+    /// use.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mend: Option<String>,
+    /// The command for that, for sh(1), as root, where there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub command: Option<String>,
 }
 
 /// How something is.
@@ -34,140 +49,96 @@ pub enum Health {
     Problem,
 }
 
-/// Looks at everything, and changes nothing.
-pub fn doctor(config: Result<Config, ConfigError>) -> Vec<Finding> {
+/// Looks at everything, and changes nothing. Where the configuration cannot be understood it looks
+/// on with `instead`.
+pub fn doctor(config: Result<Config, ConfigError>, instead: impl Fn() -> Config) -> Vec<Finding> {
+    let about = "configuration";
     let mut findings = Vec::new();
-    let config = match config {
+    let (config, understood) = match config {
         Ok(config) => {
-            findings.push(Finding::ok("configuration", "it can be read".into()));
-            Some(config)
+            let text = "it can be read".into();
+            findings.push(Finding::ok("configuration", about, text));
+            (config, true)
         }
         Err(error) => {
-            let mend = "correct that line; what stands there by default is in the example".into();
-            findings.push(Finding::problem("configuration", error.to_string(), mend));
-            None
+            let text = format!("{error}; what follows was looked at with the defaults");
+            let mend = Mend::by(
+                "Correct that line: config.toml as it was installed lists all settings with their \
+                 defaults",
+            );
+            findings.push(Finding::problem("configuration", about, text, mend));
+            (instead(), false)
         }
     };
-    if let Some(config) = config {
-        system::look_at(&config, &mut findings);
-        let device = Device::new(config);
-        tpm::look_at(&device, &mut findings);
-        identity(&device, &mut findings);
-        folder(&device, &mut findings);
+    let device = Device::new(config);
+    system::look_at(&device.config, &mut findings);
+    tpm::look_at(&device, &mut findings);
+    let from = findings.len();
+    identity::look_at(&device, &mut findings);
+    if !understood {
+        // The identity may be elsewhere, and devid would do nothing.
+        let own = ["identity", "marker"];
+        let findings = findings[from..].iter_mut();
+        for finding in findings.filter(|one| own.contains(&one.about)) {
+            finding.state = finding.state.min_with_note();
+            finding.command = None;
+            finding.mend = None;
+        }
     }
-    system::look_at_programs(&mut findings);
+    folder::look_at(&device, &mut findings);
+    programs::look_at(&device.config, &mut findings);
     findings
 }
 
-/// The device's own identity, as the table sees it.
-fn identity(device: &Device, findings: &mut Vec<Finding>) {
-    let about = "identity";
-    let status = device.status();
-    findings.push(match (status.mode, status.reason) {
-        (super::Mode::Tpm, _) => Finding::ok(about, "it is in the TPM".into()),
-        (super::Mode::Software, _) => Finding::note(about, "it is in files, not in a TPM".into()),
-        (super::Mode::Error, reason) => {
-            Finding::problem(about, reason.unwrap_or_default(), "devid provision".into())
-        }
-    });
-    if let Err((_, fault)) = device.factory() {
-        findings.push(match fault.kind {
-            // Said already.
-            FaultKind::Tpm => return,
-            _ => Finding::note("factory identity", fault.text),
-        });
-    }
-    match device.trusted(None) {
-        Ok(trusted) if trusted.is_empty() => findings.push(Finding {
-            mend: Some(format!("cp CA.pem {}/", device.config.trust.display())),
-            ..Finding::note(
-                "trust",
-                format!(
-                    "{} has no certificate: no identity can be verified (devid verify answers 3)",
-                    device.config.trust.display()
-                ),
-            )
-        }),
-        Ok(trusted) => findings.push(Finding::ok(
-            "trust",
-            format!("{} certificates", trusted.len()),
-        )),
-        Err(fault) => findings.push(Finding::note("trust", fault.text)),
-    }
-}
-
-/// The key folder: files that are no objects, keys that cannot be used.
-fn folder(device: &Device, findings: &mut Vec<Finding>) {
-    let about = "key folder";
-    let path = device.folder();
-    let refused = match device.own.refused_files() {
-        Ok(refused) => refused,
-        Err(error) => {
-            let mend = format!("ls -ld {0}; chmod 0750 {0}", path.display());
-            findings.push(Finding::problem(about, Fault::from(error).text, mend));
-            return;
-        }
-    };
-    for (file, why) in refused {
-        let file = path.join(file);
-        let mend = format!(
-            "look at {0}; then mend it, or mv {0} elsewhere",
-            file.display()
-        );
-        findings.push(Finding::problem(
-            about,
-            format!("{}: {why}", file.display()),
-            mend,
-        ));
-    }
-    let retired = super::software::Software::of(&device.config.state).retired();
-    if !retired.is_empty() {
-        findings.push(Finding {
-            mend: Some("devid prune".into()),
-            ..Finding::note(
-                about,
-                format!("{} files from before the TPM", retired.len()),
-            )
-        });
-    }
-    if let Ok(entities) = device.own_entities() {
-        let lone = entities.iter().filter(|one| {
-            one.key.is_none()
-                && !one
-                    .certificate()
-                    .is_some_and(crate::certificate::Certificate::is_authority)
-        });
-        for one in lone {
-            findings.push(Finding::note(
-                about,
-                format!("{}: a certificate whose key is not here", one.label),
-            ));
+impl Health {
+    /// At most a note.
+    fn min_with_note(self) -> Self {
+        match self {
+            Self::Ok => Self::Ok,
+            Self::Note | Self::Problem => Self::Note,
         }
     }
 }
 
 impl Finding {
-    fn ok(about: &'static str, text: String) -> Self {
+    fn ok(id: &'static str, about: &'static str, text: String) -> Self {
         Self {
+            id,
             state: Health::Ok,
             about,
+            object: None,
             text,
             mend: None,
+            command: None,
         }
     }
 
-    fn note(about: &'static str, text: String) -> Self {
+    fn note(id: &'static str, about: &'static str, text: String) -> Self {
         Self {
             state: Health::Note,
-            ..Self::ok(about, text)
+            ..Self::ok(id, about, text)
         }
     }
 
-    fn problem(about: &'static str, text: String, mend: String) -> Self {
+    fn problem(id: &'static str, about: &'static str, text: String, mend: Mend) -> Self {
         Self {
             state: Health::Problem,
-            mend: Some(mend),
-            ..Self::ok(about, text)
+            ..Self::ok(id, about, text).mended(mend)
+        }
+    }
+
+    fn of(self, object: impl Into<String>) -> Self {
+        Self {
+            object: Some(object.into()),
+            ..self
+        }
+    }
+
+    fn mended(self, by: Mend) -> Self {
+        Self {
+            mend: Some(by.words),
+            command: by.command,
+            ..self
         }
     }
 }

@@ -1,46 +1,14 @@
-//! What the TPM says of itself, and what each of its persistent handles and NV indices was taken
-//! for.
+//! What the TPM says of itself: maker, lockout, what it can do, how much room there is.
 
-use super::Finding;
-use crate::identity::device::{Device, FACTORY};
+use super::{Finding, places};
+use crate::identity::device::Device;
+use crate::identity::mend::Mend;
 use crate::identity::status::TpmStatus;
-use crate::tpm::{Hash, PublicArea, is_own_key, recognised};
+use crate::key::Curve;
+use crate::tpm::{Algorithm, Hash, Property, Tcti, TpmError};
 
-const PERSISTENT: u32 = 0x8100_0000;
-const NV: u32 = 0x0100_0000;
-
-/// NV indices that somebody is known to use (TCG, Registry of Reserved TPM 2.0 Handles; makers of
-/// clouds).
-const NV_RANGES: [(u32, u32, &str); 8] = [
-    (
-        0x01C0_0002,
-        0x01C0_002F,
-        "an endorsement key's certificate, nonce or template",
-    ),
-    (
-        0x01C0_0100,
-        0x01C0_01FF,
-        "certificates above an endorsement key's",
-    ),
-    (0x01C0_7F01, 0x01C0_7F04, "the policy of endorsement keys"),
-    (0x01C0_8000, 0x01C0_8000, "the platform's certificate"),
-    (
-        0x01C1_0000,
-        0x01C1_0003,
-        "Google's attestation key: certificate or template",
-    ),
-    (
-        0x01C1_01D0,
-        0x01C1_01D0,
-        "Azure's attestation key: certificate",
-    ),
-    (
-        0x01C9_0010,
-        0x01C9_001B,
-        "the policy of device identity keys",
-    ),
-    (0x01C9_0000, 0x01C9_FFFF, "a device identity's certificate"),
-];
+/// A TPM of which this is less can keep no key of ours.
+const FEWEST_FREE: u32 = 2;
 
 pub(super) fn look_at(device: &Device, findings: &mut Vec<Finding>) {
     let about = "TPM";
@@ -48,166 +16,182 @@ pub(super) fn look_at(device: &Device, findings: &mut Vec<Finding>) {
     match TpmStatus::of(tpm) {
         Err(error) => {
             findings.push(Finding::problem(
+                "tpm.silent",
                 about,
                 format!("{}: {error}", tpm.tcti()),
-                "look at what is said of the TPM device above; dmesg | grep -i tpm".into(),
+                unanswered(tpm.tcti()),
             ));
             return;
         }
         Ok(status) => {
             findings.push(Finding::ok(
+                "tpm",
                 about,
                 format!(
                     "{} {}, firmware {}",
                     status.maker, status.model, status.firmware
                 ),
             ));
-            lockout(&status, findings);
+            findings.push(lockout(device, &status));
         }
     }
-    abilities(device, findings);
-    handles(device, findings);
-    indices(device, findings);
-    if let Ok(Some(false)) = device.own.master_is_held() {
-        findings.push(Finding::problem(
-            "master key",
-            format!(
-                "handle 0x{:08X} does not hold the key that wraps those of {}: the TPM was \
-                 cleared or exchanged",
-                device.config.master.handle,
-                device.folder().display()
-            ),
-            "bring back the TPM, or devid reset --factory --yes".into(),
-        ));
+    findings.extend(owner(device));
+    findings.push(
+        abilities(device).unwrap_or_else(|error| {
+            Finding::note("tpm.abilities-unknown", "TPM", error.to_string())
+        }),
+    );
+    findings.extend(room(device).ok());
+    places::look_at(device, findings);
+    findings.extend(master(device));
+}
+
+fn unanswered(tcti: &Tcti) -> Mend {
+    match tcti {
+        Tcti::Device(_) => Mend::run(
+            "What is said of the TPM device above; or look at what the kernel says of it",
+            "dmesg | grep -i tpm",
+        ),
+        _ => Mend::by("Start it; or mend tcti in config.toml"),
     }
 }
 
-fn lockout(status: &TpmStatus, findings: &mut Vec<Finding>) {
+fn lockout(device: &Device, status: &TpmStatus) -> Finding {
+    let about = "lockout";
     let (counter, most) = (status.lockout_counter, status.lockout_at);
     let text = format!(
         "{counter} of {most} failed tries count; one is forgotten each {} s",
         status.lockout_interval
     );
-    findings.push(match counter {
-        0 => Finding::ok("lockout", text),
-        counter if counter < most => Finding::note("lockout", text),
+    let clear = || {
+        Mend::run(
+            "Wait; or, with the lockout authorisation if it has one (--auth)",
+            tool(device, "tpm2_dictionarylockout --clear-lockout"),
+        )
+    };
+    match counter {
+        0 => Finding::ok("tpm.lockout", about, text),
+        counter if counter < most => {
+            Finding::note("tpm.lockout-counts", about, text).mended(clear())
+        }
         _ => Finding::problem(
-            "lockout",
-            format!("{text}: the TPM is locked, and the factory identity cannot sign"),
-            "wait, or tpm2_dictionarylockout --clear-lockout".into(),
+            "tpm.lockout-locked",
+            about,
+            format!("{text}: the TPM is locked, and no key of the factory's can sign"),
+            clear(),
         ),
-    });
+    }
 }
 
-fn abilities(device: &Device, findings: &mut Vec<Finding>) {
-    match device.tpm.hashes() {
-        Ok(hashes) if !hashes.contains(&Hash::Sha256) => findings.push(Finding::problem(
+/// A command of tpm2-tools for this TPM.
+fn tool(device: &Device, command: &str) -> String {
+    let tcti = &device.config.tcti;
+    let (name, words) = command.split_once(' ').unwrap_or((command, ""));
+    match *tcti == Tcti::default() {
+        true => command.to_owned(),
+        false => format!("{name} --tcti {tcti} {words}"),
+    }
+}
+
+/// Whether the owner hierarchy asks for a password that nobody told us.
+fn owner(device: &Device) -> Option<Finding> {
+    const OWNER_AUTH_SET: u32 = 1;
+    let permanent = device.tpm.property(Property::Permanent).ok()?;
+    let asks = permanent & OWNER_AUTH_SET != 0;
+    match device.own.owner_auth() {
+        Ok(value) if asks && value.is_empty() => Some(Finding::problem(
+            "tpm.owner-asks",
             "TPM",
-            "it does not know SHA-256".into(),
-            "no key of ours can be made in this TPM; use another".into(),
+            "its owner hierarchy has a password, and nobody told it here: no key can be kept in the \
+             TPM"
+                .into(),
+            Mend::by(
+                "Put the password into a file that only root reads, and owner_auth = \
+                 \"file:/PATH\" under [master] in config.toml",
+            ),
         )),
-        Ok(hashes) => {
-            let names: Vec<String> = hashes.iter().map(|hash| format!("{hash:?}")).collect();
-            findings.push(Finding::ok("TPM", format!("it knows {}", names.join(", "))));
-        }
-        Err(error) => findings.push(Finding::note("TPM", error.to_string())),
+        Ok(_) => None,
+        Err(error) => Some(Finding::problem(
+            "tpm.owner-unreadable",
+            "TPM",
+            error.to_string(),
+            Mend::by("Mend owner_auth under [master] in config.toml, or what it names"),
+        )),
     }
 }
 
-/// What each persistent handle was taken for.
-fn handles(device: &Device, findings: &mut Vec<Finding>) {
-    let about = "handle";
-    let handles = match device.tpm.handles(PERSISTENT) {
-        Ok(handles) => handles,
-        Err(error) => return findings.push(Finding::note(about, error.to_string())),
-    };
-    let contents = device.contents();
-    let orphans = device.orphans().unwrap_or_default();
-    for handle in handles {
-        let known = contents.entities.iter().find(|one| {
-            one.key
-                .as_ref()
-                .is_some_and(|key| key.handle() == Some(handle))
-        });
-        let shown = format!("0x{handle:08X}");
-        if let Some(known) = known {
-            let whose = match known.token.as_str() {
-                FACTORY => "factory identity",
-                _ => "key of ours",
-            };
-            findings.push(Finding::ok(
-                about,
-                format!("{shown}: {whose} {}", known.label),
-            ));
-            continue;
+/// Hashes, curves and sizes of RSA keys, as far as they are of use here.
+fn abilities(device: &Device) -> Result<Finding, TpmError> {
+    let tpm = &device.tpm;
+    let hashes = tpm.hashes()?;
+    let mut all: Vec<String> = hashes.iter().map(|hash| format!("{hash:?}")).collect();
+    for curve in [Curve::P256, Curve::P384, Curve::P521] {
+        if tpm.implements(Algorithm::Ec(curve))? {
+            all.push(format!("{curve:?}"));
         }
-        if orphans.iter().any(|orphan| orphan.0.handle == handle) {
-            findings.push(Finding {
-                mend: Some(format!("tpm2_evictcontrol -C o -c {shown}")),
-                ..Finding::note(about, format!("{shown}: a key of ours whose file is gone"))
-            });
-            continue;
-        }
-        let area = match device.tpm.resident_key(handle) {
-            Ok((area, _)) => area,
-            Err(error) => {
-                findings.push(Finding::note(about, format!("{shown}: {error}")));
-                continue;
-            }
-        };
-        let what = taken_for(handle, &area, device.config.master.handle);
-        findings.push(Finding::ok(about, format!("{shown}: {what}")));
     }
-}
-
-fn taken_for(handle: u32, area: &[u8], master: u32) -> String {
-    let Some(parsed) = PublicArea::parse(area) else {
-        return "of a kind that is not used here".into();
-    };
-    if handle == master && parsed.is_storage_key() {
-        return "the master key".into();
-    }
-    let key = &parsed.key;
-    match handle {
-        0x8100_0001 | 0x8100_0002 if parsed.is_storage_key() => {
-            format!("storage root key, {key}")
+    for bits in [2048, 3072, 4096] {
+        if tpm.implements(Algorithm::Rsa(bits))? {
+            all.push(format!("RSA-{bits}"));
         }
-        0x8101_0000..=0x8101_FFFF if parsed.is_storage_key() => format!("endorsement key, {key}"),
-        _ if parsed.is_storage_key() => format!("a storage key, {key}"),
-        _ if parsed.attests() => format!(
-            "an attestation key, {key}: it signs only what the TPM made, so it is of no use to TLS \
-             and not used (clouds have such keys)"
+    }
+    let text = format!("it does {}", all.join(", "));
+    let needed = hashes.contains(&Hash::Sha256) && all.iter().any(|one| one == "P256");
+    Ok(match needed {
+        true => Finding::ok("tpm.abilities", "TPM", text),
+        false => Finding::problem(
+            "tpm.unfit",
+            "TPM",
+            format!("{text}: without SHA-256 and P-256 no key of ours can be made in it"),
+            Mend::by(
+                "Use another TPM; or an identity in files, by fallback = \"software\" under \
+                 [provision] in config.toml and without tcti to this one",
+            ),
         ),
-        _ => match recognised(area) {
-            Some(template) => {
-                format!("made from the factory template {template}, but no certificate is for it")
-            }
-            None if is_own_key(area) => format!("a signing key like ours, {key}"),
-            None if parsed.is_identity() => {
-                format!("could be an identity, {key}, but no certificate is for it")
-            }
-            None => format!("{key}, somebody else's"),
-        },
-    }
+    })
 }
 
-/// What each NV index was taken for.
-fn indices(device: &Device, findings: &mut Vec<Finding>) {
-    let about = "NV index";
-    let indices = match device.tpm.handles(NV) {
-        Ok(indices) => indices,
-        Err(error) => return findings.push(Finding::note(about, error.to_string())),
+/// How many persistent handles are taken and free. How much NV memory is, no TPM tells.
+fn room(device: &Device) -> Result<Finding, TpmError> {
+    let tpm = &device.tpm;
+    let taken = tpm.property(Property::Persistent)?;
+    let free = tpm.property(Property::PersistentRoom)?;
+    let text = format!(
+        "{taken} persistent handles are taken, and there is room for {free} more; an NV index holds \
+         up to {} bytes",
+        tpm.property(Property::NvIndexMax)?
+    );
+    Ok(match free < FEWEST_FREE {
+        false => Finding::ok("tpm.room", "TPM", text),
+        true => Finding::note("tpm.room-short", "TPM", text).mended(Mend::by(
+            "Handles that were taken for nothing below may be given up by whoever put keys there \
+             (tpm2_evictcontrol); those of ours are of use",
+        )),
+    })
+}
+
+/// The key that wraps those of the folder.
+fn master(device: &Device) -> Option<Finding> {
+    let lost = || {
+        format!(
+            "handle 0x{:08X} does not hold the key that wraps those of {}: the TPM was cleared or \
+             exchanged",
+            device.config.master.handle,
+            device.folder().display()
+        )
     };
-    for index in indices {
-        let ours = device.config.provision.nv_index == Some(index);
-        let known = NV_RANGES
-            .iter()
-            .find(|(first, last, _)| (*first..=*last).contains(&index));
-        let what = match (ours, known) {
-            (true, _) => "the copy of the device's own certificate",
-            (false, Some((_, _, what))) => what,
-            (false, None) => "somebody else's",
-        };
-        findings.push(Finding::ok(about, format!("0x{index:08X}: {what}")));
+    match device.own.master_is_held() {
+        Ok(Some(false)) => Some(Finding::problem(
+            "master-key.lost",
+            "master key",
+            lost(),
+            device.other_tpm(),
+        )),
+        Ok(_) => None,
+        Err(error) => Some(Finding::note(
+            "master-key.unknown",
+            "master key",
+            error.to_string(),
+        )),
     }
 }

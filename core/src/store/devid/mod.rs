@@ -16,15 +16,13 @@ pub use fault::StoreError;
 pub use keeping::PersistentKey;
 pub use private::PrivateKey;
 
-use super::folder::{ClearKey, Content, Description, KeyFolder, Material, Origin, Pair};
+use super::folder::{Content, Description, KeyFolder, Material, Origin, Pair};
 use super::key::{Abilities, SoftKey};
 use super::listing::Half;
 use super::{Access, Key, Login, Protection};
 use crate::config::{self, Config, Master, SecretSource, TokenSettings};
-use crate::key::{Curve, private_key_info_of};
-use crate::tpm::{
-    AuthValue, Hash, PublicArea, Secret, Tpm, TpmError, WrappedKey, name_of, random_scalar,
-};
+use crate::key::PrivateKeyInfo;
+use crate::tpm::{AuthValue, Hash, PublicArea, Secret, Tpm, TpmError, WrappedKey, name_of};
 use log::warn;
 use parking_lot::Mutex;
 use showing::Known;
@@ -114,16 +112,13 @@ impl DevidStore {
         usage: KeyUsage,
         protection: Protection,
     ) -> Result<Arc<Key>, StoreError> {
-        match (protection, algorithm) {
-            (Protection::Tpm, _) => {
-                let master = self.master_for_new_keys()?;
-                let (access, value) = self.access_for_new_key()?;
-                let made = self.tpm.create_key(&master, &value, algorithm, usage);
-                self.usable(made.map_err(StoreError::of_making)?, access)
-            }
-            (_, Algorithm::Ec(curve)) => self.in_memory(curve, &random_scalar(curve)?, protection),
-            (_, Algorithm::Rsa(_)) => Err(no_rsa_in_memory()),
+        if self.is_for_memory(protection, matches!(algorithm, Algorithm::Rsa(_)))? {
+            return self.in_memory(&SoftKey::generate(algorithm)?, protection);
         }
+        let master = self.master_for_new_keys()?;
+        let (access, value) = self.access_for_new_key()?;
+        let made = self.tpm.create_key(&master, &value, algorithm, usage);
+        self.usable(made.map_err(StoreError::of_making)?, access)
     }
 
     /// A key from outside, not kept yet; one for the TPM is encrypted for the master key before it
@@ -138,53 +133,57 @@ impl DevidStore {
         usage: KeyUsage,
         protection: Protection,
     ) -> Result<Arc<Key>, StoreError> {
+        if self.is_for_memory(protection, matches!(private, PrivateKey::Rsa { .. }))? {
+            return self.in_memory(&private.info()?, protection);
+        }
         let (public, secret) = private.halves()?;
-        match (protection, private) {
-            (Protection::Tpm, _) => {
-                let master = self.master_for_new_keys()?;
-                let (access, value) = self.access_for_new_key()?;
-                let taken = self
-                    .tpm
-                    .import_key(&master, &value, &public, &secret, usage);
-                self.usable(taken.map_err(StoreError::of_import)?, access)
+        let master = self.master_for_new_keys()?;
+        let (access, value) = self.access_for_new_key()?;
+        let taken = self
+            .tpm
+            .import_key(&master, &value, &public, &secret, usage);
+        self.usable(taken.map_err(StoreError::of_import)?, access)
+    }
+
+    /// Whether a key that is so protected is used in memory.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Protection`] if this token, or this build, has no such key.
+    fn is_for_memory(&self, protection: Protection, is_rsa: bool) -> Result<bool, StoreError> {
+        let refused = |why: &str| Err(StoreError::Protection(why.into()));
+        match protection {
+            Protection::Tpm => Ok(false),
+            Protection::File if !self.allows_file_keys => {
+                refused("keys in clear are not allowed on this token ([[token]] allow_file_keys)")
             }
-            (_, PrivateKey::Ec(curve, _)) => self.in_memory(*curve, &secret, protection),
-            (_, PrivateKey::Rsa { .. }) => Err(no_rsa_in_memory()),
+            _ if is_rsa && !cfg!(feature = "soft-rsa") => refused(
+                "RSA keys are for the TPM only in this build: it lacks the one implementation in \
+                 software that is known not to leak them through its timing (feature soft-rsa)",
+            ),
+            Protection::Sealed | Protection::File => Ok(true),
         }
     }
 
     /// A key that is used in memory.
     fn in_memory(
         &self,
-        curve: Curve,
-        scalar: &Secret,
+        private: &PrivateKeyInfo,
         protection: Protection,
     ) -> Result<Arc<Key>, StoreError> {
         let (access, value) = self.access_for_new_key()?;
         let material = match protection {
-            Protection::File if !self.allows_file_keys => {
-                return Err(StoreError::Protection(
-                    "keys in clear are not allowed on this token ([[token]] allow_file_keys)"
-                        .into(),
-                ));
-            }
-            Protection::File => {
-                let info = private_key_info_of(curve, scalar);
-                Material::Clear(ClearKey(
-                    info.ok_or_else(|| StoreError::BadKey("no scalar of its curve".into()))?,
-                ))
-            }
+            Protection::File => Material::Clear(private.clone()),
             Protection::Tpm | Protection::Sealed => {
                 let master = self.master_for_new_keys()?;
-                SoftKey::sealed(curve, scalar, |key| {
+                SoftKey::sealed(private, |key| {
                     let sealed = self.tpm.seal(&master, &value, key, false);
                     sealed.map_err(StoreError::from)
                 })?
             }
         };
-        let public = curve.public_of(scalar);
-        let key = public.and_then(|public| Key::in_memory(&public, &material));
-        let key = key.ok_or_else(|| StoreError::BadKey("no scalar of its curve".into()))?;
+        let key = Key::in_memory(private.public(), &material);
+        let key = key.ok_or_else(|| StoreError::BadKey("of no kind to be used".into()))?;
         Ok(Arc::new(key.opened_by(access)))
     }
 
@@ -390,14 +389,6 @@ impl DevidStore {
             StoreError::Unsupported(format!("[master] owner_auth: {error}"))
         })
     }
-}
-
-fn no_rsa_in_memory() -> StoreError {
-    StoreError::Protection(
-        "RSA keys are for the TPM only: no implementation in software is known not to leak them \
-         through its timing"
-            .into(),
-    )
 }
 
 /// The attributes of what is meant; `None` if it is not there.

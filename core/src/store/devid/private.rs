@@ -1,10 +1,15 @@
-//! Private keys on their way into the TPM.
+//! Private keys on their way into the token.
 
 use super::StoreError;
-use crate::key::{Curve, PublicKey};
+use crate::key::{Curve, PrivateKeyInfo, PublicKey, RSA_ENCRYPTION};
 use crate::tpm::Secret;
+use pkcs1::RsaPrivateKeyRef;
+use pkcs8::PrivateKeyInfoRef;
 use rsa::BoxedUint;
 use std::fmt;
+
+/// The exponent of all RSA keys that a TPM takes: 65537.
+const F4: &[u8] = &[1, 0, 1];
 
 /// A private key that comes from outside; wiped when it goes.
 pub enum PrivateKey {
@@ -20,6 +25,33 @@ pub enum PrivateKey {
 }
 
 impl PrivateKey {
+    /// From a PrivateKeyInfo, DER (RFC 5958, section 2), and nothing behind it. Whether its numbers
+    /// belong together shows in [`PrivateKey::halves`].
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::BadKey`] for what is none, or holds a key of another kind.
+    pub fn from_info(der: &[u8]) -> Result<Self, StoreError> {
+        let bad = |why: &str| StoreError::BadKey(why.into());
+        let info = PrivateKeyInfoRef::try_from(der).map_err(|_| bad("no PrivateKeyInfo"))?;
+        if info.algorithm.oid != RSA_ENCRYPTION {
+            let key = PrivateKeyInfo::from_der(der).map_err(StoreError::BadKey)?;
+            return match (key.public(), key.scalar()) {
+                (PublicKey::Ec { curve, .. }, Some(scalar)) => Ok(Self::Ec(*curve, scalar)),
+                _ => Err(bad("no scalar of a known curve")),
+            };
+        }
+        let key = RsaPrivateKeyRef::try_from(info.private_key.as_bytes());
+        let key = key.map_err(|_| bad("no RSAPrivateKey"))?;
+        if key.other_prime_infos.is_some() || key.public_exponent.as_bytes() != F4 {
+            return Err(bad("an RSA key of more than two primes, or not of 65537"));
+        }
+        Ok(Self::Rsa {
+            modulus: key.modulus.as_bytes().to_vec(),
+            prime: Secret::new(key.prime1.as_bytes().to_vec()),
+        })
+    }
+
     /// The public key, and the number that the TPM takes for the private one.
     ///
     /// # Errors
@@ -35,7 +67,7 @@ impl PrivateKey {
                 Ok((public.ok_or_else(|| bad("no scalar of the curve"))?, scalar))
             }
             Self::Rsa { modulus, prime } => {
-                let public = PublicKey::from_rsa(modulus, &[1, 0, 1]);
+                let public = PublicKey::from_rsa(modulus, F4);
                 let public = public.ok_or_else(|| bad("no RSA modulus of a known size"))?;
                 let width = public.signature_width() / 2;
                 let prime = fitted(prime, width).ok_or_else(|| bad("a prime that is too wide"))?;
@@ -43,6 +75,24 @@ impl PrivateKey {
                     true => Ok((public, prime)),
                     false => Err(bad("the prime does not divide the modulus")),
                 }
+            }
+        }
+    }
+}
+
+impl PrivateKey {
+    /// As a key that is used in memory.
+    ///
+    /// # Errors
+    ///
+    /// The numbers do not belong together, or this build uses no such key in memory.
+    pub(super) fn info(&self) -> Result<PrivateKeyInfo, StoreError> {
+        let (_, secret) = self.halves()?;
+        match self {
+            Self::Ec(curve, _) => PrivateKeyInfo::from_scalar(*curve, &secret)
+                .ok_or_else(|| StoreError::BadKey("no scalar of the curve".into())),
+            Self::Rsa { modulus, .. } => {
+                PrivateKeyInfo::from_prime(modulus, &secret).map_err(StoreError::BadKey)
             }
         }
     }

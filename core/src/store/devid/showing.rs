@@ -98,9 +98,6 @@ impl KeyStore for DevidStore {
     fn logout(&self) {
         self.login.end();
         self.officer.end();
-        if let Some(shown) = self.shown.try_lock() {
-            shown.values().for_each(Known::close);
-        }
     }
 
     fn tries_left(&self) -> Option<u32> {
@@ -137,15 +134,6 @@ impl Known {
         Self {
             source: Arc::clone(entry),
             shown: Arc::new(Shown { name, kind }),
-        }
-    }
-}
-
-impl Known {
-    /// Forgets what was opened of it.
-    fn close(&self) {
-        if let Kind::Pair { key, .. } = &self.shown.kind {
-            key.close();
         }
     }
 }

@@ -2,9 +2,7 @@
 
 use super::Tss2Key;
 use crate::certificate::{Certificate, Day};
-use crate::key::PublicKey;
-use crate::tpm::Secret;
-use std::fmt;
+use crate::key::{PrivateKeyInfo, PublicKey};
 
 /// An object of the folder, or a pair of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,7 +59,7 @@ pub enum Material {
         encrypted: Vec<u8>,
     },
     /// In clear: whoever reads the file has the key.
-    Clear(ClearKey),
+    Clear(PrivateKeyInfo),
 }
 
 impl Material {
@@ -79,16 +77,6 @@ impl Material {
             Self::Wrapped(key) => Some(key),
             Self::Sealed { .. } | Self::Clear(_) => None,
         }
-    }
-}
-
-/// A private key in clear: PrivateKeyInfo, DER (RFC 5958, section 2); wiped when it goes.
-#[derive(Clone, PartialEq, Eq)]
-pub struct ClearKey(pub Secret);
-
-impl fmt::Debug for ClearKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("ClearKey(…)")
     }
 }
 

@@ -4,12 +4,11 @@ use super::text::{
     Lines, NO_PUBLIC_HALF, PUBLIC_HALF, escaped, handle, origin, public_half, read_description,
     unescaped, write_description, write_line,
 };
-use super::{
-    ClearKey, Content, Data, Description, Material, Origin, Pair, Tss2Key, Tss2Kind as Kind, pem,
-};
+use super::{Content, Data, Description, Material, Origin, Pair, Tss2Key, Tss2Kind as Kind};
 use crate::certificate::Certificate;
-use crate::key::{PublicKey, from_hex, hex, private_key_info};
-use crate::tpm::{PublicArea, Secret};
+use crate::key::{PrivateKeyInfo, PublicKey, from_hex, hex};
+use crate::pem;
+use crate::tpm::PublicArea;
 
 /// More bytes than a file of the folder may have.
 pub(super) const LARGEST: u64 = 64 << 10;
@@ -49,8 +48,9 @@ pub(super) fn parse(name: &str, file: &[u8]) -> Result<(Content, Remarks), Strin
             Content::Pair(read_pair(&mut lines, material, public, absent)?)
         }
         [CLEAR] => {
-            let (material, public) = clear(der(0))?;
-            Content::Pair(read_pair(&mut lines, material, public, absent)?)
+            let key = PrivateKeyInfo::from_der(der(0))?;
+            let public = key.public().clone();
+            Content::Pair(read_pair(&mut lines, Material::Clear(key), public, absent)?)
         }
         [PUBLIC] => {
             let key = PublicKey::from_info_der(der(0));
@@ -104,7 +104,7 @@ pub(super) fn render(name: &str, content: &Content, beside: &Remarks) -> Result<
                     (ENCRYPTED, encrypted.clone()),
                     (PUBLIC, pair.public.info_der()),
                 ],
-                Material::Clear(ClearKey(key)) => vec![(CLEAR, key.to_vec())],
+                Material::Clear(key) => vec![(CLEAR, key.der().to_vec())],
             }
         }
         Content::Public(key, description) => {
@@ -168,13 +168,6 @@ fn sealed(seal: &[u8], encrypted: &[u8], public: &[u8]) -> Result<(Material, Pub
     let public = public.ok_or("no public key of a kind that is known here")?;
     let encrypted = encrypted.to_vec();
     Ok((Material::Sealed { seal, encrypted }, public))
-}
-
-fn clear(der: &[u8]) -> Result<(Material, PublicKey), String> {
-    let key = Secret::new(der.to_vec());
-    let (curve, scalar) = private_key_info(&key)?;
-    let public = curve.public_of(&scalar).ok_or("no scalar of its curve")?;
-    Ok((Material::Clear(ClearKey(key)), public))
 }
 
 fn read_pair(

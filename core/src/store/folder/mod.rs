@@ -7,7 +7,6 @@
 mod entry;
 mod fault;
 mod format;
-mod pem;
 mod read;
 #[cfg(test)]
 mod samples;
@@ -19,12 +18,12 @@ mod trust;
 mod tss2;
 mod write;
 
-pub use entry::{ClearKey, Content, Data, Description, Entry, Material, Origin, Pair, Usage, Use};
+pub use entry::{Content, Data, Description, Entry, Material, Origin, Pair, Usage, Use};
 pub use fault::FolderError;
 pub use seals::Seal;
 pub use tss2::{Kind as Tss2Kind, NoTss2Key, Tss2Key};
 
-use crate::file::{FileStamp, Moment};
+use crate::file::{FileStamp, Moment, random_digits};
 use crate::key::{from_hex, hex};
 use format::Remarks;
 use parking_lot::Mutex;
@@ -197,7 +196,10 @@ impl KeyFolder {
             Content::Certificate(..) => "certificate",
             Content::Data(_) => "data",
         };
-        let name = format!("{kind}-{}", write::random_digits(&self.path)?);
+        let name = format!(
+            "{kind}-{}",
+            random_digits().map_err(FolderError::at(&self.path))?
+        );
         let file = format::render(&name, &content, &Remarks::default());
         let readers = match &content {
             Content::Pair(pair) if matches!(pair.material, Material::Clear(_)) => Readers::Owner,

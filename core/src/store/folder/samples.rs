@@ -1,11 +1,10 @@
 //! What the tests of this folder put into one.
 
 use super::{
-    ClearKey, Content, Data, Description, Material, Origin, Pair, Tss2Key, Tss2Kind, Usage, Use,
-    format,
+    Content, Data, Description, Material, Origin, Pair, Tss2Key, Tss2Kind, Usage, Use, format,
 };
 use crate::certificate::{Certificate, Day};
-use crate::key::{Curve, PublicKey, private_key_info_of};
+use crate::key::{Curve, PrivateKeyInfo, PublicKey};
 
 /// Of tpm2_encodeobject, see `tss2`.
 pub(super) const KEY: &[u8] = include_bytes!("../../../testdata/tss2-encodeobject.pem");
@@ -28,10 +27,10 @@ pub(super) fn key() -> Tss2Key {
 /// A key in clear, and one as it is when it is sealed.
 fn in_memory() -> [Pair; 2] {
     let curve = Curve::P384;
-    let info = private_key_info_of(curve, &[7; 48]).unwrap();
-    let public = curve.public_of(&[7; 48]).unwrap();
+    let key = PrivateKeyInfo::from_scalar(curve, &[7; 48]).unwrap();
+    let public = key.public().clone();
     let clear = Pair {
-        material: Material::Clear(ClearKey(info)),
+        material: Material::Clear(key),
         public: public.clone(),
         origin: Origin::Imported,
         ..pair()

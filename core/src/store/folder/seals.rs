@@ -3,7 +3,8 @@
 
 use super::text::{Lines, escaped, unescaped, write_line};
 use super::write::Writer;
-use super::{FolderError, KeyFolder, Opened, Tss2Key, Tss2Kind, Unread, pem};
+use super::{FolderError, KeyFolder, Opened, Tss2Key, Tss2Kind, Unread};
+use crate::pem;
 
 const LABEL: &str = "TSS2 PRIVATE KEY";
 

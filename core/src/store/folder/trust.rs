@@ -51,7 +51,7 @@ impl Owned {
             ));
         }
         let trusted = [Uid::ROOT.as_raw(), user.as_raw(), folder.owner];
-        let made_by_group = folder.lets(GROUP_WRITES) && of_folders_group;
+        let made_by_group = folder.is_shared() && of_folders_group;
         if !trusted.contains(&self.owner) && !made_by_group {
             return Err(format!(
                 "the file belongs to user {}, neither root nor the folder's owner {} nor this \
@@ -74,6 +74,20 @@ impl Owned {
 
     pub(super) fn group(self) -> u32 {
         self.group
+    }
+
+    pub(super) fn owner(self) -> u32 {
+        self.owner
+    }
+
+    /// The same owner and group with another mode.
+    pub(super) fn with_mode(self, mode: u32) -> Self {
+        Self { mode, ..self }
+    }
+
+    /// Whether the folder's group may write into it.
+    pub(super) fn is_shared(self) -> bool {
+        self.lets(GROUP_WRITES)
     }
 
     fn lets(self, bits: u32) -> bool {

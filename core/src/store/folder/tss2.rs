@@ -315,7 +315,7 @@ impl std::error::Error for NoTss2Key {}
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::folder::pem;
+    use crate::pem;
 
     /// Made with tpm2-tools 5.4 and tpm2-openssl 1.1.1 on an swtpm: tpm2_create and
     /// tpm2_encodeobject -C 0x81000001.

@@ -1,19 +1,19 @@
 //! Changing the folder: one writer at a time, and each file as a whole or not at all.
 //!
-//! A new content goes into a temporary file, to the disk, and then takes the place of the old one;
-//! whoever reads meanwhile finds the old or the new. A writer that was killed leaves its temporary
+//! Whoever reads meanwhile finds the old or the new. A writer that was killed leaves its temporary
 //! file at most, which the next one removes.
 
 use super::read::{Opened, object_name};
+use super::trust::Owned;
 use super::{FolderError, SERIAL};
-use crate::key::hex;
-use rustix::fd::{AsFd, OwnedFd};
+use crate::file::{self, Place, TEMPORARY, random_digits, sync_folder};
+use rustix::fd::OwnedFd;
 use rustix::fs::{
-    Access, AtFlags, Dir, FlockOperation, Gid, Mode, OFlags, RenameFlags, Stat, Uid, accessat,
-    fchmod, fchown, flock, fstat, fsync, openat, renameat, renameat_with, statat, unlinkat,
+    Access, AtFlags, Dir, FlockOperation, Gid, Mode, OFlags, Stat, Uid, accessat, fchmod, fchown,
+    flock, fstat, openat, statat, unlinkat,
 };
-use rustix::io::{Errno, fcntl_dupfd_cloexec, retry_on_intr, write};
-use rustix::rand::{GetRandomFlags, getrandom};
+use rustix::io::Errno;
+use rustix::process::geteuid;
 use std::fs::DirBuilder;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
@@ -21,7 +21,6 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 const LOCK: &str = ".lock";
-const TEMPORARY: &str = ".new-";
 const FOLDER_MODE: u32 = 0o750;
 const FILE_MODE: u32 = 0o640;
 
@@ -66,7 +65,7 @@ impl<'a> Writer<'a> {
         if writer.about(SERIAL)?.is_none() {
             let digits = match serial {
                 Some(digits) => digits.to_owned(),
-                None => random_digits(path)?,
+                None => random_digits().map_err(FolderError::at(path))?,
             };
             writer.put(
                 SERIAL,
@@ -128,41 +127,13 @@ impl<'a> Writer<'a> {
         content: &[u8],
         old: Result<&Stat, Readers>,
     ) -> Result<(), FolderError> {
-        let digits = random_digits(self.folder.path)?;
-        let temporary = format!("{TEMPORARY}{}-{digits}", std::process::id());
-        let folder = &self.folder.fd;
-        let put = self
-            .write_temporary(&temporary, content, old)
-            .and_then(|()| match old {
-                Ok(_) => renameat(folder, &*temporary, folder, file),
-                Err(_) => rename_to_new(folder, &temporary, file),
-            });
-        if put.is_err() {
-            // It may not even have been made; the next writer tries again.
-            let _ = unlinkat(folder, &*temporary, AtFlags::empty());
-        }
-        put.and_then(|()| sync_folder(folder))
+        let place = match old {
+            Ok(_) => Place::Taken,
+            Err(_) => Place::Free,
+        };
+        let dress = |fd: &OwnedFd| self.dress(fd, old);
+        file::put(&self.folder.fd, file, content, place, dress)
             .map_err(FolderError::at(&self.folder.path.join(file)))
-    }
-
-    fn write_temporary(
-        &self,
-        name: &str,
-        content: &[u8],
-        old: Result<&Stat, Readers>,
-    ) -> rustix::io::Result<()> {
-        let flags =
-            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = openat(&self.folder.fd, name, flags, Mode::RUSR | Mode::WUSR)?;
-        // A host whose standard output is closed would print into the file.
-        let fd = fcntl_dupfd_cloexec(fd, 3)?;
-        self.dress(&fd, old)?;
-        let mut rest = content;
-        while !rest.is_empty() {
-            let written = retry_on_intr(|| write(&fd, rest))?;
-            rest = &rest[written..];
-        }
-        retry_on_intr(|| fsync(&fd))
     }
 
     /// Gives a file the owner, group and mode of the old one, or those of a new file: then the
@@ -217,14 +188,6 @@ impl Drop for Writer<'_> {
     }
 }
 
-/// 16 of them, lower case.
-pub(super) fn random_digits(path: &Path) -> Result<String, FolderError> {
-    let mut bytes = [0; 8];
-    retry_on_intr(|| getrandom(&mut bytes, GetRandomFlags::empty()))
-        .map_err(FolderError::at(path))?;
-    Ok(hex(&bytes))
-}
-
 fn locked(folder: &Opened<'_>, patience: Duration) -> Result<OwnedFd, FolderError> {
     let path = folder.path.join(LOCK);
     let flags = OFlags::RDONLY
@@ -233,8 +196,9 @@ fn locked(folder: &Opened<'_>, patience: Duration) -> Result<OwnedFd, FolderErro
         | OFlags::NONBLOCK
         | OFlags::NOCTTY
         | OFlags::CLOEXEC;
-    let lock = openat(&folder.fd, LOCK, flags, Mode::from_raw_mode(FILE_MODE))
-        .map_err(FolderError::at(&path))?;
+    let lock =
+        openat(&folder.fd, LOCK, flags, Mode::RUSR | Mode::WUSR).map_err(FolderError::at(&path))?;
+    keep_for_writers(&lock, folder.owned).map_err(FolderError::at(&path))?;
     let end = Instant::now() + patience;
     let mut pause = Duration::from_millis(1);
     loop {
@@ -249,6 +213,26 @@ fn locked(folder: &Opened<'_>, patience: Duration) -> Result<OwnedFd, FolderErro
             Err(Errno::INTR) => {}
             Err(error) => return Err(FolderError::at(&path)(error)),
         }
+    }
+}
+
+/// Whoever can open the lock can hold it, and keep all writers away: those who may write into the
+/// folder can, and no mere reader.
+fn keep_for_writers(lock: &OwnedFd, folder: Owned) -> rustix::io::Result<()> {
+    let about = fstat(lock)?;
+    let mode = if folder.is_shared() { 0o640 } else { 0o600 };
+    let is_so = Owned::from(&about).with_mode(about.st_mode & 0o777) == folder.with_mode(mode);
+    let me = geteuid();
+    if is_so || !(me.is_root() || me.as_raw() == about.st_uid) {
+        return Ok(());
+    }
+    // The folder's owner and group, as far as they can be given.
+    let _ = fchown(lock, Some(Uid::from_raw(folder.owner())), None);
+    let of_group = fchown(lock, None, Some(Gid::from_raw(folder.group()))).is_ok();
+    let mode = if of_group { mode } else { 0o600 };
+    match fchmod(lock, Mode::from_raw_mode(mode)) {
+        Err(Errno::PERM) => Ok(()), // given away
+        other => other,
     }
 }
 
@@ -274,26 +258,6 @@ fn holder(lock: &OwnedFd) -> String {
             format!("process {process} ({})", command.trim_end().escape_debug())
         }
         None => unknown(),
-    }
-}
-
-fn rename_to_new(folder: &OwnedFd, from: &str, to: &str) -> rustix::io::Result<()> {
-    match renameat_with(folder, from, folder, to, RenameFlags::NOREPLACE) {
-        // Not every file system can; writers exclude each other, and the name is random.
-        Err(Errno::INVAL | Errno::NOSYS) => match statat(folder, to, AtFlags::SYMLINK_NOFOLLOW) {
-            Err(Errno::NOENT) => renameat(folder, from, folder, to),
-            Ok(_) => Err(Errno::EXIST),
-            Err(error) => Err(error),
-        },
-        other => other,
-    }
-}
-
-/// Some file systems have nothing to write for a folder and say so.
-fn sync_folder(folder: impl AsFd) -> rustix::io::Result<()> {
-    match retry_on_intr(|| fsync(&folder)) {
-        Err(Errno::INVAL) => Ok(()),
-        other => other,
     }
 }
 
@@ -332,5 +296,23 @@ mod tests {
         drop(writer);
         open().unwrap();
         drop(held_by_child);
+    }
+
+    #[test]
+    fn who_may_only_read_holds_no_lock() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let set = |path: &Path, mode: u32| {
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+        };
+        let lock = folder.path().join(LOCK);
+        std::fs::write(&lock, b"").unwrap();
+        set(&lock, 0o640);
+        for (of_folder, of_lock) in [(0o750, 0o600), (0o770, 0o640), (0o700, 0o600)] {
+            set(folder.path(), of_folder);
+            Writer::open(folder.path(), Duration::ZERO).unwrap();
+            let mode = lock.metadata().unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, of_lock, "{of_folder:o}");
+        }
     }
 }

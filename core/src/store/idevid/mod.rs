@@ -8,7 +8,7 @@ mod pairing;
 mod places;
 mod showing;
 
-pub use places::Stamp;
+pub use places::{Stamp, Taken};
 
 use super::{Key, Login, LookError, Templates};
 use crate::certificate::Certificate;

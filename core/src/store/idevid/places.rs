@@ -33,6 +33,17 @@ pub struct Stamp {
     pss: bool,
 }
 
+/// What an NV index was taken for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Taken {
+    /// It holds these.
+    Certificates(Vec<Certificate>),
+    /// It was not read: no certificate is so small.
+    TooSmall,
+    /// Why there is nothing to be had from it.
+    Nothing(String),
+}
+
 enum NvFault {
     /// Nothing to be had from this index; the search goes on.
     Skipped(String),
@@ -84,19 +95,31 @@ impl IdevidStore {
         {
             add(Origin::File(file.clone()), read_file(file));
         }
+        for (index, taken) in self.indices(tpm)? {
+            match taken {
+                Taken::Certificates(here) => add(Origin::Nv(index), here),
+                Taken::TooSmall => {}
+                Taken::Nothing(why) => warn!("NV index 0x{index:08X}: {why}"),
+            }
+        }
+        Ok(found)
+    }
+
+    /// The NV indices that are looked into, and what each was taken for: those that `[[identity]]`
+    /// names, then the TCG's range.
+    pub fn indices(&self, tpm: &Tpm) -> Result<Vec<(u32, Taken)>, TpmError> {
         let hinted: Vec<u32> = self.hints.iter().filter_map(|hint| hint.nv).collect();
         let listed = tpm.handles(*RANGE.start())?;
         let ranged = listed.into_iter().filter(|index| RANGE.contains(index));
         let ranged: Vec<u32> = ranged.filter(|index| !hinted.contains(index)).collect();
         let hinted = hinted.into_iter().map(|index| (index, true));
-        for (index, named) in hinted.chain(ranged.into_iter().map(|index| (index, false))) {
-            match read_nv(tpm, index, named) {
-                Ok(here) => add(Origin::Nv(index), here),
-                Err(NvFault::Skipped(why)) => warn!("NV index 0x{index:08X}: {why}"),
-                Err(NvFault::Tpm(error)) => return Err(error.into()),
-            }
-        }
-        Ok(found)
+        let all = hinted.chain(ranged.into_iter().map(|index| (index, false)));
+        let taken = |(index, named)| match read_nv(tpm, index, named) {
+            Ok(taken) => Ok((index, taken)),
+            Err(NvFault::Skipped(why)) => Ok((index, Taken::Nothing(why))),
+            Err(NvFault::Tpm(error)) => Err(error),
+        };
+        all.map(taken).collect()
     }
 
     /// The certificates of the `chain/` folder, which may be missing.
@@ -128,7 +151,7 @@ impl IdevidStore {
 
 /// The certificates in an NV index. One that the administrator `named` is tried even where a wrong
 /// authorisation value counts towards the TPM's lockout; others are not.
-fn read_nv(tpm: &Tpm, index: u32, named: bool) -> Result<Vec<Certificate>, NvFault> {
+fn read_nv(tpm: &Tpm, index: u32, named: bool) -> Result<Taken, NvFault> {
     let skip = |error| match error {
         TpmError::Response(code) if !code.is_definite() => NvFault::Tpm(error),
         TpmError::Response(_) | TpmError::Unsupported(_) | TpmError::NeedsAuth(_) => {
@@ -138,7 +161,7 @@ fn read_nv(tpm: &Tpm, index: u32, named: bool) -> Result<Vec<Certificate>, NvFau
     };
     let public = tpm.nv_public(index).map_err(skip)?;
     if public.size < SMALLEST_CERTIFICATE {
-        return Ok(Vec::new());
+        return Ok(Taken::TooSmall);
     }
     if !public.readable_by_own_auth() {
         return Err(NvFault::Skipped(format!(
@@ -154,7 +177,8 @@ fn read_nv(tpm: &Tpm, index: u32, named: bool) -> Result<Vec<Certificate>, NvFau
         ));
     }
     let content = tpm.nv_read(index, public.size).map_err(skip)?;
-    Certificate::parse_all(&content).map_err(|why| NvFault::Skipped(why.to_string()))
+    let parsed = Certificate::parse_all(&content).map(Taken::Certificates);
+    parsed.map_err(|why| NvFault::Skipped(why.to_string()))
 }
 
 fn read_file(path: &Path) -> Vec<Certificate> {

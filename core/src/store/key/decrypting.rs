@@ -35,12 +35,22 @@ impl Key {
             || area.is_some_and(|area| area.decrypts() && area.takes_any_scheme())
     }
 
+    /// Whether it takes such a padding off: the TPM's keys every one, those in memory all but OAEP
+    /// with two hashes.
+    pub fn opens(&self, request: DecryptRequest) -> bool {
+        match &self.place {
+            Place::Memory(soft) => soft.opens(request),
+            _ => self.decrypts(),
+        }
+    }
+
     /// Decrypts: as many commands as a signature takes, and one for the auth session that hides
     /// the answer.
     ///
     /// # Errors
     ///
-    /// [`SignError::Ciphertext`] for every fault of the ciphertext alike.
+    /// [`SignError::Ciphertext`] for every fault of the ciphertext alike, [`SignError::Scheme`] for
+    /// what it does not [open](Self::opens).
     pub fn decrypt(
         &self,
         tpm: &Tpm,
@@ -56,6 +66,9 @@ impl Key {
         // A TPM takes a number that is not below the modulus for a failure of its own.
         if ciphertext.len() != modulus.len() || ciphertext >= &modulus[..] {
             return Err(SignError::Ciphertext);
+        }
+        if let Place::Memory(soft) = &self.place {
+            return soft.decrypt(tpm, &self.access, request, ciphertext);
         }
         let value = self.access.value()?.hiding_response();
         let (block, _) = self.with(tpm, "RSA_Decrypt", &value, |link, key| {
@@ -87,10 +100,10 @@ impl Key {
             return Err(SignError::Ciphertext);
         };
         let (x, y) = point[1..].split_at(curve.width());
-        let value = self.access.value()?.hiding_response();
         if let Place::Memory(soft) = &self.place {
-            return soft.agree(tpm, &value, &point);
+            return soft.agree(tpm, &self.access, &point);
         }
+        let value = self.access.value()?.hiding_response();
         let (z, _) = self.with(tpm, "ECDH_ZGen", &value, |link, key| {
             link.ecdh_z(key, (x, y))
         })?;

@@ -2,6 +2,7 @@
 
 mod access;
 mod decrypting;
+mod locked;
 mod signing;
 mod soft;
 
@@ -29,7 +30,7 @@ use std::time::Duration;
 pub struct Key {
     place: Place,
     access: Access,
-    /// Hashes that the TPM knows; asked only for keys to which it matters.
+    /// Hashes that the TPM, or the RSA in memory, knows; asked only for keys to which it matters.
     hashes: Vec<Hash>,
     pss_salt: AtomicU8,
 }
@@ -133,7 +134,11 @@ impl Key {
     /// A key of a file that is used in memory; `None` if it is of another kind.
     pub(super) fn in_memory(public: &PublicKey, material: &Material) -> Option<Self> {
         let soft = SoftKey::of(public, material)?;
-        Some(Self::new(Place::Memory(soft), Abilities::default()))
+        let abilities = Abilities {
+            hashes: soft.hashes().to_vec(),
+            pss: true,
+        };
+        Some(Self::new(Place::Memory(soft), abilities))
     }
 
     /// What a file of it is to hold; `None` for a key that has none.
@@ -239,13 +244,6 @@ impl Key {
             Place::Handle(..) | Place::Template(..) | Place::Disk(..) | Place::Refused(..) => {
                 Protection::Tpm
             }
-        }
-    }
-
-    /// Forgets what was opened of a key that is used in memory.
-    pub fn close(&self) {
-        if let Place::Memory(soft) = &self.place {
-            soft.close();
         }
     }
 

@@ -79,10 +79,10 @@ impl Key {
         if !self.signs(scheme) {
             return Err(SignError::Scheme);
         }
-        let value = self.access.value()?;
         if let Place::Memory(soft) = &self.place {
-            return soft.sign(tpm, &value, &digest);
+            return soft.sign(tpm, &self.access, scheme, &digest);
         }
+        let value = self.access.value()?;
         let (signature, doubtful) = self.with(tpm, "Sign", &value, |link, key| {
             link.sign(key, scheme, &digest)
         })?;

@@ -12,11 +12,11 @@ use tss_esapi::handles::{KeyHandle, NvIndexTpmHandle, ObjectHandle, PersistentTp
 use tss_esapi::interface_types::algorithm::HashingAlgorithm;
 use tss_esapi::interface_types::resource_handles::{Hierarchy, NvAuth, Provision};
 use tss_esapi::structures::{
-    self, CapabilityData, Digest, HashScheme, HashcheckTicket, Public, Signature as Esys,
-    SignatureScheme, SymmetricDefinitionObject,
+    self, CapabilityData, Digest, HashScheme, HashcheckTicket, Public, PublicParameters,
+    Signature as Esys, SignatureScheme, SymmetricDefinitionObject,
 };
 use tss_esapi::traits::{Marshall, UnMarshall};
-use tss_esapi::tss2_esys::TPMT_TK_HASHCHECK;
+use tss_esapi::tss2_esys::{TPMT_PUBLIC, TPMT_PUBLIC_PARMS, TPMT_TK_HASHCHECK};
 
 fn hashing(hash: Hash) -> HashingAlgorithm {
     match hash {
@@ -108,9 +108,25 @@ impl Link for Esapi {
             Property::Vendor4 => PropertyTag::VendorString4,
             Property::Firmware1 => PropertyTag::FirmwareVersion1,
             Property::Firmware2 => PropertyTag::FirmwareVersion2,
+            Property::NvIndexMax => PropertyTag::NvIndexMax,
+            Property::Permanent => PropertyTag::Permanent,
+            Property::Persistent => PropertyTag::HrPersistent,
+            Property::PersistentRoom => PropertyTag::HrPersistentAvail,
         };
         self.call(|connection| connection.context.get_tpm_property(tag))?
             .ok_or_else(|| TpmError::Unsupported(format!("the TPM does not tell {property:?}")))
+    }
+
+    fn test_parameters(&mut self, area: &[u8]) -> Result<(), TpmError> {
+        let public = TPMT_PUBLIC::from(public(area)?);
+        let parameters = TPMT_PUBLIC_PARMS {
+            type_: public.type_,
+            parameters: public.parameters,
+        };
+        self.call(|connection| {
+            let parameters = PublicParameters::try_from(parameters)?;
+            connection.context.test_parms(parameters)
+        })
     }
 
     fn read_public(&mut self, key: u32) -> Result<(Vec<u8>, Vec<u8>), TpmError> {

@@ -142,6 +142,18 @@ impl<T: Transport> Link for Wire<T> {
         }
     }
 
+    fn test_parameters(&mut self, area: &[u8]) -> Result<(), TpmError> {
+        let public = public(area)?.inner;
+        let command = TpmTestParmsCommand {
+            handles: [],
+            parameters: TpmtPublicParms {
+                object_type: public.object_type,
+                parameters: public.parameters,
+            },
+        };
+        self.call::<_, TpmTestParmsResponse>(&command).map(drop)
+    }
+
     fn read_public(&mut self, key: u32) -> Result<(Vec<u8>, Vec<u8>), TpmError> {
         let command = TpmReadPublicCommand {
             handles: [handle(key)],

@@ -1,4 +1,9 @@
-//! Public keys in plain types, shared by certificates, TPM public areas and stores.
+//! Public keys in plain types, shared by certificates, TPM public areas and stores; and private keys
+//! that are not the TPM's.
+
+mod private;
+
+pub use private::PrivateKeyInfo;
 
 use p256::elliptic_curve::sec1::ToSec1Point;
 use pkcs1::der::asn1::UintRef;
@@ -8,10 +13,10 @@ use sha1::{Digest, Sha1};
 use std::fmt;
 use x509_cert::der::asn1::{Any, BitString, ObjectIdentifier};
 use x509_cert::spki::{AlgorithmIdentifier, SubjectPublicKeyInfoOwned};
-use zeroize::Zeroizing;
 
 const EC_PUBLIC_KEY: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
-const RSA_ENCRYPTION: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
+pub(crate) const RSA_ENCRYPTION: ObjectIdentifier =
+    ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
 
 /// An elliptic curve that this project signs on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -283,40 +288,6 @@ pub fn pad_left(number: &[u8], width: usize) -> Option<Vec<u8>> {
     Some(padded)
 }
 
-/// The curve and the scalar of a PrivateKeyInfo, DER (RFC 5958, section 2; RFC 5915).
-///
-/// # Errors
-///
-/// What it is instead.
-pub(crate) fn private_key_info(der: &[u8]) -> Result<(Curve, Zeroizing<Vec<u8>>), String> {
-    use p256::elliptic_curve::pkcs8::DecodePrivateKey;
-    macro_rules! through {
-        ($($curve:ident => $ours:ident),*) => {
-            $(if let Ok(key) = $curve::SecretKey::from_pkcs8_der(der) {
-                return Ok((Curve::$ours, Zeroizing::new(key.to_bytes().to_vec())));
-            })*
-        };
-    }
-    through!(p256 => P256, p384 => P384, p521 => P521);
-    Err("no private key on a curve that is known here: RSA keys are for the TPM only".into())
-}
-
-/// A scalar as PrivateKeyInfo, DER; `None` if it is none of the curve.
-pub(crate) fn private_key_info_of(curve: Curve, scalar: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
-    use p256::elliptic_curve::pkcs8::EncodePrivateKey;
-    macro_rules! through {
-        ($curve:ident) => {{
-            let key = $curve::SecretKey::from_slice(scalar).ok()?;
-            key.to_pkcs8_der().ok()?.as_bytes().to_vec()
-        }};
-    }
-    Some(Zeroizing::new(match curve {
-        Curve::P256 => through!(p256),
-        Curve::P384 => through!(p384),
-        Curve::P521 => through!(p521),
-    }))
-}
-
 /// Two lower-case hexadecimal digits for each byte.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
@@ -384,7 +355,7 @@ mod tests {
 
     #[test]
     fn a_key_goes_to_its_info_and_back() {
-        let leaf = Certificate::parse_all(include_bytes!("../testdata/leaf.pem")).unwrap();
+        let leaf = Certificate::parse_all(include_bytes!("../../testdata/leaf.pem")).unwrap();
         let key = leaf[0].public_key().unwrap();
         assert_eq!(key.info_der(), leaf[0].public_key_info_der());
         let rsa = PublicKey::from_rsa(&[0xC1; 256], &[1, 0, 1]).unwrap();

@@ -11,20 +11,20 @@ const DASHES: &[u8] = b"-----";
 
 /// A file taken apart.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Parts<'a> {
+pub(crate) struct Parts<'a> {
     /// At least one.
-    pub(super) blocks: Vec<Block<'a>>,
+    pub(crate) blocks: Vec<Block<'a>>,
     /// The lines above the first block, without their ends.
-    pub(super) above: Vec<&'a [u8]>,
+    pub(crate) above: Vec<&'a [u8]>,
     /// All that stands below the last, as it is.
-    pub(super) below: &'a [u8],
+    pub(crate) below: &'a [u8],
 }
 
 /// One block.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Block<'a> {
-    pub(super) label: &'a str,
-    pub(super) der: Vec<u8>,
+pub(crate) struct Block<'a> {
+    pub(crate) label: &'a str,
+    pub(crate) der: Vec<u8>,
 }
 
 /// Takes a file apart; lines may be of any length and end in CRLF. Text between blocks is lost.
@@ -32,7 +32,7 @@ pub(super) struct Block<'a> {
 /// # Errors
 ///
 /// What is wrong with it.
-pub(super) fn parse(file: &[u8]) -> Result<Parts<'_>, String> {
+pub(crate) fn parse(file: &[u8]) -> Result<Parts<'_>, String> {
     let (mut above, mut base64, mut blocks) = (Vec::new(), Vec::new(), Vec::new());
     let (mut label, mut below) = (None, &file[..0]);
     let mut rest = file;
@@ -68,7 +68,7 @@ pub(super) fn parse(file: &[u8]) -> Result<Parts<'_>, String> {
 }
 
 /// A block as every reader takes it.
-pub(super) fn render(label: &str, der: &[u8]) -> Result<String, String> {
+pub(crate) fn render(label: &str, der: &[u8]) -> Result<String, String> {
     encode_string(label, LineEnding::LF, der).map_err(|error| error.to_string())
 }
 

@@ -1,0 +1,65 @@
+//! `[[token]]`: the tokens with a key folder.
+
+use super::file::WrittenToken;
+use super::{ConfigError, DEVID, SecretSource};
+use std::path::PathBuf;
+
+/// A token with a key folder: `devid`, or a further one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenSettings {
+    /// Its label, unless its security officer gave it another.
+    pub name: String,
+    /// The key folder; below the state folder under the token's name if it says nothing.
+    pub path: Option<PathBuf>,
+    /// Whether private keys may lie there in clear; new ones then do, unless asked otherwise.
+    pub allow_file_keys: bool,
+    /// Whether a PIN may be tried that would put the TPM into lockout if it is wrong.
+    pub allow_last_try: bool,
+    /// Where the user's PIN is, if callers need not bring it.
+    pub pin: Option<SecretSource>,
+}
+
+impl TokenSettings {
+    /// Of a token that the configuration says nothing about.
+    fn named(name: &str) -> Self {
+        Self {
+            name: name.into(),
+            path: None,
+            allow_file_keys: false,
+            allow_last_try: false,
+            pin: None,
+        }
+    }
+
+    fn overlay(&mut self, later: WrittenToken) {
+        self.path = later.path.or(self.path.take());
+        self.allow_file_keys = later.allow_file_keys.unwrap_or(self.allow_file_keys);
+        self.allow_last_try = later.allow_last_try.unwrap_or(self.allow_last_try);
+        self.pin = later.pin.or(self.pin.take());
+    }
+}
+
+/// `devid` first, whatever the files say of it. What is said of a token later holds.
+pub(super) fn all(written: Vec<WrittenToken>) -> Result<Vec<TokenSettings>, ConfigError> {
+    let mut tokens = vec![TokenSettings::named(DEVID)];
+    for token in written {
+        match tokens.iter_mut().find(|known| known.name == token.name) {
+            Some(known) => known.overlay(token),
+            None => {
+                let mut new = TokenSettings::named(&token.name);
+                new.overlay(token);
+                tokens.push(new);
+            }
+        }
+    }
+    for (n, token) in tokens.iter().enumerate() {
+        let same = |other: &&TokenSettings| other.path.is_some() && other.path == token.path;
+        if let Some(other) = tokens[..n].iter().find(same) {
+            return Err(ConfigError {
+                place: "[[token]]".into(),
+                what: format!("{} and {} have the same path", other.name, token.name),
+            });
+        }
+    }
+    Ok(tokens)
+}

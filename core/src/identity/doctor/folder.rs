@@ -1,0 +1,140 @@
+//! The state folder and the key folder: who may write and read there, files that are no objects,
+//! what was put aside.
+
+use super::Finding;
+use super::system::{group_name, group_number, user_name};
+use crate::certificate::Certificate;
+use crate::identity::Fault;
+use crate::identity::device::Device;
+use crate::identity::mend::{Mend, word};
+use crate::identity::software::Software;
+use rustix::fs::{Access, access, stat};
+use rustix::process::{getegid, geteuid, getgroups};
+use std::path::Path;
+
+const STATE: &str = "state folder";
+const KEYS: &str = "key folder";
+const GROUP: &str = "devid";
+
+pub(super) fn look_at(device: &Device, findings: &mut Vec<Finding>) {
+    let state = device.config.state.as_path();
+    findings.push(state_folder(state));
+    findings.extend(group());
+    let path = device.folder();
+    findings.extend(readers(state, &path));
+    match device.own.refused_files() {
+        Ok(refused) => {
+            let refused = refused.into_iter();
+            findings.extend(refused.map(|(file, why)| refused_file(state, &path.join(file), &why)));
+        }
+        Err(error) => {
+            let folder = word(&path);
+            findings.push(Finding::problem(
+                "keys.unreadable",
+                KEYS,
+                Fault::from(error).text,
+                Mend::run(
+                    "If only its mode or owner is at fault",
+                    format!("chown root {folder} && chmod u=rwx,g-w,o= {folder}"),
+                ),
+            ));
+            return;
+        }
+    }
+    let retired = Software::of(state).retired();
+    if !retired.is_empty() {
+        let text = format!("{} files from before the TPM", retired.len());
+        findings.push(Finding::note("keys.retired", KEYS, text).mended(Mend::by(
+            "devid prune deletes them for good, once there is no way back to them",
+        )));
+    }
+    let own = device.own_entities().unwrap_or_default();
+    let issuer = |one: Option<&Certificate>| one.is_some_and(Certificate::is_authority);
+    for one in own.iter().filter(|one| one.key.is_none()) {
+        if issuer(one.certificate()) {
+            continue;
+        }
+        let text = format!("{}: a certificate whose key is not here", one.label);
+        findings.push(Finding::note("keys.lone-certificate", KEYS, text).of(one.label.clone()));
+    }
+}
+
+fn state_folder(state: &Path) -> Finding {
+    let shown = state.display();
+    if !state.exists() {
+        let text = format!("{shown} is not there yet; devid provision makes it");
+        return Finding::note("state.none", STATE, text);
+    }
+    if access(state, Access::WRITE_OK | Access::EXEC_OK).is_err() {
+        let user = geteuid().as_raw();
+        let text =
+            format!("{shown}: user {user} may not write there, so it can use keys and make none");
+        return Finding::note("state.read-only", STATE, text);
+    }
+    Finding::ok("state", STATE, format!("{shown} can be written"))
+}
+
+/// The group that key folders are given to.
+fn group() -> Option<Finding> {
+    let Some(devid) = group_number(GROUP) else {
+        let text = format!("there is no group {GROUP} that key folders could be given to");
+        return Some(Finding::note("group.none", "group", text).mended(Mend::run(
+            "systemd-sysusers makes it, where devid-pkcs11.conf is installed; or",
+            format!("groupadd --system {GROUP}"),
+        )));
+    };
+    let groups = getgroups().unwrap_or_default();
+    let member = getegid().as_raw() == devid || groups.iter().any(|one| one.as_raw() == devid);
+    let user = user_name(geteuid().as_raw());
+    (!member && !geteuid().is_root()).then(|| {
+        let text = format!("user {user} is not in the group {GROUP}");
+        Finding::note("group.not-member", "group", text).mended(Mend::run(
+            "As root, and log in again",
+            format!("usermod -aG {GROUP} {user}"),
+        ))
+    })
+}
+
+/// Whether those whom the state folder is given to can read the keys in it.
+fn readers(state: &Path, keys: &Path) -> Option<Finding> {
+    let (above, below) = (stat(state).ok()?, stat(keys).ok()?);
+    let root = 0;
+    if above.st_gid == below.st_gid || above.st_gid == root {
+        return None;
+    }
+    let group = group_name(above.st_gid).unwrap_or_else(|| above.st_gid.to_string());
+    Some(
+        Finding::problem(
+            "keys.group",
+            KEYS,
+            format!(
+                "{} is not of the group {group}, as {} is: who is in it sees no keys",
+                keys.display(),
+                state.display()
+            ),
+            Mend::run(
+                "Give it to the group, and all that will be made there",
+                format!(
+                    "chgrp -R --reference={0} {1} && chmod g+s {0} {1}",
+                    word(state),
+                    word(keys)
+                ),
+            ),
+        )
+        .of(keys.display().to_string()),
+    )
+}
+
+fn refused_file(state: &Path, file: &Path, why: &str) -> Finding {
+    let shown = file.display();
+    Finding::problem(
+        "keys.file",
+        KEYS,
+        format!("{shown}: {why}"),
+        Mend::run(
+            "Bring it back from a copy; or, if nothing needs it",
+            format!("mv {} {}/", word(file), word(state)),
+        ),
+    )
+    .of(shown.to_string())
+}

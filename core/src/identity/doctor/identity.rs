@@ -1,0 +1,266 @@
+//! The identities: the device's own as the table sees it, the factory's, how long their certificates
+//! are valid, and who is trusted.
+
+use super::{Finding, Health};
+use crate::identity::device::{Device, Entity, FACTORY, SOFTWARE};
+use crate::identity::mend::{Mend, word};
+use crate::identity::observe::Observed;
+use crate::identity::profile::end;
+use crate::identity::state::{Marker, Plan, Policy};
+use crate::identity::time::{now, valid_at};
+use crate::identity::{Contents, FaultKind};
+use std::time::Duration;
+use x509_cert::der::DateTime;
+
+const ABOUT: &str = "identity";
+/// How long before its end a certificate should be renewed.
+const SOON: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
+pub(super) fn look_at(device: &Device, findings: &mut Vec<Finding>) {
+    let contents = device.contents();
+    match device.observe() {
+        Ok(seen) => {
+            own(device, &seen, &contents, findings);
+            findings.extend(device.marker_lie(&seen).map(|(text, mend)| {
+                Finding::problem("marker", "marker", text, mend).of(device
+                    .config
+                    .provision
+                    .marker
+                    .display()
+                    .to_string())
+            }));
+        }
+        Err(fault) => {
+            let mend = match fault.kind {
+                FaultKind::Tpm => Mend::by("What mends the TPM, above, mends this too"),
+                _ => Mend::run("Mend what is named there; then", "devid provision"),
+            };
+            findings.push(Finding::problem(
+                "identity.unknown",
+                ABOUT,
+                fault.text,
+                mend,
+            ));
+        }
+    }
+    factory(device, findings);
+    ends(&contents, findings);
+    trust(device, findings);
+}
+
+/// The device's own identity, as the table sees it.
+fn own(device: &Device, seen: &Observed, contents: &Contents, findings: &mut Vec<Finding>) {
+    let provision = || Mend::run("At the next start, or now", Device::going_on(seen));
+    let open = |id, text: &str| Finding::problem(id, ABOUT, text.into(), provision());
+    findings.push(match seen.facts.plan(Policy::of(&device.config)) {
+        Plan::Keep => Finding::ok("identity", ABOUT, "it is in the TPM".into()),
+        Plan::KeepSoftware => {
+            Finding::note("identity", ABOUT, "it is in files, not in a TPM".into())
+        }
+        Plan::UseExisting => Finding::ok("identity", ABOUT, seen.existing.text.clone()),
+        Plan::Refuse(why) => {
+            let why = device.explained(why, seen);
+            Finding::problem(why.id, ABOUT, why.text, why.mend)
+        }
+        Plan::Persist => open(
+            "identity.handle",
+            "the device's key is not in its persistent handle",
+        ),
+        Plan::Certify | Plan::CertifySoftware => open(
+            "identity.certificate",
+            "the device's key has no certificate",
+        ),
+        Plan::Generate | Plan::MakeSoftware => {
+            let none = open("identity.none", "the device has no identity of its own yet");
+            // A device may want no other than its factory's.
+            let factory = |one: &Entity| one.token == FACTORY && one.key.is_some();
+            Finding {
+                state: match contents.entities.iter().any(factory) {
+                    true => Health::Note,
+                    false => Health::Problem,
+                },
+                ..none
+            }
+        }
+        Plan::Reset => Finding::problem(
+            "identity.reset-asked",
+            ABOUT,
+            "a factory reset was asked for, and is done at the next start".into(),
+            Mend::run(
+                "To have no reset",
+                format!("rm {}", word(&device.reset_request())),
+            ),
+        ),
+    });
+}
+
+impl Device {
+    /// Where the marker says something else than there is: what it is, and what mends it.
+    pub(in crate::identity) fn marker_lie(&self, seen: &Observed) -> Option<(String, Mend)> {
+        let rewritten = Mend::run(
+            "It is written anew at every start, or now",
+            "devid provision",
+        );
+        match (
+            seen.facts.plan(Policy::of(&self.config)),
+            seen.facts.marker,
+        ) {
+            (Plan::Keep, Marker::None) => Some((
+                "there is no marker, though the identity is in the TPM: other programs take it for \
+                 a software identity"
+                    .into(),
+                rewritten,
+            )),
+            (Plan::Keep, Marker::Nameless | Marker::OtherKey | Marker::OtherKeyHeld) => Some((
+                "the marker does not name the device's key".into(),
+                rewritten,
+            )),
+            (Plan::KeepSoftware | Plan::UseExisting, Marker::OtherKeyHeld) => Some((
+                "the marker names a key in the TPM, which is there, though another identity is \
+                 used"
+                .into(),
+                Mend::by(
+                    "Bring back the key's file if that identity is the right one, and take the \
+                     other one away",
+                ),
+            )),
+            (Plan::KeepSoftware | Plan::UseExisting, Marker::ThisKey | Marker::Nameless | Marker::OtherKey)
+                if seen.facts.tpm && !seen.existing.in_tpm =>
+            {
+                let marker = word(&self.config.provision.marker);
+                Some((
+                    "the marker says that the identity is in the TPM, and it is in files".into(),
+                    Mend::run("If that is as it should be", format!("mv {marker} {marker}.old")),
+                ))
+            }
+            _ => None,
+        }
+    }
+}
+
+fn factory(device: &Device, findings: &mut Vec<Finding>) {
+    let about = "factory identity";
+    let Err((_, fault)) = device.factory() else {
+        return;
+    };
+    findings.push(match fault.kind {
+        // Said already.
+        FaultKind::Tpm => return,
+        FaultKind::NotFound => {
+            let note = Finding::note("factory.none", about, fault.text);
+            note.mended(Mend::by(
+                "If the TPM was cleared, that took the certificate from its NV memory; the key \
+                 comes back from the factory's template. Put the maker's copy of the certificate \
+                 on the disk, and certificate = \"/PATH.pem\" under [[identity]] in config.toml; \
+                 then devid persist idev-id gives the key its handle again",
+            ))
+        }
+        _ => Finding::note("factory.unknown", about, fault.text),
+    });
+}
+
+/// Certificates of keys that are over, or soon will be.
+fn ends(contents: &Contents, findings: &mut Vec<Finding>) {
+    let now = match now() {
+        Ok(now) => now,
+        Err(built) => {
+            let text = format!(
+                "it stands before {built}, when this program was built: nobody knows whether \
+                 certificates are valid"
+            );
+            let mend = Mend::run("Set it, for instance by", "timedatectl set-ntp true");
+            findings.push(Finding::problem("clock", "clock", text, mend));
+            return;
+        }
+    };
+    for one in &contents.entities {
+        let has_key = one.key.is_some() || one.software.is_some();
+        let Some(certificate) = one.certificate().filter(|_| has_key) else {
+            continue;
+        };
+        let about = "certificate";
+        let validity = certificate.parsed().tbs_certificate().validity();
+        let until = end(validity.not_after.to_date_time());
+        let found = match (valid_at(certificate, now), until) {
+            (Err(_), _) if now < validity.not_before.to_date_time() => Finding::problem(
+                "certificate.not-yet",
+                about,
+                format!(
+                    "of {}: valid from {}; now it is {now}",
+                    one.label,
+                    validity.not_before.to_date_time()
+                ),
+                Mend::run(
+                    "If the clock is wrong, set it, for instance by",
+                    "timedatectl set-ntp true",
+                ),
+            ),
+            (Err(why), _) => Finding::problem(
+                "certificate.over",
+                about,
+                format!("of {}: {why}", one.label),
+                renewal(one),
+            ),
+            (Ok(()), Some(until)) if is_soon(now, until) => Finding::note(
+                "certificate.ends-soon",
+                about,
+                format!("of {}: valid until {until}", one.label),
+            )
+            .mended(renewal(one)),
+            (Ok(()), _) => continue,
+        };
+        findings.push(found.of(one.label.clone()));
+    }
+}
+
+fn is_soon(now: DateTime, until: DateTime) -> bool {
+    until.unix_duration().saturating_sub(now.unix_duration()) < SOON
+}
+
+fn renewal(entity: &Entity) -> Mend {
+    match entity.token.as_str() {
+        FACTORY => Mend::by(
+            "Only its maker can renew it: put the new certificate, for the same key, on the disk, \
+             and certificate = \"/PATH.pem\" under [[identity]] in config.toml",
+        ),
+        token => {
+            let name = match token {
+                SOFTWARE => format!("{token}/{}", entity.label),
+                _ => entity.label.clone(),
+            };
+            let file = format!("{}.csr", entity.label.replace('/', "-"));
+            Mend::run(
+                "Have a CA certify this request, and give devid import-cert what it answers",
+                format!(
+                    "devid csr {} --out {}",
+                    word(name.as_ref()),
+                    word(file.as_ref())
+                ),
+            )
+        }
+    }
+}
+
+fn trust(device: &Device, findings: &mut Vec<Finding>) {
+    let (about, trust) = ("trust", &device.config.trust);
+    findings.push(match device.trusted(None) {
+        Ok(trusted) if trusted.is_empty() => Finding::note(
+            "trust.none",
+            about,
+            format!(
+                "{} has no certificate: no identity can be verified (devid verify answers 3)",
+                trust.display()
+            ),
+        )
+        .mended(Mend::run(
+            "With the CA's certificate in CA.pem",
+            format!("install -D -m 644 CA.pem {}", word(&trust.join("ca.pem"))),
+        )),
+        Ok(trusted) => Finding::ok(
+            "trust",
+            about,
+            format!("{} certificates in {}", trusted.len(), trust.display()),
+        ),
+        Err(fault) => Finding::note("trust.unreadable", about, fault.text),
+    });
+}

@@ -1,0 +1,273 @@
+//! Whether other programs find the module: p11-kit by its `.module` files, OpenSSL by its
+//! configuration.
+
+use super::openssl::{self, Lack};
+use super::{Finding, Health};
+use crate::config::Config;
+use crate::file;
+use crate::identity::mend::{Mend, word};
+use std::path::{Path, PathBuf};
+
+const LIBRARY: &str = "libdevid_pkcs11.so";
+/// What every build of the module holds, whatever its file is called.
+const MARK: &[u8] = b"DEVID_PKCS11_CONFIG";
+/// More bytes than a module has.
+const LARGEST: u64 = 256 << 20;
+const LARGEST_TEXT: u64 = 1 << 20;
+
+/// Where things are looked for.
+pub(super) struct Places {
+    /// Folders of PKCS#11 modules.
+    modules: Vec<PathBuf>,
+    /// Folders of p11-kit's `.module` files; the first to have a file of a name holds.
+    p11_kit: Vec<PathBuf>,
+    /// Folders of OpenSSL's providers.
+    pub(super) providers: Vec<PathBuf>,
+    /// OpenSSL's configuration, as every program reads it.
+    openssl: PathBuf,
+    /// One that programs can be pointed at.
+    openssl_of_ours: Option<PathBuf>,
+}
+
+pub(super) fn look_at(config: &Config, findings: &mut Vec<Finding>) {
+    Places::of_this_system(config).look(findings);
+}
+
+impl Places {
+    fn of_this_system(config: &Config) -> Self {
+        let lib = Path::new("/usr/lib");
+        let below = std::fs::read_dir(lib).into_iter().flatten().flatten();
+        let mut libs: Vec<PathBuf> = below.map(|entry| entry.path()).collect();
+        libs.sort();
+        libs.extend([lib.into(), "/usr/lib64".into(), "/usr/local/lib".into()]);
+        let named = |name: &str| libs.iter().map(|lib| lib.join(name)).collect();
+        let said = std::env::var_os("OPENSSL_CONF").map(PathBuf::from);
+        let beside = config.trust.with_file_name("openssl.cnf");
+        Self {
+            modules: named("pkcs11"),
+            p11_kit: vec![
+                "/etc/pkcs11/modules".into(),
+                "/usr/share/p11-kit/modules".into(),
+            ],
+            providers: named("ossl-modules"),
+            openssl_of_ours: said.is_none().then_some(beside),
+            openssl: said.unwrap_or_else(|| "/etc/ssl/openssl.cnf".into()),
+        }
+    }
+
+    fn look(&self, findings: &mut Vec<Finding>) {
+        let library = self.library();
+        findings.push(match &library {
+            Some(path) => Finding::ok("module", "module", path.display().to_string()),
+            None => Finding::note(
+                "module.none",
+                "module",
+                format!("{LIBRARY} is not where programs look for it"),
+            )
+            .mended(Mend::by(format!(
+                "Install {LIBRARY} into /usr/lib/<multiarch>/pkcs11/"
+            ))),
+        });
+        findings.push(self.p11_kit(library.as_deref()));
+        findings.push(self.openssl(library.as_deref()));
+    }
+
+    /// The installed module.
+    fn library(&self) -> Option<PathBuf> {
+        let paths = self.modules.iter().map(|folder| folder.join(LIBRARY));
+        paths.into_iter().find(|path| is_ours(path))
+    }
+
+    fn p11_kit(&self, library: Option<&Path>) -> Finding {
+        let about = "p11-kit";
+        let Some((file, module)) = self.registration() else {
+            let note = Finding::note("p11-kit.none", about, "it does not know the module".into());
+            let target = self.p11_kit.first().cloned().unwrap_or_default();
+            let target = target.join("devid-pkcs11.module");
+            let module = library.unwrap_or(Path::new(LIBRARY));
+            return note.mended(Mend::run(
+                "Tell it",
+                format!(
+                    "install -d {} && printf 'module: %s\\ntrust-policy: no\\n' {} > {}",
+                    word(target.parent().unwrap_or(&target)),
+                    word(module),
+                    word(&target)
+                ),
+            ));
+        };
+        let path = self.resolved(&module);
+        let shown = file.display();
+        let wrong = match path.as_deref() {
+            Some(path) if is_ours(path) => {
+                let text = format!("{shown}: {}", path.display());
+                return Finding::ok("p11-kit", about, text);
+            }
+            Some(path) => format!("{shown} names {}, which is another module", path.display()),
+            None => format!("{shown} names {module}, which is not there"),
+        };
+        Finding::problem(
+            "p11-kit.wrong",
+            about,
+            wrong,
+            match library {
+                Some(library) => Mend::run("Name the module that is there", {
+                    let expression = format!("s,^ *module:.*,module: {},", library.display());
+                    format!("sed -i '{expression}' {}", word(&file))
+                }),
+                None => Mend::by(format!(
+                    "Install {LIBRARY}, and name its path there, after module:"
+                )),
+            },
+        )
+        .of(shown.to_string())
+    }
+
+    /// The `.module` file that is for our module, and what it calls that: `module` of pkcs11.conf(5).
+    fn registration(&self) -> Option<(PathBuf, String)> {
+        let mut seen = Vec::new();
+        let mut found = Vec::new();
+        for folder in &self.p11_kit {
+            let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+            let mut files: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
+            files.sort();
+            for file in files {
+                let name = file.file_name().map(ToOwned::to_owned);
+                let is_module = file.extension().is_some_and(|one| one == "module");
+                if !is_module || seen.contains(&name) {
+                    continue;
+                }
+                seen.push(name);
+                let text = text_of(&file).unwrap_or_default();
+                let module = text.lines().find_map(|line| {
+                    let (key, value) = line.split_once(':')?;
+                    (key.trim() == "module").then(|| value.trim().to_owned())
+                });
+                found.extend(module.map(|module| (file, module)));
+            }
+        }
+        let called = |module: &str| Path::new(module).file_name() == Some(LIBRARY.as_ref());
+        let resolves = |module: &str| self.resolved(module).is_some_and(|path| is_ours(&path));
+        let right = found.iter().position(|(_, module)| resolves(module));
+        let at = right.or_else(|| found.iter().position(|(_, module)| called(module)))?;
+        Some(found.swap_remove(at))
+    }
+
+    /// A bare name is in p11-kit's own folder.
+    fn resolved(&self, module: &str) -> Option<PathBuf> {
+        let folders = self.modules.iter();
+        let mut paths = folders.map(|folder| folder.join(module));
+        paths.find(|path| path.is_file())
+    }
+
+    fn openssl(&self, library: Option<&Path>) -> Finding {
+        let about = "OpenSSL";
+        let judged = |file: &Path| openssl::judge(file, self);
+        let ours = self.openssl_of_ours.as_deref();
+        match judged(&self.openssl) {
+            Ok(provider) => Finding::ok(
+                "openssl",
+                about,
+                format!("{}: {}", self.openssl.display(), provider.display()),
+            ),
+            Err(Lack::Unmentioned) => match ours.map(|file| (file, judged(file))) {
+                Some((file, Ok(provider))) => Finding::ok(
+                    "openssl",
+                    about,
+                    format!(
+                        "for programs started with OPENSSL_CONF={}: {}",
+                        file.display(),
+                        provider.display()
+                    ),
+                ),
+                // A file for those who want it; what it lacks, nobody else does.
+                Some((file, Err(lack))) if lack != Lack::Unmentioned => Finding {
+                    state: Health::Note,
+                    ..self.lacking(file, &lack, library)
+                },
+                _ => self.lacking(&self.openssl, &Lack::Unmentioned, library),
+            },
+            Err(lack) => self.lacking(&self.openssl, &lack, library),
+        }
+    }
+
+    fn lacking(&self, file: &Path, lack: &Lack, library: Option<&Path>) -> Finding {
+        let about = "OpenSSL";
+        let shown = file.display();
+        let problem = |text: String, mend: Mend| {
+            Finding::problem("openssl.wrong", about, format!("{shown}: {text}"), mend)
+                .of(shown.to_string())
+        };
+        match lack {
+            Lack::Unmentioned => {
+                let target = self.openssl_of_ours.as_deref().unwrap_or(file);
+                Finding::note(
+                    "openssl.none",
+                    about,
+                    format!("{shown} names no provider with pkcs11-module-path"),
+                )
+                .mended(Mend::by(format!(
+                    "Put pkcs11-conf/openssl.cnf of this project there as {}, with the paths of \
+                     provider and module, and start programs with OPENSSL_CONF naming it",
+                    target.display()
+                )))
+            }
+            Lack::Module(path) => {
+                let text = format!(
+                    "pkcs11-module-path = {}, which is not there or another module",
+                    path.display()
+                );
+                problem(
+                    text,
+                    match library {
+                        Some(library) => Mend::run("Name the module that is there", {
+                            let name = "pkcs11-module-path";
+                            let expression =
+                                format!("s,^ *{name} *=.*,{name} = {},", library.display());
+                            format!("sed -i '{expression}' {}", word(file))
+                        }),
+                        None => Mend::by(format!("Install {LIBRARY} there, or name its path")),
+                    },
+                )
+            }
+            Lack::Provider(path) => problem(
+                format!("the provider {} is not there", path.display()),
+                Mend::by(
+                    "apt-get install pkcs11-provider (Debian 13); or put what scripts/pkcs11-provider \
+                     prints into the section's module line",
+                ),
+            ),
+            Lack::Activation(section) => problem(
+                format!("[{section}] has no activate = 1"),
+                Mend::run(
+                    "Say so",
+                    format!(
+                        "sed -i 's,^ *\\[ *{section} *\\].*,&\\nactivate = 1,' {}",
+                        word(file)
+                    ),
+                ),
+            ),
+            Lack::Default => problem(
+                "no provider default is activated, so OpenSSL's own algorithms are missing".into(),
+                Mend::by(
+                    "Under the section that providers names: default = default_sect; and [default_sect] \
+                     with activate = 1",
+                ),
+            ),
+        }
+    }
+}
+
+/// Whether a file is this module, in whatever version.
+pub(super) fn is_ours(path: &Path) -> bool {
+    let bytes = file::read(path, LARGEST).unwrap_or_default();
+    bytes.windows(MARK.len()).any(|window| window == MARK)
+}
+
+pub(super) fn text_of(path: &Path) -> Option<String> {
+    let bytes = file::read(path, LARGEST_TEXT).ok()?;
+    Some(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+#[cfg(test)]
+#[path = "programs_tests.rs"]
+mod tests;

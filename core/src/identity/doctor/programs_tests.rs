@@ -1,0 +1,175 @@
+use super::*;
+use crate::identity::doctor::Health;
+use std::fs;
+use std::process::Command;
+use tempfile::TempDir;
+
+/// A system with the module and the provider installed, and nobody told.
+struct System {
+    folder: TempDir,
+    places: Places,
+}
+
+impl System {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        for name in ["lib/pkcs11", "lib/ossl-modules", "modules", "etc"] {
+            fs::create_dir_all(at(name)).unwrap();
+        }
+        fs::write(
+            at("lib/pkcs11").join(LIBRARY),
+            [b"\x7fELF\0", MARK].concat(),
+        )
+        .unwrap();
+        fs::write(at("lib/pkcs11/other.so"), "\x7fELF").unwrap();
+        fs::write(at("lib/ossl-modules/pkcs11.so"), "\x7fELF").unwrap();
+        let places = Places {
+            modules: vec![at("lib/pkcs11")],
+            p11_kit: vec![at("etc/modules"), at("modules")],
+            providers: vec![at("lib/ossl-modules")],
+            openssl: at("openssl.cnf"),
+            openssl_of_ours: Some(at("etc/openssl.cnf")),
+        };
+        Self { folder, places }
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// What this project ships, with the paths of this system.
+    fn shipped(&self, name: &str) -> String {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../pkcs11-conf");
+        let text = fs::read_to_string(root.join(name)).unwrap();
+        let installed = format!("/usr/lib/x86_64-linux-gnu/pkcs11/{LIBRARY}");
+        let module = self.at("lib/pkcs11").join(LIBRARY);
+        text.replace(&installed, module.to_str().unwrap())
+    }
+
+    fn finding(&self, about: &str) -> Finding {
+        let mut findings = Vec::new();
+        self.places.look(&mut findings);
+        let mut all = findings.into_iter();
+        all.find(|one| one.about == about).unwrap()
+    }
+
+    /// Does what the finding says, and sees it gone.
+    #[track_caller]
+    fn mend(&self, about: &str) {
+        let command = self.finding(about).command.expect("a command");
+        let done = Command::new("sh").args(["-ec", &command]).status();
+        assert!(done.unwrap().success(), "{command}");
+        let after = self.finding(about);
+        assert_eq!(after.state, Health::Ok, "{after:?}");
+    }
+}
+
+#[test]
+fn p11_kit_is_told_of_the_module_that_is_there() {
+    let system = System::new();
+    assert_eq!(system.finding("p11-kit").id, "p11-kit.none");
+    system.mend("p11-kit");
+
+    let file = system.at("modules/devid-pkcs11.module");
+    fs::remove_dir_all(system.at("etc/modules")).unwrap();
+    fs::write(&file, system.shipped("devid-pkcs11.module")).unwrap();
+    assert_eq!(system.finding("p11-kit").state, Health::Ok, "a bare name");
+    for wrong in ["/nonexistent/libdevid_pkcs11.so", "other.so"] {
+        // What is called as ours is, and is not; only then it is known whom the file is for.
+        let wrong = match wrong {
+            "other.so" => {
+                let path = system.at("libdevid_pkcs11.so");
+                fs::write(&path, "\x7fELF").unwrap();
+                path.display().to_string()
+            }
+            other => other.to_owned(),
+        };
+        fs::write(&file, format!("# comment\n module: {wrong}\n")).unwrap();
+        let found = system.finding("p11-kit");
+        assert_eq!((found.id, found.state), ("p11-kit.wrong", Health::Problem));
+        assert!(found.text.contains(&wrong), "{found:?}");
+        system.mend("p11-kit");
+    }
+    // The administrator's file of the same name holds.
+    fs::create_dir(system.at("etc/modules")).unwrap();
+    let above = system.at("etc/modules/devid-pkcs11.module");
+    fs::write(&above, "module: /nonexistent/libdevid_pkcs11.so\n").unwrap();
+    assert_eq!(system.finding("p11-kit").id, "p11-kit.wrong");
+}
+
+#[test]
+fn openssl_is_judged_by_what_its_file_says() {
+    let system = System::new();
+    let found = system.finding("OpenSSL");
+    assert_eq!((found.id, found.state), ("openssl.none", Health::Note));
+    fs::write(
+        &system.places.openssl,
+        "[provider_sect]\npkcs11 = pkcs11_sect\n",
+    )
+    .unwrap();
+    assert_eq!(system.finding("OpenSSL").id, "openssl.none");
+
+    // The remedy: what is shipped, for those who start with it; or in the file of all.
+    let shipped = system.shipped("openssl.cnf");
+    fs::write(system.at("etc/openssl.cnf"), &shipped).unwrap();
+    let found = system.finding("OpenSSL");
+    assert_eq!(found.id, "openssl");
+    assert!(found.text.contains("OPENSSL_CONF="), "{found:?}");
+    fs::write(&system.places.openssl, &shipped).unwrap();
+    let found = system.finding("OpenSSL");
+    assert!(!found.text.contains("OPENSSL_CONF="), "{found:?}");
+}
+
+#[test]
+fn each_fault_of_openssls_file_is_found_and_mended() {
+    let system = System::new();
+    let shipped = system.shipped("openssl.cnf");
+    let write = |text: &str| fs::write(&system.places.openssl, text).unwrap();
+    let module = system.at("lib/pkcs11").join(LIBRARY);
+    let other = system.at("lib/pkcs11/other.so");
+
+    for wrong in ["/nonexistent.so", other.to_str().unwrap()] {
+        write(&shipped.replace(module.to_str().unwrap(), wrong));
+        assert_eq!(system.finding("OpenSSL").id, "openssl.wrong");
+        system.mend("OpenSSL");
+    }
+    let (before, after) = shipped
+        .split_once("encode-provider-uri-to-pem = true\n")
+        .unwrap();
+    write(&format!(
+        "{before}x = 1\n{}",
+        after.replace("activate = 1\n", "")
+    ));
+    assert!(system.finding("OpenSSL").text.contains("activate"));
+    system.mend("OpenSSL");
+
+    write(&shipped.replace("default = default_sect\n", ""));
+    assert!(system.finding("OpenSSL").text.contains("default"));
+    write(&shipped.replace("#module = /path/to/", "module = /nonexistent/"));
+    assert!(
+        system
+            .finding("OpenSSL")
+            .text
+            .contains("/nonexistent/pkcs11.so")
+    );
+    fs::remove_file(system.at("lib/ossl-modules/pkcs11.so")).unwrap();
+    write(&shipped);
+    assert!(
+        system
+            .finding("OpenSSL")
+            .text
+            .contains("provider pkcs11.so")
+    );
+    write(&format!(
+        ".include {}\n",
+        system.at("etc/openssl.cnf").display()
+    ));
+    fs::write(system.at("etc/openssl.cnf"), &shipped).unwrap();
+    assert!(
+        system
+            .finding("OpenSSL")
+            .text
+            .contains("provider pkcs11.so")
+    );
+}

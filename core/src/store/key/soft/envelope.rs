@@ -1,0 +1,47 @@
+//! The encryption of a sealed key on the disk: PBES2 (RFC 8018, section 6.2) under a random key.
+
+use crate::key::PrivateKeyInfo;
+use crate::tpm::Secret;
+use getrandom::SysRng;
+use pkcs8::pkcs5::pbes2;
+use pkcs8::{EncryptedPrivateKeyInfoRef, PrivateKeyInfoRef};
+use rsa::rand_core::TryRng;
+
+/// The key that encrypts is random, so that nothing is gained by making its use slow.
+const ITERATIONS: u32 = 1000;
+/// Bytes of that key.
+pub(super) const KEY: usize = 32;
+
+/// EncryptedPrivateKeyInfo, DER (RFC 5958, section 3).
+pub(super) fn encrypted(info: &PrivateKeyInfo, key: &Secret) -> Option<Vec<u8>> {
+    let (mut salt, mut iv) = ([0; 16], [0; 16]);
+    SysRng.try_fill_bytes(&mut salt).ok()?;
+    SysRng.try_fill_bytes(&mut iv).ok()?;
+    let parameters =
+        pbes2::Parameters::generate_pbkdf2_sha256_aes256cbc(ITERATIONS, &salt, iv).ok()?;
+    let info = PrivateKeyInfoRef::try_from(info.der()).ok()?;
+    let encrypted = info.encrypt_with_params(parameters, password(key)).ok()?;
+    Some(encrypted.as_bytes().to_vec())
+}
+
+/// `None` if the key is another, or what it would take is not what [`encrypted`] asks for: whoever
+/// changed the file could have it take for ever.
+pub(super) fn decrypted(encrypted: &[u8], key: &Secret) -> Option<Secret> {
+    let encrypted = EncryptedPrivateKeyInfoRef::try_from(encrypted).ok()?;
+    let parameters = encrypted.encryption_algorithm.pbes2()?;
+    let kdf = parameters.kdf.pbkdf2()?;
+    if kdf.iteration_count > ITERATIONS {
+        return None;
+    }
+    let info = encrypted.decrypt(password(key)).ok()?;
+    Some(Secret::new(info.as_bytes().to_vec()))
+}
+
+/// The key in hexadecimal digits: any program that reads PBES2 can be given it.
+fn password(key: &Secret) -> Secret {
+    let digits = key.iter().flat_map(|byte| {
+        let digit = |nibble: u8| char::from_digit(nibble.into(), 16).unwrap_or('0') as u8;
+        [digit(byte >> 4), digit(byte & 15)]
+    });
+    Secret::new(digits.collect())
+}

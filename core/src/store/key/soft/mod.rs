@@ -1,0 +1,250 @@
+//! Keys that are used in memory: encrypted on the disk under what the TPM has sealed, or in clear.
+//!
+//! The TPM keeps such a key from being used on another device; it does not keep it from whoever
+//! takes over this one while the key is open.
+
+mod ec;
+mod envelope;
+#[cfg(feature = "soft-rsa")]
+mod rsa;
+#[cfg(not(feature = "soft-rsa"))]
+#[path = "no_rsa.rs"]
+mod rsa;
+
+use super::DecryptRequest;
+use super::access::{Access, Opened};
+use super::locked::Locked;
+use crate::key::{PrivateKeyInfo, PublicKey};
+use crate::store::SignError;
+use crate::store::folder::{Material, Tss2Key, Tss2Kind};
+use crate::tpm::{
+    Algorithm, Hash, Parent, Scheme, Secret, Tpm, TpmError, WrappedKey, random_secret,
+};
+use envelope::{decrypted, encrypted};
+use std::fmt;
+use std::sync::Arc;
+
+/// A private key that is used in memory.
+pub(in crate::store) struct SoftKey {
+    public: PublicKey,
+    source: Source,
+    /// What is needed to use it, opened at its first use if that takes no login: of a key on a curve
+    /// the scalar, of an RSA key PrivateKeyInfo.
+    opened: Opened,
+}
+
+/// Where the private key is.
+enum Source {
+    Sealed {
+        seal: WrappedKey,
+        encrypted: Vec<u8>,
+    },
+    Clear(PrivateKeyInfo),
+}
+
+impl SoftKey {
+    /// From what a file holds. `None` for what is no such key.
+    pub(super) fn of(public: &PublicKey, material: &Material) -> Option<Self> {
+        if matches!(public, PublicKey::Rsa { .. }) && !cfg!(feature = "soft-rsa") {
+            return None;
+        }
+        let source = match material {
+            Material::Wrapped(_) => return None,
+            Material::Sealed { seal, encrypted } => Source::Sealed {
+                seal: WrappedKey::new(
+                    Parent::Persistent(seal.parent),
+                    seal.public.clone(),
+                    seal.private.clone(),
+                ),
+                encrypted: encrypted.clone(),
+            },
+            Material::Clear(key) => Source::Clear(key.clone()),
+        };
+        Some(Self {
+            public: public.clone(),
+            source,
+            opened: Opened::default(),
+        })
+    }
+
+    /// A new key.
+    ///
+    /// # Errors
+    ///
+    /// No random bytes, or no key of this algorithm in this build: [`TpmError::Unsupported`].
+    pub(in crate::store) fn generate(algorithm: Algorithm) -> Result<PrivateKeyInfo, TpmError> {
+        match algorithm {
+            Algorithm::Ec(curve) => ec::generate(curve),
+            Algorithm::Rsa(bits) => rsa::generate(bits),
+        }
+    }
+
+    /// Seals a key: `seal` has the TPM seal what encrypts it, and gives what it made of that.
+    pub(in crate::store) fn sealed<E: From<TpmError>>(
+        private: &PrivateKeyInfo,
+        seal: impl FnOnce(&Secret) -> Result<WrappedKey, E>,
+    ) -> Result<Material, E> {
+        let unfit = |what: &str| TpmError::Unsupported(what.to_owned());
+        let key = random_secret(envelope::KEY)?;
+        let encrypted = encrypted(private, &key).ok_or_else(|| unfit("PBES2"))?;
+        let sealed = seal(&key)?;
+        let Parent::Persistent(parent) = *sealed.parent() else {
+            return Err(unfit("sealed under no persistent key").into());
+        };
+        Ok(Material::Sealed {
+            seal: Tss2Key {
+                kind: Tss2Kind::Sealed,
+                ..Tss2Key::loadable(parent, sealed.area().to_vec(), sealed.private().to_vec())
+            },
+            encrypted,
+        })
+    }
+
+    pub(super) fn public(&self) -> &PublicKey {
+        &self.public
+    }
+
+    /// Whether the TPM has sealed it.
+    pub(super) fn is_sealed(&self) -> bool {
+        matches!(self.source, Source::Sealed { .. })
+    }
+
+    /// What a file is to hold; `has_value`: the seal has an authorisation value.
+    pub(super) fn material(&self, has_value: bool) -> Material {
+        match &self.source {
+            Source::Clear(private) => Material::Clear(private.clone()),
+            Source::Sealed { seal, encrypted } => Material::Sealed {
+                seal: Tss2Key {
+                    kind: Tss2Kind::Sealed,
+                    empty_auth: Some(!has_value),
+                    ..Tss2Key::loadable(
+                        match seal.parent() {
+                            Parent::Persistent(parent) => *parent,
+                            Parent::Owner { .. } => 0x4000_0001,
+                        },
+                        seal.area().to_vec(),
+                        seal.private().to_vec(),
+                    )
+                },
+                encrypted: encrypted.clone(),
+            },
+        }
+    }
+
+    /// The hashes of which it signs digests by RSA's schemes.
+    pub(super) fn hashes(&self) -> &'static [Hash] {
+        match self.public {
+            PublicKey::Ec { .. } => &[],
+            PublicKey::Rsa { .. } => rsa::HASHES,
+        }
+    }
+
+    /// Whether it takes such a padding off.
+    pub(super) fn opens(&self, request: DecryptRequest) -> bool {
+        matches!(self.public, PublicKey::Rsa { .. }) && rsa::opens(request)
+    }
+
+    /// A signature over a digest; of ECDSA r ‖ s.
+    pub(super) fn sign(
+        &self,
+        tpm: &Tpm,
+        access: &Access,
+        scheme: Scheme,
+        digest: &[u8],
+    ) -> Result<Vec<u8>, SignError> {
+        let opened = self.open(tpm, access)?;
+        match &self.public {
+            PublicKey::Ec { curve, .. } => ec::sign(*curve, opened.bytes(), digest),
+            PublicKey::Rsa { .. } => rsa::sign(opened.bytes(), scheme, digest),
+        }
+    }
+
+    /// What is hidden in a ciphertext.
+    pub(super) fn decrypt(
+        &self,
+        tpm: &Tpm,
+        access: &Access,
+        request: DecryptRequest,
+        ciphertext: &[u8],
+    ) -> Result<Secret, SignError> {
+        if !self.opens(request) {
+            return Err(SignError::Scheme);
+        }
+        let opened = self.open(tpm, access)?;
+        rsa::decrypt(opened.bytes(), request, ciphertext)
+    }
+
+    /// The x coordinate of the point that both sides have (SEC 1, section 3.3.1).
+    pub(super) fn agree(
+        &self,
+        tpm: &Tpm,
+        access: &Access,
+        point: &[u8],
+    ) -> Result<Secret, SignError> {
+        let PublicKey::Ec { curve, .. } = &self.public else {
+            return Err(SignError::Scheme);
+        };
+        let opened = self.open(tpm, access)?;
+        ec::agree(*curve, opened.bytes(), point)
+    }
+
+    fn open(&self, tpm: &Tpm, access: &Access) -> Result<Arc<Locked>, SignError> {
+        let visit = access.visit()?;
+        if let Some(opened) = visit.opened(&self.public, &self.opened) {
+            return Ok(opened);
+        }
+        let private = match &self.source {
+            Source::Clear(private) => private.clone(),
+            Source::Sealed { seal, encrypted } => {
+                let key = tpm.unseal(seal, &visit.value)?;
+                let info = decrypted(encrypted, &key).ok_or_else(|| self.damaged())?;
+                PrivateKeyInfo::from_der(&info).map_err(|_| self.damaged())?
+            }
+        };
+        // Whoever exchanged one part of the file for another's is not to have his key used.
+        if *private.public() != self.public {
+            return Err(self.damaged());
+        }
+        let usable = match &self.public {
+            PublicKey::Ec { .. } => private.scalar(),
+            PublicKey::Rsa { .. } => rsa::usable(&private),
+        };
+        let opened = Arc::new(Locked::new(&usable.ok_or_else(|| self.damaged())?));
+        visit.keep(&self.public, &self.opened, &opened);
+        Ok(opened)
+    }
+
+    fn damaged(&self) -> SignError {
+        SignError::Refused("its file holds another private key than it says")
+    }
+}
+
+impl fmt::Debug for SoftKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SoftKey({})", self.public)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key::Curve;
+
+    #[test]
+    fn what_was_encrypted_opens_with_its_key_and_no_other() {
+        for curve in Curve::ALL {
+            let mut scalar = vec![3; curve.width()];
+            scalar[0] = 0;
+            let private = PrivateKeyInfo::from_scalar(curve, &scalar).unwrap();
+            let (right, wrong) = (
+                Secret::new(vec![1; envelope::KEY]),
+                Secret::new(vec![2; envelope::KEY]),
+            );
+            let hidden = encrypted(&private, &right).unwrap();
+            let opened = |key| decrypted(&hidden, key).map(|info| info.to_vec());
+            assert_eq!(opened(&right).as_deref(), Some(private.der()));
+            assert_ne!(opened(&wrong).as_deref(), Some(private.der()));
+            assert_eq!(private.scalar().as_deref(), Some(&scalar));
+        }
+    }
+}

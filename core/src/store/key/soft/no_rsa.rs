@@ -1,0 +1,27 @@
+//! A build without RSA in memory: no such key is made or taken, and one in a file is refused.
+
+use crate::key::PrivateKeyInfo;
+use crate::store::{DecryptRequest, SignError};
+use crate::tpm::{Hash, Scheme, Secret, TpmError};
+
+pub(super) const HASHES: &[Hash] = &[];
+
+pub(super) fn generate(_: u32) -> Result<PrivateKeyInfo, TpmError> {
+    Err(TpmError::Unsupported("no RSA in this build".into()))
+}
+
+pub(super) fn usable(_: &PrivateKeyInfo) -> Option<Secret> {
+    None
+}
+
+pub(super) fn sign(_: &[u8], _: Scheme, _: &[u8]) -> Result<Vec<u8>, SignError> {
+    Err(SignError::Scheme)
+}
+
+pub(super) fn opens(_: DecryptRequest) -> bool {
+    false
+}
+
+pub(super) fn decrypt(_: &[u8], _: DecryptRequest, _: &[u8]) -> Result<Secret, SignError> {
+    Err(SignError::Scheme)
+}

@@ -1,0 +1,154 @@
+//! RSA keys that are used in memory, by aws-lc: its RSA takes as long whatever the key.
+//!
+//! A key is made of its PrivateKeyInfo for each operation. One that is kept signs 2.6 times as fast
+//! (RSA-2048: 0.27 instead of 0.70 ms), but would lie in memory that is not locked for as long as it
+//! is kept, and hold a lock in C that another thread of a parent may have at a fork. For the time of
+//! an operation its numbers are in memory that is not locked either; aws-lc wipes what it frees.
+
+use crate::key::PrivateKeyInfo;
+use crate::store::{DecryptRequest, SignError};
+use crate::tpm::{Hash, Scheme, Secret, TpmError};
+use aws_lc_rs::digest::{Digest, SHA256, SHA384, SHA512};
+use aws_lc_rs::encoding::AsDer;
+use aws_lc_rs::rsa::{
+    KeyPair, KeySize, OAEP_SHA1_MGF1SHA1, OAEP_SHA256_MGF1SHA256, OAEP_SHA384_MGF1SHA384,
+    OAEP_SHA512_MGF1SHA512, OaepAlgorithm, OaepPrivateDecryptingKey, Pkcs1PrivateDecryptingKey,
+    PrivateDecryptingKey,
+};
+use aws_lc_rs::signature::{
+    RSA_PKCS1_SHA256, RSA_PKCS1_SHA384, RSA_PKCS1_SHA512, RSA_PSS_SHA256, RSA_PSS_SHA384,
+    RSA_PSS_SHA512, RsaSignatureEncoding,
+};
+
+/// Of SHA-1 the crate verifies signatures, but makes none.
+pub(super) const HASHES: &[Hash] = &[Hash::Sha256, Hash::Sha384, Hash::Sha512];
+
+/// A new key with the exponent 65537.
+pub(super) fn generate(bits: u32) -> Result<PrivateKeyInfo, TpmError> {
+    let failed = || TpmError::Unsupported(format!("no RSA key of {bits} bits was made"));
+    let size = match bits {
+        2048 => KeySize::Rsa2048,
+        3072 => KeySize::Rsa3072,
+        4096 => KeySize::Rsa4096,
+        _ => return Err(failed()),
+    };
+    let info = KeyPair::generate(size).and_then(|key| key.as_der());
+    let info = info.map_err(|_| failed())?;
+    PrivateKeyInfo::from_der(info.as_ref()).map_err(|_| failed())
+}
+
+/// What the operations below take; `None` if the key's numbers do not belong together.
+pub(super) fn usable(private: &PrivateKeyInfo) -> Option<Secret> {
+    KeyPair::from_pkcs8(private.der()).ok()?;
+    Some(Secret::new(private.der().to_vec()))
+}
+
+/// RSASSA-PKCS1-v1_5, or RSASSA-PSS with a salt as long as the digest (RFC 8017, section 8).
+pub(super) fn sign(info: &[u8], scheme: Scheme, digest: &[u8]) -> Result<Vec<u8>, SignError> {
+    let by: &'static RsaSignatureEncoding = match scheme {
+        Scheme::Rsassa(Hash::Sha256) => &RSA_PKCS1_SHA256,
+        Scheme::Rsassa(Hash::Sha384) => &RSA_PKCS1_SHA384,
+        Scheme::Rsassa(Hash::Sha512) => &RSA_PKCS1_SHA512,
+        Scheme::Rsapss(Hash::Sha256) => &RSA_PSS_SHA256,
+        Scheme::Rsapss(Hash::Sha384) => &RSA_PSS_SHA384,
+        Scheme::Rsapss(Hash::Sha512) => &RSA_PSS_SHA512,
+        Scheme::Rsassa(Hash::Sha1) | Scheme::Rsapss(Hash::Sha1) | Scheme::Ecdsa(_) => {
+            return Err(SignError::Scheme);
+        }
+    };
+    let of = match scheme.hash() {
+        Hash::Sha384 => &SHA384,
+        Hash::Sha512 => &SHA512,
+        _ => &SHA256,
+    };
+    let length = SignError::DigestLength(digest.len());
+    let digest = Digest::import_less_safe(digest, of).map_err(|_| length)?;
+    let key = KeyPair::from_pkcs8(info).map_err(|_| SignError::Scheme)?;
+    let mut signature = vec![0; key.public_modulus_len()];
+    let signed = key.sign_digest(by, &digest, &mut signature);
+    signed.map_err(|_| SignError::Scheme)?;
+    Ok(signature)
+}
+
+/// Whether [`decrypt`] takes such a padding off: of OAEP with one hash for the label and the mask.
+pub(super) fn opens(request: DecryptRequest) -> bool {
+    match request {
+        DecryptRequest::Pkcs1 => true,
+        DecryptRequest::Oaep { hash, mgf, .. } => hash == mgf,
+    }
+}
+
+/// The message (RFC 8017, section 7); aws-lc takes the padding off in constant time, and says of no
+/// fault which it is.
+pub(super) fn decrypt(
+    info: &[u8],
+    request: DecryptRequest,
+    ciphertext: &[u8],
+) -> Result<Secret, SignError> {
+    let key = PrivateDecryptingKey::from_pkcs8(info).map_err(|_| SignError::Scheme)?;
+    let mut room = Secret::new(vec![0; key.key_size_bytes()]);
+    let opened = match request {
+        DecryptRequest::Pkcs1 => Pkcs1PrivateDecryptingKey::new(key)
+            .and_then(|key| key.decrypt(ciphertext, &mut room).map(|plain| plain.len())),
+        DecryptRequest::Oaep { hash, label, .. } => {
+            OaepPrivateDecryptingKey::new(key).and_then(|key| {
+                let plain = key.decrypt(oaep(hash), ciphertext, &mut room, Some(label));
+                plain.map(|plain| plain.len())
+            })
+        }
+    };
+    room.truncate(opened.map_err(|_| SignError::Ciphertext)?);
+    Ok(room)
+}
+
+fn oaep(hash: Hash) -> &'static OaepAlgorithm {
+    match hash {
+        Hash::Sha1 => &OAEP_SHA1_MGF1SHA1,
+        Hash::Sha256 => &OAEP_SHA256_MGF1SHA256,
+        Hash::Sha384 => &OAEP_SHA384_MGF1SHA384,
+        Hash::Sha512 => &OAEP_SHA512_MGF1SHA512,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key::PublicKey;
+    use pkcs1::RsaPrivateKeyRef;
+    use pkcs1::der::Decode;
+    use pkcs8::PrivateKeyInfoRef;
+
+    #[test]
+    fn a_key_is_known_by_each_of_its_primes_and_by_no_other_number() {
+        for bits in [2048, 3072] {
+            let made = generate(bits).unwrap();
+            let PublicKey::Rsa { modulus, exponent } = made.public() else {
+                panic!("{made:?}");
+            };
+            assert_eq!(
+                (made.public().bits(), &exponent[..]),
+                (bits, &[1, 0, 1][..])
+            );
+            let info = PrivateKeyInfoRef::try_from(made.der()).unwrap();
+            let key = RsaPrivateKeyRef::from_der(info.private_key.as_bytes()).unwrap();
+            let primes = [key.prime1, key.prime2].map(|prime| prime.as_bytes().to_vec());
+            for prime in &primes {
+                let again = PrivateKeyInfo::from_prime(modulus, prime).unwrap();
+                assert_eq!(again.public(), made.public());
+                assert!(usable(&again).is_some());
+            }
+            let mut next = primes[0].clone();
+            *next.last_mut().unwrap() ^= 2;
+            for wrong in [
+                &[][..],
+                &[0],
+                &[1],
+                &next,
+                modulus,
+                &[&[1][..], modulus].concat(),
+            ] {
+                assert!(PrivateKeyInfo::from_prime(modulus, wrong).is_err());
+            }
+        }
+    }
+}

@@ -13,7 +13,7 @@ use crate::tpm::{Refusals, Tpm, recognised};
 use parking_lot::Mutex;
 use serde::Serialize;
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// The token of the factory identity.
@@ -172,8 +172,8 @@ impl Device {
     }
 
     /// The key folder of the token `devid`.
-    pub fn folder(&self) -> &Path {
-        self.own.path()
+    pub fn folder(&self) -> PathBuf {
+        self.own.path().to_owned()
     }
 
     /// All tokens with a key folder, `devid` first.

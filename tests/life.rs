@@ -274,6 +274,24 @@ fn a_token_that_asks_for_a_pin(link: Link) {
         "{uri}"
     );
 
+    // Its officer cannot take the identity away either.
+    let before = ends(&home, 0, &["show", "devid"]).text();
+    let mut again = program("pkcs11-tool");
+    again
+        .arg("--module")
+        .arg(library())
+        .args(["--init-token", "--label", "devid"]);
+    let said = run(home.settle(again.args(officer)));
+    // CKR_ACTION_PROHIBITED
+    assert!(
+        !said.status.success() && said.err.contains("(0x1b)"),
+        "{said}"
+    );
+    home.log_says(&["cannot be destroyed", "devid reset --factory"]);
+    assert_eq!(ends(&home, 0, &["show", "devid"]).text(), before);
+    ends(&home, 3, &["verify", "devid"]);
+    ends(&home, 0, &["csr", "web"]);
+
     // A reset takes the PINs away with what they were for.
     ends(&home, 0, &["reset", "--factory", "--yes", "--wait", "0"]);
     home.write("config.toml", "");

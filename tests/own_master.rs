@@ -163,7 +163,7 @@ fn is_not_recognised(bench: &Bench, own: &Own, tpm: &Swtpm) {
     let folder = bench.folder().display().to_string();
     bench
         .home
-        .log_says(&["cleared or exchanged", &folder, "move the folder away"]);
+        .log_says(&["cleared or exchanged", &folder, "devid reset --factory"]);
     assert_eq!(persistent(tpm), handles);
     let changed = before.to(&Inspection::of(&bench.folder()));
     assert_eq!(changed, [] as [String; 0], "nothing is made anew");

@@ -61,7 +61,8 @@ pub(crate) enum Verb {
         /// Says that a factory reset is meant.
         #[arg(long, required = true)]
         factory: bool,
-        /// Says that you know what is lost: every key of the token devid, for good.
+        /// Says that you know what is lost: all that is in the token devid, and what was made
+        /// through further tokens, for good.
         #[arg(long)]
         yes: bool,
         #[command(flatten)]
@@ -104,9 +105,9 @@ pub(crate) enum Verb {
     Persist {
         #[arg(help = NAME)]
         label: String,
-        /// Where a factory key goes.
-        #[arg(long, value_name = "HANDLE", default_value = "0x81020000", value_parser = handle)]
-        handle: u32,
+        /// Where a factory key goes; 0x81020000 by default.
+        #[arg(long, value_name = "HANDLE", value_parser = handle)]
+        handle: Option<u32>,
     },
     /// Writes the PKCS#11 URI of an object (RFC 7512).
     Uri {
@@ -162,7 +163,7 @@ pub(crate) enum KeyVerb {
         #[arg(long)]
         persistent: bool,
     },
-    /// Lists the keys of the token devid.
+    /// Lists the keys of all tokens that have a key folder.
     List,
     /// Deletes a key and its certificates, for good.
     Delete {

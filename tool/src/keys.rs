@@ -3,7 +3,7 @@
 use crate::answer::{Answer, Failure};
 use crate::cli::{Form, Kind};
 use crate::show::line;
-use devid_core::identity::{Device, Entity, Imported, OWN, Subject};
+use devid_core::identity::{Device, Entity, FACTORY, Imported, OWN, Subject};
 use devid_core::key::Curve;
 use devid_core::store::devid::{Algorithm, KeyUsage};
 use serde_json::json;
@@ -34,7 +34,7 @@ pub(crate) fn generate(
     Answer::new(form, &device.describe(&made), || paragraph(device, &made))
 }
 
-/// The keys of the token `devid`.
+/// The keys of all tokens with a key folder.
 pub(crate) fn list(device: &Device, form: Form) -> Result<Answer, Failure> {
     let contents = device.contents();
     if let Some((_, fault)) = contents.faults.iter().find(|(token, _)| *token == OWN) {
@@ -43,7 +43,7 @@ pub(crate) fn list(device: &Device, form: Form) -> Result<Answer, Failure> {
     let own = contents
         .entities
         .iter()
-        .filter(|one| one.token == OWN && one.key.is_some());
+        .filter(|one| one.token != FACTORY && one.key.is_some());
     let described: Vec<_> = own.clone().map(|one| device.describe(one)).collect();
     Answer::new(form, &described, || {
         own.map(|one| paragraph(device, one)).collect()
@@ -104,6 +104,16 @@ fn taken(imported: &Imported) -> String {
     for subject in &imported.authorities {
         line(&mut text, "with its CA", subject);
     }
+    for subject in &imported.unrelated {
+        line(
+            &mut text,
+            "not kept",
+            &format!("{subject}: it is not above the certificate"),
+        );
+    }
+    if let Some(note) = &imported.note {
+        line(&mut text, "note", note);
+    }
     text
 }
 
@@ -122,7 +132,7 @@ pub(crate) fn export(
 pub(crate) fn persist(
     device: &Device,
     label: &str,
-    handle: u32,
+    handle: Option<u32>,
     form: Form,
 ) -> Result<Answer, Failure> {
     let handle = device.persist(&device.find(label)?, handle)?;
@@ -146,6 +156,9 @@ fn written(text: &str, out: Option<&Path>, mode: u32, form: Form) -> Result<Answ
 fn paragraph(device: &Device, entity: &Entity) -> String {
     let described = device.describe(entity);
     let mut text = format!("{}\n", described.label);
+    if described.token != OWN {
+        line(&mut text, "token", &described.token);
+    }
     line(&mut text, "id", &described.id);
     if let Some(key) = &described.key {
         line(

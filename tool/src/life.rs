@@ -103,14 +103,27 @@ pub(crate) fn make(
 /// Takes it away and gives a new one.
 pub(crate) fn reset(config: &Config, yes: bool, how: &How, form: Form) -> Result<Answer, Failure> {
     if !yes {
-        return Err(Failure::new(
-            6,
-            "this erases every key of the token devid for good, and nothing was done. If that is \
-             meant: devid reset --factory --yes",
-        ));
+        return Err(Failure::new(6, what_is_lost(config)));
     }
     let done = devid_core::identity::reset(config, &provisioning(how, None)?)?;
     told(&done, form)
+}
+
+fn what_is_lost(config: &Config) -> String {
+    let mut text = "this erases for good all that is in the token devid".to_owned();
+    let others = config.tokens.iter().skip(1);
+    let others: Vec<&str> = others.map(|token| token.name.as_str()).collect();
+    if !others.is_empty() {
+        text += &format!(
+            "; of the further tokens ({}) all keys that the TPM wraps, all that was made through \
+             them, and their PINs, while files that somebody put into their folders stay",
+            others.join(", ")
+        );
+    }
+    text += "; a software identity; the master key, without which no copy of a wrapped key can be \
+             used; and the copy of the certificate in NV. The factory identity stays. Nothing was \
+             done; if it is meant: devid reset --factory --yes";
+    text
 }
 
 /// Deletes what was put aside.
@@ -137,7 +150,8 @@ fn provisioning(how: &How, request: Option<PathBuf>) -> Result<Provisioning, Fai
 
 fn told(done: &Provisioned, form: Form) -> Result<Answer, Failure> {
     Answer::new(form, done, || {
-        let steps = done.steps.iter().map(|step| format!("{step}\n"));
-        format!("{}mode {}\n", steps.collect::<String>(), done.mode)
+        let mut text: String = done.steps.iter().map(|step| format!("{step}\n")).collect();
+        text.extend(done.notes.iter().map(|note| format!("note: {note}\n")));
+        text + &format!("mode {}\n", done.mode)
     })
 }

@@ -18,7 +18,7 @@ struct Listed {
 
 #[derive(Serialize)]
 struct Token {
-    token: &'static str,
+    token: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     serial: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -39,12 +39,12 @@ pub(crate) fn list(device: &Device, form: Form) -> Result<Answer, Failure> {
     }
     let described = contents.entities.iter().map(|one| device.describe(one));
     let read = contents.serials.iter().map(|(token, serial)| Token {
-        token,
+        token: token.clone(),
         serial: Some(serial.clone()),
         problem: None,
     });
     let unread = contents.faults.iter().map(|(token, fault)| Token {
-        token,
+        token: token.clone(),
         serial: None,
         problem: Some(fault.text.clone()),
     });
@@ -64,8 +64,11 @@ fn paragraphs(contents: &Contents, objects: &[Description]) -> String {
         }
         text.push('\n');
     }
-    for object in objects.iter().filter(|object| object.token == SOFTWARE) {
-        let _ = writeln!(text, "in software\n\n{}", brief(object));
+    // Unless a token of that name has shown it.
+    if contents.serials.iter().all(|(token, _)| token != SOFTWARE) {
+        for object in objects.iter().filter(|object| object.token == SOFTWARE) {
+            let _ = writeln!(text, "in software\n\n{}", brief(object));
+        }
     }
     for (token, fault) in &contents.faults {
         let _ = writeln!(text, "token {token}: {fault}");
@@ -91,7 +94,7 @@ pub(crate) fn show(device: &Device, label: &str, form: Form) -> Result<Answer, F
 
 fn whole(description: &Description) -> String {
     let mut text = format!("{}\n", description.label);
-    line(&mut text, "token", description.token);
+    line(&mut text, "token", &description.token);
     line(&mut text, "id", &description.id);
     match &description.key {
         Some(key) => full_key(&mut text, key),

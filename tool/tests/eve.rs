@@ -431,47 +431,6 @@ fn a_key_folder_that_is_lost_is_not_replaced_silently() {
 }
 
 #[test]
-fn the_certificate_comes_back_from_nv() {
-    let settings = "[provision]\nnv_index = 0x01500000\n";
-    let mut device = Device::blank();
-    device.home.write("config.toml", settings);
-    device.ends(0, PROVISION);
-    let before = device.json(&["show", "devid"]);
-    fs::remove_file(files(&device, "certificate").remove(0)).unwrap();
-    let said = device.ends(0, PROVISION).text();
-    assert!(said.contains("brought back from NV"), "{said}");
-    let fingerprint = |shown: &Value| shown["certificates"][0]["sha256"].clone();
-    let after = device.json(&["show", "devid"]);
-    assert_eq!(fingerprint(&after), fingerprint(&before), "the very same");
-
-    // A new certificate goes there, too; and a reset takes it away.
-    let read = |device: &mut Device| {
-        let mut read = device.tpm().tool("tpm2_nvread");
-        programs::run(read.args(["-C", "0x01500000", "0x01500000"])).out
-    };
-    assert!(!read(&mut device).is_empty());
-    let first = read(&mut device);
-    device.ends(0, &["reset", "--factory", "--yes", "--wait", "0"]);
-    assert_ne!(read(&mut device), first);
-
-    // An index of somebody else's stays.
-    let mut define = device.tpm().tool("tpm2_nvdefine");
-    programs::run(define.args(["-C", "o", "-s", "8", "0x01500001"])).ok();
-    device
-        .home
-        .write("config.toml", "[provision]\nnv_index = 0x01500001\n");
-    let said = device.ends(1, PROVISION);
-    assert!(said.err.contains("somebody else's"), "{said}");
-    let fault = device
-        .home
-        .write("config.toml", "[provision]\nnv_index = 0x01C90200\n");
-    assert!(
-        device.ends(1, PROVISION).err.contains("0x01BFFFFF"),
-        "{fault:?}"
-    );
-}
-
-#[test]
 fn all_of_it_goes_through_libtss2_and_with_an_owner_that_asks() {
     let mut device = Device::blank();
     programs::run(

@@ -8,8 +8,9 @@
 
 mod common;
 
-use common::Device;
 use common::cut::{End, run_until};
+use common::tpm::Swtpm;
+use common::{Device, programs};
 use std::fs;
 
 const PROVISION: &[&str] = &["provision", "--wait", "0"];
@@ -59,7 +60,6 @@ fn assert_whole(device: &mut Device, cut: usize) {
         "cut {cut}"
     );
     assert!(!device.path("state/factory-reset").exists());
-    device.ends(3, &["verify", "devid"]);
 }
 
 #[test]
@@ -85,23 +85,210 @@ fn the_first_provisioning() {
     }
 }
 
-#[test]
-fn a_reset() {
-    // As many steps as the other; a cut in three is enough to meet each of its parts.
-    for cut in (1..).step_by(3) {
-        let mut device = Device::blank();
-        device.ends(0, PROVISION);
-        let first = keys(&device);
-        let end = run_until(&mut device.command(RESET), cut);
-        let asked = end == End::Exited(0)
-            || device.path("state/factory-reset").exists()
-            || keys(&device) != first;
-        device.ends(0, PROVISION);
-        assert_whole(&mut device, cut);
-        assert_eq!(keys(&device) != first, asked, "cut {cut}");
+/// Cuts `words` at each step, one after the other, until it ends by itself; `begin` makes what it
+/// starts from, `check` looks at what is there after it.
+fn cut_each<T>(
+    device: &mut Device,
+    words: &[&str],
+    mut begin: impl FnMut(&mut Device) -> T,
+    mut check: impl FnMut(&mut Device, T, usize, &End),
+) {
+    for cut in 1.. {
+        let begun = begin(device);
+        let end = run_until(&mut device.command(words), cut);
+        check(device, begun, cut, &end);
         if end == End::Exited(0) {
-            break;
+            assert!(cut > 3, "there are more steps than {cut}");
+            return;
         }
         assert_eq!(end, End::Cut);
     }
+}
+
+/// Finishes a reset that may have been cut, and looks at what it left.
+#[track_caller]
+fn assert_reset(device: &mut Device, first: &[String], cut: usize, end: &End) {
+    let asked = *end == End::Exited(0)
+        || device.path("state/factory-reset").exists()
+        || keys(device) != first;
+    device.ends(0, PROVISION);
+    assert_whole(device, cut);
+    assert_eq!(keys(device) != first, asked, "cut {cut}");
+}
+
+const EVE: &str = "[[token]]\nname = \"software\"\nallow_file_keys = true\n[provision]\n\
+                   nv_index = 0x01500000\nfallback = \"software\"\n";
+
+fn with_eve(tpm: Option<Swtpm>) -> Device {
+    let device = Device::with(tpm);
+    device.home.write("config.toml", EVE);
+    device
+}
+
+/// What the NV index holds.
+fn copy(device: &mut Device) -> Vec<u8> {
+    let mut read = device.tpm().tool("tpm2_nvread");
+    programs::run(read.args(["-C", "0x01500000", "0x01500000"]))
+        .ok()
+        .out
+}
+
+/// The device's certificate, DER.
+fn certificate(device: &Device) -> Vec<u8> {
+    let mut found = names(device).into_iter();
+    let name = found.find(|name| name.starts_with("certificate-")).unwrap();
+    let mut openssl = programs::program("openssl");
+    openssl.args(["x509", "-outform", "DER", "-in"]);
+    openssl.arg(device.path("state/devid").join(name));
+    programs::run(&mut openssl).ok().out
+}
+
+/// As a device is before its first start.
+fn make_blank(device: &mut Device) {
+    programs::run(device.tpm().tool("tpm2_clear").args(["-c", "p"])).ok();
+    fs::remove_dir_all(device.path("state")).unwrap();
+    fs::create_dir(device.path("state")).unwrap();
+}
+
+#[test]
+fn an_edge_devices_first_start() {
+    let mut device = with_eve(Some(Swtpm::blank()));
+    cut_each(&mut device, PROVISION, make_blank, |device, (), cut, _| {
+        device.ends(0, PROVISION);
+        assert_whole(device, cut);
+        assert_eq!(copy(device), certificate(device), "cut {cut}");
+    });
+}
+
+#[test]
+fn an_edge_devices_reset() {
+    let mut device = with_eve(Some(Swtpm::blank()));
+    device.ends(0, PROVISION);
+    // What one reset leaves is what the next begins with.
+    let begin = |device: &mut Device| {
+        // What was loaded below the master key before is known to nobody now.
+        let mut flush = device.tpm().tool("tpm2_flushcontext");
+        programs::run(flush.arg("--transient-object")).ok();
+        keys(device)
+    };
+    cut_each(&mut device, RESET, begin, |device, first, cut, end| {
+        assert_reset(device, &first, cut, end);
+        assert_eq!(copy(device), certificate(device), "cut {cut}");
+    });
+}
+
+#[test]
+fn an_edge_device_without_tpm() {
+    let mut device = with_eve(None);
+    let blank = |device: &mut Device| {
+        let _ = fs::remove_dir_all(device.path("state"));
+        fs::create_dir(device.path("state")).unwrap();
+    };
+    cut_each(&mut device, PROVISION, blank, |device, (), cut, _| {
+        let key = device.path("state/software/devid.key.pem");
+        let begun = fs::read(&key).ok();
+        device.ends(0, PROVISION);
+        let made = fs::read(&key).unwrap();
+        assert!(begun.is_none_or(|begun| begun == made), "cut {cut}");
+        let status = device.ends(0, &["status"]);
+        assert!(status.text().starts_with("mode software\n"), "{status}");
+    });
+    // And a reset makes another.
+    let key = |device: &mut Device| fs::read(device.path("state/software/devid.key.pem")).unwrap();
+    cut_each(&mut device, RESET, key, |device, first, cut, end| {
+        let asked = *end == End::Exited(0)
+            || device.path("state/factory-reset").exists()
+            || fs::read(device.path("state/software/devid.key.pem")).ok() != Some(first.clone());
+        device.ends(0, PROVISION);
+        assert_eq!(key(device) != first, asked, "cut {cut}");
+        device.ends(0, &["status"]);
+    });
+}
+
+#[test]
+fn an_edge_device_moves_to_its_tpm() {
+    let software = with_eve(None);
+    software.ends(0, PROVISION);
+    let key = fs::read(software.path("state/software/devid.key.pem")).unwrap();
+    let mut device = with_eve(Some(Swtpm::blank()));
+    let begin = |device: &mut Device| {
+        make_blank(device);
+        fs::create_dir(device.path("state/software")).unwrap();
+        device.home.write("state/software/devid.key.pem", &key);
+    };
+    cut_each(&mut device, PROVISION, begin, |device, (), cut, _| {
+        device.ends(0, PROVISION);
+        assert_whole(device, cut);
+        let left = fs::read_dir(device.path("state/software")).unwrap();
+        let mut left: Vec<_> = left.map(|one| one.unwrap().file_name()).collect();
+        left.retain(|name| !name.to_str().unwrap().starts_with('.'));
+        assert_eq!(left, ["devid.key.pem.pre-tpm"], "cut {cut}");
+        assert_eq!(copy(device), certificate(device), "cut {cut}");
+    });
+}
+
+#[test]
+fn a_certificate_that_comes() {
+    let mut device = with_eve(Some(Swtpm::blank()));
+    device.ends(0, PROVISION);
+    let request = device.path("devid.csr");
+    device.ends(0, &["csr", "devid", "--out", request.to_str().unwrap()]);
+    let authorities = ["one", "other"].map(|name| {
+        let folder = device.path(name);
+        fs::create_dir(&folder).unwrap();
+        let leaf = fs::read(device.certified(&request, &folder)).unwrap();
+        let ca = fs::read(folder.join("ca.pem")).unwrap();
+        device
+            .home
+            .write(&format!("{name}.pem"), [leaf, ca].concat())
+    });
+    // Its beginning alone tells nothing of the key, and it goes into NV in pieces.
+    let long = "/OU=a unit with a long name that fills what is written at once".repeat(12);
+    let (ca, leaf) = (device.path("other/ca"), device.path("leaf.pem"));
+    let mut openssl = programs::program("openssl");
+    openssl.args([
+        "x509",
+        "-req",
+        "-days",
+        "9",
+        "-CAcreateserial",
+        "-subj",
+        &long,
+    ]);
+    openssl.arg("-in").arg(&request).arg("-out").arg(&leaf);
+    openssl.arg("-CA").arg(ca.with_extension("pem"));
+    openssl.arg("-CAkey").arg(ca.with_extension("key"));
+    programs::run(&mut openssl).ok();
+    let ca = fs::read(ca.with_extension("pem")).unwrap();
+    device
+        .home
+        .write("other.pem", [fs::read(leaf).unwrap(), ca].concat());
+    let [one, other] = authorities.map(|path| path.to_str().unwrap().to_owned());
+    let only_key = keys(&device);
+    let begin = |device: &mut Device| {
+        device.ends(0, &["import-cert", &one]);
+        certificate(device)
+    };
+    let words = ["import-cert", other.as_str()];
+    cut_each(&mut device, &words, begin, |device, _, cut, _| {
+        // Whatever it was cut at, the identity is whole.
+        device.ends(0, PROVISION);
+        device.ends(0, &["status"]);
+        assert_eq!(keys(device), only_key);
+        device.ends(0, &["import-cert", &other]);
+        let left = names(device).into_iter();
+        let left = left.filter(|name| name.starts_with("certificate-"));
+        assert_eq!(left.count(), 2, "cut {cut}: one, and its CA's");
+        let shown = device.json(&["show", "devid"]);
+        let shown = shown["certificates"].as_array().unwrap();
+        assert_eq!(shown.len(), 1, "cut {cut}");
+        let place = shown[0]["place"].as_str().unwrap();
+        let mut openssl = programs::program("openssl");
+        openssl.args(["x509", "-outform", "DER", "-in", place]);
+        assert_eq!(
+            copy(device),
+            programs::run(&mut openssl).ok().out,
+            "cut {cut}"
+        );
+    });
 }

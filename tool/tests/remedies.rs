@@ -79,18 +79,18 @@ fn a_lost_key_file_is_brought_back() {
     let file = files(&device, "key").remove(0);
     let kept = fs::read(&file).unwrap();
     fs::remove_file(&file).unwrap();
-    let lost = found(&device, "identity.mismatch");
+    let lost = found(&device, "identity.file-lost");
     assert!(
         lost["mend"]
             .as_str()
             .unwrap()
-            .contains("whole in handle 0x81000100"),
+            .contains("leave the handle as it is"),
         "{lost}"
     );
     assert!(lost["command"].is_null(), "{lost}");
     assert_harmless(&device);
     fs::write(&file, kept).unwrap();
-    assert_gone(&device, "identity.mismatch");
+    assert_gone(&device, "identity.file-lost");
     assert_eq!(key(&device), first);
 }
 

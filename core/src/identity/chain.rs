@@ -177,7 +177,7 @@ impl Search<'_> {
 }
 
 /// Whether `child` says that `issuer` issued it. A CA of the same name with another key did not.
-fn names(child: &Certificate, issuer: &Certificate) -> bool {
+pub(super) fn names(child: &Certificate, issuer: &Certificate) -> bool {
     let same_key = match (authority_key_id(child), subject_key_id(issuer)) {
         (Some(wanted), Some(there)) => wanted == there,
         _ => true,

@@ -1,4 +1,4 @@
-//! The device as a whole: its two tokens and what is in them.
+//! The device as a whole: its tokens and what is in them.
 
 use super::software::Software;
 use super::{Fault, FaultKind, Profile};
@@ -10,9 +10,11 @@ use crate::store::folder::{Description as About, Origin};
 use crate::store::idevid::{Authority, Identity, IdevidStore};
 use crate::store::{Key, KeyStore, Kind, Pins, Protection, Shown, Who};
 use crate::tpm::{Refusals, Tpm, recognised};
+use parking_lot::Mutex;
 use serde::Serialize;
+use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 /// The token of the factory identity.
 pub const FACTORY: &str = "idev-id";
@@ -23,20 +25,24 @@ pub const EXISTING: &str = "existing";
 /// The token of the device's own keys, and the label of its own identity.
 pub const OWN: &str = "devid";
 
-/// The device: its configuration, its TPM and its two tokens.
+/// The device: its configuration, its TPM and its tokens.
 #[derive(Debug)]
 pub struct Device {
     pub(super) config: Config,
     pub(super) tpm: Arc<Tpm>,
+    /// The token `devid`.
     pub(super) own: DevidStore,
-    unlocked: OnceLock<Result<(), Fault>>,
+    /// The further tokens of the configuration.
+    others: Vec<DevidStore>,
+    /// How the login went, by token.
+    unlocked: Mutex<HashMap<String, Result<(), Fault>>>,
 }
 
 /// A key with its certificates, or a certificate without key.
 #[derive(Debug, Clone)]
 pub struct Entity {
-    /// The token that shows it.
-    pub token: &'static str,
+    /// The token that shows it, as the configuration calls it.
+    pub token: String,
     /// The token's own label, which its security officer may have changed.
     pub token_label: String,
     /// Its label.
@@ -80,18 +86,18 @@ pub struct Placed {
 #[derive(Debug, Default)]
 pub struct Contents {
     /// Serial numbers of the tokens that could be read.
-    pub serials: Vec<(&'static str, String)>,
+    pub serials: Vec<(String, String)>,
     /// Factory identities, their issuers, own keys, other certificates.
     pub entities: Vec<Entity>,
     /// Tokens that could not be read, and why.
-    pub faults: Vec<(&'static str, Fault)>,
+    pub faults: Vec<(String, Fault)>,
 }
 
 /// An [`Entity`] in words, for people and programs.
 #[derive(Debug, Clone, Serialize)]
 pub struct Description {
     /// The token that shows it.
-    pub token: &'static str,
+    pub token: String,
     /// Its label.
     pub label: String,
     /// CKA_ID in hexadecimal digits.
@@ -133,12 +139,13 @@ impl Device {
     /// Nothing is read and nothing is sent yet.
     pub fn new(config: Config) -> Self {
         let tpm = Arc::new(Tpm::of(&config, Refusals::default()));
-        let own = DevidStore::new(&config, Arc::clone(&tpm));
+        let mut stores = DevidStore::all(&config, &tpm);
         Self {
             config,
             tpm,
-            own,
-            unlocked: OnceLock::new(),
+            own: stores.remove(0),
+            others: stores,
+            unlocked: Mutex::default(),
         }
     }
 
@@ -150,27 +157,53 @@ impl Device {
     /// Logs in to the token `devid`, if it asks for a PIN and the configuration says where that is.
     /// Without it, what needs the PIN fails, and says so.
     pub(super) fn unlock(&self) -> Result<(), Fault> {
-        let login = || match (self.own.pins(), self.own.configured_pin()) {
-            (Pins::User, Some(pin)) => self.own.login(Who::User, &pin).map_err(Fault::from),
+        self.unlock_store(&self.own)
+    }
+
+    /// The same of the token that an entity is in.
+    pub(super) fn unlock_for(&self, entity: &Entity) -> Result<(), Fault> {
+        self.unlock()?;
+        self.store_of(entity)
+            .map_or(Ok(()), |store| self.unlock_store(store))
+    }
+
+    pub(super) fn unlock_store(&self, store: &DevidStore) -> Result<(), Fault> {
+        let login = || match (store.pins(), store.configured_pin()) {
+            (Pins::User, Some(pin)) => store.login(Who::User, &pin).map_err(Fault::from),
             _ => Ok(()),
         };
-        self.unlocked.get_or_init(login).clone()
+        let mut unlocked = self.unlocked.lock();
+        let known = unlocked.entry(store.name().to_owned());
+        known.or_insert_with(login).clone()
     }
 
     /// The key folder of the token `devid`.
     pub fn folder(&self) -> PathBuf {
-        let named = self
-            .config
-            .tokens
-            .first()
-            .and_then(|token| token.path.clone());
-        named.unwrap_or_else(|| self.config.state.join(OWN))
+        self.own.path().to_owned()
     }
 
-    /// All that the two tokens hold. One that cannot be read does not hide the other.
+    /// All tokens with a key folder, `devid` first.
+    pub(super) fn stores(&self) -> impl Iterator<Item = &DevidStore> {
+        std::iter::once(&self.own).chain(&self.others)
+    }
+
+    /// What the configuration calls them.
+    pub fn tokens(&self) -> Vec<&str> {
+        self.stores().map(DevidStore::name).collect()
+    }
+
+    /// The one that shows an entity; `None` for what is in no key folder.
+    pub(super) fn store_of(&self, entity: &Entity) -> Option<&DevidStore> {
+        let is_there = entity.software.is_none() && entity.token != FACTORY;
+        self.stores()
+            .find(|store| is_there && store.name() == entity.token)
+    }
+
+    /// All that the tokens hold. One that cannot be read does not hide the others.
     pub fn contents(&self) -> Contents {
         let mut contents = Contents::default();
-        for entities in [self.factory(), self.own()] {
+        let own = self.stores().map(|store| self.read(store));
+        for entities in std::iter::once(self.factory()).chain(own) {
             match entities {
                 Ok((token, serial, entities)) => {
                     contents.serials.push((token, serial));
@@ -179,11 +212,13 @@ impl Device {
                 Err(fault) => contents.faults.push(fault),
             }
         }
-        for entity in [self.software(), self.existing_entity()] {
-            match entity {
-                Ok(found) => contents.entities.extend(found),
-                Err(fault) => contents.faults.push((SOFTWARE, fault)),
-            }
+        match self.software_entities() {
+            Ok(found) => contents.entities.extend(found),
+            Err(fault) => contents.faults.push((SOFTWARE.into(), fault)),
+        }
+        match self.existing_entity() {
+            Ok(found) => contents.entities.extend(found),
+            Err(fault) => contents.faults.push((SOFTWARE.into(), fault)),
         }
         contents
     }
@@ -215,7 +250,7 @@ impl Device {
 
     /// The factory's identities and the certificates of their issuers.
     pub(super) fn factory(&self) -> Read {
-        let failed = |error: crate::store::LookError| (FACTORY, Fault::from(error));
+        let failed = |error: crate::store::LookError| (FACTORY.to_owned(), Fault::from(error));
         let tpm = &self.tpm;
         let stores = std::iter::once(IdevidStore::new(&self.config, Arc::clone(tpm)))
             .chain(IdevidStore::with_pin(&self.config, tpm));
@@ -235,17 +270,24 @@ impl Device {
             }
         }
         match (serial, fault) {
-            (Some(serial), _) => Ok((FACTORY, serial, entities)),
+            (Some(serial), _) => Ok((FACTORY.into(), serial, entities)),
             (None, Some(error)) => Err(failed(error)),
-            (None, None) => Ok((FACTORY, String::new(), entities)),
+            (None, None) => Ok((FACTORY.into(), String::new(), entities)),
         }
     }
 
-    /// The device's own keys and certificates.
-    pub(super) fn own(&self) -> Read {
-        let listing = self.own.look().map_err(|error| (OWN, error.into()))?;
+    /// The keys and certificates of a token.
+    pub(super) fn read(&self, store: &DevidStore) -> Read {
+        let token = store.name();
+        let failed = |error: crate::store::LookError| (token.to_owned(), error.into());
+        let listing = store.look().map_err(failed)?;
         let mut entities: Vec<Entity> = Vec::new();
+        let software = Software::of(&self.config.state);
         for shown in &listing.objects {
+            // The software identity is told of for itself.
+            if software.has(&store.file(&shown.name)) {
+                continue;
+            }
             match &shown.kind {
                 Kind::Pair {
                     key,
@@ -255,7 +297,7 @@ impl Device {
                 } => {
                     let id = private.id.clone();
                     entities.push(Entity {
-                        token: OWN,
+                        token: token.to_owned(),
                         token_label: listing.label.clone(),
                         label: private.label.clone(),
                         file: shown.name.clone(),
@@ -266,64 +308,17 @@ impl Device {
                         origin: *origin,
                         certificates: Vec::new(),
                         attests: false,
-                        protected: private.label == OWN && !private.destroyable,
+                        protected: token == OWN && private.label == OWN && !private.destroyable,
                     });
                 }
                 Kind::Certificate(certificate, about) => {
-                    let placed = self.placed(shown, certificate, about);
-                    place(placed, &listing.label, &mut entities);
+                    let placed = placed(store, shown, certificate, about);
+                    place(placed, (token, &listing.label), &mut entities);
                 }
                 Kind::Public(..) | Kind::Data(_) => {}
             }
         }
-        Ok((OWN, listing.serial, entities))
-    }
-
-    /// The software identity, if there is one.
-    fn software(&self) -> Result<Option<Entity>, Fault> {
-        let software = Software::of(&self.config.state);
-        let Some(public) = software.public()? else {
-            return Ok(None);
-        };
-        let certificate = software.certificate()?;
-        let mine = certificate.filter(|one| one.public_key().as_ref() == Some(&public));
-        let placed = mine.map(|certificate| Placed {
-            label: OWN.into(),
-            id: certificate.key_id().as_bytes().to_vec(),
-            certificate,
-            place: software.certificate_path().display().to_string(),
-            file: String::new(),
-        });
-        Ok(Some(Entity {
-            token: SOFTWARE,
-            token_label: SOFTWARE.into(),
-            label: OWN.into(),
-            file: String::new(),
-            id: public.id().as_bytes().to_vec(),
-            key: None,
-            software: Some(software.key_path()),
-            public: Some(public),
-            origin: Origin::Generated,
-            certificates: placed.into_iter().collect(),
-            attests: false,
-            protected: true,
-        }))
-    }
-
-    fn placed(&self, shown: &Shown, certificate: &Certificate, about: &About) -> Placed {
-        let id = about.id.clone();
-        Placed {
-            certificate: certificate.clone(),
-            label: about.label.clone(),
-            id: id.unwrap_or_else(|| certificate.key_id().as_bytes().to_vec()),
-            place: self.file_of(&shown.name).display().to_string(),
-            file: shown.name.clone(),
-        }
-    }
-
-    /// The path of an object in the key folder.
-    pub(super) fn file_of(&self, name: &str) -> PathBuf {
-        self.folder().join(format!("{name}.pem"))
+        Ok((token.to_owned(), listing.serial, entities))
     }
 
     /// An entity in words.
@@ -334,7 +329,7 @@ impl Device {
             CertificateDescription { place, profile }
         });
         Description {
-            token: entity.token,
+            token: entity.token.clone(),
             label: entity.label.clone(),
             id: hex(&entity.id),
             key: match (&entity.key, &entity.software, &entity.public) {
@@ -354,7 +349,8 @@ impl Device {
     }
 
     fn describe_key(&self, entity: &Entity, key: &Key) -> KeyDescription {
-        let file = self.file_of(&entity.file);
+        let store = self.store_of(entity).unwrap_or(&self.own);
+        let file = store.file(&entity.file);
         let file = file.display();
         let place = match (key.handle(), key.protection()) {
             (_, Protection::Sealed) => format!("sealed in {file}; used in memory"),
@@ -379,6 +375,17 @@ impl Device {
     }
 }
 
+fn placed(store: &DevidStore, shown: &Shown, certificate: &Certificate, about: &About) -> Placed {
+    let id = about.id.clone();
+    Placed {
+        certificate: certificate.clone(),
+        label: about.label.clone(),
+        id: id.unwrap_or_else(|| certificate.key_id().as_bytes().to_vec()),
+        place: store.file(&shown.name).display().to_string(),
+        file: shown.name.clone(),
+    }
+}
+
 fn said(origin: Origin) -> &'static str {
     match origin {
         Origin::Generated => "generated",
@@ -388,7 +395,7 @@ fn said(origin: Origin) -> &'static str {
 }
 
 /// A token's name, serial number and contents; or its name and what is wrong.
-type Read = Result<(&'static str, String, Vec<Entity>), (&'static str, Fault)>;
+type Read = Result<(String, String, Vec<Entity>), (String, Fault)>;
 
 impl Entity {
     /// Whether it is meant by this name.
@@ -426,7 +433,7 @@ impl Contents {
 }
 
 /// Gives a certificate to its key, which was listed before it, or lists it alone.
-fn place(placed: Placed, token: &str, all: &mut Vec<Entity>) {
+pub(super) fn place(placed: Placed, token: (&str, &str), all: &mut Vec<Entity>) {
     let public = placed.certificate.public_key();
     let owner = all
         .iter_mut()
@@ -434,8 +441,8 @@ fn place(placed: Placed, token: &str, all: &mut Vec<Entity>) {
     match owner {
         Some(owner) => owner.certificates.push(placed),
         None => all.push(Entity {
-            token: OWN,
-            token_label: token.to_owned(),
+            token: token.0.to_owned(),
+            token_label: token.1.to_owned(),
             label: placed.label.clone(),
             file: String::new(),
             id: placed.id.clone(),
@@ -453,7 +460,7 @@ fn place(placed: Placed, token: &str, all: &mut Vec<Entity>) {
 fn of_identity(token: &str, identity: Identity) -> Entity {
     let id = identity.certificate.key_id().as_bytes().to_vec();
     Entity {
-        token: FACTORY,
+        token: FACTORY.into(),
         token_label: token.to_owned(),
         label: identity.label.clone(),
         file: String::new(),
@@ -477,7 +484,7 @@ fn of_identity(token: &str, identity: Identity) -> Entity {
 fn of_authority(token: &str, authority: Authority) -> Entity {
     let id = authority.certificate.key_id().as_bytes().to_vec();
     Entity {
-        token: FACTORY,
+        token: FACTORY.into(),
         token_label: token.to_owned(),
         label: authority.label.clone(),
         file: String::new(),

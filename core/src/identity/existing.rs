@@ -5,7 +5,7 @@
 
 use super::Fault;
 use super::chain::{Way, way};
-use super::device::{Device, EXISTING, Entity, FACTORY, OWN, Placed, SOFTWARE};
+use super::device::{Device, EXISTING, Entity, FACTORY, Placed, SOFTWARE};
 use super::points::unfit;
 use super::prove::{Proof, prove};
 use super::state::Existing;
@@ -15,6 +15,7 @@ use crate::certificate::Certificate;
 use crate::config;
 use crate::file;
 use crate::key::{PrivateKeyInfo, PublicKey, hex};
+use crate::store::Protection;
 use crate::store::folder::Origin;
 use std::path::Path;
 use zeroize::Zeroizing;
@@ -60,10 +61,38 @@ impl Device {
 
     fn by_uri(&self, uri: &str) -> Result<Option<(String, bool)>, String> {
         let wanted = Wanted::parse(uri)?;
-        let (_, _, own) = self.own().map_err(|(_, fault)| fault.text)?;
-        let Some(entity) = own.into_iter().find(|one| wanted.is(one)) else {
-            return Ok(None);
+        let mut tokens = Vec::new();
+        for store in self.stores() {
+            // Its officer may have given it another label.
+            let label = store.label().map_err(|error| format!("{uri}: {error}"))?;
+            if wanted.is_in(store.name(), &label) {
+                tokens.push(store);
+            }
+        }
+        if tokens.is_empty() {
+            return Err(format!(
+                "{uri}: no token of ours is called so; those of the configuration are {}",
+                self.tokens().join(", ")
+            ));
+        }
+        let (mut found, mut unread) = (None, None);
+        for store in tokens {
+            match self.read(store) {
+                Ok((_, serial, entities)) => {
+                    let entity = entities.into_iter().find(|one| wanted.is(one, &serial));
+                    found = found.or(entity.map(|entity| (store, entity)));
+                }
+                Err((_, fault)) => unread = unread.or(Some(fault.text)),
+            }
+        }
+        let (store, entity) = match (found, unread) {
+            (Some(found), _) => found,
+            // There it may be.
+            (None, Some(why)) => return Err(why),
+            (None, None) => return Ok(None),
         };
+        self.unlock_store(store)
+            .map_err(|fault| format!("{uri}: {fault}"))?;
         let Some(key) = &entity.key else {
             return Err(format!("{uri}: there is a certificate, but no key"));
         };
@@ -76,7 +105,8 @@ impl Device {
             Proof::None(error) => return Err(format!("{uri}: the key does not sign: {error}")),
         }
         self.leads_to_trust(certificate, &[], uri)?;
-        Ok(Some((format!("{uri}: {}", certificate.subject()), true)))
+        let in_tpm = key.protection() == Protection::Tpm;
+        Ok(Some((format!("{uri}: {}", certificate.subject()), in_tpm)))
     }
 
     fn by_files(&self, certificate: &Path, key: &Path) -> Result<Option<(String, bool)>, String> {
@@ -117,7 +147,7 @@ impl Device {
         let all = certificates_of(certificate)?;
         let leaf = all.first().ok_or_else(|| Fault::failed("no certificate"))?;
         Ok(Some(Entity {
-            token: SOFTWARE,
+            token: SOFTWARE.into(),
             token_label: SOFTWARE.into(),
             label: EXISTING.into(),
             file: String::new(),
@@ -140,10 +170,18 @@ impl Device {
         match &self.config.provision.existing {
             None => false,
             Some(config::Existing::Files { .. }) => {
-                (entity.token, entity.label.as_str()) == (SOFTWARE, EXISTING)
+                (entity.token.as_str(), entity.label.as_str()) == (SOFTWARE, EXISTING)
             }
             Some(config::Existing::Uri(uri)) => {
-                entity.token == OWN && Wanted::parse(uri).is_ok_and(|wanted| wanted.is(entity))
+                let is = |wanted: Wanted| {
+                    // A serial number told the token when the identity was looked for.
+                    let wanted = Wanted {
+                        serial: None,
+                        ..wanted
+                    };
+                    wanted.is_in(&entity.token, &entity.token_label) && wanted.is(entity, "")
+                };
+                Wanted::parse(uri).is_ok_and(is)
             }
         }
     }
@@ -201,6 +239,8 @@ fn public_half(file: &Path, folder: &Path) -> Result<PublicKey, String> {
 /// What a PKCS#11 URI (RFC 7512) asks for, as far as it can be meant here.
 #[derive(Debug, PartialEq, Eq)]
 struct Wanted {
+    token: Option<String>,
+    serial: Option<String>,
     label: Option<String>,
     id: Option<String>,
 }
@@ -212,6 +252,8 @@ impl Wanted {
             .ok_or(format!("{uri}: must begin with pkcs11:"))?;
         let path = path.split('?').next().unwrap_or_default();
         let mut wanted = Self {
+            token: None,
+            serial: None,
             label: None,
             id: None,
         };
@@ -220,13 +262,14 @@ impl Wanted {
             let value = unescaped(value).ok_or(format!("{value}: a % without two digits"))?;
             let text = || String::from_utf8_lossy(&value).into_owned();
             match name {
-                // Its officer may have given it another label; what counts is the object.
                 "token" if value == FACTORY.as_bytes() => {
                     return Err(format!(
-                        "{uri}: an existing identity is in the token {OWN} or in files; the \
-                         factory's is none of its kind"
+                        "{uri}: an existing identity is in a token with a key folder or in files; \
+                         the factory's is none of its kind"
                     ));
                 }
+                "token" => wanted.token = Some(text()),
+                "serial" => wanted.serial = Some(text()),
                 "object" => wanted.label = Some(text()),
                 "id" => wanted.id = Some(hex(&value)),
                 _ => {}
@@ -236,17 +279,25 @@ impl Wanted {
             Self {
                 label: None,
                 id: None,
+                ..
             } => Err(format!("{uri}: must have object= or id=")),
             wanted => Ok(wanted),
         }
     }
 
-    fn is(&self, entity: &Entity) -> bool {
-        let fits = |wanted: &Option<String>, there: &str| {
-            wanted.as_deref().is_none_or(|wanted| wanted == there)
-        };
-        fits(&self.label, &entity.label) && fits(&self.id, &hex(&entity.id))
+    fn is_in(&self, token: &str, label: &str) -> bool {
+        fits(&self.token, token) || fits(&self.token, label)
     }
+
+    fn is(&self, entity: &Entity, serial: &str) -> bool {
+        fits(&self.serial, serial)
+            && fits(&self.label, &entity.label)
+            && fits(&self.id, &hex(&entity.id))
+    }
+}
+
+fn fits(wanted: &Option<String>, there: &str) -> bool {
+    wanted.as_deref().is_none_or(|wanted| wanted == there)
 }
 
 fn unescaped(text: &str) -> Option<Vec<u8>> {
@@ -269,6 +320,8 @@ mod tests {
         assert_eq!(
             wanted,
             Ok(Wanted {
+                token: Some("devid".into()),
+                serial: None,
                 label: Some("my cloud".into()),
                 id: Some("01af".into()),
             })

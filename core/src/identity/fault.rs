@@ -63,7 +63,9 @@ impl Fault {
 
     fn asks_for_pin() -> Self {
         Self::failed(
-            "the key asks for a PIN: say where it is, by pin = \"file:/PATH\" or              \"credential:NAME\" under [[token]] name = \"devid\" in config.toml",
+            "the key asks for a PIN: say where it is, by pin = \"file:/PATH\" or \
+             \"credential:NAME\" under the [[token]] of the key in config.toml (name = \"devid\" \
+             for the device's own)",
         )
     }
 
@@ -81,7 +83,14 @@ impl From<TpmError> for Fault {
             TpmError::Unreachable(_) | TpmError::Broken(_) | TpmError::Timeout(_) => FaultKind::Tpm,
             _ => FaultKind::Failed,
         };
-        Self::new(kind, error.to_string())
+        let next = match &error {
+            TpmError::ForeignKey(_) => {
+                ": the TPM was cleared or exchanged, and the key is lost unless the TPM that it \
+                 belongs to is brought back; devid reset --factory --yes begins anew"
+            }
+            _ => "",
+        };
+        Self::new(kind, format!("{error}{next}"))
     }
 }
 

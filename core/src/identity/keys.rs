@@ -3,34 +3,19 @@
 use super::device::{Device, Entity, FACTORY, OWN};
 use super::issue::{Signer, Subject, request};
 use super::software::SoftwareKey;
-use super::time::{now, valid_at};
-use super::verify::certificates_of;
 use super::{Fault, FaultKind};
-use crate::certificate::Certificate;
 use crate::file;
 use crate::store::devid::{Algorithm, KeyUsage};
-use crate::store::folder::{Content, Description, Origin, Usage, Use};
-use crate::store::{KeyStore, Kind, Protection};
-use serde::Serialize;
-use std::path::Path;
+use crate::store::folder::{Description, Origin, Usage, Use};
+use crate::store::{Key, Protection};
+use crate::tpm::TpmError;
 
 const TSS2_BEGIN: &str = "-----BEGIN TSS2 PRIVATE KEY-----";
 const TSS2_END: &str = "-----END TSS2 PRIVATE KEY-----";
+/// Where a factory has its key (TCG, TPM 2.0 Provisioning Guidance, section 7.8).
+const FACTORY_HANDLE: u32 = 0x8102_0000;
 /// More bytes than a file of the key folder has.
 const LARGEST: u64 = 64 << 10;
-
-/// What was made of a certificate that came.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Imported {
-    /// The key's label.
-    pub label: String,
-    /// Subjects of certificates that it took the place of.
-    pub replaced: Vec<String>,
-    /// Subjects of CA certificates that came with it and are new.
-    pub authorities: Vec<String>,
-    /// Whether it was there already.
-    pub known: bool,
-}
 
 impl Device {
     /// Makes a key for a service.
@@ -85,7 +70,8 @@ impl Device {
             .ok_or_else(|| Fault::failed("the key was made, and is gone"))
     }
 
-    /// Deletes a key and its certificates; gives the files' names.
+    /// Deletes a key with its certificates, and those of their CAs that no other certificate needs;
+    /// gives the files' names.
     ///
     /// # Errors
     ///
@@ -103,17 +89,22 @@ impl Device {
                 entity.label
             )));
         }
-        let mut files: Vec<String> = entity
-            .certificates
-            .iter()
-            .map(|one| one.file.clone())
-            .collect();
-        files.extend(Some(entity.file.clone()).filter(|file| !file.is_empty()));
-        for file in &files {
-            self.own.destroy_whole(file)?;
+        let store = self.store_of(entity).ok_or_else(|| {
+            Fault::refused(format!(
+                "{}: only devid reset --factory gives it up",
+                entity.label
+            ))
+        })?;
+        let certificates = entity.certificates.iter();
+        let going: Vec<_> = certificates.clone().map(|one| &one.certificate).collect();
+        let mut gone = self.drop_authorities(store, &entity.label, &going)?;
+        let key = Some(&entity.file).filter(|file| !file.is_empty());
+        for file in certificates.map(|one| &one.file).chain(key) {
+            store.destroy_whole(file)?;
+            gone.push(file.clone());
         }
         self.tell_others();
-        Ok(files)
+        Ok(gone)
     }
 
     /// A request for a certificate (PKCS#10, PEM). The device's own identity names the device as
@@ -130,7 +121,7 @@ impl Device {
                 format!("{}: this device has no key for it", entity.label),
             ));
         };
-        self.unlock()?;
+        self.unlock_for(entity)?;
         let subject = match subject {
             Some(subject) => subject,
             None if entity.protected => self.own_subject(key.public())?,
@@ -141,97 +132,6 @@ impl Device {
             None => Subject::named(&entity.label)?,
         };
         request(subject, &Signer::Tpm(&self.tpm, key))
-    }
-
-    /// Takes a certificate for a key of the token `devid`, in the place of those that the key had;
-    /// and certificates of CAs that come in the same file.
-    ///
-    /// # Errors
-    ///
-    /// It is for none of the keys, or not valid now. Then nothing was changed.
-    pub fn import_certificate(&self, path: &Path) -> Result<Imported, Fault> {
-        let all = certificates_of(path)?;
-        let (authorities, mut leaves): (Vec<_>, Vec<_>) =
-            all.into_iter().partition(Certificate::is_authority);
-        let certificate = match leaves.len() {
-            1 => leaves.remove(0),
-            count => {
-                return Err(Fault::refused(format!(
-                    "{}: {count} certificates that are no CA's; one is taken at a time",
-                    path.display()
-                )));
-            }
-        };
-        let public = certificate.public_key();
-        let own = self.own_entities()?;
-        let owner = own
-            .iter()
-            .find(|one| one.key.is_some() && one.public.is_some() && one.public == public);
-        let Some(owner) = owner else {
-            return Err(Fault::refused(format!(
-                "{}: the certificate of {} is for none of the keys of the token {OWN} (devid key \
-                 list shows them); nothing was changed",
-                path.display(),
-                certificate.subject()
-            )));
-        };
-        if let Ok(now) = now() {
-            valid_at(&certificate, now).map_err(|why| {
-                Fault::refused(format!(
-                    "{}: the certificate {why}; nothing was changed",
-                    path.display()
-                ))
-            })?;
-        }
-        let mut imported = Imported {
-            label: owner.label.clone(),
-            replaced: Vec::new(),
-            authorities: self.add_authorities(&owner.label, authorities)?,
-            known: owner
-                .certificates
-                .iter()
-                .any(|one| one.certificate == certificate),
-        };
-        if !imported.known {
-            self.keep_certificate(certificate.clone(), &owner.label, !owner.protected)?;
-        }
-        // Only now: whoever looks in between finds two, and never none.
-        for old in owner
-            .certificates
-            .iter()
-            .filter(|old| old.certificate != certificate)
-        {
-            self.own.destroy_whole(&old.file)?;
-            imported.replaced.push(old.certificate.subject());
-        }
-        if owner.protected
-            && let Some(index) = self.config.provision.nv_index
-        {
-            self.tpm
-                .nv_keep(index, certificate.der(), &self.own.owner_auth()?)?;
-        }
-        self.tell_others();
-        Ok(imported)
-    }
-
-    fn add_authorities(&self, label: &str, all: Vec<Certificate>) -> Result<Vec<String>, Fault> {
-        let mut known = Vec::new();
-        for shown in &self.own.look()?.objects {
-            if let Kind::Certificate(certificate, _) = &shown.kind {
-                known.push(certificate.clone());
-            }
-        }
-        let mut added = Vec::new();
-        for authority in all {
-            if !known.contains(&authority) {
-                let description = Description::labelled(format!("{label}-ca"));
-                self.own
-                    .add(Content::Certificate(authority.clone(), description))?;
-                added.push(authority.subject());
-                known.push(authority);
-            }
-        }
-        Ok(added)
     }
 
     /// The key as other programs take it: PEM, `TSS2 PRIVATE KEY`. Only this TPM can use it.
@@ -246,7 +146,8 @@ impl Device {
                 entity.label
             )));
         }
-        let path = self.file_of(&entity.file);
+        let store = self.store_of(entity).unwrap_or(&self.own);
+        let path = store.file(&entity.file);
         let bytes = file::read(&path, LARGEST).map_err(Fault::file(&path))?;
         let text = String::from_utf8_lossy(&bytes);
         let block = text.find(TSS2_BEGIN).and_then(|begin| {
@@ -257,35 +158,46 @@ impl Device {
         Ok(format!("{}\n", block.ok_or_else(missing)?))
     }
 
-    /// Puts a factory key that has no handle into a persistent one; gives the handle. Writes to the
-    /// TPM, so only by explicit wish.
+    /// Puts a key that is in no persistent handle into one: a factory's where the wish says, else at
+    /// 0x81020000; one of ours into one of ours. Gives the handle. Writes to the TPM, so only by
+    /// explicit wish.
     ///
     /// # Errors
     ///
-    /// No template gives the key, or something else is at the handle.
-    pub fn persist(&self, entity: &Entity, handle: u32) -> Result<u32, Fault> {
+    /// It is in another handle than the wish says already, no template gives the key, or something
+    /// else is at the handle.
+    pub fn persist(&self, entity: &Entity, wish: Option<u32>) -> Result<u32, Fault> {
         let Some(key) = &entity.key else {
             return Err(Fault::new(
                 FaultKind::NotFound,
                 format!("{}: this TPM has no key for it", entity.label),
             ));
         };
-        if let Some(handle) = key.handle() {
-            return match entity.file.is_empty() {
-                true => Ok(handle),
-                false => Ok(self.own.persist_again(&entity.file)?),
-            };
+        let store = self.store_of(entity);
+        match (store, key.handle(), wish) {
+            (Some(_), _, Some(_)) => Err(Fault::refused(format!(
+                "{}: keys of a token go into a handle that their file names; nothing was done. \
+                 Leave --handle away",
+                entity.label
+            ))),
+            (Some(store), _, None) => Ok(store.persist_again(&entity.file)?),
+            (None, Some(there), Some(wish)) if there != wish => Err(Fault::refused(format!(
+                "{}: it is in handle 0x{there:08X} already, and not put into another one",
+                entity.label
+            ))),
+            (None, Some(there), _) => Ok(there),
+            (None, None, wish) => self.persist_factory(key, wish.unwrap_or(FACTORY_HANDLE)),
         }
-        if !entity.file.is_empty() {
-            return Ok(self.own.persist_again(&entity.file)?);
-        }
+    }
+
+    fn persist_factory(&self, key: &Key, handle: u32) -> Result<u32, Fault> {
         key.prepare(&self.tpm)?;
         let derived = key
             .derived()
             .ok_or_else(|| Fault::failed("the key was not derived"))?;
         let owner = self.own.owner_auth()?;
         match self.tpm.persist_derived(derived, handle, &owner) {
-            Err(crate::tpm::TpmError::KeyReplaced(_)) => Err(Fault::refused(format!(
+            Err(TpmError::KeyReplaced(_)) => Err(Fault::refused(format!(
                 "handle 0x{handle:08X} is taken; give another with --handle"
             ))),
             other => {
@@ -297,7 +209,7 @@ impl Device {
     }
 
     pub(super) fn own_entities(&self) -> Result<Vec<Entity>, Fault> {
-        match self.own() {
+        match self.read(&self.own) {
             Ok((_, _, entities)) => Ok(entities),
             Err((_, fault)) => Err(fault),
         }

@@ -1,16 +1,20 @@
 //! The life of a device: what it is, whether that can be verified, and how it comes by an identity
 //! of its own (IEEE 802.1AR).
 
+mod authorities;
 mod chain;
 mod device;
 mod doctor;
 mod existing;
 mod fault;
+mod import;
 mod issue;
 mod keys;
 mod marker;
 mod mend;
+mod nv;
 mod observe;
+mod orphan;
 mod points;
 mod profile;
 mod prove;
@@ -31,8 +35,8 @@ pub use device::{
 };
 pub use doctor::{Finding, Health, doctor};
 pub use fault::{Fault, FaultKind};
+pub use import::Imported;
 pub use issue::Subject;
-pub use keys::Imported;
 pub use points::{Outcome, Point};
 pub use profile::{HardwareModule, Meaning, Profile};
 pub use provision::{Provisioned, Provisioning, provision};

@@ -4,6 +4,7 @@ use super::Fault;
 use super::device::{Device, OWN};
 use super::existing;
 use super::marker::Mark;
+use super::orphan::Orphan;
 use super::prove::{Proof, prove};
 use super::software::{Software, SoftwareKey};
 use super::state::{Certified, Facts, Marker, TpmKey};
@@ -21,6 +22,8 @@ pub(super) struct Observed {
     pub(super) software: Software,
     pub(super) software_key: Option<SoftwareKey>,
     pub(super) mark: Option<Mark>,
+    /// Where the TPM holds a key of ours that no file is for, and that could be the identity's.
+    pub(super) orphan: Option<u32>,
     /// A certificate that is for no key of the device.
     pub(super) stray: Option<Certificate>,
     /// Why the TPM cannot be used.
@@ -39,6 +42,14 @@ pub(super) struct OwnKey {
     pub(super) lost: Option<String>,
 }
 
+impl Observed {
+    /// Where the TPM holds the key whose file is lost.
+    pub(super) fn lost_handle(&self) -> Option<u32> {
+        let named = || self.mark.as_ref().and_then(|mark| mark.handle);
+        self.orphan.or_else(named)
+    }
+}
+
 impl Device {
     /// Looks at everything that counts, and changes nothing.
     ///
@@ -52,7 +63,12 @@ impl Device {
         let tpm = tpm_fault.is_none();
         let mark = Mark::read(&self.config.provision.marker)?;
         let (mut own, certificates) = self.own_identity(mark.as_ref())?;
+        let orphan = match (&own, tpm) {
+            (None, true) => self.orphans()?.into_iter().find(Orphan::could_be_identity),
+            _ => None,
+        };
         let key = match &mut own {
+            None if orphan.is_some() => TpmKey::Orphaned,
             None => TpmKey::None,
             Some(_) if !tpm => TpmKey::Filed,
             Some(own) => self.state_of(own)?,
@@ -69,9 +85,17 @@ impl Device {
         let of_key = |one: &Certificate| one.public_key().is_some() && one.public_key() == public;
         let in_folder = certificates.iter().filter(|one| of_key(one)).count();
         let mut certificates = certificates;
-        if tpm && !certificates.iter().any(of_key) {
-            // The copy is believed only where it is for the key that is here.
-            certificates.extend(self.nv_copy()?.into_iter().filter(of_key));
+        let nv = match tpm {
+            true => self.nv_copy()?,
+            false => None,
+        };
+        let copy = nv.as_ref().and_then(|copy| {
+            // Somebody else's index tells nothing, but of our own key.
+            let certificate = copy.certificate.as_ref();
+            certificate.filter(|one| copy.is_ours || of_key(one))
+        });
+        if !certificates.iter().any(of_key) {
+            certificates.extend(copy.cloned());
         }
         if let Some(own) = &mut own {
             own.certificates_in_folder = in_folder;
@@ -106,6 +130,7 @@ impl Device {
         };
         Ok(Observed {
             stray: stray.cloned(),
+            orphan: orphan.map(|orphan| orphan.0.handle),
             facts,
             existing,
             own,
@@ -114,15 +139,6 @@ impl Device {
             mark,
             tpm_fault,
         })
-    }
-
-    /// The copy of the certificate in NV, if the configuration names an index and it holds one.
-    fn nv_copy(&self) -> Result<Option<Certificate>, Fault> {
-        let Some(index) = self.config.provision.nv_index else {
-            return Ok(None);
-        };
-        let kept = self.tpm.nv_kept(index)?;
-        Ok(kept.and_then(|bytes| Certificate::from_der(&bytes).ok()))
     }
 
     /// A file that asks for a factory reset, once.
@@ -218,14 +234,14 @@ impl Device {
         let Some(mark) = mark else {
             return Ok(Marker::None);
         };
-        let name = mark.name.as_deref();
-        if name.is_some() && own.is_some_and(|own| own.key.name() == name) {
+        let Some(name) = mark.name.as_deref() else {
+            return Ok(Marker::Nameless);
+        };
+        if own.is_some_and(|own| own.key.name() == Some(name)) {
             return Ok(Marker::ThisKey);
         }
-        match (mark.handle, name) {
-            (Some(handle), Some(name)) if tpm && self.tpm.holds(handle, name)? => {
-                Ok(Marker::OtherKeyHeld)
-            }
+        match mark.handle {
+            Some(handle) if tpm && self.tpm.holds(handle, name)? => Ok(Marker::OtherKeyHeld),
             _ => Ok(Marker::OtherKey),
         }
     }

@@ -7,12 +7,13 @@ use super::marker::Mark;
 use super::observe::Observed;
 use super::software::make_folder;
 use super::state::{Existing, Facts, Plan, Policy, TpmKey};
-use super::{Fault, FaultKind};
+use super::{Fault, FaultKind, existing};
+use crate::certificate::Certificate;
 use crate::config::Config;
 use crate::file;
-use crate::key::{Curve, hex};
+use crate::key::{Curve, PublicKey, hex};
 use crate::store::Protection;
-use crate::store::devid::{Algorithm, KeyUsage};
+use crate::store::devid::{Algorithm, DevidStore, KeyUsage};
 use crate::store::folder::{Content, Description, Origin, Usage, Use};
 use log::{info, warn};
 use rustix::fd::OwnedFd;
@@ -47,6 +48,8 @@ pub struct Provisioned {
     pub mode: &'static str,
     /// Each step in words; empty if nothing was to be done.
     pub steps: Vec<String>,
+    /// What was left undone, and why; it does not keep the identity from being used.
+    pub notes: Vec<String>,
 }
 
 impl Policy {
@@ -69,19 +72,19 @@ pub fn provision(config: &Config, how: &Provisioning) -> Result<Provisioned, Fau
     let _only_one = only_one(&config.state)?;
     let policy = Policy::of(config);
     wait_for_tpm(config, policy, how.wait)?;
-    let mut steps = Vec::new();
+    let (mut steps, mut notes) = (Vec::new(), Vec::new());
     for _ in 0..MOST_STEPS {
         // Anew each time: a key knows what was found when it was first used.
         let device = Device::new(config.clone());
         let seen = device.observe()?;
         let plan = seen.facts.plan(policy);
         info!("{:?}: {plan:?}", seen.facts);
-        let quiet = device.step(plan, &seen, how, &mut steps);
+        let quiet = device.step(plan, &seen, how, (&mut steps, &mut notes));
         if !steps.is_empty() {
             device.tell_others();
         }
         if let Some(mode) = quiet? {
-            return Ok(Provisioned { mode, steps });
+            return Ok(Provisioned { mode, steps, notes });
         }
     }
     Err(Fault::failed(format!(
@@ -114,16 +117,11 @@ impl Device {
         plan: Plan,
         seen: &Observed,
         how: &Provisioning,
-        steps: &mut Vec<String>,
+        (steps, notes): (&mut Vec<String>, &mut Vec<String>),
     ) -> Result<Option<&'static str>, Fault> {
         match plan {
             Plan::Refuse(why) => return Err(self.refusal(why, seen)),
-            Plan::UseExisting => {
-                return Ok(Some(match seen.existing.in_tpm {
-                    true => "tpm",
-                    false => "software",
-                }));
-            }
+            Plan::UseExisting => return used(&seen.existing, how).map(Some),
             Plan::UseFactory => {
                 self.factory_is_there()?;
                 return Ok(Some("tpm"));
@@ -142,9 +140,7 @@ impl Device {
                     steps.push(self.persist_own(seen)?);
                     return Ok(None);
                 }
-                if let Some(path) = &how.request {
-                    self.request_own(seen, how, path)?;
-                    steps.push(format!("a request was written: {}", path.display()));
+                if self.is_requested(seen, how, steps)? {
                     self.mark(seen)?;
                     return Ok(Some("tpm"));
                 }
@@ -156,29 +152,21 @@ impl Device {
                 steps.push(format!("a software key was made: {}", path.display()));
             }
             Plan::CertifySoftware => {
-                let key = seen.software_key.as_ref();
-                let key = key.ok_or_else(|| Fault::failed("the software key is gone"))?;
-                let subject = self.subject(how, &key.public)?;
-                let certificate = self_signed(subject, &Signer::Software(key))?;
-                seen.software.keep(&certificate)?;
+                if self.is_requested(seen, how, steps)? {
+                    return Ok(Some("software"));
+                }
+                let (public, signer) = self.signer(seen)?;
+                let certificate = self_signed(self.subject(how, public)?, &signer)?;
+                seen.software.keep(&certificate, &[])?;
                 steps.push(format!("certificate made: {}", certificate.subject()));
             }
             Plan::KeepSoftware => {
-                if let (Some(path), Some(key)) = (&how.request, &seen.software_key) {
-                    let subject = self.subject(how, &key.public)?;
-                    write_request(path, &request(subject, &Signer::Software(key))?)?;
-                    steps.push(format!("a request was written: {}", path.display()));
-                }
+                self.is_requested(seen, how, steps)?;
                 return Ok(Some("software"));
             }
             Plan::Keep => {
-                if let Some(path) = &how.request {
-                    self.request_own(seen, how, path)?;
-                    steps.push(format!("a request was written: {}", path.display()));
-                }
-                if let Some(said) = self.copy_certificate(seen)? {
-                    steps.push(said);
-                }
+                self.is_requested(seen, how, steps)?;
+                self.copy_certificate(seen, steps, notes)?;
                 self.mark(seen)?;
                 if seen.facts.software {
                     seen.software.retire()?;
@@ -188,6 +176,38 @@ impl Device {
             }
         }
         Ok(None)
+    }
+
+    /// The key that the identity has, or is to have: the TPM's if there is one and the plan does not
+    /// stay with the software's.
+    fn signer<'a>(&'a self, seen: &'a Observed) -> Result<(&'a PublicKey, Signer<'a>), Fault> {
+        let in_software = matches!(
+            seen.facts.plan(Policy::of(&self.config)),
+            Plan::KeepSoftware | Plan::CertifySoftware
+        );
+        if in_software {
+            let key = seen.software_key.as_ref().ok_or_else(gone)?;
+            return Ok((&key.public, Signer::Software(key)));
+        }
+        let own = seen.own.as_ref().ok_or_else(gone)?;
+        Ok((own.key.public(), Signer::Tpm(&self.tpm, &own.key)))
+    }
+
+    /// Writes a request, if one is wanted.
+    fn is_requested(
+        &self,
+        seen: &Observed,
+        how: &Provisioning,
+        steps: &mut Vec<String>,
+    ) -> Result<bool, Fault> {
+        let Some(path) = &how.request else {
+            return Ok(false);
+        };
+        let (public, signer) = self.signer(seen)?;
+        let pem = request(self.subject(how, public)?, &signer)?;
+        file::write_out(path, pem.as_bytes(), 0o644).map_err(Fault::file(path))?;
+        steps.push(format!("a request was written: {}", path.display()));
+        Ok(true)
     }
 
     /// A new key in the folder and in a persistent handle; the master key before it, if there is
@@ -219,24 +239,18 @@ impl Device {
     }
 
     fn certify_own(&self, seen: &Observed, how: &Provisioning) -> Result<String, Fault> {
-        let own = seen.own.as_ref().ok_or_else(gone)?;
-        let subject = self.subject(how, own.key.public())?;
-        let certificate = self_signed(subject, &Signer::Tpm(&self.tpm, &own.key))?;
+        let (public, signer) = self.signer(seen)?;
+        let certificate = self_signed(self.subject(how, public)?, &signer)?;
         let subject = certificate.subject();
-        self.keep_certificate(certificate, OWN, false)?;
+        self.keep_certificate(&self.own, certificate, OWN, false)?;
         Ok(format!("certificate made: {subject}"))
     }
 
-    fn request_own(&self, seen: &Observed, how: &Provisioning, path: &Path) -> Result<(), Fault> {
-        let own = seen.own.as_ref().ok_or_else(gone)?;
-        let subject = self.subject(how, own.key.public())?;
-        write_request(path, &request(subject, &Signer::Tpm(&self.tpm, &own.key))?)
-    }
-
-    /// Puts a certificate into the key folder; gives its file's name.
+    /// Puts a certificate into a key folder; gives its file's name.
     pub(super) fn keep_certificate(
         &self,
-        certificate: crate::certificate::Certificate,
+        store: &DevidStore,
+        certificate: Certificate,
         label: &str,
         destroyable: bool,
     ) -> Result<String, Fault> {
@@ -245,16 +259,10 @@ impl Device {
             modifiable: destroyable,
             ..Description::labelled(label)
         };
-        Ok(self
-            .own
-            .add(Content::Certificate(certificate, description))?)
+        Ok(store.add(Content::Certificate(certificate, description))?)
     }
 
-    fn subject(
-        &self,
-        how: &Provisioning,
-        public: &crate::key::PublicKey,
-    ) -> Result<Subject, Fault> {
+    fn subject(&self, how: &Provisioning, public: &PublicKey) -> Result<Subject, Fault> {
         match &how.subject {
             Some(subject) => Ok(subject.clone()),
             None => self.own_subject(public),
@@ -262,7 +270,7 @@ impl Device {
     }
 
     /// Whom the device's own certificate names: whom the factory named, or else the key itself.
-    pub(super) fn own_subject(&self, public: &crate::key::PublicKey) -> Result<Subject, Fault> {
+    pub(super) fn own_subject(&self, public: &PublicKey) -> Result<Subject, Fault> {
         let factory = match self.factory() {
             Ok((_, _, entities)) => entities,
             Err((_, fault)) if fault.kind == FaultKind::NotFound => Vec::new(),
@@ -282,24 +290,23 @@ impl Device {
 
     /// The certificate in the folder and in NV, where it is missing: the first of each is enough to
     /// bring back the other.
-    fn copy_certificate(&self, seen: &Observed) -> Result<Option<String>, Fault> {
+    fn copy_certificate(
+        &self,
+        seen: &Observed,
+        steps: &mut Vec<String>,
+        notes: &mut Vec<String>,
+    ) -> Result<(), Fault> {
         let own = seen.own.as_ref().ok_or_else(gone)?;
         let Some(certificate) = own.certificates.first() else {
-            return Ok(None);
+            return Ok(());
         };
-        let mut said = None;
         if own.certificates_in_folder == 0 {
-            self.keep_certificate(certificate.clone(), OWN, false)?;
-            said = Some(format!(
-                "certificate brought back from NV: {}",
-                certificate.subject()
-            ));
+            self.keep_certificate(&self.own, certificate.clone(), OWN, false)?;
+            let subject = certificate.subject();
+            steps.push(format!("certificate brought back from NV: {subject}"));
         }
-        if let Some(index) = self.config.provision.nv_index {
-            let owner = self.own.owner_auth()?;
-            self.tpm.nv_keep(index, certificate.der(), &owner)?;
-        }
-        Ok(said)
+        notes.extend(self.keep_copy(certificate)?);
+        Ok(())
     }
 
     fn mark(&self, seen: &Observed) -> Result<(), Fault> {
@@ -338,8 +345,19 @@ fn gone() -> Fault {
     Fault::failed("the device's key is gone")
 }
 
-fn write_request(path: &Path, pem: &str) -> Result<(), Fault> {
-    file::write_out(path, pem.as_bytes(), 0o644).map_err(Fault::file(path))
+/// Somebody else's identity is used as it is; gives its mode.
+fn used(existing: &existing::Found, how: &Provisioning) -> Result<&'static str, Fault> {
+    if how.request.is_some() {
+        return Err(Fault::refused(format!(
+            "[provision] existing is used, and no request is made for it: {}. devid csr writes one \
+             for a key of a token of ours",
+            existing.text
+        )));
+    }
+    Ok(match existing.in_tpm {
+        true => "tpm",
+        false => "software",
+    })
 }
 
 /// Keeps a second provisioning away: it would make a second key.

@@ -8,6 +8,7 @@ use super::state::{Existing, Refusal};
 use super::{Fault, FaultKind};
 use crate::certificate::Certificate;
 use crate::config;
+use crate::store::devid::PersistentKey;
 use crate::tpm::PublicArea;
 use std::path::PathBuf;
 
@@ -153,7 +154,7 @@ impl Device {
     fn whose(&self) -> Whose {
         let handle = self.config.master.handle;
         // What cannot be asked may be there.
-        let orphans = self.own.orphans();
+        let orphans = self.orphans();
         let orphans = orphans.map_or(true, |orphans| !orphans.is_empty());
         let held = self.own.master_is_held().ok().flatten() == Some(true);
         let wraps = self.tpm.handles(handle).map_or(true, |all| {
@@ -167,7 +168,7 @@ impl Device {
     }
 
     fn file_lost(&self, seen: &Observed) -> Explained {
-        let handle = seen.mark.as_ref().and_then(|mark| mark.handle);
+        let handle = seen.lost_handle();
         let handle = handle.map_or(String::new(), |handle| format!(" at 0x{handle:08X}"));
         Explained {
             kind: FaultKind::Refused,
@@ -250,7 +251,7 @@ impl Device {
         let own = self.own_entities().unwrap_or_default();
         let mut placed = own.into_iter().flat_map(|one| one.certificates);
         let file = placed.find(|placed| placed.certificate == *stray);
-        let file = file.map(|placed| self.file_of(&placed.file));
+        let file = file.map(|placed| self.own.file(&placed.file));
         let index = self.config.provision.nv_index.unwrap_or_default();
         Stray {
             place: match &file {
@@ -265,13 +266,12 @@ impl Device {
     /// The handle that holds the certificate's key, though no file names it.
     fn orphan_of(&self, certificate: &Certificate) -> Option<u32> {
         let public = certificate.public_key()?;
-        let orphans = self.own.orphans().unwrap_or_default().into_iter();
-        let mut handles = orphans.map(|(handle, _)| handle);
-        handles.find(|&handle| {
-            let found = self.tpm.resident_key(handle).ok();
-            let area = found.and_then(|(area, _)| PublicArea::parse(&area));
-            area.is_some_and(|area| area.key == public)
-        })
+        let orphans = self.orphans().unwrap_or_default().into_iter();
+        let mut keys = orphans.map(|orphan| orphan.0);
+        let is_its = |key: &PersistentKey| {
+            PublicArea::parse(&key.area).is_some_and(|area| area.key == public)
+        };
+        keys.find(is_its).map(|key| key.handle)
     }
 
     fn existing_unusable(&self, seen: &Observed) -> Explained {

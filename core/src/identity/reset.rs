@@ -1,14 +1,15 @@
 //! A factory reset: all that is ours goes, from the TPM and from the disk. The factory's own
-//! identity is never touched.
+//! identity is never touched, and nothing of somebody else's.
 
 use super::device::Device;
 use super::observe::{Observed, reset_request};
+use super::orphan::Orphan;
 use super::provision::only_one;
 use super::software::{Software, make_folder};
 use super::{Fault, Provisioned, Provisioning, provision};
 use crate::config::Config;
 use crate::file;
-use crate::store::{KeyStore, LookError};
+use crate::tpm::{StorageKey, TpmError};
 use std::path::PathBuf;
 
 /// Erases the device's own identity and all its keys, and gives it a new one.
@@ -35,22 +36,38 @@ pub fn prune(config: &Config) -> Result<Vec<PathBuf>, Fault> {
 impl Device {
     /// Takes everything of ours away. Whoever is killed in between begins again; the request goes
     /// last.
+    ///
+    /// Of the token `devid` that is all; of further ones what was made through them or is wrapped by
+    /// the master key, since a folder of theirs may be somebody else's as well.
     pub(super) fn erase(&self, seen: &Observed) -> Result<(), Fault> {
-        self.erase_folder(seen.facts.tpm)?;
-        if seen.facts.tpm {
+        let tpm = seen.facts.tpm;
+        // What can be known to fail does so before anything is gone.
+        let master = match tpm {
+            true => self.master_to_erase()?,
+            false => None,
+        };
+        for store in self.stores() {
+            store.check_writable()?;
+        }
+        for (number, store) in self.stores().enumerate() {
+            store.erase(number == 0, tpm)?;
+        }
+        if tpm {
             if let Some(mark) = &seen.mark
                 && let (Some(handle), Some(name)) = (mark.handle, &mark.name)
             {
                 self.own.evict_key(handle, name)?;
             }
-            for (handle, name) in self.own.orphans()? {
-                self.own.evict_key(handle, &name)?;
+            for Orphan(key) in self.orphans()? {
+                self.own.evict_key(key.handle, &key.name)?;
             }
-            if let Some(index) = self.config.provision.nv_index {
-                self.tpm.nv_forget(index, &self.own.owner_auth()?)?;
+            self.forget_copy()?;
+            if let Some(master) = master {
+                self.own.destroy_master(master.name())?;
             }
-            self.own.destroy_master()?;
-            self.own.forget_master()?;
+            for store in self.stores() {
+                store.forget_master()?;
+            }
         }
         seen.software.delete()?;
         let request = self.reset_request();
@@ -60,23 +77,31 @@ impl Device {
         Ok(())
     }
 
-    /// Certificates first: one whose key is gone would be for no key of the device. Without TPM
-    /// nothing else: a key would stay in its handle.
-    fn erase_folder(&self, tpm: bool) -> Result<(), Fault> {
-        let listing = match self.own.look() {
-            Ok(listing) => listing,
-            // An empty folder asks the TPM.
-            Err(LookError::Tpm(_)) if !tpm => return Ok(()),
+    /// The key at the master key's handle, without which no copy of a wrapped key loads: the one
+    /// that a folder remembers, or that we must have made for a folder that is lost.
+    fn master_to_erase(&self) -> Result<Option<StorageKey>, Fault> {
+        let handle = self.config.master.handle;
+        let key = match self.tpm.storage_key(handle) {
+            // What wraps no keys wraps none of ours.
+            Ok(None) | Err(TpmError::Unsupported(_)) => return Ok(None),
+            Ok(Some(key)) => key,
             Err(error) => return Err(error.into()),
         };
-        let (certificates, others): (Vec<_>, Vec<_>) = listing
-            .objects
-            .iter()
-            .partition(|shown| shown.kind.is_certificate());
-        let others = others.into_iter().filter(|_| tpm);
-        for shown in certificates.into_iter().chain(others) {
-            self.own.destroy_whole(&shown.name)?;
-        }
-        Ok(())
+        let remembered = self.stores().any(|store| {
+            let name = store.master_name();
+            name.is_ok_and(|name| name.as_deref() == Some(key.name()))
+        });
+        let why = match self.tpm.is_primary(&key)? {
+            true => "holds a primary key, which comes back from its template",
+            false if remembered || key.is_as_ours() => return Ok(Some(key)),
+            false => "holds a storage key that is none of ours",
+        };
+        Err(Fault::refused(format!(
+            "handle 0x{handle:08X} {why}: as long as it is there, copies of wrapped keys can be used \
+             again. Take it away if nobody else needs it (tpm2_evictcontrol -C o -c \
+             0x{handle:08X}), or name another handle in [master]. Nothing was deleted; the reset \
+             is done at the next start, unless you take it back: rm {}",
+            self.reset_request().display()
+        )))
     }
 }

@@ -3,10 +3,13 @@
 //! until somebody prunes them.
 
 use super::Fault;
+use super::authorities::{authority_label, is_authority_of};
+use super::device::{Device, Entity, OWN, Placed, SOFTWARE, place};
 use super::verify::certificates_of;
 use crate::certificate::Certificate;
 use crate::file;
 use crate::key::{Curve, PublicKey};
+use crate::store::folder::Origin;
 use getrandom::SysRng;
 use getrandom::rand_core::TryRng;
 use p256::SecretKey;
@@ -20,6 +23,8 @@ use zeroize::Zeroizing;
 
 const KEY: &str = "devid.key.pem";
 const CERTIFICATE: &str = "devid.cert.pem";
+/// How the name of a file of a certificate ends.
+const OF_CERTIFICATE: &str = ".cert.pem";
 /// As in a key folder, so that a token of the configuration can show both under one label.
 const LABEL: &[u8] = b"Label: devid\n";
 const RETIRED: &str = "pre-tpm";
@@ -53,6 +58,12 @@ impl Software {
     /// The certificate's file.
     pub(super) fn certificate_path(&self) -> PathBuf {
         self.folder.join(CERTIFICATE)
+    }
+
+    /// Whether the file is one of its own, and not another of the same folder.
+    pub(super) fn has(&self, file: &Path) -> bool {
+        file.parent() == Some(&self.folder)
+            && (file == self.key_path() || file == self.certificate_path() || is_of_authority(file))
     }
 
     /// `None` if there is none.
@@ -111,17 +122,66 @@ impl Software {
         Ok(key)
     }
 
-    /// Keeps the certificate.
-    pub(super) fn keep(&self, certificate: &Certificate) -> Result<(), Fault> {
-        let path = self.certificate_path();
-        let pem = [LABEL, certificate.pem().as_bytes()].concat();
-        file::write(&path, &pem, 0o644).map_err(Fault::file(&path))
+    /// Keeps the certificate with those of the CAs above it, in the place of what was there.
+    pub(super) fn keep(
+        &self,
+        certificate: &Certificate,
+        authorities: &[&Certificate],
+    ) -> Result<(), Fault> {
+        let write = |path: &Path, label: &str, one: &Certificate| {
+            let text = format!("Label: {label}\n{}", one.pem());
+            file::write(path, text.as_bytes(), 0o644).map_err(Fault::file(path))
+        };
+        let mut kept = Vec::new();
+        for (number, authority) in (1..).zip(authorities) {
+            let label = authority_label(OWN, number);
+            let path = self.folder.join(format!("{label}{OF_CERTIFICATE}"));
+            write(&path, &label, authority)?;
+            kept.push(path);
+        }
+        write(&self.certificate_path(), OWN, certificate)?;
+        for path in self.authority_paths() {
+            if !kept.contains(&path) {
+                file::remove(&path).map_err(Fault::file(&path))?;
+            }
+        }
+        Ok(())
     }
 
-    /// Puts both files aside. Nothing that was put aside before is lost.
+    /// The files of the CAs' certificates.
+    fn authority_paths(&self) -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(&self.folder).into_iter().flatten();
+        let paths = entries.flatten().map(|entry| entry.path());
+        let mut paths: Vec<PathBuf> = paths.filter(|path| is_of_authority(path)).collect();
+        paths.sort();
+        paths
+    }
+
+    /// The CAs' certificates, and where they are.
+    pub(super) fn authorities(&self) -> Result<Vec<(PathBuf, Certificate)>, Fault> {
+        let mut found = Vec::new();
+        for path in self.authority_paths() {
+            found.extend(
+                certificates_of(&path)?
+                    .into_iter()
+                    .map(|one| (path.clone(), one)),
+            );
+        }
+        Ok(found)
+    }
+
+    /// All its files, the key last: without it a certificate would be one for a key that is not
+    /// here.
+    fn paths(&self) -> impl Iterator<Item = PathBuf> {
+        let first = [self.certificate_path()]
+            .into_iter()
+            .chain(self.authority_paths());
+        first.chain([self.key_path()])
+    }
+
+    /// Puts all files aside. Nothing that was put aside before is lost.
     pub(super) fn retire(&self) -> Result<(), Fault> {
-        // The key last: without it a certificate would be one for a key that is not here.
-        for path in [self.certificate_path(), self.key_path()] {
+        for path in self.paths() {
             if is_there(&path)? {
                 let aside = free_name(&path);
                 file::rename(&path, &aside).map_err(Fault::file(&path))?;
@@ -130,9 +190,9 @@ impl Software {
         Ok(())
     }
 
-    /// Deletes both files, and those that were put aside.
+    /// Deletes all files, and those that were put aside.
     pub(super) fn delete(&self) -> Result<(), Fault> {
-        for path in [self.certificate_path(), self.key_path()] {
+        for path in self.paths() {
             file::remove(&path).map_err(Fault::file(&path))?;
         }
         self.prune().map(drop)
@@ -155,6 +215,49 @@ impl Software {
         let mut retired: Vec<PathBuf> = paths.filter(is_retired).collect();
         retired.sort();
         retired
+    }
+}
+
+impl Device {
+    /// The software identity, if there is one, and the certificates of the CAs above it.
+    pub(super) fn software_entities(&self) -> Result<Vec<Entity>, Fault> {
+        let software = Software::of(&self.config.state);
+        let Some(public) = software.public()? else {
+            return Ok(Vec::new());
+        };
+        let placed = |path: PathBuf, certificate: Certificate, label: String| Placed {
+            id: certificate.key_id().as_bytes().to_vec(),
+            certificate,
+            label,
+            place: path.display().to_string(),
+            file: String::new(),
+        };
+        let certificate = software.certificate()?;
+        let mine = certificate.filter(|one| one.public_key().as_ref() == Some(&public));
+        let mine = mine.map(|one| placed(software.certificate_path(), one, OWN.into()));
+        let mut found = vec![Entity {
+            token: SOFTWARE.into(),
+            token_label: SOFTWARE.into(),
+            label: OWN.into(),
+            file: String::new(),
+            id: public.id().as_bytes().to_vec(),
+            key: None,
+            software: Some(software.key_path()),
+            public: Some(public),
+            origin: Origin::Generated,
+            certificates: mine.into_iter().collect(),
+            attests: false,
+            protected: true,
+        }];
+        for (number, (path, authority)) in (1..).zip(software.authorities()?) {
+            let label = authority_label(OWN, number);
+            place(
+                placed(path, authority, label),
+                (SOFTWARE, SOFTWARE),
+                &mut found,
+            );
+        }
+        Ok(found)
     }
 }
 
@@ -191,6 +294,12 @@ impl SoftwareKey {
         let public = public.ok_or_else(|| Fault::failed("no point of the curve"))?;
         Ok(Self { secret, public })
     }
+}
+
+fn is_of_authority(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let label = name.strip_suffix(OF_CERTIFICATE);
+    label.is_some_and(|label| is_authority_of(label, OWN))
 }
 
 fn is_there(path: &Path) -> Result<bool, Fault> {

@@ -57,6 +57,8 @@ pub enum Certified {
 pub enum TpmKey {
     /// There is no file of one.
     None,
+    /// There is no file of one, but a key that could be it in a persistent handle of ours.
+    Orphaned,
     /// There is a file, and no TPM to ask.
     Filed,
     /// In its persistent handle.
@@ -72,6 +74,8 @@ pub enum TpmKey {
 pub enum Marker {
     /// There is no marker.
     None,
+    /// No key: it says only that some identity is in the TPM. Other programs write such ones.
+    Nameless,
     /// The key of the file.
     ThisKey,
     /// Another one, which is not where the marker says, or cannot be looked for.
@@ -129,7 +133,7 @@ pub enum Refusal {
     TpmGone,
     /// The TPM does not hold the key any more.
     KeyLost,
-    /// The TPM holds the key, but its file is gone.
+    /// The TPM holds the key, or one that could be it, but its file is gone.
     FileLost,
     /// The certificate is for a key that is not here.
     Mismatch,
@@ -152,13 +156,14 @@ impl Facts {
             Existing::None => {}
         }
         match self.certificate {
+            Certified::Neither if self.key == TpmKey::Orphaned => Plan::Refuse(Refusal::FileLost),
             Certified::Neither => Plan::Refuse(Refusal::Mismatch),
             Certified::SoftwareKey => Plan::KeepSoftware,
             Certified::TpmKey => match self.key {
                 TpmKey::Held => Plan::Keep,
                 TpmKey::Displaced => Plan::Persist,
                 TpmKey::Filed => Plan::Refuse(Refusal::TpmGone),
-                TpmKey::Lost | TpmKey::None => Plan::Refuse(Refusal::KeyLost),
+                TpmKey::Lost | TpmKey::None | TpmKey::Orphaned => Plan::Refuse(Refusal::KeyLost),
             },
             Certified::None => self.without_certificate(policy),
         }
@@ -178,6 +183,7 @@ impl Facts {
             TpmKey::Held | TpmKey::Displaced => Plan::Certify,
             TpmKey::Lost => Plan::Refuse(Refusal::KeyLost),
             TpmKey::Filed => Plan::Refuse(Refusal::TpmGone),
+            TpmKey::Orphaned => Plan::Refuse(Refusal::FileLost),
             TpmKey::None => self.without_key(policy, may_leave),
         }
     }
@@ -186,6 +192,7 @@ impl Facts {
         let was_in_tpm = self.marker != Marker::None;
         match (self.tpm, self.software) {
             (true, _) if self.marker == Marker::OtherKeyHeld => Plan::Refuse(Refusal::FileLost),
+            (true, _) if self.marker == Marker::OtherKey => Plan::Refuse(Refusal::KeyLost),
             (true, false) => Plan::Generate,
             (true, true) if may_leave => Plan::Generate,
             (true, true) if was_in_tpm => Plan::Refuse(Refusal::KeyLost),
@@ -212,7 +219,8 @@ impl Facts {
     #[must_use]
     pub fn with_tpm(self, tpm: bool) -> Self {
         let key = match (tpm, self.key) {
-            (_, TpmKey::None) => TpmKey::None,
+            (_, TpmKey::None) | (false, TpmKey::Orphaned) => TpmKey::None,
+            (true, TpmKey::Orphaned) => TpmKey::Orphaned,
             (true, _) => TpmKey::Held,
             (false, _) => TpmKey::Filed,
         };

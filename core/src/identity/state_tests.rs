@@ -69,11 +69,37 @@ fn row_3_nothing_is_there() {
 
 #[test]
 fn row_3_only_the_keys_file_is_lost() {
-    let facts = Facts {
+    let marked = Facts {
         marker: Marker::OtherKeyHeld,
         ..NEW
     };
-    assert_eq!(facts.plan(ALLOWED), refused(Refusal::FileLost));
+    // The marker is lost too; and whatever else is left over.
+    let orphaned = Facts {
+        key: TpmKey::Orphaned,
+        ..NEW
+    };
+    let certified = Facts {
+        certificate: Certified::Neither,
+        ..orphaned
+    };
+    for facts in [marked, orphaned, certified] {
+        assert_eq!(facts.plan(ALLOWED), refused(Refusal::FileLost));
+    }
+}
+
+#[test]
+fn row_3_the_marker_names_a_key_that_is_nowhere() {
+    let named = Facts {
+        marker: Marker::OtherKey,
+        ..NEW
+    };
+    assert_eq!(named.plan(ALLOWED), refused(Refusal::KeyLost));
+    // One that names none may be anybody's.
+    let nameless = Facts {
+        marker: Marker::Nameless,
+        ..NEW
+    };
+    assert_eq!(nameless.plan(STRICT), Plan::Generate);
 }
 
 #[test]
@@ -137,7 +163,7 @@ fn row_8_there_is_no_tpm() {
     assert_eq!(facts.plan(ALLOWED), Plan::MakeSoftware);
     assert_eq!(facts.plan(STRICT), refused(Refusal::NoTpm));
     // Somebody remembers that there was one.
-    for marker in [Marker::ThisKey, Marker::OtherKey] {
+    for marker in [Marker::ThisKey, Marker::OtherKey, Marker::Nameless] {
         let facts = Facts { marker, ..facts };
         assert_eq!(facts.plan(ALLOWED), refused(Refusal::TpmGone));
     }
@@ -194,6 +220,7 @@ fn all() -> Vec<(Facts, Policy)> {
     let truths = [false, true];
     let keys = [
         TpmKey::None,
+        TpmKey::Orphaned,
         TpmKey::Filed,
         TpmKey::Held,
         TpmKey::Displaced,
@@ -207,6 +234,7 @@ fn all() -> Vec<(Facts, Policy)> {
     ];
     let markers = [
         Marker::None,
+        Marker::Nameless,
         Marker::ThisKey,
         Marker::OtherKey,
         Marker::OtherKeyHeld,
@@ -252,15 +280,16 @@ fn all() -> Vec<(Facts, Policy)> {
 }
 
 fn can_be(facts: Facts) -> bool {
-    let asked = matches!(facts.key, TpmKey::Held | TpmKey::Displaced | TpmKey::Lost);
+    let asked = !matches!(facts.key, TpmKey::None | TpmKey::Filed);
+    let has_file = !matches!(facts.key, TpmKey::None | TpmKey::Orphaned);
     let key_is_judged = match facts.key {
         TpmKey::None => true,
         _ => asked == facts.tpm,
     };
     key_is_judged
-        && (facts.certificate != Certified::TpmKey || facts.key != TpmKey::None)
+        && (facts.certificate != Certified::TpmKey || has_file)
         && (facts.certificate != Certified::SoftwareKey || facts.software)
-        && (facts.marker != Marker::ThisKey || facts.key != TpmKey::None)
+        && (facts.marker != Marker::ThisKey || has_file)
         && (facts.marker != Marker::OtherKeyHeld || facts.tpm)
 }
 
@@ -370,6 +399,22 @@ fn a_late_tpm_costs_no_identity() {
         if !facts.tpm && was_in_tpm && facts.existing == Existing::None {
             let unchanged = end(facts, policy).0;
             assert_eq!(unchanged, facts, "{policy:?}");
+        }
+    }
+}
+
+#[test]
+fn a_key_that_is_lost_costs_no_identity() {
+    for (facts, policy) in all() {
+        let was_in_tpm = facts.key == TpmKey::Orphaned
+            || (facts.key == TpmKey::None
+                && [Marker::OtherKey, Marker::OtherKeyHeld].contains(&facts.marker));
+        let lost = was_in_tpm && facts.certificate != Certified::SoftwareKey;
+        let wanted = policy.own && facts.existing == Existing::None;
+        if facts.tpm && lost && wanted && !facts.reset {
+            let (unchanged, plan) = end(facts, policy);
+            assert_eq!(unchanged, facts, "{policy:?}");
+            assert!(matches!(plan, Plan::Refuse(_)), "{facts:?}: {plan:?}");
         }
     }
 }

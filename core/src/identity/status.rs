@@ -213,11 +213,12 @@ impl Device {
 
 impl Role {
     fn of(entity: &Entity, existing: bool) -> Self {
-        let role = match (entity.token, entity.attests) {
+        let role = match (entity.token.as_str(), entity.attests) {
             _ if existing => "existing",
             (_, true) => "attestation",
             (FACTORY, _) => "factory",
-            (_, _) if entity.label == OWN => "own",
+            (OWN, _) if entity.label == OWN => "own",
+            _ if entity.software.is_some() => "own",
             _ => "service",
         };
         let place = |key: &crate::store::Key| match key.handle() {

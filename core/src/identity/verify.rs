@@ -82,7 +82,7 @@ impl Device {
                 ),
             ));
         };
-        self.unlock()?;
+        self.unlock_for(entity)?;
         let trusted = self.trusted(how.authorities)?;
         let others = self.known_authorities();
         let key = self.key_point(entity, certificate, how.pin)?;

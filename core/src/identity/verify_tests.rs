@@ -6,7 +6,7 @@ use std::time::Duration;
 
 fn entity(certificate: Certificate) -> Entity {
     Entity {
-        token: OWN,
+        token: OWN.into(),
         token_label: OWN.into(),
         label: OWN.into(),
         file: String::new(),

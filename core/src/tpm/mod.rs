@@ -28,6 +28,7 @@ pub use exchange::{Refusals, Tpm};
 pub use hash::Hash;
 pub use kdf::Secret;
 pub(crate) use kdf::{encrypt_oaep, random_scalar, random_secret};
+pub use nv::NvKept;
 pub use own::{Algorithm, KeyUsage, StorageKey};
 pub use public::{PublicArea, SigningScheme};
 pub(crate) use public::{name_of, qualified_name_below};
@@ -93,6 +94,7 @@ pub struct NvPublic {
 }
 
 impl NvPublic {
+    const OWNERREAD: u32 = 1 << 17;
     const AUTHREAD: u32 = 1 << 18;
     const NO_DA: u32 = 1 << 25;
     const WRITTEN: u32 = 1 << 29;
@@ -101,6 +103,12 @@ impl NvPublic {
     /// Whether the index's own authorisation value allows a read now.
     pub fn readable_by_own_auth(&self) -> bool {
         let needed = Self::AUTHREAD | Self::WRITTEN;
+        self.attributes & needed == needed && self.attributes & Self::READLOCKED == 0
+    }
+
+    /// Whether the owner may read it now.
+    pub fn readable_by_owner(&self) -> bool {
+        let needed = Self::OWNERREAD | Self::WRITTEN;
         self.attributes & needed == needed && self.attributes & Self::READLOCKED == 0
     }
 
@@ -348,8 +356,14 @@ pub trait Link: Send {
     fn flush(&mut self, handle: u32) -> Result<(), TpmError>;
     /// TPM2_NV_ReadPublic.
     fn nv_read_public(&mut self, index: u32) -> Result<NvPublic, TpmError>;
-    /// TPM2_NV_Read, authorised by the index's own empty value.
-    fn nv_read(&mut self, index: u32, offset: u16, size: u16) -> Result<Vec<u8>, TpmError>;
+    /// TPM2_NV_Read of the index with this handle and name, authorised by itself or by the owner.
+    fn nv_read(
+        &mut self,
+        by: Used,
+        index: (u32, &[u8]),
+        offset: u16,
+        size: u16,
+    ) -> Result<Vec<u8>, TpmError>;
     /// TPM2_NV_DefineSpace, the name by SHA-256, no policy, the authorisation value empty. Writes to
     /// the TPM.
     fn nv_define(&mut self, owner: Used, index: u32, public: NvPublic) -> Result<(), TpmError>;

@@ -10,6 +10,17 @@ const WRITTEN: u32 = 1 << 29;
 /// The most that is written at once; no TPM takes less.
 const PIECE: usize = 512;
 
+/// What an NV index holds that is to be ours.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NvKept {
+    /// Nothing yet, or what a writer left that was killed.
+    Free,
+    /// These bytes, in an index that is defined as ours are.
+    Ours(Vec<u8>),
+    /// The index is defined otherwise, so it is somebody else's; what it holds, if it can be read.
+    Foreign(Option<Vec<u8>>),
+}
+
 impl Tpm {
     /// Keeps these bytes at an NV index, in the place of what was kept there before. Writes to the
     /// TPM, but not what is there already.
@@ -20,10 +31,15 @@ impl Tpm {
     pub fn nv_keep(&self, index: u32, bytes: &[u8], owner: &AuthValue) -> Result<(), TpmError> {
         let size = u16::try_from(bytes.len());
         let size = size.map_err(|_| TpmError::Unsupported("too much for an NV index".into()))?;
-        if self.nv_kept(index)?.as_deref() == Some(bytes) {
-            return Ok(());
-        }
-        self.nv_forget(index, owner)?;
+        match self.nv_kept(index, owner)? {
+            NvKept::Ours(kept) if kept == bytes => return Ok(()),
+            NvKept::Free | NvKept::Ours(_) => self.nv_forget(index, owner)?,
+            NvKept::Foreign(_) => {
+                return Err(TpmError::Unsupported(format!(
+                    "NV index 0x{index:08X} is somebody else's"
+                )));
+            }
+        };
         let salt_key = self.salt_key_for(owner)?;
         let used = Used::owner(Auth::by(owner.as_bytes(), salt_key.as_ref()));
         let writing = Manner::READS.writing();
@@ -34,7 +50,8 @@ impl Tpm {
         self.exchange("NV_DefineSpace", writing, |link| {
             link.nv_define(used, index, public)
         })?;
-        for (number, piece) in bytes.chunks(PIECE).enumerate() {
+        // The beginning last: without it nobody takes the rest for something.
+        for (number, piece) in bytes.chunks(PIECE).enumerate().rev() {
             let name = public.name(index);
             let offset = (number * PIECE) as u16;
             self.exchange("NV_Write", writing, |link| {
@@ -45,40 +62,61 @@ impl Tpm {
         Ok(())
     }
 
-    /// What is kept there; `None` if nothing is. Of what a writer was killed at, only the beginning
-    /// is right.
-    ///
-    /// # Errors
-    ///
-    /// As of [`nv_keep`](Self::nv_keep).
-    pub fn nv_kept(&self, index: u32) -> Result<Option<Vec<u8>>, TpmError> {
+    /// What is kept there.
+    pub fn nv_kept(&self, index: u32, owner: &AuthValue) -> Result<NvKept, TpmError> {
         let about = match self.nv_public(index) {
-            Err(TpmError::Response(code)) if code.is_missing_handle() => return Ok(None),
+            Err(TpmError::Response(code)) if code.is_missing_handle() => return Ok(NvKept::Free),
             other => other?,
         };
         match about.attributes {
-            ATTRIBUTES => Ok(None),
+            ATTRIBUTES => Ok(NvKept::Free),
             attributes if attributes == ATTRIBUTES | WRITTEN => {
-                self.nv_read(index, about.size).map(Some)
+                let bytes = self.nv_read(index, about.size)?;
+                // What was not written yet is all alike, and the beginning is written last.
+                let first = &bytes[..bytes.len().min(PIECE)];
+                let begun = first.iter().any(|byte| *byte != first[0]);
+                Ok(match begun || bytes.len() <= PIECE {
+                    true => NvKept::Ours(bytes),
+                    false => NvKept::Free,
+                })
             }
-            _ => Err(TpmError::Unsupported(format!(
-                "NV index 0x{index:08X} is somebody else's; name another one in [provision] \
-                 nv_index"
-            ))),
+            _ => Ok(NvKept::Foreign(self.nv_of_others(index, about, owner)?)),
         }
     }
 
-    /// Takes the index away, if there is one of ours. Writes to the TPM.
-    ///
-    /// # Errors
-    ///
-    /// As of [`nv_keep`](Self::nv_keep).
+    /// What somebody else keeps there; `None` if we may not know. No wrong value is tried that would
+    /// count towards lockout.
+    fn nv_of_others(
+        &self,
+        index: u32,
+        about: NvPublic,
+        owner: &AuthValue,
+    ) -> Result<Option<Vec<u8>>, TpmError> {
+        let read = if about.readable_by_own_auth() && !about.counts_wrong_auth() {
+            self.nv_read(index, about.size)
+        } else if about.readable_by_owner() {
+            self.nv_read_by_owner(index, about, owner)
+        } else {
+            return Ok(None);
+        };
+        match read {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(TpmError::Response(_) | TpmError::NeedsAuth(_) | TpmError::Unsupported(_)) => {
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Takes the index away, if there is one of ours; somebody else's stays. Writes to the TPM.
     pub fn nv_forget(&self, index: u32, owner: &AuthValue) -> Result<(), TpmError> {
         let about = match self.nv_public(index) {
             Err(TpmError::Response(code)) if code.is_missing_handle() => return Ok(()),
             other => other?,
         };
-        self.nv_kept(index)?; // or it is somebody else's
+        if about.attributes & !WRITTEN != ATTRIBUTES {
+            return Ok(());
+        }
         let salt_key = self.salt_key_for(owner)?;
         let used = Used::owner(Auth::by(owner.as_bytes(), salt_key.as_ref()));
         let name = about.name(index);
@@ -100,7 +138,7 @@ impl NvPublic {
     }
 
     /// The index's name (Part 1, section 16).
-    fn name(&self, index: u32) -> Vec<u8> {
+    pub(super) fn name(&self, index: u32) -> Vec<u8> {
         let algorithm = Hash::Sha256.algorithm().to_be_bytes();
         [&algorithm[..], &Hash::Sha256.digest(&[&self.area(index)])].concat()
     }

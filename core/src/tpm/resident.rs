@@ -53,6 +53,37 @@ impl Tpm {
     /// pieces as the TPM demands.
     pub fn nv_read(&self, index: u32, size: u16) -> Result<Vec<u8>, TpmError> {
         let (id, name) = (index.to_be_bytes(), format!("NV index 0x{index:08X}"));
+        self.in_pieces(size, |offset, size| {
+            let proof = Proof::empty(&id, &name);
+            self.exchange_unless_refused("NV_Read", proof, Manner::READS, |link| {
+                // The empty value needs no name.
+                link.nv_read(Used::open(index, &[]), (index, &[]), offset, size)
+            })
+        })
+    }
+
+    /// The same by the owner's authorisation value.
+    pub(super) fn nv_read_by_owner(
+        &self,
+        index: u32,
+        about: NvPublic,
+        owner: &AuthValue,
+    ) -> Result<Vec<u8>, TpmError> {
+        let salt_key = self.salt_key_for(owner)?;
+        let used = Used::owner(Auth::by(owner.as_bytes(), salt_key.as_ref()));
+        let name = about.name(index);
+        self.in_pieces(about.size, |offset, size| {
+            self.exchange("NV_Read", Manner::READS.showing(owner), |link| {
+                link.nv_read(used, (index, &name), offset, size)
+            })
+        })
+    }
+
+    fn in_pieces(
+        &self,
+        size: u16,
+        read: impl Fn(u16, u16) -> Result<Vec<u8>, TpmError>,
+    ) -> Result<Vec<u8>, TpmError> {
         let chunk = match size {
             ..=NV_CHUNK_UNASKED => NV_CHUNK_UNASKED,
             _ => self.nv_chunk()?,
@@ -60,10 +91,7 @@ impl Tpm {
         let mut data = Vec::with_capacity(size.into());
         while data.len() < size.into() {
             let offset = data.len() as u16;
-            let proof = Proof::empty(&id, &name);
-            let piece = self.exchange_unless_refused("NV_Read", proof, Manner::READS, |link| {
-                link.nv_read(index, offset, chunk.min(size - offset))
-            })?;
+            let piece = read(offset, chunk.min(size - offset))?;
             if piece.is_empty() || piece.len() > usize::from(size - offset) {
                 return Err(TpmError::Broken(format!(
                     "NV_Read gave {} bytes",

@@ -55,6 +55,13 @@ pub(super) fn storage_root(rsa: bool) -> Vec<u8> {
     area
 }
 
+/// Whether a public area is as [`storage_root`] makes those on P-256.
+pub(super) fn is_storage_root(area: &[u8]) -> bool {
+    let template = storage_root(false);
+    // But for the two empty coordinates at its end.
+    area.starts_with(&template[..template.len() - 4])
+}
+
 /// A key that the TPM is to make for the device, and keep to itself: noDA, so that no wrong value
 /// for it can lock the whole TPM. Any scheme, so that it signs with every hash.
 pub(super) fn own_key(algorithm: Algorithm, usage: KeyUsage) -> Vec<u8> {

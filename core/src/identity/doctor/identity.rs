@@ -127,7 +127,7 @@ impl Device {
                     .into(),
                 rewritten,
             )),
-            (Plan::Keep, Marker::OtherKey | Marker::OtherKeyHeld) => Some((
+            (Plan::Keep, Marker::Nameless | Marker::OtherKey | Marker::OtherKeyHeld) => Some((
                 "the marker does not name the device's key".into(),
                 rewritten,
             )),
@@ -140,7 +140,7 @@ impl Device {
                      other one away",
                 ),
             )),
-            (Plan::KeepSoftware | Plan::UseExisting, Marker::ThisKey | Marker::OtherKey)
+            (Plan::KeepSoftware | Plan::UseExisting, Marker::ThisKey | Marker::Nameless | Marker::OtherKey)
                 if seen.facts.tpm && !seen.existing.in_tpm =>
             {
                 let marker = word(&self.config.provision.marker);
@@ -233,7 +233,7 @@ fn is_soon(now: DateTime, until: DateTime) -> bool {
 }
 
 fn renewal(entity: &Entity) -> Mend {
-    match entity.token {
+    match entity.token.as_str() {
         FACTORY => Mend::by(
             "Only its maker can renew it: put the new certificate, for the same key, on the disk, \
              and certificate = \"/PATH.pem\" under [[identity]] in config.toml",

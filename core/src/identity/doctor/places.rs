@@ -6,6 +6,7 @@ use crate::certificate::Certificate;
 use crate::identity::Contents;
 use crate::identity::device::{Device, Entity, FACTORY};
 use crate::identity::mend::Mend;
+use crate::identity::orphan::Orphan;
 use crate::store::idevid::{IdevidStore, Taken};
 use crate::tpm::{PublicArea, is_own_key, recognised};
 use std::collections::HashMap;
@@ -55,7 +56,7 @@ pub(super) fn look_at(device: &Device, findings: &mut Vec<Finding>) {
             let look = Handles {
                 device,
                 contents: &contents,
-                orphans: device.own.orphans().unwrap_or_default(),
+                orphans: device.orphans().unwrap_or_default(),
             };
             findings.extend(handles.into_iter().map(|handle| look.at(handle)));
         }
@@ -68,7 +69,7 @@ pub(super) fn look_at(device: &Device, findings: &mut Vec<Finding>) {
             let looked: HashMap<u32, Taken> = looked.into_iter().collect();
             for index in indices {
                 let found = match (device.config.provision.nv_index, looked.get(&index)) {
-                    (Some(ours), _) if ours == index => the_copy(device, &contents, index),
+                    (Some(ours), _) if ours == index => the_copy(device, &contents),
                     (_, Some(taken)) => taken_as(taken, &contents, index),
                     (_, None) => Finding::ok("nv.foreign", INDEX, reserved(index, "not looked at")),
                 };
@@ -85,7 +86,7 @@ struct Handles<'a> {
     device: &'a Device,
     contents: &'a Contents,
     /// Keys of ours that no file names.
-    orphans: Vec<(u32, Vec<u8>)>,
+    orphans: Vec<Orphan>,
 }
 
 impl Handles<'_> {
@@ -103,7 +104,7 @@ impl Handles<'_> {
             key.is_some_and(|key| key.handle() == Some(handle))
         };
         if let Some(known) = self.contents.entities.iter().find(at_handle) {
-            return match known.token {
+            return match known.token.as_str() {
                 FACTORY => ok(
                     "handle.factory",
                     format!("factory identity {}", known.label),
@@ -111,7 +112,7 @@ impl Handles<'_> {
                 _ => ok("handle.own", format!("key of ours {}", known.label)),
             };
         }
-        if self.orphans.iter().any(|(orphan, _)| *orphan == handle) {
+        if self.orphans.iter().any(|orphan| orphan.0.handle == handle) {
             let text = "a key of ours whose file is gone: it lives in this handle alone";
             return Finding::note("handle.orphan", HANDLE, text.into()).mended(Mend::by(format!(
                 "Put its file back into {} from a copy. Leave the handle as it is: evicted, the \
@@ -227,21 +228,25 @@ fn label_of(certificate: &Certificate, contents: &Contents) -> String {
 }
 
 /// The copy of the own certificate, if it is that.
-fn the_copy(device: &Device, contents: &Contents, index: u32) -> Finding {
-    let kept = match device.tpm.nv_kept(index) {
-        Ok(kept) => kept.unwrap_or_default(),
+fn the_copy(device: &Device, contents: &Contents) -> Finding {
+    let elsewhere = || Mend::by("Name another index by nv_index under [provision] in config.toml");
+    let copy = match device.nv_copy() {
+        Ok(copy) => copy,
         Err(error) => {
-            let mend = Mend::by("Name another index by nv_index under [provision] in config.toml");
-            return Finding::problem("nv.not-ours", INDEX, error.to_string(), mend);
+            return Finding::problem("nv.unknown", INDEX, error.text, elsewhere());
         }
     };
+    if copy.as_ref().is_some_and(|copy| !copy.is_ours) {
+        let text = "somebody else's, so no copy of the device's own certificate is kept there";
+        return Finding::note("nv.not-ours", INDEX, text.into()).mended(elsewhere());
+    }
     let write = || {
         Mend::run(
             "It is written anew at every start, or now",
             "devid provision",
         )
     };
-    let Ok(certificate) = Certificate::from_der(&kept) else {
+    let Some(certificate) = copy.and_then(|copy| copy.certificate) else {
         let text = "to hold a copy of the device's own certificate, and does not";
         return Finding::note("nv.copy-bad", INDEX, text.into()).mended(write());
     };

@@ -1,8 +1,19 @@
 //! What happens to a kept key later: it goes back into a persistent handle, or away as a whole.
 
 use super::{DevidStore, HANDLES, StoreError};
-use crate::store::folder::{Content, Seal};
+use crate::store::folder::{Content, KeyFolder, Seal};
 use crate::tpm::{Parent, TpmError, WrappedKey, is_own_key, name_of};
+
+/// A key in a persistent handle of ours.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PersistentKey {
+    /// The handle.
+    pub handle: u32,
+    /// Its TPMT_PUBLIC.
+    pub area: Vec<u8>,
+    /// Its TPM name.
+    pub name: Vec<u8>,
+}
 
 impl DevidStore {
     /// Puts a key of the folder into a persistent handle again: into the one that its file names,
@@ -61,18 +72,43 @@ impl DevidStore {
         }
     }
 
-    /// Evicts the master key, if the TPM holds the one that this folder remembers: every key that
-    /// it wraps is erased by that. Writes to the TPM.
-    pub fn destroy_master(&self) -> Result<(), StoreError> {
-        if let Some(name) = self.master_name()? {
-            self.tpm
-                .evict(self.master.handle, &name, &self.owner_auth()?)?;
+    /// That nothing keeps files from being taken away, before anything else is done for good.
+    pub fn check_writable(&self) -> Result<(), StoreError> {
+        Ok(self.folder.check_writable()?)
+    }
+
+    /// Destroys objects, certificates first: one whose key is gone would be for no key of the
+    /// device. `all` of them, or those that were made through the token or that the master key
+    /// wraps; without `tpm` no key that is the TPM's, since it would stay in its handle.
+    pub fn erase(&self, all: bool, tpm: bool) -> Result<(), StoreError> {
+        let listing = self.folder.list()?;
+        let parent = |content: &Content| match content {
+            Content::Pair(pair) => pair.material.parent(),
+            _ => None,
+        };
+        let goes = listing.entries.iter().filter(|entry| {
+            let parent = parent(&entry.content);
+            let is_ours = parent == Some(self.master.handle) || KeyFolder::named(&entry.name);
+            (all || is_ours) && (tpm || parent.is_none())
+        });
+        let (certificates, others): (Vec<_>, Vec<_>) =
+            goes.partition(|entry| matches!(entry.content, Content::Certificate(..)));
+        for entry in certificates.into_iter().chain(others) {
+            self.destroy_whole(&entry.name)?;
         }
         Ok(())
     }
 
+    /// Evicts the key at the master key's handle if it is the one of this name: every key that it
+    /// wraps is erased by that. Writes to the TPM.
+    pub fn destroy_master(&self, name: &[u8]) -> Result<(), StoreError> {
+        Ok(self
+            .tpm
+            .evict(self.master.handle, name, &self.owner_auth()?)?)
+    }
+
     /// Forgets which key was the master key, and the PINs that it sealed: the next key of the folder
-    /// gets a new one. Only for a folder without keys, after
+    /// gets a new one. Only for a folder without keys of it, after
     /// [`destroy_master`](Self::destroy_master).
     pub fn forget_master(&self) -> Result<(), StoreError> {
         for seal in [Seal::User, Seal::Officer] {
@@ -92,28 +128,34 @@ impl DevidStore {
         }
     }
 
-    /// Keys in persistent handles of ours that no file names, with their TPM names: left behind when
-    /// files were lost.
-    pub fn orphans(&self) -> Result<Vec<(u32, Vec<u8>)>, StoreError> {
-        let listing = self.folder.list()?;
-        let filed: Vec<u32> = listing
-            .entries
-            .iter()
-            .filter_map(|entry| match &entry.content {
-                Content::Pair(pair) => pair.handle,
-                _ => None,
-            })
-            .collect();
-        let mut orphans = Vec::new();
+    /// Keys in persistent handles of ours that are as ours, or lie below the master key.
+    pub fn keys_in_handles(&self) -> Result<Vec<PersistentKey>, StoreError> {
+        let mut keys = Vec::new();
         for handle in self.tpm.handles(*HANDLES.start())? {
-            if HANDLES.contains(&handle) && !filed.contains(&handle) {
+            if HANDLES.contains(&handle) {
                 let (area, key) = self.tpm.resident_key(handle)?;
-                if is_own_key(&area) {
-                    orphans.push((handle, key.name().to_vec()));
+                let name = key.name().to_vec();
+                let master = self.master.handle;
+                if is_own_key(&area) || self.tpm.lies_below(master, handle, &name)? {
+                    keys.push(PersistentKey { handle, area, name });
                 }
             }
         }
-        Ok(orphans)
+        Ok(keys)
+    }
+
+    /// The TPM names of the keys that the folder has a wrapped form of.
+    pub fn wrapped_names(&self) -> Result<Vec<Vec<u8>>, StoreError> {
+        let name = |content: &Content| match content {
+            Content::Pair(pair) => name_of(&pair.material.wrapped()?.public),
+            _ => None,
+        };
+        let listing = self.folder.list()?;
+        Ok(listing
+            .entries
+            .iter()
+            .filter_map(|entry| name(&entry.content))
+            .collect())
     }
 
     /// Whether the TPM holds the master key of this folder; `None` if the folder remembers none.
@@ -124,7 +166,8 @@ impl DevidStore {
         Ok(Some(self.tpm.holds(self.master.handle, &name)?))
     }
 
-    fn master_name(&self) -> Result<Option<Vec<u8>>, StoreError> {
+    /// The TPM name of the master key, as the folder remembers it.
+    pub fn master_name(&self) -> Result<Option<Vec<u8>>, StoreError> {
         Ok(self.folder.master()?.and_then(|area| name_of(&area)))
     }
 

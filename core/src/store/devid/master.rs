@@ -46,8 +46,8 @@ impl DevidStore {
         let (handle, folder) = (self.master.handle, self.folder.path().display());
         StoreError::OtherTpm(format!(
             "handle 0x{handle:08X} {finding}, but the keys of {folder} are wrapped by a key that \
-             was there: the TPM was cleared or exchanged, and they are lost with it. Move the \
-             folder away to begin anew, or bring back the TPM that it belongs to"
+             was there: the TPM was cleared or exchanged, and they are lost with it. Bring back the \
+             TPM that the folder belongs to, or begin anew with devid reset --factory --yes"
         ))
     }
 

@@ -13,6 +13,7 @@ mod showing;
 
 pub use crate::tpm::{Algorithm, KeyUsage};
 pub use fault::StoreError;
+pub use keeping::PersistentKey;
 pub use private::PrivateKey;
 
 use super::folder::{Content, Description, KeyFolder, Material, Origin, Pair};
@@ -26,6 +27,7 @@ use log::warn;
 use parking_lot::Mutex;
 use showing::Known;
 use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Where persistent keys of ours are (the TCG leaves 0x81000000 to 0x817FFFFF to the owner).
@@ -51,18 +53,27 @@ pub struct DevidStore {
 }
 
 impl DevidStore {
-    /// The token `devid`. Nothing is read and nothing is sent yet.
-    pub fn new(config: &Config, tpm: Arc<Tpm>) -> Self {
-        let settings = &config.tokens[0];
-        Self::of(config, tpm, settings)
-    }
-
-    /// All tokens with a key folder, `devid` first.
+    /// All tokens with a key folder, `devid` first. Nothing is read and nothing is sent yet.
     pub fn all(config: &Config, tpm: &Arc<Tpm>) -> Vec<Self> {
         let tokens = config.tokens.iter();
         tokens
             .map(|settings| Self::of(config, Arc::clone(tpm), settings))
             .collect()
+    }
+
+    /// What the configuration calls the token.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its key folder.
+    pub fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The file of an object.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.path().join(format!("{name}.pem"))
     }
 
     /// What keeps a new key of which this is said, or nothing.

@@ -28,11 +28,14 @@ impl DevidStore {
     ///
     /// [`LoginError::Wrong`] for another PIN than the officer's, and for a token that holds objects
     /// but never had an officer: these are not destroyed by whoever comes first.
+    /// [`LoginError::Refused`] where a key cannot be destroyed.
     pub fn initialize(&self, pin: &[u8], label: &str) -> Result<(), LoginError> {
         let value = value_of(pin)?;
         if self.folder.has_seal(Seal::Officer) {
             self.open(Seal::Officer, pin)?;
-            self.destroy_all()?;
+            self.refuse_identity()?;
+            self.check_writable()?;
+            self.erase(true, true)?;
             self.folder
                 .remove_seal(Seal::User)
                 .map_err(StoreError::from)?;
@@ -116,7 +119,7 @@ impl DevidStore {
     }
 
     /// The token's label, which its officer gave it.
-    pub(super) fn label(&self) -> Result<String, StoreError> {
+    pub fn label(&self) -> Result<String, StoreError> {
         let officer = self.folder.seal(Seal::Officer)?;
         let given = officer
             .map(|(_, label)| label)
@@ -174,17 +177,20 @@ impl DevidStore {
         Ok(listing.entries.is_empty() && listing.refused.is_empty())
     }
 
-    fn destroy_all(&self) -> Result<(), StoreError> {
-        for entry in self.folder.list()?.entries {
-            if let Content::Pair(pair) = &entry.content {
-                self.evict(pair)?;
-            }
-            match self.folder.remove(&entry.name).map_err(StoreError::from) {
-                Ok(()) | Err(StoreError::Gone) => {}
-                Err(error) => return Err(error),
-            }
+    /// The device's own identity is not for an officer to destroy, though its key lies here.
+    fn refuse_identity(&self) -> Result<(), LoginError> {
+        let listing = self.folder.list().map_err(StoreError::from)?;
+        let stays =
+            |content: &Content| matches!(content, Content::Pair(pair) if !pair.private.destroyable);
+        match listing.entries.iter().find(|one| stays(&one.content)) {
+            None => Ok(()),
+            Some(key) => Err(LoginError::Refused(format!(
+                "{}: the key {:?} cannot be destroyed, as the device's own identity cannot, so the \
+                 token is not initialised anew; only devid reset --factory gives that up",
+                self.folder.path().display(),
+                key.name
+            ))),
         }
-        Ok(())
     }
 
     fn remembered_master(&self) -> Result<StorageKey, StoreError> {

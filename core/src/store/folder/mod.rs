@@ -210,6 +210,18 @@ impl KeyFolder {
         Ok(Entry { name, content })
     }
 
+    /// Whether an object's name is one that [`add`](Self::add) makes, and not one that somebody gave
+    /// a file.
+    pub fn named(name: &str) -> bool {
+        let digits = |digits: &str| {
+            let lower = |byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+            digits.len() == 16 && digits.bytes().all(lower)
+        };
+        let kinds = ["key", "public", "certificate", "data"];
+        let parts = name.split_once('-');
+        parts.is_some_and(|(kind, rest)| kinds.contains(&kind) && digits(rest))
+    }
+
     /// Exchanges what the object is, as it is now, for what `edit` makes of it; for nothing, if it
     /// makes `None`. No other writer comes between, so nothing that others wrote is lost.
     ///
@@ -250,6 +262,19 @@ impl KeyFolder {
     /// Also if it is gone already.
     pub fn remove(&self, name: &str) -> Result<(), FolderError> {
         self.writer_for(name)?.delete(&file_name(name))
+    }
+
+    /// That files can be changed and taken away here, as far as that can be asked; a folder that is
+    /// missing holds none.
+    ///
+    /// # Errors
+    ///
+    /// They cannot.
+    pub fn check_writable(&self) -> Result<(), FolderError> {
+        match Writer::open(&self.path, self.patience)? {
+            Some(writer) => writer.check(""),
+            None => Ok(()),
+        }
     }
 
     /// Makes the folder if there is none, and gives it this serial number if it has none.

@@ -11,7 +11,6 @@ use tss_esapi::constants::{CapabilityType, PropertyTag};
 use tss_esapi::handles::{KeyHandle, NvIndexTpmHandle, ObjectHandle, PersistentTpmHandle};
 use tss_esapi::interface_types::algorithm::HashingAlgorithm;
 use tss_esapi::interface_types::resource_handles::{Hierarchy, NvAuth, Provision};
-use tss_esapi::interface_types::session_handles::AuthSession;
 use tss_esapi::structures::{
     self, CapabilityData, Digest, HashScheme, HashcheckTicket, Public, PublicParameters,
     Signature as Esys, SignatureScheme, SymmetricDefinitionObject,
@@ -298,13 +297,22 @@ impl Link for Esapi {
         })
     }
 
-    fn nv_read(&mut self, index: u32, offset: u16, size: u16) -> Result<Vec<u8>, TpmError> {
+    fn nv_read(
+        &mut self,
+        by: Used,
+        (index, _): (u32, &[u8]),
+        offset: u16,
+        size: u16,
+    ) -> Result<Vec<u8>, TpmError> {
         self.call(|connection| {
-            let index = connection.nv_index(index)?;
+            let resource = connection.nv_index(index)?;
+            let auth = match by.handle == index {
+                true => NvAuth::NvIndex(resource),
+                false => NvAuth::Owner,
+            };
             connection
-                .context
-                .execute_with_session(Some(AuthSession::Password), |context| {
-                    context.nv_read(NvAuth::NvIndex(index), index, size, offset)
+                .authorised(by, Secrecy::None, |context| {
+                    context.nv_read(auth, resource, size, offset)
                 })
                 .map(|data| data.value().to_vec())
         })

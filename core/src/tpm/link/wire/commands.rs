@@ -305,15 +305,19 @@ impl<T: Transport> Link for Wire<T> {
         })
     }
 
-    fn nv_read(&mut self, index: u32, offset: u16, size: u16) -> Result<Vec<u8>, TpmError> {
+    fn nv_read(
+        &mut self,
+        by: Used,
+        (index, name): (u32, &[u8]),
+        offset: u16,
+        size: u16,
+    ) -> Result<Vec<u8>, TpmError> {
         let command = TpmNvReadCommand {
-            handles: [handle(index), handle(index)],
+            handles: [handle(by.handle), handle(index)],
             size: TpmUint16::new(size),
             offset: TpmUint16::new(offset),
         };
-        // By the empty value, which needs no name.
-        let own = Used::open(index, &[]);
-        let answer: TpmNvReadResponse = self.call_with(&command, own, &[], Secrecy::None)?;
+        let answer: TpmNvReadResponse = self.call_with(&command, by, &[name], Secrecy::None)?;
         Ok(answer.data.to_vec())
     }
 

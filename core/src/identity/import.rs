@@ -1,0 +1,161 @@
+//! Certificates that come from a CA, for keys that are here.
+
+use super::Fault;
+use super::authorities::above;
+use super::device::{Device, Entity};
+use super::software::Software;
+use super::time::{now, valid_at};
+use super::verify::certificates_of;
+use crate::certificate::Certificate;
+use crate::store::devid::DevidStore;
+use serde::Serialize;
+use std::path::Path;
+
+/// What was made of a certificate that came.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct Imported {
+    /// The key's label.
+    pub label: String,
+    /// Subjects of certificates that it took the place of.
+    pub replaced: Vec<String>,
+    /// Subjects of CA certificates that came with it and are new.
+    pub authorities: Vec<String>,
+    /// Subjects of CA certificates that came with it and are none of those above it: not kept.
+    pub unrelated: Vec<String>,
+    /// Whether it was there already.
+    pub known: bool,
+    /// Why there is no copy in NV, if there is to be one.
+    pub note: Option<String>,
+}
+
+impl Device {
+    /// Takes a certificate for a key of a token, or for the software identity, in the place of those
+    /// that the key had; and those of the CAs above it that come in the same file.
+    ///
+    /// # Errors
+    ///
+    /// It is for none of the keys, or not valid now. Then nothing was changed.
+    pub fn import_certificate(&self, path: &Path) -> Result<Imported, Fault> {
+        let all = certificates_of(path)?;
+        let (authorities, mut leaves): (Vec<_>, Vec<_>) =
+            all.into_iter().partition(Certificate::is_authority);
+        let certificate = match leaves.len() {
+            1 => leaves.remove(0),
+            count => {
+                return Err(Fault::refused(format!(
+                    "{}: {count} certificates that are no CA's; one is taken at a time",
+                    path.display()
+                )));
+            }
+        };
+        let owner = self.owner_of(&certificate, path)?;
+        if let Ok(now) = now() {
+            valid_at(&certificate, now).map_err(|why| {
+                Fault::refused(format!(
+                    "{}: the certificate {why}; nothing was changed",
+                    path.display()
+                ))
+            })?;
+        }
+        let taken = match self.store_of(&owner) {
+            Some(store) => self.take(store, &owner, certificate, &authorities),
+            None => self.take_in_software(&owner, &certificate, &authorities),
+        };
+        self.tell_others();
+        taken
+    }
+
+    /// The key that the certificate is for.
+    fn owner_of(&self, certificate: &Certificate, path: &Path) -> Result<Entity, Fault> {
+        let public = certificate.public_key();
+        let contents = self.contents();
+        let mut keys = contents.entities.into_iter().filter(|one| {
+            (one.software.is_some() || (self.store_of(one).is_some() && one.key.is_some()))
+                && one.public.is_some()
+        });
+        keys.find(|one| one.public == public).ok_or_else(|| {
+            // In what cannot be read it may be.
+            let unread = contents
+                .faults
+                .iter()
+                .filter(|(_, fault)| fault.kind != super::FaultKind::NotFound);
+            let unread: String = unread
+                .map(|(token, fault)| format!(" Token {token}: {fault}."))
+                .collect();
+            Fault::refused(format!(
+                "{}: the certificate of {} is for none of the keys of this device (devid list \
+                 shows them); nothing was changed.{unread}",
+                path.display(),
+                certificate.subject()
+            ))
+        })
+    }
+
+    fn take(
+        &self,
+        store: &DevidStore,
+        owner: &Entity,
+        certificate: Certificate,
+        authorities: &[Certificate],
+    ) -> Result<Imported, Fault> {
+        let label = &owner.label;
+        let (added, unrelated) = self.add_authorities(store, label, &certificate, authorities)?;
+        let is_new = |one: &&super::Placed| one.certificate != certificate;
+        let (old, same): (Vec<_>, Vec<_>) = owner.certificates.iter().partition(is_new);
+        let known = !same.is_empty();
+        if !known {
+            self.keep_certificate(store, certificate.clone(), label, !owner.protected)?;
+        }
+        // Only now: whoever looks in between finds two, and never none.
+        let going: Vec<_> = old.iter().map(|old| &old.certificate).collect();
+        self.drop_authorities(store, label, &going)?;
+        for old in &old {
+            store.destroy_whole(&old.file)?;
+        }
+        let note = match owner.protected {
+            true => self.keep_copy(&certificate)?,
+            false => None,
+        };
+        Ok(Imported {
+            label: label.clone(),
+            replaced: going.iter().map(|old| old.subject()).collect(),
+            authorities: added,
+            unrelated,
+            known,
+            note,
+        })
+    }
+
+    fn take_in_software(
+        &self,
+        owner: &Entity,
+        certificate: &Certificate,
+        authorities: &[Certificate],
+    ) -> Result<Imported, Fault> {
+        let software = Software::of(&self.config.state);
+        let mut all = authorities.to_vec();
+        for (_, known) in software.authorities()? {
+            if !all.contains(&known) {
+                all.push(known);
+            }
+        }
+        let kept = above(&[certificate], &all);
+        let is_kept = |one: &&Certificate| kept.contains(one);
+        let (needed, others): (Vec<_>, Vec<_>) = authorities.iter().partition(is_kept);
+        let subjects = |all: &[&Certificate]| all.iter().map(|one| one.subject()).collect();
+        let had = owner.certificate();
+        software.keep(certificate, &kept)?;
+        Ok(Imported {
+            label: owner.label.clone(),
+            known: had == Some(certificate),
+            replaced: had
+                .filter(|one| *one != certificate)
+                .map(Certificate::subject)
+                .into_iter()
+                .collect(),
+            authorities: subjects(&needed),
+            unrelated: subjects(&others),
+            note: None,
+        })
+    }
+}

@@ -1,0 +1,39 @@
+//! Keys of ours in persistent handles whose files were lost.
+
+use super::Fault;
+use super::device::Device;
+use crate::key::{Curve, PublicKey};
+use crate::store::devid::PersistentKey;
+use crate::tpm::{PublicArea, is_own_key};
+
+/// A key of ours in a persistent handle that no file of any token is for.
+#[derive(Debug)]
+pub(super) struct Orphan(pub(super) PersistentKey);
+
+impl Orphan {
+    /// Whether it is of the kind that the device's own identity has: only its file could tell.
+    pub(super) fn could_be_identity(&self) -> bool {
+        let is_p256 = |key: &PublicKey| {
+            let PublicKey::Ec { curve, .. } = key else {
+                return false;
+            };
+            *curve == Curve::P256
+        };
+        let area = PublicArea::parse(&self.0.area);
+        let fits = |area: &PublicArea| is_p256(&area.key) && area.signs() && !area.decrypts();
+        is_own_key(&self.0.area) && area.as_ref().is_some_and(fits)
+    }
+}
+
+impl Device {
+    /// All of them, from the files of all tokens.
+    pub(super) fn orphans(&self) -> Result<Vec<Orphan>, Fault> {
+        let mut filed = Vec::new();
+        for store in self.stores() {
+            filed.extend(store.wrapped_names()?);
+        }
+        let there = self.own.keys_in_handles()?.into_iter();
+        let lost = there.filter(|key| !filed.contains(&key.name));
+        Ok(lost.map(Orphan).collect())
+    }
+}

@@ -29,7 +29,7 @@ over_both_links!(
     a_cleared_tpm_is_recognised,
     another_tpm_with_the_same_folder,
     something_else_at_the_masters_handle,
-    a_storage_key_of_somebody_else_is_taken,
+    a_storage_key_of_an_administrator_is_taken,
     a_key_that_was_evicted_is_loaded_from_its_file,
     every_key_is_bound_to_this_tpm,
 );
@@ -231,13 +231,31 @@ fn something_else_at_the_masters_handle(link: Link) {
     assert_eq!(name_of(&bench.tpm, MASTER), there, "it is still there");
 }
 
-/// An administrator may have made one already.
-fn a_storage_key_of_somebody_else_is_taken(link: Link) {
+/// An administrator may have made one already, if it is as ours: one that comes back from its
+/// template would never be lost, and with it nothing that it wraps.
+fn a_storage_key_of_an_administrator_is_taken(link: Link) {
     let bench = Bench::new(link);
+    put_primary(&bench.tpm, &bench.home, "ecc256:aes128cfb", SRK);
     put_primary(&bench.tpm, &bench.home, "ecc256:aes128cfb", MASTER);
     let own = Own::new(&bench.home);
+    let refused = own.make(Kind::P256, "key");
+    assert_eq!(refused, Err(Code(CKR_DEVICE_ERROR)));
+    bench.home.log_says(&["0x81000080", "none of ours"]);
+    assert_eq!(own.keys(), []);
+    evict(&bench.tpm, MASTER);
+
+    let [public, private, context] =
+        ["child.pub", "child.priv", "child.ctx"].map(|name| bench.home.path(name));
+    let mut create = bench.tpm.tool("tpm2_create");
+    create.args(["-Q", "-C", "0x81000001", "-G", "ecc256:aes128cfb", "-a"]);
+    create.arg("restricted|decrypt|fixedtpm|fixedparent|sensitivedataorigin|userwithauth|noda");
+    run(create.arg("-u").arg(&public).arg("-r").arg(&private)).ok();
+    let mut load = bench.tpm.tool("tpm2_load");
+    load.args(["-Q", "-C", "0x81000001", "-u"]).arg(&public);
+    run(load.arg("-r").arg(&private).arg("-c").arg(&context)).ok();
+    put(&bench.tpm, &context, MASTER);
     own.signs(own.make(Kind::P256, "key").unwrap().private);
-    assert_eq!(persistent(&bench.tpm), [MASTER]);
+    assert_eq!(persistent(&bench.tpm), [SRK, MASTER]);
 }
 
 fn a_key_that_was_evicted_is_loaded_from_its_file(link: Link) {

@@ -6,7 +6,8 @@
 mod common;
 
 use common::fork::Forked;
-use common::own::folder;
+use common::module::ulong;
+use common::own::{P256, YES, folder, generate};
 use common::pins::{Bench, OFFICER, USER};
 use common::proxy::{Fault, command};
 use common::raw::{Code, text};
@@ -21,6 +22,7 @@ over_both_links!(
 over_our_link!(
     who_dies_while_a_pin_is_changed_changes_nothing,
     who_dies_while_beginning_anew_can_begin_again,
+    another_process_begins_anew,
     the_configuration_brings_the_pin,
     an_old_seal_still_opens,
 );
@@ -43,6 +45,43 @@ fn another_process_changes_the_pin(link: Link) {
     let key = token.private_keys(session)[0];
     token.sign(session, key).unwrap();
     bench.idev_id_signs(&token.raw, 1);
+}
+
+/// What is made by the old secret nobody could ever open again.
+fn another_process_begins_anew(link: Link) {
+    let (bench, token) = Bench::with_pins(link);
+    let session = token.read_write();
+    token.login(session, USER).unwrap();
+    token.pair(session, "before", &[]);
+    let begin = [
+        "--init-token",
+        "--label",
+        "device keys",
+        "--slot-index",
+        "1",
+    ];
+    bench
+        .pkcs11_tool(&[&begin[..], &["--so-pin", OFFICER]].concat())
+        .ok();
+    let both = [(CKA_TOKEN, YES.to_vec()), (CKA_PRIVATE, YES.to_vec())];
+    let public = [(CKA_TOKEN, YES.to_vec()), (CKA_EC_PARAMS, P256.to_vec())];
+    let sealed = (CKA_VENDOR_DEFINED | 0x4445_0004, ulong(2));
+    for also in [&[][..], &[sealed]] {
+        let private = [&both[..], also].concat();
+        let by = CKM_EC_KEY_PAIR_GEN;
+        let made = generate(&token.raw, session, by, &public, &private);
+        assert_eq!(made, Err(Code(CKR_USER_NOT_LOGGED_IN)));
+    }
+    bench.home.log_says(&["initialised anew since the login"]);
+    let files = folder(&bench.home);
+    assert_eq!(files, [bench.home.path("state/devid/.officer.pem")]);
+    token.raw.logout(session).unwrap();
+    token.officer(session, OFFICER).unwrap();
+    token.init_pin(session, "the next PIN").unwrap();
+    token.raw.logout(session).unwrap();
+    token.login(session, "the next PIN").unwrap();
+    let (_, key) = token.pair(session, "after", &[]);
+    token.sign(session, key).unwrap();
 }
 
 fn a_forked_child_and_its_logins(link: Link) {

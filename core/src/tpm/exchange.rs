@@ -4,7 +4,7 @@
 use super::session::Salt;
 use super::turn::{Held, Turn};
 use super::wrapped::Nest;
-use super::{AuthValue, Hash, Link, Lockout, Property, SaltKey, Tcti, TpmError, link};
+use super::{AuthValue, Hash, Link, Lockout, Property, SRK, SaltKey, Tcti, TpmError, link};
 use crate::config::Config;
 use log::{debug, warn};
 use once_cell::sync::OnceCell;
@@ -259,7 +259,7 @@ impl Tpm {
     /// endorsement key; `None` if there is none. Read once, and again after a transport fault.
     pub fn salt_key(&self) -> Result<Option<SaltKey>, TpmError> {
         /// SRK, then the EKs of RSA-2048 and P-256 (TCG, TPM 2.0 Provisioning Guidance, 7.8).
-        const PLACES: [u32; 3] = [0x8100_0001, 0x8101_0001, 0x8101_0002];
+        const PLACES: [u32; 3] = [SRK, 0x8101_0001, 0x8101_0002];
         let faults = self.faults();
         if let Some((at, known)) = &*self.salt_key.lock()
             && *at == faults

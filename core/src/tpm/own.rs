@@ -12,7 +12,7 @@ use crate::key::{Curve, PublicKey};
 use log::warn;
 
 /// The storage root key (TCG, TPM 2.0 Provisioning Guidance, section 7.8).
-const SRK: u32 = 0x8100_0001;
+pub const SRK: u32 = 0x8100_0001;
 
 /// A TPMT_PUBLIC, and the name of the object that has it.
 type AreaAndName = (Vec<u8>, Vec<u8>);

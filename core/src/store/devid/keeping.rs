@@ -2,7 +2,7 @@
 
 use super::{DevidStore, HANDLES, StoreError};
 use crate::store::folder::{Content, KeyFolder, Seal};
-use crate::tpm::{Parent, TpmError, WrappedKey, is_own_key, name_of};
+use crate::tpm::{Parent, SRK, TpmError, WrappedKey, is_own_key, name_of};
 
 /// A key in a persistent handle of ours.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -128,15 +128,24 @@ impl DevidStore {
         }
     }
 
-    /// Keys in persistent handles of ours that are as ours, or lie below the master key.
+    /// Keys in persistent handles of ours that lie below the master key; where there is none, those
+    /// that are as ours and do not lie below the storage root key, as other programs' do.
     pub fn keys_in_handles(&self) -> Result<Vec<PersistentKey>, StoreError> {
         let mut keys = Vec::new();
+        let master = self.master.handle;
+        let has_master = match self.tpm.storage_key(master) {
+            Err(TpmError::Unsupported(_)) => false,
+            other => other?.is_some(),
+        };
         for handle in self.tpm.handles(*HANDLES.start())? {
             if HANDLES.contains(&handle) {
                 let (area, key) = self.tpm.resident_key(handle)?;
                 let name = key.name().to_vec();
-                let master = self.master.handle;
-                if is_own_key(&area) || self.tpm.lies_below(master, handle, &name)? {
+                let is_ours = match has_master {
+                    true => self.tpm.lies_below(master, handle, &name)?,
+                    false => is_own_key(&area) && !self.tpm.lies_below(SRK, handle, &name)?,
+                };
+                if is_ours {
                     keys.push(PersistentKey { handle, area, name });
                 }
             }

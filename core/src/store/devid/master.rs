@@ -25,8 +25,16 @@ impl DevidStore {
             (Some(_), Some(_)) => Err(self.other_tpm("holds another key")),
             (Some(_), None) => Err(self.other_tpm("is empty")),
             (None, None) if self.has_wrapped_keys()? => Err(self.other_tpm("is empty")),
+            // Another token's, or of a folder that was lost.
             (None, Some(key)) => {
-                info!("handle 0x{handle:08X} holds a storage key: it is the master key");
+                if !key.is_as_ours() || self.tpm.is_primary(&key)? {
+                    let whose = format!(
+                        "handle 0x{handle:08X} holds a storage key that is none of ours: name \
+                         another handle in [master]"
+                    );
+                    return Err(TpmError::Unsupported(whose).into());
+                }
+                info!("handle 0x{handle:08X} holds a storage key of ours: it is the master key");
                 self.folder.remember_master(key.area())?;
                 Ok(key)
             }

@@ -6,7 +6,7 @@
 //! the last one is not made.
 
 use super::{DevidStore, StoreError};
-use crate::store::folder::{Content, Seal, Tss2Key, Tss2Kind};
+use crate::store::folder::{Content, Seal, SealText, Tss2Key, Tss2Kind};
 use crate::store::{Access, LoginError};
 use crate::tpm::{
     AuthValue, Hash, Parent, Secret, StorageKey, TpmError, WrappedKey, random_secret,
@@ -65,6 +65,9 @@ impl DevidStore {
     pub fn set_user_pin(&self, pin: &[u8]) -> Result<(), LoginError> {
         let value = value_of(pin)?;
         let secret = self.officer.secret().map_err(|_| LoginError::NotLoggedIn)?;
+        if !self.is_current(&secret)? {
+            return Err(LoginError::NotLoggedIn);
+        }
         let listing = self.folder.list().map_err(StoreError::from)?;
         let open =
             |content: &Content| matches!(content, Content::Pair(pair) if pair.auth.is_none());
@@ -122,7 +125,7 @@ impl DevidStore {
     pub fn label(&self) -> Result<String, StoreError> {
         let officer = self.folder.seal(Seal::Officer)?;
         let given = officer
-            .map(|(_, label)| label)
+            .map(|(_, beside)| beside.label)
             .filter(|label| !label.is_empty());
         Ok(given.unwrap_or_else(|| self.name.clone()))
     }
@@ -136,10 +139,40 @@ impl DevidStore {
         if !self.folder.has_seal(Seal::Officer) {
             return Ok((Access::Open, Secret::default()));
         }
+        self.check_login()?;
         let salt = random_secret(SALT)?.to_vec();
         let access = self.access(&salt);
         let value = access.value().map_err(|_| StoreError::NotLoggedIn)?;
         Ok((access, Secret::new(value.as_bytes().to_vec())))
+    }
+
+    /// That who is logged in, if anybody must be, has the token's secret as it is now: another
+    /// process may have initialised the token anew, and nobody could ever open what is made with
+    /// the old one.
+    pub(super) fn check_login(&self) -> Result<(), StoreError> {
+        if !self.folder.has_seal(Seal::Officer) {
+            return Ok(());
+        }
+        let secret = self.login.secret().map_err(|_| StoreError::NotLoggedIn)?;
+        match self.is_current(&secret)? {
+            true => Ok(()),
+            false => Err(StoreError::NotLoggedIn),
+        }
+    }
+
+    fn is_current(&self, secret: &Secret) -> Result<bool, StoreError> {
+        let officer = self.folder.seal(Seal::Officer)?;
+        let mark = officer.and_then(|(_, beside)| beside.mark);
+        // A seal of before has none.
+        let is_current = mark.is_none_or(|mark| mark == mark_of(secret));
+        if !is_current {
+            warn!(
+                "{}: the token was initialised anew since the login: log out, and in with the new \
+                 PIN",
+                self.folder.path().display()
+            );
+        }
+        Ok(is_current)
     }
 
     /// What opens a key with this salt.
@@ -168,7 +201,11 @@ impl DevidStore {
                 sealed.private().to_vec(),
             )
         };
-        let put = self.folder.put_seal(seal, &sealed, label);
+        let beside = SealText {
+            label: label.to_owned(),
+            mark: (seal == Seal::Officer).then(|| mark_of(secret)),
+        };
+        let put = self.folder.put_seal(seal, &sealed, &beside);
         Ok(put.map_err(StoreError::from)?)
     }
 
@@ -213,6 +250,12 @@ fn value_of(pin: &[u8]) -> Result<Secret, LoginError> {
 /// SHA-256, no salt and one block of output (RFC 5869, sections 2.2 and 2.3).
 pub(in crate::store) fn derived(secret: &Secret, salt: &[u8]) -> Secret {
     expanded(secret, &[b"devid-pkcs11 key ", salt])
+}
+
+/// Tells a token's secret from any other, and nothing else of it.
+fn mark_of(secret: &Secret) -> Vec<u8> {
+    const MARK: usize = 16;
+    expanded(secret, &[b"devid-pkcs11 token"])[..MARK].to_vec()
 }
 
 fn expanded(secret: &[u8], info: &[&[u8]]) -> Secret {

@@ -20,7 +20,7 @@ mod write;
 
 pub use entry::{Content, Data, Description, Entry, Material, Origin, Pair, Usage, Use};
 pub use fault::FolderError;
-pub use seals::Seal;
+pub use seals::{Seal, SealText};
 pub use tss2::{Kind as Tss2Kind, NoTss2Key, Tss2Key};
 
 use crate::file::{FileStamp, Moment, random_digits};

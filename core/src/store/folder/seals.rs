@@ -4,9 +4,23 @@
 use super::text::{Lines, escaped, unescaped, write_line};
 use super::write::Writer;
 use super::{FolderError, KeyFolder, Opened, Tss2Key, Tss2Kind, Unread};
+use crate::key::{from_hex, hex};
 use crate::pem;
 
 const LABEL: &str = "TSS2 PRIVATE KEY";
+
+/// The line that tells one secret of the token from another.
+const MARK: &str = "Secret";
+
+/// What stands beside a seal.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SealText {
+    /// The token's label; with the officer's seal only.
+    pub label: String,
+    /// Tells the secret that is sealed from any other, and nothing else of it. Files of before have
+    /// none.
+    pub mark: Option<Vec<u8>>,
+}
 
 /// Whose PIN a seal is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,12 +47,12 @@ impl KeyFolder {
         self.path.join(seal.file()).symlink_metadata().is_ok()
     }
 
-    /// The seal, and the label beside it; `None` if there is none.
+    /// The seal, and what stands beside it; `None` if there is none.
     ///
     /// # Errors
     ///
     /// It cannot be read, or is none.
-    pub fn seal(&self, seal: Seal) -> Result<Option<(Tss2Key, String)>, FolderError> {
+    pub fn seal(&self, seal: Seal) -> Result<Option<(Tss2Key, SealText)>, FolderError> {
         let file = seal.file();
         let Some(folder) = Opened::at(&self.path)? else {
             return Ok(None);
@@ -56,12 +70,20 @@ impl KeyFolder {
     /// # Errors
     ///
     /// As of [`add`](Self::add).
-    pub fn put_seal(&self, seal: Seal, sealed: &Tss2Key, label: &str) -> Result<(), FolderError> {
+    pub fn put_seal(
+        &self,
+        seal: Seal,
+        sealed: &Tss2Key,
+        beside: &SealText,
+    ) -> Result<(), FolderError> {
         let unfit = |why: String| FolderError::Unfit(why);
         let der = sealed.to_der().map_err(|why| unfit(why.to_string()))?;
         let mut text = String::new();
-        if !label.is_empty() {
-            write_line(&mut text, "Label", &escaped(label));
+        if !beside.label.is_empty() {
+            write_line(&mut text, "Label", &escaped(&beside.label));
+        }
+        if let Some(mark) = &beside.mark {
+            write_line(&mut text, MARK, &hex(mark));
         }
         text.push_str(&pem::render(LABEL, &der).map_err(unfit)?);
         let writer = Writer::make_folder(&self.path, self.patience, None)?;
@@ -84,15 +106,21 @@ impl KeyFolder {
     }
 }
 
-fn parsed(content: &[u8]) -> Result<(Tss2Key, String), String> {
+fn parsed(content: &[u8]) -> Result<(Tss2Key, SealText), String> {
     let parts = pem::parse(content)?;
     let [block] = &parts.blocks[..] else {
         return Err("more than one PEM block".into());
     };
     let sealed = Tss2Key::from_der(&block.der).map_err(|why| why.to_string())?;
-    let label = Lines::new(parts.above).take("Label", unescaped)?;
+    let mut lines = Lines::new(parts.above);
+    let label = lines.take("Label", unescaped)?;
+    let mark = lines.take(MARK, from_hex)?;
+    let beside = SealText {
+        label: label.unwrap_or_default(),
+        mark,
+    };
     match (block.label, sealed.kind) {
-        (LABEL, Tss2Kind::Sealed) => Ok((sealed, label.unwrap_or_default())),
+        (LABEL, Tss2Kind::Sealed) => Ok((sealed, beside)),
         _ => Err("no sealed data".into()),
     }
 }
@@ -114,12 +142,16 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let keys = KeyFolder::new(folder.path().join("keys"));
         assert!(!keys.has_seal(Seal::User) && keys.seal(Seal::User).unwrap().is_none());
-        keys.put_seal(Seal::Officer, &sealed(1), "a: token\n")
-            .unwrap();
-        keys.put_seal(Seal::User, &sealed(2), "").unwrap();
-        keys.put_seal(Seal::User, &sealed(3), "").unwrap();
-        let (officer, label) = keys.seal(Seal::Officer).unwrap().unwrap();
-        assert_eq!((officer, label.as_str()), (sealed(1), "a: token\n"));
+        let beside = SealText {
+            label: "a: token\n".into(),
+            mark: Some(vec![7; 8]),
+        };
+        let none = SealText::default();
+        keys.put_seal(Seal::Officer, &sealed(1), &beside).unwrap();
+        keys.put_seal(Seal::User, &sealed(2), &none).unwrap();
+        keys.put_seal(Seal::User, &sealed(3), &none).unwrap();
+        let officer = keys.seal(Seal::Officer).unwrap().unwrap();
+        assert_eq!(officer, (sealed(1), beside));
         assert_eq!(keys.seal(Seal::User).unwrap().unwrap().0, sealed(3));
         assert!(keys.list().unwrap().entries.is_empty());
         keys.remove_seal(Seal::User).unwrap();

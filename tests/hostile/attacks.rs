@@ -211,7 +211,9 @@ impl Rows<'_> {
                 | Scene::Verifying
                 | Scene::VerifyingParts
                 | Scene::Digesting
-                | Scene::DigestingParts,
+                | Scene::DigestingParts
+                | Scene::Encrypting
+                | Scene::Decrypting,
             ) => (Scene::Session, &[CKR_OPERATION_NOT_INITIALIZED]),
             _ => return,
         };

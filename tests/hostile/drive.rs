@@ -297,6 +297,22 @@ fn begin(raw: &Raw, scene: Scene, bench: &Bench, public: u64, private: u64) {
                 begun.push(call!(raw.table, C_VerifyUpdate(session, part, size)));
             }
         }
+        Scene::Encrypting | Scene::Decrypting => {
+            let (class, usage) = match scene {
+                Scene::Encrypting => (CKO_PUBLIC_KEY, CKA_ENCRYPT),
+                _ => (CKO_PRIVATE_KEY, CKA_DECRYPT),
+            };
+            let template = [(CKA_CLASS, ulong(class)), (usage, vec![CK_TRUE])];
+            let found = raw.find(session, &template).expect("a search");
+            let mut kind = mechanism(CKM_RSA_PKCS);
+            for key in found {
+                let kind = &raw mut kind;
+                begun.push(match scene {
+                    Scene::Encrypting => call!(raw.table, C_EncryptInit(session, kind, key)),
+                    _ => call!(raw.table, C_DecryptInit(session, kind, key)),
+                });
+            }
+        }
         Scene::Digesting | Scene::DigestingParts => {
             let mut kind = mechanism(CKM_SHA256);
             begun.push(call!(raw.table, C_DigestInit(session, &raw mut kind)));

@@ -71,6 +71,9 @@ pub enum Scene {
     VerifyingParts,
     Digesting,
     DigestingParts,
+    /// After C_EncryptInit and C_DecryptInit, where the token has an RSA key for that.
+    Encrypting,
+    Decrypting,
 }
 
 pub struct Entry {
@@ -113,6 +116,14 @@ const UNWRAPPED: &[CK_RV] = &[
     CKR_TEMPLATE_INCOMPLETE,
     CKR_USER_NOT_LOGGED_IN,
 ];
+/// Of C_Encrypt and C_Decrypt, also where the token has no key for them.
+const ENCRYPTED: &[CK_RV] = &[CKR_OK, CKR_OPERATION_NOT_INITIALIZED];
+const DECRYPTED: &[CK_RV] = &[
+    CKR_OK, // how much room it takes
+    CKR_ENCRYPTED_DATA_LEN_RANGE,
+    CKR_ENCRYPTED_DATA_INVALID,
+    CKR_OPERATION_NOT_INITIALIZED,
+];
 /// Of C_SetPIN by nobody: the user's, where there is one and the session may change it.
 const CHANGED_PIN: &[CK_RV] = &[
     CKR_SESSION_READ_ONLY,
@@ -139,8 +150,8 @@ const fn entry(
 
 use Arg::*;
 use Scene::{
-    Digesting, DigestingParts, Finding, Initialized, LoggedIn, Outside, Signing, SigningParts,
-    Verifying, VerifyingParts,
+    Decrypting, Digesting, DigestingParts, Encrypting, Finding, Initialized, LoggedIn, Outside,
+    Signing, SigningParts, Verifying, VerifyingParts,
 };
 const IN: Scene = Scene::Session;
 const HANDLE: Arg = Out(size_of::<CK_OBJECT_HANDLE>());
@@ -267,11 +278,11 @@ pub const ENTRIES: [Entry; 104] = [
     ),
     entry("C_FindObjectsFinal", Finding, &[Session], OK),
     entry("C_EncryptInit", LoggedIn, BEGIN, NOT_FOR_THIS_KEY),
-    entry("C_Encrypt", IN, THROUGH, IDLE),
+    entry("C_Encrypt", Encrypting, THROUGH, ENCRYPTED),
     entry("C_EncryptUpdate", IN, THROUGH, IDLE),
     entry("C_EncryptFinal", IN, RESULT, IDLE),
     entry("C_DecryptInit", LoggedIn, BEGIN, NOT_FOR_THIS_KEY),
-    entry("C_Decrypt", IN, THROUGH, IDLE),
+    entry("C_Decrypt", Decrypting, THROUGH, DECRYPTED),
     entry("C_DecryptUpdate", IN, THROUGH, IDLE),
     entry("C_DecryptFinal", IN, RESULT, IDLE),
     entry("C_DigestInit", IN, &[Session, Mechanism], OK),

@@ -21,7 +21,7 @@ pub(crate) fn run(form: Form) -> Result<Answer, Failure> {
             1 => "1 problem".into(),
             more => format!("{more} problems"),
         };
-        answer.complaint = Some(format!("{counted}; what mends it stands below"));
+        answer.complaint = Some(format!("{counted}; what mends it stands above"));
     }
     Ok(answer)
 }

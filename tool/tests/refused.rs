@@ -408,11 +408,11 @@ fn a_tpm_that_answered_once_is_there() {
     }
 }
 
-/// A CA's certificate for the device's key that no NV index holds.
-fn large(device: &Device) -> PathBuf {
+/// A CA's certificate for the device's key with so many names.
+fn certificate_with(device: &Device, names: usize) -> PathBuf {
     let request = device.path("devid.csr");
     device.ends(0, &["csr", "devid", "--out", request.to_str().unwrap()]);
-    let names: Vec<_> = (0..100)
+    let names: Vec<_> = (0..names)
         .map(|n| format!("DNS:host{n}.example.org"))
         .collect();
     let extensions = format!(
@@ -443,7 +443,7 @@ fn a_certificate_that_no_index_holds_is_used_without_a_copy() {
     device.ends(0, PROVISION);
     let read = ["-C", "o", "0x01500000"];
     let copy = tpm2(&mut device, "tpm2_nvread", &read).out;
-    let large = large(&device);
+    let large = certificate_with(&device, 100);
     let said = device.ends(0, &["import-cert", large.to_str().unwrap()]);
     assert!(
         said.text().contains("an index of this TPM holds 2048"),
@@ -463,4 +463,31 @@ fn a_certificate_that_no_index_holds_is_used_without_a_copy() {
     mending::found(&device, "nv.too-large");
     assert_eq!(certificate_of(&device, "devid"), shown);
     device.ends(0, &["status"]);
+}
+
+#[test]
+fn a_full_tpm_keeps_the_copy_that_it_has() {
+    let mut device = Device::blank();
+    device
+        .home
+        .write("config.toml", "[provision]\nnv_index = 0x01500000\n");
+    device.ends(0, PROVISION);
+    let read = ["-C", "o", "0x01500000"];
+    let copy = tpm2(&mut device, "tpm2_nvread", &read).out;
+    let larger = certificate_with(&device, 40);
+    let mut index = 0x0150_0001;
+    for size in ["2000", "500", "100"] {
+        let mut define = |index: u32| {
+            let words = ["-C", "o", "-s", size, &format!("0x{index:08X}")];
+            programs::run(device.tpm().tool("tpm2_nvdefine").args(words))
+        };
+        while define(index).status.success() {
+            index += 1;
+        }
+    }
+    let said = device.ends(0, &["import-cert", larger.to_str().unwrap()]);
+    assert!(said.text().contains("Make room in the TPM"), "{said}");
+    assert_eq!(tpm2(&mut device, "tpm2_nvread", &read).out, copy);
+    let done = device.json(PROVISION);
+    assert_eq!(done["mode"], "tpm", "{done}");
 }

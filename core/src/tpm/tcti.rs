@@ -178,6 +178,24 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_device_of_the_kernel_is_there_whoever_speaks_to_it() {
+        for (text, there) in [
+            ("device:/dev/null", true),
+            ("device:/nonexistent", false),
+            ("esapi:device:/dev/null", true),
+            ("esapi:libtss2-tcti-device.so.0:/dev/null", true),
+            ("esapi:device:/nonexistent", false),
+            ("esapi:swtpm:path=/dev/null", false),
+            ("swtpm:path=/dev/null", false),
+        ] {
+            assert_eq!(text.parse::<Tcti>().unwrap().is_there(), there, "{text}");
+        }
+        let kernels = std::fs::read_dir("/sys/class/tpm").is_ok_and(|mut all| all.next().is_some());
+        let tabrmd: Tcti = "tabrmd".parse().unwrap();
+        assert!(tabrmd.is_there() || !kernels);
+    }
+
+    #[test]
     fn strings_of_every_kind() {
         let tcp = |port| Socket::Tcp("127.0.0.1".into(), port);
         for (text, expected) in [

@@ -11,7 +11,8 @@ mod common;
 use common::cut::{End, run_until};
 use common::tpm::Swtpm;
 use common::{Device, programs};
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 
 const PROVISION: &[&str] = &["provision", "--wait", "0"];
 const RESET: &[&str] = &["reset", "--factory", "--yes", "--wait", "0"];
@@ -214,7 +215,8 @@ fn an_edge_device_moves_to_its_tpm() {
     let begin = |device: &mut Device| {
         make_blank(device);
         fs::create_dir(device.path("state/software")).unwrap();
-        device.home.write("state/software/devid.key.pem", &key);
+        let file = device.home.write("state/software/devid.key.pem", &key);
+        fs::set_permissions(file, Permissions::from_mode(0o600)).unwrap();
     };
     cut_each(&mut device, PROVISION, begin, |device, (), cut, _| {
         device.ends(0, PROVISION);

@@ -106,16 +106,16 @@ impl Device {
         if !known {
             self.keep_certificate(store, certificate.clone(), label, !owner.protected)?;
         }
+        let note = match owner.protected {
+            true => self.keep_copy(&certificate)?,
+            false => None,
+        };
         // Only now: whoever looks in between finds two, and never none.
         let going: Vec<_> = old.iter().map(|old| &old.certificate).collect();
         self.drop_authorities(store, label, &going)?;
         for old in &old {
             store.destroy_whole(&old.file)?;
         }
-        let note = match owner.protected {
-            true => self.keep_copy(&certificate)?,
-            false => None,
-        };
         Ok(Imported {
             label: label.clone(),
             replaced: going.iter().map(|old| old.subject()).collect(),

@@ -27,6 +27,7 @@ mod software;
 mod state;
 mod status;
 mod time;
+mod untrusted;
 mod verify;
 
 pub use device::{

@@ -3,7 +3,7 @@
 use super::Fault;
 use super::device::Device;
 use crate::certificate::Certificate;
-use crate::tpm::NvKept;
+use crate::tpm::{NvKept, TpmError};
 
 /// What the NV index holds that the configuration names.
 #[derive(Debug)]
@@ -48,6 +48,9 @@ impl Device {
         let Some(index) = self.config.provision.nv_index else {
             return Ok(None);
         };
+        if let Some(why) = self.copy_too_large(certificate)? {
+            return Ok(Some(why));
+        }
         if let Some(there) = self.nv_copy()? {
             let place = there.place();
             let whose = match &there.certificate {
@@ -73,8 +76,31 @@ impl Device {
             }
         }
         let owner = self.own.owner_auth()?;
-        self.tpm.nv_keep(index, certificate.der(), &owner)?;
-        Ok(None)
+        match self.tpm.nv_keep(index, certificate.der(), &owner) {
+            Ok(()) => Ok(None),
+            // The identity is whole without it.
+            Err(error @ (TpmError::Response(_) | TpmError::Unsupported(_))) => Ok(Some(format!(
+                "NV index 0x{index:08X}: no copy of the certificate is kept there: {error}. Make \
+                 room in the TPM (devid doctor lists what is in it), or take nv_index out of \
+                 [provision] in config.toml"
+            ))),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Why the certificate does not go into an NV index, if so; and what to do.
+    pub(super) fn copy_too_large(
+        &self,
+        certificate: &Certificate,
+    ) -> Result<Option<String>, Fault> {
+        let (size, most) = (certificate.der().len(), self.tpm.nv_most()?);
+        Ok((size > most).then(|| {
+            format!(
+                "no copy of the certificate is kept in NV: it has {size} bytes, and an index of \
+                 this TPM holds {most}. Have the CA issue a smaller one, or take nv_index out of \
+                 [provision] in config.toml"
+            )
+        }))
     }
 
     /// Takes the copy away, whatever it is for; somebody else's index stays.

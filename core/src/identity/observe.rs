@@ -8,11 +8,15 @@ use super::orphan::Orphan;
 use super::prove::{Proof, prove};
 use super::software::{Software, SoftwareKey};
 use super::state::{Certified, Facts, Marker, TpmKey};
+use super::untrusted::Untrusted;
 use crate::certificate::Certificate;
 use crate::store::{Key, KeyStore, Kind, Protection, SignError};
-use crate::tpm::{Tcti, TpmError};
+use crate::tpm::TpmError;
+use log::warn;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+const NOT_WRAPPED: &str = "the TPM does not hold the key that wraps it";
 
 /// What was found, and what the table makes of it.
 pub(super) struct Observed {
@@ -28,6 +32,10 @@ pub(super) struct Observed {
     pub(super) stray: Option<Certificate>,
     /// Why the TPM cannot be used.
     pub(super) tpm_fault: Option<Fault>,
+    /// Files of the key folder that give no object, by name, and why.
+    pub(super) unread: Vec<(String, String)>,
+    /// Why what is in the state folder may be somebody else's.
+    pub(super) untrusted: Option<Untrusted>,
 }
 
 /// The TPM key of the device's own identity.
@@ -57,12 +65,21 @@ impl Device {
     ///
     /// Something that would count cannot be read: then nobody can say what is to be done.
     pub(super) fn observe(&self) -> Result<Observed, Fault> {
-        self.unlock()?;
+        let reset = self.reset_request().symlink_metadata().is_ok();
+        // What is to be taken away need not be whole for that.
+        let silent = self.tpm.random(&mut [0]).err();
+        let tpm = silent.is_none();
+        let half_there = matches!(
+            silent,
+            Some(TpmError::Broken(_) | TpmError::Timeout(_) | TpmError::Response(_))
+        );
+        if tpm && !reset {
+            self.unlock_or_lost()?;
+        }
         let existing = self.existing();
-        let tpm_fault = self.tpm.random(&mut [0]).err().map(Fault::from);
-        let tpm = tpm_fault.is_none();
-        let mark = Mark::read(&self.config.provision.marker)?;
+        let mark = unless(reset, Mark::read(&self.config.provision.marker))?;
         let (mut own, certificates) = self.own_identity(mark.as_ref())?;
+        let unread = self.own.refused_files()?;
         let orphan = match (&own, tpm) {
             (None, true) => self.orphans()?.into_iter().find(Orphan::could_be_identity),
             _ => None,
@@ -70,17 +87,17 @@ impl Device {
         let key = match &mut own {
             None if orphan.is_some() => TpmKey::Orphaned,
             None => TpmKey::None,
-            Some(_) if !tpm => TpmKey::Filed,
+            Some(_) if !tpm || reset => TpmKey::Filed,
             Some(own) => self.state_of(own)?,
         };
         let software = Software::of(&self.config.state);
         // To look, one need not be who uses the key.
-        let software_public = software.public()?;
-        let software_key = match software.hidden()? {
+        let software_public = unless(reset, software.public())?;
+        let software_key = match unless(reset, software.hidden())? {
             Some(_) => None,
-            None => software.key()?,
+            None => unless(reset, software.key())?,
         };
-        let software_certificate = software.certificate()?;
+        let software_certificate = unless(reset, software.certificate())?;
         let public = own.as_ref().map(|own| own.key.public().clone());
         let of_key = |one: &Certificate| one.public_key().is_some() && one.public_key() == public;
         let in_folder = certificates.iter().filter(|one| of_key(one)).count();
@@ -118,15 +135,18 @@ impl Device {
         } else {
             Certified::None
         };
+        let untrusted = self.untrusted(&software);
         let facts = Facts {
-            reset: self.reset_request().exists(),
+            reset,
             tpm,
-            tpm_is_there: tpm || is_there(&self.config.tcti),
+            tpm_is_there: tpm || half_there || self.config.tcti.is_there(),
             existing: existing.state,
             certificate,
             key,
             software: software_public.is_some(),
             marker: self.marker_of(mark.as_ref(), own.as_ref(), tpm)?,
+            unread: !unread.is_empty(),
+            untrusted: untrusted.is_some(),
         };
         Ok(Observed {
             stray: stray.cloned(),
@@ -137,7 +157,9 @@ impl Device {
             software,
             software_key,
             mark,
-            tpm_fault,
+            tpm_fault: silent.map(Fault::from),
+            unread,
+            untrusted,
         })
     }
 
@@ -207,13 +229,14 @@ impl Device {
         match prove(&self.tpm, &own.key, own.key.public()) {
             Proof::Belongs => {}
             Proof::None(SignError::Tpm(TpmError::ForeignKey(_))) => {
-                own.lost = Some("the TPM does not hold the key that wraps it".into());
+                own.lost = Some(NOT_WRAPPED.into());
                 return Ok(TpmKey::Lost);
             }
             Proof::Other => {
                 own.lost = Some("another key signed".into());
                 return Ok(TpmKey::Lost);
             }
+            Proof::None(SignError::NotLoggedIn) => return self.state_without_pin(own),
             Proof::None(error) => return Err(error.into()),
         }
         let (Some(handle), Some(name)) = (own.key.handle(), own.key.name()) else {
@@ -223,6 +246,28 @@ impl Device {
             true => TpmKey::Held,
             false => TpmKey::Displaced,
         })
+    }
+
+    /// The same of a key that asks for a PIN that nobody gave: that its handle holds it can be seen.
+    fn state_without_pin(&self, own: &mut OwnKey) -> Result<TpmKey, Fault> {
+        if let (Some(handle), Some(name)) = (own.key.handle(), own.key.name())
+            && self.tpm.holds(handle, name)?
+        {
+            return Ok(TpmKey::Held);
+        }
+        if self.own.master_is_held()? == Some(false) {
+            own.lost = Some(NOT_WRAPPED.into());
+            return Ok(TpmKey::Lost);
+        }
+        Err(SignError::NotLoggedIn.into())
+    }
+
+    /// Logs in, unless what the PIN opens is lost anyway.
+    fn unlock_or_lost(&self) -> Result<(), Fault> {
+        match self.unlock() {
+            Err(_) if self.own.master_is_held() == Ok(Some(false)) => Ok(()),
+            other => other,
+        }
     }
 
     fn marker_of(
@@ -247,12 +292,14 @@ impl Device {
     }
 }
 
-/// Whether the kernel has a TPM for us, though this user may have no right to it. Of others only
-/// their answer tells.
-fn is_there(tcti: &Tcti) -> bool {
-    match tcti {
-        Tcti::Device(path) => path.exists(),
-        _ => false,
+/// What was found; nothing, where it cannot be read and a reset takes it away.
+fn unless<T: Default>(reset: bool, found: Result<T, Fault>) -> Result<T, Fault> {
+    match found {
+        Err(fault) if reset => {
+            warn!("{fault}; a reset is to take it away");
+            Ok(T::default())
+        }
+        other => other,
     }
 }
 

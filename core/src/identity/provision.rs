@@ -71,12 +71,15 @@ pub fn provision(config: &Config, how: &Provisioning) -> Result<Provisioned, Fau
     make_folder(&config.state)?;
     let _only_one = only_one(&config.state)?;
     let policy = Policy::of(config);
-    wait_for_tpm(config, policy, how.wait)?;
+    let mut answered = wait_for_tpm(config, policy, how.wait)?;
     let (mut steps, mut notes) = (Vec::new(), Vec::new());
     for _ in 0..MOST_STEPS {
         // Anew each time: a key knows what was found when it was first used.
         let device = Device::new(config.clone());
-        let seen = device.observe()?;
+        let mut seen = device.observe()?;
+        // One that answered in this run and then fell silent is there.
+        answered |= seen.facts.tpm_is_there;
+        seen.facts.tpm_is_there = answered;
         let plan = seen.facts.plan(policy);
         info!("{:?}: {plan:?}", seen.facts);
         let quiet = device.step(plan, &seen, how, (&mut steps, &mut notes));
@@ -93,18 +96,20 @@ pub fn provision(config: &Config, how: &Provisioning) -> Result<Provisioned, Fau
     )))
 }
 
-/// Waits as long as the TPM's answer would change what is to be done.
-fn wait_for_tpm(config: &Config, policy: Policy, limit: Duration) -> Result<(), Fault> {
+/// Waits as long as the TPM's answer would change what is to be done. Whether there is one.
+fn wait_for_tpm(config: &Config, policy: Policy, limit: Duration) -> Result<bool, Fault> {
     let end = Instant::now() + limit;
+    let mut there = false;
     loop {
         let seen = Device::new(config.clone()).observe()?;
+        there |= seen.facts.tpm_is_there;
         let Facts { tpm, existing, .. } = seen.facts;
         let with = |tpm| seen.facts.with_tpm(tpm).plan(policy);
         let matters = with(true) != with(false)
             || with(true) == Plan::UseFactory
             || existing == Existing::Unusable;
         if tpm || !matters || Instant::now() >= end {
-            return Ok(());
+            return Ok(there);
         }
         thread::sleep(PAUSE);
     }
@@ -166,8 +171,8 @@ impl Device {
             }
             Plan::Keep => {
                 self.is_requested(seen, how, steps)?;
-                self.copy_certificate(seen, steps, notes)?;
                 self.mark(seen)?;
+                self.copy_certificate(seen, steps, notes)?;
                 if seen.facts.software {
                     seen.software.retire()?;
                     steps.push("the software key was put aside (devid prune deletes it)".into());

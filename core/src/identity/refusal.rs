@@ -38,6 +38,18 @@ enum Whose {
     Nobodys,
 }
 
+fn untrusted(seen: &Observed) -> Explained {
+    let why = seen.untrusted.as_ref();
+    Explained {
+        kind: FaultKind::Refused,
+        id: "identity.untrusted",
+        text: why.map_or("the state folder".into(), |why| {
+            format!("{}, so it is not believed; nothing was changed", why.text)
+        }),
+        mend: why.map_or(Mend::by("See who may write there"), |why| why.mend.clone()),
+    }
+}
+
 impl From<Explained> for Fault {
     fn from(why: Explained) -> Self {
         Self::new(why.kind, format!("{}. {}", why.text, why.mend))
@@ -97,6 +109,8 @@ impl Device {
             Refusal::FileLost => self.file_lost(seen),
             Refusal::Mismatch => self.mismatch(seen),
             Refusal::ExistingUnusable => self.existing_unusable(seen),
+            Refusal::Unreadable => self.unreadable(seen),
+            Refusal::Untrusted => untrusted(seen),
         }
     }
 
@@ -164,6 +178,36 @@ impl Device {
         match orphans || (wraps && !held) {
             true => Whose::Others,
             false => Whose::Nobodys,
+        }
+    }
+
+    /// What is missing is not gone as long as it may be in a file.
+    fn unreadable(&self, seen: &Observed) -> Explained {
+        let folder = self.folder();
+        let (file, why) = seen.unread.first().cloned().unwrap_or_default();
+        let path = folder.join(file);
+        let file = word(&path);
+        let others = match seen.unread.len() {
+            0 | 1 => String::new(),
+            count => format!(" (and {} more)", count - 1),
+        };
+        Explained {
+            kind: FaultKind::Refused,
+            id: "identity.unreadable",
+            text: format!(
+                "{}: {why}{others}; the device's identity may be in it, so nothing is put in its \
+                 place",
+                path.display()
+            ),
+            mend: Mend::run(
+                "If it is damaged, bring it back from a copy, or take it out of the folder if it \
+                 is none of the device's. If only its mode or owner is at fault, and its content \
+                 is yours",
+                format!(
+                    "chown --reference={} {file} && chmod u=rw,g-wx,o= {file}",
+                    word(&folder)
+                ),
+            ),
         }
     }
 

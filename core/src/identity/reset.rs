@@ -5,11 +5,13 @@ use super::device::Device;
 use super::observe::{Observed, reset_request};
 use super::orphan::Orphan;
 use super::provision::only_one;
-use super::software::{Software, make_folder};
+use super::software::{Software, free_name, make_folder};
 use super::{Fault, Provisioned, Provisioning, provision};
 use crate::config::Config;
 use crate::file;
 use crate::tpm::{StorageKey, TpmError};
+use rustix::fs::{Access, access};
+use rustix::io::Errno;
 use std::path::PathBuf;
 
 /// Erases the device's own identity and all its keys, and gives it a new one.
@@ -49,8 +51,24 @@ impl Device {
         for store in self.stores() {
             store.check_writable()?;
         }
+        let marker = self.config.provision.marker.parent();
+        for folder in [
+            Some(self.config.state.as_path()),
+            marker,
+            Some(seen.software.folder()),
+        ] {
+            if let Some(folder) = folder.filter(|folder| folder.exists()) {
+                let fault = |error: Errno| Fault::file(folder)(error.into());
+                access(folder, Access::WRITE_OK | Access::EXEC_OK).map_err(fault)?;
+            }
+        }
         for (number, store) in self.stores().enumerate() {
             store.erase(number == 0, tpm)?;
+        }
+        // What gives no object may be the old identity all the same; then it does not count again.
+        for (name, _) in self.own.refused_files()? {
+            let path = self.folder().join(name);
+            file::rename(&path, &free_name(&path, "refused")).map_err(Fault::file(&path))?;
         }
         if tpm {
             if let Some(mark) = &seen.mark

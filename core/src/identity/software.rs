@@ -50,6 +50,10 @@ impl Software {
         }
     }
 
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// The key's file.
     pub(super) fn key_path(&self) -> PathBuf {
         self.folder.join(KEY)
@@ -183,7 +187,7 @@ impl Software {
     pub(super) fn retire(&self) -> Result<(), Fault> {
         for path in self.paths() {
             if is_there(&path)? {
-                let aside = free_name(&path);
+                let aside = free_name(&path, RETIRED);
                 file::rename(&path, &aside).map_err(Fault::file(&path))?;
             }
         }
@@ -211,10 +215,28 @@ impl Software {
     pub(super) fn retired(&self) -> Vec<PathBuf> {
         let entries = std::fs::read_dir(&self.folder).into_iter().flatten();
         let paths = entries.flatten().map(|entry| entry.path());
-        let is_retired = |path: &PathBuf| path.to_string_lossy().contains(&format!(".{RETIRED}"));
+        let is_retired = |path: &PathBuf| {
+            let is_file = path.symlink_metadata().is_ok_and(|about| about.is_file());
+            is_file && self.was_ours(path)
+        };
         let mut retired: Vec<PathBuf> = paths.filter(is_retired).collect();
         retired.sort();
         retired
+    }
+}
+
+impl Software {
+    /// Whether a file has the name that one of its own gets when it is put aside.
+    fn was_ours(&self, path: &Path) -> bool {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let Some((name, number)) = name.rsplit_once(&format!(".{RETIRED}")) else {
+            return false;
+        };
+        let number = number.strip_prefix('-').unwrap_or(match number {
+            "" => "2",
+            _ => "?",
+        });
+        number.parse::<usize>().is_ok_and(|number| number > 1) && self.has(&self.folder.join(name))
     }
 }
 
@@ -310,10 +332,11 @@ fn is_there(path: &Path) -> Result<bool, Fault> {
     }
 }
 
-fn free_name(path: &Path) -> PathBuf {
+/// The name with this after it that nothing has yet.
+pub(super) fn free_name(path: &Path, suffix: &str) -> PathBuf {
     let named = |number: usize| {
         let mut name = path.as_os_str().to_owned();
-        name.push(format!(".{RETIRED}"));
+        name.push(format!(".{suffix}"));
         if number > 1 {
             name.push(format!("-{number}"));
         }
@@ -321,7 +344,7 @@ fn free_name(path: &Path) -> PathBuf {
     };
     let mut names = (1..).map(named);
     names
-        .find(|name| !name.exists())
+        .find(|name| name.symlink_metadata().is_err())
         .unwrap_or_else(|| named(1))
 }
 

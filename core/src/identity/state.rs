@@ -26,6 +26,10 @@ pub struct Facts {
     pub software: bool,
     /// Which key the marker names.
     pub marker: Marker,
+    /// The key folder has files that give no object; any of them may be the identity's.
+    pub unread: bool,
+    /// Somebody else may have put there what is in the state folder, or asked for the reset.
+    pub untrusted: bool,
 }
 
 /// An identity that somebody else made.
@@ -59,7 +63,7 @@ pub enum TpmKey {
     None,
     /// There is no file of one, but a key that could be it in a persistent handle of ours.
     Orphaned,
-    /// There is a file, and no TPM to ask.
+    /// There is a file, and the TPM is not asked: there is none, or a reset takes the key away.
     Filed,
     /// In its persistent handle.
     Held,
@@ -141,6 +145,10 @@ pub enum Refusal {
     ExistingUnusable,
     /// A reset without the TPM would leave keys behind, or no identity at all.
     ResetNeedsTpm,
+    /// What is missing may be in a file that gives no object.
+    Unreadable,
+    /// Somebody else may have put it there.
+    Untrusted,
 }
 
 impl Facts {
@@ -153,8 +161,27 @@ impl Facts {
             Existing::Usable => return Plan::UseExisting,
             Existing::Unusable => return Plan::Refuse(Refusal::ExistingUnusable),
             Existing::None if !policy.own => return Plan::UseFactory,
+            Existing::None if self.untrusted => return Plan::Refuse(Refusal::Untrusted),
             Existing::None => {}
         }
+        match self.own_plan(policy) {
+            plan if self.unread && self.would_replace(plan) => Plan::Refuse(Refusal::Unreadable),
+            plan => plan,
+        }
+    }
+
+    /// Whether the plan takes for gone what may be in a file that was not read.
+    fn would_replace(&self, plan: Plan) -> bool {
+        let no_key = matches!(self.key, TpmKey::None | TpmKey::Orphaned);
+        match plan {
+            Plan::Generate | Plan::MakeSoftware | Plan::Certify => true,
+            Plan::Refuse(Refusal::KeyLost | Refusal::FileLost | Refusal::Mismatch) => no_key,
+            _ => false,
+        }
+    }
+
+    /// As if all that is there were known.
+    fn own_plan(&self, policy: Policy) -> Plan {
         match self.certificate {
             Certified::Neither if self.key == TpmKey::Orphaned => Plan::Refuse(Refusal::FileLost),
             Certified::Neither => Plan::Refuse(Refusal::Mismatch),
@@ -209,7 +236,12 @@ impl Facts {
     fn reset_plan(&self, policy: Policy) -> Plan {
         let nothing_in_tpm = self.key == TpmKey::None && self.marker == Marker::None;
         match (self.tpm, policy.fallback) {
+            _ if self.untrusted => Plan::Refuse(Refusal::Untrusted),
             (true, _) => Plan::Reset,
+            // Its key may be in a TPM that was here once.
+            (false, Fallback::Software) if nothing_in_tpm && !self.tpm_is_there && self.unread => {
+                Plan::Refuse(Refusal::Unreadable)
+            }
             (false, Fallback::Software) if nothing_in_tpm && !self.tpm_is_there => Plan::Reset,
             (false, _) => Plan::Refuse(Refusal::ResetNeedsTpm),
         }
@@ -233,6 +265,9 @@ impl Facts {
     }
 }
 
+#[cfg(test)]
+#[path = "state_properties.rs"]
+mod properties;
 #[cfg(test)]
 #[path = "state_tests.rs"]
 mod tests;

@@ -1,7 +1,7 @@
 //! NV indices of ours: a copy of something that must outlive the disk.
 
 use super::exchange::Manner;
-use super::{Auth, AuthValue, Hash, NvPublic, Tpm, TpmError, Used};
+use super::{Auth, AuthValue, Hash, NvPublic, Property, Tpm, TpmError, Used};
 
 /// OWNERWRITE, PPREAD, OWNERREAD, AUTHREAD, NO_DA: whoever reaches the TPM reads it, only the owner
 /// writes it.
@@ -27,19 +27,44 @@ impl Tpm {
     ///
     /// # Errors
     ///
-    /// [`TpmError::Unsupported`] if the index is not one of ours.
+    /// [`TpmError::Unsupported`] if the index is not one of ours, or holds no so many bytes. What was
+    /// kept stays, if the TPM refuses the new.
     pub fn nv_keep(&self, index: u32, bytes: &[u8], owner: &AuthValue) -> Result<(), TpmError> {
-        let size = u16::try_from(bytes.len());
-        let size = size.map_err(|_| TpmError::Unsupported("too much for an NV index".into()))?;
-        match self.nv_kept(index, owner)? {
+        let most = self.nv_most()?;
+        if bytes.len() > most {
+            return Err(TpmError::Unsupported(format!(
+                "{} bytes are too many for an NV index of this TPM, which holds {most}",
+                bytes.len()
+            )));
+        }
+        let before = match self.nv_kept(index, owner)? {
             NvKept::Ours(kept) if kept == bytes => return Ok(()),
-            NvKept::Free | NvKept::Ours(_) => self.nv_forget(index, owner)?,
+            NvKept::Ours(kept) => Some(kept),
+            NvKept::Free => None,
             NvKept::Foreign(_) => {
                 return Err(TpmError::Unsupported(format!(
                     "NV index 0x{index:08X} is somebody else's"
                 )));
             }
         };
+        self.nv_forget(index, owner)?;
+        let put = self.nv_put(index, bytes, owner);
+        if let (Err(TpmError::Response(_)), Some(before)) = (&put, before) {
+            self.nv_forget(index, owner)?;
+            self.nv_put(index, &before, owner)?;
+        }
+        put
+    }
+
+    /// The most bytes that an index holds.
+    pub fn nv_most(&self) -> Result<usize, TpmError> {
+        let most = self.property(Property::NvIndexMax)?;
+        Ok(u16::try_from(most).unwrap_or(u16::MAX).into())
+    }
+
+    /// Defines the index, which is free, and fills it.
+    fn nv_put(&self, index: u32, bytes: &[u8], owner: &AuthValue) -> Result<(), TpmError> {
+        let size = bytes.len() as u16;
         let salt_key = self.salt_key_for(owner)?;
         let used = Used::owner(Auth::by(owner.as_bytes(), salt_key.as_ref()));
         let writing = Manner::READS.writing();

@@ -51,6 +51,29 @@ impl Tcti {
         }
     }
 
+    /// Whether the kernel has a TPM behind this, though it may not answer, or not to this user. Of
+    /// what is no device of the kernel only an answer tells.
+    pub fn is_there(&self) -> bool {
+        let conf = match self {
+            Self::Device(path) => return path.exists(),
+            Self::Swtpm(_) | Self::Mssim(..) => return false,
+            Self::Esapi(conf) => conf,
+        };
+        let (name, rest) = conf.split_once(':').unwrap_or((conf, ""));
+        // libtss2 takes the names of its libraries too.
+        let name = name.strip_prefix("libtss2-tcti-").unwrap_or(name);
+        match (name.split('.').next().unwrap_or(name), rest) {
+            ("device", "") => Self::default().is_there(),
+            ("device", path) => Path::new(path).exists(),
+            ("tabrmd", _) => {
+                let devices = std::fs::read_dir("/dev").into_iter().flatten().flatten();
+                let mut names = devices.map(|device| device.file_name());
+                names.any(|name| name.as_encoded_bytes().starts_with(b"tpm"))
+            }
+            _ => false,
+        }
+    }
+
     /// How many keys a managed space may hold. The kernel's has room for three, and saves and loads
     /// all of them around each command, so there it is one; tpm2-abrmd's only those that a command
     /// names, but it lets few connections in.
@@ -153,6 +176,24 @@ impl std::error::Error for TctiError {}
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_device_of_the_kernel_is_there_whoever_speaks_to_it() {
+        for (text, there) in [
+            ("device:/dev/null", true),
+            ("device:/nonexistent", false),
+            ("esapi:device:/dev/null", true),
+            ("esapi:libtss2-tcti-device.so.0:/dev/null", true),
+            ("esapi:device:/nonexistent", false),
+            ("esapi:swtpm:path=/dev/null", false),
+            ("swtpm:path=/dev/null", false),
+        ] {
+            assert_eq!(text.parse::<Tcti>().unwrap().is_there(), there, "{text}");
+        }
+        let kernels = std::fs::read_dir("/sys/class/tpm").is_ok_and(|mut all| all.next().is_some());
+        let tabrmd: Tcti = "tabrmd".parse().unwrap();
+        assert!(tabrmd.is_there() || !kernels);
+    }
 
     #[test]
     fn strings_of_every_kind() {

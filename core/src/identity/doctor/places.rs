@@ -4,7 +4,7 @@
 use super::Finding;
 use crate::certificate::Certificate;
 use crate::identity::Contents;
-use crate::identity::device::{Device, Entity, FACTORY};
+use crate::identity::device::{Device, Entity, FACTORY, OWN};
 use crate::identity::mend::Mend;
 use crate::identity::orphan::Orphan;
 use crate::store::idevid::{IdevidStore, Taken};
@@ -246,6 +246,16 @@ fn the_copy(device: &Device, contents: &Contents) -> Finding {
             "devid provision",
         )
     };
+    let own = contents
+        .entities
+        .iter()
+        .find(|one| one.protected && one.token == OWN);
+    let too_large = own
+        .and_then(Entity::certificate)
+        .map(|own| device.copy_too_large(own));
+    if let Some(Ok(Some(why))) = too_large {
+        return Finding::note("nv.too-large", INDEX, why);
+    }
     let Some(certificate) = copy.and_then(|copy| copy.certificate) else {
         let text = "to hold a copy of the device's own certificate, and does not";
         return Finding::note("nv.copy-bad", INDEX, text.into()).mended(write());

@@ -21,6 +21,7 @@ mod write;
 pub use entry::{Content, Data, Description, Entry, Material, Origin, Pair, Usage, Use};
 pub use fault::FolderError;
 pub use seals::{Seal, SealText};
+pub(crate) use trust::{distrusted_file, distrusted_folder};
 pub use tss2::{Kind as Tss2Kind, NoTss2Key, Tss2Key};
 
 use crate::file::{FileStamp, Moment, random_digits};

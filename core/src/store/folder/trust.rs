@@ -14,8 +14,35 @@
 //! A file or folder for which that does not hold is refused. What leads to the folder is not
 //! looked at, nor are access control lists beyond what the group's bits show of them.
 
-use rustix::fs::Stat;
-use rustix::process::Uid;
+use rustix::fs::{Stat, lstat, stat};
+use rustix::process::{Uid, geteuid};
+use std::path::Path;
+
+/// Why nobody can rely on what is in a folder, if so; a folder that is missing holds nothing.
+///
+/// With `alone` also one that its group may write.
+pub(crate) fn distrusted_folder(path: &Path, alone: bool) -> Option<String> {
+    let owned = Owned::from(&stat(path).ok()?);
+    match owned.as_folder() {
+        Ok(()) if alone && owned.is_shared() && owned.group != 0 => Some(format!(
+            "everybody in the group {} may write into this folder",
+            owned.group
+        )),
+        judged => judged.err(),
+    }
+}
+
+/// Why nobody can rely on a file, if so; also one with a private key that others can read.
+pub(crate) fn distrusted_file(path: &Path, secret: bool) -> Option<String> {
+    let file = Owned::from(&lstat(path).ok()?);
+    let folder = Owned::from(&stat(path.parent()?).ok()?);
+    let judged = file.as_file_in(folder, geteuid());
+    let judged = judged.and_then(|()| match secret {
+        true => file.as_secret(),
+        false => Ok(()),
+    });
+    judged.err()
+}
 
 const GROUP_WRITES: u32 = 0o020;
 const WORLD_WRITES: u32 = 0o002;

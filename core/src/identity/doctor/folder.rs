@@ -8,6 +8,7 @@ use crate::identity::Fault;
 use crate::identity::device::Device;
 use crate::identity::mend::{Mend, word};
 use crate::identity::software::Software;
+use crate::store::devid::DevidStore;
 use rustix::fs::{Access, access, stat};
 use rustix::process::{getegid, geteuid, getgroups};
 use std::path::Path;
@@ -20,26 +21,9 @@ pub(super) fn look_at(device: &Device, findings: &mut Vec<Finding>) {
     let state = device.config.state.as_path();
     findings.push(state_folder(state));
     findings.extend(group());
-    let path = device.folder();
-    findings.extend(readers(state, &path));
-    match device.own.refused_files() {
-        Ok(refused) => {
-            let refused = refused.into_iter();
-            findings.extend(refused.map(|(file, why)| refused_file(state, &path.join(file), &why)));
-        }
-        Err(error) => {
-            let folder = word(&path);
-            findings.push(Finding::problem(
-                "keys.unreadable",
-                KEYS,
-                Fault::from(error).text,
-                Mend::run(
-                    "If only its mode or owner is at fault",
-                    format!("chown root {folder} && chmod u=rwx,g-w,o= {folder}"),
-                ),
-            ));
-            return;
-        }
+    findings.extend(readers(state, &device.folder()));
+    for store in device.stores() {
+        files(state, store, findings);
     }
     let retired = Software::of(state).retired();
     if !retired.is_empty() {
@@ -56,6 +40,30 @@ pub(super) fn look_at(device: &Device, findings: &mut Vec<Finding>) {
         }
         let text = format!("{}: a certificate whose key is not here", one.label);
         findings.push(Finding::note("keys.lone-certificate", KEYS, text).of(one.label.clone()));
+    }
+}
+
+/// The files of a token that are no objects, or why nobody can tell.
+fn files(state: &Path, store: &DevidStore, findings: &mut Vec<Finding>) {
+    let path = store.path();
+    match store.refused_files() {
+        Ok(refused) => {
+            let refused = refused.into_iter();
+            findings.extend(refused.map(|(file, why)| refused_file(state, &path.join(file), &why)));
+        }
+        Err(error) => {
+            let folder = word(path);
+            let finding = Finding::problem(
+                "keys.unreadable",
+                KEYS,
+                Fault::from(error).text,
+                Mend::run(
+                    "If only its mode or owner is at fault",
+                    format!("chown root {folder} && chmod u=rwx,g-w,o= {folder}"),
+                ),
+            );
+            findings.push(finding.of(path.display().to_string()));
+        }
     }
 }
 

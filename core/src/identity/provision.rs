@@ -71,11 +71,11 @@ pub fn provision(config: &Config, how: &Provisioning) -> Result<Provisioned, Fau
     make_folder(&config.state)?;
     let _only_one = only_one(&config.state)?;
     let policy = Policy::of(config);
-    wait_for_tpm(config, policy, how.wait)?;
+    let mut device = wait_for_tpm(config, policy, how.wait)?;
     let (mut steps, mut notes) = (Vec::new(), Vec::new());
     for _ in 0..MOST_STEPS {
         // Anew each time: a key knows what was found when it was first used.
-        let device = Device::new(config.clone());
+        device = device.anew();
         let seen = device.observe()?;
         let plan = seen.facts.plan(policy);
         info!("{:?}: {plan:?}", seen.facts);
@@ -93,18 +93,20 @@ pub fn provision(config: &Config, how: &Provisioning) -> Result<Provisioned, Fau
     )))
 }
 
-/// Waits as long as the TPM's answer would change what is to be done.
-fn wait_for_tpm(config: &Config, policy: Policy, limit: Duration) -> Result<(), Fault> {
+/// Waits as long as the TPM's answer would change what is to be done. One that does not answer is
+/// asked anew until then, and no more by the device that this gives.
+fn wait_for_tpm(config: &Config, policy: Policy, limit: Duration) -> Result<Device, Fault> {
     let end = Instant::now() + limit;
     loop {
-        let seen = Device::new(config.clone()).observe()?;
+        let device = Device::new(config.clone());
+        let seen = device.observe()?;
         let Facts { tpm, existing, .. } = seen.facts;
         let with = |tpm| seen.facts.with_tpm(tpm).plan(policy);
         let matters = with(true) != with(false)
             || with(true) == Plan::UseFactory
             || existing == Existing::Unusable;
         if tpm || !matters || Instant::now() >= end {
-            return Ok(());
+            return Ok(device);
         }
         thread::sleep(PAUSE);
     }

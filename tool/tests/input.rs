@@ -219,12 +219,20 @@ fn files_of_all_tokens_are_looked_at() {
     fs::create_dir(device.path("state/extra")).unwrap();
     let junk = device.home.write("state/extra/key-odd.pem", "no key");
     fs::set_permissions(&junk, fs::Permissions::from_mode(0o640)).unwrap();
+    let leaf = include_str!("../../core/testdata/leaf.pem");
+    let written = format!("Label: lone\n{leaf}");
+    let lone = device
+        .home
+        .write("state/extra/certificate-lone.pem", written);
+    fs::set_permissions(&lone, fs::Permissions::from_mode(0o640)).unwrap();
     let findings = device.json(&["doctor"]);
-    let mut findings = findings.as_array().unwrap().iter();
-    let found = findings
-        .find(|one| one["id"] == "keys.file")
-        .expect("keys.file");
-    assert_eq!(found["object"], text(&junk));
+    let findings = findings.as_array().unwrap();
+    let object = |id: &str| {
+        let found = findings.iter().find(|one| one["id"] == id);
+        found.unwrap_or_else(|| panic!("{id}"))["object"].clone()
+    };
+    assert_eq!(object("keys.file"), text(&junk));
+    assert_eq!(object("keys.lone-certificate"), "extra/lone");
 }
 
 /// Whoever meets a fault is told what to do.

@@ -5,7 +5,7 @@ use super::Finding;
 use super::system::{group_name, group_number, user_name};
 use crate::certificate::Certificate;
 use crate::identity::Fault;
-use crate::identity::device::Device;
+use crate::identity::device::{Device, OWN};
 use crate::identity::mend::{Mend, word};
 use crate::identity::software::Software;
 use crate::store::devid::DevidStore;
@@ -21,8 +21,11 @@ pub(super) fn look_at(device: &Device, findings: &mut Vec<Finding>) {
     let state = device.config.state.as_path();
     findings.push(state_folder(state));
     findings.extend(group());
-    findings.extend(readers(state, &device.folder()));
     for store in device.stores() {
+        // What lies elsewhere may be for others.
+        if store.name() == OWN || store.path().starts_with(state) {
+            findings.extend(readers(state, store.path()));
+        }
         files(state, store, findings);
     }
     let retired = Software::of(state).retired();
@@ -32,14 +35,18 @@ pub(super) fn look_at(device: &Device, findings: &mut Vec<Finding>) {
             "devid prune deletes them for good, once there is no way back to them",
         )));
     }
-    let own = device.own_entities().unwrap_or_default();
+    let read = device.stores().flat_map(|store| device.read(store));
     let issuer = |one: Option<&Certificate>| one.is_some_and(Certificate::is_authority);
-    for one in own.iter().filter(|one| one.key.is_none()) {
-        if issuer(one.certificate()) {
+    for one in read.flat_map(|(_, _, entities)| entities) {
+        if one.key.is_some() || issuer(one.certificate()) {
             continue;
         }
-        let text = format!("{}: a certificate whose key is not here", one.label);
-        findings.push(Finding::note("keys.lone-certificate", KEYS, text).of(one.label.clone()));
+        let called = match one.token.as_str() {
+            OWN => one.label,
+            token => format!("{token}/{}", one.label),
+        };
+        let text = format!("{called}: a certificate whose key is not here");
+        findings.push(Finding::note("keys.lone-certificate", KEYS, text).of(called));
     }
 }
 

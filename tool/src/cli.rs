@@ -81,6 +81,10 @@ pub(crate) enum Verb {
         /// the device as the factory did, and a service's key its label.
         #[arg(long, value_name = "NAME")]
         subject: Option<String>,
+        /// A file with the PIN that the key asks for, if the configuration has none. A wrong one
+        /// counts in the TPM.
+        #[arg(long, value_name = "FILE")]
+        pin_file: Option<PathBuf>,
         /// Writes to this file.
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,

@@ -2,9 +2,9 @@
 
 use crate::answer::{Answer, Failure};
 use crate::cli::Form;
+use crate::page::row;
 use devid_core::config;
 use devid_core::identity::{Finding, Health, doctor};
-use std::fmt::Write;
 
 /// Each finding, and what mends it; fails if something does not work.
 pub(crate) fn run(form: Form) -> Result<Answer, Failure> {
@@ -34,12 +34,15 @@ fn paragraph(findings: &[Finding]) -> String {
             Health::Note => "note",
             Health::Problem => "PROBLEM",
         };
-        let _ = writeln!(text, "{mark:<8} {}: {}", finding.about, finding.text);
+        row(
+            &mut text,
+            format_args!("{mark:<8} {}: {}", finding.about, finding.text),
+        );
         if let Some(mend) = &finding.mend {
-            let _ = writeln!(text, "         -> {mend}");
+            row(&mut text, format_args!("         -> {mend}"));
         }
         if let Some(command) = &finding.command {
-            let _ = writeln!(text, "         $  {command}");
+            row(&mut text, format_args!("         $  {command}"));
         }
     }
     text

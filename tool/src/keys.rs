@@ -2,12 +2,13 @@
 
 use crate::answer::{Answer, Failure};
 use crate::cli::{Form, Kind};
-use crate::show::line;
+use crate::page::{line, row};
+use crate::verify::pin_in;
 use devid_core::identity::{Device, Entity, FACTORY, Imported, OWN, Subject};
 use devid_core::key::Curve;
 use devid_core::store::devid::{Algorithm, KeyUsage};
 use serde_json::json;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Makes a key.
 pub(crate) fn generate(
@@ -69,8 +70,11 @@ pub(crate) fn delete(
     }
     let deleted = device.delete_key(&entity)?;
     Answer::new(form, &json!({ "deleted": deleted }), || {
-        let lines = deleted.iter().map(|file| format!("deleted {file}\n"));
-        lines.collect()
+        let mut text = String::new();
+        for file in &deleted {
+            row(&mut text, format_args!("deleted {file}"));
+        }
+        text
     })
 }
 
@@ -79,11 +83,13 @@ pub(crate) fn request(
     device: &Device,
     label: &str,
     subject: Option<&str>,
+    pin_file: Option<PathBuf>,
     out: Option<&Path>,
     form: Form,
 ) -> Result<Answer, Failure> {
     let subject = subject.map(Subject::parse).transpose()?;
-    let request = device.request(&device.find(label)?, subject)?;
+    let pin = pin_in(pin_file)?;
+    let request = device.request(&device.find(label)?, subject, pin.as_ref())?;
     written(&request, out, 0o644, form)
 }
 
@@ -94,7 +100,11 @@ pub(crate) fn import(device: &Device, file: &Path, form: Form) -> Result<Answer,
 }
 
 fn taken(imported: &Imported) -> String {
-    let mut text = format!("certificate for {}\n", imported.label);
+    let mut text = String::new();
+    row(
+        &mut text,
+        format_args!("certificate for {}", imported.label),
+    );
     if imported.known {
         line(&mut text, "known", "it was there already");
     }
@@ -138,7 +148,11 @@ pub(crate) fn persist(
     let handle = device.persist(&device.find(label)?, handle)?;
     let handle = format!("0x{handle:08X}");
     let told = json!({ "label": label, "handle": handle });
-    Answer::new(form, &told, || format!("{label} is in handle {handle}\n"))
+    Answer::new(form, &told, || {
+        let mut text = String::new();
+        row(&mut text, format_args!("{label} is in handle {handle}"));
+        text
+    })
 }
 
 /// The text, unless it goes to a file.
@@ -155,7 +169,8 @@ fn written(text: &str, out: Option<&Path>, mode: u32, form: Form) -> Result<Answ
 
 fn paragraph(device: &Device, entity: &Entity) -> String {
     let described = device.describe(entity);
-    let mut text = format!("{}\n", described.label);
+    let mut text = String::new();
+    row(&mut text, &described.label);
     if described.token != OWN {
         line(&mut text, "token", &described.token);
     }

@@ -2,7 +2,7 @@
 
 use crate::answer::{Answer, Failure};
 use crate::cli::{Form, How};
-use crate::show::line;
+use crate::page::{line, row};
 use devid_core::config::Config;
 use devid_core::identity::{
     Device, Expiry, Mode, Provisioned, Provisioning, Role, Status, Subject, provision,
@@ -130,12 +130,13 @@ fn what_is_lost(config: &Config) -> String {
 pub(crate) fn prune(config: &Config, form: Form) -> Result<Answer, Failure> {
     let deleted = devid_core::identity::prune(config)?;
     Answer::new(form, &json!({ "deleted": deleted }), || {
-        let names = deleted
-            .iter()
-            .map(|path| format!("deleted {}\n", path.display()));
+        let mut text = String::new();
+        for path in &deleted {
+            row(&mut text, format_args!("deleted {}", path.display()));
+        }
         match deleted.is_empty() {
             true => "nothing was put aside\n".into(),
-            false => names.collect(),
+            false => text,
         }
     })
 }
@@ -150,8 +151,14 @@ fn provisioning(how: &How, request: Option<PathBuf>) -> Result<Provisioning, Fai
 
 fn told(done: &Provisioned, form: Form) -> Result<Answer, Failure> {
     Answer::new(form, done, || {
-        let mut text: String = done.steps.iter().map(|step| format!("{step}\n")).collect();
-        text.extend(done.notes.iter().map(|note| format!("note: {note}\n")));
-        text + &format!("mode {}\n", done.mode)
+        let mut text = String::new();
+        for step in &done.steps {
+            row(&mut text, step);
+        }
+        for note in &done.notes {
+            row(&mut text, format_args!("note: {note}"));
+        }
+        row(&mut text, format_args!("mode {}", done.mode));
+        text
     })
 }

@@ -10,6 +10,7 @@ mod cli;
 mod doctor;
 mod keys;
 mod life;
+mod page;
 mod pages;
 mod show;
 mod uri;
@@ -55,8 +56,16 @@ fn run(verb: Verb, form: Form) -> Result<Answer, Failure> {
         Verb::Csr {
             label,
             subject,
+            pin_file,
             out,
-        } => keys::request(&device()?, &label, subject.as_deref(), out.as_deref(), form),
+        } => keys::request(
+            &device()?,
+            &label,
+            subject.as_deref(),
+            pin_file,
+            out.as_deref(),
+            form,
+        ),
         Verb::ImportCert { file } => keys::import(&device()?, &file, form),
         Verb::Export { label, out, .. } => keys::export(&device()?, &label, out.as_deref(), form),
         Verb::Persist { label, handle } => keys::persist(&device()?, &label, handle, form),
@@ -100,7 +109,7 @@ fn tell(answer: Answer) -> ExitCode {
         _ => {}
     }
     if let Some(complaint) = complaint {
-        eprintln!("devid: {complaint}");
+        eprintln!("devid: {}", page::plain(complaint));
     }
     ExitCode::from(code)
 }
@@ -123,7 +132,10 @@ fn misused(error: &clap::Error) -> ExitCode {
     let asks_for_json = std::env::args_os().any(|word| word == "--json");
     if error.use_stderr() && asks_for_json {
         let text = error.to_string();
-        return fail(Failure::new(2, text.trim_end()), Form::Json);
+        let answer = Answer::text(Failure::new(2, text.trim_end()).json());
+        // The lines are for a person, and many.
+        eprint!("{error}");
+        return tell(Answer { code: 2, ..answer });
     }
     // As of `Error::exit`; a reader that went away is no failure of ours.
     let _ = error.print();

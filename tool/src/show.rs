@@ -2,12 +2,12 @@
 
 use crate::answer::{Answer, Failure};
 use crate::cli::Form;
+use crate::page::{line, row};
 use devid_core::identity::{
     CertificateDescription, Contents, Description, Device, FaultKind, KeyDescription, Meaning,
     SOFTWARE,
 };
 use serde::Serialize;
-use std::fmt::Write;
 
 /// What is in both tokens.
 #[derive(Serialize)]
@@ -58,20 +58,23 @@ pub(crate) fn list(device: &Device, form: Form) -> Result<Answer, Failure> {
 fn paragraphs(contents: &Contents, objects: &[Description]) -> String {
     let mut text = String::new();
     for (token, serial) in &contents.serials {
-        let _ = writeln!(text, "token {token}, serial {serial}");
+        row(&mut text, format_args!("token {token}, serial {serial}"));
         for object in objects.iter().filter(|object| object.token == *token) {
-            let _ = write!(text, "\n{}", brief(object));
+            text.push('\n');
+            text.push_str(&brief(object));
         }
         text.push('\n');
     }
     // Unless a token of that name has shown it.
     if contents.serials.iter().all(|(token, _)| token != SOFTWARE) {
         for object in objects.iter().filter(|object| object.token == SOFTWARE) {
-            let _ = writeln!(text, "in software\n\n{}", brief(object));
+            text.push_str("in software\n\n");
+            text.push_str(&brief(object));
+            text.push('\n');
         }
     }
     for (token, fault) in &contents.faults {
-        let _ = writeln!(text, "token {token}: {fault}");
+        row(&mut text, format_args!("token {token}: {fault}"));
     }
     text
 }
@@ -93,7 +96,8 @@ pub(crate) fn show(device: &Device, label: &str, form: Form) -> Result<Answer, F
 }
 
 fn whole(description: &Description) -> String {
-    let mut text = format!("{}\n", description.label);
+    let mut text = String::new();
+    row(&mut text, &description.label);
     line(&mut text, "token", &description.token);
     line(&mut text, "id", &description.id);
     match &description.key {
@@ -110,7 +114,8 @@ fn whole(description: &Description) -> String {
 }
 
 fn brief(object: &Description) -> String {
-    let mut text = format!("{}\n", object.label);
+    let mut text = String::new();
+    row(&mut text, &object.label);
     if let Some(key) = &object.key {
         line(
             &mut text,
@@ -140,7 +145,8 @@ fn full_key(text: &mut String, key: &KeyDescription) {
 
 fn full_certificate(text: &mut String, certificate: &CertificateDescription) {
     let CertificateDescription { place, profile } = certificate;
-    let _ = writeln!(text, "\n  certificate in {place}");
+    text.push('\n');
+    row(text, format_args!("  certificate in {place}"));
     let unnamed = || "not named".to_owned();
     let serial = profile.device_serial.clone().unwrap_or_else(unnamed);
     line(text, "device serial", &serial);
@@ -178,9 +184,4 @@ fn each(text: &mut String, name: &str, all: &[Meaning]) {
 
 fn until(end: Option<&str>) -> String {
     end.map_or("without end".into(), |end| format!("until {end}"))
-}
-
-/// A line of a paragraph.
-pub(crate) fn line(text: &mut String, name: &str, value: &str) {
-    let _ = writeln!(text, "  {name:<13} {value}");
 }

@@ -2,9 +2,10 @@
 
 use crate::answer::{Answer, Failure};
 use crate::cli::Form;
+use crate::page::row;
 use devid_core::config::{self, SecretSource};
 use devid_core::identity::{Device, Outcome, Report, Verdict, Verification};
-use std::fmt::Write;
+use devid_core::tpm::Secret;
 use std::path::{Path, PathBuf};
 
 /// Point by point, and what follows from all of them.
@@ -15,12 +16,7 @@ pub(crate) fn run(
     pin_file: Option<PathBuf>,
     form: Form,
 ) -> Result<Answer, Failure> {
-    let pin = pin_file.map(|path| {
-        let fault = |error| Failure::new(1, format!("{}: {error}", path.display()));
-        let source = SecretSource::File(path.clone());
-        source.read(&config::environment).map_err(fault)
-    });
-    let pin = pin.transpose()?;
+    let pin = pin_in(pin_file)?;
     let how = Verification {
         authorities,
         pin: pin.as_ref(),
@@ -39,6 +35,16 @@ pub(crate) fn run(
     })
 }
 
+/// What is in the file that is given with `--pin-file`.
+pub(crate) fn pin_in(file: Option<PathBuf>) -> Result<Option<Secret>, Failure> {
+    let pin = file.map(|path| {
+        let fault = |error| Failure::new(1, format!("{}: {error}", path.display()));
+        let source = SecretSource::File(path.clone());
+        source.read(&config::environment).map_err(fault)
+    });
+    pin.transpose()
+}
+
 fn paragraph(report: &Report) -> String {
     let mut text = String::new();
     for point in &report.points {
@@ -48,11 +54,11 @@ fn paragraph(report: &Report) -> String {
             Outcome::Skipped => "skipped",
             Outcome::Failed => "FAILED",
         };
-        let _ = writeln!(text, "{mark:<8} {point}");
+        row(&mut text, format_args!("{mark:<8} {point}"));
     }
     // What is not well goes to standard error.
     if report.verdict == Verdict::Verified {
-        let _ = writeln!(text, "{}", report.summary);
+        row(&mut text, &report.summary);
     }
     text
 }

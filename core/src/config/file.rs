@@ -38,6 +38,7 @@ pub(super) struct WrittenProvision {
     #[serde(default, deserialize_with = "absolute_path")]
     pub(super) marker: Option<PathBuf>,
     pub(super) fallback: Option<Fallback>,
+    #[serde(default, deserialize_with = "existing")]
     pub(super) existing: Option<Existing>,
     pub(super) leave_software: Option<LeaveSoftware>,
     #[serde(default, deserialize_with = "owners_nv_index")]
@@ -239,10 +240,25 @@ where
         .map_err(de::Error::custom)
 }
 
+fn existing<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Existing>, D::Error> {
+    let existing = Existing::deserialize(deserializer)?;
+    if let Existing::Files { certificate, key } = &existing {
+        for path in [certificate, key] {
+            absolute(path)?;
+        }
+    }
+    Ok(Some(existing))
+}
+
 fn absolute_path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<PathBuf>, D::Error> {
     let path = PathBuf::deserialize(deserializer)?;
+    absolute(&path)?;
+    Ok(Some(path))
+}
+
+fn absolute<E: de::Error>(path: &Path) -> Result<(), E> {
     match path.is_absolute() {
-        true => Ok(Some(path)),
+        true => Ok(()),
         false => Err(de::Error::custom(format!(
             "{}: expected an absolute path",
             path.display()

@@ -142,6 +142,11 @@ fn a_fault_names_file_line_and_key() {
             "marker: tpm_in_use: expected an absolute path",
         ),
         (
+            "[provision]\nexisting = { certificate = \"/c.pem\", key = \"k.pem\" }\n",
+            2,
+            "existing: k.pem: expected an absolute path",
+        ),
+        (
             "[provision]\nfallback = \"yes\"\n",
             2,
             "fallback: unknown variant",

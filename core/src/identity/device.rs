@@ -1,15 +1,15 @@
 //! The device as a whole: its tokens and what is in them.
 
 use super::software::Software;
-use super::{Fault, FaultKind, Profile};
+use super::{Fault, Profile};
 use crate::certificate::Certificate;
 use crate::config::Config;
 use crate::key::{PublicKey, hex};
 use crate::store::devid::DevidStore;
 use crate::store::folder::{Description as About, Origin};
 use crate::store::idevid::{Authority, Identity, IdevidStore};
-use crate::store::{Key, KeyStore, Kind, Pins, Protection, Shown, Who};
-use crate::tpm::{Refusals, Tpm, recognised};
+use crate::store::{Key, KeyStore, Kind, Pins, Protection, Shown};
+use crate::tpm::{Refusals, Silence, Tpm, recognised};
 use parking_lot::Mutex;
 use serde::Serialize;
 use std::collections::HashMap;
@@ -138,7 +138,18 @@ pub struct CertificateDescription {
 impl Device {
     /// Nothing is read and nothing is sent yet.
     pub fn new(config: Config) -> Self {
-        let tpm = Arc::new(Tpm::of(&config, Refusals::default()));
+        Self::with(config, Silence::remembered())
+    }
+
+    /// The same device, of which nothing is known yet but whether its TPM left a command without
+    /// answer: then it is not asked again.
+    pub(super) fn anew(&self) -> Self {
+        Self::with(self.config.clone(), self.tpm.silence().clone())
+    }
+
+    fn with(config: Config, silence: Silence) -> Self {
+        let tpm = Tpm::of(&config, Refusals::default()).remembering(silence);
+        let tpm = Arc::new(tpm);
         let mut stores = DevidStore::all(&config, &tpm);
         Self {
             config,
@@ -168,9 +179,9 @@ impl Device {
     }
 
     pub(super) fn unlock_store(&self, store: &DevidStore) -> Result<(), Fault> {
-        let login = || match (store.pins(), store.configured_pin()) {
-            (Pins::User, Some(pin)) => store.login(Who::User, &pin).map_err(Fault::from),
-            _ => Ok(()),
+        let login = || match store.pins() {
+            Pins::User => Ok(store.login_configured(&self.config.run)?),
+            Pins::None | Pins::Officer => Ok(()),
         };
         let mut unlocked = self.unlocked.lock();
         let known = unlocked.entry(store.name().to_owned());
@@ -221,31 +232,6 @@ impl Device {
             Err(fault) => contents.faults.push((SOFTWARE.into(), fault)),
         }
         contents
-    }
-
-    /// What bears this label, or this CKA_ID in hexadecimal digits; `token/label` says in which
-    /// token.
-    ///
-    /// # Errors
-    ///
-    /// Nothing bears it, or several keys do.
-    pub fn find(&self, name: &str) -> Result<Entity, Fault> {
-        let contents = self.contents();
-        let mut found = contents.entities.iter().filter(|one| one.is_called(name));
-        let Some(first) = found.next() else {
-            return Err(contents.no_such(name));
-        };
-        match found.find(|other| other.key.is_some() && first.key.is_some()) {
-            None => Ok(first.clone()),
-            Some(other) => Err(Fault::new(
-                FaultKind::Usage,
-                format!(
-                    "{name}: two keys are called so; say which by its id: {} or {}",
-                    hex(&first.id),
-                    hex(&other.id)
-                ),
-            )),
-        }
     }
 
     /// The factory's identities and the certificates of their issuers.
@@ -398,37 +384,9 @@ fn said(origin: Origin) -> &'static str {
 type Read = Result<(String, String, Vec<Entity>), (String, Fault)>;
 
 impl Entity {
-    /// Whether it is meant by this name.
-    fn is_called(&self, name: &str) -> bool {
-        let in_token = |label: &str| self.label == label;
-        match name.split_once('/') {
-            Some((token, label)) if token == self.token => in_token(label),
-            _ => in_token(name) || (name.len() >= 8 && hex(&self.id) == name.to_lowercase()),
-        }
-    }
-
     /// The certificate to be shown first.
     pub fn certificate(&self) -> Option<&Certificate> {
         self.certificates.first().map(|placed| &placed.certificate)
-    }
-}
-
-impl Contents {
-    fn no_such(&self, name: &str) -> Fault {
-        if let Some((token, fault)) = self.faults.iter().find(|(_, fault)| {
-            // What cannot be read may hold it.
-            fault.kind != FaultKind::NotFound
-        }) {
-            return fault.clone().while_doing(format!("token {token}"));
-        }
-        let labels: Vec<&str> = self.entities.iter().map(|one| one.label.as_str()).collect();
-        let why = self.faults.first();
-        let hint = match (labels.is_empty(), why) {
-            (true, Some((_, fault))) => fault.text.clone(),
-            (true, None) => "the tokens are empty".into(),
-            (false, _) => format!("there are {}", labels.join(", ")),
-        };
-        Fault::new(FaultKind::NotFound, format!("{name}: not found; {hint}"))
     }
 }
 

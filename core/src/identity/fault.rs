@@ -65,7 +65,8 @@ impl Fault {
         Self::failed(
             "the key asks for a PIN: say where it is, by pin = \"file:/PATH\" or \
              \"credential:NAME\" under the [[token]] of the key in config.toml (name = \"devid\" \
-             for the device's own)",
+             for the device's own; a factory key's by auth under [[identity]]), or give it to devid \
+             csr and devid verify with --pin-file FILE",
         )
     }
 
@@ -81,12 +82,18 @@ impl From<TpmError> for Fault {
     fn from(error: TpmError) -> Self {
         let kind = match &error {
             TpmError::Unreachable(_) | TpmError::Broken(_) | TpmError::Timeout(_) => FaultKind::Tpm,
+            TpmError::Response(code) if code.is_out_of_order() => FaultKind::Tpm,
             _ => FaultKind::Failed,
         };
         let next = match &error {
             TpmError::ForeignKey(_) => {
                 ": the TPM was cleared or exchanged, and the key is lost unless the TPM that it \
                  belongs to is brought back; devid reset --factory --yes begins anew"
+            }
+            // Of a key or an NV index it is told otherwise.
+            TpmError::Response(code) if code.is_wrong_auth() => {
+                ": the TPM's owner hierarchy has another authorisation value; say where it is, by \
+                 owner_auth = \"file:/PATH\" or \"credential:NAME\" under [master] in config.toml"
             }
             _ => "",
         };
@@ -111,6 +118,10 @@ impl From<LoginError> for Fault {
         match error {
             LoginError::Tpm(error) => error.into(),
             LoginError::Store(error) => error.into(),
+            LoginError::Wrong => Self::failed(
+                "[[token]] pin: wrong PIN; it is not tried again before it is changed, since each \
+                 wrong try counts towards the TPM's lockout",
+            ),
             other => Self::failed(format!("[[token]] pin: {other}")),
         }
     }
@@ -155,3 +166,17 @@ impl fmt::Display for Fault {
 }
 
 impl std::error::Error for Fault {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tpm::ResponseCode;
+
+    /// The exit code says whom to look at.
+    #[test]
+    fn a_tpm_that_is_out_of_order_is_the_tpms_fault() {
+        let kind = |code| Fault::from(TpmError::Response(ResponseCode(code))).kind;
+        assert_eq!([0x100, 0x101].map(kind), [FaultKind::Tpm; 2]);
+        assert_eq!([0x921, 0x9A2].map(kind), [FaultKind::Failed; 2]);
+    }
+}

@@ -2,13 +2,16 @@
 
 use super::device::{Device, Entity, FACTORY, OWN};
 use super::issue::{Signer, Subject, request};
-use super::software::SoftwareKey;
+use super::prove::{Proof, prove};
+use super::verify::key_of;
 use super::{Fault, FaultKind};
 use crate::file;
 use crate::store::devid::{Algorithm, KeyUsage};
 use crate::store::folder::{Description, Origin, Usage, Use};
-use crate::store::{Key, Protection};
-use crate::tpm::TpmError;
+use crate::store::{Key, Protection, SignError};
+use crate::tpm::{Secret, TpmError};
+use std::sync::Arc;
+use zeroize::Zeroizing;
 
 const TSS2_BEGIN: &str = "-----BEGIN TSS2 PRIVATE KEY-----";
 const TSS2_END: &str = "-----END TSS2 PRIVATE KEY-----";
@@ -38,12 +41,12 @@ impl Device {
                 "{OWN} is what the device's own identity is called: devid provision makes that"
             )));
         }
-        if self.own_entities()?.iter().any(|one| one.label == label) {
+        if label == FACTORY {
             return Err(Fault::refused(format!(
-                "{label}: there is such an object already; take another label, or devid key \
-                 delete {label}"
+                "{FACTORY} is what the factory's identity is called; take another label"
             )));
         }
+        self.refuse_second(label)?;
         self.unlock()?;
         let key = self.own.generate(algorithm, usage, Protection::Tpm)?;
         let described = |signs, decrypts| {
@@ -61,13 +64,27 @@ impl Device {
         let private = described(Use::Sign, for_private);
         let public = described(Use::Verify, for_public);
         let origin = Origin::Generated;
+        // Another process may be about to keep one of that label.
+        let turn = self.tpm.keeping_turn()?;
+        self.refuse_second(label)?;
         let name = self
             .own
             .keep(&key, origin, private, Some(public), persistent)?;
+        drop(turn);
         self.tell_others();
         let mut all = self.own_entities()?.into_iter();
         all.find(|one| one.file == name)
             .ok_or_else(|| Fault::failed("the key was made, and is gone"))
+    }
+
+    fn refuse_second(&self, label: &str) -> Result<(), Fault> {
+        match self.own_entities()?.iter().any(|one| one.label == label) {
+            false => Ok(()),
+            true => Err(Fault::refused(format!(
+                "{label}: there is such an object already; take another label, or devid key \
+                 delete {label}"
+            ))),
+        }
     }
 
     /// Deletes a key with its certificates, and those of their CAs that no other certificate needs;
@@ -108,12 +125,20 @@ impl Device {
     }
 
     /// A request for a certificate (PKCS#10, PEM). The device's own identity names the device as
-    /// the factory did; a service's key names itself and nothing else.
-    pub fn request(&self, entity: &Entity, subject: Option<Subject>) -> Result<String, Fault> {
-        if let (Some(path), Some(public)) = (&entity.software, &entity.public) {
-            let key = SoftwareKey::read(path)?;
-            let subject = subject.map_or_else(|| self.own_subject(public), Ok)?;
-            return request(subject, &Signer::Software(&key));
+    /// the factory did; a service's key names itself and nothing else. The PIN is tried only where
+    /// the configuration has none, and a wrong one counts in the TPM.
+    pub fn request(
+        &self,
+        entity: &Entity,
+        subject: Option<Subject>,
+        pin: Option<&Secret>,
+    ) -> Result<String, Fault> {
+        if let Some(path) = &entity.software {
+            let bytes = file::read(path, LARGEST).map(Zeroizing::new);
+            let key = key_of(&bytes.map_err(Fault::file(path))?);
+            let key = key.map_err(|why| Fault::failed(format!("{}: {why}", path.display())))?;
+            let subject = subject.map_or_else(|| self.own_subject(key.public()), Ok)?;
+            return request(subject, &Signer::Tpm(&self.tpm, &key));
         }
         let Some(key) = &entity.key else {
             return Err(Fault::new(
@@ -131,7 +156,11 @@ impl Device {
             },
             None => Subject::named(&entity.label)?,
         };
-        request(subject, &Signer::Tpm(&self.tpm, key))
+        let key = match (prove(&self.tpm, key, key.public()), pin) {
+            (Proof::None(SignError::NotLoggedIn), Some(pin)) => self.logged_in(entity, key, pin)?,
+            _ => Arc::clone(key),
+        };
+        request(subject, &Signer::Tpm(&self.tpm, &key))
     }
 
     /// The key as other programs take it: PEM, `TSS2 PRIVATE KEY`. Only this TPM can use it.
@@ -148,6 +177,15 @@ impl Device {
         }
         let store = self.store_of(entity).unwrap_or(&self.own);
         let path = store.file(&entity.file);
+        let protection = entity.key.as_ref().map(|key| key.protection());
+        if matches!(protection, Some(Protection::Sealed | Protection::File)) {
+            return Err(Fault::refused(format!(
+                "{}: there is no wrapped form of this key: it is used in memory, and the TPM seals \
+                 at most what opens {}",
+                entity.label,
+                path.display()
+            )));
+        }
         let bytes = file::read(&path, LARGEST).map_err(Fault::file(&path))?;
         let text = String::from_utf8_lossy(&bytes);
         let block = text.find(TSS2_BEGIN).and_then(|begin| {
@@ -213,5 +251,47 @@ impl Device {
             Ok((_, _, entities)) => Ok(entities),
             Err((_, fault)) => Err(fault),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config;
+    use crate::key::{Curve, PrivateKeyInfo};
+    use crate::store::folder::{Content, KeyFolder, Material, Pair, Tss2Key, Tss2Kind};
+
+    /// What is sealed opens the key's file; whoever takes it for the key has nothing.
+    #[test]
+    fn a_key_that_is_used_in_memory_has_no_wrapped_form() {
+        let state = tempfile::tempdir().unwrap();
+        let device = Device::new(config::Config {
+            state: state.path().to_owned(),
+            ..config::defaults(&|_| None)
+        });
+        let key = PrivateKeyInfo::from_scalar(Curve::P256, &[7; 32]).unwrap();
+        let seal = Tss2Key {
+            kind: Tss2Kind::Sealed,
+            ..Tss2Key::loadable(0x8100_0080, vec![0, 8, 0, 11], vec![1; 40])
+        };
+        let sealed = Pair {
+            public: key.public().clone(),
+            material: Material::Sealed {
+                seal,
+                encrypted: vec![0x30, 0],
+            },
+            handle: None,
+            auth: None,
+            origin: Origin::Generated,
+            private: Description::labelled("sealed"),
+            shown_public: None,
+        };
+        let folder = KeyFolder::new(device.folder());
+        let name = folder.add(Content::Pair(sealed)).unwrap().name;
+        let written = std::fs::read_to_string(device.own.file(&name)).unwrap();
+        assert!(written.contains(TSS2_BEGIN), "{written}");
+        let entity = device.find("sealed").unwrap();
+        let fault = device.wrapped_key(&entity).unwrap_err();
+        assert_eq!(fault.kind, FaultKind::Refused, "{fault}");
     }
 }

@@ -12,6 +12,7 @@ mod issue;
 mod keys;
 mod marker;
 mod mend;
+mod naming;
 mod nv;
 mod observe;
 mod orphan;

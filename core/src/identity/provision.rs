@@ -71,11 +71,11 @@ pub fn provision(config: &Config, how: &Provisioning) -> Result<Provisioned, Fau
     make_folder(&config.state)?;
     let _only_one = only_one(&config.state)?;
     let policy = Policy::of(config);
-    let mut answered = wait_for_tpm(config, policy, how.wait)?;
+    let (mut device, mut answered) = wait_for_tpm(config, policy, how.wait)?;
     let (mut steps, mut notes) = (Vec::new(), Vec::new());
     for _ in 0..MOST_STEPS {
         // Anew each time: a key knows what was found when it was first used.
-        let device = Device::new(config.clone());
+        device = device.anew();
         let mut seen = device.observe()?;
         // One that answered in this run and then fell silent is there.
         answered |= seen.facts.tpm_is_there;
@@ -96,12 +96,14 @@ pub fn provision(config: &Config, how: &Provisioning) -> Result<Provisioned, Fau
     )))
 }
 
-/// Waits as long as the TPM's answer would change what is to be done. Whether there is one.
-fn wait_for_tpm(config: &Config, policy: Policy, limit: Duration) -> Result<bool, Fault> {
+/// Waits as long as the TPM's answer would change what is to be done. One that does not answer is
+/// asked anew until then, and no more by the device that this gives; and whether there is one.
+fn wait_for_tpm(config: &Config, policy: Policy, limit: Duration) -> Result<(Device, bool), Fault> {
     let end = Instant::now() + limit;
     let mut there = false;
     loop {
-        let seen = Device::new(config.clone()).observe()?;
+        let device = Device::new(config.clone());
+        let seen = device.observe()?;
         there |= seen.facts.tpm_is_there;
         let Facts { tpm, existing, .. } = seen.facts;
         let with = |tpm| seen.facts.with_tpm(tpm).plan(policy);
@@ -109,7 +111,7 @@ fn wait_for_tpm(config: &Config, policy: Policy, limit: Duration) -> Result<bool
             || with(true) == Plan::UseFactory
             || existing == Existing::Unusable;
         if tpm || !matters || Instant::now() >= end {
-            return Ok(there);
+            return Ok((device, there));
         }
         thread::sleep(PAUSE);
     }

@@ -2,7 +2,7 @@
 //! (IEEE 802.1AR, section 8), and somebody trusted issued it.
 
 use super::chain::{Way, way};
-use super::device::{Device, Entity, OWN};
+use super::device::{Device, Entity};
 use super::points::{Outcome, Point, profile_points, validity_point};
 use super::prove::{Proof, prove};
 use super::time::now;
@@ -165,19 +165,23 @@ impl Device {
             }
         })?;
         let failed = |why| Point::failed(KEY, format!("{}: {why}", path.display()));
-        let key = PrivateKeyInfo::from_pem(&bytes).map_err(failed)?;
-        let key = Key::in_clear(key).ok_or_else(|| failed("no key for memory".into()))?;
+        let key = key_of(&bytes).map_err(failed)?;
         Ok(prove(&self.tpm, &key, public))
     }
 
     /// The key of an entity whose token asks for a PIN, after a login with this one.
-    fn logged_in(&self, entity: &Entity, key: &Arc<Key>, pin: &Secret) -> Result<Arc<Key>, Fault> {
+    pub(super) fn logged_in(
+        &self,
+        entity: &Entity,
+        key: &Arc<Key>,
+        pin: &Secret,
+    ) -> Result<Arc<Key>, Fault> {
         let fault = |error| match error {
             LoginError::Tpm(error) => Fault::from(error),
             other => Fault::failed(format!("{}: {other}", entity.label)),
         };
-        if entity.token == OWN {
-            self.own.login(Who::User, pin).map_err(fault)?;
+        if let Some(store) = self.store_of(entity) {
+            store.login(Who::User, pin).map_err(fault)?;
             return Ok(Arc::clone(key));
         }
         for store in IdevidStore::with_pin(&self.config, &self.tpm) {
@@ -194,6 +198,11 @@ impl Device {
         }
         Ok(Arc::clone(key))
     }
+}
+
+/// The private key in a PEM file, of every kind that is used in memory; why there is none.
+pub(super) fn key_of(pem: &[u8]) -> Result<Key, String> {
+    Key::in_clear(PrivateKeyInfo::from_pem(pem)?).ok_or_else(|| "no key for memory".into())
 }
 
 /// `file`: where a software key is.

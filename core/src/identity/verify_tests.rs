@@ -1,4 +1,5 @@
 use super::*;
+use crate::identity::OWN;
 use crate::identity::samples::{IS_CA, Party, Sample};
 use crate::store::folder::Origin;
 use crate::tpm::{Refusals, Tcti, TpmError};

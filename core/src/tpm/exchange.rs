@@ -4,7 +4,9 @@
 use super::session::Salt;
 use super::turn::{Held, Turn};
 use super::wrapped::Nest;
-use super::{AuthValue, Hash, Link, Lockout, Property, SRK, SaltKey, Tcti, TpmError, link};
+use super::{
+    AuthValue, Hash, Link, Lockout, Property, SRK, SaltKey, Silence, Tcti, TpmError, link,
+};
 use crate::config::Config;
 use log::{debug, warn};
 use once_cell::sync::OnceCell;
@@ -36,6 +38,9 @@ pub struct Tpm {
     turn: Turn,
     /// Keeps the others from trying a PIN while one is tried here.
     pin_turn: Turn,
+    /// Keeps the others from keeping a key while one is kept here.
+    keeping_turn: Turn,
+    silence: Silence,
     /// Whether it has ever answered.
     answered: AtomicBool,
     /// Counts transport faults. What was known of handles before a fault is in doubt after it.
@@ -154,6 +159,8 @@ impl Tpm {
         Self {
             turn: Turn::of(&tcti, locks),
             pin_turn: Turn::of_pins(&tcti, locks),
+            keeping_turn: Turn::of_keeping(&tcti, locks),
+            silence: Silence::default(),
             tcti,
             limit,
             link: Mutex::new(None),
@@ -186,6 +193,8 @@ impl Tpm {
         Self {
             turn: self.turn.clone(),
             pin_turn: self.pin_turn.clone(),
+            keeping_turn: self.keeping_turn.clone(),
+            silence: self.silence.clone(),
             answered: AtomicBool::new(self.has_answered()),
             // What was in doubt for the parent stays so, and what was not is so now.
             faults: AtomicU64::new(self.faults() + 1),
@@ -361,6 +370,21 @@ impl Tpm {
         self.pin_turn.take(self.limit)
     }
 
+    /// The turn to keep a key, among all processes: as long as it is held, what lies in the key
+    /// folders changes by none of theirs that takes turns. `None` if none can be had.
+    pub(crate) fn keeping_turn(&self) -> Result<Option<Held>, TpmError> {
+        self.keeping_turn.take(self.limit)
+    }
+
+    /// The same TPM, asked no more once it let a command wait in vain, here or at a copy of this.
+    pub fn remembering(self, silence: Silence) -> Self {
+        Self { silence, ..self }
+    }
+
+    pub(crate) fn silence(&self) -> &Silence {
+        &self.silence
+    }
+
     /// A number that the TPM tells of itself.
     pub fn property(&self, property: Property) -> Result<u32, TpmError> {
         let what = "GetCapability(properties)";
@@ -396,6 +420,9 @@ impl Tpm {
         manner: Manner,
         mut commands: impl FnMut(&mut dyn Link) -> Result<R, TpmError>,
     ) -> Result<R, TpmError> {
+        if self.silence.is_known() {
+            return Err(TpmError::Timeout(self.limit));
+        }
         let began = Instant::now();
         let deadline = began + self.limit;
         let mut pause = FIRST_PAUSE;
@@ -433,6 +460,9 @@ impl Tpm {
                     if matches!(error, TpmError::Unreachable(_)) {
                         // Whoever answers next may be another TPM, or this one after a reset.
                         self.faults.fetch_add(1, Ordering::AcqRel);
+                    }
+                    if matches!(error, TpmError::Timeout(_)) {
+                        self.silence.note();
                     }
                     debug!("{what}: {error}");
                     return Err(error);

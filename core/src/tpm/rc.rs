@@ -33,6 +33,11 @@ impl ResponseCode {
         self.0 == Self::LOCKOUT
     }
 
+    /// The TPM does nothing before it is reset, or was started.
+    pub fn is_out_of_order(self) -> bool {
+        matches!(self.0, 0x100 | 0x101)
+    }
+
     /// The authorisation value was wrong.
     pub fn is_wrong_auth(self) -> bool {
         matches!(self.base(), Self::AUTH_FAIL | Self::BAD_AUTH)

@@ -37,7 +37,16 @@ impl Turn {
 
     /// The turns of those who try PINs.
     pub(super) fn of_pins(tcti: &Tcti, locks: &Path) -> Self {
-        let place = format!("PIN {tcti}");
+        Self::to("PIN", tcti, locks)
+    }
+
+    /// The turns of those who keep a key of which there is to be one only.
+    pub(super) fn of_keeping(tcti: &Tcti, locks: &Path) -> Self {
+        Self::to("keep", tcti, locks)
+    }
+
+    fn to(what: &str, tcti: &Tcti, locks: &Path) -> Self {
+        let place = format!("{what} {tcti}");
         let name = hex(&Hash::Sha256.digest(&[place.as_bytes()])[..8]);
         Self {
             file: Some(locks.join(name)),

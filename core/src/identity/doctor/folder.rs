@@ -5,9 +5,10 @@ use super::Finding;
 use super::system::{group_name, group_number, user_name};
 use crate::certificate::Certificate;
 use crate::identity::Fault;
-use crate::identity::device::Device;
+use crate::identity::device::{Device, OWN};
 use crate::identity::mend::{Mend, word};
 use crate::identity::software::Software;
+use crate::store::devid::DevidStore;
 use rustix::fs::{Access, access, stat};
 use rustix::process::{getegid, geteuid, getgroups};
 use std::path::Path;
@@ -20,26 +21,12 @@ pub(super) fn look_at(device: &Device, findings: &mut Vec<Finding>) {
     let state = device.config.state.as_path();
     findings.push(state_folder(state));
     findings.extend(group());
-    let path = device.folder();
-    findings.extend(readers(state, &path));
-    match device.own.refused_files() {
-        Ok(refused) => {
-            let refused = refused.into_iter();
-            findings.extend(refused.map(|(file, why)| refused_file(state, &path.join(file), &why)));
+    for store in device.stores() {
+        // What lies elsewhere may be for others.
+        if store.name() == OWN || store.path().starts_with(state) {
+            findings.extend(readers(state, store.path()));
         }
-        Err(error) => {
-            let folder = word(&path);
-            findings.push(Finding::problem(
-                "keys.unreadable",
-                KEYS,
-                Fault::from(error).text,
-                Mend::run(
-                    "If only its mode or owner is at fault",
-                    format!("chown root {folder} && chmod u=rwx,g-w,o= {folder}"),
-                ),
-            ));
-            return;
-        }
+        files(state, store, findings);
     }
     let retired = Software::of(state).retired();
     if !retired.is_empty() {
@@ -48,14 +35,42 @@ pub(super) fn look_at(device: &Device, findings: &mut Vec<Finding>) {
             "devid prune deletes them for good, once there is no way back to them",
         )));
     }
-    let own = device.own_entities().unwrap_or_default();
+    let read = device.stores().flat_map(|store| device.read(store));
     let issuer = |one: Option<&Certificate>| one.is_some_and(Certificate::is_authority);
-    for one in own.iter().filter(|one| one.key.is_none()) {
-        if issuer(one.certificate()) {
+    for one in read.flat_map(|(_, _, entities)| entities) {
+        if one.key.is_some() || issuer(one.certificate()) {
             continue;
         }
-        let text = format!("{}: a certificate whose key is not here", one.label);
-        findings.push(Finding::note("keys.lone-certificate", KEYS, text).of(one.label.clone()));
+        let called = match one.token.as_str() {
+            OWN => one.label,
+            token => format!("{token}/{}", one.label),
+        };
+        let text = format!("{called}: a certificate whose key is not here");
+        findings.push(Finding::note("keys.lone-certificate", KEYS, text).of(called));
+    }
+}
+
+/// The files of a token that are no objects, or why nobody can tell.
+fn files(state: &Path, store: &DevidStore, findings: &mut Vec<Finding>) {
+    let path = store.path();
+    match store.refused_files() {
+        Ok(refused) => {
+            let refused = refused.into_iter();
+            findings.extend(refused.map(|(file, why)| refused_file(state, &path.join(file), &why)));
+        }
+        Err(error) => {
+            let folder = word(path);
+            let finding = Finding::problem(
+                "keys.unreadable",
+                KEYS,
+                Fault::from(error).text,
+                Mend::run(
+                    "If only its mode or owner is at fault",
+                    format!("chown root {folder} && chmod u=rwx,g-w,o= {folder}"),
+                ),
+            );
+            findings.push(finding.of(path.display().to_string()));
+        }
     }
 }
 

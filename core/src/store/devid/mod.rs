@@ -4,6 +4,7 @@
 //! Nothing is registered: what lies in the folder is there, and what another program puts into it
 //! appears at the next look.
 
+mod configured;
 mod fault;
 mod keeping;
 mod master;

@@ -347,10 +347,11 @@ impl KeyFolder {
         let digits = Some(digits.trim())
             .filter(|digits| sound(digits))
             .and_then(from_hex);
-        let wrong = || Unread::Damaged("not the hexadecimal digits that belong here".into());
-        digits
-            .map(Some)
-            .ok_or_else(|| self.because_file(file, wrong()))
+        let wrong = || FolderError::Damaged {
+            file: self.path.join(file).display().to_string(),
+            reason: "not the hexadecimal digits that belong here; bring it back from a copy".into(),
+        };
+        digits.map(Some).ok_or_else(wrong)
     }
 
     fn writer_for(&self, name: &str) -> Result<Writer<'_>, FolderError> {

@@ -1,0 +1,57 @@
+//! Text for a person, line by line. What others wrote (a name in a certificate, a label, a path)
+//! can neither begin a line of its own nor steer the terminal.
+
+use std::fmt::{Display, Write};
+
+/// Appends a line.
+pub(crate) fn row(text: &mut String, said: impl Display) {
+    text.push_str(&plain(said));
+    text.push('\n');
+}
+
+/// Appends a line of a paragraph.
+pub(crate) fn line(text: &mut String, name: &str, value: &str) {
+    row(text, format_args!("  {name:<13} {value}"));
+}
+
+/// The same in one line, each character that is seen otherwise than it is written as its number.
+pub(crate) fn plain(said: impl Display) -> String {
+    let mut plain = String::new();
+    for one in said.to_string().chars() {
+        let _ = match steers(one) {
+            true => write!(plain, "{}", one.escape_default()),
+            false => plain.write_char(one),
+        };
+    }
+    plain
+}
+
+/// Control characters, ends of lines, and what changes the direction of writing (Unicode Standard
+/// Annex 9, section 2).
+fn steers(one: char) -> bool {
+    one.is_control()
+        || matches!(one, '\u{61C}' | '\u{200E}' | '\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_stays_in_its_line_and_steers_nothing() {
+        for (said, written) in [
+            ("Büro 3, O=Ex\\,ample", "Büro 3, O=Ex\\,ample"),
+            ("a\n  SHA-256       00", "a\\n  SHA-256       00"),
+            (
+                "\u{1B}]0;title\u{7}\u{9B}2J",
+                "\\u{1b}]0;title\\u{7}\\u{9b}2J",
+            ),
+            ("web\u{202E}bew\u{2066}", "web\\u{202e}bew\\u{2066}"),
+            ("a\u{2028}b\r", "a\\u{2028}b\\r"),
+        ] {
+            let mut text = String::new();
+            line(&mut text, "model", said);
+            assert_eq!(text, format!("  model         {written}\n"));
+        }
+    }
+}

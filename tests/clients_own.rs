@@ -138,7 +138,7 @@ impl Bench {
 
 fn a_tls_server_with_a_key_of_its_own(link: Link) {
     let bench = Bench::new(link);
-    let said = bench.run(&block("--usage-sign"));
+    let said = bench.run(&block("service-request.pem"));
     assert!(said.all().contains("self-signature verify OK"), "{said}");
     bench.signs("service", "ECDSA-SHA256");
     bench.certify();
@@ -186,7 +186,7 @@ fn a_tls_server_with_a_key_of_its_own(link: Link) {
 fn programs_make_keys(link: Link) {
     let bench = Bench::new(link);
     let block = block("p11tool");
-    let (makes, deletes) = block.split_at(block.rfind("pkcs11-tool").unwrap());
+    let (makes, deletes) = block.split_at(block.rfind("devid key").unwrap());
     bench.run(makes);
     for (label, mechanism) in [
         ("by-opensc", "SHA256-RSA-PKCS"),
@@ -208,6 +208,10 @@ fn programs_make_keys(link: Link) {
         !said.contains("by-opensc") && said.contains("by-gnutls"),
         "{said}"
     );
+    bench.home.write("message", "for mail only\n");
+    bench.run(&self::block("cms -decrypt"));
+    let plain = fs::read_to_string(bench.home.path("plain")).unwrap();
+    assert_eq!(plain.trim_end(), "for mail only");
 }
 
 /// A server that lets in whoever has a key of `authorized_keys`.
@@ -239,7 +243,7 @@ fn sshd(home: &Home) -> Server {
 
 fn ssh_logs_in_with_a_key(link: Link) {
     let bench = Bench::new(link);
-    bench.run(&block("--usage-sign"));
+    bench.run(&block("service-request.pem"));
     let server = sshd(&bench.home);
     let options = [
         "-F none",

@@ -166,6 +166,10 @@ pub(crate) enum KeyVerb {
         /// Keeps it in a persistent handle too, where it signs with one command.
         #[arg(long)]
         persistent: bool,
+        /// Keeps it on disk encrypted under what the TPM sealed, and uses it in memory: fast, and
+        /// as safe as the process that uses it.
+        #[arg(long, conflicts_with = "persistent")]
+        sealed: bool,
     },
     /// Lists the keys of all tokens that have a key folder.
     List,

@@ -4,7 +4,7 @@ use crate::answer::{Answer, Failure};
 use crate::cli::{Form, Kind};
 use crate::page::{line, row};
 use crate::verify::pin_in;
-use devid_core::identity::{Device, Entity, FACTORY, Imported, OWN, Subject};
+use devid_core::identity::{Device, Entity, FACTORY, Imported, Keeping, OWN, Subject};
 use devid_core::key::Curve;
 use devid_core::store::devid::{Algorithm, KeyUsage};
 use serde_json::json;
@@ -16,7 +16,7 @@ pub(crate) fn generate(
     label: &str,
     kind: Kind,
     decrypts: bool,
-    persistent: bool,
+    keeping: Keeping,
     form: Form,
 ) -> Result<Answer, Failure> {
     let algorithm = match kind {
@@ -31,7 +31,7 @@ pub(crate) fn generate(
         signs: true,
         decrypts,
     };
-    let made = device.generate_key(label, algorithm, usage, persistent)?;
+    let made = device.generate_key(label, algorithm, usage, keeping)?;
     Answer::new(form, &device.describe(&made), || paragraph(device, &made))
 }
 

@@ -20,7 +20,7 @@ use answer::{Answer, Failure};
 use clap::Parser;
 use cli::{Arguments, Form, KeyVerb, Verb};
 use devid_core::config::{self, Config};
-use devid_core::identity::Device;
+use devid_core::identity::{Device, Keeping};
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
@@ -50,7 +50,15 @@ fn run(verb: Verb, form: Form) -> Result<Answer, Failure> {
             algorithm,
             decrypts,
             persistent,
-        }) => keys::generate(&device()?, &label, algorithm, decrypts, persistent, form),
+            sealed,
+        }) => {
+            let keeping = match (persistent, sealed) {
+                (true, _) => Keeping::Persistent,
+                (_, true) => Keeping::Sealed,
+                (false, false) => Keeping::Wrapped,
+            };
+            keys::generate(&device()?, &label, algorithm, decrypts, keeping, form)
+        }
         Verb::Key(KeyVerb::List) => keys::list(&device()?, form),
         Verb::Key(KeyVerb::Delete { label, yes }) => keys::delete(&device()?, &label, yes, form),
         Verb::Csr {

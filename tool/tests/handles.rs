@@ -1,4 +1,4 @@
-//! Persistent handles that other programs take, among those that are ours.
+//! Persistent handles: those that other programs take among ours, and keys that need none.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
 mod common;
@@ -35,4 +35,25 @@ fn a_key_of_another_program_stays() {
     device.ends(0, &["reset", "--factory", "--yes", "--wait", "0"]);
     let handles = tpm2(&mut device, "tpm2_getcap", &["handles-persistent"]);
     assert!(handles.contains("0x81000155"), "{handles}");
+}
+
+/// A sealed key needs neither handle nor room in the TPM: it is used in memory, and says so.
+#[test]
+fn a_sealed_key_takes_no_handle() {
+    let mut device = Device::blank();
+    device.ends(0, PROVISION);
+    let before = tpm2(&mut device, "tpm2_getcap", &["handles-persistent"]);
+    device.ends(2, &["key", "generate", "web", "--sealed", "--persistent"]);
+    let said = device
+        .ends(0, &["key", "generate", "web", "--sealed"])
+        .text();
+    assert!(said.contains("sealed"), "{said}");
+    let request = device.path("web.csr");
+    device.ends(0, &["csr", "web", "--out", request.to_str().unwrap()]);
+    let mut verify = programs::program("openssl");
+    verify.args(["req", "-noout", "-verify", "-in"]);
+    programs::run(verify.arg(&request)).ok();
+    device.ends(6, &["export", "web", "--tss2"]);
+    let after = tpm2(&mut device, "tpm2_getcap", &["handles-persistent"]);
+    assert_eq!(after, before);
 }

@@ -20,6 +20,19 @@ const FACTORY_HANDLE: u32 = 0x8102_0000;
 /// More bytes than a file of the key folder has.
 const LARGEST: u64 = 64 << 10;
 
+/// How a key of the token `devid` is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Keeping {
+    /// On disk, wrapped by the master key: the TPM loads it for each use.
+    #[default]
+    Wrapped,
+    /// In a persistent handle, too: the TPM has it at hand.
+    Persistent,
+    /// On disk, encrypted under what the TPM sealed, and used in memory: fast, and as safe as the
+    /// process.
+    Sealed,
+}
+
 impl Device {
     /// Makes a key for a service.
     ///
@@ -31,7 +44,7 @@ impl Device {
         label: &str,
         algorithm: Algorithm,
         usage: KeyUsage,
-        persistent: bool,
+        keeping: Keeping,
     ) -> Result<Entity, Fault> {
         if label.is_empty() || label.chars().any(char::is_control) {
             return Err(Fault::new(FaultKind::Usage, "a label is printable text"));
@@ -48,7 +61,11 @@ impl Device {
         }
         self.refuse_second(label)?;
         self.unlock()?;
-        let key = self.own.generate(algorithm, usage, Protection::Tpm)?;
+        let protection = match keeping {
+            Keeping::Wrapped | Keeping::Persistent => Protection::Tpm,
+            Keeping::Sealed => Protection::Sealed,
+        };
+        let key = self.own.generate(algorithm, usage, protection)?;
         let described = |signs, decrypts| {
             let uses = [(usage.signs, signs), (usage.decrypts, decrypts)];
             let uses = uses.into_iter().filter(|(has, _)| *has).map(|(_, one)| one);
@@ -67,9 +84,13 @@ impl Device {
         // Another process may be about to keep one of that label.
         let turn = self.tpm.keeping_turn()?;
         self.refuse_second(label)?;
-        let name = self
-            .own
-            .keep(&key, origin, private, Some(public), persistent)?;
+        let name = self.own.keep(
+            &key,
+            origin,
+            private,
+            Some(public),
+            keeping == Keeping::Persistent,
+        )?;
         drop(turn);
         self.tell_others();
         let mut all = self.own_entities()?.into_iter();

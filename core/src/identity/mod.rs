@@ -39,6 +39,7 @@ pub use doctor::{Finding, Health, doctor};
 pub use fault::{Fault, FaultKind};
 pub use import::Imported;
 pub use issue::Subject;
+pub use keys::Keeping;
 pub use points::{Outcome, Point};
 pub use profile::{HardwareModule, Meaning, Profile};
 pub use provision::{Provisioned, Provisioning, provision};

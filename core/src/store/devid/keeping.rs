@@ -38,13 +38,18 @@ impl DevidStore {
             Some(handle) if HANDLES.contains(&handle) => handle,
             _ => self.name_handle(name, None)?,
         };
+        // Whatever the file names, the search for another begins at the first.
+        let mut last = None;
         loop {
             if self.tpm.holds(handle, wrapped.name())? {
                 return Ok(handle);
             }
             match self.tpm.persist(&wrapped, handle, &self.owner_auth()?) {
                 Ok(()) => return Ok(handle),
-                Err(TpmError::KeyReplaced(_)) => handle = self.name_handle(name, Some(handle))?,
+                Err(TpmError::KeyReplaced(_)) => {
+                    handle = self.name_handle(name, last)?;
+                    last = Some(handle);
+                }
                 Err(error) => return Err(StoreError::of_making(error)),
             }
         }

@@ -354,10 +354,12 @@ impl DevidStore {
         }
     }
 
-    /// A free handle of ours, the first after `last` if that turned out to be taken.
+    /// The first free handle of ours, after `last` if that turned out to be taken.
     fn free_handle(&self, last: Option<u32>) -> Result<u32, StoreError> {
+        let taken = self.tpm.handles(PERSISTENT)?;
+        let free = |handle: &u32| Some(*handle) > last && !taken.contains(handle);
         let none = || StoreError::NoRoom("all persistent handles of ours are taken".into());
-        free_among(&self.tpm.handles(PERSISTENT)?, last).ok_or_else(none)
+        HANDLES.into_iter().find(free).ok_or_else(none)
     }
 
     fn rewrite(&self, name: &str, edit: impl FnOnce(&mut Pair)) -> Result<(), StoreError> {
@@ -402,30 +404,5 @@ fn described(content: &mut Content, half: Half) -> Option<&mut Description> {
         | (Content::Certificate(_, description), Half::Whole) => Some(description),
         (Content::Data(data), Half::Whole) => Some(&mut data.description),
         _ => None,
-    }
-}
-
-/// The first handle of ours that is not taken; after `last`, and round from the end.
-fn free_among(taken: &[u32], last: Option<u32>) -> Option<u32> {
-    let free = |handle: &u32| Some(*handle) != last && !taken.contains(handle);
-    let next = |handle: &u32| Some(*handle) > last && free(handle);
-    let later = HANDLES.into_iter().find(next);
-    later.or_else(|| HANDLES.into_iter().find(free))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_handle_is_found_wherever_one_is_free() {
-        let (first, last) = (*HANDLES.start(), *HANDLES.end());
-        assert_eq!(free_among(&[], None), Some(first));
-        assert_eq!(free_among(&[first, first + 2], None), Some(first + 1));
-        assert_eq!(free_among(&[first], Some(first + 1)), Some(first + 2));
-        assert_eq!(free_among(&[last], Some(last)), Some(first));
-        let all: Vec<u32> = HANDLES.collect();
-        assert_eq!(free_among(&all, Some(first)), None);
-        assert_eq!(free_among(&all[1..], Some(first)), None);
     }
 }

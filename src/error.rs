@@ -237,7 +237,7 @@ impl From<LookError> for Error {
 impl From<LoginError> for Error {
     fn from(error: LoginError) -> Self {
         match error {
-            LoginError::Wrong => Self::PinIncorrect,
+            LoginError::Wrong | LoginError::NotEmpty => Self::PinIncorrect,
             LoginError::Length => Self::PinLenRange,
             LoginError::Locked => Self::PinLocked,
             LoginError::NotInitialized => Self::UserPinNotInitialized,

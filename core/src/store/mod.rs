@@ -103,6 +103,9 @@ pub enum Who {
 pub enum LoginError {
     /// The PIN is wrong, and the TPM has counted it.
     Wrong,
+    /// The token holds objects and never had an officer, so there is no PIN that could be right;
+    /// none was tried.
+    NotEmpty,
     /// No PIN can be so short or so long.
     Length,
     /// The PIN was not tried: if it were wrong, the whole TPM would be locked, or is so already.
@@ -201,6 +204,10 @@ impl fmt::Display for LoginError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Wrong => f.write_str("wrong PIN; the TPM has counted it"),
+            Self::NotEmpty => f.write_str(
+                "the token holds objects and has no officer's PIN, so it is not initialised anew; \
+                 destroy its objects first (devid list, devid key delete)",
+            ),
             Self::NotInitialized => f.write_str("this PIN was never set"),
             Self::NotLoggedIn => f.write_str("somebody else must log in first"),
             Self::Refused(why) => f.write_str(why),

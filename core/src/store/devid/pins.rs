@@ -26,8 +26,8 @@ impl DevidStore {
     ///
     /// # Errors
     ///
-    /// [`LoginError::Wrong`] for another PIN than the officer's, and for a token that holds objects
-    /// but never had an officer: these are not destroyed by whoever comes first.
+    /// [`LoginError::Wrong`] for another PIN than the officer's; [`LoginError::NotEmpty`] for a token
+    /// that holds objects but never had an officer: these are not destroyed by whoever comes first.
     /// [`LoginError::Refused`] where a key cannot be destroyed.
     pub fn initialize(&self, pin: &[u8], label: &str) -> Result<(), LoginError> {
         let value = value_of(pin)?;
@@ -40,12 +40,7 @@ impl DevidStore {
                 .remove_seal(Seal::User)
                 .map_err(StoreError::from)?;
         } else if !self.is_empty()? {
-            warn!(
-                "{}: the token holds objects and has no officer's PIN, so it is not initialised \
-                 anew; destroy its objects first",
-                self.folder.path().display()
-            );
-            return Err(LoginError::Wrong);
+            return Err(LoginError::NotEmpty);
         }
         let secret = random_secret(SECRET)?;
         self.folder

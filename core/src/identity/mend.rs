@@ -31,6 +31,20 @@ impl Mend {
     }
 }
 
+/// What helps where a file of a key folder gives no object: an identity may be in it, so it is not to
+/// be moved away just so that the finding goes.
+pub(super) fn of_unread(folder: &Path, file: &Path) -> Mend {
+    Mend::run(
+        "If it is damaged, bring it back from a copy, or take it out of the folder if it is none of \
+         the device's. If only its mode or owner is at fault, and its content is yours",
+        format!(
+            "chown --reference={} {1} && chmod u=rw,g-wx,o= {1}",
+            word(folder),
+            word(file)
+        ),
+    )
+}
+
 impl fmt::Display for Mend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.command {

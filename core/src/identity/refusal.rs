@@ -2,7 +2,7 @@
 
 use super::device::Device;
 use super::existing;
-use super::mend::{Mend, word};
+use super::mend::{Mend, of_unread, word};
 use super::observe::Observed;
 use super::state::{Existing, Refusal};
 use super::{Fault, FaultKind};
@@ -186,7 +186,6 @@ impl Device {
         let folder = self.folder();
         let (file, why) = seen.unread.first().cloned().unwrap_or_default();
         let path = folder.join(file);
-        let file = word(&path);
         let others = match seen.unread.len() {
             0 | 1 => String::new(),
             count => format!(" (and {} more)", count - 1),
@@ -199,15 +198,7 @@ impl Device {
                  place",
                 path.display()
             ),
-            mend: Mend::run(
-                "If it is damaged, bring it back from a copy, or take it out of the folder if it \
-                 is none of the device's. If only its mode or owner is at fault, and its content \
-                 is yours",
-                format!(
-                    "chown --reference={} {file} && chmod u=rw,g-wx,o= {file}",
-                    word(&folder)
-                ),
-            ),
+            mend: of_unread(&folder, &path),
         }
     }
 

@@ -6,7 +6,7 @@ use super::system::{group_name, group_number, user_name};
 use crate::certificate::Certificate;
 use crate::identity::Fault;
 use crate::identity::device::{Device, OWN};
-use crate::identity::mend::{Mend, word};
+use crate::identity::mend::{Mend, of_unread, word};
 use crate::identity::software::Software;
 use crate::store::devid::DevidStore;
 use rustix::fs::{Access, access, stat};
@@ -26,7 +26,7 @@ pub(super) fn look_at(device: &Device, findings: &mut Vec<Finding>) {
         if store.name() == OWN || store.path().starts_with(state) {
             findings.extend(readers(state, store.path()));
         }
-        files(state, store, findings);
+        files(store, findings);
     }
     let retired = Software::of(state).retired();
     if !retired.is_empty() {
@@ -51,12 +51,17 @@ pub(super) fn look_at(device: &Device, findings: &mut Vec<Finding>) {
 }
 
 /// The files of a token that are no objects, or why nobody can tell.
-fn files(state: &Path, store: &DevidStore, findings: &mut Vec<Finding>) {
+fn files(store: &DevidStore, findings: &mut Vec<Finding>) {
     let path = store.path();
     match store.refused_files() {
         Ok(refused) => {
             let refused = refused.into_iter();
-            findings.extend(refused.map(|(file, why)| refused_file(state, &path.join(file), &why)));
+            findings.extend(refused.map(|(file, why)| {
+                let file = path.join(file);
+                let said = file.display().to_string();
+                let text = format!("{said}: {why}");
+                Finding::problem("keys.file", KEYS, text, of_unread(path, &file)).of(said)
+            }));
         }
         Err(error) => {
             let folder = word(path);
@@ -138,18 +143,4 @@ fn readers(state: &Path, keys: &Path) -> Option<Finding> {
         )
         .of(keys.display().to_string()),
     )
-}
-
-fn refused_file(state: &Path, file: &Path, why: &str) -> Finding {
-    let shown = file.display();
-    Finding::problem(
-        "keys.file",
-        KEYS,
-        format!("{shown}: {why}"),
-        Mend::run(
-            "Bring it back from a copy; or, if nothing needs it",
-            format!("mv {} {}/", word(file), word(state)),
-        ),
-    )
-    .of(shown.to_string())
 }

@@ -80,8 +80,8 @@ pub(crate) fn write(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     put(&folder, name, content, Place::Taken, dress).map_err(Into::into)
 }
 
-/// Puts a content where a user said: like [`write`], and through a symbolic link or into a device
-/// or a pipe if that is what is there.
+/// Puts a content where a user said: a file as a whole or not at all, also through a symbolic link;
+/// or into a device or a pipe if that is what is there.
 ///
 /// # Errors
 ///

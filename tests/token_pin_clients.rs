@@ -359,7 +359,10 @@ fn java_opens_a_key_store(link: Link) {
     let said = run(program("openssl").args(verify)).ok();
     let public = |text: &str| text.split_whitespace().collect::<String>();
     let own = fs::read_to_string(bench.path("web.pub")).unwrap();
-    assert_eq!(public(&said.text()), public(&own));
+    // Later releases of OpenSSL say there, too, that the signature is right.
+    let shown = said.text();
+    let (_, shown) = shown.split_at(shown.find("-----BEGIN").unwrap());
+    assert_eq!(public(shown), public(&own));
     run(program("keytool").args(["-printcertreq", "-file", &request])).ok();
     clients.end(0);
 }

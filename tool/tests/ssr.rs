@@ -74,14 +74,16 @@ fn a_services_request_tells_nothing_of_the_device_and_the_devices_own_all() {
         programs::run(openssl.args(["req", "-verify", "-noout", "-text", "-in", path]))
             .ok()
             .text()
+            // Later releases of OpenSSL write no spaces there.
+            .replace(" = ", "=")
     };
     let (web, own) = (text("web"), text("devid"));
-    assert!(web.contains("Subject: CN = web\n"), "{web}");
+    assert!(web.contains("Subject: CN=web\n"), "{web}");
     assert!(
         !web.contains("SN-000001") && !web.contains("Alternative"),
         "{web}"
     );
-    assert!(own.contains("serialNumber = SN-000001"), "{own}");
+    assert!(own.contains("serialNumber=SN-000001"), "{own}");
     assert!(own.contains("1.3.6.1.5.5.7.8.4"), "{own}");
 }
 

@@ -6,6 +6,7 @@
 use super::Fault;
 use super::chain::{Way, way};
 use super::device::{Device, EXISTING, Entity, FACTORY, Placed, SOFTWARE};
+use super::key_file::{Unread, key_in};
 use super::points::unfit;
 use super::prove::{Proof, prove};
 use super::state::Existing;
@@ -13,15 +14,11 @@ use super::time::now;
 use super::verify::certificates_of;
 use crate::certificate::Certificate;
 use crate::config;
-use crate::file;
-use crate::key::{PrivateKeyInfo, PublicKey, hex};
-use crate::store::Protection;
+use crate::key::hex;
 use crate::store::folder::Origin;
+use crate::store::{Key, Protection};
+use std::fmt;
 use std::path::Path;
-use zeroize::Zeroizing;
-
-/// More bytes than a key file has.
-const LARGEST: u64 = 16 << 10;
 
 /// What was found of it, in words.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,11 +96,7 @@ impl Device {
         let Some(certificate) = entity.certificate() else {
             return Err(format!("{uri}: there is a key, but no certificate"));
         };
-        match prove(&self.tpm, key, key.public()) {
-            Proof::Belongs => {}
-            Proof::Other => return Err(format!("{uri}: another key signed")),
-            Proof::None(error) => return Err(format!("{uri}: the key does not sign: {error}")),
-        }
+        self.signs(key, &uri)?;
         self.leads_to_trust(certificate, &[], uri)?;
         let in_tpm = key.protection() == Protection::Tpm;
         Ok(Some((format!("{uri}: {}", certificate.subject()), in_tpm)))
@@ -128,11 +121,33 @@ impl Device {
         let place = certificate.display().to_string();
         let certificates = certificates_of(certificate).map_err(|fault| fault.text)?;
         let (leaf, others) = certificates.split_first().ok_or("no certificate")?;
-        if leaf.public_key().as_ref() != Some(&public_half(key, &self.folder())?) {
-            return Err(format!("{place}: the certificate is not for the key"));
+        let private = key_in(key).map_err(|unread| self.no_key_for_memory(key, &unread))?;
+        match leaf.public_key() {
+            Some(public) if public == *private.public() => {}
+            _ => return Err(format!("{place}: the certificate is not for the key")),
         }
+        self.signs(&private, &key.display())?;
         self.leads_to_trust(leaf, others, &place)?;
         Ok(Some((format!("{place}: {}", leaf.subject()), false)))
+    }
+
+    fn signs(&self, key: &Key, place: &dyn fmt::Display) -> Result<(), String> {
+        match prove(&self.tpm, key, key.public()) {
+            Proof::Belongs => Ok(()),
+            Proof::Other => Err(format!("{place}: another key signed")),
+            Proof::None(error) => Err(format!("{place}: the key does not sign: {error}")),
+        }
+    }
+
+    fn no_key_for_memory(&self, path: &Path, unread: &Unread) -> String {
+        let why = unread.at(path);
+        match unread {
+            Unread::File(_) => why,
+            Unread::NoKey(_) => format!(
+                "{why}; a key that the TPM wrapped belongs into {}, and is named by a URI",
+                self.folder().display()
+            ),
+        }
     }
 
     /// The identity in files that the configuration names, if its certificate is there.
@@ -220,20 +235,6 @@ fn placed(certificate: Certificate, path: &Path) -> Placed {
         place: path.display().to_string(),
         file: String::new(),
     }
-}
-
-/// Of the private key in this file, which may be of every kind that is used in memory.
-fn public_half(file: &Path, folder: &Path) -> Result<PublicKey, String> {
-    let place = file.display();
-    let bytes = file::read(file, LARGEST).map_err(|error| format!("{place}: {error}"))?;
-    let key = PrivateKeyInfo::from_pem(&Zeroizing::new(bytes));
-    let key = key.map_err(|why| {
-        format!(
-            "{place}: {why}; a key that the TPM wrapped belongs into {}, and is named by a URI",
-            folder.display()
-        )
-    })?;
-    Ok(key.public().clone())
 }
 
 /// What a PKCS#11 URI (RFC 7512) asks for, as far as it can be meant here.

@@ -3,13 +3,11 @@
 use super::Fault;
 use super::profile::SUBJECT_ALT_NAME;
 use super::prove::rsa_scheme;
-use super::software::SoftwareKey;
 use super::time::now;
 use crate::certificate::Certificate;
 use crate::key::{Curve, PublicKey};
 use crate::store::{Key, SignRequest};
 use crate::tpm::{Hash, Scheme, Tpm};
-use p256::ecdsa::signature::hazmat::PrehashSigner;
 use signature::Keypair;
 use std::time::Duration;
 use x509_cert::builder::profile::BuilderProfile;
@@ -39,10 +37,7 @@ pub struct Subject {
 }
 
 /// A private key that signs certificates and requests.
-pub(super) enum Signer<'a> {
-    Tpm(&'a Tpm, &'a Key),
-    Software(&'a SoftwareKey),
-}
+pub(super) struct Signer<'a>(pub(super) &'a Tpm, pub(super) &'a Key);
 
 impl Subject {
     /// The subject and the subjectAltName of another certificate: an LDevID names the same device
@@ -176,53 +171,34 @@ impl BuilderProfile for SelfIssued {
 }
 
 impl Signer<'_> {
-    fn public(&self) -> &PublicKey {
-        match self {
-            Self::Tpm(_, key) => key.public(),
-            Self::Software(key) => &key.public,
-        }
+    pub(super) fn public(&self) -> &PublicKey {
+        self.1.public()
     }
 
     /// The scheme in which the key signs digests of its own strength.
     fn scheme(&self) -> Result<Scheme, Fault> {
-        match (self.public(), self) {
-            (PublicKey::Ec { curve, .. }, _) => Ok(Scheme::Ecdsa(match curve {
+        match self.public() {
+            PublicKey::Ec { curve, .. } => Ok(Scheme::Ecdsa(match curve {
                 Curve::P256 => Hash::Sha256,
                 Curve::P384 => Hash::Sha384,
                 Curve::P521 => Hash::Sha512,
             })),
-            (PublicKey::Rsa { .. }, Self::Tpm(_, key)) => match rsa_scheme(key) {
+            PublicKey::Rsa { .. } => match rsa_scheme(self.1) {
                 Some(Scheme::Rsassa(hash)) => Ok(Scheme::Rsassa(hash)),
                 _ => Err(Fault::failed(
                     "the key signs neither by ECDSA nor by RSASSA-PKCS1-v1_5",
                 )),
             },
-            (PublicKey::Rsa { .. }, Self::Software(_)) => Err(Fault::failed("no RSA in software")),
         }
     }
 
     /// A signature as X.509 has it.
     fn sign(&self, scheme: Scheme, message: &[u8]) -> Result<Vec<u8>, Fault> {
         let digest = scheme.hash().digest(&[message]);
-        match self {
-            Self::Tpm(tpm, key) => {
-                let request = match scheme {
-                    Scheme::Ecdsa(_) => SignRequest::Ecdsa(&digest),
-                    Scheme::Rsassa(hash) => SignRequest::Pkcs1(hash, &digest),
-                    Scheme::Rsapss(hash) => SignRequest::Pss(hash, &digest),
-                };
-                let signature = key.sign(tpm, request)?;
-                match key.public() {
-                    PublicKey::Ec { curve, .. } => sig_value(*curve, &signature),
-                    PublicKey::Rsa { .. } => Ok(signature),
-                }
-            }
-            Self::Software(key) => {
-                let signing = p256::ecdsa::SigningKey::from(&key.secret);
-                let signature: Result<p256::ecdsa::Signature, _> = signing.sign_prehash(&digest);
-                let signature = signature.map_err(|error| Fault::failed(error.to_string()))?;
-                Ok(signature.to_der().as_bytes().to_vec())
-            }
+        let signature = self.1.sign(self.0, SignRequest::of(scheme, &digest))?;
+        match self.public() {
+            PublicKey::Ec { curve, .. } => sig_value(*curve, &signature),
+            PublicKey::Rsa { .. } => Ok(signature),
         }
     }
 }
@@ -294,17 +270,23 @@ fn unbuildable(error: x509_cert::builder::Error) -> Fault {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config;
     use crate::identity::Profile;
     use crate::identity::chain::is_signed_by;
     use crate::identity::software::Software;
+    use crate::tpm::Refusals;
+
+    /// A key in memory asks none.
+    fn no_tpm() -> Tpm {
+        Tpm::of(&config::defaults(&|_| None), Refusals::default())
+    }
 
     #[test]
     fn a_software_key_certifies_itself() {
         let state = tempfile::tempdir().unwrap();
         let key = Software::of(state.path()).make_key().unwrap();
-        let signer = Signer::Software(&key);
-        let subject = Subject::of_key(&key.public).unwrap();
-        let certificate = self_signed(subject, &signer).unwrap();
+        let subject = Subject::of_key(key.public()).unwrap();
+        let certificate = self_signed(subject, &Signer(&no_tpm(), &key)).unwrap();
         assert_eq!(is_signed_by(&certificate, &certificate), Ok(true));
         let profile = Profile::of(&certificate);
         assert_eq!(profile.not_after, None);
@@ -320,7 +302,7 @@ mod tests {
         let pem = include_bytes!("../../testdata/leaf.pem");
         let factory = Certificate::parse_all(pem).unwrap().remove(0);
         let subject = Subject::copied(&factory).unwrap();
-        let own = self_signed(subject, &Signer::Software(&key)).unwrap();
+        let own = self_signed(subject, &Signer(&no_tpm(), &key)).unwrap();
         assert_eq!(own.subject_der(), factory.subject_der());
         let module = |certificate| Profile::of(certificate).hardware_module;
         assert_eq!(module(&own), module(&factory));

@@ -2,8 +2,8 @@
 
 use super::device::{Device, Entity, FACTORY, OWN};
 use super::issue::{Signer, Subject, request};
+use super::key_file::key_in;
 use super::prove::{Proof, prove};
-use super::verify::key_of;
 use super::{Fault, FaultKind};
 use crate::file;
 use crate::store::devid::{Algorithm, KeyUsage};
@@ -11,7 +11,6 @@ use crate::store::folder::{Description, Origin, Usage, Use};
 use crate::store::{Key, Protection, SignError};
 use crate::tpm::{Secret, TpmError};
 use std::sync::Arc;
-use zeroize::Zeroizing;
 
 const TSS2_BEGIN: &str = "-----BEGIN TSS2 PRIVATE KEY-----";
 const TSS2_END: &str = "-----END TSS2 PRIVATE KEY-----";
@@ -155,11 +154,9 @@ impl Device {
         pin: Option<&Secret>,
     ) -> Result<String, Fault> {
         if let Some(path) = &entity.software {
-            let bytes = file::read(path, LARGEST).map(Zeroizing::new);
-            let key = key_of(&bytes.map_err(Fault::file(path))?);
-            let key = key.map_err(|why| Fault::failed(format!("{}: {why}", path.display())))?;
+            let key = key_in(path).map_err(|unread| unread.fault(path))?;
             let subject = subject.map_or_else(|| self.own_subject(key.public()), Ok)?;
-            return request(subject, &Signer::Tpm(&self.tpm, &key));
+            return request(subject, &Signer(&self.tpm, &key));
         }
         let Some(key) = &entity.key else {
             return Err(Fault::new(
@@ -181,7 +178,7 @@ impl Device {
             (Proof::None(SignError::NotLoggedIn), Some(pin)) => self.logged_in(entity, key, pin)?,
             _ => Arc::clone(key),
         };
-        request(subject, &Signer::Tpm(&self.tpm, &key))
+        request(subject, &Signer(&self.tpm, &key))
     }
 
     /// The key as other programs take it: PEM, `TSS2 PRIVATE KEY`. Only this TPM can use it.

@@ -9,6 +9,7 @@ mod existing;
 mod fault;
 mod import;
 mod issue;
+mod key_file;
 mod keys;
 mod marker;
 mod mend;

@@ -6,7 +6,7 @@ use super::existing;
 use super::marker::Mark;
 use super::orphan::Orphan;
 use super::prove::{Proof, prove};
-use super::software::{Software, SoftwareKey};
+use super::software::Software;
 use super::state::{Certified, Facts, Marker, TpmKey};
 use super::untrusted::Untrusted;
 use crate::certificate::Certificate;
@@ -24,7 +24,7 @@ pub(super) struct Observed {
     pub(super) existing: existing::Found,
     pub(super) own: Option<OwnKey>,
     pub(super) software: Software,
-    pub(super) software_key: Option<SoftwareKey>,
+    pub(super) software_key: Option<Key>,
     pub(super) mark: Option<Mark>,
     /// Where the TPM holds a key of ours that no file is for, and that could be the identity's.
     pub(super) orphan: Option<u32>,
@@ -92,11 +92,7 @@ impl Device {
         };
         let software = Software::of(&self.config.state);
         // To look, one need not be who uses the key.
-        let software_public = unless(reset, software.public())?;
-        let software_key = match unless(reset, software.hidden())? {
-            Some(_) => None,
-            None => unless(reset, software.key())?,
-        };
+        let (software_key, software_public) = unless(reset, software.halves())?;
         let software_certificate = unless(reset, software.certificate())?;
         let public = own.as_ref().map(|own| own.key.public().clone());
         let of_key = |one: &Certificate| one.public_key().is_some() && one.public_key() == public;

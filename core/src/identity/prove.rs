@@ -36,11 +36,7 @@ pub(super) fn prove(tpm: &Tpm, key: &Key, public: &PublicKey) -> Proof {
         return Proof::None(SignError::Scheme);
     };
     let digest = scheme.hash().digest(&[&fresh]);
-    let request = match scheme {
-        Scheme::Ecdsa(_) => SignRequest::Ecdsa(&digest),
-        Scheme::Rsassa(hash) => SignRequest::Pkcs1(hash, &digest),
-        Scheme::Rsapss(hash) => SignRequest::Pss(hash, &digest),
-    };
+    let request = SignRequest::of(scheme, &digest);
     match key.sign(tpm, request) {
         Ok(signature) if verify(public, request, &signature) => Proof::Belongs,
         Ok(_) => Proof::Other,

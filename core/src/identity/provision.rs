@@ -11,7 +11,7 @@ use super::{Fault, FaultKind, existing};
 use crate::certificate::Certificate;
 use crate::config::Config;
 use crate::file;
-use crate::key::{Curve, PublicKey, hex};
+use crate::key::{Curve, PublicKey};
 use crate::store::Protection;
 use crate::store::devid::{Algorithm, DevidStore, KeyUsage};
 use crate::store::folder::{Content, Description, Origin, Usage, Use};
@@ -162,8 +162,8 @@ impl Device {
                 if self.is_requested(seen, how, steps)? {
                     return Ok(Some("software"));
                 }
-                let (public, signer) = self.signer(seen)?;
-                let certificate = self_signed(self.subject(how, public)?, &signer)?;
+                let signer = self.signer(seen)?;
+                let certificate = self_signed(self.subject(how, signer.public())?, &signer)?;
                 seen.software.keep(&certificate, &[])?;
                 steps.push(format!("certificate made: {}", certificate.subject()));
             }
@@ -187,17 +187,16 @@ impl Device {
 
     /// The key that the identity has, or is to have: the TPM's if there is one and the plan does not
     /// stay with the software's.
-    fn signer<'a>(&'a self, seen: &'a Observed) -> Result<(&'a PublicKey, Signer<'a>), Fault> {
+    fn signer<'a>(&'a self, seen: &'a Observed) -> Result<Signer<'a>, Fault> {
         let in_software = matches!(
             seen.facts.plan(Policy::of(&self.config)),
             Plan::KeepSoftware | Plan::CertifySoftware
         );
-        if in_software {
-            let key = seen.software_key.as_ref().ok_or_else(gone)?;
-            return Ok((&key.public, Signer::Software(key)));
-        }
-        let own = seen.own.as_ref().ok_or_else(gone)?;
-        Ok((own.key.public(), Signer::Tpm(&self.tpm, &own.key)))
+        let key = match in_software {
+            true => seen.software_key.as_ref(),
+            false => seen.own.as_ref().map(|own| &*own.key),
+        };
+        Ok(Signer(&self.tpm, key.ok_or_else(gone)?))
     }
 
     /// Writes a request, if one is wanted.
@@ -210,8 +209,8 @@ impl Device {
         let Some(path) = &how.request else {
             return Ok(false);
         };
-        let (public, signer) = self.signer(seen)?;
-        let pem = request(self.subject(how, public)?, &signer)?;
+        let signer = self.signer(seen)?;
+        let pem = request(self.subject(how, signer.public())?, &signer)?;
         file::write_out(path, pem.as_bytes(), 0o644).map_err(Fault::file(path))?;
         steps.push(format!("a request was written: {}", path.display()));
         Ok(true)
@@ -246,8 +245,8 @@ impl Device {
     }
 
     fn certify_own(&self, seen: &Observed, how: &Provisioning) -> Result<String, Fault> {
-        let (public, signer) = self.signer(seen)?;
-        let certificate = self_signed(self.subject(how, public)?, &signer)?;
+        let signer = self.signer(seen)?;
+        let certificate = self_signed(self.subject(how, signer.public())?, &signer)?;
         let subject = certificate.subject();
         self.keep_certificate(&self.own, certificate, OWN, false)?;
         Ok(format!("certificate made: {subject}"))
@@ -332,14 +331,11 @@ impl Device {
     /// Lets running processes see at their next search that something changed.
     pub(super) fn tell_others(&self) {
         let path = &self.config.generation;
-        let mut digits = [0; 8];
-        let drawn =
-            getrandom::rand_core::TryRng::try_fill_bytes(&mut getrandom::SysRng, &mut digits);
         let told = path
             .parent()
             .map_or(Ok(()), std::fs::create_dir_all)
-            .and_then(|()| file::write(path, hex(&digits).as_bytes(), 0o644));
-        if drawn.is_err() || told.is_err() {
+            .and_then(|()| file::write(path, file::random_digits()?.as_bytes(), 0o644));
+        if told.is_err() {
             warn!(
                 "{}: cannot be written; others see the change late",
                 path.display()

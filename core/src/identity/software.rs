@@ -1,20 +1,19 @@
 //! The software identity: a key in a file, for a device without TPM, where the configuration allows
-//! it. Two files in `<state>/software`, which a `[[token]]` with `allow_file_keys` shows; when the device moved to its TPM they stay as `*.pre-tpm`
-//! until somebody prunes them.
+//! it. Two files in `<state>/software`, which a `[[token]]` with `allow_file_keys` shows; when the
+//! device moved to its TPM they stay as `*.pre-tpm` until somebody prunes them.
 
 use super::Fault;
 use super::authorities::{authority_label, is_authority_of};
 use super::device::{Device, Entity, OWN, Placed, SOFTWARE, place};
+use super::key_file::key_in;
 use super::verify::certificates_of;
 use crate::certificate::Certificate;
 use crate::file;
-use crate::key::{Curve, PublicKey};
+use crate::key::{Curve, PrivateKeyInfo, PublicKey};
+use crate::pem;
+use crate::store::Key;
 use crate::store::folder::Origin;
-use getrandom::SysRng;
-use getrandom::rand_core::TryRng;
-use p256::SecretKey;
-use p256::elliptic_curve::sec1::ToSec1Point;
-use p256::pkcs8::{DecodePrivateKey, EncodePrivateKey, LineEnding};
+use crate::tpm::random_scalar;
 use std::fs::DirBuilder;
 use std::io::ErrorKind;
 use std::os::unix::fs::DirBuilderExt;
@@ -28,19 +27,11 @@ const OF_CERTIFICATE: &str = ".cert.pem";
 /// As in a key folder, so that a token of the configuration can show both under one label.
 const LABEL: &[u8] = b"Label: devid\n";
 const RETIRED: &str = "pre-tpm";
-/// More bytes than a key file has.
-const LARGEST: u64 = 16 << 10;
 
 /// The folder of the software identity.
 #[derive(Debug)]
 pub(super) struct Software {
     folder: PathBuf,
-}
-
-/// A key in a file.
-pub(super) struct SoftwareKey {
-    pub(super) secret: SecretKey,
-    pub(super) public: PublicKey,
 }
 
 impl Software {
@@ -70,38 +61,36 @@ impl Software {
             && (file == self.key_path() || file == self.certificate_path() || is_of_authority(file))
     }
 
-    /// `None` if there is none.
+    /// The key and its public half; of a key that this user may not read that as the certificate
+    /// beside it has it. Nothing if there is none.
     ///
     /// # Errors
     ///
     /// There is a file that holds no key of a kind that is known here.
-    pub(super) fn key(&self) -> Result<Option<SoftwareKey>, Fault> {
+    pub(super) fn halves(&self) -> Result<(Option<Key>, Option<PublicKey>), Fault> {
         let path = self.key_path();
         if !is_there(&path)? {
-            return Ok(None);
+            return Ok((None, None));
         }
-        SoftwareKey::read(&path).map(Some)
-    }
-
-    /// The public half of a key that this user may not read, as the certificate beside it has it.
-    pub(super) fn hidden(&self) -> Result<Option<PublicKey>, Fault> {
-        match file::read(&self.key_path(), LARGEST) {
-            Err(error) if error.kind() == ErrorKind::PermissionDenied => {
-                Ok(self.certificate()?.and_then(|one| one.public_key()))
+        let key = match key_in(&path) {
+            Ok(key) => key,
+            Err(unread) => {
+                let told = match unread.is_hidden() {
+                    true => self.certificate()?.and_then(|one| one.public_key()),
+                    false => None,
+                };
+                let public = told.ok_or_else(|| unread.fault(&path))?;
+                return Ok((None, Some(public)));
             }
-            _ => Ok(None),
-        }
-    }
-
-    /// The public half of the key; `None` if there is none.
-    ///
-    /// # Errors
-    ///
-    /// As of [`Self::key`], unless the certificate tells it.
-    pub(super) fn public(&self) -> Result<Option<PublicKey>, Fault> {
-        match self.hidden()? {
-            Some(public) => Ok(Some(public)),
-            None => Ok(self.key()?.map(|key| key.public)),
+        };
+        match key.public().clone() {
+            public @ PublicKey::Ec {
+                curve: Curve::P256, ..
+            } => Ok((Some(key), Some(public))),
+            other => Err(Fault::failed(format!(
+                "{}: a software identity is on P-256, and this key is {other}",
+                path.display()
+            ))),
         }
     }
 
@@ -115,15 +104,17 @@ impl Software {
     }
 
     /// Makes a key, and keeps it.
-    pub(super) fn make_key(&self) -> Result<SoftwareKey, Fault> {
-        let key = SoftwareKey::random()?;
-        let pem = key.secret.to_pkcs8_pem(LineEnding::LF);
-        let pem = pem.map_err(|error| Fault::failed(format!("software key: {error}")))?;
+    pub(super) fn make_key(&self) -> Result<Key, Fault> {
+        let failed = |why: &str| Fault::failed(format!("software key: {why}"));
+        let private = PrivateKeyInfo::from_scalar(Curve::P256, &random_scalar(Curve::P256)?);
+        let private = private.ok_or_else(|| failed("no scalar of the curve"))?;
+        let pem = pem::render("PRIVATE KEY", private.der()).map(Zeroizing::new);
+        let pem = pem.map_err(|why| failed(&why))?;
         make_folder(&self.folder)?;
         let path = self.key_path();
         let pem = Zeroizing::new([LABEL, pem.as_bytes()].concat());
         file::write(&path, &pem, 0o600).map_err(Fault::file(&path))?;
-        Ok(key)
+        Key::in_clear(private).ok_or_else(|| failed("no key for memory"))
     }
 
     /// Keeps the certificate with those of the CAs above it, in the place of what was there.
@@ -244,7 +235,7 @@ impl Device {
     /// The software identity, if there is one, and the certificates of the CAs above it.
     pub(super) fn software_entities(&self) -> Result<Vec<Entity>, Fault> {
         let software = Software::of(&self.config.state);
-        let Some(public) = software.public()? else {
+        let (_, Some(public)) = software.halves()? else {
             return Ok(Vec::new());
         };
         let placed = |path: PathBuf, certificate: Certificate, label: String| Placed {
@@ -280,41 +271,6 @@ impl Device {
             );
         }
         Ok(found)
-    }
-}
-
-impl SoftwareKey {
-    /// From a PKCS#8 file.
-    pub(super) fn read(path: &Path) -> Result<Self, Fault> {
-        let bytes = file::read(path, LARGEST).map_err(Fault::file(path))?;
-        let bytes = Zeroizing::new(bytes);
-        let text = str::from_utf8(&bytes).unwrap_or_default();
-        let secret = SecretKey::from_pkcs8_pem(text).map_err(|error| {
-            Fault::failed(format!(
-                "{}: no private key of a kind that is known here (PKCS#8, P-256): {error}",
-                path.display()
-            ))
-        })?;
-        Self::of(secret)
-    }
-
-    fn random() -> Result<Self, Fault> {
-        let mut bytes = Zeroizing::new([0; 32]);
-        loop {
-            let drawn = SysRng.try_fill_bytes(&mut *bytes);
-            drawn.map_err(|error| Fault::failed(format!("no random bytes: {error}")))?;
-            // All but one in 2^32 are a scalar of the curve.
-            if let Ok(secret) = SecretKey::from_slice(&*bytes) {
-                return Self::of(secret);
-            }
-        }
-    }
-
-    fn of(secret: SecretKey) -> Result<Self, Fault> {
-        let point = secret.public_key().to_sec1_point(false);
-        let public = PublicKey::from_point(Curve::P256, point.as_bytes());
-        let public = public.ok_or_else(|| Fault::failed("no point of the curve"))?;
-        Ok(Self { secret, public })
     }
 }
 
@@ -361,9 +317,10 @@ mod tests {
     fn a_key_is_kept_put_aside_and_pruned() {
         let state = tempfile::tempdir().unwrap();
         let software = Software::of(state.path());
-        assert!(software.key().unwrap().is_none());
+        let key = || software.halves().unwrap().0;
+        assert!(key().is_none());
         let made = software.make_key().unwrap();
-        assert_eq!(software.key().unwrap().unwrap().public, made.public);
+        assert_eq!(key().unwrap().public(), made.public());
         let mode = std::fs::metadata(software.key_path())
             .unwrap()
             .permissions();
@@ -372,7 +329,7 @@ mod tests {
             0o600
         );
         software.retire().unwrap();
-        assert!(software.key().unwrap().is_none());
+        assert!(key().is_none());
         software.make_key().unwrap();
         software.retire().unwrap();
         assert_eq!(software.retired().len(), 2, "nothing is put over another");
@@ -386,7 +343,7 @@ mod tests {
         let software = Software::of(state.path());
         make_folder(&software.folder).unwrap();
         std::fs::write(software.key_path(), "not a key").unwrap();
-        let fault = software.key().err().unwrap();
+        let fault = software.halves().err().unwrap();
         assert!(fault.text.contains("devid.key.pem"), "{fault}");
         assert!(software.key_path().exists());
     }

@@ -3,26 +3,24 @@
 
 use super::chain::{Way, way};
 use super::device::{Device, Entity};
+use super::key_file::key_in;
 use super::points::{Outcome, Point, profile_points, validity_point};
 use super::prove::{Proof, prove};
 use super::time::now;
 use super::{Fault, FaultKind};
 use crate::certificate::Certificate;
 use crate::file;
-use crate::key::{PrivateKeyInfo, PublicKey};
+use crate::key::PublicKey;
 use crate::store::idevid::IdevidStore;
 use crate::store::{Key, KeyStore, Kind, LoginError, SignError, Who};
 use crate::tpm::Secret;
 use log::warn;
 use serde::Serialize;
-use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 
 /// More bytes than any sane file of certificates has.
 const LARGEST_FILE: u64 = 1 << 20;
-/// More bytes than a key file has.
-const LARGEST_KEY: u64 = 16 << 10;
 const KEY: &str = "key";
 
 /// What is known to whoever verifies, beside what the device knows.
@@ -156,16 +154,10 @@ impl Device {
 
     /// By a key in a file; where that cannot be used, the point that says so.
     fn prove_file(&self, path: &Path, public: &PublicKey) -> Result<Proof, Point> {
-        let read = file::read(path, LARGEST_KEY);
-        let bytes = read.map(zeroize::Zeroizing::new).map_err(|error| {
-            let why = format!("{}: {error}", path.display());
-            match error.kind() {
-                ErrorKind::PermissionDenied => Point::skipped(KEY, why),
-                _ => Point::failed(KEY, why),
-            }
+        let key = key_in(path).map_err(|unread| match unread.is_hidden() {
+            true => Point::skipped(KEY, unread.at(path)),
+            false => Point::failed(KEY, unread.at(path)),
         })?;
-        let failed = |why| Point::failed(KEY, format!("{}: {why}", path.display()));
-        let key = key_of(&bytes).map_err(failed)?;
         Ok(prove(&self.tpm, &key, public))
     }
 
@@ -198,11 +190,6 @@ impl Device {
         }
         Ok(Arc::clone(key))
     }
-}
-
-/// The private key in a PEM file, of every kind that is used in memory; why there is none.
-pub(super) fn key_of(pem: &[u8]) -> Result<Key, String> {
-    Key::in_clear(PrivateKeyInfo::from_pem(pem)?).ok_or_else(|| "no key for memory".into())
 }
 
 /// `file`: where a software key is.

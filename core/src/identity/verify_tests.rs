@@ -151,7 +151,7 @@ fn only_the_certified_keys_own_signature_proves_it() {
     let tpm = crate::tpm::Tpm::new(tcti, Duration::ZERO, folder.path(), Refusals::default());
     let secret = p256::SecretKey::from_slice(&[2; 32]).unwrap();
     let pem = secret.to_pkcs8_pem(LineEnding::LF).unwrap();
-    let info = PrivateKeyInfo::from_pem(format!("Label: devid\n{}", *pem).as_bytes());
+    let info = crate::key::PrivateKeyInfo::from_pem(format!("Label: devid\n{}", *pem).as_bytes());
     let key = Key::in_clear(info.unwrap()).unwrap();
     let (device, ca) = (Party::new("CN=device", 2), Party::new("CN=ca", 1));
     assert_eq!(prove(&tpm, &key, &device.public()), Proof::Belongs);

@@ -25,6 +25,17 @@ pub enum SignRequest<'a> {
     Pss(Hash, &'a [u8]),
 }
 
+impl<'a> SignRequest<'a> {
+    /// By this scheme, over a digest of its hash.
+    pub fn of(scheme: Scheme, digest: &'a [u8]) -> Self {
+        match scheme {
+            Scheme::Ecdsa(_) => Self::Ecdsa(digest),
+            Scheme::Rsassa(hash) => Self::Pkcs1(hash, digest),
+            Scheme::Rsapss(hash) => Self::Pss(hash, digest),
+        }
+    }
+}
+
 impl Key {
     /// Whether it signs digests of the scheme's hash by this scheme. ECDSA takes those of other
     /// hashes than its own too, as far as `fit` makes them fit.

@@ -48,13 +48,17 @@ impl Device {
         let Some(index) = self.config.provision.nv_index else {
             return Ok(None);
         };
+        let there = self.nv_copy()?;
+        let held = there.as_ref().and_then(|there| there.certificate.as_ref());
+        if held == Some(certificate) {
+            return Ok(None);
+        }
         if let Some(why) = self.copy_too_large(certificate)? {
             return Ok(Some(why));
         }
-        if let Some(there) = self.nv_copy()? {
+        if let Some(there) = there {
             let place = there.place();
             let whose = match &there.certificate {
-                Some(one) if one == certificate => return Ok(None),
                 Some(one) => format!("holds the certificate of {}", one.subject()),
                 None => "holds something else".to_owned(),
             };

@@ -71,15 +71,9 @@ pub fn provision(config: &Config, how: &Provisioning) -> Result<Provisioned, Fau
     make_folder(&config.state)?;
     let _only_one = only_one(&config.state)?;
     let policy = Policy::of(config);
-    let (mut device, mut answered) = wait_for_tpm(config, policy, how.wait)?;
+    let (mut device, mut seen) = wait_for_tpm(config, policy, how.wait)?;
     let (mut steps, mut notes) = (Vec::new(), Vec::new());
     for _ in 0..MOST_STEPS {
-        // Anew each time: a key knows what was found when it was first used.
-        device = device.anew();
-        let mut seen = device.observe()?;
-        // One that answered in this run and then fell silent is there.
-        answered |= seen.facts.tpm_is_there;
-        seen.facts.tpm_is_there = answered;
         let plan = seen.facts.plan(policy);
         info!("{:?}: {plan:?}", seen.facts);
         let quiet = device.step(plan, &seen, how, (&mut steps, &mut notes));
@@ -89,6 +83,12 @@ pub fn provision(config: &Config, how: &Provisioning) -> Result<Provisioned, Fau
         if let Some(mode) = quiet? {
             return Ok(Provisioned { mode, steps, notes });
         }
+        // Anew each time: a key knows what was found when it was first used.
+        device = device.anew();
+        // One that answered in this run and then fell silent is there.
+        let was_there = seen.facts.tpm_is_there;
+        seen = device.observe()?;
+        seen.facts.tpm_is_there |= was_there;
     }
     Err(Fault::failed(format!(
         "the device does not come to rest after {}",
@@ -97,21 +97,26 @@ pub fn provision(config: &Config, how: &Provisioning) -> Result<Provisioned, Fau
 }
 
 /// Waits as long as the TPM's answer would change what is to be done. One that does not answer is
-/// asked anew until then, and no more by the device that this gives; and whether there is one.
-fn wait_for_tpm(config: &Config, policy: Policy, limit: Duration) -> Result<(Device, bool), Fault> {
+/// asked anew until then, and no more by the device that this gives, with what it saw last.
+fn wait_for_tpm(
+    config: &Config,
+    policy: Policy,
+    limit: Duration,
+) -> Result<(Device, Observed), Fault> {
     let end = Instant::now() + limit;
-    let mut there = false;
+    let mut was_there = false;
     loop {
         let device = Device::new(config.clone());
-        let seen = device.observe()?;
-        there |= seen.facts.tpm_is_there;
+        let mut seen = device.observe()?;
+        seen.facts.tpm_is_there |= was_there;
+        was_there = seen.facts.tpm_is_there;
         let Facts { tpm, existing, .. } = seen.facts;
         let with = |tpm| seen.facts.with_tpm(tpm).plan(policy);
         let matters = with(true) != with(false)
             || with(true) == Plan::UseFactory
             || existing == Existing::Unusable;
         if tpm || !matters || Instant::now() >= end {
-            return Ok((device, there));
+            return Ok((device, seen));
         }
         thread::sleep(PAUSE);
     }

@@ -4,8 +4,8 @@
 use crate::key::hex;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, RenameFlags, Stat, fchmod, fstat, fsync, open, openat,
-    renameat, renameat_with, stat, statat, unlinkat,
+    AtFlags, FileType, FlockOperation, Mode, OFlags, RenameFlags, Stat, fchmod, flock, fstat,
+    fsync, open, openat, renameat, renameat_with, stat, statat, unlinkat,
 };
 use rustix::io::{Errno, fcntl_dupfd_cloexec, retry_on_intr};
 use rustix::path::Arg;
@@ -14,6 +14,8 @@ use rustix::time::{ClockId, clock_gettime};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
 
 const FLAGS: OFlags = OFlags::RDONLY
     .union(OFlags::CLOEXEC)
@@ -206,6 +208,41 @@ fn not(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, what)
 }
 
+/// A file that this process alone has locked (flock(2)), until this is dropped or the process dies.
+#[derive(Debug)]
+pub(crate) struct Lock(OwnedFd);
+
+impl Lock {
+    /// `None`: another process still had it when the patience ended. The kernel has no limit for
+    /// waiting, so it is asked again and again.
+    pub(crate) fn take(file: OwnedFd, patience: Duration) -> rustix::io::Result<Option<Self>> {
+        const FIRST_PAUSE: Duration = Duration::from_micros(200);
+        const LONGEST_PAUSE: Duration = Duration::from_millis(5);
+        let end = Instant::now() + patience;
+        let mut pause = FIRST_PAUSE;
+        loop {
+            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok(Some(Self(file))),
+                Err(Errno::INTR) => {}
+                Err(Errno::WOULDBLOCK) if Instant::now() < end => {
+                    thread::sleep(pause);
+                    pause = LONGEST_PAUSE.min(pause * 2);
+                }
+                Err(Errno::WOULDBLOCK) => return Ok(None),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+impl Drop for Lock {
+    /// A process that another thread forked meanwhile holds the descriptor too: closing alone would
+    /// leave it the lock.
+    fn drop(&mut self) {
+        let _ = flock(&self.0, FlockOperation::Unlock);
+    }
+}
+
 /// Which file it is and when it was changed: another content has another stamp, unless the stamp
 /// is not [settled](Self::is_settled).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -308,6 +345,21 @@ mod tests {
         remove(&path).unwrap();
         let left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().collect();
         assert_eq!(left.len(), 1, "only the folder in the way: {left:?}");
+    }
+
+    #[test]
+    fn a_child_that_was_forked_meanwhile_keeps_no_lock() {
+        let folder = tempfile::tempdir().unwrap();
+        let take = || {
+            let file = File::create(folder.path().join("lock")).unwrap();
+            Lock::take(file.into(), Duration::ZERO).unwrap()
+        };
+        let lock = take().unwrap();
+        let held_by_child = rustix::io::dup(&lock.0).unwrap();
+        assert!(take().is_none());
+        drop(lock);
+        assert!(take().is_some());
+        drop(held_by_child);
     }
 
     #[test]

@@ -10,14 +10,13 @@ use super::state::{Existing, Facts, Plan, Policy, TpmKey};
 use super::{Fault, FaultKind, existing};
 use crate::certificate::Certificate;
 use crate::config::Config;
-use crate::file;
+use crate::file::{self, Lock};
 use crate::key::{Curve, PublicKey};
 use crate::store::Protection;
 use crate::store::devid::{Algorithm, DevidStore, KeyUsage};
 use crate::store::folder::{Content, Description, Origin, Usage, Use};
 use log::{info, warn};
-use rustix::fd::OwnedFd;
-use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
+use rustix::fs::{Mode, OFlags, open};
 use rustix::io::Errno;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -369,23 +368,16 @@ fn used(existing: &existing::Found, how: &Provisioning) -> Result<&'static str, 
 }
 
 /// Keeps a second provisioning away: it would make a second key.
-pub(super) fn only_one(state: &Path) -> Result<OwnedFd, Fault> {
+pub(super) fn only_one(state: &Path) -> Result<Lock, Fault> {
     let path = state.join(".provision.lock");
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let fault = |error: Errno| Fault::file(&path)(error.into());
     let fd = open(&path, flags, Mode::RUSR | Mode::WUSR).map_err(fault)?;
-    let end = Instant::now() + PATIENCE;
-    loop {
-        match flock(&fd, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => return Ok(fd),
-            Err(Errno::WOULDBLOCK | Errno::INTR) if Instant::now() < end => thread::sleep(PAUSE),
-            Err(Errno::WOULDBLOCK) => {
-                return Err(Fault::failed(format!(
-                    "{}: another devid is at it; try again when it has ended",
-                    path.display()
-                )));
-            }
-            Err(error) => return Err(fault(error)),
-        }
-    }
+    let lock = Lock::take(fd, PATIENCE).map_err(fault)?;
+    lock.ok_or_else(|| {
+        Fault::failed(format!(
+            "{}: another devid is at it; try again when it has ended",
+            path.display()
+        ))
+    })
 }

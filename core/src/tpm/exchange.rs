@@ -2,12 +2,13 @@
 //! reconnected.
 
 use super::session::Salt;
-use super::turn::{Held, Turn};
+use super::turn::Turn;
 use super::wrapped::Nest;
 use super::{
     AuthValue, Hash, Link, Lockout, Property, SRK, SaltKey, Silence, Tcti, TpmError, link,
 };
 use crate::config::Config;
+use crate::file::Lock;
 use log::{debug, warn};
 use once_cell::sync::OnceCell;
 use parking_lot::Mutex;
@@ -366,13 +367,13 @@ impl Tpm {
 
     /// The turn to try a PIN, among all threads and processes: as long as it is held, what
     /// [`Tpm::lockout`] says changes by no try of theirs. `None` if none can be had.
-    pub(crate) fn pin_turn(&self) -> Result<Option<Held>, TpmError> {
+    pub(crate) fn pin_turn(&self) -> Option<Lock> {
         self.pin_turn.take(self.limit)
     }
 
     /// The turn to keep a key, among all processes: as long as it is held, what lies in the key
     /// folders changes by none of theirs that takes turns. `None` if none can be had.
-    pub(crate) fn keeping_turn(&self) -> Result<Option<Held>, TpmError> {
+    pub(crate) fn keeping_turn(&self) -> Option<Lock> {
         self.keeping_turn.take(self.limit)
     }
 
@@ -406,7 +407,7 @@ impl Tpm {
             .try_lock_for(self.limit)
             .ok_or(TpmError::Timeout(self.limit))?;
         let _turn = match manner.loads {
-            true => self.turn.take(self.limit)?,
+            true => self.turn.take(self.limit),
             false => None,
         };
         self.exchange_over(&mut link, what, manner, commands)

@@ -7,19 +7,16 @@
 //! The tries of PINs have turns of their own, behind a resource manager too: between reading how many
 //! are left and making one, nobody else is to make the last.
 
-use super::{Hash, Tcti, TpmError};
+use super::{Hash, Tcti};
+use crate::file::Lock;
 use crate::key::hex;
 use log::{debug, warn};
-use rustix::fs::{FlockOperation, Mode, OFlags, chmod, flock, open};
+use rustix::fs::{Mode, OFlags, chmod, open};
 use rustix::io::Errno;
 use std::fs::create_dir_all;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::thread;
-use std::time::{Duration, Instant};
-
-const FIRST_PAUSE: Duration = Duration::from_micros(200);
-const LONGEST_PAUSE: Duration = Duration::from_millis(5);
+use std::time::Duration;
 
 /// Where turns are taken; nowhere behind a resource manager, which keeps clients apart.
 #[derive(Debug, Clone)]
@@ -54,46 +51,24 @@ impl Turn {
     }
 
     /// Held until it is dropped, or its process dies.
-    pub(super) fn take(&self, limit: Duration) -> Result<Option<Held>, TpmError> {
-        let Some(file) = &self.file else {
-            return Ok(None);
-        };
+    pub(super) fn take(&self, limit: Duration) -> Option<Lock> {
+        let file = self.file.as_ref()?;
         let fd = match opened(file) {
             Ok(fd) => fd,
             Err(errno) => {
                 debug!("{}: {errno}; going on without a turn", file.display());
-                return Ok(None);
+                return None;
             }
         };
-        let deadline = Instant::now() + limit;
-        let mut pause = FIRST_PAUSE;
-        loop {
-            match flock(&fd, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => return Ok(Some(Held(fd))),
-                Err(Errno::WOULDBLOCK | Errno::INTR) if Instant::now() < deadline => {
-                    thread::sleep(pause);
-                    pause = LONGEST_PAUSE.min(pause * 2);
-                }
-                Err(errno) => {
-                    warn!(
-                        "{}: {errno}: another process keeps its turn; going on without",
-                        file.display()
-                    );
-                    return Ok(None);
-                }
-            }
+        let taken = Lock::take(fd, limit);
+        if !matches!(taken, Ok(Some(_))) {
+            let why = taken.as_ref().err().unwrap_or(&Errno::WOULDBLOCK);
+            warn!(
+                "{}: {why}: another process keeps its turn; going on without",
+                file.display()
+            );
         }
-    }
-}
-
-/// A turn that was taken.
-pub(crate) struct Held(OwnedFd);
-
-impl Drop for Held {
-    /// A process that another thread forked meanwhile holds the descriptor too: closing alone would
-    /// leave it the turn.
-    fn drop(&mut self) {
-        let _ = flock(&self.0, FlockOperation::Unlock);
+        taken.unwrap_or_default()
     }
 }
 

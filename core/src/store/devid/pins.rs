@@ -7,6 +7,7 @@
 
 use super::{DevidStore, StoreError};
 use crate::store::folder::{Content, Seal, SealText, Tss2Key, Tss2Kind};
+use crate::store::key::turn_to_try;
 use crate::store::{Access, LoginError};
 use crate::tpm::{
     AuthValue, Hash, Parent, Secret, StorageKey, TpmError, WrappedKey, random_secret,
@@ -95,12 +96,7 @@ impl DevidStore {
         let sealed = self.folder.seal(seal).map_err(StoreError::from)?;
         let (sealed, _) = sealed.ok_or(LoginError::NotInitialized)?;
         let master = self.remembered_master()?;
-        let _turn = self.tpm.pin_turn()?;
-        match self.tpm.lockout()?.tries_left() {
-            0 => return Err(LoginError::Locked),
-            1 if !self.allow_last_try => return Err(LoginError::Locked),
-            _ => {}
-        }
+        let _turn = turn_to_try(&self.tpm, self.allow_last_try)?;
         let sealed = WrappedKey::new(
             Parent::Persistent(sealed.parent),
             sealed.public,

@@ -6,11 +6,11 @@
 use super::read::{Opened, object_name};
 use super::trust::Owned;
 use super::{FolderError, SERIAL};
-use crate::file::{self, Place, TEMPORARY, random_digits, sync_folder};
+use crate::file::{self, Lock, Place, TEMPORARY, random_digits, sync_folder};
 use rustix::fd::OwnedFd;
 use rustix::fs::{
-    Access, AtFlags, Dir, FlockOperation, Gid, Mode, OFlags, Stat, Uid, accessat, fchmod, fchown,
-    flock, fstat, openat, statat, unlinkat,
+    Access, AtFlags, Dir, Gid, Mode, OFlags, Stat, Uid, accessat, fchmod, fchown, fstat, openat,
+    statat, unlinkat,
 };
 use rustix::io::Errno;
 use rustix::process::geteuid;
@@ -18,7 +18,7 @@ use std::fs::DirBuilder;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 const LOCK: &str = ".lock";
 const FOLDER_MODE: u32 = 0o750;
@@ -36,7 +36,7 @@ pub(super) enum Readers {
 /// The only writer of the folder, as long as it lives.
 pub(super) struct Writer<'a> {
     folder: Opened<'a>,
-    lock: OwnedFd,
+    _lock: Lock,
 }
 
 impl<'a> Writer<'a> {
@@ -46,7 +46,10 @@ impl<'a> Writer<'a> {
             return Ok(None);
         };
         let lock = locked(&folder, patience)?;
-        let writer = Self { folder, lock };
+        let writer = Self {
+            folder,
+            _lock: lock,
+        };
         writer.remove_leftovers().map_err(FolderError::at(path))?;
         Ok(Some(writer))
     }
@@ -181,14 +184,7 @@ impl<'a> Writer<'a> {
     }
 }
 
-impl Drop for Writer<'_> {
-    /// Closing would not do if another thread has forked meanwhile: the child holds it too.
-    fn drop(&mut self) {
-        let _ = flock(&self.lock, FlockOperation::Unlock);
-    }
-}
-
-fn locked(folder: &Opened<'_>, patience: Duration) -> Result<OwnedFd, FolderError> {
+fn locked(folder: &Opened<'_>, patience: Duration) -> Result<Lock, FolderError> {
     let path = folder.path.join(LOCK);
     let flags = OFlags::RDONLY
         | OFlags::CREATE
@@ -199,21 +195,9 @@ fn locked(folder: &Opened<'_>, patience: Duration) -> Result<OwnedFd, FolderErro
     let lock =
         openat(&folder.fd, LOCK, flags, Mode::RUSR | Mode::WUSR).map_err(FolderError::at(&path))?;
     keep_for_writers(&lock, folder.owned).map_err(FolderError::at(&path))?;
-    let end = Instant::now() + patience;
-    let mut pause = Duration::from_millis(1);
-    loop {
-        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => return Ok(lock),
-            Err(Errno::WOULDBLOCK) if Instant::now() < end => {
-                // The kernel has no limit for waiting for this lock.
-                std::thread::sleep(pause);
-                pause = (pause * 2).min(Duration::from_millis(50));
-            }
-            Err(Errno::WOULDBLOCK) => return Err(FolderError::Locked(holder(&lock))),
-            Err(Errno::INTR) => {}
-            Err(error) => return Err(FolderError::at(&path)(error)),
-        }
-    }
+    let inode = fstat(&lock).map_err(FolderError::at(&path))?.st_ino;
+    let taken = Lock::take(lock, patience).map_err(FolderError::at(&path))?;
+    taken.ok_or_else(|| FolderError::Locked(holder(inode)))
 }
 
 /// Whoever can open the lock can hold it, and keep all writers away: those who may write into the
@@ -237,12 +221,8 @@ fn keep_for_writers(lock: &OwnedFd, folder: Owned) -> rustix::io::Result<()> {
 }
 
 /// Who holds the lock, as far as the kernel tells (proc_locks(5)).
-fn holder(lock: &OwnedFd) -> String {
-    let unknown = || "another process".to_owned();
-    let Ok(about) = fstat(lock) else {
-        return unknown();
-    };
-    let inode = format!(":{}", about.st_ino);
+fn holder(inode: u64) -> String {
+    let inode = format!(":{inode}");
     let locks = std::fs::read_to_string("/proc/locks").unwrap_or_default();
     let process = locks.lines().find_map(|line| {
         let fields: Vec<_> = line.split_ascii_whitespace().collect();
@@ -257,7 +237,7 @@ fn holder(lock: &OwnedFd) -> String {
             let command = command.unwrap_or_default();
             format!("process {process} ({})", command.trim_end().escape_debug())
         }
-        None => unknown(),
+        None => "another process".into(),
     }
 }
 
@@ -285,18 +265,6 @@ fn make_folder(path: &Path) -> Result<(), FolderError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_child_that_was_forked_meanwhile_keeps_no_lock() {
-        let folder = tempfile::tempdir().unwrap();
-        let open = || Writer::open(folder.path(), Duration::ZERO).map(Option::unwrap);
-        let writer = open().unwrap();
-        let held_by_child = rustix::io::dup(&writer.lock).unwrap();
-        assert!(matches!(open(), Err(FolderError::Locked(_))));
-        drop(writer);
-        open().unwrap();
-        drop(held_by_child);
-    }
 
     #[test]
     fn who_may_only_read_holds_no_lock() {

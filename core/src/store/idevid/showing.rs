@@ -3,6 +3,7 @@
 use super::{Authority, Found, Identity, IdevidStore, Part};
 use crate::key::hex;
 use crate::store::folder::{Description, Origin, Usage, Use};
+use crate::store::key::turn_to_try;
 use crate::store::{
     KeyStore, Kind, Listing, LoginError, LookError, Pins, Shown, SignError, Stamp, Who,
 };
@@ -58,12 +59,7 @@ impl KeyStore for IdevidStore {
         let key = key.ok_or_else(unknown)?;
         let hint = self.hints.get(guarded.hint);
         let may_lock = hint.is_some_and(|hint| hint.allow_last_try);
-        let _turn = self.tpm.pin_turn()?;
-        match self.tpm.lockout()?.tries_left() {
-            0 => return Err(LoginError::Locked),
-            1 if key.counts_wrong_auth() && !may_lock => return Err(LoginError::Locked),
-            _ => {}
-        }
+        let _turn = turn_to_try(&self.tpm, may_lock || !key.counts_wrong_auth())?;
         let pin = Secret::new(pin.to_vec());
         match key.prove(&self.tpm, &AuthValue::new(pin.clone())) {
             Ok(()) => guarded.login.begin(pin),

@@ -1,10 +1,11 @@
 //! What opens a key to its users.
 
 use super::locked::Locked;
+use crate::file::Lock;
 use crate::key::PublicKey;
-use crate::store::SignError;
 use crate::store::devid::pins::derived;
-use crate::tpm::{AuthValue, Secret};
+use crate::store::{LoginError, SignError};
+use crate::tpm::{AuthValue, Secret, Tpm};
 use parking_lot::Mutex;
 use std::fmt;
 use std::sync::Arc;
@@ -30,6 +31,21 @@ pub enum Access {
         /// What tells the token's keys apart.
         salt: Vec<u8>,
     },
+}
+
+/// The turn to try a PIN, among all processes; `None` if there are no turns. `last`: also where a
+/// wrong one would put the TPM into lockout.
+///
+/// # Errors
+///
+/// [`LoginError::Locked`] where it is not to be tried.
+pub(in crate::store) fn turn_to_try(tpm: &Tpm, last: bool) -> Result<Option<Lock>, LoginError> {
+    let turn = tpm.pin_turn();
+    match tpm.lockout()?.tries_left() {
+        0 => Err(LoginError::Locked),
+        1 if !last => Err(LoginError::Locked),
+        _ => Ok(turn),
+    }
 }
 
 /// What a login brought, and what was opened by it: for as long as somebody is logged in.

@@ -6,6 +6,7 @@ mod locked;
 mod signing;
 mod soft;
 
+pub(super) use access::turn_to_try;
 pub use access::{Access, Login};
 pub use decrypting::DecryptRequest;
 pub use signing::SignRequest;

@@ -2,7 +2,7 @@
 
 use super::{DevidStore, HANDLES, StoreError};
 use crate::store::folder::{Content, KeyFolder, Seal};
-use crate::tpm::{Parent, SRK, TpmError, WrappedKey, is_own_key, name_of};
+use crate::tpm::{SRK, TpmError, is_own_key, name_of};
 
 /// A key in a persistent handle of ours.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,11 +29,8 @@ impl DevidStore {
                 "only a key that the TPM itself uses can be in a handle".into(),
             ));
         };
-        let wrapped = WrappedKey::new(
-            Parent::Persistent(key.parent),
-            key.public.clone(),
-            key.private.clone(),
-        );
+        let parentless = || StoreError::Unsupported("nothing of the TPM wraps it".into());
+        let wrapped = key.wrapped().ok_or_else(parentless)?;
         let mut handle = match pair.handle {
             Some(handle) if HANDLES.contains(&handle) => handle,
             _ => self.name_handle(name, None)?,

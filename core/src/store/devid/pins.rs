@@ -9,9 +9,7 @@ use super::{DevidStore, StoreError};
 use crate::store::folder::{Content, Seal, SealText, Tss2Key, Tss2Kind};
 use crate::store::key::turn_to_try;
 use crate::store::{Access, LoginError};
-use crate::tpm::{
-    AuthValue, Hash, Parent, Secret, StorageKey, TpmError, WrappedKey, random_secret,
-};
+use crate::tpm::{AuthValue, Hash, Secret, StorageKey, TpmError, random_secret};
 use log::{info, warn};
 use std::sync::Arc;
 
@@ -97,11 +95,8 @@ impl DevidStore {
         let (sealed, _) = sealed.ok_or(LoginError::NotInitialized)?;
         let master = self.remembered_master()?;
         let _turn = turn_to_try(&self.tpm, self.allow_last_try)?;
-        let sealed = WrappedKey::new(
-            Parent::Persistent(sealed.parent),
-            sealed.public,
-            sealed.private,
-        );
+        let parentless = || StoreError::Unsupported("nothing of the TPM wraps the seal".into());
+        let sealed = sealed.wrapped().ok_or_else(parentless)?;
         let value = AuthValue::salted(value, master.salt_key());
         self.tpm
             .unseal(&sealed, &value)
@@ -183,15 +178,7 @@ impl DevidStore {
     ) -> Result<(), LoginError> {
         let master = self.master_for_new_keys()?;
         let sealed = self.tpm.seal(&master, value, secret, true)?;
-        let sealed = Tss2Key {
-            kind: Tss2Kind::Sealed,
-            empty_auth: Some(false),
-            ..Tss2Key::loadable(
-                self.master.handle,
-                sealed.area().to_vec(),
-                sealed.private().to_vec(),
-            )
-        };
+        let sealed = Tss2Key::of(Tss2Kind::Sealed, &sealed, true);
         let beside = SealText {
             label: label.to_owned(),
             mark: (seal == Seal::Officer).then(|| mark_of(secret)),

@@ -7,14 +7,11 @@ use crate::key::hex;
 use crate::store::folder::{Content, Entry, FolderError, Material, Pair, Seal, Tss2Key, Tss2Kind};
 use crate::store::listing::{Kind, Listing, Shown};
 use crate::store::{Key, KeyStore, LoginError, LookError, Pins, Stamp, Who};
-use crate::tpm::{Hash, Parent, PublicArea, Tpm, WrappedKey};
+use crate::tpm::{Hash, PublicArea, Tpm};
 use log::warn;
 use parking_lot::Mutex;
 use std::path::Path;
 use std::sync::Arc;
-
-/// TPM_RH_OWNER; 0 is what some writers mean by it.
-const OWNER: [u32; 2] = [0x4000_0001, 0];
 
 impl KeyStore for DevidStore {
     fn stamp(&self) -> Stamp {
@@ -175,16 +172,14 @@ impl DevidStore {
 
     fn wrapped_key(&self, key: &Tss2Key, handle: Option<u32>) -> Result<Key, &'static str> {
         let area = PublicArea::parse(&key.public).ok_or("its public area is not understood")?;
-        let parent = match key.parent {
-            _ if key.has_policy() => return Err("its file names a policy, which is not supported"),
-            _ if key.kind != Tss2Kind::Loadable => return Err("it must be imported first"),
-            handle if handle >> 24 == 0x81 => Parent::Persistent(handle),
-            hierarchy if OWNER.contains(&hierarchy) => Parent::Owner {
-                rsa: key.rsa_parent,
-            },
-            _ => return Err("its parent is neither a persistent key nor the owner hierarchy"),
-        };
-        let wrapped = WrappedKey::new(parent, key.public.clone(), key.private.clone());
+        if key.has_policy() {
+            return Err("its file names a policy, which is not supported");
+        }
+        if key.kind != Tss2Kind::Loadable {
+            return Err("it must be imported first");
+        }
+        let parentless = "its parent is neither a persistent key nor the owner hierarchy";
+        let wrapped = key.wrapped().ok_or(parentless)?;
         self.tpm.own(wrapped.name());
         Ok(Key::wrapped(wrapped, area, handle, self.abilities()))
     }

@@ -7,6 +7,7 @@
 mod entry;
 mod fault;
 mod format;
+mod loading;
 mod read;
 #[cfg(test)]
 mod samples;

@@ -13,7 +13,7 @@ const SEALED: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.23.133.10.1.5")
 /// What tpm2-tss-engine wrote before the draft had the three above.
 const LOADABLE_OF_OLD: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.23.133.10.2");
 /// TPM_RH_OWNER, which a parent of 0 stands for.
-const OWNER: u32 = 0x4000_0001;
+pub(super) const OWNER: u32 = 0x4000_0001;
 
 const EMPTY_AUTH: u32 = 0;
 const POLICY: u32 = 1;

@@ -11,7 +11,7 @@ pub use access::{Access, Login};
 pub use decrypting::DecryptRequest;
 pub use signing::SignRequest;
 
-use super::folder::{Material, Tss2Key};
+use super::folder::{Material, Tss2Key, Tss2Kind};
 use super::{SignError, Templates};
 use crate::key::{PrivateKeyInfo, PublicKey};
 use crate::tpm::{
@@ -154,14 +154,10 @@ impl Key {
         match &self.place {
             Place::Memory(soft) => Some(soft.material(has_value)),
             Place::Disk(wrapped, ..) => match wrapped.parent() {
-                Parent::Persistent(parent) => Some(Material::Wrapped(Tss2Key {
-                    empty_auth: Some(!has_value),
-                    ..Tss2Key::loadable(
-                        *parent,
-                        wrapped.area().to_vec(),
-                        wrapped.private().to_vec(),
-                    )
-                })),
+                Parent::Persistent(_) => {
+                    let key = Tss2Key::of(Tss2Kind::Loadable, wrapped, has_value);
+                    Some(Material::Wrapped(key))
+                }
                 Parent::Owner { .. } => None,
             },
             Place::Handle(..) | Place::Template(..) | Place::Refused(..) => None,

@@ -17,9 +17,7 @@ use super::locked::Locked;
 use crate::key::{PrivateKeyInfo, PublicKey};
 use crate::store::SignError;
 use crate::store::folder::{Material, Tss2Key, Tss2Kind};
-use crate::tpm::{
-    Algorithm, Hash, Parent, Scheme, Secret, Tpm, TpmError, WrappedKey, random_secret,
-};
+use crate::tpm::{Algorithm, Hash, Scheme, Secret, Tpm, TpmError, WrappedKey, random_secret};
 use envelope::{decrypted, encrypted};
 use std::fmt;
 use std::sync::Arc;
@@ -51,11 +49,7 @@ impl SoftKey {
         let source = match material {
             Material::Wrapped(_) => return None,
             Material::Sealed { seal, encrypted } => Source::Sealed {
-                seal: WrappedKey::new(
-                    Parent::Persistent(seal.parent),
-                    seal.public.clone(),
-                    seal.private.clone(),
-                ),
+                seal: seal.wrapped()?,
                 encrypted: encrypted.clone(),
             },
             Material::Clear(key) => Source::Clear(key.clone()),
@@ -84,18 +78,11 @@ impl SoftKey {
         private: &PrivateKeyInfo,
         seal: impl FnOnce(&Secret) -> Result<WrappedKey, E>,
     ) -> Result<Material, E> {
-        let unfit = |what: &str| TpmError::Unsupported(what.to_owned());
         let key = random_secret(envelope::KEY)?;
-        let encrypted = encrypted(private, &key).ok_or_else(|| unfit("PBES2"))?;
-        let sealed = seal(&key)?;
-        let Parent::Persistent(parent) = *sealed.parent() else {
-            return Err(unfit("sealed under no persistent key").into());
-        };
+        let encrypted = encrypted(private, &key);
+        let encrypted = encrypted.ok_or_else(|| TpmError::Unsupported("PBES2".into()))?;
         Ok(Material::Sealed {
-            seal: Tss2Key {
-                kind: Tss2Kind::Sealed,
-                ..Tss2Key::loadable(parent, sealed.area().to_vec(), sealed.private().to_vec())
-            },
+            seal: Tss2Key::of(Tss2Kind::Sealed, &seal(&key)?, false),
             encrypted,
         })
     }
@@ -114,18 +101,7 @@ impl SoftKey {
         match &self.source {
             Source::Clear(private) => Material::Clear(private.clone()),
             Source::Sealed { seal, encrypted } => Material::Sealed {
-                seal: Tss2Key {
-                    kind: Tss2Kind::Sealed,
-                    empty_auth: Some(!has_value),
-                    ..Tss2Key::loadable(
-                        match seal.parent() {
-                            Parent::Persistent(parent) => *parent,
-                            Parent::Owner { .. } => 0x4000_0001,
-                        },
-                        seal.area().to_vec(),
-                        seal.private().to_vec(),
-                    )
-                },
+                seal: Tss2Key::of(Tss2Kind::Sealed, seal, has_value),
                 encrypted: encrypted.clone(),
             },
         }

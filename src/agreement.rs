@@ -102,6 +102,7 @@ impl Agreement {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use devid_core::key::from_hex;
 
     fn agreement(kdf: CK_EC_KDF_TYPE, shared: &[u8]) -> Result<Agreement, Error> {
         let parameter = Parameter::Ecdh {
@@ -135,13 +136,7 @@ mod tests {
     /// A test vector of the NIST (CAVS 12.0, ansx963_2001, SHA-256, shared info of 128 bits).
     #[test]
     fn with_a_function_the_key_is_that_of_x9_63() {
-        let bytes = |text: &str| -> Vec<u8> {
-            let digits = text.as_bytes().chunks(2);
-            let digits = digits.map(|two| std::str::from_utf8(two).unwrap());
-            digits
-                .map(|two| u8::from_str_radix(two, 16).unwrap())
-                .collect()
-        };
+        let bytes = |digits| from_hex(digits).unwrap();
         let secret = Secret::new(bytes("22518b10e70f2a3f243810ae3254139efbee04aa57c7af7d"));
         let shared = bytes("75eef81aa3041e33b80971203d2c0c52");
         let derived = bytes(concat!(

@@ -43,12 +43,7 @@ impl Session {
         let PublicKey::Rsa { .. } = key.public() else {
             return Err(Error::KeyTypeInconsistent);
         };
-        if !object.is_for(Use::Decrypt) {
-            return Err(Error::KeyFunctionNotPermitted);
-        }
-        if !object.allows(cipher.kind()) {
-            return Err(Error::MechanismInvalid);
-        }
+        object.check_use(Use::Decrypt, cipher.kind())?;
         longest_message(key.public(), cipher.request()).ok_or(Error::KeySizeRange)?;
         if !key.opens(cipher.request()) {
             warn!("a key in memory takes off OAEP with one hash only, for the label and the mask");
@@ -117,12 +112,7 @@ impl Session {
         let PublicKey::Rsa { .. } = key else {
             return Err(Error::KeyTypeInconsistent);
         };
-        if !object.is_for(Use::Encrypt) {
-            return Err(Error::KeyFunctionNotPermitted);
-        }
-        if !object.allows(cipher.kind()) {
-            return Err(Error::MechanismInvalid);
-        }
+        object.check_use(Use::Encrypt, cipher.kind())?;
         longest_message(&key, cipher.request()).ok_or(Error::KeySizeRange)?;
         begin(&mut self.state.lock().encrypt, Encrypting { key, cipher })
     }
@@ -168,12 +158,7 @@ impl Session {
         let PublicKey::Ec { curve, .. } = key.public() else {
             return Err(Error::KeyTypeInconsistent);
         };
-        if !object.is_for(Use::Derive) {
-            return Err(Error::KeyFunctionNotPermitted);
-        }
-        if !object.allows(agreement.kind) {
-            return Err(Error::MechanismInvalid);
-        }
+        object.check_use(Use::Derive, agreement.kind)?;
         let mut wanted = NewSecret::derived(template)?;
         // As the key that it comes from, unless the template says otherwise.
         if template.value(CKA_PRIVATE).is_none() {

@@ -109,13 +109,7 @@ fn check_key(wrapping: &Wrapping, object: &Object) -> Result<(), Error> {
             }
         }
     }
-    if !object.is_for(Use::Unwrap) {
-        return Err(Error::KeyFunctionNotPermitted);
-    }
-    match object.allows(wrapping.kind()) {
-        true => Ok(()),
-        false => Err(Error::MechanismInvalid),
-    }
+    object.check_use(Use::Unwrap, wrapping.kind())
 }
 
 /// A key that unwraps by other mechanisms, or nothing that could ever unwrap.

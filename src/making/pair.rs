@@ -8,12 +8,10 @@ use crate::mechanism::Parameter;
 use crate::object::KeyType;
 use crate::vendor::*;
 use cryptoki_sys::*;
+use devid_core::key::F4;
 use devid_core::store::Protection;
 use devid_core::store::devid::{Algorithm, KeyUsage};
 use devid_core::store::folder::{Description, Usage, Use};
-
-/// The exponent of all RSA keys that a TPM makes.
-const F4: [u8; 3] = [1, 0, 1];
 
 /// A mechanism that makes key pairs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -8,7 +8,7 @@ use crate::attribute::{Secret, Template};
 use crate::error::Error;
 use crate::object::KeyType;
 use cryptoki_sys::*;
-use devid_core::key::{PublicKey, pad_left};
+use devid_core::key::{F4, PublicKey, pad_left};
 use devid_core::store::Protection;
 use devid_core::store::devid::{KeyUsage, PrivateKey};
 use devid_core::store::folder::{Description, Use};
@@ -115,14 +115,13 @@ fn ec(template: &Template) -> Result<(PrivateKey, Option<PublicKey>), Error> {
 
 /// One prime is enough, and one there must be: a TPM keeps nothing else of the private half.
 fn rsa(template: &Template) -> Result<(PrivateKey, Option<PublicKey>), Error> {
-    const F4: &[u8] = &[1, 0, 1];
     let modulus = template.required(CKA_MODULUS)?;
-    let exponent = template.value(CKA_PUBLIC_EXPONENT).unwrap_or(F4);
+    let exponent = template.value(CKA_PUBLIC_EXPONENT).unwrap_or(&F4);
     let public = PublicKey::from_rsa(modulus, exponent).ok_or(Error::AttributeValueInvalid)?;
     let PublicKey::Rsa { modulus, exponent } = &public else {
         return Err(Error::AttributeValueInvalid);
     };
-    if exponent != F4 {
+    if exponent[..] != F4 {
         return Err(Error::AttributeValueInvalid);
     }
     let prime = [CKA_PRIME_1, CKA_PRIME_2]

@@ -5,6 +5,7 @@ use super::rules::{self, Made};
 use crate::agreement::LONGEST;
 use crate::attribute::{Secret, Template};
 use crate::error::Error;
+use crate::wrapping::AES_KEYS;
 use cryptoki_sys::*;
 use devid_core::store::folder::{Description, Use};
 
@@ -61,7 +62,8 @@ impl NewSecret {
         }
         match (key_type, length) {
             (CKK_GENERIC_SECRET, Some(0)) => return Err(Error::KeySizeRange),
-            (CKK_GENERIC_SECRET, _) | (CKK_AES, Some(16 | 24 | 32)) => {}
+            (CKK_GENERIC_SECRET, _) => {}
+            (CKK_AES, Some(length)) if AES_KEYS.contains(&length) => {}
             (CKK_AES, Some(_)) => return Err(Error::KeySizeRange),
             (CKK_AES, None) => return Err(Error::TemplateIncomplete),
             _ => return Err(Error::TemplateInconsistent),

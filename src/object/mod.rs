@@ -167,6 +167,17 @@ impl Object {
         allowed.is_empty() || allowed.contains(&mechanism)
     }
 
+    /// That the key has this use, and may be used by this mechanism.
+    pub(crate) fn check_use(&self, wanted: Use, mechanism: CK_MECHANISM_TYPE) -> Result<(), Error> {
+        if !self.is_for(wanted) {
+            return Err(Error::KeyFunctionNotPermitted);
+        }
+        match self.allows(mechanism) {
+            true => Ok(()),
+            false => Err(Error::MechanismInvalid),
+        }
+    }
+
     /// Whether the key has this use.
     pub(crate) fn is_for(&self, wanted: Use) -> bool {
         self.is(attribute_of(wanted))

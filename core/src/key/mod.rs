@@ -14,6 +14,8 @@ use std::fmt;
 use x509_cert::der::asn1::{Any, BitString, ObjectIdentifier};
 use x509_cert::spki::{AlgorithmIdentifier, SubjectPublicKeyInfoOwned};
 
+/// The public exponent of RSA keys that are made: 65537.
+pub const F4: [u8; 3] = [1, 0, 1];
 const EC_PUBLIC_KEY: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
 pub(crate) const RSA_ENCRYPTION: ObjectIdentifier =
     ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");

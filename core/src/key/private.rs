@@ -1,7 +1,7 @@
 //! Private keys outside of a TPM, in the forms in which files hold them: PrivateKeyInfo (RFC 5958,
 //! section 2), ECPrivateKey (RFC 5915) and RSAPrivateKey (RFC 8017, appendix A.1.2).
 
-use super::{Curve, PublicKey, RSA_ENCRYPTION, pad_left};
+use super::{Curve, F4, PublicKey, RSA_ENCRYPTION, pad_left};
 use crate::pem;
 use p256::elliptic_curve::bigint::ConcatenatingMul;
 use pkcs1::RsaPrivateKeyRef;
@@ -193,8 +193,6 @@ struct Numbers {
 }
 
 impl Numbers {
-    const F4: [u8; 3] = [1, 0, 1];
-
     /// By constant-time operations; `None` if the prime is none of two of half the modulus' width.
     fn of(modulus: &[u8], prime: &[u8]) -> Option<Self> {
         let half = modulus.len().div_ceil(2);
@@ -223,7 +221,7 @@ impl Numbers {
         let wiped = |number: &BoxedUint| number.to_nz().into_option().map(Zeroizing::new);
         let less = |prime: &BoxedUint| wiped(&Zeroizing::new(prime.wrapping_sub(&unit)));
         let (p_less, q_less) = (less(&p)?, less(&q)?);
-        let f4 = |bits| number(&Self::F4, bits);
+        let f4 = |bits| number(&F4, bits);
         let of_p = Zeroizing::new(f4(bits)?.invert_mod(&p_less).into_option()?);
         let of_q = Zeroizing::new(f4(bits)?.invert_mod(&q_less).into_option()?);
         let order = wiped(&Zeroizing::new(p_less.concatenating_mul(&**q_less)))?;
@@ -246,7 +244,7 @@ impl Numbers {
         let [of_p, of_q] = &self.exponents;
         let key = RsaPrivateKeyRef {
             modulus: number(&self.modulus)?,
-            public_exponent: number(&Self::F4)?,
+            public_exponent: number(&F4)?,
             private_exponent: number(&self.exponent)?,
             prime1: number(p)?,
             prime2: number(q)?,

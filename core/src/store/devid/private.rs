@@ -1,15 +1,12 @@
 //! Private keys on their way into the token.
 
 use super::StoreError;
-use crate::key::{Curve, PrivateKeyInfo, PublicKey, RSA_ENCRYPTION};
+use crate::key::{Curve, F4, PrivateKeyInfo, PublicKey, RSA_ENCRYPTION};
 use crate::tpm::Secret;
 use pkcs1::RsaPrivateKeyRef;
 use pkcs8::PrivateKeyInfoRef;
 use rsa::BoxedUint;
 use std::fmt;
-
-/// The exponent of all RSA keys that a TPM takes: 65537.
-const F4: &[u8] = &[1, 0, 1];
 
 /// A private key that comes from outside; wiped when it goes.
 pub enum PrivateKey {
@@ -67,7 +64,7 @@ impl PrivateKey {
                 Ok((public.ok_or_else(|| bad("no scalar of the curve"))?, scalar))
             }
             Self::Rsa { modulus, prime } => {
-                let public = PublicKey::from_rsa(modulus, F4);
+                let public = PublicKey::from_rsa(modulus, &F4);
                 let public = public.ok_or_else(|| bad("no RSA modulus of a known size"))?;
                 let width = public.signature_width() / 2;
                 let prime = fitted(prime, width).ok_or_else(|| bad("a prime that is too wide"))?;

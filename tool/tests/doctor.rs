@@ -5,16 +5,12 @@
 mod common;
 
 use common::mending::{assert_gone, assert_harmless, findings, found, mend, named, run};
-use common::tpm::Swtpm;
 use common::{Device, programs};
+use common::{tpm::Swtpm, tpm2};
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
 const PROVISION: &[&str] = &["provision", "--wait", "0"];
-
-fn tool(device: &mut Device, name: &str, words: &[&str]) {
-    programs::run(device.tpm().tool(name).args(words)).ok();
-}
 
 /// A key that only attests, at this handle.
 fn attestation_key(device: &mut Device, handle: &str) {
@@ -22,9 +18,9 @@ fn attestation_key(device: &mut Device, handle: &str) {
     let attributes = "fixedtpm|fixedparent|sensitivedataorigin|userwithauth|restricted|sign";
     let kind = ["-C", "o", "-G", "ecc256:ecdsa-sha256:null"];
     let words = [&kind[..], &["-a", attributes, "-c", &ak]].concat();
-    tool(device, "tpm2_createprimary", &words);
-    tool(device, "tpm2_evictcontrol", &["-C", "o", "-c", &ak, handle]);
-    tool(device, "tpm2_flushcontext", &["--transient-object"]);
+    tpm2(device, "tpm2_createprimary", &words);
+    tpm2(device, "tpm2_evictcontrol", &["-C", "o", "-c", &ak, handle]);
+    tpm2(device, "tpm2_flushcontext", &["--transient-object"]);
 }
 
 /// Puts bytes into an NV index as a factory would.
@@ -33,9 +29,9 @@ fn index(device: &mut Device, index: &str, content: &[u8]) {
     let size = content.len().to_string();
     let attributes = "ownerwrite|ownerread|authread|no_da";
     let define = ["-C", "o", "-s", &size, "-a", attributes, index];
-    tool(device, "tpm2_nvdefine", &define);
+    tpm2(device, "tpm2_nvdefine", &define);
     let write = ["-C", "o", "-i", path.to_str().unwrap(), index];
-    tool(device, "tpm2_nvwrite", &write);
+    tpm2(device, "tpm2_nvwrite", &write);
 }
 
 #[test]
@@ -48,13 +44,13 @@ fn a_healthy_device_has_no_problem_and_every_place_is_what_it_was_taken_for() {
     device.ends(0, PROVISION);
     attestation_key(&mut device, "0x81000003");
     let ek = device.path("ek.ctx").display().to_string();
-    tool(&mut device, "tpm2_createek", &["-c", &ek, "-G", "ecc"]);
-    tool(
+    tpm2(&mut device, "tpm2_createek", &["-c", &ek, "-G", "ecc"]);
+    tpm2(
         &mut device,
         "tpm2_evictcontrol",
         &["-C", "o", "-c", &ek, "0x81010001"],
     );
-    tool(&mut device, "tpm2_flushcontext", &["--transient-object"]);
+    tpm2(&mut device, "tpm2_flushcontext", &["--transient-object"]);
     let noise: Vec<u8> = (0..=255).collect();
     index(&mut device, "0x01C90300", &noise);
     index(&mut device, "0x01C90010", &[0; 34]);
@@ -91,15 +87,15 @@ fn a_healthy_device_has_no_problem_and_every_place_is_what_it_was_taken_for() {
 fn a_key_is_not_taken_for_ours_by_its_number() {
     let mut device = Device::blank();
     let ek = device.path("parent.ctx").display().to_string();
-    tool(&mut device, "tpm2_createprimary", &["-C", "o", "-c", &ek]);
+    tpm2(&mut device, "tpm2_createprimary", &["-C", "o", "-c", &ek]);
     for handle in ["0x81000080", "0x81020000"] {
-        tool(
+        tpm2(
             &mut device,
             "tpm2_evictcontrol",
             &["-C", "o", "-c", &ek, handle],
         );
     }
-    tool(&mut device, "tpm2_flushcontext", &["--transient-object"]);
+    tpm2(&mut device, "tpm2_flushcontext", &["--transient-object"]);
     let unknown = found(&device, "handle.master-unknown");
     assert_eq!(unknown["state"], "note", "{unknown}");
     let foreign = found(&device, "handle.foreign");
@@ -162,7 +158,7 @@ fn with_a_wrong_configuration_it_looks_on() {
 fn lockout_is_a_problem_and_its_end_is_not() {
     let mut device = Device::blank();
     let key = device.path("pin.ctx").display().to_string();
-    tool(
+    tpm2(
         &mut device,
         "tpm2_createprimary",
         &["-C", "o", "-p", "right", "-c", &key],
@@ -174,9 +170,9 @@ fn lockout_is_a_problem_and_its_end_is_not() {
             said.err.contains("0x98E") || said.err.contains("0x921"),
             "{said}"
         );
-        tool(device, "tpm2_flushcontext", &["--transient-object"]);
+        tpm2(device, "tpm2_flushcontext", &["--transient-object"]);
     };
-    tool(&mut device, "tpm2_flushcontext", &["--transient-object"]);
+    tpm2(&mut device, "tpm2_flushcontext", &["--transient-object"]);
     wrong(&mut device);
     assert_eq!(found(&device, "tpm.lockout-counts")["state"], "note");
     while named(&device, "tpm.lockout-locked").is_empty() {
@@ -191,7 +187,7 @@ fn lockout_is_a_problem_and_its_end_is_not() {
 #[test]
 fn an_owner_that_asks_is_found_before_a_key_is_made() {
     let mut device = Device::blank();
-    tool(&mut device, "tpm2_changeauth", &["-c", "o", "secret"]);
+    tpm2(&mut device, "tpm2_changeauth", &["-c", "o", "secret"]);
     assert_eq!(found(&device, "tpm.owner-asks")["state"], "problem");
     device.ends(1, PROVISION);
     let file = device.home.write("owner", "secret");
@@ -206,7 +202,7 @@ fn an_owner_that_asks_is_found_before_a_key_is_made() {
 #[test]
 fn after_a_clear_the_factory_identity_comes_back_as_it_says() {
     let (mut device, identity) = Device::manufactured();
-    tool(&mut device, "tpm2_clear", &["-c", "p"]);
+    tpm2(&mut device, "tpm2_clear", &["-c", "p"]);
     let lost = found(&device, "factory.none");
     let words = lost["mend"].as_str().unwrap();
     for said in ["certificate = ", "[[identity]]"] {

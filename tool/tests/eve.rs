@@ -4,9 +4,9 @@
 
 mod common;
 
-use common::Device;
 use common::programs;
 use common::tpm::Swtpm;
+use common::{Device, files, persistent};
 use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -26,31 +26,6 @@ fn mode(device: &Device) -> String {
         .as_str()
         .unwrap()
         .to_owned()
-}
-
-/// Files of the key folder that begin so.
-fn files(device: &Device, kind: &str) -> Vec<PathBuf> {
-    let entries = fs::read_dir(device.path("state/devid"))
-        .into_iter()
-        .flatten();
-    let paths = entries.map(|entry| entry.unwrap().path());
-    let is_kind = |path: &PathBuf| {
-        path.file_name()
-            .unwrap()
-            .to_str()
-            .unwrap()
-            .starts_with(kind)
-    };
-    paths.filter(is_kind).collect()
-}
-
-fn persistent(device: &mut Device) -> String {
-    let listed = device
-        .tpm()
-        .tool("tpm2_getcap")
-        .arg("handles-persistent")
-        .output();
-    String::from_utf8(listed.unwrap().stdout).unwrap()
 }
 
 fn snapshot(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {

@@ -3,17 +3,9 @@
 
 mod common;
 
-use common::{Device, programs};
+use common::{Device, persistent, programs, tpm2};
 
 const PROVISION: &[&str] = &["provision", "--wait", "0"];
-
-fn tpm2(device: &mut Device, name: &str, arguments: &[&str]) -> String {
-    let folder = device.path("");
-    let mut tool = device.tpm().tool(name);
-    programs::run(tool.args(arguments).current_dir(folder))
-        .ok()
-        .text()
-}
 
 /// It has the attributes of keys of ours, and lies below the storage root key as the master key does.
 #[test]
@@ -33,7 +25,7 @@ fn a_key_of_another_program_stays() {
     let doctor = device.devid(&["doctor"]).text();
     assert!(!doctor.contains("evictcontrol"), "{doctor}");
     device.ends(0, &["reset", "--factory", "--yes", "--wait", "0"]);
-    let handles = tpm2(&mut device, "tpm2_getcap", &["handles-persistent"]);
+    let handles = persistent(&mut device);
     assert!(handles.contains("0x81000155"), "{handles}");
 }
 
@@ -42,7 +34,7 @@ fn a_key_of_another_program_stays() {
 fn a_sealed_key_takes_no_handle() {
     let mut device = Device::blank();
     device.ends(0, PROVISION);
-    let before = tpm2(&mut device, "tpm2_getcap", &["handles-persistent"]);
+    let before = persistent(&mut device);
     device.ends(2, &["key", "generate", "web", "--sealed", "--persistent"]);
     let said = device
         .ends(0, &["key", "generate", "web", "--sealed"])
@@ -54,6 +46,6 @@ fn a_sealed_key_takes_no_handle() {
     verify.args(["req", "-noout", "-verify", "-in"]);
     programs::run(verify.arg(&request)).ok();
     device.ends(6, &["export", "web", "--tss2"]);
-    let after = tpm2(&mut device, "tpm2_getcap", &["handles-persistent"]);
+    let after = persistent(&mut device);
     assert_eq!(after, before);
 }

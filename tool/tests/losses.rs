@@ -4,8 +4,8 @@
 
 mod common;
 
-use common::tpm::Swtpm;
 use common::{Device, programs};
+use common::{evict, files, persistent, tpm::Swtpm, tpm2};
 use serde_json::Value;
 use std::fs;
 use std::path::PathBuf;
@@ -15,14 +15,6 @@ const RESET: &[&str] = &["reset", "--factory", "--yes", "--wait", "0"];
 const NV: &str = "[provision]\nnv_index = 0x01500000\n";
 /// As the copy of our own is defined.
 const OURS: &str = "ownerwrite|ppread|ownerread|authread|no_da";
-
-fn tpm2(device: &mut Device, name: &str, words: &[&str]) -> programs::Said {
-    programs::run(device.tpm().tool(name).args(words)).ok()
-}
-
-fn persistent(device: &mut Device) -> String {
-    tpm2(device, "tpm2_getcap", &["handles-persistent"]).text()
-}
 
 /// The TPM name of what is at a handle.
 fn name_at(device: &mut Device, handle: &str) -> String {
@@ -45,27 +37,6 @@ fn write_nv(device: &mut Device, attributes: &str, content: &[u8]) {
         "tpm2_nvwrite",
         &["-C", "o", "-i", &file, "0x01500000"],
     );
-}
-
-fn evict(device: &mut Device, handle: &str) {
-    tpm2(device, "tpm2_evictcontrol", &["-C", "o", "-c", handle]);
-}
-
-fn files(device: &Device, kind: &str) -> Vec<PathBuf> {
-    let entries = fs::read_dir(device.path("state/devid"))
-        .into_iter()
-        .flatten();
-    let paths = entries.map(|entry| entry.unwrap().path());
-    let is_kind = |path: &PathBuf| {
-        path.file_name()
-            .unwrap()
-            .to_str()
-            .unwrap()
-            .starts_with(kind)
-    };
-    let mut found: Vec<_> = paths.filter(is_kind).collect();
-    found.sort();
-    found
 }
 
 fn lose_folder(device: &Device) {

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Device, mending, programs};
+use common::{Device, mending, persistent, programs, tpm2};
 use devid_core::config;
 use devid_core::store::devid::DevidStore;
 use devid_core::store::{KeyStore, Who};
@@ -21,14 +21,6 @@ const RESET: &[&str] = &["reset", "--factory", "--yes", "--wait", "0"];
 const SOFTWARE: &str = "[provision]\nfallback = \"software\"\n";
 /// nobody
 const USER: u32 = 65_534;
-
-fn tpm2(device: &mut Device, name: &str, words: &[&str]) -> programs::Said {
-    programs::run(device.tpm().tool(name).args(words)).ok()
-}
-
-fn persistent(device: &mut Device) -> String {
-    tpm2(device, "tpm2_getcap", &["handles-persistent"]).text()
-}
 
 fn objects(device: &Device) -> Vec<PathBuf> {
     let entries = fs::read_dir(device.path("state/devid"))

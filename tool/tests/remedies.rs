@@ -5,8 +5,8 @@
 mod common;
 
 use common::mending::{assert_gone, assert_harmless, found, mend, run};
-use common::tpm::Swtpm;
 use common::{Device, programs};
+use common::{evict, files, tpm::Swtpm};
 use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,25 +16,6 @@ const SOFTWARE: &str = "[provision]\nfallback = \"software\"\n";
 
 fn key(device: &Device) -> Value {
     device.json(&["show", "devid"])["id"].clone()
-}
-
-/// Files of the key folder that begin so.
-fn files(device: &Device, kind: &str) -> Vec<PathBuf> {
-    let entries = fs::read_dir(device.path("state/devid")).unwrap();
-    let paths = entries.map(|entry| entry.unwrap().path());
-    let is_kind = |path: &PathBuf| {
-        path.file_name()
-            .unwrap()
-            .to_str()
-            .unwrap()
-            .starts_with(kind)
-    };
-    paths.filter(is_kind).collect()
-}
-
-fn evict(device: &mut Device, handle: &str) {
-    let mut evict = device.tpm().tool("tpm2_evictcontrol");
-    programs::run(evict.args(["-C", "o", "-c", handle])).ok();
 }
 
 /// A certificate of another device's, as `devid` would keep it.

@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{Device, programs};
+use common::{Device, persistent, programs};
 use std::fs;
 use std::path::PathBuf;
 
@@ -46,11 +46,6 @@ fn keys(device: &Device) -> Vec<String> {
         .collect();
     keys.sort();
     keys
-}
-
-fn persistent(device: &mut Device) -> String {
-    let mut listed = device.tpm().tool("tpm2_getcap");
-    programs::run(listed.arg("handles-persistent")).ok().text()
 }
 
 #[test]

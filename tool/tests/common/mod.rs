@@ -136,3 +136,34 @@ impl Device {
         fs::copy(certificate, self.path("trust/ca.pem")).expect("copied");
     }
 }
+
+/// One of tpm2-tools on the device's TPM, in its home.
+#[track_caller]
+pub fn tpm2(device: &mut Device, name: &str, words: &[&str]) -> Said {
+    let home = device.path("");
+    let mut tool = device.tpm().tool(name);
+    programs::run(tool.args(words).current_dir(home)).ok()
+}
+
+/// Persistent handles, as tpm2-tools list them.
+pub fn persistent(device: &mut Device) -> String {
+    tpm2(device, "tpm2_getcap", &["handles-persistent"]).text()
+}
+
+pub fn evict(device: &mut Device, handle: &str) {
+    tpm2(device, "tpm2_evictcontrol", &["-C", "o", "-c", handle]);
+}
+
+/// Files of the key folder that begin so.
+pub fn files(device: &Device, kind: &str) -> Vec<PathBuf> {
+    let entries = fs::read_dir(device.path("state/devid"));
+    let paths = entries.into_iter().flatten();
+    let paths = paths.map(|entry| entry.expect("an entry").path());
+    let is_kind = |path: &PathBuf| {
+        let name = path.file_name().expect("a name").to_string_lossy();
+        name.starts_with(kind)
+    };
+    let mut found: Vec<_> = paths.filter(is_kind).collect();
+    found.sort();
+    found
+}

@@ -5,6 +5,7 @@
 mod common;
 
 use common::ciphers::{Bench, ecdh, mechanism, openssl_agrees, peer, readable};
+use common::devid::{PROTECTION, SEALED};
 use common::module::{Opened, loaded, ulong};
 use common::openssl::element;
 use common::own::{NO, Own, P256, P384, P521, YES};
@@ -207,7 +208,7 @@ fn a_derived_key_goes_with_its_session(link: Link) {
 fn keys_in_memory_agree_as_well(link: Link) {
     let bench = Bench::new(link);
     let own = &bench.own;
-    let sealed: Item = (CKA_VENDOR_DEFINED | 0x4445_0004, ulong(2));
+    let sealed: Item = (PROTECTION, ulong(SEALED));
     let (public, key) = own.agreeing(&P256, &[sealed]);
     let (private, point) = peer(&bench.home);
     let theirs = openssl_agrees(&bench.home, &private, &own.pem(&bench.home, public));

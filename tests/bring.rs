@@ -4,14 +4,13 @@
 #[macro_use]
 mod common;
 
-use common::home::Home;
-use common::module::{library, ulong};
+use common::devid::Bench;
+use common::module::ulong;
 use common::openssl::{Verifier, certificate_der, certificate_says};
 use common::own::{NO, Own, P256, P256_KEY, RSA_KEY, YES, ec_public, folder, outside};
-use common::programs::{Said, output, program, run};
+use common::programs::{output, program, run};
 use common::raw::{Code, Item};
 use common::story::Link;
-use common::tpm::Swtpm;
 use cryptoki_sys::*;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -25,18 +24,7 @@ over_our_link!(
     a_private_key_that_is_brought
 );
 
-struct Bench {
-    _tpm: Swtpm,
-    home: Home,
-}
-
 impl Bench {
-    fn new(link: Link) -> Bench {
-        let tpm = Swtpm::blank();
-        let home = Home::new(&link.tcti(&tpm.tcti()));
-        Bench { _tpm: tpm, home }
-    }
-
     fn file(&self, name: &str) -> PathBuf {
         self.home.path(name)
     }
@@ -55,18 +43,6 @@ impl Bench {
 
     fn outside(&self, name: &str, algorithm: &[&str]) {
         outside(&self.home, name, algorithm);
-    }
-
-    fn program(&self, name: &str, option: &str, arguments: &[&str]) -> Said {
-        let mut command = program(name);
-        command.arg(option).arg(library()).args(arguments);
-        run(self.home.settle(&mut command))
-    }
-
-    #[track_caller]
-    fn pkcs11_tool(&self, arguments: &[&str]) -> Said {
-        let arguments = [&["--token-label", "devid"], arguments].concat();
-        self.program("pkcs11-tool", "--module", &arguments).ok()
     }
 }
 

@@ -7,6 +7,7 @@ mod common;
 use common::ciphers::{
     Bench, ecdh, mechanism, oaep, openssl_decrypts, openssl_encrypts, peer, pkcs1, readable,
 };
+use common::devid::PERSISTENT;
 use common::home::Home;
 use common::memory::contains;
 use common::module::{Opened, loaded, ulong};
@@ -260,7 +261,7 @@ fn the_operation_rule(link: Link) {
 /// two with a persistent handle.
 fn commands_of_a_decryption_and_an_agreement(link: Link) {
     let bench = Bench::new(link);
-    let persistent: Item = (CKA_VENDOR_DEFINED | 0x4445_0005, YES.to_vec());
+    let persistent: Item = (PERSISTENT, YES.to_vec());
     let (_, point) = bench.peer("P-256", 32);
     for (also, commands) in [(&[][..], 4), (&[persistent][..], 2)] {
         let (public, key) = bench.own.decrypting(also);

@@ -6,8 +6,8 @@
 mod common;
 
 use common::ciphers::{openssl_agrees, openssl_encrypts};
-use common::home::Home;
-use common::module::{library, ulong};
+use common::devid::{Bench, PROTECTION};
+use common::module::ulong;
 use common::own::{Own, P256, P256_KEY, YES, allow_files, outside};
 use common::programs::{Said, program, run, run_with};
 use common::raw::Item;
@@ -16,7 +16,6 @@ use common::tls::{
     Site, configuration, nginx, openssl_server_that_trusts, plain_request, server_identity,
     with_provider,
 };
-use common::tpm::Swtpm;
 use cryptoki_sys::*;
 use std::fs;
 use std::path::PathBuf;
@@ -32,20 +31,7 @@ over_both_links!(
     a_client_by_uri_alone,
 );
 
-const PROTECTION: CK_ATTRIBUTE_TYPE = CKA_VENDOR_DEFINED | 0x4445_0004;
-
-struct Bench {
-    _tpm: Swtpm,
-    home: Home,
-}
-
 impl Bench {
-    fn new(link: Link) -> Bench {
-        let tpm = Swtpm::blank();
-        let home = Home::new(&link.tcti(&tpm.tcti()));
-        Bench { _tpm: tpm, home }
-    }
-
     /// The public key, in a file, of a pair on the token with the label `mine`.
     fn rsa(&self) -> PathBuf {
         let own = Own::new(&self.home);
@@ -65,13 +51,6 @@ impl Bench {
 
     fn path(&self, name: &str) -> String {
         self.home.path(name).to_str().unwrap().to_owned()
-    }
-
-    fn pkcs11_tool(&self, arguments: &[&str]) -> Said {
-        let mut command = program("pkcs11-tool");
-        command.arg("--module").arg(library());
-        command.args(["--token-label", "devid", "--label", "mine"]);
-        run(self.home.settle(command.args(arguments)))
     }
 
     fn openssl(&self, arguments: &[&str]) -> Said {
@@ -109,12 +88,11 @@ fn pkcs11_tool_decrypts(link: Link) {
     let bench = Bench::new(link);
     let pem = bench.rsa();
     let (from, to) = (bench.path("hidden"), bench.path("plain"));
-    let decrypt = ["--decrypt", "--input-file", &from, "--output-file", &to];
+    let files = ["--input-file", &from, "--output-file", &to];
+    let decrypt = [&["--decrypt", "--label", "mine"], &files[..]].concat();
     let hidden = openssl_encrypts(&bench.home, &pem, &[], b"hello");
     fs::write(&from, hidden).unwrap();
-    bench
-        .pkcs11_tool(&[&decrypt[..], &["-m", "RSA-PKCS"]].concat())
-        .ok();
+    bench.pkcs11_tool(&[&decrypt[..], &["-m", "RSA-PKCS"]].concat());
     assert_eq!(fs::read(&to).unwrap(), b"hello");
     for (name, kind) in [
         ("sha1", "SHA-1"),
@@ -129,7 +107,7 @@ fn pkcs11_tool_decrypts(link: Link) {
         let hidden = openssl_encrypts(&bench.home, &pem, &options, name.as_bytes());
         fs::write(&from, hidden).unwrap();
         let oaep = ["-m", "RSA-PKCS-OAEP", "--hash-algorithm", kind];
-        bench.pkcs11_tool(&[&decrypt[..], &oaep].concat()).ok();
+        bench.pkcs11_tool(&[&decrypt[..], &oaep].concat());
         assert_eq!(fs::read(&to).unwrap(), name.as_bytes());
     }
 }
@@ -143,11 +121,10 @@ fn pkcs11_tool_derives(link: Link) {
     let mut convert = program("openssl");
     convert.args(["pkey", "-pubin", "-outform", "DER", "-out", &from, "-in"]);
     run(convert.arg(bench.home.path("peer.pub"))).ok();
-    let derive = ["--derive", "--input-file", &from, "--output-file", &to];
+    let files = ["--input-file", &from, "--output-file", &to];
+    let derive = [&["--derive", "--label", "mine"], &files[..]].concat();
     for mechanism in ["ECDH1-DERIVE", "ECDH1-COFACTOR-DERIVE"] {
-        bench
-            .pkcs11_tool(&[&derive[..], &["-m", mechanism]].concat())
-            .ok();
+        bench.pkcs11_tool(&[&derive[..], &["-m", mechanism]].concat());
         assert_eq!(fs::read(&to).unwrap(), theirs, "{mechanism}");
     }
 }

@@ -5,31 +5,19 @@
 #[macro_use]
 mod common;
 
-use common::home::Home;
+use common::devid::Bench;
 use common::module::{library, ulong};
 use common::openssl::Verifier;
 use common::own::{Own, folder};
 use common::programs::{Said, program, run, run_with};
 use common::story::Link;
 use common::tls::with_provider;
-use common::tpm::Swtpm;
 use cryptoki_sys::*;
 use std::fs;
 
 over_our_link!(keytool_makes_keys, openssl_makes_keys);
 
-struct Bench {
-    _tpm: Swtpm,
-    home: Home,
-}
-
 impl Bench {
-    fn new(link: Link) -> Bench {
-        let tpm = Swtpm::blank();
-        let home = Home::new(&link.tcti(&tpm.tcti()));
-        Bench { _tpm: tpm, home }
-    }
-
     /// keytool on the keystore that is the token.
     #[track_caller]
     fn keytool(&self, arguments: &[&str]) -> Said {

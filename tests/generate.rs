@@ -5,16 +5,15 @@
 #[macro_use]
 mod common;
 
-use common::home::Home;
-use common::module::{library, ulong};
+use common::devid::{Bench, PERSISTENT, PROTECTION, TPM_HANDLE};
+use common::module::ulong;
 use common::openssl::Verifier;
 use common::own::{NO, Own, P256, P384, P521, YES, folder, public_pem};
-use common::programs::{Said, program, run};
-use common::proxy::Proxy;
+use common::programs::{Said, run};
+use common::proxy::command;
 use common::raw::{Code, Item};
 use common::signing::{Hash, Message, Signer};
 use common::story::Link;
-use common::tpm::Swtpm;
 use cryptoki_sys::*;
 use std::fs;
 
@@ -32,42 +31,9 @@ over_our_link!(
     uses_are_kept,
 );
 
-/// TPM2_EvictControl and TPM2_Create.
-const EVICT_CONTROL: u32 = 0x120;
-const CREATE: u32 = 0x153;
-
-struct Bench {
-    _tpm: Swtpm,
-    proxy: Proxy,
-    home: Home,
-}
-
 impl Bench {
-    fn new(link: Link) -> Bench {
-        let tpm = Swtpm::blank();
-        let proxy = Proxy::new(&tpm);
-        let home = Home::new(&link.tcti(&proxy.tcti()));
-        Bench {
-            _tpm: tpm,
-            proxy,
-            home,
-        }
-    }
-
     fn path(&self, name: &str) -> String {
         self.home.path(name).to_str().unwrap().to_owned()
-    }
-
-    fn program(&self, name: &str, option: &str, arguments: &[&str]) -> Said {
-        let mut command = program(name);
-        command.arg(option).arg(library()).args(arguments);
-        run(self.home.settle(&mut command))
-    }
-
-    #[track_caller]
-    fn pkcs11_tool(&self, arguments: &[&str]) -> Said {
-        let arguments = [&["--token-label", "devid"], arguments].concat();
-        self.program("pkcs11-tool", "--module", &arguments).ok()
     }
 
     #[track_caller]
@@ -239,16 +205,16 @@ fn a_key_in_a_persistent_handle(link: Link) {
     let own = Own::new(&bench.home);
     let both = [(CKA_TOKEN, YES.to_vec())];
     let public = [&both[..], &[(CKA_EC_PARAMS, P256.to_vec())]].concat();
-    let persistent: Item = (CKA_VENDOR_DEFINED | 0x4445_0005, YES.to_vec());
+    let persistent: Item = (PERSISTENT, YES.to_vec());
     let private = [&both[..], std::slice::from_ref(&persistent)].concat();
     own.pair("the master key is made with the first");
     bench.proxy.book().take();
     let (public, key) = own
         .generate(CKM_EC_KEY_PAIR_GEN, &public, &private)
         .unwrap();
-    assert_eq!(bench.proxy.book().take().of(EVICT_CONTROL), 1);
+    assert_eq!(bench.proxy.book().take().of(command::EVICT_CONTROL), 1);
     assert_eq!(own.attribute(key, persistent.0), YES);
-    let handle = own.attribute(key, CKA_VENDOR_DEFINED | 0x4445_0001);
+    let handle = own.attribute(key, TPM_HANDLE);
     assert_eq!(handle, ulong(0x8100_0100));
     let verifier = own.verifier(&bench.home, public);
     let sign = || own.sign(CKM_ECDSA_SHA256, key, b"data").unwrap();
@@ -258,8 +224,8 @@ fn a_key_in_a_persistent_handle(link: Link) {
     assert_eq!(bench.proxy.book().take().total(), 1);
     // Destroyed, it leaves its handle.
     assert_eq!(own.destroy(key), Ok(()));
-    assert_eq!(bench.proxy.book().take().of(EVICT_CONTROL), 1);
-    let left = run(bench._tpm.tool("tpm2_getcap").arg("handles-persistent"));
+    assert_eq!(bench.proxy.book().take().of(command::EVICT_CONTROL), 1);
+    let left = run(bench.tpm.tool("tpm2_getcap").arg("handles-persistent"));
     assert!(!left.ok().text().contains("0x81000100"));
 }
 
@@ -284,7 +250,7 @@ fn a_key_of_the_session_goes_with_it(link: Link) {
     assert_eq!(own.labelled("brief"), []);
     let gone = own.sign(CKM_ECDSA_SHA256, key, b"data");
     assert_eq!(gone, Err(Code(CKR_KEY_HANDLE_INVALID)));
-    assert_eq!(bench._tpm.transients(), 0);
+    assert_eq!(bench.tpm.transients(), 0);
 }
 
 fn a_public_key_of_the_session_beside_a_private_one_of_the_token(link: Link) {
@@ -412,10 +378,7 @@ fn templates_that_are_refused(link: Link) {
         ((CKA_LOCAL, YES.to_vec()), CKR_ATTRIBUTE_READ_ONLY),
         ((CKA_VALUE, vec![1; 32]), CKR_ATTRIBUTE_READ_ONLY),
         ((CKA_UNIQUE_ID, b"mine".to_vec()), CKR_ATTRIBUTE_READ_ONLY),
-        (
-            (CKA_VENDOR_DEFINED | 0x4445_0004, ulong(4)),
-            CKR_ATTRIBUTE_VALUE_INVALID,
-        ),
+        ((PROTECTION, ulong(4)), CKR_ATTRIBUTE_VALUE_INVALID),
         ((unknown, YES.to_vec()), CKR_ATTRIBUTE_TYPE_INVALID),
     ] {
         refused(ec, std::slice::from_ref(&curve), &[item], code);
@@ -441,7 +404,7 @@ fn templates_that_are_refused(link: Link) {
         CKR_ATTRIBUTE_VALUE_INVALID,
     );
     refused(CKM_DSA_KEY_PAIR_GEN, &[], &[], CKR_MECHANISM_INVALID);
-    assert_eq!(bench.proxy.book().take().of(CREATE), 0);
+    assert_eq!(bench.proxy.book().take().of(command::CREATE), 0);
     assert_eq!(folder(&bench.home), files);
 }
 

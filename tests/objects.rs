@@ -5,14 +5,12 @@
 #[macro_use]
 mod common;
 
-use common::home::Home;
-use common::module::{library, ulong};
+use common::devid::Bench;
+use common::module::ulong;
 use common::own::{NO, Own, P256, P256_KEY, YES, ec_public, folder, outside};
-use common::programs::{Said, program, run};
-use common::proxy::Proxy;
+use common::proxy::command;
 use common::raw::{Code, Item};
 use common::story::Link;
-use common::tpm::Swtpm;
 use cryptoki_sys::*;
 use std::fs;
 
@@ -24,37 +22,6 @@ over_our_link!(
     a_folder_that_cannot_be_written,
     listing_costs_no_command,
 );
-
-struct Bench {
-    _tpm: Swtpm,
-    proxy: Proxy,
-    home: Home,
-}
-
-impl Bench {
-    fn new(link: Link) -> Bench {
-        let tpm = Swtpm::blank();
-        let proxy = Proxy::new(&tpm);
-        let home = Home::new(&link.tcti(&proxy.tcti()));
-        Bench {
-            _tpm: tpm,
-            proxy,
-            home,
-        }
-    }
-
-    fn program(&self, name: &str, option: &str, arguments: &[&str]) -> Said {
-        let mut command = program(name);
-        command.arg(option).arg(library()).args(arguments);
-        run(self.home.settle(&mut command))
-    }
-
-    #[track_caller]
-    fn pkcs11_tool(&self, arguments: &[&str]) -> Said {
-        let arguments = [&["--token-label", "devid"], arguments].concat();
-        self.program("pkcs11-tool", "--module", &arguments).ok()
-    }
-}
 
 fn data(label: &str) -> Vec<Item> {
     vec![
@@ -99,7 +66,7 @@ fn data_and_public_keys(link: Link) {
     assert_eq!(own.attribute(public, CKA_LOCAL), NO);
     assert_eq!(own.attribute(public, CKA_VERIFY), YES);
     assert_eq!(
-        bench.proxy.book().take().of(0x153),
+        bench.proxy.book().take().of(command::CREATE),
         0,
         "no key is made for these"
     );

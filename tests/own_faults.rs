@@ -12,6 +12,9 @@ mod common;
 
 use common::devid::{Bench, FIRST, Kind, MASTER, Own, SRK, persistent};
 use common::programs::run;
+use common::proxy::command::{
+    CREATE, CREATE_PRIMARY, EVICT_CONTROL, FLUSH_CONTEXT, GET_CAPABILITY, LOAD, READ_PUBLIC, SIGN,
+};
 use common::proxy::{Fault, answer};
 use common::raw::Code;
 use common::story::{Link, await_some};
@@ -31,15 +34,6 @@ over_both_links!(
 );
 // libtss2 has no time limit.
 over_our_link!(a_handle_that_is_filled_too_late_is_named_by_a_file);
-
-const CREATE_PRIMARY: u32 = 0x131;
-const CREATE: u32 = 0x153;
-const LOAD: u32 = 0x157;
-const EVICT_CONTROL: u32 = 0x120;
-const READ_PUBLIC: u32 = 0x173;
-const FLUSH_CONTEXT: u32 = 0x165;
-const SIGN: u32 = 0x15D;
-const GET_CAPABILITY: u32 = 0x17A;
 
 /// What becomes of a command, so often in a row: more often than it is sent again, too.
 const FAULTS: [(Fault, u32); 4] = [

@@ -5,6 +5,7 @@
 #[macro_use]
 mod common;
 
+use common::devid::{IN_FILE, PROTECTION, SEALED};
 use common::home::Home;
 use common::module::ulong;
 use common::openssl;
@@ -27,11 +28,6 @@ over_our_link!(
     a_file_key_where_none_is_allowed,
     openssl_makes_a_file_key,
 );
-
-const PROTECTION: CK_ATTRIBUTE_TYPE = CKA_VENDOR_DEFINED | 0x4445_0004;
-const SEALED: u64 = 2;
-const IN_FILE: u64 = 3;
-const UNSEAL: u32 = 0x15E;
 
 fn made(own: &Own, curve: &[u8], protection: u64) -> Result<(u64, u64), Code> {
     let both: [Item; 2] = [(CKA_TOKEN, YES.to_vec()), (CKA_LABEL, b"soft".to_vec())];
@@ -82,7 +78,11 @@ fn a_sealed_key_costs_commands_once(link: Link) {
     let book = proxy.book().take();
     // The storage root key's public half, then Load, StartAuthSession, Unseal, FlushContext.
     assert_eq!(
-        (book.of(UNSEAL), book.of(command::SIGN), book.total()),
+        (
+            book.of(command::UNSEAL),
+            book.of(command::SIGN),
+            book.total()
+        ),
         (1, 0, 5)
     );
 }

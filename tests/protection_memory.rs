@@ -6,6 +6,7 @@
 #[macro_use]
 mod common;
 
+use common::devid::{PROTECTION, SEALED};
 use common::fork::Forked;
 use common::home::Home;
 use common::memory::found;
@@ -21,8 +22,6 @@ use std::io::{PipeReader, Read, Write, pipe};
 
 over_our_link!(nothing_of_an_rsa_key_stays_after_the_end);
 
-const PROTECTION: CK_ATTRIBUTE_TYPE = CKA_VENDOR_DEFINED | 0x4445_0004;
-const SEALED: u64 = 2;
 const MODULUS: usize = 256;
 
 fn nothing_of_an_rsa_key_stays_after_the_end(link: Link) {

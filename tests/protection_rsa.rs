@@ -6,6 +6,7 @@
 mod common;
 
 use common::ciphers::{Bench, mechanism, oaep, openssl_encrypts, pkcs1};
+use common::devid::{IN_FILE, PROTECTION, SEALED};
 use common::fork::Forked;
 use common::home::Home;
 use common::module::ulong;
@@ -34,11 +35,6 @@ over_our_link!(
     openssl_makes_a_file_key,
     files_that_are_no_keys_for_memory,
 );
-
-const PROTECTION: CK_ATTRIBUTE_TYPE = CKA_VENDOR_DEFINED | 0x4445_0004;
-const SEALED: u64 = 2;
-const IN_FILE: u64 = 3;
-const UNSEAL: u32 = 0x15E;
 
 fn made(own: &Own, bits: u64, protection: u64) -> (u64, u64) {
     let both: [Item; 2] = [(CKA_TOKEN, YES.to_vec()), (CKA_LABEL, b"soft".to_vec())];
@@ -113,7 +109,11 @@ fn it_costs_commands_once(link: Link) {
     let book = proxy.book().take();
     // The storage root key's public half, then Load, StartAuthSession, Unseal, FlushContext.
     assert_eq!(
-        (book.of(UNSEAL), book.of(command::SIGN), book.total()),
+        (
+            book.of(command::UNSEAL),
+            book.of(command::SIGN),
+            book.total()
+        ),
         (1, 0, 5)
     );
 }

@@ -6,6 +6,7 @@
 #[macro_use]
 mod common;
 
+use common::devid::{PROTECTION, SEALED};
 use common::fork::Forked;
 use common::memory::{contains, places};
 use common::module::ulong;
@@ -27,9 +28,6 @@ over_our_link!(
     a_logout_while_a_key_is_opened,
     a_logout_while_a_key_is_in_use_and_its_file_changed,
 );
-
-const PROTECTION: CK_ATTRIBUTE_TYPE = CKA_VENDOR_DEFINED | 0x4445_0004;
-const SEALED: u64 = 2;
 
 fn a_scalar_on_a_token_without_pin(link: Link) {
     let bench = Bench::new(link);

@@ -5,6 +5,7 @@
 #[macro_use]
 mod common;
 
+use common::devid::PERSISTENT;
 use common::own::{NO, YES, change, create, folder, generate};
 use common::own::{P256, slot_of};
 use common::pins::{Bench, LABEL, OFFICER, Token, USER};
@@ -27,8 +28,6 @@ over_both_links!(
     a_key_that_asks_each_time,
 );
 over_our_link!(a_session_that_comes_while_the_officer_logs_in);
-
-const PERSISTENT: CK_ATTRIBUTE_TYPE = CKA_VENDOR_DEFINED | 0x4445_0005;
 
 fn a_token_becomes_one_with_pins(link: Link) {
     let bench = Bench::new(link);

@@ -5,6 +5,7 @@
 #[macro_use]
 mod common;
 
+use common::devid::{PROTECTION, SEALED};
 use common::fork::Forked;
 use common::module::ulong;
 use common::own::{P256, YES, folder, generate};
@@ -65,7 +66,7 @@ fn another_process_begins_anew(link: Link) {
         .ok();
     let both = [(CKA_TOKEN, YES.to_vec()), (CKA_PRIVATE, YES.to_vec())];
     let public = [(CKA_TOKEN, YES.to_vec()), (CKA_EC_PARAMS, P256.to_vec())];
-    let sealed = (CKA_VENDOR_DEFINED | 0x4445_0004, ulong(2));
+    let sealed = (PROTECTION, ulong(SEALED));
     for also in [&[][..], &[sealed]] {
         let private = [&both[..], also].concat();
         let by = CKM_EC_KEY_PAIR_GEN;

@@ -9,6 +9,7 @@
 #[macro_use]
 mod common;
 
+use common::devid::PERSISTENT;
 use common::fronts::Device;
 use common::home::Home;
 use common::memory::contains;
@@ -31,7 +32,6 @@ over_our_link!(
     the_cpu_of_a_signature,
 );
 
-const PERSISTENT: CK_ATTRIBUTE_TYPE = CKA_VENDOR_DEFINED | 0x4445_0005;
 const FLAG: fn() -> Vec<u8> = || YES.to_vec();
 
 /// The commands as they come: on a TPM that all share, a seal that is loaded must be flushed too.

@@ -5,6 +5,7 @@
 mod common;
 
 use common::ciphers::{Bench, ecdh, mechanism, oaep, openssl_agrees, openssl_encrypts, pkcs1};
+use common::devid::{PERSISTENT, PROTECTION};
 use common::home::Home;
 use common::module::{Opened, loaded, ulong};
 use common::own::{NO, Own, P256, RSA_KEY, YES, folder, outside, slot_of};
@@ -29,13 +30,11 @@ over_our_link!(
 );
 once!(softhsm_unwraps_the_same);
 
-const PROTECTION: CK_ATTRIBUTE_TYPE = CKA_VENDOR_DEFINED | 0x4445_0004;
-
 fn a_key_wrapped_for_an_rsa_key(link: Link) {
     let bench = Bench::new(link);
     let (home, own) = (&bench.home, &bench.own);
     keys(home);
-    let persistent: Item = (CKA_VENDOR_DEFINED | 0x4445_0005, YES.to_vec());
+    let persistent: Item = (PERSISTENT, YES.to_vec());
     let unwrapping = [own.unwrapping(&[]), own.unwrapping(&[persistent])];
     let hashes = [
         ("sha1", CKM_SHA_1, CKG_MGF1_SHA1),

@@ -5,6 +5,7 @@
 mod common;
 
 use common::ciphers::{Bench, mechanism, oaep, openssl_encrypts, pkcs1};
+use common::devid::PERSISTENT;
 use common::module::{Opened, loaded, ulong};
 use common::openssl::public_key_der;
 use common::own::{NO, Own, P256, YES, folder};
@@ -245,7 +246,7 @@ fn templates_of_wrapped_keys(link: Link) {
         template[place.unwrap()] = item;
         assert_eq!(unwrap(&template), Err(Code(code)));
     }
-    let persistent: Item = (CKA_VENDOR_DEFINED | 0x4445_0005, YES.to_vec());
+    let persistent: Item = (PERSISTENT, YES.to_vec());
     for (item, code) in [
         ((CKA_SENSITIVE, NO.to_vec()), CKR_TEMPLATE_INCONSISTENT),
         ((CKA_EXTRACTABLE, YES.to_vec()), CKR_TEMPLATE_INCONSISTENT),

@@ -6,7 +6,7 @@ use super::module::{library, ulong};
 use super::openssl::Verifier;
 pub use super::own::Own;
 use super::own::{P256, P384, P521};
-use super::programs::{Running, Said, run};
+use super::programs::{Running, Said, program, run};
 use super::proxy::Proxy;
 use super::raw::{Code, Item, Raw};
 use super::story::Link;
@@ -19,10 +19,15 @@ use std::process::{Command, Stdio};
 use std::{env, fs};
 use tempfile::TempDir;
 
-/// CKA_DEVID_TPM_HANDLE, CKA_DEVID_TPM_PUBLIC and CKA_DEVID_PERSISTENT.
+/// CKA_DEVID_TPM_HANDLE and its like.
 pub const TPM_HANDLE: CK_ATTRIBUTE_TYPE = CKA_VENDOR_DEFINED | 0x4445_0001;
 pub const TPM_PUBLIC: CK_ATTRIBUTE_TYPE = CKA_VENDOR_DEFINED | 0x4445_0003;
+pub const PROTECTION: CK_ATTRIBUTE_TYPE = CKA_VENDOR_DEFINED | 0x4445_0004;
 pub const PERSISTENT: CK_ATTRIBUTE_TYPE = CKA_VENDOR_DEFINED | 0x4445_0005;
+
+/// Values of CKA_DEVID_PROTECTION.
+pub const SEALED: u64 = 2;
+pub const IN_FILE: u64 = 3;
 
 pub const SRK: u32 = 0x8100_0001;
 pub const MASTER: u32 = 0x8100_0080;
@@ -47,6 +52,19 @@ impl Bench {
     /// The key folder.
     pub fn folder(&self) -> PathBuf {
         folder(&self.home)
+    }
+
+    /// A program that is told of the module by this option.
+    pub fn program(&self, name: &str, option: &str, arguments: &[&str]) -> Said {
+        let mut command = program(name);
+        command.arg(option).arg(library()).args(arguments);
+        run(self.home.settle(&mut command))
+    }
+
+    #[track_caller]
+    pub fn pkcs11_tool(&self, arguments: &[&str]) -> Said {
+        let arguments = [&["--token-label", "devid"], arguments].concat();
+        self.program("pkcs11-tool", "--module", &arguments).ok()
     }
 }
 

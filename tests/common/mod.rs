@@ -23,6 +23,7 @@ pub mod factory;
 pub mod fork;
 pub mod fronts;
 pub mod home;
+pub mod host;
 pub mod maker;
 pub mod managers;
 pub mod memory;

@@ -1,0 +1,31 @@
+//! C programs that load the module, as the hosts of a device do.
+
+use super::home::Home;
+use super::module::library;
+use super::programs::{output, program, run};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// `tests/c/NAME.c`, compiled into the home.
+pub fn compiled(home: &Home, name: &str) -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let flags = String::from_utf8(output("pkg-config", ["--cflags", "p11-kit-1"])).unwrap();
+    let into = home.path(name);
+    let mut compiler = program("gcc");
+    compiler
+        .args(["-std=gnu11", "-g", "-pthread", "-Wall", "-Wextra", "-Werror"])
+        .args(flags.split_whitespace())
+        .arg("-I")
+        .arg(root.join("include"))
+        .arg(root.join("tests/c").join(name).with_extension("c"));
+    run(compiler.arg("-o").arg(&into)).ok();
+    into
+}
+
+/// The program `tests/c/NAME.c` with the module as its first argument.
+pub fn host(home: &Home, name: &str, arguments: &[&str]) -> Command {
+    let mut command = Command::new(compiled(home, name));
+    command.arg(library()).args(arguments);
+    home.settle(&mut command);
+    command
+}

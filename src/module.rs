@@ -46,13 +46,20 @@ const WITH_PIN: &str = "Factory identity in the TPM, behind a PIN";
 impl Module {
     /// Reads the configuration, and says how to log from now on. Opens nothing else and asks no
     /// TPM; where the configuration is wrong, the slot has no token.
+    ///
+    /// `is_privileged`: the process has more rights than its caller, whose environment does not count
+    /// then.
     pub(crate) fn configured(
+        is_privileged: bool,
         mint: Arc<Mint>,
         refusals: Refusals,
         log_to: impl FnOnce(LogSettings),
     ) -> Self {
-        let loaded = config::load(&config::environment);
+        let loaded = config::load(&config::environment(is_privileged));
         log_to(loaded.log);
+        if is_privileged {
+            info!("this process has more rights than its caller: the environment is ignored");
+        }
         match &loaded.config {
             Ok(config) => info!("initialised, version {}, {}", VERSION, config.tcti),
             Err(fault) => error!("no token is shown until the configuration is mended: {fault}"),

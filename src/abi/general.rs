@@ -1,6 +1,6 @@
 //! General-purpose calls (PKCS#11 3.0, section 5.4) and those for parallel functions (5.21).
 
-use super::{args, entry, module, process, table};
+use super::{args, entry, host, module, process, table};
 use crate::error::Error;
 use crate::module::Module;
 use cryptoki_sys::*;
@@ -29,6 +29,7 @@ pub(super) unsafe extern "C" fn C_Initialize(pInitArgs: *mut c_void) -> CK_RV {
             Lifecycle::Outside => {}
         }
         let module = Module::configured(
+            host::is_privileged(),
             Arc::clone(&state.mint),
             state.refusals.clone(),
             |settings| state.log_to(settings),

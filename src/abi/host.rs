@@ -40,7 +40,7 @@ impl Cancelability {
 
 /// Whether the process has more rights than its caller, by setuid or by file capabilities: AT_SECURE of
 /// getauxval(3). An answer that cannot be had counts as yes.
-pub(crate) fn is_privileged() -> bool {
+pub(super) fn is_privileged() -> bool {
     // SAFETY: errno is the thread's own, and getauxval reads what the kernel gave this process. It sets
     // errno only if it has no such entry.
     let (said, errno) = unsafe {

@@ -123,26 +123,27 @@ pub struct ConfigError {
 /// The variables of the environment that count here, for [`load`].
 pub type Variable<'a> = &'a dyn Fn(&str) -> Option<OsString>;
 
-/// The process's own environment; none of it in a program that runs with more rights than its
-/// caller (setuid, file capabilities).
-pub fn environment(name: &str) -> Option<OsString> {
-    match has_more_rights_than_caller() {
+/// The process's own environment; none of it in a program that has more rights than its caller
+/// (setuid, file capabilities).
+pub fn environment(is_privileged: bool) -> impl Fn(&str) -> Option<OsString> {
+    move |name| match is_privileged {
         true => None,
         false => std::env::var_os(name),
     }
 }
 
-/// What the kernel says in AT_SECURE (getauxval(3)); the identities alone do not tell of file
-/// capabilities, the vector alone may be out of reach.
-fn has_more_rights_than_caller() -> bool {
+/// Whether this program has more rights than its caller: the kernel's AT_SECURE (getauxval(3)), read
+/// from a file. Where the file cannot be read, as with file capabilities, the answer is yes.
+pub fn is_privileged() -> bool {
     use rustix::process::{getegid, geteuid, getgid, getuid};
     const WORD: usize = size_of::<usize>();
     const AT_SECURE: [u8; WORD] = 23_usize.to_ne_bytes();
     let vector = std::fs::read("/proc/self/auxv").unwrap_or_default();
-    let said = vector
-        .chunks_exact(2 * WORD)
-        .any(|entry| entry[..WORD] == AT_SECURE && entry[WORD..].iter().any(|&byte| byte != 0));
-    said || getuid() != geteuid() || getgid() != getegid()
+    let mut entries = vector.chunks_exact(2 * WORD);
+    let secure = entries.find(|entry| entry[..WORD] == AT_SECURE);
+    secure.is_none_or(|entry| entry[WORD..] != [0; WORD])
+        || getuid() != geteuid()
+        || getgid() != getegid()
 }
 
 /// Reads file, drop-ins and environment.
@@ -150,8 +151,9 @@ fn has_more_rights_than_caller() -> bool {
 /// `DEVID_PKCS11_CONFIG` replaces the file (its drop-ins and `chain/` are looked for beside it),
 /// `DEVID_PKCS11_TCTI` and `DEVID_PKCS11_LOG` (`LEVEL` or `LEVEL,TARGET`) go before the file's
 /// settings, `DEVID_PKCS11_RUN` replaces /run/devid-pkcs11 (and holds the locks then),
-/// `DEVID_PKCS11_STATE` /var/lib/devid-pkcs11.
+/// `DEVID_PKCS11_STATE` /var/lib/devid-pkcs11. A variable that is empty is not set.
 pub fn load(variable: Variable) -> Loaded {
+    let variable: Variable = &without_empty(variable);
     let file = file(variable);
     let required = variable("DEVID_PKCS11_CONFIG").is_some();
     let written = file::read(&file, required, &beside(&file, "config.d"));
@@ -186,8 +188,13 @@ pub fn load(variable: Variable) -> Loaded {
 /// What holds where the files cannot be understood: the defaults, and as much of the environment as
 /// can be. For looking at things only.
 pub fn defaults(variable: Variable) -> Config {
+    let variable: Variable = &without_empty(variable);
     let tcti = tcti_variable(variable).ok().flatten();
     overlaid(Written::default(), tcti, token::none(), variable)
+}
+
+fn without_empty(variable: Variable) -> impl Fn(&str) -> Option<OsString> {
+    move |name| variable(name).filter(|value| !value.is_empty())
 }
 
 impl LogSettings {
@@ -222,11 +229,21 @@ fn tcti_variable(variable: Variable) -> Result<Option<Tcti>, ConfigError> {
 }
 
 fn overlaid(
-    written: Written,
+    mut written: Written,
     tcti: Option<Tcti>,
-    tokens: Vec<TokenSettings>,
+    mut tokens: Vec<TokenSettings>,
     variable: Variable,
 ) -> Config {
+    let credentials = variable("CREDENTIALS_DIRECTORY").map(PathBuf::from);
+    let master = written.master.get_or_insert_default();
+    let secrets = written.identity.iter_mut().filter_map(|hint| match &mut hint.auth {
+        Some(IdentityAuth::Secret(source)) => Some(source),
+        _ => None,
+    });
+    let secrets = secrets.chain(tokens.iter_mut().filter_map(|token| token.pin.as_mut()));
+    for source in secrets.chain(master.owner_auth.as_mut()) {
+        source.find_in(credentials.as_deref());
+    }
     let run = variable("DEVID_PKCS11_RUN").map(PathBuf::from);
     let locks = run.as_ref().map(|run| run.join("lock"));
     let run = run.unwrap_or_else(|| RUN.into());

@@ -1,6 +1,5 @@
 //! Secrets that the configuration names: `hex:…`, `file:/…` or `credential:…`.
 
-use super::Variable;
 use crate::file;
 use crate::tpm::Secret;
 use std::fmt;
@@ -20,24 +19,35 @@ pub enum SecretSource {
     File(PathBuf),
     /// The content of a file in `$CREDENTIALS_DIRECTORY`, where systemd puts what
     /// `LoadCredential=` names (systemd.exec(5)); the same of newlines.
-    Credential(String),
+    Credential {
+        /// The file.
+        name: String,
+        /// The folder, if the environment names it.
+        folder: Option<PathBuf>,
+    },
 }
 
 impl SecretSource {
+    /// Says where credentials are.
+    pub(super) fn find_in(&mut self, credentials: Option<&Path>) {
+        if let Self::Credential { folder, .. } = self {
+            *folder = credentials.map(Path::to_owned);
+        }
+    }
+
     /// The secret as it is now.
     ///
     /// # Errors
     ///
     /// A file that is missing, empty, no regular file or longer than any authorisation value; no
     /// `$CREDENTIALS_DIRECTORY`.
-    pub fn read(&self, variable: Variable) -> io::Result<Secret> {
+    pub fn read(&self) -> io::Result<Secret> {
         let path = match self {
             Self::Hex(secret) => return Ok(secret.clone()),
             Self::File(path) => path.clone(),
-            Self::Credential(name) => {
-                let folder = variable("CREDENTIALS_DIRECTORY");
+            Self::Credential { name, folder } => {
                 let none = || io::Error::new(io::ErrorKind::NotFound, "no $CREDENTIALS_DIRECTORY");
-                PathBuf::from(folder.ok_or_else(none)?).join(name)
+                folder.as_ref().ok_or_else(none)?.join(name)
             }
         };
         // One more for the newline.
@@ -67,7 +77,10 @@ impl FromStr for SecretSource {
             },
             ("file", path) if Path::new(path).is_absolute() => Ok(Self::File(path.into())),
             ("credential", name) if !name.is_empty() && !name.contains('/') => {
-                Ok(Self::Credential(name.to_owned()))
+                Ok(Self::Credential {
+                    name: name.to_owned(),
+                    folder: None,
+                })
             }
             _ => Err(wrong()),
         }
@@ -85,7 +98,7 @@ impl fmt::Debug for SecretSource {
         match self {
             Self::Hex(_) => f.write_str("hex:…"),
             Self::File(path) => write!(f, "file:{}", path.display()),
-            Self::Credential(name) => write!(f, "credential:{name}"),
+            Self::Credential { name, .. } => write!(f, "credential:{name}"),
         }
     }
 }
@@ -98,18 +111,17 @@ mod tests {
     fn secrets_of_every_kind() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("pin"), "secret\n").unwrap();
-        let here = folder.path().as_os_str().to_owned();
-        let variable = |name: &str| (name == "CREDENTIALS_DIRECTORY").then(|| here.clone());
         for text in [
             "hex:736563726574".to_owned(),
             "credential:pin".to_owned(),
             format!("file:{}/pin", folder.path().display()),
         ] {
-            let source: SecretSource = text.parse().unwrap();
-            assert_eq!(**source.read(&variable).unwrap(), *b"secret", "{text}");
+            let mut source: SecretSource = text.parse().unwrap();
+            source.find_in(Some(folder.path()));
+            assert_eq!(**source.read().unwrap(), *b"secret", "{text}");
         }
         let credential: SecretSource = "credential:pin".parse().unwrap();
-        assert!(credential.read(&|_| None).is_err());
+        assert!(credential.read().is_err());
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use super::openssl::{self, Lack};
 use super::{Finding, Health};
-use crate::config::Config;
+use crate::config::{Config, environment, is_privileged};
 use crate::file;
 use crate::identity::mend::{Mend, word};
 use std::path::{Path, PathBuf};
@@ -41,7 +41,7 @@ impl Places {
         libs.sort();
         libs.extend([lib.into(), "/usr/lib64".into(), "/usr/local/lib".into()]);
         let named = |name: &str| libs.iter().map(|lib| lib.join(name)).collect();
-        let said = std::env::var_os("OPENSSL_CONF").map(PathBuf::from);
+        let said = environment(is_privileged())("OPENSSL_CONF").map(PathBuf::from);
         let beside = config.trust.with_file_name("openssl.cnf");
         Self {
             modules: named("pkcs11"),

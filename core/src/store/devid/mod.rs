@@ -21,7 +21,7 @@ use super::folder::{Content, Description, KeyFolder, Material, Origin, Pair};
 use super::key::{Abilities, SoftKey};
 use super::listing::Half;
 use super::{Access, Key, Login, Protection};
-use crate::config::{self, Config, Master, SecretSource, TokenSettings};
+use crate::config::{Config, Master, SecretSource, TokenSettings};
 use crate::key::PrivateKeyInfo;
 use crate::tpm::{AuthValue, Hash, PublicArea, Secret, Tpm, TpmError, WrappedKey, name_of};
 use log::warn;
@@ -377,7 +377,7 @@ impl DevidStore {
     /// The user's PIN, if the configuration says where it is.
     pub fn configured_pin(&self) -> Option<Secret> {
         let source = self.pin.as_ref()?;
-        let pin = source.read(&config::environment);
+        let pin = source.read();
         pin.inspect_err(|error| warn!("[[token]] pin {source:?}: {error}"))
             .ok()
     }
@@ -387,7 +387,7 @@ impl DevidStore {
         let Some(source) = &self.master.owner_auth else {
             return Ok(AuthValue::default());
         };
-        let value = source.read(&config::environment).map(AuthValue::new);
+        let value = source.read().map(AuthValue::new);
         value.map_err(|error| {
             warn!("[master] owner_auth {source:?}: {error}");
             StoreError::Unsupported(format!("[master] owner_auth: {error}"))

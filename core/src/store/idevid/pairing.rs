@@ -3,7 +3,7 @@
 use super::places::Origin;
 use super::{Identity, IdevidStore, LABEL, LookError, Part};
 use crate::certificate::Certificate;
-use crate::config::{self, IdentityAuth};
+use crate::config::IdentityAuth;
 use crate::key::PublicKey;
 use crate::store::key::Abilities;
 use crate::store::{Access, Key, SignError};
@@ -168,7 +168,7 @@ impl IdevidStore {
                 // Shown elsewhere.
                 _ => (Access::Open, hint),
             },
-            Some(IdentityAuth::Secret(source)) => match source.read(&config::environment) {
+            Some(IdentityAuth::Secret(source)) => match source.read() {
                 Ok(value) => (Access::Given(Arc::new(AuthValue::new(value))), None),
                 Err(error) => {
                     warn!("[[identity]] auth {source:?}: {error}");

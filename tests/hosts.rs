@@ -16,7 +16,10 @@ use std::process::{ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 over_both_links!(calls_with_a_cancellation_pending);
-once!(threads_cancelled_anywhere);
+once!(
+    threads_cancelled_anywhere,
+    counts_and_lengths_that_cannot_be_meant
+);
 // libtss2 waits for ever.
 over_our_link!(a_thread_cancelled_while_the_tpm_stalls);
 
@@ -81,4 +84,10 @@ fn a_thread_cancelled_while_the_tpm_stalls(link: Link) {
 fn threads_cancelled_anywhere() {
     let home = Home::new("swtpm:port=1");
     run(&mut host(&home, "cancelled", &["anywhere"])).ok();
+}
+
+fn counts_and_lengths_that_cannot_be_meant() {
+    let (tpm, _identity) = Swtpm::manufactured();
+    let home = Home::new(&tpm.tcti());
+    run(&mut host(&home, "huge", &[])).ok();
 }

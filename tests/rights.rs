@@ -43,11 +43,7 @@ impl Bench {
         let module = home.path("module.so");
         fs::copy(library(), &module).unwrap();
         mode(home.folder(), 0o755);
-        Bench {
-            tpm,
-            home,
-            module,
-        }
+        Bench { tpm, home, module }
     }
 
     /// A program run by an ordinary user, who names a log.
@@ -109,7 +105,10 @@ fn is_root() -> bool {
 fn file_capabilities() {
     if is_root() {
         Bench::new().ignored_after(|program| {
-            output("setcap", ["cap_net_bind_service=ep", program.to_str().unwrap()]);
+            output(
+                "setcap",
+                ["cap_net_bind_service=ep", program.to_str().unwrap()],
+            );
         });
     }
 }

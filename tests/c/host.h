@@ -60,13 +60,16 @@ static inline CK_OBJECT_HANDLE first(CK_SESSION_HANDLE session, CK_OBJECT_CLASS 
 
 static unsigned char ec_params[] = {6, 8, 0x2A, 0x86, 0x48, 0xCE, 0x3D, 3, 1, 7};
 
-/* A P-256 pair of the session. */
+/* A P-256 pair of the session, for signatures and key agreement. */
 static inline CK_RV generated(CK_SESSION_HANDLE session, CK_OBJECT_HANDLE *public,
                               CK_OBJECT_HANDLE *private)
 {
     CK_MECHANISM mechanism = {CKM_EC_KEY_PAIR_GEN, NULL, 0};
     CK_ATTRIBUTE curve = {CKA_EC_PARAMS, ec_params, sizeof ec_params};
-    return call->C_GenerateKeyPair(session, &mechanism, &curve, 1, NULL, 0, public, private);
+    CK_BBOOL yes = CK_TRUE;
+    CK_ATTRIBUTE uses[] = {{CKA_SIGN, &yes, sizeof yes}, {CKA_DERIVE, &yes, sizeof yes}};
+    return call->C_GenerateKeyPair(session, &mechanism, &curve, 1, uses, COUNT(uses), public,
+                                   private);
 }
 
 /* One signature of 32 bytes by CKM_ECDSA; its length. */

@@ -13,7 +13,14 @@ pub fn compiled(home: &Home, name: &str) -> PathBuf {
     let into = home.path(name);
     let mut compiler = program("gcc");
     compiler
-        .args(["-std=gnu11", "-g", "-pthread", "-Wall", "-Wextra", "-Werror"])
+        .args([
+            "-std=gnu11",
+            "-g",
+            "-pthread",
+            "-Wall",
+            "-Wextra",
+            "-Werror",
+        ])
         .args(flags.split_whitespace())
         .arg("-I")
         .arg(root.join("include"))

@@ -236,10 +236,13 @@ fn overlaid(
 ) -> Config {
     let credentials = variable("CREDENTIALS_DIRECTORY").map(PathBuf::from);
     let master = written.master.get_or_insert_default();
-    let secrets = written.identity.iter_mut().filter_map(|hint| match &mut hint.auth {
-        Some(IdentityAuth::Secret(source)) => Some(source),
-        _ => None,
-    });
+    let secrets = written
+        .identity
+        .iter_mut()
+        .filter_map(|hint| match &mut hint.auth {
+            Some(IdentityAuth::Secret(source)) => Some(source),
+            _ => None,
+        });
     let secrets = secrets.chain(tokens.iter_mut().filter_map(|token| token.pin.as_mut()));
     for source in secrets.chain(master.owner_auth.as_mut()) {
         source.find_in(credentials.as_deref());

@@ -17,6 +17,8 @@ use std::time::Duration;
 
 over_both_links!(calls_with_a_cancellation_pending);
 once!(
+    what_hosts_do_all_day,
+    mistakes_of_a_host,
     threads_cancelled_anywhere,
     counts_and_lengths_that_cannot_be_meant
 );
@@ -84,6 +86,18 @@ fn a_thread_cancelled_while_the_tpm_stalls(link: Link) {
 fn threads_cancelled_anywhere() {
     let home = Home::new("swtpm:port=1");
     run(&mut host(&home, "cancelled", &["anywhere"])).ok();
+}
+
+fn what_hosts_do_all_day() {
+    let (tpm, _identity) = Swtpm::manufactured();
+    let home = Home::new(&tpm.tcti());
+    run(&mut host(&home, "everyday", &[])).ok();
+}
+
+fn mistakes_of_a_host() {
+    let (tpm, _identity) = Swtpm::manufactured();
+    let home = Home::new(&tpm.tcti());
+    run(&mut host(&home, "mistakes", &[])).ok();
 }
 
 fn counts_and_lengths_that_cannot_be_meant() {

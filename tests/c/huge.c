@@ -54,7 +54,7 @@ static void prepare(void)
                                  {CKA_UNWRAP, &yes, 1}};
         OK(call->C_DeriveKey(session, &derive, private, wanted, COUNT(wanted), &secret));
     }
-    zeros = mapped(1UL << 36);
+    zeros = mapped(1UL << 24);
     OK(mprotect(pages + page, page, PROT_NONE));
     three = pages + page - 3;
 }

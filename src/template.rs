@@ -145,7 +145,7 @@ fn mechanisms(value: &[u8]) -> Result<Vec<u64>, Error> {
     match rest {
         [] => Ok(numbers
             .iter()
-            .map(|bytes| CK_ULONG::from_ne_bytes(*bytes))
+            .map(|bytes| CK_ULONG::from_ne_bytes(*bytes) as _)
             .collect()),
         _ => Err(Error::AttributeValueInvalid),
     }

@@ -240,7 +240,7 @@ mod tests {
         };
         for bits in [128, 192, 256] {
             let parsed = rsa_aes(bits).unwrap();
-            assert!(matches!(parsed, Wrapping::RsaAes { key, .. } if 8 * key as u64 == bits));
+            assert!(matches!(parsed, Wrapping::RsaAes { key, .. } if 8 * key as CK_ULONG == bits));
         }
         for bits in [0, 16, 255, 512, CK_ULONG::MAX] {
             assert_eq!(rsa_aes(bits), Err(Error::MechanismParamInvalid));

@@ -60,22 +60,22 @@ impl Bench {
         }
     }
 
-    fn find(&self, template: &[(u64, Vec<u8>)]) -> Vec<u64> {
+    fn find(&self, template: &[(CK_ULONG, Vec<u8>)]) -> Vec<CK_ULONG> {
         self.module.raw.find(self.module.session, template).unwrap()
     }
 
-    fn read(&self, object: u64, kind: u64) -> Vec<u8> {
+    fn read(&self, object: CK_ULONG, kind: CK_ULONG) -> Vec<u8> {
         let value = self.module.raw.attribute(self.module.session, object, kind);
         value.unwrap()
     }
 
     /// The classes of all objects with this label.
-    fn classes(&self, label: &str) -> Vec<u64> {
-        let mut classes: Vec<u64> = self
+    fn classes(&self, label: &str) -> Vec<CK_ULONG> {
+        let mut classes: Vec<CK_ULONG> = self
             .find(&[(CKA_LABEL, label.into())])
             .into_iter()
             .map(|object| self.read(object, CKA_CLASS))
-            .map(|class| u64::from_ne_bytes(class.try_into().unwrap()))
+            .map(|class| CK_ULONG::from_ne_bytes(class.try_into().unwrap()))
             .collect();
         classes.sort_unstable();
         classes
@@ -90,7 +90,7 @@ impl Bench {
         }
     }
 
-    fn private_key(&self, label: &str) -> u64 {
+    fn private_key(&self, label: &str) -> CK_ULONG {
         let class = (CKA_CLASS, ulong(CKO_PRIVATE_KEY));
         let found = self.find(&[class, (CKA_LABEL, label.into())]);
         assert_eq!(found.len(), 1, "one private key {label}");
@@ -99,7 +99,13 @@ impl Bench {
 
     /// All the mechanisms sign with the key of this identity, and OpenSSL verifies.
     #[track_caller]
-    fn signs(&self, identity: usize, label: &str, mechanisms: &[u64], hashes: &[&'static Hash]) {
+    fn signs(
+        &self,
+        identity: usize,
+        label: &str,
+        mechanisms: &[CK_ULONG],
+        hashes: &[&'static Hash],
+    ) {
         let identity = &self.identities[identity];
         assert_eq!(
             self.label_of(&identity.certificate()).as_deref(),
@@ -128,10 +134,10 @@ impl Bench {
 }
 
 /// An identity whose key is in the TPM.
-const WHOLE: [u64; 3] = [CKO_CERTIFICATE, CKO_PUBLIC_KEY, CKO_PRIVATE_KEY];
-const WITHOUT_PRIVATE_KEY: [u64; 2] = [CKO_CERTIFICATE, CKO_PUBLIC_KEY];
+const WHOLE: [CK_ULONG; 3] = [CKO_CERTIFICATE, CKO_PUBLIC_KEY, CKO_PRIVATE_KEY];
+const WITHOUT_PRIVATE_KEY: [CK_ULONG; 2] = [CKO_CERTIFICATE, CKO_PUBLIC_KEY];
 
-const EC: [u64; 4] = [
+const EC: [CK_ULONG; 4] = [
     CKM_ECDSA,
     CKM_ECDSA_SHA256,
     CKM_ECDSA_SHA384,
@@ -207,7 +213,7 @@ fn what_a_key_allows_can_begin(link: Link) {
         let key = bench.private_key(label);
         let allowed = bench.read(key, CKA_ALLOWED_MECHANISMS);
         for word in allowed.chunks(8) {
-            let kind = u64::from_ne_bytes(word.try_into().unwrap());
+            let kind = CK_ULONG::from_ne_bytes(word.try_into().unwrap());
             let pss = HASHES.iter().find(|hash| hash.pss == Some(kind));
             let parameter = match (pss, kind) {
                 (Some(hash), _) => hash.pss_parameter().to_vec(),

@@ -35,7 +35,7 @@ over_our_link!(
 const RSA_DECRYPT: u32 = 0x159;
 const ECDH_ZGEN: u32 = 0x154;
 /// By OpenSSL's names.
-const HASHES: [(&str, u64, u64, usize); 4] = [
+const HASHES: [(&str, CK_ULONG, CK_ULONG, usize); 4] = [
     ("sha1", CKM_SHA_1, CKG_MGF1_SHA1, 20),
     ("sha256", CKM_SHA256, CKG_MGF1_SHA256, 32),
     ("sha384", CKM_SHA384, CKG_MGF1_SHA384, 48),
@@ -414,7 +414,7 @@ fn keys_say_what_they_do(link: Link) {
     let mechanisms = own.raw.mechanisms(own.slot).unwrap();
     let count = |kind| mechanisms.iter().filter(|one| **one == kind).count();
     assert!(mechanisms.iter().all(|kind| count(*kind) == 1));
-    let allowed = |key, kind: u64| {
+    let allowed = |key, kind: CK_ULONG| {
         let allowed = own.attribute(key, CKA_ALLOWED_MECHANISMS);
         allowed.chunks(8).any(|one| one == kind.to_ne_bytes())
     };

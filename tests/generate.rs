@@ -148,7 +148,7 @@ fn every_kind_of_key_signs_by_every_mechanism(link: Link) {
     let bench = Bench::new(link);
     let own = Own::new(&bench.home);
     let token = (CKA_TOKEN, YES.to_vec());
-    let bits = |bits: u64| (CKA_MODULUS_BITS, ulong(bits));
+    let bits = |bits: CK_ULONG| (CKA_MODULUS_BITS, ulong(bits));
     let curve = |oid: &[u8]| (CKA_EC_PARAMS, oid.to_vec());
     let (ec, rsa) = (CKM_EC_KEY_PAIR_GEN, CKM_RSA_PKCS_KEY_PAIR_GEN);
     let decrypts = [(CKA_DECRYPT, YES.to_vec()), (CKA_UNWRAP, YES.to_vec())];
@@ -173,7 +173,7 @@ fn every_kind_of_key_signs_by_every_mechanism(link: Link) {
         let (allowed, _) = allowed.as_chunks();
         let allowed: Vec<_> = allowed
             .iter()
-            .map(|kind| u64::from_ne_bytes(*kind))
+            .map(|kind| CK_ULONG::from_ne_bytes(*kind))
             // What decrypts, agrees and unwraps is tried elsewhere.
             .filter(|kind| {
                 ![
@@ -393,7 +393,7 @@ fn templates_that_are_refused(link: Link) {
     );
     refused(ec, &[foreign], &[], CKR_CURVE_NOT_SUPPORTED);
     let rsa = CKM_RSA_PKCS_KEY_PAIR_GEN;
-    let bits = |bits: u64| (CKA_MODULUS_BITS, ulong(bits));
+    let bits = |bits: CK_ULONG| (CKA_MODULUS_BITS, ulong(bits));
     refused(rsa, &[], &[], CKR_TEMPLATE_INCOMPLETE);
     refused(rsa, &[bits(1024)], &[], CKR_ATTRIBUTE_VALUE_INVALID);
     let exponent = (CKA_PUBLIC_EXPONENT, vec![3]);

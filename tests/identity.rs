@@ -63,12 +63,12 @@ impl Bench {
         }
     }
 
-    fn find(&self, template: &[(u64, Vec<u8>)]) -> Vec<u64> {
+    fn find(&self, template: &[(CK_ULONG, Vec<u8>)]) -> Vec<CK_ULONG> {
         self.module.raw.find(self.module.session, template).unwrap()
     }
 
     #[track_caller]
-    fn one(&self, class: u64, label: &str) -> u64 {
+    fn one(&self, class: CK_ULONG, label: &str) -> CK_ULONG {
         let found = self.find(&[(CKA_CLASS, ulong(class)), (CKA_LABEL, label.into())]);
         assert_eq!(
             found.len(),
@@ -78,13 +78,13 @@ impl Bench {
         found[0]
     }
 
-    fn read(&self, object: u64, kind: u64) -> Result<Vec<u8>, Code> {
+    fn read(&self, object: CK_ULONG, kind: CK_ULONG) -> Result<Vec<u8>, Code> {
         self.module.raw.attribute(self.module.session, object, kind)
     }
 
     /// Compares attributes; all differences at once.
     #[track_caller]
-    fn has(&self, object: u64, wanted: &[(u64, Vec<u8>)]) {
+    fn has(&self, object: CK_ULONG, wanted: &[(CK_ULONG, Vec<u8>)]) {
         let wrong: Vec<String> = wanted
             .iter()
             .map(|(kind, value)| (kind, value, self.read(object, *kind)))
@@ -171,7 +171,7 @@ fn the_token(link: Link) {
 }
 
 /// What both keys of the pair have.
-fn of_the_key(bench: &Bench) -> Vec<(u64, Vec<u8>)> {
+fn of_the_key(bench: &Bench) -> Vec<(CK_ULONG, Vec<u8>)> {
     let point = bench.certificate().key_bits();
     assert_eq!(point, openssl::point(&bench.identity.public_key()));
     vec![
@@ -234,7 +234,7 @@ fn the_certificate(link: Link) {
     check_certificate(&bench, &der, "idev-id", CK_CERTIFICATE_CATEGORY_TOKEN_USER);
 }
 
-fn check_certificate(bench: &Bench, der: &[u8], label: &str, category: u64) {
+fn check_certificate(bench: &Bench, der: &[u8], label: &str, category: CK_ULONG) {
     let fields = Certificate::new(der);
     let found = bench.one(CKO_CERTIFICATE, label);
     bench.has(

@@ -191,8 +191,9 @@ fn what_a_running_program_sees(link: Link) {
     let home = Home::new(&link.tcti(&tpm.tcti()));
     ends(&home, 0, PROVISION);
     let own = Own::new(&home);
-    let class = |object| u64::from_le_bytes(own.attribute(object, CKA_CLASS).try_into().unwrap());
-    let of = |wanted: u64| {
+    let class =
+        |object| CK_ULONG::from_le_bytes(own.attribute(object, CKA_CLASS).try_into().unwrap());
+    let of = |wanted: CK_ULONG| {
         let all = own.labelled("devid");
         let found: Vec<_> = all
             .into_iter()

@@ -155,7 +155,7 @@ fn a_certificate_at_several_places(link: Link) {
     assert_eq!(objects.len(), 5 + PROFILES);
     let ids = || -> BTreeSet<Vec<u8>> {
         let Opened { raw, session, .. } = &bench.module;
-        let id = |object: &u64| raw.attribute(*session, *object, CKA_UNIQUE_ID).unwrap();
+        let id = |object: &CK_ULONG| raw.attribute(*session, *object, CKA_UNIQUE_ID).unwrap();
         bench.objects().iter().map(id).collect()
     };
     let known = ids();

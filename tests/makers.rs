@@ -114,9 +114,9 @@ impl Row {
     }
 
     /// The mechanisms that the key has.
-    fn mechanisms(&self) -> Vec<u64> {
+    fn mechanisms(&self) -> Vec<CK_ULONG> {
         let hashes = self.hashes();
-        let of = |kind: fn(&Hash) -> Option<u64>| {
+        let of = |kind: fn(&Hash) -> Option<CK_ULONG>| {
             hashes
                 .iter()
                 .filter_map(|hash| kind(hash))
@@ -266,7 +266,7 @@ fn handshakes(
     }
 }
 
-fn find(module: &Opened, template: &[(u64, Vec<u8>)]) -> Vec<u64> {
+fn find(module: &Opened, template: &[(CK_ULONG, Vec<u8>)]) -> Vec<CK_ULONG> {
     module.raw.find(module.session, template).unwrap()
 }
 
@@ -275,8 +275,8 @@ fn listed(
     module: &Opened,
     identity: &Identity,
     label: &str,
-    mechanisms: &[u64],
-) -> Result<u64, String> {
+    mechanisms: &[CK_ULONG],
+) -> Result<CK_ULONG, String> {
     let read = |object, kind| module.raw.attribute(module.session, object, kind);
     let fault = |what: &str| Err(format!("{label}: {what}"));
     let value = certificate_der(&identity.certificate());
@@ -300,7 +300,7 @@ fn listed(
     }
     let allowed = read(key, CKA_ALLOWED_MECHANISMS).unwrap();
     let words = allowed.chunks(8).map(|word| word.try_into().unwrap());
-    let mut allowed: Vec<u64> = words.map(u64::from_ne_bytes).collect();
+    let mut allowed: Vec<CK_ULONG> = words.map(CK_ULONG::from_ne_bytes).collect();
     let mut wanted = mechanisms.to_vec();
     allowed.sort_unstable();
     wanted.sort_unstable();

@@ -301,7 +301,7 @@ fn every_key_is_bound_to_this_tpm(link: Link) {
     for kind in [Kind::P256, Kind::P384] {
         let kept = own.make_persistent(kind, "kept").unwrap().private;
         let handle = own.attribute(kept, TPM_HANDLE);
-        let handle = u64::from_ne_bytes(handle.try_into().unwrap());
+        let handle = CK_ULONG::from_ne_bytes(handle.try_into().unwrap());
         let said = readpublic(&bench.tpm, handle as u32);
         let bound = "fixedtpm|fixedparent|sensitivedataorigin|userwithauth|noda|sign";
         let attributes = said.lines().find(|line| line.contains("fixedtpm"));

@@ -139,7 +139,7 @@ fn a_certificate_makes_a_public_certificates_token(link: Link) {
     let own = Own::new(&home);
     let claims = || -> Vec<Vec<u8>> {
         let profiles = own.find(&[(CKA_CLASS, ulong(CKO_PROFILE))]);
-        let id = |profile: &u64| own.attribute(*profile, CKA_PROFILE_ID);
+        let id = |profile: &CK_ULONG| own.attribute(*profile, CKA_PROFILE_ID);
         profiles.iter().map(id).collect()
     };
     let always = [CKP_BASELINE_PROVIDER, CKP_EXTENDED_PROVIDER].map(ulong);

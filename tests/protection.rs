@@ -29,7 +29,7 @@ over_our_link!(
     openssl_makes_a_file_key,
 );
 
-fn made(own: &Own, curve: &[u8], protection: u64) -> Result<(u64, u64), Code> {
+fn made(own: &Own, curve: &[u8], protection: CK_ULONG) -> Result<(CK_ULONG, CK_ULONG), Code> {
     let both: [Item; 2] = [(CKA_TOKEN, YES.to_vec()), (CKA_LABEL, b"soft".to_vec())];
     let public = [&both[..], &[(CKA_EC_PARAMS, curve.to_vec())]].concat();
     let private = [&both[..], &[(PROTECTION, ulong(protection))]].concat();
@@ -37,7 +37,7 @@ fn made(own: &Own, curve: &[u8], protection: u64) -> Result<(u64, u64), Code> {
 }
 
 #[track_caller]
-fn signs(own: &Own, home: &Home, (public, private): (u64, u64)) {
+fn signs(own: &Own, home: &Home, (public, private): (CK_ULONG, CK_ULONG)) {
     let verifier = own.verifier(home, public);
     for name in ["-sha1", "-sha256", "-sha384", "-sha512"] {
         let digest = openssl::digest(name, b"hello");

@@ -36,7 +36,7 @@ over_our_link!(
     files_that_are_no_keys_for_memory,
 );
 
-fn made(own: &Own, bits: u64, protection: u64) -> (u64, u64) {
+fn made(own: &Own, bits: CK_ULONG, protection: CK_ULONG) -> (CK_ULONG, CK_ULONG) {
     let both: [Item; 2] = [(CKA_TOKEN, YES.to_vec()), (CKA_LABEL, b"soft".to_vec())];
     let public = [
         &both[..],
@@ -52,20 +52,20 @@ fn made(own: &Own, bits: u64, protection: u64) -> (u64, u64) {
     made.expect("C_GenerateKeyPair")
 }
 
-fn found(own: &Own, label: &str) -> (u64, u64) {
+fn found(own: &Own, label: &str) -> (CK_ULONG, CK_ULONG) {
     let find = |class| own.find(&[(CKA_CLASS, ulong(class)), (CKA_LABEL, label.into())])[0];
     (find(CKO_PUBLIC_KEY), find(CKO_PRIVATE_KEY))
 }
 
-fn allowed(own: &Own, private: u64) -> Vec<u64> {
+fn allowed(own: &Own, private: CK_ULONG) -> Vec<CK_ULONG> {
     let allowed = own.attribute(private, CKA_ALLOWED_MECHANISMS);
     let words = allowed.chunks(8).map(|word| word.try_into().unwrap());
-    words.map(u64::from_ne_bytes).collect()
+    words.map(CK_ULONG::from_ne_bytes).collect()
 }
 
 /// By each mechanism that the key lists, over each digest that it takes.
 #[track_caller]
-fn signs(own: &Own, home: &Home, (public, private): (u64, u64)) {
+fn signs(own: &Own, home: &Home, (public, private): (CK_ULONG, CK_ULONG)) {
     let mut mechanisms = allowed(own, private);
     mechanisms.retain(|kind| ![CKM_RSA_PKCS_OAEP, CKM_RSA_AES_KEY_WRAP].contains(kind));
     assert_eq!(mechanisms.len(), 8, "{mechanisms:x?}");
@@ -292,7 +292,7 @@ fn the_private_half_of_another_key(link: Link) {
     home.log_says(&["another private key than it says"]);
 }
 
-fn brought(numbers: &[Vec<u8>], prime: CK_ATTRIBUTE_TYPE, protection: u64) -> Vec<Item> {
+fn brought(numbers: &[Vec<u8>], prime: CK_ATTRIBUTE_TYPE, protection: CK_ULONG) -> Vec<Item> {
     vec![
         (CKA_CLASS, ulong(CKO_PRIVATE_KEY)),
         (CKA_KEY_TYPE, ulong(CKK_RSA)),

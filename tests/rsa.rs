@@ -34,7 +34,7 @@ struct Bench {
     proxy: Proxy,
     _home: Home,
     module: Opened,
-    key: u64,
+    key: CK_ULONG,
     judge: Verifier,
     message: Message,
 }
@@ -58,19 +58,24 @@ impl Bench {
         }
     }
 
-    fn init(&self, mechanism: u64, parameter: &[u64]) -> Result<(), Code> {
+    fn init(&self, mechanism: CK_ULONG, parameter: &[CK_ULONG]) -> Result<(), Code> {
         let (raw, session) = (&self.module.raw, self.module.session);
         raw.sign_init_with(session, mechanism, parameter, self.key)
     }
 
-    fn sign(&self, mechanism: u64, parameter: &[u64], data: &[u8]) -> Result<Vec<u8>, Code> {
+    fn sign(
+        &self,
+        mechanism: CK_ULONG,
+        parameter: &[CK_ULONG],
+        data: &[u8],
+    ) -> Result<Vec<u8>, Code> {
         self.init(mechanism, parameter)?;
         self.module.raw.sign(self.module.session, data)
     }
 
     /// C_SignInit refuses with `code`, and the TPM is not asked.
     #[track_caller]
-    fn refuses(&self, what: &str, mechanism: u64, parameter: &[u64], code: u64) {
+    fn refuses(&self, what: &str, mechanism: CK_ULONG, parameter: &[CK_ULONG], code: CK_ULONG) {
         let answer = self.init(mechanism, parameter);
         assert_eq!(answer, Err(Code(code)), "{what}: {mechanism:#x}");
         let (raw, session) = (&self.module.raw, self.module.session);
@@ -81,7 +86,14 @@ impl Bench {
 
     /// C_Sign refuses the data with `code`, and the TPM is not asked.
     #[track_caller]
-    fn refuses_data(&self, what: &str, mechanism: u64, parameter: &[u64], data: &[u8], code: u64) {
+    fn refuses_data(
+        &self,
+        what: &str,
+        mechanism: CK_ULONG,
+        parameter: &[CK_ULONG],
+        data: &[u8],
+        code: CK_ULONG,
+    ) {
         let answer = self.sign(mechanism, parameter, data);
         assert_eq!(answer, Err(Code(code)), "{what}");
         let (raw, session) = (&self.module.raw, self.module.session);
@@ -108,7 +120,7 @@ impl Bench {
 
     /// The token lists these mechanisms, and no other.
     #[track_caller]
-    fn lists(&self, wanted: &[u64]) {
+    fn lists(&self, wanted: &[CK_ULONG]) {
         let (raw, slot) = (&self.module.raw, self.module.slot);
         let mut listed = raw.mechanisms(slot).unwrap();
         listed.sort_unstable();
@@ -123,7 +135,7 @@ impl Bench {
         let allowed = raw.attribute(session, self.key, CKA_ALLOWED_MECHANISMS);
         let allowed = allowed.unwrap();
         let words = allowed.chunks(8).map(|word| word.try_into().unwrap());
-        let mut allowed: Vec<u64> = words.map(u64::from_ne_bytes).collect();
+        let mut allowed: Vec<CK_ULONG> = words.map(CK_ULONG::from_ne_bytes).collect();
         allowed.sort_unstable();
         assert_eq!(allowed, wanted, "CKA_ALLOWED_MECHANISMS");
         self.costs_nothing("lists");
@@ -131,7 +143,7 @@ impl Bench {
 
     /// C_SignInit and C_GetMechanismInfo know nothing of these.
     #[track_caller]
-    fn lacks(&self, mechanisms: &[u64]) {
+    fn lacks(&self, mechanisms: &[CK_ULONG]) {
         for kind in mechanisms {
             let pss = HASHES.iter().find(|hash| hash.pss == Some(*kind));
             let parameter = match (pss, *kind) {
@@ -150,20 +162,20 @@ fn h1(link: Link) -> Bench {
     Bench::new(link, &["--template", "h1"])
 }
 
-const EC: [u64; 4] = [
+const EC: [CK_ULONG; 4] = [
     CKM_ECDSA,
     CKM_ECDSA_SHA256,
     CKM_ECDSA_SHA384,
     CKM_ECDSA_SHA512,
 ];
-const PKCS1: [u64; 5] = [
+const PKCS1: [CK_ULONG; 5] = [
     CKM_RSA_PKCS,
     CKM_SHA1_RSA_PKCS,
     CKM_SHA256_RSA_PKCS,
     CKM_SHA384_RSA_PKCS,
     CKM_SHA512_RSA_PKCS,
 ];
-const PSS: [u64; 4] = [
+const PSS: [CK_ULONG; 4] = [
     CKM_RSA_PKCS_PSS,
     CKM_SHA256_RSA_PKCS_PSS,
     CKM_SHA384_RSA_PKCS_PSS,
@@ -206,7 +218,7 @@ fn the_length_is_the_modulus(link: Link) {
     }
 }
 
-fn length_of(link: Link, template: &str, width: u64) {
+fn length_of(link: Link, template: &str, width: CK_ULONG) {
     let bench = Bench::new(link, &["--template", template]);
     let (raw, session) = (&bench.module.raw, bench.module.session);
     for mechanism in PKCS1.into_iter().chain(PSS) {
@@ -278,14 +290,14 @@ fn pss_takes_one_salt_and_no_other(link: Link) {
         let own = HASHES.iter().find(|hash| hash.pss == Some(mechanism));
         let hash = own.unwrap_or(Hash::named("sha384"));
         let [kind, mask, salt] = hash.pss_parameter();
-        let longest = 256 - hash.width as u64 - 2;
+        let longest = 256 - hash.width as CK_ULONG - 2;
         let mut wrong = vec![
             ("no salt", vec![kind, mask, 0]),
             ("a shorter salt", vec![kind, mask, salt - 1]),
             ("a longer salt", vec![kind, mask, salt + 1]),
             ("the longest salt", vec![kind, mask, longest]),
-            ("an endless salt", vec![kind, mask, u64::MAX]),
-            ("a salt of 2^32 and more", vec![kind, mask, salt | 1 << 32]),
+            ("an endless salt", vec![kind, mask, CK_ULONG::MAX]),
+            ("a salt of half of all numbers", vec![kind, mask, salt | 1 << (CK_ULONG::BITS - 1)]),
             ("another mask", vec![kind, CKG_MGF1_SHA1, salt]),
             ("SHA-224's mask", vec![kind, CKG_MGF1_SHA224, salt]),
             ("no mask", vec![kind, 0, salt]),

@@ -29,7 +29,7 @@ over_both_links!(
 );
 once!(through_a_unix_socket);
 
-const HASHES: [(u64, &str); 3] = [
+const HASHES: [(CK_ULONG, &str); 3] = [
     (CKM_ECDSA_SHA256, "-sha256"),
     (CKM_ECDSA_SHA384, "-sha384"),
     (CKM_ECDSA_SHA512, "-sha512"),
@@ -40,7 +40,7 @@ struct Bench {
     _tpm: Swtpm,
     _home: Home,
     module: Opened,
-    key: u64,
+    key: CK_ULONG,
     judge: Verifier,
 }
 

@@ -92,7 +92,7 @@ fn sessions_read_and_write(link: Link) {
     let reading = raw.open(*slot, CKF_SERIAL_SESSION).unwrap();
     let info = raw.token_info(*slot).unwrap();
     assert_eq!((info.ulSessionCount, info.ulRwSessionCount), (2, 1));
-    let of = |session: &u64| {
+    let of = |session: &CK_ULONG| {
         let info = raw.session_info(*session).unwrap();
         (info.state, info.flags)
     };

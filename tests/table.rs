@@ -219,7 +219,18 @@ fn what_is_not_supported_says_so(link: Link) {
         C_MessageVerifyInit C_VerifyMessage C_VerifyMessageBegin C_VerifyMessageNext
         C_MessageVerifyFinal
     };
-    type Words = unsafe extern "C" fn(u64, u64, u64, u64, u64, u64, u64, u64, u64, u64) -> CK_RV;
+    type Words = unsafe extern "C" fn(
+        CK_ULONG,
+        CK_ULONG,
+        CK_ULONG,
+        CK_ULONG,
+        CK_ULONG,
+        CK_ULONG,
+        CK_ULONG,
+        CK_ULONG,
+        CK_ULONG,
+        CK_ULONG,
+    ) -> CK_RV;
     for (name, address) in unsupported {
         // SAFETY: the C calling conventions of our platforms let a function ignore arguments;
         // all of these take integers and pointers only, and null pointers must not be followed.

@@ -49,7 +49,7 @@ fn a_key_wrapped_for_an_rsa_key(link: Link) {
         let (public, key) = unwrapping[usize::from(bits == 256)];
         let wrapped = openssl_wraps(home, &own.pem(home, public), (bits, hash), &info);
         let inner = oaep(kind, mgf, b"");
-        let parameter = rsa_aes(bits as u64, &inner);
+        let parameter = rsa_aes(bits as CK_ULONG, &inner);
         let by = mechanism(CKM_RSA_AES_KEY_WRAP, Some(&parameter));
         for token in [NO, YES] {
             let more = [

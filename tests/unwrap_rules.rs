@@ -23,7 +23,7 @@ over_our_link!(
     templates_of_wrapped_keys,
 );
 
-const INVALID: Result<u64, Code> = Err(Code(CKR_WRAPPED_KEY_INVALID));
+const INVALID: Result<CK_ULONG, Code> = Err(Code(CKR_WRAPPED_KEY_INVALID));
 
 /// One code, whichever part of it is wrong, and nothing is made of it.
 fn every_fault_of_a_wrapped_key_is_one(link: Link) {

@@ -56,7 +56,7 @@ fn what_an_unwrapping_costs_and_shows(link: Link) {
         b"hello",
     );
     own.decrypt(by_oaep, key, &front).unwrap();
-    let watched = |call: &dyn Fn() -> u64| {
+    let watched = |call: &dyn Fn() -> CK_ULONG| {
         bench.proxy.book().take();
         bench.proxy.book().keep();
         let made = call();

@@ -50,12 +50,18 @@ impl Bench {
         }
     }
 
-    fn create(&self, template: &[(CK_ATTRIBUTE_TYPE, Vec<u8>)]) -> Result<u64, Code> {
+    fn create(&self, template: &[(CK_ATTRIBUTE_TYPE, Vec<u8>)]) -> Result<CK_ULONG, Code> {
         create(&self.module.raw, self.module.session, template)
     }
 
     /// In one part and in two.
-    fn verifies(&self, kind: u64, key: u64, data: &[u8], signature: &[u8]) -> Result<(), Code> {
+    fn verifies(
+        &self,
+        kind: CK_ULONG,
+        key: CK_ULONG,
+        data: &[u8],
+        signature: &[u8],
+    ) -> Result<(), Code> {
         let Opened { raw, session, .. } = &self.module;
         let (data, signature) = (&mut data.to_vec(), &mut signature.to_vec());
         let length = |bytes: &[u8]| bytes.len() as CK_ULONG;
@@ -94,7 +100,7 @@ impl Bench {
     }
 
     /// A good signature is accepted, what differs in data, signature or length is not.
-    fn judges(&self, kind: u64, key: u64, signature: &[u8]) {
+    fn judges(&self, kind: CK_ULONG, key: CK_ULONG, signature: &[u8]) {
         assert_eq!(self.verifies(kind, key, DATA, signature), Ok(()));
         let invalid = Err(Code(CKR_SIGNATURE_INVALID));
         assert_eq!(self.verifies(kind, key, b"other data", signature), invalid);

@@ -233,7 +233,7 @@ mod tests {
 
     #[test]
     fn a_key_that_decrypts_signs_all_the_same() {
-        let bits = 3072_u64.to_ne_bytes();
+        let bits = CK_ULONG::to_ne_bytes(3072);
         let public = Template::from([(CKA_MODULUS_BITS, &bits[..]), (CKA_TOKEN, YES)]);
         let private = Template::from([
             (CKA_TOKEN, YES),
@@ -251,9 +251,9 @@ mod tests {
 
     #[test]
     fn what_no_tpm_makes_is_refused() {
-        let bits = |bits: u64| Template::from([(CKA_MODULUS_BITS, &bits.to_ne_bytes()[..])]);
+        let bits = |bits: CK_ULONG| Template::from([(CKA_MODULUS_BITS, &bits.to_ne_bytes()[..])]);
         let exponent = Template::from([
-            (CKA_MODULUS_BITS, &2048_u64.to_ne_bytes()[..]),
+            (CKA_MODULUS_BITS, &CK_ULONG::to_ne_bytes(2048)[..]),
             (CKA_PUBLIC_EXPONENT, &[3]),
         ]);
         let none = Template::default();

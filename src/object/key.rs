@@ -1,6 +1,6 @@
 //! Key objects (PKCS#11 3.0, sections 4.7 to 4.9, 6.1 and 6.3).
 
-use super::{Object, Place, Role, unique_id};
+use super::{Object, Place, Role, allowed, unique_id};
 use crate::agreement::Agreement;
 use crate::attribute::Value;
 use crate::cipher::Cipher;
@@ -134,11 +134,7 @@ pub(super) fn private_object(
     let key_type = KeyType::of(public);
     let possible = key_type.private_uses();
     let possible: Vec<_> = possible.iter().copied().filter(can).collect();
-    let allowed = described
-        .mechanisms
-        .iter()
-        .map(|&kind| kind as CK_MECHANISM_TYPE);
-    let allowed: Vec<_> = allowed.collect();
+    let allowed = allowed(described);
     let does = |one| possible.contains(&one) && described.usage.is_none_or(|it| it.has(one));
     let opening = match does(key_type.opening_use()) {
         true => key_type.opening_mechanisms(),
@@ -236,8 +232,7 @@ pub(super) fn public_object(
     if let PublicKey::Rsa { .. } = public {
         attributes.push((CKA_MODULUS_BITS, Value::number(public.bits().into())));
     }
-    let allowed = described.mechanisms.iter().map(|&kind| kind as CK_ULONG);
-    let allowed: Vec<_> = allowed.collect();
+    let allowed = allowed(described);
     if !allowed.is_empty() {
         attributes.push((CKA_ALLOWED_MECHANISMS, Value::numbers(&allowed)));
     }

@@ -161,7 +161,7 @@ impl Object {
     pub(crate) fn allows(&self, mechanism: CK_MECHANISM_TYPE) -> bool {
         let allowed = match &self.role {
             Role::Private(_, allowed) | Role::Public(_, allowed) => allowed,
-            Role::Secret(key) => &key.described.mechanisms,
+            Role::Secret(key) => &allowed(&key.described),
             Role::Data => return true,
         };
         allowed.is_empty() || allowed.contains(&mechanism)
@@ -250,4 +250,13 @@ pub(crate) fn unique_id(class: CK_OBJECT_CLASS, name: &str) -> String {
 /// The name under which a session keeps something; no store gives such to an object of a token.
 pub(crate) fn session_name(number: CK_ULONG) -> String {
     format!("session-{}", hex(&number.to_be_bytes()))
+}
+
+/// CKA_ALLOWED_MECHANISMS of a described key; empty for every mechanism. Where CK_ULONG has 32 bits, a
+/// larger number of a file becomes CK_ULONG::MAX, which no mechanism has: so it allows none.
+fn allowed(described: &Description) -> Vec<CK_MECHANISM_TYPE> {
+    let kinds = described.mechanisms.iter();
+    kinds
+        .map(|&kind| CK_MECHANISM_TYPE::try_from(kind).unwrap_or(CK_MECHANISM_TYPE::MAX))
+        .collect()
 }

@@ -1,7 +1,7 @@
 //! Secret keys of a session (PKCS#11 3.0, section 4.10): agreed upon or brought. Whoever may reads
 //! them, and those that are AES keys by their length unwrap others.
 
-use super::{Object, Place, Role, unique_id};
+use super::{Object, Place, Role, allowed, unique_id};
 use crate::attribute::{Secret, Value};
 use crate::wrapping::{AES_KEYS, Wrapping};
 use cryptoki_sys::*;
@@ -70,7 +70,7 @@ impl SecretKey {
             true => &Wrapping::AES[..],
             false => &[],
         };
-        let allowed = &described.mechanisms;
+        let allowed = allowed(described);
         let shown = mechanisms
             .iter()
             .copied()

@@ -31,7 +31,7 @@ pub fn pkcs1() -> CK_MECHANISM {
     mechanism::<u8>(CKM_RSA_PKCS, None)
 }
 
-pub fn oaep(hash: u64, mgf: u64, label: &[u8]) -> CK_RSA_PKCS_OAEP_PARAMS {
+pub fn oaep(hash: CK_ULONG, mgf: CK_ULONG, label: &[u8]) -> CK_RSA_PKCS_OAEP_PARAMS {
     CK_RSA_PKCS_OAEP_PARAMS {
         hashAlg: hash,
         mgf,
@@ -44,7 +44,7 @@ pub fn oaep(hash: u64, mgf: u64, label: &[u8]) -> CK_RSA_PKCS_OAEP_PARAMS {
     }
 }
 
-pub fn ecdh(kdf: u64, shared: &[u8], public: &[u8]) -> CK_ECDH1_DERIVE_PARAMS {
+pub fn ecdh(kdf: CK_ULONG, shared: &[u8], public: &[u8]) -> CK_ECDH1_DERIVE_PARAMS {
     CK_ECDH1_DERIVE_PARAMS {
         kdf,
         ulSharedDataLen: shared.len() as CK_ULONG,
@@ -67,7 +67,7 @@ pub fn readable() -> Vec<Item> {
 impl Own {
     /// An RSA-2048 key pair of the token that decrypts.
     #[track_caller]
-    pub fn decrypting(&self, also: &[Item]) -> (u64, u64) {
+    pub fn decrypting(&self, also: &[Item]) -> (CK_ULONG, CK_ULONG) {
         let token = (CKA_TOKEN, YES.to_vec());
         let public = [
             token.clone(),
@@ -81,7 +81,7 @@ impl Own {
 
     /// A key pair of the token on this curve that agrees on secrets.
     #[track_caller]
-    pub fn agreeing(&self, curve: &[u8], also: &[Item]) -> (u64, u64) {
+    pub fn agreeing(&self, curve: &[u8], also: &[Item]) -> (CK_ULONG, CK_ULONG) {
         let token = (CKA_TOKEN, YES.to_vec());
         let public = [token.clone(), (CKA_EC_PARAMS, curve.to_vec())];
         let private = [&[token, (CKA_DERIVE, YES.to_vec())], also].concat();
@@ -89,7 +89,7 @@ impl Own {
         made.expect("C_GenerateKeyPair")
     }
 
-    pub fn decrypt_init(&self, mut mechanism: CK_MECHANISM, key: u64) -> Result<(), Code> {
+    pub fn decrypt_init(&self, mut mechanism: CK_MECHANISM, key: CK_ULONG) -> Result<(), Code> {
         let session = self.session;
         call!(
             self.raw.table,
@@ -99,7 +99,7 @@ impl Own {
     }
 
     /// C_Decrypt into this room, or the length query; the code and the length written.
-    pub fn decrypt_into(&self, data: &[u8], room: Option<&mut [u8]>) -> (Code, u64) {
+    pub fn decrypt_into(&self, data: &[u8], room: Option<&mut [u8]>) -> (Code, CK_ULONG) {
         let mut length = room.as_ref().map_or(0, |room| room.len() as CK_ULONG);
         let to = room.map_or(ptr::null_mut(), <[u8]>::as_mut_ptr);
         let (from, size) = (data.as_ptr().cast_mut(), data.len() as CK_ULONG);
@@ -119,12 +119,17 @@ impl Own {
         Ok(room)
     }
 
-    pub fn decrypt(&self, by: CK_MECHANISM, key: u64, data: &[u8]) -> Result<Vec<u8>, Code> {
+    pub fn decrypt(&self, by: CK_MECHANISM, key: CK_ULONG, data: &[u8]) -> Result<Vec<u8>, Code> {
         self.decrypt_init(by, key)?;
         self.decrypt_on(data)
     }
 
-    pub fn encrypt(&self, mut by: CK_MECHANISM, key: u64, data: &[u8]) -> Result<Vec<u8>, Code> {
+    pub fn encrypt(
+        &self,
+        mut by: CK_MECHANISM,
+        key: CK_ULONG,
+        data: &[u8],
+    ) -> Result<Vec<u8>, Code> {
         let session = self.session;
         call!(self.raw.table, C_EncryptInit(session, &raw mut by, key)).result()?;
         let (from, size) = (data.as_ptr().cast_mut(), data.len() as CK_ULONG);
@@ -138,7 +143,12 @@ impl Own {
         Ok(room)
     }
 
-    pub fn derive(&self, mut by: CK_MECHANISM, key: u64, template: &[Item]) -> Result<u64, Code> {
+    pub fn derive(
+        &self,
+        mut by: CK_MECHANISM,
+        key: CK_ULONG,
+        template: &[Item],
+    ) -> Result<CK_ULONG, Code> {
         let (mut items, mut made) = (attributes(template), 0);
         let (at, count) = (items.as_mut_ptr(), items.len() as CK_ULONG);
         call!(
@@ -151,7 +161,7 @@ impl Own {
 
     /// The public key of this object as a PEM file.
     #[track_caller]
-    pub fn pem(&self, home: &Home, object: u64) -> PathBuf {
+    pub fn pem(&self, home: &Home, object: CK_ULONG) -> PathBuf {
         let info = self.attribute(object, CKA_PUBLIC_KEY_INFO);
         home.write(&format!("public-{object}.pem"), public_pem(&info))
     }

@@ -26,8 +26,8 @@ pub const PROTECTION: CK_ATTRIBUTE_TYPE = CKA_VENDOR_DEFINED | 0x4445_0004;
 pub const PERSISTENT: CK_ATTRIBUTE_TYPE = CKA_VENDOR_DEFINED | 0x4445_0005;
 
 /// Values of CKA_DEVID_PROTECTION.
-pub const SEALED: u64 = 2;
-pub const IN_FILE: u64 = 3;
+pub const SEALED: CK_ULONG = 2;
+pub const IN_FILE: CK_ULONG = 3;
 
 pub const SRK: u32 = 0x8100_0001;
 pub const MASTER: u32 = 0x8100_0080;
@@ -89,7 +89,7 @@ pub enum Kind {
     P256,
     P384,
     P521,
-    Rsa(u64),
+    Rsa(CK_ULONG),
 }
 
 impl Kind {

@@ -45,7 +45,8 @@ pub mod wrapping;
 /// certificates token.
 pub const PROFILES: usize = 3;
 
-/// Makes two tests of each story, `wire::NAME` and `esapi::NAME`: one body, both links. A story
+/// Makes two tests of each story, `wire::NAME` and `esapi::NAME`: one body, both links (a build without
+/// libtss2 has the first only). A story
 /// may be marked, as in `#[ignore = "why"] NAME`.
 #[allow(unused_macros)]
 macro_rules! over_both_links {
@@ -57,6 +58,7 @@ macro_rules! over_both_links {
                 $crate::common::story::tell(name, || super::$story($crate::common::story::Link::Wire));
             })+
         }
+        #[cfg(feature = "tss")]
         mod esapi {
             $(#[test] $(#[$mark])*
             fn $story() {

@@ -5,7 +5,7 @@ use super::home::Home;
 use super::programs;
 use super::raw::{Code, Raw, text};
 use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
-use cryptoki_sys::{CK_OBJECT_HANDLE, CK_SESSION_HANDLE, CK_SLOT_ID};
+use cryptoki_sys::{CK_OBJECT_HANDLE, CK_SESSION_HANDLE, CK_SLOT_ID, CK_ULONG};
 use cryptoki_sys::{CKA_CLASS, CKF_SERIAL_SESSION, CKO_PRIVATE_KEY};
 use std::env;
 use std::fs::{self, File};
@@ -56,9 +56,21 @@ fn fresh(name: &str, sources: &str) -> PathBuf {
             "--profile",
             profile,
         ]);
-        build
-            .arg("--target-dir")
-            .arg(folder.parent().expect("in a target folder"));
+        // What cargo was told for the tests themselves: `--target` gives its results a folder more.
+        let target = env!("DEVID_BUILT_FOR");
+        let mut above = folder.parent().expect("in a target folder");
+        if above.ends_with(target) {
+            build.args(["--target", target]);
+            above = above.parent().expect("in a target folder");
+        }
+        build.arg("--target-dir").arg(above);
+        build.arg("--no-default-features");
+        for (feature, wanted) in [
+            ("soft-rsa", cfg!(feature = "soft-rsa")),
+            ("tss", cfg!(feature = "tss")),
+        ] {
+            build.args(wanted.then_some(["--features", feature]).iter().flatten());
+        }
         build.current_dir(env!("CARGO_MANIFEST_DIR"));
         programs::run(&mut build).ok();
         assert!(file.is_file(), "cargo build made no {}", file.display());
@@ -133,7 +145,7 @@ impl Opened {
     /// One signature with `mechanism`.
     pub fn sign(
         &self,
-        mechanism: u64,
+        mechanism: CK_ULONG,
         key: CK_OBJECT_HANDLE,
         data: &[u8],
     ) -> Result<Vec<u8>, Code> {
@@ -157,6 +169,6 @@ pub fn loaded(home: &Home) -> Raw {
 }
 
 /// A CK_ULONG as an attribute's value.
-pub fn ulong(value: u64) -> Vec<u8> {
+pub fn ulong(value: CK_ULONG) -> Vec<u8> {
     value.to_ne_bytes().to_vec()
 }

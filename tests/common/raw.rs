@@ -210,7 +210,12 @@ impl Raw {
         Ok(info)
     }
 
-    pub fn login(&self, session: CK_SESSION_HANDLE, user: u64, pin: &[u8]) -> Result<(), Code> {
+    pub fn login(
+        &self,
+        session: CK_SESSION_HANDLE,
+        user: CK_ULONG,
+        pin: &[u8],
+    ) -> Result<(), Code> {
         let mut pin = pin.to_vec();
         let length = pin.len() as CK_ULONG;
         call!(self.table, C_Login(session, user, pin.as_mut_ptr(), length)).result()

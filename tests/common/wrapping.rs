@@ -15,7 +15,7 @@ use std::ptr;
 const P384_KEY: [&str; 4] = ["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-384"];
 
 /// The keys that come wrapped: `NAME.key` and `NAME.pub` in the home.
-pub const KEYS: [(&str, [&str; 4], u64); 3] = [
+pub const KEYS: [(&str, [&str; 4], CK_ULONG); 3] = [
     ("rsa", RSA_KEY, CKK_RSA),
     ("p256", P256_KEY, CKK_EC),
     ("p384", P384_KEY, CKK_EC),
@@ -97,7 +97,7 @@ pub fn private_key_info(home: &Home, name: &str) -> Vec<u8> {
     output("openssl", arguments)
 }
 
-pub fn rsa_aes(bits: u64, oaep: &CK_RSA_PKCS_OAEP_PARAMS) -> CK_RSA_AES_KEY_WRAP_PARAMS {
+pub fn rsa_aes(bits: CK_ULONG, oaep: &CK_RSA_PKCS_OAEP_PARAMS) -> CK_RSA_AES_KEY_WRAP_PARAMS {
     CK_RSA_AES_KEY_WRAP_PARAMS {
         ulAESKeyBits: bits,
         pOAEPParams: ptr::from_ref(oaep).cast_mut(),
@@ -117,10 +117,10 @@ impl Own {
     pub fn unwrap(
         &self,
         mut by: CK_MECHANISM,
-        key: u64,
+        key: CK_ULONG,
         wrapped: &[u8],
         template: &[Item],
-    ) -> Result<u64, Code> {
+    ) -> Result<CK_ULONG, Code> {
         let (mut items, mut made) = (attributes(template), 0);
         let (at, count) = (items.as_mut_ptr(), items.len() as CK_ULONG);
         let (from, length) = (wrapped.as_ptr().cast_mut(), wrapped.len() as CK_ULONG);
@@ -143,7 +143,7 @@ impl Own {
 
     /// An RSA-2048 key pair of the token that unwraps.
     #[track_caller]
-    pub fn unwrapping(&self, also: &[Item]) -> (u64, u64) {
+    pub fn unwrapping(&self, also: &[Item]) -> (CK_ULONG, CK_ULONG) {
         let token = (CKA_TOKEN, YES.to_vec());
         let public = [token.clone(), (CKA_MODULUS_BITS, ulong(2048))];
         let private = [&[token, (CKA_UNWRAP, YES.to_vec())], also].concat();
@@ -152,7 +152,7 @@ impl Own {
     }
 
     /// A secret key of the session with these bytes, which unwraps.
-    pub fn transport(&self, key_type: CK_KEY_TYPE, value: &[u8]) -> Result<u64, Code> {
+    pub fn transport(&self, key_type: CK_KEY_TYPE, value: &[u8]) -> Result<CK_ULONG, Code> {
         self.create(&[
             (CKA_CLASS, ulong(CKO_SECRET_KEY)),
             (CKA_KEY_TYPE, ulong(key_type)),
@@ -169,7 +169,7 @@ pub fn keys(home: &Home) {
     }
 }
 
-pub fn signs_as(own: &Own, home: &Home, key: u64, name: &str) {
+pub fn signs_as(own: &Own, home: &Home, key: CK_ULONG, name: &str) {
     let verifier = Verifier::new(&home.path(&format!("{name}.pub")));
     let digest = digest("-sha256", b"data");
     match name {

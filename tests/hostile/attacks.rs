@@ -23,16 +23,16 @@ pub enum Attack {
     /// Behind the wall's address by one byte, with all the room that is promised.
     Unaligned(usize),
     /// Another number.
-    Number(usize, u64),
+    Number(usize, CK_ULONG),
     /// The handle of an object of another kind.
     OtherObject(usize),
     /// There is, and is said to be, so much less room than it takes.
     Short(usize, Room),
     /// There is just the room that it takes, said to be that much more.
-    Boast(usize, u64),
+    Boast(usize, CK_ULONG),
     /// In a template: NULL with a length, and lengths that no memory has.
     ItemNull(usize),
-    ItemLength(usize, u64),
+    ItemLength(usize, CK_ULONG),
     /// In a template: a type that no object has.
     ItemType(usize),
     /// In a template: values at odd addresses.
@@ -62,7 +62,7 @@ pub enum Room {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Parameter {
     Null {
-        said: u64,
+        said: CK_ULONG,
     },
     /// So many bytes, that length.
     Bytes {
@@ -74,13 +74,13 @@ pub enum Parameter {
     },
     /// One byte, that length.
     Lie {
-        said: u64,
+        said: CK_ULONG,
     },
     /// CK_RSA_PKCS_PSS_PARAMS with these fields.
     Fields {
-        hash: u64,
-        mgf: u64,
-        salt: u64,
+        hash: CK_ULONG,
+        mgf: CK_ULONG,
+        salt: CK_ULONG,
     },
 }
 
@@ -92,9 +92,9 @@ pub enum Nested {
     /// So many bytes of it, that length.
     Cut { length: usize },
     /// NULL, that length.
-    Null { said: u64 },
+    Null { said: CK_ULONG },
     /// What it names is NULL or a few bytes, that length.
-    Inner { null: bool, said: u64 },
+    Inner { null: bool, said: CK_ULONG },
     /// The parameter that it names is NULL.
     Hollow,
 }
@@ -118,10 +118,12 @@ pub struct Row {
 }
 
 /// Lengths that no memory has: a whole address space, and half of one.
-const BEYOND: [u64; 2] = [u64::MAX, 1 << 63];
+const HALF: CK_ULONG = 1 << (CK_ULONG::BITS - 1);
+const BEYOND: [CK_ULONG; 2] = [CK_ULONG::MAX, HALF];
 /// Counts whose size in bytes overflows, becomes small again, or is half an address space.
-const BEYOND_ITEMS: [u64; 3] = [u64::MAX, u64::MAX / 24 + 2, (1 << 63) / 24 + 1];
-const NEVER_GIVEN: [u64; 3] = [0, 0x7777_7777, u64::MAX];
+const ITEM: CK_ULONG = size_of::<CK_ATTRIBUTE>() as CK_ULONG;
+const BEYOND_ITEMS: [CK_ULONG; 3] = [CK_ULONG::MAX, CK_ULONG::MAX / ITEM + 2, HALF / ITEM + 1];
+const NEVER_GIVEN: [CK_ULONG; 3] = [0, 0x7777_7777, CK_ULONG::MAX];
 const PIN_CODES: [CK_RV; 4] = [
     CKR_ARGUMENTS_BAD,
     CKR_PIN_INCORRECT,
@@ -249,11 +251,11 @@ impl Rows<'_> {
                 ];
                 self.add(Attack::OtherObject(at), &other);
             }
-            Arg::UserType => self.numbers(at, &[3, 99, u64::MAX], &[CKR_USER_TYPE_INVALID]),
+            Arg::UserType => self.numbers(at, &[3, 99, CK_ULONG::MAX], &[CKR_USER_TYPE_INVALID]),
             // Section 5.6.1: the flag for serial sessions is a must.
             Arg::Opening => self.numbers(at, &[0], &[CKR_SESSION_PARALLEL_NOT_SUPPORTED]),
             Arg::MechanismType => {
-                self.numbers(at, &[0x7fff_fff0, u64::MAX], &[CKR_MECHANISM_INVALID]);
+                self.numbers(at, &[0x7fff_fff0, CK_ULONG::MAX], &[CKR_MECHANISM_INVALID]);
             }
             Arg::Reserved => self.add(Attack::NotNull(at), &[CKR_ARGUMENTS_BAD]),
             Arg::Ignored => {
@@ -323,7 +325,7 @@ impl Rows<'_> {
             }
             Arg::Number(_) if self.entry.name == "C_GetInterface" => {
                 let right = [CKR_FUNCTION_FAILED, CKR_ARGUMENTS_BAD];
-                self.numbers(at, &[1 << 40], &right);
+                self.numbers(at, &[1 << 30], &right);
             }
             // Blocking may be left out (section 5.5.4); whoever has it would wait here.
             Arg::Number(CKF_DONT_BLOCK) if self.entry.name == "C_WaitForSlotEvent" => {
@@ -333,13 +335,13 @@ impl Rows<'_> {
         }
     }
 
-    fn numbers(&mut self, at: usize, numbers: &[u64], right: &[CK_RV]) {
+    fn numbers(&mut self, at: usize, numbers: &[CK_ULONG], right: &[CK_RV]) {
         for number in numbers {
             self.add(Attack::Number(at, *number), right);
         }
     }
 
-    fn lies(&mut self, at: usize, numbers: &[u64], right: &[CK_RV]) {
+    fn lies(&mut self, at: usize, numbers: &[CK_ULONG], right: &[CK_RV]) {
         for number in numbers {
             self.add_special(Attack::Number(at, *number), right);
         }
@@ -425,7 +427,7 @@ impl Rows<'_> {
         let (hash, mgf, salt) = (CKM_SHA256, CKG_MGF1_SHA256, 32);
         for (hash, mgf, salt) in [
             (CKM_SHA384, mgf, salt),
-            (u64::MAX, mgf, salt),
+            (CK_ULONG::MAX, mgf, salt),
             (hash, 0, salt),
             (hash, CKG_MGF1_SHA384, salt),
             (hash, mgf, BEYOND[0]),
@@ -440,7 +442,7 @@ impl Rows<'_> {
         let length = PSS_LENGTH;
         self.add_special(Attack::Pss(at, Parameter::Bytes { length }), &[]);
         self.add_special(Attack::Pss(at, Parameter::Odd { length }), &[]);
-        for said in [0, PSS_LENGTH as u64, BEYOND[0]] {
+        for said in [0, PSS_LENGTH as CK_ULONG, BEYOND[0]] {
             self.add_special(Attack::Pss(at, Parameter::Null { said }), &bad);
         }
         for said in BEYOND {
@@ -461,7 +463,7 @@ impl Rows<'_> {
         for length in [1, PSS_LENGTH, length - 1, length + 1, 4096] {
             self.add_special(Attack::Nested(at, Nested::Cut { length }), &bad);
         }
-        for said in [0, length as u64, BEYOND[0], BEYOND[1]] {
+        for said in [0, length as CK_ULONG, BEYOND[0], BEYOND[1]] {
             self.add_special(Attack::Nested(at, Nested::Null { said }), &bad);
         }
         for said in [1, BEYOND[0], BEYOND[1]] {

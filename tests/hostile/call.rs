@@ -10,15 +10,15 @@ use std::mem::{offset_of, transmute};
 /// What a process has at hand for its call; numbers out of the air where it has nothing.
 #[derive(Clone)]
 pub struct Bench {
-    pub session: u64,
-    pub slot: u64,
+    pub session: CK_ULONG,
+    pub slot: CK_ULONG,
     /// Any object, the value of its CKA_LABEL, and a key for the call.
-    pub object: u64,
+    pub object: CK_ULONG,
     pub label: usize,
-    pub key: u64,
+    pub key: CK_ULONG,
     /// An object that is not such a key.
-    pub other: u64,
-    pub mechanism: u64,
+    pub other: CK_ULONG,
+    pub mechanism: CK_ULONG,
     /// A point on the key's curve, or any 65 bytes.
     pub point: Vec<u8>,
     /// What is wrapped for the key, or any 32 bytes.
@@ -202,7 +202,7 @@ impl Call {
             .concat()
     }
 
-    fn mechanism(&mut self, at: usize, mechanism: u64, wall: Wall, shift: usize) -> usize {
+    fn mechanism(&mut self, at: usize, mechanism: CK_ULONG, wall: Wall, shift: usize) -> usize {
         let (kind, parameter) = match self.attack {
             Attack::MechanismUnknown(of) if of == at => (CKM_VENDOR_DEFINED | 0x0bad_cafe, None),
             Attack::Parameter(of, parameter) if of == at => (mechanism, Some(parameter)),
@@ -210,7 +210,7 @@ impl Call {
             _ => (mechanism, None),
         };
         let pss = [CKM_SHA256, CKG_MGF1_SHA256, 32]
-            .map(u64::to_ne_bytes)
+            .map(CK_ULONG::to_ne_bytes)
             .concat();
         let some = |length: usize| {
             let filler = std::iter::repeat(&1_u8);
@@ -230,7 +230,7 @@ impl Call {
                 (self.keep(Walled::holding(&some(length), wall, 1)), length)
             }
             Some(Parameter::Fields { hash, mgf, salt }) => {
-                let fields = [hash, mgf, salt].map(u64::to_ne_bytes).concat();
+                let fields = [hash, mgf, salt].map(CK_ULONG::to_ne_bytes).concat();
                 (self.keep(Walled::holding(&fields, wall, 0)), PSS_LENGTH)
             }
             Some(Parameter::Lie { said }) => {
@@ -362,7 +362,7 @@ impl Call {
         if let (Some(items), Attack::Short(..) | Attack::ItemType(_)) = (self.items, self.attack) {
             let bytes = self.memory[items].bytes();
             let length = word(&bytes[bytes.len() - size_of::<usize>()..]);
-            if length as u64 != CK_UNAVAILABLE_INFORMATION {
+            if length as CK_ULONG != CK_UNAVAILABLE_INFORMATION {
                 complaints.push(format!(
                     "an item that was not filled has the length {length}"
                 ));
@@ -420,4 +420,4 @@ unsafe fn invoke(function: usize, words: &[usize]) -> CK_RV {
     }
 }
 
-const _: () = assert!(PSS_LENGTH == 24);
+const _: () = assert!(PSS_LENGTH == 3 * size_of::<CK_ULONG>());

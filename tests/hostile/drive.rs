@@ -268,7 +268,7 @@ fn prepare(target: &Target<'_>, scene: Scene, name: &str) -> (Bench, Vec<CK_MECH
 }
 
 /// Begins the scene's operation. A module that lacks the call has nothing to begin.
-fn begin(raw: &Raw, scene: Scene, bench: &Bench, public: u64, private: u64) {
+fn begin(raw: &Raw, scene: Scene, bench: &Bench, public: CK_ULONG, private: CK_ULONG) {
     let session = bench.session;
     let mechanism = |kind| CK_MECHANISM {
         mechanism: kind,

@@ -14,7 +14,7 @@ pub enum Arg {
     /// The private key, or the public one where that is what the call takes.
     Key,
     /// A number that is right as it stands.
-    Number(u64),
+    Number(CK_ULONG),
     UserType,
     /// The flags of C_OpenSession.
     Opening,

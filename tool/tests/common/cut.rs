@@ -16,16 +16,19 @@ pub enum End {
 
 /// The calls that count.
 fn steps() -> Vec<libc::c_long> {
-    let mut steps = vec![
+    vec![
         libc::SYS_connect,
         libc::SYS_renameat,
         libc::SYS_renameat2,
         libc::SYS_unlinkat,
         libc::SYS_mkdirat,
-    ];
-    #[cfg(target_arch = "x86_64")]
-    steps.extend([libc::SYS_rename, libc::SYS_unlink, libc::SYS_mkdir]);
-    steps
+        #[cfg(not(target_arch = "aarch64"))]
+        libc::SYS_rename,
+        #[cfg(not(target_arch = "aarch64"))]
+        libc::SYS_unlink,
+        #[cfg(not(target_arch = "aarch64"))]
+        libc::SYS_mkdir,
+    ]
 }
 
 #[allow(clippy::zombie_processes, reason = "waitpid waits, as ptrace wants it")]

@@ -11,11 +11,12 @@ use common::programs::{Running, run};
 use common::proxy::{Fault, Proxy, command};
 use common::story::Link;
 use common::tpm::Swtpm;
+use cryptoki_sys::CKR_CRYPTOKI_ALREADY_INITIALIZED;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
-over_both_links!(calls_with_a_cancellation_pending);
+over_both_links!(calls_with_a_cancellation_pending, unloaded_without_an_end);
 once!(
     what_hosts_do_all_day,
     mistakes_of_a_host,
@@ -23,7 +24,10 @@ once!(
     counts_and_lengths_that_cannot_be_meant
 );
 // libtss2 waits for ever.
-over_our_link!(a_thread_cancelled_while_the_tpm_stalls);
+over_our_link!(
+    a_thread_cancelled_while_the_tpm_stalls,
+    signals_while_the_tpm_stalls
+);
 
 /// A host that is told by lines what to do, and tells by lines what it did.
 struct Talking {
@@ -104,4 +108,27 @@ fn counts_and_lengths_that_cannot_be_meant() {
     let (tpm, _identity) = Swtpm::manufactured();
     let home = Home::new(&tpm.tcti());
     run(&mut host(&home, "huge", &[])).ok();
+}
+
+/// The module is not told, and stays in memory: it goes on where it was.
+fn unloaded_without_an_end(link: Link) {
+    let (tpm, _identity) = Swtpm::manufactured();
+    let home = Home::new(&link.tcti(&tpm.tcti()));
+    let said = run(&mut host(&home, "reloaded", &[])).ok().text();
+    let already = format!("{CKR_CRYPTOKI_ALREADY_INITIALIZED:x} 1 1");
+    assert_eq!(said.trim(), already);
+}
+
+fn signals_while_the_tpm_stalls(link: Link) {
+    let (tpm, _identity) = Swtpm::manufactured();
+    let proxy = Proxy::new(&tpm);
+    let home = Home::new(&link.tcti(&proxy.tcti()));
+    let mut host = Talking::start(&mut host(&home, "interrupted", &[]));
+    host.says("ready");
+    proxy.book().break_next(command::SIGN, Fault::Stall);
+    host.tell();
+    proxy.book().await_stall();
+    host.says("interrupted");
+    proxy.book().release();
+    host.ends_well();
 }

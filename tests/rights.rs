@@ -1,11 +1,12 @@
-//! Hosts and tools with more rights than their caller: the caller's environment is not obeyed.
+//! Hosts and tools with more rights than their caller, whose environment is not obeyed; and those
+//! with fewer than they need.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
 #[macro_use]
 mod common;
 
 use common::home::Home;
-use common::host::compiled;
+use common::host::{compiled, host, preloaded};
 use common::module::{library, tool};
 use common::programs::{output, run};
 use common::tpm::Swtpm;
@@ -23,6 +24,8 @@ once!(
     setgid,
     a_variable_that_is_empty_is_not_set,
     a_variable_that_is_not_text,
+    a_device_that_a_control_group_forbids,
+    a_device_that_its_mode_closes,
 );
 
 const NOBODY: u32 = 65534;
@@ -170,4 +173,51 @@ fn a_variable_that_is_not_text() {
         assert_eq!(run(&mut command).ok().text().trim(), slots, "{name}");
     }
     bench.home.log_says(&["DEVID_PKCS11_TCTI", "not UTF-8"]);
+}
+
+/// A home whose TPM is said to be a device, which is a file of this mode here.
+fn with_device(mode_of_it: u32) -> (Home, PathBuf) {
+    let home = Home::new("");
+    let device = home.write("tpmrm0", "");
+    mode(&device, mode_of_it);
+    mode(&home.write("log", ""), 0o666);
+    mode(home.folder(), 0o755);
+    let home = home.with_tcti(&format!("device:{}", device.display()));
+    (home, device)
+}
+
+/// EPERM: neither group nor mode is at fault, and no remedy says so.
+fn a_device_that_a_control_group_forbids() {
+    let (home, device) = with_device(0o666);
+    let forbidding = preloaded(&home, "forbidden");
+    let forbid = |command: &mut Command| {
+        command.env("LD_PRELOAD", &forbidding);
+        run(command.env("FORBIDDEN", &device))
+    };
+    forbid(&mut host(&home, "slots", &[])).ok();
+    home.log_says(&[device.to_str().unwrap(), "not permitted", "DeviceAllow="]);
+    assert!(!home.log().contains("group (usually tss)"));
+    let mut doctor = Command::new(tool());
+    let said = forbid(home.settle(doctor.args(["--json", "doctor"]))).text();
+    for words in ["tpm.node-forbidden", "DeviceAllow=", "--device"] {
+        assert!(said.contains(words), "{words}: {said}");
+    }
+    for words in ["tpm.node-closed", "chgrp", "usermod"] {
+        assert!(!said.contains(words), "{words}: {said}");
+    }
+}
+
+/// EACCES: the group is what helps.
+fn a_device_that_its_mode_closes() {
+    let (home, device) = with_device(0o600);
+    let host = compiled(&home, "slots");
+    let module = home.path("module.so");
+    fs::copy(library(), &module).unwrap();
+    let mut command = Command::new(host);
+    home.settle(command.arg(&module));
+    if is_root() {
+        run(command.uid(NOBODY).gid(NOBODY)).ok();
+        home.log_says(&[device.to_str().unwrap(), "permission denied", "group"]);
+        assert!(!home.log().contains("DeviceAllow="));
+    }
 }

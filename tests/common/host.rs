@@ -8,19 +8,22 @@ use std::process::Command;
 
 /// `tests/c/NAME.c`, compiled into the home.
 pub fn compiled(home: &Home, name: &str) -> PathBuf {
+    compile(home, name, &["-pthread"])
+}
+
+/// `tests/c/NAME.c` as a library for LD_PRELOAD.
+pub fn preloaded(home: &Home, name: &str) -> PathBuf {
+    compile(home, name, &["-shared", "-fPIC"])
+}
+
+fn compile(home: &Home, name: &str, kind: &[&str]) -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let flags = String::from_utf8(output("pkg-config", ["--cflags", "p11-kit-1"])).unwrap();
     let into = home.path(name);
     let mut compiler = program("gcc");
     compiler
-        .args([
-            "-std=gnu11",
-            "-g",
-            "-pthread",
-            "-Wall",
-            "-Wextra",
-            "-Werror",
-        ])
+        .args(["-std=gnu11", "-g", "-Wall", "-Wextra", "-Werror"])
+        .args(kind)
         .args(flags.split_whitespace())
         .arg("-I")
         .arg(root.join("include"))

@@ -29,6 +29,11 @@ use std::sync::Arc;
 
 /// Runs one call: catches a panic, logs a failure, gives the code.
 fn entry(name: &'static str, call: impl FnOnce() -> Result<(), Error>) -> CK_RV {
+    let call = || {
+        let result = call();
+        process::state().write_waiting();
+        result
+    };
     let result = catch_unwind(AssertUnwindSafe(call)).unwrap_or(Err(Error::Panicked));
     match result {
         Ok(()) => CKR_OK,

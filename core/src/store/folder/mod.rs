@@ -25,9 +25,11 @@ pub use seals::{Seal, SealText};
 pub(crate) use trust::{distrusted_file, distrusted_folder};
 pub use tss2::{Kind as Tss2Kind, NoTss2Key, Tss2Key};
 
-use crate::file::{FileStamp, Moment, random_digits};
+use crate::file::{self, FileStamp, Moment, random_digits};
 use crate::key::{from_hex, hex};
+use crate::trouble::{Sight, Troubles, trouble};
 use format::Remarks;
+use log::warn;
 use parking_lot::Mutex;
 use read::{Opened, Unread, file_name, is_object};
 use rustix::io::Errno;
@@ -42,6 +44,8 @@ use write::{Readers, Writer};
 const SERIAL: &str = ".serial";
 /// The TPMT_PUBLIC of the key that wraps the folder's keys, in hexadecimal digits.
 const MASTER: &str = ".master";
+/// More bytes than [`MASTER`] has, and a seal.
+const ROOM: usize = 8 << 10;
 /// How long a writer waits for another.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -52,6 +56,8 @@ pub struct KeyFolder {
     patience: Duration,
     /// What the last listing found. Held for moments only, never while files are read.
     known: Mutex<Arc<Known>>,
+    /// Files that could not be read, the folder among them.
+    troubles: Troubles,
 }
 
 /// What is in the folder.
@@ -61,6 +67,8 @@ pub struct Listing {
     pub entries: Vec<Arc<Entry>>,
     /// Files that give no object, by name, and why.
     pub refused: Vec<(String, String)>,
+    /// The first of the files that could not be read now, and may hold an object.
+    pub unread: Option<FolderError>,
     /// As [`KeyFolder::stamp`] of the moment before the files were read.
     pub stamp: Stamp,
 }
@@ -70,8 +78,11 @@ pub struct Listing {
 pub struct Stamp {
     folder: Option<FileStamp>,
     files: Vec<FileStamp>,
+    /// Objects that could not be read.
+    unread: Vec<(String, Errno)>,
     /// When it was taken, if something had been changed so shortly before that the next change
-    /// could give it the same stamp: then no later one is equal to this.
+    /// could give it the same stamp, or something of the folder could not be read: then no later
+    /// one is equal to this.
     unsettled: Option<Moment>,
 }
 
@@ -85,10 +96,55 @@ struct Known {
 /// What a file was at the last listing.
 #[derive(Debug, Clone)]
 struct Seen {
-    stamp: FileStamp,
+    /// `None` if it could not be had.
+    stamp: Option<FileStamp>,
     /// Whether it must have another stamp if it is now another.
     settled: bool,
     found: Result<Arc<Entry>, String>,
+    /// Why it could not be read now, if so; then what is found is of before.
+    trouble: Option<Errno>,
+}
+
+impl Seen {
+    /// A file that cannot be read now: as it was earlier, if it was read then.
+    fn hidden(earlier: Option<&Self>, stamp: Option<FileStamp>, errno: Errno) -> Self {
+        let found = earlier.and_then(|earlier| earlier.found.as_ref().ok());
+        Self {
+            stamp,
+            settled: false,
+            found: found.cloned().ok_or_else(|| errno.to_string()),
+            trouble: Some(errno),
+        }
+    }
+}
+
+impl Listing {
+    /// This, if no object may be missing from it: for whoever makes, changes or destroys something
+    /// because of what is not there.
+    ///
+    /// # Errors
+    ///
+    /// A file could not be read now.
+    pub fn whole(self) -> Result<Self, FolderError> {
+        match self.unread {
+            Some(error) => Err(error),
+            None => Ok(self),
+        }
+    }
+
+    /// The object of this name.
+    ///
+    /// # Errors
+    ///
+    /// There is none, or its file could not be read now.
+    pub fn entry(&self, name: &str) -> Result<&Arc<Entry>, FolderError> {
+        let found = self.entries.iter().find(|entry| entry.name == name);
+        let missing = || match &self.unread {
+            Some(error) => error.clone(),
+            None => FolderError::Gone(name.into()),
+        };
+        found.ok_or_else(missing)
+    }
 }
 
 impl KeyFolder {
@@ -98,6 +154,7 @@ impl KeyFolder {
             path,
             patience: PATIENCE,
             known: Mutex::default(),
+            troubles: Troubles::default(),
         }
     }
 
@@ -109,6 +166,7 @@ impl KeyFolder {
             path: self.path.clone(),
             patience: self.patience,
             known: Mutex::new(known.unwrap_or_default()),
+            troubles: self.troubles.for_child(),
         }
     }
 
@@ -117,12 +175,17 @@ impl KeyFolder {
         &self.path
     }
 
-    /// All objects. Only files that changed are read; a folder that is missing is empty.
+    /// All objects. Only files that changed are read; a folder that is missing is empty. An object
+    /// whose file cannot be read now is as it was, if it was read before.
     ///
     /// # Errors
     ///
     /// The folder as a whole cannot be read or is not to be trusted.
     pub fn list(&self) -> Result<Listing, FolderError> {
+        self.noted(self.listed())
+    }
+
+    fn listed(&self) -> Result<Listing, FolderError> {
         let now = Moment::now();
         let before = Arc::clone(&self.known.lock());
         let mut stamp = Stamp::default();
@@ -131,58 +194,155 @@ impl KeyFolder {
             known.folder = Some(folder.owned);
             stamp.folder = Some(folder.stamp);
             let same_folder = before.folder == known.folder;
-            for name in folder.names().map_err(FolderError::at(&self.path))? {
-                let Some(about) = folder.file_stamp(&name) else {
-                    continue;
-                };
-                stamp.files.push(about);
-                let name = name.to_string_lossy().into_owned();
-                let seen = match before.files.get(&name) {
-                    Some(seen) if same_folder && seen.stamp == about && seen.settled => {
-                        Some(seen.clone())
+            for file in folder.names().map_err(FolderError::at(&self.path))? {
+                let name = file.to_string_lossy().into_owned();
+                let earlier = before.files.get(&name);
+                let seen = match folder.file_stamp(&file) {
+                    Ok(None) => continue,
+                    Ok(Some(about)) => {
+                        stamp.files.push(about);
+                        match earlier {
+                            Some(seen)
+                                if same_folder && seen.stamp == Some(about) && seen.settled =>
+                            {
+                                Some(seen.clone())
+                            }
+                            earlier => {
+                                folder.look_at(&name, about, about.is_settled(now), earlier)?
+                            }
+                        }
                     }
-                    earlier => folder.look_at(&name, about, about.is_settled(now), earlier)?,
+                    Err(errno) => Some(Seen::hidden(earlier, None, errno)),
                 };
                 if let Some(seen) = seen {
                     known.files.insert(name, seen);
                 }
             }
         }
-        stamp.settle(now);
-        let (mut entries, mut refused) = (Vec::new(), Vec::new());
+        let (mut entries, mut refused, mut unread) = (Vec::new(), Vec::new(), Vec::new());
         for (name, seen) in &known.files {
             match &seen.found {
                 Ok(entry) => entries.push(Arc::clone(entry)),
                 Err(reason) => refused.push((name.clone(), reason.clone())),
             }
+            unread.extend(seen.trouble.map(|errno| (name.clone(), errno)));
         }
         entries.sort_unstable_by(|one, other| one.name.cmp(&other.name));
         refused.sort_unstable();
+        unread.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+        self.note_objects(&unread);
+        stamp.unread = unread;
+        stamp.settle(now);
         *self.known.lock() = Arc::new(known);
+        let hidden = stamp.unread.iter().find(|(name, _)| {
+            let refused = refused.binary_search_by(|(one, _)| one.cmp(name));
+            refused.is_ok()
+        });
+        let hidden = hidden.map(|(name, errno)| FolderError::at(&self.path.join(name))(*errno));
         Ok(Listing {
             entries,
             refused,
+            unread: hidden,
             stamp,
         })
     }
 
-    /// The state of what a listing depends on; only one after it changed can differ. Reads no file.
+    /// Which objects could not be read; the folder itself was.
+    fn note_objects(&self, unread: &[(String, Errno)]) {
+        let paths: Vec<_> = unread
+            .iter()
+            .map(|(name, _)| self.path.join(name))
+            .collect();
+        self.troubles.keep(|path| {
+            let of_listing = path == self.path || self.object_in(path).is_some();
+            !of_listing || paths.iter().any(|one| one == path)
+        });
+        for (path, (_, errno)) in paths.iter().zip(unread) {
+            self.troubles.note(path, *errno);
+        }
+    }
+
+    /// The name of the file that is an object, if the path leads to one of this folder.
+    fn object_in<'p>(&self, path: &'p Path) -> Option<&'p str> {
+        let name = path.strip_prefix(&self.path).ok()?.to_str()?;
+        (is_object(name.as_bytes()) && !name.contains('/')).then_some(name)
+    }
+
+    /// Notes which file could not be read, if that is why.
+    pub(super) fn noted<T>(&self, outcome: Result<T, FolderError>) -> Result<T, FolderError> {
+        if let Some((path, errno)) = outcome.as_ref().err().and_then(FolderError::trouble) {
+            self.troubles.note(path, errno);
+        }
+        outcome
+    }
+
+    /// The error of a file elsewhere that could not be read now, and that the folder depends on.
+    pub(crate) fn unread<T>(&self, path: &Path, errno: Errno) -> Result<T, FolderError> {
+        self.noted(Err(FolderError::at(path)(errno)))
+    }
+
+    /// The state of what a listing depends on; only one after it changed can differ. Reads no file
+    /// but those that could not be read before.
     pub fn stamp(&self) -> Stamp {
         let now = Moment::now();
         let mut stamp = Stamp::default();
-        match Opened::at(&self.path) {
-            Ok(None) => {}
-            Ok(Some(folder)) => {
-                stamp.folder = Some(folder.stamp);
-                let names = folder.names().unwrap_or_default();
-                let stamps = names.iter().filter_map(|name| folder.file_stamp(name));
-                stamp.files = stamps.collect();
-            }
-            // Then a listing fails, until the folder is another.
-            Err(_) => stamp.folder = FileStamp::of(&self.path),
-        }
+        let (objects, others): (Vec<_>, Vec<_>) = self
+            .troubles
+            .paths()
+            .into_iter()
+            .partition(|path| self.object_in(path).is_some());
+        let looked = self.noted(self.look_over(&objects, &mut stamp));
         stamp.settle(now);
+        for path in others.iter().filter(|path| **path != self.path) {
+            if file::read(path, format::LARGEST)
+                .err()
+                .as_ref()
+                .and_then(trouble)
+                .is_none()
+            {
+                self.troubles.is_over(path);
+            }
+        }
+        // Such trouble may have kept the last look from its end.
+        if !others.is_empty() || looked.is_err_and(|error| error.trouble().is_some()) {
+            stamp.unsettled = Some(now);
+        }
         stamp
+    }
+
+    fn look_over(&self, unread: &[PathBuf], stamp: &mut Stamp) -> Result<(), FolderError> {
+        let Some(folder) = Opened::at(&self.path).inspect_err(|_| {
+            // Not to be trusted, until it is another.
+            stamp.folder = match Sight::of(&self.path) {
+                Sight::There(about) => Some(about),
+                Sight::Missing | Sight::Unread(_) => None,
+            };
+        })?
+        else {
+            return Ok(());
+        };
+        stamp.folder = Some(folder.stamp);
+        for file in folder.names().map_err(FolderError::at(&self.path))? {
+            let name = file.to_string_lossy();
+            let trouble = match folder.file_stamp(&file) {
+                Ok(None) => None,
+                Ok(Some(about)) => {
+                    stamp.files.push(about);
+                    let was_unread = unread.iter().any(|path| path.ends_with(&*name));
+                    was_unread.then(|| folder.trouble_with(&name)).flatten()
+                }
+                Err(errno) => {
+                    self.troubles.note(&self.path.join(&*name), errno);
+                    Some(errno)
+                }
+            };
+            stamp
+                .unread
+                .extend(trouble.map(|errno| (name.into_owned(), errno)));
+        }
+        let unread = &mut stamp.unread;
+        unread.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+        Ok(())
     }
 
     /// Puts a new object into the folder, under a name that it makes.
@@ -224,6 +384,16 @@ impl KeyFolder {
         parts.is_some_and(|(kind, rest)| kinds.contains(&kind) && digits(rest))
     }
 
+    /// That the folder has room for what is remembered of the master key, before that is made.
+    ///
+    /// # Errors
+    ///
+    /// It has none, or nothing can be written there.
+    pub fn check_room(&self) -> Result<(), FolderError> {
+        let writer = Writer::make_folder(&self.path, self.patience, None)?;
+        writer.check_room(ROOM)
+    }
+
     /// Exchanges what the object is, as it is now, for what `edit` makes of it; for nothing, if it
     /// makes `None`. No other writer comes between, so nothing that others wrote is lost.
     ///
@@ -234,6 +404,32 @@ impl KeyFolder {
         &self,
         name: &str,
         edit: impl FnOnce(&Entry) -> Result<Option<Content>, E>,
+    ) -> Result<Option<Entry>, E> {
+        self.exchange(name, edit, |_, failed| Err(failed))
+    }
+
+    /// The same for what must not stay as it is: if what `edit` makes of the object cannot be
+    /// written, the whole object is taken out of the folder. That needs no room.
+    ///
+    /// # Errors
+    ///
+    /// Those of `edit`, and of the folder if the object cannot be taken out of it either.
+    pub fn reduce<E: From<FolderError>>(
+        &self,
+        name: &str,
+        edit: impl FnOnce(&Entry) -> Result<Option<Content>, E>,
+    ) -> Result<Option<Entry>, E> {
+        self.exchange(name, edit, |writer, failed| {
+            warn!("{failed}: what was to stay of {name:?} is destroyed with the rest");
+            writer.delete(&file_name(name))
+        })
+    }
+
+    fn exchange<E: From<FolderError>>(
+        &self,
+        name: &str,
+        edit: impl FnOnce(&Entry) -> Result<Option<Content>, E>,
+        unwritten: impl FnOnce(&Writer<'_>, FolderError) -> Result<(), FolderError>,
     ) -> Result<Option<Entry>, E> {
         let writer = self.writer_for(name)?;
         let file = file_name(name);
@@ -250,7 +446,11 @@ impl KeyFolder {
             Some(content) if content == current.content => Ok(Some(current)),
             Some(content) => {
                 let rendered = format::render(name, &content, &remarks);
-                writer.replace(&file, &rendered.map_err(FolderError::Unfit)?)?;
+                let rendered = rendered.map_err(FolderError::Unfit)?;
+                if let Err(failed) = writer.replace(&file, &rendered) {
+                    unwritten(&writer, failed)?;
+                    return Ok(None);
+                }
                 let name = current.name;
                 Ok(Some(Entry { name, content }))
             }
@@ -340,9 +540,8 @@ impl KeyFolder {
         let Some(folder) = Opened::at(&self.path)? else {
             return Ok(None);
         };
-        let content = match folder.trusted(file) {
-            Err(Unread::Gone) => return Ok(None),
-            other => other.map_err(|why| self.because_file(file, why))?,
+        let Some(content) = self.content_of(&folder, file)? else {
+            return Ok(None);
         };
         let digits = String::from_utf8(content).unwrap_or_default();
         let digits = Some(digits.trim())
@@ -353,6 +552,23 @@ impl KeyFolder {
             reason: "not the hexadecimal digits that belong here; bring it back from a copy".into(),
         };
         digits.map(Some).ok_or_else(wrong)
+    }
+
+    /// What a file that is no object holds; `None` if there is none.
+    fn content_of(&self, folder: &Opened<'_>, file: &str) -> Result<Option<Vec<u8>>, FolderError> {
+        let content = match folder.trusted(file) {
+            Err(Unread::Gone) => None,
+            Err(why) => {
+                let error = self.because_file(file, why);
+                if error.trouble().is_none() {
+                    self.troubles.is_over(&self.path.join(file));
+                }
+                return self.noted(Err(error));
+            }
+            Ok(content) => Some(content),
+        };
+        self.troubles.is_over(&self.path.join(file));
+        Ok(content)
     }
 
     fn writer_for(&self, name: &str) -> Result<Writer<'_>, FolderError> {

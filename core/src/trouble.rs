@@ -104,9 +104,11 @@ impl Troubles {
         }
     }
 
-    /// The file was read, or is missing.
-    pub(crate) fn is_over(&self, path: &Path) {
-        self.0.lock().remove(path);
+    /// Tries a file again that could not be read, up to so many bytes.
+    pub(crate) fn recheck(&self, path: &Path, most: u64) {
+        if self.sight(path, most).trouble().is_none() {
+            self.0.lock().remove(path);
+        }
     }
 
     /// Keeps only troubles with these files.
@@ -174,7 +176,7 @@ mod tests {
         assert_eq!(troubles.sight(&file, 9), whole, "it can be read again");
         assert_eq!(troubles.paths().len(), 1, "but a look has still to read it");
         assert_eq!(troubles.for_child().paths().len(), 1);
-        troubles.is_over(&file);
+        troubles.recheck(&file, 9);
         assert_eq!(troubles.paths().len(), 0);
     }
 }

@@ -25,9 +25,9 @@ pub use seals::{Seal, SealText};
 pub(crate) use trust::{distrusted_file, distrusted_folder};
 pub use tss2::{Kind as Tss2Kind, NoTss2Key, Tss2Key};
 
-use crate::file::{self, FileStamp, Moment, random_digits};
+use crate::file::{FileStamp, Moment, random_digits};
 use crate::key::{from_hex, hex};
-use crate::trouble::{Sight, Troubles, trouble};
+use crate::trouble::{Sight, Troubles};
 use format::Remarks;
 use log::warn;
 use parking_lot::Mutex;
@@ -294,14 +294,7 @@ impl KeyFolder {
         let looked = self.noted(self.look_over(&objects, &mut stamp));
         stamp.settle(now);
         for path in others.iter().filter(|path| **path != self.path) {
-            if file::read(path, format::LARGEST)
-                .err()
-                .as_ref()
-                .and_then(trouble)
-                .is_none()
-            {
-                self.troubles.is_over(path);
-            }
+            self.troubles.recheck(path, format::LARGEST);
         }
         // Such trouble may have kept the last look from its end.
         if !others.is_empty() || looked.is_err_and(|error| error.trouble().is_some()) {
@@ -558,16 +551,9 @@ impl KeyFolder {
     fn content_of(&self, folder: &Opened<'_>, file: &str) -> Result<Option<Vec<u8>>, FolderError> {
         let content = match folder.trusted(file) {
             Err(Unread::Gone) => None,
-            Err(why) => {
-                let error = self.because_file(file, why);
-                if error.trouble().is_none() {
-                    self.troubles.is_over(&self.path.join(file));
-                }
-                return self.noted(Err(error));
-            }
+            Err(why) => return self.noted(Err(self.because_file(file, why))),
             Ok(content) => Some(content),
         };
-        self.troubles.is_over(&self.path.join(file));
         Ok(content)
     }
 

@@ -105,7 +105,10 @@ impl<'a> Opened<'a> {
             Err(Unread::Untrusted(why)) => (Err(why), false),
             Err(Unread::Failed(error)) => match trouble(&error) {
                 Some(errno) => {
-                    let same = earlier.filter(|seen| seen.stamp == Some(stamp));
+                    // Who changed a file may have taken the right to read it away.
+                    let taken_away = errno == Errno::ACCESS;
+                    let same = |seen: &&Seen| seen.stamp == Some(stamp) || !taken_away;
+                    let same = earlier.filter(same);
                     let hidden = Seen::hidden(same, Some(stamp), errno);
                     let exhausted = matches!(errno, Errno::MFILE | Errno::NFILE | Errno::NOMEM);
                     return match exhausted && hidden.found.is_err() {

@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 static char wanted_call[16], wanted_end[PATH_MAX];
@@ -190,6 +191,23 @@ int statx(int folder, const char *path, int flags, unsigned mask, struct statx *
 int faccessat(int folder, const char *path, int mode, int flags)
 {
     return flags && fails("access2", folder, path) ? -1 : NEXT(faccessat)(folder, path, mode, flags);
+}
+
+static atomic_long stopped_at;
+
+/* Stops the clock of the day at this second from 1970; at -1 it goes on. */
+void trouble_clock(long second)
+{
+    stopped_at = second + 1;
+}
+
+int clock_gettime(clockid_t clock, struct timespec *to)
+{
+    if (clock == CLOCK_REALTIME && stopped_at) {
+        *to = (struct timespec){.tv_sec = stopped_at - 1};
+        return 0;
+    }
+    return NEXT(clock_gettime)(clock, to);
 }
 
 int renameat2(int from, const char *old, int to, const char *new, unsigned flags)

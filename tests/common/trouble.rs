@@ -65,6 +65,17 @@ impl Trouble {
     }
 }
 
+/// Stops the clock of the day at this second from 1970; `None`: it goes on.
+pub fn stop_clock(second: Option<u64>) {
+    let second = second.map_or(-1, |second| second as std::ffi::c_long);
+    // SAFETY: the library has a function of this name and type.
+    unsafe {
+        let clock: extern "C" fn(std::ffi::c_long) =
+            std::mem::transmute(symbol(c"trouble_clock".as_ptr()));
+        clock(second);
+    }
+}
+
 /// Has a program run into the same.
 pub fn for_program(
     command: &mut Command,

@@ -1,8 +1,9 @@
 //! Reading the folder: what is in it, and what a file gives.
 
 use super::format::{self, Remarks};
+use super::listing::Seen;
 use super::trust::Owned;
-use super::{Content, Entry, FolderError, Material, Seen};
+use super::{Content, Entry, FolderError, Material};
 use crate::file::{self, FileStamp};
 use crate::trouble::trouble;
 use log::warn;

@@ -198,7 +198,7 @@ fn look_rv(error: &LookError) -> CK_RV {
     match error {
         LookError::Tpm(error) => tpm_rv(error),
         LookError::NoIdentity(_) => CKR_DEVICE_REMOVED,
-        LookError::Folder(_) => CKR_DEVICE_ERROR,
+        LookError::Folder(_) | LookError::Unread(_) => CKR_DEVICE_ERROR,
     }
 }
 

@@ -10,5 +10,6 @@ pub mod key;
 mod pem;
 pub mod store;
 pub mod tpm;
+mod trouble;
 
-pub use file::write_out as write_file;
+pub use file::{fits_limit, write_out as write_file};

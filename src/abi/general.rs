@@ -28,12 +28,8 @@ pub(super) unsafe extern "C" fn C_Initialize(pInitArgs: *mut c_void) -> CK_RV {
             Lifecycle::Inherited(module) => module.end(),
             Lifecycle::Outside => {}
         }
-        let module = Module::configured(
-            host::is_privileged(),
-            Arc::clone(&state.mint),
-            state.refusals.clone(),
-            |settings| state.log_to(settings),
-        );
+        let (mint, refusals) = (Arc::clone(&state.mint), state.refusals.clone());
+        let module = Module::configured(host::is_privileged(), mint, refusals, process::log_to);
         *lifecycle = Lifecycle::Initialized(Arc::new(module));
         Ok(())
     })

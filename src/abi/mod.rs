@@ -52,6 +52,11 @@ extern "C" fn answer<C>(name: &'static str, call: C) -> CK_RV
 where
     C: FnOnce() -> Result<(), Error>,
 {
+    let call = || {
+        let result = call();
+        process::state().write_waiting();
+        result
+    };
     let result = catch_unwind(AssertUnwindSafe(call)).unwrap_or(Err(Error::Panicked));
     match result {
         Ok(()) => CKR_OK,

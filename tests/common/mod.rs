@@ -39,6 +39,8 @@ pub mod softhsm;
 pub mod story;
 pub mod tls;
 pub mod tpm;
+#[macro_use]
+pub mod trouble;
 pub mod wrapping;
 
 /// Profile objects of a token with one EC identity: baseline provider, extended provider, public

@@ -6,6 +6,7 @@
 
 use super::programs::{self, Running};
 use std::env;
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{Read, Seek};
 use std::process::Command;
@@ -37,6 +38,11 @@ impl Link {
 /// Tells the story of the test `name` (its module path, crate first) in its own process, and
 /// fails where that fails or writes to stderr.
 pub fn tell(name: &str, story: impl FnOnce()) {
+    tell_with(name, &[], story);
+}
+
+/// The same with these variables in the environment of its process.
+pub fn tell_with(name: &str, variables: &[(&str, &OsStr)], story: impl FnOnce()) {
     let (_, name) = name.split_once("::").expect("a path begins with the crate");
     if env::var(TELLING).is_ok_and(|telling| telling == name) {
         return story();
@@ -58,6 +64,7 @@ pub fn tell(name: &str, story: impl FnOnce()) {
             again.env_remove(key);
         }
     }
+    again.envs(variables.iter().copied());
     again
         .stdout(out.try_clone().expect("dup"))
         .stderr(err.try_clone().expect("dup"));

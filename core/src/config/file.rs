@@ -2,6 +2,7 @@
 
 use super::{ConfigError, Existing, Fallback, LeaveSoftware, LogTarget, Random, SecretSource};
 use crate::tpm::Tcti;
+use crate::trouble::paths_in;
 use log::LevelFilter;
 use serde::{Deserialize, Deserializer, de};
 use std::fmt;
@@ -194,24 +195,8 @@ fn text_of(path: &Path) -> std::io::Result<String> {
 }
 
 fn drop_ins(folder: &Path) -> Result<Vec<PathBuf>, ConfigError> {
-    let entries = match std::fs::read_dir(folder) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(ConfigError::file(folder, error)),
-    };
-    let mut files = Vec::new();
-    for entry in entries {
-        let path = entry
-            .map_err(|error| ConfigError::file(folder, error))?
-            .path();
-        if path
-            .extension()
-            .is_some_and(|extension| extension == "toml")
-        {
-            files.push(path);
-        }
-    }
-    files.sort();
+    let mut files = paths_in(folder).map_err(|error| ConfigError::file(folder, error))?;
+    files.retain(|path| path.extension().is_some_and(|end| end == "toml"));
     Ok(files)
 }
 
@@ -224,6 +209,7 @@ fn parse(file: &Path, text: &str) -> Result<Written, ConfigError> {
         ConfigError {
             place: format!("{}:{}", file.display(), line + 1),
             what: format!("{key}: {}", error.message()),
+            unread: false,
         }
     })
 }

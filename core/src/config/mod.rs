@@ -16,6 +16,7 @@ pub use secret::SecretSource;
 pub use token::TokenSettings;
 
 use crate::tpm::Tcti;
+use crate::trouble::trouble;
 use file::{Level, Written, WrittenLog};
 use log::LevelFilter;
 use serde::Deserialize;
@@ -118,6 +119,8 @@ pub struct Loaded {
 pub struct ConfigError {
     place: String,
     what: String,
+    /// Whether a file could not be read now.
+    unread: bool,
 }
 
 /// The variables of the environment that count here, for [`load`].
@@ -293,6 +296,7 @@ where
     let fault = |what: String| ConfigError {
         place: format!("environment {name}"),
         what,
+        unread: false,
     };
     let text = value.into_string().map_err(|_| fault("not UTF-8".into()))?;
     text.parse()
@@ -331,7 +335,14 @@ impl ConfigError {
         Self {
             place: file.display().to_string(),
             what: error.to_string(),
+            unread: trouble(&error).is_some(),
         }
+    }
+
+    /// Whether a file could not be read now, and nothing is known to be wrong: reading it again may
+    /// help.
+    pub fn is_unread(&self) -> bool {
+        self.unread
     }
 }
 

@@ -35,6 +35,22 @@ impl SecretSource {
         }
     }
 
+    /// The file that the secret is in; `None` where the configuration itself has it.
+    ///
+    /// # Errors
+    ///
+    /// No `$CREDENTIALS_DIRECTORY`.
+    pub fn path(&self) -> io::Result<Option<PathBuf>> {
+        Ok(match self {
+            Self::Hex(_) => None,
+            Self::File(path) => Some(path.clone()),
+            Self::Credential { name, folder } => {
+                let none = || io::Error::new(io::ErrorKind::NotFound, "no $CREDENTIALS_DIRECTORY");
+                Some(folder.as_ref().ok_or_else(none)?.join(name))
+            }
+        })
+    }
+
     /// The secret as it is now.
     ///
     /// # Errors
@@ -42,14 +58,10 @@ impl SecretSource {
     /// A file that is missing, empty, no regular file or longer than any authorisation value; no
     /// `$CREDENTIALS_DIRECTORY`.
     pub fn read(&self) -> io::Result<Secret> {
-        let path = match self {
-            Self::Hex(secret) => return Ok(secret.clone()),
-            Self::File(path) => path.clone(),
-            Self::Credential { name, folder } => {
-                let none = || io::Error::new(io::ErrorKind::NotFound, "no $CREDENTIALS_DIRECTORY");
-                folder.as_ref().ok_or_else(none)?.join(name)
-            }
-        };
+        if let Self::Hex(secret) = self {
+            return Ok(secret.clone());
+        }
+        let path = self.path()?.unwrap_or_default();
         // One more for the newline.
         let mut secret = Secret::new(file::read(&path, LARGEST + 1)?);
         if secret.last() == Some(&b'\n') {

@@ -1,7 +1,7 @@
 //! Provisioning: one step of the table after the other, each from what is there at that moment. So
 //! whoever is killed and runs again goes on where it was.
 
-use super::device::{Device, OWN};
+use super::device::{Device, OWN, Reading};
 use super::issue::{Signer, Subject, request, self_signed};
 use super::marker::Mark;
 use super::observe::Observed;
@@ -73,6 +73,12 @@ pub fn provision(config: &Config, how: &Provisioning) -> Result<Provisioned, Fau
     let (mut device, mut seen) = wait_for_tpm(config, policy, how.wait)?;
     let (mut steps, mut notes) = (Vec::new(), Vec::new());
     for _ in 0..MOST_STEPS {
+        if let Some(fault) = seen.unread_now.take_if(|_| !seen.facts.reset) {
+            return Err(Fault::failed(format!(
+                "{fault}. Nothing was changed: what cannot be read now may be the device's identity. \
+                 Run devid provision again when it can be read"
+            )));
+        }
         let plan = seen.facts.plan(policy);
         info!("{:?}: {plan:?}", seen.facts);
         let quiet = device.step(plan, &seen, how, (&mut steps, &mut notes));
@@ -282,7 +288,12 @@ impl Device {
     /// Whom the device's own certificate names: whom the factory named, or else the key itself.
     pub(super) fn own_subject(&self, public: &PublicKey) -> Result<Subject, Fault> {
         let factory = match self.factory() {
-            Ok((_, _, entities)) => entities,
+            // What the certificate names is for good.
+            Ok(Reading {
+                unread: Some(fault),
+                ..
+            }) => return Err(fault),
+            Ok(read) => read.entities,
             Err((_, fault)) if fault.kind == FaultKind::NotFound => Vec::new(),
             // No TPM, and it is not needed: then nobody knows what the factory called it.
             Err((_, fault)) if fault.kind == FaultKind::Tpm => {

@@ -105,6 +105,12 @@ impl Device {
                     format!("rm {}", word(&self.reset_request())),
                 ),
             ),
+            // What seems to be lost may be in a file that cannot be read now.
+            Refusal::KeyLost | Refusal::FileLost | Refusal::Mismatch
+                if seen.unread_now.is_some() =>
+            {
+                self.unreadable(seen)
+            }
             Refusal::KeyLost => self.key_lost(seen),
             Refusal::FileLost => self.file_lost(seen),
             Refusal::Mismatch => self.mismatch(seen),

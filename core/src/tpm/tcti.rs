@@ -1,5 +1,6 @@
 //! TCTI strings: where the TPM is, in the words that tpm2-tools and libtss2 use.
 
+use crate::trouble::paths_in;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -52,10 +53,12 @@ impl Tcti {
     }
 
     /// Whether the kernel has a TPM behind this, though it may not answer, or not to this user. Of
-    /// what is no device of the kernel only an answer tells.
+    /// what is no device of the kernel only an answer tells. Where nobody can say now, it is there:
+    /// no identity is to be made beside the TPM's.
     pub fn is_there(&self) -> bool {
+        let there = |path: &Path| path.try_exists().unwrap_or(true);
         let conf = match self {
-            Self::Device(path) => return path.exists(),
+            Self::Device(path) => return there(path),
             Self::Swtpm(_) | Self::Mssim(..) => return false,
             Self::Esapi(conf) => conf,
         };
@@ -64,11 +67,13 @@ impl Tcti {
         let name = name.strip_prefix("libtss2-tcti-").unwrap_or(name);
         match (name.split('.').next().unwrap_or(name), rest) {
             ("device", "") => Self::default().is_there(),
-            ("device", path) => Path::new(path).exists(),
+            ("device", path) => there(Path::new(path)),
             ("tabrmd", _) => {
-                let devices = std::fs::read_dir("/dev").into_iter().flatten().flatten();
-                let mut names = devices.map(|device| device.file_name());
-                names.any(|name| name.as_encoded_bytes().starts_with(b"tpm"))
+                let is_tpm = |path: &PathBuf| {
+                    let name = path.file_name().unwrap_or_default();
+                    name.as_encoded_bytes().starts_with(b"tpm")
+                };
+                paths_in(Path::new("/dev")).map_or(true, |paths| paths.iter().any(is_tpm))
             }
             _ => false,
         }

@@ -28,7 +28,7 @@ pub(super) fn look_at(device: &Device, findings: &mut Vec<Finding>) {
         }
         files(store, findings);
     }
-    let retired = Software::of(state).retired();
+    let retired = Software::of(state).retired().unwrap_or_default();
     if !retired.is_empty() {
         let text = format!("{} files from before the TPM", retired.len());
         findings.push(Finding::note("keys.retired", KEYS, text).mended(Mend::by(
@@ -37,7 +37,7 @@ pub(super) fn look_at(device: &Device, findings: &mut Vec<Finding>) {
     }
     let read = device.stores().flat_map(|store| device.read(store));
     let issuer = |one: Option<&Certificate>| one.is_some_and(Certificate::is_authority);
-    for one in read.flat_map(|(_, _, entities)| entities) {
+    for one in read.flat_map(|read| read.entities) {
         if one.key.is_some() || issuer(one.certificate()) {
             continue;
         }

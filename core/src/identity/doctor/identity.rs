@@ -259,7 +259,7 @@ fn renewal(entity: &Entity) -> Mend {
 fn trust(device: &Device, findings: &mut Vec<Finding>) {
     let (about, trust) = ("trust", &device.config.trust);
     findings.push(match device.trusted(None) {
-        Ok(trusted) if trusted.is_empty() => Finding::note(
+        Ok(trusted) if trusted.certificates.is_empty() => Finding::note(
             "trust.none",
             about,
             format!(
@@ -274,7 +274,11 @@ fn trust(device: &Device, findings: &mut Vec<Finding>) {
         Ok(trusted) => Finding::ok(
             "trust",
             about,
-            format!("{} certificates in {}", trusted.len(), trust.display()),
+            format!(
+                "{} certificates in {}",
+                trusted.certificates.len(),
+                trust.display()
+            ),
         ),
         Err(fault) => Finding::note("trust.unreadable", about, fault.text),
     });

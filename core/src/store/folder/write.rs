@@ -13,7 +13,7 @@ use rustix::fs::{
     statat, unlinkat,
 };
 use rustix::io::Errno;
-use rustix::process::geteuid;
+use rustix::process::{getegid, geteuid, getgid, getuid};
 use std::fs::DirBuilder;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
@@ -88,11 +88,16 @@ impl<'a> Writer<'a> {
     /// that is not in the folder is done for good.
     pub(super) fn check(&self, file: &str) -> Result<(), FolderError> {
         let both = Access::WRITE_OK | Access::EXEC_OK;
-        match accessat(&self.folder.fd, ".", both, AtFlags::EACCESS) {
-            // An old kernel, or a process whose rights are not those it was started with.
-            Ok(()) | Err(Errno::NOSYS | Errno::INVAL) => Ok(()),
-            Err(error) => Err(FolderError::at(&self.folder.path.join(file))(error)),
-        }
+        let asked = match accessat(&self.folder.fd, ".", both, AtFlags::EACCESS) {
+            // An old kernel; or a container whose filter does not know faccessat2(2), which answers
+            // as an immutable folder does. faccessat(2) asks for whom the process was started by.
+            Err(Errno::NOSYS | Errno::INVAL | Errno::PERM) if is_as_started() => {
+                accessat(&self.folder.fd, ".", both, AtFlags::empty())
+            }
+            Err(Errno::NOSYS | Errno::INVAL | Errno::PERM) => Ok(()),
+            other => other,
+        };
+        asked.map_err(FolderError::at(&self.folder.path.join(file)))
     }
 
     /// A file under a name that is not yet taken.
@@ -111,6 +116,11 @@ impl<'a> Writer<'a> {
             Some(old) => self.put(file, content, Ok(&old)),
             None => self.put(file, content, Err(Readers::Group)),
         }
+    }
+
+    /// That there is room for a file of so many bytes.
+    pub(super) fn check_room(&self, bytes: usize) -> Result<(), FolderError> {
+        file::try_room(&self.folder.fd, bytes).map_err(FolderError::at(self.folder.path))
     }
 
     /// Takes a file away.
@@ -184,6 +194,11 @@ impl<'a> Writer<'a> {
     }
 }
 
+/// Whether the process has the rights of whom it was started by.
+fn is_as_started() -> bool {
+    getuid() == geteuid() && getgid() == getegid()
+}
+
 fn locked(folder: &Opened<'_>, patience: Duration) -> Result<Lock, FolderError> {
     let path = folder.path.join(LOCK);
     let flags = OFlags::RDONLY
@@ -192,9 +207,18 @@ fn locked(folder: &Opened<'_>, patience: Duration) -> Result<Lock, FolderError> 
         | OFlags::NONBLOCK
         | OFlags::NOCTTY
         | OFlags::CLOEXEC;
-    let lock =
-        openat(&folder.fd, LOCK, flags, Mode::RUSR | Mode::WUSR).map_err(FolderError::at(&path))?;
-    keep_for_writers(&lock, folder.owned).map_err(FolderError::at(&path))?;
+    let lock = match openat(&folder.fd, LOCK, flags, Mode::RUSR | Mode::WUSR) {
+        // Who makes room needs none: the folder itself is locked instead.
+        Err(Errno::NOSPC | Errno::DQUOT) => {
+            let folder_flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            openat(&folder.fd, ".", folder_flags, Mode::empty()).map_err(FolderError::at(&path))?
+        }
+        other => {
+            let lock = other.map_err(FolderError::at(&path))?;
+            keep_for_writers(&lock, folder.owned).map_err(FolderError::at(&path))?;
+            lock
+        }
+    };
     let inode = fstat(&lock).map_err(FolderError::at(&path))?.st_ino;
     let taken = Lock::take(lock, patience).map_err(FolderError::at(&path))?;
     taken.ok_or_else(|| FolderError::Locked(holder(inode)))

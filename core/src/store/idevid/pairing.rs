@@ -171,8 +171,8 @@ impl IdevidStore {
             Some(IdentityAuth::Secret(source)) => match source.read() {
                 Ok(value) => (Access::Given(Arc::new(AuthValue::new(value))), None),
                 Err(error) => {
-                    warn!("[[identity]] auth {source:?}: {error}");
-                    (Access::Open, None)
+                    self.files.note_secret(source, &error);
+                    (Access::Hidden, None)
                 }
             },
         }

@@ -16,7 +16,7 @@ const LONGEST_PIN: usize = 64;
 
 impl KeyStore for IdevidStore {
     fn stamp(&self) -> Stamp {
-        Stamp::Factory(self.looked_at())
+        Stamp::Factory(self.stamped(self.files.stamp()))
     }
 
     fn look(&self) -> Result<Listing, LookError> {
@@ -33,8 +33,7 @@ impl KeyStore for IdevidStore {
             tpm: Arc::clone(tpm),
             hints: self.hints.clone(),
             part: self.part.for_child(),
-            chain: self.chain.clone(),
-            generation: self.generation.clone(),
+            files: self.files.for_child(),
             templates: self.templates.for_child(),
         })
     }
@@ -108,6 +107,9 @@ fn listing(found: Found) -> Listing {
         label: label.unwrap_or_default(),
         serial: found.serial,
         objects: objects.into_iter().map(Arc::new).collect(),
+        refused: Vec::new(),
+        unread: found.unread,
+        stamp: Stamp::Factory(found.stamp),
     }
 }
 

@@ -5,7 +5,7 @@ use crate::file::Lock;
 use crate::key::PublicKey;
 use crate::store::devid::pins::derived;
 use crate::store::{LoginError, SignError};
-use crate::tpm::{AuthValue, Secret, Tpm};
+use crate::tpm::{AuthValue, Secret, Tpm, TpmError};
 use parking_lot::Mutex;
 use std::fmt;
 use std::sync::Arc;
@@ -22,6 +22,9 @@ pub enum Access {
     Open,
     /// The configuration has its authorisation value.
     Given(Arc<AuthValue>),
+    /// The configuration says where its authorisation value is, and it could not be had. None is
+    /// tried: a wrong one may count towards the TPM's lockout.
+    Hidden,
     /// Whoever logs in brings it.
     Login(Arc<Login>),
     /// Whoever logs in brings the secret that it derives from.
@@ -111,6 +114,10 @@ impl Access {
         match self {
             Self::Open => Ok(AuthValue::default()),
             Self::Given(value) => Ok(AuthValue::clone(value)),
+            Self::Hidden => Err(TpmError::Unsupported(
+                "[[identity]] auth: the key's authorisation value could not be read".into(),
+            )
+            .into()),
             Self::Login(login) => login.secret().map(AuthValue::new),
             Self::Derived { .. } => self.visit().map(|visit| visit.value),
         }

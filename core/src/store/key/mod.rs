@@ -128,7 +128,7 @@ impl Key {
     pub(super) fn auth_salt(&self) -> Option<&[u8]> {
         match &self.access {
             Access::Derived { salt, .. } => Some(salt),
-            Access::Open | Access::Given(_) | Access::Login(_) => None,
+            Access::Open | Access::Given(_) | Access::Hidden | Access::Login(_) => None,
         }
     }
 

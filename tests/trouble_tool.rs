@@ -220,12 +220,12 @@ fn an_existing_identity_is_not_missing() {
         key.display()
     );
     home.write("config.toml", settings);
-    for file in [&certificate, &key] {
-        fs::remove_file(file).unwrap();
+    for (file, other) in [(&certificate, &key), (&key, &certificate)] {
+        fs::remove_file(other).unwrap();
         let said = troubled_by(home, PROVISION, "stat", file, libc::EIO);
         assert!(!said.status.success(), "{said}");
         assert_eq!(objects(home, "key"), [] as [PathBuf; 0]);
-        fs::write(file, "x").unwrap();
+        fs::write(other, "x").unwrap();
     }
 }
 

@@ -19,7 +19,11 @@ fn compiled(home: &Home) -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let flags = String::from_utf8(output("pkg-config", ["--cflags", "p11-kit-1"])).unwrap();
     let into = home.path("vendor");
-    let mut compiler = program("gcc");
+    // A host of the module's own target.
+    let mut compiler = program(match cfg!(target_arch = "x86") {
+        true => "i686-linux-gnu-gcc",
+        false => "gcc",
+    });
     compiler
         .args(["-std=c11", "-Wall", "-Wextra", "-Werror"])
         .args(flags.split_whitespace());

@@ -144,7 +144,10 @@ fn a_derived_key_has_the_length_that_is_asked_for(link: Link) {
     let range = Err(Code(CKR_KEY_SIZE_RANGE));
     assert_eq!(sized(&plain, CKK_GENERIC_SECRET, Some(33)), range);
     assert_eq!(sized(&plain, CKK_AES, Some(20)), range);
-    assert_eq!(sized(&with, CKK_GENERIC_SECRET, Some(1 << (CK_ULONG::BITS - 2))), range);
+    assert_eq!(
+        sized(&with, CKK_GENERIC_SECRET, Some(1 << (CK_ULONG::BITS - 2))),
+        range
+    );
     let long = sized(&with, CKK_GENERIC_SECRET, Some(100)).unwrap();
     assert_eq!(sized(&with, CKK_AES, Some(32)).unwrap(), long[..32]);
     assert_eq!(sized(&with, CKK_GENERIC_SECRET, None).unwrap(), long[..64]);

@@ -212,7 +212,7 @@ fn what_a_key_allows_can_begin(link: Link) {
     for label in ["idev-id", "idev-id-rsa2048"] {
         let key = bench.private_key(label);
         let allowed = bench.read(key, CKA_ALLOWED_MECHANISMS);
-        for word in allowed.chunks(8) {
+        for word in allowed.chunks(size_of::<CK_ULONG>()) {
             let kind = CK_ULONG::from_ne_bytes(word.try_into().unwrap());
             let pss = HASHES.iter().find(|hash| hash.pss == Some(kind));
             let parameter = match (pss, kind) {

@@ -416,7 +416,9 @@ fn keys_say_what_they_do(link: Link) {
     assert!(mechanisms.iter().all(|kind| count(*kind) == 1));
     let allowed = |key, kind: CK_ULONG| {
         let allowed = own.attribute(key, CKA_ALLOWED_MECHANISMS);
-        allowed.chunks(8).any(|one| one == kind.to_ne_bytes())
+        allowed
+            .chunks(size_of::<CK_ULONG>())
+            .any(|one| one == kind.to_ne_bytes())
     };
     let ((public, decrypts), (_, agrees)) = (own.decrypting(&[]), own.agreeing(&P256, &[]));
     let (other_public, signs) = own.pair("signs");

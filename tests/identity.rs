@@ -504,7 +504,14 @@ fn the_secret_stays_while_the_rest_is_told(link: Link) {
     );
     assert_eq!(code, Code(CKR_ATTRIBUTE_SENSITIVE));
     let lengths = items.map(|item| item.ulValueLen);
-    assert_eq!(lengths, [7, CK_UNAVAILABLE_INFORMATION, 8]);
+    assert_eq!(
+        lengths,
+        [
+            7,
+            CK_UNAVAILABLE_INFORMATION,
+            size_of::<CK_ULONG>() as CK_ULONG
+        ]
+    );
     assert_eq!(
         (&label[..7], class.to_vec()),
         (&b"idev-id"[..], ulong(CKO_PRIVATE_KEY))

@@ -299,7 +299,9 @@ fn listed(
         key = one;
     }
     let allowed = read(key, CKA_ALLOWED_MECHANISMS).unwrap();
-    let words = allowed.chunks(8).map(|word| word.try_into().unwrap());
+    let words = allowed
+        .chunks(size_of::<CK_ULONG>())
+        .map(|word| word.try_into().unwrap());
     let mut allowed: Vec<CK_ULONG> = words.map(CK_ULONG::from_ne_bytes).collect();
     let mut wanted = mechanisms.to_vec();
     allowed.sort_unstable();

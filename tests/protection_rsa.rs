@@ -59,7 +59,9 @@ fn found(own: &Own, label: &str) -> (CK_ULONG, CK_ULONG) {
 
 fn allowed(own: &Own, private: CK_ULONG) -> Vec<CK_ULONG> {
     let allowed = own.attribute(private, CKA_ALLOWED_MECHANISMS);
-    let words = allowed.chunks(8).map(|word| word.try_into().unwrap());
+    let words = allowed
+        .chunks(size_of::<CK_ULONG>())
+        .map(|word| word.try_into().unwrap());
     words.map(CK_ULONG::from_ne_bytes).collect()
 }
 

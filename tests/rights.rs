@@ -189,7 +189,7 @@ fn with_device(mode_of_it: u32) -> (Home, PathBuf) {
 /// EPERM: neither group nor mode is at fault, and no remedy says so.
 fn a_device_that_a_control_group_forbids() {
     let (home, device) = with_device(0o666);
-    let forbidding = preloaded(&home, "forbidden");
+    let forbidding = preloaded(&home.path(""), "forbidden");
     let forbid = |command: &mut Command| {
         command.env("LD_PRELOAD", &forbidding);
         run(command.env("FORBIDDEN", &device))

@@ -134,7 +134,9 @@ impl Bench {
         let session = self.module.session;
         let allowed = raw.attribute(session, self.key, CKA_ALLOWED_MECHANISMS);
         let allowed = allowed.unwrap();
-        let words = allowed.chunks(8).map(|word| word.try_into().unwrap());
+        let words = allowed
+            .chunks(size_of::<CK_ULONG>())
+            .map(|word| word.try_into().unwrap());
         let mut allowed: Vec<CK_ULONG> = words.map(CK_ULONG::from_ne_bytes).collect();
         allowed.sort_unstable();
         assert_eq!(allowed, wanted, "CKA_ALLOWED_MECHANISMS");
@@ -297,7 +299,10 @@ fn pss_takes_one_salt_and_no_other(link: Link) {
             ("a longer salt", vec![kind, mask, salt + 1]),
             ("the longest salt", vec![kind, mask, longest]),
             ("an endless salt", vec![kind, mask, CK_ULONG::MAX]),
-            ("a salt of half of all numbers", vec![kind, mask, salt | 1 << (CK_ULONG::BITS - 1)]),
+            (
+                "a salt of half of all numbers",
+                vec![kind, mask, salt | 1 << (CK_ULONG::BITS - 1)],
+            ),
             ("another mask", vec![kind, CKG_MGF1_SHA1, salt]),
             ("SHA-224's mask", vec![kind, CKG_MGF1_SHA224, salt]),
             ("no mask", vec![kind, 0, salt]),

@@ -164,7 +164,7 @@ fn who_unwraps_says_so(link: Link) {
         assert_eq!(own.attribute(key, attribute), value, "{attribute:#x}");
     }
     let allowed = own.attribute(private, CKA_ALLOWED_MECHANISMS);
-    let mut allowed = allowed.chunks(8);
+    let mut allowed = allowed.chunks(size_of::<CK_ULONG>());
     assert!(allowed.any(|one| one == CKM_RSA_AES_KEY_WRAP.to_ne_bytes()));
     // A file of old says that its public half wraps, and its private half on a curve unwraps.
     own.raw.finalize().unwrap();

@@ -319,6 +319,32 @@ fn nanoseconds(seconds: i64, part: i64) -> i128 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::{Duration, SystemTime};
+
+    /// Neither size nor time has 32 bits, also where a word has.
+    #[test]
+    fn sizes_over_4_gib_and_times_after_2038_are_told_apart() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        let file = File::create(&path).unwrap();
+        let mut stamps = Vec::new();
+        let day = Duration::from_secs(24 * 60 * 60);
+        for (size, days) in [(5, 30_000), (5 + (1 << 32), 30_000), (5, 30_000 + 49_711)] {
+            file.set_len(size).unwrap();
+            file.set_modified(SystemTime::UNIX_EPOCH + day * days)
+                .unwrap();
+            let stamp = FileStamp::of(&path).expect("a stamp");
+            let time = nanoseconds(i64::from(days) * 24 * 60 * 60, 0);
+            assert_eq!((stamp.size, stamp.content_changed), (size, time));
+            stamps.push(stamp);
+            let read = read(&path, 5).map_err(|error| error.kind());
+            match size {
+                5 => assert_eq!(read.unwrap(), [0; 5]),
+                _ => assert_eq!(read.unwrap_err(), io::ErrorKind::FileTooLarge),
+            }
+        }
+        assert!(stamps[0] != stamps[1] && stamps[0] != stamps[2]);
+    }
 
     #[test]
     fn only_regular_files_of_a_sane_size() {

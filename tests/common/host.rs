@@ -8,19 +8,22 @@ use std::process::Command;
 
 /// `tests/c/NAME.c`, compiled into the home.
 pub fn compiled(home: &Home, name: &str) -> PathBuf {
-    compile(home, name, &["-pthread"])
+    compile(home.path(name), name, &["-pthread"])
 }
 
 /// `tests/c/NAME.c` as a library for LD_PRELOAD.
-pub fn preloaded(home: &Home, name: &str) -> PathBuf {
-    compile(home, name, &["-shared", "-fPIC"])
+pub fn preloaded(folder: &Path, name: &str) -> PathBuf {
+    compile(folder.join(name), name, &["-shared", "-fPIC", "-O1"])
 }
 
-fn compile(home: &Home, name: &str, kind: &[&str]) -> PathBuf {
+/// Compiles for the target that the module was built for.
+fn compile(into: PathBuf, name: &str, kind: &[&str]) -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let flags = String::from_utf8(output("pkg-config", ["--cflags", "p11-kit-1"])).unwrap();
-    let into = home.path(name);
-    let mut compiler = program("gcc");
+    let mut compiler = program(match cfg!(target_arch = "x86") {
+        true => "i686-linux-gnu-gcc",
+        false => "gcc",
+    });
     compiler
         .args(["-std=gnu11", "-g", "-Wall", "-Wextra", "-Werror"])
         .args(kind)

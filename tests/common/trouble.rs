@@ -1,11 +1,10 @@
 //! Passing trouble, made to order: a library that is loaded before all others has system calls on
 //! one path fail (tests/c/trouble.c).
 
-use super::programs::{program, run};
+use super::host::preloaded;
 use super::story::tell_with;
 use std::ffi::{CString, c_char, c_int};
 use std::path::Path;
-use std::process::Command;
 use tempfile::TempDir;
 
 /// What the system may say of a file that is there and whole.
@@ -24,15 +23,7 @@ pub const ALL: c_int = 1 << 20;
 /// Tells a story in a process in which trouble can be made.
 pub fn tell(name: &str, story: impl FnOnce()) {
     let folder = TempDir::new().expect("a temporary folder");
-    let library = folder.path().join("trouble.so");
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/c/trouble.c");
-    let mut compiler = program("gcc");
-    compiler.args(["-std=gnu11", "-Wall", "-Wextra", "-Werror", "-shared"]);
-    compiler
-        .args(["-fPIC", "-O1", "-o"])
-        .arg(&library)
-        .arg(&source);
-    run(&mut compiler).ok();
+    let library = preloaded(folder.path(), "trouble");
     tell_with(name, &[("LD_PRELOAD", library.as_os_str())], story);
 }
 

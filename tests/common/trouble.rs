@@ -5,6 +5,7 @@ use super::host::preloaded;
 use super::story::tell_with;
 use std::ffi::{CString, c_char, c_int};
 use std::path::Path;
+use std::process::Command;
 use tempfile::TempDir;
 
 /// What the system may say of a file that is there and whole.

@@ -11,10 +11,13 @@ mod common;
 use common::home::Home;
 use common::host::host;
 use common::module::library;
-use common::programs::{program, run};
+use common::programs::{program, run_within};
 use common::tpm::Swtpm;
 use std::process::Command;
+use std::time::Duration;
 
+/// A host takes 50 times as long under memcheck, and more on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(600);
 /// The exit code of a host in which valgrind found an error.
 const FOUND: &str = "99";
 
@@ -49,7 +52,7 @@ fn manufactured() -> (Swtpm, Home) {
 #[track_caller]
 fn is_clean(name: &str, arguments: &[&str]) {
     let (_tpm, home) = manufactured();
-    let said = run(&mut checked(&host(&home, name, arguments))).ok();
+    let said = run_within(PATIENCE, &mut checked(&host(&home, name, arguments)), &[]).ok();
     assert!(said.err.contains("ERROR SUMMARY: 0 errors"), "{said}");
 }
 
@@ -82,7 +85,7 @@ fn pkcs11_tool_lists() {
     home.settle(&mut listing);
     let mut valgrind = checked(&listing);
     valgrind.arg("-O");
-    let said = run(&mut valgrind);
+    let said = run_within(PATIENCE, &mut valgrind, &[]);
     assert!(said.text().contains("idev-id"), "{said}");
     assert!(said.err.contains("ERROR SUMMARY"), "{said}");
     for frame in ["devid_pkcs11::", "devid_core::", "libdevid_pkcs11.so)"] {

@@ -161,6 +161,8 @@ fn tpm_rv(error: &TpmError) -> CK_RV {
         | TpmError::NeedsAuth(_)
         | TpmError::WrongAuth(_)
         | TpmError::Unsupported(_) => CKR_DEVICE_ERROR,
+        // The PIN may be right and the TPM is sound: nothing was tried.
+        TpmError::NoTurn(_) | TpmError::NoTryLeft => CKR_FUNCTION_FAILED,
         // A wrapped key, and the TPM that wrapped it is gone.
         TpmError::ForeignKey(_) => CKR_TOKEN_NOT_RECOGNIZED,
     }

@@ -27,7 +27,6 @@ use std::time::Duration;
 
 const FILE: &str = "/etc/devid-pkcs11/config.toml";
 const RUN: &str = "/run/devid-pkcs11";
-const LOCKS: &str = "/run/lock/devid-pkcs11";
 /// The token of the device's own keys.
 const DEVID: &str = "devid";
 const STATE: &str = "/var/lib/devid-pkcs11";
@@ -52,7 +51,7 @@ pub struct Config {
     pub trust: PathBuf,
     /// /run/devid-pkcs11: what is known until the next start.
     pub run: PathBuf,
-    /// /run/lock/devid-pkcs11: whose turn it is at a TPM that all share.
+    /// /run/devid-pkcs11/lock: whose turn it is to try a PIN, or at a TPM that all share.
     pub locks: PathBuf,
     /// /var/lib/devid-pkcs11: the parent of the key folders.
     pub state: PathBuf,
@@ -149,7 +148,7 @@ fn has_more_rights_than_caller() -> bool {
 ///
 /// `DEVID_PKCS11_CONFIG` replaces the file (its drop-ins and `chain/` are looked for beside it),
 /// `DEVID_PKCS11_TCTI` and `DEVID_PKCS11_LOG` (`LEVEL` or `LEVEL,TARGET`) go before the file's
-/// settings, `DEVID_PKCS11_RUN` replaces /run/devid-pkcs11 (and holds the locks then),
+/// settings, `DEVID_PKCS11_RUN` replaces /run/devid-pkcs11,
 /// `DEVID_PKCS11_STATE` /var/lib/devid-pkcs11.
 pub fn load(variable: Variable) -> Loaded {
     let file = file(variable);
@@ -228,7 +227,6 @@ fn overlaid(
     variable: Variable,
 ) -> Config {
     let run = variable("DEVID_PKCS11_RUN").map(PathBuf::from);
-    let locks = run.as_ref().map(|run| run.join("lock"));
     let run = run.unwrap_or_else(|| RUN.into());
     let master = written.master.unwrap_or_default();
     let state = variable("DEVID_PKCS11_STATE").map(PathBuf::from);
@@ -240,7 +238,7 @@ fn overlaid(
         identities: written.identity,
         chain: beside(&file(variable), "chain"),
         trust: beside(&file(variable), "trust"),
-        locks: locks.unwrap_or_else(|| LOCKS.into()),
+        locks: run.join("lock"),
         provision: Provision::of(written.provision.unwrap_or_default(), &state),
         state,
         master: Master {

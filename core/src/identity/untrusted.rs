@@ -3,7 +3,7 @@
 use super::device::Device;
 use super::mend::{Mend, word};
 use super::software::Software;
-use crate::store::folder::{distrusted_file, distrusted_folder};
+use crate::trust::{distrusted_file, distrusted_folder};
 use std::path::Path;
 
 /// Why the state folder is not believed, and what to do.

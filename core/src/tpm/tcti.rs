@@ -51,20 +51,30 @@ impl Tcti {
         }
     }
 
+    /// The node of the kernel that this leads to, if it leads to one.
+    pub(super) fn node(&self) -> Option<PathBuf> {
+        let conf = match self {
+            Self::Device(path) => return Some(path.clone()),
+            Self::Swtpm(_) | Self::Mssim(..) => return None,
+            Self::Esapi(conf) => conf,
+        };
+        match tcti_of_libtss2(conf) {
+            ("device", "") => Self::default().node(),
+            ("device", path) => Some(PathBuf::from(path)),
+            _ => None,
+        }
+    }
+
     /// Whether the kernel has a TPM behind this, though it may not answer, or not to this user. Of
     /// what is no device of the kernel only an answer tells.
     pub fn is_there(&self) -> bool {
-        let conf = match self {
-            Self::Device(path) => return path.exists(),
-            Self::Swtpm(_) | Self::Mssim(..) => return false,
-            Self::Esapi(conf) => conf,
+        if let Some(node) = self.node() {
+            return node.exists();
+        }
+        let Self::Esapi(conf) = self else {
+            return false;
         };
-        let (name, rest) = conf.split_once(':').unwrap_or((conf, ""));
-        // libtss2 takes the names of its libraries too.
-        let name = name.strip_prefix("libtss2-tcti-").unwrap_or(name);
-        match (name.split('.').next().unwrap_or(name), rest) {
-            ("device", "") => Self::default().is_there(),
-            ("device", path) => Path::new(path).exists(),
+        match tcti_of_libtss2(conf) {
             ("tabrmd", _) => {
                 let devices = std::fs::read_dir("/dev").into_iter().flatten().flatten();
                 let mut names = devices.map(|device| device.file_name());
@@ -83,6 +93,13 @@ impl Tcti {
             Self::Esapi(_) | Self::Device(_) | Self::Swtpm(_) | Self::Mssim(..) => 1,
         }
     }
+}
+
+/// What a string of libtss2 names, and the rest: it takes the names of its libraries too.
+fn tcti_of_libtss2(conf: &str) -> (&str, &str) {
+    let (name, rest) = conf.split_once(':').unwrap_or((conf, ""));
+    let name = name.strip_prefix("libtss2-tcti-").unwrap_or(name);
+    (name.split('.').next().unwrap_or(name), rest)
 }
 
 impl Default for Tcti {

@@ -2,7 +2,7 @@
 //! what was put aside.
 
 use super::Finding;
-use super::system::{group_name, group_number, user_name};
+use crate::accounts::{group_name, group_number, user_name};
 use crate::certificate::Certificate;
 use crate::identity::Fault;
 use crate::identity::device::{Device, OWN};

@@ -3,6 +3,7 @@
 
 mod folder;
 mod identity;
+mod locks;
 mod openssl;
 mod places;
 mod programs;
@@ -73,6 +74,7 @@ pub fn doctor(config: Result<Config, ConfigError>, instead: impl Fn() -> Config)
     let device = Device::new(config);
     system::look_at(&device.config, &mut findings);
     tpm::look_at(&device, &mut findings);
+    locks::look_at(&device, &mut findings);
     let from = findings.len();
     identity::look_at(&device, &mut findings);
     if !understood {

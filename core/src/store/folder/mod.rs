@@ -15,18 +15,17 @@ mod seals;
 #[cfg(test)]
 mod tests;
 mod text;
-mod trust;
 mod tss2;
 mod write;
 
 pub use entry::{Content, Data, Description, Entry, Material, Origin, Pair, Usage, Use};
 pub use fault::FolderError;
 pub use seals::{Seal, SealText};
-pub(crate) use trust::{distrusted_file, distrusted_folder};
 pub use tss2::{Kind as Tss2Kind, NoTss2Key, Tss2Key};
 
 use crate::file::{FileStamp, Moment, random_digits};
 use crate::key::{from_hex, hex};
+use crate::trust::Owned;
 use format::Remarks;
 use parking_lot::Mutex;
 use read::{Opened, Unread, file_name, is_object};
@@ -35,7 +34,6 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use trust::Owned;
 use write::{Readers, Writer};
 
 /// 16 random hexadecimal digits, made at the first write.

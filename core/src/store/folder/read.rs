@@ -1,9 +1,9 @@
 //! Reading the folder: what is in it, and what a file gives.
 
 use super::format::{self, Remarks};
-use super::trust::Owned;
 use super::{Content, Entry, FolderError, Material, Seen};
 use crate::file::{self, FileStamp};
+use crate::trust::Owned;
 use log::warn;
 use rustix::fd::OwnedFd;
 use rustix::fs::{AtFlags, Dir, Mode, OFlags, fstat, open, statat};

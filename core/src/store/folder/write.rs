@@ -4,9 +4,9 @@
 //! file at most, which the next one removes.
 
 use super::read::{Opened, object_name};
-use super::trust::Owned;
 use super::{FolderError, SERIAL};
 use crate::file::{self, Lock, Place, TEMPORARY, random_digits, sync_folder};
+use crate::trust::Owned;
 use rustix::fd::OwnedFd;
 use rustix::fs::{
     Access, AtFlags, Dir, Gid, Mode, OFlags, Stat, Uid, accessat, fchmod, fchown, fstat, openat,

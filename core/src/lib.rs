@@ -12,5 +12,6 @@ mod pem;
 pub mod store;
 pub mod tpm;
 mod trust;
+mod writers;
 
 pub use file::write_out as write_file;

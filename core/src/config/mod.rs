@@ -117,6 +117,8 @@ pub struct Loaded {
 pub struct ConfigError {
     place: String,
     what: String,
+    /// Whether others could have written it.
+    distrusted: bool,
 }
 
 /// The variables of the environment that count here, for [`load`].
@@ -271,6 +273,7 @@ where
     let fault = |what: String| ConfigError {
         place: format!("environment {name}"),
         what,
+        distrusted: false,
     };
     let text = value.into_string().map_err(|_| fault("not UTF-8".into()))?;
     text.parse()
@@ -309,7 +312,13 @@ impl ConfigError {
         Self {
             place: file.display().to_string(),
             what: error.to_string(),
+            distrusted: false,
         }
+    }
+
+    /// Whether the fault is that others may write there, whatever stands there.
+    pub fn is_of_trust(&self) -> bool {
+        self.distrusted
     }
 }
 

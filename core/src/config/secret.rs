@@ -3,6 +3,9 @@
 use super::Variable;
 use crate::file;
 use crate::tpm::Secret;
+use crate::trust::{Distrust, distrusted};
+use log::warn;
+use rustix::fs::stat;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -10,6 +13,7 @@ use std::str::FromStr;
 
 /// No authorisation value of a TPM is longer than its widest digest.
 const LARGEST: u64 = 64;
+const WORLD_READS: u32 = 0o004;
 
 /// Where a secret is.
 #[derive(Clone, PartialEq, Eq)]
@@ -28,18 +32,21 @@ impl SecretSource {
     ///
     /// # Errors
     ///
-    /// A file that is missing, empty, no regular file or longer than any authorisation value; no
+    /// A file that others may write, that is missing, empty, no regular file or longer than any authorisation value; no
     /// `$CREDENTIALS_DIRECTORY`.
     pub fn read(&self, variable: Variable) -> io::Result<Secret> {
         let path = match self {
             Self::Hex(secret) => return Ok(secret.clone()),
-            Self::File(path) => path.clone(),
-            Self::Credential(name) => {
-                let folder = variable("CREDENTIALS_DIRECTORY");
-                let none = || io::Error::new(io::ErrorKind::NotFound, "no $CREDENTIALS_DIRECTORY");
-                PathBuf::from(folder.ok_or_else(none)?).join(name)
-            }
+            Self::File(_) | Self::Credential(_) => self.path(variable)?,
         };
+        // What others put there may be a guess, and a wrong one counts.
+        if let Some(fault) = distrusted(&path) {
+            let why = format!("{fault}, so it is not used");
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
+        }
+        if stat(&path).is_ok_and(|about| about.st_mode & WORLD_READS != 0) {
+            warn!("{}: everybody may read this secret", path.display());
+        }
         // One more for the newline.
         let mut secret = Secret::new(file::read(&path, LARGEST + 1)?);
         if secret.last() == Some(&b'\n') {
@@ -49,6 +56,25 @@ impl SecretSource {
             true => Err(io::Error::new(io::ErrorKind::InvalidData, "empty")),
             false => Ok(secret),
         }
+    }
+
+    /// Where it is to be read.
+    fn path(&self, variable: Variable) -> io::Result<PathBuf> {
+        match self {
+            Self::Hex(_) => Err(io::ErrorKind::NotFound.into()),
+            Self::File(path) => Ok(path.clone()),
+            Self::Credential(name) => {
+                let folder = variable("CREDENTIALS_DIRECTORY");
+                let none = || io::Error::new(io::ErrorKind::NotFound, "no $CREDENTIALS_DIRECTORY");
+                Ok(PathBuf::from(folder.ok_or_else(none)?).join(name))
+            }
+        }
+    }
+
+    /// Where it is and who could have put another there, if anybody could.
+    pub(crate) fn distrusted(&self, variable: Variable) -> Option<(PathBuf, Distrust)> {
+        let path = self.path(variable).ok()?;
+        distrusted(&path).map(|fault| (path, fault))
     }
 }
 

@@ -63,6 +63,7 @@ pub(super) fn all(written: Vec<WrittenToken>) -> Result<Vec<TokenSettings>, Conf
             return Err(ConfigError {
                 place: "[[token]]".into(),
                 what: format!("{} and {} have the same path", other.name, token.name),
+                distrusted: false,
             });
         }
     }

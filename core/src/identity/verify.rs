@@ -14,6 +14,7 @@ use crate::key::PublicKey;
 use crate::store::idevid::IdevidStore;
 use crate::store::{Key, KeyStore, Kind, LoginError, SignError, Who};
 use crate::tpm::Secret;
+use crate::trust::distrusted;
 use log::warn;
 use serde::Serialize;
 use std::path::Path;
@@ -98,8 +99,12 @@ impl Device {
             Some(path) => certificates_of(path)?,
             None => Vec::new(),
         };
+        if let Err(fault) = believed(&self.config.trust) {
+            warn!("{fault}");
+            return Ok(trusted);
+        }
         for path in pem_files(&self.config.trust) {
-            match certificates_of(&path) {
+            match believed(&path).and_then(|()| certificates_of(&path)) {
                 Ok(found) => trusted.extend(found),
                 Err(fault) => warn!("{fault}"),
             }
@@ -225,6 +230,17 @@ fn proof_point(proof: Proof, file: Option<&Path>) -> Result<Point, Fault> {
 }
 
 /// The certificates in a file; why there are none.
+/// That nobody but whom the administrator trusts could have written a file.
+pub(super) fn believed(path: &Path) -> Result<(), Fault> {
+    match distrusted(path) {
+        None => Ok(()),
+        Some(why) => Err(Fault::refused(format!(
+            "{why}, so {} is not believed",
+            path.display()
+        ))),
+    }
+}
+
 pub(super) fn certificates_of(path: &Path) -> Result<Vec<Certificate>, Fault> {
     let bytes = file::read(path, LARGEST_FILE).map_err(Fault::file(path))?;
     let found = Certificate::parse_all(&bytes);

@@ -17,12 +17,12 @@
 use super::Tcti;
 use crate::accounts::group_number;
 use crate::file::Lock;
-use crate::trust::{self, Distrust, Owned, alone};
+use crate::trust::{Distrust, Owned, alone};
+use crate::writers::{NoLock, open_lock};
 use log::{debug, warn};
-use rustix::fd::AsFd;
 use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, OFlags, Stat, fchmod, fchown, fstat, major, minor, open, openat,
-    stat, statat,
+    AtFlags, FileType, Gid, Mode, OFlags, Stat, fchmod, fchown, fstat, major, minor, open, stat,
+    statat,
 };
 use rustix::io::Errno;
 use rustix::process::geteuid;
@@ -225,28 +225,17 @@ fn opened(file: &Path, make: bool) -> Result<(OwnedFd, OwnedFd), Distrust> {
     let folder = open(&there, flags | OFlags::PATH, Mode::empty()).map_err(at(path))?;
     let about = Owned::from(&fstat(&folder).map_err(at(path))?);
     let name = name_of(file).map_err(at(file))?;
-    let flags =
-        OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
-    // In the way: a pipe or a device would be opened, a link is not.
-    if let Ok(there) = statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW)
-        && let Some(what) = trust::no_lock(&there)
-    {
-        return Err(Distrust::of(file, what));
-    }
-    let fd = match openat(&folder, name, flags, Mode::empty()) {
-        Err(Errno::NOENT) if make && about.is_mine() => {
-            make_file(&folder, name, about).map_err(at(file))?
-        }
-        other => other.map_err(at(file))?,
-    };
+    let fd = made_lock(&folder, name, about, make).map_err(|why| match why {
+        NoLock::InTheWay(what) => Distrust::of(file, what),
+        NoLock::System(errno) => at(file)(errno),
+    })?;
     let there = fstat(&fd).map_err(at(file))?;
-    match trust::no_lock(&there) {
-        Some(what) => Err(Distrust::of(file, what)),
-        None if !Owned::from(&there).is_mine() && there.st_uid != 0 => Err(Distrust::of(
+    match there.st_uid == 0 || Owned::from(&there).is_mine() {
+        true => Ok((folder, fd)),
+        false => Err(Distrust::of(
             file,
             format!("it belongs to user {}, who can exchange it", there.st_uid),
         )),
-        None => Ok((folder, fd)),
     }
 }
 
@@ -289,22 +278,27 @@ fn make_folder(path: &Path) -> Result<(), Errno> {
     // Others could not make them.
     let about = Owned::from(&fstat(&folder)?);
     for name in [PINS, SLOTS, KEEPING] {
-        make_file(&folder, name, about)?;
+        if let Err(NoLock::System(errno)) = made_lock(&folder, name, about, true) {
+            return Err(errno);
+        }
     }
     Ok(())
 }
 
-/// A lock for all who may pass through its folder.
-fn make_file(
-    folder: impl AsFd,
-    name: impl rustix::path::Arg,
+/// A lock for all who may pass through its folder; made if it is missing, in a folder of our own.
+fn made_lock(
+    folder: &OwnedFd,
+    name: impl rustix::path::Arg + Copy,
     about: Owned,
-) -> Result<OwnedFd, Errno> {
-    let flags = OFlags::RDONLY | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    let flags = flags | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let fd = openat(folder, name, flags, Mode::RUSR | Mode::WUSR)?;
+    make: bool,
+) -> Result<OwnedFd, NoLock> {
+    match open_lock(folder, name, false) {
+        Err(NoLock::System(Errno::NOENT)) if make && about.is_mine() => {}
+        other => return other,
+    }
+    let fd = open_lock(folder, name, true)?;
     if about.lets_group_in() && fchown(&fd, None, Some(Gid::from_raw(about.group()))).is_ok() {
-        fchmod(&fd, Mode::from_raw_mode(0o640))?;
+        fchmod(&fd, Mode::from_raw_mode(0o640)).map_err(NoLock::System)?;
     }
     Ok(fd)
 }

@@ -19,7 +19,7 @@ mod way;
 
 pub(crate) use way::{Distrust, alone, distrusted};
 
-use rustix::fs::{FileType, Stat, lstat, stat};
+use rustix::fs::{Stat, lstat, stat};
 use rustix::process::{Uid, geteuid};
 use std::path::Path;
 
@@ -47,19 +47,6 @@ pub(crate) fn distrusted_file(path: &Path, secret: bool) -> Option<String> {
         false => Ok(()),
     });
     judged.err()
-}
-
-/// What a file is if it cannot be a lock of ours: a regular file with one name, which is no other
-/// file's.
-pub(crate) fn no_lock(about: &Stat) -> Option<&'static str> {
-    match FileType::from_raw_mode(about.st_mode) {
-        FileType::RegularFile if about.st_nlink <= 1 => None,
-        FileType::RegularFile => Some("the file has another name too (a hard link)"),
-        FileType::Directory => Some("a folder is in the place of a lock"),
-        FileType::Symlink => Some("a symbolic link is in the place of a lock"),
-        FileType::Fifo => Some("a pipe is in the place of a lock"),
-        _ => Some("a device or socket is in the place of a lock"),
-    }
 }
 
 const GROUP_WRITES: u32 = 0o020;

@@ -3,7 +3,7 @@
 use super::Finding;
 use crate::accounts::{group_name, user_name};
 use crate::config::Config;
-use crate::identity::mend::Mend;
+use crate::identity::mend::{Mend, quoted, word};
 use crate::tpm::Tcti;
 use rustix::fs::{Access, access, stat};
 use rustix::process::geteuid;
@@ -46,11 +46,16 @@ fn node(path: &Path, findings: &mut Vec<Finding>) {
         let mend = match mode & 0o060 == 0o060 && group != "root" {
             true => Mend::run(
                 "As root, and log in again",
-                format!("usermod -aG {group} {user}"),
+                format!("usermod -aG {} {}", quoted(&group), quoted(&user)),
             ),
-            false => Mend::run(
+            false => Mend::on(
                 "Give it to the group tss, by the package tpm-udev; until the next start by",
-                format!("chgrp tss {shown} && chmod 0660 {shown} && usermod -aG tss {user}"),
+                &[path],
+                format!(
+                    "chgrp --no-dereference tss {0} && chmod 0660 {0} && usermod -aG tss {1}",
+                    word(path),
+                    quoted(&user)
+                ),
             ),
         };
         findings.push(Finding::problem(

@@ -2,7 +2,7 @@
 
 use super::{Finding, places};
 use crate::identity::device::Device;
-use crate::identity::mend::Mend;
+use crate::identity::mend::{Mend, quoted};
 use crate::identity::status::TpmStatus;
 use crate::key::Curve;
 use crate::tpm::{Algorithm, Hash, Property, Tcti, TpmError};
@@ -89,7 +89,7 @@ fn tool(device: &Device, command: &str) -> String {
     let (name, words) = command.split_once(' ').unwrap_or((command, ""));
     match *tcti == Tcti::default() {
         true => command.to_owned(),
-        false => format!("{name} --tcti {tcti} {words}"),
+        false => format!("{name} --tcti {} {words}", quoted(&tcti.to_string())),
     }
 }
 

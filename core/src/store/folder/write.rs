@@ -5,12 +5,12 @@
 
 use super::read::{Opened, object_name};
 use super::{FolderError, SERIAL};
-use crate::file::{self, Lock, Place, TEMPORARY, random_digits, sync_folder};
+use crate::file::{self, Lock, Place, random_digits, sync_folder};
 use crate::trust::Owned;
+use crate::writers::{NoLock, open_lock, remove_leftovers};
 use rustix::fd::OwnedFd;
 use rustix::fs::{
-    Access, AtFlags, Dir, Gid, Mode, OFlags, Stat, Uid, accessat, fchmod, fchown, fstat, openat,
-    statat, unlinkat,
+    Access, AtFlags, Gid, Mode, Stat, Uid, accessat, fchmod, fchown, fstat, statat, unlinkat,
 };
 use rustix::io::Errno;
 use rustix::process::geteuid;
@@ -20,7 +20,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::time::Duration;
 
-const LOCK: &str = ".lock";
+pub(super) const LOCK: &str = ".lock";
 const FOLDER_MODE: u32 = 0o750;
 const FILE_MODE: u32 = 0o640;
 
@@ -50,7 +50,8 @@ impl<'a> Writer<'a> {
             folder,
             _lock: lock,
         };
-        writer.remove_leftovers().map_err(FolderError::at(path))?;
+        // Whoever writes has the lock.
+        remove_leftovers(&writer.folder.fd, |_| false).map_err(FolderError::at(path))?;
         Ok(Some(writer))
     }
 
@@ -165,35 +166,14 @@ impl<'a> Writer<'a> {
             Err(error) => Err(FolderError::at(&self.folder.path.join(file))(error)),
         }
     }
-
-    fn remove_leftovers(&self) -> rustix::io::Result<()> {
-        for entry in Dir::read_from(&self.folder.fd)? {
-            let entry = entry?;
-            if entry
-                .file_name()
-                .to_bytes()
-                .starts_with(TEMPORARY.as_bytes())
-            {
-                match unlinkat(&self.folder.fd, entry.file_name(), AtFlags::empty()) {
-                    Ok(()) | Err(Errno::NOENT) => {}
-                    Err(error) => return Err(error),
-                }
-            }
-        }
-        Ok(())
-    }
 }
 
 fn locked(folder: &Opened<'_>, patience: Duration) -> Result<Lock, FolderError> {
     let path = folder.path.join(LOCK);
-    let flags = OFlags::RDONLY
-        | OFlags::CREATE
-        | OFlags::NOFOLLOW
-        | OFlags::NONBLOCK
-        | OFlags::NOCTTY
-        | OFlags::CLOEXEC;
-    let lock =
-        openat(&folder.fd, LOCK, flags, Mode::RUSR | Mode::WUSR).map_err(FolderError::at(&path))?;
+    let lock = open_lock(&folder.fd, LOCK, true).map_err(|why| match why {
+        NoLock::InTheWay(what) => FolderError::InTheWay(path.clone(), what),
+        NoLock::System(errno) => FolderError::at(&path)(errno),
+    })?;
     keep_for_writers(&lock, folder.owned).map_err(FolderError::at(&path))?;
     let inode = fstat(&lock).map_err(FolderError::at(&path))?.st_ino;
     let taken = Lock::take(lock, patience).map_err(FolderError::at(&path))?;

@@ -175,8 +175,9 @@ impl IdevidStore {
                     (Access::Given(Arc::new(given)), None)
                 }
                 Err(error) => {
-                    warn!("[[identity]] auth {source:?}: {error}");
-                    (Access::Open, None)
+                    warn!("[[identity]] auth {source:?}: {error}; the key is not used");
+                    // The empty value would be a wrong one, and count.
+                    (Access::Login(Arc::default()), None)
                 }
             },
         }

@@ -5,6 +5,7 @@ use crate::certificate::Certificate;
 use crate::config::IdentityHint;
 use crate::file::{self, FileStamp};
 use crate::tpm::{Tpm, TpmError};
+use crate::trust::distrusted;
 use log::{debug, warn};
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -126,6 +127,13 @@ impl IdevidStore {
 
     /// The certificates of the `chain/` folder, which may be missing.
     pub(super) fn chain_files(&self) -> Vec<(Origin, Certificate)> {
+        if let Some(why) = distrusted(&self.chain) {
+            warn!(
+                "{why}, so no certificate of {} is shown",
+                self.chain.display()
+            );
+            return Vec::new();
+        }
         let paths = self.chain_paths().unwrap_or_else(|error| {
             warn!("{}: {error}", self.chain.display());
             Vec::new()
@@ -189,6 +197,10 @@ fn read_nv(tpm: &Tpm, index: u32, named: bool) -> Result<Taken, NvFault> {
 }
 
 fn read_file(path: &Path) -> Vec<Certificate> {
+    if let Some(why) = distrusted(path) {
+        warn!("{why}, so {} is not read", path.display());
+        return Vec::new();
+    }
     let parsed = file::read(path, LARGEST_FILE)
         .map_err(|error| error.to_string())
         .and_then(|bytes| Certificate::parse_all(&bytes).map_err(|error| error.to_string()));

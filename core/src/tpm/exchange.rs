@@ -460,7 +460,9 @@ impl Tpm {
                         pause.as_millis()
                     );
                     if code.is_out_of_objects() {
-                        self.reclaim(link.as_mut())?;
+                        // Whoever uses a slot now has had the time to give it back.
+                        let is_long = began.elapsed() > OBJECT_PATIENCE / 2;
+                        self.reclaim(link.as_mut(), is_long)?;
                     }
                     thread::sleep(pause);
                     pause = LONGEST_PAUSE.min(pause * 2);

@@ -86,7 +86,9 @@ impl Module {
             Ok(config) => {
                 (self.log_to)(loaded.log);
                 if self.is_privileged {
-                    info!("this process has more rights than its caller: the environment is ignored");
+                    info!(
+                        "this process has more rights than its caller: the environment is ignored"
+                    );
                 }
                 info!("initialised, version {}, {}", VERSION, config.tcti);
                 let slots = slots(config, self.refusals.clone()).into_iter();

@@ -2,6 +2,7 @@
 //!
 //! Nothing here knows PKCS#11. Arrows point one way: [`identity`] → [`store`] → [`tpm`], all → [`key`].
 
+mod accounts;
 pub mod certificate;
 pub mod config;
 mod file;
@@ -11,5 +12,7 @@ mod pem;
 pub mod store;
 pub mod tpm;
 mod trouble;
+mod trust;
+mod writers;
 
 pub use file::{fits_limit, write_out as write_file};

@@ -3,6 +3,7 @@
 use super::{ConfigError, Existing, Fallback, LeaveSoftware, LogTarget, Random, SecretSource};
 use crate::tpm::Tcti;
 use crate::trouble::paths_in;
+use crate::trust::distrusted;
 use log::LevelFilter;
 use serde::{Deserialize, Deserializer, de};
 use std::fmt;
@@ -167,6 +168,7 @@ impl FromStr for Level {
 /// The `[log]` table of a file whose other settings are at fault, as far as it can be made out:
 /// the fault is to be said where the administrator listens.
 pub(super) fn log_table(file: &Path) -> Option<WrittenLog> {
+    believed(file).ok()?;
     let text = text_of(file).ok()?;
     let mut all: toml::Table = text.parse().ok()?;
     all.remove("log")?.try_into().ok()
@@ -174,6 +176,7 @@ pub(super) fn log_table(file: &Path) -> Option<WrittenLog> {
 
 /// The file with its drop-ins over it. A file that is not `required` may be missing.
 pub(super) fn read(file: &Path, required: bool, folder: &Path) -> Result<Written, ConfigError> {
+    believed(file)?;
     let mut written = match text_of(file) {
         Ok(text) => parse(file, &text)?,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound && !required => {
@@ -181,11 +184,27 @@ pub(super) fn read(file: &Path, required: bool, folder: &Path) -> Result<Written
         }
         Err(error) => return Err(ConfigError::file(file, error)),
     };
+    believed(folder)?;
     for drop_in in drop_ins(folder)? {
+        believed(&drop_in)?;
         let text = text_of(&drop_in).map_err(|error| ConfigError::file(&drop_in, error))?;
         written.overlay(parse(&drop_in, &text)?);
     }
     Ok(written)
+}
+
+/// Nothing is obeyed that others than those whom the administrator trusts could have written, and
+/// no default in its place: what it was to say, nobody knows.
+fn believed(path: &Path) -> Result<(), ConfigError> {
+    match distrusted(path) {
+        None => Ok(()),
+        Some(fault) => Err(ConfigError {
+            place: fault.place.display().to_string(),
+            what: format!("{}, so {} is not obeyed", fault.why, path.display()),
+            unread: false,
+            distrusted: true,
+        }),
+    }
 }
 
 fn text_of(path: &Path) -> std::io::Result<String> {
@@ -210,6 +229,7 @@ fn parse(file: &Path, text: &str) -> Result<Written, ConfigError> {
             place: format!("{}:{}", file.display(), line + 1),
             what: format!("{key}: {}", error.message()),
             unread: false,
+            distrusted: false,
         }
     })
 }

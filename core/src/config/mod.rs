@@ -28,7 +28,6 @@ use std::time::Duration;
 
 const FILE: &str = "/etc/devid-pkcs11/config.toml";
 const RUN: &str = "/run/devid-pkcs11";
-const LOCKS: &str = "/run/lock/devid-pkcs11";
 /// The token of the device's own keys.
 const DEVID: &str = "devid";
 const STATE: &str = "/var/lib/devid-pkcs11";
@@ -53,7 +52,7 @@ pub struct Config {
     pub trust: PathBuf,
     /// /run/devid-pkcs11: what is known until the next start.
     pub run: PathBuf,
-    /// /run/lock/devid-pkcs11: whose turn it is at a TPM that all share.
+    /// /run/devid-pkcs11/lock: whose turn it is to try a PIN, or at a TPM that all share.
     pub locks: PathBuf,
     /// /var/lib/devid-pkcs11: the parent of the key folders.
     pub state: PathBuf,
@@ -121,6 +120,8 @@ pub struct ConfigError {
     what: String,
     /// Whether a file could not be read now.
     unread: bool,
+    /// Whether others could have written it.
+    distrusted: bool,
 }
 
 /// The variables of the environment that count here, for [`load`].
@@ -153,7 +154,7 @@ pub fn is_privileged() -> bool {
 ///
 /// `DEVID_PKCS11_CONFIG` replaces the file (its drop-ins and `chain/` are looked for beside it),
 /// `DEVID_PKCS11_TCTI` and `DEVID_PKCS11_LOG` (`LEVEL` or `LEVEL,TARGET`) go before the file's
-/// settings, `DEVID_PKCS11_RUN` replaces /run/devid-pkcs11 (and holds the locks then),
+/// settings, `DEVID_PKCS11_RUN` replaces /run/devid-pkcs11,
 /// `DEVID_PKCS11_STATE` /var/lib/devid-pkcs11. A variable that is empty is not set.
 pub fn load(variable: Variable) -> Loaded {
     let variable: Variable = &without_empty(variable);
@@ -251,7 +252,6 @@ fn overlaid(
         source.find_in(credentials.as_deref());
     }
     let run = variable("DEVID_PKCS11_RUN").map(PathBuf::from);
-    let locks = run.as_ref().map(|run| run.join("lock"));
     let run = run.unwrap_or_else(|| RUN.into());
     let master = written.master.unwrap_or_default();
     let state = variable("DEVID_PKCS11_STATE").map(PathBuf::from);
@@ -263,7 +263,7 @@ fn overlaid(
         identities: written.identity,
         chain: beside(&file(variable), "chain"),
         trust: beside(&file(variable), "trust"),
-        locks: locks.unwrap_or_else(|| LOCKS.into()),
+        locks: run.join("lock"),
         provision: Provision::of(written.provision.unwrap_or_default(), &state),
         state,
         master: Master {
@@ -297,6 +297,7 @@ where
         place: format!("environment {name}"),
         what,
         unread: false,
+        distrusted: false,
     };
     let text = value.into_string().map_err(|_| fault("not UTF-8".into()))?;
     text.parse()
@@ -336,6 +337,7 @@ impl ConfigError {
             place: file.display().to_string(),
             what: error.to_string(),
             unread: trouble(&error).is_some(),
+            distrusted: false,
         }
     }
 
@@ -343,6 +345,11 @@ impl ConfigError {
     /// help.
     pub fn is_unread(&self) -> bool {
         self.unread
+    }
+
+    /// Whether the fault is that others may write there, whatever stands there.
+    pub fn is_of_trust(&self) -> bool {
+        self.distrusted
     }
 }
 

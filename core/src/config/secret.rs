@@ -2,6 +2,9 @@
 
 use crate::file;
 use crate::tpm::Secret;
+use crate::trust::{Distrust, distrusted};
+use log::warn;
+use rustix::fs::stat;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -9,6 +12,7 @@ use std::str::FromStr;
 
 /// No authorisation value of a TPM is longer than its widest digest.
 const LARGEST: u64 = 64;
+const WORLD_READS: u32 = 0o004;
 
 /// Where a secret is.
 #[derive(Clone, PartialEq, Eq)]
@@ -55,13 +59,21 @@ impl SecretSource {
     ///
     /// # Errors
     ///
-    /// A file that is missing, empty, no regular file or longer than any authorisation value; no
+    /// A file that others may write, that is missing, empty, no regular file or longer than any authorisation value; no
     /// `$CREDENTIALS_DIRECTORY`.
     pub fn read(&self) -> io::Result<Secret> {
         if let Self::Hex(secret) = self {
             return Ok(secret.clone());
         }
         let path = self.path()?.unwrap_or_default();
+        // What others put there may be a guess, and a wrong one counts.
+        if let Some(fault) = distrusted(&path) {
+            let why = format!("{fault}, so it is not used");
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
+        }
+        if stat(&path).is_ok_and(|about| about.st_mode & WORLD_READS != 0) {
+            warn!("{}: everybody may read this secret", path.display());
+        }
         // One more for the newline.
         let mut secret = Secret::new(file::read(&path, LARGEST + 1)?);
         if secret.last() == Some(&b'\n') {
@@ -71,6 +83,12 @@ impl SecretSource {
             true => Err(io::Error::new(io::ErrorKind::InvalidData, "empty")),
             false => Ok(secret),
         }
+    }
+
+    /// Where it is and who could have put another there, if anybody could.
+    pub(crate) fn distrusted(&self) -> Option<(PathBuf, Distrust)> {
+        let path = self.path().ok()??;
+        distrusted(&path).map(|fault| (path, fault))
     }
 }
 

@@ -64,6 +64,7 @@ pub(super) fn all(written: Vec<WrittenToken>) -> Result<Vec<TokenSettings>, Conf
                 place: "[[token]]".into(),
                 what: format!("{} and {} have the same path", other.name, token.name),
                 unread: false,
+                distrusted: false,
             });
         }
     }

@@ -11,7 +11,7 @@ use super::points::unfit;
 use super::prove::{Proof, prove};
 use super::state::Existing;
 use super::time::now;
-use super::verify::certificates_of;
+use super::verify::{believed, certificates_of};
 use crate::certificate::Certificate;
 use crate::config;
 use crate::key::hex;
@@ -123,6 +123,9 @@ impl Device {
                     other.display()
                 ));
             }
+        }
+        for file in [certificate, key] {
+            believed(file).map_err(|fault| fault.text)?;
         }
         let place = certificate.display().to_string();
         let certificates = certificates_of(certificate).map_err(|fault| fault.text)?;

@@ -15,6 +15,7 @@ use crate::store::idevid::IdevidStore;
 use crate::store::{Key, KeyStore, Kind, LoginError, SignError, Who};
 use crate::tpm::Secret;
 use crate::trouble::paths_in;
+use crate::trust::distrusted;
 use log::warn;
 use serde::Serialize;
 use std::path::Path;
@@ -132,8 +133,16 @@ impl Device {
             unread: None,
         };
         let folder = &self.config.trust;
+        if let Err(fault) = believed(folder) {
+            warn!("{fault}");
+            return Ok(trusted);
+        }
         for path in paths_in(folder).map_err(Fault::file(folder))? {
             if path.extension().is_none_or(|end| end != "pem") {
+                continue;
+            }
+            if let Err(fault) = believed(&path) {
+                warn!("{fault}");
                 continue;
             }
             let read = file::read(&path, LARGEST_FILE).map_err(|error| {
@@ -270,6 +279,17 @@ fn proof_point(proof: Proof, file: Option<&Path>) -> Result<Point, Fault> {
 }
 
 /// The certificates in a file; why there are none.
+/// That nobody but whom the administrator trusts could have written a file.
+pub(super) fn believed(path: &Path) -> Result<(), Fault> {
+    match distrusted(path) {
+        None => Ok(()),
+        Some(why) => Err(Fault::refused(format!(
+            "{why}, so {} is not believed",
+            path.display()
+        ))),
+    }
+}
+
 pub(super) fn certificates_of(path: &Path) -> Result<Vec<Certificate>, Fault> {
     let bytes = file::read(path, LARGEST_FILE).map_err(Fault::file(path))?;
     let found = Certificate::parse_all(&bytes);

@@ -198,7 +198,10 @@ impl From<devid::StoreError> for LoginError {
 
 impl From<TpmError> for LoginError {
     fn from(error: TpmError) -> Self {
-        Self::Tpm(error)
+        match error {
+            TpmError::NoTryLeft => Self::Locked,
+            error => Self::Tpm(error),
+        }
     }
 }
 

@@ -85,8 +85,9 @@ impl Places {
             let target = self.p11_kit.first().cloned().unwrap_or_default();
             let target = target.join("devid-pkcs11.module");
             let module = library.unwrap_or(Path::new(LIBRARY));
-            return note.mended(Mend::run(
+            return note.mended(Mend::on(
                 "Tell it",
+                &[&target],
                 format!(
                     "install -d {} && printf 'module: %s\\ntrust-policy: no\\n' {} > {}",
                     word(target.parent().unwrap_or(&target)),
@@ -110,10 +111,7 @@ impl Places {
             about,
             wrong,
             match library {
-                Some(library) => Mend::run("Name the module that is there", {
-                    let expression = format!("s,^ *module:.*,module: {},", library.display());
-                    format!("sed -i '{expression}' {}", word(&file))
-                }),
+                Some(library) => named_anew(&file, "module:", library),
                 None => Mend::by(format!(
                     "Install {LIBRARY}, and name its path there, after module:"
                 )),
@@ -219,12 +217,7 @@ impl Places {
                 problem(
                     text,
                     match library {
-                        Some(library) => Mend::run("Name the module that is there", {
-                            let name = "pkcs11-module-path";
-                            let expression =
-                                format!("s,^ *{name} *=.*,{name} = {},", library.display());
-                            format!("sed -i '{expression}' {}", word(file))
-                        }),
+                        Some(library) => named_anew(file, "pkcs11-module-path =", library),
                         None => Mend::by(format!("Install {LIBRARY} there, or name its path")),
                     },
                 )
@@ -238,13 +231,7 @@ impl Places {
             ),
             Lack::Activation(section) => problem(
                 format!("[{section}] has no activate = 1"),
-                Mend::run(
-                    "Say so",
-                    format!(
-                        "sed -i 's,^ *\\[ *{section} *\\].*,&\\nactivate = 1,' {}",
-                        word(file)
-                    ),
-                ),
+                activated(file, &section),
             ),
             Lack::Default => problem(
                 "no provider default is activated, so OpenSSL's own algorithms are missing".into(),
@@ -254,6 +241,33 @@ impl Places {
                 ),
             ),
         }
+    }
+}
+
+/// The line of a file that names the module, with this one in it.
+fn named_anew(file: &Path, setting: &str, library: &Path) -> Mend {
+    let words = "Name the module that is there";
+    let pattern = setting.replace(' ', " *");
+    let expression = format!("s,^ *{pattern}.*,{setting} {},", library.display());
+    in_place(words, file, expression, library.to_str().unwrap_or(","))
+}
+
+fn activated(file: &Path, section: &str) -> Mend {
+    let expression = format!("s,^ *\\[ *{section} *\\].*,&\\nactivate = 1,");
+    in_place("Say so", file, expression, section)
+}
+
+/// An expression of sed(1) that holds this text of others': only where no character of it means
+/// something there.
+fn in_place(words: &str, file: &Path, expression: String, text: &str) -> Mend {
+    let plain = |one: char| one.is_ascii_alphanumeric() || "/._-+".contains(one);
+    match text.chars().all(plain) {
+        true => Mend::on(
+            words,
+            &[file],
+            format!("sed -i '{expression}' {}", word(file)),
+        ),
+        false => Mend::by(format!("{words}, in {} by hand", file.display())),
     }
 }
 

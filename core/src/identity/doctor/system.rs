@@ -1,8 +1,9 @@
 //! The way to the TPM: the device node and who may use it.
 
 use super::Finding;
+use crate::accounts::{group_name, user_name};
 use crate::config::Config;
-use crate::identity::mend::Mend;
+use crate::identity::mend::{Mend, quoted, word};
 use crate::tpm::Tcti;
 use rustix::fs::{Access, access, stat};
 use rustix::io::Errno;
@@ -56,11 +57,16 @@ fn node(path: &Path, findings: &mut Vec<Finding>) {
             let mend = match mode & 0o060 == 0o060 && group != "root" {
                 true => Mend::run(
                     "As root, and log in again",
-                    format!("usermod -aG {group} {user}"),
+                    format!("usermod -aG {} {}", quoted(&group), quoted(&user)),
                 ),
-                false => Mend::run(
+                false => Mend::on(
                     "Give it to the group tss, by the package tpm-udev; until the next start by",
-                    format!("chgrp tss {shown} && chmod 0660 {shown} && usermod -aG tss {user}"),
+                    &[path],
+                    format!(
+                        "chgrp --no-dereference tss {0} && chmod 0660 {0} && usermod -aG tss {1}",
+                        word(path),
+                        quoted(&user)
+                    ),
                 ),
             };
             Finding::problem(
@@ -113,33 +119,4 @@ fn missing(path: &Path) -> Finding {
             ),
         ),
     }
-}
-
-/// The names and numbers of passwd(5) or group(5), without asking any service: a rescue system has
-/// none.
-fn numbered(file: &str) -> Vec<(String, u32)> {
-    let text = std::fs::read_to_string(file).unwrap_or_default();
-    let parsed = text.lines().filter_map(|line| {
-        let mut fields = line.split(':');
-        Some((fields.next()?.to_owned(), fields.nth(1)?.parse().ok()?))
-    });
-    parsed.collect()
-}
-
-fn name_in(file: &str, number: u32) -> Option<String> {
-    let mut all = numbered(file).into_iter();
-    all.find(|one| one.1 == number).map(|one| one.0)
-}
-
-pub(super) fn group_name(number: u32) -> Option<String> {
-    name_in("/etc/group", number)
-}
-
-pub(super) fn user_name(number: u32) -> String {
-    name_in("/etc/passwd", number).unwrap_or_else(|| number.to_string())
-}
-
-pub(super) fn group_number(name: &str) -> Option<u32> {
-    let mut all = numbered("/etc/group").into_iter();
-    all.find(|one| one.0 == name).map(|one| one.1)
 }

@@ -208,6 +208,16 @@ impl DevidStore {
         Ok(self.whole_listing()?.refused)
     }
 
+    /// As [`KeyFolder::tidy`](crate::store::folder::KeyFolder::tidy).
+    pub fn tidy(&self) {
+        self.folder.tidy();
+    }
+
+    /// As [`KeyFolder::in_the_way`](crate::store::folder::KeyFolder::in_the_way).
+    pub fn in_the_way(&self) -> Vec<(String, &'static str)> {
+        self.folder.in_the_way()
+    }
+
     /// Files of the folder that give no object, by name, and why.
     pub fn refused_files(&self) -> Result<Vec<(String, String)>, StoreError> {
         Ok(self.folder.list()?.refused)

@@ -7,7 +7,6 @@
 
 use super::{DevidStore, StoreError};
 use crate::store::folder::{Content, Seal, SealText, Tss2Key, Tss2Kind};
-use crate::store::key::turn_to_try;
 use crate::store::{Access, LoginError};
 use crate::tpm::{AuthValue, Hash, Secret, StorageKey, TpmError, random_secret};
 use log::{info, warn};
@@ -98,7 +97,7 @@ impl DevidStore {
         let sealed = self.folder.seal(seal).map_err(StoreError::from)?;
         let (sealed, _) = sealed.ok_or(LoginError::NotInitialized)?;
         let master = self.remembered_master()?;
-        let _turn = turn_to_try(&self.tpm, self.allow_last_try)?;
+        let _turn = self.tpm.turn_to_try(self.allow_last_try)?;
         let parentless = || StoreError::Unsupported("nothing of the TPM wraps the seal".into());
         let sealed = sealed.wrapped().ok_or_else(parentless)?;
         let value = AuthValue::salted(value, master.salt_key());

@@ -29,6 +29,8 @@ pub enum FolderError {
         /// Who.
         reason: String,
     },
+    /// Something else is in the place of a file of ours.
+    InTheWay(PathBuf, &'static str),
     /// Somebody else kept the folder locked for too long.
     Locked(String),
     /// The content cannot be kept in a file.
@@ -74,6 +76,11 @@ impl fmt::Display for FolderError {
             Self::Gone(name) => write!(f, "there is no object {name:?} in the folder"),
             Self::Damaged { file, reason } => write!(f, "{file:?}: {reason}"),
             Self::Unsafe { path, reason } => write!(f, "{}: {reason}", path.display()),
+            Self::InTheWay(path, what) => write!(
+                f,
+                "{}: {what}, so nothing can be written (devid doctor names the remedy)",
+                path.display()
+            ),
             Self::Locked(who) => write!(f, "the key folder is locked by {who}"),
             Self::Unfit(why) => write!(f, "it cannot be kept in a file: {why}"),
             Self::System(path, error) => write!(f, "{}: {error}", path.display()),

@@ -1,10 +1,10 @@
 //! What is in the folder, and what must change before that is something else.
 
 use super::read::{Opened, is_object};
-use super::trust::Owned;
 use super::{Entry, FolderError, KeyFolder, format};
 use crate::file::{FileStamp, Moment};
 use crate::trouble::Sight;
+use crate::trust::Owned;
 use rustix::io::Errno;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};

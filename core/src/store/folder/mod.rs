@@ -16,7 +16,6 @@ mod seals;
 #[cfg(test)]
 mod tests;
 mod text;
-mod trust;
 mod tss2;
 mod write;
 
@@ -24,22 +23,24 @@ pub use entry::{Content, Data, Description, Entry, Material, Origin, Pair, Usage
 pub use fault::FolderError;
 pub use listing::{Listing, Stamp};
 pub use seals::{Seal, SealText};
-pub(crate) use trust::{distrusted_file, distrusted_folder};
 pub use tss2::{Kind as Tss2Kind, NoTss2Key, Tss2Key};
 
-use crate::file::random_digits;
+use crate::file::{TEMPORARY, random_digits};
 use crate::key::{from_hex, hex};
 use crate::trouble::Troubles;
+use crate::writers::{no_lock, writer_of};
 use format::Remarks;
 use listing::Known;
 use log::warn;
 use parking_lot::Mutex;
 use read::{Opened, Unread, file_name, is_object};
+use rustix::fs::lstat;
 use rustix::io::Errno;
+use std::fs::DirEntry;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use write::{Readers, Writer};
+use write::{LOCK, Readers, Writer};
 
 /// 16 random hexadecimal digits, made at the first write.
 const SERIAL: &str = ".serial";
@@ -221,6 +222,48 @@ impl KeyFolder {
             Some(writer) => writer.check(""),
             None => Ok(()),
         }
+    }
+
+    /// Takes away what killed writers left, if it can be written now.
+    pub fn tidy(&self) {
+        let names = std::fs::read_dir(&self.path)
+            .into_iter()
+            .flatten()
+            .flatten();
+        let mut names = names.map(|entry| entry.file_name());
+        if names.any(|name| writer_of(name.as_encoded_bytes()).is_some()) {
+            // The writer does it before it writes.
+            let _ = Writer::open(&self.path, Duration::ZERO);
+        }
+    }
+
+    /// Files in the place of ours, and what they are: a lock that is none, and what no writer takes
+    /// away though it has the name of something that is being written.
+    pub fn in_the_way(&self) -> Vec<(String, &'static str)> {
+        let mut found = Vec::new();
+        if let Ok(there) = lstat(self.path.join(LOCK))
+            && let Some(what) = no_lock(&there)
+        {
+            found.push((LOCK.to_owned(), what));
+        }
+        let names = std::fs::read_dir(&self.path)
+            .into_iter()
+            .flatten()
+            .flatten();
+        let is_left = |entry: &DirEntry| {
+            let name = entry.file_name();
+            let named = name.as_encoded_bytes().starts_with(TEMPORARY.as_bytes());
+            let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
+            named && !(is_file && writer_of(name.as_encoded_bytes()).is_some())
+        };
+        found.extend(names.filter(is_left).map(|entry| {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            (
+                name,
+                "no file that was being written here; it is left alone",
+            )
+        }));
+        found
     }
 
     /// Makes the folder if there is none, and gives it this serial number if it has none.

@@ -2,10 +2,10 @@
 
 use super::format::{self, Remarks};
 use super::listing::Seen;
-use super::trust::Owned;
 use super::{Content, Entry, FolderError, Material};
 use crate::file::{self, FileStamp};
 use crate::trouble::trouble;
+use crate::trust::Owned;
 use log::warn;
 use rustix::fd::OwnedFd;
 use rustix::fs::{AtFlags, Dir, Mode, OFlags, fstat, open, statat};

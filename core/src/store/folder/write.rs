@@ -4,13 +4,14 @@
 //! file at most, which the next one removes.
 
 use super::read::{Opened, object_name};
-use super::trust::Owned;
 use super::{FolderError, SERIAL};
-use crate::file::{self, Lock, Place, TEMPORARY, random_digits, sync_folder};
+use crate::file::{self, Lock, Place, random_digits, sync_folder};
+use crate::trust::Owned;
+use crate::writers::{NoLock, open_lock, remove_leftovers};
 use rustix::fd::OwnedFd;
 use rustix::fs::{
-    Access, AtFlags, Dir, Gid, Mode, OFlags, Stat, Uid, accessat, fchmod, fchown, fstat, openat,
-    statat, unlinkat,
+    Access, AtFlags, Gid, Mode, OFlags, Stat, Uid, accessat, fchmod, fchown, fstat, openat, statat,
+    unlinkat,
 };
 use rustix::io::Errno;
 use rustix::process::{getegid, geteuid, getgid, getuid};
@@ -20,7 +21,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::time::Duration;
 
-const LOCK: &str = ".lock";
+pub(super) const LOCK: &str = ".lock";
 const FOLDER_MODE: u32 = 0o750;
 const FILE_MODE: u32 = 0o640;
 
@@ -50,7 +51,8 @@ impl<'a> Writer<'a> {
             folder,
             _lock: lock,
         };
-        writer.remove_leftovers().map_err(FolderError::at(path))?;
+        // Whoever writes has the lock.
+        remove_leftovers(&writer.folder.fd, |_| false).map_err(FolderError::at(path))?;
         Ok(Some(writer))
     }
 
@@ -175,23 +177,6 @@ impl<'a> Writer<'a> {
             Err(error) => Err(FolderError::at(&self.folder.path.join(file))(error)),
         }
     }
-
-    fn remove_leftovers(&self) -> rustix::io::Result<()> {
-        for entry in Dir::read_from(&self.folder.fd)? {
-            let entry = entry?;
-            if entry
-                .file_name()
-                .to_bytes()
-                .starts_with(TEMPORARY.as_bytes())
-            {
-                match unlinkat(&self.folder.fd, entry.file_name(), AtFlags::empty()) {
-                    Ok(()) | Err(Errno::NOENT) => {}
-                    Err(error) => return Err(error),
-                }
-            }
-        }
-        Ok(())
-    }
 }
 
 /// Whether the process has the rights of whom it was started by.
@@ -201,20 +186,15 @@ fn is_as_started() -> bool {
 
 fn locked(folder: &Opened<'_>, patience: Duration) -> Result<Lock, FolderError> {
     let path = folder.path.join(LOCK);
-    let flags = OFlags::RDONLY
-        | OFlags::CREATE
-        | OFlags::NOFOLLOW
-        | OFlags::NONBLOCK
-        | OFlags::NOCTTY
-        | OFlags::CLOEXEC;
-    let lock = match openat(&folder.fd, LOCK, flags, Mode::RUSR | Mode::WUSR) {
+    let lock = match open_lock(&folder.fd, LOCK, true) {
         // Who makes room needs none: the folder itself is locked instead.
-        Err(Errno::NOSPC | Errno::DQUOT) => {
-            let folder_flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            openat(&folder.fd, ".", folder_flags, Mode::empty()).map_err(FolderError::at(&path))?
+        Err(NoLock::System(Errno::NOSPC | Errno::DQUOT)) => {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            openat(&folder.fd, ".", flags, Mode::empty()).map_err(FolderError::at(&path))?
         }
-        other => {
-            let lock = other.map_err(FolderError::at(&path))?;
+        Err(NoLock::System(errno)) => return Err(FolderError::at(&path)(errno)),
+        Err(NoLock::InTheWay(what)) => return Err(FolderError::InTheWay(path, what)),
+        Ok(lock) => {
             keep_for_writers(&lock, folder.owned).map_err(FolderError::at(&path))?;
             lock
         }

@@ -5,6 +5,7 @@ use crate::certificate::Certificate;
 use crate::config::{IdentityAuth, IdentityHint, SecretSource};
 use crate::file;
 use crate::trouble::{Sight, Troubles, paths_in, trouble};
+use crate::trust::distrusted;
 use log::warn;
 use parking_lot::Mutex;
 use rustix::io::Errno;
@@ -109,7 +110,17 @@ impl Files {
             (path.clone(), here)
         };
         let hinted: Vec<_> = self.hinted.iter().map(&mut read).collect();
-        let chain: Vec<_> = chain_paths.iter().map(&mut read).collect();
+        let chain: Vec<_> = match distrusted(&self.chain) {
+            None => chain_paths.iter().map(&mut read).collect(),
+            Some(why) => {
+                warn!(
+                    "{why}, so no certificate of {} is shown",
+                    self.chain.display()
+                );
+                stamp.files.extend(chain_paths.iter().map(sight));
+                Vec::new()
+            }
+        };
         *self.known.lock() = known;
         self.troubles.keep(|path| {
             let unlisted = stamp.unlisted.is_some() && path == self.chain;
@@ -146,6 +157,10 @@ impl Files {
 
     /// The certificates of a file; `None` if it could not be read now.
     fn certificates_in(&self, path: &Path) -> (Sight, Option<Vec<Certificate>>) {
+        if let Some(why) = distrusted(path) {
+            warn!("{why}, so {} is not read", path.display());
+            return (Sight::of(path), Some(Vec::new()));
+        }
         let (sight, parsed) = match file::read_stamped(path, LARGEST) {
             Ok((bytes, stamp)) => {
                 let parsed = Certificate::parse_all(&bytes);

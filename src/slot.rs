@@ -65,11 +65,19 @@ struct Look {
 #[derive(Debug, Clone)]
 struct Failure {
     ended: Instant,
-    /// What the store would look at then: another look may find something as soon as that changes.
+    /// What the store would look at then: if files could not be read, another look may find something
+    /// as soon as that changes.
     stamp: Stamp,
     /// How long none is tried again: as long as this one took, and not less than [`LOOK_AGAIN`].
     rest: Duration,
     why: LookError,
+}
+
+impl Failure {
+    /// Whether files are at fault, and not the TPM, whose faults other slots count too.
+    fn is_of_files(&self) -> bool {
+        matches!(self.why, LookError::Unread(_))
+    }
 }
 
 impl Source {
@@ -201,7 +209,8 @@ impl Slot {
         };
         let stamp = source.store.stamp();
         let wait = look.failed.as_ref().is_some_and(|failure| {
-            failure.stamp == stamp && failure.ended.elapsed() < failure.rest
+            let can_be_read = failure.stamp != stamp && failure.is_of_files();
+            !can_be_read && failure.ended.elapsed() < failure.rest
         });
         if !wait && look.seen.as_ref() != Some(&stamp) {
             *look = self.look(source, &look, mint);

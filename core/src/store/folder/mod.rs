@@ -324,7 +324,7 @@ impl KeyFolder {
         file: &str,
         sound: fn(&str) -> bool,
     ) -> Result<Option<Vec<u8>>, FolderError> {
-        let Some(folder) = Opened::at(&self.path)? else {
+        let Some(folder) = self.noted(Opened::at(&self.path))? else {
             return Ok(None);
         };
         let Some(content) = self.content_of(&folder, file)? else {

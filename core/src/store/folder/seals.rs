@@ -64,7 +64,7 @@ impl KeyFolder {
     /// It cannot be read, or is none.
     pub fn seal(&self, seal: Seal) -> Result<Option<(Tss2Key, SealText)>, FolderError> {
         let file = seal.file();
-        let Some(folder) = Opened::at(&self.path)? else {
+        let Some(folder) = self.noted(Opened::at(&self.path))? else {
             return Ok(None);
         };
         let Some(content) = self.content_of(&folder, file)? else {

@@ -258,7 +258,11 @@ impl Device {
             // What stays is a key without certificate, and gets one.
             (None, Some(file)) if has_key => {
                 let name = file.file_name().unwrap_or_default();
-                let aside = free_name(&self.config.state.join(name), "aside");
+                let aside = self.config.state.join(name);
+                let aside = match aside.symlink_metadata() {
+                    Ok(_) => free_name(&aside, "aside"),
+                    Err(_) => aside,
+                };
                 let moved = format!("mv -nT {} {}", word(&file), word(&aside));
                 Mend::on(
                     "Bring back its key; or, if the key that is here is the right one",

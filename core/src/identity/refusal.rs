@@ -11,6 +11,7 @@ use crate::certificate::Certificate;
 use crate::config;
 use crate::store::devid::PersistentKey;
 use crate::tpm::PublicArea;
+use crate::trouble::is_there;
 use std::path::PathBuf;
 
 /// A refusal in words.
@@ -266,7 +267,11 @@ impl Device {
             // What stays is a key without certificate, and gets one.
             (None, Some(file)) if has_key => {
                 let name = file.file_name().unwrap_or_default();
-                let aside = free_name(&self.config.state.join(name), "aside");
+                let aside = self.config.state.join(name);
+                let aside = match is_there(&aside) {
+                    Ok(false) => Ok(aside),
+                    _ => free_name(&aside, "aside"),
+                };
                 Mend::aside(
                     "Bring back its key; or, if the key that is here is the right one",
                     &[&file],

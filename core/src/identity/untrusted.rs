@@ -66,7 +66,8 @@ impl Device {
         let (path, why) = why.or_else(|| Some((request, distrusted_file(request, false)?)))?;
         let words = "Nobody knows who asked for the reset. To have none";
         let command = format!("chmod go-w {} && rm {}", word(state), word(request));
-        let mend = Mend::on(words, &[state, request], command);
+        // Once nobody else may write there; and what has the name is not followed.
+        let mend = Mend::on(words, &[state], command);
         Some(said(path, &why, mend))
     }
 }

@@ -10,6 +10,7 @@ use crate::identity::software::free_name;
 use crate::identity::state::{Marker, Plan, Policy};
 use crate::identity::time::{now, valid_at};
 use crate::identity::{Contents, FaultKind};
+use std::path::Path;
 use std::time::Duration;
 use x509_cert::der::DateTime;
 

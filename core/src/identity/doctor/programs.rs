@@ -231,7 +231,7 @@ impl Places {
             ),
             Lack::Activation(section) => problem(
                 format!("[{section}] has no activate = 1"),
-                activated(file, &section),
+                activated(file, section),
             ),
             Lack::Default => problem(
                 "no provider default is activated, so OpenSSL's own algorithms are missing".into(),

@@ -33,14 +33,14 @@ pub struct Stamp {
     /// When it was taken, if something had been changed so shortly before that the next change
     /// could give it the same stamp, or something of the folder could not be read: then no later
     /// one is equal to this.
-    unsettled: Option<Moment>,
+    pub(super) unsettled: Option<Moment>,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Known {
     /// The folder as it was when its files were judged.
-    folder: Option<Owned>,
-    files: HashMap<String, Seen>,
+    pub(super) folder: Option<Owned>,
+    pub(super) files: HashMap<String, Seen>,
 }
 
 /// What a file was at the last listing.

@@ -128,7 +128,7 @@ fn a_tpm_that_comes_later(link: Link) {
     let raw = loaded(&home);
     let slot = slot_is_empty(&raw);
     tpm.restart();
-    await_some("a token", Duration::from_secs(10), || identity(&raw));
+    await_some("a token", Duration::from_secs(60), || identity(&raw));
     assert_eq!(text(&raw.token_info(slot).unwrap().label), "idev-id");
     let session = raw.open(slot, CKF_SERIAL_SESSION).unwrap();
     assert_eq!(raw.find(session, &[]).unwrap().len(), 4 + PROFILES);

@@ -137,9 +137,9 @@ fn a_tpm_that_always_asks_for_another_try(link: Link) {
             "{code:#x}"
         );
         bench.proxy.book().heal();
-        // Pauses of 1, 2, 4 … 200 ms leave room for 15 tries in the limit.
+        // Pauses of 1, 2, 4 … 200 ms leave room for 15 tries in the limit; libtss2 makes five of each.
         let seen = bench.proxy.book().take();
-        assert!(seen.total() < 40, "tries are paced, and end: {seen:?}");
+        assert!(seen.total() < 100, "tries are paced, and end: {seen:?}");
         bench.signs();
     }
 }

@@ -38,6 +38,10 @@ pub(super) struct WrittenProvision {
 
 #[derive(Debug, Clone)]
 pub(super) struct WrittenToken {
+    /// Where it begins in the text.
+    at: usize,
+    /// The same as file and line.
+    pub(super) place: String,
     pub(super) name: String,
     pub(super) path: Option<PathBuf>,
     pub(super) allow_file_keys: Option<bool>,
@@ -197,12 +201,15 @@ fn parse(file: &Path, text: &str) -> Result<Written, ConfigError> {
         what,
     };
     let text = text.strip_prefix('\u{FEFF}').unwrap_or(text);
+    let line = |at: usize| text[..at.min(text.len())].matches('\n').count();
     match understood(text) {
-        Ok((written, None)) => Ok(written),
-        Ok((_, Some(first))) => {
-            let line = text[..first.at.min(text.len())].matches('\n').count();
-            Err(fault(line, first.what))
+        Ok((mut written, None)) => {
+            for token in &mut written.token {
+                token.place = format!("{}:{}", file.display(), line(token.at) + 1);
+            }
+            Ok(written)
         }
+        Ok((_, Some(first))) => Err(fault(line(first.at), first.what)),
         Err(at) => {
             let (line, what) = line::explain(text, at);
             Err(fault(line, what))
@@ -285,6 +292,8 @@ impl WrittenToken {
     fn of(mut section: Section<'_>) -> Self {
         section.must("name");
         let token = Self {
+            at: section.at(),
+            place: String::new(),
             name: section
                 .text("name")
                 .map(|TokenName(name)| name)

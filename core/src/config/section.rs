@@ -86,6 +86,11 @@ impl<'t> Section<'t> {
         }
     }
 
+    /// Where it begins in the text.
+    pub(super) fn at(&self) -> usize {
+        self.at
+    }
+
     /// What reads a text, in quotes. What `T` says of a wrong one is shown.
     pub(super) fn text<T: FromStr>(&mut self, key: &str) -> Option<T>
     where
@@ -231,12 +236,12 @@ impl<'t> Section<'t> {
     /// What was not taken out is not known here.
     pub(super) fn end(self) {
         for key in self.left.keys() {
-            let at = key.span().start;
-            let key = key.get_ref();
+            let (at, key) = (key.span().start, key.get_ref());
+            // One in quotes, or with digits, may be a value that got there.
+            let quoted = self.text[at..].starts_with(['"', '\'']);
             let what = unknown(key, self.name);
-            match is_plain(key) {
+            match is_known(key) || is_like_one(key) || is_plain(key) && !quoted {
                 true => self.complain(at, key, &what),
-                // It may be a value that got there.
                 false => self.complain(at, self.name, &what),
             }
         }
@@ -308,12 +313,18 @@ pub(super) fn section_called(name: &str) -> Option<&'static str> {
     names.find(|section| !name.is_empty() && bare(section) == name)
 }
 
-/// Whether a name that is not known can be shown: settings have such names, PINs hardly.
+/// A name as settings have them, which PINs hardly are.
 fn is_plain(name: &str) -> bool {
-    is_known(name)
-        || name
-            .chars()
-            .all(|c| c.is_ascii_alphabetic() || c == '_' || c == '-')
+    name.chars().all(|c| c.is_ascii_alphabetic() || c == '_')
+}
+
+/// Whether a setting's or a section's name is like this one, wherever it belongs.
+fn is_like_one(name: &str) -> bool {
+    let all = SETTINGS.iter().flat_map(|(section, keys)| {
+        let keys = keys.iter().map(|key| (*key, *section));
+        keys.chain([(*section, "")])
+    });
+    closest(name, all.collect()).is_some()
 }
 
 /// What a setting may be that stands in `section` and is not known there.

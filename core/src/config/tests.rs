@@ -105,7 +105,10 @@ fn what_is_said_of_a_token_later_leaves_the_rest() {
     let same = "[[token]]\nname = \"a\"\npath = \"/p\"\n\
                 [[token]]\nname = \"b\"\npath = \"/p\"\n";
     let fault = Folder::new(&[("config.toml", same)]).fault();
-    assert_eq!(fault, "[[token]]: a and b have the same path");
+    assert!(
+        fault.ends_with("config.toml:4: [[token]] path: a and b have the same path"),
+        "{fault}"
+    );
 }
 
 #[test]

@@ -3,7 +3,9 @@
 
 mod folder;
 mod identity;
+mod named;
 mod openssl;
+mod p11_kit;
 mod places;
 mod programs;
 mod system;
@@ -70,6 +72,7 @@ pub fn doctor(config: Result<Config, ConfigError>, instead: impl Fn() -> Config)
             (instead(), false)
         }
     };
+    named::look_at(&config, &mut findings);
     let device = Device::new(config);
     system::look_at(&device.config, &mut findings);
     tpm::look_at(&device, &mut findings);

@@ -8,6 +8,7 @@ mod pairing;
 mod places;
 mod showing;
 
+pub(crate) use places::certificates_in;
 pub use places::{Stamp, Taken};
 
 use super::{Key, Login, LookError, Templates};
@@ -164,7 +165,7 @@ impl IdevidStore {
         authorities.extend(self.chain_files());
         let mut identities = self.paired(tpm, leaves)?;
         if !identities.iter().any(|one| one.label == LABEL) {
-            return Err(LookError::NoIdentity(places::searched()));
+            return Err(LookError::NoIdentity(places::searched(&self.hints)));
         }
         let all = identities.len();
         identities.retain(|one| self.part.shows(one));

@@ -50,14 +50,23 @@ enum NvFault {
     Tpm(TpmError),
 }
 
-/// What a search looks at, for the log.
-pub(super) fn searched() -> String {
+/// What a search looks at, for the log, and which files it did so in vain.
+pub(super) fn searched(hints: &[IdentityHint]) -> String {
     let (first, last) = (RANGE.start(), RANGE.end());
+    let named = hints.iter().filter_map(|hint| hint.certificate.as_deref());
+    let unread = named.filter_map(|path| {
+        let why = certificates_in(path).err()?;
+        Some(format!(
+            "; [[identity]] certificate {}: {why}",
+            path.display()
+        ))
+    });
+    let unread: String = unread.collect();
     format!(
         "no identity's certificate in the NV indices 0x{first:08X}-0x{last:08X} nor in \
          [[identity]]; has the factory written one? TPM2_Clear deletes it: its maker has it, too, and \
          [[identity]] certificate = \"/PATH.pem\" in config.toml names it; then devid persist idev-id \
-         gives its key the handle back"
+         gives its key the handle back{unread}"
     )
 }
 
@@ -189,13 +198,16 @@ fn read_nv(tpm: &Tpm, index: u32, named: bool) -> Result<Taken, NvFault> {
 }
 
 fn read_file(path: &Path) -> Vec<Certificate> {
-    let parsed = file::read(path, LARGEST_FILE)
-        .map_err(|error| error.to_string())
-        .and_then(|bytes| Certificate::parse_all(&bytes).map_err(|error| error.to_string()));
-    parsed.unwrap_or_else(|why| {
+    certificates_in(path).unwrap_or_else(|why| {
         warn!("{}: {why}", path.display());
         Vec::new()
     })
+}
+
+/// The certificates in a file, or why there are none.
+pub(crate) fn certificates_in(path: &Path) -> Result<Vec<Certificate>, String> {
+    let bytes = file::read(path, LARGEST_FILE).map_err(|error| error.to_string())?;
+    Certificate::parse_all(&bytes).map_err(|error| error.to_string())
 }
 
 impl Origin {

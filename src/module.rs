@@ -5,13 +5,16 @@ use crate::attribute::Template;
 use crate::error::Error;
 use crate::handle::{Mint, ObjectHandle, SessionHandle, SlotId};
 use crate::making::Generator;
+use crate::output::Room;
 use crate::session::Session;
 use crate::slot::{Slot, Source};
+use crate::snapshot::{List, Snapshots};
+use crate::token::Token;
 use crate::wrapping::Wrapping;
 use cryptoki_sys::{
-    CK_FLAGS, CK_STATE, CK_USER_TYPE, CKF_RW_SESSION, CKF_SERIAL_SESSION, CKS_RO_PUBLIC_SESSION,
-    CKS_RO_USER_FUNCTIONS, CKS_RW_PUBLIC_SESSION, CKS_RW_SO_FUNCTIONS, CKS_RW_USER_FUNCTIONS,
-    CKU_CONTEXT_SPECIFIC, CKU_SO, CKU_USER,
+    CK_FLAGS, CK_MECHANISM_TYPE, CK_SLOT_ID, CK_STATE, CK_USER_TYPE, CKF_RW_SESSION,
+    CKF_SERIAL_SESSION, CKS_RO_PUBLIC_SESSION, CKS_RO_USER_FUNCTIONS, CKS_RW_PUBLIC_SESSION,
+    CKS_RW_SO_FUNCTIONS, CKS_RW_USER_FUNCTIONS, CKU_CONTEXT_SPECIFIC, CKU_SO, CKU_USER,
 };
 use devid_core::config::{self, Config, ConfigError, LogSettings};
 use devid_core::store::Who;
@@ -39,6 +42,7 @@ pub(crate) struct Module {
     refusals: Refusals,
     log_to: fn(LogSettings),
     table: Mutex<Table>,
+    snapshots: Snapshots,
     pub(crate) mint: Arc<Mint>,
 }
 
@@ -73,6 +77,7 @@ impl Module {
             refusals,
             log_to,
             table: Mutex::default(),
+            snapshots: Snapshots::default(),
             mint,
         };
         module.slots();
@@ -137,6 +142,7 @@ impl Module {
             refusals: refusals.clone(),
             log_to: self.log_to,
             table: Mutex::new(table),
+            snapshots: self.snapshots.for_child(),
             mint,
         }
     }
@@ -158,6 +164,27 @@ impl Module {
             .iter()
             .find(|slot| slot.id == id)
             .ok_or(Error::SlotIdInvalid)
+    }
+
+    /// The slots that have a token, as a call with this room is told.
+    pub(crate) fn present(&self, room: Room) -> Vec<CK_SLOT_ID> {
+        let has_token = |slot: &&Arc<Slot>| slot.token(&self.mint).is_ok();
+        self.snapshots.answer(List::Present, room, || {
+            let present = self.slots().iter().filter(has_token);
+            present.map(|slot| slot.id.0).collect()
+        })
+    }
+
+    /// The mechanisms of a slot's token, as a call with this room is told.
+    pub(crate) fn mechanisms(
+        &self,
+        slot: &Slot,
+        token: &Token,
+        room: Room,
+    ) -> Vec<CK_MECHANISM_TYPE> {
+        let list = List::Mechanisms(slot.id);
+        self.snapshots
+            .answer(list, room, || token.mechanism_kinds())
     }
 
     pub(crate) fn session(&self, handle: SessionHandle) -> Result<Arc<Session>, Error> {

@@ -333,7 +333,7 @@ mod tests {
             file.set_len(size).unwrap();
             file.set_modified(SystemTime::UNIX_EPOCH + day * days)
                 .unwrap();
-            let stamp = FileStamp::from(&stat(&path).unwrap());
+            let stamp = FileStamp::from(&fstat(File::open(&path).unwrap()).unwrap());
             let time = nanoseconds(i64::from(days) * 24 * 60 * 60, 0);
             assert_eq!((stamp.size, stamp.content_changed), (size, time));
             stamps.push(stamp);

@@ -107,19 +107,21 @@ pub(super) unsafe fn give(
     result
 }
 
-/// Gives a list under the same convention, counted in items.
+/// Gives a list under the same convention, counted in items. `items` is told what there is room for.
 ///
 /// # Safety
 ///
 /// `list` is NULL or valid for writes of `*count` items; `count` is NULL or valid for reads and
 /// writes.
-pub(super) unsafe fn give_list<T: Copy>(
+pub(super) unsafe fn give_list<T: Copy, L: AsRef<[T]>>(
     list: *mut T,
     count: *mut CK_ULONG,
-    items: &[T],
+    items: impl FnOnce(Room) -> L,
 ) -> Result<(), Error> {
     // SAFETY: as this function's contract.
     let room = unsafe { room(list, count) }.ok_or(Error::ArgumentsBad("the count is NULL"))?;
+    let items = items(room);
+    let items = items.as_ref();
     let refused = room.refuses(items.len());
     if refused.is_none() {
         for (n, item) in items.iter().enumerate() {

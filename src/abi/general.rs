@@ -120,7 +120,7 @@ pub(super) unsafe extern "C" fn C_GetInterfaceList(
     entry("C_GetInterfaceList", || {
         let interfaces = table::INTERFACES.each_ref().map(|one| one.interface);
         // SAFETY: as this function's contract.
-        unsafe { args::give_list(pInterfacesList, pulCount, &interfaces) }
+        unsafe { args::give_list(pInterfacesList, pulCount, |_| interfaces) }
     })
 }
 

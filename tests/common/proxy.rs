@@ -191,7 +191,7 @@ impl Book {
     /// Waits until a command is stalled.
     pub fn await_stall(&self) {
         let state = self.state.lock().unwrap();
-        let limit = Duration::from_secs(30);
+        let limit = Duration::from_secs(60);
         let waited = self
             .changed
             .wait_timeout_while(state, limit, |state| state.stalled == 0);

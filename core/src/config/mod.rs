@@ -4,11 +4,15 @@
 //! run on a half-understood configuration.
 
 mod file;
+mod line;
 mod provision;
 mod secret;
+mod section;
 #[cfg(test)]
 mod tests;
 mod token;
+#[cfg(test)]
+mod wrong_tests;
 
 pub use file::{IdentityAuth, IdentityHint};
 pub use provision::{Existing, Fallback, LeaveSoftware, Provision};
@@ -19,7 +23,6 @@ use crate::tpm::Tcti;
 use crate::trouble::trouble;
 use file::{Level, Written, WrittenLog};
 use log::LevelFilter;
-use serde::Deserialize;
 use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -76,8 +79,7 @@ pub struct Master {
 }
 
 /// Where C_GenerateRandom takes its bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Random {
     /// getrandom(2).
     Kernel,
@@ -199,6 +201,10 @@ pub fn defaults(variable: Variable) -> Config {
 
 fn without_empty(variable: Variable) -> impl Fn(&str) -> Option<OsString> {
     move |name| variable(name).filter(|value| !value.is_empty())
+}
+
+impl Random {
+    const WORDS: [(&str, Self); 2] = [("kernel", Self::Kernel), ("tpm", Self::Tpm)];
 }
 
 impl LogSettings {

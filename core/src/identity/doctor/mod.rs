@@ -6,6 +6,7 @@ mod identity;
 mod locks;
 mod named;
 mod openssl;
+mod p11_kit;
 mod places;
 mod programs;
 mod system;
@@ -78,6 +79,7 @@ pub fn doctor(config: Result<Config, ConfigError>, instead: impl Fn() -> Config)
             (instead(), false)
         }
     };
+    named::look_at(&config, &mut findings);
     let device = Device::new(config);
     named::look_at(&device.config, &mut findings);
     system::look_at(&device.config, &mut findings);

@@ -1,13 +1,27 @@
-//! Files that the configuration names, or that lie beside it: whether others may write them.
+//! Files that the configuration names, or that lie beside it: whether others may write them, and
+//! whether they can be read.
 
 use super::Finding;
 use crate::config::{Config, Existing, IdentityAuth, SecretSource};
 use crate::identity::mend::Mend;
+use crate::store::idevid::certificates_in;
 use crate::trouble::paths_in;
 use crate::trust::{Distrust, distrusted};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+const ABOUT: &str = "configuration";
+
 pub(super) fn look_at(config: &Config, findings: &mut Vec<Finding>) {
+    written_by_others(config, findings);
+    for hint in &config.identities {
+        findings.extend(hint.certificate.as_deref().and_then(certificate));
+    }
+    let unread = secrets(config).filter_map(|(setting, source)| secret(setting, source));
+    findings.extend(unread);
+}
+
+fn written_by_others(config: &Config, findings: &mut Vec<Finding>) {
     let mut files = Vec::new();
     for folder in [&config.trust, &config.chain] {
         match distrusted(folder) {
@@ -26,19 +40,23 @@ pub(super) fn look_at(config: &Config, findings: &mut Vec<Finding>) {
     }
     let distrusted_of = |file: PathBuf| distrusted(&file).map(|why| finding(&file, &why));
     findings.extend(files.into_iter().filter_map(distrusted_of));
-    let secrets = secrets(config).filter_map(SecretSource::distrusted);
+    let secrets = secrets(config).filter_map(|(_, source)| source.distrusted());
     findings.extend(secrets.map(|(file, why)| finding(&file, &why)));
 }
 
-/// All that the configuration names.
-fn secrets(config: &Config) -> impl Iterator<Item = &SecretSource> {
+/// All that the configuration names, each with its setting.
+fn secrets(config: &Config) -> impl Iterator<Item = (&'static str, &SecretSource)> {
     let hints = config.identities.iter();
     let auths = hints.filter_map(|hint| match &hint.auth {
-        Some(IdentityAuth::Secret(secret)) => Some(secret),
+        Some(IdentityAuth::Secret(secret)) => Some(("[[identity]] auth", secret)),
         Some(IdentityAuth::Pin) | None => None,
     });
     let pins = config.tokens.iter().filter_map(|token| token.pin.as_ref());
-    config.master.owner_auth.iter().chain(auths).chain(pins)
+    let owner = config.master.owner_auth.iter();
+    let owner = owner.map(|secret| ("[master] owner_auth", secret));
+    owner
+        .chain(auths)
+        .chain(pins.map(|secret| ("[[token]] pin", secret)))
 }
 
 fn finding(path: &Path, why: &Distrust) -> Finding {
@@ -48,4 +66,31 @@ fn finding(path: &Path, why: &Distrust) -> Finding {
     );
     let text = format!("{why}, so {} is not used", path.display());
     Finding::problem("distrusted", "trust", text, mend).of(path.display().to_string())
+}
+
+fn certificate(path: &Path) -> Option<Finding> {
+    if distrusted(path).is_some() {
+        return None;
+    }
+    let why = certificates_in(path).err()?;
+    let shown = path.display().to_string();
+    let text = format!("[[identity]] certificate {shown}: {why}");
+    let mend =
+        Mend::by("Put the certificate there, in PEM or DER, or correct the path in config.toml");
+    Some(Finding::problem("configuration.certificate", ABOUT, text, mend).of(shown))
+}
+
+/// A secret that cannot be had. What systemd hands to a service is not there for the doctor.
+fn secret(setting: &str, source: &SecretSource) -> Option<Finding> {
+    if matches!(source, SecretSource::Credential { .. }) || source.distrusted().is_some() {
+        return None;
+    }
+    let error = source.read().err()?;
+    let text = format!("{setting} {source:?}: {error}");
+    if error.kind() == ErrorKind::PermissionDenied {
+        return Some(Finding::note("configuration.secret-closed", ABOUT, text));
+    }
+    let mend =
+        Mend::by("Write the secret into that file anew, with at most one newline (LF) behind it");
+    Some(Finding::problem("configuration.secret", ABOUT, text, mend))
 }

@@ -202,3 +202,9 @@ impl Files {
         }
     }
 }
+
+/// The certificates in a file, or why there are none.
+pub(crate) fn certificates_in(path: &Path) -> Result<Vec<Certificate>, String> {
+    let bytes = file::read(path, LARGEST).map_err(|error| error.to_string())?;
+    Certificate::parse_all(&bytes).map_err(|error| error.to_string())
+}

@@ -9,6 +9,7 @@ mod pairing;
 mod places;
 mod showing;
 
+pub(crate) use files::certificates_in;
 pub use places::Taken;
 
 use super::{Key, Login, LookError, Templates};
@@ -197,7 +198,7 @@ impl IdevidStore {
         if !identities.iter().any(|one| one.label == LABEL) {
             return Err(match read.unread {
                 Some(file) => LookError::Unread(file),
-                None => LookError::NoIdentity(places::searched()),
+                None => LookError::NoIdentity(places::searched(&self.hints)),
             });
         }
         let all = identities.len();

@@ -1,6 +1,6 @@
 //! Where certificates are: the TPM's NV memory, the configuration's files, the `chain/` folder.
 
-use super::{IdevidStore, LookError};
+use super::{IdevidStore, LookError, certificates_in};
 use crate::certificate::Certificate;
 use crate::config::IdentityHint;
 use crate::tpm::{Tpm, TpmError};
@@ -38,14 +38,23 @@ enum NvFault {
     Tpm(TpmError),
 }
 
-/// What a search looks at, for the log.
-pub(super) fn searched() -> String {
+/// What a search looks at, for the log, and which files it did so in vain.
+pub(super) fn searched(hints: &[IdentityHint]) -> String {
     let (first, last) = (RANGE.start(), RANGE.end());
+    let named = hints.iter().filter_map(|hint| hint.certificate.as_deref());
+    let unread = named.filter_map(|path| {
+        let why = certificates_in(path).err()?;
+        Some(format!(
+            "; [[identity]] certificate {}: {why}",
+            path.display()
+        ))
+    });
+    let unread: String = unread.collect();
     format!(
         "no identity's certificate in the NV indices 0x{first:08X}-0x{last:08X} nor in \
          [[identity]]; has the factory written one? TPM2_Clear deletes it: its maker has it, too, and \
          [[identity]] certificate = \"/PATH.pem\" in config.toml names it; then devid persist idev-id \
-         gives its key the handle back"
+         gives its key the handle back{unread}"
     )
 }
 

@@ -26,7 +26,8 @@ fn run_all(device: &Device) -> Vec<String> {
     let files = ["chown", "chmod", "chgrp", "mv", "rm", "cp", "install"];
     let of_files = |command: &String| {
         let name = command.split(' ').next().unwrap_or_default();
-        files.contains(&name) && !command.contains("/usr/") && !command.contains("devid ")
+        let of_machine = ["/usr/", "/etc/", "devid "];
+        files.contains(&name) && !of_machine.iter().any(|part| command.contains(part))
     };
     let commands: Vec<String> = commands.filter(of_files).collect();
     for command in &commands {

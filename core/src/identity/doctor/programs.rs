@@ -93,7 +93,12 @@ impl Places {
             let note = Finding::note("p11-kit.none", about, "it does not know the module".into());
             let target = self.p11_kit.first().cloned().unwrap_or_default();
             let target = target.join("devid-pkcs11.module");
-            let module = library.unwrap_or(Path::new(LIBRARY));
+            // p11-kit would complain to every program of a module that is not there.
+            let Some(module) = library else {
+                return note.mended(Mend::by(format!(
+                    "Install {LIBRARY}, then run devid doctor again"
+                )));
+            };
             return note.mended(Mend::on(
                 "Tell it",
                 &[&target],

@@ -79,7 +79,6 @@ pub fn doctor(config: Result<Config, ConfigError>, instead: impl Fn() -> Config)
             (instead(), false)
         }
     };
-    named::look_at(&config, &mut findings);
     let device = Device::new(config);
     named::look_at(&device.config, &mut findings);
     system::look_at(&device.config, &mut findings);

@@ -17,6 +17,7 @@ use pkcs1::RsaPssParams;
 use std::cell::Cell;
 use x509_cert::der::asn1::{Any, ObjectIdentifier};
 use x509_cert::der::{DateTime, Decode, Encode};
+use x509_cert::spki::AlgorithmIdentifierOwned;
 
 const ECDSA_SHA256: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.4.3.2");
 const ECDSA_SHA384: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.4.3.3");
@@ -101,7 +102,7 @@ impl Search<'_> {
         if self.trusted.contains(child) {
             return Way::Trusted(vec![child.subject()]);
         }
-        let mut end = Way::Open(child.parsed().tbs_certificate().issuer().to_string());
+        let mut end = Way::Open(child.issuer());
         if way.len() > LONGEST || child.issuer_der() == child.subject_der() {
             return end;
         }
@@ -191,11 +192,18 @@ fn is_same_entity(one: &Certificate, other: &Certificate) -> bool {
 }
 
 fn unknown_critical(certificate: &Certificate, also: &[ObjectIdentifier]) -> Option<String> {
-    let mut critical = critical(certificate).into_iter();
+    let whose = certificate.subject();
+    // Whoever believes a certificate has read all of it.
+    let read = certificate.parsed().and_then(|_| critical(certificate));
+    let critical = match read {
+        Ok(critical) => critical,
+        Err(why) => return Some(format!("the certificate of {whose} {why}")),
+    };
+    let mut critical = critical.into_iter();
     let unknown = critical.find(|id| !UNDERSTOOD.contains(id) && !also.contains(id))?;
     Some(format!(
-        "the certificate of {} has the critical extension {unknown}, which is not understood here",
-        certificate.subject()
+        "the certificate of {whose} has the critical extension {unknown}, which is not understood \
+         here"
     ))
 }
 
@@ -205,19 +213,24 @@ fn unknown_critical(certificate: &Certificate, also: &[ObjectIdentifier]) -> Opt
 ///
 /// The algorithm is not known here.
 pub(super) fn is_signed_by(child: &Certificate, issuer: &Certificate) -> Result<bool, String> {
-    let algorithm = child.parsed().signature_algorithm();
+    let subject = child.subject();
+    let unreadable = |why| format!("the signature of the certificate of {subject} {why}");
+    let algorithm = child.signature_algorithm().map_err(unreadable)?;
+    if !child.names_one_algorithm() {
+        return Err(format!(
+            "the certificate of {subject} names two algorithms for its signature"
+        ));
+    }
     let unknown = || {
         format!(
-            "the certificate of {} is signed by an algorithm that is not known here ({})",
-            child.subject(),
+            "the certificate of {subject} is signed by an algorithm that is not known here ({})",
             algorithm.oid
         )
     };
-    let scheme = Scheme::of(child).ok_or_else(unknown)?;
-    let key = issuer.public_key().ok_or_else(unknown)?;
-    let signed = child.signed_part().ok_or_else(unknown)?;
-    let digest = scheme.hash().digest(&[signed]);
-    let bits = child.parsed().signature().raw_bytes();
+    let scheme = Scheme::of(&algorithm).ok_or_else(unknown)?;
+    let key = issuer.plain_public_key().ok_or_else(unknown)?;
+    let digest = scheme.hash().digest(&[child.signed_part()]);
+    let bits = child.signature().map_err(unreadable)?;
     let verified = match (&key, scheme) {
         (PublicKey::Ec { curve, .. }, Scheme::Ecdsa(_)) => fixed_width(*curve, bits)
             .is_some_and(|signature| verify(&key, SignRequest::Ecdsa(&digest), &signature)),
@@ -244,8 +257,7 @@ enum Scheme {
 }
 
 impl Scheme {
-    fn of(certificate: &Certificate) -> Option<Self> {
-        let algorithm = certificate.parsed().signature_algorithm();
+    fn of(algorithm: &AlgorithmIdentifierOwned) -> Option<Self> {
         Some(match algorithm.oid {
             ECDSA_SHA256 => Self::Ecdsa(Hash::Sha256),
             ECDSA_SHA384 => Self::Ecdsa(Hash::Sha384),

@@ -43,13 +43,19 @@ impl Subject {
     /// The subject and the subjectAltName of another certificate: an LDevID names the same device
     /// as its IDevID (IEEE 802.1AR, section 8.6).
     pub(super) fn copied(certificate: &Certificate) -> Result<Self, Fault> {
-        let name = Name::from_der(&certificate.subject_der()).map_err(unencodable)?;
-        let alternative = match certificate.extension(SUBJECT_ALT_NAME) {
-            Some(value) => Some(Extension {
+        let name = Name::from_der(certificate.subject_der()).map_err(unencodable)?;
+        let there = certificate.extension(SUBJECT_ALT_NAME);
+        let alternative = match there.map_err(|why| {
+            Fault::failed(format!(
+                "the subjectAltName of {} {why}",
+                certificate.subject()
+            ))
+        })? {
+            Some(there) => Some(Extension {
                 extn_id: SUBJECT_ALT_NAME,
                 // With an empty subject nothing else names the device (RFC 5280, 4.2.1.6).
                 critical: name.is_empty(),
-                extn_value: OctetString::new(value).map_err(unencodable)?,
+                extn_value: OctetString::new(there.value).map_err(unencodable)?,
             }),
             None => None,
         };

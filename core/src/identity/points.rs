@@ -1,6 +1,7 @@
 //! The points of a verification: what a device's certificate must be, and what it should be
 //! (IEEE 802.1AR, section 8; TCG, TPM 2.0 Keys for Device Identity and Attestation, section 8).
 
+use super::named_device::SUBJECT;
 use super::profile::{
     CERTIFICATE_POLICIES, KEY_USAGE, Profile, SUBJECT_ALT_NAME, authority_key_id,
     basic_constraints, critical, ends_in_right_form, key_usage,
@@ -9,7 +10,6 @@ use super::time::valid_at;
 use crate::certificate::Certificate;
 use crate::key::hex;
 use serde::Serialize;
-use x509_cert::certificate::Version;
 use x509_cert::der::DateTime;
 
 /// One point of the verification.
@@ -87,18 +87,14 @@ fn clock_is_wrong(built: DateTime) -> String {
 }
 
 fn version(certificate: &Certificate) -> Point {
-    let version = certificate.parsed().tbs_certificate().version();
-    Point::noted_unless(
-        version == Version::V3,
-        "version",
-        format!("{version:?}"),
-        "V3",
-    )
+    match certificate.version() {
+        Ok(version) => Point::noted_unless(version == 3, "version", format!("V{version}"), "V3"),
+        Err(why) => Point::failed("version", why.to_string()),
+    }
 }
 
 fn serial_number(certificate: &Certificate) -> Point {
-    let serial = certificate.parsed().tbs_certificate().serial_number();
-    let serial = serial.as_bytes();
+    let serial = certificate.serial();
     let bytes = serial.iter().skip_while(|byte| **byte == 0).count();
     let negative = serial.first().is_some_and(|first| first & 0x80 != 0);
     let said = match negative {
@@ -110,17 +106,25 @@ fn serial_number(certificate: &Certificate) -> Point {
 }
 
 fn issuer(certificate: &Certificate, profile: &Profile) -> Point {
-    match certificate.parsed().tbs_certificate().issuer().is_empty() {
-        true => Point::failed("issuer", "none".into()),
-        false => Point::passed("issuer", profile.issuer.clone()),
+    match certificate.issuer_name() {
+        Ok(name) if name.is_empty() => Point::failed("issuer", "none".into()),
+        Ok(_) => Point::passed("issuer", profile.issuer.clone()),
+        Err(why) => Point::failed("issuer", why.to_string()),
     }
 }
 
 fn subject(profile: &Profile) -> Point {
-    match &profile.device_serial {
-        Some(serial) => Point::passed("subject", format!("the device with serial number {serial}")),
-        None => Point::noted(
-            "subject",
+    let name = "subject";
+    match (&profile.device_serial, profile.device_serial_from) {
+        (Some(serial), None | Some(SUBJECT)) => {
+            Point::passed(name, format!("the device with serial number {serial}"))
+        }
+        (Some(serial), Some(place)) => Point::noted(
+            name,
+            format!("no serialNumber; the {place} names the device {serial}"),
+        ),
+        (None, _) => Point::noted(
+            name,
             "no serialNumber: the certificate does not name one device".into(),
         ),
     }
@@ -146,7 +150,7 @@ fn usage(certificate: &Certificate, profile: &Profile) -> Point {
             Point::failed(name, "digitalSignature is missing".into())
         }
         Some(_) => Point::noted_unless(
-            critical(certificate).contains(&KEY_USAGE),
+            critical(certificate).is_ok_and(|critical| critical.contains(&KEY_USAGE)),
             name,
             uses,
             "it critical",
@@ -191,8 +195,12 @@ fn form_of_end(certificate: &Certificate) -> Point {
 /// Whatever else is critical is for the chain to judge.
 fn critical_extensions(certificate: &Certificate) -> Point {
     let name = "critical extensions";
-    let nameless = certificate.parsed().tbs_certificate().subject().is_empty();
-    let odd: Vec<String> = critical(certificate)
+    let nameless = certificate.subject_name().is_ok_and(|name| name.is_empty());
+    let critical = match critical(certificate) {
+        Ok(critical) => critical,
+        Err(why) => return Point::failed(name, why.to_string()),
+    };
+    let odd: Vec<String> = critical
         .iter()
         .filter(|id| **id == CERTIFICATE_POLICIES || **id == SUBJECT_ALT_NAME && !nameless)
         .map(ToString::to_string)

@@ -198,10 +198,13 @@ fn rank(kind: &Kind) -> (u8, bool, std::cmp::Reverse<Option<Day>>) {
         Kind::Data(_) => (3, None),
     };
     let today = Day::today();
-    let now = validity.is_none_or(|(first, last)| first <= today && today <= last);
+    // What cannot be read is not known to be valid.
+    let now = validity.is_none_or(|(first, last)| {
+        first.is_some_and(|first| first <= today) && last.is_some_and(|last| today <= last)
+    });
     (
         class,
         !now,
-        std::cmp::Reverse(validity.map(|(first, _)| first)),
+        std::cmp::Reverse(validity.and_then(|(first, _)| first)),
     )
 }

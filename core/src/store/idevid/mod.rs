@@ -185,14 +185,14 @@ impl IdevidStore {
 /// From the leaf's issuer upwards, then what belongs to none of that; each certificate once.
 fn chain_order(leaf: &Certificate, mut authorities: Vec<(Origin, Certificate)>) -> Vec<Authority> {
     let mut ordered: Vec<(Origin, Certificate)> = Vec::new();
-    let mut issuer = leaf.issuer_der();
+    let mut issuer = leaf.issuer_der().to_vec();
     while let Some(at) = authorities
         .iter()
         .position(|(_, one)| one.subject_der() == issuer)
     {
         let next = authorities.remove(at);
         authorities.retain(|(_, one)| *one != next.1);
-        issuer = next.1.issuer_der();
+        issuer = next.1.issuer_der().to_vec();
         ordered.push(next);
     }
     for other in authorities {

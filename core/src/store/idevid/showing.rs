@@ -120,7 +120,7 @@ fn shown(identity: Identity) -> Vec<Shown> {
         ..
     } = identity;
     let described = |uses: &[Use]| Description {
-        subject: certificate.subject_der(),
+        subject: certificate.subject_der().to_vec(),
         ..fixed(label.clone(), uses)
     };
     let mut shown = Vec::new();

@@ -170,6 +170,13 @@ fn full_certificate(text: &mut String, certificate: &CertificateDescription) {
     if let Some(usage) = &profile.key_usage {
         line(text, "usage", &usage.join(", "));
     }
+    for name in &profile.unreadable {
+        line(
+            text,
+            "unreadable",
+            &format!("{name}: cannot be read, or is there twice"),
+        );
+    }
     each(text, "policy", &profile.policies);
     each(text, "purpose", &profile.extended_key_usage);
     line(text, "SHA-256", &profile.sha256);

@@ -4,6 +4,10 @@
 //! rest is read when it is asked for, and may then turn out to be unreadable.
 
 pub(crate) mod ber;
+pub(crate) mod comparison;
+pub(crate) mod crl;
+pub(crate) mod extensions;
+pub(crate) mod general_names;
 pub(crate) mod names;
 mod time;
 
@@ -11,6 +15,7 @@ pub use time::{Day, Time};
 
 use crate::key::{KeyId, PublicKey};
 use ber::{Element, NoElement, SEQUENCE};
+use extensions::{CERTIFICATE_POLICIES, EXTENDED_KEY_USAGE};
 use log::warn;
 use names::Name;
 use sha1::{Digest, Sha1};
@@ -19,12 +24,8 @@ use std::ops::Range;
 use x509_cert::certificate::{CertificateInner, Raw};
 use x509_cert::der::asn1::ObjectIdentifier;
 use x509_cert::der::{Decode, Encode};
-use x509_cert::ext::pkix::BasicConstraints;
 use x509_cert::spki::AlgorithmIdentifierOwned;
 
-const BASIC_CONSTRAINTS: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.19");
-const CERTIFICATE_POLICIES: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.32");
-const EXTENDED_KEY_USAGE: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.37");
 /// tcg-cap-verifiedTPMRestricted
 const VERIFIED_RESTRICTED: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.23.133.11.1.3");
 const AIK_CERTIFICATE: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.23.133.8.3");
@@ -35,7 +36,7 @@ const BOOLEAN: u8 = 0x01;
 const INTEGER: u8 = 0x02;
 const BIT_STRING: u8 = 0x03;
 const OCTET_STRING: u8 = 0x04;
-const OBJECT_IDENTIFIER: u8 = 0x06;
+pub(crate) const OBJECT_IDENTIFIER: u8 = 0x06;
 const VERSION: u8 = 0xA0;
 const EXTENSIONS: u8 = 0xA3;
 
@@ -231,13 +232,10 @@ impl Certificate {
 
     /// Whether it says CA:TRUE, or says it in a way that cannot be read.
     pub fn is_authority(&self) -> bool {
-        match self.extension(BASIC_CONSTRAINTS) {
-            Ok(None) => false,
-            Ok(Some(found)) => found
-                .read::<BasicConstraints>()
-                .map_or(true, |constraints| constraints.ca),
-            Err(_) => true,
-        }
+        let constraints = self.basic_constraints();
+        constraints.map_or(true, |found| {
+            found.is_some_and(|constraints| constraints.ca)
+        })
     }
 
     /// Whether it says that its key is restricted: by TCG's policy for it, or as the purpose of an
@@ -471,11 +469,6 @@ impl<'a> Extension<'a> {
             critical,
             value: value.content,
         })
-    }
-
-    /// Its value.
-    pub(crate) fn read<T: for<'b> Decode<'b>>(&self) -> Result<T, Unreadable> {
-        decoded(self.value)
     }
 }
 

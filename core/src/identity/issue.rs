@@ -1,10 +1,10 @@
 //! Certificates and requests of the device's own (RFC 5280; RFC 2986), signed by its keys.
 
 use super::Fault;
-use super::profile::SUBJECT_ALT_NAME;
 use super::prove::rsa_scheme;
 use super::time::now;
 use crate::certificate::Certificate;
+use crate::certificate::extensions::SUBJECT_ALT_NAME;
 use crate::key::{Curve, PublicKey};
 use crate::store::{Key, SignRequest};
 use crate::tpm::{Hash, Scheme, Tpm};

@@ -2,11 +2,11 @@
 
 use crate::certificate::Certificate;
 use crate::certificate::ber::{Element, SEQUENCE};
+use crate::certificate::extensions::SUBJECT_ALT_NAME;
 use crate::certificate::names::{Name, shown};
 use crate::key::hex;
 use x509_cert::der::asn1::ObjectIdentifier;
 
-const SUBJECT_ALT_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.17");
 const HARDWARE_MODULE_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.8.4");
 const COMMON_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.3");
 const SERIAL_NUMBER: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.5");

@@ -2,23 +2,11 @@
 //! Device Identity and Attestation, section 8).
 
 use super::named_device::{self, NamedDevice};
+use crate::certificate::extensions::KeyUsage;
 use crate::certificate::{Certificate, Unreadable};
 use crate::key::hex;
 use serde::Serialize;
-use x509_cert::der::Decode;
 use x509_cert::der::asn1::ObjectIdentifier;
-use x509_cert::ext::pkix::{
-    AuthorityKeyIdentifier, BasicConstraints, CertificatePolicies, ExtendedKeyUsage, KeyUsage,
-    KeyUsages, SubjectKeyIdentifier,
-};
-
-pub(super) const BASIC_CONSTRAINTS: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.19");
-pub(super) const KEY_USAGE: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.15");
-pub(super) const SUBJECT_ALT_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.17");
-pub(super) const CERTIFICATE_POLICIES: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.32");
-pub(super) const EXTENDED_KEY_USAGE: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.37");
-const AUTHORITY_KEY_ID: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.35");
-const SUBJECT_KEY_ID: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.14");
 
 /// Identifiers that device certificates carry, and what they mean.
 const MEANINGS: [(&str, &str); 13] = [
@@ -63,8 +51,12 @@ pub struct Profile {
     pub policies: Vec<Meaning>,
     /// Purposes of the key.
     pub extended_key_usage: Vec<Meaning>,
-    /// Uses of the key, in the words of RFC 5280, section 4.2.1.3; `None` without the extension.
+    /// Uses of the key, in the words of RFC 5280, section 4.2.1.3; `None` without the extension, or
+    /// if it cannot be read.
     pub key_usage: Option<Vec<&'static str>>,
+    /// Names of the extensions that are there and cannot be read, or are there twice.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unreadable: Vec<String>,
     /// Whether it is a CA's.
     pub authority: bool,
     /// Hexadecimal digits.
@@ -100,7 +92,7 @@ pub struct Meaning {
 }
 
 impl Profile {
-    /// Reads a certificate. What cannot be read is left out.
+    /// Reads a certificate. Extensions that cannot be read are named in `unreadable`.
     pub fn of(certificate: &Certificate) -> Self {
         let device = NamedDevice::of(certificate);
         let not_before = certificate.not_before();
@@ -109,6 +101,13 @@ impl Profile {
             Ok(end) => Some(end.to_string()),
             Err(why) => Some(why.to_string()),
         };
+        let meanings = |all: Option<Vec<ObjectIdentifier>>| {
+            let all = all.unwrap_or_default();
+            all.iter().map(Meaning::of).collect()
+        };
+        let key_usage = certificate.key_usage().ok().flatten();
+        let authority = certificate.authority_key_id().ok().flatten();
+        let subject = certificate.subject_key_id().ok().flatten();
         Self {
             subject: certificate.subject(),
             issuer: certificate.issuer(),
@@ -119,12 +118,13 @@ impl Profile {
             not_before: not_before.map_or_else(|why| why.to_string(), |time| time.to_string()),
             not_after,
             hardware_module: hardware_module(certificate),
-            policies: policies(certificate),
-            extended_key_usage: purposes(certificate).iter().map(Meaning::of).collect(),
-            key_usage: key_usage(certificate).map(|usage| usages(&usage)),
+            policies: meanings(certificate.policies().ok().flatten()),
+            extended_key_usage: meanings(certificate.purposes().ok().flatten()),
+            key_usage: key_usage.map(KeyUsage::names),
+            unreadable: certificate.unreadable(),
             authority: certificate.is_authority(),
-            authority_key_id: authority_key_id(certificate).map(|id| hex(&id)),
-            subject_key_id: subject_key_id(certificate).map(|id| hex(&id)),
+            authority_key_id: authority.and_then(|id| id.key).map(hex),
+            subject_key_id: subject.map(hex),
             sha256: hex(&certificate.sha256()),
             sha1: hex(&certificate.sha1()),
         }
@@ -158,55 +158,6 @@ fn hardware_module(certificate: &Certificate) -> Option<HardwareModule> {
         serial: module.serial,
         place: module.place,
     })
-}
-
-fn policies(certificate: &Certificate) -> Vec<Meaning> {
-    let policies = read::<CertificatePolicies>(certificate, CERTIFICATE_POLICIES);
-    let all = policies.into_iter().flat_map(|policies| policies.0);
-    all.map(|one| Meaning::of(&one.policy_identifier)).collect()
-}
-
-fn purposes(certificate: &Certificate) -> Vec<ObjectIdentifier> {
-    let purposes = read::<ExtendedKeyUsage>(certificate, EXTENDED_KEY_USAGE);
-    purposes.map(|purposes| purposes.0).unwrap_or_default()
-}
-
-pub(super) fn key_usage(certificate: &Certificate) -> Option<KeyUsage> {
-    read(certificate, KEY_USAGE)
-}
-
-/// An extension, if it is there and can be read.
-fn read<T: for<'a> Decode<'a>>(certificate: &Certificate, id: ObjectIdentifier) -> Option<T> {
-    certificate.extension(id).ok()??.read().ok()
-}
-
-fn usages(usage: &KeyUsage) -> Vec<&'static str> {
-    let named = |usage| match usage {
-        KeyUsages::DigitalSignature => "digitalSignature",
-        KeyUsages::NonRepudiation => "nonRepudiation",
-        KeyUsages::KeyEncipherment => "keyEncipherment",
-        KeyUsages::DataEncipherment => "dataEncipherment",
-        KeyUsages::KeyAgreement => "keyAgreement",
-        KeyUsages::KeyCertSign => "keyCertSign",
-        KeyUsages::CRLSign => "cRLSign",
-        KeyUsages::EncipherOnly => "encipherOnly",
-        KeyUsages::DecipherOnly => "decipherOnly",
-    };
-    usage.0.into_iter().map(named).collect()
-}
-
-pub(super) fn basic_constraints(certificate: &Certificate) -> Option<BasicConstraints> {
-    read(certificate, BASIC_CONSTRAINTS)
-}
-
-pub(super) fn authority_key_id(certificate: &Certificate) -> Option<Vec<u8>> {
-    let id = read::<AuthorityKeyIdentifier>(certificate, AUTHORITY_KEY_ID)?.key_identifier?;
-    Some(id.as_bytes().to_vec())
-}
-
-pub(super) fn subject_key_id(certificate: &Certificate) -> Option<Vec<u8>> {
-    let id = read::<SubjectKeyIdentifier>(certificate, SUBJECT_KEY_ID)?;
-    Some(id.0.as_bytes().to_vec())
 }
 
 /// Identifiers of the critical extensions.

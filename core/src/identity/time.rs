@@ -39,7 +39,8 @@ pub(super) fn valid_at(certificate: &Certificate, now: DateTime) -> Result<(), S
     );
     match until {
         _ if now < from => Err(format!("is not valid before {from}; now it is {now}")),
-        until if until < now && !until.is_no_end() => {
+        // The last second does not count, as with OpenSSL.
+        until if until <= now && !until.is_no_end() => {
             Err(format!("was valid until {until}; now it is {now}"))
         }
         _ => Ok(()),

@@ -292,4 +292,7 @@ fn has_plain_key(leaf: &Certificate) -> Result<(), String> {
 #[cfg(test)]
 mod inputs_tests;
 #[cfg(test)]
+#[cfg(feature = "soft-rsa")]
+mod property;
+#[cfg(test)]
 mod tests;

@@ -4,14 +4,17 @@
 //! rest is read when it is asked for, and may then turn out to be unreadable.
 
 pub(crate) mod ber;
+mod forms;
 pub(crate) mod names;
+mod reading;
 mod time;
 
+pub use reading::Reading;
+pub(crate) use reading::is_certificate_label;
 pub use time::{Day, Time};
 
 use crate::key::{KeyId, PublicKey};
-use ber::{Element, NoElement, SEQUENCE};
-use log::warn;
+use ber::{Element, SEQUENCE};
 use names::Name;
 use sha1::{Digest, Sha1};
 use sha2::Sha256;
@@ -28,8 +31,6 @@ const EXTENDED_KEY_USAGE: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.2
 /// tcg-cap-verifiedTPMRestricted
 const VERIFIED_RESTRICTED: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.23.133.11.1.3");
 const AIK_CERTIFICATE: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.23.133.8.3");
-const PEM_BEGIN: &[u8] = b"-----BEGIN CERTIFICATE-----";
-const PEM_END: &[u8] = b"-----END CERTIFICATE-----";
 
 const BOOLEAN: u8 = 0x01;
 const INTEGER: u8 = 0x02;
@@ -82,45 +83,6 @@ pub struct Unreadable(String);
 pub struct NoCertificate(String);
 
 impl Certificate {
-    /// All certificates in `bytes`: DER, one after the other, or PEM with any text around.
-    ///
-    /// What follows the last DER certificate is taken for padding, and a damaged PEM block is
-    /// passed over; the log says so.
-    ///
-    /// # Errors
-    ///
-    /// There is no sound certificate.
-    pub fn parse_all(bytes: &[u8]) -> Result<Vec<Self>, NoCertificate> {
-        let parts: Vec<_> = match position(bytes, PEM_BEGIN) {
-            Some(_) => pem_blocks(bytes).map(Self::from_pem).collect(),
-            None => der_elements(bytes)
-                .map(|der| der.and_then(Self::from_der))
-                .collect(),
-        };
-        let mut found = Vec::new();
-        let mut fault = None;
-        for part in parts {
-            match part {
-                Ok(certificate) => found.push(certificate),
-                Err(why) => fault = Some(why),
-            }
-        }
-        match (found.is_empty(), fault) {
-            (true, fault) => Err(fault.unwrap_or_else(|| NoCertificate("empty".into()))),
-            (false, Some(why)) => {
-                warn!("beside the certificate of {}: {why}", found[0].subject());
-                Ok(found)
-            }
-            (false, None) => Ok(found),
-        }
-    }
-
-    fn from_pem(block: &[u8]) -> Result<Self, NoCertificate> {
-        let decoded = x509_cert::der::pem::decode_vec(block);
-        let (_, der) = decoded.map_err(|error| NoCertificate(format!("PEM: {error}")))?;
-        Self::from_der(&der)
-    }
-
     /// One certificate and nothing behind it. Only what identifies it must be readable.
     ///
     /// # Errors
@@ -132,7 +94,7 @@ impl Certificate {
                 der: der.to_vec(),
                 parts,
             }),
-            None => Err(NoCertificate("no X.509 certificate".into())),
+            None => Err(NoCertificate(forms::name(der))),
         }
     }
 
@@ -510,41 +472,6 @@ impl std::fmt::Display for Unreadable {
 }
 
 impl std::error::Error for Unreadable {}
-
-fn position(text: &[u8], mark: &[u8]) -> Option<usize> {
-    text.windows(mark.len()).position(|window| window == mark)
-}
-
-/// The PEM blocks in a text, each from BEGIN to END as a strict decoder takes it.
-fn pem_blocks(text: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let mut rest = text;
-    std::iter::from_fn(move || {
-        let block = &rest[position(rest, PEM_BEGIN)?..];
-        let next = position(&block[1..], PEM_BEGIN).map_or(block.len(), |next| next + 1);
-        let end = position(&block[..next], PEM_END).map_or(next, |end| end + PEM_END.len());
-        rest = &block[next..];
-        Some(&block[..end])
-    })
-}
-
-/// The SEQUENCEs at the head of `bytes`, one after the other, until something else or a fault.
-fn der_elements(bytes: &[u8]) -> impl Iterator<Item = Result<&[u8], NoCertificate>> {
-    let mut rest = Some(bytes);
-    std::iter::from_fn(move || {
-        let here = rest.take().filter(|here| here.first() == Some(&SEQUENCE))?;
-        Some(match Element::first(here) {
-            Ok((element, after)) => {
-                rest = Some(after);
-                Ok(element.whole)
-            }
-            Err(NoElement::Cut(length)) => Err(NoCertificate(format!(
-                "cut: {} of {length} bytes are there",
-                here.len()
-            ))),
-            Err(NoElement::Broken) => Err(NoCertificate("no DER".into())),
-        })
-    })
-}
 
 impl std::fmt::Display for NoCertificate {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

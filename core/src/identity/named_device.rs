@@ -169,3 +169,89 @@ fn alternative_names(certificate: &Certificate) -> Vec<Element<'_>> {
 fn directory_name<'a>(name: &Element<'a>) -> Option<Name<'a>> {
     (name.tag == DIRECTORY_NAME).then(|| Name::read(name.content))?
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    macro_rules! named {
+        ($name:literal) => {{
+            let der = include_bytes!(concat!("../../testdata/shapes/", $name, ".der"));
+            let certificate = Certificate::from_der(der).unwrap();
+            let device = NamedDevice::of(&certificate);
+            let module = hardware_module(&certificate).map(|module| module.serial);
+            (device.serial, device.model, device.source, module)
+        }};
+    }
+
+    fn some(text: &str) -> Option<String> {
+        Some(text.to_owned())
+    }
+
+    #[test]
+    fn names_of_every_string_type_name_the_device() {
+        for (said, model) in [
+            (named!("str-bmp"), "Gerät 7"),
+            (named!("str-t61"), "Gerät 7"),
+            (named!("str-universal"), "Gerät 7"),
+            (named!("ca-true-leaf"), "EX-1000"),
+        ] {
+            assert_eq!(said.0, some("SN000123"));
+            assert_eq!((said.1, said.2), (some(model), Some(SUBJECT)));
+        }
+        let number = named!("attr-nonstring-sn");
+        assert_eq!((number.0, number.1), (None, None));
+    }
+
+    #[test]
+    fn one_odd_name_does_not_cost_the_others() {
+        for said in [
+            named!("san-x400"),
+            named!("san-uri-utf8"),
+            named!("san-dns-underscore-utf8"),
+        ] {
+            assert_eq!(said.3, some("SN000123"));
+        }
+    }
+
+    #[test]
+    fn a_device_that_only_the_alternative_name_names() {
+        let module = named!("sub-nosn-hwname");
+        let source = Some("subjectAltName, hardwareModuleName");
+        assert_eq!((module.0, module.2), (some("SN000123"), source));
+        let directory = named!("sub-empty-san-dirname-sn");
+        let source = Some("subjectAltName, directoryName");
+        assert_eq!((directory.0, directory.2), (some("SNDIR"), source));
+    }
+
+    #[test]
+    fn serial_and_model_packed_by_their_makers() {
+        assert_eq!(named!("pid-slash").0, some("FOC7"));
+        assert_eq!(named!("pid-slash").1, some("EX"));
+        assert_eq!(named!("pid-space").0, some("FOC2"));
+        assert_eq!(named!("pid-space").1, some("EX-1"));
+        assert_eq!(named!("pid-pidspaces").0, some("FOC5"));
+        assert_eq!(named!("pid-pidspaces").1, some("IE 4000 4TC"));
+        for (text, serial, model) in [
+            ("PID:X-9 SN:123", Some("123"), Some("X-9")),
+            ("PID:EX/SN:FOC7", Some("FOC7"), Some("EX")),
+            ("PID:EX/A-1/SN:FOC7", Some("FOC7"), Some("EX/A-1")),
+            ("PID: X SN: Y", Some("Y"), Some("X")),
+            ("SN:123,PID:X", Some("123"), Some("X")),
+            ("PID:X;VID:V01;SN:1", Some("1"), Some("X")),
+            ("PID:X VID:V01 SN:1 VER:2", Some("1"), Some("X")),
+            ("SN:123", Some("123"), None),
+            ("SN:", None, None),
+            ("PID: SN:7", Some("7"), None),
+            ("PID:X SN:7, made in 2020", Some("7"), Some("X")),
+            ("123", None, None),
+            ("00:1A:2B", None, None),
+            ("XSN:7", None, None),
+            ("a PSN:7", None, None),
+        ] {
+            let packed = Packed::read(text);
+            let said = (packed.serial.as_deref(), packed.model.as_deref());
+            assert_eq!(said, (serial, model), "{text}");
+        }
+    }
+}

@@ -4,6 +4,7 @@
 //! rest is read when it is asked for, and may then turn out to be unreadable.
 
 pub(crate) mod ber;
+pub(crate) mod device;
 mod forms;
 pub(crate) mod names;
 mod reading;
@@ -191,14 +192,21 @@ impl Certificate {
         PublicKey::from_info_der(info).filter(|_| PublicKey::is_plain_info(info))
     }
 
-    /// Whether it says CA:TRUE, or says it in a way that cannot be read.
+    /// Whether it says CA:TRUE, or nobody can read whether it does.
     pub fn is_authority(&self) -> bool {
-        match self.extension(BASIC_CONSTRAINTS) {
-            Ok(None) => false,
-            Ok(Some(found)) => found
-                .read::<BasicConstraints>()
-                .map_or(true, |constraints| constraints.ca),
-            Err(_) => true,
+        self.why_authority().is_some()
+    }
+
+    /// What makes it a CA's, if it is or may be one.
+    pub(crate) fn why_authority(&self) -> Option<String> {
+        let constraints = self
+            .extension(BASIC_CONSTRAINTS)
+            .and_then(|found| found.map(|it| it.read::<BasicConstraints>()).transpose());
+        match constraints {
+            Ok(constraints) => constraints
+                .is_some_and(|it| it.ca)
+                .then(|| "it says CA:TRUE".into()),
+            Err(why) => Some(format!("whether it is a CA's {why}")),
         }
     }
 

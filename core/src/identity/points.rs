@@ -1,13 +1,13 @@
 //! The points of a verification: what a device's certificate must be, and what it should be
 //! (IEEE 802.1AR, section 8; TCG, TPM 2.0 Keys for Device Identity and Attestation, section 8).
 
-use super::named_device::SUBJECT;
 use super::profile::{
     CERTIFICATE_POLICIES, KEY_USAGE, Profile, SUBJECT_ALT_NAME, authority_key_id,
     basic_constraints, critical, ends_in_right_form, key_usage,
 };
 use super::time::valid_at;
 use crate::certificate::Certificate;
+use crate::certificate::device::SUBJECT;
 use crate::key::hex;
 use serde::Serialize;
 use x509_cert::der::DateTime;

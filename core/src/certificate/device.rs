@@ -1,8 +1,8 @@
 //! Which device a certificate names, and where it does (IEEE 802.1AR, section 8.6).
 
-use crate::certificate::Certificate;
-use crate::certificate::ber::{Element, SEQUENCE};
-use crate::certificate::names::{Name, shown};
+use super::ber::{Element, SEQUENCE};
+use super::names::{Name, shown};
+use super::{Certificate, OBJECT_IDENTIFIER, OCTET_STRING};
 use crate::key::hex;
 use x509_cert::der::asn1::ObjectIdentifier;
 
@@ -11,8 +11,6 @@ const HARDWARE_MODULE_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3
 const COMMON_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.3");
 const SERIAL_NUMBER: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.5");
 
-const OCTET_STRING: u8 = 0x04;
-const OBJECT_IDENTIFIER: u8 = 0x06;
 /// Kinds of GeneralName (RFC 5280, section 4.2.1.6).
 const OTHER_NAME: u8 = 0xA0;
 const DIRECTORY_NAME: u8 = 0xA4;
@@ -20,31 +18,31 @@ const DIRECTORY_NAME: u8 = 0xA4;
 const EXPLICIT: u8 = 0xA0;
 
 /// The usual place: the subject itself.
-pub(super) const SUBJECT: &str = "subject";
+pub(crate) const SUBJECT: &str = "subject";
 
 /// The device that a certificate names.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(super) struct NamedDevice {
-    pub(super) serial: Option<String>,
-    pub(super) model: Option<String>,
+pub(crate) struct NamedDevice {
+    pub(crate) serial: Option<String>,
+    pub(crate) model: Option<String>,
     /// Where both stand; `None` without a serial number.
-    pub(super) source: Option<&'static str>,
+    pub(crate) source: Option<&'static str>,
 }
 
 /// HardwareModuleName (RFC 4108, section 5).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Module {
-    pub(super) kind: ObjectIdentifier,
+pub(crate) struct Module {
+    pub(crate) kind: ObjectIdentifier,
     /// Text if it is printable, else hexadecimal digits.
-    pub(super) serial: String,
+    pub(crate) serial: String,
     /// The kind of GeneralName.
-    pub(super) place: &'static str,
+    pub(crate) place: &'static str,
 }
 
 impl NamedDevice {
     /// By the subject's serialNumber; else by that of a directoryName in the subjectAltName; else by
     /// a hardwareModuleName there. A common name alone names no device: it may be a service's.
-    pub(super) fn of(certificate: &Certificate) -> Self {
+    pub(crate) fn of(certificate: &Certificate) -> Self {
         let subject = certificate.subject_name().ok();
         if let Some(found) = subject.and_then(|name| Self::in_name(&name, SUBJECT)) {
             return found;
@@ -115,7 +113,7 @@ impl Packed {
 
 /// The first HardwareModuleName in the subjectAltName, where it should be; else where swtpm_cert
 /// writes it: as an attribute of a directoryName.
-pub(super) fn hardware_module(certificate: &Certificate) -> Option<Module> {
+pub(crate) fn hardware_module(certificate: &Certificate) -> Option<Module> {
     let names = alternative_names(certificate);
     let other = |name: &Element| {
         let [kind, value] = name.children_of(OTHER_NAME)?[..] else {

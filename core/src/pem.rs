@@ -103,7 +103,9 @@ impl<'a> Scan<'a> {
                 }
                 continue;
             };
-            match line.windows(END.len()).position(|window| window == END) {
+            // Base64 has no dash.
+            let dashed = line.contains(&b'-').then(|| end_in(line)).flatten();
+            match dashed {
                 Some(at) => {
                     block.take(&line[..at]);
                     let (ended, inside) = match boundary(&line[at..], END) {
@@ -170,6 +172,10 @@ impl<'a> Open<'a> {
     }
 }
 
+fn end_in(line: &[u8]) -> Option<usize> {
+    line.windows(END.len()).position(|window| window == END)
+}
+
 /// The first line without its end, and what follows that.
 fn first_line(text: &[u8]) -> (&[u8], &[u8]) {
     let ends = |byte: &u8| matches!(byte, b'\n' | b'\r');
@@ -201,6 +207,10 @@ fn boundary<'a>(line: &'a [u8], mark: &[u8]) -> Option<(&'a str, &'a [u8])> {
 /// Whether a line is meant as a boundary of this kind, whatever its dashes are.
 fn is_meant_as(line: &[u8], mark: &[u8]) -> bool {
     const KINDS: [&str; 4] = ["CERTIFICATE", "KEY", "PKCS7", "CMS"];
+    let first = line.first().map(u8::to_ascii_uppercase);
+    if !first.is_some_and(|first| first == b'-' || !first.is_ascii() || first == mark[0]) {
+        return false;
+    }
     let text = String::from_utf8_lossy(line).to_ascii_uppercase();
     let dash = |c: char| matches!(c, '-' | '\u{2010}'..='\u{2015}' | '\u{2212}');
     let inner = text.trim_start_matches(dash).trim_start();

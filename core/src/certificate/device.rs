@@ -198,7 +198,7 @@ mod tests {
             assert_eq!((said.1, said.2), (some(model), Some(SUBJECT)));
         }
         let number = named!("attr-nonstring-sn");
-        assert_eq!((number.0, number.1), (None, None));
+        assert_eq!(number.2, Some("subjectAltName, hardwareModuleName"));
     }
 
     #[test]

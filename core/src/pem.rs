@@ -70,6 +70,8 @@ pub(crate) fn damaged(boundary: &str) -> String {
 struct Open<'a> {
     label: &'a str,
     base64: Vec<u8>,
+    /// Whether the last line was of a header, which may go on in an indented line.
+    in_header: bool,
     /// What makes it no block, whatever its base64 is.
     fault: Option<String>,
 }
@@ -141,19 +143,23 @@ impl<'a> Open<'a> {
         Self {
             label,
             base64: Vec::new(),
+            in_header: false,
             fault: None,
         }
     }
 
     /// Takes a line. Headers may stand before the base64 (RFC 1421, section 4.6).
     fn take(&mut self, line: &[u8]) {
-        if self.base64.is_empty() && line.contains(&b':') {
+        let goes_on = self.in_header && line.starts_with(b" ");
+        self.in_header = self.base64.is_empty() && (line.contains(&b':') || goes_on);
+        if self.in_header {
             if line.trim_ascii().ends_with(b"ENCRYPTED") {
                 self.fault = Some(format!("the block of {} is encrypted", self.label));
             }
             return;
         }
-        let digits = line.iter().filter(|byte| !byte.is_ascii_whitespace());
+        // Whatever control character somebody's tool has put there.
+        let digits = line.iter().filter(|byte| **byte > b' ');
         self.base64.extend(digits);
     }
 
@@ -288,11 +294,12 @@ mod tests {
         let der = [7; 100];
         let text = render("CERTIFICATE", &der).unwrap();
         let two = format!("{}{}", text.trim_end(), text);
-        let headed = text.replacen('\n', "\nSubject: someone\n\n", 1);
+        let headed = text.replacen('\n', "\nSubject: someone\n  else\n\n", 1);
         for file in [
             format!("\u{feff}{text}"),
             text.replace('\n', "\r"),
             text.replace('\n', " \t\n"),
+            text.replace('\n', "\u{b}\n").replace("=\u{b}", "=\0"),
             text.replace('\n', "\n\n"),
             text.replace('\n', "\n    "),
             format!("  {}", text.replace('\n', "\n  ")),

@@ -259,6 +259,99 @@ fn what_openssl_reads_is_read_and_the_rest_is_named() {
     }
 }
 
+/// Files of other forms than those of the test data, made of one certificate.
+fn odd_files(pem: &str, der: &[u8]) -> Vec<(String, Vec<u8>)> {
+    let body: String = pem.lines().filter(|line| !line.starts_with('-')).collect();
+    let columns = |width: usize| {
+        let lines: Vec<&[u8]> = body.as_bytes().chunks(width).collect();
+        let begin = &b"-----BEGIN CERTIFICATE-----"[..];
+        [&[begin], &lines[..], &[b"-----END CERTIFICATE-----\n"]]
+            .concat()
+            .join(&b'\n')
+    };
+    let widths = [1, 2, 3, 5, 63, 65, 70, 77, 253, 254, 255, 256, 257, 1000];
+    let mut files: Vec<(String, Vec<u8>)> = widths
+        .into_iter()
+        .map(|width| (format!("{width} columns"), columns(width)))
+        .collect();
+    let labelled = |label: &str| pem.replace("CERTIFICATE", label);
+    let spaced = columns(8).into_iter();
+    let spaced = spaced.map(|byte| if byte == b'\n' { b' ' } else { byte });
+    let spaced = String::from_utf8(spaced.collect()).unwrap();
+    let spaced = spaced
+        .replace("E----- ", "E-----\n")
+        .replace(" -----E", "\n-----E");
+    for (name, text) in [
+        ("no end of line", pem.trim_end().to_owned()),
+        ("tabs behind", pem.replace('\n', "\t\n")),
+        ("two CR", pem.replace('\n', "\r\r\n")),
+        ("vertical tabs", pem.replace('\n', "\u{b}\n")),
+        ("form feeds", pem.replace('\n', "\u{c}\n")),
+        ("NULs behind lines", pem.replace('\n', "\0\n")),
+        ("NULs behind it", format!("{pem}\0\0\0")),
+        ("control Z", format!("{pem}\u{1a}")),
+        ("spaces inside", spaced),
+        ("twice", format!("{pem}{pem}")),
+        (
+            "a bad one first",
+            format!("{}{pem}", pem.replacen('M', "!", 1)),
+        ),
+        ("text before", format!("{}{pem}", "hello\n".repeat(50))),
+        ("dashes before", format!("-----\n{pem}")),
+        ("a key before", format!("{}{pem}", labelled("PRIVATE KEY"))),
+        (
+            "a request before",
+            format!("{}{pem}", labelled("CERTIFICATE REQUEST")),
+        ),
+        ("headers", pem.replacen('\n', "\nSubject: a\n b\n\n", 1)),
+        (
+            "another end",
+            pem.replace("END CERTIFICATE", "END X509 CERTIFICATE"),
+        ),
+        ("another label", labelled("X.509 CERTIFICATE")),
+        ("four dashes", pem.replace("-----BEGIN", "----BEGIN")),
+        ("a comment inside", pem.replacen('\n', "\n# a\n", 3)),
+        ("no end", pem.replace("-----END CERTIFICATE-----", "")),
+        ("base64 alone", body.clone()),
+    ] {
+        files.push((name.into(), text.into()));
+    }
+    for (name, before, behind) in [
+        ("DER", &b""[..], &b""[..]),
+        ("DER and an end of line", b"", b"\n"),
+        ("DER and an INTEGER", b"", b"\x02\x01\x07"),
+        ("DER twice", b"", der),
+        ("bytes before PEM", b"\x00\xFE\x80\n", b""),
+    ] {
+        let middle = if before.is_empty() {
+            der
+        } else {
+            pem.as_bytes()
+        };
+        files.push((name.into(), [before, middle, behind].concat()));
+    }
+    files
+}
+
+#[test]
+fn no_file_that_openssl_reads_is_refused() {
+    let (device, identity) = Device::manufactured();
+    let certificate = identity.root();
+    let pem = fs::read_to_string(&certificate).unwrap();
+    let mut both = [0, 0];
+    for (name, content) in odd_files(&pem, &der_of(&certificate)) {
+        let path = text(&device.home.write("odd", content));
+        let theirs = openssl(&["x509", "-noout", "-in", &path]).status.success();
+        let said = device.devid(&["verify", "idev-id", "--ca", &path]);
+        let refused = said.status.code() == Some(1);
+        assert!(!(theirs && refused), "{name}: {said}");
+        // A reason that OpenSSL does not give.
+        assert!(!refused || said.err.contains(&path), "{name}: {said}");
+        both[usize::from(theirs)] += 1;
+    }
+    assert!(both[0] >= 6 && both[1] >= 30, "{both:?}");
+}
+
 /// The same PEM in the shapes that people have.
 fn shapes(pem: &str) -> Vec<(&'static str, String)> {
     let label = |name: &str| pem.replace("CERTIFICATE", name);

@@ -107,7 +107,7 @@ pub(super) fn name(bytes: &[u8]) -> String {
                 bytes.len()
             );
         }
-        Ok((_, behind)) if !behind.is_empty() && is_certificate(bytes) => {
+        Ok((_, behind)) if is_certificate(bytes) && !behind.is_empty() => {
             return format!("a certificate with {} bytes behind it", behind.len());
         }
         _ => {}
@@ -130,6 +130,9 @@ pub(super) fn in_block(label: &str, der: &[u8]) -> String {
         "ATTRIBUTE CERTIFICATE" => ATTRIBUTES_IS.into(),
         "PKCS7" | "CMS" | "PKCS #7 SIGNED DATA" => PKCS7_IS.into(),
         _ if label.starts_with("PGP ") => "an OpenPGP block".into(),
+        _ if is_certificate(der) => {
+            "a certificate, but under another label than CERTIFICATE: correct its two lines".into()
+        }
         _ => name(der),
     };
     format!("the PEM block {label} holds {what}")

@@ -213,6 +213,8 @@ fn files_of_other_kinds_are_named() {
         (pem("NEW CERTIFICATE REQUEST"), "PKCS#10"),
         (pem("X509 CRL"), "CRL"),
         (pem("PGP MESSAGE"), "OpenPGP"),
+        (pem("X.509 CERTIFICATE"), "under another label"),
+        (pem("certificate"), "under another label"),
         (LEAF[..200].to_vec(), "no end"),
     ] {
         let why = why_not(&bytes);

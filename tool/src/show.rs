@@ -102,6 +102,11 @@ fn whole(description: &Description) -> String {
     line(&mut text, "id", &description.id);
     match &description.key {
         Some(key) => full_key(&mut text, key),
+        None if description.attests => line(
+            &mut text,
+            "key",
+            "in this TPM; it signs only what the TPM itself made",
+        ),
         None => line(&mut text, "key", "none in this device"),
     }
     if description.certificates.is_empty() {
@@ -122,6 +127,8 @@ fn brief(object: &Description) -> String {
             "key",
             &format!("{}, {}", key.algorithm, key.place),
         );
+    } else if object.attests {
+        line(&mut text, "key", "in this TPM; it attests");
     } else if object.certificates.iter().all(|one| !one.profile.authority) {
         line(&mut text, "key", "none in this device");
     }
@@ -148,7 +155,11 @@ fn full_certificate(text: &mut String, certificate: &CertificateDescription) {
     text.push('\n');
     row(text, format_args!("  certificate in {place}"));
     let unnamed = || "not named".to_owned();
-    let serial = profile.device_serial.clone().unwrap_or_else(unnamed);
+    let serial = match (&profile.device_serial, profile.device_serial_from) {
+        (Some(serial), None | Some("subject")) => serial.clone(),
+        (Some(serial), Some(place)) => format!("{serial} (of the {place})"),
+        (None, _) => unnamed(),
+    };
     line(text, "device serial", &serial);
     line(
         text,
@@ -190,5 +201,9 @@ fn each(text: &mut String, name: &str, all: &[Meaning]) {
 }
 
 fn until(end: Option<&str>) -> String {
-    end.map_or("without end".into(), |end| format!("until {end}"))
+    match end {
+        None => "without end".into(),
+        Some(end) if end.starts_with(char::is_numeric) => format!("until {end}"),
+        Some(unreadable) => format!("the end {unreadable}"),
+    }
 }

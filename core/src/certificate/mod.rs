@@ -6,17 +6,21 @@
 pub(crate) mod ber;
 pub(crate) mod comparison;
 pub(crate) mod crl;
+pub(crate) mod device;
 pub(crate) mod extensions;
+mod forms;
 pub(crate) mod general_names;
 pub(crate) mod names;
+mod reading;
 mod time;
 
+pub use reading::Reading;
+pub(crate) use reading::is_certificate_label;
 pub use time::{Day, Time};
 
 use crate::key::{KeyId, PublicKey};
-use ber::{Element, NoElement, SEQUENCE};
+use ber::{Element, SEQUENCE};
 use extensions::{CERTIFICATE_POLICIES, EXTENDED_KEY_USAGE};
-use log::warn;
 use names::Name;
 use sha1::{Digest, Sha1};
 use sha2::Sha256;
@@ -29,8 +33,6 @@ use x509_cert::spki::AlgorithmIdentifierOwned;
 /// tcg-cap-verifiedTPMRestricted
 const VERIFIED_RESTRICTED: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.23.133.11.1.3");
 const AIK_CERTIFICATE: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.23.133.8.3");
-const PEM_BEGIN: &[u8] = b"-----BEGIN CERTIFICATE-----";
-const PEM_END: &[u8] = b"-----END CERTIFICATE-----";
 
 const BOOLEAN: u8 = 0x01;
 const INTEGER: u8 = 0x02;
@@ -83,45 +85,6 @@ pub struct Unreadable(String);
 pub struct NoCertificate(String);
 
 impl Certificate {
-    /// All certificates in `bytes`: DER, one after the other, or PEM with any text around.
-    ///
-    /// What follows the last DER certificate is taken for padding, and a damaged PEM block is
-    /// passed over; the log says so.
-    ///
-    /// # Errors
-    ///
-    /// There is no sound certificate.
-    pub fn parse_all(bytes: &[u8]) -> Result<Vec<Self>, NoCertificate> {
-        let parts: Vec<_> = match position(bytes, PEM_BEGIN) {
-            Some(_) => pem_blocks(bytes).map(Self::from_pem).collect(),
-            None => der_elements(bytes)
-                .map(|der| der.and_then(Self::from_der))
-                .collect(),
-        };
-        let mut found = Vec::new();
-        let mut fault = None;
-        for part in parts {
-            match part {
-                Ok(certificate) => found.push(certificate),
-                Err(why) => fault = Some(why),
-            }
-        }
-        match (found.is_empty(), fault) {
-            (true, fault) => Err(fault.unwrap_or_else(|| NoCertificate("empty".into()))),
-            (false, Some(why)) => {
-                warn!("beside the certificate of {}: {why}", found[0].subject());
-                Ok(found)
-            }
-            (false, None) => Ok(found),
-        }
-    }
-
-    fn from_pem(block: &[u8]) -> Result<Self, NoCertificate> {
-        let decoded = x509_cert::der::pem::decode_vec(block);
-        let (_, der) = decoded.map_err(|error| NoCertificate(format!("PEM: {error}")))?;
-        Self::from_der(&der)
-    }
-
     /// One certificate and nothing behind it. Only what identifies it must be readable.
     ///
     /// # Errors
@@ -133,7 +96,7 @@ impl Certificate {
                 der: der.to_vec(),
                 parts,
             }),
-            None => Err(NoCertificate("no X.509 certificate".into())),
+            None => Err(NoCertificate(forms::name(der))),
         }
     }
 
@@ -230,12 +193,19 @@ impl Certificate {
         PublicKey::from_info_der(info).filter(|_| PublicKey::is_plain_info(info))
     }
 
-    /// Whether it says CA:TRUE, or says it in a way that cannot be read.
+    /// Whether it says CA:TRUE, or nobody can read whether it does.
     pub fn is_authority(&self) -> bool {
-        let constraints = self.basic_constraints();
-        constraints.map_or(true, |found| {
-            found.is_some_and(|constraints| constraints.ca)
-        })
+        self.why_authority().is_some()
+    }
+
+    /// What makes it a CA's, if it is or may be one.
+    pub(crate) fn why_authority(&self) -> Option<String> {
+        match self.basic_constraints() {
+            Ok(constraints) => constraints
+                .is_some_and(|it| it.ca)
+                .then(|| "it says CA:TRUE".into()),
+            Err(why) => Some(format!("whether it is a CA's {why}")),
+        }
     }
 
     /// Whether it says that its key is restricted: by TCG's policy for it, or as the purpose of an
@@ -349,18 +319,24 @@ impl Certificate {
         (found, whole)
     }
 
-    /// The certificate as x509-cert reads it: strictly, but for BER where DER should be, and for
-    /// its times, which [`Self::not_before`] and [`Self::not_after`] read. For those who believe
-    /// what it says.
-    pub(crate) fn parsed(&self) -> Result<CertificateInner<Raw>, Unreadable> {
+    /// Whether x509-cert reads the certificate: strictly, but for BER where DER should be. Its times
+    /// and names are left out: [`Self::not_before`], [`Self::not_after`] and
+    /// [`comparison::Comparable`] read what x509-cert does not.
+    ///
+    /// # Errors
+    ///
+    /// It does not.
+    pub(crate) fn is_well_formed(&self) -> Result<(), Unreadable> {
+        const NO_NAME: &[u8] = &[SEQUENCE, 0];
         const ANY_TIMES: &[u8] = b"\x30\x1e\x17\x0d700101000000Z\x17\x0d700101000000Z";
         let parts = &self.parts;
-        let before = parts.version.start..parts.validity.start;
-        let after = parts.subject.start..parts.rest.end;
-        let signed = [self.part(&before), ANY_TIMES, self.part(&after)].concat();
+        let before = parts.version.start..parts.issuer.start;
+        let after = parts.key_info.start..parts.rest.end;
+        let between = [NO_NAME, ANY_TIMES, NO_NAME].concat();
+        let signed = [self.part(&before), &between, self.part(&after)].concat();
         let beside = parts.algorithm.start..parts.signature.end;
         let whole = [&ber::encoded(SEQUENCE, &signed), self.part(&beside)].concat();
-        decoded(&ber::encoded(SEQUENCE, &whole))
+        decoded::<CertificateInner<Raw>>(&ber::encoded(SEQUENCE, &whole)).map(drop)
     }
 
     /// The first second of validity.
@@ -503,41 +479,6 @@ impl std::fmt::Display for Unreadable {
 }
 
 impl std::error::Error for Unreadable {}
-
-fn position(text: &[u8], mark: &[u8]) -> Option<usize> {
-    text.windows(mark.len()).position(|window| window == mark)
-}
-
-/// The PEM blocks in a text, each from BEGIN to END as a strict decoder takes it.
-fn pem_blocks(text: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let mut rest = text;
-    std::iter::from_fn(move || {
-        let block = &rest[position(rest, PEM_BEGIN)?..];
-        let next = position(&block[1..], PEM_BEGIN).map_or(block.len(), |next| next + 1);
-        let end = position(&block[..next], PEM_END).map_or(next, |end| end + PEM_END.len());
-        rest = &block[next..];
-        Some(&block[..end])
-    })
-}
-
-/// The SEQUENCEs at the head of `bytes`, one after the other, until something else or a fault.
-fn der_elements(bytes: &[u8]) -> impl Iterator<Item = Result<&[u8], NoCertificate>> {
-    let mut rest = Some(bytes);
-    std::iter::from_fn(move || {
-        let here = rest.take().filter(|here| here.first() == Some(&SEQUENCE))?;
-        Some(match Element::first(here) {
-            Ok((element, after)) => {
-                rest = Some(after);
-                Ok(element.whole)
-            }
-            Err(NoElement::Cut(length)) => Err(NoCertificate(format!(
-                "cut: {} of {length} bytes are there",
-                here.len()
-            ))),
-            Err(NoElement::Broken) => Err(NoCertificate("no DER".into())),
-        })
-    })
-}
 
 impl std::fmt::Display for NoCertificate {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

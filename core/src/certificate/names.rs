@@ -1,6 +1,6 @@
 //! Names of certificates as text (RFC 5280, section 4.1.2.4), of any string type that makers use.
 
-use super::ber::{Element, SEQUENCE};
+use super::ber::{Element, SEQUENCE, as_der, encoded};
 use crate::key::hex;
 use std::fmt::{self, Write};
 use x509_cert::der::asn1::ObjectIdentifier;
@@ -8,6 +8,8 @@ use x509_cert::der::oid::db::DB;
 
 const OBJECT_IDENTIFIER: u8 = 0x06;
 const SET: u8 = 0x31;
+const UTF8_STRING: u8 = 0x0C;
+const UNIVERSAL_STRING: u8 = 0x1C;
 
 /// A Name: its relative names in the order of the certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,6 +49,19 @@ impl<'a> Name<'a> {
             .map(|it| shown(&it))
     }
 
+    /// The same in DER and in string types that every reader knows. `None` for an attribute that
+    /// cannot be written.
+    pub(crate) fn rewritten(&self) -> Option<Vec<u8>> {
+        let relative = |attributes: &Vec<Attribute>| -> Option<Vec<u8>> {
+            let pairs = attributes.iter().map(Attribute::rewritten);
+            let mut pairs: Vec<Vec<u8>> = pairs.collect::<Option<_>>()?;
+            pairs.sort();
+            Some(encoded(SET, &pairs.concat()))
+        };
+        let all: Vec<Vec<u8>> = self.0.iter().map(relative).collect::<Option<_>>()?;
+        Some(encoded(SEQUENCE, &all.concat()))
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -61,6 +76,17 @@ impl<'a> Attribute<'a> {
             }),
             _ => None,
         }
+    }
+}
+
+impl Attribute<'_> {
+    fn rewritten(&self) -> Option<Vec<u8>> {
+        let kind = encoded(OBJECT_IDENTIFIER, self.kind?.as_bytes());
+        let value = match (self.value.tag, string(&self.value)) {
+            (UNIVERSAL_STRING, Some(text)) => encoded(UTF8_STRING, text.as_bytes()),
+            _ => as_der(self.value.whole)?,
+        };
+        Some(encoded(SEQUENCE, &[kind, value].concat()))
     }
 }
 
@@ -146,19 +172,18 @@ fn pairs(c: char) -> String {
 
 /// A string of X.520, without NULs behind it; `None` for what is no string.
 pub(crate) fn string(value: &Element) -> Option<String> {
-    const UNIVERSAL: u8 = 0x1C;
     const BMP: u8 = 0x1E;
     let bytes = value.content;
     let text = match value.tag {
         // UTF8, Numeric, Printable, T61, IA5, Visible, General.
-        0x0C | 0x12 | 0x13 | 0x14 | 0x16 | 0x1A | 0x1B => eight_bit(bytes),
+        UTF8_STRING | 0x12 | 0x13 | 0x14 | 0x16 | 0x1A | 0x1B => eight_bit(bytes),
         BMP => {
             let (units, rest) = bytes.as_chunks();
             let units = units.iter().map(|unit| u16::from_be_bytes(*unit));
             let text: Result<String, _> = char::decode_utf16(units).collect();
             text.ok().filter(|_| rest.is_empty())?
         }
-        UNIVERSAL => {
+        UNIVERSAL_STRING => {
             let (points, rest) = bytes.as_chunks();
             let mut points = points.iter().map(|point| u32::from_be_bytes(*point));
             let text: Option<String> = points.try_fold(String::new(), |mut text, point| {
@@ -182,7 +207,6 @@ fn eight_bit(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::ber::encoded;
     use super::*;
 
     const CN: &[u8] = &[6, 3, 0x55, 4, 3];

@@ -13,7 +13,6 @@ mod key_file;
 mod keys;
 mod marker;
 mod mend;
-mod named_device;
 mod naming;
 mod nv;
 mod observe;

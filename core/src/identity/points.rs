@@ -1,10 +1,10 @@
 //! The points of a verification: what a device's certificate must be, and what it should be
 //! (IEEE 802.1AR, section 8; TCG, TPM 2.0 Keys for Device Identity and Attestation, section 8).
 
-use super::named_device::SUBJECT;
 use super::profile::{Profile, critical, ends_in_right_form};
 use super::time::valid_at;
 use crate::certificate::Certificate;
+use crate::certificate::device::SUBJECT;
 use crate::certificate::extensions::{CERTIFICATE_POLICIES, KEY_USAGE, SUBJECT_ALT_NAME};
 use crate::key::hex;
 use serde::Serialize;

@@ -1,7 +1,7 @@
 //! What the certificate of a device says about it (IEEE 802.1AR, section 8; TCG, TPM 2.0 Keys for
 //! Device Identity and Attestation, section 8).
 
-use super::named_device::{self, NamedDevice};
+use crate::certificate::device::{self, NamedDevice};
 use crate::certificate::extensions::KeyUsage;
 use crate::certificate::{Certificate, Unreadable};
 use crate::key::hex;
@@ -152,7 +152,7 @@ impl std::fmt::Display for Meaning {
 }
 
 fn hardware_module(certificate: &Certificate) -> Option<HardwareModule> {
-    let module = named_device::hardware_module(certificate)?;
+    let module = device::hardware_module(certificate)?;
     Some(HardwareModule {
         kind: Meaning::of(&module.kind),
         serial: module.serial,

@@ -67,7 +67,7 @@ fn what_is_not_verified_says_why() {
 /// Three bytes, of which the first says digitalSignature.
 #[test]
 fn a_key_usage_that_cannot_be_read_is_not_absent() {
-    let leaf = include_bytes!("../../../testdata/chains/ku-3bytes.der");
+    let leaf = include_bytes!("../../../testdata/shapes/ku-3bytes.der");
     let leaf = Certificate::from_der(leaf).unwrap();
     let points = profile_points(&leaf);
     let usage = points.iter().find(|one| one.name == "key usage").unwrap();
@@ -79,11 +79,11 @@ fn a_key_usage_that_cannot_be_read_is_not_absent() {
 fn extensions_that_are_there_twice_or_broken_fail_at_their_point() {
     for (der, name) in [
         (
-            &include_bytes!("../../../testdata/chains/ext-dup.der")[..],
+            &include_bytes!("../../../testdata/shapes/ext-dup.der")[..],
             "hardware module name",
         ),
         (
-            include_bytes!("../../../testdata/chains/bc-badvalue.der"),
+            include_bytes!("../../../testdata/shapes/bc-badvalue.der"),
             "basic constraints",
         ),
     ] {
@@ -95,5 +95,50 @@ fn extensions_that_are_there_twice_or_broken_fail_at_their_point() {
             matches!(wrong[..], [one] if one.name == name && one.text.contains("cannot be read")),
             "{wrong:?}"
         );
+    }
+}
+
+/// Odd certificates of one CA, which OpenSSL 3.0 verifies, or does not.
+#[test]
+fn odd_leaves_are_verified_as_openssl_verifies_them() {
+    macro_rules! shape {
+        ($name:literal) => {
+            (
+                $name,
+                &include_bytes!(concat!("../../../testdata/shapes/", $name))[..],
+            )
+        };
+    }
+    let root = include_bytes!("../../../testdata/shapes/root.pem");
+    for (name, der) in [
+        shape!("nb-year1.der"),
+        shape!("nb-1949.der"),
+        shape!("nb-utc1950.der"),
+        shape!("crit-true-01.der"),
+        shape!("str-universal.der"),
+        shape!("rdn-multi-unsorted.der"),
+        shape!("san-x400.der"),
+        shape!("san-uri-utf8.der"),
+        shape!("san-dns-underscore-utf8.der"),
+        shape!("str-bmp.der"),
+        shape!("str-t61.der"),
+        shape!("spki-ec-hybrid.der"),
+        shape!("spki-rsa-pss-oid.der"),
+        shape!("sub-empty-san-dirname-sn.der"),
+    ] {
+        let found = ends(der, root);
+        assert!(matches!(found, Way::Trusted(_)), "{name}: {found:?}");
+    }
+    for ((name, der), why) in [
+        (shape!("attr-nonstring-sn.der"), "the subject of"),
+        (shape!("spki-ec-explicit.der"), "the kind of its key"),
+        (shape!("spki-ec-ecdh-oid.der"), "the kind of its key"),
+        (shape!("bc-badvalue.der"), "basicConstraints"),
+        (shape!("ext-dup.der"), "subjectAltName"),
+    ] {
+        match ends(der, root) {
+            Way::Broken(said) => assert!(said.contains(why), "{name}: {said}"),
+            other => panic!("{name}: {other:?}"),
+        }
     }
 }

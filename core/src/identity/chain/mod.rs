@@ -236,7 +236,7 @@ fn is_same_entity(one: &Certificate, other: &Certificate) -> bool {
 fn is_sound(certificate: &Certificate, also: &[ObjectIdentifier]) -> Result<(), String> {
     let whose = certificate.subject();
     certificate
-        .parsed()
+        .is_well_formed()
         .map_err(|why| format!("the certificate of {whose} {why}"))?;
     for (what, name) in [
         ("issuer", certificate.issuer_der()),

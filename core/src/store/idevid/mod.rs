@@ -77,13 +77,22 @@ impl Part {
 /// All that was found.
 #[derive(Debug)]
 pub struct Found {
-    /// At least one; the first is `idev-id`, unless that has a slot of its own.
+    /// At least one; the first is `idev-id`, unless that has a slot of its own, or there are
+    /// attestation keys alone.
     pub identities: Vec<Identity>,
     /// CA certificates, from the identity's issuer upwards, then others; `idev-id-ca-<n>`.
     pub authorities: Vec<Authority>,
     /// 16 hexadecimal digits that name the device's identity: of SHA-256 of the TPM
     /// name of its key, or of the certificate where the key has no handle.
     pub serial: String,
+}
+
+impl Found {
+    /// The token's label: that of its first identity. An attestation key names no token.
+    pub fn label(&self) -> &str {
+        let mut labels = self.identities.iter().filter(|one| !one.attests);
+        labels.next().map_or(LABEL, |one| &one.label)
+    }
 }
 
 /// A certificate and the key that it is for.
@@ -154,22 +163,19 @@ impl IdevidStore {
     /// each further piece of a large one), one for each key until all certificates have theirs.
     pub fn find(&self) -> Result<Found, LookError> {
         let tpm = &*self.tpm;
-        let (mut leaves, mut authorities) = (Vec::new(), Vec::new());
-        for (origin, certificate) in self.certificates(tpm)? {
-            match certificate.is_authority() {
-                true => authorities.push((origin, certificate)),
-                false => leaves.push((origin, certificate)),
-            }
-        }
-        authorities.extend(self.chain_files());
-        let mut identities = self.paired(tpm, leaves)?;
-        if !identities.iter().any(|one| one.label == LABEL) {
-            return Err(LookError::NoIdentity(places::searched()));
+        let (certificates, unread) = self.certificates(tpm)?;
+        let (mut identities, authorities) = self.paired(tpm, certificates, self.chain_files())?;
+        if identities.is_empty() {
+            return Err(LookError::NoIdentity(places::searched(
+                &authorities,
+                &unread,
+            )));
         }
         let all = identities.len();
+        let only_attests = identities.iter().all(|one| one.attests);
         identities.retain(|one| self.part.shows(one));
         match identities.first() {
-            Some(first) if !first.attests => Ok(Found {
+            Some(first) if !first.attests || only_attests => Ok(Found {
                 serial: serial(first),
                 authorities: chain_order(&first.certificate, authorities),
                 identities,

@@ -72,7 +72,9 @@ fn attribute(element: &Element) -> Option<Attribute> {
 pub(crate) fn text(tag: u8, bytes: &[u8]) -> Option<String> {
     match tag {
         UTF8 => str::from_utf8(bytes).ok().map(str::to_owned),
-        PRINTABLE | T61 | IA5 => Some(bytes.iter().map(|byte| char::from(*byte)).collect()),
+        NUMERIC | PRINTABLE | T61 | IA5 => {
+            Some(bytes.iter().map(|byte| char::from(*byte)).collect())
+        }
         BMP => {
             let (units, rest) = bytes.as_chunks();
             let points = units.iter().map(|unit| u16::from_be_bytes(*unit).into());

@@ -68,7 +68,7 @@ fn names(certificate: &Certificate, is_leaf: bool) -> Result<Vec<GeneralName<'_>
             names.push(GeneralName::Email(value.content));
         }
         if attribute.kind == Some(COMMON_NAME) && is_leaf && !has_dns {
-            let name = text(value.tag, value.content).unwrap_or_default();
+            let name = text(value.tag, value.content).ok_or_else(|| unread("common name"))?;
             let name = name.trim_end_matches('\0').as_bytes();
             if name.contains(&0) {
                 return Err(unread("common name"));

@@ -120,6 +120,9 @@ fn a_common_name_that_looks_like_a_host_is_one() {
         ("CN=x.evil.test,O=Ex", "3004820261 62", true),
         ("CN=-x.evil.test,O=Ex", "", true),
         ("CN=evil test,O=Ex", "", true),
+        // As a NumericString, and as a BIT STRING.
+        ("O=Ex,2.5.4.3=#120b782e6576696c2e74657374", "", false),
+        ("O=Ex,2.5.4.3=#0303006576", "", false),
     ] {
         let found = ends(excluded, subject, names);
         assert_eq!(found.is_ok(), good, "{subject}: {found:?}");

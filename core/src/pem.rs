@@ -1,13 +1,14 @@
-//! One PEM block with text around it (RFC 7468, section 2: explanatory text is permitted).
+//! PEM blocks with text around them (RFC 7468, section 2: explanatory text is permitted).
 //!
 //! The strict decoder of `pem-rfc7468` wants lines of 64 characters and refuses what stands
-//! behind the block; administrators have files of other shapes.
+//! behind the block; administrators have files of other shapes. Whatever OpenSSL reads is read.
 
 use x509_cert::der::pem::{Base64Decoder, LineEnding, encode_string};
 
 const BEGIN: &[u8] = b"-----BEGIN ";
 const END: &[u8] = b"-----END ";
 const DASHES: &[u8] = b"-----";
+const UTF8_MARK: &[u8] = b"\xEF\xBB\xBF";
 
 /// A file taken apart.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,44 +28,208 @@ pub(crate) struct Block<'a> {
     pub(crate) der: Vec<u8>,
 }
 
-/// Takes a file apart; lines may be of any length and end in CRLF. Text between blocks is lost.
+/// What a text holds of PEM, block by block.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Scan<'a> {
+    /// Each block, or what is wrong with it.
+    pub(crate) blocks: Vec<Result<Block<'a>, String>>,
+    /// Whether the last block has no end.
+    pub(crate) is_cut: bool,
+    /// Lines outside of blocks that are meant as boundaries and are none.
+    pub(crate) boundaries: Vec<String>,
+    above: Vec<&'a [u8]>,
+    below: &'a [u8],
+}
+
+/// Takes a file apart; lines may be of any length and end in CR, LF or both, be indented, and have
+/// blanks behind them. Text between blocks is lost.
 ///
 /// # Errors
 ///
 /// What is wrong with it.
 pub(crate) fn parse(file: &[u8]) -> Result<Parts<'_>, String> {
-    let (mut above, mut base64, mut blocks) = (Vec::new(), Vec::new(), Vec::new());
-    let (mut label, mut below) = (None, &file[..0]);
-    let mut rest = file;
-    while !rest.is_empty() {
-        let end = rest.iter().position(|&byte| byte == b'\n');
-        let (line, behind) = rest.split_at(end.map_or(rest.len(), |end| end + 1));
-        rest = behind;
-        let line = line.trim_ascii_end();
-        match label {
-            None if line.starts_with(BEGIN) => label = Some(name(line, BEGIN)?),
-            None if blocks.is_empty() => above.push(line),
-            None => {}
-            Some(begun) if line.starts_with(END) => {
-                if name(line, END)? != begun {
-                    return Err(format!("the block of {begun} ends as another"));
-                }
-                let der = decoded(&std::mem::take(&mut base64))?;
-                blocks.push(Block { label: begun, der });
-                (label, below) = (None, rest);
-            }
-            Some(_) => base64.extend(line.iter().filter(|byte| !byte.is_ascii_whitespace())),
-        }
-    }
-    match label {
-        Some(label) => Err(format!("the PEM block of {label} has no end")),
-        None if blocks.is_empty() => Err("no PEM block".into()),
-        None => Ok(Parts {
+    let scan = Scan::of(file);
+    let blocks: Vec<Block> = scan.blocks.into_iter().collect::<Result<_, _>>()?;
+    match (blocks.is_empty(), scan.boundaries.into_iter().next()) {
+        (true, Some(boundary)) => Err(damaged(&boundary)),
+        (true, None) => Err("no PEM block".into()),
+        (false, _) => Ok(Parts {
             blocks,
-            above,
-            below,
+            above: scan.above,
+            below: scan.below,
         }),
     }
+}
+
+/// What is said of a line that is meant as a boundary.
+pub(crate) fn damaged(boundary: &str) -> String {
+    format!("a PEM boundary is damaged: {boundary:?}")
+}
+
+/// A block under way.
+struct Open<'a> {
+    label: &'a str,
+    base64: Vec<u8>,
+    /// Whether the last line was of a header, which may go on in an indented line.
+    in_header: bool,
+    /// What makes it no block, whatever its base64 is.
+    fault: Option<String>,
+}
+
+impl<'a> Scan<'a> {
+    pub(crate) fn of(text: &'a [u8]) -> Self {
+        let mut scan = Self::default();
+        let mut open: Option<Open> = None;
+        let mut rest = text.strip_prefix(UTF8_MARK).unwrap_or(text);
+        while !rest.is_empty() {
+            let (line, behind) = first_line(rest);
+            let begun = line.trim_ascii_start();
+            rest = behind;
+            if begun.starts_with(BEGIN) {
+                // One without end costs only itself.
+                scan.blocks.extend(open.take().map(Open::endless));
+                match boundary(begun, BEGIN) {
+                    Some((label, inside)) => {
+                        open = Some(Open::new(label));
+                        rest = with_rest(text, inside, behind);
+                    }
+                    None => scan.blocks.push(Err(damaged(&shown(line)))),
+                }
+                continue;
+            }
+            let Some(block) = &mut open else {
+                match is_meant_as(begun, b"BEGIN ") {
+                    true => scan.boundaries.push(shown(line)),
+                    false if scan.blocks.is_empty() => scan.above.push(line.trim_ascii_end()),
+                    false => {}
+                }
+                continue;
+            };
+            // Base64 has no dash.
+            let dashed = line.contains(&b'-').then(|| end_in(line)).flatten();
+            match dashed {
+                Some(at) => {
+                    block.take(&line[..at]);
+                    let (ended, inside) = match boundary(&line[at..], END) {
+                        Some((label, inside)) if label == block.label => (Ok(()), inside),
+                        Some((_, inside)) => (
+                            Err(format!("the block of {} ends as another", block.label)),
+                            inside,
+                        ),
+                        None => (Err(damaged(&shown(&line[at..]))), &line[line.len()..]),
+                    };
+                    let block = open.take().map(|block| ended.and_then(|()| block.ended()));
+                    scan.blocks.extend(block);
+                    if !inside.trim_ascii().is_empty() {
+                        rest = with_rest(text, inside, behind);
+                    }
+                    scan.below = rest;
+                }
+                None if is_meant_as(begun, b"END ") => {
+                    let block = open.take().map(|_| Err(damaged(&shown(line))));
+                    scan.blocks.extend(block);
+                }
+                None => block.take(line),
+            }
+        }
+        scan.is_cut = open.is_some();
+        scan.blocks.extend(open.map(Open::endless));
+        scan
+    }
+}
+
+impl<'a> Open<'a> {
+    fn new(label: &'a str) -> Self {
+        Self {
+            label,
+            base64: Vec::new(),
+            in_header: false,
+            fault: None,
+        }
+    }
+
+    /// Takes a line. Headers may stand before the base64 (RFC 1421, section 4.6).
+    fn take(&mut self, line: &[u8]) {
+        let goes_on = self.in_header && line.starts_with(b" ");
+        self.in_header = self.base64.is_empty() && (line.contains(&b':') || goes_on);
+        if self.in_header {
+            if line.trim_ascii().ends_with(b"ENCRYPTED") {
+                self.fault = Some(format!("the block of {} is encrypted", self.label));
+            }
+            return;
+        }
+        // Whatever control character somebody's tool has put there.
+        let digits = line.iter().filter(|byte| **byte > b' ');
+        self.base64.extend(digits);
+    }
+
+    fn ended(self) -> Result<Block<'a>, String> {
+        match self.fault {
+            Some(fault) => Err(fault),
+            None => Ok(Block {
+                label: self.label,
+                der: decoded(&self.base64)?,
+            }),
+        }
+    }
+
+    fn endless(self) -> Result<Block<'a>, String> {
+        Err(format!("the PEM block of {} has no end", self.label))
+    }
+}
+
+fn end_in(line: &[u8]) -> Option<usize> {
+    line.windows(END.len()).position(|window| window == END)
+}
+
+/// The first line without its end, and what follows that.
+fn first_line(text: &[u8]) -> (&[u8], &[u8]) {
+    let ends = |byte: &u8| matches!(byte, b'\n' | b'\r');
+    let Some(end) = text.iter().position(ends) else {
+        return (text, &text[text.len()..]);
+    };
+    let width = if text[end..].starts_with(b"\r\n") {
+        2
+    } else {
+        1
+    };
+    (&text[..end], &text[end + width..])
+}
+
+/// From `inside`, a part of a line, to the end of the text.
+fn with_rest<'a>(text: &'a [u8], inside: &[u8], behind: &[u8]) -> &'a [u8] {
+    let line_end = behind.as_ptr().addr() - inside.as_ptr().addr();
+    &text[text.len() - behind.len() - line_end..]
+}
+
+/// The label of a boundary at the head of `line`, and what follows its dashes.
+fn boundary<'a>(line: &'a [u8], mark: &[u8]) -> Option<(&'a str, &'a [u8])> {
+    let rest = line.strip_prefix(mark)?;
+    let end = rest.windows(DASHES.len()).position(|it| it == DASHES)?;
+    let label = str::from_utf8(&rest[..end]).ok()?;
+    Some((label, &rest[end + DASHES.len()..]))
+}
+
+/// Whether a line is meant as a boundary of this kind, whatever its dashes are.
+fn is_meant_as(line: &[u8], mark: &[u8]) -> bool {
+    const KINDS: [&str; 4] = ["CERTIFICATE", "KEY", "PKCS7", "CMS"];
+    let first = line.first().map(u8::to_ascii_uppercase);
+    if !first.is_some_and(|first| first == b'-' || !first.is_ascii() || first == mark[0]) {
+        return false;
+    }
+    let text = String::from_utf8_lossy(line).to_ascii_uppercase();
+    let dash = |c: char| matches!(c, '-' | '\u{2010}'..='\u{2015}' | '\u{2212}');
+    let inner = text.trim_start_matches(dash).trim_start();
+    let label = inner.trim_end().trim_end_matches(dash).trim_end();
+    inner.as_bytes().starts_with(mark) && KINDS.iter().any(|kind| label.ends_with(kind))
+}
+
+/// What a boundary is made of, and nothing of a secret that follows it.
+fn shown(line: &[u8]) -> String {
+    let text = String::from_utf8_lossy(line.trim_ascii());
+    let is_part = |c: &char| !c.is_ascii() || !c.is_ascii_lowercase() && *c != '=';
+    let part: String = text.chars().take(40).take_while(is_part).collect();
+    part.trim_end().to_owned()
 }
 
 /// A block as every reader takes it.
@@ -72,20 +237,14 @@ pub(crate) fn render(label: &str, der: &[u8]) -> Result<String, String> {
     encode_string(label, LineEnding::LF, der).map_err(|error| error.to_string())
 }
 
-fn name<'a>(line: &'a [u8], mark: &[u8]) -> Result<&'a str, String> {
-    let name = line
-        .strip_prefix(mark)
-        .and_then(|rest| rest.strip_suffix(DASHES));
-    name.and_then(|name| str::from_utf8(name).ok())
-        .ok_or_else(|| "a PEM boundary is damaged".into())
-}
-
 fn decoded(base64: &[u8]) -> Result<Vec<u8>, String> {
     let mut der = Vec::new();
     if base64.is_empty() {
         return Ok(der);
     }
-    let read = Base64Decoder::new(base64).and_then(|mut decoder| {
+    let missing = (4 - base64.len() % 4) % 4;
+    let padded = [base64, &b"=="[..missing.min(2)]].concat();
+    let read = Base64Decoder::new(&padded).and_then(|mut decoder| {
         decoder.decode_to_end(&mut der)?;
         Ok(())
     });
@@ -128,6 +287,74 @@ mod tests {
         let block = parse(around.as_bytes()).unwrap();
         assert_eq!(block.above, [&b"# by hand"[..], b""]);
         assert_eq!(block.below, b"# behind\n");
+    }
+
+    #[test]
+    fn whatever_the_lines_are_like() {
+        let der = [7; 100];
+        let text = render("CERTIFICATE", &der).unwrap();
+        let two = format!("{}{}", text.trim_end(), text);
+        let headed = text.replacen('\n', "\nSubject: someone\n  else\n\n", 1);
+        for file in [
+            format!("\u{feff}{text}"),
+            text.replace('\n', "\r"),
+            text.replace('\n', " \t\n"),
+            text.replace('\n', "\u{b}\n").replace("=\u{b}", "=\0"),
+            text.replace('\n', "\n\n"),
+            text.replace('\n', "\n    "),
+            format!("  {}", text.replace('\n', "\n  ")),
+            text.replace('\n', ""),
+            text.replace("=\n", "\n").replace("=\n", "\n"),
+            two,
+            headed,
+            format!("junk{text}").replacen("junk", "junk\n", 1),
+            format!("{}junk\n", text.trim_end()),
+        ] {
+            let parts = parse(file.as_bytes()).unwrap_or_else(|why| panic!("{why}: {file}"));
+            for block in &parts.blocks {
+                assert_eq!(
+                    (block.label, &block.der[..]),
+                    ("CERTIFICATE", &der[..]),
+                    "{file}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_bad_block_costs_only_itself() {
+        let text = render("CERTIFICATE", &[7; 100]).unwrap();
+        let cut = &text[..60];
+        let file = format!("{cut}\n{text}{}{text}{cut}", text.replace("Bwc", "B!c"));
+        let blocks = Scan::of(file.as_bytes()).blocks;
+        let read: Vec<bool> = blocks.iter().map(Result::is_ok).collect();
+        assert_eq!(read, [false, true, false, true, false]);
+    }
+
+    #[test]
+    fn boundaries_with_other_dashes_are_named_without_what_follows() {
+        let text = render("PRIVATE KEY", &[7; 100]).unwrap();
+        for (mark, said) in [
+            ("----BEGIN PRIVATE KEY----", "----BEGIN PRIVATE KEY----"),
+            (
+                "------BEGIN PRIVATE KEY-----",
+                "------BEGIN PRIVATE KEY-----",
+            ),
+            (
+                "\u{2014}BEGIN PRIVATE KEY\u{2014}",
+                "\u{2014}BEGIN PRIVATE KEY\u{2014}",
+            ),
+            ("BEGIN PRIVATE KEY", "BEGIN PRIVATE KEY"),
+            ("-----BEGIN PRIVATE KEY----", "-----BEGIN PRIVATE KEY----"),
+            (
+                "-----BEGIN PRIVATE KEY MIIEvgIBADANBg",
+                "-----BEGIN PRIVATE KEY MIIE",
+            ),
+        ] {
+            let file = text.replace("-----BEGIN PRIVATE KEY-----", mark);
+            let why = parse(file.as_bytes()).unwrap_err();
+            assert_eq!(why, damaged(said));
+        }
     }
 
     #[test]

@@ -193,11 +193,7 @@ fn certificate(template: &Template) -> Result<(Certificate, Description), Error>
         return Err(Error::AttributeValueInvalid);
     }
     let der = template.required(CKA_VALUE)?;
-    let found = Certificate::parse_all(der).unwrap_or_default();
-    let certificate = match <[Certificate; 1]>::try_from(found) {
-        Ok([certificate]) if certificate.der() == der => certificate,
-        _ => return Err(Error::AttributeValueInvalid),
-    };
+    let certificate = Certificate::from_der(der).map_err(|_| Error::AttributeValueInvalid)?;
     let described = Description {
         // These are the certificate's own.
         subject: Vec::new(),

@@ -61,3 +61,23 @@ impl Certificate {
         body(elements(body(&self.public_key_info))[1])[1..].to_vec()
     }
 }
+
+/// An element with this body.
+pub fn element(tag: u8, body: &[u8]) -> Vec<u8> {
+    let length = body.len().to_be_bytes();
+    let length = &length[body.len().leading_zeros() as usize / 8..];
+    match body.len() {
+        short @ 0..0x80 => [&[tag, short as u8], body].concat(),
+        _ => [&[tag, 0x80 | length.len() as u8], length, body].concat(),
+    }
+}
+
+/// A certificate with another SubjectPublicKeyInfo, under the signature that it had.
+pub fn with_key_info(certificate: &[u8], key_info: &[u8]) -> Vec<u8> {
+    let outer = elements(body(certificate));
+    let fields = elements(body(outer[0]));
+    assert_eq!(fields[0][0], 0xA0, "version 3");
+    let signed = [&fields[..6].concat(), key_info, &fields[7..].concat()].concat();
+    let signed = element(0x30, &signed);
+    element(0x30, &[&signed, outer[1], outer[2]].concat())
+}

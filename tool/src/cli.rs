@@ -39,6 +39,10 @@ pub(crate) enum Verb {
         /// Certificates that are trusted beside those in /etc/devid-pkcs11/trust/.
         #[arg(long, value_name = "FILE")]
         ca: Option<PathBuf>,
+        /// A list of revoked certificates (CRL), DER or PEM; may be given more than once. Without a
+        /// list, revocation is not checked.
+        #[arg(long, value_name = "FILE")]
+        crl: Vec<PathBuf>,
         /// A file with the PIN that the key asks for, if the configuration has none. A wrong one
         /// counts in the TPM.
         #[arg(long, value_name = "FILE")]

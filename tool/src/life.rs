@@ -85,6 +85,7 @@ fn ends(expiry: &Expiry) -> String {
             format!("over since {} days", -days_left)
         }
         Expiry::At { days_left, .. } => format!("{days_left} days left"),
+        Expiry::Unreadable { not_after } => format!("its end {not_after}"),
         Expiry::ClockWrong { not_after } => format!("until {not_after}; the clock is wrong"),
     }
 }

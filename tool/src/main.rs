@@ -83,8 +83,9 @@ fn run(verb: Verb, form: Form) -> Result<Answer, Failure> {
         Verb::Verify {
             label,
             ca,
+            crl,
             pin_file,
-        } => verify::run(&device()?, &label, ca.as_deref(), pin_file, form),
+        } => verify::run(&device()?, &label, ca.as_deref(), &crl, pin_file, form),
         Verb::Uri { label, class, pem } => {
             uri::run(&device()?, &label, class, pem.as_deref(), form)
         }

@@ -110,6 +110,10 @@ fn examples(page: &str) -> &'static Meanings {
                 "By the maker's CA certificate. Without it the answer is 3.",
             ),
             (
+                "devid verify idev-id --ca ca.pem --crl ca.crl",
+                "And the CA has not revoked it. Without a list, revocation is not checked.",
+            ),
+            (
                 "devid verify idev-id --pin-file /run/pin",
                 "Where the key asks for a PIN.",
             ),

@@ -106,6 +106,11 @@ fn whole(description: &Description) -> String {
     line(&mut text, "id", &description.id);
     match &description.key {
         Some(key) => full_key(&mut text, key),
+        None if description.attests => line(
+            &mut text,
+            "key",
+            "in this TPM; it signs only what the TPM itself made",
+        ),
         None => line(&mut text, "key", "none in this device"),
     }
     if description.certificates.is_empty() {
@@ -126,6 +131,8 @@ fn brief(object: &Description) -> String {
             "key",
             &format!("{}, {}", key.algorithm, key.place),
         );
+    } else if object.attests {
+        line(&mut text, "key", "in this TPM; it attests");
     } else if object.certificates.iter().all(|one| !one.profile.authority) {
         line(&mut text, "key", "none in this device");
     }
@@ -152,7 +159,11 @@ fn full_certificate(text: &mut String, certificate: &CertificateDescription) {
     text.push('\n');
     row(text, format_args!("  certificate in {place}"));
     let unnamed = || "not named".to_owned();
-    let serial = profile.device_serial.clone().unwrap_or_else(unnamed);
+    let serial = match (&profile.device_serial, profile.device_serial_from) {
+        (Some(serial), None | Some("subject")) => serial.clone(),
+        (Some(serial), Some(place)) => format!("{serial} (of the {place})"),
+        (None, _) => unnamed(),
+    };
     line(text, "device serial", &serial);
     line(
         text,
@@ -174,6 +185,13 @@ fn full_certificate(text: &mut String, certificate: &CertificateDescription) {
     if let Some(usage) = &profile.key_usage {
         line(text, "usage", &usage.join(", "));
     }
+    for name in &profile.unreadable {
+        line(
+            text,
+            "unreadable",
+            &format!("{name}: cannot be read, or is there twice"),
+        );
+    }
     each(text, "policy", &profile.policies);
     each(text, "purpose", &profile.extended_key_usage);
     line(text, "SHA-256", &profile.sha256);
@@ -187,5 +205,9 @@ fn each(text: &mut String, name: &str, all: &[Meaning]) {
 }
 
 fn until(end: Option<&str>) -> String {
-    end.map_or("without end".into(), |end| format!("until {end}"))
+    match end {
+        None => "without end".into(),
+        Some(end) if end.starts_with(char::is_numeric) => format!("until {end}"),
+        Some(unreadable) => format!("the end {unreadable}"),
+    }
 }

@@ -13,12 +13,14 @@ pub(crate) fn run(
     device: &Device,
     label: &str,
     authorities: Option<&Path>,
+    revoked: &[PathBuf],
     pin_file: Option<PathBuf>,
     form: Form,
 ) -> Result<Answer, Failure> {
     let pin = pin_in(pin_file)?;
     let how = Verification {
         authorities,
+        revoked,
         pin: pin.as_ref(),
     };
     let report = device.verify(&device.find(label)?, how)?;

@@ -106,6 +106,9 @@ pub struct Description {
     pub id: String,
     /// The private key.
     pub key: Option<KeyDescription>,
+    /// Whether its key signs only what the TPM itself made.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub attests: bool,
     /// The certificates.
     pub certificates: Vec<CertificateDescription>,
 }
@@ -249,10 +252,9 @@ impl Device {
         for store in stores {
             match store.find() {
                 Ok(found) => {
+                    let token = found.label().to_owned();
                     serial.get_or_insert(found.serial);
                     unread = unread.or(found.unread.map(Fault::failed));
-                    let first = found.identities.first();
-                    let token = first.map_or(FACTORY.to_owned(), |one| one.label.clone());
                     let identities = found.identities.into_iter();
                     entities.extend(identities.map(|one| of_identity(&token, one)));
                     let issuers = found.authorities.into_iter();
@@ -333,6 +335,7 @@ impl Device {
             token: entity.token.clone(),
             label: entity.label.clone(),
             id: hex(&entity.id),
+            attests: entity.attests,
             key: match (&entity.key, &entity.software, &entity.public) {
                 (Some(key), _, _) => Some(self.describe_key(entity, key)),
                 (None, Some(path), Some(public)) => Some(KeyDescription {

@@ -41,6 +41,7 @@ impl Device {
             all.into_iter().partition(Certificate::is_authority);
         let certificate = match leaves.len() {
             1 => leaves.remove(0),
+            0 => return Err(self.only_authorities(&authorities, path)),
             count => {
                 return Err(Fault::refused(format!(
                     "{}: {count} certificates that are no CA's; one is taken at a time",
@@ -63,6 +64,25 @@ impl Device {
         };
         self.tell_others();
         taken
+    }
+
+    /// Why none of these is taken, though one may be for a key of this device.
+    fn only_authorities(&self, authorities: &[Certificate], path: &Path) -> Fault {
+        let mut told = Vec::new();
+        for one in authorities {
+            let why = one.why_authority().unwrap_or_default();
+            let whose = match self.owner_of(one, path) {
+                Ok(owner) => format!("is for the key {}, but {why}", owner.label),
+                Err(_) => why,
+            };
+            told.push(format!("the certificate of {}: {whose}", one.subject()));
+        }
+        Fault::refused(format!(
+            "{}: there are only certificates of CAs ({}). A device's certificate must not be a \
+             CA's: have the CA issue one with CA:FALSE; nothing was changed",
+            path.display(),
+            told.join("; ")
+        ))
     }
 
     /// The key that the certificate is for.

@@ -1,13 +1,14 @@
 //! Certificates and requests of the device's own (RFC 5280; RFC 2986), signed by its keys.
 
 use super::Fault;
-use super::profile::SUBJECT_ALT_NAME;
 use super::prove::rsa_scheme;
 use super::time::now;
 use crate::certificate::Certificate;
+use crate::certificate::extensions::SUBJECT_ALT_NAME;
 use crate::key::{Curve, PublicKey};
 use crate::store::{Key, SignRequest};
 use crate::tpm::{Hash, Scheme, Tpm};
+use log::warn;
 use signature::Keypair;
 use std::time::Duration;
 use x509_cert::builder::profile::BuilderProfile;
@@ -43,13 +44,28 @@ impl Subject {
     /// The subject and the subjectAltName of another certificate: an LDevID names the same device
     /// as its IDevID (IEEE 802.1AR, section 8.6).
     pub(super) fn copied(certificate: &Certificate) -> Result<Self, Fault> {
-        let name = Name::from_der(&certificate.subject_der()).map_err(unencodable)?;
-        let alternative = match certificate.extension(SUBJECT_ALT_NAME) {
-            Some(value) => Some(Extension {
+        let whose = || certificate.subject();
+        let name = certificate.subject_name().ok();
+        let name = name.and_then(|name| Name::from_der(&name.rewritten()?).ok());
+        let name = name.ok_or_else(|| {
+            Fault::failed(format!("the name {} cannot be written again", whose()))
+        })?;
+        let there = match certificate.extension(SUBJECT_ALT_NAME) {
+            Ok(there) => there,
+            Err(why) if name.is_empty() => {
+                return Err(Fault::failed(format!("the only name of the device {why}")));
+            }
+            Err(why) => {
+                warn!("the subjectAltName of {} {why}: it is not copied", whose());
+                None
+            }
+        };
+        let alternative = match there {
+            Some(there) => Some(Extension {
                 extn_id: SUBJECT_ALT_NAME,
                 // With an empty subject nothing else names the device (RFC 5280, 4.2.1.6).
                 critical: name.is_empty(),
-                extn_value: OctetString::new(value).map_err(unencodable)?,
+                extn_value: OctetString::new(there.value).map_err(unencodable)?,
             }),
             None => None,
         };
@@ -306,5 +322,30 @@ mod tests {
         assert_eq!(own.subject_der(), factory.subject_der());
         let module = |certificate| Profile::of(certificate).hardware_module;
         assert_eq!(module(&own), module(&factory));
+    }
+
+    #[test]
+    fn a_subject_of_odd_types_is_copied_as_text() {
+        let state = tempfile::tempdir().unwrap();
+        let key = Software::of(state.path()).make_key().unwrap();
+        for (shape, said) in [
+            (
+                &include_bytes!("../../testdata/shapes/str-universal.der")[..],
+                "SERIALNUMBER=SN000123,CN=Gerät 7,O=Gerätebau",
+            ),
+            (
+                include_bytes!("../../testdata/shapes/rdn-multi-unsorted.der"),
+                "CN=E+SERIALNUMBER=SN0123456789,O=Ex",
+            ),
+            (
+                include_bytes!("../../testdata/shapes/ext-dup.der"),
+                "SERIALNUMBER=SN000123,CN=EX-1000,O=Example Devices",
+            ),
+        ] {
+            let factory = Certificate::from_der(shape).unwrap();
+            let subject = Subject::copied(&factory).unwrap();
+            let own = self_signed(subject, &Signer(&no_tpm(), &key)).unwrap();
+            assert_eq!(own.subject(), said);
+        }
     }
 }

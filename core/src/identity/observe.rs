@@ -258,10 +258,13 @@ fn own_identity(listing: &Listing, mark: Option<&Mark>) -> (Option<OwnKey>, Vec<
                     lost: None,
                 });
             }
-            Kind::Certificate(certificate, about)
-                if about.label == OWN && !certificate.is_authority() =>
-            {
-                certificates.push(certificate.clone());
+            Kind::Certificate(certificate, about) if about.label == OWN => {
+                // Pairs come first. What is for one is its own, whatever it says.
+                let public = certificate.public_key();
+                let is_own = |own: &OwnKey| public.as_ref() == Some(own.key.public());
+                if !certificate.is_authority() || keys.iter().any(is_own) {
+                    certificates.push(certificate.clone());
+                }
             }
             _ => {}
         }

@@ -1,15 +1,13 @@
 //! The points of a verification: what a device's certificate must be, and what it should be
 //! (IEEE 802.1AR, section 8; TCG, TPM 2.0 Keys for Device Identity and Attestation, section 8).
 
-use super::profile::{
-    CERTIFICATE_POLICIES, KEY_USAGE, Profile, SUBJECT_ALT_NAME, authority_key_id,
-    basic_constraints, critical, ends_in_right_form, key_usage,
-};
+use super::profile::{Profile, critical, ends_in_right_form};
 use super::time::valid_at;
 use crate::certificate::Certificate;
+use crate::certificate::device::SUBJECT;
+use crate::certificate::extensions::{CERTIFICATE_POLICIES, KEY_USAGE, SUBJECT_ALT_NAME};
 use crate::key::hex;
 use serde::Serialize;
-use x509_cert::certificate::Version;
 use x509_cert::der::DateTime;
 
 /// One point of the verification.
@@ -55,9 +53,10 @@ pub(super) fn profile_points(certificate: &Certificate) -> Vec<Point> {
         issuer(certificate, &profile),
         subject(&profile),
         constraints(certificate),
-        usage(certificate, &profile),
+        usage(certificate),
         authority(certificate),
-        hardware_module(&profile),
+        hardware_module(certificate, &profile),
+        other_extensions(&profile),
         form_of_end(certificate),
         critical_extensions(certificate),
     ]
@@ -87,18 +86,14 @@ fn clock_is_wrong(built: DateTime) -> String {
 }
 
 fn version(certificate: &Certificate) -> Point {
-    let version = certificate.parsed().tbs_certificate().version();
-    Point::noted_unless(
-        version == Version::V3,
-        "version",
-        format!("{version:?}"),
-        "V3",
-    )
+    match certificate.version() {
+        Ok(version) => Point::noted_unless(version == 3, "version", format!("V{version}"), "V3"),
+        Err(why) => Point::failed("version", why.to_string()),
+    }
 }
 
 fn serial_number(certificate: &Certificate) -> Point {
-    let serial = certificate.parsed().tbs_certificate().serial_number();
-    let serial = serial.as_bytes();
+    let serial = certificate.serial();
     let bytes = serial.iter().skip_while(|byte| **byte == 0).count();
     let negative = serial.first().is_some_and(|first| first & 0x80 != 0);
     let said = match negative {
@@ -110,17 +105,25 @@ fn serial_number(certificate: &Certificate) -> Point {
 }
 
 fn issuer(certificate: &Certificate, profile: &Profile) -> Point {
-    match certificate.parsed().tbs_certificate().issuer().is_empty() {
-        true => Point::failed("issuer", "none".into()),
-        false => Point::passed("issuer", profile.issuer.clone()),
+    match certificate.issuer_name() {
+        Ok(name) if name.is_empty() => Point::failed("issuer", "none".into()),
+        Ok(_) => Point::passed("issuer", profile.issuer.clone()),
+        Err(why) => Point::failed("issuer", why.to_string()),
     }
 }
 
 fn subject(profile: &Profile) -> Point {
-    match &profile.device_serial {
-        Some(serial) => Point::passed("subject", format!("the device with serial number {serial}")),
-        None => Point::noted(
-            "subject",
+    let name = "subject";
+    match (&profile.device_serial, profile.device_serial_from) {
+        (Some(serial), None | Some(SUBJECT)) => {
+            Point::passed(name, format!("the device with serial number {serial}"))
+        }
+        (Some(serial), Some(place)) => Point::noted(
+            name,
+            format!("no serialNumber; the {place} names the device {serial}"),
+        ),
+        (None, _) => Point::noted(
+            name,
             "no serialNumber: the certificate does not name one device".into(),
         ),
     }
@@ -128,40 +131,50 @@ fn subject(profile: &Profile) -> Point {
 
 fn constraints(certificate: &Certificate) -> Point {
     let name = "basic constraints";
-    match basic_constraints(certificate) {
-        _ if certificate.is_authority() => {
+    match certificate.basic_constraints() {
+        Err(why) => Point::failed(name, why.to_string()),
+        Ok(Some(constraints)) if constraints.ca => {
             Point::failed(name, "CA:TRUE: a device must not issue certificates".into())
         }
-        Some(_) => Point::passed(name, "CA:FALSE".into()),
-        None => Point::passed(name, "none, so no CA".into()),
+        Ok(Some(_)) => Point::passed(name, "CA:FALSE".into()),
+        Ok(None) => Point::passed(name, "none, so no CA".into()),
     }
 }
 
-fn usage(certificate: &Certificate, profile: &Profile) -> Point {
+fn usage(certificate: &Certificate) -> Point {
     let name = "key usage";
-    let uses = profile.key_usage.clone().unwrap_or_default().join(", ");
-    match key_usage(certificate) {
-        None => Point::noted(name, "none: the key may be used for anything".into()),
-        Some(usage) if !usage.digital_signature() => {
+    match certificate.key_usage() {
+        Err(why) => Point::failed(name, why.to_string()),
+        Ok(None) => Point::noted(name, "none: the key may be used for anything".into()),
+        Ok(Some(usage)) if !usage.digital_signature() => {
             Point::failed(name, "digitalSignature is missing".into())
         }
-        Some(_) => Point::noted_unless(
-            critical(certificate).contains(&KEY_USAGE),
+        Ok(Some(usage)) => Point::noted_unless(
+            critical(certificate).is_ok_and(|critical| critical.contains(&KEY_USAGE)),
             name,
-            uses,
+            usage.names().join(", "),
             "it critical",
         ),
     }
 }
 
 fn authority(certificate: &Certificate) -> Point {
-    let id = authority_key_id(certificate);
-    let said = id.as_ref().map_or("none".to_owned(), |id| hex(id));
-    Point::noted_unless(id.is_some(), "authority key identifier", said, "one")
+    let name = "authority key identifier";
+    match certificate.authority_key_id() {
+        Err(why) => Point::failed(name, why.to_string()),
+        Ok(id) => {
+            let key = id.and_then(|id| id.key);
+            let said = key.map_or_else(|| "none".into(), hex);
+            Point::noted_unless(key.is_some(), name, said, "one")
+        }
+    }
 }
 
-fn hardware_module(profile: &Profile) -> Point {
+fn hardware_module(certificate: &Certificate, profile: &Profile) -> Point {
     let name = "hardware module name";
+    if let Err(why) = certificate.alternative_names() {
+        return Point::failed(name, format!("the subjectAltName {why}"));
+    }
     match &profile.hardware_module {
         Some(module) if module.place == "otherName" => {
             Point::passed(name, format!("{} {}", module.kind, module.serial))
@@ -174,6 +187,26 @@ fn hardware_module(profile: &Profile) -> Point {
             ),
         ),
         None => Point::noted(name, "none".into()),
+    }
+}
+
+/// Extensions that have no point of their own.
+fn other_extensions(profile: &Profile) -> Point {
+    let name = "other extensions";
+    let own = [
+        "basicConstraints",
+        "keyUsage",
+        "authorityKeyIdentifier",
+        "subjectAltName",
+    ];
+    let mut unread = profile.unreadable.clone();
+    unread.retain(|name| !own.contains(&name.as_str()));
+    match unread.is_empty() {
+        true => Point::passed(name, "each is there once, and can be read".into()),
+        false => Point::failed(
+            name,
+            format!("cannot be read, or there twice: {}", unread.join(", ")),
+        ),
     }
 }
 
@@ -191,8 +224,12 @@ fn form_of_end(certificate: &Certificate) -> Point {
 /// Whatever else is critical is for the chain to judge.
 fn critical_extensions(certificate: &Certificate) -> Point {
     let name = "critical extensions";
-    let nameless = certificate.parsed().tbs_certificate().subject().is_empty();
-    let odd: Vec<String> = critical(certificate)
+    let nameless = certificate.subject_name().is_ok_and(|name| name.is_empty());
+    let critical = match critical(certificate) {
+        Ok(critical) => critical,
+        Err(why) => return Point::failed(name, why.to_string()),
+    };
+    let odd: Vec<String> = critical
         .iter()
         .filter(|id| **id == CERTIFICATE_POLICIES || **id == SUBJECT_ALT_NAME && !nameless)
         .map(ToString::to_string)

@@ -1,9 +1,10 @@
 //! Certificates for unit tests: whatever a test says, whether a sane CA would issue it or not.
 
-use super::profile::{
-    BASIC_CONSTRAINTS, CERTIFICATE_POLICIES, EXTENDED_KEY_USAGE, KEY_USAGE, SUBJECT_ALT_NAME,
-};
 use crate::certificate::Certificate;
+use crate::certificate::extensions::{
+    AUTHORITY_KEY_ID, BASIC_CONSTRAINTS, CERTIFICATE_POLICIES, EXTENDED_KEY_USAGE, KEY_USAGE,
+    NAME_CONSTRAINTS, SUBJECT_ALT_NAME, SUBJECT_KEY_ID,
+};
 use crate::key::{Curve, PublicKey, from_hex};
 use crate::tpm::Hash;
 use p256::ecdsa::signature::hazmat::PrehashSigner;
@@ -12,11 +13,8 @@ use x509_cert::der::asn1::ObjectIdentifier;
 use x509_cert::der::{DateTime, Encode};
 use x509_cert::name::Name;
 
-pub(super) const AUTHORITY_KEY_ID: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.35");
-const SUBJECT_KEY_ID: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.14");
-pub(super) const NAME_CONSTRAINTS: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.30");
-
 const SEQUENCE: u8 = 0x30;
+pub(super) const ECDSA_SHA256: &str = "300a06082a8648ce3d040302";
 const UTC_TIME: u8 = 0x17;
 const GENERALIZED_TIME: u8 = 0x18;
 
@@ -58,6 +56,10 @@ pub(super) const POLICY: Extension = (CERTIFICATE_POLICIES, false, "300a30080606
 /// serverAuth
 pub(super) const PURPOSE: Extension = (EXTENDED_KEY_USAGE, true, "300a06082b06010505070301");
 /// Nothing below example.
+/// 1.2.3, 1.2.4, and any
+pub(super) const POLICY_3: Extension = (CERTIFICATE_POLICIES, false, "3006300406022a03");
+pub(super) const POLICY_4: Extension = (CERTIFICATE_POLICIES, false, "3006300406022a04");
+pub(super) const ANY_POLICY: Extension = (CERTIFICATE_POLICIES, true, "300830060604551d2000");
 pub(super) const NAMES: Extension = (NAME_CONSTRAINTS, true, "300da10b3009820765 78616d706c65");
 /// HardwareModuleName of RFC 4108: type 2.23.133.1.2, serial number 7.
 pub(super) const MODULE: Extension = (
@@ -75,6 +77,15 @@ impl Party {
     pub(super) fn public(&self) -> PublicKey {
         let point = self.key.verifying_key().to_sec1_point(false);
         PublicKey::from_point(Curve::P256, point.as_bytes()).unwrap()
+    }
+
+    /// What is signed, with the algorithm and the signature by this party.
+    pub(super) fn sealed(&self, signed: &[u8]) -> Vec<u8> {
+        let digest = Hash::Sha256.digest(&[signed]);
+        let signature: Signature = self.key.sign_prehash(&digest).unwrap();
+        let bits = [&[0], signature.to_der().as_bytes()].concat();
+        let whole = [signed, &unhex(ECDSA_SHA256), &element(3, &bits)].concat();
+        element(SEQUENCE, &whole)
     }
 
     /// A CA's certificate for this party, by another.
@@ -123,11 +134,10 @@ impl Sample {
 
     /// For this key, signed by that.
     pub(super) fn issued(&self, issuer: &Party, holder: &Party) -> Certificate {
-        let algorithm = unhex("300a06082a8648ce3d040302");
         let mut parts = Vec::new();
         parts.extend(self.version.map(|number| element(0xA0, &[2, 1, number])));
         parts.push(element(2, &self.serial));
-        parts.push(algorithm.clone());
+        parts.push(unhex(ECDSA_SHA256));
         parts.push(name(issuer.name));
         let times = [self.from, self.until];
         let times = times.map(|(tag, text)| element(tag, text.as_bytes()));
@@ -139,12 +149,7 @@ impl Sample {
             let all = element(SEQUENCE, &extensions.concat());
             parts.push(element(0xA3, &all));
         }
-        let signed = element(SEQUENCE, &parts.concat());
-        let digest = Hash::Sha256.digest(&[&signed]);
-        let signature: Signature = issuer.key.sign_prehash(&digest).unwrap();
-        let bits = [&[0], signature.to_der().as_bytes()].concat();
-        let whole = [signed, algorithm, element(3, &bits)].concat();
-        Certificate::from_der(&element(SEQUENCE, &whole)).unwrap()
+        Certificate::from_der(&issuer.sealed(&element(SEQUENCE, &parts.concat()))).unwrap()
     }
 }
 
@@ -162,18 +167,18 @@ fn extension((identifier, critical, value): &Extension) -> Vec<u8> {
     element(SEQUENCE, &parts)
 }
 
-fn name(text: &str) -> Vec<u8> {
+pub(super) fn name(text: &str) -> Vec<u8> {
     match text {
         "" => element(SEQUENCE, &[]),
         text => text.parse::<Name>().unwrap().to_der().unwrap(),
     }
 }
 
-fn unhex(digits: &str) -> Vec<u8> {
+pub(super) fn unhex(digits: &str) -> Vec<u8> {
     from_hex(&digits.replace(' ', "")).unwrap()
 }
 
-fn element(tag: u8, body: &[u8]) -> Vec<u8> {
+pub(super) fn element(tag: u8, body: &[u8]) -> Vec<u8> {
     let length = match body.len() {
         size @ 0..=0x7F => vec![size as u8],
         size @ 0x80..=0xFF => vec![0x81, size as u8],

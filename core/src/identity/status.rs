@@ -2,18 +2,17 @@
 
 use super::device::{Contents, Device, Entity, FACTORY, OWN};
 use super::observe::Observed;
-use super::profile::end;
 use super::prove::{Proof, prove};
 use super::state::{Plan, Policy};
 use super::time::now;
 use super::{Fault, FaultKind};
-use crate::certificate::Certificate;
+use crate::certificate::{Certificate, Time};
 use crate::store::SignError;
 use crate::tpm::{Property, Tpm, TpmError};
 use serde::Serialize;
 use x509_cert::der::DateTime;
 
-const SECONDS_OF_A_DAY: u64 = 24 * 60 * 60;
+const SECONDS_OF_A_DAY: i64 = 24 * 60 * 60;
 
 /// How the device is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -78,6 +77,12 @@ pub enum Expiry {
         not_after: String,
         /// Whole days.
         days_left: i64,
+    },
+    /// That cannot be read; what stands there.
+    #[serde(rename_all = "snake_case")]
+    Unreadable {
+        /// In words.
+        not_after: String,
     },
     /// Then; how long that is nobody knows, since the clock is wrong.
     #[serde(rename_all = "snake_case")]
@@ -247,17 +252,21 @@ impl Role {
 impl Expiry {
     /// At a time that the clock says, unless that is wrong.
     fn of(certificate: &Certificate, now: Result<DateTime, DateTime>) -> Self {
-        let not_after = certificate.parsed().tbs_certificate().validity().not_after;
-        let Some(end) = end(not_after.to_date_time()) else {
-            return Self::Never;
+        let end = match certificate.not_after() {
+            Ok(end) if end.is_no_end() => return Self::Never,
+            Ok(end) => end,
+            Err(why) => {
+                let not_after = why.to_string();
+                return Self::Unreadable { not_after };
+            }
         };
         let not_after = end.to_string();
         let Ok(now) = now else {
             return Self::ClockWrong { not_after };
         };
-        let (end, now) = (end.unix_duration().as_secs(), now.unix_duration().as_secs());
-        let days = i64::try_from(end.abs_diff(now) / SECONDS_OF_A_DAY).unwrap_or(i64::MAX);
-        let days_left = if end < now { -days - 1 } else { days };
+        let seconds = end.unix_seconds() - Time::from(now).unix_seconds();
+        let days = seconds.abs() / SECONDS_OF_A_DAY;
+        let days_left = if seconds < 0 { -days - 1 } else { days };
         Self::At {
             not_after,
             days_left,

@@ -1,7 +1,6 @@
 //! What time it is, if the clock can be believed: a device without a battery starts in 1970.
 
-use super::profile::end;
-use crate::certificate::Certificate;
+use crate::certificate::{Certificate, Time};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use x509_cert::der::DateTime;
 
@@ -32,12 +31,18 @@ fn judged(now: SystemTime, built: SystemTime) -> Result<DateTime, DateTime> {
 
 /// Whether a certificate is valid then, and if not, why.
 pub(super) fn valid_at(certificate: &Certificate, now: DateTime) -> Result<(), String> {
-    let validity = certificate.parsed().tbs_certificate().validity();
-    let from = validity.not_before.to_date_time();
-    let until = end(validity.not_after.to_date_time());
+    let now = Time::from(now);
+    let read = |time: Result<Time, _>| time.map_err(|why| format!("has a time that {why}"));
+    let (from, until) = (
+        read(certificate.not_before())?,
+        read(certificate.not_after())?,
+    );
     match until {
         _ if now < from => Err(format!("is not valid before {from}; now it is {now}")),
-        Some(until) if until < now => Err(format!("was valid until {until}; now it is {now}")),
+        // The last second does not count, as with OpenSSL.
+        until if until <= now && !until.is_no_end() => {
+            Err(format!("was valid until {until}; now it is {now}"))
+        }
         _ => Ok(()),
     }
 }

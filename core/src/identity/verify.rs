@@ -1,7 +1,7 @@
 //! Whether an identity can be believed: its key is there, its certificate is one of a device
 //! (IEEE 802.1AR, section 8), and somebody trusted issued it.
 
-use super::chain::{Way, way};
+use super::chain::{Way, revocation, way};
 use super::device::{Device, Entity};
 use super::key_file::key_in;
 use super::points::{Outcome, Point, profile_points, validity_point};
@@ -9,8 +9,10 @@ use super::prove::{Proof, prove};
 use super::time::now;
 use super::{Fault, FaultKind};
 use crate::certificate::Certificate;
+use crate::certificate::crl::Crl;
 use crate::file;
 use crate::key::PublicKey;
+use crate::pem;
 use crate::store::idevid::IdevidStore;
 use crate::store::{Key, KeyStore, Kind, LoginError, SignError, Who};
 use crate::tpm::Secret;
@@ -18,19 +20,24 @@ use crate::trouble::paths_in;
 use crate::trust::distrusted;
 use log::warn;
 use serde::Serialize;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use x509_cert::der::DateTime;
 
 /// More bytes than any sane file of certificates has.
 const LARGEST_FILE: u64 = 1 << 20;
+/// More bytes than the lists of a CA of devices have.
+const LARGEST_LIST: u64 = 16 << 20;
 const KEY: &str = "key";
+const REVOCATION: &str = "revocation";
 
 /// What is known to whoever verifies, beside what the device knows.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Verification<'a> {
     /// A file with certificates that are trusted beside those of the configuration.
     pub authorities: Option<&'a Path>,
+    /// Files with CRLs, DER or PEM; without any, nobody looks whether a certificate is revoked.
+    pub revoked: &'a [PathBuf],
     /// The PIN that the key asks for. It is tried only where the configuration has none, and a
     /// wrong one counts in the TPM.
     pub pin: Option<&'a Secret>,
@@ -47,6 +54,8 @@ pub struct Report {
     pub summary: String,
     /// Whether the clock could be believed, so that the validity was looked at.
     pub validity_checked: bool,
+    /// Whether a CRL said of each certificate below the trusted one that it is not revoked.
+    pub revocation_checked: bool,
     /// Point by point.
     pub points: Vec<Point>,
 }
@@ -113,12 +122,17 @@ impl Device {
         self.unlock_for(entity)?;
         let trusted = self.trusted(how.authorities)?;
         let others = self.known_authorities();
+        let mut lists = Vec::new();
+        for path in how.revoked {
+            lists.extend(lists_of(path)?);
+        }
         let key = self.key_point(entity, certificate, how.pin)?;
         let now = now();
         let way = trusted.way(certificate, &others, now.ok())?;
         let mut points = profile_points(certificate);
         points.push(validity_point(certificate, now));
         points.push(chain_point(&way));
+        points.push(revocation_point(&way, &lists, now));
         Ok(Report::of(entity, key, &way, points, &self.config.trust))
     }
 
@@ -299,12 +313,68 @@ pub(super) fn certificates_of(path: &Path) -> Result<Vec<Certificate>, Fault> {
 fn chain_point(way: &Way) -> Point {
     let name = "chain";
     match way {
-        Way::Trusted(subjects) => Point::passed(name, subjects.join(" <- ")),
+        Way::Trusted(path) => {
+            let subjects: Vec<String> = path.iter().map(Certificate::subject).collect();
+            Point::passed(name, subjects.join(" <- "))
+        }
         Way::Open(issuer) => {
             Point::skipped(name, format!("the certificate of {issuer} is not here"))
         }
         Way::SelfSigned => Point::skipped(name, "self-signed: no CA stands behind it".into()),
         Way::Broken(why) => Point::failed(name, why.clone()),
+    }
+}
+
+/// Whether a CRL says that a certificate of the chain is revoked.
+fn revocation_point(way: &Way, lists: &[Crl], now: Result<DateTime, DateTime>) -> Point {
+    let Way::Trusted(path) = way else {
+        let why = "not checked: the chain does not lead to a trusted certificate";
+        return Point::skipped(REVOCATION, why.into());
+    };
+    if lists.is_empty() {
+        let why = "not checked: no CRL was given (--crl FILE)";
+        return Point::skipped(REVOCATION, why.into());
+    }
+    match revocation::check(path, lists, now.ok()) {
+        Err(why) => Point::failed(REVOCATION, why),
+        Ok(said) if said.by.is_empty() => Point::skipped(
+            REVOCATION,
+            "not checked: the certificate itself is trusted".into(),
+        ),
+        Ok(said) => {
+            let dates = match now {
+                Ok(_) => "",
+                Err(_) => "; the dates of the CRLs were not looked at",
+            };
+            let by = format!("not revoked: {}{dates}", said.by.join(", "));
+            match said.unknown.is_empty() {
+                true => Point::passed(REVOCATION, by),
+                false => Point::noted(
+                    REVOCATION,
+                    format!("{by}; no CRL was given for {}", said.unknown.join(", ")),
+                ),
+            }
+        }
+    }
+}
+
+/// The CRLs in a file; why there are none.
+fn lists_of(path: &Path) -> Result<Vec<Crl>, Fault> {
+    let bytes = file::read(path, LARGEST_LIST).map_err(Fault::file(path))?;
+    let fault = |why: String| Fault::failed(format!("{}: {why}", path.display()));
+    if bytes.first() == Some(&0x30) {
+        return Ok(vec![Crl::from_der(&bytes).map_err(fault)?]);
+    }
+    let parts = pem::parse(&bytes).map_err(|why| fault(format!("it is no CRL: {why}")))?;
+    let is_list = |block: &&pem::Block| matches!(block.label, "X509 CRL" | "CRL");
+    let lists = parts.blocks.iter().filter(is_list);
+    let lists: Result<Vec<Crl>, _> = lists.map(|block| Crl::from_der(&block.der)).collect();
+    match lists.map_err(fault)? {
+        lists if lists.is_empty() => Err(fault(format!(
+            "it is no CRL: it holds a PEM block of {}",
+            parts.blocks.first().map_or("nothing", |block| block.label)
+        ))),
+        lists => Ok(lists),
     }
 }
 
@@ -324,6 +394,13 @@ impl Report {
         let validity = all.iter().find(|point| point.name == "validity");
         let unseen = validity.filter(is(Outcome::Skipped));
         let but = unseen.map_or(String::new(), |point| format!(", but its {point}"));
+        let revocation = all.iter().find(|point| point.name == REVOCATION);
+        let revocation_checked = revocation.is_some_and(|it| it.outcome == Outcome::Passed);
+        let unchecked = match revocation.filter(is(Outcome::Noted)) {
+            Some(point) => format!("; {point}"),
+            None if revocation_checked => "; not revoked".into(),
+            None => "; revocation not checked".into(),
+        };
         let trust = trust.display();
         let (verdict, summary) = match way {
             _ if !wrong.is_empty() => (
@@ -351,13 +428,14 @@ impl Report {
                      of {issuer}{but}. Give it with --ca FILE, or put it into {trust}"
                 ),
             ),
-            Way::Trusted(_) => (Verdict::Verified, format!("verified{but}")),
+            Way::Trusted(_) => (Verdict::Verified, format!("verified{but}{unchecked}")),
         };
         Self {
             summary: format!("{label}: {summary}"),
             label,
             verdict,
             validity_checked: unseen.is_none(),
+            revocation_checked,
             points: all,
         }
     }

@@ -44,7 +44,7 @@ fn verified_is_only_what_signed_and_leads_to_trust_and_has_no_fault() {
         ..Point::passed(KEY, "as it is".into())
     };
     let ways = [
-        Way::Trusted(vec!["CN=ca".into()]),
+        Way::Trusted(vec![leaf()]),
         Way::Open("CN=ca".into()),
         Way::SelfSigned,
         Way::Broken("it is".into()),
@@ -100,7 +100,7 @@ fn a_clock_that_is_wrong_is_said_in_the_summary_too() {
         &way,
         vec![super::validity_point(&leaf(), Ok(built))],
     );
-    assert_eq!(right.summary, "devid: verified");
+    assert_eq!(right.summary, "devid: verified; revocation not checked");
     assert!(right.validity_checked);
 }
 

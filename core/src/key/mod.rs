@@ -1,6 +1,7 @@
 //! Public keys in plain types, shared by certificates, TPM public areas and stores; and private keys
 //! that are not the TPM's.
 
+mod info;
 mod private;
 
 pub use private::PrivateKeyInfo;
@@ -151,12 +152,6 @@ impl PublicKey {
         })
     }
 
-    /// From the RSAPublicKey of RFC 8017, appendix A.1.1, as a certificate holds it.
-    pub fn from_rsa_der(der: &[u8]) -> Option<Self> {
-        let key = pkcs1::RsaPublicKeyRef::from_der(der).ok()?;
-        Self::from_rsa(key.modulus.as_bytes(), key.public_exponent.as_bytes())
-    }
-
     /// What a certificate holds in its subjectPublicKey, without the BIT STRING's header.
     pub fn subject_public_key(&self) -> Vec<u8> {
         match self {
@@ -173,28 +168,6 @@ impl PublicKey {
                 // Numbers of such lengths can always be encoded.
                 key.unwrap_or_default()
             }
-        }
-    }
-
-    /// From a SubjectPublicKeyInfo (RFC 5280, section 4.1.2.7).
-    ///
-    /// `None` for an algorithm that this project does not sign with, and for what is no key of it.
-    pub fn from_info_der(der: &[u8]) -> Option<Self> {
-        Self::from_info(&SubjectPublicKeyInfoOwned::from_der(der).ok()?)
-    }
-
-    pub(crate) fn from_info(info: &SubjectPublicKeyInfoOwned) -> Option<Self> {
-        let bits = info.subject_public_key.raw_bytes();
-        match info.algorithm.oid {
-            EC_PUBLIC_KEY => {
-                let named = info.algorithm.parameters.as_ref()?.to_der().ok()?;
-                let curve = Curve::ALL
-                    .into_iter()
-                    .find(|curve| curve.oid_der() == named)?;
-                Self::from_point(curve, bits)
-            }
-            RSA_ENCRYPTION => Self::from_rsa_der(bits),
-            _ => None,
         }
     }
 
@@ -340,10 +313,7 @@ mod tests {
     fn an_rsa_key_goes_to_der_and_back() {
         let modulus = [&[0x80][..], &[7; 255]].concat();
         let key = PublicKey::from_rsa(&[&[0, 0], &modulus[..]].concat(), &[1, 0, 1]).unwrap();
-        assert_eq!(
-            PublicKey::from_rsa_der(&key.subject_public_key()),
-            Some(key.clone())
-        );
+        assert_eq!(PublicKey::from_info_der(&key.info_der()), Some(key.clone()));
         assert_eq!((key.bits(), key.signature_width()), (2048, 256));
         assert_eq!(key.to_string(), "rsa2048");
         assert_eq!(

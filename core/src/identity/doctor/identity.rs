@@ -2,21 +2,19 @@
 //! are valid, and who is trusted.
 
 use super::{Finding, Health};
+use crate::certificate::{Time, Unreadable};
 use crate::identity::device::{Device, Entity, FACTORY, SOFTWARE};
 use crate::identity::mend::{Mend, quoted, word};
 use crate::identity::observe::Observed;
-use crate::identity::profile::end;
 use crate::identity::software::free_name;
 use crate::identity::state::{Marker, Plan, Policy};
 use crate::identity::time::{now, valid_at};
 use crate::identity::{Contents, FaultKind};
 use std::path::Path;
-use std::time::Duration;
-use x509_cert::der::DateTime;
 
 const ABOUT: &str = "identity";
 /// How long before its end a certificate should be renewed.
-const SOON: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+const SOON: i64 = 30 * 24 * 60 * 60;
 
 pub(super) fn look_at(device: &Device, findings: &mut Vec<Finding>) {
     let contents = device.contents();
@@ -195,42 +193,50 @@ fn ends(contents: &Contents, findings: &mut Vec<Finding>) {
             continue;
         };
         let about = "certificate";
-        let validity = certificate.parsed().tbs_certificate().validity();
-        let until = end(validity.not_after.to_date_time());
-        let found = match (valid_at(certificate, now), until) {
-            (Err(_), _) if now < validity.not_before.to_date_time() => Finding::problem(
+        let unreadable = |why: Unreadable| {
+            Finding::note(
+                "certificate.time",
+                about,
+                format!("of {}: its validity {why}", one.label),
+            )
+        };
+        let (from, until) = match (certificate.not_before(), certificate.not_after()) {
+            (Ok(from), Ok(until)) => (from, until),
+            (Err(why), _) | (_, Err(why)) => {
+                findings.push(unreadable(why).of(one.label.clone()));
+                continue;
+            }
+        };
+        let found = match valid_at(certificate, now) {
+            Err(_) if Time::from(now) < from => Finding::problem(
                 "certificate.not-yet",
                 about,
-                format!(
-                    "of {}: valid from {}; now it is {now}",
-                    one.label,
-                    validity.not_before.to_date_time()
-                ),
+                format!("of {}: valid from {from}; now it is {now}", one.label),
                 Mend::run(
                     "If the clock is wrong, set it, for instance by",
                     "timedatectl set-ntp true",
                 ),
             ),
-            (Err(why), _) => Finding::problem(
+            Err(why) => Finding::problem(
                 "certificate.over",
                 about,
                 format!("of {}: {why}", one.label),
                 renewal(one),
             ),
-            (Ok(()), Some(until)) if is_soon(now, until) => Finding::note(
+            Ok(()) if is_soon(now.into(), until) => Finding::note(
                 "certificate.ends-soon",
                 about,
                 format!("of {}: valid until {until}", one.label),
             )
             .mended(renewal(one)),
-            (Ok(()), _) => continue,
+            Ok(()) => continue,
         };
         findings.push(found.of(one.label.clone()));
     }
 }
 
-fn is_soon(now: DateTime, until: DateTime) -> bool {
-    until.unix_duration().saturating_sub(now.unix_duration()) < SOON
+fn is_soon(now: Time, until: Time) -> bool {
+    until.unix_seconds() - now.unix_seconds() < SOON
 }
 
 fn renewal(entity: &Entity) -> Mend {

@@ -161,6 +161,11 @@ impl Handles<'_> {
         let certified = self.contents.entities.iter().find(of_key);
         let what = match certified {
             Some(one) => format!("the key of the certificate {}", one.label),
+            None if self.contents.entities.iter().any(is_not_understood) => {
+                "whether a certificate is for it is not known: the key in one is of a kind, or \
+                 written in a way, that is not understood"
+                    .into()
+            }
             None => "no certificate is for it".into(),
         };
         if parsed.attests() {
@@ -191,6 +196,11 @@ impl Handles<'_> {
     }
 }
 
+/// Whether it is a certificate for nobody knows which key.
+fn is_not_understood(entity: &Entity) -> bool {
+    entity.public.is_none() && entity.key.is_none() && !entity.certificates.is_empty()
+}
+
 /// What the factory's store took an index for.
 fn taken_as(taken: &Taken, contents: &Contents, index: u32) -> Finding {
     match taken {
@@ -198,6 +208,11 @@ fn taken_as(taken: &Taken, contents: &Contents, index: u32) -> Finding {
             "nv.foreign",
             INDEX,
             reserved(index, "too small for a certificate"),
+        ),
+        Taken::ContinuationOf(first) => Finding::ok(
+            "nv.continuation",
+            INDEX,
+            format!("the rest of what begins in 0x{first:08X}"),
         ),
         Taken::Nothing(why) => Finding::note(
             "nv.nothing",

@@ -53,7 +53,7 @@ pub struct DevidStore {
     /// What the last look showed, by name; held for moments.
     shown: Mutex<HashMap<String, Known>>,
     /// When the certificates that it showed begin and cease to be valid, the earliest first.
-    turns: Mutex<Vec<u64>>,
+    turns: Mutex<Vec<i64>>,
 }
 
 impl DevidStore {

@@ -1,6 +1,7 @@
 //! What the folder holds, as a store shows it.
 
 use super::{DevidStore, StoreError};
+use crate::certificate::{Certificate, Time};
 use crate::file;
 use crate::key::hex;
 use crate::store::folder::{
@@ -139,7 +140,7 @@ impl DevidStore {
         objects.sort_by_key(|known| rank(&known.shown.kind, now));
         let shown = objects.iter().map(|known| Arc::clone(&known.shown));
         let shown: Vec<_> = shown.collect();
-        let mut turns: Vec<u64> = shown.iter().flat_map(|one| turns_of(&one.kind)).collect();
+        let mut turns: Vec<i64> = shown.iter().flat_map(|one| turns_of(&one.kind)).collect();
         turns.sort_unstable();
         let passed = passed(&turns, now);
         *self.turns.lock() = turns;
@@ -166,7 +167,7 @@ impl DevidStore {
         })
     }
 
-    fn stamped(&self, folder: folder::Stamp, now: u64) -> Stamp {
+    fn stamped(&self, folder: folder::Stamp, now: i64) -> Stamp {
         Stamp {
             folder,
             faults: self.tpm.faults(),
@@ -260,36 +261,50 @@ pub struct Stamp {
 }
 
 /// Seconds from 1970, by the system's clock.
-fn now() -> u64 {
+fn now() -> i64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    now.unwrap_or_default().as_secs()
+    now.unwrap_or_default().as_secs() as i64
 }
 
 /// How many of these moments, the earliest first, lie in the past.
-fn passed(turns: &[u64], now: u64) -> usize {
+fn passed(turns: &[i64], now: i64) -> usize {
     turns.partition_point(|turn| *turn <= now)
 }
 
 /// The seconds at which an object begins and ceases to be valid.
-fn turns_of(kind: &Kind) -> Vec<u64> {
+fn turns_of(kind: &Kind) -> Vec<i64> {
     match kind {
         Kind::Certificate(certificate, _) => {
-            let (first, last) = certificate.validity_seconds();
-            vec![first, last.saturating_add(1)]
+            let (first, last) = validity(certificate);
+            let end = last.map(|last| last.saturating_add(1));
+            first.into_iter().chain(end).collect()
         }
         _ => Vec::new(),
     }
 }
 
+/// The first and the last second of validity, counted from 1970; `None` for what cannot be read.
+fn validity(certificate: &Certificate) -> (Option<i64>, Option<i64>) {
+    let seconds = |time: Result<Time, _>| time.ok().map(Time::unix_seconds);
+    (
+        seconds(certificate.not_before()),
+        seconds(certificate.not_after()),
+    )
+}
+
 /// Pairs, public keys, certificates that are valid now and then the others, the newest first; data.
-/// Of two that began together the one that lasts longer comes first.
-fn rank(kind: &Kind, now: u64) -> (u8, bool, Reverse<Option<(u64, u64)>>) {
+/// Of two that began together the one that lasts longer comes first. What cannot be read is not known
+/// to be valid.
+fn rank(kind: &Kind, now: i64) -> (u8, bool, Reverse<(Option<i64>, Option<i64>)>) {
     let (class, validity) = match kind {
         Kind::Pair { .. } => (0, None),
         Kind::Public(..) => (1, None),
-        Kind::Certificate(certificate, _) => (2, Some(certificate.validity_seconds())),
+        Kind::Certificate(certificate, _) => (2, Some(validity(certificate))),
         Kind::Data(_) => (3, None),
     };
-    let is_over = validity.is_some_and(|(first, last)| now < first || last < now);
-    (class, is_over, Reverse(validity))
+    let is_valid = |(first, last): (Option<i64>, Option<i64>)| {
+        first.is_some_and(|first| first <= now) && last.is_some_and(|last| now <= last)
+    };
+    let is_over = validity.is_some_and(|validity| !is_valid(validity));
+    (class, is_over, Reverse(validity.unwrap_or_default()))
 }

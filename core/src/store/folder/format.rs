@@ -5,7 +5,7 @@ use super::text::{
     unescaped, write_description, write_line,
 };
 use super::{Content, Data, Description, Material, Origin, Pair, Tss2Key, Tss2Kind as Kind};
-use crate::certificate::Certificate;
+use crate::certificate::{Certificate, is_certificate_label};
 use crate::key::{PrivateKeyInfo, PublicKey, from_hex, hex};
 use crate::pem;
 use crate::tpm::PublicArea;
@@ -57,8 +57,8 @@ pub(super) fn parse(name: &str, file: &[u8]) -> Result<(Content, Remarks), Strin
             let key = key.ok_or("no public key of a kind that is known here")?;
             Content::Public(key, read_description(&mut lines, "", absent)?)
         }
-        [CERTIFICATE] => {
-            let certificate = Certificate::from_der(der(0)).map_err(|why| why.to_string())?;
+        [label] if is_certificate_label(label) => {
+            let certificate = Certificate::in_block(der(0)).map_err(|why| why.to_string())?;
             Content::Certificate(certificate, read_description(&mut lines, "", absent)?)
         }
         [DATA] => {

@@ -87,7 +87,8 @@ impl Part {
 /// All that was found.
 #[derive(Debug)]
 pub struct Found {
-    /// At least one; the first is `idev-id`, unless that has a slot of its own.
+    /// At least one; the first is `idev-id`, unless that has a slot of its own, or there are
+    /// attestation keys alone.
     pub identities: Vec<Identity>,
     /// CA certificates, from the identity's issuer upwards, then others; `idev-id-ca-<n>`.
     pub authorities: Vec<Authority>,
@@ -98,6 +99,14 @@ pub struct Found {
     pub unread: Option<String>,
     /// What the search depended on.
     pub stamp: Stamp,
+}
+
+impl Found {
+    /// The token's label: that of its first identity. An attestation key names no token.
+    pub fn label(&self) -> &str {
+        let mut labels = self.identities.iter().filter(|one| !one.attests);
+        labels.next().map_or(LABEL, |one| &one.label)
+    }
 }
 
 /// A certificate and the key that it is for.
@@ -182,29 +191,24 @@ impl IdevidStore {
         let tpm = &*self.tpm;
         let read = self.files.read();
         let mut stamp = self.stamped(read.stamp);
-        let (mut leaves, mut authorities) = (Vec::new(), Vec::new());
-        for (origin, certificate) in self.certificates(tpm, read.hinted)? {
-            match certificate.is_authority() {
-                true => authorities.push((origin, certificate)),
-                false => leaves.push((origin, certificate)),
-            }
-        }
-        for (file, here) in read.chain {
+        let (certificates, unread) = self.certificates(tpm, read.hinted)?;
+        let chain = read.chain.into_iter().flat_map(|(file, here)| {
             let origin = Origin::File(file);
-            authorities.extend(here.into_iter().map(|one| (origin.clone(), one)));
-        }
-        let mut identities = self.paired(tpm, leaves)?;
+            here.into_iter().map(move |one| (origin.clone(), one))
+        });
+        let (mut identities, authorities) = self.paired(tpm, certificates, chain.collect())?;
         self.files.amend(&mut stamp.files);
-        if !identities.iter().any(|one| one.label == LABEL) {
+        if identities.is_empty() {
             return Err(match read.unread {
                 Some(file) => LookError::Unread(file),
-                None => LookError::NoIdentity(places::searched(&self.hints)),
+                None => LookError::NoIdentity(places::searched(&authorities, unread, &self.hints)),
             });
         }
         let all = identities.len();
+        let only_attests = identities.iter().all(|one| one.attests);
         identities.retain(|one| self.part.shows(one));
         match identities.first() {
-            Some(first) if !first.attests => Ok(Found {
+            Some(first) if !first.attests || only_attests => Ok(Found {
                 serial: serial(first),
                 authorities: chain_order(&first.certificate, authorities),
                 identities,
@@ -222,14 +226,14 @@ impl IdevidStore {
 /// From the leaf's issuer upwards, then what belongs to none of that; each certificate once.
 fn chain_order(leaf: &Certificate, mut authorities: Vec<(Origin, Certificate)>) -> Vec<Authority> {
     let mut ordered: Vec<(Origin, Certificate)> = Vec::new();
-    let mut issuer = leaf.issuer_der();
+    let mut issuer = leaf.issuer_der().to_vec();
     while let Some(at) = authorities
         .iter()
         .position(|(_, one)| one.subject_der() == issuer)
     {
         let next = authorities.remove(at);
         authorities.retain(|(_, one)| *one != next.1);
-        issuer = next.1.issuer_der();
+        issuer = next.1.issuer_der().to_vec();
         ordered.push(next);
     }
     for other in authorities {

@@ -3,6 +3,7 @@
 use super::places::Origin;
 use super::{Identity, IdevidStore, LABEL, LookError, Part};
 use crate::certificate::Certificate;
+use crate::certificate::device::NamedDevice;
 use crate::config::IdentityAuth;
 use crate::key::PublicKey;
 use crate::store::key::{Abilities, Given};
@@ -19,13 +20,27 @@ const DEVID_HANDLES: std::ops::RangeInclusive<u32> = 0x8102_0000..=0x8102_FFFF;
 /// The label of an attestation key: it signs only what the TPM made, so nothing for PKCS#11.
 const ATTESTATION: &str = "iak";
 
-/// An end-entity certificate on its way to its key.
+/// A certificate on its way to its key.
 struct Leaf {
     origin: Origin,
     certificate: Certificate,
     public: Option<PublicKey>,
     holder: Holder,
+    says: Says,
 }
+
+/// What a certificate says of its holder; makers are wrong in that, and its key tells.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Says {
+    EndEntity,
+    /// That it is a CA's, and so it seems: no handle is read for its sake.
+    Authority,
+    /// That it is a CA's; but it issued nothing here, and names a device or is alone.
+    Doubtful,
+}
+
+/// Where certificates are.
+pub(super) type Placed = (Origin, Certificate);
 
 /// What holds the private key of a certificate.
 enum Holder {
@@ -37,31 +52,49 @@ enum Holder {
 }
 
 impl IdevidStore {
-    /// Each certificate with the key behind it, if the TPM has that; identities first.
+    /// Each certificate with the key behind it, if the TPM has that, identities first; and the CAs'
+    /// certificates, whose keys it does not have. `chain` are others of CAs.
     pub(super) fn paired(
         &self,
         tpm: &Tpm,
-        leaves: Vec<(Origin, Certificate)>,
-    ) -> Result<Vec<Identity>, LookError> {
-        let leaf = |(origin, certificate): (Origin, Certificate)| Leaf {
+        certificates: Vec<Placed>,
+        chain: Vec<Placed>,
+    ) -> Result<(Vec<Identity>, Vec<Placed>), LookError> {
+        let all = || certificates.iter().chain(&chain).map(|(_, one)| one);
+        let issued = |issuer: &Certificate| {
+            all().any(|one| one != issuer && one.issuer_der() == issuer.subject_der())
+        };
+        let alone = certificates.iter().all(|(_, one)| one.is_authority());
+        let says = |one: &Certificate| match one.is_authority() {
+            false => Says::EndEntity,
+            true if !issued(one) && (alone || names_a_device(one)) => Says::Doubtful,
+            true => Says::Authority,
+        };
+        let says: Vec<Says> = certificates.iter().map(|(_, one)| says(one)).collect();
+        let leaf = |((origin, certificate), says): (Placed, Says)| Leaf {
             origin,
             public: certificate.public_key(),
             certificate,
             holder: Holder::Nobody,
+            says,
         };
-        let mut leaves: Vec<Leaf> = leaves.into_iter().map(leaf).collect();
-        if leaves.is_empty() {
-            return Ok(Vec::new());
-        }
-        for handle in self.handles(tpm)? {
-            if leaves.iter().all(|leaf| !leaf.wants_key()) {
-                break;
+        let mut leaves: Vec<Leaf> = certificates.into_iter().zip(says).map(leaf).collect();
+        if leaves.iter().any(Leaf::is_looked_for) {
+            for handle in self.handles(tpm)? {
+                if !leaves.iter().any(Leaf::is_looked_for) {
+                    break;
+                }
+                self.pair(tpm, handle, &mut leaves)?;
             }
-            self.pair(tpm, handle, &mut leaves)?;
+            self.derivable(tpm, &mut leaves)?;
         }
-        self.derivable(tpm, &mut leaves)?;
+        let (leaves, authorities): (Vec<_>, Vec<_>) =
+            leaves.into_iter().partition(Leaf::is_identity);
         leaves.iter().for_each(Leaf::tell);
-        Ok(named(leaves))
+        let authorities = authorities
+            .into_iter()
+            .map(|leaf| (leaf.origin, leaf.certificate));
+        Ok((named(leaves), authorities.chain(chain).collect()))
     }
 
     /// Certificates whose keys have no handle: the TPM may derive them. That is tried when the key
@@ -69,10 +102,16 @@ impl IdevidStore {
     fn derivable(&self, tpm: &Tpm, leaves: &mut [Leaf]) -> Result<(), LookError> {
         let rivals: Vec<String> = leaves
             .iter()
+            .filter(|leaf| leaf.says == Says::EndEntity)
             .filter(|leaf| !matches!(leaf.holder, Holder::Other(_)))
             .filter_map(|leaf| leaf.public.as_ref().map(PublicKey::to_string))
             .collect();
-        for leaf in leaves.iter_mut().filter(|leaf| leaf.wants_key()) {
+        let alone = leaves.iter().all(|leaf| leaf.says != Says::EndEntity);
+        for leaf in leaves.iter_mut().filter(|leaf| leaf.is_looked_for()) {
+            // Deriving a key takes long: not for what hardly is a device's.
+            if leaf.says == Says::Doubtful && !(alone && names_a_device(&leaf.certificate)) {
+                continue;
+            }
             let Some(public) = leaf.public.clone() else {
                 continue;
             };
@@ -83,14 +122,11 @@ impl IdevidStore {
             if self.templates.is_given_up(&public) {
                 continue;
             }
-            let alone = rivals
-                .iter()
-                .filter(|rival| **rival == public.to_string())
-                .count()
-                == 1;
+            let same = rivals.iter().filter(|rival| **rival == public.to_string());
+            let only = leaf.says == Says::EndEntity && same.count() == 1;
             let abilities = abilities(tpm, &public)?;
             let key = Key::derivable(public, self.templates.clone(), abilities);
-            match if alone { Ok(()) } else { key.prepare(tpm) } {
+            match if only { Ok(()) } else { key.prepare(tpm) } {
                 Ok(()) => leaf.holder = Holder::Identity(Arc::new(key), None),
                 Err(SignError::Tpm(error)) => return Err(error.into()),
                 Err(_) => {}
@@ -199,8 +235,25 @@ impl Leaf {
         self.public.is_some() && matches!(self.holder, Holder::Nobody)
     }
 
+    /// Whether handles are read until its key is found.
+    fn is_looked_for(&self) -> bool {
+        self.wants_key() && self.says != Says::Authority
+    }
+
+    /// Whether it is for a key of the device, or says so.
+    fn is_identity(&self) -> bool {
+        self.says == Says::EndEntity || !matches!(self.holder, Holder::Nobody)
+    }
+
     fn tell(&self) {
         let origin = &self.origin;
+        if self.says != Says::EndEntity {
+            warn!(
+                "{origin}: the certificate of {} says that it is a CA's, or nobody can read whether \
+                 it does; its key is in this TPM, so it is shown as an identity",
+                self.certificate.subject()
+            );
+        }
         match &self.holder {
             Holder::Identity(key, _) => match key.handle() {
                 Some(handle) => info!("{origin}: identity, key 0x{handle:08X}"),
@@ -210,6 +263,11 @@ impl Leaf {
                 info!("{origin}: for key 0x{handle:08X}, which only attests")
             }
             Holder::Other(None) => info!("{origin}: for a key that only attests"),
+            Holder::Nobody if self.public.is_none() => warn!(
+                "{origin}: the key in the certificate of {} is of a kind, or written in a way, \
+                 that is not understood here; it is shown without a private key",
+                self.certificate.subject()
+            ),
             Holder::Nobody => warn!(
                 "{origin}: no persistent key of this TPM belongs to the certificate of {}; it is \
                  shown without a private key",
@@ -234,6 +292,10 @@ impl Leaf {
     }
 }
 
+fn names_a_device(certificate: &Certificate) -> bool {
+    NamedDevice::of(certificate).serial.is_some()
+}
+
 fn named(mut leaves: Vec<Leaf>) -> Vec<Identity> {
     leaves.sort_by_key(Leaf::rank);
     let mut labels: Vec<String> = Vec::new();
@@ -243,6 +305,7 @@ fn named(mut leaves: Vec<Leaf>) -> Vec<Identity> {
         certificate,
         public,
         holder,
+        ..
     } in leaves
     {
         let base = match (&holder, labels.is_empty(), &public) {

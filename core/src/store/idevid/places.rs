@@ -1,11 +1,13 @@
 //! Where certificates are: the TPM's NV memory, the configuration's files, the `chain/` folder.
 
+use super::pairing::Placed;
 use super::{IdevidStore, LookError, certificates_in};
 use crate::certificate::Certificate;
 use crate::config::IdentityHint;
 use crate::tpm::{Tpm, TpmError};
 use log::{debug, warn};
 use std::fmt;
+use std::ops::Range;
 use std::path::PathBuf;
 
 /// Where TCG puts DevID certificates and their chains.
@@ -13,6 +15,8 @@ const RANGE: std::ops::RangeInclusive<u32> = 0x01C9_0000..=0x01C9_FFFF;
 /// No certificate is smaller: the policies that TCG puts into the same range (Keys for Device
 /// Identity, section 7.3.2) are not read.
 const SMALLEST_CERTIFICATE: u16 = 128;
+/// More bytes than any certificate has that goes on in further NV indices.
+const MOST_JOINED: usize = 1 << 16;
 
 /// Where a certificate was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +30,8 @@ pub(super) enum Origin {
 pub enum Taken {
     /// It holds these.
     Certificates(Vec<Certificate>),
+    /// It holds what belongs to a certificate that begins in this index.
+    ContinuationOf(u32),
     /// It was not read: no certificate is so small.
     TooSmall,
     /// Why there is nothing to be had from it.
@@ -38,35 +44,47 @@ enum NvFault {
     Tpm(TpmError),
 }
 
-/// What a search looks at, for the log, and which files it did so in vain.
-pub(super) fn searched(hints: &[IdentityHint]) -> String {
+/// What a search looks at, for the log; what was there instead, and what could not be read.
+pub(super) fn searched(
+    authorities: &[Placed],
+    unread: Vec<String>,
+    hints: &[IdentityHint],
+) -> String {
     let (first, last) = (RANGE.start(), RANGE.end());
+    let mut there: Vec<String> = authorities
+        .iter()
+        .map(|(origin, one)| format!("{origin}: of the CA {}", one.subject()))
+        .collect();
+    there.extend(unread);
     let named = hints.iter().filter_map(|hint| hint.certificate.as_deref());
-    let unread = named.filter_map(|path| {
+    there.extend(named.filter_map(|path| {
         let why = certificates_in(path).err()?;
         Some(format!(
-            "; [[identity]] certificate {}: {why}",
+            "[[identity]] certificate {}: {why}",
             path.display()
         ))
-    });
-    let unread: String = unread.collect();
+    }));
+    let but = match there.is_empty() {
+        true => String::new(),
+        false => format!(" (there is {})", there.join("; ")),
+    };
     format!(
         "no identity's certificate in the NV indices 0x{first:08X}-0x{last:08X} nor in \
-         [[identity]]; has the factory written one? TPM2_Clear deletes it: its maker has it, too, and \
-         [[identity]] certificate = \"/PATH.pem\" in config.toml names it; then devid persist idev-id \
-         gives its key the handle back{unread}"
+         [[identity]]{but}; has the factory written one? TPM2_Clear deletes it: its maker has it, \
+         too, and [[identity]] certificate = \"/PATH.pem\" in config.toml names it; then devid \
+         persist idev-id gives its key the handle back"
     )
 }
 
 impl IdevidStore {
-    /// All certificates of end entities' places: of the files that the configuration names and of
-    /// the TPM, each once.
+    /// All certificates of the files that the configuration names and of the TPM, each once; and what
+    /// could not be read.
     pub(super) fn certificates(
         &self,
         tpm: &Tpm,
         files: Vec<(PathBuf, Vec<Certificate>)>,
-    ) -> Result<Vec<(Origin, Certificate)>, LookError> {
-        let mut found: Vec<(Origin, Certificate)> = Vec::new();
+    ) -> Result<(Vec<Placed>, Vec<String>), LookError> {
+        let (mut found, mut unread): (Vec<Placed>, Vec<String>) = (Vec::new(), Vec::new());
         let mut add = |origin: Origin, here: Vec<Certificate>| {
             for certificate in here {
                 match found.iter().find(|(_, known)| *known == certificate) {
@@ -82,33 +100,87 @@ impl IdevidStore {
             match taken {
                 Taken::Certificates(here) => add(Origin::Nv(index), here),
                 Taken::TooSmall => {}
-                Taken::Nothing(why) => warn!("NV index 0x{index:08X}: {why}"),
+                Taken::ContinuationOf(_) => {}
+                Taken::Nothing(why) => {
+                    let why = format!("NV index 0x{index:08X}: {why}");
+                    warn!("{why}");
+                    unread.push(why);
+                }
             }
         }
-        Ok(found)
+        Ok((found, unread))
     }
 
     /// The NV indices that are looked into, and what each was taken for: those that `[[identity]]`
     /// names, then the TCG's range.
     pub fn indices(&self, tpm: &Tpm) -> Result<Vec<(u32, Taken)>, TpmError> {
+        let mut taken: Vec<(u32, Taken)> = Vec::new();
         let hinted: Vec<u32> = self.hints.iter().filter_map(|hint| hint.nv).collect();
         let listed = tpm.handles(*RANGE.start())?;
         let ranged = listed.into_iter().filter(|index| RANGE.contains(index));
         let ranged: Vec<u32> = ranged.filter(|index| !hinted.contains(index)).collect();
         let hinted = hinted.into_iter().map(|index| (index, true));
         let all = hinted.chain(ranged.into_iter().map(|index| (index, false)));
-        let taken = |(index, named)| match read_nv(tpm, index, named) {
-            Ok(taken) => Ok((index, taken)),
-            Err(NvFault::Skipped(why)) => Ok((index, Taken::Nothing(why))),
-            Err(NvFault::Tpm(error)) => Err(error),
-        };
-        all.map(taken).collect()
+        for (index, named) in all {
+            if taken.iter().any(|(known, _)| *known == index) {
+                continue;
+            }
+            let (first, further) = read_certificates(tpm, index, named)?;
+            taken.push((index, first));
+            let further = further.map(|one| (one, Taken::ContinuationOf(index)));
+            taken.extend(further);
+        }
+        Ok(taken)
     }
 }
 
-/// The certificates in an NV index. One that the administrator `named` is tried even where a wrong
-/// authorisation value counts towards the TPM's lockout; others are not.
-fn read_nv(tpm: &Tpm, index: u32, named: bool) -> Result<Taken, NvFault> {
+/// The certificates in an NV index; and the indices behind it into which the last one goes on, since
+/// an index holds no more than the TPM lets it (TPM2_PT_NV_INDEX_MAX).
+fn read_certificates(tpm: &Tpm, index: u32, named: bool) -> Result<(Taken, Range<u32>), TpmError> {
+    let none = index + 1..index + 1;
+    let mut content = match read_nv(tpm, index, named, SMALLEST_CERTIFICATE) {
+        Ok(Some(content)) => content,
+        Ok(None) => return Ok((Taken::TooSmall, none)),
+        Err(NvFault::Skipped(why)) => return Ok((Taken::Nothing(why), none)),
+        Err(NvFault::Tpm(error)) => return Err(error),
+    };
+    let alone = Certificate::read_all(&content);
+    let (mut reading, mut further) = (alone.clone(), none.clone());
+    while reading.is_cut && content.len() < MOST_JOINED {
+        // What begins for itself continues nothing.
+        match read_nv(tpm, further.end, named, 0) {
+            Ok(Some(more)) if Certificate::read_all(&more).certificates.is_empty() => {
+                content.extend(more);
+            }
+            Ok(_) | Err(NvFault::Skipped(_)) => break,
+            Err(NvFault::Tpm(error)) => return Err(error),
+        }
+        further.end += 1;
+        reading = Certificate::read_all(&content);
+    }
+    let joined = reading.certificates.len() > alone.certificates.len();
+    let (reading, further) = if joined {
+        (reading, further)
+    } else {
+        (alone, none)
+    };
+    for what in reading
+        .unread
+        .iter()
+        .filter(|_| !reading.certificates.is_empty())
+    {
+        warn!("NV index 0x{index:08X}, beside a certificate: {what}");
+    }
+    let taken = match reading.certificates.is_empty() {
+        true => Taken::Nothing(reading.unread.join("; ")),
+        false => Taken::Certificates(reading.certificates),
+    };
+    Ok((taken, further))
+}
+
+/// What an NV index holds; `None` if that is less than `least`. One that the administrator `named`
+/// is tried even where a wrong authorisation value counts towards the TPM's lockout; others are not.
+fn read_nv(tpm: &Tpm, index: u32, named: bool, least: u16) -> Result<Option<Vec<u8>>, NvFault> {
     let skip = |error| match error {
         TpmError::Response(code) if !code.is_definite() => NvFault::Tpm(error),
         TpmError::Response(_) | TpmError::Unsupported(_) | TpmError::NeedsAuth(_) => {
@@ -117,8 +189,8 @@ fn read_nv(tpm: &Tpm, index: u32, named: bool) -> Result<Taken, NvFault> {
         other => NvFault::Tpm(other),
     };
     let public = tpm.nv_public(index).map_err(skip)?;
-    if public.size < SMALLEST_CERTIFICATE {
-        return Ok(Taken::TooSmall);
+    if public.size < least {
+        return Ok(None);
     }
     if !public.readable_by_own_auth() {
         return Err(NvFault::Skipped(format!(
@@ -133,9 +205,7 @@ fn read_nv(tpm: &Tpm, index: u32, named: bool) -> Result<Taken, NvFault> {
                 .into(),
         ));
     }
-    let content = tpm.nv_read(index, public.size).map_err(skip)?;
-    let parsed = Certificate::parse_all(&content).map(Taken::Certificates);
-    parsed.map_err(|why| NvFault::Skipped(why.to_string()))
+    tpm.nv_read(index, public.size).map(Some).map_err(skip)
 }
 
 impl Origin {

@@ -87,7 +87,7 @@ impl KeyStore for IdevidStore {
 
 /// Of each identity key pair and certificate, then the certificates of its issuers.
 fn listing(found: Found) -> Listing {
-    let label = found.identities.first().map(|one| one.label.clone());
+    let label = found.label().to_owned();
     let mut objects = Vec::new();
     for identity in found.identities {
         objects.extend(shown(identity));
@@ -106,7 +106,7 @@ fn listing(found: Found) -> Listing {
     let mut seen = HashSet::new();
     objects.retain(|one| seen.insert((one.name.clone(), one.kind.is_certificate())));
     Listing {
-        label: label.unwrap_or_default(),
+        label,
         serial: found.serial,
         objects: objects.into_iter().map(Arc::new).collect(),
         refused: Vec::new(),
@@ -124,7 +124,7 @@ fn shown(identity: Identity) -> Vec<Shown> {
         ..
     } = identity;
     let described = |uses: &[Use]| Description {
-        subject: certificate.subject_der(),
+        subject: certificate.subject_der().to_vec(),
         ..fixed(label.clone(), uses)
     };
     let mut shown = Vec::new();

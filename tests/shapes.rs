@@ -11,6 +11,7 @@ use common::home::Home;
 use common::maker::{INDEX, Maker, OPEN};
 use common::module::{Opened, ulong};
 use common::openssl::{Verifier, certificate_der, digest};
+use common::programs::{program, run};
 use common::tpm::Swtpm;
 use cryptoki_sys::*;
 use std::fs;
@@ -24,6 +25,7 @@ once!(
     what_stands_around_it,
     a_certificate_over_several_indices,
     an_attestation_key_alone,
+    a_derived_key_whose_certificate_says_that_it_is_a_cas,
 );
 
 /// A device whose certificate is exchanged for others.
@@ -336,9 +338,23 @@ fn a_certificate_over_several_indices() {
     }
     bench.burn(first);
     bench.shows("four indices", &large);
+    let forget = || after.iter().for_each(|index| maker.forget_index(index));
+    forget();
+    let file = bench.home.write("large.der", &large);
+    let mut pem = program("openssl");
+    let pem = run(pem.args(["x509", "-inform", "DER", "-in"]).arg(file))
+        .ok()
+        .out;
+    let mut pieces = pem.chunks(2048);
+    let beginning = pieces.next().unwrap();
+    for (piece, index) in pieces.zip(after) {
+        maker.index(index, OPEN, "", piece);
+    }
+    bench.burn(beginning);
+    bench.shows("PEM in four indices", &large);
     // Without its end it is none, and the log says what is missing.
-    maker.forget_index(after[2]);
-    bench.home.next_generation();
+    forget();
+    bench.burn(first);
     bench.shows_nothing();
     bench.home.log_says(&[INDEX, "cut", "2048 of"]);
 }
@@ -352,4 +368,12 @@ fn an_attestation_key_alone() {
     assert_eq!(bench.read(found[0], CKA_LABEL), b"iak");
     let keys = bench.find(&[(CKA_CLASS, ulong(CKO_PRIVATE_KEY))]);
     assert_eq!(keys.len(), 0, "it signs only what the TPM made");
+}
+
+fn a_derived_key_whose_certificate_says_that_it_is_a_cas() {
+    let bench = Bench::new(&["--no-persist"]);
+    let der = with_key_info(&shape("ca-true-leaf"), &bench.key_info());
+    bench.burn(&der);
+    bench.shows("derived", &der);
+    bench.signs();
 }

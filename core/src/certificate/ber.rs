@@ -145,9 +145,13 @@ fn rewritten(bytes: &[u8], left: usize) -> Option<Vec<u8>> {
             _ if tag & CONSTRUCTED == 0 => der.extend(encoded(tag, content)),
             // Strings in pieces: universal tags, but those that are always constructed.
             0x24 | 0x2C | 0x32..=0x3E => {
+                let piece = tag & !CONSTRUCTED;
                 let pieces = elements(content)?;
+                if pieces.iter().any(|one| one.tag != piece) {
+                    return None;
+                }
                 let joined: Vec<u8> = pieces.iter().flat_map(|one| one.content.to_vec()).collect();
-                der.extend(encoded(tag & !CONSTRUCTED, &joined));
+                der.extend(encoded(piece, &joined));
             }
             _ if tag == BIT_STRING | CONSTRUCTED => return None,
             _ => der.extend(encoded(tag, &rewritten(content, left)?)),
@@ -201,6 +205,7 @@ mod tests {
         assert_eq!(as_der(&[1, 1, 1]).unwrap(), [1, 1, 0xFF]);
         assert_eq!(as_der(&[1, 1, 0]).unwrap(), [1, 1, 0]);
         assert_eq!(as_der(&[0x24, 6, 4, 1, 7, 4, 1, 8]).unwrap(), [4, 2, 7, 8]);
+        assert_eq!(as_der(&[0x24, 2, 0x30, 0]), None, "no piece of a string");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::ber::{Element, SEQUENCE};
 use super::extensions::SUBJECT_ALT_NAME;
-use super::names::{Name, shown};
+use super::names::Name;
 use super::{Certificate, OBJECT_IDENTIFIER, OCTET_STRING};
 use crate::key::hex;
 use x509_cert::der::asn1::ObjectIdentifier;
@@ -151,7 +151,7 @@ impl Module {
             .filter(|text| !text.is_empty() && !text.contains(char::is_control));
         Some(Self {
             kind: ObjectIdentifier::from_bytes(kind.content).ok()?,
-            serial: text.map_or_else(|| hex(serial.content), shown),
+            serial: text.map_or_else(|| hex(serial.content), str::to_owned),
             place,
         })
     }

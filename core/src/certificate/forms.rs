@@ -189,7 +189,7 @@ fn of_text(text: &[u8]) -> Option<String> {
         "JSON".into()
     } else if text.contains("-----BEGIN ") {
         "text with a PEM block that does not begin its line".into()
-    } else if dense.len() % 2 == 0 && dense.chars().all(|c| c.is_ascii_hexdigit()) {
+    } else if dense.len().is_multiple_of(2) && dense.chars().all(|c| c.is_ascii_hexdigit()) {
         "hexadecimal digits: xxd -r -p makes bytes of them".into()
     } else if is_base64(&dense) {
         "base64 without the lines -----BEGIN CERTIFICATE----- before it and -----END \

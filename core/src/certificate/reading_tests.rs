@@ -237,3 +237,36 @@ fn what_is_beside_a_certificate_is_told() {
     assert_eq!(reading.certificates, [leaf()]);
     assert!(reading.unread[0].contains("gzip"), "{reading:?}");
 }
+
+#[test]
+fn damage_is_never_a_panic() {
+    let twice = [LEAF, LEAF].concat();
+    let stored = [&[0x10, 0x01, 0, 2, 0], leaf().der()].concat();
+    for (_, whole) in [
+        form!("p7-pem.pem"),
+        form!("pem-utf16.bin"),
+        form!("pkipath.bin"),
+        form!("tpm2b.bin"),
+        form!("file-trusted-label.pem"),
+        ("twice", &twice[..]),
+        ("stored", &stored[..]),
+    ] {
+        for at in 0..whole.len() {
+            for flip in [0x01, 0x20, 0x80, 0xFF] {
+                let mut damaged = whole.to_vec();
+                damaged[at] ^= flip;
+                let cut = Certificate::read_all(&damaged[..at]);
+                let all = Certificate::read_all(&damaged);
+                for reading in [cut, all] {
+                    let said = !reading.unread.is_empty() || !reading.certificates.is_empty();
+                    assert!(said, "{at}: there is nothing, and no reason");
+                    for one in reading.certificates {
+                        one.subject();
+                        one.public_key();
+                        assert!(one.extensions().is_ok() || one.is_well_formed().is_err());
+                    }
+                }
+            }
+        }
+    }
+}

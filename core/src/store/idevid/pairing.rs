@@ -33,10 +33,10 @@ struct Leaf {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Says {
     EndEntity,
-    /// A CA's, and issued others that are here: no handle is read for its sake.
-    Issuer,
-    /// A CA's, that issued nothing here.
+    /// That it is a CA's, and so it seems: no handle is read for its sake.
     Authority,
+    /// That it is a CA's; but it issued nothing here, and names a device or is alone.
+    Doubtful,
 }
 
 /// Where certificates are.
@@ -64,14 +64,13 @@ impl IdevidStore {
         let issued = |issuer: &Certificate| {
             all().any(|one| one != issuer && one.issuer_der() == issuer.subject_der())
         };
-        let says = certificates
-            .iter()
-            .map(|(_, one)| match one.is_authority() {
-                false => Says::EndEntity,
-                true if issued(one) => Says::Issuer,
-                true => Says::Authority,
-            });
-        let says: Vec<Says> = says.collect();
+        let alone = certificates.iter().all(|(_, one)| one.is_authority());
+        let says = |one: &Certificate| match one.is_authority() {
+            false => Says::EndEntity,
+            true if !issued(one) && (alone || names_a_device(one)) => Says::Doubtful,
+            true => Says::Authority,
+        };
+        let says: Vec<Says> = certificates.iter().map(|(_, one)| says(one)).collect();
         let leaf = |((origin, certificate), says): (Placed, Says)| Leaf {
             origin,
             public: certificate.public_key(),
@@ -107,11 +106,10 @@ impl IdevidStore {
             .filter(|leaf| !matches!(leaf.holder, Holder::Other(_)))
             .filter_map(|leaf| leaf.public.as_ref().map(PublicKey::to_string))
             .collect();
-        let nobody = leaves.iter().all(|leaf| leaf.says != Says::EndEntity);
+        let alone = leaves.iter().all(|leaf| leaf.says != Says::EndEntity);
         for leaf in leaves.iter_mut().filter(|leaf| leaf.is_looked_for()) {
-            // One that says that it is a CA's is tried where nothing else is there, if it names a
-            // device.
-            if leaf.says == Says::Authority && !(nobody && leaf.names_a_device()) {
+            // Deriving a key takes long: not for what hardly is a device's.
+            if leaf.says == Says::Doubtful && !(alone && names_a_device(&leaf.certificate)) {
                 continue;
             }
             let Some(public) = leaf.public.clone() else {
@@ -125,10 +123,10 @@ impl IdevidStore {
                 continue;
             }
             let same = rivals.iter().filter(|rival| **rival == public.to_string());
-            let alone = leaf.says == Says::EndEntity && same.count() == 1;
+            let only = leaf.says == Says::EndEntity && same.count() == 1;
             let abilities = abilities(tpm, &public)?;
             let key = Key::derivable(public, self.templates.clone(), abilities);
-            match if alone { Ok(()) } else { key.prepare(tpm) } {
+            match if only { Ok(()) } else { key.prepare(tpm) } {
                 Ok(()) => leaf.holder = Holder::Identity(Arc::new(key), None),
                 Err(SignError::Tpm(error)) => return Err(error.into()),
                 Err(_) => {}
@@ -235,16 +233,12 @@ impl Leaf {
 
     /// Whether handles are read until its key is found.
     fn is_looked_for(&self) -> bool {
-        self.wants_key() && self.says != Says::Issuer
+        self.wants_key() && self.says != Says::Authority
     }
 
     /// Whether it is for a key of the device, or says so.
     fn is_identity(&self) -> bool {
         self.says == Says::EndEntity || !matches!(self.holder, Holder::Nobody)
-    }
-
-    fn names_a_device(&self) -> bool {
-        NamedDevice::of(&self.certificate).serial.is_some()
     }
 
     fn tell(&self) {
@@ -292,6 +286,10 @@ impl Leaf {
             Holder::Other(_) => (3, index),
         }
     }
+}
+
+fn names_a_device(certificate: &Certificate) -> bool {
+    NamedDevice::of(certificate).serial.is_some()
 }
 
 fn named(mut leaves: Vec<Leaf>) -> Vec<Identity> {

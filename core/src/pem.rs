@@ -8,6 +8,8 @@ use x509_cert::der::pem::{Base64Decoder, LineEnding, encode_string};
 const BEGIN: &[u8] = b"-----BEGIN ";
 const END: &[u8] = b"-----END ";
 const DASHES: &[u8] = b"-----";
+/// U+FEFF in UTF-8, which some editors put in front of a file.
+const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 
 /// A file taken apart.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,7 +37,7 @@ pub(crate) struct Block<'a> {
 pub(crate) fn parse(file: &[u8]) -> Result<Parts<'_>, String> {
     let (mut above, mut base64, mut blocks) = (Vec::new(), Vec::new(), Vec::new());
     let (mut label, mut below) = (None, &file[..0]);
-    let mut rest = file;
+    let mut rest = file.strip_prefix(BYTE_ORDER_MARK).unwrap_or(file);
     while !rest.is_empty() {
         let end = rest.iter().position(|&byte| byte == b'\n');
         let (line, behind) = rest.split_at(end.map_or(rest.len(), |end| end + 1));

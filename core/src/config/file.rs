@@ -56,6 +56,9 @@ pub(super) struct WrittenToken {
     pub(super) allow_last_try: Option<bool>,
     #[serde(default, deserialize_with = "parsed")]
     pub(super) pin: Option<SecretSource>,
+    #[serde(default, deserialize_with = "persistent_handles")]
+    pub(super) parents: Vec<u32>,
+    pub(super) allow_raw_rsa: Option<bool>,
 }
 
 #[derive(Debug, Default, Clone, Deserialize)]
@@ -281,6 +284,19 @@ fn persistent_handle<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Optio
         "a handle from 0x81000000 to 0x81FFFFFF",
     )
     .map(|handle| handle.map(|handle| handle as u32))
+}
+
+fn persistent_handles<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u32>, D::Error> {
+    let handles = Vec::<u64>::deserialize(deserializer)?;
+    let handles = handles.into_iter().map(|handle| {
+        let persistent = u32::try_from(handle).ok().filter(|one| one >> 24 == 0x81);
+        persistent.ok_or_else(|| {
+            de::Error::custom(format!(
+                "{handle}: expected handles from 0x81000000 to 0x81FFFFFF"
+            ))
+        })
+    });
+    handles.collect()
 }
 
 /// One that is left to owners, and neither the storage root key's nor one of the device's own keys

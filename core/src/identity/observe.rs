@@ -10,6 +10,7 @@ use super::software::Software;
 use super::state::{Certified, Facts, Marker, TpmKey};
 use super::untrusted::Untrusted;
 use crate::certificate::Certificate;
+use crate::store::folder::Refused;
 use crate::store::{Key, KeyStore, Kind, Protection, SignError};
 use crate::tpm::TpmError;
 use log::warn;
@@ -32,8 +33,8 @@ pub(super) struct Observed {
     pub(super) stray: Option<Certificate>,
     /// Why the TPM cannot be used.
     pub(super) tpm_fault: Option<Fault>,
-    /// Files of the key folder that give no object, by name, and why.
-    pub(super) unread: Vec<(String, String)>,
+    /// Files of the key folder that give no object, by name.
+    pub(super) unread: Vec<Refused>,
     /// Why what is in the state folder may be somebody else's.
     pub(super) untrusted: Option<Untrusted>,
 }
@@ -233,6 +234,12 @@ impl Device {
                 return Ok(TpmKey::Lost);
             }
             Proof::None(SignError::NotLoggedIn) => return self.state_without_pin(own),
+            Proof::None(SignError::Unloadable(why) | SignError::Refused(why)) => {
+                return Err(Fault::refused(format!(
+                    "{why}; the device's identity is in that file, so nothing is put in its place. \
+                     Bring it back from a copy"
+                )));
+            }
             Proof::None(error) => return Err(error.into()),
         }
         let (Some(handle), Some(name)) = (own.key.handle(), own.key.name()) else {

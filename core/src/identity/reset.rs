@@ -66,8 +66,8 @@ impl Device {
             store.erase(number == 0, tpm)?;
         }
         // What gives no object may be the old identity all the same; then it does not count again.
-        for (name, _) in self.own.refused_files()? {
-            let path = self.folder().join(name);
+        for refused in self.own.refused_files()? {
+            let path = self.folder().join(refused.file);
             file::rename(&path, &free_name(&path, "refused")).map_err(Fault::file(&path))?;
         }
         if tpm {

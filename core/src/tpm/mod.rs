@@ -22,6 +22,7 @@ mod silence;
 mod tcti;
 mod template;
 mod turn;
+mod unloadable;
 mod wrapped;
 
 pub use derived::DerivedKey;
@@ -40,6 +41,7 @@ pub use silence::Silence;
 pub use tcti::{Tcti, TctiError};
 pub(crate) use template::is_own_key;
 pub use template::recognised;
+pub use unloadable::{Obstacle, Unloadable};
 pub use wrapped::{Parent, WrappedKey};
 
 use std::fmt;
@@ -415,8 +417,10 @@ pub enum TpmError {
     /// The authorisation value that was given for the key is wrong; not shown to the TPM again, for
     /// the same reason.
     WrongAuth(String),
-    /// A wrapped key is not for this TPM, or this TPM was cleared: the handle does not hold the key
-    /// that wraps it.
+    /// The TPM does not load a wrapped key; it may be the one that the key was made in all the same.
+    Unloadable(Unloadable),
+    /// A wrapped key is not for this TPM, or this TPM was cleared: the handle does not hold the
+    /// master key that wraps it.
     ForeignKey(u32),
     /// The link has no such ability.
     Unsupported(String),
@@ -467,6 +471,7 @@ impl fmt::Display for TpmError {
                 "the authorisation value given for {what} is wrong; it is not tried again, because \
                  each wrong try counts towards the TPM's lockout"
             ),
+            Self::Unloadable(why) => why.fmt(f),
             Self::ForeignKey(parent) => write!(
                 f,
                 "handle 0x{parent:08X} does not hold the key that wraps this one"

@@ -95,8 +95,7 @@ impl PublicArea {
 
     /// Whether the key wraps others: restricted, decrypts, does not sign.
     pub fn is_storage_key(&self) -> bool {
-        let set = TpmaObject::RESTRICTED.bits() | TpmaObject::DECRYPT.bits();
-        self.attributes & (set | TpmaObject::SIGN_ENCRYPT.bits()) == set
+        is_storage_key(&self.bytes)
     }
 
     /// Whether the key signs whatever it is given.
@@ -122,6 +121,11 @@ impl PublicArea {
         self.scheme == SigningScheme::Any
     }
 
+    /// Whether no authorisation value but only a policy lets it be used.
+    pub fn asks_for_policy(&self) -> bool {
+        self.attributes & TpmaObject::USER_WITH_AUTH.bits() == 0
+    }
+
     /// Whether this TPM made the private half, and it never was anywhere else.
     pub fn is_of_this_tpm(&self) -> bool {
         let set = TpmaObject::FIXED_TPM.bits() | TpmaObject::SENSITIVE_DATA_ORIGIN.bits();
@@ -143,6 +147,23 @@ impl PublicArea {
         let clear = TpmaObject::RESTRICTED.bits() | TpmaObject::DECRYPT.bits();
         self.attributes & (set | clear) == set
     }
+}
+
+/// TPMA_OBJECT of a TPMT_PUBLIC of any kind; none set where it is cut.
+fn attributes_of(area: &[u8]) -> u32 {
+    let bytes = area.get(4..8).and_then(|bytes| bytes.try_into().ok());
+    bytes.map_or(0, u32::from_be_bytes)
+}
+
+/// As [`PublicArea::is_storage_key`] of an object of any kind.
+pub(super) fn is_storage_key(area: &[u8]) -> bool {
+    let set = TpmaObject::RESTRICTED.bits() | TpmaObject::DECRYPT.bits();
+    attributes_of(area) & (set | TpmaObject::SIGN_ENCRYPT.bits()) == set
+}
+
+/// Whether wrong authorisation values for an object of any kind count towards lockout.
+pub(super) fn counts_wrong_auth(area: &[u8]) -> bool {
+    attributes_of(area) & TpmaObject::NO_DA.bits() == 0
 }
 
 fn name_hash_of(area: &[u8]) -> Option<Hash> {

@@ -1,7 +1,7 @@
 //! What happens to a kept key later: it goes back into a persistent handle, or away as a whole.
 
 use super::{DevidStore, HANDLES, StoreError};
-use crate::store::folder::{Content, KeyFolder, Seal};
+use crate::store::folder::{Content, FolderError, KeyFolder, Refused, Seal};
 use crate::tpm::{SRK, TpmError, is_own_key, name_of};
 
 /// A key in a persistent handle of ours.
@@ -29,8 +29,8 @@ impl DevidStore {
                 "only a key that the TPM itself uses can be in a handle".into(),
             ));
         };
-        let parentless = || StoreError::Unsupported("nothing of the TPM wraps it".into());
-        let wrapped = key.wrapped().ok_or_else(parentless)?;
+        let parentless = |why: &str| StoreError::Unsupported(why.into());
+        let wrapped = key.wrapped().map_err(parentless)?;
         let mut handle = match pair.handle {
             Some(handle) if HANDLES.contains(&handle) => handle,
             _ => self.name_handle(name, None)?,
@@ -47,8 +47,20 @@ impl DevidStore {
                     handle = self.name_handle(name, last)?;
                     last = Some(handle);
                 }
-                Err(error) => return Err(StoreError::of_making(error)),
+                Err(error) => return Err(self.not_loaded(name, error)),
             }
+        }
+    }
+
+    /// A fault of a key's way into a handle: that it does not load is its file's fault, or says that
+    /// the TPM is another.
+    fn not_loaded(&self, name: &str, error: TpmError) -> StoreError {
+        match self.master_record().judged(&self.tpm, error) {
+            TpmError::Unloadable(why) => StoreError::Folder(FolderError::Damaged {
+                file: self.file(name).display().to_string(),
+                reason: why.to_string(),
+            }),
+            error => StoreError::of_making(error),
         }
     }
 
@@ -169,21 +181,8 @@ impl DevidStore {
             .collect())
     }
 
-    /// Whether the TPM holds the master key of this folder; `None` if the folder remembers none.
-    pub fn master_is_held(&self) -> Result<Option<bool>, StoreError> {
-        let Some(name) = self.master_name()? else {
-            return Ok(None);
-        };
-        Ok(Some(self.tpm.holds(self.master.handle, &name)?))
-    }
-
-    /// The TPM name of the master key, as the folder remembers it.
-    pub fn master_name(&self) -> Result<Option<Vec<u8>>, StoreError> {
-        Ok(self.folder.master()?.and_then(|area| name_of(&area)))
-    }
-
-    /// Files of the folder that give no object, by name, and why.
-    pub fn refused_files(&self) -> Result<Vec<(String, String)>, StoreError> {
+    /// Files of the folder that give no object, by name.
+    pub fn refused_files(&self) -> Result<Vec<Refused>, StoreError> {
         Ok(self.folder.list()?.refused)
     }
 }

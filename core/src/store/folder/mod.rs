@@ -59,10 +59,21 @@ pub struct KeyFolder {
 pub struct Listing {
     /// By name. A file that did not change since the last listing gives the same `Arc`.
     pub entries: Vec<Arc<Entry>>,
-    /// Files that give no object, by name, and why.
-    pub refused: Vec<(String, String)>,
+    /// Files that give no object, by name.
+    pub refused: Vec<Refused>,
     /// As [`KeyFolder::stamp`] of the moment before the files were read.
     pub stamp: Stamp,
+}
+
+/// A file that gives no object.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Refused {
+    /// Its name.
+    pub file: String,
+    /// Why it gives none.
+    pub why: String,
+    /// Whether its content is at fault, not who may read or change it.
+    pub by_content: bool,
 }
 
 /// What must change before a listing can differ.
@@ -88,7 +99,7 @@ struct Seen {
     stamp: FileStamp,
     /// Whether it must have another stamp if it is now another.
     settled: bool,
-    found: Result<Arc<Entry>, String>,
+    found: Result<Arc<Entry>, Refused>,
 }
 
 impl KeyFolder {
@@ -150,10 +161,10 @@ impl KeyFolder {
         }
         stamp.settle(now);
         let (mut entries, mut refused) = (Vec::new(), Vec::new());
-        for (name, seen) in &known.files {
+        for seen in known.files.values() {
             match &seen.found {
                 Ok(entry) => entries.push(Arc::clone(entry)),
-                Err(reason) => refused.push((name.clone(), reason.clone())),
+                Err(why) => refused.push(why.clone()),
             }
         }
         entries.sort_unstable_by(|one, other| one.name.cmp(&other.name));
@@ -348,11 +359,27 @@ impl KeyFolder {
         let digits = Some(digits.trim())
             .filter(|digits| sound(digits))
             .and_then(from_hex);
-        let wrong = || FolderError::Damaged {
+        let wrong = "not the hexadecimal digits that belong here";
+        digits
+            .map(Some)
+            .ok_or_else(|| self.damaged_own(file, wrong))
+    }
+
+    /// [`master`](Self::master) gave what can be no master key's.
+    pub(in crate::store) fn damaged_master(&self) -> FolderError {
+        self.damaged_own(MASTER, "not the public area of a master key")
+    }
+
+    /// [`master`](Self::master) gave nothing, where keys or seals of one are.
+    pub(in crate::store) fn missing_master(&self) -> FolderError {
+        self.damaged_own(MASTER, "it is missing")
+    }
+
+    fn damaged_own(&self, file: &str, what: &str) -> FolderError {
+        FolderError::Damaged {
             file: self.path.join(file).display().to_string(),
-            reason: "not the hexadecimal digits that belong here; bring it back from a copy".into(),
-        };
-        digits.map(Some).ok_or_else(wrong)
+            reason: format!("{what}; bring it back from a copy"),
+        }
     }
 
     fn writer_for(&self, name: &str) -> Result<Writer<'_>, FolderError> {

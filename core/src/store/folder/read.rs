@@ -2,7 +2,7 @@
 
 use super::format::{self, Remarks};
 use super::trust::Owned;
-use super::{Content, Entry, FolderError, Material, Seen};
+use super::{Content, Entry, FolderError, Material, Refused, Seen};
 use crate::file::{self, FileStamp};
 use log::warn;
 use rustix::fd::OwnedFd;
@@ -83,23 +83,30 @@ impl<'a> Opened<'a> {
         settled: bool,
         earlier: Option<&Seen>,
     ) -> Result<Option<Seen>, FolderError> {
+        let refused = |why: String, by_content| {
+            Err(Refused {
+                file: file.into(),
+                why,
+                by_content,
+            })
+        };
         let (found, lasting) = match self.read(object_name(file)) {
             Ok((entry, _)) => match earlier.map(|seen| &seen.found) {
                 Some(Ok(same)) if **same == entry => (Ok(Arc::clone(same)), true),
                 _ => (Ok(Arc::new(entry)), true),
             },
             Err(Unread::Gone) if file.contains(char::REPLACEMENT_CHARACTER) => {
-                (Err("its name is not UTF-8".into()), true)
+                (refused("its name is not UTF-8".into(), false), true)
             }
             Err(Unread::Gone) => return Ok(None),
-            Err(Unread::Damaged(why)) => (Err(why), true),
-            Err(Unread::Untrusted(why)) => (Err(why), false),
+            Err(Unread::Damaged(why)) => (refused(why, true), true),
+            Err(Unread::Untrusted(why)) => (refused(why, false), false),
             Err(Unread::Failed(error)) => match Errno::from_io_error(&error) {
                 // Not for the file's sake, so no object may seem to be gone.
                 Some(errno @ (Errno::MFILE | Errno::NFILE | Errno::NOMEM)) => {
                     return Err(FolderError::at(&self.path.join(file))(errno));
                 }
-                _ => (Err(error.to_string()), false),
+                _ => (refused(error.to_string(), false), false),
             },
         };
         let seen = Seen {
@@ -110,7 +117,8 @@ impl<'a> Opened<'a> {
         if let Err(why) = &seen.found
             && earlier.is_none_or(|earlier| earlier.stamp != stamp || earlier.found != seen.found)
         {
-            warn!("{}: {file:?} gives no object: {why}", self.path.display());
+            let folder = self.path.display();
+            warn!("{folder}: {file:?} gives no object: {}", why.why);
         }
         Ok(Some(seen))
     }

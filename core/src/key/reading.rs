@@ -207,11 +207,10 @@ fn curve_of(oid: ObjectIdentifier) -> Result<Curve, String> {
 
 fn named(oid: ObjectIdentifier) -> String {
     let text = oid.to_string();
-    let known = ALGORITHMS.iter().find(|(known, _)| *known == text);
-    known.map_or_else(
-        || format!("the algorithm {text}"),
-        |(_, name)| (*name).into(),
-    )
+    match ALGORITHMS.iter().find(|(known, _)| *known == text) {
+        Some((_, name)) => format!("{name} ({text})"),
+        None => format!("the algorithm {text}"),
+    }
 }
 
 /// The public half of an RSAPrivateKey that can be used in memory.
@@ -230,7 +229,9 @@ pub(super) fn rsa_public(der: &[u8]) -> Result<PublicKey, String> {
         _ => {
             let zeros = modulus.first().map_or(0, |byte| byte.leading_zeros());
             let bits = 8 * modulus.len() - zeros as usize;
-            Err(format!("an RSA key of {bits} bits; 2048 to 4096 are known"))
+            Err(format!(
+                "an RSA key of {bits} bits; 2048 to 4096 bits are known"
+            ))
         }
     }
 }

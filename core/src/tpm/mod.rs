@@ -32,7 +32,7 @@ pub use kdf::Secret;
 pub(crate) use kdf::{encrypt_oaep, random_scalar, random_secret};
 pub use nv::NvKept;
 pub use own::{Algorithm, KeyUsage, SRK, StorageKey};
-pub use public::{PublicArea, SigningScheme};
+pub use public::{PublicArea, SigningScheme, other_kind};
 pub(crate) use public::{name_of, qualified_name_below};
 pub use rc::ResponseCode;
 pub use resident::ResidentKey;

@@ -166,6 +166,33 @@ pub(super) fn counts_wrong_auth(area: &[u8]) -> bool {
     attributes_of(area) & TpmaObject::NO_DA.bits() == 0
 }
 
+/// What kind of object a TPMT_PUBLIC is of that [`PublicArea::parse`] does not take.
+pub fn other_kind(area: &[u8]) -> &'static str {
+    let Ok((public, [])) = TpmtPublic::unmarshal(area) else {
+        return "its public area is damaged, or of an algorithm that is not known here";
+    };
+    let scheme = match &public.parameters {
+        TpmuPublicParms::KeyedHash(_) => return "it is sealed data or an HMAC key, no key pair",
+        TpmuPublicParms::SymCipher(_) => return "it is a symmetric key, no key pair",
+        TpmuPublicParms::Ecc(parameters) => match parameters.curve_id {
+            TpmEccCurve::NistP256 | TpmEccCurve::NistP384 | TpmEccCurve::NistP521 => {
+                parameters.scheme.scheme
+            }
+            _ => return "its curve is none of P-256, P-384 and P-521",
+        },
+        TpmuPublicParms::Rsa(parameters) => parameters.scheme.scheme,
+        _ => return "its public area is of an algorithm that is not known here",
+    };
+    match scheme {
+        TpmAlgId::Oaep => "it decrypts by OAEP alone, and by one hash",
+        TpmAlgId::Rsaes => "it decrypts by RSAES-PKCS1-v1_5 alone",
+        TpmAlgId::Null | TpmAlgId::Ecdsa | TpmAlgId::Rsassa | TpmAlgId::Rsapss => {
+            "its public key or its hash is of no kind that is known here"
+        }
+        _ => "it is for a scheme that is neither ECDSA nor one of RSA's",
+    }
+}
+
 fn name_hash_of(area: &[u8]) -> Option<Hash> {
     let algorithm = area.get(2..4)?.try_into().ok()?;
     Hash::of_algorithm(u16::from_be_bytes(algorithm))

@@ -37,11 +37,6 @@ impl MasterRecord {
         Self { folder, handle }
     }
 
-    /// Where it is.
-    pub(in crate::store) fn handle(&self) -> u32 {
-        self.handle
-    }
-
     /// Its TPMT_PUBLIC; `None` if none was remembered.
     ///
     /// # Errors

@@ -4,7 +4,9 @@ use super::DevidStore;
 use crate::certificate::Day;
 use crate::file;
 use crate::key::hex;
-use crate::store::folder::{Content, Entry, FolderError, Material, Pair, Seal, Tss2Key, Tss2Kind};
+use crate::store::folder::{
+    Content, Entry, FolderError, Material, Origin, Pair, Seal, Tss2Key, Tss2Kind,
+};
 use crate::store::key::Source;
 use crate::store::listing::{Kind, Listing, Shown};
 use crate::store::{Key, KeyStore, LoginError, LookError, Pins, Stamp, Who};
@@ -166,6 +168,7 @@ impl DevidStore {
             .from_file(Source {
                 file: self.file(name),
                 master: self.master_record(),
+                is_ours: pair.origin != Origin::Unknown,
             });
         if let Some(why) = key.obstacle() {
             warn!("the key {name:?} cannot be used: {why}");

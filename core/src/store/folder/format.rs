@@ -8,7 +8,7 @@ use super::{Content, Data, Description, Material, Origin, Pair, Tss2Key, Tss2Kin
 use crate::certificate::Certificate;
 use crate::key::{PrivateKeyInfo, PublicKey, from_hex, hex, refuse_encrypted};
 use crate::pem;
-use crate::tpm::PublicArea;
+use crate::tpm::{PublicArea, other_kind};
 
 /// More bytes than a file of the folder may have.
 pub(super) const LARGEST: u64 = 64 << 10;
@@ -158,9 +158,7 @@ fn wrapped(der: &[u8]) -> Result<(Material, PublicKey), String> {
         return Err("sealed data, not a key".into());
     }
     let area = PublicArea::parse(&key.public);
-    let public = area
-        .ok_or("its public area is of no kind of key that is known here")?
-        .key;
+    let public = area.ok_or_else(|| other_kind(&key.public))?.key;
     Ok((Material::Wrapped(key), public))
 }
 

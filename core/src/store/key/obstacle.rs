@@ -3,7 +3,7 @@
 use super::{Access, Key, Place};
 use crate::store::SignError;
 use crate::store::devid::MasterRecord;
-use crate::tpm::{Parent, PublicArea, Tpm, TpmError, WrappedKey};
+use crate::tpm::{PublicArea, Tpm, TpmError, WrappedKey};
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 
@@ -12,6 +12,8 @@ use std::sync::atomic::Ordering;
 pub(in crate::store) struct Source {
     pub(in crate::store) file: PathBuf,
     pub(in crate::store) master: MasterRecord,
+    /// Whether the key was made through us, and not by a program of which nothing is known.
+    pub(in crate::store) is_ours: bool,
 }
 
 impl Key {
@@ -66,9 +68,8 @@ impl Key {
         let Place::Disk(wrapped, _, None) = &self.place else {
             return Ok(());
         };
-        let ours = self.source.as_ref().map(|source| source.master.parent());
-        if ours.is_none_or(|ours| ours == *wrapped.parent()) || self.loaded.load(Ordering::Acquire)
-        {
+        let is_ours = self.source.as_ref().is_none_or(|source| source.is_ours);
+        if is_ours || self.loaded.load(Ordering::Acquire) {
             return Ok(());
         }
         match tpm.check_loads(wrapped) {
@@ -125,12 +126,5 @@ fn idle(area: &PublicArea) -> Option<&'static str> {
         }
         () if area.signs() || area.decrypts() => None,
         () => Some("the TPM lets it neither sign nor decrypt"),
-    }
-}
-
-impl MasterRecord {
-    /// The master key as what wraps others.
-    fn parent(&self) -> Parent {
-        Parent::Persistent(self.handle())
     }
 }

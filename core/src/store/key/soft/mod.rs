@@ -58,10 +58,7 @@ impl SoftKey {
                 encrypted: encrypted.clone(),
             },
             Material::Clear(key) if is_rsa && rsa::usable(key).is_none() => {
-                return Err(
-                    "the numbers of this RSA key do not belong together, or its exponent is \
-                            none that is used",
-                );
+                return Err("the numbers of this RSA key do not belong together");
             }
             Material::Clear(key) => Source::Clear(key.clone()),
         };

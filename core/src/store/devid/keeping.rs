@@ -17,7 +17,8 @@ pub struct PersistentKey {
 
 impl DevidStore {
     /// Puts a key of the folder into a persistent handle again: into the one that its file names,
-    /// unless another key is there by now. Gives the handle. Writes to the TPM.
+    /// unless another key is there by now. Where another handle of ours holds the key already, only
+    /// the file is mended. Gives the handle. Writes to the TPM.
     pub fn persist_again(&self, name: &str) -> Result<u32, StoreError> {
         let listing = self.folder.list()?;
         let entry = listing.entries.iter().find(|entry| entry.name == name);
@@ -31,6 +32,12 @@ impl DevidStore {
         };
         let parentless = |why: &str| StoreError::Unsupported(why.into());
         let wrapped = key.wrapped().map_err(parentless)?;
+        if let Some(there) = self.handle_with(wrapped.name())? {
+            if pair.handle != Some(there) {
+                self.rewrite(name, |pair| pair.handle = Some(there))?;
+            }
+            return Ok(there);
+        }
         let mut handle = match pair.handle {
             Some(handle) if HANDLES.contains(&handle) => handle,
             _ => self.name_handle(name, None)?,
@@ -62,6 +69,16 @@ impl DevidStore {
             }),
             error => StoreError::of_making(error),
         }
+    }
+
+    /// The handle of ours that holds the key of this TPM name.
+    fn handle_with(&self, name: &[u8]) -> Result<Option<u32>, TpmError> {
+        for handle in self.tpm.handles(*HANDLES.start())? {
+            if HANDLES.contains(&handle) && self.tpm.holds(handle, name)? {
+                return Ok(Some(handle));
+            }
+        }
+        Ok(None)
     }
 
     /// Writes a free handle into the key's file before the key is there.

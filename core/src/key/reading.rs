@@ -18,6 +18,7 @@ const NO_NUMBER: &str = "its number is no private key of its curve";
 const SMALLEST_RSA: u32 = 2048;
 
 const EC_PARAMETERS: &str = "EC PARAMETERS";
+const EC_KEY: &str = "EC PRIVATE KEY";
 const KEY: &str = "PRIVATE KEY";
 
 /// The names of algorithms of keys that are not used here.
@@ -90,7 +91,11 @@ impl PrivateKeyInfo {
         let first = blocks.iter().position(|block| block.label.ends_with(KEY));
         let first = first.ok_or("no private key in it")?;
         let from = match first.checked_sub(1) {
-            Some(before) if blocks[before].label == EC_PARAMETERS => before,
+            Some(before)
+                if blocks[before].label == EC_PARAMETERS && blocks[first].label == EC_KEY =>
+            {
+                before
+            }
             _ => first,
         };
         Self::from_blocks(&blocks[from..=first]).unwrap_or_else(|| Err("no private key".into()))
@@ -132,8 +137,11 @@ impl PrivateKeyInfo {
         })
     }
 
-    fn from_sec1(der: &[u8], curve: Option<ObjectIdentifier>) -> Result<Self, String> {
-        let (curve, scalar) = ec_scalar(der, curve)?;
+    /// `beside`: the curve that stands in front of the key, for one that does not name its own.
+    fn from_sec1(der: &[u8], beside: Option<ObjectIdentifier>) -> Result<Self, String> {
+        let key = EcPrivateKey::from_der(der).ok();
+        let names_its_own = key.is_some_and(|key| key.parameters.is_some());
+        let (curve, scalar) = ec_scalar(der, beside.filter(|_| !names_its_own))?;
         Self::from_scalar(curve, &scalar).ok_or_else(|| NO_NUMBER.into())
     }
 

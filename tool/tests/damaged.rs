@@ -7,6 +7,7 @@ mod common;
 use common::programs::Said;
 use common::{Device, files, tpm2};
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 const PROVISION: &[&str] = &["provision", "--wait", "0"];
@@ -131,6 +132,29 @@ fn the_masters_record_is_named_when_it_is_damaged() {
         device.devid(&["key", "delete", "new", "--yes"]);
     });
     device.ends(0, &["key", "generate", "new2"]);
+}
+
+/// What is in the folder before there is an identity does not keep it from being made.
+#[test]
+fn files_of_other_programs_do_not_keep_an_identity_from_being_made() {
+    let device = Device::blank();
+    let folder = device.path("state/devid");
+    fs::create_dir_all(&folder).unwrap();
+    fs::set_permissions(&folder, PermissionsExt::from_mode(0o750)).unwrap();
+    for (name, text) in [
+        ("notes", "no key at all\n"),
+        (
+            "web",
+            "-----BEGIN ENCRYPTED PRIVATE KEY-----\nMAA=\n-----END ENCRYPTED PRIVATE KEY-----\n",
+        ),
+    ] {
+        fs::write(folder.join(format!("{name}.pem")), text).unwrap();
+    }
+    device.ends(0, PROVISION);
+    device.ends(0, &["csr", "devid"]);
+    let findings = device.json(&["doctor"]);
+    let all = findings.as_array().unwrap();
+    assert_eq!(all.iter().filter(|one| one["id"] == "keys.file").count(), 2);
 }
 
 /// Files of other programs, of which the TPM loads none.

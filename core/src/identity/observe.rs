@@ -10,7 +10,7 @@ use super::software::Software;
 use super::state::{Certified, Facts, Marker, TpmKey};
 use super::untrusted::Untrusted;
 use crate::certificate::Certificate;
-use crate::store::folder::Refused;
+use crate::store::folder::{KeyFolder, Refused};
 use crate::store::{Key, KeyStore, Kind, Protection, SignError};
 use crate::tpm::TpmError;
 use log::warn;
@@ -33,7 +33,7 @@ pub(super) struct Observed {
     pub(super) stray: Option<Certificate>,
     /// Why the TPM cannot be used.
     pub(super) tpm_fault: Option<Fault>,
-    /// Files of the key folder that give no object, by name.
+    /// Files of the key folder that give no object, and may be of the identity, by name.
     pub(super) unread: Vec<Refused>,
     /// Why what is in the state folder may be somebody else's.
     pub(super) untrusted: Option<Untrusted>,
@@ -80,7 +80,8 @@ impl Device {
         let existing = self.existing();
         let mark = unless(reset, Mark::read(&self.config.provision.marker))?;
         let (mut own, certificates) = self.own_identity(mark.as_ref())?;
-        let unread = self.own.refused_files()?;
+        let mut unread = self.own.refused_files()?;
+        unread.retain(may_be_ours);
         let orphan = match (&own, tpm) {
             (None, true) => self.orphans()?.into_iter().find(Orphan::could_be_identity),
             _ => None,
@@ -293,6 +294,12 @@ impl Device {
             _ => Ok(Marker::OtherKey),
         }
     }
+}
+
+/// Whether a file that gives no object may be of the device's identity: one that cannot be read, or
+/// that has a name as we give them. What another program put there under a name of its own is not.
+fn may_be_ours(file: &Refused) -> bool {
+    !file.by_content || file.file.strip_suffix(".pem").is_some_and(KeyFolder::named)
 }
 
 /// What was found; nothing, where it cannot be read and a reset takes it away.

@@ -163,13 +163,11 @@ impl DevidStore {
             material => Key::in_memory(&pair.public, material),
         };
         let key = key.unwrap_or_else(|why| Key::refused(pair.public.clone(), why));
-        let key = key
-            .allowing_unpadded(self.allows_raw_rsa)
-            .from_file(Source {
-                file: self.file(name),
-                master: self.master_record(),
-                is_ours: pair.origin != Origin::Unknown,
-            });
+        let key = key.allowing_unpadded(self.allows_raw_rsa).kept_in(Source {
+            file: self.file(name),
+            master: self.master_record(),
+            is_ours: pair.origin != Origin::Unknown,
+        });
         if let Some(why) = key.obstacle() {
             warn!("the key {name:?} cannot be used: {why}");
         }

@@ -19,7 +19,7 @@ pub(in crate::store) struct Source {
 impl Key {
     /// The key, of this file.
     #[must_use]
-    pub(in crate::store) fn from_file(self, source: Source) -> Self {
+    pub(in crate::store) fn kept_in(self, source: Source) -> Self {
         Self {
             source: Some(source),
             ..self
@@ -58,6 +58,12 @@ impl Key {
                 SignError::Unloadable(self.of_file(&why.to_string()))
             }
             SignError::Refused(why) => SignError::Refused(self.of_file(&why)),
+            SignError::Tpm(TpmError::NeedsAuth(_)) => {
+                SignError::Tpm(TpmError::NeedsAuth(self.of_file("its key")))
+            }
+            SignError::Tpm(TpmError::WrongAuth(_)) => {
+                SignError::Tpm(TpmError::WrongAuth(self.of_file("its key")))
+            }
             other => other,
         }
     }

@@ -16,6 +16,7 @@ use std::path::PathBuf;
 over_our_link!(
     a_flipped_byte_of_a_key_file_costs_that_key,
     a_flipped_byte_of_the_masters_record_costs_no_key,
+    a_flipped_byte_of_a_seal_counts_no_try,
     a_missing_master_is_still_told,
 );
 
@@ -124,6 +125,39 @@ fn a_flipped_byte_of_the_masters_record_costs_no_key(link: Link) {
     fs::write(&file, &whole).unwrap();
     own.make(Kind::P256, "new").unwrap();
     assert_eq!(persistent(&bench.tpm), [SRK, MASTER]);
+}
+
+/// The PIN is right, and the TPM never gets to see it where its seal is damaged.
+fn a_flipped_byte_of_a_seal_counts_no_try(link: Link) {
+    let (bench, token) = common::pins::Bench::with_pins(link);
+    let session = token.read_write();
+    let file = bench.home.path("state/devid/.user.pem");
+    let whole = fs::read(&file).unwrap();
+    let (mut refused, mut opened) = (0, 0);
+    for at in (0..whole.len()).step_by(3) {
+        let mut damaged = whole.clone();
+        damaged[at] ^= 0x01;
+        fs::write(&file, &damaged).unwrap();
+        match token.login(session, common::pins::USER) {
+            Ok(()) => {
+                token.raw.logout(session).unwrap();
+                opened += 1;
+            }
+            Err(code) => {
+                assert_eq!(code, Code(CKR_DEVICE_ERROR), "byte {at}");
+                refused += 1;
+            }
+        }
+    }
+    assert!(refused > 100, "{refused} {opened}");
+    assert_eq!(bench.tpm.lockout_counter(), 0);
+    let log = bench.home.log();
+    assert!(!log.contains("cleared or exchanged") && !log.contains("devid reset"));
+    bench
+        .home
+        .log_says(&[".user.pem", "bring it back from a copy"]);
+    fs::write(&file, &whole).unwrap();
+    token.login(session, common::pins::USER).unwrap();
 }
 
 /// Where the master key is gone, a damaged file is not the worst.

@@ -160,6 +160,7 @@ fn tpm_rv(error: &TpmError) -> CK_RV {
         | TpmError::SeedChanged
         | TpmError::NeedsAuth(_)
         | TpmError::WrongAuth(_)
+        | TpmError::Unloadable(_)
         | TpmError::Unsupported(_) => CKR_DEVICE_ERROR,
         // The PIN may be right and the TPM is sound: nothing was tried.
         TpmError::NoTurn(_) | TpmError::NoTryLeft => CKR_FUNCTION_FAILED,
@@ -218,6 +219,7 @@ impl From<SignError> for Error {
             SignError::DigestLength(bytes) => Self::DataLenRange(bytes),
             SignError::Scheme => Self::Tpm(TpmError::Unsupported(error.to_string())),
             SignError::Refused(_) => Self::KeyFunctionNotPermitted,
+            SignError::Unloadable(_) => Self::Tpm(TpmError::Unsupported(error.to_string())),
             SignError::NotLoggedIn => Self::UserNotLoggedIn,
             SignError::Ciphertext => Self::EncryptedDataInvalid,
             SignError::NotInThisTpm => Self::KeyHandleInvalid,

@@ -24,8 +24,10 @@ pub(crate) enum Mechanism {
     Ecdsa,
     /// CKM_ECDSA_SHA256 …: the caller gives the message.
     EcdsaOver(Hash),
-    /// CKM_RSA_PKCS: the caller gives a DigestInfo.
+    /// CKM_RSA_PKCS: the caller gives a DigestInfo; to a key that also decrypts, anything.
     RsaPkcs,
+    /// CKM_RSA_X_509: the caller gives a number, and has padded it.
+    RsaX509,
     /// CKM_SHA256_RSA_PKCS …
     RsaPkcsOver(Hash),
     /// CKM_RSA_PKCS_PSS: the caller gives the digest, and says by which hash.
@@ -79,7 +81,7 @@ pub(crate) enum Hasher {
 
 impl Mechanism {
     /// All of them, in the order in which they are listed. RsaPss stands here for any hash.
-    pub(crate) const ALL: [Self; 13] = [
+    pub(crate) const ALL: [Self; 14] = [
         Self::Ecdsa,
         Self::EcdsaOver(Hash::Sha256),
         Self::EcdsaOver(Hash::Sha384),
@@ -93,6 +95,7 @@ impl Mechanism {
         Self::RsaPssOver(Hash::Sha256),
         Self::RsaPssOver(Hash::Sha384),
         Self::RsaPssOver(Hash::Sha512),
+        Self::RsaX509,
     ];
 
     /// From CK_MECHANISM.
@@ -158,6 +161,7 @@ impl Mechanism {
             Self::Ecdsa => any(Scheme::Ecdsa),
             Self::EcdsaOver(hash) => key.signs(Scheme::Ecdsa(hash)),
             Self::RsaPkcs => any(Scheme::Rsassa),
+            Self::RsaX509 => key.signs_unpadded(),
             Self::RsaPkcsOver(hash) => key.signs(Scheme::Rsassa(hash)),
             Self::RsaPss(_) => any(Scheme::Rsapss),
             Self::RsaPssOver(hash) => key.signs(Scheme::Rsapss(hash)),
@@ -167,9 +171,11 @@ impl Mechanism {
     pub(crate) fn key_type(self) -> KeyType {
         match self {
             Self::Ecdsa | Self::EcdsaOver(_) => KeyType::Ec,
-            Self::RsaPkcs | Self::RsaPkcsOver(_) | Self::RsaPss(_) | Self::RsaPssOver(_) => {
-                KeyType::Rsa
-            }
+            Self::RsaPkcs
+            | Self::RsaX509
+            | Self::RsaPkcsOver(_)
+            | Self::RsaPss(_)
+            | Self::RsaPssOver(_) => KeyType::Rsa,
         }
     }
 
@@ -191,6 +197,7 @@ impl Mechanism {
                 CKM_ECDSA_SHA512,
             )(hash),
             Self::RsaPkcs => CKM_RSA_PKCS,
+            Self::RsaX509 => CKM_RSA_X_509,
             Self::RsaPkcsOver(hash) => over(
                 CKM_SHA1_RSA_PKCS,
                 CKM_SHA256_RSA_PKCS,
@@ -207,6 +214,11 @@ impl Mechanism {
         }
     }
 
+    /// Whether it is for signatures only: one that makes them without padding decrypts all the same.
+    pub(crate) fn is_padded(self) -> bool {
+        self != Self::RsaX509
+    }
+
     /// Whether the key signs what came out of [`Mechanism::request`]: with CKM_RSA_PKCS it is the
     /// data that names the hash.
     pub(crate) fn check_request(self, key: &Key, request: SignRequest) -> Result<(), Error> {
@@ -214,6 +226,7 @@ impl Mechanism {
             (Self::RsaPkcs, SignRequest::Pkcs1(hash, _)) if !key.signs(Scheme::Rsassa(hash)) => {
                 Err(Error::DataInvalid)
             }
+            (Self::RsaPkcs, SignRequest::Pkcs1Of(_)) if !key.pads() => Err(Error::DataInvalid),
             _ => Ok(()),
         }
     }
@@ -221,7 +234,7 @@ impl Mechanism {
     /// The hash that this mechanism makes itself.
     pub(crate) fn hasher(self) -> Option<Hasher> {
         match self {
-            Self::Ecdsa | Self::RsaPkcs | Self::RsaPss(_) => None,
+            Self::Ecdsa | Self::RsaPkcs | Self::RsaX509 | Self::RsaPss(_) => None,
             Self::EcdsaOver(hash) | Self::RsaPkcsOver(hash) | Self::RsaPssOver(hash) => {
                 Some(Hasher::new(hash))
             }
@@ -242,8 +255,11 @@ impl Mechanism {
             Self::RsaPkcs if data.len() + PKCS1_OVERHEAD > key.signature_width() => out_of_range,
             Self::RsaPkcs => match parse_digest_info(data) {
                 Some((hash, digest)) => Ok(SignRequest::Pkcs1(hash, digest)),
-                None => Err(Error::DataInvalid),
+                None => Ok(SignRequest::Pkcs1Of(data)),
             },
+            Self::RsaX509 if !(1..=key.signature_width()).contains(&data.len()) => out_of_range,
+            Self::RsaX509 if !key.has_below_modulus(data) => Err(Error::DataInvalid),
+            Self::RsaX509 => Ok(SignRequest::Unpadded(data)),
             Self::RsaPkcsOver(hash) => Ok(SignRequest::Pkcs1(hash, data)),
             Self::RsaPss(hash) if data.len() != hash.width() => out_of_range,
             Self::RsaPss(hash) | Self::RsaPssOver(hash) => Ok(SignRequest::Pss(hash, data)),
@@ -273,21 +289,8 @@ pub(crate) fn mgf1(hash: Hash) -> CK_RSA_PKCS_MGF_TYPE {
 /// Takes a DigestInfo apart (RFC 8017, section 9.2, note 1). A TPM puts the DigestInfo around the
 /// digest itself, always in this form; another form it could not sign.
 fn parse_digest_info(data: &[u8]) -> Option<(Hash, &[u8])> {
-    const SHA1: &[u8] = b"\x30\x21\x30\x09\x06\x05\x2b\x0e\x03\x02\x1a\x05\x00\x04\x14";
-    const SHA256: &[u8] =
-        b"\x30\x31\x30\x0d\x06\x09\x60\x86\x48\x01\x65\x03\x04\x02\x01\x05\x00\x04\x20";
-    const SHA384: &[u8] =
-        b"\x30\x41\x30\x0d\x06\x09\x60\x86\x48\x01\x65\x03\x04\x02\x02\x05\x00\x04\x30";
-    const SHA512: &[u8] =
-        b"\x30\x51\x30\x0d\x06\x09\x60\x86\x48\x01\x65\x03\x04\x02\x03\x05\x00\x04\x40";
     Hash::ALL.into_iter().find_map(|hash| {
-        let prefix = match hash {
-            Hash::Sha1 => SHA1,
-            Hash::Sha256 => SHA256,
-            Hash::Sha384 => SHA384,
-            Hash::Sha512 => SHA512,
-        };
-        let digest = data.strip_prefix(prefix)?;
+        let digest = data.strip_prefix(hash.digest_info())?;
         (digest.len() == hash.width()).then_some((hash, digest))
     })
 }

@@ -167,7 +167,9 @@ impl Session {
             }
             checked => checked?,
         }
-        if !object.allows(mechanism.kind()) {
+        // What decrypts all the same is for keys that may.
+        let may = mechanism.is_padded() || object.is_for(Use::Decrypt);
+        if !may || !object.allows(mechanism.kind()) {
             return Err(Error::MechanismInvalid);
         }
         let operation = Operation {
@@ -248,6 +250,9 @@ impl Session {
         let key = object.public().ok_or(Error::KeyHandleInvalid)?.clone();
         if !object.is_for(Use::Verify) {
             return Err(Error::KeyFunctionNotPermitted);
+        }
+        if !mechanism.is_padded() && !self.token()?.lists(mechanism) {
+            return Err(Error::MechanismInvalid);
         }
         if !mechanism.is_of_type(&key) {
             return Err(Error::KeyTypeInconsistent);

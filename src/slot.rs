@@ -278,7 +278,10 @@ impl Slot {
 
     /// Makes sure that a key is there to sign.
     pub(crate) fn prepare(&self, key: &Key) -> Result<(), Error> {
-        Ok(key.prepare(&self.source()?.tpm)?)
+        key.prepare(&self.source()?.tpm).map_err(|error| {
+            warn!("{error}");
+            error.into()
+        })
     }
 
     /// A signature as PKCS#11 has it: r ‖ s, or as wide as the modulus.

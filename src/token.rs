@@ -132,17 +132,23 @@ impl Token {
     }
 
     /// What every key of a mechanism's type can do: a client that sees it in the list asks it of
-    /// any of them. Where keys can be made, what those will do counts too.
+    /// any of them. Where keys can be made, what those will do counts too, and a file that somebody
+    /// puts there takes nothing away from them: a key of one scheme says so itself.
     fn mechanisms(&self) -> Vec<Mechanism> {
+        let counts = |key: &&Key| !self.nature.writable || key.signs_by_any_scheme();
         let refuses = |key: &Key, mechanism: Mechanism| {
             mechanism.is_of_type(key.public()) && !mechanism.suits(key)
         };
         let all = Mechanism::ALL.into_iter();
-        let wanted =
-            all.filter(|one| self.nature.writable || self.keys().any(|key| one.suits(key)));
-        wanted
-            .filter(|one| !self.keys().any(|key| refuses(key, *one)))
-            .collect()
+        let does_one = |one: &Mechanism| self.keys().any(|key| one.suits(key));
+        let wanted = all.filter(|one| match one.is_padded() {
+            true => self.nature.writable || does_one(one),
+            false => does_one(one),
+        });
+        let wanted = wanted.filter(|one| {
+            !one.is_padded() || !self.keys().filter(counts).any(|key| refuses(key, *one))
+        });
+        wanted.collect()
     }
 
     /// The types of which there are keys that decrypt or agree on secrets, or can be made. Not every

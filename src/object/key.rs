@@ -144,7 +144,10 @@ pub(super) fn private_object(
         true => &Wrapping::RSA[..],
         false => &[],
     };
-    let signing: Vec<_> = Mechanism::of(key).map(Mechanism::kind).collect();
+    let signing: Vec<_> = Mechanism::of(key)
+        .filter(|one| does(Use::Sign) && (one.is_padded() || does(Use::Decrypt)))
+        .map(Mechanism::kind)
+        .collect();
     let opening = opening.iter().filter(|kind| !signing.contains(kind));
     let shown: Vec<_> = signing
         .iter()

@@ -20,6 +20,7 @@ pub mod ciphers;
 pub mod der;
 pub mod devid;
 pub mod factory;
+pub mod foreign;
 pub mod fork;
 pub mod fronts;
 pub mod home;

@@ -25,6 +25,7 @@ pub mod command {
     pub const NV_READ: u32 = 0x14E;
     pub const NV_READ_PUBLIC: u32 = 0x169;
     pub const SIGN: u32 = 0x15D;
+    pub const RSA_DECRYPT: u32 = 0x159;
     pub const READ_PUBLIC: u32 = 0x173;
     pub const GET_CAPABILITY: u32 = 0x17A;
     pub const GET_RANDOM: u32 = 0x17B;

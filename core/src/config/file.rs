@@ -49,6 +49,8 @@ pub(super) struct WrittenToken {
     pub(super) allow_file_keys: Option<bool>,
     pub(super) allow_last_try: Option<bool>,
     pub(super) pin: Option<SecretSource>,
+    pub(super) parents: Vec<u32>,
+    pub(super) allow_raw_rsa: Option<bool>,
 }
 
 #[derive(Debug, Default, Clone)]
@@ -308,6 +310,8 @@ impl WrittenToken {
             allow_file_keys: section.flag("allow_file_keys"),
             allow_last_try: section.flag("allow_last_try"),
             pin: section.text("pin"),
+            parents: section.handles("parents").unwrap_or_default(),
+            allow_raw_rsa: section.flag("allow_raw_rsa"),
         };
         section.end();
         token

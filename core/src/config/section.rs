@@ -21,7 +21,15 @@ const SETTINGS: [(&str, &[&str]); 6] = [
     ),
     (
         "[[token]]",
-        &["name", "path", "allow_file_keys", "allow_last_try", "pin"],
+        &[
+            "name",
+            "path",
+            "allow_file_keys",
+            "allow_last_try",
+            "pin",
+            "parents",
+            "allow_raw_rsa",
+        ],
     ),
     ("[master]", &["handle", "owner_auth"]),
     (
@@ -140,6 +148,27 @@ impl<'t> Section<'t> {
             }
             DeValue::String(_) => Err(format!("expected {expected}: a number without quotes")),
             other => Err(format!("expected {expected}{}", not(other))),
+        })
+    }
+
+    /// A list of persistent handles.
+    pub(super) fn handles(&mut self, key: &str) -> Option<Vec<u32>> {
+        let text = self.text;
+        let expected = "expected handles from 0x81000000 to 0x81FFFFFF, without quotes";
+        self.taken(key, |value| match value.get_ref() {
+            DeValue::Array(all) => {
+                let handle = |one: &Value<'t>| match one.get_ref() {
+                    DeValue::Integer(digits) => {
+                        let number = u32::from_str_radix(digits.as_str(), digits.radix()).ok();
+                        let written = text.get(one.span()).unwrap_or_default();
+                        let persistent = number.filter(|number| number >> 24 == 0x81);
+                        persistent.ok_or_else(|| format!("{written}: {expected}"))
+                    }
+                    other => Err(format!("{expected}{}", not(other))),
+                };
+                all.iter().map(handle).collect()
+            }
+            _ => Err(format!("expected a list in brackets, as in [0x81000001]")),
         })
     }
 

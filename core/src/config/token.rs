@@ -17,6 +17,11 @@ pub struct TokenSettings {
     pub allow_last_try: bool,
     /// Where the user's PIN is, if callers need not bring it.
     pub pin: Option<SecretSource>,
+    /// Persistent storage keys below which files hold keys, and to which the empty authorisation
+    /// value may be shown although a wrong one counts towards lockout.
+    pub parents: Vec<u32>,
+    /// Whether RSA keys of files that decrypt also sign without padding (CKM_RSA_X_509).
+    pub allow_raw_rsa: bool,
 }
 
 impl TokenSettings {
@@ -28,6 +33,8 @@ impl TokenSettings {
             allow_file_keys: false,
             allow_last_try: false,
             pin: None,
+            parents: Vec::new(),
+            allow_raw_rsa: false,
         }
     }
 
@@ -36,6 +43,8 @@ impl TokenSettings {
         self.allow_file_keys = later.allow_file_keys.unwrap_or(self.allow_file_keys);
         self.allow_last_try = later.allow_last_try.unwrap_or(self.allow_last_try);
         self.pin = later.pin.or(self.pin.take());
+        self.parents.extend(later.parents);
+        self.allow_raw_rsa = later.allow_raw_rsa.unwrap_or(self.allow_raw_rsa);
     }
 }
 

@@ -138,6 +138,9 @@ impl From<SignError> for Fault {
         match error {
             SignError::Tpm(error) => error.into(),
             SignError::NotLoggedIn => Self::asks_for_pin(),
+            SignError::Refused(_) | SignError::Unloadable(_) => Self::failed(format!(
+                "{error}. No other key suffers from it; devid doctor says more"
+            )),
             other => Self::failed(other.to_string()),
         }
     }

@@ -24,7 +24,7 @@ pub(super) enum Unread {
 pub(super) fn key_in(path: &Path) -> Result<Key, Unread> {
     let pem = file::read(path, LARGEST).map_err(Unread::File)?;
     let key = PrivateKeyInfo::from_pem(&Zeroizing::new(pem)).map_err(Unread::NoKey)?;
-    Key::in_clear(key).ok_or_else(|| Unread::NoKey("no key for memory".into()))
+    Key::in_clear(key).map_err(|why| Unread::NoKey(why.into()))
 }
 
 impl Unread {

@@ -63,10 +63,15 @@ impl Mend {
 
 /// What helps where a file of a key folder gives no object: an identity may be in it, so it is not to
 /// be moved away just so that the finding goes.
-pub(super) fn of_unread(folder: &Path, file: &Path) -> Mend {
+pub(super) fn of_unread(folder: &Path, file: &Path, by_content: bool) -> Mend {
+    if by_content {
+        return Mend::by(
+            "If it is one of the device's, bring it back from a copy. If it is none, take it to a \
+             place outside of the folder",
+        );
+    }
     Mend::on(
-        "If it is damaged, bring it back from a copy, or take it out of the folder if it is none of \
-         the device's. If only its mode or owner is at fault, and its content is yours",
+        "If its mode or owner is at fault, and its content is yours",
         &[folder, file],
         format!(
             "chown --no-dereference --reference={} {1} && chmod u=rw,g-wx,o= {1}",

@@ -10,6 +10,7 @@ use super::software::Software;
 use super::state::{Certified, Facts, Marker, TpmKey};
 use super::untrusted::Untrusted;
 use crate::certificate::Certificate;
+use crate::store::folder::{KeyFolder, Refused};
 use crate::store::{Key, Kind, Listing, Protection, SignError};
 use crate::tpm::TpmError;
 use crate::trouble::is_there;
@@ -33,8 +34,8 @@ pub(super) struct Observed {
     pub(super) stray: Option<Certificate>,
     /// Why the TPM cannot be used.
     pub(super) tpm_fault: Option<Fault>,
-    /// Files of the key folder that give no object, by name, and why.
-    pub(super) unread: Vec<(String, String)>,
+    /// Files of the key folder that give no object, and may be of the identity, by name.
+    pub(super) unread: Vec<Refused>,
     /// Why something that counts may be missing: a file could not be read now.
     pub(super) unread_now: Option<String>,
     /// Why what is in the state folder may be somebody else's.
@@ -84,7 +85,8 @@ impl Device {
         let mark = unless(reset, Mark::read(&self.config.provision.marker))?;
         let listing = self.own.listing()?;
         let (mut own, certificates) = own_identity(&listing, mark.as_ref());
-        let unread = listing.refused;
+        let mut unread = listing.refused;
+        unread.retain(may_be_ours);
         let orphan = match (&own, tpm) {
             (None, true) => self.orphans()?.into_iter().find(Orphan::could_be_identity),
             _ => None,
@@ -183,6 +185,12 @@ impl Device {
                 return Ok(TpmKey::Lost);
             }
             Proof::None(SignError::NotLoggedIn) => return self.state_without_pin(own),
+            Proof::None(SignError::Unloadable(why) | SignError::Refused(why)) => {
+                return Err(Fault::refused(format!(
+                    "{why}; the device's identity is in that file, so nothing is put in its place. \
+                     Bring it back from a copy"
+                )));
+            }
             Proof::None(error) => return Err(error.into()),
         }
         let (Some(handle), Some(name)) = (own.key.handle(), own.key.name()) else {
@@ -286,6 +294,12 @@ fn own_identity(listing: &Listing, mark: Option<&Mark>) -> (Option<OwnKey>, Vec<
         (None, true) => None,
     };
     (own, certificates)
+}
+
+/// Whether a file that gives no object may be of the device's identity: one that cannot be read, or
+/// that has a name as we give them. What another program put there under a name of its own is not.
+fn may_be_ours(file: &Refused) -> bool {
+    !file.by_content || file.file.strip_suffix(".pem").is_some_and(KeyFolder::named)
 }
 
 /// What was found; nothing, where it cannot be read and a reset takes it away.

@@ -136,14 +136,29 @@ impl Device {
 
     fn key_lost(&self, seen: &Observed) -> Explained {
         let lost = seen.own.as_ref().and_then(|own| own.lost.as_deref());
+        let lost = lost.unwrap_or("the marker names one that is gone");
+        let held = self.own.master_is_held();
+        let (text, mend) = match held {
+            Ok(Some(true)) => (
+                format!(
+                    "the device's key is not here ({lost}), though the TPM holds the master key as \
+                     before: the file of the key was lost, or changed"
+                ),
+                self.bring_back_file(),
+            ),
+            Ok(_) | Err(_) => (
+                format!(
+                    "the TPM does not hold the device's key any more ({lost}): it was cleared or \
+                     exchanged"
+                ),
+                self.other_tpm(),
+            ),
+        };
         Explained {
             kind: FaultKind::Refused,
             id: "identity.key-lost",
-            text: format!(
-                "the TPM does not hold the device's key any more ({}): it was cleared or exchanged",
-                lost.unwrap_or("the marker names one that is gone")
-            ),
-            mend: self.other_tpm(),
+            text,
+            mend,
         }
     }
 
@@ -197,8 +212,8 @@ impl Device {
     /// What is missing is not gone as long as it may be in a file.
     fn unreadable(&self, seen: &Observed) -> Explained {
         let folder = self.folder();
-        let (file, why) = seen.unread.first().cloned().unwrap_or_default();
-        let path = folder.join(file);
+        let first = seen.unread.first().cloned().unwrap_or_default();
+        let (path, why) = (folder.join(&first.file), first.why);
         let others = match seen.unread.len() {
             0 | 1 => String::new(),
             count => format!(" (and {} more)", count - 1),
@@ -211,7 +226,7 @@ impl Device {
                  place",
                 path.display()
             ),
-            mend: of_unread(&folder, &path),
+            mend: of_unread(&folder, &path, first.by_content),
         }
     }
 

@@ -70,8 +70,8 @@ impl Device {
             store.erase(number == 0, tpm)?;
         }
         // What gives no object may be the old identity all the same; then it does not count again.
-        for (name, _) in self.own.damaged_files().map_err(unread)? {
-            let path = self.folder().join(name);
+        for refused in self.own.damaged_files().map_err(unread)? {
+            let path = self.folder().join(refused.file);
             file::rename(&path, &free_name(&path, "refused")?).map_err(Fault::file(&path))?;
         }
         if tpm {

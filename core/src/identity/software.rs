@@ -114,7 +114,7 @@ impl Software {
         let path = self.key_path();
         let pem = Zeroizing::new([LABEL, pem.as_bytes()].concat());
         file::write(&path, &pem, 0o600).map_err(Fault::file(&path))?;
-        Key::in_clear(private).ok_or_else(|| failed("no key for memory"))
+        Key::in_clear(private).map_err(failed)
     }
 
     /// Keeps the certificate with those of the CAs above it, in the place of what was there.

@@ -3,8 +3,12 @@
 
 mod info;
 mod private;
+mod reading;
+#[cfg(test)]
+mod reading_tests;
 
 pub use private::PrivateKeyInfo;
+pub(crate) use reading::refuse_encrypted;
 
 use p256::elliptic_curve::sec1::ToSec1Point;
 use pkcs1::der::asn1::UintRef;
@@ -127,6 +131,16 @@ impl PublicKey {
         point.extend(pad_left(x, curve.width())?);
         point.extend(pad_left(y, curve.width())?);
         Self::from_point(curve, &point)
+    }
+
+    /// Whether a big-endian number is below the modulus of this RSA key.
+    pub fn has_below_modulus(&self, number: &[u8]) -> bool {
+        match self {
+            Self::Rsa { modulus, .. } => {
+                pad_left(number, modulus.len()).is_some_and(|number| number < *modulus)
+            }
+            Self::Ec { .. } => false,
+        }
     }
 
     /// From a SEC 1 point, compressed or not.

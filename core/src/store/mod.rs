@@ -135,8 +135,10 @@ pub enum SignError {
     Ciphertext,
     /// The key asks for a login.
     NotLoggedIn,
-    /// The key's file is of a form that is not supported; the text says which.
-    Refused(&'static str),
+    /// The key cannot be used here, whoever asks; the text says why.
+    Refused(String),
+    /// The TPM does not load the key from its file; the text says why.
+    Unloadable(String),
     /// The TPM does not derive the certified key.
     NotInThisTpm,
     /// The TPM, or the way to it.
@@ -161,7 +163,9 @@ impl fmt::Display for SignError {
             Self::Scheme => f.write_str("the key does not sign by this scheme"),
             Self::NotLoggedIn => f.write_str("the key asks for a login first"),
             Self::Ciphertext => f.write_str("not to be decrypted with this key"),
-            Self::Refused(why) => write!(f, "the key cannot be used: {why}"),
+            Self::Refused(why) | Self::Unloadable(why) => {
+                write!(f, "the key cannot be used: {why}")
+            }
             Self::NotInThisTpm => f.write_str("this TPM does not hold the certified key"),
             Self::Tpm(error) => error.fmt(f),
         }

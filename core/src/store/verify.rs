@@ -3,7 +3,8 @@
 use super::SignRequest;
 use crate::key::{Curve, PublicKey};
 use crate::tpm::Hash;
-use rsa::{Pkcs1v15Sign, Pss};
+use rsa::hazmat::rsa_encrypt;
+use rsa::{BoxedUint, Pkcs1v15Sign, Pss};
 use sha1::Sha1;
 use sha2::{Sha256, Sha384, Sha512};
 
@@ -27,11 +28,27 @@ pub fn verify(key: &PublicKey, request: SignRequest, signature: &[u8]) -> bool {
             };
             key.verify(padding, digest, signature).is_ok()
         }
+        (PublicKey::Rsa { .. }, SignRequest::Pkcs1Of(data)) => {
+            let padding = Pkcs1v15Sign::new_unprefixed();
+            let key = key.to_rsa();
+            key.is_some_and(|key| key.verify(padding, data, signature).is_ok())
+        }
+        (PublicKey::Rsa { .. }, SignRequest::Unpadded(number)) => {
+            unpadded(key, number, signature).unwrap_or(false)
+        }
         (PublicKey::Rsa { .. }, SignRequest::Pss(hash, digest)) => {
             verify_pss(key, hash, hash.width(), digest, signature)
         }
         _ => false,
     }
+}
+
+/// Whether the signature to the power of the exponent is this number.
+fn unpadded(key: &PublicKey, number: &[u8], signature: &[u8]) -> Option<bool> {
+    let bits = 8 * u32::try_from(key.signature_width()).ok()?;
+    let of = |bytes| BoxedUint::from_be_slice(bytes, bits).ok();
+    let (number, signature) = (of(number)?, of(signature)?);
+    Some(rsa_encrypt(&key.to_rsa()?, &signature).ok()? == number)
 }
 
 /// Whether it is a PSS signature with the longest salt that the key has room for: what a TPM may

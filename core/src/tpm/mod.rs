@@ -22,6 +22,7 @@ mod silence;
 mod tcti;
 mod template;
 mod turn;
+mod unloadable;
 mod wrapped;
 
 pub use derived::DerivedKey;
@@ -31,7 +32,7 @@ pub use kdf::Secret;
 pub(crate) use kdf::{encrypt_oaep, random_scalar, random_secret};
 pub use nv::NvKept;
 pub use own::{Algorithm, KeyUsage, SRK, StorageKey};
-pub use public::{PublicArea, SigningScheme};
+pub use public::{PublicArea, SigningScheme, other_kind};
 pub(crate) use public::{name_of, qualified_name_below};
 pub use rc::ResponseCode;
 pub use resident::ResidentKey;
@@ -40,6 +41,7 @@ pub use silence::Silence;
 pub use tcti::{Tcti, TctiError};
 pub(crate) use template::is_own_key;
 pub use template::recognised;
+pub use unloadable::{Obstacle, Unloadable};
 pub use wrapped::{Parent, WrappedKey};
 
 use std::fmt;
@@ -420,8 +422,10 @@ pub enum TpmError {
     /// No value was shown that may be wrong: if it were, the whole TPM would be locked, or is so
     /// already.
     NoTryLeft,
-    /// A wrapped key is not for this TPM, or this TPM was cleared: the handle does not hold the key
-    /// that wraps it.
+    /// The TPM does not load a wrapped key; it may be the one that the key was made in all the same.
+    Unloadable(Unloadable),
+    /// A wrapped key is not for this TPM, or this TPM was cleared: the handle does not hold the
+    /// master key that wraps it.
     ForeignKey(u32),
     /// The link has no such ability.
     Unsupported(String),
@@ -480,6 +484,7 @@ impl fmt::Display for TpmError {
             Self::NoTryLeft => f.write_str(
                 "not tried: a wrong value would lock the whole TPM, or it is locked already",
             ),
+            Self::Unloadable(why) => why.fmt(f),
             Self::ForeignKey(parent) => write!(
                 f,
                 "handle 0x{parent:08X} does not hold the key that wraps this one"

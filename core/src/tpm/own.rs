@@ -313,10 +313,14 @@ impl Tpm {
         }
     }
 
+    /// The name of what is at a persistent handle; `None` if nothing is.
+    pub(crate) fn name_at(&self, handle: u32) -> Result<Option<Vec<u8>>, TpmError> {
+        Ok(self.public_at(handle)?.map(|(_, name)| name))
+    }
+
     /// Whether the persistent handle holds the key of this name.
     pub fn holds(&self, handle: u32, name: &[u8]) -> Result<bool, TpmError> {
-        let there = self.public_at(handle)?;
-        Ok(there.is_some_and(|(_, there)| there == name))
+        Ok(self.name_at(handle)?.is_some_and(|there| there == name))
     }
 
     /// The TPMT_PUBLIC and the name of what is at a persistent handle; `None` if nothing is.

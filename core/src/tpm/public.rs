@@ -95,8 +95,7 @@ impl PublicArea {
 
     /// Whether the key wraps others: restricted, decrypts, does not sign.
     pub fn is_storage_key(&self) -> bool {
-        let set = TpmaObject::RESTRICTED.bits() | TpmaObject::DECRYPT.bits();
-        self.attributes & (set | TpmaObject::SIGN_ENCRYPT.bits()) == set
+        is_storage_key(&self.bytes)
     }
 
     /// Whether the key signs whatever it is given.
@@ -122,6 +121,11 @@ impl PublicArea {
         self.scheme == SigningScheme::Any
     }
 
+    /// Whether no authorisation value but only a policy lets it be used.
+    pub fn asks_for_policy(&self) -> bool {
+        self.attributes & TpmaObject::USER_WITH_AUTH.bits() == 0
+    }
+
     /// Whether this TPM made the private half, and it never was anywhere else.
     pub fn is_of_this_tpm(&self) -> bool {
         let set = TpmaObject::FIXED_TPM.bits() | TpmaObject::SENSITIVE_DATA_ORIGIN.bits();
@@ -142,6 +146,50 @@ impl PublicArea {
             | TpmaObject::SENSITIVE_DATA_ORIGIN.bits();
         let clear = TpmaObject::RESTRICTED.bits() | TpmaObject::DECRYPT.bits();
         self.attributes & (set | clear) == set
+    }
+}
+
+/// TPMA_OBJECT of a TPMT_PUBLIC of any kind; none set where it is cut.
+fn attributes_of(area: &[u8]) -> u32 {
+    let bytes = area.get(4..8).and_then(|bytes| bytes.try_into().ok());
+    bytes.map_or(0, u32::from_be_bytes)
+}
+
+/// As [`PublicArea::is_storage_key`] of an object of any kind.
+pub(super) fn is_storage_key(area: &[u8]) -> bool {
+    let set = TpmaObject::RESTRICTED.bits() | TpmaObject::DECRYPT.bits();
+    attributes_of(area) & (set | TpmaObject::SIGN_ENCRYPT.bits()) == set
+}
+
+/// Whether wrong authorisation values for an object of any kind count towards lockout.
+pub(super) fn counts_wrong_auth(area: &[u8]) -> bool {
+    attributes_of(area) & TpmaObject::NO_DA.bits() == 0
+}
+
+/// What kind of object a TPMT_PUBLIC is of that [`PublicArea::parse`] does not take.
+pub fn other_kind(area: &[u8]) -> &'static str {
+    let Ok((public, [])) = TpmtPublic::unmarshal(area) else {
+        return "its public area is damaged, or of an algorithm that is not known here";
+    };
+    let scheme = match &public.parameters {
+        TpmuPublicParms::KeyedHash(_) => return "it is sealed data or an HMAC key, no key pair",
+        TpmuPublicParms::SymCipher(_) => return "it is a symmetric key, no key pair",
+        TpmuPublicParms::Ecc(parameters) => match parameters.curve_id {
+            TpmEccCurve::NistP256 | TpmEccCurve::NistP384 | TpmEccCurve::NistP521 => {
+                parameters.scheme.scheme
+            }
+            _ => return "its curve is none of P-256, P-384 and P-521",
+        },
+        TpmuPublicParms::Rsa(parameters) => parameters.scheme.scheme,
+        _ => return "its public area is of an algorithm that is not known here",
+    };
+    match scheme {
+        TpmAlgId::Oaep => "it decrypts by OAEP alone, and by one hash",
+        TpmAlgId::Rsaes => "it decrypts by RSAES-PKCS1-v1_5 alone",
+        TpmAlgId::Null | TpmAlgId::Ecdsa | TpmAlgId::Rsassa | TpmAlgId::Rsapss => {
+            "its public key or its hash is of no kind that is known here"
+        }
+        _ => "it is for a scheme that is neither ECDSA nor one of RSA's",
     }
 }
 

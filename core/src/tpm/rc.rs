@@ -16,6 +16,7 @@ impl ResponseCode {
     const NV_DEFINED: u32 = 0x14C;
     const TYPE: u32 = 0x08A;
     const INTEGRITY: u32 = 0x09F;
+    const SENSITIVE: u32 = 0x155;
     const OBJECT_MEMORY: u32 = 0x902;
     const AUTH_FAIL: u32 = 0x08E;
     const BAD_AUTH: u32 = 0x0A2;
@@ -69,10 +70,19 @@ impl ResponseCode {
         matches!(self.base(), 0x081 | 0x084 | 0x087 | 0x0A6)
     }
 
-    /// What was wrapped is not wrapped by this key, or was changed; or the key is none that wraps.
-    pub fn is_foreign(self) -> bool {
-        let of_handle = self.0 & 0xC0 == 0x80;
-        self.base() == Self::INTEGRITY || (of_handle && self.base() == Self::TYPE)
+    /// Of TPM2_Load: what is to be loaded is not as its parent wrapped it.
+    pub fn is_unsound_object(self) -> bool {
+        self.is_parameter() || self.0 == Self::SENSITIVE
+    }
+
+    /// The entity in a handle of the command is of another kind than the command takes.
+    pub fn is_other_kind(self) -> bool {
+        self.0 & 0xC0 == 0x80 && self.base() == Self::TYPE
+    }
+
+    /// The use of an entity takes a policy, not an authorisation value.
+    pub fn asks_for_policy(self) -> bool {
+        matches!(self.base(), 0x124 | 0x12F)
     }
 
     /// All slots for objects are taken, by others as well.
@@ -119,6 +129,8 @@ impl ResponseCode {
             Self::NV_RATE => "TPM_RC_NV_RATE",
             Self::LOCKOUT => "TPM_RC_LOCKOUT",
             Self::RETRY => "TPM_RC_RETRY",
+            Self::SENSITIVE => "TPM_RC_SENSITIVE",
+            0x082 => "TPM_RC_ATTRIBUTES",
             0x923 => "TPM_RC_NV_UNAVAILABLE",
             0x083 => "TPM_RC_HASH",
             0x084 => "TPM_RC_VALUE",

@@ -7,6 +7,7 @@
 use super::exchange::{Manner, Proof};
 use super::{Auth, AuthValue, Link, Tpm, TpmError, Used, name_of, template};
 use log::warn;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// So many keys stay loaded behind a resource manager; the one not used for longest goes.
 const LOADED: usize = 8;
@@ -18,6 +19,8 @@ pub struct WrappedKey {
     area: Vec<u8>,
     private: Vec<u8>,
     name: Vec<u8>,
+    /// Whether the empty value may be shown to the parent.
+    parent_is_open: AtomicBool,
 }
 
 /// The key that wraps another.
@@ -65,6 +68,17 @@ impl WrappedKey {
             parent,
             area,
             private,
+            parent_is_open: AtomicBool::new(true),
+        }
+    }
+
+    /// The same below a parent of which nothing is known: before the empty value is shown to it, it
+    /// is asked whether a wrong one would count towards lockout.
+    #[must_use]
+    pub fn below_stranger(self) -> Self {
+        Self {
+            parent_is_open: AtomicBool::new(false),
+            ..self
         }
     }
 
@@ -89,30 +103,29 @@ impl WrappedKey {
     }
 
     /// A transient handle; to be flushed.
+    ///
+    /// # Errors
+    ///
+    /// [`TpmError::Unloadable`] for all that the TPM says of the key or its parent.
     pub(super) fn load(&self, link: &mut dyn Link) -> Result<u32, TpmError> {
-        let (handle, name) = match &self.parent {
-            Parent::Persistent(parent) => link
-                .load(Used::open(*parent, &[]), &self.area, &self.private)
-                .map_err(|error| match error {
-                    TpmError::Response(code) if code.is_foreign() || code.is_missing_handle() => {
-                        warn!(
-                            "handle 0x{parent:08X} does not hold the key that wraps this one \
-                             ({code}): the TPM was cleared or exchanged, and the key is lost with \
-                             it. Move the key folder away to begin anew, or bring back the TPM \
-                             that it belongs to"
-                        );
-                        TpmError::ForeignKey(*parent)
-                    }
-                    other => other,
-                })?,
+        if !self.parent_is_open.load(Ordering::Acquire) {
+            self.parent.check(link)?;
+        }
+        let loaded = match &self.parent {
+            Parent::Persistent(parent) => {
+                link.load(Used::open(*parent, &[]), &self.area, &self.private)
+            }
             Parent::Owner { rsa } => {
                 let root = template::storage_root(*rsa);
-                let (parent, _, _) = link.create_primary(Used::owner(Auth::Empty), &root)?;
+                let made = link.create_primary(Used::owner(Auth::Empty), &root);
+                let (parent, _, _) = made.map_err(|error| self.parent.explained(error))?;
                 let loaded = link.load(Used::open(parent, &[]), &self.area, &self.private);
                 flush(link, parent, &loaded);
-                loaded?
+                loaded
             }
         };
+        let (handle, name) = loaded.map_err(|error| self.parent.explained(error))?;
+        self.parent_is_open.store(true, Ordering::Release);
         if name != self.name {
             flush(link, handle, &Ok(()));
             return Err(TpmError::Broken("the TPM loaded another key".into()));
@@ -122,6 +135,11 @@ impl WrappedKey {
 }
 
 impl Tpm {
+    /// That the TPM loads the key. Its own authorisation value plays no part.
+    pub(crate) fn check_loads(&self, key: &WrappedKey) -> Result<(), TpmError> {
+        self.with_wrapped("Load", key, &AuthValue::default(), |_, _| Ok(()))
+    }
+
     /// Runs commands with a wrapped key loaded; `value` is its authorisation value.
     ///
     /// The commands may run twice if the value is empty.

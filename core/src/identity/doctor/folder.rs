@@ -41,6 +41,7 @@ pub(super) fn look_at(device: &Device, findings: &mut Vec<Finding>) {
             findings.extend(readers(state, store.path()));
         }
         files(store, findings);
+        unusable(store, findings);
     }
     let retired = Software::of(state).retired().unwrap_or_default();
     if !retired.is_empty() {
@@ -80,11 +81,12 @@ fn files(store: &DevidStore, findings: &mut Vec<Finding>) {
     match store.refused_files() {
         Ok(refused) => {
             let refused = refused.into_iter();
-            findings.extend(refused.map(|(file, why)| {
-                let file = path.join(file);
+            findings.extend(refused.map(|one| {
+                let file = path.join(&one.file);
                 let said = file.display().to_string();
-                let text = format!("{said}: {why}");
-                Finding::problem("keys.file", KEYS, text, of_unread(path, &file)).of(said)
+                let text = format!("{said}: {}", one.why);
+                let mend = of_unread(path, &file, one.by_content);
+                Finding::problem("keys.file", KEYS, text, mend).of(said)
             }));
         }
         Err(error) => {
@@ -102,6 +104,22 @@ fn files(store: &DevidStore, findings: &mut Vec<Finding>) {
             findings.push(finding.of(path.display().to_string()));
         }
     }
+}
+
+/// Keys whose files can be read, and that nobody can use.
+fn unusable(store: &DevidStore, findings: &mut Vec<Finding>) {
+    let all = store.unusable_keys().unwrap_or_default();
+    findings.extend(all.into_iter().map(|one| {
+        let file = store.file(&one.name).display().to_string();
+        let mend = match one.is_damaged {
+            true => of_unread(store.path(), &store.file(&one.name), true),
+            false => Mend::by(
+                "No other key suffers from it. Take the file to a place outside of the folder, \
+                 unless what it lacks can be had",
+            ),
+        };
+        Finding::problem("keys.unusable", KEYS, one.why, mend).of(file)
+    }));
 }
 
 fn state_folder(state: &Path) -> Finding {

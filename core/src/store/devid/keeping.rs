@@ -1,7 +1,7 @@
 //! What happens to a kept key later: it goes back into a persistent handle, or away as a whole.
 
 use super::{DevidStore, HANDLES, StoreError};
-use crate::store::folder::{self, Content, KeyFolder, Seal};
+use crate::store::folder::{self, Content, FolderError, KeyFolder, Refused, Seal};
 use crate::tpm::{SRK, TpmError, is_own_key, name_of};
 
 /// A key in a persistent handle of ours.
@@ -17,7 +17,8 @@ pub struct PersistentKey {
 
 impl DevidStore {
     /// Puts a key of the folder into a persistent handle again: into the one that its file names,
-    /// unless another key is there by now. Gives the handle. Writes to the TPM.
+    /// unless another key is there by now. Where another handle of ours holds the key already, only
+    /// the file is mended. Gives the handle. Writes to the TPM.
     pub fn persist_again(&self, name: &str) -> Result<u32, StoreError> {
         let listing = self.folder.list()?;
         let Content::Pair(pair) = &listing.entry(name)?.content else {
@@ -28,8 +29,14 @@ impl DevidStore {
                 "only a key that the TPM itself uses can be in a handle".into(),
             ));
         };
-        let parentless = || StoreError::Unsupported("nothing of the TPM wraps it".into());
-        let wrapped = key.wrapped().ok_or_else(parentless)?;
+        let parentless = |why: &str| StoreError::Unsupported(why.into());
+        let wrapped = key.wrapped().map_err(parentless)?;
+        if let Some(there) = self.handle_with(wrapped.name())? {
+            if pair.handle != Some(there) {
+                self.rewrite(name, |pair| pair.handle = Some(there))?;
+            }
+            return Ok(there);
+        }
         let mut handle = match pair.handle {
             Some(handle) if HANDLES.contains(&handle) => handle,
             _ => self.name_handle(name, None)?,
@@ -46,9 +53,31 @@ impl DevidStore {
                     handle = self.name_handle(name, last)?;
                     last = Some(handle);
                 }
-                Err(error) => return Err(StoreError::of_making(error)),
+                Err(error) => return Err(self.not_loaded(name, error)),
             }
         }
+    }
+
+    /// A fault of a key's way into a handle: that it does not load is its file's fault, or says that
+    /// the TPM is another.
+    fn not_loaded(&self, name: &str, error: TpmError) -> StoreError {
+        match self.master_record().judged(&self.tpm, error) {
+            TpmError::Unloadable(why) => StoreError::Folder(FolderError::Damaged {
+                file: self.file(name).display().to_string(),
+                reason: why.to_string(),
+            }),
+            error => StoreError::of_making(error),
+        }
+    }
+
+    /// The handle of ours that holds the key of this TPM name.
+    fn handle_with(&self, name: &[u8]) -> Result<Option<u32>, TpmError> {
+        for handle in self.tpm.handles(*HANDLES.start())? {
+            if HANDLES.contains(&handle) && self.tpm.holds(handle, name)? {
+                return Ok(Some(handle));
+            }
+        }
+        Ok(None)
     }
 
     /// Writes a free handle into the key's file before the key is there.
@@ -186,25 +215,12 @@ impl DevidStore {
         self.whole_listing().map(drop)
     }
 
-    /// Whether the TPM holds the master key of this folder; `None` if the folder remembers none.
-    pub fn master_is_held(&self) -> Result<Option<bool>, StoreError> {
-        let Some(name) = self.master_name()? else {
-            return Ok(None);
-        };
-        Ok(Some(self.tpm.holds(self.master.handle, &name)?))
-    }
-
-    /// The TPM name of the master key, as the folder remembers it.
-    pub fn master_name(&self) -> Result<Option<Vec<u8>>, StoreError> {
-        Ok(self.folder.master()?.and_then(|area| name_of(&area)))
-    }
-
-    /// Files of the folder that give no object because of what is in them, by name, and why.
+    /// Files of the folder that give no object because of what is in them, by name.
     ///
     /// # Errors
     ///
     /// Also if a file could not be read now: it may be an object.
-    pub fn damaged_files(&self) -> Result<Vec<(String, String)>, StoreError> {
+    pub fn damaged_files(&self) -> Result<Vec<Refused>, StoreError> {
         Ok(self.whole_listing()?.refused)
     }
 
@@ -218,8 +234,8 @@ impl DevidStore {
         self.folder.in_the_way()
     }
 
-    /// Files of the folder that give no object, by name, and why.
-    pub fn refused_files(&self) -> Result<Vec<(String, String)>, StoreError> {
+    /// Files of the folder that give no object, by name.
+    pub fn refused_files(&self) -> Result<Vec<Refused>, StoreError> {
         Ok(self.folder.list()?.refused)
     }
 }

@@ -2,18 +2,119 @@
 //! nowhere. Whoever evicts it erases every key that it wraps.
 //!
 //! Its public area is remembered in the folder, so that a TPM that was cleared or exchanged is told from
-//! one that never had a master key, and nothing is made anew that would only hide the loss.
+//! one that never had a master key, and nothing is made anew that would only hide the loss. Whether
+//! the TPM has it is judged here alone, by its name: a key that does not load proves nothing, since
+//! its own file may be damaged.
 
 use super::{DevidStore, StoreError};
-use crate::store::folder::Content;
-use crate::tpm::{StorageKey, TpmError};
-use log::info;
+use crate::store::folder::{Content, FolderError, KeyFolder};
+use crate::tpm::{Parent, StorageKey, Tpm, TpmError, Unloadable, name_of};
+use log::{info, warn};
+use std::path::PathBuf;
+
+/// Whether the TPM holds the master key of a folder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::store) enum Standing {
+    /// It does.
+    Held,
+    /// Its handle is empty.
+    Missing,
+    /// Another key is at its handle, or something that is no storage key.
+    Other,
+    /// The folder does not say which key it is, and something is at its handle.
+    Unknown,
+}
+
+/// The master key of one folder, as the folder remembers it.
+#[derive(Debug, Clone)]
+pub(in crate::store) struct MasterRecord {
+    folder: PathBuf,
+    handle: u32,
+}
+
+impl MasterRecord {
+    pub(super) fn new(folder: PathBuf, handle: u32) -> Self {
+        Self { folder, handle }
+    }
+
+    /// Its TPMT_PUBLIC; `None` if none was remembered.
+    ///
+    /// # Errors
+    ///
+    /// [`FolderError::Damaged`] also for what can be no master key's: each has the attributes of our
+    /// template, and a point on its curve.
+    pub(super) fn area(&self) -> Result<Option<Vec<u8>>, FolderError> {
+        let folder = KeyFolder::new(self.folder.clone());
+        let Some(area) = folder.master()? else {
+            return Ok(None);
+        };
+        match StorageKey::of(self.handle, &area).is_some_and(|key| key.is_as_ours()) {
+            true => Ok(Some(area)),
+            false => Err(folder.damaged_master()),
+        }
+    }
+
+    /// Whether the TPM holds it: one command.
+    ///
+    /// # Errors
+    ///
+    /// The TPM, or the folder cannot be read.
+    pub(in crate::store) fn standing(&self, tpm: &Tpm) -> Result<Standing, StoreError> {
+        let remembered = match self.area() {
+            Err(FolderError::Damaged { .. }) => None,
+            other => other?,
+        };
+        let name = remembered.and_then(|area| name_of(&area));
+        Ok(match (name, tpm.name_at(self.handle)?) {
+            (_, None) => Standing::Missing,
+            (None, Some(_)) => Standing::Unknown,
+            (Some(name), Some(there)) if name == there => Standing::Held,
+            (Some(_), Some(_)) => Standing::Other,
+        })
+    }
+
+    /// What it means that the TPM does not load a key of the folder. [`TpmError::ForeignKey`] only
+    /// where the master key should wrap it and is missing, or is another.
+    pub(in crate::store) fn judged(&self, tpm: &Tpm, error: TpmError) -> TpmError {
+        let of_master = matches!(&error, TpmError::Unloadable(Unloadable { parent, .. })
+            if *parent == Parent::Persistent(self.handle));
+        if !of_master {
+            return error;
+        }
+        match self.standing(tpm) {
+            Ok(Standing::Missing) => self.lost("is empty"),
+            Ok(Standing::Other) => self.lost("holds another key"),
+            Ok(Standing::Held | Standing::Unknown) | Err(_) => error,
+        }
+    }
+
+    fn lost(&self, finding: &str) -> TpmError {
+        warn!("{}", self.loss(finding));
+        TpmError::ForeignKey(self.handle)
+    }
+
+    /// What is to be said where the TPM does not have it.
+    fn loss(&self, finding: &str) -> String {
+        format!(
+            "handle 0x{:08X} {finding}, but the keys of {} are wrapped by a key that was there: the \
+             TPM was cleared or exchanged, and they are lost with it. Bring back the TPM that the \
+             folder belongs to, or begin anew with devid reset --factory --yes",
+            self.handle,
+            self.folder.display()
+        )
+    }
+}
 
 impl DevidStore {
+    /// The master key as the folder remembers it.
+    pub(super) fn master_record(&self) -> MasterRecord {
+        MasterRecord::new(self.folder.path().to_owned(), self.master.handle)
+    }
+
     /// The key that wraps new keys; made if there is none and the folder has no keys of one.
     pub(super) fn master_for_new_keys(&self) -> Result<StorageKey, StoreError> {
         let handle = self.master.handle;
-        let remembered = self.folder.master()?;
+        let remembered = self.master_record().area()?;
         let there = match self.tpm.storage_key(handle) {
             Err(TpmError::Unsupported(_)) if remembered.is_some() || self.has_wrapped_keys()? => {
                 return Err(self.other_tpm("holds another key"));
@@ -50,14 +151,16 @@ impl DevidStore {
         }
     }
 
-    /// What is to be said of a wrapped key that the TPM does not load.
-    pub(super) fn other_tpm(&self, finding: &str) -> StoreError {
-        let (handle, folder) = (self.master.handle, self.folder.path().display());
-        StoreError::OtherTpm(format!(
-            "handle 0x{handle:08X} {finding}, but the keys of {folder} are wrapped by a key that \
-             was there: the TPM was cleared or exchanged, and they are lost with it. Bring back the \
-             TPM that the folder belongs to, or begin anew with devid reset --factory --yes"
-        ))
+    /// The master key as it was remembered: what a PIN is salted to.
+    pub(super) fn remembered_master(&self) -> Result<StorageKey, StoreError> {
+        let area = self.master_record().area()?;
+        let master = area.and_then(|area| StorageKey::of(self.master.handle, &area));
+        master.ok_or_else(|| self.folder.missing_master().into())
+    }
+
+    /// What is to be said where the TPM does not have the master key.
+    fn other_tpm(&self, finding: &str) -> StoreError {
+        StoreError::OtherTpm(self.master_record().loss(finding))
     }
 
     fn has_wrapped_keys(&self) -> Result<bool, StoreError> {
@@ -66,5 +169,19 @@ impl DevidStore {
             Content::Pair(pair) => pair.material.parent() == Some(self.master.handle),
             _ => false,
         }))
+    }
+
+    /// Whether the TPM holds the master key of this folder; `None` if the folder remembers none.
+    pub fn master_is_held(&self) -> Result<Option<bool>, StoreError> {
+        let record = self.master_record();
+        if record.area()?.is_none() {
+            return Ok(None);
+        }
+        Ok(Some(record.standing(&self.tpm)? == Standing::Held))
+    }
+
+    /// The TPM name of the master key, as the folder remembers it.
+    pub fn master_name(&self) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(self.master_record().area()?.and_then(|area| name_of(&area)))
     }
 }

@@ -4,6 +4,7 @@
 //! Nothing is registered: what lies in the folder is there, and what another program puts into it
 //! appears at the next look.
 
+mod checking;
 mod configured;
 mod fault;
 mod keeping;
@@ -13,8 +14,10 @@ mod private;
 mod showing;
 
 pub use crate::tpm::{Algorithm, KeyUsage};
+pub use checking::UnusableKey;
 pub use fault::StoreError;
 pub use keeping::PersistentKey;
+pub(super) use master::MasterRecord;
 pub use private::PrivateKey;
 pub use showing::Stamp;
 
@@ -46,6 +49,9 @@ pub struct DevidStore {
     allow_last_try: bool,
     allows_file_keys: bool,
     pin: Option<SecretSource>,
+    /// Parents of keys that have no authorisation value, though a wrong one would count.
+    parents: Vec<u32>,
+    allows_raw_rsa: bool,
     /// The token's secret, as long as the user is logged in.
     login: Arc<Login>,
     /// The same for the security officer, who uses no keys.
@@ -100,6 +106,8 @@ impl DevidStore {
             allow_last_try: settings.allow_last_try,
             allows_file_keys: settings.allow_file_keys,
             pin: settings.pin.clone(),
+            parents: settings.parents.clone(),
+            allows_raw_rsa: settings.allow_raw_rsa,
             login: Arc::default(),
             officer: Arc::default(),
             shown: Mutex::default(),
@@ -188,7 +196,7 @@ impl DevidStore {
             }
         };
         let key = Key::in_memory(private.public(), &material);
-        let key = key.ok_or_else(|| StoreError::BadKey("of no kind to be used".into()))?;
+        let key = key.map_err(|why| StoreError::BadKey(why.into()))?;
         Ok(Arc::new(key.opened_by(access)))
     }
 

@@ -8,7 +8,7 @@
 use super::{DevidStore, StoreError};
 use crate::store::folder::{Content, Seal, SealText, Tss2Key, Tss2Kind};
 use crate::store::{Access, LoginError};
-use crate::tpm::{AuthValue, Hash, Secret, StorageKey, TpmError, random_secret};
+use crate::tpm::{AuthValue, Hash, Secret, TpmError, random_secret};
 use log::{info, warn};
 use std::sync::Arc;
 
@@ -98,16 +98,26 @@ impl DevidStore {
         let (sealed, _) = sealed.ok_or(LoginError::NotInitialized)?;
         let master = self.remembered_master()?;
         let _turn = self.tpm.turn_to_try(self.allow_last_try)?;
-        let parentless = || StoreError::Unsupported("nothing of the TPM wraps the seal".into());
-        let sealed = sealed.wrapped().ok_or_else(parentless)?;
+        let parentless = |why| StoreError::from(self.folder.damaged_seal(seal, why));
+        let sealed = sealed.wrapped().map_err(parentless)?;
         let value = AuthValue::salted(value, master.salt_key());
         self.tpm
             .unseal(&sealed, &value)
             .map_err(|error| match error {
                 TpmError::WrongAuth(_) => LoginError::Wrong,
                 TpmError::Response(code) if code.is_lockout() => LoginError::Locked,
-                error => LoginError::Tpm(error),
+                error => self.of_seal(seal, error),
             })
+    }
+
+    /// What it means that the TPM does not open a seal.
+    fn of_seal(&self, seal: Seal, error: TpmError) -> LoginError {
+        match self.master_record().judged(&self.tpm, error) {
+            TpmError::Unloadable(why) => {
+                LoginError::Store(self.folder.damaged_seal(seal, &why.to_string()).into())
+            }
+            error => LoginError::Tpm(error),
+        }
     }
 
     /// The token's label, which its officer gave it.
@@ -209,12 +219,6 @@ impl DevidStore {
                 key.name
             ))),
         }
-    }
-
-    fn remembered_master(&self) -> Result<StorageKey, StoreError> {
-        let area = self.folder.master()?;
-        let master = area.and_then(|area| StorageKey::of(self.master.handle, &area));
-        master.ok_or_else(|| self.other_tpm("is not remembered"))
     }
 }
 

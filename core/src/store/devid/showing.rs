@@ -5,11 +5,12 @@ use crate::certificate::{Certificate, Time};
 use crate::file;
 use crate::key::hex;
 use crate::store::folder::{
-    self, Content, Entry, FolderError, Material, Pair, Seal, Tss2Key, Tss2Kind,
+    self, Content, Entry, FolderError, Material, Origin, Pair, Seal, Tss2Key, Tss2Kind,
 };
+use crate::store::key::Source;
 use crate::store::listing::{Kind, Listing, Shown};
 use crate::store::{self, Key, KeyStore, LoginError, LookError, Pins, Who};
-use crate::tpm::{Hash, PublicArea, Tpm};
+use crate::tpm::{Hash, Parent, PublicArea, SRK, Tpm};
 use crate::trouble::trouble;
 use log::warn;
 use parking_lot::Mutex;
@@ -44,6 +45,8 @@ impl KeyStore for DevidStore {
             allow_last_try: self.allow_last_try,
             allows_file_keys: self.allows_file_keys,
             pin: self.pin.clone(),
+            parents: self.parents.clone(),
+            allows_raw_rsa: self.allows_raw_rsa,
             login: Arc::clone(&self.login),
             officer: Arc::clone(&self.officer),
             folder: self.folder.for_child(),
@@ -211,31 +214,50 @@ impl DevidStore {
             Material::Clear(_) if !self.allows_file_keys => {
                 Err("it is in clear, and [[token]] allow_file_keys does not allow that here")
             }
-            material => Key::in_memory(&pair.public, material).ok_or("it is of no kind to be used"),
+            material => Key::in_memory(&pair.public, material),
         };
-        let key = key.unwrap_or_else(|why| {
-            warn!(
-                "{}: the key {name:?} cannot be used: {why}",
-                self.folder.path().display()
-            );
-            Key::refused(pair.public.clone(), why)
+        let key = key.unwrap_or_else(|why| Key::refused(pair.public.clone(), why));
+        let key = key.allowing_unpadded(self.allows_raw_rsa).kept_in(Source {
+            file: self.file(name),
+            master: self.master_record(),
+            is_ours: pair.origin != Origin::Unknown,
         });
+        if let Some(why) = key.obstacle() {
+            warn!("the key {name:?} cannot be used: {why}");
+        }
         match &pair.auth {
             None => key,
             Some(salt) => key.opened_by(self.access(salt)),
         }
     }
 
+    /// Whether the empty value may be shown to a parent, though a wrong one may count: to those that
+    /// have none by convention, or by what the configuration says.
+    fn is_open(&self, parent: &Parent) -> bool {
+        match *parent {
+            Parent::Owner { .. } => true,
+            Parent::Persistent(handle) => {
+                handle == SRK || handle == self.master.handle || self.parents.contains(&handle)
+            }
+        }
+    }
+
     fn wrapped_key(&self, key: &Tss2Key, handle: Option<u32>) -> Result<Key, &'static str> {
         let area = PublicArea::parse(&key.public).ok_or("its public area is not understood")?;
         if key.has_policy() {
-            return Err("its file names a policy, which is not supported");
+            return Err("it needs a policy, by what its file says");
         }
         if key.kind != Tss2Kind::Loadable {
-            return Err("it must be imported first");
+            return Err(
+                "it is importable: another program must import it into the TPM first \
+                        (TPM2_Import)",
+            );
         }
-        let parentless = "its parent is neither a persistent key nor the owner hierarchy";
-        let wrapped = key.wrapped().ok_or(parentless)?;
+        let wrapped = key.wrapped()?;
+        let wrapped = match self.is_open(wrapped.parent()) {
+            true => wrapped,
+            false => wrapped.below_stranger(),
+        };
         self.tpm.own(wrapped.name());
         Ok(Key::wrapped(wrapped, area, handle, self.abilities()))
     }

@@ -6,9 +6,9 @@ use super::text::{
 };
 use super::{Content, Data, Description, Material, Origin, Pair, Tss2Key, Tss2Kind as Kind};
 use crate::certificate::{Certificate, is_certificate_label};
-use crate::key::{PrivateKeyInfo, PublicKey, from_hex, hex};
+use crate::key::{PrivateKeyInfo, PublicKey, from_hex, hex, refuse_encrypted};
 use crate::pem;
-use crate::tpm::PublicArea;
+use crate::tpm::{PublicArea, other_kind};
 
 /// More bytes than a file of the folder may have.
 pub(super) const LARGEST: u64 = 64 << 10;
@@ -33,6 +33,7 @@ pub(super) struct Remarks {
 ///
 /// What is wrong with it.
 pub(super) fn parse(name: &str, file: &[u8]) -> Result<(Content, Remarks), String> {
+    refuse_encrypted(file)?;
     let parts = pem::parse(file)?;
     let labels: Vec<&str> = parts.blocks.iter().map(|block| block.label).collect();
     let der = |at: usize| &parts.blocks[at].der[..];
@@ -46,11 +47,6 @@ pub(super) fn parse(name: &str, file: &[u8]) -> Result<(Content, Remarks), Strin
         [PAIR, ENCRYPTED, PUBLIC] => {
             let (material, public) = sealed(der(0), der(1), der(2))?;
             Content::Pair(read_pair(&mut lines, material, public, absent)?)
-        }
-        [CLEAR] => {
-            let key = PrivateKeyInfo::from_der(der(0))?;
-            let public = key.public().clone();
-            Content::Pair(read_pair(&mut lines, Material::Clear(key), public, absent)?)
         }
         [PUBLIC] => {
             let key = PublicKey::from_info_der(der(0));
@@ -71,12 +67,21 @@ pub(super) fn parse(name: &str, file: &[u8]) -> Result<(Content, Remarks), Strin
                 value: der(0).to_vec(),
             })
         }
-        [other] => {
-            return Err(format!(
-                "a PEM block of a kind that is not known: {other:?}"
-            ));
+        _ => {
+            let key = match (PrivateKeyInfo::from_blocks(&parts.blocks), &labels[..]) {
+                (Some(key), _) => key?,
+                (None, [other]) => {
+                    return Err(format!(
+                        "a PEM block of a kind that is not known: {other:?}"
+                    ));
+                }
+                (None, _) => {
+                    return Err("more than one PEM block; each object has its own file".into());
+                }
+            };
+            let public = key.public().clone();
+            Content::Pair(read_pair(&mut lines, Material::Clear(key), public, absent)?)
         }
-        _ => return Err("more than one PEM block; each object has its own file".into()),
     };
     let remarks = Remarks {
         above: lines.rest(),
@@ -153,9 +158,7 @@ fn wrapped(der: &[u8]) -> Result<(Material, PublicKey), String> {
         return Err("sealed data, not a key".into());
     }
     let area = PublicArea::parse(&key.public);
-    let public = area
-        .ok_or("its public area is of no kind of key that is known here")?
-        .key;
+    let public = area.ok_or_else(|| other_kind(&key.public))?.key;
     Ok((Material::Wrapped(key), public))
 }
 
@@ -278,7 +281,25 @@ mod tests {
             (sealed.into_bytes(), "sealed data"),
             (
                 pem::render("RSA PRIVATE KEY", &[0x30, 0]).unwrap().into(),
-                "RSA PRIVATE KEY",
+                "no RSA key",
+            ),
+            (
+                pem::render("EC PRIVATE KEY", &[0x30, 0]).unwrap().into(),
+                "no EC key",
+            ),
+            (
+                pem::render("OPENSSH PRIVATE KEY", &[0x30, 0])
+                    .unwrap()
+                    .into(),
+                "OpenSSH",
+            ),
+            (
+                pem::render(ENCRYPTED, &[0x30, 0]).unwrap().into(),
+                "is encrypted",
+            ),
+            (
+                pem::render("PKCS7", &[0x30, 0]).unwrap().into(),
+                "kind that is not known: \"PKCS7\"",
             ),
             (
                 pem::render(CLEAR, &[0x30, 0]).unwrap().into(),

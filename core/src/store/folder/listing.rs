@@ -15,12 +15,23 @@ use std::sync::Arc;
 pub struct Listing {
     /// By name. A file that did not change since the last listing gives the same `Arc`.
     pub entries: Vec<Arc<Entry>>,
-    /// Files that give no object, by name, and why.
-    pub refused: Vec<(String, String)>,
+    /// Files that give no object, by name.
+    pub refused: Vec<Refused>,
     /// The first of the files that could not be read now, and may hold an object.
     pub unread: Option<FolderError>,
     /// As [`KeyFolder::stamp`] of the moment before the files were read.
     pub stamp: Stamp,
+}
+
+/// A file that gives no object.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Refused {
+    /// Its name.
+    pub file: String,
+    /// Why it gives none.
+    pub why: String,
+    /// Whether its content is at fault, not who may read or change it.
+    pub by_content: bool,
 }
 
 /// What must change before a listing can differ.
@@ -50,19 +61,28 @@ pub(super) struct Seen {
     pub(super) stamp: Option<FileStamp>,
     /// Whether it must have another stamp if it is now another.
     pub(super) settled: bool,
-    pub(super) found: Result<Arc<Entry>, String>,
+    pub(super) found: Result<Arc<Entry>, Refused>,
     /// Why it could not be read now, if so; then what is found is of before.
     pub(super) trouble: Option<Errno>,
 }
 
 impl Seen {
     /// A file that cannot be read now: as it was earlier, if it was read then.
-    pub(super) fn hidden(earlier: Option<&Self>, stamp: Option<FileStamp>, errno: Errno) -> Self {
+    pub(super) fn hidden(
+        file: &str,
+        earlier: Option<&Self>,
+        stamp: Option<FileStamp>,
+        errno: Errno,
+    ) -> Self {
         let found = earlier.and_then(|earlier| earlier.found.as_ref().ok());
         Self {
             stamp,
             settled: false,
-            found: found.cloned().ok_or_else(|| errno.to_string()),
+            found: found.cloned().ok_or_else(|| Refused {
+                file: file.to_owned(),
+                why: errno.to_string(),
+                by_content: false,
+            }),
             trouble: Some(errno),
         }
     }
@@ -135,7 +155,7 @@ impl KeyFolder {
                             }
                         }
                     }
-                    Err(errno) => Some(Seen::hidden(earlier, None, errno)),
+                    Err(errno) => Some(Seen::hidden(&name, earlier, None, errno)),
                 };
                 if let Some(seen) = seen {
                     known.files.insert(name, seen);
@@ -146,7 +166,7 @@ impl KeyFolder {
         for (name, seen) in &known.files {
             match &seen.found {
                 Ok(entry) => entries.push(Arc::clone(entry)),
-                Err(reason) => refused.push((name.clone(), reason.clone())),
+                Err(why) => refused.push(why.clone()),
             }
             unread.extend(seen.trouble.map(|errno| (name.clone(), errno)));
         }
@@ -158,7 +178,7 @@ impl KeyFolder {
         stamp.settle(now);
         *self.known.lock() = Arc::new(known);
         let hidden = stamp.unread.iter().find(|(name, _)| {
-            let refused = refused.binary_search_by(|(one, _)| one.cmp(name));
+            let refused = refused.binary_search_by(|one| one.file.cmp(name));
             refused.is_ok()
         });
         let hidden = hidden.map(|(name, errno)| FolderError::at(&self.path.join(name))(*errno));

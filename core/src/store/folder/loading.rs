@@ -18,17 +18,32 @@ impl Tss2Key {
         }
     }
 
-    /// The same for the TPM; `None` if what wraps it is neither a persistent key nor the owner
-    /// hierarchy's.
-    pub fn wrapped(&self) -> Option<WrappedKey> {
+    /// The same for the TPM.
+    ///
+    /// # Errors
+    ///
+    /// What wraps it, if that is neither a persistent key nor the owner hierarchy's.
+    pub fn wrapped(&self) -> Result<WrappedKey, &'static str> {
         let parent = match self.parent {
             handle if handle >> 24 == 0x81 => Parent::Persistent(handle),
             OWNER | 0 => Parent::Owner {
                 rsa: self.rsa_parent,
             },
-            _ => return None,
+            0x4000_000B => {
+                return Err("its parent is of the endorsement hierarchy, not of the owner's");
+            }
+            0x4000_000C => {
+                return Err("its parent is of the platform hierarchy, not of the owner's");
+            }
+            0x4000_0007 => {
+                return Err("its parent is of the null hierarchy, which ends with each restart");
+            }
+            handle if handle >> 24 == 0x80 => {
+                return Err("its parent was in a transient handle, which others have by now");
+            }
+            _ => return Err("its parent is neither a persistent key nor the owner hierarchy"),
         };
-        Some(WrappedKey::new(
+        Ok(WrappedKey::new(
             parent,
             self.public.clone(),
             self.private.clone(),

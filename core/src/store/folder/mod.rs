@@ -21,7 +21,7 @@ mod write;
 
 pub use entry::{Content, Data, Description, Entry, Material, Origin, Pair, Usage, Use};
 pub use fault::FolderError;
-pub use listing::{Listing, Stamp};
+pub use listing::{Listing, Refused, Stamp};
 pub use seals::{Seal, SealText};
 pub use tss2::{Kind as Tss2Kind, NoTss2Key, Tss2Key};
 
@@ -334,11 +334,27 @@ impl KeyFolder {
         let digits = Some(digits.trim())
             .filter(|digits| sound(digits))
             .and_then(from_hex);
-        let wrong = || FolderError::Damaged {
+        let wrong = "not the hexadecimal digits that belong here";
+        digits
+            .map(Some)
+            .ok_or_else(|| self.damaged_own(file, wrong))
+    }
+
+    /// [`master`](Self::master) gave what can be no master key's.
+    pub(in crate::store) fn damaged_master(&self) -> FolderError {
+        self.damaged_own(MASTER, "not the public area of a master key")
+    }
+
+    /// [`master`](Self::master) gave nothing, where keys or seals of one are.
+    pub(in crate::store) fn missing_master(&self) -> FolderError {
+        self.damaged_own(MASTER, "it is missing")
+    }
+
+    fn damaged_own(&self, file: &str, what: &str) -> FolderError {
+        FolderError::Damaged {
             file: self.path.join(file).display().to_string(),
-            reason: "not the hexadecimal digits that belong here; bring it back from a copy".into(),
-        };
-        digits.map(Some).ok_or_else(wrong)
+            reason: format!("{what}; bring it back from a copy"),
+        }
     }
 
     /// What a file that is no object holds; `None` if there is none.

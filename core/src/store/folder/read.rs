@@ -1,7 +1,7 @@
 //! Reading the folder: what is in it, and what a file gives.
 
 use super::format::{self, Remarks};
-use super::listing::Seen;
+use super::listing::{Refused, Seen};
 use super::{Content, Entry, FolderError, Material};
 use crate::file::{self, FileStamp};
 use crate::trouble::trouble;
@@ -93,31 +93,38 @@ impl<'a> Opened<'a> {
         settled: bool,
         earlier: Option<&Seen>,
     ) -> Result<Option<Seen>, FolderError> {
+        let refused = |why: String, by_content| {
+            Err(Refused {
+                file: file.into(),
+                why,
+                by_content,
+            })
+        };
         let (found, lasting) = match self.read(object_name(file)) {
             Ok((entry, _)) => match earlier.map(|seen| &seen.found) {
                 Some(Ok(same)) if **same == entry => (Ok(Arc::clone(same)), true),
                 _ => (Ok(Arc::new(entry)), true),
             },
             Err(Unread::Gone) if file.contains(char::REPLACEMENT_CHARACTER) => {
-                (Err("its name is not UTF-8".into()), true)
+                (refused("its name is not UTF-8".into(), false), true)
             }
             Err(Unread::Gone) => return Ok(None),
-            Err(Unread::Damaged(why)) => (Err(why), true),
-            Err(Unread::Untrusted(why)) => (Err(why), false),
+            Err(Unread::Damaged(why)) => (refused(why, true), true),
+            Err(Unread::Untrusted(why)) => (refused(why, false), false),
             Err(Unread::Failed(error)) => match trouble(&error) {
                 Some(errno) => {
                     // Who changed a file may have taken the right to read it away.
                     let taken_away = errno == Errno::ACCESS;
                     let same = |seen: &&Seen| seen.stamp == Some(stamp) || !taken_away;
                     let same = earlier.filter(same);
-                    let hidden = Seen::hidden(same, Some(stamp), errno);
+                    let hidden = Seen::hidden(file, same, Some(stamp), errno);
                     let exhausted = matches!(errno, Errno::MFILE | Errno::NFILE | Errno::NOMEM);
                     return match exhausted && hidden.found.is_err() {
                         true => Err(FolderError::at(&self.path.join(file))(errno)),
                         false => Ok(Some(hidden)),
                     };
                 }
-                None => (Err(error.to_string()), false),
+                None => (refused(error.to_string(), false), false),
             },
         };
         let stamp = Some(stamp);
@@ -130,7 +137,8 @@ impl<'a> Opened<'a> {
         if let Err(why) = &seen.found
             && earlier.is_none_or(|earlier| earlier.stamp != stamp || earlier.found != seen.found)
         {
-            warn!("{}: {file:?} gives no object: {why}", self.path.display());
+            let folder = self.path.display();
+            warn!("{folder}: {file:?} gives no object: {}", why.why);
         }
         Ok(Some(seen))
     }

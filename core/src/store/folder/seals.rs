@@ -74,6 +74,14 @@ impl KeyFolder {
         sealed.map(Some).map_err(|why| self.because_file(file, why))
     }
 
+    /// The same fault where what was read is none of the TPM's.
+    pub(in crate::store) fn damaged_seal(&self, seal: Seal, why: &str) -> FolderError {
+        FolderError::Damaged {
+            file: self.path.join(seal.file()).display().to_string(),
+            reason: format!("{why}; bring it back from a copy"),
+        }
+    }
+
     /// Puts a seal in the place of the one that is there, if there is one.
     ///
     /// # Errors

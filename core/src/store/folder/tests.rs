@@ -305,7 +305,7 @@ fn misremember(folder: &KeyFolder) {
     let mut known = folder.known.lock();
     let mut files = known.files.clone();
     for seen in files.values_mut() {
-        seen.found = Err("other".into());
+        seen.found = Err(Refused::default());
     }
     *known = Arc::new(Known {
         folder: known.folder,

@@ -68,7 +68,8 @@ impl Key {
             return Err(SignError::Ciphertext);
         }
         if let Place::Memory(soft) = &self.place {
-            return soft.decrypt(tpm, &self.access, request, ciphertext);
+            let opened = soft.decrypt(tpm, &self.access, request, ciphertext);
+            return opened.map_err(|error| self.judged(tpm, error));
         }
         let value = self.access.value()?.hiding_response();
         let (block, _) = self.with(tpm, "RSA_Decrypt", &value, |link, key| {
@@ -101,7 +102,8 @@ impl Key {
         };
         let (x, y) = point[1..].split_at(curve.width());
         if let Place::Memory(soft) = &self.place {
-            return soft.agree(tpm, &self.access, &point);
+            let agreed = soft.agree(tpm, &self.access, &point);
+            return agreed.map_err(|error| self.judged(tpm, error));
         }
         let value = self.access.value()?.hiding_response();
         let (z, _) = self.with(tpm, "ECDH_ZGen", &value, |link, key| {
@@ -141,9 +143,9 @@ fn oaep(block: &[u8], hash: Hash, mgf: Hash, label: &[u8]) -> Option<Secret> {
         return None;
     }
     let mut sound = block[0].ct_eq(&0);
-    let (masked_seed, masked) = block[1..].split_at(width);
-    let seed = unmasked(masked_seed, masked, mgf);
-    let data = unmasked(masked, &seed, mgf);
+    let (masked_seed, masked_data) = block[1..].split_at(width);
+    let seed = masked(masked_seed, masked_data, mgf);
+    let data = masked(masked_data, &seed, mgf);
     let (label_hash, rest) = data.split_at(width);
     sound &= label_hash.ct_eq(&hash.digest(&[label]));
     let mut begun = Choice::from(0);
@@ -160,9 +162,9 @@ fn oaep(block: &[u8], hash: Hash, mgf: Hash, label: &[u8]) -> Option<Secret> {
     bool::from(sound).then(|| Secret::new(rest[start as usize..].to_vec()))
 }
 
-/// MGF1 of `seed` taken off `masked` (RFC 8017, appendix B.2.1).
-fn unmasked(masked: &[u8], seed: &[u8], mgf: Hash) -> Secret {
-    let mut plain = Secret::new(masked.to_vec());
+/// `data` under the mask MGF1 of `seed` (RFC 8017, appendix B.2.1); without it, if it was there.
+pub(super) fn masked(data: &[u8], seed: &[u8], mgf: Hash) -> Secret {
+    let mut plain = Secret::new(data.to_vec());
     for (counter, chunk) in (0_u32..).zip(plain.chunks_mut(mgf.width())) {
         let mask = Secret::new(mgf.digest(&[seed, &counter.to_be_bytes()]));
         chunk
@@ -208,9 +210,9 @@ mod tests {
         data.extend(message);
         data.resize(data.len(), 0);
         let seed = vec![9; hash.width()];
-        let masked = unmasked(&data, &seed, mgf);
-        let masked_seed = unmasked(&seed, &masked, mgf);
-        [&[0][..], &masked_seed, &masked].concat()
+        let masked_data = masked(&data, &seed, mgf);
+        let masked_seed = masked(&seed, &masked_data, mgf);
+        [&[0][..], &masked_seed, &masked_data].concat()
     }
 
     #[test]

@@ -3,12 +3,15 @@
 mod access;
 mod decrypting;
 mod locked;
+mod obstacle;
+mod padding;
 mod signing;
 mod soft;
 
 pub(super) use access::Given;
 pub use access::{Access, Login};
 pub use decrypting::DecryptRequest;
+pub(super) use obstacle::Source;
 pub use signing::SignRequest;
 
 use super::folder::{Material, Tss2Key, Tss2Kind};
@@ -34,6 +37,11 @@ pub struct Key {
     /// Hashes that the TPM, or the RSA in memory, knows; asked only for keys to which it matters.
     hashes: Vec<Hash>,
     pss_salt: AtomicU8,
+    source: Option<Source>,
+    /// Whether its bare private operation may be asked for.
+    allows_unpadded: bool,
+    /// Whether the TPM was seen to load it.
+    loaded: AtomicBool,
 }
 
 /// What keeps a private key.
@@ -132,18 +140,26 @@ impl Key {
         }
     }
 
-    /// A key of a file that is used in memory; `None` if it is of another kind.
-    pub(super) fn in_memory(public: &PublicKey, material: &Material) -> Option<Self> {
+    /// A key of a file that is used in memory.
+    ///
+    /// # Errors
+    ///
+    /// Why it is none.
+    pub(super) fn in_memory(public: &PublicKey, material: &Material) -> Result<Self, &'static str> {
         let soft = SoftKey::of(public, material)?;
         let abilities = Abilities {
             hashes: soft.hashes().to_vec(),
             pss: true,
         };
-        Some(Self::new(Place::Memory(soft), abilities))
+        Ok(Self::new(Place::Memory(soft), abilities))
     }
 
-    /// A private key in clear, used in memory; `None` if it is of no kind for that.
-    pub(crate) fn in_clear(key: PrivateKeyInfo) -> Option<Self> {
+    /// A private key in clear, used in memory.
+    ///
+    /// # Errors
+    ///
+    /// Why it is none.
+    pub(crate) fn in_clear(key: PrivateKeyInfo) -> Result<Self, &'static str> {
         let public = key.public().clone();
         Self::in_memory(&public, &Material::Clear(key))
     }
@@ -197,6 +213,9 @@ impl Key {
             access: Access::Open,
             hashes: abilities.hashes,
             pss_salt: AtomicU8::new(salt),
+            source: None,
+            allows_unpadded: false,
+            loaded: AtomicBool::new(false),
         }
     }
 
@@ -250,9 +269,12 @@ impl Key {
         }
     }
 
-    /// Whether the TPM lets it sign anything at all; so it is with a key that is derived.
+    /// Whether it signs anything at all; so it is with a key that is derived.
     pub fn is_signing(&self) -> bool {
-        self.area().is_none_or(PublicArea::signs)
+        match &self.place {
+            _ if self.idle().is_some() => false,
+            _ => self.area().is_none_or(PublicArea::signs) || self.pads(),
+        }
     }
 
     fn area(&self) -> Option<&PublicArea> {
@@ -268,14 +290,19 @@ impl Key {
         self.area().map_or(SigningScheme::Any, |area| area.scheme)
     }
 
-    /// Makes sure that the key is there: derives one without handle, if that was not done before.
+    /// Makes sure that the key is there: derives one without handle, and loads one that another
+    /// program wrapped, if that was not done before.
     ///
     /// # Errors
     ///
-    /// [`SignError::NotInThisTpm`] if no template gives the certified key.
+    /// [`SignError::NotInThisTpm`] if no template gives the certified key, and
+    /// [`SignError::Refused`] for a key that cannot be used here.
     pub fn prepare(&self, tpm: &Tpm) -> Result<(), SignError> {
         let Place::Template(public, templates, derived, turn) = &self.place else {
-            return Ok(());
+            if let Some(why) = self.obstacle() {
+                return Err(SignError::Refused(why));
+            }
+            return self.check_loads(tpm);
         };
         if derived.get().is_some() {
             return Ok(());
@@ -355,6 +382,17 @@ impl Key {
         tpm: &Tpm,
         what: &str,
         value: &AuthValue,
+        commands: impl FnMut(&mut dyn Link, Used) -> Result<R, TpmError>,
+    ) -> Result<(R, bool), SignError> {
+        self.used(tpm, what, value, commands)
+            .map_err(|error| self.judged(tpm, error))
+    }
+
+    fn used<R>(
+        &self,
+        tpm: &Tpm,
+        what: &str,
+        value: &AuthValue,
         mut commands: impl FnMut(&mut dyn Link, Used) -> Result<R, TpmError>,
     ) -> Result<(R, bool), SignError> {
         Ok(match &self.place {
@@ -384,7 +422,7 @@ impl Key {
             }
             // It is not the TPM that uses it.
             Place::Memory(_) => return Err(SignError::Scheme),
-            Place::Refused(_, why) => return Err(SignError::Refused(why)),
+            Place::Refused(_, why) => return Err(SignError::Refused((*why).into())),
         })
     }
 

@@ -21,6 +21,11 @@ pub enum SignRequest<'a> {
     Ecdsa(&'a [u8]),
     /// RSASSA-PKCS1-v1_5 over a digest of this hash.
     Pkcs1(Hash, &'a [u8]),
+    /// RSASSA-PKCS1-v1_5 with this in the place of the DigestInfo.
+    Pkcs1Of(&'a [u8]),
+    /// The private RSA operation on this number, big-endian, at most as wide as the modulus and
+    /// below it.
+    Unpadded(&'a [u8]),
     /// RSASSA-PSS over a digest of this hash, MGF1 with the same, a salt as long as the digest.
     Pss(Hash, &'a [u8]),
 }
@@ -37,9 +42,19 @@ impl<'a> SignRequest<'a> {
 }
 
 impl Key {
+    /// Whether it signs, and nothing but its TPM limits by which scheme.
+    pub fn signs_by_any_scheme(&self) -> bool {
+        self.is_signing() && self.scheme() == SigningScheme::Any
+    }
+
     /// Whether it signs digests of the scheme's hash by this scheme. ECDSA takes those of other
     /// hashes than its own too, as far as `fit` makes them fit.
     pub fn signs(&self, scheme: Scheme) -> bool {
+        self.is_signing() && (self.signs_by_itself(scheme) || self.pads_by(scheme))
+    }
+
+    /// Whether the padding is whoever's who has the key: the TPM's, or aws-lc's.
+    fn signs_by_itself(&self, scheme: Scheme) -> bool {
         if self.area().is_some_and(|area| !area.signs()) {
             return false;
         }
@@ -70,6 +85,11 @@ impl Key {
     /// [`SignError::Scheme`] for a scheme that it does not have: nothing is sent then.
     pub fn sign(&self, tpm: &Tpm, request: SignRequest) -> Result<Vec<u8>, SignError> {
         self.prepare(tpm)?;
+        if let (SignRequest::Pkcs1Of(_), true) | (SignRequest::Unpadded(_), true) =
+            (request, self.pads())
+        {
+            return self.sign_padded(tpm, request);
+        }
         let (scheme, digest) = match (self.public(), request) {
             (PublicKey::Ec { curve, .. }, SignRequest::Ecdsa(digest)) => {
                 let hash = self.ecdsa_hash(curve.width());
@@ -90,8 +110,12 @@ impl Key {
         if !self.signs(scheme) {
             return Err(SignError::Scheme);
         }
+        if !self.signs_by_itself(scheme) {
+            return self.sign_padded(tpm, request);
+        }
         if let Place::Memory(soft) = &self.place {
-            return soft.sign(tpm, &self.access, scheme, &digest);
+            let signed = soft.sign(tpm, &self.access, scheme, &digest);
+            return signed.map_err(|error| self.judged(tpm, error));
         }
         let value = self.access.value()?;
         let (signature, doubtful) = self.with(tpm, "Sign", &value, |link, key| {
@@ -117,7 +141,12 @@ impl Key {
             true => self.pss_salt_is(salted, SALT_AS_LONG_AS_DIGEST),
             // Gone from there before the signature; the file has it still.
             false if self.leave_handle() => return self.sign(tpm, request),
-            false => return Err(self.not_verified(tpm, salted, &digest, &whole)),
+            false => {
+                return match self.not_verified(tpm, salted, &digest, &whole) {
+                    SignError::Scheme if self.pads_by(scheme) => self.sign_padded(tpm, request),
+                    error => Err(error),
+                };
+            }
         }
         Ok(whole)
     }

@@ -27,7 +27,11 @@ fn one_damaged_file_costs_one_object() {
     let expected = ["ca", "data-00000", "data-00001", "server"];
     assert_eq!(names(&folder), expected);
     let listing = folder.list().unwrap();
-    let why: HashMap<_, _> = listing.refused.into_iter().collect();
+    let why: HashMap<_, _> = listing
+        .refused
+        .into_iter()
+        .map(|one| (one.file, one.why))
+        .collect();
     assert!(why["cut.pem"].contains("no end"));
     assert!(why["guessed.pem"].contains("Private"));
     assert!(why["large.pem"].contains("65536"));
@@ -104,7 +108,7 @@ fn what_is_no_file_is_no_object_and_nobody_waits_for_it() {
     let why: Vec<_> = listing
         .refused
         .iter()
-        .map(|(file, why)| (&**file, &**why))
+        .map(|one| (&*one.file, &*one.why))
         .collect();
     let link = "a symbolic link, which is not followed";
     assert_eq!(
@@ -128,7 +132,7 @@ fn what_others_may_write_is_refused() {
     let path = |number| folder.path().join(format!("data-0000{number}.pem"));
     set_mode(&path(0), 0o646);
     assert_eq!(names(&folder), ["data-00001", "data-00002"]);
-    assert!(folder.list().unwrap().refused[0].1.contains("everybody"));
+    assert!(folder.list().unwrap().refused[0].why.contains("everybody"));
     let changed = folder.change::<FolderError>("data-00000", |_| Ok(None));
     assert!(matches!(changed, Err(FolderError::Unsafe { .. })));
     if geteuid().is_root() {

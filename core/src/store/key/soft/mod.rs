@@ -41,20 +41,28 @@ enum Source {
 }
 
 impl SoftKey {
-    /// From what a file holds. `None` for what is no such key.
-    pub(super) fn of(public: &PublicKey, material: &Material) -> Option<Self> {
-        if matches!(public, PublicKey::Rsa { .. }) && !cfg!(feature = "soft-rsa") {
-            return None;
+    /// From what a file holds.
+    ///
+    /// # Errors
+    ///
+    /// Why it is no key for memory.
+    pub(super) fn of(public: &PublicKey, material: &Material) -> Result<Self, &'static str> {
+        let is_rsa = matches!(public, PublicKey::Rsa { .. });
+        if is_rsa && !cfg!(feature = "soft-rsa") {
+            return Err("RSA keys are for the TPM only in this build (feature soft-rsa)");
         }
         let source = match material {
-            Material::Wrapped(_) => return None,
+            Material::Wrapped(_) => return Err("the TPM alone uses it"),
             Material::Sealed { seal, encrypted } => Source::Sealed {
-                seal: seal.wrapped()?,
+                seal: seal.wrapped().map_err(|_| "nothing of this TPM seals it")?,
                 encrypted: encrypted.clone(),
             },
+            Material::Clear(key) if is_rsa && rsa::usable(key).is_none() => {
+                return Err("the numbers of this RSA key do not belong together");
+            }
             Material::Clear(key) => Source::Clear(key.clone()),
         };
-        Some(Self {
+        Ok(Self {
             public: public.clone(),
             source,
             opened: Opened::default(),
@@ -94,6 +102,14 @@ impl SoftKey {
     /// Whether the TPM has sealed it.
     pub(super) fn is_sealed(&self) -> bool {
         matches!(self.source, Source::Sealed { .. })
+    }
+
+    /// What the TPM has sealed; `None` for a key in clear.
+    pub(super) fn seal(&self) -> Option<&WrappedKey> {
+        match &self.source {
+            Source::Sealed { seal, .. } => Some(seal),
+            Source::Clear(_) => None,
+        }
     }
 
     /// What a file is to hold; `has_value`: the seal has an authorisation value.
@@ -164,6 +180,11 @@ impl SoftKey {
         ec::agree(*curve, opened.bytes(), point)
     }
 
+    /// That it can be opened.
+    pub(super) fn check(&self, tpm: &Tpm, access: &Access) -> Result<(), SignError> {
+        self.open(tpm, access).map(drop)
+    }
+
     fn open(&self, tpm: &Tpm, access: &Access) -> Result<Arc<Locked>, SignError> {
         let visit = access.visit()?;
         if let Some(opened) = visit.opened(&self.public, &self.opened) {
@@ -191,7 +212,7 @@ impl SoftKey {
     }
 
     fn damaged(&self) -> SignError {
-        SignError::Refused("its file holds another private key than it says")
+        SignError::Refused("its file holds another private key than it says".into())
     }
 }
 

@@ -1,0 +1,245 @@
+//! The forms in which files hold private keys, and what a file holds that is none of them.
+
+use super::{Curve, EC_PUBLIC_KEY, PrivateKeyInfo, PublicKey, RSA_ENCRYPTION, pad_left};
+use crate::pem::{self, Block};
+use pkcs1::RsaPrivateKeyRef;
+use pkcs1::der::Decode;
+use pkcs1::der::asn1::ObjectIdentifier;
+use pkcs8::PrivateKeyInfoRef;
+use sec1::EcPrivateKey;
+use zeroize::Zeroizing;
+
+/// What a file with an encrypted key is told.
+const ENCRYPTED: &str = "its private key is encrypted, and no passphrase is asked for here; a copy \
+     in clear is written by openssl pkey -in … -out …, mode 0600";
+const EXPLICIT: &str = "an EC key that describes its curve instead of naming it";
+const NO_NUMBER: &str = "its number is no private key of its curve";
+/// The smallest RSA key that is used in memory, in bits.
+const SMALLEST_RSA: u32 = 2048;
+
+const EC_PARAMETERS: &str = "EC PARAMETERS";
+const EC_KEY: &str = "EC PRIVATE KEY";
+const KEY: &str = "PRIVATE KEY";
+
+/// The names of algorithms of keys that are not used here.
+const ALGORITHMS: [(&str, &str); 13] = [
+    ("1.2.840.113549.1.1.7", "RSAES-OAEP only"),
+    ("1.2.840.113549.1.1.10", "RSASSA-PSS only"),
+    ("1.2.840.113549.1.3.1", "Diffie-Hellman"),
+    ("1.2.840.10040.4.1", "DSA"),
+    ("1.3.101.110", "X25519"),
+    ("1.3.101.111", "X448"),
+    ("1.3.101.112", "Ed25519"),
+    ("1.3.101.113", "Ed448"),
+    ("1.2.156.10197.1.301", "SM2"),
+    ("2.16.840.1.101.3.4.3.17", "ML-DSA-44"),
+    ("2.16.840.1.101.3.4.3.18", "ML-DSA-65"),
+    ("2.16.840.1.101.3.4.3.19", "ML-DSA-87"),
+    ("1.3.132.1.12", "ECDH only"),
+];
+
+/// The names of curves that are not used here.
+const CURVES: [(&str, &str); 8] = [
+    ("1.3.132.0.10", "secp256k1"),
+    ("1.3.132.0.33", "P-224"),
+    ("1.2.840.10045.3.1.1", "P-192"),
+    ("1.3.36.3.3.2.8.1.1.7", "brainpoolP256r1"),
+    ("1.3.36.3.3.2.8.1.1.11", "brainpoolP384r1"),
+    ("1.3.36.3.3.2.8.1.1.13", "brainpoolP512r1"),
+    ("1.2.156.10197.1.301", "SM2"),
+    ("1.2.643.7.1.2.1.1.1", "GOST R 34.10-2012"),
+];
+
+impl PrivateKeyInfo {
+    /// From a PrivateKeyInfo, DER, which is kept as it is; only an RSA key without the NULL that
+    /// belongs beside its algorithm (RFC 8017, appendix A.1) gets it.
+    ///
+    /// # Errors
+    ///
+    /// What it is instead.
+    pub fn from_der(der: &[u8]) -> Result<Self, String> {
+        let info = PrivateKeyInfoRef::try_from(der);
+        let info = info.map_err(|why| format!("no private key: {why}"))?;
+        let private = info.private_key.as_bytes();
+        let public = match info.algorithm.oid {
+            EC_PUBLIC_KEY => {
+                let (curve, scalar) = ec_scalar(private, outer_curve(&info)?)?;
+                curve.public_of(&scalar).ok_or(NO_NUMBER)?
+            }
+            RSA_ENCRYPTION if info.algorithm.parameters.is_none() => {
+                return Self::from_pkcs1(private);
+            }
+            RSA_ENCRYPTION => rsa_public(private)?,
+            other => {
+                let known = "EC and RSA keys are known";
+                return Err(format!("a private key for {}; {known}", named(other)));
+            }
+        };
+        let der = Zeroizing::new(der.to_vec());
+        Ok(Self { der, public })
+    }
+
+    /// From what `openssl` and others write into files: the first private key of a PEM file, in one
+    /// of the forms of [`from_blocks`](Self::from_blocks).
+    ///
+    /// # Errors
+    ///
+    /// What it is instead.
+    pub fn from_pem(file: &[u8]) -> Result<Self, String> {
+        refuse_encrypted(file)?;
+        let blocks = pem::parse(file)?.blocks;
+        let first = blocks.iter().position(|block| block.label.ends_with(KEY));
+        let first = first.ok_or("no private key in it")?;
+        let from = match first.checked_sub(1) {
+            Some(before)
+                if blocks[before].label == EC_PARAMETERS && blocks[first].label == EC_KEY =>
+            {
+                before
+            }
+            _ => first,
+        };
+        Self::from_blocks(&blocks[from..=first]).unwrap_or_else(|| Err("no private key".into()))
+    }
+
+    /// From the PEM blocks of one private key: PrivateKeyInfo, ECPrivateKey with the parameters that
+    /// some programs put in front of it (RFC 5915, section 4), or RSAPrivateKey.
+    ///
+    /// `None` if the blocks are not those of a private key.
+    ///
+    /// # Errors
+    ///
+    /// Which kind of private key it is instead.
+    pub(crate) fn from_blocks(blocks: &[Block<'_>]) -> Option<Result<Self, String>> {
+        let (parameters, key) = match blocks {
+            [key] => (None, key),
+            [before, key] if before.label == EC_PARAMETERS => (Some(&before.der), key),
+            _ => return None,
+        };
+        let kind = key.label.strip_suffix(KEY)?.trim_end();
+        Some(match (kind, parameters) {
+            ("EC", _) => {
+                let curve = parameters.map(|der| ObjectIdentifier::from_der(der));
+                match curve.transpose() {
+                    Ok(curve) => Self::from_sec1(&key.der, curve),
+                    Err(_) => Err(EXPLICIT.into()),
+                }
+            }
+            (_, Some(_)) => Err(format!("a {EC_PARAMETERS} block in front of a {kind} key")),
+            ("", None) => Self::from_der(&key.der),
+            ("RSA", None) => Self::from_pkcs1(&key.der),
+            ("ENCRYPTED", None) => Err(ENCRYPTED.into()),
+            ("OPENSSH", None) => Err(
+                "a private key in OpenSSH's own form; of a copy of the file ssh-keygen -p -m PKCS8 \
+                 -N '' -f COPY makes one that is read here"
+                    .into(),
+            ),
+            (kind, None) => Err(format!("a private key for {kind}; EC and RSA keys are known")),
+        })
+    }
+
+    /// `beside`: the curve that stands in front of the key, for one that does not name its own.
+    fn from_sec1(der: &[u8], beside: Option<ObjectIdentifier>) -> Result<Self, String> {
+        let key = EcPrivateKey::from_der(der).ok();
+        let names_its_own = key.is_some_and(|key| key.parameters.is_some());
+        let (curve, scalar) = ec_scalar(der, beside.filter(|_| !names_its_own))?;
+        Self::from_scalar(curve, &scalar).ok_or_else(|| NO_NUMBER.into())
+    }
+
+    /// The scalar of a key on a curve, as wide as the curve's order.
+    pub(crate) fn scalar(&self) -> Option<Zeroizing<Vec<u8>>> {
+        let info = PrivateKeyInfoRef::try_from(&self.der[..]).ok()?;
+        let read = ec_scalar(info.private_key.as_bytes(), outer_curve(&info).ok()?);
+        read.ok().map(|(_, scalar)| scalar)
+    }
+}
+
+/// Refuses a key that is encrypted in the form of before PKCS#8 (RFC 1421, section 4.6.1.1), whose
+/// header lines stand inside its PEM block.
+pub(crate) fn refuse_encrypted(file: &[u8]) -> Result<(), String> {
+    let is_header = |line: &[u8]| line.starts_with(b"Proc-Type:") && line.ends_with(b"ENCRYPTED");
+    let mut lines = file.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii);
+    match lines.any(is_header) {
+        true => Err(ENCRYPTED.into()),
+        false => Ok(()),
+    }
+}
+
+/// The curve that a PrivateKeyInfo names around the key.
+fn outer_curve(info: &PrivateKeyInfoRef<'_>) -> Result<Option<ObjectIdentifier>, String> {
+    let parameters = info.algorithm.parameters;
+    let named = parameters.map(|named| named.decode_as::<ObjectIdentifier>());
+    named.transpose().map_err(|_| EXPLICIT.into())
+}
+
+/// The curve and the scalar in an ECPrivateKey, the scalar as wide as the curve's order: some
+/// programs put a zero in front of it, or leave zeros out. `curve` is what stands around it.
+fn ec_scalar(
+    der: &[u8],
+    curve: Option<ObjectIdentifier>,
+) -> Result<(Curve, Zeroizing<Vec<u8>>), String> {
+    let key = EcPrivateKey::from_der(der);
+    let key = key.map_err(|why| format!("no EC key with a named curve: {why}"))?;
+    let inner = key.parameters.and_then(|named| named.named_curve());
+    let curve = match (curve, inner) {
+        (Some(outer), Some(inner)) if outer != inner => {
+            return Err("an EC key that names two curves".into());
+        }
+        (Some(oid), _) | (None, Some(oid)) => curve_of(oid)?,
+        (None, None) => {
+            let as_wide = |curve: &Curve| curve.width() == key.private_key.len();
+            let known = Curve::ALL.into_iter().find(as_wide);
+            known.ok_or("an EC key that does not name its curve")?
+        }
+    };
+    let zeros = key.private_key.iter().take_while(|&&byte| byte == 0);
+    let scalar = pad_left(&key.private_key[zeros.count()..], curve.width()).map(Zeroizing::new);
+    let scalar = scalar.ok_or("its number is wider than the order of its curve")?;
+    if let Some(point) = key.public_key {
+        let public = PublicKey::from_point(curve, point);
+        if public.is_none() || public != curve.public_of(&scalar) {
+            return Err("its public key is not that of its private key".into());
+        }
+    }
+    Ok((curve, scalar))
+}
+
+fn curve_of(oid: ObjectIdentifier) -> Result<Curve, String> {
+    let is = |curve: &Curve| ObjectIdentifier::from_der(curve.oid_der()) == Ok(oid);
+    Curve::ALL.into_iter().find(is).ok_or_else(|| {
+        let text = oid.to_string();
+        let known = CURVES.iter().find(|(known, _)| *known == text);
+        let name = known.map_or(text.as_str(), |(_, name)| name);
+        format!("a private key on the curve {name}; P-256, P-384 and P-521 are known")
+    })
+}
+
+fn named(oid: ObjectIdentifier) -> String {
+    let text = oid.to_string();
+    match ALGORITHMS.iter().find(|(known, _)| *known == text) {
+        Some((_, name)) => format!("{name} ({text})"),
+        None => format!("the algorithm {text}"),
+    }
+}
+
+/// The public half of an RSAPrivateKey that can be used in memory.
+pub(super) fn rsa_public(der: &[u8]) -> Result<PublicKey, String> {
+    if !cfg!(feature = "soft-rsa") {
+        return Err("RSA keys are for the TPM only in this build (feature soft-rsa)".into());
+    }
+    let key = RsaPrivateKeyRef::from_der(der).map_err(|why| format!("no RSA key: {why}"))?;
+    if key.other_prime_infos.is_some() {
+        return Err("an RSA key of more than two primes; two are known".into());
+    }
+    let modulus = key.modulus.as_bytes();
+    let public = PublicKey::from_rsa(modulus, key.public_exponent.as_bytes());
+    match public {
+        Some(public) if public.bits() >= SMALLEST_RSA => Ok(public),
+        _ => {
+            let zeros = modulus.first().map_or(0, |byte| byte.leading_zeros());
+            let bits = 8 * modulus.len() - zeros as usize;
+            Err(format!(
+                "an RSA key of {bits} bits; 2048 to 4096 bits are known"
+            ))
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! Which files of a folder hold keys that nobody can use: what is shown of them looks sound.
+
+use super::{DevidStore, StoreError};
+use crate::store::listing::Kind;
+use crate::store::{KeyStore, LookError, SignError};
+use crate::tpm::{Obstacle, TpmError};
+use std::fmt;
+
+/// A key that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnusableKey {
+    /// The name of its file, without `.pem`.
+    pub name: String,
+    /// Why, with its file's path.
+    pub why: String,
+    /// Whether the TPM itself does not take what the file holds.
+    pub is_damaged: bool,
+}
+
+impl DevidStore {
+    /// The keys that nobody can use, by name. Has the TPM load each from its file, if it answers:
+    /// two commands for each key, and none that counts towards lockout.
+    ///
+    /// # Errors
+    ///
+    /// The folder cannot be read.
+    pub fn unusable_keys(&self) -> Result<Vec<UnusableKey>, StoreError> {
+        let listing = match self.look() {
+            Ok(listing) => listing,
+            Err(LookError::Tpm(error)) => return Err(error.into()),
+            Err(LookError::Folder(_) | LookError::Unread(_) | LookError::NoIdentity(_)) => {
+                return Ok(Vec::new());
+            }
+        };
+        let mut found = Vec::new();
+        for shown in &listing.objects {
+            let Kind::Pair { key, .. } = &shown.kind else {
+                continue;
+            };
+            let file = self.file(&shown.name);
+            let of_file = |why: &dyn fmt::Display| format!("{}: {why}", file.display());
+            let (why, is_damaged) = match (key.obstacle(), key.check_file(&self.tpm)) {
+                (Some(why), _) => (why, false),
+                (None, Err(SignError::Tpm(TpmError::Unloadable(what)))) => {
+                    (of_file(&what), matches!(what.why, Obstacle::NotWrapped(_)))
+                }
+                (None, Err(SignError::Refused(why))) => (of_file(&why), true),
+                (None, _) => continue,
+            };
+            found.push(UnusableKey {
+                name: shown.name.clone(),
+                why,
+                is_damaged,
+            });
+        }
+        Ok(found)
+    }
+}

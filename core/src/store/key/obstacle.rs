@@ -1,0 +1,139 @@
+//! What keeps a key of a file from being used, in words that name the file.
+
+use super::{Access, Key, Place};
+use crate::store::SignError;
+use crate::store::devid::MasterRecord;
+use crate::tpm::{PublicArea, Tpm, TpmError, WrappedKey};
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+
+/// The file that a key comes from, and the master key of its folder.
+#[derive(Debug, Clone)]
+pub(in crate::store) struct Source {
+    pub(in crate::store) file: PathBuf,
+    pub(in crate::store) master: MasterRecord,
+    /// Whether the key was made through us, and not by a program of which nothing is known.
+    pub(in crate::store) is_ours: bool,
+}
+
+impl Key {
+    /// The key, of this file.
+    #[must_use]
+    pub(in crate::store) fn kept_in(self, source: Source) -> Self {
+        Self {
+            source: Some(source),
+            ..self
+        }
+    }
+
+    /// Why it neither signs nor decrypts, whoever asks; `None` for a key that does, or that may.
+    pub fn obstacle(&self) -> Option<String> {
+        self.idle().map(|why| self.of_file(why))
+    }
+
+    pub(super) fn idle(&self) -> Option<&'static str> {
+        match &self.place {
+            Place::Refused(_, why) => Some(why),
+            _ => self.area().and_then(idle),
+        }
+    }
+
+    fn of_file(&self, why: &str) -> String {
+        match &self.source {
+            Some(source) => format!("{}: {why}", source.file.display()),
+            None => why.to_owned(),
+        }
+    }
+
+    /// A fault of the TPM's with what it means, and of which file.
+    pub(super) fn judged(&self, tpm: &Tpm, error: SignError) -> SignError {
+        let error = match (error, &self.source) {
+            (SignError::Tpm(error), Some(source)) => {
+                SignError::Tpm(source.master.judged(tpm, error))
+            }
+            (error, _) => error,
+        };
+        match error {
+            SignError::Tpm(TpmError::Unloadable(why)) => {
+                SignError::Unloadable(self.of_file(&why.to_string()))
+            }
+            SignError::Refused(why) => SignError::Refused(self.of_file(&why)),
+            SignError::Tpm(TpmError::NeedsAuth(_)) => {
+                SignError::Tpm(TpmError::NeedsAuth(self.of_file("its key")))
+            }
+            SignError::Tpm(TpmError::WrongAuth(_)) => {
+                SignError::Tpm(TpmError::WrongAuth(self.of_file("its key")))
+            }
+            other => other,
+        }
+    }
+
+    /// That the TPM loads a key that another program wrapped, asked once: its user is told at the
+    /// beginning, not at the end.
+    pub(super) fn check_loads(&self, tpm: &Tpm) -> Result<(), SignError> {
+        let Place::Disk(wrapped, _, None) = &self.place else {
+            return Ok(());
+        };
+        let is_ours = self.source.as_ref().is_none_or(|source| source.is_ours);
+        if is_ours || self.loaded.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        match tpm.check_loads(wrapped) {
+            Ok(()) => {
+                self.loaded.store(true, Ordering::Release);
+                Ok(())
+            }
+            Err(error) => Err(match self.judged(tpm, error.into()) {
+                SignError::Unloadable(why) => SignError::Refused(why),
+                other => other,
+            }),
+        }
+    }
+
+    /// That the key can be had from its file, also where a handle holds it as well: the TPM loads it,
+    /// or what seals it, and what was sealed without a value opens it. Nothing that a wrong value
+    /// could be counted for.
+    pub(in crate::store) fn check_file(&self, tpm: &Tpm) -> Result<(), SignError> {
+        match &self.place {
+            Place::Disk(wrapped, ..) => self.check_loads_of(tpm, wrapped),
+            Place::Memory(soft) => {
+                if let Some(seal) = soft.seal() {
+                    self.check_loads_of(tpm, seal)?;
+                }
+                match self.access {
+                    Access::Open => soft.check(tpm, &self.access),
+                    Access::Given(_)
+                    | Access::Hidden
+                    | Access::Login(_)
+                    | Access::Derived { .. } => Ok(()),
+                }
+            }
+            Place::Handle(..) | Place::Template(..) | Place::Refused(..) => Ok(()),
+        }
+    }
+
+    fn check_loads_of(&self, tpm: &Tpm, wrapped: &WrappedKey) -> Result<(), SignError> {
+        tpm.check_loads(wrapped).map_err(|error| {
+            let source = self.source.as_ref();
+            SignError::Tpm(match source {
+                Some(source) => source.master.judged(tpm, error),
+                None => error,
+            })
+        })
+    }
+}
+
+/// Why the TPM lets nobody use a key with such a public area for what keys are used for here.
+fn idle(area: &PublicArea) -> Option<&'static str> {
+    match () {
+        () if area.asks_for_policy() => Some("it needs a policy"),
+        () if area.is_storage_key() => {
+            Some("it is a storage key: it wraps other keys, and neither signs nor decrypts")
+        }
+        () if area.attests() => {
+            Some("it is restricted: it signs only what the TPM itself has made or hashed")
+        }
+        () if area.signs() || area.decrypts() => None,
+        () => Some("the TPM lets it neither sign nor decrypt"),
+    }
+}

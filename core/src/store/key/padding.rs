@@ -1,0 +1,135 @@
+//! RSA signatures by the private operation alone, the padding made here: for keys that the TPM lets
+//! decrypt, and for what it pads for no key.
+
+use super::{Key, Place, SignRequest};
+use crate::key::{PublicKey, pad_left};
+use crate::store::key::decrypting::masked;
+use crate::store::{SignError, verify};
+use crate::tpm::{Hash, Scheme, Tpm, TpmError, random_secret};
+
+impl Key {
+    /// Whether the TPM gives the bare private operation of this RSA key to whoever uses it
+    /// (TPM2_RSA_Decrypt without a scheme), so that padding is ours to make. Only for keys in files:
+    /// no factory key is used for what its maker did not ask.
+    pub fn pads(&self) -> bool {
+        let Place::Disk(_, area, _) = &self.place else {
+            return false;
+        };
+        matches!(area.key, PublicKey::Rsa { .. }) && area.decrypts() && area.takes_any_scheme()
+    }
+
+    /// Whether it signs numbers without padding. That decrypts, too: whoever may ask for it needs
+    /// the right to do both.
+    pub fn signs_unpadded(&self) -> bool {
+        self.allows_unpadded && self.pads()
+    }
+
+    /// The same key, with that allowed or not.
+    #[must_use]
+    pub(in crate::store) fn allowing_unpadded(self, allows_unpadded: bool) -> Self {
+        Self {
+            allows_unpadded,
+            ..self
+        }
+    }
+
+    /// Whether a padding by this scheme has room in the modulus.
+    pub(super) fn pads_by(&self, scheme: Scheme) -> bool {
+        let width = self.public().signature_width();
+        let needed = match scheme {
+            Scheme::Rsassa(hash) => hash.digest_info().len() + hash.width() + PKCS1_BESIDE,
+            Scheme::Rsapss(hash) => 2 * hash.width() + 2,
+            Scheme::Ecdsa(_) => return false,
+        };
+        self.pads() && needed <= width
+    }
+
+    /// Signs by the private operation alone: as many commands as a signature takes. What is padded
+    /// is for everybody to see; of a number that somebody else chose the answer may be a decrypted
+    /// message, and crosses the bus encrypted, at one command more.
+    pub(super) fn sign_padded(
+        &self,
+        tpm: &Tpm,
+        request: SignRequest<'_>,
+    ) -> Result<Vec<u8>, SignError> {
+        let width = self.public().signature_width();
+        let block = match request {
+            SignRequest::Pkcs1(hash, digest) => {
+                pkcs1(&[hash.digest_info(), digest].concat(), width)
+            }
+            SignRequest::Pkcs1Of(data) => pkcs1(data, width),
+            SignRequest::Pss(hash, digest) => {
+                pss(hash, digest, &random_secret(hash.width())?, width)
+            }
+            SignRequest::Unpadded(number) => pad_left(number, width),
+            SignRequest::Ecdsa(_) => None,
+        };
+        // A TPM takes a number that is not below the modulus for a failure of its own.
+        let block = block.filter(|block| self.public().has_below_modulus(block));
+        let block = block.ok_or(SignError::Scheme)?;
+        let value = match request {
+            SignRequest::Unpadded(_) => self.access.value()?.hiding_response(),
+            _ => self.access.value()?,
+        };
+        let (answer, doubtful) = self.with(tpm, "RSA_Decrypt", &value, |link, key| {
+            link.rsa_decrypt(key, &block)
+        })?;
+        let too_wide = || TpmError::Broken("a signature wider than its key".into());
+        let signature = pad_left(&answer, width).ok_or_else(too_wide)?;
+        if !doubtful || verify(self.public(), request, &signature) {
+            return Ok(signature);
+        }
+        match self.leave_handle() {
+            true => self.sign_padded(tpm, request),
+            false => Err(TpmError::Broken("another key signed".into()).into()),
+        }
+    }
+}
+
+/// Bytes that EMSA-PKCS1-v1_5 needs beside what it holds.
+const PKCS1_BESIDE: usize = 11;
+
+/// EMSA-PKCS1-v1_5 (RFC 8017, section 9.2): `00 01 ‖ at least eight FF ‖ 00 ‖ data`.
+fn pkcs1(data: &[u8], width: usize) -> Option<Vec<u8>> {
+    let padding = width.checked_sub(data.len() + 3).filter(|&ffs| ffs >= 8)?;
+    Some([&[0, 1][..], &vec![0xFF; padding], &[0], data].concat())
+}
+
+/// EMSA-PSS (RFC 8017, section 9.1.1) for a modulus that fills its bytes, MGF1 by the same hash.
+fn pss(hash: Hash, digest: &[u8], salt: &[u8], width: usize) -> Option<Vec<u8>> {
+    let sealed = hash.digest(&[&[0; 8], digest, salt]);
+    let zeros = width.checked_sub(sealed.len() + salt.len() + 2)?;
+    let data = [&vec![0; zeros][..], &[1], salt].concat();
+    let mut block = masked(&data, &sealed, hash).to_vec();
+    // Below the modulus, whatever that is.
+    *block.first_mut()? &= 0x7F;
+    block.extend(sealed);
+    block.push(0xBC);
+    Some(block)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pkcs1_has_room_for_eight_bytes_of_padding_or_does_not_pad() {
+        let block = pkcs1(b"data", 15).unwrap();
+        assert_eq!(block, [&[0, 1][..], &[0xFF; 8], &[0], b"data"].concat());
+        assert_eq!(pkcs1(b"data", 14), None);
+        assert_eq!(pkcs1(&[], 10), None);
+        assert_eq!(pkcs1(&[], 300).unwrap().len(), 300);
+    }
+
+    #[test]
+    fn pss_needs_a_modulus_with_room() {
+        for hash in Hash::ALL {
+            let (digest, salt) = (vec![7; hash.width()], vec![9; hash.width()]);
+            let least = 2 * hash.width() + 2;
+            assert_eq!(pss(hash, &digest, &salt, least - 1), None);
+            let block = pss(hash, &digest, &salt, least).unwrap();
+            assert_eq!((block.len(), block[least - 1]), (least, 0xBC));
+            assert!(block[0] < 0x80);
+        }
+    }
+}

@@ -281,7 +281,8 @@ fn a_chain_folder_that_may_not_be_read() {
     let home = Home::new(&tpm.tcti());
     let raw = loaded(&home);
     let mode = |path: &Path, mode| fs::set_permissions(path, Permissions::from_mode(mode));
-    mode(home.folder(), 0o777).unwrap();
+    mode(home.folder(), 0o755).unwrap();
+    mode(&home.write("log", ""), 0o666).unwrap();
     mode(&home.path("chain"), 0).unwrap();
     // Root could read everything: the look is a child's that is nobody.
     let child = Forked::new(|| {

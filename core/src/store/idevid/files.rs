@@ -157,14 +157,13 @@ impl Files {
 
     /// The certificates of a file; `None` if it could not be read now.
     fn certificates_in(&self, path: &Path) -> (Sight, Option<Vec<Certificate>>) {
-        if let Some(why) = distrusted(path) {
-            warn!("{why}, so {} is not read", path.display());
-            return (Sight::of(path), Some(Vec::new()));
-        }
         let (sight, parsed) = match file::read_stamped(path, LARGEST) {
             Ok((bytes, stamp)) => {
-                let parsed = Certificate::parse_all(&bytes);
-                (Sight::There(stamp), parsed.map_err(|why| why.to_string()))
+                let parsed = match distrusted(path) {
+                    Some(why) => Err(format!("{why}, so it is not used")),
+                    None => Certificate::parse_all(&bytes).map_err(|why| why.to_string()),
+                };
+                (Sight::There(stamp), parsed)
             }
             Err(error) => match trouble(&error) {
                 Some(errno) => {

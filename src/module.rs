@@ -8,7 +8,7 @@ use crate::making::Generator;
 use crate::output::Room;
 use crate::session::Session;
 use crate::slot::{Slot, Source};
-use crate::snapshot::{List, Snapshots};
+use crate::snapshot::{Caller, List, Snapshots};
 use crate::token::Token;
 use crate::wrapping::Wrapping;
 use cryptoki_sys::{
@@ -167,9 +167,9 @@ impl Module {
     }
 
     /// The slots that have a token, as a call with this room is told.
-    pub(crate) fn present(&self, room: Room) -> Vec<CK_SLOT_ID> {
+    pub(crate) fn present(&self, caller: Caller, room: Room) -> Vec<CK_SLOT_ID> {
         let has_token = |slot: &&Arc<Slot>| slot.token(&self.mint).is_ok();
-        self.snapshots.answer(List::Present, room, || {
+        self.snapshots.answer(List::Present, caller, room, || {
             let present = self.slots().iter().filter(has_token);
             present.map(|slot| slot.id.0).collect()
         })
@@ -180,11 +180,12 @@ impl Module {
         &self,
         slot: &Slot,
         token: &Token,
+        caller: Caller,
         room: Room,
     ) -> Vec<CK_MECHANISM_TYPE> {
         let list = List::Mechanisms(slot.id);
         self.snapshots
-            .answer(list, room, || token.mechanism_kinds())
+            .answer(list, caller, room, || token.mechanism_kinds())
     }
 
     pub(crate) fn session(&self, handle: SessionHandle) -> Result<Arc<Session>, Error> {

@@ -10,7 +10,6 @@ use crate::output::Room;
 use cryptoki_sys::CK_ULONG;
 use parking_lot::Mutex;
 use std::collections::VecDeque;
-use std::thread::{self, ThreadId};
 
 /// How many snapshots wait for their call at most; the oldest goes first.
 const MOST: usize = 256;
@@ -24,6 +23,10 @@ pub(crate) enum List {
     Mechanisms(SlotId),
 }
 
+/// The thread that calls: no other thread of the process has this number at that time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Caller(pub(crate) usize);
+
 /// The snapshots that wait for the call that follows.
 #[derive(Debug, Default)]
 pub(crate) struct Snapshots(Mutex<VecDeque<Snapshot>>);
@@ -31,7 +34,7 @@ pub(crate) struct Snapshots(Mutex<VecDeque<Snapshot>>);
 #[derive(Debug, Clone)]
 struct Snapshot {
     list: List,
-    thread: ThreadId,
+    caller: Caller,
     items: Vec<CK_ULONG>,
 }
 
@@ -41,21 +44,21 @@ impl Snapshots {
     pub(crate) fn answer(
         &self,
         list: List,
+        caller: Caller,
         room: Room,
         now: impl FnOnce() -> Vec<CK_ULONG>,
     ) -> Vec<CK_ULONG> {
-        let thread = thread::current().id();
         match room {
             Room::Length => {
                 let items = now();
                 self.keep(Snapshot {
                     list,
-                    thread,
+                    caller,
                     items: items.clone(),
                 });
                 items
             }
-            Room::Bytes(room) => match self.asked_by(thread, list, room) {
+            Room::Bytes(room) => match self.asked_by(caller, list, room) {
                 Some(items) => items,
                 None => {
                     let items = now();
@@ -75,7 +78,7 @@ impl Snapshots {
 
     fn keep(&self, snapshot: Snapshot) {
         let mut kept = self.0.lock();
-        kept.retain(|one| !one.is(snapshot.thread, snapshot.list));
+        kept.retain(|one| !one.is(snapshot.caller, snapshot.list));
         if kept.len() == MOST {
             kept.pop_front();
         }
@@ -83,9 +86,9 @@ impl Snapshots {
     }
 
     /// The thread's own snapshot. It goes when it fits; a caller with too little room comes again.
-    fn asked_by(&self, thread: ThreadId, list: List, room: usize) -> Option<Vec<CK_ULONG>> {
+    fn asked_by(&self, caller: Caller, list: List, room: usize) -> Option<Vec<CK_ULONG>> {
         let mut kept = self.0.lock();
-        let place = kept.iter().position(|one| one.is(thread, list))?;
+        let place = kept.iter().position(|one| one.is(caller, list))?;
         match kept.get(place)?.items.len() <= room {
             true => kept.remove(place).map(|one| one.items),
             false => kept.get(place).map(|one| one.items.clone()),
@@ -102,8 +105,8 @@ impl Snapshots {
 }
 
 impl Snapshot {
-    fn is(&self, thread: ThreadId, list: List) -> bool {
-        self.thread == thread && self.list == list
+    fn is(&self, caller: Caller, list: List) -> bool {
+        self.caller == caller && self.list == list
     }
 }
 
@@ -112,6 +115,8 @@ mod tests {
     use super::*;
 
     const LIST: List = List::Present;
+    const ONE: Caller = Caller(1);
+    const OTHER: Caller = Caller(2);
 
     fn never() -> Vec<CK_ULONG> {
         unreachable!("a snapshot answers")
@@ -121,11 +126,11 @@ mod tests {
     fn the_call_that_follows_a_length_query_sees_no_change() {
         let snapshots = Snapshots::default();
         for room in [1, 2, 9] {
-            let told = snapshots.answer(LIST, Room::Length, || vec![7]);
+            let told = snapshots.answer(LIST, ONE, Room::Length, || vec![7]);
             assert_eq!(told, [7]);
-            assert_eq!(snapshots.answer(LIST, Room::Bytes(room), never), [7]);
+            assert_eq!(snapshots.answer(LIST, ONE, Room::Bytes(room), never), [7]);
             // Without another query, what is there now.
-            let now = snapshots.answer(LIST, Room::Bytes(9), || vec![7, 8]);
+            let now = snapshots.answer(LIST, ONE, Room::Bytes(9), || vec![7, 8]);
             assert_eq!(now, [7, 8]);
         }
     }
@@ -133,60 +138,58 @@ mod tests {
     #[test]
     fn too_little_room_keeps_the_snapshot() {
         let snapshots = Snapshots::default();
-        snapshots.answer(LIST, Room::Length, || vec![7, 8]);
+        snapshots.answer(LIST, ONE, Room::Length, || vec![7, 8]);
         for room in [0, 1, 2] {
-            assert_eq!(snapshots.answer(LIST, Room::Bytes(room), never), [7, 8]);
+            assert_eq!(
+                snapshots.answer(LIST, ONE, Room::Bytes(room), never),
+                [7, 8]
+            );
         }
-        assert_eq!(snapshots.answer(LIST, Room::Bytes(2), || vec![9]), [9]);
+        assert_eq!(snapshots.answer(LIST, ONE, Room::Bytes(2), || vec![9]), [9]);
     }
 
     #[test]
     fn a_second_length_query_replaces_the_first() {
         let snapshots = Snapshots::default();
-        snapshots.answer(LIST, Room::Length, || vec![7, 8]);
-        snapshots.answer(LIST, Room::Length, Vec::new);
-        assert_eq!(snapshots.answer(LIST, Room::Bytes(0), never), []);
+        snapshots.answer(LIST, ONE, Room::Length, || vec![7, 8]);
+        snapshots.answer(LIST, ONE, Room::Length, Vec::new);
+        assert_eq!(snapshots.answer(LIST, ONE, Room::Bytes(0), never), []);
     }
 
     #[test]
     fn each_list_and_each_thread_has_its_own() {
         let snapshots = Snapshots::default();
         let mechanisms = List::Mechanisms(SlotId(0));
-        snapshots.answer(LIST, Room::Length, || vec![7]);
-        snapshots.answer(mechanisms, Room::Length, || vec![1, 2]);
-        thread::scope(|scope| {
-            let other = scope.spawn(|| {
-                snapshots.answer(LIST, Room::Length, || vec![7, 8]);
-                // A stranger to the mechanisms: sees what is there now, if it has room for that.
-                let now = snapshots.answer(mechanisms, Room::Bytes(3), || vec![3]);
-                assert_eq!(now, [3]);
-                snapshots.answer(LIST, Room::Bytes(2), never)
-            });
-            assert_eq!(other.join().expect("the other thread"), [7, 8]);
-        });
-        assert_eq!(snapshots.answer(LIST, Room::Bytes(1), never), [7]);
-        assert_eq!(snapshots.answer(mechanisms, Room::Bytes(2), never), [1, 2]);
+        snapshots.answer(LIST, ONE, Room::Length, || vec![7]);
+        snapshots.answer(mechanisms, ONE, Room::Length, || vec![1, 2]);
+        snapshots.answer(LIST, OTHER, Room::Length, || vec![7, 8]);
+        // A stranger to the mechanisms: sees what is there now, if it has room for that.
+        let now = snapshots.answer(mechanisms, OTHER, Room::Bytes(3), || vec![3]);
+        assert_eq!(now, [3]);
+        assert_eq!(snapshots.answer(LIST, OTHER, Room::Bytes(2), never), [7, 8]);
+        assert_eq!(snapshots.answer(LIST, ONE, Room::Bytes(1), never), [7]);
+        assert_eq!(
+            snapshots.answer(mechanisms, ONE, Room::Bytes(2), never),
+            [1, 2]
+        );
     }
 
     #[test]
     fn a_caller_may_ask_in_one_thread_and_fetch_in_another() {
         let snapshots = Snapshots::default();
-        snapshots.answer(LIST, Room::Length, || vec![7]);
-        let fetch = || snapshots.answer(LIST, Room::Bytes(1), || vec![7, 8]);
-        let fetched = thread::scope(|scope| scope.spawn(fetch).join());
-        assert_eq!(fetched.expect("the other thread"), [7]);
+        snapshots.answer(LIST, ONE, Room::Length, || vec![7]);
+        let fetched = snapshots.answer(LIST, OTHER, Room::Bytes(1), || vec![7, 8]);
+        assert_eq!(fetched, [7]);
         // That took nothing from the thread that asked.
-        assert_eq!(snapshots.answer(LIST, Room::Bytes(1), never), [7]);
+        assert_eq!(snapshots.answer(LIST, ONE, Room::Bytes(1), never), [7]);
     }
 
     #[test]
     fn threads_that_never_fetch_leave_no_more_than_the_most() {
         let snapshots = Snapshots::default();
-        thread::scope(|scope| {
-            for _ in 0..MOST + 9 {
-                scope.spawn(|| snapshots.answer(LIST, Room::Length, || vec![7]));
-            }
-        });
+        for caller in 0..MOST + 9 {
+            snapshots.answer(LIST, Caller(caller), Room::Length, || vec![7]);
+        }
         assert_eq!(snapshots.0.lock().len(), MOST);
     }
 }

@@ -1,5 +1,6 @@
 //! What the host's C library knows of the thread and the process that call us.
 
+use crate::snapshot::Caller;
 use std::ffi::{c_int, c_ulong};
 use std::ptr;
 
@@ -36,6 +37,15 @@ impl Cancelability {
             pthread_setcanceltype(self.kind, ptr::null_mut());
         }
     }
+}
+
+/// What tells this thread from the others of the process, and stays as it is in a forked child. Rust's
+/// own handle of a thread would stay in the host's memory after C_Finalize.
+pub(super) fn caller() -> Caller {
+    thread_local! {
+        static MARK: u8 = const { 0 };
+    }
+    MARK.with(|mark| Caller(ptr::from_ref(mark).addr()))
 }
 
 /// Whether the process has more rights than its caller, by setuid or by file capabilities: AT_SECURE of

@@ -1,7 +1,7 @@
 //! Slot and token calls (PKCS#11 3.0, section 5.5).
 
 use super::general::{library_version, manufacturer};
-use super::{args, entry, module};
+use super::{args, entry, host, module};
 use crate::error::Error;
 use crate::handle::SlotId;
 use cryptoki_sys::*;
@@ -19,7 +19,7 @@ pub(super) unsafe extern "C" fn C_GetSlotList(
         let slots = |room| match tokenPresent {
             // The same from C_Initialize to C_Finalize.
             CK_FALSE => module.slots().iter().map(|slot| slot.id.0).collect(),
-            _ => module.present(room),
+            _ => module.present(host::caller(), room),
         };
         // SAFETY: `pSlotList` is NULL or takes the `*pulCount` items that the caller says.
         unsafe { args::give_list(pSlotList, pulCount, slots) }
@@ -93,7 +93,7 @@ pub(super) unsafe extern "C" fn C_GetMechanismList(
         let module = module()?;
         let slot = module.slot(SlotId(slotID))?;
         let token = slot.token(&module.mint)?;
-        let kinds = |room| module.mechanisms(slot, &token, room);
+        let kinds = |room| module.mechanisms(slot, &token, host::caller(), room);
         // SAFETY: `pMechanismList` is NULL or takes the `*pulCount` items that the caller says.
         unsafe { args::give_list(pMechanismList, pulCount, kinds) }
     })

@@ -486,7 +486,8 @@ fn the_crate_cryptoki_agrees(link: Link) {
 fn the_secret_stays_while_the_rest_is_told(link: Link) {
     let bench = Bench::new(link);
     let key = bench.one(CKO_PRIVATE_KEY, "idev-id");
-    let (mut label, mut value, mut class) = ([0_u8; 16], [0xEE_u8; 64], [0_u8; 8]);
+    const WORD: usize = size_of::<CK_ULONG>();
+    let (mut label, mut value, mut class) = ([0_u8; 16], [0xEE_u8; 64], [0_u8; WORD]);
     let item = |type_, room: &mut [u8]| CK_ATTRIBUTE {
         type_,
         pValue: room.as_mut_ptr().cast(),
@@ -504,14 +505,7 @@ fn the_secret_stays_while_the_rest_is_told(link: Link) {
     );
     assert_eq!(code, Code(CKR_ATTRIBUTE_SENSITIVE));
     let lengths = items.map(|item| item.ulValueLen);
-    assert_eq!(
-        lengths,
-        [
-            7,
-            CK_UNAVAILABLE_INFORMATION,
-            size_of::<CK_ULONG>() as CK_ULONG
-        ]
-    );
+    assert_eq!(lengths, [7, CK_UNAVAILABLE_INFORMATION, WORD as CK_ULONG]);
     assert_eq!(
         (&label[..7], class.to_vec()),
         (&b"idev-id"[..], ulong(CKO_PRIVATE_KEY))

@@ -4,7 +4,7 @@
 //! descriptor left, a disk that answers EIO, no permission) may be whole at the next look.
 
 use crate::file::{self, FileStamp};
-use log::{debug, warn};
+use log::{trace, warn};
 use parking_lot::Mutex;
 use rustix::fs::{lstat, stat};
 use rustix::io::{Errno, retry_on_intr};
@@ -62,7 +62,7 @@ pub(crate) fn is_leftover(path: &Path) -> bool {
         || (name.starts_with(b"#") && name.ends_with(b"#"))
         || name.starts_with(b"README");
     if is {
-        debug!("{}: passed over by its name", path.display());
+        trace!("{}: passed over by its name", path.display());
     }
     is
 }

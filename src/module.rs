@@ -22,7 +22,7 @@ use devid_core::store::devid::DevidStore;
 use devid_core::store::idevid::IdevidStore;
 pub(crate) use devid_core::tpm::Refusals;
 use devid_core::tpm::Tpm;
-use log::{error, info};
+use log::{error, info, warn};
 use once_cell::sync::OnceCell;
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -96,6 +96,7 @@ impl Module {
                     );
                 }
                 info!("initialised, version {}, {}", VERSION, config.tcti);
+                config.warnings().for_each(|warning| warn!("{warning}"));
                 let slots = slots(config, self.refusals.clone()).into_iter();
                 Ok(slots.map(Arc::new).collect())
             }

@@ -9,7 +9,7 @@ mod common;
 use common::PROFILES;
 use common::fork::Forked;
 use common::home::Home;
-use common::module::{Opened, identity, loaded};
+use common::module::{Opened, identity, loaded, ulong};
 use common::raw::{Code, Raw};
 use common::story::await_some;
 use common::tpm::{Place, Swtpm};
@@ -27,6 +27,7 @@ use std::time::Duration;
 once!(
     a_fifo_in_the_chain_folder,
     a_device_in_the_chain_folder,
+    what_is_left_out_is_in_the_log,
     a_fifo_as_identity_certificate,
     a_fifo_as_configuration,
     a_fifo_as_drop_in,
@@ -112,6 +113,60 @@ fn beside_the_root(make: impl FnOnce(&Path)) {
     Forked::new(|| lives(&raw)).succeeds();
     home.log_says(&["chain/a.pem", "regular file"]);
     home.log_says(&[&format!("token idev-id with {} objects", 5 + PROFILES)]);
+}
+
+/// No file is left out without a word, and each is named once as long as nothing changes.
+fn what_is_left_out_is_in_the_log() {
+    let (tpm, identity) = Swtpm::manufactured();
+    let home = Home::new(&tpm.tcti());
+    let root = fs::read(identity.root()).unwrap();
+    home.write("chain/root.CRT", &root);
+    let links = home.path("chain/gone.pem");
+    symlink(home.path("later"), &links).unwrap();
+    fs::create_dir(home.path("chain/folder.cer")).unwrap();
+    fs::create_dir_all(home.path("state/devid")).unwrap();
+    home.write("chain/root.txt", &root);
+    home.write("chain/root.pem~", &root);
+    home.write("config.d/10-log.conf", "nonsense");
+    home.write("state/devid/web.tpm", "nonsense");
+    let raw = loaded(&home);
+    raw.initialize().unwrap();
+    let with_root = format!("token idev-id with {} objects", 5 + PROFILES);
+    // Nobody looks again as long as nothing changes.
+    for _ in 0..3 {
+        assert!(!raw.slots(true).unwrap().is_empty());
+    }
+    home.log_says(&[&with_root]);
+    for (path, why) in [
+        ("chain/gone.pem", "leads nowhere"),
+        ("chain/folder.cer", "not a regular file"),
+        ("chain/root.txt", "does not end in .pem, .crt, .cer or .der"),
+        ("config.d/10-log.conf", "does not end in .toml"),
+        ("state/devid/web.tpm", "does not end in .pem"),
+    ] {
+        let path = home.path(path).display().to_string();
+        let log = home.log();
+        let lines = log.lines();
+        let said = lines.filter(|line| line.contains(&format!("{path}: ")) && line.contains(why));
+        assert_eq!(said.count(), 1, "{path}");
+    }
+    let leftover = home.path("chain/root.pem~").display().to_string();
+    let log = home.log();
+    let mut lines = log.lines();
+    assert!(!lines.any(|line| line.contains("WARN") && line.contains(&leftover)));
+    // What the link leads to appears, and is another certificate.
+    let certificates = || {
+        let session = raw.open(raw.slots(true).unwrap()[0], CKF_SERIAL_SESSION);
+        let session = session.unwrap();
+        let class = [(CKA_CLASS, ulong(CKO_CERTIFICATE))];
+        let found = raw.find(session, &class).unwrap().len();
+        raw.close(session).unwrap();
+        found
+    };
+    let before = certificates();
+    let other = Path::new(env!("CARGO_MANIFEST_DIR")).join("core/testdata/root.pem");
+    home.write("later", fs::read(other).unwrap());
+    assert_eq!(certificates(), before + 1);
 }
 
 fn a_fifo_as_identity_certificate() {

@@ -4,7 +4,7 @@
 //! descriptor left, a disk that answers EIO, no permission) may be whole at the next look.
 
 use crate::file::{self, FileStamp};
-use log::warn;
+use log::{trace, warn};
 use parking_lot::Mutex;
 use rustix::fs::{lstat, stat};
 use rustix::io::{Errno, retry_on_intr};
@@ -51,6 +51,20 @@ pub(crate) fn paths_in(folder: &Path) -> io::Result<Vec<PathBuf>> {
     }
     paths.sort();
     Ok(paths)
+}
+
+/// Whether a name is that of what editors and people leave beside files that are read: hidden files,
+/// copies (`ca.pem~`, `#ca.pem#`), a README.
+pub(crate) fn is_leftover(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+    let is = name.starts_with(b".")
+        || name.ends_with(b"~")
+        || (name.starts_with(b"#") && name.ends_with(b"#"))
+        || name.starts_with(b"README");
+    if is {
+        trace!("{}: passed over by its name", path.display());
+    }
+    is
 }
 
 /// What is known of a file without its content.

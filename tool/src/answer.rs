@@ -4,6 +4,7 @@ use crate::cli::Form;
 use devid_core::config::ConfigError;
 use devid_core::identity::{Fault, FaultKind};
 use serde::Serialize;
+use serde_json::Value;
 
 /// What was asked for.
 #[derive(Debug, Default)]
@@ -11,6 +12,8 @@ pub(crate) struct Answer {
     pub(crate) code: u8,
     /// For standard output.
     pub(crate) text: String,
+    /// The same in JSON, where that was asked for; then there is no text.
+    pub(crate) document: Option<Value>,
     /// For standard error.
     pub(crate) complaint: Option<String>,
 }
@@ -39,9 +42,12 @@ impl Answer {
         match form {
             Form::Text => Ok(Self::text(text())),
             Form::Json => {
-                let json = serde_json::to_string_pretty(value);
-                let json = json.map_err(|error| Failure::new(1, error.to_string()))?;
-                Ok(Self::text(json + "\n"))
+                let document = serde_json::to_value(value);
+                let document = document.map_err(|error| Failure::new(1, error.to_string()))?;
+                Ok(Self {
+                    document: Some(document),
+                    ..Self::default()
+                })
             }
         }
     }
@@ -65,10 +71,9 @@ impl Failure {
     }
 
     /// For standard output, where JSON was asked for: `{"error": {"code", "kind", "text"}}`.
-    pub(crate) fn json(&self) -> String {
+    pub(crate) fn json(&self) -> Value {
         let (code, kind, text) = (self.code, self.kind(), &self.text);
-        let error = serde_json::json!({ "error": { "code": code, "kind": kind, "text": text } });
-        format!("{error:#}\n")
+        serde_json::json!({ "error": { "code": code, "kind": kind, "text": text } })
     }
 }
 

@@ -209,7 +209,7 @@ fn handle(text: &str) -> Result<u32, String> {
 }
 
 /// How an answer is written.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Form {
     Text,
     Json,

@@ -15,14 +15,18 @@ mod pages;
 mod show;
 mod uri;
 mod verify;
+mod warnings;
 
 use answer::{Answer, Failure};
 use clap::Parser;
 use cli::{Arguments, Form, KeyVerb, Verb};
 use devid_core::config::{self, Config};
 use devid_core::identity::{Device, Keeping};
+use log::warn;
+use serde_json::Value;
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
+use warnings::Warnings;
 
 fn main() -> ExitCode {
     let Arguments { json, verb } = match Arguments::try_parse() {
@@ -33,10 +37,14 @@ fn main() -> ExitCode {
         true => Form::Json,
         false => Form::Text,
     };
-    match run(verb, form) {
-        Ok(answer) => tell(answer),
-        Err(failure) => fail(failure, form),
-    }
+    let warnings = Warnings::heard(form);
+    let answer = run(verb, form).unwrap_or_else(|failure| Answer {
+        code: failure.code,
+        document: (form == Form::Json).then(|| failure.json()),
+        text: String::new(),
+        complaint: Some(failure.text),
+    });
+    tell(answer, &warnings)
 }
 
 fn run(verb: Verb, form: Form) -> Result<Answer, Failure> {
@@ -96,19 +104,35 @@ fn run(verb: Verb, form: Form) -> Result<Answer, Failure> {
 }
 
 fn settings() -> Result<Config, Failure> {
-    Ok(config::load(&config::environment(config::is_privileged())).config?)
+    let config = config::load(&config::environment(config::is_privileged())).config?;
+    config.warnings().for_each(|warning| warn!("{warning}"));
+    Ok(config)
 }
 
 fn device() -> Result<Device, Failure> {
     Ok(Device::new(settings()?))
 }
 
-fn tell(answer: Answer) -> ExitCode {
+fn tell(answer: Answer, warnings: &Warnings) -> ExitCode {
     let Answer {
         code,
         text,
+        document,
         complaint,
     } = answer;
+    let text = match document {
+        Some(mut document) => {
+            match &mut document {
+                Value::Object(fields) => {
+                    fields.insert("warnings".into(), warnings.take().into());
+                }
+                // An array has no field for them.
+                _ => warnings.take().iter().for_each(|one| warnings::print(one)),
+            }
+            format!("{document:#}\n")
+        }
+        None => text,
+    };
     // Whoever reads may stop reading.
     match std::io::stdout().write_all(text.as_bytes()) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {
@@ -123,28 +147,21 @@ fn tell(answer: Answer) -> ExitCode {
     ExitCode::from(code)
 }
 
-fn fail(failure: Failure, form: Form) -> ExitCode {
-    let text = match form {
-        Form::Json => failure.json(),
-        Form::Text => String::new(),
-    };
-    tell(Answer {
-        code: failure.code,
-        text,
-        complaint: Some(failure.text),
-    })
-}
-
 /// What was asked for wrongly, or a help text. Of words that are not understood only one is looked
 /// for.
 fn misused(error: &clap::Error) -> ExitCode {
     let asks_for_json = std::env::args_os().any(|word| word == "--json");
     if error.use_stderr() && asks_for_json {
         let text = error.to_string();
-        let answer = Answer::text(Failure::new(2, text.trim_end()).json());
+        let document = Some(Failure::new(2, text.trim_end()).json());
         // The lines are for a person, and many.
         eprint!("{error}");
-        return tell(Answer { code: 2, ..answer });
+        let answer = Answer {
+            code: 2,
+            document,
+            ..Answer::default()
+        };
+        return tell(answer, &Warnings::default());
     }
     // As of `Error::exit`; a reader that went away is no failure of ours.
     let _ = error.print();

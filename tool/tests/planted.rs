@@ -83,6 +83,7 @@ fn a_link_in_a_key_folder_is_followed_by_nobody() {
     // A plain file in a folder that its group may write: it may be exchanged for a link.
     mode(&folder, 0o2770);
     fs::write(&planted, "no key").unwrap();
+    mode(&planted, 0o666);
     assert!(found(&device, "keys.file")["command"].is_null());
     mode(&folder, 0o2750);
     assert!(found(&device, "keys.file")["command"].is_string());

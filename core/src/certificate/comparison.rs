@@ -58,7 +58,7 @@ fn attribute(element: &Element) -> Option<Attribute> {
     let [kind, value] = &parts[..] else {
         return None;
     };
-    if kind.tag != OBJECT_IDENTIFIER {
+    if kind.tag != OBJECT_IDENTIFIER || !is_identifier(kind.content) {
         return None;
     }
     let (tag, compared) = match value.tag {
@@ -66,6 +66,15 @@ fn attribute(element: &Element) -> Option<Attribute> {
         tag => (UTF8, folded(&text(tag, value.content)?)),
     };
     Some(Attribute(kind.content.to_vec(), tag, compared))
+}
+
+/// Whether these bytes are an OBJECT IDENTIFIER (X.690, section 8.19): each arc ends, and none begins
+/// with an empty digit.
+fn is_identifier(content: &[u8]) -> bool {
+    let goes_on = |byte: &u8| byte & 0x80 != 0;
+    let begins = |at: usize| at == 0 || !goes_on(&content[at - 1]);
+    let padded = (0..content.len()).any(|at| content[at] == 0x80 && begins(at));
+    content.last().is_some_and(|last| !goes_on(last)) && !padded
 }
 
 /// A string as it is; `None` for what is none of its type. A T61String is taken for Latin-1.
@@ -134,6 +143,25 @@ mod tests {
         assert!(is_same_name(&one(UNIVERSAL, b"\0\0\0w"), &one(UTF8, b"W")));
         let (a, b) = ((UTF8, &b"a"[..]), (UTF8, &b"b"[..]));
         assert!(is_same_name(&name(&[&[a, b]]), &name(&[&[b, a]])), "a set");
+    }
+
+    #[test]
+    fn an_attribute_has_a_whole_identifier() {
+        let with = |identifier: &[u8]| {
+            let pair = [encoded(6, identifier), encoded(UTF8, b"x")].concat();
+            let set = encoded(SET, &encoded(SEQUENCE, &pair));
+            Comparable::read(&encoded(SEQUENCE, &set))
+        };
+        for whole in [
+            &[0x55, 4, 3][..],
+            &[0x55, 4, 0x8A, 1],
+            &[0x55, 4, 0x81, 0x80, 1],
+        ] {
+            assert!(with(whole).is_some(), "{whole:X?}");
+        }
+        for broken in [&[][..], &[0x55, 4, 0x8A], &[0x80, 4, 3], &[0x55, 0x80, 3]] {
+            assert!(with(broken).is_none(), "{broken:X?}");
+        }
     }
 
     #[test]

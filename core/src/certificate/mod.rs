@@ -8,6 +8,7 @@ pub(crate) mod comparison;
 pub(crate) mod crl;
 pub(crate) mod device;
 pub(crate) mod extensions;
+pub(crate) mod files;
 mod forms;
 pub(crate) mod general_names;
 pub(crate) mod names;

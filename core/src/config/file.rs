@@ -4,7 +4,7 @@ use super::line;
 use super::section::{Fault, Faults, Section, absolute};
 use super::{ConfigError, Existing, Fallback, LeaveSoftware, LogTarget, Random, SecretSource};
 use crate::tpm::Tcti;
-use crate::trouble::paths_in;
+use crate::trouble::{is_leftover, paths_in};
 use crate::trust::distrusted;
 use log::LevelFilter;
 use std::path::{Path, PathBuf};
@@ -26,6 +26,8 @@ pub(super) struct Written {
     pub(super) master: Option<WrittenMaster>,
     pub(super) provision: Option<WrittenProvision>,
     pub(super) token: Vec<WrittenToken>,
+    /// What stands in `config.d/` under another name than that of a drop-in.
+    pub(super) left_out: Vec<PathBuf>,
 }
 
 #[derive(Debug, Default, Clone)]
@@ -82,6 +84,7 @@ impl Written {
         }
         self.identity.extend(later.identity);
         self.token.extend(later.token);
+        self.left_out.extend(later.left_out);
         if let Some(later) = later.master {
             let master = self.master.get_or_insert_default();
             master.handle = later.handle.or(master.handle);
@@ -167,7 +170,9 @@ pub(super) fn read(file: &Path, required: bool, folder: &Path) -> Result<Written
         Err(error) => return Err(ConfigError::file(file, error)),
     };
     believed(folder)?;
-    for drop_in in drop_ins(folder)? {
+    let (drop_ins, left_out) = drop_ins(folder)?;
+    written.left_out = left_out;
+    for drop_in in drop_ins {
         believed(&drop_in)?;
         let text = text_of(&drop_in).map_err(|error| ConfigError::file(&drop_in, error))?;
         written.overlay(parse(&drop_in, &text)?);
@@ -195,10 +200,13 @@ fn text_of(path: &Path) -> std::io::Result<String> {
     String::from_utf8(content).map_err(|error| no_text(line::no_text(error.as_bytes())))
 }
 
-fn drop_ins(folder: &Path) -> Result<Vec<PathBuf>, ConfigError> {
-    let mut files = paths_in(folder).map_err(|error| ConfigError::file(folder, error))?;
-    files.retain(|path| path.extension().is_some_and(|end| end == "toml"));
-    Ok(files)
+/// The drop-ins of a folder, and what else is there.
+fn drop_ins(folder: &Path) -> Result<(Vec<PathBuf>, Vec<PathBuf>), ConfigError> {
+    let all = paths_in(folder).map_err(|error| ConfigError::file(folder, error))?;
+    let is_drop_in = |path: &PathBuf| path.extension().is_some_and(|end| end == "toml");
+    let (drop_ins, mut others): (Vec<_>, Vec<_>) = all.into_iter().partition(is_drop_in);
+    others.retain(|path| !is_leftover(path));
+    Ok((drop_ins, others))
 }
 
 fn parse(file: &Path, text: &str) -> Result<Written, ConfigError> {
@@ -259,6 +267,7 @@ impl Written {
                 .into_iter()
                 .map(WrittenToken::of)
                 .collect(),
+            left_out: Vec::new(),
         };
         all.end();
         written

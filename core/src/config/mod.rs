@@ -67,6 +67,21 @@ pub struct Config {
     pub provision: Provision,
     /// The file that changes whenever `devid` changed something that others may have read.
     pub generation: PathBuf,
+    /// What stands in `config.d/` and is not read, since its name does not end in `.toml`.
+    pub left_out: Vec<PathBuf>,
+}
+
+impl Config {
+    /// What was not read, each as a sentence that names it.
+    pub fn warnings(&self) -> impl Iterator<Item = String> {
+        self.left_out.iter().map(|path| not_read(path, ".toml"))
+    }
+}
+
+/// That a file of a folder is not read for want of the end of its name.
+pub(crate) fn not_read(path: &Path, end: &str) -> String {
+    let path = path.display();
+    format!("{path}: not read, since its name does not end in {end}")
 }
 
 /// The master key (`[master]`).
@@ -278,6 +293,7 @@ fn overlaid(
         },
         tokens,
         generation: run.join("generation"),
+        left_out: written.left_out,
         run,
     }
 }

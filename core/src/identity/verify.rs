@@ -10,13 +10,14 @@ use super::time::now;
 use super::{Fault, FaultKind};
 use crate::certificate::Certificate;
 use crate::certificate::crl::Crl;
+use crate::certificate::files::{self, LARGEST, Unread};
 use crate::file;
 use crate::key::PublicKey;
 use crate::pem;
 use crate::store::idevid::IdevidStore;
 use crate::store::{Key, KeyStore, Kind, LoginError, SignError, Who};
 use crate::tpm::Secret;
-use crate::trouble::paths_in;
+use crate::trouble::trouble;
 use crate::trust::distrusted;
 use log::warn;
 use serde::Serialize;
@@ -24,8 +25,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use x509_cert::der::DateTime;
 
-/// More bytes than any sane file of certificates has.
-const LARGEST_FILE: u64 = 1 << 20;
 /// More bytes than the lists of a CA of devices have.
 const LARGEST_LIST: u64 = 16 << 20;
 const KEY: &str = "key";
@@ -78,7 +77,7 @@ pub enum Verdict {
 #[derive(Debug)]
 pub(super) struct Trusted {
     pub(super) certificates: Vec<Certificate>,
-    /// The first file of the folder that could not be read.
+    /// The first file of the folder that could not be read now.
     unread: Option<Fault>,
 }
 
@@ -151,25 +150,17 @@ impl Device {
             warn!("{fault}");
             return Ok(trusted);
         }
-        for path in paths_in(folder).map_err(Fault::file(folder))? {
-            if path.extension().is_none_or(|end| end != "pem") {
-                continue;
+        for file in files::in_folder(folder).map_err(Fault::file(folder))? {
+            for what in file.left_out() {
+                warn!("{what}");
             }
-            if let Err(fault) = believed(&path) {
-                warn!("{fault}");
-                continue;
-            }
-            let read = file::read(&path, LARGEST_FILE).map_err(|error| {
-                let fault = Fault::file(&path)(error);
-                warn!("{fault}");
-                fault
-            });
-            match read {
-                Ok(bytes) => match Certificate::parse_all(&bytes) {
-                    Ok(found) => trusted.certificates.extend(found),
-                    Err(why) => warn!("{}: {why}", path.display()),
-                },
-                Err(fault) => trusted.unread = trusted.unread.or(Some(fault)),
+            match file.certificates {
+                Ok(found) => trusted.certificates.extend(found),
+                Err(Unread::Failed(error)) if trouble(&error).is_some() => {
+                    let fault = Fault::file(&file.path)(error);
+                    trusted.unread = trusted.unread.or(Some(fault));
+                }
+                Err(_) => {}
             }
         }
         Ok(trusted)
@@ -292,7 +283,6 @@ fn proof_point(proof: Proof, file: Option<&Path>) -> Result<Point, Fault> {
     })
 }
 
-/// The certificates in a file; why there are none.
 /// That nobody but whom the administrator trusts could have written a file.
 pub(super) fn believed(path: &Path) -> Result<(), Fault> {
     match distrusted(path) {
@@ -304,8 +294,9 @@ pub(super) fn believed(path: &Path) -> Result<(), Fault> {
     }
 }
 
+/// The certificates in a file; why there are none.
 pub(super) fn certificates_of(path: &Path) -> Result<Vec<Certificate>, Fault> {
-    let bytes = file::read(path, LARGEST_FILE).map_err(Fault::file(path))?;
+    let bytes = file::read(path, LARGEST).map_err(Fault::file(path))?;
     let found = Certificate::parse_all(&bytes);
     found.map_err(|why| Fault::failed(format!("{}: {why}", path.display())))
 }

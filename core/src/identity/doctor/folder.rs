@@ -4,6 +4,7 @@
 use super::Finding;
 use crate::accounts::{group_name, group_number, user_name};
 use crate::certificate::Certificate;
+use crate::config::not_read;
 use crate::identity::Fault;
 use crate::identity::device::{Device, OWN};
 use crate::identity::mend::{Mend, of_unread, quoted, word};
@@ -81,6 +82,7 @@ fn files(store: &DevidStore, findings: &mut Vec<Finding>) {
     match store.refused_files() {
         Ok(refused) => {
             let refused = refused.into_iter();
+            findings.extend(left_out(store));
             findings.extend(refused.map(|one| {
                 let file = path.join(&one.file);
                 let said = file.display().to_string();
@@ -120,6 +122,20 @@ fn unusable(store: &DevidStore, findings: &mut Vec<Finding>) {
         };
         Finding::problem("keys.unusable", KEYS, one.why, mend).of(file)
     }));
+}
+
+/// The files of a token that are not read for their names; none if nobody can tell.
+fn left_out(store: &DevidStore) -> impl Iterator<Item = Finding> {
+    let names = store.left_out_files().unwrap_or_default().into_iter();
+    names.map(|name| {
+        let path = store.path().join(name);
+        let mend = Mend::by(
+            "If it is a key or certificate in PEM that is to be shown, give it a name that ends in \
+             .pem; else take it out of the folder",
+        );
+        let finding = Finding::note("keys.left-out", KEYS, not_read(&path, ".pem"));
+        finding.of(path.display().to_string()).mended(mend)
+    })
 }
 
 fn state_folder(state: &Path) -> Finding {

@@ -2,39 +2,51 @@
 //! whether they can be read.
 
 use super::Finding;
-use crate::config::{Config, Existing, IdentityAuth, SecretSource};
+use crate::certificate::files::{self, CertificateFile, Unread};
+use crate::config::{Config, Existing, IdentityAuth, SecretSource, not_read};
 use crate::identity::mend::Mend;
 use crate::store::idevid::certificates_in;
-use crate::trouble::paths_in;
 use crate::trust::{Distrust, distrusted};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 const ABOUT: &str = "configuration";
+const CERTIFICATES: &str = "certificates";
 
 pub(super) fn look_at(config: &Config, findings: &mut Vec<Finding>) {
+    beside_the_configuration(config, findings);
     written_by_others(config, findings);
     for hint in &config.identities {
         findings.extend(hint.certificate.as_deref().and_then(certificate));
     }
+    findings.extend(config.left_out.iter().map(|path| {
+        let mend = Mend::by(
+            "If its settings are to hold, give it a name that ends in .toml; else take it out of the \
+             folder",
+        );
+        let finding = Finding::note("configuration.left-out", ABOUT, not_read(path, ".toml"));
+        finding.of(path.display().to_string()).mended(mend)
+    }));
     let unread = secrets(config).filter_map(|(setting, source)| secret(setting, source));
     findings.extend(unread);
 }
 
-fn written_by_others(config: &Config, findings: &mut Vec<Finding>) {
-    let mut files = Vec::new();
+/// What of the folders `trust/` and `chain/` is not read.
+fn beside_the_configuration(config: &Config, findings: &mut Vec<Finding>) {
     for folder in [&config.trust, &config.chain] {
         match distrusted(folder) {
             Some(why) => findings.push(finding(folder, &why)),
-            None => {
-                // What cannot be listed now, other findings name.
-                let paths = paths_in(folder).unwrap_or_default().into_iter();
-                files.extend(paths.filter(|path| path.extension().is_some_and(|end| end == "pem")));
-            }
+            None => match files::in_folder(folder) {
+                Ok(here) => findings.extend(here.iter().filter_map(left_out)),
+                Err(error) => findings.push(unlisted(folder, &error)),
+            },
         }
     }
+}
+
+fn written_by_others(config: &Config, findings: &mut Vec<Finding>) {
     let hints = config.identities.iter();
-    files.extend(hints.filter_map(|hint| hint.certificate.clone()));
+    let mut files: Vec<PathBuf> = hints.filter_map(|hint| hint.certificate.clone()).collect();
     if let Some(Existing::Files { certificate, key }) = &config.provision.existing {
         files.extend([certificate.clone(), key.clone()]);
     }
@@ -66,6 +78,50 @@ fn finding(path: &Path, why: &Distrust) -> Finding {
     );
     let text = format!("{why}, so {} is not used", path.display());
     Finding::problem("distrusted", "trust", text, mend).of(path.display().to_string())
+}
+
+/// What of a file in `chain/` or `trust/` is left out.
+fn left_out(file: &CertificateFile) -> Option<Finding> {
+    let text = file.left_out().join("; ");
+    let note = |id, mend| Finding::note(id, CERTIFICATES, text.clone()).mended(Mend::by(mend));
+    let named = match &file.certificates {
+        Ok(_) if file.beside.is_empty() => return None,
+        Err(Unread::Distrusted(why)) => return Some(finding(&file.path, why)),
+        Ok(_) => note(
+            "certificates.beside",
+            "Only what was read counts: leave nothing but certificates in this file",
+        ),
+        Err(Unread::OtherName | Unread::Folder) => note(
+            "certificates.left-out",
+            "If a certificate is to be read there, put its file into this folder itself, under a \
+             name that ends in .pem, .crt, .cer or .der; else take it out of the folder",
+        ),
+        Err(Unread::Failed(error)) if error.kind() == ErrorKind::PermissionDenied => {
+            Finding::note("certificates.closed", CERTIFICATES, text)
+                .mended(Mend::by("Look as a user who may read it"))
+        }
+        Err(Unread::Failed(_) | Unread::Dangling | Unread::Nothing(_)) => Finding::problem(
+            "certificates.unread",
+            CERTIFICATES,
+            text,
+            Mend::by("Put a certificate there, in PEM or DER, or take the file out of the folder"),
+        ),
+    };
+    Some(named.of(file.path.display().to_string()))
+}
+
+fn unlisted(folder: &Path, error: &std::io::Error) -> Finding {
+    let shown = folder.display().to_string();
+    let text = format!("{shown}: {error}, so no certificate in it is read");
+    match error.kind() {
+        ErrorKind::PermissionDenied => {
+            Finding::note("certificates.closed", CERTIFICATES, text).of(shown)
+        }
+        _ => {
+            let mend = Mend::by("Have a folder there that can be listed, or nothing");
+            Finding::problem("certificates.unread", CERTIFICATES, text, mend).of(shown)
+        }
+    }
 }
 
 fn certificate(path: &Path) -> Option<Finding> {

@@ -238,4 +238,9 @@ impl DevidStore {
     pub fn refused_files(&self) -> Result<Vec<Refused>, StoreError> {
         Ok(self.folder.list()?.refused)
     }
+
+    /// Files of the folder that are not read for their names.
+    pub fn left_out_files(&self) -> Result<Vec<String>, StoreError> {
+        Ok(self.folder.list()?.left_out)
+    }
 }

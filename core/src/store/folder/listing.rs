@@ -1,10 +1,12 @@
 //! What is in the folder, and what must change before that is something else.
 
-use super::read::{Opened, is_object};
+use super::read::{Opened, SUFFIX, is_object};
 use super::{Entry, FolderError, KeyFolder, format};
+use crate::config::not_read;
 use crate::file::{FileStamp, Moment};
-use crate::trouble::Sight;
+use crate::trouble::{Sight, is_leftover};
 use crate::trust::Owned;
+use log::warn;
 use rustix::io::Errno;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -17,6 +19,8 @@ pub struct Listing {
     pub entries: Vec<Arc<Entry>>,
     /// Files that give no object, by name.
     pub refused: Vec<Refused>,
+    /// Files that are not read for their names, by name.
+    pub left_out: Vec<String>,
     /// The first of the files that could not be read now, and may hold an object.
     pub unread: Option<FolderError>,
     /// As [`KeyFolder::stamp`] of the moment before the files were read.
@@ -52,6 +56,7 @@ pub(super) struct Known {
     /// The folder as it was when its files were judged.
     pub(super) folder: Option<Owned>,
     pub(super) files: HashMap<String, Seen>,
+    pub(super) left_out: Vec<String>,
 }
 
 /// What a file was at the last listing.
@@ -137,7 +142,9 @@ impl KeyFolder {
             known.folder = Some(folder.owned);
             stamp.folder = Some(folder.stamp);
             let same_folder = before.folder == known.folder;
-            for file in folder.names().map_err(FolderError::at(&self.path))? {
+            let names = folder.names().map_err(FolderError::at(&self.path))?;
+            known.left_out = self.left_out(names.others, &before);
+            for file in names.objects {
                 let name = file.to_string_lossy().into_owned();
                 let earlier = before.files.get(&name);
                 let seen = match folder.file_stamp(&file) {
@@ -176,6 +183,7 @@ impl KeyFolder {
         self.note_objects(&unread);
         stamp.unread = unread;
         stamp.settle(now);
+        let left_out = known.left_out.clone();
         *self.known.lock() = Arc::new(known);
         let hidden = stamp.unread.iter().find(|(name, _)| {
             let refused = refused.binary_search_by(|one| one.file.cmp(name));
@@ -185,9 +193,23 @@ impl KeyFolder {
         Ok(Listing {
             entries,
             refused,
+            left_out,
             unread: hidden,
             stamp,
         })
+    }
+
+    /// Of names that are no object's, those that somebody may take for read: neither hidden, as the
+    /// module's own files are, nor left by an editor, nor put aside. The log names each once.
+    fn left_out(&self, others: Vec<String>, before: &Known) -> Vec<String> {
+        let is_own = |name: &str| name.contains(".pem.pre-tpm");
+        let mut left: Vec<String> = others;
+        left.retain(|name| !is_leftover(Path::new(name)) && !is_own(name));
+        left.sort_unstable();
+        for name in left.iter().filter(|name| !before.left_out.contains(name)) {
+            warn!("{}", not_read(&self.path.join(name), SUFFIX));
+        }
+        left
     }
 
     /// Which objects could not be read; the folder itself was.
@@ -258,7 +280,8 @@ impl KeyFolder {
             return Ok(());
         };
         stamp.folder = Some(folder.stamp);
-        for file in folder.names().map_err(FolderError::at(&self.path))? {
+        let names = folder.names().map_err(FolderError::at(&self.path))?;
+        for file in names.objects {
             let name = file.to_string_lossy();
             let trouble = match folder.file_stamp(&file) {
                 Ok(None) => None,

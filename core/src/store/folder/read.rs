@@ -16,7 +16,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-const SUFFIX: &str = ".pem";
+pub(super) const SUFFIX: &str = ".pem";
 
 /// The folder, open.
 pub(super) struct Opened<'a> {
@@ -24,6 +24,15 @@ pub(super) struct Opened<'a> {
     pub(super) fd: OwnedFd,
     pub(super) owned: Owned,
     pub(super) stamp: FileStamp,
+}
+
+/// What is in the folder.
+#[derive(Default)]
+pub(super) struct Names {
+    /// Of all that should be an object.
+    pub(super) objects: Vec<CString>,
+    /// Of all else, also of files that the module itself keeps there.
+    pub(super) others: Vec<String>,
 }
 
 /// Why a file gives no object.
@@ -59,13 +68,16 @@ impl<'a> Opened<'a> {
         }))
     }
 
-    /// The names of all that should be an object.
-    pub(super) fn names(&self) -> rustix::io::Result<Vec<CString>> {
-        let mut names = Vec::new();
+    /// The names of all that is in the folder.
+    pub(super) fn names(&self) -> rustix::io::Result<Names> {
+        let mut names = Names::default();
         for entry in Dir::read_from(&self.fd)? {
             let entry = entry?;
-            if is_object(entry.file_name().to_bytes()) {
-                names.push(entry.file_name().to_owned());
+            let name = entry.file_name();
+            match name.to_bytes() {
+                b"." | b".." => {}
+                object if is_object(object) => names.objects.push(name.to_owned()),
+                _ => names.others.push(name.to_string_lossy().into_owned()),
             }
         }
         Ok(names)

@@ -310,6 +310,7 @@ fn misremember(folder: &KeyFolder) {
     *known = Arc::new(Known {
         folder: known.folder,
         files,
+        ..Known::default()
     });
 }
 

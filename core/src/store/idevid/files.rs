@@ -2,18 +2,16 @@
 //! those of the `chain/` folder, the secrets of keys, and what tells that something changed.
 
 use crate::certificate::Certificate;
+use crate::certificate::files::{CertificateFile, LARGEST, Unread, candidates};
 use crate::config::{IdentityAuth, IdentityHint, SecretSource};
 use crate::file;
-use crate::trouble::{Sight, Troubles, paths_in, trouble};
+use crate::trouble::{Sight, Troubles, trouble};
 use crate::trust::distrusted;
 use log::warn;
 use parking_lot::Mutex;
 use rustix::io::Errno;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-
-/// More bytes than any sane file of certificates has.
-const LARGEST: u64 = 1 << 20;
 
 /// The files, and what they held when they were last read.
 #[derive(Debug)]
@@ -100,18 +98,23 @@ impl Files {
             unlisted,
         };
         let mut known = HashMap::new();
-        let mut read = |path: &PathBuf| {
-            let (sight, here) = self.certificates_in(path);
+        let mut read = |file: CertificateFile| {
+            let path = file.path.clone();
+            let (sight, here) = self.certificates_of(file);
             stamp.files.push((path.clone(), sight));
-            let here = here.or_else(|| before.get(path).cloned());
+            let here = here.or_else(|| before.get(&path).cloned());
             if let Some(here) = &here {
                 known.insert(path.clone(), here.clone());
             }
-            (path.clone(), here)
+            (path, here)
         };
-        let hinted: Vec<_> = self.hinted.iter().map(&mut read).collect();
+        let hinted = self.hinted.iter().cloned().map(CertificateFile::read);
+        let hinted: Vec<_> = hinted.map(&mut read).collect();
         let chain: Vec<_> = match distrusted(&self.chain) {
-            None => chain_paths.iter().map(&mut read).collect(),
+            None => {
+                let files = chain_paths.into_iter().map(CertificateFile::listed);
+                files.map(&mut read).collect()
+            }
             Some(why) => {
                 warn!(
                     "{why}, so no certificate of {} is shown",
@@ -155,46 +158,33 @@ impl Files {
         }
     }
 
-    /// The certificates of a file; `None` if it could not be read now.
-    fn certificates_in(&self, path: &Path) -> (Sight, Option<Vec<Certificate>>) {
-        let (sight, parsed) = match file::read_stamped(path, LARGEST) {
-            Ok((bytes, stamp)) => {
-                let parsed = match distrusted(path) {
-                    Some(why) => Err(format!("{why}, so it is not used")),
-                    None => Certificate::parse_all(&bytes).map_err(|why| why.to_string()),
-                };
-                (Sight::There(stamp), parsed)
-            }
-            Err(error) => match trouble(&error) {
-                Some(errno) => {
-                    self.troubles.note(path, errno);
-                    return (Sight::Unread(errno), None);
-                }
-                None => (Sight::of(path), Err(error.to_string())),
-            },
-        };
-        let parsed = parsed.unwrap_or_else(|why| {
-            warn!("{}: {why}", path.display());
-            Vec::new()
-        });
-        (sight, Some(parsed))
+    /// The certificates of a file; `None` if it could not be read now. The log names what is left out.
+    fn certificates_of(&self, file: CertificateFile) -> (Sight, Option<Vec<Certificate>>) {
+        let path = &file.path;
+        if let Err(Unread::Failed(error)) = &file.certificates
+            && let Some(errno) = trouble(error)
+        {
+            self.troubles.note(path, errno);
+            return (Sight::Unread(errno), None);
+        }
+        for what in file.left_out() {
+            warn!("{what}");
+        }
+        let sight = file.stamp.map_or_else(|| Sight::of(path), Sight::There);
+        (sight, Some(file.certificates.unwrap_or_default()))
     }
 
     /// The files of the `chain/` folder, which may be missing; those that are known, with the
     /// reason, if it cannot be listed now.
     fn chain_paths(&self) -> (Vec<PathBuf>, Option<Errno>) {
-        let is_pem = |path: &PathBuf| path.extension().is_some_and(|end| end == "pem");
-        match paths_in(&self.chain) {
-            Ok(mut paths) => {
-                paths.retain(is_pem);
-                (paths, None)
-            }
+        match candidates(&self.chain) {
+            Ok(paths) => (paths, None),
             Err(error) => {
                 let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
                 self.troubles.note(&self.chain, errno);
                 let known = self.known.lock();
                 let mut paths: Vec<_> = known.keys().cloned().collect();
-                paths.retain(|path| path.parent() == Some(&self.chain) && is_pem(path));
+                paths.retain(|path| path.parent() == Some(&self.chain));
                 paths.sort();
                 (paths, Some(errno))
             }

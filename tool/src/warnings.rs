@@ -1,0 +1,71 @@
+//! Warnings of the core: lines on standard error, or a field of the JSON document.
+
+use crate::cli::Form;
+use crate::page::plain;
+use log::{Level, LevelFilter, Log, Metadata, Record};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// What was warned of so far, each text once.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Warnings(Arc<Mutex<Vec<String>>>);
+
+impl Warnings {
+    /// Hears all warnings from now on. For a person they go to standard error as they come.
+    pub(crate) fn heard(form: Form) -> Self {
+        let warnings = Self::default();
+        let logger = Logger {
+            warnings: warnings.clone(),
+            form,
+        };
+        // Fails only if there is a logger already.
+        if log::set_boxed_logger(Box::new(logger)).is_ok() {
+            log::set_max_level(LevelFilter::Warn);
+        }
+        warnings
+    }
+
+    /// All so far, which are then forgotten.
+    pub(crate) fn take(&self) -> Vec<String> {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Whether it is new.
+    fn add(&self, text: &str) -> bool {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_new = !known.iter().any(|one| one == text);
+        if is_new {
+            known.push(text.to_owned());
+        }
+        is_new
+    }
+}
+
+/// A warning as a line of standard error.
+pub(crate) fn print(text: &str) {
+    eprintln!("devid: warning: {}", plain(text));
+}
+
+/// The way of warnings from the `log` facade.
+struct Logger {
+    warnings: Warnings,
+    form: Form,
+}
+
+impl Log for Logger {
+    /// Our own only: what a library says of its work could hold anything.
+    fn enabled(&self, metadata: &Metadata) -> bool {
+        metadata.level() <= Level::Warn && metadata.target().starts_with("devid")
+    }
+
+    fn log(&self, record: &Record) {
+        if !self.enabled(record.metadata()) {
+            return;
+        }
+        let text = record.args().to_string();
+        if self.warnings.add(&text) && self.form == Form::Text {
+            print(&text);
+        }
+    }
+
+    fn flush(&self) {}
+}

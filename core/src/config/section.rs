@@ -168,7 +168,7 @@ impl<'t> Section<'t> {
                 };
                 all.iter().map(handle).collect()
             }
-            _ => Err(format!("expected a list in brackets, as in [0x81000001]")),
+            _ => Err("expected a list in brackets, as in [0x81000001]".into()),
         })
     }
 

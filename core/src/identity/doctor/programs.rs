@@ -131,7 +131,7 @@ impl Places {
             about,
             wrong,
             match library {
-                Some(library) => named_anew(&file, "module:", library),
+                Some(library) => named_anew(file, "module:", library),
                 None => Mend::by(format!(
                     "Install {LIBRARY}, and name its path there, after module:"
                 )),

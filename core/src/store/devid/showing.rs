@@ -306,7 +306,9 @@ fn turns_of(kind: &Kind) -> Vec<i64> {
 }
 
 /// The first and the last second of validity, counted from 1970; `None` for what cannot be read.
-fn validity(certificate: &Certificate) -> (Option<i64>, Option<i64>) {
+type Validity = (Option<i64>, Option<i64>);
+
+fn validity(certificate: &Certificate) -> Validity {
     let seconds = |time: Result<Time, _>| time.ok().map(Time::unix_seconds);
     (
         seconds(certificate.not_before()),
@@ -317,14 +319,14 @@ fn validity(certificate: &Certificate) -> (Option<i64>, Option<i64>) {
 /// Pairs, public keys, certificates that are valid now and then the others, the newest first; data.
 /// Of two that began together the one that lasts longer comes first. What cannot be read is not known
 /// to be valid.
-fn rank(kind: &Kind, now: i64) -> (u8, bool, Reverse<(Option<i64>, Option<i64>)>) {
+fn rank(kind: &Kind, now: i64) -> (u8, bool, Reverse<Validity>) {
     let (class, validity) = match kind {
         Kind::Pair { .. } => (0, None),
         Kind::Public(..) => (1, None),
         Kind::Certificate(certificate, _) => (2, Some(validity(certificate))),
         Kind::Data(_) => (3, None),
     };
-    let is_valid = |(first, last): (Option<i64>, Option<i64>)| {
+    let is_valid = |(first, last): Validity| {
         first.is_some_and(|first| first <= now) && last.is_some_and(|last| now <= last)
     };
     let is_over = validity.is_some_and(|validity| !is_valid(validity));

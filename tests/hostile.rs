@@ -46,15 +46,9 @@ once!(
     rsa,
     the_token_that_can_be_written,
     the_token_with_pins,
-    #[cfg_attr(
-        target_pointer_width = "32",
-        ignore = "this machine's SoftHSM has 64 bits"
-    )]
+    #[cfg_attr(target_pointer_width = "32", ignore = "SoftHSM has 64 bits")]
     softhsm_agrees,
-    #[cfg_attr(
-        target_pointer_width = "32",
-        ignore = "this machine's SoftHSM has 64 bits"
-    )]
+    #[cfg_attr(target_pointer_width = "32", ignore = "SoftHSM has 64 bits")]
     bad_functions_are_seen,
 );
 

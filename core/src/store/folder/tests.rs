@@ -364,7 +364,6 @@ fn ten_thousand_files_are_listed_fast() {
     });
     let stamp = best(&|| drop(folder.stamp()));
     let list = best(&|| drop(folder.list().unwrap()));
-    println!("microseconds: walk {walk}, stamp {stamp}, list {list}");
     // No file is read again, so each costs a small multiple of asking for each file's state.
     assert!(stamp < 20 * walk, "{stamp} {walk}");
     assert!(list < 40 * walk, "{list} {walk}");

@@ -161,6 +161,8 @@ fn tpm_rv(error: &TpmError) -> CK_RV {
         | TpmError::NeedsAuth(_)
         | TpmError::WrongAuth(_)
         | TpmError::Unsupported(_) => CKR_DEVICE_ERROR,
+        // The PIN may be right and the TPM is sound: nothing was tried.
+        TpmError::NoTurn(_) | TpmError::NoTryLeft => CKR_FUNCTION_FAILED,
         // A wrapped key, and the TPM that wrapped it is gone.
         TpmError::ForeignKey(_) => CKR_TOKEN_NOT_RECOGNIZED,
     }
@@ -183,7 +185,9 @@ fn store_rv(error: &StoreError) -> CK_RV {
 /// A folder that this process may not write to is a token that is write-protected for it.
 fn folder_rv(error: &FolderError) -> CK_RV {
     match error {
-        FolderError::ReadOnly(_) | FolderError::Permission(_) => CKR_TOKEN_WRITE_PROTECTED,
+        FolderError::ReadOnly(_) | FolderError::Permission(_) | FolderError::InTheWay(..) => {
+            CKR_TOKEN_WRITE_PROTECTED
+        }
         FolderError::NoSpace(_) => CKR_DEVICE_MEMORY,
         FolderError::Gone(_) => CKR_OBJECT_HANDLE_INVALID,
         FolderError::Locked(_) => CKR_FUNCTION_FAILED,
@@ -198,7 +202,7 @@ fn look_rv(error: &LookError) -> CK_RV {
     match error {
         LookError::Tpm(error) => tpm_rv(error),
         LookError::NoIdentity(_) => CKR_DEVICE_REMOVED,
-        LookError::Folder(_) => CKR_DEVICE_ERROR,
+        LookError::Folder(_) | LookError::Unread(_) => CKR_DEVICE_ERROR,
     }
 }
 

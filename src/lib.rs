@@ -2,7 +2,7 @@
 //!
 //! `abi` is the C border and the only place with `unsafe`; behind it everything is plain Rust:
 //! [`module`] holds the slots and sessions, [`slot`] where a token is looked for, [`token`] what was
-//! found there, [`session`] the state of one session, [`object`] what it finds, [`making`] and
+//! found there, [`snapshot`] lists as their length was told, [`session`] the state of one session, [`object`] what it finds, [`making`] and
 //! [`writing`] what it makes and changes, [`mechanism`] how it signs, and [`ciphering`] how it encrypts,
 //! decrypts and agrees on secrets.
 
@@ -28,6 +28,7 @@ mod object;
 mod output;
 mod session;
 mod slot;
+mod snapshot;
 mod template;
 mod token;
 mod unwrapping;

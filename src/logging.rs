@@ -6,8 +6,10 @@
 pub(crate) use devid_core::config::{LogSettings, LogTarget};
 
 use der::DateTime;
+use devid_core::fits_limit;
 use log::{Level, Record};
 use rustix::fs::OFlags;
+use rustix::io::Errno;
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
@@ -20,41 +22,64 @@ const NAME: &str = "devid-pkcs11";
 /// LOG_DAEMON of syslog(3), shifted as it stands in a message.
 const FACILITY: u8 = 3 << 3;
 
-/// Writes one line. A target that cannot be written costs the line, never the caller's call.
-pub(crate) fn write(target: &LogTarget, record: &Record) {
-    let _ = match target {
-        LogTarget::Syslog => syslog(record),
-        LogTarget::File(path) => file(path, record),
-    };
+/// A line as its target takes it.
+pub(crate) fn rendered(target: &LogTarget, record: &Record) -> String {
+    match target {
+        LogTarget::Syslog => message(record),
+        LogTarget::File(_) => line(record),
+    }
+}
+
+/// Writes one line, as it was [`rendered`]. A target that cannot be written costs the line, never
+/// the caller's call.
+pub(crate) fn write(target: &LogTarget, line: &str) -> std::io::Result<()> {
+    match target {
+        LogTarget::Syslog => syslog(line),
+        LogTarget::File(path) => file(path, line),
+    }
+}
+
+/// Whether the process lacked something that it may have again: then the line can wait.
+pub(crate) fn can_wait(error: &std::io::Error) -> bool {
+    let errno = Errno::from_io_error(error);
+    matches!(errno, Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM))
 }
 
 /// Only a regular file: a FIFO would be waited for, and one whose reader goes would raise SIGPIPE.
-fn file(path: &Path, record: &Record) -> std::io::Result<()> {
+/// No larger than files of this process may be: that would raise SIGXFSZ.
+fn file(path: &Path, line: &str) -> std::io::Result<()> {
+    if !fits_limit(line.len() as u64) {
+        return Ok(());
+    }
     let mut file = OpenOptions::new()
         .append(true)
         .create(true)
         .mode(0o600)
         .custom_flags(OFlags::NONBLOCK.bits() as i32 | OFlags::NOCTTY.bits() as i32)
         .open(path)?;
-    match file.metadata()?.is_file() {
-        true => file.write_all(line(record).as_bytes()),
+    let about = file.metadata()?;
+    match about.is_file() && fits_limit(about.len().saturating_add(line.len() as u64)) {
+        true => file.write_all(line.as_bytes()),
         false => Ok(()),
     }
 }
 
-fn syslog(record: &Record) -> std::io::Result<()> {
+fn syslog(message: &str) -> std::io::Result<()> {
+    let socket = UnixDatagram::unbound()?;
+    socket.set_nonblocking(true)?;
+    socket.connect(SYSLOG)?;
+    socket.send(message.as_bytes()).map(drop)
+}
+
+fn message(record: &Record) -> String {
     let severity = match record.level() {
         Level::Error => 3,
         Level::Warn => 4,
         Level::Info => 6,
         Level::Debug | Level::Trace => 7,
     };
-    let socket = UnixDatagram::unbound()?;
-    socket.set_nonblocking(true)?;
-    socket.connect(SYSLOG)?;
     let pid = std::process::id();
-    let text = format!("<{}>{NAME}[{pid}]: {}", FACILITY | severity, record.args());
-    socket.send(text.as_bytes()).map(drop)
+    format!("<{}>{NAME}[{pid}]: {}", FACILITY | severity, record.args())
 }
 
 fn line(record: &Record) -> String {

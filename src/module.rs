@@ -5,21 +5,25 @@ use crate::attribute::Template;
 use crate::error::Error;
 use crate::handle::{Mint, ObjectHandle, SessionHandle, SlotId};
 use crate::making::Generator;
+use crate::output::Room;
 use crate::session::Session;
 use crate::slot::{Slot, Source};
+use crate::snapshot::{Caller, List, Snapshots};
+use crate::token::Token;
 use crate::wrapping::Wrapping;
 use cryptoki_sys::{
-    CK_FLAGS, CK_STATE, CK_USER_TYPE, CKF_RW_SESSION, CKF_SERIAL_SESSION, CKS_RO_PUBLIC_SESSION,
-    CKS_RO_USER_FUNCTIONS, CKS_RW_PUBLIC_SESSION, CKS_RW_SO_FUNCTIONS, CKS_RW_USER_FUNCTIONS,
-    CKU_CONTEXT_SPECIFIC, CKU_SO, CKU_USER,
+    CK_FLAGS, CK_MECHANISM_TYPE, CK_SLOT_ID, CK_STATE, CK_USER_TYPE, CKF_RW_SESSION,
+    CKF_SERIAL_SESSION, CKS_RO_PUBLIC_SESSION, CKS_RO_USER_FUNCTIONS, CKS_RW_PUBLIC_SESSION,
+    CKS_RW_SO_FUNCTIONS, CKS_RW_USER_FUNCTIONS, CKU_CONTEXT_SPECIFIC, CKU_SO, CKU_USER,
 };
-use devid_core::config::{self, Config, LogSettings};
+use devid_core::config::{self, Config, ConfigError, LogSettings};
 use devid_core::store::Who;
 use devid_core::store::devid::DevidStore;
 use devid_core::store::idevid::IdevidStore;
 pub(crate) use devid_core::tpm::Refusals;
 use devid_core::tpm::Tpm;
 use log::{error, info};
+use once_cell::sync::OnceCell;
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -28,8 +32,17 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// All that lives between C_Initialize and C_Finalize.
 pub(crate) struct Module {
-    slots: Vec<Arc<Slot>>,
+    /// Made of the configuration, as soon as that could be read.
+    slots: OnceCell<Vec<Arc<Slot>>>,
+    /// The slot without token that is shown until then.
+    vacant: [Arc<Slot>; 1],
+    /// Why the configuration could not be read when that was last tried; held for moments.
+    unread: Mutex<Option<ConfigError>>,
+    is_privileged: bool,
+    refusals: Refusals,
+    log_to: fn(LogSettings),
     table: Mutex<Table>,
+    snapshots: Snapshots,
     pub(crate) mint: Arc<Mint>,
 }
 
@@ -45,39 +58,73 @@ const WITH_PIN: &str = "Factory identity in the TPM, behind a PIN";
 
 impl Module {
     /// Reads the configuration, and says how to log from now on. Opens nothing else and asks no
-    /// TPM; where the configuration is wrong, the slot has no token.
+    /// TPM; where the configuration is wrong, the slot has no token. One that could not be read is
+    /// read again by the next call that asks for slots.
+    ///
+    /// `is_privileged`: the process has more rights than its caller, whose environment does not count
+    /// then.
     pub(crate) fn configured(
+        is_privileged: bool,
         mint: Arc<Mint>,
         refusals: Refusals,
-        log_to: impl FnOnce(LogSettings),
+        log_to: fn(LogSettings),
     ) -> Self {
-        let loaded = config::load(&config::environment);
-        log_to(loaded.log);
-        match &loaded.config {
-            Ok(config) => info!("initialised, version {}, {}", VERSION, config.tcti),
-            Err(fault) => error!("no token is shown until the configuration is mended: {fault}"),
-        }
-        let slots = match &loaded.config {
-            Ok(config) => slots(config, refusals),
-            Err(_) => vec![Slot::new(SlotId(0), FACTORY, None)],
-        };
-        Self {
-            slots: slots.into_iter().map(Arc::new).collect(),
+        let module = Self {
+            is_privileged,
+            slots: OnceCell::new(),
+            vacant: [Arc::new(Slot::new(SlotId(0), FACTORY, None))],
+            unread: Mutex::default(),
+            refusals,
+            log_to,
             table: Mutex::default(),
+            snapshots: Snapshots::default(),
             mint,
+        };
+        module.slots();
+        module
+    }
+
+    /// The slots; `Err` where the configuration could not be read.
+    fn read_configuration(&self) -> Result<Vec<Arc<Slot>>, ()> {
+        let loaded = config::load(&config::environment(self.is_privileged));
+        match &loaded.config {
+            Ok(config) => {
+                (self.log_to)(loaded.log);
+                if self.is_privileged {
+                    info!(
+                        "this process has more rights than its caller: the environment is ignored"
+                    );
+                }
+                info!("initialised, version {}, {}", VERSION, config.tcti);
+                let slots = slots(config, self.refusals.clone()).into_iter();
+                Ok(slots.map(Arc::new).collect())
+            }
+            Err(fault) if fault.is_unread() => {
+                let mut unread = self.unread.lock();
+                if unread.as_ref() != Some(fault) {
+                    (self.log_to)(loaded.log);
+                    error!("no token is shown until the configuration can be read: {fault}");
+                    *unread = Some(fault.clone());
+                }
+                Err(())
+            }
+            Err(fault) => {
+                (self.log_to)(loaded.log);
+                error!("no token is shown until the configuration is mended: {fault}");
+                Ok(self.vacant.to_vec())
+            }
         }
     }
 
     /// The module in a forked child that has not called C_Initialize: what the parent knew, over
     /// connections of its own. Sends nothing, and takes no lock that might never be released.
     pub(crate) fn for_child(&self, mint: Arc<Mint>, refusals: &Refusals) -> Self {
-        let tpm = self.slots.iter().find_map(|slot| slot.tpm());
+        let known = self.slots.get().map(Vec::as_slice);
+        let tpm = known.into_iter().flatten().find_map(|slot| slot.tpm());
         let tpm = tpm.map(|tpm| Arc::new(tpm.for_child(refusals.clone())));
-        let slots: Vec<_> = self
-            .slots
-            .iter()
-            .map(|slot| Arc::new(slot.for_child(tpm.as_ref())))
-            .collect();
+        let for_child = |slot: &Arc<Slot>| Arc::new(slot.for_child(tpm.as_ref()));
+        let inherited = known.map(|known| known.iter().map(for_child).collect::<Vec<_>>());
+        let slots = inherited.as_deref().unwrap_or_default();
         let mut table = Table::default();
         if let Some(inherited) = self.table.try_lock() {
             for session in inherited.sessions.values() {
@@ -88,28 +135,57 @@ impl Module {
             }
         }
         Self {
-            slots,
+            slots: inherited.map_or_else(OnceCell::new, OnceCell::with_value),
+            vacant: [Arc::new(Slot::new(SlotId(0), FACTORY, None))],
+            unread: Mutex::default(),
+            is_privileged: self.is_privileged,
+            refusals: refusals.clone(),
+            log_to: self.log_to,
             table: Mutex::new(table),
+            snapshots: self.snapshots.for_child(),
             mint,
         }
     }
 
     /// The end, by C_Finalize: nobody stays logged in.
     pub(crate) fn end(&self) {
-        for slot in &self.slots {
+        for slot in self.slots.get().into_iter().flatten() {
             slot.logout(&self.mint);
         }
     }
 
     pub(crate) fn slots(&self) -> &[Arc<Slot>] {
-        &self.slots
+        let slots = self.slots.get_or_try_init(|| self.read_configuration());
+        slots.map_or(&self.vacant, Vec::as_slice)
     }
 
     pub(crate) fn slot(&self, id: SlotId) -> Result<&Arc<Slot>, Error> {
-        self.slots
+        self.slots()
             .iter()
             .find(|slot| slot.id == id)
             .ok_or(Error::SlotIdInvalid)
+    }
+
+    /// The slots that have a token, as a call with this room is told.
+    pub(crate) fn present(&self, caller: Caller, room: Room) -> Vec<CK_SLOT_ID> {
+        let has_token = |slot: &&Arc<Slot>| slot.token(&self.mint).is_ok();
+        self.snapshots.answer(List::Present, caller, room, || {
+            let present = self.slots().iter().filter(has_token);
+            present.map(|slot| slot.id.0).collect()
+        })
+    }
+
+    /// The mechanisms of a slot's token, as a call with this room is told.
+    pub(crate) fn mechanisms(
+        &self,
+        slot: &Slot,
+        token: &Token,
+        caller: Caller,
+        room: Room,
+    ) -> Vec<CK_MECHANISM_TYPE> {
+        let list = List::Mechanisms(slot.id);
+        self.snapshots
+            .answer(list, caller, room, || token.mechanism_kinds())
     }
 
     pub(crate) fn session(&self, handle: SessionHandle) -> Result<Arc<Session>, Error> {

@@ -21,6 +21,7 @@ use devid_core::key::PublicKey;
 use devid_core::store::Key;
 use devid_core::store::folder::Use;
 use parking_lot::Mutex;
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -348,13 +349,13 @@ impl<K> Operation<K> {
     }
 
     /// The digest of a single part; the data itself where the mechanism makes no hash.
-    fn digest(&self, data: &[u8]) -> Vec<u8> {
+    fn digest<'a>(&self, data: &'a [u8]) -> Cow<'a, [u8]> {
         match self.mechanism.hasher() {
             Some(mut hasher) => {
                 hasher.update(data);
-                hasher.finish()
+                hasher.finish().into()
             }
-            None => data.to_vec(),
+            None => data.into(),
         }
     }
 

@@ -55,7 +55,8 @@ pub(crate) struct Source {
 /// What the last look told about the next.
 #[derive(Debug, Default, Clone)]
 struct Look {
-    /// What was looked at, if the look gave an answer.
+    /// What was looked at, if the look gave an answer. Of what could not be read it says so, and
+    /// differs as soon as that can be read.
     seen: Option<Stamp>,
     failed: Option<Failure>,
 }
@@ -64,9 +65,19 @@ struct Look {
 #[derive(Debug, Clone)]
 struct Failure {
     ended: Instant,
+    /// What the store would look at then: if files could not be read, another look may find something
+    /// as soon as that changes.
+    stamp: Stamp,
     /// How long none is tried again: as long as this one took, and not less than [`LOOK_AGAIN`].
     rest: Duration,
     why: LookError,
+}
+
+impl Failure {
+    /// Whether files are at fault, and not the TPM, whose faults other slots count too.
+    fn is_of_files(&self) -> bool {
+        matches!(self.why, LookError::Unread(_))
+    }
 }
 
 impl Source {
@@ -197,12 +208,12 @@ impl Slot {
             _ => self.look.lock(),
         };
         let stamp = source.store.stamp();
-        let wait = look
-            .failed
-            .as_ref()
-            .is_some_and(|failure| failure.ended.elapsed() < failure.rest);
+        let wait = look.failed.as_ref().is_some_and(|failure| {
+            let can_be_read = failure.stamp != stamp && failure.is_of_files();
+            !can_be_read && failure.ended.elapsed() < failure.rest
+        });
         if !wait && look.seen.as_ref() != Some(&stamp) {
-            *look = self.look(source, stamp, &look, mint);
+            *look = self.look(source, &look, mint);
         }
         self.known().ok_or(Error::TokenNotPresent)
     }
@@ -211,20 +222,21 @@ impl Slot {
     pub(crate) fn changed(&self, mint: &Mint) -> Result<Arc<Token>, Error> {
         let source = self.source()?;
         let mut look = self.look.lock();
-        *look = self.look(source, source.store.stamp(), &look, mint);
+        *look = self.look(source, &look, mint);
         match &look.failed {
             Some(failure) => Err(failure.why.clone().into()),
             None => self.known().ok_or(Error::TokenNotPresent),
         }
     }
 
-    fn look(&self, source: &Source, stamp: Stamp, last: &Look, mint: &Mint) -> Look {
+    fn look(&self, source: &Source, last: &Look, mint: &Mint) -> Look {
         let tcti = source.tpm.tcti();
         let began = Instant::now();
         match source.store.look() {
             Ok(listing) => {
                 // Held, so that no logout comes between what was before and what takes its place.
                 let mut place = self.token.write();
+                let stamp = listing.stamp.clone();
                 let token = Token::new(listing, source.nature(), place.as_deref(), mint);
                 let count = |token: &Token| token.objects().len();
                 let level = match place.as_deref().map(count) == Some(count(&token)) {
@@ -242,21 +254,20 @@ impl Slot {
             Err(why) => {
                 match &why {
                     // The TPM or the folder is out of reach, not what is known of it already.
-                    LookError::Tpm(_) | LookError::Folder(_) => {}
+                    LookError::Tpm(_) | LookError::Folder(_) | LookError::Unread(_) => {}
                     LookError::NoIdentity(_) => *self.token.write() = None,
                 }
-                // Said once, not each second.
-                if last
-                    .failed
-                    .as_ref()
-                    .is_none_or(|failure| failure.why != why)
-                {
+                // Said once, not each second; of a file the store has said it.
+                let said = matches!(why, LookError::Unread(_));
+                let mut last = last.failed.iter();
+                if !said && last.all(|failure| failure.why != why) {
                     error!("slot {}: no token from {tcti}: {why}", self.id.0);
                 }
                 Look {
                     seen: None,
                     failed: Some(Failure {
                         ended: Instant::now(),
+                        stamp: source.store.stamp(),
                         rest: LOOK_AGAIN.max(began.elapsed()),
                         why,
                     }),

@@ -30,6 +30,7 @@ once!(
     an_unknown_setting,
     a_wrong_value_in_a_drop_in,
     a_wrong_word_in_the_environment,
+    a_wrong_line_shows_no_secret,
     settings_come_from_file_and_drop_in,
     a_failed_look_is_not_repeated_at_once,
 );
@@ -83,8 +84,11 @@ fn no_permission() {
         panic!("a unix socket")
     };
     let home = Home::new(&tpm.tcti());
+    // The child writes the log. The folder is not for all: then its configuration is not obeyed.
+    let log = home.write("log", "");
     for (path, mode) in [
-        (home.folder(), 0o777),
+        (home.folder(), 0o755),
+        (&*log, 0o666),
         (socket.parent().unwrap(), 0o755),
         (&*socket, 0),
     ] {
@@ -128,7 +132,7 @@ fn a_tpm_that_comes_later(link: Link) {
     let raw = loaded(&home);
     let slot = slot_is_empty(&raw);
     tpm.restart();
-    await_some("a token", Duration::from_secs(10), || identity(&raw));
+    await_some("a token", Duration::from_secs(60), || identity(&raw));
     assert_eq!(text(&raw.token_info(slot).unwrap().label), "idev-id");
     let session = raw.open(slot, CKF_SERIAL_SESSION).unwrap();
     assert_eq!(raw.find(session, &[]).unwrap().len(), 4 + PROFILES);
@@ -168,6 +172,33 @@ fn a_wrong_word_in_the_environment() {
     let home = Home::new("carrier-pigeon:loft=3");
     slot_is_empty(&loaded(&home));
     log_says(&home, &["DEVID_PKCS11_TCTI", "carrier-pigeon"]);
+}
+
+/// Each level of the log is on.
+fn a_wrong_line_shows_no_secret() {
+    const SECRET: &str = "not-a-real-pin";
+    let home = Home::new("swtpm:path=/nonexistent/tpm");
+    let raw = loaded(&home);
+    for (line, words) in [
+        ("pin: \"not-a-real-pin\"", ["pin", "colon"]),
+        ("pin \"not-a-real-pin\"", ["pin", "equals sign"]),
+        ("pin =\n\"not-a-real-pin\"", ["pin", "another line"]),
+        ("pin = \"not-a-real-pin", ["pin", "not closed"]),
+        ("pin = not-a-real-pin", ["pin", "quotes"]),
+        ("pin = [\"not-a-real-pin\"]", ["pin", "text in quotes"]),
+        ("pin = \"not-a-real-pin\"", ["pin", "hex:digits"]),
+    ] {
+        home.write(
+            "config.toml",
+            format!("[[token]]\nname = \"devid\"\n{line}\n"),
+        );
+        slot_is_empty(&raw);
+        let place = [&["config.toml:3:"][..], &words].concat();
+        log_says(&home, &place);
+        assert!(!home.log().contains(SECRET), "{line}: {}", home.log());
+        raw.finalize().unwrap();
+        home.write("log", "");
+    }
 }
 
 fn settings_come_from_file_and_drop_in() {

@@ -131,20 +131,15 @@ fn a_tpm_that_always_asks_for_another_try(link: Link) {
             .proxy
             .book()
             .break_times(command::SIGN, Fault::Code(code), u32::MAX);
-        let begin = Instant::now();
         assert_eq!(
             bench.sign(&[1; 32]),
             Err(Code(CKR_DEVICE_ERROR)),
             "{code:#x}"
         );
-        assert!(
-            begin.elapsed() < Duration::from_secs(10),
-            "{:?}",
-            begin.elapsed()
-        );
         bench.proxy.book().heal();
+        // Pauses of 1, 2, 4 … 200 ms leave room for 15 tries in the limit; libtss2 makes five of each.
         let seen = bench.proxy.book().take();
-        assert!(seen.total() < 2000, "tries are paced: {seen:?}");
+        assert!(seen.total() < 100, "tries are paced, and end: {seen:?}");
         bench.signs();
     }
 }
@@ -216,7 +211,7 @@ fn broken_connections_while_reading(link: Link) {
             proxy.book().heal();
             proxy.book().break_next(code, fault);
             raw.initialize().unwrap();
-            let slot = await_some("a token", Duration::from_secs(10), || identity(&raw));
+            let slot = await_some("a token", Duration::from_secs(60), || identity(&raw));
             let session = raw.open(slot, CKF_SERIAL_SESSION).unwrap();
             let found = raw
                 .find(session, &[(CKA_CLASS, ulong(CKO_PRIVATE_KEY))])
@@ -240,7 +235,8 @@ fn a_tpm_that_stalls(link: Link) {
         took >= Duration::from_millis(1000),
         "it is waited for: {took:?}"
     );
-    assert!(took < Duration::from_secs(8), "but not for ever: {took:?}");
+    // As long as the TPM is silent only the limit can end the call.
+    bench.home.log_says(&["1500 ms"]);
     assert_eq!(bench.searches(), 4 + PROFILES, "what is known needs no TPM");
     bench.proxy.book().heal();
     bench.signs();
@@ -257,15 +253,11 @@ fn a_tpm_that_stalls_while_reading(link: Link) {
         .break_times(command::NV_READ, Fault::Stall, u32::MAX);
     let raw = loaded(&home);
     raw.initialize().unwrap();
-    let begin = Instant::now();
+    // As long as the TPM is silent only the limit can end the call.
     assert_eq!(identity(&raw), None);
-    assert!(
-        begin.elapsed() < Duration::from_secs(8),
-        "{:?}",
-        begin.elapsed()
-    );
+    home.log_says(&["1500 ms"]);
     proxy.book().heal();
-    await_some("a token", Duration::from_secs(10), || identity(&raw));
+    await_some("a token", Duration::from_secs(60), || identity(&raw));
 }
 
 fn a_restart_between_two_signatures(link: Link) {
@@ -312,16 +304,10 @@ fn a_tpm_gone_for_good(link: Link) {
     let raw_objects = bench.searches();
     bench.tpm.shut_down();
     for _ in 0..3 {
-        let begin = Instant::now();
         let failed = bench.sign(&[1; 32]).expect_err("there is no TPM");
         assert!(
             [CKR_DEVICE_REMOVED, CKR_DEVICE_ERROR].contains(&failed.0),
             "{failed:?}"
-        );
-        assert!(
-            begin.elapsed() < Duration::from_secs(8),
-            "{:?}",
-            begin.elapsed()
         );
     }
     assert_eq!(bench.searches(), raw_objects);

@@ -343,7 +343,7 @@ fn a_child_after_the_tpm_was_exchanged(link: Link) {
 fn a_child_that_holds_the_connection_of_a_signature(link: Link) {
     let (tpm, identity) = Swtpm::manufactured();
     let home = Home::new(&link.tcti(&tpm.tcti()));
-    home.write("config.toml", "timeout_ms = 5000\n");
+    home.write("config.toml", "timeout_ms = 60000\n");
     let module = Opened::new(&home);
     let key = module.key();
     let sign = |digest: u8| module.sign(CKM_ECDSA, key, &[digest; 32]);
@@ -352,11 +352,11 @@ fn a_child_that_holds_the_connection_of_a_signature(link: Link) {
     tpm.pause();
     std::thread::scope(|scope| {
         let stalled = scope.spawn(|| sign(2));
-        await_some("a connection", Duration::from_secs(20), || {
+        await_some("a connection", Duration::from_secs(60), || {
             (sockets() > begun).then_some(())
         });
         let child = Forked::new(|| {
-            let limit = Duration::from_secs(25);
+            let limit = Duration::from_secs(60);
             await_some("the word", limit, || fs::metadata(home.path("go")).ok());
             let raw = &module.raw;
             let session = raw

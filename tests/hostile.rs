@@ -32,7 +32,7 @@ use common::tpm::Swtpm;
 use common::wrapping::{AesWrap, oaep_options, private_key_info};
 use cryptoki_sys::*;
 use drive::{Outcome, TRANSPORT, Target, drive};
-use entries::{ENTRIES, Scene};
+use entries::{ENTRIES, Scene, supported};
 use std::collections::{BTreeMap, HashSet};
 use std::ffi::c_void;
 use std::fs;
@@ -51,18 +51,6 @@ once!(
     #[cfg_attr(target_pointer_width = "32", ignore = "SoftHSM has 64 bits")]
     bad_functions_are_seen,
 );
-
-/// The calls that docs/SUPPORT.md says are there. Of all others the tests see that they are not.
-fn supported() -> HashSet<String> {
-    let page = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/SUPPORT.md"));
-    let page = page.expect("docs/SUPPORT.md");
-    let rows = page.lines().filter_map(|line| {
-        let mut cells = line.strip_prefix("| C_")?.split(" | ");
-        let (name, status) = (cells.next()?, cells.next()?);
-        (status != "not supported").then(|| format!("C_{name}"))
-    });
-    rows.collect()
-}
 
 /// The functions of a table that has so many.
 fn functions(table: *const c_void, count: usize) -> Vec<usize> {

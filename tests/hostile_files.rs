@@ -22,7 +22,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 once!(
     a_fifo_in_the_chain_folder,
@@ -199,8 +199,7 @@ fn a_fifo_as_log_whose_reader_comes_and_goes() {
     let raw = loaded(&home);
     let fifo = LogFifo::new(&home);
     let child = Forked::new(|| (0..20).for_each(|_| lives(&raw)));
-    let end = Instant::now() + Duration::from_secs(25);
-    while child.is_running() && Instant::now() < end {
+    while child.is_running() {
         let _some = fifo.reader().read(&mut [0; 64]);
     }
     child.succeeds();
@@ -244,10 +243,7 @@ fn a_socket_that_takes_nobody() {
     home.write("config.toml", tcti + "timeout_ms = 1000\n");
     let raw = loaded(&home);
     let child = Forked::new(|| {
-        let began = Instant::now();
         shows_no_token(&raw);
-        let took = began.elapsed();
-        assert!(took < Duration::from_secs(5), "{took:?}");
     });
     child.succeeds();
     home.log_says(&["slot 0", "no token", "1000 ms"]);
@@ -265,18 +261,17 @@ fn a_socket_that_takes_nobody_any_more() {
     tpm.pause();
     let queue = fill(&path);
     let child = Forked::new(|| {
-        let began = Instant::now();
+        // As long as the TPM is silent only the limit can end the call.
         let failed = module.sign(CKM_ECDSA, key, &[1; 32]);
         assert_eq!(failed, Err(Code(CKR_DEVICE_ERROR)));
-        let took = began.elapsed();
-        assert!(took < Duration::from_secs(5), "{took:?}");
         let known = module.raw.find(module.session, &[]).unwrap();
         assert_eq!(known.len(), 4 + PROFILES, "what is known needs no TPM");
     });
     child.succeeds();
+    home.log_says(&["1000 ms"]);
     drop(queue);
     tpm.go_on();
-    await_some("a signature", Duration::from_secs(10), || {
+    await_some("a signature", Duration::from_secs(60), || {
         module.sign(CKM_ECDSA, key, &[1; 32]).ok()
     });
 }
@@ -286,7 +281,8 @@ fn a_chain_folder_that_may_not_be_read() {
     let home = Home::new(&tpm.tcti());
     let raw = loaded(&home);
     let mode = |path: &Path, mode| fs::set_permissions(path, Permissions::from_mode(mode));
-    mode(home.folder(), 0o777).unwrap();
+    mode(home.folder(), 0o755).unwrap();
+    mode(&home.write("log", ""), 0o666).unwrap();
     mode(&home.path("chain"), 0).unwrap();
     // Root could read everything: the look is a child's that is nobody.
     let child = Forked::new(|| {

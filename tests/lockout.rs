@@ -107,7 +107,7 @@ fn a_protected_index_and_nothing_else(link: Link) {
     let raw = loaded(&home);
     raw.initialize().unwrap();
     let mut looks = 0;
-    await_some("three looks", Duration::from_secs(20), || {
+    await_some("three looks", Duration::from_secs(60), || {
         assert_eq!(identity(&raw), None);
         looks += proxy.book().take().of(command::GET_CAPABILITY);
         (looks >= 3).then_some(())

@@ -78,7 +78,7 @@ fn a_key_that_could_not_be_read_at_first(link: Link) {
     raw.initialize().unwrap();
     let first = identity(&raw);
     assert!(proxy.book().all_broken());
-    let key = await_some("the private key", Duration::from_secs(10), || {
+    let key = await_some("the private key", Duration::from_secs(60), || {
         let slot = identity(&raw)?;
         let session = raw.open(slot, CKF_SERIAL_SESSION).unwrap();
         let keys = raw.find(session, &[(CKA_CLASS, ulong(CKO_PRIVATE_KEY))]);
@@ -100,7 +100,7 @@ fn an_identity_that_cannot_be_read_again(link: Link) {
         book.break_times(code, Fault::Code(answer::FAILURE), u32::MAX);
         bench.home.next_generation();
         // A look may be due only after a rest, if one has failed before.
-        await_some("a look", Duration::from_secs(10), || {
+        await_some("a look", Duration::from_secs(60), || {
             assert_eq!(bench.objects(), known);
             let seen = book.take();
             (seen.answered(code, answer::FAILURE) > 0).then_some(())
@@ -127,7 +127,7 @@ fn a_search_while_another_looks(link: Link) {
         book.await_stall();
         let searches = scope.spawn(|| bench.objects());
         // As long as the TPM is silent nothing else can end the wait.
-        let limit = Duration::from_secs(5);
+        let limit = Duration::from_secs(20);
         let answered = poll(limit, || searches.is_finished().then_some(()));
         let still_looks = !looks.is_finished();
         book.release();

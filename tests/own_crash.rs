@@ -90,7 +90,12 @@ fn a_killed_writer_leaves_whole_keys(link: Link) {
     for kill in 0..KILLS {
         let before = Inspection::of(&bench.folder());
         let mut writer = other_process("writes_until_it_is_killed", &bench.home, "writer");
-        thread::sleep(Duration::from_micros(random(SPAN.as_micros() as u64)));
+        // On a busy machine the writer needs longer for a round.
+        let span = match changed * 4 >= kill {
+            true => SPAN,
+            false => SPAN * 16,
+        };
+        thread::sleep(Duration::from_micros(random(span.as_micros() as u64)));
         writer.kill();
         left += bench.tpm.transients();
         changed += usize::from(!before.to(&Inspection::of(&bench.folder())).is_empty());

@@ -234,7 +234,7 @@ fn a_handle_that_another_process_took(link: Link) {
 /// Nobody knows whether the key is there: its file stays, and names the handle.
 fn a_handle_that_is_filled_too_late_is_named_by_a_file(link: Link) {
     let bench = Bench::new(link);
-    bench.home.write("config.toml", "timeout_ms = 400\n");
+    bench.home.write("config.toml", "timeout_ms = 3000\n");
     let own = Own::new(&bench.home);
     own.make(Kind::P256, "first").unwrap();
     bench.proxy.book().break_next(EVICT_CONTROL, Fault::Stall);
@@ -249,7 +249,7 @@ fn a_handle_that_is_filled_too_late_is_named_by_a_file(link: Link) {
     assert!(result.is_err());
     bench.tpm.go_on();
     let filled = || (handles(&bench) == [FIRST]).then_some(());
-    await_some("the late command", Duration::from_secs(10), filled);
+    await_some("the late command", Duration::from_secs(60), filled);
     own.signs(own.key_called("kept"));
     own.destroy(own.key_called("kept")).unwrap();
     assert_eq!(handles(&bench), [] as [u32; 0]);

@@ -21,7 +21,7 @@ use common::tpm::Swtpm;
 use cryptoki_sys::*;
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -30,9 +30,9 @@ over_both_links!(four_processes_share_a_bare_tpm);
 once!(eight_processes_share_tpm2_abrmd);
 
 const KEYS: usize = 20;
-/// So often each process signs with each key.
+/// So often each process signs with each key, and goes on until it may end.
 const TURNS: usize = 3;
-const LIMIT: Duration = Duration::from_secs(80);
+const LIMIT: Duration = Duration::from_secs(150);
 
 /// Signs with all keys in turn and leaves the signatures in the file that the part names; or
 /// signs for ever.
@@ -58,7 +58,8 @@ fn signs() {
             let signature = own.sign_data(*key, message(name, turn).as_bytes()).unwrap();
             signed.push((turn, name, signature));
         }
-        if part != FOR_EVER && turn + 1 == TURNS {
+        let may_end = || Path::new(&part).with_file_name(ENOUGH).exists();
+        if part != FOR_EVER && turn + 1 >= TURNS && may_end() {
             break;
         }
     }
@@ -70,6 +71,8 @@ fn signs() {
 }
 
 const FOR_EVER: &str = "for ever";
+/// The file in the home that lets signers end.
+const ENOUGH: &str = "enough";
 
 fn message(name: &str, turn: usize) -> String {
     format!("{name}, turn {turn}")
@@ -117,7 +120,7 @@ impl Signer {
                 judges[name].accepts(data.as_bytes(), &signature).ok();
             }
         }
-        assert_eq!(text.lines().count(), KEYS * TURNS);
+        assert!(text.lines().count() >= KEYS * TURNS);
         text.lines().count()
     }
 }
@@ -156,6 +159,9 @@ fn four_processes_share_a_bare_tpm(link: Link) {
         thread::sleep(Duration::from_micros(random(60_000)));
         victim.kill();
         kills += 1;
+        if kills == 3 {
+            bench.home.write(ENOUGH, "");
+        }
     });
     let signed: usize = signers.iter().map(|one| one.has_signed(&judges)).sum();
     println!(
@@ -176,6 +182,7 @@ fn eight_processes_share_tpm2_abrmd() {
     let _broker = Broker::new(&proxy.tcti(), &home);
     let own = Own::new(&home);
     let judges = keys(&own);
+    home.write(ENOUGH, "");
     let begun = Instant::now();
     let mut signers: Vec<_> = (0..8).map(|at| Signer::start(&home, at)).collect();
     let times = await_all(&mut signers, thread::yield_now);

@@ -103,7 +103,7 @@ fn attributes_do_not_wait_for_a_signature(link: Link) {
             raw.slots(true).unwrap();
             raw.close(session).unwrap();
         });
-        let finished = poll(Duration::from_secs(5), || {
+        let finished = poll(Duration::from_secs(20), || {
             others.is_finished().then_some(())
         });
         let pending = !signature.is_finished();

@@ -5,7 +5,6 @@
 #[macro_use]
 mod common;
 
-use common::fork::Forked;
 use common::own::YES;
 use common::pins::{Bench, CARE, OFFICER, USER};
 use common::proxy::{Fault, command};
@@ -21,10 +20,8 @@ over_both_links!(
     programs_that_try_and_try,
     the_same_wrong_pin_counts_once,
 );
-over_our_link!(
-    lost_answers_leave_no_session_behind,
-    many_at_once_never_make_the_last_try,
-);
+// That many at once never make the last try, tests/pin_turns.rs tells.
+over_our_link!(lost_answers_leave_no_session_behind);
 
 const WRONG: CK_RV = CKR_PIN_INCORRECT;
 const LOCKED: CK_RV = CKR_PIN_LOCKED;
@@ -189,26 +186,4 @@ fn the_same_wrong_pin_counts_once(link: Link) {
     let (_, key) = token.pair(session, "made now", &[(CKA_SENSITIVE, YES.to_vec())]);
     token.sign(session, key).unwrap();
     bench.idev_id_signs(&token.raw, 1);
-}
-
-fn many_at_once_never_make_the_last_try(link: Link) {
-    let (bench, token) = Bench::with_pins(link);
-    token.raw.finalize().unwrap();
-    let tries: Vec<_> = (0..6)
-        .map(|n| {
-            Forked::new(|| {
-                token.raw.initialize().unwrap();
-                let session = token.read_only();
-                let refused = token.login(session, &format!("wrong {n}"));
-                assert!(
-                    [WRONG, LOCKED]
-                        .map(|code| Err(Code(code)))
-                        .contains(&refused)
-                );
-            })
-        })
-        .collect();
-    tries.into_iter().for_each(Forked::succeeds);
-    token.raw.initialize().unwrap();
-    bench.idev_id_signs(&token.raw, 2);
 }

@@ -36,7 +36,7 @@ fn a_reader_that_has_gone(link: Link) {
     command.stdout(writer).stderr(stderr);
     let mut running = Running::start("devid list", &mut command);
     drop(command); // it holds the other ends
-    let ended = running.wait(Duration::from_secs(30)).expect("it ends");
+    let ended = running.wait(Duration::from_secs(60)).expect("it ends");
     let mut said = String::new();
     complaints.read_to_string(&mut said).unwrap();
     assert_eq!(said, "", "{ended}");

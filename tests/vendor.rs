@@ -5,35 +5,14 @@
 mod common;
 
 use common::home::Home;
-use common::module::library;
+use common::host::host;
 use common::openssl::digest;
-use common::programs::{output, program, run};
+use common::programs::run;
 use common::story::Link;
 use common::tpm::Swtpm;
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
 
 over_both_links!(a_c_program_reads_handle_name_and_area);
-
-fn compiled(home: &Home) -> PathBuf {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let flags = String::from_utf8(output("pkg-config", ["--cflags", "p11-kit-1"])).unwrap();
-    let into = home.path("vendor");
-    // A host of the module's own target.
-    let mut compiler = program(match cfg!(target_arch = "x86") {
-        true => "i686-linux-gnu-gcc",
-        false => "gcc",
-    });
-    compiler
-        .args(["-std=c11", "-Wall", "-Wextra", "-Werror"])
-        .args(flags.split_whitespace());
-    compiler
-        .arg("-I")
-        .arg(root.join("include"))
-        .arg(root.join("tests/c/vendor.c"));
-    run(compiler.arg("-o").arg(&into)).ok();
-    into
-}
 
 fn a_c_program_reads_handle_name_and_area(link: Link) {
     for (template, hash, algorithm) in [
@@ -43,9 +22,7 @@ fn a_c_program_reads_handle_name_and_area(link: Link) {
     ] {
         let (tpm, _identity) = Swtpm::manufactured_with(&["--template", template]);
         let home = Home::new(&link.tcti(&tpm.tcti()));
-        let mut reader = std::process::Command::new(compiled(&home));
-        reader.arg(library());
-        let said = run(home.settle(&mut reader)).ok().text();
+        let said = run(&mut host(&home, "vendor", &[])).ok().text();
         let said: HashMap<_, _> = said
             .lines()
             .filter_map(|line| line.split_once(' '))

@@ -4,7 +4,6 @@ use crate::key::{KeyId, PublicKey};
 use log::warn;
 use sha1::{Digest, Sha1};
 use sha2::Sha256;
-use std::time::SystemTime;
 use x509_cert::certificate::{CertificateInner, Raw};
 use x509_cert::der::asn1::ObjectIdentifier;
 use x509_cert::der::{DateTime, Decode, Encode, Header, Reader, SliceReader};
@@ -33,22 +32,6 @@ pub struct Day {
     pub year: u16,
     pub month: u8,
     pub day: u8,
-}
-
-impl Day {
-    /// By the system's clock; the first day of 1970 if that is out of all range.
-    pub fn today() -> Self {
-        DateTime::from_system_time(SystemTime::now())
-            .or(DateTime::new(1970, 1, 1, 0, 0, 0))
-            .map_or(
-                Self {
-                    year: 1970,
-                    month: 1,
-                    day: 1,
-                },
-                Self::from,
-            )
-    }
 }
 
 /// Why bytes are no certificate.
@@ -210,6 +193,15 @@ impl Certificate {
             .flatten()
             .find(|extension| extension.extn_id == id);
         found.map(|extension| extension.extn_value.as_bytes())
+    }
+
+    /// First and last second of validity, counted from 1970; 9999-12-31 means "no end".
+    pub fn validity_seconds(&self) -> (u64, u64) {
+        let validity = self.parsed.tbs_certificate().validity();
+        (
+            validity.not_before.to_unix_duration().as_secs(),
+            validity.not_after.to_unix_duration().as_secs(),
+        )
     }
 
     /// First and last day of validity; 9999-12-31 means "no end" (RFC 5280, section 4.1.2.5).

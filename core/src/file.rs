@@ -5,10 +5,11 @@ use crate::key::hex;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{
     AtFlags, FileType, FlockOperation, Mode, OFlags, RenameFlags, Stat, fchmod, flock, fstat,
-    fsync, open, openat, renameat, renameat_with, stat, statat, unlinkat,
+    fsync, open, openat, renameat, renameat_with, statat, unlinkat,
 };
 use rustix::io::{Errno, fcntl_dupfd_cloexec, retry_on_intr};
 use rustix::path::Arg;
+use rustix::process::{Resource, getrlimit};
 use rustix::rand::{GetRandomFlags, getrandom};
 use rustix::time::{ClockId, clock_gettime};
 use std::fs::File;
@@ -37,13 +38,20 @@ const TICK: i128 = 50_000_000;
 /// Also for what is no regular file (a FIFO would be waited for, a device read without end), and
 /// for more than `most` bytes.
 pub(crate) fn read(path: &Path, most: u64) -> io::Result<Vec<u8>> {
-    let (content, _) = whole(open(path, FLAGS, Mode::empty())?, most)?;
-    Ok(content)
+    Ok(read_stamped(path, most)?.0)
+}
+
+/// The same, and the file's stamp of before its content was read.
+pub(crate) fn read_stamped(path: &Path, most: u64) -> io::Result<(Vec<u8>, FileStamp)> {
+    let fd = retry_on_intr(|| open(path, FLAGS, Mode::empty()))?;
+    let (content, about) = whole(fd, most)?;
+    Ok((content, FileStamp::from(&about)))
 }
 
 /// The same of a file of this folder, which must not be a symbolic link, and what describes it.
 pub(crate) fn read_in(folder: impl AsFd, name: &str, most: u64) -> io::Result<(Vec<u8>, Stat)> {
-    let fd = openat(folder, name, FLAGS | OFlags::NOFOLLOW, Mode::empty());
+    let flags = FLAGS | OFlags::NOFOLLOW;
+    let fd = retry_on_intr(|| openat(&folder, name, flags, Mode::empty()));
     let fd = fd.map_err(|error| match error {
         Errno::LOOP => not("a symbolic link, which is not followed"),
         other => other.into(),
@@ -52,7 +60,7 @@ pub(crate) fn read_in(folder: impl AsFd, name: &str, most: u64) -> io::Result<(V
 }
 
 fn whole(fd: OwnedFd, most: u64) -> io::Result<(Vec<u8>, Stat)> {
-    let about = fstat(&fd)?;
+    let about = retry_on_intr(|| fstat(&fd))?;
     if FileType::from_raw_mode(about.st_mode) != FileType::RegularFile {
         return Err(not("not a regular file"));
     }
@@ -128,12 +136,23 @@ pub(crate) fn put(
     placed.and_then(|()| sync_folder(folder))
 }
 
+/// Whether a file of so many bytes can be put into a folder now: one is written, and removed.
+pub(crate) fn try_room(folder: &OwnedFd, bytes: usize) -> rustix::io::Result<()> {
+    let temporary = format!("{TEMPORARY}{}-{}", std::process::id(), random_digits()?);
+    let written = write_temporary(folder, &temporary, &vec![b'\n'; bytes], |_| Ok(()));
+    let removed = unlinkat(folder, &*temporary, AtFlags::empty());
+    written.and(removed)
+}
+
 fn write_temporary(
     folder: &OwnedFd,
     name: &str,
     content: &[u8],
     dress: impl FnOnce(&OwnedFd) -> rustix::io::Result<()>,
 ) -> rustix::io::Result<()> {
+    if !fits_limit(content.len() as u64) {
+        return Err(Errno::FBIG);
+    }
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let fd = openat(folder, name, flags, Mode::RUSR | Mode::WUSR)?;
     // A host whose standard output is closed would print into the file.
@@ -147,14 +166,23 @@ fn write_temporary(
     retry_on_intr(|| fsync(&fd))
 }
 
+/// Whether this process may write a file of so many bytes. Beyond the limit the kernel sends
+/// SIGXFSZ, which ends a host that knows nothing of it; so nothing is written then.
+pub fn fits_limit(bytes: u64) -> bool {
+    let limit = getrlimit(Resource::Fsize).current;
+    limit.is_none_or(|limit| bytes <= limit)
+}
+
 fn rename_to_free(folder: &OwnedFd, from: &str, to: impl Arg + Copy) -> rustix::io::Result<()> {
     match renameat_with(folder, from, folder, to, RenameFlags::NOREPLACE) {
-        // Not every file system can; writers exclude each other, and the name is random.
-        Err(Errno::INVAL | Errno::NOSYS) => match statat(folder, to, AtFlags::SYMLINK_NOFOLLOW) {
-            Err(Errno::NOENT) => renameat(folder, from, folder, to),
-            Ok(_) => Err(Errno::EXIST),
-            Err(error) => Err(error),
-        },
+        // Not every file system or container can; writers exclude each other, and names are random.
+        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP | Errno::PERM) => {
+            match statat(folder, to, AtFlags::SYMLINK_NOFOLLOW) {
+                Err(Errno::NOENT) => renameat(folder, from, folder, to),
+                Ok(_) => Err(Errno::EXIST),
+                Err(error) => Err(error),
+            }
+        }
         other => other,
     }
 }
@@ -254,11 +282,6 @@ pub(crate) struct FileStamp {
 }
 
 impl FileStamp {
-    /// Of what the path leads to; `None` if that cannot be had.
-    pub(crate) fn of(path: &Path) -> Option<Self> {
-        stat(path).ok().map(|about| Self::from(&about))
-    }
-
     /// Whether any change after `now` gives another stamp. A file that was changed a moment before
     /// may be changed again within the same tick of the clock. One from the future is settled: a
     /// change would give it the time of today.
@@ -310,7 +333,7 @@ mod tests {
             file.set_len(size).unwrap();
             file.set_modified(SystemTime::UNIX_EPOCH + day * days)
                 .unwrap();
-            let stamp = FileStamp::of(&path).expect("a stamp");
+            let stamp = FileStamp::from(&fstat(File::open(&path).unwrap()).unwrap());
             let time = nanoseconds(i64::from(days) * 24 * 60 * 60, 0);
             assert_eq!((stamp.size, stamp.content_changed), (size, time));
             stamps.push(stamp);
@@ -415,7 +438,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("file");
         std::fs::write(&path, b"12345").unwrap();
-        let stamp = FileStamp::of(&path).unwrap();
+        let (_, stamp) = read_stamped(&path, 5).unwrap();
         assert!(!stamp.is_settled(Moment(stamp.inode_changed)));
         assert!(!stamp.is_settled(Moment(stamp.inode_changed + TICK)));
         assert!(stamp.is_settled(Moment(stamp.inode_changed + TICK + 1)));

@@ -2,6 +2,7 @@
 //!
 //! Nothing here knows PKCS#11. Arrows point one way: [`identity`] → [`store`] → [`tpm`], all → [`key`].
 
+mod accounts;
 pub mod certificate;
 pub mod config;
 mod file;
@@ -10,5 +11,8 @@ pub mod key;
 mod pem;
 pub mod store;
 pub mod tpm;
+mod trouble;
+mod trust;
+mod writers;
 
-pub use file::write_out as write_file;
+pub use file::{fits_limit, write_out as write_file};

@@ -10,6 +10,13 @@ use std::mem::size_of;
 use std::ptr;
 use std::slice;
 
+/// No object has so many attributes.
+const MOST_ATTRIBUTES: usize = 1024;
+/// Bytes of all values of a template together. No object that a token keeps has so many.
+const LONGEST_VALUES: usize = 1 << 20;
+/// Bytes of a PIN, or of what a mechanism's parameter names.
+const LONGEST_PART: CK_ULONG = 1 << 16;
+
 /// Lends the caller's bytes to `then`; `None` if the pointer is NULL though the length is not 0, or
 /// the length cannot be.
 ///
@@ -100,19 +107,21 @@ pub(super) unsafe fn give(
     result
 }
 
-/// Gives a list under the same convention, counted in items.
+/// Gives a list under the same convention, counted in items. `items` is told what there is room for.
 ///
 /// # Safety
 ///
 /// `list` is NULL or valid for writes of `*count` items; `count` is NULL or valid for reads and
 /// writes.
-pub(super) unsafe fn give_list<T: Copy>(
+pub(super) unsafe fn give_list<T: Copy, L: AsRef<[T]>>(
     list: *mut T,
     count: *mut CK_ULONG,
-    items: &[T],
+    items: impl FnOnce(Room) -> L,
 ) -> Result<(), Error> {
     // SAFETY: as this function's contract.
     let room = unsafe { room(list, count) }.ok_or(Error::ArgumentsBad("the count is NULL"))?;
+    let items = items(room);
+    let items = items.as_ref();
     let refused = room.refuses(items.len());
     if refused.is_none() {
         for (n, item) in items.iter().enumerate() {
@@ -138,14 +147,23 @@ pub(super) unsafe fn template(
     attributes: *const CK_ATTRIBUTE,
     count: CK_ULONG,
 ) -> Result<Template, Error> {
+    let count = items(attributes, count)?;
     let mut copy = Vec::new();
-    for n in 0..items(attributes, count)? {
+    copy.try_reserve_exact(count)
+        .map_err(|_| Error::HostMemory)?;
+    let mut left = LONGEST_VALUES;
+    for n in 0..count {
         // SAFETY: `n` is below `count`, and `items` found the whole array to be addressable.
         let CK_ATTRIBUTE {
             type_,
             pValue,
             ulValueLen,
         } = unsafe { ptr::read_unaligned(attributes.add(n)) };
+        // Before a value is read: a length that is not true leads out of the caller's memory.
+        left = usize::try_from(ulValueLen)
+            .ok()
+            .and_then(|length| left.checked_sub(length))
+            .ok_or(Error::ArgumentsBad("the template's values are too long"))?;
         // SAFETY: by this function's contract.
         let value = unsafe {
             borrow(pValue.cast(), ulValueLen, |value| {
@@ -214,16 +232,14 @@ pub(super) unsafe fn fill(
     result
 }
 
-/// The number of items of an array that can be there.
+/// The number of a template's items, if it can have so many.
 fn items<T>(array: *const T, count: CK_ULONG) -> Result<usize, Error> {
-    const NULL: Error = Error::ArgumentsBad("the template is NULL");
-    let count = usize::try_from(count).map_err(|_| Error::HostMemory)?;
-    match count.checked_mul(size_of::<T>()) {
-        Some(0) => Ok(0),
-        Some(bytes) if isize::try_from(bytes).is_ok() => match array.is_null() {
-            true => Err(NULL),
-            false => Ok(count),
-        },
+    match usize::try_from(count) {
+        Ok(0) => Ok(0),
+        Ok(1..=MOST_ATTRIBUTES) if array.is_null() => {
+            Err(Error::ArgumentsBad("the template is NULL"))
+        }
+        Ok(count @ 1..=MOST_ATTRIBUTES) => Ok(count),
         _ => Err(Error::ArgumentsBad(
             "the template cannot have so many items",
         )),
@@ -239,13 +255,16 @@ pub(super) unsafe fn pin(
     pin: *const CK_UTF8CHAR,
     length: CK_ULONG,
 ) -> Result<Option<Secret>, Error> {
+    const TOO_LONG: Error = Error::ArgumentsBad("ulPinLen cannot be");
     if pin.is_null() {
         return Ok(None);
     }
+    if length > LONGEST_PART {
+        return Err(TOO_LONG);
+    }
     // SAFETY: as this function's contract.
     let copy = unsafe { borrow(pin, length, |pin| pin.map(try_copy).transpose()) }?;
-    copy.map(Some)
-        .ok_or(Error::ArgumentsBad("ulPinLen cannot be"))
+    copy.map(Some).ok_or(TOO_LONG)
 }
 
 /// A copy of bytes that a mechanism's parameter names; `None` where NULL has a length, or the length
@@ -255,6 +274,9 @@ pub(super) unsafe fn pin(
 ///
 /// `pointer` is NULL or valid for reads of `length` bytes.
 unsafe fn named(pointer: *const CK_BYTE, length: CK_ULONG) -> Option<Vec<u8>> {
+    if length > LONGEST_PART {
+        return None;
+    }
     // SAFETY: as this function's contract.
     let copy = unsafe { borrow(pointer, length, |bytes| bytes.map(try_copy)) };
     // None of it is secret: a label, shared data, a point.

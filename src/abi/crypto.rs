@@ -11,6 +11,8 @@ use std::ptr;
 
 /// Random bytes are made this many at a time.
 const RANDOM_CHUNK: usize = 4096;
+/// One call makes no more. A TPM that makes them takes hours for so many.
+const MOST_RANDOM: usize = 1 << 24;
 
 pub(super) unsafe extern "C" fn C_SignInit(
     hSession: CK_SESSION_HANDLE,
@@ -194,8 +196,10 @@ pub(super) unsafe extern "C" fn C_GenerateRandom(
     entry("C_GenerateRandom", || {
         let session = module()?.session(SessionHandle(hSession))?;
         let length = usize::try_from(ulRandomLen).unwrap_or(usize::MAX);
-        if length != 0 && (RandomData.is_null() || isize::try_from(length).is_err()) {
-            return Err(Error::ArgumentsBad("RandomData cannot hold so many bytes"));
+        if length > MOST_RANDOM || (length != 0 && RandomData.is_null()) {
+            return Err(Error::ArgumentsBad(
+                "RandomData is NULL, or ulRandomLen is more than 16 MiB",
+            ));
         }
         let mut chunk = [0; RANDOM_CHUNK];
         let mut done = 0;

@@ -1,6 +1,6 @@
 //! General-purpose calls (PKCS#11 3.0, section 5.4) and those for parallel functions (5.21).
 
-use super::{args, entry, module, process, table};
+use super::{args, entry, host, module, process, table};
 use crate::error::Error;
 use crate::module::Module;
 use cryptoki_sys::*;
@@ -28,11 +28,8 @@ pub(super) unsafe extern "C" fn C_Initialize(pInitArgs: *mut c_void) -> CK_RV {
             Lifecycle::Inherited(module) => module.end(),
             Lifecycle::Outside => {}
         }
-        let module = Module::configured(
-            Arc::clone(&state.mint),
-            state.refusals.clone(),
-            |settings| state.log_to(settings),
-        );
+        let (mint, refusals) = (Arc::clone(&state.mint), state.refusals.clone());
+        let module = Module::configured(host::is_privileged(), mint, refusals, process::log_to);
         *lifecycle = Lifecycle::Initialized(Arc::new(module));
         Ok(())
     })
@@ -123,7 +120,7 @@ pub(super) unsafe extern "C" fn C_GetInterfaceList(
     entry("C_GetInterfaceList", || {
         let interfaces = table::INTERFACES.each_ref().map(|one| one.interface);
         // SAFETY: as this function's contract.
-        unsafe { args::give_list(pInterfacesList, pulCount, &interfaces) }
+        unsafe { args::give_list(pInterfacesList, pulCount, |_| interfaces) }
     })
 }
 

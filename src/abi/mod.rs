@@ -14,6 +14,7 @@ mod args;
 mod ciphers;
 mod crypto;
 mod general;
+mod host;
 mod objects;
 mod process;
 mod sessions;
@@ -23,12 +24,39 @@ mod table;
 use crate::error::Error;
 use crate::module::Module;
 use cryptoki_sys::{CK_RV, CKR_GENERAL_ERROR, CKR_OK};
+use host::Cancelability;
 use log::{debug, error};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-/// Runs one call: catches a panic, logs a failure, gives the code.
-fn entry(name: &'static str, call: impl FnOnce() -> Result<(), Error>) -> CK_RV {
+/// Runs one call with cancellation disabled, and gives its code.
+///
+/// A thread that may be cancelled asynchronously can be unwound from any instruction here and in the
+/// entry itself. Both must therefore be frames without landing pads, which "C" makes of the calls in
+/// them.
+#[allow(improper_ctypes_definitions, reason = "only Rust calls it")]
+extern "C" fn entry<C>(name: &'static str, call: C) -> CK_RV
+where
+    C: FnOnce() -> Result<(), Error>,
+{
+    let cancelability = Cancelability::disable();
+    let rv = answer(name, call);
+    cancelability.restore();
+    rv
+}
+
+/// Catches a panic, logs a failure, gives the code.
+#[inline(never)]
+#[allow(improper_ctypes_definitions, reason = "only Rust calls it")]
+extern "C" fn answer<C>(name: &'static str, call: C) -> CK_RV
+where
+    C: FnOnce() -> Result<(), Error>,
+{
+    let call = || {
+        let result = call();
+        process::state().write_waiting();
+        result
+    };
     let result = catch_unwind(AssertUnwindSafe(call)).unwrap_or(Err(Error::Panicked));
     match result {
         Ok(()) => CKR_OK,

@@ -13,9 +13,12 @@ use parking_lot::{Mutex, RwLock};
 use std::ffi::c_int;
 use std::mem;
 use std::ptr;
-use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
 use std::sync::{Arc, Once};
 use std::thread;
+
+/// So many lines wait at most.
+const MOST_WAITING: usize = 32;
 
 /// Counts forks on the way from the first process that called us to this one.
 static FORKS: AtomicU64 = AtomicU64::new(0);
@@ -35,6 +38,9 @@ pub(super) struct State {
     /// Outlives C_Finalize, so that no refused authorisation is tried twice.
     pub(super) refusals: Refusals,
     log_target: RwLock<LogTarget>,
+    /// Lines that could not be written, since the process had no descriptor left.
+    waiting: Mutex<Vec<String>>,
+    lines_wait: AtomicBool,
 }
 
 /// Where this process stands between C_Initialize and C_Finalize.
@@ -122,15 +128,44 @@ impl State {
             refusals,
             module: Mutex::new(module.map_or(Lifecycle::Outside, Lifecycle::Inherited)),
             log_target: RwLock::new(log_target),
+            waiting: Mutex::default(),
+            lines_wait: AtomicBool::new(false),
         }
     }
 
-    /// Sets what is logged, and where to.
-    pub(super) fn log_to(&self, settings: LogSettings) {
-        log::set_max_level(LevelFilter::Off);
-        *self.log_target.write() = settings.target;
-        log::set_max_level(settings.level);
+    /// Writes what could not be written before, the oldest first.
+    pub(super) fn write_waiting(&self) {
+        if self.lines_wait.load(Ordering::Relaxed)
+            && let Some(target) = self.log_target.try_read().map(|target| target.clone())
+        {
+            self.write_lines(&target, None);
+        }
     }
+
+    fn write_lines(&self, target: &LogTarget, line: Option<String>) {
+        let Some(mut waiting) = self.waiting.try_lock() else {
+            let _ = line.map(|line| logging::write(target, &line));
+            return;
+        };
+        waiting.extend(line);
+        let mut lines = std::mem::take(&mut *waiting).into_iter();
+        while let Some(line) = lines.next() {
+            if logging::write(target, &line).is_err_and(|error| logging::can_wait(&error)) {
+                waiting.push(line);
+                waiting.extend(lines.by_ref().take(MOST_WAITING - 1));
+                break;
+            }
+        }
+        let some = !waiting.is_empty();
+        self.lines_wait.store(some, Ordering::Relaxed);
+    }
+}
+
+/// Sets what this process logs, and where to.
+pub(super) fn log_to(settings: LogSettings) {
+    log::set_max_level(LevelFilter::Off);
+    *state().log_target.write() = settings.target;
+    log::set_max_level(settings.level);
 }
 
 /// The way of log lines from the `log` facade to their target.
@@ -153,7 +188,7 @@ impl log::Log for LogDoor {
         };
         let target = state.log_target.try_read().map(|target| target.clone());
         if let Some(target) = target {
-            logging::write(&target, record);
+            state.write_lines(&target, Some(logging::rendered(&target, record)));
         }
     }
 

@@ -1,7 +1,7 @@
 //! Slot and token calls (PKCS#11 3.0, section 5.5).
 
 use super::general::{library_version, manufacturer};
-use super::{args, entry, module};
+use super::{args, entry, host, module};
 use crate::error::Error;
 use crate::handle::SlotId;
 use cryptoki_sys::*;
@@ -16,14 +16,13 @@ pub(super) unsafe extern "C" fn C_GetSlotList(
 ) -> CK_RV {
     entry("C_GetSlotList", || {
         let module = module()?;
-        let shown: Vec<CK_SLOT_ID> = module
-            .slots()
-            .iter()
-            .filter(|slot| tokenPresent == CK_FALSE || slot.token(&module.mint).is_ok())
-            .map(|slot| slot.id.0)
-            .collect();
+        let slots = |room| match tokenPresent {
+            // The same from C_Initialize to C_Finalize.
+            CK_FALSE => module.slots().iter().map(|slot| slot.id.0).collect(),
+            _ => module.present(host::caller(), room),
+        };
         // SAFETY: `pSlotList` is NULL or takes the `*pulCount` items that the caller says.
-        unsafe { args::give_list(pSlotList, pulCount, &shown) }
+        unsafe { args::give_list(pSlotList, pulCount, slots) }
     })
 }
 
@@ -92,10 +91,11 @@ pub(super) unsafe extern "C" fn C_GetMechanismList(
 ) -> CK_RV {
     entry("C_GetMechanismList", || {
         let module = module()?;
-        let token = module.slot(SlotId(slotID))?.token(&module.mint)?;
-        let kinds = token.mechanism_kinds();
+        let slot = module.slot(SlotId(slotID))?;
+        let token = slot.token(&module.mint)?;
+        let kinds = |room| module.mechanisms(slot, &token, host::caller(), room);
         // SAFETY: `pMechanismList` is NULL or takes the `*pulCount` items that the caller says.
-        unsafe { args::give_list(pMechanismList, pulCount, &kinds) }
+        unsafe { args::give_list(pMechanismList, pulCount, kinds) }
     })
 }
 

@@ -48,7 +48,7 @@ impl Forked {
     #[track_caller]
     pub fn succeeds(mut self) {
         let mut status = 0;
-        let limit = Duration::from_secs(30);
+        let limit = Duration::from_secs(80);
         let ended = poll(limit, || {
             // SAFETY: the child is ours and not yet waited for.
             let id = unsafe { libc::waitpid(self.id, &raw mut status, libc::WNOHANG) };

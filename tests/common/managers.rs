@@ -141,8 +141,10 @@ impl Space {
 
     fn run(&self, command: &[u8]) -> io::Result<Vec<u8>> {
         let mut tpm = self.place.connect()?;
-        tpm.write_all(command)?;
-        let answer = read_packet(&mut tpm)?;
+        let sent = tpm.write_all(command);
+        let answer = sent.and_then(|()| read_packet(&mut tpm));
+        tpm.end();
+        let answer = answer?;
         assert_eq!(number(&answer, 6), 0, "the manager's own command");
         Ok(answer)
     }

@@ -23,6 +23,7 @@ pub mod factory;
 pub mod fork;
 pub mod fronts;
 pub mod home;
+pub mod host;
 pub mod maker;
 pub mod managers;
 pub mod memory;
@@ -38,6 +39,8 @@ pub mod softhsm;
 pub mod story;
 pub mod tls;
 pub mod tpm;
+#[macro_use]
+pub mod trouble;
 pub mod wrapping;
 
 /// Profile objects of a token with one EC identity: baseline provider, extended provider, public

@@ -175,6 +175,11 @@ pub fn run(command: &mut Command) -> Said {
 
 /// Runs `command` with `input` on its standard input.
 pub fn run_with(command: &mut Command, input: &[u8]) -> Said {
+    run_within(Duration::from_secs(120), command, input)
+}
+
+/// The same for a program that takes longer.
+pub fn run_within(limit: Duration, command: &mut Command, input: &[u8]) -> Said {
     let mut what = String::new();
     for word in std::iter::once(command.get_program()).chain(command.get_args()) {
         write!(what, "{} ", word.to_string_lossy()).expect("a string takes all");
@@ -197,10 +202,10 @@ pub fn run_with(command: &mut Command, input: &[u8]) -> Said {
             pipe.write_all(input).ok();
         }
         drop(to);
-        let status = running.wait(Duration::from_secs(120));
+        let status = running.wait(limit);
         let status = status.unwrap_or_else(|| {
             running.kill();
-            panic!("{what}: still running after 120 s");
+            panic!("{what}: still running after {limit:?}");
         });
         Output {
             status,
@@ -232,4 +237,16 @@ where
     S: AsRef<OsStr>,
 {
     run(program(name).args(args)).ok().out
+}
+
+/// The processor time of this thread, the kernel's included: other programs add nothing to it.
+pub fn thread_time() -> Duration {
+    // SAFETY: zeroed, the record is valid for writing.
+    let time = unsafe {
+        let mut time: libc::timespec = std::mem::zeroed();
+        let clock = libc::CLOCK_THREAD_CPUTIME_ID;
+        assert_eq!(libc::clock_gettime(clock, &raw mut time), 0);
+        time
+    };
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }

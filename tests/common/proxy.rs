@@ -6,7 +6,7 @@ use super::tpm::Swtpm;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
@@ -191,7 +191,7 @@ impl Book {
     /// Waits until a command is stalled.
     pub fn await_stall(&self) {
         let state = self.state.lock().unwrap();
-        let limit = Duration::from_secs(30);
+        let limit = Duration::from_secs(60);
         let waited = self
             .changed
             .wait_timeout_while(state, limit, |state| state.stalled == 0);
@@ -284,8 +284,10 @@ impl Book {
     fn run(&self, command: &[u8]) -> io::Result<Vec<u8>> {
         let _turn = self.turn.lock().unwrap();
         let mut tpm = (self.upstream)()?;
-        tpm.write_all(command)?;
-        read_packet(&mut tpm)
+        let sent = tpm.write_all(command);
+        let answer = sent.and_then(|()| read_packet(&mut tpm));
+        tpm.end();
+        answer
     }
 }
 
@@ -317,7 +319,10 @@ where
             let client = Arc::clone(&client);
             thread::spawn(move || {
                 stream.set_nodelay(true).ok();
+                // A child that was forked meanwhile holds the connection, too: closing is not enough.
+                let copy = stream.try_clone();
                 client(stream).ok();
+                copy.and_then(|copy| copy.shutdown(Shutdown::Both)).ok();
             });
         }
     });
@@ -385,10 +390,10 @@ fn pass_on(client: TcpStream, port: u16) -> io::Result<()> {
     let (mut from, mut to) = (server.try_clone()?, client.try_clone()?);
     let back = thread::spawn(move || {
         io::copy(&mut from, &mut to).ok();
-        to.shutdown(std::net::Shutdown::Write).ok();
+        to.shutdown(Shutdown::Write).ok();
     });
     io::copy(&mut &client, &mut &server).ok();
-    server.shutdown(std::net::Shutdown::Write).ok();
+    server.shutdown(Shutdown::Write).ok();
     back.join().ok();
     Ok(())
 }

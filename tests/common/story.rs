@@ -6,13 +6,14 @@
 
 use super::programs::{self, Running};
 use std::env;
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{Read, Seek};
 use std::process::Command;
 use std::time::Duration;
 
 /// Longer than any story takes on a busy machine; a story that hangs is killed then.
-const LIMIT: Duration = Duration::from_secs(100);
+const LIMIT: Duration = Duration::from_secs(170);
 const TELLING: &str = "DEVID_TEST_STORY";
 
 /// How the module reaches the TPM.
@@ -37,6 +38,11 @@ impl Link {
 /// Tells the story of the test `name` (its module path, crate first) in its own process, and
 /// fails where that fails or writes to stderr.
 pub fn tell(name: &str, story: impl FnOnce()) {
+    tell_with(name, &[], story);
+}
+
+/// The same with these variables in the environment of its process.
+pub fn tell_with(name: &str, variables: &[(&str, &OsStr)], story: impl FnOnce()) {
     let (_, name) = name.split_once("::").expect("a path begins with the crate");
     if env::var(TELLING).is_ok_and(|telling| telling == name) {
         return story();
@@ -58,6 +64,7 @@ pub fn tell(name: &str, story: impl FnOnce()) {
             again.env_remove(key);
         }
     }
+    again.envs(variables.iter().copied());
     again
         .stdout(out.try_clone().expect("dup"))
         .stderr(err.try_clone().expect("dup"));

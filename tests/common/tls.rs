@@ -158,7 +158,7 @@ impl Server {
             let mut command = command(ports.first);
             command.stdout(out.try_clone().expect("dup")).stderr(out);
             let mut running = Running::start_gently("server", &mut command);
-            let up = poll(Duration::from_secs(20), || match running.is_running() {
+            let up = poll(Duration::from_secs(60), || match running.is_running() {
                 false => Some(false),
                 true => TcpStream::connect(("127.0.0.1", ports.first))
                     .ok()
@@ -298,4 +298,21 @@ pub fn plain_request(server: &Server, trusted: &Path, protocol: &str) -> String 
     ]);
     client.arg(protocol).arg("-CAfile").arg(trusted);
     run_with(&mut client, b"GET / HTTP/1.0\r\n\r\n").ok().text()
+}
+
+/// One process of `openssl s_time` makes at least so many handshakes. A busy machine gets more time; a
+/// handshake that fails ends it.
+#[track_caller]
+pub fn handshakes(s_time: &mut Command, least: u32) {
+    let mut last = String::new();
+    for seconds in ["1", "4", "16", "60"] {
+        let said = run(s_time.args(["-time", seconds])).ok().all();
+        let line = said.lines().find(|line| line.contains(" connections in "));
+        let (count, _) = line.expect(&said).split_once(' ').expect(&said);
+        if count.parse::<u32>().expect(&said) >= least {
+            return;
+        }
+        last = said;
+    }
+    panic!("fewer than {least} handshakes: {last}");
 }

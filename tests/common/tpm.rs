@@ -5,7 +5,7 @@ use super::ports::Pair;
 use super::programs::{self, Running};
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
 
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Where a swtpm listens.
 #[derive(Clone, Debug)]
@@ -52,9 +52,23 @@ impl Place {
 }
 
 /// A connection, of whichever kind.
-pub trait Stream: Read + Write + Send {}
-impl Stream for TcpStream {}
-impl Stream for UnixStream {}
+pub trait Stream: Read + Write + Send {
+    /// Ends the connection also where a forked child holds a copy of its descriptor. swtpm serves
+    /// one connection at a time, so an open copy would keep all others out.
+    fn end(&self);
+}
+
+impl Stream for TcpStream {
+    fn end(&self) {
+        self.shutdown(Shutdown::Both).ok();
+    }
+}
+
+impl Stream for UnixStream {
+    fn end(&self) {
+        self.shutdown(Shutdown::Both).ok();
+    }
+}
 
 /// A running swtpm that is ready for commands; it ends with this value.
 pub struct Swtpm {

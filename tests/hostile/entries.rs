@@ -2,6 +2,8 @@
 //! standard lets a call end that is right in every argument.
 
 use cryptoki_sys::*;
+use std::collections::HashSet;
+use std::fs;
 use std::mem::size_of;
 
 /// One argument, by its part in the call. A pointer's length stands right behind it.
@@ -459,3 +461,15 @@ pub const ENTRIES: [Entry; 104] = [
         READ_ONLY,
     ),
 ];
+
+/// The calls that docs/SUPPORT.md says are there. Of all others the tests see that they are not.
+pub fn supported() -> HashSet<String> {
+    let page = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/SUPPORT.md"));
+    let page = page.expect("docs/SUPPORT.md");
+    let rows = page.lines().filter_map(|line| {
+        let mut cells = line.strip_prefix("| C_")?.split(" | ");
+        let (name, status) = (cells.next()?, cells.next()?);
+        (status != "not supported").then(|| format!("C_{name}"))
+    });
+    rows.collect()
+}

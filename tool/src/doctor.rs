@@ -8,8 +8,9 @@ use devid_core::identity::{Finding, Health, doctor};
 
 /// Each finding, and what mends it; fails if something does not work.
 pub(crate) fn run(form: Form) -> Result<Answer, Failure> {
-    let config = config::load(&config::environment).config;
-    let findings = doctor(config, || config::defaults(&config::environment));
+    let environment = config::environment(config::is_privileged());
+    let config = config::load(&environment).config;
+    let findings = doctor(config, || config::defaults(&environment));
     let problems = findings
         .iter()
         .filter(|one| one.state == Health::Problem)

@@ -95,7 +95,7 @@ fn run(verb: Verb, form: Form) -> Result<Answer, Failure> {
 }
 
 fn settings() -> Result<Config, Failure> {
-    Ok(config::load(&config::environment).config?)
+    Ok(config::load(&config::environment(config::is_privileged())).config?)
 }
 
 fn device() -> Result<Device, Failure> {

@@ -41,7 +41,11 @@ pub(crate) fn list(device: &Device, form: Form) -> Result<Answer, Failure> {
     let read = contents.serials.iter().map(|(token, serial)| Token {
         token: token.clone(),
         serial: Some(serial.clone()),
-        problem: None,
+        problem: contents
+            .unread
+            .iter()
+            .find(|(one, _)| one == token)
+            .map(|(_, fault)| fault.text.clone()),
     });
     let unread = contents.faults.iter().map(|(token, fault)| Token {
         token: token.clone(),
@@ -73,7 +77,7 @@ fn paragraphs(contents: &Contents, objects: &[Description]) -> String {
             text.push('\n');
         }
     }
-    for (token, fault) in &contents.faults {
+    for (token, fault) in contents.faults.iter().chain(&contents.unread) {
         row(&mut text, format_args!("token {token}: {fault}"));
     }
     text

@@ -3,7 +3,7 @@
 use crate::answer::{Answer, Failure};
 use crate::cli::Form;
 use crate::page::row;
-use devid_core::config::{self, SecretSource};
+use devid_core::config::SecretSource;
 use devid_core::identity::{Device, Outcome, Report, Verdict, Verification};
 use devid_core::tpm::Secret;
 use std::path::{Path, PathBuf};
@@ -40,7 +40,7 @@ pub(crate) fn pin_in(file: Option<PathBuf>) -> Result<Option<Secret>, Failure> {
     let pin = file.map(|path| {
         let fault = |error| Failure::new(1, format!("{}: {error}", path.display()));
         let source = SecretSource::File(path.clone());
-        source.read(&config::environment).map_err(fault)
+        source.read().map_err(fault)
     });
     pin.transpose()
 }

@@ -136,7 +136,7 @@ fn with_a_wrong_configuration_it_looks_on() {
     let end = device.ends(1, &["doctor"]);
     let said = end.text();
     assert!(
-        said.contains("config.toml:1: tcit: unknown field"),
+        said.contains("config.toml:1: tcit: there is no such setting; did you mean tcti?"),
         "{said}"
     );
     for words in ["p11-kit", "lockout: 0 of", "state folder", "OpenSSL"] {

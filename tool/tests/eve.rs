@@ -180,11 +180,11 @@ fn a_late_tpm_costs_nothing() {
     assert_eq!(snapshot(&device.path("state")), before);
 
     // It is waited for, and only as long as it takes.
-    let mut waiting = device.command(&["provision", "--wait", "30"]);
+    let mut waiting = device.command(&["provision", "--wait", "90"]);
     let mut running = programs::Running::start("devid provision", &mut waiting);
     device.tpm().restart();
     let ended = running
-        .wait(std::time::Duration::from_secs(25))
+        .wait(std::time::Duration::from_secs(100))
         .expect("it ends");
     assert!(ended.success());
     assert_eq!(identity(&device), first);

@@ -9,6 +9,7 @@
 mod common;
 
 use common::cut::{End, run_until};
+use common::mending::{assert_gone, found, run};
 use common::tpm::Swtpm;
 use common::{Device, programs};
 use std::fs::{self, Permissions};
@@ -84,6 +85,51 @@ fn the_first_provisioning() {
         }
         assert_eq!(end, End::Cut);
     }
+}
+
+/// What several killed runs left in the few slots of a TPM without resource manager is taken away by
+/// the next one that needs room.
+#[test]
+fn a_first_provisioning_that_is_killed_again_and_again() {
+    const RUNS: usize = 5;
+    let mut fullest = 0;
+    for cut in 1.. {
+        let mut device = Device::blank();
+        let ends = [(); RUNS].map(|()| run_until(&mut device.command(PROVISION), cut));
+        fullest = fullest.max(transient(&mut device).len());
+        device.ends(0, PROVISION);
+        assert_whole(&mut device, cut);
+        if ends[0] == End::Exited(0) {
+            assert!(cut > 30, "there are more steps than {cut}");
+            break;
+        }
+    }
+    assert!(fullest >= 2, "no run left anything: {fullest}");
+}
+
+/// Keys of ours alone are taken away, however full the TPM is.
+#[test]
+fn what_others_loaded_stays() {
+    let mut device = Device::blank();
+    for _ in 0..3 {
+        let mut others = device.tpm().tool("tpm2_createprimary");
+        others.args(["-C", "o", "-G", "ecc256:aes128cfb", "-c"]);
+        programs::run(others.arg(device.path("others.ctx"))).ok();
+    }
+    assert_eq!(transient(&mut device).len(), 3);
+    device.ends(1, PROVISION);
+    assert_eq!(transient(&mut device).len(), 3);
+    let full = found(&device, "tpm.slots-full");
+    assert!(full["text"].as_str().unwrap().contains('3'), "{full:#}");
+    run(&device, full["command"].as_str().unwrap());
+    device.ends(0, PROVISION);
+    assert_gone(&device, "tpm.slots-full");
+}
+
+fn transient(device: &mut Device) -> Vec<String> {
+    let mut listed = device.tpm().tool("tpm2_getcap");
+    let listed = programs::run(listed.arg("handles-transient")).ok();
+    listed.text().lines().map(str::to_owned).collect()
 }
 
 /// Cuts `words` at each step, one after the other, until it ends by itself; `begin` makes what it

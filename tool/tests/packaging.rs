@@ -216,6 +216,24 @@ fn the_state_folder_is_of_the_group_and_so_is_what_is_made_in_it() {
     let state = root.join("var/lib/devid-pkcs11");
     let about = fs::metadata(&state).unwrap();
     assert_eq!((about.mode() & 0o7777, about.gid()), (0o2750, devid));
+    // Nobody but root can exchange a lock, and nobody else than those of the group can hold one.
+    let tss = groups
+        .lines()
+        .find(|line| line.starts_with("tss:"))
+        .unwrap();
+    let tss: u32 = tss.split(':').nth(2).unwrap().parse().unwrap();
+    let run = root.join("run/devid-pkcs11");
+    assert_eq!(fs::metadata(&run).unwrap().mode() & 0o7777, 0o755);
+    for (name, mode) in [
+        (".", 0o750),
+        ("pin", 0o640),
+        ("slots", 0o640),
+        ("keep", 0o640),
+    ] {
+        let about = fs::metadata(run.join("lock").join(name)).unwrap();
+        let found = (about.mode() & 0o7777, about.uid(), about.gid());
+        assert_eq!(found, (mode, 0, tss), "{name}");
+    }
 
     // By hand, by root.
     let mut made = device.command(&["provision", "--wait", "0"]);

@@ -169,10 +169,10 @@ fn a_device_that_wants_no_identity_of_its_own_is_well() {
     device.ends(4, &["status"]);
     device.ends(4, &provision);
     // It is waited for.
-    let mut waiting = device.command(&["provision", "--wait", "30"]);
+    let mut waiting = device.command(&["provision", "--wait", "90"]);
     let mut running = programs::Running::start("devid provision", &mut waiting);
     device.tpm().restart();
-    let ended = running.wait(std::time::Duration::from_secs(25));
+    let ended = running.wait(std::time::Duration::from_secs(100));
     assert!(ended.expect("it ends").success());
 }
 

@@ -1,78 +1,65 @@
 //! The file format of `config.toml` and its drop-ins.
 
+use super::line;
+use super::section::{Fault, Faults, Section, absolute};
 use super::{ConfigError, Existing, Fallback, LeaveSoftware, LogTarget, Random, SecretSource};
 use crate::tpm::Tcti;
+use crate::trouble::paths_in;
+use crate::trust::distrusted;
 use log::LevelFilter;
-use serde::{Deserialize, Deserializer, de};
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use toml::de::DeValue;
 
 /// More bytes than any sane configuration has.
 const LARGEST: u64 = 1 << 20;
 
 /// A file as written: each setting may be missing.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Default)]
 pub(super) struct Written {
-    #[serde(default, deserialize_with = "parsed")]
     pub(super) tcti: Option<Tcti>,
-    #[serde(default, deserialize_with = "milliseconds")]
     pub(super) timeout_ms: Option<u64>,
     pub(super) random: Option<Random>,
-    #[serde(default, deserialize_with = "absolute_path")]
     pub(super) state: Option<PathBuf>,
     pub(super) log: Option<WrittenLog>,
-    #[serde(default)]
     pub(super) identity: Vec<IdentityHint>,
     pub(super) master: Option<WrittenMaster>,
     pub(super) provision: Option<WrittenProvision>,
-    #[serde(default)]
     pub(super) token: Vec<WrittenToken>,
 }
 
-#[derive(Debug, Default, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Default, Clone)]
 pub(super) struct WrittenProvision {
     pub(super) own: Option<bool>,
-    #[serde(default, deserialize_with = "absolute_path")]
     pub(super) marker: Option<PathBuf>,
     pub(super) fallback: Option<Fallback>,
-    #[serde(default, deserialize_with = "existing")]
     pub(super) existing: Option<Existing>,
     pub(super) leave_software: Option<LeaveSoftware>,
-    #[serde(default, deserialize_with = "owners_nv_index")]
     pub(super) nv_index: Option<u32>,
 }
 
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone)]
 pub(super) struct WrittenToken {
-    #[serde(deserialize_with = "token_name")]
+    /// Where it begins in the text.
+    at: usize,
+    /// The same as file and line.
+    pub(super) place: String,
     pub(super) name: String,
-    #[serde(default, deserialize_with = "absolute_path")]
     pub(super) path: Option<PathBuf>,
     pub(super) allow_file_keys: Option<bool>,
     pub(super) allow_last_try: Option<bool>,
-    #[serde(default, deserialize_with = "parsed")]
     pub(super) pin: Option<SecretSource>,
 }
 
-#[derive(Debug, Default, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Default, Clone)]
 pub(super) struct WrittenMaster {
-    #[serde(default, deserialize_with = "master_handle")]
     pub(super) handle: Option<u32>,
-    #[serde(default, deserialize_with = "parsed")]
     pub(super) owner_auth: Option<SecretSource>,
 }
 
-#[derive(Debug, Default, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Default, Clone)]
 pub(super) struct WrittenLog {
-    #[serde(default, deserialize_with = "parsed")]
     pub(super) level: Option<Level>,
-    #[serde(default, deserialize_with = "parsed")]
     pub(super) target: Option<LogTarget>,
 }
 
@@ -111,22 +98,17 @@ impl Written {
 }
 
 /// An identity that the maker put elsewhere (`[[identity]]`).
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IdentityHint {
     /// A persistent handle, 0x81000000 to 0x81FFFFFF.
-    #[serde(default, deserialize_with = "persistent_handle")]
     pub handle: Option<u32>,
     /// An NV index with a certificate, 0x01000000 to 0x01FFFFFF.
-    #[serde(default, deserialize_with = "nv_index")]
     pub nv: Option<u32>,
     /// A file with a certificate, DER or PEM.
     pub certificate: Option<PathBuf>,
     /// How the key's authorisation value is to be had, if it is not empty.
-    #[serde(default, deserialize_with = "parsed")]
     pub auth: Option<IdentityAuth>,
     /// Whether a PIN may be tried that would put the TPM into lockout if it is wrong.
-    #[serde(default)]
     pub allow_last_try: bool,
 }
 
@@ -166,13 +148,15 @@ impl FromStr for Level {
 /// The `[log]` table of a file whose other settings are at fault, as far as it can be made out:
 /// the fault is to be said where the administrator listens.
 pub(super) fn log_table(file: &Path) -> Option<WrittenLog> {
+    believed(file).ok()?;
     let text = text_of(file).ok()?;
-    let mut all: toml::Table = text.parse().ok()?;
-    all.remove("log")?.try_into().ok()
+    let (written, _) = understood(&text).ok()?;
+    written.log
 }
 
 /// The file with its drop-ins over it. A file that is not `required` may be missing.
 pub(super) fn read(file: &Path, required: bool, folder: &Path) -> Result<Written, ConfigError> {
+    believed(file)?;
     let mut written = match text_of(file) {
         Ok(text) => parse(file, &text)?,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound && !required => {
@@ -180,169 +164,234 @@ pub(super) fn read(file: &Path, required: bool, folder: &Path) -> Result<Written
         }
         Err(error) => return Err(ConfigError::file(file, error)),
     };
+    believed(folder)?;
     for drop_in in drop_ins(folder)? {
+        believed(&drop_in)?;
         let text = text_of(&drop_in).map_err(|error| ConfigError::file(&drop_in, error))?;
         written.overlay(parse(&drop_in, &text)?);
     }
     Ok(written)
 }
 
+/// Nothing is obeyed that others than those whom the administrator trusts could have written, and
+/// no default in its place: what it was to say, nobody knows.
+fn believed(path: &Path) -> Result<(), ConfigError> {
+    match distrusted(path) {
+        None => Ok(()),
+        Some(fault) => Err(ConfigError {
+            place: fault.place.display().to_string(),
+            what: format!("{}, so {} is not obeyed", fault.why, path.display()),
+            unread: false,
+            distrusted: true,
+        }),
+    }
+}
+
 fn text_of(path: &Path) -> std::io::Result<String> {
     let content = crate::file::read(path, LARGEST)?;
-    let no_text = |_| std::io::Error::new(std::io::ErrorKind::InvalidData, "not UTF-8");
-    String::from_utf8(content).map_err(no_text)
+    let no_text = |what| std::io::Error::new(std::io::ErrorKind::InvalidData, what);
+    String::from_utf8(content).map_err(|error| no_text(line::no_text(error.as_bytes())))
 }
 
 fn drop_ins(folder: &Path) -> Result<Vec<PathBuf>, ConfigError> {
-    let entries = match std::fs::read_dir(folder) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(ConfigError::file(folder, error)),
-    };
-    let mut files = Vec::new();
-    for entry in entries {
-        let path = entry
-            .map_err(|error| ConfigError::file(folder, error))?
-            .path();
-        if path
-            .extension()
-            .is_some_and(|extension| extension == "toml")
-        {
-            files.push(path);
-        }
-    }
-    files.sort();
+    let mut files = paths_in(folder).map_err(|error| ConfigError::file(folder, error))?;
+    files.retain(|path| path.extension().is_some_and(|end| end == "toml"));
     Ok(files)
 }
 
 fn parse(file: &Path, text: &str) -> Result<Written, ConfigError> {
-    toml::from_str(text).map_err(|error| {
-        let start = error.span().map_or(0, |span| span.start.min(text.len()));
-        let line = text[..start].matches('\n').count();
-        let setting = text.lines().nth(line).unwrap_or_default().trim();
-        let key = setting.split(['=', '#']).next().unwrap_or_default().trim();
-        ConfigError {
-            place: format!("{}:{}", file.display(), line + 1),
-            what: format!("{key}: {}", error.message()),
+    let fault = |line: usize, what: String| ConfigError {
+        place: format!("{}:{}", file.display(), line + 1),
+        what,
+        unread: false,
+        distrusted: false,
+    };
+    let text = text.strip_prefix('\u{FEFF}').unwrap_or(text);
+    let line = |at: usize| text[..at.min(text.len())].matches('\n').count();
+    match understood(text) {
+        Ok((mut written, None)) => {
+            for token in &mut written.token {
+                token.place = format!("{}:{}", file.display(), line(token.at) + 1);
+            }
+            Ok(written)
         }
-    })
-}
-
-fn parsed<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
-where
-    D: Deserializer<'de>,
-    T: FromStr,
-    T::Err: fmt::Display,
-{
-    String::deserialize(deserializer)?
-        .parse()
-        .map(Some)
-        .map_err(de::Error::custom)
-}
-
-fn existing<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Existing>, D::Error> {
-    let existing = Existing::deserialize(deserializer)?;
-    if let Existing::Files { certificate, key } = &existing {
-        for path in [certificate, key] {
-            absolute(path)?;
+        Ok((_, Some(first))) => Err(fault(line(first.at), first.what)),
+        Err(at) => {
+            let (line, what) = line::explain(text, at);
+            Err(fault(line, what))
         }
     }
-    Ok(Some(existing))
 }
 
-fn absolute_path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<PathBuf>, D::Error> {
-    let path = PathBuf::deserialize(deserializer)?;
-    absolute(&path)?;
-    Ok(Some(path))
+/// What a file says, as far as it is right, and its first fault; or the place where it is no TOML.
+fn understood(text: &str) -> Result<(Written, Option<Fault>), usize> {
+    let text = text.strip_prefix('\u{FEFF}').unwrap_or(text);
+    let table = toml::de::DeTable::parse(text);
+    let table = table.map_err(|error| error.span().map_or(text.len(), |span| span.start))?;
+    let faults = Faults::default();
+    let written = Written::of(Section::whole(text, &faults, table.into_inner()));
+    Ok((written, faults.first()))
 }
 
-fn absolute<E: de::Error>(path: &Path) -> Result<(), E> {
-    match path.is_absolute() {
-        true => Ok(()),
-        false => Err(de::Error::custom(format!(
-            "{}: expected an absolute path",
-            path.display()
-        ))),
+impl Written {
+    fn of(mut all: Section<'_>) -> Self {
+        let written = Self {
+            tcti: all.text("tcti"),
+            timeout_ms: all.number(
+                "timeout_ms",
+                1..=3_600_000,
+                "milliseconds from 1 to 3600000",
+            ),
+            random: all.one_of("random", &Random::WORDS),
+            state: all.path("state"),
+            log: all.section("[log]").map(WrittenLog::of),
+            identity: all
+                .sections("[[identity]]")
+                .into_iter()
+                .map(IdentityHint::of)
+                .collect(),
+            master: all.section("[master]").map(WrittenMaster::of),
+            provision: all.section("[provision]").map(WrittenProvision::of),
+            token: all
+                .sections("[[token]]")
+                .into_iter()
+                .map(WrittenToken::of)
+                .collect(),
+        };
+        all.end();
+        written
     }
 }
 
-fn milliseconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
-    in_range(
-        deserializer,
-        1..=3_600_000,
-        "milliseconds from 1 to 3600000",
-    )
+impl WrittenLog {
+    fn of(mut section: Section<'_>) -> Self {
+        let log = Self {
+            level: section.text("level"),
+            target: section.text("target"),
+        };
+        section.end();
+        log
+    }
 }
 
-fn persistent_handle<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
-    in_range(
-        deserializer,
-        0x8100_0000..=0x81FF_FFFF,
-        "a handle from 0x81000000 to 0x81FFFFFF",
-    )
-    .map(|handle| handle.map(|handle| handle as u32))
+impl IdentityHint {
+    fn of(mut section: Section<'_>) -> Self {
+        let handles = 0x8100_0000..=0x81FF_FFFF;
+        let indices = 0x0100_0000..=0x01FF_FFFF;
+        let hint = Self {
+            handle: section
+                .number("handle", handles, "a handle from 0x81000000 to 0x81FFFFFF")
+                .map(|handle| handle as u32),
+            nv: section
+                .number("nv", indices, "an index from 0x01000000 to 0x01FFFFFF")
+                .map(|index| index as u32),
+            certificate: section.path("certificate"),
+            auth: section.text("auth"),
+            allow_last_try: section.flag("allow_last_try").unwrap_or_default(),
+        };
+        section.end();
+        hint
+    }
 }
 
-/// One that is left to owners, and neither the storage root key's nor one of the device's own keys
-/// (Registry of Reserved TPM 2.0 Handles, section 2.3.1).
-fn master_handle<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
-    const NOT_FREE: [std::ops::RangeInclusive<u32>; 2] =
-        [0x8100_0000..=0x8100_0001, 0x8100_0100..=0x8100_01FF];
-    let handle = in_range(
-        deserializer,
-        0x8100_0000..=0x8100_FFFF,
-        "a handle from 0x81000002 to 0x8100FFFF",
-    )?
-    .map(|handle| handle as u32);
-    match handle.filter(|handle| NOT_FREE.iter().any(|range| range.contains(handle))) {
-        Some(taken) => Err(de::Error::custom(format!(
-            "0x{taken:08X} is the storage root key's, or one for the device's own keys"
-        ))),
-        None => Ok(handle),
+impl WrittenToken {
+    fn of(mut section: Section<'_>) -> Self {
+        section.must("name");
+        let token = Self {
+            at: section.at(),
+            place: String::new(),
+            name: section
+                .text("name")
+                .map(|TokenName(name)| name)
+                .unwrap_or_default(),
+            path: section.path("path"),
+            allow_file_keys: section.flag("allow_file_keys"),
+            allow_last_try: section.flag("allow_last_try"),
+            pin: section.text("pin"),
+        };
+        section.end();
+        token
+    }
+}
+
+impl WrittenMaster {
+    fn of(mut section: Section<'_>) -> Self {
+        /// The storage root key's and those of the device's own keys (Registry of Reserved TPM 2.0
+        /// Handles, section 2.3.1).
+        const NOT_FREE: [std::ops::RangeInclusive<u64>; 2] =
+            [0x8100_0000..=0x8100_0001, 0x8100_0100..=0x8100_01FF];
+        let owners = 0x8100_0000..=0x8100_FFFF;
+        let expected = "a handle from 0x81000002 to 0x8100FFFF";
+        let master = Self {
+            handle: section
+                .number_unless("handle", owners, expected, |handle| {
+                    let taken = NOT_FREE.iter().any(|range| range.contains(&handle));
+                    taken.then(|| {
+                        let whose = "is the storage root key's, or one for the device's own keys";
+                        format!("0x{handle:08X} {whose}")
+                    })
+                })
+                .map(|handle| handle as u32),
+            owner_auth: section.text("owner_auth"),
+        };
+        section.end();
+        master
+    }
+}
+
+impl WrittenProvision {
+    fn of(mut section: Section<'_>) -> Self {
+        // One that is left to owners: the factory's certificates are in the TCG's range (Registry of
+        // Reserved TPM 2.0 Handles, section 2.2).
+        let owners = 0x0100_0000..=0x01BF_FFFF;
+        let provision = Self {
+            own: section.flag("own"),
+            marker: section.path("marker"),
+            fallback: section.one_of("fallback", &Fallback::WORDS),
+            existing: section.taken("existing", |value| existing(value.get_ref())),
+            leave_software: section.one_of("leave_software", &LeaveSoftware::WORDS),
+            nv_index: section
+                .number("nv_index", owners, "an index from 0x01000000 to 0x01BFFFFF")
+                .map(|index| index as u32),
+        };
+        section.end();
+        provision
     }
 }
 
 /// A file's name, and no longer than a token's label.
-fn token_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
-    const LONGEST: usize = 32;
-    let name = String::deserialize(deserializer)?;
-    let sound = (1..=LONGEST).contains(&name.len()) && !name.contains('/') && name != "idev-id";
-    match sound && !name.starts_with('.') {
-        true => Ok(name),
-        false => Err(de::Error::custom(format!(
-            "{name:?}: expected 1 to 32 characters that can name a folder, and not idev-id"
-        ))),
+struct TokenName(String);
+
+impl FromStr for TokenName {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        const LONGEST: usize = 32;
+        let sound = (1..=LONGEST).contains(&name.len()) && !name.contains('/') && name != "idev-id";
+        match sound && !name.starts_with('.') {
+            true => Ok(Self(name.into())),
+            false => Err(format!(
+                "{name:?}: expected 1 to 32 characters that can name a folder, and not idev-id"
+            )),
+        }
     }
 }
 
-fn nv_index<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
-    in_range(
-        deserializer,
-        0x0100_0000..=0x01FF_FFFF,
-        "an index from 0x01000000 to 0x01FFFFFF",
-    )
-    .map(|index| index.map(|index| index as u32))
-}
-
-/// One that is left to owners: the factory's certificates are in the TCG's range (Registry of
-/// Reserved TPM 2.0 Handles, section 2.2).
-fn owners_nv_index<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
-    const OWNERS: std::ops::RangeInclusive<u64> = 0x0100_0000..=0x01BF_FFFF;
-    in_range(
-        deserializer,
-        OWNERS,
-        "an index from 0x01000000 to 0x01BFFFFF",
-    )
-    .map(|index| index.map(|index| index as u32))
-}
-
-fn in_range<'de, D: Deserializer<'de>>(
-    deserializer: D,
-    range: std::ops::RangeInclusive<u64>,
-    expected: &str,
-) -> Result<Option<u64>, D::Error> {
-    match u64::deserialize(deserializer)? {
-        number if range.contains(&number) => Ok(Some(number)),
-        number => Err(de::Error::custom(format!("{number}: expected {expected}"))),
+fn existing(value: &DeValue<'_>) -> Result<Existing, String> {
+    const EXPECTED: &str =
+        "expected a PKCS#11 URI in quotes, or { certificate = \"/PATH\", key = \"/PATH\" }";
+    match value {
+        DeValue::String(uri) => Ok(Existing::Uri(uri.to_string())),
+        DeValue::Table(files) if files.len() == 2 => {
+            let path = |key: &str| {
+                let value = files.get(key).ok_or(EXPECTED)?;
+                absolute(value.get_ref()).map_err(|why| format!("{key}: {why}"))
+            };
+            Ok(Existing::Files {
+                certificate: path("certificate")?,
+                key: path("key")?,
+            })
+        }
+        _ => Err(EXPECTED.into()),
     }
 }

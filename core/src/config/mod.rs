@@ -4,11 +4,15 @@
 //! run on a half-understood configuration.
 
 mod file;
+mod line;
 mod provision;
 mod secret;
+mod section;
 #[cfg(test)]
 mod tests;
 mod token;
+#[cfg(test)]
+mod wrong_tests;
 
 pub use file::{IdentityAuth, IdentityHint};
 pub use provision::{Existing, Fallback, LeaveSoftware, Provision};
@@ -16,9 +20,9 @@ pub use secret::SecretSource;
 pub use token::TokenSettings;
 
 use crate::tpm::Tcti;
+use crate::trouble::trouble;
 use file::{Level, Written, WrittenLog};
 use log::LevelFilter;
-use serde::Deserialize;
 use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -27,7 +31,6 @@ use std::time::Duration;
 
 const FILE: &str = "/etc/devid-pkcs11/config.toml";
 const RUN: &str = "/run/devid-pkcs11";
-const LOCKS: &str = "/run/lock/devid-pkcs11";
 /// The token of the device's own keys.
 const DEVID: &str = "devid";
 const STATE: &str = "/var/lib/devid-pkcs11";
@@ -52,7 +55,7 @@ pub struct Config {
     pub trust: PathBuf,
     /// /run/devid-pkcs11: what is known until the next start.
     pub run: PathBuf,
-    /// /run/lock/devid-pkcs11: whose turn it is at a TPM that all share.
+    /// /run/devid-pkcs11/lock: whose turn it is to try a PIN, or at a TPM that all share.
     pub locks: PathBuf,
     /// /var/lib/devid-pkcs11: the parent of the key folders.
     pub state: PathBuf,
@@ -76,8 +79,7 @@ pub struct Master {
 }
 
 /// Where C_GenerateRandom takes its bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Random {
     /// getrandom(2).
     Kernel,
@@ -118,40 +120,46 @@ pub struct Loaded {
 pub struct ConfigError {
     place: String,
     what: String,
+    /// Whether a file could not be read now.
+    unread: bool,
+    /// Whether others could have written it.
+    distrusted: bool,
 }
 
 /// The variables of the environment that count here, for [`load`].
 pub type Variable<'a> = &'a dyn Fn(&str) -> Option<OsString>;
 
-/// The process's own environment; none of it in a program that runs with more rights than its
-/// caller (setuid, file capabilities).
-pub fn environment(name: &str) -> Option<OsString> {
-    match has_more_rights_than_caller() {
+/// The process's own environment; none of it in a program that has more rights than its caller
+/// (setuid, file capabilities).
+pub fn environment(is_privileged: bool) -> impl Fn(&str) -> Option<OsString> {
+    move |name| match is_privileged {
         true => None,
         false => std::env::var_os(name),
     }
 }
 
-/// What the kernel says in AT_SECURE (getauxval(3)); the identities alone do not tell of file
-/// capabilities, the vector alone may be out of reach.
-fn has_more_rights_than_caller() -> bool {
+/// Whether this program has more rights than its caller: the kernel's AT_SECURE (getauxval(3)), read
+/// from a file. Where the file cannot be read, as with file capabilities, the answer is yes.
+pub fn is_privileged() -> bool {
     use rustix::process::{getegid, geteuid, getgid, getuid};
     const WORD: usize = size_of::<usize>();
     const AT_SECURE: [u8; WORD] = 23_usize.to_ne_bytes();
     let vector = std::fs::read("/proc/self/auxv").unwrap_or_default();
-    let said = vector
-        .chunks_exact(2 * WORD)
-        .any(|entry| entry[..WORD] == AT_SECURE && entry[WORD..].iter().any(|&byte| byte != 0));
-    said || getuid() != geteuid() || getgid() != getegid()
+    let mut entries = vector.chunks_exact(2 * WORD);
+    let secure = entries.find(|entry| entry[..WORD] == AT_SECURE);
+    secure.is_none_or(|entry| entry[WORD..] != [0; WORD])
+        || getuid() != geteuid()
+        || getgid() != getegid()
 }
 
 /// Reads file, drop-ins and environment.
 ///
 /// `DEVID_PKCS11_CONFIG` replaces the file (its drop-ins and `chain/` are looked for beside it),
 /// `DEVID_PKCS11_TCTI` and `DEVID_PKCS11_LOG` (`LEVEL` or `LEVEL,TARGET`) go before the file's
-/// settings, `DEVID_PKCS11_RUN` replaces /run/devid-pkcs11 (and holds the locks then),
-/// `DEVID_PKCS11_STATE` /var/lib/devid-pkcs11.
+/// settings, `DEVID_PKCS11_RUN` replaces /run/devid-pkcs11,
+/// `DEVID_PKCS11_STATE` /var/lib/devid-pkcs11. A variable that is empty is not set.
 pub fn load(variable: Variable) -> Loaded {
+    let variable: Variable = &without_empty(variable);
     let file = file(variable);
     let required = variable("DEVID_PKCS11_CONFIG").is_some();
     let written = file::read(&file, required, &beside(&file, "config.d"));
@@ -186,8 +194,17 @@ pub fn load(variable: Variable) -> Loaded {
 /// What holds where the files cannot be understood: the defaults, and as much of the environment as
 /// can be. For looking at things only.
 pub fn defaults(variable: Variable) -> Config {
+    let variable: Variable = &without_empty(variable);
     let tcti = tcti_variable(variable).ok().flatten();
     overlaid(Written::default(), tcti, token::none(), variable)
+}
+
+fn without_empty(variable: Variable) -> impl Fn(&str) -> Option<OsString> {
+    move |name| variable(name).filter(|value| !value.is_empty())
+}
+
+impl Random {
+    const WORDS: [(&str, Self); 2] = [("kernel", Self::Kernel), ("tpm", Self::Tpm)];
 }
 
 impl LogSettings {
@@ -222,13 +239,25 @@ fn tcti_variable(variable: Variable) -> Result<Option<Tcti>, ConfigError> {
 }
 
 fn overlaid(
-    written: Written,
+    mut written: Written,
     tcti: Option<Tcti>,
-    tokens: Vec<TokenSettings>,
+    mut tokens: Vec<TokenSettings>,
     variable: Variable,
 ) -> Config {
+    let credentials = variable("CREDENTIALS_DIRECTORY").map(PathBuf::from);
+    let master = written.master.get_or_insert_default();
+    let secrets = written
+        .identity
+        .iter_mut()
+        .filter_map(|hint| match &mut hint.auth {
+            Some(IdentityAuth::Secret(source)) => Some(source),
+            _ => None,
+        });
+    let secrets = secrets.chain(tokens.iter_mut().filter_map(|token| token.pin.as_mut()));
+    for source in secrets.chain(master.owner_auth.as_mut()) {
+        source.find_in(credentials.as_deref());
+    }
     let run = variable("DEVID_PKCS11_RUN").map(PathBuf::from);
-    let locks = run.as_ref().map(|run| run.join("lock"));
     let run = run.unwrap_or_else(|| RUN.into());
     let master = written.master.unwrap_or_default();
     let state = variable("DEVID_PKCS11_STATE").map(PathBuf::from);
@@ -240,7 +269,7 @@ fn overlaid(
         identities: written.identity,
         chain: beside(&file(variable), "chain"),
         trust: beside(&file(variable), "trust"),
-        locks: locks.unwrap_or_else(|| LOCKS.into()),
+        locks: run.join("lock"),
         provision: Provision::of(written.provision.unwrap_or_default(), &state),
         state,
         master: Master {
@@ -273,6 +302,8 @@ where
     let fault = |what: String| ConfigError {
         place: format!("environment {name}"),
         what,
+        unread: false,
+        distrusted: false,
     };
     let text = value.into_string().map_err(|_| fault("not UTF-8".into()))?;
     text.parse()
@@ -311,7 +342,20 @@ impl ConfigError {
         Self {
             place: file.display().to_string(),
             what: error.to_string(),
+            unread: trouble(&error).is_some(),
+            distrusted: false,
         }
+    }
+
+    /// Whether a file could not be read now, and nothing is known to be wrong: reading it again may
+    /// help.
+    pub fn is_unread(&self) -> bool {
+        self.unread
+    }
+
+    /// Whether the fault is that others may write there, whatever stands there.
+    pub fn is_of_trust(&self) -> bool {
+        self.distrusted
     }
 }
 

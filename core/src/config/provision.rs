@@ -1,7 +1,6 @@
 //! `[provision]`: how the device gets an identity of its own.
 
 use super::file::WrittenProvision;
-use serde::Deserialize;
 use std::path::{Path, PathBuf};
 
 /// How the device gets its own identity (`[provision]`).
@@ -22,8 +21,7 @@ pub struct Provision {
 }
 
 /// What is done where there is no TPM.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Fallback {
     /// Nothing: the device then has no identity.
     #[default]
@@ -33,8 +31,7 @@ pub enum Fallback {
 }
 
 /// Whether a device with a software key moves to a TPM that appears.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum LeaveSoftware {
     /// It never does.
     Never,
@@ -44,11 +41,7 @@ pub enum LeaveSoftware {
 }
 
 /// An identity that is there without us.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(
-    untagged,
-    expecting = "expected a PKCS#11 URI, or { certificate = PATH, key = PATH }"
-)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Existing {
     /// In a token of ours, by PKCS#11 URI (RFC 7512).
     Uri(String),
@@ -59,6 +52,18 @@ pub enum Existing {
         /// PKCS#8, or a key that the TPM wrapped (`TSS2 PRIVATE KEY`).
         key: PathBuf,
     },
+}
+
+impl Fallback {
+    pub(super) const WORDS: [(&str, Self); 2] =
+        [("none", Self::None), ("software", Self::Software)];
+}
+
+impl LeaveSoftware {
+    pub(super) const WORDS: [(&str, Self); 2] = [
+        ("never", Self::Never),
+        ("on-new-certificate", Self::OnNewCertificate),
+    ];
 }
 
 impl Provision {

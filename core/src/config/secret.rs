@@ -1,8 +1,10 @@
 //! Secrets that the configuration names: `hex:…`, `file:/…` or `credential:…`.
 
-use super::Variable;
 use crate::file;
 use crate::tpm::Secret;
+use crate::trust::{Distrust, distrusted};
+use log::warn;
+use rustix::fs::stat;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -10,46 +12,130 @@ use std::str::FromStr;
 
 /// No authorisation value of a TPM is longer than its widest digest.
 const LARGEST: u64 = 64;
+const WORLD_READS: u32 = 0o004;
+/// So much more of a file is read: its newline, and what it has too much, so that that can be said.
+const LEFT_OVER: u64 = 16;
 
 /// Where a secret is.
 #[derive(Clone, PartialEq, Eq)]
 pub enum SecretSource {
     /// In the configuration itself.
     Hex(Secret),
-    /// The content of a file; one newline at its end does not count.
+    /// The content of a file; one newline (LF) at its end does not count.
     File(PathBuf),
     /// The content of a file in `$CREDENTIALS_DIRECTORY`, where systemd puts what
     /// `LoadCredential=` names (systemd.exec(5)); the same of newlines.
-    Credential(String),
+    Credential {
+        /// The file.
+        name: String,
+        /// The folder, if the environment names it.
+        folder: Option<PathBuf>,
+    },
 }
 
 impl SecretSource {
+    /// Says where credentials are.
+    pub(super) fn find_in(&mut self, credentials: Option<&Path>) {
+        if let Self::Credential { folder, .. } = self {
+            *folder = credentials.map(Path::to_owned);
+        }
+    }
+
+    /// The file that the secret is in; `None` where the configuration itself has it.
+    ///
+    /// # Errors
+    ///
+    /// No `$CREDENTIALS_DIRECTORY`.
+    pub fn path(&self) -> io::Result<Option<PathBuf>> {
+        Ok(match self {
+            Self::Hex(_) => None,
+            Self::File(path) => Some(path.clone()),
+            Self::Credential { name, folder } => {
+                let none = || io::Error::new(io::ErrorKind::NotFound, "no $CREDENTIALS_DIRECTORY");
+                Some(folder.as_ref().ok_or_else(none)?.join(name))
+            }
+        })
+    }
+
     /// The secret as it is now.
     ///
     /// # Errors
     ///
-    /// A file that is missing, empty, no regular file or longer than any authorisation value; no
+    /// A file that others may write, that is missing, empty, no regular file or longer than any
+    /// authorisation value; text that an editor has left more in than a secret; no
     /// `$CREDENTIALS_DIRECTORY`.
-    pub fn read(&self, variable: Variable) -> io::Result<Secret> {
-        let path = match self {
-            Self::Hex(secret) => return Ok(secret.clone()),
-            Self::File(path) => path.clone(),
-            Self::Credential(name) => {
-                let folder = variable("CREDENTIALS_DIRECTORY");
-                let none = || io::Error::new(io::ErrorKind::NotFound, "no $CREDENTIALS_DIRECTORY");
-                PathBuf::from(folder.ok_or_else(none)?).join(name)
-            }
-        };
-        // One more for the newline.
-        let mut secret = Secret::new(file::read(&path, LARGEST + 1)?);
+    pub fn read(&self) -> io::Result<Secret> {
+        if let Self::Hex(secret) = self {
+            return Ok(secret.clone());
+        }
+        let path = self.path()?.unwrap_or_default();
+        // What others put there may be a guess, and a wrong one counts.
+        if let Some(fault) = distrusted(&path) {
+            let why = format!("{fault}, so it is not used");
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
+        }
+        if stat(&path).is_ok_and(|about| about.st_mode & WORLD_READS != 0) {
+            warn!("{}: everybody may read this secret", path.display());
+        }
+        let mut secret = Secret::new(file::read(&path, LARGEST + LEFT_OVER)?);
         if secret.last() == Some(&b'\n') {
             secret.pop();
         }
-        match secret.is_empty() {
-            true => Err(io::Error::new(io::ErrorKind::InvalidData, "empty")),
-            false => Ok(secret),
+        match left_over(&secret) {
+            Some(why) => Err(io::Error::new(io::ErrorKind::InvalidData, why)),
+            None => Ok(secret),
         }
     }
+
+    /// Where it is and who could have put another there, if anybody could.
+    pub(crate) fn distrusted(&self) -> Option<(PathBuf, Distrust)> {
+        let path = self.path().ok()??;
+        distrusted(&path).map(|fault| (path, fault))
+    }
+}
+
+/// What is in the file besides a secret, or why it holds none. A wrong value that goes to the TPM
+/// counts towards its lockout, so the file is refused before. Bytes that are no text are taken as
+/// they are.
+fn left_over(secret: &[u8]) -> Option<&'static str> {
+    if secret.starts_with(b"\xEF\xBB\xBF") {
+        return Some("it begins with a byte order mark, which is no part of a secret");
+    }
+    if secret.starts_with(b"\xFF\xFE") || secret.starts_with(b"\xFE\xFF") {
+        return Some("it is UTF-16: save it as UTF-8, or give the bytes as hex:");
+    }
+    if secret.is_empty() {
+        return Some("it is empty");
+    }
+    let text = str::from_utf8(secret).ok();
+    let why = text.and_then(|text| match text {
+        _ if text.ends_with('\r') => {
+            Some("it ends with a carriage return (CRLF, as Windows writes it)")
+        }
+        _ if text.trim_matches(is_end_of_line).is_empty() => Some("it is empty but for newlines"),
+        _ if text.ends_with('\n') => Some("it ends with more than one newline"),
+        _ if text.trim().is_empty() => Some("it is empty but for blanks"),
+        _ if text.starts_with('\n') => Some("it begins with a newline"),
+        _ if text.contains(is_end_of_line) => Some("it has more than one line"),
+        _ if text.starts_with(char::is_whitespace) => Some("it begins with a blank"),
+        _ if text.ends_with(char::is_whitespace) => Some("it ends with a blank"),
+        _ if text.contains(char::is_control) => Some("it has a control character"),
+        _ if text.contains(is_unseen) => Some("it has a character that cannot be seen"),
+        _ => None,
+    });
+    let too_long = || (secret.len() as u64 > LARGEST).then_some("it is longer than 64 bytes");
+    why.or_else(too_long)
+}
+
+fn is_end_of_line(c: char) -> bool {
+    matches!(c, '\n' | '\r')
+}
+
+fn is_unseen(c: char) -> bool {
+    matches!(
+        c,
+        '\u{AD}' | '\u{200B}'..='\u{200F}' | '\u{2060}' | '\u{FEFF}'
+    )
 }
 
 impl FromStr for SecretSource {
@@ -67,7 +153,10 @@ impl FromStr for SecretSource {
             },
             ("file", path) if Path::new(path).is_absolute() => Ok(Self::File(path.into())),
             ("credential", name) if !name.is_empty() && !name.contains('/') => {
-                Ok(Self::Credential(name.to_owned()))
+                Ok(Self::Credential {
+                    name: name.to_owned(),
+                    folder: None,
+                })
             }
             _ => Err(wrong()),
         }
@@ -85,7 +174,7 @@ impl fmt::Debug for SecretSource {
         match self {
             Self::Hex(_) => f.write_str("hex:…"),
             Self::File(path) => write!(f, "file:{}", path.display()),
-            Self::Credential(name) => write!(f, "credential:{name}"),
+            Self::Credential { name, .. } => write!(f, "credential:{name}"),
         }
     }
 }
@@ -98,18 +187,76 @@ mod tests {
     fn secrets_of_every_kind() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("pin"), "secret\n").unwrap();
-        let here = folder.path().as_os_str().to_owned();
-        let variable = |name: &str| (name == "CREDENTIALS_DIRECTORY").then(|| here.clone());
         for text in [
             "hex:736563726574".to_owned(),
             "credential:pin".to_owned(),
             format!("file:{}/pin", folder.path().display()),
         ] {
-            let source: SecretSource = text.parse().unwrap();
-            assert_eq!(**source.read(&variable).unwrap(), *b"secret", "{text}");
+            let mut source: SecretSource = text.parse().unwrap();
+            source.find_in(Some(folder.path()));
+            assert_eq!(**source.read().unwrap(), *b"secret", "{text}");
         }
         let credential: SecretSource = "credential:pin".parse().unwrap();
-        assert!(credential.read(&|_| None).is_err());
+        assert!(credential.read().is_err());
+    }
+
+    /// Before a try, since a wrong value counts towards the TPM's lockout.
+    #[test]
+    fn a_file_with_more_than_a_secret_in_it_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pin");
+        let source = SecretSource::File(path.clone());
+        let read = |content: &[u8]| {
+            std::fs::write(&path, content).unwrap();
+            let secret = source.read();
+            secret
+                .map(|secret| secret.to_vec())
+                .map_err(|why| why.to_string())
+        };
+        for (content, word) in [
+            (&b""[..], "empty"),
+            (b"\n", "empty"),
+            (b"\n\n", "newlines"),
+            (b"\r\n", "carriage return"),
+            (b"  \n", "blanks"),
+            (b"1234\r\n", "carriage return"),
+            (b"1234\r", "carriage return"),
+            (b"1234\n\n", "more than one newline"),
+            (b"1234\r\n\r\n", "carriage return"),
+            (b"1234\n5678\n", "more than one line"),
+            (b"\n1234\n", "begins with a newline"),
+            (b"1234\rx", "more than one line"),
+            (b"\xEF\xBB\xBF1234\n", "byte order mark"),
+            (b"\xFF\xFE1\x002\x003\x004\x00", "UTF-16"),
+            (b"1234 \n", "ends with a blank"),
+            (b" 1234\n", "begins with a blank"),
+            (b"1234\t", "ends with a blank"),
+            ("1234\u{A0}\n".as_bytes(), "ends with a blank"),
+            (b"1234\0", "control character"),
+            (b"12\x1B34", "control character"),
+            ("1234\u{200B}".as_bytes(), "cannot be seen"),
+            (&[b'1'; 65], "64 bytes"),
+            (&[b'1'; 80], "64 bytes"),
+            (&[b'1'; 81], "over 80 bytes"),
+            (&[&[b'1'; 64][..], b"\r\n"].concat(), "carriage return"),
+        ] {
+            let why = read(content).expect_err(&format!("{content:?}"));
+            assert!(why.contains(word), "{content:?}: {why}");
+            assert!(!why.contains("123") && !why.contains("111"), "{why}");
+        }
+        let longest = [&[b'1'; 64][..], b"\n"].concat();
+        for (content, secret) in [
+            (&b"1234"[..], &b"1234"[..]),
+            (b"1234\n", b"1234"),
+            (b"open sesame\n", b"open sesame"),
+            ("Gr\u{FC}\u{DF}e\n".as_bytes(), "Gr\u{FC}\u{DF}e".as_bytes()),
+            (&longest, &longest[..64]),
+            // No text: each byte counts.
+            (b"\x80\x81\r", b"\x80\x81\r"),
+            (b"\x80 \n", b"\x80 "),
+        ] {
+            assert_eq!(read(content).as_deref(), Ok(secret));
+        }
     }
 
     #[test]

@@ -105,14 +105,25 @@ fn what_is_said_of_a_token_later_leaves_the_rest() {
     let same = "[[token]]\nname = \"a\"\npath = \"/p\"\n\
                 [[token]]\nname = \"b\"\npath = \"/p\"\n";
     let fault = Folder::new(&[("config.toml", same)]).fault();
-    assert_eq!(fault, "[[token]]: a and b have the same path");
+    assert!(
+        fault.ends_with("config.toml:4: [[token]] path: a and b have the same path"),
+        "{fault}"
+    );
 }
 
 #[test]
 fn a_fault_names_file_line_and_key() {
     for (text, line, words) in [
-        ("timeout_ms = 5\ntcit = \"x\"\n", 2, "tcit: unknown field"),
-        ("\n\ntimeout_ms = \"soon\"\n", 3, "timeout_ms: invalid type"),
+        (
+            "timeout_ms = 5\ntcit = \"x\"\n",
+            2,
+            "tcit: there is no such setting; did you mean tcti?",
+        ),
+        (
+            "\n\ntimeout_ms = \"soon\"\n",
+            3,
+            "timeout_ms: expected milliseconds",
+        ),
         ("tcti = \"usb:\"\n", 1, "tcti: \"usb:\" names no TPM"),
         (
             "[log]\nlevel = \"loud\"\n",
@@ -124,18 +135,18 @@ fn a_fault_names_file_line_and_key() {
             2,
             "target: \"stderr\" is no log target",
         ),
-        ("random = \"dice\"\n", 1, "random: unknown variant"),
+        ("random = \"dice\"\n", 1, "random: \"dice\": expected"),
         (
             "[[identity]]\nhandle = 0x80000000\n",
             2,
-            "handle: 2147483648: expected a handle",
+            "handle: 0x80000000: expected a handle",
         ),
         (
             "timeout_ms = 0\n",
             1,
             "timeout_ms: 0: expected milliseconds",
         ),
-        ("[wall]\n", 1, "unknown field `wall`"),
+        ("[wall]\n", 1, "wall: there is no such setting"),
         (
             "[provision]\nmarker = \"tpm_in_use\"\n",
             2,
@@ -144,12 +155,12 @@ fn a_fault_names_file_line_and_key() {
         (
             "[provision]\nexisting = { certificate = \"/c.pem\", key = \"k.pem\" }\n",
             2,
-            "existing: k.pem: expected an absolute path",
+            "existing: key: k.pem: expected an absolute path",
         ),
         (
             "[provision]\nfallback = \"yes\"\n",
             2,
-            "fallback: unknown variant",
+            "fallback: \"yes\": expected",
         ),
         (
             "[master]\nhandle = 0x81000001\n",
@@ -159,12 +170,12 @@ fn a_fault_names_file_line_and_key() {
         (
             "[master]\nhandle = 0x81020000\n",
             2,
-            "handle: 2164391936: expected a handle",
+            "handle: 0x81020000: expected a handle",
         ),
         (
             "tcti = \"device\"\ntcti = \"device\"\n",
             2,
-            "tcti: duplicate key",
+            "tcti: it stands here twice",
         ),
     ] {
         let folder = Folder::new(&[("config.toml", text)]);

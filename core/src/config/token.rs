@@ -47,22 +47,34 @@ pub(super) fn none() -> Vec<TokenSettings> {
 /// `devid` first, whatever the files say of it. What is said of a token later holds.
 pub(super) fn all(written: Vec<WrittenToken>) -> Result<Vec<TokenSettings>, ConfigError> {
     let mut tokens = none();
+    // Where each path was written.
+    let mut places = vec![String::new()];
     for token in written {
-        match tokens.iter_mut().find(|known| known.name == token.name) {
-            Some(known) => known.overlay(token),
+        let place = token.place.clone();
+        let at = match tokens.iter().position(|known| known.name == token.name) {
+            Some(at) => at,
             None => {
-                let mut new = TokenSettings::named(&token.name);
-                new.overlay(token);
-                tokens.push(new);
+                tokens.push(TokenSettings::named(&token.name));
+                places.push(String::new());
+                tokens.len() - 1
             }
+        };
+        if token.path.is_some() {
+            places[at] = place;
         }
+        tokens[at].overlay(token);
     }
     for (n, token) in tokens.iter().enumerate() {
         let same = |other: &&TokenSettings| other.path.is_some() && other.path == token.path;
         if let Some(other) = tokens[..n].iter().find(same) {
             return Err(ConfigError {
-                place: "[[token]]".into(),
-                what: format!("{} and {} have the same path", other.name, token.name),
+                place: places[n].clone(),
+                what: format!(
+                    "[[token]] path: {} and {} have the same path",
+                    other.name, token.name
+                ),
+                unread: false,
+                distrusted: false,
             });
         }
     }

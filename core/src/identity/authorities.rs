@@ -86,7 +86,11 @@ impl Held {
             authorities: Vec::new(),
             leaves: Vec::new(),
         };
-        for shown in &store.look()?.objects {
+        let listing = store.look()?;
+        if let Some(unread) = listing.unread {
+            return Err(Fault::failed(unread));
+        }
+        for shown in &listing.objects {
             match &shown.kind {
                 Kind::Certificate(one, about) if one.is_authority() => {
                     let authority = (shown.name.clone(), about.label.clone(), one.clone());

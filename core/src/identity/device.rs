@@ -91,6 +91,8 @@ pub struct Contents {
     pub entities: Vec<Entity>,
     /// Tokens that could not be read, and why.
     pub faults: Vec<(String, Fault)>,
+    /// Tokens of which a file could not be read now, so that something may be missing, and why.
+    pub unread: Vec<(String, Fault)>,
 }
 
 /// An [`Entity`] in words, for people and programs.
@@ -216,9 +218,11 @@ impl Device {
         let own = self.stores().map(|store| self.read(store));
         for entities in std::iter::once(self.factory()).chain(own) {
             match entities {
-                Ok((token, serial, entities)) => {
-                    contents.serials.push((token, serial));
-                    contents.entities.extend(entities);
+                Ok(read) => {
+                    let unread = read.unread.map(|fault| (read.token.clone(), fault));
+                    contents.unread.extend(unread);
+                    contents.serials.push((read.token, read.serial));
+                    contents.entities.extend(read.entities);
                 }
                 Err(fault) => contents.faults.push(fault),
             }
@@ -241,10 +245,12 @@ impl Device {
         let stores = std::iter::once(IdevidStore::new(&self.config, Arc::clone(tpm)))
             .chain(IdevidStore::with_pin(&self.config, tpm));
         let (mut serial, mut entities, mut fault) = (None, Vec::new(), None);
+        let mut unread = None;
         for store in stores {
             match store.find() {
                 Ok(found) => {
                     serial.get_or_insert(found.serial);
+                    unread = unread.or(found.unread.map(Fault::failed));
                     let first = found.identities.first();
                     let token = first.map_or(FACTORY.to_owned(), |one| one.label.clone());
                     let identities = found.identities.into_iter();
@@ -256,9 +262,13 @@ impl Device {
             }
         }
         match (serial, fault) {
-            (Some(serial), _) => Ok((FACTORY.into(), serial, entities)),
             (None, Some(error)) => Err(failed(error)),
-            (None, None) => Ok((FACTORY.into(), String::new(), entities)),
+            (serial, _) => Ok(Reading {
+                token: FACTORY.into(),
+                serial: serial.unwrap_or_default(),
+                entities,
+                unread,
+            }),
         }
     }
 
@@ -304,7 +314,12 @@ impl Device {
                 Kind::Public(..) | Kind::Data(_) => {}
             }
         }
-        Ok((token.to_owned(), listing.serial, entities))
+        Ok(Reading {
+            token: token.to_owned(),
+            serial: listing.serial,
+            entities,
+            unread: listing.unread.map(Fault::failed),
+        })
     }
 
     /// An entity in words.
@@ -380,8 +395,18 @@ fn said(origin: Origin) -> &'static str {
     }
 }
 
-/// A token's name, serial number and contents; or its name and what is wrong.
-type Read = Result<(String, String, Vec<Entity>), (String, Fault)>;
+/// What a token holds.
+#[derive(Debug)]
+pub(super) struct Reading {
+    pub(super) token: String,
+    pub(super) serial: String,
+    pub(super) entities: Vec<Entity>,
+    /// Why something may be missing: a file could not be read now.
+    pub(super) unread: Option<Fault>,
+}
+
+/// What a token holds; or its name and what is wrong.
+type Read = Result<Reading, (String, Fault)>;
 
 impl Entity {
     /// The certificate to be shown first.

@@ -4,19 +4,20 @@
 //! The factory identity is not meant: it stays what it is beside the device's own.
 
 use super::Fault;
-use super::chain::{Way, way};
+use super::chain::Way;
 use super::device::{Device, EXISTING, Entity, FACTORY, Placed, SOFTWARE};
 use super::key_file::{Unread, key_in};
 use super::points::unfit;
 use super::prove::{Proof, prove};
 use super::state::Existing;
 use super::time::now;
-use super::verify::certificates_of;
+use super::verify::{believed, certificates_of};
 use crate::certificate::Certificate;
 use crate::config;
 use crate::key::hex;
 use crate::store::folder::Origin;
 use crate::store::{Key, Protection};
+use crate::trouble::is_there;
 use std::fmt;
 use std::path::Path;
 
@@ -75,9 +76,11 @@ impl Device {
         let (mut found, mut unread) = (None, None);
         for store in tokens {
             match self.read(store) {
-                Ok((_, serial, entities)) => {
-                    let entity = entities.into_iter().find(|one| wanted.is(one, &serial));
+                Ok(read) => {
+                    let mut entities = read.entities.into_iter();
+                    let entity = entities.find(|one| wanted.is(one, &read.serial));
                     found = found.or(entity.map(|entity| (store, entity)));
+                    unread = unread.or(read.unread.map(|fault| fault.text));
                 }
                 Err((_, fault)) => unread = unread.or(Some(fault.text)),
             }
@@ -103,7 +106,10 @@ impl Device {
     }
 
     fn by_files(&self, certificate: &Path, key: &Path) -> Result<Option<(String, bool)>, String> {
-        match (certificate.exists(), key.exists()) {
+        // What cannot be looked at now may be there.
+        let there =
+            |path: &Path| is_there(path).map_err(|error| format!("{}: {error}", path.display()));
+        match (there(certificate)?, there(key)?) {
             (false, false) => return Ok(None),
             (true, true) => {}
             (there, _) => {
@@ -117,6 +123,9 @@ impl Device {
                     other.display()
                 ));
             }
+        }
+        for file in [certificate, key] {
+            believed(file).map_err(|fault| fault.text)?;
         }
         let place = certificate.display().to_string();
         let certificates = certificates_of(certificate).map_err(|fault| fault.text)?;
@@ -156,7 +165,8 @@ impl Device {
         else {
             return Ok(None);
         };
-        if !certificate.exists() {
+        let there = |path: &Path| is_there(path).map_err(Fault::file(path));
+        if !there(certificate)? {
             return Ok(None);
         }
         let all = certificates_of(certificate)?;
@@ -168,7 +178,7 @@ impl Device {
             file: String::new(),
             id: leaf.key_id().as_bytes().to_vec(),
             key: None,
-            software: Some(key.clone()).filter(|key| key.exists()),
+            software: there(key)?.then(|| key.clone()),
             public: leaf.public_key(),
             origin: Origin::Unknown,
             certificates: all
@@ -212,7 +222,8 @@ impl Device {
         }
         let trusted = self.trusted(None).map_err(|fault| fault.text)?;
         let trust = self.config.trust.display();
-        match way(leaf, &trusted, others, now().ok()) {
+        let way = trusted.way(leaf, others, now().ok());
+        match way.map_err(|fault| fault.text)? {
             Way::Trusted(_) => Ok(()),
             Way::Open(issuer) => Err(format!(
                 "{place}: not trusted: put the certificate of {issuer} into {trust}, or take \

@@ -148,7 +148,7 @@ impl From<LookError> for Fault {
         match error {
             LookError::Tpm(error) => error.into(),
             LookError::NoIdentity(why) => Self::new(FaultKind::NotFound, why),
-            LookError::Folder(why) => Self::failed(why),
+            LookError::Folder(why) | LookError::Unread(why) => Self::failed(why),
         }
     }
 }

@@ -78,6 +78,7 @@ impl Device {
             let unread = contents
                 .faults
                 .iter()
+                .chain(&contents.unread)
                 .filter(|(_, fault)| fault.kind != super::FaultKind::NotFound);
             let unread: String = unread
                 .map(|(token, fault)| format!(" Token {token}: {fault}."))
@@ -98,6 +99,7 @@ impl Device {
         certificate: Certificate,
         authorities: &[Certificate],
     ) -> Result<Imported, Fault> {
+        store.check_readable()?;
         let label = &owner.label;
         let (added, unrelated) = self.add_authorities(store, label, &certificate, authorities)?;
         let is_new = |one: &&super::Placed| one.certificate != certificate;

@@ -98,6 +98,7 @@ impl Device {
     }
 
     fn refuse_second(&self, label: &str) -> Result<(), Fault> {
+        self.own.check_readable()?;
         match self.own_entities()?.iter().any(|one| one.label == label) {
             false => Ok(()),
             true => Err(Fault::refused(format!(
@@ -132,6 +133,8 @@ impl Device {
                 entity.label
             ))
         })?;
+        // A certificate that is hidden now may need those of the CAs that go.
+        store.check_readable()?;
         let certificates = entity.certificates.iter();
         let going: Vec<_> = certificates.clone().map(|one| &one.certificate).collect();
         let mut gone = self.drop_authorities(store, &entity.label, &going)?;
@@ -265,10 +268,8 @@ impl Device {
     }
 
     pub(super) fn own_entities(&self) -> Result<Vec<Entity>, Fault> {
-        match self.read(&self.own) {
-            Ok((_, _, entities)) => Ok(entities),
-            Err((_, fault)) => Err(fault),
-        }
+        let read = self.read(&self.own).map_err(|(_, fault)| fault)?;
+        Ok(read.entities)
     }
 }
 

@@ -1,8 +1,11 @@
 //! What mends something: words, and a command where there is one. None of it ends an identity, or
 //! destroys a key that may still be of use.
 
+use super::fault::Fault;
+use crate::trust::alone;
+use rustix::fs::{FileType, lstat};
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// What to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,11 +25,38 @@ impl Mend {
         }
     }
 
-    /// A command, and when it is the right one.
+    /// A command, and when it is the right one. Paths of its own it must not have: those are for
+    /// [`Mend::on`].
     pub(super) fn run(words: impl Into<String>, command: impl Into<String>) -> Self {
         Self {
             words: words.into(),
             command: Some(command.into()),
+        }
+    }
+
+    /// As [`Mend::on`], with a command that gives something the name `free`, if nothing has it yet.
+    pub(super) fn aside(
+        words: impl fmt::Display,
+        paths: &[&Path],
+        free: Result<PathBuf, Fault>,
+        command: impl FnOnce(&Path) -> String,
+    ) -> Self {
+        match free {
+            Ok(free) => Self::on(words, &[paths, &[free.as_path()]].concat(), command(&free)),
+            Err(fault) => Self::by(format!(
+                "{words}: look at this by hand; no command is given, because of this: {fault}"
+            )),
+        }
+    }
+
+    /// A command that names these paths. Root copies it, so there is none where a path may lead
+    /// elsewhere than it seems, now or when it is run: then the words say so.
+    pub(super) fn on(words: impl fmt::Display, paths: &[&Path], command: String) -> Self {
+        match paths.iter().find_map(|path| hazard(path)) {
+            None => Self::run(words.to_string(), command),
+            Some(why) => Self::by(format!(
+                "{words}: look at this by hand; no command is given, because {why}"
+            )),
         }
     }
 }
@@ -34,11 +64,12 @@ impl Mend {
 /// What helps where a file of a key folder gives no object: an identity may be in it, so it is not to
 /// be moved away just so that the finding goes.
 pub(super) fn of_unread(folder: &Path, file: &Path) -> Mend {
-    Mend::run(
+    Mend::on(
         "If it is damaged, bring it back from a copy, or take it out of the folder if it is none of \
          the device's. If only its mode or owner is at fault, and its content is yours",
+        &[folder, file],
         format!(
-            "chown --reference={} {1} && chmod u=rw,g-wx,o= {1}",
+            "chown --no-dereference --reference={} {1} && chmod u=rw,g-wx,o= {1}",
             word(folder),
             word(file)
         ),
@@ -54,12 +85,43 @@ impl fmt::Display for Mend {
     }
 }
 
-/// A path as one word of a command line.
+/// Why a path is not for a command that root copies, if so: others can put something else there, or
+/// it is a link already, or its name is not what is shown of it.
+fn hazard(path: &Path) -> Option<String> {
+    let shown = path.display();
+    let is_text = path
+        .to_str()
+        .is_some_and(|text| !text.chars().any(char::is_control));
+    if !is_text {
+        return Some("its name holds what no command line shows".into());
+    }
+    if let Err(why) = alone(path.parent().unwrap_or(Path::new("/"))) {
+        return Some(why.to_string());
+    }
+    let about = lstat(path).ok()?;
+    match FileType::from_raw_mode(about.st_mode) {
+        FileType::Symlink => Some(format!("{shown} is a symbolic link")),
+        FileType::RegularFile if about.st_nlink > 1 => {
+            Some(format!("{shown} has another name too (a hard link)"))
+        }
+        _ => None,
+    }
+}
+
+/// A path as one word of a command line, which is no option.
 pub(super) fn word(path: &Path) -> String {
     let text = path.display().to_string();
+    match text.starts_with('-') {
+        true => quoted(&format!("./{text}")),
+        false => quoted(&text),
+    }
+}
+
+/// A text as one word of a command line.
+pub(super) fn quoted(text: &str) -> String {
     let plain = |one: char| one.is_ascii_alphanumeric() || "/._-+,:@%".contains(one);
     match text.chars().all(plain) && !text.is_empty() {
-        true => text,
+        true => text.to_owned(),
         false => format!("'{}'", text.replace('\'', r"'\''")),
     }
 }
@@ -72,5 +134,30 @@ mod tests {
     fn a_path_is_one_word() {
         assert_eq!(word(Path::new("/var/lib/x-1.pem")), "/var/lib/x-1.pem");
         assert_eq!(word(Path::new("/a b/it's")), r"'/a b/it'\''s'");
+        assert_eq!(word(Path::new("-rf")), "./-rf");
+    }
+
+    #[test]
+    fn no_command_names_what_may_be_something_else() {
+        use std::os::unix::ffi::OsStrExt;
+        use std::os::unix::fs::{PermissionsExt, symlink};
+        let home = tempfile::tempdir().unwrap();
+        let file = home.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        let has = |path: &Path| Mend::on("Do", &[path], "rm".into()).command.is_some();
+        assert!(has(&file));
+        assert!(has(&home.path().join("none")));
+        assert!(!has(&home.path().join("two\nlines")));
+        assert!(!has(&home
+            .path()
+            .join(std::ffi::OsStr::from_bytes(b"\xFF"))));
+        symlink(&file, home.path().join("link")).unwrap();
+        assert!(!has(&home.path().join("link")));
+        std::fs::hard_link(&file, home.path().join("second")).unwrap();
+        assert!(!has(&file));
+        std::fs::remove_file(home.path().join("second")).unwrap();
+        let open = std::fs::Permissions::from_mode(0o777);
+        std::fs::set_permissions(home.path(), open).unwrap();
+        assert!(!has(&file));
     }
 }

@@ -61,7 +61,8 @@ impl Entity {
 
 impl Contents {
     fn no_such(&self, name: &str) -> Fault {
-        if let Some((token, fault)) = self.faults.iter().find(|(_, fault)| {
+        let mut unread = self.faults.iter().chain(&self.unread);
+        if let Some((token, fault)) = unread.find(|(_, fault)| {
             // What cannot be read may hold it.
             fault.kind != FaultKind::NotFound
         }) {

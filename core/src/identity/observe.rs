@@ -10,8 +10,9 @@ use super::software::Software;
 use super::state::{Certified, Facts, Marker, TpmKey};
 use super::untrusted::Untrusted;
 use crate::certificate::Certificate;
-use crate::store::{Key, KeyStore, Kind, Protection, SignError};
+use crate::store::{Key, Kind, Listing, Protection, SignError};
 use crate::tpm::TpmError;
+use crate::trouble::is_there;
 use log::warn;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -34,6 +35,8 @@ pub(super) struct Observed {
     pub(super) tpm_fault: Option<Fault>,
     /// Files of the key folder that give no object, by name, and why.
     pub(super) unread: Vec<(String, String)>,
+    /// Why something that counts may be missing: a file could not be read now.
+    pub(super) unread_now: Option<String>,
     /// Why what is in the state folder may be somebody else's.
     pub(super) untrusted: Option<Untrusted>,
 }
@@ -65,7 +68,8 @@ impl Device {
     ///
     /// Something that would count cannot be read: then nobody can say what is to be done.
     pub(super) fn observe(&self) -> Result<Observed, Fault> {
-        let reset = self.reset_request().symlink_metadata().is_ok();
+        let request = self.reset_request();
+        let reset = is_there(&request).map_err(Fault::file(&request))?;
         // What is to be taken away need not be whole for that.
         let silent = self.tpm.random(&mut [0]).err();
         let tpm = silent.is_none();
@@ -78,8 +82,9 @@ impl Device {
         }
         let existing = self.existing();
         let mark = unless(reset, Mark::read(&self.config.provision.marker))?;
-        let (mut own, certificates) = self.own_identity(mark.as_ref())?;
-        let unread = self.own.refused_files()?;
+        let listing = self.own.listing()?;
+        let (mut own, certificates) = own_identity(&listing, mark.as_ref());
+        let unread = listing.refused;
         let orphan = match (&own, tpm) {
             (None, true) => self.orphans()?.into_iter().find(Orphan::could_be_identity),
             _ => None,
@@ -155,6 +160,7 @@ impl Device {
             mark,
             tpm_fault: silent.map(Fault::from),
             unread,
+            unread_now: listing.unread,
             untrusted,
         })
     }
@@ -162,62 +168,6 @@ impl Device {
     /// A file that asks for a factory reset, once.
     pub(super) fn reset_request(&self) -> PathBuf {
         reset_request(&self.config.state)
-    }
-
-    /// The key of the device's own identity, and all certificates that are called as it is.
-    ///
-    /// Applications may have keys of that name; the one that cannot be destroyed is the device's.
-    fn own_identity(
-        &self,
-        mark: Option<&Mark>,
-    ) -> Result<(Option<OwnKey>, Vec<Certificate>), Fault> {
-        let listing = match self.own.look() {
-            Ok(listing) => listing,
-            // An empty folder asks the TPM, which may be missing: the folder is empty all the same.
-            Err(crate::store::LookError::Tpm(_)) => return Ok((None, Vec::new())),
-            Err(error) => return Err(error.into()),
-        };
-        let (mut keys, mut certificates) = (Vec::new(), Vec::new());
-        for shown in &listing.objects {
-            match &shown.kind {
-                Kind::Pair { key, private, .. }
-                    if private.label == OWN
-                        && !private.destroyable
-                        && key.protection() == Protection::Tpm =>
-                {
-                    keys.push(OwnKey {
-                        file: shown.name.clone(),
-                        key: Arc::clone(key),
-                        certificates: Vec::new(),
-                        certificates_in_folder: 0,
-                        lost: None,
-                    });
-                }
-                Kind::Certificate(certificate, about)
-                    if about.label == OWN && !certificate.is_authority() =>
-                {
-                    certificates.push(certificate.clone());
-                }
-                _ => {}
-            }
-        }
-        let named = |own: &OwnKey| {
-            let name = mark.and_then(|mark| mark.name.as_deref());
-            name.is_some() && own.key.name() == name
-        };
-        let certified = |own: &OwnKey| {
-            let public = Some(own.key.public().clone());
-            certificates.iter().any(|one| one.public_key() == public)
-        };
-        // One only, unless two programs made theirs at the same time.
-        let chosen = keys.iter().position(named);
-        let chosen = chosen.or_else(|| keys.iter().position(certified));
-        let own = match (chosen, keys.is_empty()) {
-            (Some(at), _) => Some(keys.swap_remove(at)),
-            (None, false) => Some(keys.swap_remove(0)),
-            (None, true) => None,
-        };
-        Ok((own, certificates))
     }
 
     /// Whether the TPM has the key, by a signature of it.
@@ -286,6 +236,53 @@ impl Device {
             _ => Ok(Marker::OtherKey),
         }
     }
+}
+
+/// The key of the device's own identity, and all certificates that are called as it is.
+///
+/// Applications may have keys of that name; the one that cannot be destroyed is the device's.
+fn own_identity(listing: &Listing, mark: Option<&Mark>) -> (Option<OwnKey>, Vec<Certificate>) {
+    let (mut keys, mut certificates) = (Vec::new(), Vec::new());
+    for shown in &listing.objects {
+        match &shown.kind {
+            Kind::Pair { key, private, .. }
+                if private.label == OWN
+                    && !private.destroyable
+                    && key.protection() == Protection::Tpm =>
+            {
+                keys.push(OwnKey {
+                    file: shown.name.clone(),
+                    key: Arc::clone(key),
+                    certificates: Vec::new(),
+                    certificates_in_folder: 0,
+                    lost: None,
+                });
+            }
+            Kind::Certificate(certificate, about)
+                if about.label == OWN && !certificate.is_authority() =>
+            {
+                certificates.push(certificate.clone());
+            }
+            _ => {}
+        }
+    }
+    let named = |own: &OwnKey| {
+        let name = mark.and_then(|mark| mark.name.as_deref());
+        name.is_some() && own.key.name() == name
+    };
+    let certified = |own: &OwnKey| {
+        let public = Some(own.key.public().clone());
+        certificates.iter().any(|one| one.public_key() == public)
+    };
+    // One only, unless two programs made theirs at the same time.
+    let chosen = keys.iter().position(named);
+    let chosen = chosen.or_else(|| keys.iter().position(certified));
+    let own = match (chosen, keys.is_empty()) {
+        (Some(at), _) => Some(keys.swap_remove(at)),
+        (None, false) => Some(keys.swap_remove(0)),
+        (None, true) => None,
+    };
+    (own, certificates)
 }
 
 /// What was found; nothing, where it cannot be read and a reset takes it away.

@@ -1,11 +1,11 @@
 //! Provisioning: one step of the table after the other, each from what is there at that moment. So
 //! whoever is killed and runs again goes on where it was.
 
-use super::device::{Device, OWN};
+use super::device::{Device, OWN, Reading};
 use super::issue::{Signer, Subject, request, self_signed};
 use super::marker::Mark;
 use super::observe::Observed;
-use super::software::make_folder;
+use super::software::{Software, make_folder};
 use super::state::{Existing, Facts, Plan, Policy, TpmKey};
 use super::{Fault, FaultKind, existing};
 use crate::certificate::Certificate;
@@ -15,8 +15,9 @@ use crate::key::{Curve, PublicKey};
 use crate::store::Protection;
 use crate::store::devid::{Algorithm, DevidStore, KeyUsage};
 use crate::store::folder::{Content, Description, Origin, Usage, Use};
+use crate::writers::{NoLock, lives, no_lock, open_lock, remove_leftovers};
 use log::{info, warn};
-use rustix::fs::{Mode, OFlags, open};
+use rustix::fs::{Mode, OFlags, lstat, open};
 use rustix::io::Errno;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -69,10 +70,17 @@ impl Policy {
 pub fn provision(config: &Config, how: &Provisioning) -> Result<Provisioned, Fault> {
     make_folder(&config.state)?;
     let _only_one = only_one(&config.state)?;
+    tidy(&Device::new(config.clone()));
     let policy = Policy::of(config);
     let (mut device, mut seen) = wait_for_tpm(config, policy, how.wait)?;
     let (mut steps, mut notes) = (Vec::new(), Vec::new());
     for _ in 0..MOST_STEPS {
+        if let Some(fault) = seen.unread_now.take_if(|_| !seen.facts.reset) {
+            return Err(Fault::failed(format!(
+                "{fault}. Nothing was changed: what cannot be read now may be the device's identity. \
+                 Run devid provision again when it can be read"
+            )));
+        }
         let plan = seen.facts.plan(policy);
         info!("{:?}: {plan:?}", seen.facts);
         let quiet = device.step(plan, &seen, how, (&mut steps, &mut notes));
@@ -282,7 +290,12 @@ impl Device {
     /// Whom the device's own certificate names: whom the factory named, or else the key itself.
     pub(super) fn own_subject(&self, public: &PublicKey) -> Result<Subject, Fault> {
         let factory = match self.factory() {
-            Ok((_, _, entities)) => entities,
+            // What the certificate names is for good.
+            Ok(Reading {
+                unread: Some(fault),
+                ..
+            }) => return Err(fault),
+            Ok(read) => read.entities,
             Err((_, fault)) if fault.kind == FaultKind::NotFound => Vec::new(),
             // No TPM, and it is not needed: then nobody knows what the factory called it.
             Err((_, fault)) if fault.kind == FaultKind::Tpm => {
@@ -367,12 +380,27 @@ fn used(existing: &existing::Found, how: &Provisioning) -> Result<&'static str, 
     })
 }
 
+/// The lock of those who provision, in the state folder.
+pub(super) const LOCK: &str = ".provision.lock";
+
+/// What is in the place of that lock, if it is none.
+pub(super) fn provision_lock(state: &Path) -> Option<&'static str> {
+    no_lock(&lstat(state.join(LOCK)).ok()?)
+}
+
 /// Keeps a second provisioning away: it would make a second key.
 pub(super) fn only_one(state: &Path) -> Result<Lock, Fault> {
-    let path = state.join(".provision.lock");
-    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let path = state.join(LOCK);
     let fault = |error: Errno| Fault::file(&path)(error.into());
-    let fd = open(&path, flags, Mode::RUSR | Mode::WUSR).map_err(fault)?;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let folder = open(state, flags, Mode::empty()).map_err(fault)?;
+    let fd = open_lock(&folder, LOCK, true).map_err(|why| match why {
+        NoLock::System(error) => fault(error),
+        NoLock::InTheWay(what) => Fault::failed(format!(
+            "{}: {what}; nothing was done. Look at it by hand, and take it away",
+            path.display()
+        )),
+    })?;
     let lock = Lock::take(fd, PATIENCE).map_err(fault)?;
     lock.ok_or_else(|| {
         Fault::failed(format!(
@@ -380,4 +408,22 @@ pub(super) fn only_one(state: &Path) -> Result<Lock, Fault> {
             path.display()
         ))
     })
+}
+
+/// Takes away what killed runs left beside the files that they were writing.
+fn tidy(device: &Device) {
+    let config = &device.config;
+    let software = Software::of(&config.state);
+    let folders = [
+        Some(config.state.as_path()),
+        config.provision.marker.parent(),
+        Some(software.folder()),
+    ];
+    for folder in folders.into_iter().flatten() {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        if let Ok(folder) = open(folder, flags, Mode::empty()) {
+            let _ = remove_leftovers(&folder, lives);
+        }
+    }
+    device.stores().for_each(DevidStore::tidy);
 }

@@ -4,12 +4,14 @@ use super::device::Device;
 use super::existing;
 use super::mend::{Mend, of_unread, word};
 use super::observe::Observed;
+use super::software::free_name;
 use super::state::{Existing, Refusal};
 use super::{Fault, FaultKind};
 use crate::certificate::Certificate;
 use crate::config;
 use crate::store::devid::PersistentKey;
 use crate::tpm::PublicArea;
+use crate::trouble::is_there;
 use std::path::PathBuf;
 
 /// A refusal in words.
@@ -100,11 +102,14 @@ impl Device {
                      identity. Nothing was deleted; it is done at the next start at which the TPM \
                      answers"
                 ),
-                Mend::run(
-                    "To have no reset",
-                    format!("rm {}", word(&self.reset_request())),
-                ),
+                self.no_reset(),
             ),
+            // What seems to be lost may be in a file that cannot be read now.
+            Refusal::KeyLost | Refusal::FileLost | Refusal::Mismatch
+                if seen.unread_now.is_some() =>
+            {
+                self.unreadable(seen)
+            }
             Refusal::KeyLost => self.key_lost(seen),
             Refusal::FileLost => self.file_lost(seen),
             Refusal::Mismatch => self.mismatch(seen),
@@ -112,6 +117,13 @@ impl Device {
             Refusal::Unreadable => self.unreadable(seen),
             Refusal::Untrusted => untrusted(seen),
         }
+    }
+
+    /// What takes back that a reset was asked for.
+    pub(super) fn no_reset(&self) -> Mend {
+        let request = self.reset_request();
+        let command = format!("rm {}", word(&request));
+        Mend::on("To have no reset", &[&request], command)
     }
 
     /// Where the TPM is, and why it does not answer.
@@ -147,19 +159,20 @@ impl Device {
             )),
             Whose::Nobodys => {
                 let state = &self.config.state;
-                let mut kept = state.clone().into_os_string();
-                kept.push(".kept");
-                let kept = PathBuf::from(kept);
-                Mend::run(
+                Mend::aside(
                     format!(
                         "Bring back the TPM that {folder} belongs to. Only if it was cleared, its \
                          keys are lost for good, and a new identity begins with"
                     ),
-                    format!(
-                        "cp -a {} {} && devid reset --factory --yes",
-                        word(state),
-                        word(&kept)
-                    ),
+                    &[state],
+                    free_name(state, "kept"),
+                    |kept| {
+                        format!(
+                            "cp -a {} {} && devid reset --factory --yes",
+                            word(state),
+                            word(kept)
+                        )
+                    },
                 )
             }
         }
@@ -245,7 +258,6 @@ impl Device {
             true => seen.software_key.is_some(),
             false => seen.own.is_some(),
         };
-        let aside = |file: &PathBuf| format!("mv {} {}/", word(file), word(&self.config.state));
         let held = stray.and_then(|stray| self.orphan_of(stray));
         let mend = match (held, about.and_then(|about| about.file)) {
             (Some(handle), _) => Mend::by(format!(
@@ -253,10 +265,23 @@ impl Device {
                 self.bring_back_file()
             )),
             // What stays is a key without certificate, and gets one.
-            (None, Some(file)) if has_key => Mend::run(
-                "Bring back its key; or, if the key that is here is the right one",
-                format!("{} && {}", aside(&file), Self::going_on(seen)),
-            ),
+            (None, Some(file)) if has_key => {
+                let name = file.file_name().unwrap_or_default();
+                let aside = self.config.state.join(name);
+                let aside = match is_there(&aside) {
+                    Ok(false) => Ok(aside),
+                    _ => free_name(&aside, "aside"),
+                };
+                Mend::aside(
+                    "Bring back its key; or, if the key that is here is the right one",
+                    &[&file],
+                    aside,
+                    |aside| {
+                        let moved = format!("mv -nT {} {}", word(&file), word(aside));
+                        format!("{moved} && {}", Self::going_on(seen))
+                    },
+                )
+            }
             (None, Some(_)) => Mend::by(
                 "Bring back its key's file from a copy. Without one the identity is lost, and only \
                  devid reset begins another",

@@ -9,7 +9,9 @@ use super::software::{Software, free_name, make_folder};
 use super::{Fault, Provisioned, Provisioning, provision};
 use crate::config::Config;
 use crate::file;
+use crate::store::devid::StoreError;
 use crate::tpm::{StorageKey, TpmError};
+use crate::trouble::is_there;
 use rustix::fs::{Access, access};
 use rustix::io::Errno;
 use std::path::PathBuf;
@@ -28,7 +30,7 @@ pub fn reset(config: &Config, how: &Provisioning) -> Result<Provisioned, Fault> 
 
 /// Deletes what was put aside when the device moved to its TPM; gives the names.
 pub fn prune(config: &Config) -> Result<Vec<PathBuf>, Fault> {
-    if !config.state.exists() {
+    if !is_there(&config.state).map_err(Fault::file(&config.state))? {
         return Ok(Vec::new());
     }
     let _only_one = only_one(&config.state)?;
@@ -50,6 +52,7 @@ impl Device {
         };
         for store in self.stores() {
             store.check_writable()?;
+            store.check_readable().map_err(unread)?;
         }
         let marker = self.config.provision.marker.parent();
         for folder in [
@@ -57,7 +60,8 @@ impl Device {
             marker,
             Some(seen.software.folder()),
         ] {
-            if let Some(folder) = folder.filter(|folder| folder.exists()) {
+            let Some(folder) = folder else { continue };
+            if is_there(folder).map_err(Fault::file(folder))? {
                 let fault = |error: Errno| Fault::file(folder)(error.into());
                 access(folder, Access::WRITE_OK | Access::EXEC_OK).map_err(fault)?;
             }
@@ -66,9 +70,9 @@ impl Device {
             store.erase(number == 0, tpm)?;
         }
         // What gives no object may be the old identity all the same; then it does not count again.
-        for (name, _) in self.own.refused_files()? {
+        for (name, _) in self.own.damaged_files().map_err(unread)? {
             let path = self.folder().join(name);
-            file::rename(&path, &free_name(&path, "refused")).map_err(Fault::file(&path))?;
+            file::rename(&path, &free_name(&path, "refused")?).map_err(Fault::file(&path))?;
         }
         if tpm {
             if let Some(mark) = &seen.mark
@@ -122,4 +126,13 @@ impl Device {
             self.reset_request().display()
         )))
     }
+}
+
+/// A file that cannot be read may be a key that the reset would leave behind.
+fn unread(error: StoreError) -> Fault {
+    let fault = Fault::from(error);
+    Fault::failed(format!(
+        "{fault}. Nothing was deleted; the reset goes on at the next start, or by devid provision, \
+         when the file can be read. If it never can, move it out of the folder"
+    ))
 }

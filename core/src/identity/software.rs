@@ -14,8 +14,8 @@ use crate::pem;
 use crate::store::Key;
 use crate::store::folder::Origin;
 use crate::tpm::random_scalar;
+use crate::trouble::{is_there, paths_in};
 use std::fs::DirBuilder;
-use std::io::ErrorKind;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
@@ -69,7 +69,7 @@ impl Software {
     /// There is a file that holds no key of a kind that is known here.
     pub(super) fn halves(&self) -> Result<(Option<Key>, Option<PublicKey>), Fault> {
         let path = self.key_path();
-        if !is_there(&path)? {
+        if !there(&path)? {
             return Ok((None, None));
         }
         let key = match key_in(&path) {
@@ -97,7 +97,7 @@ impl Software {
     /// `None` if there is none.
     pub(super) fn certificate(&self) -> Result<Option<Certificate>, Fault> {
         let path = self.certificate_path();
-        if !is_there(&path)? {
+        if !there(&path)? {
             return Ok(None);
         }
         Ok(certificates_of(&path)?.into_iter().next())
@@ -135,7 +135,7 @@ impl Software {
             kept.push(path);
         }
         write(&self.certificate_path(), OWN, certificate)?;
-        for path in self.authority_paths() {
+        for path in self.authority_paths()? {
             if !kept.contains(&path) {
                 file::remove(&path).map_err(Fault::file(&path))?;
             }
@@ -144,18 +144,21 @@ impl Software {
     }
 
     /// The files of the CAs' certificates.
-    fn authority_paths(&self) -> Vec<PathBuf> {
-        let entries = std::fs::read_dir(&self.folder).into_iter().flatten();
-        let paths = entries.flatten().map(|entry| entry.path());
-        let mut paths: Vec<PathBuf> = paths.filter(|path| is_of_authority(path)).collect();
-        paths.sort();
-        paths
+    fn authority_paths(&self) -> Result<Vec<PathBuf>, Fault> {
+        let mut paths = self.all_paths()?;
+        paths.retain(|path| is_of_authority(path));
+        Ok(paths)
+    }
+
+    /// All that is in the folder.
+    fn all_paths(&self) -> Result<Vec<PathBuf>, Fault> {
+        paths_in(&self.folder).map_err(Fault::file(&self.folder))
     }
 
     /// The CAs' certificates, and where they are.
     pub(super) fn authorities(&self) -> Result<Vec<(PathBuf, Certificate)>, Fault> {
         let mut found = Vec::new();
-        for path in self.authority_paths() {
+        for path in self.authority_paths()? {
             found.extend(
                 certificates_of(&path)?
                     .into_iter()
@@ -167,18 +170,18 @@ impl Software {
 
     /// All its files, the key last: without it a certificate would be one for a key that is not
     /// here.
-    fn paths(&self) -> impl Iterator<Item = PathBuf> {
-        let first = [self.certificate_path()]
-            .into_iter()
-            .chain(self.authority_paths());
-        first.chain([self.key_path()])
+    fn paths(&self) -> Result<impl Iterator<Item = PathBuf>, Fault> {
+        let first = [self.certificate_path()].into_iter();
+        Ok(first
+            .chain(self.authority_paths()?)
+            .chain([self.key_path()]))
     }
 
     /// Puts all files aside. Nothing that was put aside before is lost.
     pub(super) fn retire(&self) -> Result<(), Fault> {
-        for path in self.paths() {
-            if is_there(&path)? {
-                let aside = free_name(&path, RETIRED);
+        for path in self.paths()? {
+            if there(&path)? {
+                let aside = free_name(&path, RETIRED)?;
                 file::rename(&path, &aside).map_err(Fault::file(&path))?;
             }
         }
@@ -187,7 +190,7 @@ impl Software {
 
     /// Deletes all files, and those that were put aside.
     pub(super) fn delete(&self) -> Result<(), Fault> {
-        for path in self.paths() {
+        for path in self.paths()? {
             file::remove(&path).map_err(Fault::file(&path))?;
         }
         self.prune().map(drop)
@@ -195,7 +198,7 @@ impl Software {
 
     /// Deletes what was put aside; gives the names.
     pub(super) fn prune(&self) -> Result<Vec<PathBuf>, Fault> {
-        let retired = self.retired();
+        let retired = self.retired()?;
         for path in &retired {
             file::remove(path).map_err(Fault::file(path))?;
         }
@@ -203,16 +206,15 @@ impl Software {
     }
 
     /// What was put aside.
-    pub(super) fn retired(&self) -> Vec<PathBuf> {
-        let entries = std::fs::read_dir(&self.folder).into_iter().flatten();
-        let paths = entries.flatten().map(|entry| entry.path());
-        let is_retired = |path: &PathBuf| {
-            let is_file = path.symlink_metadata().is_ok_and(|about| about.is_file());
-            is_file && self.was_ours(path)
-        };
-        let mut retired: Vec<PathBuf> = paths.filter(is_retired).collect();
-        retired.sort();
-        retired
+    pub(super) fn retired(&self) -> Result<Vec<PathBuf>, Fault> {
+        let mut retired = Vec::new();
+        for path in self.all_paths()? {
+            if self.was_ours(&path) {
+                let about = path.symlink_metadata().map_err(Fault::file(&path))?;
+                retired.extend(about.is_file().then_some(path));
+            }
+        }
+        Ok(retired)
     }
 }
 
@@ -280,28 +282,29 @@ fn is_of_authority(path: &Path) -> bool {
     label.is_some_and(|label| is_authority_of(label, OWN))
 }
 
-fn is_there(path: &Path) -> Result<bool, Fault> {
-    match std::fs::symlink_metadata(path) {
-        Ok(_) => Ok(true),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(Fault::file(path)(error)),
-    }
+fn there(path: &Path) -> Result<bool, Fault> {
+    is_there(path).map_err(Fault::file(path))
 }
 
 /// The name with this after it that nothing has yet.
-pub(super) fn free_name(path: &Path, suffix: &str) -> PathBuf {
-    let named = |number: usize| {
+///
+/// # Errors
+///
+/// Nobody can say now whether one is free: nothing must be put over what was put aside before.
+pub(super) fn free_name(path: &Path, suffix: &str) -> Result<PathBuf, Fault> {
+    let mut number = 1;
+    loop {
         let mut name = path.as_os_str().to_owned();
         name.push(format!(".{suffix}"));
         if number > 1 {
             name.push(format!("-{number}"));
         }
-        PathBuf::from(name)
-    };
-    let mut names = (1..).map(named);
-    names
-        .find(|name| name.symlink_metadata().is_err())
-        .unwrap_or_else(|| named(1))
+        let name = PathBuf::from(name);
+        if !there(&name)? {
+            return Ok(name);
+        }
+        number += 1;
+    }
 }
 
 pub(super) fn make_folder(folder: &Path) -> Result<(), Fault> {
@@ -332,9 +335,13 @@ mod tests {
         assert!(key().is_none());
         software.make_key().unwrap();
         software.retire().unwrap();
-        assert_eq!(software.retired().len(), 2, "nothing is put over another");
+        assert_eq!(
+            software.retired().unwrap().len(),
+            2,
+            "nothing is put over another"
+        );
         software.prune().unwrap();
-        assert!(software.retired().is_empty());
+        assert!(software.retired().unwrap().is_empty());
     }
 
     #[test]

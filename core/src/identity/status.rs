@@ -174,8 +174,8 @@ impl Device {
 
     /// Whether the TPM has the factory's key: it signs, or asks for a PIN first.
     pub(super) fn factory_is_there(&self) -> Result<(), Fault> {
-        let (_, _, entities) = self.factory().map_err(|(_, fault)| fault)?;
-        let keys = entities.iter().filter_map(|one| one.key.as_ref());
+        let factory = self.factory().map_err(|(_, fault)| fault)?;
+        let keys = factory.entities.iter().filter_map(|one| one.key.as_ref());
         let mut why = Fault::new(
             FaultKind::NotFound,
             "the TPM has no key for the factory's certificate",

@@ -2,8 +2,8 @@
 
 use super::device::Device;
 use super::mend::{Mend, word};
-use super::software::Software;
-use crate::store::folder::{distrusted_file, distrusted_folder};
+use super::software::{Software, free_name};
+use crate::trust::{distrusted_file, distrusted_folder};
 use std::path::Path;
 
 /// Why the state folder is not believed, and what to do.
@@ -24,13 +24,9 @@ impl Device {
         let folders = [state, software.folder()];
         let folder = folders.into_iter().find_map(|folder| {
             let why = distrusted_folder(folder, false)?;
+            let words = "See that all in it is yours, then";
             let command = format!("chmod o-w {}", word(folder));
-            Some(said(
-                folder,
-                &why,
-                "See that all in it is yours, then",
-                command,
-            ))
+            Some(said(folder, &why, Mend::on(words, &[folder], command)))
         });
         folder.or_else(|| {
             let (key, certificate) = (software.key_path(), software.certificate_path());
@@ -43,11 +39,13 @@ impl Device {
                         false => "go-w",
                     };
                     let words = "If nobody else wrote or copied it meanwhile";
-                    let (folder, file_word) = (word(software.folder()), word(file));
                     let command = format!(
-                        "chown --reference={folder} {file_word} && chmod {mode} {file_word}"
+                        "chown --no-dereference --reference={0} {1} && chmod {mode} {1}",
+                        word(software.folder()),
+                        word(file)
                     );
-                    Some(said(file, &why, words, command))
+                    let paths = [software.folder(), file.as_path()];
+                    Some(said(file, &why, Mend::on(words, &paths, command)))
                 })
         })
     }
@@ -57,22 +55,26 @@ impl Device {
         let state = self.config.state.as_path();
         if !is_file {
             let words = "A reset is asked for by a plain file. To have none";
-            let aside = format!("{}.old", request.display());
-            let command = format!("mv {} {}", word(request), word(Path::new(&aside)));
-            return Some(said(request, "not a plain file", words, command));
+            let aside = free_name(request, "old");
+            // Whatever it is, it is moved and not followed.
+            let command = |aside: &Path| format!("mv -nT {} {}", word(request), word(aside));
+            let mend = Mend::aside(words, &[], aside, command);
+            return Some(said(request, "not a plain file", mend));
         }
         let folder = distrusted_folder(state, true);
         let why = folder.map(|why| (state, why));
         let (path, why) = why.or_else(|| Some((request, distrusted_file(request, false)?)))?;
         let words = "Nobody knows who asked for the reset. To have none";
-        let command = format!("rm {} && chmod go-w {}", word(request), word(state));
-        Some(said(path, &why, words, command))
+        let command = format!("chmod go-w {} && rm {}", word(state), word(request));
+        // Once nobody else may write there; and what has the name is not followed.
+        let mend = Mend::on(words, &[state], command);
+        Some(said(path, &why, mend))
     }
 }
 
-fn said(path: &Path, why: &str, words: &str, command: String) -> Untrusted {
+fn said(path: &Path, why: &str, mend: Mend) -> Untrusted {
     Untrusted {
         text: format!("{}: {why}", path.display()),
-        mend: Mend::run(words, command),
+        mend,
     }
 }

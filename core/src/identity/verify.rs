@@ -14,10 +14,13 @@ use crate::key::PublicKey;
 use crate::store::idevid::IdevidStore;
 use crate::store::{Key, KeyStore, Kind, LoginError, SignError, Who};
 use crate::tpm::Secret;
+use crate::trouble::paths_in;
+use crate::trust::distrusted;
 use log::warn;
 use serde::Serialize;
 use std::path::Path;
 use std::sync::Arc;
+use x509_cert::der::DateTime;
 
 /// More bytes than any sane file of certificates has.
 const LARGEST_FILE: u64 = 1 << 20;
@@ -62,6 +65,33 @@ pub enum Verdict {
     Verified,
 }
 
+/// Certificates that are trusted.
+#[derive(Debug)]
+pub(super) struct Trusted {
+    pub(super) certificates: Vec<Certificate>,
+    /// The first file of the folder that could not be read.
+    unread: Option<Fault>,
+}
+
+impl Trusted {
+    /// The way from a certificate to one of these, over `others`.
+    ///
+    /// # Errors
+    ///
+    /// There is none, and a file could not be read in which the last step may be.
+    pub(super) fn way(
+        self,
+        leaf: &Certificate,
+        others: &[Certificate],
+        now: Option<DateTime>,
+    ) -> Result<Way, Fault> {
+        match (way(leaf, &self.certificates, others, now), self.unread) {
+            (Way::Open(_) | Way::SelfSigned, Some(fault)) => Err(fault),
+            (way, _) => Ok(way),
+        }
+    }
+}
+
 impl Device {
     /// Verifies an identity.
     ///
@@ -85,7 +115,7 @@ impl Device {
         let others = self.known_authorities();
         let key = self.key_point(entity, certificate, how.pin)?;
         let now = now();
-        let way = way(certificate, &trusted, &others, now.ok());
+        let way = trusted.way(certificate, &others, now.ok())?;
         let mut points = profile_points(certificate);
         points.push(validity_point(certificate, now));
         points.push(chain_point(&way));
@@ -93,15 +123,39 @@ impl Device {
     }
 
     /// What is trusted: a file given with the call, and the folder `trust`.
-    pub(super) fn trusted(&self, more: Option<&Path>) -> Result<Vec<Certificate>, Fault> {
-        let mut trusted = match more {
-            Some(path) => certificates_of(path)?,
-            None => Vec::new(),
+    ///
+    /// # Errors
+    ///
+    /// The file or the folder cannot be read.
+    pub(super) fn trusted(&self, more: Option<&Path>) -> Result<Trusted, Fault> {
+        let mut trusted = Trusted {
+            certificates: more.map(certificates_of).transpose()?.unwrap_or_default(),
+            unread: None,
         };
-        for path in pem_files(&self.config.trust) {
-            match certificates_of(&path) {
-                Ok(found) => trusted.extend(found),
-                Err(fault) => warn!("{fault}"),
+        let folder = &self.config.trust;
+        if let Err(fault) = believed(folder) {
+            warn!("{fault}");
+            return Ok(trusted);
+        }
+        for path in paths_in(folder).map_err(Fault::file(folder))? {
+            if path.extension().is_none_or(|end| end != "pem") {
+                continue;
+            }
+            if let Err(fault) = believed(&path) {
+                warn!("{fault}");
+                continue;
+            }
+            let read = file::read(&path, LARGEST_FILE).map_err(|error| {
+                let fault = Fault::file(&path)(error);
+                warn!("{fault}");
+                fault
+            });
+            match read {
+                Ok(bytes) => match Certificate::parse_all(&bytes) {
+                    Ok(found) => trusted.certificates.extend(found),
+                    Err(why) => warn!("{}: {why}", path.display()),
+                },
+                Err(fault) => trusted.unread = trusted.unread.or(Some(fault)),
             }
         }
         Ok(trusted)
@@ -225,19 +279,21 @@ fn proof_point(proof: Proof, file: Option<&Path>) -> Result<Point, Fault> {
 }
 
 /// The certificates in a file; why there are none.
+/// That nobody but whom the administrator trusts could have written a file.
+pub(super) fn believed(path: &Path) -> Result<(), Fault> {
+    match distrusted(path) {
+        None => Ok(()),
+        Some(why) => Err(Fault::refused(format!(
+            "{why}, so {} is not believed",
+            path.display()
+        ))),
+    }
+}
+
 pub(super) fn certificates_of(path: &Path) -> Result<Vec<Certificate>, Fault> {
     let bytes = file::read(path, LARGEST_FILE).map_err(Fault::file(path))?;
     let found = Certificate::parse_all(&bytes);
     found.map_err(|why| Fault::failed(format!("{}: {why}", path.display())))
-}
-
-/// The PEM files of a folder, in the order of their names; none if it cannot be read.
-pub(super) fn pem_files(folder: &Path) -> Vec<std::path::PathBuf> {
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    let is_pem = |path: &std::path::PathBuf| path.extension().is_some_and(|end| end == "pem");
-    let mut files: Vec<_> = entries.map(|entry| entry.path()).filter(is_pem).collect();
-    files.sort();
-    files
 }
 
 fn chain_point(way: &Way) -> Point {

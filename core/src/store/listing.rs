@@ -1,7 +1,7 @@
 //! What a store shows, in plain types.
 
-use super::Key;
 use super::folder::{Data, Description, Origin};
+use super::{Key, Stamp};
 use crate::certificate::Certificate;
 use crate::key::PublicKey;
 use std::sync::Arc;
@@ -16,6 +16,12 @@ pub struct Listing {
     /// In the order in which they are to be shown. One that did not change since the last look is
     /// the same `Arc` again.
     pub objects: Vec<Arc<Shown>>,
+    /// Files of a key folder that give no object, by name, and why.
+    pub refused: Vec<(String, String)>,
+    /// The first file that could not be read now and may hold an object, and why.
+    pub unread: Option<String>,
+    /// What was looked at; see [`KeyStore::stamp`](super::KeyStore::stamp).
+    pub stamp: Stamp,
 }
 
 /// An object, or a key pair.

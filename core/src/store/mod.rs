@@ -62,8 +62,8 @@ pub trait KeyStore: fmt::Debug + Send + Sync {
 pub enum Stamp {
     /// Of the factory identity.
     Factory(idevid::Stamp),
-    /// Of a key folder: its files, transport faults so far, whether the TPM does PSS.
-    Folder(folder::Stamp, u64, bool),
+    /// Of a key folder.
+    Folder(devid::Stamp),
 }
 
 /// Why there is nothing to show.
@@ -74,8 +74,10 @@ pub enum LookError {
     /// The TPM answered all that was asked, and holds no identity's certificate; the text says
     /// what was looked at.
     NoIdentity(String),
-    /// The key folder as a whole cannot be read, or is not to be trusted.
+    /// The key folder as a whole is damaged, or not to be trusted.
     Folder(String),
+    /// A file without which nothing can be shown could not be read now. It is logged already.
+    Unread(String),
 }
 
 /// Which PINs a token has.
@@ -178,7 +180,7 @@ impl fmt::Display for LookError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tpm(error) => error.fmt(f),
-            Self::NoIdentity(why) | Self::Folder(why) => f.write_str(why),
+            Self::NoIdentity(why) | Self::Folder(why) | Self::Unread(why) => f.write_str(why),
         }
     }
 }
@@ -196,7 +198,10 @@ impl From<devid::StoreError> for LoginError {
 
 impl From<TpmError> for LoginError {
     fn from(error: TpmError) -> Self {
-        Self::Tpm(error)
+        match error {
+            TpmError::NoTryLeft => Self::Locked,
+            error => Self::Tpm(error),
+        }
     }
 }
 

@@ -3,15 +3,12 @@
 
 use crate::file;
 use crate::key::{KeyId, PublicKey, from_hex, hex};
+use crate::trouble::trouble;
 use log::{debug, warn};
 use parking_lot::Mutex;
 use std::collections::HashSet;
-use std::fs::OpenOptions;
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// More bytes than any template has, twice.
 const LARGEST: u64 = 4096;
@@ -44,7 +41,13 @@ impl Templates {
 
     /// The template that gave this key before, to another process perhaps.
     pub(super) fn remembered(&self, public: &PublicKey) -> Option<Vec<u8>> {
-        let text = String::from_utf8(file::read(&self.path(public), LARGEST).ok()?).ok()?;
+        let path = self.path(public);
+        let read = file::read(&path, LARGEST).inspect_err(|error| {
+            if trouble(error).is_some() {
+                warn!("{}: {error}; all templates are tried", path.display());
+            }
+        });
+        let text = String::from_utf8(read.ok()?).ok()?;
         let digits = Some(text.trim()).filter(|digits| !digits.is_empty())?;
         from_hex(digits)
     }
@@ -55,24 +58,8 @@ impl Templates {
         if self.remembered(public).as_deref() == Some(template) {
             return;
         }
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
-        let fresh = path.with_extension(format!("{}-{}", std::process::id(), now.as_nanos()));
         let written = std::fs::create_dir_all(&self.folder)
-            .and_then(|()| {
-                // A new file, so that no link that somebody left is followed.
-                OpenOptions::new()
-                    .write(true)
-                    .create_new(true)
-                    .mode(0o644)
-                    .open(&fresh)
-            })
-            .and_then(|mut file| file.write_all(hex(template).as_bytes()))
-            .and_then(|()| std::fs::rename(&fresh, &path));
-        if written.is_err() {
-            let _ = std::fs::remove_file(&fresh);
-        }
+            .and_then(|()| file::write(&path, hex(template).as_bytes(), 0o644));
         if let Err(error) = written {
             debug!("{}: {error}", path.display());
         }

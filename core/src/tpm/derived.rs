@@ -6,7 +6,7 @@
 
 use super::exchange::{Manner, Proof};
 use super::wrapped::{flush, is_gone};
-use super::{Link, PublicArea, Tpm, TpmError, Used, qualified_name_below, template};
+use super::{Link, PublicArea, SRK, Tpm, TpmError, Used, qualified_name_below, template};
 use crate::key::PublicKey;
 use log::{debug, warn};
 use parking_lot::Mutex;
@@ -106,14 +106,22 @@ impl Tpm {
     /// Flushes the transient objects that are keys of ours, lie below the master key, or come from a
     /// factory's templates: left by an exchange whose answer was lost, or by a process that was
     /// killed. Somebody who is just using his own loads it again.
-    pub(super) fn reclaim(&self, link: &mut dyn Link) -> Result<(), TpmError> {
+    ///
+    /// With `roots` also storage root keys, and storage keys as ours below one: what a provisioning
+    /// left that was killed before the master key had its handle. Others make such keys too and
+    /// load them again, so that is for when nobody else gave up a slot for long.
+    pub(super) fn reclaim(&self, link: &mut dyn Link, roots: bool) -> Result<(), TpmError> {
         const TRANSIENT: u32 = 0x8000_0000;
         let master = match self.master.map(|master| link.qualified_name(master)) {
             Some(Err(error)) if error.is_transport_fault() => return Err(error),
             other => other.and_then(Result::ok),
         };
         for handle in link.handles(TRANSIENT)? {
-            match self.is_ours(link, handle, master.as_deref()) {
+            let ours = match self.is_ours(link, handle, master.as_deref()) {
+                Ok(false) if roots => is_root_or_below(link, handle),
+                judged => judged,
+            };
+            match ours {
                 Ok(true) => {
                     warn!("transient 0x{handle:08X} was left over, flushed");
                     link.flush(handle)?;
@@ -138,6 +146,25 @@ impl Tpm {
         // Session keys of a process that is gone are known to nobody, but by what wraps them.
         let below = master.and_then(|master| qualified_name_below(master, &name));
         Ok(below.is_some() && below == Some(link.qualified_name(handle)?))
+    }
+}
+
+/// Whether a transient object is a storage root key as ours, or a storage key as ours below one.
+fn is_root_or_below(link: &mut dyn Link, handle: u32) -> Result<bool, TpmError> {
+    /// TPM_RH_OWNER.
+    const OWNER: u32 = 0x4000_0001;
+    let (area, name) = link.read_public(handle)?;
+    if !template::is_storage_root(&area) {
+        return Ok(false);
+    }
+    let there = Some(link.qualified_name(handle)?);
+    if there == qualified_name_below(&OWNER.to_be_bytes(), &name) {
+        return Ok(true);
+    }
+    match link.qualified_name(SRK) {
+        Ok(root) => Ok(there == qualified_name_below(&root, &name)),
+        Err(TpmError::Response(_)) => Ok(false),
+        Err(error) => Err(error),
     }
 }
 

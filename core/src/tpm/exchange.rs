@@ -158,9 +158,9 @@ impl Tpm {
     /// `locks` is the folder where processes agree on whose turn it is.
     pub fn new(tcti: Tcti, limit: Duration, locks: &Path, refusals: Refusals) -> Self {
         Self {
-            turn: Turn::of(&tcti, locks),
+            turn: Turn::of_slots(&tcti, locks),
             pin_turn: Turn::of_pins(&tcti, locks),
-            keeping_turn: Turn::of_keeping(&tcti, locks),
+            keeping_turn: Turn::of_keeping(locks),
             silence: Silence::default(),
             tcti,
             limit,
@@ -365,16 +365,33 @@ impl Tpm {
         })
     }
 
-    /// The turn to try a PIN, among all threads and processes: as long as it is held, what
-    /// [`Tpm::lockout`] says changes by no try of theirs. `None` if none can be had.
-    pub(crate) fn pin_turn(&self) -> Option<Lock> {
-        self.pin_turn.take(self.limit)
+    /// The turn to show a value that may be wrong, among all threads and processes: as long as it
+    /// is held, no try of theirs comes between. `last`: also where a wrong one would put the TPM
+    /// into lockout.
+    ///
+    /// # Errors
+    ///
+    /// [`TpmError::NoTurn`] without a lock that others could not take away, and
+    /// [`TpmError::NoTryLeft`]: then nothing is to be shown.
+    pub(crate) fn turn_to_try(&self, last: bool) -> Result<Option<Lock>, TpmError> {
+        let turn = self.pin_turn.take(self.limit);
+        let turn = turn.map_err(|why| TpmError::NoTurn(why.to_string()))?;
+        match self.lockout()?.tries_left() {
+            0 => Err(TpmError::NoTryLeft),
+            1 if !last => Err(TpmError::NoTryLeft),
+            _ => Ok(turn),
+        }
+    }
+
+    /// Why no PIN can be tried, if that is for want of a lock. Nothing is made, no command is sent.
+    pub(crate) fn no_turn_to_try(&self) -> Option<String> {
+        self.pin_turn.fault().map(|why| why.to_string())
     }
 
     /// The turn to keep a key, among all processes: as long as it is held, what lies in the key
     /// folders changes by none of theirs that takes turns. `None` if none can be had.
     pub(crate) fn keeping_turn(&self) -> Option<Lock> {
-        self.keeping_turn.take(self.limit)
+        self.keeping_turn.take_if_free(self.limit)
     }
 
     /// The same TPM, asked no more once it let a command wait in vain, here or at a copy of this.
@@ -407,7 +424,7 @@ impl Tpm {
             .try_lock_for(self.limit)
             .ok_or(TpmError::Timeout(self.limit))?;
         let _turn = match manner.loads {
-            true => self.turn.take(self.limit),
+            true => self.turn.take_if_free(self.limit),
             false => None,
         };
         self.exchange_over(&mut link, what, manner, commands)
@@ -443,7 +460,9 @@ impl Tpm {
                         pause.as_millis()
                     );
                     if code.is_out_of_objects() {
-                        self.reclaim(link.as_mut())?;
+                        // Whoever uses a slot now has had the time to give it back.
+                        let is_long = began.elapsed() > OBJECT_PATIENCE / 2;
+                        self.reclaim(link.as_mut(), is_long)?;
                     }
                     thread::sleep(pause);
                     pause = LONGEST_PAUSE.min(pause * 2);

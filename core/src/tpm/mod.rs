@@ -415,6 +415,11 @@ pub enum TpmError {
     /// The authorisation value that was given for the key is wrong; not shown to the TPM again, for
     /// the same reason.
     WrongAuth(String),
+    /// No value was shown that may be wrong: there is no lock that keeps others from the last try.
+    NoTurn(String),
+    /// No value was shown that may be wrong: if it were, the whole TPM would be locked, or is so
+    /// already.
+    NoTryLeft,
     /// A wrapped key is not for this TPM, or this TPM was cleared: the handle does not hold the key
     /// that wraps it.
     ForeignKey(u32),
@@ -466,6 +471,14 @@ impl fmt::Display for TpmError {
                 f,
                 "the authorisation value given for {what} is wrong; it is not tried again, because \
                  each wrong try counts towards the TPM's lockout"
+            ),
+            Self::NoTurn(why) => write!(
+                f,
+                "no PIN is tried, because the lock that keeps others from the TPM's last try cannot \
+                 be had: {why} (devid doctor names the remedy)"
+            ),
+            Self::NoTryLeft => f.write_str(
+                "not tried: a wrong value would lock the whole TPM, or it is locked already",
             ),
             Self::ForeignKey(parent) => write!(
                 f,

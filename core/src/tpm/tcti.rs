@@ -1,5 +1,6 @@
 //! TCTI strings: where the TPM is, in the words that tpm2-tools and libtss2 use.
 
+use crate::trouble::paths_in;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -51,24 +52,38 @@ impl Tcti {
         }
     }
 
-    /// Whether the kernel has a TPM behind this, though it may not answer, or not to this user. Of
-    /// what is no device of the kernel only an answer tells.
-    pub fn is_there(&self) -> bool {
+    /// The node of the kernel that this leads to, if it leads to one.
+    pub(super) fn node(&self) -> Option<PathBuf> {
         let conf = match self {
-            Self::Device(path) => return path.exists(),
-            Self::Swtpm(_) | Self::Mssim(..) => return false,
+            Self::Device(path) => return Some(path.clone()),
+            Self::Swtpm(_) | Self::Mssim(..) => return None,
             Self::Esapi(conf) => conf,
         };
-        let (name, rest) = conf.split_once(':').unwrap_or((conf, ""));
-        // libtss2 takes the names of its libraries too.
-        let name = name.strip_prefix("libtss2-tcti-").unwrap_or(name);
-        match (name.split('.').next().unwrap_or(name), rest) {
-            ("device", "") => Self::default().is_there(),
-            ("device", path) => Path::new(path).exists(),
+        match tcti_of_libtss2(conf) {
+            ("device", "") => Self::default().node(),
+            ("device", path) => Some(PathBuf::from(path)),
+            _ => None,
+        }
+    }
+
+    /// Whether the kernel has a TPM behind this, though it may not answer, or not to this user. Of
+    /// what is no device of the kernel only an answer tells. Where nobody can say now, it is there:
+    /// no identity is to be made beside the TPM's.
+    pub fn is_there(&self) -> bool {
+        let there = |path: &Path| path.try_exists().unwrap_or(true);
+        if let Some(node) = self.node() {
+            return there(&node);
+        }
+        let Self::Esapi(conf) = self else {
+            return false;
+        };
+        match tcti_of_libtss2(conf) {
             ("tabrmd", _) => {
-                let devices = std::fs::read_dir("/dev").into_iter().flatten().flatten();
-                let mut names = devices.map(|device| device.file_name());
-                names.any(|name| name.as_encoded_bytes().starts_with(b"tpm"))
+                let is_tpm = |path: &PathBuf| {
+                    let name = path.file_name().unwrap_or_default();
+                    name.as_encoded_bytes().starts_with(b"tpm")
+                };
+                paths_in(Path::new("/dev")).map_or(true, |paths| paths.iter().any(is_tpm))
             }
             _ => false,
         }
@@ -83,6 +98,13 @@ impl Tcti {
             Self::Esapi(_) | Self::Device(_) | Self::Swtpm(_) | Self::Mssim(..) => 1,
         }
     }
+}
+
+/// What a string of libtss2 names, and the rest: it takes the names of its libraries too.
+fn tcti_of_libtss2(conf: &str) -> (&str, &str) {
+    let (name, rest) = conf.split_once(':').unwrap_or((conf, ""));
+    let name = name.strip_prefix("libtss2-tcti-").unwrap_or(name);
+    (name.split('.').next().unwrap_or(name), rest)
 }
 
 impl Default for Tcti {

@@ -1,93 +1,396 @@
-//! Whose turn it is among our processes, on a TPM whose few slots for objects all of them share.
+//! Whose turn it is among our processes.
 //!
-//! Nobody is kept from using the TPM by it: who cannot get a turn (no right to the folder, or one
-//! that somebody keeps) goes on without, and then it is the checks of names and signatures alone
-//! that tell one key from another.
+//! Three things are done by one process at a time:
 //!
-//! The tries of PINs have turns of their own, behind a resource manager too: between reading how many
-//! are left and making one, nobody else is to make the last.
+//! - a PIN is tried: between reading how many tries are left and making one, nobody else is to make
+//!   the last. Without this turn no PIN is tried;
+//! - keys are loaded where all processes share a TPM's few slots;
+//! - a key is kept of which there is to be one only.
+//!
+//! Whoever gets no turn of the last two kinds goes on without: checks of names and signatures tell
+//! one key from another in any case.
+//!
+//! A turn is a lock (flock(2)) that only those can hold who may use the TPM. For a PIN it is the
+//! device node of the TPM, where the kernel has one; else a file in the folder for locks, which
+//! nobody can exchange but root and this user ([`crate::trust::alone`]).
 
-use super::{Hash, Tcti};
+use super::Tcti;
+use crate::accounts::group_number;
 use crate::file::Lock;
-use crate::key::hex;
+use crate::trust::{Distrust, Owned, alone};
+use crate::writers::{NoLock, open_lock};
 use log::{debug, warn};
-use rustix::fs::{Mode, OFlags, chmod, open};
+use rustix::fs::{
+    AtFlags, FileType, Gid, Mode, OFlags, Stat, fchmod, fchown, fstat, major, minor, open, stat,
+    statat,
+};
 use rustix::io::Errno;
-use std::fs::create_dir_all;
+use rustix::process::geteuid;
+use std::fs::DirBuilder;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
-/// Where turns are taken; nowhere behind a resource manager, which keeps clients apart.
+/// The files of the folder for locks.
+const PINS: &str = "pin";
+const SLOTS: &str = "slots";
+const KEEPING: &str = "keep";
+/// Who may use a TPM (tpm-udev, and the unit of tpm2-abrmd).
+const GROUP: &str = "tss";
+/// How long a turn to try a PIN is waited for after a wait in vain.
+const SHORT_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Where turns of one kind are taken.
 #[derive(Debug, Clone)]
 pub(super) struct Turn {
-    file: Option<PathBuf>,
+    place: Place,
+    /// How long is waited for it after a wait in vain.
+    again: Duration,
+    /// Whether the last wait was in vain.
+    in_vain: Arc<AtomicBool>,
+}
+
+#[derive(Debug, Clone)]
+enum Place {
+    /// A resource manager keeps clients apart.
+    Needless,
+    File(PathBuf),
+    /// The node of a TPM of the kernel; the file where the node cannot be opened.
+    Node(PathBuf, PathBuf),
+}
+
+/// Why there is no turn.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum NoTurn {
+    /// Another process keeps it.
+    Kept(PathBuf),
+    /// There is no lock that others could not take away.
+    None(Distrust),
 }
 
 impl Turn {
-    pub(super) fn of(tcti: &Tcti, locks: &Path) -> Self {
-        let name = || hex(&Hash::Sha256.digest(&[tcti.to_string().as_bytes()])[..8]);
-        Self {
-            file: (!tcti.is_managed()).then(|| locks.join(name())),
-        }
+    /// The turns of those who load keys into slots that all share.
+    pub(super) fn of_slots(tcti: &Tcti, locks: &Path) -> Self {
+        Self::at(match tcti.is_managed() {
+            true => Place::Needless,
+            false => Place::File(locks.join(SLOTS)),
+        })
     }
 
     /// The turns of those who try PINs.
     pub(super) fn of_pins(tcti: &Tcti, locks: &Path) -> Self {
-        Self::to("PIN", tcti, locks)
+        let file = locks.join(PINS);
+        Self {
+            again: SHORT_PATIENCE,
+            ..Self::at(match tcti.node() {
+                Some(node) => Place::Node(node, file),
+                None => Place::File(file),
+            })
+        }
     }
 
     /// The turns of those who keep a key of which there is to be one only.
-    pub(super) fn of_keeping(tcti: &Tcti, locks: &Path) -> Self {
-        Self::to("keep", tcti, locks)
+    pub(super) fn of_keeping(locks: &Path) -> Self {
+        Self::at(Place::File(locks.join(KEEPING)))
     }
 
-    fn to(what: &str, tcti: &Tcti, locks: &Path) -> Self {
-        let place = format!("{what} {tcti}");
-        let name = hex(&Hash::Sha256.digest(&[place.as_bytes()])[..8]);
+    fn at(place: Place) -> Self {
         Self {
-            file: Some(locks.join(name)),
+            place,
+            again: Duration::ZERO,
+            in_vain: Arc::default(),
         }
     }
 
-    /// Held until it is dropped, or its process dies.
-    pub(super) fn take(&self, limit: Duration) -> Option<Lock> {
-        let file = self.file.as_ref()?;
-        let fd = match opened(file) {
-            Ok(fd) => fd,
-            Err(errno) => {
-                debug!("{}: {errno}; going on without a turn", file.display());
-                return None;
-            }
+    /// Held until it is dropped, or its process dies. One wait in vain is enough: until the turn
+    /// can be had again, others are short.
+    pub(super) fn take(&self, limit: Duration) -> Result<Option<Lock>, NoTurn> {
+        let patience = match self.in_vain.load(Ordering::Relaxed) {
+            true => limit.min(self.again),
+            false => limit,
         };
-        let taken = Lock::take(fd, limit);
-        if !matches!(taken, Ok(Some(_))) {
-            let why = taken.as_ref().err().unwrap_or(&Errno::WOULDBLOCK);
-            warn!(
-                "{}: {why}: another process keeps its turn; going on without",
-                file.display()
-            );
-        }
-        taken.unwrap_or_default()
+        let taken = match &self.place {
+            Place::Needless => return Ok(None),
+            Place::File(file) => take_file(file, patience),
+            Place::Node(node, file) => match shared_node(node) {
+                Some((node, fd)) => match Lock::take(fd, patience) {
+                    Ok(taken) => taken.ok_or(NoTurn::Kept(node)),
+                    Err(errno) => Err(NoTurn::None(Distrust::of(&node, errno.to_string()))),
+                },
+                None => take_file(file, patience),
+            },
+        };
+        let kept = matches!(taken, Err(NoTurn::Kept(_)));
+        self.in_vain.store(kept, Ordering::Relaxed);
+        taken.map(Some)
+    }
+
+    /// The same, or `None` for whoever goes on without.
+    pub(super) fn take_if_free(&self, limit: Duration) -> Option<Lock> {
+        let known = self.in_vain.load(Ordering::Relaxed);
+        let taken = self.take(limit);
+        taken.unwrap_or_else(|why| {
+            match &why {
+                NoTurn::Kept(place) if !known => warn!(
+                    "{}: another process keeps its turn; going on without, and waiting no more",
+                    place.display()
+                ),
+                NoTurn::Kept(_) => {}
+                NoTurn::None(why) => debug!("{why}; going on without a turn"),
+            }
+            None
+        })
+    }
+
+    /// Why no turn can be had here, whoever may hold it now. Nothing is made.
+    pub(super) fn fault(&self) -> Option<Distrust> {
+        let file = match &self.place {
+            Place::Needless => return None,
+            Place::Node(node, _) if shared_node(node).is_some() => return None,
+            Place::File(file) | Place::Node(_, file) => file,
+        };
+        opened(file, false).err()
     }
 }
 
-/// The lock file, made for all users if it is missing. Not made where it is there: the kernel keeps
-/// one from creating what another user owns in a folder for all (protected_regular).
-fn opened(file: &Path) -> Result<OwnedFd, Errno> {
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    match open(file, flags, Mode::empty()) {
-        Err(Errno::NOENT) => {}
-        other => return other,
+/// A node that all who use this TPM can open beside others, and that none but they can: of a TPM
+/// without resource manager the manager's, since the other lets in one process at a time.
+fn shared_node(node: &Path) -> Option<(PathBuf, OwnedFd)> {
+    let node = node.canonicalize().ok()?;
+    let about = stat(&node).ok()?;
+    let is_device =
+        |about: &Stat| FileType::from_raw_mode(about.st_mode) == FileType::CharacterDevice;
+    if !is_device(&about) {
+        return None;
     }
-    if let Some(folder) = file.parent()
-        && !folder.exists()
-    {
-        let made = create_dir_all(folder).is_ok();
-        if made {
-            // Best effort: whoever may not change it shares it with fewer.
-            let _ = chmod(folder, Mode::from_raw_mode(0o1777));
+    let numbers = format!("{}:{}", major(about.st_rdev), minor(about.st_rdev));
+    let known = std::fs::read_link(Path::new("/sys/dev/char").join(numbers));
+    let known = known.unwrap_or_else(|_| node.clone());
+    let name = known.file_name()?.to_str()?;
+    let number = name
+        .strip_prefix("tpm")
+        .filter(|rest| !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_digit()));
+    let node = match number {
+        Some(number) => node.with_file_name(format!("tpmrm{number}")),
+        None => node,
+    };
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
+    let fd = open(&node, flags | OFlags::NOFOLLOW, Mode::empty()).ok()?;
+    fstat(&fd)
+        .is_ok_and(|about| is_device(&about))
+        .then_some((node, fd))
+}
+
+/// The lock of a file that is still the one of that name once it is locked.
+fn take_file(file: &Path, patience: Duration) -> Result<Lock, NoTurn> {
+    let end = Instant::now() + patience;
+    loop {
+        let (folder, fd) = opened(file, true).map_err(NoTurn::None)?;
+        let failed = |errno: Errno| NoTurn::None(Distrust::of(file, errno.to_string()));
+        let mine = fstat(&fd).map_err(failed)?;
+        let rest = end.saturating_duration_since(Instant::now());
+        let Some(lock) = Lock::take(fd, rest).map_err(failed)? else {
+            return Err(NoTurn::Kept(file.into()));
+        };
+        let now = name_of(file).and_then(|name| statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW));
+        let is_same = |now: Stat| (now.st_dev, now.st_ino) == (mine.st_dev, mine.st_ino);
+        if now.is_ok_and(is_same) {
+            return Ok(lock);
+        }
+        if Instant::now() >= end {
+            return Err(NoTurn::Kept(file.into()));
         }
     }
-    open(file, flags | OFlags::CREATE, Mode::from_raw_mode(0o644))
+}
+
+/// A file of the folder for locks and the folder, if both are to be relied on; they are made if
+/// they are missing and `make` says so.
+fn opened(file: &Path, make: bool) -> Result<(OwnedFd, OwnedFd), Distrust> {
+    let at = |place: &Path| {
+        let place = place.to_path_buf();
+        move |errno: Errno| Distrust::of(&place, said(errno))
+    };
+    let path = file.parent().unwrap_or(Path::new("/"));
+    let mut there = alone(path)?;
+    if there.is_none() && make {
+        make_folder(path).map_err(at(path))?;
+        there = alone(path)?;
+    }
+    let there = there.ok_or_else(|| at(path)(Errno::NOENT))?;
+    let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    // Whoever may pass through it need not be able to list it.
+    let folder = open(&there, flags | OFlags::PATH, Mode::empty()).map_err(at(path))?;
+    let about = Owned::from(&fstat(&folder).map_err(at(path))?);
+    let name = name_of(file).map_err(at(file))?;
+    let fd = made_lock(&folder, name, about, make).map_err(|why| match why {
+        NoLock::InTheWay(what) => Distrust::of(file, what),
+        NoLock::System(errno) => at(file)(errno),
+    })?;
+    let there = fstat(&fd).map_err(at(file))?;
+    match there.st_uid == 0 || Owned::from(&there).is_mine() {
+        true => Ok((folder, fd)),
+        false => Err(Distrust::of(
+            file,
+            format!("it belongs to user {}, who can exchange it", there.st_uid),
+        )),
+    }
+}
+
+fn name_of(file: &Path) -> Result<&std::ffi::OsStr, Errno> {
+    file.file_name().ok_or(Errno::INVAL)
+}
+
+fn said(errno: Errno) -> String {
+    match errno {
+        Errno::NOENT => "it is not there".into(),
+        Errno::ACCESS | Errno::PERM => format!("user {} has no right to", geteuid().as_raw()),
+        other => other.to_string(),
+    }
+}
+
+/// By root for all who may use the TPM, by others for themselves.
+fn make_folder(path: &Path) -> Result<(), Errno> {
+    let errno = |error: std::io::Error| Errno::from_io_error(&error).unwrap_or(Errno::IO);
+    let made = |mode: u32, all: bool, path: &Path| {
+        let made = DirBuilder::new().mode(mode).recursive(all).create(path);
+        match made.map_err(errno) {
+            Err(Errno::EXIST) => Ok(()),
+            other => other,
+        }
+    };
+    if let Some(above) = path.parent() {
+        made(0o755, true, above)?;
+    }
+    made(0o700, false, path)?;
+    if !geteuid().is_root() {
+        return Ok(());
+    }
+    let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let folder = open(path, flags, Mode::empty())?;
+    if let Some(group) = group_number(GROUP)
+        && fchown(&folder, None, Some(Gid::from_raw(group))).is_ok()
+    {
+        fchmod(&folder, Mode::from_raw_mode(0o750))?;
+    }
+    // Others could not make them.
+    let about = Owned::from(&fstat(&folder)?);
+    for name in [PINS, SLOTS, KEEPING] {
+        if let Err(NoLock::System(errno)) = made_lock(&folder, name, about, true) {
+            return Err(errno);
+        }
+    }
+    Ok(())
+}
+
+/// A lock for all who may pass through its folder; made if it is missing, in a folder of our own.
+fn made_lock(
+    folder: &OwnedFd,
+    name: impl rustix::path::Arg + Copy,
+    about: Owned,
+    make: bool,
+) -> Result<OwnedFd, NoLock> {
+    match open_lock(folder, name, false) {
+        Err(NoLock::System(Errno::NOENT)) if make && about.is_mine() => {}
+        other => return other,
+    }
+    let fd = open_lock(folder, name, true)?;
+    if about.lets_group_in() && fchown(&fd, None, Some(Gid::from_raw(about.group()))).is_ok() {
+        fchmod(&fd, Mode::from_raw_mode(0o640)).map_err(NoLock::System)?;
+    }
+    Ok(fd)
+}
+
+impl std::fmt::Display for NoTurn {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Kept(place) => {
+                write!(f, "{}: another process keeps the lock", place.display())
+            }
+            Self::None(why) => why.fmt(f),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::sync::mpsc::channel;
+    use std::thread;
+
+    fn home() -> (tempfile::TempDir, PathBuf) {
+        let home = tempfile::tempdir().unwrap();
+        let locks = home.path().join("run/lock");
+        (home, locks)
+    }
+
+    fn turn(locks: &Path) -> Turn {
+        Turn::of_pins(&"swtpm".parse().unwrap(), locks)
+    }
+
+    /// Whoever waited for a file that is no more there waits for the one that is.
+    #[test]
+    fn a_file_that_was_exchanged_is_no_lock() {
+        let (_home, locks) = home();
+        let first = turn(&locks).take(Duration::ZERO).unwrap().unwrap();
+        let waiting = turn(&locks);
+        let (tell, told) = channel();
+        let waiter = thread::spawn(move || {
+            let taken = waiting.take(Duration::from_secs(60));
+            tell.send(()).unwrap();
+            taken.unwrap().unwrap()
+        });
+        fs::remove_file(locks.join(PINS)).unwrap();
+        let second = turn(&locks).take(Duration::ZERO).unwrap().unwrap();
+        drop(first);
+        let early = told.recv_timeout(Duration::from_millis(300));
+        assert!(early.is_err(), "two have the turn");
+        drop(second);
+        let third = waiter.join().unwrap();
+        assert!(matches!(
+            turn(&locks).take(Duration::ZERO),
+            Err(NoTurn::Kept(_))
+        ));
+        drop(third);
+        assert!(turn(&locks).take(Duration::ZERO).is_ok());
+    }
+
+    #[test]
+    fn looking_makes_nothing() {
+        let (home, locks) = home();
+        let why = turn(&locks).fault().unwrap();
+        assert_eq!(
+            why.to_string(),
+            format!("{}: it is not there", locks.display())
+        );
+        assert_eq!(fs::read_dir(home.path()).unwrap().count(), 0);
+        drop(turn(&locks).take(Duration::ZERO).unwrap());
+        assert_eq!(turn(&locks).fault(), None);
+    }
+
+    #[test]
+    fn what_is_no_device_is_no_node() {
+        let (home, _) = home();
+        let file = home.path().join("tpm0");
+        fs::write(&file, "").unwrap();
+        assert!(shared_node(&file).is_none());
+        assert!(shared_node(Path::new("/nonexistent")).is_none());
+        let (path, _) = shared_node(Path::new("/dev/null")).unwrap();
+        assert_eq!(path, Path::new("/dev/null"));
+    }
+
+    #[test]
+    fn one_wait_in_vain_makes_the_next_short() {
+        let (_home, locks) = home();
+        let kept = turn(&locks).take(Duration::ZERO).unwrap();
+        let other = turn(&locks);
+        assert!(other.take(Duration::ZERO).is_err());
+        assert!(other.in_vain.load(Ordering::Relaxed));
+        drop(kept);
+        drop(other.take(Duration::ZERO).unwrap());
+        assert!(!other.in_vain.load(Ordering::Relaxed));
+    }
 }

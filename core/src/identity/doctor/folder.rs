@@ -2,11 +2,12 @@
 //! what was put aside.
 
 use super::Finding;
-use super::system::{group_name, group_number, user_name};
+use crate::accounts::{group_name, group_number, user_name};
 use crate::certificate::Certificate;
 use crate::identity::Fault;
 use crate::identity::device::{Device, OWN};
-use crate::identity::mend::{Mend, of_unread, word};
+use crate::identity::mend::{Mend, of_unread, quoted, word};
+use crate::identity::provision::{LOCK, provision_lock};
 use crate::identity::software::Software;
 use crate::store::devid::DevidStore;
 use rustix::fs::{Access, access, stat};
@@ -21,14 +22,27 @@ pub(super) fn look_at(device: &Device, findings: &mut Vec<Finding>) {
     let state = device.config.state.as_path();
     findings.push(state_folder(state));
     findings.extend(group());
+    if let Some(what) = provision_lock(state) {
+        let path = state.join(LOCK);
+        let text = format!(
+            "{}: {what}, so devid provision does nothing",
+            path.display()
+        );
+        findings.push(in_the_way("state.in-the-way", STATE, text, &path));
+    }
     for store in device.stores() {
+        for (name, what) in store.in_the_way() {
+            let path = store.path().join(name);
+            let text = format!("{}: {what}", path.display());
+            findings.push(in_the_way("keys.in-the-way", KEYS, text, &path));
+        }
         // What lies elsewhere may be for others.
         if store.name() == OWN || store.path().starts_with(state) {
             findings.extend(readers(state, store.path()));
         }
         files(store, findings);
     }
-    let retired = Software::of(state).retired();
+    let retired = Software::of(state).retired().unwrap_or_default();
     if !retired.is_empty() {
         let text = format!("{} files from before the TPM", retired.len());
         findings.push(Finding::note("keys.retired", KEYS, text).mended(Mend::by(
@@ -37,7 +51,7 @@ pub(super) fn look_at(device: &Device, findings: &mut Vec<Finding>) {
     }
     let read = device.stores().flat_map(|store| device.read(store));
     let issuer = |one: Option<&Certificate>| one.is_some_and(Certificate::is_authority);
-    for one in read.flat_map(|(_, _, entities)| entities) {
+    for one in read.flat_map(|read| read.entities) {
         if one.key.is_some() || issuer(one.certificate()) {
             continue;
         }
@@ -48,6 +62,16 @@ pub(super) fn look_at(device: &Device, findings: &mut Vec<Finding>) {
         let text = format!("{called}: a certificate whose key is not here");
         findings.push(Finding::note("keys.lone-certificate", KEYS, text).of(called));
     }
+}
+
+/// Something under a name that is for files of ours. What it is to whoever put it there, nobody
+/// knows.
+fn in_the_way(id: &'static str, about: &'static str, text: String, path: &Path) -> Finding {
+    let mend = Mend::by(
+        "Look at it by hand: see who put it there and why, then take it out of the folder, without \
+         following it",
+    );
+    Finding::problem(id, about, text, mend).of(path.display().to_string())
 }
 
 /// The files of a token that are no objects, or why nobody can tell.
@@ -69,9 +93,10 @@ fn files(store: &DevidStore, findings: &mut Vec<Finding>) {
                 "keys.unreadable",
                 KEYS,
                 Fault::from(error).text,
-                Mend::run(
+                Mend::on(
                     "If only its mode or owner is at fault",
-                    format!("chown root {folder} && chmod u=rwx,g-w,o= {folder}"),
+                    &[path],
+                    format!("chown --no-dereference root {folder} && chmod u=rwx,g-w,o= {folder}"),
                 ),
             );
             findings.push(finding.of(path.display().to_string()));
@@ -110,7 +135,7 @@ fn group() -> Option<Finding> {
         let text = format!("user {user} is not in the group {GROUP}");
         Finding::note("group.not-member", "group", text).mended(Mend::run(
             "As root, and log in again",
-            format!("usermod -aG {GROUP} {user}"),
+            format!("usermod -aG {GROUP} {}", quoted(&user)),
         ))
     })
 }
@@ -132,10 +157,12 @@ fn readers(state: &Path, keys: &Path) -> Option<Finding> {
                 keys.display(),
                 state.display()
             ),
-            Mend::run(
+            Mend::on(
                 "Give it to the group, and all that will be made there",
+                // In it, too, nobody is to exchange anything.
+                &[state, keys, &keys.join("file")],
                 format!(
-                    "chgrp -R --reference={0} {1} && chmod g+s {0} {1}",
+                    "chgrp -RhP --reference={0} {1} && chmod g+s {0} {1}",
                     word(state),
                     word(keys)
                 ),

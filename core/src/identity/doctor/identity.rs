@@ -3,12 +3,14 @@
 
 use super::{Finding, Health};
 use crate::identity::device::{Device, Entity, FACTORY, SOFTWARE};
-use crate::identity::mend::{Mend, word};
+use crate::identity::mend::{Mend, quoted, word};
 use crate::identity::observe::Observed;
 use crate::identity::profile::end;
+use crate::identity::software::free_name;
 use crate::identity::state::{Marker, Plan, Policy};
 use crate::identity::time::{now, valid_at};
 use crate::identity::{Contents, FaultKind};
+use std::path::Path;
 use std::time::Duration;
 use x509_cert::der::DateTime;
 
@@ -102,10 +104,7 @@ fn own(device: &Device, seen: &Observed, contents: &Contents, findings: &mut Vec
             "identity.reset-asked",
             ABOUT,
             "a factory reset was asked for, and is done at the next start".into(),
-            Mend::run(
-                "To have no reset",
-                format!("rm {}", word(&device.reset_request())),
-            ),
+            device.no_reset(),
         ),
     });
 }
@@ -143,10 +142,12 @@ impl Device {
             (Plan::KeepSoftware | Plan::UseExisting, Marker::ThisKey | Marker::Nameless | Marker::OtherKey)
                 if seen.facts.tpm && !seen.existing.in_tpm =>
             {
-                let marker = word(&self.config.provision.marker);
+                let marker = &self.config.provision.marker;
+                let old = free_name(marker, "old");
+                let command = |old: &Path| format!("mv -nT {} {}", word(marker), word(old));
                 Some((
                     "the marker says that the identity is in the TPM, and it is in files".into(),
-                    Mend::run("If that is as it should be", format!("mv {marker} {marker}.old")),
+                    Mend::aside("If that is as it should be", &[marker], old, command),
                 ))
             }
             _ => None,
@@ -247,9 +248,9 @@ fn renewal(entity: &Entity) -> Mend {
             Mend::run(
                 "Have a CA certify this request, and give devid import-cert what it answers",
                 format!(
-                    "devid csr {} --out {}",
-                    word(name.as_ref()),
-                    word(file.as_ref())
+                    "devid csr --out {} -- {}",
+                    word(file.as_ref()),
+                    quoted(&name)
                 ),
             )
         }
@@ -259,7 +260,7 @@ fn renewal(entity: &Entity) -> Mend {
 fn trust(device: &Device, findings: &mut Vec<Finding>) {
     let (about, trust) = ("trust", &device.config.trust);
     findings.push(match device.trusted(None) {
-        Ok(trusted) if trusted.is_empty() => Finding::note(
+        Ok(trusted) if trusted.certificates.is_empty() => Finding::note(
             "trust.none",
             about,
             format!(
@@ -267,14 +268,19 @@ fn trust(device: &Device, findings: &mut Vec<Finding>) {
                 trust.display()
             ),
         )
-        .mended(Mend::run(
+        .mended(Mend::on(
             "With the CA's certificate in CA.pem",
+            &[trust, &trust.join("ca.pem")],
             format!("install -D -m 644 CA.pem {}", word(&trust.join("ca.pem"))),
         )),
         Ok(trusted) => Finding::ok(
             "trust",
             about,
-            format!("{} certificates in {}", trusted.len(), trust.display()),
+            format!(
+                "{} certificates in {}",
+                trusted.certificates.len(),
+                trust.display()
+            ),
         ),
         Err(fault) => Finding::note("trust.unreadable", about, fault.text),
     });

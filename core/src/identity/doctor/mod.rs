@@ -3,7 +3,10 @@
 
 mod folder;
 mod identity;
+mod locks;
+mod named;
 mod openssl;
+mod p11_kit;
 mod places;
 mod programs;
 mod system;
@@ -62,17 +65,25 @@ pub fn doctor(config: Result<Config, ConfigError>, instead: impl Fn() -> Config)
         }
         Err(error) => {
             let text = format!("{error}; what follows was looked at with the defaults");
-            let mend = Mend::by(
-                "Correct that line: config.toml as it was installed lists all settings with their \
-                 defaults",
-            );
+            let mend = Mend::by(match error.is_of_trust() {
+                true => {
+                    "Look at it by hand: see that all that stands there is yours, then take the \
+                     right to write from all others (chown, chmod), in the folders on the way too"
+                }
+                false => {
+                    "Correct that line: config.toml as it was installed lists all settings with \
+                     their defaults"
+                }
+            });
             findings.push(Finding::problem("configuration", about, text, mend));
             (instead(), false)
         }
     };
     let device = Device::new(config);
+    named::look_at(&device.config, &mut findings);
     system::look_at(&device.config, &mut findings);
     tpm::look_at(&device, &mut findings);
+    locks::look_at(&device, &mut findings);
     let from = findings.len();
     identity::look_at(&device, &mut findings);
     if !understood {

@@ -71,7 +71,7 @@ pub(super) fn judge(file: &Path, places: &Places) -> Result<PathBuf, Lack> {
 
 /// `None` if the file cannot be read.
 fn read(file: &Path, section: &mut String, all: &mut Sections, depth: usize) -> Option<()> {
-    let text = text_of(file)?.replace("\\\n", "");
+    let text = text_of(file).ok()?.replace("\\\n", "");
     for line in text.lines() {
         let line = line.split('#').next().unwrap_or_default().trim();
         if let Some(name) = line

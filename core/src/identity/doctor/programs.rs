@@ -2,8 +2,9 @@
 //! configuration.
 
 use super::openssl::{self, Lack};
+use super::p11_kit::{self, Broken, Registration, Why};
 use super::{Finding, Health};
-use crate::config::Config;
+use crate::config::{Config, environment, is_privileged};
 use crate::file;
 use crate::identity::mend::{Mend, word};
 use std::path::{Path, PathBuf};
@@ -19,7 +20,9 @@ const LARGEST_TEXT: u64 = 1 << 20;
 pub(super) struct Places {
     /// Folders of PKCS#11 modules.
     modules: Vec<PathBuf>,
-    /// Folders of p11-kit's `.module` files; the first to have a file of a name holds.
+    /// p11-kit's own configuration.
+    p11_kit_conf: PathBuf,
+    /// Folders of p11-kit's `.module` files; the settings of the first go before the others'.
     p11_kit: Vec<PathBuf>,
     /// Folders of OpenSSL's providers.
     pub(super) providers: Vec<PathBuf>,
@@ -41,10 +44,11 @@ impl Places {
         libs.sort();
         libs.extend([lib.into(), "/usr/lib64".into(), "/usr/local/lib".into()]);
         let named = |name: &str| libs.iter().map(|lib| lib.join(name)).collect();
-        let said = std::env::var_os("OPENSSL_CONF").map(PathBuf::from);
+        let said = environment(is_privileged())("OPENSSL_CONF").map(PathBuf::from);
         let beside = config.trust.with_file_name("openssl.cnf");
         Self {
             modules: named("pkcs11"),
+            p11_kit_conf: "/etc/pkcs11/pkcs11.conf".into(),
             p11_kit: vec![
                 "/etc/pkcs11/modules".into(),
                 "/usr/share/p11-kit/modules".into(),
@@ -68,7 +72,12 @@ impl Places {
                 "Install {LIBRARY} into /usr/lib/<multiarch>/pkcs11/"
             ))),
         });
-        findings.push(self.p11_kit(library.as_deref()));
+        let (registrations, broken) = p11_kit::read(&self.p11_kit_conf, &self.p11_kit);
+        // Who starts for nobody knows no module.
+        match broken.is_empty() {
+            true => findings.push(self.p11_kit(library.as_deref(), &registrations)),
+            false => findings.extend(broken.iter().map(stops_p11_kit)),
+        }
         findings.push(self.openssl(library.as_deref()));
     }
 
@@ -78,15 +87,21 @@ impl Places {
         paths.into_iter().find(|path| is_ours(path))
     }
 
-    fn p11_kit(&self, library: Option<&Path>) -> Finding {
+    fn p11_kit(&self, library: Option<&Path>, registrations: &[Registration]) -> Finding {
         let about = "p11-kit";
-        let Some((file, module)) = self.registration() else {
+        let Some((registration, module)) = self.registration(registrations) else {
             let note = Finding::note("p11-kit.none", about, "it does not know the module".into());
             let target = self.p11_kit.first().cloned().unwrap_or_default();
             let target = target.join("devid-pkcs11.module");
-            let module = library.unwrap_or(Path::new(LIBRARY));
-            return note.mended(Mend::run(
+            // p11-kit would complain to every program of a module that is not there.
+            let Some(module) = library else {
+                return note.mended(Mend::by(format!(
+                    "Install {LIBRARY}, then run devid doctor again"
+                )));
+            };
+            return note.mended(Mend::on(
                 "Tell it",
+                &[&target],
                 format!(
                     "install -d {} && printf 'module: %s\\ntrust-policy: no\\n' {} > {}",
                     word(target.parent().unwrap_or(&target)),
@@ -95,12 +110,18 @@ impl Places {
                 ),
             ));
         };
-        let path = self.resolved(&module);
+        let path = self.resolved(module);
+        let file = &registration.file;
         let shown = file.display();
         let wrong = match path.as_deref() {
             Some(path) if is_ours(path) => {
                 let text = format!("{shown}: {}", path.display());
-                return Finding::ok("p11-kit", about, text);
+                return match registration.limits() {
+                    None => Finding::ok("p11-kit", about, text),
+                    Some(limits) => {
+                        Finding::note("p11-kit.limited", about, format!("{text}, {limits}"))
+                    }
+                };
             }
             Some(path) => format!("{shown} names {}, which is another module", path.display()),
             None => format!("{shown} names {module}, which is not there"),
@@ -110,10 +131,7 @@ impl Places {
             about,
             wrong,
             match library {
-                Some(library) => Mend::run("Name the module that is there", {
-                    let expression = format!("s,^ *module:.*,module: {},", library.display());
-                    format!("sed -i '{expression}' {}", word(&file))
-                }),
+                Some(library) => named_anew(&file, "module:", library),
                 None => Mend::by(format!(
                     "Install {LIBRARY}, and name its path there, after module:"
                 )),
@@ -122,34 +140,13 @@ impl Places {
         .of(shown.to_string())
     }
 
-    /// The `.module` file that is for our module, and what it calls that: `module` of pkcs11.conf(5).
-    fn registration(&self) -> Option<(PathBuf, String)> {
-        let mut seen = Vec::new();
-        let mut found = Vec::new();
-        for folder in &self.p11_kit {
-            let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-            let mut files: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
-            files.sort();
-            for file in files {
-                let name = file.file_name().map(ToOwned::to_owned);
-                let is_module = file.extension().is_some_and(|one| one == "module");
-                if !is_module || seen.contains(&name) {
-                    continue;
-                }
-                seen.push(name);
-                let text = text_of(&file).unwrap_or_default();
-                let module = text.lines().find_map(|line| {
-                    let (key, value) = line.split_once(':')?;
-                    (key.trim() == "module").then(|| value.trim().to_owned())
-                });
-                found.extend(module.map(|module| (file, module)));
-            }
-        }
+    /// The registration that is for our module, and what it calls that.
+    fn registration<'a>(&self, all: &'a [Registration]) -> Option<(&'a Registration, &'a str)> {
+        let named = |one: &'a Registration| Some((one, one.module()?));
         let called = |module: &str| Path::new(module).file_name() == Some(LIBRARY.as_ref());
         let resolves = |module: &str| self.resolved(module).is_some_and(|path| is_ours(&path));
-        let right = found.iter().position(|(_, module)| resolves(module));
-        let at = right.or_else(|| found.iter().position(|(_, module)| called(module)))?;
-        Some(found.swap_remove(at))
+        let right = all.iter().filter_map(named).find(|one| resolves(one.1));
+        right.or_else(|| all.iter().filter_map(named).find(|one| called(one.1)))
     }
 
     /// A bare name is in p11-kit's own folder.
@@ -219,12 +216,7 @@ impl Places {
                 problem(
                     text,
                     match library {
-                        Some(library) => Mend::run("Name the module that is there", {
-                            let name = "pkcs11-module-path";
-                            let expression =
-                                format!("s,^ *{name} *=.*,{name} = {},", library.display());
-                            format!("sed -i '{expression}' {}", word(file))
-                        }),
+                        Some(library) => named_anew(file, "pkcs11-module-path =", library),
                         None => Mend::by(format!("Install {LIBRARY} there, or name its path")),
                     },
                 )
@@ -238,13 +230,7 @@ impl Places {
             ),
             Lack::Activation(section) => problem(
                 format!("[{section}] has no activate = 1"),
-                Mend::run(
-                    "Say so",
-                    format!(
-                        "sed -i 's,^ *\\[ *{section} *\\].*,&\\nactivate = 1,' {}",
-                        word(file)
-                    ),
-                ),
+                activated(file, section),
             ),
             Lack::Default => problem(
                 "no provider default is activated, so OpenSSL's own algorithms are missing".into(),
@@ -257,15 +243,74 @@ impl Places {
     }
 }
 
+/// The line of a file that names the module, with this one in it.
+fn named_anew(file: &Path, setting: &str, library: &Path) -> Mend {
+    let words = "Name the module that is there";
+    let pattern = setting.replace(' ', " *");
+    let expression = format!("s,^ *{pattern}.*,{setting} {},", library.display());
+    in_place(words, file, expression, library.to_str().unwrap_or(","))
+}
+
+fn activated(file: &Path, section: &str) -> Mend {
+    let expression = format!("s,^ *\\[ *{section} *\\].*,&\\nactivate = 1,");
+    in_place("Say so", file, expression, section)
+}
+
+/// An expression of sed(1) that holds this text of others': only where no character of it means
+/// something there.
+fn in_place(words: &str, file: &Path, expression: String, text: &str) -> Mend {
+    let plain = |one: char| one.is_ascii_alphanumeric() || "/._-+".contains(one);
+    match text.chars().all(plain) {
+        true => Mend::on(
+            words,
+            &[file],
+            format!("sed -i '{expression}' {}", word(file)),
+        ),
+        false => Mend::by(format!("{words}, in {} by hand", file.display())),
+    }
+}
+
+/// p11-kit gives up at the first file that it cannot read.
+fn stops_p11_kit(broken: &Broken) -> Finding {
+    let shown = broken.file.display();
+    let numbered = |number: &usize, what: &str| format!("{shown}:{number}: {what}");
+    let (what, mend) = match &broken.why {
+        Why::NoColon(number) => (
+            numbered(number, "the line has no colon"),
+            Mend::by("Write that line as NAME: VALUE, or put # in front of it"),
+        ),
+        Why::Equals(number) => (
+            numbered(number, "the line has an equals sign where a colon belongs"),
+            Mend::run(
+                "Write the colon",
+                format!("sed -i '{number}s/ *=/:/' {}", word(&broken.file)),
+            ),
+        ),
+        Why::Section(number) => (
+            numbered(
+                number,
+                "the line begins a section, and such files have none",
+            ),
+            Mend::by("Take that line out"),
+        ),
+        Why::Unreadable(kind) => (
+            format!("{shown}: {kind}"),
+            Mend::by("Make it a file that everybody may read, or take it out of the folder"),
+        ),
+    };
+    let text = format!("{what}: p11-kit starts for no program");
+    Finding::problem("p11-kit.unreadable", "p11-kit", text, mend).of(shown.to_string())
+}
+
 /// Whether a file is this module, in whatever version.
 pub(super) fn is_ours(path: &Path) -> bool {
     let bytes = file::read(path, LARGEST).unwrap_or_default();
     bytes.windows(MARK.len()).any(|window| window == MARK)
 }
 
-pub(super) fn text_of(path: &Path) -> Option<String> {
-    let bytes = file::read(path, LARGEST_TEXT).ok()?;
-    Some(String::from_utf8_lossy(&bytes).into_owned())
+pub(super) fn text_of(path: &Path) -> std::io::Result<String> {
+    let bytes = file::read(path, LARGEST_TEXT)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 #[cfg(test)]

@@ -26,6 +26,7 @@ impl System {
         fs::write(at("lib/ossl-modules/pkcs11.so"), "\x7fELF").unwrap();
         let places = Places {
             modules: vec![at("lib/pkcs11")],
+            p11_kit_conf: at("etc/pkcs11.conf"),
             p11_kit: vec![at("etc/modules"), at("modules")],
             providers: vec![at("lib/ossl-modules")],
             openssl: at("openssl.cnf"),
@@ -96,6 +97,120 @@ fn p11_kit_is_told_of_the_module_that_is_there() {
     let above = system.at("etc/modules/devid-pkcs11.module");
     fs::write(&above, "module: /nonexistent/libdevid_pkcs11.so\n").unwrap();
     assert_eq!(system.finding("p11-kit").id, "p11-kit.wrong");
+}
+
+/// As p11-kit 0.24 does with the same files: none of them is left out, and one bad line is enough.
+#[test]
+fn a_line_that_stops_p11_kit_is_named() {
+    let system = System::new();
+    let broken = include_str!("../../../testdata/p11-kit/broken.module");
+    let good = system.shipped("devid-pkcs11.module");
+    let file = system.at("modules/devid-pkcs11.module");
+    let stops = |file: &str, line: &str, word: &str| {
+        let found = system.finding("p11-kit");
+        assert_eq!(
+            (found.id, found.state),
+            ("p11-kit.unreadable", Health::Problem),
+            "{found:?}"
+        );
+        let place = format!("{}{line}: ", system.at(file).display());
+        assert!(found.text.starts_with(&place), "{found:?}");
+        assert!(found.text.contains(word), "{found:?}");
+        assert!(found.text.contains("no program"), "{found:?}");
+    };
+    // The sent one, with the module where it is on this system.
+    let installed = format!("/usr/lib/x86_64-linux-gnu/pkcs11/{LIBRARY}");
+    let module = system.at("lib/pkcs11").join(LIBRARY);
+    let broken = broken.replace(&installed, module.to_str().unwrap());
+    fs::write(&file, broken).unwrap();
+    stops("modules/devid-pkcs11.module", ":1", "equals sign");
+    system.mend("p11-kit");
+
+    for (text, line, word) in [
+        ("junk\n", ":1", "no colon"),
+        (
+            "# module = x\n\nmodule: x\ntrust-policy no\n",
+            ":4",
+            "no colon",
+        ),
+        ("module: x\n[section]\n", ":2", "section"),
+        ("module: x\n[a]: b\n", ":2", "section"),
+        ("module: x\n; a comment\n", ":2", "no colon"),
+        ("-----BEGIN CERTIFICATE-----\n", ":1", "no colon"),
+        ("module: x\n-----BEGIN A: B-----\n", ":2", "no colon"),
+    ] {
+        // Of any module, whatever its file is called; and in p11-kit's own configuration.
+        for name in [
+            "modules/other.module",
+            "modules/.old.module",
+            "modules/notes~",
+            "etc/pkcs11.conf",
+        ] {
+            fs::write(&file, &good).unwrap();
+            fs::write(system.at(name), text).unwrap();
+            stops(name, line, word);
+            fs::remove_file(system.at(name)).unwrap();
+            assert_eq!(system.finding("p11-kit").state, Health::Ok);
+        }
+    }
+    // Also one that the administrator's covers; and a link to nothing.
+    fs::create_dir(system.at("etc/modules")).unwrap();
+    fs::write(&file, "module = x\n").unwrap();
+    fs::write(system.at("etc/modules/devid-pkcs11.module"), &good).unwrap();
+    stops("modules/devid-pkcs11.module", ":1", "equals sign");
+    fs::remove_file(&file).unwrap();
+    std::os::unix::fs::symlink("/nonexistent", &file).unwrap();
+    stops("modules/devid-pkcs11.module", "", "not found");
+    fs::remove_file(&file).unwrap();
+    // What p11-kit reads too.
+    fs::create_dir(&file).unwrap();
+    for text in [
+        "\u{FEFF}x: y\r\n",
+        "  # comment\n\t\nmodule :x\n",
+        "",
+        "x: = y\n",
+        "#",
+    ] {
+        fs::write(system.at("modules/other.module"), text).unwrap();
+        assert_eq!(system.finding("p11-kit").state, Health::Ok, "{text:?}");
+    }
+}
+
+#[test]
+fn the_programs_that_p11_kit_gives_the_module_are_named() {
+    let system = System::new();
+    let good = system.shipped("devid-pkcs11.module");
+    let file = system.at("modules/devid-pkcs11.module");
+    for (more, words) in [
+        (
+            "enable-in: p11-kit-proxy, firefox\n",
+            "in p11-kit-proxy, firefox only (enable-in)",
+        ),
+        (
+            "enable-in: firefox\ndisable-in: curl\n",
+            "in firefox only (enable-in)",
+        ),
+        ("enable-in:\n", "in no program"),
+        (
+            "disable-in: firefox curl\n",
+            "not in firefox, curl (disable-in)",
+        ),
+    ] {
+        fs::write(&file, format!("{good}{more}")).unwrap();
+        let found = system.finding("p11-kit");
+        assert_eq!((found.id, found.state), ("p11-kit.limited", Health::Note));
+        assert!(found.text.contains(words), "{found:?}");
+    }
+    fs::write(&file, format!("{good}disable-in:\n")).unwrap();
+    assert_eq!(system.finding("p11-kit").state, Health::Ok);
+    // Files of one name are one module.
+    fs::write(&file, &good).unwrap();
+    fs::create_dir(system.at("etc/modules")).unwrap();
+    let above = system.at("etc/modules/devid-pkcs11.module");
+    fs::write(&above, "disable-in: firefox\n").unwrap();
+    let found = system.finding("p11-kit");
+    assert_eq!(found.id, "p11-kit.limited");
+    assert!(found.text.starts_with(file.to_str().unwrap()), "{found:?}");
 }
 
 #[test]

@@ -1,10 +1,12 @@
 //! The way to the TPM: the device node and who may use it.
 
 use super::Finding;
+use crate::accounts::{group_name, user_name};
 use crate::config::Config;
-use crate::identity::mend::Mend;
+use crate::identity::mend::{Mend, quoted, word};
 use crate::tpm::Tcti;
 use rustix::fs::{Access, access, stat};
+use rustix::io::Errno;
 use rustix::process::geteuid;
 use std::path::Path;
 
@@ -37,28 +39,44 @@ fn node(path: &Path, findings: &mut Vec<Finding>) {
     let group = group_name(group).unwrap_or_else(|| group.to_string());
     let owner = user_name(found.st_uid);
     let text = format!("{shown}: mode {mode:04o}, user {owner}, group {group}");
-    if access(path, Access::READ_OK | Access::WRITE_OK).is_ok() {
-        findings.push(Finding::ok("tpm.node", ABOUT, text));
-    } else {
-        let user = user_name(geteuid().as_raw());
-        // A group that may not use it is of no help.
-        let mend = match mode & 0o060 == 0o060 && group != "root" {
-            true => Mend::run(
-                "As root, and log in again",
-                format!("usermod -aG {group} {user}"),
-            ),
-            false => Mend::run(
-                "Give it to the group tss, by the package tpm-udev; until the next start by",
-                format!("chgrp tss {shown} && chmod 0660 {shown} && usermod -aG tss {user}"),
-            ),
-        };
-        findings.push(Finding::problem(
-            "tpm.node-closed",
+    findings.push(match access(path, Access::READ_OK | Access::WRITE_OK) {
+        Ok(()) => Finding::ok("tpm.node", ABOUT, text),
+        // No mode says so, but the kernel's list of allowed devices (cgroups(7)).
+        Err(Errno::PERM) => Finding::problem(
+            "tpm.node-forbidden",
             ABOUT,
-            format!("{text}: user {user} may not use it"),
-            mend,
-        ));
-    }
+            format!("{text}: not permitted to this process, whatever its user and group"),
+            Mend::by(format!(
+                "A service needs DeviceAllow={shown} rw in the [Service] section of its unit; a \
+                 container needs the device itself, as --device {shown} gives it"
+            )),
+        ),
+        Err(_) => {
+            let user = user_name(geteuid().as_raw());
+            // A group that may not use it is of no help.
+            let mend = match mode & 0o060 == 0o060 && group != "root" {
+                true => Mend::run(
+                    "As root, and log in again",
+                    format!("usermod -aG {} {}", quoted(&group), quoted(&user)),
+                ),
+                false => Mend::on(
+                    "Give it to the group tss, by the package tpm-udev; until the next start by",
+                    &[path],
+                    format!(
+                        "chgrp --no-dereference tss {0} && chmod 0660 {0} && usermod -aG tss {1}",
+                        word(path),
+                        quoted(&user)
+                    ),
+                ),
+            };
+            Finding::problem(
+                "tpm.node-closed",
+                ABOUT,
+                format!("{text}: user {user} may not use it"),
+                mend,
+            )
+        }
+    });
     if !Tcti::Device(path.into()).is_managed() {
         let text = format!("{shown} has no resource manager and lets one program in at a time");
         let note = Finding::note("tpm.node-bare", ABOUT, text);
@@ -101,33 +119,4 @@ fn missing(path: &Path) -> Finding {
             ),
         ),
     }
-}
-
-/// The names and numbers of passwd(5) or group(5), without asking any service: a rescue system has
-/// none.
-fn numbered(file: &str) -> Vec<(String, u32)> {
-    let text = std::fs::read_to_string(file).unwrap_or_default();
-    let parsed = text.lines().filter_map(|line| {
-        let mut fields = line.split(':');
-        Some((fields.next()?.to_owned(), fields.nth(1)?.parse().ok()?))
-    });
-    parsed.collect()
-}
-
-fn name_in(file: &str, number: u32) -> Option<String> {
-    let mut all = numbered(file).into_iter();
-    all.find(|one| one.1 == number).map(|one| one.0)
-}
-
-pub(super) fn group_name(number: u32) -> Option<String> {
-    name_in("/etc/group", number)
-}
-
-pub(super) fn user_name(number: u32) -> String {
-    name_in("/etc/passwd", number).unwrap_or_else(|| number.to_string())
-}
-
-pub(super) fn group_number(name: &str) -> Option<u32> {
-    let mut all = numbered("/etc/group").into_iter();
-    all.find(|one| one.0 == name).map(|one| one.1)
 }

@@ -2,7 +2,7 @@
 
 use super::{Finding, places};
 use crate::identity::device::Device;
-use crate::identity::mend::Mend;
+use crate::identity::mend::{Mend, quoted};
 use crate::identity::status::TpmStatus;
 use crate::key::Curve;
 use crate::tpm::{Algorithm, Hash, Property, Tcti, TpmError};
@@ -42,6 +42,7 @@ pub(super) fn look_at(device: &Device, findings: &mut Vec<Finding>) {
         }),
     );
     findings.extend(room(device).ok());
+    findings.extend(slots(device));
     places::look_at(device, findings);
     findings.extend(master(device));
 }
@@ -89,7 +90,7 @@ fn tool(device: &Device, command: &str) -> String {
     let (name, words) = command.split_once(' ').unwrap_or((command, ""));
     match *tcti == Tcti::default() {
         true => command.to_owned(),
-        false => format!("{name} --tcti {tcti} {words}"),
+        false => format!("{name} --tcti {} {words}", quoted(&tcti.to_string())),
     }
 }
 
@@ -168,6 +169,30 @@ fn room(device: &Device) -> Result<Finding, TpmError> {
              (tpm2_evictcontrol); those of ours are of use",
         )),
     })
+}
+
+/// Whether the slots for objects are full that all programs share, where nothing manages them.
+fn slots(device: &Device) -> Option<Finding> {
+    const TRANSIENT: u32 = 0x8000_0000;
+    /// The least that a TPM has (PC Client Platform TPM Profile).
+    const FEWEST: usize = 3;
+    if device.config.tcti.is_managed() {
+        return None;
+    }
+    let loaded = device.tpm.handles(TRANSIENT).ok()?.len();
+    let finding = Finding::problem(
+        "tpm.slots-full",
+        "TPM",
+        format!(
+            "{loaded} objects are loaded in its few slots, and nothing manages them: others have \
+             no room, if a killed program left them there"
+        ),
+        Mend::run(
+            "If no program uses the TPM now (whoever does must load its keys again)",
+            tool(device, "tpm2_flushcontext --transient-object"),
+        ),
+    );
+    (loaded >= FEWEST).then_some(finding)
 }
 
 /// The key that wraps those of the folder.

@@ -6,7 +6,8 @@ use crate::key::hex;
 use crate::store::folder::Seal;
 use crate::store::{KeyStore, LoginError, Who};
 use crate::tpm::{Hash, Secret};
-use log::debug;
+use crate::trouble::trouble;
+use log::warn;
 use std::fs::create_dir_all;
 use std::path::Path;
 
@@ -27,8 +28,17 @@ impl DevidStore {
         };
         let mark = self.mark(&pin)?;
         let path = run.join(format!("wrong-pin-{}", self.name()));
-        if file::read(&path, DIGITS as u64).is_ok_and(|known| known == mark.as_bytes()) {
-            return Err(LoginError::Wrong);
+        match file::read(&path, DIGITS as u64) {
+            Ok(known) if known == mark.as_bytes() => return Err(LoginError::Wrong),
+            // It may say that the PIN was wrong.
+            Err(error) if trouble(&error).is_some() => {
+                return Err(LoginError::Refused(format!(
+                    "{}: {error}: the file says whether the PIN was wrong before, so the PIN is not \
+                     tried before the file can be read",
+                    path.display()
+                )));
+            }
+            _ => {}
         }
         let outcome = self.login(Who::User, &pin);
         let noted = match outcome {
@@ -39,7 +49,10 @@ impl DevidStore {
             Err(_) => Ok(()),
         };
         if let Err(error) = noted {
-            debug!("{}: {error}", path.display());
+            warn!(
+                "{}: whether the PIN was wrong is not kept: {error}",
+                path.display()
+            );
         }
         outcome
     }

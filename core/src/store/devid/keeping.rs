@@ -1,7 +1,7 @@
 //! What happens to a kept key later: it goes back into a persistent handle, or away as a whole.
 
 use super::{DevidStore, HANDLES, StoreError};
-use crate::store::folder::{Content, KeyFolder, Seal};
+use crate::store::folder::{self, Content, KeyFolder, Seal};
 use crate::tpm::{SRK, TpmError, is_own_key, name_of};
 
 /// A key in a persistent handle of ours.
@@ -20,8 +20,7 @@ impl DevidStore {
     /// unless another key is there by now. Gives the handle. Writes to the TPM.
     pub fn persist_again(&self, name: &str) -> Result<u32, StoreError> {
         let listing = self.folder.list()?;
-        let entry = listing.entries.iter().find(|entry| entry.name == name);
-        let Some(Content::Pair(pair)) = entry.map(|entry| &entry.content) else {
+        let Content::Pair(pair) = &listing.entry(name)?.content else {
             return Err(StoreError::Gone);
         };
         let Some(key) = pair.material.wrapped() else {
@@ -83,7 +82,7 @@ impl DevidStore {
     /// device. `all` of them, or those that were made through the token or that the master key
     /// wraps; without `tpm` no key that is the TPM's, since it would stay in its handle.
     pub fn erase(&self, all: bool, tpm: bool) -> Result<(), StoreError> {
-        let listing = self.folder.list()?;
+        let listing = self.whole_listing()?;
         let parent = |content: &Content| match content {
             Content::Pair(pair) => pair.material.parent(),
             _ => None,
@@ -114,7 +113,7 @@ impl DevidStore {
     /// [`destroy_master`](Self::destroy_master).
     pub fn forget_master(&self) -> Result<(), StoreError> {
         for seal in [Seal::User, Seal::Officer] {
-            if self.folder.has_seal(seal) {
+            if self.folder.has_seal(seal)? {
                 self.folder.remove_seal(seal)?;
             }
         }
@@ -161,12 +160,30 @@ impl DevidStore {
             Content::Pair(pair) => name_of(&pair.material.wrapped()?.public),
             _ => None,
         };
-        let listing = self.folder.list()?;
+        let listing = self.whole_listing()?;
         Ok(listing
             .entries
             .iter()
             .filter_map(|entry| name(&entry.content))
             .collect())
+    }
+
+    /// All objects of the folder, for whoever writes because of what is not there.
+    ///
+    /// # Errors
+    ///
+    /// Also if one of them could not be read now.
+    pub(super) fn whole_listing(&self) -> Result<folder::Listing, StoreError> {
+        Ok(self.folder.list()?.whole()?)
+    }
+
+    /// That no object can seem to be missing, before something is done because it does.
+    ///
+    /// # Errors
+    ///
+    /// One could not be read now.
+    pub fn check_readable(&self) -> Result<(), StoreError> {
+        self.whole_listing().map(drop)
     }
 
     /// Whether the TPM holds the master key of this folder; `None` if the folder remembers none.
@@ -180,6 +197,25 @@ impl DevidStore {
     /// The TPM name of the master key, as the folder remembers it.
     pub fn master_name(&self) -> Result<Option<Vec<u8>>, StoreError> {
         Ok(self.folder.master()?.and_then(|area| name_of(&area)))
+    }
+
+    /// Files of the folder that give no object because of what is in them, by name, and why.
+    ///
+    /// # Errors
+    ///
+    /// Also if a file could not be read now: it may be an object.
+    pub fn damaged_files(&self) -> Result<Vec<(String, String)>, StoreError> {
+        Ok(self.whole_listing()?.refused)
+    }
+
+    /// As [`KeyFolder::tidy`](crate::store::folder::KeyFolder::tidy).
+    pub fn tidy(&self) {
+        self.folder.tidy();
+    }
+
+    /// As [`KeyFolder::in_the_way`](crate::store::folder::KeyFolder::in_the_way).
+    pub fn in_the_way(&self) -> Vec<(String, &'static str)> {
+        self.folder.in_the_way()
     }
 
     /// Files of the folder that give no object, by name, and why.

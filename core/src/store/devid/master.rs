@@ -40,7 +40,8 @@ impl DevidStore {
             }
             (None, None) => {
                 // Where nothing can be written no key could be kept, and none is made.
-                self.folder.begin(&self.first_serial())?;
+                self.folder.begin(&self.first_serial()?)?;
+                self.folder.check_room()?;
                 let key = self.tpm.make_storage_key(handle, &self.owner_auth()?)?;
                 info!("master key made at 0x{handle:08X}");
                 self.folder.remember_master(key.area())?;
@@ -60,7 +61,7 @@ impl DevidStore {
     }
 
     fn has_wrapped_keys(&self) -> Result<bool, StoreError> {
-        let listing = self.folder.list()?;
+        let listing = self.whole_listing()?;
         Ok(listing.entries.iter().any(|entry| match &entry.content {
             Content::Pair(pair) => pair.material.parent() == Some(self.master.handle),
             _ => false,

@@ -16,12 +16,13 @@ pub use crate::tpm::{Algorithm, KeyUsage};
 pub use fault::StoreError;
 pub use keeping::PersistentKey;
 pub use private::PrivateKey;
+pub use showing::Stamp;
 
-use super::folder::{Content, Description, KeyFolder, Material, Origin, Pair};
+use super::folder::{Content, Description, Entry, KeyFolder, Material, Origin, Pair};
 use super::key::{Abilities, SoftKey};
 use super::listing::Half;
 use super::{Access, Key, Login, Protection};
-use crate::config::{self, Config, Master, SecretSource, TokenSettings};
+use crate::config::{Config, Master, SecretSource, TokenSettings};
 use crate::key::PrivateKeyInfo;
 use crate::tpm::{AuthValue, Hash, PublicArea, Secret, Tpm, TpmError, WrappedKey, name_of};
 use log::warn;
@@ -51,6 +52,8 @@ pub struct DevidStore {
     officer: Arc<Login>,
     /// What the last look showed, by name; held for moments.
     shown: Mutex<HashMap<String, Known>>,
+    /// When the certificates that it showed begin and cease to be valid, the earliest first.
+    turns: Mutex<Vec<u64>>,
 }
 
 impl DevidStore {
@@ -100,6 +103,7 @@ impl DevidStore {
             login: Arc::default(),
             officer: Arc::default(),
             shown: Mutex::default(),
+            turns: Mutex::default(),
         }
     }
 
@@ -221,7 +225,7 @@ impl DevidStore {
             private,
             shown_public: public,
         };
-        self.folder.begin(&self.first_serial())?;
+        self.folder.begin(&self.first_serial()?)?;
         if pair.auth.is_some() {
             self.check_login()?;
         }
@@ -272,7 +276,7 @@ impl DevidStore {
         match content {
             Content::Pair(_) => Err(StoreError::Unsupported("a pair is kept, not added".into())),
             content => {
-                self.folder.begin(&self.first_serial())?;
+                self.folder.begin(&self.first_serial()?)?;
                 Ok(self.folder.add(content)?.name)
             }
         }
@@ -304,27 +308,35 @@ impl DevidStore {
     }
 
     /// Destroys an object; a private key in its persistent handle too. Of a pair the other half
-    /// stays.
+    /// stays; but where there is no room to write a private key's public half anew, that goes too.
     pub fn destroy(&self, name: &str, half: Half) -> Result<(), StoreError> {
         if half == Half::Whole {
             return Ok(self.folder.remove(name)?);
         }
-        self.folder.change(name, |entry| {
-            let Content::Pair(pair) = &entry.content else {
-                return Err(StoreError::Gone);
-            };
-            if half == Half::Public {
+        fn pair_of(entry: &Entry) -> Result<&Pair, StoreError> {
+            match &entry.content {
+                Content::Pair(pair) => Ok(pair),
+                _ => Err(StoreError::Gone),
+            }
+        }
+        if half == Half::Public {
+            self.folder.change(name, |entry| {
                 let hidden = Pair {
                     shown_public: None,
-                    ..pair.clone()
+                    ..pair_of(entry)?.clone()
                 };
-                return Ok(Some(Content::Pair(hidden)));
-            }
+                Ok::<_, StoreError>(Some(Content::Pair(hidden)))
+            })?;
+            return Ok(());
+        }
+        self.folder.reduce(name, |entry| {
+            let pair = pair_of(entry)?;
             // First the handle: should the file go first, the key would be in a handle that nobody
             // lists.
             self.evict(pair)?;
             let shown = pair.shown_public.clone();
-            Ok(shown.map(|shown| Content::Public(pair.public.clone(), shown)))
+            let public = |shown| Content::Public(pair.public.clone(), shown);
+            Ok::<_, StoreError>(shown.map(public))
         })?;
         Ok(())
     }
@@ -377,7 +389,7 @@ impl DevidStore {
     /// The user's PIN, if the configuration says where it is.
     pub fn configured_pin(&self) -> Option<Secret> {
         let source = self.pin.as_ref()?;
-        let pin = source.read(&config::environment);
+        let pin = source.read();
         pin.inspect_err(|error| warn!("[[token]] pin {source:?}: {error}"))
             .ok()
     }
@@ -387,7 +399,7 @@ impl DevidStore {
         let Some(source) = &self.master.owner_auth else {
             return Ok(AuthValue::default());
         };
-        let value = source.read(&config::environment).map(AuthValue::new);
+        let value = source.read().map(AuthValue::new);
         value.map_err(|error| {
             warn!("[master] owner_auth {source:?}: {error}");
             StoreError::Unsupported(format!("[master] owner_auth: {error}"))

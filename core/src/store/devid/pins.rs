@@ -7,7 +7,6 @@
 
 use super::{DevidStore, StoreError};
 use crate::store::folder::{Content, Seal, SealText, Tss2Key, Tss2Kind};
-use crate::store::key::turn_to_try;
 use crate::store::{Access, LoginError};
 use crate::tpm::{AuthValue, Hash, Secret, StorageKey, TpmError, random_secret};
 use log::{info, warn};
@@ -30,7 +29,11 @@ impl DevidStore {
     /// [`LoginError::Refused`] where a key cannot be destroyed.
     pub fn initialize(&self, pin: &[u8], label: &str) -> Result<(), LoginError> {
         let value = value_of(pin)?;
-        if self.folder.has_seal(Seal::Officer) {
+        if self
+            .folder
+            .has_seal(Seal::Officer)
+            .map_err(StoreError::from)?
+        {
             self.open(Seal::Officer, pin)?;
             self.refuse_identity()?;
             self.check_writable()?;
@@ -43,7 +46,7 @@ impl DevidStore {
         }
         let secret = random_secret(SECRET)?;
         self.folder
-            .begin(&self.first_serial())
+            .begin(&self.first_serial().map_err(StoreError::from)?)
             .map_err(StoreError::from)?;
         self.put(Seal::Officer, &value, &secret, label)?;
         info!("{}: initialised", self.folder.path().display());
@@ -62,7 +65,7 @@ impl DevidStore {
         if !self.is_current(&secret)? {
             return Err(LoginError::NotLoggedIn);
         }
-        let listing = self.folder.list().map_err(StoreError::from)?;
+        let listing = self.whole_listing()?;
         let open =
             |content: &Content| matches!(content, Content::Pair(pair) if pair.auth.is_none());
         if let Some(key) = listing.entries.iter().find(|one| open(&one.content)) {
@@ -94,7 +97,7 @@ impl DevidStore {
         let sealed = self.folder.seal(seal).map_err(StoreError::from)?;
         let (sealed, _) = sealed.ok_or(LoginError::NotInitialized)?;
         let master = self.remembered_master()?;
-        let _turn = turn_to_try(&self.tpm, self.allow_last_try)?;
+        let _turn = self.tpm.turn_to_try(self.allow_last_try)?;
         let parentless = || StoreError::Unsupported("nothing of the TPM wraps the seal".into());
         let sealed = sealed.wrapped().ok_or_else(parentless)?;
         let value = AuthValue::salted(value, master.salt_key());
@@ -122,7 +125,7 @@ impl DevidStore {
     ///
     /// The token asks for a login that was not made.
     pub(super) fn access_for_new_key(&self) -> Result<(Access, Secret), StoreError> {
-        if !self.folder.has_seal(Seal::Officer) {
+        if !self.folder.has_seal(Seal::Officer)? {
             return Ok((Access::Open, Secret::default()));
         }
         self.check_login()?;
@@ -136,7 +139,7 @@ impl DevidStore {
     /// process may have initialised the token anew, and nobody could ever open what is made with
     /// the old one.
     pub(super) fn check_login(&self) -> Result<(), StoreError> {
-        if !self.folder.has_seal(Seal::Officer) {
+        if !self.folder.has_seal(Seal::Officer)? {
             return Ok(());
         }
         let secret = self.login.secret().map_err(|_| StoreError::NotLoggedIn)?;
@@ -188,13 +191,13 @@ impl DevidStore {
     }
 
     fn is_empty(&self) -> Result<bool, StoreError> {
-        let listing = self.folder.list()?;
+        let listing = self.whole_listing()?;
         Ok(listing.entries.is_empty() && listing.refused.is_empty())
     }
 
     /// The device's own identity is not for an officer to destroy, though its key lies here.
     fn refuse_identity(&self) -> Result<(), LoginError> {
-        let listing = self.folder.list().map_err(StoreError::from)?;
+        let listing = self.whole_listing()?;
         let stays =
             |content: &Content| matches!(content, Content::Pair(pair) if !pair.private.destroyable);
         match listing.entries.iter().find(|one| stays(&one.content)) {

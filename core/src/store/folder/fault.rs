@@ -11,7 +11,7 @@ pub enum FolderError {
     ReadOnly(PathBuf),
     /// This process has no right to.
     Permission(PathBuf),
-    /// There is no room, or no more for this user.
+    /// There is no room, no more for this user, or files of this process may not be so large.
     NoSpace(PathBuf),
     /// There is no such object, or no more.
     Gone(String),
@@ -29,6 +29,8 @@ pub enum FolderError {
         /// Who.
         reason: String,
     },
+    /// Something else is in the place of a file of ours.
+    InTheWay(PathBuf, &'static str),
     /// Somebody else kept the folder locked for too long.
     Locked(String),
     /// The content cannot be kept in a file.
@@ -44,9 +46,21 @@ impl FolderError {
             match error {
                 Errno::ROFS => Self::ReadOnly(path),
                 Errno::ACCESS | Errno::PERM => Self::Permission(path),
-                Errno::NOSPC | Errno::DQUOT => Self::NoSpace(path),
+                Errno::NOSPC | Errno::DQUOT | Errno::FBIG => Self::NoSpace(path),
                 other => Self::System(path, other),
             }
+        }
+    }
+}
+
+impl FolderError {
+    /// The file that could not be read now, and what the system said. Of what could not be written
+    /// it tells nothing.
+    pub(crate) fn trouble(&self) -> Option<(&Path, Errno)> {
+        match self {
+            Self::Permission(path) => Some((path, Errno::ACCESS)),
+            Self::System(path, errno) => Some((path, *errno)),
+            _ => None,
         }
     }
 }
@@ -62,6 +76,11 @@ impl fmt::Display for FolderError {
             Self::Gone(name) => write!(f, "there is no object {name:?} in the folder"),
             Self::Damaged { file, reason } => write!(f, "{file:?}: {reason}"),
             Self::Unsafe { path, reason } => write!(f, "{}: {reason}", path.display()),
+            Self::InTheWay(path, what) => write!(
+                f,
+                "{}: {what}, so nothing can be written (devid doctor names the remedy)",
+                path.display()
+            ),
             Self::Locked(who) => write!(f, "the key folder is locked by {who}"),
             Self::Unfit(why) => write!(f, "it cannot be kept in a file: {why}"),
             Self::System(path, error) => write!(f, "{}: {error}", path.display()),
@@ -84,6 +103,7 @@ mod tests {
         assert_eq!(at(Errno::PERM), FolderError::Permission(path.into()));
         assert_eq!(at(Errno::NOSPC), FolderError::NoSpace(path.into()));
         assert_eq!(at(Errno::DQUOT), FolderError::NoSpace(path.into()));
+        assert_eq!(at(Errno::FBIG), FolderError::NoSpace(path.into()));
         assert_eq!(at(Errno::IO), FolderError::System(path.into(), Errno::IO));
     }
 }

@@ -7,6 +7,7 @@
 mod entry;
 mod fault;
 mod format;
+mod listing;
 mod loading;
 mod read;
 #[cfg(test)]
@@ -15,33 +16,38 @@ mod seals;
 #[cfg(test)]
 mod tests;
 mod text;
-mod trust;
 mod tss2;
 mod write;
 
 pub use entry::{Content, Data, Description, Entry, Material, Origin, Pair, Usage, Use};
 pub use fault::FolderError;
+pub use listing::{Listing, Stamp};
 pub use seals::{Seal, SealText};
-pub(crate) use trust::{distrusted_file, distrusted_folder};
 pub use tss2::{Kind as Tss2Kind, NoTss2Key, Tss2Key};
 
-use crate::file::{FileStamp, Moment, random_digits};
+use crate::file::{TEMPORARY, random_digits};
 use crate::key::{from_hex, hex};
+use crate::trouble::Troubles;
+use crate::writers::{no_lock, writer_of};
 use format::Remarks;
+use listing::Known;
+use log::warn;
 use parking_lot::Mutex;
 use read::{Opened, Unread, file_name, is_object};
+use rustix::fs::lstat;
 use rustix::io::Errno;
-use std::collections::HashMap;
+use std::fs::DirEntry;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use trust::Owned;
-use write::{Readers, Writer};
+use write::{LOCK, Readers, Writer};
 
 /// 16 random hexadecimal digits, made at the first write.
 const SERIAL: &str = ".serial";
 /// The TPMT_PUBLIC of the key that wraps the folder's keys, in hexadecimal digits.
 const MASTER: &str = ".master";
+/// More bytes than [`MASTER`] has, and a seal.
+const ROOM: usize = 8 << 10;
 /// How long a writer waits for another.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -52,43 +58,8 @@ pub struct KeyFolder {
     patience: Duration,
     /// What the last listing found. Held for moments only, never while files are read.
     known: Mutex<Arc<Known>>,
-}
-
-/// What is in the folder.
-#[derive(Debug)]
-pub struct Listing {
-    /// By name. A file that did not change since the last listing gives the same `Arc`.
-    pub entries: Vec<Arc<Entry>>,
-    /// Files that give no object, by name, and why.
-    pub refused: Vec<(String, String)>,
-    /// As [`KeyFolder::stamp`] of the moment before the files were read.
-    pub stamp: Stamp,
-}
-
-/// What must change before a listing can differ.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Stamp {
-    folder: Option<FileStamp>,
-    files: Vec<FileStamp>,
-    /// When it was taken, if something had been changed so shortly before that the next change
-    /// could give it the same stamp: then no later one is equal to this.
-    unsettled: Option<Moment>,
-}
-
-#[derive(Debug, Default)]
-struct Known {
-    /// The folder as it was when its files were judged.
-    folder: Option<Owned>,
-    files: HashMap<String, Seen>,
-}
-
-/// What a file was at the last listing.
-#[derive(Debug, Clone)]
-struct Seen {
-    stamp: FileStamp,
-    /// Whether it must have another stamp if it is now another.
-    settled: bool,
-    found: Result<Arc<Entry>, String>,
+    /// Files that could not be read, the folder among them.
+    troubles: Troubles,
 }
 
 impl KeyFolder {
@@ -98,6 +69,7 @@ impl KeyFolder {
             path,
             patience: PATIENCE,
             known: Mutex::default(),
+            troubles: Troubles::default(),
         }
     }
 
@@ -109,80 +81,13 @@ impl KeyFolder {
             path: self.path.clone(),
             patience: self.patience,
             known: Mutex::new(known.unwrap_or_default()),
+            troubles: self.troubles.for_child(),
         }
     }
 
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
-    }
-
-    /// All objects. Only files that changed are read; a folder that is missing is empty.
-    ///
-    /// # Errors
-    ///
-    /// The folder as a whole cannot be read or is not to be trusted.
-    pub fn list(&self) -> Result<Listing, FolderError> {
-        let now = Moment::now();
-        let before = Arc::clone(&self.known.lock());
-        let mut stamp = Stamp::default();
-        let mut known = Known::default();
-        if let Some(folder) = Opened::at(&self.path)? {
-            known.folder = Some(folder.owned);
-            stamp.folder = Some(folder.stamp);
-            let same_folder = before.folder == known.folder;
-            for name in folder.names().map_err(FolderError::at(&self.path))? {
-                let Some(about) = folder.file_stamp(&name) else {
-                    continue;
-                };
-                stamp.files.push(about);
-                let name = name.to_string_lossy().into_owned();
-                let seen = match before.files.get(&name) {
-                    Some(seen) if same_folder && seen.stamp == about && seen.settled => {
-                        Some(seen.clone())
-                    }
-                    earlier => folder.look_at(&name, about, about.is_settled(now), earlier)?,
-                };
-                if let Some(seen) = seen {
-                    known.files.insert(name, seen);
-                }
-            }
-        }
-        stamp.settle(now);
-        let (mut entries, mut refused) = (Vec::new(), Vec::new());
-        for (name, seen) in &known.files {
-            match &seen.found {
-                Ok(entry) => entries.push(Arc::clone(entry)),
-                Err(reason) => refused.push((name.clone(), reason.clone())),
-            }
-        }
-        entries.sort_unstable_by(|one, other| one.name.cmp(&other.name));
-        refused.sort_unstable();
-        *self.known.lock() = Arc::new(known);
-        Ok(Listing {
-            entries,
-            refused,
-            stamp,
-        })
-    }
-
-    /// The state of what a listing depends on; only one after it changed can differ. Reads no file.
-    pub fn stamp(&self) -> Stamp {
-        let now = Moment::now();
-        let mut stamp = Stamp::default();
-        match Opened::at(&self.path) {
-            Ok(None) => {}
-            Ok(Some(folder)) => {
-                stamp.folder = Some(folder.stamp);
-                let names = folder.names().unwrap_or_default();
-                let stamps = names.iter().filter_map(|name| folder.file_stamp(name));
-                stamp.files = stamps.collect();
-            }
-            // Then a listing fails, until the folder is another.
-            Err(_) => stamp.folder = FileStamp::of(&self.path),
-        }
-        stamp.settle(now);
-        stamp
     }
 
     /// Puts a new object into the folder, under a name that it makes.
@@ -224,6 +129,16 @@ impl KeyFolder {
         parts.is_some_and(|(kind, rest)| kinds.contains(&kind) && digits(rest))
     }
 
+    /// That the folder has room for what is remembered of the master key, before that is made.
+    ///
+    /// # Errors
+    ///
+    /// It has none, or nothing can be written there.
+    pub fn check_room(&self) -> Result<(), FolderError> {
+        let writer = Writer::make_folder(&self.path, self.patience, None)?;
+        writer.check_room(ROOM)
+    }
+
     /// Exchanges what the object is, as it is now, for what `edit` makes of it; for nothing, if it
     /// makes `None`. No other writer comes between, so nothing that others wrote is lost.
     ///
@@ -234,6 +149,32 @@ impl KeyFolder {
         &self,
         name: &str,
         edit: impl FnOnce(&Entry) -> Result<Option<Content>, E>,
+    ) -> Result<Option<Entry>, E> {
+        self.exchange(name, edit, |_, failed| Err(failed))
+    }
+
+    /// The same for what must not stay as it is: if what `edit` makes of the object cannot be
+    /// written, the whole object is taken out of the folder. That needs no room.
+    ///
+    /// # Errors
+    ///
+    /// Those of `edit`, and of the folder if the object cannot be taken out of it either.
+    pub fn reduce<E: From<FolderError>>(
+        &self,
+        name: &str,
+        edit: impl FnOnce(&Entry) -> Result<Option<Content>, E>,
+    ) -> Result<Option<Entry>, E> {
+        self.exchange(name, edit, |writer, failed| {
+            warn!("{failed}: what was to stay of {name:?} is destroyed with the rest");
+            writer.delete(&file_name(name))
+        })
+    }
+
+    fn exchange<E: From<FolderError>>(
+        &self,
+        name: &str,
+        edit: impl FnOnce(&Entry) -> Result<Option<Content>, E>,
+        unwritten: impl FnOnce(&Writer<'_>, FolderError) -> Result<(), FolderError>,
     ) -> Result<Option<Entry>, E> {
         let writer = self.writer_for(name)?;
         let file = file_name(name);
@@ -250,7 +191,11 @@ impl KeyFolder {
             Some(content) if content == current.content => Ok(Some(current)),
             Some(content) => {
                 let rendered = format::render(name, &content, &remarks);
-                writer.replace(&file, &rendered.map_err(FolderError::Unfit)?)?;
+                let rendered = rendered.map_err(FolderError::Unfit)?;
+                if let Err(failed) = writer.replace(&file, &rendered) {
+                    unwritten(&writer, failed)?;
+                    return Ok(None);
+                }
                 let name = current.name;
                 Ok(Some(Entry { name, content }))
             }
@@ -277,6 +222,48 @@ impl KeyFolder {
             Some(writer) => writer.check(""),
             None => Ok(()),
         }
+    }
+
+    /// Takes away what killed writers left, if it can be written now.
+    pub fn tidy(&self) {
+        let names = std::fs::read_dir(&self.path)
+            .into_iter()
+            .flatten()
+            .flatten();
+        let mut names = names.map(|entry| entry.file_name());
+        if names.any(|name| writer_of(name.as_encoded_bytes()).is_some()) {
+            // The writer does it before it writes.
+            let _ = Writer::open(&self.path, Duration::ZERO);
+        }
+    }
+
+    /// Files in the place of ours, and what they are: a lock that is none, and what no writer takes
+    /// away though it has the name of something that is being written.
+    pub fn in_the_way(&self) -> Vec<(String, &'static str)> {
+        let mut found = Vec::new();
+        if let Ok(there) = lstat(self.path.join(LOCK))
+            && let Some(what) = no_lock(&there)
+        {
+            found.push((LOCK.to_owned(), what));
+        }
+        let names = std::fs::read_dir(&self.path)
+            .into_iter()
+            .flatten()
+            .flatten();
+        let is_left = |entry: &DirEntry| {
+            let name = entry.file_name();
+            let named = name.as_encoded_bytes().starts_with(TEMPORARY.as_bytes());
+            let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
+            named && !(is_file && writer_of(name.as_encoded_bytes()).is_some())
+        };
+        found.extend(names.filter(is_left).map(|entry| {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            (
+                name,
+                "no file that was being written here; it is left alone",
+            )
+        }));
+        found
     }
 
     /// Makes the folder if there is none, and gives it this serial number if it has none.
@@ -337,12 +324,11 @@ impl KeyFolder {
         file: &str,
         sound: fn(&str) -> bool,
     ) -> Result<Option<Vec<u8>>, FolderError> {
-        let Some(folder) = Opened::at(&self.path)? else {
+        let Some(folder) = self.noted(Opened::at(&self.path))? else {
             return Ok(None);
         };
-        let content = match folder.trusted(file) {
-            Err(Unread::Gone) => return Ok(None),
-            other => other.map_err(|why| self.because_file(file, why))?,
+        let Some(content) = self.content_of(&folder, file)? else {
+            return Ok(None);
         };
         let digits = String::from_utf8(content).unwrap_or_default();
         let digits = Some(digits.trim())
@@ -353,6 +339,16 @@ impl KeyFolder {
             reason: "not the hexadecimal digits that belong here; bring it back from a copy".into(),
         };
         digits.map(Some).ok_or_else(wrong)
+    }
+
+    /// What a file that is no object holds; `None` if there is none.
+    fn content_of(&self, folder: &Opened<'_>, file: &str) -> Result<Option<Vec<u8>>, FolderError> {
+        let content = match folder.trusted(file) {
+            Err(Unread::Gone) => None,
+            Err(why) => return self.noted(Err(self.because_file(file, why))),
+            Ok(content) => Some(content),
+        };
+        Ok(content)
     }
 
     fn writer_for(&self, name: &str) -> Result<Writer<'_>, FolderError> {
@@ -387,13 +383,5 @@ impl KeyFolder {
                 },
             },
         }
-    }
-}
-
-impl Stamp {
-    fn settle(&mut self, now: Moment) {
-        let all = self.folder.iter().chain(&self.files);
-        let settled = all.into_iter().all(|stamp| stamp.is_settled(now));
-        self.unsettled = (!settled).then_some(now);
     }
 }

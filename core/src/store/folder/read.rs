@@ -1,13 +1,15 @@
 //! Reading the folder: what is in it, and what a file gives.
 
 use super::format::{self, Remarks};
-use super::trust::Owned;
-use super::{Content, Entry, FolderError, Material, Seen};
+use super::listing::Seen;
+use super::{Content, Entry, FolderError, Material};
 use crate::file::{self, FileStamp};
+use crate::trouble::trouble;
+use crate::trust::Owned;
 use log::warn;
 use rustix::fd::OwnedFd;
 use rustix::fs::{AtFlags, Dir, Mode, OFlags, fstat, open, statat};
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 use rustix::process::geteuid;
 use std::ffi::CString;
 use std::io;
@@ -39,11 +41,11 @@ impl<'a> Opened<'a> {
     /// `None` if there is none.
     pub(super) fn at(path: &'a Path) -> Result<Option<Self>, FolderError> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let fd = match open(path, flags, Mode::empty()) {
+        let fd = match retry_on_intr(|| open(path, flags, Mode::empty())) {
             Err(Errno::NOENT) => return Ok(None),
             other => other.map_err(FolderError::at(path))?,
         };
-        let about = fstat(&fd).map_err(FolderError::at(path))?;
+        let about = retry_on_intr(|| fstat(&fd)).map_err(FolderError::at(path))?;
         let owned = Owned::from(&about);
         owned.as_folder().map_err(|reason| FolderError::Unsafe {
             path: path.into(),
@@ -70,12 +72,20 @@ impl<'a> Opened<'a> {
     }
 
     /// `None` if it is no more there.
-    pub(super) fn file_stamp(&self, name: &CString) -> Option<FileStamp> {
-        let about = statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
-        Some(FileStamp::from(&about))
+    pub(super) fn file_stamp(&self, name: &CString) -> rustix::io::Result<Option<FileStamp>> {
+        match retry_on_intr(|| statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW)) {
+            Ok(about) => Ok(Some(FileStamp::from(&about))),
+            Err(Errno::NOENT) => Ok(None),
+            Err(errno) => Err(errno),
+        }
     }
 
     /// Reads a file; `earlier` is what it was before. `None` if it is no more there.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be read for want of something that this whole process lacks: no object may seem
+    /// to be gone because of that.
     pub(super) fn look_at(
         &self,
         file: &str,
@@ -94,18 +104,28 @@ impl<'a> Opened<'a> {
             Err(Unread::Gone) => return Ok(None),
             Err(Unread::Damaged(why)) => (Err(why), true),
             Err(Unread::Untrusted(why)) => (Err(why), false),
-            Err(Unread::Failed(error)) => match Errno::from_io_error(&error) {
-                // Not for the file's sake, so no object may seem to be gone.
-                Some(errno @ (Errno::MFILE | Errno::NFILE | Errno::NOMEM)) => {
-                    return Err(FolderError::at(&self.path.join(file))(errno));
+            Err(Unread::Failed(error)) => match trouble(&error) {
+                Some(errno) => {
+                    // Who changed a file may have taken the right to read it away.
+                    let taken_away = errno == Errno::ACCESS;
+                    let same = |seen: &&Seen| seen.stamp == Some(stamp) || !taken_away;
+                    let same = earlier.filter(same);
+                    let hidden = Seen::hidden(same, Some(stamp), errno);
+                    let exhausted = matches!(errno, Errno::MFILE | Errno::NFILE | Errno::NOMEM);
+                    return match exhausted && hidden.found.is_err() {
+                        true => Err(FolderError::at(&self.path.join(file))(errno)),
+                        false => Ok(Some(hidden)),
+                    };
                 }
-                _ => (Err(error.to_string()), false),
+                None => (Err(error.to_string()), false),
             },
         };
+        let stamp = Some(stamp);
         let seen = Seen {
             stamp,
             settled: settled && lasting,
             found,
+            trouble: None,
         };
         if let Err(why) = &seen.found
             && earlier.is_none_or(|earlier| earlier.stamp != stamp || earlier.found != seen.found)
@@ -113,6 +133,12 @@ impl<'a> Opened<'a> {
             warn!("{}: {file:?} gives no object: {why}", self.path.display());
         }
         Ok(Some(seen))
+    }
+
+    /// Why a file cannot be read now, if so.
+    pub(super) fn trouble_with(&self, file: &str) -> Option<Errno> {
+        let read = file::read_in(&self.fd, file, format::LARGEST);
+        read.err().as_ref().and_then(trouble)
     }
 
     /// An object and what else its file holds.

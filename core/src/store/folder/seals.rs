@@ -6,6 +6,8 @@ use super::write::Writer;
 use super::{FolderError, KeyFolder, Opened, Tss2Key, Tss2Kind, Unread};
 use crate::key::{from_hex, hex};
 use crate::pem;
+use crate::trouble::is_there;
+use rustix::io::Errno;
 
 const LABEL: &str = "TSS2 PRIVATE KEY";
 
@@ -41,10 +43,18 @@ impl Seal {
 }
 
 impl KeyFolder {
-    /// Whether there is such a seal. Reads no file.
-    pub fn has_seal(&self, seal: Seal) -> bool {
-        // Also one that cannot be read: its token asks for a PIN.
-        self.path.join(seal.file()).symlink_metadata().is_ok()
+    /// Whether there is such a seal, be it one that cannot be read. Reads no file.
+    ///
+    /// # Errors
+    ///
+    /// Nobody can say now. Its token must not be taken for one without PIN.
+    pub fn has_seal(&self, seal: Seal) -> Result<bool, FolderError> {
+        let path = self.path.join(seal.file());
+        let there = is_there(&path);
+        self.noted(there.map_err(|error| {
+            let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
+            FolderError::at(&path)(errno)
+        }))
     }
 
     /// The seal, and what stands beside it; `None` if there is none.
@@ -54,12 +64,11 @@ impl KeyFolder {
     /// It cannot be read, or is none.
     pub fn seal(&self, seal: Seal) -> Result<Option<(Tss2Key, SealText)>, FolderError> {
         let file = seal.file();
-        let Some(folder) = Opened::at(&self.path)? else {
+        let Some(folder) = self.noted(Opened::at(&self.path))? else {
             return Ok(None);
         };
-        let content = match folder.trusted(file) {
-            Err(Unread::Gone) => return Ok(None),
-            other => other.map_err(|why| self.because_file(file, why))?,
+        let Some(content) = self.content_of(&folder, file)? else {
+            return Ok(None);
         };
         let sealed = parsed(&content).map_err(Unread::Damaged);
         sealed.map(Some).map_err(|why| self.because_file(file, why))
@@ -141,7 +150,7 @@ mod tests {
     fn seals_come_back_and_are_no_objects() {
         let folder = tempfile::tempdir().unwrap();
         let keys = KeyFolder::new(folder.path().join("keys"));
-        assert!(!keys.has_seal(Seal::User) && keys.seal(Seal::User).unwrap().is_none());
+        assert!(!keys.has_seal(Seal::User).unwrap() && keys.seal(Seal::User).unwrap().is_none());
         let beside = SealText {
             label: "a: token\n".into(),
             mark: Some(vec![7; 8]),
@@ -156,7 +165,7 @@ mod tests {
         assert!(keys.list().unwrap().entries.is_empty());
         keys.remove_seal(Seal::User).unwrap();
         keys.remove_seal(Seal::User).unwrap();
-        assert!(!keys.has_seal(Seal::User));
+        assert_eq!(keys.has_seal(Seal::User), Ok(false));
     }
 
     #[test]
@@ -166,7 +175,7 @@ mod tests {
         let keys = KeyFolder::new(path.clone());
         keys.begin("0123456789abcdef").unwrap();
         std::fs::write(path.join(".user.pem"), "nothing").unwrap();
-        assert!(keys.has_seal(Seal::User));
+        assert_eq!(keys.has_seal(Seal::User), Ok(true));
         assert!(matches!(
             keys.seal(Seal::User),
             Err(FolderError::Damaged { .. })

@@ -4,23 +4,24 @@
 //! file at most, which the next one removes.
 
 use super::read::{Opened, object_name};
-use super::trust::Owned;
 use super::{FolderError, SERIAL};
-use crate::file::{self, Lock, Place, TEMPORARY, random_digits, sync_folder};
+use crate::file::{self, Lock, Place, random_digits, sync_folder};
+use crate::trust::Owned;
+use crate::writers::{NoLock, open_lock, remove_leftovers};
 use rustix::fd::OwnedFd;
 use rustix::fs::{
-    Access, AtFlags, Dir, Gid, Mode, OFlags, Stat, Uid, accessat, fchmod, fchown, fstat, openat,
-    statat, unlinkat,
+    Access, AtFlags, Gid, Mode, OFlags, Stat, Uid, accessat, fchmod, fchown, fstat, openat, statat,
+    unlinkat,
 };
 use rustix::io::Errno;
-use rustix::process::geteuid;
+use rustix::process::{getegid, geteuid, getgid, getuid};
 use std::fs::DirBuilder;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::time::Duration;
 
-const LOCK: &str = ".lock";
+pub(super) const LOCK: &str = ".lock";
 const FOLDER_MODE: u32 = 0o750;
 const FILE_MODE: u32 = 0o640;
 
@@ -50,7 +51,8 @@ impl<'a> Writer<'a> {
             folder,
             _lock: lock,
         };
-        writer.remove_leftovers().map_err(FolderError::at(path))?;
+        // Whoever writes has the lock.
+        remove_leftovers(&writer.folder.fd, |_| false).map_err(FolderError::at(path))?;
         Ok(Some(writer))
     }
 
@@ -88,11 +90,16 @@ impl<'a> Writer<'a> {
     /// that is not in the folder is done for good.
     pub(super) fn check(&self, file: &str) -> Result<(), FolderError> {
         let both = Access::WRITE_OK | Access::EXEC_OK;
-        match accessat(&self.folder.fd, ".", both, AtFlags::EACCESS) {
-            // An old kernel, or a process whose rights are not those it was started with.
-            Ok(()) | Err(Errno::NOSYS | Errno::INVAL) => Ok(()),
-            Err(error) => Err(FolderError::at(&self.folder.path.join(file))(error)),
-        }
+        let asked = match accessat(&self.folder.fd, ".", both, AtFlags::EACCESS) {
+            // An old kernel; or a container whose filter does not know faccessat2(2), which answers
+            // as an immutable folder does. faccessat(2) asks for whom the process was started by.
+            Err(Errno::NOSYS | Errno::INVAL | Errno::PERM) if is_as_started() => {
+                accessat(&self.folder.fd, ".", both, AtFlags::empty())
+            }
+            Err(Errno::NOSYS | Errno::INVAL | Errno::PERM) => Ok(()),
+            other => other,
+        };
+        asked.map_err(FolderError::at(&self.folder.path.join(file)))
     }
 
     /// A file under a name that is not yet taken.
@@ -111,6 +118,11 @@ impl<'a> Writer<'a> {
             Some(old) => self.put(file, content, Ok(&old)),
             None => self.put(file, content, Err(Readers::Group)),
         }
+    }
+
+    /// That there is room for a file of so many bytes.
+    pub(super) fn check_room(&self, bytes: usize) -> Result<(), FolderError> {
+        file::try_room(&self.folder.fd, bytes).map_err(FolderError::at(self.folder.path))
     }
 
     /// Takes a file away.
@@ -165,36 +177,28 @@ impl<'a> Writer<'a> {
             Err(error) => Err(FolderError::at(&self.folder.path.join(file))(error)),
         }
     }
+}
 
-    fn remove_leftovers(&self) -> rustix::io::Result<()> {
-        for entry in Dir::read_from(&self.folder.fd)? {
-            let entry = entry?;
-            if entry
-                .file_name()
-                .to_bytes()
-                .starts_with(TEMPORARY.as_bytes())
-            {
-                match unlinkat(&self.folder.fd, entry.file_name(), AtFlags::empty()) {
-                    Ok(()) | Err(Errno::NOENT) => {}
-                    Err(error) => return Err(error),
-                }
-            }
-        }
-        Ok(())
-    }
+/// Whether the process has the rights of whom it was started by.
+fn is_as_started() -> bool {
+    getuid() == geteuid() && getgid() == getegid()
 }
 
 fn locked(folder: &Opened<'_>, patience: Duration) -> Result<Lock, FolderError> {
     let path = folder.path.join(LOCK);
-    let flags = OFlags::RDONLY
-        | OFlags::CREATE
-        | OFlags::NOFOLLOW
-        | OFlags::NONBLOCK
-        | OFlags::NOCTTY
-        | OFlags::CLOEXEC;
-    let lock =
-        openat(&folder.fd, LOCK, flags, Mode::RUSR | Mode::WUSR).map_err(FolderError::at(&path))?;
-    keep_for_writers(&lock, folder.owned).map_err(FolderError::at(&path))?;
+    let lock = match open_lock(&folder.fd, LOCK, true) {
+        // Who makes room needs none: the folder itself is locked instead.
+        Err(NoLock::System(Errno::NOSPC | Errno::DQUOT)) => {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            openat(&folder.fd, ".", flags, Mode::empty()).map_err(FolderError::at(&path))?
+        }
+        Err(NoLock::System(errno)) => return Err(FolderError::at(&path)(errno)),
+        Err(NoLock::InTheWay(what)) => return Err(FolderError::InTheWay(path, what)),
+        Ok(lock) => {
+            keep_for_writers(&lock, folder.owned).map_err(FolderError::at(&path))?;
+            lock
+        }
+    };
     let inode = fstat(&lock).map_err(FolderError::at(&path))?.st_ino;
     let taken = Lock::take(lock, patience).map_err(FolderError::at(&path))?;
     taken.ok_or_else(|| FolderError::Locked(holder(inode)))

@@ -4,21 +4,23 @@
 //! Makers disagree on where they put key and certificate, so both ranges are searched (`places`)
 //! and paired by public key (`pairing`).
 
+mod files;
 mod pairing;
 mod places;
 mod showing;
 
-pub use places::{Stamp, Taken};
+pub(crate) use files::certificates_in;
+pub use places::Taken;
 
 use super::{Key, Login, LookError, Templates};
 use crate::certificate::Certificate;
 use crate::config::{Config, IdentityAuth, IdentityHint};
 use crate::key::{PublicKey, hex};
 use crate::tpm::Tpm;
+use files::Files;
 use parking_lot::Mutex;
 use places::Origin;
 use sha2::{Digest, Sha256};
-use std::path::PathBuf;
 use std::sync::Arc;
 
 /// The label of the first identity.
@@ -30,9 +32,17 @@ pub struct IdevidStore {
     tpm: Arc<Tpm>,
     hints: Vec<IdentityHint>,
     part: Part,
-    chain: PathBuf,
-    generation: PathBuf,
+    files: Files,
     templates: Templates,
+}
+
+/// What must change before a new look can find something else. Costs no TPM command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stamp {
+    files: files::Stamp,
+    faults: u64,
+    given_up: usize,
+    pss: bool,
 }
 
 /// Which of the identities a store shows.
@@ -84,6 +94,10 @@ pub struct Found {
     /// 16 hexadecimal digits that name the device's identity: of SHA-256 of the TPM
     /// name of its key, or of the certificate where the key has no handle.
     pub serial: String,
+    /// A file that `[[identity]]` names and that could not be read now, and why.
+    pub unread: Option<String>,
+    /// What the search depended on.
+    pub stamp: Stamp,
 }
 
 /// A certificate and the key that it is for.
@@ -143,10 +157,22 @@ impl IdevidStore {
         Self {
             tpm,
             part,
+            files: Files::new(
+                config.chain.clone(),
+                config.generation.clone(),
+                &config.identities,
+            ),
             hints: config.identities.clone(),
-            chain: config.chain.clone(),
-            generation: config.generation.clone(),
             templates: Templates::new(config.run.clone()),
+        }
+    }
+
+    fn stamped(&self, files: files::Stamp) -> Stamp {
+        Stamp {
+            files,
+            faults: self.tpm.faults(),
+            given_up: self.templates.given_up(),
+            pss: self.tpm.signs_pss(),
         }
     }
 
@@ -154,17 +180,26 @@ impl IdevidStore {
     /// each further piece of a large one), one for each key until all certificates have theirs.
     pub fn find(&self) -> Result<Found, LookError> {
         let tpm = &*self.tpm;
+        let read = self.files.read();
+        let mut stamp = self.stamped(read.stamp);
         let (mut leaves, mut authorities) = (Vec::new(), Vec::new());
-        for (origin, certificate) in self.certificates(tpm)? {
+        for (origin, certificate) in self.certificates(tpm, read.hinted)? {
             match certificate.is_authority() {
                 true => authorities.push((origin, certificate)),
                 false => leaves.push((origin, certificate)),
             }
         }
-        authorities.extend(self.chain_files());
+        for (file, here) in read.chain {
+            let origin = Origin::File(file);
+            authorities.extend(here.into_iter().map(|one| (origin.clone(), one)));
+        }
         let mut identities = self.paired(tpm, leaves)?;
+        self.files.amend(&mut stamp.files);
         if !identities.iter().any(|one| one.label == LABEL) {
-            return Err(LookError::NoIdentity(places::searched()));
+            return Err(match read.unread {
+                Some(file) => LookError::Unread(file),
+                None => LookError::NoIdentity(places::searched(&self.hints)),
+            });
         }
         let all = identities.len();
         identities.retain(|one| self.part.shows(one));
@@ -173,6 +208,8 @@ impl IdevidStore {
                 serial: serial(first),
                 authorities: chain_order(&first.certificate, authorities),
                 identities,
+                unread: read.unread,
+                stamp,
             }),
             _ => Err(LookError::NoIdentity(format!(
                 "none of the {all} identities is for this slot: [[identity]] auth = \"pin\" gives \

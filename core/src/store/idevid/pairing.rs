@@ -3,9 +3,9 @@
 use super::places::Origin;
 use super::{Identity, IdevidStore, LABEL, LookError, Part};
 use crate::certificate::Certificate;
-use crate::config::{self, IdentityAuth};
+use crate::config::IdentityAuth;
 use crate::key::PublicKey;
-use crate::store::key::Abilities;
+use crate::store::key::{Abilities, Given};
 use crate::store::{Access, Key, SignError};
 use crate::tpm::{AuthValue, PublicArea, Tpm, TpmError};
 use log::{debug, info, warn};
@@ -168,11 +168,15 @@ impl IdevidStore {
                 // Shown elsewhere.
                 _ => (Access::Open, hint),
             },
-            Some(IdentityAuth::Secret(source)) => match source.read(&config::environment) {
-                Ok(value) => (Access::Given(Arc::new(AuthValue::new(value))), None),
+            Some(IdentityAuth::Secret(source)) => match source.read() {
+                Ok(value) => {
+                    let last = hint.is_some_and(|hint| self.hints[hint].allow_last_try);
+                    let given = Given::new(AuthValue::new(value), last);
+                    (Access::Given(Arc::new(given)), None)
+                }
                 Err(error) => {
-                    warn!("[[identity]] auth {source:?}: {error}");
-                    (Access::Open, None)
+                    self.files.note_secret(source, &error);
+                    (Access::Hidden, None)
                 }
             },
         }

@@ -1,36 +1,24 @@
 //! Where certificates are: the TPM's NV memory, the configuration's files, the `chain/` folder.
 
-use super::{IdevidStore, LookError};
+use super::{IdevidStore, LookError, certificates_in};
 use crate::certificate::Certificate;
 use crate::config::IdentityHint;
-use crate::file::{self, FileStamp};
 use crate::tpm::{Tpm, TpmError};
 use log::{debug, warn};
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Where TCG puts DevID certificates and their chains.
 const RANGE: std::ops::RangeInclusive<u32> = 0x01C9_0000..=0x01C9_FFFF;
 /// No certificate is smaller: the policies that TCG puts into the same range (Keys for Device
 /// Identity, section 7.3.2) are not read.
 const SMALLEST_CERTIFICATE: u16 = 128;
-/// More bytes than any sane file of certificates has.
-const LARGEST_FILE: u64 = 1 << 20;
 
 /// Where a certificate was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Origin {
     Nv(u32),
     File(PathBuf),
-}
-
-/// What must change before a new look can find something else. Costs no TPM command.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Stamp {
-    files: Vec<Option<FileStamp>>,
-    faults: u64,
-    given_up: usize,
-    pss: bool,
 }
 
 /// What an NV index was taken for.
@@ -50,37 +38,34 @@ enum NvFault {
     Tpm(TpmError),
 }
 
-/// What a search looks at, for the log.
-pub(super) fn searched() -> String {
+/// What a search looks at, for the log, and which files it did so in vain.
+pub(super) fn searched(hints: &[IdentityHint]) -> String {
     let (first, last) = (RANGE.start(), RANGE.end());
+    let named = hints.iter().filter_map(|hint| hint.certificate.as_deref());
+    let unread = named.filter_map(|path| {
+        let why = certificates_in(path).err()?;
+        Some(format!(
+            "; [[identity]] certificate {}: {why}",
+            path.display()
+        ))
+    });
+    let unread: String = unread.collect();
     format!(
         "no identity's certificate in the NV indices 0x{first:08X}-0x{last:08X} nor in \
          [[identity]]; has the factory written one? TPM2_Clear deletes it: its maker has it, too, and \
          [[identity]] certificate = \"/PATH.pem\" in config.toml names it; then devid persist idev-id \
-         gives its key the handle back"
+         gives its key the handle back{unread}"
     )
 }
 
 impl IdevidStore {
-    /// The state of what a look depends on; only a look after it changed can differ.
-    pub(super) fn looked_at(&self) -> Stamp {
-        let named = [&self.generation, &self.chain].into_iter().cloned();
-        let hinted = self
-            .hints
-            .iter()
-            .filter_map(|hint| hint.certificate.clone());
-        let chain = self.chain_paths().unwrap_or_default();
-        let files = named.chain(hinted).chain(chain);
-        Stamp {
-            files: files.map(|file| FileStamp::of(&file)).collect(),
-            faults: self.tpm.faults(),
-            given_up: self.templates.given_up(),
-            pss: self.tpm.signs_pss(),
-        }
-    }
-
-    /// All certificates of the TPM and of the configuration, each once.
-    pub(super) fn certificates(&self, tpm: &Tpm) -> Result<Vec<(Origin, Certificate)>, LookError> {
+    /// All certificates of end entities' places: of the files that the configuration names and of
+    /// the TPM, each once.
+    pub(super) fn certificates(
+        &self,
+        tpm: &Tpm,
+        files: Vec<(PathBuf, Vec<Certificate>)>,
+    ) -> Result<Vec<(Origin, Certificate)>, LookError> {
         let mut found: Vec<(Origin, Certificate)> = Vec::new();
         let mut add = |origin: Origin, here: Vec<Certificate>| {
             for certificate in here {
@@ -90,12 +75,8 @@ impl IdevidStore {
                 }
             }
         };
-        for file in self
-            .hints
-            .iter()
-            .filter_map(|hint| hint.certificate.as_ref())
-        {
-            add(Origin::File(file.clone()), read_file(file));
+        for (file, here) in files {
+            add(Origin::File(file), here);
         }
         for (index, taken) in self.indices(tpm)? {
             match taken {
@@ -122,37 +103,6 @@ impl IdevidStore {
             Err(NvFault::Tpm(error)) => Err(error),
         };
         all.map(taken).collect()
-    }
-
-    /// The certificates of the `chain/` folder, which may be missing.
-    pub(super) fn chain_files(&self) -> Vec<(Origin, Certificate)> {
-        let paths = self.chain_paths().unwrap_or_else(|error| {
-            warn!("{}: {error}", self.chain.display());
-            Vec::new()
-        });
-        let placed = |path: &PathBuf| {
-            let here = read_file(path).into_iter();
-            let origin = Origin::File(path.clone());
-            here.map(move |one| (origin.clone(), one))
-        };
-        paths.iter().flat_map(placed).collect()
-    }
-
-    fn chain_paths(&self) -> std::io::Result<Vec<PathBuf>> {
-        let entries = match std::fs::read_dir(&self.chain) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(error),
-        };
-        let mut paths = Vec::new();
-        for entry in entries {
-            let path = entry?.path();
-            if path.extension().is_some_and(|extension| extension == "pem") {
-                paths.push(path);
-            }
-        }
-        paths.sort();
-        Ok(paths)
     }
 }
 
@@ -186,16 +136,6 @@ fn read_nv(tpm: &Tpm, index: u32, named: bool) -> Result<Taken, NvFault> {
     let content = tpm.nv_read(index, public.size).map_err(skip)?;
     let parsed = Certificate::parse_all(&content).map(Taken::Certificates);
     parsed.map_err(|why| NvFault::Skipped(why.to_string()))
-}
-
-fn read_file(path: &Path) -> Vec<Certificate> {
-    let parsed = file::read(path, LARGEST_FILE)
-        .map_err(|error| error.to_string())
-        .and_then(|bytes| Certificate::parse_all(&bytes).map_err(|error| error.to_string()));
-    parsed.unwrap_or_else(|why| {
-        warn!("{}: {why}", path.display());
-        Vec::new()
-    })
 }
 
 impl Origin {

@@ -3,7 +3,6 @@
 use super::{Authority, Found, Identity, IdevidStore, Part};
 use crate::key::hex;
 use crate::store::folder::{Description, Origin, Usage, Use};
-use crate::store::key::turn_to_try;
 use crate::store::{
     KeyStore, Kind, Listing, LoginError, LookError, Pins, Shown, SignError, Stamp, Who,
 };
@@ -16,7 +15,7 @@ const LONGEST_PIN: usize = 64;
 
 impl KeyStore for IdevidStore {
     fn stamp(&self) -> Stamp {
-        Stamp::Factory(self.looked_at())
+        Stamp::Factory(self.stamped(self.files.stamp()))
     }
 
     fn look(&self) -> Result<Listing, LookError> {
@@ -33,8 +32,7 @@ impl KeyStore for IdevidStore {
             tpm: Arc::clone(tpm),
             hints: self.hints.clone(),
             part: self.part.for_child(),
-            chain: self.chain.clone(),
-            generation: self.generation.clone(),
+            files: self.files.for_child(),
             templates: self.templates.for_child(),
         })
     }
@@ -59,7 +57,10 @@ impl KeyStore for IdevidStore {
         let key = key.ok_or_else(unknown)?;
         let hint = self.hints.get(guarded.hint);
         let may_lock = hint.is_some_and(|hint| hint.allow_last_try);
-        let _turn = turn_to_try(&self.tpm, may_lock || !key.counts_wrong_auth())?;
+        let _turn = match key.counts_wrong_auth() {
+            true => self.tpm.turn_to_try(may_lock)?,
+            false => None,
+        };
         let pin = Secret::new(pin.to_vec());
         match key.prove(&self.tpm, &AuthValue::new(pin.clone())) {
             Ok(()) => guarded.login.begin(pin),
@@ -108,6 +109,9 @@ fn listing(found: Found) -> Listing {
         label: label.unwrap_or_default(),
         serial: found.serial,
         objects: objects.into_iter().map(Arc::new).collect(),
+        refused: Vec::new(),
+        unread: found.unread,
+        stamp: Stamp::Factory(found.stamp),
     }
 }
 

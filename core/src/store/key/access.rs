@@ -1,14 +1,14 @@
 //! What opens a key to its users.
 
 use super::locked::Locked;
-use crate::file::Lock;
 use crate::key::PublicKey;
+use crate::store::SignError;
 use crate::store::devid::pins::derived;
-use crate::store::{LoginError, SignError};
-use crate::tpm::{AuthValue, Secret, Tpm};
+use crate::tpm::{AuthValue, Secret, Tpm, TpmError};
 use parking_lot::Mutex;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// Longer than a lock is held that no TPM is waited under.
@@ -21,7 +21,10 @@ pub enum Access {
     #[default]
     Open,
     /// The configuration has its authorisation value.
-    Given(Arc<AuthValue>),
+    Given(Arc<Given>),
+    /// The configuration says where its authorisation value is, and it could not be had. None is
+    /// tried: a wrong one may count towards the TPM's lockout.
+    Hidden,
     /// Whoever logs in brings it.
     Login(Arc<Login>),
     /// Whoever logs in brings the secret that it derives from.
@@ -33,19 +36,13 @@ pub enum Access {
     },
 }
 
-/// The turn to try a PIN, among all processes; `None` if there are no turns. `last`: also where a
-/// wrong one would put the TPM into lockout.
-///
-/// # Errors
-///
-/// [`LoginError::Locked`] where it is not to be tried.
-pub(in crate::store) fn turn_to_try(tpm: &Tpm, last: bool) -> Result<Option<Lock>, LoginError> {
-    let turn = tpm.pin_turn();
-    match tpm.lockout()?.tries_left() {
-        0 => Err(LoginError::Locked),
-        1 if !last => Err(LoginError::Locked),
-        _ => Ok(turn),
-    }
+/// An authorisation value of the configuration: as doubtful as a PIN until the TPM has taken it.
+#[derive(Debug)]
+pub struct Given {
+    value: AuthValue,
+    /// Whether it may be tried where a wrong one would put the TPM into lockout.
+    last: bool,
+    taken: AtomicBool,
 }
 
 /// What a login brought, and what was opened by it: for as long as somebody is logged in.
@@ -110,13 +107,37 @@ impl Access {
     pub(in crate::store) fn value(&self) -> Result<AuthValue, SignError> {
         match self {
             Self::Open => Ok(AuthValue::default()),
-            Self::Given(value) => Ok(AuthValue::clone(value)),
+            Self::Given(given) => Ok(given.value.clone()),
+            Self::Hidden => Err(TpmError::Unsupported(
+                "[[identity]] auth: the key's authorisation value could not be read".into(),
+            )
+            .into()),
             Self::Login(login) => login.secret().map(AuthValue::new),
             Self::Derived { .. } => self.visit().map(|visit| visit.value),
         }
     }
 
-    /// The same, to use a key in memory.
+    /// Runs commands that show the value, in turn with other processes while it may be wrong;
+    /// `counts`: a wrong one counts towards the lockout of the TPM.
+    pub(super) fn showing<R>(
+        &self,
+        tpm: &Tpm,
+        counts: bool,
+        commands: impl FnOnce() -> Result<R, TpmError>,
+    ) -> Result<R, TpmError> {
+        let Self::Given(given) = self else {
+            return commands();
+        };
+        if !counts || given.taken.load(Ordering::Acquire) {
+            return commands();
+        }
+        let _turn = tpm.turn_to_try(given.last)?;
+        let answer = commands()?;
+        given.taken.store(true, Ordering::Release);
+        Ok(answer)
+    }
+
+    /// What [`Access::value`] is, to use a key in memory.
     pub(super) fn visit(&self) -> Result<Visit<'_>, SignError> {
         let Self::Derived { login, salt } = self else {
             return Ok(Visit {
@@ -129,6 +150,16 @@ impl Access {
             login: Some((login, count)),
             value: AuthValue::random(derived(&secret, salt)),
         })
+    }
+}
+
+impl Given {
+    pub(in crate::store) fn new(value: AuthValue, last: bool) -> Self {
+        Self {
+            value,
+            last,
+            taken: AtomicBool::new(false),
+        }
     }
 }
 

@@ -6,7 +6,7 @@ mod locked;
 mod signing;
 mod soft;
 
-pub(super) use access::turn_to_try;
+pub(super) use access::Given;
 pub use access::{Access, Login};
 pub use decrypting::DecryptRequest;
 pub use signing::SignRequest;
@@ -128,7 +128,7 @@ impl Key {
     pub(super) fn auth_salt(&self) -> Option<&[u8]> {
         match &self.access {
             Access::Derived { salt, .. } => Some(salt),
-            Access::Open | Access::Given(_) | Access::Login(_) => None,
+            Access::Open | Access::Given(_) | Access::Hidden | Access::Login(_) => None,
         }
     }
 
@@ -359,7 +359,9 @@ impl Key {
     ) -> Result<(R, bool), SignError> {
         Ok(match &self.place {
             Place::Handle(resident, _) => {
-                (tpm.with_resident(what, resident, value, commands)?, false)
+                let use_it = || tpm.with_resident(what, resident, value, commands);
+                let counts = self.counts_wrong_auth();
+                (self.access.showing(tpm, counts, use_it)?, false)
             }
             Place::Disk(wrapped, _, persisted) => {
                 let resident = persisted

@@ -92,9 +92,15 @@ impl Device {
                     let path = path.display();
                     Fault::Unreachable(match errno {
                         Errno::NOENT => format!("{path} does not exist: no TPM, or no driver"),
-                        Errno::ACCESS | Errno::PERM => format!(
+                        Errno::ACCESS => format!(
                             "{path}: permission denied; the user must be in the device's group \
                              (usually tss)"
+                        ),
+                        // As the kernel's list of allowed devices does (cgroups(7)).
+                        Errno::PERM => format!(
+                            "{path}: not permitted to this process, whatever its user and group: a \
+                             service needs DeviceAllow={path} rw in its unit, a container the device \
+                             itself (--device {path})"
                         ),
                         Errno::BUSY => format!("{path} is in use; /dev/tpmrm0 can be shared"),
                         other => format!("{path}: {other}"),

@@ -3,6 +3,7 @@
 use super::*;
 use rustix::fs::Mode;
 use rustix::process::geteuid;
+use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{chown, symlink};

@@ -1,7 +1,7 @@
 //! Whose files are believed.
 //!
-//! Whoever can write a file of the folder decides which key a program signs with, and whoever can
-//! write the folder can exchange its files. So:
+//! Whoever can write a file of a key folder decides which key a program signs with, and whoever can
+//! write the folder can exchange its files. The same holds for configuration and secrets. So:
 //!
 //! - the folder's own owner is trusted, and its group if the folder's mode lets the group write:
 //!   an administrator gave the folder to them;
@@ -11,8 +11,13 @@
 //!   that its group may write, the file must be of that group, since none but a member of the
 //!   group can have made it so.
 //!
-//! A file or folder for which that does not hold is refused. What leads to the folder is not
-//! looked at, nor are access control lists beyond what the group's bits show of them.
+//! A file or folder for which that does not hold is refused. Access control lists count as far as
+//! the group's bits show them. For configuration, and for what it names, the folders on the way are
+//! looked at as well ([`distrusted`]); for a key folder they are not.
+
+mod way;
+
+pub(crate) use way::{Distrust, alone, distrusted};
 
 use rustix::fs::{Stat, lstat, stat};
 use rustix::process::{Uid, geteuid};
@@ -45,12 +50,14 @@ pub(crate) fn distrusted_file(path: &Path, secret: bool) -> Option<String> {
 }
 
 const GROUP_WRITES: u32 = 0o020;
+const GROUP_PASSES: u32 = 0o010;
 const WORLD_WRITES: u32 = 0o002;
 const OTHERS: u32 = 0o077;
+const STICKY: u32 = 0o1000;
 
 /// What the rule asks about a file or a folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Owned {
+pub(crate) struct Owned {
     owner: u32,
     group: u32,
     mode: u32,
@@ -58,7 +65,7 @@ pub(super) struct Owned {
 
 impl Owned {
     /// Why a folder is refused, if it is.
-    pub(super) fn as_folder(self) -> Result<(), String> {
+    pub(crate) fn as_folder(self) -> Result<(), String> {
         match self.lets(WORLD_WRITES) {
             true => Err("everybody may write into this folder".into()),
             false => Ok(()),
@@ -66,7 +73,7 @@ impl Owned {
     }
 
     /// Why a file in this folder is refused by a process of this user, if it is.
-    pub(super) fn as_file_in(self, folder: Self, user: Uid) -> Result<(), String> {
+    pub(crate) fn as_file_in(self, folder: Self, user: Uid) -> Result<(), String> {
         let of_folders_group = self.group == folder.group;
         if self.lets(WORLD_WRITES) {
             return Err("everybody may write this file".into());
@@ -79,7 +86,7 @@ impl Owned {
         }
         let trusted = [Uid::ROOT.as_raw(), user.as_raw(), folder.owner];
         let made_by_group = folder.is_shared() && of_folders_group;
-        if !trusted.contains(&self.owner) && !made_by_group {
+        if !trusted.contains(&self.owner) && !made_by_group && !way::is_unmapped(self.owner) {
             return Err(format!(
                 "the file belongs to user {}, neither root nor the folder's owner {} nor this \
                  process's user {}",
@@ -92,28 +99,38 @@ impl Owned {
     }
 
     /// Why a file with a private key in clear is refused, if it is.
-    pub(super) fn as_secret(self) -> Result<(), String> {
+    pub(crate) fn as_secret(self) -> Result<(), String> {
         match self.lets(OTHERS) {
             true => Err("others than its owner may read this private key: chmod 600".into()),
             false => Ok(()),
         }
     }
 
-    pub(super) fn group(self) -> u32 {
+    pub(crate) fn group(self) -> u32 {
         self.group
     }
 
-    pub(super) fn owner(self) -> u32 {
+    pub(crate) fn owner(self) -> u32 {
         self.owner
     }
 
     /// The same owner and group with another mode.
-    pub(super) fn with_mode(self, mode: u32) -> Self {
+    pub(crate) fn with_mode(self, mode: u32) -> Self {
         Self { mode, ..self }
     }
 
+    /// Whether it belongs to this process's user.
+    pub(crate) fn is_mine(self) -> bool {
+        self.owner == geteuid().as_raw()
+    }
+
+    /// Whether the folder's group may use what is in it.
+    pub(crate) fn lets_group_in(self) -> bool {
+        self.lets(GROUP_PASSES)
+    }
+
     /// Whether the folder's group may write into it.
-    pub(super) fn is_shared(self) -> bool {
+    pub(crate) fn is_shared(self) -> bool {
         self.lets(GROUP_WRITES)
     }
 

@@ -1,0 +1,217 @@
+//! What is wrong with a line that is not TOML, in the words of whoever wrote it. Nothing of the line
+//! is shown but names of settings: it may hold a secret.
+
+use super::section::{is_known, section_called};
+
+const SHAPE: &str = "expected NAME = VALUE, or a [SECTION]";
+const VALUE: &str = "a value is text in quotes, a number, true or false";
+
+/// The line (from 0) that is to be mended, and what is wrong with it. `at` is where reading stopped.
+pub(super) fn explain(text: &str, at: usize) -> (usize, String) {
+    let number = text[..at.min(text.len())].matches('\n').count();
+    let lines: Vec<&str> = text.lines().collect();
+    let line = |number: usize| {
+        lines
+            .get(number)
+            .copied()
+            .unwrap_or_default()
+            .trim_matches([' ', '\t', '\r'])
+    };
+    // A value on a line of its own: the line before it lacks one.
+    let before = (0..number)
+        .rev()
+        .find(|number| !is_bare_comment(line(*number)));
+    let lacks = before.filter(|before| line(*before).ends_with(['=', ':']));
+    if let Some(before) = lacks
+        && assignment(line(number)).is_none()
+    {
+        return (
+            before,
+            with_name(line(before), "the value stands on another line"),
+        );
+    }
+    let here = line(number);
+    let stands_alone = toml::de::DeTable::parse(here).is_ok() && !is_bare_comment(here);
+    match stands_alone {
+        true => (number, twice(here)),
+        false => (number, with_name(here, &fault(here))),
+    }
+}
+
+fn is_bare_comment(line: &str) -> bool {
+    line.is_empty() || line.starts_with('#')
+}
+
+/// A line that can be read, in a file where it cannot.
+fn twice(line: &str) -> String {
+    let name = line.trim_start_matches('[').split([']', '=', '.']).next();
+    let name = name.unwrap_or_default().trim();
+    match section_called(name) {
+        Some(section) if line.starts_with('[') => {
+            format!("{section} stands here twice, or in two forms")
+        }
+        _ => with_name(line, "it stands here twice"),
+    }
+}
+
+/// The complaint behind the name of the setting, if that is one of ours.
+fn with_name(line: &str, what: &str) -> String {
+    let end = line.find(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    let name = &line[..end.unwrap_or(line.len())];
+    match is_known(name) {
+        true => format!("{name}: {what}"),
+        false => what.to_owned(),
+    }
+}
+
+fn fault(line: &str) -> String {
+    if let Some(odd) = line.chars().find(|c| is_invisible(*c)) {
+        return format!(
+            "there is a character that cannot be seen (U+{:04X})",
+            odd as u32
+        );
+    }
+    if line.contains(is_typographic_quote) {
+        return "there are typographic quotes; only straight ones (\") hold text".into();
+    }
+    let begins = |marks: &[&str]| marks.iter().any(|mark| line.starts_with(mark));
+    if begins(&["//", ";", "/*", "--", "<!"]) {
+        return "a comment begins with #".into();
+    }
+    if begins(&["{", "}", "\""]) && (line.contains("\":") || line.len() < 3) {
+        return format!("this looks like JSON: {SHAPE}");
+    }
+    if begins(&["- "]) {
+        return format!("this looks like YAML: {SHAPE}");
+    }
+    if line.starts_with('[') {
+        return header(line);
+    }
+    match assignment(line) {
+        Some((name, value)) => wrong_value(name.trim(), value.trim()),
+        None => {
+            let end = line.find(['"', '\'']).unwrap_or(line.len());
+            match line[..end].contains(':') {
+                true => "there is a colon in the place of the equals sign".into(),
+                false => format!("there is no equals sign: {SHAPE}"),
+            }
+        }
+    }
+}
+
+/// What stands on both sides of the first equals sign that is outside of quotes.
+fn assignment(line: &str) -> Option<(&str, &str)> {
+    let mut quote = None;
+    for (at, c) in line.char_indices() {
+        match (quote, c) {
+            (None, '"' | '\'') => quote = Some(c),
+            (Some(open), c) if open == c => quote = None,
+            (None, '=') => return Some((&line[..at], &line[at + 1..])),
+            _ => {}
+        }
+    }
+    None
+}
+
+fn header(line: &str) -> String {
+    let name = line.trim_start_matches('[');
+    let name = name.split([']', ' ', '#', '.']).next().unwrap_or_default();
+    let closed = line.find(']').map(|at| line[at..].trim_start_matches(']'));
+    match (section_called(name), closed) {
+        (_, Some(rest)) if !rest.trim().is_empty() && !rest.trim().starts_with('#') => {
+            "a section's name stands on a line of its own".into()
+        }
+        (Some(section), _) => format!("a bracket is missing: expected {section}"),
+        (None, _) => "this is no section's name: expected [NAME] or [[NAME]]".into(),
+    }
+}
+
+fn wrong_value(name: &str, value: &str) -> String {
+    const SWITCHES: [&str; 10] = [
+        "yes", "no", "on", "off", "true", "false", "y", "n", "enabled", "disabled",
+    ];
+    let word = value.split('#').next().unwrap_or_default().trim();
+    if name.ends_with([':', '+', '?', '!']) || value.starts_with(['=', '>', ':']) {
+        return "expected one equals sign, alone".into();
+    }
+    if name.is_empty() {
+        return format!("there is no name: {SHAPE}");
+    }
+    if name.contains(char::is_whitespace) {
+        return "a setting's name has no blanks".into();
+    }
+    if word.is_empty() {
+        return format!("there is no value: {VALUE}");
+    }
+    if SWITCHES.contains(&&*word.to_ascii_lowercase()) {
+        return "expected true or false, or text in quotes".into();
+    }
+    match value.chars().next() {
+        Some(quote @ ('"' | '\'')) => wrong_text(value, quote),
+        Some('[' | '{') => "the bracket is not closed on this line, or what it holds is wrong".into(),
+        Some(c) if c.is_ascii_digit() || c == '+' || c == '-' => {
+            "this is no number: digits, or 0x and hexadecimal digits, without a unit; and text stands \
+             in quotes"
+                .into()
+        }
+        _ => "text stands in quotes".into(),
+    }
+}
+
+fn wrong_text(value: &str, quote: char) -> String {
+    let inner = &value[1..];
+    let mut escaped = false;
+    let end = inner.find(|c: char| {
+        let closes = c == quote && !escaped;
+        escaped = c == '\\' && quote == '"' && !escaped;
+        closes
+    });
+    match end.map(|end| inner[end + 1..].trim()) {
+        None => "the quotes are not closed".into(),
+        Some(rest) if !rest.is_empty() && !rest.starts_with('#') => {
+            "something follows the value; a comment begins with #".into()
+        }
+        Some(_) if inner.contains('\\') => {
+            "a backslash in \" quotes must stand twice; in ' quotes it stands once".into()
+        }
+        Some(_) => format!("the value cannot be read: {VALUE}"),
+    }
+}
+
+fn is_invisible(c: char) -> bool {
+    let blank = c.is_whitespace() && c != ' ' && c != '\t';
+    blank
+        || c.is_control() && c != '\t'
+        || matches!(
+            c,
+            '\u{200B}'..='\u{200F}' | '\u{2060}' | '\u{FEFF}' | '\u{AD}'
+        )
+}
+
+fn is_typographic_quote(c: char) -> bool {
+    matches!(
+        c,
+        '\u{2018}'
+            ..='\u{201F}'
+                | '\u{AB}'
+                | '\u{BB}'
+                | '\u{2039}'
+                | '\u{203A}'
+                | '\u{FF02}'
+                | '\u{B4}'
+                | '`'
+    )
+}
+
+/// What is wrong with a file that is not UTF-8.
+pub(super) fn no_text(content: &[u8]) -> String {
+    if content.starts_with(b"\xFF\xFE") || content.starts_with(b"\xFE\xFF") {
+        return "this is UTF-16: save it as UTF-8".into();
+    }
+    let good = content
+        .utf8_chunks()
+        .next()
+        .map_or("", |chunk| chunk.valid());
+    let line = good.matches('\n').count() + 1;
+    format!("line {line} has a character that is not UTF-8: save the file as UTF-8")
+}

@@ -1,0 +1,412 @@
+//! A section of a configuration file (a table of TOML), whose settings are taken out one by one.
+//!
+//! A complaint has the words of a person, and never a value that may be secret: it says what was
+//! expected, and shows what is written only of settings that are no secrets.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+/// Every section with its settings. The first is what stands before any section.
+const SETTINGS: [(&str, &[&str]); 6] = [
+    ("", &["tcti", "timeout_ms", "random", "state"]),
+    ("[log]", &["level", "target"]),
+    (
+        "[[identity]]",
+        &["handle", "nv", "certificate", "auth", "allow_last_try"],
+    ),
+    (
+        "[[token]]",
+        &["name", "path", "allow_file_keys", "allow_last_try", "pin"],
+    ),
+    ("[master]", &["handle", "owner_auth"]),
+    (
+        "[provision]",
+        &[
+            "own",
+            "marker",
+            "fallback",
+            "existing",
+            "leave_software",
+            "nv_index",
+        ],
+    ),
+];
+
+/// What is wrong, and where it begins in the text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Fault {
+    pub(super) at: usize,
+    pub(super) what: String,
+}
+
+/// The first fault in the text so far.
+#[derive(Debug, Default)]
+pub(super) struct Faults(RefCell<Option<Fault>>);
+
+/// A section, and what was not taken out of it yet.
+#[derive(Debug)]
+pub(super) struct Section<'t> {
+    text: &'t str,
+    faults: &'t Faults,
+    /// As a person writes it: `[log]`, `[[token]]`; empty before the first section.
+    name: &'static str,
+    at: usize,
+    left: DeTable<'t>,
+}
+
+type Value<'t> = Spanned<DeValue<'t>>;
+
+impl Faults {
+    fn note(&self, at: usize, what: String) {
+        let mut first = self.0.borrow_mut();
+        if first.as_ref().is_none_or(|first| at < first.at) {
+            *first = Some(Fault { at, what });
+        }
+    }
+
+    pub(super) fn first(self) -> Option<Fault> {
+        self.0.into_inner()
+    }
+}
+
+impl<'t> Section<'t> {
+    /// What stands before the first section, with all sections.
+    pub(super) fn whole(text: &'t str, faults: &'t Faults, table: DeTable<'t>) -> Self {
+        Self {
+            text,
+            faults,
+            name: "",
+            at: 0,
+            left: table,
+        }
+    }
+
+    /// Where it begins in the text.
+    pub(super) fn at(&self) -> usize {
+        self.at
+    }
+
+    /// What reads a text, in quotes. What `T` says of a wrong one is shown.
+    pub(super) fn text<T: FromStr>(&mut self, key: &str) -> Option<T>
+    where
+        T::Err: fmt::Display,
+    {
+        self.taken(key, |value| match value.get_ref() {
+            DeValue::String(text) => text.parse().map_err(|why: T::Err| why.to_string()),
+            other => Err(format!("expected text in quotes{}", not(other))),
+        })
+    }
+
+    pub(super) fn flag(&mut self, key: &str) -> Option<bool> {
+        self.taken(key, |value| match value.get_ref() {
+            DeValue::Boolean(flag) => Ok(*flag),
+            DeValue::String(_) => Err("expected true or false, without quotes".into()),
+            _ => Err("expected true or false".into()),
+        })
+    }
+
+    /// A number in this range; `expected` says in words what it is.
+    pub(super) fn number(
+        &mut self,
+        key: &str,
+        range: RangeInclusive<u64>,
+        expected: &str,
+    ) -> Option<u64> {
+        self.number_unless(key, range, expected, |_| None)
+    }
+
+    /// The same, unless `wrong` has something against it.
+    pub(super) fn number_unless(
+        &mut self,
+        key: &str,
+        range: RangeInclusive<u64>,
+        expected: &str,
+        wrong: impl FnOnce(u64) -> Option<String>,
+    ) -> Option<u64> {
+        let text = self.text;
+        self.taken(key, |value| match value.get_ref() {
+            DeValue::Integer(digits) => {
+                let number = u64::from_str_radix(digits.as_str(), digits.radix()).ok();
+                // As it is written: in hexadecimal digits, perhaps.
+                let written = text.get(value.span()).unwrap_or_default();
+                let number = number.filter(|number| range.contains(number));
+                let number = number.ok_or_else(|| format!("{written}: expected {expected}"))?;
+                wrong(number).map_or(Ok(number), Err)
+            }
+            DeValue::String(_) => Err(format!("expected {expected}: a number without quotes")),
+            other => Err(format!("expected {expected}{}", not(other))),
+        })
+    }
+
+    /// An absolute path.
+    pub(super) fn path(&mut self, key: &str) -> Option<PathBuf> {
+        self.taken(key, |value| absolute(value.get_ref()))
+    }
+
+    /// One of some words.
+    pub(super) fn one_of<T: Copy>(&mut self, key: &str, words: &[(&str, T)]) -> Option<T> {
+        let all = words.iter().map(|(word, _)| format!("\"{word}\""));
+        let all = all.collect::<Vec<_>>().join(" or ");
+        self.taken(key, |value| match value.get_ref() {
+            DeValue::String(text) => {
+                let known = words.iter().find(|(word, _)| word == text);
+                let known = known.map(|(_, known)| *known);
+                known.ok_or_else(|| format!("{text:?}: expected {all}"))
+            }
+            other => Err(format!("expected {all}{}", not(other))),
+        })
+    }
+
+    /// The value of `key` by `read`, whose complaint is noted for it.
+    pub(super) fn taken<T>(
+        &mut self,
+        key: &str,
+        read: impl FnOnce(&Value<'t>) -> Result<T, String>,
+    ) -> Option<T> {
+        let (at, value) = self.remove(key)?;
+        match read(&value) {
+            Ok(taken) => Some(taken),
+            Err(what) => {
+                self.complain(at, key, &what);
+                None
+            }
+        }
+    }
+
+    /// A setting that must be there: its absence is a fault of the section.
+    pub(super) fn must(&mut self, key: &str) {
+        if !self.left.contains_key(key) {
+            let what = format!("this section has no {key}");
+            self.faults.note(self.at, format!("{}: {what}", self.name));
+        }
+    }
+
+    /// A section that stands once, such as `[log]`.
+    pub(super) fn section(&mut self, name: &'static str) -> Option<Self> {
+        let key = bare(name);
+        let (at, value) = self.remove(key)?;
+        match value.into_inner() {
+            DeValue::Table(left) => Some(self.below(name, at, left)),
+            DeValue::Array(_) => {
+                let what = format!("[[{key}]] must be {name}: it stands once");
+                self.faults.note(at, what);
+                None
+            }
+            _ => {
+                let what = format!("{key}: it is a section: {name} on a line of its own");
+                self.faults.note(at, what);
+                None
+            }
+        }
+    }
+
+    /// A section that may stand several times, such as `[[token]]`.
+    pub(super) fn sections(&mut self, name: &'static str) -> Vec<Self> {
+        let key = bare(name);
+        let Some((at, value)) = self.remove(key) else {
+            return Vec::new();
+        };
+        let what = match value.into_inner() {
+            DeValue::Array(all) => {
+                let is_table = |one: &Value<'t>| matches!(one.get_ref(), DeValue::Table(_));
+                if all.iter().all(is_table) {
+                    let below = all.into_iter().filter_map(|one| {
+                        let at = one.span().start;
+                        match one.into_inner() {
+                            DeValue::Table(left) => Some(self.below(name, at, left)),
+                            _ => None,
+                        }
+                    });
+                    return below.collect();
+                }
+                format!("{key}: it is a section: {name} on a line of its own")
+            }
+            DeValue::Table(_) => format!("[{key}] must be {name}: there may be several"),
+            _ => format!("{key}: it is a section: {name} on a line of its own"),
+        };
+        self.faults.note(at, what);
+        Vec::new()
+    }
+
+    /// What was not taken out is not known here.
+    pub(super) fn end(self) {
+        for key in self.left.keys() {
+            let (at, key) = (key.span().start, key.get_ref());
+            // One in quotes, or with digits, may be a value that got there.
+            let quoted = self.text[at..].starts_with(['"', '\'']);
+            let what = unknown(key, self.name);
+            match is_known(key) || is_like_one(key) || is_plain(key) && !quoted {
+                true => self.complain(at, key, &what),
+                false => self.complain(at, self.name, &what),
+            }
+        }
+    }
+
+    fn below(&self, name: &'static str, at: usize, left: DeTable<'t>) -> Self {
+        Self {
+            name,
+            at,
+            left,
+            ..*self
+        }
+    }
+
+    fn remove(&mut self, key: &str) -> Option<(usize, Value<'t>)> {
+        let at = self.left.get_key_value(key)?.0.span().start;
+        Some((at, self.left.remove(key)?))
+    }
+
+    fn complain(&self, at: usize, key: &str, what: &str) {
+        let what = match key {
+            "" => what.to_owned(),
+            key => format!("{key}: {what}"),
+        };
+        self.faults.note(at, what);
+    }
+}
+
+/// A value that is an absolute path.
+pub(super) fn absolute(value: &DeValue<'_>) -> Result<PathBuf, String> {
+    match value {
+        DeValue::String(text) if Path::new(&**text).is_absolute() => Ok(PathBuf::from(&**text)),
+        DeValue::String(text) if text.starts_with('~') => Err(format!(
+            "{text}: expected an absolute path; ~ is not replaced here"
+        )),
+        DeValue::String(text) => Err(format!("{text}: expected an absolute path")),
+        other => Err(format!("expected an absolute path in quotes{}", not(other))),
+    }
+}
+
+/// What stands there instead, without its value.
+fn not(value: &DeValue<'_>) -> &'static str {
+    match value {
+        DeValue::String(_) => ", not a text",
+        DeValue::Integer(_) => ", not a number",
+        DeValue::Float(_) => ", not a number with a point",
+        DeValue::Boolean(_) => ", not true or false",
+        DeValue::Datetime(_) => ", not a date",
+        DeValue::Array(_) => ", not a list",
+        DeValue::Table(_) => ", not a section",
+    }
+}
+
+/// A section's name without its brackets.
+fn bare(name: &str) -> &str {
+    name.trim_matches(['[', ']'])
+}
+
+/// A setting or a section of this name, wherever it belongs.
+pub(super) fn is_known(name: &str) -> bool {
+    SETTINGS
+        .iter()
+        .any(|(section, keys)| bare(section) == name || keys.contains(&name))
+}
+
+/// The section of this name as a person writes it.
+pub(super) fn section_called(name: &str) -> Option<&'static str> {
+    let mut names = SETTINGS.iter().map(|(section, _)| *section);
+    names.find(|section| !name.is_empty() && bare(section) == name)
+}
+
+/// A name as settings have them, which PINs hardly are.
+fn is_plain(name: &str) -> bool {
+    name.chars().all(|c| c.is_ascii_alphabetic() || c == '_')
+}
+
+/// Whether a setting's or a section's name is like this one, wherever it belongs.
+fn is_like_one(name: &str) -> bool {
+    let all = SETTINGS.iter().flat_map(|(section, keys)| {
+        let keys = keys.iter().map(|key| (*key, *section));
+        keys.chain([(*section, "")])
+    });
+    closest(name, all.collect()).is_some()
+}
+
+/// What a setting may be that stands in `section` and is not known there.
+fn unknown(key: &str, section: &str) -> String {
+    if let Some(name) = section_called(key) {
+        return format!("{name} is a section of its own");
+    }
+    let place = |section: &str| match section {
+        "" => "above the first section".to_owned(),
+        section => format!("in {section}"),
+    };
+    let elsewhere = SETTINGS.iter().filter(|(_, keys)| keys.contains(&key));
+    let elsewhere: Vec<_> = elsewhere.map(|(section, _)| place(section)).collect();
+    if !elsewhere.is_empty() {
+        return format!("it belongs {}", elsewhere.join(" or "));
+    }
+    let here = SETTINGS.iter().filter(|(one, _)| *one == section);
+    let others = SETTINGS.iter().filter(|(one, _)| *one != section);
+    let keys = |(section, keys): &(&'static str, &'static [&'static str])| {
+        keys.iter().map(|key| (*key, *section)).collect::<Vec<_>>()
+    };
+    let sections = SETTINGS.iter().filter(|_| section.is_empty());
+    let sections = sections.map(|(section, _)| (*section, ""));
+    let mut all: Vec<_> = here.flat_map(keys).chain(sections).collect();
+    all.extend(others.flat_map(keys));
+    match closest(key, all) {
+        Some((meant, its)) if its == section || meant.starts_with('[') => {
+            format!("there is no such setting; did you mean {meant}?")
+        }
+        Some((meant, its)) => {
+            let place = place(its);
+            format!("there is no such setting; did you mean {meant}, {place}?")
+        }
+        None => match SETTINGS.iter().find(|(one, _)| *one == section) {
+            Some((_, keys)) if !section.is_empty() => {
+                let keys = keys.join(", ");
+                format!("there is no such setting in {section}; it has {keys}")
+            }
+            _ => "there is no such setting".into(),
+        },
+    }
+}
+
+/// Which of them is meant by a word, if one is like it: the first of those that are most alike.
+fn closest<'a>(word: &str, among: Vec<(&'a str, &'a str)>) -> Option<(&'a str, &'a str)> {
+    const ALIKE: f64 = 0.7;
+    let word = word.to_ascii_lowercase().replace('-', "_");
+    let likeness = |name: &str| strsim::normalized_damerau_levenshtein(&word, bare(name));
+    let mut best: Option<(f64, (&str, &str))> = None;
+    for one in among {
+        let alike = likeness(one.0);
+        if alike >= ALIKE && best.is_none_or(|(most, _)| alike > most) {
+            best = Some((alike, one));
+        }
+    }
+    best.map(|(_, one)| one)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The file that is installed names all settings, in comments.
+    #[test]
+    fn the_settings_are_those_that_the_installed_file_lists() {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../pkcs11-conf/config.toml");
+        let text = std::fs::read_to_string(file).unwrap();
+        let mut section = "";
+        let mut listed = std::collections::BTreeSet::new();
+        for line in text.lines().filter_map(|line| line.strip_prefix('#')) {
+            if line.starts_with('[') {
+                section = section_called(bare(line)).expect(line);
+                assert_eq!(section, line);
+            } else if let Some((key, _)) = line.split_once(" = ")
+                && !key.starts_with(' ')
+            {
+                listed.insert((section, key));
+            }
+        }
+        let all = SETTINGS
+            .iter()
+            .flat_map(|(section, keys)| keys.iter().map(|key| (*section, *key)));
+        assert_eq!(listed, all.collect());
+    }
+}

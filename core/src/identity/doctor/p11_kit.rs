@@ -1,0 +1,127 @@
+//! p11-kit's files (pkcs11.conf(5)), as p11-kit reads them: every file of a folder counts, whatever its
+//! name; those of one name are one module, the administrator's settings over the others; and a line
+//! that cannot be read keeps p11-kit from starting, for every program.
+
+use super::programs::text_of;
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+/// What p11-kit knows of a module.
+#[derive(Debug, Default)]
+pub(super) struct Registration {
+    /// The file that says where the module is, of those that do the one that counts.
+    pub(super) file: PathBuf,
+    settings: BTreeMap<String, String>,
+}
+
+/// A file that keeps p11-kit from starting.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Broken {
+    pub(super) file: PathBuf,
+    pub(super) why: Why,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Why {
+    /// This line (from 1) has no colon.
+    NoColon(usize),
+    /// This line (from 1) has an equals sign in the place of the colon.
+    Equals(usize),
+    /// This line (from 1) begins a section, and there are none in these files.
+    Section(usize),
+    /// It cannot be opened.
+    Unreadable(ErrorKind),
+}
+
+/// All registrations of these folders, the first folder's settings over the others'; and the files,
+/// `main` among them, that cannot be read.
+pub(super) fn read(main: &Path, folders: &[PathBuf]) -> (Vec<Registration>, Vec<Broken>) {
+    let mut broken = Vec::new();
+    let mut all: BTreeMap<OsString, Registration> = BTreeMap::new();
+    let mut settings = |file: &Path| match settings_of(file) {
+        Ok(settings) => settings,
+        Err(why) => {
+            broken.push(Broken {
+                file: file.into(),
+                why,
+            });
+            BTreeMap::new()
+        }
+    };
+    if main.exists() {
+        settings(main);
+    }
+    for folder in folders.iter().rev() {
+        for file in files_of(folder) {
+            let name = file.file_name().unwrap_or_default().to_owned();
+            let read = settings(&file);
+            let known = all.entry(name).or_default();
+            if read.contains_key(MODULE) {
+                known.file = file;
+            }
+            known.settings.extend(read);
+        }
+    }
+    broken.sort_by(|one, other| one.file.cmp(&other.file));
+    (all.into_values().collect(), broken)
+}
+
+const MODULE: &str = "module";
+
+impl Registration {
+    /// What it calls the module.
+    pub(super) fn module(&self) -> Option<&str> {
+        self.settings.get(MODULE).map(String::as_str)
+    }
+
+    /// In which programs it holds, in words; `None`: in all.
+    pub(super) fn limits(&self) -> Option<String> {
+        let listed = |name: &str| {
+            let text = self.settings.get(name)?;
+            let names = text.split([',', ' ', '\t']).filter(|name| !name.is_empty());
+            Some(names.collect::<Vec<_>>().join(", "))
+        };
+        match (listed("enable-in"), listed("disable-in")) {
+            (Some(none), _) if none.is_empty() => {
+                Some("in no program, since enable-in is empty".into())
+            }
+            (Some(programs), _) => Some(format!("in {programs} only (enable-in)")),
+            (None, Some(programs)) if !programs.is_empty() => {
+                Some(format!("not in {programs} (disable-in)"))
+            }
+            (None, _) => None,
+        }
+    }
+}
+
+/// What stands in a folder, but for folders.
+fn files_of(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut files: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
+    files.retain(|file| !file.is_dir());
+    files.sort();
+    files
+}
+
+fn settings_of(file: &Path) -> Result<BTreeMap<String, String>, Why> {
+    let text = text_of(file).map_err(|error| Why::Unreadable(error.kind()))?;
+    let mut settings = BTreeMap::new();
+    for (number, line) in (1..).zip(text.lines()) {
+        let line = line.trim_ascii();
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        match line.split_once(':') {
+            _ if line.starts_with('[') => return Err(Why::Section(number)),
+            _ if line.starts_with("-----BEGIN ") => return Err(Why::NoColon(number)),
+            Some((key, value)) => {
+                settings.insert(key.trim_ascii().into(), value.trim_ascii().into());
+            }
+            None if line.contains('=') => return Err(Why::Equals(number)),
+            None => return Err(Why::NoColon(number)),
+        }
+    }
+    Ok(settings)
+}

@@ -1,0 +1,271 @@
+//! What is in the folder, and what must change before that is something else.
+
+use super::read::{Opened, is_object};
+use super::{Entry, FolderError, KeyFolder, format};
+use crate::file::{FileStamp, Moment};
+use crate::trouble::Sight;
+use crate::trust::Owned;
+use rustix::io::Errno;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// What is in the folder.
+#[derive(Debug)]
+pub struct Listing {
+    /// By name. A file that did not change since the last listing gives the same `Arc`.
+    pub entries: Vec<Arc<Entry>>,
+    /// Files that give no object, by name, and why.
+    pub refused: Vec<(String, String)>,
+    /// The first of the files that could not be read now, and may hold an object.
+    pub unread: Option<FolderError>,
+    /// As [`KeyFolder::stamp`] of the moment before the files were read.
+    pub stamp: Stamp,
+}
+
+/// What must change before a listing can differ.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Stamp {
+    folder: Option<FileStamp>,
+    files: Vec<FileStamp>,
+    /// Objects that could not be read.
+    unread: Vec<(String, Errno)>,
+    /// When it was taken, if something had been changed so shortly before that the next change
+    /// could give it the same stamp, or something of the folder could not be read: then no later
+    /// one is equal to this.
+    pub(super) unsettled: Option<Moment>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    /// The folder as it was when its files were judged.
+    pub(super) folder: Option<Owned>,
+    pub(super) files: HashMap<String, Seen>,
+}
+
+/// What a file was at the last listing.
+#[derive(Debug, Clone)]
+pub(super) struct Seen {
+    /// `None` if it could not be had.
+    pub(super) stamp: Option<FileStamp>,
+    /// Whether it must have another stamp if it is now another.
+    pub(super) settled: bool,
+    pub(super) found: Result<Arc<Entry>, String>,
+    /// Why it could not be read now, if so; then what is found is of before.
+    pub(super) trouble: Option<Errno>,
+}
+
+impl Seen {
+    /// A file that cannot be read now: as it was earlier, if it was read then.
+    pub(super) fn hidden(earlier: Option<&Self>, stamp: Option<FileStamp>, errno: Errno) -> Self {
+        let found = earlier.and_then(|earlier| earlier.found.as_ref().ok());
+        Self {
+            stamp,
+            settled: false,
+            found: found.cloned().ok_or_else(|| errno.to_string()),
+            trouble: Some(errno),
+        }
+    }
+}
+
+impl Listing {
+    /// This, if no object may be missing from it: for whoever makes, changes or destroys something
+    /// because of what is not there.
+    ///
+    /// # Errors
+    ///
+    /// A file could not be read now.
+    pub fn whole(self) -> Result<Self, FolderError> {
+        match self.unread {
+            Some(error) => Err(error),
+            None => Ok(self),
+        }
+    }
+
+    /// The object of this name.
+    ///
+    /// # Errors
+    ///
+    /// There is none, or its file could not be read now.
+    pub fn entry(&self, name: &str) -> Result<&Arc<Entry>, FolderError> {
+        let found = self.entries.iter().find(|entry| entry.name == name);
+        let missing = || match &self.unread {
+            Some(error) => error.clone(),
+            None => FolderError::Gone(name.into()),
+        };
+        found.ok_or_else(missing)
+    }
+}
+
+impl KeyFolder {
+    /// All objects. Only files that changed are read; a folder that is missing is empty. An object
+    /// whose file cannot be read now is as it was, if it was read before.
+    ///
+    /// # Errors
+    ///
+    /// The folder as a whole cannot be read or is not to be trusted.
+    pub fn list(&self) -> Result<Listing, FolderError> {
+        self.noted(self.listed())
+    }
+
+    fn listed(&self) -> Result<Listing, FolderError> {
+        let now = Moment::now();
+        let before = Arc::clone(&self.known.lock());
+        let mut stamp = Stamp::default();
+        let mut known = Known::default();
+        if let Some(folder) = Opened::at(&self.path)? {
+            known.folder = Some(folder.owned);
+            stamp.folder = Some(folder.stamp);
+            let same_folder = before.folder == known.folder;
+            for file in folder.names().map_err(FolderError::at(&self.path))? {
+                let name = file.to_string_lossy().into_owned();
+                let earlier = before.files.get(&name);
+                let seen = match folder.file_stamp(&file) {
+                    Ok(None) => continue,
+                    Ok(Some(about)) => {
+                        stamp.files.push(about);
+                        match earlier {
+                            Some(seen)
+                                if same_folder && seen.stamp == Some(about) && seen.settled =>
+                            {
+                                Some(seen.clone())
+                            }
+                            earlier => {
+                                folder.look_at(&name, about, about.is_settled(now), earlier)?
+                            }
+                        }
+                    }
+                    Err(errno) => Some(Seen::hidden(earlier, None, errno)),
+                };
+                if let Some(seen) = seen {
+                    known.files.insert(name, seen);
+                }
+            }
+        }
+        let (mut entries, mut refused, mut unread) = (Vec::new(), Vec::new(), Vec::new());
+        for (name, seen) in &known.files {
+            match &seen.found {
+                Ok(entry) => entries.push(Arc::clone(entry)),
+                Err(reason) => refused.push((name.clone(), reason.clone())),
+            }
+            unread.extend(seen.trouble.map(|errno| (name.clone(), errno)));
+        }
+        entries.sort_unstable_by(|one, other| one.name.cmp(&other.name));
+        refused.sort_unstable();
+        unread.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+        self.note_objects(&unread);
+        stamp.unread = unread;
+        stamp.settle(now);
+        *self.known.lock() = Arc::new(known);
+        let hidden = stamp.unread.iter().find(|(name, _)| {
+            let refused = refused.binary_search_by(|(one, _)| one.cmp(name));
+            refused.is_ok()
+        });
+        let hidden = hidden.map(|(name, errno)| FolderError::at(&self.path.join(name))(*errno));
+        Ok(Listing {
+            entries,
+            refused,
+            unread: hidden,
+            stamp,
+        })
+    }
+
+    /// Which objects could not be read; the folder itself was.
+    fn note_objects(&self, unread: &[(String, Errno)]) {
+        let paths: Vec<_> = unread
+            .iter()
+            .map(|(name, _)| self.path.join(name))
+            .collect();
+        self.troubles.keep(|path| {
+            let of_listing = path == self.path || self.object_in(path).is_some();
+            !of_listing || paths.iter().any(|one| one == path)
+        });
+        for (path, (_, errno)) in paths.iter().zip(unread) {
+            self.troubles.note(path, *errno);
+        }
+    }
+
+    /// The name of the file that is an object, if the path leads to one of this folder.
+    fn object_in<'p>(&self, path: &'p Path) -> Option<&'p str> {
+        let name = path.strip_prefix(&self.path).ok()?.to_str()?;
+        (is_object(name.as_bytes()) && !name.contains('/')).then_some(name)
+    }
+
+    /// Notes which file could not be read, if that is why.
+    pub(super) fn noted<T>(&self, outcome: Result<T, FolderError>) -> Result<T, FolderError> {
+        if let Some((path, errno)) = outcome.as_ref().err().and_then(FolderError::trouble) {
+            self.troubles.note(path, errno);
+        }
+        outcome
+    }
+
+    /// The error of a file elsewhere that could not be read now, and that the folder depends on.
+    pub(crate) fn unread<T>(&self, path: &Path, errno: Errno) -> Result<T, FolderError> {
+        self.noted(Err(FolderError::at(path)(errno)))
+    }
+
+    /// The state of what a listing depends on; only one after it changed can differ. Reads no file
+    /// but those that could not be read before.
+    pub fn stamp(&self) -> Stamp {
+        let now = Moment::now();
+        let mut stamp = Stamp::default();
+        let (objects, others): (Vec<_>, Vec<_>) = self
+            .troubles
+            .paths()
+            .into_iter()
+            .partition(|path| self.object_in(path).is_some());
+        let looked = self.noted(self.look_over(&objects, &mut stamp));
+        stamp.settle(now);
+        for path in others.iter().filter(|path| **path != self.path) {
+            self.troubles.recheck(path, format::LARGEST);
+        }
+        // Such trouble may have kept the last look from its end.
+        if !others.is_empty() || looked.is_err_and(|error| error.trouble().is_some()) {
+            stamp.unsettled = Some(now);
+        }
+        stamp
+    }
+
+    fn look_over(&self, unread: &[PathBuf], stamp: &mut Stamp) -> Result<(), FolderError> {
+        let Some(folder) = Opened::at(&self.path).inspect_err(|_| {
+            // Not to be trusted, until it is another.
+            stamp.folder = match Sight::of(&self.path) {
+                Sight::There(about) => Some(about),
+                Sight::Missing | Sight::Unread(_) => None,
+            };
+        })?
+        else {
+            return Ok(());
+        };
+        stamp.folder = Some(folder.stamp);
+        for file in folder.names().map_err(FolderError::at(&self.path))? {
+            let name = file.to_string_lossy();
+            let trouble = match folder.file_stamp(&file) {
+                Ok(None) => None,
+                Ok(Some(about)) => {
+                    stamp.files.push(about);
+                    let was_unread = unread.iter().any(|path| path.ends_with(&*name));
+                    was_unread.then(|| folder.trouble_with(&name)).flatten()
+                }
+                Err(errno) => {
+                    self.troubles.note(&self.path.join(&*name), errno);
+                    Some(errno)
+                }
+            };
+            stamp
+                .unread
+                .extend(trouble.map(|errno| (name.into_owned(), errno)));
+        }
+        let unread = &mut stamp.unread;
+        unread.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+        Ok(())
+    }
+}
+
+impl Stamp {
+    fn settle(&mut self, now: Moment) {
+        let all = self.folder.iter().chain(&self.files);
+        let settled = all.into_iter().all(|stamp| stamp.is_settled(now));
+        self.unsettled = (!settled).then_some(now);
+    }
+}

@@ -1,0 +1,209 @@
+//! Files that the factory identity is found by, beside the TPM: certificates that `[[identity]]` names,
+//! those of the `chain/` folder, the secrets of keys, and what tells that something changed.
+
+use crate::certificate::Certificate;
+use crate::config::{IdentityAuth, IdentityHint, SecretSource};
+use crate::file;
+use crate::trouble::{Sight, Troubles, paths_in, trouble};
+use crate::trust::distrusted;
+use log::warn;
+use parking_lot::Mutex;
+use rustix::io::Errno;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+/// More bytes than any sane file of certificates has.
+const LARGEST: u64 = 1 << 20;
+
+/// The files, and what they held when they were last read.
+#[derive(Debug)]
+pub(super) struct Files {
+    chain: PathBuf,
+    hinted: Vec<PathBuf>,
+    /// Files of which only the stamps count.
+    others: Vec<PathBuf>,
+    /// Held for moments.
+    known: Mutex<HashMap<PathBuf, Vec<Certificate>>>,
+    troubles: Troubles,
+}
+
+/// What must change before the files can say something else.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Stamp {
+    files: Vec<(PathBuf, Sight)>,
+    /// Why the `chain/` folder could not be listed, if so.
+    unlisted: Option<Errno>,
+}
+
+/// What the files hold, each with its certificates.
+#[derive(Debug)]
+pub(super) struct Read {
+    pub(super) hinted: Vec<(PathBuf, Vec<Certificate>)>,
+    pub(super) chain: Vec<(PathBuf, Vec<Certificate>)>,
+    pub(super) stamp: Stamp,
+    /// A file that `[[identity]]` names, that could not be read now and was not read before.
+    pub(super) unread: Option<String>,
+}
+
+impl Files {
+    pub(super) fn new(chain: PathBuf, generation: PathBuf, hints: &[IdentityHint]) -> Self {
+        let secret = |hint: &IdentityHint| match &hint.auth {
+            Some(IdentityAuth::Secret(source)) => source.path().ok()?,
+            Some(IdentityAuth::Pin) | None => None,
+        };
+        let others = [generation, chain.clone()];
+        Self {
+            hinted: hints
+                .iter()
+                .filter_map(|hint| hint.certificate.clone())
+                .collect(),
+            others: others
+                .into_iter()
+                .chain(hints.iter().filter_map(secret))
+                .collect(),
+            chain,
+            known: Mutex::default(),
+            troubles: Troubles::default(),
+        }
+    }
+
+    /// For a forked child, where a lock may stay held for ever.
+    pub(super) fn for_child(&self) -> Self {
+        let known = self.known.try_lock().map(|known| known.clone());
+        Self {
+            chain: self.chain.clone(),
+            hinted: self.hinted.clone(),
+            others: self.others.clone(),
+            known: Mutex::new(known.unwrap_or_default()),
+            troubles: self.troubles.for_child(),
+        }
+    }
+
+    /// Reads only what could not be read before.
+    pub(super) fn stamp(&self) -> Stamp {
+        let (chain, unlisted) = self.chain_paths();
+        let all = self.others.iter().chain(&self.hinted).chain(&chain);
+        let sight = |path: &PathBuf| (path.clone(), self.troubles.sight(path, LARGEST));
+        Stamp {
+            files: all.map(sight).collect(),
+            unlisted,
+        }
+    }
+
+    /// Reads all certificates. What cannot be read now is as it was, if it was read before.
+    pub(super) fn read(&self) -> Read {
+        let (chain_paths, unlisted) = self.chain_paths();
+        let before = std::mem::take(&mut *self.known.lock());
+        let sight = |path: &PathBuf| (path.clone(), self.troubles.sight(path, LARGEST));
+        let mut stamp = Stamp {
+            files: self.others.iter().map(sight).collect(),
+            unlisted,
+        };
+        let mut known = HashMap::new();
+        let mut read = |path: &PathBuf| {
+            let (sight, here) = self.certificates_in(path);
+            stamp.files.push((path.clone(), sight));
+            let here = here.or_else(|| before.get(path).cloned());
+            if let Some(here) = &here {
+                known.insert(path.clone(), here.clone());
+            }
+            (path.clone(), here)
+        };
+        let hinted: Vec<_> = self.hinted.iter().map(&mut read).collect();
+        let chain: Vec<_> = match distrusted(&self.chain) {
+            None => chain_paths.iter().map(&mut read).collect(),
+            Some(why) => {
+                warn!(
+                    "{why}, so no certificate of {} is shown",
+                    self.chain.display()
+                );
+                stamp.files.extend(chain_paths.iter().map(sight));
+                Vec::new()
+            }
+        };
+        *self.known.lock() = known;
+        self.troubles.keep(|path| {
+            let unlisted = stamp.unlisted.is_some() && path == self.chain;
+            let mut files = stamp.files.iter();
+            unlisted || files.any(|(one, sight)| one == path && sight.trouble().is_some())
+        });
+        let unread = hinted.iter().find(|(_, here)| here.is_none());
+        let or_none = |(path, here): (PathBuf, Option<Vec<_>>)| (path, here.unwrap_or_default());
+        Read {
+            unread: unread.map(|(path, _)| format!("{}: it could not be read", path.display())),
+            hinted: hinted.into_iter().map(or_none).collect(),
+            chain: chain.into_iter().map(or_none).collect(),
+            stamp,
+        }
+    }
+
+    /// A secret could not be had: a look follows when its file can be read, or is another.
+    pub(super) fn note_secret(&self, source: &SecretSource, error: &std::io::Error) {
+        let path = source.path().ok().flatten();
+        match path.zip(trouble(error)) {
+            Some((path, errno)) => self.troubles.note(&path, errno),
+            None => warn!("[[identity]] auth {source:?}: {error}"),
+        }
+    }
+
+    /// Has the stamp say of which secrets the look had none.
+    pub(super) fn amend(&self, stamp: &mut Stamp) {
+        for (path, sight) in &mut stamp.files {
+            if let Some(errno) = self.troubles.with(path) {
+                *sight = Sight::Unread(errno);
+            }
+        }
+    }
+
+    /// The certificates of a file; `None` if it could not be read now.
+    fn certificates_in(&self, path: &Path) -> (Sight, Option<Vec<Certificate>>) {
+        let (sight, parsed) = match file::read_stamped(path, LARGEST) {
+            Ok((bytes, stamp)) => {
+                let parsed = match distrusted(path) {
+                    Some(why) => Err(format!("{why}, so it is not used")),
+                    None => Certificate::parse_all(&bytes).map_err(|why| why.to_string()),
+                };
+                (Sight::There(stamp), parsed)
+            }
+            Err(error) => match trouble(&error) {
+                Some(errno) => {
+                    self.troubles.note(path, errno);
+                    return (Sight::Unread(errno), None);
+                }
+                None => (Sight::of(path), Err(error.to_string())),
+            },
+        };
+        let parsed = parsed.unwrap_or_else(|why| {
+            warn!("{}: {why}", path.display());
+            Vec::new()
+        });
+        (sight, Some(parsed))
+    }
+
+    /// The files of the `chain/` folder, which may be missing; those that are known, with the
+    /// reason, if it cannot be listed now.
+    fn chain_paths(&self) -> (Vec<PathBuf>, Option<Errno>) {
+        let is_pem = |path: &PathBuf| path.extension().is_some_and(|end| end == "pem");
+        match paths_in(&self.chain) {
+            Ok(mut paths) => {
+                paths.retain(is_pem);
+                (paths, None)
+            }
+            Err(error) => {
+                let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
+                self.troubles.note(&self.chain, errno);
+                let known = self.known.lock();
+                let mut paths: Vec<_> = known.keys().cloned().collect();
+                paths.retain(|path| path.parent() == Some(&self.chain) && is_pem(path));
+                paths.sort();
+                (paths, Some(errno))
+            }
+        }
+    }
+}
+
+/// The certificates in a file, or why there are none.
+pub(crate) fn certificates_in(path: &Path) -> Result<Vec<Certificate>, String> {
+    let bytes = file::read(path, LARGEST).map_err(|error| error.to_string())?;
+    Certificate::parse_all(&bytes).map_err(|error| error.to_string())
+}

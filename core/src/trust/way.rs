@@ -1,0 +1,310 @@
+//! The way to a file: who could put another file there.
+
+use super::{GROUP_WRITES, Owned, STICKY, WORLD_WRITES};
+use rustix::fs::{FileType, Stat, lstat};
+use rustix::process::geteuid;
+use std::ffi::OsString;
+use std::fmt;
+use std::fs::{read_link, read_to_string};
+use std::path::{Component, Path, PathBuf};
+
+const ROOT: u32 = 0;
+/// As the kernel has it (path_resolution(7)).
+const MOST_LINKS: usize = 40;
+
+/// Why nobody can rely on a file or folder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Distrust {
+    /// What is at fault: the file itself, or something on the way to it.
+    pub(crate) place: PathBuf,
+    /// Who could change what is there.
+    pub(crate) why: String,
+}
+
+/// Why nobody can rely on the file or folder that a path leads to, if so. Links are followed, and
+/// each folder on the way is judged. What is missing or out of reach is nothing to rely on.
+pub(crate) fn distrusted(path: &Path) -> Option<Distrust> {
+    walk(path, Rule::Folders).err()
+}
+
+/// The folder that a path leads to, without links, if nobody but root and this user can exchange
+/// anything on the way, or any file in it that is not his own. `None` if it is not there.
+///
+/// # Errors
+///
+/// Others can.
+pub(crate) fn alone(folder: &Path) -> Result<Option<PathBuf>, Distrust> {
+    walk(folder, Rule::Alone)
+}
+
+/// Whom to trust with a folder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rule {
+    /// Its owner and, if they may write there, its group.
+    Folders,
+    /// Root and this user.
+    Alone,
+}
+
+fn walk(path: &Path, rule: Rule) -> Result<Option<PathBuf>, Distrust> {
+    let from = match path.is_absolute() {
+        true => PathBuf::new(),
+        false => std::env::current_dir().unwrap_or_default(),
+    };
+    let mut rest = parts(&from.join(path));
+    let mut here = PathBuf::from("/");
+    let mut links = 0;
+    while let Some(part) = rest.pop() {
+        if part == ".." {
+            here.pop();
+            continue;
+        }
+        let there = here.join(&part);
+        let (Ok(folder), Ok(about)) = (lstat(&here), lstat(&there)) else {
+            return Ok(None);
+        };
+        rule.judge_entry((&here, &folder), (&there, &about))?;
+        match FileType::from_raw_mode(about.st_mode) {
+            FileType::Symlink => {
+                links += 1;
+                let Ok(target) = read_link(&there) else {
+                    return Ok(None);
+                };
+                if links > MOST_LINKS {
+                    return Ok(None);
+                }
+                if target.is_absolute() {
+                    here = PathBuf::from("/");
+                }
+                rest.extend(parts(&target));
+            }
+            FileType::Directory => {
+                if rest.is_empty() {
+                    rule.judge_folder(&there, &about)?;
+                }
+                here = there;
+            }
+            _ => {
+                let judged = Owned::from(&about).as_file_in(Owned::from(&folder), geteuid());
+                judged.map_err(|why| Distrust::of(&there, why))?;
+                here = there;
+            }
+        }
+    }
+    Ok(Some(here))
+}
+
+/// The names of a path, the last first.
+fn parts(path: &Path) -> Vec<OsString> {
+    let names = path.components().rev();
+    let named = names.filter(|part| matches!(part, Component::Normal(_) | Component::ParentDir));
+    named.map(|part| part.as_os_str().to_owned()).collect()
+}
+
+impl Rule {
+    /// Whether others could have put an entry into a folder, or could exchange it.
+    fn judge_entry(
+        self,
+        (here, folder): (&Path, &Stat),
+        (there, entry): (&Path, &Stat),
+    ) -> Result<(), Distrust> {
+        let folder = Owned::from(folder);
+        let entry = Owned::from(entry);
+        if self == Self::Alone && !is_ours(folder.owner) && !is_unmapped(folder.owner) {
+            return Err(Distrust::of(here, stranger(folder.owner)));
+        }
+        let Some(who) = self.writers(folder) else {
+            return Ok(());
+        };
+        if !folder.lets(STICKY) {
+            return Err(Distrust::of(
+                here,
+                format!("{who} may write into this folder"),
+            ));
+        }
+        match is_ours(entry.owner) {
+            true => Ok(()),
+            false => Err(Distrust::of(
+                there,
+                format!(
+                    "{}, and {who} may make such a name there",
+                    stranger(entry.owner)
+                ),
+            )),
+        }
+    }
+
+    fn judge_folder(self, path: &Path, about: &Stat) -> Result<(), Distrust> {
+        let folder = Owned::from(about);
+        folder.as_folder().map_err(|why| Distrust::of(path, why))?;
+        if self == Self::Folders {
+            return Ok(());
+        }
+        if !is_ours(folder.owner) {
+            return Err(Distrust::of(path, stranger(folder.owner)));
+        }
+        match self.writers(folder) {
+            Some(who) if !folder.lets(STICKY) => Err(Distrust::of(
+                path,
+                format!("{who} may write into this folder"),
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// Who may write into a folder and is not trusted with it.
+    fn writers(self, folder: Owned) -> Option<String> {
+        if folder.lets(WORLD_WRITES) {
+            return Some("everybody".into());
+        }
+        let group = self == Self::Alone && folder.lets(GROUP_WRITES) && folder.group != ROOT;
+        group.then(|| format!("the group {}", folder.group))
+    }
+}
+
+/// Whether this user is root's or this process's.
+pub(super) fn is_ours(user: u32) -> bool {
+    user == ROOT || user == geteuid().as_raw()
+}
+
+/// Whether the number stands for users from outside this user namespace (user_namespaces(7)). What
+/// belongs to them was put there by whoever made the container, and nobody inside can write it
+/// unless its mode lets everybody.
+pub(super) fn is_unmapped(user: u32) -> bool {
+    let overflow = read_to_string("/proc/sys/fs/overflowuid").unwrap_or_default();
+    if overflow.trim().parse() != Ok(user) {
+        return false;
+    }
+    let map = read_to_string("/proc/self/uid_map").unwrap_or_default();
+    let ranges = map.lines().map(|line| {
+        let mut numbers = line.split_ascii_whitespace().map(str::parse::<u64>);
+        Some((numbers.next()?.ok()?, numbers.nth(1)?.ok()?))
+    });
+    let is_mapped = |range: Option<(u64, u64)>| {
+        range.is_none_or(|(first, count)| (first..first + count).contains(&u64::from(user)))
+    };
+    !map.is_empty() && !ranges.into_iter().any(is_mapped)
+}
+
+fn stranger(user: u32) -> String {
+    format!("it belongs to user {user}")
+}
+
+impl Distrust {
+    pub(crate) fn of(place: &Path, why: impl Into<String>) -> Self {
+        Self {
+            place: place.into(),
+            why: why.into(),
+        }
+    }
+}
+
+impl fmt::Display for Distrust {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.place.display(), self.why)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::{PermissionsExt, chown, symlink};
+
+    const OTHER: u32 = 12345;
+
+    fn mode(path: &Path, mode: u32) {
+        fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+    }
+
+    /// Gives a file or link away; `false` where the tests do not run as root.
+    fn give(path: &Path) -> bool {
+        std::os::unix::fs::lchown(path, Some(OTHER), None).is_ok()
+    }
+
+    #[test]
+    fn who_could_exchange_a_file_on_the_way() {
+        let home = tempfile::tempdir().unwrap();
+        let at = |name: &str| home.path().join(name);
+        fs::create_dir_all(at("a/b")).unwrap();
+        fs::write(at("a/b/file"), b"").unwrap();
+        let file = at("a/b/file");
+        mode(&file, 0o644);
+        assert_eq!(distrusted(&file), None);
+        for (name, bits, sound) in [
+            ("a/b/file", 0o646, false),
+            ("a/b/file", 0o600, true),
+            ("a/b", 0o777, false),
+            ("a/b", 0o755, true),
+            ("a", 0o777, false),
+            // Nobody can take a folder of ours away from there.
+            ("a", 0o1777, true),
+            ("a/b", 0o1777, true),
+        ] {
+            mode(&at(name), bits);
+            assert_eq!(distrusted(&file).is_none(), sound, "{name} {bits:o}");
+        }
+        assert!(distrusted(&at("a/b")).is_some(), "everybody adds files");
+        assert_eq!(distrusted(&at("none/at/all")), None);
+        // What others made in a folder for all.
+        symlink(&file, at("a/link")).unwrap();
+        assert_eq!(distrusted(&at("a/link")), None);
+        if give(&at("a/link")) {
+            let why = distrusted(&at("a/link")).unwrap();
+            assert_eq!(why.place, at("a/link"));
+            assert!(give(&file));
+            assert_eq!(distrusted(&file).unwrap().place, file);
+        }
+    }
+
+    #[test]
+    fn a_store_of_links_is_believed_as_far_as_its_owner() {
+        let home = tempfile::tempdir().unwrap();
+        let at = |name: &str| home.path().join(name);
+        fs::create_dir_all(at("store/one")).unwrap();
+        fs::write(at("store/one/config.toml"), b"").unwrap();
+        mode(&at("store"), 0o1775);
+        symlink("store/../store/one", at("static")).unwrap();
+        symlink(at("static/config.toml"), at("config.toml")).unwrap();
+        assert_eq!(distrusted(&at("config.toml")), None);
+        mode(&at("store"), 0o777);
+        let why = distrusted(&at("config.toml")).unwrap();
+        assert_eq!(why.place, at("store").canonicalize().unwrap());
+        symlink("loop", at("loop")).unwrap();
+        assert_eq!(distrusted(&at("loop")), None);
+    }
+
+    #[test]
+    fn a_folder_of_our_own_alone() {
+        let home = tempfile::tempdir().unwrap();
+        let folder = home.path().join("lock");
+        assert_eq!(alone(&folder), Ok(None));
+        fs::create_dir(&folder).unwrap();
+        for (bits, sound) in [(0o750, true), (0o1777, false), (0o777, false)] {
+            mode(&folder, bits);
+            assert_eq!(alone(&folder).is_ok(), sound, "{bits:o}");
+        }
+        mode(&folder, 0o770);
+        if chown(&folder, None, Some(OTHER)).is_ok() {
+            mode(&folder, 0o770);
+            assert!(alone(&folder).is_err(), "the group exchanges files");
+            mode(&folder, 0o1770);
+            assert!(alone(&folder).is_ok());
+            mode(home.path(), 0o770);
+            chown(home.path(), None, Some(OTHER)).unwrap();
+            assert!(alone(&folder).is_err(), "the group exchanges the folder");
+            mode(home.path(), 0o700);
+            chown(home.path(), Some(OTHER), None).unwrap();
+            assert!(alone(&folder).is_err(), "its owner exchanges the folder");
+            chown(home.path(), Some(ROOT), None).unwrap();
+            assert!(give(&folder));
+            assert!(alone(&folder).is_err());
+        }
+    }
+
+    #[test]
+    fn nobody_is_from_outside_where_all_users_are_known() {
+        assert!(!is_unmapped(ROOT));
+        assert!(!is_unmapped(geteuid().as_raw()));
+    }
+}

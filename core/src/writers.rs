@@ -1,0 +1,160 @@
+//! What lies beside files that are written: the lock that writers take, and what one left that was
+//! killed.
+
+use crate::file::TEMPORARY;
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, fstat, openat, statat, unlinkat};
+use rustix::io::Errno;
+use rustix::path::Arg;
+use std::path::Path;
+
+/// Why there is no lock to take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NoLock {
+    /// Something else is in its place.
+    InTheWay(&'static str),
+    /// What the system said.
+    System(Errno),
+}
+
+/// Opens a file that is to be locked (flock(2)), and makes it for its owner if it is missing and
+/// `make` says so. What is there is looked at before it is opened, and nothing of it is changed.
+pub(crate) fn open_lock(
+    folder: impl AsFd,
+    name: impl Arg + Copy,
+    make: bool,
+) -> Result<OwnedFd, NoLock> {
+    const FLAGS: OFlags = OFlags::RDONLY
+        .union(OFlags::CLOEXEC)
+        .union(OFlags::NOFOLLOW)
+        .union(OFlags::NONBLOCK)
+        .union(OFlags::NOCTTY);
+    /// Others may make it, or take it away, just now.
+    const LOOKS: usize = 3;
+    let new = FLAGS | OFlags::CREATE | OFlags::EXCL;
+    for _ in 0..LOOKS {
+        let opened = match statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(there) => {
+                no_lock(&there).map_or(Ok(()), |what| Err(NoLock::InTheWay(what)))?;
+                // Not with CREATE: in a folder for all the kernel would refuse what another user
+                // owns (protected_regular).
+                openat(&folder, name, FLAGS, Mode::empty())
+            }
+            Err(Errno::NOENT) if make => openat(&folder, name, new, Mode::RUSR | Mode::WUSR),
+            Err(error) => Err(error),
+        };
+        let fd = match opened {
+            Err(Errno::EXIST) => continue,
+            Err(Errno::NOENT) if make => continue,
+            other => other.map_err(NoLock::System)?,
+        };
+        let there = fstat(&fd).map_err(NoLock::System)?;
+        return match no_lock(&there) {
+            Some(what) => Err(NoLock::InTheWay(what)),
+            None => Ok(fd),
+        };
+    }
+    Err(NoLock::System(Errno::NOENT))
+}
+
+/// What a file is if it cannot be a lock: that is a regular file with one name.
+pub(crate) fn no_lock(about: &Stat) -> Option<&'static str> {
+    match FileType::from_raw_mode(about.st_mode) {
+        FileType::RegularFile if about.st_nlink <= 1 => None,
+        FileType::RegularFile => {
+            Some("a file that has another name too (a hard link) is in the place of a lock")
+        }
+        FileType::Directory => Some("a folder is in the place of a lock"),
+        FileType::Symlink => Some("a symbolic link is in the place of a lock"),
+        FileType::Fifo => Some("a pipe is in the place of a lock"),
+        _ => Some("a device or socket is in the place of a lock"),
+    }
+}
+
+/// Whether a name is one that [`crate::file::put`] gives to what it writes, and the process of it.
+pub(crate) fn writer_of(name: &[u8]) -> Option<u32> {
+    const DIGITS: usize = 16;
+    let rest = std::str::from_utf8(name).ok()?.strip_prefix(TEMPORARY)?;
+    let (process, digits) = rest.split_once('-')?;
+    let is_digit = |byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    let sound = digits.len() == DIGITS && digits.bytes().all(is_digit);
+    let process: u32 = process.parse().ok()?;
+    sound.then_some(process)
+}
+
+/// Takes away what killed writers left in a folder: regular files under names of ours alone, and
+/// none that this says is still being written. What cannot be taken away stays.
+pub(crate) fn remove_leftovers(
+    folder: &OwnedFd,
+    is_writing: impl Fn(u32) -> bool,
+) -> rustix::io::Result<()> {
+    for entry in Dir::read_from(folder)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let Some(process) = writer_of(name.to_bytes()) else {
+            continue;
+        };
+        let is_file = statat(folder, name, AtFlags::SYMLINK_NOFOLLOW)
+            .is_ok_and(|about| FileType::from_raw_mode(about.st_mode) == FileType::RegularFile);
+        if is_file && !is_writing(process) {
+            let _ = unlinkat(folder, name, AtFlags::empty());
+        }
+    }
+    Ok(())
+}
+
+/// Whether a process lives, as far as this one can see.
+pub(crate) fn lives(process: u32) -> bool {
+    Path::new("/proc").join(process.to_string()).exists()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::fs::open;
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn only_what_is_ours_is_taken_away() {
+        let home = tempfile::tempdir().unwrap();
+        let at = |name: &str| home.path().join(name);
+        fs::create_dir(at(".new-1-0123456789abcdef")).unwrap();
+        symlink("nowhere", at(".new-2-0123456789abcdef")).unwrap();
+        let stays = [
+            ".new-ideas",
+            ".new-4-0123456789ABCDEF",
+            ".new-5-0123456789abcdef",
+            "new",
+        ];
+        for name in stays {
+            fs::write(at(name), "").unwrap();
+        }
+        fs::write(at(".new-3-0123456789abcdef"), "").unwrap();
+        let folder = open(home.path(), OFlags::DIRECTORY, Mode::empty()).unwrap();
+        remove_leftovers(&folder, |process| process == 5).unwrap();
+        assert!(!at(".new-3-0123456789abcdef").exists());
+        assert_eq!(fs::read_dir(home.path()).unwrap().count(), 6);
+    }
+
+    #[test]
+    fn what_is_in_the_way_is_named_and_left_alone() {
+        let home = tempfile::tempdir().unwrap();
+        let folder = open(home.path(), OFlags::DIRECTORY, Mode::empty()).unwrap();
+        let opened = |name: &str| open_lock(&folder, name, true).map(drop);
+        assert_eq!(opened("new"), Ok(()));
+        assert_eq!(opened("new"), Ok(()));
+        let none = open_lock(&folder, "none", false).map(drop);
+        assert_eq!(none, Err(NoLock::System(Errno::NOENT)));
+        fs::create_dir(home.path().join("folder")).unwrap();
+        symlink("new", home.path().join("link")).unwrap();
+        let told = |name: &str| match opened(name) {
+            Err(NoLock::InTheWay(what)) => what,
+            other => panic!("{name}: {other:?}"),
+        };
+        assert!(told("folder").contains("a folder"));
+        assert!(told("link").contains("a symbolic link"));
+        fs::hard_link(home.path().join("new"), home.path().join("second")).unwrap();
+        assert!(told("new").contains("another name"));
+    }
+}

@@ -1,0 +1,185 @@
+/*
+ * Counts and lengths that cannot be meant: huge MODULE
+ *
+ * Counts stand over memory that reads as zero, lengths over three bytes with nothing behind them: a
+ * length that is followed ends the program.
+ */
+#include "host.h"
+
+#include <sys/mman.h>
+#include <unistd.h>
+
+#define KWP 0x210BUL /* CKM_AES_KEY_WRAP_KWP of version 3.0 */
+
+static const CK_ULONG sizes[] = {1UL << 16, 1UL << 31, 1UL << 32, 1UL << 40, ~0UL / 32, ~0UL};
+
+static CK_SESSION_HANDLE session, factory;
+static CK_OBJECT_HANDLE public, private, factory_key, data, secret;
+static CK_ATTRIBUTE *zeros;
+/* Three bytes at the end of what can be read. */
+static unsigned char *three;
+
+static void *mapped(size_t size)
+{
+    int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+    void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, flags, -1, 0);
+    HOLDS(memory != MAP_FAILED);
+    return memory;
+}
+
+static void prepare(void)
+{
+    CK_ULONG class = CKO_DATA, length = 65;
+    CK_ATTRIBUTE of_data[] = {{CKA_CLASS, &class, sizeof class}};
+    size_t page = sysconf(_SC_PAGESIZE);
+    unsigned char *pages = mapped(2 * page), point[67];
+    CK_ATTRIBUTE its_point = {CKA_EC_POINT, point, sizeof point};
+
+    OK(call->C_Initialize(NULL));
+    factory = opened(0);
+    factory_key = first(factory, CKO_PRIVATE_KEY);
+    session = opened(1);
+    OK(call->C_CreateObject(session, of_data, 1, &data));
+    OK(generated(session, &public, &private));
+    OK(call->C_GetAttributeValue(session, public, &its_point, 1));
+    {
+        CK_ECDH1_DERIVE_PARAMS how = {CKD_NULL, 0, NULL, length, point + 2};
+        CK_MECHANISM derive = {CKM_ECDH1_DERIVE, &how, sizeof how};
+        CK_ULONG type = CKK_AES, bytes = 32;
+        CK_BBOOL yes = CK_TRUE;
+        class = CKO_SECRET_KEY;
+        CK_ATTRIBUTE wanted[] = {{CKA_CLASS, &class, sizeof class},
+                                 {CKA_KEY_TYPE, &type, sizeof type},
+                                 {CKA_VALUE_LEN, &bytes, sizeof bytes},
+                                 {CKA_UNWRAP, &yes, 1}};
+        OK(call->C_DeriveKey(session, &derive, private, wanted, COUNT(wanted), &secret));
+    }
+    zeros = mapped(1UL << 24);
+    OK(mprotect(pages + page, page, PROT_NONE));
+    three = pages + page - 3;
+}
+
+/* Each call that takes a template. */
+static void templates(CK_RV wanted, CK_ATTRIBUTE *template, CK_ULONG count)
+{
+    CK_MECHANISM pair = {CKM_EC_KEY_PAIR_GEN, NULL, 0}, kwp = {KWP, NULL, 0};
+    CK_ECDH1_DERIVE_PARAMS how = {CKD_NULL, 0, NULL, 3, three};
+    CK_MECHANISM derive = {CKM_ECDH1_DERIVE, &how, sizeof how};
+    CK_ATTRIBUTE curve = {CKA_EC_PARAMS, ec_params, sizeof ec_params};
+    CK_OBJECT_HANDLE object, other;
+
+    GIVES(wanted, call->C_FindObjectsInit(session, template, count));
+    GIVES(wanted, call->C_CreateObject(session, template, count, &object));
+    GIVES(wanted, call->C_SetAttributeValue(session, data, template, count));
+    GIVES(wanted,
+          call->C_GenerateKeyPair(session, &pair, template, count, NULL, 0, &object, &other));
+    GIVES(wanted,
+          call->C_GenerateKeyPair(session, &pair, &curve, 1, template, count, &object, &other));
+    GIVES(wanted, call->C_DeriveKey(session, &derive, private, template, count, &object));
+    GIVES(wanted,
+          call->C_UnwrapKey(session, &kwp, secret, three, 3, template, count, &object));
+}
+
+static void pins(CK_ULONG length)
+{
+    CK_UTF8CHAR label[32];
+    memset(label, ' ', sizeof label);
+    GIVES(CKR_ARGUMENTS_BAD, call->C_Login(session, CKU_USER, three, length));
+    GIVES(CKR_ARGUMENTS_BAD, call->C_InitPIN(session, three, length));
+    GIVES(CKR_ARGUMENTS_BAD, call->C_SetPIN(session, three, length, three, 3));
+    GIVES(CKR_ARGUMENTS_BAD, call->C_SetPIN(session, three, 3, three, length));
+    GIVES(CKR_ARGUMENTS_BAD, call->C_InitToken(1, three, length, label));
+}
+
+static void parameters(CK_ULONG length)
+{
+    CK_ECDH1_DERIVE_PARAMS shared = {CKD_SHA1_KDF, length, three, 3, three};
+    CK_ECDH1_DERIVE_PARAMS point = {CKD_NULL, 0, NULL, length, three};
+    CK_RSA_PKCS_OAEP_PARAMS oaep = {CKM_SHA_1, CKG_MGF1_SHA1, CKZ_DATA_SPECIFIED, three, length};
+    CK_MECHANISM wrong[] = {
+        {CKM_ECDH1_DERIVE, &shared, sizeof shared}, {CKM_ECDH1_DERIVE, &point, sizeof point},
+        {CKM_ECDH1_DERIVE, three, length},
+    };
+    CK_MECHANISM with_label = {CKM_RSA_PKCS_OAEP, &oaep, sizeof oaep};
+    CK_MECHANISM itself = {CKM_ECDSA, three, length}, kwp = {KWP, three, length};
+    CK_OBJECT_HANDLE object;
+
+    for (size_t n = 0; n < COUNT(wrong); n++)
+        GIVES(CKR_MECHANISM_PARAM_INVALID,
+              call->C_DeriveKey(session, &wrong[n], private, NULL, 0, &object));
+    GIVES(CKR_MECHANISM_PARAM_INVALID, call->C_EncryptInit(session, &with_label, public));
+    GIVES(CKR_MECHANISM_PARAM_INVALID, call->C_DecryptInit(session, &with_label, private));
+    GIVES(CKR_MECHANISM_PARAM_INVALID, call->C_SignInit(session, &itself, private));
+    GIVES(CKR_MECHANISM_PARAM_INVALID, call->C_VerifyInit(session, &itself, public));
+    GIVES(CKR_MECHANISM_PARAM_INVALID,
+          call->C_UnwrapKey(session, &kwp, secret, three, 3, NULL, 0, &object));
+}
+
+/* What is read is not there, so that none of it may be read. */
+static void data_of(CK_ULONG length)
+{
+    CK_MECHANISM ecdsa = {CKM_ECDSA, NULL, 0}, kwp = {KWP, NULL, 0};
+    CK_ULONG class = CKO_PRIVATE_KEY, type = CKK_EC;
+    CK_ATTRIBUTE key[] = {{CKA_CLASS, &class, sizeof class}, {CKA_KEY_TYPE, &type, sizeof type}};
+    unsigned char signature[64];
+    CK_ULONG room = sizeof signature;
+    CK_OBJECT_HANDLE object;
+    CK_RV beyond = length == ~0UL ? CKR_ARGUMENTS_BAD : CKR_DATA_LEN_RANGE;
+
+    OK(call->C_SignInit(session, &ecdsa, private));
+    GIVES(beyond, call->C_Sign(session, three, length, signature, &room));
+    OK(call->C_VerifyInit(session, &ecdsa, public));
+    GIVES(beyond, call->C_Verify(session, three, length, three, 3));
+    OK(call->C_VerifyInit(session, &ecdsa, public));
+    GIVES(length == ~0UL ? CKR_ARGUMENTS_BAD : CKR_SIGNATURE_LEN_RANGE,
+          call->C_Verify(session, three, 3, three, length));
+    GIVES(length == ~0UL ? CKR_ARGUMENTS_BAD : CKR_WRAPPED_KEY_LEN_RANGE,
+          call->C_UnwrapKey(session, &kwp, secret, three, length, key, 2, &object));
+    GIVES(CKR_RANDOM_SEED_NOT_SUPPORTED, call->C_SeedRandom(session, three, length));
+}
+
+/* The caller's room is as large as it says; only what there is is written. */
+static void rooms(CK_ULONG count)
+{
+    CK_ULONG numbers[1024], n;
+    n = count;
+    OK(call->C_GetSlotList(CK_FALSE, numbers, &n));
+    GIVES(2, n);
+    n = count;
+    OK(call->C_GetMechanismList(1, numbers, &n));
+    OK(call->C_FindObjectsInit(session, NULL, 0));
+    OK(call->C_FindObjects(session, numbers, count, &n));
+    OK(call->C_FindObjectsFinal(session));
+    n = count;
+    OK(signed_by(factory, factory_key, (unsigned char *)numbers, &n));
+    GIVES(64, n);
+}
+
+int main(int count, char **arguments)
+{
+    HOLDS(count == 2);
+    load(arguments[1]);
+    prepare();
+    for (size_t n = 0; n < COUNT(sizes); n++) {
+        CK_ATTRIBUTE many[] = {{CKA_LABEL, three, 3}, {CKA_LABEL, three, sizes[n]}};
+        printf("%lx\n", sizes[n]);
+        fflush(stdout);
+        templates(CKR_ARGUMENTS_BAD, zeros, sizes[n]);
+        GIVES(CKR_ARGUMENTS_BAD, call->C_GetAttributeValue(session, data, zeros, sizes[n]));
+        rooms(sizes[n]);
+        if (sizes[n] == 1UL << 16)
+            continue; /* so much can be meant */
+        templates(CKR_ARGUMENTS_BAD, many, COUNT(many));
+        pins(sizes[n]);
+        parameters(sizes[n]);
+        data_of(sizes[n]);
+        GIVES(CKR_ARGUMENTS_BAD, call->C_GenerateRandom(session, three, sizes[n]));
+    }
+    /* Values that are small, and too many together. */
+    unsigned char *half = mapped(1 << 19);
+    CK_ATTRIBUTE together[] = {{CKA_LABEL, half, 1 << 19}, {CKA_ID, half, 1 << 19},
+                               {CKA_VALUE, half, 1 << 19}};
+    templates(CKR_ARGUMENTS_BAD, together, COUNT(together));
+    OK(call->C_Finalize(NULL));
+    return 0;
+}

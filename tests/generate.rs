@@ -18,15 +18,9 @@ use cryptoki_sys::*;
 use std::fs;
 
 over_both_links!(
-    #[cfg_attr(
-        target_pointer_width = "32",
-        ignore = "programs of 64 bits load no module of 32"
-    )]
+    #[cfg_attr(target_pointer_width = "32", ignore = "its tool has 64 bits")]
     pkcs11_tool_makes_keys,
-    #[cfg_attr(
-        target_pointer_width = "32",
-        ignore = "programs of 64 bits load no module of 32"
-    )]
+    #[cfg_attr(target_pointer_width = "32", ignore = "its tool has 64 bits")]
     p11tool_makes_keys,
     every_kind_of_key_signs_by_every_mechanism,
     a_key_in_a_persistent_handle,

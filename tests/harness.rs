@@ -20,10 +20,7 @@ once!(
     the_simulator_front_serves_libtss2,
     the_device_front_serves_libtss2,
     a_unix_socket_serves,
-    #[cfg_attr(
-        target_pointer_width = "32",
-        ignore = "this machine's SoftHSM has 64 bits"
-    )]
+    #[cfg_attr(target_pointer_width = "32", ignore = "SoftHSM has 64 bits")]
     softhsm_is_ready,
     der_of_short_numbers,
 );

@@ -7,7 +7,7 @@ use crate::pem::Scan;
 const UTC_TIME: u8 = 0x17;
 const GENERALIZED_TIME: u8 = 0x18;
 const ENUMERATED: u8 = 0x0A;
-/// [0], constructed.
+/// Context-specific tag 0, constructed.
 const CONTEXT: u8 = 0xA0;
 /// 1.2.840.113549.1.7: PKCS#7, without the last number.
 const PKCS7: &[u8] = &[0x2A, 0x86, 0x48, 0x86, 0xF7, 0x0D, 1, 7];

@@ -80,7 +80,7 @@ impl PrivateKeyInfo {
     }
 
     /// From what `openssl` and others write into files: the first private key of a PEM file, in one
-    /// of the forms of [`from_blocks`](Self::from_blocks).
+    /// of the forms of `from_blocks`.
     ///
     /// # Errors
     ///

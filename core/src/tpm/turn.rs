@@ -1,18 +1,17 @@
-//! Whose turn it is among our processes.
+//! Locks between processes (flock(2)) on one TPM. A held lock is called a turn.
 //!
-//! Three things are done by one process at a time:
+//! | lock | guards | without it |
+//! |---|---|---|
+//! | PIN | reading the TPM's counter of failed tries, and one try | no PIN is tried |
+//! | slots | loading and using keys in transient object slots that all processes share | the process goes on |
+//! | keeping | making a key of which there is to be one only | the process goes on |
 //!
-//! - a PIN is tried: between reading how many tries are left and making one, nobody else is to make
-//!   the last. Without this turn no PIN is tried;
-//! - keys are loaded where all processes share a TPM's few slots;
-//! - a key is kept of which there is to be one only.
+//! The locks for slots and for keeping are advisory: checks of names and signatures tell one key from
+//! another in any case.
 //!
-//! Whoever gets no turn of the last two kinds goes on without: checks of names and signatures tell
-//! one key from another in any case.
-//!
-//! A turn is a lock (flock(2)) that only those can hold who may use the TPM. For a PIN it is the
-//! device node of the TPM, where the kernel has one; else a file in the folder for locks, which
-//! nobody can exchange but root and this user ([`crate::trust::alone`]).
+//! Only those who may use the TPM can hold a lock. The PIN lock is the TPM's device node, where the
+//! kernel has one. Otherwise a lock is a file in the lock folder, which nobody but root and this user
+//! can replace ([`crate::trust::alone`]).
 
 use super::Tcti;
 use crate::accounts::group_number;

@@ -342,6 +342,13 @@ mod tests {
             tell.send(()).unwrap();
             taken.unwrap().unwrap()
         });
+        // Until the waiter has opened the file, too.
+        let of_lock = |path: PathBuf| fs::read_link(path).is_ok_and(|to| to == locks.join(PINS));
+        let descriptors = || fs::read_dir("/proc/self/fd").unwrap().flatten();
+        while descriptors().filter(|fd| of_lock(fd.path())).count() < 2 {
+            assert!(!waiter.is_finished());
+            thread::yield_now();
+        }
         fs::remove_file(locks.join(PINS)).unwrap();
         let second = turn(&locks).take(Duration::ZERO).unwrap().unwrap();
         drop(first);

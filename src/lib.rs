@@ -2,9 +2,9 @@
 //!
 //! `abi` is the C border and the only place with `unsafe`; behind it everything is plain Rust:
 //! [`module`] holds the slots and sessions, [`slot`] where a token is looked for, [`token`] what was
-//! found there, [`snapshot`] lists as their length was told, [`session`] the state of one session, [`object`] what it finds, [`making`] and
-//! [`writing`] what it makes and changes, [`mechanism`] how it signs, and [`ciphering`] how it encrypts,
-//! decrypts and agrees on secrets.
+//! found there, [`snapshot`] the lists of which a caller has asked the length, [`session`] the state of
+//! one session, [`object`] what it finds, [`making`] and [`writing`] what it makes and changes,
+//! [`mechanism`] how it signs, and [`ciphering`] how it encrypts, decrypts and agrees on secrets.
 
 #![allow(
     rustdoc::private_intra_doc_links,

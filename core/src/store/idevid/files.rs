@@ -4,7 +4,6 @@
 use crate::certificate::Certificate;
 use crate::certificate::files::{CertificateFile, LARGEST, Unread, candidates};
 use crate::config::{IdentityAuth, IdentityHint, SecretSource};
-use crate::file;
 use crate::trouble::{Sight, Troubles, trouble};
 use crate::trust::distrusted;
 use log::warn;
@@ -194,6 +193,6 @@ impl Files {
 
 /// The certificates in a file, or why there are none.
 pub(crate) fn certificates_in(path: &Path) -> Result<Vec<Certificate>, String> {
-    let bytes = file::read(path, LARGEST).map_err(|error| error.to_string())?;
-    Certificate::parse_all(&bytes).map_err(|error| error.to_string())
+    let read = CertificateFile::read(path.to_owned());
+    read.certificates.map_err(|why| why.to_string())
 }

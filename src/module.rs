@@ -205,9 +205,6 @@ impl Module {
         }
         slot.token(&self.mint)?;
         let is_read_write = flags & CKF_RW_SESSION != 0;
-        if is_read_write && !slot.is_writable() {
-            return Err(Error::TokenWriteProtected);
-        }
         let handle = self.mint.session();
         let session = Arc::new(Session::new(handle, Arc::clone(slot), is_read_write));
         // Held, so that the officer's login does not come between.

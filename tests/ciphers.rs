@@ -4,6 +4,7 @@
 #[macro_use]
 mod common;
 
+use common::budgets::commands::{SECRET_PERSISTENT, SECRET_WRAPPED};
 use common::ciphers::{
     Bench, ecdh, mechanism, oaep, openssl_decrypts, openssl_encrypts, peer, pkcs1, readable,
 };
@@ -263,7 +264,10 @@ fn commands_of_a_decryption_and_an_agreement(link: Link) {
     let bench = Bench::new(link);
     let persistent: Item = (PERSISTENT, YES.to_vec());
     let (_, point) = bench.peer("P-256", 32);
-    for (also, commands) in [(&[][..], 4), (&[persistent][..], 2)] {
+    for (also, commands) in [
+        (&[][..], SECRET_WRAPPED),
+        (&[persistent][..], SECRET_PERSISTENT),
+    ] {
         let (public, key) = bench.own.decrypting(also);
         let hidden = bench.own.encrypt(pkcs1(), public, b"hello").unwrap();
         let decrypt = || bench.own.decrypt(pkcs1(), key, &hidden).unwrap();

@@ -16,6 +16,7 @@
 
 #[macro_use]
 pub mod raw;
+pub mod budgets;
 pub mod ciphers;
 pub mod der;
 pub mod devid;

@@ -4,6 +4,8 @@ mod channel;
 mod device;
 #[cfg(feature = "tss")]
 mod esapi;
+#[cfg(test)]
+mod vectors;
 mod wire;
 
 use super::tcti::{Socket, Tcti};

@@ -21,7 +21,6 @@ use devid_core::store::Who;
 use devid_core::store::devid::DevidStore;
 use devid_core::store::idevid::IdevidStore;
 pub(crate) use devid_core::tpm::Refusals;
-use devid_core::tpm::Tpm;
 use log::{error, info, warn};
 use once_cell::sync::OnceCell;
 use parking_lot::Mutex;
@@ -390,7 +389,7 @@ impl Module {
 /// The factory's identity, the device's own keys, further key folders, then each identity with a
 /// PIN: over one way to the TPM.
 fn slots(config: &Config, refusals: Refusals) -> Vec<Slot> {
-    let tpm = Arc::new(Tpm::of(config, refusals));
+    let tpm = Arc::new(config.tpm(refusals));
     let random = config.random;
     let factory = Source::new(&tpm, IdevidStore::new(config, Arc::clone(&tpm)), random);
     let mut sources = vec![(FACTORY, factory)];

@@ -10,21 +10,21 @@ use common::ciphers::{
 };
 use common::devid::PERSISTENT;
 use common::home::Home;
+use common::link::Link;
 use common::memory::contains;
 use common::module::{Opened, loaded, ulong};
 use common::own::{NO, Own, P256, RSA_KEY, YES, outside, slot_of};
 use common::programs::output;
 use common::raw::{Code, Item};
-use common::story::Link;
 use common::tpm::Swtpm;
 use cryptoki_sys::*;
 
-over_both_links!(
+over_both_transports!(
     what_openssl_encrypts,
     commands_of_a_decryption_and_an_agreement,
     nobody_on_the_bus_reads_along,
 );
-over_our_link!(
+over_our_transport!(
     every_fault_of_a_ciphertext_is_one,
     what_openssl_decrypts,
     the_operation_rule,

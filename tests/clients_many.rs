@@ -6,14 +6,14 @@
 mod common;
 
 use common::home::Home;
-use common::story::Link;
+use common::link::Link;
 use common::tls::{
     chain_file, handshakes, key_file, openssl_server_with_identity, server_identity_of,
     with_provider,
 };
 use common::tpm::Swtpm;
 
-over_both_links!(with_an_rsa_server);
+over_our_transport!(with_an_rsa_server,);
 
 fn with_an_rsa_server(link: Link) {
     many_handshakes(link, &["rsa:2048"]);
@@ -27,7 +27,7 @@ fn with_an_rsa_server(link: Link) {
 fn with_an_ec_server() {
     let name = concat!(module_path!(), "::with_an_ec_server");
     common::story::tell(name, || {
-        many_handshakes(Link::Wire, &["ec", "-pkeyopt", "ec_paramgen_curve:P-256"]);
+        many_handshakes(Link::Ours, &["ec", "-pkeyopt", "ec_paramgen_curve:P-256"]);
     });
 }
 

@@ -5,12 +5,12 @@
 mod common;
 
 use common::home::Home;
+use common::link::Link;
 use common::module::library;
 use common::programs::{program, run};
-use common::story::Link;
 use common::tpm::Swtpm;
 
-over_our_link!(openssh_asks_for_a_read_write_session);
+over_our_transport!(openssh_asks_for_a_read_write_session);
 
 /// What the README says of OpenSSH holds, and OpenSSH survives it.
 fn openssh_asks_for_a_read_write_session(link: Link) {

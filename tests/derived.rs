@@ -8,15 +8,15 @@ use common::budgets::commands::SIGNATURE_DERIVED;
 use common::factory::Identity;
 use common::fork::Forked;
 use common::home::Home;
+use common::link::Link;
 use common::module::{Opened, ulong};
 use common::openssl::Verifier;
 use common::proxy::{Fault, Proxy, command};
 use common::raw::Code;
-use common::story::Link;
 use common::tpm::Swtpm;
 use cryptoki_sys::*;
 
-over_both_links!(
+over_our_transport!(
     every_label_and_scheme_of_an_ecc_template,
     other_algorithms,
     a_signature_costs_three_and_leaves_nothing_behind,

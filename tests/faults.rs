@@ -8,16 +8,17 @@ mod common;
 use common::PROFILES;
 use common::factory::Identity;
 use common::home::Home;
+use common::link::Link;
 use common::module::{Opened, identity, loaded, ulong};
 use common::openssl::Verifier;
 use common::proxy::{Fault, Proxy, answer, command};
 use common::raw::Code;
-use common::story::{Link, await_some};
+use common::story::await_some;
 use common::tpm::Swtpm;
 use cryptoki_sys::*;
 use std::time::{Duration, Instant};
 
-over_both_links!(
+over_both_transports!(
     answers_that_ask_for_another_try,
     a_tpm_that_always_asks_for_another_try,
     answers_that_are_final,
@@ -29,7 +30,7 @@ over_both_links!(
     another_tpm_in_its_place,
 );
 // libtss2 waits for ever.
-over_our_link!(a_tpm_that_stalls, a_tpm_that_stalls_while_reading);
+over_our_transport!(a_tpm_that_stalls, a_tpm_that_stalls_while_reading);
 
 /// A device behind a proxy, its module opened and used once, so that everything is known.
 struct Bench {

@@ -13,16 +13,16 @@ mod common;
 use common::budgets::commands::{SIGNATURE, SIGNATURE_LOADED, SIGNATURE_WRAPPED};
 use common::devid::{Bench, Kind, Own, TPM_PUBLIC, folder, label};
 use common::home::Home;
+use common::link::Link;
 use common::managers::{Broker, Kernel};
 use common::module::ulong;
 use common::proxy::{Proxy, Seen, command};
-use common::story::Link;
 use common::tpm::Swtpm;
 use cryptoki_sys::*;
 use std::fs;
 use std::time::Instant;
 
-over_both_links!(
+over_both_transports!(
     a_key_in_a_handle_costs_one,
     a_key_on_the_disk_costs_three_on_a_bare_tpm,
     a_thousand_pairs_are_listed_without_the_tpm,

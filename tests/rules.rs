@@ -6,18 +6,18 @@
 mod common;
 
 use common::home::Home;
+use common::link::Link;
 use common::module::{Opened, ulong};
 use common::proxy::Proxy;
 use common::raw::Code;
-use common::story::Link;
 use common::tpm::Swtpm;
 use cryptoki_sys::*;
 use std::ptr;
 
-over_both_links!(
+over_our_transport!(
     a_login_is_harmless,
     nothing_can_be_written,
-    a_search_and_a_signature_at_once
+    a_search_and_a_signature_at_once,
 );
 once!(codes_where_we_are_stricter);
 

@@ -15,23 +15,23 @@ use common::budgets::commands::{
 use common::devid::PERSISTENT;
 use common::fronts::Device;
 use common::home::Home;
+use common::link::Link;
 use common::memory::contains;
 use common::own::{YES, slot_of};
 use common::pins::{Bench, OFFICER, Token, USER, key_value, unseal, value_of};
 use common::programs::thread_time;
 use common::proxy::Seen;
-use common::story::Link;
 use common::tpm::Swtpm;
 use cryptoki_sys::*;
 use std::os::unix::fs::symlink;
 use std::time::Duration;
 
-over_both_links!(
+over_both_transports!(
     what_a_login_and_a_signature_cost,
     nothing_of_a_pin_on_the_wire,
     nothing_of_a_pin_in_the_log,
 );
-over_our_link!(
+over_our_transport!(
     what_they_cost_behind_a_resource_manager,
     the_cpu_of_a_signature,
 );
@@ -53,9 +53,7 @@ fn what_a_login_and_a_signature_cost(link: Link) {
     book.take();
     token.login(session, USER).unwrap();
     let login = book.take();
-    if link == Link::Wire {
-        assert_eq!(codes(&login), LOGIN);
-    }
+    assert_eq!(codes(&login), LOGIN);
     let persistent = token.private_keys(session);
     let label = |key: &CK_OBJECT_HANDLE| token.raw.attribute(session, *key, CKA_LABEL).unwrap();
     let find = |name: &str| {
@@ -72,9 +70,7 @@ fn what_a_login_and_a_signature_cost(link: Link) {
     assert_eq!(codes(&signature), SIGNATURE_BY_PIN);
     token.sign(session, wrapped).unwrap();
     let signature = book.take();
-    if link == Link::Wire {
-        assert_eq!(signature.total(), SIGNATURE_WRAPPED_BY_PIN, "{signature:?}");
-    }
+    assert_eq!(signature.total(), SIGNATURE_WRAPPED_BY_PIN, "{signature:?}");
     bench.idev_id_signs(&token.raw, 0);
     println!("login {}, wrapped {}", login.total(), signature.total());
 }

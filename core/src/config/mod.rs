@@ -19,7 +19,7 @@ pub use provision::{Existing, Fallback, LeaveSoftware, Provision};
 pub use secret::SecretSource;
 pub use token::TokenSettings;
 
-use crate::tpm::Tcti;
+use crate::tpm::{Refusals, Tcti, Tpm};
 use crate::trouble::trouble;
 use file::{Level, Written, WrittenLog};
 use log::LevelFilter;
@@ -72,6 +72,12 @@ pub struct Config {
 }
 
 impl Config {
+    /// The TPM of this configuration. No command is sent and nothing is opened yet.
+    pub fn tpm(&self, refusals: Refusals) -> Tpm {
+        Tpm::new(self.tcti.clone(), self.limit, &self.locks, refusals)
+            .with_master(self.master.handle)
+    }
+
     /// What was not read, each as a sentence that names it.
     pub fn warnings(&self) -> impl Iterator<Item = String> {
         self.left_out.iter().map(|path| not_read(path, ".toml"))

@@ -1,6 +1,6 @@
 //! NV indices of ours: a copy of something that must outlive the disk.
 
-use super::exchange::Manner;
+use super::exchange::Exchange;
 use super::{Auth, AuthValue, Hash, NvPublic, Property, Tpm, TpmError, Used};
 
 /// OWNERWRITE, PPREAD, OWNERREAD, AUTHREAD, NO_DA: whoever reaches the TPM reads it, only the owner
@@ -67,19 +67,18 @@ impl Tpm {
         let size = bytes.len() as u16;
         let salt_key = self.salt_key_for(owner)?;
         let used = Used::owner(Auth::by(owner.as_bytes(), salt_key.as_ref()));
-        let writing = Manner::READS.writing();
         let mut public = NvPublic {
             attributes: ATTRIBUTES,
             size,
         };
-        self.exchange("NV_DefineSpace", writing, |link| {
-            link.nv_define(used, index, public)
-        })?;
+        Exchange::new("NV_DefineSpace")
+            .writing()
+            .run(self, |link| link.nv_define(used, index, public))?;
         // The beginning last: without it nobody takes the rest for something.
         for (number, piece) in bytes.chunks(PIECE).enumerate().rev() {
             let name = public.name(index);
             let offset = (number * PIECE) as u16;
-            self.exchange("NV_Write", writing, |link| {
+            Exchange::new("NV_Write").writing().run(self, |link| {
                 link.nv_write(used, (index, &name), offset, piece)
             })?;
             public.attributes |= WRITTEN;
@@ -145,9 +144,9 @@ impl Tpm {
         let salt_key = self.salt_key_for(owner)?;
         let used = Used::owner(Auth::by(owner.as_bytes(), salt_key.as_ref()));
         let name = about.name(index);
-        self.exchange("NV_UndefineSpace", Manner::READS.writing(), |link| {
-            link.nv_undefine(used, (index, &name))
-        })
+        Exchange::new("NV_UndefineSpace")
+            .writing()
+            .run(self, |link| link.nv_undefine(used, (index, &name)))
     }
 }
 

@@ -2,7 +2,7 @@
 //! persistent handle and out of it.
 
 use super::duplicate::duplicate;
-use super::exchange::Manner;
+use super::exchange::Exchange;
 use super::wrapped::flush;
 use super::{
     Auth, AuthValue, DerivedKey, Hash, Link, Parent, PublicArea, SaltKey, Secret, Secrets, Tpm,
@@ -144,11 +144,9 @@ impl Tpm {
 
     /// `None` if nothing is there.
     fn qualified_name(&self, handle: u32) -> Result<Option<Vec<u8>>, TpmError> {
-        self.exchange("ReadPublic", Manner::READS, |link| {
-            match link.qualified_name(handle) {
-                Err(TpmError::Response(code)) if code.is_missing_handle() => Ok(None),
-                other => other.map(Some),
-            }
+        Exchange::new("ReadPublic").run(self, |link| match link.qualified_name(handle) {
+            Err(TpmError::Response(code)) if code.is_missing_handle() => Ok(None),
+            other => other.map(Some),
         })
     }
 
@@ -170,11 +168,11 @@ impl Tpm {
         what: &str,
         handle: u32,
         owner: &AuthValue,
-        mut load: impl FnMut(&mut dyn Link) -> Result<(u32, Vec<u8>), TpmError>,
+        mut load: impl FnMut(&mut Link) -> Result<(u32, Vec<u8>), TpmError>,
     ) -> Result<(), TpmError> {
         let salt_key = self.salt_key_for(owner)?;
         let owner = Used::owner(Auth::by(owner.as_bytes(), salt_key.as_ref()));
-        let kept = self.exchange(what, Manner::LOADS.writing(), |link| {
+        let kept = Exchange::new(what).loading().writing().run(self, |link| {
             let (loaded, name) = load(link)?;
             let kept = link.evict(owner, (loaded, &name), handle);
             flush(link, loaded, &kept);
@@ -236,9 +234,8 @@ impl Tpm {
             ..parent.used()
         };
         // Twice is harmless: what a lost answer held is held nowhere else.
-        let (area, private) = self.exchange("Create", Manner::READS, |link| {
-            link.create(used, secrets, template)
-        })?;
+        let (area, private) =
+            Exchange::new("Create").run(self, |link| link.create(used, secrets, template))?;
         Ok(WrappedKey::new(
             Parent::Persistent(parent.handle),
             area,
@@ -260,7 +257,7 @@ impl Tpm {
         let area = template::imported_key(public, usage);
         let (duplicate, seed) =
             duplicate(&parent.public, parent.hash, &area, public, value, secret)?;
-        let private = self.exchange("Import", Manner::READS, |link| {
+        let private = Exchange::new("Import").run(self, |link| {
             link.import(parent.used(), &area, &duplicate, &seed)
         })?;
         Ok(WrappedKey::new(
@@ -299,9 +296,9 @@ impl Tpm {
         name: &[u8],
         handle: u32,
         owner: &AuthValue,
-        mut load: impl FnMut(&mut dyn Link) -> Result<u32, TpmError>,
+        mut load: impl FnMut(&mut Link) -> Result<u32, TpmError>,
     ) -> Result<(), TpmError> {
-        let load = |link: &mut dyn Link| Ok((load(link)?, name.to_vec()));
+        let load = |link: &mut Link| Ok((load(link)?, name.to_vec()));
         match self.put_at("EvictControl", handle, owner, load) {
             Err(TpmError::Response(code)) if code.is_taken() => Err(TpmError::KeyReplaced(handle)),
             // It may have run: what is there now decides.
@@ -325,11 +322,9 @@ impl Tpm {
 
     /// The TPMT_PUBLIC and the name of what is at a persistent handle; `None` if nothing is.
     fn public_at(&self, handle: u32) -> Result<Option<AreaAndName>, TpmError> {
-        self.exchange("ReadPublic", Manner::READS, |link| {
-            match link.read_public(handle) {
-                Err(TpmError::Response(code)) if code.is_missing_handle() => Ok(None),
-                other => other.map(Some),
-            }
+        Exchange::new("ReadPublic").run(self, |link| match link.read_public(handle) {
+            Err(TpmError::Response(code)) if code.is_missing_handle() => Ok(None),
+            other => other.map(Some),
         })
     }
 
@@ -340,9 +335,9 @@ impl Tpm {
         }
         let salt_key = self.salt_key_for(owner)?;
         let owner = Used::owner(Auth::by(owner.as_bytes(), salt_key.as_ref()));
-        let gone = self.exchange("EvictControl", Manner::READS.writing(), |link| {
-            link.evict(owner, (handle, name), handle)
-        });
+        let gone = Exchange::new("EvictControl")
+            .writing()
+            .run(self, |link| link.evict(owner, (handle, name), handle));
         match telling_of_owner(gone) {
             Err(error) if error.is_transport_fault() && !self.holds(handle, name)? => Ok(()),
             other => other,

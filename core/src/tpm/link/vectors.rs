@@ -4,12 +4,12 @@
 //!
 //! Lines: `>` a command, `<` its answer, `=` what a step gave, `+` inputs that were random.
 
-use super::wire::{Fault, Transport, Wire};
+use super::{Fault, Link, Transport};
 use crate::key::{Curve, PublicKey};
 use crate::tpm::fake::p256_area;
 use crate::tpm::{
-    Algorithm, Auth, Hash, KeyUsage, Link, NvPublic, PublicArea, Scheme, Secrets, Signature,
-    TpmError, Used, template,
+    Algorithm, Auth, Hash, KeyUsage, NvPublic, PublicArea, Scheme, Secrets, Signature, TpmError,
+    Used, template,
 };
 use parking_lot::Mutex;
 use std::collections::VecDeque;
@@ -86,7 +86,10 @@ impl Transport for Recording {
 
 fn played(text: &str) {
     let recording = Recording::new(text);
-    let mut link = Wire::new(recording.clone(), Duration::from_secs(1));
+    let mut link = Link {
+        transport: Box::new(recording.clone()),
+        limit: Duration::from_secs(1),
+    };
     story(&mut link, &recording);
     recording.pass_over(None);
     assert!(recording.0.lock().is_empty(), "all of it was played");
@@ -130,7 +133,7 @@ fn signature(signature: &Signature) -> String {
 }
 
 /// All commands without auth session, one after the other.
-fn story(link: &mut dyn Link, recording: &Recording) {
+fn story(link: &mut Link, recording: &Recording) {
     about_the_tpm(link, recording);
     let root = template::storage_root(false);
     let made = link.create_primary(Used::owner(Auth::Empty), &root);
@@ -158,7 +161,7 @@ fn story(link: &mut dyn Link, recording: &Recording) {
     );
 }
 
-fn about_the_tpm(link: &mut dyn Link, recording: &Recording) {
+fn about_the_tpm(link: &mut Link, recording: &Recording) {
     recording.tell("handles", debug(link.handles(0x8100_0000)));
     recording.tell("algorithms", debug(link.algorithms()));
     recording.tell("lockout", debug(link.lockout()));
@@ -173,7 +176,7 @@ fn about_the_tpm(link: &mut dyn Link, recording: &Recording) {
 }
 
 /// A new key below the root, loaded.
-fn loaded(link: &mut dyn Link, recording: &Recording, kind: Algorithm) -> (u32, Vec<u8>) {
+fn loaded(link: &mut Link, recording: &Recording, kind: Algorithm) -> (u32, Vec<u8>) {
     let template = template::own_key(kind, BOTH);
     let root = Used::open(ROOT, &[]);
     let made = link.create(root, Secrets::default(), &template);
@@ -189,7 +192,7 @@ fn loaded(link: &mut dyn Link, recording: &Recording, kind: Algorithm) -> (u32, 
     key.unwrap()
 }
 
-fn ec_keys(link: &mut dyn Link, recording: &Recording) {
+fn ec_keys(link: &mut Link, recording: &Recording) {
     let (handle, name) = loaded(link, recording, Algorithm::Ec(Curve::P256));
     let key = Used::open(handle, &name);
     let public = link.read_public(handle);
@@ -237,7 +240,7 @@ fn ec_keys(link: &mut dyn Link, recording: &Recording) {
     recording.tell("flush", debug(link.flush(again)));
 }
 
-fn rsa_keys(link: &mut dyn Link, recording: &Recording) {
+fn rsa_keys(link: &mut Link, recording: &Recording) {
     let (handle, name) = loaded(link, recording, Algorithm::Rsa(2048));
     let key = Used::open(handle, &name);
     for scheme in [
@@ -258,7 +261,7 @@ fn rsa_keys(link: &mut dyn Link, recording: &Recording) {
     recording.tell("flush", debug(link.flush(handle)));
 }
 
-fn sealed_data(link: &mut dyn Link, recording: &Recording) {
+fn sealed_data(link: &mut Link, recording: &Recording) {
     let root = Used::open(ROOT, &[]);
     let secrets = Secrets {
         value: &[],
@@ -284,7 +287,7 @@ fn sealed_data(link: &mut dyn Link, recording: &Recording) {
     );
 }
 
-fn imported(link: &mut dyn Link, recording: &Recording) {
+fn imported(link: &mut Link, recording: &Recording) {
     // The scalar 1: its point is the generator.
     let public = PublicArea::parse(&p256_area(0, &[0, 0x10])).unwrap().key;
     let area = template::imported_key(&public, BOTH);
@@ -296,7 +299,7 @@ fn imported(link: &mut dyn Link, recording: &Recording) {
     recording.tell("flush", debug(link.flush(key.unwrap().0)));
 }
 
-fn nv(link: &mut dyn Link, recording: &Recording) {
+fn nv(link: &mut Link, recording: &Recording) {
     let owner = Used::owner(Auth::Empty);
     let mut public = NvPublic {
         attributes: 0x0207_0002,

@@ -41,6 +41,7 @@ pub use rc::ResponseCode;
 pub use resident::ResidentKey;
 pub use session::{AuthValue, SaltKey};
 pub use silence::Silence;
+pub(crate) use tcti::is_alias as is_tcti_alias;
 pub use tcti::{Tcti, TctiError};
 pub(crate) use template::is_own_key;
 pub use template::recognised;
@@ -316,6 +317,8 @@ pub enum TpmError {
     /// The authorisation value that was given for the key is wrong; not shown to the TPM again, for
     /// the same reason.
     WrongAuth(String),
+    /// The owner hierarchy has another authorisation value than the one that was given.
+    OwnerAuth,
     /// No value was shown that may be wrong: there is no lock that keeps others from the last try.
     NoTurn(String),
     /// No value was shown that may be wrong: if it were, the whole TPM would be locked, or is so
@@ -375,6 +378,9 @@ impl fmt::Display for TpmError {
                 "the authorisation value given for {what} is wrong; it is not tried again, because \
                  each wrong try counts towards the TPM's lockout"
             ),
+            Self::OwnerAuth => {
+                f.write_str("the TPM's owner hierarchy has another authorisation value")
+            }
             Self::NoTurn(why) => write!(
                 f,
                 "no PIN is tried, because the lock that keeps others from the TPM's last try cannot \

@@ -9,7 +9,6 @@ use super::{
     TpmError, Used, WrappedKey, name_of, qualified_name_below, template,
 };
 use crate::key::{Curve, PublicKey};
-use log::warn;
 
 /// The storage root key (TCG, TPM 2.0 Provisioning Guidance, section 7.8).
 pub const SRK: u32 = 0x8100_0001;
@@ -178,7 +177,7 @@ impl Tpm {
             flush(link, loaded, &kept);
             kept
         });
-        telling_of_owner(kept)
+        by_owner(kept)
     }
 
     /// A new key below a storage key. One command.
@@ -338,7 +337,7 @@ impl Tpm {
         let gone = Exchange::new("EvictControl")
             .writing()
             .run(self, |link| link.evict(owner, (handle, name), handle));
-        match telling_of_owner(gone) {
+        match by_owner(gone) {
             Err(error) if error.is_transport_fault() && !self.holds(handle, name)? => Ok(()),
             other => other,
         }
@@ -352,14 +351,11 @@ fn missing(handle: u32) -> TpmError {
 }
 
 /// Nobody but the owner of the TPM may fill or empty a persistent handle.
-fn telling_of_owner<R>(result: Result<R, TpmError>) -> Result<R, TpmError> {
-    if matches!(result, Err(TpmError::Response(code)) if code.is_wrong_auth()) {
-        warn!(
-            "the TPM's owner hierarchy has another authorisation value: the setting owner_auth of \
-             [master] must name it"
-        );
-    }
-    result
+pub(super) fn by_owner<R>(result: Result<R, TpmError>) -> Result<R, TpmError> {
+    result.map_err(|error| match error {
+        TpmError::Response(code) if code.is_wrong_auth() => TpmError::OwnerAuth,
+        other => other,
+    })
 }
 
 /// Another process may have put its own there first.

@@ -2,6 +2,7 @@
 //! handles.
 
 use super::exchange::{Exchange, Subject};
+use super::own::by_owner;
 use super::{
     Algorithm, Auth, AuthValue, Hash, KeyUsage, Link, NvPublic, Property, Tpm, TpmError, Used,
     template,
@@ -69,9 +70,10 @@ impl Tpm {
         let used = Used::owner(Auth::by(owner.as_bytes(), salt_key.as_ref()));
         let name = about.name(index);
         self.in_pieces(about.size, |offset, size| {
-            Exchange::new("NV_Read").showing(owner).run(self, |link| {
+            let reading = Exchange::new("NV_Read").showing(owner);
+            by_owner(reading.run(self, |link| {
                 link.nv_read(used, (index, &name), offset, size)
-            })
+            }))
         })
     }
 

@@ -44,7 +44,7 @@ pub struct Config {
     /// Where the TPM is.
     pub tcti: Tcti,
     /// Whether it was written behind the alias `esapi:`.
-    tcti_by_alias: bool,
+    pub tcti_by_alias: bool,
     /// How long one command to the TPM may take.
     pub limit: Duration,
     /// Where random bytes come from.

@@ -160,6 +160,7 @@ fn tpm_rv(error: &TpmError) -> CK_RV {
         | TpmError::SeedChanged
         | TpmError::NeedsAuth(_)
         | TpmError::WrongAuth(_)
+        | TpmError::OwnerAuth
         | TpmError::Unloadable(_)
         | TpmError::Unsupported(_) => CKR_DEVICE_ERROR,
         // The PIN may be right and the TPM is sound: nothing was tried.

@@ -22,7 +22,6 @@ use devid_core::store::devid::DevidStore;
 use devid_core::store::idevid::IdevidStore;
 use devid_core::store::sessions::SessionStore;
 pub(crate) use devid_core::tpm::Refusals;
-use devid_core::tpm::Tpm;
 use log::{error, info, warn};
 use once_cell::sync::OnceCell;
 use parking_lot::Mutex;
@@ -403,7 +402,7 @@ impl Module {
 ///
 /// The token for sessions stands before all others that may ask for a login, but `devid`.
 fn slots(config: &Config, refusals: Refusals) -> Vec<Slot> {
-    let tpm = Arc::new(Tpm::of(config, refusals));
+    let tpm = Arc::new(config.tpm(refusals));
     let random = config.random;
     let factory = Source::new(&tpm, IdevidStore::new(config, Arc::clone(&tpm)), random);
     let mut sources = vec![(FACTORY, factory)];

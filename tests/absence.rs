@@ -8,10 +8,11 @@ mod common;
 use common::PROFILES;
 use common::fork::Forked;
 use common::home::Home;
+use common::link::Link;
 use common::module::{Opened, identity, loaded};
 use common::programs::poll;
 use common::raw::{Code, Raw, text};
-use common::story::{Link, await_some};
+use common::story::await_some;
 use common::tpm::{Place, Swtpm};
 use cryptoki_sys::*;
 use std::fs::{self, Permissions};
@@ -19,7 +20,7 @@ use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
-over_both_links!(
+over_our_transport!(
     no_tpm,
     a_tpm_without_identity,
     a_key_without_certificate,
@@ -71,9 +72,7 @@ fn no_tpm(link: Link) {
     let raw = loaded(&home);
     slot_is_empty(&raw);
     log_says(&home, &[&ports.first.to_string(), "not reachable"]);
-    if link == Link::Wire {
-        log_says(&home, &[&ports.first.to_string(), "refused"]);
-    }
+    log_says(&home, &[&ports.first.to_string(), "refused"]);
     raw.finalize().unwrap();
     slot_is_empty(&raw);
 }

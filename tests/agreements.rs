@@ -6,16 +6,16 @@ mod common;
 
 use common::ciphers::{Bench, ecdh, mechanism, openssl_agrees, peer, readable};
 use common::devid::{PROTECTION, SEALED};
+use common::link::Link;
 use common::module::{Opened, loaded, ulong};
 use common::openssl::element;
 use common::own::{NO, Own, P256, P384, P521, YES};
 use common::programs::output;
 use common::raw::{Code, Item};
-use common::story::Link;
 use cryptoki_sys::*;
 
-over_both_links!(a_secret_is_agreed_on_each_curve);
-over_our_link!(
+over_our_transport!(
+    a_secret_is_agreed_on_each_curve,
     derived_keys_say_what_they_are,
     a_derived_key_has_the_length_that_is_asked_for,
     derivations_that_are_refused,

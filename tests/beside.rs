@@ -7,18 +7,18 @@ mod common;
 
 use common::factory::Identity;
 use common::home::Home;
+use common::link::Link;
 use common::module::{Opened, ulong};
 use common::openssl::{Verifier, certificate_der};
 use common::programs::run;
 use common::proxy::{Proxy, command};
 use common::raw::Code;
 use common::signing::{HASHES, Hash, Message, Signer};
-use common::story::Link;
 use common::tpm::Swtpm;
 use cryptoki_sys::*;
 use std::fs;
 
-over_both_links!(
+over_our_transport!(
     four_algorithms_on_one_tpm,
     schemes_that_exclude_each_other,
     what_a_key_allows_can_begin,

@@ -5,23 +5,21 @@
 mod common;
 
 use common::devid::Bench;
+use common::link::Link;
 use common::module::ulong;
 use common::openssl::{Verifier, certificate_der, certificate_says};
 use common::own::{NO, Own, P256, P256_KEY, RSA_KEY, YES, ec_public, folder, outside};
 use common::programs::{output, program, run};
 use common::raw::{Code, Item};
-use common::story::Link;
 use cryptoki_sys::*;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-over_both_links!(
+over_our_transport!(
     pkcs11_tool_brings_a_key_and_its_certificate,
-    p11tool_brings_a_key
-);
-over_our_link!(
+    p11tool_brings_a_key,
     certificates_say_what_they_say,
-    a_private_key_that_is_brought
+    a_private_key_that_is_brought,
 );
 
 impl Bench {

@@ -4,26 +4,27 @@
 #[macro_use]
 mod common;
 
+use common::budgets::commands::{SECRET_PERSISTENT, SECRET_WRAPPED};
 use common::ciphers::{
     Bench, ecdh, mechanism, oaep, openssl_decrypts, openssl_encrypts, peer, pkcs1, readable,
 };
 use common::devid::PERSISTENT;
 use common::home::Home;
+use common::link::Link;
 use common::memory::contains;
 use common::module::{Opened, loaded, ulong};
 use common::own::{NO, Own, P256, RSA_KEY, YES, outside, slot_of};
 use common::programs::output;
 use common::raw::{Code, Item};
-use common::story::Link;
 use common::tpm::Swtpm;
 use cryptoki_sys::*;
 
-over_both_links!(
+over_both_transports!(
     what_openssl_encrypts,
     commands_of_a_decryption_and_an_agreement,
     nobody_on_the_bus_reads_along,
 );
-over_our_link!(
+over_our_transport!(
     every_fault_of_a_ciphertext_is_one,
     what_openssl_decrypts,
     the_operation_rule,
@@ -263,7 +264,10 @@ fn commands_of_a_decryption_and_an_agreement(link: Link) {
     let bench = Bench::new(link);
     let persistent: Item = (PERSISTENT, YES.to_vec());
     let (_, point) = bench.peer("P-256", 32);
-    for (also, commands) in [(&[][..], 4), (&[persistent][..], 2)] {
+    for (also, commands) in [
+        (&[][..], SECRET_WRAPPED),
+        (&[persistent][..], SECRET_PERSISTENT),
+    ] {
         let (public, key) = bench.own.decrypting(also);
         let hidden = bench.own.encrypt(pkcs1(), public, b"hello").unwrap();
         let decrypt = || bench.own.decrypt(pkcs1(), key, &hidden).unwrap();

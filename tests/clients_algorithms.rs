@@ -7,9 +7,9 @@ mod common;
 
 use common::factory::Identity;
 use common::home::Home;
+use common::link::Link;
 use common::module::library;
 use common::programs::{Said, program, run_with};
-use common::story::Link;
 use common::tls::{
     Server, chain_file, openssl_client, openssl_server_with, server_identity_of,
     without_allowed_mechanisms,
@@ -18,7 +18,7 @@ use common::tpm::Swtpm;
 use std::fmt::Write as _;
 use std::process::Command;
 
-over_both_links!(
+over_our_transport!(
     the_provider_with_each_algorithm,
     the_provider_with_each_rsa_scheme,
     both_clients_with_a_key_for_pkcs1_only,

@@ -7,11 +7,11 @@ mod common;
 
 use common::ciphers::{openssl_agrees, openssl_encrypts};
 use common::devid::{Bench, PROTECTION};
+use common::link::Link;
 use common::module::ulong;
 use common::own::{Own, P256, P256_KEY, YES, allow_files, outside};
 use common::programs::{Said, program, run, run_with};
 use common::raw::Item;
-use common::story::Link;
 use common::tls::{
     Site, configuration, nginx, openssl_server_that_trusts, plain_request, server_identity,
     with_provider,
@@ -20,7 +20,7 @@ use cryptoki_sys::*;
 use std::fs;
 use std::path::PathBuf;
 
-over_both_links!(
+over_our_transport!(
     pkcs11_tool_decrypts,
     pkcs11_tool_derives,
     openssl_decrypts,

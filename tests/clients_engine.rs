@@ -7,18 +7,18 @@ mod common;
 
 use common::factory::Identity;
 use common::home::Home;
+use common::link::Link;
 use common::module::library;
 use common::openssl::{Verifier, digest};
 use common::programs::{Said, output, program, run};
 use common::proxy::{Proxy, command};
-use common::story::Link;
 use common::tls::{chain_file, openssl_server};
 use common::tpm::Swtpm;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-over_both_links!(
+over_our_transport!(
     messages_are_signed,
     pss_signatures,
     requests_are_made,

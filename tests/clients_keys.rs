@@ -6,16 +6,16 @@
 mod common;
 
 use common::devid::Bench;
+use common::link::Link;
 use common::module::{library, ulong};
 use common::openssl::Verifier;
 use common::own::{Own, folder};
 use common::programs::{Said, program, run, run_with};
-use common::story::Link;
 use common::tls::with_provider;
 use cryptoki_sys::*;
 use std::fs;
 
-over_our_link!(keytool_makes_keys, openssl_makes_keys);
+over_our_transport!(keytool_makes_keys, openssl_makes_keys);
 
 impl Bench {
     /// keytool on the keystore that is the token.

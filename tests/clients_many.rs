@@ -7,10 +7,10 @@ mod common;
 
 use common::factory::Identity;
 use common::home::Home;
+use common::link::Link;
 use common::pins::Bench;
 use common::programs::{program, run};
 use common::proxy::Proxy;
-use common::story::Link;
 use common::tls::{
     Server, Site, chain_file, handshakes, key_file, nginx, openssl_server_with_identity,
     server_identity_of, trust_file, with_provider, without_early_load,
@@ -19,8 +19,9 @@ use common::tpm::Swtpm;
 use std::fs;
 use std::process::Command;
 
-over_both_links!(with_an_rsa_server, with_an_ec_server);
-over_our_link!(
+over_our_transport!(
+    with_an_rsa_server,
+    with_an_ec_server,
     python_with_a_new_connection_before_the_last_is_gone,
     curl_with_many_urls,
     an_rsa_identity,

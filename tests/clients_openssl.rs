@@ -6,15 +6,15 @@ mod common;
 
 use common::factory::Identity;
 use common::home::Home;
+use common::link::Link;
 use common::openssl::{self, Verifier, certificate_der};
 use common::programs::{Said, program, run, run_with};
 use common::proxy::{Proxy, command};
-use common::story::Link;
 use common::tls::{KEY, chain_file, key_file, openssl_server, with_provider};
 use common::tpm::Swtpm;
 use std::fs;
 
-over_both_links!(
+over_our_transport!(
     the_store_is_listed,
     the_certificate_and_the_public_key,
     messages_are_signed,

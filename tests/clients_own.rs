@@ -5,13 +5,13 @@
 mod common;
 
 use common::home::Home;
+use common::link::Link;
 use common::module::{library, tool};
 use common::openssl::Verifier;
 use common::own::Own;
 use common::programs::{Said, program, run, run_with};
 use common::proxy::Proxy;
 use common::ssh::sshd;
-use common::story::Link;
 use common::tls::{Site, configuration, nginx, plain_request, server_identity};
 use common::tpm::Swtpm;
 use common::wrapping::{by_aes_wrapped, keys, random, signs_as};
@@ -19,7 +19,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-over_both_links!(
+over_our_transport!(
     a_tls_server_with_a_key_of_its_own,
     programs_make_keys,
     ssh_logs_in_with_a_key,

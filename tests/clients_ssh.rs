@@ -7,10 +7,10 @@ mod common;
 
 use common::factory::Identity;
 use common::home::Home;
+use common::link::Link;
 use common::module::library;
 use common::programs::{Running, Said, poll, program, run};
 use common::ssh::sshd;
-use common::story::Link;
 use common::tls::configuration;
 use common::tpm::Swtpm;
 use std::fs;
@@ -19,8 +19,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-over_both_links!(ssh_logs_in);
-over_our_link!(
+over_our_transport!(
+    ssh_logs_in,
     the_makers_authority_does_not_log_in,
     git_signs_a_commit,
     an_agent_needs_no_pin,

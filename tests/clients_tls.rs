@@ -7,8 +7,8 @@ mod common;
 
 use common::factory::Identity;
 use common::home::Home;
+use common::link::Link;
 use common::programs::{program, run};
-use common::story::Link;
 use common::tls::{
     KEY, Server, Site, chain_file, configuration, key_file, nginx, plain_request, server_identity,
     trust_file, with_provider,
@@ -18,7 +18,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 
-over_both_links!(
+over_our_transport!(
     curl_with_the_key_as_a_file,
     curl_with_key_and_certificate_in_one_file,
     curl_with_the_key_as_a_uri,

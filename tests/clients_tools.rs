@@ -6,17 +6,17 @@ mod common;
 
 use common::factory::Identity;
 use common::home::Home;
+use common::link::Link;
 use common::module::library;
 use common::openssl::{self, Verifier, certificate_der};
 use common::programs::{Said, program, run};
-use common::story::Link;
 use common::tpm::Swtpm;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 
-over_both_links!(
+over_our_transport!(
     pkcs11_tool_lists,
     pkcs11_tool_reads_what_the_factory_kept,
     pkcs11_tool_signs,

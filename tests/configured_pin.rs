@@ -4,16 +4,16 @@
 #[macro_use]
 mod common;
 
+use common::link::Link;
 use common::pins::{Bench, USER};
 use common::raw::Code;
-use common::story::Link;
 use cryptoki_sys::*;
 use devid_core::config;
 use devid_core::identity::{Device, Mode, Provisioning, provision};
 use std::os::unix::fs::PermissionsExt;
 use std::{fs, process::Command};
 
-over_our_link!(
+over_our_transport!(
     a_wrong_one_is_tried_once,
     a_file_with_more_than_the_pin_is_not_tried,
 );

@@ -6,14 +6,14 @@
 mod common;
 
 use common::devid::{Bench, Kind, MASTER, Own, SRK, persistent};
+use common::link::Link;
 use common::own::folder;
 use common::raw::Code;
-use common::story::Link;
 use cryptoki_sys::*;
 use std::fs;
 use std::path::PathBuf;
 
-over_our_link!(
+over_our_transport!(
     a_flipped_byte_of_a_key_file_costs_that_key,
     a_flipped_byte_of_the_masters_record_costs_no_key,
     a_flipped_byte_of_a_seal_counts_no_try,

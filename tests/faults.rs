@@ -8,16 +8,18 @@ mod common;
 use common::PROFILES;
 use common::factory::Identity;
 use common::home::Home;
+use common::link::Link;
+use common::managers::Broker;
 use common::module::{Opened, identity, loaded, ulong};
 use common::openssl::Verifier;
 use common::proxy::{Fault, Proxy, answer, command};
 use common::raw::Code;
-use common::story::{Link, await_some};
+use common::story::await_some;
 use common::tpm::Swtpm;
 use cryptoki_sys::*;
 use std::time::{Duration, Instant};
 
-over_both_links!(
+over_both_transports!(
     answers_that_ask_for_another_try,
     a_tpm_that_always_asks_for_another_try,
     answers_that_are_final,
@@ -28,8 +30,9 @@ over_both_links!(
     a_tpm_gone_for_good,
     another_tpm_in_its_place,
 );
-// libtss2 waits for ever.
-over_our_link!(a_tpm_that_stalls, a_tpm_that_stalls_while_reading);
+// libtss2's transport for swtpm waits for ever, that for tpm2-abrmd does not.
+over_our_transport!(a_tpm_that_stalls, a_tpm_that_stalls_while_reading);
+once!(a_tpm_that_stalls_behind_tpm2_abrmd);
 
 /// A device behind a proxy, its module opened and used once, so that everything is known.
 struct Bench {
@@ -241,6 +244,29 @@ fn a_tpm_that_stalls(link: Link) {
     bench.proxy.book().heal();
     bench.signs();
     assert_eq!(bench.tpm.lockout_counter(), 0);
+}
+
+fn a_tpm_that_stalls_behind_tpm2_abrmd() {
+    let (tpm, identity) = Swtpm::manufactured();
+    let proxy = Proxy::new(&tpm);
+    let home = Home::new(Broker::tcti());
+    home.write("config.toml", "timeout_ms = 1500\n");
+    let _broker = Broker::new(&proxy.tcti(), &home);
+    let module = Opened::new(&home);
+    let key = module.key();
+    let sign = || module.sign(CKM_ECDSA, key, &[1; 32]);
+    sign().expect("a signature");
+    proxy
+        .book()
+        .break_times(command::SIGN, Fault::Stall, u32::MAX);
+    // As long as the TPM is silent only the limit can end the call.
+    assert_eq!(sign(), Err(Code(CKR_DEVICE_ERROR)));
+    home.log_says(&["1500 ms"]);
+    proxy.book().heal();
+    let judge = Verifier::new(&identity.public_key());
+    judge
+        .accepts_digest(&[1; 32], &sign().expect("a signature"))
+        .ok();
 }
 
 fn a_tpm_that_stalls_while_reading(link: Link) {

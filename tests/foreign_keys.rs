@@ -7,13 +7,13 @@ mod common;
 
 use common::devid::{Kind, MASTER, SRK};
 use common::foreign::{BOUND, DECRYPTS, Wrapped, allowed, begun, drop_in, put_primary};
+use common::link::Link;
 use common::openssl::element;
 use common::own::NO;
 use common::raw::Code;
-use common::story::Link;
 use cryptoki_sys::*;
 
-over_both_links!(
+over_our_transport!(
     keys_that_cannot_be_used_say_why,
     a_parent_that_counts_wrong_values_is_not_tried,
     a_key_of_one_scheme_takes_no_mechanism_from_the_others,

@@ -8,18 +8,19 @@ mod common;
 use common::factory::Identity;
 use common::fork::Forked;
 use common::home::Home;
+use common::link::Link;
 use common::module::{Opened, ulong};
 use common::openssl::Verifier;
 use common::proxy::{Fault, Proxy, command};
 use common::raw::Code;
-use common::story::{Link, await_some};
+use common::story::await_some;
 use common::tpm::{Swtpm, copy_state};
 use cryptoki_sys::*;
 use std::fs;
 use std::sync::Barrier;
 use std::time::Duration;
 
-over_both_links!(
+over_both_transports!(
     the_child_initialises_again,
     the_child_ends_and_initialises_again,
     the_child_goes_on_without_a_word,
@@ -32,7 +33,7 @@ over_both_links!(
     a_child_after_the_tpm_was_exchanged,
 );
 // libtss2 keeps its connection, so a TPM that serves one client is the parent's or the child's.
-over_our_link!(a_child_that_holds_the_connection_of_a_signature);
+over_our_transport!(a_child_that_holds_the_connection_of_a_signature);
 
 struct Bench {
     tpm: Swtpm,

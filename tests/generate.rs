@@ -6,6 +6,7 @@
 mod common;
 
 use common::devid::{Bench, PERSISTENT, PROTECTION, TPM_HANDLE};
+use common::link::Link;
 use common::module::ulong;
 use common::openssl::Verifier;
 use common::own::{NO, Own, P256, P384, P521, YES, folder, public_pem};
@@ -13,19 +14,16 @@ use common::programs::{Said, run};
 use common::proxy::command;
 use common::raw::{Code, Item};
 use common::signing::{Hash, Message, Signer};
-use common::story::Link;
 use cryptoki_sys::*;
 use std::fs;
 
-over_both_links!(
+over_our_transport!(
     #[cfg_attr(target_pointer_width = "32", ignore = "its tool has 64 bits")]
     pkcs11_tool_makes_keys,
     #[cfg_attr(target_pointer_width = "32", ignore = "its tool has 64 bits")]
     p11tool_makes_keys,
     every_kind_of_key_signs_by_every_mechanism,
     a_key_in_a_persistent_handle,
-);
-over_our_link!(
     a_key_of_the_session_goes_with_it,
     a_public_key_of_the_session_beside_a_private_one_of_the_token,
     what_is_made_says_what_it_is,

@@ -7,16 +7,16 @@ mod common;
 
 use common::home::Home;
 use common::host::host;
+use common::link::Link;
 use common::programs::{Running, run};
 use common::proxy::{Fault, Proxy, command};
-use common::story::Link;
 use common::tpm::Swtpm;
 use cryptoki_sys::CKR_CRYPTOKI_ALREADY_INITIALIZED;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
-over_both_links!(calls_with_a_cancellation_pending, unloaded_without_an_end);
+over_both_transports!(calls_with_a_cancellation_pending, unloaded_without_an_end);
 once!(
     what_hosts_do_all_day,
     mistakes_of_a_host,
@@ -24,7 +24,7 @@ once!(
     counts_and_lengths_that_cannot_be_meant
 );
 // libtss2 waits for ever.
-over_our_link!(
+over_our_transport!(
     a_thread_cancelled_while_the_tpm_stalls,
     signals_while_the_tpm_stalls
 );

@@ -8,10 +8,10 @@ mod common;
 use common::PROFILES;
 use common::der::Certificate;
 use common::home::Home;
+use common::link::Link;
 use common::module::{Opened, initialised, ulong};
 use common::openssl::{self, certificate_der};
 use common::raw::{Code, text};
-use common::story::Link;
 use common::tpm::Swtpm;
 use common::{factory::Identity, programs};
 use cryptoki::mechanism::Mechanism;
@@ -20,7 +20,7 @@ use cryptoki_sys::*;
 use std::collections::BTreeMap;
 use std::fs;
 
-over_both_links!(
+over_both_transports!(
     the_token,
     the_private_key,
     the_public_key,

@@ -6,11 +6,11 @@ mod common;
 
 use common::factory::{self, Identity};
 use common::home::Home;
+use common::link::Link;
 use common::module::{library, tool};
 use common::own::Own;
 use common::programs::{Said, program, run, run_with};
 use common::raw::Code;
-use common::story::Link;
 use common::tls::{
     Server, Site, chain_file, nginx, openssl_server_with_identity, server_identity, trust_file,
     with_provider,
@@ -21,8 +21,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-over_both_links!(a_routers_start, a_token_that_asks_for_a_pin);
-over_our_link!(what_a_running_program_sees);
+over_our_transport!(
+    a_routers_start,
+    a_token_that_asks_for_a_pin,
+    what_a_running_program_sees,
+);
 
 const PROVISION: &[&str] = &["provision", "--wait", "0"];
 

@@ -7,18 +7,19 @@ mod common;
 
 use common::fork::Forked;
 use common::home::Home;
+use common::link::Link;
 use common::maker::{INDEX, Maker, OPEN};
 use common::module::{Opened, identity, loaded};
 use common::proxy::{Proxy, command};
 use common::raw::{Code, Raw};
-use common::story::{Link, await_some};
+use common::story::await_some;
 use common::tpm::Swtpm;
 use cryptoki_sys::*;
 use std::sync::Barrier;
 use std::thread;
 use std::time::Duration;
 
-over_both_links!(
+over_our_transport!(
     a_protected_index_is_passed_over,
     a_protected_index_that_is_named_is_tried_once,
     a_protected_index_and_nothing_else,

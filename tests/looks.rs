@@ -8,13 +8,14 @@ mod common;
 use common::PROFILES;
 use common::factory::Identity;
 use common::home::Home;
+use common::link::Link;
 use common::maker::{INDEX, Maker, OPEN};
 use common::module::{Opened, identity, loaded, ulong};
 use common::openssl::{Verifier, certificate_der};
 use common::programs::poll;
 use common::proxy::{Fault, Proxy, answer, command};
 use common::raw::Code;
-use common::story::{Link, await_some};
+use common::story::await_some;
 use common::tpm::Swtpm;
 use cryptoki_sys::*;
 use std::collections::BTreeSet;
@@ -22,7 +23,7 @@ use std::fs;
 use std::thread;
 use std::time::Duration;
 
-over_both_links!(
+over_our_transport!(
     a_key_that_could_not_be_read_at_first,
     an_identity_that_cannot_be_read_again,
     a_search_while_another_looks,

@@ -9,11 +9,11 @@ mod common;
 
 use common::factory::Identity;
 use common::home::Home;
+use common::link::Link;
 use common::module::{Opened, ulong};
 use common::openssl::{Verifier, certificate_der, public_key_der};
 use common::programs::run_with;
 use common::signing::{HASHES, Hash, Message, Signer, Tried};
-use common::story::Link;
 use common::tls::{
     openssl_client, openssl_server_with, server_identity, without_allowed_mechanisms,
 };
@@ -21,7 +21,7 @@ use common::tpm::Swtpm;
 use cryptoki_sys::*;
 use std::fmt::Write as _;
 
-over_both_links!(
+over_our_transport!(
     template_h1_of_any_scheme,
     template_h1_rsassa,
     template_h1_rsapss,
@@ -196,10 +196,7 @@ fn prove(algorithm: &str, link: Link, rows: &[Row]) {
             }
             .try_all(&mechanisms),
         };
-        let tls = match link {
-            Link::Wire => handshakes(&home, row, identity, &label),
-            Link::Esapi => Ok("-"),
-        };
+        let tls = handshakes(&home, row, identity, &label);
         writeln!(
             table,
             "{link:?} | {} | {} | {} | {} | {label} | {} | {} of {} | {} of {} | {}",

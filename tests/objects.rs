@@ -6,15 +6,15 @@
 mod common;
 
 use common::devid::Bench;
+use common::link::Link;
 use common::module::ulong;
 use common::own::{NO, Own, P256, P256_KEY, YES, ec_public, folder, outside};
 use common::proxy::command;
 use common::raw::{Code, Item};
-use common::story::Link;
 use cryptoki_sys::*;
 use std::fs;
 
-over_our_link!(
+over_our_transport!(
     data_and_public_keys,
     attributes_change_all_or_none,
     what_others_do_is_seen_at_the_next_search,

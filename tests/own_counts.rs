@@ -10,18 +10,19 @@
 #[macro_use]
 mod common;
 
+use common::budgets::commands::{SIGNATURE, SIGNATURE_LOADED, SIGNATURE_WRAPPED};
 use common::devid::{Bench, Kind, Own, TPM_PUBLIC, folder, label};
 use common::home::Home;
+use common::link::Link;
 use common::managers::{Broker, Kernel};
 use common::module::ulong;
 use common::proxy::{Proxy, Seen, command};
-use common::story::Link;
 use common::tpm::Swtpm;
 use cryptoki_sys::*;
 use std::fs;
 use std::time::Instant;
 
-over_both_links!(
+over_both_transports!(
     a_key_in_a_handle_costs_one,
     a_key_on_the_disk_costs_three_on_a_bare_tpm,
     a_thousand_pairs_are_listed_without_the_tpm,
@@ -56,7 +57,7 @@ fn a_key_in_a_handle_costs_one(link: Link) {
         let seen = bench.proxy.book().take();
         assert_eq!(
             (seen.total(), seen.answered(command::SIGN, 0)),
-            (5, 5),
+            (5 * SIGNATURE, 5),
             "{seen:?}"
         );
     }
@@ -73,7 +74,11 @@ fn a_key_on_the_disk_costs_three_on_a_bare_tpm(link: Link) {
         sign(&own, key, 5);
         let seen = bench.proxy.book().take();
         let counts = [LOAD, command::SIGN, FLUSH_CONTEXT].map(|code| seen.answered(code, 0));
-        assert_eq!((seen.total(), counts), (15, [5, 5, 5]), "{seen:?}");
+        assert_eq!(
+            (seen.total(), counts),
+            (5 * SIGNATURE_WRAPPED, [5, 5, 5]),
+            "{seen:?}"
+        );
     }
 }
 
@@ -171,7 +176,7 @@ fn a_key_stays_loaded_behind_the_kernels_manager(link: Link) {
         let seen = kernel.book().take();
         assert_eq!(
             (seen.total(), seen.answered(command::SIGN, 0)),
-            (10, 10),
+            (10 * SIGNATURE_LOADED, 10),
             "{seen:?}"
         );
     }

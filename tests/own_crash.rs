@@ -14,9 +14,9 @@ use common::devid::{
     Bench, Inspection, Kind, Own, PERSISTENT, label, other_process, part, persistent, random,
     say_ready, yes,
 };
+use common::link::Link;
 use common::module::ulong;
 use common::raw::Code;
-use common::story::Link;
 use cryptoki_sys::*;
 use std::collections::BTreeSet;
 use std::fs;
@@ -24,7 +24,7 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-over_both_links!(a_killed_writer_leaves_whole_keys);
+over_our_transport!(a_killed_writer_leaves_whole_keys,);
 
 /// How often over each link.
 const KILLS: usize = 150;

@@ -11,19 +11,20 @@
 mod common;
 
 use common::devid::{Bench, FIRST, Kind, MASTER, Own, SRK, persistent};
+use common::link::Link;
 use common::programs::run;
 use common::proxy::command::{
     CREATE, CREATE_PRIMARY, EVICT_CONTROL, FLUSH_CONTEXT, GET_CAPABILITY, LOAD, READ_PUBLIC, SIGN,
 };
 use common::proxy::{Fault, answer};
 use common::raw::Code;
-use common::story::{Link, await_some};
+use common::story::await_some;
 use cryptoki_sys::*;
 use std::fs;
 use std::thread;
 use std::time::Duration;
 
-over_both_links!(
+over_both_transports!(
     a_first_key_whose_answers_are_lost,
     a_persistent_key_whose_answers_are_lost,
     a_destruction_whose_answers_are_lost,
@@ -33,7 +34,7 @@ over_both_links!(
     a_handle_that_another_process_took,
 );
 // libtss2 has no time limit.
-over_our_link!(a_handle_that_is_filled_too_late_is_named_by_a_file);
+over_our_transport!(a_handle_that_is_filled_too_late_is_named_by_a_file);
 
 /// What becomes of a command, so often in a row: more often than it is sent again, too.
 const FAULTS: [(Fault, u32); 4] = [

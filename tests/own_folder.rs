@@ -14,11 +14,11 @@ use common::devid::{
     Bench, Inspection, Kind, Own, folder, label, other_process, part, persistent, say_ready, yes,
 };
 use common::home::Home;
+use common::link::Link;
 use common::module::ulong;
 use common::openssl::certificate_der;
 use common::programs::{program, run, thread_time};
 use common::raw::Code;
-use common::story::Link;
 use common::tls::server_identity;
 use cryptoki_sys::*;
 use std::fs::{self, Permissions};
@@ -26,7 +26,7 @@ use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-over_both_links!(
+over_our_transport!(
     each_call_changes_one_file,
     nothing_is_changed_on_a_read_only_file_system,
     two_writers_at_once_lose_nothing,
@@ -270,7 +270,7 @@ fn two_writers_at_once_lose_nothing(link: Link) {
 
 /// A token with a data object called "first".
 fn with_data() -> (Bench, Own) {
-    let bench = Bench::new(Link::Wire);
+    let bench = Bench::new(Link::Ours);
     let own = Own::new(&bench.home);
     own.create_data("first", b"value").unwrap();
     (bench, own)
@@ -386,7 +386,7 @@ fn a_link_is_no_object() {
 }
 
 fn two_files_may_have_one_id() {
-    let bench = Bench::new(Link::Wire);
+    let bench = Bench::new(Link::Ours);
     let own = Own::new(&bench.home);
     let id = (CKA_ID, vec![7]);
     let both = [yes(CKA_TOKEN), id.clone()];

@@ -5,16 +5,16 @@
 #[macro_use]
 mod common;
 
+use common::link::Link;
 use common::own::YES;
 use common::pins::{Bench, Token};
 use common::programs::{program, run};
 use common::raw::Code;
-use common::story::Link;
 use cryptoki_sys::*;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 
-over_our_link!(
+over_our_transport!(
     a_lock_that_is_none_is_named,
     what_only_looks_like_a_leftover_stops_nobody,
 );

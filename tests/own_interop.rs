@@ -7,17 +7,17 @@ mod common;
 use common::der::{body, elements};
 use common::devid::{Bench, Kind, Own, SRK};
 use common::home::Home;
+use common::link::Link;
 use common::openssl::element;
 use common::programs::{program, run, run_with};
 use common::raw::Code;
-use common::story::Link;
 use common::tpm::Swtpm;
 use cryptoki_sys::*;
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
-over_both_links!(
+over_our_transport!(
     keys_of_tpm2_openssl_sign,
     keys_of_tpm2_tools_sign,
     a_key_of_ours_serves_tpm2_openssl,

@@ -12,11 +12,11 @@ mod common;
 
 use common::devid::{Bench, Judge, Kind, Own, other_process, part, persistent, random, say_ready};
 use common::home::Home;
+use common::link::Link;
 use common::managers::Broker;
 use common::module::ulong;
 use common::programs::Running;
 use common::proxy::Proxy;
-use common::story::Link;
 use common::tpm::Swtpm;
 use cryptoki_sys::*;
 use std::collections::BTreeMap;
@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-over_both_links!(four_processes_share_a_bare_tpm);
+over_our_transport!(four_processes_share_a_bare_tpm,);
 // libtss2 alone speaks to tpm2-abrmd.
 once!(eight_processes_share_tpm2_abrmd);
 

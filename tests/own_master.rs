@@ -10,18 +10,18 @@ use common::devid::{
     persistent, yes,
 };
 use common::home::Home;
+use common::link::Link;
 use common::module::ulong;
 use common::openssl::certificate_der;
 use common::programs::run;
 use common::proxy::Proxy;
 use common::raw::Code;
-use common::story::Link;
 use common::tls::server_identity;
 use common::tpm::Swtpm;
 use cryptoki_sys::*;
 use std::path::Path;
 
-over_both_links!(
+over_our_transport!(
     nothing_is_written_before_somebody_asks,
     the_masters_handle_is_configured,
     a_storage_root_key_that_is_there_stays,

@@ -7,13 +7,13 @@ mod common;
 
 use common::fork::Forked;
 use common::home::Home;
+use common::link::Link;
 use common::module::{loaded, ulong};
 use common::openssl::certificate_der;
 use common::own::{NO, Own, P256, P256_KEY, YES, folder, generate, outside, slot_of};
 use common::programs::thread_time;
 use common::proxy::Proxy;
 use common::raw::{Code, Item};
-use common::story::Link;
 use common::tpm::Swtpm;
 use cryptoki_sys::*;
 use std::collections::HashSet;
@@ -21,8 +21,9 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
-over_both_links!(another_tpm_is_not_taken_for_ours, a_child_goes_on);
-over_our_link!(
+over_our_transport!(
+    another_tpm_is_not_taken_for_ours,
+    a_child_goes_on,
     two_writers_at_once,
     a_folder_whose_files_nobody_may_touch,
     a_certificate_makes_a_public_certificates_token,

@@ -7,15 +7,15 @@ mod common;
 
 use common::devid::{Bench, Kind, Own, SRK};
 use common::foreign::{DECRYPTS, Wrapped, allowed, begun, drop_in};
+use common::link::Link;
 use common::own::{NO, YES};
 use common::programs::{program, run};
 use common::proxy::command;
 use common::raw::Code;
 use common::signing::{HASHES, Hash, Message, Signer};
-use common::story::Link;
 use cryptoki_sys::*;
 
-over_both_links!(
+over_our_transport!(
     a_key_that_only_decrypts_signs_by_padding,
     a_key_below_the_owners_hierarchy_that_only_decrypts,
     what_is_no_digest_info_is_signed_by_keys_that_decrypt,

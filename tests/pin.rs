@@ -7,19 +7,19 @@ mod common;
 
 use common::factory::Identity;
 use common::home::Home;
+use common::link::Link;
 use common::module::{library, loaded, ulong};
 use common::openssl::Verifier;
 use common::own::{NO, YES, create, slot_of};
 use common::programs::{Said, program, run};
 use common::proxy::Proxy;
 use common::raw::{Code, Raw};
-use common::story::Link;
 use common::tpm::Swtpm;
 use cryptoki_sys::*;
 use std::fs;
 use std::ptr;
 
-over_both_links!(
+over_our_transport!(
     who_logs_in_signs,
     nobody_sees_the_key_who_has_not_logged_in,
     private_objects_of_a_session_go_with_the_user,

@@ -8,18 +8,18 @@ mod common;
 use common::fork::Forked;
 use common::fronts::Device;
 use common::home::Home;
+use common::link::Link;
 use common::module::{library, loaded};
 use common::own::slot_of;
 use common::pins::{Bench, OFFICER, Token, USER};
 use common::programs::{program, run};
 use common::raw::Code;
-use common::story::Link;
 use cryptoki_sys::*;
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::Path;
 
-over_our_link!(
+over_our_transport!(
     sixteen_take_turns,
     sixteen_without_a_turn,
     a_folder_that_somebody_else_made,

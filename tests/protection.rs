@@ -7,20 +7,21 @@ mod common;
 
 use common::devid::{IN_FILE, PROTECTION, SEALED};
 use common::home::Home;
+use common::link::Link;
 use common::module::ulong;
 use common::openssl;
 use common::own::{NO, Own, P256, P384, P521, YES, folder, slot_of, without_tpm};
 use common::programs::{program, run};
 use common::proxy::{Proxy, command};
 use common::raw::{Code, Item};
-use common::story::Link;
 use common::tpm::Swtpm;
 use cryptoki_sys::*;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-over_both_links!(a_sealed_key_signs_in_memory, a_sealed_key_of_another_tpm,);
-over_our_link!(
+over_our_transport!(
+    a_sealed_key_signs_in_memory,
+    a_sealed_key_of_another_tpm,
     a_sealed_key_costs_commands_once,
     what_a_sealed_key_says,
     a_file_key_needs_no_tpm,

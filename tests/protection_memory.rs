@@ -9,18 +9,18 @@ mod common;
 use common::devid::{PROTECTION, SEALED};
 use common::fork::Forked;
 use common::home::Home;
+use common::link::Link;
 use common::memory::found;
 use common::module::ulong;
 use common::openssl::rsa_numbers;
 use common::own::{Own, RSA_KEY, YES, outside};
 use common::raw::Item;
-use common::story::Link;
 use common::tpm::Swtpm;
 use cryptoki_sys::*;
 use std::hint::black_box;
 use std::io::{PipeReader, Read, Write, pipe};
 
-over_our_link!(nothing_of_an_rsa_key_stays_after_the_end);
+over_our_transport!(nothing_of_an_rsa_key_stays_after_the_end);
 
 const MODULUS: usize = 256;
 

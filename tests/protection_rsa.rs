@@ -9,6 +9,7 @@ use common::ciphers::{Bench, mechanism, oaep, openssl_encrypts, pkcs1};
 use common::devid::{IN_FILE, PROTECTION, SEALED};
 use common::fork::Forked;
 use common::home::Home;
+use common::link::Link;
 use common::module::ulong;
 use common::openssl::{Verifier, rsa_numbers};
 use common::own::{NO, Own, RSA_KEY, YES, folder, outside, without_tpm};
@@ -16,13 +17,13 @@ use common::programs::{output, program, run};
 use common::proxy::command;
 use common::raw::{Code, Item};
 use common::signing::{HASHES, Hash, Message, Signer};
-use common::story::Link;
 use cryptoki_sys::*;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-over_both_links!(a_sealed_key_signs_all_that_it_lists, it_decrypts);
-over_our_link!(
+over_our_transport!(
+    a_sealed_key_signs_all_that_it_lists,
+    it_decrypts,
     it_costs_commands_once,
     what_it_says,
     digests_by_sha1_are_the_tpms_own,

@@ -13,11 +13,11 @@ mod common;
 use common::devid::{Bench, FIRST, Inspection, Kind, MASTER, Own, SRK, folder, persistent};
 use common::fork::Forked;
 use common::home::Home;
+use common::link::Link;
 use common::module::{Opened, library, loaded, tool, ulong};
 use common::own::{YES, without_tpm};
 use common::programs::run;
 use common::raw::Code;
-use common::story::Link;
 use common::tpm::Swtpm;
 use common::trouble::{ALL, Trouble, for_program};
 use cryptoki_sys::*;
@@ -70,7 +70,7 @@ fn nothing_can_be_made(own: &Own, home: &Home, key: CK_OBJECT_HANDLE, public: CK
 }
 
 fn a_disk_that_takes_no_byte() {
-    let bench = Bench::new(Link::Wire);
+    let bench = Bench::new(Link::Ours);
     let own = Own::new(&bench.home);
     for (call, file, error) in no_room(&bench.folder()) {
         let what = format!("{call}: {error}");
@@ -113,7 +113,7 @@ fn a_disk_that_takes_no_byte() {
 
 /// Not even the master key is made, which no folder could name.
 fn a_first_key_without_room() {
-    let bench = Bench::new(Link::Wire);
+    let bench = Bench::new(Link::Ours);
     let own = Own::new(&bench.home);
     for (call, file, error) in no_room(&bench.folder()) {
         let trouble = Trouble::new(call, &file, 0, ALL, error);
@@ -196,7 +196,7 @@ impl Drop for Small {
 }
 
 fn a_file_system_that_is_full() {
-    let bench = Bench::new(Link::Wire);
+    let bench = Bench::new(Link::Ours);
     let Some(_small) = Small::at(&bench.folder()) else {
         println!("\nnot told: only root mounts a file system");
         return;
@@ -270,7 +270,7 @@ fn a_log_may_not_grow() {
 
 /// A sealed key works, and the log says that it may be swapped out.
 fn pages_may_not_be_locked() {
-    let bench = Bench::new(Link::Wire);
+    let bench = Bench::new(Link::Ours);
     let own = Own::new(&bench.home);
     let sealed = [(common::devid::PROTECTION, ulong(common::devid::SEALED))];
     let both = [common::devid::label("sealed"), (CKA_TOKEN, YES.to_vec())];

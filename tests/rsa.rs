@@ -6,16 +6,16 @@
 mod common;
 
 use common::home::Home;
+use common::link::Link;
 use common::module::Opened;
 use common::openssl::Verifier;
 use common::proxy::{Fault, Proxy, answer, command};
 use common::raw::Code;
 use common::signing::{HASHES, Hash, Message, Signer};
-use common::story::Link;
 use common::tpm::Swtpm;
 use cryptoki_sys::*;
 
-over_both_links!(
+over_our_transport!(
     a_signature_costs_one_command,
     the_length_is_the_modulus,
     data_that_is_no_digest_info,

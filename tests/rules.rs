@@ -6,15 +6,15 @@
 mod common;
 
 use common::home::Home;
+use common::link::Link;
 use common::module::{Opened, ulong};
 use common::proxy::Proxy;
 use common::raw::Code;
-use common::story::Link;
 use common::tpm::Swtpm;
 use cryptoki_sys::*;
 use std::ptr;
 
-over_both_links!(a_login_is_harmless, a_search_and_a_signature_at_once);
+over_our_transport!(a_login_is_harmless, a_search_and_a_signature_at_once,);
 once!(codes_where_we_are_stricter);
 
 /// SoftHSM allows one operation per session; the standard means more.

@@ -6,14 +6,14 @@
 mod common;
 
 use common::home::Home;
+use common::link::Link;
 use common::maker::{INDEX, Maker, OPEN};
 use common::module::Opened;
 use common::openssl::Verifier;
-use common::story::Link;
 use common::tpm::Swtpm;
 use cryptoki_sys::*;
 
-over_both_links!(p256_with_sha384, p256_with_sha512);
+over_our_transport!(p256_with_sha384, p256_with_sha512,);
 
 fn p256_with_sha384(link: Link) {
     all_verify(link, "ecc256:ecdsa-sha384");

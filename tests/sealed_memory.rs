@@ -8,6 +8,7 @@ mod common;
 
 use common::devid::{PROTECTION, SEALED};
 use common::fork::Forked;
+use common::link::Link;
 use common::memory::{contains, places};
 use common::module::ulong;
 use common::own::{NO, P256, YES, folder, generate};
@@ -15,14 +16,13 @@ use common::pins::{Bench, Token, USER, hex, key_with_value, unseal, unseal_by, v
 use common::programs::{output, program, run};
 use common::proxy::{Fault, command};
 use common::raw::Item;
-use common::story::Link;
 use cryptoki_sys::*;
 use std::fs;
 use std::io::{PipeReader, PipeWriter, Read, Write, pipe};
 use std::path::{Path, PathBuf};
 
 // libtss2 keeps copies of what it unsealed.
-over_our_link!(
+over_our_transport!(
     a_scalar_on_a_token_without_pin,
     a_scalar_on_a_token_with_pins,
     a_logout_while_a_key_is_opened,

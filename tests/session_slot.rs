@@ -6,19 +6,19 @@
 mod common;
 
 use common::home::Home;
+use common::link::Link;
 use common::module::{library, loaded, ulong};
 use common::openssl::rsa_numbers;
 use common::own::{NO, Own, P256, RSA_KEY, YES, create, ec_public, generate, outside, slot_of};
 use common::programs::{program, run};
 use common::proxy::Proxy;
 use common::raw::{Code, Item, Raw, text};
-use common::story::Link;
 use common::tpm::Swtpm;
 use cryptoki_sys::*;
 use std::fs;
 use std::ptr;
 
-over_our_link!(
+over_our_transport!(
     it_stands_behind_the_other_two,
     any_login_is_taken_and_none_is_needed,
     a_session_keeps_a_peers_key_and_verifies,

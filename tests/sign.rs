@@ -7,15 +7,15 @@ mod common;
 
 use common::fronts::{Device, Simulator};
 use common::home::Home;
+use common::link::Link;
 use common::module::Opened;
 use common::openssl::{self, Verifier};
 use common::proxy::{Fault, Proxy, command};
 use common::raw::Code;
-use common::story::Link;
 use common::tpm::Swtpm;
 use cryptoki_sys::*;
 
-over_both_links!(
+over_both_transports!(
     digests_of_every_length,
     no_data_and_too_much,
     messages_of_every_hash,

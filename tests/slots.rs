@@ -6,15 +6,15 @@
 mod common;
 
 use common::home::Home;
+use common::link::Link;
 use common::module::{Opened, loaded};
 use common::own::{NO, Own, YES, create, slot_of};
 use common::raw::{Code, Raw, text};
-use common::story::Link;
 use common::tpm::Swtpm;
 use cryptoki_sys::*;
 use std::ptr;
 
-over_both_links!(
+over_our_transport!(
     two_tokens_in_one_tpm,
     a_tpm_without_identity_has_the_other_token,
     sessions_read_and_write,

@@ -6,16 +6,16 @@
 mod common;
 
 use common::home::Home;
+use common::link::Link;
 use common::module::{Opened, ulong};
 use common::programs::{program, run};
 use common::raw::{Code, Item, Raw};
 use common::softhsm::{PIN, SoftHsm, library};
-use common::story::Link;
 use common::tpm::Swtpm;
 use cryptoki_sys::*;
 use std::ptr;
 
-over_both_links!(our_module_keeps_the_standard);
+over_our_transport!(our_module_keeps_the_standard,);
 once!(softhsm_keeps_the_standard);
 
 /// A module with a session and an EC key that can sign.

@@ -6,15 +6,15 @@
 mod common;
 
 use common::home::Home;
+use common::link::Link;
 use common::module::{Opened, loaded};
 use common::raw::{Code, Raw};
-use common::story::Link;
 use common::tpm::Swtpm;
 use cryptoki_sys::*;
 use std::ffi::c_void;
 use std::{mem, ptr};
 
-over_both_links!(what_is_not_supported_says_so);
+over_our_transport!(what_is_not_supported_says_so,);
 once!(
     every_entry_is_there,
     interfaces_are_told_apart,

@@ -6,23 +6,23 @@ mod common;
 
 use common::PROFILES;
 use common::home::Home;
+use common::link::Link;
 use common::module::{Opened, library};
 use common::openssl::Verifier;
 use common::programs::{poll, program, run};
 use common::proxy::{Fault, Proxy, command};
-use common::story::Link;
 use common::tpm::Swtpm;
 use cryptoki_sys::*;
 use std::thread;
 use std::time::Duration;
 
-over_both_links!(
+over_both_transports!(
     threads_sign_at_once,
     threads_open_search_and_sign_at_once,
     attributes_do_not_wait_for_a_signature,
 );
 // libtss2 lets programs that are started inherit its connection, which then stays open.
-over_our_link!(processes_sign_at_once);
+over_our_transport!(processes_sign_at_once);
 
 fn threads_sign_at_once(link: Link) {
     let (tpm, identity) = Swtpm::manufactured();

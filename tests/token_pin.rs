@@ -6,18 +6,18 @@
 mod common;
 
 use common::devid::PERSISTENT;
+use common::link::Link;
 use common::own::{NO, YES, change, create, folder, generate};
 use common::own::{P256, slot_of};
 use common::pins::{Bench, LABEL, OFFICER, Token, USER};
 use common::proxy::{Fault, command};
 use common::raw::{Code, text};
-use common::story::Link;
 use cryptoki_sys::*;
 use std::fs;
 use std::ptr;
 use std::thread;
 
-over_both_links!(
+over_our_transport!(
     a_token_becomes_one_with_pins,
     who_may_be_there_at_once,
     a_token_with_objects_is_nobodys_to_take,
@@ -26,8 +26,8 @@ over_both_links!(
     a_pin_is_changed_by_whoever_knows_it,
     what_is_private_is_unseen_until_login,
     a_key_that_asks_each_time,
+    a_session_that_comes_while_the_officer_logs_in,
 );
-over_our_link!(a_session_that_comes_while_the_officer_logs_in);
 
 fn a_token_becomes_one_with_pins(link: Link) {
     let bench = Bench::new(link);

@@ -4,13 +4,13 @@
 #[macro_use]
 mod common;
 
+use common::link::Link;
 use common::module::{library, ulong};
 use common::openssl::Verifier;
 use common::own::{public_pem, slot_of};
 use common::pins::{Bench, OFFICER, USER};
 use common::programs::{Running, Said, poll, program, run, run_with};
 use common::raw::text;
-use common::story::Link;
 use common::tls::{
     chain_file, handshakes, key_file, openssl_server_with_identity, server_identity_of,
     with_provider,
@@ -21,14 +21,14 @@ use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-over_both_links!(
+over_our_transport!(
     opensc_sets_the_pins_and_uses_them,
     gnutls_sets_the_pins_and_uses_them,
     openssl_is_told_the_pin,
     openssh_asks_for_the_pin,
     java_opens_a_key_store,
+    a_token_with_pin_lets_openssl_verify_peers,
 );
-over_our_link!(a_token_with_pin_lets_openssl_verify_peers);
 
 const KEY: &str = "pkcs11:token=device%20keys;object=web;type=private";
 

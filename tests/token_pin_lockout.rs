@@ -5,14 +5,14 @@
 #[macro_use]
 mod common;
 
+use common::link::Link;
 use common::own::YES;
 use common::pins::{Bench, CARE, OFFICER, USER};
 use common::proxy::{Fault, command};
 use common::raw::Code;
-use common::story::Link;
 use cryptoki_sys::*;
 
-over_both_links!(
+over_both_transports!(
     the_flags_tell_how_many_tries_are_left,
     the_last_try_is_made_where_the_configuration_says_so,
     a_try_whose_answer_was_lost_is_not_repeated,
@@ -21,7 +21,7 @@ over_both_links!(
     the_same_wrong_pin_counts_once,
 );
 // That many at once never make the last try, tests/pin_turns.rs tells.
-over_our_link!(lost_answers_leave_no_session_behind);
+over_our_transport!(lost_answers_leave_no_session_behind);
 
 const WRONG: CK_RV = CKR_PIN_INCORRECT;
 const LOCKED: CK_RV = CKR_PIN_LOCKED;

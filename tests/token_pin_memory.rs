@@ -7,18 +7,18 @@
 mod common;
 
 use common::fork::Forked;
+use common::link::Link;
 use common::memory::found;
 use common::module::loaded;
 use common::own::{YES, slot_of};
 use common::pins::{Bench, Token, key_value, unseal, value_of};
 use common::raw::Raw;
-use common::story::Link;
 use cryptoki_sys::*;
 use std::fs::File;
 use std::hint::black_box;
 use std::io::{PipeReader, PipeWriter, Read, Write, pipe};
 
-over_our_link!(nothing_stays_after_logout_and_after_the_end);
+over_our_transport!(nothing_stays_after_logout_and_after_the_end);
 
 const WIDTH: usize = 16;
 

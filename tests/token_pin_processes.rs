@@ -7,20 +7,18 @@ mod common;
 
 use common::devid::{PROTECTION, SEALED};
 use common::fork::Forked;
+use common::link::Link;
 use common::module::ulong;
 use common::own::{P256, YES, folder, generate};
 use common::pins::{Bench, OFFICER, USER};
 use common::proxy::{Fault, command};
 use common::raw::{Code, text};
-use common::story::Link;
 use cryptoki_sys::*;
 use std::fs;
 
-over_both_links!(
+over_our_transport!(
     another_process_changes_the_pin,
-    a_forked_child_and_its_logins
-);
-over_our_link!(
+    a_forked_child_and_its_logins,
     who_dies_while_a_pin_is_changed_changes_nothing,
     who_dies_while_beginning_anew_can_begin_again,
     another_process_begins_anew,

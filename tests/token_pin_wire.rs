@@ -9,26 +9,29 @@
 #[macro_use]
 mod common;
 
+use common::budgets::commands::{
+    LOGIN, LOGIN_MANAGED, LOGIN_MANAGED_AGAIN, SIGNATURE_BY_PIN, SIGNATURE_WRAPPED_BY_PIN,
+};
 use common::devid::PERSISTENT;
 use common::fronts::Device;
 use common::home::Home;
+use common::link::Link;
 use common::memory::contains;
 use common::own::{YES, slot_of};
 use common::pins::{Bench, OFFICER, Token, USER, key_value, unseal, value_of};
 use common::programs::thread_time;
-use common::proxy::{Seen, command};
-use common::story::Link;
+use common::proxy::Seen;
 use common::tpm::Swtpm;
 use cryptoki_sys::*;
 use std::os::unix::fs::symlink;
 use std::time::Duration;
 
-over_both_links!(
+over_both_transports!(
     what_a_login_and_a_signature_cost,
     nothing_of_a_pin_on_the_wire,
     nothing_of_a_pin_in_the_log,
 );
-over_our_link!(
+over_our_transport!(
     what_they_cost_behind_a_resource_manager,
     the_cpu_of_a_signature,
 );
@@ -50,16 +53,7 @@ fn what_a_login_and_a_signature_cost(link: Link) {
     book.take();
     token.login(session, USER).unwrap();
     let login = book.take();
-    let commands = [
-        command::GET_CAPABILITY,
-        command::LOAD,
-        command::START_AUTH_SESSION,
-        command::UNSEAL,
-        command::FLUSH_CONTEXT,
-    ];
-    if link == Link::Wire {
-        assert_eq!(codes(&login), commands);
-    }
+    assert_eq!(codes(&login), LOGIN);
     let persistent = token.private_keys(session);
     let label = |key: &CK_OBJECT_HANDLE| token.raw.attribute(session, *key, CKA_LABEL).unwrap();
     let find = |name: &str| {
@@ -73,13 +67,10 @@ fn what_a_login_and_a_signature_cost(link: Link) {
     book.take();
     token.sign(session, persistent).unwrap();
     let signature = book.take();
-    assert_eq!(
-        codes(&signature),
-        [command::START_AUTH_SESSION, command::SIGN]
-    );
+    assert_eq!(codes(&signature), SIGNATURE_BY_PIN);
     token.sign(session, wrapped).unwrap();
     let signature = book.take();
-    assert!(signature.total() <= 5, "{signature:?}");
+    assert_eq!(signature.total(), SIGNATURE_WRAPPED_BY_PIN, "{signature:?}");
     bench.idev_id_signs(&token.raw, 0);
     println!("login {}, wrapped {}", login.total(), signature.total());
 }
@@ -107,32 +98,16 @@ fn what_they_cost_behind_a_resource_manager(_: Link) {
     token.raw.logout(session).unwrap();
 
     device.book().take();
-    let (first, later) = (
-        [
-            command::GET_CAPABILITY,
-            command::LOAD,
-            command::START_AUTH_SESSION,
-            command::UNSEAL,
-        ],
-        [
-            command::GET_CAPABILITY,
-            command::START_AUTH_SESSION,
-            command::UNSEAL,
-        ],
-    );
     token.login(session, USER).unwrap();
-    assert_eq!(codes(&device.book().take()), first);
+    assert_eq!(codes(&device.book().take()), LOGIN_MANAGED);
     token.raw.logout(session).unwrap();
     token.login(session, USER).unwrap();
-    assert_eq!(codes(&device.book().take()), later);
+    assert_eq!(codes(&device.book().take()), LOGIN_MANAGED_AGAIN);
     let (_, key) = token.pair(session, "persistent", &[(PERSISTENT, FLAG())]);
     token.sign(session, key).unwrap();
     device.book().take();
     token.sign(session, key).unwrap();
-    assert_eq!(
-        codes(&device.book().take()),
-        [command::START_AUTH_SESSION, command::SIGN]
-    );
+    assert_eq!(codes(&device.book().take()), SIGNATURE_BY_PIN);
     assert_eq!(tpm.lockout_counter(), 0);
 }
 

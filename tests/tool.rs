@@ -5,15 +5,15 @@
 mod common;
 
 use common::home::Home;
+use common::link::Link;
 use common::module::tool;
 use common::programs::{Running, run};
-use common::story::Link;
 use common::tpm::Swtpm;
 use std::io::{Read, pipe};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-over_both_links!(a_reader_that_has_gone);
+over_our_transport!(a_reader_that_has_gone,);
 
 /// As in `devid list | head -n 0`.
 fn a_reader_that_has_gone(link: Link) {

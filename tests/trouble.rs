@@ -11,11 +11,11 @@
 mod common;
 
 use common::home::Home;
+use common::link::Link;
 use common::module::{identity, loaded, ulong};
 use common::own::{NO, Own, P256, YES, generate, slot_of, without_tpm};
 use common::pins::{self, OFFICER, USER};
 use common::raw::Raw;
-use common::story::Link;
 use common::tpm::Swtpm;
 use common::trouble::{ALL, ERRORS, Trouble};
 use cryptoki_sys::*;
@@ -363,7 +363,7 @@ fn a_secret_that_cannot_be_read() {
 
 /// A token that asks for a PIN is never taken for one that asks for none.
 fn seals_that_cannot_be_read() {
-    let (bench, token) = pins::Bench::with_pins(Link::Wire);
+    let (bench, token) = pins::Bench::with_pins(Link::Ours);
     let folder = bench.home.path("state/devid");
     let open = [
         (CKA_EC_PARAMS, P256.to_vec()),

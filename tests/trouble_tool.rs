@@ -12,9 +12,9 @@ mod common;
 
 use common::devid::{Bench, persistent};
 use common::home::Home;
+use common::link::Link;
 use common::module::tool;
 use common::programs::{Said, run};
-use common::story::Link;
 use common::tpm::Swtpm;
 use common::trouble::{ALL, for_program};
 use std::collections::BTreeMap;
@@ -81,7 +81,7 @@ fn objects(home: &Home, kind: &str) -> Vec<PathBuf> {
 }
 
 fn provisioned() -> Bench {
-    let bench = Bench::new(Link::Wire);
+    let bench = Bench::new(Link::Ours);
     ends(&bench.home, 0, PROVISION);
     bench
 }
@@ -162,7 +162,7 @@ fn a_reset_leaves_no_half() {
 }
 
 fn keys_are_neither_doubled_nor_lost() {
-    let bench = Bench::new(Link::Wire);
+    let bench = Bench::new(Link::Ours);
     let home = &bench.home;
     ends(home, 0, &["key", "generate", "web"]);
     let before = below(&home.path("state"));
@@ -211,7 +211,7 @@ fn what_was_put_aside_stays() {
 }
 
 fn an_existing_identity_is_not_missing() {
-    let bench = Bench::new(Link::Wire);
+    let bench = Bench::new(Link::Ours);
     let home = &bench.home;
     let (certificate, key) = (home.write("cloud.pem", "x"), home.write("cloud.key", "x"));
     let settings = format!(
@@ -270,7 +270,7 @@ fn trust_is_not_missing() {
 
 /// The mark of a wrong PIN cannot be read: it may say that the PIN is wrong.
 fn a_refused_pin_is_not_tried_again() {
-    let (bench, _token) = common::pins::Bench::with_pins(Link::Wire);
+    let (bench, _token) = common::pins::Bench::with_pins(Link::Ours);
     let home = &bench.home;
     let pin = home.write("pin", "wrong");
     let settings = format!(

@@ -5,17 +5,17 @@
 mod common;
 
 use common::home::Home;
+use common::link::Link;
 use common::module::{loaded, ulong};
 use common::own::slot_of;
 use common::raw::Raw;
-use common::story::Link;
 use common::tpm::Swtpm;
 use cryptoki_sys::*;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown, lchown, symlink};
 use std::path::{Path, PathBuf};
 
-over_our_link!(
+over_our_transport!(
     a_file_that_others_may_write,
     a_folder_on_the_way_that_others_may_write,
     files_that_are_as_good_as_roots,

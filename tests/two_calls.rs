@@ -7,20 +7,21 @@ mod common;
 
 use common::fork::Forked;
 use common::home::Home;
+use common::link::Link;
 use common::maker::{INDEX, Maker, OPEN};
 use common::module::loaded;
 use common::openssl::certificate_der;
 use common::own::{Own, attributes};
 use common::proxy::{Fault, Proxy, answer, command};
 use common::raw::{Code, Raw};
-use common::story::{Link, await_some};
+use common::story::await_some;
 use common::tpm::Swtpm;
 use cryptoki_sys::*;
 use std::ptr;
 use std::thread;
 use std::time::Duration;
 
-over_both_links!(
+over_our_transport!(
     a_token_that_appears,
     a_token_that_goes,
     a_mechanism_that_appears,

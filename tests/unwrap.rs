@@ -7,23 +7,21 @@ mod common;
 use common::ciphers::{Bench, ecdh, mechanism, oaep, openssl_agrees, openssl_encrypts, pkcs1};
 use common::devid::{PERSISTENT, PROTECTION};
 use common::home::Home;
+use common::link::Link;
 use common::module::{Opened, loaded, ulong};
 use common::own::{NO, Own, P256, RSA_KEY, YES, folder, outside, slot_of};
 use common::pins::{OFFICER, Token};
 use common::raw::{Code, Item, Raw};
 use common::softhsm::{self, SoftHsm};
-use common::story::Link;
 use common::tpm::Swtpm;
 use common::wrapping::{
     AesWrap, KEYS, keys, openssl_wraps, private_key_info, random, rsa_aes, signs_as, wanted,
 };
 use cryptoki_sys::*;
 
-over_both_links!(
+over_our_transport!(
     a_key_wrapped_for_an_rsa_key,
-    a_key_wrapped_under_an_agreed_secret
-);
-over_our_link!(
+    a_key_wrapped_under_an_agreed_secret,
     a_key_wrapped_under_a_transport_key,
     keys_in_memory_come_wrapped_too,
     a_token_with_pins,

@@ -6,18 +6,18 @@ mod common;
 
 use common::ciphers::{Bench, mechanism, oaep, openssl_encrypts, pkcs1};
 use common::devid::PERSISTENT;
+use common::link::Link;
 use common::module::{Opened, loaded, ulong};
 use common::openssl::public_key_der;
 use common::own::{NO, Own, P256, YES, folder};
 use common::programs::output;
 use common::raw::{Code, Item};
-use common::story::Link;
 use common::wrapping::{
     AesWrap, keys, oaep_options, openssl_wraps, private_key_info, random, rsa_aes, signs_as, wanted,
 };
 use cryptoki_sys::*;
 
-over_our_link!(
+over_our_transport!(
     every_fault_of_a_wrapped_key_is_one,
     keys_that_do_not_unwrap,
     templates_of_wrapped_keys,

@@ -6,12 +6,12 @@ mod common;
 
 use common::ciphers::{Bench, mechanism, oaep, openssl_decrypts, openssl_encrypts};
 use common::home::Home;
+use common::link::Link;
 use common::memory::contains;
 use common::module::{Opened, loaded, ulong};
 use common::openssl::public_key_der;
 use common::own::{NO, Own, YES, folder};
 use common::raw::Code;
-use common::story::Link;
 use common::tpm::Swtpm;
 use common::wrapping::{
     AesWrap, KEYS, by_aes_wrapped, keys, oaep_options, private_key_info, random, rsa_aes, signs_as,
@@ -20,7 +20,7 @@ use common::wrapping::{
 use cryptoki_sys::*;
 use std::fs;
 
-over_our_link!(
+over_our_transport!(
     what_an_unwrapping_costs_and_shows,
     who_unwraps_says_so,
     secret_keys_that_are_brought,

@@ -6,10 +6,10 @@
 mod common;
 
 use common::devid::Bench;
+use common::link::Link;
 use common::module::{tool, ulong};
 use common::own::{Own, without_tpm};
 use common::programs::{output, program, run};
-use common::story::Link;
 use common::trouble::stop_clock;
 use cryptoki_sys::*;
 use std::fs;
@@ -147,7 +147,7 @@ fn a_running_program_sees_validities_begin_and_end() {
 }
 
 fn the_tool_takes_the_certificate_that_is_valid() {
-    let bench = Bench::new(Link::Wire);
+    let bench = Bench::new(Link::Ours);
     let devid = |words: &[&str]| {
         let mut command = Command::new(tool());
         run(bench.home.settle(command.args(words))).ok().text()

@@ -6,13 +6,13 @@ mod common;
 
 use common::home::Home;
 use common::host::host;
+use common::link::Link;
 use common::openssl::digest;
 use common::programs::run;
-use common::story::Link;
 use common::tpm::Swtpm;
 use std::collections::HashMap;
 
-over_both_links!(a_c_program_reads_handle_name_and_area);
+over_our_transport!(a_c_program_reads_handle_name_and_area,);
 
 fn a_c_program_reads_handle_name_and_area(link: Link) {
     for (template, hash, algorithm) in [

@@ -6,19 +6,19 @@
 mod common;
 
 use common::home::Home;
+use common::link::Link;
 use common::module::{Opened, library, ulong};
 use common::own::{create, ec_public};
 use common::programs::{output, program, run};
 use common::proxy::Proxy;
 use common::raw::Code;
-use common::story::Link;
 use common::tpm::Swtpm;
 use cryptoki_sys::*;
 use std::fs;
 use std::path::Path;
 use std::ptr;
 
-over_our_link!(
+over_our_transport!(
     the_tokens_own_key,
     an_ec_key_that_the_caller_brings,
     an_rsa_key_that_the_caller_brings,

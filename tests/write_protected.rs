@@ -7,16 +7,16 @@
 mod common;
 
 use common::home::Home;
+use common::link::Link;
 use common::module::{loaded, ulong};
 use common::own::{NO, P256, YES, change, create, generate, slot_of};
 use common::proxy::Proxy;
 use common::raw::{Code, Item, Raw, text};
-use common::story::Link;
 use common::tpm::Swtpm;
 use cryptoki_sys::*;
 use std::ptr;
 
-over_our_link!(
+over_our_transport!(
     a_read_write_session_opens,
     each_write_to_the_token_is_refused,
     a_session_keeps_objects_of_its_own,

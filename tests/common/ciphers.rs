@@ -1,12 +1,12 @@
 //! Calls that encrypt, decrypt and derive, with OpenSSL on the other side.
 
 use super::home::Home;
+use super::link::Link;
 use super::module::ulong;
 use super::own::{NO, Own, P256_KEY, YES, attributes, outside, public_pem};
 use super::programs::{output, program, run};
 use super::proxy::Proxy;
 use super::raw::{Code, Item};
-use super::story::Link;
 use super::tpm::Swtpm;
 use cryptoki_sys::*;
 use std::fs;

@@ -2,6 +2,7 @@
 //! by OpenSSL, and what lies in its key folder.
 
 use super::home::Home;
+use super::link::Link;
 use super::module::{library, ulong};
 use super::openssl::Verifier;
 pub use super::own::Own;
@@ -9,7 +10,6 @@ use super::own::{P256, P384, P521};
 use super::programs::{Running, Said, program, run};
 use super::proxy::Proxy;
 use super::raw::{Code, Item, Raw};
-use super::story::Link;
 use super::tpm::Swtpm;
 use cryptoki_sys::*;
 use std::collections::BTreeMap;

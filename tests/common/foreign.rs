@@ -1,9 +1,9 @@
 //! Keys that other programs wrapped, and files of them in the key folder.
 
 use super::devid::{Bench, Kind, Own};
+use super::link::Link;
 use super::openssl::element;
 use super::programs::{program, run, run_with};
-use super::story::Link;
 use cryptoki_sys::CKA_ALLOWED_MECHANISMS;
 use std::fs;
 

@@ -16,6 +16,7 @@
 
 #[macro_use]
 pub mod raw;
+pub mod budgets;
 pub mod ciphers;
 pub mod der;
 pub mod devid;
@@ -25,6 +26,7 @@ pub mod fork;
 pub mod fronts;
 pub mod home;
 pub mod host;
+pub mod link;
 pub mod maker;
 pub mod managers;
 pub mod memory;
@@ -49,31 +51,31 @@ pub mod wrapping;
 /// certificates token.
 pub const PROFILES: usize = 3;
 
-/// Makes two tests of each story, `wire::NAME` and `esapi::NAME`: one body, both links (a build without
-/// libtss2 has the first only). A story
-/// may be marked, as in `#[ignore = "why"] NAME`.
+/// Makes two tests of each story, `ours::NAME` and `tctildr::NAME`: one body, a transport of our own
+/// and the same of libtss2 (which a build without the feature `tss` has not). A story may be marked,
+/// as in `#[ignore = "why"] NAME`.
 #[allow(unused_macros)]
-macro_rules! over_both_links {
+macro_rules! over_both_transports {
     ($($(#[$mark:meta])* $story:ident),+ $(,)?) => {
-        mod wire {
+        mod ours {
             $(#[test] $(#[$mark])*
             fn $story() {
                 let name = concat!(module_path!(), "::", stringify!($story));
-                $crate::common::story::tell(name, || super::$story($crate::common::story::Link::Wire));
+                $crate::common::story::tell(name, || super::$story($crate::common::link::Link::Ours));
             })+
         }
         #[cfg(feature = "tss")]
-        mod esapi {
+        mod tctildr {
             $(#[test] $(#[$mark])*
             fn $story() {
                 let name = concat!(module_path!(), "::", stringify!($story));
-                $crate::common::story::tell(name, || super::$story($crate::common::story::Link::Esapi));
+                $crate::common::story::tell(name, || super::$story($crate::common::link::Link::Tctildr));
             })+
         }
     };
 }
 
-/// Makes one test of each story, `once::NAME`, where the link to the TPM plays no part.
+/// Makes one test of each story, `once::NAME`, where the way to the TPM plays no part.
 #[allow(unused_macros)]
 macro_rules! once {
     ($($(#[$mark:meta])* $story:ident),+ $(,)?) => {
@@ -87,15 +89,15 @@ macro_rules! once {
     };
 }
 
-/// Makes one test of each story, `our_link::NAME`, for what only our own link can do.
+/// Makes one test of each story, `our_transport::NAME`.
 #[allow(unused_macros)]
-macro_rules! over_our_link {
+macro_rules! over_our_transport {
     ($($(#[$mark:meta])* $story:ident),+ $(,)?) => {
-        mod our_link {
+        mod our_transport {
             $(#[test] $(#[$mark])*
             fn $story() {
                 let name = concat!(module_path!(), "::", stringify!($story));
-                $crate::common::story::tell(name, || super::$story($crate::common::story::Link::Wire));
+                $crate::common::story::tell(name, || super::$story($crate::common::link::Link::Ours));
             })+
         }
     };

@@ -2,13 +2,13 @@
 
 use super::factory::Identity;
 use super::home::Home;
+use super::link::Link;
 use super::module::{library, loaded, ulong};
 use super::openssl::Verifier;
 use super::own::{NO, P256, YES, generate, public_pem, slot_of};
 use super::programs::{Said, output, program, run};
 use super::proxy::Proxy;
 use super::raw::{Code, Item, Raw};
-use super::story::Link;
 use super::tpm::Swtpm;
 use cryptoki_sys::*;
 use std::fs;

@@ -16,25 +16,6 @@ use std::time::Duration;
 const LIMIT: Duration = Duration::from_secs(170);
 const TELLING: &str = "DEVID_TEST_STORY";
 
-/// How the module reaches the TPM.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Link {
-    /// The module speaks TPM bytes itself.
-    Wire,
-    /// Through libtss2, forced by the prefix `esapi:`.
-    Esapi,
-}
-
-impl Link {
-    /// The setting `tcti` over this link.
-    pub fn tcti(self, tcti: &str) -> String {
-        match self {
-            Link::Wire => tcti.to_owned(),
-            Link::Esapi => format!("esapi:{tcti}"),
-        }
-    }
-}
-
 /// Tells the story of the test `name` (its module path, crate first) in its own process, and
 /// fails where that fails or writes to stderr.
 pub fn tell(name: &str, story: impl FnOnce()) {

@@ -4,6 +4,7 @@
 
 mod common;
 
+use common::link::Link;
 use common::mending::{assert_gone, assert_harmless, findings, found, mend, named, run};
 use common::{Device, programs};
 use common::{tpm::Swtpm, tpm2};
@@ -346,6 +347,6 @@ fn through_libtss2_the_tpm_is_the_same() {
     assert_eq!(direct.len(), 4, "{direct:#?}");
     let Device { tpm, home } = device;
     let tcti = tpm.as_ref().unwrap().tcti();
-    let home = home.with_tcti(&format!("esapi:{tcti}"));
+    let home = home.with_tcti(&Link::Tctildr.tcti(&tcti));
     assert_eq!(tell(&Device { tpm, home }), direct);
 }

@@ -4,6 +4,7 @@
 
 mod common;
 
+use common::link::Link;
 use common::programs;
 use common::tpm::Swtpm;
 use common::{Device, files, persistent};
@@ -425,7 +426,7 @@ fn all_of_it_goes_through_libtss2_and_with_an_owner_that_asks() {
     let first = identity(&device);
     let tpm = device.tpm.take();
     let mut device = Device {
-        home: device.home.with_tcti(&format!("esapi:{tcti}")),
+        home: device.home.with_tcti(&Link::Tctildr.tcti(&tcti)),
         tpm,
     };
     let quiet = |mut command: std::process::Command| {

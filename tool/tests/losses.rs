@@ -4,6 +4,7 @@
 
 mod common;
 
+use common::link::Link;
 use common::{Device, programs};
 use common::{evict, files, persistent, tpm::Swtpm, tpm2};
 use serde_json::Value;
@@ -169,11 +170,11 @@ fn nothing_of_somebody_elses_is_overwritten_in_nv() {
 
 #[test]
 fn an_index_that_others_defined_is_read_and_not_written() {
-    for over in ["", "esapi:"] {
+    for link in [Link::Ours, Link::Tctildr] {
         let mut device = Device::blank();
         device.home.write("config.toml", NV);
         let tcti = device.tpm().tcti();
-        device.home = device.home.with_tcti(&format!("{over}{tcti}"));
+        device.home = device.home.with_tcti(&link.tcti(&tcti));
         let stranger = strangers(&device);
         // As EVE-OS defines it; or so that even the owner cannot read it.
         for attributes in ["ownerread|ownerwrite", "authread|ownerwrite"] {

@@ -7,7 +7,7 @@ use common::{Device, mending, persistent, programs, tpm2};
 use devid_core::config;
 use devid_core::store::devid::DevidStore;
 use devid_core::store::{KeyStore, Who};
-use devid_core::tpm::{Refusals, Tpm};
+use devid_core::tpm::Refusals;
 use std::fs::{self, Permissions};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -179,7 +179,7 @@ fn set_pins(device: &Device, pin: &str) {
         found.map(|(_, value)| value.clone())
     };
     let config = config::load(&variable).config.unwrap();
-    let tpm = Arc::new(Tpm::of(&config, Refusals::default()));
+    let tpm = Arc::new(config.tpm(Refusals::default()));
     let store = DevidStore::all(&config, &tpm).remove(0);
     store.initialize(b"12345678", "devid").unwrap();
     store.login(Who::Officer, b"12345678").unwrap();
@@ -352,7 +352,7 @@ fn what_is_pruned_was_put_aside() {
 fn a_tpm_that_does_not_answer_is_there_whoever_speaks_to_it() {
     let device = Device::without_tpm();
     device.home.write("config.toml", SOFTWARE);
-    for tcti in ["device:/dev/null", "esapi:device:/dev/null"] {
+    for tcti in ["device:/dev/null", "libtss2-tcti-device.so.0:/dev/null"] {
         let mut command = device.command(PROVISION);
         let said = programs::run(command.env("DEVID_PKCS11_TCTI", tcti));
         assert_eq!(said.status.code(), Some(4), "{tcti}: {said}");

@@ -1,9 +1,9 @@
 //! The file format of `config.toml` and its drop-ins.
 
+use super::TctiSetting;
 use super::line;
 use super::section::{Fault, Faults, Section, absolute};
 use super::{ConfigError, Existing, Fallback, LeaveSoftware, LogTarget, Random, SecretSource};
-use crate::tpm::Tcti;
 use crate::trouble::{is_leftover, paths_in};
 use crate::trust::distrusted;
 use log::LevelFilter;
@@ -17,7 +17,7 @@ const LARGEST: u64 = 1 << 20;
 /// A file as written: each setting may be missing.
 #[derive(Debug, Default)]
 pub(super) struct Written {
-    pub(super) tcti: Option<Tcti>,
+    pub(super) tcti: Option<TctiSetting>,
     pub(super) timeout_ms: Option<u64>,
     pub(super) random: Option<Random>,
     pub(super) session_slot: Option<bool>,

@@ -19,7 +19,7 @@ pub use provision::{Existing, Fallback, LeaveSoftware, Provision};
 pub use secret::SecretSource;
 pub use token::TokenSettings;
 
-use crate::tpm::Tcti;
+use crate::tpm::{Refusals, Tcti, TctiError, Tpm, is_tcti_alias};
 use crate::trouble::trouble;
 use file::{Level, Written, WrittenLog};
 use log::LevelFilter;
@@ -43,6 +43,8 @@ const TIMEOUT_MS: u64 = 30_000;
 pub struct Config {
     /// Where the TPM is.
     pub tcti: Tcti,
+    /// Whether it was written behind the alias `esapi:`.
+    pub tcti_by_alias: bool,
     /// How long one command to the TPM may take.
     pub limit: Duration,
     /// Where random bytes come from.
@@ -74,9 +76,22 @@ pub struct Config {
 }
 
 impl Config {
-    /// What was not read, each as a sentence that names it.
+    /// The TPM of this configuration. No command is sent and nothing is opened yet.
+    pub fn tpm(&self, refusals: Refusals) -> Tpm {
+        Tpm::new(self.tcti.clone(), self.limit, &self.locks, refusals)
+            .with_master(self.master.handle)
+    }
+
+    /// What was not read and what is out of date, each as a sentence that names it.
     pub fn warnings(&self) -> impl Iterator<Item = String> {
-        self.left_out.iter().map(|path| not_read(path, ".toml"))
+        let unread = self.left_out.iter().map(|path| not_read(path, ".toml"));
+        let alias = self.tcti_by_alias.then(|| {
+            format!(
+                "tcti = \"esapi:...\" is an alias of an older release: write \"{}\"",
+                self.tcti
+            )
+        });
+        unread.chain(alias)
     }
 }
 
@@ -220,6 +235,24 @@ fn without_empty(variable: Variable) -> impl Fn(&str) -> Option<OsString> {
     move |name| variable(name).filter(|value| !value.is_empty())
 }
 
+/// A setting `tcti`.
+#[derive(Debug)]
+struct TctiSetting {
+    tcti: Tcti,
+    by_alias: bool,
+}
+
+impl FromStr for TctiSetting {
+    type Err = TctiError;
+
+    fn from_str(text: &str) -> Result<Self, TctiError> {
+        Ok(Self {
+            tcti: text.parse()?,
+            by_alias: is_tcti_alias(text),
+        })
+    }
+}
+
 impl Random {
     const WORDS: [(&str, Self); 2] = [("kernel", Self::Kernel), ("tpm", Self::Tpm)];
 }
@@ -249,7 +282,7 @@ fn settings(mut written: Written, variable: Variable) -> Result<Config, ConfigEr
     Ok(overlaid(written, tcti, tokens, variable))
 }
 
-fn tcti_variable(variable: Variable) -> Result<Option<Tcti>, ConfigError> {
+fn tcti_variable(variable: Variable) -> Result<Option<TctiSetting>, ConfigError> {
     const NAME: &str = "DEVID_PKCS11_TCTI";
     let said = variable(NAME).map(|tcti| from_variable(NAME, tcti));
     said.transpose()
@@ -257,7 +290,7 @@ fn tcti_variable(variable: Variable) -> Result<Option<Tcti>, ConfigError> {
 
 fn overlaid(
     mut written: Written,
-    tcti: Option<Tcti>,
+    tcti: Option<TctiSetting>,
     mut tokens: Vec<TokenSettings>,
     variable: Variable,
 ) -> Config {
@@ -278,9 +311,11 @@ fn overlaid(
     let run = run.unwrap_or_else(|| RUN.into());
     let master = written.master.unwrap_or_default();
     let state = variable("DEVID_PKCS11_STATE").map(PathBuf::from);
+    let tcti = tcti.or(written.tcti);
     let state = state.or(written.state).unwrap_or_else(|| STATE.into());
     Config {
-        tcti: tcti.or(written.tcti).unwrap_or_default(),
+        tcti_by_alias: tcti.as_ref().is_some_and(|tcti| tcti.by_alias),
+        tcti: tcti.map(|tcti| tcti.tcti).unwrap_or_default(),
         limit: Duration::from_millis(written.timeout_ms.unwrap_or(TIMEOUT_MS)),
         random: written.random.unwrap_or(Random::Kernel),
         session_slot: written.session_slot.unwrap_or(true),

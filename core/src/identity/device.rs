@@ -153,7 +153,7 @@ impl Device {
     }
 
     fn with(config: Config, silence: Silence) -> Self {
-        let tpm = Tpm::of(&config, Refusals::default()).remembering(silence);
+        let tpm = config.tpm(Refusals::default()).remembering(silence);
         let tpm = Arc::new(tpm);
         let mut stores = DevidStore::all(&config, &tpm);
         Self {

@@ -294,7 +294,7 @@ mod tests {
 
     /// A key in memory asks none.
     fn no_tpm() -> Tpm {
-        Tpm::of(&config::defaults(&|_| None), Refusals::default())
+        config::defaults(&|_| None).tpm(Refusals::default())
     }
 
     #[test]

@@ -83,6 +83,10 @@ impl Device {
         match self.tpm.nv_keep(index, certificate.der(), &owner) {
             Ok(()) => Ok(None),
             // The identity is whole without it.
+            Err(error @ TpmError::OwnerAuth) => Ok(Some(format!(
+                "NV index 0x{index:08X}: no copy of the certificate is kept there: {}",
+                Fault::from(error)
+            ))),
             Err(error @ (TpmError::Response(_) | TpmError::Unsupported(_))) => Ok(Some(format!(
                 "NV index 0x{index:08X}: no copy of the certificate is kept there: {error}. Make \
                  room in the TPM (devid doctor lists what is in it), or take nv_index out of \

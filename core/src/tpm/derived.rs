@@ -4,7 +4,7 @@
 //! saved: a signature then costs TPM2_ContextLoad, Sign and FlushContext, and nothing of ours stays
 //! in the few slots that a TPM has for objects.
 
-use super::exchange::{Manner, Proof};
+use super::exchange::{Exchange, Subject};
 use super::wrapped::{flush, is_gone};
 use super::{Link, PublicArea, SRK, Tpm, TpmError, Used, qualified_name_below, template};
 use crate::key::PublicKey;
@@ -53,13 +53,11 @@ impl Tpm {
             if Instant::now() >= deadline {
                 return Err(TpmError::Timeout(PATIENCE));
             }
-            let (what, hierarchy) = ("CreatePrimary", "the endorsement hierarchy");
-            let tried = self.exchange_unless_refused(
-                what,
-                Proof::empty(b"endorsement", hierarchy),
-                Manner::LOADS,
-                |link| try_template(link, &template, public),
-            );
+            let hierarchy = Subject::open(b"endorsement", "the endorsement hierarchy");
+            let tried = Exchange::new("CreatePrimary")
+                .loading()
+                .with(hierarchy)
+                .run(self, |link| try_template(link, &template, public));
             match tried {
                 Ok(None) => {}
                 Ok(Some((area, name, context))) => {
@@ -87,10 +85,11 @@ impl Tpm {
         &self,
         what: &str,
         key: &DerivedKey,
-        mut commands: impl FnMut(&mut dyn Link, Used) -> Result<R, TpmError>,
+        mut commands: impl FnMut(&mut Link, Used) -> Result<R, TpmError>,
     ) -> Result<R, TpmError> {
-        let proof = Proof::empty(&key.name, "the derived key");
-        self.exchange_unless_refused(what, proof, Manner::LOADS, |link| {
+        let subject = Subject::open(&key.name, "the derived key");
+        let exchange = Exchange::new(what).loading().with(subject);
+        exchange.run(self, |link| {
             let mut handle = key.load(link)?;
             let mut answer = commands(link, Used::open(handle, &key.name));
             // On a TPM that all share, somebody may flush what is not his.
@@ -110,7 +109,7 @@ impl Tpm {
     /// With `roots` also storage root keys, and storage keys as ours below one: what a provisioning
     /// left that was killed before the master key had its handle. Others make such keys too and
     /// load them again, so that is for when nobody else gave up a slot for long.
-    pub(super) fn reclaim(&self, link: &mut dyn Link, roots: bool) -> Result<(), TpmError> {
+    pub(super) fn reclaim(&self, link: &mut Link, roots: bool) -> Result<(), TpmError> {
         const TRANSIENT: u32 = 0x8000_0000;
         let master = match self.master.map(|master| link.qualified_name(master)) {
             Some(Err(error)) if error.is_transport_fault() => return Err(error),
@@ -135,7 +134,7 @@ impl Tpm {
 
     fn is_ours(
         &self,
-        link: &mut dyn Link,
+        link: &mut Link,
         handle: u32,
         master: Option<&[u8]>,
     ) -> Result<bool, TpmError> {
@@ -150,7 +149,7 @@ impl Tpm {
 }
 
 /// Whether a transient object is a storage root key as ours, or a storage key as ours below one.
-fn is_root_or_below(link: &mut dyn Link, handle: u32) -> Result<bool, TpmError> {
+fn is_root_or_below(link: &mut Link, handle: u32) -> Result<bool, TpmError> {
     /// TPM_RH_OWNER.
     const OWNER: u32 = 0x4000_0001;
     let (area, name) = link.read_public(handle)?;
@@ -176,7 +175,7 @@ fn is_refusal(error: &TpmError) -> bool {
 }
 
 impl DerivedKey {
-    pub(super) fn load(&self, link: &mut dyn Link) -> Result<u32, TpmError> {
+    pub(super) fn load(&self, link: &mut Link) -> Result<u32, TpmError> {
         let saved = self.context.try_lock().and_then(|context| context.clone());
         if let Some(saved) = saved {
             match link.context_load(&saved) {
@@ -205,7 +204,7 @@ impl DerivedKey {
 
 /// `None` if the template gives another key.
 fn try_template(
-    link: &mut dyn Link,
+    link: &mut Link,
     template: &[u8],
     public: &PublicKey,
 ) -> Result<Option<Tried>, TpmError> {

@@ -1,9 +1,10 @@
 //! TPM 2.0: our small vocabulary of commands in plain types, and how they fail.
 //!
-//! [`Link`] is one way to a TPM; [`Tpm`] is what the rest of the house uses: it holds a
-//! link, opens it when it is first needed, retries and reconnects.
+//! [`Link`] is the vocabulary over one way to a TPM; [`Tpm`] is what the rest of the house uses: it
+//! holds a link, opens it when it is first needed, retries and reconnects.
 //! Section numbers are those of the TPM 2.0 Library Specification, level 1.59.
 
+mod client;
 mod derived;
 mod duplicate;
 mod exchange;
@@ -25,11 +26,13 @@ mod turn;
 mod unloadable;
 mod wrapped;
 
+pub use client::Tpm;
 pub use derived::DerivedKey;
-pub use exchange::{Refusals, Tpm};
+pub use exchange::Refusals;
 pub use hash::Hash;
 pub use kdf::Secret;
 pub(crate) use kdf::{encrypt_oaep, random_scalar, random_secret};
+pub(crate) use link::Link;
 pub use nv::NvKept;
 pub use own::{Algorithm, KeyUsage, SRK, StorageKey};
 pub use public::{PublicArea, SigningScheme, other_kind};
@@ -38,6 +41,7 @@ pub use rc::ResponseCode;
 pub use resident::ResidentKey;
 pub use session::{AuthValue, SaltKey};
 pub use silence::Silence;
+pub(crate) use tcti::is_alias as is_tcti_alias;
 pub use tcti::{Tcti, TctiError};
 pub(crate) use template::is_own_key;
 pub use template::recognised;
@@ -292,110 +296,6 @@ impl<'a> Used<'a> {
     }
 }
 
-/// One way to a TPM. Each method is one TPM command unless its text says otherwise.
-///
-/// Not promised: retries, reconnection, and that a handle still means what it did (see
-/// [`Tpm`]). A method that fails with a transport error leaves the link fit for the next
-/// call, which connects anew.
-pub trait Link: Send {
-    /// TPM2_GetCapability(TPM_CAP_HANDLES): the handles from `first` to the end of its range,
-    /// ascending; one command for each full answer.
-    fn handles(&mut self, first: u32) -> Result<Vec<u32>, TpmError>;
-    /// TPM2_GetCapability(TPM_CAP_ALGS): the identifiers of all algorithms.
-    fn algorithms(&mut self) -> Result<Vec<u16>, TpmError>;
-    /// TPM2_GetCapability(TPM_CAP_TPM_PROPERTIES): all about lockout.
-    fn lockout(&mut self) -> Result<Lockout, TpmError>;
-    /// TPM2_GetCapability(TPM_CAP_TPM_PROPERTIES).
-    fn property(&mut self, property: Property) -> Result<u32, TpmError>;
-    /// TPM2_TestParms: whether the TPM implements the parameters of this TPMT_PUBLIC; it fails as
-    /// the TPM does if not.
-    fn test_parameters(&mut self, area: &[u8]) -> Result<(), TpmError>;
-    /// TPM2_ReadPublic: the TPMT_PUBLIC as bytes, and the object's name.
-    fn read_public(&mut self, handle: u32) -> Result<(Vec<u8>, Vec<u8>), TpmError>;
-    /// TPM2_ReadPublic: the object's qualified name, which tells what it lies below.
-    fn qualified_name(&mut self, handle: u32) -> Result<Vec<u8>, TpmError>;
-    /// TPM2_CreatePrimary, a key without authorisation value: a transient handle, the TPMT_PUBLIC
-    /// and the name. To be flushed.
-    fn create_primary(
-        &mut self,
-        hierarchy: Used,
-        template: &[u8],
-    ) -> Result<(u32, Vec<u8>, Vec<u8>), TpmError>;
-    /// TPM2_Create below `parent`, with this authorisation value, of data that are to be sealed if
-    /// the template is for that: the TPMT_PUBLIC, and the private half as the parent wraps it (the
-    /// content of a TPM2B_PRIVATE).
-    fn create(
-        &mut self,
-        parent: Used,
-        secrets: Secrets,
-        template: &[u8],
-    ) -> Result<(Vec<u8>, Vec<u8>), TpmError>;
-    /// TPM2_Unseal: the data. By an auth session they are encrypted on their way.
-    fn unseal(&mut self, sealed: Used) -> Result<Secret, TpmError>;
-    /// TPM2_Load of what [`Link::create`] or [`Link::import`] gave: a transient handle and the
-    /// name. To be flushed.
-    fn load(
-        &mut self,
-        parent: Used,
-        area: &[u8],
-        private: &[u8],
-    ) -> Result<(u32, Vec<u8>), TpmError>;
-    /// TPM2_Import of a duplicate without inner wrapper: the private half as `parent` wraps it.
-    fn import(
-        &mut self,
-        parent: Used,
-        area: &[u8],
-        duplicate: &[u8],
-        seed: &[u8],
-    ) -> Result<Vec<u8>, TpmError>;
-    /// TPM2_EvictControl: puts the object with this handle and name at `persistent`, or takes it
-    /// away from there if it is what is there. Writes to the TPM.
-    fn evict(&mut self, owner: Used, object: (u32, &[u8]), persistent: u32)
-    -> Result<(), TpmError>;
-    /// TPM2_ContextSave: what [`Link::context_load`] of this link takes.
-    fn context_save(&mut self, handle: u32) -> Result<Vec<u8>, TpmError>;
-    /// TPM2_ContextLoad: a transient handle. To be flushed.
-    fn context_load(&mut self, context: &[u8]) -> Result<u32, TpmError>;
-    /// TPM2_FlushContext.
-    fn flush(&mut self, handle: u32) -> Result<(), TpmError>;
-    /// TPM2_NV_ReadPublic.
-    fn nv_read_public(&mut self, index: u32) -> Result<NvPublic, TpmError>;
-    /// TPM2_NV_Read of the index with this handle and name, authorised by itself or by the owner.
-    fn nv_read(
-        &mut self,
-        by: Used,
-        index: (u32, &[u8]),
-        offset: u16,
-        size: u16,
-    ) -> Result<Vec<u8>, TpmError>;
-    /// TPM2_NV_DefineSpace, the name by SHA-256, no policy, the authorisation value empty. Writes to
-    /// the TPM.
-    fn nv_define(&mut self, owner: Used, index: u32, public: NvPublic) -> Result<(), TpmError>;
-    /// TPM2_NV_Write into the index with this handle and name, authorised by the owner. Writes to
-    /// the TPM.
-    fn nv_write(
-        &mut self,
-        owner: Used,
-        index: (u32, &[u8]),
-        offset: u16,
-        data: &[u8],
-    ) -> Result<(), TpmError>;
-    /// TPM2_NV_UndefineSpace. Writes to the TPM.
-    fn nv_undefine(&mut self, owner: Used, index: (u32, &[u8])) -> Result<(), TpmError>;
-    /// TPM2_GetRandom: at most `count` bytes.
-    fn random(&mut self, count: u16) -> Result<Vec<u8>, TpmError>;
-    /// TPM2_Sign; `digest` has the width of the scheme's hash.
-    fn sign(&mut self, key: Used, scheme: Scheme, digest: &[u8]) -> Result<Signature, TpmError>;
-    /// TPM2_RSA_Decrypt without padding: the whole block, as wide as the modulus but for leading
-    /// zeros. By an auth session it is encrypted on its way.
-    fn rsa_decrypt(&mut self, key: Used, cipher: &[u8]) -> Result<Secret, TpmError>;
-    /// TPM2_ECDH_ZGen with the other side's point: the x coordinate, but for leading zeros; encrypted
-    /// likewise.
-    fn ecdh_z(&mut self, key: Used, point: (&[u8], &[u8])) -> Result<Secret, TpmError>;
-    /// In a forked child: lets go of the parent's connection without a byte to the TPM.
-    fn abandon(self: Box<Self>);
-}
-
 /// Why a TPM command gave no answer of use.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TpmError {
@@ -417,6 +317,8 @@ pub enum TpmError {
     /// The authorisation value that was given for the key is wrong; not shown to the TPM again, for
     /// the same reason.
     WrongAuth(String),
+    /// The owner hierarchy has another authorisation value than the one that was given.
+    OwnerAuth,
     /// No value was shown that may be wrong: there is no lock that keeps others from the last try.
     NoTurn(String),
     /// No value was shown that may be wrong: if it were, the whole TPM would be locked, or is so
@@ -476,6 +378,9 @@ impl fmt::Display for TpmError {
                 "the authorisation value given for {what} is wrong; it is not tried again, because \
                  each wrong try counts towards the TPM's lockout"
             ),
+            Self::OwnerAuth => {
+                f.write_str("the TPM's owner hierarchy has another authorisation value")
+            }
             Self::NoTurn(why) => write!(
                 f,
                 "no PIN is tried, because the lock that keeps others from the TPM's last try cannot \

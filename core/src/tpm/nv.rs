@@ -1,6 +1,7 @@
 //! NV indices of ours: a copy of something that must outlive the disk.
 
-use super::exchange::Manner;
+use super::exchange::Exchange;
+use super::own::by_owner;
 use super::{Auth, AuthValue, Hash, NvPublic, Property, Tpm, TpmError, Used};
 
 /// OWNERWRITE, PPREAD, OWNERREAD, AUTHREAD, NO_DA: whoever reaches the TPM reads it, only the owner
@@ -49,7 +50,7 @@ impl Tpm {
         };
         self.nv_forget(index, owner)?;
         let put = self.nv_put(index, bytes, owner);
-        if let (Err(TpmError::Response(_)), Some(before)) = (&put, before) {
+        if let (Err(TpmError::Response(_) | TpmError::OwnerAuth), Some(before)) = (&put, before) {
             self.nv_forget(index, owner)?;
             self.nv_put(index, &before, owner)?;
         }
@@ -67,21 +68,21 @@ impl Tpm {
         let size = bytes.len() as u16;
         let salt_key = self.salt_key_for(owner)?;
         let used = Used::owner(Auth::by(owner.as_bytes(), salt_key.as_ref()));
-        let writing = Manner::READS.writing();
         let mut public = NvPublic {
             attributes: ATTRIBUTES,
             size,
         };
-        self.exchange("NV_DefineSpace", writing, |link| {
-            link.nv_define(used, index, public)
-        })?;
+        let defining = Exchange::new("NV_DefineSpace").writing();
+        by_owner(defining.run(self, |link| link.nv_define(used, index, public)))?;
         // The beginning last: without it nobody takes the rest for something.
         for (number, piece) in bytes.chunks(PIECE).enumerate().rev() {
             let name = public.name(index);
             let offset = (number * PIECE) as u16;
-            self.exchange("NV_Write", writing, |link| {
+            let writing = Exchange::new("NV_Write").writing();
+            let written = writing.run(self, |link| {
                 link.nv_write(used, (index, &name), offset, piece)
-            })?;
+            });
+            by_owner(written)?;
             public.attributes |= WRITTEN;
         }
         Ok(())
@@ -126,9 +127,12 @@ impl Tpm {
         };
         match read {
             Ok(bytes) => Ok(Some(bytes)),
-            Err(TpmError::Response(_) | TpmError::NeedsAuth(_) | TpmError::Unsupported(_)) => {
-                Ok(None)
-            }
+            Err(
+                TpmError::Response(_)
+                | TpmError::OwnerAuth
+                | TpmError::NeedsAuth(_)
+                | TpmError::Unsupported(_),
+            ) => Ok(None),
             Err(error) => Err(error),
         }
     }
@@ -145,9 +149,8 @@ impl Tpm {
         let salt_key = self.salt_key_for(owner)?;
         let used = Used::owner(Auth::by(owner.as_bytes(), salt_key.as_ref()));
         let name = about.name(index);
-        self.exchange("NV_UndefineSpace", Manner::READS.writing(), |link| {
-            link.nv_undefine(used, (index, &name))
-        })
+        let undefining = Exchange::new("NV_UndefineSpace").writing();
+        by_owner(undefining.run(self, |link| link.nv_undefine(used, (index, &name))))
     }
 }
 

@@ -2,14 +2,13 @@
 //! persistent handle and out of it.
 
 use super::duplicate::duplicate;
-use super::exchange::Manner;
+use super::exchange::Exchange;
 use super::wrapped::flush;
 use super::{
     Auth, AuthValue, DerivedKey, Hash, Link, Parent, PublicArea, SaltKey, Secret, Secrets, Tpm,
     TpmError, Used, WrappedKey, name_of, qualified_name_below, template,
 };
 use crate::key::{Curve, PublicKey};
-use log::warn;
 
 /// The storage root key (TCG, TPM 2.0 Provisioning Guidance, section 7.8).
 pub const SRK: u32 = 0x8100_0001;
@@ -144,11 +143,9 @@ impl Tpm {
 
     /// `None` if nothing is there.
     fn qualified_name(&self, handle: u32) -> Result<Option<Vec<u8>>, TpmError> {
-        self.exchange("ReadPublic", Manner::READS, |link| {
-            match link.qualified_name(handle) {
-                Err(TpmError::Response(code)) if code.is_missing_handle() => Ok(None),
-                other => other.map(Some),
-            }
+        Exchange::new("ReadPublic").run(self, |link| match link.qualified_name(handle) {
+            Err(TpmError::Response(code)) if code.is_missing_handle() => Ok(None),
+            other => other.map(Some),
         })
     }
 
@@ -170,17 +167,17 @@ impl Tpm {
         what: &str,
         handle: u32,
         owner: &AuthValue,
-        mut load: impl FnMut(&mut dyn Link) -> Result<(u32, Vec<u8>), TpmError>,
+        mut load: impl FnMut(&mut Link) -> Result<(u32, Vec<u8>), TpmError>,
     ) -> Result<(), TpmError> {
         let salt_key = self.salt_key_for(owner)?;
         let owner = Used::owner(Auth::by(owner.as_bytes(), salt_key.as_ref()));
-        let kept = self.exchange(what, Manner::LOADS.writing(), |link| {
+        let kept = Exchange::new(what).loading().writing().run(self, |link| {
             let (loaded, name) = load(link)?;
             let kept = link.evict(owner, (loaded, &name), handle);
             flush(link, loaded, &kept);
             kept
         });
-        telling_of_owner(kept)
+        by_owner(kept)
     }
 
     /// A new key below a storage key. One command.
@@ -236,9 +233,8 @@ impl Tpm {
             ..parent.used()
         };
         // Twice is harmless: what a lost answer held is held nowhere else.
-        let (area, private) = self.exchange("Create", Manner::READS, |link| {
-            link.create(used, secrets, template)
-        })?;
+        let (area, private) =
+            Exchange::new("Create").run(self, |link| link.create(used, secrets, template))?;
         Ok(WrappedKey::new(
             Parent::Persistent(parent.handle),
             area,
@@ -260,7 +256,7 @@ impl Tpm {
         let area = template::imported_key(public, usage);
         let (duplicate, seed) =
             duplicate(&parent.public, parent.hash, &area, public, value, secret)?;
-        let private = self.exchange("Import", Manner::READS, |link| {
+        let private = Exchange::new("Import").run(self, |link| {
             link.import(parent.used(), &area, &duplicate, &seed)
         })?;
         Ok(WrappedKey::new(
@@ -299,9 +295,9 @@ impl Tpm {
         name: &[u8],
         handle: u32,
         owner: &AuthValue,
-        mut load: impl FnMut(&mut dyn Link) -> Result<u32, TpmError>,
+        mut load: impl FnMut(&mut Link) -> Result<u32, TpmError>,
     ) -> Result<(), TpmError> {
-        let load = |link: &mut dyn Link| Ok((load(link)?, name.to_vec()));
+        let load = |link: &mut Link| Ok((load(link)?, name.to_vec()));
         match self.put_at("EvictControl", handle, owner, load) {
             Err(TpmError::Response(code)) if code.is_taken() => Err(TpmError::KeyReplaced(handle)),
             // It may have run: what is there now decides.
@@ -325,11 +321,9 @@ impl Tpm {
 
     /// The TPMT_PUBLIC and the name of what is at a persistent handle; `None` if nothing is.
     fn public_at(&self, handle: u32) -> Result<Option<AreaAndName>, TpmError> {
-        self.exchange("ReadPublic", Manner::READS, |link| {
-            match link.read_public(handle) {
-                Err(TpmError::Response(code)) if code.is_missing_handle() => Ok(None),
-                other => other.map(Some),
-            }
+        Exchange::new("ReadPublic").run(self, |link| match link.read_public(handle) {
+            Err(TpmError::Response(code)) if code.is_missing_handle() => Ok(None),
+            other => other.map(Some),
         })
     }
 
@@ -340,10 +334,10 @@ impl Tpm {
         }
         let salt_key = self.salt_key_for(owner)?;
         let owner = Used::owner(Auth::by(owner.as_bytes(), salt_key.as_ref()));
-        let gone = self.exchange("EvictControl", Manner::READS.writing(), |link| {
-            link.evict(owner, (handle, name), handle)
-        });
-        match telling_of_owner(gone) {
+        let gone = Exchange::new("EvictControl")
+            .writing()
+            .run(self, |link| link.evict(owner, (handle, name), handle));
+        match by_owner(gone) {
             Err(error) if error.is_transport_fault() && !self.holds(handle, name)? => Ok(()),
             other => other,
         }
@@ -357,14 +351,11 @@ fn missing(handle: u32) -> TpmError {
 }
 
 /// Nobody but the owner of the TPM may fill or empty a persistent handle.
-fn telling_of_owner<R>(result: Result<R, TpmError>) -> Result<R, TpmError> {
-    if matches!(result, Err(TpmError::Response(code)) if code.is_wrong_auth()) {
-        warn!(
-            "the TPM's owner hierarchy has another authorisation value: the setting owner_auth of \
-             [master] must name it"
-        );
-    }
-    result
+pub(super) fn by_owner<R>(result: Result<R, TpmError>) -> Result<R, TpmError> {
+    result.map_err(|error| match error {
+        TpmError::Response(code) if code.is_wrong_auth() => TpmError::OwnerAuth,
+        other => other,
+    })
 }
 
 /// Another process may have put its own there first.

@@ -1,7 +1,8 @@
 //! What lies in the TPM: handles, NV indices, what the TPM can do, and the keys in persistent
 //! handles.
 
-use super::exchange::{Manner, Proof};
+use super::exchange::{Exchange, Subject};
+use super::own::by_owner;
 use super::{
     Algorithm, Auth, AuthValue, Hash, KeyUsage, Link, NvPublic, Property, Tpm, TpmError, Used,
     template,
@@ -24,16 +25,14 @@ pub struct ResidentKey {
 impl Tpm {
     /// All handles of `first`'s kind from `first` on, ascending.
     pub fn handles(&self, first: u32) -> Result<Vec<u32>, TpmError> {
-        self.exchange("GetCapability(handles)", Manner::READS, |link| {
-            link.handles(first)
-        })
+        Exchange::new("GetCapability(handles)").run(self, |link| link.handles(first))
     }
 
     /// The public area (TPMT_PUBLIC) behind a persistent handle, and the key as found there.
     pub fn resident_key(&self, handle: u32) -> Result<(Vec<u8>, ResidentKey), TpmError> {
         let seen_at = self.faults();
         let (area, name) =
-            self.exchange("ReadPublic", Manner::READS, |link| link.read_public(handle))?;
+            Exchange::new("ReadPublic").run(self, |link| link.read_public(handle))?;
         let key = ResidentKey {
             handle,
             name,
@@ -44,9 +43,7 @@ impl Tpm {
 
     /// What an NV index is.
     pub fn nv_public(&self, index: u32) -> Result<NvPublic, TpmError> {
-        self.exchange("NV_ReadPublic", Manner::READS, |link| {
-            link.nv_read_public(index)
-        })
+        Exchange::new("NV_ReadPublic").run(self, |link| link.nv_read_public(index))
     }
 
     /// `size` bytes of an NV index that its own empty authorisation value opens, read in as many
@@ -54,8 +51,8 @@ impl Tpm {
     pub fn nv_read(&self, index: u32, size: u16) -> Result<Vec<u8>, TpmError> {
         let (id, name) = (index.to_be_bytes(), format!("NV index 0x{index:08X}"));
         self.in_pieces(size, |offset, size| {
-            let proof = Proof::empty(&id, &name);
-            self.exchange_unless_refused("NV_Read", proof, Manner::READS, |link| {
+            let exchange = Exchange::new("NV_Read").with(Subject::open(&id, &name));
+            exchange.run(self, |link| {
                 // The empty value needs no name.
                 link.nv_read(Used::open(index, &[]), (index, &[]), offset, size)
             })
@@ -73,9 +70,10 @@ impl Tpm {
         let used = Used::owner(Auth::by(owner.as_bytes(), salt_key.as_ref()));
         let name = about.name(index);
         self.in_pieces(about.size, |offset, size| {
-            self.exchange("NV_Read", Manner::READS.showing(owner), |link| {
+            let reading = Exchange::new("NV_Read").showing(owner);
+            by_owner(reading.run(self, |link| {
                 link.nv_read(used, (index, &name), offset, size)
-            })
+            }))
         })
     }
 
@@ -106,9 +104,8 @@ impl Tpm {
     /// The hashes that the TPM implements; asked once.
     pub fn hashes(&self) -> Result<Vec<Hash>, TpmError> {
         let known = self.hashes.get_or_try_init(|| {
-            let known = self.exchange("GetCapability(algorithms)", Manner::READS, |link| {
-                link.algorithms()
-            })?;
+            let known =
+                Exchange::new("GetCapability(algorithms)").run(self, |link| link.algorithms())?;
             let implemented = |hash: &Hash| known.contains(&hash.algorithm());
             Ok::<_, TpmError>(Hash::ALL.into_iter().filter(implemented).collect())
         })?;
@@ -127,9 +124,7 @@ impl Tpm {
             decrypts: false,
         };
         let area = template::own_key(algorithm, usage);
-        let tested = self.exchange("TestParms", Manner::READS, |link| {
-            link.test_parameters(&area)
-        });
+        let tested = Exchange::new("TestParms").run(self, |link| link.test_parameters(&area));
         match tested {
             Ok(()) => Ok(true),
             Err(TpmError::Response(code)) if code.is_unsupported_value() => Ok(false),
@@ -154,7 +149,7 @@ impl Tpm {
         let mut filled = 0;
         while filled < bytes.len() {
             let want = (bytes.len() - filled).min(32) as u16;
-            let got = self.exchange("GetRandom", Manner::READS, |link| link.random(want))?;
+            let got = Exchange::new("GetRandom").run(self, |link| link.random(want))?;
             if got.is_empty() || got.len() > usize::from(want) {
                 return Err(TpmError::Broken(format!(
                     "GetRandom gave {} bytes",
@@ -176,13 +171,15 @@ impl Tpm {
         what: &str,
         key: &ResidentKey,
         value: &AuthValue,
-        mut commands: impl FnMut(&mut dyn Link, Used) -> Result<R, TpmError>,
+        mut commands: impl FnMut(&mut Link, Used) -> Result<R, TpmError>,
     ) -> Result<R, TpmError> {
-        let called = format!("key 0x{:08X}", key.handle);
         let salt_key = self.salt_key_for(value)?;
-        let proof = Proof::new(&key.name, &called, value);
-        let manner = Manner::READS.showing(value);
-        self.exchange_unless_refused(what, proof, manner, |link| {
+        let subject = Subject {
+            handle: Some(key.handle),
+            ..Subject::new(&key.name, "key", value)
+        };
+        let exchange = Exchange::new(what).showing(value).with(subject);
+        exchange.run(self, |link| {
             let faults = self.faults();
             if key.seen_at.load(Ordering::Acquire) != faults {
                 let (_, name) = link.read_public(key.handle)?;

@@ -259,3 +259,89 @@ fn first_content(parameters: &mut [u8]) -> Result<&mut [u8], TpmError> {
     rest.get_mut(..usize::from(u16::from_be_bytes(*size)))
         .ok_or_else(short)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const START_AUTH_SESSION: u32 = 0x176;
+    const CREATE: u32 = 0x153;
+    const HMAC_SESSION: u32 = 0x0200_0000;
+
+    fn bytes(hex: &str) -> Vec<u8> {
+        let pair = |at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap();
+        (0..hex.len()).step_by(2).map(pair).collect()
+    }
+
+    fn word(bytes: &[u8]) -> u32 {
+        u32::from_be_bytes(bytes[..4].try_into().unwrap())
+    }
+
+    /// The content of a TPM2B, and what follows.
+    fn content(bytes: &[u8]) -> (&[u8], &[u8]) {
+        let size = u16::from_be_bytes(bytes[..2].try_into().unwrap());
+        bytes[2..].split_at(size.into())
+    }
+
+    /// Nonce, attributes and HMAC of an authorisation, and what follows.
+    fn authorisation(bytes: &[u8]) -> (&[u8], u8, &[u8], &[u8]) {
+        let (nonce, rest) = content(bytes);
+        let (hmac, after) = content(&rest[1..]);
+        (nonce, rest[0], hmac, after)
+    }
+
+    /// Plays what ESAPI said in unsalted auth sessions: our HMACs and ciphers agree with its own and
+    /// with the TPM's.
+    #[test]
+    fn proofs_and_ciphers_are_those_of_esapi() {
+        let mut lines = include_str!("link/vectors/esapi-sessions.txt").lines();
+        let (mut root, mut name) = (Vec::new(), Vec::new());
+        let (mut began, mut opened) = (Vec::new(), Vec::new());
+        let mut proofs = 0;
+        while let Some(line) = lines.next() {
+            let (kind, rest) = line.split_once(' ').unwrap();
+            if kind == "=" {
+                let (step, gave) = rest.split_once(": ").unwrap();
+                match step {
+                    "root" => root = bytes(gave),
+                    "key" | "seal" => name = bytes(gave),
+                    "unseal" => assert_eq!(opened, bytes(gave)),
+                    _ => {}
+                }
+                continue;
+            }
+            let command = bytes(rest);
+            let answer = bytes(lines.next().unwrap().strip_prefix("< ").unwrap());
+            let code = word(&command[6..]);
+            if code == START_AUTH_SESSION {
+                began = content(&answer[14..]).0.to_vec();
+            }
+            if command[..2] != [0x80, 2] || word(&command[18..]) != HMAC_SESSION {
+                continue;
+            }
+            if code == CREATE {
+                name.clone_from(&root);
+            }
+            let (nonce, attributes, hmac, parameters) = authorisation(&command[22..]);
+            let value: &[u8] = if code == CREATE { b"" } else { b"value" };
+            let mut session = AuthSession {
+                handle: HMAC_SESSION,
+                key: Zeroizing::new(value.to_vec()),
+                nonce_caller: Zeroizing::new(nonce.to_vec()),
+                nonce_tpm: began.clone(),
+            };
+            let ours = session.command_hmac(code, &[&name], parameters, attributes);
+            assert_eq!(ours[..], *hmac, "command {code:#x}");
+            let (body, end) = answer[14..].split_at(word(&answer[10..]) as usize);
+            let (nonce, attributes, hmac, _) = authorisation(end);
+            assert!(session.verifies_response(code, body, nonce, attributes, hmac));
+            let mut body = body.to_vec();
+            if attributes & ENCRYPT != 0 {
+                session.decrypt(&mut body).unwrap();
+                opened = content(&body).0.to_vec();
+            }
+            proofs += 1;
+        }
+        assert_eq!(proofs, 4);
+    }
+}

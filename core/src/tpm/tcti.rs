@@ -14,8 +14,8 @@ pub enum Tcti {
     Swtpm(Socket),
     /// `mssim:host=…,port=…`: the reference simulator's framing.
     Mssim(String, u16),
-    /// Any other transport that libtss2 knows, and any of the above behind `esapi:`.
-    Esapi(String),
+    /// `tabrmd:…` and other transports that only libtss2 knows, in its words.
+    Loaded(String),
 }
 
 /// Where a TPM's socket is.
@@ -44,7 +44,7 @@ impl Tcti {
         match self {
             Self::Device(path) => is_kernels(path),
             Self::Swtpm(_) | Self::Mssim(..) => false,
-            Self::Esapi(conf) => match conf.split_once(':').unwrap_or((conf, "")) {
+            Self::Loaded(conf) => match tcti_of_libtss2(conf) {
                 ("tabrmd", _) => true,
                 ("device", path) => path.is_empty() || is_kernels(Path::new(path)),
                 _ => false,
@@ -57,7 +57,7 @@ impl Tcti {
         let conf = match self {
             Self::Device(path) => return Some(path.clone()),
             Self::Swtpm(_) | Self::Mssim(..) => return None,
-            Self::Esapi(conf) => conf,
+            Self::Loaded(conf) => conf,
         };
         match tcti_of_libtss2(conf) {
             ("device", "") => Self::default().node(),
@@ -74,7 +74,7 @@ impl Tcti {
         if let Some(node) = self.node() {
             return there(&node);
         }
-        let Self::Esapi(conf) = self else {
+        let Self::Loaded(conf) = self else {
             return false;
         };
         match tcti_of_libtss2(conf) {
@@ -94,8 +94,8 @@ impl Tcti {
     /// names, but it lets few connections in.
     pub(super) fn keys_in_a_space(&self) -> usize {
         match self {
-            Self::Esapi(conf) if conf.starts_with("tabrmd") => 8,
-            Self::Esapi(_) | Self::Device(_) | Self::Swtpm(_) | Self::Mssim(..) => 1,
+            Self::Loaded(conf) if tcti_of_libtss2(conf).0 == "tabrmd" => 8,
+            Self::Loaded(_) | Self::Device(_) | Self::Swtpm(_) | Self::Mssim(..) => 1,
         }
     }
 }
@@ -105,6 +105,19 @@ fn tcti_of_libtss2(conf: &str) -> (&str, &str) {
     let (name, rest) = conf.split_once(':').unwrap_or((conf, ""));
     let name = name.strip_prefix("libtss2-tcti-").unwrap_or(name);
     (name.split('.').next().unwrap_or(name), rest)
+}
+
+/// Whether a string begins with the alias `esapi:`, which an older release wanted before strings of
+/// libtss2.
+pub(crate) fn is_alias(text: &str) -> bool {
+    text.starts_with("esapi:")
+}
+
+/// Whether libtss2 has a transport of this name, beside those of our own.
+fn is_of_libtss2(name: &str) -> bool {
+    const NAMES: [&str; 4] = ["tabrmd", "cmd", "pcap", "libtpms"];
+    // Not a path: the loader would run whatever is there.
+    NAMES.contains(&name) || name.starts_with("libtss2-tcti-") && !name.contains('/')
 }
 
 impl Default for Tcti {
@@ -127,11 +140,11 @@ impl FromStr for Tcti {
                 Socket::Unix(_) => Err(TctiError("mssim has no path=".into())),
                 Socket::Tcp(host, port) => Ok(Self::Mssim(host, port)),
             },
-            "esapi" if !conf.is_empty() => Ok(Self::Esapi(conf.to_owned())),
-            "tabrmd" => Ok(Self::Esapi(text.to_owned())),
+            "esapi" if !conf.is_empty() && !is_alias(conf) => conf.parse(),
+            _ if is_of_libtss2(name) => Ok(Self::Loaded(text.to_owned())),
             _ => Err(TctiError(format!(
                 "{text:?} names no TPM: expected device:, swtpm:, mssim:, tabrmd: \
-                 or esapi:"
+                 or libtss2-tcti-NAME.so.0:"
             ))),
         }
     }
@@ -173,7 +186,7 @@ impl fmt::Display for Tcti {
             Self::Device(path) => write!(f, "device:{}", path.display()),
             Self::Swtpm(socket) => write!(f, "swtpm:{socket}"),
             Self::Mssim(host, port) => write!(f, "mssim:host={host},port={port}"),
-            Self::Esapi(conf) => write!(f, "esapi:{conf}"),
+            Self::Loaded(conf) => f.write_str(conf),
         }
     }
 }
@@ -205,9 +218,9 @@ mod tests {
             ("device:/dev/null", true),
             ("device:/nonexistent", false),
             ("esapi:device:/dev/null", true),
-            ("esapi:libtss2-tcti-device.so.0:/dev/null", true),
-            ("esapi:device:/nonexistent", false),
-            ("esapi:swtpm:path=/dev/null", false),
+            ("libtss2-tcti-device.so.0:/dev/null", true),
+            ("libtss2-tcti-device.so.0:/nonexistent", false),
+            ("libtss2-tcti-swtpm.so.0:path=/dev/null", false),
             ("swtpm:path=/dev/null", false),
         ] {
             assert_eq!(text.parse::<Tcti>().unwrap().is_there(), there, "{text}");
@@ -235,9 +248,16 @@ mod tests {
             ),
             (
                 "tabrmd:bus_type=session",
-                Tcti::Esapi("tabrmd:bus_type=session".into()),
+                Tcti::Loaded("tabrmd:bus_type=session".into()),
             ),
-            ("esapi:swtpm:port=1", Tcti::Esapi("swtpm:port=1".into())),
+            // An alias of an older release.
+            ("esapi:swtpm:port=1", Tcti::Swtpm(tcp(1))),
+            ("esapi:tabrmd", Tcti::Loaded("tabrmd".into())),
+            (
+                "libtss2-tcti-swtpm.so.0:port=1",
+                Tcti::Loaded("libtss2-tcti-swtpm.so.0:port=1".into()),
+            ),
+            ("cmd:program", Tcti::Loaded("cmd:program".into())),
         ] {
             assert_eq!(text.parse(), Ok(expected), "{text}");
         }
@@ -248,6 +268,9 @@ mod tests {
         for text in [
             "",
             "esapi:",
+            "esapi:esapi:tabrmd",
+            "esapi:usb:",
+            "libtss2-tcti-../../tmp/x.so:",
             "usb:",
             "swtpm:port=x",
             "swtpm:prot=1",
@@ -262,9 +285,9 @@ mod tests {
     fn a_space_of_the_kernel_holds_one_key_whoever_speaks_to_it() {
         for (text, keys) in [
             ("device:/dev/tpmrm0", 1),
-            ("esapi:device:/dev/tpmrm0", 1),
+            ("libtss2-tcti-device.so.0:/dev/tpmrm0", 1),
             ("tabrmd:bus_type=session", 8),
-            ("esapi:tabrmd", 8),
+            ("libtss2-tcti-tabrmd.so.0", 8),
         ] {
             let tcti: Tcti = text.parse().unwrap();
             assert!(tcti.is_managed());
@@ -277,7 +300,7 @@ mod tests {
         for text in [
             "device:/dev/tpm0",
             "swtpm:host=h,port=9",
-            "esapi:tabrmd:bus_type=session",
+            "tabrmd:bus_type=session",
         ] {
             let tcti: Tcti = text.parse().unwrap();
             assert_eq!(tcti.to_string().parse(), Ok(tcti));

@@ -66,7 +66,7 @@ impl Parent {
 
     /// That the empty value can be shown to this parent without harm, by what its public area says:
     /// one command.
-    pub(super) fn check(&self, link: &mut dyn Link) -> Result<(), TpmError> {
+    pub(super) fn check(&self, link: &mut Link) -> Result<(), TpmError> {
         let Self::Persistent(handle) = self else {
             return Ok(());
         };

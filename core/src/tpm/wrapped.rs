@@ -4,7 +4,7 @@
 //! a signature is one command. Where all share the TPM's few slots it is loaded, used and flushed,
 //! three commands, and nothing of ours stays.
 
-use super::exchange::{Manner, Proof};
+use super::exchange::{Exchange, Subject};
 use super::{Auth, AuthValue, Link, Tpm, TpmError, Used, name_of, template};
 use log::warn;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -38,7 +38,7 @@ pub enum Parent {
 
 /// A link of its own, and the keys that are loaded in its space.
 pub(super) struct Nest {
-    link: Option<Box<dyn Link>>,
+    link: Option<Link>,
     /// The least recently used first.
     loaded: Vec<Loaded>,
 }
@@ -107,7 +107,7 @@ impl WrappedKey {
     /// # Errors
     ///
     /// [`TpmError::Unloadable`] for all that the TPM says of the key or its parent.
-    pub(super) fn load(&self, link: &mut dyn Link) -> Result<u32, TpmError> {
+    pub(super) fn load(&self, link: &mut Link) -> Result<u32, TpmError> {
         if !self.parent_is_open.load(Ordering::Acquire) {
             self.parent.check(link)?;
         }
@@ -148,7 +148,7 @@ impl Tpm {
         what: &str,
         key: &WrappedKey,
         value: &AuthValue,
-        commands: impl FnMut(&mut dyn Link, Used) -> Result<R, TpmError>,
+        commands: impl FnMut(&mut Link, Used) -> Result<R, TpmError>,
     ) -> Result<R, TpmError> {
         self.own(&key.name);
         match self.tcti().is_managed() {
@@ -162,12 +162,11 @@ impl Tpm {
         what: &str,
         key: &WrappedKey,
         value: &AuthValue,
-        mut commands: impl FnMut(&mut dyn Link, Used) -> Result<R, TpmError>,
+        mut commands: impl FnMut(&mut Link, Used) -> Result<R, TpmError>,
     ) -> Result<R, TpmError> {
         let salt_key = self.salt_key_for(value)?;
         let auth = Auth::by(value.as_bytes(), salt_key.as_ref());
-        let manner = Manner::LOADS.showing(value);
-        self.exchange_unless_refused(what, key.proof(value), manner, |link| {
+        key.exchange(what, value).run(self, |link| {
             let mut handle = key.load(link)?;
             let mut answer = commands(link, Used::new(handle, &key.name, auth));
             // On a TPM that all share, somebody may flush what is not his.
@@ -185,41 +184,40 @@ impl Tpm {
         what: &str,
         key: &WrappedKey,
         value: &AuthValue,
-        mut commands: impl FnMut(&mut dyn Link, Used) -> Result<R, TpmError>,
+        mut commands: impl FnMut(&mut Link, Used) -> Result<R, TpmError>,
     ) -> Result<R, TpmError> {
         let salt_key = self.salt_key_for(value)?;
         let auth = Auth::by(value.as_bytes(), salt_key.as_ref());
-        let manner = Manner::LOADS.showing(value);
+        let exchange = key.exchange(what, value);
         let mut nests = self
             .nests
             .try_lock_for(self.limit())
             .ok_or(TpmError::Timeout(self.limit()))?;
         let Nest { link, loaded } = nest_for(&mut nests, key, self.tcti().keys_in_a_space());
-        let result = self.exchange_over(link, what, manner, |link| {
-            self.unless_refused(key.proof(value), || {
-                let faults = self.faults();
-                loaded.retain(|one| one.faults == faults);
-                let known = loaded.iter().find(|one| one.name == key.name);
-                if let Some(handle) = known.map(|known| known.handle) {
-                    let answer = commands(link, Used::new(handle, &key.name, auth));
-                    if !is_gone(&answer) {
-                        return answer;
-                    }
-                    loaded.retain(|one| one.name != key.name);
+        let result = exchange.run_over(link, self, |link| {
+            let faults = self.faults();
+            loaded.retain(|one| one.faults == faults);
+            let known = loaded.iter().find(|one| one.name == key.name);
+            if let Some(handle) = known.map(|known| known.handle) {
+                let answer = commands(link, Used::new(handle, &key.name, auth));
+                if !is_gone(&answer) {
+                    return answer;
                 }
-                while loaded.len() >= self.tcti().keys_in_a_space() {
-                    flush(link, loaded.remove(0).handle, &Ok(()));
-                }
-                let handle = key.load(link)?;
-                loaded.push(Loaded {
-                    name: key.name.clone(),
-                    handle,
-                    faults,
-                });
-                commands(link, Used::new(handle, &key.name, auth))
-            })
+                loaded.retain(|one| one.name != key.name);
+            }
+            while loaded.len() >= self.tcti().keys_in_a_space() {
+                flush(link, loaded.remove(0).handle, &Ok(()));
+            }
+            let handle = key.load(link)?;
+            loaded.push(Loaded {
+                name: key.name.clone(),
+                handle,
+                faults,
+            });
+            commands(link, Used::new(handle, &key.name, auth))
         });
-        self.telling_lockout(result)
+        drop(nests);
+        exchange.telling_lockout(self, result)
     }
 }
 
@@ -251,8 +249,10 @@ fn nest_for<'a>(nests: &'a mut Vec<Nest>, key: &WrappedKey, keys_in_one: usize) 
 }
 
 impl WrappedKey {
-    fn proof<'a>(&'a self, value: &'a AuthValue) -> Proof<'a> {
-        Proof::new(&self.name, "a wrapped key", value)
+    /// An exchange in which the key is loaded and this value is shown.
+    fn exchange<'a>(&'a self, what: &'a str, value: &'a AuthValue) -> Exchange<'a> {
+        let subject = Subject::new(&self.name, "a wrapped key", value);
+        Exchange::new(what).loading().showing(value).with(subject)
     }
 }
 
@@ -263,7 +263,7 @@ pub(super) fn is_gone<R>(answer: &Result<R, TpmError>) -> bool {
 
 /// Flushes after commands: their answer counts, whatever becomes of the handle. Not after a
 /// transport fault, with which the connection went.
-pub(super) fn flush<R>(link: &mut dyn Link, handle: u32, after: &Result<R, TpmError>) {
+pub(super) fn flush<R>(link: &mut Link, handle: u32, after: &Result<R, TpmError>) {
     let faulted = after.as_ref().is_err_and(TpmError::is_transport_fault);
     if !faulted && let Err(error) = link.flush(handle) {
         warn!("TPM2_FlushContext: {error}");

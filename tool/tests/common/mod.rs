@@ -16,6 +16,8 @@ pub mod cut;
 pub mod factory;
 #[path = "../../../tests/common/home.rs"]
 pub mod home;
+#[path = "../../../tests/common/link.rs"]
+pub mod link;
 pub mod mending;
 #[path = "../../../tests/common/ports.rs"]
 pub mod ports;

@@ -72,6 +72,12 @@ impl From<FolderError> for StoreError {
 impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Tpm(error @ TpmError::OwnerAuth) => {
+                write!(
+                    f,
+                    "{error}: the setting owner_auth of [master] must name it"
+                )
+            }
             Self::Tpm(error) => error.fmt(f),
             Self::Folder(error) => error.fmt(f),
             Self::OtherTpm(why)

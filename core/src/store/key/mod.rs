@@ -382,7 +382,7 @@ impl Key {
         tpm: &Tpm,
         what: &str,
         value: &AuthValue,
-        commands: impl FnMut(&mut dyn Link, Used) -> Result<R, TpmError>,
+        commands: impl FnMut(&mut Link, Used) -> Result<R, TpmError>,
     ) -> Result<(R, bool), SignError> {
         self.used(tpm, what, value, commands)
             .map_err(|error| self.judged(tpm, error))
@@ -393,7 +393,7 @@ impl Key {
         tpm: &Tpm,
         what: &str,
         value: &AuthValue,
-        mut commands: impl FnMut(&mut dyn Link, Used) -> Result<R, TpmError>,
+        mut commands: impl FnMut(&mut Link, Used) -> Result<R, TpmError>,
     ) -> Result<(R, bool), SignError> {
         Ok(match &self.place {
             Place::Handle(resident, _) => {

@@ -3,7 +3,7 @@
 //! Both serve one client at a time, so each command has a connection of its own: a socket that is
 //! kept would lock every other process out. A connection per command is also the reconnect.
 
-use super::wire::{FRAME_MAX, Fault, HEADER, Transport};
+use super::{FRAME_MAX, Fault, HEADER, Transport, frame_size};
 use crate::tpm::tcti::Socket;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::Timespec;
@@ -229,16 +229,6 @@ fn remaining(deadline: Instant) -> Result<Duration, Fault> {
     match deadline.saturating_duration_since(Instant::now()) {
         Duration::ZERO => Err(Fault::Timeout),
         left => Ok(left),
-    }
-}
-
-/// The size that a frame's header announces.
-pub(super) fn frame_size(header: &[u8]) -> Result<usize, Fault> {
-    match header.get(2..6).map(|size| word(size) as usize) {
-        Some(size) if (HEADER..=FRAME_MAX).contains(&size) => Ok(size),
-        _ => Err(Fault::Broken(
-            "the answer has no TPM response header".into(),
-        )),
     }
 }
 

@@ -1,40 +1,212 @@
-//! The links: who carries the commands to the TPM.
+//! The link to a TPM: builds the bytes of a command, carries them over a transport, and reads those
+//! of its response (TPM 2.0 Library, Part 1, section 18; Part 3).
 
 mod channel;
+mod commands;
 mod device;
+mod execute;
 #[cfg(feature = "tss")]
-mod esapi;
-mod wire;
+mod tctildr;
+#[cfg(test)]
+mod vectors;
 
 use super::tcti::{Socket, Tcti};
-use super::{Link, TpmError};
-use std::time::Duration;
+use super::{ResponseCode, TpmError};
+use channel::{Channel, Framing};
+use device::Device;
+use std::time::{Duration, Instant};
+use tpm2_protocol::frame::TpmResponse;
+use tpm2_protocol::{TpmMarshal, TpmWriter};
 
-/// No TPM has so many handles; one that goes on telling of more is not believed.
-const MOST_HANDLES: usize = 10_000;
+/// The most bytes of a command or a response (Part 2, section 4: implementations use 4096).
+const FRAME_MAX: usize = 4096;
+/// Bytes before a command's handles or a response's: tag, size, code.
+const HEADER: usize = 10;
 
-/// The link for a TCTI string; no command is sent before the first call of a method.
+/// Takes a command to the TPM and brings its response.
+trait Transport: Send {
+    /// One command, one response, before `deadline`. After an error the next call starts afresh.
+    fn transact(&mut self, command: &[u8], deadline: Instant) -> Result<Vec<u8>, Fault>;
+    /// In a forked child: lets go of the parent's connection without a byte to the TPM.
+    fn abandon(&mut self);
+}
+
+/// How a transport fails.
+enum Fault {
+    Unreachable(String),
+    Broken(String),
+    Timeout,
+}
+
+impl Fault {
+    /// A fault met while a command was under way.
+    fn broken(doing: &str, error: impl std::fmt::Display) -> Self {
+        Self::Broken(format!("{doing}: {error}"))
+    }
+}
+
+/// One way to a TPM. Each method is one TPM command unless its text says otherwise.
 ///
-/// `limit` bounds every command on the wire. libtss2 has no such bound, so that a link through it
-/// waits as long as its transport does.
-pub(super) fn open(tcti: &Tcti, limit: Duration) -> Result<Box<dyn Link>, TpmError> {
-    Ok(match tcti {
-        Tcti::Device(path) => Box::new(wire::Wire::new(device::Device::new(path.clone()), limit)),
-        Tcti::Swtpm(socket) => Box::new(wire::Wire::new(
-            channel::Channel::new(socket.clone(), channel::Framing::Raw),
-            limit,
+/// Not promised: retries, reconnection, and that a handle still means what it did (see
+/// [`super::Tpm`]). A method that fails with a transport error leaves the link fit for the next
+/// call, which connects anew.
+pub(crate) struct Link {
+    transport: Box<dyn Transport>,
+    /// For each command.
+    limit: Duration,
+}
+
+impl Link {
+    /// The link for a TCTI string; nothing is opened before the first command.
+    ///
+    /// # Errors
+    ///
+    /// [`TpmError::Unsupported`] for a transport that this build does not have.
+    pub(super) fn new(tcti: &Tcti, limit: Duration) -> Result<Self, TpmError> {
+        let transport: Box<dyn Transport> = match tcti {
+            Tcti::Device(path) => Box::new(Device::new(path.clone())),
+            Tcti::Swtpm(socket) => Box::new(Channel::new(socket.clone(), Framing::Raw)),
+            Tcti::Mssim(host, port) => {
+                let socket = Socket::Tcp(host.clone(), *port);
+                Box::new(Channel::new(socket, Framing::Mssim))
+            }
+            #[cfg(feature = "tss")]
+            Tcti::Loaded(conf) => Box::new(tctildr::Tctildr::new(conf)?),
+            #[cfg(not(feature = "tss"))]
+            Tcti::Loaded(conf) => {
+                return Err(TpmError::Unsupported(format!(
+                    "{conf}: this build has no libtss2 (feature tss)"
+                )));
+            }
+        };
+        Ok(Self { transport, limit })
+    }
+
+    fn transact(&mut self, command: &[u8]) -> Result<Vec<u8>, TpmError> {
+        let deadline = Instant::now() + self.limit;
+        let answered = self.transport.transact(command, deadline);
+        answered.map_err(|fault| match fault {
+            Fault::Unreachable(why) => TpmError::Unreachable(why),
+            Fault::Broken(why) => TpmError::Broken(why),
+            Fault::Timeout => TpmError::Timeout(self.limit),
+        })
+    }
+
+    /// In a forked child: lets go of the parent's connection without a byte to the TPM.
+    pub(super) fn abandon(mut self) {
+        self.transport.abandon();
+    }
+}
+
+/// The size that a frame's header announces.
+fn frame_size(header: &[u8]) -> Result<usize, Fault> {
+    let size = header.get(2..6).and_then(|size| size.try_into().ok());
+    match size.map(|size| u32::from_be_bytes(size) as usize) {
+        Some(size) if (HEADER..=FRAME_MAX).contains(&size) => Ok(size),
+        _ => Err(Fault::Broken(
+            "the answer has no TPM response header".into(),
         )),
-        Tcti::Mssim(host, port) => Box::new(wire::Wire::new(
-            channel::Channel::new(Socket::Tcp(host.clone(), *port), channel::Framing::Mssim),
-            limit,
-        )),
-        #[cfg(feature = "tss")]
-        Tcti::Esapi(conf) => Box::new(esapi::Esapi::open(conf)?),
-        #[cfg(not(feature = "tss"))]
-        Tcti::Esapi(conf) => {
-            return Err(TpmError::Unsupported(format!(
-                "{conf}: this build has no libtss2 (feature tss)"
-            )));
+    }
+}
+
+/// Whether a response says success.
+///
+/// The code is read by hand: a vendor's code that no table knows is an answer, not a fault.
+fn check(response: &[u8]) -> Result<(), TpmError> {
+    let garbage = |why: String| TpmError::Broken(format!("response not understood: {why}"));
+    let [tag0, tag1, _, _, _, _, code @ ..] = *response
+        .first_chunk::<HEADER>()
+        .ok_or_else(|| garbage(format!("{} bytes", response.len())))?;
+    let code = u32::from_be_bytes(code);
+    match u16::from_be_bytes([tag0, tag1]) {
+        // TPM_ST_RSP_COMMAND, of TPM 1.2, is how a TPM of either kind says "bad tag".
+        0x00C4 | 0x8001 | 0x8002 if code != 0 => Err(ResponseCode(code).into()),
+        _ => TpmResponse::cast(response)
+            .map(drop)
+            .map_err(|error| garbage(error.to_string())),
+    }
+}
+
+/// A structure as bytes.
+fn marshalled(structure: &impl TpmMarshal) -> Result<Vec<u8>, TpmError> {
+    let mut bytes = [0; FRAME_MAX];
+    let mut writer = TpmWriter::new(&mut bytes);
+    let unfit = |error| TpmError::Unsupported(format!("response: {error}"));
+    structure.marshal(&mut writer).map_err(unfit)?;
+    Ok(writer.as_bytes().to_vec())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tpm::{Hash, Scheme, Used};
+    use std::sync::Arc;
+
+    /// Remembers the command and answers what the test wants.
+    struct Canned {
+        sent: Arc<parking_lot::Mutex<Vec<u8>>>,
+        answer: Vec<u8>,
+    }
+
+    impl Transport for Canned {
+        fn transact(&mut self, command: &[u8], _: Instant) -> Result<Vec<u8>, Fault> {
+            *self.sent.lock() = command.to_vec();
+            Ok(self.answer.clone())
         }
-    })
+        fn abandon(&mut self) {}
+    }
+
+    fn answering(answer: &[u8]) -> (Link, Arc<parking_lot::Mutex<Vec<u8>>>) {
+        let sent = Arc::default();
+        let canned = Canned {
+            sent: Arc::clone(&sent),
+            answer: answer.to_vec(),
+        };
+        let link = Link {
+            transport: Box::new(canned),
+            limit: Duration::from_secs(1),
+        };
+        (link, sent)
+    }
+
+    #[test]
+    fn a_sign_command_has_the_bytes_of_the_standard() {
+        let (mut link, sent) = answering(&[0x80, 1, 0, 0, 0, 10, 0, 0, 9, 0x21]);
+        let error = link
+            .sign(
+                Used::open(0x8102_0000, &[]),
+                Scheme::Ecdsa(Hash::Sha256),
+                &[7; 32],
+            )
+            .unwrap_err();
+        assert_eq!(error, TpmError::Response(ResponseCode(0x921)));
+        let mut expected = vec![0x80, 2, 0, 0, 0, 73 + 4, 0, 0, 1, 0x5D, 0x81, 2, 0, 0];
+        expected.extend([0, 0, 0, 9, 0x40, 0, 0, 9, 0, 0, 0, 0, 0]); // one empty password
+        expected.extend([0, 32]);
+        expected.extend([7; 32]);
+        expected.extend([0, 0x18, 0, 0x0B]); // ECDSA with SHA-256
+        expected.extend([0x80, 0x24, 0x40, 0, 0, 7, 0, 0]); // NULL ticket
+        expected[5] = expected.len() as u8;
+        assert_eq!(*sent.lock(), expected);
+    }
+
+    #[test]
+    fn a_code_that_no_table_knows_is_still_the_tpms_answer() {
+        let (mut link, _) = answering(&[0x80, 1, 0, 0, 0, 10, 0, 0, 0x05, 0x7F]);
+        assert_eq!(link.random(8), Err(TpmError::Response(ResponseCode(0x57F))));
+    }
+
+    #[test]
+    fn garbage_is_a_transport_fault() {
+        for garbage in [
+            &b""[..],
+            &[0x80, 1, 0],
+            &[0xFF; 40],
+            &[0x80, 1, 0, 0, 0, 11, 0, 0, 0, 0],
+        ] {
+            let (mut link, _) = answering(garbage);
+            let error = link.random(8).unwrap_err();
+            assert!(error.is_transport_fault(), "{garbage:x?}: {error}");
+        }
+    }
 }

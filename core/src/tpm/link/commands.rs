@@ -1,10 +1,10 @@
 //! Our vocabulary of commands in bytes (Part 3).
 
-use super::authorised::{Secrecy, content, parameters};
-use super::{Transport, Wire, marshalled};
-use crate::tpm::link::MOST_HANDLES;
+use super::execute::{By, content, parameters};
+use super::{Link, marshalled};
+use crate::tpm::session::{DECRYPT, ENCRYPT};
 use crate::tpm::{
-    Hash, Link, Lockout, NvPublic, Property, Scheme, Secret, Secrets, Signature, TpmError, Used,
+    Hash, Lockout, NvPublic, Property, Scheme, Secret, Secrets, Signature, TpmError, Used,
 };
 use tpm2_protocol::TpmUnmarshal;
 use tpm2_protocol::basic::{TpmHandle, TpmUint16, TpmUint32};
@@ -13,6 +13,8 @@ use tpm2_protocol::frame::*;
 
 /// How many handles are asked for at once; a TPM answers with as many as fit.
 const HANDLES_AT_ONCE: u32 = 254;
+/// No TPM has so many handles; one that goes on telling of more is not believed.
+const MOST_HANDLES: usize = 10_000;
 
 fn handle(value: u32) -> TpmHandle {
     TpmHandle::new(value)
@@ -57,8 +59,18 @@ fn with_secrets(parameters: &[u8], secrets: Secrets) -> Result<Secret, TpmError>
     Ok(bytes)
 }
 
-impl<T: Transport> Link for Wire<T> {
-    fn handles(&mut self, first: u32) -> Result<Vec<u32>, TpmError> {
+/// A command of two handles; the second one's entity has this name.
+fn naming<'a>(used: Used<'a>, others: &'a [&'a [u8]]) -> By<'a> {
+    By {
+        others,
+        ..By::new(used)
+    }
+}
+
+impl Link {
+    /// TPM2_GetCapability(TPM_CAP_HANDLES): the handles from `first` to the end of its range,
+    /// ascending; one command for each full answer.
+    pub(crate) fn handles(&mut self, first: u32) -> Result<Vec<u32>, TpmError> {
         let mut found = Vec::new();
         let mut next = first;
         loop {
@@ -84,7 +96,8 @@ impl<T: Transport> Link for Wire<T> {
         }
     }
 
-    fn algorithms(&mut self) -> Result<Vec<u16>, TpmError> {
+    /// TPM2_GetCapability(TPM_CAP_ALGS): the identifiers of all algorithms.
+    pub(crate) fn algorithms(&mut self) -> Result<Vec<u16>, TpmError> {
         let command = TpmGetCapabilityCommand {
             handles: [],
             cap: TpmCap::Algs,
@@ -100,7 +113,8 @@ impl<T: Transport> Link for Wire<T> {
         }
     }
 
-    fn lockout(&mut self) -> Result<Lockout, TpmError> {
+    /// TPM2_GetCapability(TPM_CAP_TPM_PROPERTIES): all about lockout.
+    pub(crate) fn lockout(&mut self) -> Result<Lockout, TpmError> {
         let command = TpmGetCapabilityCommand {
             handles: [],
             cap: TpmCap::TpmProperties,
@@ -120,7 +134,8 @@ impl<T: Transport> Link for Wire<T> {
         found.ok_or_else(|| TpmError::Unsupported("the TPM does not tell of lockout".into()))
     }
 
-    fn property(&mut self, property: Property) -> Result<u32, TpmError> {
+    /// TPM2_GetCapability(TPM_CAP_TPM_PROPERTIES).
+    pub(crate) fn property(&mut self, property: Property) -> Result<u32, TpmError> {
         let command = TpmGetCapabilityCommand {
             handles: [],
             cap: TpmCap::TpmProperties,
@@ -142,7 +157,9 @@ impl<T: Transport> Link for Wire<T> {
         }
     }
 
-    fn test_parameters(&mut self, area: &[u8]) -> Result<(), TpmError> {
+    /// TPM2_TestParms: whether the TPM implements the parameters of this TPMT_PUBLIC; it fails as
+    /// the TPM does if not.
+    pub(crate) fn test_parameters(&mut self, area: &[u8]) -> Result<(), TpmError> {
         let public = public(area)?.inner;
         let command = TpmTestParmsCommand {
             handles: [],
@@ -154,7 +171,8 @@ impl<T: Transport> Link for Wire<T> {
         self.call::<_, TpmTestParmsResponse>(&command).map(drop)
     }
 
-    fn read_public(&mut self, key: u32) -> Result<(Vec<u8>, Vec<u8>), TpmError> {
+    /// TPM2_ReadPublic: the TPMT_PUBLIC as bytes, and the object's name.
+    pub(crate) fn read_public(&mut self, key: u32) -> Result<(Vec<u8>, Vec<u8>), TpmError> {
         let command = TpmReadPublicCommand {
             handles: [handle(key)],
         };
@@ -162,7 +180,8 @@ impl<T: Transport> Link for Wire<T> {
         Ok((marshalled(&answer.out_public.inner)?, answer.name.to_vec()))
     }
 
-    fn qualified_name(&mut self, key: u32) -> Result<Vec<u8>, TpmError> {
+    /// TPM2_ReadPublic: the object's qualified name, which tells what it lies below.
+    pub(crate) fn qualified_name(&mut self, key: u32) -> Result<Vec<u8>, TpmError> {
         let command = TpmReadPublicCommand {
             handles: [handle(key)],
         };
@@ -170,7 +189,9 @@ impl<T: Transport> Link for Wire<T> {
         Ok(answer.qualified_name.to_vec())
     }
 
-    fn create_primary(
+    /// TPM2_CreatePrimary, a key without authorisation value: a transient handle, the TPMT_PUBLIC
+    /// and the name. To be flushed.
+    pub(crate) fn create_primary(
         &mut self,
         hierarchy: Used,
         template: &[u8],
@@ -182,13 +203,15 @@ impl<T: Transport> Link for Wire<T> {
             outside_info: Tpm2bData::default(),
             creation_pcr: TpmlPcrSelection::default(),
         };
-        let answer: TpmCreatePrimaryResponse =
-            self.call_with(&command, hierarchy, &[], Secrecy::None)?;
+        let answer: TpmCreatePrimaryResponse = self.call_by(&command, By::new(hierarchy))?;
         let area = marshalled(&answer.out_public.inner)?;
         Ok((answer.handles[0].value(), area, answer.name.to_vec()))
     }
 
-    fn create(
+    /// TPM2_Create below `parent`, with this authorisation value, of data that are to be sealed if
+    /// the template is for that: the TPMT_PUBLIC, and the private half as the parent wraps it (the
+    /// content of a TPM2B_PRIVATE).
+    pub(crate) fn create(
         &mut self,
         parent: Used,
         secrets: Secrets,
@@ -202,22 +225,26 @@ impl<T: Transport> Link for Wire<T> {
             creation_pcr: TpmlPcrSelection::default(),
         };
         let parameters = with_secrets(&parameters(&command)?, secrets)?;
-        let secrecy = Secrecy::Command;
-        let answer = self.call_by_bytes(&command, parameters, parent, &[], secrecy, 0)?;
-        let answer = TpmCreateResponse::unmarshal_body(&answer.handles, &answer.parameters)
-            .map_err(|error| TpmError::Unsupported(format!("response: {error}")))?;
+        let by = By {
+            encryption: DECRYPT,
+            ..By::new(parent)
+        };
+        let answer: TpmCreateResponse = self.execute(&command, parameters, Some(by), 0)?.read()?;
         let area = marshalled(&answer.out_public.inner)?;
         Ok((area, answer.out_private.to_vec()))
     }
 
-    fn unseal(&mut self, sealed: Used) -> Result<Secret, TpmError> {
+    /// TPM2_Unseal: the data. By an auth session they are encrypted on their way.
+    pub(crate) fn unseal(&mut self, sealed: Used) -> Result<Secret, TpmError> {
         let command = TpmUnsealCommand {
             handles: [handle(sealed.handle)],
         };
-        self.call_for_secret(&command, sealed)
+        self.secret(&command, sealed)
     }
 
-    fn load(
+    /// TPM2_Load of what [`Link::create`] or [`Link::import`] gave: a transient handle and the
+    /// name. To be flushed.
+    pub(crate) fn load(
         &mut self,
         parent: Used,
         area: &[u8],
@@ -228,11 +255,12 @@ impl<T: Transport> Link for Wire<T> {
             in_private: Tpm2bPrivate::try_from(private).map_err(unfit)?,
             in_public: public(area)?,
         };
-        let answer: TpmLoadResponse = self.call_with(&command, parent, &[], Secrecy::None)?;
+        let answer: TpmLoadResponse = self.call_by(&command, By::new(parent))?;
         Ok((answer.handles[0].value(), answer.name.to_vec()))
     }
 
-    fn import(
+    /// TPM2_Import of a duplicate without inner wrapper: the private half as `parent` wraps it.
+    pub(crate) fn import(
         &mut self,
         parent: Used,
         area: &[u8],
@@ -247,11 +275,13 @@ impl<T: Transport> Link for Wire<T> {
             in_sym_seed: Tpm2bEncryptedSecret::try_from(seed).map_err(unfit)?,
             symmetric_alg: TpmtSymDef::default(),
         };
-        let answer: TpmImportResponse = self.call_with(&command, parent, &[], Secrecy::None)?;
+        let answer: TpmImportResponse = self.call_by(&command, By::new(parent))?;
         Ok(answer.out_private.to_vec())
     }
 
-    fn evict(
+    /// TPM2_EvictControl: puts the object with this handle and name at `persistent`, or takes it
+    /// away from there if it is what is there. Writes to the TPM.
+    pub(crate) fn evict(
         &mut self,
         owner: Used,
         (object, name): (u32, &[u8]),
@@ -261,11 +291,12 @@ impl<T: Transport> Link for Wire<T> {
             handles: [handle(owner.handle), handle(object)],
             persistent_handle: handle(persistent),
         };
-        let _: TpmEvictControlResponse = self.call_with(&command, owner, &[name], Secrecy::None)?;
+        let _: TpmEvictControlResponse = self.call_by(&command, naming(owner, &[name]))?;
         Ok(())
     }
 
-    fn context_save(&mut self, key: u32) -> Result<Vec<u8>, TpmError> {
+    /// TPM2_ContextSave: what [`Link::context_load`] of this link takes.
+    pub(crate) fn context_save(&mut self, key: u32) -> Result<Vec<u8>, TpmError> {
         let command = TpmContextSaveCommand {
             handles: [handle(key)],
         };
@@ -273,7 +304,8 @@ impl<T: Transport> Link for Wire<T> {
         marshalled(&answer.context)
     }
 
-    fn context_load(&mut self, context: &[u8]) -> Result<u32, TpmError> {
+    /// TPM2_ContextLoad: a transient handle. To be flushed.
+    pub(crate) fn context_load(&mut self, context: &[u8]) -> Result<u32, TpmError> {
         let unfit = |error| TpmError::Unsupported(format!("context: {error}"));
         let (context, _) = TpmsContext::unmarshal(context).map_err(unfit)?;
         let command = TpmContextLoadCommand {
@@ -284,7 +316,8 @@ impl<T: Transport> Link for Wire<T> {
         Ok(answer.handles[0].value())
     }
 
-    fn flush(&mut self, key: u32) -> Result<(), TpmError> {
+    /// TPM2_FlushContext.
+    pub(crate) fn flush(&mut self, key: u32) -> Result<(), TpmError> {
         let command = TpmFlushContextCommand {
             handles: [],
             flush_handle: handle(key),
@@ -293,7 +326,8 @@ impl<T: Transport> Link for Wire<T> {
         Ok(())
     }
 
-    fn nv_read_public(&mut self, index: u32) -> Result<NvPublic, TpmError> {
+    /// TPM2_NV_ReadPublic.
+    pub(crate) fn nv_read_public(&mut self, index: u32) -> Result<NvPublic, TpmError> {
         let command = TpmNvReadPublicCommand {
             handles: [handle(index)],
         };
@@ -305,7 +339,8 @@ impl<T: Transport> Link for Wire<T> {
         })
     }
 
-    fn nv_read(
+    /// TPM2_NV_Read of the index with this handle and name, authorised by itself or by the owner.
+    pub(crate) fn nv_read(
         &mut self,
         by: Used,
         (index, name): (u32, &[u8]),
@@ -317,22 +352,31 @@ impl<T: Transport> Link for Wire<T> {
             size: TpmUint16::new(size),
             offset: TpmUint16::new(offset),
         };
-        let answer: TpmNvReadResponse = self.call_with(&command, by, &[name], Secrecy::None)?;
+        let answer: TpmNvReadResponse = self.call_by(&command, naming(by, &[name]))?;
         Ok(answer.data.to_vec())
     }
 
-    fn nv_define(&mut self, owner: Used, index: u32, public: NvPublic) -> Result<(), TpmError> {
+    /// TPM2_NV_DefineSpace, the name by SHA-256, no policy, the authorisation value empty. Writes to
+    /// the TPM.
+    pub(crate) fn nv_define(
+        &mut self,
+        owner: Used,
+        index: u32,
+        public: NvPublic,
+    ) -> Result<(), TpmError> {
         let (inner, _) = TpmsNvPublic::unmarshal(&public.area(index)).map_err(unfit)?;
         let command = TpmNvDefineSpaceCommand {
             handles: [handle(owner.handle)],
             auth: Tpm2bAuth::default(),
             public_info: Tpm2bNvPublic { inner },
         };
-        let _: TpmNvDefineSpaceResponse = self.call_with(&command, owner, &[], Secrecy::None)?;
+        let _: TpmNvDefineSpaceResponse = self.call_by(&command, By::new(owner))?;
         Ok(())
     }
 
-    fn nv_write(
+    /// TPM2_NV_Write into the index with this handle and name, authorised by the owner. Writes to
+    /// the TPM.
+    pub(crate) fn nv_write(
         &mut self,
         owner: Used,
         (index, name): (u32, &[u8]),
@@ -344,20 +388,25 @@ impl<T: Transport> Link for Wire<T> {
             data: Tpm2bMaxNvBuffer::try_from(data).map_err(unfit)?,
             offset: TpmUint16::new(offset),
         };
-        let _: TpmNvWriteResponse = self.call_with(&command, owner, &[name], Secrecy::None)?;
+        let _: TpmNvWriteResponse = self.call_by(&command, naming(owner, &[name]))?;
         Ok(())
     }
 
-    fn nv_undefine(&mut self, owner: Used, (index, name): (u32, &[u8])) -> Result<(), TpmError> {
+    /// TPM2_NV_UndefineSpace. Writes to the TPM.
+    pub(crate) fn nv_undefine(
+        &mut self,
+        owner: Used,
+        (index, name): (u32, &[u8]),
+    ) -> Result<(), TpmError> {
         let command = TpmNvUndefineSpaceCommand {
             handles: [handle(owner.handle), handle(index)],
         };
-        let _: TpmNvUndefineSpaceResponse =
-            self.call_with(&command, owner, &[name], Secrecy::None)?;
+        let _: TpmNvUndefineSpaceResponse = self.call_by(&command, naming(owner, &[name]))?;
         Ok(())
     }
 
-    fn random(&mut self, count: u16) -> Result<Vec<u8>, TpmError> {
+    /// TPM2_GetRandom: at most `count` bytes.
+    pub(crate) fn random(&mut self, count: u16) -> Result<Vec<u8>, TpmError> {
         let command = TpmGetRandomCommand {
             handles: [],
             bytes_requested: TpmUint16::new(count),
@@ -366,7 +415,13 @@ impl<T: Transport> Link for Wire<T> {
         Ok(answer.random_bytes.to_vec())
     }
 
-    fn sign(&mut self, key: Used, scheme: Scheme, digest: &[u8]) -> Result<Signature, TpmError> {
+    /// TPM2_Sign; `digest` has the width of the scheme's hash.
+    pub(crate) fn sign(
+        &mut self,
+        key: Used,
+        scheme: Scheme,
+        digest: &[u8],
+    ) -> Result<Signature, TpmError> {
         let digest = Tpm2bDigest::try_from(digest)
             .map_err(|error| TpmError::Unsupported(format!("digest: {error}")))?;
         let command = TpmSignCommand {
@@ -389,7 +444,7 @@ impl<T: Transport> Link for Wire<T> {
                 digest: Tpm2bDigest::default(),
             },
         };
-        let answer: TpmSignResponse = self.call_with(&command, key, &[], Secrecy::None)?;
+        let answer: TpmSignResponse = self.call_by(&command, By::new(key))?;
         match answer.signature.signature {
             TpmuSignature::Ecdsa(pair) => Ok(Signature::Ecc {
                 r: pair.signature_r.to_vec(),
@@ -404,17 +459,21 @@ impl<T: Transport> Link for Wire<T> {
         }
     }
 
-    fn rsa_decrypt(&mut self, key: Used, cipher: &[u8]) -> Result<Secret, TpmError> {
+    /// TPM2_RSA_Decrypt without padding: the whole block, as wide as the modulus but for leading
+    /// zeros. By an auth session it is encrypted on its way.
+    pub(crate) fn rsa_decrypt(&mut self, key: Used, cipher: &[u8]) -> Result<Secret, TpmError> {
         let command = TpmRsaDecryptCommand {
             handles: [handle(key.handle)],
             cipher_text: Tpm2bPublicKeyRsa::try_from(cipher).map_err(unfit)?,
             in_scheme: TpmtRsaDecrypt::default(),
             label: Tpm2bData::default(),
         };
-        self.call_for_secret(&command, key)
+        self.secret(&command, key)
     }
 
-    fn ecdh_z(&mut self, key: Used, (x, y): (&[u8], &[u8])) -> Result<Secret, TpmError> {
+    /// TPM2_ECDH_ZGen with the other side's point: the x coordinate, but for leading zeros; encrypted
+    /// likewise.
+    pub(crate) fn ecdh_z(&mut self, key: Used, (x, y): (&[u8], &[u8])) -> Result<Secret, TpmError> {
         let inner = TpmsEccPoint {
             x: Tpm2bEccParameter::try_from(x).map_err(unfit)?,
             y: Tpm2bEccParameter::try_from(y).map_err(unfit)?,
@@ -423,13 +482,22 @@ impl<T: Transport> Link for Wire<T> {
             handles: [handle(key.handle)],
             in_point: Tpm2bEccPoint { inner },
         };
-        let point = self.call_for_secret(&command, key)?;
+        let point = self.secret(&command, key)?;
         let (x, _) = content(&point)
             .ok_or_else(|| TpmError::Unsupported("response: a point without x".into()))?;
         Ok(Secret::new(x.to_vec()))
     }
 
-    fn abandon(mut self: Box<Self>) {
-        self.transport.abandon();
+    /// A command whose response begins with a secret: the content of the TPM2B. The library's
+    /// structures would leave copies of it.
+    fn secret<C: TpmFrame>(&mut self, command: &C, used: Used) -> Result<Secret, TpmError> {
+        let by = By {
+            encryption: ENCRYPT,
+            ..By::new(used)
+        };
+        let answer = self.execute(command, parameters(command)?, Some(by), 0)?;
+        let (secret, _) = content(&answer.parameters)
+            .ok_or_else(|| TpmError::Unsupported("response: shorter than it says".into()))?;
+        Ok(Secret::new(secret.to_vec()))
     }
 }

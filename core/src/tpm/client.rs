@@ -1,0 +1,283 @@
+//! One TPM as the house sees it: opened when first needed, shared by threads, retried and
+//! reconnected.
+
+use super::exchange::{Exchange, Refusals};
+use super::session::Salt;
+use super::turn::Turn;
+use super::wrapped::Nest;
+use super::{AuthValue, Hash, Link, Lockout, Property, SRK, SaltKey, Silence, Tcti, TpmError};
+use crate::file::Lock;
+use once_cell::sync::OnceCell;
+use parking_lot::{Mutex, MutexGuard};
+use std::collections::HashSet;
+use std::fmt;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+/// A TPM and the links to it that this process holds.
+///
+/// The lock of a link is held for one exchange with the TPM: the few commands that belong together,
+/// and their repetitions. Whoever waits for it waits at most the time limit.
+pub struct Tpm {
+    tcti: Tcti,
+    limit: Duration,
+    link: Mutex<Option<Link>>,
+    /// Links of their own for keys that stay loaded.
+    pub(super) nests: Mutex<Vec<Nest>>,
+    /// Keeps the other processes of ours away while a key of ours is in a slot that all share.
+    turn: Turn,
+    /// Keeps the others from trying a PIN while one is tried here.
+    pin_turn: Turn,
+    /// Keeps the others from keeping a key while one is kept here.
+    keeping_turn: Turn,
+    silence: Silence,
+    /// Whether it has ever answered.
+    answered: AtomicBool,
+    /// Counts transport faults. What was known of handles before a fault is in doubt after it.
+    faults: AtomicU64,
+    refusals: Refusals,
+    /// Names of keys that this process loads: what bears one in a shared slot may be flushed.
+    own_names: Mutex<HashSet<Vec<u8>>>,
+    /// The handle of the master key: what lies below it is ours too, whoever made it.
+    pub(super) master: Option<u32>,
+    salt_key: Mutex<Option<(u64, Option<SaltKey>)>>,
+    pss_given_up: AtomicBool,
+    pub(super) nv_chunk: OnceCell<u16>,
+    pub(super) hashes: OnceCell<Vec<Hash>>,
+}
+
+impl Tpm {
+    /// No command is sent and nothing is opened yet.
+    ///
+    /// `limit` bounds each command, and the wait for one's turn; through libtss2 only the latter.
+    /// `locks` is the folder where processes agree on whose turn it is.
+    pub fn new(tcti: Tcti, limit: Duration, locks: &Path, refusals: Refusals) -> Self {
+        Self {
+            turn: Turn::of_slots(&tcti, locks),
+            pin_turn: Turn::of_pins(&tcti, locks),
+            keeping_turn: Turn::of_keeping(locks),
+            silence: Silence::default(),
+            tcti,
+            limit,
+            link: Mutex::new(None),
+            nests: Mutex::default(),
+            answered: AtomicBool::new(false),
+            faults: AtomicU64::new(0),
+            refusals,
+            own_names: Mutex::default(),
+            master: None,
+            salt_key: Mutex::default(),
+            pss_given_up: AtomicBool::new(false),
+            nv_chunk: OnceCell::new(),
+            hashes: OnceCell::new(),
+        }
+    }
+
+    /// The same TPM for a forked child, with connections of its own to come.
+    ///
+    /// The parent's connections are closed in the child without a byte to the TPM; if another
+    /// thread of the parent was in an exchange when it forked, its connection is left open and
+    /// unused.
+    pub fn for_child(&self, refusals: Refusals) -> Self {
+        if let Some(link) = self.link.try_lock().and_then(|mut link| link.take()) {
+            link.abandon();
+        }
+        if let Some(mut nests) = self.nests.try_lock() {
+            nests.drain(..).for_each(Nest::abandon);
+        }
+        let own_names = self.own_names.try_lock().map(|names| names.clone());
+        Self {
+            turn: self.turn.clone(),
+            pin_turn: self.pin_turn.clone(),
+            keeping_turn: self.keeping_turn.clone(),
+            silence: self.silence.clone(),
+            answered: AtomicBool::new(self.has_answered()),
+            // What was in doubt for the parent stays so, and what was not is so now.
+            faults: AtomicU64::new(self.faults() + 1),
+            pss_given_up: AtomicBool::new(!self.signs_pss()),
+            own_names: Mutex::new(own_names.unwrap_or_default()),
+            master: self.master,
+            tcti: self.tcti.clone(),
+            limit: self.limit,
+            link: Mutex::new(None),
+            nests: Mutex::default(),
+            refusals,
+            salt_key: Mutex::default(),
+            nv_chunk: OnceCell::new(),
+            hashes: OnceCell::new(),
+        }
+    }
+
+    /// Where the TPM is.
+    pub fn tcti(&self) -> &Tcti {
+        &self.tcti
+    }
+
+    /// How long one command may take, and the wait for one's turn.
+    pub(super) fn limit(&self) -> Duration {
+        self.limit
+    }
+
+    /// Transport faults so far: while it stands still, what was read is still so.
+    pub fn faults(&self) -> u64 {
+        self.faults.load(Ordering::Acquire)
+    }
+
+    /// Whether it has ever answered to this process or to one that it was forked from.
+    pub fn has_answered(&self) -> bool {
+        self.answered.load(Ordering::Relaxed)
+    }
+
+    /// Whether PSS signatures of this TPM are of use, as far as is known.
+    pub fn signs_pss(&self) -> bool {
+        !self.pss_given_up.load(Ordering::Acquire)
+    }
+
+    /// Notes that they are not.
+    pub fn give_up_pss(&self) {
+        self.pss_given_up.store(true, Ordering::Release);
+    }
+
+    /// Names a key that is ours to flush wherever it stands in a slot that processes share.
+    pub fn own(&self, name: &[u8]) {
+        let mut names = self.own_names.lock();
+        if !names.contains(name) {
+            names.insert(name.to_vec());
+        }
+    }
+
+    /// The link that exchanges share; waited for as long as a command may take.
+    pub(super) fn link(&self) -> Result<MutexGuard<'_, Option<Link>>, TpmError> {
+        self.link
+            .try_lock_for(self.limit)
+            .ok_or(TpmError::Timeout(self.limit))
+    }
+
+    /// The turn to use a slot for objects that all processes share; `None` if none can be had.
+    pub(super) fn object_turn(&self) -> Option<Lock> {
+        self.turn.take_if_free(self.limit)
+    }
+
+    pub(super) fn refusals(&self) -> &Refusals {
+        &self.refusals
+    }
+
+    /// Counts a transport fault.
+    pub(super) fn note_fault(&self) {
+        self.faults.fetch_add(1, Ordering::AcqRel);
+    }
+
+    pub(super) fn note_answer(&self) {
+        self.answered.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_own(&self, name: &[u8]) -> bool {
+        self.own_names.lock().contains(name)
+    }
+
+    /// The salt key for commands that show this authorisation value, or hide their response.
+    pub(super) fn salt_key_for(&self, value: &AuthValue) -> Result<Option<SaltKey>, TpmError> {
+        match &value.salt {
+            _ if value.is_empty() && !value.hides => Ok(None),
+            Salt::For(key) => Ok(Some(key.clone())),
+            Salt::Needless => Ok(None),
+            Salt::ForAny => self.salt_key(),
+        }
+    }
+
+    /// The TPM's key that reads the salt of an auth session: the storage root key, else an
+    /// endorsement key; `None` if there is none. Read once, and again after a transport fault.
+    pub fn salt_key(&self) -> Result<Option<SaltKey>, TpmError> {
+        /// SRK, then the EKs of RSA-2048 and P-256 (TCG, TPM 2.0 Provisioning Guidance, 7.8).
+        const PLACES: [u32; 3] = [SRK, 0x8101_0001, 0x8101_0002];
+        let faults = self.faults();
+        if let Some((at, known)) = &*self.salt_key.lock()
+            && *at == faults
+        {
+            return Ok(known.clone());
+        }
+        let mut found = None;
+        for handle in PLACES {
+            let public =
+                Exchange::new("ReadPublic").run(self, |link| match link.read_public(handle) {
+                    Err(TpmError::Response(code)) if code.is_definite() => Ok(None),
+                    other => other.map(Some),
+                })?;
+            if let Some((area, _)) = public
+                && let Some(key) = SaltKey::of(handle, &area)
+            {
+                found = Some(key);
+                break;
+            }
+        }
+        *self.salt_key.lock() = Some((faults, found.clone()));
+        Ok(found)
+    }
+
+    /// How near the TPM is to lockout: one command.
+    pub fn lockout(&self) -> Result<Lockout, TpmError> {
+        Exchange::new("GetCapability(lockout)").run(self, |link| link.lockout())
+    }
+
+    /// The turn to show a value that may be wrong, among all threads and processes: as long as it
+    /// is held, no try of theirs comes between. `last`: also where a wrong one would put the TPM
+    /// into lockout.
+    ///
+    /// # Errors
+    ///
+    /// [`TpmError::NoTurn`] without a lock that others could not take away, and
+    /// [`TpmError::NoTryLeft`]: then nothing is to be shown.
+    pub(crate) fn turn_to_try(&self, last: bool) -> Result<Option<Lock>, TpmError> {
+        let turn = self.pin_turn.take(self.limit);
+        let turn = turn.map_err(|why| TpmError::NoTurn(why.to_string()))?;
+        match self.lockout()?.tries_left() {
+            0 => Err(TpmError::NoTryLeft),
+            1 if !last => Err(TpmError::NoTryLeft),
+            _ => Ok(turn),
+        }
+    }
+
+    /// Why no PIN can be tried, if that is for want of a lock. Nothing is made, no command is sent.
+    pub(crate) fn no_turn_to_try(&self) -> Option<String> {
+        self.pin_turn.fault().map(|why| why.to_string())
+    }
+
+    /// The turn to keep a key, among all processes: as long as it is held, what lies in the key
+    /// folders changes by none of theirs that takes turns. `None` if none can be had.
+    pub(crate) fn keeping_turn(&self) -> Option<Lock> {
+        self.keeping_turn.take_if_free(self.limit)
+    }
+
+    /// The same TPM; what lies below the key in this handle, the master key, is ours to flush.
+    #[must_use]
+    pub fn with_master(self, handle: u32) -> Self {
+        Self {
+            master: Some(handle),
+            ..self
+        }
+    }
+
+    /// The same TPM, asked no more once it let a command wait in vain, here or at a copy of this.
+    pub fn remembering(self, silence: Silence) -> Self {
+        Self { silence, ..self }
+    }
+
+    pub(crate) fn silence(&self) -> &Silence {
+        &self.silence
+    }
+
+    /// A number that the TPM tells of itself.
+    pub fn property(&self, property: Property) -> Result<u32, TpmError> {
+        let what = "GetCapability(properties)";
+        Exchange::new(what).run(self, |link| link.property(property))
+    }
+}
+
+impl fmt::Debug for Tpm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tpm")
+            .field("tcti", &self.tcti)
+            .finish_non_exhaustive()
+    }
+}

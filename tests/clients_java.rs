@@ -20,7 +20,7 @@ use common::tpm::Swtpm;
 use cryptoki_sys::*;
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -129,7 +129,7 @@ impl Bench {
     }
 
     /// A program `Device` on this slot, with this module.
-    fn java(&self, slot: CK_SLOT_ID, module: &PathBuf, arguments: &[&str]) -> Command {
+    fn java(&self, slot: CK_SLOT_ID, module: &Path, arguments: &[&str]) -> Command {
         let settings = format!("name=devid\nlibrary={}\nslot={slot}\n", module.display());
         let settings = self.home.write(&format!("java-{slot}.cfg"), settings);
         let mut java = program("java");

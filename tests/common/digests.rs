@@ -1,6 +1,9 @@
 //! Calls that hash, and OpenSSL's word on what they give.
 
+use super::home::Home;
+use super::module::Opened;
 use super::openssl;
+use super::own::{Own, without_tpm};
 use super::raw::{Code, Raw};
 use cryptoki_sys::*;
 use std::ptr;
@@ -160,4 +163,24 @@ impl Raw {
 /// The bytes 0, 1, 2, … 250, 0, 1 …
 pub fn bytes(length: usize) -> Vec<u8> {
     (0..length).map(|at| (at % 251) as u8).collect()
+}
+
+/// The module with a session on the token of files: no TPM, no login, read-only.
+pub struct Files {
+    _home: Home,
+    pub raw: Raw,
+    pub session: CK_SESSION_HANDLE,
+}
+
+impl Files {
+    pub fn new() -> Files {
+        let home = without_tpm();
+        let Opened { raw, slot, .. } = Own::on(&home, "files").0;
+        let session = raw.open(slot, CKF_SERIAL_SESSION).unwrap();
+        Files {
+            _home: home,
+            raw,
+            session,
+        }
+    }
 }

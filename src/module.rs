@@ -386,14 +386,16 @@ impl Module {
         // Held, so that no login comes between.
         let table = self.table.lock();
         let session = table.sessions.get(&handle);
-        match session
-            .ok_or(Error::SessionHandleInvalid)?
-            .slot
-            .logout(&self.mint)
-        {
-            true => Ok(()),
-            false => Err(Error::UserNotLoggedIn),
+        let slot = &session.ok_or(Error::SessionHandleInvalid)?.slot;
+        if !slot.logout(&self.mint) {
+            return Err(Error::UserNotLoggedIn);
         }
+        if slot.asks_login() {
+            table
+                .of(slot.id)
+                .for_each(|one| one.forget_private_digest());
+        }
+        Ok(())
     }
 }
 

@@ -74,6 +74,15 @@ static CK_RV sign(void)
     return signed_by(factory, key, signature, &length);
 }
 
+static CK_RV digest(void)
+{
+    CK_MECHANISM mechanism = {CKM_SHA256, NULL, 0};
+    unsigned char result[32];
+    CK_ULONG length = sizeof result;
+    CK_RV code = call->C_DigestInit(factory, &mechanism);
+    return code ? code : call->C_Digest(factory, (CK_BYTE *)"x", 1, result, &length);
+}
+
 static CK_RV generate(void)
 {
     CK_OBJECT_HANDLE public, private;
@@ -95,7 +104,7 @@ static CK_RV login(void)
 }
 
 static CK_RV wait_for_slot(void) { return call->C_WaitForSlotEvent(CKF_DONT_BLOCK, NULL, NULL); }
-static CK_RV unsupported(void) { return call->C_GetOperationState(own, NULL, NULL); }
+static CK_RV unsupported(void) { return call->C_DigestEncryptUpdate(own, NULL, 0, NULL, NULL); }
 
 static const struct {
     const char *name;
@@ -116,7 +125,8 @@ static const struct {
     {"C_CreateObject", create, CKR_OK},
     {"C_Login", login, CKR_OK},
     {"C_WaitForSlotEvent", wait_for_slot, CKR_NO_EVENT},
-    {"C_GetOperationState", unsupported, CKR_FUNCTION_NOT_SUPPORTED},
+    {"C_Digest", digest, CKR_OK},
+    {"C_DigestEncryptUpdate", unsupported, CKR_FUNCTION_NOT_SUPPORTED},
     {"C_Finalize", finalize, CKR_OK},
 };
 

@@ -20,6 +20,7 @@ pub mod budgets;
 pub mod ciphers;
 pub mod der;
 pub mod devid;
+pub mod digests;
 pub mod factory;
 pub mod foreign;
 pub mod fork;

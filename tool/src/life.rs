@@ -5,7 +5,7 @@ use crate::cli::{Form, How};
 use crate::page::{line, row};
 use devid_core::config::Config;
 use devid_core::identity::{
-    Device, Expiry, Mode, Provisioned, Provisioning, Role, Status, Subject, provision,
+    Device, Expiry, Mode, Provisioned, Provisioning, Role, Status, Subject, Whose, provision,
 };
 use serde_json::json;
 use std::path::PathBuf;
@@ -30,6 +30,10 @@ fn paragraph(status: &Status) -> String {
         Mode::Error => "error",
     };
     let mut text = format!("mode {mode}\n");
+    if status.identity == Some(Whose::Factory) {
+        let whose = "the factory's; the device has none of its own";
+        line(&mut text, "identity", whose);
+    }
     if let Some(reason) = &status.reason {
         line(&mut text, "reason", reason);
     }

@@ -8,7 +8,7 @@ use super::software::free_name;
 use super::state::{Existing, Refusal};
 use super::{Fault, FaultKind};
 use crate::certificate::Certificate;
-use crate::config;
+use crate::config::{self, Own};
 use crate::store::devid::PersistentKey;
 use crate::tpm::PublicArea;
 use crate::trouble::is_there;
@@ -86,7 +86,11 @@ impl Device {
             Refusal::TpmSilent => of_tpm(
                 "identity.tpm-silent",
                 format!("{tpm}; there is a TPM, so no software identity is made in its place"),
-                Mend::by("devid doctor says why it does not answer; then devid provision"),
+                Mend::by(match self.config.provision.own {
+                    // The factory's identity may be all that is missed.
+                    Own::Unset | Own::Unwanted => "devid doctor says why it does not answer",
+                    Own::Wanted => "devid doctor says why it does not answer; then devid provision",
+                }),
             ),
             Refusal::TpmGone => of_tpm(
                 "identity.tpm-gone",

@@ -141,7 +141,7 @@ fn left_out(store: &DevidStore) -> impl Iterator<Item = Finding> {
 fn state_folder(state: &Path) -> Finding {
     let shown = state.display();
     if !state.exists() {
-        let text = format!("{shown} is not there yet; devid provision makes it");
+        let text = format!("{shown} is not there yet: nothing was kept so far");
         return Finding::note("state.none", STATE, text);
     }
     if access(state, Access::WRITE_OK | Access::EXEC_OK).is_err() {

@@ -77,6 +77,10 @@ fn paragraph(status: &Status) -> String {
                 tpm.lockout_counter, tpm.lockout_at, tpm.lockout_interval, tpm.lockout_recovery
             );
             line(&mut text, "lockout", &lockout);
+            if let (Some(mend), Some(command)) = (tpm.mend, &tpm.command) {
+                let why = "the TPM is in lockout, and no key of the factory's can sign";
+                line(&mut text, "", &format!("{why}. {mend}: {command}"));
+            }
         }
     }
     text

@@ -95,6 +95,7 @@ impl From<TpmError> for Fault {
                 ": the TPM's owner hierarchy has another authorisation value; say where it is, by \
                  owner_auth = \"file:/PATH\" or \"credential:NAME\" under [master] in config.toml"
             }
+            TpmError::Response(_) => "; devid doctor says what it finds in the TPM, and what helps",
             _ => "",
         };
         Self::new(kind, format!("{error}{next}"))

@@ -2,13 +2,14 @@
 
 use super::device::Device;
 use super::existing;
-use super::mend::{Mend, of_unread, word};
+use super::mend::{Mend, of_unread};
 use super::observe::Observed;
 use super::software::free_name;
 use super::state::{Existing, Refusal};
 use super::{Fault, FaultKind};
 use crate::certificate::Certificate;
 use crate::config::{self, Own};
+use crate::shell::word;
 use crate::store::devid::PersistentKey;
 use crate::tpm::PublicArea;
 use crate::trouble::is_there;

@@ -9,7 +9,7 @@ use super::time::now;
 use super::{Fault, FaultKind};
 use crate::certificate::{Certificate, Time};
 use crate::config::Own;
-use crate::tpm::{Property, Tpm, TpmError};
+use crate::tpm::{Property, Tpm, TpmError, WAIT};
 use serde::Serialize;
 use x509_cert::der::DateTime;
 
@@ -140,6 +140,14 @@ pub struct TpmStatus {
     pub lockout_interval: u32,
     /// Seconds until the lockout authorisation may be tried again after a failure.
     pub lockout_recovery: u32,
+    /// Whether it is in lockout, so that no key signs that counts wrong authorisation values.
+    pub locked: bool,
+    /// What ends that, for a person; as the doctor says it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mend: Option<&'static str>,
+    /// The command for that, for sh(1), as root.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub command: Option<String>,
 }
 
 impl Device {
@@ -300,6 +308,7 @@ impl TpmStatus {
             tpm.property(Property::Firmware2).unwrap_or_default(),
         ];
         let lockout = tpm.lockout()?;
+        let locked = lockout.tries_left() == 0 && lockout.counter > 0;
         Ok(Self {
             maker: text(tpm.property(Property::Manufacturer)?),
             model: model.trim().to_owned(),
@@ -308,6 +317,9 @@ impl TpmStatus {
             lockout_at: lockout.most,
             lockout_interval: lockout.interval,
             lockout_recovery: tpm.property(Property::LockoutRecovery)?,
+            locked,
+            mend: locked.then_some(WAIT),
+            command: locked.then(|| tpm.tcti().clearing_lockout()),
         })
     }
 }

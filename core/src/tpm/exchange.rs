@@ -340,7 +340,7 @@ impl Tpm {
     }
 
     pub(super) fn telling_lockout<R>(&self, result: Result<R, TpmError>) -> Result<R, TpmError> {
-        if matches!(result, Err(TpmError::Response(code)) if code.is_lockout()) {
+        if matches!(result, Err(TpmError::Lockout(_))) {
             self.tell_lockout();
         }
         result
@@ -377,8 +377,8 @@ impl Tpm {
         let turn = self.pin_turn.take(self.limit);
         let turn = turn.map_err(|why| TpmError::NoTurn(why.to_string()))?;
         match self.lockout()?.tries_left() {
-            0 => Err(TpmError::NoTryLeft),
-            1 if !last => Err(TpmError::NoTryLeft),
+            0 => Err(TpmError::NoTryLeft(self.tcti.clone())),
+            1 if !last => Err(TpmError::NoTryLeft(self.tcti.clone())),
             _ => Ok(turn),
         }
     }
@@ -475,6 +475,10 @@ impl Tpm {
                     }
                     warn!("{what}: {error}; sent again over a new connection");
                     reconnected = true;
+                }
+                Err(TpmError::Response(code)) if code.is_lockout() => {
+                    debug!("{what}: TPM answered {code}");
+                    return Err(TpmError::Lockout(self.tcti.clone()));
                 }
                 Err(error) => {
                     if matches!(error, TpmError::Unreachable(_)) {

@@ -12,6 +12,7 @@ pub(crate) mod fake;
 mod hash;
 mod kdf;
 mod link;
+mod lockout;
 mod nv;
 mod own;
 mod public;
@@ -30,6 +31,8 @@ pub use exchange::{Refusals, Tpm};
 pub use hash::Hash;
 pub use kdf::Secret;
 pub(crate) use kdf::{encrypt_oaep, random_scalar, random_secret};
+pub use lockout::Lockout;
+pub(crate) use lockout::WAIT;
 pub use nv::NvKept;
 pub use own::{Algorithm, KeyUsage, SRK, StorageKey};
 pub use public::{PublicArea, SigningScheme, other_kind};
@@ -171,46 +174,6 @@ impl Property {
             Self::Persistent => 0x208,
             Self::PersistentRoom => 0x209,
         }
-    }
-}
-
-/// How near the TPM is to dictionary-attack lockout (Part 1, section 19.8).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Lockout {
-    /// Failed tries of authorisation that count now.
-    pub counter: u32,
-    /// So many are lockout.
-    pub most: u32,
-    /// Seconds until one failed try is forgotten; 0: none is, and none counts.
-    pub interval: u32,
-}
-
-impl Lockout {
-    /// TPM_PT_LOCKOUT_COUNTER, and behind it TPM_PT_MAX_AUTH_FAIL and TPM_PT_LOCKOUT_INTERVAL.
-    pub(crate) const FIRST: u32 = 0x20E;
-    pub(crate) const COUNT: u32 = 3;
-
-    /// From the properties with their tags.
-    pub(crate) fn of(properties: impl Iterator<Item = (u32, u32)>) -> Option<Self> {
-        let (mut counter, mut most, mut interval) = (None, None, None);
-        for (tag, value) in properties {
-            match tag.checked_sub(Self::FIRST) {
-                Some(0) => counter = Some(value),
-                Some(1) => most = Some(value),
-                Some(2) => interval = Some(value),
-                _ => {}
-            }
-        }
-        Some(Self {
-            counter: counter?,
-            most: most?,
-            interval: interval?,
-        })
-    }
-
-    /// How many failed tries there may still be before lockout.
-    pub fn tries_left(&self) -> u32 {
-        self.most.saturating_sub(self.counter)
     }
 }
 
@@ -407,6 +370,9 @@ pub enum TpmError {
     Timeout(Duration),
     /// The TPM answered with a response code.
     Response(ResponseCode),
+    /// The TPM behind this is in dictionary-attack lockout: nothing that counts wrong authorisation
+    /// values can be used.
+    Lockout(Tcti),
     /// A persistent handle now holds another key than the one that was found there.
     KeyReplaced(u32),
     /// The TPM derives another key than before from the same template: its seed was changed.
@@ -420,8 +386,8 @@ pub enum TpmError {
     /// No value was shown that may be wrong: there is no lock that keeps others from the last try.
     NoTurn(String),
     /// No value was shown that may be wrong: if it were, the whole TPM would be locked, or is so
-    /// already.
-    NoTryLeft,
+    /// already. The TPM behind this.
+    NoTryLeft(Tcti),
     /// The TPM does not load a wrapped key; it may be the one that the key was made in all the same.
     Unloadable(Unloadable),
     /// A wrapped key is not for this TPM, or this TPM was cleared: the handle does not hold the
@@ -459,6 +425,12 @@ impl fmt::Display for TpmError {
                 )
             }
             Self::Response(code) => write!(f, "TPM answered {code}"),
+            Self::Lockout(tcti) => write!(
+                f,
+                "the TPM is in lockout (TPM_RC_LOCKOUT): too many wrong authorisation values were \
+                 tried, and nothing that counts them can be used. {WAIT}: {}",
+                tcti.clearing_lockout()
+            ),
             Self::KeyReplaced(handle) => {
                 write!(
                     f,
@@ -481,8 +453,11 @@ impl fmt::Display for TpmError {
                 "no PIN is tried, because the lock that keeps others from the TPM's last try cannot \
                  be had: {why} (devid doctor names the remedy)"
             ),
-            Self::NoTryLeft => f.write_str(
-                "not tried: a wrong value would lock the whole TPM, or it is locked already",
+            Self::NoTryLeft(tcti) => write!(
+                f,
+                "not tried: a wrong value would put the whole TPM into lockout, or it is in lockout \
+                 already. {WAIT}: {}",
+                tcti.clearing_lockout()
             ),
             Self::Unloadable(why) => why.fmt(f),
             Self::ForeignKey(parent) => write!(

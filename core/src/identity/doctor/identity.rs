@@ -6,7 +6,7 @@ use crate::certificate::{Time, Unreadable};
 use crate::config::Own;
 use crate::identity::device::{Device, Entity, FACTORY, SOFTWARE};
 use crate::identity::factory::FactoryIdentity;
-use crate::identity::mend::{Mend, quoted, word};
+use crate::identity::mend::Mend;
 use crate::identity::observe::Observed;
 use crate::identity::provision::UNWANTED;
 use crate::identity::software::free_name;
@@ -14,6 +14,7 @@ use crate::identity::state::{Marker, Plan, Policy};
 use crate::identity::status::{NONE_AT_ALL, NONE_YET};
 use crate::identity::time::{now, valid_at};
 use crate::identity::{Contents, FaultKind};
+use crate::shell::{quoted, word};
 use std::path::Path;
 
 const ABOUT: &str = "identity";

@@ -58,11 +58,16 @@ fn paragraph(status: &Status) -> String {
     let handle = &status.master.handle;
     let master = match (status.master.held, status.master.needed) {
         (Some(true), _) => format!("{handle}: there"),
-        (Some(false), _) => format!("{handle}: gone, and with it the keys that it wrapped"),
+        (Some(false), _) => format!("{handle}: not there"),
         (None, true) => format!("{handle}: not known"),
         (None, false) => "none yet".into(),
     };
     line(&mut text, "master key", &master);
+    if let Some(mend) = &status.master.mend {
+        let command = status.master.command.as_deref();
+        let command = command.map_or(String::new(), |command| format!(": {command}"));
+        line(&mut text, "", &format!("{mend}{command}"));
+    }
     match &status.tpm {
         None => line(
             &mut text,

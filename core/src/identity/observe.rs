@@ -19,6 +19,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 const NOT_WRAPPED: &str = "the TPM does not hold the key that wraps it";
+const PIN_LOST: &str =
+    "it asks for a PIN, and the TPM does not hold the master key that sealed that";
 
 /// What was found, and what the table makes of it.
 pub(super) struct Observed {
@@ -204,14 +206,14 @@ impl Device {
 
     /// The same of a key that asks for a PIN that nobody gave: that its handle holds it can be seen.
     fn state_without_pin(&self, own: &mut OwnKey) -> Result<TpmKey, Fault> {
+        if self.own.master_is_held()? == Some(false) {
+            own.lost = Some(PIN_LOST.into());
+            return Ok(TpmKey::Lost);
+        }
         if let (Some(handle), Some(name)) = (own.key.handle(), own.key.name())
             && self.tpm.holds(handle, name)?
         {
             return Ok(TpmKey::Held);
-        }
-        if self.own.master_is_held()? == Some(false) {
-            own.lost = Some(NOT_WRAPPED.into());
-            return Ok(TpmKey::Lost);
         }
         Err(SignError::NotLoggedIn.into())
     }

@@ -423,7 +423,7 @@ pub(super) fn only_one(state: &Path) -> Result<Lock, Fault> {
 }
 
 /// Takes away what killed runs left beside the files that they were writing.
-fn tidy(device: &Device) {
+pub(super) fn tidy(device: &Device) {
     let config = &device.config;
     let software = Software::of(&config.state);
     let folders = [

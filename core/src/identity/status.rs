@@ -2,6 +2,7 @@
 
 use super::device::{Contents, Device, Entity, FACTORY, OWN};
 use super::factory::FactoryIdentity;
+use super::master::MasterState;
 use super::observe::Observed;
 use super::provision::UNWANTED;
 use super::state::{Plan, Policy};
@@ -121,6 +122,12 @@ pub struct MasterKey {
     pub held: Option<bool>,
     /// Whether keys of the folder are wrapped by it.
     pub needed: bool,
+    /// What helps where it is gone, for a person; as the doctor says it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mend: Option<String>,
+    /// The command for that, for sh(1), as root, where there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub command: Option<String>,
 }
 
 /// What the TPM says of itself.
@@ -156,6 +163,7 @@ impl Device {
         let contents = self.contents();
         let seen = self.observe();
         let marker = seen.as_ref().ok().and_then(|seen| self.marker_lie(seen));
+        let master = self.master_key(&contents, seen.as_ref().ok());
         let found = seen.and_then(|seen| self.in_use(&seen));
         let (mode, identity, fault) = match found {
             Ok((mode, whose)) => (mode, Some(whose), None),
@@ -164,7 +172,6 @@ impl Device {
         let out_of_reach = fault
             .as_ref()
             .is_some_and(|fault| fault.kind == FaultKind::Tpm);
-        let master = self.master_key(&contents);
         Status {
             mode,
             identity,
@@ -222,11 +229,18 @@ impl Device {
             .collect()
     }
 
-    fn master_key(&self, contents: &Contents) -> MasterKey {
+    fn master_key(&self, contents: &Contents, seen: Option<&Observed>) -> MasterKey {
+        let fault = self.master_fault(seen).ok().flatten().map(|said| said.mend);
         MasterKey {
             handle: format!("0x{:08X}", self.config.master.handle),
-            held: self.own.master_is_held().ok().flatten(),
+            held: match self.master_state() {
+                Ok(MasterState::Held) => Some(true),
+                Ok(MasterState::Elsewhere(_) | MasterState::Gone(_)) => Some(false),
+                Ok(MasterState::None) | Err(_) => None,
+            },
             needed: contents.entities.iter().any(|one| !one.file.is_empty()),
+            command: fault.as_ref().and_then(|mend| mend.command.clone()),
+            mend: fault.map(|mend| mend.words),
         }
     }
 }

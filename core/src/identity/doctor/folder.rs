@@ -42,6 +42,7 @@ pub(super) fn look_at(device: &Device, findings: &mut Vec<Finding>) {
         if store.name() == OWN || store.path().starts_with(state) {
             findings.extend(readers(state, store.path()));
         }
+        findings.extend(lost(store));
         files(store, findings);
         unusable(store, findings);
     }
@@ -107,6 +108,22 @@ fn files(store: &DevidStore, findings: &mut Vec<Finding>) {
             findings.push(finding.of(path.display().to_string()));
         }
     }
+}
+
+/// What was set aside with a master key that is gone.
+fn lost(store: &DevidStore) -> Option<Finding> {
+    let lost = store.lost_files().unwrap_or_default();
+    let first = lost.first()?.display().to_string();
+    let text = format!(
+        "{} files of keys that went with a former master key, {first} the first",
+        lost.len()
+    );
+    let mend = Mend::by("devid prune deletes them for good");
+    Some(
+        Finding::note("keys.lost", KEYS, text)
+            .of(store.path().display().to_string())
+            .mended(mend),
+    )
 }
 
 /// Keys whose files can be read, and that nobody can use.

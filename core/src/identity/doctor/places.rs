@@ -82,6 +82,18 @@ pub(super) fn look_at(device: &Device, findings: &mut Vec<Finding>) {
     }
 }
 
+impl Device {
+    /// What a persistent handle is taken for.
+    pub(in crate::identity) fn taken_for(&self, handle: u32) -> String {
+        let look = Handles {
+            device: self,
+            contents: &self.contents(),
+            orphans: Vec::new(),
+        };
+        look.taken(handle).text
+    }
+}
+
 struct Handles<'a> {
     device: &'a Device,
     contents: &'a Contents,

@@ -183,28 +183,12 @@ fn slots(device: &Device) -> Option<Finding> {
     (loaded >= FEWEST).then_some(finding)
 }
 
-/// The key that wraps those of the folder.
+/// The key that wraps those of the folders.
 fn master(device: &Device) -> Option<Finding> {
-    let lost = || {
-        format!(
-            "handle 0x{:08X} does not hold the key that wraps those of {}: the TPM was cleared or \
-             exchanged",
-            device.config.master.handle,
-            device.folder().display()
-        )
-    };
-    match device.own.master_is_held() {
-        Ok(Some(false)) => Some(Finding::problem(
-            "master-key.lost",
-            "master key",
-            lost(),
-            device.other_tpm(),
-        )),
-        Ok(_) => None,
-        Err(error) => Some(Finding::note(
-            "master-key.unknown",
-            "master key",
-            error.to_string(),
-        )),
+    let about = "master key";
+    match device.master_fault(device.observe().ok().as_ref()) {
+        Ok(None) => None,
+        Ok(Some(said)) => Some(Finding::problem(said.id, about, said.text, said.mend)),
+        Err(fault) => Some(Finding::note("master-key.unknown", about, fault.text)),
     }
 }

@@ -6,9 +6,9 @@
 //! the TPM has it is judged here alone, by its name: a key that does not load proves nothing, since
 //! its own file may be damaged.
 
-use super::{DevidStore, StoreError};
+use super::{DevidStore, HANDLES, StoreError};
 use crate::store::folder::{Content, FolderError, KeyFolder};
-use crate::tpm::{Parent, StorageKey, Tpm, TpmError, Unloadable, name_of};
+use crate::tpm::{Parent, SRK, StorageKey, Tpm, TpmError, Unloadable, name_of};
 use log::{info, warn};
 use std::path::PathBuf;
 
@@ -23,6 +23,17 @@ pub(in crate::store) enum Standing {
     Other,
     /// The folder does not say which key it is, and something is at its handle.
     Unknown,
+}
+
+/// What a TPM without the master key shows of where that was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::store) enum Traces {
+    /// Keys that were made below it: it is the TPM, and was not cleared since.
+    Children,
+    /// A storage root key: it may be the TPM.
+    Root,
+    /// Not even that, as of a TPM that was cleared.
+    None,
 }
 
 /// The master key of one folder, as the folder remembers it.
@@ -82,26 +93,57 @@ impl MasterRecord {
             return error;
         }
         match self.standing(tpm) {
-            Ok(Standing::Missing) => self.lost("is empty"),
-            Ok(Standing::Other) => self.lost("holds another key"),
+            Ok(Standing::Missing) => self.lost(tpm, "is empty"),
+            Ok(Standing::Other) => self.lost(tpm, "holds another key"),
             Ok(Standing::Held | Standing::Unknown) | Err(_) => error,
         }
     }
 
-    fn lost(&self, finding: &str) -> TpmError {
-        warn!("{}", self.loss(finding));
+    fn lost(&self, tpm: &Tpm, finding: &str) -> TpmError {
+        warn!("{}", self.loss(tpm, finding));
         TpmError::ForeignKey(self.handle)
     }
 
     /// What is to be said where the TPM does not have it.
-    fn loss(&self, finding: &str) -> String {
+    fn loss(&self, tpm: &Tpm, finding: &str) -> String {
+        let seen = match self.traces(tpm).unwrap_or(Traces::Root) {
+            Traces::Children => {
+                "it was evicted, since keys that were made below it are still in the TPM. What it \
+                 wrapped is lost; devid master renew lists that, and begins a new master key"
+            }
+            Traces::Root => {
+                "it was evicted, or this is another TPM. devid doctor says what helps; devid master \
+                 renew lists what is lost"
+            }
+            Traces::None => {
+                "the TPM was cleared or exchanged, and they are lost with it. Bring back the TPM \
+                 that the folder belongs to, or begin anew with devid reset --factory --yes"
+            }
+        };
         format!(
-            "handle 0x{:08X} {finding}, but the keys of {} are wrapped by a key that was there: the \
-             TPM was cleared or exchanged, and they are lost with it. Bring back the TPM that the \
-             folder belongs to, or begin anew with devid reset --factory --yes",
+            "handle 0x{:08X} {finding}, but the keys of {} are wrapped by a key that was there: \
+             {seen}",
             self.handle,
             self.folder.display()
         )
+    }
+
+    /// What is left in the TPM of the one that had the master key.
+    pub(in crate::store) fn traces(&self, tpm: &Tpm) -> Result<Traces, StoreError> {
+        if let Some(name) = self.area()?.and_then(|area| name_of(&area)) {
+            for handle in tpm.handles(*HANDLES.start())? {
+                if HANDLES.contains(&handle)
+                    && let Some(key) = tpm.name_at(handle)?
+                    && tpm.lay_below(&name, handle, &key)?
+                {
+                    return Ok(Traces::Children);
+                }
+            }
+        }
+        Ok(match tpm.name_at(SRK)? {
+            Some(_) => Traces::Root,
+            None => Traces::None,
+        })
     }
 }
 
@@ -160,7 +202,7 @@ impl DevidStore {
 
     /// What is to be said where the TPM does not have the master key.
     fn other_tpm(&self, finding: &str) -> StoreError {
-        StoreError::OtherTpm(self.master_record().loss(finding))
+        StoreError::OtherTpm(self.master_record().loss(&self.tpm, finding))
     }
 
     fn has_wrapped_keys(&self) -> Result<bool, StoreError> {

@@ -4,6 +4,7 @@
 
 mod common;
 
+use common::foreign::{OCCUPANTS, name_at, occupy};
 use common::mending::{assert_gone, assert_harmless, found, mend, named};
 use common::{Device, evict, files, persistent, programs, tpm2};
 use devid_core::config;
@@ -37,13 +38,6 @@ fn device() -> Device {
     device
 }
 
-/// The TPM name of what is at a handle.
-fn name_at(device: &mut Device, handle: &str) -> String {
-    let text = tpm2(device, "tpm2_readpublic", &["-c", handle]).text();
-    let line = text.lines().find(|line| line.starts_with("name:"));
-    line.expect("a name").to_owned()
-}
-
 fn lockout(device: &mut Device) -> Vec<String> {
     let text = tpm2(device, "tpm2_getcap", &["properties-variable"]).text();
     let about = |line: &&str| line.contains("LOCKOUT") || line.contains("MAX_AUTH_FAIL");
@@ -75,17 +69,6 @@ fn signs(device: &Device, label: &str) -> bool {
 
 fn identity(device: &Device) -> Value {
     device.json(&["show", "devid"])["certificates"][0]["sha256"].clone()
-}
-
-/// A primary key of the owner hierarchy at this handle: somebody else's.
-fn occupy(device: &mut Device, handle: &str, kind: &str) -> String {
-    let context = device.path("other.ctx").display().to_string();
-    let primary = ["-C", "o", "-G", kind, "-c", &context];
-    tpm2(device, "tpm2_createprimary", &primary);
-    let put = ["-C", "o", "-c", &context, handle];
-    tpm2(device, "tpm2_evictcontrol", &put);
-    tpm2(device, "tpm2_flushcontext", &["--transient-object"]);
-    name_at(device, handle)
 }
 
 #[test]
@@ -209,7 +192,7 @@ fn it_refuses_while_the_old_one_is_there() {
 
 #[test]
 fn where_another_program_took_the_handle_another_one_is_taken() {
-    for kind in ["ecc256:aes128cfb", "rsa2048:null:null"] {
+    for kind in OCCUPANTS {
         let mut device = device();
         let first = identity(&device);
         evict(&mut device, MASTER);
@@ -251,7 +234,7 @@ fn where_another_program_took_the_handle_another_one_is_taken() {
 fn a_configuration_that_names_another_handle_is_left_alone() {
     let mut device = device();
     evict(&mut device, MASTER);
-    occupy(&mut device, MASTER, "ecc256:aes128cfb");
+    occupy(&mut device, MASTER, "storage");
     // A later file says otherwise.
     let last = "[master]\nhandle = 0x81000080\n";
     device.home.write("config.d/zzz.toml", last);

@@ -14,6 +14,7 @@ pub mod clock;
 pub mod cut;
 #[path = "../../../tests/common/factory.rs"]
 pub mod factory;
+pub mod foreign;
 #[path = "../../../tests/common/home.rs"]
 pub mod home;
 pub mod mending;

@@ -40,7 +40,10 @@ impl DevidStore {
             let file = self.file(&shown.name);
             let of_file = |why: &dyn fmt::Display| format!("{}: {why}", file.display());
             // Made below a master key that is gone: the handle has it, and its file cannot.
-            if key.handle().is_some_and(|handle| self.lives_in_handle(key, handle)) {
+            if key
+                .handle()
+                .is_some_and(|handle| self.lives_in_handle(key, handle))
+            {
                 continue;
             }
             let (why, is_damaged) = match (key.obstacle(), key.check_file(&self.tpm)) {

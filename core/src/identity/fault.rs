@@ -86,10 +86,6 @@ impl From<TpmError> for Fault {
             _ => FaultKind::Failed,
         };
         let next = match &error {
-            TpmError::ForeignKey(_) => {
-                ": the TPM was cleared or exchanged, and the key is lost unless the TPM that it \
-                 belongs to is brought back; devid reset --factory --yes begins anew"
-            }
             // Of a key or an NV index it is told otherwise.
             TpmError::Response(code) if code.is_wrong_auth() => {
                 ": the TPM's owner hierarchy has another authorisation value; say where it is, by \

@@ -188,9 +188,16 @@ impl Device {
             }
             Proof::None(SignError::NotLoggedIn) => return self.state_without_pin(own),
             Proof::None(SignError::Unloadable(why) | SignError::Refused(why)) => {
+                let alone = match self.own.had_other_master() {
+                    true => {
+                        ". If devid master renew was run since it was made, its handle alone had it, \
+                         and only devid reset begins another identity"
+                    }
+                    false => "",
+                };
                 return Err(Fault::refused(format!(
                     "{why}; the device's identity is in that file, so nothing is put in its place. \
-                     Bring it back from a copy"
+                     Bring it back from a copy{alone}"
                 )));
             }
             Proof::None(error) => return Err(error.into()),

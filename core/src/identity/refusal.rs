@@ -3,7 +3,7 @@
 use super::device::Device;
 use super::existing;
 use super::mend::{Mend, of_unread};
-use super::observe::Observed;
+use super::observe::{Observed, OwnKey};
 use super::software::free_name;
 use super::state::{Existing, Refusal};
 use super::{Fault, FaultKind};
@@ -151,13 +151,17 @@ impl Device {
                 ),
                 self.bring_back_file(),
             ),
-            Ok(_) | Err(_) => (
-                format!(
-                    "the TPM does not hold the device's key any more ({lost}): it was cleared or \
-                     exchanged"
-                ),
-                self.other_tpm(),
-            ),
+            Ok(_) | Err(_) => {
+                let behind_pin = |own: &OwnKey| own.key.auth_salt().is_some();
+                let text = match seen.own.as_ref().is_some_and(behind_pin) {
+                    true => format!("the device's key cannot be used any more: {lost}"),
+                    false => format!(
+                        "the TPM does not hold the device's key any more ({lost}): it was cleared \
+                         or exchanged"
+                    ),
+                };
+                (text, self.other_tpm())
+            }
         };
         Explained {
             kind: FaultKind::Refused,

@@ -390,9 +390,9 @@ pub enum TpmError {
     NoTryLeft(Tcti),
     /// The TPM does not load a wrapped key; it may be the one that the key was made in all the same.
     Unloadable(Unloadable),
-    /// A wrapped key is not for this TPM, or this TPM was cleared: the handle does not hold the
-    /// master key that wraps it.
-    ForeignKey(u32),
+    /// The handle does not hold the master key that wraps a key. The text says what is seen, and what
+    /// helps.
+    ForeignKey(String),
     /// The link has no such ability.
     Unsupported(String),
 }
@@ -460,11 +460,7 @@ impl fmt::Display for TpmError {
                 tcti.clearing_lockout()
             ),
             Self::Unloadable(why) => why.fmt(f),
-            Self::ForeignKey(parent) => write!(
-                f,
-                "handle 0x{parent:08X} does not hold the key that wraps this one"
-            ),
-            Self::Unsupported(what) => write!(f, "{what}"),
+            Self::ForeignKey(what) | Self::Unsupported(what) => f.write_str(what),
         }
     }
 }

@@ -22,6 +22,8 @@ pub mod mending;
 pub mod ports;
 #[path = "../../../tests/common/programs.rs"]
 pub mod programs;
+#[path = "../../../tests/common/proxy.rs"]
+pub mod proxy;
 #[path = "../../../tests/common/tpm.rs"]
 pub mod tpm;
 

@@ -8,7 +8,7 @@ use crate::identity::device::{Device, Entity, FACTORY, OWN};
 use crate::identity::mend::Mend;
 use crate::identity::orphan::Orphan;
 use crate::store::idevid::{IdevidStore, Taken};
-use crate::tpm::{PublicArea, is_own_key, recognised};
+use crate::tpm::{PublicArea, is_own_key, other_kind, recognised};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -121,6 +121,16 @@ impl Handles<'_> {
                     "handle.factory",
                     format!("factory identity {}", known.label),
                 ),
+                _ if self.device.lives_in_handle_alone(known) => Finding::note(
+                    "handle.alone",
+                    HANDLE,
+                    format!(
+                        "key of ours {}, which lives in this handle alone: the master key that \
+                         wrapped its file is gone",
+                        known.label
+                    ),
+                )
+                .mended(Mend::by("Leave the handle as it is")),
                 _ => ok("handle.own", format!("key of ours {}", known.label)),
             };
         }
@@ -137,7 +147,13 @@ impl Handles<'_> {
             Err(error) => return Finding::note("handle.unknown", HANDLE, error.to_string()),
         };
         match PublicArea::parse(&area) {
-            None => ok("handle.foreign", "of a kind that is not used here".into()),
+            None => {
+                let kind = other_kind(&area);
+                ok(
+                    "handle.foreign",
+                    format!("of a kind that is not used here: {kind}"),
+                )
+            }
             Some(parsed) => self.by_kind(handle, &area, &parsed),
         }
     }

@@ -40,10 +40,7 @@ impl DevidStore {
             let file = self.file(&shown.name);
             let of_file = |why: &dyn fmt::Display| format!("{}: {why}", file.display());
             // Made below a master key that is gone: the handle has it, and its file cannot.
-            if key
-                .handle()
-                .is_some_and(|handle| self.lives_in_handle(key, handle))
-            {
+            if self.lives_in_handle_alone(key) {
                 continue;
             }
             let (why, is_damaged) = match (key.obstacle(), key.check_file(&self.tpm)) {
@@ -64,8 +61,8 @@ impl DevidStore {
     }
 
     /// Whether the TPM holds a key in its handle that was made below a master key of before.
-    fn lives_in_handle(&self, key: &Key, handle: u32) -> bool {
-        let Some(name) = key.name() else {
+    pub fn lives_in_handle_alone(&self, key: &Key) -> bool {
+        let (Some(handle), Some(name)) = (key.handle(), key.name()) else {
             return false;
         };
         if self.tpm.holds(handle, name) != Ok(true) {

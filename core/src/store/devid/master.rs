@@ -6,7 +6,7 @@
 //! the TPM has it is judged here alone, by its name: a key that does not load proves nothing, since
 //! its own file may be damaged.
 
-use super::{DevidStore, HANDLES, StoreError};
+use super::{DevidStore, HANDLES, PERSISTENT, StoreError};
 use crate::store::folder::{Content, FolderError, KeyFolder};
 use crate::tpm::{Parent, SRK, StorageKey, Tpm, TpmError, Unloadable, name_of};
 use log::{info, warn};
@@ -28,6 +28,8 @@ pub(in crate::store) enum Standing {
 /// What a TPM without the master key shows of where that was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::store) enum Traces {
+    /// The master key itself, in this handle.
+    Elsewhere(u32),
     /// Keys that were made below it: it is the TPM, and was not cleared since.
     Children,
     /// A storage root key: it may be the TPM.
@@ -100,20 +102,30 @@ impl MasterRecord {
     }
 
     fn lost(&self, tpm: &Tpm, finding: &str) -> TpmError {
-        warn!("{}", self.loss(tpm, finding));
-        TpmError::ForeignKey(self.handle)
+        let loss = self.loss(tpm, finding);
+        warn!("{loss}");
+        TpmError::ForeignKey(loss)
     }
 
     /// What is to be said where the TPM does not have it.
     fn loss(&self, tpm: &Tpm, finding: &str) -> String {
         let seen = match self.traces(tpm).unwrap_or(Traces::Root) {
+            Traces::Elsewhere(handle) => {
+                return format!(
+                    "handle 0x{:08X} {finding}, but the master key that wraps the keys of {} is in \
+                     handle 0x{handle:08X}: write handle = 0x{handle:08X} under [master] in \
+                     config.toml",
+                    self.handle,
+                    self.folder.display()
+                );
+            }
             Traces::Children => {
                 "it was evicted, since keys that were made below it are still in the TPM. What it \
                  wrapped is lost; devid master renew lists that, and begins a new master key"
             }
             Traces::Root => {
-                "it was evicted, or this is another TPM. devid doctor says what helps; devid master \
-                 renew lists what is lost"
+                "it was evicted, or the TPM was cleared or exchanged. devid doctor says what helps, and \
+                 devid master renew lists what is lost"
             }
             Traces::None => {
                 "the TPM was cleared or exchanged, and they are lost with it. Bring back the TPM \
@@ -131,13 +143,18 @@ impl MasterRecord {
     /// What is left in the TPM of the one that had the master key.
     pub(in crate::store) fn traces(&self, tpm: &Tpm) -> Result<Traces, StoreError> {
         if let Some(name) = self.area()?.and_then(|area| name_of(&area)) {
-            for handle in tpm.handles(*HANDLES.start())? {
-                if HANDLES.contains(&handle)
-                    && let Some(key) = tpm.name_at(handle)?
-                    && tpm.lay_below(&name, handle, &key)?
-                {
-                    return Ok(Traces::Children);
+            let mut has_children = false;
+            for handle in tpm.handles(PERSISTENT)? {
+                let Some(key) = tpm.name_at(handle)? else {
+                    continue;
+                };
+                if key == name {
+                    return Ok(Traces::Elsewhere(handle));
                 }
+                has_children |= HANDLES.contains(&handle) && tpm.lay_below(&name, handle, &key)?;
+            }
+            if has_children {
+                return Ok(Traces::Children);
             }
         }
         Ok(match tpm.name_at(SRK)? {

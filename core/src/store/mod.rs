@@ -225,8 +225,8 @@ impl fmt::Display for LoginError {
             Self::Length => f.write_str("no PIN has so many bytes"),
             Self::Locked(tcti) => write!(
                 f,
-                "not tried: a wrong PIN would put the whole TPM into lockout now, or it is in lockout \
-                 already. {WAIT}: {}",
+                "not tried: a wrong PIN would lock the whole TPM now, or it is locked already. \
+                 {WAIT}: {}",
                 tcti.clearing_lockout()
             ),
             Self::Tpm(error) => error.fmt(f),

@@ -455,8 +455,8 @@ impl fmt::Display for TpmError {
             ),
             Self::NoTryLeft(tcti) => write!(
                 f,
-                "not tried: a wrong value would put the whole TPM into lockout, or it is in lockout \
-                 already. {WAIT}: {}",
+                "not tried: a wrong value would lock the whole TPM, or it is locked already. \
+                 {WAIT}: {}",
                 tcti.clearing_lockout()
             ),
             Self::Unloadable(why) => why.fmt(f),

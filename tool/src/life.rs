@@ -58,7 +58,7 @@ fn paragraph(status: &Status) -> String {
     let handle = &status.master.handle;
     let master = match (status.master.held, status.master.needed) {
         (Some(true), _) => format!("{handle}: there"),
-        (Some(false), _) => format!("{handle}: not there"),
+        (Some(false), _) => format!("{handle}: gone from there"),
         (None, true) => format!("{handle}: not known"),
         (None, false) => "none yet".into(),
     };

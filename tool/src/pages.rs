@@ -160,6 +160,10 @@ fn examples(page: &str) -> &'static Meanings {
             "devid key delete web --yes",
             "The key and its certificates, for good.",
         )],
+        "devid-master" => &[(
+            "devid master renew",
+            "Where the master key was evicted: what is lost, and what stays.",
+        )],
         "devid-master-renew" => &[
             (
                 "devid master renew",

@@ -165,6 +165,7 @@ fn tpm_rv(error: &TpmError) -> CK_RV {
         TpmError::Broken(_)
         | TpmError::Timeout(_)
         | TpmError::Response(_)
+        | TpmError::Lockout(_)
         | TpmError::KeyReplaced(_)
         | TpmError::SeedChanged
         | TpmError::NeedsAuth(_)
@@ -173,7 +174,7 @@ fn tpm_rv(error: &TpmError) -> CK_RV {
         | TpmError::Unloadable(_)
         | TpmError::Unsupported(_) => CKR_DEVICE_ERROR,
         // The PIN may be right and the TPM is sound: nothing was tried.
-        TpmError::NoTurn(_) | TpmError::NoTryLeft => CKR_FUNCTION_FAILED,
+        TpmError::NoTurn(_) | TpmError::NoTryLeft(_) => CKR_FUNCTION_FAILED,
         // A wrapped key, and the TPM that wrapped it is gone.
         TpmError::ForeignKey(_) => CKR_TOKEN_NOT_RECOGNIZED,
     }
@@ -255,7 +256,7 @@ impl From<LoginError> for Error {
         match error {
             LoginError::Wrong | LoginError::NotEmpty => Self::PinIncorrect,
             LoginError::Length => Self::PinLenRange,
-            LoginError::Locked => Self::PinLocked,
+            LoginError::Locked(_) => Self::PinLocked,
             LoginError::NotInitialized => Self::UserPinNotInitialized,
             LoginError::NotLoggedIn => Self::UserNotLoggedIn,
             LoginError::Refused(_) => Self::ActionProhibited,

@@ -32,6 +32,7 @@ over_our_transport!(
     a_storage_key_of_an_administrator_is_taken,
     a_key_that_was_evicted_is_loaded_from_its_file,
     every_key_is_bound_to_this_tpm,
+    a_program_that_runs_while_the_master_key_is_renewed,
 );
 
 /// TPM_CC of what changes a TPM.
@@ -278,6 +279,34 @@ fn a_key_that_was_evicted_is_loaded_from_its_file(link: Link) {
         own.destroy(own.key_called(name)).unwrap();
     }
     assert_eq!(persistent(&bench.tpm), [SRK, MASTER, FIRST + 1], "not ours");
+    assert_eq!(bench.tpm.transients(), 0);
+}
+
+/// What lives in its handle signs all the time; new keys are made as soon as there is a master key.
+fn a_program_that_runs_while_the_master_key_is_renewed(link: Link) {
+    let bench = Bench::new(link);
+    let own = Own::new(&bench.home);
+    own.make(Kind::P256, "wrapped").unwrap();
+    let kept = own.make_persistent(Kind::P256, "kept").unwrap().private;
+    evict(&bench.tpm, MASTER);
+    own.signs(kept);
+    assert_eq!(own.make(Kind::P256, "new"), Err(NOT_RECOGNISED));
+    let wrapped = own.key_called("wrapped");
+    assert_eq!(own.sign_data(wrapped, b"data"), Err(NOT_RECOGNISED));
+    let log = bench.home.log();
+    assert!(log.contains("devid master renew"), "{log}");
+    assert!(!log.contains("devid reset"), "{log}");
+    let mut renew = std::process::Command::new(common::module::tool());
+    renew.args(["master", "renew", "--yes"]);
+    run(bench.home.settle(&mut renew)).ok();
+    own.signs(kept);
+    own.signs(own.make(Kind::P256, "new").unwrap().private);
+    let labels: Vec<_> = own.keys().into_iter().map(|key| own.label(key)).collect();
+    assert!(!labels.contains(&"wrapped".to_owned()), "{labels:?}");
+    let own = own.anew();
+    own.signs(own.key_called("kept"));
+    own.signs(own.key_called("new"));
+    assert_eq!(persistent(&bench.tpm), [SRK, MASTER, FIRST]);
     assert_eq!(bench.tpm.transients(), 0);
 }
 

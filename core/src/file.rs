@@ -173,7 +173,12 @@ pub fn fits_limit(bytes: u64) -> bool {
     limit.is_none_or(|limit| bytes <= limit)
 }
 
-fn rename_to_free(folder: &OwnedFd, from: &str, to: impl Arg + Copy) -> rustix::io::Result<()> {
+/// Gives a file a name of the same folder that nothing has yet: else [`Errno::EXIST`].
+pub(crate) fn rename_to_free(
+    folder: &OwnedFd,
+    from: &str,
+    to: impl Arg + Copy,
+) -> rustix::io::Result<()> {
     match renameat_with(folder, from, folder, to, RenameFlags::NOREPLACE) {
         // Not every file system or container can; writers exclude each other, and names are random.
         Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP | Errno::PERM) => {

@@ -9,6 +9,7 @@ mod file;
 pub mod identity;
 pub mod key;
 mod pem;
+mod shell;
 pub mod store;
 pub mod tpm;
 mod trouble;

@@ -72,11 +72,15 @@ pub(crate) enum Verb {
         #[command(flatten)]
         how: How,
     },
-    /// Deletes the software key that was put aside when the device moved to its TPM.
+    /// Deletes what was put aside: the software key, when the device moved to its TPM; files of keys
+    /// that went with a former master key.
     Prune,
     /// Makes, lists and deletes keys of services.
     #[command(subcommand)]
     Key(KeyVerb),
+    /// Looks after the key that wraps the device's own keys.
+    #[command(subcommand)]
+    Master(MasterVerb),
     /// Writes a request for a certificate (PKCS#10).
     Csr {
         #[arg(help = NAME)]
@@ -181,6 +185,20 @@ pub(crate) enum KeyVerb {
     Delete {
         #[arg(help = NAME)]
         label: String,
+        /// Says that you know what is lost.
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+#[derive(Subcommand)]
+pub(crate) enum MasterVerb {
+    /// Begins a new master key where the old one was evicted, and keeps the device's identity.
+    ///
+    /// Refuses while the old one is in the TPM. Lists what is lost: files of lost keys are moved
+    /// aside, not deleted. If another program took the handle, nothing of it is evicted: the new
+    /// master key goes into another one, which a file in config.d/ then names.
+    Renew {
         /// Says that you know what is lost.
         #[arg(long)]
         yes: bool,

@@ -5,7 +5,7 @@ use crate::cli::{Form, How};
 use crate::page::{line, row};
 use devid_core::config::Config;
 use devid_core::identity::{
-    Device, Expiry, Mode, Provisioned, Provisioning, Role, Status, Subject, provision,
+    Device, Expiry, Mode, Provisioned, Provisioning, Role, Status, Subject, Whose, provision,
 };
 use serde_json::json;
 use std::path::PathBuf;
@@ -30,6 +30,10 @@ fn paragraph(status: &Status) -> String {
         Mode::Error => "error",
     };
     let mut text = format!("mode {mode}\n");
+    if status.identity == Some(Whose::Factory) {
+        let whose = "the factory's; the device has none of its own";
+        line(&mut text, "identity", whose);
+    }
     if let Some(reason) = &status.reason {
         line(&mut text, "reason", reason);
     }
@@ -54,11 +58,16 @@ fn paragraph(status: &Status) -> String {
     let handle = &status.master.handle;
     let master = match (status.master.held, status.master.needed) {
         (Some(true), _) => format!("{handle}: there"),
-        (Some(false), _) => format!("{handle}: gone, and with it the keys that it wrapped"),
+        (Some(false), _) => format!("{handle}: gone from there"),
         (None, true) => format!("{handle}: not known"),
         (None, false) => "none yet".into(),
     };
     line(&mut text, "master key", &master);
+    if let Some(mend) = &status.master.mend {
+        let command = status.master.command.as_deref();
+        let command = command.map_or(String::new(), |command| format!(": {command}"));
+        line(&mut text, "", &format!("{mend}{command}"));
+    }
     match &status.tpm {
         None => line(
             &mut text,
@@ -73,6 +82,10 @@ fn paragraph(status: &Status) -> String {
                 tpm.lockout_counter, tpm.lockout_at, tpm.lockout_interval, tpm.lockout_recovery
             );
             line(&mut text, "lockout", &lockout);
+            if let (Some(mend), Some(command)) = (tpm.mend, &tpm.command) {
+                let why = "the TPM is in lockout, and no key of the factory's can sign";
+                line(&mut text, "", &format!("{why}. {mend}: {command}"));
+            }
         }
     }
     text

@@ -10,6 +10,7 @@ mod cli;
 mod doctor;
 mod keys;
 mod life;
+mod master;
 mod page;
 mod pages;
 mod show;
@@ -19,7 +20,7 @@ mod warnings;
 
 use answer::{Answer, Failure};
 use clap::Parser;
-use cli::{Arguments, Form, KeyVerb, Verb};
+use cli::{Arguments, Form, KeyVerb, MasterVerb, Verb};
 use devid_core::config::{self, Config};
 use devid_core::identity::{Device, Keeping};
 use log::warn;
@@ -69,6 +70,7 @@ fn run(verb: Verb, form: Form) -> Result<Answer, Failure> {
         }
         Verb::Key(KeyVerb::List) => keys::list(&device()?, form),
         Verb::Key(KeyVerb::Delete { label, yes }) => keys::delete(&device()?, &label, yes, form),
+        Verb::Master(MasterVerb::Renew { yes }) => master::renew(&settings()?, yes, form),
         Verb::Csr {
             label,
             subject,

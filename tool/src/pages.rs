@@ -53,6 +53,14 @@ const FILES: &Meanings = &[
         "The key folder: one PEM file for each key and certificate of the device's own.",
     ),
     (
+        "/var/lib/devid-pkcs11/devid/*.pem.lost",
+        "Keys that went with a former master key; prune deletes them.",
+    ),
+    (
+        "/etc/devid-pkcs11/config.d/devid-master.toml",
+        "The handle of the master key, where master renew took another one.",
+    ),
+    (
         "/var/lib/devid-pkcs11/software/",
         "The identity of a device without TPM, where that is allowed; *.pre-tpm is what prune deletes.",
     ),
@@ -152,6 +160,20 @@ fn examples(page: &str) -> &'static Meanings {
             "devid key delete web --yes",
             "The key and its certificates, for good.",
         )],
+        "devid-master" => &[(
+            "devid master renew",
+            "Where the master key was evicted: what is lost, and what stays.",
+        )],
+        "devid-master-renew" => &[
+            (
+                "devid master renew",
+                "What is lost where the master key was evicted; nothing is done.",
+            ),
+            (
+                "devid master renew --yes",
+                "A new master key; the device's identity stays as it is.",
+            ),
+        ],
         "devid-csr" => &[
             (
                 "devid csr web --out web.csr",

@@ -32,12 +32,15 @@ fn block(file: &str, name: &str) -> Vec<(String, i32)> {
 
 /// Runs what both files say of a device in its home, which stands for the folders that it has.
 fn run_blocks(device: &Device, name: &str) {
+    let ten = block(README, name);
+    assert_eq!(ten.len(), 10, "{ten:?}");
+    run_lines(device, ten.into_iter().chain(block(LIFE, name)));
+}
+
+fn run_lines(device: &Device, lines: impl Iterator<Item = (String, i32)>) {
     let tool = Path::new(env!("CARGO_BIN_EXE_devid")).parent().unwrap();
     let path = format!("{}:{}", tool.display(), std::env::var("PATH").unwrap());
     let home = device.home.folder().display().to_string();
-    let ten = block(README, name);
-    assert_eq!(ten.len(), 10, "{ten:?}");
-    let lines = ten.into_iter().chain(block(LIFE, name));
     for (line, code) in lines {
         let here = line
             .replace("/etc/devid-pkcs11", &home)
@@ -47,6 +50,9 @@ fn run_blocks(device: &Device, name: &str) {
             .args(["-ec", &here])
             .current_dir(device.home.folder())
             .env("PATH", &path);
+        if let Some(tpm) = &device.tpm {
+            shell.env("TPM2TOOLS_TCTI", tpm.tcti());
+        }
         let said = programs::run(device.home.settle(&mut shell));
         assert_eq!(said.status.code(), Some(code), "{line}\n{said}");
     }
@@ -74,6 +80,14 @@ fn a_router_on_a_virtual_tpm() {
     let device = Device::blank();
     configure(&device, "ssr-vtpm.toml");
     run_blocks(&device, "ssr");
+}
+
+#[test]
+fn a_master_key_that_was_evicted() {
+    let device = Device::blank();
+    device.ends(0, &["provision", "--wait", "0"]);
+    device.ends(0, &["key", "generate", "web"]);
+    run_lines(&device, block(LIFE, "master").into_iter());
 }
 
 #[test]

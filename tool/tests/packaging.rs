@@ -66,6 +66,7 @@ fn each_verb_has_a_page_and_completions_know_it() {
         "import-cert",
         "doctor",
         "key-generate",
+        "master-renew",
     ] {
         let page = fs::read_to_string(folder.join(format!("devid-{verb}.1"))).unwrap();
         for section in [".SH SYNOPSIS", ".SH EXAMPLES", ".SH \"SEE ALSO\""] {

@@ -15,7 +15,7 @@ mod token;
 mod wrong_tests;
 
 pub use file::{IdentityAuth, IdentityHint};
-pub use provision::{Existing, Fallback, LeaveSoftware, Provision};
+pub use provision::{Existing, Fallback, LeaveSoftware, Own, Provision};
 pub use secret::SecretSource;
 pub use token::TokenSettings;
 
@@ -57,6 +57,8 @@ pub struct Config {
     pub chain: PathBuf,
     /// The folder of CA certificates that `devid` trusts when it verifies an identity.
     pub trust: PathBuf,
+    /// The folder of drop-ins, `config.d/` beside the configuration's file.
+    pub drop_ins: PathBuf,
     /// /run/devid-pkcs11: what is known until the next start.
     pub run: PathBuf,
     /// /run/devid-pkcs11/lock: whose turn it is to try a PIN, or at a TPM that all share.
@@ -322,6 +324,7 @@ fn overlaid(
         identities: written.identity,
         chain: beside(&file(variable), "chain"),
         trust: beside(&file(variable), "trust"),
+        drop_ins: beside(&file(variable), "config.d"),
         locks: run.join("lock"),
         provision: Provision::of(written.provision.unwrap_or_default(), &state),
         state,

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 /// How the device gets its own identity (`[provision]`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Provision {
-    /// Whether the device is to have an identity of its own; else the factory's is all it has.
-    pub own: bool,
+    /// Whether the device is to have an identity of its own, beside the factory's.
+    pub own: Own,
     /// The file that says that the identity is in the TPM, and which key it is.
     pub marker: PathBuf,
     /// What is done where there is no TPM.
@@ -18,6 +18,19 @@ pub struct Provision {
     pub leave_software: LeaveSoftware,
     /// The NV index that holds a copy of the certificate; none is written without it.
     pub nv_index: Option<u32>,
+}
+
+/// Whether the device is to have an identity of its own (`own`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Own {
+    /// The configuration does not say: a device with a factory identity is whole as it is, until
+    /// `devid provision` makes another identity.
+    #[default]
+    Unset,
+    /// `true`: the device lacks one until it is there.
+    Wanted,
+    /// `false`: the factory's is all that is wanted.
+    Unwanted,
 }
 
 /// What is done where there is no TPM.
@@ -54,6 +67,16 @@ pub enum Existing {
     },
 }
 
+impl From<Option<bool>> for Own {
+    fn from(written: Option<bool>) -> Self {
+        match written {
+            None => Self::Unset,
+            Some(true) => Self::Wanted,
+            Some(false) => Self::Unwanted,
+        }
+    }
+}
+
 impl Fallback {
     pub(super) const WORDS: [(&str, Self); 2] =
         [("none", Self::None), ("software", Self::Software)];
@@ -71,7 +94,7 @@ impl Provision {
 
     pub(super) fn of(written: WrittenProvision, state: &Path) -> Self {
         Self {
-            own: written.own.unwrap_or(true),
+            own: written.own.into(),
             marker: written.marker.unwrap_or_else(|| state.join(Self::MARKER)),
             fallback: written.fallback.unwrap_or_default(),
             existing: written.existing,

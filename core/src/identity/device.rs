@@ -365,6 +365,9 @@ impl Device {
             (None, _) if entity.file.is_empty() => {
                 "no handle: the TPM derives it whenever it is needed".into()
             }
+            (Some(handle), _) if self.lives_in_handle_alone(entity) => format!(
+                "persistent handle 0x{handle:08X} alone: the master key that wrapped {file} is gone"
+            ),
             (Some(handle), _) => format!("persistent handle 0x{handle:08X}, and wrapped in {file}"),
             (None, _) => format!("wrapped in {file}"),
         };

@@ -86,14 +86,11 @@ impl From<TpmError> for Fault {
             _ => FaultKind::Failed,
         };
         let next = match &error {
-            TpmError::ForeignKey(_) => {
-                ": the TPM was cleared or exchanged, and the key is lost unless the TPM that it \
-                 belongs to is brought back; devid reset --factory --yes begins anew"
-            }
             TpmError::OwnerAuth => {
                 "; say where it is, by \
                  owner_auth = \"file:/PATH\" or \"credential:NAME\" under [master] in config.toml"
             }
+            TpmError::Response(_) => "; devid doctor says what it finds in the TPM, and what helps",
             _ => "",
         };
         Self::new(kind, format!("{error}{next}"))

@@ -207,6 +207,13 @@ impl Device {
                 path.display()
             )));
         }
+        if self.lives_in_handle_alone(entity) {
+            return Err(Fault::refused(format!(
+                "{}: the master key that wrapped this key is gone, so its wrapped form is of no use: \
+                 it lives in its handle alone; devid uri {0} names it to programs",
+                entity.label
+            )));
+        }
         let bytes = file::read(&path, LARGEST).map_err(Fault::file(&path))?;
         let text = String::from_utf8_lossy(&bytes);
         let block = text.find(TSS2_BEGIN).and_then(|begin| {

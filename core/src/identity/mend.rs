@@ -2,6 +2,7 @@
 //! destroys a key that may still be of use.
 
 use super::fault::Fault;
+use crate::shell::word;
 use crate::trust::alone;
 use rustix::fs::{FileType, lstat};
 use std::fmt;
@@ -113,34 +114,9 @@ fn hazard(path: &Path) -> Option<String> {
     }
 }
 
-/// A path as one word of a command line, which is no option.
-pub(super) fn word(path: &Path) -> String {
-    let text = path.display().to_string();
-    match text.starts_with('-') {
-        true => quoted(&format!("./{text}")),
-        false => quoted(&text),
-    }
-}
-
-/// A text as one word of a command line.
-pub(super) fn quoted(text: &str) -> String {
-    let plain = |one: char| one.is_ascii_alphanumeric() || "/._-+,:@%".contains(one);
-    match text.chars().all(plain) && !text.is_empty() {
-        true => text.to_owned(),
-        false => format!("'{}'", text.replace('\'', r"'\''")),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_path_is_one_word() {
-        assert_eq!(word(Path::new("/var/lib/x-1.pem")), "/var/lib/x-1.pem");
-        assert_eq!(word(Path::new("/a b/it's")), r"'/a b/it'\''s'");
-        assert_eq!(word(Path::new("-rf")), "./-rf");
-    }
 
     #[test]
     fn no_command_names_what_may_be_something_else() {

@@ -19,6 +19,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 const NOT_WRAPPED: &str = "the TPM does not hold the key that wraps it";
+const PIN_LOST: &str =
+    "it asks for a PIN, and the TPM does not hold the master key that sealed that";
 
 /// What was found, and what the table makes of it.
 pub(super) struct Observed {
@@ -186,9 +188,16 @@ impl Device {
             }
             Proof::None(SignError::NotLoggedIn) => return self.state_without_pin(own),
             Proof::None(SignError::Unloadable(why) | SignError::Refused(why)) => {
+                let alone = match self.own.had_other_master() {
+                    true => {
+                        ". If devid master renew was run since it was made, its handle alone had it, \
+                         and only devid reset begins another identity"
+                    }
+                    false => "",
+                };
                 return Err(Fault::refused(format!(
                     "{why}; the device's identity is in that file, so nothing is put in its place. \
-                     Bring it back from a copy"
+                     Bring it back from a copy{alone}"
                 )));
             }
             Proof::None(error) => return Err(error.into()),
@@ -204,14 +213,14 @@ impl Device {
 
     /// The same of a key that asks for a PIN that nobody gave: that its handle holds it can be seen.
     fn state_without_pin(&self, own: &mut OwnKey) -> Result<TpmKey, Fault> {
+        if self.own.master_is_held()? == Some(false) {
+            own.lost = Some(PIN_LOST.into());
+            return Ok(TpmKey::Lost);
+        }
         if let (Some(handle), Some(name)) = (own.key.handle(), own.key.name())
             && self.tpm.holds(handle, name)?
         {
             return Ok(TpmKey::Held);
-        }
-        if self.own.master_is_held()? == Some(false) {
-            own.lost = Some(NOT_WRAPPED.into());
-            return Ok(TpmKey::Lost);
         }
         Err(SignError::NotLoggedIn.into())
     }

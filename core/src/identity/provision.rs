@@ -9,7 +9,7 @@ use super::software::{Software, make_folder};
 use super::state::{Existing, Facts, Plan, Policy, TpmKey};
 use super::{Fault, FaultKind, existing};
 use crate::certificate::Certificate;
-use crate::config::Config;
+use crate::config::{Config, Own};
 use crate::file::{self, Lock};
 use crate::key::{Curve, PublicKey};
 use crate::store::Protection;
@@ -24,6 +24,8 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
+/// The setting that says that the factory's identity is all that is wanted.
+pub(super) const UNWANTED: &str = "[provision] own = false";
 /// More steps than any device needs: a reset, a key, a certificate, and rest.
 const MOST_STEPS: usize = 8;
 const PAUSE: Duration = Duration::from_millis(200);
@@ -60,6 +62,15 @@ impl Policy {
             leave_software: config.provision.leave_software,
         }
     }
+
+    /// The same for who runs `devid provision`: that asks for an identity, unless none is wanted.
+    fn asked(self) -> Self {
+        let own = match self.own {
+            Own::Unset | Own::Wanted => Own::Wanted,
+            Own::Unwanted => Own::Unwanted,
+        };
+        Self { own, ..self }
+    }
 }
 
 /// Gives the device its identity, if it has none; at every start.
@@ -71,7 +82,7 @@ pub fn provision(config: &Config, how: &Provisioning) -> Result<Provisioned, Fau
     make_folder(&config.state)?;
     let _only_one = only_one(&config.state)?;
     tidy(&Device::new(config.clone()));
-    let policy = Policy::of(config);
+    let policy = Policy::of(config).asked();
     let (mut device, mut seen) = wait_for_tpm(config, policy, how.wait)?;
     let (mut steps, mut notes) = (Vec::new(), Vec::new());
     for _ in 0..MOST_STEPS {
@@ -142,7 +153,8 @@ impl Device {
             Plan::Refuse(why) => return Err(self.refusal(why, seen)),
             Plan::UseExisting => return used(&seen.existing, how).map(Some),
             Plan::UseFactory => {
-                self.factory_is_there()?;
+                let usable = self.factory_identity().usable();
+                usable.map_err(|fault| fault.while_doing(UNWANTED))?;
                 return Ok(Some("tpm"));
             }
             Plan::Reset => {
@@ -411,7 +423,7 @@ pub(super) fn only_one(state: &Path) -> Result<Lock, Fault> {
 }
 
 /// Takes away what killed runs left beside the files that they were writing.
-fn tidy(device: &Device) {
+pub(super) fn tidy(device: &Device) {
     let config = &device.config;
     let software = Software::of(&config.state);
     let folders = [

@@ -2,13 +2,14 @@
 
 use super::device::Device;
 use super::existing;
-use super::mend::{Mend, of_unread, word};
-use super::observe::Observed;
+use super::mend::{Mend, of_unread};
+use super::observe::{Observed, OwnKey};
 use super::software::free_name;
 use super::state::{Existing, Refusal};
 use super::{Fault, FaultKind};
 use crate::certificate::Certificate;
-use crate::config;
+use crate::config::{self, Own};
+use crate::shell::word;
 use crate::store::devid::PersistentKey;
 use crate::tpm::PublicArea;
 use crate::trouble::is_there;
@@ -86,7 +87,11 @@ impl Device {
             Refusal::TpmSilent => of_tpm(
                 "identity.tpm-silent",
                 format!("{tpm}; there is a TPM, so no software identity is made in its place"),
-                Mend::by("devid doctor says why it does not answer; then devid provision"),
+                Mend::by(match self.config.provision.own {
+                    // The factory's identity may be all that is missed.
+                    Own::Unset | Own::Unwanted => "devid doctor says why it does not answer",
+                    Own::Wanted => "devid doctor says why it does not answer; then devid provision",
+                }),
             ),
             Refusal::TpmGone => of_tpm(
                 "identity.tpm-gone",
@@ -146,13 +151,17 @@ impl Device {
                 ),
                 self.bring_back_file(),
             ),
-            Ok(_) | Err(_) => (
-                format!(
-                    "the TPM does not hold the device's key any more ({lost}): it was cleared or \
-                     exchanged"
-                ),
-                self.other_tpm(),
-            ),
+            Ok(_) | Err(_) => {
+                let behind_pin = |own: &OwnKey| own.key.auth_salt().is_some();
+                let text = match seen.own.as_ref().is_some_and(behind_pin) {
+                    true => format!("the device's key cannot be used any more: {lost}"),
+                    false => format!(
+                        "the TPM does not hold the device's key any more ({lost}): it was cleared \
+                         or exchanged"
+                    ),
+                };
+                (text, self.other_tpm())
+            }
         };
         Explained {
             kind: FaultKind::Refused,

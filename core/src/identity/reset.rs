@@ -28,13 +28,21 @@ pub fn reset(config: &Config, how: &Provisioning) -> Result<Provisioned, Fault> 
     provision(config, how)
 }
 
-/// Deletes what was put aside when the device moved to its TPM; gives the names.
+/// Deletes what was put aside when the device moved to its TPM, and with a master key that is gone;
+/// gives the names.
 pub fn prune(config: &Config) -> Result<Vec<PathBuf>, Fault> {
     if !is_there(&config.state).map_err(Fault::file(&config.state))? {
         return Ok(Vec::new());
     }
     let _only_one = only_one(&config.state)?;
-    Software::of(&config.state).prune()
+    let mut deleted = Software::of(&config.state).prune()?;
+    for store in Device::new(config.clone()).stores() {
+        for path in store.lost_files()? {
+            file::remove(&path).map_err(Fault::file(&path))?;
+            deleted.push(path);
+        }
+    }
+    Ok(deleted)
 }
 
 impl Device {

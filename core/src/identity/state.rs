@@ -5,7 +5,7 @@
 //! because a TPM is late, and not because something does not fit together. Only a reset, asked for
 //! in so many words, ends one.
 
-use crate::config::{Fallback, LeaveSoftware};
+use crate::config::{Fallback, LeaveSoftware, Own};
 
 /// What was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -92,7 +92,7 @@ pub enum Marker {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Policy {
     /// Whether the device is to have an identity of its own, beside the factory's.
-    pub own: bool,
+    pub own: Own,
     /// What is done without TPM.
     pub fallback: Fallback,
     /// Whether a software identity moves to a TPM.
@@ -118,7 +118,7 @@ pub enum Plan {
     MakeSoftware,
     /// Nothing: somebody else's identity is used.
     UseExisting,
-    /// Nothing: the factory's identity is all that is wanted.
+    /// Nothing: the factory's identity is all that is wanted, or nobody asked for another.
     UseFactory,
     /// Take away all that is ours, and look again.
     Reset,
@@ -160,12 +160,16 @@ impl Facts {
         match self.existing {
             Existing::Usable => return Plan::UseExisting,
             Existing::Unusable => return Plan::Refuse(Refusal::ExistingUnusable),
-            Existing::None if !policy.own => return Plan::UseFactory,
+            Existing::None if policy.own == Own::Unwanted => return Plan::UseFactory,
             Existing::None if self.untrusted => return Plan::Refuse(Refusal::Untrusted),
             Existing::None => {}
         }
         match self.own_plan(policy) {
             plan if self.unread && self.would_replace(plan) => Plan::Refuse(Refusal::Unreadable),
+            // A software identity was asked for, and a marker says that there was another.
+            Plan::Generate if policy.own == Own::Unset && !self.software && !self.is_marked() => {
+                Plan::UseFactory
+            }
             plan => plan,
         }
     }
@@ -216,7 +220,7 @@ impl Facts {
     }
 
     fn without_key(&self, policy: Policy, may_leave: bool) -> Plan {
-        let was_in_tpm = self.marker != Marker::None;
+        let was_in_tpm = self.is_marked();
         match (self.tpm, self.software) {
             (true, _) if self.marker == Marker::OtherKeyHeld => Plan::Refuse(Refusal::FileLost),
             (true, _) if self.marker == Marker::OtherKey => Plan::Refuse(Refusal::KeyLost),
@@ -231,6 +235,11 @@ impl Facts {
                 Fallback::None => Plan::Refuse(Refusal::NoTpm),
             },
         }
+    }
+
+    /// Whether a marker says that an identity is in a TPM, ours or not.
+    fn is_marked(&self) -> bool {
+        self.marker != Marker::None
     }
 
     fn reset_plan(&self, policy: Policy) -> Plan {

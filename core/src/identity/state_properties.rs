@@ -56,7 +56,7 @@ fn all() -> Vec<(Facts, Policy)> {
                 }
                 for fallback in [Fallback::None, Fallback::Software] {
                     for leave_software in [LeaveSoftware::Never, LeaveSoftware::OnNewCertificate] {
-                        for own in truths {
+                        for own in [Own::Unset, Own::Wanted, Own::Unwanted] {
                             let policy = Policy {
                                 own,
                                 fallback,
@@ -204,7 +204,7 @@ fn a_key_that_is_lost_costs_no_identity() {
             || (facts.key == TpmKey::None
                 && [Marker::OtherKey, Marker::OtherKeyHeld].contains(&facts.marker));
         let lost = was_in_tpm && facts.certificate != Certified::SoftwareKey;
-        let wanted = policy.own && facts.existing == Existing::None;
+        let wanted = policy.own != Own::Unwanted && facts.existing == Existing::None;
         if facts.tpm && lost && wanted && !facts.reset {
             let (unchanged, plan) = end(facts, policy);
             assert_eq!(unchanged, facts, "{policy:?}");
@@ -233,18 +233,47 @@ fn a_software_identity_is_made_only_where_no_tpm_was() {
 #[test]
 fn who_wants_no_identity_of_its_own_gets_none_and_loses_none() {
     for (facts, policy) in all() {
-        if !policy.own && !facts.reset {
+        if policy.own == Own::Unwanted && !facts.reset {
             assert_eq!(end(facts, policy).0, facts);
         }
     }
     let without = Policy {
-        own: false,
+        own: Own::Unwanted,
         ..ALLOWED
     };
     assert_eq!(NEW.plan(without), Plan::UseFactory);
     assert_eq!(NEW.with_tpm(false).plan(without), Plan::UseFactory);
     let asked = Facts { reset: true, ..NEW };
     assert_eq!(asked.plan(without), Plan::Reset);
+}
+
+/// Whether somebody asked for an identity decides about devices only that never had one.
+#[test]
+fn who_was_not_asked_differs_only_where_nothing_ever_was() {
+    let mut differ = 0;
+    for (facts, policy) in all() {
+        if policy.own != Own::Unset {
+            continue;
+        }
+        let wanted = Policy {
+            own: Own::Wanted,
+            ..policy
+        };
+        let (plan, asked) = (facts.plan(policy), facts.plan(wanted));
+        if plan == asked {
+            continue;
+        }
+        differ += 1;
+        assert_eq!(plan, Plan::UseFactory, "{facts:?} {policy:?}");
+        assert_eq!(end(facts, policy).0, facts, "{policy:?}");
+        let traces = (facts.key, facts.certificate, facts.marker, facts.software);
+        let none = (TpmKey::None, Certified::None, Marker::None, false);
+        assert_eq!(traces, none, "{policy:?}");
+        assert!(facts.tpm && !facts.reset && !facts.unread && !facts.untrusted);
+        assert_eq!(facts.existing, Existing::None);
+    }
+    // The same facts under each setting of what is done without TPM and about software.
+    assert_eq!(differ, 4);
 }
 
 #[test]
@@ -279,7 +308,8 @@ fn where_others_may_write_nothing_is_done() {
         if facts.untrusted {
             let (rest, plan) = end(facts, policy);
             assert_eq!(rest, facts, "{plan:?}");
-            let used = !facts.reset && (facts.existing != Existing::None || !policy.own);
+            let factory = policy.own == Own::Unwanted;
+            let used = !facts.reset && (facts.existing != Existing::None || factory);
             assert_eq!(plan == refused(Refusal::Untrusted), !used, "{facts:?}");
         }
     }

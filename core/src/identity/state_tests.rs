@@ -3,12 +3,12 @@
 use super::*;
 
 pub(super) const ALLOWED: Policy = Policy {
-    own: true,
+    own: Own::Wanted,
     fallback: Fallback::Software,
     leave_software: LeaveSoftware::OnNewCertificate,
 };
 const STRICT: Policy = Policy {
-    own: true,
+    own: Own::Wanted,
     fallback: Fallback::None,
     leave_software: LeaveSoftware::Never,
 };
@@ -253,4 +253,44 @@ fn row_12_a_file_is_there_and_gives_no_object() {
         };
         assert_eq!(beside.plan(ALLOWED), whole.plan(ALLOWED));
     }
+}
+
+#[test]
+fn nobody_asked_for_an_identity_of_its_own() {
+    for policy in [ALLOWED, STRICT] {
+        let unset = Policy {
+            own: Own::Unset,
+            ..policy
+        };
+        assert_eq!(NEW.plan(unset), Plan::UseFactory);
+        let silent = NEW.with_tpm(false).plan(unset);
+        assert_eq!(silent, refused(Refusal::TpmSilent));
+        // What was there once is not forgotten.
+        let marked = Facts {
+            marker: Marker::Nameless,
+            ..NEW
+        };
+        assert_eq!(marked.plan(unset), Plan::Generate);
+        let uncertified = Facts {
+            certificate: Certified::None,
+            ..IN_TPM
+        };
+        for facts in [IN_TPM, IN_SOFTWARE, uncertified] {
+            assert_eq!(facts.plan(unset), facts.plan(policy));
+        }
+        let asked = Facts { reset: true, ..NEW };
+        assert_eq!(asked.plan(unset), Plan::Reset);
+    }
+    // Where the kernel has no TPM, `fallback` asks for one in files.
+    let bare = Facts {
+        tpm: false,
+        tpm_is_there: false,
+        ..NEW
+    };
+    let plan = |policy| {
+        let own = Own::Unset;
+        bare.plan(Policy { own, ..policy })
+    };
+    assert_eq!(plan(ALLOWED), Plan::MakeSoftware);
+    assert_eq!(plan(STRICT), refused(Refusal::NoTpm));
 }

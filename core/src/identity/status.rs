@@ -1,24 +1,33 @@
 //! How the device is: where its identity lives, and how its TPM does.
 
 use super::device::{Contents, Device, Entity, FACTORY, OWN};
+use super::factory::FactoryIdentity;
+use super::master::MasterState;
 use super::observe::Observed;
-use super::prove::{Proof, prove};
+use super::provision::UNWANTED;
 use super::state::{Plan, Policy};
 use super::time::now;
 use super::{Fault, FaultKind};
 use crate::certificate::{Certificate, Time};
-use crate::store::SignError;
-use crate::tpm::{Property, Tpm, TpmError};
+use crate::config::Own;
+use crate::tpm::{Property, Tpm, TpmError, WAIT};
 use serde::Serialize;
 use x509_cert::der::DateTime;
 
+/// What is said of a device that has no identity of its own.
+pub(super) const NONE_YET: &str = "the device has no identity of its own yet";
+/// The same where there is no identity of the factory's either.
+pub(super) const NONE_AT_ALL: &str =
+    "the device has no identity of its own yet, and the TPM has none of the factory's";
 const SECONDS_OF_A_DAY: i64 = 24 * 60 * 60;
 
 /// How the device is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Status {
-    /// Where its own identity lives.
+    /// Where the identity lives that the device uses.
     pub mode: Mode,
+    /// Whose identity that is; `None` in mode `error`.
+    pub identity: Option<Whose>,
     /// Why there is none, or what is to be done.
     pub reason: Option<String>,
     /// Whether that is because the TPM cannot be reached.
@@ -37,7 +46,7 @@ pub struct Status {
     pub tcti: String,
 }
 
-/// Where the device's own identity lives.
+/// Where the identity lives that the device uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
@@ -47,6 +56,18 @@ pub enum Mode {
     Software,
     /// Nowhere, or it cannot be used.
     Error,
+}
+
+/// Who made the identity that the device uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Whose {
+    /// The device itself, by `devid provision`.
+    Own,
+    /// The factory; the device has no identity of its own.
+    Factory,
+    /// Somebody else: the one that `[provision] existing` names.
+    Existing,
 }
 
 /// A key and its certificate, in one line.
@@ -101,6 +122,12 @@ pub struct MasterKey {
     pub held: Option<bool>,
     /// Whether keys of the folder are wrapped by it.
     pub needed: bool,
+    /// What helps where it is gone, for a person; as the doctor says it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mend: Option<String>,
+    /// The command for that, for sh(1), as root, where there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub command: Option<String>,
 }
 
 /// What the TPM says of itself.
@@ -120,6 +147,14 @@ pub struct TpmStatus {
     pub lockout_interval: u32,
     /// Seconds until the lockout authorisation may be tried again after a failure.
     pub lockout_recovery: u32,
+    /// Whether it is in lockout, so that no key signs that counts wrong authorisation values.
+    pub locked: bool,
+    /// What ends that, for a person; as the doctor says it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mend: Option<&'static str>,
+    /// The command for that, for sh(1), as root.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub command: Option<String>,
 }
 
 impl Device {
@@ -128,13 +163,18 @@ impl Device {
         let contents = self.contents();
         let seen = self.observe();
         let marker = seen.as_ref().ok().and_then(|seen| self.marker_lie(seen));
-        let (mode, fault) = self.mode(seen);
+        let master = self.master_key(&contents, seen.as_ref().ok());
+        let found = seen.and_then(|seen| self.in_use(&seen));
+        let (mode, identity, fault) = match found {
+            Ok((mode, whose)) => (mode, Some(whose), None),
+            Err(fault) => (Mode::Error, None, Some(fault)),
+        };
         let out_of_reach = fault
             .as_ref()
             .is_some_and(|fault| fault.kind == FaultKind::Tpm);
-        let master = self.master_key(&contents);
         Status {
             mode,
+            identity,
             reason: fault.map(|fault| fault.text),
             tpm_is_out_of_reach: out_of_reach,
             marker: marker.map(|(what, mend)| format!("{what}. {mend}")),
@@ -145,54 +185,36 @@ impl Device {
         }
     }
 
-    fn mode(&self, seen: Result<Observed, Fault>) -> (Mode, Option<Fault>) {
-        let seen = match seen {
-            Ok(seen) => seen,
-            Err(fault) => return (Mode::Error, Some(fault)),
-        };
+    /// Where the identity lives that is used, and whose it is; or why there is none.
+    fn in_use(&self, seen: &Observed) -> Result<(Mode, Whose), Fault> {
         let open = |what: &str| {
             let text = format!("{what}: devid provision goes on");
-            (Mode::Error, Some(Fault::failed(text)))
+            Err(Fault::failed(text))
         };
-        match seen.facts.plan(Policy::of(&self.config)) {
-            Plan::Keep => (Mode::Tpm, None),
-            Plan::KeepSoftware => (Mode::Software, None),
-            Plan::UseExisting if seen.existing.in_tpm => (Mode::Tpm, None),
-            Plan::UseExisting => (Mode::Software, None),
-            Plan::Refuse(why) => (Mode::Error, Some(self.refusal(why, &seen))),
+        let policy = Policy::of(&self.config);
+        match seen.facts.plan(policy) {
+            Plan::Keep => Ok((Mode::Tpm, Whose::Own)),
+            Plan::KeepSoftware => Ok((Mode::Software, Whose::Own)),
+            Plan::UseExisting if seen.existing.in_tpm => Ok((Mode::Tpm, Whose::Existing)),
+            Plan::UseExisting => Ok((Mode::Software, Whose::Existing)),
+            Plan::Refuse(why) => Err(self.refusal(why, seen)),
             Plan::Persist => open("the device's key is not in its persistent handle"),
             Plan::Certify | Plan::CertifySoftware => open("the device's key has no certificate"),
-            Plan::UseFactory => match self.factory_is_there() {
-                Ok(()) => (Mode::Tpm, None),
-                Err(fault) => (Mode::Error, Some(fault)),
+            Plan::UseFactory => match (self.factory_identity(), policy.own) {
+                (FactoryIdentity::Usable, _) => Ok((Mode::Tpm, Whose::Factory)),
+                (FactoryIdentity::Absent(_), Own::Unset | Own::Wanted) => open(NONE_AT_ALL),
+                (FactoryIdentity::Unusable(why), Own::Unset | Own::Wanted) => Err(why),
+                (FactoryIdentity::Absent(why) | FactoryIdentity::Unusable(why), Own::Unwanted) => {
+                    Err(why.while_doing(UNWANTED))
+                }
             },
             Plan::Generate if seen.facts.software => open(
                 "the device's software key has no certificate, and there is a TPM now: the device \
                  gets a new identity in it, and the software key is put aside",
             ),
-            Plan::Generate | Plan::MakeSoftware => {
-                open("the device has no identity of its own yet")
-            }
+            Plan::Generate | Plan::MakeSoftware => open(NONE_YET),
             Plan::Reset => open("a factory reset was asked for"),
         }
-    }
-
-    /// Whether the TPM has the factory's key: it signs, or asks for a PIN first.
-    pub(super) fn factory_is_there(&self) -> Result<(), Fault> {
-        let factory = self.factory().map_err(|(_, fault)| fault)?;
-        let keys = factory.entities.iter().filter_map(|one| one.key.as_ref());
-        let mut why = Fault::new(
-            FaultKind::NotFound,
-            "the TPM has no key for the factory's certificate",
-        );
-        for key in keys {
-            match prove(&self.tpm, key, key.public()) {
-                Proof::Belongs | Proof::None(SignError::NotLoggedIn) => return Ok(()),
-                Proof::Other => why = Fault::failed("another key than the factory's signed"),
-                Proof::None(error) => why = error.into(),
-            }
-        }
-        Err(why.while_doing("[provision] own = false"))
     }
 
     fn roles(&self, contents: &Contents) -> Vec<Role> {
@@ -207,11 +229,18 @@ impl Device {
             .collect()
     }
 
-    fn master_key(&self, contents: &Contents) -> MasterKey {
+    fn master_key(&self, contents: &Contents, seen: Option<&Observed>) -> MasterKey {
+        let fault = self.master_fault(seen).ok().flatten().map(|said| said.mend);
         MasterKey {
             handle: format!("0x{:08X}", self.config.master.handle),
-            held: self.own.master_is_held().ok().flatten(),
+            held: match self.master_state() {
+                Ok(MasterState::Held) => Some(true),
+                Ok(MasterState::Elsewhere(_) | MasterState::Gone(_)) => Some(false),
+                Ok(MasterState::None) | Err(_) => None,
+            },
             needed: contents.entities.iter().any(|one| !one.file.is_empty()),
+            command: fault.as_ref().and_then(|mend| mend.command.clone()),
+            mend: fault.map(|mend| mend.words),
         }
     }
 }
@@ -293,6 +322,7 @@ impl TpmStatus {
             tpm.property(Property::Firmware2).unwrap_or_default(),
         ];
         let lockout = tpm.lockout()?;
+        let locked = lockout.tries_left() == 0 && lockout.counter > 0;
         Ok(Self {
             maker: text(tpm.property(Property::Manufacturer)?),
             model: model.trim().to_owned(),
@@ -301,6 +331,9 @@ impl TpmStatus {
             lockout_at: lockout.most,
             lockout_interval: lockout.interval,
             lockout_recovery: tpm.property(Property::LockoutRecovery)?,
+            locked,
+            mend: locked.then_some(WAIT),
+            command: locked.then(|| tpm.tcti().clearing_lockout()),
         })
     }
 }

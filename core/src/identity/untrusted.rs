@@ -1,8 +1,9 @@
 //! Who may have put there what is in the state folder: an identity, or what asks for a reset.
 
 use super::device::Device;
-use super::mend::{Mend, word};
+use super::mend::Mend;
 use super::software::{Software, free_name};
+use crate::shell::word;
 use crate::trust::{distrusted_file, distrusted_folder};
 use std::path::Path;
 

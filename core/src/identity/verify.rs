@@ -16,7 +16,7 @@ use crate::key::PublicKey;
 use crate::pem;
 use crate::store::idevid::IdevidStore;
 use crate::store::{Key, KeyStore, Kind, LoginError, SignError, Who};
-use crate::tpm::Secret;
+use crate::tpm::{Secret, TpmError};
 use crate::trouble::trouble;
 use crate::trust::distrusted;
 use log::warn;
@@ -266,6 +266,10 @@ fn proof_point(proof: Proof, file: Option<&Path>) -> Result<Point, Fault> {
             "the certificate does not verify what the key signed: they do not belong together"
                 .into(),
         ),
+        // It could not be asked: nothing says that anything is wrong with it.
+        (Proof::None(SignError::Tpm(error @ TpmError::Lockout(_))), _) => {
+            Point::skipped(KEY, Fault::from(error).text)
+        }
         (Proof::None(SignError::Tpm(error)), _) => {
             let fault = Fault::from(error);
             if fault.kind == FaultKind::Tpm {

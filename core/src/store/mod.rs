@@ -18,7 +18,7 @@ use templates::Templates;
 pub use verify::verify;
 pub(crate) use verify::verify_pss;
 
-use crate::tpm::{Tpm, TpmError};
+use crate::tpm::{Tcti, Tpm, TpmError, WAIT};
 use std::fmt;
 use std::sync::Arc;
 
@@ -119,8 +119,9 @@ pub enum LoginError {
     NotEmpty,
     /// No PIN can be so short or so long.
     Length,
-    /// The PIN was not tried: if it were wrong, the whole TPM would be locked, or is so already.
-    Locked,
+    /// The PIN was not tried: if it were wrong, the whole TPM would be locked, or is so already. The
+    /// TPM behind this.
+    Locked(Tcti),
     /// The PIN of that name was never set.
     NotInitialized,
     /// Somebody else must log in first.
@@ -212,7 +213,7 @@ impl From<devid::StoreError> for LoginError {
 impl From<TpmError> for LoginError {
     fn from(error: TpmError) -> Self {
         match error {
-            TpmError::NoTryLeft => Self::Locked,
+            TpmError::NoTryLeft(tcti) => Self::Locked(tcti),
             error => Self::Tpm(error),
         }
     }
@@ -231,8 +232,11 @@ impl fmt::Display for LoginError {
             Self::Refused(why) => f.write_str(why),
             Self::Store(error) => error.fmt(f),
             Self::Length => f.write_str("no PIN has so many bytes"),
-            Self::Locked => f.write_str(
-                "not tried: a wrong PIN would lock the whole TPM now, or it is locked already",
+            Self::Locked(tcti) => write!(
+                f,
+                "not tried: a wrong PIN would lock the whole TPM now, or it is locked already. \
+                 {WAIT}: {}",
+                tcti.clearing_lockout()
             ),
             Self::Tpm(error) => error.fmt(f),
         }

@@ -232,8 +232,8 @@ impl Tpm {
         let turn = self.pin_turn.take(self.limit);
         let turn = turn.map_err(|why| TpmError::NoTurn(why.to_string()))?;
         match self.lockout()?.tries_left() {
-            0 => Err(TpmError::NoTryLeft),
-            1 if !last => Err(TpmError::NoTryLeft),
+            0 => Err(TpmError::NoTryLeft(self.tcti.clone())),
+            1 if !last => Err(TpmError::NoTryLeft(self.tcti.clone())),
             _ => Ok(turn),
         }
     }

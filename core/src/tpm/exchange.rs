@@ -170,9 +170,7 @@ impl<'a> Exchange<'a> {
         tpm: &Tpm,
         result: Result<R, TpmError>,
     ) -> Result<R, TpmError> {
-        if self.subject.is_some()
-            && matches!(result, Err(TpmError::Response(code)) if code.is_lockout())
-        {
+        if self.subject.is_some() && matches!(result, Err(TpmError::Lockout(_))) {
             match tpm.lockout() {
                 Ok(Lockout {
                     counter, interval, ..
@@ -242,6 +240,10 @@ impl<'a> Exchange<'a> {
                     }
                     warn!("{what}: {error}; sent again over a new connection");
                     reconnected = true;
+                }
+                Err(TpmError::Response(code)) if code.is_lockout() => {
+                    debug!("{what}: TPM answered {code}");
+                    return Err(TpmError::Lockout(tpm.tcti().clone()));
                 }
                 Err(error) => {
                     debug!("{what}: {error}");

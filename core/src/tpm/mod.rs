@@ -13,6 +13,7 @@ pub(crate) mod fake;
 mod hash;
 mod kdf;
 mod link;
+mod lockout;
 mod nv;
 mod own;
 mod public;
@@ -33,6 +34,8 @@ pub use hash::Hash;
 pub use kdf::Secret;
 pub(crate) use kdf::{encrypt_oaep, random_scalar, random_secret};
 pub(crate) use link::Link;
+pub use lockout::Lockout;
+pub(crate) use lockout::WAIT;
 pub use nv::NvKept;
 pub use own::{Algorithm, KeyUsage, SRK, StorageKey};
 pub use public::{PublicArea, SigningScheme, other_kind};
@@ -178,46 +181,6 @@ impl Property {
     }
 }
 
-/// How near the TPM is to dictionary-attack lockout (Part 1, section 19.8).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Lockout {
-    /// Failed tries of authorisation that count now.
-    pub counter: u32,
-    /// So many are lockout.
-    pub most: u32,
-    /// Seconds until one failed try is forgotten; 0: none is, and none counts.
-    pub interval: u32,
-}
-
-impl Lockout {
-    /// TPM_PT_LOCKOUT_COUNTER, and behind it TPM_PT_MAX_AUTH_FAIL and TPM_PT_LOCKOUT_INTERVAL.
-    pub(crate) const FIRST: u32 = 0x20E;
-    pub(crate) const COUNT: u32 = 3;
-
-    /// From the properties with their tags.
-    pub(crate) fn of(properties: impl Iterator<Item = (u32, u32)>) -> Option<Self> {
-        let (mut counter, mut most, mut interval) = (None, None, None);
-        for (tag, value) in properties {
-            match tag.checked_sub(Self::FIRST) {
-                Some(0) => counter = Some(value),
-                Some(1) => most = Some(value),
-                Some(2) => interval = Some(value),
-                _ => {}
-            }
-        }
-        Some(Self {
-            counter: counter?,
-            most: most?,
-            interval: interval?,
-        })
-    }
-
-    /// How many failed tries there may still be before lockout.
-    pub fn tries_left(&self) -> u32 {
-        self.most.saturating_sub(self.counter)
-    }
-}
-
 /// What a command uses, and what proves that it may: a key, or a hierarchy.
 #[derive(Clone, Copy)]
 pub struct Used<'a> {
@@ -307,6 +270,9 @@ pub enum TpmError {
     Timeout(Duration),
     /// The TPM answered with a response code.
     Response(ResponseCode),
+    /// The TPM behind this is in dictionary-attack lockout: nothing that counts wrong authorisation
+    /// values can be used.
+    Lockout(Tcti),
     /// A persistent handle now holds another key than the one that was found there.
     KeyReplaced(u32),
     /// The TPM derives another key than before from the same template: its seed was changed.
@@ -322,13 +288,13 @@ pub enum TpmError {
     /// No value was shown that may be wrong: there is no lock that keeps others from the last try.
     NoTurn(String),
     /// No value was shown that may be wrong: if it were, the whole TPM would be locked, or is so
-    /// already.
-    NoTryLeft,
+    /// already. The TPM behind this.
+    NoTryLeft(Tcti),
     /// The TPM does not load a wrapped key; it may be the one that the key was made in all the same.
     Unloadable(Unloadable),
-    /// A wrapped key is not for this TPM, or this TPM was cleared: the handle does not hold the
-    /// master key that wraps it.
-    ForeignKey(u32),
+    /// The handle does not hold the master key that wraps a key. The text says what is seen, and what
+    /// helps.
+    ForeignKey(String),
     /// The link has no such ability.
     Unsupported(String),
 }
@@ -361,6 +327,12 @@ impl fmt::Display for TpmError {
                 )
             }
             Self::Response(code) => write!(f, "TPM answered {code}"),
+            Self::Lockout(tcti) => write!(
+                f,
+                "the TPM is in lockout (TPM_RC_LOCKOUT): too many wrong authorisation values were \
+                 tried, and nothing that counts them can be used. {WAIT}: {}",
+                tcti.clearing_lockout()
+            ),
             Self::KeyReplaced(handle) => {
                 write!(
                     f,
@@ -386,15 +358,14 @@ impl fmt::Display for TpmError {
                 "no PIN is tried, because the lock that keeps others from the TPM's last try cannot \
                  be had: {why} (devid doctor names the remedy)"
             ),
-            Self::NoTryLeft => f.write_str(
-                "not tried: a wrong value would lock the whole TPM, or it is locked already",
+            Self::NoTryLeft(tcti) => write!(
+                f,
+                "not tried: a wrong value would lock the whole TPM, or it is locked already. \
+                 {WAIT}: {}",
+                tcti.clearing_lockout()
             ),
             Self::Unloadable(why) => why.fmt(f),
-            Self::ForeignKey(parent) => write!(
-                f,
-                "handle 0x{parent:08X} does not hold the key that wraps this one"
-            ),
-            Self::Unsupported(what) => write!(f, "{what}"),
+            Self::ForeignKey(what) | Self::Unsupported(what) => f.write_str(what),
         }
     }
 }

@@ -109,10 +109,7 @@ impl Tpm {
     ///
     /// If another process makes one there at the same time, that is the one.
     pub fn make_storage_key(&self, handle: u32, owner: &AuthValue) -> Result<StorageKey, TpmError> {
-        if self.storage_key(SRK)?.is_none() {
-            self.make_root(owner)?;
-        }
-        let root = self.storage_key(SRK)?.ok_or_else(|| missing(SRK))?;
+        let root = self.root(owner)?;
         let template = template::storage_root(false);
         let made = self.put_at("making the master key", handle, owner, |link| {
             let (area, private) = link.create(root.used(), Secrets::default(), &template)?;
@@ -120,6 +117,21 @@ impl Tpm {
         });
         unless_taken(made)?;
         self.storage_key(handle)?.ok_or_else(|| missing(handle))
+    }
+
+    /// The first half of [`Tpm::make_storage_key`]: a storage key that is in no handle yet, for
+    /// whoever notes which one it is before [`Tpm::persist`]. Its wrapped form is for nothing else.
+    pub fn create_storage_key(&self, owner: &AuthValue) -> Result<WrappedKey, TpmError> {
+        let root = self.root(owner)?;
+        self.create_below(&root, Secrets::default(), &template::storage_root(false))
+    }
+
+    /// The storage root key; made if there is none.
+    fn root(&self, owner: &AuthValue) -> Result<StorageKey, TpmError> {
+        if self.storage_key(SRK)?.is_none() {
+            self.make_root(owner)?;
+        }
+        self.storage_key(SRK)?.ok_or_else(|| missing(SRK))
     }
 
     /// Whether the key at its handle is a primary key, which comes back from its template however
@@ -138,6 +150,17 @@ impl Tpm {
             return Ok(false);
         };
         let below = qualified_name_below(&parent, name);
+        Ok(below.is_some() && below == self.qualified_name(handle)?)
+    }
+
+    /// Whether the key of this name in a persistent handle was made below a storage key of this name
+    /// that itself lay below the storage root key, wherever that one is now.
+    pub fn lay_below(&self, parent: &[u8], handle: u32, name: &[u8]) -> Result<bool, TpmError> {
+        let Some(root) = self.qualified_name(SRK)? else {
+            return Ok(false);
+        };
+        let parent = qualified_name_below(&root, parent);
+        let below = parent.and_then(|parent| qualified_name_below(&parent, name));
         Ok(below.is_some() && below == self.qualified_name(handle)?)
     }
 

@@ -213,7 +213,7 @@ mod tests {
         FIXED, FakeTpm, GET_CAPABILITY, IDENTITY, READ_PUBLIC, Reply, SIGN, p256_area, public,
         signature,
     };
-    use crate::tpm::{ResponseCode, Scheme, Signature};
+    use crate::tpm::{Scheme, Signature};
 
     use std::time::{Duration, Instant};
 
@@ -320,7 +320,7 @@ mod tests {
         let fake = FakeTpm::new([found(), Reply::Code(0x921), Reply::Code(0x101)]);
         let tpm = fake.tpm(LIMIT);
         let refused = sign(&tpm, &key_of(&tpm));
-        assert_eq!(refused, Err(TpmError::Response(ResponseCode(0x921))));
+        assert_eq!(refused, Err(TpmError::Lockout(tpm.tcti().clone())));
         assert_eq!(fake.seen(), [READ_PUBLIC, SIGN, GET_CAPABILITY]);
     }
 }

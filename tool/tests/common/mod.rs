@@ -14,6 +14,7 @@ pub mod clock;
 pub mod cut;
 #[path = "../../../tests/common/factory.rs"]
 pub mod factory;
+pub mod foreign;
 #[path = "../../../tests/common/home.rs"]
 pub mod home;
 #[path = "../../../tests/common/link.rs"]
@@ -23,6 +24,8 @@ pub mod mending;
 pub mod ports;
 #[path = "../../../tests/common/programs.rs"]
 pub mod programs;
+#[path = "../../../tests/common/proxy.rs"]
+pub mod proxy;
 #[path = "../../../tests/common/tpm.rs"]
 pub mod tpm;
 

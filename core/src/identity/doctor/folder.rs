@@ -7,9 +7,10 @@ use crate::certificate::Certificate;
 use crate::config::not_read;
 use crate::identity::Fault;
 use crate::identity::device::{Device, OWN};
-use crate::identity::mend::{Mend, of_unread, quoted, word};
+use crate::identity::mend::{Mend, of_unread};
 use crate::identity::provision::{LOCK, provision_lock};
 use crate::identity::software::Software;
+use crate::shell::{quoted, word};
 use crate::store::devid::DevidStore;
 use rustix::fs::{Access, access, stat};
 use rustix::process::{getegid, geteuid, getgroups};
@@ -41,6 +42,7 @@ pub(super) fn look_at(device: &Device, findings: &mut Vec<Finding>) {
         if store.name() == OWN || store.path().starts_with(state) {
             findings.extend(readers(state, store.path()));
         }
+        findings.extend(lost(store));
         files(store, findings);
         unusable(store, findings);
     }
@@ -108,6 +110,22 @@ fn files(store: &DevidStore, findings: &mut Vec<Finding>) {
     }
 }
 
+/// What was set aside with a master key that is gone.
+fn lost(store: &DevidStore) -> Option<Finding> {
+    let lost = store.lost_files().unwrap_or_default();
+    let first = lost.first()?.display().to_string();
+    let text = format!(
+        "{} files of keys that went with a former master key, {first} the first",
+        lost.len()
+    );
+    let mend = Mend::by("devid prune deletes them for good");
+    Some(
+        Finding::note("keys.lost", KEYS, text)
+            .of(store.path().display().to_string())
+            .mended(mend),
+    )
+}
+
 /// Keys whose files can be read, and that nobody can use.
 fn unusable(store: &DevidStore, findings: &mut Vec<Finding>) {
     let all = store.unusable_keys().unwrap_or_default();
@@ -141,7 +159,7 @@ fn left_out(store: &DevidStore) -> impl Iterator<Item = Finding> {
 fn state_folder(state: &Path) -> Finding {
     let shown = state.display();
     if !state.exists() {
-        let text = format!("{shown} is not there yet; devid provision makes it");
+        let text = format!("{shown} is not there yet: nothing was kept so far");
         return Finding::note("state.none", STATE, text);
     }
     if access(state, Access::WRITE_OK | Access::EXEC_OK).is_err() {

@@ -1,15 +1,20 @@
 //! The identities: the device's own as the table sees it, the factory's, how long their certificates
 //! are valid, and who is trusted.
 
-use super::{Finding, Health};
+use super::Finding;
 use crate::certificate::{Time, Unreadable};
+use crate::config::Own;
 use crate::identity::device::{Device, Entity, FACTORY, SOFTWARE};
-use crate::identity::mend::{Mend, quoted, word};
+use crate::identity::factory::FactoryIdentity;
+use crate::identity::mend::Mend;
 use crate::identity::observe::Observed;
+use crate::identity::provision::UNWANTED;
 use crate::identity::software::free_name;
 use crate::identity::state::{Marker, Plan, Policy};
+use crate::identity::status::{NONE_AT_ALL, NONE_YET};
 use crate::identity::time::{now, valid_at};
 use crate::identity::{Contents, FaultKind};
+use crate::shell::{quoted, word};
 use std::path::Path;
 
 const ABOUT: &str = "identity";
@@ -20,7 +25,7 @@ pub(super) fn look_at(device: &Device, findings: &mut Vec<Finding>) {
     let contents = device.contents();
     match device.observe() {
         Ok(seen) => {
-            own(device, &seen, &contents, findings);
+            own(device, &seen, findings);
             findings.extend(device.marker_lie(&seen).map(|(text, mend)| {
                 Finding::problem("marker", "marker", text, mend).of(device
                     .config
@@ -49,30 +54,40 @@ pub(super) fn look_at(device: &Device, findings: &mut Vec<Finding>) {
 }
 
 /// The device's own identity, as the table sees it.
-fn own(device: &Device, seen: &Observed, contents: &Contents, findings: &mut Vec<Finding>) {
+fn own(device: &Device, seen: &Observed, findings: &mut Vec<Finding>) {
     let provision = || Mend::run("At the next start, or now", Device::going_on(seen));
     let open = |id, text: &str| Finding::problem(id, ABOUT, text.into(), provision());
-    findings.push(match seen.facts.plan(Policy::of(&device.config)) {
+    let unusable = |text| {
+        let below = "See what is said of the TPM above, and of the factory identity below";
+        Finding::problem("identity.factory", ABOUT, text, Mend::by(below))
+    };
+    let policy = Policy::of(&device.config);
+    findings.push(match seen.facts.plan(policy) {
         Plan::Keep => Finding::ok("identity", ABOUT, "it is in the TPM".into()),
         Plan::KeepSoftware => {
             Finding::note("identity", ABOUT, "it is in files, not in a TPM".into())
         }
         Plan::UseExisting => Finding::ok("identity", ABOUT, seen.existing.text.clone()),
-        Plan::UseFactory => match device.factory_is_there() {
-            Ok(()) => Finding::ok(
+        Plan::UseFactory => match (device.factory_identity(), policy.own) {
+            (FactoryIdentity::Usable, Own::Unwanted) => Finding::ok(
                 "identity",
                 ABOUT,
                 "the factory's, and no other is wanted".into(),
             ),
-            Err(fault) => Finding::problem(
-                "identity.factory",
+            (FactoryIdentity::Usable, Own::Unset | Own::Wanted) => Finding::ok(
+                "identity",
                 ABOUT,
-                format!(
-                    "only the factory's is wanted ([provision] own = false): {}",
-                    fault.text
-                ),
-                Mend::by("See what is said of the factory identity below"),
+                "the factory's; the device has none of its own, and none was asked for".into(),
             ),
+            (FactoryIdentity::Absent(_), Own::Unset | Own::Wanted) => {
+                open("identity.none", NONE_AT_ALL)
+            }
+            (FactoryIdentity::Unusable(why), Own::Unset | Own::Wanted) => {
+                unusable(format!("the factory's cannot be used: {why}"))
+            }
+            (FactoryIdentity::Absent(why) | FactoryIdentity::Unusable(why), Own::Unwanted) => {
+                unusable(format!("only the factory's is wanted ({UNWANTED}): {why}"))
+            }
         },
         Plan::Refuse(why) => {
             let why = device.explained(why, seen);
@@ -86,18 +101,7 @@ fn own(device: &Device, seen: &Observed, contents: &Contents, findings: &mut Vec
             "identity.certificate",
             "the device's key has no certificate",
         ),
-        Plan::Generate | Plan::MakeSoftware => {
-            let none = open("identity.none", "the device has no identity of its own yet");
-            // A device may want no other than its factory's.
-            let factory = |one: &Entity| one.token == FACTORY && one.key.is_some();
-            Finding {
-                state: match contents.entities.iter().any(factory) {
-                    true => Health::Note,
-                    false => Health::Problem,
-                },
-                ..none
-            }
-        }
+        Plan::Generate | Plan::MakeSoftware => open("identity.none", NONE_YET),
         Plan::Reset => Finding::problem(
             "identity.reset-asked",
             ABOUT,

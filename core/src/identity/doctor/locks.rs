@@ -2,7 +2,8 @@
 
 use super::{Finding, Health};
 use crate::identity::device::Device;
-use crate::identity::mend::{Mend, word};
+use crate::identity::mend::Mend;
+use crate::shell::word;
 use crate::store::{KeyStore, Pins};
 use rustix::process::geteuid;
 

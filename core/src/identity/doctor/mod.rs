@@ -82,13 +82,13 @@ pub fn doctor(config: Result<Config, ConfigError>, instead: impl Fn() -> Config)
     let device = Device::new(config);
     named::look_at(&device.config, &mut findings);
     system::look_at(&device.config, &mut findings);
+    let from = findings.len();
     tpm::look_at(&device, &mut findings);
     locks::look_at(&device, &mut findings);
-    let from = findings.len();
     identity::look_at(&device, &mut findings);
     if !understood {
         // The identity may be elsewhere, and devid would do nothing.
-        let own = ["identity", "marker"];
+        let own = ["identity", "marker", "master key"];
         let findings = findings[from..].iter_mut();
         for finding in findings.filter(|one| own.contains(&one.about)) {
             finding.state = finding.state.min_with_note();

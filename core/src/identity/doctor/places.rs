@@ -8,7 +8,7 @@ use crate::identity::device::{Device, Entity, FACTORY, OWN};
 use crate::identity::mend::Mend;
 use crate::identity::orphan::Orphan;
 use crate::store::idevid::{IdevidStore, Taken};
-use crate::tpm::{PublicArea, is_own_key, recognised};
+use crate::tpm::{PublicArea, is_own_key, other_kind, recognised};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -82,6 +82,18 @@ pub(super) fn look_at(device: &Device, findings: &mut Vec<Finding>) {
     }
 }
 
+impl Device {
+    /// What a persistent handle is taken for.
+    pub(in crate::identity) fn taken_for(&self, handle: u32) -> String {
+        let look = Handles {
+            device: self,
+            contents: &self.contents(),
+            orphans: Vec::new(),
+        };
+        look.taken(handle).text
+    }
+}
+
 struct Handles<'a> {
     device: &'a Device,
     contents: &'a Contents,
@@ -109,6 +121,16 @@ impl Handles<'_> {
                     "handle.factory",
                     format!("factory identity {}", known.label),
                 ),
+                _ if self.device.lives_in_handle_alone(known) => Finding::note(
+                    "handle.alone",
+                    HANDLE,
+                    format!(
+                        "key of ours {}, which lives in this handle alone: the master key that \
+                         wrapped its file is gone",
+                        known.label
+                    ),
+                )
+                .mended(Mend::by("Leave the handle as it is")),
                 _ => ok("handle.own", format!("key of ours {}", known.label)),
             };
         }
@@ -125,7 +147,13 @@ impl Handles<'_> {
             Err(error) => return Finding::note("handle.unknown", HANDLE, error.to_string()),
         };
         match PublicArea::parse(&area) {
-            None => ok("handle.foreign", "of a kind that is not used here".into()),
+            None => {
+                let kind = other_kind(&area);
+                ok(
+                    "handle.foreign",
+                    format!("of a kind that is not used here: {kind}"),
+                )
+            }
             Some(parsed) => self.by_kind(handle, &area, &parsed),
         }
     }

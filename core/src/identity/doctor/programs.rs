@@ -6,7 +6,8 @@ use super::p11_kit::{self, Broken, Registration, Why};
 use super::{Finding, Health};
 use crate::config::{Config, environment, is_privileged};
 use crate::file;
-use crate::identity::mend::{Mend, word};
+use crate::identity::mend::Mend;
+use crate::shell::word;
 use std::path::{Path, PathBuf};
 
 const LIBRARY: &str = "libdevid_pkcs11.so";

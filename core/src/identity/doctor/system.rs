@@ -3,7 +3,8 @@
 use super::Finding;
 use crate::accounts::{group_name, user_name};
 use crate::config::Config;
-use crate::identity::mend::{Mend, quoted, word};
+use crate::identity::mend::Mend;
+use crate::shell::{quoted, word};
 use crate::tpm::Tcti;
 use rustix::fs::{Access, access, stat};
 use rustix::io::Errno;

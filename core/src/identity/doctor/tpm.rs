@@ -2,10 +2,10 @@
 
 use super::{Finding, places};
 use crate::identity::device::Device;
-use crate::identity::mend::{Mend, quoted};
+use crate::identity::mend::Mend;
 use crate::identity::status::TpmStatus;
 use crate::key::Curve;
-use crate::tpm::{Algorithm, Hash, Property, Tcti, TpmError};
+use crate::tpm::{Algorithm, Hash, Property, Tcti, TpmError, WAIT};
 
 /// A TPM of which this is less can keep no key of ours.
 const FEWEST_FREE: u32 = 2;
@@ -64,12 +64,7 @@ fn lockout(device: &Device, status: &TpmStatus) -> Finding {
         "{counter} of {most} failed tries count; one is forgotten each {} s",
         status.lockout_interval
     );
-    let clear = || {
-        Mend::run(
-            "Wait; or, with the lockout authorisation if it has one (--auth)",
-            tool(device, "tpm2_dictionarylockout --clear-lockout"),
-        )
-    };
+    let clear = || Mend::run(WAIT, device.config.tcti.clearing_lockout());
     match counter {
         0 => Finding::ok("tpm.lockout", about, text),
         counter if counter < most => {
@@ -81,16 +76,6 @@ fn lockout(device: &Device, status: &TpmStatus) -> Finding {
             format!("{text}: the TPM is locked, and no key of the factory's can sign"),
             clear(),
         ),
-    }
-}
-
-/// A command of tpm2-tools for this TPM.
-fn tool(device: &Device, command: &str) -> String {
-    let tcti = &device.config.tcti;
-    let (name, words) = command.split_once(' ').unwrap_or((command, ""));
-    match *tcti == Tcti::default() {
-        true => command.to_owned(),
-        false => format!("{name} --tcti {} {words}", quoted(&tcti.to_string())),
     }
 }
 
@@ -189,34 +174,21 @@ fn slots(device: &Device) -> Option<Finding> {
         ),
         Mend::run(
             "If no program uses the TPM now (whoever does must load its keys again)",
-            tool(device, "tpm2_flushcontext --transient-object"),
+            device
+                .config
+                .tcti
+                .tool("tpm2_flushcontext --transient-object"),
         ),
     );
     (loaded >= FEWEST).then_some(finding)
 }
 
-/// The key that wraps those of the folder.
+/// The key that wraps those of the folders.
 fn master(device: &Device) -> Option<Finding> {
-    let lost = || {
-        format!(
-            "handle 0x{:08X} does not hold the key that wraps those of {}: the TPM was cleared or \
-             exchanged",
-            device.config.master.handle,
-            device.folder().display()
-        )
-    };
-    match device.own.master_is_held() {
-        Ok(Some(false)) => Some(Finding::problem(
-            "master-key.lost",
-            "master key",
-            lost(),
-            device.other_tpm(),
-        )),
-        Ok(_) => None,
-        Err(error) => Some(Finding::note(
-            "master-key.unknown",
-            "master key",
-            error.to_string(),
-        )),
+    let about = "master key";
+    match device.master_fault(device.observe().ok().as_ref()) {
+        Ok(None) => None,
+        Ok(Some(said)) => Some(Finding::problem(said.id, about, said.text, said.mend)),
+        Err(fault) => Some(Finding::note("master-key.unknown", about, fault.text)),
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{DevidStore, StoreError};
 use crate::store::listing::Kind;
-use crate::store::{KeyStore, LookError, SignError};
+use crate::store::{Key, KeyStore, LookError, SignError};
 use crate::tpm::{Obstacle, TpmError};
 use std::fmt;
 
@@ -39,6 +39,10 @@ impl DevidStore {
             };
             let file = self.file(&shown.name);
             let of_file = |why: &dyn fmt::Display| format!("{}: {why}", file.display());
+            // Made below a master key that is gone: the handle has it, and its file cannot.
+            if self.lives_in_handle_alone(key) {
+                continue;
+            }
             let (why, is_damaged) = match (key.obstacle(), key.check_file(&self.tpm)) {
                 (Some(why), _) => (why, false),
                 (None, Err(SignError::Tpm(TpmError::Unloadable(what)))) => {
@@ -54,5 +58,19 @@ impl DevidStore {
             });
         }
         Ok(found)
+    }
+
+    /// Whether the TPM holds a key in its handle that was made below a master key of before.
+    pub fn lives_in_handle_alone(&self, key: &Key) -> bool {
+        let (Some(handle), Some(name)) = (key.handle(), key.name()) else {
+            return false;
+        };
+        if self.tpm.holds(handle, name) != Ok(true) {
+            return false;
+        }
+        let names = self.master_names().unwrap_or_default();
+        let there = self.tpm.name_at(self.master.handle).ok().flatten();
+        let mut gone = names.iter().filter(|one| there.as_ref() != Some(*one));
+        gone.any(|parent| self.tpm.lay_below(parent, handle, name) == Ok(true))
     }
 }

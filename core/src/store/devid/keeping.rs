@@ -71,7 +71,7 @@ impl DevidStore {
     }
 
     /// The handle of ours that holds the key of this TPM name.
-    fn handle_with(&self, name: &[u8]) -> Result<Option<u32>, TpmError> {
+    pub(super) fn handle_with(&self, name: &[u8]) -> Result<Option<u32>, TpmError> {
         for handle in self.tpm.handles(*HANDLES.start())? {
             if HANDLES.contains(&handle) && self.tpm.holds(handle, name)? {
                 return Ok(Some(handle));
@@ -146,6 +146,7 @@ impl DevidStore {
                 self.folder.remove_seal(seal)?;
             }
         }
+        self.folder.forget_former_masters()?;
         Ok(self.folder.forget_master()?)
     }
 
@@ -158,8 +159,9 @@ impl DevidStore {
         }
     }
 
-    /// Keys in persistent handles of ours that lie below the master key; where there is none, those
-    /// that are as ours and do not lie below the storage root key, as other programs' do.
+    /// Keys in persistent handles of ours that lie below the master key, or below one that the folder
+    /// remembers; where there is none, those that are as ours and do not lie below the storage root
+    /// key, as other programs' do.
     pub fn keys_in_handles(&self) -> Result<Vec<PersistentKey>, StoreError> {
         let mut keys = Vec::new();
         let master = self.master.handle;
@@ -167,14 +169,19 @@ impl DevidStore {
             Err(TpmError::Unsupported(_)) => false,
             other => other?.is_some(),
         };
+        // A damaged record says nothing of any.
+        let known = self.master_names().unwrap_or_default();
         for handle in self.tpm.handles(*HANDLES.start())? {
             if HANDLES.contains(&handle) {
                 let (area, key) = self.tpm.resident_key(handle)?;
                 let name = key.name().to_vec();
-                let is_ours = match has_master {
+                let mut is_ours = match has_master {
                     true => self.tpm.lies_below(master, handle, &name)?,
                     false => is_own_key(&area) && !self.tpm.lies_below(SRK, handle, &name)?,
                 };
+                for known in known.iter().filter(|_| has_master) {
+                    is_ours = is_ours || self.tpm.lay_below(known, handle, &name)?;
+                }
                 if is_ours {
                     keys.push(PersistentKey { handle, area, name });
                 }

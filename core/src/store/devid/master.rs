@@ -6,9 +6,9 @@
 //! the TPM has it is judged here alone, by its name: a key that does not load proves nothing, since
 //! its own file may be damaged.
 
-use super::{DevidStore, StoreError};
+use super::{DevidStore, HANDLES, PERSISTENT, StoreError};
 use crate::store::folder::{Content, FolderError, KeyFolder};
-use crate::tpm::{Parent, StorageKey, Tpm, TpmError, Unloadable, name_of};
+use crate::tpm::{Parent, SRK, StorageKey, Tpm, TpmError, Unloadable, name_of};
 use log::{info, warn};
 use std::path::PathBuf;
 
@@ -23,6 +23,19 @@ pub(in crate::store) enum Standing {
     Other,
     /// The folder does not say which key it is, and something is at its handle.
     Unknown,
+}
+
+/// What a TPM without the master key shows of where that was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::store) enum Traces {
+    /// The master key itself, in this handle.
+    Elsewhere(u32),
+    /// Keys that were made below it: it is the TPM, and was not cleared since.
+    Children,
+    /// A storage root key: it may be the TPM.
+    Root,
+    /// Not even that, as of a TPM that was cleared.
+    None,
 }
 
 /// The master key of one folder, as the folder remembers it.
@@ -82,26 +95,72 @@ impl MasterRecord {
             return error;
         }
         match self.standing(tpm) {
-            Ok(Standing::Missing) => self.lost("is empty"),
-            Ok(Standing::Other) => self.lost("holds another key"),
+            Ok(Standing::Missing) => self.lost(tpm, "is empty"),
+            Ok(Standing::Other) => self.lost(tpm, "holds another key"),
             Ok(Standing::Held | Standing::Unknown) | Err(_) => error,
         }
     }
 
-    fn lost(&self, finding: &str) -> TpmError {
-        warn!("{}", self.loss(finding));
-        TpmError::ForeignKey(self.handle)
+    fn lost(&self, tpm: &Tpm, finding: &str) -> TpmError {
+        let loss = self.loss(tpm, finding);
+        warn!("{loss}");
+        TpmError::ForeignKey(loss)
     }
 
     /// What is to be said where the TPM does not have it.
-    fn loss(&self, finding: &str) -> String {
+    fn loss(&self, tpm: &Tpm, finding: &str) -> String {
+        let seen = match self.traces(tpm).unwrap_or(Traces::Root) {
+            Traces::Elsewhere(handle) => {
+                return format!(
+                    "handle 0x{:08X} {finding}, but the master key that wraps the keys of {} is in \
+                     handle 0x{handle:08X}: write handle = 0x{handle:08X} under [master] in \
+                     config.toml",
+                    self.handle,
+                    self.folder.display()
+                );
+            }
+            Traces::Children => {
+                "it was evicted, since keys that were made below it are still in the TPM. What it \
+                 wrapped is lost; devid master renew lists that, and begins a new master key"
+            }
+            Traces::Root => {
+                "it was evicted, or the TPM was cleared or exchanged. devid doctor says what helps, and \
+                 devid master renew lists what is lost"
+            }
+            Traces::None => {
+                "the TPM was cleared or exchanged, and they are lost with it. Bring back the TPM \
+                 that the folder belongs to, or begin anew with devid reset --factory --yes"
+            }
+        };
         format!(
-            "handle 0x{:08X} {finding}, but the keys of {} are wrapped by a key that was there: the \
-             TPM was cleared or exchanged, and they are lost with it. Bring back the TPM that the \
-             folder belongs to, or begin anew with devid reset --factory --yes",
+            "handle 0x{:08X} {finding}, but the keys of {} are wrapped by a key that was there: \
+             {seen}",
             self.handle,
             self.folder.display()
         )
+    }
+
+    /// What is left in the TPM of the one that had the master key.
+    pub(in crate::store) fn traces(&self, tpm: &Tpm) -> Result<Traces, StoreError> {
+        if let Some(name) = self.area()?.and_then(|area| name_of(&area)) {
+            let mut has_children = false;
+            for handle in tpm.handles(PERSISTENT)? {
+                let Some(key) = tpm.name_at(handle)? else {
+                    continue;
+                };
+                if key == name {
+                    return Ok(Traces::Elsewhere(handle));
+                }
+                has_children |= HANDLES.contains(&handle) && tpm.lay_below(&name, handle, &key)?;
+            }
+            if has_children {
+                return Ok(Traces::Children);
+            }
+        }
+        Ok(match tpm.name_at(SRK)? {
+            Some(_) => Traces::Root,
+            None => Traces::None,
+        })
     }
 }
 
@@ -160,7 +219,7 @@ impl DevidStore {
 
     /// What is to be said where the TPM does not have the master key.
     fn other_tpm(&self, finding: &str) -> StoreError {
-        StoreError::OtherTpm(self.master_record().loss(finding))
+        StoreError::OtherTpm(self.master_record().loss(&self.tpm, finding))
     }
 
     fn has_wrapped_keys(&self) -> Result<bool, StoreError> {

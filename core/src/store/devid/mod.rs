@@ -11,6 +11,7 @@ mod keeping;
 mod master;
 pub(super) mod pins;
 mod private;
+mod renewal;
 mod showing;
 
 pub use crate::tpm::{Algorithm, KeyUsage};
@@ -19,6 +20,7 @@ pub use fault::StoreError;
 pub use keeping::PersistentKey;
 pub(super) use master::MasterRecord;
 pub use private::PrivateKey;
+pub use renewal::{Kept, Losses, Lost, LostKind};
 pub use showing::Stamp;
 
 use super::folder::{Content, Description, Entry, KeyFolder, Material, Origin, Pair};

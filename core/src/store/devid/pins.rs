@@ -105,7 +105,7 @@ impl DevidStore {
             .unseal(&sealed, &value)
             .map_err(|error| match error {
                 TpmError::WrongAuth(_) => LoginError::Wrong,
-                TpmError::Response(code) if code.is_lockout() => LoginError::Locked,
+                TpmError::Lockout(tcti) => LoginError::Locked(tcti),
                 error => self.of_seal(seal, error),
             })
     }

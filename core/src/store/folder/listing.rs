@@ -1,5 +1,6 @@
 //! What is in the folder, and what must change before that is something else.
 
+use super::aside::is_lost;
 use super::read::{Opened, SUFFIX, is_object};
 use super::{Entry, FolderError, KeyFolder, format};
 use crate::config::not_read;
@@ -202,7 +203,7 @@ impl KeyFolder {
     /// Of names that are no object's, those that somebody may take for read: neither hidden, as the
     /// module's own files are, nor left by an editor, nor put aside. The log names each once.
     fn left_out(&self, others: Vec<String>, before: &Known) -> Vec<String> {
-        let is_own = |name: &str| name.contains(".pem.pre-tpm");
+        let is_own = |name: &str| name.contains(".pem.pre-tpm") || is_lost(name);
         let mut left: Vec<String> = others;
         left.retain(|name| !is_leftover(Path::new(name)) && !is_own(name));
         left.sort_unstable();

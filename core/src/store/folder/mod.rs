@@ -4,6 +4,7 @@
 //! Reading takes no lock and works where nothing can be written: a file is replaced as a whole or
 //! not at all (`write`). What is damaged costs one object, is said once, and is never deleted.
 
+mod aside;
 mod entry;
 mod fault;
 mod format;
@@ -310,10 +311,15 @@ impl KeyFolder {
     ///
     /// As of [`remove`](Self::remove), but for a name that was not remembered.
     pub fn forget_master(&self) -> Result<(), FolderError> {
+        self.delete_own(MASTER)
+    }
+
+    /// Takes a file away that is no object, if it is there.
+    fn delete_own(&self, file: &str) -> Result<(), FolderError> {
         let Some(writer) = Writer::open(&self.path, self.patience)? else {
             return Ok(());
         };
-        match writer.delete(MASTER) {
+        match writer.delete(file) {
             Err(FolderError::Gone(_)) => Ok(()),
             other => other,
         }

@@ -34,7 +34,7 @@ pub enum Seal {
 }
 
 impl Seal {
-    fn file(self) -> &'static str {
+    pub(super) fn file(self) -> &'static str {
         match self {
             Self::Officer => ".officer.pem",
             Self::User => ".user.pem",
@@ -113,13 +113,7 @@ impl KeyFolder {
     ///
     /// As of [`remove`](Self::remove).
     pub fn remove_seal(&self, seal: Seal) -> Result<(), FolderError> {
-        let Some(writer) = Writer::open(&self.path, self.patience)? else {
-            return Ok(());
-        };
-        match writer.delete(seal.file()) {
-            Err(FolderError::Gone(_)) => Ok(()),
-            other => other,
-        }
+        self.delete_own(seal.file())
     }
 }
 

@@ -3,7 +3,8 @@
 //! Whoever reads meanwhile finds the old or the new. A writer that was killed leaves its temporary
 //! file at most, which the next one removes.
 
-use super::read::{Opened, object_name};
+use super::aside::LOST;
+use super::read::{Opened, SUFFIX, object_name};
 use super::{FolderError, SERIAL};
 use crate::file::{self, Lock, Place, random_digits, sync_folder};
 use crate::trust::Owned;
@@ -123,6 +124,28 @@ impl<'a> Writer<'a> {
     /// That there is room for a file of so many bytes.
     pub(super) fn check_room(&self, bytes: usize) -> Result<(), FolderError> {
         file::try_room(&self.folder.fd, bytes).map_err(FolderError::at(self.folder.path))
+    }
+
+    /// Gives a file a name that says that it is lost, and gives that.
+    pub(super) fn set_aside(&self, file: &str) -> Result<String, FolderError> {
+        let stem = file.strip_suffix(SUFFIX).unwrap_or(file);
+        for number in 1.. {
+            let aside = match number {
+                1 => format!("{stem}{LOST}"),
+                _ => format!("{stem}{LOST}-{number}"),
+            };
+            match file::rename_to_free(&self.folder.fd, file, &*aside) {
+                Err(Errno::EXIST) => {}
+                Err(Errno::NOENT) => break,
+                other => {
+                    return other
+                        .and_then(|()| sync_folder(&self.folder.fd))
+                        .map(|()| aside)
+                        .map_err(FolderError::at(&self.folder.path.join(file)));
+                }
+            }
+        }
+        Err(FolderError::Gone(object_name(file).into()))
     }
 
     /// Takes a file away.

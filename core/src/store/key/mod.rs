@@ -133,7 +133,7 @@ impl Key {
     }
 
     /// What its authorisation value derives from, beside a secret.
-    pub(super) fn auth_salt(&self) -> Option<&[u8]> {
+    pub(crate) fn auth_salt(&self) -> Option<&[u8]> {
         match &self.access {
             Access::Derived { salt, .. } => Some(salt),
             Access::Open | Access::Given(_) | Access::Hidden | Access::Login(_) => None,

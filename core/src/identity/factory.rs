@@ -1,0 +1,62 @@
+//! The identity that the factory gave the device, judged by a signature of its key.
+
+use super::device::{Device, Entity};
+use super::prove::{Proof, prove};
+use super::{Fault, FaultKind};
+use crate::certificate::Certificate;
+use crate::store::SignError;
+
+/// How the factory's identity is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum FactoryIdentity {
+    /// Its key signs, or asks for a PIN first.
+    Usable,
+    /// There is none: no certificate of a device is here.
+    Absent(Fault),
+    /// A certificate of a device is here, or may be, and its key does not sign; why.
+    Unusable(Fault),
+}
+
+impl FactoryIdentity {
+    /// Why it cannot be used, if so.
+    pub(super) fn usable(self) -> Result<(), Fault> {
+        match self {
+            Self::Usable => Ok(()),
+            Self::Absent(why) | Self::Unusable(why) => Err(why),
+        }
+    }
+}
+
+impl Device {
+    /// Looks for the factory's identity, and has its key sign.
+    pub(super) fn factory_identity(&self) -> FactoryIdentity {
+        let factory = match self.factory() {
+            Ok(read) => read,
+            Err((_, fault)) if fault.kind == FaultKind::NotFound => {
+                return FactoryIdentity::Absent(fault);
+            }
+            Err((_, fault)) => return FactoryIdentity::Unusable(fault),
+        };
+        let mut why = factory.unread;
+        for key in factory.entities.iter().filter_map(|one| one.key.as_ref()) {
+            match prove(&self.tpm, key, key.public()) {
+                Proof::Belongs | Proof::None(SignError::NotLoggedIn) => {
+                    return FactoryIdentity::Usable;
+                }
+                Proof::Other => why = Some(Fault::failed("another key than the factory's signed")),
+                Proof::None(error) => why = Some(error.into()),
+            }
+        }
+        let is_device = |one: &Entity| {
+            !one.attests && !one.certificate().is_some_and(Certificate::is_authority)
+        };
+        let missing = |what| Fault::new(FaultKind::NotFound, what);
+        match why {
+            Some(fault) => FactoryIdentity::Unusable(fault),
+            None if factory.entities.iter().any(is_device) => FactoryIdentity::Unusable(missing(
+                "the TPM has no key for the factory's certificate",
+            )),
+            None => FactoryIdentity::Absent(missing("the factory gave the device no identity")),
+        }
+    }
+}

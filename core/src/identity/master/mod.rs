@@ -1,0 +1,222 @@
+//! The master key as the device sees it: whether the TPM has it, and what it means that it has not.
+
+mod renewal;
+
+pub use renewal::{KeptObject, LostObject, Renewal, renew_master};
+
+use super::Fault;
+use super::device::{Device, Entity};
+use super::mend::Mend;
+use super::observe::Observed;
+use super::state::{Plan, Policy, Refusal};
+use crate::file;
+use crate::key::{from_hex, hex};
+use crate::tpm::{SRK, name_of};
+use std::io::ErrorKind;
+use std::path::PathBuf;
+
+const PERSISTENT: u32 = 0x8100_0000;
+/// The TPMT_PUBLIC of the master key that a renewal is about to put into the TPM, in hexadecimal
+/// digits: so that the next run knows it again.
+const BEGUN: &str = ".master-renewal";
+/// More bytes than that file has, and a drop-in of ours.
+const LARGEST: u64 = 4096;
+const RENEW: &str = "devid master renew --yes";
+
+/// Whether the TPM has the master key of all key folders.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum MasterState {
+    /// No folder has ever had one.
+    None,
+    /// It has.
+    Held,
+    /// It has, in another handle than the configuration names.
+    Elsewhere(u32),
+    /// It has not; what is in its handle, unless a renewal put that there.
+    Gone(Option<Occupant>),
+}
+
+/// What another program put into the handle.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Occupant {
+    /// What it is, and its TPM name.
+    text: String,
+}
+
+/// What is said of the master key, in its parts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Said {
+    /// What it is called wherever programs read it.
+    pub(super) id: &'static str,
+    pub(super) text: String,
+    pub(super) mend: Mend,
+}
+
+impl Said {
+    fn refused(self) -> Fault {
+        Fault::refused(format!("{}. {}", self.text, self.mend))
+    }
+}
+
+impl Device {
+    /// Why no new master key is made, if so: the identity is not whole, and a new master key would
+    /// only hide that.
+    fn kept_from_renewal(&self, seen: &Observed) -> Option<Fault> {
+        match seen.facts.plan(Policy::of(&self.config)) {
+            Plan::Refuse(Refusal::ExistingUnusable) => None,
+            Plan::Refuse(why) => Some(self.refusal(why, seen)),
+            Plan::Reset => Some(Fault::refused(format!(
+                "a factory reset was asked for, which makes a new master key. {}",
+                self.no_reset()
+            ))),
+            _ => None,
+        }
+    }
+
+    /// Whether a key of ours is in its handle, and its file cannot bring it back there: it was made
+    /// below a master key that is gone.
+    pub(super) fn lives_in_handle_alone(&self, entity: &Entity) -> bool {
+        let store = self.store_of(entity);
+        let key = entity.key.as_ref();
+        store
+            .zip(key)
+            .is_some_and(|(store, key)| store.lives_in_handle_alone(key))
+    }
+
+    /// How the master key is. One command; more where it is gone.
+    pub(super) fn master_state(&self) -> Result<MasterState, Fault> {
+        let handle = self.config.master.handle;
+        let (mut is_needed, mut former) = (false, Vec::new());
+        let there = self.tpm.name_at(handle)?;
+        let mut is_held = true;
+        for store in self.stores() {
+            let remembered = store.master_name()?;
+            let needed = remembered.is_some() || store.needs_master()?;
+            is_needed |= needed;
+            is_held &= !needed || (there.is_some() && remembered == there);
+            former.extend(remembered);
+        }
+        match (is_needed, is_held) {
+            (false, _) => return Ok(MasterState::None),
+            (true, true) => return Ok(MasterState::Held),
+            (true, false) => {}
+        }
+        for other in self.tpm.handles(PERSISTENT)? {
+            let name = self.tpm.name_at(other)?;
+            if other != handle && name.is_some_and(|name| former.contains(&name)) {
+                return Ok(MasterState::Elsewhere(other));
+            }
+        }
+        let ours = self.begun()?.and_then(|area| name_of(&area));
+        Ok(MasterState::Gone(match there {
+            // A renewal put it there, for this folder or for another one.
+            Some(name) if Some(&name) == ours.as_ref() || former.contains(&name) => None,
+            Some(name) => Some(self.occupant(handle, &name)),
+            None => None,
+        }))
+    }
+
+    fn occupant(&self, handle: u32, name: &[u8]) -> Occupant {
+        let key = self.tpm.storage_key(handle);
+        let kind = match &key {
+            Ok(Some(key)) => match (self.tpm.is_primary(key), key.is_as_ours()) {
+                (Ok(true), _) => "a primary storage key of another program".into(),
+                (_, true) => "a storage key like ours, of another installation".into(),
+                (_, false) => "a storage key of another program".into(),
+            },
+            _ => self.taken_for(handle),
+        };
+        let text = format!("{kind} (TPM name {})", hex(name));
+        Occupant { text }
+    }
+
+    /// What is said of the master key where something is wrong with it.
+    pub(super) fn master_fault(&self, seen: Option<&Observed>) -> Result<Option<Said>, Fault> {
+        let state = self.master_state()?;
+        let occupant = match state {
+            MasterState::None | MasterState::Held => return Ok(None),
+            MasterState::Elsewhere(handle) => return Ok(Some(self.elsewhere(handle))),
+            MasterState::Gone(occupant) => occupant,
+        };
+        let handle = self.config.master.handle;
+        let folder = self.folder();
+        let folder = folder.display();
+        let is = match &occupant {
+            Some(occupant) => format!("holds {}", occupant.text),
+            None if self.begun()?.is_some() => "is being renewed".into(),
+            None => "is empty".into(),
+        };
+        let gone = format!(
+            "handle 0x{handle:08X} {is}, and the master key that wrapped the keys of {folder} is gone"
+        );
+        let has_identity = seen.is_some_and(|seen| seen.own.is_some());
+        let is_kept = seen.is_some_and(|seen| self.kept_from_renewal(seen).is_none());
+        let has_root = self.tpm.name_at(SRK)?.is_some();
+        let (why, mend) = match (is_kept, has_identity || has_root) {
+            (true, true) => (
+                match has_identity {
+                    true => {
+                        "the device's identity is in the TPM as before, so the TPM was not cleared: the \
+                         master key was evicted"
+                    }
+                    false => {
+                        "the storage root key is there, so it seems that only the master key was evicted"
+                    }
+                },
+                Mend::run(
+                    "What it wrapped is lost, and devid master renew lists that. A new master key, beside \
+                     the identity that stays, begins with",
+                    RENEW,
+                ),
+            ),
+            (true, false) => (
+                "the TPM was cleared or exchanged",
+                Mend::run(
+                    "Bring back the TPM that the folder belongs to. Only if it was cleared, its keys are \
+                     lost (devid master renew lists them), and a new master key begins with",
+                    RENEW,
+                ),
+            ),
+            (false, _) => ("the TPM was cleared or exchanged", self.other_tpm()),
+        };
+        Ok(Some(Said {
+            id: "master-key.lost",
+            text: format!("{gone}: {why}"),
+            mend,
+        }))
+    }
+
+    fn elsewhere(&self, handle: u32) -> Said {
+        let named = self.config.master.handle;
+        Said {
+            id: "master-key.elsewhere",
+            text: format!(
+                "the master key is in handle 0x{handle:08X}, and the configuration names 0x{named:08X}: \
+                 nothing is lost"
+            ),
+            mend: Mend::by(format!(
+                "Write handle = 0x{handle:08X} under [master] in config.toml"
+            )),
+        }
+    }
+
+    fn begun_path(&self) -> PathBuf {
+        self.config.state.join(BEGUN)
+    }
+
+    /// The TPMT_PUBLIC of the master key that a renewal began with, if one did not end.
+    fn begun(&self) -> Result<Option<Vec<u8>>, Fault> {
+        let path = self.begun_path();
+        match file::read(&path, LARGEST) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Fault::file(&path)(error)),
+            // One that cannot be understood tells of no key, and is written anew.
+            Ok(digits) => Ok(Some(
+                String::from_utf8(digits)
+                    .ok()
+                    .and_then(|digits| from_hex(digits.trim()))
+                    .unwrap_or_default(),
+            )),
+        }
+    }
+}

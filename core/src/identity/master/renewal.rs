@@ -1,0 +1,312 @@
+//! A new master key in the place of one that is gone. The identity stays; what the old one wrapped is
+//! moved aside.
+
+use super::{LARGEST, MasterState, Occupant, PERSISTENT, RENEW};
+use crate::config::{Config, ConfigError};
+use crate::file;
+use crate::identity::Fault;
+use crate::identity::device::Device;
+use crate::identity::provision::{only_one, tidy};
+use crate::key::hex;
+use crate::store::devid::{DevidStore, Losses, LostKind, StoreError};
+use crate::tpm::{StorageKey, TpmError, name_of};
+use crate::trouble::is_there;
+use log::info;
+use serde::Serialize;
+use std::io::ErrorKind;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+
+/// Where a new master key goes if another program took its handle.
+const HANDLES: RangeInclusive<u32> = 0x8100_0080..=0x8100_00FF;
+const DROP_IN: &str = "devid-master.toml";
+const DROP_IN_HEAD: &str = "# Where the master key is. Written by devid master renew, because another program took the \
+                            handle before.\n[master]\nhandle = ";
+
+/// What a renewal of the master key did, or would do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Renewal {
+    /// Whether it was done.
+    pub done: bool,
+    /// Where the new master key is, or will be.
+    pub handle: String,
+    /// What another program has in the handle of before.
+    pub occupant: Option<String>,
+    /// The file that names the new handle, if that is another.
+    pub drop_in: Option<PathBuf>,
+    /// What is lost with the old master key.
+    pub lost: Vec<LostObject>,
+    /// Keys of the old master key that live on in their persistent handles, and there alone.
+    pub kept: Vec<KeptObject>,
+}
+
+/// Something that is lost with a master key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LostObject {
+    /// The token.
+    pub token: String,
+    /// Its label.
+    pub label: String,
+    /// `wrapped`, `sealed` or `behind-pin`, a key; `pin`; `certificate`, of such a key.
+    pub kind: &'static str,
+    /// Its file.
+    pub file: PathBuf,
+    /// Where that was moved.
+    pub moved_to: Option<PathBuf>,
+}
+
+/// A key that a renewal leaves as it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct KeptObject {
+    /// The token.
+    pub token: String,
+    /// Its label.
+    pub label: String,
+    /// The handle that has it.
+    pub handle: String,
+}
+
+/// Begins a new master key where the old one is gone, and keeps the device's identity. `yes`: it is
+/// done; else only told. `again` reads the configuration anew, once a drop-in was written.
+///
+/// Whoever is killed in between runs it again.
+///
+/// # Errors
+///
+/// [`FaultKind::Refused`](crate::identity::FaultKind::Refused) while the old master key is in the TPM, or where the identity is lost too.
+/// Then nothing was changed.
+pub fn renew_master(
+    config: &Config,
+    yes: bool,
+    again: &dyn Fn() -> Result<Config, ConfigError>,
+) -> Result<Renewal, Fault> {
+    let state = &config.state;
+    if !is_there(state).map_err(Fault::file(state))? {
+        return Err(none_yet());
+    }
+    let _only_one = yes.then(|| only_one(state)).transpose()?;
+    let device = Device::new(config.clone());
+    if yes {
+        tidy(&device);
+    }
+    let seen = device.observe()?;
+    if let Some(fault) = &seen.tpm_fault {
+        return Err(fault.clone());
+    }
+    if let Some(fault) = &seen.unread_now {
+        return Err(Fault::failed(format!("{fault}. Nothing was changed")));
+    }
+    let occupant = match device.master_state()? {
+        MasterState::None => return Err(none_yet()),
+        MasterState::Held if device.begun()?.is_none() => return Err(device.still_there()),
+        MasterState::Held => None,
+        MasterState::Elsewhere(handle) => return Err(device.elsewhere(handle).refused()),
+        MasterState::Gone(occupant) => occupant,
+    };
+    if let Some(why) = device.kept_from_renewal(&seen) {
+        return Err(why);
+    }
+    let mut renewal = device.renewal(occupant.as_ref())?;
+    if !yes {
+        return Ok(renewal);
+    }
+    for store in device.stores() {
+        store.check_writable()?;
+    }
+    let device = match occupant {
+        Some(_) => device.moved(&renewal, again)?,
+        None => device,
+    };
+    device.renew(&mut renewal)?;
+    device.tell_others();
+    renewal.done = true;
+    Ok(renewal)
+}
+
+fn none_yet() -> Fault {
+    Fault::refused(
+        "there is no master key yet, and none is missed: the first key of the token devid makes it",
+    )
+}
+
+impl Device {
+    fn still_there(&self) -> Fault {
+        Fault::refused(format!(
+            "the master key is there, in handle 0x{:08X}, and nothing is lost: nothing was done. A \
+             new one in its place would end every key that it wraps",
+            self.config.master.handle
+        ))
+    }
+
+    /// What would be done.
+    fn renewal(&self, occupant: Option<&Occupant>) -> Result<Renewal, Fault> {
+        let handle = match occupant {
+            Some(_) => self.free_handle()?,
+            None => self.config.master.handle,
+        };
+        let (mut lost, mut kept) = (Vec::new(), Vec::new());
+        for store in self.broken_stores()? {
+            let Losses {
+                lost: gone,
+                kept: stays,
+            } = store.losses()?;
+            lost.extend(gone.into_iter().map(|one| LostObject {
+                token: store.name().to_owned(),
+                label: one.label,
+                kind: match one.what {
+                    LostKind::Certificate => "certificate",
+                    LostKind::Wrapped => "wrapped",
+                    LostKind::Sealed => "sealed",
+                    LostKind::BehindPin => "behind-pin",
+                    LostKind::Pin(_) => "pin",
+                },
+                file: one.file,
+                moved_to: None,
+            }));
+            kept.extend(stays.into_iter().map(|one| KeptObject {
+                token: store.name().to_owned(),
+                label: one.label,
+                handle: format!("0x{:08X}", one.handle),
+            }));
+        }
+        Ok(Renewal {
+            done: false,
+            handle: format!("0x{handle:08X}"),
+            occupant: occupant.map(|occupant| occupant.text.clone()),
+            drop_in: occupant.map(|_| self.drop_in()),
+            lost,
+            kept,
+        })
+    }
+
+    fn drop_in(&self) -> PathBuf {
+        self.config.drop_ins.join(DROP_IN)
+    }
+
+    fn free_handle(&self) -> Result<u32, Fault> {
+        let taken = self.tpm.handles(PERSISTENT)?;
+        let free = HANDLES.into_iter().find(|handle| !taken.contains(handle));
+        free.ok_or_else(|| {
+            Fault::refused(format!(
+                "the handles 0x{:08X} to 0x{:08X} are all taken; name another one by handle under \
+                 [master] in config.toml",
+                HANDLES.start(),
+                HANDLES.end()
+            ))
+        })
+    }
+
+    /// Folders whose master key is not the one in the handle.
+    fn broken_stores(&self) -> Result<Vec<&DevidStore>, Fault> {
+        let there = self.tpm.name_at(self.config.master.handle)?;
+        let mut broken = Vec::new();
+        for store in self.stores() {
+            let remembered = store.master_name()?;
+            let needed = remembered.is_some() || store.needs_master()?;
+            if needed && (there.is_none() || remembered != there) {
+                broken.push(store);
+            }
+        }
+        Ok(broken)
+    }
+
+    /// The same device with the master key's handle in the configuration.
+    fn moved(
+        &self,
+        renewal: &Renewal,
+        again: &dyn Fn() -> Result<Config, ConfigError>,
+    ) -> Result<Self, Fault> {
+        let path = self.drop_in();
+        let by_hand = |why: &dyn std::fmt::Display| {
+            Fault::refused(format!(
+                "{}: {why}. Nothing was changed. Write handle = {} under [master] in config.toml, \
+                 where no later file names another, and then: {RENEW}",
+                path.display(),
+                renewal.handle
+            ))
+        };
+        let before = match file::read(&path, LARGEST) {
+            Err(error) if error.kind() == ErrorKind::NotFound => None,
+            Err(error) => return Err(by_hand(&error)),
+            Ok(content) if content.starts_with(DROP_IN_HEAD.as_bytes()) => Some(content),
+            Ok(_) => return Err(by_hand(&"it is not as devid wrote it, and is left alone")),
+        };
+        let text = format!("{DROP_IN_HEAD}{}\n", renewal.handle);
+        std::fs::create_dir_all(&self.config.drop_ins).map_err(|error| by_hand(&error))?;
+        file::write(&path, text.as_bytes(), 0o644).map_err(|error| by_hand(&error))?;
+        let now = again();
+        let obeyed = now
+            .as_ref()
+            .is_ok_and(|config| format!("0x{:08X}", config.master.handle) == renewal.handle);
+        match now {
+            Ok(config) if obeyed => Ok(Self::new(config)),
+            now => {
+                let undone = match before {
+                    Some(content) => file::write(&path, &content, 0o644),
+                    None => file::remove(&path),
+                };
+                undone.map_err(Fault::file(&path))?;
+                Err(match now {
+                    Err(error) => by_hand(&error),
+                    Ok(_) => by_hand(&"another file of the configuration is read after it"),
+                })
+            }
+        }
+    }
+
+    /// Makes the new master key, takes out of use what the old one wrapped, and remembers the new
+    /// one, which is the end.
+    fn renew(&self, renewal: &mut Renewal) -> Result<(), Fault> {
+        let handle = self.config.master.handle;
+        let broken = self.broken_stores()?;
+        let master = self.new_master()?;
+        info!("master key renewed at 0x{handle:08X}");
+        for store in broken {
+            for lost in store.losses()?.lost {
+                let moved = store.set_aside(&lost)?;
+                let told = renewal.lost.iter_mut().find(|one| one.file == lost.file);
+                if let Some(told) = told {
+                    told.moved_to = moved;
+                }
+            }
+            store.begin_with(&master)?;
+        }
+        let begun = self.begun_path();
+        file::remove(&begun).map_err(Fault::file(&begun))
+    }
+
+    /// The key in the handle: one that a renewal put there, or a folder knows; else a new one.
+    fn new_master(&self) -> Result<StorageKey, Fault> {
+        let handle = self.config.master.handle;
+        let missing = || {
+            Fault::failed(format!(
+                "handle 0x{handle:08X} does not hold the new master key; look at it by devid doctor, \
+                 and run {RENEW} again"
+            ))
+        };
+        if let Some(there) = self.tpm.name_at(handle)? {
+            // Looked at before: nobody else's is there, or it came only now.
+            let begun = self.begun()?.and_then(|area| name_of(&area));
+            let mut is_ours = begun.as_ref() == Some(&there);
+            for store in self.stores() {
+                is_ours |= store.master_name()?.as_ref() == Some(&there);
+            }
+            let key = self.tpm.storage_key(handle)?.filter(|_| is_ours);
+            return key.ok_or_else(missing);
+        }
+        let made = self.own.make_master()?;
+        let path = self.begun_path();
+        let digits = format!("{}\n", hex(made.area()));
+        file::write(&path, digits.as_bytes(), 0o600).map_err(Fault::file(&path))?;
+        match self.own.put_master(&made) {
+            Err(StoreError::Tpm(TpmError::KeyReplaced(_))) => {
+                return Err(missing());
+            }
+            other => other?,
+        }
+        let there = self.tpm.storage_key(handle)?;
+        there
+            .filter(|key| key.name() == made.name())
+            .ok_or_else(missing)
+    }
+}

@@ -1,0 +1,232 @@
+//! What goes with a master key that is gone, what stays, and how the folder begins with another.
+
+use super::{DevidStore, HANDLES, StoreError};
+use crate::key::PublicKey;
+use crate::store::folder::{Content, Entry, Origin, Pair, Seal};
+use crate::tpm::{SRK, StorageKey, TpmError, WrappedKey, name_of};
+use std::path::PathBuf;
+
+/// What a folder loses with its master key, and what it keeps.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Losses {
+    /// In the order in which files are set aside: whoever is cut off finds the rest.
+    pub lost: Vec<Lost>,
+    /// Keys that the master key wrapped and that are in their persistent handles.
+    pub kept: Vec<Kept>,
+}
+
+/// Something that nobody can use any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lost {
+    /// Its label; of a PIN whose it is.
+    pub label: String,
+    /// What it is.
+    pub what: LostKind,
+    /// Its file.
+    pub file: PathBuf,
+}
+
+/// Kinds of what is lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LostKind {
+    /// The certificate of a key that is lost.
+    Certificate,
+    /// A key that only the TPM used.
+    Wrapped,
+    /// A key that was used in memory.
+    Sealed,
+    /// A key that a lost PIN opened.
+    BehindPin,
+    /// A PIN.
+    Pin(Seal),
+}
+
+/// A key that lives on in its persistent handle, and there alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kept {
+    /// Its label.
+    pub label: String,
+    /// The handle.
+    pub handle: u32,
+}
+
+impl DevidStore {
+    /// What is lost while the master key is gone. One command for each key with a handle.
+    ///
+    /// # Errors
+    ///
+    /// Also if a file could not be read now.
+    pub fn losses(&self) -> Result<Losses, StoreError> {
+        let listing = self.whole_listing()?;
+        let (mut keys, mut kept, mut living) = (Vec::new(), Vec::new(), Vec::new());
+        for entry in &listing.entries {
+            let Content::Pair(pair) = &entry.content else {
+                continue;
+            };
+            match self.fate(pair)? {
+                Fate::Lost(what) => keys.push((pair.public.clone(), self.lost(entry, what))),
+                Fate::InHandle(handle) => {
+                    living.push(&pair.public);
+                    let label = pair.private.label.clone();
+                    kept.push(Kept { label, handle });
+                }
+                Fate::Untouched => living.push(&pair.public),
+            }
+        }
+        let goes = |public: &PublicKey| {
+            let is_lost = keys.iter().any(|(lost, _)| lost == public);
+            is_lost && !living.contains(&public)
+        };
+        let certificates = listing.entries.iter().filter_map(|entry| {
+            let Content::Certificate(certificate, _) = &entry.content else {
+                return None;
+            };
+            let public = certificate.public_key()?;
+            goes(&public).then(|| self.lost(entry, LostKind::Certificate))
+        });
+        // A certificate is known by its key: it goes first.
+        let mut lost: Vec<Lost> = certificates.collect();
+        lost.extend(keys.into_iter().map(|(_, key)| key));
+        for seal in [Seal::User, Seal::Officer] {
+            if self.folder.has_seal(seal)? {
+                let (whose, file) = match seal {
+                    Seal::User => ("the user's PIN", ".user.pem"),
+                    Seal::Officer => ("the security officer's PIN", ".officer.pem"),
+                };
+                lost.push(Lost {
+                    label: whose.into(),
+                    what: LostKind::Pin(seal),
+                    file: self.path().join(file),
+                });
+            }
+        }
+        Ok(Losses { lost, kept })
+    }
+
+    fn lost(&self, entry: &Entry, what: LostKind) -> Lost {
+        let label = match &entry.content {
+            Content::Pair(pair) => &pair.private.label,
+            Content::Public(_, description) | Content::Certificate(_, description) => {
+                &description.label
+            }
+            Content::Data(data) => &data.description.label,
+        };
+        Lost {
+            label: label.clone(),
+            what,
+            file: self.file(&entry.name),
+        }
+    }
+
+    fn fate(&self, pair: &Pair) -> Result<Fate, StoreError> {
+        if pair.auth.is_some() {
+            return Ok(Fate::Lost(LostKind::BehindPin));
+        }
+        if !self.was_wrapped_here(pair) {
+            return Ok(Fate::Untouched);
+        }
+        let Some(key) = pair.material.wrapped() else {
+            return Ok(Fate::Lost(LostKind::Sealed));
+        };
+        let name = name_of(&key.public).unwrap_or_default();
+        if let Some(handle) = pair.handle
+            && self.tpm.holds(handle, &name)?
+        {
+            return Ok(Fate::InHandle(handle));
+        }
+        Ok(match self.handle_with(&name)? {
+            Some(handle) => Fate::InHandle(handle),
+            None => Fate::Lost(LostKind::Wrapped),
+        })
+    }
+
+    /// Whether the master key wraps the key, or one did that was in another handle: of the keys that
+    /// were made through the token, none has another parent.
+    pub(super) fn was_wrapped_here(&self, pair: &Pair) -> bool {
+        let Some(parent) = pair.material.parent() else {
+            return false;
+        };
+        let ours = pair.origin != Origin::Unknown
+            && (SRK + 1..=0x8100_FFFF).contains(&parent)
+            && !HANDLES.contains(&parent)
+            && !self.parents.contains(&parent);
+        parent == self.master.handle || ours
+    }
+
+    /// Whether keys or PINs of the folder need a master key.
+    pub fn needs_master(&self) -> Result<bool, StoreError> {
+        if self.folder.has_seal(Seal::Officer)? || self.folder.has_seal(Seal::User)? {
+            return Ok(true);
+        }
+        let listing = self.whole_listing()?;
+        Ok(listing.entries.iter().any(|entry| match &entry.content {
+            Content::Pair(pair) => self.was_wrapped_here(pair),
+            _ => false,
+        }))
+    }
+
+    /// Takes what is lost out of use, and gives its new place. Nothing of it is deleted.
+    pub fn set_aside(&self, lost: &Lost) -> Result<Option<PathBuf>, StoreError> {
+        let moved = match lost.what {
+            LostKind::Pin(seal) => self.folder.set_seal_aside(seal)?,
+            _ => {
+                let name = lost.file.file_stem().unwrap_or_default();
+                Some(self.folder.set_aside(&name.to_string_lossy())?)
+            }
+        };
+        Ok(moved.map(|name| self.path().join(name)))
+    }
+
+    /// Remembers another master key; the one before as a former one.
+    pub fn begin_with(&self, master: &StorageKey) -> Result<(), StoreError> {
+        Ok(self.folder.exchange_master(master.area())?)
+    }
+
+    /// A new master key that is in no handle yet.
+    pub fn make_master(&self) -> Result<WrappedKey, StoreError> {
+        Ok(self.tpm.create_storage_key(&self.owner_auth()?)?)
+    }
+
+    /// Puts it there. Writes to the TPM.
+    ///
+    /// # Errors
+    ///
+    /// [`TpmError::KeyReplaced`] if something is there already.
+    pub fn put_master(&self, key: &WrappedKey) -> Result<(), StoreError> {
+        let kept = self
+            .tpm
+            .persist(key, self.master.handle, &self.owner_auth()?);
+        kept.map_err(|error| match error {
+            TpmError::KeyReplaced(_) => StoreError::Tpm(error),
+            error => StoreError::of_making(error),
+        })
+    }
+
+    /// The TPM names of the master key that is remembered, and of those before.
+    pub(super) fn master_names(&self) -> Result<Vec<Vec<u8>>, StoreError> {
+        let former = self.folder.former_masters()?;
+        let mut names: Vec<_> = former.iter().filter_map(|area| name_of(area)).collect();
+        names.extend(self.folder.master()?.and_then(|area| name_of(&area)));
+        Ok(names)
+    }
+
+    /// Whether the folder had another master key before.
+    pub fn had_other_master(&self) -> bool {
+        self.folder
+            .former_masters()
+            .is_ok_and(|former| !former.is_empty())
+    }
+
+    /// Files that were set aside with a master key that is gone.
+    pub fn lost_files(&self) -> Result<Vec<PathBuf>, StoreError> {
+        Ok(self.folder.lost_files()?)
+    }
+}
+
+/// What becomes of a key without the master key.
+enum Fate {
+    Lost(LostKind),
+    InHandle(u32),
+    /// Another key wraps it, or none.
+    Untouched,
+}

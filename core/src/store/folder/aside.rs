@@ -1,0 +1,189 @@
+//! What is taken out of use with a master key that is gone: files keep their content under names
+//! that are none of an object's, and the public areas of former master keys are remembered.
+
+use super::read::{Opened, file_name};
+use super::write::Writer;
+use super::{FolderError, KeyFolder, Seal};
+use crate::key::{from_hex, hex};
+use rustix::io::Errno;
+use std::path::PathBuf;
+
+/// What a file's name ends in then; a number follows where that is taken.
+pub(super) const LOST: &str = ".pem.lost";
+/// The TPMT_PUBLICs of former master keys, in hexadecimal digits, one in a line.
+const FORMER: &str = ".master.former";
+
+impl KeyFolder {
+    /// Takes an object's file out of use, as it is. Gives the new name.
+    ///
+    /// # Errors
+    ///
+    /// As of [`remove`](Self::remove); then it is where it was.
+    pub fn set_aside(&self, name: &str) -> Result<String, FolderError> {
+        self.writer_for(name)?.set_aside(&file_name(name))
+    }
+
+    /// The same of a seal, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// As of [`set_aside`](Self::set_aside).
+    pub fn set_seal_aside(&self, seal: Seal) -> Result<Option<String>, FolderError> {
+        let Some(writer) = Writer::open(&self.path, self.patience)? else {
+            return Ok(None);
+        };
+        match writer.set_aside(seal.file()) {
+            Err(FolderError::Gone(_)) => Ok(None),
+            other => other.map(Some),
+        }
+    }
+
+    /// All that was set aside.
+    ///
+    /// # Errors
+    ///
+    /// The folder cannot be read.
+    pub fn lost_files(&self) -> Result<Vec<PathBuf>, FolderError> {
+        let fault = |error: std::io::Error| {
+            let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
+            FolderError::at(&self.path)(errno)
+        };
+        let entries = match std::fs::read_dir(&self.path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            other => other.map_err(fault)?,
+        };
+        let mut lost = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(fault)?;
+            let is_file = entry.file_type().map_err(fault)?.is_file();
+            if is_file && is_lost(&entry.file_name().to_string_lossy()) {
+                lost.push(entry.path());
+            }
+        }
+        lost.sort_unstable();
+        Ok(lost)
+    }
+
+    /// The TPMT_PUBLICs of the master keys before the one that is remembered.
+    ///
+    /// # Errors
+    ///
+    /// They cannot be read, or are none.
+    pub fn former_masters(&self) -> Result<Vec<Vec<u8>>, FolderError> {
+        let Some(folder) = self.noted(Opened::at(&self.path))? else {
+            return Ok(Vec::new());
+        };
+        let content = self.content_of(&folder, FORMER)?.unwrap_or_default();
+        let text = String::from_utf8(content).unwrap_or_default();
+        let areas = text
+            .lines()
+            .map(|line| from_hex(line).filter(|area| !area.is_empty()));
+        let wrong = "not the hexadecimal digits that belong here";
+        let areas: Option<Vec<_>> = areas.collect();
+        areas.ok_or_else(|| self.damaged_own(FORMER, wrong))
+    }
+
+    /// Remembers this one as the master key, and the one that was remembered as a former one.
+    ///
+    /// # Errors
+    ///
+    /// As of [`add`](Self::add).
+    pub fn exchange_master(&self, area: &[u8]) -> Result<(), FolderError> {
+        let mut former = self.former_masters()?;
+        let known = self.master()?;
+        if let Some(known) = known.filter(|known| known != area && !former.contains(known)) {
+            former.push(known);
+            let lines: String = former.iter().map(|one| hex(one) + "\n").collect();
+            let writer = Writer::make_folder(&self.path, self.patience, None)?;
+            writer.replace(FORMER, lines.as_bytes())?;
+        }
+        self.remember_master(area)
+    }
+
+    /// Forgets the former ones.
+    ///
+    /// # Errors
+    ///
+    /// As of [`forget_master`](Self::forget_master).
+    pub fn forget_former_masters(&self) -> Result<(), FolderError> {
+        self.delete_own(FORMER)
+    }
+}
+
+/// Whether a name is one that [`KeyFolder::set_aside`] gives.
+pub(super) fn is_lost(name: &str) -> bool {
+    let Some((_, number)) = name.rsplit_once(LOST) else {
+        return false;
+    };
+    let number = number.strip_prefix('-').map(str::parse::<usize>);
+    name.ends_with(LOST) || matches!(number, Some(Ok(2..)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::folder::{Content, Data, Description};
+
+    fn data() -> Content {
+        Content::Data(Data {
+            description: Description::labelled("data"),
+            application: String::new(),
+            object_id: Vec::new(),
+            value: vec![7],
+        })
+    }
+
+    #[test]
+    fn what_is_set_aside_is_no_object_and_stays_whole() {
+        let home = tempfile::tempdir().unwrap();
+        let folder = KeyFolder::new(home.path().join("keys"));
+        let name = folder.add(data()).unwrap().name;
+        let path = folder.path().join(format!("{name}.pem"));
+        let content = std::fs::read(&path).unwrap();
+        let first = folder.set_aside(&name).unwrap();
+        assert_eq!(first, format!("{name}.pem.lost"));
+        std::fs::write(&path, &content).unwrap();
+        let second = folder.set_aside(&name).unwrap();
+        assert_eq!(second, format!("{name}.pem.lost-2"));
+        let listing = folder.list().unwrap();
+        assert!(listing.entries.is_empty() && listing.left_out.is_empty());
+        let lost = folder.lost_files().unwrap();
+        assert_eq!(lost, [first, second].map(|name| folder.path().join(name)));
+        assert!(
+            lost.iter()
+                .all(|path| std::fs::read(path).unwrap() == content)
+        );
+        assert!(matches!(folder.set_aside(&name), Err(FolderError::Gone(_))));
+        assert_eq!(folder.set_seal_aside(Seal::User).unwrap(), None);
+    }
+
+    #[test]
+    fn other_names_are_not_taken_for_lost_ones() {
+        for name in ["a.pem.lost", "a.pem.lost-2", ".user.pem.lost"] {
+            assert!(is_lost(name), "{name}");
+        }
+        for name in [
+            "a.lost",
+            "a.pem.lost-1",
+            "a.pem.lost-x",
+            "a.pem.lost2",
+            "a.pem",
+        ] {
+            assert!(!is_lost(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn former_master_keys_are_remembered_once() {
+        let home = tempfile::tempdir().unwrap();
+        let folder = KeyFolder::new(home.path().join("keys"));
+        for area in [[1, 2], [1, 2], [3, 4], [3, 4], [5, 6]] {
+            folder.exchange_master(&area).unwrap();
+        }
+        assert_eq!(folder.master().unwrap(), Some(vec![5, 6]));
+        assert_eq!(folder.former_masters().unwrap(), [vec![1, 2], vec![3, 4]]);
+        folder.forget_former_masters().unwrap();
+        folder.forget_former_masters().unwrap();
+        assert!(folder.former_masters().unwrap().is_empty());
+    }
+}

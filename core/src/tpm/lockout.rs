@@ -1,0 +1,88 @@
+//! Dictionary-attack lockout (Part 1, section 19.8): how near it is, and what ends it.
+
+use super::Tcti;
+use crate::shell::quoted;
+
+/// What a person does besides the command.
+pub(crate) const WAIT: &str = "Wait until the TPM forgets a failed try (devid status says how long that \
+                               takes); or, with the lockout authorisation if it has one (--auth)";
+
+/// How near the TPM is to dictionary-attack lockout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lockout {
+    /// Failed tries of authorisation that count now.
+    pub counter: u32,
+    /// So many are lockout.
+    pub most: u32,
+    /// Seconds until one failed try is forgotten; 0: none is, and none counts.
+    pub interval: u32,
+}
+
+impl Lockout {
+    /// TPM_PT_LOCKOUT_COUNTER, and behind it TPM_PT_MAX_AUTH_FAIL and TPM_PT_LOCKOUT_INTERVAL.
+    pub(crate) const FIRST: u32 = 0x20E;
+    pub(crate) const COUNT: u32 = 3;
+
+    /// From the properties with their tags.
+    pub(crate) fn of(properties: impl Iterator<Item = (u32, u32)>) -> Option<Self> {
+        let (mut counter, mut most, mut interval) = (None, None, None);
+        for (tag, value) in properties {
+            match tag.checked_sub(Self::FIRST) {
+                Some(0) => counter = Some(value),
+                Some(1) => most = Some(value),
+                Some(2) => interval = Some(value),
+                _ => {}
+            }
+        }
+        Some(Self {
+            counter: counter?,
+            most: most?,
+            interval: interval?,
+        })
+    }
+
+    /// How many failed tries there may still be before lockout.
+    pub fn tries_left(&self) -> u32 {
+        self.most.saturating_sub(self.counter)
+    }
+}
+
+impl Tcti {
+    /// The command that ends lockout before its time; see [`WAIT`] for what goes before it.
+    pub(crate) fn clearing_lockout(&self) -> String {
+        self.tool("tpm2_dictionarylockout --clear-lockout")
+    }
+
+    /// A command of tpm2-tools for the TPM behind this; without a name for it if they look there
+    /// anyway.
+    pub(crate) fn tool(&self, command: &str) -> String {
+        let (name, words) = command.split_once(' ').unwrap_or((command, ""));
+        match *self == Self::default() {
+            true => command.to_owned(),
+            false => format!("{name} --tcti {} {words}", quoted(&self.to_string())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_names_the_tpm_as_its_tools_do() {
+        let command = |tcti: &str| tcti.parse::<Tcti>().unwrap().tool("tpm2_x -y");
+        assert_eq!(command("device:/dev/tpmrm0"), "tpm2_x -y");
+        assert_eq!(
+            command("device:/dev/tpm0"),
+            "tpm2_x --tcti device:/dev/tpm0 -y"
+        );
+        let swtpm = "tpm2_x --tcti 'swtpm:host=h,port=1' -y";
+        for tcti in ["swtpm:host=h,port=1", "esapi:swtpm:host=h,port=1"] {
+            assert_eq!(command(tcti), swtpm, "{tcti}");
+        }
+        assert_eq!(
+            command("tabrmd:bus_type=session"),
+            "tpm2_x --tcti 'tabrmd:bus_type=session' -y"
+        );
+    }
+}

@@ -1,0 +1,80 @@
+//! `devid master`: the key that wraps the device's own keys.
+
+use crate::answer::{Answer, Failure};
+use crate::cli::Form;
+use crate::page::{line, row};
+use devid_core::config::{self, Config};
+use devid_core::identity::{LostObject, Renewal, renew_master};
+use serde_json::Value;
+
+/// Begins a new one where the old one is gone; without `yes` it only tells what is lost.
+pub(crate) fn renew(config: &Config, yes: bool, form: Form) -> Result<Answer, Failure> {
+    let again = || config::load(&config::environment(config::is_privileged())).config;
+    let renewal = renew_master(config, yes, &again)?;
+    let answer = Answer::new(form, &renewal, || paragraph(&renewal))?;
+    if yes {
+        return Ok(answer);
+    }
+    let text = "what is listed is lost already, and its files would be moved aside; nothing was \
+                done. If that is meant: devid master renew --yes";
+    let refused = Failure::new(6, text);
+    let document = answer.document.map(|mut document| {
+        if let (Value::Object(fields), Value::Object(error)) = (&mut document, refused.json()) {
+            fields.extend(error);
+        }
+        document
+    });
+    Ok(Answer {
+        code: refused.code,
+        complaint: Some(refused.text),
+        document,
+        ..answer
+    })
+}
+
+fn paragraph(renewal: &Renewal) -> String {
+    let mut text = String::new();
+    let (tense, handle) = match renewal.done {
+        true => ("a new master key was made", &renewal.handle),
+        false => ("a new master key would be made", &renewal.handle),
+    };
+    row(&mut text, format_args!("{tense} in handle {handle}"));
+    if let Some(occupant) = &renewal.occupant {
+        line(
+            &mut text,
+            "occupied",
+            &format!("the handle before: {occupant}"),
+        );
+    }
+    if let Some(file) = &renewal.drop_in {
+        let named = format!("[master] handle = {handle}, in {}", file.display());
+        line(&mut text, "setting", &named);
+    }
+    for lost in &renewal.lost {
+        line(&mut text, "lost", &described(lost));
+    }
+    for kept in &renewal.kept {
+        let (label, handle) = (&kept.label, &kept.handle);
+        let told = format!("{}/{label}: it lives in handle {handle} alone", kept.token);
+        line(&mut text, "kept", &told);
+    }
+    text
+}
+
+fn described(lost: &LostObject) -> String {
+    let LostObject {
+        token, label, kind, ..
+    } = lost;
+    let what = match *kind {
+        "certificate" => "its certificate",
+        "sealed" => "a sealed key",
+        "behind-pin" => "a key that a lost PIN opened",
+        "pin" => "a PIN",
+        _ => "a key",
+    };
+    let place = match &lost.moved_to {
+        Some(moved) => format!("moved to {}", moved.display()),
+        None => lost.file.display().to_string(),
+    };
+    format!("{token}/{label}: {what}, {place}")
+}

@@ -1,44 +1,27 @@
 # Both ways of OpenVPN to a key; sourced after daemons.sh.
 # shellcheck shell=bash
 
-# answers PORT: gives the PIN to the openvpn whose management interface is there, when it asks
-answers() {
-    python3 - "$1" "$TOKEN_LABEL" "$PIN" <<'PYTHON'
-import re, socket, sys
-port, token, pin = sys.argv[1:]
-with socket.create_connection(("127.0.0.1", int(port))) as talk:
-    lines = talk.makefile("rw", newline="\r\n")
-    for line in lines:
-        asked = re.match(r">PASSWORD:Need '(.*)' password", line)
-        if asked:
-            assert token in asked.group(1), line
-            print("asked for the PIN of", asked.group(1), flush=True)
-            lines.write(f'password "{asked.group(1)}" "{pin}"\n')
-            lines.flush()
-PYTHON
-}
-
 # renegotiates OPTION...: handshakes each second with servers with EC and RSA certificates, at the same time
 renegotiates() {
     local kind port management
     for kind in ec rsa; do
         peer "$kind"
         port=$(free_port)
-        start "server-$kind" env OPENSSL_CONF=/dev/null openvpn --dev null --proto tcp-server --local 127.0.0.1 \
+        daemon "server-$kind" env OPENSSL_CONF=/dev/null openvpn --dev null --proto tcp-server --local 127.0.0.1 \
             --port "$port" --tls-server --dh none --ca "$ISSUER" --cert "$peer_cert" --key "$peer_key" \
             --reneg-sec 0 --verb 4 --data-ciphers AES-256-GCM
-        await listening "$port"
+        await listens "$port"
         management=()
         if [ -n "$PIN" ] && [ "$1" = --pkcs11-providers ]; then
             management=("$(free_port)")
         fi
-        start "client-$kind" openvpn --dev null --proto tcp-client --remote 127.0.0.1 "$port" --nobind \
+        daemon "client-$kind" openvpn --dev null --proto tcp-client --remote 127.0.0.1 "$port" --nobind \
             --tls-client --ca "$PEER_CA" --verify-x509-name localhost name \
             --reneg-sec 1 --verb 4 --data-ciphers AES-256-GCM "$@" \
             ${management:+--management 127.0.0.1 "${management[@]}" --management-query-passwords}
         [ -z "${management[*]}" ] || {
-            await listening "${management[0]}"
-            start "pin-$kind" answers "${management[0]}"
+            await listens "${management[0]}"
+            daemon "pin-$kind" python3 "$CLIENTS/openvpn.py" "${management[0]}" "$TOKEN_LABEL" "$PIN"
         }
     done
     for kind in ec rsa; do

@@ -56,7 +56,7 @@ server default {
     }
 }
 CONF
-    start "$1" freeradius -X -d "$folder"
+    daemon "$1" freeradius -X -d "$folder"
     await says "$1" "Ready to process requests"
 }
 
@@ -82,7 +82,7 @@ CONF
 
 # eapol NAME COUNT CONFIG: COUNT authentications in one process, each a whole one
 eapol() {
-    start "$1" eapol_test -c "$3" -a 127.0.0.1 -p "$radius_port" -s testing123 -r "$(($2 - 1))" -t 60
+    daemon "$1" eapol_test -c "$3" -a 127.0.0.1 -p "$radius_port" -s testing123 -r "$(($2 - 1))" -t 60
     wait "${pids[-1]}" || fail "eapol_test $1"
     unset "pids[-1]"
     [ "$(said "$1" "CTRL-EVENT-EAP-SUCCESS")" -ge "$2" ] || fail "eapol_test $1 counts less than $2 successes"

@@ -79,6 +79,17 @@ for turn in range(int(sys.argv[2])):
 PYTHON
 }
 
+# with_p11_kit COMMAND...: a program that is linked with p11-kit sees the module and no other. p11-kit looks into
+# one folder only, so that the program gets a mount namespace where it holds devid-pkcs11.module alone.
+with_p11_kit() {
+    local rights=()
+    [ "$(id -u)" = 0 ] || rights=(--user --map-root-user)
+    mkdir -p "$WORK/p11-kit"
+    echo "module: $MODULE" >"$WORK/p11-kit/devid-pkcs11.module"
+    # shellcheck disable=SC2016 # the inner shell expands them
+    unshare "${rights[@]}" --mount sh -c 'mount --bind "$0" /usr/share/p11-kit/modules && exec "$@"' "$WORK/p11-kit" "$@"
+}
+
 # unprivileged: sets $as, before a daemon that will not serve as root; the token's files stay readable
 unprivileged() {
     as=()

@@ -8,16 +8,17 @@ PATH=$PATH:/usr/sbin:/sbin # where Debian keeps daemons
 # A cell that fails shows what its daemons said.
 on_failure() {
     local log
+    [ -z "${OWN_NETWORK-}" ] || return 0 # who made it shows them
     for log in "$WORK"/*.log; do
-        [ ! -s "$log" ] || { echo "--- ${log##*/}, its end:" && tail -n 30 "$log"; } >&2
+        [ -h "$log" ] || [ ! -s "$log" ] || { echo "--- ${log##*/}, its end:" && tail -n 30 "$log"; } >&2
     done
 }
 
 # daemon NAME COMMAND...: as start; its output is $WORK/NAME.log
 daemon() {
+    : >"$WORK/$1.log"
+    ln -sfn "$1.log" "$WORK/start.${#pids[@]}.log"
     start "${@:2}"
-    mv "$started_log" "$WORK/$1.log"
-    started_log=$WORK/$1.log
 }
 
 # says NAME TEXT: whether TEXT stands in the output of process NAME
@@ -79,15 +80,35 @@ for turn in range(int(sys.argv[2])):
 PYTHON
 }
 
-# with_p11_kit COMMAND...: a program that is linked with p11-kit sees the module and no other. p11-kit looks into
-# one folder only, so that the program gets a mount namespace where it holds devid-pkcs11.module alone.
-with_p11_kit() {
+# see_by_p11_kit: sets $by_p11_kit, before a program that is linked with p11-kit: it sees the module and no other.
+# p11-kit looks into one folder only, so that the program gets a mount namespace where that holds
+# devid-pkcs11.module alone.
+see_by_p11_kit() {
     local rights=()
     [ "$(id -u)" = 0 ] || rights=(--user --map-root-user)
-    mkdir -p "$WORK/p11-kit"
+    mkdir "$WORK/p11-kit"
     echo "module: $MODULE" >"$WORK/p11-kit/devid-pkcs11.module"
     # shellcheck disable=SC2016 # the inner shell expands them
-    unshare "${rights[@]}" --mount sh -c 'mount --bind "$0" /usr/share/p11-kit/modules && exec "$@"' "$WORK/p11-kit" "$@"
+    by_p11_kit=(unshare "${rights[@]}" --mount
+        sh -c 'mount --bind "$0" /usr/share/p11-kit/modules && exec "$@"' "$WORK/p11-kit")
+}
+
+# own_network: run goes on in a network namespace of its own, where nothing is seen of this machine's network; the
+# TPM's port leads to the TPM all the same. To be called first. Needs socat and iproute2.
+own_network() {
+    local tpm=${TCTI##*port=} status=0
+    if [ -n "${OWN_NETWORK-}" ]; then
+        ip link set lo up
+        daemon tpm-inside socat "TCP-LISTEN:$tpm,bind=127.0.0.1,fork,reuseaddr" "UNIX-CONNECT:$WORK/tpm"
+        await listens "$tpm"
+        return
+    fi
+    [ "$(id -u)" = 0 ] || skip "needs root, for a network namespace"
+    unshare --net true 2>/dev/null || skip "no network namespace can be made here (a container without CAP_SYS_ADMIN?)"
+    daemon tpm-outside socat "UNIX-LISTEN:$WORK/tpm,fork" "TCP:127.0.0.1:$tpm"
+    await test -S "$WORK/tpm"
+    OWN_NETWORK=yes unshare --net "$0" run || status=$?
+    exit "$status"
 }
 
 # unprivileged: sets $as, before a daemon that will not serve as root; the token's files stay readable

@@ -19,13 +19,13 @@ bootstrap = io.ClientBootstrap.get_or_create_static_default()
 for number in range(count):
     tls = context.new_connection_options()
     tls.set_server_name("localhost")
-    body = bytearray()
     connection = http.HttpClientConnection.new("127.0.0.1", port, bootstrap, tls_connection_options=tls).result(60)
     request = http.HttpRequest("GET", "/", http.HttpHeaders([("Host", "localhost")]))
-    stream = connection.request(request, on_body=lambda http_stream, chunk, **_: body.extend(chunk))
+    body = bytearray()
+    stream = connection.request(request, on_body=lambda chunk, **_: body.extend(chunk))
     stream.activate()
     stream.completion_future.result(60)
     if b"Client certificate" not in body:
         sys.exit(f"handshake {number + 1}: the server saw no certificate: {bytes(body)!r}")
-    connection.close().result(60)
+    connection.close().exception(60)  # the server closes first
 print(f"{count} handshakes")

@@ -1,5 +1,5 @@
 # Both ways of OpenVPN to a key; sourced after daemons.sh.
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2154 # daemons.sh sets the rest
 
 # renegotiates OPTION...: handshakes each second with servers with EC and RSA certificates, at the same time
 renegotiates() {

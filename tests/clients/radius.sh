@@ -1,6 +1,6 @@
 # A RADIUS server for EAP-TLS, and eapol_test, which is wpa_supplicant's code with RADIUS in the place of a
 # switch; sourced after daemons.sh.
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2154 # daemons.sh sets the rest
 
 # radius NAME CERTIFICATE KEY CA: sets radius_port
 radius() {

@@ -2,8 +2,9 @@
 //! how bytes of a key come of it.
 
 use crate::attribute::Secret;
+use crate::digest::Digest;
 use crate::error::Error;
-use crate::mechanism::{Hasher, Parameter};
+use crate::mechanism::Parameter;
 use cryptoki_sys::*;
 use devid_core::key::Curve;
 use devid_core::tpm::Hash;
@@ -87,7 +88,7 @@ impl Agreement {
         let mut key = Secret::new(Vec::with_capacity(length + hash.width()));
         let mut counter = 1_u32;
         while key.len() < length {
-            let mut hasher = Hasher::new(hash);
+            let mut hasher = Digest::from(hash).hasher();
             hasher.update(secret);
             hasher.update(&counter.to_be_bytes());
             hasher.update(&self.shared);

@@ -153,6 +153,7 @@ impl Session {
         template: &Template,
         mint: &Mint,
     ) -> Result<ObjectHandle, Error> {
+        self.may_make(template)?;
         let object = self.key_object(base)?;
         let key = object.private().ok_or(Error::KeyHandleInvalid)?;
         let PublicKey::Ec { curve, .. } = key.public() else {

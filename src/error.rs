@@ -45,6 +45,8 @@ pub(crate) enum Error {
     ObjectHandleInvalid,
     KeyHandleInvalid,
     KeyTypeInconsistent,
+    /// The key may not become part of a digest.
+    KeyIndigestible,
     KeyFunctionNotPermitted,
     AttributeValueInvalid,
     AttributeReadOnly,
@@ -118,6 +120,7 @@ impl Error {
             Self::KeyHandleInvalid => CKR_KEY_HANDLE_INVALID,
             Self::KeyFunctionNotPermitted => CKR_KEY_FUNCTION_NOT_PERMITTED,
             Self::KeyTypeInconsistent => CKR_KEY_TYPE_INCONSISTENT,
+            Self::KeyIndigestible => CKR_KEY_INDIGESTIBLE,
             Self::AttributeReadOnly => CKR_ATTRIBUTE_READ_ONLY,
             Self::ActionProhibited => CKR_ACTION_PROHIBITED,
             Self::TemplateIncomplete => CKR_TEMPLATE_INCOMPLETE,

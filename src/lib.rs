@@ -4,7 +4,8 @@
 //! [`module`] holds the slots and sessions, [`slot`] where a token is looked for, [`token`] what was
 //! found there, [`snapshot`] the lists of which a caller has asked the length, [`session`] the state of
 //! one session, [`object`] what it finds, [`making`] and [`writing`] what it makes and changes,
-//! [`mechanism`] how it signs, and [`ciphering`] how it encrypts, decrypts and agrees on secrets.
+//! [`mechanism`] how it signs, [`ciphering`] how it encrypts, decrypts and agrees on secrets, and
+//! [`digesting`] how it hashes.
 
 #![allow(
     rustdoc::private_intra_doc_links,
@@ -16,6 +17,8 @@ mod agreement;
 mod attribute;
 mod cipher;
 mod ciphering;
+mod digest;
+mod digesting;
 mod error;
 mod handle;
 mod keeping;

@@ -79,6 +79,7 @@ impl Slot {
             // No PIN, so none can be wrong, and none goes to the TPM, where a wrong one would count
             // towards its lockout.
             (Pins::None, Who::User) => {}
+            (_, Who::Officer) if !self.is_writable() => return Err(Error::PinIncorrect),
             (Pins::None, Who::Officer) => return Err(Error::PinIncorrect),
             (Pins::Officer, Who::User) => return Err(Error::UserPinNotInitialized),
             (Pins::Officer | Pins::User, _) => {

@@ -1,16 +1,13 @@
 //! The mechanisms that sign (PKCS#11 3.0, sections 6.1 and 6.3): their parameters, what a key can
 //! do of them, and how data becomes a request to its store.
-//!
-//! There are no digest mechanisms: a token that lists them has its host's hashing routed to it.
 
+use crate::digest::{Digest, Hasher};
 use crate::error::Error;
 use crate::object::KeyType;
 use cryptoki_sys::*;
 use devid_core::key::PublicKey;
 use devid_core::store::{Key, SignRequest};
 use devid_core::tpm::{Hash, Scheme};
-use sha1::Sha1;
-use sha2::{Digest, Sha256, Sha384, Sha512};
 
 /// The widest digest that CKM_ECDSA takes: nothing hashes to more.
 const WIDEST_DIGEST: usize = 64;
@@ -68,15 +65,6 @@ pub(crate) enum Parameter {
     },
     /// Something of another size.
     Other,
-}
-
-/// A hash under way, made here in software.
-#[derive(Clone)]
-pub(crate) enum Hasher {
-    Sha1(Sha1),
-    Sha256(Sha256),
-    Sha384(Sha384),
-    Sha512(Sha512),
 }
 
 impl Mechanism {
@@ -236,7 +224,7 @@ impl Mechanism {
         match self {
             Self::Ecdsa | Self::RsaPkcs | Self::RsaX509 | Self::RsaPss(_) => None,
             Self::EcdsaOver(hash) | Self::RsaPkcsOver(hash) | Self::RsaPssOver(hash) => {
-                Some(Hasher::new(hash))
+                Some(Digest::from(hash).hasher())
             }
         }
     }
@@ -293,35 +281,6 @@ fn parse_digest_info(data: &[u8]) -> Option<(Hash, &[u8])> {
         let digest = data.strip_prefix(hash.digest_info())?;
         (digest.len() == hash.width()).then_some((hash, digest))
     })
-}
-
-impl Hasher {
-    pub(crate) fn new(hash: Hash) -> Self {
-        match hash {
-            Hash::Sha1 => Self::Sha1(Sha1::new()),
-            Hash::Sha256 => Self::Sha256(Sha256::new()),
-            Hash::Sha384 => Self::Sha384(Sha384::new()),
-            Hash::Sha512 => Self::Sha512(Sha512::new()),
-        }
-    }
-
-    pub(crate) fn update(&mut self, data: &[u8]) {
-        match self {
-            Self::Sha1(hash) => hash.update(data),
-            Self::Sha256(hash) => hash.update(data),
-            Self::Sha384(hash) => hash.update(data),
-            Self::Sha512(hash) => hash.update(data),
-        }
-    }
-
-    pub(crate) fn finish(self) -> Vec<u8> {
-        match self {
-            Self::Sha1(hash) => hash.finalize().to_vec(),
-            Self::Sha256(hash) => hash.finalize().to_vec(),
-            Self::Sha384(hash) => hash.finalize().to_vec(),
-            Self::Sha512(hash) => hash.finalize().to_vec(),
-        }
-    }
 }
 
 #[cfg(test)]

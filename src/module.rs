@@ -205,9 +205,6 @@ impl Module {
         }
         slot.token(&self.mint)?;
         let is_read_write = flags & CKF_RW_SESSION != 0;
-        if is_read_write && !slot.is_writable() {
-            return Err(Error::TokenWriteProtected);
-        }
         let handle = self.mint.session();
         let session = Arc::new(Session::new(handle, Arc::clone(slot), is_read_write));
         // Held, so that the officer's login does not come between.
@@ -376,14 +373,16 @@ impl Module {
         // Held, so that no login comes between.
         let table = self.table.lock();
         let session = table.sessions.get(&handle);
-        match session
-            .ok_or(Error::SessionHandleInvalid)?
-            .slot
-            .logout(&self.mint)
-        {
-            true => Ok(()),
-            false => Err(Error::UserNotLoggedIn),
+        let slot = &session.ok_or(Error::SessionHandleInvalid)?.slot;
+        if !slot.logout(&self.mint) {
+            return Err(Error::UserNotLoggedIn);
         }
+        if slot.asks_login() {
+            table
+                .of(slot.id)
+                .for_each(|one| one.forget_private_digest());
+        }
+        Ok(())
     }
 }
 

@@ -6,16 +6,18 @@
 
 use crate::attribute::Template;
 use crate::ciphering::{Decrypting, Encrypting};
+use crate::digest::Hasher;
+use crate::digesting::Digesting;
 use crate::error::Error;
 use crate::handle::{Mint, ObjectHandle, SessionHandle};
-use crate::mechanism::{Hasher, Mechanism};
+use crate::mechanism::Mechanism;
 use crate::object::Object;
 use crate::output::{Answer, Room};
 use crate::slot::Slot;
 use crate::token::Token;
 use cryptoki_sys::{
-    CK_FLAGS, CKA_ALWAYS_AUTHENTICATE, CKF_DECRYPT, CKF_ENCRYPT, CKF_FIND_OBJECTS, CKF_SIGN,
-    CKF_VERIFY,
+    CK_FLAGS, CKA_ALWAYS_AUTHENTICATE, CKF_DECRYPT, CKF_DIGEST, CKF_ENCRYPT, CKF_FIND_OBJECTS,
+    CKF_SIGN, CKF_VERIFY,
 };
 use devid_core::key::PublicKey;
 use devid_core::store::Key;
@@ -41,6 +43,7 @@ pub(crate) struct State {
     verify: Option<Verifying>,
     pub(crate) decrypt: Option<Decrypting>,
     pub(crate) encrypt: Option<Encrypting>,
+    pub(crate) digest: Option<Digesting>,
 }
 
 /// A search: what was found when it began.
@@ -144,6 +147,9 @@ impl Session {
         }
         if flags & CKF_ENCRYPT != 0 {
             state.encrypt = None;
+        }
+        if flags & CKF_DIGEST != 0 {
+            state.digest = None;
         }
     }
 

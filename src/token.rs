@@ -1,6 +1,7 @@
 //! A token (PKCS#11 3.0, section 2.4): the objects that one look found, immutable and shared, so
 //! that whoever reads attributes waits for nobody.
 
+use crate::digest::Digest;
 use crate::error::Error;
 use crate::handle::{Mint, ObjectHandle};
 use crate::making::Generator;
@@ -195,6 +196,7 @@ impl Token {
             }
         }
         kinds.extend(self.wrappings().iter().map(|(kind, _)| *kind));
+        kinds.extend(Digest::ALL.map(Digest::kind));
         kinds
     }
 
@@ -205,6 +207,9 @@ impl Token {
     ) -> Result<CK_MECHANISM_INFO, Error> {
         if let Some(generator) = self.generators().iter().find(|one| one.kind() == kind) {
             return Ok(generator.info());
+        }
+        if Digest::ALL.map(Digest::kind).contains(&kind) {
+            return Ok(Digest::INFO);
         }
         if let Some((_, info)) = self.wrappings().into_iter().find(|(one, _)| *one == kind) {
             return Ok(info);

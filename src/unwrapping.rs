@@ -12,7 +12,7 @@ use crate::making::{Private, Unwrapped};
 use crate::object::Object;
 use crate::session::Session;
 use crate::wrapping::{AES_KEYS, AesWrap, Wrapping};
-use cryptoki_sys::{CKA_PRIVATE, CKA_TOKEN};
+use cryptoki_sys::CKA_PRIVATE;
 use devid_core::key::PublicKey;
 use devid_core::store::devid::StoreError;
 use devid_core::store::folder::Use;
@@ -29,9 +29,7 @@ impl Session {
         template: &Template,
         mint: &Mint,
     ) -> Result<ObjectHandle, Error> {
-        if template.says(CKA_TOKEN)? {
-            self.may_write()?;
-        }
+        self.may_make(template)?;
         // A token that takes no keys does not have the mechanism.
         self.slot.own().map_err(|_| Error::MechanismInvalid)?;
         let wanted = Unwrapped::parse(template)?;

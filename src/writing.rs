@@ -22,10 +22,7 @@ use std::sync::Arc;
 impl Session {
     /// C_CreateObject.
     pub(crate) fn create(&self, template: &Template, mint: &Mint) -> Result<ObjectHandle, Error> {
-        let on_token = template.says(CKA_TOKEN)?;
-        if on_token {
-            self.may_write()?;
-        }
+        let on_token = self.may_make(template)?;
         self.may_hold(template.says(CKA_PRIVATE)?)?;
         match New::parse(template, self.slot.is_writable())? {
             New::Plain(plain) => {
@@ -90,9 +87,8 @@ impl Session {
         private: &Template,
         mint: &Mint,
     ) -> Result<(ObjectHandle, ObjectHandle), Error> {
-        if public.says(CKA_TOKEN)? || private.says(CKA_TOKEN)? {
-            self.may_write()?;
-        }
+        self.may_make(public)?;
+        self.may_make(private)?;
         // A token that makes no keys does not have the mechanism.
         let own = self.slot.own().map_err(|_| Error::MechanismInvalid)?;
         let mut wanted = Pair::parse(generator, public, private)?;
@@ -138,6 +134,7 @@ impl Session {
     /// C_DestroyObject.
     pub(crate) fn destroy(&self, handle: ObjectHandle, mint: &Mint) -> Result<(), Error> {
         let object = self.slot.object(handle)?;
+        self.may_touch(&object)?;
         if !object.is(CKA_DESTROYABLE) {
             return Err(Error::ActionProhibited);
         }
@@ -147,7 +144,6 @@ impl Session {
                 false => Err(Error::ObjectHandleInvalid),
             };
         }
-        self.may_write()?;
         let found = self.slot.found(handle)?;
         let (shown, half) = found.shown.ok_or(Error::ActionProhibited)?;
         let destroyed = self.slot.own()?.destroy(&shown.name, half).map_err(failed);
@@ -164,6 +160,7 @@ impl Session {
         mint: &Mint,
     ) -> Result<(), Error> {
         let object = self.slot.object(handle)?;
+        self.may_touch(&object)?;
         if !object.is(CKA_MODIFIABLE) {
             return Err(Error::ActionProhibited);
         }
@@ -172,7 +169,6 @@ impl Session {
             let mut kept = self.slot.kept.lock();
             return kept.describe(handle, |described| changes.apply(described));
         }
-        self.may_write()?;
         let found = self.slot.found(handle)?;
         let (shown, half) = found.shown.ok_or(Error::ActionProhibited)?;
         let own = self.slot.own()?;
@@ -182,10 +178,33 @@ impl Session {
         applied?.and(seen.map(drop))
     }
 
-    /// C_CopyObject: no object can be copied, whatever the template asks.
-    pub(crate) fn copy(&self, handle: ObjectHandle) -> Result<(), Error> {
-        self.slot.object(handle)?;
+    /// C_CopyObject: no object can be copied. A copy is where its original is, unless the template
+    /// says otherwise.
+    pub(crate) fn copy(&self, handle: ObjectHandle, template: &Template) -> Result<(), Error> {
+        let object = self.slot.object(handle)?;
+        match template.consistent()?.flag(CKA_TOKEN)? {
+            Some(_) => self.may_make(template).map(drop)?,
+            None => self.may_touch(&object)?,
+        }
         Err(Error::ActionProhibited)
+    }
+
+    /// Whether the template asks for an object of the token; an error if this session may not make
+    /// that.
+    pub(crate) fn may_make(&self, template: &Template) -> Result<bool, Error> {
+        let on_token = template.says(CKA_TOKEN)?;
+        if on_token {
+            self.may_write()?;
+        }
+        Ok(on_token)
+    }
+
+    /// Whether this session may change an object.
+    fn may_touch(&self, object: &Object) -> Result<(), Error> {
+        match object.is(CKA_TOKEN) {
+            true => self.may_write(),
+            false => Ok(()),
+        }
     }
 
     /// Whether this session may change what is on the token.

@@ -176,7 +176,7 @@ fn four_algorithms_on_one_tpm(link: Link) {
     };
     assert_eq!(sizes(CKM_ECDSA), (256, 521));
     assert_eq!(sizes(CKM_RSA_PKCS), (2048, 3072));
-    assert_eq!(raw.mechanisms(slot).unwrap().len(), 13);
+    assert_eq!(raw.mechanisms_of_keys(slot).unwrap().len(), 13);
     assert_eq!(bench.tpm.lockout_counter(), 0);
 }
 
@@ -190,7 +190,8 @@ fn schemes_that_exclude_each_other(link: Link) {
             "--name c --template h2 --nv 0x01C90211 --handle 0x81020011",
         ],
     );
-    let mut listed = bench.module.raw.mechanisms(bench.module.slot).unwrap();
+    let (raw, slot) = (&bench.module.raw, bench.module.slot);
+    let mut listed = raw.mechanisms_of_keys(slot).unwrap();
     listed.sort_unstable();
     let both = [CKM_RSA_PKCS, CKM_SHA256_RSA_PKCS];
     assert_eq!(listed, [&both[..], &EC].concat());

@@ -146,7 +146,7 @@ fn the_token(link: Link) {
         .collect();
     assert_eq!(text(&info.serialNumber).to_lowercase(), serial);
 
-    let mut mechanisms = raw.mechanisms(slot).unwrap();
+    let mut mechanisms = raw.mechanisms_of_keys(slot).unwrap();
     mechanisms.sort_unstable();
     assert_eq!(
         mechanisms,

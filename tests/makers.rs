@@ -309,7 +309,7 @@ fn listed(
     if allowed != wanted {
         return fault(&format!("mechanisms {allowed:x?}, not {wanted:x?}"));
     }
-    let listed = module.raw.mechanisms(module.slot).unwrap();
+    let listed = module.raw.mechanisms_of_keys(module.slot).unwrap();
     match wanted.iter().all(|kind| listed.contains(kind)) && listed.len() == wanted.len() {
         true => Ok(key),
         false => fault(&format!("{wanted:x?}, and the token lists {listed:x?}")),

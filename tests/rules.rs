@@ -14,11 +14,7 @@ use common::tpm::Swtpm;
 use cryptoki_sys::*;
 use std::ptr;
 
-over_both_links!(
-    a_login_is_harmless,
-    nothing_can_be_written,
-    a_search_and_a_signature_at_once
-);
+over_both_links!(a_login_is_harmless, a_search_and_a_signature_at_once);
 once!(codes_where_we_are_stricter);
 
 /// SoftHSM allows one operation per session; the standard means more.
@@ -90,46 +86,6 @@ fn a_login_is_harmless(link: Link) {
     raw.sign_init(session, CKM_ECDSA, key)
         .expect("token objects outlive sessions");
     raw.sign(session, &[1; 32]).unwrap();
-}
-
-fn nothing_can_be_written(link: Link) {
-    let (tpm, _identity) = Swtpm::manufactured();
-    let home = Home::new(&link.tcti(&tpm.tcti()));
-    let module = Opened::new(&home);
-    let (key, Opened { raw, slot, session }) = (module.key(), module);
-    let write = raw.open(slot, CKF_SERIAL_SESSION | CKF_RW_SESSION);
-    assert_eq!(write, Err(Code(CKR_TOKEN_WRITE_PROTECTED)));
-    let refusals = [
-        CKR_TOKEN_WRITE_PROTECTED,
-        CKR_SESSION_READ_ONLY,
-        CKR_FUNCTION_NOT_SUPPORTED,
-        CKR_ACTION_PROHIBITED,
-        CKR_ATTRIBUTE_READ_ONLY,
-    ];
-    let mut label = *b"other";
-    let mut template = [item(CKA_LABEL, &mut label)];
-    let mut yes = [CK_TRUE];
-    let mut kept = [item(CKA_TOKEN, &mut yes)];
-    let (at, on_token, mut made) = (template.as_mut_ptr(), kept.as_mut_ptr(), 0);
-    let table = &raw.table;
-    for code in [
-        call!(table, C_CreateObject(session, on_token, 1, &raw mut made)),
-        call!(table, C_CopyObject(session, key, at, 1, &raw mut made)),
-        call!(table, C_SetAttributeValue(session, key, at, 1)),
-        call!(table, C_DestroyObject(session, key)),
-        call!(table, C_InitPIN(session, label.as_mut_ptr(), 5)),
-        call!(
-            table,
-            C_SetPIN(session, label.as_mut_ptr(), 5, label.as_mut_ptr(), 5)
-        ),
-    ] {
-        assert!(refusals.contains(&code.0), "{code:?}");
-    }
-    assert_eq!(
-        raw.find(session, &[(CKA_CLASS, ulong(CKO_PRIVATE_KEY))])
-            .unwrap(),
-        [key]
-    );
 }
 
 /// Codes that SoftHSM gets wrong or the standard gives a choice in.
@@ -245,12 +201,4 @@ fn codes_where_we_are_stricter() {
         [CKR_OK, CKR_RANDOM_SEED_NOT_SUPPORTED].contains(&code.0),
         "{code:?}"
     );
-}
-
-fn item(kind: CK_ATTRIBUTE_TYPE, room: &mut [u8]) -> CK_ATTRIBUTE {
-    CK_ATTRIBUTE {
-        type_: kind,
-        pValue: room.as_mut_ptr().cast(),
-        ulValueLen: room.len() as CK_ULONG,
-    }
 }

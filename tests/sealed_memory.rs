@@ -7,8 +7,7 @@
 mod common;
 
 use common::devid::{PROTECTION, SEALED};
-use common::fork::Forked;
-use common::memory::{contains, places};
+use common::memory::{Host, contains, places};
 use common::module::ulong;
 use common::own::{NO, P256, YES, folder, generate};
 use common::pins::{Bench, Token, USER, hex, key_with_value, unseal, unseal_by, value_derived};
@@ -18,7 +17,6 @@ use common::raw::Item;
 use common::story::Link;
 use cryptoki_sys::*;
 use std::fs;
-use std::io::{PipeReader, PipeWriter, Read, Write, pipe};
 use std::path::{Path, PathBuf};
 
 // libtss2 keeps copies of what it unsealed.
@@ -110,52 +108,6 @@ fn a_logout_while_a_key_is_in_use_and_its_file_changed(link: Link) {
     host.goes_on();
     assert_eq!(places(host.id(), &scalar), []);
     host.ends();
-}
-
-/// A process with the module that does as it is told, whose memory is looked at meanwhile.
-struct Host {
-    child: Forked,
-    orders: PipeWriter,
-    reports: PipeReader,
-}
-
-impl Host {
-    /// `live` is given what waits for the next order.
-    fn new(live: impl FnOnce(&mut dyn FnMut())) -> Host {
-        let (mut from_parent, orders) = pipe().unwrap();
-        let (reports, mut to_parent) = pipe().unwrap();
-        let child = Forked::new(|| {
-            live(&mut || {
-                to_parent.write_all(&[0]).unwrap();
-                from_parent.read_exact(&mut [0]).unwrap();
-            });
-        });
-        Host {
-            child,
-            orders,
-            reports,
-        }
-    }
-
-    fn id(&self) -> u32 {
-        u32::try_from(self.child.id()).unwrap()
-    }
-
-    /// Until it waits.
-    fn waits(&mut self) {
-        self.reports.read_exact(&mut [0]).expect("the host lives");
-    }
-
-    /// Until it waits again.
-    fn goes_on(&mut self) {
-        self.orders.write_all(&[0]).unwrap();
-        self.waits();
-    }
-
-    fn ends(mut self) {
-        self.orders.write_all(&[0]).unwrap();
-        self.child.succeeds();
-    }
 }
 
 /// `key` gives the key's file, and its authorisation value.

@@ -198,7 +198,7 @@ fn an_ec_key_that_the_caller_brings(link: Link) {
     );
     assert_eq!(
         call!(raw.table, C_DestroyObject(*session, bench.module.key())),
-        Code(CKR_ACTION_PROHIBITED)
+        Code(CKR_TOKEN_WRITE_PROTECTED)
     );
 }
 

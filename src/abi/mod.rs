@@ -13,6 +13,7 @@
 mod args;
 mod ciphers;
 mod crypto;
+mod digests;
 mod general;
 mod host;
 mod objects;

@@ -40,13 +40,15 @@ pub(super) unsafe extern "C" fn C_DestroyObject(
 pub(super) unsafe extern "C" fn C_CopyObject(
     hSession: CK_SESSION_HANDLE,
     hObject: CK_OBJECT_HANDLE,
-    _pTemplate: *mut CK_ATTRIBUTE,
-    _ulCount: CK_ULONG,
+    pTemplate: *mut CK_ATTRIBUTE,
+    ulCount: CK_ULONG,
     _phNewObject: *mut CK_OBJECT_HANDLE,
 ) -> CK_RV {
     entry("C_CopyObject", || {
         let session = module()?.session(SessionHandle(hSession))?;
-        session.copy(ObjectHandle(hObject))
+        // SAFETY: the caller's template is NULL or valid for `ulCount` items and their values.
+        let template = unsafe { args::template(pTemplate, ulCount) }?;
+        session.copy(ObjectHandle(hObject), &template)
     })
 }
 

@@ -1,6 +1,6 @@
 //! The function tables, and all that is in them but not supported.
 
-use super::{ciphers, crypto, entry, general, objects, sessions, slots};
+use super::{ciphers, crypto, digests, entry, general, objects, sessions, slots};
 use crate::error::Error;
 use cryptoki_sys::*;
 use std::ffi::{CStr, c_void};
@@ -36,11 +36,6 @@ unsupported! {
     C_EncryptFinal(CK_SESSION_HANDLE, *mut CK_BYTE, *mut CK_ULONG);
     C_DecryptUpdate(CK_SESSION_HANDLE, *mut CK_BYTE, CK_ULONG, *mut CK_BYTE, *mut CK_ULONG);
     C_DecryptFinal(CK_SESSION_HANDLE, *mut CK_BYTE, *mut CK_ULONG);
-    C_DigestInit(CK_SESSION_HANDLE, *mut CK_MECHANISM);
-    C_Digest(CK_SESSION_HANDLE, *mut CK_BYTE, CK_ULONG, *mut CK_BYTE, *mut CK_ULONG);
-    C_DigestUpdate(CK_SESSION_HANDLE, *mut CK_BYTE, CK_ULONG);
-    C_DigestKey(CK_SESSION_HANDLE, CK_OBJECT_HANDLE);
-    C_DigestFinal(CK_SESSION_HANDLE, *mut CK_BYTE, *mut CK_ULONG);
     C_SignRecoverInit(CK_SESSION_HANDLE, *mut CK_MECHANISM, CK_OBJECT_HANDLE);
     C_SignRecover(CK_SESSION_HANDLE, *mut CK_BYTE, CK_ULONG, *mut CK_BYTE, *mut CK_ULONG);
     C_VerifyRecoverInit(CK_SESSION_HANDLE, *mut CK_MECHANISM, CK_OBJECT_HANDLE);
@@ -253,11 +248,11 @@ macro_rules! table {
             C_Decrypt: Some(ciphers::C_Decrypt),
             C_DecryptUpdate: Some(C_DecryptUpdate),
             C_DecryptFinal: Some(C_DecryptFinal),
-            C_DigestInit: Some(C_DigestInit),
-            C_Digest: Some(C_Digest),
-            C_DigestUpdate: Some(C_DigestUpdate),
-            C_DigestKey: Some(C_DigestKey),
-            C_DigestFinal: Some(C_DigestFinal),
+            C_DigestInit: Some(digests::C_DigestInit),
+            C_Digest: Some(digests::C_Digest),
+            C_DigestUpdate: Some(digests::C_DigestUpdate),
+            C_DigestKey: Some(digests::C_DigestKey),
+            C_DigestFinal: Some(digests::C_DigestFinal),
             C_SignInit: Some(crypto::C_SignInit),
             C_Sign: Some(crypto::C_Sign),
             C_SignUpdate: Some(crypto::C_SignUpdate),

@@ -157,6 +157,11 @@ impl Object {
         }
     }
 
+    /// Whether it is a key, of whatever class.
+    pub(crate) fn is_key(&self) -> bool {
+        !matches!(self.role, Role::Data)
+    }
+
     /// Whether the key may be used by this mechanism, as far as its owner has a say.
     pub(crate) fn allows(&self, mechanism: CK_MECHANISM_TYPE) -> bool {
         let allowed = match &self.role {

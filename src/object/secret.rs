@@ -3,6 +3,7 @@
 
 use super::{Object, Place, Role, allowed, unique_id};
 use crate::attribute::{Secret, Value};
+use crate::digest::Digest;
 use crate::wrapping::{AES_KEYS, Wrapping};
 use cryptoki_sys::*;
 use devid_core::store::folder::{Description, Usage, Use};
@@ -66,14 +67,11 @@ impl SecretKey {
             (CKA_VALUE_LEN, Value::number(self.value.len() as CK_ULONG)),
             (CKA_VALUE, value),
         ];
-        let mechanisms = match self.unwraps() {
-            true => &Wrapping::AES[..],
-            false => &[],
-        };
+        let unwrapping = Wrapping::AES.into_iter().filter(|_| self.unwraps());
+        let digests = Digest::ALL.into_iter().filter(|_| self.extractable);
         let allowed = allowed(described);
-        let shown = mechanisms
-            .iter()
-            .copied()
+        let shown = unwrapping
+            .chain(digests.map(Digest::kind))
             .filter(|kind| allowed.is_empty() || allowed.contains(kind));
         let shown: Vec<_> = shown.collect();
         attributes.extend([

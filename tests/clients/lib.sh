@@ -34,7 +34,6 @@
 # certificate. Processes that a script starts end with it: `start` sees to that.
 
 set -euo pipefail
-# The scratch folder of the project's sources
 CLIENTS=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 export CLIENTS
 
@@ -69,8 +68,10 @@ trap 'exit 143' TERM
 
 # start COMMAND...: in the background, ended with the script; its output goes to $WORK/start.N.log.
 # Sets started, its pid, and started_log.
+starts=0
 start() {
-    started_log=$WORK/start.${#pids[@]}.log
+    starts=$((starts + 1))
+    started_log=$WORK/start.$starts.log
     "$@" >"$started_log" 2>&1 </dev/null &
     started=$!
     pids+=("$started")

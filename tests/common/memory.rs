@@ -1,6 +1,8 @@
 //! The memory of another process, as its core image would hold it.
 
+use super::fork::Forked;
 use std::fs::{self, File};
+use std::io::{PipeReader, PipeWriter, Read, Write, pipe};
 use std::os::unix::fs::FileExt;
 
 /// Where a process's memory holds something that was searched for.
@@ -57,4 +59,50 @@ pub fn contains(bytes: &[u8], wanted: &[u8]) -> bool {
         libc::memmem(at, bytes.len(), wanted_at, wanted.len())
     };
     !there.is_null()
+}
+
+/// A process with the module that does as it is told, whose memory is looked at meanwhile.
+pub struct Host {
+    child: Forked,
+    orders: PipeWriter,
+    reports: PipeReader,
+}
+
+impl Host {
+    /// `live` is given what waits for the next order.
+    pub fn new(live: impl FnOnce(&mut dyn FnMut())) -> Host {
+        let (mut from_parent, orders) = pipe().unwrap();
+        let (reports, mut to_parent) = pipe().unwrap();
+        let child = Forked::new(|| {
+            live(&mut || {
+                to_parent.write_all(&[0]).unwrap();
+                from_parent.read_exact(&mut [0]).unwrap();
+            });
+        });
+        Host {
+            child,
+            orders,
+            reports,
+        }
+    }
+
+    pub fn id(&self) -> u32 {
+        u32::try_from(self.child.id()).unwrap()
+    }
+
+    /// Until it waits.
+    pub fn waits(&mut self) {
+        self.reports.read_exact(&mut [0]).expect("the host lives");
+    }
+
+    /// Until it waits again.
+    pub fn goes_on(&mut self) {
+        self.orders.write_all(&[0]).unwrap();
+        self.waits();
+    }
+
+    pub fn ends(mut self) {
+        self.orders.write_all(&[0]).unwrap();
+        self.child.succeeds();
+    }
 }

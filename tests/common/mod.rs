@@ -19,6 +19,7 @@ pub mod raw;
 pub mod ciphers;
 pub mod der;
 pub mod devid;
+pub mod digests;
 pub mod factory;
 pub mod foreign;
 pub mod fork;

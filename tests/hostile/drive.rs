@@ -129,6 +129,18 @@ fn one_call(
     if entry.name == "C_GenerateKeyPair" {
         bench.mechanism = CKM_EC_KEY_PAIR_GEN;
     }
+    // Where sessions are read-only, a public key, which is none for a digest.
+    let writes = target.session & CKF_RW_SESSION != 0 && !matches!(scene, Scene::Outside);
+    if entry.name == "C_DigestKey" && writes {
+        let secret = [
+            (CKA_CLASS, ulong(CKO_SECRET_KEY)),
+            (CKA_KEY_TYPE, ulong(CKK_GENERIC_SECRET)),
+            (CKA_VALUE, vec![7; 32]),
+            (CKA_EXTRACTABLE, vec![CK_TRUE]),
+        ];
+        let made = create(target.raw, bench.session, &secret);
+        bench.object = made.expect("C_CreateObject");
+    }
     if let ("C_UnwrapKey", Some([for_aes, for_rsa])) = (entry.name, target.wrapped) {
         let own = [
             (CKA_CLASS, ulong(CKO_SECRET_KEY)),

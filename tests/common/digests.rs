@@ -1,0 +1,135 @@
+//! Calls that hash, and OpenSSL's word on what they give.
+
+use super::openssl;
+use super::raw::{Code, Raw};
+use cryptoki_sys::*;
+use std::ptr;
+
+/// Each mechanism with the name that OpenSSL has for it, and the bytes that it gives.
+pub const DIGESTS: [(CK_MECHANISM_TYPE, &str, usize); 5] = [
+    (CKM_SHA_1, "-sha1", 20),
+    (CKM_SHA224, "-sha224", 28),
+    (CKM_SHA256, "-sha256", 32),
+    (CKM_SHA384, "-sha384", 48),
+    (CKM_SHA512, "-sha512", 64),
+];
+
+impl Raw {
+    pub fn digest_init(
+        &self,
+        session: CK_SESSION_HANDLE,
+        mechanism: CK_MECHANISM_TYPE,
+    ) -> Result<(), Code> {
+        self.digest_init_with(session, mechanism, ptr::null(), 0)
+    }
+
+    /// C_DigestInit with a parameter.
+    pub fn digest_init_with(
+        &self,
+        session: CK_SESSION_HANDLE,
+        mechanism: CK_MECHANISM_TYPE,
+        parameter: *const u8,
+        length: usize,
+    ) -> Result<(), Code> {
+        let mut mechanism = CK_MECHANISM {
+            mechanism,
+            pParameter: parameter.cast_mut().cast(),
+            ulParameterLen: length as CK_ULONG,
+        };
+        call!(self.table, C_DigestInit(session, &raw mut mechanism)).result()
+    }
+
+    /// C_DigestInit without a mechanism.
+    pub fn digest_cancel(&self, session: CK_SESSION_HANDLE) -> Result<(), Code> {
+        call!(self.table, C_DigestInit(session, ptr::null_mut())).result()
+    }
+
+    /// C_Digest into this room, or the length query; the code and the length written.
+    pub fn digest_into(
+        &self,
+        session: CK_SESSION_HANDLE,
+        data: &[u8],
+        room: Option<&mut [u8]>,
+    ) -> (Code, CK_ULONG) {
+        let mut length = room.as_ref().map_or(0, |room| room.len() as CK_ULONG);
+        let to = room.map_or(ptr::null_mut(), <[u8]>::as_mut_ptr);
+        let (from, size) = (data.as_ptr().cast_mut(), data.len() as CK_ULONG);
+        let table = &self.table;
+        let code = call!(table, C_Digest(session, from, size, to, &raw mut length));
+        (code, length)
+    }
+
+    /// C_Digest into plenty of room.
+    pub fn digest(&self, session: CK_SESSION_HANDLE, data: &[u8]) -> Result<Vec<u8>, Code> {
+        let mut room = vec![0; 99];
+        let (code, length) = self.digest_into(session, data, Some(&mut room));
+        code.result()?;
+        room.truncate(length as usize);
+        Ok(room)
+    }
+
+    pub fn digest_update(&self, session: CK_SESSION_HANDLE, part: &[u8]) -> Result<(), Code> {
+        let (from, size) = (part.as_ptr().cast_mut(), part.len() as CK_ULONG);
+        call!(self.table, C_DigestUpdate(session, from, size)).result()
+    }
+
+    pub fn digest_key(
+        &self,
+        session: CK_SESSION_HANDLE,
+        key: CK_OBJECT_HANDLE,
+    ) -> Result<(), Code> {
+        call!(self.table, C_DigestKey(session, key)).result()
+    }
+
+    /// C_DigestFinal into this room, or the length query; the code and the length written.
+    pub fn digest_final_into(
+        &self,
+        session: CK_SESSION_HANDLE,
+        room: Option<&mut [u8]>,
+    ) -> (Code, CK_ULONG) {
+        let mut length = room.as_ref().map_or(0, |room| room.len() as CK_ULONG);
+        let to = room.map_or(ptr::null_mut(), <[u8]>::as_mut_ptr);
+        let code = call!(self.table, C_DigestFinal(session, to, &raw mut length));
+        (code, length)
+    }
+
+    /// C_DigestFinal into plenty of room.
+    pub fn digest_final(&self, session: CK_SESSION_HANDLE) -> Result<Vec<u8>, Code> {
+        let mut room = vec![0; 99];
+        let (code, length) = self.digest_final_into(session, Some(&mut room));
+        code.result()?;
+        room.truncate(length as usize);
+        Ok(room)
+    }
+
+    /// The mechanisms that take a key: all but those that only hash.
+    pub fn mechanisms_of_keys(&self, slot: CK_SLOT_ID) -> Result<Vec<CK_MECHANISM_TYPE>, Code> {
+        let mut listed = self.mechanisms(slot)?;
+        listed.retain(|kind| DIGESTS.iter().all(|(digest, ..)| digest != kind));
+        Ok(listed)
+    }
+
+    /// Each mechanism gives in this session what OpenSSL gives, of data whole and in parts.
+    #[track_caller]
+    pub fn digests_as_openssl(&self, session: CK_SESSION_HANDLE, data: &[u8]) {
+        for (mechanism, name, _) in DIGESTS {
+            let right = openssl::digest(name, data);
+            self.digest_init(session, mechanism).unwrap();
+            assert_eq!(self.digest(session, data), Ok(right.clone()), "{name}");
+            for size in [1, 7, 63, 64, 65, 127, 128, 129, 5000] {
+                self.digest_init(session, mechanism).unwrap();
+                for part in data.chunks(size) {
+                    self.digest_update(session, part).unwrap();
+                }
+                let made = self.digest_final(session);
+                let length = data.len();
+                assert_eq!(made.as_ref(), Ok(&right), "{name}, {length} by {size}");
+            }
+        }
+    }
+}
+
+/// The bytes 0, 1, 2, … 250, 0, 1 …
+pub fn bytes(length: usize) -> Vec<u8> {
+    (0..length).map(|at| (at % 251) as u8).collect()
+}

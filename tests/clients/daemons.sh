@@ -17,7 +17,7 @@ on_failure() {
 # daemon NAME COMMAND...: as start; its output is $WORK/NAME.log
 daemon() {
     : >"$WORK/$1.log"
-    ln -sfn "$1.log" "$WORK/start.${#pids[@]}.log"
+    ln -sfn "$1.log" "$WORK/start.$((starts + 1)).log"
     start "${@:2}"
 }
 
@@ -91,6 +91,19 @@ see_by_p11_kit() {
     # shellcheck disable=SC2016 # the inner shell expands them
     by_p11_kit=(unshare "${rights[@]}" --mount
         sh -c 'mount --bind "$0" /usr/share/p11-kit/modules && exec "$@"' "$WORK/p11-kit")
+}
+
+# see_installed: sets $installed, before a program that takes modules from below /usr/lib only: in a mount namespace
+# the module is at $installed_module, where an installed one is
+see_installed() {
+    local rights=() folder
+    [ "$(id -u)" = 0 ] || rights=(--user --map-root-user)
+    folder=$(find /usr/lib -mindepth 2 -maxdepth 2 -type d -name pkcs11 -print -quit)
+    [ -n "$folder" ] || skip "there is no /usr/lib/*/pkcs11"
+    installed_module=$folder/${MODULE##*/}
+    # shellcheck disable=SC2016 # the inner shell expands them
+    installed=(unshare "${rights[@]}" --mount
+        sh -c 'mount --bind "$0" "$1" && shift && exec "$@"' "${MODULE%/*}" "$folder")
 }
 
 # own_network: run goes on in a network namespace of its own, where nothing is seen of this machine's network; the

@@ -80,10 +80,18 @@ $(printf '    %s\n' "${@:5}")
 CONF
 }
 
-# eapol NAME COUNT CONFIG: COUNT authentications in one process, each a whole one
+# eapol NAME COUNT CONFIG [PREFIX...]: COUNT authentications in one process, each a whole one
 eapol() {
-    daemon "$1" eapol_test -c "$3" -a 127.0.0.1 -p "$radius_port" -s testing123 -r "$(($2 - 1))" -t 60
+    daemon "$1" "${@:4}" eapol_test -c "$3" -a 127.0.0.1 -p "$radius_port" -s testing123 -r "$(($2 - 1))" -t 60
     wait "${pids[-1]}" || fail "eapol_test $1"
     unset "pids[-1]"
     [ "$(said "$1" "CTRL-EVENT-EAP-SUCCESS")" -ge "$2" ] || fail "eapol_test $1 counts less than $2 successes"
+}
+
+# accepted KIND: the RADIUS server with that certificate accepted the device each time
+accepted() {
+    local times
+    times=$(said "radius-$1" "Sent Access-Accept")
+    echo "$1 peer: $times authentications"
+    [ "$times" -ge "$HANDSHAKES" ] || fail "the RADIUS server with the $1 certificate accepted $times"
 }

@@ -5,6 +5,11 @@
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 PATH=$PATH:/usr/sbin:/sbin # where Debian keeps daemons
 
+# version_of PACKAGE: of the program, without Debian's part
+version_of() {
+    dpkg-query -W -f '${source:Upstream-Version}\n' "$1"
+}
+
 # A cell that fails shows what its daemons said.
 on_failure() {
     local log

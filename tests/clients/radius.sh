@@ -60,11 +60,8 @@ CONF
     await says "$1" "Ready to process requests"
 }
 
-# network CERTIFICATE KEY CA VERSION [LINE...]: what wpa_supplicant is to know; VERSION of TLS is 1.2 or 1.3
+# network CERTIFICATE KEY CA [LINE...]: what wpa_supplicant is to know. It makes TLS 1.2 unless it is told otherwise.
 network() {
-    local other=3
-    [ "$4" = 1.2 ] || other=2
-    [ "$other" = 3 ] && off=1 || off=0
     cat <<CONF
 network={
     key_mgmt=IEEE8021X
@@ -74,8 +71,8 @@ network={
     ca_cert="$3"
     client_cert="$1"
     private_key="$2"
-    phase1="tls_disable_tlsv1_2=$((1 - off)) tls_disable_tlsv1_3=$off tls_disable_session_ticket=1"
-$(printf '    %s\n' "${@:5}")
+    phase1="tls_disable_session_ticket=1"
+$(printf '    %s\n' "${@:4}")
 }
 CONF
 }

@@ -7,6 +7,7 @@ mod common;
 
 use common::factory::Identity;
 use common::home::Home;
+use common::host::preloaded;
 use common::module::library;
 use common::openssl::{Verifier, digest};
 use common::programs::{Said, output, program, run};
@@ -24,6 +25,7 @@ over_both_links!(
     requests_are_made,
     a_handshake_is_signed,
 );
+once!(openssl_hashes_itself);
 
 const PACKAGE: &str = "libengine-pkcs11-openssl";
 const EACH: [(&str, &str); 4] = [
@@ -142,6 +144,33 @@ fn messages_are_signed(link: Link) {
             judge.accepts_der(hash, &data, &signature).ok();
             println!("\n{link:?} | engine | dgst {hash} | {label} | verified");
         }
+    }
+}
+
+/// The module that the engine loads is one that writes down what it is asked for.
+fn openssl_hashes_itself() {
+    let Some(bench) = Bench::new(Link::Wire) else {
+        return;
+    };
+    let spy = preloaded(bench.home.folder(), "spy");
+    let configuration = fs::read_to_string(&bench.configuration).unwrap();
+    let module = library().display().to_string();
+    let configuration = configuration.replace(&module, &spy.display().to_string());
+    let configuration = bench.home.write("spy.cnf", configuration);
+    let (data, log) = (
+        bench.home.write("data", [7; 5000]),
+        bench.home.path("spy.log"),
+    );
+    for (label, _) in EACH {
+        let mut sign = bench.openssl(&["dgst", "-engine", "pkcs11", "-keyform", "engine"]);
+        sign.args(["-sha256", "-sign", &uri(label), "-out"]);
+        sign.arg(bench.home.path("signature")).arg(&data);
+        sign.env("OPENSSL_CONF", &configuration);
+        sign.env("SPY_MODULE", library()).env("SPY_LOG", &log);
+        run(&mut sign).ok();
+        let seen = fs::read_to_string(&log).unwrap();
+        assert_eq!(seen, "C_SignInit\n", "{label}");
+        fs::remove_file(&log).unwrap();
     }
 }
 

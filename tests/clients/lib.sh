@@ -126,13 +126,13 @@ await_line() {
 
 # peer_server TYPE [PROTOCOL]: starts `openssl s_server` with an ec or rsa key, which answers HTTP GET
 # with its status and insists on a certificate of the device's issuer. PROTOCOL: -tls1_2 or -tls1_3.
-# Sets port, server and server_log.
+# No session is resumed. Sets port, server and server_log.
 peer_server() {
     local certificate=PEER_${1^^}_CERT key=PEER_${1^^}_KEY
     port=$(free_port)
     start env OPENSSL_CONF=/dev/null openssl s_server -accept "127.0.0.1:$port" -www "${@:2}" \
         -cert "${!certificate}" -key "${!key}" -CAfile "$ISSUER" -Verify 3 -verify_return_error \
-        -no_cache -num_tickets 0
+        -no_cache -no_ticket -num_tickets 0
     # shellcheck disable=SC2034 # the caller's
     server=$started server_log=$started_log
     await_port "$port"

@@ -62,9 +62,8 @@ public final class Client {
 
     private static void connect(KeyStore store, String[] arguments) throws Exception {
         int count = Integer.parseInt(arguments[3]);
+        SSLSocketFactory factory = context(store).getSocketFactory();
         for (int number = 1; number <= count; number++) {
-            // A context of its own for each connection, so that no session is resumed.
-            SSLSocketFactory factory = context(store).getSocketFactory();
             try (SSLSocket socket = (SSLSocket) factory.createSocket("127.0.0.1", Integer.parseInt(arguments[1]))) {
                 socket.setEnabledProtocols(new String[] {arguments[2]});
                 socket.getOutputStream().write("GET / HTTP/1.0\r\n\r\n".getBytes(StandardCharsets.US_ASCII));

@@ -5,6 +5,7 @@ use crate::mechanism::Parameter;
 use cryptoki_sys::*;
 use devid_core::tpm::Hash;
 use sha1::Sha1;
+use sha2::digest::common::hazmat::{SerializableState, SerializedState};
 use sha2::{Digest as _, Sha224, Sha256, Sha384, Sha512};
 use std::hint::black_box;
 
@@ -96,6 +97,21 @@ impl Digest {
             Self::Sha512 => Under::Sha512(Sha512::new()),
         }))
     }
+
+    /// As [`Hasher::save`] left it; `None` if these bytes cannot be that.
+    pub(crate) fn restore(self, saved: &[u8]) -> Option<Hasher> {
+        fn of<H: SerializableState>(saved: &[u8]) -> Option<H> {
+            H::deserialize(<&SerializedState<H>>::try_from(saved).ok()?).ok()
+        }
+        let under = match self {
+            Self::Sha1 => of(saved).map(Under::Sha1),
+            Self::Sha224 => of(saved).map(Under::Sha224),
+            Self::Sha256 => of(saved).map(Under::Sha256),
+            Self::Sha384 => of(saved).map(Under::Sha384),
+            Self::Sha512 => of(saved).map(Under::Sha512),
+        };
+        under.map(|under| Hasher(Box::new(under)))
+    }
 }
 
 impl From<Hash> for Digest {
@@ -117,6 +133,17 @@ impl Hasher {
             Under::Sha256(hash) => hash.update(data),
             Under::Sha384(hash) => hash.update(data),
             Under::Sha512(hash) => hash.update(data),
+        }
+    }
+
+    /// All of it in bytes, the last ones of the data in clear.
+    pub(crate) fn save(&self) -> Vec<u8> {
+        match &*self.0 {
+            Under::Sha1(hash) => hash.serialize().to_vec(),
+            Under::Sha224(hash) => hash.serialize().to_vec(),
+            Under::Sha256(hash) => hash.serialize().to_vec(),
+            Under::Sha384(hash) => hash.serialize().to_vec(),
+            Under::Sha512(hash) => hash.serialize().to_vec(),
         }
     }
 
@@ -165,6 +192,22 @@ mod tests {
         let abc = "23097d223405d8228642a477bda255b32aadbce4bda0b3f7e36c9da7";
         assert_eq!(hex(&one.finish()), abc);
         assert_eq!(hex(&other.finish()), abc);
+    }
+
+    #[test]
+    fn what_was_saved_goes_on_and_nothing_else_does() {
+        for digest in Digest::ALL {
+            let mut one = digest.hasher();
+            one.update(&[7; 300]);
+            let saved = one.save();
+            let mut other = digest.restore(&saved).unwrap();
+            one.update(b"more");
+            other.update(b"more");
+            assert_eq!(one.finish(), other.finish(), "{digest:?}");
+            for wrong in [&saved[1..], &[&saved[..], &[0]].concat(), &[]] {
+                assert!(digest.restore(wrong).is_none(), "{digest:?}");
+            }
+        }
     }
 
     #[test]

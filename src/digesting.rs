@@ -1,12 +1,14 @@
-//! Calls of a session that hash (PKCS#11 3.0, section 5.12). They need no TPM, no login and no
+//! Calls of a session that hash (PKCS#11 3.0, section 5.12), and copies of
+//! what is under way (sections 5.6.4 and 5.6.5). They need no TPM, no login and no
 //! token. The rule of operations is that of [`crate::session`].
 
 use crate::digest::{Digest, Hasher};
 use crate::error::Error;
-use crate::handle::ObjectHandle;
+use crate::handle::{ObjectHandle, SlotId};
+use crate::mechanism::Parameter;
 use crate::output::{Answer, Room};
-use crate::session::{Session, begin, take};
-use cryptoki_sys::{CKA_EXTRACTABLE, CKA_PRIVATE};
+use crate::session::{Session, State, begin, take};
+use cryptoki_sys::{CK_MECHANISM_TYPE, CKA_EXTRACTABLE, CKA_PRIVATE};
 
 /// A digest under way.
 #[derive(Clone)]
@@ -15,8 +17,10 @@ pub(crate) struct Digesting {
     hasher: Hasher,
     /// Whether C_DigestUpdate or C_DigestKey was called.
     in_parts: bool,
-    /// Whether it holds a key that only a user who has logged in sees.
-    pub(crate) of_private: bool,
+    /// Whether it holds a key.
+    of_key: bool,
+    /// Whether it holds one that only a user who has logged in sees.
+    of_private: bool,
 }
 
 impl Session {
@@ -25,6 +29,7 @@ impl Session {
             digest,
             hasher: digest.hasher(),
             in_parts: false,
+            of_key: false,
             of_private: false,
         };
         begin(&mut self.state.lock().digest, operation)
@@ -77,6 +82,7 @@ impl Session {
             _ => return Err(Error::KeyHandleInvalid),
         }
         digesting.in_parts = true;
+        digesting.of_key = true;
         digesting.of_private |= object.is(CKA_PRIVATE);
         self.state.lock().digest = Some(digesting);
         Ok(())
@@ -92,6 +98,43 @@ impl Session {
         Ok(Answer::Bytes(digesting.hasher.finish()))
     }
 
+    /// C_GetOperationState: of a digest only, and not of one that holds a key, whose last bytes would
+    /// be in it. Java and OpenSSL copy a digest in this way.
+    pub(crate) fn operation_state(&self, room: Option<Room>) -> Result<Answer, Error> {
+        let state = self.state.lock();
+        let others = state.has_key_operation();
+        let digesting = match &state.digest {
+            Some(digesting) if !others && !digesting.of_key => digesting,
+            Some(_) => return Err(Error::StateUnsaveable),
+            None if others => return Err(Error::Unsupported),
+            None => return Err(Error::OperationNotInitialized),
+        };
+        let room = room.ok_or(Error::ArgumentsBad("pulOperationStateLen is NULL"))?;
+        let saved = digesting.save(self.slot.id);
+        let refused = room.refuses(saved.len());
+        Ok(refused.unwrap_or(Answer::Bytes(saved)))
+    }
+
+    /// C_SetOperationState. What was under way here is over.
+    ///
+    /// `has_keys`: whether the caller gives keys; no digest needs them.
+    pub(crate) fn restore_operation(
+        &self,
+        saved: Option<&[u8]>,
+        has_keys: bool,
+    ) -> Result<(), Error> {
+        let saved = saved.ok_or(Error::ArgumentsBad("pOperationState is NULL"))?;
+        let restored = Digesting::restore(saved, self.slot.id);
+        let digest = restored.ok_or(Error::SavedStateInvalid)?;
+        if has_keys {
+            return Err(Error::KeyNotNeeded);
+        }
+        let mut state = self.state.lock();
+        *state = State::default();
+        state.digest = Some(digest);
+        Ok(())
+    }
+
     /// After a logout: a digest that holds a private key is over, as the key is.
     pub(crate) fn forget_private_digest(&self) {
         let mut state = self.state.lock();
@@ -101,4 +144,53 @@ impl Session {
     fn take_digesting(&self) -> Result<Digesting, Error> {
         take(&mut self.state.lock().digest)
     }
+}
+
+/// What a saved state begins with: ours, and its form.
+const SAVED: &[u8; 16] = b"devid-pkcs11 dg1";
+
+impl Digesting {
+    /// After [`SAVED`]: the slot and the mechanism, as CK_ULONG; whether it is in parts; the hash; a
+    /// checksum, without which the hash of a damaged state could overflow its count of bytes.
+    fn save(&self, slot: SlotId) -> Vec<u8> {
+        let mut saved = [
+            &SAVED[..],
+            &slot.0.to_ne_bytes(),
+            &self.digest.kind().to_ne_bytes(),
+            &[u8::from(self.in_parts)],
+            &self.hasher.save(),
+        ]
+        .concat();
+        saved.extend(checksum(&saved));
+        saved
+    }
+
+    /// `None` if these bytes are no digest's of this slot.
+    fn restore(saved: &[u8], slot: SlotId) -> Option<Self> {
+        let (saved, sum) = saved.split_at_checked(saved.len().checked_sub(CHECKSUM.width())?)?;
+        if checksum(saved) != sum {
+            return None;
+        }
+        let rest = saved.strip_prefix(SAVED)?;
+        let rest = rest.strip_prefix(&slot.0.to_ne_bytes())?;
+        let (kind, rest) = rest.split_first_chunk()?;
+        let kind = CK_MECHANISM_TYPE::from_ne_bytes(*kind);
+        let digest = Digest::parse(kind, Parameter::None).ok()?;
+        let (in_parts, hasher) = rest.split_first()?;
+        Some(Self {
+            digest,
+            hasher: digest.restore(hasher)?,
+            in_parts: *in_parts != 0,
+            of_key: false,
+            of_private: false,
+        })
+    }
+}
+
+const CHECKSUM: Digest = Digest::Sha256;
+
+fn checksum(bytes: &[u8]) -> Vec<u8> {
+    let mut hasher = CHECKSUM.hasher();
+    hasher.update(bytes);
+    hasher.finish()
 }

@@ -327,6 +327,14 @@ impl Session {
 }
 
 impl State {
+    /// Whether there is an operation with a key.
+    pub(crate) fn has_key_operation(&self) -> bool {
+        self.sign.is_some()
+            || self.verify.is_some()
+            || self.decrypt.is_some()
+            || self.encrypt.is_some()
+    }
+
     /// The flag of an operation that waits for its user.
     fn awaiting(&mut self) -> Option<&mut bool> {
         let sign = self.sign.as_mut().map(|one| &mut one.awaits_user);

@@ -138,6 +138,9 @@ fn keys_and_data_in_any_order() {
     raw.digest_update(session, b"between").unwrap();
     raw.digest_key(session, keys[1]).unwrap();
     raw.digest_key(session, keys[0]).unwrap();
+    // Nor does a state show a part of a key.
+    let state = raw.operation_state(session);
+    assert_eq!(state, Err(Code(CKR_STATE_UNSAVEABLE)));
     // The key may go: its value is in the digest.
     for key in keys {
         own.destroy(key).unwrap();

@@ -1,4 +1,4 @@
-//! Message digests (PKCS#11 3.0, section 5.12).
+//! Message digests (PKCS#11 3.0, section 5.12), and their state (sections 5.6.4 and 5.6.5).
 
 use super::{args, entry, module};
 use crate::digest::Digest;
@@ -71,5 +71,40 @@ pub(super) unsafe extern "C" fn C_DigestFinal(
         let answer = session.digest_final(room)?;
         // SAFETY: an answer means that there is room, hence a length pointer.
         unsafe { args::give(pDigest, pulDigestLen, answer) }
+    })
+}
+
+pub(super) unsafe extern "C" fn C_GetOperationState(
+    hSession: CK_SESSION_HANDLE,
+    pOperationState: *mut CK_BYTE,
+    pulOperationStateLen: *mut CK_ULONG,
+) -> CK_RV {
+    entry("C_GetOperationState", || {
+        let session = module()?.session(SessionHandle(hSession))?;
+        // SAFETY: the length pointer is NULL or valid.
+        let room = unsafe { args::room(pOperationState, pulOperationStateLen) };
+        let answer = session.operation_state(room)?;
+        // SAFETY: an answer means that there is room, hence a length pointer.
+        unsafe { args::give(pOperationState, pulOperationStateLen, answer) }
+    })
+}
+
+pub(super) unsafe extern "C" fn C_SetOperationState(
+    hSession: CK_SESSION_HANDLE,
+    pOperationState: *mut CK_BYTE,
+    ulOperationStateLen: CK_ULONG,
+    hEncryptionKey: CK_OBJECT_HANDLE,
+    hAuthenticationKey: CK_OBJECT_HANDLE,
+) -> CK_RV {
+    entry("C_SetOperationState", || {
+        let session = module()?.session(SessionHandle(hSession))?;
+        let keys = [hEncryptionKey, hAuthenticationKey];
+        let has_keys = keys != [CK_INVALID_HANDLE; 2];
+        // SAFETY: `pOperationState` is NULL or valid for `ulOperationStateLen` bytes.
+        unsafe {
+            args::borrow(pOperationState, ulOperationStateLen, |saved| {
+                session.restore_operation(saved, has_keys)
+            })
+        }
     })
 }

@@ -24,14 +24,6 @@ macro_rules! unsupported {
 }
 
 unsupported! {
-    C_GetOperationState(CK_SESSION_HANDLE, *mut CK_BYTE, *mut CK_ULONG);
-    C_SetOperationState(
-        CK_SESSION_HANDLE,
-        *mut CK_BYTE,
-        CK_ULONG,
-        CK_OBJECT_HANDLE,
-        CK_OBJECT_HANDLE
-    );
     C_EncryptUpdate(CK_SESSION_HANDLE, *mut CK_BYTE, CK_ULONG, *mut CK_BYTE, *mut CK_ULONG);
     C_EncryptFinal(CK_SESSION_HANDLE, *mut CK_BYTE, *mut CK_ULONG);
     C_DecryptUpdate(CK_SESSION_HANDLE, *mut CK_BYTE, CK_ULONG, *mut CK_BYTE, *mut CK_ULONG);
@@ -227,8 +219,8 @@ macro_rules! table {
             C_CloseSession: Some(sessions::C_CloseSession),
             C_CloseAllSessions: Some(sessions::C_CloseAllSessions),
             C_GetSessionInfo: Some(sessions::C_GetSessionInfo),
-            C_GetOperationState: Some(C_GetOperationState),
-            C_SetOperationState: Some(C_SetOperationState),
+            C_GetOperationState: Some(digests::C_GetOperationState),
+            C_SetOperationState: Some(digests::C_SetOperationState),
             C_Login: Some(sessions::C_Login),
             C_Logout: Some(sessions::C_Logout),
             C_CreateObject: Some(objects::C_CreateObject),

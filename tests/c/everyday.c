@@ -81,6 +81,30 @@ static void signatures(CK_SESSION_HANDLE session, CK_OBJECT_HANDLE public, CK_OB
     GIVES(CKR_SIGNATURE_INVALID, call->C_Verify(session, text, 6, signature, length));
 }
 
+/* A digest in one part and in two, and one that is given up. */
+static void digests(CK_SESSION_HANDLE session)
+{
+    CK_MECHANISM_TYPE kinds[] = {CKM_SHA_1, CKM_SHA224, CKM_SHA256, CKM_SHA384, CKM_SHA512};
+    static unsigned char text[1000];
+    for (size_t n = 0; n < COUNT(kinds); n++) {
+        CK_MECHANISM mechanism = {kinds[n], NULL, 0};
+        unsigned char whole[64], parts[64];
+        CK_ULONG length = 3;
+        OK(call->C_DigestInit(session, &mechanism));
+        GIVES(CKR_BUFFER_TOO_SMALL, call->C_Digest(session, text, sizeof text, whole, &length));
+        OK(call->C_Digest(session, text, sizeof text, whole, &length));
+        OK(call->C_DigestInit(session, &mechanism));
+        OK(call->C_DigestUpdate(session, text, 1));
+        OK(call->C_DigestUpdate(session, text + 1, sizeof text - 1));
+        OK(call->C_DigestFinal(session, NULL, &length));
+        OK(call->C_DigestFinal(session, parts, &length));
+        HOLDS(!memcmp(whole, parts, length));
+        OK(call->C_DigestInit(session, &mechanism));
+        OK(call->C_DigestUpdate(session, text, 100));
+        OK(call->C_DigestInit(session, NULL));
+    }
+}
+
 /* A pair of the token that is renamed and destroyed. */
 static void pairs(CK_SESSION_HANDLE session)
 {
@@ -158,22 +182,25 @@ int main(int count, char **arguments)
     HOLDS(count == 2);
     load(arguments[1]);
     for (int n = 0; n < 2; n++) {
-        unsigned char random[64];
+        unsigned char random[64] = {0};
         OK(call->C_Initialize(NULL));
         slots();
         CK_SESSION_HANDLE session = opened(0);
         CK_OBJECT_HANDLE private = first(session, CKO_PRIVATE_KEY);
         objects(session);
         signatures(session, first(session, CKO_PUBLIC_KEY), private);
+        digests(session);
         if (!n) {
             threads(private);
             OK(call->C_GenerateRandom(session, random, sizeof random));
             pins();
         }
-        /* The session on slot 0 stays open, with a search and a signature under way. */
-        CK_MECHANISM mechanism = {CKM_ECDSA, NULL, 0};
+        /* The session on slot 0 stays open, with a search, a signature and a digest under way. */
+        CK_MECHANISM mechanism = {CKM_ECDSA, NULL, 0}, digest = {CKM_SHA256, NULL, 0};
         OK(call->C_FindObjectsInit(session, NULL, 0));
         OK(call->C_SignInit(session, &mechanism, private));
+        OK(call->C_DigestInit(session, &digest));
+        OK(call->C_DigestUpdate(session, random, sizeof random));
         OK(call->C_Finalize(NULL));
     }
     return 0;

@@ -102,6 +102,7 @@ static void parameters(CK_ULONG length)
     };
     CK_MECHANISM with_label = {CKM_RSA_PKCS_OAEP, &oaep, sizeof oaep};
     CK_MECHANISM itself = {CKM_ECDSA, three, length}, kwp = {KWP, three, length};
+    CK_MECHANISM digest = {CKM_SHA256, three, length};
     CK_OBJECT_HANDLE object;
 
     for (size_t n = 0; n < COUNT(wrong); n++)
@@ -110,6 +111,7 @@ static void parameters(CK_ULONG length)
     GIVES(CKR_MECHANISM_PARAM_INVALID, call->C_EncryptInit(session, &with_label, public));
     GIVES(CKR_MECHANISM_PARAM_INVALID, call->C_DecryptInit(session, &with_label, private));
     GIVES(CKR_MECHANISM_PARAM_INVALID, call->C_SignInit(session, &itself, private));
+    GIVES(CKR_MECHANISM_PARAM_INVALID, call->C_DigestInit(session, &digest));
     GIVES(CKR_MECHANISM_PARAM_INVALID, call->C_VerifyInit(session, &itself, public));
     GIVES(CKR_MECHANISM_PARAM_INVALID,
           call->C_UnwrapKey(session, &kwp, secret, three, 3, NULL, 0, &object));
@@ -141,6 +143,7 @@ static void data_of(CK_ULONG length)
 /* The caller's room is as large as it says; only what there is is written. */
 static void rooms(CK_ULONG count)
 {
+    CK_MECHANISM sha256 = {CKM_SHA256, NULL, 0};
     CK_ULONG numbers[1024], n;
     n = count;
     OK(call->C_GetSlotList(CK_FALSE, numbers, &n));
@@ -150,6 +153,10 @@ static void rooms(CK_ULONG count)
     OK(call->C_FindObjectsInit(session, NULL, 0));
     OK(call->C_FindObjects(session, numbers, count, &n));
     OK(call->C_FindObjectsFinal(session));
+    n = count;
+    OK(call->C_DigestInit(session, &sha256));
+    OK(call->C_Digest(session, three, 3, (unsigned char *)numbers, &n));
+    GIVES(32, n);
     n = count;
     OK(signed_by(factory, factory_key, (unsigned char *)numbers, &n));
     GIVES(64, n);

@@ -42,6 +42,27 @@ static void no_such_thing(CK_SESSION_HANDLE session)
     GIVES(CKR_DATA_LEN_RANGE, call->C_Sign(session, bytes, 0, bytes, &length));
 }
 
+static void no_such_digest(CK_SESSION_HANDLE session)
+{
+    CK_MECHANISM sha256 = {CKM_SHA256, NULL, 0}, unknown = {CKM_VENDOR_DEFINED, NULL, 0};
+    unsigned char bytes[64] = {1};
+    CK_MECHANISM with_parameter = {CKM_SHA256, bytes, 8};
+    CK_ULONG length = sizeof bytes;
+
+    GIVES(CKR_MECHANISM_INVALID, call->C_DigestInit(session, &unknown));
+    GIVES(CKR_MECHANISM_PARAM_INVALID, call->C_DigestInit(session, &with_parameter));
+    GIVES(CKR_OPERATION_NOT_INITIALIZED, call->C_Digest(session, bytes, 32, bytes, &length));
+    GIVES(CKR_OPERATION_NOT_INITIALIZED, call->C_DigestKey(session, 12345));
+    OK(call->C_DigestInit(session, &sha256));
+    GIVES(CKR_OPERATION_ACTIVE, call->C_DigestInit(session, &sha256));
+    GIVES(CKR_ARGUMENTS_BAD, call->C_DigestUpdate(session, NULL, 32));
+    OK(call->C_DigestInit(session, &sha256));
+    GIVES(CKR_KEY_HANDLE_INVALID, call->C_DigestKey(session, 12345));
+    OK(call->C_DigestInit(session, &sha256));
+    GIVES(CKR_KEY_INDIGESTIBLE, call->C_DigestKey(session, first(session, CKO_PRIVATE_KEY)));
+    GIVES(CKR_OPERATION_NOT_INITIALIZED, call->C_DigestFinal(session, bytes, &length));
+}
+
 static void wrong_templates(CK_SESSION_HANDLE session)
 {
     CK_ULONG class = CKO_DATA, kind = CKO_VENDOR_DEFINED;
@@ -64,6 +85,7 @@ int main(int count, char **arguments)
     OK(call->C_Initialize(NULL));
     CK_SESSION_HANDLE session = opened(0);
     no_such_thing(session);
+    no_such_digest(session);
     wrong_templates(opened(1));
     OK(call->C_CloseSession(session));
     GIVES(CKR_SESSION_HANDLE_INVALID, call->C_CloseSession(session));

@@ -102,6 +102,34 @@ impl Raw {
         Ok(room)
     }
 
+    /// C_GetOperationState, as programs ask: the length first.
+    pub fn operation_state(&self, session: CK_SESSION_HANDLE) -> Result<Vec<u8>, Code> {
+        let (table, mut length) = (&self.table, 0);
+        let null = ptr::null_mut();
+        call!(table, C_GetOperationState(session, null, &raw mut length)).result()?;
+        let mut room = vec![0; length as usize];
+        let mut short = length - 1;
+        let to = room.as_mut_ptr();
+        let answer = call!(table, C_GetOperationState(session, to, &raw mut short));
+        assert_eq!((answer, short), (Code(CKR_BUFFER_TOO_SMALL), length));
+        call!(table, C_GetOperationState(session, to, &raw mut length)).result()?;
+        assert_eq!(room.len(), length as usize);
+        Ok(room)
+    }
+
+    /// C_SetOperationState with these keys, both 0 for none.
+    pub fn restore(
+        &self,
+        session: CK_SESSION_HANDLE,
+        state: &[u8],
+        keys: [CK_OBJECT_HANDLE; 2],
+    ) -> Result<(), Code> {
+        let (from, size) = (state.as_ptr().cast_mut(), state.len() as CK_ULONG);
+        let [one, other] = keys;
+        let table = &self.table;
+        call!(table, C_SetOperationState(session, from, size, one, other)).result()
+    }
+
     /// The mechanisms that take a key: all but those that only hash.
     pub fn mechanisms_of_keys(&self, slot: CK_SLOT_ID) -> Result<Vec<CK_MECHANISM_TYPE>, Code> {
         let mut listed = self.mechanisms(slot)?;

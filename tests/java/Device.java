@@ -1,5 +1,6 @@
 // What a Java program does with a token: Device CONFIGURATION digests FILE FOLDER | signs ALIAS FILE
-// FOLDER | asks HOST PORT TRUSTED ALIAS... | serves ALIAS...
+// FOLDER | asks HOST PORT TRUSTED ALIAS... | serves ALIAS... With -Dfirst=true the token's provider
+// stands before Java's own.
 
 import java.io.FileInputStream;
 import java.net.Socket;
@@ -33,7 +34,11 @@ class Device {
 
     public static void main(String[] args) throws Exception {
         provider = Security.getProvider("SunPKCS11").configure(args[0]);
-        Security.addProvider(provider);
+        if (Boolean.getBoolean("first")) {
+            Security.insertProviderAt(provider, 1);
+        } else {
+            Security.addProvider(provider);
+        }
         store = KeyStore.getInstance("PKCS11", provider);
         store.load(null, null);
         switch (args[1]) {

@@ -53,6 +53,8 @@ fn a_script_names_all_packages_at_once() {
     let test = named("test", &[]);
     assert!(test.is_superset(&demo), "{test:?} {demo:?}");
     assert_eq!(test, named("setup", &["test"]));
+    let clients = named("test-clients", &["--fast"]);
+    assert!(test.is_superset(&clients), "{test:?} {clients:?}");
     if cfg!(any(target_arch = "x86_64", target_arch = "x86")) {
         let cross = named("cross", &["i686-unknown-linux-gnu"]);
         assert!(test.is_superset(&cross), "{test:?} {cross:?}");

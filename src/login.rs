@@ -170,6 +170,12 @@ impl Slot {
         // Clients pass over a token that seems unfinished, so one without PIN says that it has one;
         // without CKF_LOGIN_REQUIRED nobody asks for it.
         let mut flags = CKF_RNG | CKF_TOKEN_INITIALIZED;
+        if self.is_for_sessions() {
+            // pkcs11-provider keeps its peers' keys at no token without these flags, nor at one that
+            // is write-protected. C_Login takes any PIN, and none.
+            let login = CKF_LOGIN_REQUIRED | CKF_PROTECTED_AUTHENTICATION_PATH;
+            return flags | login | CKF_USER_PIN_INITIALIZED;
+        }
         if !self.is_writable() {
             flags |= CKF_WRITE_PROTECTED;
         }

@@ -20,6 +20,7 @@ use devid_core::config::{self, Config, ConfigError, LogSettings};
 use devid_core::store::Who;
 use devid_core::store::devid::DevidStore;
 use devid_core::store::idevid::IdevidStore;
+use devid_core::store::sessions::SessionStore;
 pub(crate) use devid_core::tpm::Refusals;
 use devid_core::tpm::Tpm;
 use log::{error, info, warn};
@@ -54,6 +55,9 @@ struct Table {
 
 const FACTORY: &str = "Factory identity (IEEE 802.1AR IDevID) in the TPM";
 const OWN: &str = "The device's own keys, wrapped by the TPM";
+const SESSIONS: &str = "Public keys of peers, kept for a session";
+/// Fixed, so that further tokens keep theirs.
+const SESSIONS_ID: SlotId = SlotId(256);
 const WITH_PIN: &str = "Factory identity in the TPM, behind a PIN";
 
 impl Module {
@@ -167,9 +171,19 @@ impl Module {
             .ok_or(Error::SlotIdInvalid)
     }
 
+    /// The token of a slot, looked for if need be. One for sessions is there beside others only.
+    pub(crate) fn token(&self, slot: &Slot) -> Result<Arc<Token>, Error> {
+        let has_token =
+            |slot: &Arc<Slot>| !slot.is_for_sessions() && slot.token(&self.mint).is_ok();
+        match slot.is_for_sessions() && !self.slots().iter().any(has_token) {
+            true => Err(Error::TokenNotPresent),
+            false => slot.token(&self.mint),
+        }
+    }
+
     /// The slots that have a token, as a call with this room is told.
     pub(crate) fn present(&self, caller: Caller, room: Room) -> Vec<CK_SLOT_ID> {
-        let has_token = |slot: &&Arc<Slot>| slot.token(&self.mint).is_ok();
+        let has_token = |slot: &&Arc<Slot>| self.token(slot).is_ok();
         self.snapshots.answer(List::Present, caller, room, || {
             let present = self.slots().iter().filter(has_token);
             present.map(|slot| slot.id.0).collect()
@@ -203,7 +217,7 @@ impl Module {
         if flags & CKF_SERIAL_SESSION == 0 {
             return Err(Error::SessionParallelNotSupported);
         }
-        slot.token(&self.mint)?;
+        self.token(slot)?;
         let is_read_write = flags & CKF_RW_SESSION != 0;
         let handle = self.mint.session();
         let session = Arc::new(Session::new(handle, Arc::clone(slot), is_read_write));
@@ -386,8 +400,10 @@ impl Module {
     }
 }
 
-/// The factory's identity, the device's own keys, further key folders, then each identity with a
-/// PIN: over one way to the TPM.
+/// The factory's identity, the device's own keys, the token for sessions, further key folders, then
+/// each identity with a PIN: over one way to the TPM.
+///
+/// The token for sessions stands before all others that may ask for a login, but `devid`.
 fn slots(config: &Config, refusals: Refusals) -> Vec<Slot> {
     let tpm = Arc::new(Tpm::of(config, refusals));
     let random = config.random;
@@ -398,9 +414,15 @@ fn slots(config: &Config, refusals: Refusals) -> Vec<Slot> {
     let with_pin = IdevidStore::with_pin(config, &tpm).into_iter();
     sources.extend(with_pin.map(|store| (WITH_PIN, Source::new(&tpm, store, random))));
     let numbered = (0..).zip(sources);
-    numbered
+    let mut slots: Vec<_> = numbered
         .map(|(id, (description, source))| Slot::new(SlotId(id), description, Some(source)))
-        .collect()
+        .collect();
+    if config.session_slot {
+        let source = Source::new(&tpm, SessionStore, random);
+        let after_devid = slots.len().min(2);
+        slots.insert(after_devid, Slot::new(SESSIONS_ID, SESSIONS, Some(source)));
+    }
+    slots
 }
 
 impl Table {

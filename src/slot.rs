@@ -97,6 +97,7 @@ impl Source {
         Nature {
             asks_login: self.store.pins() != Pins::None,
             writable: self.store.own().is_some(),
+            for_sessions: self.store.is_for_sessions(),
         }
     }
 }
@@ -181,6 +182,12 @@ impl Slot {
 
     pub(crate) fn is_writable(&self) -> bool {
         self.own().is_ok()
+    }
+
+    /// Whether the token is for objects of sessions alone.
+    pub(crate) fn is_for_sessions(&self) -> bool {
+        let source = self.source.as_ref();
+        source.is_some_and(|source| source.store.is_for_sessions())
     }
 
     /// The store as one that takes objects.

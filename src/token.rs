@@ -21,6 +21,8 @@ pub(crate) struct Nature {
     pub(crate) asks_login: bool,
     /// Objects can be made on it.
     pub(crate) writable: bool,
+    /// It holds nothing, and its sessions verify with public keys of their own.
+    pub(crate) for_sessions: bool,
 }
 
 /// A token: what one look found.
@@ -141,6 +143,9 @@ impl Token {
             mechanism.is_of_type(key.public()) && !mechanism.suits(key)
         };
         let all = Mechanism::ALL.into_iter();
+        if self.nature.for_sessions {
+            return all.filter(|one| one.is_padded()).collect();
+        }
         let does_one = |one: &Mechanism| self.keys().any(|key| one.suits(key));
         let wanted = all.filter(|one| match one.is_padded() {
             true => self.nature.writable || does_one(one),
@@ -221,12 +226,15 @@ impl Token {
             .find(|one| one.opening_mechanisms().contains(&kind));
         let key_type = signs.or(opens).ok_or(Error::MechanismInvalid)?;
         let (smallest, largest) = self.key_sizes(key_type);
-        let signing = signs.map_or(0, |_| CKF_SIGN | CKF_VERIFY);
-        let opening = opens.map_or(0, KeyType::opening_flags);
+        let signing = match self.nature.for_sessions {
+            true => CKF_VERIFY,
+            false => signs.map_or(0, |_| CKF_HW | CKF_SIGN | CKF_VERIFY),
+        };
+        let opening = opens.map_or(0, |opens| CKF_HW | opens.opening_flags());
         Ok(CK_MECHANISM_INFO {
             ulMinKeySize: smallest.into(),
             ulMaxKeySize: largest.into(),
-            flags: CKF_HW | signing | opening | key_type.mechanism_flags(),
+            flags: signing | opening | key_type.mechanism_flags(),
         })
     }
 
@@ -242,8 +250,13 @@ impl Token {
         let keys = self
             .keys()
             .filter(|key| KeyType::of(key.public()) == key_type);
-        let made = self.generators().iter();
+        let made = match self.nature.for_sessions {
+            // Public keys that a session brings are of the sizes of those that are made elsewhere.
+            true => &Generator::ALL[..],
+            false => self.generators(),
+        };
         let made = made
+            .iter()
             .filter(|one| one.key_type() == key_type)
             .flat_map(|one| <[u32; 2]>::from(one.key_sizes()));
         let sizes: Vec<u32> = keys.map(|key| key.public().bits()).chain(made).collect();

@@ -10,12 +10,12 @@ use common::openssl::Verifier;
 use common::own::Own;
 use common::programs::{Said, program, run, run_with};
 use common::proxy::Proxy;
+use common::ssh::sshd;
 use common::story::Link;
-use common::tls::{Server, Site, configuration, nginx, plain_request, server_identity};
+use common::tls::{Site, configuration, nginx, plain_request, server_identity};
 use common::tpm::Swtpm;
 use common::wrapping::{by_aes_wrapped, keys, random, signs_as};
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -212,33 +212,6 @@ fn programs_make_keys(link: Link) {
     bench.run(&self::block("cms -decrypt"));
     let plain = fs::read_to_string(bench.home.path("plain")).unwrap();
     assert_eq!(plain.trim_end(), "for mail only");
-}
-
-/// A server that lets in whoever has a key of `authorized_keys`.
-fn sshd(home: &Home) -> Server {
-    // SAFETY: asks for our user id, nothing else.
-    if unsafe { libc::geteuid() } == 0 {
-        fs::create_dir_all("/run/sshd").expect("the folder that sshd wants to be started in");
-    }
-    let host = home.path("host");
-    run(program("ssh-keygen")
-        .args(["-q", "-t", "ed25519", "-N", "", "-f"])
-        .arg(&host))
-    .ok();
-    fs::set_permissions(&host, PermissionsExt::from_mode(0o600)).unwrap();
-    Server::start(home, |port| {
-        let keys = home.path("authorized_keys");
-        let text = format!(
-            "ListenAddress 127.0.0.1:{port}\nHostKey {}\nAuthorizedKeysFile {}\nPidFile none\n\
-             StrictModes no\nUsePAM no\nPasswordAuthentication no\nPermitRootLogin yes\n",
-            host.display(),
-            keys.display()
-        );
-        let mut sshd = program("sshd");
-        sshd.args(["-D", "-e", "-f"])
-            .arg(home.write("sshd_config", text));
-        sshd
-    })
 }
 
 fn ssh_logs_in_with_a_key(link: Link) {

@@ -34,7 +34,7 @@ fn two_tokens_in_one_tpm(link: Link) {
         .map(|slot| raw.token_info(*slot).unwrap())
         .collect();
     let labels: Vec<_> = tokens.iter().map(|token| text(&token.label)).collect();
-    assert_eq!(labels, ["idev-id", "devid"]);
+    assert_eq!(labels, ["idev-id", "devid", "sessions"]);
     assert_ne!(tokens[0].serialNumber, tokens[1].serialNumber);
     let descriptions: Vec<_> = slots
         .iter()
@@ -75,8 +75,8 @@ fn a_tpm_without_identity_has_the_other_token(link: Link) {
     let tpm = Swtpm::blank();
     let home = Home::new(&link.tcti(&tpm.tcti()));
     let own = Own::new(&home);
-    assert_eq!(own.raw.slots(true).unwrap(), [own.slot]);
-    assert_eq!(own.raw.slots(false).unwrap().len(), 2);
+    assert_eq!(own.raw.slots(true).unwrap(), [own.slot, 256]);
+    assert_eq!(own.raw.slots(false).unwrap(), [0, own.slot, 256]);
     own.pair("first");
     assert_eq!(own.labelled("first").len(), 2);
 }

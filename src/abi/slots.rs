@@ -33,7 +33,7 @@ pub(super) unsafe extern "C" fn C_GetSlotInfo(
     entry("C_GetSlotInfo", || {
         let module = module()?;
         let slot = module.slot(SlotId(slotID))?;
-        let present = match slot.token(&module.mint) {
+        let present = match module.token(slot) {
             Ok(_) => CKF_TOKEN_PRESENT,
             Err(_) => 0,
         };
@@ -56,7 +56,7 @@ pub(super) unsafe extern "C" fn C_GetTokenInfo(
     entry("C_GetTokenInfo", || {
         let module = module()?;
         let slot = module.slot(SlotId(slotID))?;
-        let token = slot.token(&module.mint)?;
+        let token = module.token(slot)?;
         let (sessions, read_write) = module.session_counts(slot.id);
         let (shortest, longest) = slot.pin_lengths();
         let info = CK_TOKEN_INFO {
@@ -92,7 +92,7 @@ pub(super) unsafe extern "C" fn C_GetMechanismList(
     entry("C_GetMechanismList", || {
         let module = module()?;
         let slot = module.slot(SlotId(slotID))?;
-        let token = slot.token(&module.mint)?;
+        let token = module.token(slot)?;
         let kinds = |room| module.mechanisms(slot, &token, host::caller(), room);
         // SAFETY: `pMechanismList` is NULL or takes the `*pulCount` items that the caller says.
         unsafe { args::give_list(pMechanismList, pulCount, kinds) }
@@ -106,7 +106,7 @@ pub(super) unsafe extern "C" fn C_GetMechanismInfo(
 ) -> CK_RV {
     entry("C_GetMechanismInfo", || {
         let module = module()?;
-        let token = module.slot(SlotId(slotID))?.token(&module.mint)?;
+        let token = module.token(module.slot(SlotId(slotID))?)?;
         let info = token.mechanism_info(kind)?;
         // SAFETY: the caller's pointer is NULL or valid for a CK_MECHANISM_INFO.
         unsafe { args::write(pInfo, info, "pInfo is NULL") }

@@ -38,6 +38,7 @@ pub mod programs;
 pub mod proxy;
 pub mod signing;
 pub mod softhsm;
+pub mod ssh;
 pub mod story;
 pub mod tls;
 pub mod tpm;

@@ -68,6 +68,14 @@ pub fn without_allowed_mechanisms(home: &Home, command: &mut Command) {
     command.env("OPENSSL_CONF", home.write("quirky.cnf", text));
 }
 
+/// The same with a provider that asks the module nothing before its first use.
+pub fn without_early_load(home: &Home, command: &mut Command) {
+    let shipped = fs::read_to_string(configuration(home)).expect("a file");
+    let text = shipped.replace("pkcs11-module-load-behavior = early\n", "");
+    assert_ne!(text, shipped);
+    command.env("OPENSSL_CONF", home.write("late.cnf", text));
+}
+
 /// `openssl s_client` with the key and the certificate of the identity that the module calls
 /// `label`, for a server with `server.pem`; the protocol is 1.2 or 1.3.
 pub fn openssl_client(

@@ -20,6 +20,7 @@ pub(super) struct Written {
     pub(super) tcti: Option<Tcti>,
     pub(super) timeout_ms: Option<u64>,
     pub(super) random: Option<Random>,
+    pub(super) session_slot: Option<bool>,
     pub(super) state: Option<PathBuf>,
     pub(super) log: Option<WrittenLog>,
     pub(super) identity: Vec<IdentityHint>,
@@ -76,6 +77,7 @@ impl Written {
         self.tcti = later.tcti.or(self.tcti.take());
         self.timeout_ms = later.timeout_ms.or(self.timeout_ms);
         self.random = later.random.or(self.random);
+        self.session_slot = later.session_slot.or(self.session_slot);
         self.state = later.state.or(self.state.take());
         if let Some(later) = later.log {
             let log = self.log.get_or_insert_default();
@@ -253,6 +255,7 @@ impl Written {
                 "milliseconds from 1 to 3600000",
             ),
             random: all.one_of("random", &Random::WORDS),
+            session_slot: all.flag("session_slot"),
             state: all.path("state"),
             log: all.section("[log]").map(WrittenLog::of),
             identity: all

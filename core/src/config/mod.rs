@@ -47,6 +47,8 @@ pub struct Config {
     pub limit: Duration,
     /// Where random bytes come from.
     pub random: Random,
+    /// Whether there is a token for objects of sessions alone.
+    pub session_slot: bool,
     /// Identities that a search would not find by itself.
     pub identities: Vec<IdentityHint>,
     /// The folder of CA certificates that are shown beside the identity.
@@ -281,6 +283,7 @@ fn overlaid(
         tcti: tcti.or(written.tcti).unwrap_or_default(),
         limit: Duration::from_millis(written.timeout_ms.unwrap_or(TIMEOUT_MS)),
         random: written.random.unwrap_or(Random::Kernel),
+        session_slot: written.session_slot.unwrap_or(true),
         identities: written.identity,
         chain: beside(&file(variable), "chain"),
         trust: beside(&file(variable), "trust"),

@@ -13,7 +13,10 @@ use toml::de::{DeTable, DeValue};
 
 /// Every section with its settings. The first is what stands before any section.
 const SETTINGS: [(&str, &[&str]); 6] = [
-    ("", &["tcti", "timeout_ms", "random", "state"]),
+    (
+        "",
+        &["tcti", "timeout_ms", "random", "session_slot", "state"],
+    ),
     ("[log]", &["level", "target"]),
     (
         "[[identity]]",

@@ -6,6 +6,8 @@ pub mod folder;
 pub mod idevid;
 mod key;
 mod listing;
+mod machine;
+pub mod sessions;
 mod templates;
 mod verify;
 
@@ -37,6 +39,11 @@ pub trait KeyStore: fmt::Debug + Send + Sync {
         None
     }
 
+    /// Whether the token is for objects of sessions alone.
+    fn is_for_sessions(&self) -> bool {
+        false
+    }
+
     /// Whether there are PINs. Costs no TPM command.
     fn pins(&self) -> Pins {
         Pins::None
@@ -64,6 +71,8 @@ pub enum Stamp {
     Factory(idevid::Stamp),
     /// Of a key folder.
     Folder(devid::Stamp),
+    /// Of a token for objects of sessions alone.
+    Sessions,
 }
 
 /// Why there is nothing to show.

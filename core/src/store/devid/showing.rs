@@ -2,16 +2,14 @@
 
 use super::{DevidStore, StoreError};
 use crate::certificate::{Certificate, Time};
-use crate::file;
-use crate::key::hex;
 use crate::store::folder::{
     self, Content, Entry, FolderError, Material, Origin, Pair, Seal, Tss2Key, Tss2Kind,
 };
 use crate::store::key::Source;
 use crate::store::listing::{Kind, Listing, Shown};
+use crate::store::machine;
 use crate::store::{self, Key, KeyStore, LoginError, LookError, Pins, Who};
-use crate::tpm::{Hash, Parent, PublicArea, SRK, Tpm};
-use crate::trouble::trouble;
+use crate::tpm::{Parent, PublicArea, SRK, Tpm};
 use log::warn;
 use parking_lot::Mutex;
 use std::cmp::Reverse;
@@ -187,25 +185,14 @@ impl DevidStore {
         }
     }
 
-    /// Of this installation and token: machine-id(5) must not be shown as it is, only hashed with
-    /// something that is ours. A machine without one has the serial number of none.
+    /// Of this installation and folder.
     ///
     /// # Errors
     ///
-    /// It could not be read now: the serial number would change when it can.
+    /// machine-id(5) could not be read now: the serial number would change when it can.
     pub(super) fn first_serial(&self) -> Result<String, FolderError> {
-        const MACHINE: &str = "/etc/machine-id";
-        let machine = match file::read(Path::new(MACHINE), 64) {
-            Ok(machine) => machine,
-            Err(error) => match trouble(&error) {
-                Some(errno) => return self.folder.unread(Path::new(MACHINE), errno),
-                None => Vec::new(),
-            },
-        };
-        let what = format!("devid-pkcs11 {}", self.folder.path().display());
-        Ok(hex(
-            &Hash::Sha256.hmac(machine.trim_ascii(), &[what.as_bytes()])[..8]
-        ))
+        let serial = machine::serial(&self.folder.path().display().to_string());
+        serial.or_else(|errno| self.folder.unread(Path::new(machine::MACHINE), errno))
     }
 
     fn key_of(&self, name: &str, pair: &Pair) -> Key {

@@ -6,6 +6,9 @@ version() {
     ssh -V 2>&1 | sed 's/^OpenSSH_\([^ ,]*\).*/\1/'
 }
 
+# OpenSSH is built on OpenSSL: a provider that loads the module early leaves it none to initialise (401).
+unset OPENSSL_CONF
+
 # OpenSSH asks a program for the PIN, where no person is there.
 if [ -n "${PIN-}" ]; then
     printf '#!/bin/sh\ncat "%s"\n' "$PIN_FILE" >"$WORK/askpass"

@@ -72,6 +72,11 @@ pub struct Config {
 }
 
 impl Config {
+    /// Whether the folder for locks is the one of all programs, and not one of somebody's own.
+    pub(crate) fn locks_with_all(&self) -> bool {
+        self.run == Path::new(RUN)
+    }
+
     /// What was not read, each as a sentence that names it.
     pub fn warnings(&self) -> impl Iterator<Item = String> {
         self.left_out.iter().map(|path| not_read(path, ".toml"))

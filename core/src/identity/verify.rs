@@ -18,7 +18,7 @@ use crate::store::idevid::IdevidStore;
 use crate::store::{Key, KeyStore, Kind, LoginError, SignError, Who};
 use crate::tpm::Secret;
 use crate::trouble::trouble;
-use crate::trust::distrusted;
+use crate::trust::{Distrust, distrusted};
 use log::warn;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -146,9 +146,13 @@ impl Device {
             unread: None,
         };
         let folder = &self.config.trust;
-        if let Err(fault) = believed(folder) {
-            warn!("{fault}");
-            return Ok(trusted);
+        match believed(folder) {
+            Ok(()) => {}
+            Err(fault) if fault.kind == FaultKind::Refused => {
+                warn!("{fault}");
+                return Ok(trusted);
+            }
+            Err(fault) => return Err(fault),
         }
         for file in files::in_folder(folder).map_err(Fault::file(folder))? {
             for what in file.left_out() {
@@ -284,9 +288,18 @@ fn proof_point(proof: Proof, file: Option<&Path>) -> Result<Point, Fault> {
 }
 
 /// That nobody but whom the administrator trusts could have written a file.
+///
+/// # Errors
+///
+/// Others could ([`FaultKind::Refused`]), or the system cannot say now.
 pub(super) fn believed(path: &Path) -> Result<(), Fault> {
     match distrusted(path) {
         None => Ok(()),
+        Some(Distrust {
+            unread: Some(errno),
+            place,
+            ..
+        }) => Err(Fault::file(&place)(errno.into())),
         Some(why) => Err(Fault::refused(format!(
             "{why}, so {} is not believed",
             path.display()

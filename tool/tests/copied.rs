@@ -366,3 +366,31 @@ fn a_reset_is_taken_back_by_what_is_said() {
         "{said}"
     );
 }
+
+/// Whoever may make keys chooses their labels.
+#[test]
+fn a_label_is_one_word_of_what_is_said() {
+    let device = Device::blank();
+    device.ends(0, PROVISION);
+    for label in ["a;touch victim", "$(touch victim)", "it's", "-rf"] {
+        device.ends(0, &["key", "generate", "--", label]);
+        for words in [
+            ["verify", "--", label].as_slice(),
+            &["key", "generate", "--", label],
+        ] {
+            let said = device.devid(words);
+            assert!(!said.status.success(), "{said}");
+            let (_, command) = said
+                .err
+                .split_once("devid csr ")
+                .or_else(|| said.err.split_once("devid key delete "))
+                .expect("a command");
+            let command = command.split(" makes").next().unwrap();
+            let mut shell = Command::new("sh");
+            shell.args(["-ec", &format!("printf '%s\\n' {command}")]);
+            let printed = programs::run(shell.current_dir(device.home.folder())).ok();
+            assert_eq!(printed.text().lines().last(), Some(label), "{said}");
+        }
+    }
+    assert!(!device.path("victim").exists());
+}

@@ -4,6 +4,7 @@
 use super::chain::{Way, revocation, way};
 use super::device::{Device, Entity};
 use super::key_file::key_in;
+use super::mend::argument;
 use super::points::{Outcome, Point, profile_points, validity_point};
 use super::prove::{Proof, prove};
 use super::time::now;
@@ -112,9 +113,10 @@ impl Device {
             return Err(Fault::new(
                 FaultKind::NotFound,
                 format!(
-                    "{}: there is no certificate for this key; devid csr {0} makes a request for \
+                    "{}: there is no certificate for this key; devid csr {} makes a request for \
                      one, devid import-cert takes what the CA answers",
-                    entity.label
+                    entity.label,
+                    argument(&entity.label)
                 ),
             ));
         };
@@ -448,7 +450,7 @@ impl Report {
 fn certified_by_a_ca(entity: &Entity) -> String {
     format!(
         "Have a CA certify it (devid csr {}, then devid import-cert)",
-        entity.label
+        argument(&entity.label)
     )
 }
 

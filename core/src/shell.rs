@@ -11,6 +11,14 @@ pub(crate) fn word(path: &Path) -> String {
     }
 }
 
+/// The name of an object, which others may have chosen, as an argument of `devid`.
+pub(crate) fn argument(name: &str) -> String {
+    match name.starts_with('-') {
+        true => format!("-- {}", quoted(name)),
+        false => quoted(name),
+    }
+}
+
 /// A text as one word of a command line.
 pub(crate) fn quoted(text: &str) -> String {
     let plain = |one: char| one.is_ascii_alphanumeric() || "/._-+,:@%".contains(one);

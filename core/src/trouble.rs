@@ -21,17 +21,26 @@ fn is_missing(errno: Errno) -> bool {
     matches!(errno, Errno::NOENT | Errno::NOTDIR)
 }
 
+/// What a call of the system found; `None` if there is nothing.
+///
+/// # Errors
+///
+/// Nobody can say now.
+pub(crate) fn found<T>(look: impl FnMut() -> rustix::io::Result<T>) -> io::Result<Option<T>> {
+    match retry_on_intr(look) {
+        Ok(about) => Ok(Some(about)),
+        Err(errno) if is_missing(errno) => Ok(None),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
 /// Whether there is something of this name, a symbolic link that leads nowhere included.
 ///
 /// # Errors
 ///
 /// Nobody can say now: whoever then writes must not take it for missing.
 pub(crate) fn is_there(path: &Path) -> io::Result<bool> {
-    match retry_on_intr(|| lstat(path)) {
-        Ok(_) => Ok(true),
-        Err(errno) if is_missing(errno) => Ok(false),
-        Err(errno) => Err(errno.into()),
-    }
+    Ok(found(|| lstat(path))?.is_some())
 }
 
 /// The paths of all that is in a folder, sorted; none if the folder is missing.

@@ -187,6 +187,17 @@ int statx(int folder, const char *path, int flags, unsigned mask, struct statx *
     return fails("stat", folder, path) ? -1 : NEXT(statx)(folder, path, flags, mask, to);
 }
 
+ssize_t readlink(const char *path, char *to, size_t size)
+{
+    return fails("link", AT_FDCWD, path) ? -1 : NEXT(readlink)(path, to, size);
+}
+
+/* The path is that of the folder in which the process works. */
+char *getcwd(char *to, size_t size)
+{
+    return fails("cwd", AT_FDCWD, ".") ? NULL : NEXT(getcwd)(to, size);
+}
+
 /* With flags glibc calls faccessat2(2), which filters of old containers do not know. */
 int faccessat(int folder, const char *path, int mode, int flags)
 {

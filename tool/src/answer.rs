@@ -80,7 +80,7 @@ impl Failure {
 impl From<Fault> for Failure {
     fn from(fault: Fault) -> Self {
         let code = match fault.kind {
-            FaultKind::Failed => 1,
+            FaultKind::Failed | FaultKind::Denied => 1,
             FaultKind::Usage => 2,
             FaultKind::Tpm => 4,
             FaultKind::NotFound => 5,

@@ -90,7 +90,8 @@ impl CertificateFile {
         };
         // After the reading, which tells what is no file: others may write /dev/null, too.
         if let Some(why) = distrusted(&path) {
-            return Self::unread(path, Unread::Distrusted(why));
+            let unread = why.unread.map(|errno| Unread::Failed(errno.into()));
+            return Self::unread(path, unread.unwrap_or(Unread::Distrusted(why)));
         }
         let Reading {
             certificates,

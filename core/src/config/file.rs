@@ -190,8 +190,8 @@ fn believed(path: &Path) -> Result<(), ConfigError> {
         Some(fault) => Err(ConfigError {
             place: fault.place.display().to_string(),
             what: format!("{}, so {} is not obeyed", fault.why, path.display()),
-            unread: false,
-            distrusted: true,
+            unread: fault.unread.is_some(),
+            distrusted: fault.unread.is_none(),
         }),
     }
 }

@@ -84,6 +84,11 @@ impl Config {
             .with_master(self.master.handle)
     }
 
+    /// Whether the folder for locks is the one of all programs, and not one of somebody's own.
+    pub(crate) fn locks_with_all(&self) -> bool {
+        self.run == Path::new(RUN)
+    }
+
     /// What was not read and what is out of date, each as a sentence that names it.
     pub fn warnings(&self) -> impl Iterator<Item = String> {
         let unread = self.left_out.iter().map(|path| not_read(path, ".toml"));

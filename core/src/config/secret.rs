@@ -71,6 +71,9 @@ impl SecretSource {
         let path = self.path()?.unwrap_or_default();
         // What others put there may be a guess, and a wrong one counts.
         if let Some(fault) = distrusted(&path) {
+            if let Some(errno) = fault.unread {
+                return Err(errno.into());
+            }
             let why = format!("{fault}, so it is not used");
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
         }
@@ -87,10 +90,11 @@ impl SecretSource {
         }
     }
 
-    /// Where it is and who could have put another there, if anybody could.
+    /// Where it is and who could have put another there, if it is known that somebody could.
     pub(crate) fn distrusted(&self) -> Option<(PathBuf, Distrust)> {
         let path = self.path().ok()??;
-        distrusted(&path).map(|fault| (path, fault))
+        let fault = distrusted(&path).filter(|fault| fault.unread.is_none())?;
+        Some((path, fault))
     }
 }
 

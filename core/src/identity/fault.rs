@@ -23,6 +23,8 @@ pub struct Fault {
 pub enum FaultKind {
     /// It failed.
     Failed,
+    /// This user has no right to it.
+    Denied,
     /// It was asked for wrongly.
     Usage,
     /// The TPM cannot be reached, or does not work.
@@ -57,7 +59,11 @@ impl Fault {
                 }
                 _ => "",
             };
-            Self::failed(format!("{}: {error}{hint}", path.display()))
+            let kind = match error.kind() {
+                io::ErrorKind::PermissionDenied => FaultKind::Denied,
+                _ => FaultKind::Failed,
+            };
+            Self::new(kind, format!("{}: {error}{hint}", path.display()))
         }
     }
 

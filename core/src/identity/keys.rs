@@ -6,6 +6,7 @@ use super::key_file::key_in;
 use super::prove::{Proof, prove};
 use super::{Fault, FaultKind};
 use crate::file;
+use crate::shell::argument;
 use crate::store::devid::{Algorithm, KeyUsage};
 use crate::store::folder::{Description, Origin, Usage, Use};
 use crate::store::{Key, Protection, SignError};
@@ -103,7 +104,8 @@ impl Device {
             false => Ok(()),
             true => Err(Fault::refused(format!(
                 "{label}: there is such an object already; take another label, or devid key \
-                 delete {label}"
+                 delete {}",
+                argument(label)
             ))),
         }
     }
@@ -192,8 +194,9 @@ impl Device {
     pub fn wrapped_key(&self, entity: &Entity) -> Result<String, Fault> {
         if entity.file.is_empty() {
             return Err(Fault::refused(format!(
-                "{}: there is no wrapped form of this key; devid uri {0} names it to programs",
-                entity.label
+                "{}: there is no wrapped form of this key; devid uri {} names it to programs",
+                entity.label,
+                argument(&entity.label)
             )));
         }
         let store = self.store_of(entity).unwrap_or(&self.own);

@@ -2,9 +2,14 @@
 //! destroys a key that may still be of use.
 
 use super::fault::Fault;
+use super::rights::lacking;
+use crate::file;
+use crate::pem;
 use crate::shell::word;
-use crate::trust::alone;
-use rustix::fs::{FileType, lstat};
+use crate::trouble::{found, is_there};
+use crate::trust::names_only_ours;
+use rustix::fs::{Access, FileType, lstat};
+use rustix::process::geteuid;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -27,10 +32,15 @@ impl Mend {
     }
 
     /// A command, and when it is the right one. Paths of its own it must not have: those are for
-    /// [`Mend::on`].
+    /// [`Mend::on`]. Other users are told that it is for root.
     pub(super) fn run(words: impl Into<String>, command: impl Into<String>) -> Self {
+        let words = words.into();
+        let is_said = geteuid().is_root() || words.contains("s root");
         Self {
-            words: words.into(),
+            words: match is_said {
+                true => words,
+                false => format!("{words} (as root)"),
+            },
             command: Some(command.into()),
         }
     }
@@ -54,6 +64,10 @@ impl Mend {
     /// elsewhere than it seems, now or when it is run: then the words say so.
     pub(super) fn on(words: impl fmt::Display, paths: &[&Path], command: String) -> Self {
         match paths.iter().find_map(|path| hazard(path)) {
+            None if paths.iter().all(|path| is_this_users(path)) => Self {
+                words: words.to_string(),
+                command: Some(command),
+            },
             None => Self::run(words.to_string(), command),
             Some(why) => Self::by(format!(
                 "{words}: look at this by hand; no command is given, because {why}"
@@ -71,15 +85,67 @@ pub(super) fn of_unread(folder: &Path, file: &Path, by_content: bool) -> Mend {
              place outside of the folder",
         );
     }
+    if let Some(mend) = lacking(file, Access::READ_OK) {
+        return mend;
+    }
+    let mode = match holds_clear_key(file) {
+        true => ONLY_ITS_OWNER,
+        false => "u=rw,g-wx,o=",
+    };
+    of_file(folder, file, mode)
+}
+
+/// The mode of a file with a private key in clear.
+pub(super) const ONLY_ITS_OWNER: &str = "u=rw,go=";
+
+/// What makes a file one that is believed: of its folder's owner, with this mode.
+pub(super) fn of_file(folder: &Path, file: &Path, mode: &str) -> Mend {
     Mend::on(
-        "If its mode or owner is at fault, and its content is yours",
+        "If its mode or owner is at fault, and nobody else wrote or copied it meanwhile",
         &[folder, file],
         format!(
-            "chown --no-dereference --reference={} {1} && chmod u=rw,g-wx,o= {1}",
+            "chown --no-dereference --reference={} {1} && chmod {mode} {1}",
             word(folder),
             word(file)
         ),
     )
+}
+
+/// What makes a folder one that is believed, into which everybody may write.
+pub(super) fn closed_to_others(folder: &Path) -> Mend {
+    let command = format!("chmod o-w {}", word(folder));
+    Mend::on("See that all in it is yours, then", &[folder], command)
+}
+
+/// A name in a folder that nothing has yet: `NAME.END`, else `NAME-2.END` and so on.
+///
+/// # Errors
+///
+/// Nobody can say now whether a name is free.
+pub(super) fn free_numbered(folder: &Path, name: &str, end: &str) -> Result<PathBuf, Fault> {
+    let mut path = folder.join(format!("{name}.{end}"));
+    let mut number = 2;
+    while is_there(&path).map_err(Fault::file(&path))? {
+        path.set_file_name(format!("{name}-{number}.{end}"));
+        number += 1;
+    }
+    Ok(path)
+}
+
+/// Whether a file holds a private key that is neither encrypted nor a TPM's; one that cannot be read
+/// may.
+fn holds_clear_key(file: &Path) -> bool {
+    /// More bytes than a file of a key folder has.
+    const LARGEST: u64 = 1 << 20;
+    let Ok(content) = file::read(file, LARGEST) else {
+        return true;
+    };
+    let is_clear = |label: &str| {
+        let others = ["TSS2 PRIVATE KEY", "ENCRYPTED PRIVATE KEY"];
+        label.ends_with("PRIVATE KEY") && !others.contains(&label)
+    };
+    let blocks = pem::Scan::of(&content).blocks;
+    blocks.iter().flatten().any(|block| is_clear(block.label))
 }
 
 impl fmt::Display for Mend {
@@ -101,10 +167,14 @@ fn hazard(path: &Path) -> Option<String> {
     if !is_text {
         return Some("its name holds what no command line shows".into());
     }
-    if let Err(why) = alone(path.parent().unwrap_or(Path::new("/"))) {
+    if let Err(why) = names_only_ours(path.parent().unwrap_or(Path::new("/"))) {
         return Some(why.to_string());
     }
-    let about = lstat(path).ok()?;
+    let about = match found(|| lstat(path)) {
+        Ok(None) => return None,
+        Ok(Some(about)) => about,
+        Err(error) => return Some(format!("{shown}: {error}")),
+    };
     match FileType::from_raw_mode(about.st_mode) {
         FileType::Symlink => Some(format!("{shown} is a symbolic link")),
         FileType::RegularFile if about.st_nlink > 1 => {
@@ -112,6 +182,11 @@ fn hazard(path: &Path) -> Option<String> {
         }
         _ => None,
     }
+}
+
+/// Whether this user may change the mode of a file without being root.
+fn is_this_users(path: &Path) -> bool {
+    lstat(path).is_ok_and(|about| about.st_uid == geteuid().as_raw())
 }
 
 #[cfg(test)]
@@ -137,8 +212,33 @@ mod tests {
         std::fs::hard_link(&file, home.path().join("second")).unwrap();
         assert!(!has(&file));
         std::fs::remove_file(home.path().join("second")).unwrap();
-        let open = std::fs::Permissions::from_mode(0o777);
-        std::fs::set_permissions(home.path(), open).unwrap();
+        let mode = |path: &Path, bits| {
+            let mode = std::fs::Permissions::from_mode(bits);
+            std::fs::set_permissions(path, mode).unwrap();
+        };
+        mode(home.path(), 0o777);
         assert!(!has(&file));
+        // A folder that is not there yet is made by whoever may.
+        assert!(!has(&home.path().join("none/below/file")));
+        mode(home.path(), 0o1777);
+        assert!(!has(&home.path().join("none/below/file")));
+        mode(home.path(), 0o700);
+        assert!(has(&home.path().join("none/below/file")));
+        let open = home.path().join("open");
+        std::fs::create_dir(&open).unwrap();
+        mode(&open, 0o777);
+        symlink(open.join("none"), home.path().join("away")).unwrap();
+        assert!(!has(&home.path().join("away/file")), "a link to nothing");
+        // In a folder for a group each member may exchange what is his, and add names.
+        mode(&open, 0o1770);
+        if std::os::unix::fs::chown(&open, None, Some(12345)).is_ok() {
+            mode(&open, 0o1770);
+            assert!(!has(&open.join("file")));
+        }
+        // What the system cannot say now.
+        let around = home.path().join("loop");
+        symlink(&around, &around).unwrap();
+        assert!(!has(&around.join("file")));
+        assert!(!has(&home.path().join("x".repeat(300))));
     }
 }

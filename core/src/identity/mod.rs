@@ -25,6 +25,7 @@ mod prove;
 mod provision;
 mod refusal;
 mod reset;
+mod rights;
 #[cfg(test)]
 mod samples;
 mod software;

@@ -140,7 +140,7 @@ impl Device {
         } else {
             Certified::None
         };
-        let untrusted = self.untrusted(&software);
+        let untrusted = self.untrusted(&software, reset)?;
         let facts = Facts {
             reset,
             tpm,

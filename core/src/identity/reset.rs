@@ -130,8 +130,8 @@ impl Device {
             "handle 0x{handle:08X} {why}: as long as it is there, copies of wrapped keys can be used \
              again. Take it away if nobody else needs it (tpm2_evictcontrol -C o -c \
              0x{handle:08X}), or name another handle in [master]. Nothing was deleted; the reset \
-             is done at the next start, unless you take it back: rm {}",
-            self.reset_request().display()
+             is done at the next start, unless you take it back. {}",
+            self.no_reset()
         )))
     }
 }

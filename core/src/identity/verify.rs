@@ -14,11 +14,12 @@ use crate::certificate::files::{self, LARGEST, Unread};
 use crate::file;
 use crate::key::PublicKey;
 use crate::pem;
+use crate::shell::argument;
 use crate::store::idevid::IdevidStore;
 use crate::store::{Key, KeyStore, Kind, LoginError, SignError, Who};
 use crate::tpm::{Secret, TpmError};
 use crate::trouble::trouble;
-use crate::trust::distrusted;
+use crate::trust::{Distrust, distrusted};
 use log::warn;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -112,9 +113,10 @@ impl Device {
             return Err(Fault::new(
                 FaultKind::NotFound,
                 format!(
-                    "{}: there is no certificate for this key; devid csr {0} makes a request for \
+                    "{}: there is no certificate for this key; devid csr {} makes a request for \
                      one, devid import-cert takes what the CA answers",
-                    entity.label
+                    entity.label,
+                    argument(&entity.label)
                 ),
             ));
         };
@@ -146,9 +148,13 @@ impl Device {
             unread: None,
         };
         let folder = &self.config.trust;
-        if let Err(fault) = believed(folder) {
-            warn!("{fault}");
-            return Ok(trusted);
+        match believed(folder) {
+            Ok(()) => {}
+            Err(fault) if fault.kind == FaultKind::Refused => {
+                warn!("{fault}");
+                return Ok(trusted);
+            }
+            Err(fault) => return Err(fault),
         }
         for file in files::in_folder(folder).map_err(Fault::file(folder))? {
             for what in file.left_out() {
@@ -288,9 +294,18 @@ fn proof_point(proof: Proof, file: Option<&Path>) -> Result<Point, Fault> {
 }
 
 /// That nobody but whom the administrator trusts could have written a file.
+///
+/// # Errors
+///
+/// Others could ([`FaultKind::Refused`]), or the system cannot say now.
 pub(super) fn believed(path: &Path) -> Result<(), Fault> {
     match distrusted(path) {
         None => Ok(()),
+        Some(Distrust {
+            unread: Some(errno),
+            place,
+            ..
+        }) => Err(Fault::file(&place)(errno.into())),
         Some(why) => Err(Fault::refused(format!(
             "{why}, so {} is not believed",
             path.display()
@@ -439,7 +454,7 @@ impl Report {
 fn certified_by_a_ca(entity: &Entity) -> String {
     format!(
         "Have a CA certify it (devid csr {}, then devid import-cert)",
-        entity.label
+        argument(&entity.label)
     )
 }
 

@@ -7,11 +7,12 @@ use super::turn::Turn;
 use super::wrapped::Nest;
 use super::{AuthValue, Hash, Link, Lockout, Property, SRK, SaltKey, Silence, Tcti, TpmError};
 use crate::file::Lock;
+use crate::trust::Distrust;
 use once_cell::sync::OnceCell;
 use parking_lot::{Mutex, MutexGuard};
 use std::collections::HashSet;
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -239,8 +240,13 @@ impl Tpm {
     }
 
     /// Why no PIN can be tried, if that is for want of a lock. Nothing is made, no command is sent.
-    pub(crate) fn no_turn_to_try(&self) -> Option<String> {
-        self.pin_turn.fault().map(|why| why.to_string())
+    pub(crate) fn no_turn_to_try(&self) -> Option<Distrust> {
+        self.pin_turn.fault()
+    }
+
+    /// The node or the file that the turn to try a PIN is taken at.
+    pub(crate) fn lock_for_pins(&self) -> Option<PathBuf> {
+        self.pin_turn.at_what()
     }
 
     /// The turn to keep a key, among all processes: as long as it is held, what lies in the key

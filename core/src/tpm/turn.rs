@@ -16,12 +16,13 @@
 use super::Tcti;
 use crate::accounts::group_number;
 use crate::file::Lock;
+use crate::trouble::found;
 use crate::trust::{Distrust, Owned, alone};
 use crate::writers::{NoLock, open_lock};
 use log::{debug, warn};
 use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, OFlags, Stat, fchmod, fchown, fstat, major, minor, open, stat,
-    statat,
+    Access, AtFlags, FileType, Gid, Mode, OFlags, Stat, access, fchmod, fchown, fstat, lstat,
+    major, minor, open, stat, statat,
 };
 use rustix::io::Errno;
 use rustix::process::geteuid;
@@ -151,7 +152,36 @@ impl Turn {
             Place::Node(node, _) if shared_node(node).is_some() => return None,
             Place::File(file) | Place::Node(_, file) => file,
         };
-        opened(file, false).err()
+        opened(file, false).err().filter(|_| !would_be_made(file))
+    }
+
+    /// What turns are taken at: the node, if it is there and can be opened, else the file.
+    pub(super) fn at_what(&self) -> Option<PathBuf> {
+        match &self.place {
+            Place::Needless => None,
+            Place::File(file) => Some(file.clone()),
+            Place::Node(node, file) => {
+                Some(shared_node(node).map_or_else(|| file.clone(), |(node, _)| node))
+            }
+        }
+    }
+}
+
+/// Whether the next turn makes what is missing of a lock.
+fn would_be_made(file: &Path) -> bool {
+    let is_there = |path: &Path| !matches!(found(|| lstat(path)), Ok(None));
+    let may_add = |folder: &Path| access(folder, Access::WRITE_OK | Access::EXEC_OK).is_ok();
+    let folder = file.parent().unwrap_or(Path::new("/"));
+    match alone(folder) {
+        Ok(Some(there)) => {
+            let is_mine = stat(&there).is_ok_and(|about| Owned::from(&about).is_mine());
+            is_mine && may_add(&there) && !is_there(file)
+        }
+        Ok(None) => {
+            let mut above = folder.ancestors();
+            above.find(|path| is_there(path)).is_some_and(may_add)
+        }
+        Err(_) => false,
     }
 }
 
@@ -210,7 +240,10 @@ fn take_file(file: &Path, patience: Duration) -> Result<Lock, NoTurn> {
 fn opened(file: &Path, make: bool) -> Result<(OwnedFd, OwnedFd), Distrust> {
     let at = |place: &Path| {
         let place = place.to_path_buf();
-        move |errno: Errno| Distrust::of(&place, said(errno))
+        move |errno: Errno| Distrust {
+            unread: Some(errno),
+            ..Distrust::of(&place, said(errno))
+        }
     };
     let path = file.parent().unwrap_or(Path::new("/"));
     let mut there = alone(path)?;
@@ -367,14 +400,23 @@ mod tests {
     #[test]
     fn looking_makes_nothing() {
         let (home, locks) = home();
-        let why = turn(&locks).fault().unwrap();
-        assert_eq!(
-            why.to_string(),
-            format!("{}: it is not there", locks.display())
-        );
+        assert_eq!(turn(&locks).fault(), None, "it is made when it is needed");
         assert_eq!(fs::read_dir(home.path()).unwrap().count(), 0);
         drop(turn(&locks).take(Duration::ZERO).unwrap());
         assert_eq!(turn(&locks).fault(), None);
+        // A folder in which other turns were taken before.
+        fs::remove_file(locks.join(PINS)).unwrap();
+        fs::write(locks.join(SLOTS), "").unwrap();
+        assert_eq!(turn(&locks).fault(), None);
+        assert!(!locks.join(PINS).exists());
+        fs::create_dir(locks.join(PINS)).unwrap();
+        assert!(turn(&locks).fault().is_some());
+        let none = home.path().join("run/lock/slots/below");
+        let why = turn(&none).fault().unwrap();
+        assert_eq!(
+            why.to_string(),
+            format!("{}: it is not there", none.display())
+        );
     }
 
     #[test]

@@ -12,41 +12,84 @@
 //!   group can have made it so.
 //!
 //! A file or folder for which that does not hold is refused. Access control lists count as far as
-//! the group's bits show them. For configuration, and for what it names, the folders on the way are
+//! the group's bits show them. What the system cannot say now is believed by nobody either; only what
+//! is missing (`ENOENT`, `ENOTDIR`) can do no harm. For configuration, and for what it names, the folders on the way are
 //! looked at as well ([`distrusted`]); for a key folder they are not.
 
 mod way;
 
-pub(crate) use way::{Distrust, alone, distrusted};
+pub(crate) use way::{Distrust, alone, distrusted, names_only_ours};
 
+use crate::trouble::{found, trouble};
 use rustix::fs::{Stat, lstat, stat};
+use rustix::io::Errno;
 use rustix::process::{Uid, geteuid};
+use std::fmt;
+use std::io;
 use std::path::Path;
 
 /// Why nobody can rely on what is in a folder, if so; a folder that is missing holds nothing.
 ///
 /// With `alone` also one that its group may write.
-pub(crate) fn distrusted_folder(path: &Path, alone: bool) -> Option<String> {
-    let owned = Owned::from(&stat(path).ok()?);
-    match owned.as_folder() {
+///
+/// # Errors
+///
+/// The system cannot say now who may write there.
+pub(crate) fn distrusted_folder(path: &Path, alone: bool) -> io::Result<Option<String>> {
+    let Some(about) = found(|| stat(path))? else {
+        return Ok(None);
+    };
+    let owned = Owned::from(&about);
+    Ok(match owned.as_folder() {
         Ok(()) if alone && owned.is_shared() && owned.group != 0 => Some(format!(
             "everybody in the group {} may write into this folder",
             owned.group
         )),
         judged => judged.err(),
+    })
+}
+
+/// Why nobody can rely on a file, if so; also one with a private key that others can read. A file
+/// that is missing holds nothing.
+///
+/// # Errors
+///
+/// As of [`distrusted_folder`].
+pub(crate) fn distrusted_file(path: &Path, secret: bool) -> io::Result<Option<String>> {
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    let (Some(file), Some(folder)) = (found(|| lstat(path))?, found(|| stat(folder))?) else {
+        return Ok(None);
+    };
+    let file = Owned::from(&file);
+    match file.as_file_in(Owned::from(&folder), geteuid()) {
+        Ok(()) if secret => Ok(file.as_secret().err()),
+        Ok(()) => Ok(None),
+        Err(Refused { unread, .. }) if unread.is_some() => Err(unread.unwrap_or(Errno::IO).into()),
+        Err(Refused { why, .. }) => Ok(Some(why)),
     }
 }
 
-/// Why nobody can rely on a file, if so; also one with a private key that others can read.
-pub(crate) fn distrusted_file(path: &Path, secret: bool) -> Option<String> {
-    let file = Owned::from(&lstat(path).ok()?);
-    let folder = Owned::from(&stat(path.parent()?).ok()?);
-    let judged = file.as_file_in(folder, geteuid());
-    let judged = judged.and_then(|()| match secret {
-        true => file.as_secret(),
-        false => Ok(()),
-    });
-    judged.err()
+/// Why a file is refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Refused {
+    why: String,
+    /// What the system said, if it cannot say now whose the file is.
+    pub(crate) unread: Option<Errno>,
+}
+
+impl Refused {
+    fn for_good(why: impl Into<String>) -> Self {
+        Self {
+            why: why.into(),
+            unread: None,
+        }
+    }
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.why)
+    }
 }
 
 const GROUP_WRITES: u32 = 0o020;
@@ -73,29 +116,36 @@ impl Owned {
     }
 
     /// Why a file in this folder is refused by a process of this user, if it is.
-    pub(crate) fn as_file_in(self, folder: Self, user: Uid) -> Result<(), String> {
+    pub(crate) fn as_file_in(self, folder: Self, user: Uid) -> Result<(), Refused> {
         let of_folders_group = self.group == folder.group;
         if self.lets(WORLD_WRITES) {
-            return Err("everybody may write this file".into());
+            return Err(Refused::for_good("everybody may write this file"));
         }
         if self.lets(GROUP_WRITES) && !of_folders_group {
-            return Err(format!(
+            return Err(Refused::for_good(format!(
                 "group {} may write this file, but the folder is of group {}",
                 self.group, folder.group
-            ));
+            )));
         }
         let trusted = [Uid::ROOT.as_raw(), user.as_raw(), folder.owner];
         let made_by_group = folder.is_shared() && of_folders_group;
-        if !trusted.contains(&self.owner) && !made_by_group && !way::is_unmapped(self.owner) {
-            return Err(format!(
+        if trusted.contains(&self.owner) || made_by_group {
+            return Ok(());
+        }
+        match way::is_unmapped(self.owner) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Refused::for_good(format!(
                 "the file belongs to user {}, neither root nor the folder's owner {} nor this \
                  process's user {}",
                 self.owner,
                 folder.owner,
                 user.as_raw()
-            ));
+            ))),
+            Err(error) => Err(Refused {
+                why: error.to_string(),
+                unread: Some(trouble(&error).unwrap_or(Errno::IO)),
+            }),
         }
-        Ok(())
     }
 
     /// Why a file with a private key in clear is refused, if it is.
@@ -160,6 +210,27 @@ mod tests {
 
     fn owned(owner: u32, group: u32, mode: u32) -> Owned {
         Owned { owner, group, mode }
+    }
+
+    /// What the system does not say is no leave to believe.
+    #[test]
+    fn what_cannot_be_judged_is_not_trusted() {
+        let home = tempfile::tempdir().unwrap();
+        let (none, around) = (home.path().join("none"), home.path().join("loop"));
+        std::os::unix::fs::symlink(&around, &around).unwrap();
+        for missing in [&none, &none.join("below")] {
+            assert_eq!(distrusted_folder(missing, true).unwrap(), None);
+            assert_eq!(distrusted_file(missing, true).unwrap(), None);
+        }
+        let unread = |error: io::Error| Errno::from_io_error(&error);
+        let folder = distrusted_folder(&around, false).map_err(unread);
+        assert_eq!(folder, Err(Some(Errno::LOOP)));
+        let file = distrusted_file(&around.join("file"), false).map_err(unread);
+        assert_eq!(file, Err(Some(Errno::LOOP)));
+        let long = home.path().join("x".repeat(300));
+        for judged in [distrusted_folder(&long, true), distrusted_file(&long, true)] {
+            assert_eq!(judged.map_err(unread), Err(Some(Errno::NAMETOOLONG)));
+        }
     }
 
     #[test]

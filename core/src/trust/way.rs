@@ -1,11 +1,15 @@
 //! The way to a file: who could put another file there.
 
 use super::{GROUP_WRITES, Owned, STICKY, WORLD_WRITES};
-use rustix::fs::{FileType, Stat, lstat};
+use crate::trouble::{found, trouble};
+use rustix::fs::{FileType, Stat, lstat, readlink};
+use rustix::io::Errno;
 use rustix::process::geteuid;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
-use std::fs::{read_link, read_to_string};
+use std::fs::read_to_string;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 const ROOT: u32 = 0;
@@ -19,6 +23,8 @@ pub(crate) struct Distrust {
     pub(crate) place: PathBuf,
     /// Who could change what is there.
     pub(crate) why: String,
+    /// What the system said, if it cannot say now who could: another look may be told.
+    pub(crate) unread: Option<Errno>,
 }
 
 /// Why nobody can rely on the file or folder that a path leads to, if so. Links are followed, and
@@ -27,14 +33,45 @@ pub(crate) fn distrusted(path: &Path) -> Option<Distrust> {
     walk(path, Rule::Folders).err()
 }
 
+/// That only root and this user can make, exchange or take away a name in a folder, also in one that
+/// is not there yet: whoever may write where the way to it ends could make it.
+///
+/// # Errors
+///
+/// Others can, or the system cannot say whether they can.
+pub(crate) fn names_only_ours(folder: &Path) -> Result<(), Distrust> {
+    let (End::There(last) | End::Missing(last)) = walk(folder, Rule::Alone)?;
+    let about = lstat(&last).map_err(|errno| Distrust::unread(&last, &errno.into()))?;
+    Rule::Alone.judge_folder(&last, &about)?;
+    match Rule::Alone.writers(Owned::from(&about)) {
+        None => Ok(()),
+        Some(who) => Err(Distrust::of(&last, may_write(&who))),
+    }
+}
+
+fn may_write(who: &str) -> String {
+    format!("{who} may write into this folder")
+}
+
+/// Where a way ends.
+enum End {
+    /// At what the path leads to, which has this path without links.
+    There(PathBuf),
+    /// In this folder: the next name on the way is missing.
+    Missing(PathBuf),
+}
+
 /// The folder that a path leads to, without links, if nobody but root and this user can exchange
 /// anything on the way, or any file in it that is not his own. `None` if it is not there.
 ///
 /// # Errors
 ///
-/// Others can.
+/// Others can, or the system cannot say whether they can.
 pub(crate) fn alone(folder: &Path) -> Result<Option<PathBuf>, Distrust> {
-    walk(folder, Rule::Alone)
+    Ok(match walk(folder, Rule::Alone)? {
+        End::There(folder) => Some(folder),
+        End::Missing(_) => None,
+    })
 }
 
 /// Whom to trust with a folder.
@@ -46,10 +83,13 @@ enum Rule {
     Alone,
 }
 
-fn walk(path: &Path, rule: Rule) -> Result<Option<PathBuf>, Distrust> {
+fn walk(path: &Path, rule: Rule) -> Result<End, Distrust> {
     let from = match path.is_absolute() {
         true => PathBuf::new(),
-        false => std::env::current_dir().unwrap_or_default(),
+        false => {
+            let here = std::env::current_dir();
+            here.map_err(|error| Distrust::unread(path, &error))?
+        }
     };
     let mut rest = parts(&from.join(path));
     let mut here = PathBuf::from("/");
@@ -60,23 +100,27 @@ fn walk(path: &Path, rule: Rule) -> Result<Option<PathBuf>, Distrust> {
             continue;
         }
         let there = here.join(&part);
-        let (Ok(folder), Ok(about)) = (lstat(&here), lstat(&there)) else {
-            return Ok(None);
+        let sight = |path: &Path| {
+            let about = found(|| lstat(path));
+            about.map_err(|error| Distrust::unread(path, &error))
+        };
+        let (Some(folder), Some(about)) = (sight(&here)?, sight(&there)?) else {
+            return Ok(End::Missing(here));
         };
         rule.judge_entry((&here, &folder), (&there, &about))?;
         match FileType::from_raw_mode(about.st_mode) {
             FileType::Symlink => {
                 links += 1;
-                let Ok(target) = read_link(&there) else {
-                    return Ok(None);
-                };
+                let unread = |errno: Errno| Distrust::unread(&there, &errno.into());
                 if links > MOST_LINKS {
-                    return Ok(None);
+                    return Err(unread(Errno::LOOP));
                 }
+                let target = readlink(&there, Vec::new()).map_err(unread)?;
+                let target = Path::new(OsStr::from_bytes(target.to_bytes()));
                 if target.is_absolute() {
                     here = PathBuf::from("/");
                 }
-                rest.extend(parts(&target));
+                rest.extend(parts(target));
             }
             FileType::Directory => {
                 if rest.is_empty() {
@@ -86,12 +130,15 @@ fn walk(path: &Path, rule: Rule) -> Result<Option<PathBuf>, Distrust> {
             }
             _ => {
                 let judged = Owned::from(&about).as_file_in(Owned::from(&folder), geteuid());
-                judged.map_err(|why| Distrust::of(&there, why))?;
+                judged.map_err(|why| match why.unread {
+                    Some(errno) => Distrust::unread(&there, &errno.into()),
+                    None => Distrust::of(&there, why.to_string()),
+                })?;
                 here = there;
             }
         }
     }
-    Ok(Some(here))
+    Ok(End::There(here))
 }
 
 /// The names of a path, the last first.
@@ -110,17 +157,17 @@ impl Rule {
     ) -> Result<(), Distrust> {
         let folder = Owned::from(folder);
         let entry = Owned::from(entry);
-        if self == Self::Alone && !is_ours(folder.owner) && !is_unmapped(folder.owner) {
+        if self == Self::Alone
+            && !is_ours(folder.owner)
+            && !is_unmapped(folder.owner).map_err(|error| Distrust::unread(here, &error))?
+        {
             return Err(Distrust::of(here, stranger(folder.owner)));
         }
         let Some(who) = self.writers(folder) else {
             return Ok(());
         };
         if !folder.lets(STICKY) {
-            return Err(Distrust::of(
-                here,
-                format!("{who} may write into this folder"),
-            ));
+            return Err(Distrust::of(here, may_write(&who)));
         }
         match is_ours(entry.owner) {
             true => Ok(()),
@@ -144,10 +191,7 @@ impl Rule {
             return Err(Distrust::of(path, stranger(folder.owner)));
         }
         match self.writers(folder) {
-            Some(who) if !folder.lets(STICKY) => Err(Distrust::of(
-                path,
-                format!("{who} may write into this folder"),
-            )),
+            Some(who) if !folder.lets(STICKY) => Err(Distrust::of(path, may_write(&who))),
             _ => Ok(()),
         }
     }
@@ -170,12 +214,19 @@ pub(super) fn is_ours(user: u32) -> bool {
 /// Whether the number stands for users from outside this user namespace (user_namespaces(7)). What
 /// belongs to them was put there by whoever made the container, and nobody inside can write it
 /// unless its mode lets everybody.
-pub(super) fn is_unmapped(user: u32) -> bool {
-    let overflow = read_to_string("/proc/sys/fs/overflowuid").unwrap_or_default();
-    if overflow.trim().parse() != Ok(user) {
-        return false;
+///
+/// # Errors
+///
+/// The system cannot say now. Without /proc the answer is no.
+pub(super) fn is_unmapped(user: u32) -> io::Result<bool> {
+    let read = |file: &str| match read_to_string(file) {
+        Err(error) if trouble(&error).is_none() => Ok(String::new()),
+        other => other,
+    };
+    if read("/proc/sys/fs/overflowuid")?.trim().parse() != Ok(user) {
+        return Ok(false);
     }
-    let map = read_to_string("/proc/self/uid_map").unwrap_or_default();
+    let map = read("/proc/self/uid_map")?;
     let ranges = map.lines().map(|line| {
         let mut numbers = line.split_ascii_whitespace().map(str::parse::<u64>);
         Some((numbers.next()?.ok()?, numbers.nth(1)?.ok()?))
@@ -183,7 +234,7 @@ pub(super) fn is_unmapped(user: u32) -> bool {
     let is_mapped = |range: Option<(u64, u64)>| {
         range.is_none_or(|(first, count)| (first..first + count).contains(&u64::from(user)))
     };
-    !map.is_empty() && !ranges.into_iter().any(is_mapped)
+    Ok(!map.is_empty() && !ranges.into_iter().any(is_mapped))
 }
 
 fn stranger(user: u32) -> String {
@@ -195,6 +246,22 @@ impl Distrust {
         Self {
             place: place.into(),
             why: why.into(),
+            unread: None,
+        }
+    }
+
+    fn unread(place: &Path, error: &io::Error) -> Self {
+        let errno = Errno::from_io_error(error).unwrap_or(Errno::IO);
+        let why = match errno {
+            Errno::ACCESS | Errno::PERM => {
+                let user = geteuid().as_raw();
+                format!("user {user} has no right to see who may write there ({error})")
+            }
+            _ => format!("nobody can say now who may write there ({error})"),
+        };
+        Self {
+            unread: Some(errno),
+            ..Self::of(place, why)
         }
     }
 }
@@ -271,7 +338,14 @@ mod tests {
         let why = distrusted(&at("config.toml")).unwrap();
         assert_eq!(why.place, at("store").canonicalize().unwrap());
         symlink("loop", at("loop")).unwrap();
-        assert_eq!(distrusted(&at("loop")), None);
+        let unread = |path: &Path| distrusted(path).and_then(|why| why.unread);
+        assert_eq!(unread(&at("loop")), Some(Errno::LOOP));
+        assert_eq!(unread(&at("loop/below")), Some(Errno::LOOP));
+        let long = at(&"x".repeat(300));
+        assert_eq!(unread(&long), Some(Errno::NAMETOOLONG));
+        assert_eq!(alone(&long).unwrap_err().place, long);
+        mode(&at("store"), 0o1775);
+        assert_eq!(distrusted(&at("config.toml/below")), None, "no folder");
     }
 
     #[test]
@@ -304,7 +378,7 @@ mod tests {
 
     #[test]
     fn nobody_is_from_outside_where_all_users_are_known() {
-        assert!(!is_unmapped(ROOT));
-        assert!(!is_unmapped(geteuid().as_raw()));
+        assert!(!is_unmapped(ROOT).unwrap());
+        assert!(!is_unmapped(geteuid().as_raw()).unwrap());
     }
 }

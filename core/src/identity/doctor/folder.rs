@@ -7,13 +7,16 @@ use crate::certificate::Certificate;
 use crate::config::not_read;
 use crate::identity::Fault;
 use crate::identity::device::{Device, OWN};
-use crate::identity::mend::{Mend, of_unread};
+use crate::identity::mend::{Mend, closed_to_others, of_unread};
 use crate::identity::provision::{LOCK, provision_lock};
+use crate::identity::rights::{is_member, lacking, membership};
 use crate::identity::software::Software;
-use crate::shell::{quoted, word};
-use crate::store::devid::DevidStore;
+use crate::shell::word;
+use crate::store::devid::{DevidStore, StoreError};
+use crate::store::folder::FolderError;
+use crate::trouble::is_there;
 use rustix::fs::{Access, access, stat};
-use rustix::process::{getegid, geteuid, getgroups};
+use rustix::process::geteuid;
 use std::path::Path;
 
 const STATE: &str = "state folder";
@@ -94,17 +97,8 @@ fn files(store: &DevidStore, findings: &mut Vec<Finding>) {
             }));
         }
         Err(error) => {
-            let folder = word(path);
-            let finding = Finding::problem(
-                "keys.unreadable",
-                KEYS,
-                Fault::from(error).text,
-                Mend::on(
-                    "If only its mode or owner is at fault",
-                    &[path],
-                    format!("chown --no-dereference root {folder} && chmod u=rwx,g-w,o= {folder}"),
-                ),
-            );
+            let mend = unlisted(path, &error);
+            let finding = Finding::problem("keys.unreadable", KEYS, Fault::from(error).text, mend);
             findings.push(finding.of(path.display().to_string()));
         }
     }
@@ -124,6 +118,20 @@ fn lost(store: &DevidStore) -> Option<Finding> {
             .of(store.path().display().to_string())
             .mended(mend),
     )
+}
+
+/// What helps where a key folder gives no list.
+fn unlisted(folder: &Path, error: &StoreError) -> Mend {
+    if let StoreError::Folder(FolderError::Unsafe { path, .. }) = error {
+        return closed_to_others(path);
+    }
+    let denied = lacking(folder, Access::READ_OK | Access::EXEC_OK);
+    denied.unwrap_or_else(|| {
+        Mend::by(
+            "Look at it by hand: there is to be a folder that can be listed. What the system says may \
+             pass: then nothing is to be done",
+        )
+    })
 }
 
 /// Keys whose files can be read, and that nobody can use.
@@ -158,9 +166,20 @@ fn left_out(store: &DevidStore) -> impl Iterator<Item = Finding> {
 
 fn state_folder(state: &Path) -> Finding {
     let shown = state.display();
-    if !state.exists() {
-        let text = format!("{shown} is not there yet: nothing was kept so far");
-        return Finding::note("state.none", STATE, text);
+    match is_there(state) {
+        Ok(true) => {}
+        Ok(false) => {
+            let text = format!("{shown} is not there yet: nothing was kept so far");
+            return Finding::note("state.none", STATE, text);
+        }
+        Err(error) => {
+            let note = Finding::note("state.closed", STATE, format!("{shown}: {error}"));
+            let mend = lacking(state, Access::EXISTS);
+            return match mend {
+                Some(mend) => note.mended(mend),
+                None => note,
+            };
+        }
     }
     if access(state, Access::WRITE_OK | Access::EXEC_OK).is_err() {
         let user = geteuid().as_raw();
@@ -180,15 +199,10 @@ fn group() -> Option<Finding> {
             format!("groupadd --system {GROUP}"),
         )));
     };
-    let groups = getgroups().unwrap_or_default();
-    let member = getegid().as_raw() == devid || groups.iter().any(|one| one.as_raw() == devid);
-    let user = user_name(geteuid().as_raw());
-    (!member && !geteuid().is_root()).then(|| {
+    (!is_member(devid) && !geteuid().is_root()).then(|| {
+        let user = user_name(geteuid().as_raw());
         let text = format!("user {user} is not in the group {GROUP}");
-        Finding::note("group.not-member", "group", text).mended(Mend::run(
-            "As root, and log in again",
-            format!("usermod -aG {GROUP} {}", quoted(&user)),
-        ))
+        Finding::note("group.not-member", "group", text).mended(membership(GROUP))
     })
 }
 

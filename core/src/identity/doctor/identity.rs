@@ -1,20 +1,22 @@
 //! The identities: the device's own as the table sees it, the factory's, how long their certificates
 //! are valid, and who is trusted.
 
-use super::Finding;
+use super::{Finding, Health};
 use crate::certificate::{Time, Unreadable};
 use crate::config::Own;
 use crate::identity::device::{Device, Entity, FACTORY, SOFTWARE};
 use crate::identity::factory::FactoryIdentity;
-use crate::identity::mend::Mend;
+use crate::identity::mend::{Mend, free_numbered};
 use crate::identity::observe::Observed;
 use crate::identity::provision::UNWANTED;
-use crate::identity::software::free_name;
+use crate::identity::rights::lacking;
+use crate::identity::software::{Software, free_name};
 use crate::identity::state::{Marker, Plan, Policy};
 use crate::identity::status::{NONE_AT_ALL, NONE_YET};
 use crate::identity::time::{now, valid_at};
 use crate::identity::{Contents, FaultKind};
 use crate::shell::{quoted, word};
+use rustix::fs::Access;
 use std::path::Path;
 
 const ABOUT: &str = "identity";
@@ -36,21 +38,36 @@ pub(super) fn look_at(device: &Device, findings: &mut Vec<Finding>) {
             }));
         }
         Err(fault) => {
-            let mend = match fault.kind {
-                FaultKind::Tpm => Mend::by("What mends the TPM, above, mends this too"),
-                _ => Mend::run("Mend what is named there; then", "devid provision"),
-            };
-            findings.push(Finding::problem(
-                "identity.unknown",
-                ABOUT,
-                fault.text,
-                mend,
-            ));
+            let problem =
+                |mend| Finding::problem("identity.unknown", ABOUT, fault.text.clone(), mend);
+            findings.push(match fault.kind {
+                FaultKind::Tpm => problem(Mend::by("What mends the TPM, above, mends this too")),
+                // It may be as it should be, and not for this user.
+                FaultKind::Denied => Finding {
+                    state: Health::Note,
+                    ..problem(to_see(device))
+                },
+                _ => problem(Mend::run(
+                    "Mend what is named there; then",
+                    "devid provision",
+                )),
+            });
         }
     }
     factory(device, findings);
     ends(&contents, findings);
     trust(device, findings);
+}
+
+/// What lets this user see the device's own identity.
+fn to_see(device: &Device) -> Mend {
+    let (state, marker) = (&device.config.state, &device.config.provision.marker);
+    let software = Software::of(state);
+    let listed = Access::READ_OK | Access::EXEC_OK;
+    let mend = lacking(state, listed)
+        .or_else(|| lacking(software.folder(), listed))
+        .or_else(|| lacking(marker, Access::READ_OK));
+    mend.unwrap_or_else(|| Mend::by("Run devid doctor as root, or as a user who may read there"))
 }
 
 /// The device's own identity, as the table sees it.
@@ -278,10 +295,11 @@ fn trust(device: &Device, findings: &mut Vec<Finding>) {
                 trust.display()
             ),
         )
-        .mended(Mend::on(
+        .mended(Mend::aside(
             "With the CA's certificate in CA.pem",
-            &[trust, &trust.join("ca.pem")],
-            format!("install -D -m 644 CA.pem {}", word(&trust.join("ca.pem"))),
+            &[trust],
+            free_numbered(trust, "ca", "pem"),
+            |free| format!("install -D -m 644 CA.pem {}", word(free)),
         )),
         Ok(trusted) => Finding::ok(
             "trust",

@@ -1,48 +1,121 @@
 //! The lock without which no PIN is tried.
 
 use super::{Finding, Health};
+use crate::config::Config;
 use crate::identity::device::Device;
 use crate::identity::mend::Mend;
+use crate::identity::rights::lacking;
 use crate::shell::word;
 use crate::store::{KeyStore, Pins};
+use crate::trust::Distrust;
+use rustix::fs::{Access, FileType, stat};
+use rustix::io::Errno;
 use rustix::process::geteuid;
+use std::path::Path;
 
 const ABOUT: &str = "lock for PINs";
 
-/// Nothing is said of a lock that can be had, nor of a folder that root makes when it is needed.
+/// Nothing is said of a lock that can be had, nor of a folder that is made when it is needed; but of
+/// who shares the lock, if those are others than the users of the TPM.
 pub(super) fn look_at(device: &Device, findings: &mut Vec<Finding>) {
-    let Some(fault) = device.tpm.no_turn_to_try() else {
-        return;
-    };
-    let folder = &device.config.locks;
-    let missing = !folder.exists() && !folder.is_symlink();
-    if missing && geteuid().is_root() {
+    let has_pins = has_pins(device);
+    if let Some(fault) = device.tpm.no_turn_to_try() {
+        let text = format!("{fault}: no PIN is tried without a lock that others cannot take away");
+        let found = Finding::problem("lock.none", ABOUT, text, to_have_it(&device.config, &fault));
+        findings.push(Finding {
+            state: match has_pins {
+                true => Health::Problem,
+                false => Health::Note,
+            },
+            ..found
+        });
         return;
     }
-    let text = format!("{fault}: no PIN is tried without a lock that others cannot take away");
-    let mend = match missing {
-        true => Mend::run(
+    let Some(lock) = device.tpm.lock_for_pins() else {
+        return;
+    };
+    let is_node = stat(&lock)
+        .is_ok_and(|about| FileType::from_raw_mode(about.st_mode) == FileType::CharacterDevice);
+    match is_node {
+        true => findings.extend(outsiders(&lock)),
+        false if has_pins => findings.extend(insiders(&device.config)),
+        false => {}
+    }
+}
+
+/// What helps where no lock can be had.
+fn to_have_it(config: &Config, fault: &Distrust) -> Mend {
+    let folder = config.locks.as_path();
+    let denied = || lacking(&fault.place, Access::READ_OK);
+    match fault.unread {
+        Some(Errno::NOENT | Errno::NOTDIR) if config.locks_with_all() => Mend::run(
             "As root, where devid-pkcs11.conf is installed in tmpfiles.d; or run devid or the \
              module once as root",
             "systemd-tmpfiles --create devid-pkcs11.conf",
         ),
+        Some(Errno::NOENT | Errno::NOTDIR) => Mend::by(format!(
+            "This user can make no folder {}: have DEVID_PKCS11_RUN name one of this user's own \
+             (mode 0700), or unset it, so that the folder of all programs is used",
+            folder.display()
+        )),
+        Some(Errno::ACCESS | Errno::PERM) if let Some(mend) = denied() => mend,
         // Whoever made it may be watching: nothing is said for sh(1) about a path of theirs.
-        false => Mend::by(format!(
+        _ => Mend::by(format!(
             "Look at {} by hand: see who made it and why. It is to be a folder of root's (0750, \
              with the group of those who use the TPM) or of this user's alone, on the way to it too, \
              with plain files that root or this user made. Once what is in the way is gone, \
              systemd-tmpfiles or the next use by root makes it anew",
             word(folder)
         )),
+    }
+}
+
+/// Who can hold the lock though the TPM is not theirs to use.
+fn outsiders(node: &Path) -> Option<Finding> {
+    const READS: u32 = 0o4;
+    const WRITES: u32 = 0o2;
+    let mode = stat(node).ok()?.st_mode;
+    let only_reads = |shift: u32| (mode >> shift) & (READS | WRITES) == READS;
+    let (who, taken) = match (only_reads(0), only_reads(3)) {
+        (true, true) => ("everybody, its group included,", "go-r"),
+        (true, false) => ("everybody", "o-r"),
+        (false, true) => ("its group", "g-r"),
+        (false, false) => return None,
     };
-    let found = Finding::problem("lock.none", ABOUT, text, mend);
-    findings.push(Finding {
-        state: match has_pins(device) {
-            true => Health::Problem,
-            false => Health::Note,
-        },
-        ..found
-    });
+    let shown = node.display();
+    let text = format!(
+        "{shown}: {who} may read it (mode {:04o}) and not use the TPM, but can so hold the lock and \
+         delay logins",
+        mode & 0o7777
+    );
+    let mend = Mend::on(
+        "For good by a rule of udev with MODE=\"0660\"; until the next start by",
+        &[node],
+        format!("chmod {taken} {}", word(node)),
+    );
+    Some(Finding::note("lock.outsiders", ABOUT, text).mended(mend))
+}
+
+/// Whether users of the TPM may have another lock. Two that try PINs at the same time under two locks
+/// can bring the TPM into lockout.
+fn insiders(config: &Config) -> Option<Finding> {
+    let folder = config.locks.as_path();
+    let owner = stat(folder).map_or(geteuid().as_raw(), |about| about.st_uid);
+    if config.locks_with_all() && owner == 0 {
+        return None;
+    }
+    let text = format!(
+        "{} is not the lock of all programs: whoever uses this TPM with another run folder, as \
+         another user or in another container, tries PINs under another lock, and wrong ones of both \
+         can bring the TPM into lockout",
+        folder.display()
+    );
+    let mend = Mend::by(
+        "If nobody else uses this TPM, nothing is to be done. Else have all use one folder: unset \
+         DEVID_PKCS11_RUN, put their users into the group tss, and mount /run/devid-pkcs11 into \
+         containers",
+    );
+    Some(Finding::note("lock.own", ABOUT, text).mended(mend))
 }
 
 fn has_pins(device: &Device) -> bool {

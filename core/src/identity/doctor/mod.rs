@@ -65,12 +65,16 @@ pub fn doctor(config: Result<Config, ConfigError>, instead: impl Fn() -> Config)
         }
         Err(error) => {
             let text = format!("{error}; what follows was looked at with the defaults");
-            let mend = Mend::by(match error.is_of_trust() {
-                true => {
+            let mend = Mend::by(match (error.is_of_trust(), error.is_unread()) {
+                (true, _) => {
                     "Look at it by hand: see that all that stands there is yours, then take the \
                      right to write from all others (chown, chmod), in the folders on the way too"
                 }
-                false => {
+                (false, true) => {
+                    "Nothing is known to be wrong with it: run devid doctor again, or as a user who \
+                     may read it. If it stays so, look at its file system"
+                }
+                (false, false) => {
                     "Correct that line: config.toml as it was installed lists all settings with \
                      their defaults"
                 }

@@ -5,8 +5,10 @@ use super::Finding;
 use crate::certificate::files::{self, CertificateFile, Unread};
 use crate::config::{Config, Existing, IdentityAuth, SecretSource, not_read};
 use crate::identity::mend::Mend;
-use crate::store::idevid::certificates_in;
+use crate::identity::rights::lacking;
+use crate::trouble::trouble;
 use crate::trust::{Distrust, distrusted};
+use rustix::fs::Access;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
@@ -35,6 +37,10 @@ pub(super) fn look_at(config: &Config, findings: &mut Vec<Finding>) {
 fn beside_the_configuration(config: &Config, findings: &mut Vec<Finding>) {
     for folder in [&config.trust, &config.chain] {
         match distrusted(folder) {
+            Some(Distrust {
+                unread: Some(errno),
+                ..
+            }) => findings.push(unlisted(folder, &errno.into())),
             Some(why) => findings.push(finding(folder, &why)),
             None => match files::in_folder(folder) {
                 Ok(here) => findings.extend(here.iter().filter_map(left_out)),
@@ -50,7 +56,10 @@ fn written_by_others(config: &Config, findings: &mut Vec<Finding>) {
     if let Some(Existing::Files { certificate, key }) = &config.provision.existing {
         files.extend([certificate.clone(), key.clone()]);
     }
-    let distrusted_of = |file: PathBuf| distrusted(&file).map(|why| finding(&file, &why));
+    let distrusted_of = |file: PathBuf| {
+        let known = distrusted(&file).filter(|why| why.unread.is_none());
+        known.map(|why| finding(&file, &why))
+    };
     findings.extend(files.into_iter().filter_map(distrusted_of));
     let secrets = secrets(config).filter_map(|(_, source)| source.distrusted());
     findings.extend(secrets.map(|(file, why)| finding(&file, &why)));
@@ -96,9 +105,13 @@ fn left_out(file: &CertificateFile) -> Option<Finding> {
             "If a certificate is to be read there, put its file into this folder itself, under a \
              name that ends in .pem, .crt, .cer or .der; else take it out of the folder",
         ),
-        Err(Unread::Failed(error)) if error.kind() == ErrorKind::PermissionDenied => {
-            Finding::note("certificates.closed", CERTIFICATES, text)
-                .mended(Mend::by("Look as a user who may read it"))
+        Err(Unread::Failed(error)) if let Some(mend) = unread(&file.path, error) => {
+            match error.kind() {
+                ErrorKind::PermissionDenied => {
+                    Finding::note("certificates.closed", CERTIFICATES, text).mended(mend)
+                }
+                _ => Finding::problem("certificates.unread", CERTIFICATES, text, mend),
+            }
         }
         Err(Unread::Failed(_) | Unread::Dangling | Unread::Nothing(_)) => Finding::problem(
             "certificates.unread",
@@ -110,29 +123,47 @@ fn left_out(file: &CertificateFile) -> Option<Finding> {
     Some(named.of(file.path.display().to_string()))
 }
 
+/// What helps where the system could not read a file; `None` if the file is missing or wrong.
+fn unread(path: &Path, error: &std::io::Error) -> Option<Mend> {
+    trouble(error)?;
+    Some(lacking(path, Access::READ_OK).unwrap_or_else(|| {
+        Mend::by(
+            "Run devid doctor again: nothing is known to be wrong with the file. If it stays so, look \
+             at its file system",
+        )
+    }))
+}
+
 fn unlisted(folder: &Path, error: &std::io::Error) -> Finding {
     let shown = folder.display().to_string();
     let text = format!("{shown}: {error}, so no certificate in it is read");
-    match error.kind() {
-        ErrorKind::PermissionDenied => {
-            Finding::note("certificates.closed", CERTIFICATES, text).of(shown)
+    let found = match (error.kind(), unread(folder, error)) {
+        (ErrorKind::PermissionDenied, Some(mend)) => {
+            Finding::note("certificates.closed", CERTIFICATES, text).mended(mend)
         }
-        _ => {
-            let mend = Mend::by("Have a folder there that can be listed, or nothing");
-            Finding::problem("certificates.unread", CERTIFICATES, text, mend).of(shown)
+        (_, mend) => {
+            let wrong = || Mend::by("Have a folder there that can be listed, or nothing");
+            let mend = mend.unwrap_or_else(wrong);
+            Finding::problem("certificates.unread", CERTIFICATES, text, mend)
         }
-    }
+    };
+    found.of(shown)
 }
 
 fn certificate(path: &Path) -> Option<Finding> {
-    if distrusted(path).is_some() {
-        return None;
-    }
-    let why = certificates_in(path).err()?;
+    let why = match CertificateFile::read(path.to_owned()).certificates {
+        Ok(_) | Err(Unread::Distrusted(_)) => return None,
+        Err(why) => why,
+    };
     let shown = path.display().to_string();
     let text = format!("[[identity]] certificate {shown}: {why}");
-    let mend =
-        Mend::by("Put the certificate there, in PEM or DER, or correct the path in config.toml");
+    let wrong =
+        || Mend::by("Put the certificate there, in PEM or DER, or correct the path in config.toml");
+    let mend = match &why {
+        Unread::Failed(error) => unread(path, error),
+        _ => None,
+    };
+    let mend = mend.unwrap_or_else(wrong);
     Some(Finding::problem("configuration.certificate", ABOUT, text, mend).of(shown))
 }
 
@@ -143,10 +174,20 @@ fn secret(setting: &str, source: &SecretSource) -> Option<Finding> {
     }
     let error = source.read().err()?;
     let text = format!("{setting} {source:?}: {error}");
-    if error.kind() == ErrorKind::PermissionDenied {
-        return Some(Finding::note("configuration.secret-closed", ABOUT, text));
-    }
-    let mend =
-        Mend::by("Write the secret into that file anew, with at most one newline (LF) behind it");
+    let path = source.path().ok().flatten().unwrap_or_default();
+    let mend = match (error.kind(), unread(&path, &error)) {
+        (ErrorKind::PermissionDenied, mend) => {
+            let note = Finding::note("configuration.secret-closed", ABOUT, text);
+            return Some(match mend {
+                // To read a secret is not for everybody of whom it would be possible.
+                Some(mend) => note.mended(Mend::by(mend.words)),
+                None => note,
+            });
+        }
+        (_, Some(mend)) => mend,
+        (_, None) => Mend::by(
+            "Write the secret into that file anew, with at most one newline (LF) behind it",
+        ),
+    };
     Some(Finding::problem("configuration.secret", ABOUT, text, mend))
 }

@@ -1,7 +1,7 @@
 //! OpenSSL's configuration (config(5), in its own words), as far as providers go.
 
-use super::programs::{Places, is_ours, text_of};
-use std::collections::HashMap;
+use super::programs::{LIBRARY, Places, is_ours, text_of};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 const MODULE_PATH: &str = "pkcs11-module-path";
@@ -13,36 +13,76 @@ const DEPTH: usize = 4;
 pub(super) enum Lack {
     /// No such provider is named, or there is no such file.
     Unmentioned,
+    /// Such providers are named, each for a module that is there and is called otherwise.
+    Others,
     /// This module is not there, or is another one.
-    Module(PathBuf),
+    Module(Place),
     /// This provider is not there.
     Provider(PathBuf),
-    /// This section is not activated.
-    Activation(String),
+    /// This section, last begun in this file, says nothing of its activation.
+    Activation(PathBuf, String),
+    /// This is said instead of an activation.
+    Inactive(Place),
     /// OpenSSL's own algorithms are not.
     Default,
 }
 
+/// A setting: in which file and section, and what it says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) file: PathBuf,
+    pub(super) section: String,
+    pub(super) value: String,
+}
+
 /// Sections by name; what stands before the first is in the section without name.
-type Sections = HashMap<String, HashMap<String, String>>;
+type Sections = BTreeMap<String, Section>;
+
+/// A section, in however many places it is begun.
+#[derive(Debug, Default)]
+struct Section {
+    /// The last file that begins it.
+    file: PathBuf,
+    /// Each with the file that says it last.
+    settings: BTreeMap<String, (String, PathBuf)>,
+}
 
 /// The provider's path, if the file has it find our module.
 pub(super) fn judge(file: &Path, places: &Places) -> Result<PathBuf, Lack> {
     let mut all = Sections::new();
     let mut section = String::new();
     read(file, &mut section, &mut all, DEPTH).ok_or(Lack::Unmentioned)?;
-    let value = |section: &str, name: &str| all.get(section)?.get(name).map(String::as_str);
+    let setting = |section: &str, name: &str| all.get(section)?.settings.get(name);
+    let value = |section: &str, name: &str| setting(section, name).map(|(said, _)| said.as_str());
     let main = value("", "openssl_conf").ok_or(Lack::Unmentioned)?;
     let list = value(main, "providers").ok_or(Lack::Unmentioned)?;
     let named = all.get(list).ok_or(Lack::Unmentioned)?;
-    let ours = named
-        .iter()
-        .find_map(|(name, section)| Some((name, section, value(section, MODULE_PATH)?)));
-    let (name, section, module) = ours.ok_or(Lack::Unmentioned)?;
-    let module = Path::new(module);
-    if !is_ours(module) {
-        return Err(Lack::Module(module.into()));
-    }
+    let named = || named.settings.iter().map(|(name, (said, _))| (name, said));
+    let with_module = named().filter_map(|(name, section)| {
+        let (module, file) = setting(section, MODULE_PATH)?;
+        let module = Place {
+            file: file.clone(),
+            section: section.clone(),
+            value: module.clone(),
+        };
+        Some((name, section, module))
+    });
+    let with_module: Vec<_> = with_module.collect();
+    let mut all_of = with_module.iter();
+    let right = all_of.find(|(_, _, module)| is_ours(Path::new(&module.value)));
+    let Some((name, section, _)) = right else {
+        // What is there under another name is for others.
+        let meant = |module: &Place| {
+            let path = Path::new(&module.value);
+            path.file_name() == Some(LIBRARY.as_ref()) || !path.exists()
+        };
+        let mut meant = with_module.iter().filter(|(_, _, module)| meant(module));
+        return Err(match meant.next() {
+            Some((_, _, module)) => Lack::Module(module.clone()),
+            None if with_module.is_empty() => Lack::Unmentioned,
+            None => Lack::Others,
+        });
+    };
     let provider = match value(section, "module") {
         Some(path) => PathBuf::from(path),
         None => {
@@ -55,15 +95,24 @@ pub(super) fn judge(file: &Path, places: &Places) -> Result<PathBuf, Lack> {
     if !provider.is_file() {
         return Err(Lack::Provider(provider));
     }
-    let active = |section: &str| {
+    let is_active = |section: &str| {
         let off = ["0", "no", "false", "off"];
-        value(section, "activate").is_some_and(|said| !off.contains(&said))
+        let said = value(section, "activate").map(str::to_ascii_lowercase);
+        said.is_some_and(|said| !said.is_empty() && !off.contains(&said.as_str()))
     };
-    if !active(section) {
-        return Err(Lack::Activation(section.clone()));
+    if !is_active(section) {
+        let begun = all.get(section.as_str()).map(|one| one.file.clone());
+        return Err(match setting(section, "activate") {
+            None => Lack::Activation(begun.unwrap_or_default(), (*section).clone()),
+            Some((value, file)) => Lack::Inactive(Place {
+                file: file.clone(),
+                section: (*section).clone(),
+                value: value.clone(),
+            }),
+        });
     }
-    let default = named.get("default").map(String::as_str);
-    match default.is_some_and(active) {
+    let mut default = named().filter(|(name, _)| *name == "default");
+    match default.any(|(_, section)| is_active(section)) {
         true => Ok(provider),
         false => Err(Lack::Default),
     }
@@ -79,15 +128,17 @@ fn read(file: &Path, section: &mut String, all: &mut Sections, depth: usize) -> 
             .and_then(|rest| rest.split(']').next())
         {
             name.trim().clone_into(section);
+            all.entry(section.clone()).or_default().file = file.into();
         } else if let Some(path) = line.strip_prefix(".include") {
             let path = path.trim().trim_start_matches('=').trim();
             if depth > 0 {
                 include(Path::new(path), section, all, depth - 1);
             }
         } else if let Some((name, value)) = line.split_once('=') {
-            let value = value.trim().trim_matches(['"', '\'']);
+            let value = value.trim().trim_matches(['"', '\'']).to_owned();
             let section = all.entry(section.clone()).or_default();
-            section.insert(name.trim().to_owned(), value.to_owned());
+            let setting = (value, file.to_path_buf());
+            section.settings.insert(name.trim().to_owned(), setting);
         }
     }
     Some(())

@@ -6,11 +6,11 @@ use super::p11_kit::{self, Broken, Registration, Why};
 use super::{Finding, Health};
 use crate::config::{Config, environment, is_privileged};
 use crate::file;
-use crate::identity::mend::Mend;
+use crate::identity::mend::{Mend, free_numbered};
 use crate::shell::word;
 use std::path::{Path, PathBuf};
 
-const LIBRARY: &str = "libdevid_pkcs11.so";
+pub(super) const LIBRARY: &str = "libdevid_pkcs11.so";
 /// What every build of the module holds, whatever its file is called.
 const MARK: &[u8] = b"DEVID_PKCS11_CONFIG";
 /// More bytes than a module has.
@@ -92,24 +92,23 @@ impl Places {
         let about = "p11-kit";
         let Some((registration, module)) = self.registration(registrations) else {
             let note = Finding::note("p11-kit.none", about, "it does not know the module".into());
-            let target = self.p11_kit.first().cloned().unwrap_or_default();
-            let target = target.join("devid-pkcs11.module");
+            let folder = self.p11_kit.first().cloned().unwrap_or_default();
             // p11-kit would complain to every program of a module that is not there.
             let Some(module) = library else {
                 return note.mended(Mend::by(format!(
                     "Install {LIBRARY}, then run devid doctor again"
                 )));
             };
-            return note.mended(Mend::on(
-                "Tell it",
-                &[&target],
+            // What has the name may be for another module.
+            let free = free_numbered(&folder, "devid-pkcs11", "module");
+            return note.mended(Mend::aside("Tell it", &[&folder], free, |target| {
                 format!(
                     "install -d {} && printf 'module: %s\\ntrust-policy: no\\n' {} > {}",
-                    word(target.parent().unwrap_or(&target)),
+                    word(&folder),
                     word(module),
-                    word(&target)
-                ),
-            ));
+                    word(target)
+                )
+            }));
         };
         let path = self.resolved(module);
         let file = &registration.file;
@@ -167,7 +166,7 @@ impl Places {
                 about,
                 format!("{}: {}", self.openssl.display(), provider.display()),
             ),
-            Err(Lack::Unmentioned) => match ours.map(|file| (file, judged(file))) {
+            Err(Lack::Unmentioned | Lack::Others) => match ours.map(|file| (file, judged(file))) {
                 Some((file, Ok(provider))) => Finding::ok(
                     "openssl",
                     about,
@@ -178,10 +177,12 @@ impl Places {
                     ),
                 ),
                 // A file for those who want it; what it lacks, nobody else does.
-                Some((file, Err(lack))) if lack != Lack::Unmentioned => Finding {
-                    state: Health::Note,
-                    ..self.lacking(file, &lack, library)
-                },
+                Some((file, Err(lack))) if lack != Lack::Unmentioned && lack != Lack::Others => {
+                    Finding {
+                        state: Health::Note,
+                        ..self.lacking(file, &lack, library)
+                    }
+                }
                 _ => self.lacking(&self.openssl, &Lack::Unmentioned, library),
             },
             Err(lack) => self.lacking(&self.openssl, &lack, library),
@@ -196,12 +197,17 @@ impl Places {
                 .of(shown.to_string())
         };
         match lack {
-            Lack::Unmentioned => {
+            Lack::Unmentioned | Lack::Others => {
                 let target = self.openssl_of_ours.as_deref().unwrap_or(file);
                 Finding::note(
                     "openssl.none",
                     about,
-                    format!("{shown} names no provider with pkcs11-module-path"),
+                    match lack {
+                        Lack::Others => format!(
+                            "{shown} names a provider with pkcs11-module-path for another module"
+                        ),
+                        _ => format!("{shown} names no provider with pkcs11-module-path"),
+                    },
                 )
                 .mended(Mend::by(format!(
                     "Put pkcs11-conf/openssl.cnf of this project there as {}, with the paths of \
@@ -209,15 +215,20 @@ impl Places {
                     target.display()
                 )))
             }
-            Lack::Module(path) => {
+            Lack::Module(module) => {
                 let text = format!(
                     "pkcs11-module-path = {}, which is not there or another module",
-                    path.display()
+                    module.value
                 );
                 problem(
                     text,
                     match library {
-                        Some(library) => named_anew(file, "pkcs11-module-path =", library),
+                        Some(library) => set_in(
+                            "Name the module that is there",
+                            module,
+                            "pkcs11-module-path",
+                            library.to_str().unwrap_or(","),
+                        ),
                         None => Mend::by(format!("Install {LIBRARY} there, or name its path")),
                     },
                 )
@@ -229,9 +240,16 @@ impl Places {
                      prints into the section's module line",
                 ),
             ),
-            Lack::Activation(section) => problem(
+            Lack::Activation(begun, section) => problem(
                 format!("[{section}] has no activate = 1"),
-                activated(file, section),
+                activated(begun, section),
+            ),
+            Lack::Inactive(place) => problem(
+                format!(
+                    "[{}] has activate = {}, which newer releases of OpenSSL take for a no",
+                    place.section, place.value
+                ),
+                set_in("Say yes", place, "activate", "1"),
             ),
             Lack::Default => problem(
                 "no provider default is activated, so OpenSSL's own algorithms are missing".into(),
@@ -252,8 +270,18 @@ fn named_anew(file: &Path, setting: &str, library: &Path) -> Mend {
     in_place(words, file, expression, library.to_str().unwrap_or(","))
 }
 
+/// A setting of one section of OpenSSL's configuration with another value, in the file where it is.
+fn set_in(words: &str, place: &openssl::Place, setting: &str, value: &str) -> Mend {
+    let section = &place.section;
+    let expression = format!(
+        "/^[ \\t]*\\[[ \\t]*{section}[ \\t]*\\]/,/^[ \\t]*\\[/s,^[ \\t]*{setting}[ \\t]*=.*,{setting} = \
+         {value},"
+    );
+    in_place(words, &place.file, expression, &format!("{section}{value}"))
+}
+
 fn activated(file: &Path, section: &str) -> Mend {
-    let expression = format!("s,^ *\\[ *{section} *\\].*,&\\nactivate = 1,");
+    let expression = format!("s,^[ \\t]*\\[[ \\t]*{section}[ \\t]*\\].*,&\\nactivate = 1,");
     in_place("Say so", file, expression, section)
 }
 
@@ -261,7 +289,9 @@ fn activated(file: &Path, section: &str) -> Mend {
 /// something there.
 fn in_place(words: &str, file: &Path, expression: String, text: &str) -> Mend {
     let plain = |one: char| one.is_ascii_alphanumeric() || "/._-+".contains(one);
-    match text.chars().all(plain) {
+    // A line that goes on in the next is more than sed sees of it.
+    let goes_on = text_of(file).is_ok_and(|text| text.contains("\\\n"));
+    match text.chars().all(plain) && !goes_on {
         true => Mend::on(
             words,
             &[file],
@@ -282,8 +312,9 @@ fn stops_p11_kit(broken: &Broken) -> Finding {
         ),
         Why::Equals(number) => (
             numbered(number, "the line has an equals sign where a colon belongs"),
-            Mend::run(
+            Mend::on(
                 "Write the colon",
+                &[&broken.file],
                 format!("sed -i '{number}s/ *=/:/' {}", word(&broken.file)),
             ),
         ),

@@ -59,17 +59,29 @@ impl System {
     #[track_caller]
     fn mend(&self, about: &str) {
         let command = self.finding(about).command.expect("a command");
-        let done = Command::new("sh").args(["-ec", &command]).status();
-        assert!(done.unwrap().success(), "{command}");
+        run(&command);
         let after = self.finding(about);
         assert_eq!(after.state, Health::Ok, "{after:?}");
     }
+}
+
+fn run(command: &str) {
+    let done = Command::new("sh").args(["-ec", command]).status();
+    assert!(done.unwrap().success(), "{command}");
 }
 
 #[test]
 fn p11_kit_is_told_of_the_module_that_is_there() {
     let system = System::new();
     assert_eq!(system.finding("p11-kit").id, "p11-kit.none");
+    // What somebody has under that name stays.
+    fs::create_dir(system.at("etc/modules")).unwrap();
+    let taken = system.at("etc/modules/devid-pkcs11.module");
+    let others = format!("module: {}\n", system.at("lib/pkcs11/other.so").display());
+    fs::write(&taken, &others).unwrap();
+    system.mend("p11-kit");
+    assert_eq!(fs::read_to_string(&taken).unwrap(), others);
+    fs::remove_dir_all(system.at("etc/modules")).unwrap();
     system.mend("p11-kit");
 
     let file = system.at("modules/devid-pkcs11.module");
@@ -124,6 +136,15 @@ fn a_line_that_stops_p11_kit_is_named() {
     let broken = broken.replace(&installed, module.to_str().unwrap());
     fs::write(&file, broken).unwrap();
     stops("modules/devid-pkcs11.module", ":1", "equals sign");
+    // A name that others can give to something else is in no command.
+    let modules = system.at("modules");
+    let mode = |bits| {
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(bits);
+        fs::set_permissions(&modules, mode).unwrap();
+    };
+    mode(0o777);
+    assert_eq!(system.finding("p11-kit").command, None);
+    mode(0o755);
     system.mend("p11-kit");
 
     for (text, line, word) in [
@@ -244,10 +265,34 @@ fn each_fault_of_openssls_file_is_found_and_mended() {
     let module = system.at("lib/pkcs11").join(LIBRARY);
     let other = system.at("lib/pkcs11/other.so");
 
-    for wrong in ["/nonexistent.so", other.to_str().unwrap()] {
+    let stale = system.at(LIBRARY);
+    fs::write(&stale, "\x7fELF").unwrap();
+    for wrong in ["/nonexistent.so", stale.to_str().unwrap()] {
         write(&shipped.replace(module.to_str().unwrap(), wrong));
         assert_eq!(system.finding("OpenSSL").id, "openssl.wrong");
         system.mend("OpenSSL");
+    }
+    // Another program's module stays, and so does its section beside ours.
+    write(&shipped.replace(module.to_str().unwrap(), other.to_str().unwrap()));
+    let found = system.finding("OpenSSL");
+    assert_eq!((found.id, &found.command), ("openssl.none", &None));
+    let theirs = format!(
+        "[a]\npkcs11-module-path = {}\nactivate = 0\n",
+        other.display()
+    );
+    let beside = shipped.replace("[provider_sect]", "[provider_sect]\na = a");
+    assert_ne!(beside, shipped);
+    write(&format!("{beside}{theirs}"));
+    assert_eq!(system.finding("OpenSSL").state, Health::Ok);
+    for wrong in [
+        beside.replace(module.to_str().unwrap(), "/nonexistent.so"),
+        beside.replace("activate = 1", "activate = 0"),
+    ] {
+        write(&format!("{wrong}{theirs}"));
+        let command = system.finding("OpenSSL").command.expect("a command");
+        run(&command);
+        let after = fs::read_to_string(&system.places.openssl).unwrap();
+        assert!(after.ends_with(&theirs), "{command}: {after}");
     }
     let (before, after) = shipped
         .split_once("encode-provider-uri-to-pem = true\n")
@@ -258,6 +303,45 @@ fn each_fault_of_openssls_file_is_found_and_mended() {
     ));
     assert!(system.finding("OpenSSL").text.contains("activate"));
     system.mend("OpenSSL");
+
+    // What says no is made to say yes, where it stands; nothing is added each time.
+    let lines = shipped.lines().count();
+    let file = system.at("etc/more.cnf");
+    for said in [
+        "activate = 0",
+        "activate=no",
+        "  activate =",
+        "\tactivate = OFF",
+    ] {
+        let inactive = shipped.replace("true\nactivate = 1", &format!("true\n{said}"));
+        assert_ne!(inactive, shipped);
+        for included in [false, true] {
+            match included {
+                false => write(&inactive),
+                true => {
+                    fs::write(&file, &inactive).unwrap();
+                    write(&format!(".include {}\n", file.display()));
+                }
+            }
+            let found = system.finding("OpenSSL");
+            assert_eq!(found.id, "openssl.wrong", "{said}: {found:?}");
+            system.mend("OpenSSL");
+            let path = match included {
+                false => &system.places.openssl,
+                true => &file,
+            };
+            let after = fs::read_to_string(path).unwrap();
+            assert_eq!(after.lines().count(), lines, "{said}: {after}");
+        }
+    }
+    fs::write(&file, shipped.replace("true\nactivate = 1\n", "true\n")).unwrap();
+    write(&format!(".include {}\n", file.display()));
+    let command = system.finding("OpenSSL").command.expect("a command");
+    assert!(command.contains("more.cnf"), "{command}");
+    system.mend("OpenSSL");
+    // A line that goes on in the next, of which sed sees the first only.
+    write(&shipped.replace("true\nactivate = 1", "true\nactivate = \\\n0"));
+    assert_eq!(system.finding("OpenSSL").command, None);
 
     write(&shipped.replace("default = default_sect\n", ""));
     assert!(system.finding("OpenSSL").text.contains("default"));

@@ -4,7 +4,8 @@ use super::Finding;
 use crate::accounts::{group_name, user_name};
 use crate::config::Config;
 use crate::identity::mend::Mend;
-use crate::shell::{quoted, word};
+use crate::identity::rights::{lacking, membership};
+use crate::shell::word;
 use crate::tpm::Tcti;
 use rustix::fs::{Access, access, stat};
 use rustix::io::Errno;
@@ -54,20 +55,20 @@ fn node(path: &Path, findings: &mut Vec<Finding>) {
         ),
         Err(_) => {
             let user = user_name(geteuid().as_raw());
+            let needed = Access::READ_OK | Access::WRITE_OK;
             // A group that may not use it is of no help.
             let mend = match mode & 0o060 == 0o060 && group != "root" {
-                true => Mend::run(
-                    "As root, and log in again",
-                    format!("usermod -aG {} {}", quoted(&group), quoted(&user)),
-                ),
+                true => lacking(path, needed).unwrap_or_else(|| {
+                    Mend::by("See what the system says of it (strace); the mode is right")
+                }),
                 false => Mend::on(
-                    "Give it to the group tss, by the package tpm-udev; until the next start by",
+                    "Give it to the group tss, by the package tpm-udev, and have this user in that \
+                     group; until the next start by",
                     &[path],
                     format!(
-                        "chgrp --no-dereference tss {0} && chmod 0660 {0} && usermod -aG tss {1}",
-                        word(path),
-                        quoted(&user)
-                    ),
+                        "chgrp --no-dereference tss {0} && chmod 0660 {0}",
+                        word(path)
+                    ) + &added_to_tss(),
                 ),
             };
             Finding::problem(
@@ -83,6 +84,12 @@ fn node(path: &Path, findings: &mut Vec<Finding>) {
         let note = Finding::note("tpm.node-bare", ABOUT, text);
         findings.push(note.mended(Mend::by("tcti = \"device:/dev/tpmrm0\" in config.toml")));
     }
+}
+
+/// The rest of a command line that puts this user into the group tss.
+fn added_to_tss() -> String {
+    let command = membership("tss").command;
+    command.map_or(String::new(), |command| format!(" && {command}"))
 }
 
 fn missing(path: &Path) -> Finding {

@@ -186,7 +186,10 @@ impl<'a> Opened<'a> {
             })?;
         let owned = Owned::from(&about);
         let judged = owned.as_file_in(self.owned, geteuid());
-        judged.map_err(Unread::Untrusted)?;
+        judged.map_err(|why| match why.unread {
+            Some(errno) => Unread::Failed(errno.into()),
+            None => Unread::Untrusted(why.to_string()),
+        })?;
         Ok((content, owned))
     }
 }

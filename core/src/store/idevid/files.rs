@@ -5,7 +5,7 @@ use crate::certificate::Certificate;
 use crate::certificate::files::{CertificateFile, LARGEST, Unread, candidates};
 use crate::config::{IdentityAuth, IdentityHint, SecretSource};
 use crate::trouble::{Sight, Troubles, trouble};
-use crate::trust::distrusted;
+use crate::trust::{Distrust, distrusted};
 use log::warn;
 use parking_lot::Mutex;
 use rustix::io::Errno;
@@ -113,6 +113,19 @@ impl Files {
             None => {
                 let files = chain_paths.into_iter().map(CertificateFile::listed);
                 files.map(&mut read).collect()
+            }
+            Some(Distrust {
+                unread: Some(errno),
+                ..
+            }) => {
+                self.troubles.note(&self.chain, errno);
+                stamp.unlisted = Some(errno);
+                let as_before = |path: &PathBuf| {
+                    let here = before.get(path)?;
+                    known.insert(path.clone(), here.clone());
+                    Some((path.clone(), Some(here.clone())))
+                };
+                chain_paths.iter().filter_map(as_before).collect()
             }
             Some(why) => {
                 warn!(

@@ -52,6 +52,9 @@ struct Table {
     sessions: HashMap<SessionHandle, Arc<Session>>,
 }
 
+/// So many sessions of one token are open at most: a program that never closes them is told.
+pub(crate) const MOST_SESSIONS: usize = 4096;
+
 const FACTORY: &str = "Factory identity (IEEE 802.1AR IDevID) in the TPM";
 const OWN: &str = "The device's own keys, wrapped by the TPM";
 const WITH_PIN: &str = "Factory identity in the TPM, behind a PIN";
@@ -215,6 +218,11 @@ impl Module {
         if !is_read_write && slot.has_officer() {
             return Err(Error::SessionReadWriteOfficerExists);
         }
+        if table.of(id).count() >= MOST_SESSIONS {
+            return Err(Error::SessionCount);
+        }
+        let room = table.sessions.try_reserve(1);
+        room.map_err(|_| Error::HostMemory)?;
         table.sessions.insert(handle, session);
         Ok(handle)
     }

@@ -10,9 +10,11 @@ pub mod identity;
 pub mod key;
 mod pem;
 pub mod store;
+mod system;
 pub mod tpm;
 mod trouble;
 mod trust;
 mod writers;
 
-pub use file::{fits_limit, write_out as write_file};
+pub use file::write_out as write_file;
+pub use system::{fits_limit, random};

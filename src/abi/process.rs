@@ -8,10 +8,11 @@
 use crate::handle::Mint;
 use crate::logging::{self, LogSettings, LogTarget};
 use crate::module::{Module, Refusals};
-use log::LevelFilter;
+use log::{LevelFilter, error};
 use parking_lot::{Mutex, RwLock};
 use std::ffi::c_int;
 use std::mem;
+use std::panic::PanicHookInfo;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
 use std::sync::{Arc, Once};
@@ -41,6 +42,8 @@ pub(super) struct State {
     /// Lines that could not be written, since the process had no descriptor left.
     waiting: Mutex<Vec<String>>,
     lines_wait: AtomicBool,
+    /// Panics that were caught, or are on their way, and are not logged yet.
+    panics: Mutex<Vec<String>>,
 }
 
 /// Where this process stands between C_Initialize and C_Finalize.
@@ -130,6 +133,15 @@ impl State {
             log_target: RwLock::new(log_target),
             waiting: Mutex::default(),
             lines_wait: AtomicBool::new(false),
+            panics: Mutex::default(),
+        }
+    }
+
+    /// Logs the panics that were noted.
+    pub(super) fn log_panics(&self) {
+        let noted = std::mem::take(&mut *self.panics.lock());
+        for panic in noted {
+            error!("internal error, please report: {panic}");
         }
     }
 
@@ -193,6 +205,17 @@ impl log::Log for LogDoor {
     }
 
     fn flush(&self) {}
+}
+
+/// Notes a panic for [`State::log_panics`]; takes no lock that a panic could have left.
+pub(super) fn note_panic(panic: &PanicHookInfo) {
+    // SAFETY: as in `state()`.
+    let state = unsafe { STATE.load(Ordering::Acquire).as_ref() };
+    if let Some(mut noted) = state.and_then(|state| state.panics.try_lock())
+        && noted.len() < MOST_WAITING
+    {
+        noted.push(panic.to_string());
+    }
 }
 
 extern "C" fn note_fork() {

@@ -35,6 +35,7 @@ pub mod pins;
 pub mod ports;
 pub mod programs;
 pub mod proxy;
+pub mod seccomp;
 pub mod signing;
 pub mod softhsm;
 pub mod story;

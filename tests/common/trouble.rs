@@ -32,7 +32,8 @@ pub fn tell(name: &str, story: impl FnOnce()) {
 pub struct Trouble(());
 
 impl Trouble {
-    /// The calls are `open`, `read`, `stat`, `list`, `write`, `fsync`, `access2`, `rename2`; the path
+    /// The calls are `open`, `read`, `stat`, `list`, `write`, `fsync`, `access2`,
+    /// `rename2`, and `clock` on `/`; the path
     /// is told by its end, or by a part of it with a `*` behind. `first` calls pass, then `count` fail.
     pub fn new(call: &str, end: &Path, first: c_int, count: c_int, error: c_int) -> Trouble {
         type Arm = extern "C" fn(*const c_char, *const c_char, c_int, c_int, c_int);

@@ -17,7 +17,6 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread;
 use std::time::{Duration, Instant};
 
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
@@ -464,7 +463,7 @@ impl Tpm {
                         let is_long = began.elapsed() > OBJECT_PATIENCE / 2;
                         self.reclaim(link.as_mut(), is_long)?;
                     }
-                    thread::sleep(pause);
+                    crate::system::pause(pause);
                     pause = LONGEST_PAUSE.min(pause * 2);
                 }
                 Err(error) if error.is_transport_fault() => {

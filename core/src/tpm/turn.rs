@@ -16,6 +16,7 @@
 use super::Tcti;
 use crate::accounts::group_number;
 use crate::file::Lock;
+use crate::system::Failed;
 use crate::trust::{Distrust, Owned, alone};
 use crate::writers::{NoLock, open_lock};
 use log::{debug, warn};
@@ -117,7 +118,7 @@ impl Turn {
             Place::Node(node, file) => match shared_node(node) {
                 Some((node, fd)) => match Lock::take(fd, patience) {
                     Ok(taken) => taken.ok_or(NoTurn::Kept(node)),
-                    Err(errno) => Err(NoTurn::None(Distrust::of(&node, errno.to_string()))),
+                    Err(failed) => Err(NoTurn::None(Distrust::of(&node, failed.to_string()))),
                 },
                 None => take_file(file, patience),
             },
@@ -188,8 +189,8 @@ fn take_file(file: &Path, patience: Duration) -> Result<Lock, NoTurn> {
     let end = Instant::now() + patience;
     loop {
         let (folder, fd) = opened(file, true).map_err(NoTurn::None)?;
-        let failed = |errno: Errno| NoTurn::None(Distrust::of(file, errno.to_string()));
-        let mine = fstat(&fd).map_err(failed)?;
+        let failed = |failed: Failed| NoTurn::None(Distrust::of(file, failed.to_string()));
+        let mine = fstat(&fd).map_err(|errno| failed(errno.into()))?;
         let rest = end.saturating_duration_since(Instant::now());
         let Some(lock) = Lock::take(fd, rest).map_err(failed)? else {
             return Err(NoTurn::Kept(file.into()));

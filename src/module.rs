@@ -16,6 +16,7 @@ use cryptoki_sys::{
     CKF_SERIAL_SESSION, CKS_RO_PUBLIC_SESSION, CKS_RO_USER_FUNCTIONS, CKS_RW_PUBLIC_SESSION,
     CKS_RW_SO_FUNCTIONS, CKS_RW_USER_FUNCTIONS, CKU_CONTEXT_SPECIFIC, CKU_SO, CKU_USER,
 };
+pub(crate) use devid_core::Held;
 use devid_core::config::{self, Config, ConfigError, LogSettings};
 use devid_core::store::Who;
 use devid_core::store::devid::DevidStore;
@@ -41,6 +42,7 @@ pub(crate) struct Module {
     is_privileged: bool,
     refusals: Refusals,
     log_to: fn(LogSettings),
+    held: &'static Held,
     table: Mutex<Table>,
     snapshots: Snapshots,
     pub(crate) mint: Arc<Mint>,
@@ -65,12 +67,13 @@ impl Module {
     /// read again by the next call that asks for slots.
     ///
     /// `is_privileged`: the process has more rights than its caller, whose environment does not count
-    /// then.
+    /// then. `held` is where locks between processes are noted for forked children.
     pub(crate) fn configured(
         is_privileged: bool,
         mint: Arc<Mint>,
         refusals: Refusals,
         log_to: fn(LogSettings),
+        held: &'static Held,
     ) -> Self {
         let module = Self {
             is_privileged,
@@ -79,6 +82,7 @@ impl Module {
             unread: Mutex::default(),
             refusals,
             log_to,
+            held,
             table: Mutex::default(),
             snapshots: Snapshots::default(),
             mint,
@@ -100,7 +104,7 @@ impl Module {
                 }
                 info!("initialised, version {}, {}", VERSION, config.tcti);
                 config.warnings().for_each(|warning| warn!("{warning}"));
-                let slots = slots(config, self.refusals.clone()).into_iter();
+                let slots = slots(config, self.refusals.clone(), self.held).into_iter();
                 Ok(slots.map(Arc::new).collect())
             }
             Err(fault) if fault.is_unread() => {
@@ -145,6 +149,7 @@ impl Module {
             is_privileged: self.is_privileged,
             refusals: refusals.clone(),
             log_to: self.log_to,
+            held: self.held,
             table: Mutex::new(table),
             snapshots: self.snapshots.for_child(),
             mint,
@@ -397,8 +402,8 @@ impl Module {
 
 /// The factory's identity, the device's own keys, further key folders, then each identity with a
 /// PIN: over one way to the TPM.
-fn slots(config: &Config, refusals: Refusals) -> Vec<Slot> {
-    let tpm = Arc::new(Tpm::of(config, refusals));
+fn slots(config: &Config, refusals: Refusals, held: &'static Held) -> Vec<Slot> {
+    let tpm = Arc::new(Tpm::of(config, refusals).noting_locks(held));
     let random = config.random;
     let factory = Source::new(&tpm, IdevidStore::new(config, Arc::clone(&tpm)), random);
     let mut sources = vec![(FACTORY, factory)];

@@ -1,7 +1,7 @@
 //! Files: those that others may have put there are read without ever waiting, and those of ours are
 //! written as a whole.
 
-use crate::system::{Failed, fits_limit, pause, random_digits};
+use crate::system::{Failed, Held, fits_limit, pause, random_digits};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{
     AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, RenameFlags, Stat, fchmod, flock, fstat,
@@ -12,6 +12,7 @@ use rustix::path::Arg;
 use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -291,19 +292,34 @@ fn not(what: &str) -> io::Error {
 
 /// A file that this process alone has locked (flock(2)), until this is dropped or the process dies.
 #[derive(Debug)]
-pub(crate) struct Lock(OwnedFd);
+pub(crate) struct Lock {
+    file: OwnedFd,
+    noted: Option<(&'static Held, usize)>,
+}
 
 impl Lock {
     /// `None`: another process still had it when the patience ended. The kernel has no limit for
     /// waiting, so it is asked again and again.
     pub(crate) fn take(file: OwnedFd, patience: Duration) -> Result<Option<Self>, Failed> {
+        Self::take_noted(file, patience, None)
+    }
+
+    /// The same, noted for forked children as long as it is held.
+    pub(crate) fn take_noted(
+        file: OwnedFd,
+        patience: Duration,
+        held: Option<&'static Held>,
+    ) -> Result<Option<Self>, Failed> {
+        // Before it is taken: a child may be forked at any moment.
+        let noted = held.and_then(|held| Some((held, held.note(file.as_raw_fd())?)));
+        let lock = Self { file, noted };
         const FIRST_PAUSE: Duration = Duration::from_micros(200);
         const LONGEST_PAUSE: Duration = Duration::from_millis(5);
         let end = Instant::now() + patience;
         let mut rest = FIRST_PAUSE;
         loop {
-            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => return Ok(Some(Self(file))),
+            match flock(&lock.file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok(Some(lock)),
                 Err(Errno::INTR) => {}
                 Err(Errno::WOULDBLOCK) if Instant::now() < end => {
                     pause(rest);
@@ -320,7 +336,10 @@ impl Drop for Lock {
     /// A process that another thread forked meanwhile holds the descriptor too: closing alone would
     /// leave it the lock.
     fn drop(&mut self) {
-        let _ = flock(&self.0, FlockOperation::Unlock);
+        let _ = flock(&self.file, FlockOperation::Unlock);
+        if let Some((held, place)) = self.noted {
+            held.forget(place);
+        }
     }
 }
 
@@ -461,7 +480,7 @@ mod tests {
             Lock::take(file.into(), Duration::ZERO).unwrap()
         };
         let lock = take().unwrap();
-        let held_by_child = rustix::io::dup(&lock.0).unwrap();
+        let held_by_child = rustix::io::dup(&lock.file).unwrap();
         assert!(take().is_none());
         drop(lock);
         assert!(take().is_some());

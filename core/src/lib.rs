@@ -17,4 +17,4 @@ mod trust;
 mod writers;
 
 pub use file::write_out as write_file;
-pub use system::{fits_limit, random};
+pub use system::{Held, fits_limit, random};

@@ -6,6 +6,8 @@ use rustix::event::{Timespec, poll};
 use rustix::io::Errno;
 use rustix::rand::{GetRandomFlags, getrandom};
 use std::fmt;
+use std::os::fd::RawFd;
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 
 /// A system call that failed.
@@ -55,6 +57,46 @@ impl fmt::Display for Failed {
             ),
             None => self.errno.fmt(f),
         }
+    }
+}
+
+/// The descriptors of locks that this process holds, or waits for. A forked child closes them at once:
+/// with them it would keep the locks, though the process that took them has died.
+#[derive(Debug)]
+pub struct Held([AtomicI32; Held::MOST]);
+
+impl Held {
+    /// Threads that are in an exchange with the TPM take turns, so few are held at a time.
+    const MOST: usize = 32;
+    const NONE: i32 = -1;
+
+    /// None is held yet.
+    #[allow(clippy::new_without_default, reason = "there is one for a process")]
+    pub const fn new() -> Self {
+        Self([const { AtomicI32::new(Self::NONE) }; Self::MOST])
+    }
+
+    /// Where it was noted; `None` if there is no place left.
+    pub(crate) fn note(&self, descriptor: RawFd) -> Option<usize> {
+        let is_free = |place: &AtomicI32| {
+            let (success, failure) = (Ordering::AcqRel, Ordering::Relaxed);
+            let noted = place.compare_exchange(Self::NONE, descriptor, success, failure);
+            noted.is_ok()
+        };
+        self.0.iter().position(is_free)
+    }
+
+    pub(crate) fn forget(&self, place: usize) {
+        if let Some(place) = self.0.get(place) {
+            place.store(Self::NONE, Ordering::Release);
+        }
+    }
+
+    /// The descriptors that are held, each once: for a forked child. Takes neither a lock nor memory.
+    pub fn take_all(&self) -> impl Iterator<Item = RawFd> {
+        let all = self.0.iter();
+        let all = all.map(|place| place.swap(Self::NONE, Ordering::AcqRel));
+        all.filter(|descriptor| *descriptor != Self::NONE)
     }
 }
 
@@ -134,6 +176,17 @@ mod tests {
         assert!(failed(Errno::NOSYS).to_string().contains("fsync"));
         assert_eq!(failed(Errno::IO), Failed::from(Errno::IO));
         assert_eq!(Failed::from(Errno::PERM).denied, None);
+    }
+
+    #[test]
+    fn what_is_held_is_given_once() {
+        let held = Held::new();
+        let places: Vec<_> = (3..6).map(|fd| held.note(fd).unwrap()).collect();
+        held.forget(places[1]);
+        assert_eq!(held.take_all().collect::<Vec<_>>(), [3, 5]);
+        assert_eq!(held.take_all().count(), 0);
+        let noted = (0..40).filter(|fd| held.note(*fd).is_some());
+        assert_eq!(noted.count(), Held::MOST);
     }
 
     #[test]

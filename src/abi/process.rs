@@ -7,7 +7,7 @@
 
 use crate::handle::Mint;
 use crate::logging::{self, LogSettings, LogTarget};
-use crate::module::{Module, Refusals};
+use crate::module::{Held, Module, Refusals};
 use log::{LevelFilter, error};
 use parking_lot::{Mutex, RwLock};
 use std::ffi::c_int;
@@ -28,6 +28,8 @@ static TURN: AtomicU64 = AtomicU64::new(0);
 static STATE: AtomicPtr<State> = AtomicPtr::new(ptr::null_mut());
 static PREPARED: Once = Once::new();
 static LOG_DOOR: LogDoor = LogDoor;
+/// Locks between processes that this one holds.
+pub(super) static HELD: Held = Held::new();
 
 /// What one process knows.
 pub(super) struct State {
@@ -69,8 +71,8 @@ impl Lifecycle {
 pub(super) fn state() -> &'static State {
     PREPARED.call_once(|| {
         super::silence_panics();
-        // SAFETY: `note_fork` is a function of the type asked for that only adds to an atomic
-        // number, which is safe in the child of a threaded process; it stays mapped, as the library
+        // SAFETY: `note_fork` is a function of the type asked for that only changes atomic numbers
+        // and closes descriptors, which is safe in the child of a threaded process; it stays mapped, as the library
         // is linked with -z nodelete. A failure (no memory) leaves forks unnoticed, as they would
         // be without the call.
         unsafe { pthread_atfork(None, None, Some(note_fork)) };
@@ -220,11 +222,17 @@ pub(super) fn note_panic(panic: &PanicHookInfo) {
 
 extern "C" fn note_fork() {
     FORKS.fetch_add(1, Ordering::AcqRel);
+    for descriptor in HELD.take_all() {
+        // SAFETY: a thread of the parent owned this descriptor when it forked, and that thread is not
+        // in the child: nothing here uses or closes it any more. close(2) is safe after a fork.
+        unsafe { close(descriptor) };
+    }
 }
 
 type ForkHandler = Option<extern "C" fn()>;
 
 unsafe extern "C" {
+    fn close(descriptor: c_int) -> c_int;
     /// POSIX.1-2017: registers handlers for before a fork, after it in the parent, in the child.
     fn pthread_atfork(prepare: ForkHandler, parent: ForkHandler, child: ForkHandler) -> c_int;
 }

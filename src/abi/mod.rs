@@ -111,5 +111,5 @@ fn module() -> Result<Arc<Module>, Error> {
 /// A panic is a fault of ours: said in the log, and nothing on the host's stderr. It is logged once it
 /// is caught, as a panic inside the hook would end the host.
 fn silence_panics() {
-    std::panic::set_hook(Box::new(|panic| process::note_panic(panic)));
+    std::panic::set_hook(Box::new(process::note_panic));
 }

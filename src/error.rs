@@ -27,6 +27,8 @@ pub(crate) enum Error {
     SessionHandleInvalid,
     SessionParallelNotSupported,
     SessionReadOnlyExists,
+    /// As many are open as there can be.
+    SessionCount,
     /// An object of the token is not changed by a read-only session.
     SessionReadOnly,
     UserTypeInvalid,
@@ -103,6 +105,7 @@ impl Error {
             Self::SessionHandleInvalid => CKR_SESSION_HANDLE_INVALID,
             Self::SessionParallelNotSupported => CKR_SESSION_PARALLEL_NOT_SUPPORTED,
             Self::SessionReadOnlyExists => CKR_SESSION_READ_ONLY_EXISTS,
+            Self::SessionCount => CKR_SESSION_COUNT,
             Self::SessionReadOnly => CKR_SESSION_READ_ONLY,
             Self::UserTypeInvalid => CKR_USER_TYPE_INVALID,
             Self::UserAlreadyLoggedIn => CKR_USER_ALREADY_LOGGED_IN,
@@ -202,7 +205,7 @@ fn folder_rv(error: &FolderError) -> CK_RV {
         }
         FolderError::NoSpace(_) => CKR_DEVICE_MEMORY,
         FolderError::Gone(_) => CKR_OBJECT_HANDLE_INVALID,
-        FolderError::Locked(_) => CKR_FUNCTION_FAILED,
+        FolderError::Locked(_) | FolderError::Denied(..) => CKR_FUNCTION_FAILED,
         FolderError::Unfit(_) => CKR_ATTRIBUTE_VALUE_INVALID,
         FolderError::Damaged { .. } | FolderError::Unsafe { .. } | FolderError::System(..) => {
             CKR_DEVICE_ERROR

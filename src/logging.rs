@@ -24,10 +24,28 @@ const FACILITY: u8 = 3 << 3;
 
 /// A line as its target takes it.
 pub(crate) fn rendered(target: &LogTarget, record: &Record) -> String {
+    let said = plain(&record.args().to_string());
     match target {
-        LogTarget::Syslog => message(record),
-        LogTarget::File(_) => line(record),
+        LogTarget::Syslog => message(record.level(), &said),
+        LogTarget::File(_) => line(record.level(), &said),
     }
+}
+
+/// A text in one line, with what a terminal or a reader could take for something else escaped, as Rust
+/// does: file names and certificates are others' texts.
+fn plain(said: &str) -> String {
+    let mut plain = String::with_capacity(said.len());
+    for one in said.chars() {
+        match one {
+            '\u{2028}' | '\u{2029}' | '\u{200E}' | '\u{200F}' | '\u{61C}' => {
+                plain.extend(one.escape_unicode());
+            }
+            '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}' => plain.extend(one.escape_unicode()),
+            one if one.is_control() => plain.extend(one.escape_default()),
+            one => plain.push(one),
+        }
+    }
+    plain
 }
 
 /// Writes one line, as it was [`rendered`]. A target that cannot be written costs the line, never
@@ -71,24 +89,36 @@ fn syslog(message: &str) -> std::io::Result<()> {
     socket.send(message.as_bytes()).map(drop)
 }
 
-fn message(record: &Record) -> String {
-    let severity = match record.level() {
+fn message(level: Level, said: &str) -> String {
+    let severity = match level {
         Level::Error => 3,
         Level::Warn => 4,
         Level::Info => 6,
         Level::Debug | Level::Trace => 7,
     };
     let pid = std::process::id();
-    format!("<{}>{NAME}[{pid}]: {}", FACILITY | severity, record.args())
+    format!("<{}>{NAME}[{pid}]: {said}", FACILITY | severity)
 }
 
-fn line(record: &Record) -> String {
+fn line(level: Level, said: &str) -> String {
     let now = DateTime::from_system_time(SystemTime::now());
     let now = now.map(|now| now.to_string()).unwrap_or_default();
-    format!(
-        "{now} {NAME}[{}] {}: {}\n",
-        std::process::id(),
-        record.level(),
-        record.args()
-    )
+    let pid = std::process::id();
+    format!("{now} {NAME}[{pid}] {level}: {said}\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn others_texts_make_no_line_and_move_no_cursor() {
+        let forged = "a\n2026-11-28 ERROR: b\r\u{1b}[2J\0\t\u{7f}\u{9b}\u{202e}\u{2028}\u{2066}";
+        let shown = plain(forged);
+        assert!(shown.chars().all(|one| !one.is_control()), "{shown:?}");
+        assert!(!shown.contains(['\u{202e}', '\u{2028}', '\u{2066}']));
+        assert!(shown.contains("a\\n2026"), "{shown}");
+        let usual = "/etc/Schlüssel/鍵.pem: \"x\" is none\\";
+        assert_eq!(plain(usual), usual);
+    }
 }

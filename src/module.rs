@@ -16,6 +16,7 @@ use cryptoki_sys::{
     CKF_SERIAL_SESSION, CKS_RO_PUBLIC_SESSION, CKS_RO_USER_FUNCTIONS, CKS_RW_PUBLIC_SESSION,
     CKS_RW_SO_FUNCTIONS, CKS_RW_USER_FUNCTIONS, CKU_CONTEXT_SPECIFIC, CKU_SO, CKU_USER,
 };
+pub(crate) use devid_core::Held;
 use devid_core::config::{self, Config, ConfigError, LogSettings};
 use devid_core::store::Who;
 use devid_core::store::devid::DevidStore;
@@ -41,6 +42,7 @@ pub(crate) struct Module {
     is_privileged: bool,
     refusals: Refusals,
     log_to: fn(LogSettings),
+    held: &'static Held,
     table: Mutex<Table>,
     snapshots: Snapshots,
     pub(crate) mint: Arc<Mint>,
@@ -51,6 +53,9 @@ pub(crate) struct Module {
 struct Table {
     sessions: HashMap<SessionHandle, Arc<Session>>,
 }
+
+/// So many sessions of one token are open at most: a program that never closes them is told.
+pub(crate) const MOST_SESSIONS: usize = 4096;
 
 const FACTORY: &str = "Factory identity (IEEE 802.1AR IDevID) in the TPM";
 const OWN: &str = "The device's own keys, wrapped by the TPM";
@@ -65,12 +70,13 @@ impl Module {
     /// read again by the next call that asks for slots.
     ///
     /// `is_privileged`: the process has more rights than its caller, whose environment does not count
-    /// then.
+    /// then. `held` is where locks between processes are noted for forked children.
     pub(crate) fn configured(
         is_privileged: bool,
         mint: Arc<Mint>,
         refusals: Refusals,
         log_to: fn(LogSettings),
+        held: &'static Held,
     ) -> Self {
         let module = Self {
             is_privileged,
@@ -79,6 +85,7 @@ impl Module {
             unread: Mutex::default(),
             refusals,
             log_to,
+            held,
             table: Mutex::default(),
             snapshots: Snapshots::default(),
             mint,
@@ -100,7 +107,7 @@ impl Module {
                 }
                 info!("initialised, version {}, {}", VERSION, config.tcti);
                 config.warnings().for_each(|warning| warn!("{warning}"));
-                let slots = slots(config, self.refusals.clone()).into_iter();
+                let slots = slots(config, self.refusals.clone(), self.held).into_iter();
                 Ok(slots.map(Arc::new).collect())
             }
             Err(fault) if fault.is_unread() => {
@@ -145,6 +152,7 @@ impl Module {
             is_privileged: self.is_privileged,
             refusals: refusals.clone(),
             log_to: self.log_to,
+            held: self.held,
             table: Mutex::new(table),
             snapshots: self.snapshots.for_child(),
             mint,
@@ -225,6 +233,11 @@ impl Module {
         if !is_read_write && slot.has_officer() {
             return Err(Error::SessionReadWriteOfficerExists);
         }
+        if table.of(id).count() >= MOST_SESSIONS {
+            return Err(Error::SessionCount);
+        }
+        let room = table.sessions.try_reserve(1);
+        room.map_err(|_| Error::HostMemory)?;
         table.sessions.insert(handle, session);
         Ok(handle)
     }
@@ -403,8 +416,8 @@ impl Module {
 /// each identity with a PIN: over one way to the TPM.
 ///
 /// The token for sessions stands before all others that may ask for a login, but `devid`.
-fn slots(config: &Config, refusals: Refusals) -> Vec<Slot> {
-    let tpm = Arc::new(config.tpm(refusals));
+fn slots(config: &Config, refusals: Refusals, held: &'static Held) -> Vec<Slot> {
+    let tpm = Arc::new(config.tpm(refusals).noting_locks(held));
     let random = config.random;
     let factory = Source::new(&tpm, IdevidStore::new(config, Arc::clone(&tpm)), random);
     let mut sources = vec![(FACTORY, factory)];

@@ -371,17 +371,8 @@ impl Slot {
 }
 
 fn kernel_random(bytes: &mut [u8]) -> Result<(), Error> {
-    use rustix::rand::{GetRandomFlags, getrandom};
-    let mut filled = 0;
-    while filled < bytes.len() {
-        match getrandom(&mut bytes[filled..], GetRandomFlags::empty()) {
-            Ok(got) => filled += got,
-            Err(rustix::io::Errno::INTR) => {}
-            Err(errno) => {
-                error!("getrandom: {errno}");
-                return Err(Error::RandomFailed);
-            }
-        }
-    }
-    Ok(())
+    devid_core::random(bytes).map_err(|error| {
+        error!("no random bytes: {error}");
+        Error::RandomFailed
+    })
 }

@@ -23,9 +23,9 @@ pub(crate) enum List {
     Mechanisms(SlotId),
 }
 
-/// The thread that calls: no other thread of the process has this number at that time.
+/// The thread that calls: no other thread of the process has this number, or ever had it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Caller(pub(crate) usize);
+pub(crate) struct Caller(pub(crate) u64);
 
 /// The snapshots that wait for the call that follows.
 #[derive(Debug, Default)]
@@ -187,7 +187,7 @@ mod tests {
     #[test]
     fn threads_that_never_fetch_leave_no_more_than_the_most() {
         let snapshots = Snapshots::default();
-        for caller in 0..MOST + 9 {
+        for caller in 0..MOST as u64 + 9 {
             snapshots.answer(LIST, Caller(caller), Room::Length, || vec![7]);
         }
         assert_eq!(snapshots.0.lock().len(), MOST);

@@ -1,5 +1,10 @@
 //! Instructions that a start and a steady signature cost, held to their budgets.
-#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::unwrap_used
+)]
 
 #[macro_use]
 #[allow(

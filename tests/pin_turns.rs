@@ -14,10 +14,12 @@ use common::own::slot_of;
 use common::pins::{Bench, OFFICER, Token, USER};
 use common::programs::{program, run};
 use common::raw::Code;
+use common::story::await_some;
 use cryptoki_sys::*;
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::Path;
+use std::time::Duration;
 
 over_our_transport!(
     sixteen_take_turns,
@@ -33,6 +35,7 @@ over_our_transport!(
     the_tpms_own_node_is_the_lock,
     every_way_to_show_a_pin_asks_for_the_turn,
     one_wait_in_vain_is_enough,
+    a_child_of_a_process_that_was_killed_keeps_no_turn,
 );
 
 const FAILED: CK_RV = CKR_FUNCTION_FAILED;
@@ -366,4 +369,54 @@ fn one_wait_in_vain_is_enough(link: Link) {
         about.unwrap().permissions().mode() & 0o007
     });
     assert_eq!(modes, [0; 3], "others hold it");
+}
+
+/// A process dies while it has the turn, and a child that it forked meanwhile lives on.
+fn a_child_of_a_process_that_was_killed_keeps_no_turn(link: Link) {
+    let (bench, token) = bench(link);
+    let lock = bench.home.path("run/lock/pin");
+    let is_free = || File::open(&lock).is_ok_and(|file| file.try_lock().is_ok());
+    bench.proxy.book().take();
+    let child = bench.home.path("child");
+    let host = Forked::new(|| {
+        token.raw.initialize().unwrap();
+        let session = token.read_write();
+        bench.home.write("ready", "");
+        await_file(&bench.home.path("go"));
+        std::thread::scope(|scope| {
+            scope.spawn(|| token.login(session, USER));
+            let taken = || (!is_free()).then_some(());
+            await_some("the turn", LIMIT, taken);
+            // SAFETY: the child makes two system calls, and ends when it is killed.
+            let id = unsafe { libc::fork() };
+            if id == 0 {
+                loop {
+                    // SAFETY: waits for a signal.
+                    unsafe { libc::pause() };
+                }
+            }
+            bench.home.write("child", id.to_string());
+            // SAFETY: this process ends at once, in the middle of its other thread's login.
+            unsafe { libc::_exit(0) };
+        });
+    });
+    await_file(&bench.home.path("ready"));
+    bench.tpm.pause();
+    bench.home.write("go", "");
+    host.succeeds();
+    let id: libc::pid_t = fs::read_to_string(&child).unwrap().parse().unwrap();
+    let free = is_free();
+    // SAFETY: the child of ours that only waits; 0 asks whether it lives.
+    let lives = unsafe { libc::kill(id, 0) };
+    // SAFETY: as before.
+    unsafe { libc::kill(id, libc::SIGKILL) };
+    bench.tpm.go_on();
+    assert_eq!(lives, 0);
+    assert!(free, "the child keeps the turn");
+}
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+fn await_file(path: &Path) {
+    await_some("a file", LIMIT, || path.exists().then_some(()));
 }

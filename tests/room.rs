@@ -15,7 +15,7 @@ use common::fork::Forked;
 use common::home::Home;
 use common::link::Link;
 use common::module::{Opened, library, loaded, tool, ulong};
-use common::own::{YES, without_tpm};
+use common::own::{P256, YES, without_tpm};
 use common::programs::run;
 use common::raw::Code;
 use common::tpm::Swtpm;
@@ -29,6 +29,7 @@ use std::process::Command;
 
 troubled!(
     a_disk_that_takes_no_byte,
+    a_disk_that_does_not_confirm,
     a_first_key_without_room,
     a_pair_is_reduced_or_destroyed,
     systems_that_cannot_rename_or_ask,
@@ -150,6 +151,65 @@ fn a_pair_is_reduced_or_destroyed() {
     let trouble = Trouble::new("open", &home.path("files/.lock"), 0, ALL, libc::ENOSPC);
     own.destroy(private).unwrap();
     assert!(trouble.over() > 0);
+}
+
+/// What all see by then is said: a change is made, or nothing is changed.
+fn a_disk_that_does_not_confirm() {
+    let home = without_tpm();
+    let own = Own::on(&home, "files");
+    own.pair("first");
+    let files = home.path("files");
+    let names = || {
+        let entries = fs::read_dir(&files).unwrap();
+        let mut names: Vec<_> = entries.map(|one| one.unwrap().file_name()).collect();
+        names.sort();
+        names
+    };
+    let before = names();
+    let public = [(CKA_TOKEN, YES.to_vec()), (CKA_EC_PARAMS, P256.to_vec())];
+    for error in [libc::EIO, libc::ENOSPC, libc::EPERM, libc::ENOSYS] {
+        let unconfirmed = |times: usize| {
+            let log = home.log();
+            let says = |line: &&str| line.contains("did not confirm");
+            assert_eq!(log.lines().filter(says).count(), times, "{error}\n{log}");
+            assert_eq!(log.contains("nothing is changed"), times == 0, "{log}");
+            fs::remove_file(home.path("log")).unwrap();
+        };
+        let _ = fs::remove_file(home.path("log"));
+        let trouble = Trouble::new("fsync", &files, 0, ALL, error);
+        let made = own.generate(CKM_EC_KEY_PAIR_GEN, &public, &public[..1]);
+        let code = match error {
+            libc::EIO => CKR_DEVICE_ERROR,
+            libc::ENOSPC => CKR_DEVICE_MEMORY,
+            _ => CKR_FUNCTION_FAILED,
+        };
+        assert_eq!(made, Err(Code(code)), "{error}");
+        assert!(trouble.over() > 0);
+        assert_eq!(names(), before, "{error}");
+        unconfirmed(0);
+
+        let (public, private) = own.pair("pair");
+        let trouble = Trouble::new("fsync", &files, 0, ALL, error);
+        let label = [(CKA_LABEL, b"other".to_vec())];
+        assert_eq!(own.change(private, &label), Ok(()), "{error}");
+        assert_eq!(own.labelled("other"), [private]);
+        assert_eq!(own.destroy(public), Ok(()), "{error}");
+        assert_eq!(own.labelled("other"), [private]);
+        assert_eq!(own.destroy(private), Ok(()), "{error}");
+        assert_eq!(names(), before, "{error}");
+        unconfirmed(3);
+        trouble.over();
+
+        // The smaller file is in its place: the public half stays.
+        let (public, private) = own.pair("pair");
+        let trouble = Trouble::new("fsync", &files, 0, ALL, error);
+        assert_eq!(own.destroy(private), Ok(()), "{error}");
+        assert_eq!(own.labelled("pair"), [public], "{error}");
+        assert_eq!(own.destroy(public), Ok(()), "{error}");
+        unconfirmed(2);
+        trouble.over();
+        assert_eq!(names(), before, "{error}");
+    }
 }
 
 /// Old kernels, file systems of their own, and filters of old containers.

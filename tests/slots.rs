@@ -6,14 +6,27 @@
 mod common;
 
 use common::home::Home;
+use common::host::host;
 use common::link::Link;
 use common::module::{Opened, loaded};
-use common::own::{NO, Own, YES, create, slot_of};
+use common::own::{NO, Own, YES, create, slot_of, without_tpm};
+use common::programs::run;
 use common::raw::{Code, Raw, text};
+use common::story::await_some;
 use common::tpm::Swtpm;
 use cryptoki_sys::*;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::ptr;
+use std::sync::Barrier;
+use std::thread;
+use std::time::Duration;
 
+once!(
+    threads_that_have_ended_leave_no_list,
+    sessions_without_end,
+    a_host_without_memory
+);
 over_our_transport!(
     two_tokens_in_one_tpm,
     a_tpm_without_identity_has_the_other_token,
@@ -158,4 +171,86 @@ fn anybody_is_the_user_where_there_is_no_pin(link: Link) {
     let state = raw.session_info(fresh).unwrap().state;
     assert_eq!(state, CKS_RW_PUBLIC_SESSION);
     assert_eq!(tpm.lockout_counter(), 0);
+}
+
+/// A new thread may be where one was that has ended.
+fn threads_that_have_ended_leave_no_list() {
+    const THREADS: usize = 16;
+    let home = without_tpm();
+    let own = Own::on(&home, "files");
+    own.pair("first");
+    own.raw.finalize().unwrap();
+    let raw = loaded(&home);
+    let folder = home.path("files");
+    let mode = |mode: u32| {
+        fs::set_permissions(&folder, PermissionsExt::from_mode(mode)).unwrap();
+    };
+    mode(0o777);
+    raw.initialize().unwrap();
+    let list = |slots: &mut [CK_SLOT_ID]| {
+        let mut count = slots.len() as CK_ULONG;
+        let at = match slots.is_empty() {
+            true => ptr::null_mut(),
+            false => slots.as_mut_ptr(),
+        };
+        let given = call!(raw.table, C_GetSlotList(CK_TRUE, at, &raw mut count)).result();
+        given.map(|()| count)
+    };
+    let all_at_once = |room: usize| {
+        let barrier = Barrier::new(THREADS);
+        let ask = || {
+            let told = list(&mut vec![0; room]);
+            barrier.wait();
+            told
+        };
+        thread::scope(|scope| {
+            let asking = [(); THREADS].map(|()| scope.spawn(ask));
+            asking.map(|thread| thread.join().unwrap())
+        })
+    };
+    let before = list(&mut []).unwrap();
+    assert_eq!(all_at_once(0), [Ok(before); THREADS]);
+    mode(0o750);
+    await_some("the token", Duration::from_secs(60), || {
+        let now = list(&mut [0; 8]).unwrap();
+        (now > before).then_some(())
+    });
+    assert_eq!(all_at_once(8), [Ok(before + 1); THREADS]);
+}
+
+/// A program that never closes one is told, and keeps what it has.
+fn sessions_without_end() {
+    let home = without_tpm();
+    let own = Own::on(&home, "files");
+    let (slot, raw) = (own.slot, &own.raw);
+    let told = raw.token_info(slot).unwrap();
+    let most = told.ulMaxSessionCount;
+    assert_eq!(told.ulMaxRwSessionCount, most);
+    assert!((1000..100_000).contains(&most), "{most}");
+    for one in 1..most {
+        let flags = [CKF_SERIAL_SESSION, READ_WRITE][(one % 2) as usize];
+        raw.open(slot, flags)
+            .unwrap_or_else(|code| panic!("{one}: {code:?}"));
+    }
+    assert_eq!(raw.token_info(slot).unwrap().ulSessionCount, most);
+    for flags in [CKF_SERIAL_SESSION, READ_WRITE] {
+        assert_eq!(raw.open(slot, flags), Err(Code(CKR_SESSION_COUNT)));
+    }
+    own.pair("pair");
+    raw.close(own.session).unwrap();
+    let last = raw.open(slot, READ_WRITE).unwrap();
+    assert_eq!(raw.open(slot, READ_WRITE), Err(Code(CKR_SESSION_COUNT)));
+    raw.close(last).unwrap();
+    call!(raw.table, C_CloseAllSessions(slot)).result().unwrap();
+    assert_eq!(raw.token_info(slot).unwrap().ulSessionCount, 0);
+    raw.open(slot, READ_WRITE).unwrap();
+}
+
+fn a_host_without_memory() {
+    let home = without_tpm();
+    Own::on(&home, "files").raw.finalize().unwrap();
+    for what in ["sessions", "searches", "objects"] {
+        let said = run(&mut host(&home, "memory", &[what])).ok().text();
+        assert!(said.starts_with("ended after"), "{said}");
+    }
 }

@@ -12,11 +12,11 @@ mod common;
 
 use common::devid::{Bench, persistent};
 use common::home::Home;
+use common::link::Link;
 use common::module::{loaded, tool, ulong};
 use common::own::slot_of;
 use common::programs::run;
 use common::raw::Raw;
-use common::story::Link;
 use common::tpm::Swtpm;
 use common::trouble::{ALL, Trouble, for_program};
 use cryptoki_sys::*;
@@ -48,7 +48,7 @@ fn devid(home: &Home, words: &[&str]) -> Command {
 }
 
 fn a_reset_that_somebody_else_asked_for() {
-    let bench = Bench::new(Link::Wire);
+    let bench = Bench::new(Link::Ours);
     let home = &bench.home;
     let provision = &["provision", "--wait", "0"];
     run(&mut devid(home, provision)).ok();

@@ -1,22 +1,20 @@
 //! Files: those that others may have put there are read without ever waiting, and those of ours are
 //! written as a whole.
 
-use crate::key::hex;
+use crate::system::{Failed, Held, fits_limit, pause, random_digits};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{
-    AtFlags, FileType, FlockOperation, Mode, OFlags, RenameFlags, Stat, fchmod, flock, fstat,
+    AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, RenameFlags, Stat, fchmod, flock, fstat,
     fsync, open, openat, renameat, renameat_with, statat, unlinkat,
 };
 use rustix::io::{Errno, fcntl_dupfd_cloexec, retry_on_intr};
 use rustix::path::Arg;
-use rustix::process::{Resource, getrlimit};
-use rustix::rand::{GetRandomFlags, getrandom};
-use rustix::time::{ClockId, clock_gettime};
+use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::os::fd::AsRawFd;
 use std::path::Path;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 const FLAGS: OFlags = OFlags::RDONLY
     .union(OFlags::CLOEXEC)
@@ -82,12 +80,12 @@ fn whole(fd: OwnedFd, most: u64) -> io::Result<(Vec<u8>, Stat)> {
 ///
 /// # Errors
 ///
-/// Then nothing was changed, unless the disk failed when all was written.
+/// Then nothing was changed, unless the error says so: the disk failed when all was written.
 pub(crate) fn write(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     let name = path.file_name().ok_or_else(|| not("no file name"))?;
     let folder = open(folder_of(path), FOLDER_FLAGS, Mode::empty())?;
-    let dress = |fd: &OwnedFd| fchmod(fd, Mode::from_raw_mode(mode));
-    put(&folder, name, content, Place::Taken, dress).map_err(Into::into)
+    let dress = |fd: &OwnedFd| fchmod(fd, Mode::from_raw_mode(mode)).map_err(Failed::at("fchmod"));
+    Ok(put(&folder, name, content, Place::Taken, dress)?)
 }
 
 /// Puts a content where a user said: a file as a whole or not at all, also through a symbolic link;
@@ -114,63 +112,107 @@ pub(crate) enum Place {
     Free,
 }
 
+/// Why a folder is not as it was to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Undone {
+    /// Nothing was changed.
+    Unchanged(Failed),
+    /// The change is made, and all see it; the disk did not confirm it, so a loss of power may undo it.
+    Unsettled(Failed),
+}
+
+impl From<Errno> for Undone {
+    fn from(errno: Errno) -> Self {
+        Self::Unchanged(errno.into())
+    }
+}
+
+impl From<Failed> for Undone {
+    fn from(failed: Failed) -> Self {
+        Self::Unchanged(failed)
+    }
+}
+
+impl From<Undone> for io::Error {
+    fn from(why: Undone) -> Self {
+        match why {
+            Undone::Unchanged(failed) => failed.into(),
+            Undone::Unsettled(failed) => Self::other(format!(
+                "the change is made, but the disk did not confirm it: {failed}"
+            )),
+        }
+    }
+}
+
 /// Puts a file into a folder: its content goes into a temporary one, which `dress` gives owner and
 /// mode, to the disk, and then takes the place. A process that is killed leaves a file whose name
 /// begins with [`TEMPORARY`], at most.
+///
+/// # Errors
+///
+/// A file in a free place is taken back if the disk does not confirm it.
 pub(crate) fn put(
     folder: &OwnedFd,
     name: impl Arg + Copy,
     content: &[u8],
     place: Place,
-    dress: impl FnOnce(&OwnedFd) -> rustix::io::Result<()>,
-) -> rustix::io::Result<()> {
+    dress: impl FnOnce(&OwnedFd) -> Result<(), Failed>,
+) -> Result<(), Undone> {
     let temporary = format!("{TEMPORARY}{}-{}", std::process::id(), random_digits()?);
-    let placed = write_temporary(folder, &temporary, content, dress).and_then(|()| match place {
-        Place::Taken => renameat(folder, &*temporary, folder, name),
-        Place::Free => rename_to_free(folder, &temporary, name),
+    let placed = write_temporary(folder, &temporary, content, dress).and_then(|()| {
+        Ok(match place {
+            Place::Taken => renameat(folder, &*temporary, folder, name),
+            Place::Free => rename_to_free(folder, &temporary, name),
+        }?)
     });
-    if placed.is_err() {
+    if let Err(failed) = placed {
         // It may not even have been made.
         let _ = unlinkat(folder, &*temporary, AtFlags::empty());
+        return Err(Undone::Unchanged(failed));
     }
-    placed.and_then(|()| sync_folder(folder))
+    sync_folder(folder).map_err(|failed| match place {
+        Place::Free if unlinkat(folder, name, AtFlags::empty()).is_ok() => {
+            let _ = sync_folder(folder);
+            Undone::Unchanged(failed)
+        }
+        _ => Undone::Unsettled(failed),
+    })
+}
+
+/// Takes a file out of a folder.
+pub(crate) fn take_away(folder: &OwnedFd, name: impl Arg) -> Result<(), Undone> {
+    unlinkat(folder, name, AtFlags::empty())?;
+    sync_folder(folder).map_err(Undone::Unsettled)
 }
 
 /// Whether a file of so many bytes can be put into a folder now: one is written, and removed.
-pub(crate) fn try_room(folder: &OwnedFd, bytes: usize) -> rustix::io::Result<()> {
+pub(crate) fn try_room(folder: &OwnedFd, bytes: usize) -> Result<(), Failed> {
     let temporary = format!("{TEMPORARY}{}-{}", std::process::id(), random_digits()?);
     let written = write_temporary(folder, &temporary, &vec![b'\n'; bytes], |_| Ok(()));
     let removed = unlinkat(folder, &*temporary, AtFlags::empty());
-    written.and(removed)
+    written.and(removed.map_err(Failed::from))
 }
 
 fn write_temporary(
     folder: &OwnedFd,
     name: &str,
     content: &[u8],
-    dress: impl FnOnce(&OwnedFd) -> rustix::io::Result<()>,
-) -> rustix::io::Result<()> {
+    dress: impl FnOnce(&OwnedFd) -> Result<(), Failed>,
+) -> Result<(), Failed> {
     if !fits_limit(content.len() as u64) {
-        return Err(Errno::FBIG);
+        return Err(Errno::FBIG.into());
     }
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let fd = openat(folder, name, flags, Mode::RUSR | Mode::WUSR)?;
     // A host whose standard output is closed would print into the file.
-    let fd = fcntl_dupfd_cloexec(fd, 3)?;
+    let fd = fcntl_dupfd_cloexec(fd, 3).map_err(Failed::at("fcntl"))?;
     dress(&fd)?;
     let mut rest = content;
     while !rest.is_empty() {
         let written = retry_on_intr(|| rustix::io::write(&fd, rest))?;
         rest = &rest[written..];
     }
-    retry_on_intr(|| fsync(&fd))
-}
-
-/// Whether this process may write a file of so many bytes. Beyond the limit the kernel sends
-/// SIGXFSZ, which ends a host that knows nothing of it; so nothing is written then.
-pub fn fits_limit(bytes: u64) -> bool {
-    let limit = getrlimit(Resource::Fsize).current;
-    limit.is_none_or(|limit| bytes <= limit)
+    retry_on_intr(|| fsync(&fd)).map_err(Failed::at("fsync"))
 }
 
 /// Gives a file a name of the same folder that nothing has yet: else [`Errno::EXIST`].
@@ -192,13 +234,6 @@ pub(crate) fn rename_to_free(
     }
 }
 
-/// 16 of them, lower case.
-pub(crate) fn random_digits() -> rustix::io::Result<String> {
-    let mut bytes = [0; 8];
-    retry_on_intr(|| getrandom(&mut bytes, GetRandomFlags::empty()))?;
-    Ok(hex(&bytes))
-}
-
 /// Takes a file away, if it is there.
 pub(crate) fn remove(path: &Path) -> io::Result<()> {
     match std::fs::remove_file(path) {
@@ -215,19 +250,38 @@ pub(crate) fn rename(from: &Path, to: &Path) -> io::Result<()> {
 
 /// Has the folder of this file on the disk as it is now.
 fn settle(path: &Path) -> io::Result<()> {
-    Ok(sync_folder(&open(
-        folder_of(path),
-        FOLDER_FLAGS,
-        Mode::empty(),
-    )?)?)
+    let folder = open(folder_of(path), FOLDER_FLAGS, Mode::empty());
+    let settled = folder.map_err(Failed::from).and_then(sync_folder);
+    Ok(settled.map_err(Undone::Unsettled)?)
 }
 
 /// Some file systems have nothing to write for a folder, and say so.
-pub(crate) fn sync_folder(folder: impl AsFd) -> rustix::io::Result<()> {
+pub(crate) fn sync_folder(folder: impl AsFd) -> Result<(), Failed> {
     match retry_on_intr(|| fsync(&folder)) {
         Err(Errno::INVAL) => Ok(()),
-        other => other,
+        other => other.map_err(Failed::at("fsync")),
     }
+}
+
+/// The names of all that is in a folder, but for `.` and `..`. A listing that a signal interrupts
+/// begins anew.
+pub(crate) fn names(folder: impl AsFd) -> rustix::io::Result<Vec<CString>> {
+    retry_on_intr(|| {
+        let mut names = Vec::new();
+        for entry in Dir::read_from(&folder)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            if !matches!(name.to_bytes(), b"." | b"..") {
+                names.push(name.to_owned());
+            }
+        }
+        Ok(names)
+    })
+}
+
+/// As [`names`], of the folder of this path.
+pub(crate) fn names_at(path: &Path) -> rustix::io::Result<Vec<CString>> {
+    names(retry_on_intr(|| open(path, FOLDER_FLAGS, Mode::empty()))?)
 }
 
 fn folder_of(path: &Path) -> &Path {
@@ -243,26 +297,41 @@ fn not(what: &str) -> io::Error {
 
 /// A file that this process alone has locked (flock(2)), until this is dropped or the process dies.
 #[derive(Debug)]
-pub(crate) struct Lock(OwnedFd);
+pub(crate) struct Lock {
+    file: OwnedFd,
+    noted: Option<(&'static Held, usize)>,
+}
 
 impl Lock {
     /// `None`: another process still had it when the patience ended. The kernel has no limit for
     /// waiting, so it is asked again and again.
-    pub(crate) fn take(file: OwnedFd, patience: Duration) -> rustix::io::Result<Option<Self>> {
+    pub(crate) fn take(file: OwnedFd, patience: Duration) -> Result<Option<Self>, Failed> {
+        Self::take_noted(file, patience, None)
+    }
+
+    /// The same, noted for forked children as long as it is held.
+    pub(crate) fn take_noted(
+        file: OwnedFd,
+        patience: Duration,
+        held: Option<&'static Held>,
+    ) -> Result<Option<Self>, Failed> {
+        // Before it is taken: a child may be forked at any moment.
+        let noted = held.and_then(|held| Some((held, held.note(file.as_raw_fd())?)));
+        let lock = Self { file, noted };
         const FIRST_PAUSE: Duration = Duration::from_micros(200);
         const LONGEST_PAUSE: Duration = Duration::from_millis(5);
         let end = Instant::now() + patience;
-        let mut pause = FIRST_PAUSE;
+        let mut rest = FIRST_PAUSE;
         loop {
-            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => return Ok(Some(Self(file))),
+            match flock(&lock.file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok(Some(lock)),
                 Err(Errno::INTR) => {}
                 Err(Errno::WOULDBLOCK) if Instant::now() < end => {
-                    thread::sleep(pause);
-                    pause = LONGEST_PAUSE.min(pause * 2);
+                    pause(rest);
+                    rest = LONGEST_PAUSE.min(rest * 2);
                 }
                 Err(Errno::WOULDBLOCK) => return Ok(None),
-                Err(error) => return Err(error),
+                Err(error) => return Err(Failed::at("flock")(error)),
             }
         }
     }
@@ -272,7 +341,10 @@ impl Drop for Lock {
     /// A process that another thread forked meanwhile holds the descriptor too: closing alone would
     /// leave it the lock.
     fn drop(&mut self) {
-        let _ = flock(&self.0, FlockOperation::Unlock);
+        let _ = flock(&self.file, FlockOperation::Unlock);
+        if let Some((held, place)) = self.noted {
+            held.forget(place);
+        }
     }
 }
 
@@ -312,8 +384,12 @@ pub(crate) struct Moment(i128);
 
 impl Moment {
     pub(crate) fn now() -> Self {
-        let now = clock_gettime(ClockId::Realtime);
-        Self(nanoseconds(now.tv_sec, now.tv_nsec))
+        let now = SystemTime::now();
+        let from = |since: Duration| i128::try_from(since.as_nanos()).unwrap_or(i128::MAX);
+        Self(match now.duration_since(UNIX_EPOCH) {
+            Ok(since) => from(since),
+            Err(before) => -from(before.duration()),
+        })
     }
 }
 
@@ -409,7 +485,7 @@ mod tests {
             Lock::take(file.into(), Duration::ZERO).unwrap()
         };
         let lock = take().unwrap();
-        let held_by_child = rustix::io::dup(&lock.0).unwrap();
+        let held_by_child = rustix::io::dup(&lock.file).unwrap();
         assert!(take().is_none());
         drop(lock);
         assert!(take().is_some());

@@ -11,9 +11,11 @@ pub mod key;
 mod pem;
 mod shell;
 pub mod store;
+mod system;
 pub mod tpm;
 mod trouble;
 mod trust;
 mod writers;
 
-pub use file::{fits_limit, write_out as write_file};
+pub use file::write_out as write_file;
+pub use system::{Held, fits_limit, random};

@@ -9,7 +9,9 @@ use parking_lot::Mutex;
 use rustix::fs::{lstat, stat};
 use rustix::io::{Errno, retry_on_intr};
 use std::collections::HashMap;
+use std::ffi::{CString, OsStr};
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 /// What the system said, if the file may be there and whole; `None` if it is missing or wrong.
@@ -49,15 +51,12 @@ pub(crate) fn is_there(path: &Path) -> io::Result<bool> {
 ///
 /// Not all of them could be read.
 pub(crate) fn paths_in(folder: &Path) -> io::Result<Vec<PathBuf>> {
-    let entries = match std::fs::read_dir(folder) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(error),
+    let names = match file::names_at(folder) {
+        Err(Errno::NOENT) => return Ok(Vec::new()),
+        other => other?,
     };
-    let mut paths = Vec::new();
-    for entry in entries {
-        paths.push(entry?.path());
-    }
+    let path = |name: CString| folder.join(OsStr::from_bytes(name.to_bytes()));
+    let mut paths: Vec<_> = names.into_iter().map(path).collect();
     paths.sort();
     Ok(paths)
 }

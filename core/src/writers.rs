@@ -1,9 +1,9 @@
 //! What lies beside files that are written: the lock that writers take, and what one left that was
 //! killed.
 
-use crate::file::TEMPORARY;
+use crate::file::{TEMPORARY, names};
 use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, fstat, openat, statat, unlinkat};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, fstat, openat, statat, unlinkat};
 use rustix::io::Errno;
 use rustix::path::Arg;
 use std::path::Path;
@@ -88,24 +88,35 @@ pub(crate) fn remove_leftovers(
     folder: &OwnedFd,
     is_writing: impl Fn(u32) -> bool,
 ) -> rustix::io::Result<()> {
-    for entry in Dir::read_from(folder)? {
-        let entry = entry?;
-        let name = entry.file_name();
+    for name in names(folder)? {
         let Some(process) = writer_of(name.to_bytes()) else {
             continue;
         };
-        let is_file = statat(folder, name, AtFlags::SYMLINK_NOFOLLOW)
+        let is_file = statat(folder, &name, AtFlags::SYMLINK_NOFOLLOW)
             .is_ok_and(|about| FileType::from_raw_mode(about.st_mode) == FileType::RegularFile);
         if is_file && !is_writing(process) {
-            let _ = unlinkat(folder, name, AtFlags::empty());
+            let _ = unlinkat(folder, &name, AtFlags::empty());
         }
     }
     Ok(())
 }
 
-/// Whether a process lives, as far as this one can see.
+/// Whether a process lives, as far as this one can see. One that was killed and that nobody has waited
+/// for does not (proc_pid_stat(5)): in a container perhaps nobody ever does.
 pub(crate) fn lives(process: u32) -> bool {
-    Path::new("/proc").join(process.to_string()).exists()
+    let about = Path::new("/proc").join(process.to_string());
+    // The state stands behind the program's name, which may hold anything.
+    match std::fs::read(about.join("stat")) {
+        Ok(stat) => {
+            let behind = stat
+                .iter()
+                .rposition(|byte| *byte == b')')
+                .map(|end| end + 2);
+            let state = behind.and_then(|at| stat.get(at));
+            !matches!(state, Some(b'Z' | b'X' | b'x'))
+        }
+        Err(_) => about.exists(),
+    }
 }
 
 #[cfg(test)]
@@ -135,6 +146,27 @@ mod tests {
         remove_leftovers(&folder, |process| process == 5).unwrap();
         assert!(!at(".new-3-0123456789abcdef").exists());
         assert_eq!(fs::read_dir(home.path()).unwrap().count(), 6);
+    }
+
+    #[test]
+    fn who_was_killed_lives_no_more() {
+        use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
+        let home = tempfile::tempdir().unwrap();
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let left = home
+            .path()
+            .join(format!(".new-{}-0123456789abcdef", child.id()));
+        fs::write(&left, "").unwrap();
+        // It has ended, and nobody has waited for it yet.
+        let id = Pid::from_raw(child.id().cast_signed()).unwrap();
+        let ended = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+        waitid(WaitId::Pid(id), ended).unwrap();
+        assert!(Path::new("/proc").join(child.id().to_string()).exists());
+        let folder = open(home.path(), OFlags::DIRECTORY, Mode::empty()).unwrap();
+        remove_leftovers(&folder, lives).unwrap();
+        assert!(!left.exists());
+        child.wait().unwrap();
+        assert!(lives(std::process::id()) && !lives(u32::MAX));
     }
 
     #[test]

@@ -29,7 +29,13 @@ pub(super) unsafe extern "C" fn C_Initialize(pInitArgs: *mut c_void) -> CK_RV {
             Lifecycle::Outside => {}
         }
         let (mint, refusals) = (Arc::clone(&state.mint), state.refusals.clone());
-        let module = Module::configured(host::is_privileged(), mint, refusals, process::log_to);
+        let module = Module::configured(
+            host::is_privileged(),
+            mint,
+            refusals,
+            process::log_to,
+            &process::HELD,
+        );
         *lifecycle = Lifecycle::Initialized(Arc::new(module));
         Ok(())
     })

@@ -1,8 +1,10 @@
 //! What the host's C library knows of the thread and the process that call us.
 
 use crate::snapshot::Caller;
+use std::cell::Cell;
 use std::ffi::{c_int, c_ulong};
 use std::ptr;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The cancelability of the host's thread, as it was before our call (pthread_setcancelstate(3)).
 pub(super) struct Cancelability {
@@ -39,13 +41,19 @@ impl Cancelability {
     }
 }
 
-/// What tells this thread from the others of the process, and stays as it is in a forked child. Rust's
+/// What tells this thread from all others that the process ever had, and stays as it is in a forked child. Rust's
 /// own handle of a thread would stay in the host's memory after C_Finalize.
 pub(super) fn caller() -> Caller {
+    static LAST: AtomicU64 = AtomicU64::new(0);
     thread_local! {
-        static MARK: u8 = const { 0 };
+        static NUMBER: Cell<u64> = const { Cell::new(0) };
     }
-    MARK.with(|mark| Caller(ptr::from_ref(mark).addr()))
+    NUMBER.with(|number| {
+        if number.get() == 0 {
+            number.set(LAST.fetch_add(1, Ordering::Relaxed) + 1);
+        }
+        Caller(number.get())
+    })
 }
 
 /// Whether the process has more rights than its caller, by setuid or by file capabilities: AT_SECURE of

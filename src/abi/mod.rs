@@ -26,7 +26,7 @@ use crate::error::Error;
 use crate::module::Module;
 use cryptoki_sys::{CK_RV, CKR_GENERAL_ERROR, CKR_OK};
 use host::Cancelability;
-use log::{debug, error};
+use log::debug;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -54,6 +54,9 @@ where
     C: FnOnce() -> Result<(), Error>,
 {
     let call = || {
+        if !gives_back(name) && !has_memory() {
+            return Err(Error::HostMemory);
+        }
         let result = call();
         process::state().write_waiting();
         result
@@ -61,18 +64,40 @@ where
     let result = catch_unwind(AssertUnwindSafe(call)).unwrap_or(Err(Error::Panicked));
     match result {
         Ok(()) => CKR_OK,
-        // The panic's own line was logged by the hook; logging again could be what panics.
-        Err(Error::Panicked) => CKR_GENERAL_ERROR,
+        Err(Error::Panicked) => {
+            // Logging could be what panics.
+            let _ = catch_unwind(|| process::state().log_panics());
+            CKR_GENERAL_ERROR
+        }
         Err(fault) => {
             let rv = fault.rv();
             // Not a warning: asking for lengths and missing attributes is what clients do all day.
             let logged = catch_unwind(|| debug!("{name}: 0x{rv:X} {fault}"));
             if logged.is_err() {
-                return CKR_GENERAL_ERROR;
+                let _ = catch_unwind(|| process::state().log_panics());
             }
             rv
         }
     }
+}
+
+/// Whether a call gives memory back, and so must work where there is none.
+fn gives_back(name: &str) -> bool {
+    matches!(
+        name,
+        "C_Finalize" | "C_CloseSession" | "C_CloseAllSessions" | "C_Logout" | "C_FindObjectsFinal"
+    )
+}
+
+/// Whether the process has memory for what a usual call takes: Rust ends a process that has none. What
+/// the host's other threads take meanwhile is not counted.
+fn has_memory() -> bool {
+    const USUAL: usize = 64 << 10;
+    let mut room = Vec::<u8>::new();
+    let has = room.try_reserve_exact(USUAL).is_ok();
+    // Memory that nobody looks at would not be asked for.
+    std::hint::black_box(&room);
+    has
 }
 
 /// The module, if C_Initialize was called in this process or, before a fork, in its parent.
@@ -84,9 +109,8 @@ fn module() -> Result<Arc<Module>, Error> {
         .ok_or(Error::NotInitialized)
 }
 
-/// A panic is a fault of ours: said in the log, and nothing on the host's stderr.
+/// A panic is a fault of ours: said in the log, and nothing on the host's stderr. It is logged once it
+/// is caught, as a panic inside the hook would end the host.
 fn silence_panics() {
-    std::panic::set_hook(Box::new(|panic| {
-        error!("internal error, please report: {panic}")
-    }));
+    std::panic::set_hook(Box::new(process::note_panic));
 }

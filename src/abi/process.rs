@@ -7,11 +7,12 @@
 
 use crate::handle::Mint;
 use crate::logging::{self, LogSettings, LogTarget};
-use crate::module::{Module, Refusals};
-use log::LevelFilter;
+use crate::module::{Held, Module, Refusals};
+use log::{LevelFilter, error};
 use parking_lot::{Mutex, RwLock};
 use std::ffi::c_int;
 use std::mem;
+use std::panic::PanicHookInfo;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
 use std::sync::{Arc, Once};
@@ -27,6 +28,8 @@ static TURN: AtomicU64 = AtomicU64::new(0);
 static STATE: AtomicPtr<State> = AtomicPtr::new(ptr::null_mut());
 static PREPARED: Once = Once::new();
 static LOG_DOOR: LogDoor = LogDoor;
+/// Locks between processes that this one holds.
+pub(super) static HELD: Held = Held::new();
 
 /// What one process knows.
 pub(super) struct State {
@@ -41,6 +44,8 @@ pub(super) struct State {
     /// Lines that could not be written, since the process had no descriptor left.
     waiting: Mutex<Vec<String>>,
     lines_wait: AtomicBool,
+    /// Panics that were caught, or are on their way, and are not logged yet.
+    panics: Mutex<Vec<String>>,
 }
 
 /// Where this process stands between C_Initialize and C_Finalize.
@@ -66,8 +71,8 @@ impl Lifecycle {
 pub(super) fn state() -> &'static State {
     PREPARED.call_once(|| {
         super::silence_panics();
-        // SAFETY: `note_fork` is a function of the type asked for that only adds to an atomic
-        // number, which is safe in the child of a threaded process; it stays mapped, as the library
+        // SAFETY: `note_fork` is a function of the type asked for that only changes atomic numbers
+        // and closes descriptors, which is safe in the child of a threaded process; it stays mapped, as the library
         // is linked with -z nodelete. A failure (no memory) leaves forks unnoticed, as they would
         // be without the call.
         unsafe { pthread_atfork(None, None, Some(note_fork)) };
@@ -130,6 +135,15 @@ impl State {
             log_target: RwLock::new(log_target),
             waiting: Mutex::default(),
             lines_wait: AtomicBool::new(false),
+            panics: Mutex::default(),
+        }
+    }
+
+    /// Logs the panics that were noted.
+    pub(super) fn log_panics(&self) {
+        let noted = std::mem::take(&mut *self.panics.lock());
+        for panic in noted {
+            error!("internal error, please report: {panic}");
         }
     }
 
@@ -195,13 +209,30 @@ impl log::Log for LogDoor {
     fn flush(&self) {}
 }
 
+/// Notes a panic for [`State::log_panics`]; takes no lock that a panic could have left.
+pub(super) fn note_panic(panic: &PanicHookInfo) {
+    // SAFETY: as in `state()`.
+    let state = unsafe { STATE.load(Ordering::Acquire).as_ref() };
+    if let Some(mut noted) = state.and_then(|state| state.panics.try_lock())
+        && noted.len() < MOST_WAITING
+    {
+        noted.push(panic.to_string());
+    }
+}
+
 extern "C" fn note_fork() {
     FORKS.fetch_add(1, Ordering::AcqRel);
+    for descriptor in HELD.take_all() {
+        // SAFETY: a thread of the parent owned this descriptor when it forked, and that thread is not
+        // in the child: nothing here uses or closes it any more. close(2) is safe after a fork.
+        unsafe { close(descriptor) };
+    }
 }
 
 type ForkHandler = Option<extern "C" fn()>;
 
 unsafe extern "C" {
+    fn close(descriptor: c_int) -> c_int;
     /// POSIX.1-2017: registers handlers for before a fork, after it in the parent, in the child.
     fn pthread_atfork(prepare: ForkHandler, parent: ForkHandler, child: ForkHandler) -> c_int;
 }

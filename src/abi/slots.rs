@@ -4,6 +4,7 @@ use super::general::{library_version, manufacturer};
 use super::{args, entry, host, module};
 use crate::error::Error;
 use crate::handle::SlotId;
+use crate::module::MOST_SESSIONS;
 use cryptoki_sys::*;
 use std::ffi::c_void;
 
@@ -65,9 +66,9 @@ pub(super) unsafe extern "C" fn C_GetTokenInfo(
             model: args::padded(MODEL),
             serialNumber: args::padded(&token.serial),
             flags: slot.token_flags(),
-            ulMaxSessionCount: CK_EFFECTIVELY_INFINITE,
+            ulMaxSessionCount: MOST_SESSIONS as CK_ULONG,
             ulSessionCount: sessions as CK_ULONG,
-            ulMaxRwSessionCount: CK_EFFECTIVELY_INFINITE,
+            ulMaxRwSessionCount: MOST_SESSIONS as CK_ULONG,
             ulRwSessionCount: read_write as CK_ULONG,
             ulMaxPinLen: longest,
             ulMinPinLen: shortest,

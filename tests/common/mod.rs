@@ -38,6 +38,7 @@ pub mod pins;
 pub mod ports;
 pub mod programs;
 pub mod proxy;
+pub mod seccomp;
 pub mod signing;
 pub mod softhsm;
 pub mod ssh;

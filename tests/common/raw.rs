@@ -69,6 +69,7 @@ names! {
 pub type Item = (CK_ATTRIBUTE_TYPE, Vec<u8>);
 
 /// A loaded module. It is never unloaded.
+#[derive(Clone)]
 pub struct Raw {
     library: &'static Library,
     /// The table of version 2.40.

@@ -33,7 +33,8 @@ pub struct Trouble(());
 
 impl Trouble {
     /// The calls are `open`, `read`, `stat`, `link`, `cwd`, `list`, `write`, `fsync`, `access2`,
-    /// `rename2`; the path is told by its end, or by a part of it with a `*` behind. `first` calls pass, then `count` fail.
+    /// `rename2`, and `clock` on `/`. The path is told by its end, or by a part of it with a `*`
+    /// behind. `first` calls pass, then `count` fail.
     pub fn new(call: &str, end: &Path, first: c_int, count: c_int, error: c_int) -> Trouble {
         type Arm = extern "C" fn(*const c_char, *const c_char, c_int, c_int, c_int);
         let call = CString::new(call).unwrap();

@@ -3,6 +3,7 @@
 
 mod common;
 
+use common::link::Link;
 use common::mending::{found, named, run};
 use common::programs::Said;
 use common::tpm::Swtpm;
@@ -116,7 +117,7 @@ fn a_tpm_behind_libtss2_is_named_as_the_tools_name_it() {
     let (mut device, _) = Device::manufactured();
     lock(&mut device);
     let tcti = device.tpm().tcti();
-    device.home = device.home.with_tcti(&format!("esapi:{tcti}"));
+    device.home = device.home.with_tcti(&Link::Tctildr.tcti(&tcti));
     let remedy = remedy(&device);
     tells(&device, 1, &["verify", "idev-id"], &remedy);
     run(&device, &remedy);

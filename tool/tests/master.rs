@@ -10,7 +10,7 @@ use common::{Device, evict, files, persistent, programs, tpm2};
 use devid_core::config;
 use devid_core::store::devid::DevidStore;
 use devid_core::store::{KeyStore, Who};
-use devid_core::tpm::{Refusals, Tpm};
+use devid_core::tpm::Refusals;
 use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -289,7 +289,7 @@ fn a_token_with_a_pin() {
         found.map(|(_, value)| value.clone())
     };
     let config = config::load(&variable).config.unwrap();
-    let tpm = Arc::new(Tpm::of(&config, Refusals::default()));
+    let tpm = Arc::new(config.tpm(Refusals::default()));
     let store = DevidStore::all(&config, &tpm).remove(0);
     store.initialize(b"12345678", "devid").unwrap();
     store.login(Who::Officer, b"12345678").unwrap();
@@ -317,7 +317,7 @@ fn a_token_with_a_pin() {
         found.map(|(_, value)| value.clone())
     };
     let config = config::load(&variable).config.unwrap();
-    let tpm = Arc::new(Tpm::of(&config, Refusals::default()));
+    let tpm = Arc::new(config.tpm(Refusals::default()));
     let store = DevidStore::all(&config, &tpm).remove(0);
     store.initialize(b"12345678", "devid").unwrap();
     store.login(Who::Officer, b"12345678").unwrap();

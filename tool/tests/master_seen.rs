@@ -4,6 +4,7 @@
 mod common;
 
 use common::foreign::occupy;
+use common::link::Link;
 use common::mending::{assert_harmless, found, mend, named};
 use common::proxy::{Proxy, command};
 use common::tpm::Swtpm;
@@ -13,7 +14,7 @@ use devid_core::key::Curve;
 use devid_core::store::Protection;
 use devid_core::store::devid::{Algorithm, DevidStore, KeyUsage};
 use devid_core::store::folder::{Description, Origin};
-use devid_core::tpm::{Refusals, Tpm};
+use devid_core::tpm::Refusals;
 use std::fs;
 use std::sync::Arc;
 
@@ -96,7 +97,7 @@ fn all_tokens_begin_anew() {
             found.map(|(_, value)| value.clone())
         };
         let config = config::load(&variable).config.unwrap();
-        let tpm = Arc::new(Tpm::of(&config, Refusals::default()));
+        let tpm = Arc::new(config.tpm(Refusals::default()));
         let store = DevidStore::all(&config, &tpm).remove(1);
         let usage = KeyUsage {
             signs: true,
@@ -234,11 +235,11 @@ fn an_identity_that_lives_in_its_handle_alone() {
 /// What it writes: one key, and one handle; whoever only looks writes nothing.
 #[test]
 fn each_verb_writes_what_it_must() {
-    for over in ["", "esapi:"] {
+    for link in [Link::Ours, Link::Tctildr] {
         let tpm = Swtpm::blank();
         let proxy = Proxy::new(&tpm);
         let mut device = Device::with(Some(tpm));
-        device.home = device.home.with_tcti(&format!("{over}{}", proxy.tcti()));
+        device.home = device.home.with_tcti(&link.tcti(&proxy.tcti()));
         device.ends(0, PROVISION);
         device.ends(0, &["key", "generate", "web"]);
         evict(&mut device, MASTER);
@@ -255,16 +256,16 @@ fn each_verb_writes_what_it_must() {
             (&["master", "renew"], 6),
             (&["list"], 0),
         ] {
-            assert_eq!(written(words, code), none, "{over}{words:?}");
+            assert_eq!(written(words, code), none, "{link:?} {words:?}");
         }
         let renewed = written(RENEW, 0);
         let expected = WRITING.map(|code| match code {
             command::EVICT_CONTROL | command::CREATE => (code, 1),
             _ => (code, 0),
         });
-        assert_eq!(renewed, expected, "{over}");
-        assert_eq!(written(RENEW, 6), none, "{over}");
-        assert!(signs(&device, "devid"), "{over}");
-        assert_eq!(device.tpm().transients(), 0, "{over}");
+        assert_eq!(renewed, expected, "{link:?}");
+        assert_eq!(written(RENEW, 6), none, "{link:?}");
+        assert!(signs(&device, "devid"), "{link:?}");
+        assert_eq!(device.tpm().transients(), 0, "{link:?}");
     }
 }

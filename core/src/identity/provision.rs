@@ -15,13 +15,13 @@ use crate::key::{Curve, PublicKey};
 use crate::store::Protection;
 use crate::store::devid::{Algorithm, DevidStore, KeyUsage};
 use crate::store::folder::{Content, Description, Origin, Usage, Use};
+use crate::system::{pause, random_digits};
 use crate::writers::{NoLock, lives, no_lock, open_lock, remove_leftovers};
 use log::{info, warn};
 use rustix::fs::{Mode, OFlags, lstat, open};
 use rustix::io::Errno;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
-use std::thread;
 use std::time::{Duration, Instant};
 
 /// The setting that says that the factory's identity is all that is wanted.
@@ -136,7 +136,7 @@ fn wait_for_tpm(
         if tpm || !matters || Instant::now() >= end {
             return Ok((device, seen));
         }
-        thread::sleep(PAUSE);
+        pause(PAUSE);
     }
 }
 
@@ -363,7 +363,7 @@ impl Device {
         let told = path
             .parent()
             .map_or(Ok(()), std::fs::create_dir_all)
-            .and_then(|()| file::write(path, file::random_digits()?.as_bytes(), 0o644));
+            .and_then(|()| file::write(path, random_digits()?.as_bytes(), 0o644));
         if told.is_err() {
             warn!(
                 "{}: cannot be written; others see the change late",
@@ -413,7 +413,7 @@ pub(super) fn only_one(state: &Path) -> Result<Lock, Fault> {
             path.display()
         )),
     })?;
-    let lock = Lock::take(fd, PATIENCE).map_err(fault)?;
+    let lock = Lock::take(fd, PATIENCE).map_err(|failed| Fault::file(&path)(failed.into()))?;
     lock.ok_or_else(|| {
         Fault::failed(format!(
             "{}: another devid is at it; try again when it has ended",

@@ -7,6 +7,7 @@ use super::turn::Turn;
 use super::wrapped::Nest;
 use super::{AuthValue, Hash, Link, Lockout, Property, SRK, SaltKey, Silence, Tcti, TpmError};
 use crate::file::Lock;
+use crate::system::Held;
 use crate::trust::Distrust;
 use once_cell::sync::OnceCell;
 use parking_lot::{Mutex, MutexGuard};
@@ -72,6 +73,16 @@ impl Tpm {
             pss_given_up: AtomicBool::new(false),
             nv_chunk: OnceCell::new(),
             hashes: OnceCell::new(),
+        }
+    }
+
+    /// The same TPM, whose locks between processes are noted there for forked children.
+    pub fn noting_locks(self, held: &'static Held) -> Self {
+        Self {
+            turn: self.turn.noting(held),
+            pin_turn: self.pin_turn.noting(held),
+            keeping_turn: self.keeping_turn.noting(held),
+            ..self
         }
     }
 

@@ -4,11 +4,11 @@
 //! only what is harmless twice.
 
 use super::{AuthValue, Hash, Link, Lockout, Tpm, TpmError};
+use crate::system;
 use log::{debug, warn};
 use parking_lot::Mutex;
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::thread;
 use std::time::{Duration, Instant};
 
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
@@ -229,7 +229,7 @@ impl<'a> Exchange<'a> {
                         let is_long = began.elapsed() > OBJECT_PATIENCE / 2;
                         tpm.reclaim(link, is_long)?;
                     }
-                    thread::sleep(pause);
+                    system::pause(pause);
                     pause = LONGEST_PAUSE.min(pause * 2);
                 }
                 Err(error) if error.is_transport_fault() => {

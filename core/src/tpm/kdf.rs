@@ -4,9 +4,9 @@
 use super::hash::by_algorithm;
 use super::{Hash, TpmError};
 use crate::key::{Curve, PublicKey};
+use crate::system::random;
 use getrandom::SysRng;
 use rsa::Oaep;
-use rsa::rand_core::TryRng;
 use rsa::traits::PaddingScheme as _;
 use sha1::Sha1;
 use sha2::{Digest as _, Sha256, Sha384, Sha512};
@@ -88,8 +88,8 @@ pub(super) fn share_secret(
 /// Bytes of the kernel's random number generator.
 pub(crate) fn random_secret(count: usize) -> Result<Secret, TpmError> {
     let mut secret = Zeroizing::new(vec![0; count]);
-    let failed = |error| TpmError::Unsupported(format!("no random bytes from the kernel: {error}"));
-    SysRng.try_fill_bytes(&mut secret).map_err(failed)?;
+    let failed = |error| TpmError::Unsupported(format!("no random bytes: {error}"));
+    random(&mut secret).map_err(failed)?;
     Ok(secret)
 }
 

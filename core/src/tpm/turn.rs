@@ -16,6 +16,7 @@
 use super::Tcti;
 use crate::accounts::group_number;
 use crate::file::Lock;
+use crate::system::{Failed, Held};
 use crate::trouble::found;
 use crate::trust::{Distrust, Owned, alone};
 use crate::writers::{NoLock, open_lock};
@@ -51,6 +52,8 @@ pub(super) struct Turn {
     again: Duration,
     /// Whether the last wait was in vain.
     in_vain: Arc<AtomicBool>,
+    /// Where held locks are noted for forked children, if this process may fork.
+    held: Option<&'static Held>,
 }
 
 #[derive(Debug, Clone)]
@@ -102,6 +105,15 @@ impl Turn {
             place,
             again: Duration::ZERO,
             in_vain: Arc::default(),
+            held: None,
+        }
+    }
+
+    /// The same, whose locks are noted there.
+    pub(super) fn noting(self, held: &'static Held) -> Self {
+        Self {
+            held: Some(held),
+            ..self
         }
     }
 
@@ -114,13 +126,13 @@ impl Turn {
         };
         let taken = match &self.place {
             Place::Needless => return Ok(None),
-            Place::File(file) => take_file(file, patience),
+            Place::File(file) => take_file(file, patience, self.held),
             Place::Node(node, file) => match shared_node(node) {
-                Some((node, fd)) => match Lock::take(fd, patience) {
+                Some((node, fd)) => match Lock::take_noted(fd, patience, self.held) {
                     Ok(taken) => taken.ok_or(NoTurn::Kept(node)),
-                    Err(errno) => Err(NoTurn::None(Distrust::of(&node, errno.to_string()))),
+                    Err(failed) => Err(NoTurn::None(Distrust::of(&node, failed.to_string()))),
                 },
-                None => take_file(file, patience),
+                None => take_file(file, patience, self.held),
             },
         };
         let kept = matches!(taken, Err(NoTurn::Kept(_)));
@@ -214,14 +226,14 @@ fn shared_node(node: &Path) -> Option<(PathBuf, OwnedFd)> {
 }
 
 /// The lock of a file that is still the one of that name once it is locked.
-fn take_file(file: &Path, patience: Duration) -> Result<Lock, NoTurn> {
+fn take_file(file: &Path, patience: Duration, held: Option<&'static Held>) -> Result<Lock, NoTurn> {
     let end = Instant::now() + patience;
     loop {
         let (folder, fd) = opened(file, true).map_err(NoTurn::None)?;
-        let failed = |errno: Errno| NoTurn::None(Distrust::of(file, errno.to_string()));
-        let mine = fstat(&fd).map_err(failed)?;
+        let failed = |failed: Failed| NoTurn::None(Distrust::of(file, failed.to_string()));
+        let mine = fstat(&fd).map_err(|errno| failed(errno.into()))?;
         let rest = end.saturating_duration_since(Instant::now());
-        let Some(lock) = Lock::take(fd, rest).map_err(failed)? else {
+        let Some(lock) = Lock::take_noted(fd, rest, held).map_err(failed)? else {
             return Err(NoTurn::Kept(file.into()));
         };
         let now = name_of(file).and_then(|name| statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW));

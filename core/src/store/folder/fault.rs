@@ -1,5 +1,6 @@
 //! Why the key folder did not do what was asked.
 
+use crate::system::Failed;
 use rustix::io::Errno;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -35,15 +36,21 @@ pub enum FolderError {
     Locked(String),
     /// The content cannot be kept in a file.
     Unfit(String),
+    /// This process may not make the system call of this name, whatever the file.
+    Denied(PathBuf, &'static str, Errno),
     /// Anything else that the system said.
     System(PathBuf, Errno),
 }
 
 impl FolderError {
-    pub(super) fn at(path: &Path) -> impl Fn(Errno) -> Self {
+    pub(super) fn at<E: Into<Failed>>(path: &Path) -> impl Fn(E) -> Self {
         move |error| {
             let path = path.to_path_buf();
-            match error {
+            let failed: Failed = error.into();
+            if let Some(call) = failed.denied {
+                return Self::Denied(path, call, failed.errno);
+            }
+            match failed.errno {
                 Errno::ROFS => Self::ReadOnly(path),
                 Errno::ACCESS | Errno::PERM => Self::Permission(path),
                 Errno::NOSPC | Errno::DQUOT | Errno::FBIG => Self::NoSpace(path),
@@ -83,6 +90,11 @@ impl fmt::Display for FolderError {
             ),
             Self::Locked(who) => write!(f, "the key folder is locked by {who}"),
             Self::Unfit(why) => write!(f, "it cannot be kept in a file: {why}"),
+            Self::Denied(path, call, error) => write!(
+                f,
+                "{}: the system call {call} is denied to this process ({error})",
+                path.display()
+            ),
             Self::System(path, error) => write!(f, "{}: {error}", path.display()),
         }
     }
@@ -105,5 +117,8 @@ mod tests {
         assert_eq!(at(Errno::DQUOT), FolderError::NoSpace(path.into()));
         assert_eq!(at(Errno::FBIG), FolderError::NoSpace(path.into()));
         assert_eq!(at(Errno::IO), FolderError::System(path.into(), Errno::IO));
+        let denied = FolderError::at(path)(Failed::at("fsync")(Errno::PERM));
+        let wanted = FolderError::Denied(path.into(), "fsync", Errno::PERM);
+        assert_eq!(denied, wanted);
     }
 }

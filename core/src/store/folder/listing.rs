@@ -262,8 +262,12 @@ impl KeyFolder {
         for path in others.iter().filter(|path| **path != self.path) {
             self.troubles.recheck(path, format::LARGEST);
         }
-        // Such trouble may have kept the last look from its end.
-        if !others.is_empty() || looked.is_err_and(|error| error.trouble().is_some()) {
+        // Such trouble may have kept the last look from its end, and of an object may be over.
+        let is_over = objects.iter().any(|path| {
+            let is = |(name, _): &(String, Errno)| path.ends_with(name);
+            !stamp.unread.iter().any(is)
+        });
+        if is_over || !others.is_empty() || looked.is_err_and(|error| error.trouble().is_some()) {
             stamp.unsettled = Some(now);
         }
         stamp

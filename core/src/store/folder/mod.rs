@@ -26,8 +26,9 @@ pub use listing::{Listing, Refused, Stamp};
 pub use seals::{Seal, SealText};
 pub use tss2::{Kind as Tss2Kind, NoTss2Key, Tss2Key};
 
-use crate::file::{TEMPORARY, random_digits};
+use crate::file::TEMPORARY;
 use crate::key::{from_hex, hex};
+use crate::system::random_digits;
 use crate::trouble::Troubles;
 use crate::writers::{no_lock, writer_of};
 use format::Remarks;

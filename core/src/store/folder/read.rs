@@ -8,7 +8,7 @@ use crate::trouble::trouble;
 use crate::trust::Owned;
 use log::warn;
 use rustix::fd::OwnedFd;
-use rustix::fs::{AtFlags, Dir, Mode, OFlags, fstat, open, statat};
+use rustix::fs::{AtFlags, Mode, OFlags, fstat, open, statat};
 use rustix::io::{Errno, retry_on_intr};
 use rustix::process::geteuid;
 use std::ffi::CString;
@@ -71,13 +71,10 @@ impl<'a> Opened<'a> {
     /// The names of all that is in the folder.
     pub(super) fn names(&self) -> rustix::io::Result<Names> {
         let mut names = Names::default();
-        for entry in Dir::read_from(&self.fd)? {
-            let entry = entry?;
-            let name = entry.file_name();
-            match name.to_bytes() {
-                b"." | b".." => {}
-                object if is_object(object) => names.objects.push(name.to_owned()),
-                _ => names.others.push(name.to_string_lossy().into_owned()),
+        for name in file::names(&self.fd)? {
+            match is_object(name.to_bytes()) {
+                true => names.objects.push(name),
+                false => names.others.push(name.to_string_lossy().into_owned()),
             }
         }
         Ok(names)

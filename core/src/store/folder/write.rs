@@ -6,13 +6,15 @@
 use super::aside::LOST;
 use super::read::{Opened, SUFFIX, object_name};
 use super::{FolderError, SERIAL};
-use crate::file::{self, Lock, Place, random_digits, sync_folder};
+use crate::file::{self, Lock, Place, Undone, sync_folder};
+use crate::system::{Failed, random_digits};
 use crate::trust::Owned;
 use crate::writers::{NoLock, open_lock, remove_leftovers};
+use log::warn;
 use rustix::fd::OwnedFd;
 use rustix::fs::{
-    Access, AtFlags, Gid, Mode, OFlags, Stat, Uid, accessat, fchmod, fchown, fstat, openat, statat,
-    unlinkat,
+    Access, AtFlags, Gid, Mode, OFlags, Stat, StatxAttributes, StatxFlags, Uid, access, accessat,
+    fchmod, fchown, fstat, openat, statat, statx,
 };
 use rustix::io::Errno;
 use rustix::process::{getegid, geteuid, getgid, getuid};
@@ -93,14 +95,30 @@ impl<'a> Writer<'a> {
         let both = Access::WRITE_OK | Access::EXEC_OK;
         let asked = match accessat(&self.folder.fd, ".", both, AtFlags::EACCESS) {
             // An old kernel; or a container whose filter does not know faccessat2(2), which answers
-            // as an immutable folder does. faccessat(2) asks for whom the process was started by.
+            // as an immutable folder does. access(2) asks for whom the process was started by, and
+            // is no other call under another name, as the C library's faccessat is.
             Err(Errno::NOSYS | Errno::INVAL | Errno::PERM) if is_as_started() => {
-                accessat(&self.folder.fd, ".", both, AtFlags::empty())
+                match access(self.folder.path, both) {
+                    Err(Errno::NOSYS | Errno::PERM) => self.not_immutable(),
+                    other => other,
+                }
             }
-            Err(Errno::NOSYS | Errno::INVAL | Errno::PERM) => Ok(()),
+            Err(Errno::NOSYS | Errno::INVAL | Errno::PERM) => self.not_immutable(),
             other => other,
         };
         asked.map_err(FolderError::at(&self.folder.path.join(file)))
+    }
+
+    /// That the folder is not one in which nothing can be changed (chattr(1)), as far as that can be
+    /// asked.
+    fn not_immutable(&self) -> rustix::io::Result<()> {
+        let about = statx(&self.folder.fd, ".", AtFlags::empty(), StatxFlags::MODE);
+        match about {
+            Ok(about) if about.stx_attributes.contains(StatxAttributes::IMMUTABLE) => {
+                Err(Errno::PERM)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// A file under a name that is not yet taken.
@@ -137,11 +155,12 @@ impl<'a> Writer<'a> {
             match file::rename_to_free(&self.folder.fd, file, &*aside) {
                 Err(Errno::EXIST) => {}
                 Err(Errno::NOENT) => break,
-                other => {
-                    return other
-                        .and_then(|()| sync_folder(&self.folder.fd))
-                        .map(|()| aside)
-                        .map_err(FolderError::at(&self.folder.path.join(file)));
+                Err(errno) => {
+                    return Err(FolderError::at(&self.folder.path.join(file))(errno));
+                }
+                Ok(()) => {
+                    let settled = sync_folder(&self.folder.fd).map_err(Undone::Unsettled);
+                    return self.settled(file, settled).map(|()| aside);
                 }
             }
         }
@@ -150,11 +169,11 @@ impl<'a> Writer<'a> {
 
     /// Takes a file away.
     pub(super) fn delete(&self, file: &str) -> Result<(), FolderError> {
-        match unlinkat(&self.folder.fd, file, AtFlags::empty()) {
-            Err(Errno::NOENT) => Err(FolderError::Gone(object_name(file).into())),
-            other => other
-                .and_then(|()| sync_folder(&self.folder.fd))
-                .map_err(FolderError::at(&self.folder.path.join(file))),
+        match file::take_away(&self.folder.fd, file) {
+            Err(Undone::Unchanged(failed)) if failed.errno == Errno::NOENT => {
+                Err(FolderError::Gone(object_name(file).into()))
+            }
+            other => self.settled(file, other),
         }
     }
 
@@ -170,13 +189,31 @@ impl<'a> Writer<'a> {
             Err(_) => Place::Free,
         };
         let dress = |fd: &OwnedFd| self.dress(fd, old);
-        file::put(&self.folder.fd, file, content, place, dress)
-            .map_err(FolderError::at(&self.folder.path.join(file)))
+        let put = file::put(&self.folder.fd, file, content, place, dress);
+        self.settled(file, put)
+    }
+
+    /// A change that is made is made, also where the disk did not confirm it: who is told that it
+    /// failed would take the folder for as it was.
+    fn settled(&self, file: &str, changed: Result<(), Undone>) -> Result<(), FolderError> {
+        let path = self.folder.path.join(file);
+        match changed {
+            Ok(()) => Ok(()),
+            Err(Undone::Unchanged(failed)) => Err(FolderError::at(&path)(failed)),
+            Err(Undone::Unsettled(failed)) => {
+                warn!(
+                    "{}: the change is made, but the disk did not confirm it: {failed}; a loss of \
+                     power may undo it",
+                    path.display()
+                );
+                Ok(())
+            }
+        }
     }
 
     /// Gives a file the owner, group and mode of the old one, or those of a new file: then the
     /// folder's group may read it. A mode whose group cannot be given is for the owner only.
-    fn dress(&self, fd: &OwnedFd, old: Result<&Stat, Readers>) -> rustix::io::Result<()> {
+    fn dress(&self, fd: &OwnedFd, old: Result<&Stat, Readers>) -> Result<(), Failed> {
         let made = fstat(fd)?;
         let (owner, group, mode) = match old {
             Ok(old) => (old.st_uid, old.st_gid, old.st_mode & 0o777),
@@ -189,7 +226,7 @@ impl<'a> Writer<'a> {
         }
         let of_group = group == made.st_gid || fchown(fd, None, Some(Gid::from_raw(group))).is_ok();
         let mode = if of_group { mode } else { mode & 0o600 };
-        fchmod(fd, Mode::from_raw_mode(mode))
+        fchmod(fd, Mode::from_raw_mode(mode)).map_err(Failed::at("fchmod"))
     }
 
     /// What describes the file, if there is one.
@@ -242,7 +279,8 @@ fn keep_for_writers(lock: &OwnedFd, folder: Owned) -> rustix::io::Result<()> {
     let of_group = fchown(lock, None, Some(Gid::from_raw(folder.group()))).is_ok();
     let mode = if of_group { mode } else { 0o600 };
     match fchmod(lock, Mode::from_raw_mode(mode)) {
-        Err(Errno::PERM) => Ok(()), // given away
+        // Given away; or nobody may: then it is for its owner only.
+        Err(Errno::PERM | Errno::NOSYS) => Ok(()),
         other => other,
     }
 }
@@ -284,8 +322,8 @@ fn make_folder(path: &Path) -> Result<(), FolderError> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         other => other
             .and_then(|()| std::fs::File::open(parent.unwrap_or(Path::new("."))))
-            .and_then(|parent| Ok(sync_folder(&parent)?))
-            .map_err(fault),
+            .map_err(fault)
+            .and_then(|parent| sync_folder(&parent).map_err(FolderError::at(path))),
     }
 }
 

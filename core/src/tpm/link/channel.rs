@@ -4,6 +4,7 @@
 //! kept would lock every other process out. A connection per command is also the reconnect.
 
 use super::{FRAME_MAX, Fault, HEADER, Transport, frame_size};
+use crate::system::pause;
 use crate::tpm::tcti::Socket;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::Timespec;
@@ -17,7 +18,6 @@ use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
-use std::thread;
 use std::time::{Duration, Instant};
 
 /// What surrounds a command on the socket.
@@ -108,7 +108,7 @@ fn connect_unix(path: &Path, deadline: Instant) -> Result<Result<OwnedFd, Errno>
     loop {
         match connect(&socket, &address) {
             Ok(()) => return Ok(Ok(socket)),
-            Err(Errno::AGAIN | Errno::INTR) => thread::sleep(PAUSE.min(remaining(deadline)?)),
+            Err(Errno::AGAIN | Errno::INTR) => pause(PAUSE.min(remaining(deadline)?)),
             Err(errno) => return Ok(Err(errno)),
         }
     }

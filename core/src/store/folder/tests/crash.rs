@@ -65,7 +65,7 @@ fn say_ready() {
 }
 
 fn random(below: u64) -> u64 {
-    let digits = crate::file::random_digits().unwrap();
+    let digits = crate::system::random_digits().unwrap();
     u64::from_str_radix(&digits, 16).unwrap() % below
 }
 

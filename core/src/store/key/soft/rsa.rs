@@ -7,6 +7,7 @@
 
 use crate::key::PrivateKeyInfo;
 use crate::store::{DecryptRequest, SignError};
+use crate::system::check_getrandom;
 use crate::tpm::{Hash, Scheme, Secret, TpmError};
 use aws_lc_rs::digest::{Digest, SHA256, SHA384, SHA512};
 use aws_lc_rs::encoding::AsDer;
@@ -32,6 +33,7 @@ pub(super) fn generate(bits: u32) -> Result<PrivateKeyInfo, TpmError> {
         4096 => KeySize::Rsa4096,
         _ => return Err(failed()),
     };
+    ready()?;
     let info = KeyPair::generate(size).and_then(|key| key.as_der());
     let info = info.map_err(|_| failed())?;
     PrivateKeyInfo::from_der(info.as_ref()).map_err(|_| failed())
@@ -64,6 +66,7 @@ pub(super) fn sign(info: &[u8], scheme: Scheme, digest: &[u8]) -> Result<Vec<u8>
     let length = SignError::DigestLength(digest.len());
     let digest = Digest::import_less_safe(digest, of).map_err(|_| length)?;
     let key = KeyPair::from_pkcs8(info).map_err(|_| SignError::Scheme)?;
+    ready()?;
     let mut signature = vec![0; key.public_modulus_len()];
     let signed = key.sign_digest(by, &digest, &mut signature);
     signed.map_err(|_| SignError::Scheme)?;
@@ -86,6 +89,7 @@ pub(super) fn decrypt(
     ciphertext: &[u8],
 ) -> Result<Secret, SignError> {
     let key = PrivateDecryptingKey::from_pkcs8(info).map_err(|_| SignError::Scheme)?;
+    ready()?;
     let mut room = Secret::new(vec![0; key.key_size_bytes()]);
     let opened = match request {
         DecryptRequest::Pkcs1 => Pkcs1PrivateDecryptingKey::new(key)
@@ -99,6 +103,11 @@ pub(super) fn decrypt(
     };
     room.truncate(opened.map_err(|_| SignError::Ciphertext)?);
     Ok(room)
+}
+
+/// Each use of a private key takes random bytes.
+fn ready() -> Result<(), TpmError> {
+    check_getrandom().map_err(|failed| TpmError::Unsupported(format!("RSA in memory: {failed}")))
 }
 
 fn oaep(hash: Hash) -> &'static OaepAlgorithm {

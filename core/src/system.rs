@@ -1,0 +1,202 @@
+//! What the kernel is asked for apart from files. A filter of system calls (seccomp(2)), or an old
+//! kernel, may deny each of these calls: then there is another way, or an error that names the call.
+
+use crate::key::hex;
+use rustix::event::{Timespec, poll};
+use rustix::io::Errno;
+use rustix::rand::{GetRandomFlags, getrandom};
+use std::fmt;
+use std::os::fd::RawFd;
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::time::Duration;
+
+/// A system call that failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Failed {
+    /// What the system said.
+    pub(crate) errno: Errno,
+    /// The call, where what the system said is of the call and of no file: nobody may make it.
+    pub(crate) denied: Option<&'static str>,
+}
+
+impl Failed {
+    /// Of a call that is never refused for want of rights to a file.
+    pub(crate) fn at(call: &'static str) -> impl Fn(Errno) -> Self {
+        move |errno| Self {
+            errno,
+            denied: matches!(errno, Errno::PERM | Errno::NOSYS | Errno::ACCESS).then_some(call),
+        }
+    }
+}
+
+impl From<Errno> for Failed {
+    fn from(errno: Errno) -> Self {
+        Self {
+            errno,
+            denied: None,
+        }
+    }
+}
+
+impl From<Failed> for std::io::Error {
+    fn from(failed: Failed) -> Self {
+        match failed.denied {
+            Some(_) => Self::other(failed.to_string()),
+            None => failed.errno.into(),
+        }
+    }
+}
+
+impl fmt::Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.denied {
+            Some(call) => write!(
+                f,
+                "the system call {call} is denied to this process ({})",
+                self.errno
+            ),
+            None => self.errno.fmt(f),
+        }
+    }
+}
+
+/// The descriptors of locks that this process holds, or waits for. A forked child closes them at once:
+/// with them it would keep the locks, though the process that took them has died.
+#[derive(Debug)]
+pub struct Held([AtomicI32; Held::MOST]);
+
+impl Held {
+    /// Threads that are in an exchange with the TPM take turns, so few are held at a time.
+    const MOST: usize = 32;
+    const NONE: i32 = -1;
+
+    /// None is held yet.
+    #[allow(clippy::new_without_default, reason = "there is one for a process")]
+    pub const fn new() -> Self {
+        Self([const { AtomicI32::new(Self::NONE) }; Self::MOST])
+    }
+
+    /// Where it was noted; `None` if there is no place left.
+    pub(crate) fn note(&self, descriptor: RawFd) -> Option<usize> {
+        let is_free = |place: &AtomicI32| {
+            let (success, failure) = (Ordering::AcqRel, Ordering::Relaxed);
+            let noted = place.compare_exchange(Self::NONE, descriptor, success, failure);
+            noted.is_ok()
+        };
+        self.0.iter().position(is_free)
+    }
+
+    pub(crate) fn forget(&self, place: usize) {
+        if let Some(place) = self.0.get(place) {
+            place.store(Self::NONE, Ordering::Release);
+        }
+    }
+
+    /// The descriptors that are held, each once: for a forked child. Takes neither a lock nor memory.
+    pub fn take_all(&self) -> impl Iterator<Item = RawFd> {
+        let all = self.0.iter();
+        let all = all.map(|place| place.swap(Self::NONE, Ordering::AcqRel));
+        all.filter(|descriptor| *descriptor != Self::NONE)
+    }
+}
+
+/// Fills `bytes` with random ones of the kernel (getrandom(2)).
+///
+/// # Errors
+///
+/// It gives none; a call that is denied is named.
+pub fn random(bytes: &mut [u8]) -> std::io::Result<()> {
+    Ok(fill(bytes)?)
+}
+
+fn fill(bytes: &mut [u8]) -> Result<(), Failed> {
+    getrandom::fill(bytes).map_err(|error| {
+        let errno = error.raw_os_error().map(Errno::from_raw_os_error);
+        Failed::at("getrandom")(errno.unwrap_or(Errno::NOSYS))
+    })
+}
+
+/// 16 of them, lower case.
+pub(crate) fn random_digits() -> Result<String, Failed> {
+    let mut bytes = [0; 8];
+    fill(&mut bytes)?;
+    Ok(hex(&bytes))
+}
+
+/// That aws-lc finds its random bytes: it ends the process where getrandom(2) is denied, unless the
+/// kernel has no such call.
+#[cfg_attr(
+    not(feature = "soft-rsa"),
+    allow(dead_code, reason = "no RSA in memory")
+)]
+pub(crate) fn check_getrandom() -> Result<(), Failed> {
+    match getrandom(&mut [0; 1], GetRandomFlags::NONBLOCK) {
+        Ok(_) | Err(Errno::NOSYS | Errno::AGAIN | Errno::INTR) => Ok(()),
+        Err(errno) => Err(Failed {
+            errno,
+            denied: Some("getrandom"),
+        }),
+    }
+}
+
+/// Waits so long, or less: until a signal comes, or not at all where waiting is denied.
+pub(crate) fn pause(time: Duration) {
+    let time = Timespec::try_from(time).ok();
+    if time.is_none_or(|time| poll(&mut [], Some(&time)).is_err()) {
+        std::thread::yield_now();
+    }
+}
+
+/// Whether this process may write a file of so many bytes. Beyond the limit the kernel sends
+/// SIGXFSZ, which ends a host that knows nothing of it; so nothing is written then. A limit that
+/// cannot be had counts as none.
+pub fn fits_limit(bytes: u64) -> bool {
+    let limit = rlimit::getrlimit(rlimit::Resource::FSIZE);
+    !limit.is_ok_and(|(limit, _)| bytes > limit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Instant;
+
+    #[test]
+    fn a_pause_takes_its_time() {
+        let began = Instant::now();
+        while began.elapsed() < Duration::from_millis(20) {
+            pause(Duration::from_millis(20));
+        }
+        pause(Duration::ZERO);
+    }
+
+    #[test]
+    fn a_call_is_named_where_it_is_at_fault() {
+        let failed = Failed::at("fsync");
+        assert!(failed(Errno::PERM).to_string().contains("fsync"));
+        assert!(failed(Errno::NOSYS).to_string().contains("fsync"));
+        assert_eq!(failed(Errno::IO), Failed::from(Errno::IO));
+        assert_eq!(Failed::from(Errno::PERM).denied, None);
+    }
+
+    #[test]
+    fn what_is_held_is_given_once() {
+        let held = Held::new();
+        let places: Vec<_> = (3..6).map(|fd| held.note(fd).unwrap()).collect();
+        held.forget(places[1]);
+        assert_eq!(held.take_all().collect::<Vec<_>>(), [3, 5]);
+        assert_eq!(held.take_all().count(), 0);
+        let noted = (0..40).filter(|fd| held.note(*fd).is_some());
+        assert_eq!(noted.count(), Held::MOST);
+    }
+
+    #[test]
+    fn random_digits_differ() {
+        let (one, other) = (random_digits().unwrap(), random_digits().unwrap());
+        assert_eq!((one.len(), other.len()), (16, 16));
+        assert_ne!(one, other);
+        let mut bytes = [0; 600];
+        random(&mut bytes).unwrap();
+        assert!(bytes.iter().any(|byte| *byte != 0));
+        check_getrandom().unwrap();
+    }
+}

@@ -93,6 +93,8 @@ fn life(raw: &Raw) -> Steps {
         let label = common::raw::text(&info.label);
         let (token, flags) = match label.as_str() {
             "idev-id" => ("idev-id", 0),
+            // No object of a token can be made there.
+            "sessions" => ("sessions", 0),
             "devid" => ("devid", CKF_RW_SESSION),
             _ => ("files", CKF_RW_SESSION),
         };

@@ -18,7 +18,7 @@ static void slots(void)
     CK_INFO info;
     OK(call->C_GetInfo(&info));
     OK(call->C_GetSlotList(CK_TRUE, slots, &count));
-    GIVES(2, count);
+    GIVES(3, count);
     for (CK_ULONG n = 0; n < count; n++) {
         CK_SLOT_INFO slot;
         CK_TOKEN_INFO token;

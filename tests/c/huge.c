@@ -147,7 +147,7 @@ static void rooms(CK_ULONG count)
     CK_ULONG numbers[1024], n;
     n = count;
     OK(call->C_GetSlotList(CK_FALSE, numbers, &n));
-    GIVES(2, n);
+    GIVES(3, n);
     n = count;
     OK(call->C_GetMechanismList(1, numbers, &n));
     OK(call->C_FindObjectsInit(session, NULL, 0));

@@ -199,7 +199,9 @@ impl<'a> Exchange<'a> {
         if let Some(subject) = &subject {
             let refused = tpm.refusals().0.lock();
             if !refused.is_empty() && refused.contains(&subject.refusal(tpm)) {
-                return Err(subject.error());
+                let error = subject.error();
+                debug!("{what}: {error}");
+                return Err(error);
             }
         }
         let began = Instant::now();
@@ -246,8 +248,7 @@ impl<'a> Exchange<'a> {
                     return Err(TpmError::Lockout(tpm.tcti().clone()));
                 }
                 Err(error) => {
-                    debug!("{what}: {error}");
-                    return Err(match (error, subject) {
+                    let error = match (error, subject) {
                         (TpmError::Response(code), Some(subject)) if code.is_wrong_auth() => {
                             tpm.refusals().0.lock().insert(subject.refusal(tpm));
                             subject.error()
@@ -262,7 +263,9 @@ impl<'a> Exchange<'a> {
                             error
                         }
                         (error, _) => error,
-                    });
+                    };
+                    debug!("{what}: {error}");
+                    return Err(error);
                 }
             }
         }

@@ -77,7 +77,7 @@ impl Bench {
         for name in ["run", "state"] {
             chown(self.home.path(name), Some(NOBODY), Some(NOBODY)).unwrap();
         }
-        assert_eq!(self.host().trim(), "2 2");
+        assert_eq!(self.host().trim(), "3 3");
         assert!(self.log().exists());
         let listed = self.run(&devid, &["list"]);
         assert!(listed.contains("idev-id"), "{listed}");
@@ -140,7 +140,7 @@ fn a_variable_that_is_empty_is_not_set() {
         let mut command = Command::new(&host);
         bench.home.settle(command.arg(&bench.module));
         command.env(format!("DEVID_PKCS11_{empty}"), "");
-        assert_eq!(run(&mut command).ok().text().trim(), "2 2", "{empty}");
+        assert_eq!(run(&mut command).ok().text().trim(), "3 3", "{empty}");
     }
     let mut command = Command::new(&host);
     let without = run(command.arg(&bench.module)).ok().text();
@@ -158,9 +158,9 @@ fn a_variable_that_is_not_text() {
     fs::create_dir(&elsewhere).unwrap();
     fs::write(elsewhere.join("config.toml"), "").unwrap();
     for (name, value, slots) in [
-        ("CONFIG", elsewhere.join("config.toml").as_os_str(), "2 2"),
-        ("RUN", elsewhere.as_os_str(), "2 2"),
-        ("STATE", elsewhere.as_os_str(), "2 2"),
+        ("CONFIG", elsewhere.join("config.toml").as_os_str(), "3 3"),
+        ("RUN", elsewhere.as_os_str(), "3 3"),
+        ("STATE", elsewhere.as_os_str(), "3 3"),
         ("TCTI", odd, "1 0"),
     ] {
         let mut command = Command::new(&host);

@@ -28,6 +28,8 @@ over_our_transport!(
     an_attribute_that_changes,
 );
 
+/// No token for sessions.
+const TWO_SLOTS: &str = "session_slot = false\n";
 /// The slots of `idev-id` and of `devid`.
 const FACTORY: CK_SLOT_ID = 0;
 const OWN: CK_SLOT_ID = 1;
@@ -87,6 +89,7 @@ impl Late {
         let (tpm, _identity) = Swtpm::manufactured();
         let proxy = Proxy::new(&tpm);
         let home = Home::new(&link.tcti(&proxy.tcti()));
+        home.write("config.toml", TWO_SLOTS);
         let raw = loaded(&home);
         let late = Late {
             raw,
@@ -170,6 +173,7 @@ fn a_token_that_appears(link: Link) {
 fn a_token_that_goes(link: Link) {
     let (tpm, _identity) = Swtpm::manufactured();
     let home = Home::new(&link.tcti(&tpm.tcti()));
+    home.write("config.toml", TWO_SLOTS);
     let raw = loaded(&home);
     raw.initialize().unwrap();
     assert_eq!(count_slots(&raw), Ok(2));

@@ -6,6 +6,7 @@
 mod common;
 
 use common::PROFILES;
+use common::devid::{Kind, Own};
 use common::factory::Identity;
 use common::home::Home;
 use common::link::Link;
@@ -32,7 +33,10 @@ over_both_transports!(
 );
 // libtss2's transport for swtpm waits for ever, that for tpm2-abrmd does not.
 over_our_transport!(a_tpm_that_stalls, a_tpm_that_stalls_while_reading);
-once!(a_tpm_that_stalls_behind_tpm2_abrmd);
+once!(
+    a_tpm_that_stalls_behind_tpm2_abrmd,
+    two_stalls_behind_tpm2_abrmd
+);
 
 /// A device behind a proxy, its module opened and used once, so that everything is known.
 struct Bench {
@@ -267,6 +271,32 @@ fn a_tpm_that_stalls_behind_tpm2_abrmd() {
     judge
         .accepts_digest(&[1; 32], &sign().expect("a signature"))
         .ok();
+}
+
+/// The second ends the connection, and with it the handles of what was loaded.
+fn two_stalls_behind_tpm2_abrmd() {
+    let tpm = Swtpm::blank();
+    let proxy = Proxy::new(&tpm);
+    let home = Home::new(Broker::tcti());
+    home.write("config.toml", "timeout_ms = 1500\n");
+    let _broker = Broker::new(&proxy.tcti(), &home);
+    let own = Own::new(&home);
+    let keys = ["one", "two"].map(|name| own.make(Kind::P256, name).unwrap().private);
+    keys.iter().for_each(|key| own.signs(*key));
+    proxy
+        .book()
+        .break_times(command::SIGN, Fault::Stall, u32::MAX);
+    for _ in 0..2 {
+        let silent = own.sign_data(keys[0], b"data");
+        assert_eq!(silent, Err(Code(CKR_DEVICE_ERROR)));
+    }
+    proxy.book().heal();
+    for key in keys {
+        await_some("a signature", Duration::from_secs(60), || {
+            own.sign_data(key, b"data").ok()
+        });
+        own.signs(key);
+    }
 }
 
 fn a_tpm_that_stalls_while_reading(link: Link) {

@@ -52,7 +52,7 @@ pub struct Tpm {
 impl Tpm {
     /// No command is sent and nothing is opened yet.
     ///
-    /// `limit` bounds each command, and the wait for one's turn; through libtss2 only the latter.
+    /// `limit` bounds each command, and the wait for one's turn.
     /// `locks` is the folder where processes agree on whose turn it is.
     pub fn new(tcti: Tcti, limit: Duration, locks: &Path, refusals: Refusals) -> Self {
         Self {

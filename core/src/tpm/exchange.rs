@@ -259,6 +259,8 @@ impl<'a> Exchange<'a> {
                             error
                         }
                         (error @ TpmError::Timeout(_), _) => {
+                            // The connection may be opened anew before the answer comes.
+                            tpm.note_fault();
                             tpm.silence().note();
                             error
                         }

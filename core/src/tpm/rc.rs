@@ -54,6 +54,12 @@ impl ResponseCode {
         self.base() == 0x08B || (0x910..=0x916).contains(&self.0)
     }
 
+    /// The value of the command's first handle is none: what the TPM answers where a resource manager
+    /// passes on a handle that it does not know.
+    pub fn is_unknown_handle(self) -> bool {
+        self.0 == 0x184
+    }
+
     /// The persistent handle holds something already.
     pub fn is_taken(self) -> bool {
         self.0 == Self::NV_DEFINED

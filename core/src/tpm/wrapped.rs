@@ -258,7 +258,8 @@ impl WrappedKey {
 
 /// Whether the handle no longer names what was loaded.
 pub(super) fn is_gone<R>(answer: &Result<R, TpmError>) -> bool {
-    matches!(answer, Err(TpmError::Response(code)) if code.is_missing_handle())
+    matches!(answer, Err(TpmError::Response(code))
+        if code.is_missing_handle() || code.is_unknown_handle())
 }
 
 /// Flushes after commands: their answer counts, whatever becomes of the handle. Not after a

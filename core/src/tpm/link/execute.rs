@@ -97,38 +97,30 @@ impl Link {
     ) -> Result<Answer, TpmError> {
         let code = command.cc().value();
         let named = written(|writer| command.marshal_handles(writer))?;
-        let mut session = None;
-        let auth = match by {
-            None => Vec::new(),
-            Some(By {
-                used,
-                others,
-                encryption,
-            }) => match used.auth {
-                // An empty nonce, no attributes, an empty password.
-                Auth::Empty => [&PASSWORD.to_be_bytes()[..], &[0; 5]].concat(),
-                Auth::Value(value, salt_key) => {
-                    let begun = session.insert(self.start_auth_session(salt_key, value)?);
-                    let nonce = Secret::new(begun.next_nonce()?.to_vec());
-                    if encryption & DECRYPT != 0 {
-                        begun.encrypt(&mut parameters)?;
-                    }
-                    let names = [&[used.name], others].concat();
-                    let hmac = begun.command_hmac(code, &names, &parameters, encryption);
-                    let handle = begun.handle.to_be_bytes();
-                    [&handle[..], &sized(&nonce), &[encryption], &sized(&hmac)].concat()
-                }
-            },
+        let mut session = match by.map(|by| by.used.auth) {
+            Some(Auth::Value(value, salt_key)) => Some(self.start_auth_session(salt_key, value)?),
+            Some(Auth::Empty) | None => None,
         };
-        let answered = frame(code, &named, by.map(|_| &auth[..]), &parameters)
+        let auth = match by {
+            Some(by) => authorisation(code, by, session.as_mut(), &mut parameters).map(Some),
+            None => Ok(None),
+        };
+        let answered = auth
+            .and_then(|auth| frame(code, &named, auth.as_deref(), &parameters))
             .and_then(|frame| self.transact(&frame))
             .and_then(|response| {
                 check(&response)?;
                 answer(code, &response, handles, by.is_some(), session.as_mut())
             });
         // A command that succeeded took its session with it; one that failed left it. Where the
-        // answer was lost it may be either, and nobody can have been given the number since.
+        // answer was lost it may be either, and nobody can have been given the number since. Where
+        // the TPM is silent, a further command would only wait as long again.
+        let is_silent = matches!(
+            answered,
+            Err(TpmError::Timeout(_) | TpmError::Unreachable(_))
+        );
         if let (Err(_), Some(session)) = (&answered, session)
+            && !is_silent
             && let Err(error) = self.flush(session.handle)
         {
             debug!("TPM2_FlushContext of an auth session: {error}");
@@ -160,6 +152,28 @@ impl Link {
         let answer: TpmStartAuthSessionResponse = self.call(&command)?;
         Ok(beginning.begun(answer.handles[0].value(), answer.nonce_tpm.to_vec(), value))
     }
+}
+
+/// The authorisation area of a command. In an auth session the first of its parameters may be
+/// encrypted for it.
+fn authorisation(
+    code: u32,
+    by: By,
+    session: Option<&mut AuthSession>,
+    parameters: &mut Secret,
+) -> Result<Vec<u8>, TpmError> {
+    let Some(session) = session else {
+        // An empty nonce, no attributes, an empty password.
+        return Ok([&PASSWORD.to_be_bytes()[..], &[0; 5]].concat());
+    };
+    let nonce = Secret::new(session.next_nonce()?.to_vec());
+    if by.encryption & DECRYPT != 0 {
+        session.encrypt(parameters)?;
+    }
+    let names = [&[by.used.name], by.others].concat();
+    let hmac = session.command_hmac(code, &names, parameters, by.encryption);
+    let handle = session.handle.to_be_bytes();
+    Ok([&handle[..], &sized(&nonce), &[by.encryption], &sized(&hmac)].concat())
 }
 
 /// The bytes of a command; `auth` is its authorisation area.
@@ -200,24 +214,25 @@ fn answer(
     session: Option<&mut AuthSession>,
 ) -> Result<Answer, TpmError> {
     let short = || TpmError::Unsupported("response: shorter than it says".into());
-    let split = response
-        .get(HEADER..)
+    let unlike = || TpmError::Broken("a response that does not answer this command".into());
+    let tag = if authorised { SESSIONS } else { NO_SESSIONS };
+    let body = response
+        .strip_prefix(&tag.to_be_bytes())
+        .ok_or_else(unlike)?;
+    let split = body
+        .get(HEADER - 2..)
         .and_then(|body| body.split_at_checked(4 * handles));
     let (handles, rest) = split.ok_or_else(short)?;
-    let (parameters, rest) = match authorised {
-        false => (rest, &[][..]),
-        true => rest
-            .split_first_chunk()
-            .and_then(|(size, rest)| rest.split_at_checked(u32::from_be_bytes(*size) as usize))
-            .ok_or_else(short)?,
-    };
-    let mut answer = Answer {
-        handles: handles.to_vec(),
-        parameters: Secret::new(parameters.to_vec()),
-    };
-    let Some(session) = session else {
-        return Ok(answer);
-    };
+    if !authorised {
+        return Ok(Answer {
+            handles: handles.to_vec(),
+            parameters: Secret::new(rest.to_vec()),
+        });
+    }
+    let (parameters, rest) = rest
+        .split_first_chunk()
+        .and_then(|(size, rest)| rest.split_at_checked(u32::from_be_bytes(*size) as usize))
+        .ok_or_else(short)?;
     let authorisation = content(rest).and_then(|(nonce, rest)| {
         let (&attributes, rest) = rest.split_first()?;
         let (hmac, end) = content(rest)?;
@@ -225,6 +240,13 @@ fn answer(
     });
     let (nonce, attributes, hmac) = authorisation
         .ok_or_else(|| TpmError::Broken("a response without its authorisation".into()))?;
+    let mut answer = Answer {
+        handles: handles.to_vec(),
+        parameters: Secret::new(parameters.to_vec()),
+    };
+    let Some(session) = session else {
+        return Ok(answer);
+    };
     if !session.verifies_response(code, parameters, nonce, attributes, hmac) {
         return Err(TpmError::Broken(
             "a response that does not come from the TPM that holds the key".into(),

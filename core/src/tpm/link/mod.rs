@@ -117,7 +117,12 @@ fn check(response: &[u8]) -> Result<(), TpmError> {
     let [tag0, tag1, _, _, _, _, code @ ..] = *response
         .first_chunk::<HEADER>()
         .ok_or_else(|| garbage(format!("{} bytes", response.len())))?;
-    let code = u32::from_be_bytes(code);
+    // The layers of resource managers in libtss2's words (TSS 2.0 Overview, section 3.3).
+    const LAYER: u32 = 0xFFFF_0000;
+    let code = match u32::from_be_bytes(code) {
+        code if matches!(code & LAYER, 0x000B_0000 | 0x000C_0000) => code & !LAYER,
+        code => code,
+    };
     match u16::from_be_bytes([tag0, tag1]) {
         // TPM_ST_RSP_COMMAND, of TPM 1.2, is how a TPM of either kind says "bad tag".
         0x00C4 | 0x8001 | 0x8002 if code != 0 => Err(ResponseCode(code).into()),

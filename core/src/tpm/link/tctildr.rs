@@ -3,7 +3,9 @@
 //!
 //! Not promised here, since libtss2 has none of it: close-on-exec, and silence on the host's stderr
 //! (it obeys the environment variable `TSS2_LOG=all+none`). A time limit holds where the transport
-//! takes a timeout or has a handle to poll; libtss2's own for swtpm and the simulator has neither.
+//! takes a timeout or has a handle to poll, as those for tpm2-abrmd, devices and the simulator;
+//! that for swtpm waits for ever. Opening has the transport's own limit: 25 s for tpm2-abrmd, whose
+//! thread (GLib's) a forked child does not have.
 
 use super::channel::wait;
 use super::{FRAME_MAX, Fault, Transport};
@@ -136,7 +138,8 @@ impl Context {
         match &handles[..] {
             [handle, ..] if code == 0 && count == 1 && handle.fd >= 0 => {
                 // SAFETY: The transport holds the descriptor open until it is finalised, which
-                // `&mut self` keeps off.
+                // `&mut self` keeps off. A host that closed it gets an error of poll(2), or waits
+                // for whatever has the number now; nothing is read through it here.
                 let fd = unsafe { BorrowedFd::borrow_raw(handle.fd) };
                 wait(fd, PollFlags::IN, deadline)
             }
@@ -147,19 +150,25 @@ impl Context {
 
     fn receive(&mut self, deadline: Instant) -> Result<Vec<u8>, Fault> {
         let receive = self.functions().receive.ok_or_else(lacking)?;
-        self.await_answer(deadline)?;
         let mut frame = vec![0; FRAME_MAX];
-        let left = deadline.saturating_duration_since(Instant::now());
-        let mut limit = i32::try_from(left.as_millis()).unwrap_or(i32::MAX);
+        let mut forever = false;
         loop {
+            self.await_answer(deadline)?;
+            let left = deadline.saturating_duration_since(Instant::now());
+            let limit = match forever {
+                true => FOREVER,
+                false => i32::try_from(left.as_millis()).unwrap_or(i32::MAX),
+            };
             let mut size = frame.len() as size_t;
             // SAFETY: `frame` has room for `size` bytes, and both are written by the call alone.
             let code =
                 unsafe { receive(self.raw.as_ptr(), &raw mut size, frame.as_mut_ptr(), limit) };
             match code & CODE {
                 // Such a transport has no time limit.
-                BAD_VALUE if limit != FOREVER => limit = FOREVER,
-                TRY_AGAIN => return Err(Fault::Timeout),
+                BAD_VALUE if !forever => forever = true,
+                TRY_AGAIN if Instant::now() >= deadline => return Err(Fault::Timeout),
+                // A part of the answer came.
+                TRY_AGAIN => {}
                 _ => {
                     succeeded("receiving", code)?;
                     frame.truncate(usize::try_from(size).unwrap_or(usize::MAX));

@@ -344,7 +344,9 @@ impl Module {
         if session.slot.has_officer() {
             return CKS_RW_SO_FUNCTIONS;
         }
-        match (session.is_read_write, session.slot.has_user()) {
+        // NSS asks a person for a PIN wherever a session of a token with CKF_LOGIN_REQUIRED is public.
+        let has_user = session.slot.has_user() || session.slot.is_for_sessions();
+        match (session.is_read_write, has_user) {
             (false, false) => CKS_RO_PUBLIC_SESSION,
             (false, true) => CKS_RO_USER_FUNCTIONS,
             (true, false) => CKS_RW_PUBLIC_SESSION,

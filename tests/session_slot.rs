@@ -122,6 +122,9 @@ fn any_login_is_taken_and_none_is_needed(link: Link) {
     let key = create(raw, session, &ec_public(&bench.identity.public_key())).unwrap();
     let found = || raw.find(session, &[(CKA_TOKEN, NO.to_vec())]).unwrap();
     assert!(found().contains(&key));
+    // NSS would ask a person for a PIN.
+    let state = raw.session_info(session).unwrap().state;
+    assert_eq!(state, CKS_RW_USER_FUNCTIONS);
     for pin in [&b""[..], b"1234", &[0xFF; 200]] {
         raw.login(session, CKU_USER, pin).unwrap();
         let state = raw.session_info(session).unwrap().state;

@@ -53,6 +53,18 @@ fn paragraph(renewal: &Renewal) -> String {
     for lost in &renewal.lost {
         line(&mut text, "lost", &described(lost));
     }
+    let mut open: Vec<&str> = Vec::new();
+    for pin in renewal.lost.iter().filter(|lost| lost.kind == "pin") {
+        if !open.contains(&pin.token.as_str()) {
+            open.push(&pin.token);
+        }
+    }
+    for token in open {
+        let told = format!(
+            "{token} has no PIN then: before its next key, set one anew (C_InitToken and C_InitPIN)"
+        );
+        line(&mut text, "pin", &told);
+    }
     for kept in &renewal.kept {
         let (label, handle) = (&kept.label, &kept.handle);
         let told = format!("{}/{label}: it lives in handle {handle} alone", kept.token);

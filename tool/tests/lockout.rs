@@ -178,3 +178,27 @@ fn a_pin_that_is_not_tried() {
     let words = with(&right, "csr");
     device.ends(0, &words.each_ref().map(String::as_str));
 }
+
+/// A factory key with an authorisation value that nobody named: asking for the device's state does not
+/// lock the TPM, however often that is.
+#[test]
+fn asking_again_and_again_counts_once() {
+    let (tpm, _) = Swtpm::manufactured_with(&["--auth", "secret"]);
+    let device = Device::with(Some(tpm));
+    let counter = || device.tpm.as_ref().expect("a TPM").lockout_counter();
+    for words in [
+        &["status"][..],
+        &["status"],
+        &["doctor"],
+        &["verify", "idev-id"],
+    ] {
+        devid_runs(&device, words);
+        assert_eq!(counter(), 1, "{words:?}");
+    }
+    let said = devid_runs(&device, &["verify", "idev-id"]);
+    assert!(said.text().contains("not asked to sign"), "{said}");
+}
+
+fn devid_runs(device: &Device, words: &[&str]) -> Said {
+    programs::run(&mut device.command(words))
+}

@@ -383,11 +383,14 @@ impl FromStr for TokenName {
 
     fn from_str(name: &str) -> Result<Self, String> {
         const LONGEST: usize = 32;
-        let sound = (1..=LONGEST).contains(&name.len()) && !name.contains('/') && name != "idev-id";
+        /// Labels of tokens that there are anyway.
+        const RESERVED: [&str; 2] = ["idev-id", "sessions"];
+        let sound =
+            (1..=LONGEST).contains(&name.len()) && !name.contains('/') && !RESERVED.contains(&name);
         match sound && !name.starts_with('.') {
             true => Ok(Self(name.into())),
             false => Err(format!(
-                "{name:?}: expected 1 to 32 characters that can name a folder, and not idev-id"
+                "{name:?}: expected 1 to 32 characters that can name a folder, and neither idev-id nor sessions"
             )),
         }
     }

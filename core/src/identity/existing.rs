@@ -8,7 +8,7 @@ use super::chain::Way;
 use super::device::{Device, EXISTING, Entity, FACTORY, Placed, SOFTWARE};
 use super::key_file::{Unread, key_in};
 use super::points::unfit;
-use super::prove::{Proof, prove};
+use super::prove::{Proof, UNTRIED, prove};
 use super::state::Existing;
 use super::time::now;
 use super::verify::{believed, certificates_of};
@@ -144,6 +144,7 @@ impl Device {
         match prove(&self.tpm, key, key.public()) {
             Proof::Belongs => Ok(()),
             Proof::Other => Err(format!("{place}: another key signed")),
+            Proof::Untried => Err(format!("{place}: {UNTRIED}")),
             Proof::None(error) => Err(format!("{place}: the key does not sign: {error}")),
         }
     }

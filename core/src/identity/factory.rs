@@ -9,7 +9,7 @@ use crate::store::SignError;
 /// How the factory's identity is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum FactoryIdentity {
-    /// Its key signs, or asks for a PIN first.
+    /// Its key signs, or asks for a PIN first, or is not to be tried now.
     Usable,
     /// There is none: no certificate of a device is here.
     Absent(Fault),
@@ -40,7 +40,7 @@ impl Device {
         let mut why = factory.unread;
         for key in factory.entities.iter().filter_map(|one| one.key.as_ref()) {
             match prove(&self.tpm, key, key.public()) {
-                Proof::Belongs | Proof::None(SignError::NotLoggedIn) => {
+                Proof::Belongs | Proof::Untried | Proof::None(SignError::NotLoggedIn) => {
                     return FactoryIdentity::Usable;
                 }
                 Proof::Other => why = Some(Fault::failed("another key than the factory's signed")),

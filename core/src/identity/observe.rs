@@ -5,7 +5,7 @@ use super::device::{Device, OWN};
 use super::existing;
 use super::marker::Mark;
 use super::orphan::Orphan;
-use super::prove::{Proof, prove};
+use super::prove::{Proof, UNTRIED, prove};
 use super::software::Software;
 use super::state::{Certified, Facts, Marker, TpmKey};
 use super::untrusted::Untrusted;
@@ -178,6 +178,7 @@ impl Device {
     fn state_of(&self, own: &mut OwnKey) -> Result<TpmKey, Fault> {
         match prove(&self.tpm, &own.key, own.key.public()) {
             Proof::Belongs => {}
+            Proof::Untried => return Err(Fault::failed(UNTRIED)),
             Proof::None(SignError::Tpm(TpmError::ForeignKey(_))) => {
                 own.lost = Some(NOT_WRAPPED.into());
                 return Ok(TpmKey::Lost);

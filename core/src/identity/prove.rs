@@ -13,9 +13,17 @@ pub(super) enum Proof {
     Belongs,
     /// The TPM signed, but by another key.
     Other,
+    /// The key was not asked: if it has an authorisation value, the try would count beside those that
+    /// count already.
+    Untried,
     /// There is no signature.
     None(SignError),
 }
+
+/// What is said of [`Proof::Untried`].
+pub(super) const UNTRIED: &str = "it was not asked to sign: if it has an authorisation value, that would \
+     count as a wrong one, and the TPM counts failed tries already. Ask again when the TPM has forgotten \
+     them (devid status says when), or name the value by auth under [[identity]] in config.toml";
 
 /// Has the key sign random bytes, and verifies by `public`. Nobody can use the signature: nobody
 /// chose what was signed.
@@ -27,6 +35,14 @@ pub(super) fn prove(tpm: &Tpm, key: &Key, public: &PublicKey) -> Proof {
     }
     if let Err(error) = key.prepare(tpm) {
         return Proof::None(error);
+    }
+    // Once may be tried: then a failed try counts, and no further one is made while it does.
+    if key.supposes_empty_value()
+        && let Ok(lockout) = tpm.lockout()
+        && (lockout.counter > 0 || lockout.tries_left() == 1)
+        && lockout.tries_left() > 0
+    {
+        return Proof::Untried;
     }
     let scheme = match public {
         PublicKey::Ec { .. } => Some(Scheme::Ecdsa(Hash::Sha256)),

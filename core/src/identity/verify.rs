@@ -5,7 +5,7 @@ use super::chain::{Way, revocation, way};
 use super::device::{Device, Entity};
 use super::key_file::key_in;
 use super::points::{Outcome, Point, profile_points, validity_point};
-use super::prove::{Proof, prove};
+use super::prove::{Proof, UNTRIED, prove};
 use super::time::now;
 use super::{Fault, FaultKind};
 use crate::certificate::Certificate;
@@ -272,6 +272,7 @@ fn proof_point(proof: Proof, file: Option<&Path>) -> Result<Point, Fault> {
             "the certificate does not verify what the key signed: they do not belong together"
                 .into(),
         ),
+        (Proof::Untried, _) => Point::skipped(KEY, UNTRIED.into()),
         // It could not be asked: nothing says that anything is wrong with it.
         (Proof::None(SignError::Tpm(error @ TpmError::Lockout(_))), _) => {
             Point::skipped(KEY, Fault::from(error).text)

@@ -98,6 +98,11 @@ impl PublicArea {
         is_storage_key(&self.bytes)
     }
 
+    /// Whether wrong authorisation values for the key count towards lockout.
+    pub fn counts_wrong_auth(&self) -> bool {
+        self.attributes & TpmaObject::NO_DA.bits() == 0
+    }
+
     /// Whether the key signs whatever it is given.
     pub fn signs(&self) -> bool {
         let all = TpmaObject::RESTRICTED.bits() | TpmaObject::SIGN_ENCRYPT.bits();

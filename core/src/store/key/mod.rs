@@ -277,6 +277,12 @@ impl Key {
         }
     }
 
+    /// Whether the empty authorisation value is only supposed, and a wrong one counts towards lockout.
+    pub(crate) fn supposes_empty_value(&self) -> bool {
+        matches!(self.access, Access::Open)
+            && self.area().is_some_and(PublicArea::counts_wrong_auth)
+    }
+
     fn area(&self) -> Option<&PublicArea> {
         match &self.place {
             Place::Handle(_, area) | Place::Disk(_, area, _) => Some(area),

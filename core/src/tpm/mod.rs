@@ -1,6 +1,6 @@
 //! TPM 2.0: our small vocabulary of commands in plain types, and how they fail.
 //!
-//! [`Link`] is the vocabulary over one way to a TPM; [`Tpm`] is what the rest of the house uses: it
+//! `Link` is the vocabulary over one way to a TPM; [`Tpm`] is what the rest of the house uses: it
 //! holds a link, opens it when it is first needed, retries and reconnects.
 //! Section numbers are those of the TPM 2.0 Library Specification, level 1.59.
 

@@ -11,7 +11,7 @@ use common::openssl::Verifier;
 use common::own::Own;
 use common::programs::{Said, program, run, run_with};
 use common::proxy::Proxy;
-use common::ssh::sshd;
+use common::ssh::{client_options, sshd};
 use common::tls::{Site, configuration, nginx, plain_request, server_identity};
 use common::tpm::Swtpm;
 use common::wrapping::{by_aes_wrapped, keys, random, signs_as};
@@ -218,17 +218,7 @@ fn ssh_logs_in_with_a_key(link: Link) {
     let bench = Bench::new(link);
     bench.run(&block("service-request.pem"));
     let server = sshd(&bench.home);
-    let options = [
-        "-F none",
-        "-p",
-        &server.port.to_string(),
-        "-o BatchMode=yes",
-        "-o IdentityAgent=none",
-        "-o StrictHostKeyChecking=no",
-        "-o UserKnownHostsFile=known",
-        "127.0.0.1",
-    ]
-    .join(" ");
+    let options = client_options(server.port);
     let said = run(bench.shell(&block("ssh-keygen")).env("SERVER", &options)).ok();
     assert_eq!(said.text(), "hello\n", "{said}");
     assert!(

@@ -10,7 +10,7 @@ use common::home::Home;
 use common::link::Link;
 use common::module::library;
 use common::programs::{Running, Said, poll, program, run};
-use common::ssh::sshd;
+use common::ssh::{client_options, sshd};
 use common::tls::configuration;
 use common::tpm::Swtpm;
 use std::fs;
@@ -96,17 +96,7 @@ fn ssh_logs_in(link: Link) {
     for factory in [&[][..], &["--template", "h1"]] {
         let bench = Bench::new(link, factory);
         let server = sshd(&bench.home);
-        let options = [
-            "-F none",
-            "-p",
-            &server.port.to_string(),
-            "-o BatchMode=yes",
-            "-o IdentityAgent=none",
-            "-o StrictHostKeyChecking=no",
-            "-o UserKnownHostsFile=known",
-            "127.0.0.1",
-        ]
-        .join(" ");
+        let options = client_options(server.port);
         let said = run(bench.shell(&block(RECIPE)).env("SERVER", options)).ok();
         assert_eq!(said.text(), "hello\n", "{said}");
         let log = server.log();

@@ -32,3 +32,19 @@ pub fn sshd(home: &Home) -> Server {
         sshd
     })
 }
+
+/// Options of ssh, and the host, for a user who has nothing but the module.
+pub fn client_options(port: u16) -> String {
+    let port = port.to_string();
+    [
+        "-F none",
+        "-p",
+        &port,
+        "-o BatchMode=yes",
+        "-o IdentityAgent=none",
+        "-o StrictHostKeyChecking=no",
+        "-o UserKnownHostsFile=known",
+        "127.0.0.1",
+    ]
+    .join(" ")
+}

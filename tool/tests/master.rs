@@ -7,14 +7,9 @@ mod common;
 use common::foreign::{OCCUPANTS, name_at, occupy};
 use common::mending::{assert_gone, assert_harmless, found, mend, named};
 use common::{Device, evict, files, persistent, programs, tpm2};
-use devid_core::config;
-use devid_core::store::devid::DevidStore;
-use devid_core::store::{KeyStore, Who};
-use devid_core::tpm::Refusals;
 use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 const PROVISION: &[&str] = &["provision", "--wait", "0"];
 const RENEW: &[&str] = &["master", "renew", "--yes"];
@@ -283,23 +278,7 @@ fn without_the_identity_nothing_is_renewed() {
 #[test]
 fn a_token_with_a_pin() {
     let mut device = Device::blank();
-    let variables = device.home.variables();
-    let variable = |name: &str| {
-        let found = variables.iter().find(|(known, _)| *known == name);
-        found.map(|(_, value)| value.clone())
-    };
-    let config = config::load(&variable).config.unwrap();
-    let tpm = Arc::new(config.tpm(Refusals::default()));
-    let store = DevidStore::all(&config, &tpm).remove(0);
-    store.initialize(b"12345678", "devid").unwrap();
-    store.login(Who::Officer, b"12345678").unwrap();
-    store.set_user_pin(b"87654321").unwrap();
-    let pin = device.home.write("pin", "87654321");
-    let setting = format!(
-        "[[token]]\nname = \"devid\"\npin = \"file:{}\"\n",
-        pin.display()
-    );
-    device.home.write("config.toml", setting);
+    device.set_configured_pins("87654321");
     device.ends(0, &["key", "generate", "kept", "--persistent"]);
     evict(&mut device, MASTER);
     let listed = device.json(&["master", "renew"]);
@@ -311,23 +290,7 @@ fn a_token_with_a_pin() {
 
     // An identity that asks for that PIN is lost, too.
     let mut device = Device::blank();
-    let variables = device.home.variables();
-    let variable = |name: &str| {
-        let found = variables.iter().find(|(known, _)| *known == name);
-        found.map(|(_, value)| value.clone())
-    };
-    let config = config::load(&variable).config.unwrap();
-    let tpm = Arc::new(config.tpm(Refusals::default()));
-    let store = DevidStore::all(&config, &tpm).remove(0);
-    store.initialize(b"12345678", "devid").unwrap();
-    store.login(Who::Officer, b"12345678").unwrap();
-    store.set_user_pin(b"87654321").unwrap();
-    let pin = device.home.write("pin", "87654321");
-    let setting = format!(
-        "[[token]]\nname = \"devid\"\npin = \"file:{}\"\n",
-        pin.display()
-    );
-    device.home.write("config.toml", setting);
+    device.set_configured_pins("87654321");
     device.ends(0, PROVISION);
     evict(&mut device, MASTER);
     let said = device.ends(6, RENEW);

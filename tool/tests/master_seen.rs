@@ -9,14 +9,11 @@ use common::mending::{assert_harmless, found, mend, named};
 use common::proxy::{Proxy, command};
 use common::tpm::Swtpm;
 use common::{Device, evict, files, persistent, tpm2};
-use devid_core::config;
 use devid_core::key::Curve;
 use devid_core::store::Protection;
-use devid_core::store::devid::{Algorithm, DevidStore, KeyUsage};
+use devid_core::store::devid::{Algorithm, KeyUsage};
 use devid_core::store::folder::{Description, Origin};
-use devid_core::tpm::Refusals;
 use std::fs;
-use std::sync::Arc;
 
 const PROVISION: &[&str] = &["provision", "--wait", "0"];
 const RENEW: &[&str] = &["master", "renew", "--yes"];
@@ -91,14 +88,7 @@ fn all_tokens_begin_anew() {
     device.home.write("config.toml", settings);
     device.ends(0, PROVISION);
     let make = |device: &Device, label: &str| {
-        let variables = device.home.variables();
-        let variable = |name: &str| {
-            let found = variables.iter().find(|(known, _)| *known == name);
-            found.map(|(_, value)| value.clone())
-        };
-        let config = config::load(&variable).config.unwrap();
-        let tpm = Arc::new(config.tpm(Refusals::default()));
-        let store = DevidStore::all(&config, &tpm).remove(1);
+        let store = device.store(1);
         let usage = KeyUsage {
             signs: true,
             decrypts: false,

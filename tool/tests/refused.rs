@@ -4,17 +4,12 @@
 mod common;
 
 use common::{Device, mending, persistent, programs, tpm2};
-use devid_core::config;
-use devid_core::store::devid::DevidStore;
-use devid_core::store::{KeyStore, Who};
-use devid_core::tpm::Refusals;
 use std::fs::{self, Permissions};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
 
 const PROVISION: &[&str] = &["provision", "--wait", "0"];
 const RESET: &[&str] = &["reset", "--factory", "--yes", "--wait", "0"];
@@ -171,21 +166,6 @@ fn a_reset_ends_what_gives_no_object_and_keeps_it_aside() {
     }
 }
 
-/// Gives the token `devid` an officer's and a user's PIN, as C_InitToken and C_InitPIN do.
-fn set_pins(device: &Device, pin: &str) {
-    let variables = device.home.variables();
-    let variable = |name: &str| {
-        let found = variables.iter().find(|(known, _)| *known == name);
-        found.map(|(_, value)| value.clone())
-    };
-    let config = config::load(&variable).config.unwrap();
-    let tpm = Arc::new(config.tpm(Refusals::default()));
-    let store = DevidStore::all(&config, &tpm).remove(0);
-    store.initialize(b"12345678", "devid").unwrap();
-    store.login(Who::Officer, b"12345678").unwrap();
-    store.set_user_pin(pin.as_bytes()).unwrap();
-}
-
 #[test]
 fn a_reset_needs_no_pin() {
     let settings = |pin: &Path| {
@@ -201,7 +181,7 @@ fn a_reset_needs_no_pin() {
         (None, true),
     ] {
         let mut device = Device::blank();
-        set_pins(&device, "87654321");
+        device.set_pins("87654321");
         let pin = device.home.write("pin", "87654321");
         set_mode(&pin, 0o600);
         device.home.write("config.toml", settings(&pin));
@@ -226,7 +206,7 @@ fn a_reset_needs_no_pin() {
 #[test]
 fn a_key_whose_pin_nobody_gave_is_there() {
     let device = Device::blank();
-    set_pins(&device, "87654321");
+    device.set_pins("87654321");
     let pin = device.home.write("pin", "87654321");
     set_mode(&pin, 0o600);
     let settings = format!(

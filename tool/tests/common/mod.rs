@@ -26,6 +26,7 @@ pub mod ports;
 pub mod programs;
 #[path = "../../../tests/common/proxy.rs"]
 pub mod proxy;
+pub mod stores;
 #[path = "../../../tests/common/tpm.rs"]
 pub mod tpm;
 

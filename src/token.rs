@@ -9,28 +9,17 @@ use crate::mechanism::Mechanism;
 use crate::object::{KeyType, Object, Place, profile};
 use crate::wrapping::Wrapping;
 use cryptoki_sys::*;
-use devid_core::store::{Half, Key, Listing, Shown};
+use devid_core::store::{Half, Key, Listing, Shown, TokenTraits};
 use devid_core::tpm::Hash;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-
-/// What a token is, whatever is on it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Nature {
-    /// Its private keys are for users who have logged in.
-    pub(crate) asks_login: bool,
-    /// Objects can be made on it.
-    pub(crate) writable: bool,
-    /// It holds nothing, and its sessions verify with public keys of their own.
-    pub(crate) for_sessions: bool,
-}
 
 /// A token: what one look found.
 #[derive(Debug)]
 pub(crate) struct Token {
     pub(crate) label: String,
     pub(crate) serial: String,
-    nature: Nature,
+    traits: TokenTraits,
     objects: Vec<Found>,
     places: HashMap<ObjectHandle, usize>,
 }
@@ -49,14 +38,14 @@ impl Token {
     /// shows unchanged is taken over as it is.
     pub(crate) fn new(
         listing: Listing,
-        nature: Nature,
+        traits: TokenTraits,
         before: Option<&Self>,
         mint: &Mint,
     ) -> Self {
         let known = Known::of(before);
         let place = Place::Token {
-            asks_login: nature.asks_login,
-            takes_keys: nature.writable,
+            asks_login: traits.asks_login,
+            takes_keys: traits.writable,
         };
         let mut objects = Vec::with_capacity(2 * listing.objects.len() + 4);
         for shown in &listing.objects {
@@ -79,16 +68,16 @@ impl Token {
             shown: None,
         });
         objects.extend(claimed.collect::<Vec<_>>());
-        Self::with(listing.label, listing.serial, nature, objects)
+        Self::with(listing.label, listing.serial, traits, objects)
     }
 
-    fn with(label: String, serial: String, nature: Nature, objects: Vec<Found>) -> Self {
+    fn with(label: String, serial: String, traits: TokenTraits, objects: Vec<Found>) -> Self {
         let places = objects.iter().enumerate();
         let places = places.map(|(place, found)| (found.handle, place)).collect();
         Self {
             label,
             serial,
-            nature,
+            traits,
             objects,
             places,
         }
@@ -105,7 +94,7 @@ impl Token {
             ..found.clone()
         });
         let (label, serial) = (self.label.clone(), self.serial.clone());
-        Self::with(label, serial, self.nature, again.collect())
+        Self::with(label, serial, self.traits, again.collect())
     }
 
     pub(crate) fn objects(&self) -> &[Found] {
@@ -128,7 +117,7 @@ impl Token {
 
     /// The mechanisms that make keys here.
     fn generators(&self) -> &'static [Generator] {
-        match self.nature.writable {
+        match self.traits.writable {
             true => &Generator::ALL,
             false => &[],
         }
@@ -138,17 +127,17 @@ impl Token {
     /// any of them. Where keys can be made, what those will do counts too, and a file that somebody
     /// puts there takes nothing away from them: a key of one scheme says so itself.
     fn mechanisms(&self) -> Vec<Mechanism> {
-        let counts = |key: &&Key| !self.nature.writable || key.signs_by_any_scheme();
+        let counts = |key: &&Key| !self.traits.writable || key.signs_by_any_scheme();
         let refuses = |key: &Key, mechanism: Mechanism| {
             mechanism.is_of_type(key.public()) && !mechanism.suits(key)
         };
         let all = Mechanism::ALL.into_iter();
-        if self.nature.for_sessions {
+        if self.traits.for_sessions {
             return all.filter(|one| one.is_padded()).collect();
         }
         let does_one = |one: &Mechanism| self.keys().any(|key| one.suits(key));
         let wanted = all.filter(|one| match one.is_padded() {
-            true => self.nature.writable || does_one(one),
+            true => self.traits.writable || does_one(one),
             false => does_one(one),
         });
         let wanted = wanted.filter(|one| {
@@ -165,12 +154,12 @@ impl Token {
             keys.any(|key| KeyType::of(key.public()) == *one && key.decrypts())
         };
         let types = KeyType::ALL.into_iter();
-        types.filter(move |one| self.nature.writable || opens(one))
+        types.filter(move |one| self.traits.writable || opens(one))
     }
 
     /// The mechanisms by which keys come here wrapped, each with what C_GetMechanismInfo tells.
     fn wrappings(&self) -> Vec<(CK_MECHANISM_TYPE, CK_MECHANISM_INFO)> {
-        if !self.nature.writable {
+        if !self.traits.writable {
             return Vec::new();
         }
         let info = |sizes: (CK_ULONG, CK_ULONG), flags| CK_MECHANISM_INFO {
@@ -226,7 +215,7 @@ impl Token {
             .find(|one| one.opening_mechanisms().contains(&kind));
         let key_type = signs.or(opens).ok_or(Error::MechanismInvalid)?;
         let (smallest, largest) = self.key_sizes(key_type);
-        let signing = match self.nature.for_sessions {
+        let signing = match self.traits.for_sessions {
             true => CKF_VERIFY,
             false => signs.map_or(0, |_| CKF_HW | CKF_SIGN | CKF_VERIFY),
         };
@@ -250,7 +239,7 @@ impl Token {
         let keys = self
             .keys()
             .filter(|key| KeyType::of(key.public()) == key_type);
-        let made = match self.nature.for_sessions {
+        let made = match self.traits.for_sessions {
             // Public keys that a session brings are of the sizes of those that are made elsewhere.
             true => &Generator::ALL[..],
             false => self.generators(),

@@ -1,6 +1,7 @@
 //! What opens a key to its users.
 
 use super::locked::Locked;
+use crate::file::Lock;
 use crate::key::PublicKey;
 use crate::store::SignError;
 use crate::store::devid::pins::derived;
@@ -117,24 +118,13 @@ impl Access {
         }
     }
 
-    /// Runs commands that show the value, in turn with other processes while it may be wrong;
-    /// `counts`: a wrong one counts towards the lockout of the TPM.
-    pub(super) fn showing<R>(
-        &self,
-        tpm: &Tpm,
-        counts: bool,
-        commands: impl FnOnce() -> Result<R, TpmError>,
-    ) -> Result<R, TpmError> {
-        let Self::Given(given) = self else {
-            return commands();
-        };
-        if !counts || given.taken.load(Ordering::Acquire) {
-            return commands();
+    /// The value of the configuration while no key has taken it: a wrong one may count towards the
+    /// lockout of the TPM.
+    pub(super) fn untried(&self) -> Option<&Given> {
+        match self {
+            Self::Given(given) if !given.taken.load(Ordering::Acquire) => Some(given),
+            _ => None,
         }
-        let _turn = tpm.turn_to_try(given.last)?;
-        let answer = commands()?;
-        given.taken.store(true, Ordering::Release);
-        Ok(answer)
     }
 
     /// What [`Access::value`] is, to use a key in memory.
@@ -154,6 +144,16 @@ impl Access {
 }
 
 impl Given {
+    /// The turn to show the value, among all processes, while it may be wrong.
+    pub(super) fn turn(&self, tpm: &Tpm) -> Result<Option<Lock>, TpmError> {
+        tpm.turn_to_try(self.last)
+    }
+
+    /// The TPM has taken the value.
+    pub(super) fn note_taken(&self) {
+        self.taken.store(true, Ordering::Release);
+    }
+
     pub(in crate::store) fn new(value: AuthValue, last: bool) -> Self {
         Self {
             value,

@@ -40,8 +40,8 @@ pub struct Key {
     source: Option<Source>,
     /// Whether its bare private operation may be asked for.
     allows_unpadded: bool,
-    /// Whether the TPM was seen to load it.
-    loaded: AtomicBool,
+    /// Whether [`Key::prepare`] found it there.
+    is_ready: AtomicBool,
 }
 
 /// What keeps a private key.
@@ -215,7 +215,7 @@ impl Key {
             pss_salt: AtomicU8::new(salt),
             source: None,
             allows_unpadded: false,
-            loaded: AtomicBool::new(false),
+            is_ready: AtomicBool::new(false),
         }
     }
 
@@ -304,15 +304,29 @@ impl Key {
     /// [`SignError::NotInThisTpm`] if no template gives the certified key, and
     /// [`SignError::Refused`] for a key that cannot be used here.
     pub fn prepare(&self, tpm: &Tpm) -> Result<(), SignError> {
-        let Place::Template(public, templates, derived, turn) = &self.place else {
-            if let Some(why) = self.obstacle() {
-                return Err(SignError::Refused(why));
-            }
-            return self.check_loads(tpm);
-        };
-        if derived.get().is_some() {
+        if self.is_ready.load(Ordering::Acquire) {
             return Ok(());
         }
+        if let Some(why) = self.obstacle() {
+            return Err(SignError::Refused(why));
+        }
+        match &self.place {
+            Place::Template(public, templates, derived, turn) => {
+                Self::derive(tpm, public, templates, derived, turn)?;
+            }
+            _ => self.check_loads(tpm)?,
+        }
+        self.is_ready.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    fn derive(
+        tpm: &Tpm,
+        public: &PublicKey,
+        templates: &Templates,
+        derived: &OnceLock<(PublicArea, DerivedKey)>,
+        turn: &Mutex<()>,
+    ) -> Result<(), SignError> {
         // One thread derives; a limit, for a child of a parent that was at it when it forked.
         let _turn = turn
             .try_lock_for(DERIVATION)
@@ -403,9 +417,15 @@ impl Key {
     ) -> Result<(R, bool), SignError> {
         Ok(match &self.place {
             Place::Handle(resident, _) => {
-                let use_it = || tpm.with_resident(what, resident, value, commands);
-                let counts = self.counts_wrong_auth();
-                (self.access.showing(tpm, counts, use_it)?, false)
+                let untried = self.access.untried();
+                let untried = untried.filter(|_| self.counts_wrong_auth());
+                let turn = untried.map(|given| given.turn(tpm)).transpose()?;
+                let answer = tpm.with_resident(what, resident, value, commands)?;
+                if let Some(given) = untried {
+                    given.note_taken();
+                }
+                drop(turn);
+                (answer, false)
             }
             Place::Disk(wrapped, _, persisted) => {
                 let resident = persisted

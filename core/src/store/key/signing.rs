@@ -4,7 +4,7 @@ use super::{Key, Place};
 use crate::key::{PublicKey, pad_left};
 use crate::store::SignError;
 use crate::store::verify::{has_longest_salt, verify};
-use crate::tpm::{AuthValue, Hash, Scheme, Signature, SigningScheme, Tpm, TpmError};
+use crate::tpm::{AuthValue, Hash, Scheme, SigningScheme, Tpm, TpmError};
 use log::warn;
 use std::sync::atomic::Ordering;
 
@@ -55,10 +55,12 @@ impl Key {
 
     /// Whether the padding is whoever's who has the key: the TPM's, or aws-lc's.
     fn signs_by_itself(&self, scheme: Scheme) -> bool {
-        if self.area().is_some_and(|area| !area.signs()) {
+        let area = self.area();
+        if area.is_some_and(|area| !area.signs()) {
             return false;
         }
-        match (self.public(), self.scheme(), scheme) {
+        let own = area.map_or(SigningScheme::Any, |area| area.scheme);
+        match (self.public(), own, scheme) {
             (PublicKey::Ec { curve, .. }, _, Scheme::Ecdsa(hash)) => {
                 let own = self.ecdsa_hash(curve.width()).width();
                 hash.width() <= own || own >= curve.width()
@@ -85,34 +87,9 @@ impl Key {
     /// [`SignError::Scheme`] for a scheme that it does not have: nothing is sent then.
     pub fn sign(&self, tpm: &Tpm, request: SignRequest) -> Result<Vec<u8>, SignError> {
         self.prepare(tpm)?;
-        if let (SignRequest::Pkcs1Of(_), true) | (SignRequest::Unpadded(_), true) =
-            (request, self.pads())
-        {
+        let Some((scheme, digest)) = self.scheme_and_digest(request)? else {
             return self.sign_padded(tpm, request);
-        }
-        let (scheme, digest) = match (self.public(), request) {
-            (PublicKey::Ec { curve, .. }, SignRequest::Ecdsa(digest)) => {
-                let hash = self.ecdsa_hash(curve.width());
-                let fitted = fit(digest, hash.width(), curve.width());
-                (
-                    Scheme::Ecdsa(hash),
-                    fitted.ok_or(SignError::DigestLength(digest.len()))?,
-                )
-            }
-            (PublicKey::Rsa { .. }, SignRequest::Pkcs1(hash, digest)) => {
-                (Scheme::Rsassa(hash), of_width(digest, hash)?)
-            }
-            (PublicKey::Rsa { .. }, SignRequest::Pss(hash, digest)) => {
-                (Scheme::Rsapss(hash), of_width(digest, hash)?)
-            }
-            _ => return Err(SignError::Scheme),
         };
-        if !self.signs(scheme) {
-            return Err(SignError::Scheme);
-        }
-        if !self.signs_by_itself(scheme) {
-            return self.sign_padded(tpm, request);
-        }
         if let Place::Memory(soft) = &self.place {
             let signed = soft.sign(tpm, &self.access, scheme, &digest);
             return signed.map_err(|error| self.judged(tpm, error));
@@ -121,15 +98,7 @@ impl Key {
         let (signature, doubtful) = self.with(tpm, "Sign", &value, |link, key| {
             link.sign(key, scheme, &digest)
         })?;
-        let width = self.public().signature_width();
-        let whole = match &signature {
-            Signature::Ecc { r, s } => pad_left(r, width / 2)
-                .zip(pad_left(s, width / 2))
-                .map(|(r, s)| [r, s].concat()),
-            Signature::Rsa(number) => pad_left(number, width),
-        };
-        let too_wide = || TpmError::Broken("a signature wider than its key".into());
-        let whole = whole.ok_or_else(too_wide)?;
+        let whole = signature.fixed(self.public().signature_width())?;
         let salted = match scheme {
             Scheme::Rsapss(hash) if !self.knows_salt() => Some(hash),
             _ => None,
@@ -149,6 +118,38 @@ impl Key {
             }
         }
         Ok(whole)
+    }
+
+    /// What the key's holder signs, and by which scheme; `None` where the padding is made here.
+    fn scheme_and_digest(
+        &self,
+        request: SignRequest,
+    ) -> Result<Option<(Scheme, Vec<u8>)>, SignError> {
+        let (scheme, digest) = match (self.public(), request) {
+            (PublicKey::Ec { curve, .. }, SignRequest::Ecdsa(digest)) => {
+                let hash = self.ecdsa_hash(curve.width());
+                let fitted = fit(digest, hash.width(), curve.width());
+                (
+                    Scheme::Ecdsa(hash),
+                    fitted.ok_or(SignError::DigestLength(digest.len()))?,
+                )
+            }
+            (PublicKey::Rsa { .. }, SignRequest::Pkcs1(hash, digest)) => {
+                (Scheme::Rsassa(hash), of_width(digest, hash)?)
+            }
+            (PublicKey::Rsa { .. }, SignRequest::Pss(hash, digest)) => {
+                (Scheme::Rsapss(hash), of_width(digest, hash)?)
+            }
+            (_, SignRequest::Pkcs1Of(_) | SignRequest::Unpadded(_)) if self.pads() => {
+                return Ok(None);
+            }
+            _ => return Err(SignError::Scheme),
+        };
+        match self.signs_by_itself(scheme) {
+            true => Ok(Some((scheme, digest))),
+            false if self.pads_by(scheme) => Ok(None),
+            false => Err(SignError::Scheme),
+        }
     }
 
     /// Whether this is the key's authorisation value: a signature over random bytes, which is of no
@@ -229,6 +230,9 @@ fn of_width(digest: &[u8], hash: Hash) -> Result<Vec<u8>, SignError> {
 fn fit(digest: &[u8], hash: usize, order: usize) -> Option<Vec<u8>> {
     if digest.is_empty() {
         return None;
+    }
+    if digest.len() == hash && hash == order {
+        return Some(digest.to_vec());
     }
     if hash < order {
         return (digest.len() <= hash).then(|| pad_left(digest, hash))?;

@@ -131,7 +131,7 @@ impl Module {
     /// connections of its own. Sends nothing, and takes no lock that might never be released.
     pub(crate) fn for_child(&self, mint: Arc<Mint>, refusals: &Refusals) -> Self {
         let known = self.slots.get().map(Vec::as_slice);
-        let tpm = known.into_iter().flatten().find_map(|slot| slot.tpm());
+        let tpm = known.into_iter().flatten().find_map(|slot| slot.tpm().ok());
         let tpm = tpm.map(|tpm| Arc::new(tpm.for_child(refusals.clone())));
         let for_child = |slot: &Arc<Slot>| Arc::new(slot.for_child(tpm.as_ref()));
         let inherited = known.map(|known| known.iter().map(for_child).collect::<Vec<_>>());

@@ -325,8 +325,7 @@ impl Session {
     fn make(&self, signing: &Signing, prepared: &[u8]) -> Result<Answer, Error> {
         let Operation { key, mechanism, .. } = signing;
         let request = mechanism.request(key.public(), prepared)?;
-        let tpm = self.slot.tpm().ok_or(Error::TokenNotPresent)?;
-        match (key.sign(tpm, request), mechanism) {
+        match (key.sign(self.slot.tpm()?, request), mechanism) {
             (Ok(signature), _) => Ok(Answer::Bytes(signature)),
             // Of CKM_RSA_PKCS the data names the hash.
             (Err(SignError::Scheme), Mechanism::RsaPkcs) => Err(Error::DataInvalid),

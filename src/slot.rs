@@ -86,10 +86,6 @@ impl Source {
             random,
         }
     }
-
-    pub(crate) fn tpm(&self) -> &Arc<Tpm> {
-        &self.tpm
-    }
 }
 
 impl Slot {
@@ -132,8 +128,9 @@ impl Slot {
         }
     }
 
-    pub(crate) fn tpm(&self) -> Option<&Arc<Tpm>> {
-        self.source.as_ref().map(Source::tpm)
+    /// The way to the TPM; none where the configuration is wrong.
+    pub(crate) fn tpm(&self) -> Result<&Arc<Tpm>, Error> {
+        Ok(&self.source()?.tpm)
     }
 
     /// An object of the token as last found, or of a session; none that the user does not see now.
@@ -275,7 +272,7 @@ impl Slot {
 
     /// Makes sure that a key is there to sign.
     pub(crate) fn prepare(&self, key: &Key) -> Result<(), Error> {
-        key.prepare(&self.source()?.tpm).map_err(|error| {
+        key.prepare(self.tpm()?).map_err(|error| {
             warn!("{error}");
             error.into()
         })
@@ -288,8 +285,7 @@ impl Slot {
         request: DecryptRequest,
         ciphertext: &[u8],
     ) -> Result<Secret, Error> {
-        let source = self.source()?;
-        key.decrypt(&source.tpm, request, ciphertext)
+        key.decrypt(self.tpm()?, request, ciphertext)
             .map_err(|error| {
                 warn!("decryption: {error}");
                 error.into()
@@ -303,8 +299,7 @@ impl Slot {
         request: DecryptRequest,
         ciphertext: &[u8],
     ) -> Result<Option<Secret>, Error> {
-        let source = self.source()?;
-        match key.decrypt(&source.tpm, request, ciphertext) {
+        match key.decrypt(self.tpm()?, request, ciphertext) {
             Ok(plain) => Ok(Some(plain)),
             Err(SignError::Ciphertext) => Ok(None),
             Err(error) => {
@@ -316,8 +311,7 @@ impl Slot {
 
     /// The secret that the key shares with whoever has this point.
     pub(crate) fn agree(&self, key: &Key, point: &[u8]) -> Result<Secret, Error> {
-        let source = self.source()?;
-        key.agree(&source.tpm, point).map_err(|error| {
+        key.agree(self.tpm()?, point).map_err(|error| {
             warn!("key agreement: {error}");
             match error {
                 SignError::Ciphertext => Error::MechanismParamInvalid,

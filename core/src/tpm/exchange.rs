@@ -156,10 +156,7 @@ impl<'a> Exchange<'a> {
         commands: impl FnMut(&mut Link) -> Result<R, TpmError>,
     ) -> Result<R, TpmError> {
         let mut link = tpm.link()?;
-        let turn = match self.loads {
-            true => tpm.object_turn(),
-            false => None,
-        };
+        let turn = self.loads.then(|| tpm.object_turn()).flatten();
         let result = self.run_over(&mut link, tpm, commands);
         drop((turn, link));
         if let Err(TpmError::Lockout(_)) = result {

@@ -105,6 +105,9 @@ impl Signature {
     /// [`TpmError::Broken`] for a number that needs more bytes.
     pub fn fixed(&self, width: usize) -> Result<Vec<u8>, TpmError> {
         let whole = match self {
+            Self::Ecc { r, s } if r.len() == width / 2 && s.len() == width / 2 => {
+                Some([&r[..], s].concat())
+            }
             Self::Ecc { r, s } => pad_left(r, width / 2)
                 .zip(pad_left(s, width / 2))
                 .map(|(r, s)| [r, s].concat()),

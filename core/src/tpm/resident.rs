@@ -175,8 +175,10 @@ impl Tpm {
     ) -> Result<R, TpmError> {
         let salt_key = self.salt_key_for(value)?;
         let subject = Subject {
+            id: &key.name,
+            called: "key",
             handle: Some(key.handle),
-            ..Subject::new(&key.name, "key", value)
+            value: value.as_bytes(),
         };
         Exchange::by(what, subject).run(self, |link| {
             let faults = self.faults();

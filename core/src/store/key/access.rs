@@ -1,7 +1,6 @@
 //! What opens a key to its users.
 
 use super::locked::Locked;
-use crate::file::Lock;
 use crate::key::PublicKey;
 use crate::store::SignError;
 use crate::store::devid::pins::derived;
@@ -144,14 +143,16 @@ impl Access {
 }
 
 impl Given {
-    /// The turn to show the value, among all processes, while it may be wrong.
-    pub(super) fn turn(&self, tpm: &Tpm) -> Result<Option<Lock>, TpmError> {
-        tpm.turn_to_try(self.last)
-    }
-
-    /// The TPM has taken the value.
-    pub(super) fn note_taken(&self) {
+    /// Runs the first commands that show the value, in turn with other processes.
+    pub(super) fn tried<R>(
+        &self,
+        tpm: &Tpm,
+        commands: impl FnOnce() -> Result<R, TpmError>,
+    ) -> Result<R, TpmError> {
+        let _turn = tpm.turn_to_try(self.last)?;
+        let answer = commands()?;
         self.taken.store(true, Ordering::Release);
+        Ok(answer)
     }
 
     pub(in crate::store) fn new(value: AuthValue, last: bool) -> Self {

@@ -292,8 +292,11 @@ impl Key {
     }
 
     /// How it signs; anything goes for a key that is not derived yet.
-    fn scheme(&self) -> SigningScheme {
-        self.area().map_or(SigningScheme::Any, |area| area.scheme)
+    fn own_scheme(&self) -> SigningScheme {
+        match self.area() {
+            Some(area) => area.scheme,
+            None => SigningScheme::Any,
+        }
     }
 
     /// Makes sure that the key is there: derives one without handle, and loads one that another
@@ -404,52 +407,54 @@ impl Key {
         value: &AuthValue,
         commands: impl FnMut(&mut Link, Used) -> Result<R, TpmError>,
     ) -> Result<(R, bool), SignError> {
-        self.used(tpm, what, value, commands)
-            .map_err(|error| self.judged(tpm, error))
+        let used = match &self.place {
+            Place::Handle(resident, _) => {
+                let answer = match self.access.untried() {
+                    Some(given) if self.counts_wrong_auth() => {
+                        given.tried(tpm, || tpm.with_resident(what, resident, value, commands))
+                    }
+                    _ => tpm.with_resident(what, resident, value, commands),
+                };
+                answer.map(|answer| (answer, false))
+            }
+            Place::Disk(wrapped, _, persisted) => self
+                .with_file(tpm, what, wrapped, persisted.as_ref(), value, commands)
+                .map(|answer| (answer, value.is_empty())),
+            Place::Template(_, _, derived, _) => match derived.get() {
+                Some((_, key)) => {
+                    let answer = tpm.with_derived(what, key, commands);
+                    answer.map(|answer| (answer, true))
+                }
+                None => return Err(SignError::NotInThisTpm),
+            },
+            // It is not the TPM that uses it.
+            Place::Memory(_) => return Err(SignError::Scheme),
+            Place::Refused(_, why) => return Err(SignError::Refused(self.of_file(why))),
+        };
+        used.map_err(|error| self.judged(tpm, error.into()))
     }
 
-    fn used<R>(
+    /// Runs commands with a key on the disk: in its handle if it is there, else loaded.
+    fn with_file<R>(
         &self,
         tpm: &Tpm,
         what: &str,
+        wrapped: &WrappedKey,
+        persisted: Option<&Persisted>,
         value: &AuthValue,
         mut commands: impl FnMut(&mut Link, Used) -> Result<R, TpmError>,
-    ) -> Result<(R, bool), SignError> {
-        Ok(match &self.place {
-            Place::Handle(resident, _) => {
-                let untried = self.access.untried();
-                let untried = untried.filter(|_| self.counts_wrong_auth());
-                let turn = untried.map(|given| given.turn(tpm)).transpose()?;
-                let answer = tpm.with_resident(what, resident, value, commands)?;
-                if let Some(given) = untried {
-                    given.note_taken();
-                }
-                drop(turn);
-                (answer, false)
+    ) -> Result<R, TpmError> {
+        let resident = persisted
+            .map(|persisted| Self::persisted(tpm, wrapped, persisted))
+            .transpose()?
+            .flatten();
+        if let Some(resident) = resident {
+            match tpm.with_resident(what, resident, value, &mut commands) {
+                Err(error) if is_elsewhere(&error) => drop(self.leave_handle()),
+                other => return other,
             }
-            Place::Disk(wrapped, _, persisted) => {
-                let resident = persisted
-                    .as_ref()
-                    .map(|persisted| Self::persisted(tpm, wrapped, persisted))
-                    .transpose()?
-                    .flatten();
-                if let Some(resident) = resident {
-                    match tpm.with_resident(what, resident, value, &mut commands) {
-                        Err(error) if is_elsewhere(&error) => drop(self.leave_handle()),
-                        other => return Ok((other?, value.is_empty())),
-                    }
-                }
-                let used = tpm.with_wrapped(what, wrapped, value, commands)?;
-                (used, value.is_empty())
-            }
-            Place::Template(_, _, derived, _) => {
-                let (_, key) = derived.get().ok_or(SignError::NotInThisTpm)?;
-                (tpm.with_derived(what, key, commands)?, true)
-            }
-            // It is not the TPM that uses it.
-            Place::Memory(_) => return Err(SignError::Scheme),
-            Place::Refused(_, why) => return Err(SignError::Refused((*why).into())),
-        })
+        }
+        tpm.with_wrapped(what, wrapped, value, commands)
     }
 
     /// Whether a wrong authorisation value counts towards the lockout of the whole TPM.

@@ -37,7 +37,7 @@ impl Key {
         }
     }
 
-    fn of_file(&self, why: &str) -> String {
+    pub(super) fn of_file(&self, why: &str) -> String {
         match &self.source {
             Some(source) => format!("{}: {why}", source.file.display()),
             None => why.to_owned(),

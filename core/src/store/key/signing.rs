@@ -44,7 +44,7 @@ impl<'a> SignRequest<'a> {
 impl Key {
     /// Whether it signs, and nothing but its TPM limits by which scheme.
     pub fn signs_by_any_scheme(&self) -> bool {
-        self.is_signing() && self.scheme() == SigningScheme::Any
+        self.is_signing() && self.own_scheme() == SigningScheme::Any
     }
 
     /// Whether it signs digests of the scheme's hash by this scheme. ECDSA takes those of other
@@ -55,12 +55,10 @@ impl Key {
 
     /// Whether the padding is whoever's who has the key: the TPM's, or aws-lc's.
     fn signs_by_itself(&self, scheme: Scheme) -> bool {
-        let area = self.area();
-        if area.is_some_and(|area| !area.signs()) {
+        if self.area().is_some_and(|area| !area.signs()) {
             return false;
         }
-        let own = area.map_or(SigningScheme::Any, |area| area.scheme);
-        match (self.public(), own, scheme) {
+        match (self.public(), self.own_scheme(), scheme) {
             (PublicKey::Ec { curve, .. }, _, Scheme::Ecdsa(hash)) => {
                 let own = self.ecdsa_hash(curve.width()).width();
                 hash.width() <= own || own >= curve.width()
@@ -145,17 +143,17 @@ impl Key {
             }
             _ => return Err(SignError::Scheme),
         };
-        match self.signs_by_itself(scheme) {
-            true => Ok(Some((scheme, digest))),
-            false if self.pads_by(scheme) => Ok(None),
-            false => Err(SignError::Scheme),
+        match scheme {
+            scheme if self.signs_by_itself(scheme) => Ok(Some((scheme, digest))),
+            scheme if self.pads_by(scheme) => Ok(None),
+            _ => Err(SignError::Scheme),
         }
     }
 
     /// Whether this is the key's authorisation value: a signature over random bytes, which is of no
     /// use to anybody.
     pub(in crate::store) fn prove(&self, tpm: &Tpm, value: &AuthValue) -> Result<(), SignError> {
-        let scheme = match (self.scheme(), self.public()) {
+        let scheme = match (self.own_scheme(), self.public()) {
             (SigningScheme::Fixed(scheme), _) => scheme,
             (_, PublicKey::Ec { curve, .. }) => Scheme::Ecdsa(self.ecdsa_hash(curve.width())),
             (_, PublicKey::Rsa { .. }) => Scheme::Rsassa(Hash::Sha256),
@@ -204,7 +202,7 @@ impl Key {
     /// The hash whose width the TPM demands of a digest. Where the key leaves it open, one that
     /// takes all bits that the curve's order has, if there is such a one.
     fn ecdsa_hash(&self, order: usize) -> Hash {
-        match self.scheme() {
+        match self.own_scheme() {
             SigningScheme::Fixed(fixed) => fixed.hash(),
             SigningScheme::Any => match order {
                 ..=32 => Hash::Sha256,

@@ -155,7 +155,8 @@ impl<'a> Exchange<'a> {
         tpm: &Tpm,
         commands: impl FnMut(&mut Link) -> Result<R, TpmError>,
     ) -> Result<R, TpmError> {
-        let mut link = tpm.link()?;
+        let held = tpm.link.try_lock_for(tpm.limit());
+        let mut link = held.ok_or(TpmError::Timeout(tpm.limit()))?;
         let turn = self.loads.then(|| tpm.object_turn()).flatten();
         let result = self.run_over(&mut link, tpm, commands);
         drop((turn, link));

@@ -1,10 +1,10 @@
 //! How a request to sign becomes a scheme that the key takes, and its answer a signature.
 
 use super::{Key, Place};
-use crate::key::{PublicKey, pad_left};
+use crate::key::{Curve, PublicKey, pad_left};
 use crate::store::SignError;
 use crate::store::verify::{has_longest_salt, verify};
-use crate::tpm::{AuthValue, Hash, Scheme, SigningScheme, Tpm, TpmError};
+use crate::tpm::{AuthValue, Hash, PublicArea, Scheme, SigningScheme, Tpm, TpmError};
 use log::warn;
 use std::sync::atomic::Ordering;
 
@@ -60,7 +60,7 @@ impl Key {
         }
         match (self.public(), self.own_scheme(), scheme) {
             (PublicKey::Ec { curve, .. }, _, Scheme::Ecdsa(hash)) => {
-                let own = self.ecdsa_hash(curve.width()).width();
+                let own = ecdsa_hash(self.area(), *curve).width();
                 hash.width() <= own || own >= curve.width()
             }
             (PublicKey::Ec { .. }, _, _) | (PublicKey::Rsa { .. }, _, Scheme::Ecdsa(_)) => false,
@@ -125,12 +125,18 @@ impl Key {
     ) -> Result<Option<(Scheme, Vec<u8>)>, SignError> {
         let (scheme, digest) = match (self.public(), request) {
             (PublicKey::Ec { curve, .. }, SignRequest::Ecdsa(digest)) => {
-                let hash = self.ecdsa_hash(curve.width());
-                let fitted = fit(digest, hash.width(), curve.width());
-                (
-                    Scheme::Ecdsa(hash),
-                    fitted.ok_or(SignError::DigestLength(digest.len()))?,
-                )
+                let area = self.area();
+                if area.is_some_and(|area| !area.signs()) {
+                    return Err(SignError::Scheme);
+                }
+                let hash = ecdsa_hash(area, *curve);
+                let widths = (hash.width(), curve.width());
+                let fitted = match digest.len() {
+                    length if (length, length) == widths => Some(digest.to_vec()),
+                    _ => fit(digest, widths.0, widths.1),
+                };
+                let fitted = fitted.ok_or(SignError::DigestLength(digest.len()))?;
+                return Ok(Some((Scheme::Ecdsa(hash), fitted)));
             }
             (PublicKey::Rsa { .. }, SignRequest::Pkcs1(hash, digest)) => {
                 (Scheme::Rsassa(hash), of_width(digest, hash)?)
@@ -155,7 +161,7 @@ impl Key {
     pub(in crate::store) fn prove(&self, tpm: &Tpm, value: &AuthValue) -> Result<(), SignError> {
         let scheme = match (self.own_scheme(), self.public()) {
             (SigningScheme::Fixed(scheme), _) => scheme,
-            (_, PublicKey::Ec { curve, .. }) => Scheme::Ecdsa(self.ecdsa_hash(curve.width())),
+            (_, PublicKey::Ec { curve, .. }) => Scheme::Ecdsa(ecdsa_hash(self.area(), *curve)),
             (_, PublicKey::Rsa { .. }) => Scheme::Rsassa(Hash::Sha256),
         };
         let mut digest = vec![0; scheme.hash().width()];
@@ -198,18 +204,16 @@ impl Key {
             self.pss_salt.store(length, Ordering::Relaxed);
         }
     }
+}
 
-    /// The hash whose width the TPM demands of a digest. Where the key leaves it open, one that
-    /// takes all bits that the curve's order has, if there is such a one.
-    fn ecdsa_hash(&self, order: usize) -> Hash {
-        match self.own_scheme() {
-            SigningScheme::Fixed(fixed) => fixed.hash(),
-            SigningScheme::Any => match order {
-                ..=32 => Hash::Sha256,
-                33..=48 => Hash::Sha384,
-                _ => Hash::Sha512,
-            },
-        }
+/// The hash whose width the TPM demands of a digest. Where the key leaves it open, or is not known
+/// yet, one that takes all bits that the curve's order has.
+fn ecdsa_hash(area: Option<&PublicArea>, curve: Curve) -> Hash {
+    match (area.map(|area| area.scheme), curve) {
+        (Some(SigningScheme::Fixed(fixed)), _) => fixed.hash(),
+        (_, Curve::P256) => Hash::Sha256,
+        (_, Curve::P384) => Hash::Sha384,
+        (_, Curve::P521) => Hash::Sha512,
     }
 }
 
@@ -229,9 +233,6 @@ fn fit(digest: &[u8], hash: usize, order: usize) -> Option<Vec<u8>> {
     if digest.is_empty() {
         return None;
     }
-    if digest.len() == hash && hash == order {
-        return Some(digest.to_vec());
-    }
     if hash < order {
         return (digest.len() <= hash).then(|| pad_left(digest, hash))?;
     }
@@ -244,7 +245,6 @@ fn fit(digest: &[u8], hash: usize, order: usize) -> Option<Vec<u8>> {
 mod tests {
     use super::*;
     use crate::store::key::Abilities;
-    use crate::tpm::PublicArea;
     use crate::tpm::fake::{FIXED, FakeTpm, IDENTITY, Reply, p256_area, public, signature};
 
     #[test]

@@ -206,8 +206,21 @@ impl Module {
         room: Room,
     ) -> Vec<CK_MECHANISM_TYPE> {
         let list = List::Mechanisms(slot.id);
-        self.snapshots
-            .answer(list, caller, room, || token.mechanism_kinds())
+        self.snapshots.answer(list, caller, room, || {
+            slot.learn_mechanisms();
+            token.mechanism_kinds()
+        })
+    }
+
+    /// What is told of a mechanism of a slot's token.
+    pub(crate) fn mechanism_info(
+        &self,
+        slot: &Slot,
+        kind: CK_MECHANISM_TYPE,
+    ) -> Result<CK_MECHANISM_INFO, Error> {
+        let token = self.token(slot)?;
+        slot.learn_mechanisms();
+        token.mechanism_info(kind)
     }
 
     pub(crate) fn session(&self, handle: SessionHandle) -> Result<Arc<Session>, Error> {

@@ -98,6 +98,8 @@ impl Source {
             asks_login: self.store.pins() != Pins::None,
             writable: self.store.own().is_some(),
             for_sessions: self.store.is_for_sessions(),
+            algorithms: self.tpm.told().clone(),
+            pss: self.tpm.signs_pss(),
         }
     }
 }
@@ -280,6 +282,16 @@ impl Slot {
                     }),
                 }
             }
+        }
+    }
+
+    /// Asks the TPM which mechanisms it has, where keys can be made in it; once. While nobody can tell,
+    /// all are supposed.
+    pub(crate) fn learn_mechanisms(&self) {
+        if let Some(source) = &self.source
+            && source.store.own().is_some()
+        {
+            source.tpm.algorithms_or_any();
         }
     }
 

@@ -10,12 +10,12 @@ use crate::object::{KeyType, Object, Place, profile};
 use crate::wrapping::Wrapping;
 use cryptoki_sys::*;
 use devid_core::store::{Half, Key, Listing, Shown};
-use devid_core::tpm::Hash;
+use devid_core::tpm::{Hash, Scheme, Told};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 /// What a token is, whatever is on it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(crate) struct Nature {
     /// Its private keys are for users who have logged in.
     pub(crate) asks_login: bool,
@@ -23,6 +23,30 @@ pub(crate) struct Nature {
     pub(crate) writable: bool,
     /// It holds nothing, and its sessions verify with public keys of their own.
     pub(crate) for_sessions: bool,
+    /// What its TPM can do, as far as it was asked.
+    pub(crate) algorithms: Told,
+    /// Whether its TPM's PSS signatures are of use, as far as is known.
+    pub(crate) pss: bool,
+}
+
+impl Nature {
+    /// Whether keys can be made here whose TPM signs by this mechanism.
+    fn makes_keys_for(&self, mechanism: Mechanism) -> bool {
+        let told = self.algorithms.or_any();
+        let signs =
+            |scheme| told.sign(scheme) && (self.pss || !matches!(scheme, Scheme::Rsapss(_)));
+        self.writable && mechanism.suits_signer(signs)
+    }
+
+    /// Whether keys of this type can be made here.
+    fn makes(&self, key_type: KeyType) -> bool {
+        let told = self.algorithms.or_any();
+        self.writable
+            && match key_type {
+                KeyType::Ec => told.has_ecc(),
+                KeyType::Rsa => told.has_rsa(),
+            }
+    }
 }
 
 /// A token: what one look found.
@@ -105,7 +129,7 @@ impl Token {
             ..found.clone()
         });
         let (label, serial) = (self.label.clone(), self.serial.clone());
-        Self::with(label, serial, self.nature, again.collect())
+        Self::with(label, serial, self.nature.clone(), again.collect())
     }
 
     pub(crate) fn objects(&self) -> &[Found] {
@@ -127,11 +151,9 @@ impl Token {
     }
 
     /// The mechanisms that make keys here.
-    fn generators(&self) -> &'static [Generator] {
-        match self.nature.writable {
-            true => &Generator::ALL,
-            false => &[],
-        }
+    fn generators(&self) -> impl Iterator<Item = Generator> {
+        let all = Generator::ALL.into_iter();
+        all.filter(|one| self.nature.makes(one.key_type()))
     }
 
     /// What every key of a mechanism's type can do: a client that sees it in the list asks it of
@@ -148,8 +170,8 @@ impl Token {
         }
         let does_one = |one: &Mechanism| self.keys().any(|key| one.suits(key));
         let wanted = all.filter(|one| match one.is_padded() {
-            true => self.nature.writable || does_one(one),
-            false => does_one(one),
+            true if self.nature.writable => self.nature.makes_keys_for(*one),
+            _ => does_one(one),
         });
         let wanted = wanted.filter(|one| {
             !one.is_padded() || !self.keys().filter(counts).any(|key| refuses(key, *one))
@@ -165,7 +187,11 @@ impl Token {
             keys.any(|key| KeyType::of(key.public()) == *one && key.decrypts())
         };
         let types = KeyType::ALL.into_iter();
-        types.filter(move |one| self.nature.writable || opens(one))
+        let made = |one: &KeyType| {
+            let agrees = self.nature.algorithms.or_any().agrees();
+            self.nature.makes(*one) && (*one == KeyType::Rsa || agrees)
+        };
+        types.filter(move |one| made(one) || opens(one))
     }
 
     /// The mechanisms by which keys come here wrapped, each with what C_GetMechanismInfo tells.
@@ -185,13 +211,14 @@ impl Token {
             info((16, 32), 0),
         );
         let rsa = Wrapping::RSA.map(|kind| (kind, rsa));
+        let rsa = rsa.into_iter().filter(|_| self.nature.makes(KeyType::Rsa));
         let aes = Wrapping::AES.map(|kind| (kind, aes));
-        rsa.into_iter().chain(aes).collect()
+        rsa.chain(aes).collect()
     }
 
     /// All that C_GetMechanismList lists.
     pub(crate) fn mechanism_kinds(&self) -> Vec<CK_MECHANISM_TYPE> {
-        let generators = self.generators().iter().map(|one| one.kind());
+        let generators = self.generators().map(Generator::kind);
         let mechanisms = self.mechanisms().into_iter().map(Mechanism::kind);
         let mut kinds: Vec<_> = generators.chain(mechanisms).collect();
         for kind in self.opening().flat_map(KeyType::opening_mechanisms) {
@@ -210,7 +237,7 @@ impl Token {
         &self,
         kind: CK_MECHANISM_TYPE,
     ) -> Result<CK_MECHANISM_INFO, Error> {
-        if let Some(generator) = self.generators().iter().find(|one| one.kind() == kind) {
+        if let Some(generator) = self.generators().find(|one| one.kind() == kind) {
             return Ok(generator.info());
         }
         if Digest::ALL.map(Digest::kind).contains(&kind) {
@@ -250,13 +277,13 @@ impl Token {
         let keys = self
             .keys()
             .filter(|key| KeyType::of(key.public()) == key_type);
-        let made = match self.nature.for_sessions {
-            // Public keys that a session brings are of the sizes of those that are made elsewhere.
-            true => &Generator::ALL[..],
-            false => self.generators(),
-        };
-        let made = made
-            .iter()
+        // Public keys that a session brings are of the sizes of those that are made elsewhere.
+        let elsewhere = Generator::ALL
+            .into_iter()
+            .filter(|_| self.nature.for_sessions);
+        let made = self
+            .generators()
+            .chain(elsewhere)
             .filter(|one| one.key_type() == key_type)
             .flat_map(|one| <[u32; 2]>::from(one.key_sizes()));
         let sizes: Vec<u32> = keys.map(|key| key.public().bits()).chain(made).collect();

@@ -12,9 +12,10 @@ use crate::snapshot::{Caller, List, Snapshots};
 use crate::token::Token;
 use crate::wrapping::Wrapping;
 use cryptoki_sys::{
-    CK_FLAGS, CK_MECHANISM_TYPE, CK_SLOT_ID, CK_STATE, CK_USER_TYPE, CKF_RW_SESSION,
-    CKF_SERIAL_SESSION, CKS_RO_PUBLIC_SESSION, CKS_RO_USER_FUNCTIONS, CKS_RW_PUBLIC_SESSION,
-    CKS_RW_SO_FUNCTIONS, CKS_RW_USER_FUNCTIONS, CKU_CONTEXT_SPECIFIC, CKU_SO, CKU_USER,
+    CK_FLAGS, CK_MECHANISM_INFO, CK_MECHANISM_TYPE, CK_SLOT_ID, CK_STATE, CK_USER_TYPE,
+    CKF_RW_SESSION, CKF_SERIAL_SESSION, CKS_RO_PUBLIC_SESSION, CKS_RO_USER_FUNCTIONS,
+    CKS_RW_PUBLIC_SESSION, CKS_RW_SO_FUNCTIONS, CKS_RW_USER_FUNCTIONS, CKU_CONTEXT_SPECIFIC,
+    CKU_SO, CKU_USER,
 };
 pub(crate) use devid_core::Held;
 use devid_core::config::{self, Config, ConfigError, LogSettings};
@@ -206,8 +207,21 @@ impl Module {
         room: Room,
     ) -> Vec<CK_MECHANISM_TYPE> {
         let list = List::Mechanisms(slot.id);
-        self.snapshots
-            .answer(list, caller, room, || token.mechanism_kinds())
+        self.snapshots.answer(list, caller, room, || {
+            slot.learn_mechanisms();
+            token.mechanism_kinds()
+        })
+    }
+
+    /// What is told of a mechanism of a slot's token.
+    pub(crate) fn mechanism_info(
+        &self,
+        slot: &Slot,
+        kind: CK_MECHANISM_TYPE,
+    ) -> Result<CK_MECHANISM_INFO, Error> {
+        let token = self.token(slot)?;
+        slot.learn_mechanisms();
+        token.mechanism_info(kind)
     }
 
     pub(crate) fn session(&self, handle: SessionHandle) -> Result<Arc<Session>, Error> {

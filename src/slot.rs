@@ -231,7 +231,12 @@ impl Slot {
                 // Held, so that no logout comes between what was before and what takes its place.
                 let mut place = self.token.write();
                 let stamp = listing.stamp.clone();
-                let token = Token::new(listing, source.store.traits(), place.as_deref(), mint);
+                let token = Token::new(
+                    listing,
+                    source.store.traits(&source.tpm),
+                    place.as_deref(),
+                    mint,
+                );
                 let count = |token: &Token| token.objects().len();
                 let level = match place.as_deref().map(count) == Some(count(&token)) {
                     true => Level::Debug,
@@ -267,6 +272,16 @@ impl Slot {
                     }),
                 }
             }
+        }
+    }
+
+    /// Asks the TPM which mechanisms it has, where keys can be made in it; once. While nobody can tell,
+    /// all are supposed.
+    pub(crate) fn learn_mechanisms(&self) {
+        if let Some(source) = &self.source
+            && source.store.folder().is_some()
+        {
+            source.tpm.algorithms_or_any();
         }
     }
 

@@ -10,7 +10,7 @@ use crate::object::{KeyType, Object, Place, profile};
 use crate::wrapping::Wrapping;
 use cryptoki_sys::*;
 use devid_core::store::{Half, Key, Listing, Shown, TokenTraits};
-use devid_core::tpm::Hash;
+use devid_core::tpm::{Hash, Scheme};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -94,7 +94,7 @@ impl Token {
             ..found.clone()
         });
         let (label, serial) = (self.label.clone(), self.serial.clone());
-        Self::with(label, serial, self.traits, again.collect())
+        Self::with(label, serial, self.traits.clone(), again.collect())
     }
 
     pub(crate) fn objects(&self) -> &[Found] {
@@ -115,12 +115,28 @@ impl Token {
         found.map(|found| found.handle)
     }
 
+    /// Whether keys can be made here whose TPM signs by this mechanism.
+    fn makes_keys_for(&self, mechanism: Mechanism) -> bool {
+        let told = self.traits.algorithms.or_any();
+        let pss = self.traits.pss;
+        let signs = |scheme| told.sign(scheme) && (pss || !matches!(scheme, Scheme::Rsapss(_)));
+        self.traits.writable && mechanism.suits_signer(signs)
+    }
+
+    /// Whether keys of this type can be made here.
+    fn makes(&self, key_type: KeyType) -> bool {
+        let told = self.traits.algorithms.or_any();
+        self.traits.writable
+            && match key_type {
+                KeyType::Ec => told.has_ecc(),
+                KeyType::Rsa => told.has_rsa(),
+            }
+    }
+
     /// The mechanisms that make keys here.
-    fn generators(&self) -> &'static [Generator] {
-        match self.traits.writable {
-            true => &Generator::ALL,
-            false => &[],
-        }
+    fn generators(&self) -> impl Iterator<Item = Generator> {
+        let all = Generator::ALL.into_iter();
+        all.filter(|one| self.makes(one.key_type()))
     }
 
     /// What every key of a mechanism's type can do: a client that sees it in the list asks it of
@@ -137,8 +153,8 @@ impl Token {
         }
         let does_one = |one: &Mechanism| self.keys().any(|key| one.suits(key));
         let wanted = all.filter(|one| match one.is_padded() {
-            true => self.traits.writable || does_one(one),
-            false => does_one(one),
+            true if self.traits.writable => self.makes_keys_for(*one),
+            _ => does_one(one),
         });
         let wanted = wanted.filter(|one| {
             !one.is_padded() || !self.keys().filter(counts).any(|key| refuses(key, *one))
@@ -154,7 +170,11 @@ impl Token {
             keys.any(|key| KeyType::of(key.public()) == *one && key.decrypts())
         };
         let types = KeyType::ALL.into_iter();
-        types.filter(move |one| self.traits.writable || opens(one))
+        let made = |one: &KeyType| {
+            let agrees = self.traits.algorithms.or_any().agrees();
+            self.makes(*one) && (*one == KeyType::Rsa || agrees)
+        };
+        types.filter(move |one| made(one) || opens(one))
     }
 
     /// The mechanisms by which keys come here wrapped, each with what C_GetMechanismInfo tells.
@@ -174,13 +194,14 @@ impl Token {
             info((16, 32), 0),
         );
         let rsa = Wrapping::RSA.map(|kind| (kind, rsa));
+        let rsa = rsa.into_iter().filter(|_| self.makes(KeyType::Rsa));
         let aes = Wrapping::AES.map(|kind| (kind, aes));
-        rsa.into_iter().chain(aes).collect()
+        rsa.chain(aes).collect()
     }
 
     /// All that C_GetMechanismList lists.
     pub(crate) fn mechanism_kinds(&self) -> Vec<CK_MECHANISM_TYPE> {
-        let generators = self.generators().iter().map(|one| one.kind());
+        let generators = self.generators().map(Generator::kind);
         let mechanisms = self.mechanisms().into_iter().map(Mechanism::kind);
         let mut kinds: Vec<_> = generators.chain(mechanisms).collect();
         for kind in self.opening().flat_map(KeyType::opening_mechanisms) {
@@ -199,7 +220,7 @@ impl Token {
         &self,
         kind: CK_MECHANISM_TYPE,
     ) -> Result<CK_MECHANISM_INFO, Error> {
-        if let Some(generator) = self.generators().iter().find(|one| one.kind() == kind) {
+        if let Some(generator) = self.generators().find(|one| one.kind() == kind) {
             return Ok(generator.info());
         }
         if Digest::ALL.map(Digest::kind).contains(&kind) {
@@ -239,13 +260,13 @@ impl Token {
         let keys = self
             .keys()
             .filter(|key| KeyType::of(key.public()) == key_type);
-        let made = match self.traits.for_sessions {
-            // Public keys that a session brings are of the sizes of those that are made elsewhere.
-            true => &Generator::ALL[..],
-            false => self.generators(),
-        };
-        let made = made
-            .iter()
+        // Public keys that a session brings are of the sizes of those that are made elsewhere.
+        let elsewhere = Generator::ALL
+            .into_iter()
+            .filter(|_| self.traits.for_sessions);
+        let made = self
+            .generators()
+            .chain(elsewhere)
             .filter(|one| one.key_type() == key_type)
             .flat_map(|one| <[u32; 2]>::from(one.key_sizes()));
         let sizes: Vec<u32> = keys.map(|key| key.public().bits()).chain(made).collect();

@@ -58,9 +58,9 @@ impl Session {
         };
         let taken = self.import(template, &private, mint);
         taken.map_err(|error| match error {
-            Error::Store(StoreError::BadKey(_) | StoreError::Unsupported(_)) => {
-                Error::WrappedKeyInvalid
-            }
+            Error::Store(
+                StoreError::BadKey(_) | StoreError::Unsupported(_) | StoreError::NoCurve(_),
+            ) => Error::WrappedKeyInvalid,
             other => other,
         })
     }

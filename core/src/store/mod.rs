@@ -21,7 +21,7 @@ use templates::Templates;
 pub use verify::verify;
 pub(crate) use verify::verify_pss;
 
-use crate::tpm::{Tcti, Tpm, TpmError, WAIT};
+use crate::tpm::{Tcti, Told, Tpm, TpmError, WAIT};
 use std::fmt;
 use std::sync::Arc;
 
@@ -37,7 +37,7 @@ pub enum Store {
 }
 
 /// What a token is, whatever is on it (PKCS#11 3.0, section 2.4).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct TokenTraits {
     /// Its private keys are for users who have logged in.
     pub asks_login: bool,
@@ -45,15 +45,21 @@ pub struct TokenTraits {
     pub writable: bool,
     /// It holds nothing, and its sessions verify with public keys of their own.
     pub for_sessions: bool,
+    /// What its TPM can do, as far as it was asked.
+    pub algorithms: Told,
+    /// Whether its TPM's PSS signatures are of use, as far as is known.
+    pub pss: bool,
 }
 
 impl Store {
-    /// What the token is. Costs no TPM command.
-    pub fn traits(&self) -> TokenTraits {
+    /// What the token of this TPM is. Costs no TPM command.
+    pub fn traits(&self, tpm: &Tpm) -> TokenTraits {
         TokenTraits {
             asks_login: self.pins() != Pins::None,
             writable: self.folder().is_some(),
             for_sessions: self.is_for_sessions(),
+            algorithms: tpm.told().clone(),
+            pss: tpm.signs_pss(),
         }
     }
 

@@ -128,7 +128,7 @@ impl WrappedKey {
         self.parent_is_open.store(true, Ordering::Release);
         if name != self.name {
             flush(link, handle, &Ok(()));
-            return Err(TpmError::Broken("the TPM loaded another key".into()));
+            return Err(TpmError::WrongAnswer("the TPM loaded another key".into()));
         }
         Ok(handle)
     }

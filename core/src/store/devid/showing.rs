@@ -2,13 +2,14 @@
 
 use super::{DevidStore, StoreError};
 use crate::certificate::{Certificate, Time};
+use crate::key::PublicKey;
 use crate::store::folder::{
     self, Content, Entry, FolderError, Material, Origin, Pair, Seal, Tss2Key, Tss2Kind,
 };
 use crate::store::key::Source;
 use crate::store::listing::{Kind, Listing, Shown};
 use crate::store::machine;
-use crate::store::{self, Key, LoginError, LookError, Pins, Who};
+use crate::store::{self, Key, LoginError, LookError, Pins, Protection, Who};
 use crate::tpm::{Parent, PublicArea, SRK, Tpm};
 use log::warn;
 use parking_lot::Mutex;
@@ -25,7 +26,8 @@ impl DevidStore {
     }
 
     /// No TPM command, but for a folder without objects if the TPM has not answered yet: such a
-    /// token is there for the TPM's sake.
+    /// token is there for the TPM's sake. And once for its algorithms, if it has answered and there are
+    /// RSA keys in it: what they do is said of each.
     ///
     /// # Errors
     ///
@@ -35,6 +37,16 @@ impl DevidStore {
         let needs_tpm = listing.objects.is_empty() && !self.allows_file_keys;
         if needs_tpm && !self.tpm.has_answered() {
             self.tpm.random(&mut [0])?;
+        }
+        let is_asked = |shown: &Arc<Shown>| match &shown.kind {
+            Kind::Pair { key, .. } => {
+                let is_rsa = matches!(key.public(), PublicKey::Rsa { .. });
+                is_rsa && key.protection() == Protection::Tpm
+            }
+            Kind::Public(..) | Kind::Certificate(..) | Kind::Data(_) => false,
+        };
+        if self.tpm.has_answered() && listing.objects.iter().any(is_asked) {
+            self.tpm.algorithms_or_any();
         }
         Ok(listing)
     }

@@ -6,6 +6,8 @@ mod locked;
 mod obstacle;
 mod padding;
 mod signing;
+#[cfg(test)]
+mod signing_tests;
 mod soft;
 
 pub(super) use access::Given;
@@ -16,10 +18,10 @@ pub use signing::SignRequest;
 
 use super::folder::{Material, Tss2Key, Tss2Kind};
 use super::{SignError, Templates};
-use crate::key::{PrivateKeyInfo, PublicKey};
+use crate::key::{Curve, PrivateKeyInfo, PublicKey};
 use crate::tpm::{
-    AuthValue, DerivedKey, Hash, Link, Parent, PublicArea, ResidentKey, SigningScheme, Tpm,
-    TpmError, Used, WrappedKey,
+    Algorithms, AuthValue, DerivedKey, Link, Parent, PublicArea, ResidentKey, SigningScheme, Told,
+    Tpm, TpmError, Used, WrappedKey,
 };
 use log::{info, warn};
 use parking_lot::Mutex;
@@ -34,8 +36,8 @@ use std::time::Duration;
 pub struct Key {
     place: Place,
     access: Access,
-    /// Hashes that the TPM, or the RSA in memory, knows; asked only for keys to which it matters.
-    hashes: Vec<Hash>,
+    /// What the TPM, or the RSA in memory, implements; asked only for keys to which it matters.
+    algorithms: Told,
     pss_salt: AtomicU8,
     source: Option<Source>,
     /// Whether its bare private operation may be asked for.
@@ -59,8 +61,8 @@ pub enum Protection {
 /// What the TPM can do, as far as it matters to a key.
 #[derive(Debug, Default)]
 pub(super) struct Abilities {
-    /// The hashes that it implements.
-    pub(super) hashes: Vec<Hash>,
+    /// What it implements, as far as it was asked.
+    pub(super) algorithms: Told,
     /// Whether its PSS signatures are of use, as far as is known.
     pub(super) pss: bool,
 }
@@ -148,7 +150,7 @@ impl Key {
     pub(super) fn in_memory(public: &PublicKey, material: &Material) -> Result<Self, &'static str> {
         let soft = SoftKey::of(public, material)?;
         let abilities = Abilities {
-            hashes: soft.hashes().to_vec(),
+            algorithms: Algorithms::ANY.only(soft.hashes()).into(),
             pss: true,
         };
         Ok(Self::new(Place::Memory(soft), abilities))
@@ -211,7 +213,7 @@ impl Key {
         Self {
             place,
             access: Access::Open,
-            hashes: abilities.hashes,
+            algorithms: abilities.algorithms,
             pss_salt: AtomicU8::new(salt),
             source: None,
             allows_unpadded: false,
@@ -319,8 +321,31 @@ impl Key {
             }
             _ => self.check_loads(tpm)?,
         }
+        self.learn_algorithms(tpm)?;
         self.is_ready.store(true, Ordering::Release);
         Ok(())
+    }
+
+    /// Asks the TPM once which schemes and hashes it has, before the first use of a key that leaves the
+    /// choice to the caller. Every TPM has SHA-256, which is all that P-256 takes.
+    fn learn_algorithms(&self, tpm: &Tpm) -> Result<(), TpmError> {
+        let asks = match &self.place {
+            Place::Handle(_, area) | Place::Disk(_, area, _) => {
+                let is_p256 = matches!(
+                    area.key,
+                    PublicKey::Ec {
+                        curve: Curve::P256,
+                        ..
+                    }
+                );
+                area.takes_any_scheme() && !is_p256
+            }
+            Place::Template(..) | Place::Memory(_) | Place::Refused(..) => false,
+        };
+        match asks && self.algorithms.known().is_none() {
+            true => tpm.algorithms().map(drop),
+            false => Ok(()),
+        }
     }
 
     fn derive(
@@ -392,6 +417,16 @@ impl Key {
             warn!("handle 0x{handle:08X} no longer holds the key; it is loaded from its file");
         }
         first
+    }
+
+    /// From now on the key is derived anew; `false` if it was not taken from a saved context.
+    fn leave_context(&self) -> bool {
+        match &self.place {
+            Place::Template(_, _, derived, _) => {
+                derived.get().is_some_and(|(_, key)| key.forget_context())
+            }
+            Place::Handle(..) | Place::Disk(..) | Place::Memory(_) | Place::Refused(..) => false,
+        }
     }
 
     /// Runs commands with the key: as it is, or loaded for them. Whether another's key may have

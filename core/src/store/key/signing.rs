@@ -4,7 +4,7 @@ use super::{Key, Place};
 use crate::key::{Curve, PublicKey, pad_left};
 use crate::store::SignError;
 use crate::store::verify::{has_longest_salt, verify};
-use crate::tpm::{AuthValue, Hash, PublicArea, Scheme, SigningScheme, Tpm, TpmError};
+use crate::tpm::{AuthValue, Hash, Scheme, SigningScheme, Tpm, TpmError};
 use log::warn;
 use std::sync::atomic::Ordering;
 
@@ -60,7 +60,7 @@ impl Key {
         }
         match (self.public(), self.own_scheme(), scheme) {
             (PublicKey::Ec { curve, .. }, _, Scheme::Ecdsa(hash)) => {
-                let own = ecdsa_hash(self.area(), *curve).width();
+                let own = self.ecdsa_hash(*curve).width();
                 hash.width() <= own || own >= curve.width()
             }
             (PublicKey::Ec { .. }, _, _) | (PublicKey::Rsa { .. }, _, Scheme::Ecdsa(_)) => false,
@@ -71,7 +71,7 @@ impl Key {
             }
             (PublicKey::Rsa { .. }, SigningScheme::Fixed(fixed), scheme) => fixed == scheme,
             (PublicKey::Rsa { .. }, SigningScheme::Any, scheme) => {
-                self.hashes.contains(&scheme.hash())
+                self.algorithms.or_any().sign(scheme)
             }
         }
     }
@@ -101,21 +101,27 @@ impl Key {
             Scheme::Rsapss(hash) if !self.knows_salt() => Some(hash),
             _ => None,
         };
-        if salted.is_none() && !doubtful {
+        let proven = tpm.has_proven(Some(scheme), self.public());
+        if salted.is_none() && proven && !doubtful {
             return Ok(whole);
         }
-        match verify(self.public(), request, &whole) {
-            true => self.pss_salt_is(salted, SALT_AS_LONG_AS_DIGEST),
-            // Gone from there before the signature; the file has it still.
-            false if self.leave_handle() => return self.sign(tpm, request),
-            false => {
-                return match self.not_verified(tpm, salted, &digest, &whole) {
-                    SignError::Scheme if self.pads_by(scheme) => self.sign_padded(tpm, request),
-                    error => Err(error),
-                };
-            }
+        if verify(self.public(), request, &whole) {
+            tpm.note_proven(Some(scheme), self.public());
+            self.pss_salt_is(salted, SALT_AS_LONG_AS_DIGEST);
+            return Ok(whole);
         }
-        Ok(whole)
+        // Gone from there before the signature; the file has it still, or the TPM derives it.
+        if self.leave_handle() || self.leave_context() {
+            return self.sign(tpm, request);
+        }
+        let error = self.not_verified(tpm, scheme, salted, &digest, &whole);
+        match self.pads_by(scheme) {
+            true => {
+                warn!("{error}; the padding is made here instead");
+                self.sign_padded(tpm, request)
+            }
+            false => Err(error),
+        }
     }
 
     /// What the key's holder signs, and by which scheme; `None` where the padding is made here.
@@ -129,7 +135,7 @@ impl Key {
                 if area.is_some_and(|area| !area.signs()) {
                     return Err(SignError::Scheme);
                 }
-                let hash = ecdsa_hash(area, *curve);
+                let hash = self.ecdsa_hash(*curve);
                 let widths = (hash.width(), curve.width());
                 let fitted = match digest.len() {
                     length if (length, length) == widths => Some(digest.to_vec()),
@@ -161,7 +167,7 @@ impl Key {
     pub(in crate::store) fn prove(&self, tpm: &Tpm, value: &AuthValue) -> Result<(), SignError> {
         let scheme = match (self.own_scheme(), self.public()) {
             (SigningScheme::Fixed(scheme), _) => scheme,
-            (_, PublicKey::Ec { curve, .. }) => Scheme::Ecdsa(ecdsa_hash(self.area(), *curve)),
+            (_, PublicKey::Ec { curve, .. }) => Scheme::Ecdsa(self.ecdsa_hash(*curve)),
             (_, PublicKey::Rsa { .. }) => Scheme::Rsassa(Hash::Sha256),
         };
         let mut digest = vec![0; scheme.hash().width()];
@@ -177,14 +183,14 @@ impl Key {
     fn not_verified(
         &self,
         tpm: &Tpm,
+        scheme: Scheme,
         salted: Option<Hash>,
         digest: &[u8],
         signature: &[u8],
     ) -> SignError {
-        let Some(hash) = salted else {
-            return TpmError::Broken("another key signed".into()).into();
-        };
-        if has_longest_salt(self.public(), hash, digest, signature) {
+        if let Some(hash) = salted
+            && has_longest_salt(self.public(), hash, digest, signature)
+        {
             warn!(
                 "the TPM's PSS signatures have the longest salt: nobody takes them, none is made"
             );
@@ -192,7 +198,7 @@ impl Key {
             tpm.give_up_pss();
             return SignError::Scheme;
         }
-        TpmError::Broken("a signature came that does not verify".into()).into()
+        unverified(&format!("{scheme:?}"))
     }
 
     fn knows_salt(&self) -> bool {
@@ -204,17 +210,31 @@ impl Key {
             self.pss_salt.store(length, Ordering::Relaxed);
         }
     }
+
+    /// The hash whose width the TPM demands of a digest. Where the key leaves it open, one that
+    /// takes all bits that the curve's order has, if the TPM has such a one; else the widest.
+    pub(super) fn ecdsa_hash(&self, curve: Curve) -> Hash {
+        if let Some(SigningScheme::Fixed(fixed)) = self.area().map(|area| area.scheme) {
+            return fixed.hash();
+        }
+        let hashes = self.algorithms.or_any().hashes();
+        let by_width = |hash: &&Hash| hash.width();
+        let wide = hashes.iter().filter(|hash| hash.width() >= curve.width());
+        let chosen = wide
+            .min_by_key(by_width)
+            .or(hashes.iter().max_by_key(by_width));
+        chosen.copied().unwrap_or(Hash::Sha256)
+    }
 }
 
-/// The hash whose width the TPM demands of a digest. Where the key leaves it open, or is not known
-/// yet, one that takes all bits that the curve's order has.
-fn ecdsa_hash(area: Option<&PublicArea>, curve: Curve) -> Hash {
-    match (area.map(|area| area.scheme), curve) {
-        (Some(SigningScheme::Fixed(fixed)), _) => fixed.hash(),
-        (_, Curve::P256) => Hash::Sha256,
-        (_, Curve::P384) => Hash::Sha384,
-        (_, Curve::P521) => Hash::Sha512,
-    }
+/// A signature that is not given out: by another key, which another program has put into the place of
+/// ours, or computed wrongly.
+pub(super) fn unverified(by: &str) -> SignError {
+    let why = format!(
+        "its signature ({by}) does not verify with the key, and is not given out: another key signed, \
+         or the TPM does not sign rightly by that scheme"
+    );
+    TpmError::WrongAnswer(why).into()
 }
 
 fn of_width(digest: &[u8], hash: Hash) -> Result<Vec<u8>, SignError> {
@@ -229,7 +249,7 @@ fn of_width(digest: &[u8], hash: Hash) -> Result<Vec<u8>, SignError> {
 ///
 /// Where the hash is at least as wide as the order, the number goes to the left, with zeros after
 /// it; else to the right, with zeros before it, and a digest that has no room is refused.
-fn fit(digest: &[u8], hash: usize, order: usize) -> Option<Vec<u8>> {
+pub(super) fn fit(digest: &[u8], hash: usize, order: usize) -> Option<Vec<u8>> {
     if digest.is_empty() {
         return None;
     }
@@ -239,101 +259,4 @@ fn fit(digest: &[u8], hash: usize, order: usize) -> Option<Vec<u8>> {
     let mut fitted = pad_left(&digest[..digest.len().min(order)], order)?;
     fitted.resize(hash, 0);
     Some(fitted)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::store::key::Abilities;
-    use crate::tpm::fake::{FIXED, FakeTpm, IDENTITY, Reply, p256_area, public, signature};
-
-    #[test]
-    fn digests_keep_their_value_or_are_refused() {
-        assert_eq!(fit(&[], 32, 32), None);
-        assert_eq!(fit(&[9], 4, 4), Some(vec![0, 0, 0, 9]));
-        assert_eq!(fit(&[1, 2, 3, 4, 5], 4, 4), Some(vec![1, 2, 3, 4]));
-        // A hash wider than the order: only its left bytes count.
-        assert_eq!(fit(&[9], 6, 4), Some(vec![0, 0, 0, 9, 0, 0]));
-        assert_eq!(fit(&[1, 2, 3, 4, 5], 6, 4), Some(vec![1, 2, 3, 4, 0, 0]));
-        // A hash narrower than the order: cutting would lose bits that count.
-        assert_eq!(fit(&[1, 2, 3, 4, 5], 4, 6), None);
-        assert_eq!(fit(&[0, 0, 3, 4, 5], 4, 6), None);
-        assert_eq!(fit(&[1, 2, 3], 4, 6), Some(vec![0, 1, 2, 3]));
-    }
-
-    #[test]
-    fn short_halves_of_a_signature_are_padded_and_long_ones_refused() {
-        let area = p256_area(IDENTITY, FIXED);
-        let fake = FakeTpm::new([
-            public(&area, &[0, 0x0B, 1]),
-            signature(&[5; 31], &[6; 30]),
-            signature(&[5; 33], &[6; 32]),
-        ]);
-        let tpm = fake.tpm(std::time::Duration::from_secs(20));
-        let (_, resident) = tpm.resident_key(0x8102_0000).unwrap();
-        let key = Key::resident(
-            resident,
-            PublicArea::parse(&area).unwrap(),
-            Abilities::default(),
-        );
-        let signature = key.sign(&tpm, SignRequest::Ecdsa(&[1; 20])).unwrap();
-        assert_eq!(signature, [&[0][..], &[5; 31], &[0, 0], &[6; 30]].concat());
-        assert!(key.sign(&tpm, SignRequest::Ecdsa(&[1; 20])).is_err());
-        assert_eq!(
-            key.sign(&tpm, SignRequest::Pkcs1(Hash::Sha256, &[1; 32])),
-            Err(SignError::Scheme)
-        );
-    }
-
-    /// A signature that OpenSSL made over 32 bytes 7, with a salt of this length.
-    fn pss_answer(signature: &[u8]) -> Reply {
-        let mut body = vec![0x00, 0x16, 0x00, 0x0B, 0x01, 0x00];
-        body.extend(signature);
-        Reply::AuthorisedBody(body)
-    }
-
-    #[test]
-    fn a_tpm_with_another_salt_signs_no_pss_and_a_damaged_answer_is_only_that() {
-        let mut area = vec![0x00, 0x01, 0x00, 0x0B];
-        area.extend(IDENTITY.to_be_bytes());
-        area.extend([
-            0, 0, 0x00, 0x10, 0x00, 0x10, 0x08, 0x00, 0, 0, 0, 0, 0x01, 0x00,
-        ]);
-        area.extend(include_bytes!("../../../testdata/rsa-modulus.bin"));
-        let good = include_bytes!("../../../testdata/pss-salt-digest.bin");
-        let longest = include_bytes!("../../../testdata/pss-salt-max.bin");
-        let mut damaged = *good;
-        damaged[100] ^= 1;
-        let pss = SignRequest::Pss(Hash::Sha256, &[7; 32]);
-        let fake = FakeTpm::new([
-            public(&area, &[0, 0x0B, 1]),
-            pss_answer(&damaged),
-            pss_answer(good),
-            public(&area, &[0, 0x0B, 1]),
-            pss_answer(longest),
-        ]);
-        let tpm = fake.tpm(std::time::Duration::from_secs(20));
-        let key = || {
-            let (_, resident) = tpm.resident_key(0x8102_0000).unwrap();
-            let abilities = Abilities {
-                hashes: vec![Hash::Sha256],
-                pss: tpm.signs_pss(),
-            };
-            Key::resident(resident, PublicArea::parse(&area).unwrap(), abilities)
-        };
-        let first = key();
-        assert!(matches!(
-            first.sign(&tpm, pss),
-            Err(SignError::Tpm(TpmError::Broken(_)))
-        ));
-        assert_eq!(first.sign(&tpm, pss).as_deref(), Ok(&good[..]));
-        let second = key();
-        assert_eq!(second.sign(&tpm, pss), Err(SignError::Scheme));
-        assert!(!second.signs(Scheme::Rsapss(Hash::Sha256)) && !tpm.signs_pss());
-        assert_eq!(
-            second.sign(&tpm, pss),
-            Err(SignError::Scheme),
-            "and nothing is sent"
-        );
-    }
 }

@@ -167,6 +167,7 @@ fn tpm_rv(error: &TpmError) -> CK_RV {
         TpmError::Unreachable(_) => CKR_DEVICE_REMOVED,
         TpmError::Broken(_)
         | TpmError::Timeout(_)
+        | TpmError::Busy(_)
         | TpmError::Response(_)
         | TpmError::Lockout(_)
         | TpmError::KeyReplaced(_)

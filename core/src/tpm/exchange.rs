@@ -3,7 +3,7 @@
 //! The one place that repeats commands. A transport fault brings a new connection, and over that
 //! only what is harmless twice.
 
-use super::{AuthValue, Hash, Link, Lockout, Tpm, TpmError};
+use super::{AuthValue, Class, Hash, Link, Lockout, Tpm, TpmError};
 use crate::system;
 use log::{debug, warn};
 use parking_lot::Mutex;
@@ -15,6 +15,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(1);
 const LONGEST_PAUSE: Duration = Duration::from_millis(200);
 /// How long others are given to free a slot for objects.
 const OBJECT_PATIENCE: Duration = Duration::from_secs(2);
+/// How often they are asked to at least, however long the commands themselves take.
+const OBJECT_TRIES: u32 = 2;
 
 /// What answered "wrong authorisation" to a value: keys by name, NV indices by number, each with the
 /// TPM's place. To be kept for as long as the process lives, since each further try may count
@@ -98,6 +100,28 @@ pub(super) struct Exchange<'a> {
     /// Whether it needs a slot that all processes share, where the TPM has no manager.
     loads: bool,
     subject: Option<Subject<'a>>,
+}
+
+/// A TPM without a free slot for objects, since the first answer that said so.
+#[derive(Default)]
+struct Crowded {
+    since: Option<Instant>,
+    tries: u32,
+}
+
+impl Crowded {
+    /// Whether another try is worth it, after one more answer that there is no room.
+    fn goes_on(&mut self) -> bool {
+        let since = *self.since.get_or_insert_with(Instant::now);
+        self.tries += 1;
+        self.tries <= OBJECT_TRIES || since.elapsed() < OBJECT_PATIENCE
+    }
+
+    /// Whether those who use a slot now have had the time to give it back.
+    fn is_long(&self) -> bool {
+        let long = |since: Instant| since.elapsed() > OBJECT_PATIENCE / 2;
+        self.since.is_some_and(long)
+    }
 }
 
 impl<'a> Exchange<'a> {
@@ -193,7 +217,7 @@ impl<'a> Exchange<'a> {
     ) -> Result<R, TpmError> {
         let Self { what, subject, .. } = self;
         if tpm.silence().is_known() {
-            return Err(TpmError::Timeout(tpm.limit()));
+            return Err(TpmError::Timeout(tpm.limits().of(Class::Ordinary)));
         }
         // Asked and noted while the link is held, so that threads do not try side by side.
         if let Some(subject) = &subject {
@@ -205,31 +229,32 @@ impl<'a> Exchange<'a> {
             }
         }
         let began = Instant::now();
-        let deadline = began + tpm.limit();
+        let mut crowded = Crowded::default();
         let mut pause = FIRST_PAUSE;
         let mut reconnected = !self.repeats;
         loop {
             let link = match &mut *place {
                 Some(link) => link,
-                none => none.insert(Link::new(tpm.tcti(), tpm.limit())?),
+                none => none.insert(tpm.new_link()?),
             };
-            match commands(link) {
+            link.begin();
+            let answered = commands(link);
+            let deadline = began + tpm.limits().of(link.slowest()).time;
+            match answered {
                 Ok(answer) => {
                     tpm.note_answer();
                     return Ok(answer);
                 }
                 Err(TpmError::Response(code))
                     if (code.asks_for_resend() && Instant::now() + pause < deadline)
-                        || (code.is_out_of_objects() && began.elapsed() < OBJECT_PATIENCE) =>
+                        || (code.is_out_of_objects() && crowded.goes_on()) =>
                 {
                     debug!(
                         "{what}: TPM answered {code}, sent again in {} ms",
                         pause.as_millis()
                     );
                     if code.is_out_of_objects() {
-                        // Whoever uses a slot now has had the time to give it back.
-                        let is_long = began.elapsed() > OBJECT_PATIENCE / 2;
-                        tpm.reclaim(link, is_long)?;
+                        tpm.reclaim(link, crowded.is_long())?;
                     }
                     system::pause(pause);
                     pause = LONGEST_PAUSE.min(pause * 2);
@@ -257,6 +282,11 @@ impl<'a> Exchange<'a> {
                             // Whoever answers next may be another TPM, or this one after a reset.
                             tpm.note_fault();
                             error
+                        }
+                        (error @ TpmError::Busy(_), _) => {
+                            tpm.note_fault();
+                            warn!("{what}: {error}");
+                            return Err(error);
                         }
                         (error @ TpmError::Timeout(_), _) => {
                             // The connection may be opened anew before the answer comes.

@@ -16,6 +16,7 @@ mod link;
 mod lockout;
 mod nv;
 mod own;
+mod patience;
 mod public;
 mod rc;
 mod resident;
@@ -38,6 +39,7 @@ pub use lockout::Lockout;
 pub(crate) use lockout::WAIT;
 pub use nv::NvKept;
 pub use own::{Algorithm, KeyUsage, SRK, StorageKey};
+pub use patience::{Class, Limit, Limits, WAITING};
 pub use public::{PublicArea, SigningScheme, other_kind};
 pub(crate) use public::{name_of, qualified_name_below};
 pub use rc::ResponseCode;
@@ -51,8 +53,8 @@ pub use template::recognised;
 pub use unloadable::{Obstacle, Unloadable};
 pub use wrapped::{Parent, WrappedKey};
 
+use patience::BUSY;
 use std::fmt;
-use std::time::Duration;
 
 /// A TPM2B with this content (Part 2, section 10.4).
 fn sized(bytes: &[u8]) -> Vec<u8> {
@@ -267,7 +269,10 @@ pub enum TpmError {
     /// The connection failed once the command was on its way; it may have run.
     Broken(String),
     /// No answer within the limit; the command may still run.
-    Timeout(Duration),
+    Timeout(Limit),
+    /// No answer within the limit, since the TPM makes a key for another process. It works, and
+    /// answers again when that is done.
+    Busy(Limit),
     /// The TPM answered with a response code.
     Response(ResponseCode),
     /// The TPM behind this is in dictionary-attack lockout: nothing that counts wrong authorisation
@@ -320,11 +325,10 @@ impl fmt::Display for TpmError {
             Self::Unreachable(why) => write!(f, "TPM not reachable: {why}"),
             Self::Broken(why) => write!(f, "connection to the TPM failed: {why}"),
             Self::Timeout(limit) => {
-                write!(
-                    f,
-                    "no answer from the TPM within {} ms (timeout_ms)",
-                    limit.as_millis()
-                )
+                write!(f, "no answer from the TPM within {limit}")
+            }
+            Self::Busy(limit) => {
+                write!(f, "{BUSY}, and did not answer within {limit}")
             }
             Self::Response(code) => write!(f, "TPM answered {code}"),
             Self::Lockout(tcti) => write!(

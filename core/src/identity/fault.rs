@@ -99,6 +99,7 @@ impl From<TpmError> for Fault {
                 "; say where it is, by \
                  owner_auth = \"file:/PATH\" or \"credential:NAME\" under [master] in config.toml"
             }
+            TpmError::Busy(_) => "; try again when that key is made",
             TpmError::Response(_) => "; devid doctor says what it finds in the TPM, and what helps",
             _ => "",
         };

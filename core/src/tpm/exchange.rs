@@ -219,6 +219,9 @@ impl<'a> Exchange<'a> {
         if tpm.silence().is_known() {
             return Err(TpmError::Timeout(tpm.limits().of(Class::Ordinary)));
         }
+        if tpm.silence().was_busy() && tpm.pace().is_busy() {
+            return Err(TpmError::Busy(tpm.limits().of(Class::Ordinary)));
+        }
         // Asked and noted while the link is held, so that threads do not try side by side.
         if let Some(subject) = &subject {
             let refused = tpm.refusals().0.lock();
@@ -285,6 +288,7 @@ impl<'a> Exchange<'a> {
                         }
                         (error @ TpmError::Busy(_), _) => {
                             tpm.note_fault();
+                            tpm.silence().note_busy();
                             warn!("{what}: {error}");
                             return Err(error);
                         }

@@ -171,6 +171,11 @@ impl Pace {
         }
     }
 
+    /// Whether another process has a key generation under way, and this process has none.
+    pub(super) fn is_busy(&self) -> bool {
+        !self.is_generating() && self.busy.is_taken()
+    }
+
     fn is_generating(&self) -> bool {
         self.under_way.load(Ordering::Acquire) > 0
     }
@@ -191,14 +196,14 @@ impl Pace {
     /// Why no turn could be had, with what keeps its holder.
     pub(super) fn explained(&self, why: &NoTurn) -> String {
         match why {
-            NoTurn::Kept(_) if self.busy.is_taken() => format!("{why}, and {BUSY}"),
+            NoTurn::Kept(_) if self.is_busy() => format!("{why}, and {BUSY}"),
             _ => why.to_string(),
         }
     }
 
     /// Why a wait was in vain: a key generation of another process, or a TPM without answer.
     pub(super) fn in_vain(&self, limit: Limit) -> TpmError {
-        match !self.is_generating() && self.busy.is_taken() {
+        match self.is_busy() {
             true => TpmError::Busy(limit),
             false => TpmError::Timeout(limit),
         }
@@ -261,7 +266,7 @@ impl Patience<'_> {
         let what = match () {
             () if limit.class == Class::Generation => "the TPM is making a key",
             () if self.pace.is_generating() => "the TPM is making a key for another thread",
-            () if self.pace.busy.is_taken() => BUSY,
+            () if self.pace.is_busy() => BUSY,
             () => "the TPM has not answered yet",
         };
         info!(

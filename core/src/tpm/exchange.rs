@@ -232,6 +232,7 @@ impl<'a> Exchange<'a> {
             }
         }
         let began = Instant::now();
+        let mut slowest = Class::Ordinary;
         let mut crowded = Crowded::default();
         let mut pause = FIRST_PAUSE;
         let mut reconnected = !self.repeats;
@@ -242,7 +243,8 @@ impl<'a> Exchange<'a> {
             };
             link.begin();
             let answered = commands(link);
-            let deadline = began + tpm.limits().of(link.slowest()).time;
+            slowest = slowest.max(link.slowest());
+            let deadline = began + tpm.limits().of(slowest).time;
             match answered {
                 Ok(answer) => {
                     tpm.note_answer();
@@ -304,6 +306,31 @@ impl<'a> Exchange<'a> {
                     return Err(error);
                 }
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One try of an exchange that makes a key may take longer than all of the patience.
+    #[test]
+    fn a_crowded_tpm_is_asked_again_however_slow_it_is() {
+        let mut crowded = Crowded::default();
+        assert!(crowded.goes_on());
+        assert!(!crowded.is_long(), "others have had no time yet");
+        crowded.since = Instant::now().checked_sub(OBJECT_PATIENCE);
+        assert!(crowded.is_long());
+        assert!(crowded.goes_on(), "the second answer");
+        assert!(!crowded.goes_on(), "the third");
+    }
+
+    #[test]
+    fn a_fast_tpm_is_asked_for_the_whole_patience() {
+        let mut crowded = Crowded::default();
+        for _ in 0..20 {
+            assert!(crowded.goes_on());
         }
     }
 }

@@ -101,7 +101,10 @@ impl Device {
                              service needs DeviceAllow={path} rw in its unit, a container the device \
                              itself (--device {path})"
                         ),
-                        Errno::BUSY => format!("{path} is in use; /dev/tpmrm0 can be shared"),
+                        Errno::BUSY => format!(
+                            "the TPM is busy: another process has {path} open, which one at a time \
+                             can use; /dev/tpmrm0 can be shared"
+                        ),
                         other => format!("{path}: {other}"),
                     })
                 })?;

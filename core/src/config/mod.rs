@@ -19,7 +19,7 @@ pub use provision::{Existing, Fallback, LeaveSoftware, Own, Provision};
 pub use secret::SecretSource;
 pub use token::TokenSettings;
 
-use crate::tpm::{Refusals, Tcti, TctiError, Tpm, is_tcti_alias};
+use crate::tpm::{Refusals, Root, Tcti, TctiError, Tpm, is_tcti_alias};
 use crate::trouble::trouble;
 use file::{Level, Written, WrittenLog};
 use log::LevelFilter;
@@ -36,6 +36,8 @@ const DEVID: &str = "devid";
 const STATE: &str = "/var/lib/devid-pkcs11";
 /// Below the handles that the TCG gives to owners (Registry of Reserved TPM 2.0 Handles, 2.3.1).
 const MASTER: u32 = 0x8100_0080;
+/// The file of the state folder that remembers the storage root key.
+const ROOT_RECORD: &str = ".storage-root";
 const TIMEOUT_MS: u64 = 30_000;
 
 /// All settings, in force.
@@ -82,6 +84,12 @@ impl Config {
     pub fn tpm(&self, refusals: Refusals) -> Tpm {
         Tpm::new(self.tcti.clone(), self.limit, &self.locks, refusals)
             .with_master(self.master.handle)
+            .with_root(self.root())
+    }
+
+    /// What is known of the TPM's storage root key.
+    fn root(&self) -> Root {
+        Root::remembered_in(self.state.join(ROOT_RECORD))
     }
 
     /// Whether the folder for locks is the one of all programs, and not one of somebody's own.

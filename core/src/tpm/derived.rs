@@ -148,16 +148,18 @@ impl Tpm {
     }
 }
 
-/// Whether a transient object is a storage root key as ours, or a storage key as ours below one.
+/// Whether a transient object is a storage root key as ours, one as our salt keys, or a storage key as
+/// ours below a storage root key.
 fn is_root_or_below(link: &mut Link, handle: u32) -> Result<bool, TpmError> {
-    /// TPM_RH_OWNER.
-    const OWNER: u32 = 0x4000_0001;
+    /// TPM_RH_OWNER, TPM_RH_NULL.
+    const HIERARCHIES: [u32; 2] = [0x4000_0001, 0x4000_0007];
     let (area, name) = link.read_public(handle)?;
     if !template::is_storage_root(&area) {
         return Ok(false);
     }
     let there = Some(link.qualified_name(handle)?);
-    if there == qualified_name_below(&OWNER.to_be_bytes(), &name) {
+    let below = |one: u32| qualified_name_below(&one.to_be_bytes(), &name);
+    if HIERARCHIES.into_iter().any(|one| below(one) == there) {
         return Ok(true);
     }
     match link.qualified_name(SRK) {

@@ -3,7 +3,7 @@
 //! The one place that repeats commands. A transport fault brings a new connection, and over that
 //! only what is harmless twice.
 
-use super::{AuthValue, Hash, Link, Lockout, Tpm, TpmError};
+use super::{AuthValue, Hash, Link, Lockout, SaltKey, Tpm, TpmError};
 use crate::system;
 use log::{debug, warn};
 use parking_lot::Mutex;
@@ -115,6 +115,15 @@ impl<'a> Exchange<'a> {
     pub(super) fn loading(self) -> Self {
         Self {
             loads: true,
+            ..self
+        }
+    }
+
+    /// Commands whose auth session is salted to this key, which may have to be loaded for that.
+    pub(super) fn salted(self, key: Option<&SaltKey>) -> Self {
+        let is_loaded = key.is_some_and(|key| key.handle().is_none());
+        Self {
+            loads: self.loads || is_loaded,
             ..self
         }
     }

@@ -70,7 +70,9 @@ impl Tpm {
         let used = Used::owner(Auth::by(owner.as_bytes(), salt_key.as_ref()));
         let name = about.name(index);
         self.in_pieces(about.size, |offset, size| {
-            let reading = Exchange::new("NV_Read").showing(owner);
+            let reading = Exchange::new("NV_Read")
+                .salted(salt_key.as_ref())
+                .showing(owner);
             by_owner(reading.run(self, |link| {
                 link.nv_read(used, (index, &name), offset, size)
             }))
@@ -178,7 +180,10 @@ impl Tpm {
             handle: Some(key.handle),
             ..Subject::new(&key.name, "key", value)
         };
-        let exchange = Exchange::new(what).showing(value).with(subject);
+        let exchange = Exchange::new(what)
+            .salted(salt_key.as_ref())
+            .showing(value)
+            .with(subject);
         exchange.run(self, |link| {
             let faults = self.faults();
             if key.seen_at.load(Ordering::Acquire) != faults {

@@ -200,6 +200,12 @@ impl Device {
         }
     }
 
+    /// Forgets which storage root key is believed: the next one that is used counts.
+    pub(super) fn forget_root(&self) -> Result<(), Fault> {
+        let (path, gone) = self.tpm.root().forget();
+        gone.map_err(Fault::file(path))
+    }
+
     fn begun_path(&self) -> PathBuf {
         self.config.state.join(BEGUN)
     }

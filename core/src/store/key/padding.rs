@@ -76,7 +76,8 @@ impl Key {
         })?;
         let too_wide = || TpmError::Broken("a signature wider than its key".into());
         let signature = pad_left(&answer, width).ok_or_else(too_wide)?;
-        if !doubtful || verify(self.public(), request, &signature) {
+        let is_believed = !doubtful && !tpm.verifies_signatures();
+        if is_believed || verify(self.public(), request, &signature) {
             return Ok(signature);
         }
         match self.leave_handle() {

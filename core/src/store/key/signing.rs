@@ -134,7 +134,7 @@ impl Key {
             Scheme::Rsapss(hash) if !self.knows_salt() => Some(hash),
             _ => None,
         };
-        if salted.is_none() && !doubtful {
+        if salted.is_none() && !doubtful && !tpm.verifies_signatures() {
             return Ok(whole);
         }
         match verify(self.public(), request, &whole) {

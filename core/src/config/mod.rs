@@ -19,7 +19,7 @@ pub use provision::{Existing, Fallback, LeaveSoftware, Own, Provision};
 pub use secret::SecretSource;
 pub use token::TokenSettings;
 
-use crate::tpm::{Refusals, Root, Tcti, TctiError, Tpm, is_tcti_alias};
+use crate::tpm::{Refusals, Tcti, TctiError, Tpm, is_tcti_alias};
 use crate::trouble::trouble;
 use file::{Level, Written, WrittenLog};
 use log::LevelFilter;
@@ -36,8 +36,6 @@ const DEVID: &str = "devid";
 const STATE: &str = "/var/lib/devid-pkcs11";
 /// Below the handles that the TCG gives to owners (Registry of Reserved TPM 2.0 Handles, 2.3.1).
 const MASTER: u32 = 0x8100_0080;
-/// The file of the state folder that remembers the storage root key.
-const ROOT_RECORD: &str = ".storage-root";
 const TIMEOUT_MS: u64 = 30_000;
 
 /// All settings, in force.
@@ -53,6 +51,8 @@ pub struct Config {
     pub random: Random,
     /// Whether there is a token for objects of sessions alone.
     pub session_slot: bool,
+    /// Whether each signature of the TPM is verified before it is given out.
+    pub verify_signatures: bool,
     /// Identities that a search would not find by itself.
     pub identities: Vec<IdentityHint>,
     /// The folder of CA certificates that are shown beside the identity.
@@ -84,12 +84,13 @@ impl Config {
     pub fn tpm(&self, refusals: Refusals) -> Tpm {
         Tpm::new(self.tcti.clone(), self.limit, &self.locks, refusals)
             .with_master(self.master.handle)
-            .with_root(self.root())
+            .verifying_signatures(self.verify_signatures)
     }
 
-    /// What is known of the TPM's storage root key.
-    fn root(&self) -> Root {
-        Root::remembered_in(self.state.join(ROOT_RECORD))
+    /// The key folder of a token.
+    pub(crate) fn key_folder(&self, token: &TokenSettings) -> PathBuf {
+        let named = || self.state.join(&token.name);
+        token.path.clone().unwrap_or_else(named)
     }
 
     /// Whether the folder for locks is the one of all programs, and not one of somebody's own.
@@ -123,6 +124,9 @@ pub struct Master {
     pub handle: u32,
     /// The authorisation value of the owner hierarchy, if it is not empty.
     pub owner_auth: Option<SecretSource>,
+    /// The folder with root certificates of TPM makers: with it only a storage root key counts that
+    /// the TPM of a certified endorsement key has.
+    pub ek_roots: Option<PathBuf>,
 }
 
 /// Where C_GenerateRandom takes its bytes.
@@ -334,6 +338,7 @@ fn overlaid(
         limit: Duration::from_millis(written.timeout_ms.unwrap_or(TIMEOUT_MS)),
         random: written.random.unwrap_or(Random::Kernel),
         session_slot: written.session_slot.unwrap_or(true),
+        verify_signatures: written.verify_signatures.unwrap_or(false),
         identities: written.identity,
         chain: beside(&file(variable), "chain"),
         trust: beside(&file(variable), "trust"),
@@ -344,6 +349,7 @@ fn overlaid(
         master: Master {
             handle: master.handle.unwrap_or(MASTER),
             owner_auth: master.owner_auth,
+            ek_roots: master.ek_roots,
         },
         tokens,
         generation: run.join("generation"),

@@ -15,7 +15,14 @@ use toml::de::{DeTable, DeValue};
 const SETTINGS: [(&str, &[&str]); 6] = [
     (
         "",
-        &["tcti", "timeout_ms", "random", "session_slot", "state"],
+        &[
+            "tcti",
+            "timeout_ms",
+            "random",
+            "session_slot",
+            "verify_signatures",
+            "state",
+        ],
     ),
     ("[log]", &["level", "target"]),
     (
@@ -34,7 +41,7 @@ const SETTINGS: [(&str, &[&str]); 6] = [
             "allow_raw_rsa",
         ],
     ),
-    ("[master]", &["handle", "owner_auth"]),
+    ("[master]", &["handle", "owner_auth", "ek_roots"]),
     (
         "[provision]",
         &[

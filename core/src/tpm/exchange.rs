@@ -238,7 +238,7 @@ impl<'a> Exchange<'a> {
                     if code.is_out_of_objects() {
                         // Whoever uses a slot now has had the time to give it back.
                         let is_long = began.elapsed() > OBJECT_PATIENCE / 2;
-                        tpm.reclaim(link, is_long)?;
+                        tpm.reclaim(link, code, is_long)?;
                     }
                     system::pause(pause);
                     pause = LONGEST_PAUSE.min(pause * 2);

@@ -44,7 +44,7 @@ pub use public::{PublicArea, SigningScheme, other_kind};
 pub(crate) use public::{name_of, qualified_name_below};
 pub use rc::ResponseCode;
 pub use resident::ResidentKey;
-pub use root::{Endorser, Root};
+pub use root::{Endorser, Root, RootRecord};
 pub use salt::SaltKey;
 pub use session::AuthValue;
 use session::Salt;

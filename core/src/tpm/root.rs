@@ -5,21 +5,16 @@
 use super::exchange::Exchange;
 use super::salt::Hierarchy;
 use super::{Auth, SRK, SaltKey, Tpm, TpmError, Used, template};
-use crate::file;
-use crate::key::{PublicKey, from_hex, hex};
+use crate::key::{PublicKey, hex};
 use crate::shell::word;
-use crate::trust::{distrusted_file, distrusted_folder};
-use log::{info, warn};
+use log::{debug, info, warn};
 use std::fmt;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// More bytes than the record has.
-const LARGEST: u64 = 4096;
-/// How the record says that an endorsement key proved it.
-const BY_CERTIFICATE: &str = "by-certificate";
-const AT_FIRST_USE: &str = "at-first-use";
+/// How a storage root key came to be believed: the first byte of the record.
+const AT_FIRST_USE: u8 = 0;
+const BY_CERTIFICATE: u8 = 1;
 
 /// The NV indices of endorsement keys' certificates and the templates of the keys (TCG, EK Credential
 /// Profile for TPM 2.0, sections 2.2.1.4 and 2.2.1.5): P-256 before RSA-2048, which is slow to derive. A
@@ -44,15 +39,41 @@ pub trait Endorser: fmt::Debug + Send + Sync {
     fn key_of(&self, certificate: &[u8]) -> Result<PublicKey, String>;
 }
 
+/// Remembers the storage root key from one process to the next.
+pub trait RootRecord: fmt::Debug + Send + Sync {
+    /// Its file.
+    fn path(&self) -> PathBuf;
+
+    /// What was kept; `None` if nothing was, or if this process has no right to know.
+    ///
+    /// # Errors
+    ///
+    /// What was kept is damaged, not to be trusted, or cannot be read now.
+    fn recall(&self) -> Result<Option<Vec<u8>>, String>;
+
+    /// Keeps these bytes; `false` if this process has no right to, or there is no place for them yet.
+    ///
+    /// # Errors
+    ///
+    /// They cannot be written.
+    fn keep(&self, content: &[u8]) -> Result<bool, String>;
+
+    /// Forgets what was kept.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be taken away.
+    fn forget(&self) -> Result<(), String>;
+}
+
 /// What is known of a TPM's storage root key before the TPM is asked.
 #[derive(Debug, Clone, Default)]
 pub struct Root {
-    /// The file that remembers it; `None` where nothing is remembered.
-    record: Option<PathBuf>,
+    record: Option<Arc<dyn RootRecord>>,
     endorser: Option<Arc<dyn Endorser>>,
 }
 
-/// What the file says.
+/// What the record says.
 #[derive(Debug, PartialEq, Eq)]
 struct Remembered {
     name: Vec<u8>,
@@ -60,8 +81,8 @@ struct Remembered {
 }
 
 impl Root {
-    /// Remembered in this file, in a folder that need not exist yet.
-    pub fn remembered_in(record: PathBuf) -> Self {
+    /// Remembered by this record.
+    pub fn remembered_by(record: Arc<dyn RootRecord>) -> Self {
         Self {
             record: Some(record),
             endorser: None,
@@ -74,101 +95,72 @@ impl Root {
         Self { endorser, ..self }
     }
 
+    fn path(&self) -> PathBuf {
+        let record = self.record.as_ref();
+        record.map(|record| record.path()).unwrap_or_default()
+    }
+
     fn remembered(&self) -> Result<Option<Remembered>, TpmError> {
-        let Some(path) = &self.record else {
+        let Some(record) = &self.record else {
             return Ok(None);
         };
-        let unread = |error: io::Error| {
+        let unsure = |why: String| {
+            let path = record.path();
             TpmError::Distrusted(format!(
-                "{}: {error}: the file says which storage root key is believed, so none is believed \
-                 before it can be read",
-                path.display()
+                "{}: {why}: the file says which storage root key is believed, so none is. {}",
+                path.display(),
+                accepting(&path)
             ))
         };
-        let unsure = "so nobody knows whether the storage root key that it names is the right one";
-        let folder = path.parent().unwrap_or(Path::new("/"));
-        if let Some(why) = distrusted_folder(folder, false).map_err(unread)? {
-            return Err(TpmError::Distrusted(format!(
-                "{}: {why} and exchange {}, {unsure}. Let the others write there no more: chmod o-w {}",
-                folder.display(),
-                path.display(),
-                word(folder),
-            )));
-        }
-        if let Some(why) = distrusted_file(path, false).map_err(unread)? {
-            return Err(TpmError::Distrusted(format!(
-                "{}: {why}, {unsure}. {}",
-                path.display(),
-                accepting(path)
-            )));
-        }
-        let content = match file::read(path, LARGEST) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            other => other.map_err(unread)?,
-        };
-        let text = String::from_utf8(content).unwrap_or_default();
-        match Remembered::parse(&text) {
-            Some(remembered) => Ok(Some(remembered)),
-            None => Err(TpmError::Distrusted(format!(
-                "{}: damaged: the file says which storage root key is believed. {}",
-                path.display(),
-                accepting(path)
-            ))),
-        }
+        let content = record.recall().map_err(unsure)?;
+        let known = content.map(|content| Remembered::parse(&content));
+        known
+            .map(|known| known.ok_or_else(|| unsure("damaged".into())))
+            .transpose()
     }
 
     /// Remembers it, where that can be written.
     fn remember(&self, remembered: &Remembered) {
-        let Some(path) = &self.record else {
+        let Some(record) = &self.record else {
             return;
         };
-        if !path.parent().is_some_and(Path::is_dir) {
-            return;
-        }
-        match file::write(path, remembered.text().as_bytes(), 0o644) {
-            Ok(()) => info!(
-                "{}: the storage root key {} is remembered",
-                path.display(),
-                hex(&remembered.name)
-            ),
-            // Who may only use keys need not be able to write.
-            Err(error) => info!(
-                "{}: {error}: the storage root key is not remembered",
-                path.display()
-            ),
+        let path = record.path();
+        let (path, name) = (path.display(), hex(&remembered.name));
+        match record.keep(&remembered.content()) {
+            Ok(true) => info!("{path}: the storage root key {name} is remembered"),
+            Ok(false) => debug!("{path}: the storage root key {name} is not remembered"),
+            Err(why) => warn!("the storage root key {name} is not remembered: {why}"),
         }
     }
 
-    /// Forgets it: the next one counts. The file, and how that went.
-    pub(crate) fn forget(&self) -> (&Path, io::Result<()>) {
-        match self.record.as_deref() {
-            Some(path) => (path, file::remove(path)),
-            None => (Path::new(""), Ok(())),
-        }
+    /// Forgets it: the next one counts.
+    pub(crate) fn forget(&self) -> Result<(), String> {
+        self.record
+            .as_ref()
+            .map_or(Ok(()), |record| record.forget())
     }
 }
 
 impl Remembered {
-    fn parse(text: &str) -> Option<Self> {
-        let (name, how) = text.trim_end().split_once(' ')?;
-        let by_certificate = match how {
+    fn parse(content: &[u8]) -> Option<Self> {
+        let (how, name) = content.split_first()?;
+        let by_certificate = match *how {
             BY_CERTIFICATE => true,
             AT_FIRST_USE => false,
             _ => return None,
         };
-        let name = from_hex(name).filter(|name| !name.is_empty())?;
-        Some(Self {
-            name,
+        (!name.is_empty()).then(|| Self {
+            name: name.to_vec(),
             by_certificate,
         })
     }
 
-    fn text(&self) -> String {
+    fn content(&self) -> Vec<u8> {
         let how = match self.by_certificate {
             true => BY_CERTIFICATE,
             false => AT_FIRST_USE,
         };
-        format!("{} {how}\n", hex(&self.name))
+        [&[how], &self.name[..]].concat()
     }
 }
 
@@ -195,7 +187,7 @@ impl Tpm {
         let root = self.root();
         let remembered = root.remembered()?;
         if let Some(other) = remembered.as_ref().filter(|known| known.name != name) {
-            let path = root.record.as_deref().unwrap_or(Path::new(""));
+            let path = root.path();
             return Err(TpmError::Distrusted(format!(
                 "handle 0x{SRK:08X} holds another storage root key (TPM name {}) than the one that {} \
                  remembers ({}): the TPM was cleared or exchanged, another program put its key there, \
@@ -204,7 +196,7 @@ impl Tpm {
                 hex(name),
                 path.display(),
                 hex(&other.name),
-                accepting(path)
+                accepting(&path)
             )));
         }
         let proven = remembered
@@ -364,16 +356,9 @@ mod tests {
                 name: vec![0, 0x0B, 7],
                 by_certificate,
             };
-            assert_eq!(Remembered::parse(&one.text()), Some(one));
+            assert_eq!(Remembered::parse(&one.content()), Some(one));
         }
-        for wrong in [
-            "",
-            "000b07",
-            "000b07 ",
-            "000b07 by-hand",
-            " at-first-use",
-            "x at-first-use",
-        ] {
+        for wrong in [&[][..], &[0], &[1], &[2, 0, 0x0B]] {
             assert_eq!(Remembered::parse(wrong), None, "{wrong:?}");
         }
     }

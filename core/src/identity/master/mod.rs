@@ -202,8 +202,7 @@ impl Device {
 
     /// Forgets which storage root key is believed: the next one that is used counts.
     pub(super) fn forget_root(&self) -> Result<(), Fault> {
-        let (path, gone) = self.tpm.root().forget();
-        gone.map_err(Fault::file(path))
+        self.tpm.root().forget().map_err(Fault::failed)
     }
 
     fn begun_path(&self) -> PathBuf {

@@ -100,10 +100,7 @@ impl DevidStore {
         Self {
             tpm,
             name: settings.name.clone(),
-            folder: KeyFolder::new(match &settings.path {
-                Some(path) => path.clone(),
-                None => config.state.join(&settings.name),
-            }),
+            folder: KeyFolder::new(config.key_folder(settings)),
             master: config.master.clone(),
             allow_last_try: settings.allow_last_try,
             allows_file_keys: settings.allow_file_keys,

@@ -55,6 +55,12 @@ impl Impostor {
         }
     }
 
+    /// The same, in the place of the key with this public area, which the TPM has already.
+    pub fn knowing(mut self, area: &[u8]) -> Impostor {
+        self.show_instead_of(area);
+        self
+    }
+
     /// The interposer, for [`super::proxy::Book::interpose`].
     pub fn between(mut self) -> Option<Interposer> {
         Some(Box::new(move |command, execute| {
@@ -88,12 +94,16 @@ impl Impostor {
         answer
     }
 
-    /// Notes that this public area is shown with another point, and under the name that follows.
+    /// Notes that this public area is shown with another point, and under the name that follows, if
+    /// it is one to take the place of.
     fn swap(&mut self, area: &[u8]) {
         let is_p256 = area.len() > POINT && area[area.len() - POINT..][..2] == [0, 32];
-        if !is_p256 || area[..2] != [0, 0x23] || !(self.replaces)(area) {
-            return;
+        if is_p256 && area[..2] == [0, 0x23] && (self.replaces)(area) {
+            self.show_instead_of(area);
         }
+    }
+
+    fn show_instead_of(&mut self, area: &[u8]) {
         let mut other = area[..area.len() - POINT].to_vec();
         for coordinate in self.point.chunks(32) {
             other.extend([0, 32]);

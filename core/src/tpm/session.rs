@@ -283,6 +283,18 @@ mod tests {
         (nonce, rest[0], hmac, after)
     }
 
+    #[test]
+    fn a_response_has_the_attributes_that_were_asked_for() {
+        for asked in [0, DECRYPT, ENCRYPT, DECRYPT | ENCRYPT, AUDIT] {
+            for given in 0..=u8::MAX {
+                let is_same = given == asked;
+                let is_exclusive = asked == AUDIT && given == AUDIT | AUDIT_EXCLUSIVE;
+                let answers = answers_attributes(asked, given);
+                assert_eq!(answers, is_same || is_exclusive, "{asked:#x} {given:#x}");
+            }
+        }
+    }
+
     /// Plays what ESAPI said in unsalted auth sessions: our HMACs and ciphers agree with its own and
     /// with the TPM's.
     #[test]

@@ -30,6 +30,7 @@ over_our_transport!(
     another_root_key_than_the_first_is_refused_and_can_be_accepted,
     a_certified_endorsement_key_vouches_for_the_root_key,
     a_tpm_without_a_certified_endorsement_key_is_refused,
+    devid_certifies_no_other_key,
     an_altered_signature_is_given_out_only_if_nobody_asks,
     a_session_with_other_attributes_is_no_answer,
 );
@@ -479,6 +480,37 @@ fn a_tpm_without_a_certified_endorsement_key_is_refused(link: Link) {
         assert!(!persistent(&bench.tpm).contains(&MASTER), "{case}");
         own.raw.finalize().unwrap();
     }
+}
+
+/// `devid provision`, `devid key generate` and the request of either: none is over another key.
+fn devid_certifies_no_other_key(link: Link) {
+    let bench = Bench::new(link);
+    let request = bench.home.path("request.pem");
+    let devid = |words: &[&str]| {
+        let mut command = std::process::Command::new(common::module::tool());
+        run(bench
+            .home
+            .settle(command.args(words).stdin(std::process::Stdio::null())))
+    };
+    let book = bench.proxy.book();
+    let certify = [
+        "provision",
+        "--wait",
+        "0",
+        "--csr",
+        request.to_str().unwrap(),
+    ];
+    for words in [&certify[..], &["key", "generate", "service"]] {
+        book.interpose(Impostor::new(signs).between());
+        let said = devid(words);
+        assert!(!said.status.success(), "{said}");
+        assert!(!request.exists());
+        let files = common::own::folder(&bench.home);
+        assert!(files.is_empty(), "{files:?}");
+        book.interpose(None);
+    }
+    devid(&certify).ok();
+    assert!(request.exists());
 }
 
 /// Flips a bit of each ECDSA signature that the TPM makes.

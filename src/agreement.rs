@@ -42,14 +42,10 @@ impl Agreement {
         else {
             return Err(Error::MechanismParamInvalid);
         };
-        let kdf = match kdf {
-            CKD_NULL if shared.is_empty() => None,
-            CKD_SHA1_KDF => Some(Hash::Sha1),
-            CKD_SHA256_KDF => Some(Hash::Sha256),
-            CKD_SHA384_KDF => Some(Hash::Sha384),
-            CKD_SHA512_KDF => Some(Hash::Sha512),
-            _ => return Err(Error::MechanismParamInvalid),
-        };
+        let kdf = kdf_of(kdf).ok_or(Error::MechanismParamInvalid)?;
+        if kdf.is_none() && !shared.is_empty() {
+            return Err(Error::MechanismParamInvalid);
+        }
         Ok(Self {
             kind,
             kdf,
@@ -97,6 +93,19 @@ impl Agreement {
         }
         key.truncate(length);
         key
+    }
+}
+
+/// The hash of a key derivation function, `Some(None)` for that which takes the secret as it is;
+/// `None` for what is not supported.
+pub(crate) fn kdf_of(kdf: CK_EC_KDF_TYPE) -> Option<Option<Hash>> {
+    match kdf {
+        CKD_NULL => Some(None),
+        CKD_SHA1_KDF => Some(Some(Hash::Sha1)),
+        CKD_SHA256_KDF => Some(Some(Hash::Sha256)),
+        CKD_SHA384_KDF => Some(Some(Hash::Sha384)),
+        CKD_SHA512_KDF => Some(Some(Hash::Sha512)),
+        _ => None,
     }
 }
 

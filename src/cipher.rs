@@ -65,11 +65,14 @@ impl Cipher {
     }
 }
 
-/// The hashes of the label and of the mask.
+/// The hashes of the label and of the mask; `None` for what is not supported.
 ///
 /// pkcs11-provider writes 0 for what its user has not named, and means what OpenSSL does then: SHA-1,
 /// and the mask by the label's hash. Nothing else can be meant by it.
-fn oaep_hashes(hash: CK_MECHANISM_TYPE, mgf: CK_RSA_PKCS_MGF_TYPE) -> Option<(Hash, Hash)> {
+pub(crate) fn oaep_hashes(
+    hash: CK_MECHANISM_TYPE,
+    mgf: CK_RSA_PKCS_MGF_TYPE,
+) -> Option<(Hash, Hash)> {
     let hash = match hash {
         0 => Hash::Sha1,
         named => hash_of(named)?,

@@ -10,7 +10,9 @@
 #[macro_use]
 mod common;
 
-use common::budgets::commands::{SIGNATURE, SIGNATURE_LOADED, SIGNATURE_WRAPPED};
+use common::budgets::commands::{
+    GENERATION, PERSISTENCE, SIGNATURE, SIGNATURE_LOADED, SIGNATURE_WRAPPED,
+};
 use common::devid::{Bench, Kind, Own, TPM_PUBLIC, folder, label};
 use common::home::Home;
 use common::link::Link;
@@ -23,6 +25,7 @@ use std::fs;
 use std::time::Instant;
 
 over_both_transports!(
+    a_new_key_costs_a_proof,
     a_key_in_a_handle_costs_one,
     a_key_on_the_disk_costs_three_on_a_bare_tpm,
     a_thousand_pairs_are_listed_without_the_tpm,
@@ -43,6 +46,23 @@ const FLUSH_CONTEXT: u32 = 0x165;
 fn sign(own: &Own, key: CK_OBJECT_HANDLE, times: usize) {
     for _ in 0..times {
         own.signs(key);
+    }
+}
+
+/// Once there is a master key: TPM2_ReadPublic of that, and what the key costs.
+fn a_new_key_costs_a_proof(link: Link) {
+    let bench = Bench::new(link);
+    let own = Own::new(&bench.home);
+    own.make(Kind::P256, "first").unwrap();
+    let codes = |seen: Seen| -> Vec<u32> { seen.0.iter().map(|(code, _)| *code).collect() };
+    let expected = [&[command::READ_PUBLIC], GENERATION].concat();
+    for kind in [Kind::P256, Kind::Rsa(2048)] {
+        bench.proxy.book().take();
+        own.make(kind, "key").unwrap();
+        assert_eq!(codes(bench.proxy.book().take()), expected);
+        own.make_persistent(kind, "kept").unwrap();
+        let seen = codes(bench.proxy.book().take());
+        assert_eq!(seen, [&expected[..], PERSISTENCE].concat());
     }
 }
 

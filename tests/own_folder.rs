@@ -65,9 +65,9 @@ fn each_call_changes_one_file(link: Link) {
     assert_eq!(changes("C_FindObjects").0, [] as [&str; 0]);
     let wrapped = own.make(Kind::P256, "service").unwrap();
     let (files, hidden, lines) = changes("C_GenerateKeyPair");
-    // With the serial number, the master key's name and the lock.
+    // With the serial number, the names of master key and storage root key, and the lock.
     assert!(
-        files.len() == 1 && files[0].starts_with("A key-") && hidden == 3,
+        files.len() == 1 && files[0].starts_with("A key-") && hidden == 4,
         "{files:?}"
     );
     let service = [

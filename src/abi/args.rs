@@ -1,6 +1,8 @@
 //! The caller's memory, in and out.
 
+use crate::agreement::kdf_of;
 use crate::attribute::{Secret, Template};
+use crate::cipher::oaep_hashes;
 use crate::error::Error;
 use crate::mechanism::Parameter;
 use crate::object::Object;
@@ -329,12 +331,14 @@ unsafe fn initial(given: &CK_MECHANISM) -> Option<Parameter> {
     unsafe { named(given.pParameter.cast(), given.ulParameterLen) }.map(Parameter::Initial)
 }
 
-/// What CK_RSA_PKCS_OAEP_PARAMS says, its label copied; `None` if that cannot be one.
+/// What CK_RSA_PKCS_OAEP_PARAMS says, its label copied; `None` if that cannot be one. Not read is what
+/// it names beside a hash that is not supported.
 ///
 /// # Safety
 ///
 /// What it names is NULL or valid for its length.
 unsafe fn oaep_of(parameter: CK_RSA_PKCS_OAEP_PARAMS) -> Option<Parameter> {
+    oaep_hashes(parameter.hashAlg, parameter.mgf)?;
     let (label, length) = (parameter.pSourceData.cast(), parameter.ulSourceDataLen);
     Some(Parameter::Oaep {
         hash: parameter.hashAlg,
@@ -345,7 +349,8 @@ unsafe fn oaep_of(parameter: CK_RSA_PKCS_OAEP_PARAMS) -> Option<Parameter> {
     })
 }
 
-/// Reads the parameter of an ECDH mechanism; `None` if it cannot be one.
+/// Reads the parameter of an ECDH mechanism; `None` if it cannot be one. Not read is what it names
+/// beside a function that is not supported.
 ///
 /// # Safety
 ///
@@ -353,6 +358,7 @@ unsafe fn oaep_of(parameter: CK_RSA_PKCS_OAEP_PARAMS) -> Option<Parameter> {
 unsafe fn ecdh(given: &CK_MECHANISM) -> Option<Parameter> {
     // SAFETY: the parameter is NULL or valid for its length, which is that of the struct.
     let parameter = unsafe { sized::<CK_ECDH1_DERIVE_PARAMS>(given) }?;
+    kdf_of(parameter.kdf)?;
     Some(Parameter::Ecdh {
         kdf: parameter.kdf,
         // SAFETY: as this function's contract.
@@ -375,7 +381,8 @@ unsafe fn sized<T: Copy>(given: &CK_MECHANISM) -> Option<T> {
     }
 }
 
-/// Reads a mechanism's kind and parameter; `None` if it is NULL.
+/// Reads a mechanism's kind and parameter; `None` if it is NULL. Of a parameter that names further
+/// memory nothing is read unless the mechanism is one of `naming`: those that the call supports.
 ///
 /// # Safety
 ///
@@ -383,11 +390,20 @@ unsafe fn sized<T: Copy>(given: &CK_MECHANISM) -> Option<T> {
 /// what the parameter of a mechanism names.
 pub(super) unsafe fn mechanism(
     mechanism: *const CK_MECHANISM,
+    naming: &[CK_MECHANISM_TYPE],
 ) -> Option<(CK_MECHANISM_TYPE, Parameter)> {
     // SAFETY: as this function's contract.
     let given = unsafe { read(mechanism) }?;
     if given.ulParameterLen != 0 {
         let parameter = match given.mechanism {
+            CKM_RSA_PKCS_OAEP
+            | CKM_ECDH1_DERIVE
+            | CKM_ECDH1_COFACTOR_DERIVE
+            | CKM_RSA_AES_KEY_WRAP
+                if !naming.contains(&given.mechanism) =>
+            {
+                Some(None)
+            }
             // SAFETY: as this function's contract.
             CKM_RSA_PKCS_OAEP => Some(unsafe { oaep(&given) }),
             // SAFETY: as above.

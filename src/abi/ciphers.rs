@@ -17,7 +17,7 @@ pub(super) unsafe extern "C" fn C_EncryptInit(
     entry("C_EncryptInit", || {
         let session = module()?.session(SessionHandle(hSession))?;
         // SAFETY: the caller's pointer is NULL or valid for a CK_MECHANISM and what it names.
-        match unsafe { args::mechanism(pMechanism) } {
+        match unsafe { args::mechanism(pMechanism, &Cipher::KINDS) } {
             Some((kind, parameter)) => {
                 let cipher = Cipher::parse(kind, parameter)?;
                 session.encrypt_init(cipher, ObjectHandle(hKey))
@@ -53,7 +53,7 @@ pub(super) unsafe extern "C" fn C_DecryptInit(
     entry("C_DecryptInit", || {
         let session = module()?.session(SessionHandle(hSession))?;
         // SAFETY: the caller's pointer is NULL or valid for a CK_MECHANISM and what it names.
-        match unsafe { args::mechanism(pMechanism) } {
+        match unsafe { args::mechanism(pMechanism, &Cipher::KINDS) } {
             Some((kind, parameter)) => {
                 let cipher = Cipher::parse(kind, parameter)?;
                 session.decrypt_init(cipher, ObjectHandle(hKey))
@@ -103,7 +103,7 @@ pub(super) unsafe extern "C" fn C_UnwrapKey(
             return Err(Error::ArgumentsBad("phKey is NULL"));
         }
         // SAFETY: the caller's pointer is NULL or valid for a CK_MECHANISM and what it names.
-        let mechanism = unsafe { args::mechanism(pMechanism) };
+        let mechanism = unsafe { args::mechanism(pMechanism, &Wrapping::RSA) };
         let (kind, parameter) = mechanism.ok_or(Error::ArgumentsBad("pMechanism is NULL"))?;
         let wrapping = Wrapping::parse(kind, parameter)?;
         // SAFETY: the caller's template is NULL or valid for its items and their values.
@@ -136,7 +136,7 @@ pub(super) unsafe extern "C" fn C_DeriveKey(
             return Err(Error::ArgumentsBad("phKey is NULL"));
         }
         // SAFETY: the caller's pointer is NULL or valid for a CK_MECHANISM and what it names.
-        let mechanism = unsafe { args::mechanism(pMechanism) };
+        let mechanism = unsafe { args::mechanism(pMechanism, &Agreement::KINDS) };
         let (kind, parameter) = mechanism.ok_or(Error::ArgumentsBad("pMechanism is NULL"))?;
         let agreement = Agreement::parse(kind, parameter)?;
         // SAFETY: the caller's template is NULL or valid for its items and their values.

@@ -22,7 +22,7 @@ pub(super) unsafe extern "C" fn C_SignInit(
     entry("C_SignInit", || {
         let session = module()?.session(SessionHandle(hSession))?;
         // SAFETY: the caller's pointer is NULL or valid for a CK_MECHANISM.
-        match unsafe { args::mechanism(pMechanism) } {
+        match unsafe { args::mechanism(pMechanism, &[]) } {
             Some((kind, parameter)) => {
                 let mechanism = Mechanism::parse(kind, parameter)?;
                 session.sign_init(mechanism, ObjectHandle(hKey))
@@ -85,7 +85,7 @@ pub(super) unsafe extern "C" fn C_VerifyInit(
     entry("C_VerifyInit", || {
         let session = module()?.session(SessionHandle(hSession))?;
         // SAFETY: the caller's pointer is NULL or valid for a CK_MECHANISM.
-        match unsafe { args::mechanism(pMechanism) } {
+        match unsafe { args::mechanism(pMechanism, &[]) } {
             Some((kind, parameter)) => {
                 let mechanism = Mechanism::parse(kind, parameter)?;
                 session.verify_init(mechanism, ObjectHandle(hKey))
@@ -161,7 +161,7 @@ pub(super) unsafe extern "C" fn C_GenerateKeyPair(
             return Err(Error::ArgumentsBad("phPublicKey or phPrivateKey is NULL"));
         }
         // SAFETY: the caller's pointer is NULL or valid for a CK_MECHANISM.
-        let mechanism = unsafe { args::mechanism(pMechanism) };
+        let mechanism = unsafe { args::mechanism(pMechanism, &[]) };
         let (kind, parameter) = mechanism.ok_or(Error::ArgumentsBad("pMechanism is NULL"))?;
         let generator = Generator::parse(kind, parameter)?;
         // SAFETY: the caller's template is NULL or valid for its items and their values.

@@ -12,7 +12,7 @@ pub(super) unsafe extern "C" fn C_DigestInit(
     entry("C_DigestInit", || {
         let session = module()?.session(SessionHandle(hSession))?;
         // SAFETY: the caller's pointer is NULL or valid for a CK_MECHANISM and what it names.
-        match unsafe { args::mechanism(pMechanism) } {
+        match unsafe { args::mechanism(pMechanism, &[]) } {
             Some((kind, parameter)) => session.digest_init(Digest::parse(kind, parameter)?),
             None => session.digest_cancel(),
         }

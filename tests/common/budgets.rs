@@ -21,6 +21,25 @@ pub mod commands {
     pub const SIGNATURE_BY_PIN: &[u32] = &[START_AUTH_SESSION, SIGN];
     /// A key on the disk, proven by a PIN: TPM2_Load, StartAuthSession, Sign, FlushContext.
     pub const SIGNATURE_WRAPPED_BY_PIN: usize = 4;
+    /// A new key without PIN: the auth session in which the parent proves what it made; the one in which
+    /// it proves what it loads; a signature, since the key could be for nothing else than to deceive.
+    pub const GENERATION: &[u32] = &[
+        START_AUTH_SESSION,
+        CREATE,
+        START_AUTH_SESSION,
+        LOAD,
+        SIGN,
+        FLUSH_CONTEXT,
+    ];
+    /// What a persistent handle costs beside that: the search for a free one, and the auth session in
+    /// which the master key proves what it put there.
+    pub const PERSISTENCE: &[u32] = &[
+        GET_CAPABILITY,
+        LOAD,
+        START_AUTH_SESSION,
+        EVICT_CONTROL,
+        FLUSH_CONTEXT,
+    ];
     /// C_Login on a bare TPM. The seal must not stay in one of the few slots that all share.
     pub const LOGIN: &[u32] = &[
         GET_CAPABILITY,

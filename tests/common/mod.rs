@@ -27,6 +27,7 @@ pub mod fork;
 pub mod fronts;
 pub mod home;
 pub mod host;
+pub mod interposer;
 pub mod link;
 pub mod maker;
 pub mod managers;

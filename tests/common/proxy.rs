@@ -98,8 +98,15 @@ struct State {
 /// Of a command and its answer another answer.
 type Alteration = Arc<dyn Fn(&[u8], Vec<u8>) -> Vec<u8> + Send + Sync>;
 
+/// Executes a command.
+pub type Execute<'a> = &'a mut dyn FnMut(&[u8]) -> Vec<u8>;
+
+/// An interposer: answers a command, and may have the TPM execute what it likes for that.
+pub type Interposer = Box<dyn FnMut(&[u8], Execute) -> Vec<u8> + Send>;
+
 /// What a proxy saw and what it is to break.
 pub struct Book {
+    interposer: Mutex<Option<Interposer>>,
     upstream: Box<dyn Fn() -> io::Result<Box<dyn super::tpm::Stream>> + Send + Sync>,
     /// swtpm serves one connection at a time.
     turn: Mutex<()>,
@@ -144,6 +151,7 @@ impl Book {
     pub fn new(tpm: &Swtpm) -> Arc<Book> {
         let place = tpm.place().clone();
         Arc::new(Book {
+            interposer: Mutex::default(),
             upstream: Box::new(move || place.connect()),
             turn: Mutex::default(),
             state: Mutex::default(),
@@ -167,6 +175,11 @@ impl Book {
     pub fn wire(&self) -> Vec<Vec<u8>> {
         let kept = self.state.lock().unwrap().kept.take();
         kept.expect("kept")
+    }
+
+    /// From now on this interposer answers every command; `None` ends that.
+    pub fn interpose(&self, interposer: Option<Interposer>) {
+        *self.interposer.lock().unwrap() = interposer;
     }
 
     /// Breaks the next command with this code.
@@ -278,7 +291,7 @@ impl Book {
             Some(Fault::Stall) => self.stall(),
             _ => {}
         }
-        let Ok(answer) = self.run(command, fault) else {
+        let Ok(answer) = self.answered(command, fault) else {
             return Reply::Cut(Vec::new());
         };
         match fault {
@@ -319,6 +332,25 @@ impl Book {
                 .wait_while(state, |state| state.releases == releases)
                 .unwrap(),
         );
+    }
+
+    /// The answer of the interposer, if there is one; else that of the TPM.
+    fn answered(&self, command: &[u8], fault: Option<Fault>) -> io::Result<Vec<u8>> {
+        let mut interposer = self.interposer.lock().unwrap();
+        match &mut *interposer {
+            Some(interposer) => {
+                let mut execute = |command: &[u8]| self.run(command, fault).unwrap_or_default();
+                let answer = interposer(command, &mut execute);
+                match answer.len() {
+                    10.. => Ok(answer),
+                    _ => Err(io::ErrorKind::UnexpectedEof.into()),
+                }
+            }
+            None => {
+                drop(interposer);
+                self.run(command, fault)
+            }
+        }
     }
 
     fn run(&self, command: &[u8], fault: Option<Fault>) -> io::Result<Vec<u8>> {

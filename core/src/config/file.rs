@@ -22,6 +22,7 @@ pub(super) struct Written {
     pub(super) generation_timeout_ms: Option<u64>,
     pub(super) random: Option<Random>,
     pub(super) session_slot: Option<bool>,
+    pub(super) verify_signatures: Option<bool>,
     pub(super) state: Option<PathBuf>,
     pub(super) log: Option<WrittenLog>,
     pub(super) identity: Vec<IdentityHint>,
@@ -61,6 +62,7 @@ pub(super) struct WrittenToken {
 pub(super) struct WrittenMaster {
     pub(super) handle: Option<u32>,
     pub(super) owner_auth: Option<SecretSource>,
+    pub(super) ek_roots: Option<PathBuf>,
 }
 
 #[derive(Debug, Default, Clone)]
@@ -81,6 +83,7 @@ impl Written {
         self.generation_timeout_ms = generation.or(self.generation_timeout_ms);
         self.random = later.random.or(self.random);
         self.session_slot = later.session_slot.or(self.session_slot);
+        self.verify_signatures = later.verify_signatures.or(self.verify_signatures);
         self.state = later.state.or(self.state.take());
         if let Some(later) = later.log {
             let log = self.log.get_or_insert_default();
@@ -94,6 +97,7 @@ impl Written {
             let master = self.master.get_or_insert_default();
             master.handle = later.handle.or(master.handle);
             master.owner_auth = later.owner_auth.or(master.owner_auth.take());
+            master.ek_roots = later.ek_roots.or(master.ek_roots.take());
         }
         if let Some(later) = later.provision {
             let provision = self.provision.get_or_insert_default();
@@ -256,6 +260,7 @@ impl Written {
             generation_timeout_ms: all.milliseconds("generation_timeout_ms"),
             random: all.one_of("random", &Random::WORDS),
             session_slot: all.flag("session_slot"),
+            verify_signatures: all.flag("verify_signatures"),
             state: all.path("state"),
             log: all.section("[log]").map(WrittenLog::of),
             identity: all
@@ -349,6 +354,7 @@ impl WrittenMaster {
                 })
                 .map(|handle| handle as u32),
             owner_auth: section.text("owner_auth"),
+            ek_roots: section.path("ek_roots"),
         };
         section.end();
         master

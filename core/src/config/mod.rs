@@ -52,6 +52,8 @@ pub struct Config {
     pub random: Random,
     /// Whether there is a token for objects of sessions alone.
     pub session_slot: bool,
+    /// Whether each signature of the TPM is verified before it is given out.
+    pub verify_signatures: bool,
     /// Identities that a search would not find by itself.
     pub identities: Vec<IdentityHint>,
     /// The folder of CA certificates that are shown beside the identity.
@@ -83,6 +85,13 @@ impl Config {
     pub fn tpm(&self, refusals: Refusals) -> Tpm {
         Tpm::new(self.tcti.clone(), self.limits, &self.locks, refusals)
             .with_master(self.master.handle)
+            .verifying_signatures(self.verify_signatures)
+    }
+
+    /// The key folder of a token.
+    pub(crate) fn key_folder(&self, token: &TokenSettings) -> PathBuf {
+        let named = || self.state.join(&token.name);
+        token.path.clone().unwrap_or_else(named)
     }
 
     /// Whether the folder for locks is the one of all programs, and not one of somebody's own.
@@ -116,6 +125,9 @@ pub struct Master {
     pub handle: u32,
     /// The authorisation value of the owner hierarchy, if it is not empty.
     pub owner_auth: Option<SecretSource>,
+    /// The folder with root certificates of TPM makers: with it only a storage root key counts that
+    /// the TPM of a certified endorsement key has.
+    pub ek_roots: Option<PathBuf>,
 }
 
 /// Where C_GenerateRandom takes its bytes.
@@ -334,6 +346,7 @@ fn overlaid(
         ),
         random: written.random.unwrap_or(Random::Kernel),
         session_slot: written.session_slot.unwrap_or(true),
+        verify_signatures: written.verify_signatures.unwrap_or(false),
         identities: written.identity,
         chain: beside(&file(variable), "chain"),
         trust: beside(&file(variable), "trust"),
@@ -344,6 +357,7 @@ fn overlaid(
         master: Master {
             handle: master.handle.unwrap_or(MASTER),
             owner_auth: master.owner_auth,
+            ek_roots: master.ek_roots,
         },
         tokens,
         generation: run.join("generation"),

@@ -21,6 +21,7 @@ const SETTINGS: [(&str, &[&str]); 6] = [
             "generation_timeout_ms",
             "random",
             "session_slot",
+            "verify_signatures",
             "state",
         ],
     ),
@@ -41,7 +42,7 @@ const SETTINGS: [(&str, &[&str]); 6] = [
             "allow_raw_rsa",
         ],
     ),
-    ("[master]", &["handle", "owner_auth"]),
+    ("[master]", &["handle", "owner_auth", "ek_roots"]),
     (
         "[provision]",
         &[

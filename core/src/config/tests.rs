@@ -174,6 +174,16 @@ fn a_fault_names_file_line_and_key() {
         ),
         ("[wall]\n", 1, "wall: there is no such setting"),
         (
+            "[master]\nek_roots = \"roots\"\n",
+            2,
+            "ek_roots: roots: expected an absolute path",
+        ),
+        (
+            "verify_signatures = \"yes\"\n",
+            1,
+            "verify_signatures: expected true or false, without quotes",
+        ),
+        (
             "[provision]\nmarker = \"tpm_in_use\"\n",
             2,
             "marker: tpm_in_use: expected an absolute path",

@@ -1,5 +1,6 @@
 //! The device as a whole: its tokens and what is in them.
 
+use super::endorsement::tpm_of;
 use super::software::Software;
 use super::{Fault, Profile};
 use crate::certificate::Certificate;
@@ -153,7 +154,7 @@ impl Device {
     }
 
     fn with(config: Config, silence: Silence) -> Self {
-        let tpm = config.tpm(Refusals::default()).remembering(silence);
+        let tpm = tpm_of(&config, Refusals::default()).remembering(silence);
         let tpm = Arc::new(tpm);
         let mut stores = DevidStore::all(&config, &tpm);
         Self {

@@ -5,6 +5,7 @@ mod authorities;
 mod chain;
 mod device;
 mod doctor;
+mod endorsement;
 mod existing;
 mod factory;
 mod fault;
@@ -40,6 +41,7 @@ pub use device::{
     KeyDescription, OWN, Placed, SOFTWARE,
 };
 pub use doctor::{Finding, Health, doctor};
+pub use endorsement::tpm_of;
 pub use fault::{Fault, FaultKind};
 pub use import::Imported;
 pub use issue::Subject;

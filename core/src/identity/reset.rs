@@ -98,6 +98,7 @@ impl Device {
             for store in self.stores() {
                 store.forget_master()?;
             }
+            self.forget_root()?;
         }
         seen.software.delete()?;
         let request = self.reset_request();

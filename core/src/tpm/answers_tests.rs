@@ -2,7 +2,8 @@
 //! than today's TPMs give.
 
 use super::fake::{
-    self, FIXED, FakeTpm, IDENTITY, READ_PUBLIC, Reply, SIGN, longer, p256_area, public,
+    self, CREATE_PRIMARY, FIXED, FakeTpm, IDENTITY, READ_PUBLIC, Reply, SIGN, longer, p256_area,
+    public,
 };
 use super::*;
 use crate::key::PublicKey;
@@ -86,18 +87,27 @@ fn a_salt_key_is_looked_for_in_the_next_place() {
             Some(0x8101_0002),
         ),
         (vec![Reply::Body(vec![0, 9, 1]), known()], Some(0x8101_0001)),
-        (
-            vec![strange(), Reply::Code(0x18B), Reply::Code(0x084)],
-            None,
-        ),
     ] {
         let asked = replies.len();
         let (fake, tpm) = told(replies);
         let found = tpm.salt_key().unwrap();
-        assert_eq!(found.as_ref().map(|key| key.handle), place);
+        assert_eq!(found.handle(), place);
         assert_eq!(tpm.salt_key(), Ok(found), "and it is remembered");
         assert_eq!(fake.seen(), vec![READ_PUBLIC; asked]);
     }
+    // Where no place has one, a primary key of the NULL hierarchy is made.
+    let nowhere = [strange(), Reply::Code(0x18B), Reply::Code(0x084)];
+    let (fake, tpm) = told(
+        nowhere
+            .into_iter()
+            .chain([Reply::Code(0x101)])
+            .collect::<Vec<_>>(),
+    );
+    assert_eq!(tpm.salt_key(), Err(ResponseCode(0x101).into()));
+    assert_eq!(
+        fake.seen(),
+        [READ_PUBLIC, READ_PUBLIC, READ_PUBLIC, CREATE_PRIMARY]
+    );
 }
 
 fn signed(scheme: u16, hash: u16, numbers: &[&[u8]]) -> Reply {

@@ -3,12 +3,11 @@
 
 use super::exchange::{Exchange, Refusals};
 use super::patience::Pace;
-use super::session::Salt;
 use super::turn::{NoTurn, Turn};
 use super::wrapped::Nest;
 use super::{
-    AuthValue, Class, Hash, Limits, Link, Lockout, Property, SRK, SaltKey, Scheme, Silence, Tcti,
-    Told, TpmError,
+    Class, Hash, Limits, Link, Lockout, Property, Root, SRK, SaltKey, Scheme, Silence, Tcti, Told,
+    TpmError,
 };
 use crate::file::Lock;
 use crate::key::PublicKey;
@@ -52,7 +51,9 @@ pub struct Tpm {
     own_names: Mutex<HashSet<Vec<u8>>>,
     /// The handle of the master key: what lies below it is ours too, whoever made it.
     pub(super) master: Option<u32>,
-    salt_key: Mutex<Option<(u64, Option<SaltKey>)>>,
+    salt_key: Mutex<Option<(u64, SaltKey)>>,
+    root: Root,
+    verifies_signatures: bool,
     pss_given_up: AtomicBool,
     pub(super) nv_chunk: OnceCell<u16>,
     told: Told,
@@ -81,6 +82,8 @@ impl Tpm {
             own_names: Mutex::default(),
             master: None,
             salt_key: Mutex::default(),
+            root: Root::default(),
+            verifies_signatures: false,
             pss_given_up: AtomicBool::new(false),
             nv_chunk: OnceCell::new(),
             told: Told::default(),
@@ -129,10 +132,37 @@ impl Tpm {
             nests: Mutex::default(),
             refusals,
             salt_key: Mutex::default(),
+            root: self.root.clone(),
+            verifies_signatures: self.verifies_signatures,
             nv_chunk: OnceCell::new(),
             told: self.told.clone(),
             proven: AtomicU32::new(self.proven.load(Ordering::Acquire)),
         }
+    }
+
+    /// The same TPM, of whose storage root key this is known.
+    #[must_use]
+    pub fn with_root(self, root: Root) -> Self {
+        Self { root, ..self }
+    }
+
+    /// What is known of the storage root key.
+    pub(crate) fn root(&self) -> &Root {
+        &self.root
+    }
+
+    /// The same TPM; each signature is verified before it is given out, or not.
+    #[must_use]
+    pub fn verifying_signatures(self, verifies_signatures: bool) -> Self {
+        Self {
+            verifies_signatures,
+            ..self
+        }
+    }
+
+    /// Whether each signature is to be verified before it is given out.
+    pub(crate) fn verifies_signatures(&self) -> bool {
+        self.verifies_signatures
     }
 
     /// Where the TPM is.
@@ -241,19 +271,13 @@ impl Tpm {
         self.own_names.lock().contains(name)
     }
 
-    /// The salt key for commands that show this authorisation value, or hide their response.
-    pub(super) fn salt_key_for(&self, value: &AuthValue) -> Result<Option<SaltKey>, TpmError> {
-        match &value.salt {
-            _ if value.is_empty() && !value.hides => Ok(None),
-            Salt::For(key) => Ok(Some(key.clone())),
-            Salt::Needless => Ok(None),
-            Salt::ForAny => self.salt_key(),
-        }
-    }
-
     /// The TPM's key that reads the salt of an auth session: the storage root key, else an
-    /// endorsement key; `None` if there is none. Read once, and again after a transport fault.
-    pub fn salt_key(&self) -> Result<Option<SaltKey>, TpmError> {
+    /// endorsement key, else one that is made for that. Found once, and again after a transport fault.
+    ///
+    /// # Errors
+    ///
+    /// [`TpmError::Distrusted`] for a storage root key that is not to be believed.
+    pub fn salt_key(&self) -> Result<SaltKey, TpmError> {
         /// SRK, then the EKs of RSA-2048 and P-256 (TCG, TPM 2.0 Provisioning Guidance, 7.8).
         const PLACES: [u32; 3] = [SRK, 0x8101_0001, 0x8101_0002];
         let faults = self.faults();
@@ -282,8 +306,23 @@ impl Tpm {
                 ),
             }
         }
-        *self.salt_key.lock() = Some((faults, found.clone()));
-        Ok(found)
+        let key = match found {
+            Some(key) if key.handle() == Some(SRK) => {
+                self.believe_root(&key.name)?;
+                key
+            }
+            found => match (self.endorsement_key()?, found) {
+                (Some(key), _) | (None, Some(key)) => key,
+                (None, None) => self.null_key()?,
+            },
+        };
+        *self.salt_key.lock() = Some((faults, key.clone()));
+        Ok(key)
+    }
+
+    /// Forgets which key that is, since there may be a better one now.
+    pub(super) fn seek_salt_key(&self) {
+        *self.salt_key.lock() = None;
     }
 
     /// How near the TPM is to lockout: one command.

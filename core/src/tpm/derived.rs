@@ -6,7 +6,9 @@
 
 use super::exchange::{Exchange, Subject};
 use super::wrapped::{flush, is_gone};
-use super::{Class, Link, PublicArea, SRK, Tpm, TpmError, Used, qualified_name_below, template};
+use super::{
+    Class, Link, PublicArea, ResponseCode, SRK, Tpm, TpmError, Used, qualified_name_below, template,
+};
 use crate::key::PublicKey;
 use log::{debug, info, warn};
 use parking_lot::Mutex;
@@ -116,7 +118,15 @@ impl Tpm {
     /// With `roots` also storage root keys, and storage keys as ours below one: what a provisioning
     /// left that was killed before the master key had its handle. Others make such keys too and
     /// load them again, so that is for when nobody else gave up a slot for long.
-    pub(super) fn reclaim(&self, link: &mut Link, roots: bool) -> Result<(), TpmError> {
+    ///
+    /// Where `code` says that slots for sessions are lacking, those that others did not give up for
+    /// long are flushed too.
+    pub(super) fn reclaim(
+        &self,
+        link: &mut Link,
+        code: ResponseCode,
+        roots: bool,
+    ) -> Result<(), TpmError> {
         const TRANSIENT: u32 = 0x8000_0000;
         let master = match self.master.map(|master| link.qualified_name(master)) {
             Some(Err(error)) if error.is_transport_fault() => return Err(error),
@@ -136,7 +146,10 @@ impl Tpm {
                 Err(error) => return Err(error),
             }
         }
-        Ok(())
+        match roots && code.is_out_of_sessions() {
+            true => reclaim_sessions(link),
+            false => Ok(()),
+        }
     }
 
     fn is_ours(
@@ -159,10 +172,25 @@ impl Tpm {
     }
 }
 
-/// Whether a transient object is a storage root key as ours, or a storage key as ours below one.
+/// Flushes loaded HMAC sessions. A session of ours lasts for one command, so one that has kept a slot
+/// for long was left by a process that was killed. Nothing tells it from another program's, which
+/// begins a new one.
+fn reclaim_sessions(link: &mut Link) -> Result<(), TpmError> {
+    /// TPM_HT_LOADED_SESSION, and the type of HMAC sessions.
+    const LOADED: u32 = 0x0200_0000;
+    let loaded = link.handles(LOADED)?;
+    for handle in loaded.into_iter().filter(|handle| handle >> 24 == 2) {
+        warn!("session 0x{handle:08X} was left over, flushed");
+        link.flush(handle)?;
+    }
+    Ok(())
+}
+
+/// Whether a transient object is a storage root key as ours, one as our salt keys, or a storage key as
+/// ours below a storage root key.
 fn is_root_or_below(link: &mut Link, handle: u32) -> Result<bool, TpmError> {
-    /// TPM_RH_OWNER.
-    const OWNER: u32 = 0x4000_0001;
+    /// TPM_RH_OWNER, TPM_RH_NULL.
+    const HIERARCHIES: [u32; 2] = [0x4000_0001, 0x4000_0007];
     let (area, name) = link.read_public(handle)?;
     if !template::is_storage_root(&area) {
         return Ok(false);
@@ -171,7 +199,11 @@ fn is_root_or_below(link: &mut Link, handle: u32) -> Result<bool, TpmError> {
     let Some(there) = link.qualified_name(handle)? else {
         return Ok(true);
     };
-    if qualified_name_below(&OWNER.to_be_bytes(), &name).as_ref() == Some(&there) {
+    let below = |one: u32| qualified_name_below(&one.to_be_bytes(), &name);
+    if HIERARCHIES
+        .into_iter()
+        .any(|one| below(one).as_ref() == Some(&there))
+    {
         return Ok(true);
     }
     match link.qualified_name(SRK) {

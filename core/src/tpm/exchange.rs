@@ -3,7 +3,7 @@
 //! The one place that repeats commands. A transport fault brings a new connection, and over that
 //! only what is harmless twice.
 
-use super::{AuthValue, Class, Hash, Link, Lockout, Tpm, TpmError};
+use super::{AuthValue, Class, Hash, Link, Lockout, SaltKey, Tpm, TpmError};
 use crate::system;
 use log::{debug, warn};
 use parking_lot::Mutex;
@@ -143,6 +143,15 @@ impl<'a> Exchange<'a> {
         }
     }
 
+    /// Commands whose auth session is salted to this key, which may have to be loaded for that.
+    pub(super) fn salted(self, key: Option<&SaltKey>) -> Self {
+        let is_loaded = key.is_some_and(|key| key.handle().is_none());
+        Self {
+            loads: self.loads || is_loaded,
+            ..self
+        }
+    }
+
     /// Commands that write to the TPM.
     pub(super) fn writing(self) -> Self {
         Self {
@@ -259,7 +268,7 @@ impl<'a> Exchange<'a> {
                         pause.as_millis()
                     );
                     if code.is_out_of_objects() {
-                        tpm.reclaim(link, crowded.is_long())?;
+                        tpm.reclaim(link, code, crowded.is_long())?;
                     }
                     system::pause(pause);
                     pause = LONGEST_PAUSE.min(pause * 2);

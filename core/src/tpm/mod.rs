@@ -28,6 +28,8 @@ mod patience;
 mod public;
 mod rc;
 mod resident;
+mod root;
+mod salt;
 mod session;
 mod silence;
 mod tcti;
@@ -53,7 +55,10 @@ pub use public::{PublicArea, SigningScheme, other_kind};
 pub(crate) use public::{name_of, qualified_name_below};
 pub use rc::ResponseCode;
 pub use resident::ResidentKey;
-pub use session::{AuthValue, SaltKey};
+pub use root::{Endorser, Root, RootRecord};
+pub use salt::SaltKey;
+pub use session::AuthValue;
+use session::Salt;
 pub use silence::Silence;
 pub(crate) use tcti::is_alias as is_tcti_alias;
 pub use tcti::{Tcti, TctiError};
@@ -122,7 +127,7 @@ impl Signature {
     ///
     /// # Errors
     ///
-    /// [`TpmError::Broken`] for a number that needs more bytes.
+    /// [`TpmError::WrongAnswer`] for a number that needs more bytes.
     pub fn fixed(&self, width: usize) -> Result<Vec<u8>, TpmError> {
         let whole = match self {
             Self::Ecc { r, s } if r.len() == width / 2 && s.len() == width / 2 => {
@@ -305,6 +310,17 @@ impl<'a> Used<'a> {
         }
     }
 
+    /// TPM_RH_NULL, whose authorisation value is always empty.
+    pub fn null() -> Self {
+        const NULL: u32 = 0x4000_0007;
+        const NAME: [u8; 4] = NULL.to_be_bytes();
+        Self {
+            handle: NULL,
+            name: &NAME,
+            auth: Auth::Empty,
+        }
+    }
+
     /// TPM_RH_ENDORSEMENT, its authorisation value empty.
     pub fn endorsement() -> Self {
         const ENDORSEMENT: u32 = 0x4000_000B;
@@ -359,6 +375,11 @@ pub enum TpmError {
     /// The handle does not hold the master key that wraps a key. The text says what is seen, and what
     /// helps.
     ForeignKey(String),
+    /// What answers is not believed to be the TPM that it should be: no value was shown to it, and no
+    /// key was made. The text says what is seen, and what helps.
+    Distrusted(String),
+    /// What the TPM answered is not what the key would have answered; the text says what.
+    Unproven(String),
     /// The link has no such ability.
     Unsupported(String),
 }
@@ -430,7 +451,10 @@ impl fmt::Display for TpmError {
                 tcti.clearing_lockout()
             ),
             Self::Unloadable(why) => why.fmt(f),
-            Self::ForeignKey(what) | Self::Unsupported(what) => f.write_str(what),
+            Self::ForeignKey(what)
+            | Self::Distrusted(what)
+            | Self::Unproven(what)
+            | Self::Unsupported(what) => f.write_str(what),
         }
     }
 }

@@ -74,13 +74,17 @@ impl Tpm {
             attributes: ATTRIBUTES,
             size,
         };
-        let defining = Exchange::new("NV_DefineSpace").writing();
+        let defining = Exchange::new("NV_DefineSpace")
+            .salted(salt_key.as_ref())
+            .writing();
         by_owner(defining.run(self, |link| link.nv_define(used, index, public)))?;
         // The beginning last: without it nobody takes the rest for something.
         for (number, piece) in bytes.chunks(PIECE).enumerate().rev() {
             let name = public.name(index);
             let offset = (number * PIECE) as u16;
-            let writing = Exchange::new("NV_Write").writing();
+            let writing = Exchange::new("NV_Write")
+                .salted(salt_key.as_ref())
+                .writing();
             let written = writing.run(self, |link| {
                 link.nv_write(used, (index, &name), offset, piece)
             });
@@ -151,7 +155,9 @@ impl Tpm {
         let salt_key = self.salt_key_for(owner)?;
         let used = Used::owner(Auth::by(owner.as_bytes(), salt_key.as_ref()));
         let name = about.name(index);
-        let undefining = Exchange::new("NV_UndefineSpace").writing();
+        let undefining = Exchange::new("NV_UndefineSpace")
+            .salted(salt_key.as_ref())
+            .writing();
         by_owner(undefining.run(self, |link| link.nv_undefine(used, (index, &name))))
     }
 }

@@ -5,8 +5,8 @@ use super::duplicate::duplicate;
 use super::exchange::Exchange;
 use super::wrapped::flush;
 use super::{
-    Auth, AuthValue, DerivedKey, Hash, Link, Parent, PublicArea, SaltKey, Secret, Secrets, Tpm,
-    TpmError, Used, WrappedKey, name_of, template,
+    Auth, AuthValue, DerivedKey, Hash, Link, PublicArea, SaltKey, Secret, Secrets, Tpm, TpmError,
+    Used, WrappedKey, name_of, template,
 };
 use crate::key::{Curve, PublicKey};
 
@@ -15,6 +15,16 @@ pub const SRK: u32 = 0x8100_0001;
 
 /// A TPMT_PUBLIC, and the name of the object that has it.
 type AreaAndName = (Vec<u8>, Vec<u8>);
+
+/// What is to be put at a persistent handle.
+struct Loaded {
+    /// Its transient handle.
+    handle: u32,
+    /// Its TPM name.
+    name: Vec<u8>,
+    /// Its TPMT_PUBLIC, if it is to read the salt of the command that puts it there.
+    area: Option<Vec<u8>>,
+}
 
 /// A key at a persistent handle that wraps others; its authorisation value is empty.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,16 +91,13 @@ impl StorageKey {
 
     /// Itself as the key that reads salts.
     pub fn salt_key(&self) -> SaltKey {
-        SaltKey {
-            handle: self.handle,
-            public: self.public.clone(),
-            hash: self.hash,
-            name: self.name.clone(),
-        }
+        SaltKey::in_handle(self.handle, &self.public, self.hash, &self.name)
     }
 
-    fn used(&self) -> Used<'_> {
-        Used::open(self.handle, &self.name)
+    /// Used in an auth session that is salted to itself, so that the response proves where it comes
+    /// from.
+    pub(super) fn used<'a>(&'a self, salt_key: &'a SaltKey) -> Used<'a> {
+        Used::new(self.handle, &self.name, Auth::Value(&[], Some(salt_key)))
     }
 }
 
@@ -114,63 +121,132 @@ impl Tpm {
     ///
     /// If another process makes one there at the same time, that is the one.
     pub fn make_storage_key(&self, handle: u32, owner: &AuthValue) -> Result<StorageKey, TpmError> {
-        let root = self.root(owner)?;
+        let root = self.believed_root(owner)?;
         let template = template::storage_root(false);
-        let made = self.put_at("making the master key", handle, owner, |link| {
-            let (area, private) = link.create(root.used(), Secrets::default(), &template)?;
-            link.load(root.used(), &area, &private)
-        });
-        unless_taken(made)?;
-        self.storage_key(handle)?.ok_or_else(|| missing(handle))
+        let made = self.create_below(&root, Secrets::default(), &template)?;
+        let owner = owner.clone().salted_to(root.salt_key());
+        match self.persist(&made, handle, &owner) {
+            Ok(()) => StorageKey::of(handle, made.area()).ok_or_else(|| missing(handle)),
+            Err(TpmError::KeyReplaced(_)) => {
+                let there = self.storage_key(handle)?.ok_or_else(|| missing(handle))?;
+                self.prove(&there)?;
+                Ok(there)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// The first half of [`Tpm::make_storage_key`]: a storage key that is in no handle yet, for
     /// whoever notes which one it is before [`Tpm::persist`]. Its wrapped form is for nothing else.
     pub fn create_storage_key(&self, owner: &AuthValue) -> Result<WrappedKey, TpmError> {
-        let root = self.root(owner)?;
+        let root = self.believed_root(owner)?;
         self.create_below(&root, Secrets::default(), &template::storage_root(false))
     }
 
-    /// The storage root key; made if there is none.
-    fn root(&self, owner: &AuthValue) -> Result<StorageKey, TpmError> {
-        if self.storage_key(SRK)?.is_none() {
-            self.make_root(owner)?;
+    /// That the TPM itself says now that it has this key at its handle, and no older answer does:
+    /// the TPM whose storage root key is believed, if it has one.
+    ///
+    /// # Errors
+    ///
+    /// [`TpmError::Unproven`] if it does not.
+    pub fn prove(&self, key: &StorageKey) -> Result<(), TpmError> {
+        match self.holds_proven(key.handle, &key.name, &self.salt_key()?) {
+            Ok(true) => Ok(()),
+            Ok(false) | Err(TpmError::WrongAnswer(_)) => Err(TpmError::Unproven(format!(
+                "handle 0x{:08X}: the TPM does not have the storage key there that an answer showed: \
+                 the answer was an old one, or somebody else's. Nothing was made; try again, and look \
+                 for what stands between this program and the TPM if it stays so",
+                key.handle
+            ))),
+            Err(error) => Err(error),
         }
-        self.storage_key(SRK)?.ok_or_else(|| missing(SRK))
     }
 
-    fn make_root(&self, owner: &AuthValue) -> Result<(), TpmError> {
+    /// The storage root key, if it is to be believed; made if there is none.
+    fn believed_root(&self, owner: &AuthValue) -> Result<StorageKey, TpmError> {
+        let root = match self.storage_key(SRK)? {
+            Some(root) => root,
+            None => self.make_root(owner)?,
+        };
+        self.believe_root(&root.name)?;
+        Ok(root)
+    }
+
+    fn make_root(&self, owner: &AuthValue) -> Result<StorageKey, TpmError> {
         let template = template::storage_root(false);
         let salt_key = self.salt_key_for(owner)?;
         let hierarchy = Used::owner(Auth::by(owner.as_bytes(), salt_key.as_ref()));
-        unless_taken(
-            self.put_at("making the storage root key", SRK, owner, |link| {
-                let (root, _, name) = link.create_primary(hierarchy, &template)?;
-                Ok((root, name))
-            }),
-        )
+        let mut made = Vec::new();
+        let what = "making the storage root key";
+        let kept = self.put_at(what, SRK, owner, salt_key.as_ref(), |link| {
+            let (root, area, name) = link.create_primary(hierarchy, &template)?;
+            made.clone_from(&area);
+            Ok(Loaded {
+                handle: root,
+                name,
+                area: Some(area),
+            })
+        });
+        // Salts are for this key from now on.
+        self.seek_salt_key();
+        match kept {
+            Ok(()) => StorageKey::of(SRK, &made).ok_or_else(|| missing(SRK)),
+            // Another process put its own there first, which is the same.
+            Err(TpmError::KeyReplaced(_)) => self.storage_key(SRK)?.ok_or_else(|| missing(SRK)),
+            Err(error) => Err(error),
+        }
     }
 
-    /// Puts what `load` gives, a transient handle and a name, at a persistent handle, and flushes it.
+    /// Puts what `load` gives at a persistent handle, and flushes it. The HMAC of the response proves
+    /// that the TPM which has the salt key did so; without one the salt is for the loaded key itself.
+    ///
+    /// # Errors
+    ///
+    /// [`TpmError::KeyReplaced`] if something is there already.
     fn put_at(
         &self,
         what: &str,
         handle: u32,
         owner: &AuthValue,
-        mut load: impl FnMut(&mut Link) -> Result<(u32, Vec<u8>), TpmError>,
+        salt_key: Option<&SaltKey>,
+        mut load: impl FnMut(&mut Link) -> Result<Loaded, TpmError>,
     ) -> Result<(), TpmError> {
-        let salt_key = self.salt_key_for(owner)?;
-        let owner = Used::owner(Auth::by(owner.as_bytes(), salt_key.as_ref()));
-        let kept = Exchange::new(what).loading().writing().run(self, |link| {
-            let (loaded, name) = load(link)?;
-            let kept = link.evict(owner, (loaded, &name), handle);
-            flush(link, loaded, &kept);
+        let unfit = || TpmError::Unsupported("the TPM made a key that reads no salt".into());
+        let mut put = None;
+        let putting = Exchange::new(what).loading().writing();
+        let kept = by_owner(putting.run(self, |link| {
+            let loaded = load(link)?;
+            let own = loaded.salt_key(loaded.handle);
+            let kept = match salt_key.or(own.as_ref()) {
+                Some(salt_key) => {
+                    let owner = Used::owner(Auth::Value(owner.as_bytes(), Some(salt_key)));
+                    link.evict(owner, (loaded.handle, &loaded.name), handle)
+                }
+                None => Err(unfit()),
+            };
+            flush(link, loaded.handle, &kept);
+            put = Some(loaded);
             kept
-        });
-        by_owner(kept)
+        }));
+        match (kept, put) {
+            (Err(TpmError::Response(code)), _) if code.is_taken() => {
+                Err(TpmError::KeyReplaced(handle))
+            }
+            // It may have run: what is there now decides.
+            (Err(error), Some(loaded)) if error.is_transport_fault() => {
+                let own = loaded.salt_key(handle);
+                let salt_key = salt_key.or(own.as_ref()).ok_or_else(unfit)?;
+                match self.holds_proven(handle, &loaded.name, salt_key)? {
+                    true => Ok(()),
+                    false => Err(error),
+                }
+            }
+            (kept, _) => kept,
+        }
     }
 
-    /// A new key below a storage key. One command.
+    /// A new key below a storage key. Two commands: the HMAC of the response proves that the TPM which
+    /// has the storage key made it.
     pub fn create_key(
         &self,
         parent: &StorageKey,
@@ -183,8 +259,8 @@ impl Tpm {
         self.create_below(parent, secrets, &template)
     }
 
-    /// Seals data so that only this authorisation value opens them. One command, and one more for
-    /// the auth session that hides them. `counts`: a wrong value counts towards lockout.
+    /// Seals data so that only this authorisation value opens them. Two commands, in an auth session
+    /// that hides them. `counts`: a wrong value counts towards lockout.
     pub fn seal(
         &self,
         parent: &StorageKey,
@@ -212,27 +288,15 @@ impl Tpm {
         secrets: Secrets,
         template: &[u8],
     ) -> Result<WrappedKey, TpmError> {
-        // Secrets go in an auth session, which encrypts them.
-        let open = secrets.value.is_empty() && secrets.data.is_empty();
         let salt_key = parent.salt_key();
-        let used = Used {
-            auth: match open {
-                true => Auth::Empty,
-                false => Auth::Value(&[], Some(&salt_key)),
-            },
-            ..parent.used()
-        };
+        let used = parent.used(&salt_key);
         // Twice is harmless: what a lost answer held is held nowhere else.
         let (area, private) =
             Exchange::new("Create").run(self, |link| link.create(used, secrets, template))?;
-        Ok(WrappedKey::new(
-            Parent::Persistent(parent.handle),
-            area,
-            private,
-        ))
+        Ok(WrappedKey::below(parent, area, private))
     }
 
-    /// A key from outside, encrypted for the storage key all the way. One command.
+    /// A key from outside, encrypted for the storage key all the way. Two commands.
     ///
     /// `secret` is the scalar of an EC key, or one prime of an RSA key's modulus.
     pub fn import_key(
@@ -246,17 +310,14 @@ impl Tpm {
         let area = template::imported_key(public, usage);
         let (duplicate, seed) =
             duplicate(&parent.public, parent.hash, &area, public, value, secret)?;
-        let private = Exchange::new("Import").run(self, |link| {
-            link.import(parent.used(), &area, &duplicate, &seed)
-        })?;
-        Ok(WrappedKey::new(
-            Parent::Persistent(parent.handle),
-            area,
-            private,
-        ))
+        let salt_key = parent.salt_key();
+        let used = parent.used(&salt_key);
+        let private = Exchange::new("Import")
+            .run(self, |link| link.import(used, &area, &duplicate, &seed))?;
+        Ok(WrappedKey::below(parent, area, private))
     }
 
-    /// Puts a wrapped key at a persistent handle too. Writes to the TPM; three commands.
+    /// Puts a wrapped key at a persistent handle too. Writes to the TPM; four commands.
     ///
     /// # Errors
     ///
@@ -267,7 +328,10 @@ impl Tpm {
         handle: u32,
         owner: &AuthValue,
     ) -> Result<(), TpmError> {
-        self.persist_loaded(key.name(), handle, owner, |link| key.load(link))
+        let salt_key = self.session_key(owner)?;
+        self.put_at("EvictControl", handle, owner, Some(&salt_key), |link| {
+            Loaded::of(key.load(link)?, key.name())
+        })
     }
 
     /// The same of a derived key.
@@ -277,26 +341,10 @@ impl Tpm {
         handle: u32,
         owner: &AuthValue,
     ) -> Result<(), TpmError> {
-        self.persist_loaded(key.name(), handle, owner, |link| key.load(link))
-    }
-
-    fn persist_loaded(
-        &self,
-        name: &[u8],
-        handle: u32,
-        owner: &AuthValue,
-        mut load: impl FnMut(&mut Link) -> Result<u32, TpmError>,
-    ) -> Result<(), TpmError> {
-        let load = |link: &mut Link| Ok((load(link)?, name.to_vec()));
-        match self.put_at("EvictControl", handle, owner, load) {
-            Err(TpmError::Response(code)) if code.is_taken() => Err(TpmError::KeyReplaced(handle)),
-            // It may have run: what is there now decides.
-            Err(error) if error.is_transport_fault() => match self.holds(handle, name)? {
-                true => Ok(()),
-                false => Err(error),
-            },
-            other => other,
-        }
+        let salt_key = self.session_key(owner)?;
+        self.put_at("EvictControl", handle, owner, Some(&salt_key), |link| {
+            Loaded::of(key.load(link)?, key.name())
+        })
     }
 
     /// The name of what is at a persistent handle; `None` if nothing is.
@@ -310,7 +358,7 @@ impl Tpm {
     }
 
     /// The TPMT_PUBLIC and the name of what is at a persistent handle; `None` if nothing is.
-    fn public_at(&self, handle: u32) -> Result<Option<AreaAndName>, TpmError> {
+    pub(super) fn public_at(&self, handle: u32) -> Result<Option<AreaAndName>, TpmError> {
         Exchange::new("ReadPublic").run(self, |link| match link.read_public(handle) {
             Err(TpmError::Response(code)) if code.is_missing_handle() => Ok(None),
             other => other.map(Some),
@@ -325,12 +373,28 @@ impl Tpm {
         let salt_key = self.salt_key_for(owner)?;
         let owner = Used::owner(Auth::by(owner.as_bytes(), salt_key.as_ref()));
         let gone = Exchange::new("EvictControl")
+            .salted(salt_key.as_ref())
             .writing()
             .run(self, |link| link.evict(owner, (handle, name), handle));
         match by_owner(gone) {
             Err(error) if error.is_transport_fault() && !self.holds(handle, name)? => Ok(()),
             other => other,
         }
+    }
+}
+
+impl Loaded {
+    fn of(handle: u32, name: &[u8]) -> Result<Self, TpmError> {
+        Ok(Self {
+            handle,
+            name: name.to_vec(),
+            area: None,
+        })
+    }
+
+    /// Itself as the key that reads salts, in this handle.
+    fn salt_key(&self, handle: u32) -> Option<SaltKey> {
+        SaltKey::of(handle, self.area.as_deref()?)
     }
 }
 
@@ -346,12 +410,4 @@ pub(super) fn by_owner<R>(result: Result<R, TpmError>) -> Result<R, TpmError> {
         TpmError::Response(code) if code.is_wrong_auth() => TpmError::OwnerAuth,
         other => other,
     })
-}
-
-/// Another process may have put its own there first.
-fn unless_taken(kept: Result<(), TpmError>) -> Result<(), TpmError> {
-    match kept {
-        Err(TpmError::Response(code)) if code.is_taken() => Ok(()),
-        other => other,
-    }
 }

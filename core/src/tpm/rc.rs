@@ -27,6 +27,8 @@ impl ResponseCode {
     const INTEGRITY: u32 = 0x09F;
     const SENSITIVE: u32 = 0x155;
     const OBJECT_MEMORY: u32 = 0x902;
+    const SESSION_MEMORY: u32 = 0x903;
+    const SESSION_HANDLES: u32 = 0x905;
     const AUTH_FAIL: u32 = 0x08E;
     const BAD_AUTH: u32 = 0x0A2;
     const HANDLE: u32 = 0x08B;
@@ -134,9 +136,14 @@ impl ResponseCode {
         matches!(self.base(), 0x124 | 0x12F)
     }
 
-    /// All slots for objects are taken, by others as well.
+    /// All slots for objects, or for sessions, are taken, by others as well.
     pub fn is_out_of_objects(self) -> bool {
-        self.0 == Self::OBJECT_MEMORY
+        self.0 == Self::OBJECT_MEMORY || self.is_out_of_sessions()
+    }
+
+    /// All slots for sessions are taken, by others as well.
+    pub fn is_out_of_sessions(self) -> bool {
+        matches!(self.0, Self::SESSION_MEMORY | Self::SESSION_HANDLES)
     }
 
     /// Says for good that what was asked for is not to be had, rather than that the TPM cannot answer
@@ -187,7 +194,7 @@ impl ResponseCode {
             Self::NV_DEFINED => "TPM_RC_NV_DEFINED",
             Self::INTEGRITY => "TPM_RC_INTEGRITY",
             Self::OBJECT_MEMORY => "TPM_RC_OBJECT_MEMORY: others keep all slots for objects",
-            0x903 => "TPM_RC_SESSION_MEMORY",
+            Self::SESSION_MEMORY => "TPM_RC_SESSION_MEMORY",
             0x904 => "TPM_RC_MEMORY",
             Self::YIELDED => "TPM_RC_YIELDED",
             0x909 => "TPM_RC_CANCELED",

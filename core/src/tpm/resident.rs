@@ -72,7 +72,9 @@ impl Tpm {
         let used = Used::owner(Auth::by(owner.as_bytes(), salt_key.as_ref()));
         let name = about.name(index);
         self.in_pieces(about.size, |offset, size| {
-            let reading = Exchange::new("NV_Read").showing_owner(owner);
+            let reading = Exchange::new("NV_Read")
+                .salted(salt_key.as_ref())
+                .showing_owner(owner);
             by_owner(reading.run(self, |link| {
                 link.nv_read(used, (index, &name), offset, size)
             }))
@@ -200,7 +202,8 @@ impl Tpm {
             handle: Some(key.handle),
             value: value.as_bytes(),
         };
-        Exchange::by(what, subject).run(self, |link| {
+        let exchange = Exchange::by(what, subject).salted(salt_key.as_ref());
+        exchange.run(self, |link| {
             let faults = self.faults();
             if key.seen_at.load(Ordering::Acquire) != faults {
                 let (_, name) = link.read_public(key.handle)?;

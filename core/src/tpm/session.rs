@@ -5,8 +5,7 @@
 //! of the TPM can read, so that a recording tells nothing against which values could be guessed.
 
 use super::kdf::{Secret, kdfa, room, share_secret};
-use super::{Hash, PublicArea, TpmError, name_of};
-use crate::key::PublicKey;
+use super::{Hash, SaltKey, TpmError};
 use aes::Aes128;
 use cfb_mode::cipher::KeyIvInit;
 use cfb_mode::{Decryptor, Encryptor};
@@ -21,19 +20,10 @@ const BLOCK_BITS: u32 = 128;
 /// Attributes of a session (TPMA_SESSION; Part 2, section 8.4).
 pub(super) const DECRYPT: u8 = 1 << 5;
 pub(super) const ENCRYPT: u8 = 1 << 6;
-
-/// The key of the TPM that reads the salt.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SaltKey {
-    /// Its handle.
-    pub handle: u32,
-    /// Its public half.
-    pub public: PublicKey,
-    /// Its nameAlg.
-    pub hash: Hash,
-    /// Its TPM name.
-    pub name: Vec<u8>,
-}
+/// The session authorises nothing; its HMAC proves the response.
+pub(super) const AUDIT: u8 = 1 << 7;
+/// What the TPM says of an audit session by itself: no other one was used meanwhile.
+const AUDIT_EXCLUSIVE: u8 = 1 << 1;
 
 /// An authorisation value, and how a proof of it is salted.
 #[derive(Clone, Default)]
@@ -100,6 +90,14 @@ impl AuthValue {
         &self.value
     }
 
+    /// The same value, salted to this key.
+    pub fn salted_to(self, key: SaltKey) -> Self {
+        Self {
+            salt: Salt::For(key),
+            ..self
+        }
+    }
+
     /// Whether it is the empty one.
     pub fn is_empty(&self) -> bool {
         self.value.is_empty()
@@ -112,19 +110,13 @@ impl fmt::Debug for AuthValue {
     }
 }
 
-impl SaltKey {
-    /// The key with this TPMT_PUBLIC; `None` if its kind cannot be one: it must be a storage key, since
-    /// a TPM takes no other for a salt.
-    pub(super) fn of(handle: u32, area: &[u8]) -> Option<Self> {
-        let name = name_of(area)?;
-        let area = PublicArea::parse(area).filter(PublicArea::is_storage_key)?;
-        Some(Self {
-            handle,
-            name,
-            hash: area.name_hash,
-            public: area.key,
-        })
-    }
+/// Whether a response's session has the attributes that the command asked for.
+pub(super) fn answers_attributes(asked: u8, given: u8) -> bool {
+    let own = match asked & AUDIT {
+        0 => 0,
+        _ => AUDIT_EXCLUSIVE,
+    };
+    (asked ^ given) & !own == 0
 }
 
 /// What TPM2_StartAuthSession is asked with.
@@ -255,7 +247,7 @@ impl AuthSession {
 
 /// The bytes of the TPM2B that parameters begin with.
 fn first_content(parameters: &mut [u8]) -> Result<&mut [u8], TpmError> {
-    let short = || TpmError::Broken("a parameter shorter than it says".into());
+    let short = || TpmError::WrongAnswer("a parameter shorter than it says".into());
     let (size, rest) = parameters.split_first_chunk_mut().ok_or_else(short)?;
     rest.get_mut(..usize::from(u16::from_be_bytes(*size)))
         .ok_or_else(short)
@@ -289,6 +281,18 @@ mod tests {
         let (nonce, rest) = content(bytes);
         let (hmac, after) = content(&rest[1..]);
         (nonce, rest[0], hmac, after)
+    }
+
+    #[test]
+    fn a_response_has_the_attributes_that_were_asked_for() {
+        for asked in [0, DECRYPT, ENCRYPT, DECRYPT | ENCRYPT, AUDIT] {
+            for given in 0..=u8::MAX {
+                let is_same = given == asked;
+                let is_exclusive = asked == AUDIT && given == AUDIT | AUDIT_EXCLUSIVE;
+                let answers = answers_attributes(asked, given);
+                assert_eq!(answers, is_same || is_exclusive, "{asked:#x} {given:#x}");
+            }
+        }
     }
 
     /// Plays what ESAPI said in unsalted auth sessions: our HMACs and ciphers agree with its own and

@@ -55,6 +55,31 @@ pub(super) fn storage_root(rsa: bool) -> Vec<u8> {
     area
 }
 
+/// An endorsement key of the TCG's templates L-1, RSA-2048, and L-2, P-256 (EK Credential Profile for
+/// TPM 2.0, sections B.3.3 and B.3.4).
+pub(super) fn endorsement(rsa: bool) -> Vec<u8> {
+    /// fixedTPM, fixedParent, sensitiveDataOrigin, adminWithPolicy, restricted, decrypt.
+    const ENDORSEMENT: u32 = 0x0003_00B2;
+    let policy = secret_policy(Hash::Sha256);
+    let mut area = words(&[if rsa { RSA } else { ECC }, Hash::Sha256.algorithm()]);
+    area.extend(ENDORSEMENT.to_be_bytes());
+    area.extend(sized(&policy));
+    area.extend(words(&[AES, 128, CFB, NULL])); // symmetric, scheme
+    match rsa {
+        true => {
+            area.extend(words(&[2048]));
+            area.extend([0; 4]); // the exponent 65537
+            area.extend(sized(&[0; 256]));
+        }
+        false => {
+            area.extend(words(&[curve_id(Curve::P256), NULL])); // curve, kdf
+            area.extend(sized(&[0; 32]));
+            area.extend(sized(&[0; 32]));
+        }
+    }
+    area
+}
+
 /// Whether a public area is as [`storage_root`] makes those on P-256.
 pub(super) fn is_storage_root(area: &[u8]) -> bool {
     let template = storage_root(false);
@@ -243,22 +268,28 @@ fn policy_index(hash: Hash) -> u32 {
     }
 }
 
+/// PolicySecret of the endorsement hierarchy: PolicyA of the EK Credential Profile.
+fn secret_policy(hash: Hash) -> Vec<u8> {
+    const POLICY_SECRET: [u8; 4] = 0x0151_u32.to_be_bytes();
+    const ENDORSEMENT: [u8; 4] = 0x4000_000B_u32.to_be_bytes();
+    let zeros = vec![0; hash.width()];
+    let entity = hash.digest(&[&zeros, &POLICY_SECRET, &ENDORSEMENT]);
+    hash.digest(&[&entity]) // the policyRef is empty
+}
+
 /// PolicyOR of the endorsement hierarchy's secret, that with certifying, that with activating
 /// a credential, and whatever an NV index authorises (section 7.3.6).
 fn idevid_policy(hash: Hash) -> Vec<u8> {
-    const POLICY_SECRET: [u8; 4] = 0x0151_u32.to_be_bytes();
     const POLICY_COMMAND_CODE: [u8; 4] = 0x016C_u32.to_be_bytes();
     const POLICY_AUTHORIZE_NV: [u8; 4] = 0x0192_u32.to_be_bytes();
     const POLICY_OR: [u8; 4] = 0x0171_u32.to_be_bytes();
     const CERTIFY: [u8; 4] = 0x0148_u32.to_be_bytes();
     const ACTIVATE_CREDENTIAL: [u8; 4] = 0x0147_u32.to_be_bytes();
-    const ENDORSEMENT: [u8; 4] = 0x4000_000B_u32.to_be_bytes();
     /// POLICYWRITE, WRITEALL, PPREAD, OWNERREAD, AUTHREAD, POLICYREAD, NO_DA, WRITTEN.
     const INDEX_ATTRIBUTES: [u8; 4] = 0x220F_1008_u32.to_be_bytes();
 
     let zeros = hash.digest(&[]).iter().map(|_| 0).collect::<Vec<u8>>();
-    let entity = hash.digest(&[&zeros, &POLICY_SECRET, &ENDORSEMENT]);
-    let secret = hash.digest(&[&entity]); // the policyRef is empty
+    let secret = secret_policy(hash);
     let certify = hash.digest(&[&secret, &POLICY_COMMAND_CODE, &CERTIFY]);
     let activate = hash.digest(&[&secret, &POLICY_COMMAND_CODE, &ACTIVATE_CREDENTIAL]);
     let algorithm = hash.algorithm().to_be_bytes();

@@ -5,8 +5,9 @@
 //! three commands, and nothing of ours stays.
 
 use super::exchange::{Exchange, Subject};
-use super::{Auth, AuthValue, Link, Tpm, TpmError, Used, name_of, template};
+use super::{Auth, AuthValue, Link, StorageKey, Tpm, TpmError, Used, name_of, template};
 use log::warn;
+use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// So many keys stay loaded behind a resource manager; the one not used for longest goes.
@@ -21,6 +22,9 @@ pub struct WrappedKey {
     name: Vec<u8>,
     /// Whether the empty value may be shown to the parent.
     parent_is_open: AtomicBool,
+    /// Of a key that was made just now: its parent as it is known, for as long as that has not proven
+    /// that it loads the key.
+    unproven_below: Mutex<Option<StorageKey>>,
 }
 
 /// The key that wraps another.
@@ -69,6 +73,15 @@ impl WrappedKey {
             area,
             private,
             parent_is_open: AtomicBool::new(true),
+            unproven_below: Mutex::default(),
+        }
+    }
+
+    /// A key that was made below this storage key just now: its first load is in an auth session.
+    pub(super) fn below(parent: &StorageKey, area: Vec<u8>, private: Vec<u8>) -> Self {
+        Self {
+            unproven_below: Mutex::new(Some(parent.clone())),
+            ..Self::new(Parent::Persistent(parent.handle()), area, private)
         }
     }
 
@@ -111,9 +124,15 @@ impl WrappedKey {
         if !self.parent_is_open.load(Ordering::Acquire) {
             self.parent.check(link)?;
         }
+        let below = self.unproven_below.lock().clone();
         let loaded = match &self.parent {
             Parent::Persistent(parent) => {
-                link.load(Used::open(*parent, &[]), &self.area, &self.private)
+                let salt_key = below.as_ref().map(StorageKey::salt_key);
+                let used = match (&below, &salt_key) {
+                    (Some(parent), Some(salt_key)) => parent.used(salt_key),
+                    _ => Used::open(*parent, &[]),
+                };
+                link.load(used, &self.area, &self.private)
             }
             Parent::Owner { rsa } => {
                 let root = template::storage_root(*rsa);
@@ -130,6 +149,7 @@ impl WrappedKey {
             flush(link, handle, &Ok(()));
             return Err(TpmError::WrongAnswer("the TPM loaded another key".into()));
         }
+        *self.unproven_below.lock() = None;
         Ok(handle)
     }
 }

@@ -33,9 +33,10 @@ pub(super) fn look_at(config: &Config, findings: &mut Vec<Finding>) {
     findings.extend(unread);
 }
 
-/// What of the folders `trust/` and `chain/` is not read.
+/// What of the folders `trust/` and `chain/`, and of that of TPM makers, is not read.
 fn beside_the_configuration(config: &Config, findings: &mut Vec<Finding>) {
-    for folder in [&config.trust, &config.chain] {
+    let roots = config.master.ek_roots.iter();
+    for folder in [&config.trust, &config.chain].into_iter().chain(roots) {
         match distrusted(folder) {
             Some(Distrust {
                 unread: Some(errno),

@@ -200,6 +200,11 @@ impl Device {
         }
     }
 
+    /// Forgets which storage root key is believed: the next one that is used counts.
+    pub(super) fn forget_root(&self) -> Result<(), Fault> {
+        self.tpm.root().forget().map_err(Fault::failed)
+    }
+
     fn begun_path(&self) -> PathBuf {
         self.config.state.join(BEGUN)
     }

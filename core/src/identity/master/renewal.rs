@@ -11,7 +11,7 @@ use crate::key::hex;
 use crate::store::devid::{DevidStore, Losses, LostKind, StoreError};
 use crate::tpm::{StorageKey, TpmError, name_of};
 use crate::trouble::is_there;
-use log::info;
+use log::{info, warn};
 use serde::Serialize;
 use std::io::ErrorKind;
 use std::ops::RangeInclusive;
@@ -259,6 +259,11 @@ impl Device {
     fn renew(&self, renewal: &mut Renewal) -> Result<(), Fault> {
         let handle = self.config.master.handle;
         let broken = self.broken_stores()?;
+        // Whoever says yes knows that the TPM was cleared or exchanged.
+        if self.tpm.has_other_root()? {
+            warn!("the TPM has another storage root key than before, which counts from now on");
+            self.forget_root()?;
+        }
         let master = self.new_master()?;
         info!("master key renewed at 0x{handle:08X}");
         for store in broken {

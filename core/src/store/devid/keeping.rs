@@ -47,7 +47,8 @@ impl DevidStore {
             if self.tpm.holds(handle, wrapped.name())? {
                 return Ok(handle);
             }
-            match self.tpm.persist(&wrapped, handle, &self.owner_auth()?) {
+            let owner = self.owner_auth_by_master()?;
+            match self.tpm.persist(&wrapped, handle, &owner) {
                 Ok(()) => return Ok(handle),
                 Err(TpmError::KeyReplaced(_)) => {
                     handle = self.name_handle(name, last)?;

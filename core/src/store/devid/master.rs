@@ -198,6 +198,7 @@ impl DevidStore {
                     );
                     return Err(TpmError::Unsupported(whose).into());
                 }
+                self.tpm.prove(&key)?;
                 info!("handle 0x{handle:08X} holds a storage key of ours: it is the master key");
                 self.folder.remember_master(key.area())?;
                 Ok(key)

@@ -26,7 +26,7 @@ pub use showing::Stamp;
 use super::folder::{Content, Description, Entry, KeyFolder, Material, Origin, Pair};
 use super::key::{Abilities, SoftKey};
 use super::listing::Half;
-use super::{Access, Key, Login, Protection};
+use super::{Access, Key, Login, Protection, SignError};
 use crate::config::{Config, Master, SecretSource, TokenSettings};
 use crate::key::PrivateKeyInfo;
 use crate::tpm::{AuthValue, PublicArea, Secret, Tpm, TpmError, WrappedKey, name_of};
@@ -100,10 +100,7 @@ impl DevidStore {
         Self {
             tpm,
             name: settings.name.clone(),
-            folder: KeyFolder::new(match &settings.path {
-                Some(path) => path.clone(),
-                None => config.state.join(&settings.name),
-            }),
+            folder: KeyFolder::new(config.key_folder(settings)),
             master: config.master.clone(),
             allow_last_try: settings.allow_last_try,
             allows_file_keys: settings.allow_file_keys,
@@ -120,7 +117,8 @@ impl DevidStore {
     /// A new key, not kept yet: nothing of it stays when it is dropped. Unless it is to be
     /// protected otherwise, the TPM makes it and alone uses it.
     ///
-    /// One command; more the very first time, when it makes the master key.
+    /// Six commands, seven with a PIN: an auth session and TPM2_Create; another and TPM2_Load, and the
+    /// use that proves the key. More the very first time, when it makes the master key.
     pub fn generate(
         &self,
         algorithm: Algorithm,
@@ -138,7 +136,7 @@ impl DevidStore {
     }
 
     /// A key from outside, not kept yet; one for the TPM is encrypted for the master key before it
-    /// reaches the bus. One command; more the very first time.
+    /// reaches the bus. As many commands as [`DevidStore::generate`].
     ///
     /// # Errors
     ///
@@ -226,7 +224,9 @@ impl DevidStore {
             ));
         }
         // All that can fail before the file is there does so.
-        let owner = persistent.then(|| self.owner_auth()).transpose()?;
+        let owner = persistent
+            .then(|| self.owner_auth_by_master())
+            .transpose()?;
         let handle = persistent.then(|| self.free_handle(None)).transpose()?;
         let pair = Pair {
             material,
@@ -353,12 +353,18 @@ impl DevidStore {
         Ok(())
     }
 
-    /// A key of what the TPM gave.
+    /// A key of what the TPM gave, once it has proven that it is the TPM's. As many commands as a use
+    /// of the key takes, and one for the auth session in which it is loaded.
     fn usable(&self, wrapped: WrappedKey, access: Access) -> Result<Arc<Key>, StoreError> {
         let unknown = || TpmError::Unsupported("the TPM made a key of another kind".into());
         let area = PublicArea::parse(wrapped.area()).ok_or_else(unknown)?;
-        let key = Key::wrapped(wrapped, area, None, self.abilities());
-        Ok(Arc::new(key.opened_by(access)))
+        let key = Key::wrapped(wrapped, area, None, self.abilities()).opened_by(access);
+        match key.prove_itself(&self.tpm) {
+            Ok(()) => Ok(Arc::new(key)),
+            Err(SignError::Tpm(error)) => Err(error.into()),
+            Err(SignError::NotLoggedIn) => Err(StoreError::NotLoggedIn),
+            Err(error) => Err(StoreError::BadKey(error.to_string())),
+        }
     }
 
     /// Takes a key out of its persistent handle.
@@ -404,6 +410,15 @@ impl DevidStore {
         let pin = source.read();
         pin.inspect_err(|error| warn!("[[token]] pin {source:?}: {error}"))
             .ok()
+    }
+
+    /// The owner's authorisation value, proven to the master key as it was remembered, if one was.
+    fn owner_auth_by_master(&self) -> Result<AuthValue, StoreError> {
+        let owner = self.owner_auth()?;
+        Ok(match self.remembered_master() {
+            Ok(master) => owner.salted_to(master.salt_key()),
+            Err(_) => owner,
+        })
     }
 
     /// The authorisation value of the owner hierarchy.

@@ -11,6 +11,7 @@ mod format;
 mod listing;
 mod loading;
 mod read;
+mod root;
 #[cfg(test)]
 mod samples;
 mod seals;

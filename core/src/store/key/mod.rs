@@ -5,6 +5,7 @@ mod decrypting;
 mod locked;
 mod obstacle;
 mod padding;
+mod proving;
 mod signing;
 #[cfg(test)]
 mod signing_tests;

@@ -77,7 +77,7 @@ impl Key {
         })?;
         let too_wide = || TpmError::WrongAnswer("a signature wider than its key".into());
         let signature = pad_left(&answer, width).ok_or_else(too_wide)?;
-        if !doubtful && tpm.has_proven(None, self.public()) {
+        if !doubtful && tpm.has_proven(None, self.public()) && !tpm.verifies_signatures() {
             return Ok(signature);
         }
         if verify(self.public(), request, &signature) {

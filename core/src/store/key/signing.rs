@@ -101,7 +101,7 @@ impl Key {
             Scheme::Rsapss(hash) if !self.knows_salt() => Some(hash),
             _ => None,
         };
-        let proven = tpm.has_proven(Some(scheme), self.public());
+        let proven = tpm.has_proven(Some(scheme), self.public()) && !tpm.verifies_signatures();
         if salted.is_none() && proven && !doubtful {
             return Ok(whole);
         }

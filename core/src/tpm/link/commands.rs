@@ -3,8 +3,9 @@
 use super::execute::{By, content, parameters};
 use super::reading::Reading;
 use super::{Link, marshalled};
-use crate::tpm::session::{DECRYPT, ENCRYPT};
-use crate::tpm::{Hash, NvPublic, Scheme, Secret, Secrets, Signature, TpmError, Used};
+use crate::tpm::session::{AUDIT, DECRYPT, ENCRYPT};
+use crate::tpm::wrapped::flush;
+use crate::tpm::{Hash, NvPublic, Scheme, Secret, Secrets, Signature, TpmError, Used, name_of};
 use tpm2_protocol::TpmUnmarshal;
 use tpm2_protocol::basic::{TpmHandle, TpmUint16};
 use tpm2_protocol::data::*;
@@ -28,6 +29,30 @@ fn public(area: &[u8]) -> Result<Tpm2bPublic, TpmError> {
     let unfit = |error| TpmError::Unsupported(format!("public area: {error}"));
     let (inner, _) = TpmtPublic::unmarshal(area).map_err(unfit)?;
     Ok(Tpm2bPublic { inner })
+}
+
+/// The TPMT_PUBLIC that a TPM made from this template. All of it but the unique field is as it was
+/// asked for; the exponent 0 stands for 65537.
+fn made_from(template: &TpmtPublic, made: &TpmtPublic) -> Result<Vec<u8>, TpmError> {
+    const F4: u32 = 65537;
+    let mut expected = TpmtPublic {
+        unique: made.unique.clone(),
+        ..template.clone()
+    };
+    if let (TpmuPublicParms::Rsa(asked), TpmuPublicParms::Rsa(given)) =
+        (&mut expected.parameters, &made.parameters)
+        && asked.exponent.value() == 0
+        && given.exponent.value() == F4
+    {
+        asked.exponent = given.exponent;
+    }
+    let area = marshalled(made)?;
+    match marshalled(&expected)? == area {
+        true => Ok(area),
+        false => Err(TpmError::Unsupported(
+            "the TPM answered with another key than the one that was asked for".into(),
+        )),
+    }
 }
 
 fn unfit(error: tpm2_protocol::TpmError) -> TpmError {
@@ -83,6 +108,20 @@ impl Link {
         Ok((area, name))
     }
 
+    /// The same in an auth session that is there for its HMAC alone: the response comes from the TPM
+    /// that reads the session's salt, and its object has this name. Two commands.
+    pub(crate) fn read_public_proven(&mut self, key: Used) -> Result<Vec<u8>, TpmError> {
+        let command = TpmReadPublicCommand {
+            handles: [handle(key.handle)],
+        };
+        let by = By {
+            attributes: AUDIT,
+            ..By::new(key)
+        };
+        let answer: TpmReadPublicResponse = self.call_by(&command, by)?;
+        marshalled(&answer.out_public.inner)
+    }
+
     /// TPM2_ReadPublic: the object's qualified name, which tells what it lies below. `None` from a TPM
     /// that gives the name in its place, or nothing: such a TPM does not tell.
     pub(crate) fn qualified_name(&mut self, key: u32) -> Result<Option<Vec<u8>>, TpmError> {
@@ -116,8 +155,18 @@ impl Link {
             creation_pcr: TpmlPcrSelection::default(),
         };
         let answer: TpmCreatePrimaryResponse = self.call_by(&command, By::new(hierarchy))?;
-        let area = marshalled(&answer.out_public.inner)?;
-        Ok((answer.handles[0].value(), area, answer.name.to_vec()))
+        let (key, name) = (answer.handles[0].value(), answer.name.to_vec());
+        let made = made_from(&command.in_public.inner, &answer.out_public.inner);
+        let made = made.and_then(|area| match name_of(&area) {
+            Some(computed) if computed != name => Err(TpmError::Unsupported(
+                "the TPM answered with a name that is not its key's".into(),
+            )),
+            _ => Ok((key, area, name)),
+        });
+        if made.is_err() {
+            flush(self, key, &made);
+        }
+        made
     }
 
     /// TPM2_Create below `parent`, with this authorisation value, of data that are to be sealed if
@@ -138,11 +187,11 @@ impl Link {
         };
         let parameters = with_secrets(&parameters(&command)?, secrets)?;
         let by = By {
-            encryption: DECRYPT,
+            attributes: DECRYPT,
             ..By::new(parent)
         };
         let answer: TpmCreateResponse = self.execute(&command, parameters, Some(by), 0)?.read()?;
-        let area = marshalled(&answer.out_public.inner)?;
+        let area = made_from(&command.in_public.inner, &answer.out_public.inner)?;
         Ok((area, answer.out_private.to_vec()))
     }
 
@@ -418,7 +467,7 @@ impl Link {
     /// structures would leave copies of it.
     fn secret<C: TpmFrame>(&mut self, command: &C, used: Used) -> Result<Secret, TpmError> {
         let by = By {
-            encryption: ENCRYPT,
+            attributes: ENCRYPT,
             ..By::new(used)
         };
         let answer = self.execute(command, parameters(command)?, Some(by), 0)?;

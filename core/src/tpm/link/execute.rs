@@ -3,7 +3,8 @@
 
 use super::{FRAME_MAX, HEADER, Link, check};
 use crate::tpm::patience::Class;
-use crate::tpm::session::{AuthSession, Beginning, DECRYPT, ENCRYPT};
+use crate::tpm::session::{AuthSession, Beginning, DECRYPT, ENCRYPT, answers_attributes};
+use crate::tpm::wrapped::flush;
 use crate::tpm::{Auth, SaltKey, Secret, TpmError, Used, sized};
 use log::debug;
 use tpm2_protocol::TpmWriter;
@@ -32,9 +33,10 @@ pub(super) struct By<'a> {
     pub(super) used: Used<'a>,
     /// The names of its other handles.
     pub(super) others: &'a [&'a [u8]],
-    /// TPMA_SESSION: [`DECRYPT`] encrypts the command's first parameter, [`ENCRYPT`] the response's;
-    /// 0 neither. Counts in an auth session alone.
-    pub(super) encryption: u8,
+    /// TPMA_SESSION: [`DECRYPT`] encrypts the command's first parameter, [`ENCRYPT`] the response's,
+    /// [`AUDIT`](crate::tpm::session::AUDIT) is for a command that takes no authorisation; 0 none of
+    /// them. Counts in an auth session alone.
+    pub(super) attributes: u8,
 }
 
 impl<'a> By<'a> {
@@ -43,7 +45,7 @@ impl<'a> By<'a> {
         Self {
             used,
             others: &[],
-            encryption: 0,
+            attributes: 0,
         }
     }
 }
@@ -112,7 +114,7 @@ impl Link {
             .and_then(|frame| self.transact(&frame, class))
             .and_then(|response| {
                 check(&response)?;
-                answer(code, &response, handles, by.is_some(), session.as_mut())
+                answer(code, &response, handles, by, session.as_mut())
             });
         // A command that succeeded took its session with it; one that failed left it. Where the
         // answer was lost it may be either, and nobody can have been given the number since. Where
@@ -135,9 +137,26 @@ impl Link {
         salt_key: Option<&SaltKey>,
         value: &[u8],
     ) -> Result<AuthSession, TpmError> {
+        let Some(key) = salt_key else {
+            return self.begin_session(None, NULL, value);
+        };
+        let (key, handle, is_passing) = self.with_salt_key(key)?;
+        let begun = self.begin_session(Some(&key), handle, value);
+        if is_passing {
+            flush(self, handle, &begun);
+        }
+        begun
+    }
+
+    /// TPM2_StartAuthSession with a salt for the key in this handle.
+    fn begin_session(
+        &mut self,
+        salt_key: Option<&SaltKey>,
+        salted_to: u32,
+        value: &[u8],
+    ) -> Result<AuthSession, TpmError> {
         let unfit = |error| TpmError::Unsupported(format!("auth session: {error}"));
         let beginning = Beginning::new(salt_key)?;
-        let salted_to = salt_key.map_or(NULL, |key| key.handle);
         let command = TpmStartAuthSessionCommand {
             handles: [TpmHandle::new(salted_to), TpmHandle::new(NULL)],
             nonce_caller: Tpm2bNonce::try_from(&beginning.nonce[..]).map_err(unfit)?,
@@ -169,13 +188,13 @@ fn authorisation(
         return Ok([&PASSWORD.to_be_bytes()[..], &[0; 5]].concat());
     };
     let nonce = Secret::new(session.next_nonce()?.to_vec());
-    if by.encryption & DECRYPT != 0 {
+    if by.attributes & DECRYPT != 0 {
         session.encrypt(parameters)?;
     }
     let names = [&[by.used.name], by.others].concat();
-    let hmac = session.command_hmac(code, &names, parameters, by.encryption);
+    let hmac = session.command_hmac(code, &names, parameters, by.attributes);
     let handle = session.handle.to_be_bytes();
-    Ok([&handle[..], &sized(&nonce), &[by.encryption], &sized(&hmac)].concat())
+    Ok([&handle[..], &sized(&nonce), &[by.attributes], &sized(&hmac)].concat())
 }
 
 /// The bytes of a command; `auth` is its authorisation area.
@@ -212,12 +231,12 @@ fn answer(
     code: u32,
     response: &[u8],
     handles: usize,
-    authorised: bool,
+    by: Option<By>,
     session: Option<&mut AuthSession>,
 ) -> Result<Answer, TpmError> {
     let short = || TpmError::Unsupported("response: shorter than it says".into());
     let unlike = || TpmError::WrongAnswer("a response that does not answer this command".into());
-    let tag = if authorised { SESSIONS } else { NO_SESSIONS };
+    let tag = if by.is_some() { SESSIONS } else { NO_SESSIONS };
     let body = response
         .strip_prefix(&tag.to_be_bytes())
         .ok_or_else(unlike)?;
@@ -225,12 +244,12 @@ fn answer(
         .get(HEADER - 2..)
         .and_then(|body| body.split_at_checked(4 * handles));
     let (handles, rest) = split.ok_or_else(short)?;
-    if !authorised {
+    let Some(by) = by else {
         return Ok(Answer {
             handles: handles.to_vec(),
             parameters: Secret::new(rest.to_vec()),
         });
-    }
+    };
     let (parameters, rest) = rest
         .split_first_chunk()
         .and_then(|(size, rest)| rest.split_at_checked(u32::from_be_bytes(*size) as usize))
@@ -253,6 +272,13 @@ fn answer(
         return Err(TpmError::WrongAnswer(
             "a response that does not come from the TPM that holds the key".into(),
         ));
+    }
+    if !answers_attributes(by.attributes, attributes) {
+        return Err(TpmError::WrongAnswer(format!(
+            "a response whose session has the attributes 0x{attributes:02X}, and not 0x{:02X} as the \
+             command asked",
+            by.attributes
+        )));
     }
     if attributes & ENCRYPT != 0 {
         session.decrypt(&mut answer.parameters)?;

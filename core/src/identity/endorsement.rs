@@ -1,0 +1,78 @@
+//! The TPM of a configuration, with what is known of it beforehand: the storage root key that the key
+//! folder remembers, and the makers whose endorsement keys are believed.
+
+use super::chain::{Way, way};
+use super::time::now;
+use super::verify::believed;
+use crate::certificate::Certificate;
+use crate::certificate::files;
+use crate::config::Config;
+use crate::key::PublicKey;
+use crate::store::folder::KeyFolder;
+use crate::tpm::{Endorser, Refusals, Root, Tpm};
+use std::path::PathBuf;
+use std::sync::Arc;
+use x509_cert::der::asn1::ObjectIdentifier;
+
+/// tcg-kp-EKCertificate (TCG, EK Credential Profile for TPM 2.0, section 3.2.16).
+const EK_CERTIFICATE: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.23.133.8.1");
+
+/// The TPM of this configuration. No command is sent and nothing is opened yet.
+pub fn tpm_of(config: &Config, refusals: Refusals) -> Tpm {
+    let folder = config.tokens.first().map(|devid| config.key_folder(devid));
+    let root = folder.map_or_else(Root::default, |folder| {
+        Root::remembered_by(Arc::new(KeyFolder::new(folder)))
+    });
+    let roots = config.master.ek_roots.clone();
+    let endorser = roots.map(|folder| Arc::new(EkRoots { folder }) as Arc<dyn Endorser>);
+    config.tpm(refusals).with_root(root.endorsed_by(endorser))
+}
+
+/// A folder with root certificates of TPM makers.
+#[derive(Debug)]
+struct EkRoots {
+    folder: PathBuf,
+}
+
+impl EkRoots {
+    fn trusted(&self) -> Result<Vec<Certificate>, String> {
+        let folder = self.folder.display();
+        believed(&self.folder).map_err(|fault| fault.to_string())?;
+        let files = files::in_folder(&self.folder).map_err(|error| format!("{folder}: {error}"))?;
+        let found: Vec<_> = files
+            .into_iter()
+            .filter_map(|file| file.certificates.ok())
+            .flatten()
+            .collect();
+        match found.is_empty() {
+            true => Err(format!("{folder} holds no certificate")),
+            false => Ok(found),
+        }
+    }
+}
+
+impl Endorser for EkRoots {
+    fn key_of(&self, certificate: &[u8]) -> Result<PublicKey, String> {
+        let found = Certificate::parse_all(certificate).map_err(|why| why.to_string())?;
+        let [leaf, others @ ..] = &found[..] else {
+            return Err("no certificate".into());
+        };
+        let purposes = leaf.purposes().map_err(|why| why.to_string())?;
+        if !purposes.is_some_and(|all| all.contains(&EK_CERTIFICATE)) {
+            return Err("it is not for an endorsement key (tcg-kp-EKCertificate)".into());
+        }
+        match way(leaf, &self.trusted()?, others, now().ok()) {
+            Way::Trusted(_) => {}
+            Way::Open(issuer) => {
+                return Err(format!(
+                    "{} does not hold the certificate of its issuer {issuer}",
+                    self.folder.display()
+                ));
+            }
+            Way::SelfSigned => return Err("it signed itself".into()),
+            Way::Broken(why) => return Err(why),
+        }
+        let public = leaf.public_key();
+        public.ok_or_else(|| "its key is of no kind that is known here".into())
+    }
+}

@@ -1,0 +1,365 @@
+//! Which storage root key is believed. Where endorsement keys' certificates are trusted, the TPM proves
+//! by such a key that it has this storage root key. Without, the first one that is used counts. Either
+//! way it is remembered, and another one later is an error.
+
+use super::exchange::Exchange;
+use super::salt::Hierarchy;
+use super::{Auth, SRK, SaltKey, Tpm, TpmError, Used, template};
+use crate::key::{PublicKey, hex};
+use crate::shell::word;
+use log::{debug, info, warn};
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// How a storage root key came to be believed: the first byte of the record.
+const AT_FIRST_USE: u8 = 0;
+const BY_CERTIFICATE: u8 = 1;
+
+/// The NV indices of endorsement keys' certificates and the templates of the keys (TCG, EK Credential
+/// Profile for TPM 2.0, sections 2.2.1.4 and 2.2.1.5): P-256 before RSA-2048, which is slow to derive. A
+/// key of another template is found if it is in a persistent handle.
+const CERTIFICATES: [(u32, Option<bool>); 5] = [
+    (0x01C0_000A, Some(false)),
+    (0x01C0_0014, None),
+    (0x01C0_0016, None),
+    (0x01C0_0002, Some(true)),
+    (0x01C0_0012, None),
+];
+/// Persistent handles of endorsement keys (Registry of Reserved TPM 2.0 Handles, section 2.3.1).
+const ENDORSEMENT: std::ops::RangeInclusive<u32> = 0x8101_0000..=0x8101_FFFF;
+
+/// Says whether a certificate is that of a genuine TPM's endorsement key.
+pub trait Endorser: fmt::Debug + Send + Sync {
+    /// The key of the certificate in these bytes of an NV index.
+    ///
+    /// # Errors
+    ///
+    /// Why it is not believed.
+    fn key_of(&self, certificate: &[u8]) -> Result<PublicKey, String>;
+}
+
+/// Remembers the storage root key from one process to the next.
+pub trait RootRecord: fmt::Debug + Send + Sync {
+    /// Its file.
+    fn path(&self) -> PathBuf;
+
+    /// What was kept; `None` if nothing was, or if this process has no right to know.
+    ///
+    /// # Errors
+    ///
+    /// What was kept is damaged, not to be trusted, or cannot be read now.
+    fn recall(&self) -> Result<Option<Vec<u8>>, String>;
+
+    /// Keeps these bytes; `false` if this process has no right to, or there is no place for them yet.
+    ///
+    /// # Errors
+    ///
+    /// They cannot be written.
+    fn keep(&self, content: &[u8]) -> Result<bool, String>;
+
+    /// Forgets what was kept.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be taken away.
+    fn forget(&self) -> Result<(), String>;
+}
+
+/// What is known of a TPM's storage root key before the TPM is asked.
+#[derive(Debug, Clone, Default)]
+pub struct Root {
+    record: Option<Arc<dyn RootRecord>>,
+    endorser: Option<Arc<dyn Endorser>>,
+}
+
+/// What the record says.
+#[derive(Debug, PartialEq, Eq)]
+struct Remembered {
+    name: Vec<u8>,
+    by_certificate: bool,
+}
+
+impl Root {
+    /// Remembered by this record.
+    pub fn remembered_by(record: Arc<dyn RootRecord>) -> Self {
+        Self {
+            record: Some(record),
+            endorser: None,
+        }
+    }
+
+    /// The same; the TPM must prove itself by a certificate that this one believes.
+    #[must_use]
+    pub fn endorsed_by(self, endorser: Option<Arc<dyn Endorser>>) -> Self {
+        Self { endorser, ..self }
+    }
+
+    fn path(&self) -> PathBuf {
+        let record = self.record.as_ref();
+        record.map(|record| record.path()).unwrap_or_default()
+    }
+
+    fn remembered(&self) -> Result<Option<Remembered>, TpmError> {
+        let Some(record) = &self.record else {
+            return Ok(None);
+        };
+        let unsure = |why: String| {
+            let path = record.path();
+            TpmError::Distrusted(format!(
+                "{}: {why}: the file says which storage root key is believed, so none is. {}",
+                path.display(),
+                accepting(&path)
+            ))
+        };
+        let content = record.recall().map_err(unsure)?;
+        let known = content.map(|content| Remembered::parse(&content));
+        known
+            .map(|known| known.ok_or_else(|| unsure("damaged".into())))
+            .transpose()
+    }
+
+    /// Remembers it, where that can be written.
+    fn remember(&self, remembered: &Remembered) {
+        let Some(record) = &self.record else {
+            return;
+        };
+        let path = record.path();
+        let (path, name) = (path.display(), hex(&remembered.name));
+        match record.keep(&remembered.content()) {
+            Ok(true) => info!("{path}: the storage root key {name} is remembered"),
+            Ok(false) => debug!("{path}: the storage root key {name} is not remembered"),
+            Err(why) => warn!("the storage root key {name} is not remembered: {why}"),
+        }
+    }
+
+    /// Forgets it: the next one counts.
+    pub(crate) fn forget(&self) -> Result<(), String> {
+        self.record
+            .as_ref()
+            .map_or(Ok(()), |record| record.forget())
+    }
+}
+
+impl Remembered {
+    fn parse(content: &[u8]) -> Option<Self> {
+        let (how, name) = content.split_first()?;
+        let by_certificate = match *how {
+            BY_CERTIFICATE => true,
+            AT_FIRST_USE => false,
+            _ => return None,
+        };
+        (!name.is_empty()).then(|| Self {
+            name: name.to_vec(),
+            by_certificate,
+        })
+    }
+
+    fn content(&self) -> Vec<u8> {
+        let how = match self.by_certificate {
+            true => BY_CERTIFICATE,
+            false => AT_FIRST_USE,
+        };
+        [&[how], &self.name[..]].concat()
+    }
+}
+
+/// How another key is accepted.
+fn accepting(path: &Path) -> String {
+    let mut aside = path.as_os_str().to_owned();
+    aside.push(".old");
+    format!(
+        "Only if you know why: mv -T {} {} (then the key that the TPM has now counts, and is \
+         remembered)",
+        word(path),
+        word(Path::new(&aside))
+    )
+}
+
+impl Tpm {
+    /// That the storage root key of this name, which its handle shows, is the one to believe.
+    ///
+    /// # Errors
+    ///
+    /// [`TpmError::Distrusted`] if another one is remembered, or no certificate vouches for the TPM
+    /// where one must.
+    pub(super) fn believe_root(&self, name: &[u8]) -> Result<(), TpmError> {
+        let root = self.root();
+        let remembered = root.remembered()?;
+        if let Some(other) = remembered.as_ref().filter(|known| known.name != name) {
+            let path = root.path();
+            return Err(TpmError::Distrusted(format!(
+                "handle 0x{SRK:08X} holds another storage root key (TPM name {}) than the one that {} \
+                 remembers ({}): the TPM was cleared or exchanged, another program put its key there, \
+                 or somebody between this program and the TPM shows a key of his own. No value was \
+                 shown to it, and no key was made. {}",
+                hex(name),
+                path.display(),
+                hex(&other.name),
+                accepting(&path)
+            )));
+        }
+        let proven = remembered
+            .as_ref()
+            .is_some_and(|known| known.by_certificate);
+        let by_certificate = match root.endorser {
+            Some(_) if !proven => {
+                self.prove_root(name)?;
+                true
+            }
+            _ => proven,
+        };
+        let now = Remembered {
+            name: name.to_vec(),
+            by_certificate,
+        };
+        if remembered.as_ref() != Some(&now) {
+            root.remember(&now);
+        }
+        Ok(())
+    }
+
+    /// Whether another storage root key is remembered than the TPM has, or the TPM has none.
+    pub(crate) fn has_other_root(&self) -> Result<bool, TpmError> {
+        let remembered = self.root().remembered()?;
+        let there = self.name_at(SRK)?;
+        Ok(remembered.is_some_and(|known| there.as_ref() != Some(&known.name)))
+    }
+
+    /// Has the TPM of a certified endorsement key say that it has this storage root key.
+    fn prove_root(&self, name: &[u8]) -> Result<(), TpmError> {
+        let Some(endorsement) = self.endorsement_key()? else {
+            return Ok(());
+        };
+        match self.holds_proven(SRK, name, &endorsement) {
+            Ok(true) => Ok(()),
+            Ok(false) | Err(TpmError::WrongAnswer(_)) => Err(TpmError::Distrusted(format!(
+                "handle 0x{SRK:08X}: the TPM whose endorsement key is certified does not have this \
+                 storage root key (TPM name {}): somebody between this program and the TPM shows a key \
+                 of his own. No value was shown to it, and no key was made. Look for what stands \
+                 between: devid doctor says how the TPM is reached",
+                hex(name)
+            ))),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The endorsement key of a certificate that is believed; `None` where none is asked for.
+    ///
+    /// # Errors
+    ///
+    /// [`TpmError::Distrusted`] if the TPM has none.
+    pub(super) fn endorsement_key(&self) -> Result<Option<SaltKey>, TpmError> {
+        let Some(endorser) = &self.root().endorser else {
+            return Ok(None);
+        };
+        let mut reasons = Vec::new();
+        for (index, template) in CERTIFICATES {
+            let about = match self.nv_public(index) {
+                Err(TpmError::Response(code)) if code.is_missing_handle() => continue,
+                other => other?,
+            };
+            let mut no = |why: &str| reasons.push(format!("NV index 0x{index:08X}: {why}"));
+            if !about.readable_by_own_auth() || about.counts_wrong_auth() {
+                no("not everybody may read it");
+                continue;
+            }
+            let public = match endorser.key_of(&self.nv_read(index, about.size)?) {
+                Ok(public) => public,
+                Err(why) => {
+                    no(&why);
+                    continue;
+                }
+            };
+            match self.key_for(&public, template)? {
+                Some(key) => return Ok(Some(key)),
+                None => no("the TPM does not have the key of this certificate"),
+            }
+        }
+        if reasons.is_empty() {
+            reasons.push("no NV index holds the certificate of an endorsement key".into());
+        }
+        Err(TpmError::Distrusted(format!(
+            "[master] ek_roots asks for a TPM whose endorsement key is certified, and this one is not: \
+             {}. No value was shown to it, and no key was made. Put the root certificate of the TPM's \
+             maker into that folder; or take the setting away, then the storage root key is believed \
+             at its first use",
+            reasons.join("; ")
+        )))
+    }
+
+    /// The TPM's endorsement key with this public key, in a handle or derived.
+    fn key_for(
+        &self,
+        public: &PublicKey,
+        template: Option<bool>,
+    ) -> Result<Option<SaltKey>, TpmError> {
+        for handle in self.handles(*ENDORSEMENT.start())? {
+            if ENDORSEMENT.contains(&handle)
+                && let Some((area, _)) = self.public_at(handle)?
+                && let Some(key) = SaltKey::of(handle, &area)
+                && key.public == *public
+            {
+                return Ok(Some(key));
+            }
+        }
+        let Some(rsa) = template else {
+            return Ok(None);
+        };
+        let key = self.saved_primary(Hierarchy::Endorsement, template::endorsement(rsa));
+        match key {
+            Ok(key) => Ok((key.public == *public).then_some(key)),
+            Err(TpmError::Response(code)) if code.is_definite() || code.is_parameter() => {
+                warn!("no endorsement key is derived: the TPM answered {code}");
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether the handle holds the object of this name, by the word of the TPM that reads the salts
+    /// of this key. Three commands.
+    ///
+    /// # Errors
+    ///
+    /// [`TpmError::WrongAnswer`] if the answer is not that TPM's.
+    pub(super) fn holds_proven(
+        &self,
+        handle: u32,
+        name: &[u8],
+        salt_key: &SaltKey,
+    ) -> Result<bool, TpmError> {
+        if !self.holds(handle, name)? {
+            return Ok(false);
+        }
+        let used = Used::new(handle, name, Auth::Value(&[], Some(salt_key)));
+        let reading = Exchange::new("ReadPublic").salted(Some(salt_key));
+        match reading.run(self, |link| link.read_public_proven(used)) {
+            Ok(area) => Ok(super::name_of(&area).is_some_and(|there| there == name)),
+            // Its HMAC is over the name: the handle holds something else, or nothing.
+            Err(TpmError::Response(code)) if code.is_missing_handle() || code.is_wrong_auth() => {
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_remembered_is_read_again_or_refused() {
+        for by_certificate in [true, false] {
+            let one = Remembered {
+                name: vec![0, 0x0B, 7],
+                by_certificate,
+            };
+            assert_eq!(Remembered::parse(&one.content()), Some(one));
+        }
+        for wrong in [&[][..], &[0], &[1], &[2, 0, 0x0B]] {
+            assert_eq!(Remembered::parse(wrong), None, "{wrong:?}");
+        }
+    }
+}

@@ -89,6 +89,7 @@ impl From<TpmError> for Fault {
         let kind = match &error {
             TpmError::Unreachable(_)
             | TpmError::Broken(_)
+            | TpmError::WrongAnswer(_)
             | TpmError::Timeout(_)
             | TpmError::Busy(_) => FaultKind::Tpm,
             TpmError::Response(code) if code.is_out_of_order() => FaultKind::Tpm,

@@ -80,6 +80,7 @@ impl Device {
             silent,
             Some(
                 TpmError::Broken(_)
+                    | TpmError::WrongAnswer(_)
                     | TpmError::Timeout(_)
                     | TpmError::Busy(_)
                     | TpmError::Response(_)

@@ -439,7 +439,7 @@ mod tests {
     fn threads_wait_for_the_link_while_a_generation_goes_on() {
         let fake = FakeTpm::new([public(&p256_area(IDENTITY, &[0, 0x10]), &[0, 0x0B, 1])]);
         let tpm = fake.tpm_with(limits(1));
-        let held = tpm.link().unwrap();
+        let held = tpm.link.lock();
         let generation = tpm.pace().generation();
         thread::scope(|scope| {
             let (tell, told) = channel();

@@ -32,7 +32,7 @@ use std::time::Duration;
 pub struct Tpm {
     tcti: Tcti,
     pace: Arc<Pace>,
-    /// Held by one exchange; the next waits for it as long as a command may take.
+    /// Held by one exchange.
     pub(super) link: Mutex<Option<Link>>,
     /// Links of their own for keys that stay loaded.
     pub(super) nests: Mutex<Vec<Nest>>,

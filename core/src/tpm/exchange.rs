@@ -179,7 +179,10 @@ impl<'a> Exchange<'a> {
         tpm: &Tpm,
         commands: impl FnMut(&mut Link) -> Result<R, TpmError>,
     ) -> Result<R, TpmError> {
-        let mut link = tpm.wait_for(&tpm.link)?;
+        let mut link = match tpm.link.try_lock() {
+            Some(link) => link,
+            None => tpm.wait_for(&tpm.link)?,
+        };
         let turn = self.loads.then(|| tpm.object_turn()).flatten();
         let result = self.run_over(&mut link, tpm, commands);
         drop((turn, link));

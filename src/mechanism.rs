@@ -216,18 +216,6 @@ impl Mechanism {
         self != Self::RsaX509
     }
 
-    /// Whether the key signs what came out of [`Mechanism::request`]: with CKM_RSA_PKCS it is the
-    /// data that names the hash.
-    pub(crate) fn check_request(self, key: &Key, request: SignRequest) -> Result<(), Error> {
-        match (self, request) {
-            (Self::RsaPkcs, SignRequest::Pkcs1(hash, _)) if !key.signs(Scheme::Rsassa(hash)) => {
-                Err(Error::DataInvalid)
-            }
-            (Self::RsaPkcs, SignRequest::Pkcs1Of(_)) if !key.pads() => Err(Error::DataInvalid),
-            _ => Ok(()),
-        }
-    }
-
     /// The hash that this mechanism makes itself.
     pub(crate) fn hasher(self) -> Option<Hasher> {
         match self {

@@ -31,7 +31,7 @@ impl Session {
     ) -> Result<ObjectHandle, Error> {
         self.may_make(template)?;
         // A token that takes no keys does not have the mechanism.
-        self.slot.own().map_err(|_| Error::MechanismInvalid)?;
+        self.slot.folder().map_err(|_| Error::MechanismInvalid)?;
         let wanted = Unwrapped::parse(template)?;
         self.may_hold(template.says(CKA_PRIVATE)?)?;
         let key = self.slot.object(key).map_err(|error| match error {

@@ -14,7 +14,7 @@ use crate::system::Held;
 use crate::trust::Distrust;
 use log::warn;
 use once_cell::sync::OnceCell;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use std::collections::HashSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -28,7 +28,8 @@ use std::time::Duration;
 pub struct Tpm {
     tcti: Tcti,
     limit: Duration,
-    link: Mutex<Option<Link>>,
+    /// Held by one exchange; the next waits for it as long as a command may take.
+    pub(super) link: Mutex<Option<Link>>,
     /// Links of their own for keys that stay loaded.
     pub(super) nests: Mutex<Vec<Nest>>,
     /// Keeps the other processes of ours away while a key of ours is in a slot that all share.
@@ -181,13 +182,6 @@ impl Tpm {
         if !names.contains(name) {
             names.insert(name.to_vec());
         }
-    }
-
-    /// The link that exchanges share; waited for as long as a command may take.
-    pub(super) fn link(&self) -> Result<MutexGuard<'_, Option<Link>>, TpmError> {
-        self.link
-            .try_lock_for(self.limit)
-            .ok_or(TpmError::Timeout(self.limit))
     }
 
     /// The turn to use a slot for objects that all processes share; `None` if none can be had.

@@ -63,9 +63,8 @@ impl Tpm {
                 return Err(TpmError::Timeout(PATIENCE));
             }
             let hierarchy = Subject::open(b"endorsement", "the endorsement hierarchy");
-            let tried = Exchange::new("CreatePrimary")
+            let tried = Exchange::by("CreatePrimary", hierarchy)
                 .loading()
-                .with(hierarchy)
                 .run(self, |link| try_template(link, &template, public));
             match tried {
                 Ok(None) => {}
@@ -97,7 +96,7 @@ impl Tpm {
         mut commands: impl FnMut(&mut Link, Used) -> Result<R, TpmError>,
     ) -> Result<R, TpmError> {
         let subject = Subject::open(&key.name, "the derived key");
-        let exchange = Exchange::new(what).loading().with(subject);
+        let exchange = Exchange::by(what, subject).loading();
         exchange.run(self, |link| {
             let mut handle = key.load(link)?;
             let mut answer = commands(link, Used::open(handle, &key.name));

@@ -60,6 +60,7 @@ pub use template::recognised;
 pub use unloadable::{Obstacle, Unloadable};
 pub use wrapped::{Parent, WrappedKey};
 
+use crate::key::pad_left;
 use std::fmt;
 use std::time::Duration;
 
@@ -111,6 +112,27 @@ pub enum Signature {
     },
     /// An RSA signature of either scheme.
     Rsa(Vec<u8>),
+}
+
+impl Signature {
+    /// `width` bytes as PKCS#11 has them (3.0, sections 6.1 and 6.3): r ‖ s, each as wide as the
+    /// curve's order; or as wide as the modulus.
+    ///
+    /// # Errors
+    ///
+    /// [`TpmError::WrongAnswer`] for a number that needs more bytes.
+    pub fn fixed(&self, width: usize) -> Result<Vec<u8>, TpmError> {
+        let whole = match self {
+            Self::Ecc { r, s } if r.len() == width / 2 && s.len() == width / 2 => {
+                Some([&r[..], s].concat())
+            }
+            Self::Ecc { r, s } => pad_left(r, width / 2)
+                .zip(pad_left(s, width / 2))
+                .map(|(r, s)| [r, s].concat()),
+            Self::Rsa(number) => pad_left(number, width),
+        };
+        whole.ok_or_else(|| TpmError::WrongAnswer("a signature wider than its key".into()))
+    }
 }
 
 /// What TPM2_NV_ReadPublic tells of an index (Part 2, section 13.5).

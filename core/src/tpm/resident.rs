@@ -53,7 +53,7 @@ impl Tpm {
     pub fn nv_read(&self, index: u32, size: u16) -> Result<Vec<u8>, TpmError> {
         let (id, name) = (index.to_be_bytes(), format!("NV index 0x{index:08X}"));
         self.in_pieces(size, |offset, size| {
-            let exchange = Exchange::new("NV_Read").with(Subject::open(&id, &name));
+            let exchange = Exchange::by("NV_Read", Subject::open(&id, &name));
             exchange.run(self, |link| {
                 // The empty value needs no name.
                 link.nv_read(Used::open(index, &[]), (index, &[]), offset, size)
@@ -72,7 +72,7 @@ impl Tpm {
         let used = Used::owner(Auth::by(owner.as_bytes(), salt_key.as_ref()));
         let name = about.name(index);
         self.in_pieces(about.size, |offset, size| {
-            let reading = Exchange::new("NV_Read").showing(owner);
+            let reading = Exchange::new("NV_Read").showing_owner(owner);
             by_owner(reading.run(self, |link| {
                 link.nv_read(used, (index, &name), offset, size)
             }))
@@ -195,11 +195,12 @@ impl Tpm {
     ) -> Result<R, TpmError> {
         let salt_key = self.salt_key_for(value)?;
         let subject = Subject {
+            id: &key.name,
+            called: "key",
             handle: Some(key.handle),
-            ..Subject::new(&key.name, "key", value)
+            value: value.as_bytes(),
         };
-        let exchange = Exchange::new(what).showing(value).with(subject);
-        exchange.run(self, |link| {
+        Exchange::by(what, subject).run(self, |link| {
             let faults = self.faults();
             if key.seen_at.load(Ordering::Acquire) != faults {
                 let (_, name) = link.read_public(key.handle)?;

@@ -2,7 +2,7 @@
 
 use super::{DevidStore, StoreError};
 use crate::store::listing::Kind;
-use crate::store::{Key, KeyStore, LookError, SignError};
+use crate::store::{Key, LookError, SignError};
 use crate::tpm::{Obstacle, TpmError};
 use std::fmt;
 

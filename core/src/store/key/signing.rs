@@ -1,10 +1,10 @@
 //! How a request to sign becomes a scheme that the key takes, and its answer a signature.
 
 use super::{Key, Place};
-use crate::key::{PublicKey, pad_left};
+use crate::key::{Curve, PublicKey, pad_left};
 use crate::store::SignError;
 use crate::store::verify::{has_longest_salt, verify};
-use crate::tpm::{AuthValue, Hash, Scheme, Signature, SigningScheme, Tpm, TpmError};
+use crate::tpm::{AuthValue, Hash, PublicArea, Scheme, SigningScheme, Told, Tpm, TpmError};
 use log::warn;
 use std::sync::atomic::Ordering;
 
@@ -44,7 +44,7 @@ impl<'a> SignRequest<'a> {
 impl Key {
     /// Whether it signs, and nothing but its TPM limits by which scheme.
     pub fn signs_by_any_scheme(&self) -> bool {
-        self.is_signing() && self.scheme() == SigningScheme::Any
+        self.is_signing() && self.own_scheme() == SigningScheme::Any
     }
 
     /// Whether it signs digests of the scheme's hash by this scheme. ECDSA takes those of other
@@ -58,9 +58,9 @@ impl Key {
         if self.area().is_some_and(|area| !area.signs()) {
             return false;
         }
-        match (self.public(), self.scheme(), scheme) {
+        match (self.public(), self.own_scheme(), scheme) {
             (PublicKey::Ec { curve, .. }, _, Scheme::Ecdsa(hash)) => {
-                let own = self.ecdsa_hash(curve.width()).width();
+                let own = ecdsa_hash(self.area(), *curve, &self.algorithms).width();
                 hash.width() <= own || own >= curve.width()
             }
             (PublicKey::Ec { .. }, _, _) | (PublicKey::Rsa { .. }, _, Scheme::Ecdsa(_)) => false,
@@ -85,34 +85,9 @@ impl Key {
     /// [`SignError::Scheme`] for a scheme that it does not have: nothing is sent then.
     pub fn sign(&self, tpm: &Tpm, request: SignRequest) -> Result<Vec<u8>, SignError> {
         self.prepare(tpm)?;
-        if let (SignRequest::Pkcs1Of(_), true) | (SignRequest::Unpadded(_), true) =
-            (request, self.pads())
-        {
+        let Some((scheme, digest)) = self.scheme_and_digest(request)? else {
             return self.sign_padded(tpm, request);
-        }
-        let (scheme, digest) = match (self.public(), request) {
-            (PublicKey::Ec { curve, .. }, SignRequest::Ecdsa(digest)) => {
-                let hash = self.ecdsa_hash(curve.width());
-                let fitted = fit(digest, hash.width(), curve.width());
-                (
-                    Scheme::Ecdsa(hash),
-                    fitted.ok_or(SignError::DigestLength(digest.len()))?,
-                )
-            }
-            (PublicKey::Rsa { .. }, SignRequest::Pkcs1(hash, digest)) => {
-                (Scheme::Rsassa(hash), of_width(digest, hash)?)
-            }
-            (PublicKey::Rsa { .. }, SignRequest::Pss(hash, digest)) => {
-                (Scheme::Rsapss(hash), of_width(digest, hash)?)
-            }
-            _ => return Err(SignError::Scheme),
         };
-        if !self.signs(scheme) {
-            return Err(SignError::Scheme);
-        }
-        if !self.signs_by_itself(scheme) {
-            return self.sign_padded(tpm, request);
-        }
         if let Place::Memory(soft) = &self.place {
             let signed = soft.sign(tpm, &self.access, scheme, &digest);
             return signed.map_err(|error| self.judged(tpm, error));
@@ -121,15 +96,7 @@ impl Key {
         let (signature, doubtful) = self.with(tpm, "Sign", &value, |link, key| {
             link.sign(key, scheme, &digest)
         })?;
-        let width = self.public().signature_width();
-        let whole = match &signature {
-            Signature::Ecc { r, s } => pad_left(r, width / 2)
-                .zip(pad_left(s, width / 2))
-                .map(|(r, s)| [r, s].concat()),
-            Signature::Rsa(number) => pad_left(number, width),
-        };
-        let too_wide = || TpmError::WrongAnswer("a signature wider than its key".into());
-        let whole = whole.ok_or_else(too_wide)?;
+        let whole = signature.fixed(self.public().signature_width())?;
         let salted = match scheme {
             Scheme::Rsapss(hash) if !self.knows_salt() => Some(hash),
             _ => None,
@@ -157,12 +124,52 @@ impl Key {
         }
     }
 
+    /// What the key's holder signs, and by which scheme; `None` where the padding is made here.
+    fn scheme_and_digest(
+        &self,
+        request: SignRequest,
+    ) -> Result<Option<(Scheme, Vec<u8>)>, SignError> {
+        let (scheme, digest) = match (self.public(), request) {
+            (PublicKey::Ec { curve, .. }, SignRequest::Ecdsa(digest)) => {
+                let area = self.area();
+                if area.is_some_and(|area| !area.signs()) {
+                    return Err(SignError::Scheme);
+                }
+                let hash = ecdsa_hash(area, *curve, &self.algorithms);
+                let widths = (hash.width(), curve.width());
+                let fitted = match digest.len() {
+                    length if (length, length) == widths => Some(digest.to_vec()),
+                    _ => fit(digest, widths.0, widths.1),
+                };
+                let fitted = fitted.ok_or(SignError::DigestLength(digest.len()))?;
+                return Ok(Some((Scheme::Ecdsa(hash), fitted)));
+            }
+            (PublicKey::Rsa { .. }, SignRequest::Pkcs1(hash, digest)) => {
+                (Scheme::Rsassa(hash), of_width(digest, hash)?)
+            }
+            (PublicKey::Rsa { .. }, SignRequest::Pss(hash, digest)) => {
+                (Scheme::Rsapss(hash), of_width(digest, hash)?)
+            }
+            (_, SignRequest::Pkcs1Of(_) | SignRequest::Unpadded(_)) if self.pads() => {
+                return Ok(None);
+            }
+            _ => return Err(SignError::Scheme),
+        };
+        match scheme {
+            scheme if self.signs_by_itself(scheme) => Ok(Some((scheme, digest))),
+            scheme if self.pads_by(scheme) => Ok(None),
+            _ => Err(SignError::Scheme),
+        }
+    }
+
     /// Whether this is the key's authorisation value: a signature over random bytes, which is of no
     /// use to anybody.
     pub(in crate::store) fn prove(&self, tpm: &Tpm, value: &AuthValue) -> Result<(), SignError> {
-        let scheme = match (self.scheme(), self.public()) {
+        let scheme = match (self.own_scheme(), self.public()) {
             (SigningScheme::Fixed(scheme), _) => scheme,
-            (_, PublicKey::Ec { curve, .. }) => Scheme::Ecdsa(self.ecdsa_hash(curve.width())),
+            (_, PublicKey::Ec { curve, .. }) => {
+                Scheme::Ecdsa(ecdsa_hash(self.area(), *curve, &self.algorithms))
+            }
             (_, PublicKey::Rsa { .. }) => Scheme::Rsassa(Hash::Sha256),
         };
         let mut digest = vec![0; scheme.hash().width()];
@@ -205,20 +212,23 @@ impl Key {
             self.pss_salt.store(length, Ordering::Relaxed);
         }
     }
+}
 
-    /// The hash whose width the TPM demands of a digest. Where the key leaves it open, one that
-    /// takes all bits that the curve's order has, if the TPM has such a one; else the widest.
-    pub(super) fn ecdsa_hash(&self, order: usize) -> Hash {
-        let hashes = match self.scheme() {
-            SigningScheme::Fixed(fixed) => return fixed.hash(),
-            SigningScheme::Any => self.algorithms.or_any().hashes(),
-        };
-        let by_width = |hash: &&Hash| hash.width();
-        let wide = hashes.iter().filter(|hash| hash.width() >= order);
-        let chosen = wide
-            .min_by_key(by_width)
-            .or(hashes.iter().max_by_key(by_width));
-        chosen.copied().unwrap_or(Hash::Sha256)
+/// The hash whose width the TPM demands of a digest. Where the key leaves it open, or is not known
+/// yet, one that takes all bits that the curve's order has, if the TPM has such a one; else the widest.
+pub(super) fn ecdsa_hash(area: Option<&PublicArea>, curve: Curve, told: &Told) -> Hash {
+    match (area.map(|area| area.scheme), curve) {
+        (Some(SigningScheme::Fixed(fixed)), _) => fixed.hash(),
+        // Every TPM has it.
+        (_, Curve::P256) => Hash::Sha256,
+        (_, Curve::P384 | Curve::P521) => {
+            let hashes = told.or_any().hashes();
+            let by_width = |hash: &&Hash| hash.width();
+            let wide = hashes.iter().filter(|hash| hash.width() >= curve.width());
+            let widest = hashes.iter().max_by_key(by_width);
+            let chosen = wide.min_by_key(by_width).or(widest);
+            chosen.copied().unwrap_or(Hash::Sha256)
+        }
     }
 }
 

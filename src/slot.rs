@@ -232,12 +232,7 @@ impl Slot {
                 // Held, so that no logout comes between what was before and what takes its place.
                 let mut place = self.token.write();
                 let stamp = listing.stamp.clone();
-                let token = Token::new(
-                    listing,
-                    source.store.traits(&source.tpm),
-                    place.as_deref(),
-                    mint,
-                );
+                let token = Token::new(listing, source.store.traits(), place.as_deref(), mint);
                 let count = |token: &Token| token.objects().len();
                 let level = match place.as_deref().map(count) == Some(count(&token)) {
                     true => Level::Debug,

@@ -118,8 +118,8 @@ impl Token {
     /// Whether keys can be made here whose TPM signs by this mechanism.
     fn makes_keys_for(&self, mechanism: Mechanism) -> bool {
         let told = self.traits.algorithms.or_any();
-        let pss = self.traits.pss;
-        let signs = |scheme| told.sign(scheme) && (pss || !matches!(scheme, Scheme::Rsapss(_)));
+        let signs =
+            |scheme| told.sign(scheme) && (self.traits.pss || !matches!(scheme, Scheme::Rsapss(_)));
         self.traits.writable && mechanism.suits_signer(signs)
     }
 

@@ -45,21 +45,22 @@ pub struct TokenTraits {
     pub writable: bool,
     /// It holds nothing, and its sessions verify with public keys of their own.
     pub for_sessions: bool,
-    /// What its TPM can do, as far as it was asked.
+    /// What the TPM can do in which objects can be made, as far as it was asked.
     pub algorithms: Told,
-    /// Whether its TPM's PSS signatures are of use, as far as is known.
+    /// Whether its PSS signatures are of use, as far as is known.
     pub pss: bool,
 }
 
 impl Store {
-    /// What the token of this TPM is. Costs no TPM command.
-    pub fn traits(&self, tpm: &Tpm) -> TokenTraits {
+    /// What the token is. Costs no TPM command.
+    pub fn traits(&self) -> TokenTraits {
+        let tpm = self.folder().map(DevidStore::tpm);
         TokenTraits {
+            algorithms: tpm.map(|tpm| tpm.told().clone()).unwrap_or_default(),
+            pss: tpm.is_none_or(|tpm| tpm.signs_pss()),
             asks_login: self.pins() != Pins::None,
             writable: self.folder().is_some(),
             for_sessions: self.is_for_sessions(),
-            algorithms: tpm.told().clone(),
-            pss: tpm.signs_pss(),
         }
     }
 

@@ -73,6 +73,11 @@ impl DevidStore {
             .collect()
     }
 
+    /// The TPM that its keys are for.
+    pub(super) fn tpm(&self) -> &Tpm {
+        &self.tpm
+    }
+
     /// What the configuration calls the token.
     pub fn name(&self) -> &str {
         &self.name

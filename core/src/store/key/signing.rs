@@ -4,7 +4,7 @@ use super::{Key, Place};
 use crate::key::{Curve, PublicKey, pad_left};
 use crate::store::SignError;
 use crate::store::verify::{has_longest_salt, verify};
-use crate::tpm::{AuthValue, Hash, Scheme, SigningScheme, Tpm, TpmError};
+use crate::tpm::{AuthValue, Hash, PublicArea, Scheme, SigningScheme, Told, Tpm, TpmError};
 use log::warn;
 use std::sync::atomic::Ordering;
 
@@ -60,7 +60,7 @@ impl Key {
         }
         match (self.public(), self.own_scheme(), scheme) {
             (PublicKey::Ec { curve, .. }, _, Scheme::Ecdsa(hash)) => {
-                let own = self.ecdsa_hash(*curve).width();
+                let own = ecdsa_hash(self.area(), *curve, &self.algorithms).width();
                 hash.width() <= own || own >= curve.width()
             }
             (PublicKey::Ec { .. }, _, _) | (PublicKey::Rsa { .. }, _, Scheme::Ecdsa(_)) => false,
@@ -135,7 +135,7 @@ impl Key {
                 if area.is_some_and(|area| !area.signs()) {
                     return Err(SignError::Scheme);
                 }
-                let hash = self.ecdsa_hash(*curve);
+                let hash = ecdsa_hash(area, *curve, &self.algorithms);
                 let widths = (hash.width(), curve.width());
                 let fitted = match digest.len() {
                     length if (length, length) == widths => Some(digest.to_vec()),
@@ -167,7 +167,9 @@ impl Key {
     pub(in crate::store) fn prove(&self, tpm: &Tpm, value: &AuthValue) -> Result<(), SignError> {
         let scheme = match (self.own_scheme(), self.public()) {
             (SigningScheme::Fixed(scheme), _) => scheme,
-            (_, PublicKey::Ec { curve, .. }) => Scheme::Ecdsa(self.ecdsa_hash(*curve)),
+            (_, PublicKey::Ec { curve, .. }) => {
+                Scheme::Ecdsa(ecdsa_hash(self.area(), *curve, &self.algorithms))
+            }
             (_, PublicKey::Rsa { .. }) => Scheme::Rsassa(Hash::Sha256),
         };
         let mut digest = vec![0; scheme.hash().width()];
@@ -210,20 +212,23 @@ impl Key {
             self.pss_salt.store(length, Ordering::Relaxed);
         }
     }
+}
 
-    /// The hash whose width the TPM demands of a digest. Where the key leaves it open, one that
-    /// takes all bits that the curve's order has, if the TPM has such a one; else the widest.
-    pub(super) fn ecdsa_hash(&self, curve: Curve) -> Hash {
-        if let Some(SigningScheme::Fixed(fixed)) = self.area().map(|area| area.scheme) {
-            return fixed.hash();
+/// The hash whose width the TPM demands of a digest. Where the key leaves it open, or is not known
+/// yet, one that takes all bits that the curve's order has, if the TPM has such a one; else the widest.
+pub(super) fn ecdsa_hash(area: Option<&PublicArea>, curve: Curve, told: &Told) -> Hash {
+    match (area.map(|area| area.scheme), curve) {
+        (Some(SigningScheme::Fixed(fixed)), _) => fixed.hash(),
+        // Every TPM has it.
+        (_, Curve::P256) => Hash::Sha256,
+        (_, Curve::P384 | Curve::P521) => {
+            let hashes = told.or_any().hashes();
+            let by_width = |hash: &&Hash| hash.width();
+            let wide = hashes.iter().filter(|hash| hash.width() >= curve.width());
+            let widest = hashes.iter().max_by_key(by_width);
+            let chosen = wide.min_by_key(by_width).or(widest);
+            chosen.copied().unwrap_or(Hash::Sha256)
         }
-        let hashes = self.algorithms.or_any().hashes();
-        let by_width = |hash: &&Hash| hash.width();
-        let wide = hashes.iter().filter(|hash| hash.width() >= curve.width());
-        let chosen = wide
-            .min_by_key(by_width)
-            .or(hashes.iter().max_by_key(by_width));
-        chosen.copied().unwrap_or(Hash::Sha256)
     }
 }
 

@@ -123,10 +123,10 @@ impl SoftKey {
         }
     }
 
-    /// The hashes of which it signs digests by RSA's schemes.
+    /// The hashes of which it signs digests.
     pub(super) fn hashes(&self) -> &'static [Hash] {
         match self.public {
-            PublicKey::Ec { .. } => &[],
+            PublicKey::Ec { .. } => &Hash::ALL,
             PublicKey::Rsa { .. } => rsa::HASHES,
         }
     }

@@ -1,25 +1,26 @@
-//! TPMs that are not libtpms as Debian 12 ships it: wolfTPM's fwTPM (`scripts/test-fwtpm`). What the
-//! TPM has works and is judged by OpenSSL; what it has not is not listed, and is refused.
+//! TPMs that are not libtpms as Debian 12 ships it: wolfTPM's fwTPM (`scripts/test-fwtpm`), and a newer
+//! libtpms with a profile that lacks algorithms (`scripts/test-profile`). What the TPM has works and is
+//! judged by OpenSSL; what it has not is not listed, and is refused.
 //!
-//! `DEVID_FWTPM_SERVER` names the server. Such a TPM has its own limits, so the stories ask it for
-//! few keys at a time.
+//! `DEVID_FWTPM_SERVER` names the one server, `DEVID_SWTPM` the other's swtpm.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
 #[macro_use]
 mod common;
 
 use common::ciphers::{mechanism, oaep};
-use common::devid::{Inspection, Kind, Own, folder};
+use common::devid::{Inspection, Kind, Own, folder, label, yes};
 use common::factory::{self, Identity};
 use common::home::Home;
 use common::module::{Opened, tool, ulong};
 use common::openssl::Verifier;
 use common::own::YES;
-use common::pins::{OFFICER, Token};
+use common::pins::{OFFICER, Token, USER};
 use common::ports::Pair;
 use common::programs::{Running, Said, poll, run};
 use common::raw::Code;
-use common::signing::{HASHES, Message, Signer, Tried};
+use common::signing::{HASHES, Hash, Message, Signer, Tried};
+use common::tpm::{self, Swtpm};
 use common::wrapping::{KEYS, keys, openssl_wraps, private_key_info, rsa_aes, signs_as, wanted};
 use cryptoki_sys::*;
 use std::fs::{self, File};
@@ -34,17 +35,44 @@ once!(
     #[ignore = "the server is no package: scripts/test-fwtpm builds it and runs this"]
     fwtpm_keys_of_the_device,
     #[ignore = "the server is no package: scripts/test-fwtpm builds it and runs this"]
+    fwtpm_no_curve_of_521_bits,
+    #[ignore = "the server is no package: scripts/test-fwtpm builds it and runs this"]
     fwtpm_pins,
     #[ignore = "the server is no package: scripts/test-fwtpm builds it and runs this"]
     fwtpm_keys_that_come_in,
     #[ignore = "the server is no package: scripts/test-fwtpm builds it and runs this"]
     fwtpm_an_identity_of_its_own,
+    #[ignore = "Debian's releases have no swtpm with profiles: scripts/test-profile fetches it and runs this"]
+    profile_factory_identities,
+    #[ignore = "Debian's releases have no swtpm with profiles: scripts/test-profile fetches it and runs this"]
+    profile_keys_of_the_device,
+    #[ignore = "Debian's releases have no swtpm with profiles: scripts/test-profile fetches it and runs this"]
+    profile_pins,
+    #[ignore = "Debian's releases have no swtpm with profiles: scripts/test-profile fetches it and runs this"]
+    profile_an_identity_of_its_own,
 );
+
+/// All of libtpms 0.10 but SHA-1, SHA-512 and RSAPSS.
+const FEW: &str = "rsa,rsa-min-size=2048,hmac,aes,aes-min-size=128,mgf1,keyedhash,xor,sha256,sha384,null,\
+    rsassa,rsaes,oaep,ecdsa,ecdh,kdf1-sp800-56a,kdf2,kdf1-sp800-108,ecc,ecc-min-size=256,ecc-nist,\
+    symcipher,cmac,ctr,ofb,cbc,cfb,ecb";
+const NOT_THERE: [CK_MECHANISM_TYPE; 5] = [
+    CKM_SHA1_RSA_PKCS,
+    CKM_SHA512_RSA_PKCS,
+    CKM_RSA_PKCS_PSS,
+    CKM_SHA256_RSA_PKCS_PSS,
+    CKM_SHA384_RSA_PKCS_PSS,
+];
+
+fn few() -> Swtpm {
+    let swtpm = std::env::var_os("DEVID_SWTPM").expect("DEVID_SWTPM names an swtpm with profiles");
+    Swtpm::with_algorithms(swtpm.into(), FEW)
+}
 
 /// A running fwTPM that was started up; it ends with this value.
 struct Fwtpm {
     ports: Pair,
-    folder: TempDir,
+    _folder: TempDir,
     _running: Running,
 }
 
@@ -70,10 +98,10 @@ impl Fwtpm {
             if answered == Some(true) {
                 let fwtpm = Fwtpm {
                     ports,
-                    folder,
+                    _folder: folder,
                     _running: running,
                 };
-                run(fwtpm.tool("tpm2_startup").arg("-c")).ok();
+                run(tpm::tool("tpm2_startup", &fwtpm.tcti()).arg("-c")).ok();
                 return fwtpm;
             } // else a stranger was faster
         }
@@ -83,19 +111,28 @@ impl Fwtpm {
     fn tcti(&self) -> String {
         format!("mssim:host=127.0.0.1,port={}", self.ports.first)
     }
+}
 
-    fn tool(&self, name: &str) -> Command {
-        common::tpm::tool(name, &self.tcti())
-    }
-
-    /// Plays the device maker.
-    fn manufacture(&self, options: &[&str]) -> Identity {
+/// The factory's P-256 key and its RSA key, each with a certificate.
+fn manufacture(home: &Home, tcti: &str) -> [Identity; 2] {
+    let second = [
+        ["--template", "h1"],
+        ["--name", "rsa"],
+        ["--handle", "0x81020002"],
+        ["--nv", "0x01C90210"],
+    ];
+    [&[][..], second.as_flattened()].map(|options: &[&str]| {
         let options: Vec<String> = options.iter().map(ToString::to_string).collect();
-        factory::run(&self.tcti(), &self.folder.path().join("factory"), &options)
-    }
+        factory::run(tcti, &home.path("factory"), &options)
+    })
+}
 
-    fn lists(&self, what: &str) -> String {
-        run(self.tool("tpm2_getcap").arg(what)).ok().text()
+/// No key and no auth session of ours is left.
+#[track_caller]
+fn nothing_is_loaded(tcti: &str) {
+    for what in ["handles-transient", "handles-loaded-session"] {
+        let listed = run(tpm::tool("tpm2_getcap", tcti).arg(what)).ok().text();
+        assert_eq!(listed, "", "{what}");
     }
 }
 
@@ -145,75 +182,131 @@ fn signs_by_what_is_listed(module: &Opened, key: CK_ULONG, judge: Verifier) -> T
     tried
 }
 
-/// A P-256 and an RSA key, each with a certificate; SHA-1 and SHA-512 are not there.
-fn fwtpm_factory_identities() {
-    let tpm = Fwtpm::new();
-    let second = [
-        "--template",
-        "h1",
-        "--name",
-        "rsa",
-        "--handle",
-        "0x81020002",
-    ];
-    let identities = [
-        tpm.manufacture(&[]),
-        tpm.manufacture(&[&second[..], &["--nv", "0x01C90210"]].concat()),
-    ];
-    let home = Home::new(&tpm.tcti());
-    let module = Opened::new(&home);
-    let private = [(CKA_CLASS, ulong(CKO_PRIVATE_KEY))];
-    let found = module.raw.find(module.session, &private).expect("a search");
-    let judge = |key: &CK_ULONG| {
-        let is_ec = module.raw.attribute(module.session, *key, CKA_KEY_TYPE) == Ok(ulong(CKK_EC));
-        Verifier::new(&identities[usize::from(!is_ec)].public_key())
+/// What C_SignInit says to a key and this mechanism, with the parameter that it takes.
+fn asked(own: &Opened, key: CK_ULONG, kind: CK_MECHANISM_TYPE) -> Result<(), Code> {
+    let of = HASHES.iter().find(|hash| hash.pss == Some(kind));
+    let pss = match kind {
+        CKM_RSA_PKCS_PSS => Some(Hash::named("sha256")),
+        _ => of,
     };
-    assert_eq!(found.len(), identities.len(), "{}", home.log());
-    for key in &found {
-        assert!(signs_by_what_is_listed(&module, *key, judge(key)).verified > 0);
-    }
-    let listed = module
-        .raw
-        .mechanisms(module.slot)
-        .expect("C_GetMechanismList");
-    for absent in [
-        CKM_SHA1_RSA_PKCS,
-        CKM_SHA512_RSA_PKCS,
-        CKM_SHA512_RSA_PKCS_PSS,
-    ] {
-        assert!(!listed.contains(&absent), "{absent:#x} is listed");
+    let parameter = pss.map(Hash::pss_parameter);
+    let parameter = parameter
+        .as_ref()
+        .map_or(&[][..], |parameter| &parameter[..]);
+    own.raw.sign_init_with(own.session, kind, parameter, key)
+}
+
+/// What this key's token does not list, the key refuses.
+#[track_caller]
+fn refuses(own: &Opened, key: CK_ULONG, absent: &[CK_MECHANISM_TYPE]) {
+    let listed = own.raw.mechanisms(own.slot).expect("C_GetMechanismList");
+    for kind in absent {
+        assert!(!listed.contains(kind), "{kind:#x} is listed");
+        assert_eq!(
+            asked(own, key, *kind),
+            Err(Code(CKR_MECHANISM_INVALID)),
+            "{kind:#x}"
+        );
     }
 }
 
-fn fwtpm_keys_of_the_device() {
-    let tpm = Fwtpm::new();
-    let home = Home::new(&tpm.tcti());
+/// A P-256 and an RSA key, each with a certificate: both are listed, and both sign by what is listed.
+fn factory_identities(tcti: &str, absent: &[CK_MECHANISM_TYPE]) {
+    let home = Home::new(tcti);
+    let identities = manufacture(&home, tcti);
+    let module = Opened::new(&home);
+    let private = [(CKA_CLASS, ulong(CKO_PRIVATE_KEY))];
+    let found = module.raw.find(module.session, &private).expect("a search");
+    assert_eq!(found.len(), identities.len(), "{}", home.log());
+    for key in found {
+        let is_ec = module.raw.attribute(module.session, key, CKA_KEY_TYPE) == Ok(ulong(CKK_EC));
+        let judge = Verifier::new(&identities[usize::from(!is_ec)].public_key());
+        assert!(signs_by_what_is_listed(&module, key, judge).verified > 0);
+        if !is_ec {
+            refuses(&module, key, absent);
+        }
+    }
+    nothing_is_loaded(tcti);
+}
+
+/// Keys that the device makes: each signs by what is listed, also in the next process.
+fn keys_of_the_device(tcti: &str, absent: &[CK_MECHANISM_TYPE]) {
+    let home = Home::new(tcti);
     let own = Own::new(&home);
     for kind in [Kind::P256, Kind::P384, Kind::Rsa(2048)] {
         let name = format!("{kind:?}");
-        let made = own
-            .make(kind, &name)
-            .unwrap_or_else(|code| panic!("{name}: {code:?}"));
-        own.signs(made.private);
+        let made = own.make(kind, &name);
+        let made = made.unwrap_or_else(|code| panic!("{name}: {code:?}"));
+        let judge = own.verifier(&home, made.public);
+        assert!(signs_by_what_is_listed(&own, made.private, judge).verified > 0);
+        if let Kind::Rsa(_) = kind {
+            refuses(&own, made.private, absent);
+        }
     }
-    let absent = own.make(Kind::P521, "absent").expect_err("no P-521");
-    assert_eq!(absent, Code(CKR_CURVE_NOT_SUPPORTED));
-    let kept = own
-        .make_persistent(Kind::P256, "kept")
-        .expect("a key in a handle");
-    own.signs(kept.private);
+    let kept = own.make_persistent(Kind::P256, "kept");
+    own.signs(kept.expect("a key in a handle").private);
     let own = own.anew();
+    assert_eq!(own.keys().len(), 4);
     for key in own.keys() {
         own.signs(key);
     }
-    assert_eq!(own.keys().len(), 4);
-    assert_eq!(tpm.lists("handles-transient"), "");
-    own.destroy(own.key_called("kept"))
-        .expect("C_DestroyObject");
     for key in own.keys() {
         own.destroy(key).expect("C_DestroyObject");
     }
     assert_eq!(own.keys(), []);
+    nothing_is_loaded(tcti);
+}
+
+fn an_identity_of_its_own(tcti: &str) {
+    let home = Home::new(tcti);
+    manufacture(&home, tcti);
+    fs::create_dir(home.path("trust")).expect("a folder");
+    let identity = || {
+        let said = devid(&home, &["status", "--json"]).ok();
+        assert!(said.text().contains("\"mode\": \"tpm\""), "{said}");
+        devid(&home, &["csr", "devid"]).ok().text()
+    };
+    devid(&home, &["provision"]).ok();
+    let first = identity();
+    devid(&home, &["provision"]).ok();
+    devid(&home, &["key", "generate", "service"]).ok();
+    devid(&home, &["reset", "--factory", "--yes"]).ok();
+    assert_ne!(identity(), first);
+    let listed = devid(&home, &["list"]).ok().text();
+    assert!(
+        listed.contains("idev-id") && !listed.contains("service"),
+        "{listed}"
+    );
+    nothing_is_loaded(tcti);
+}
+
+/// Neither SHA-1 nor SHA-512 is there.
+fn fwtpm_factory_identities() {
+    let absent = [
+        CKM_SHA1_RSA_PKCS,
+        CKM_SHA512_RSA_PKCS,
+        CKM_SHA512_RSA_PKCS_PSS,
+    ];
+    factory_identities(&Fwtpm::new().tcti(), &absent);
+}
+
+fn fwtpm_keys_of_the_device() {
+    let tpm = Fwtpm::new();
+    let absent = [
+        CKM_SHA1_RSA_PKCS,
+        CKM_SHA512_RSA_PKCS,
+        CKM_SHA512_RSA_PKCS_PSS,
+    ];
+    keys_of_the_device(&tpm.tcti(), &absent);
+}
+
+fn fwtpm_no_curve_of_521_bits() {
+    let tpm = Fwtpm::new();
+    let home = Home::new(&tpm.tcti());
+    let own = Own::new(&home);
+    let refused = own.make(Kind::P521, "absent");
+    assert_eq!(refused, Err(Code(CKR_CURVE_NOT_SUPPORTED)));
+    own.signs(own.make(Kind::P256, "there").expect("a key").private);
 }
 
 /// Its key for parameter encryption leaves out the value that the session proves, so that nobody could
@@ -233,8 +326,7 @@ fn fwtpm_pins() {
     let own = Own::with(token.raw, "devid");
     let made = own.make(Kind::P256, "after").expect("a key without PIN");
     own.signs(made.private);
-    assert_eq!(tpm.lists("handles-transient"), "");
-    assert_eq!(tpm.lists("handles-loaded-session"), "");
+    nothing_is_loaded(&tpm.tcti());
 }
 
 fn fwtpm_keys_that_come_in() {
@@ -254,26 +346,59 @@ fn fwtpm_keys_that_come_in() {
         let made = made.unwrap_or_else(|code| panic!("{name}: {code:?}"));
         signs_as(&own, &home, made, name);
     }
-    assert_eq!(tpm.lists("handles-transient"), "");
-    assert_eq!(tpm.lists("handles-loaded-session"), "");
+    nothing_is_loaded(&tpm.tcti());
 }
 
 fn fwtpm_an_identity_of_its_own() {
-    let tpm = Fwtpm::new();
-    tpm.manufacture(&[]);
+    an_identity_of_its_own(&Fwtpm::new().tcti());
+}
+
+fn profile_factory_identities() {
+    factory_identities(&few().tcti(), &NOT_THERE);
+}
+
+fn profile_keys_of_the_device() {
+    keys_of_the_device(&few().tcti(), &NOT_THERE);
+}
+
+fn profile_an_identity_of_its_own() {
+    an_identity_of_its_own(&few().tcti());
+}
+
+fn profile_pins() {
+    let tpm = few();
     let home = Home::new(&tpm.tcti());
-    fs::create_dir(home.path("trust")).expect("a folder");
-    devid(&home, &["provision"]).ok();
-    let status = devid(&home, &["status", "--json"]).ok();
-    assert!(status.text().contains("\"mode\": \"tpm\""), "{status}");
-    devid(&home, &["provision"]).ok();
-    devid(&home, &["key", "generate", "service"]).ok();
-    devid(&home, &["reset", "--factory", "--yes"]).ok();
-    devid(&home, &["doctor"]).ok();
-    assert_eq!(tpm.lists("handles-transient"), "");
-    let private = ["list", "--json"];
-    assert!(
-        devid(&home, &private).ok().text().contains("idev-id"),
-        "the factory identity stays"
-    );
+    let Own(Opened { raw, slot, session }) = Own::new(&home);
+    raw.close(session).expect("C_CloseSession");
+    let token = Token { raw, slot };
+    token.become_one_with_pins();
+    let session = token.read_write();
+    let wrong = token.login(session, "a wrong one");
+    assert_eq!(wrong, Err(Code(CKR_PIN_INCORRECT)));
+    token.login(session, USER).expect("C_Login");
+    let own = Own(Opened {
+        raw: token.raw,
+        slot,
+        session,
+    });
+    for kind in [Kind::P256, Kind::Rsa(2048)] {
+        let private = [(CKA_PRIVATE, YES.to_vec())];
+        let both = [label(&format!("{kind:?}")), yes(CKA_TOKEN)];
+        let made = own.make_with(kind, &both, &private).expect("a key");
+        let judge = own.verifier(&home, made.public);
+        assert!(signs_by_what_is_listed(&own, made.private, judge).verified > 0);
+        if let Kind::Rsa(_) = kind {
+            refuses(&own, made.private, &NOT_THERE);
+        }
+    }
+    let Own(Opened { raw, .. }) = own;
+    let token = Token { raw, slot };
+    token
+        .set_pin(session, USER, "another PIN")
+        .expect("C_SetPIN");
+    token.raw.logout(session).unwrap();
+    token.login(session, "another PIN").expect("C_Login");
+    assert_eq!(token.private_keys(session).len(), 2);
+    nothing_is_loaded(&tpm.tcti());
+    assert_eq!(tpm.lockout_counter(), 1);
 }

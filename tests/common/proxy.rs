@@ -68,7 +68,12 @@ pub enum Reply {
     Whole(Vec<u8>),
     /// These bytes, then the end of the connection.
     Cut(Vec<u8>),
+    /// These bytes, one at a time.
+    Dripped(Vec<u8>),
 }
+
+/// Makes something else of the answer to a command of this code.
+pub type Alter = Box<dyn FnMut(u32, Vec<u8>) -> Reply + Send>;
 
 struct Rule {
     code: u32,
@@ -93,6 +98,7 @@ pub struct Book {
     upstream: Box<dyn Fn() -> io::Result<Box<dyn super::tpm::Stream>> + Send + Sync>,
     /// swtpm serves one connection at a time.
     turn: Mutex<()>,
+    alter: Mutex<Option<Alter>>,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -136,6 +142,7 @@ impl Book {
         Arc::new(Book {
             upstream: Box::new(move || place.connect()),
             turn: Mutex::default(),
+            alter: Mutex::default(),
             state: Mutex::default(),
             changed: Condvar::new(),
         })
@@ -157,6 +164,11 @@ impl Book {
     pub fn wire(&self) -> Vec<Vec<u8>> {
         let kept = self.state.lock().unwrap().kept.take();
         kept.expect("kept")
+    }
+
+    /// From now on each answer of the TPM goes through here; `None` ends that.
+    pub fn alter(&self, alter: Option<Alter>) {
+        *self.alter.lock().unwrap() = alter;
     }
 
     /// Breaks the next command with this code.
@@ -225,7 +237,10 @@ impl Book {
                 seen.1 = Some(number_at(answer, 6));
             }
         }
-        reply
+        match (reply, &mut *self.alter.lock().unwrap()) {
+            (Reply::Whole(answer), Some(alter)) => alter(code, answer),
+            (reply, _) => reply,
+        }
     }
 
     fn reply(&self, command: &[u8], fault: Option<Fault>) -> Reply {
@@ -305,6 +320,15 @@ pub fn read_packet(from: &mut impl Read) -> io::Result<Vec<u8>> {
     Ok(packet)
 }
 
+/// Writes one byte at a time; between them others may run.
+pub fn drip(to: &mut impl Write, bytes: &[u8]) -> io::Result<()> {
+    for byte in bytes {
+        to.write_all(&[*byte])?;
+        thread::yield_now();
+    }
+    Ok(())
+}
+
 /// Serves what connects to `listener` until `ended`, each client in a thread.
 pub fn serve<F>(listener: TcpListener, ended: &Arc<AtomicBool>, client: F)
 where
@@ -346,6 +370,7 @@ impl Proxy {
                 match served.exchange(&read_packet(&mut client)?) {
                     Reply::Whole(answer) => client.write_all(&answer)?,
                     Reply::Cut(bytes) => return client.write_all(&bytes),
+                    Reply::Dripped(bytes) => drip(&mut client, &bytes)?,
                 }
             }
         });

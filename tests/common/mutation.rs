@@ -132,14 +132,16 @@ const MOST: usize = 12;
 /// Answers of a story that nobody altered.
 pub type Recording = Arc<Vec<(u32, Vec<u8>)>>;
 
-/// What was altered so far: the code of the command, and how.
-pub type Done = Arc<Mutex<Vec<(u32, Kind)>>>;
+/// What was altered: the code of the command, and how.
+pub type Altered = Vec<(u32, Kind)>;
+pub type Done = Arc<Mutex<Altered>>;
 
 pub struct Interposer {
     dice: Dice,
     which: Which,
     /// One kind for all, or another each time.
     kind: Option<Kind>,
+    was_silent: bool,
     seen: usize,
     code: Option<u32>,
     recording: Recording,
@@ -167,6 +169,7 @@ impl Interposer {
             dice,
             which,
             kind,
+            was_silent: false,
             seen: 0,
             code: None,
             recording: Arc::clone(recording),
@@ -203,7 +206,11 @@ impl Interposer {
     }
 
     fn altered(&mut self, code: u32, answer: &[u8]) -> Reply {
-        let kind = self.kind.unwrap_or_else(|| self.dice.one_of(&KINDS));
+        let kind = match self.kind.unwrap_or_else(|| self.dice.one_of(&KINDS)) {
+            // One is waited for, more would only take longer.
+            Kind::Silent if std::mem::replace(&mut self.was_silent, true) => Kind::Closed,
+            kind => kind,
+        };
         self.done.lock().unwrap().push((code, kind));
         match kind {
             Kind::Bits => Reply::Whole(self.with_other_bits(answer)),
@@ -293,7 +300,7 @@ impl Interposer {
 
     /// The connection ends behind it, or stays open for a while longer than anybody waits.
     fn ended(&mut self, bytes: Vec<u8>) -> Reply {
-        match self.dice.below(4) {
+        match self.dice.below(8) {
             0 => Reply::Whole(bytes),
             _ => Reply::Cut(bytes),
         }

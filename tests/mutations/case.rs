@@ -2,7 +2,7 @@
 
 use crate::common::devid::{Judge, MASTER, SRK};
 use crate::common::memory::contains;
-use crate::common::mutation::{Dice, Kind, makes_a_handle};
+use crate::common::mutation::{Altered, Dice, makes_a_handle};
 use crate::common::pins::{OFFICER, USER, value_of};
 use crate::report::Told;
 use crate::stage::{Ended, PERSISTENT, SESSIONS, Stage, TRANSIENT};
@@ -27,6 +27,10 @@ pub struct Case<'a> {
     pub told: Told,
     /// What is there afterwards.
     pub found: Told,
+    /// How many answers were altered.
+    pub altered: usize,
+    /// What the module logged while the story was told.
+    log: String,
     faults: RefCell<Vec<String>>,
 }
 
@@ -117,13 +121,18 @@ impl Case<'_> {
 
     /// Nothing stays in the TPM but what the module cannot know of, and no handle holds what no file
     /// names.
-    fn leaves_nothing(&self, before: Vec<u32>, left: [usize; 2], done: &[(u32, Kind)]) {
+    fn leaves_nothing(&self, before: Vec<u32>, left: [usize; 2], done: &Altered) {
+        // After an answer that named a handle, or that was not believed, the module may not know what the
+        // TPM holds, and to a silent one it sends nothing more. See [`Stage::fill`].
         let hidden = done
             .iter()
-            .filter(|(code, kind)| hides(*code, *kind))
+            .filter(|(code, _)| makes_a_handle(*code))
             .count();
+        let is_lost = ["no answer from the TPM", "connection to the TPM failed"]
+            .iter()
+            .any(|words| self.log.contains(words));
         for (what, left) in ["objects", "auth sessions"].iter().zip(left) {
-            if left > hidden {
+            if left > hidden && !is_lost {
                 self.fault(format!("{left} {what} stay in the TPM"));
             }
         }
@@ -146,12 +155,6 @@ impl Case<'_> {
     }
 }
 
-/// After these the module cannot know what the TPM holds: it was not told the handle, or gave up before
-/// the answer came, so that nothing more is sent.
-fn hides(code: u32, kind: Kind) -> bool {
-    makes_a_handle(code) || matches!(kind, Kind::Silent | Kind::Size | Kind::Lengthened)
-}
-
 /// A story: how it is told, and what must hold.
 pub struct Story<'a> {
     pub name: &'static str,
@@ -159,7 +162,8 @@ pub struct Story<'a> {
     /// Tells it in the way of this variant.
     pub tell: &'a dyn Fn(&Stage, usize) -> (Ended, Told),
     /// Looks at what is there, beside the proxy, after what the story reported.
-    pub look: &'a dyn Fn(&Stage, usize, &Told) -> (Ended, Told),
+    /// `None`: before any was told.
+    pub look: &'a dyn Fn(&Stage, usize, Option<&Told>) -> (Ended, Told),
     pub judge: &'a dyn Fn(&Case),
     /// Whether the keys from before are there and sign.
     pub keeps_keys: &'a dyn Fn(&Case) -> bool,
@@ -171,7 +175,7 @@ impl Story<'_> {
     /// Tells it until so many answers were altered, and fails if something did not hold.
     pub fn run(mut self) {
         self.stage.reset();
-        let (ended, known) = (self.look)(&self.stage, 0, &Told::default());
+        let (ended, known) = (self.look)(&self.stage, 0, None);
         ended.expect("a look before all");
         let keys = Keys::of(&known);
         let tell = self.tell;
@@ -201,13 +205,19 @@ impl Story<'_> {
                 *counts.entry(*kind).or_insert(0) += 1;
             }
             let left = [TRANSIENT, SESSIONS].map(|first| self.stage.handles(first).len());
-            let (looked, found) = (self.look)(&self.stage, variant, &told);
+            let log = self.stage.home.log();
+            if left[0] > 0 {
+                self.stage.fill();
+            }
+            let (looked, found) = (self.look)(&self.stage, variant, Some(&told));
             let case = Case {
                 stage: &self.stage,
                 variant,
                 keys: &keys,
                 told,
                 found,
+                altered: done.len(),
+                log,
                 faults: RefCell::default(),
             };
             for (what, ended) in [("while told", ended), ("at the look", looked)] {
@@ -232,6 +242,7 @@ impl Story<'_> {
             let Case {
                 told,
                 found,
+                log,
                 faults: new,
                 ..
             } = case;
@@ -247,7 +258,6 @@ impl Story<'_> {
                     new.join("; ")
                 ));
                 if only.is_some() {
-                    let log = self.stage.home.log();
                     println!("told {told:#?}\nfound {found:#?}\n--- log\n{log}");
                 }
             }

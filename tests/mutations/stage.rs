@@ -1,7 +1,6 @@
 //! The stage of the stories: a TPM and a home that are as they were before each story, a proxy that may
 //! alter answers, and children that tell the stories.
 
-use crate::common::factory::Identity;
 use crate::common::fork::Forked;
 use crate::common::home::Home;
 use crate::common::module::{library, tool};
@@ -29,9 +28,8 @@ pub const SESSIONS: u32 = 0x0200_0000;
 pub const PERSISTENT: u32 = 0x8100_0000;
 
 /// What a story is given in its process.
-pub struct Scene<'a> {
+pub struct Scene {
     pub raw: Raw,
-    pub home: &'a Home,
 }
 
 /// How a child ended: crashed and still running are faults.
@@ -39,7 +37,6 @@ pub type Ended = Result<(), String>;
 
 pub struct Stage {
     pub tpm: Swtpm,
-    pub identity: Identity,
     pub proxy: Proxy,
     pub home: Home,
     library: PathBuf,
@@ -50,7 +47,7 @@ pub struct Stage {
 impl Stage {
     /// A device with the factory's identity, and what `prepare` makes of it.
     pub fn new(settings: &str, prepare: impl FnOnce(&Stage)) -> Stage {
-        let (tpm, identity) = Swtpm::manufactured();
+        let (tpm, _) = Swtpm::manufactured();
         let proxy = Proxy::new(&tpm);
         let home = Home::new(&proxy.tcti());
         home.write("config.toml", settings);
@@ -59,7 +56,6 @@ impl Stage {
         let kept = TempDir::new().expect("a temporary folder");
         let mut stage = Stage {
             tpm,
-            identity,
             proxy,
             home,
             library: library(),
@@ -85,6 +81,7 @@ impl Stage {
             fs::remove_dir_all(self.home.path(name)).expect("removed");
             copy(&self.kept.path().join(name), &self.home.path(name));
         }
+        self.home.write("log", "");
         self.tpm.restart();
     }
 
@@ -117,7 +114,6 @@ impl Stage {
             }
             let scene = Scene {
                 raw: Raw::load(&self.library),
-                home: &self.home,
             };
             story(&scene, &mut report);
         });
@@ -195,11 +191,36 @@ impl Stage {
             command.env("DEVID_PKCS11_CONFIG", self.path(config));
             let said = run_within(PATIENCE, &mut command, &[]);
             told.add(words[0], &said);
+            let log = self.home.log() + &said.err;
+            self.home.write("log", log);
             if said.status.code().is_none() || said.err.contains("panicked") {
                 ended = Err(format!("devid {}: {said}", words.join(" ")));
             }
         }
         (ended, told)
+    }
+
+    /// Others take the slots for objects, all but one. A key of a file needs two, since its parent in a handle
+    /// takes one as well: the module has to know which of them hold what was left over of its own.
+    pub fn fill(&self) {
+        const SLOTS: usize = 2;
+        let attributes = "fixedtpm|fixedparent|sensitivedataorigin|userwithauth|sign";
+        let context = self.path("others.ctx");
+        for _ in self.handles(TRANSIENT).len()..SLOTS {
+            self.tool(
+                "tpm2_createprimary",
+                &[
+                    "-C",
+                    "n",
+                    "-G",
+                    "ecc256:ecdsa-sha256:null",
+                    "-a",
+                    attributes,
+                    "-c",
+                    &context,
+                ],
+            );
+        }
     }
 
     /// A tpm2-tools command that must succeed.

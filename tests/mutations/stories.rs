@@ -45,7 +45,7 @@ fn places(scene: &Scene, report: &mut Report) -> Vec<Place> {
     slots.into_iter().filter_map(place).collect()
 }
 
-impl Scene<'_> {
+impl Scene {
     fn attribute(
         &self,
         at: &Place,

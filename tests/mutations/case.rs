@@ -4,6 +4,7 @@ use crate::common::devid::{Judge, MASTER, SRK};
 use crate::common::memory::contains;
 use crate::common::mutation::{Altered, Dice, makes_a_handle};
 use crate::common::pins::{OFFICER, USER, value_of};
+use crate::common::proxy::command;
 use crate::report::Told;
 use crate::stage::{Ended, PERSISTENT, SESSIONS, Stage, TRANSIENT};
 use crate::stories::{ANOTHER, DATA};
@@ -29,6 +30,8 @@ pub struct Case<'a> {
     pub found: Told,
     /// How many answers were altered.
     pub altered: usize,
+    /// How many failed tries of authorisations the TPM counted meanwhile.
+    tries: u32,
     /// What the module logged while the story was told.
     log: String,
     faults: RefCell<Vec<String>>,
@@ -119,6 +122,20 @@ impl Case<'_> {
         self.keys.accept(info, signature)
     }
 
+    /// Each wrong value counts once. Who alters the nonce of an auth session makes a right value wrong.
+    fn tries_no_more(&self, done: &Altered, wrong: usize) {
+        let spoilt = done
+            .iter()
+            .filter(|(code, _)| *code == command::START_AUTH_SESSION)
+            .count();
+        if self.tries as usize > wrong + spoilt {
+            self.fault(format!(
+                "{} tries count, {wrong} values were wrong",
+                self.tries
+            ));
+        }
+    }
+
     /// Nothing stays in the TPM but what the module cannot know of, and no handle holds what no file
     /// names.
     fn leaves_nothing(&self, before: Vec<u32>, left: [usize; 2], done: &Altered) {
@@ -167,6 +184,8 @@ pub struct Story<'a> {
     pub judge: &'a dyn Fn(&Case),
     /// Whether the keys from before are there and sign.
     pub keeps_keys: &'a dyn Fn(&Case) -> bool,
+    /// How many wrong values it shows.
+    pub wrong: usize,
     /// What nobody may see on the wire, beside PINs.
     pub secrets: Vec<Vec<u8>>,
 }
@@ -206,6 +225,8 @@ impl Story<'_> {
             }
             let left = [TRANSIENT, SESSIONS].map(|first| self.stage.handles(first).len());
             let log = self.stage.home.log();
+            let tries = self.stage.tries();
+            self.stage.forgets_tries();
             if left[0] > 0 {
                 self.stage.fill();
             }
@@ -217,6 +238,7 @@ impl Story<'_> {
                 told,
                 found,
                 altered: done.len(),
+                tries,
                 log,
                 faults: RefCell::default(),
             };
@@ -233,6 +255,7 @@ impl Story<'_> {
                 }
             }
             case.leaves_nothing(before, left, &done);
+            case.tries_no_more(&done, self.wrong);
             if (self.keeps_keys)(&case) {
                 for (name, info) in &keys.named {
                     case.holds(name, info);

@@ -157,23 +157,38 @@ impl Stage {
         done
     }
 
-    /// The handles of a kind that the TPM holds, ascending: TPM2_GetCapability by hand, beside the
-    /// proxy.
+    /// The handles of a kind that the TPM holds, ascending.
     pub fn handles(&self, first: u32) -> Vec<u32> {
-        const HANDLES: u32 = 1;
+        let handles = self.capability([1, first, 254]);
+        let of_kind = |handle: &u32| handle >> 24 == first >> 24;
+        handles.into_iter().filter(of_kind).collect()
+    }
+
+    /// TPM_PT_LOCKOUT_COUNTER.
+    pub fn tries(&self) -> u32 {
+        self.capability([6, 0x20E, 1])[1]
+    }
+
+    pub fn forgets_tries(&self) {
+        if self.tries() > 0 {
+            self.tool("tpm2_dictionarylockout", &["--clear-lockout"]);
+        }
+    }
+
+    /// TPM2_GetCapability by hand, beside the proxy: the numbers of the list.
+    fn capability(&self, asked: [u32; 3]) -> Vec<u32> {
         let mut tpm = self.tpm.place().connect().expect("swtpm answers");
         let mut command = vec![0x80, 1, 0, 0, 0, 22, 0, 0, 1, 0x7A];
-        for number in [HANDLES, first, 254] {
+        for number in asked {
             command.extend(number.to_be_bytes());
         }
         tpm.write_all(&command).expect("written");
         let answer = read_packet(&mut tpm).expect("an answer");
         tpm.end();
         assert_eq!(answer[6..10], [0; 4], "TPM2_GetCapability");
-        let handles = answer[19..].chunks_exact(4);
-        handles
-            .map(|handle| u32::from_be_bytes(handle.try_into().expect("four bytes")))
-            .filter(|handle| handle >> 24 == first >> 24)
+        let numbers = answer[19..].chunks_exact(4);
+        numbers
+            .map(|number| u32::from_be_bytes(number.try_into().expect("four bytes")))
             .collect()
     }
 

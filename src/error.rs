@@ -166,6 +166,7 @@ fn tpm_rv(error: &TpmError) -> CK_RV {
     match error {
         TpmError::Unreachable(_) => CKR_DEVICE_REMOVED,
         TpmError::Broken(_)
+        | TpmError::WrongAnswer(_)
         | TpmError::Timeout(_)
         | TpmError::Response(_)
         | TpmError::Lockout(_)
@@ -191,6 +192,7 @@ fn store_rv(error: &StoreError) -> CK_RV {
         StoreError::Unsupported(_) | StoreError::Protection(_) | StoreError::BadKey(_) => {
             CKR_TEMPLATE_INCONSISTENT
         }
+        StoreError::NoCurve(_) => CKR_CURVE_NOT_SUPPORTED,
         StoreError::NoRoom(_) => CKR_DEVICE_MEMORY,
         StoreError::NotLoggedIn => CKR_USER_NOT_LOGGED_IN,
         StoreError::Gone => CKR_OBJECT_HANDLE_INVALID,

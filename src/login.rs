@@ -138,7 +138,7 @@ impl Slot {
     /// C_InitToken, on a slot without sessions.
     pub(crate) fn init_token(&self, pin: &[u8], label: &str, mint: &Mint) -> Result<(), Error> {
         let _turn = self.login_turn.lock();
-        self.own()?.initialize(pin, label).map_err(told)?;
+        self.folder()?.initialize(pin, label).map_err(told)?;
         self.changed(mint).map(drop)
     }
 
@@ -147,7 +147,7 @@ impl Slot {
         if !self.has_officer() {
             return Err(Error::UserNotLoggedIn);
         }
-        self.own()?.set_user_pin(pin).map_err(told)
+        self.folder()?.set_user_pin(pin).map_err(told)
     }
 
     /// C_SetPIN: the officer's if that is who is logged in, else the user's.
@@ -157,7 +157,7 @@ impl Slot {
             true => Seal::Officer,
             false => Seal::User,
         };
-        let changed = self.own()?.change_pin(seal, old, new);
+        let changed = self.folder()?.change_pin(seal, old, new);
         changed.map_err(|error| match told(error) {
             // There is none that it could be.
             Error::UserPinNotInitialized => Error::PinIncorrect,

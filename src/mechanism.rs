@@ -144,15 +144,24 @@ impl Mechanism {
 
     /// Whether the key can do it, whatever the parameter.
     pub(crate) fn suits(self, key: &Key) -> bool {
-        let any = |scheme: fn(Hash) -> Scheme| Hash::ALL.into_iter().any(|h| key.signs(scheme(h)));
         match self {
-            Self::Ecdsa => any(Scheme::Ecdsa),
             Self::EcdsaOver(hash) => key.signs(Scheme::Ecdsa(hash)),
-            Self::RsaPkcs => any(Scheme::Rsassa),
             Self::RsaX509 => key.signs_unpadded(),
-            Self::RsaPkcsOver(hash) => key.signs(Scheme::Rsassa(hash)),
+            other => other.suits_signer(|scheme| key.signs(scheme)),
+        }
+    }
+
+    /// Whether whoever signs by these schemes can do it, whatever the parameter. ECDSA takes digests of
+    /// other hashes than the signer's, too.
+    pub(crate) fn suits_signer(self, signs: impl Fn(Scheme) -> bool) -> bool {
+        let any = |scheme: fn(Hash) -> Scheme| Hash::ALL.into_iter().any(|h| signs(scheme(h)));
+        match self {
+            Self::Ecdsa | Self::EcdsaOver(_) => any(Scheme::Ecdsa),
+            Self::RsaPkcs => any(Scheme::Rsassa),
+            Self::RsaX509 => false,
+            Self::RsaPkcsOver(hash) => signs(Scheme::Rsassa(hash)),
             Self::RsaPss(_) => any(Scheme::Rsapss),
-            Self::RsaPssOver(hash) => key.signs(Scheme::Rsapss(hash)),
+            Self::RsaPssOver(hash) => signs(Scheme::Rsapss(hash)),
         }
     }
 
@@ -205,18 +214,6 @@ impl Mechanism {
     /// Whether it is for signatures only: one that makes them without padding decrypts all the same.
     pub(crate) fn is_padded(self) -> bool {
         self != Self::RsaX509
-    }
-
-    /// Whether the key signs what came out of [`Mechanism::request`]: with CKM_RSA_PKCS it is the
-    /// data that names the hash.
-    pub(crate) fn check_request(self, key: &Key, request: SignRequest) -> Result<(), Error> {
-        match (self, request) {
-            (Self::RsaPkcs, SignRequest::Pkcs1(hash, _)) if !key.signs(Scheme::Rsassa(hash)) => {
-                Err(Error::DataInvalid)
-            }
-            (Self::RsaPkcs, SignRequest::Pkcs1Of(_)) if !key.pads() => Err(Error::DataInvalid),
-            _ => Ok(()),
-        }
     }
 
     /// The hash that this mechanism makes itself.

@@ -12,16 +12,17 @@ use crate::snapshot::{Caller, List, Snapshots};
 use crate::token::Token;
 use crate::wrapping::Wrapping;
 use cryptoki_sys::{
-    CK_FLAGS, CK_MECHANISM_TYPE, CK_SLOT_ID, CK_STATE, CK_USER_TYPE, CKF_RW_SESSION,
-    CKF_SERIAL_SESSION, CKS_RO_PUBLIC_SESSION, CKS_RO_USER_FUNCTIONS, CKS_RW_PUBLIC_SESSION,
-    CKS_RW_SO_FUNCTIONS, CKS_RW_USER_FUNCTIONS, CKU_CONTEXT_SPECIFIC, CKU_SO, CKU_USER,
+    CK_FLAGS, CK_MECHANISM_INFO, CK_MECHANISM_TYPE, CK_SLOT_ID, CK_STATE, CK_USER_TYPE,
+    CKF_RW_SESSION, CKF_SERIAL_SESSION, CKS_RO_PUBLIC_SESSION, CKS_RO_USER_FUNCTIONS,
+    CKS_RW_PUBLIC_SESSION, CKS_RW_SO_FUNCTIONS, CKS_RW_USER_FUNCTIONS, CKU_CONTEXT_SPECIFIC,
+    CKU_SO, CKU_USER,
 };
 pub(crate) use devid_core::Held;
 use devid_core::config::{self, Config, ConfigError, LogSettings};
-use devid_core::store::Who;
 use devid_core::store::devid::DevidStore;
 use devid_core::store::idevid::IdevidStore;
 use devid_core::store::sessions::SessionStore;
+use devid_core::store::{Store, Who};
 pub(crate) use devid_core::tpm::Refusals;
 use log::{error, info, warn};
 use once_cell::sync::OnceCell;
@@ -131,7 +132,7 @@ impl Module {
     /// connections of its own. Sends nothing, and takes no lock that might never be released.
     pub(crate) fn for_child(&self, mint: Arc<Mint>, refusals: &Refusals) -> Self {
         let known = self.slots.get().map(Vec::as_slice);
-        let tpm = known.into_iter().flatten().find_map(|slot| slot.tpm());
+        let tpm = known.into_iter().flatten().find_map(|slot| slot.tpm().ok());
         let tpm = tpm.map(|tpm| Arc::new(tpm.for_child(refusals.clone())));
         let for_child = |slot: &Arc<Slot>| Arc::new(slot.for_child(tpm.as_ref()));
         let inherited = known.map(|known| known.iter().map(for_child).collect::<Vec<_>>());
@@ -206,8 +207,21 @@ impl Module {
         room: Room,
     ) -> Vec<CK_MECHANISM_TYPE> {
         let list = List::Mechanisms(slot.id);
-        self.snapshots
-            .answer(list, caller, room, || token.mechanism_kinds())
+        self.snapshots.answer(list, caller, room, || {
+            slot.learn_mechanisms();
+            token.mechanism_kinds()
+        })
+    }
+
+    /// What is told of a mechanism of a slot's token.
+    pub(crate) fn mechanism_info(
+        &self,
+        slot: &Slot,
+        kind: CK_MECHANISM_TYPE,
+    ) -> Result<CK_MECHANISM_INFO, Error> {
+        let token = self.token(slot)?;
+        slot.learn_mechanisms();
+        token.mechanism_info(kind)
     }
 
     pub(crate) fn session(&self, handle: SessionHandle) -> Result<Arc<Session>, Error> {
@@ -388,7 +402,7 @@ impl Module {
     /// C_InitToken.
     pub(crate) fn init_token(&self, id: SlotId, pin: &[u8], label: &[u8]) -> Result<(), Error> {
         let slot = self.slot(id)?;
-        slot.own()?;
+        slot.folder()?;
         if self.session_counts(id).0 != 0 {
             return Err(Error::SessionExists);
         }
@@ -421,18 +435,23 @@ impl Module {
 fn slots(config: &Config, refusals: Refusals, held: &'static Held) -> Vec<Slot> {
     let tpm = Arc::new(config.tpm(refusals).noting_locks(held));
     let random = config.random;
-    let factory = Source::new(&tpm, IdevidStore::new(config, Arc::clone(&tpm)), random);
+    let factory = Source::new(
+        &tpm,
+        Store::Factory(IdevidStore::new(config, Arc::clone(&tpm))),
+        random,
+    );
     let mut sources = vec![(FACTORY, factory)];
     let own = DevidStore::all(config, &tpm).into_iter();
-    sources.extend(own.map(|store| (OWN, Source::new(&tpm, store, random))));
+    sources.extend(own.map(|store| (OWN, Source::new(&tpm, Store::Folder(store), random))));
     let with_pin = IdevidStore::with_pin(config, &tpm).into_iter();
-    sources.extend(with_pin.map(|store| (WITH_PIN, Source::new(&tpm, store, random))));
+    sources
+        .extend(with_pin.map(|store| (WITH_PIN, Source::new(&tpm, Store::Factory(store), random))));
     let numbered = (0..).zip(sources);
     let mut slots: Vec<_> = numbered
         .map(|(id, (description, source))| Slot::new(SlotId(id), description, Some(source)))
         .collect();
     if config.session_slot {
-        let source = Source::new(&tpm, SessionStore, random);
+        let source = Source::new(&tpm, Store::Sessions(SessionStore), random);
         let after_devid = slots.len().min(2);
         slots.insert(after_devid, Slot::new(SESSIONS_ID, SESSIONS, Some(source)));
     }

@@ -20,8 +20,9 @@ use cryptoki_sys::{
     CKF_SIGN, CKF_VERIFY,
 };
 use devid_core::key::PublicKey;
-use devid_core::store::Key;
 use devid_core::store::folder::Use;
+use devid_core::store::{Key, SignError};
+use log::warn;
 use parking_lot::Mutex;
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -305,7 +306,8 @@ impl Session {
     }
 
     fn take_signing(&self) -> Result<Signing, Error> {
-        let signing = take(&mut self.state.lock().sign)?;
+        let signing = self.state.lock().sign.take();
+        let signing = signing.ok_or(Error::OperationNotInitialized)?;
         match signing.awaits_user {
             true => Err(Error::UserNotLoggedIn),
             false => Ok(signing),
@@ -319,10 +321,19 @@ impl Session {
         })
     }
 
+    /// A signature as PKCS#11 has it: r ‖ s, or as wide as the modulus.
     fn make(&self, signing: &Signing, prepared: &[u8]) -> Result<Answer, Error> {
-        let request = signing.mechanism.request(signing.key.public(), prepared)?;
-        signing.mechanism.check_request(&signing.key, request)?;
-        self.slot.sign(&signing.key, request).map(Answer::Bytes)
+        let Operation { key, mechanism, .. } = signing;
+        let request = mechanism.request(key.public(), prepared)?;
+        match (key.sign(self.slot.tpm()?, request), mechanism) {
+            (Ok(signature), _) => Ok(Answer::Bytes(signature)),
+            // Of CKM_RSA_PKCS the data names the hash.
+            (Err(SignError::Scheme), Mechanism::RsaPkcs) => Err(Error::DataInvalid),
+            (Err(error), _) => {
+                warn!("signature: {error}");
+                Err(error.into())
+            }
+        }
     }
 }
 

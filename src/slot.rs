@@ -9,13 +9,11 @@ use crate::handle::{Mint, ObjectHandle, SlotId};
 use crate::keeping::Kept;
 use crate::login::LoggedIn;
 use crate::object::Object;
-use crate::token::{Found, Nature, Token};
+use crate::token::{Found, Token};
 use cryptoki_sys::CKA_PRIVATE;
 use devid_core::config::Random;
 use devid_core::store::devid::DevidStore;
-use devid_core::store::{
-    DecryptRequest, Key, KeyStore, LookError, Pins, SignError, SignRequest, Stamp,
-};
+use devid_core::store::{DecryptRequest, Key, LookError, Pins, SignError, Stamp, Store};
 use devid_core::tpm::Tpm;
 use log::{Level, error, log, warn};
 use parking_lot::{Mutex, RwLock};
@@ -48,7 +46,7 @@ pub(crate) struct Slot {
 #[derive(Debug)]
 pub(crate) struct Source {
     tpm: Arc<Tpm>,
-    store: Box<dyn KeyStore>,
+    store: Store,
     random: Random,
 }
 
@@ -81,23 +79,11 @@ impl Failure {
 }
 
 impl Source {
-    pub(crate) fn new(tpm: &Arc<Tpm>, store: impl KeyStore + 'static, random: Random) -> Self {
+    pub(crate) fn new(tpm: &Arc<Tpm>, store: Store, random: Random) -> Self {
         Self {
             tpm: Arc::clone(tpm),
-            store: Box::new(store),
+            store,
             random,
-        }
-    }
-
-    pub(crate) fn tpm(&self) -> &Arc<Tpm> {
-        &self.tpm
-    }
-
-    fn nature(&self) -> Nature {
-        Nature {
-            asks_login: self.store.pins() != Pins::None,
-            writable: self.store.own().is_some(),
-            for_sessions: self.store.is_for_sessions(),
         }
     }
 }
@@ -142,8 +128,9 @@ impl Slot {
         }
     }
 
-    pub(crate) fn tpm(&self) -> Option<&Arc<Tpm>> {
-        self.source.as_ref().map(Source::tpm)
+    /// The way to the TPM; none where the configuration is wrong.
+    pub(crate) fn tpm(&self) -> Result<&Arc<Tpm>, Error> {
+        Ok(&self.source()?.tpm)
     }
 
     /// An object of the token as last found, or of a session; none that the user does not see now.
@@ -181,7 +168,7 @@ impl Slot {
     }
 
     pub(crate) fn is_writable(&self) -> bool {
-        self.own().is_ok()
+        self.folder().is_ok()
     }
 
     /// Whether the token is for objects of sessions alone.
@@ -190,10 +177,10 @@ impl Slot {
         source.is_some_and(|source| source.store.is_for_sessions())
     }
 
-    /// The store as one that takes objects.
-    pub(crate) fn own(&self) -> Result<&DevidStore, Error> {
-        let own = self.source()?.store.own();
-        own.ok_or(Error::TokenWriteProtected)
+    /// The store, if it takes objects.
+    pub(crate) fn folder(&self) -> Result<&DevidStore, Error> {
+        let folder = self.source()?.store.folder();
+        folder.ok_or(Error::TokenWriteProtected)
     }
 
     /// The token as last found, without a look.
@@ -244,7 +231,12 @@ impl Slot {
                 // Held, so that no logout comes between what was before and what takes its place.
                 let mut place = self.token.write();
                 let stamp = listing.stamp.clone();
-                let token = Token::new(listing, source.nature(), place.as_deref(), mint);
+                let token = Token::new(
+                    listing,
+                    source.store.traits(&source.tpm),
+                    place.as_deref(),
+                    mint,
+                );
                 let count = |token: &Token| token.objects().len();
                 let level = match place.as_deref().map(count) == Some(count(&token)) {
                     true => Level::Debug,
@@ -283,19 +275,20 @@ impl Slot {
         }
     }
 
-    /// Makes sure that a key is there to sign.
-    pub(crate) fn prepare(&self, key: &Key) -> Result<(), Error> {
-        key.prepare(&self.source()?.tpm).map_err(|error| {
-            warn!("{error}");
-            error.into()
-        })
+    /// Asks the TPM which mechanisms it has, where keys can be made in it; once. While nobody can tell,
+    /// all are supposed.
+    pub(crate) fn learn_mechanisms(&self) {
+        if let Some(source) = &self.source
+            && source.store.folder().is_some()
+        {
+            source.tpm.algorithms_or_any();
+        }
     }
 
-    /// A signature as PKCS#11 has it: r ‖ s, or as wide as the modulus.
-    pub(crate) fn sign(&self, key: &Key, request: SignRequest) -> Result<Vec<u8>, Error> {
-        let source = self.source()?;
-        key.sign(&source.tpm, request).map_err(|error| {
-            warn!("signature: {error}");
+    /// Makes sure that a key is there to sign.
+    pub(crate) fn prepare(&self, key: &Key) -> Result<(), Error> {
+        key.prepare(self.tpm()?).map_err(|error| {
+            warn!("{error}");
             error.into()
         })
     }
@@ -307,8 +300,7 @@ impl Slot {
         request: DecryptRequest,
         ciphertext: &[u8],
     ) -> Result<Secret, Error> {
-        let source = self.source()?;
-        key.decrypt(&source.tpm, request, ciphertext)
+        key.decrypt(self.tpm()?, request, ciphertext)
             .map_err(|error| {
                 warn!("decryption: {error}");
                 error.into()
@@ -322,8 +314,7 @@ impl Slot {
         request: DecryptRequest,
         ciphertext: &[u8],
     ) -> Result<Option<Secret>, Error> {
-        let source = self.source()?;
-        match key.decrypt(&source.tpm, request, ciphertext) {
+        match key.decrypt(self.tpm()?, request, ciphertext) {
             Ok(plain) => Ok(Some(plain)),
             Err(SignError::Ciphertext) => Ok(None),
             Err(error) => {
@@ -335,8 +326,7 @@ impl Slot {
 
     /// The secret that the key shares with whoever has this point.
     pub(crate) fn agree(&self, key: &Key, point: &[u8]) -> Result<Secret, Error> {
-        let source = self.source()?;
-        key.agree(&source.tpm, point).map_err(|error| {
+        key.agree(self.tpm()?, point).map_err(|error| {
             warn!("key agreement: {error}");
             match error {
                 SignError::Ciphertext => Error::MechanismParamInvalid,
@@ -354,15 +344,15 @@ impl Slot {
         }
     }
 
-    pub(crate) fn store(&self) -> Result<&dyn KeyStore, Error> {
-        Ok(&*self.source()?.store)
+    pub(crate) fn store(&self) -> Result<&Store, Error> {
+        Ok(&self.source()?.store)
     }
 
     /// The user's PIN, if the configuration says where it is.
     pub(crate) fn configured_pin(&self) -> Result<Secret, Error> {
         let none = || Error::ArgumentsBad("pPin is NULL");
-        let own = self.store()?.own().ok_or_else(none)?;
-        own.configured_pin().ok_or_else(none)
+        let folder = self.store()?.folder().ok_or_else(none)?;
+        folder.configured_pin().ok_or_else(none)
     }
 
     fn source(&self) -> Result<&Source, Error> {

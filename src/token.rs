@@ -9,28 +9,17 @@ use crate::mechanism::Mechanism;
 use crate::object::{KeyType, Object, Place, profile};
 use crate::wrapping::Wrapping;
 use cryptoki_sys::*;
-use devid_core::store::{Half, Key, Listing, Shown};
-use devid_core::tpm::Hash;
+use devid_core::store::{Half, Key, Listing, Shown, TokenTraits};
+use devid_core::tpm::{Hash, Scheme};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-
-/// What a token is, whatever is on it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Nature {
-    /// Its private keys are for users who have logged in.
-    pub(crate) asks_login: bool,
-    /// Objects can be made on it.
-    pub(crate) writable: bool,
-    /// It holds nothing, and its sessions verify with public keys of their own.
-    pub(crate) for_sessions: bool,
-}
 
 /// A token: what one look found.
 #[derive(Debug)]
 pub(crate) struct Token {
     pub(crate) label: String,
     pub(crate) serial: String,
-    nature: Nature,
+    traits: TokenTraits,
     objects: Vec<Found>,
     places: HashMap<ObjectHandle, usize>,
 }
@@ -49,14 +38,14 @@ impl Token {
     /// shows unchanged is taken over as it is.
     pub(crate) fn new(
         listing: Listing,
-        nature: Nature,
+        traits: TokenTraits,
         before: Option<&Self>,
         mint: &Mint,
     ) -> Self {
         let known = Known::of(before);
         let place = Place::Token {
-            asks_login: nature.asks_login,
-            takes_keys: nature.writable,
+            asks_login: traits.asks_login,
+            takes_keys: traits.writable,
         };
         let mut objects = Vec::with_capacity(2 * listing.objects.len() + 4);
         for shown in &listing.objects {
@@ -79,16 +68,16 @@ impl Token {
             shown: None,
         });
         objects.extend(claimed.collect::<Vec<_>>());
-        Self::with(listing.label, listing.serial, nature, objects)
+        Self::with(listing.label, listing.serial, traits, objects)
     }
 
-    fn with(label: String, serial: String, nature: Nature, objects: Vec<Found>) -> Self {
+    fn with(label: String, serial: String, traits: TokenTraits, objects: Vec<Found>) -> Self {
         let places = objects.iter().enumerate();
         let places = places.map(|(place, found)| (found.handle, place)).collect();
         Self {
             label,
             serial,
-            nature,
+            traits,
             objects,
             places,
         }
@@ -105,7 +94,7 @@ impl Token {
             ..found.clone()
         });
         let (label, serial) = (self.label.clone(), self.serial.clone());
-        Self::with(label, serial, self.nature, again.collect())
+        Self::with(label, serial, self.traits.clone(), again.collect())
     }
 
     pub(crate) fn objects(&self) -> &[Found] {
@@ -126,30 +115,46 @@ impl Token {
         found.map(|found| found.handle)
     }
 
+    /// Whether keys can be made here whose TPM signs by this mechanism.
+    fn makes_keys_for(&self, mechanism: Mechanism) -> bool {
+        let told = self.traits.algorithms.or_any();
+        let pss = self.traits.pss;
+        let signs = |scheme| told.sign(scheme) && (pss || !matches!(scheme, Scheme::Rsapss(_)));
+        self.traits.writable && mechanism.suits_signer(signs)
+    }
+
+    /// Whether keys of this type can be made here.
+    fn makes(&self, key_type: KeyType) -> bool {
+        let told = self.traits.algorithms.or_any();
+        self.traits.writable
+            && match key_type {
+                KeyType::Ec => told.has_ecc(),
+                KeyType::Rsa => told.has_rsa(),
+            }
+    }
+
     /// The mechanisms that make keys here.
-    fn generators(&self) -> &'static [Generator] {
-        match self.nature.writable {
-            true => &Generator::ALL,
-            false => &[],
-        }
+    fn generators(&self) -> impl Iterator<Item = Generator> {
+        let all = Generator::ALL.into_iter();
+        all.filter(|one| self.makes(one.key_type()))
     }
 
     /// What every key of a mechanism's type can do: a client that sees it in the list asks it of
     /// any of them. Where keys can be made, what those will do counts too, and a file that somebody
     /// puts there takes nothing away from them: a key of one scheme says so itself.
     fn mechanisms(&self) -> Vec<Mechanism> {
-        let counts = |key: &&Key| !self.nature.writable || key.signs_by_any_scheme();
+        let counts = |key: &&Key| !self.traits.writable || key.signs_by_any_scheme();
         let refuses = |key: &Key, mechanism: Mechanism| {
             mechanism.is_of_type(key.public()) && !mechanism.suits(key)
         };
         let all = Mechanism::ALL.into_iter();
-        if self.nature.for_sessions {
+        if self.traits.for_sessions {
             return all.filter(|one| one.is_padded()).collect();
         }
         let does_one = |one: &Mechanism| self.keys().any(|key| one.suits(key));
         let wanted = all.filter(|one| match one.is_padded() {
-            true => self.nature.writable || does_one(one),
-            false => does_one(one),
+            true if self.traits.writable => self.makes_keys_for(*one),
+            _ => does_one(one),
         });
         let wanted = wanted.filter(|one| {
             !one.is_padded() || !self.keys().filter(counts).any(|key| refuses(key, *one))
@@ -165,12 +170,16 @@ impl Token {
             keys.any(|key| KeyType::of(key.public()) == *one && key.decrypts())
         };
         let types = KeyType::ALL.into_iter();
-        types.filter(move |one| self.nature.writable || opens(one))
+        let made = |one: &KeyType| {
+            let agrees = self.traits.algorithms.or_any().agrees();
+            self.makes(*one) && (*one == KeyType::Rsa || agrees)
+        };
+        types.filter(move |one| made(one) || opens(one))
     }
 
     /// The mechanisms by which keys come here wrapped, each with what C_GetMechanismInfo tells.
     fn wrappings(&self) -> Vec<(CK_MECHANISM_TYPE, CK_MECHANISM_INFO)> {
-        if !self.nature.writable {
+        if !self.traits.writable {
             return Vec::new();
         }
         let info = |sizes: (CK_ULONG, CK_ULONG), flags| CK_MECHANISM_INFO {
@@ -185,13 +194,14 @@ impl Token {
             info((16, 32), 0),
         );
         let rsa = Wrapping::RSA.map(|kind| (kind, rsa));
+        let rsa = rsa.into_iter().filter(|_| self.makes(KeyType::Rsa));
         let aes = Wrapping::AES.map(|kind| (kind, aes));
-        rsa.into_iter().chain(aes).collect()
+        rsa.chain(aes).collect()
     }
 
     /// All that C_GetMechanismList lists.
     pub(crate) fn mechanism_kinds(&self) -> Vec<CK_MECHANISM_TYPE> {
-        let generators = self.generators().iter().map(|one| one.kind());
+        let generators = self.generators().map(Generator::kind);
         let mechanisms = self.mechanisms().into_iter().map(Mechanism::kind);
         let mut kinds: Vec<_> = generators.chain(mechanisms).collect();
         for kind in self.opening().flat_map(KeyType::opening_mechanisms) {
@@ -210,7 +220,7 @@ impl Token {
         &self,
         kind: CK_MECHANISM_TYPE,
     ) -> Result<CK_MECHANISM_INFO, Error> {
-        if let Some(generator) = self.generators().iter().find(|one| one.kind() == kind) {
+        if let Some(generator) = self.generators().find(|one| one.kind() == kind) {
             return Ok(generator.info());
         }
         if Digest::ALL.map(Digest::kind).contains(&kind) {
@@ -226,7 +236,7 @@ impl Token {
             .find(|one| one.opening_mechanisms().contains(&kind));
         let key_type = signs.or(opens).ok_or(Error::MechanismInvalid)?;
         let (smallest, largest) = self.key_sizes(key_type);
-        let signing = match self.nature.for_sessions {
+        let signing = match self.traits.for_sessions {
             true => CKF_VERIFY,
             false => signs.map_or(0, |_| CKF_HW | CKF_SIGN | CKF_VERIFY),
         };
@@ -250,13 +260,13 @@ impl Token {
         let keys = self
             .keys()
             .filter(|key| KeyType::of(key.public()) == key_type);
-        let made = match self.nature.for_sessions {
-            // Public keys that a session brings are of the sizes of those that are made elsewhere.
-            true => &Generator::ALL[..],
-            false => self.generators(),
-        };
-        let made = made
-            .iter()
+        // Public keys that a session brings are of the sizes of those that are made elsewhere.
+        let elsewhere = Generator::ALL
+            .into_iter()
+            .filter(|_| self.traits.for_sessions);
+        let made = self
+            .generators()
+            .chain(elsewhere)
             .filter(|one| one.key_type() == key_type)
             .flat_map(|one| <[u32; 2]>::from(one.key_sizes()));
         let sizes: Vec<u32> = keys.map(|key| key.public().bits()).chain(made).collect();

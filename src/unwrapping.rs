@@ -31,7 +31,7 @@ impl Session {
     ) -> Result<ObjectHandle, Error> {
         self.may_make(template)?;
         // A token that takes no keys does not have the mechanism.
-        self.slot.own().map_err(|_| Error::MechanismInvalid)?;
+        self.slot.folder().map_err(|_| Error::MechanismInvalid)?;
         let wanted = Unwrapped::parse(template)?;
         self.may_hold(template.says(CKA_PRIVATE)?)?;
         let key = self.slot.object(key).map_err(|error| match error {
@@ -58,9 +58,9 @@ impl Session {
         };
         let taken = self.import(template, &private, mint);
         taken.map_err(|error| match error {
-            Error::Store(StoreError::BadKey(_) | StoreError::Unsupported(_)) => {
-                Error::WrappedKeyInvalid
-            }
+            Error::Store(
+                StoreError::BadKey(_) | StoreError::Unsupported(_) | StoreError::NoCurve(_),
+            ) => Error::WrappedKeyInvalid,
             other => other,
         })
     }

@@ -35,7 +35,7 @@ impl Session {
                     return Ok(self.keep(&shown, Half::Whole, mint));
                 }
                 let class = plain.class();
-                let name = self.slot.own()?.add(plain.into_content());
+                let name = self.slot.folder()?.add(plain.into_content());
                 self.handle_after(&unique_id(class, &name.map_err(failed)?), mint)
             }
             New::Private(private) => self.import(template, &private, mint),
@@ -54,14 +54,14 @@ impl Session {
         private: &Private,
         mint: &Mint,
     ) -> Result<ObjectHandle, Error> {
-        let own = self.slot.own()?;
+        let folder = self.slot.folder()?;
         let mut described = private.described.clone();
         self.suit(template, &mut described)?;
-        let key = own
+        let key = folder
             .import(
                 &private.key,
                 private.usage,
-                own.protection(private.protection),
+                folder.protection(private.protection),
             )
             .map_err(failed)?;
         private.check_public(key.public())?;
@@ -72,7 +72,7 @@ impl Session {
         match private.persistence {
             Persistence::Session => Ok(self.keep(&shown, Half::Private, mint)),
             Persistence::File | Persistence::Handle => {
-                let name = own.keep(&key, origin, described, None, handle);
+                let name = folder.keep(&key, origin, described, None, handle);
                 let name = name.map_err(failed)?;
                 self.handle_after(&unique_id(CKO_PRIVATE_KEY, &name), mint)
             }
@@ -90,12 +90,16 @@ impl Session {
         self.may_make(public)?;
         self.may_make(private)?;
         // A token that makes no keys does not have the mechanism.
-        let own = self.slot.own().map_err(|_| Error::MechanismInvalid)?;
+        let folder = self.slot.folder().map_err(|_| Error::MechanismInvalid)?;
         let mut wanted = Pair::parse(generator, public, private)?;
         self.suit(private, &mut wanted.private)?;
         let algorithm = wanted.algorithm;
-        let key = own
-            .generate(algorithm, wanted.usage, own.protection(wanted.protection))
+        let key = folder
+            .generate(
+                algorithm,
+                wanted.usage,
+                folder.protection(wanted.protection),
+            )
             .map_err(|error| not_made(algorithm, error))?;
         let origin = Origin::Generated;
         let described = Some(wanted.public.clone());
@@ -111,7 +115,7 @@ impl Session {
             let public = match wanted.public_on_token {
                 true => {
                     let content = Content::Public(key.public().clone(), wanted.public);
-                    let name = own.add(content).map_err(failed)?;
+                    let name = folder.add(content).map_err(failed)?;
                     self.handle_after(&unique_id(CKO_PUBLIC_KEY, &name), mint)?
                 }
                 false => self.keep(&of_session, Half::Public, mint),
@@ -120,7 +124,7 @@ impl Session {
         }
         let described = described.filter(|_| wanted.public_on_token);
         let persistent = wanted.persistence == Persistence::Handle;
-        let name = own.keep(&key, origin, wanted.private, described, persistent);
+        let name = folder.keep(&key, origin, wanted.private, described, persistent);
         let name = name.map_err(failed)?;
         let token = self.slot.changed(mint)?;
         let private = in_token(&token, &unique_id(CKO_PRIVATE_KEY, &name))?;
@@ -146,7 +150,11 @@ impl Session {
         }
         let found = self.slot.found(handle)?;
         let (shown, half) = found.shown.ok_or(Error::ActionProhibited)?;
-        let destroyed = self.slot.own()?.destroy(&shown.name, half).map_err(failed);
+        let destroyed = self
+            .slot
+            .folder()?
+            .destroy(&shown.name, half)
+            .map_err(failed);
         // Somebody else's destruction is seen as well.
         let seen = self.slot.changed(mint);
         destroyed.and(seen.map(drop))
@@ -171,8 +179,8 @@ impl Session {
         }
         let found = self.slot.found(handle)?;
         let (shown, half) = found.shown.ok_or(Error::ActionProhibited)?;
-        let own = self.slot.own()?;
-        let applied = own.describe(&shown.name, half, |described| changes.apply(described));
+        let folder = self.slot.folder()?;
+        let applied = folder.describe(&shown.name, half, |described| changes.apply(described));
         let applied = applied.map_err(failed);
         let seen = self.slot.changed(mint);
         applied?.and(seen.map(drop))

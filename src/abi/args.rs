@@ -73,8 +73,11 @@ pub(super) unsafe fn write<T: Copy>(
 ///
 /// `length` is NULL or valid for a read.
 pub(super) unsafe fn room<T>(buffer: *const T, length: *const CK_ULONG) -> Option<Room> {
-    // SAFETY: as this function's contract.
-    let capacity = unsafe { read(length) }?;
+    if length.is_null() {
+        return None;
+    }
+    // SAFETY: not NULL, hence valid by this function's contract.
+    let capacity = unsafe { ptr::read_unaligned(length) };
     Some(match buffer.is_null() {
         true => Room::Length,
         false => Room::Bytes(usize::try_from(capacity).unwrap_or(usize::MAX)),

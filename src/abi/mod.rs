@@ -27,6 +27,7 @@ use crate::module::Module;
 use cryptoki_sys::{CK_RV, CKR_GENERAL_ERROR, CKR_OK};
 use host::Cancelability;
 use log::debug;
+use process::Lifecycle;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -102,11 +103,10 @@ fn has_memory() -> bool {
 
 /// The module, if C_Initialize was called in this process or, before a fork, in its parent.
 fn module() -> Result<Arc<Module>, Error> {
-    process::state()
-        .module
-        .lock()
-        .module()
-        .ok_or(Error::NotInitialized)
+    match &*process::state().module.lock() {
+        Lifecycle::Outside => Err(Error::NotInitialized),
+        Lifecycle::Initialized(module) | Lifecycle::Inherited(module) => Ok(Arc::clone(module)),
+    }
 }
 
 /// A panic is a fault of ours: said in the log, and nothing on the host's stderr. It is logged once it

@@ -107,8 +107,7 @@ pub(super) unsafe extern "C" fn C_GetMechanismInfo(
 ) -> CK_RV {
     entry("C_GetMechanismInfo", || {
         let module = module()?;
-        let token = module.token(module.slot(SlotId(slotID))?)?;
-        let info = token.mechanism_info(kind)?;
+        let info = module.mechanism_info(module.slot(SlotId(slotID))?, kind)?;
         // SAFETY: the caller's pointer is NULL or valid for a CK_MECHANISM_INFO.
         unsafe { args::write(pInfo, info, "pInfo is NULL") }
     })

@@ -91,7 +91,12 @@ struct State {
     releases: u32,
     /// Commands and answers as bytes, if somebody wants them.
     kept: Option<Vec<Vec<u8>>>,
+    /// What becomes of answers to commands with these codes.
+    alterations: Vec<(u32, Alteration)>,
 }
+
+/// Of a command and its answer another answer.
+type Alteration = Arc<dyn Fn(&[u8], Vec<u8>) -> Vec<u8> + Send + Sync>;
 
 /// What a proxy saw and what it is to break.
 pub struct Book {
@@ -185,9 +190,23 @@ impl Book {
         });
     }
 
+    /// From now on the TPM answers commands with this code otherwise: `alter` makes of a command and
+    /// its successful answer another answer.
+    pub fn alter(
+        &self,
+        code: u32,
+        alter: impl Fn(&[u8], Vec<u8>) -> Vec<u8> + Send + Sync + 'static,
+    ) {
+        let mut state = self.state.lock().unwrap();
+        state.alterations.push((code, Arc::new(alter)));
+    }
+
     /// Forgets faults that have not happened, and lets stalled commands run.
     pub fn heal(&self) {
-        self.state.lock().unwrap().rules.clear();
+        let mut state = self.state.lock().unwrap();
+        state.rules.clear();
+        state.alterations.clear();
+        drop(state);
         self.release();
     }
 
@@ -226,7 +245,7 @@ impl Book {
     pub fn exchange(&self, command: &[u8]) -> Reply {
         let code = number_at(command, 6);
         let (at, fault) = self.note(code);
-        let reply = self.reply(command, fault);
+        let reply = self.altered(command, code, self.reply(command, fault));
         if let Reply::Whole(answer) = &reply {
             let mut state = self.state.lock().unwrap();
             if let Some(kept) = &mut state.kept {
@@ -241,6 +260,21 @@ impl Book {
             (Reply::Whole(answer), Some(alter)) => alter(code, answer),
             (reply, _) => reply,
         }
+    }
+
+    fn altered(&self, command: &[u8], code: u32, reply: Reply) -> Reply {
+        let Reply::Whole(mut answer) = reply else {
+            return reply;
+        };
+        let alterations = self.state.lock().unwrap().alterations.clone();
+        for (_, alter) in alterations.iter().filter(|(one, _)| *one == code) {
+            if number_at(&answer, 6) == 0 {
+                answer = alter(command, answer);
+                let size = u32::try_from(answer.len()).expect("fits");
+                answer[2..6].copy_from_slice(&size.to_be_bytes());
+            }
+        }
+        Reply::Whole(answer)
     }
 
     fn reply(&self, command: &[u8], fault: Option<Fault>) -> Reply {
@@ -424,7 +458,7 @@ fn pass_on(client: TcpStream, port: u16) -> io::Result<()> {
     Ok(())
 }
 
-fn number_at(packet: &[u8], at: usize) -> u32 {
+pub fn number_at(packet: &[u8], at: usize) -> u32 {
     u32::from_be_bytes(packet[at..at + 4].try_into().expect("four bytes"))
 }
 

@@ -5,8 +5,8 @@ use super::Fault;
 use super::chain::{is_signed_by, names};
 use super::device::Device;
 use crate::certificate::Certificate;
+use crate::store::Kind;
 use crate::store::devid::DevidStore;
-use crate::store::{KeyStore, Kind};
 
 /// What a token holds of certificates.
 struct Held {

@@ -8,7 +8,7 @@ use crate::key::{PublicKey, hex};
 use crate::store::devid::DevidStore;
 use crate::store::folder::{Description as About, Origin};
 use crate::store::idevid::{Authority, Identity, IdevidStore};
-use crate::store::{Key, KeyStore, Kind, Pins, Protection, Shown};
+use crate::store::{Key, Kind, Pins, Protection, Shown};
 use crate::tpm::{Refusals, Silence, Tpm, recognised};
 use parking_lot::Mutex;
 use serde::Serialize;

@@ -87,7 +87,10 @@ impl Fault {
 impl From<TpmError> for Fault {
     fn from(error: TpmError) -> Self {
         let kind = match &error {
-            TpmError::Unreachable(_) | TpmError::Broken(_) | TpmError::Timeout(_) => FaultKind::Tpm,
+            TpmError::Unreachable(_)
+            | TpmError::Broken(_)
+            | TpmError::WrongAnswer(_)
+            | TpmError::Timeout(_) => FaultKind::Tpm,
             TpmError::Response(code) if code.is_out_of_order() => FaultKind::Tpm,
             _ => FaultKind::Failed,
         };

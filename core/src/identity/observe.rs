@@ -78,7 +78,12 @@ impl Device {
         let tpm = silent.is_none();
         let half_there = matches!(
             silent,
-            Some(TpmError::Broken(_) | TpmError::Timeout(_) | TpmError::Response(_))
+            Some(
+                TpmError::Broken(_)
+                    | TpmError::WrongAnswer(_)
+                    | TpmError::Timeout(_)
+                    | TpmError::Response(_)
+            )
         );
         if tpm && !reset {
             self.unlock_or_lost()?;

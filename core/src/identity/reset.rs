@@ -88,12 +88,12 @@ impl Device {
             {
                 self.own.evict_key(handle, name)?;
             }
-            for Orphan(key) in self.orphans()? {
-                self.own.evict_key(key.handle, &key.name)?;
-            }
+            self.evict_orphans()?;
             self.forget_copy()?;
             if let Some(master) = master {
                 self.own.destroy_master(master.name())?;
+                // What lay below it by a rule that needs no master key would stop the provisioning.
+                self.evict_orphans()?;
             }
             for store in self.stores() {
                 store.forget_master()?;
@@ -103,6 +103,13 @@ impl Device {
         let request = self.reset_request();
         for path in [&self.config.provision.marker, &request] {
             file::remove(path).map_err(Fault::file(path))?;
+        }
+        Ok(())
+    }
+
+    fn evict_orphans(&self) -> Result<(), Fault> {
+        for Orphan(key) in self.orphans()? {
+            self.own.evict_key(key.handle, &key.name)?;
         }
         Ok(())
     }

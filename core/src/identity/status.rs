@@ -315,22 +315,22 @@ impl TpmStatus {
         let mut model = String::new();
         for part in vendor {
             // Not every TPM has all four.
-            model += &text(tpm.property(part).unwrap_or_default());
+            model += &text(tpm.property(part)?.unwrap_or_default());
         }
         let firmware = [
-            tpm.property(Property::Firmware1)?,
-            tpm.property(Property::Firmware2).unwrap_or_default(),
+            tpm.property(Property::Firmware1)?.unwrap_or_default(),
+            tpm.property(Property::Firmware2)?.unwrap_or_default(),
         ];
         let lockout = tpm.lockout()?;
         let locked = lockout.tries_left() == 0 && lockout.counter > 0;
         Ok(Self {
-            maker: text(tpm.property(Property::Manufacturer)?),
+            maker: text(tpm.property(Property::Manufacturer)?.unwrap_or_default()),
             model: model.trim().to_owned(),
             firmware: format!("{:08x}.{:08x}", firmware[0], firmware[1]),
             lockout_counter: lockout.counter,
             lockout_at: lockout.most,
             lockout_interval: lockout.interval,
-            lockout_recovery: tpm.property(Property::LockoutRecovery)?,
+            lockout_recovery: tpm.property(Property::LockoutRecovery)?.unwrap_or_default(),
             locked,
             mend: locked.then_some(WAIT),
             command: locked.then(|| tpm.tcti().clearing_lockout()),

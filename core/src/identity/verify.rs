@@ -16,7 +16,7 @@ use crate::key::PublicKey;
 use crate::pem;
 use crate::shell::argument;
 use crate::store::idevid::IdevidStore;
-use crate::store::{Key, KeyStore, Kind, LoginError, SignError, Who};
+use crate::store::{Key, Kind, LoginError, SignError, Who};
 use crate::tpm::{Secret, TpmError};
 use crate::trouble::trouble;
 use crate::trust::{Distrust, distrusted};

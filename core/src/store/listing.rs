@@ -20,7 +20,7 @@ pub struct Listing {
     pub refused: Vec<Refused>,
     /// The first file that could not be read now and may hold an object, and why.
     pub unread: Option<String>,
-    /// What was looked at; see [`KeyStore::stamp`](super::KeyStore::stamp).
+    /// What was looked at; see [`Store::stamp`](super::Store::stamp).
     pub stamp: Stamp,
 }
 

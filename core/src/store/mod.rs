@@ -11,60 +11,147 @@ pub mod sessions;
 mod templates;
 mod verify;
 
+use devid::DevidStore;
 pub use encrypt::{encrypt, longest_message};
+use idevid::IdevidStore;
 pub use key::{Access, DecryptRequest, Key, Login, Protection, SignRequest};
 pub use listing::{Half, Kind, Listing, Shown};
+use sessions::SessionStore;
 use templates::Templates;
 pub use verify::verify;
 pub(crate) use verify::verify_pss;
 
-use crate::tpm::{Tcti, Tpm, TpmError, WAIT};
+use crate::tpm::{Tcti, Told, Tpm, TpmError, WAIT};
 use std::fmt;
 use std::sync::Arc;
 
 /// Where a token's objects come from.
-pub trait KeyStore: fmt::Debug + Send + Sync {
+#[derive(Debug)]
+pub enum Store {
+    /// The factory identity: nothing is written there.
+    Factory(IdevidStore),
+    /// A key folder.
+    Folder(DevidStore),
+    /// Nothing but the objects of sessions.
+    Sessions(SessionStore),
+}
+
+/// What a token is, whatever is on it (PKCS#11 3.0, section 2.4).
+#[derive(Debug, Clone)]
+pub struct TokenTraits {
+    /// Its private keys are for users who have logged in.
+    pub asks_login: bool,
+    /// Objects can be made on it.
+    pub writable: bool,
+    /// It holds nothing, and its sessions verify with public keys of their own.
+    pub for_sessions: bool,
+    /// What its TPM can do, as far as it was asked.
+    pub algorithms: Told,
+    /// Whether its TPM's PSS signatures are of use, as far as is known.
+    pub pss: bool,
+}
+
+impl Store {
+    /// What the token of this TPM is. Costs no TPM command.
+    pub fn traits(&self, tpm: &Tpm) -> TokenTraits {
+        TokenTraits {
+            asks_login: self.pins() != Pins::None,
+            writable: self.folder().is_some(),
+            for_sessions: self.is_for_sessions(),
+            algorithms: tpm.told().clone(),
+            pss: tpm.signs_pss(),
+        }
+    }
+
     /// The state of what a look depends on: only a look after it changed can differ. Costs no TPM
     /// command.
-    fn stamp(&self) -> Stamp;
+    pub fn stamp(&self) -> Stamp {
+        match self {
+            Self::Factory(store) => store.stamp(),
+            Self::Folder(store) => store.stamp(),
+            Self::Sessions(_) => Stamp::Sessions,
+        }
+    }
 
     /// Searches for all objects.
-    fn look(&self) -> Result<Listing, LookError>;
+    ///
+    /// # Errors
+    ///
+    /// [`LookError`] if there is nothing to show.
+    pub fn look(&self) -> Result<Listing, LookError> {
+        match self {
+            Self::Factory(store) => store.look(),
+            Self::Folder(store) => store.look(),
+            Self::Sessions(store) => store.look(),
+        }
+    }
 
     /// The store in a forked child, sharing nothing that a thread of the parent may hold locked.
-    fn for_child(&self, tpm: &Arc<Tpm>) -> Box<dyn KeyStore>;
+    #[must_use]
+    pub fn for_child(&self, tpm: &Arc<Tpm>) -> Self {
+        match self {
+            Self::Factory(store) => Self::Factory(store.for_child(tpm)),
+            Self::Folder(store) => Self::Folder(store.for_child(tpm)),
+            Self::Sessions(store) => Self::Sessions(*store),
+        }
+    }
 
-    /// The store as one that makes, changes and destroys objects; `None` if this one cannot.
-    fn own(&self) -> Option<&devid::DevidStore> {
-        None
+    /// The key folder, where objects are made, changed and destroyed; `None` for other stores.
+    pub fn folder(&self) -> Option<&DevidStore> {
+        match self {
+            Self::Folder(store) => Some(store),
+            Self::Factory(_) | Self::Sessions(_) => None,
+        }
     }
 
     /// Whether the token is for objects of sessions alone.
-    fn is_for_sessions(&self) -> bool {
-        false
+    pub fn is_for_sessions(&self) -> bool {
+        matches!(self, Self::Sessions(_))
     }
 
-    /// Whether there are PINs. Costs no TPM command.
-    fn pins(&self) -> Pins {
-        Pins::None
+    /// Which PINs there are. Costs no TPM command.
+    pub fn pins(&self) -> Pins {
+        match self {
+            Self::Factory(store) => store.pins(),
+            Self::Folder(store) => store.pins(),
+            Self::Sessions(_) => Pins::None,
+        }
     }
 
     /// Logs in with this PIN; not to be called where there is none.
-    fn login(&self, _who: Who, _pin: &[u8]) -> Result<(), LoginError> {
-        Err(LoginError::NotInitialized)
+    ///
+    /// # Errors
+    ///
+    /// [`LoginError`]: nobody is logged in then.
+    pub fn login(&self, who: Who, pin: &[u8]) -> Result<(), LoginError> {
+        match self {
+            Self::Factory(store) => store.login(who, pin),
+            Self::Folder(store) => store.login(who, pin),
+            Self::Sessions(_) => Err(LoginError::NotInitialized),
+        }
     }
 
     /// Forgets what the login brought.
-    fn logout(&self) {}
+    pub fn logout(&self) {
+        match self {
+            Self::Factory(store) => store.logout(),
+            Self::Folder(store) => store.logout(),
+            Self::Sessions(_) => {}
+        }
+    }
 
-    /// How many wrong PINs the TPM still takes before it locks; `None` where that plays no part, or
-    /// cannot be asked now.
-    fn tries_left(&self) -> Option<u32> {
-        None
+    /// How many wrong PINs the TPM still takes before it locks: one command. `None` where that plays
+    /// no part, or cannot be asked now.
+    pub fn tries_left(&self) -> Option<u32> {
+        match self {
+            Self::Factory(store) => store.tries_left(),
+            Self::Folder(store) => store.tries_left(),
+            Self::Sessions(_) => None,
+        }
     }
 }
 
-/// What a look depended on; see [`KeyStore::stamp`].
+/// What a look depended on; see [`Store::stamp`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Stamp {
     /// Of the factory identity.

@@ -5,16 +5,20 @@ use super::exchange::{Exchange, Refusals};
 use super::session::Salt;
 use super::turn::Turn;
 use super::wrapped::Nest;
-use super::{AuthValue, Hash, Link, Lockout, Property, SRK, SaltKey, Silence, Tcti, TpmError};
+use super::{
+    AuthValue, Hash, Link, Lockout, Property, SRK, SaltKey, Scheme, Silence, Tcti, Told, TpmError,
+};
 use crate::file::Lock;
+use crate::key::PublicKey;
 use crate::system::Held;
 use crate::trust::Distrust;
+use log::warn;
 use once_cell::sync::OnceCell;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use std::collections::HashSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 /// A TPM and the links to it that this process holds.
@@ -24,7 +28,8 @@ use std::time::Duration;
 pub struct Tpm {
     tcti: Tcti,
     limit: Duration,
-    link: Mutex<Option<Link>>,
+    /// Held by one exchange; the next waits for it as long as a command may take.
+    pub(super) link: Mutex<Option<Link>>,
     /// Links of their own for keys that stay loaded.
     pub(super) nests: Mutex<Vec<Nest>>,
     /// Keeps the other processes of ours away while a key of ours is in a slot that all share.
@@ -46,7 +51,9 @@ pub struct Tpm {
     salt_key: Mutex<Option<(u64, Option<SaltKey>)>>,
     pss_given_up: AtomicBool,
     pub(super) nv_chunk: OnceCell<u16>,
-    pub(super) hashes: OnceCell<Vec<Hash>>,
+    told: Told,
+    /// Schemes by which a signature of this TPM was verified; see [`Tpm::has_proven`].
+    proven: AtomicU32,
 }
 
 impl Tpm {
@@ -72,7 +79,8 @@ impl Tpm {
             salt_key: Mutex::default(),
             pss_given_up: AtomicBool::new(false),
             nv_chunk: OnceCell::new(),
-            hashes: OnceCell::new(),
+            told: Told::default(),
+            proven: AtomicU32::new(0),
         }
     }
 
@@ -117,7 +125,8 @@ impl Tpm {
             refusals,
             salt_key: Mutex::default(),
             nv_chunk: OnceCell::new(),
-            hashes: OnceCell::new(),
+            told: self.told.clone(),
+            proven: AtomicU32::new(self.proven.load(Ordering::Acquire)),
         }
     }
 
@@ -151,19 +160,28 @@ impl Tpm {
         self.pss_given_up.store(true, Ordering::Release);
     }
 
+    /// What the TPM told of its algorithms; see [`Tpm::algorithms`].
+    pub fn told(&self) -> &Told {
+        &self.told
+    }
+
+    /// Whether a signature by this scheme, or by the private RSA operation alone, and by a key of this
+    /// kind was verified in this process, or in one that it was forked from.
+    pub fn has_proven(&self, scheme: Option<Scheme>, key: &PublicKey) -> bool {
+        self.proven.load(Ordering::Acquire) & proof(scheme, key) != 0
+    }
+
+    /// Notes that one was.
+    pub fn note_proven(&self, scheme: Option<Scheme>, key: &PublicKey) {
+        self.proven.fetch_or(proof(scheme, key), Ordering::AcqRel);
+    }
+
     /// Names a key that is ours to flush wherever it stands in a slot that processes share.
     pub fn own(&self, name: &[u8]) {
         let mut names = self.own_names.lock();
         if !names.contains(name) {
             names.insert(name.to_vec());
         }
-    }
-
-    /// The link that exchanges share; waited for as long as a command may take.
-    pub(super) fn link(&self) -> Result<MutexGuard<'_, Option<Link>>, TpmError> {
-        self.link
-            .try_lock_for(self.limit)
-            .ok_or(TpmError::Timeout(self.limit))
     }
 
     /// The turn to use a slot for objects that all processes share; `None` if none can be had.
@@ -214,13 +232,19 @@ impl Tpm {
             let public =
                 Exchange::new("ReadPublic").run(self, |link| match link.read_public(handle) {
                     Err(TpmError::Response(code)) if code.is_definite() => Ok(None),
+                    Err(TpmError::Unsupported(_)) => Ok(Some(Default::default())),
                     other => other.map(Some),
                 })?;
-            if let Some((area, _)) = public
-                && let Some(key) = SaltKey::of(handle, &area)
-            {
-                found = Some(key);
-                break;
+            let Some((area, _)) = public else { continue };
+            found = SaltKey::of(handle, &area);
+            match found {
+                Some(_) => break,
+                None => warn!(
+                    "handle 0x{handle:08X} holds no storage key of RSA, P-256, P-384 or P-521 (its type \
+                     is 0x{:04X}), so no auth session is salted to it: the next place is asked",
+                    area.first_chunk()
+                        .map_or(0, |kind| u16::from_be_bytes(*kind))
+                ),
             }
         }
         *self.salt_key.lock() = Some((faults, found.clone()));
@@ -285,10 +309,29 @@ impl Tpm {
     }
 
     /// A number that the TPM tells of itself.
-    pub fn property(&self, property: Property) -> Result<u32, TpmError> {
+    ///
+    /// `None` if it does not tell it.
+    pub fn property(&self, property: Property) -> Result<Option<u32>, TpmError> {
         let what = "GetCapability(properties)";
         Exchange::new(what).run(self, |link| link.property(property))
     }
+}
+
+/// The bit of a way to sign: one of each scheme, hash and curve.
+fn proof(scheme: Option<Scheme>, key: &PublicKey) -> u32 {
+    let kind = match (scheme, key) {
+        (None, _) => return 1 << 31,
+        (Some(Scheme::Rsassa(_)), _) => 0,
+        (Some(Scheme::Rsapss(_)), _) => 1,
+        (Some(Scheme::Ecdsa(_)), key) => match key.bits() {
+            ..=256 => 2,
+            257..=384 => 3,
+            _ => 4,
+        },
+    };
+    let same = |hash: &Hash| scheme.is_some_and(|scheme| scheme.hash() == *hash);
+    let hash = Hash::ALL.iter().position(same).unwrap_or_default();
+    1 << (Hash::ALL.len() * kind + hash)
 }
 
 impl fmt::Debug for Tpm {

@@ -8,7 +8,7 @@ use super::exchange::{Exchange, Subject};
 use super::wrapped::{flush, is_gone};
 use super::{Link, PublicArea, SRK, Tpm, TpmError, Used, qualified_name_below, template};
 use crate::key::PublicKey;
-use log::{debug, warn};
+use log::{debug, info, warn};
 use parking_lot::Mutex;
 use std::time::{Duration, Instant};
 
@@ -21,11 +21,20 @@ pub struct DerivedKey {
     template: Vec<u8>,
     name: Vec<u8>,
     /// Held for moments only; whoever finds it held does without.
-    context: Mutex<Option<Vec<u8>>>,
+    context: Mutex<Option<Context>>,
 }
 
-/// A template that gave the right key: its area, its name and its saved context.
-type Tried = (PublicArea, Vec<u8>, Vec<u8>);
+/// A saved context, and what is known of it.
+#[derive(Debug, Clone)]
+struct Context {
+    /// TPMS_CONTEXT.
+    saved: Vec<u8>,
+    /// Whether TPM2_ContextLoad was seen to give the key back.
+    proven: bool,
+}
+
+/// A template that gave the right key: its area, its name and its saved context, if the TPM gave one.
+type Tried = (PublicArea, Vec<u8>, Option<Context>);
 
 impl DerivedKey {
     /// The template that the TPM derives the key from.
@@ -54,14 +63,13 @@ impl Tpm {
                 return Err(TpmError::Timeout(PATIENCE));
             }
             let hierarchy = Subject::open(b"endorsement", "the endorsement hierarchy");
-            let tried = Exchange::new("CreatePrimary")
+            let tried = Exchange::by("CreatePrimary", hierarchy)
                 .loading()
-                .with(hierarchy)
                 .run(self, |link| try_template(link, &template, public));
             match tried {
                 Ok(None) => {}
                 Ok(Some((area, name, context))) => {
-                    let context = Mutex::new(Some(context));
+                    let context = Mutex::new(context);
                     return Ok(Some((
                         area,
                         DerivedKey {
@@ -72,7 +80,7 @@ impl Tpm {
                     )));
                 }
                 // This TPM lacks an algorithm; or a damaged hint, no structure at all.
-                Err(error) if is_refusal(&error) => debug!("template refused: {error}"),
+                Err(error) if is_refusal(&error) => info!("template refused: {error}"),
                 Err(error) => return Err(error),
             }
         }
@@ -88,7 +96,7 @@ impl Tpm {
         mut commands: impl FnMut(&mut Link, Used) -> Result<R, TpmError>,
     ) -> Result<R, TpmError> {
         let subject = Subject::open(&key.name, "the derived key");
-        let exchange = Exchange::new(what).loading().with(subject);
+        let exchange = Exchange::by(what, subject).loading();
         exchange.run(self, |link| {
             let mut handle = key.load(link)?;
             let mut answer = commands(link, Used::open(handle, &key.name));
@@ -113,7 +121,7 @@ impl Tpm {
         const TRANSIENT: u32 = 0x8000_0000;
         let master = match self.master.map(|master| link.qualified_name(master)) {
             Some(Err(error)) if error.is_transport_fault() => return Err(error),
-            other => other.and_then(Result::ok),
+            other => other.and_then(Result::ok).flatten(),
         };
         for handle in link.handles(TRANSIENT)? {
             let ours = match self.is_ours(link, handle, master.as_deref()) {
@@ -142,9 +150,13 @@ impl Tpm {
         if self.is_own(&name) || template::may_be_ours(&area) {
             return Ok(true);
         }
-        // Session keys of a process that is gone are known to nobody, but by what wraps them.
+        // Session keys of a process that is gone are known to nobody, but by what wraps them; or, where
+        // the TPM does not tell that, by their template.
+        let Some(there) = link.qualified_name(handle)? else {
+            return Ok(template::is_own_key(&area));
+        };
         let below = master.and_then(|master| qualified_name_below(master, &name));
-        Ok(below.is_some() && below == Some(link.qualified_name(handle)?))
+        Ok(below.is_some_and(|below| below == there))
     }
 }
 
@@ -156,49 +168,131 @@ fn is_root_or_below(link: &mut Link, handle: u32) -> Result<bool, TpmError> {
     if !template::is_storage_root(&area) {
         return Ok(false);
     }
-    let there = Some(link.qualified_name(handle)?);
-    if there == qualified_name_below(&OWNER.to_be_bytes(), &name) {
+    // Where the TPM does not tell what it lies below, the template decides.
+    let Some(there) = link.qualified_name(handle)? else {
+        return Ok(true);
+    };
+    if qualified_name_below(&OWNER.to_be_bytes(), &name).as_ref() == Some(&there) {
         return Ok(true);
     }
     match link.qualified_name(SRK) {
-        Ok(root) => Ok(there == qualified_name_below(&root, &name)),
+        Ok(root) => {
+            let below = root.and_then(|root| qualified_name_below(&root, &name));
+            Ok(below == Some(there))
+        }
         Err(TpmError::Response(_)) => Ok(false),
         Err(error) => Err(error),
     }
 }
 
+/// Whether the template is at fault, so that another one may do: not the hierarchy, nor the TPM.
 fn is_refusal(error: &TpmError) -> bool {
     match error {
-        TpmError::Response(code) => code.is_parameter(),
+        TpmError::Response(code) => code.is_definite() && !code.is_of_handle_or_session(),
+        other => matches!(other, TpmError::Unsupported(_)),
+    }
+}
+
+/// Whether a context is of no use, whatever the reason: the TPM was started anew, this is another link,
+/// or the TPM keeps no contexts of flushed objects.
+fn is_useless(error: &TpmError) -> bool {
+    match error {
+        TpmError::Response(code) => !(code.asks_for_resend() || code.is_out_of_objects()),
         other => matches!(other, TpmError::Unsupported(_)),
     }
 }
 
 impl DerivedKey {
+    /// A transient handle; to be flushed. From the saved context, or derived anew: one command, and
+    /// one more where a context is loaded for the first time.
     pub(super) fn load(&self, link: &mut Link) -> Result<u32, TpmError> {
-        let saved = self.context.try_lock().and_then(|context| context.clone());
-        if let Some(saved) = saved {
-            match link.context_load(&saved) {
-                // The TPM was started anew, or this is another link: derive again.
-                Err(error) if is_refusal(&error) => {}
-                other => return other,
-            }
-        }
+        let context = self.context.try_lock().and_then(|context| context.clone());
+        let keeps_contexts = match context {
+            None => true,
+            Some(context) => match self.load_context(link, context)? {
+                Ok(handle) => return Ok(handle),
+                Err(keeps_contexts) => keeps_contexts,
+            },
+        };
         let (handle, _, name) = link.create_primary(Used::endorsement(), &self.template)?;
         if name != self.name {
             link.flush(handle)?;
             return Err(TpmError::SeedChanged);
         }
-        match link.context_save(handle) {
-            Ok(saved) => {
-                if let Some(mut context) = self.context.try_lock() {
-                    *context = Some(saved);
-                }
-            }
-            Err(error) if error.is_transport_fault() => return Err(error),
-            Err(error) => debug!("TPM2_ContextSave: {error}"),
+        let context = match keeps_contexts {
+            true => saved(link, handle)?,
+            false => None,
+        };
+        if let Some(mut place) = self.context.try_lock() {
+            *place = context;
         }
         Ok(handle)
+    }
+
+    /// The key from its saved context. Else whether another context may be of use: not if the TPM gave
+    /// another key back.
+    fn load_context(
+        &self,
+        link: &mut Link,
+        context: Context,
+    ) -> Result<Result<u32, bool>, TpmError> {
+        let handle = match link.context_load(&context.saved) {
+            Ok(handle) => handle,
+            Err(error) if is_useless(&error) => {
+                debug!("TPM2_ContextLoad: {error}; the key is derived anew");
+                return Ok(Err(true));
+            }
+            Err(error) => return Err(error),
+        };
+        if context.proven {
+            return Ok(Ok(handle));
+        }
+        match link.read_public(handle) {
+            Ok((_, name)) if name == self.name => {
+                if let Some(mut place) = self.context.try_lock() {
+                    let proven = true;
+                    *place = Some(Context { proven, ..context });
+                }
+                Ok(Ok(handle))
+            }
+            Ok(_) => {
+                warn!("TPM2_ContextLoad gave another key back; the key is derived for each use");
+                link.flush(handle)?;
+                Ok(Err(false))
+            }
+            Err(error) if is_useless(&error) => {
+                flush(link, handle, &Ok(()));
+                Ok(Err(true))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Forgets a context that gave the key back before: a signature was not the key's. `false` if there
+    /// is none.
+    pub(crate) fn forget_context(&self) -> bool {
+        let Some(mut place) = self.context.try_lock() else {
+            return false;
+        };
+        let was_proven = place.as_ref().is_some_and(|context| context.proven);
+        *place = None;
+        was_proven
+    }
+}
+
+/// The context of what is in a handle; `None` from a TPM that does not give it: the key is derived for
+/// each use then.
+fn saved(link: &mut Link, handle: u32) -> Result<Option<Context>, TpmError> {
+    match link.context_save(handle) {
+        Ok(saved) => Ok(Some(Context {
+            saved,
+            proven: false,
+        })),
+        Err(error @ (TpmError::Response(_) | TpmError::Unsupported(_))) => {
+            debug!("TPM2_ContextSave: {error}");
+            Ok(None)
+        }
+        Err(error) => Err(error),
     }
 }
 
@@ -210,7 +304,7 @@ fn try_template(
 ) -> Result<Option<Tried>, TpmError> {
     let (handle, area, name) = link.create_primary(Used::endorsement(), template)?;
     let context = match PublicArea::parse(&area) {
-        Some(area) if area.key == *public => Some((area, link.context_save(handle))),
+        Some(area) if area.key == *public => Some((area, saved(link, handle))),
         _ => None,
     };
     link.flush(handle)?;

@@ -127,21 +127,22 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    /// Commands that show this authorisation value: a wrong one counts towards lockout each time it
-    /// arrives.
-    pub(super) fn showing(self, value: &AuthValue) -> Self {
+    /// Commands that show the owner's authorisation value, of which no refusal is remembered.
+    pub(super) fn showing_owner(self, value: &AuthValue) -> Self {
         Self {
             repeats: self.repeats && value.is_empty(),
             ..self
         }
     }
 
-    /// Nothing is sent if this subject refused this authorisation value before: another try could
-    /// count towards lockout.
-    pub(super) fn with(self, subject: Subject<'a>) -> Self {
+    /// Commands that show a subject's authorisation value: a wrong one counts towards lockout each
+    /// time it arrives. Nothing is sent if the subject refused that value before.
+    pub(super) fn by(what: &'a str, subject: Subject<'a>) -> Self {
         Self {
+            what,
+            repeats: subject.value.is_empty(),
+            loads: false,
             subject: Some(subject),
-            ..self
         }
     }
 
@@ -154,34 +155,31 @@ impl<'a> Exchange<'a> {
         tpm: &Tpm,
         commands: impl FnMut(&mut Link) -> Result<R, TpmError>,
     ) -> Result<R, TpmError> {
-        let mut link = tpm.link()?;
-        let turn = match self.loads {
-            true => tpm.object_turn(),
-            false => None,
-        };
+        let held = tpm.link.try_lock_for(tpm.limit());
+        let mut link = held.ok_or(TpmError::Timeout(tpm.limit()))?;
+        let turn = self.loads.then(|| tpm.object_turn()).flatten();
         let result = self.run_over(&mut link, tpm, commands);
         drop((turn, link));
-        self.telling_lockout(tpm, result)
+        if let Err(TpmError::Lockout(_)) = result {
+            self.tell_lockout(tpm);
+        }
+        result
     }
 
     /// Warns of lockout, once the link is free to ask how long it lasts.
-    pub(super) fn telling_lockout<R>(
-        self,
-        tpm: &Tpm,
-        result: Result<R, TpmError>,
-    ) -> Result<R, TpmError> {
-        if self.subject.is_some() && matches!(result, Err(TpmError::Lockout(_))) {
-            match tpm.lockout() {
-                Ok(Lockout {
-                    counter, interval, ..
-                }) => warn!(
-                    "the TPM is in lockout: {counter} failed tries count, one is forgotten each \
-                     {interval} s; until then a key that is not noDA cannot sign"
-                ),
-                Err(_) => warn!("the TPM is in lockout"),
-            }
+    pub(super) fn tell_lockout(self, tpm: &Tpm) {
+        if self.subject.is_none() {
+            return;
         }
-        result
+        match tpm.lockout() {
+            Ok(Lockout {
+                counter, interval, ..
+            }) => warn!(
+                "the TPM is in lockout: {counter} failed tries count, one is forgotten each \
+                 {interval} s; until then a key that is not noDA cannot sign"
+            ),
+            Err(_) => warn!("the TPM is in lockout"),
+        }
     }
 
     /// Runs the commands over a link that is held already.

@@ -1,6 +1,6 @@
 //! A TPM for unit tests: answers each command as the test says, over a Unix socket.
 
-use super::{Refusals, Tcti, Tpm};
+use super::{Refusals, Tcti, Tpm, sized};
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::io::{Read, Write};
@@ -12,6 +12,11 @@ use std::time::Duration;
 pub(crate) const READ_PUBLIC: u32 = 0x173;
 pub(crate) const SIGN: u32 = 0x15D;
 pub(crate) const GET_CAPABILITY: u32 = 0x17A;
+pub(crate) const CREATE_PRIMARY: u32 = 0x131;
+pub(crate) const CONTEXT_LOAD: u32 = 0x161;
+pub(crate) const CONTEXT_SAVE: u32 = 0x162;
+pub(crate) const FLUSH_CONTEXT: u32 = 0x165;
+pub(crate) const NV_READ: u32 = 0x14E;
 
 /// What happens to one command.
 pub(crate) enum Reply {
@@ -21,6 +26,8 @@ pub(crate) enum Reply {
     Body(Vec<u8>),
     /// Success of a command with one authorisation.
     AuthorisedBody(Vec<u8>),
+    /// The same of a command that gives a handle.
+    Made(u32, Vec<u8>),
     /// The connection ends without an answer.
     Hangup,
     /// No answer for as long as the client waits.
@@ -60,12 +67,12 @@ impl FakeTpm {
                 let answer = match replies.pop_front().expect("a reply for each command") {
                     Reply::Code(code) => frame(0x8001, code, &[]),
                     Reply::Body(body) => frame(0x8001, 0, &body),
-                    Reply::AuthorisedBody(body) => {
-                        let mut sized = (body.len() as u32).to_be_bytes().to_vec();
-                        sized.extend(body);
-                        sized.extend([0, 0, 0x01, 0, 0]); // an empty nonce, attributes, no HMAC
-                        frame(0x8002, 0, &sized)
-                    }
+                    Reply::AuthorisedBody(body) => frame(0x8002, 0, &authorised(&body)),
+                    Reply::Made(handle, body) => frame(
+                        0x8002,
+                        0,
+                        &[&handle.to_be_bytes()[..], &authorised(&body)].concat(),
+                    ),
                     Reply::Hangup => continue,
                     Reply::Silence => {
                         // Ends when the client gives up and closes.
@@ -92,7 +99,47 @@ impl FakeTpm {
     }
 }
 
-/// The body of a TPM2_ReadPublic response: this area, this name.
+/// A body that goes on behind what is known today.
+pub(crate) fn longer(reply: Reply) -> Reply {
+    match reply {
+        Reply::Body(body) => Reply::Body([&body[..], &[0xEE; 9]].concat()),
+        Reply::AuthorisedBody(body) => Reply::AuthorisedBody([&body[..], &[0xEE; 9]].concat()),
+        other => other,
+    }
+}
+
+/// Parameters with the authorisation behind them: an empty nonce, attributes, no HMAC.
+fn authorised(body: &[u8]) -> Vec<u8> {
+    [
+        &(body.len() as u32).to_be_bytes()[..],
+        body,
+        &[0, 0, 0x01, 0, 0],
+    ]
+    .concat()
+}
+
+/// The body of a TPM2_GetCapability response: a list of this capability, its items as bytes.
+pub(crate) fn capability(more: bool, capability: u32, items: &[Vec<u8>]) -> Reply {
+    let mut body = vec![u8::from(more)];
+    body.extend(capability.to_be_bytes());
+    body.extend((items.len() as u32).to_be_bytes());
+    body.extend(items.concat());
+    Reply::Body(body)
+}
+
+/// The body of a TPM2_CreatePrimary response: this area, this name, no creation data.
+pub(crate) fn primary(handle: u32, area: &[u8], name: &[u8]) -> Reply {
+    let creation = [0, 0, 0, 0, 0, 32]; // no PCRs, their digest
+    let creation = [&creation[..], &[0; 32], &[0], &[0, 0x10, 0, 0, 0, 0, 0, 0]].concat();
+    let mut body = sized(area);
+    body.extend(sized(&creation));
+    body.extend(sized(&[0; 32])); // its digest
+    body.extend([0x80, 0x21, 0x40, 0, 0, 7, 0, 0]); // the NULL ticket
+    body.extend(sized(name));
+    Reply::Made(handle, body)
+}
+
+/// The body of a TPM2_ReadPublic response: this area, this name, and no other qualified name.
 pub(crate) fn public(area: &[u8], name: &[u8]) -> Reply {
     let mut body = Vec::new();
     for part in [area, name, name] {

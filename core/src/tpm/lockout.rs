@@ -14,33 +14,11 @@ pub struct Lockout {
     pub counter: u32,
     /// So many are lockout.
     pub most: u32,
-    /// Seconds until one failed try is forgotten; 0: none is, and none counts.
+    /// Seconds until one failed try is forgotten; 0: none is forgotten, or the TPM does not tell.
     pub interval: u32,
 }
 
 impl Lockout {
-    /// TPM_PT_LOCKOUT_COUNTER, and behind it TPM_PT_MAX_AUTH_FAIL and TPM_PT_LOCKOUT_INTERVAL.
-    pub(crate) const FIRST: u32 = 0x20E;
-    pub(crate) const COUNT: u32 = 3;
-
-    /// From the properties with their tags.
-    pub(crate) fn of(properties: impl Iterator<Item = (u32, u32)>) -> Option<Self> {
-        let (mut counter, mut most, mut interval) = (None, None, None);
-        for (tag, value) in properties {
-            match tag.checked_sub(Self::FIRST) {
-                Some(0) => counter = Some(value),
-                Some(1) => most = Some(value),
-                Some(2) => interval = Some(value),
-                _ => {}
-            }
-        }
-        Some(Self {
-            counter: counter?,
-            most: most?,
-            interval: interval?,
-        })
-    }
-
     /// How many failed tries there may still be before lockout.
     pub fn tries_left(&self) -> u32 {
         self.most.saturating_sub(self.counter)

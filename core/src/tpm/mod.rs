@@ -4,8 +4,16 @@
 //! holds a link, opens it when it is first needed, retries and reconnects.
 //! Section numbers are those of the TPM 2.0 Library Specification, level 1.59.
 
+mod algorithms;
+mod ancestry;
+#[cfg(test)]
+mod answers_tests;
+#[cfg(test)]
+mod capability_tests;
 mod client;
 mod derived;
+#[cfg(test)]
+mod derived_tests;
 mod duplicate;
 mod exchange;
 #[cfg(test)]
@@ -27,6 +35,7 @@ mod turn;
 mod unloadable;
 mod wrapped;
 
+pub use algorithms::{Algorithms, Told};
 pub use client::Tpm;
 pub use derived::DerivedKey;
 pub use exchange::Refusals;
@@ -51,6 +60,7 @@ pub use template::recognised;
 pub use unloadable::{Obstacle, Unloadable};
 pub use wrapped::{Parent, WrappedKey};
 
+use crate::key::pad_left;
 use std::fmt;
 use std::time::Duration;
 
@@ -73,6 +83,15 @@ pub enum Scheme {
 }
 
 impl Scheme {
+    /// TPM_ALG_ID of the scheme, without its hash.
+    pub const fn algorithm(self) -> u16 {
+        match self {
+            Self::Ecdsa(_) => 0x0018,
+            Self::Rsassa(_) => 0x0014,
+            Self::Rsapss(_) => 0x0016,
+        }
+    }
+
     /// The hash that made the digest.
     pub const fn hash(self) -> Hash {
         match self {
@@ -93,6 +112,27 @@ pub enum Signature {
     },
     /// An RSA signature of either scheme.
     Rsa(Vec<u8>),
+}
+
+impl Signature {
+    /// `width` bytes as PKCS#11 has them (3.0, sections 6.1 and 6.3): r ‖ s, each as wide as the
+    /// curve's order; or as wide as the modulus.
+    ///
+    /// # Errors
+    ///
+    /// [`TpmError::Broken`] for a number that needs more bytes.
+    pub fn fixed(&self, width: usize) -> Result<Vec<u8>, TpmError> {
+        let whole = match self {
+            Self::Ecc { r, s } if r.len() == width / 2 && s.len() == width / 2 => {
+                Some([&r[..], s].concat())
+            }
+            Self::Ecc { r, s } => pad_left(r, width / 2)
+                .zip(pad_left(s, width / 2))
+                .map(|(r, s)| [r, s].concat()),
+            Self::Rsa(number) => pad_left(number, width),
+        };
+        whole.ok_or_else(|| TpmError::WrongAnswer("a signature wider than its key".into()))
+    }
 }
 
 /// What TPM2_NV_ReadPublic tells of an index (Part 2, section 13.5).
@@ -134,6 +174,12 @@ impl NvPublic {
 pub enum Property {
     /// The most bytes that one TPM2_NV_Read returns.
     NvBufferMax,
+    /// Failed tries of authorisation that count now.
+    LockoutCounter,
+    /// So many are lockout.
+    MaxAuthFail,
+    /// Seconds until one failed try is forgotten.
+    LockoutInterval,
     /// Seconds until the lockout authorisation may be tried again.
     LockoutRecovery,
     /// The maker, four characters.
@@ -161,10 +207,20 @@ pub enum Property {
 }
 
 impl Property {
+    /// What tells of lockout, in the order of the tags, which follow each other.
+    pub(crate) const LOCKOUT: [Self; 3] = [
+        Self::LockoutCounter,
+        Self::MaxAuthFail,
+        Self::LockoutInterval,
+    ];
+
     /// TPM_PT.
     pub const fn tag(self) -> u32 {
         match self {
             Self::NvBufferMax => 0x12C,
+            Self::LockoutCounter => 0x20E,
+            Self::MaxAuthFail => 0x20F,
+            Self::LockoutInterval => 0x210,
             Self::LockoutRecovery => 0x211,
             Self::Manufacturer => 0x105,
             Self::Vendor1 => 0x106,
@@ -266,6 +322,9 @@ pub enum TpmError {
     Unreachable(String),
     /// The connection failed once the command was on its way; it may have run.
     Broken(String),
+    /// The TPM answered, and the answer cannot be right: it is for another command, or of another
+    /// key. The command may have run.
+    WrongAnswer(String),
     /// No answer within the limit; the command may still run.
     Timeout(Duration),
     /// The TPM answered with a response code.
@@ -300,9 +359,10 @@ pub enum TpmError {
 }
 
 impl TpmError {
-    /// Whether the connection is at fault, so that a new one may help.
+    /// Whether a new connection may help: the connection failed, or brought what is no answer to the
+    /// command.
     pub fn is_transport_fault(&self) -> bool {
-        matches!(self, Self::Broken(_))
+        matches!(self, Self::Broken(_) | Self::WrongAnswer(_))
     }
 }
 
@@ -319,6 +379,7 @@ impl fmt::Display for TpmError {
         match self {
             Self::Unreachable(why) => write!(f, "TPM not reachable: {why}"),
             Self::Broken(why) => write!(f, "connection to the TPM failed: {why}"),
+            Self::WrongAnswer(why) => write!(f, "the TPM's answer is not right: {why}"),
             Self::Timeout(limit) => {
                 write!(
                     f,

@@ -57,10 +57,12 @@ impl Tpm {
         put
     }
 
-    /// The most bytes that an index holds.
+    /// The most bytes that an index holds. Where the TPM does not tell it, as many as can be asked for:
+    /// the TPM refuses what is too much, and nothing is lost by that.
     pub fn nv_most(&self) -> Result<usize, TpmError> {
         let most = self.property(Property::NvIndexMax)?;
-        Ok(u16::try_from(most).unwrap_or(u16::MAX).into())
+        let most = most.and_then(|most| u16::try_from(most).ok());
+        Ok(most.unwrap_or(u16::MAX).into())
     }
 
     /// Defines the index, which is free, and fills it.

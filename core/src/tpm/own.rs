@@ -6,7 +6,7 @@ use super::exchange::Exchange;
 use super::wrapped::flush;
 use super::{
     Auth, AuthValue, DerivedKey, Hash, Link, Parent, PublicArea, SaltKey, Secret, Secrets, Tpm,
-    TpmError, Used, WrappedKey, name_of, qualified_name_below, template,
+    TpmError, Used, WrappedKey, name_of, template,
 };
 use crate::key::{Curve, PublicKey};
 
@@ -45,6 +45,11 @@ pub struct KeyUsage {
 }
 
 impl StorageKey {
+    /// Its persistent handle.
+    pub fn handle(&self) -> u32 {
+        self.handle
+    }
+
     /// The TPM name.
     pub fn name(&self) -> &[u8] {
         &self.name
@@ -132,44 +137,6 @@ impl Tpm {
             self.make_root(owner)?;
         }
         self.storage_key(SRK)?.ok_or_else(|| missing(SRK))
-    }
-
-    /// Whether the key at its handle is a primary key, which comes back from its template however
-    /// often it is evicted.
-    pub fn is_primary(&self, key: &StorageKey) -> Result<bool, TpmError> {
-        /// TPM_RH_OWNER, TPM_RH_ENDORSEMENT, TPM_RH_PLATFORM.
-        const HIERARCHIES: [u32; 3] = [0x4000_0001, 0x4000_000B, 0x4000_000C];
-        let there = self.qualified_name(key.handle)?;
-        let below = |one: u32| qualified_name_below(&one.to_be_bytes(), &key.name);
-        Ok(there.is_some() && HIERARCHIES.into_iter().any(|one| below(one) == there))
-    }
-
-    /// Whether the key of this name in a persistent handle was made below the one in another.
-    pub fn lies_below(&self, parent: u32, handle: u32, name: &[u8]) -> Result<bool, TpmError> {
-        let Some(parent) = self.qualified_name(parent)? else {
-            return Ok(false);
-        };
-        let below = qualified_name_below(&parent, name);
-        Ok(below.is_some() && below == self.qualified_name(handle)?)
-    }
-
-    /// Whether the key of this name in a persistent handle was made below a storage key of this name
-    /// that itself lay below the storage root key, wherever that one is now.
-    pub fn lay_below(&self, parent: &[u8], handle: u32, name: &[u8]) -> Result<bool, TpmError> {
-        let Some(root) = self.qualified_name(SRK)? else {
-            return Ok(false);
-        };
-        let parent = qualified_name_below(&root, parent);
-        let below = parent.and_then(|parent| qualified_name_below(&parent, name));
-        Ok(below.is_some() && below == self.qualified_name(handle)?)
-    }
-
-    /// `None` if nothing is there.
-    fn qualified_name(&self, handle: u32) -> Result<Option<Vec<u8>>, TpmError> {
-        Exchange::new("ReadPublic").run(self, |link| match link.qualified_name(handle) {
-            Err(TpmError::Response(code)) if code.is_missing_handle() => Ok(None),
-            other => other.map(Some),
-        })
     }
 
     fn make_root(&self, owner: &AuthValue) -> Result<(), TpmError> {

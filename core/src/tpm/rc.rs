@@ -6,6 +6,15 @@ use std::fmt;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ResponseCode(pub u32);
 
+/// What a format-one code is about.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum About {
+    Parameter,
+    /// A handle or an auth session.
+    Other,
+    Untold,
+}
+
 impl ResponseCode {
     const RETRY: u32 = 0x922;
     const YIELDED: u32 = 0x908;
@@ -20,6 +29,21 @@ impl ResponseCode {
     const OBJECT_MEMORY: u32 = 0x902;
     const AUTH_FAIL: u32 = 0x08E;
     const BAD_AUTH: u32 = 0x0A2;
+    const HANDLE: u32 = 0x08B;
+    const CURVE: u32 = 0x0A6;
+    const INITIALIZE: u32 = 0x100;
+    const FAILURE: u32 = 0x101;
+    /// Errors of a TPM's state, whatever it is asked: besides the two above EXCLUSIVE, UPGRADE,
+    /// TOO_MANY_CONTEXTS, REBOOT, NEEDS_TEST.
+    const OF_STATE: [u32; 7] = [
+        Self::INITIALIZE,
+        Self::FAILURE,
+        0x121,
+        0x12D,
+        0x12E,
+        0x130,
+        0x153,
+    ];
 
     /// The TPM did nothing and asks for the same command again.
     pub fn asks_for_resend(self) -> bool {
@@ -36,7 +60,7 @@ impl ResponseCode {
 
     /// The TPM does nothing before it is reset, or was started.
     pub fn is_out_of_order(self) -> bool {
-        matches!(self.0, 0x100 | 0x101)
+        matches!(self.0, Self::INITIALIZE | Self::FAILURE)
     }
 
     /// The authorisation value was wrong.
@@ -45,13 +69,25 @@ impl ResponseCode {
     }
 
     /// A parameter of the command is at fault: the same command will fail again.
+    ///
+    /// Some TPMs leave out what the fault is about. Such a bare code is taken for a parameter's, unless
+    /// only a handle or an authorisation can have it.
     pub fn is_parameter(self) -> bool {
-        self.0 & 0xC0 == 0xC0
+        match self.about() {
+            Some(About::Parameter) => true,
+            Some(About::Untold) => self.base() != Self::HANDLE && !self.is_wrong_auth(),
+            Some(About::Other) | None => false,
+        }
+    }
+
+    /// A handle or an auth session of the command is at fault, whatever its parameters are.
+    pub fn is_of_handle_or_session(self) -> bool {
+        self.about() == Some(About::Other) || self.is_wrong_auth()
     }
 
     /// A handle of the command names nothing: format-one HANDLE, or "reference not loaded".
     pub fn is_missing_handle(self) -> bool {
-        self.base() == 0x08B || (0x910..=0x916).contains(&self.0)
+        self.base() == Self::HANDLE || (0x910..=0x916).contains(&self.0)
     }
 
     /// The value of the command's first handle is none: what the TPM answers where a resource manager
@@ -72,8 +108,14 @@ impl ResponseCode {
 
     /// A value that this TPM does not implement: a curve, a size, an algorithm.
     pub fn is_unsupported_value(self) -> bool {
-        // VALUE, CURVE, KEY_SIZE, ASYMMETRIC
-        matches!(self.base(), 0x081 | 0x084 | 0x087 | 0x0A6)
+        // ASYMMETRIC, HASH, VALUE, KEY_SIZE, SCHEME, SYMMETRIC
+        matches!(self.base(), 0x081 | 0x083 | 0x084 | 0x087 | 0x092 | 0x096)
+            || self.is_unsupported_curve()
+    }
+
+    /// A curve that this TPM does not implement.
+    pub fn is_unsupported_curve(self) -> bool {
+        self.base() == Self::CURVE
     }
 
     /// Of TPM2_Load: what is to be loaded is not as its parent wrapped it.
@@ -83,7 +125,8 @@ impl ResponseCode {
 
     /// The entity in a handle of the command is of another kind than the command takes.
     pub fn is_other_kind(self) -> bool {
-        self.0 & 0xC0 == 0x80 && self.base() == Self::TYPE
+        let about = self.about();
+        matches!(about, Some(About::Other | About::Untold)) && self.base() == Self::TYPE
     }
 
     /// The use of an entity takes a policy, not an authorisation value.
@@ -96,25 +139,43 @@ impl ResponseCode {
         self.0 == Self::OBJECT_MEMORY
     }
 
-    /// Says for good that what was asked for is not to be had, rather than that something failed:
-    /// no such handle, nothing written there, or not for us.
+    /// Says for good that what was asked for is not to be had, rather than that the TPM cannot answer
+    /// now: each error but those of its state, a vendor's errors too. Warnings are none.
     pub fn is_definite(self) -> bool {
-        self.is_wrong_auth() || matches!(self.base(), 0x08B | 0x124 | 0x12F | 0x148 | 0x149 | 0x14A)
+        match self.0 {
+            0x100..=0x17F => !Self::OF_STATE.contains(&self.0),
+            0x500..=0x57F => true,
+            _ => self.about().is_some(),
+        }
+    }
+
+    /// What a format-one code is about; `None` for other codes.
+    fn about(self) -> Option<About> {
+        const FORMAT_ONE: u32 = 1 << 7;
+        const PARAMETER: u32 = 1 << 6;
+        const NUMBER: u32 = 0xF00;
+        match self.0 {
+            0x1000.. => None,
+            code if code & FORMAT_ONE == 0 => None,
+            code if code & PARAMETER != 0 => Some(About::Parameter),
+            code if code & NUMBER != 0 => Some(About::Other),
+            _ => Some(About::Untold),
+        }
     }
 
     /// A format-one code without the number of the handle, session or parameter it is about;
     /// other codes unchanged.
     fn base(self) -> u32 {
-        match self.0 & 0x80 {
-            0 => self.0,
-            _ => self.0 & 0x0BF,
+        match self.about() {
+            None => self.0,
+            Some(_) => self.0 & 0x0BF,
         }
     }
 
     fn name(self) -> Option<&'static str> {
         Some(match self.base() {
-            0x100 => "TPM_RC_INITIALIZE: the TPM was not started",
-            0x101 => "TPM_RC_FAILURE",
+            Self::INITIALIZE => "TPM_RC_INITIALIZE: the TPM was not started",
+            Self::FAILURE => "TPM_RC_FAILURE",
             0x120 => "TPM_RC_DISABLED",
             0x124 => "TPM_RC_AUTH_TYPE",
             0x12F => "TPM_RC_AUTH_UNAVAILABLE",
@@ -141,12 +202,16 @@ impl ResponseCode {
             0x083 => "TPM_RC_HASH",
             0x084 => "TPM_RC_VALUE",
             Self::TYPE => "TPM_RC_TYPE",
-            0x08B => "TPM_RC_HANDLE",
+            Self::HANDLE => "TPM_RC_HANDLE",
             Self::AUTH_FAIL => "TPM_RC_AUTH_FAIL",
+            0x087 => "TPM_RC_KEY_SIZE",
+            0x081 => "TPM_RC_ASYMMETRIC",
+            0x085 => "TPM_RC_HIERARCHY",
             0x092 => "TPM_RC_SCHEME",
             0x095 => "TPM_RC_SIZE",
             0x09C => "TPM_RC_KEY",
             Self::BAD_AUTH => "TPM_RC_BAD_AUTH",
+            Self::CURVE => "TPM_RC_CURVE: a curve that the TPM does not have",
             _ => return None,
         })
     }
@@ -186,12 +251,72 @@ mod tests {
 
     #[test]
     fn a_failure_is_not_an_answer() {
-        for code in [0x18B, 0x14A, 0x149, 0x148, 0x98E, 0x12F] {
+        // Errors with and without a number, of a command, of a vendor.
+        for code in [
+            0x18B, 0x08B, 0x14A, 0x149, 0x148, 0x98E, 0x08E, 0x12F, 0x1C4, 0x0A6, 0x0BF, 0x143,
+            0x17F, 0x501, 0x57F,
+        ] {
             assert!(ResponseCode(code).is_definite(), "{code:x}");
         }
-        for code in [0x101, 0x922, 0x921, 0x902, 0x910, 0x100] {
+        // States, warnings, a vendor's warnings, TPM 1.2, other layers.
+        for code in [
+            0x101,
+            0x100,
+            0x130,
+            0x153,
+            0x922,
+            0x921,
+            0x902,
+            0x910,
+            0x97F,
+            0xD01,
+            0x01E,
+            0x000A_000A,
+            0x0007_0084,
+        ] {
             assert!(!ResponseCode(code).is_definite(), "{code:x}");
         }
+    }
+
+    #[test]
+    fn a_bare_code_is_a_parameters_unless_it_cannot_be() {
+        for code in [
+            0x2E6, 0x0E6, 0x0A6, 0x09F, 0x1DF, 0x084, 0x083, 0x095, 0x0BF, 0x08A,
+        ] {
+            assert!(ResponseCode(code).is_parameter(), "{code:x}");
+        }
+        for code in [
+            0x08B,
+            0x08E,
+            0x0A2,
+            0x18B,
+            0x184,
+            0x98E,
+            0x101,
+            0x922,
+            0x0007_00C4,
+        ] {
+            assert!(!ResponseCode(code).is_parameter(), "{code:x}");
+        }
+        for code in [0x0A6, 0x2E6, 0x084, 0x2C4, 0x083] {
+            assert!(ResponseCode(code).is_unsupported_value(), "{code:x}");
+        }
+        for (code, about) in [
+            (0x18B, true),
+            (0x185, true),
+            (0x98E, true),
+            (0x085, false),
+            (0x2C4, false),
+        ] {
+            assert_eq!(
+                ResponseCode(code).is_of_handle_or_session(),
+                about,
+                "{code:x}"
+            );
+        }
+        assert!(ResponseCode(0x08B).is_missing_handle());
+        assert!(ResponseCode(0x08A).is_other_kind() && ResponseCode(0x18A).is_other_kind());
+        assert!(!ResponseCode(0x1CA).is_other_kind());
     }
 
     #[test]

@@ -4,14 +4,16 @@
 use super::exchange::{Exchange, Subject};
 use super::own::by_owner;
 use super::{
-    Algorithm, Auth, AuthValue, Hash, KeyUsage, Link, NvPublic, Property, Tpm, TpmError, Used,
-    template,
+    Algorithm, Algorithms, Auth, AuthValue, KeyUsage, Link, NvPublic, Property, Tpm, TpmError,
+    Used, template,
 };
+use log::warn;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// The most that TPM2_NV_Read may be asked for before the TPM was asked for its own limit; no
-/// TPM's is smaller than this.
+/// The most that TPM2_NV_Read may be asked for before the TPM was asked for its own limit, and where it
+/// does not tell it.
 const NV_CHUNK_UNASKED: u16 = 512;
+const NV_CHUNK_MOST: u32 = 2048;
 
 /// A key in a persistent handle, with the name by which it was found.
 #[derive(Debug)]
@@ -51,7 +53,7 @@ impl Tpm {
     pub fn nv_read(&self, index: u32, size: u16) -> Result<Vec<u8>, TpmError> {
         let (id, name) = (index.to_be_bytes(), format!("NV index 0x{index:08X}"));
         self.in_pieces(size, |offset, size| {
-            let exchange = Exchange::new("NV_Read").with(Subject::open(&id, &name));
+            let exchange = Exchange::by("NV_Read", Subject::open(&id, &name));
             exchange.run(self, |link| {
                 // The empty value needs no name.
                 link.nv_read(Used::open(index, &[]), (index, &[]), offset, size)
@@ -70,7 +72,7 @@ impl Tpm {
         let used = Used::owner(Auth::by(owner.as_bytes(), salt_key.as_ref()));
         let name = about.name(index);
         self.in_pieces(about.size, |offset, size| {
-            let reading = Exchange::new("NV_Read").showing(owner);
+            let reading = Exchange::new("NV_Read").showing_owner(owner);
             by_owner(reading.run(self, |link| {
                 link.nv_read(used, (index, &name), offset, size)
             }))
@@ -91,7 +93,7 @@ impl Tpm {
             let offset = data.len() as u16;
             let piece = read(offset, chunk.min(size - offset))?;
             if piece.is_empty() || piece.len() > usize::from(size - offset) {
-                return Err(TpmError::Broken(format!(
+                return Err(TpmError::WrongAnswer(format!(
                     "NV_Read gave {} bytes",
                     piece.len()
                 )));
@@ -101,20 +103,39 @@ impl Tpm {
         Ok(data)
     }
 
-    /// The hashes that the TPM implements; asked once.
-    pub fn hashes(&self) -> Result<Vec<Hash>, TpmError> {
-        let known = self.hashes.get_or_try_init(|| {
-            let known =
-                Exchange::new("GetCapability(algorithms)").run(self, |link| link.algorithms())?;
-            let implemented = |hash: &Hash| known.contains(&hash.algorithm());
-            Ok::<_, TpmError>(Hash::ALL.into_iter().filter(implemented).collect())
-        })?;
-        Ok(Vec::clone(known))
+    /// The algorithms that the TPM implements; asked once. A TPM that does not tell may implement
+    /// all.
+    pub fn algorithms(&self) -> Result<Algorithms, TpmError> {
+        if let Some(known) = self.told().known() {
+            return Ok(known);
+        }
+        let asked = Exchange::new("GetCapability(algorithms)").run(self, |link| link.algorithms());
+        let algorithms = match asked {
+            Ok(identifiers) => Algorithms::of(&identifiers),
+            Err(TpmError::Response(code)) if code.is_definite() => {
+                warn!("the TPM does not tell its algorithms: {code}");
+                Algorithms::ANY
+            }
+            Err(TpmError::Unsupported(why)) => {
+                warn!("the TPM's list of algorithms is not understood: {why}");
+                Algorithms::ANY
+            }
+            Err(error) => return Err(error),
+        };
+        self.told().note(algorithms);
+        Ok(algorithms)
     }
 
-    /// The same as far as it was asked already.
-    pub fn known_hashes(&self) -> Option<Vec<Hash>> {
-        self.hashes.get().cloned()
+    /// The same, or all that any TPM may implement while this one does not answer. Then it is not asked
+    /// again for this: each time would wait as long.
+    pub fn algorithms_or_any(&self) -> Algorithms {
+        if self.told().known().is_none() && self.told().begin_asking() {
+            match self.algorithms() {
+                Ok(_) => {}
+                Err(error) => warn!("the TPM does not tell its algorithms now: {error}"),
+            }
+        }
+        self.told().or_any()
     }
 
     /// Whether the TPM can hold keys of this kind, as we make them.
@@ -135,11 +156,10 @@ impl Tpm {
     fn nv_chunk(&self) -> Result<u16, TpmError> {
         self.nv_chunk
             .get_or_try_init(|| {
-                let most = self.property(Property::NvBufferMax)?;
                 // A command's own limit lies far below 64 KiB.
-                Ok(u16::try_from(most)
-                    .unwrap_or(u16::MAX)
-                    .clamp(NV_CHUNK_UNASKED, 2048))
+                let most = self.property(Property::NvBufferMax)?;
+                let most = most.filter(|most| *most > 0);
+                Ok(most.map_or(NV_CHUNK_UNASKED, |most| most.min(NV_CHUNK_MOST) as u16))
             })
             .copied()
     }
@@ -151,7 +171,7 @@ impl Tpm {
             let want = (bytes.len() - filled).min(32) as u16;
             let got = Exchange::new("GetRandom").run(self, |link| link.random(want))?;
             if got.is_empty() || got.len() > usize::from(want) {
-                return Err(TpmError::Broken(format!(
+                return Err(TpmError::WrongAnswer(format!(
                     "GetRandom gave {} bytes",
                     got.len()
                 )));
@@ -175,11 +195,12 @@ impl Tpm {
     ) -> Result<R, TpmError> {
         let salt_key = self.salt_key_for(value)?;
         let subject = Subject {
+            id: &key.name,
+            called: "key",
             handle: Some(key.handle),
-            ..Subject::new(&key.name, "key", value)
+            value: value.as_bytes(),
         };
-        let exchange = Exchange::new(what).showing(value).with(subject);
-        exchange.run(self, |link| {
+        Exchange::by(what, subject).run(self, |link| {
             let faults = self.faults();
             if key.seen_at.load(Ordering::Acquire) != faults {
                 let (_, name) = link.read_public(key.handle)?;
@@ -213,7 +234,7 @@ mod tests {
         FIXED, FakeTpm, GET_CAPABILITY, IDENTITY, READ_PUBLIC, Reply, SIGN, p256_area, public,
         signature,
     };
-    use crate::tpm::{Scheme, Signature};
+    use crate::tpm::{Hash, Scheme, Signature};
 
     use std::time::{Duration, Instant};
 

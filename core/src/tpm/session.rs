@@ -113,10 +113,11 @@ impl fmt::Debug for AuthValue {
 }
 
 impl SaltKey {
-    /// The key with this TPMT_PUBLIC; `None` if its kind cannot be one.
+    /// The key with this TPMT_PUBLIC; `None` if its kind cannot be one: it must be a storage key, since
+    /// a TPM takes no other for a salt.
     pub(super) fn of(handle: u32, area: &[u8]) -> Option<Self> {
         let name = name_of(area)?;
-        let area = PublicArea::parse(area)?;
+        let area = PublicArea::parse(area).filter(PublicArea::is_storage_key)?;
         Some(Self {
             handle,
             name,

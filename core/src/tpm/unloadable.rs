@@ -134,6 +134,12 @@ mod tests {
             (0x1DF, Some(Obstacle::NotWrapped(ResponseCode(0x1DF)))),
             (0x2C4, Some(Obstacle::NotWrapped(ResponseCode(0x2C4)))),
             (0x155, Some(Obstacle::NotWrapped(ResponseCode(0x155)))),
+            // Without what they are about.
+            (0x09F, Some(Obstacle::NotWrapped(ResponseCode(0x09F)))),
+            (0x084, Some(Obstacle::NotWrapped(ResponseCode(0x084)))),
+            (0x08B, Some(Obstacle::NoParent)),
+            (0x08A, Some(Obstacle::NoStorageKey)),
+            (0x08E, Some(Obstacle::ParentHasPassword)),
             (0x921, None),
             (0x902, None),
             (0x922, None),

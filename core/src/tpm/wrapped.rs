@@ -128,7 +128,7 @@ impl WrappedKey {
         self.parent_is_open.store(true, Ordering::Release);
         if name != self.name {
             flush(link, handle, &Ok(()));
-            return Err(TpmError::Broken("the TPM loaded another key".into()));
+            return Err(TpmError::WrongAnswer("the TPM loaded another key".into()));
         }
         Ok(handle)
     }
@@ -217,7 +217,10 @@ impl Tpm {
             commands(link, Used::new(handle, &key.name, auth))
         });
         drop(nests);
-        exchange.telling_lockout(self, result)
+        if let Err(TpmError::Lockout(_)) = result {
+            exchange.tell_lockout(self);
+        }
+        result
     }
 }
 
@@ -252,7 +255,7 @@ impl WrappedKey {
     /// An exchange in which the key is loaded and this value is shown.
     fn exchange<'a>(&'a self, what: &'a str, value: &'a AuthValue) -> Exchange<'a> {
         let subject = Subject::new(&self.name, "a wrapped key", value);
-        Exchange::new(what).loading().showing(value).with(subject)
+        Exchange::by(what, subject).loading()
     }
 }
 

@@ -2,8 +2,8 @@
 
 use super::Device;
 use devid_core::config;
+use devid_core::store::Who;
 use devid_core::store::devid::DevidStore;
-use devid_core::store::{KeyStore, Who};
 use devid_core::tpm::Refusals;
 use std::sync::Arc;
 

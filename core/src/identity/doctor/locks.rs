@@ -6,7 +6,7 @@ use crate::identity::device::Device;
 use crate::identity::mend::Mend;
 use crate::identity::rights::lacking;
 use crate::shell::word;
-use crate::store::{KeyStore, Pins};
+use crate::store::Pins;
 use crate::trust::Distrust;
 use rustix::fs::{Access, FileType, stat};
 use rustix::io::Errno;

@@ -9,6 +9,7 @@ use crate::tpm::{Algorithm, Hash, Property, Tcti, TpmError, WAIT};
 
 /// A TPM of which this is less can keep no key of ours.
 const FEWEST_FREE: u32 = 2;
+const PERSISTENT: u32 = 0x8100_0000;
 
 pub(super) fn look_at(device: &Device, findings: &mut Vec<Finding>) {
     let about = "TPM";
@@ -82,7 +83,7 @@ fn lockout(device: &Device, status: &TpmStatus) -> Finding {
 /// Whether the owner hierarchy asks for a password that nobody told us.
 fn owner(device: &Device) -> Option<Finding> {
     const OWNER_AUTH_SET: u32 = 1;
-    let permanent = device.tpm.property(Property::Permanent).ok()?;
+    let permanent = device.tpm.property(Property::Permanent).ok()??;
     let asks = permanent & OWNER_AUTH_SET != 0;
     match device.own.owner_auth() {
         Ok(value) if asks && value.is_empty() => Some(Finding::problem(
@@ -109,7 +110,7 @@ fn owner(device: &Device) -> Option<Finding> {
 /// Hashes, curves and sizes of RSA keys, as far as they are of use here.
 fn abilities(device: &Device) -> Result<Finding, TpmError> {
     let tpm = &device.tpm;
-    let hashes = tpm.hashes()?;
+    let hashes = tpm.algorithms()?.hashes();
     let mut all: Vec<String> = hashes.iter().map(|hash| format!("{hash:?}")).collect();
     for curve in [Curve::P256, Curve::P384, Curve::P521] {
         if tpm.implements(Algorithm::Ec(curve))? {
@@ -140,19 +141,26 @@ fn abilities(device: &Device) -> Result<Finding, TpmError> {
 /// How many persistent handles are taken and free. How much NV memory is, no TPM tells.
 fn room(device: &Device) -> Result<Finding, TpmError> {
     let tpm = &device.tpm;
-    let taken = tpm.property(Property::Persistent)?;
-    let free = tpm.property(Property::PersistentRoom)?;
-    let text = format!(
-        "{taken} persistent handles are taken, and there is room for {free} more; an NV index holds \
-         up to {} bytes",
-        tpm.property(Property::NvIndexMax)?
-    );
-    Ok(match free < FEWEST_FREE {
-        false => Finding::ok("tpm.room", "TPM", text),
-        true => Finding::note("tpm.room-short", "TPM", text).mended(Mend::by(
+    let taken = tpm.handles(PERSISTENT)?.len();
+    let counted = tpm.property(Property::Persistent)?;
+    // A TPM that does not count what is taken does not count what is free either.
+    let counts = counted.is_some_and(|counted| usize::try_from(counted) == Ok(taken));
+    let free = tpm.property(Property::PersistentRoom)?.filter(|_| counts);
+    let of_index = match tpm.property(Property::NvIndexMax)? {
+        Some(most) => format!("an NV index holds up to {most} bytes"),
+        None => "it does not tell how many bytes an NV index holds".into(),
+    };
+    let room = match free {
+        Some(free) => format!("there is room for {free} more"),
+        None => "the TPM does not tell for how many more there is room".into(),
+    };
+    let text = format!("{taken} persistent handles are taken, and {room}; {of_index}");
+    Ok(match free {
+        Some(..FEWEST_FREE) => Finding::note("tpm.room-short", "TPM", text).mended(Mend::by(
             "Handles that were taken for nothing below may be given up by whoever put keys there \
              (tpm2_evictcontrol); those of ours are of use",
         )),
+        _ => Finding::ok("tpm.room", "TPM", text),
     })
 }
 

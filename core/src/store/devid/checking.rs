@@ -2,7 +2,7 @@
 
 use super::{DevidStore, StoreError};
 use crate::store::listing::Kind;
-use crate::store::{Key, KeyStore, LookError, SignError};
+use crate::store::{Key, LookError, SignError};
 use crate::tpm::{Obstacle, TpmError};
 use std::fmt;
 
@@ -71,6 +71,14 @@ impl DevidStore {
         let names = self.master_names().unwrap_or_default();
         let there = self.tpm.name_at(self.master.handle).ok().flatten();
         let mut gone = names.iter().filter(|one| there.as_ref() != Some(*one));
-        gone.any(|parent| self.tpm.lay_below(parent, handle, name) == Ok(true))
+        gone.any(|parent| match self.tpm.lay_below(parent, handle, name) {
+            Ok(Some(lay_below)) => lay_below,
+            // The TPM does not tell: then the file is of no use, or it is.
+            Ok(None) => matches!(
+                key.check_file(&self.tpm),
+                Err(SignError::Tpm(TpmError::Unloadable(_)))
+            ),
+            Err(_) => false,
+        })
     }
 }

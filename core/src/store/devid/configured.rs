@@ -4,7 +4,7 @@ use super::DevidStore;
 use crate::file;
 use crate::key::hex;
 use crate::store::folder::Seal;
-use crate::store::{KeyStore, LoginError, Who};
+use crate::store::{LoginError, Who};
 use crate::tpm::{Hash, Secret};
 use crate::trouble::trouble;
 use log::warn;

@@ -1,7 +1,8 @@
 //! Why the token did not do what was asked.
 
+use crate::key::{Curve, PublicKey};
 use crate::store::folder::FolderError;
-use crate::tpm::TpmError;
+use crate::tpm::{Algorithm, ResponseCode, TpmError};
 use std::fmt;
 
 /// Why the store did not do what was asked.
@@ -16,6 +17,8 @@ pub enum StoreError {
     OtherTpm(String),
     /// The TPM or this store cannot make or take such a key.
     Unsupported(String),
+    /// The TPM has no keys on this curve.
+    NoCurve(String),
     /// This token does not keep such a key in the way that is asked for.
     Protection(String),
     /// The numbers of a private key do not belong together.
@@ -40,9 +43,30 @@ impl StoreError {
         }
     }
 
+    /// The same of a key of this kind: on a curve that the TPM does not implement.
+    pub(super) fn of_making_a(algorithm: Algorithm, error: TpmError) -> Self {
+        match (algorithm, error) {
+            (Algorithm::Ec(curve), TpmError::Response(code)) if code.is_unsupported_value() => {
+                Self::no_curve(curve, code)
+            }
+            (_, error) => Self::of_making(error),
+        }
+    }
+
+    fn no_curve(curve: Curve, code: ResponseCode) -> Self {
+        Self::NoCurve(format!(
+            "the TPM has no keys on the curve {curve:?}: it answered {code}. devid doctor lists the \
+             curves that it has"
+        ))
+    }
+
     /// Of TPM2_Import: whatever is wrong with the key shows there.
-    pub(super) fn of_import(error: TpmError) -> Self {
+    pub(super) fn of_import(key: &PublicKey, error: TpmError) -> Self {
         match error {
+            TpmError::Response(code) if code.is_unsupported_curve() => match key {
+                PublicKey::Ec { curve, .. } => Self::no_curve(*curve, code),
+                PublicKey::Rsa { .. } => Self::Tpm(error),
+            },
             TpmError::Response(code) if code.is_unsupported_value() => Self::Unsupported(format!(
                 "the TPM cannot take such a key: it answered {code}"
             )),
@@ -82,6 +106,7 @@ impl fmt::Display for StoreError {
             Self::Folder(error) => error.fmt(f),
             Self::OtherTpm(why)
             | Self::Unsupported(why)
+            | Self::NoCurve(why)
             | Self::Protection(why)
             | Self::BadKey(why)
             | Self::NoRoom(why) => f.write_str(why),

@@ -161,7 +161,8 @@ impl DevidStore {
 
     /// Keys in persistent handles of ours that lie below the master key, or below one that the folder
     /// remembers; where there is none, those that are as ours and do not lie below the storage root
-    /// key, as other programs' do.
+    /// key, as other programs' do. Where the TPM does not tell what a key lies below, those that are as
+    /// ours.
     pub fn keys_in_handles(&self) -> Result<Vec<PersistentKey>, StoreError> {
         let mut keys = Vec::new();
         let master = self.master.handle;
@@ -176,11 +177,17 @@ impl DevidStore {
                 let (area, key) = self.tpm.resident_key(handle)?;
                 let name = key.name().to_vec();
                 let mut is_ours = match has_master {
-                    true => self.tpm.lies_below(master, handle, &name)?,
-                    false => is_own_key(&area) && !self.tpm.lies_below(SRK, handle, &name)?,
+                    true => {
+                        let below = self.tpm.lies_below(master, handle, &name)?;
+                        below.unwrap_or_else(|| is_own_key(&area))
+                    }
+                    false => {
+                        let below_root = self.tpm.lies_below(SRK, handle, &name)?;
+                        is_own_key(&area) && below_root != Some(true)
+                    }
                 };
                 for known in known.iter().filter(|_| has_master) {
-                    is_ours = is_ours || self.tpm.lay_below(known, handle, &name)?;
+                    is_ours = is_ours || self.tpm.lay_below(known, handle, &name)? == Some(true);
                 }
                 if is_ours {
                     keys.push(PersistentKey { handle, area, name });

@@ -8,7 +8,7 @@
 
 use super::{DevidStore, HANDLES, PERSISTENT, StoreError};
 use crate::store::folder::{Content, FolderError, KeyFolder};
-use crate::tpm::{Parent, SRK, StorageKey, Tpm, TpmError, Unloadable, name_of};
+use crate::tpm::{Parent, SRK, StorageKey, Tpm, TpmError, Unloadable, is_own_key, name_of};
 use log::{info, warn};
 use std::path::PathBuf;
 
@@ -151,7 +151,11 @@ impl MasterRecord {
                 if key == name {
                     return Ok(Traces::Elsewhere(handle));
                 }
-                has_children |= HANDLES.contains(&handle) && tpm.lay_below(&name, handle, &key)?;
+                has_children |= HANDLES.contains(&handle)
+                    && match tpm.lay_below(&name, handle, &key)? {
+                        Some(lay_below) => lay_below,
+                        None => is_own_key(&tpm.resident_key(handle)?.0),
+                    };
             }
             if has_children {
                 return Ok(Traces::Children);

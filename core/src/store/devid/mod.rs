@@ -29,7 +29,7 @@ use super::listing::Half;
 use super::{Access, Key, Login, Protection};
 use crate::config::{Config, Master, SecretSource, TokenSettings};
 use crate::key::PrivateKeyInfo;
-use crate::tpm::{AuthValue, Hash, PublicArea, Secret, Tpm, TpmError, WrappedKey, name_of};
+use crate::tpm::{AuthValue, PublicArea, Secret, Tpm, TpmError, WrappedKey, name_of};
 use log::warn;
 use parking_lot::Mutex;
 use showing::Known;
@@ -133,7 +133,8 @@ impl DevidStore {
         let master = self.master_for_new_keys()?;
         let (access, value) = self.access_for_new_key()?;
         let made = self.tpm.create_key(&master, &value, algorithm, usage);
-        self.usable(made.map_err(StoreError::of_making)?, access)
+        let made = made.map_err(|error| StoreError::of_making_a(algorithm, error));
+        self.usable(made?, access)
     }
 
     /// A key from outside, not kept yet; one for the TPM is encrypted for the master key before it
@@ -157,7 +158,8 @@ impl DevidStore {
         let taken = self
             .tpm
             .import_key(&master, &value, &public, &secret, usage);
-        self.usable(taken.map_err(StoreError::of_import)?, access)
+        let taken = taken.map_err(|error| StoreError::of_import(&public, error));
+        self.usable(taken?, access)
     }
 
     /// Whether a key that is so protected is used in memory.
@@ -371,7 +373,7 @@ impl DevidStore {
     /// What the TPM can do; without asking it, all that any can.
     fn abilities(&self) -> Abilities {
         Abilities {
-            hashes: self.tpm.known_hashes().unwrap_or(Hash::ALL.to_vec()),
+            algorithms: self.tpm.told().clone(),
             pss: self.tpm.signs_pss(),
         }
     }

@@ -18,6 +18,13 @@ const SECRET: usize = 32;
 const SALT: usize = 16;
 const LENGTHS: std::ops::RangeInclusive<usize> = 4..=64;
 
+/// A seal that is to take its place in the folder.
+struct NewSeal {
+    seal: Seal,
+    sealed: Tss2Key,
+    beside: SealText,
+}
+
 impl DevidStore {
     /// Makes the token ask for PINs from now on: of the security officer first, who then lets users
     /// in. All objects of a token that had an officer's PIN before are destroyed.
@@ -26,29 +33,32 @@ impl DevidStore {
     ///
     /// [`LoginError::Wrong`] for another PIN than the officer's; [`LoginError::NotEmpty`] for a token
     /// that holds objects but never had an officer: these are not destroyed by whoever comes first.
-    /// [`LoginError::Refused`] where a key cannot be destroyed.
+    /// [`LoginError::Refused`] where a key cannot be destroyed. [`LoginError::Tpm`] where the TPM does
+    /// not open the new seal: the token is as it was.
     pub fn initialize(&self, pin: &[u8], label: &str) -> Result<(), LoginError> {
         let value = value_of(pin)?;
-        if self
-            .folder
-            .has_seal(Seal::Officer)
-            .map_err(StoreError::from)?
-        {
+        let has_officer = self.folder.has_seal(Seal::Officer);
+        let has_officer = has_officer.map_err(StoreError::from)?;
+        if has_officer {
             self.open(Seal::Officer, pin)?;
             self.refuse_identity()?;
             self.check_writable()?;
-            self.erase(true, true)?;
-            self.folder
-                .remove_seal(Seal::User)
-                .map_err(StoreError::from)?;
         } else if !self.is_empty()? {
             return Err(LoginError::NotEmpty);
         }
         let secret = random_secret(SECRET)?;
+        // Before anything is gone.
+        let sealed = self.proven_seal(Seal::Officer, &value, &secret, label)?;
+        if has_officer {
+            self.erase(true, true)?;
+            self.folder
+                .remove_seal(Seal::User)
+                .map_err(StoreError::from)?;
+        }
         self.folder
             .begin(&self.first_serial().map_err(StoreError::from)?)
             .map_err(StoreError::from)?;
-        self.put(Seal::Officer, &value, &secret, label)?;
+        self.put(&sealed)?;
         info!("{}: initialised", self.folder.path().display());
         Ok(())
     }
@@ -75,7 +85,7 @@ impl DevidStore {
                 key.name
             )));
         }
-        self.put(Seal::User, &value, &secret, "")
+        self.put(&self.proven_seal(Seal::User, &value, &secret, "")?)
     }
 
     /// Changes a PIN for one who knows the old one: one new seal. A copy of the old file still opens
@@ -87,7 +97,7 @@ impl DevidStore {
             Seal::Officer => self.label()?,
             Seal::User => String::new(),
         };
-        self.put(seal, &value, &secret, &label)
+        self.put(&self.proven_seal(seal, &value, &secret, &label)?)
     }
 
     /// Opens a seal with a PIN.
@@ -182,21 +192,52 @@ impl DevidStore {
         }
     }
 
-    fn put(
+    /// A new seal, not kept yet, which the TPM has opened once with its PIN: the PIN that somebody is
+    /// asked for from now on must be one that opens something.
+    ///
+    /// # Errors
+    ///
+    /// Nothing was changed.
+    fn proven_seal(
         &self,
         seal: Seal,
         value: &Secret,
         secret: &Secret,
         label: &str,
-    ) -> Result<(), LoginError> {
+    ) -> Result<NewSeal, LoginError> {
         let master = self.master_for_new_keys()?;
-        let sealed = self.tpm.seal(&master, value, secret, true)?;
-        let sealed = Tss2Key::of(Tss2Kind::Sealed, &sealed, true);
-        let beside = SealText {
-            label: label.to_owned(),
-            mark: (seal == Seal::Officer).then(|| mark_of(secret)),
+        let sealed = match self.tpm.seal(&master, value, secret, true) {
+            // Storage keys of ours have the empty value: it is the auth session that is not right.
+            Err(TpmError::Response(code)) if code.is_wrong_auth() => {
+                return Err(unopened("it took the parent's right value for a wrong one"));
+            }
+            other => other?,
         };
-        let put = self.folder.put_seal(seal, &sealed, &beside);
+        let by = AuthValue::salted(value.clone(), master.salt_key());
+        let _turn = self.tpm.turn_to_try(self.allow_last_try)?;
+        match self.tpm.unseal(&sealed, &by) {
+            Ok(opened) if opened == *secret => {}
+            Ok(_) => return Err(unopened("it gave something else")),
+            Err(TpmError::WrongAuth(_)) => {
+                return Err(unopened(
+                    "it took the right PIN for a wrong one, and counted a failed try",
+                ));
+            }
+            Err(TpmError::Lockout(tcti)) => return Err(LoginError::Locked(tcti)),
+            Err(error) => return Err(error.into()),
+        }
+        Ok(NewSeal {
+            seal,
+            sealed: Tss2Key::of(Tss2Kind::Sealed, &sealed, true),
+            beside: SealText {
+                label: label.to_owned(),
+                mark: (seal == Seal::Officer).then(|| mark_of(secret)),
+            },
+        })
+    }
+
+    fn put(&self, new: &NewSeal) -> Result<(), LoginError> {
+        let put = self.folder.put_seal(new.seal, &new.sealed, &new.beside);
         Ok(put.map_err(StoreError::from)?)
     }
 
@@ -220,6 +261,16 @@ impl DevidStore {
             ))),
         }
     }
+}
+
+/// Why a PIN is not set.
+fn unopened(what: &str) -> LoginError {
+    let why = format!(
+        "the TPM does not seal and open again what a new PIN is for: {what}. No PIN was set, and the \
+         token is as it was. Its auth sessions are not as the standard has them, so no PIN works on \
+         this TPM"
+    );
+    TpmError::WrongAnswer(why).into()
 }
 
 /// The authorisation value of a PIN: a TPM cuts zeros at the end of a value, and takes none that is

@@ -2,13 +2,14 @@
 
 use super::{DevidStore, StoreError};
 use crate::certificate::{Certificate, Time};
+use crate::key::PublicKey;
 use crate::store::folder::{
     self, Content, Entry, FolderError, Material, Origin, Pair, Seal, Tss2Key, Tss2Kind,
 };
 use crate::store::key::Source;
 use crate::store::listing::{Kind, Listing, Shown};
 use crate::store::machine;
-use crate::store::{self, Key, KeyStore, LoginError, LookError, Pins, Who};
+use crate::store::{self, Key, LoginError, LookError, Pins, Protection, Who};
 use crate::tpm::{Parent, PublicArea, SRK, Tpm};
 use log::warn;
 use parking_lot::Mutex;
@@ -17,27 +18,43 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-impl KeyStore for DevidStore {
-    fn stamp(&self) -> store::Stamp {
+/// What [`Store`](crate::store::Store) asks of a key folder.
+impl DevidStore {
+    pub(in crate::store) fn stamp(&self) -> store::Stamp {
         let stamp = self.stamped(self.folder.stamp(), now());
         store::Stamp::Folder(stamp)
     }
 
     /// No TPM command, but for a folder without objects if the TPM has not answered yet: such a
-    /// token is there for the TPM's sake.
-    fn look(&self) -> Result<Listing, LookError> {
+    /// token is there for the TPM's sake. And once for its algorithms, if it has answered and there are
+    /// RSA keys in it: what they do is said of each.
+    ///
+    /// # Errors
+    ///
+    /// [`LookError`] if there is nothing to show.
+    pub fn look(&self) -> Result<Listing, LookError> {
         let listing = self.listing()?;
         let needs_tpm = listing.objects.is_empty() && !self.allows_file_keys;
         if needs_tpm && !self.tpm.has_answered() {
             self.tpm.random(&mut [0])?;
         }
+        let is_asked = |shown: &Arc<Shown>| match &shown.kind {
+            Kind::Pair { key, .. } => {
+                let is_rsa = matches!(key.public(), PublicKey::Rsa { .. });
+                is_rsa && key.protection() == Protection::Tpm
+            }
+            Kind::Public(..) | Kind::Certificate(..) | Kind::Data(_) => false,
+        };
+        if self.tpm.has_answered() && listing.objects.iter().any(is_asked) {
+            self.tpm.algorithms_or_any();
+        }
         Ok(listing)
     }
 
-    fn for_child(&self, tpm: &Arc<Tpm>) -> Box<dyn KeyStore> {
+    pub(in crate::store) fn for_child(&self, tpm: &Arc<Tpm>) -> Self {
         let shown = self.shown.try_lock().map(|shown| shown.clone());
         let turns = self.turns.try_lock().map(|turns| turns.clone());
-        Box::new(Self {
+        Self {
             tpm: Arc::clone(tpm),
             name: self.name.clone(),
             allow_last_try: self.allow_last_try,
@@ -51,14 +68,11 @@ impl KeyStore for DevidStore {
             master: self.master.clone(),
             shown: Mutex::new(shown.unwrap_or_default()),
             turns: Mutex::new(turns.unwrap_or_default()),
-        })
+        }
     }
 
-    fn own(&self) -> Option<&DevidStore> {
-        Some(self)
-    }
-
-    fn pins(&self) -> Pins {
+    /// Which PINs there are. Costs no TPM command.
+    pub fn pins(&self) -> Pins {
         // What nobody can say now may be there: no key is given to whoever shows no PIN.
         let has = |seal| self.folder.has_seal(seal).unwrap_or(true);
         match (has(Seal::Officer), has(Seal::User)) {
@@ -68,7 +82,12 @@ impl KeyStore for DevidStore {
         }
     }
 
-    fn login(&self, who: Who, pin: &[u8]) -> Result<(), LoginError> {
+    /// Logs in with this PIN, which the TPM tries.
+    ///
+    /// # Errors
+    ///
+    /// [`LoginError`]: nobody is logged in then.
+    pub fn login(&self, who: Who, pin: &[u8]) -> Result<(), LoginError> {
         match who {
             Who::User => self.login.begin(self.open(Seal::User, pin)?),
             Who::Officer => self.officer.begin(self.open(Seal::Officer, pin)?),
@@ -76,12 +95,12 @@ impl KeyStore for DevidStore {
         Ok(())
     }
 
-    fn logout(&self) {
+    pub(in crate::store) fn logout(&self) {
         self.login.end();
         self.officer.end();
     }
 
-    fn tries_left(&self) -> Option<u32> {
+    pub(in crate::store) fn tries_left(&self) -> Option<u32> {
         match self.pins() {
             Pins::None => None,
             Pins::Officer | Pins::User => Some(self.tpm.lockout().ok()?.tries_left()),

@@ -128,8 +128,13 @@ impl IdevidStore {
             let key = Key::derivable(public, self.templates.clone(), abilities);
             match if only { Ok(()) } else { key.prepare(tpm) } {
                 Ok(()) => leaf.holder = Holder::Identity(Arc::new(key), None),
-                Err(SignError::Tpm(error)) => return Err(error.into()),
-                Err(_) => {}
+                Err(SignError::Tpm(error)) if !is_of_this_key(&error) => return Err(error.into()),
+                Err(error) => warn!(
+                    "{}: the TPM does not derive the key of the certificate of {}: {error}; it is shown \
+                     without a private key",
+                    leaf.origin,
+                    leaf.certificate.subject()
+                ),
             }
         }
         Ok(())
@@ -219,15 +224,27 @@ impl IdevidStore {
     }
 }
 
+/// Whether the TPM's answer is for good and of one key alone, so that other identities are there all
+/// the same.
+fn is_of_this_key(error: &TpmError) -> bool {
+    match error {
+        TpmError::Response(code) => code.is_definite(),
+        other => matches!(
+            other,
+            TpmError::Unsupported(_) | TpmError::NeedsAuth(_) | TpmError::SeedChanged
+        ),
+    }
+}
+
 /// What the TPM can do for a key; of one on a curve nothing needs to be asked.
 fn abilities(tpm: &Tpm, public: &PublicKey) -> Result<Abilities, TpmError> {
-    match public {
-        PublicKey::Rsa { .. } => Ok(Abilities {
-            hashes: tpm.hashes()?,
-            pss: tpm.signs_pss(),
-        }),
-        PublicKey::Ec { .. } => Ok(Abilities::default()),
+    if let PublicKey::Rsa { .. } = public {
+        tpm.algorithms()?;
     }
+    Ok(Abilities {
+        algorithms: tpm.told().clone(),
+        pss: tpm.signs_pss(),
+    })
 }
 
 impl Leaf {

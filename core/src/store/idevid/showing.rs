@@ -3,9 +3,7 @@
 use super::{Authority, Found, Identity, IdevidStore, Part};
 use crate::key::hex;
 use crate::store::folder::{Description, Origin, Usage, Use};
-use crate::store::{
-    KeyStore, Kind, Listing, LoginError, LookError, Pins, Shown, SignError, Stamp, Who,
-};
+use crate::store::{Kind, Listing, LoginError, LookError, Pins, Shown, SignError, Stamp, Who};
 use crate::tpm::{AuthValue, Secret, Tpm, TpmError};
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -13,12 +11,14 @@ use std::sync::Arc;
 /// A TPM takes no authorisation value that is longer than its widest digest.
 const LONGEST_PIN: usize = 64;
 
-impl KeyStore for IdevidStore {
-    fn stamp(&self) -> Stamp {
+/// What [`Store`](crate::store::Store) asks of a factory identity.
+impl IdevidStore {
+    pub(in crate::store) fn stamp(&self) -> Stamp {
         Stamp::Factory(self.stamped(self.files.stamp()))
     }
 
-    fn look(&self) -> Result<Listing, LookError> {
+    /// Searches for all objects.
+    pub(crate) fn look(&self) -> Result<Listing, LookError> {
         let found = self.find()?;
         if let Part::Pin(guarded) = &self.part {
             let key = found.identities.iter().find_map(|one| one.key.clone());
@@ -27,17 +27,17 @@ impl KeyStore for IdevidStore {
         Ok(listing(found))
     }
 
-    fn for_child(&self, tpm: &Arc<Tpm>) -> Box<dyn KeyStore> {
-        Box::new(Self {
+    pub(in crate::store) fn for_child(&self, tpm: &Arc<Tpm>) -> Self {
+        Self {
             tpm: Arc::clone(tpm),
             hints: self.hints.clone(),
             part: self.part.for_child(),
             files: self.files.for_child(),
             templates: self.templates.for_child(),
-        })
+        }
     }
 
-    fn pins(&self) -> Pins {
+    pub(in crate::store) fn pins(&self) -> Pins {
         match self.part {
             Part::Open => Pins::None,
             Part::Pin(_) => Pins::User,
@@ -45,7 +45,7 @@ impl KeyStore for IdevidStore {
     }
 
     /// The PIN is the key's authorisation value; it is tried by a signature over random bytes.
-    fn login(&self, who: Who, pin: &[u8]) -> Result<(), LoginError> {
+    pub(crate) fn login(&self, who: Who, pin: &[u8]) -> Result<(), LoginError> {
         let (Part::Pin(guarded), Who::User) = (&self.part, who) else {
             return Err(LoginError::NotInitialized);
         };
@@ -71,13 +71,13 @@ impl KeyStore for IdevidStore {
         Ok(())
     }
 
-    fn logout(&self) {
+    pub(in crate::store) fn logout(&self) {
         if let Part::Pin(guarded) = &self.part {
             guarded.login.end();
         }
     }
 
-    fn tries_left(&self) -> Option<u32> {
+    pub(in crate::store) fn tries_left(&self) -> Option<u32> {
         match self.part {
             Part::Open => None,
             Part::Pin(_) => Some(self.tpm.lockout().ok()?.tries_left()),

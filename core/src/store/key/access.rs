@@ -117,24 +117,13 @@ impl Access {
         }
     }
 
-    /// Runs commands that show the value, in turn with other processes while it may be wrong;
-    /// `counts`: a wrong one counts towards the lockout of the TPM.
-    pub(super) fn showing<R>(
-        &self,
-        tpm: &Tpm,
-        counts: bool,
-        commands: impl FnOnce() -> Result<R, TpmError>,
-    ) -> Result<R, TpmError> {
-        let Self::Given(given) = self else {
-            return commands();
-        };
-        if !counts || given.taken.load(Ordering::Acquire) {
-            return commands();
+    /// The value of the configuration while no key has taken it: a wrong one may count towards the
+    /// lockout of the TPM.
+    pub(super) fn untried(&self) -> Option<&Given> {
+        match self {
+            Self::Given(given) if !given.taken.load(Ordering::Acquire) => Some(given),
+            _ => None,
         }
-        let _turn = tpm.turn_to_try(given.last)?;
-        let answer = commands()?;
-        given.taken.store(true, Ordering::Release);
-        Ok(answer)
     }
 
     /// What [`Access::value`] is, to use a key in memory.
@@ -154,6 +143,18 @@ impl Access {
 }
 
 impl Given {
+    /// Runs the first commands that show the value, in turn with other processes.
+    pub(super) fn tried<R>(
+        &self,
+        tpm: &Tpm,
+        commands: impl FnOnce() -> Result<R, TpmError>,
+    ) -> Result<R, TpmError> {
+        let _turn = tpm.turn_to_try(self.last)?;
+        let answer = commands()?;
+        self.taken.store(true, Ordering::Release);
+        Ok(answer)
+    }
+
     pub(in crate::store) fn new(value: AuthValue, last: bool) -> Self {
         Self {
             value,

@@ -76,7 +76,8 @@ impl Key {
             link.rsa_decrypt(key, ciphertext)
         })?;
         let block = pad_left(&block, modulus.len()).map(Secret::new);
-        let block = block.ok_or_else(|| TpmError::Broken("a block wider than its key".into()))?;
+        let block =
+            block.ok_or_else(|| TpmError::WrongAnswer("a block wider than its key".into()))?;
         let plain = match request {
             DecryptRequest::Pkcs1 => pkcs1(&block),
             DecryptRequest::Oaep { hash, mgf, label } => oaep(&block, hash, mgf, label),
@@ -115,7 +116,7 @@ impl Key {
 
 fn padded(z: &Secret, curve: Curve) -> Result<Secret, SignError> {
     let z = pad_left(z, curve.width()).map(Secret::new);
-    z.ok_or_else(|| TpmError::Broken("a coordinate wider than its field".into()).into())
+    z.ok_or_else(|| TpmError::WrongAnswer("a coordinate wider than its field".into()).into())
 }
 
 /// The message in `00 02 ‖ at least eight other than 00 ‖ 00 ‖ message`.

@@ -6,6 +6,8 @@ mod locked;
 mod obstacle;
 mod padding;
 mod signing;
+#[cfg(test)]
+mod signing_tests;
 mod soft;
 
 pub(super) use access::Given;
@@ -16,10 +18,10 @@ pub use signing::SignRequest;
 
 use super::folder::{Material, Tss2Key, Tss2Kind};
 use super::{SignError, Templates};
-use crate::key::{PrivateKeyInfo, PublicKey};
+use crate::key::{Curve, PrivateKeyInfo, PublicKey};
 use crate::tpm::{
-    AuthValue, DerivedKey, Hash, Link, Parent, PublicArea, ResidentKey, SigningScheme, Tpm,
-    TpmError, Used, WrappedKey,
+    Algorithms, AuthValue, DerivedKey, Link, Parent, PublicArea, ResidentKey, SigningScheme, Told,
+    Tpm, TpmError, Used, WrappedKey,
 };
 use log::{info, warn};
 use parking_lot::Mutex;
@@ -34,14 +36,14 @@ use std::time::Duration;
 pub struct Key {
     place: Place,
     access: Access,
-    /// Hashes that the TPM, or the RSA in memory, knows; asked only for keys to which it matters.
-    hashes: Vec<Hash>,
+    /// What the TPM, or the RSA in memory, implements; asked only for keys to which it matters.
+    algorithms: Told,
     pss_salt: AtomicU8,
     source: Option<Source>,
     /// Whether its bare private operation may be asked for.
     allows_unpadded: bool,
-    /// Whether the TPM was seen to load it.
-    loaded: AtomicBool,
+    /// Whether [`Key::prepare`] found it there.
+    is_ready: AtomicBool,
 }
 
 /// What keeps a private key.
@@ -59,8 +61,8 @@ pub enum Protection {
 /// What the TPM can do, as far as it matters to a key.
 #[derive(Debug, Default)]
 pub(super) struct Abilities {
-    /// The hashes that it implements.
-    pub(super) hashes: Vec<Hash>,
+    /// What it implements, as far as it was asked.
+    pub(super) algorithms: Told,
     /// Whether its PSS signatures are of use, as far as is known.
     pub(super) pss: bool,
 }
@@ -148,7 +150,7 @@ impl Key {
     pub(super) fn in_memory(public: &PublicKey, material: &Material) -> Result<Self, &'static str> {
         let soft = SoftKey::of(public, material)?;
         let abilities = Abilities {
-            hashes: soft.hashes().to_vec(),
+            algorithms: Algorithms::ANY.only(soft.hashes()).into(),
             pss: true,
         };
         Ok(Self::new(Place::Memory(soft), abilities))
@@ -211,11 +213,11 @@ impl Key {
         Self {
             place,
             access: Access::Open,
-            hashes: abilities.hashes,
+            algorithms: abilities.algorithms,
             pss_salt: AtomicU8::new(salt),
             source: None,
             allows_unpadded: false,
-            loaded: AtomicBool::new(false),
+            is_ready: AtomicBool::new(false),
         }
     }
 
@@ -292,8 +294,11 @@ impl Key {
     }
 
     /// How it signs; anything goes for a key that is not derived yet.
-    fn scheme(&self) -> SigningScheme {
-        self.area().map_or(SigningScheme::Any, |area| area.scheme)
+    fn own_scheme(&self) -> SigningScheme {
+        match self.area() {
+            Some(area) => area.scheme,
+            None => SigningScheme::Any,
+        }
     }
 
     /// Makes sure that the key is there: derives one without handle, and loads one that another
@@ -304,15 +309,52 @@ impl Key {
     /// [`SignError::NotInThisTpm`] if no template gives the certified key, and
     /// [`SignError::Refused`] for a key that cannot be used here.
     pub fn prepare(&self, tpm: &Tpm) -> Result<(), SignError> {
-        let Place::Template(public, templates, derived, turn) = &self.place else {
-            if let Some(why) = self.obstacle() {
-                return Err(SignError::Refused(why));
-            }
-            return self.check_loads(tpm);
-        };
-        if derived.get().is_some() {
+        if self.is_ready.load(Ordering::Acquire) {
             return Ok(());
         }
+        if let Some(why) = self.obstacle() {
+            return Err(SignError::Refused(why));
+        }
+        match &self.place {
+            Place::Template(public, templates, derived, turn) => {
+                Self::derive(tpm, public, templates, derived, turn)?;
+            }
+            _ => self.check_loads(tpm)?,
+        }
+        self.learn_algorithms(tpm)?;
+        self.is_ready.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// Asks the TPM once which schemes and hashes it has, before the first use of a key that leaves the
+    /// choice to the caller. Every TPM has SHA-256, which is all that P-256 takes.
+    fn learn_algorithms(&self, tpm: &Tpm) -> Result<(), TpmError> {
+        let asks = match &self.place {
+            Place::Handle(_, area) | Place::Disk(_, area, _) => {
+                let is_p256 = matches!(
+                    area.key,
+                    PublicKey::Ec {
+                        curve: Curve::P256,
+                        ..
+                    }
+                );
+                area.takes_any_scheme() && !is_p256
+            }
+            Place::Template(..) | Place::Memory(_) | Place::Refused(..) => false,
+        };
+        match asks && self.algorithms.known().is_none() {
+            true => tpm.algorithms().map(drop),
+            false => Ok(()),
+        }
+    }
+
+    fn derive(
+        tpm: &Tpm,
+        public: &PublicKey,
+        templates: &Templates,
+        derived: &OnceLock<(PublicArea, DerivedKey)>,
+        turn: &Mutex<()>,
+    ) -> Result<(), SignError> {
         // One thread derives; a limit, for a child of a parent that was at it when it forked.
         let _turn = turn
             .try_lock_for(DERIVATION)
@@ -377,6 +419,16 @@ impl Key {
         first
     }
 
+    /// From now on the key is derived anew; `false` if it was not taken from a saved context.
+    fn leave_context(&self) -> bool {
+        match &self.place {
+            Place::Template(_, _, derived, _) => {
+                derived.get().is_some_and(|(_, key)| key.forget_context())
+            }
+            Place::Handle(..) | Place::Disk(..) | Place::Memory(_) | Place::Refused(..) => false,
+        }
+    }
+
     /// Runs commands with the key: as it is, or loaded for them. Whether another's key may have
     /// answered: one that got the same transient handle on a TPM that all share, or the persistent
     /// handle after ours was destroyed. Not where an authorisation value was proven: the proof is
@@ -390,46 +442,54 @@ impl Key {
         value: &AuthValue,
         commands: impl FnMut(&mut Link, Used) -> Result<R, TpmError>,
     ) -> Result<(R, bool), SignError> {
-        self.used(tpm, what, value, commands)
-            .map_err(|error| self.judged(tpm, error))
+        let used = match &self.place {
+            Place::Handle(resident, _) => {
+                let answer = match self.access.untried() {
+                    Some(given) if self.counts_wrong_auth() => {
+                        given.tried(tpm, || tpm.with_resident(what, resident, value, commands))
+                    }
+                    _ => tpm.with_resident(what, resident, value, commands),
+                };
+                answer.map(|answer| (answer, false))
+            }
+            Place::Disk(wrapped, _, persisted) => self
+                .with_file(tpm, what, wrapped, persisted.as_ref(), value, commands)
+                .map(|answer| (answer, value.is_empty())),
+            Place::Template(_, _, derived, _) => match derived.get() {
+                Some((_, key)) => {
+                    let answer = tpm.with_derived(what, key, commands);
+                    answer.map(|answer| (answer, true))
+                }
+                None => return Err(SignError::NotInThisTpm),
+            },
+            // It is not the TPM that uses it.
+            Place::Memory(_) => return Err(SignError::Scheme),
+            Place::Refused(_, why) => return Err(SignError::Refused(self.of_file(why))),
+        };
+        used.map_err(|error| self.judged(tpm, error.into()))
     }
 
-    fn used<R>(
+    /// Runs commands with a key on the disk: in its handle if it is there, else loaded.
+    fn with_file<R>(
         &self,
         tpm: &Tpm,
         what: &str,
+        wrapped: &WrappedKey,
+        persisted: Option<&Persisted>,
         value: &AuthValue,
         mut commands: impl FnMut(&mut Link, Used) -> Result<R, TpmError>,
-    ) -> Result<(R, bool), SignError> {
-        Ok(match &self.place {
-            Place::Handle(resident, _) => {
-                let use_it = || tpm.with_resident(what, resident, value, commands);
-                let counts = self.counts_wrong_auth();
-                (self.access.showing(tpm, counts, use_it)?, false)
+    ) -> Result<R, TpmError> {
+        let resident = persisted
+            .map(|persisted| Self::persisted(tpm, wrapped, persisted))
+            .transpose()?
+            .flatten();
+        if let Some(resident) = resident {
+            match tpm.with_resident(what, resident, value, &mut commands) {
+                Err(error) if is_elsewhere(&error) => drop(self.leave_handle()),
+                other => return other,
             }
-            Place::Disk(wrapped, _, persisted) => {
-                let resident = persisted
-                    .as_ref()
-                    .map(|persisted| Self::persisted(tpm, wrapped, persisted))
-                    .transpose()?
-                    .flatten();
-                if let Some(resident) = resident {
-                    match tpm.with_resident(what, resident, value, &mut commands) {
-                        Err(error) if is_elsewhere(&error) => drop(self.leave_handle()),
-                        other => return Ok((other?, value.is_empty())),
-                    }
-                }
-                let used = tpm.with_wrapped(what, wrapped, value, commands)?;
-                (used, value.is_empty())
-            }
-            Place::Template(_, _, derived, _) => {
-                let (_, key) = derived.get().ok_or(SignError::NotInThisTpm)?;
-                (tpm.with_derived(what, key, commands)?, true)
-            }
-            // It is not the TPM that uses it.
-            Place::Memory(_) => return Err(SignError::Scheme),
-            Place::Refused(_, why) => return Err(SignError::Refused((*why).into())),
-        })
+        }
+        tpm.with_wrapped(what, wrapped, value, commands)
     }
 
     /// Whether a wrong authorisation value counts towards the lockout of the whole TPM.

@@ -5,7 +5,6 @@ use crate::store::SignError;
 use crate::store::devid::MasterRecord;
 use crate::tpm::{PublicArea, Tpm, TpmError, WrappedKey};
 use std::path::PathBuf;
-use std::sync::atomic::Ordering;
 
 /// The file that a key comes from, and the master key of its folder.
 #[derive(Debug, Clone)]
@@ -38,7 +37,7 @@ impl Key {
         }
     }
 
-    fn of_file(&self, why: &str) -> String {
+    pub(super) fn of_file(&self, why: &str) -> String {
         match &self.source {
             Some(source) => format!("{}: {why}", source.file.display()),
             None => why.to_owned(),
@@ -68,26 +67,21 @@ impl Key {
         }
     }
 
-    /// That the TPM loads a key that another program wrapped, asked once: its user is told at the
-    /// beginning, not at the end.
+    /// That the TPM loads a key that another program wrapped: its user is told at the beginning, not
+    /// at the end.
     pub(super) fn check_loads(&self, tpm: &Tpm) -> Result<(), SignError> {
         let Place::Disk(wrapped, _, None) = &self.place else {
             return Ok(());
         };
         let is_ours = self.source.as_ref().is_none_or(|source| source.is_ours);
-        if is_ours || self.loaded.load(Ordering::Acquire) {
+        if is_ours {
             return Ok(());
         }
-        match tpm.check_loads(wrapped) {
-            Ok(()) => {
-                self.loaded.store(true, Ordering::Release);
-                Ok(())
-            }
-            Err(error) => Err(match self.judged(tpm, error.into()) {
+        tpm.check_loads(wrapped)
+            .map_err(|error| match self.judged(tpm, error.into()) {
                 SignError::Unloadable(why) => SignError::Refused(why),
                 other => other,
-            }),
-        }
+            })
     }
 
     /// That the key can be had from its file, also where a handle holds it as well: the TPM loads it,

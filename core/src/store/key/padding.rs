@@ -1,6 +1,7 @@
 //! RSA signatures by the private operation alone, the padding made here: for keys that the TPM lets
 //! decrypt, and for what it pads for no key.
 
+use super::signing::unverified;
 use super::{Key, Place, SignRequest};
 use crate::key::{PublicKey, pad_left};
 use crate::store::key::decrypting::masked;
@@ -74,14 +75,18 @@ impl Key {
         let (answer, doubtful) = self.with(tpm, "RSA_Decrypt", &value, |link, key| {
             link.rsa_decrypt(key, &block)
         })?;
-        let too_wide = || TpmError::Broken("a signature wider than its key".into());
+        let too_wide = || TpmError::WrongAnswer("a signature wider than its key".into());
         let signature = pad_left(&answer, width).ok_or_else(too_wide)?;
-        if !doubtful || verify(self.public(), request, &signature) {
+        if !doubtful && tpm.has_proven(None, self.public()) {
+            return Ok(signature);
+        }
+        if verify(self.public(), request, &signature) {
+            tpm.note_proven(None, self.public());
             return Ok(signature);
         }
         match self.leave_handle() {
             true => self.sign_padded(tpm, request),
-            false => Err(TpmError::Broken("another key signed".into()).into()),
+            false => Err(unverified("the private RSA operation")),
         }
     }
 }

@@ -1,10 +1,10 @@
 //! How a request to sign becomes a scheme that the key takes, and its answer a signature.
 
 use super::{Key, Place};
-use crate::key::{PublicKey, pad_left};
+use crate::key::{Curve, PublicKey, pad_left};
 use crate::store::SignError;
 use crate::store::verify::{has_longest_salt, verify};
-use crate::tpm::{AuthValue, Hash, Scheme, Signature, SigningScheme, Tpm, TpmError};
+use crate::tpm::{AuthValue, Hash, Scheme, SigningScheme, Tpm, TpmError};
 use log::warn;
 use std::sync::atomic::Ordering;
 
@@ -44,7 +44,7 @@ impl<'a> SignRequest<'a> {
 impl Key {
     /// Whether it signs, and nothing but its TPM limits by which scheme.
     pub fn signs_by_any_scheme(&self) -> bool {
-        self.is_signing() && self.scheme() == SigningScheme::Any
+        self.is_signing() && self.own_scheme() == SigningScheme::Any
     }
 
     /// Whether it signs digests of the scheme's hash by this scheme. ECDSA takes those of other
@@ -58,9 +58,9 @@ impl Key {
         if self.area().is_some_and(|area| !area.signs()) {
             return false;
         }
-        match (self.public(), self.scheme(), scheme) {
+        match (self.public(), self.own_scheme(), scheme) {
             (PublicKey::Ec { curve, .. }, _, Scheme::Ecdsa(hash)) => {
-                let own = self.ecdsa_hash(curve.width()).width();
+                let own = self.ecdsa_hash(*curve).width();
                 hash.width() <= own || own >= curve.width()
             }
             (PublicKey::Ec { .. }, _, _) | (PublicKey::Rsa { .. }, _, Scheme::Ecdsa(_)) => false,
@@ -71,7 +71,7 @@ impl Key {
             }
             (PublicKey::Rsa { .. }, SigningScheme::Fixed(fixed), scheme) => fixed == scheme,
             (PublicKey::Rsa { .. }, SigningScheme::Any, scheme) => {
-                self.hashes.contains(&scheme.hash())
+                self.algorithms.or_any().sign(scheme)
             }
         }
     }
@@ -85,34 +85,9 @@ impl Key {
     /// [`SignError::Scheme`] for a scheme that it does not have: nothing is sent then.
     pub fn sign(&self, tpm: &Tpm, request: SignRequest) -> Result<Vec<u8>, SignError> {
         self.prepare(tpm)?;
-        if let (SignRequest::Pkcs1Of(_), true) | (SignRequest::Unpadded(_), true) =
-            (request, self.pads())
-        {
+        let Some((scheme, digest)) = self.scheme_and_digest(request)? else {
             return self.sign_padded(tpm, request);
-        }
-        let (scheme, digest) = match (self.public(), request) {
-            (PublicKey::Ec { curve, .. }, SignRequest::Ecdsa(digest)) => {
-                let hash = self.ecdsa_hash(curve.width());
-                let fitted = fit(digest, hash.width(), curve.width());
-                (
-                    Scheme::Ecdsa(hash),
-                    fitted.ok_or(SignError::DigestLength(digest.len()))?,
-                )
-            }
-            (PublicKey::Rsa { .. }, SignRequest::Pkcs1(hash, digest)) => {
-                (Scheme::Rsassa(hash), of_width(digest, hash)?)
-            }
-            (PublicKey::Rsa { .. }, SignRequest::Pss(hash, digest)) => {
-                (Scheme::Rsapss(hash), of_width(digest, hash)?)
-            }
-            _ => return Err(SignError::Scheme),
         };
-        if !self.signs(scheme) {
-            return Err(SignError::Scheme);
-        }
-        if !self.signs_by_itself(scheme) {
-            return self.sign_padded(tpm, request);
-        }
         if let Place::Memory(soft) = &self.place {
             let signed = soft.sign(tpm, &self.access, scheme, &digest);
             return signed.map_err(|error| self.judged(tpm, error));
@@ -121,42 +96,78 @@ impl Key {
         let (signature, doubtful) = self.with(tpm, "Sign", &value, |link, key| {
             link.sign(key, scheme, &digest)
         })?;
-        let width = self.public().signature_width();
-        let whole = match &signature {
-            Signature::Ecc { r, s } => pad_left(r, width / 2)
-                .zip(pad_left(s, width / 2))
-                .map(|(r, s)| [r, s].concat()),
-            Signature::Rsa(number) => pad_left(number, width),
-        };
-        let too_wide = || TpmError::Broken("a signature wider than its key".into());
-        let whole = whole.ok_or_else(too_wide)?;
+        let whole = signature.fixed(self.public().signature_width())?;
         let salted = match scheme {
             Scheme::Rsapss(hash) if !self.knows_salt() => Some(hash),
             _ => None,
         };
-        if salted.is_none() && !doubtful {
+        let proven = tpm.has_proven(Some(scheme), self.public());
+        if salted.is_none() && proven && !doubtful {
             return Ok(whole);
         }
-        match verify(self.public(), request, &whole) {
-            true => self.pss_salt_is(salted, SALT_AS_LONG_AS_DIGEST),
-            // Gone from there before the signature; the file has it still.
-            false if self.leave_handle() => return self.sign(tpm, request),
-            false => {
-                return match self.not_verified(tpm, salted, &digest, &whole) {
-                    SignError::Scheme if self.pads_by(scheme) => self.sign_padded(tpm, request),
-                    error => Err(error),
-                };
-            }
+        if verify(self.public(), request, &whole) {
+            tpm.note_proven(Some(scheme), self.public());
+            self.pss_salt_is(salted, SALT_AS_LONG_AS_DIGEST);
+            return Ok(whole);
         }
-        Ok(whole)
+        // Gone from there before the signature; the file has it still, or the TPM derives it.
+        if self.leave_handle() || self.leave_context() {
+            return self.sign(tpm, request);
+        }
+        let error = self.not_verified(tpm, scheme, salted, &digest, &whole);
+        match self.pads_by(scheme) {
+            true => {
+                warn!("{error}; the padding is made here instead");
+                self.sign_padded(tpm, request)
+            }
+            false => Err(error),
+        }
+    }
+
+    /// What the key's holder signs, and by which scheme; `None` where the padding is made here.
+    fn scheme_and_digest(
+        &self,
+        request: SignRequest,
+    ) -> Result<Option<(Scheme, Vec<u8>)>, SignError> {
+        let (scheme, digest) = match (self.public(), request) {
+            (PublicKey::Ec { curve, .. }, SignRequest::Ecdsa(digest)) => {
+                let area = self.area();
+                if area.is_some_and(|area| !area.signs()) {
+                    return Err(SignError::Scheme);
+                }
+                let hash = self.ecdsa_hash(*curve);
+                let widths = (hash.width(), curve.width());
+                let fitted = match digest.len() {
+                    length if (length, length) == widths => Some(digest.to_vec()),
+                    _ => fit(digest, widths.0, widths.1),
+                };
+                let fitted = fitted.ok_or(SignError::DigestLength(digest.len()))?;
+                return Ok(Some((Scheme::Ecdsa(hash), fitted)));
+            }
+            (PublicKey::Rsa { .. }, SignRequest::Pkcs1(hash, digest)) => {
+                (Scheme::Rsassa(hash), of_width(digest, hash)?)
+            }
+            (PublicKey::Rsa { .. }, SignRequest::Pss(hash, digest)) => {
+                (Scheme::Rsapss(hash), of_width(digest, hash)?)
+            }
+            (_, SignRequest::Pkcs1Of(_) | SignRequest::Unpadded(_)) if self.pads() => {
+                return Ok(None);
+            }
+            _ => return Err(SignError::Scheme),
+        };
+        match scheme {
+            scheme if self.signs_by_itself(scheme) => Ok(Some((scheme, digest))),
+            scheme if self.pads_by(scheme) => Ok(None),
+            _ => Err(SignError::Scheme),
+        }
     }
 
     /// Whether this is the key's authorisation value: a signature over random bytes, which is of no
     /// use to anybody.
     pub(in crate::store) fn prove(&self, tpm: &Tpm, value: &AuthValue) -> Result<(), SignError> {
-        let scheme = match (self.scheme(), self.public()) {
+        let scheme = match (self.own_scheme(), self.public()) {
             (SigningScheme::Fixed(scheme), _) => scheme,
-            (_, PublicKey::Ec { curve, .. }) => Scheme::Ecdsa(self.ecdsa_hash(curve.width())),
+            (_, PublicKey::Ec { curve, .. }) => Scheme::Ecdsa(self.ecdsa_hash(*curve)),
             (_, PublicKey::Rsa { .. }) => Scheme::Rsassa(Hash::Sha256),
         };
         let mut digest = vec![0; scheme.hash().width()];
@@ -172,14 +183,14 @@ impl Key {
     fn not_verified(
         &self,
         tpm: &Tpm,
+        scheme: Scheme,
         salted: Option<Hash>,
         digest: &[u8],
         signature: &[u8],
     ) -> SignError {
-        let Some(hash) = salted else {
-            return TpmError::Broken("another key signed".into()).into();
-        };
-        if has_longest_salt(self.public(), hash, digest, signature) {
+        if let Some(hash) = salted
+            && has_longest_salt(self.public(), hash, digest, signature)
+        {
             warn!(
                 "the TPM's PSS signatures have the longest salt: nobody takes them, none is made"
             );
@@ -187,7 +198,7 @@ impl Key {
             tpm.give_up_pss();
             return SignError::Scheme;
         }
-        TpmError::Broken("a signature came that does not verify".into()).into()
+        unverified(&format!("{scheme:?}"))
     }
 
     fn knows_salt(&self) -> bool {
@@ -201,17 +212,29 @@ impl Key {
     }
 
     /// The hash whose width the TPM demands of a digest. Where the key leaves it open, one that
-    /// takes all bits that the curve's order has, if there is such a one.
-    fn ecdsa_hash(&self, order: usize) -> Hash {
-        match self.scheme() {
-            SigningScheme::Fixed(fixed) => fixed.hash(),
-            SigningScheme::Any => match order {
-                ..=32 => Hash::Sha256,
-                33..=48 => Hash::Sha384,
-                _ => Hash::Sha512,
-            },
+    /// takes all bits that the curve's order has, if the TPM has such a one; else the widest.
+    pub(super) fn ecdsa_hash(&self, curve: Curve) -> Hash {
+        if let Some(SigningScheme::Fixed(fixed)) = self.area().map(|area| area.scheme) {
+            return fixed.hash();
         }
+        let hashes = self.algorithms.or_any().hashes();
+        let by_width = |hash: &&Hash| hash.width();
+        let wide = hashes.iter().filter(|hash| hash.width() >= curve.width());
+        let chosen = wide
+            .min_by_key(by_width)
+            .or(hashes.iter().max_by_key(by_width));
+        chosen.copied().unwrap_or(Hash::Sha256)
     }
+}
+
+/// A signature that is not given out: by another key, which another program has put into the place of
+/// ours, or computed wrongly.
+pub(super) fn unverified(by: &str) -> SignError {
+    let why = format!(
+        "its signature ({by}) does not verify with the key, and is not given out: another key signed, \
+         or the TPM does not sign rightly by that scheme"
+    );
+    TpmError::WrongAnswer(why).into()
 }
 
 fn of_width(digest: &[u8], hash: Hash) -> Result<Vec<u8>, SignError> {
@@ -226,7 +249,7 @@ fn of_width(digest: &[u8], hash: Hash) -> Result<Vec<u8>, SignError> {
 ///
 /// Where the hash is at least as wide as the order, the number goes to the left, with zeros after
 /// it; else to the right, with zeros before it, and a digest that has no room is refused.
-fn fit(digest: &[u8], hash: usize, order: usize) -> Option<Vec<u8>> {
+pub(super) fn fit(digest: &[u8], hash: usize, order: usize) -> Option<Vec<u8>> {
     if digest.is_empty() {
         return None;
     }
@@ -236,102 +259,4 @@ fn fit(digest: &[u8], hash: usize, order: usize) -> Option<Vec<u8>> {
     let mut fitted = pad_left(&digest[..digest.len().min(order)], order)?;
     fitted.resize(hash, 0);
     Some(fitted)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::store::key::Abilities;
-    use crate::tpm::PublicArea;
-    use crate::tpm::fake::{FIXED, FakeTpm, IDENTITY, Reply, p256_area, public, signature};
-
-    #[test]
-    fn digests_keep_their_value_or_are_refused() {
-        assert_eq!(fit(&[], 32, 32), None);
-        assert_eq!(fit(&[9], 4, 4), Some(vec![0, 0, 0, 9]));
-        assert_eq!(fit(&[1, 2, 3, 4, 5], 4, 4), Some(vec![1, 2, 3, 4]));
-        // A hash wider than the order: only its left bytes count.
-        assert_eq!(fit(&[9], 6, 4), Some(vec![0, 0, 0, 9, 0, 0]));
-        assert_eq!(fit(&[1, 2, 3, 4, 5], 6, 4), Some(vec![1, 2, 3, 4, 0, 0]));
-        // A hash narrower than the order: cutting would lose bits that count.
-        assert_eq!(fit(&[1, 2, 3, 4, 5], 4, 6), None);
-        assert_eq!(fit(&[0, 0, 3, 4, 5], 4, 6), None);
-        assert_eq!(fit(&[1, 2, 3], 4, 6), Some(vec![0, 1, 2, 3]));
-    }
-
-    #[test]
-    fn short_halves_of_a_signature_are_padded_and_long_ones_refused() {
-        let area = p256_area(IDENTITY, FIXED);
-        let fake = FakeTpm::new([
-            public(&area, &[0, 0x0B, 1]),
-            signature(&[5; 31], &[6; 30]),
-            signature(&[5; 33], &[6; 32]),
-        ]);
-        let tpm = fake.tpm(std::time::Duration::from_secs(20));
-        let (_, resident) = tpm.resident_key(0x8102_0000).unwrap();
-        let key = Key::resident(
-            resident,
-            PublicArea::parse(&area).unwrap(),
-            Abilities::default(),
-        );
-        let signature = key.sign(&tpm, SignRequest::Ecdsa(&[1; 20])).unwrap();
-        assert_eq!(signature, [&[0][..], &[5; 31], &[0, 0], &[6; 30]].concat());
-        assert!(key.sign(&tpm, SignRequest::Ecdsa(&[1; 20])).is_err());
-        assert_eq!(
-            key.sign(&tpm, SignRequest::Pkcs1(Hash::Sha256, &[1; 32])),
-            Err(SignError::Scheme)
-        );
-    }
-
-    /// A signature that OpenSSL made over 32 bytes 7, with a salt of this length.
-    fn pss_answer(signature: &[u8]) -> Reply {
-        let mut body = vec![0x00, 0x16, 0x00, 0x0B, 0x01, 0x00];
-        body.extend(signature);
-        Reply::AuthorisedBody(body)
-    }
-
-    #[test]
-    fn a_tpm_with_another_salt_signs_no_pss_and_a_damaged_answer_is_only_that() {
-        let mut area = vec![0x00, 0x01, 0x00, 0x0B];
-        area.extend(IDENTITY.to_be_bytes());
-        area.extend([
-            0, 0, 0x00, 0x10, 0x00, 0x10, 0x08, 0x00, 0, 0, 0, 0, 0x01, 0x00,
-        ]);
-        area.extend(include_bytes!("../../../testdata/rsa-modulus.bin"));
-        let good = include_bytes!("../../../testdata/pss-salt-digest.bin");
-        let longest = include_bytes!("../../../testdata/pss-salt-max.bin");
-        let mut damaged = *good;
-        damaged[100] ^= 1;
-        let pss = SignRequest::Pss(Hash::Sha256, &[7; 32]);
-        let fake = FakeTpm::new([
-            public(&area, &[0, 0x0B, 1]),
-            pss_answer(&damaged),
-            pss_answer(good),
-            public(&area, &[0, 0x0B, 1]),
-            pss_answer(longest),
-        ]);
-        let tpm = fake.tpm(std::time::Duration::from_secs(20));
-        let key = || {
-            let (_, resident) = tpm.resident_key(0x8102_0000).unwrap();
-            let abilities = Abilities {
-                hashes: vec![Hash::Sha256],
-                pss: tpm.signs_pss(),
-            };
-            Key::resident(resident, PublicArea::parse(&area).unwrap(), abilities)
-        };
-        let first = key();
-        assert!(matches!(
-            first.sign(&tpm, pss),
-            Err(SignError::Tpm(TpmError::Broken(_)))
-        ));
-        assert_eq!(first.sign(&tpm, pss).as_deref(), Ok(&good[..]));
-        let second = key();
-        assert_eq!(second.sign(&tpm, pss), Err(SignError::Scheme));
-        assert!(!second.signs(Scheme::Rsapss(Hash::Sha256)) && !tpm.signs_pss());
-        assert_eq!(
-            second.sign(&tpm, pss),
-            Err(SignError::Scheme),
-            "and nothing is sent"
-        );
-    }
 }

@@ -1,20 +1,14 @@
 //! Our vocabulary of commands in bytes (Part 3).
 
 use super::execute::{By, content, parameters};
+use super::reading::Reading;
 use super::{Link, marshalled};
 use crate::tpm::session::{DECRYPT, ENCRYPT};
-use crate::tpm::{
-    Hash, Lockout, NvPublic, Property, Scheme, Secret, Secrets, Signature, TpmError, Used,
-};
+use crate::tpm::{Hash, NvPublic, Scheme, Secret, Secrets, Signature, TpmError, Used};
 use tpm2_protocol::TpmUnmarshal;
-use tpm2_protocol::basic::{TpmHandle, TpmUint16, TpmUint32};
+use tpm2_protocol::basic::{TpmHandle, TpmUint16};
 use tpm2_protocol::data::*;
 use tpm2_protocol::frame::*;
-
-/// How many handles are asked for at once; a TPM answers with as many as fit.
-const HANDLES_AT_ONCE: u32 = 254;
-/// No TPM has so many handles; one that goes on telling of more is not believed.
-const MOST_HANDLES: usize = 10_000;
 
 fn handle(value: u32) -> TpmHandle {
     TpmHandle::new(value)
@@ -68,95 +62,6 @@ fn naming<'a>(used: Used<'a>, others: &'a [&'a [u8]]) -> By<'a> {
 }
 
 impl Link {
-    /// TPM2_GetCapability(TPM_CAP_HANDLES): the handles from `first` to the end of its range,
-    /// ascending; one command for each full answer.
-    pub(crate) fn handles(&mut self, first: u32) -> Result<Vec<u32>, TpmError> {
-        let mut found = Vec::new();
-        let mut next = first;
-        loop {
-            let command = TpmGetCapabilityCommand {
-                handles: [],
-                cap: TpmCap::Handles,
-                property: TpmUint32::new(next),
-                property_count: TpmUint32::new(HANDLES_AT_ONCE),
-            };
-            let answer: TpmGetCapabilityResponse = self.call(&command)?;
-            let TpmuCapabilities::Handles(list) = answer.capability_data.data else {
-                return Err(TpmError::Broken(
-                    "handles asked for, something else came".into(),
-                ));
-            };
-            found.extend(list.iter().map(|handle| handle.value()));
-            match (answer.more_data.into(), found.last()) {
-                (true, Some(last)) if *last >= next && found.len() < MOST_HANDLES => {
-                    next = last.saturating_add(1);
-                }
-                _ => return Ok(found),
-            }
-        }
-    }
-
-    /// TPM2_GetCapability(TPM_CAP_ALGS): the identifiers of all algorithms.
-    pub(crate) fn algorithms(&mut self) -> Result<Vec<u16>, TpmError> {
-        let command = TpmGetCapabilityCommand {
-            handles: [],
-            cap: TpmCap::Algs,
-            property: TpmUint32::new(0),
-            property_count: TpmUint32::new(HANDLES_AT_ONCE),
-        };
-        let answer: TpmGetCapabilityResponse = self.call(&command)?;
-        match answer.capability_data.data {
-            TpmuCapabilities::Algs(list) => Ok(list.iter().map(|one| one.alg.value()).collect()),
-            _ => Err(TpmError::Broken(
-                "algorithms asked for, something else came".into(),
-            )),
-        }
-    }
-
-    /// TPM2_GetCapability(TPM_CAP_TPM_PROPERTIES): all about lockout.
-    pub(crate) fn lockout(&mut self) -> Result<Lockout, TpmError> {
-        let command = TpmGetCapabilityCommand {
-            handles: [],
-            cap: TpmCap::TpmProperties,
-            property: TpmUint32::new(Lockout::FIRST),
-            property_count: TpmUint32::new(Lockout::COUNT),
-        };
-        let answer: TpmGetCapabilityResponse = self.call(&command)?;
-        let TpmuCapabilities::TpmProperties(list) = answer.capability_data.data else {
-            return Err(TpmError::Broken(
-                "properties asked for, something else came".into(),
-            ));
-        };
-        let found = Lockout::of(
-            list.iter()
-                .map(|one| (one.property.value(), one.value.value())),
-        );
-        found.ok_or_else(|| TpmError::Unsupported("the TPM does not tell of lockout".into()))
-    }
-
-    /// TPM2_GetCapability(TPM_CAP_TPM_PROPERTIES).
-    pub(crate) fn property(&mut self, property: Property) -> Result<u32, TpmError> {
-        let command = TpmGetCapabilityCommand {
-            handles: [],
-            cap: TpmCap::TpmProperties,
-            property: TpmUint32::new(property.tag()),
-            property_count: TpmUint32::new(1),
-        };
-        let answer: TpmGetCapabilityResponse = self.call(&command)?;
-        match answer.capability_data.data {
-            TpmuCapabilities::TpmProperties(list)
-                if list
-                    .first()
-                    .is_some_and(|found| found.property.value() == property.tag()) =>
-            {
-                Ok(list[0].value.value())
-            }
-            _ => Err(TpmError::Unsupported(format!(
-                "the TPM does not tell {property:?}"
-            ))),
-        }
-    }
-
     /// TPM2_TestParms: whether the TPM implements the parameters of this TPMT_PUBLIC; it fails as
     /// the TPM does if not.
     pub(crate) fn test_parameters(&mut self, area: &[u8]) -> Result<(), TpmError> {
@@ -171,22 +76,29 @@ impl Link {
         self.call::<_, TpmTestParmsResponse>(&command).map(drop)
     }
 
-    /// TPM2_ReadPublic: the TPMT_PUBLIC as bytes, and the object's name.
+    /// TPM2_ReadPublic: the TPMT_PUBLIC as the TPM gives it, and the object's name. The object may be
+    /// of a kind that nothing here knows.
     pub(crate) fn read_public(&mut self, key: u32) -> Result<(Vec<u8>, Vec<u8>), TpmError> {
-        let command = TpmReadPublicCommand {
-            handles: [handle(key)],
-        };
-        let answer: TpmReadPublicResponse = self.call(&command)?;
-        Ok((marshalled(&answer.out_public.inner)?, answer.name.to_vec()))
+        let [area, name, _] = self.public(key)?;
+        Ok((area, name))
     }
 
-    /// TPM2_ReadPublic: the object's qualified name, which tells what it lies below.
-    pub(crate) fn qualified_name(&mut self, key: u32) -> Result<Vec<u8>, TpmError> {
+    /// TPM2_ReadPublic: the object's qualified name, which tells what it lies below. `None` from a TPM
+    /// that gives the name in its place, or nothing: such a TPM does not tell.
+    pub(crate) fn qualified_name(&mut self, key: u32) -> Result<Option<Vec<u8>>, TpmError> {
+        let [_, name, qualified] = self.public(key)?;
+        Ok(Some(qualified).filter(|qualified| !qualified.is_empty() && *qualified != name))
+    }
+
+    /// TPM2_ReadPublic: TPMT_PUBLIC, name, qualified name.
+    fn public(&mut self, key: u32) -> Result<[Vec<u8>; 3], TpmError> {
         let command = TpmReadPublicCommand {
             handles: [handle(key)],
         };
-        let answer: TpmReadPublicResponse = self.call(&command)?;
-        Ok(answer.qualified_name.to_vec())
+        let answer = self.execute(&command, parameters(&command)?, None, 0)?;
+        let mut reading = Reading::new(&answer.parameters);
+        let mut next = || reading.sized().map(<[u8]>::to_vec);
+        Ok([next()?, next()?, next()?])
     }
 
     /// TPM2_CreatePrimary, a key without authorisation value: a transient handle, the TPMT_PUBLIC
@@ -331,11 +243,19 @@ impl Link {
         let command = TpmNvReadPublicCommand {
             handles: [handle(index)],
         };
-        let answer: TpmNvReadPublicResponse = self.call(&command)?;
-        let public = answer.nv_public.inner;
+        let answer = self.execute(&command, parameters(&command)?, None, 0)?;
+        let mut reading = Reading::new(Reading::new(&answer.parameters).sized()?);
+        let (told, _name_hash) = (reading.long()?, reading.word()?);
+        let attributes = reading.long()?;
+        reading.sized()?; // the policy
+        if told != index {
+            return Err(TpmError::WrongAnswer(format!(
+                "NV index 0x{index:08X} was asked for, and 0x{told:08X} came"
+            )));
+        }
         Ok(NvPublic {
-            attributes: public.attributes.bits(),
-            size: public.data_size.value(),
+            attributes,
+            size: reading.word()?,
         })
     }
 
@@ -352,8 +272,10 @@ impl Link {
             size: TpmUint16::new(size),
             offset: TpmUint16::new(offset),
         };
-        let answer: TpmNvReadResponse = self.call_by(&command, naming(by, &[name]))?;
-        Ok(answer.data.to_vec())
+        let others = [name];
+        let by = naming(by, &others);
+        let answer = self.execute(&command, parameters(&command)?, Some(by), 0)?;
+        Ok(Reading::new(&answer.parameters).sized()?.to_vec())
     }
 
     /// TPM2_NV_DefineSpace, the name by SHA-256, no policy, the authorisation value empty. Writes to
@@ -411,8 +333,8 @@ impl Link {
             handles: [],
             bytes_requested: TpmUint16::new(count),
         };
-        let answer: TpmGetRandomResponse = self.call(&command)?;
-        Ok(answer.random_bytes.to_vec())
+        let answer = self.execute(&command, parameters(&command)?, None, 0)?;
+        Ok(Reading::new(&answer.parameters).sized()?.to_vec())
     }
 
     /// TPM2_Sign; `digest` has the width of the scheme's hash.
@@ -444,19 +366,23 @@ impl Link {
                 digest: Tpm2bDigest::default(),
             },
         };
-        let answer: TpmSignResponse = self.call_by(&command, By::new(key))?;
-        match answer.signature.signature {
-            TpmuSignature::Ecdsa(pair) => Ok(Signature::Ecc {
-                r: pair.signature_r.to_vec(),
-                s: pair.signature_s.to_vec(),
-            }),
-            TpmuSignature::Rsassa(one) | TpmuSignature::Rsapss(one) => {
-                Ok(Signature::Rsa(one.sig.to_vec()))
-            }
-            _ => Err(TpmError::Broken(
-                "a signature of a kind that was not asked for".into(),
-            )),
+        let answer = self.execute(&command, parameters(&command)?, Some(By::new(key)), 0)?;
+        let mut reading = Reading::new(&answer.parameters);
+        let (by, hash) = (reading.word()?, reading.word()?);
+        if (by, hash) != (scheme.algorithm(), scheme.hash().algorithm()) {
+            return Err(TpmError::WrongAnswer(format!(
+                "a signature by {scheme:?} was asked for, and one by the scheme 0x{by:04X} with the \
+                 hash 0x{hash:04X} came"
+            )));
         }
+        let mut number = || reading.sized().map(<[u8]>::to_vec);
+        Ok(match scheme {
+            Scheme::Ecdsa(_) => Signature::Ecc {
+                r: number()?,
+                s: number()?,
+            },
+            Scheme::Rsassa(_) | Scheme::Rsapss(_) => Signature::Rsa(number()?),
+        })
     }
 
     /// TPM2_RSA_Decrypt without padding: the whole block, as wide as the modulus but for leading

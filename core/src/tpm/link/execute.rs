@@ -214,7 +214,7 @@ fn answer(
     session: Option<&mut AuthSession>,
 ) -> Result<Answer, TpmError> {
     let short = || TpmError::Unsupported("response: shorter than it says".into());
-    let unlike = || TpmError::Broken("a response that does not answer this command".into());
+    let unlike = || TpmError::WrongAnswer("a response that does not answer this command".into());
     let tag = if authorised { SESSIONS } else { NO_SESSIONS };
     let body = response
         .strip_prefix(&tag.to_be_bytes())
@@ -239,7 +239,7 @@ fn answer(
         end.is_empty().then_some((nonce, attributes, hmac))
     });
     let (nonce, attributes, hmac) = authorisation
-        .ok_or_else(|| TpmError::Broken("a response without its authorisation".into()))?;
+        .ok_or_else(|| TpmError::WrongAnswer("a response without its authorisation".into()))?;
     let mut answer = Answer {
         handles: handles.to_vec(),
         parameters: Secret::new(parameters.to_vec()),
@@ -248,7 +248,7 @@ fn answer(
         return Ok(answer);
     };
     if !session.verifies_response(code, parameters, nonce, attributes, hmac) {
-        return Err(TpmError::Broken(
+        return Err(TpmError::WrongAnswer(
             "a response that does not come from the TPM that holds the key".into(),
         ));
     }

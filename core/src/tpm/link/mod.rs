@@ -1,10 +1,12 @@
 //! The link to a TPM: builds the bytes of a command, carries them over a transport, and reads those
 //! of its response (TPM 2.0 Library, Part 1, section 18; Part 3).
 
+mod capability;
 mod channel;
 mod commands;
 mod device;
 mod execute;
+mod reading;
 #[cfg(feature = "tss")]
 mod tctildr;
 #[cfg(test)]

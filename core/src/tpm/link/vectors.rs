@@ -203,7 +203,10 @@ fn ec_keys(link: &mut Link, recording: &Recording) {
         }),
     );
     let qualified = link.qualified_name(handle);
-    recording.tell("qualified_name", said(&qualified, |name| hex(name)));
+    recording.tell(
+        "qualified_name",
+        said(&qualified, |name| hex(name.as_ref().unwrap())),
+    );
     for hash in [Hash::Sha256, Hash::Sha384] {
         let signed = link.sign(key, Scheme::Ecdsa(hash), &vec![7; hash.width()]);
         recording.tell("sign by ECDSA", said(&signed, signature));

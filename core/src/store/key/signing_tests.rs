@@ -1,0 +1,191 @@
+//! Signatures over canned answers of a TPM.
+
+use super::signing::fit;
+use super::{Abilities, Key, SignRequest};
+use crate::key::{Curve, pad_left};
+use crate::store::SignError;
+use crate::tpm::fake::{FIXED, FakeTpm, IDENTITY, Reply, p256_area, public, signature};
+use crate::tpm::{Algorithms, PublicArea};
+use crate::tpm::{Hash, Scheme, TpmError};
+use p256::ecdsa::signature::hazmat::PrehashSigner;
+use p256::ecdsa::{Signature, SigningKey};
+
+#[test]
+fn digests_keep_their_value_or_are_refused() {
+    assert_eq!(fit(&[], 32, 32), None);
+    assert_eq!(fit(&[9], 4, 4), Some(vec![0, 0, 0, 9]));
+    assert_eq!(fit(&[1, 2, 3, 4, 5], 4, 4), Some(vec![1, 2, 3, 4]));
+    // A hash wider than the order: only its left bytes count.
+    assert_eq!(fit(&[9], 6, 4), Some(vec![0, 0, 0, 9, 0, 0]));
+    assert_eq!(fit(&[1, 2, 3, 4, 5], 6, 4), Some(vec![1, 2, 3, 4, 0, 0]));
+    // A hash narrower than the order: cutting would lose bits that count.
+    assert_eq!(fit(&[1, 2, 3, 4, 5], 4, 6), None);
+    assert_eq!(fit(&[0, 0, 3, 4, 5], 4, 6), None);
+    assert_eq!(fit(&[1, 2, 3], 4, 6), Some(vec![0, 1, 2, 3]));
+}
+
+#[test]
+fn short_halves_of_a_signature_are_padded_and_long_ones_refused() {
+    let area = p256_area(IDENTITY, FIXED);
+    let fake = FakeTpm::new([
+        public(&area, &[0, 0x0B, 1]),
+        signature(&[5; 31], &[6; 30]),
+        signature(&[5; 33], &[6; 32]),
+    ]);
+    let tpm = fake.tpm(std::time::Duration::from_secs(20));
+    let (_, resident) = tpm.resident_key(0x8102_0000).unwrap();
+    let area = PublicArea::parse(&area).unwrap();
+    tpm.note_proven(Some(Scheme::Ecdsa(Hash::Sha256)), &area.key);
+    let key = Key::resident(resident, area, Abilities::default());
+    let signature = key.sign(&tpm, SignRequest::Ecdsa(&[1; 20])).unwrap();
+    assert_eq!(signature, [&[0][..], &[5; 31], &[0, 0], &[6; 30]].concat());
+    assert!(key.sign(&tpm, SignRequest::Ecdsa(&[1; 20])).is_err());
+    assert_eq!(
+        key.sign(&tpm, SignRequest::Pkcs1(Hash::Sha256, &[1; 32])),
+        Err(SignError::Scheme)
+    );
+}
+
+/// The generator's key: its scalar is 1.
+fn by_the_generator(digest: &[u8]) -> Reply {
+    let one = SigningKey::from_slice(&pad_left(&[1], 32).unwrap()).unwrap();
+    let signed: Signature = one.sign_prehash(digest).unwrap();
+    signature(&signed.r().to_bytes(), &signed.s().to_bytes())
+}
+
+#[test]
+fn a_scheme_is_proven_by_one_signature_that_verifies() {
+    let area = p256_area(IDENTITY, FIXED);
+    let fake = FakeTpm::new([
+        public(&area, &[0, 0x0B, 1]),
+        by_the_generator(&[8; 32]),
+        public(&area, &[0, 0x0B, 1]),
+        by_the_generator(&[7; 32]),
+        signature(&[5; 32], &[6; 32]),
+    ]);
+    let tpm = fake.tpm(std::time::Duration::from_secs(20));
+    let key = || {
+        let (_, resident) = tpm.resident_key(0x8102_0000).unwrap();
+        let area = PublicArea::parse(&area).unwrap();
+        Key::resident(resident, area, Abilities::default())
+    };
+    let request = SignRequest::Ecdsa(&[7; 32]);
+    let error = key().sign(&tpm, request).unwrap_err().to_string();
+    assert!(error.contains("does not verify with the key"), "{error}");
+    assert!(!error.contains("connection"), "{error}");
+    let key = key();
+    assert!(key.sign(&tpm, request).is_ok());
+    // Later ones are given out as they are, as long as nobody else can have signed.
+    assert_eq!(
+        key.sign(&tpm, request),
+        Ok([[5; 32], [6; 32]].concat().to_vec())
+    );
+}
+
+#[test]
+fn a_curve_takes_a_hash_that_the_tpm_has() {
+    let told = |identifiers: &[u16]| Abilities {
+        algorithms: Algorithms::of(identifiers).into(),
+        pss: true,
+    };
+    let (sha256, sha384, sha512) = (0x0B, 0x0C, 0x0D);
+    for (hashes, curve, chosen) in [
+        (vec![sha256, sha384, sha512], Curve::P384, Hash::Sha384),
+        (vec![sha256, sha512], Curve::P384, Hash::Sha512),
+        (vec![sha256], Curve::P384, Hash::Sha256),
+        (vec![sha256, sha384], Curve::P521, Hash::Sha384),
+        (vec![sha256, sha384, sha512], Curve::P521, Hash::Sha512),
+        (vec![sha256, sha384], Curve::P256, Hash::Sha256),
+        (vec![0x27], Curve::P256, Hash::Sha256),
+    ] {
+        let area = p256_area(IDENTITY, &[0, 0x10]);
+        let fake = FakeTpm::new([public(&area, &[0, 0x0B, 1])]);
+        let tpm = fake.tpm(std::time::Duration::from_secs(20));
+        let (_, resident) = tpm.resident_key(0x8102_0000).unwrap();
+        let area = PublicArea::parse(&area).unwrap();
+        let key = Key::resident(resident, area, told(&hashes));
+        assert_eq!(key.ecdsa_hash(curve), chosen, "{hashes:x?} {curve:?}");
+    }
+}
+
+#[test]
+fn an_rsa_key_signs_by_what_the_tpm_has() {
+    let area = rsa_area();
+    let fake = FakeTpm::new([public(&area, &[0, 0x0B, 1])]);
+    let tpm = fake.tpm(std::time::Duration::from_secs(20));
+    let (_, resident) = tpm.resident_key(0x8102_0000).unwrap();
+    let abilities = Abilities {
+        algorithms: Algorithms::of(&[0x01, 0x14, 0x0B, 0x00A0]).into(),
+        pss: true,
+    };
+    let key = Key::resident(resident, PublicArea::parse(&area).unwrap(), abilities);
+    assert!(key.signs(Scheme::Rsassa(Hash::Sha256)));
+    for scheme in [
+        Scheme::Rsapss(Hash::Sha256),
+        Scheme::Rsassa(Hash::Sha1),
+        Scheme::Rsassa(Hash::Sha512),
+    ] {
+        assert!(!key.signs(scheme), "{scheme:?}");
+        let digest = vec![7; scheme.hash().width()];
+        let refused = key.sign(&tpm, SignRequest::of(scheme, &digest));
+        assert_eq!(refused, Err(SignError::Scheme), "and nothing is sent");
+    }
+}
+
+/// A key that leaves the scheme open, its modulus the one of the signatures below.
+fn rsa_area() -> Vec<u8> {
+    let mut area = vec![0x00, 0x01, 0x00, 0x0B];
+    area.extend(IDENTITY.to_be_bytes());
+    area.extend([
+        0, 0, 0x00, 0x10, 0x00, 0x10, 0x08, 0x00, 0, 0, 0, 0, 0x01, 0x00,
+    ]);
+    area.extend(include_bytes!("../../../testdata/rsa-modulus.bin"));
+    area
+}
+
+/// A signature that OpenSSL made over 32 bytes 7, with a salt of this length.
+fn pss_answer(signature: &[u8]) -> Reply {
+    let mut body = vec![0x00, 0x16, 0x00, 0x0B, 0x01, 0x00];
+    body.extend(signature);
+    Reply::AuthorisedBody(body)
+}
+
+#[test]
+fn a_tpm_with_another_salt_signs_no_pss_and_a_damaged_answer_is_only_that() {
+    let area = rsa_area();
+    let good = include_bytes!("../../../testdata/pss-salt-digest.bin");
+    let longest = include_bytes!("../../../testdata/pss-salt-max.bin");
+    let mut damaged = *good;
+    damaged[100] ^= 1;
+    let pss = SignRequest::Pss(Hash::Sha256, &[7; 32]);
+    let fake = FakeTpm::new([
+        public(&area, &[0, 0x0B, 1]),
+        pss_answer(&damaged),
+        pss_answer(good),
+        public(&area, &[0, 0x0B, 1]),
+        pss_answer(longest),
+    ]);
+    let tpm = fake.tpm(std::time::Duration::from_secs(20));
+    let key = || {
+        let (_, resident) = tpm.resident_key(0x8102_0000).unwrap();
+        let abilities = Abilities {
+            algorithms: Algorithms::ANY.only(&[Hash::Sha256]).into(),
+            pss: tpm.signs_pss(),
+        };
+        Key::resident(resident, PublicArea::parse(&area).unwrap(), abilities)
+    };
+    let first = key();
+    assert!(matches!(
+        first.sign(&tpm, pss),
+        Err(SignError::Tpm(TpmError::WrongAnswer(_)))
+    ));
+    assert_eq!(first.sign(&tpm, pss).as_deref(), Ok(&good[..]));
+    let second = key();
+    assert_eq!(second.sign(&tpm, pss), Err(SignError::Scheme));
+    assert!(!second.signs(Scheme::Rsapss(Hash::Sha256)) && !tpm.signs_pss());
+    assert_eq!(
+        second.sign(&tpm, pss),
+        Err(SignError::Scheme),
+        "and nothing is sent"
+    );
+}

@@ -1,0 +1,171 @@
+//! Which algorithms a TPM says that it implements (TPM_CAP_ALGS), as far as that matters to keys and
+//! signatures.
+
+use super::{Hash, Scheme};
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// Algorithms that a TPM implements.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Algorithms(u32);
+
+/// TPM_ALG_ID of keys (Part 2, section 6.3).
+const RSA: u16 = 0x0001;
+const ECC: u16 = 0x0023;
+const ECDSA: u16 = 0x0018;
+const ECDH: u16 = 0x0019;
+/// What is asked for; the place in this list is the bit.
+const ASKED: [u16; 10] = [
+    RSA,
+    ECC,
+    ECDSA,
+    ECDH,
+    0x0014, // RSASSA
+    0x0016, // RSAPSS
+    Hash::Sha1.algorithm(),
+    Hash::Sha256.algorithm(),
+    Hash::Sha384.algorithm(),
+    Hash::Sha512.algorithm(),
+];
+/// Set in the number of every [`Algorithms`].
+const TOLD: u32 = 1 << 31;
+
+/// The bit of an algorithm; none of what is not asked for.
+fn bit(identifier: u16) -> u32 {
+    let place = ASKED.iter().position(|asked| *asked == identifier);
+    place.map_or(0, |place| 1 << place)
+}
+
+impl Algorithms {
+    /// All that any TPM may implement: what is supposed of one that does not tell.
+    pub const ANY: Self = Self(TOLD | ((1 << ASKED.len()) - 1));
+
+    /// Those with these identifiers. An identifier that is not known here adds nothing. A TPM whose
+    /// list is empty does not tell.
+    pub fn of(identifiers: &[u16]) -> Self {
+        if identifiers.is_empty() {
+            return Self::ANY;
+        }
+        Self(identifiers.iter().fold(TOLD, |all, one| all | bit(*one)))
+    }
+
+    fn has(self, identifier: u16) -> bool {
+        self.0 & bit(identifier) != 0
+    }
+
+    /// Whether there can be RSA keys.
+    pub fn has_rsa(self) -> bool {
+        self.has(RSA)
+    }
+
+    /// Whether there can be keys on curves.
+    pub fn has_ecc(self) -> bool {
+        self.has(ECC)
+    }
+
+    /// Whether keys on curves agree on secrets.
+    pub fn agrees(self) -> bool {
+        self.has_ecc() && self.has(ECDH)
+    }
+
+    /// The hashes, in the order of [`Hash::ALL`].
+    pub fn hashes(self) -> Vec<Hash> {
+        let known = |hash: &Hash| self.has(hash.algorithm());
+        Hash::ALL.into_iter().filter(known).collect()
+    }
+
+    /// The same with these hashes and no others.
+    #[must_use]
+    pub fn only(self, hashes: &[Hash]) -> Self {
+        let unwanted = Hash::ALL.into_iter().filter(|hash| !hashes.contains(hash));
+        Self(unwanted.fold(self.0, |all, hash| all & !bit(hash.algorithm())))
+    }
+
+    /// Whether a key that takes any scheme signs by this one.
+    pub fn sign(self, scheme: Scheme) -> bool {
+        let has_key = match scheme {
+            Scheme::Ecdsa(_) => self.has_ecc(),
+            Scheme::Rsassa(_) | Scheme::Rsapss(_) => self.has_rsa(),
+        };
+        has_key && self.has(scheme.algorithm()) && self.has(scheme.hash().algorithm())
+    }
+}
+
+impl fmt::Debug for Algorithms {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let there = ASKED.iter().filter(|one| self.has(**one));
+        f.debug_list().entries(there).finish()
+    }
+}
+
+/// What a TPM told of its algorithms, shared by all who want to know: until somebody asked, nothing.
+/// No lock: a forked child may go on with it.
+#[derive(Debug, Clone, Default)]
+pub struct Told(Arc<AtomicU32>);
+
+/// Somebody asked, and nothing is told yet.
+const ASKING: u32 = 1;
+
+impl Told {
+    /// What is known already.
+    pub fn known(&self) -> Option<Algorithms> {
+        let told = self.0.load(Ordering::Acquire);
+        (told & TOLD != 0).then_some(Algorithms(told))
+    }
+
+    /// Whether the caller is the first who is about to ask.
+    pub(super) fn begin_asking(&self) -> bool {
+        let (first, order) = (0, Ordering::AcqRel);
+        let exchanged = self
+            .0
+            .compare_exchange(first, ASKING, order, Ordering::Acquire);
+        exchanged.is_ok()
+    }
+
+    /// What is known already, or else all that any TPM may implement.
+    pub fn or_any(&self) -> Algorithms {
+        self.known().unwrap_or(Algorithms::ANY)
+    }
+
+    pub(super) fn note(&self, algorithms: Algorithms) {
+        self.0.store(algorithms.0, Ordering::Release);
+    }
+}
+
+impl From<Algorithms> for Told {
+    fn from(algorithms: Algorithms) -> Self {
+        let told = Self::default();
+        told.note(algorithms);
+        told
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_in_the_list_is_not_there() {
+        let told = Algorithms::of(&[0x0001, 0x0014, 0x000B, 0x00A0, 0x8001]);
+        assert!(told.sign(Scheme::Rsassa(Hash::Sha256)));
+        for scheme in [
+            Scheme::Rsassa(Hash::Sha1),
+            Scheme::Rsapss(Hash::Sha256),
+            Scheme::Ecdsa(Hash::Sha256),
+        ] {
+            assert!(!told.sign(scheme), "{scheme:?}");
+        }
+        assert_eq!(told.hashes(), [Hash::Sha256]);
+        assert!(told.has_rsa() && !told.has_ecc() && !told.agrees());
+    }
+
+    #[test]
+    fn a_list_of_strangers_is_an_answer_and_an_empty_one_is_none() {
+        assert_eq!(Algorithms::of(&[]), Algorithms::ANY);
+        assert!(!Algorithms::of(&[0x00A0]).has_rsa());
+        let told = Told::from(Algorithms::of(&[0x00A0]));
+        assert_eq!(told.known(), Some(Algorithms::of(&[0x00A0])));
+        assert_eq!(Told::default().or_any(), Algorithms::ANY);
+    }
+}

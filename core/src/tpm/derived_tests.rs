@@ -1,0 +1,191 @@
+//! Keys that are derived, over canned answers.
+
+use super::fake::{
+    CONTEXT_LOAD, CONTEXT_SAVE, CREATE_PRIMARY, FIXED, FLUSH_CONTEXT, FakeTpm, IDENTITY,
+    READ_PUBLIC, Reply, SIGN, p256_area, primary, public, signature,
+};
+use super::*;
+use crate::key::PublicKey;
+
+const LIMIT: Duration = Duration::from_secs(20);
+const HANDLE: u32 = 0x8000_0000;
+const NAME: [u8; 3] = [0, 0x0B, 1];
+
+fn area() -> Vec<u8> {
+    p256_area(IDENTITY, FIXED)
+}
+
+fn certified() -> PublicKey {
+    PublicArea::parse(&area()).unwrap().key
+}
+
+fn derived() -> Reply {
+    primary(HANDLE, &area(), &NAME)
+}
+
+fn flushed() -> Reply {
+    Reply::Body(Vec::new())
+}
+
+/// TPMS_CONTEXT in the endorsement hierarchy.
+fn context() -> Reply {
+    let mut body = vec![0; 7];
+    body.extend([1, 0x80, 0, 0, 0, 0x40, 0, 0, 0x0B]);
+    body.extend(sized(&[9; 40]));
+    Reply::Body(body)
+}
+
+fn loaded() -> Reply {
+    Reply::Body(HANDLE.to_be_bytes().to_vec())
+}
+
+fn signed() -> Reply {
+    signature(&[1], &[2])
+}
+
+fn named(name: &[u8]) -> Reply {
+    public(&area(), name)
+}
+
+fn sign(tpm: &Tpm, key: &DerivedKey) -> Result<Signature, TpmError> {
+    tpm.with_derived("Sign", key, |link, used| {
+        link.sign(used, Scheme::Ecdsa(Hash::Sha256), &[7; 32])
+    })
+}
+
+#[test]
+fn a_refused_template_costs_that_candidate_only() {
+    // CURVE, HASH, SCHEME, VALUE, HANDLE without a number; a vendor's; a command's own.
+    for code in [0x0A6, 0x083, 0x092, 0x084, 0x08B, 0x2E6, 0x501, 0x12F] {
+        let fake = FakeTpm::new([Reply::Code(code), derived(), context(), flushed()]);
+        let found = fake.tpm(LIMIT).derive(&certified(), None).unwrap();
+        assert!(found.is_some(), "{code:x}");
+    }
+    // A structure that nothing knows.
+    let strange = Reply::Made(HANDLE, sized(&[0, 0xA0, 0, 0x0B, 7, 7]));
+    let fake = FakeTpm::new([strange, derived(), context(), flushed()]);
+    assert!(
+        fake.tpm(LIMIT)
+            .derive(&certified(), None)
+            .unwrap()
+            .is_some()
+    );
+    // The hierarchy, or the TPM, and not the template: no other candidate is tried.
+    for code in [0x185, 0x101, 0x97F] {
+        let fake = FakeTpm::new([Reply::Code(code)]);
+        let tried = fake.tpm(LIMIT).derive(&certified(), None);
+        assert_eq!(tried.unwrap_err(), TpmError::Response(ResponseCode(code)));
+    }
+}
+
+#[test]
+fn a_context_is_proven_once_and_then_costs_three_commands() {
+    let fake = FakeTpm::new([
+        derived(),
+        context(),
+        flushed(), //
+        loaded(),
+        named(&NAME),
+        signed(),
+        flushed(), //
+        loaded(),
+        signed(),
+        flushed(),
+    ]);
+    let tpm = fake.tpm(LIMIT);
+    let (_, key) = tpm.derive(&certified(), None).unwrap().unwrap();
+    sign(&tpm, &key).unwrap();
+    sign(&tpm, &key).unwrap();
+    let made = [CREATE_PRIMARY, CONTEXT_SAVE, FLUSH_CONTEXT];
+    let first = [CONTEXT_LOAD, READ_PUBLIC, SIGN, FLUSH_CONTEXT];
+    let later = [CONTEXT_LOAD, SIGN, FLUSH_CONTEXT];
+    assert_eq!(fake.seen(), [&made[..], &first, &later].concat());
+}
+
+#[test]
+fn a_context_that_is_refused_leads_to_a_new_derivation() {
+    // INTEGRITY, HANDLE, VALUE, SIZE, each with a number and bare; not loaded; the gap; a vendor's.
+    for code in [
+        0x1DF, 0x09F, 0x08B, 0x184, 0x084, 0x095, 0x910, 0x901, 0x501, 0x150,
+    ] {
+        let fake = FakeTpm::new([
+            derived(),
+            context(),
+            flushed(), //
+            Reply::Code(code),
+            derived(),
+            context(),
+            signed(),
+            flushed(),
+        ]);
+        let tpm = fake.tpm(LIMIT);
+        let (_, key) = tpm.derive(&certified(), None).unwrap().unwrap();
+        assert!(sign(&tpm, &key).is_ok(), "{code:x}");
+    }
+}
+
+#[test]
+fn a_context_that_brings_another_key_back_is_given_up() {
+    let fake = FakeTpm::new([
+        derived(),
+        context(),
+        flushed(), //
+        loaded(),
+        named(&[0, 0x0B, 9]),
+        flushed(),
+        derived(),
+        signed(),
+        flushed(), //
+        derived(),
+        context(),
+        signed(),
+        flushed(),
+    ]);
+    let tpm = fake.tpm(LIMIT);
+    let (_, key) = tpm.derive(&certified(), None).unwrap().unwrap();
+    sign(&tpm, &key).unwrap();
+    assert!(
+        !fake.seen()[6..].contains(&CONTEXT_SAVE),
+        "{:x?}",
+        fake.seen()
+    );
+    sign(&tpm, &key).unwrap();
+}
+
+#[test]
+fn a_tpm_that_saves_no_context_derives_the_key_for_each_use() {
+    for refused in [
+        Reply::Code(0x501),
+        Reply::Code(0x143),
+        Reply::Body(vec![1, 2]),
+    ] {
+        let fake = FakeTpm::new([
+            derived(),
+            refused,
+            flushed(), //
+            derived(),
+            Reply::Code(0x904),
+            signed(),
+            flushed(),
+        ]);
+        let tpm = fake.tpm(LIMIT);
+        let (_, key) = tpm.derive(&certified(), None).unwrap().unwrap();
+        sign(&tpm, &key).unwrap();
+    }
+}
+
+#[test]
+fn another_seed_is_told() {
+    let other = || primary(HANDLE, &area(), &[0, 0x0B, 9]);
+    let fake = FakeTpm::new([
+        derived(),
+        context(),
+        flushed(), //
+        Reply::Code(0x1DF),
+        other(),
+        flushed(),
+    ]);
+    let tpm = fake.tpm(LIMIT);
+    let (_, key) = tpm.derive(&certified(), None).unwrap().unwrap();
+    assert_eq!(sign(&tpm, &key), Err(TpmError::SeedChanged));
+}

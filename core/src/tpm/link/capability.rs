@@ -1,0 +1,141 @@
+//! TPM2_GetCapability (Part 3, section 30.2): what a TPM holds and is able to do.
+
+use super::Link;
+use super::execute::parameters;
+use super::reading::Reading;
+use crate::tpm::{Lockout, Property, TpmError};
+use std::collections::BTreeSet;
+use tpm2_protocol::basic::TpmUint32;
+use tpm2_protocol::data::TpmCap;
+use tpm2_protocol::frame::TpmGetCapabilityCommand;
+
+/// How many items are asked for at once; a TPM answers with as many as fit.
+const AT_ONCE: u32 = 254;
+/// No TPM has so many; one that goes on telling of more is not believed.
+const MOST: usize = 10_000;
+
+/// A list as the TPM tells it.
+struct Page<T> {
+    items: Vec<T>,
+    /// Whether the TPM has more of them.
+    more: bool,
+}
+
+impl Link {
+    /// The list of `capability` from `first` on, at most `count` items; `item` reads one.
+    fn page<T>(
+        &mut self,
+        capability: TpmCap,
+        first: u32,
+        count: u32,
+        item: impl Fn(&mut Reading) -> Result<T, TpmError>,
+    ) -> Result<Page<T>, TpmError> {
+        let command = TpmGetCapabilityCommand {
+            handles: [],
+            cap: capability,
+            property: TpmUint32::new(first),
+            property_count: TpmUint32::new(count),
+        };
+        let answer = self.execute(&command, parameters(&command)?, None, 0)?;
+        let mut reading = Reading::new(&answer.parameters);
+        let more = reading.byte()? != 0;
+        let told = reading.long()?;
+        if told != capability.value() {
+            return Err(TpmError::WrongAnswer(format!(
+                "capability {} was asked for, and {told} came",
+                capability.value()
+            )));
+        }
+        let mut items = Vec::new();
+        for _ in 0..reading.long()? {
+            items.push(item(&mut reading)?);
+        }
+        Ok(Page { items, more })
+    }
+
+    /// Numbers from `first` on, each once, ascending. One command for each full answer. `key` reads
+    /// an item's number.
+    fn numbers(
+        &mut self,
+        capability: TpmCap,
+        first: u32,
+        key: impl Fn(&mut Reading) -> Result<u32, TpmError>,
+    ) -> Result<BTreeSet<u32>, TpmError> {
+        let mut found = BTreeSet::new();
+        let mut next = first;
+        loop {
+            let Page { items, more } = self.page(capability, next, AT_ONCE, &key)?;
+            let known = found.len();
+            found.extend(items.into_iter().filter(|number| *number >= first));
+            // A TPM that says "more" and tells nothing new would say so for ever.
+            let has_grown = found.len() > known && found.len() < MOST;
+            match found.last().and_then(|last| last.checked_add(1)) {
+                Some(behind) if more && has_grown => next = behind,
+                _ => return Ok(found),
+            }
+        }
+    }
+
+    /// TPM_CAP_HANDLES: the handles from `first` to the end of its range, ascending.
+    pub(crate) fn handles(&mut self, first: u32) -> Result<Vec<u32>, TpmError> {
+        /// The bits of a handle that name its range (Part 2, section 7.2: TPM_HT).
+        const RANGE: u32 = 0xFF00_0000;
+        let found = self.numbers(TpmCap::Handles, first, |reading| reading.long())?;
+        let in_range = |handle: &u32| handle & RANGE == first & RANGE;
+        Ok(found.into_iter().filter(in_range).collect())
+    }
+
+    /// TPM_CAP_ALGS: the identifiers of all algorithms.
+    pub(crate) fn algorithms(&mut self) -> Result<Vec<u16>, TpmError> {
+        let found = self.numbers(TpmCap::Algs, 0, |reading| {
+            let identifier = reading.word()?;
+            reading.long()?; // TPMA_ALGORITHM
+            Ok(identifier.into())
+        })?;
+        Ok(found.into_iter().map(|one| one as u16).collect())
+    }
+
+    /// TPM_CAP_TPM_PROPERTIES: all about lockout. One command; one for each property that the answer
+    /// does not name.
+    pub(crate) fn lockout(&mut self) -> Result<Lockout, TpmError> {
+        let (first, count) = (Property::LOCKOUT[0].tag(), Property::LOCKOUT.len() as u32);
+        let told = self.page(TpmCap::TpmProperties, first, count, pair)?.items;
+        let mut values = [None; Property::LOCKOUT.len()];
+        for (value, property) in values.iter_mut().zip(Property::LOCKOUT) {
+            let found = told.iter().find(|(tag, _)| *tag == property.tag());
+            *value = match found {
+                Some((_, value)) => Some(*value),
+                None => self.property(property)?,
+            };
+        }
+        let [Some(counter), Some(most), interval] = values else {
+            return Err(TpmError::Unsupported(
+                "the TPM does not tell how many failed tries count, nor how many are lockout"
+                    .into(),
+            ));
+        };
+        Ok(Lockout {
+            counter,
+            most,
+            interval: interval.unwrap_or_default(),
+        })
+    }
+
+    /// TPM_CAP_TPM_PROPERTIES: one of them; `None` if the TPM does not tell it.
+    pub(crate) fn property(&mut self, property: Property) -> Result<Option<u32>, TpmError> {
+        // Where it has none with this tag, a TPM answers with the one behind it.
+        match self.page(TpmCap::TpmProperties, property.tag(), 1, pair) {
+            Ok(page) => Ok(page
+                .items
+                .into_iter()
+                .find_map(|(tag, value)| (tag == property.tag()).then_some(value))),
+            Err(TpmError::Response(code)) if code.is_definite() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// TPMS_TAGGED_PROPERTY.
+fn pair(reading: &mut Reading) -> Result<(u32, u32), TpmError> {
+    Ok((reading.long()?, reading.long()?))
+}

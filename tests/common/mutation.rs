@@ -1,6 +1,6 @@
 //! Somebody between the module and its TPM who alters answers. All that he does follows from a seed.
 
-use super::proxy::{Alter, Reply, command};
+use super::proxy::{Mutate, Reply, command};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
@@ -179,8 +179,8 @@ impl Interposer {
         (interposer, done)
     }
 
-    /// For [`super::proxy::Book::alter`].
-    pub fn boxed(mut self) -> Alter {
+    /// For [`super::proxy::Book::mutate`].
+    pub fn boxed(mut self) -> Mutate {
         Box::new(move |code, answer| self.answers(code, answer))
     }
 

@@ -73,7 +73,7 @@ pub enum Reply {
 }
 
 /// Makes something else of the answer to a command of this code.
-pub type Alter = Box<dyn FnMut(u32, Vec<u8>) -> Reply + Send>;
+pub type Mutate = Box<dyn FnMut(u32, Vec<u8>) -> Reply + Send>;
 
 struct Rule {
     code: u32,
@@ -103,7 +103,7 @@ pub struct Book {
     upstream: Box<dyn Fn() -> io::Result<Box<dyn super::tpm::Stream>> + Send + Sync>,
     /// swtpm serves one connection at a time.
     turn: Mutex<()>,
-    alter: Mutex<Option<Alter>>,
+    mutate: Mutex<Option<Mutate>>,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -147,7 +147,7 @@ impl Book {
         Arc::new(Book {
             upstream: Box::new(move || place.connect()),
             turn: Mutex::default(),
-            alter: Mutex::default(),
+            mutate: Mutex::default(),
             state: Mutex::default(),
             changed: Condvar::new(),
         })
@@ -172,8 +172,8 @@ impl Book {
     }
 
     /// From now on each answer of the TPM goes through here; `None` ends that.
-    pub fn alter(&self, alter: Option<Alter>) {
-        *self.alter.lock().unwrap() = alter;
+    pub fn mutate(&self, mutate: Option<Mutate>) {
+        *self.mutate.lock().unwrap() = mutate;
     }
 
     /// Breaks the next command with this code.
@@ -256,8 +256,8 @@ impl Book {
                 seen.1 = Some(number_at(answer, 6));
             }
         }
-        match (reply, &mut *self.alter.lock().unwrap()) {
-            (Reply::Whole(answer), Some(alter)) => alter(code, answer),
+        match (reply, &mut *self.mutate.lock().unwrap()) {
+            (Reply::Whole(answer), Some(mutate)) => mutate(code, answer),
             (reply, _) => reply,
         }
     }

@@ -219,7 +219,7 @@ impl Story<'_> {
             let before = self.stage.handles(PERSISTENT);
             let done = self.stage.alter(seed, &recordings[variant]);
             let (ended, told) = tell(&self.stage, variant);
-            self.stage.proxy.book().alter(None);
+            self.stage.proxy.book().mutate(None);
             let done = std::mem::take(&mut *done.lock().unwrap());
             altered += done.len();
             for (_, kind) in &done {

@@ -74,7 +74,7 @@ impl Stage {
 
     /// All is as it was before.
     pub fn reset(&mut self) {
-        self.proxy.book().alter(None);
+        self.proxy.book().mutate(None);
         self.tpm.kill();
         copy_state(&self.kept.path().join("tpm"), &self.tpm.state());
         for name in ["state", "run"] {
@@ -139,7 +139,7 @@ impl Stage {
         self.reset();
         let answers = Arc::new(Mutex::new(Vec::new()));
         let noted = Arc::clone(&answers);
-        self.proxy.book().alter(Some(Box::new(move |code, answer| {
+        self.proxy.book().mutate(Some(Box::new(move |code, answer| {
             noted.lock().unwrap().push((code, answer.clone()));
             crate::common::proxy::Reply::Whole(answer)
         })));
@@ -153,7 +153,7 @@ impl Stage {
     pub fn alter(&self, seed: u64, recording: &Recording) -> Done {
         let (interposer, done) = Interposer::new(seed, recording);
         self.proxy.book().keep();
-        self.proxy.book().alter(Some(interposer.boxed()));
+        self.proxy.book().mutate(Some(interposer.boxed()));
         done
     }
 

@@ -4,7 +4,7 @@
 //! Whatever he does: the host neither crashes nor hangs, no secret crosses the wire, a signature that is
 //! given out is valid, a key that is shown as made is in this TPM, none is lost, nothing stays in the TPM.
 //!
-//! `DEVID_MUTATIONS=N` alters N answers in all stories together (default 270), `DEVID_MUTATION_SEED=N`
+//! `DEVID_MUTATIONS=N` alters N answers in all stories together (default 180), `DEVID_MUTATION_SEED=N`
 //! begins with another seed, and `DEVID_MUTATION_ONLY=SEED`, a seed that a failure names, tells that case
 //! of a story alone.
 #![allow(
@@ -34,7 +34,7 @@ use common::pins::{OFFICER, USER, hex};
 use common::programs::{output, program, run, run_with};
 use common::wrapping::{openssl_wraps, private_key_info};
 use report::Told;
-use stage::{Ended, Scene, Stage};
+use stage::{Outcome, Scene, Stage};
 use std::path::Path;
 use stories::{ANOTHER, Change, DATA};
 
@@ -67,11 +67,11 @@ fn new_device() -> Stage {
     Stage::new(&settings, owned)
 }
 
-fn look(stage: &Stage, _: usize, _: Option<&Told>) -> (Ended, Told) {
+fn look(stage: &Stage, _: usize, _: Option<&Told>) -> Outcome {
     stage.plays(|scene, report| stories::look(scene, report, &[], &[]))
 }
 
-fn look_with_pin(stage: &Stage, _: usize, _: Option<&Told>) -> (Ended, Told) {
+fn look_with_pin(stage: &Stage, _: usize, _: Option<&Told>) -> Outcome {
     stage.plays(|scene, report| stories::look(scene, report, &[USER], &[]))
 }
 
@@ -157,7 +157,7 @@ const WANTED: [&[(&str, Kind, bool)]; VARIANTS] = [
     &[("one", Kind::Rsa(2048), false)],
 ];
 
-fn makes(stage: &Stage, variant: usize, pin: Option<&str>) -> (Ended, Told) {
+fn makes(stage: &Stage, variant: usize, pin: Option<&str>) -> Outcome {
     let wanted = WANTED[variant];
     stage.plays_through_proxy(|scene, report| stories::generation(scene, report, pin, wanted))
 }
@@ -189,7 +189,7 @@ fn made_or_not(case: &Case) {
 }
 
 /// A look; after a story the next key is made before it.
-fn look_and_make(stage: &Stage, told: Option<&Told>, pin: Option<&str>) -> (Ended, Told) {
+fn look_and_make(stage: &Stage, told: Option<&Told>, pin: Option<&str>) -> Outcome {
     let next = [("next", Kind::P256, false)];
     stage.plays(|scene, report| {
         if told.is_some() {

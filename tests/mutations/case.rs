@@ -6,7 +6,7 @@ use crate::common::mutation::{Altered, Dice, makes_a_handle};
 use crate::common::pins::{OFFICER, USER, value_of};
 use crate::common::proxy::command;
 use crate::report::Told;
-use crate::stage::{Ended, PERSISTENT, SESSIONS, Stage, TRANSIENT};
+use crate::stage::{Outcome, PERSISTENT, SESSIONS, Stage, TRANSIENT};
 use crate::stories::{ANOTHER, DATA};
 use cryptoki_sys::CK_ULONG;
 use std::cell::RefCell;
@@ -174,15 +174,18 @@ impl Case<'_> {
     }
 }
 
+/// How the stage looks at what is there.
+type Look<'a> = &'a dyn Fn(&Stage, usize, Option<&Told>) -> Outcome;
+
 /// A story: how it is told, and what must hold.
 pub struct Story<'a> {
     pub name: &'static str,
     pub stage: Stage,
     /// Tells it in the way of this variant.
-    pub tell: &'a dyn Fn(&Stage, usize) -> (Ended, Told),
+    pub tell: &'a dyn Fn(&Stage, usize) -> Outcome,
     /// Looks at what is there, beside the proxy, after what the story reported.
     /// `None`: before any was told.
-    pub look: &'a dyn Fn(&Stage, usize, Option<&Told>) -> (Ended, Told),
+    pub look: Look<'a>,
     pub judge: &'a dyn Fn(&Case),
     /// Whether the keys from before are there and sign.
     pub keeps_keys: &'a dyn Fn(&Case) -> bool,
@@ -206,7 +209,7 @@ impl Story<'_> {
         self.secrets.extend(pins.map(|pin| pin.as_bytes().to_vec()));
         self.secrets.extend(pins.map(value_of));
 
-        let wanted = number("DEVID_MUTATIONS").unwrap_or(270) as usize / STORIES;
+        let wanted = number("DEVID_MUTATIONS").unwrap_or(180) as usize / STORIES;
         let first = number("DEVID_MUTATION_SEED").unwrap_or(1) << 32;
         let only = number("DEVID_MUTATION_ONLY");
         let (mut altered, mut cases, mut faults) = (0, 0, Vec::new());

@@ -34,6 +34,8 @@ pub struct Scene {
 
 /// How a child ended: crashed and still running are faults.
 pub type Ended = Result<(), String>;
+/// The same, and what it reported.
+pub type Outcome = (Ended, Told);
 
 pub struct Stage {
     pub tpm: Swtpm,
@@ -86,21 +88,16 @@ impl Stage {
     }
 
     /// A child tells the story over a connection of its own to the TPM.
-    pub fn plays(&self, story: impl FnOnce(&Scene, &mut Report)) -> (Ended, Told) {
+    pub fn plays(&self, story: impl FnOnce(&Scene, &mut Report)) -> Outcome {
         self.child(&self.tpm.tcti(), "config.toml", story)
     }
 
     /// A child tells the story through the proxy, and waits a second for each command.
-    pub fn plays_through_proxy(&self, story: impl FnOnce(&Scene, &mut Report)) -> (Ended, Told) {
+    pub fn plays_through_proxy(&self, story: impl FnOnce(&Scene, &mut Report)) -> Outcome {
         self.child(&self.proxy.tcti(), "limited.toml", story)
     }
 
-    fn child(
-        &self,
-        tcti: &str,
-        config: &str,
-        story: impl FnOnce(&Scene, &mut Report),
-    ) -> (Ended, Told) {
+    fn child(&self, tcti: &str, config: &str, story: impl FnOnce(&Scene, &mut Report)) -> Outcome {
         let file = self.home.path("report");
         let child = Forked::new(|| {
             let mut report = Report::new(&file);
@@ -193,7 +190,7 @@ impl Stage {
     }
 
     /// `devid` with each of these words, over this TCTI. It must not die of a signal, nor panic.
-    pub fn runs_devid(&self, tcti: &str, first: &[&str], second: &[&str]) -> (Ended, Told) {
+    pub fn runs_devid(&self, tcti: &str, first: &[&str], second: &[&str]) -> Outcome {
         let config = match tcti == self.proxy.tcti() {
             true => "limited.toml",
             false => "config.toml",

@@ -167,9 +167,8 @@ pub fn generation(
     if let Some(own) = logged_in(scene, report, pin) {
         for (name, kind, persistent) in wanted {
             let more = persistent.then(|| yes(PERSISTENT));
-            let private = [yes(CKA_PRIVATE)];
-            let private = pin.is_some().then_some(&private[..]).unwrap_or_default();
-            let private = [private, more.as_slice()].concat();
+            let hidden = pin.map(|_| yes(CKA_PRIVATE));
+            let private = [hidden.as_slice(), more.as_slice()].concat();
             let made = own.make_with(*kind, &[label(name), yes(CKA_TOKEN)], &private);
             if let Some(made) = report.called(&format!("make {name}"), made)
                 && let Ok(info) = own

@@ -168,6 +168,7 @@ fn tpm_rv(error: &TpmError) -> CK_RV {
         TpmError::Broken(_)
         | TpmError::WrongAnswer(_)
         | TpmError::Timeout(_)
+        | TpmError::Busy(_)
         | TpmError::Response(_)
         | TpmError::Lockout(_)
         | TpmError::KeyReplaced(_)

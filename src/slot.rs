@@ -14,7 +14,7 @@ use cryptoki_sys::CKA_PRIVATE;
 use devid_core::config::Random;
 use devid_core::store::devid::DevidStore;
 use devid_core::store::{DecryptRequest, Key, LookError, Pins, SignError, Stamp, Store};
-use devid_core::tpm::Tpm;
+use devid_core::tpm::{Tpm, TpmError};
 use log::{Level, error, log, warn};
 use parking_lot::{Mutex, RwLock};
 use std::sync::Arc;
@@ -66,7 +66,8 @@ struct Failure {
     /// What the store would look at then: if files could not be read, another look may find something
     /// as soon as that changes.
     stamp: Stamp,
-    /// How long none is tried again: as long as this one took, and not less than [`LOOK_AGAIN`].
+    /// How long none is tried again: as long as this one took, and not less than [`LOOK_AGAIN`];
+    /// after a TPM that was busy no longer than that.
     rest: Duration,
     why: LookError,
 }
@@ -267,7 +268,11 @@ impl Slot {
                     failed: Some(Failure {
                         ended: Instant::now(),
                         stamp: source.store.stamp(),
-                        rest: LOOK_AGAIN.max(began.elapsed()),
+                        rest: match why {
+                            // It answers again as soon as another process's key is made.
+                            LookError::Tpm(TpmError::Busy(_)) => LOOK_AGAIN,
+                            _ => LOOK_AGAIN.max(began.elapsed()),
+                        },
                         why,
                     }),
                 }

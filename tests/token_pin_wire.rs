@@ -51,6 +51,13 @@ fn what_a_login_and_a_signature_cost(link: Link) {
     token.raw.logout(session).unwrap();
 
     book.take();
+    token.set_pin(session, USER, USER).unwrap();
+    // The old seal is opened, and once the new one, as by a login each.
+    let changed = codes(&book.take());
+    assert!(
+        changed.starts_with(LOGIN) && changed.ends_with(LOGIN),
+        "{changed:x?}"
+    );
     token.login(session, USER).unwrap();
     let login = book.take();
     assert_eq!(codes(&login), LOGIN);
@@ -94,8 +101,16 @@ fn what_they_cost_behind_a_resource_manager(_: Link) {
     token.init(OFFICER, "label").unwrap();
     let session = token.read_write();
     token.officer(session, OFFICER).unwrap();
+    device.book().take();
     token.init_pin(session, USER).unwrap();
-    token.raw.logout(session).unwrap();
+    // The seal is opened once, as by a login, before the PIN is one.
+    assert!(codes(&device.book().take()).ends_with(LOGIN_MANAGED));
+    // Another process has nothing loaded: a resource manager flushes what was in a closed space.
+    token.raw.finalize().unwrap();
+    let mut flush = tpm.tool("tpm2_flushcontext");
+    common::programs::run(flush.arg("--transient-object")).ok();
+    token.raw.initialize().unwrap();
+    let session = token.read_write();
 
     device.book().take();
     token.login(session, USER).unwrap();

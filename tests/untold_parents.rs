@@ -50,6 +50,13 @@ impl Bench {
         run(self.home.settle(command.args(words)))
     }
 
+    /// Key folder and marker are gone, and so is each record of the master key.
+    fn lose_the_disk(&self) {
+        let state = self.home.path("state");
+        fs::remove_dir_all(&state).unwrap();
+        fs::create_dir(state).unwrap();
+    }
+
     /// TPM names of what is in persistent handles of ours.
     fn names(&self) -> Vec<(u32, String)> {
         let ours = |handle: &u32| (MASTER..=FIRST + 0xFF).contains(handle);
@@ -78,7 +85,7 @@ fn a_lost_folder_leads_to_no_second_identity(link: Link) {
         bench.devid(&["provision"]).ok();
         let before = bench.names();
         assert_eq!(before.len(), 2, "the master key and the identity");
-        fs::remove_dir_all(devid::folder(&bench.home)).unwrap();
+        bench.lose_the_disk();
         let said = bench.devid(&["provision"]);
         assert!(!said.status.success(), "{tells}: {said}");
         assert!(said.all().contains("0x81000100"), "{said}");
@@ -112,7 +119,7 @@ fn a_reset_without_folder_takes_all_of_ours(link: Link) {
         let bench = Bench::new(link, tells);
         bench.devid(&["provision"]).ok();
         let before = bench.names();
-        fs::remove_dir_all(devid::folder(&bench.home)).unwrap();
+        bench.lose_the_disk();
         bench.devid(&["reset", "--factory", "--yes"]).ok();
         is_new(&before, &bench.names());
     }
@@ -141,7 +148,7 @@ fn a_storage_root_key_is_no_master_key(link: Link) {
             .tool("tpm2_flushcontext")
             .arg("--transient-object"))
         .ok();
-        fs::remove_dir_all(devid::folder(&bench.home)).unwrap();
+        bench.lose_the_disk();
         let own = Own::new(&bench.home);
         let refused = own.make(Kind::P256, "key").map(drop);
         assert!(refused.is_err(), "{tells}");
@@ -160,7 +167,7 @@ fn a_master_key_of_ours_is_taken_over(link: Link) {
         own.make(Kind::P256, "key").unwrap();
         own.raw.finalize().unwrap();
         let before = bench.names();
-        fs::remove_dir_all(devid::folder(&bench.home)).unwrap();
+        bench.lose_the_disk();
         let own = Own::new(&bench.home);
         let key = own.make(Kind::P256, "another").unwrap().private;
         own.signs(key);

@@ -295,7 +295,7 @@ fn not(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, what)
 }
 
-/// A file that this process alone has locked (flock(2)), until this is dropped or the process dies.
+/// A file that this process has locked (flock(2)), until this is dropped or the process dies.
 #[derive(Debug)]
 pub(crate) struct Lock {
     file: OwnedFd,
@@ -306,14 +306,17 @@ impl Lock {
     /// `None`: another process still had it when the patience ended. The kernel has no limit for
     /// waiting, so it is asked again and again.
     pub(crate) fn take(file: OwnedFd, patience: Duration) -> Result<Option<Self>, Failed> {
-        Self::take_noted(file, patience, None)
+        let alone = FlockOperation::NonBlockingLockExclusive;
+        Self::take_noted(file, patience, None, alone)
     }
 
-    /// The same, noted for forked children as long as it is held.
+    /// The same, noted for forked children as long as it is held; `sharing` is one of the operations
+    /// that do not block.
     pub(crate) fn take_noted(
         file: OwnedFd,
         patience: Duration,
         held: Option<&'static Held>,
+        sharing: FlockOperation,
     ) -> Result<Option<Self>, Failed> {
         // Before it is taken: a child may be forked at any moment.
         let noted = held.and_then(|held| Some((held, held.note(file.as_raw_fd())?)));
@@ -323,7 +326,7 @@ impl Lock {
         let end = Instant::now() + patience;
         let mut rest = FIRST_PAUSE;
         loop {
-            match flock(&lock.file, FlockOperation::NonBlockingLockExclusive) {
+            match flock(&lock.file, sharing) {
                 Ok(()) => return Ok(Some(lock)),
                 Err(Errno::INTR) => {}
                 Err(Errno::WOULDBLOCK) if Instant::now() < end => {

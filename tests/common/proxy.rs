@@ -17,6 +17,7 @@ pub mod command {
     pub const CONTEXT_LOAD: u32 = 0x161;
     pub const CREATE_PRIMARY: u32 = 0x131;
     pub const CREATE: u32 = 0x153;
+    pub const IMPORT: u32 = 0x156;
     pub const EVICT_CONTROL: u32 = 0x120;
     pub const FLUSH_CONTEXT: u32 = 0x165;
     pub const LOAD: u32 = 0x157;
@@ -61,6 +62,10 @@ pub enum Fault {
     Flip,
     /// Nothing happens until [`Book::release`]; then the TPM runs the command.
     Stall,
+    /// The same, and the TPM is busy with it: it runs no other command before.
+    Occupy,
+    /// The TPM is busy with the command for this time before it runs it.
+    Delay(Duration),
 }
 
 /// What goes back to the client.
@@ -288,7 +293,7 @@ impl Book {
             Some(Fault::Stall) => self.stall(),
             _ => {}
         }
-        let Ok(answer) = self.run(command) else {
+        let Ok(answer) = self.run(command, fault) else {
             return Reply::Cut(Vec::new());
         };
         match fault {
@@ -331,8 +336,13 @@ impl Book {
         );
     }
 
-    fn run(&self, command: &[u8]) -> io::Result<Vec<u8>> {
+    fn run(&self, command: &[u8], fault: Option<Fault>) -> io::Result<Vec<u8>> {
         let _turn = self.turn.lock().unwrap();
+        match fault {
+            Some(Fault::Occupy) => self.stall(),
+            Some(Fault::Delay(time)) => thread::sleep(time),
+            _ => {}
+        }
         let mut tpm = (self.upstream)()?;
         let sent = tpm.write_all(command);
         let answer = sent.and_then(|()| read_packet(&mut tpm));

@@ -16,6 +16,7 @@ mod pages;
 mod show;
 mod uri;
 mod verify;
+mod waiting;
 mod warnings;
 
 use answer::{Answer, Failure};
@@ -122,6 +123,7 @@ fn tell(answer: Answer, warnings: &Warnings) -> ExitCode {
         document,
         complaint,
     } = answer;
+    warnings.end_wait();
     let text = match document {
         Some(mut document) => {
             match &mut document {

@@ -1,37 +1,51 @@
-//! Warnings of the core: lines on standard error, or a field of the JSON document.
+//! What the core says while it works. Warnings are lines on standard error, or a field of the JSON
+//! document; waits are shown.
 
 use crate::cli::Form;
 use crate::page::plain;
+use crate::waiting::Waiting;
+use devid_core::tpm::WAITING;
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// What was warned of so far, each text once.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Warnings(Arc<Mutex<Vec<String>>>);
+pub(crate) struct Warnings {
+    texts: Arc<Mutex<Vec<String>>>,
+    waiting: Waiting,
+}
 
 impl Warnings {
     /// Hears all warnings from now on. For a person they go to standard error as they come.
     pub(crate) fn heard(form: Form) -> Self {
-        let warnings = Self::default();
+        let warnings = Self {
+            waiting: Waiting::shown(form),
+            ..Self::default()
+        };
         let logger = Logger {
             warnings: warnings.clone(),
             form,
         };
         // Fails only if there is a logger already.
         if log::set_boxed_logger(Box::new(logger)).is_ok() {
-            log::set_max_level(LevelFilter::Warn);
+            log::set_max_level(LevelFilter::Info);
         }
         warnings
     }
 
     /// All so far, which are then forgotten.
     pub(crate) fn take(&self) -> Vec<String> {
-        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut *self.texts.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Nothing more is waited for, and something else is about to be written.
+    pub(crate) fn end_wait(&self) {
+        self.waiting.end();
     }
 
     /// Whether it is new.
     fn add(&self, text: &str) -> bool {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.texts.lock().unwrap_or_else(PoisonError::into_inner);
         let is_new = !known.iter().any(|one| one == text);
         if is_new {
             known.push(text.to_owned());
@@ -54,7 +68,8 @@ struct Logger {
 impl Log for Logger {
     /// Our own only: what a library says of its work could hold anything.
     fn enabled(&self, metadata: &Metadata) -> bool {
-        metadata.level() <= Level::Warn && metadata.target().starts_with("devid")
+        let is_warning = metadata.level() <= Level::Warn;
+        (is_warning && metadata.target().starts_with("devid")) || metadata.target() == WAITING
     }
 
     fn log(&self, record: &Record) {
@@ -62,7 +77,11 @@ impl Log for Logger {
             return;
         }
         let text = record.args().to_string();
+        if record.target() == WAITING {
+            return self.warnings.waiting.tell(&text);
+        }
         if self.warnings.add(&text) && self.form == Form::Text {
+            self.warnings.end_wait();
             print(&text);
         }
     }

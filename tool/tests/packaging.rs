@@ -230,6 +230,7 @@ fn the_state_folder_is_of_the_group_and_so_is_what_is_made_in_it() {
         ("pin", 0o640),
         ("slots", 0o640),
         ("keep", 0o640),
+        ("busy", 0o640),
     ] {
         let about = fs::metadata(run.join("lock").join(name)).unwrap();
         let found = (about.mode() & 0o7777, about.uid(), about.gid());

@@ -19,6 +19,7 @@ const LARGEST: u64 = 1 << 20;
 pub(super) struct Written {
     pub(super) tcti: Option<TctiSetting>,
     pub(super) timeout_ms: Option<u64>,
+    pub(super) generation_timeout_ms: Option<u64>,
     pub(super) random: Option<Random>,
     pub(super) session_slot: Option<bool>,
     pub(super) state: Option<PathBuf>,
@@ -76,6 +77,8 @@ impl Written {
     fn overlay(&mut self, later: Self) {
         self.tcti = later.tcti.or(self.tcti.take());
         self.timeout_ms = later.timeout_ms.or(self.timeout_ms);
+        let generation = later.generation_timeout_ms;
+        self.generation_timeout_ms = generation.or(self.generation_timeout_ms);
         self.random = later.random.or(self.random);
         self.session_slot = later.session_slot.or(self.session_slot);
         self.state = later.state.or(self.state.take());
@@ -249,11 +252,8 @@ impl Written {
     fn of(mut all: Section<'_>) -> Self {
         let written = Self {
             tcti: all.text("tcti"),
-            timeout_ms: all.number(
-                "timeout_ms",
-                1..=3_600_000,
-                "milliseconds from 1 to 3600000",
-            ),
+            timeout_ms: all.milliseconds("timeout_ms"),
+            generation_timeout_ms: all.milliseconds("generation_timeout_ms"),
             random: all.one_of("random", &Random::WORDS),
             session_slot: all.flag("session_slot"),
             state: all.path("state"),

@@ -19,7 +19,7 @@ pub use provision::{Existing, Fallback, LeaveSoftware, Own, Provision};
 pub use secret::SecretSource;
 pub use token::TokenSettings;
 
-use crate::tpm::{Refusals, Tcti, TctiError, Tpm, is_tcti_alias};
+use crate::tpm::{Limits, Refusals, Tcti, TctiError, Tpm, is_tcti_alias};
 use crate::trouble::trouble;
 use file::{Level, Written, WrittenLog};
 use log::LevelFilter;
@@ -37,6 +37,7 @@ const STATE: &str = "/var/lib/devid-pkcs11";
 /// Below the handles that the TCG gives to owners (Registry of Reserved TPM 2.0 Handles, 2.3.1).
 const MASTER: u32 = 0x8100_0080;
 const TIMEOUT_MS: u64 = 30_000;
+const GENERATION_TIMEOUT_MS: u64 = 300_000;
 
 /// All settings, in force.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,8 +46,8 @@ pub struct Config {
     pub tcti: Tcti,
     /// Whether it was written behind the alias `esapi:`.
     pub tcti_by_alias: bool,
-    /// How long one command to the TPM may take.
-    pub limit: Duration,
+    /// How long one command to the TPM may take (`timeout_ms`, `generation_timeout_ms`).
+    pub limits: Limits,
     /// Where random bytes come from.
     pub random: Random,
     /// Whether there is a token for objects of sessions alone.
@@ -80,7 +81,7 @@ pub struct Config {
 impl Config {
     /// The TPM of this configuration. No command is sent and nothing is opened yet.
     pub fn tpm(&self, refusals: Refusals) -> Tpm {
-        Tpm::new(self.tcti.clone(), self.limit, &self.locks, refusals)
+        Tpm::new(self.tcti.clone(), self.limits, &self.locks, refusals)
             .with_master(self.master.handle)
     }
 
@@ -323,7 +324,14 @@ fn overlaid(
     Config {
         tcti_by_alias: tcti.as_ref().is_some_and(|tcti| tcti.by_alias),
         tcti: tcti.map(|tcti| tcti.tcti).unwrap_or_default(),
-        limit: Duration::from_millis(written.timeout_ms.unwrap_or(TIMEOUT_MS)),
+        limits: Limits::new(
+            Duration::from_millis(written.timeout_ms.unwrap_or(TIMEOUT_MS)),
+            Duration::from_millis(
+                written
+                    .generation_timeout_ms
+                    .unwrap_or(GENERATION_TIMEOUT_MS),
+            ),
+        ),
         random: written.random.unwrap_or(Random::Kernel),
         session_slot: written.session_slot.unwrap_or(true),
         identities: written.identity,

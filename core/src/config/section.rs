@@ -15,7 +15,14 @@ use toml::de::{DeTable, DeValue};
 const SETTINGS: [(&str, &[&str]); 6] = [
     (
         "",
-        &["tcti", "timeout_ms", "random", "session_slot", "state"],
+        &[
+            "tcti",
+            "timeout_ms",
+            "generation_timeout_ms",
+            "random",
+            "session_slot",
+            "state",
+        ],
     ),
     ("[log]", &["level", "target"]),
     (
@@ -119,6 +126,11 @@ impl<'t> Section<'t> {
             DeValue::String(_) => Err("expected true or false, without quotes".into()),
             _ => Err("expected true or false".into()),
         })
+    }
+
+    /// A time limit, up to an hour.
+    pub(super) fn milliseconds(&mut self, key: &str) -> Option<u64> {
+        self.number(key, 1..=3_600_000, "milliseconds from 1 to 3600000")
     }
 
     /// A number in this range; `expected` says in words what it is.

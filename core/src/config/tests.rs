@@ -1,6 +1,7 @@
 //! What configuration files say, and how they fail.
 
 use super::*;
+use crate::tpm::Class;
 use std::collections::HashMap;
 
 struct Folder(tempfile::TempDir);
@@ -36,14 +37,15 @@ impl Folder {
 fn every_setting_arrives() {
     let folder = Folder::new(&[(
         "config.toml",
-        "tcti = \"swtpm:port=9\"\ntimeout_ms = 500\nrandom = \"tpm\"\n\
+        "tcti = \"swtpm:port=9\"\ntimeout_ms = 500\ngeneration_timeout_ms = 900\n\
+         random = \"tpm\"\n\
          [log]\nlevel = \"debug\"\ntarget = \"file:/x/y\"\n\
          [[identity]]\nhandle = 0x81010005\nnv = 0x01C00100\ncertificate = \"/c.pem\"\n",
     )]);
     let loaded = folder.load(&[]);
     let config = loaded.config.unwrap();
     assert_eq!(config.tcti, "swtpm:port=9".parse().unwrap());
-    assert_eq!(config.limit, Duration::from_millis(500));
+    assert_eq!(config.limits, limits(500, 900));
     assert_eq!(config.random, Random::Tpm);
     assert_eq!(config.identities[0].handle, Some(0x8101_0005));
     assert_eq!(config.identities[0].nv, Some(0x01C0_0100));
@@ -53,13 +55,37 @@ fn every_setting_arrives() {
     assert_eq!(config.trust, folder.0.path().join("trust"));
 }
 
+fn limits(ordinary: u64, generation: u64) -> Limits {
+    let [ordinary, generation] = [ordinary, generation].map(Duration::from_millis);
+    Limits::new(ordinary, generation)
+}
+
+/// Ordinary commands have 30 s, key generations 5 minutes, and those never less than the others.
+#[test]
+fn time_limits_by_class() {
+    for (text, of_both) in [
+        ("", (30_000, 300_000)),
+        ("timeout_ms = 1000\n", (1000, 300_000)),
+        ("generation_timeout_ms = 60000\n", (30_000, 60_000)),
+        ("timeout_ms = 600000\n", (600_000, 600_000)),
+        ("generation_timeout_ms = 1\n", (30_000, 30_000)),
+    ] {
+        let config = Folder::new(&[("config.toml", text)]).load(&[]).config;
+        let found = config.unwrap().limits;
+        let of = |class| found.of(class).time;
+        let (ordinary, generation) = (of(Class::Ordinary), of(Class::Generation));
+        let expected = [of_both.0, of_both.1].map(Duration::from_millis);
+        assert_eq!([ordinary, generation], expected, "{text}");
+    }
+}
+
 #[test]
 fn drop_ins_and_environment_go_before_the_file() {
     let folder = Folder::new(&[
         ("config.toml", "tcti = \"swtpm:port=1\"\ntimeout_ms = 1\n"),
         (
             "config.d/10.toml",
-            "timeout_ms = 2\n[[identity]]\nhandle = 0x81000001\n",
+            "timeout_ms = 2\ngeneration_timeout_ms = 600000\n[[identity]]\nhandle = 0x81000001\n",
         ),
         (
             "config.d/20.toml",
@@ -74,7 +100,7 @@ fn drop_ins_and_environment_go_before_the_file() {
     ]);
     let config = loaded.config.unwrap();
     assert_eq!(config.tcti, "mssim:port=7".parse().unwrap());
-    assert_eq!(config.limit, Duration::from_millis(3));
+    assert_eq!(config.limits, limits(3, 600_000));
     assert_eq!(config.identities.len(), 2);
     assert_eq!(config.generation, Path::new("/r/generation"));
     assert_eq!(loaded.log.level, LevelFilter::Info);

@@ -90,7 +90,8 @@ impl From<TpmError> for Fault {
             TpmError::Unreachable(_)
             | TpmError::Broken(_)
             | TpmError::WrongAnswer(_)
-            | TpmError::Timeout(_) => FaultKind::Tpm,
+            | TpmError::Timeout(_)
+            | TpmError::Busy(_) => FaultKind::Tpm,
             TpmError::Response(code) if code.is_out_of_order() => FaultKind::Tpm,
             _ => FaultKind::Failed,
         };
@@ -99,6 +100,7 @@ impl From<TpmError> for Fault {
                 "; say where it is, by \
                  owner_auth = \"file:/PATH\" or \"credential:NAME\" under [master] in config.toml"
             }
+            TpmError::Busy(_) => "; try again when that key is made",
             TpmError::Response(_) => "; devid doctor says what it finds in the TPM, and what helps",
             _ => "",
         };

@@ -82,6 +82,7 @@ impl Device {
                 TpmError::Broken(_)
                     | TpmError::WrongAnswer(_)
                     | TpmError::Timeout(_)
+                    | TpmError::Busy(_)
                     | TpmError::Response(_)
             )
         );

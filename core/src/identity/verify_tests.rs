@@ -2,7 +2,7 @@ use super::*;
 use crate::identity::OWN;
 use crate::identity::samples::{IS_CA, Party, Sample};
 use crate::store::folder::Origin;
-use crate::tpm::{Refusals, Tcti, TpmError};
+use crate::tpm::{Class, Limits, Refusals, Tcti, TpmError};
 use std::time::Duration;
 
 fn entity(certificate: Certificate) -> Entity {
@@ -138,8 +138,14 @@ fn each_proof_is_what_it_says() {
         outcome(none(SignError::NotInThisTpm), None),
         Ok(Outcome::Failed)
     );
-    let silent = none(SignError::Tpm(TpmError::Timeout(Duration::ZERO)));
+    let silent = none(SignError::Tpm(TpmError::Timeout(
+        no_time().of(Class::Ordinary),
+    )));
     assert_eq!(outcome(silent, None).unwrap_err().kind, FaultKind::Tpm);
+}
+
+fn no_time() -> Limits {
+    Limits::new(Duration::ZERO, Duration::ZERO)
 }
 
 /// No TPM is asked for a key in memory, so the signature alone decides.
@@ -148,7 +154,7 @@ fn only_the_certified_keys_own_signature_proves_it() {
     use p256::pkcs8::{EncodePrivateKey, LineEnding};
     let folder = tempfile::tempdir().unwrap();
     let tcti: Tcti = "device:/nonexistent".parse().unwrap();
-    let tpm = crate::tpm::Tpm::new(tcti, Duration::ZERO, folder.path(), Refusals::default());
+    let tpm = crate::tpm::Tpm::new(tcti, no_time(), folder.path(), Refusals::default());
     let secret = p256::SecretKey::from_slice(&[2; 32]).unwrap();
     let pem = secret.to_pkcs8_pem(LineEnding::LF).unwrap();
     let info = crate::key::PrivateKeyInfo::from_pem(format!("Label: devid\n{}", *pem).as_bytes());

@@ -6,6 +6,7 @@ use super::fake::{
 };
 use super::*;
 use crate::key::PublicKey;
+use std::time::Duration;
 
 const LIMIT: Duration = Duration::from_secs(20);
 const PERSISTENT: u32 = 0x8100_0000;
@@ -171,9 +172,9 @@ fn random_bytes_and_secrets_of_another_size_are_refused() {
     let used = || Used::open(PERSISTENT, &[]);
     let secret = |link: &mut Link| link.rsa_decrypt(used(), &[1; 256]);
     let agreed = |link: &mut Link| link.ecdh_z(used(), (&[1; 32], &[2; 32]));
-    let mut commands: [&mut dyn FnMut(&mut Link) -> Result<Secret, TpmError>; 2] =
-        [&mut { secret }, &mut { agreed }];
-    for command in &mut commands {
+    type Command<'a> = &'a dyn Fn(&mut Link) -> Result<Secret, TpmError>;
+    let commands: [Command; 2] = [&secret, &agreed];
+    for command in commands {
         let (fake, _) = told([Reply::AuthorisedBody(vec![0, 9, 1])]);
         let tpm = fake.tpm(LIMIT);
         let answer = exchange::Exchange::new("test").run(&tpm, command);

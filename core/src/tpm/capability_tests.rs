@@ -3,6 +3,7 @@
 
 use super::fake::{FakeTpm, GET_CAPABILITY, NV_READ, Reply, capability, longer};
 use super::*;
+use std::time::Duration;
 
 const LIMIT: Duration = Duration::from_secs(20);
 const ALGORITHMS: u32 = 0;

@@ -2,11 +2,13 @@
 //! reconnected.
 
 use super::exchange::{Exchange, Refusals};
+use super::patience::Pace;
 use super::session::Salt;
-use super::turn::Turn;
+use super::turn::{NoTurn, Turn};
 use super::wrapped::Nest;
 use super::{
-    AuthValue, Hash, Link, Lockout, Property, SRK, SaltKey, Scheme, Silence, Tcti, Told, TpmError,
+    AuthValue, Class, Hash, Limits, Link, Lockout, Property, SRK, SaltKey, Scheme, Silence, Tcti,
+    Told, TpmError,
 };
 use crate::file::Lock;
 use crate::key::PublicKey;
@@ -14,21 +16,23 @@ use crate::system::Held;
 use crate::trust::Distrust;
 use log::warn;
 use once_cell::sync::OnceCell;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::HashSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 /// A TPM and the links to it that this process holds.
 ///
 /// The lock of a link is held for one exchange with the TPM: the few commands that belong together,
-/// and their repetitions. Whoever waits for it waits at most the time limit.
+/// and their repetitions. Whoever waits for it waits as long as one command may take, and behind a
+/// key generation as long as that may.
 pub struct Tpm {
     tcti: Tcti,
-    limit: Duration,
-    /// Held by one exchange; the next waits for it as long as a command may take.
+    pace: Arc<Pace>,
+    /// Held by one exchange.
     pub(super) link: Mutex<Option<Link>>,
     /// Links of their own for keys that stay loaded.
     pub(super) nests: Mutex<Vec<Nest>>,
@@ -59,16 +63,16 @@ pub struct Tpm {
 impl Tpm {
     /// No command is sent and nothing is opened yet.
     ///
-    /// `limit` bounds each command, and the wait for one's turn.
+    /// `limits` bound each command, and the wait for one's turn.
     /// `locks` is the folder where processes agree on whose turn it is.
-    pub fn new(tcti: Tcti, limit: Duration, locks: &Path, refusals: Refusals) -> Self {
+    pub fn new(tcti: Tcti, limits: Limits, locks: &Path, refusals: Refusals) -> Self {
         Self {
             turn: Turn::of_slots(&tcti, locks),
             pin_turn: Turn::of_pins(&tcti, locks),
             keeping_turn: Turn::of_keeping(locks),
             silence: Silence::default(),
+            pace: Arc::new(Pace::new(limits, locks)),
             tcti,
-            limit,
             link: Mutex::new(None),
             nests: Mutex::default(),
             answered: AtomicBool::new(false),
@@ -90,6 +94,7 @@ impl Tpm {
             turn: self.turn.noting(held),
             pin_turn: self.pin_turn.noting(held),
             keeping_turn: self.keeping_turn.noting(held),
+            pace: Arc::new(self.pace.noting(held)),
             ..self
         }
     }
@@ -119,7 +124,7 @@ impl Tpm {
             own_names: Mutex::new(own_names.unwrap_or_default()),
             master: self.master,
             tcti: self.tcti.clone(),
-            limit: self.limit,
+            pace: Arc::new(self.pace.for_child()),
             link: Mutex::new(None),
             nests: Mutex::default(),
             refusals,
@@ -135,9 +140,9 @@ impl Tpm {
         &self.tcti
     }
 
-    /// How long one command may take, and the wait for one's turn.
-    pub(super) fn limit(&self) -> Duration {
-        self.limit
+    /// How long commands may take. The wait for one's turn has the limit of ordinary ones.
+    pub(super) fn limits(&self) -> Limits {
+        self.pace().limits()
     }
 
     /// Transport faults so far: while it stands still, what was read is still so.
@@ -184,9 +189,39 @@ impl Tpm {
         }
     }
 
+    /// What other threads hold while the TPM works for them; waited for as long as a command may take.
+    pub(crate) fn wait_for<'a, T>(
+        &self,
+        held: &'a Mutex<T>,
+    ) -> Result<MutexGuard<'a, T>, TpmError> {
+        let patience = self.pace().wait(Class::Ordinary);
+        loop {
+            let left = patience
+                .left()
+                .map_err(|passed| self.pace().in_vain(passed))?;
+            if let Some(guard) = held.try_lock_for(left) {
+                return Ok(guard);
+            }
+        }
+    }
+
+    /// A link of its own, opened at its first command.
+    pub(super) fn new_link(&self) -> Result<Link, TpmError> {
+        Link::new(&self.tcti, Arc::clone(&self.pace))
+    }
+
     /// The turn to use a slot for objects that all processes share; `None` if none can be had.
     pub(super) fn object_turn(&self) -> Option<Lock> {
-        self.turn.take_if_free(self.limit)
+        self.turn.take_if_free(self.patience())
+    }
+
+    pub(super) fn pace(&self) -> &Pace {
+        &self.pace
+    }
+
+    /// How long other processes are waited for.
+    fn patience(&self) -> Duration {
+        self.limits().of(Class::Ordinary).time
     }
 
     pub(super) fn refusals(&self) -> &Refusals {
@@ -265,8 +300,16 @@ impl Tpm {
     /// [`TpmError::NoTurn`] without a lock that others could not take away, and
     /// [`TpmError::NoTryLeft`]: then nothing is to be shown.
     pub(crate) fn turn_to_try(&self, last: bool) -> Result<Option<Lock>, TpmError> {
-        let turn = self.pin_turn.take(self.limit);
-        let turn = turn.map_err(|why| TpmError::NoTurn(why.to_string()))?;
+        let patience = self.pace().wait(Class::Ordinary);
+        let mut turn = self.pin_turn.take(self.patience());
+        // Whoever holds it in this process may wait behind a key generation.
+        while let Err(NoTurn::Kept(_)) = &turn
+            && patience.is_behind_generation()
+            && let Ok(left) = patience.left()
+        {
+            turn = self.pin_turn.take(left);
+        }
+        let turn = turn.map_err(|why| TpmError::NoTurn(self.pace().explained(&why)))?;
         match self.lockout()?.tries_left() {
             0 => Err(TpmError::NoTryLeft(self.tcti.clone())),
             1 if !last => Err(TpmError::NoTryLeft(self.tcti.clone())),
@@ -287,7 +330,7 @@ impl Tpm {
     /// The turn to keep a key, among all processes: as long as it is held, what lies in the key
     /// folders changes by none of theirs that takes turns. `None` if none can be had.
     pub(crate) fn keeping_turn(&self) -> Option<Lock> {
-        self.keeping_turn.take_if_free(self.limit)
+        self.keeping_turn.take_if_free(self.patience())
     }
 
     /// The same TPM; what lies below the key in this handle, the master key, is ours to flush.

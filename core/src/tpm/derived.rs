@@ -6,14 +6,11 @@
 
 use super::exchange::{Exchange, Subject};
 use super::wrapped::{flush, is_gone};
-use super::{Link, PublicArea, SRK, Tpm, TpmError, Used, qualified_name_below, template};
+use super::{Class, Link, PublicArea, SRK, Tpm, TpmError, Used, qualified_name_below, template};
 use crate::key::PublicKey;
 use log::{debug, info, warn};
 use parking_lot::Mutex;
-use std::time::{Duration, Instant};
-
-/// How long candidates are tried.
-const PATIENCE: Duration = Duration::from_secs(30);
+use std::time::Instant;
 
 /// A key by its template and name.
 #[derive(Debug)]
@@ -57,10 +54,12 @@ impl Tpm {
         public: &PublicKey,
         likeliest: Option<Vec<u8>>,
     ) -> Result<Option<(PublicArea, DerivedKey)>, TpmError> {
-        let deadline = Instant::now() + PATIENCE;
+        // Each candidate is a key generation.
+        let limit = self.limits().of(Class::Generation);
+        let deadline = Instant::now() + limit.time;
         for template in likeliest.into_iter().chain(template::candidates(public)) {
             if Instant::now() >= deadline {
-                return Err(TpmError::Timeout(PATIENCE));
+                return Err(TpmError::Timeout(limit));
             }
             let hierarchy = Subject::open(b"endorsement", "the endorsement hierarchy");
             let tried = Exchange::by("CreatePrimary", hierarchy)

@@ -6,6 +6,7 @@ use super::fake::{
 };
 use super::*;
 use crate::key::PublicKey;
+use std::time::Duration;
 
 const LIMIT: Duration = Duration::from_secs(20);
 const HANDLE: u32 = 0x8000_0000;

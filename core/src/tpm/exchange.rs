@@ -3,7 +3,7 @@
 //! The one place that repeats commands. A transport fault brings a new connection, and over that
 //! only what is harmless twice.
 
-use super::{AuthValue, Hash, Link, Lockout, Tpm, TpmError};
+use super::{AuthValue, Class, Hash, Link, Lockout, Tpm, TpmError};
 use crate::system;
 use log::{debug, warn};
 use parking_lot::Mutex;
@@ -15,6 +15,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(1);
 const LONGEST_PAUSE: Duration = Duration::from_millis(200);
 /// How long others are given to free a slot for objects.
 const OBJECT_PATIENCE: Duration = Duration::from_secs(2);
+/// How often they are asked to at least, however long the commands themselves take.
+const OBJECT_TRIES: u32 = 2;
 
 /// What answered "wrong authorisation" to a value: keys by name, NV indices by number, each with the
 /// TPM's place. To be kept for as long as the process lives, since each further try may count
@@ -100,6 +102,28 @@ pub(super) struct Exchange<'a> {
     subject: Option<Subject<'a>>,
 }
 
+/// A TPM without a free slot for objects, since the first answer that said so.
+#[derive(Default)]
+struct Crowded {
+    since: Option<Instant>,
+    tries: u32,
+}
+
+impl Crowded {
+    /// Whether another try is worth it, after one more answer that there is no room.
+    fn goes_on(&mut self) -> bool {
+        let since = *self.since.get_or_insert_with(Instant::now);
+        self.tries += 1;
+        self.tries <= OBJECT_TRIES || since.elapsed() < OBJECT_PATIENCE
+    }
+
+    /// Whether those who use a slot now have had the time to give it back.
+    fn is_long(&self) -> bool {
+        let long = |since: Instant| since.elapsed() > OBJECT_PATIENCE / 2;
+        self.since.is_some_and(long)
+    }
+}
+
 impl<'a> Exchange<'a> {
     /// Commands about what lies in the TPM: they may run twice.
     pub(super) fn new(what: &'a str) -> Self {
@@ -155,8 +179,10 @@ impl<'a> Exchange<'a> {
         tpm: &Tpm,
         commands: impl FnMut(&mut Link) -> Result<R, TpmError>,
     ) -> Result<R, TpmError> {
-        let held = tpm.link.try_lock_for(tpm.limit());
-        let mut link = held.ok_or(TpmError::Timeout(tpm.limit()))?;
+        let mut link = match tpm.link.try_lock() {
+            Some(link) => link,
+            None => tpm.wait_for(&tpm.link)?,
+        };
         let turn = self.loads.then(|| tpm.object_turn()).flatten();
         let result = self.run_over(&mut link, tpm, commands);
         drop((turn, link));
@@ -191,7 +217,10 @@ impl<'a> Exchange<'a> {
     ) -> Result<R, TpmError> {
         let Self { what, subject, .. } = self;
         if tpm.silence().is_known() {
-            return Err(TpmError::Timeout(tpm.limit()));
+            return Err(TpmError::Timeout(tpm.limits().of(Class::Ordinary)));
+        }
+        if tpm.silence().was_busy() && tpm.pace().is_busy() {
+            return Err(TpmError::Busy(tpm.limits().of(Class::Ordinary)));
         }
         // Asked and noted while the link is held, so that threads do not try side by side.
         if let Some(subject) = &subject {
@@ -203,31 +232,34 @@ impl<'a> Exchange<'a> {
             }
         }
         let began = Instant::now();
-        let deadline = began + tpm.limit();
+        let mut slowest = Class::Ordinary;
+        let mut crowded = Crowded::default();
         let mut pause = FIRST_PAUSE;
         let mut reconnected = !self.repeats;
         loop {
             let link = match &mut *place {
                 Some(link) => link,
-                none => none.insert(Link::new(tpm.tcti(), tpm.limit())?),
+                none => none.insert(tpm.new_link()?),
             };
-            match commands(link) {
+            link.begin();
+            let answered = commands(link);
+            slowest = slowest.max(link.slowest());
+            let deadline = began + tpm.limits().of(slowest).time;
+            match answered {
                 Ok(answer) => {
                     tpm.note_answer();
                     return Ok(answer);
                 }
                 Err(TpmError::Response(code))
                     if (code.asks_for_resend() && Instant::now() + pause < deadline)
-                        || (code.is_out_of_objects() && began.elapsed() < OBJECT_PATIENCE) =>
+                        || (code.is_out_of_objects() && crowded.goes_on()) =>
                 {
                     debug!(
                         "{what}: TPM answered {code}, sent again in {} ms",
                         pause.as_millis()
                     );
                     if code.is_out_of_objects() {
-                        // Whoever uses a slot now has had the time to give it back.
-                        let is_long = began.elapsed() > OBJECT_PATIENCE / 2;
-                        tpm.reclaim(link, is_long)?;
+                        tpm.reclaim(link, crowded.is_long())?;
                     }
                     system::pause(pause);
                     pause = LONGEST_PAUSE.min(pause * 2);
@@ -256,6 +288,12 @@ impl<'a> Exchange<'a> {
                             tpm.note_fault();
                             error
                         }
+                        (error @ TpmError::Busy(_), _) => {
+                            tpm.note_fault();
+                            tpm.silence().note_busy();
+                            warn!("{what}: {error}");
+                            return Err(error);
+                        }
                         (error @ TpmError::Timeout(_), _) => {
                             // The connection may be opened anew before the answer comes.
                             tpm.note_fault();
@@ -268,6 +306,31 @@ impl<'a> Exchange<'a> {
                     return Err(error);
                 }
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One try of an exchange that makes a key may take longer than all of the patience.
+    #[test]
+    fn a_crowded_tpm_is_asked_again_however_slow_it_is() {
+        let mut crowded = Crowded::default();
+        assert!(crowded.goes_on());
+        assert!(!crowded.is_long(), "others have had no time yet");
+        crowded.since = Instant::now().checked_sub(OBJECT_PATIENCE);
+        assert!(crowded.is_long());
+        assert!(crowded.goes_on(), "the second answer");
+        assert!(!crowded.goes_on(), "the third");
+    }
+
+    #[test]
+    fn a_fast_tpm_is_asked_for_the_whole_patience() {
+        let mut crowded = Crowded::default();
+        for _ in 0..20 {
+            assert!(crowded.goes_on());
         }
     }
 }

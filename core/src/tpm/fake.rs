@@ -1,10 +1,11 @@
 //! A TPM for unit tests: answers each command as the test says, over a Unix socket.
 
-use super::{Refusals, Tcti, Tpm, sized};
+use super::{Limits, Refusals, Tcti, Tpm, sized};
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -88,9 +89,19 @@ impl FakeTpm {
 
     /// A TPM object over this one.
     pub(crate) fn tpm(&self, limit: Duration) -> Tpm {
+        self.tpm_with(Limits::new(limit, limit))
+    }
+
+    /// The same with these limits.
+    pub(crate) fn tpm_with(&self, limits: Limits) -> Tpm {
         let path = self.folder.path().join("tpm");
         let tcti: Tcti = format!("swtpm:path={}", path.display()).parse().unwrap();
-        Tpm::new(tcti, limit, self.folder.path(), Refusals::default())
+        Tpm::new(tcti, limits, self.folder.path(), Refusals::default())
+    }
+
+    /// The folder for locks of its clients.
+    pub(crate) fn locks(&self) -> PathBuf {
+        self.folder.path().to_owned()
     }
 
     /// The codes of the commands so far.

@@ -24,6 +24,7 @@ mod link;
 mod lockout;
 mod nv;
 mod own;
+mod patience;
 mod public;
 mod rc;
 mod resident;
@@ -47,6 +48,7 @@ pub use lockout::Lockout;
 pub(crate) use lockout::WAIT;
 pub use nv::NvKept;
 pub use own::{Algorithm, KeyUsage, SRK, StorageKey};
+pub use patience::{Class, Limit, Limits, WAITING};
 pub use public::{PublicArea, SigningScheme, other_kind};
 pub(crate) use public::{name_of, qualified_name_below};
 pub use rc::ResponseCode;
@@ -61,8 +63,8 @@ pub use unloadable::{Obstacle, Unloadable};
 pub use wrapped::{Parent, WrappedKey};
 
 use crate::key::pad_left;
+use patience::BUSY;
 use std::fmt;
-use std::time::Duration;
 
 /// A TPM2B with this content (Part 2, section 10.4).
 fn sized(bytes: &[u8]) -> Vec<u8> {
@@ -326,7 +328,10 @@ pub enum TpmError {
     /// key. The command may have run.
     WrongAnswer(String),
     /// No answer within the limit; the command may still run.
-    Timeout(Duration),
+    Timeout(Limit),
+    /// No answer within the limit, since the TPM makes a key for another process. It works, and
+    /// answers again when that is done.
+    Busy(Limit),
     /// The TPM answered with a response code.
     Response(ResponseCode),
     /// The TPM behind this is in dictionary-attack lockout: nothing that counts wrong authorisation
@@ -381,11 +386,10 @@ impl fmt::Display for TpmError {
             Self::Broken(why) => write!(f, "connection to the TPM failed: {why}"),
             Self::WrongAnswer(why) => write!(f, "the TPM's answer is not right: {why}"),
             Self::Timeout(limit) => {
-                write!(
-                    f,
-                    "no answer from the TPM within {} ms (timeout_ms)",
-                    limit.as_millis()
-                )
+                write!(f, "no answer from the TPM within {limit}")
+            }
+            Self::Busy(limit) => {
+                write!(f, "{BUSY}, and did not answer within {limit}")
             }
             Self::Response(code) => write!(f, "TPM answered {code}"),
             Self::Lockout(tcti) => write!(

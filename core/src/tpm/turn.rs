@@ -5,8 +5,9 @@
 //! | PIN | reading the TPM's counter of failed tries, and one try | no PIN is tried |
 //! | slots | loading and using keys in transient object slots that all processes share | the process goes on |
 //! | keeping | making a key of which there is to be one only | the process goes on |
+//! | generation | nothing: it tells others that the TPM makes a key; all who do so hold it together | a silent TPM is not told from a busy one |
 //!
-//! The locks for slots and for keeping are advisory: checks of names and signatures tell one key from
+//! The locks for slots, for keeping and of generations are advisory: checks of names and signatures tell one key from
 //! another in any case.
 //!
 //! Only those who may use the TPM can hold a lock. The PIN lock is the TPM's device node, where the
@@ -22,8 +23,8 @@ use crate::trust::{Distrust, Owned, alone};
 use crate::writers::{NoLock, open_lock};
 use log::{debug, warn};
 use rustix::fs::{
-    Access, AtFlags, FileType, Gid, Mode, OFlags, Stat, access, fchmod, fchown, fstat, lstat,
-    major, minor, open, stat, statat,
+    Access, AtFlags, FileType, FlockOperation, Gid, Mode, OFlags, Stat, access, fchmod, fchown,
+    fstat, lstat, major, minor, open, stat, statat,
 };
 use rustix::io::Errno;
 use rustix::process::geteuid;
@@ -39,6 +40,7 @@ use std::time::{Duration, Instant};
 const PINS: &str = "pin";
 const SLOTS: &str = "slots";
 const KEEPING: &str = "keep";
+const GENERATION: &str = "busy";
 /// Who may use a TPM (tpm-udev, and the unit of tpm2-abrmd).
 const GROUP: &str = "tss";
 /// How long a turn to try a PIN is waited for after a wait in vain.
@@ -54,6 +56,8 @@ pub(super) struct Turn {
     in_vain: Arc<AtomicBool>,
     /// Where held locks are noted for forked children, if this process may fork.
     held: Option<&'static Held>,
+    /// Whether one process holds it at a time, or several.
+    sharing: FlockOperation,
 }
 
 #[derive(Debug, Clone)]
@@ -100,12 +104,21 @@ impl Turn {
         Self::at(Place::File(locks.join(KEEPING)))
     }
 
+    /// The turns of those who have the TPM make a key. Several processes hold them at a time.
+    pub(super) fn of_generation(locks: &Path) -> Self {
+        Self {
+            sharing: FlockOperation::NonBlockingLockShared,
+            ..Self::at(Place::File(locks.join(GENERATION)))
+        }
+    }
+
     fn at(place: Place) -> Self {
         Self {
             place,
             again: Duration::ZERO,
             in_vain: Arc::default(),
             held: None,
+            sharing: FlockOperation::NonBlockingLockExclusive,
         }
     }
 
@@ -126,13 +139,13 @@ impl Turn {
         };
         let taken = match &self.place {
             Place::Needless => return Ok(None),
-            Place::File(file) => take_file(file, patience, self.held),
+            Place::File(file) => self.take_file(file, patience),
             Place::Node(node, file) => match shared_node(node) {
-                Some((node, fd)) => match Lock::take_noted(fd, patience, self.held) {
+                Some((node, fd)) => match self.take_lock(fd, patience) {
                     Ok(taken) => taken.ok_or(NoTurn::Kept(node)),
                     Err(failed) => Err(NoTurn::None(Distrust::of(&node, failed.to_string()))),
                 },
-                None => take_file(file, patience, self.held),
+                None => self.take_file(file, patience),
             },
         };
         let kept = matches!(taken, Err(NoTurn::Kept(_)));
@@ -155,6 +168,50 @@ impl Turn {
             }
             None
         })
+    }
+
+    /// Whether a turn at a file is held now, by whomever. Nothing is made.
+    pub(super) fn is_taken(&self) -> bool {
+        let Place::File(file) = &self.place else {
+            return false;
+        };
+        let Ok((_, fd)) = opened(file, false) else {
+            return false;
+        };
+        let taken = Lock::take_noted(
+            fd,
+            Duration::ZERO,
+            self.held,
+            FlockOperation::NonBlockingLockExclusive,
+        );
+        matches!(taken, Ok(None))
+    }
+
+    fn take_lock(&self, fd: OwnedFd, patience: Duration) -> Result<Option<Lock>, Failed> {
+        Lock::take_noted(fd, patience, self.held, self.sharing)
+    }
+
+    /// The lock of a file that is still the one of that name once it is locked.
+    fn take_file(&self, file: &Path, patience: Duration) -> Result<Lock, NoTurn> {
+        let end = Instant::now() + patience;
+        loop {
+            let (folder, fd) = opened(file, true).map_err(NoTurn::None)?;
+            let failed = |failed: Failed| NoTurn::None(Distrust::of(file, failed.to_string()));
+            let mine = fstat(&fd).map_err(|errno| failed(errno.into()))?;
+            let rest = end.saturating_duration_since(Instant::now());
+            let Some(lock) = self.take_lock(fd, rest).map_err(failed)? else {
+                return Err(NoTurn::Kept(file.into()));
+            };
+            let now =
+                name_of(file).and_then(|name| statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW));
+            let is_same = |now: Stat| (now.st_dev, now.st_ino) == (mine.st_dev, mine.st_ino);
+            if now.is_ok_and(is_same) {
+                return Ok(lock);
+            }
+            if Instant::now() >= end {
+                return Err(NoTurn::Kept(file.into()));
+            }
+        }
     }
 
     /// Why no turn can be had here, whoever may hold it now. Nothing is made.
@@ -223,28 +280,6 @@ fn shared_node(node: &Path) -> Option<(PathBuf, OwnedFd)> {
     fstat(&fd)
         .is_ok_and(|about| is_device(&about))
         .then_some((node, fd))
-}
-
-/// The lock of a file that is still the one of that name once it is locked.
-fn take_file(file: &Path, patience: Duration, held: Option<&'static Held>) -> Result<Lock, NoTurn> {
-    let end = Instant::now() + patience;
-    loop {
-        let (folder, fd) = opened(file, true).map_err(NoTurn::None)?;
-        let failed = |failed: Failed| NoTurn::None(Distrust::of(file, failed.to_string()));
-        let mine = fstat(&fd).map_err(|errno| failed(errno.into()))?;
-        let rest = end.saturating_duration_since(Instant::now());
-        let Some(lock) = Lock::take_noted(fd, rest, held).map_err(failed)? else {
-            return Err(NoTurn::Kept(file.into()));
-        };
-        let now = name_of(file).and_then(|name| statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW));
-        let is_same = |now: Stat| (now.st_dev, now.st_ino) == (mine.st_dev, mine.st_ino);
-        if now.is_ok_and(is_same) {
-            return Ok(lock);
-        }
-        if Instant::now() >= end {
-            return Err(NoTurn::Kept(file.into()));
-        }
-    }
 }
 
 /// A file of the folder for locks and the folder, if both are to be relied on; they are made if
@@ -321,7 +356,7 @@ fn make_folder(path: &Path) -> Result<(), Errno> {
     }
     // Others could not make them.
     let about = Owned::from(&fstat(&folder)?);
-    for name in [PINS, SLOTS, KEEPING] {
+    for name in [PINS, SLOTS, KEEPING, GENERATION] {
         if let Err(NoLock::System(errno)) = made_lock(&folder, name, about, true) {
             return Err(errno);
         }

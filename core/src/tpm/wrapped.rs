@@ -189,10 +189,7 @@ impl Tpm {
         let salt_key = self.salt_key_for(value)?;
         let auth = Auth::by(value.as_bytes(), salt_key.as_ref());
         let exchange = key.exchange(what, value);
-        let mut nests = self
-            .nests
-            .try_lock_for(self.limit())
-            .ok_or(TpmError::Timeout(self.limit()))?;
+        let mut nests = self.wait_for(&self.nests)?;
         let Nest { link, loaded } = nest_for(&mut nests, key, self.tcti().keys_in_a_space());
         let result = exchange.run_over(link, self, |link| {
             let faults = self.faults();

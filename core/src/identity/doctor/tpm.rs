@@ -15,6 +15,15 @@ pub(super) fn look_at(device: &Device, findings: &mut Vec<Finding>) {
     let about = "TPM";
     let tpm = &device.tpm;
     match TpmStatus::of(tpm) {
+        Err(error @ TpmError::Busy(_)) => {
+            findings.push(Finding::problem(
+                "tpm.busy",
+                about,
+                error.to_string(),
+                Mend::by("Wait until that key is made, then run devid doctor again"),
+            ));
+            return;
+        }
         Err(error) => {
             findings.push(Finding::problem(
                 "tpm.silent",

@@ -29,7 +29,6 @@ use signing::{SALT_OF_OTHER_LENGTH, SALT_UNKNOWN};
 pub(super) use soft::SoftKey;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::time::Duration;
 
 /// A private key in the TPM.
 #[derive(Debug)]
@@ -96,9 +95,6 @@ struct Persisted {
     /// It was there, and is no more.
     lost: AtomicBool,
 }
-
-/// How long one derivation may take, of which others wait for the end.
-const DERIVATION: Duration = Duration::from_secs(60);
 
 impl Key {
     /// A key in a persistent handle.
@@ -355,10 +351,9 @@ impl Key {
         derived: &OnceLock<(PublicArea, DerivedKey)>,
         turn: &Mutex<()>,
     ) -> Result<(), SignError> {
-        // One thread derives; a limit, for a child of a parent that was at it when it forked.
-        let _turn = turn
-            .try_lock_for(DERIVATION)
-            .ok_or(TpmError::Timeout(DERIVATION))?;
+        // One thread derives. The wait has a limit, for a child of a parent that was at it when it
+        // forked.
+        let _turn = tpm.wait_for(turn)?;
         if derived.get().is_some() {
             return Ok(());
         }

@@ -3,7 +3,7 @@
 //! Both serve one client at a time, so each command has a connection of its own: a socket that is
 //! kept would lock every other process out. A connection per command is also the reconnect.
 
-use super::{FRAME_MAX, Fault, HEADER, Transport, frame_size};
+use super::{FRAME_MAX, Fault, HEADER, Patience, Transport, Waits, frame_size};
 use crate::system::pause;
 use crate::tpm::tcti::Socket;
 use rustix::event::{PollFd, PollFlags, poll};
@@ -18,7 +18,7 @@ use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// What surrounds a command on the socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,7 +43,7 @@ impl Channel {
         Self { socket, framing }
     }
 
-    fn connect(&self, deadline: Instant) -> Result<OwnedFd, Fault> {
+    fn connect(&self, patience: &Patience<'_>) -> Result<OwnedFd, Fault> {
         let unreachable = |error: std::io::Error| {
             Fault::Unreachable(format!(
                 "{}: {error}; is the software TPM running?",
@@ -57,7 +57,7 @@ impl Channel {
                     .to_socket_addrs()
                     .map_err(unreachable)?
                 {
-                    match connect_tcp(&address, deadline)? {
+                    match connect_tcp(&address, patience)? {
                         Ok(stream) => {
                             // Best effort: without it a command may wait for an acknowledgement.
                             let _ = stream.set_nodelay(true);
@@ -71,7 +71,7 @@ impl Channel {
                 ))
             }
             Socket::Unix(path) => {
-                connect_unix(path, deadline)?.map_err(|errno| unreachable(errno.into()))
+                connect_unix(path, patience)?.map_err(|errno| unreachable(errno.into()))
             }
         }
     }
@@ -82,19 +82,19 @@ impl Channel {
 /// processes at once are better served by short tries.
 fn connect_tcp(
     address: &SocketAddr,
-    deadline: Instant,
+    patience: &Patience<'_>,
 ) -> Result<std::io::Result<TcpStream>, Fault> {
     const ONE_TRY: Duration = Duration::from_millis(500);
     loop {
-        match TcpStream::connect_timeout(address, ONE_TRY.min(remaining(deadline)?)) {
+        match TcpStream::connect_timeout(address, ONE_TRY.min(patience.left()?)) {
             Err(error) if error.kind() == ErrorKind::TimedOut => {}
             other => return Ok(other),
         }
     }
 }
 
-/// Connects to a Unix socket; a listener with a full backlog is waited for until the deadline.
-fn connect_unix(path: &Path, deadline: Instant) -> Result<Result<OwnedFd, Errno>, Fault> {
+/// Connects to a Unix socket; a listener with a full backlog is waited for.
+fn connect_unix(path: &Path, patience: &Patience<'_>) -> Result<Result<OwnedFd, Errno>, Fault> {
     const PAUSE: Duration = Duration::from_millis(2);
     let address = match SocketAddrUnix::new(path) {
         Ok(address) => address,
@@ -108,7 +108,7 @@ fn connect_unix(path: &Path, deadline: Instant) -> Result<Result<OwnedFd, Errno>
     loop {
         match connect(&socket, &address) {
             Ok(()) => return Ok(Ok(socket)),
-            Err(Errno::AGAIN | Errno::INTR) => pause(PAUSE.min(remaining(deadline)?)),
+            Err(Errno::AGAIN | Errno::INTR) => pause(PAUSE.min(patience.left()?)),
             Err(errno) => return Ok(Err(errno)),
         }
     }
@@ -124,17 +124,16 @@ pub(super) fn above_standard_streams(fd: OwnedFd) -> Result<OwnedFd, Fault> {
 }
 
 impl Transport for Channel {
-    fn transact(&mut self, command: &[u8], deadline: Instant) -> Result<Vec<u8>, Fault> {
-        let stream = Stream {
-            socket: self.connect(deadline)?,
-            deadline,
-        };
+    fn transact(&mut self, command: &[u8], waits: Waits<'_>) -> Result<Vec<u8>, Fault> {
+        let before = waits.before_sending();
+        let stream = Stream(self.connect(&before)?);
         match self.framing {
             Framing::Raw => {
-                stream.send(command)?;
-                let mut response = stream.receive(HEADER)?;
+                stream.send(command, &before)?;
+                let patience = waits.for_answer();
+                let mut response = stream.receive(HEADER, &patience)?;
                 let size = frame_size(&response)?;
-                response.extend(stream.receive(size - HEADER)?);
+                response.extend(stream.receive(size - HEADER, &patience)?);
                 Ok(response)
             }
             Framing::Mssim => {
@@ -142,17 +141,18 @@ impl Transport for Channel {
                 message.push(0); // locality
                 message.extend((command.len() as u32).to_be_bytes());
                 message.extend(command);
-                stream.send(&message)?;
-                let size = word(&stream.receive(4)?) as usize;
+                stream.send(&message, &before)?;
+                let patience = waits.for_answer();
+                let size = word(&stream.receive(4, &patience)?) as usize;
                 if !(HEADER..=FRAME_MAX).contains(&size) {
                     return Err(Fault::Broken(format!(
                         "a response of {size} bytes announced"
                     )));
                 }
-                let response = stream.receive(size)?;
-                stream.receive(4)?; // the simulator's own status, always 0
+                let response = stream.receive(size, &patience)?;
+                stream.receive(4, &patience)?; // the simulator's own status, always 0
                 // Best effort: the answer is here; the simulator also notices a closed socket.
-                let _ = stream.send(&MSSIM_SESSION_END.to_be_bytes());
+                let _ = stream.send(&MSSIM_SESSION_END.to_be_bytes(), &patience);
                 Ok(response)
             }
         }
@@ -161,29 +161,22 @@ impl Transport for Channel {
     fn abandon(&mut self) {}
 }
 
-/// One connection with a deadline.
-struct Stream {
-    socket: OwnedFd,
-    deadline: Instant,
-}
+/// One connection.
+struct Stream(OwnedFd);
 
 impl Drop for Stream {
     /// A process that another thread forked meanwhile holds the connection too: closing alone would
     /// leave it open, and the TPM waiting on it.
     fn drop(&mut self) {
-        let _ = shutdown(&self.socket, Shutdown::Both);
+        let _ = shutdown(&self.0, Shutdown::Both);
     }
 }
 
 impl Stream {
-    fn send(&self, mut bytes: &[u8]) -> Result<(), Fault> {
+    fn send(&self, mut bytes: &[u8], patience: &Patience<'_>) -> Result<(), Fault> {
         while !bytes.is_empty() {
-            wait(self.socket.as_fd(), PollFlags::OUT, self.deadline)?;
-            match send(
-                &self.socket,
-                bytes,
-                SendFlags::NOSIGNAL | SendFlags::DONTWAIT,
-            ) {
+            wait(self.0.as_fd(), PollFlags::OUT, patience)?;
+            match send(&self.0, bytes, SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
                 Ok(sent) => bytes = &bytes[sent..],
                 Err(Errno::INTR | Errno::AGAIN) => {}
                 Err(error) => return Err(Fault::broken("sending", error)),
@@ -192,12 +185,12 @@ impl Stream {
         Ok(())
     }
 
-    fn receive(&self, count: usize) -> Result<Vec<u8>, Fault> {
+    fn receive(&self, count: usize, patience: &Patience<'_>) -> Result<Vec<u8>, Fault> {
         let mut bytes = vec![0; count];
         let mut filled = 0;
         while filled < count {
-            wait(self.socket.as_fd(), PollFlags::IN, self.deadline)?;
-            match recv(&self.socket, &mut bytes[filled..], RecvFlags::DONTWAIT) {
+            wait(self.0.as_fd(), PollFlags::IN, patience)?;
+            match recv(&self.0, &mut bytes[filled..], RecvFlags::DONTWAIT) {
                 Ok((0, _)) => return Err(Fault::Broken("the TPM closed the connection".into())),
                 Ok((got, _)) => filled += got,
                 Err(Errno::INTR | Errno::AGAIN) => {}
@@ -209,26 +202,22 @@ impl Stream {
 }
 
 /// Waits until `fd` is ready, or has an error or end that the next call will report.
-pub(super) fn wait(fd: BorrowedFd<'_>, flags: PollFlags, deadline: Instant) -> Result<(), Fault> {
+pub(super) fn wait(
+    fd: BorrowedFd<'_>,
+    flags: PollFlags,
+    patience: &Patience<'_>,
+) -> Result<(), Fault> {
     loop {
-        let left = remaining(deadline)?;
+        let left = patience.left()?;
         let limit = Timespec {
             tv_sec: left.as_secs() as i64,
             tv_nsec: i64::from(left.subsec_nanos()),
         };
         match poll(&mut [PollFd::from_borrowed_fd(fd, flags)], Some(&limit)) {
-            Ok(0) => return Err(Fault::Timeout),
+            Ok(0) | Err(Errno::INTR) => {}
             Ok(_) => return Ok(()),
-            Err(Errno::INTR) => {}
             Err(error) => return Err(Fault::broken("waiting", error)),
         }
-    }
-}
-
-fn remaining(deadline: Instant) -> Result<Duration, Fault> {
-    match deadline.saturating_duration_since(Instant::now()) {
-        Duration::ZERO => Err(Fault::Timeout),
-        left => Ok(left),
     }
 }
 

@@ -5,14 +5,13 @@
 //! resource manager each opening is a space of its own, which costs commands to make.
 
 use super::channel::{above_standard_streams, wait};
-use super::{FRAME_MAX, Fault, HEADER, Transport, frame_size};
+use super::{FRAME_MAX, Fault, HEADER, Patience, Transport, Waits, frame_size};
 use rustix::event::PollFlags;
 use rustix::fs::{Mode, OFlags, fstat, open};
 use rustix::io::{Errno, read, write};
 use std::mem;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
-use std::time::Instant;
 
 /// A TPM device, opened at the first command.
 pub(super) struct Device {
@@ -102,7 +101,10 @@ impl Device {
                              service needs DeviceAllow={path} rw in its unit, a container the device \
                              itself (--device {path})"
                         ),
-                        Errno::BUSY => format!("{path} is in use; /dev/tpmrm0 can be shared"),
+                        Errno::BUSY => format!(
+                            "the TPM is busy: another process has {path} open, which one at a time \
+                             can use; /dev/tpmrm0 can be shared"
+                        ),
                         other => format!("{path}: {other}"),
                     })
                 })?;
@@ -120,14 +122,15 @@ fn transact(
     fd: &OwnedFd,
     answer_owed: &mut bool,
     command: &[u8],
-    deadline: Instant,
+    waits: Waits<'_>,
 ) -> Result<Vec<u8>, Fault> {
+    let before = waits.before_sending();
     if *answer_owed {
-        response(fd, deadline)?;
+        response(fd, &before)?;
         *answer_owed = false;
     }
     loop {
-        wait(fd.as_fd(), PollFlags::OUT, deadline)?;
+        wait(fd.as_fd(), PollFlags::OUT, &before)?;
         match write(fd, command) {
             Ok(sent) if sent == command.len() => break,
             Ok(sent) => {
@@ -141,16 +144,16 @@ fn transact(
         }
     }
     *answer_owed = true;
-    let response = response(fd, deadline)?;
+    let response = response(fd, &waits.for_answer())?;
     *answer_owed = false;
     Ok(response)
 }
 
-fn response(fd: &OwnedFd, deadline: Instant) -> Result<Vec<u8>, Fault> {
+fn response(fd: &OwnedFd, patience: &Patience<'_>) -> Result<Vec<u8>, Fault> {
     let mut frame = vec![0; FRAME_MAX];
     let mut filled = 0;
     loop {
-        wait(fd.as_fd(), PollFlags::IN, deadline)?;
+        wait(fd.as_fd(), PollFlags::IN, patience)?;
         match read(fd, &mut frame[filled..]) {
             Ok(0) => return Err(Fault::Broken("the device gave an empty answer".into())),
             Ok(got) => filled += got,
@@ -165,7 +168,7 @@ fn response(fd: &OwnedFd, deadline: Instant) -> Result<Vec<u8>, Fault> {
 }
 
 impl Transport for Device {
-    fn transact(&mut self, command: &[u8], deadline: Instant) -> Result<Vec<u8>, Fault> {
+    fn transact(&mut self, command: &[u8], waits: Waits<'_>) -> Result<Vec<u8>, Fault> {
         let Open {
             fd, answer_owed, ..
         } = self.opened()?;
@@ -173,11 +176,11 @@ impl Transport for Device {
             return Err(Fault::Broken("the device is closed".into()));
         };
         let owed_before = *answer_owed;
-        let answer = transact(fd, answer_owed, command, deadline);
+        let answer = transact(fd, answer_owed, command, waits);
         match answer {
             Err(Fault::Broken(_)) => self.open = None,
             // The kernel may have thrown the owed answer away: it does not come a second time.
-            Err(Fault::Timeout) if owed_before => self.open = None,
+            Err(Fault::Timeout(_)) if owed_before => self.open = None,
             _ => {}
         }
         answer

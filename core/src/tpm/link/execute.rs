@@ -2,6 +2,7 @@
 //! sections 17 to 19 and 21).
 
 use super::{FRAME_MAX, HEADER, Link, check};
+use crate::tpm::patience::Class;
 use crate::tpm::session::{AuthSession, Beginning, DECRYPT, ENCRYPT};
 use crate::tpm::{Auth, SaltKey, Secret, TpmError, Used, sized};
 use log::debug;
@@ -96,6 +97,7 @@ impl Link {
         handles: usize,
     ) -> Result<Answer, TpmError> {
         let code = command.cc().value();
+        let class = Class::of(code, &parameters);
         let named = written(|writer| command.marshal_handles(writer))?;
         let mut session = match by.map(|by| by.used.auth) {
             Some(Auth::Value(value, salt_key)) => Some(self.start_auth_session(salt_key, value)?),
@@ -107,7 +109,7 @@ impl Link {
         };
         let answered = auth
             .and_then(|auth| frame(code, &named, auth.as_deref(), &parameters))
-            .and_then(|frame| self.transact(&frame))
+            .and_then(|frame| self.transact(&frame, class))
             .and_then(|response| {
                 check(&response)?;
                 answer(code, &response, handles, by.is_some(), session.as_mut())
@@ -117,7 +119,7 @@ impl Link {
         // the TPM is silent, a further command would only wait as long again.
         let is_silent = matches!(
             answered,
-            Err(TpmError::Timeout(_) | TpmError::Unreachable(_))
+            Err(TpmError::Timeout(_) | TpmError::Busy(_) | TpmError::Unreachable(_))
         );
         if let (Err(_), Some(session)) = (&answered, session)
             && !is_silent

@@ -12,11 +12,12 @@ mod tctildr;
 #[cfg(test)]
 mod vectors;
 
+use super::patience::{Class, Limit, Pace, Patience};
 use super::tcti::{Socket, Tcti};
 use super::{ResponseCode, TpmError};
 use channel::{Channel, Framing};
 use device::Device;
-use std::time::{Duration, Instant};
+use std::sync::Arc;
 use tpm2_protocol::frame::TpmResponse;
 use tpm2_protocol::{TpmMarshal, TpmWriter};
 
@@ -27,17 +28,42 @@ const HEADER: usize = 10;
 
 /// Takes a command to the TPM and brings its response.
 trait Transport: Send {
-    /// One command, one response, before `deadline`. After an error the next call starts afresh.
-    fn transact(&mut self, command: &[u8], deadline: Instant) -> Result<Vec<u8>, Fault>;
+    /// One command, one response. After an error the next call starts afresh.
+    fn transact(&mut self, command: &[u8], waits: Waits<'_>) -> Result<Vec<u8>, Fault>;
     /// In a forked child: lets go of the parent's connection without a byte to the TPM.
     fn abandon(&mut self);
+}
+
+/// How long a transport waits for one command.
+#[derive(Clone, Copy)]
+struct Waits<'a> {
+    pace: &'a Pace,
+    class: Class,
+}
+
+impl<'a> Waits<'a> {
+    /// For the way to the TPM, from now on: a connection, or an answer that is still owed.
+    fn before_sending(self) -> Patience<'a> {
+        self.pace.wait(Class::Ordinary)
+    }
+
+    /// For the answer to the command, which was sent now.
+    fn for_answer(self) -> Patience<'a> {
+        self.pace.wait(self.class)
+    }
 }
 
 /// How a transport fails.
 enum Fault {
     Unreachable(String),
     Broken(String),
-    Timeout,
+    Timeout(Limit),
+}
+
+impl From<Limit> for Fault {
+    fn from(passed: Limit) -> Self {
+        Self::Timeout(passed)
+    }
 }
 
 impl Fault {
@@ -54,8 +80,9 @@ impl Fault {
 /// call, which connects anew.
 pub(crate) struct Link {
     transport: Box<dyn Transport>,
-    /// For each command.
-    limit: Duration,
+    pace: Arc<Pace>,
+    /// The slowest class of the commands since [`Link::begin`].
+    slowest: Class,
 }
 
 impl Link {
@@ -64,7 +91,7 @@ impl Link {
     /// # Errors
     ///
     /// [`TpmError::Unsupported`] for a transport that this build does not have.
-    pub(super) fn new(tcti: &Tcti, limit: Duration) -> Result<Self, TpmError> {
+    pub(super) fn new(tcti: &Tcti, pace: Arc<Pace>) -> Result<Self, TpmError> {
         let transport: Box<dyn Transport> = match tcti {
             Tcti::Device(path) => Box::new(Device::new(path.clone())),
             Tcti::Swtpm(socket) => Box::new(Channel::new(socket.clone(), Framing::Raw)),
@@ -81,16 +108,32 @@ impl Link {
                 )));
             }
         };
-        Ok(Self { transport, limit })
+        Ok(Self {
+            transport,
+            pace,
+            slowest: Class::default(),
+        })
     }
 
-    fn transact(&mut self, command: &[u8]) -> Result<Vec<u8>, TpmError> {
-        let deadline = Instant::now() + self.limit;
-        let answered = self.transport.transact(command, deadline);
+    /// Commands that belong together begin.
+    pub(super) fn begin(&mut self) {
+        self.slowest = Class::default();
+    }
+
+    /// The slowest class of those commands so far.
+    pub(super) fn slowest(&self) -> Class {
+        self.slowest
+    }
+
+    fn transact(&mut self, command: &[u8], class: Class) -> Result<Vec<u8>, TpmError> {
+        self.slowest = self.slowest.max(class);
+        let pace = &*self.pace;
+        let _generation = (class == Class::Generation).then(|| pace.generation());
+        let answered = self.transport.transact(command, Waits { pace, class });
         answered.map_err(|fault| match fault {
             Fault::Unreachable(why) => TpmError::Unreachable(why),
             Fault::Broken(why) => TpmError::Broken(why),
-            Fault::Timeout => TpmError::Timeout(self.limit),
+            Fault::Timeout(limit) => pace.in_vain(limit),
         })
     }
 
@@ -146,8 +189,22 @@ fn marshalled(structure: &impl TpmMarshal) -> Result<Vec<u8>, TpmError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tpm::{Hash, Scheme, Used};
-    use std::sync::Arc;
+    use crate::tpm::{Hash, Limits, Scheme, Used};
+    use std::path::Path;
+    use std::time::Duration;
+
+    impl Link {
+        /// Over a transport that waits for nothing.
+        pub(super) fn over(transport: impl Transport + 'static) -> Self {
+            let second = Duration::from_secs(1);
+            let limits = Limits::new(second, second);
+            Self {
+                transport: Box::new(transport),
+                pace: Arc::new(Pace::new(limits, Path::new("/dev/null/locks"))),
+                slowest: Class::default(),
+            }
+        }
+    }
 
     /// Remembers the command and answers what the test wants.
     struct Canned {
@@ -156,7 +213,7 @@ mod tests {
     }
 
     impl Transport for Canned {
-        fn transact(&mut self, command: &[u8], _: Instant) -> Result<Vec<u8>, Fault> {
+        fn transact(&mut self, command: &[u8], _: Waits<'_>) -> Result<Vec<u8>, Fault> {
             *self.sent.lock() = command.to_vec();
             Ok(self.answer.clone())
         }
@@ -169,11 +226,7 @@ mod tests {
             sent: Arc::clone(&sent),
             answer: answer.to_vec(),
         };
-        let link = Link {
-            transport: Box::new(canned),
-            limit: Duration::from_secs(1),
-        };
-        (link, sent)
+        (Link::over(canned), sent)
     }
 
     #[test]

@@ -8,14 +8,13 @@
 //! thread (GLib's) a forked child does not have.
 
 use super::channel::wait;
-use super::{FRAME_MAX, Fault, Transport};
+use super::{FRAME_MAX, Fault, Patience, Transport, Waits};
 use crate::tpm::TpmError;
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
 use rustix::event::PollFlags;
 use std::ffi::{CString, c_char};
 use std::os::fd::BorrowedFd;
 use std::ptr::{self, NonNull};
-use std::time::Instant;
 use tss_esapi::TctiNameConf;
 use tss_esapi::tss2_esys::{
     TSS2_RC, TSS2_TCTI_CONTEXT, TSS2_TCTI_CONTEXT_COMMON_V1, TSS2_TCTI_POLL_HANDLE, size_t,
@@ -122,8 +121,8 @@ impl Context {
         succeeded("sending", code)
     }
 
-    /// Waits for an answer until the deadline, as far as the transport has a handle for that.
-    fn await_answer(&mut self, deadline: Instant) -> Result<(), Fault> {
+    /// Waits for an answer, as far as the transport has a handle for that.
+    fn await_answer(&mut self, patience: &Patience<'_>) -> Result<(), Fault> {
         let Some(poll_handles) = self.functions().getPollHandles else {
             return Ok(());
         };
@@ -141,20 +140,20 @@ impl Context {
                 // `&mut self` keeps off. A host that closed it gets an error of poll(2), or waits
                 // for whatever has the number now; nothing is read through it here.
                 let fd = unsafe { BorrowedFd::borrow_raw(handle.fd) };
-                wait(fd, PollFlags::IN, deadline)
+                wait(fd, PollFlags::IN, patience)
             }
             // Not implemented, or more than one of which nobody says which to wait for.
             _ => Ok(()),
         }
     }
 
-    fn receive(&mut self, deadline: Instant) -> Result<Vec<u8>, Fault> {
+    fn receive(&mut self, patience: &Patience<'_>) -> Result<Vec<u8>, Fault> {
         let receive = self.functions().receive.ok_or_else(lacking)?;
         let mut frame = vec![0; FRAME_MAX];
         let mut forever = false;
         loop {
-            self.await_answer(deadline)?;
-            let left = deadline.saturating_duration_since(Instant::now());
+            self.await_answer(patience)?;
+            let left = patience.left()?;
             let limit = match forever {
                 true => FOREVER,
                 false => i32::try_from(left.as_millis()).unwrap_or(i32::MAX),
@@ -166,8 +165,7 @@ impl Context {
             match code & CODE {
                 // Such a transport has no time limit.
                 BAD_VALUE if !forever => forever = true,
-                TRY_AGAIN if Instant::now() >= deadline => return Err(Fault::Timeout),
-                // A part of the answer came.
+                // A part of the answer came, or the time has passed.
                 TRY_AGAIN => {}
                 _ => {
                     succeeded("receiving", code)?;
@@ -178,14 +176,14 @@ impl Context {
         }
     }
 
-    fn transact(&mut self, command: &[u8], deadline: Instant) -> Result<Vec<u8>, Fault> {
+    fn transact(&mut self, command: &[u8], waits: Waits<'_>) -> Result<Vec<u8>, Fault> {
         if self.answer_owed {
-            self.receive(deadline)?;
+            self.receive(&waits.before_sending())?;
             self.answer_owed = false;
         }
         self.transmit(command)?;
         self.answer_owed = true;
-        let response = self.receive(deadline)?;
+        let response = self.receive(&waits.for_answer())?;
         self.answer_owed = false;
         Ok(response)
     }
@@ -211,17 +209,17 @@ fn succeeded(doing: &str, code: TSS2_RC) -> Result<(), Fault> {
 }
 
 impl Transport for Tctildr {
-    fn transact(&mut self, command: &[u8], deadline: Instant) -> Result<Vec<u8>, Fault> {
+    fn transact(&mut self, command: &[u8], waits: Waits<'_>) -> Result<Vec<u8>, Fault> {
         let context = match &mut self.open {
             Some(context) => context,
             none => none.insert(Context::new(&self.conf)?),
         };
         let owed_before = context.answer_owed;
-        let answer = context.transact(command, deadline);
+        let answer = context.transact(command, waits);
         match answer {
             Err(Fault::Broken(_)) => self.open = None,
             // The owed answer may have been thrown away: it does not come a second time.
-            Err(Fault::Timeout) if owed_before => self.open = None,
+            Err(Fault::Timeout(_)) if owed_before => self.open = None,
             _ => {}
         }
         answer

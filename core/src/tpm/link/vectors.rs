@@ -4,7 +4,7 @@
 //!
 //! Lines: `>` a command, `<` its answer, `=` what a step gave, `+` inputs that were random.
 
-use super::{Fault, Link, Transport};
+use super::{Fault, Link, Transport, Waits};
 use crate::key::{Curve, PublicKey};
 use crate::tpm::fake::p256_area;
 use crate::tpm::{
@@ -15,7 +15,6 @@ use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::fmt::Debug;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 const ROOT: u32 = 0x8100_0001;
 const KEPT: u32 = 0x8100_0100;
@@ -74,7 +73,7 @@ impl Recording {
 }
 
 impl Transport for Recording {
-    fn transact(&mut self, command: &[u8], _: Instant) -> Result<Vec<u8>, Fault> {
+    fn transact(&mut self, command: &[u8], _: Waits<'_>) -> Result<Vec<u8>, Fault> {
         let command = hex(command);
         self.pass_over(Some(&command));
         assert_eq!(command, self.next('>'));
@@ -86,10 +85,7 @@ impl Transport for Recording {
 
 fn played(text: &str) {
     let recording = Recording::new(text);
-    let mut link = Link {
-        transport: Box::new(recording.clone()),
-        limit: Duration::from_secs(1),
-    };
+    let mut link = Link::over(recording.clone());
     story(&mut link, &recording);
     recording.pass_over(None);
     assert!(recording.0.lock().is_empty(), "all of it was played");

@@ -20,7 +20,7 @@ use tempfile::TempDir;
 
 /// Far longer than any story takes: what the module may wait is a second for each command.
 pub const PATIENCE: Duration = Duration::from_secs(100);
-const LIMIT: &str = "timeout_ms = 1000\n";
+const LIMIT: &str = "timeout_ms = 1000\ngeneration_timeout_ms = 3000\n";
 
 /// TPM_HT (Part 2, section 7.2) as the first handle of its kind.
 pub const TRANSIENT: u32 = 0x8000_0000;

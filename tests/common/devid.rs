@@ -283,6 +283,10 @@ impl Inspection {
         self.0.len()
     }
 
+    pub fn has(&self, name: &str) -> bool {
+        self.0.contains_key(name)
+    }
+
     /// What `git status` would say of the way from here to `after`: `A`, `D` or `M` and the name.
     pub fn to(&self, after: &Inspection) -> Vec<String> {
         let mut said = Vec::new();

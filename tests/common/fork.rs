@@ -46,17 +46,23 @@ impl Forked {
 
     /// Waits for the child's end and fails unless it was a good one.
     #[track_caller]
-    pub fn succeeds(mut self) {
-        let mut status = 0;
+    pub fn succeeds(self) {
         let limit = Duration::from_secs(80);
+        let status = self.ends(limit);
+        assert!(status.is_some(), "the child still runs after {limit:?}");
+        assert_eq!(status, Some(0), "the child failed");
+    }
+
+    /// How the child ended, as waitpid tells it; `None`: it still ran after `limit`, and is killed.
+    pub fn ends(mut self, limit: Duration) -> Option<libc::c_int> {
+        let mut status = 0;
         let ended = poll(limit, || {
             // SAFETY: the child is ours and not yet waited for.
             let id = unsafe { libc::waitpid(self.id, &raw mut status, libc::WNOHANG) };
             (id == self.id).then_some(())
         });
-        assert!(ended.is_some(), "the child still runs after {limit:?}");
-        self.ended = true;
-        assert_eq!(status, 0, "the child failed");
+        self.ended = ended.is_some();
+        ended.map(|()| status)
     }
 }
 

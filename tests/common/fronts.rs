@@ -65,7 +65,7 @@ fn simulate(book: &Book, mut client: TcpStream) -> io::Result<()> {
                 let command = read_packet(&mut client)?;
                 assert_eq!(size as usize, command.len(), "two sizes of one command");
                 match book.exchange(&command) {
-                    Reply::Whole(answer) => {
+                    Reply::Whole(answer) | Reply::Dripped(answer) => {
                         let mut framed = u32::try_from(answer.len())
                             .expect("fits")
                             .to_be_bytes()

@@ -33,6 +33,7 @@ pub mod maker;
 pub mod managers;
 pub mod memory;
 pub mod module;
+pub mod mutation;
 pub mod openssl;
 pub mod own;
 pub mod pins;

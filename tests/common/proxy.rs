@@ -73,7 +73,12 @@ pub enum Reply {
     Whole(Vec<u8>),
     /// These bytes, then the end of the connection.
     Cut(Vec<u8>),
+    /// These bytes, one at a time.
+    Dripped(Vec<u8>),
 }
+
+/// Makes something else of the answer to a command of this code.
+pub type Mutate = Box<dyn FnMut(u32, Vec<u8>) -> Reply + Send>;
 
 struct Rule {
     code: u32,
@@ -110,6 +115,7 @@ pub struct Book {
     upstream: Box<dyn Fn() -> io::Result<Box<dyn super::tpm::Stream>> + Send + Sync>,
     /// swtpm serves one connection at a time.
     turn: Mutex<()>,
+    mutate: Mutex<Option<Mutate>>,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -154,6 +160,7 @@ impl Book {
             interposer: Mutex::default(),
             upstream: Box::new(move || place.connect()),
             turn: Mutex::default(),
+            mutate: Mutex::default(),
             state: Mutex::default(),
             changed: Condvar::new(),
         })
@@ -180,6 +187,11 @@ impl Book {
     /// From now on this interposer answers every command; `None` ends that.
     pub fn interpose(&self, interposer: Option<Interposer>) {
         *self.interposer.lock().unwrap() = interposer;
+    }
+
+    /// From now on each answer of the TPM goes through here; `None` ends that.
+    pub fn mutate(&self, mutate: Option<Mutate>) {
+        *self.mutate.lock().unwrap() = mutate;
     }
 
     /// Breaks the next command with this code.
@@ -262,7 +274,10 @@ impl Book {
                 seen.1 = Some(number_at(answer, 6));
             }
         }
-        reply
+        match (reply, &mut *self.mutate.lock().unwrap()) {
+            (Reply::Whole(answer), Some(mutate)) => mutate(code, answer),
+            (reply, _) => reply,
+        }
     }
 
     fn altered(&self, command: &[u8], code: u32, reply: Reply) -> Reply {
@@ -381,6 +396,15 @@ pub fn read_packet(from: &mut impl Read) -> io::Result<Vec<u8>> {
     Ok(packet)
 }
 
+/// Writes one byte at a time; between them others may run.
+pub fn drip(to: &mut impl Write, bytes: &[u8]) -> io::Result<()> {
+    for byte in bytes {
+        to.write_all(&[*byte])?;
+        thread::yield_now();
+    }
+    Ok(())
+}
+
 /// Serves what connects to `listener` until `ended`, each client in a thread.
 pub fn serve<F>(listener: TcpListener, ended: &Arc<AtomicBool>, client: F)
 where
@@ -422,6 +446,7 @@ impl Proxy {
                 match served.exchange(&read_packet(&mut client)?) {
                     Reply::Whole(answer) => client.write_all(&answer)?,
                     Reply::Cut(bytes) => return client.write_all(&bytes),
+                    Reply::Dripped(bytes) => drip(&mut client, &bytes)?,
                 }
             }
         });

@@ -75,14 +75,40 @@ pub struct Swtpm {
     folder: TempDir,
     place: Place,
     running: Option<Running>,
+    /// Another swtpm than the machine's, with these arguments more.
+    other: Option<(PathBuf, Vec<String>)>,
 }
 
 impl Swtpm {
     /// A TPM fresh from the chip maker, on TCP ports.
     pub fn blank() -> Swtpm {
+        Swtpm::stopped().started_on_ports()
+    }
+
+    /// With an empty state.
+    fn stopped() -> Swtpm {
         let folder = TempDir::new().expect("a temporary folder");
         fs::create_dir(folder.path().join("state")).expect("a folder for the state");
-        Swtpm::on_ports(folder)
+        Swtpm::of(folder, Place::Tcp(Arc::new(Pair::claim())))
+    }
+
+    fn of(folder: TempDir, place: Place) -> Swtpm {
+        Swtpm {
+            folder,
+            place,
+            running: None,
+            other: None,
+        }
+    }
+
+    /// A TPM fresh from the chip maker that `swtpm`, with libtpms 0.10 or newer, makes with these
+    /// algorithms alone, in the words of its profiles.
+    pub fn with_algorithms(swtpm: PathBuf, algorithms: &str) -> Swtpm {
+        let profile =
+            format!("profile={{\"Name\":\"custom:tests\",\"Algorithms\":\"{algorithms}\"}}");
+        let mut tpm = Swtpm::stopped();
+        tpm.other = Some((swtpm, vec!["--profile".to_owned(), profile]));
+        tpm.started_on_ports()
     }
 
     /// A TPM as a device leaves the factory with it, and what the factory keeps.
@@ -109,21 +135,17 @@ impl Swtpm {
         let folder = TempDir::new().expect("a temporary folder");
         let identity = factory::manufacture(&[], &folder.path().join("state"));
         let place = Place::Unix(folder.path().join("socket"));
-        let mut tpm = Swtpm {
-            folder,
-            place,
-            running: None,
-        };
+        let mut tpm = Swtpm::of(folder, place);
         assert!(tpm.start(), "swtpm: {}", tpm.log());
         (tpm, identity)
     }
 
     fn on_ports(folder: TempDir) -> Swtpm {
-        let mut tpm = Swtpm {
-            folder,
-            place: Place::Tcp(Arc::new(Pair::claim())),
-            running: None,
-        };
+        Swtpm::of(folder, Place::Tcp(Arc::new(Pair::claim()))).started_on_ports()
+    }
+
+    fn started_on_ports(self) -> Swtpm {
+        let mut tpm = self;
         for _ in 0..5 {
             if tpm.start() {
                 return tpm;
@@ -137,7 +159,10 @@ impl Swtpm {
     /// TPM2_Startup is needed.
     fn start(&mut self) -> bool {
         let log = File::create(self.folder.path().join("log")).expect("a log file");
-        let mut command = programs::program("swtpm");
+        let mut command = match &self.other {
+            Some((swtpm, _)) => std::process::Command::new(swtpm),
+            None => programs::program("swtpm"),
+        };
         command
             .args([
                 "socket",
@@ -149,6 +174,7 @@ impl Swtpm {
             .arg(format!("dir={}", self.state().display()))
             .args(["--server", &self.place.arguments(true)])
             .args(["--ctrl", &self.place.arguments(false)])
+            .args(self.other.iter().flat_map(|(_, more)| more))
             .stdout(log.try_clone().expect("dup"))
             .stderr(log)
             .stdin(Stdio::null());

@@ -1,0 +1,330 @@
+//! Somebody between the module and its TPM who alters answers. All that he does follows from a seed.
+
+use super::proxy::{Mutate, Reply, command};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+/// Numbers that follow from a seed (SplitMix64).
+#[derive(Clone)]
+pub struct Dice(u64);
+
+impl Dice {
+    pub fn new(seed: u64) -> Dice {
+        Dice(seed)
+    }
+
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// A number below `limit`, which is not 0.
+    pub fn below(&mut self, limit: usize) -> usize {
+        (self.next() % limit as u64) as usize
+    }
+
+    pub fn one_of<T: Copy>(&mut self, all: &[T]) -> T {
+        all[self.below(all.len())]
+    }
+}
+
+/// What becomes of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// Some bits are others.
+    Bits,
+    /// The size in the header is another than that of the answer.
+    Size,
+    /// A size or a count inside is another.
+    Count,
+    /// The end is missing, and the header knows.
+    Truncated,
+    /// There is more behind it, and the header knows.
+    Lengthened,
+    /// An older answer to a command of this code.
+    Replayed,
+    /// An answer to another command.
+    Swapped,
+    /// Right, one byte at a time.
+    Dripped,
+    /// The connection ends before the answer does.
+    Closed,
+    /// The answer does not end, and the connection stays open.
+    Silent,
+    /// Another response code.
+    Code,
+}
+
+const KINDS: [Kind; 11] = [
+    Kind::Bits,
+    Kind::Size,
+    Kind::Count,
+    Kind::Truncated,
+    Kind::Lengthened,
+    Kind::Replayed,
+    Kind::Swapped,
+    Kind::Dripped,
+    Kind::Closed,
+    Kind::Silent,
+    Kind::Code,
+];
+
+/// TPM_RC (Part 2, section 6.6) of each form: bare, of a parameter, a handle and a session, warnings,
+/// a vendor's, those of resource managers, and codes that nobody has given a meaning.
+const CODES: [u32; 40] = [
+    0x000,
+    0x030,
+    0x100,
+    0x101,
+    0x103,
+    0x120,
+    0x124,
+    0x125,
+    0x12F,
+    0x143,
+    0x144,
+    0x145,
+    0x14A,
+    0x14B,
+    0x14C,
+    0x084,
+    0x08B,
+    0x08E,
+    0x09F,
+    0x0A6,
+    0x18B,
+    0x1C4,
+    0x1DF,
+    0x28B,
+    0x2C3,
+    0x2D2,
+    0x2DB,
+    0x98E,
+    0x9A2,
+    0x902,
+    0x903,
+    0x908,
+    0x90A,
+    0x910,
+    0x918,
+    0x920,
+    0x921,
+    0x922,
+    0x500,
+    0x000B_0101,
+];
+
+/// Which answers are altered.
+#[derive(Clone, Copy, Debug)]
+enum Which {
+    One(usize),
+    /// From this one on, those to commands of the same code.
+    Alike(usize),
+    /// From this one on, one of so many.
+    Some(usize, usize),
+}
+
+/// So many answers of one story at most: most faults that last are met by the first of them.
+const MOST: usize = 12;
+
+/// Answers of a story that nobody altered.
+pub type Recording = Arc<Vec<(u32, Vec<u8>)>>;
+
+/// What was altered: the code of the command, and how.
+pub type Altered = Vec<(u32, Kind)>;
+pub type Done = Arc<Mutex<Altered>>;
+
+pub struct Interposer {
+    dice: Dice,
+    which: Which,
+    /// One kind for all, or another each time.
+    kind: Option<Kind>,
+    was_silent: bool,
+    seen: usize,
+    code: Option<u32>,
+    recording: Recording,
+    older: BTreeMap<u32, Vec<Vec<u8>>>,
+    done: Done,
+}
+
+impl Interposer {
+    /// `recording`: the answers of this story, when nobody altered any.
+    pub fn new(seed: u64, recording: &Recording) -> (Interposer, Done) {
+        let mut dice = Dice::new(seed);
+        let from = dice.below(recording.len());
+        let which = match dice.below(10) {
+            0..6 => Which::One(from),
+            6..8 => Which::Alike(from),
+            _ => Which::Some(from, 1 + dice.below(4)),
+        };
+        let kind = (dice.below(2) == 0).then(|| dice.one_of(&KINDS));
+        let mut older = BTreeMap::<_, Vec<_>>::new();
+        for (code, answer) in recording.iter() {
+            older.entry(*code).or_default().push(answer.clone());
+        }
+        let done = Done::default();
+        let interposer = Interposer {
+            dice,
+            which,
+            kind,
+            was_silent: false,
+            seen: 0,
+            code: None,
+            recording: Arc::clone(recording),
+            older,
+            done: Arc::clone(&done),
+        };
+        (interposer, done)
+    }
+
+    /// For [`super::proxy::Book::mutate`].
+    pub fn boxed(mut self) -> Mutate {
+        Box::new(move |code, answer| self.answers(code, answer))
+    }
+
+    fn answers(&mut self, code: u32, answer: Vec<u8>) -> Reply {
+        let at = self.seen;
+        self.seen += 1;
+        let wanted = match self.which {
+            Which::One(from) => at == from,
+            Which::Alike(from) => {
+                if at == from {
+                    self.code = Some(code);
+                }
+                self.code == Some(code)
+            }
+            Which::Some(from, of) => at >= from && self.dice.below(of) == 0,
+        };
+        let reply = match wanted && self.done.lock().unwrap().len() < MOST {
+            true => self.altered(code, &answer),
+            false => Reply::Whole(answer.clone()),
+        };
+        self.older.entry(code).or_default().push(answer);
+        reply
+    }
+
+    fn altered(&mut self, code: u32, answer: &[u8]) -> Reply {
+        let kind = match self.kind.unwrap_or_else(|| self.dice.one_of(&KINDS)) {
+            // One is waited for, more would only take longer.
+            Kind::Silent if std::mem::replace(&mut self.was_silent, true) => Kind::Closed,
+            kind => kind,
+        };
+        self.done.lock().unwrap().push((code, kind));
+        match kind {
+            Kind::Bits => Reply::Whole(self.with_other_bits(answer)),
+            Kind::Size => {
+                let mut altered = answer.to_vec();
+                let size = self.another_size(answer.len(), u32::MAX as usize);
+                altered[2..6].copy_from_slice(&(size as u32).to_be_bytes());
+                self.ended(altered)
+            }
+            Kind::Count => Reply::Whole(self.with_another_count(answer)),
+            Kind::Truncated => {
+                let left = 10 + self.dice.below(answer.len() - 9);
+                Reply::Whole(sized(answer[..left.min(answer.len())].to_vec()))
+            }
+            Kind::Lengthened => {
+                let more = 1 + self.dice.below(300);
+                let more = (0..more).map(|_| self.dice.below(256) as u8);
+                Reply::Whole(sized([answer.to_vec(), more.collect()].concat()))
+            }
+            Kind::Replayed => {
+                let older = &self.older[&code];
+                Reply::Whole(older[self.dice.below(older.len())].clone())
+            }
+            Kind::Swapped => {
+                let at = self.dice.below(self.recording.len());
+                Reply::Whole(self.recording[at].1.clone())
+            }
+            Kind::Dripped => Reply::Dripped(answer.to_vec()),
+            Kind::Closed => Reply::Cut(answer[..self.dice.below(answer.len())].to_vec()),
+            Kind::Silent => Reply::Whole(answer[..self.dice.below(answer.len())].to_vec()),
+            Kind::Code => {
+                let code = match self.dice.below(4) {
+                    0 => self.dice.next() as u32,
+                    _ => self.dice.one_of(&CODES),
+                };
+                Reply::Whole(sized(
+                    [&[0x80, 1, 0, 0, 0, 0][..], &code.to_be_bytes()].concat(),
+                ))
+            }
+        }
+    }
+
+    /// One to four bits; where there is something behind the header, mostly there.
+    fn with_other_bits(&mut self, answer: &[u8]) -> Vec<u8> {
+        let mut altered = answer.to_vec();
+        let from = match answer.len() > 10 && self.dice.below(5) > 0 {
+            true => 10,
+            false => 0,
+        };
+        for _ in 0..=self.dice.below(4) {
+            let at = from + self.dice.below(answer.len() - from);
+            altered[at] ^= 1 << self.dice.below(8);
+        }
+        altered
+    }
+
+    /// Two bytes that look like a size (what follows is as long), or four like a count.
+    fn with_another_count(&mut self, answer: &[u8]) -> Vec<u8> {
+        let value = |at: usize| usize::from(u16::from_be_bytes([answer[at], answer[at + 1]]));
+        let looks = |at: &usize| value(*at) > 0 && at + 2 + value(*at) <= answer.len();
+        let places: Vec<_> = (10..answer.len().saturating_sub(1)).filter(looks).collect();
+        let mut altered = answer.to_vec();
+        match places[..] {
+            [] => altered[5] ^= 1,
+            _ => {
+                let at = self.dice.one_of(&places);
+                let size = self.another_size(value(at), usize::from(u16::MAX)) as u16;
+                altered[at..at + 2].copy_from_slice(&size.to_be_bytes());
+            }
+        }
+        altered
+    }
+
+    fn another_size(&mut self, size: usize, most: usize) -> usize {
+        let near = [
+            size.wrapping_sub(1),
+            size + 1,
+            size.wrapping_sub(2),
+            size + 2,
+        ];
+        let far = [0, 1, 9, 2 * size, most / 2, most - 1, most];
+        match self.dice.below(2) {
+            0 => self.dice.one_of(&near) & most,
+            _ => self.dice.one_of(&far),
+        }
+    }
+
+    /// The connection ends behind it, or stays open for a while longer than anybody waits.
+    fn ended(&mut self, bytes: Vec<u8>) -> Reply {
+        match self.dice.below(8) {
+            0 => Reply::Whole(bytes),
+            _ => Reply::Cut(bytes),
+        }
+    }
+}
+
+/// The answer with its own size in the header.
+fn sized(mut answer: Vec<u8>) -> Vec<u8> {
+    let size = u32::try_from(answer.len()).expect("fits");
+    answer[2..6].copy_from_slice(&size.to_be_bytes());
+    answer
+}
+
+/// Whether the TPM holds something more after a command of this code.
+pub fn makes_a_handle(code: u32) -> bool {
+    const CREATE_LOADED: u32 = 0x191;
+    const LOAD_EXTERNAL: u32 = 0x167;
+    let makers = [
+        command::LOAD,
+        command::CREATE_PRIMARY,
+        command::CONTEXT_LOAD,
+        command::START_AUTH_SESSION,
+        CREATE_LOADED,
+        LOAD_EXTERNAL,
+    ];
+    makers.contains(&code)
+}

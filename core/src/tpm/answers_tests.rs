@@ -239,9 +239,12 @@ fn a_qualified_name_that_is_the_name_tells_nothing() {
     );
 
     // The template gives the same key: it is primary.
-    for (name, is_primary) in [(key.name(), true), (&[0, 0x0B, 9][..], false)] {
+    let mut other = area.clone();
+    *other.last_mut().unwrap() ^= 1;
+    for (made, is_primary) in [(&area, true), (&other, false)] {
         let flushed = Reply::Body(Vec::new());
-        let (fake, tpm) = told([there(), fake::primary(0x8000_0000, &area, name), flushed]);
+        let primary = fake::primary(0x8000_0000, made, &name_of(made).unwrap());
+        let (fake, tpm) = told([there(), primary, flushed]);
         assert_eq!(tpm.is_primary(&key), Ok(is_primary));
         assert_eq!(
             fake.seen()[1..],

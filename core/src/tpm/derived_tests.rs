@@ -10,18 +10,41 @@ use std::time::Duration;
 
 const LIMIT: Duration = Duration::from_secs(20);
 const HANDLE: u32 = 0x8000_0000;
-const NAME: [u8; 3] = [0, 0x0B, 1];
-
-fn area() -> Vec<u8> {
-    p256_area(IDENTITY, FIXED)
-}
+/// Bytes of a unique field that is a point of P-256.
+const POINT: usize = 2 * (2 + 32);
 
 fn certified() -> PublicKey {
-    PublicArea::parse(&area()).unwrap().key
+    PublicArea::parse(&p256_area(IDENTITY, FIXED)).unwrap().key
+}
+
+/// The template with this place among the candidates, with the certified key's point.
+fn area_of(candidate: usize) -> Vec<u8> {
+    let template = &template::candidates(&certified())[candidate];
+    let point = p256_area(IDENTITY, FIXED);
+    let point = &point[point.len() - POINT..];
+    // Factories fill the unique field with zeros, or leave it empty.
+    let rest = match template.ends_with(&[0; 32]) {
+        true => template.len() - POINT,
+        false => template.len() - 4,
+    };
+    [&template[..rest], point].concat()
+}
+
+fn area() -> Vec<u8> {
+    area_of(0)
+}
+
+fn name() -> Vec<u8> {
+    name_of(&area()).unwrap()
+}
+
+fn derived_by(candidate: usize) -> Reply {
+    let area = area_of(candidate);
+    primary(HANDLE, &area, &name_of(&area).unwrap())
 }
 
 fn derived() -> Reply {
-    primary(HANDLE, &area(), &NAME)
+    derived_by(0)
 }
 
 fn flushed() -> Reply {
@@ -58,13 +81,13 @@ fn sign(tpm: &Tpm, key: &DerivedKey) -> Result<Signature, TpmError> {
 fn a_refused_template_costs_that_candidate_only() {
     // CURVE, HASH, SCHEME, VALUE, HANDLE without a number; a vendor's; a command's own.
     for code in [0x0A6, 0x083, 0x092, 0x084, 0x08B, 0x2E6, 0x501, 0x12F] {
-        let fake = FakeTpm::new([Reply::Code(code), derived(), context(), flushed()]);
+        let fake = FakeTpm::new([Reply::Code(code), derived_by(1), context(), flushed()]);
         let found = fake.tpm(LIMIT).derive(&certified(), None).unwrap();
         assert!(found.is_some(), "{code:x}");
     }
     // A structure that nothing knows.
     let strange = Reply::Made(HANDLE, sized(&[0, 0xA0, 0, 0x0B, 7, 7]));
-    let fake = FakeTpm::new([strange, derived(), context(), flushed()]);
+    let fake = FakeTpm::new([strange, derived_by(1), context(), flushed()]);
     assert!(
         fake.tpm(LIMIT)
             .derive(&certified(), None)
@@ -86,7 +109,7 @@ fn a_context_is_proven_once_and_then_costs_three_commands() {
         context(),
         flushed(), //
         loaded(),
-        named(&NAME),
+        named(&name()),
         signed(),
         flushed(), //
         loaded(),
@@ -177,7 +200,12 @@ fn a_tpm_that_saves_no_context_derives_the_key_for_each_use() {
 
 #[test]
 fn another_seed_is_told() {
-    let other = || primary(HANDLE, &area(), &[0, 0x0B, 9]);
+    let other = || {
+        let mut area = area();
+        let y = area.len() - 1;
+        area[y] ^= 1;
+        primary(HANDLE, &area, &name_of(&area).unwrap())
+    };
     let fake = FakeTpm::new([
         derived(),
         context(),

@@ -283,9 +283,9 @@ impl Patience<'_> {
 mod tests {
     use super::*;
     use crate::key::Curve;
+    use crate::tpm::exchange::Exchange;
     use crate::tpm::fake::{FakeTpm, IDENTITY, Reply, p256_area, public};
-    use crate::tpm::template::storage_root;
-    use crate::tpm::{Algorithm, KeyUsage, ResponseCode, StorageKey, Tpm, WrappedKey};
+    use crate::tpm::{Algorithm, KeyUsage, ResponseCode, Secrets, Tpm, Used, template};
     use std::fs::File;
     use std::sync::mpsc::channel;
     use std::thread;
@@ -304,21 +304,16 @@ mod tests {
         (folder, pace)
     }
 
-    fn parent() -> StorageKey {
-        // The coordinates of a point in the place of the template's two empty ones.
-        let (template, point) = (storage_root(false), p256_area(IDENTITY, &[]));
-        let (front, _) = template.split_at(template.len() - 4);
-        let area = [front, &point[point.len() - 68..]].concat();
-        StorageKey::of(0x8100_0080, &area).expect("a storage key")
-    }
-
-    fn create(tpm: &Tpm) -> Result<WrappedKey, TpmError> {
+    fn create(tpm: &Tpm) -> Result<(Vec<u8>, Vec<u8>), TpmError> {
         let usage = KeyUsage {
             signs: true,
             decrypts: false,
         };
-        let algorithm = Algorithm::Ec(Curve::P256);
-        tpm.create_key(&parent(), &Default::default(), algorithm, usage)
+        let template = template::own_key(Algorithm::Ec(Curve::P256), usage);
+        let parent = Used::open(0x8100_0100, &[]);
+        Exchange::new("Create").run(tpm, |link| {
+            link.create(parent, Secrets::default(), &template)
+        })
     }
 
     #[test]

@@ -180,14 +180,12 @@ fn random_bytes_and_secrets_of_another_size_are_refused() {
     ));
 
     let used = || Used::open(PERSISTENT, &[]);
-    let secret = |link: &mut Link| link.rsa_decrypt(used(), &[1; 256]);
-    let agreed = |link: &mut Link| link.ecdh_z(used(), (&[1; 32], &[2; 32]));
-    type Command<'a> = &'a dyn Fn(&mut Link) -> Result<Secret, TpmError>;
-    let commands: [Command; 2] = [&secret, &agreed];
-    for command in commands {
-        let (fake, _) = told([Reply::AuthorisedBody(vec![0, 9, 1])]);
-        let tpm = fake.tpm(LIMIT);
-        let answer = exchange::Exchange::new("test").run(&tpm, command);
+    for is_rsa in [true, false] {
+        let (_fake, tpm) = told([Reply::AuthorisedBody(vec![0, 9, 1])]);
+        let answer = exchange::Exchange::new("test").run(&tpm, |link| match is_rsa {
+            true => link.rsa_decrypt(used(), &[1; 256]),
+            false => link.ecdh_z(used(), (&[1; 32], &[2; 32])),
+        });
         assert!(matches!(answer, Err(TpmError::Unsupported(_))));
     }
 }

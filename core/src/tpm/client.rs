@@ -10,7 +10,7 @@ use super::{
     TpmError,
 };
 use crate::file::Lock;
-use crate::key::PublicKey;
+use crate::key::{Curve, PublicKey};
 use crate::system::Held;
 use crate::trust::Distrust;
 use log::warn;
@@ -399,21 +399,30 @@ impl Tpm {
     }
 }
 
-/// The bit of a way to sign: one of each scheme, hash and curve.
+/// The bit of a way to sign: one of each scheme, hash and curve. Each signature asks for it.
+#[inline(always)]
 fn proof(scheme: Option<Scheme>, key: &PublicKey) -> u32 {
-    let kind = match (scheme, key) {
-        (None, _) => return 1 << 31,
-        (Some(Scheme::Rsassa(_)), _) => 0,
-        (Some(Scheme::Rsapss(_)), _) => 1,
-        (Some(Scheme::Ecdsa(_)), key) => match key.bits() {
-            ..=256 => 2,
-            257..=384 => 3,
-            _ => 4,
-        },
+    let Some(scheme) = scheme else {
+        return 1 << 31;
     };
-    let same = |hash: &Hash| scheme.is_some_and(|scheme| scheme.hash() == *hash);
-    let hash = Hash::ALL.iter().position(same).unwrap_or_default();
-    1 << (Hash::ALL.len() * kind + hash)
+    let (kind, hash) = match (scheme, key) {
+        (Scheme::Rsassa(hash), _) => (0, hash),
+        (Scheme::Rsapss(hash), _) => (1, hash),
+        (Scheme::Ecdsa(hash), PublicKey::Ec { curve, .. }) => match curve {
+            Curve::P256 => (2, hash),
+            Curve::P384 => (3, hash),
+            Curve::P521 => (4, hash),
+        },
+        // No such key signs so.
+        (Scheme::Ecdsa(hash), PublicKey::Rsa { .. }) => (5, hash),
+    };
+    let hash = match hash {
+        Hash::Sha1 => 0,
+        Hash::Sha256 => 1,
+        Hash::Sha384 => 2,
+        Hash::Sha512 => 3,
+    };
+    1 << (4 * kind + hash)
 }
 
 impl fmt::Debug for Tpm {

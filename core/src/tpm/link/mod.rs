@@ -5,6 +5,7 @@ mod channel;
 mod commands;
 mod device;
 mod execute;
+mod made;
 #[cfg(feature = "tss")]
 mod tctildr;
 #[cfg(test)]

@@ -5,6 +5,7 @@
 #[macro_use]
 mod common;
 
+use common::budgets::commands::SIGNATURE_BY_PIN_WITHOUT_ROOT;
 use common::factory::Identity;
 use common::home::Home;
 use common::link::Link;
@@ -111,10 +112,13 @@ fn who_logs_in_signs(link: Link) {
     let key = private(&raw, session)[0];
     assert_eq!(raw.attribute(session, key, CKA_PRIVATE).unwrap(), YES);
 
-    // StartAuthSession and Sign.
+    // This TPM has neither a storage root key nor an endorsement key in a handle.
     bench.proxy.book().take();
     bench.signs(&raw, session);
-    assert_eq!(bench.proxy.book().take().total(), 2);
+    let seen = bench.proxy.book().take();
+    let codes: Vec<u32> = seen.0.iter().map(|(code, _)| *code).collect();
+    assert_eq!(codes, SIGNATURE_BY_PIN_WITHOUT_ROOT);
+    assert_eq!(bench.tpm.transients(), 0);
     bench.counts(0);
     assert!(!bench.home.log().contains(PIN));
 }

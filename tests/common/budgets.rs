@@ -19,6 +19,11 @@ pub mod commands {
     pub const SIGNATURE_LOADED: usize = 1;
     /// A key in a persistent handle, proven by a PIN.
     pub const SIGNATURE_BY_PIN: &[u32] = &[START_AUTH_SESSION, SIGN];
+    /// The same on a TPM with neither a storage root key nor an endorsement key in a handle. Its key for
+    /// salts is loaded for the session, and does not stay in a slot that all share. Without salt a
+    /// recording would be enough to guess the PIN.
+    pub const SIGNATURE_BY_PIN_WITHOUT_ROOT: &[u32] =
+        &[CONTEXT_LOAD, START_AUTH_SESSION, FLUSH_CONTEXT, SIGN];
     /// A key on the disk, proven by a PIN: TPM2_Load, StartAuthSession, Sign, FlushContext.
     pub const SIGNATURE_WRAPPED_BY_PIN: usize = 4;
     /// A new key without PIN: the auth session in which the parent proves what it made; the one in which

@@ -54,6 +54,39 @@ impl Bench {
         folder(&self.home)
     }
 
+    /// The storage root key at its handle, by tpm2-tools.
+    pub fn make_root(&self) {
+        let context = self.home.path("root.ctx");
+        let mut create = self.tpm.tool("tpm2_createprimary");
+        run(create
+            .args([
+                "-C",
+                "o",
+                "-G",
+                "ecc256:null:aes128cfb",
+                "-g",
+                "sha256",
+                "-a",
+            ])
+            .arg("fixedtpm|fixedparent|sensitivedataorigin|userwithauth|noda|restricted|decrypt")
+            .arg("-c")
+            .arg(&context))
+        .ok();
+        let mut keep = self.tpm.tool("tpm2_evictcontrol");
+        keep.args(["-C", "o", "-c"]).arg(&context);
+        run(keep.arg(format!("{SRK:#x}"))).ok();
+        run(self.tpm.tool("tpm2_flushcontext").arg("-t")).ok();
+    }
+
+    /// TPMT_PUBLIC of the storage root key.
+    pub fn root_area(&self) -> Vec<u8> {
+        let file = self.home.path("root.pub");
+        let mut read = self.tpm.tool("tpm2_readpublic");
+        read.args(["-c", &format!("{SRK:#x}"), "-f", "tss", "-o"]);
+        run(read.arg(&file)).ok();
+        fs::read(file).unwrap()[2..].to_vec()
+    }
+
     /// A program that is told of the module by this option.
     pub fn program(&self, name: &str, option: &str, arguments: &[&str]) -> Said {
         let mut command = program(name);

@@ -1,6 +1,7 @@
 //! Our vocabulary of commands in bytes (Part 3).
 
 use super::execute::{By, content, parameters};
+use super::made::made_from;
 use super::reading::Reading;
 use super::{Link, marshalled};
 use crate::tpm::session::{AUDIT, DECRYPT, ENCRYPT};
@@ -29,30 +30,6 @@ fn public(area: &[u8]) -> Result<Tpm2bPublic, TpmError> {
     let unfit = |error| TpmError::Unsupported(format!("public area: {error}"));
     let (inner, _) = TpmtPublic::unmarshal(area).map_err(unfit)?;
     Ok(Tpm2bPublic { inner })
-}
-
-/// The TPMT_PUBLIC that a TPM made from this template. All of it but the unique field is as it was
-/// asked for; the exponent 0 stands for 65537.
-fn made_from(template: &TpmtPublic, made: &TpmtPublic) -> Result<Vec<u8>, TpmError> {
-    const F4: u32 = 65537;
-    let mut expected = TpmtPublic {
-        unique: made.unique.clone(),
-        ..template.clone()
-    };
-    if let (TpmuPublicParms::Rsa(asked), TpmuPublicParms::Rsa(given)) =
-        (&mut expected.parameters, &made.parameters)
-        && asked.exponent.value() == 0
-        && given.exponent.value() == F4
-    {
-        asked.exponent = given.exponent;
-    }
-    let area = marshalled(made)?;
-    match marshalled(&expected)? == area {
-        true => Ok(area),
-        false => Err(TpmError::Unsupported(
-            "the TPM answered with another key than the one that was asked for".into(),
-        )),
-    }
 }
 
 fn unfit(error: tpm2_protocol::TpmError) -> TpmError {

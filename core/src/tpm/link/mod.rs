@@ -6,6 +6,7 @@ mod channel;
 mod commands;
 mod device;
 mod execute;
+mod made;
 mod reading;
 #[cfg(feature = "tss")]
 mod tctildr;

@@ -3,7 +3,7 @@
 use cryptoki_sys::*;
 use devid_core::store::devid::StoreError;
 use devid_core::store::folder::FolderError;
-use devid_core::store::{LoginError, LookError, SignError};
+use devid_core::store::{Advised, LoginError, LookError, SignError};
 use devid_core::tpm::TpmError;
 use std::fmt;
 
@@ -276,7 +276,7 @@ impl From<LoginError> for Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Tpm(error) => error.fmt(f),
+            Self::Tpm(error) => Advised(error).fmt(f),
             Self::Store(error) => error.fmt(f),
             Self::Look(error) => error.fmt(f),
             Self::ArgumentsBad(what) => f.write_str(what),

@@ -3,7 +3,7 @@
 use crate::config::ConfigError;
 use crate::store::devid::StoreError;
 use crate::store::folder::FolderError;
-use crate::store::{LoginError, LookError, SignError};
+use crate::store::{Advised, LoginError, LookError, SignError};
 use crate::tpm::TpmError;
 use std::fmt;
 use std::io;
@@ -104,7 +104,7 @@ impl From<TpmError> for Fault {
             TpmError::Response(_) => "; devid doctor says what it finds in the TPM, and what helps",
             _ => "",
         };
-        Self::new(kind, format!("{error}{next}"))
+        Self::new(kind, format!("{}{next}", Advised(&error)))
     }
 }
 

@@ -10,7 +10,8 @@ use super::time::now;
 use super::{Fault, FaultKind};
 use crate::certificate::{Certificate, Time};
 use crate::config::Own;
-use crate::tpm::{Property, Tpm, TpmError, WAIT};
+use crate::store::WAIT;
+use crate::tpm::{Property, Tpm, TpmError};
 use serde::Serialize;
 use x509_cert::der::DateTime;
 

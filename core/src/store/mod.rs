@@ -1,5 +1,6 @@
 //! Stores: where keys and certificates come from.
 
+mod advice;
 pub mod devid;
 mod encrypt;
 pub mod folder;
@@ -9,6 +10,7 @@ mod listing;
 mod machine;
 pub mod sessions;
 mod templates;
+
 mod verify;
 
 use devid::DevidStore;
@@ -21,7 +23,10 @@ use templates::Templates;
 pub use verify::verify;
 pub(crate) use verify::verify_pss;
 
-use crate::tpm::{Tcti, Told, Tpm, TpmError, WAIT};
+pub use advice::Advised;
+pub(crate) use advice::{WAIT, unloadable};
+
+use crate::tpm::{Tcti, Told, Tpm, TpmError};
 use std::fmt;
 use std::sync::Arc;
 
@@ -265,7 +270,7 @@ impl fmt::Display for SignError {
                 write!(f, "the key cannot be used: {why}")
             }
             Self::NotInThisTpm => f.write_str("this TPM does not hold the certified key"),
-            Self::Tpm(error) => error.fmt(f),
+            Self::Tpm(error) => Advised(error).fmt(f),
         }
     }
 }
@@ -281,7 +286,7 @@ impl From<TpmError> for LookError {
 impl fmt::Display for LookError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Tpm(error) => error.fmt(f),
+            Self::Tpm(error) => Advised(error).fmt(f),
             Self::NoIdentity(why) | Self::Folder(why) | Self::Unread(why) => f.write_str(why),
         }
     }
@@ -326,7 +331,7 @@ impl fmt::Display for LoginError {
                  {WAIT}: {}",
                 tcti.clearing_lockout()
             ),
-            Self::Tpm(error) => error.fmt(f),
+            Self::Tpm(error) => Advised(error).fmt(f),
         }
     }
 }

@@ -3,6 +3,7 @@
 //! The one place that repeats commands. A transport fault brings a new connection, and over that
 //! only what is harmless twice.
 
+use super::silence::Met;
 use super::{AuthValue, Class, Hash, Link, Lockout, SaltKey, Tpm, TpmError};
 use crate::system;
 use log::{debug, warn};
@@ -225,11 +226,12 @@ impl<'a> Exchange<'a> {
         mut commands: impl FnMut(&mut Link) -> Result<R, TpmError>,
     ) -> Result<R, TpmError> {
         let Self { what, subject, .. } = self;
-        if tpm.silence().is_known() {
-            return Err(TpmError::Timeout(tpm.limits().of(Class::Ordinary)));
-        }
-        if tpm.silence().was_busy() && tpm.pace().is_busy() {
-            return Err(TpmError::Busy(tpm.limits().of(Class::Ordinary)));
+        match tpm.silence().met() {
+            Some(Met::Silent) => return Err(TpmError::Timeout(tpm.limits().of(Class::Ordinary))),
+            Some(Met::Busy) if tpm.pace().is_busy() => {
+                return Err(TpmError::Busy(tpm.limits().of(Class::Ordinary)));
+            }
+            Some(Met::Busy) | None => {}
         }
         // Asked and noted while the link is held, so that threads do not try side by side.
         if let Some(subject) = &subject {
@@ -250,17 +252,17 @@ impl<'a> Exchange<'a> {
                 Some(link) => link,
                 none => none.insert(tpm.new_link()?),
             };
-            link.begin();
+            link.slowest = slowest;
             let answered = commands(link);
-            slowest = slowest.max(link.slowest());
-            let deadline = began + tpm.limits().of(slowest).time;
+            slowest = link.slowest;
+            let in_time = |pause| Instant::now() + pause < began + tpm.limits().of(slowest).time;
             match answered {
                 Ok(answer) => {
                     tpm.note_answer();
                     return Ok(answer);
                 }
                 Err(TpmError::Response(code))
-                    if (code.asks_for_resend() && Instant::now() + pause < deadline)
+                    if (code.asks_for_resend() && in_time(pause))
                         || (code.is_out_of_objects() && crowded.goes_on()) =>
                 {
                     debug!(
@@ -275,7 +277,7 @@ impl<'a> Exchange<'a> {
                 }
                 Err(error) if error.is_transport_fault() => {
                     tpm.note_fault();
-                    if reconnected || Instant::now() >= deadline {
+                    if reconnected || !in_time(Duration::ZERO) {
                         warn!("{what}: {error}");
                         return Err(error);
                     }
@@ -299,14 +301,14 @@ impl<'a> Exchange<'a> {
                         }
                         (error @ TpmError::Busy(_), _) => {
                             tpm.note_fault();
-                            tpm.silence().note_busy();
+                            tpm.silence().note(Met::Busy);
                             warn!("{what}: {error}");
                             return Err(error);
                         }
                         (error @ TpmError::Timeout(_), _) => {
                             // The connection may be opened anew before the answer comes.
                             tpm.note_fault();
-                            tpm.silence().note();
+                            tpm.silence().note(Met::Silent);
                             error
                         }
                         (error, _) => error,

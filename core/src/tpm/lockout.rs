@@ -3,10 +3,6 @@
 use super::Tcti;
 use crate::shell::quoted;
 
-/// What a person does besides the command.
-pub(crate) const WAIT: &str = "Wait until the TPM forgets a failed try (devid status says how long that \
-                               takes); or, with the lockout authorisation if it has one (--auth)";
-
 /// How near the TPM is to dictionary-attack lockout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lockout {
@@ -26,7 +22,7 @@ impl Lockout {
 }
 
 impl Tcti {
-    /// The command that ends lockout before its time; see [`WAIT`] for what goes before it.
+    /// The command that ends lockout before its time.
     pub(crate) fn clearing_lockout(&self) -> String {
         self.tool("tpm2_dictionarylockout --clear-lockout")
     }

@@ -47,7 +47,6 @@ pub use kdf::Secret;
 pub(crate) use kdf::{encrypt_oaep, random_scalar, random_secret};
 pub(crate) use link::Link;
 pub use lockout::Lockout;
-pub(crate) use lockout::WAIT;
 pub use nv::NvKept;
 pub use own::{Algorithm, KeyUsage, SRK, StorageKey};
 pub use patience::{Class, Limit, Limits, WAITING};
@@ -413,11 +412,9 @@ impl fmt::Display for TpmError {
                 write!(f, "{BUSY}, and did not answer within {limit}")
             }
             Self::Response(code) => write!(f, "TPM answered {code}"),
-            Self::Lockout(tcti) => write!(
-                f,
+            Self::Lockout(_) => f.write_str(
                 "the TPM is in lockout (TPM_RC_LOCKOUT): too many wrong authorisation values were \
-                 tried, and nothing that counts them can be used. {WAIT}: {}",
-                tcti.clearing_lockout()
+                 tried, and nothing that counts them can be used",
             ),
             Self::KeyReplaced(handle) => {
                 write!(
@@ -442,13 +439,10 @@ impl fmt::Display for TpmError {
             Self::NoTurn(why) => write!(
                 f,
                 "no PIN is tried, because the lock that keeps others from the TPM's last try cannot \
-                 be had: {why} (devid doctor names the remedy)"
+                 be had: {why}"
             ),
-            Self::NoTryLeft(tcti) => write!(
-                f,
-                "not tried: a wrong value would lock the whole TPM, or it is locked already. \
-                 {WAIT}: {}",
-                tcti.clearing_lockout()
+            Self::NoTryLeft(_) => f.write_str(
+                "not tried: a wrong value would lock the whole TPM, or it is locked already",
             ),
             Self::Unloadable(why) => why.fmt(f),
             Self::ForeignKey(what)

@@ -229,7 +229,11 @@ impl Patience<'_> {
         if now >= self.end.get() {
             self.prolong(now)?;
         }
-        Ok(self.told_so_far(now).min(self.end.get() - now))
+        let left = self.end.get() - now;
+        match log_enabled!(target: WAITING, Level::Info) {
+            true => Ok(self.told_so_far(now).min(left)),
+            false => Ok(left),
+        }
     }
 
     /// Whether a key generation of this process is under way, or was since the end was set.
@@ -254,9 +258,6 @@ impl Patience<'_> {
     /// Says in the log how long this wait has lasted, each few seconds; gives the time to the next
     /// line.
     fn told_so_far(&self, now: Instant) -> Duration {
-        if !log_enabled!(target: WAITING, Level::Info) {
-            return Duration::MAX;
-        }
         let waited = now - self.began;
         let (since, limit) = (waited - self.told.get(), self.limit.get());
         if since < BETWEEN_LINES {

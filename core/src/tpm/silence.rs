@@ -1,17 +1,20 @@
 //! Whether a TPM that let a command wait in vain is asked again.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 
 /// A host process asks again and again. A tool that ran into the limit once has its answer: it would
 /// wait that long for each of the many things it looks at.
 #[derive(Debug, Clone, Default)]
-pub struct Silence(Option<Arc<Met>>);
+pub struct Silence(Option<Arc<AtomicU8>>);
 
-#[derive(Debug, Default)]
-struct Met {
-    silent: AtomicBool,
-    busy: AtomicBool,
+/// How a command waited in vain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Met {
+    /// Because of another process, which may be done by now.
+    Busy = 1,
+    /// Nobody knows why.
+    Silent = 2,
 }
 
 impl Silence {
@@ -20,29 +23,19 @@ impl Silence {
         Self(Some(Arc::default()))
     }
 
-    /// Whether the TPM let a command wait in vain, and nobody knows why.
-    pub(super) fn is_known(&self) -> bool {
-        self.0.as_ref().is_some_and(|met| is(&met.silent))
-    }
-
-    /// Whether it did so because of another process, which may be done by now.
-    pub(super) fn was_busy(&self) -> bool {
-        self.0.as_ref().is_some_and(|met| is(&met.busy))
-    }
-
-    pub(super) fn note(&self) {
-        if let Some(met) = &self.0 {
-            met.silent.store(true, Ordering::Relaxed);
+    /// How a command has waited in vain, if it is remembered.
+    pub(super) fn met(&self) -> Option<Met> {
+        match self.0.as_ref()?.load(Ordering::Relaxed) {
+            0 => None,
+            1 => Some(Met::Busy),
+            _ => Some(Met::Silent),
         }
     }
 
-    pub(super) fn note_busy(&self) {
-        if let Some(met) = &self.0 {
-            met.busy.store(true, Ordering::Relaxed);
+    /// Remembers it, if that is wanted. Silence is remembered before all.
+    pub(super) fn note(&self, met: Met) {
+        if let Some(known) = &self.0 {
+            known.fetch_max(met as u8, Ordering::Relaxed);
         }
     }
-}
-
-fn is(flag: &AtomicBool) -> bool {
-    flag.load(Ordering::Relaxed)
 }

@@ -96,8 +96,7 @@ impl fmt::Display for Unloadable {
             Obstacle::ParentCounts => write!(
                 f,
                 "its parent ({parent}) may ask for a password, and a wrong one would count towards \
-                 the TPM's lockout, so it is not tried; if it asks for none, parents under \
-                 [[token]] in config.toml may name it"
+                 the TPM's lockout, so it is not tried"
             ),
             Obstacle::ParentHasPolicy => write!(f, "its parent asks for a policy ({parent})"),
             Obstacle::NotWrapped(code) => write!(

@@ -5,7 +5,8 @@ use crate::identity::device::Device;
 use crate::identity::mend::Mend;
 use crate::identity::status::TpmStatus;
 use crate::key::Curve;
-use crate::tpm::{Algorithm, Hash, Property, Tcti, TpmError, WAIT};
+use crate::store::{Advised, WAIT};
+use crate::tpm::{Algorithm, Hash, Property, Tcti, TpmError};
 
 /// A TPM of which this is less can keep no key of ours.
 const FEWEST_FREE: u32 = 2;
@@ -19,7 +20,7 @@ pub(super) fn look_at(device: &Device, findings: &mut Vec<Finding>) {
             findings.push(Finding::problem(
                 "tpm.busy",
                 about,
-                error.to_string(),
+                Advised(&error).to_string(),
                 Mend::by("Wait until that key is made, then run devid doctor again"),
             ));
             return;
@@ -28,7 +29,7 @@ pub(super) fn look_at(device: &Device, findings: &mut Vec<Finding>) {
             findings.push(Finding::problem(
                 "tpm.silent",
                 about,
-                format!("{}: {error}", tpm.tcti()),
+                format!("{}: {}", tpm.tcti(), Advised(&error)),
                 unanswered(tpm.tcti()),
             ));
             return;
@@ -46,11 +47,9 @@ pub(super) fn look_at(device: &Device, findings: &mut Vec<Finding>) {
         }
     }
     findings.extend(owner(device));
-    findings.push(
-        abilities(device).unwrap_or_else(|error| {
-            Finding::note("tpm.abilities-unknown", "TPM", error.to_string())
-        }),
-    );
+    findings.push(abilities(device).unwrap_or_else(|error| {
+        Finding::note("tpm.abilities-unknown", "TPM", Advised(&error).to_string())
+    }));
     findings.extend(room(device).ok());
     findings.extend(slots(device));
     places::look_at(device, findings);

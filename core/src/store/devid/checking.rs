@@ -2,7 +2,7 @@
 
 use super::{DevidStore, StoreError};
 use crate::store::listing::Kind;
-use crate::store::{Key, LookError, SignError};
+use crate::store::{Key, LookError, SignError, unloadable};
 use crate::tpm::{Obstacle, TpmError};
 use std::fmt;
 
@@ -45,9 +45,10 @@ impl DevidStore {
             }
             let (why, is_damaged) = match (key.obstacle(), key.check_file(&self.tpm)) {
                 (Some(why), _) => (why, false),
-                (None, Err(SignError::Tpm(TpmError::Unloadable(what)))) => {
-                    (of_file(&what), matches!(what.why, Obstacle::NotWrapped(_)))
-                }
+                (None, Err(SignError::Tpm(TpmError::Unloadable(what)))) => (
+                    of_file(&unloadable(&what)),
+                    matches!(what.why, Obstacle::NotWrapped(_)),
+                ),
                 (None, Err(SignError::Refused(why))) => (of_file(&why), true),
                 (None, _) => continue,
             };

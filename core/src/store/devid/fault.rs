@@ -102,7 +102,7 @@ impl fmt::Display for StoreError {
                     "{error}: the setting owner_auth of [master] must name it"
                 )
             }
-            Self::Tpm(error) => error.fmt(f),
+            Self::Tpm(error) => crate::store::Advised(error).fmt(f),
             Self::Folder(error) => error.fmt(f),
             Self::OtherTpm(why)
             | Self::Unsupported(why)

@@ -2,6 +2,7 @@
 
 use super::{DevidStore, HANDLES, StoreError};
 use crate::store::folder::{self, Content, FolderError, KeyFolder, Refused, Seal};
+use crate::store::unloadable;
 use crate::tpm::{SRK, TpmError, is_own_key, name_of};
 
 /// A key in a persistent handle of ours.
@@ -65,7 +66,7 @@ impl DevidStore {
         match self.master_record().judged(&self.tpm, error) {
             TpmError::Unloadable(why) => StoreError::Folder(FolderError::Damaged {
                 file: self.file(name).display().to_string(),
-                reason: why.to_string(),
+                reason: unloadable(&why),
             }),
             error => StoreError::of_making(error),
         }

@@ -7,7 +7,7 @@
 
 use super::{DevidStore, StoreError};
 use crate::store::folder::{Content, Seal, SealText, Tss2Key, Tss2Kind};
-use crate::store::{Access, LoginError};
+use crate::store::{Access, LoginError, unloadable};
 use crate::tpm::{AuthValue, Hash, Secret, TpmError, random_secret};
 use log::{info, warn};
 use std::sync::Arc;
@@ -124,7 +124,7 @@ impl DevidStore {
     fn of_seal(&self, seal: Seal, error: TpmError) -> LoginError {
         match self.master_record().judged(&self.tpm, error) {
             TpmError::Unloadable(why) => {
-                LoginError::Store(self.folder.damaged_seal(seal, &why.to_string()).into())
+                LoginError::Store(self.folder.damaged_seal(seal, &unloadable(&why)).into())
             }
             error => LoginError::Tpm(error),
         }

@@ -1,8 +1,8 @@
 //! What keeps a key of a file from being used, in words that name the file.
 
 use super::{Access, Key, Place};
-use crate::store::SignError;
 use crate::store::devid::MasterRecord;
+use crate::store::{SignError, unloadable};
 use crate::tpm::{PublicArea, Tpm, TpmError, WrappedKey};
 use std::path::PathBuf;
 
@@ -54,7 +54,7 @@ impl Key {
         };
         match error {
             SignError::Tpm(TpmError::Unloadable(why)) => {
-                SignError::Unloadable(self.of_file(&why.to_string()))
+                SignError::Unloadable(self.of_file(&unloadable(&why)))
             }
             SignError::Refused(why) => SignError::Refused(self.of_file(&why)),
             SignError::Tpm(TpmError::NeedsAuth(_)) => {

@@ -3,7 +3,7 @@
 //! Both serve one client at a time, so each command has a connection of its own: a socket that is
 //! kept would lock every other process out. A connection per command is also the reconnect.
 
-use super::{FRAME_MAX, Fault, HEADER, Patience, Transport, Waits, frame_size};
+use super::{Class, FRAME_MAX, Fault, HEADER, Pace, Patience, Transport, frame_size};
 use crate::system::pause;
 use crate::tpm::tcti::Socket;
 use rustix::event::{PollFd, PollFlags, poll};
@@ -124,13 +124,13 @@ pub(super) fn above_standard_streams(fd: OwnedFd) -> Result<OwnedFd, Fault> {
 }
 
 impl Transport for Channel {
-    fn transact(&mut self, command: &[u8], waits: Waits<'_>) -> Result<Vec<u8>, Fault> {
-        let before = waits.before_sending();
+    fn transact(&mut self, command: &[u8], class: Class, pace: &Pace) -> Result<Vec<u8>, Fault> {
+        let before = pace.wait(Class::Ordinary);
         let stream = Stream(self.connect(&before)?);
         match self.framing {
             Framing::Raw => {
                 stream.send(command, &before)?;
-                let patience = waits.for_answer();
+                let patience = pace.wait(class);
                 let mut response = stream.receive(HEADER, &patience)?;
                 let size = frame_size(&response)?;
                 response.extend(stream.receive(size - HEADER, &patience)?);
@@ -142,7 +142,7 @@ impl Transport for Channel {
                 message.extend((command.len() as u32).to_be_bytes());
                 message.extend(command);
                 stream.send(&message, &before)?;
-                let patience = waits.for_answer();
+                let patience = pace.wait(class);
                 let size = word(&stream.receive(4, &patience)?) as usize;
                 if !(HEADER..=FRAME_MAX).contains(&size) {
                     return Err(Fault::Broken(format!(

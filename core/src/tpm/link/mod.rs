@@ -7,6 +7,7 @@ mod commands;
 mod device;
 mod execute;
 mod made;
+mod owed;
 mod reading;
 #[cfg(feature = "tss")]
 mod tctildr;
@@ -29,29 +30,12 @@ const HEADER: usize = 10;
 
 /// Takes a command to the TPM and brings its response.
 trait Transport: Send {
-    /// One command, one response. After an error the next call starts afresh.
-    fn transact(&mut self, command: &[u8], waits: Waits<'_>) -> Result<Vec<u8>, Fault>;
+    /// One command of this class, one response. What stands before the sending (a connection, an
+    /// answer that is still owed) has the limit of ordinary commands. After an error the next call
+    /// starts afresh.
+    fn transact(&mut self, command: &[u8], class: Class, pace: &Pace) -> Result<Vec<u8>, Fault>;
     /// In a forked child: lets go of the parent's connection without a byte to the TPM.
     fn abandon(&mut self);
-}
-
-/// How long a transport waits for one command.
-#[derive(Clone, Copy)]
-struct Waits<'a> {
-    pace: &'a Pace,
-    class: Class,
-}
-
-impl<'a> Waits<'a> {
-    /// For the way to the TPM, from now on: a connection, or an answer that is still owed.
-    fn before_sending(self) -> Patience<'a> {
-        self.pace.wait(Class::Ordinary)
-    }
-
-    /// For the answer to the command, which was sent now.
-    fn for_answer(self) -> Patience<'a> {
-        self.pace.wait(self.class)
-    }
 }
 
 /// How a transport fails.
@@ -82,8 +66,8 @@ impl Fault {
 pub(crate) struct Link {
     transport: Box<dyn Transport>,
     pace: Arc<Pace>,
-    /// The slowest class of the commands since [`Link::begin`].
-    slowest: Class,
+    /// The slowest class of the commands since this was last set.
+    pub(super) slowest: Class,
 }
 
 impl Link {
@@ -116,21 +100,11 @@ impl Link {
         })
     }
 
-    /// Commands that belong together begin.
-    pub(super) fn begin(&mut self) {
-        self.slowest = Class::default();
-    }
-
-    /// The slowest class of those commands so far.
-    pub(super) fn slowest(&self) -> Class {
-        self.slowest
-    }
-
     fn transact(&mut self, command: &[u8], class: Class) -> Result<Vec<u8>, TpmError> {
         self.slowest = self.slowest.max(class);
         let pace = &*self.pace;
         let _generation = (class == Class::Generation).then(|| pace.generation());
-        let answered = self.transport.transact(command, Waits { pace, class });
+        let answered = self.transport.transact(command, class, pace);
         answered.map_err(|fault| match fault {
             Fault::Unreachable(why) => TpmError::Unreachable(why),
             Fault::Broken(why) => TpmError::Broken(why),
@@ -214,7 +188,7 @@ mod tests {
     }
 
     impl Transport for Canned {
-        fn transact(&mut self, command: &[u8], _: Waits<'_>) -> Result<Vec<u8>, Fault> {
+        fn transact(&mut self, command: &[u8], _: Class, _: &Pace) -> Result<Vec<u8>, Fault> {
             *self.sent.lock() = command.to_vec();
             Ok(self.answer.clone())
         }

@@ -8,7 +8,8 @@
 //! thread (GLib's) a forked child does not have.
 
 use super::channel::wait;
-use super::{FRAME_MAX, Fault, Patience, Transport, Waits};
+use super::owed::{Kept, Owing};
+use super::{Class, FRAME_MAX, Fault, Pace, Patience, Transport};
 use crate::tpm::TpmError;
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
 use rustix::event::PollFlags;
@@ -39,15 +40,13 @@ type Finalize = unsafe extern "C" fn(*mut *mut TSS2_TCTI_CONTEXT);
 /// A transport of libtss2, opened at the first command.
 pub(super) struct Tctildr {
     conf: String,
-    open: Option<Context>,
+    open: Owing<Context>,
 }
 
 /// An open context of the loader.
 struct Context {
     raw: NonNull<TSS2_TCTI_CONTEXT>,
     finalize: Finalize,
-    /// A command timed out, and its response was not read yet.
-    answer_owed: bool,
 }
 
 // SAFETY: A context belongs to no thread; the TCTI specification only asks that its functions are
@@ -65,7 +64,7 @@ impl Tctildr {
         }
         Ok(Self {
             conf: conf.to_owned(),
-            open: None,
+            open: Owing::new(),
         })
     }
 }
@@ -94,11 +93,7 @@ impl Context {
         // of the library stays loaded (RTLD_NODELETE).
         let code = unsafe { initialize(name.as_ptr(), &raw mut raw) };
         match NonNull::new(raw) {
-            Some(raw) if code == 0 => Ok(Self {
-                raw,
-                finalize,
-                answer_owed: false,
-            }),
+            Some(raw) if code == 0 => Ok(Self { raw, finalize }),
             _ => Err(unreachable(format!(
                 "libtss2 cannot open it (0x{code:X}): is it there, and may this user use it?"
             ))),
@@ -111,14 +106,6 @@ impl Context {
         // SAFETY: Each context begins with this structure, whatever its version, and lives as long
         // as `self`. The structure is plain data, so it may be copied.
         unsafe { raw.read() }
-    }
-
-    fn transmit(&mut self, command: &[u8]) -> Result<(), Fault> {
-        let transmit = self.functions().transmit.ok_or_else(lacking)?;
-        // SAFETY: The context is open; the command is readable and only read.
-        let code =
-            unsafe { transmit(self.raw.as_ptr(), command.len() as size_t, command.as_ptr()) };
-        succeeded("sending", code)
     }
 
     /// Waits for an answer, as far as the transport has a handle for that.
@@ -145,6 +132,16 @@ impl Context {
             // Not implemented, or more than one of which nobody says which to wait for.
             _ => Ok(()),
         }
+    }
+}
+
+impl Kept for Context {
+    fn send(&mut self, command: &[u8], _: &Patience<'_>) -> Result<(), Fault> {
+        let transmit = self.functions().transmit.ok_or_else(lacking)?;
+        // SAFETY: The context is open; the command is readable and only read.
+        let code =
+            unsafe { transmit(self.raw.as_ptr(), command.len() as size_t, command.as_ptr()) };
+        succeeded("sending", code)
     }
 
     fn receive(&mut self, patience: &Patience<'_>) -> Result<Vec<u8>, Fault> {
@@ -175,18 +172,6 @@ impl Context {
             }
         }
     }
-
-    fn transact(&mut self, command: &[u8], waits: Waits<'_>) -> Result<Vec<u8>, Fault> {
-        if self.answer_owed {
-            self.receive(&waits.before_sending())?;
-            self.answer_owed = false;
-        }
-        self.transmit(command)?;
-        self.answer_owed = true;
-        let response = self.receive(&waits.for_answer())?;
-        self.answer_owed = false;
-        Ok(response)
-    }
 }
 
 impl Drop for Context {
@@ -209,24 +194,14 @@ fn succeeded(doing: &str, code: TSS2_RC) -> Result<(), Fault> {
 }
 
 impl Transport for Tctildr {
-    fn transact(&mut self, command: &[u8], waits: Waits<'_>) -> Result<Vec<u8>, Fault> {
-        let context = match &mut self.open {
-            Some(context) => context,
-            none => none.insert(Context::new(&self.conf)?),
-        };
-        let owed_before = context.answer_owed;
-        let answer = context.transact(command, waits);
-        match answer {
-            Err(Fault::Broken(_)) => self.open = None,
-            // The owed answer may have been thrown away: it does not come a second time.
-            Err(Fault::Timeout(_)) if owed_before => self.open = None,
-            _ => {}
-        }
-        answer
+    fn transact(&mut self, command: &[u8], class: Class, pace: &Pace) -> Result<Vec<u8>, Fault> {
+        let conf = &self.conf;
+        self.open
+            .transact(|| Context::new(conf), command, class, pace)
     }
 
     fn abandon(&mut self) {
         // Finalising would end the parent's connection: the context is leaked.
-        std::mem::forget(self.open.take());
+        std::mem::forget(self.open.open().take());
     }
 }

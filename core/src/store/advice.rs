@@ -1,0 +1,47 @@
+//! Faults of the TPM as a person reads them: with the setting that they are of, and what helps.
+
+use crate::tpm::{Class, Limit, Obstacle, TpmError, Unloadable};
+use std::fmt;
+
+/// What a person does besides the command that ends a lockout.
+pub(crate) const WAIT: &str = "Wait until the TPM forgets a failed try (devid status says how long that \
+                               takes); or, with the lockout authorisation if it has one (--auth)";
+
+/// A fault of the TPM's with what helps.
+#[derive(Debug, Clone, Copy)]
+pub struct Advised<'a>(pub &'a TpmError);
+
+impl fmt::Display for Advised<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let error = self.0;
+        match error {
+            TpmError::Timeout(limit) | TpmError::Busy(limit) => {
+                write!(f, "{error} ({})", setting(*limit))
+            }
+            TpmError::Lockout(tcti) | TpmError::NoTryLeft(tcti) => {
+                write!(f, "{error}. {WAIT}: {}", tcti.clearing_lockout())
+            }
+            TpmError::NoTurn(_) => write!(f, "{error} (devid doctor names the remedy)"),
+            TpmError::Unloadable(why) => f.write_str(&unloadable(why)),
+            _ => error.fmt(f),
+        }
+    }
+}
+
+/// The setting of `config.toml` that a time limit comes from.
+fn setting(limit: Limit) -> &'static str {
+    match limit.class {
+        Class::Ordinary => "timeout_ms",
+        Class::Generation => "generation_timeout_ms",
+    }
+}
+
+/// Why the TPM does not load a key, with what helps.
+pub(crate) fn unloadable(why: &Unloadable) -> String {
+    match why.why {
+        Obstacle::ParentCounts => format!(
+            "{why}; if it asks for none, parents under [[token]] in config.toml may name it"
+        ),
+        _ => why.to_string(),
+    }
+}

@@ -234,12 +234,12 @@ impl Story<'_> {
             let log = self.stage.home.log();
             let tries = self.stage.tries();
             self.stage.forgets_tries();
-            if left[0] > 0 {
-                self.stage.fill();
-            }
             // Nobody can tell whose a session is whose handle was never told.
             if left[1] >= SESSION_SLOTS {
                 self.stage.tool("tpm2_flushcontext", &["--loaded-session"]);
+            }
+            if left[0] > 0 {
+                self.stage.fill();
             }
             let (looked, found) = (self.look)(&self.stage, variant, Some(&told));
             let case = Case {

@@ -75,4 +75,12 @@ impl Endorser for EkRoots {
         let public = leaf.public_key();
         public.ok_or_else(|| "its key is of no kind that is known here".into())
     }
+
+    fn instead(&self) -> String {
+        format!(
+            "Put the root certificate of the TPM's maker into {}; or take the setting ek_roots under \
+             [master] away, then the storage root key is believed at its first use",
+            self.folder.display()
+        )
+    }
 }

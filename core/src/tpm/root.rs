@@ -6,10 +6,9 @@ use super::exchange::Exchange;
 use super::salt::Hierarchy;
 use super::{Auth, SRK, SaltKey, Tpm, TpmError, Used, template};
 use crate::key::{PublicKey, hex};
-use crate::shell::word;
 use log::{debug, info, warn};
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// How a storage root key came to be believed: the first byte of the record.
@@ -37,12 +36,18 @@ pub trait Endorser: fmt::Debug + Send + Sync {
     ///
     /// Why it is not believed.
     fn key_of(&self, certificate: &[u8]) -> Result<PublicKey, String>;
+
+    /// What a person does about a TPM without such a certificate, as a sentence.
+    fn instead(&self) -> String;
 }
 
 /// Remembers the storage root key from one process to the next.
 pub trait RootRecord: fmt::Debug + Send + Sync {
     /// Its file.
     fn path(&self) -> PathBuf;
+
+    /// How a person accepts another key, as a sentence.
+    fn accepting(&self) -> String;
 
     /// What was kept; `None` if nothing was, or if this process has no right to know.
     ///
@@ -95,6 +100,11 @@ impl Root {
         Self { endorser, ..self }
     }
 
+    fn accepting(&self) -> String {
+        let record = self.record.as_ref();
+        record.map(|record| record.accepting()).unwrap_or_default()
+    }
+
     fn path(&self) -> PathBuf {
         let record = self.record.as_ref();
         record.map(|record| record.path()).unwrap_or_default()
@@ -109,7 +119,7 @@ impl Root {
             TpmError::Distrusted(format!(
                 "{}: {why}: the file says which storage root key is believed, so none is. {}",
                 path.display(),
-                accepting(&path)
+                record.accepting()
             ))
         };
         let content = record.recall().map_err(unsure)?;
@@ -164,18 +174,6 @@ impl Remembered {
     }
 }
 
-/// How another key is accepted.
-fn accepting(path: &Path) -> String {
-    let mut aside = path.as_os_str().to_owned();
-    aside.push(".old");
-    format!(
-        "Only if you know why: mv -T {} {} (then the key that the TPM has now counts, and is \
-         remembered)",
-        word(path),
-        word(Path::new(&aside))
-    )
-}
-
 impl Tpm {
     /// That the storage root key of this name, which its handle shows, is the one to believe.
     ///
@@ -196,7 +194,7 @@ impl Tpm {
                 hex(name),
                 path.display(),
                 hex(&other.name),
-                accepting(&path)
+                root.accepting()
             )));
         }
         let proven = remembered
@@ -237,7 +235,7 @@ impl Tpm {
                 "handle 0x{SRK:08X}: the TPM whose endorsement key is certified does not have this \
                  storage root key (TPM name {}): somebody between this program and the TPM shows a key \
                  of his own. No value was shown to it, and no key was made. Look for what stands \
-                 between: devid doctor says how the TPM is reached",
+                 between",
                 hex(name)
             ))),
             Err(error) => Err(error),
@@ -280,11 +278,10 @@ impl Tpm {
             reasons.push("no NV index holds the certificate of an endorsement key".into());
         }
         Err(TpmError::Distrusted(format!(
-            "[master] ek_roots asks for a TPM whose endorsement key is certified, and this one is not: \
-             {}. No value was shown to it, and no key was made. Put the root certificate of the TPM's \
-             maker into that folder; or take the setting away, then the storage root key is believed \
-             at its first use",
-            reasons.join("; ")
+            "a TPM is asked for whose endorsement key is certified, and this one is not: {}. No value was \
+             shown to it, and no key was made. {}",
+            reasons.join("; "),
+            endorser.instead()
         )))
     }
 

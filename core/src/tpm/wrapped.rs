@@ -282,11 +282,14 @@ pub(super) fn is_gone<R>(answer: &Result<R, TpmError>) -> bool {
         if code.is_missing_handle() || code.is_unknown_handle())
 }
 
-/// Flushes after commands: their answer counts, whatever becomes of the handle. Not after a
-/// transport fault, with which the connection went.
+/// Flushes after commands: their answer counts, whatever becomes of the handle. Not where the
+/// connection went; an answer that cannot be right came over a whole one.
 pub(super) fn flush<R>(link: &mut Link, handle: u32, after: &Result<R, TpmError>) {
-    let faulted = after.as_ref().is_err_and(TpmError::is_transport_fault);
-    if !faulted && let Err(error) = link.flush(handle) {
+    let is_gone = matches!(
+        after,
+        Err(TpmError::Broken(_) | TpmError::Timeout(_) | TpmError::Unreachable(_))
+    );
+    if !is_gone && let Err(error) = link.flush(handle) {
         warn!("TPM2_FlushContext: {error}");
     }
 }

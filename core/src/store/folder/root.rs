@@ -3,8 +3,9 @@
 use super::write::Writer;
 use super::{FolderError, KeyFolder};
 use crate::key::hex;
+use crate::shell::word;
 use crate::tpm::RootRecord;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// In hexadecimal digits.
 const ROOT: &str = ".storage-root";
@@ -12,6 +13,18 @@ const ROOT: &str = ".storage-root";
 impl RootRecord for KeyFolder {
     fn path(&self) -> PathBuf {
         self.path.join(ROOT)
+    }
+
+    fn accepting(&self) -> String {
+        let path = self.path.join(ROOT);
+        let mut aside = path.clone().into_os_string();
+        aside.push(".old");
+        format!(
+            "Only if you know why: mv -T {} {} (then the key that the TPM has now counts, and is \
+             remembered)",
+            word(&path),
+            word(Path::new(&aside))
+        )
     }
 
     fn recall(&self) -> Result<Option<Vec<u8>>, String> {

@@ -1,9 +1,6 @@
 //! Linker flags of the shared library.
 
 fn main() {
-    // The tests build the library for the target that they run on.
-    let target = std::env::var("TARGET").unwrap_or_default();
-    println!("cargo::rustc-env=DEVID_BUILT_FOR={target}");
     // A host that unloads the module must not lose the code behind the fork handler or a
     // thread-local's destructor: the library stays mapped.
     println!("cargo::rustc-cdylib-link-arg=-Wl,-z,nodelete");

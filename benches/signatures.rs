@@ -11,17 +11,14 @@
     clippy::unwrap_used
 )]
 
-#[path = "../tests/common/mod.rs"]
-mod common;
-
-use common::home::Home;
-use common::module::ulong;
-use common::own::{NO, Own, P256, YES, generate};
-use common::raw::{Item, Raw};
-use common::softhsm::{PIN, SoftHsm};
-use common::tpm::Swtpm;
 use cryptoki_sys::*;
 use std::time::{Duration, Instant};
+use testkit::home::Home;
+use testkit::module::ulong;
+use testkit::own::{NO, Own, P256, YES, generate};
+use testkit::raw::{Item, Raw};
+use testkit::softhsm::{PIN, SoftHsm};
+use testkit::tpm::Swtpm;
 
 const ROUNDS: usize = 5;
 const ROUND: Duration = Duration::from_secs(1);

@@ -1,0 +1,7 @@
+//! Tells the helpers for which target they are built: they build the module for the same.
+
+fn main() {
+    let target = std::env::var("TARGET").unwrap_or_default();
+    println!("cargo::rustc-env=DEVID_BUILT_FOR={target}");
+    println!("cargo::rerun-if-changed=build.rs");
+}

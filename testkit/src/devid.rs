@@ -1,0 +1,399 @@
+//! The token `devid` as a C caller uses it: key pairs and other objects, their signatures judged
+//! by OpenSSL, and what lies in its key folder.
+
+use super::home::Home;
+use super::link::Link;
+use super::module::{library, ulong};
+use super::openssl::Verifier;
+pub use super::own::Own;
+use super::own::{P256, P384, P521};
+use super::programs::{Running, Said, program, run};
+use super::proxy::Proxy;
+use super::raw::{Code, Item, Raw};
+use super::story::test_name;
+use super::tpm::Swtpm;
+use cryptoki_sys::*;
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::{env, fs};
+use tempfile::TempDir;
+
+/// CKA_DEVID_TPM_HANDLE and its like.
+pub const TPM_HANDLE: CK_ATTRIBUTE_TYPE = CKA_VENDOR_DEFINED | 0x4445_0001;
+pub const TPM_PUBLIC: CK_ATTRIBUTE_TYPE = CKA_VENDOR_DEFINED | 0x4445_0003;
+pub const PROTECTION: CK_ATTRIBUTE_TYPE = CKA_VENDOR_DEFINED | 0x4445_0004;
+pub const PERSISTENT: CK_ATTRIBUTE_TYPE = CKA_VENDOR_DEFINED | 0x4445_0005;
+
+/// Values of CKA_DEVID_PROTECTION.
+pub const SEALED: CK_ULONG = 2;
+pub const IN_FILE: CK_ULONG = 3;
+
+pub const SRK: u32 = 0x8100_0001;
+pub const MASTER: u32 = 0x8100_0080;
+/// The first of ours.
+pub const FIRST: u32 = 0x8100_0100;
+
+/// A TPM without factory identity, a proxy before it, and a home.
+pub struct Bench {
+    pub tpm: Swtpm,
+    pub proxy: Proxy,
+    pub home: Home,
+}
+
+impl Bench {
+    pub fn new(link: Link) -> Bench {
+        let tpm = Swtpm::blank();
+        let proxy = Proxy::new(&tpm);
+        let home = Home::new(&link.tcti(&proxy.tcti()));
+        Bench { tpm, proxy, home }
+    }
+
+    /// The key folder.
+    pub fn folder(&self) -> PathBuf {
+        folder(&self.home)
+    }
+
+    /// The storage root key at its handle, by tpm2-tools.
+    pub fn make_root(&self) {
+        let context = self.home.path("root.ctx");
+        let mut create = self.tpm.tool("tpm2_createprimary");
+        run(create
+            .args([
+                "-C",
+                "o",
+                "-G",
+                "ecc256:null:aes128cfb",
+                "-g",
+                "sha256",
+                "-a",
+            ])
+            .arg("fixedtpm|fixedparent|sensitivedataorigin|userwithauth|noda|restricted|decrypt")
+            .arg("-c")
+            .arg(&context))
+        .ok();
+        let mut keep = self.tpm.tool("tpm2_evictcontrol");
+        keep.args(["-C", "o", "-c"]).arg(&context);
+        run(keep.arg(format!("{SRK:#x}"))).ok();
+        run(self.tpm.tool("tpm2_flushcontext").arg("-t")).ok();
+    }
+
+    /// TPMT_PUBLIC of the storage root key.
+    pub fn root_area(&self) -> Vec<u8> {
+        let file = self.home.path("root.pub");
+        let mut read = self.tpm.tool("tpm2_readpublic");
+        read.args(["-c", &format!("{SRK:#x}"), "-f", "tss", "-o"]);
+        run(read.arg(&file)).ok();
+        fs::read(file).unwrap()[2..].to_vec()
+    }
+
+    /// A program that is told of the module by this option.
+    pub fn program(&self, name: &str, option: &str, arguments: &[&str]) -> Said {
+        let mut command = program(name);
+        command.arg(option).arg(library()).args(arguments);
+        run(self.home.settle(&mut command))
+    }
+
+    #[track_caller]
+    pub fn pkcs11_tool(&self, arguments: &[&str]) -> Said {
+        let arguments = [&["--token-label", "devid"], arguments].concat();
+        self.program("pkcs11-tool", "--module", &arguments).ok()
+    }
+}
+
+/// The key folder of the token `devid`.
+pub fn folder(home: &Home) -> PathBuf {
+    home.path("state/devid")
+}
+
+/// Persistent handles, ascending.
+pub fn persistent(tpm: &Swtpm) -> Vec<u32> {
+    let listed = run(tpm.tool("tpm2_getcap").arg("handles-persistent"));
+    let number = |line: &str| {
+        let digits = line.trim_start_matches("- 0x");
+        u32::from_str_radix(digits, 16).expect("a handle")
+    };
+    listed.ok().text().lines().map(number).collect()
+}
+
+/// What a key is to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    P256,
+    P384,
+    P521,
+    Rsa(CK_ULONG),
+}
+
+impl Kind {
+    pub const ALL: [Kind; 5] = [
+        Kind::P256,
+        Kind::P384,
+        Kind::P521,
+        Kind::Rsa(2048),
+        Kind::Rsa(3072),
+    ];
+
+    fn generator(self) -> (CK_MECHANISM_TYPE, Item) {
+        let curve = |oid: &[u8]| (CKM_EC_KEY_PAIR_GEN, (CKA_EC_PARAMS, oid.to_vec()));
+        match self {
+            Kind::P256 => curve(&P256),
+            Kind::P384 => curve(&P384),
+            Kind::P521 => curve(&P521),
+            Kind::Rsa(bits) => (CKM_RSA_PKCS_KEY_PAIR_GEN, (CKA_MODULUS_BITS, ulong(bits))),
+        }
+    }
+}
+
+/// CK_TRUE.
+pub fn yes(kind: CK_ATTRIBUTE_TYPE) -> Item {
+    (kind, vec![CK_TRUE])
+}
+
+pub fn label(text: &str) -> Item {
+    (CKA_LABEL, text.as_bytes().to_vec())
+}
+
+impl Own {
+    /// In a process that was given the environment by [`Home::settle`].
+    #[track_caller]
+    pub fn here() -> Own {
+        let raw = Raw::load(&library());
+        raw.initialize().expect("C_Initialize");
+        Own::with(raw, "devid")
+    }
+
+    /// As a program that starts now: nothing is known of before.
+    #[track_caller]
+    pub fn anew(self) -> Own {
+        self.raw.finalize().expect("C_Finalize");
+        self.raw.initialize().expect("C_Initialize");
+        Own::with(self.0.raw, "devid")
+    }
+
+    /// A key pair on the token, by a template as clients send it: the handles of the public and
+    /// of the private key.
+    pub fn make(&self, kind: Kind, name: &str) -> Result<Pair, Code> {
+        self.make_with(kind, &[label(name), yes(CKA_TOKEN)], &[])
+    }
+
+    /// The same, in a persistent handle too.
+    pub fn make_persistent(&self, kind: Kind, name: &str) -> Result<Pair, Code> {
+        self.make_with(kind, &[label(name), yes(CKA_TOKEN)], &[yes(PERSISTENT)])
+    }
+
+    /// `both` is said of both halves, `private` of the private one.
+    pub fn make_with(&self, kind: Kind, both: &[Item], private: &[Item]) -> Result<Pair, Code> {
+        let (mechanism, numbers) = kind.generator();
+        let of_public = [both, &[yes(CKA_VERIFY), numbers]].concat();
+        let of_private = [both, &[yes(CKA_SIGN)], private].concat();
+        let (public, private) = self.generate(mechanism, &of_public, &of_private)?;
+        Ok(Pair { public, private })
+    }
+
+    /// A data object on the token.
+    pub fn create_data(&self, name: &str, value: &[u8]) -> Result<CK_OBJECT_HANDLE, Code> {
+        self.create(&[
+            (CKA_CLASS, ulong(CKO_DATA)),
+            yes(CKA_TOKEN),
+            label(name),
+            (CKA_VALUE, value.to_vec()),
+        ])
+    }
+
+    /// All private keys.
+    #[track_caller]
+    pub fn keys(&self) -> Vec<CK_OBJECT_HANDLE> {
+        self.find(&[(CKA_CLASS, ulong(CKO_PRIVATE_KEY))])
+    }
+
+    /// The only private key with this label.
+    #[track_caller]
+    pub fn key_called(&self, name: &str) -> CK_OBJECT_HANDLE {
+        let found = self.find(&[(CKA_CLASS, ulong(CKO_PRIVATE_KEY)), label(name)]);
+        assert_eq!(found.len(), 1, "keys with the label {name:?}");
+        found[0]
+    }
+
+    #[track_caller]
+    pub fn label(&self, object: CK_OBJECT_HANDLE) -> String {
+        String::from_utf8(self.attribute(object, CKA_LABEL)).expect("a label is text")
+    }
+
+    /// The labels of all objects of a class, sorted.
+    #[track_caller]
+    pub fn labels(&self, class: CK_OBJECT_CLASS) -> Vec<String> {
+        let found = self.find(&[(CKA_CLASS, ulong(class))]);
+        let mut all: Vec<_> = found.iter().map(|object| self.label(*object)).collect();
+        all.sort();
+        all
+    }
+
+    /// A signature of `data`, hashed by SHA-256; r ‖ s, or RSASSA-PKCS1-v1_5.
+    pub fn sign_data(&self, key: CK_OBJECT_HANDLE, data: &[u8]) -> Result<Vec<u8>, Code> {
+        let kind = self.raw.attribute(self.session, key, CKA_KEY_TYPE)?;
+        let mechanism = match kind == ulong(CKK_EC) {
+            true => CKM_ECDSA_SHA256,
+            false => CKM_SHA256_RSA_PKCS,
+        };
+        self.sign(mechanism, key, data)
+    }
+
+    /// The key signs, and OpenSSL accepts it for the public key that is shown.
+    #[track_caller]
+    pub fn signs(&self, key: CK_OBJECT_HANDLE) {
+        let data = format!("signed by object {key}");
+        let signature = self.sign_data(key, data.as_bytes());
+        let signature = signature.unwrap_or_else(|code| panic!("a signature: {code:?}"));
+        self.judge(key).accepts(data.as_bytes(), &signature).ok();
+    }
+
+    /// Judges signatures of this key.
+    #[track_caller]
+    pub fn judge(&self, key: CK_OBJECT_HANDLE) -> Judge {
+        let is_ec = self.attribute(key, CKA_KEY_TYPE) == ulong(CKK_EC);
+        Judge::new(&self.attribute(key, CKA_PUBLIC_KEY_INFO), is_ec)
+    }
+}
+
+/// The handles of a key pair.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pair {
+    pub public: CK_OBJECT_HANDLE,
+    pub private: CK_OBJECT_HANDLE,
+}
+
+/// OpenSSL with a public key.
+pub struct Judge {
+    verifier: Verifier,
+    is_ec: bool,
+    _folder: TempDir,
+}
+
+impl Judge {
+    /// Of a SubjectPublicKeyInfo in DER.
+    pub fn new(info: &[u8], is_ec: bool) -> Judge {
+        let folder = TempDir::new().expect("a temporary folder");
+        let file = folder.path().join("public.der");
+        fs::write(&file, info).expect("a file");
+        Judge {
+            verifier: Verifier::new(&file),
+            is_ec,
+            _folder: folder,
+        }
+    }
+
+    /// Whether it is a signature of `data` as [`Own::sign_data`] makes it.
+    pub fn accepts(&self, data: &[u8], signature: &[u8]) -> Said {
+        match self.is_ec {
+            true => self.verifier.accepts_message("-sha256", data, signature),
+            false => self.accepts_der(data, signature),
+        }
+    }
+
+    /// The same for a signature as programs write it.
+    pub fn accepts_der(&self, data: &[u8], signature: &[u8]) -> Said {
+        self.verifier.accepts_der("-sha256", data, signature)
+    }
+}
+
+/// All that lies in a folder, hidden files too.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Inspection(BTreeMap<String, Vec<u8>>);
+
+impl Inspection {
+    pub fn of(folder: &Path) -> Inspection {
+        let entries = fs::read_dir(folder).into_iter().flatten();
+        let file = |entry: std::io::Result<fs::DirEntry>| {
+            let entry = entry.expect("an entry");
+            let name = entry.file_name().to_string_lossy().into_owned();
+            Some((name, fs::read(entry.path()).ok()?))
+        };
+        Inspection(entries.filter_map(file).collect())
+    }
+
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub fn has(&self, name: &str) -> bool {
+        self.0.contains_key(name)
+    }
+
+    /// What `git status` would say of the way from here to `after`: `A`, `D` or `M` and the name.
+    pub fn to(&self, after: &Inspection) -> Vec<String> {
+        let mut said = Vec::new();
+        for (name, content) in &self.0 {
+            match after.0.get(name) {
+                None => said.push(format!("D {name}")),
+                Some(now) if now != content => said.push(format!("M {name}")),
+                Some(_) => {}
+            }
+        }
+        let added = after.0.keys().filter(|name| !self.0.contains_key(*name));
+        said.extend(added.map(|name| format!("A {name}")));
+        said
+    }
+
+    /// The text lines above the PEM blocks that were added (`+`) and taken away (`-`).
+    pub fn lines_to(&self, after: &Inspection) -> Vec<String> {
+        let lines = |of: &Inspection| -> Vec<String> {
+            let text = of.0.values().map(|bytes| String::from_utf8_lossy(bytes));
+            let all: Vec<String> = text.map(|text| text.into_owned()).collect();
+            let of_attributes = |line: &&str| line.contains(": ");
+            let each = all.iter().flat_map(|text| text.lines());
+            each.filter(of_attributes).map(str::to_owned).collect()
+        };
+        let (old, new) = (lines(self), lines(after));
+        let gone = old.iter().filter(|line| !new.contains(line));
+        let came = new.iter().filter(|line| !old.contains(line));
+        let gone = gone.map(|line| format!("- {line}"));
+        gone.chain(came.map(|line| format!("+ {line}"))).collect()
+    }
+}
+
+/// What the other process is to do, said by environment.
+const PART: &str = "DEVID_TEST_PART";
+const READY: &str = "ready";
+
+/// This binary again, playing the part that the test `name` (its module path, crate first) describes,
+/// which is ignored otherwise. Its first words have been heard when this returns.
+pub fn other_process(name: &str, home: &Home, part: &str) -> Running {
+    let mut command = Command::new(env::current_exe().expect("this program has a path"));
+    command.args([
+        "--exact",
+        test_name(name),
+        "--ignored",
+        "--nocapture",
+        "--quiet",
+    ]);
+    command.env(PART, part).stdout(Stdio::piped());
+    let mut running = Running::start(name, home.settle(&mut command));
+    let out = running.child().stdout.as_mut().expect("piped");
+    let mut lines = BufReader::new(out).lines().map_while(Result::ok);
+    assert!(lines.any(|line| line == READY), "{name} did not begin");
+    running
+}
+
+/// The part that this process plays, if it is one of [`other_process`].
+pub fn part() -> Option<String> {
+    env::var(PART).ok()
+}
+
+/// In the other process: the first words.
+pub fn say_ready() {
+    let mut out = std::io::stdout();
+    out.write_all(format!("\n{READY}\n").as_bytes())
+        .and_then(|()| out.flush())
+        .expect("somebody listens");
+}
+
+/// A number below `limit`, another each time.
+pub fn random(limit: u64) -> u64 {
+    let mut bytes = [0; 8];
+    // SAFETY: plain call; `bytes` is valid for writing its length.
+    let got = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
+    assert_eq!(got, 8, "getrandom");
+    u64::from_ne_bytes(bytes) % limit
+}

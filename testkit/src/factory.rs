@@ -1,0 +1,111 @@
+//! The factory: `scripts/factory` gives a TPM its identity. What it made is kept under the
+//! target folder, one state for each set of options, and copied for each test.
+
+use super::folders;
+use super::programs;
+use super::tpm::{Swtpm, copy_state};
+use std::collections::hash_map::DefaultHasher;
+use std::fs::{self, File};
+use std::hash::{Hash, Hasher};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// What the factory keeps of a device: certificates and the public key, as PEM files.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    folder: PathBuf,
+    name: String,
+}
+
+impl Identity {
+    pub fn root(&self) -> PathBuf {
+        self.folder.join("root.pem")
+    }
+
+    pub fn ca(&self) -> PathBuf {
+        self.folder.join("ca.pem")
+    }
+
+    pub fn certificate(&self) -> PathBuf {
+        self.folder.join(format!("{}.pem", self.name))
+    }
+
+    pub fn public_key(&self) -> PathBuf {
+        self.folder.join(format!("{}-pub.pem", self.name))
+    }
+
+    /// What `--wrong-key` put beside it.
+    pub fn wrong_certificate(&self) -> PathBuf {
+        self.folder.join(format!("{}-wrong.pem", self.name))
+    }
+
+    /// The identity that the factory makes with `options`, kept in `folder`.
+    fn of(folder: &Path, options: &[String]) -> Identity {
+        let named = options.iter().position(|option| option == "--name");
+        let name = match named {
+            Some(at) => &options[at + 1],
+            None if options.iter().any(|option| option == "--iak") => "iak",
+            None => "idev-id",
+        };
+        Identity {
+            folder: folder.to_owned(),
+            name: name.to_owned(),
+        }
+    }
+}
+
+/// `scripts/factory`.
+pub fn script() -> PathBuf {
+    folders::root().join("scripts/factory")
+}
+
+/// Runs the factory on the TPM behind `tcti`; the identity goes into `folder`.
+pub fn run(tcti: &str, folder: &Path, options: &[String]) -> Identity {
+    let mut command = Command::new(script());
+    command
+        .arg("--tcti")
+        .arg(tcti)
+        .arg("--out")
+        .arg(folder)
+        .args(options);
+    programs::run(&mut command).ok();
+    Identity::of(folder, options)
+}
+
+/// A manufactured TPM's state in the folder `state`, which must not exist yet.
+pub fn manufacture(options: &[&str], state: &Path) -> Identity {
+    let options: Vec<String> = options.iter().map(ToString::to_string).collect();
+    manufacture_all(&[options], state).remove(0)
+}
+
+/// The same for a TPM with several identities: one run of the factory for each set of options.
+pub fn manufacture_all(runs: &[Vec<String>], state: &Path) -> Vec<Identity> {
+    let mut hasher = DefaultHasher::new();
+    for part in [script(), script().with_file_name("authority")] {
+        fs::read(part).expect("scripts/factory").hash(&mut hasher);
+    }
+    runs.hash(&mut hasher);
+    let store = folders::scratch().join("factory");
+    fs::create_dir_all(&store).expect("a folder for manufactured states");
+    let name = format!("{:016x}", hasher.finish());
+    let done = store.join(&name);
+
+    let lock = File::create(store.join(format!("{name}.lock"))).expect("a lock file");
+    lock.lock().expect("a lock");
+    if !done.exists() {
+        let fresh = store.join(format!("{name}.new"));
+        fs::remove_dir_all(&fresh).ok();
+        fs::create_dir(&fresh).expect("a folder");
+        let mut tpm = Swtpm::blank();
+        for options in runs {
+            run(&tpm.tcti(), &fresh.join("out"), options);
+        }
+        tpm.shut_down();
+        copy_state(&tpm.state(), &fresh.join("state"));
+        fs::rename(&fresh, &done).expect("renamed");
+    }
+    drop(lock);
+    copy_state(&done.join("state"), state);
+    let identity = |options: &Vec<String>| Identity::of(&done.join("out"), options);
+    runs.iter().map(identity).collect()
+}

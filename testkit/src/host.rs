@@ -1,0 +1,45 @@
+//! C programs that load the module, as the hosts of a device do.
+
+use super::folders;
+use super::home::Home;
+use super::module::library;
+use super::programs::{output, program, run};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// `tests/c/NAME.c`, compiled into the home.
+pub fn compiled(home: &Home, name: &str) -> PathBuf {
+    compile(home.path(name), name, &["-pthread"])
+}
+
+/// `tests/c/NAME.c` as a library for LD_PRELOAD.
+pub fn preloaded(folder: &Path, name: &str) -> PathBuf {
+    compile(folder.join(name), name, &["-shared", "-fPIC", "-O1"])
+}
+
+/// Compiles for the target that the module was built for.
+fn compile(into: PathBuf, name: &str, kind: &[&str]) -> PathBuf {
+    let root = folders::root();
+    let flags = String::from_utf8(output("pkg-config", ["--cflags", "p11-kit-1"])).unwrap();
+    let mut compiler = program(match cfg!(target_arch = "x86") {
+        true => "i686-linux-gnu-gcc",
+        false => "gcc",
+    });
+    compiler
+        .args(["-std=gnu11", "-g", "-Wall", "-Wextra", "-Werror"])
+        .args(kind)
+        .args(flags.split_whitespace())
+        .arg("-I")
+        .arg(root.join("include"))
+        .arg(root.join("tests/c").join(name).with_extension("c"));
+    run(compiler.arg("-o").arg(&into)).ok();
+    into
+}
+
+/// The program `tests/c/NAME.c` with the module as its first argument.
+pub fn host(home: &Home, name: &str, arguments: &[&str]) -> Command {
+    let mut command = Command::new(compiled(home, name));
+    command.arg(library()).args(arguments);
+    home.settle(&mut command);
+    command
+}

@@ -1,0 +1,93 @@
+//! A story is a test that has a process to itself: the module reads its environment, forks and
+//! ends there, and what it writes to stderr can be seen.
+//!
+//! `cargo test` runs tests as threads of one process; the test therefore starts its own binary
+//! again, for itself alone, and the second one tells the story.
+
+use super::programs::{self, Running};
+use std::env;
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{Read, Seek};
+use std::process::Command;
+use std::time::Duration;
+
+/// Longer than any story takes on a busy machine; a story that hangs is killed then.
+const LIMIT: Duration = Duration::from_secs(170);
+const TELLING: &str = "DEVID_TEST_STORY";
+
+/// The name by which the test harness knows the test with this path, which begins with its crate.
+pub fn test_name(path: &str) -> &str {
+    let (_, name) = path.split_once("::").expect("a path begins with the crate");
+    name
+}
+
+/// Tells the story of the test `name` (its module path, crate first) in its own process, and
+/// fails where that fails or writes to stderr.
+pub fn tell(name: &str, story: impl FnOnce()) {
+    tell_with(name, &[], story);
+}
+
+/// The same with these variables in the environment of its process.
+pub fn tell_with(name: &str, variables: &[(&str, &OsStr)], story: impl FnOnce()) {
+    let name = test_name(name);
+    if env::var(TELLING).is_ok_and(|telling| telling == name) {
+        return story();
+    }
+    let (out, err) = (file(), file());
+    let mut again = Command::new(env::current_exe().expect("this program has a path"));
+    again
+        .args([
+            "--exact",
+            name,
+            "--include-ignored",
+            "--nocapture",
+            "--test-threads=1",
+        ])
+        .env(TELLING, name);
+    again.env("TSS2_LOG", "all+none"); // libtss2 speaks on stderr and hears nothing else
+    for (key, _) in env::vars_os() {
+        if key.to_string_lossy().starts_with("DEVID_PKCS11_") {
+            again.env_remove(key);
+        }
+    }
+    again.envs(variables.iter().copied());
+    again
+        .stdout(out.try_clone().expect("dup"))
+        .stderr(err.try_clone().expect("dup"));
+    let mut running = Running::start(name, &mut again);
+    let status = running.wait(LIMIT);
+    let (out, err) = (text(out), text(err));
+    match status {
+        Some(status) if !status.success() => panic!("{name}: {status}\n{out}\n{err}"),
+        Some(_) if !out.contains("1 passed") => panic!("{name} did not run\n{out}\n{err}"),
+        Some(_) if !err.is_empty() => panic!("{name}: something wrote to stderr:\n{err}"),
+        Some(_) => print!("{}", own_words(&out)),
+        None => panic!("{name}: still running after {LIMIT:?}, killed\n{out}\n{err}"),
+    }
+}
+
+/// What the story printed, without the words of the test harness around it.
+fn own_words(out: &str) -> String {
+    let harness = |line: &&str| line.starts_with("running ") || line.starts_with("test ");
+    let own = out
+        .lines()
+        .filter(|line| !harness(line) && !line.is_empty() && *line != "ok");
+    own.map(|line| format!("{line}\n")).collect()
+}
+
+/// Repeats `look` until it gives something; fails, naming `what`, when `limit` has passed.
+pub fn await_some<T>(what: &str, limit: Duration, look: impl FnMut() -> Option<T>) -> T {
+    programs::poll(limit, look).unwrap_or_else(|| panic!("{what}: not within {limit:?}"))
+}
+
+fn file() -> File {
+    tempfile::tempfile().expect("a temporary file")
+}
+
+fn text(mut file: File) -> String {
+    let mut bytes = Vec::new();
+    file.rewind().expect("rewind");
+    file.read_to_end(&mut bytes).expect("read back");
+    String::from_utf8_lossy(&bytes).into_owned()
+}

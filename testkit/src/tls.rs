@@ -1,0 +1,327 @@
+//! OpenSSL with pkcs11-provider, and servers that demand a client's certificate.
+
+use super::factory::Identity;
+use super::folders;
+use super::home::Home;
+use super::module;
+use super::ports::Pair;
+use super::programs::{Running, find, poll, program, run, run_with};
+use std::fmt::Write as _;
+use std::fs::{self, File};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+/// The identity's key as a URI.
+pub const KEY: &str = "pkcs11:token=idev-id;object=idev-id;type=private";
+
+/// Writes an openssl.cnf for the provider into the home: the one we ship, with this machine's
+/// paths.
+pub fn configuration(home: &Home) -> PathBuf {
+    let root = folders::root();
+    let lock = File::create(folders::scratch().join("provider.lock"));
+    let lock = lock.expect("a lock file");
+    lock.lock().expect("a lock");
+    let provider = run(&mut Command::new(root.join("scripts/pkcs11-provider")))
+        .ok()
+        .text();
+    drop(lock);
+    let shipped = fs::read_to_string(root.join("pkcs11-conf/openssl.cnf")).expect("a file");
+    let mut text = String::new();
+    let mut replaced = 0;
+    for line in shipped.lines() {
+        let line = match line.split_once(" = ") {
+            Some(("#module", _)) => format!("module = {}", provider.trim()),
+            Some(("pkcs11-module-path", _)) => {
+                format!("pkcs11-module-path = {}", module::library().display())
+            }
+            _ => {
+                writeln!(text, "{line}").expect("a string takes all");
+                continue;
+            }
+        };
+        replaced += 1;
+        writeln!(text, "{line}").expect("a string takes all");
+    }
+    assert_eq!(
+        replaced, 2,
+        "pkcs11-conf/openssl.cnf names the provider and the module"
+    );
+    home.write("openssl.cnf", text)
+}
+
+/// The program `name` with the provider and the module at hand.
+pub fn with_provider(name: &str, home: &Home) -> Command {
+    let mut command = program(name);
+    command.env("OPENSSL_CONF", configuration(home));
+    home.settle(&mut command);
+    command
+}
+
+/// The same with a provider that takes each key for what its type says, not for what it allows.
+pub fn without_allowed_mechanisms(home: &Home, command: &mut Command) {
+    let shipped = fs::read_to_string(configuration(home)).expect("a file");
+    let section = "[pkcs11_sect]\n";
+    let quirk = format!("{section}pkcs11-module-quirks = no-allowed-mechanisms\n");
+    let text = shipped.replace(section, &quirk);
+    assert_ne!(text, shipped);
+    command.env("OPENSSL_CONF", home.write("quirky.cnf", text));
+}
+
+/// The same with a provider that asks the module nothing before its first use.
+pub fn without_early_load(home: &Home, command: &mut Command) {
+    let shipped = fs::read_to_string(configuration(home)).expect("a file");
+    let text = shipped.replace("pkcs11-module-load-behavior = early\n", "");
+    assert_ne!(text, shipped);
+    command.env("OPENSSL_CONF", home.write("late.cnf", text));
+}
+
+/// `openssl s_client` with the key and the certificate of the identity that the module calls
+/// `label`, for a server with `server.pem`; the protocol is 1.2 or 1.3.
+pub fn openssl_client(
+    home: &Home,
+    identity: &Identity,
+    label: &str,
+    server: &Server,
+    protocol: &str,
+) -> Command {
+    let mut client = with_provider("openssl", home);
+    client
+        .args(["s_client", "-quiet", "-verify_return_error"])
+        .args([&format!("-tls{}", protocol.replace('.', "_")), "-CAfile"])
+        .arg(home.path("server.pem"))
+        .args(["-connect", &server.address(), "-key"])
+        .arg(format!("pkcs11:token=idev-id;object={label};type=private"))
+        .arg("-cert")
+        .arg(identity.certificate())
+        .arg("-cert_chain")
+        .arg(identity.ca());
+    client
+}
+
+/// The key as a file, made by `devid uri2pem`.
+pub fn key_file(home: &Home) -> PathBuf {
+    let pem = run(Command::new(module::tool()).args(["uri2pem", KEY]))
+        .ok()
+        .text();
+    home.write("key.pem", pem)
+}
+
+/// The identity's certificate with its issuer's, as TLS sends them.
+pub fn chain_file(home: &Home, identity: &Identity) -> PathBuf {
+    join(home, "chain.pem", &[identity.certificate(), identity.ca()])
+}
+
+/// The certificates that a server trusts.
+pub fn trust_file(home: &Home, identity: &Identity) -> PathBuf {
+    join(home, "trusted.pem", &[identity.root(), identity.ca()])
+}
+
+fn join(home: &Home, name: &str, files: &[PathBuf]) -> PathBuf {
+    let texts: Vec<Vec<u8>> = files
+        .iter()
+        .map(|file| fs::read(file).expect("a file"))
+        .collect();
+    home.write(name, texts.concat())
+}
+
+/// A server's own key and certificate, in software: `server.key`, `server.pem`.
+pub fn server_identity(home: &Home) {
+    server_identity_of(home, &["ec", "-pkeyopt", "ec_paramgen_curve:P-256"]);
+}
+
+/// The same for a kind of key, as `openssl req -newkey` names it.
+pub fn server_identity_of(home: &Home, kind: &[&str]) {
+    run(program("openssl")
+        .args(["req", "-x509", "-nodes", "-newkey"])
+        .args(kind)
+        .args([
+            "-subj",
+            "/CN=localhost",
+            "-addext",
+            "subjectAltName=IP:127.0.0.1",
+            "-keyout",
+        ])
+        .arg(home.path("server.key"))
+        .arg("-out")
+        .arg(home.path("server.pem")))
+    .ok();
+}
+
+/// A started server and its port.
+pub struct Server {
+    pub port: u16,
+    running: Running,
+    _ports: Pair,
+    log: PathBuf,
+}
+
+impl Server {
+    /// Starts what `command` gives for a port, until it listens.
+    pub fn start(home: &Home, command: impl Fn(u16) -> Command) -> Server {
+        let log = home.path("server.log");
+        for _ in 0..5 {
+            let ports = Pair::claim();
+            let out = File::create(&log).expect("a file");
+            let mut command = command(ports.first);
+            command.stdout(out.try_clone().expect("dup")).stderr(out);
+            let mut running = Running::start_gently("server", &mut command);
+            let up = poll(Duration::from_secs(60), || match running.is_running() {
+                false => Some(false),
+                true => TcpStream::connect(("127.0.0.1", ports.first))
+                    .ok()
+                    .map(|_| true),
+            });
+            if up == Some(true) && running.is_running() {
+                return Server {
+                    port: ports.first,
+                    running,
+                    _ports: ports,
+                    log,
+                };
+            }
+        }
+        panic!(
+            "no server:\n{}",
+            fs::read_to_string(&log).unwrap_or_default()
+        );
+    }
+
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        self.running.is_running()
+    }
+}
+
+/// `openssl s_server` that demands a certificate and shows a page about it.
+pub fn openssl_server(home: &Home, identity: &Identity) -> Server {
+    server_identity(home);
+    openssl_server_with_identity(home, identity)
+}
+
+/// The same with a key that is already there.
+pub fn openssl_server_with_identity(home: &Home, identity: &Identity) -> Server {
+    openssl_server_with(home, identity, &[])
+}
+
+/// The same with these options beside.
+pub fn openssl_server_with(home: &Home, identity: &Identity, options: &[&str]) -> Server {
+    openssl_server_that_trusts(home, &trust_file(home, identity), options)
+}
+
+/// The same for clients whose certificates lead to one in this file.
+pub fn openssl_server_that_trusts(home: &Home, trusted: &Path, options: &[&str]) -> Server {
+    Server::start(home, |port| {
+        let mut server = program("openssl");
+        server.args([
+            "s_server",
+            "-www",
+            "-Verify",
+            "1",
+            "-verify_return_error",
+            "-CAfile",
+        ]);
+        server
+            .arg(trusted)
+            .args(["-accept", &format!("127.0.0.1:{port}"), "-key"]);
+        server
+            .arg(home.path("server.key"))
+            .arg("-cert")
+            .arg(home.path("server.pem"))
+            .args(options);
+        server
+    })
+}
+
+/// What an nginx shall do, beyond listening with TLS.
+pub struct Site {
+    pub workers: u32,
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+    /// Lines of the server block.
+    pub lines: String,
+    /// Lines at the top.
+    pub top: String,
+}
+
+/// An nginx that answers each request with the client's name, the worker's process and the
+/// protocol.
+pub fn nginx(home: &Home, site: &Site, settle: impl Fn(&mut Command)) -> Server {
+    fs::create_dir_all(home.path("web")).expect("a folder");
+    Server::start(home, |port| {
+        let mut text = format!(
+            "daemon off;\nworker_processes {};\n{}",
+            site.workers, site.top
+        );
+        let web = home.path("web");
+        // SAFETY: asks for our user id, nothing else.
+        if unsafe { libc::geteuid() } == 0 {
+            text += "user root;\n"; // or workers could not read the home
+        }
+        write!(
+            text,
+            "pid {}/nginx.pid;\nerror_log stderr info;\n",
+            web.display()
+        )
+        .unwrap();
+        text += "events {}\nhttp {\naccess_log off;\n";
+        for kind in ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"] {
+            writeln!(text, "{kind}_temp_path {};", web.display()).unwrap();
+        }
+        writeln!(text, "server {{\nlisten 127.0.0.1:{port} ssl reuseport;").unwrap();
+        writeln!(text, "ssl_certificate {};", site.certificate.display()).unwrap();
+        writeln!(text, "ssl_certificate_key {};", site.key.display()).unwrap();
+        text +=
+            "ssl_session_cache off;\nssl_session_tickets off;\nssl_protocols TLSv1.2 TLSv1.3;\n";
+        text += &site.lines;
+        text += "location / { return 200 \"$ssl_client_s_dn|$pid|$ssl_protocol|\\n\"; }\n}\n}\n";
+        let mut command = Command::new(find("nginx"));
+        command
+            .arg("-e")
+            .arg("stderr")
+            .arg("-c")
+            .arg(home.write("nginx.conf", text));
+        command.arg("-p").arg(&web);
+        settle(&mut command);
+        command
+    })
+}
+
+/// One request by `openssl s_client` without a certificate of its own; what came back.
+pub fn plain_request(server: &Server, trusted: &Path, protocol: &str) -> String {
+    let mut client = program("openssl");
+    client.args([
+        "s_client",
+        "-quiet",
+        "-verify_return_error",
+        "-connect",
+        &server.address(),
+    ]);
+    client.arg(protocol).arg("-CAfile").arg(trusted);
+    run_with(&mut client, b"GET / HTTP/1.0\r\n\r\n").ok().text()
+}
+
+/// One process of `openssl s_time` makes at least so many handshakes. A busy machine gets more time; a
+/// handshake that fails ends it.
+#[track_caller]
+pub fn handshakes(s_time: &mut Command, least: u32) {
+    let mut last = String::new();
+    for seconds in ["1", "4", "16", "60"] {
+        let said = run(s_time.args(["-time", seconds])).ok().all();
+        let line = said.lines().find(|line| line.contains(" connections in "));
+        let (count, _) = line.expect(&said).split_once(' ').expect(&said);
+        if count.parse::<u32>().expect(&said) >= least {
+            return;
+        }
+        last = said;
+    }
+    panic!("fewer than {least} handshakes: {last}");
+}

@@ -1,0 +1,104 @@
+//! Passing trouble, made to order: a library that is loaded before all others has system calls on
+//! one path fail (tests/c/trouble.c).
+
+use super::host::preloaded;
+use super::story::tell_with;
+use std::ffi::{CString, c_char, c_int};
+use std::path::Path;
+use std::process::Command;
+use tempfile::TempDir;
+
+/// What the system may say of a file that is there and whole.
+pub const ERRORS: [c_int; 7] = [
+    libc::EMFILE,
+    libc::ENFILE,
+    libc::EIO,
+    libc::ENOMEM,
+    libc::ESTALE,
+    libc::EACCES,
+    libc::EINTR,
+];
+/// More calls than any test makes.
+pub const ALL: c_int = 1 << 20;
+
+/// Tells a story in a process in which trouble can be made.
+pub fn tell(name: &str, story: impl FnOnce()) {
+    let folder = TempDir::new().expect("a temporary folder");
+    let library = preloaded(folder.path(), "trouble");
+    tell_with(name, &[("LD_PRELOAD", library.as_os_str())], story);
+}
+
+/// Trouble with one kind of call on one path, until it is over.
+pub struct Trouble(());
+
+impl Trouble {
+    /// The calls are `open`, `read`, `stat`, `link`, `cwd`, `list`, `write`, `fsync`, `access2`,
+    /// `rename2`, and `clock` on `/`. The path is told by its end, or by a part of it with a `*`
+    /// behind. `first` calls pass, then `count` fail.
+    pub fn new(call: &str, end: &Path, first: c_int, count: c_int, error: c_int) -> Trouble {
+        type Arm = extern "C" fn(*const c_char, *const c_char, c_int, c_int, c_int);
+        let call = CString::new(call).unwrap();
+        let end = CString::new(end.as_os_str().as_encoded_bytes()).unwrap();
+        // SAFETY: the library has a function of this name and type, which copies both strings.
+        unsafe {
+            let arm: Arm = std::mem::transmute(symbol(c"trouble_arm".as_ptr()));
+            arm(call.as_ptr(), end.as_ptr(), first, count, error);
+        }
+        Trouble(())
+    }
+
+    /// Gives how many calls failed.
+    pub fn over(self) -> c_int {
+        // SAFETY: the library has a function of this name and type.
+        unsafe {
+            let over: extern "C" fn() -> c_int =
+                std::mem::transmute(symbol(c"trouble_over".as_ptr()));
+            over()
+        }
+    }
+}
+
+/// Stops the clock of the day at this second from 1970; `None`: it goes on.
+pub fn stop_clock(second: Option<u64>) {
+    let second = second.map_or(-1, |second| second as std::ffi::c_long);
+    // SAFETY: the library has a function of this name and type.
+    unsafe {
+        let clock: extern "C" fn(std::ffi::c_long) =
+            std::mem::transmute(symbol(c"trouble_clock".as_ptr()));
+        clock(second);
+    }
+}
+
+/// Has a program run into the same.
+pub fn for_program(
+    command: &mut Command,
+    call: &str,
+    end: &Path,
+    first: c_int,
+    count: c_int,
+    error: c_int,
+) {
+    let end = end.display();
+    command.env("TROUBLE", format!("{call}:{end}:{first}:{count}:{error}"));
+}
+
+fn symbol(name: *const c_char) -> *mut libc::c_void {
+    // SAFETY: a terminated name.
+    let found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, name) };
+    assert!(!found.is_null(), "the story is not told with trouble");
+    found
+}
+
+/// Makes one test of each story, `troubled::NAME`, in which trouble can be made.
+#[macro_export]
+macro_rules! troubled {
+    ($($story:ident),+ $(,)?) => {
+        mod troubled {
+            $(#[test]
+            fn $story() {
+                let name = concat!(module_path!(), "::", stringify!($story));
+                $crate::trouble::tell(name, super::$story);
+            })+
+        }
+    };
+}

@@ -1,0 +1,28 @@
+//! Programs that use the module. The scripts beside these files are run by scripts/test-clients.
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    missing_docs,
+    unreachable_pub
+)]
+
+#[macro_use]
+extern crate testkit;
+
+mod algorithms;
+mod ciphers;
+mod devid;
+mod digests;
+mod engine;
+mod handshakes;
+mod java;
+mod keys;
+mod life;
+mod openssl;
+mod own_keys;
+mod pins;
+mod ssh;
+mod tls;
+mod tools;

@@ -1,0 +1,11 @@
+//! Encryption, key agreement, and keys that come wrapped.
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
+
+#[macro_use]
+extern crate testkit;
+
+mod decrypt;
+mod derive;
+mod unwrap;
+mod unwrap_refused;
+mod unwrap_visible;

@@ -1,0 +1,19 @@
+//! What factories leave in a TPM, and what the token `idev-id` shows of it.
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    missing_docs,
+    unreachable_pub
+)]
+
+#[macro_use]
+extern crate testkit;
+
+mod certificates;
+mod derived_keys;
+mod identity;
+mod script;
+mod several_identities;
+mod templates;

@@ -1,0 +1,8 @@
+//! The helpers and the scripts that the other tests stand on.
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
+
+#[macro_use]
+extern crate testkit;
+
+mod helpers;
+mod scripts;

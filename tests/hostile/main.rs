@@ -1,0 +1,16 @@
+//! Callers and files that mean harm.
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    missing_docs,
+    unreachable_pub
+)]
+
+#[macro_use]
+extern crate testkit;
+
+mod calls;
+mod files;
+mod inner_pointers;

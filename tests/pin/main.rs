@@ -1,0 +1,20 @@
+//! PINs, logins, and the TPM's lockout.
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::unwrap_used
+)]
+
+#[macro_use]
+extern crate testkit;
+
+mod configured;
+mod factory_key;
+mod lockout;
+mod memory;
+mod processes;
+mod token;
+mod turns;
+mod wire;
+mod wrong_pins;

@@ -1,0 +1,227 @@
+//! What a login and a signature with PIN cost, and what whoever listens learns of them.
+
+use cryptoki_sys::*;
+use std::os::unix::fs::symlink;
+use std::time::Duration;
+use testkit::budgets::commands::{
+    LOGIN, LOGIN_MANAGED, LOGIN_MANAGED_AGAIN, SIGNATURE_BY_PIN, SIGNATURE_WRAPPED_BY_PIN,
+};
+use testkit::devid::PERSISTENT;
+use testkit::fronts::Device;
+use testkit::home::Home;
+use testkit::link::Link;
+use testkit::memory::contains;
+use testkit::own::{YES, slot_of};
+use testkit::pins::{Bench, OFFICER, Token, USER, key_value, unseal, value_of};
+use testkit::programs::thread_time;
+use testkit::proxy::Seen;
+use testkit::tpm::Swtpm;
+
+over_both_transports!(
+    what_a_login_and_a_signature_cost,
+    nothing_of_a_pin_on_the_wire,
+    nothing_of_a_pin_in_the_log,
+);
+over_our_transport!(
+    what_they_cost_behind_a_resource_manager,
+    the_cpu_of_a_signature,
+);
+
+const FLAG: fn() -> Vec<u8> = || YES.to_vec();
+
+/// The commands as they come: on a TPM that all share, a seal that is loaded must be flushed too.
+fn what_a_login_and_a_signature_cost(link: Link) {
+    let (bench, token) = Bench::with_pins(link);
+    let session = token.read_write();
+    let book = bench.proxy.book();
+    token.login(session, USER).unwrap();
+    let (_, persistent) = token.pair(session, "persistent", &[(PERSISTENT, FLAG())]);
+    let (_, wrapped) = token.pair(session, "wrapped", &[]);
+    token.sign(session, persistent).unwrap();
+    token.sign(session, wrapped).unwrap();
+    token.raw.logout(session).unwrap();
+
+    book.take();
+    token.set_pin(session, USER, USER).unwrap();
+    // The old seal is opened, and once the new one, as by a login each.
+    let changed = codes(&book.take());
+    assert!(
+        changed.starts_with(LOGIN) && changed.ends_with(LOGIN),
+        "{changed:x?}"
+    );
+    token.login(session, USER).unwrap();
+    let login = book.take();
+    assert_eq!(codes(&login), LOGIN);
+    let persistent = token.private_keys(session);
+    let label = |key: &CK_OBJECT_HANDLE| token.raw.attribute(session, *key, CKA_LABEL).unwrap();
+    let find = |name: &str| {
+        *persistent
+            .iter()
+            .find(|key| label(key) == name.as_bytes())
+            .unwrap()
+    };
+    let (persistent, wrapped) = (find("persistent"), find("wrapped"));
+    token.sign(session, persistent).unwrap();
+    book.take();
+    token.sign(session, persistent).unwrap();
+    let signature = book.take();
+    assert_eq!(codes(&signature), SIGNATURE_BY_PIN);
+    token.sign(session, wrapped).unwrap();
+    let signature = book.take();
+    assert_eq!(signature.total(), SIGNATURE_WRAPPED_BY_PIN, "{signature:?}");
+    bench.idev_id_signs(&token.raw, 0);
+    println!("login {}, wrapped {}", login.total(), signature.total());
+}
+
+fn codes(seen: &Seen) -> Vec<u32> {
+    seen.0.iter().map(|(code, _)| *code).collect()
+}
+
+/// There the seal stays loaded in a space of its own: no flush, and at the second login no load.
+fn what_they_cost_behind_a_resource_manager(_: Link) {
+    let (tpm, _identity) = Swtpm::manufactured();
+    let device = Device::new(&tpm);
+    let folder = tempfile::TempDir::new().unwrap();
+    let path = folder.path().join("tpmrm0");
+    symlink(device.path(), &path).unwrap();
+    let home = Home::new(&format!("device:{}", path.display()));
+    let raw = testkit::module::loaded(&home);
+    raw.initialize().unwrap();
+    let slot = slot_of(&raw, "devid");
+    let token = Token { raw, slot };
+    token.init(OFFICER, "label").unwrap();
+    let session = token.read_write();
+    token.officer(session, OFFICER).unwrap();
+    device.book().take();
+    token.init_pin(session, USER).unwrap();
+    // The seal is opened once, as by a login, before the PIN is one.
+    assert!(codes(&device.book().take()).ends_with(LOGIN_MANAGED));
+    // Another process has nothing loaded: a resource manager flushes what was in a closed space.
+    token.raw.finalize().unwrap();
+    let mut flush = tpm.tool("tpm2_flushcontext");
+    testkit::programs::run(flush.arg("--transient-object")).ok();
+    token.raw.initialize().unwrap();
+    let session = token.read_write();
+
+    device.book().take();
+    token.login(session, USER).unwrap();
+    assert_eq!(codes(&device.book().take()), LOGIN_MANAGED);
+    token.raw.logout(session).unwrap();
+    token.login(session, USER).unwrap();
+    assert_eq!(codes(&device.book().take()), LOGIN_MANAGED_AGAIN);
+    let (_, key) = token.pair(session, "persistent", &[(PERSISTENT, FLAG())]);
+    token.sign(session, key).unwrap();
+    device.book().take();
+    token.sign(session, key).unwrap();
+    assert_eq!(codes(&device.book().take()), SIGNATURE_BY_PIN);
+    assert_eq!(tpm.lockout_counter(), 0);
+}
+
+/// The PIN, what the TPM is shown for it, the token's secret and what opens a key.
+fn secrets(bench: &Bench) -> Vec<(&'static str, Vec<u8>)> {
+    let seal = bench.path("state/devid/.user.pem");
+    let secret = unseal(bench, &seal, USER).unwrap();
+    assert_eq!(secret.len(), 32);
+    let derived = key_value(bench, &secret);
+    vec![
+        ("the PIN", USER.as_bytes().to_vec()),
+        ("the officer's PIN", OFFICER.as_bytes().to_vec()),
+        ("SHA-256 of the PIN", value_of(USER)),
+        ("SHA-256 of the officer's PIN", value_of(OFFICER)),
+        ("the token's secret", secret),
+        ("the key's authorisation value", derived),
+    ]
+}
+
+fn nothing_of_a_pin_on_the_wire(link: Link) {
+    let bench = Bench::new(link);
+    bench.proxy.book().keep();
+    let token = bench.token();
+    token.become_one_with_pins();
+    let session = token.read_write();
+    token.login(session, USER).unwrap();
+    let (public, key) = token.pair(session, "key", &[]);
+    let judge = token.verifier(&bench, session, public);
+    let signature = token.sign(session, key).unwrap();
+    judge.accepts_message("-sha256", b"data", &signature).ok();
+    token.raw.logout(session).unwrap();
+    assert!(token.login(session, "a wrong one").is_err());
+    let wire = bench.proxy.book().wire();
+    assert!(wire.len() > 20);
+    let is_seen = |bytes: &[u8]| wire.iter().any(|packet| contains(packet, bytes));
+    // What is on it is found: the signature's r.
+    assert!(is_seen(&signature[..32]));
+    let mut all = secrets(&bench);
+    all.push(("the wrong PIN", b"a wrong one".to_vec()));
+    all.push(("SHA-256 of the wrong PIN", value_of("a wrong one")));
+    for (what, bytes) in all {
+        assert!(!is_seen(&bytes), "{what} is on the wire");
+    }
+    bench.idev_id_signs(&token.raw, 1);
+}
+
+fn nothing_of_a_pin_in_the_log(link: Link) {
+    let (bench, token) = Bench::with_pins(link);
+    let session = token.read_write();
+    token.login(session, USER).unwrap();
+    let (_, key) = token.pair(session, "key", &[(CKA_ALWAYS_AUTHENTICATE, FLAG())]);
+    token.raw.sign_init(session, CKM_ECDSA_SHA256, key).unwrap();
+    token.prove(session, USER).unwrap();
+    token.raw.sign(session, b"data").unwrap();
+    token.set_pin(session, USER, "second PIN").unwrap();
+    token.set_pin(session, "second PIN", USER).unwrap();
+    token.raw.logout(session).unwrap();
+    assert!(token.login(session, "a wrong one").is_err());
+    let log = bench.home.log();
+    assert!(log.contains("PIN: wrong PIN"), "the log is at trace");
+    let mut all = secrets(&bench);
+    all.push(("the wrong PIN", b"a wrong one".to_vec()));
+    all.push(("SHA-256 of the wrong PIN", value_of("a wrong one")));
+    all.push(("another PIN", b"second PIN".to_vec()));
+    for (what, bytes) in all {
+        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        let decimal = format!("{bytes:?}");
+        let lower = log.to_lowercase();
+        for shown in [hex, decimal.trim_matches(['[', ']']).to_owned()] {
+            assert!(!lower.contains(&shown), "{what} is in the log");
+        }
+        if let Ok(text) = String::from_utf8(bytes) {
+            assert!(
+                !lower.contains(&text.to_lowercase()),
+                "{what} is in the log"
+            );
+        }
+    }
+    bench.counts(1);
+}
+
+/// The time of this thread, the kernel's included, for signatures with PIN by a persistent key over
+/// the socket of a TPM that is a process of its own. The limit is for a release build.
+fn the_cpu_of_a_signature(link: Link) {
+    const ROUNDS: u32 = 30;
+    const LIMIT: Duration = Duration::from_micros(150);
+    let (tpm, _identity) = Swtpm::manufactured();
+    let home = Home::new(&link.tcti(&tpm.tcti()));
+    let raw = testkit::module::loaded(&home);
+    home.quiet();
+    raw.initialize().unwrap();
+    let slot = slot_of(&raw, "devid");
+    let token = Token { raw, slot };
+    token.become_one_with_pins();
+    let session = token.read_write();
+    token.login(session, USER).unwrap();
+    let (_, key) = token.pair(session, "persistent", &[(PERSISTENT, FLAG())]);
+    token.sign(session, key).unwrap();
+    // The best of several: a busy machine takes the caches away.
+    let round = |_| {
+        let before = thread_time();
+        for _ in 0..ROUNDS {
+            token.sign(session, key).unwrap();
+        }
+        (thread_time() - before) / ROUNDS
+    };
+    let all = (0..10).map(round).min().unwrap();
+    println!("CPU of a signature with PIN: {all:?}");
+    // A debug build is slower by far, and by how much says nothing.
+    assert!(cfg!(debug_assertions) || all <= LIMIT, "{all:?}");
+}

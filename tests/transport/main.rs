@@ -1,0 +1,20 @@
+//! The way to the TPM: commands, faults, silence, interposers, and other TPMs.
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    unreachable_pub
+)]
+
+#[macro_use]
+extern crate testkit;
+
+mod command_counts;
+mod faults;
+mod interposed;
+mod mutations;
+mod other_tpms;
+mod slow;
+mod unknown_answers;
+mod unproven;

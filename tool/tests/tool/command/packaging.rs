@@ -1,0 +1,285 @@
+//! What packages install: examples that are understood, units that systemd takes, pages for each
+//! verb.
+
+use crate::device::{Device, programs};
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+fn conf(name: &str) -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    root.join("pkcs11-conf").join(name)
+}
+
+#[track_caller]
+fn assert_understood(device: &Device, text: &str) {
+    device.home.write("config.toml", text);
+    let findings = device.json(&["doctor"]);
+    assert_eq!(findings[0]["text"], "it can be read", "{findings}\n{text}");
+}
+
+#[test]
+fn the_examples_are_understood() {
+    let device = Device::without_tpm();
+    for example in ["router.toml", "ssr-vtpm.toml", "eve.toml"] {
+        let text = fs::read_to_string(conf("examples").join(example)).unwrap();
+        assert_understood(&device, &text);
+    }
+}
+
+#[test]
+fn every_setting_of_the_commented_file_is_understood() {
+    let device = Device::without_tpm();
+    let text = fs::read_to_string(conf("config.toml")).unwrap();
+    let is_setting =
+        |line: &&str| line.starts_with('#') && !line.starts_with("# ") && line.len() > 1;
+    let mut settings: Vec<&str> = text
+        .lines()
+        .filter(is_setting)
+        .map(|line| &line[1..])
+        .collect();
+    assert!(settings.len() > 15, "{settings:?}");
+    // The same setting is shown in both of its forms.
+    settings.retain(|line| !line.starts_with("existing = {"));
+    assert_understood(&device, &settings.join("\n"));
+    let both = text
+        .lines()
+        .filter(is_setting)
+        .find(|line| line.starts_with("#existing = {"));
+    assert_understood(&device, &format!("[provision]\n{}", &both.unwrap()[1..]));
+}
+
+#[test]
+fn each_verb_has_a_page_and_completions_know_it() {
+    let device = Device::without_tpm();
+    let folder = device.path("man");
+    fs::create_dir(&folder).unwrap();
+    device.ends(0, &["man", folder.to_str().unwrap()]);
+    let completions = device.ends(0, &["completions", "bash"]).text();
+    for verb in [
+        "status",
+        "verify",
+        "provision",
+        "import-cert",
+        "doctor",
+        "key-generate",
+        "master-renew",
+    ] {
+        let page = fs::read_to_string(folder.join(format!("devid-{verb}.1"))).unwrap();
+        for section in [".SH SYNOPSIS", ".SH EXAMPLES", ".SH \"SEE ALSO\""] {
+            assert!(page.contains(section), "{verb}: {section}");
+        }
+        // Each page is read alone.
+        assert!(!page.contains("As of"), "{verb}");
+        assert!(page.contains("\\-\\-json"), "{verb}");
+        assert!(
+            completions.contains(verb.split('-').next_back().unwrap()),
+            "{verb}"
+        );
+    }
+    let main = fs::read_to_string(folder.join("devid.1")).unwrap();
+    for section in ["\"EXIT STATUS\"", "FILES", "ENVIRONMENT", "EXAMPLES"] {
+        assert!(main.contains(&format!(".SH {section}")), "{section}");
+    }
+    for word in ["config.toml", "tpm_in_use", "DEVID_PKCS11_STATE"] {
+        assert!(main.contains(word), "{word}");
+    }
+    // Whoever adds a verb adds an example.
+    for entry in fs::read_dir(&folder).unwrap() {
+        let path = entry.unwrap().path();
+        let page = fs::read_to_string(&path).unwrap();
+        let holds_verbs = path.ends_with("devid-key.1");
+        assert!(
+            page.contains(".SH EXAMPLES") || holds_verbs,
+            "{}",
+            path.display()
+        );
+    }
+}
+
+/// What mandoc or man would complain about.
+#[test]
+fn the_pages_are_sound() {
+    let Some(man) = ["mandoc", "groff"].into_iter().find(|name| has(name)) else {
+        return;
+    };
+    let device = Device::without_tpm();
+    let folder = device.path("man");
+    fs::create_dir(&folder).unwrap();
+    device.ends(0, &["man", folder.to_str().unwrap()]);
+    for entry in fs::read_dir(&folder).unwrap() {
+        let path = entry.unwrap().path();
+        let mut check = programs::program(man);
+        match man {
+            "mandoc" => check.args(["-T", "lint", "-W", "error"]),
+            _ => check.args(["-man", "-ww", "-z", "-T", "utf8"]),
+        };
+        let said = programs::run(check.arg(&path));
+        assert!(said.status.success() && said.err.is_empty(), "{said}");
+    }
+}
+
+fn has(name: &str) -> bool {
+    std::env::split_paths(&std::env::var_os("PATH").unwrap())
+        .any(|folder| folder.join(name).exists())
+}
+
+/// What systemd says of the unit, with this line more in its section [Service].
+fn said_of_unit(line: &str) -> Option<Vec<String>> {
+    if !Path::new("/usr/bin/systemd-analyze").exists() {
+        return None;
+    }
+    let device = Device::without_tpm();
+    let unit = fs::read_to_string(conf("systemd/devid-provision.service")).unwrap();
+    let unit = unit.replace("/usr/bin/devid", env!("CARGO_BIN_EXE_devid"));
+    let path = device.home.write("devid-provision.service", unit);
+    fs::create_dir(device.path("devid-provision.service.d")).unwrap();
+    let eve = fs::read_to_string(conf("examples/eve-unit.conf")).unwrap();
+    let eve = format!("{eve}{line}\n");
+    device.home.write("devid-provision.service.d/eve.conf", eve);
+    let mut verify = programs::program("systemd-analyze");
+    let said = programs::run(verify.args(["verify", "--man=no"]).arg(&path)).all();
+    let about_us = said
+        .lines()
+        .filter(|line| line.contains("devid-provision") || line.contains("eve.conf"));
+    Some(about_us.map(str::to_owned).collect())
+}
+
+/// Where systemd is there to ask.
+#[test]
+fn systemd_takes_the_unit_and_the_drop_in() {
+    let Some(said) = said_of_unit("") else {
+        return;
+    };
+    assert!(said.is_empty(), "{said:#?}");
+    let said = said_of_unit("ReadWritePaths=persist").unwrap();
+    assert!(!said.is_empty(), "the drop-in is read");
+}
+
+/// A code of devid's stays what it is until something changes.
+#[test]
+fn no_exit_code_is_tried_again_for_ever() {
+    let unit = fs::read_to_string(conf("systemd/devid-provision.service")).unwrap();
+    let setting = |name: &str| {
+        let line = unit.lines().find_map(|line| line.strip_prefix(name));
+        line.unwrap_or_else(|| panic!("{name}")).to_owned()
+    };
+    let prevented = setting("RestartPreventExitStatus=");
+    let prevented: Vec<_> = prevented.split(' ').collect();
+    for code in ["1", "2", "3", "4", "5", "6"] {
+        assert!(prevented.contains(&code), "{code}");
+    }
+    setting("StartLimitBurst=");
+    // A TPM that comes later starts it, instead.
+    let rule = fs::read_to_string(conf("udev/60-devid-pkcs11.rules")).unwrap();
+    for word in [
+        "SYSTEMD_WANTS",
+        "devid-provision.service",
+        "tpmrm0",
+        "TAG+=\"systemd\"",
+    ] {
+        assert!(rule.contains(word), "{word}");
+    }
+}
+
+/// Where systemd's tools are there, and root runs the test: only that may give folders away.
+#[test]
+fn the_state_folder_is_of_the_group_and_so_is_what_is_made_in_it() {
+    let tools = ["/usr/bin/systemd-sysusers", "/usr/bin/systemd-tmpfiles"];
+    let device = Device::blank();
+    let root = device.path("root");
+    let root_is_us = fs::metadata(device.home.folder()).unwrap().uid() == 0;
+    if !root_is_us || !tools.iter().all(|tool| Path::new(tool).exists()) {
+        return;
+    }
+    for (kind, folder) in [
+        ("sysusers.d", "usr/lib/sysusers.d"),
+        ("tmpfiles.d", "usr/lib/tmpfiles.d"),
+    ] {
+        let folder = root.join(folder);
+        fs::create_dir_all(&folder).unwrap();
+        let name = "devid-pkcs11.conf";
+        fs::copy(conf(kind).join(name), folder.join(name)).unwrap();
+    }
+    fs::create_dir_all(root.join("etc")).unwrap();
+    let at = format!("--root={}", root.display());
+    programs::run(programs::program("systemd-sysusers").arg(&at)).ok();
+    programs::run(programs::program("systemd-tmpfiles").args(["--create", &at])).ok();
+    let groups = fs::read_to_string(root.join("etc/group")).unwrap();
+    let devid = groups
+        .lines()
+        .find(|line| line.starts_with("devid:"))
+        .unwrap();
+    let devid: u32 = devid.split(':').nth(2).unwrap().parse().unwrap();
+    let state = root.join("var/lib/devid-pkcs11");
+    let about = fs::metadata(&state).unwrap();
+    assert_eq!((about.mode() & 0o7777, about.gid()), (0o2750, devid));
+    // Nobody but root can exchange a lock, and nobody else than those of the group can hold one.
+    let tss = groups
+        .lines()
+        .find(|line| line.starts_with("tss:"))
+        .unwrap();
+    let tss: u32 = tss.split(':').nth(2).unwrap().parse().unwrap();
+    let run = root.join("run/devid-pkcs11");
+    assert_eq!(fs::metadata(&run).unwrap().mode() & 0o7777, 0o755);
+    for (name, mode) in [
+        (".", 0o750),
+        ("pin", 0o640),
+        ("slots", 0o640),
+        ("keep", 0o640),
+        ("busy", 0o640),
+    ] {
+        let about = fs::metadata(run.join("lock").join(name)).unwrap();
+        let found = (about.mode() & 0o7777, about.uid(), about.gid());
+        assert_eq!(found, (mode, 0, tss), "{name}");
+    }
+
+    // By hand, by root.
+    let mut made = device.command(&["provision", "--wait", "0"]);
+    programs::run(made.env("DEVID_PKCS11_STATE", &state)).ok();
+    for entry in fs::read_dir(state.join("devid")).unwrap() {
+        let entry = entry.unwrap();
+        let about = entry.metadata().unwrap();
+        // The lock is for those who write.
+        let readable = if entry.file_name() == ".lock" {
+            0
+        } else {
+            0o040
+        };
+        assert_eq!((about.gid(), about.mode() & 0o040), (devid, readable));
+    }
+    assert_eq!(fs::metadata(state.join("devid")).unwrap().gid(), devid);
+}
+
+/// What the README installs is there, and all that is to be installed the README installs.
+#[test]
+fn the_readme_installs_what_there_is() {
+    let root = conf("..");
+    let readme = fs::read_to_string(root.join("README.md")).unwrap();
+    let section = readme.split("## On a device\n").nth(1).unwrap();
+    let section = section.split("\n## ").next().unwrap();
+    let words = section.split_whitespace();
+    let named: Vec<&str> = words
+        .filter(|word| word.starts_with("pkcs11-conf/"))
+        .collect();
+    for file in &named {
+        assert!(root.join(file).is_file(), "{file}");
+    }
+    let mut folders = vec![root.join("pkcs11-conf")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path
+                .strip_prefix(&root)
+                .unwrap()
+                .to_str()
+                .unwrap()
+                .to_owned();
+            match path.is_dir() {
+                true if name.ends_with("examples") => {}
+                true => folders.push(path),
+                false => assert!(named.contains(&name.as_str()), "{name}"),
+            }
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! What README.md tells people to type, and what docs/LIFE.md does from there.
+
+use crate::device::{Device, programs};
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+const README: &str = "README.md";
+const LIFE: &str = "docs/LIFE.md";
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
+}
+
+/// The lines of a block, with the exit code that each is to have.
+fn block(file: &str, name: &str) -> Vec<(String, i32)> {
+    let text = fs::read_to_string(root().join(file)).unwrap();
+    let begin = format!("```sh {name}\n");
+    let (_, rest) = text.split_once(&begin).expect("the block");
+    let (block, _) = rest.split_once("\n```").expect("its end");
+    let line = |line: &str| {
+        let code = line
+            .split_once("# -> ")
+            .map_or(0, |(_, code)| code[..1].parse().unwrap());
+        (line.to_owned(), code)
+    };
+    block.lines().map(line).collect()
+}
+
+/// Runs what both files say of a device in its home, which stands for the folders that it has.
+fn run_blocks(device: &Device, name: &str) {
+    let ten = block(README, name);
+    assert_eq!(ten.len(), 10, "{ten:?}");
+    run_lines(device, ten.into_iter().chain(block(LIFE, name)));
+}
+
+fn run_lines(device: &Device, lines: impl Iterator<Item = (String, i32)>) {
+    let tool = Path::new(env!("CARGO_BIN_EXE_devid")).parent().unwrap();
+    let path = format!("{}:{}", tool.display(), std::env::var("PATH").unwrap());
+    let home = device.home.folder().display().to_string();
+    for (line, code) in lines {
+        let here = line
+            .replace("/etc/devid-pkcs11", &home)
+            .replace("/persist", &home);
+        let mut shell = Command::new("sh");
+        shell
+            .args(["-ec", &here])
+            .current_dir(device.home.folder())
+            .env("PATH", &path);
+        if let Some(tpm) = &device.tpm {
+            shell.env("TPM2TOOLS_TCTI", tpm.tcti());
+        }
+        let said = programs::run(device.home.settle(&mut shell));
+        assert_eq!(said.status.code(), Some(code), "{line}\n{said}");
+    }
+}
+
+/// The example of this device, with its folders.
+fn configure(device: &Device, example: &str) {
+    let path = root().join("pkcs11-conf/examples").join(example);
+    let home = device.home.folder().display().to_string();
+    let example = fs::read_to_string(path).unwrap();
+    let here = example.replace("/persist", &home);
+    device.home.write("config.toml", here);
+}
+
+#[test]
+fn a_router() {
+    let (device, identity) = Device::manufactured();
+    configure(&device, "router.toml");
+    fs::copy(identity.ca(), device.path("ca.pem")).unwrap();
+    run_blocks(&device, "router");
+}
+
+#[test]
+fn a_router_on_a_virtual_tpm() {
+    let device = Device::blank();
+    configure(&device, "ssr-vtpm.toml");
+    run_blocks(&device, "ssr");
+}
+
+#[test]
+fn a_master_key_that_was_evicted() {
+    let device = Device::blank();
+    device.ends(0, &["provision", "--wait", "0"]);
+    device.ends(0, &["key", "generate", "web"]);
+    run_lines(&device, block(LIFE, "master").into_iter());
+}
+
+#[test]
+fn an_edge_device() {
+    let mut device = Device::blank();
+    configure(&device, "eve.toml");
+    fs::create_dir(device.path("config")).unwrap();
+    device.home = device.home.without_state();
+    run_blocks(&device, "eve");
+}

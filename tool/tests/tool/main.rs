@@ -1,0 +1,64 @@
+//! Stories of the command line tool `devid`.
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    missing_docs,
+    unreachable_pub
+)]
+
+mod device;
+
+/// An identity of the device's own: made, kept, lost, reset.
+mod identity {
+    mod eve;
+    mod handles;
+    mod kills;
+    mod life;
+    mod losses;
+    mod own;
+    mod refused;
+    mod router;
+    mod ssr;
+}
+
+/// Requests, chains, revocation, verification.
+mod certificates {
+    mod chains;
+    mod requests;
+    mod revoked;
+    mod shapes;
+    mod verify;
+}
+
+/// Findings of `devid doctor`, and their remedies.
+mod doctor {
+    mod copied;
+    mod damaged;
+    mod findings;
+    mod left_out;
+    mod lockout;
+    mod planted;
+    mod remedies;
+}
+
+/// The master key of the token `devid`.
+mod master {
+    mod kills;
+    mod renewal;
+    mod seen;
+}
+
+/// The command line: input, output, settings, packages.
+mod command {
+    mod input;
+    mod json;
+    mod packaging;
+    mod settings;
+    mod silent;
+    mod slow;
+    mod status;
+    mod tokens;
+}

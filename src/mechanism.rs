@@ -8,6 +8,7 @@ use cryptoki_sys::*;
 use devid_core::key::PublicKey;
 use devid_core::store::{Key, SignRequest};
 use devid_core::tpm::{Hash, Scheme};
+use std::borrow::Cow;
 
 /// The widest digest that CKM_ECDSA takes: nothing hashes to more.
 const WIDEST_DIGEST: usize = 64;
@@ -214,6 +215,18 @@ impl Mechanism {
     /// Whether it is for signatures only: one that makes them without padding decrypts all the same.
     pub(crate) fn is_padded(self) -> bool {
         self != Self::RsaX509
+    }
+
+    /// What is signed of data in a single part: their digest, or the data themselves where the mechanism
+    /// makes no hash.
+    pub(crate) fn prepared(self, data: &[u8]) -> Cow<'_, [u8]> {
+        let hash = match self {
+            Self::Ecdsa | Self::RsaPkcs | Self::RsaX509 | Self::RsaPss(_) => return data.into(),
+            Self::EcdsaOver(hash) | Self::RsaPkcsOver(hash) | Self::RsaPssOver(hash) => hash,
+        };
+        let mut hasher = Digest::from(hash).hasher();
+        hasher.update(data);
+        hasher.finish().into()
     }
 
     /// The hash that this mechanism makes itself.

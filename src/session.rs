@@ -24,7 +24,6 @@ use devid_core::store::folder::Use;
 use devid_core::store::{Key, SignError};
 use log::warn;
 use parking_lot::Mutex;
-use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -231,7 +230,7 @@ impl Session {
             self.state.lock().sign = Some(signing);
             return Ok(answer);
         }
-        self.make(&signing, &signing.digest(data))
+        self.make(&signing, &signing.mechanism.prepared(data))
     }
 
     pub(crate) fn sign_update(&self, part: Option<&[u8]>) -> Result<(), Error> {
@@ -290,7 +289,7 @@ impl Session {
     ) -> Result<(), Error> {
         let verifying = take(&mut self.state.lock().verify)?;
         let data = verifying.whole(data)?;
-        verifying.check(&verifying.digest(data), signature)
+        verifying.check(&verifying.mechanism.prepared(data), signature)
     }
 
     pub(crate) fn verify_update(&self, part: Option<&[u8]>) -> Result<(), Error> {
@@ -375,17 +374,6 @@ impl<K> Operation<K> {
         match self.parts {
             Some(_) => Err(Error::OperationActive),
             None => data.ok_or(Error::ArgumentsBad("pData is NULL")),
-        }
-    }
-
-    /// The digest of a single part; the data itself where the mechanism makes no hash.
-    fn digest<'a>(&self, data: &'a [u8]) -> Cow<'a, [u8]> {
-        match self.mechanism.hasher() {
-            Some(mut hasher) => {
-                hasher.update(data);
-                hasher.finish().into()
-            }
-            None => data.into(),
         }
     }
 

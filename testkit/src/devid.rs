@@ -81,9 +81,14 @@ impl Bench {
 
     /// TPMT_PUBLIC of the storage root key.
     pub fn root_area(&self) -> Vec<u8> {
-        let file = self.home.path("root.pub");
+        self.area_at(SRK)
+    }
+
+    /// The TPMT_PUBLIC behind a persistent handle, as the TPM itself has it.
+    pub fn area_at(&self, handle: u32) -> Vec<u8> {
+        let file = self.home.path("area");
         let mut read = self.tpm.tool("tpm2_readpublic");
-        read.args(["-c", &format!("{SRK:#x}"), "-f", "tss", "-o"]);
+        read.args(["-c", &format!("{handle:#x}"), "-f", "tss", "-o"]);
         run(read.arg(&file)).ok();
         fs::read(file).unwrap()[2..].to_vec()
     }

@@ -68,6 +68,37 @@ impl Impostor {
         }))
     }
 
+    /// An interposer that has the TPM itself tell of the false key: TPM2_LoadExternal takes its public
+    /// area, and stands in for the key in this handle in each command with a session.
+    pub fn told_to_the_tpm(self, handle: u32) -> Option<Interposer> {
+        const LOAD_EXTERNAL: u32 = 0x167;
+        const FLUSH_CONTEXT: u32 = 0x165;
+        let command = |code: u32, parameters: &[u8]| {
+            let size = (10 + parameters.len()) as u32;
+            let header = [&[0x80, 1][..], &size.to_be_bytes(), &code.to_be_bytes()].concat();
+            [&header, parameters].concat()
+        };
+        let (_, area) = self.swapped.last().expect("a known key").clone();
+        let size = (area.len() as u16).to_be_bytes();
+        let null = 0x4000_0007_u32.to_be_bytes();
+        let load = command(LOAD_EXTERNAL, &[&[0, 0][..], &size, &area, &null].concat());
+        Some(Box::new(move |sent, execute| {
+            if sent.len() < 14 || number_at(sent, 10) != handle {
+                return execute(sent);
+            }
+            if sent[..2] == [0x80, 1] {
+                return self.false_of(execute(sent));
+            }
+            let loaded = execute(&load);
+            assert_eq!(number_at(&loaded, 6), 0, "TPM2_LoadExternal");
+            let mut instead = sent.to_vec();
+            instead[10..14].copy_from_slice(&loaded[10..14]);
+            let answer = execute(&instead);
+            execute(&command(FLUSH_CONTEXT, &loaded[10..14]));
+            answer
+        }))
+    }
+
     fn answer(&mut self, command: &[u8], execute: Execute) -> Vec<u8> {
         let code = number_at(command, 6);
         if code == SIGN && self.handles.contains(&number_at(command, 10)) {

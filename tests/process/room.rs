@@ -89,8 +89,8 @@ fn a_disk_that_takes_no_byte() {
         let names = Inspection::of(&bench.folder());
         assert_eq!(
             names.len(),
-            3,
-            "{what}: the lock, the serial number, the master key"
+            4,
+            "{what}: the lock, the serial number, the storage root key, the master key"
         );
         bench.home.log_says(&["destroyed with the rest"]);
         // The tool, in a process of its own.

@@ -20,6 +20,7 @@ over_our_transport!(
     another_key_in_the_place_of_a_new_one,
     another_key_in_the_place_of_the_master_key,
     nothing_of_a_short_owner_auth_can_be_guessed,
+    a_key_that_the_tpm_was_told_of,
     an_old_public_area_after_the_first_master_key_was_made,
     an_old_public_area_before_the_first_master_key_is_made,
     a_connection_that_ends_after_a_key_got_its_handle,
@@ -202,6 +203,30 @@ fn token(bench: &Bench) -> Token {
     raw.initialize().unwrap();
     let slot = testkit::own::slot_of(&raw, "devid");
     Token { raw, slot }
+}
+
+/// A storage key in the handle of the master key is taken over only if the TPM has its private half.
+fn a_key_that_the_tpm_was_told_of(link: Link) {
+    let bench = Bench::new(link);
+    let own = Own::new(&bench.home);
+    own.make(Kind::P256, "first").unwrap();
+    let area = bench.area_at(MASTER);
+    for file in fs::read_dir(bench.folder()).unwrap() {
+        let path = file.unwrap().path();
+        if !path.ends_with(".storage-root") {
+            fs::remove_file(path).unwrap();
+        }
+    }
+    let own = own.anew();
+    let book = bench.proxy.book();
+    let impostor = Impostor::new(|_| false).knowing(&area);
+    book.interpose(impostor.told_to_the_tpm(MASTER));
+    let refused = own.make(Kind::P256, "second");
+    assert_eq!(refused, Err(Code(CKR_DEVICE_ERROR)));
+    assert!(!bench.folder().join(".master").exists());
+    assert_eq!(bench.tpm.transients(), 0);
+    book.interpose(None);
+    own.signs(own.make(Kind::P256, "third").unwrap().private);
 }
 
 fn an_old_public_area_after_the_first_master_key_was_made(link: Link) {

@@ -127,10 +127,19 @@ fn files(home: &Home) -> Vec<(String, Vec<u8>)> {
 fn a_token_is_not_initialised_by_a_seal_that_does_not_open(link: Link) {
     let bench = Bench::new(link);
     let token = bench.token();
-    // The seal is made in one auth session, and opened in another.
+    // Now there is a master key.
+    let session = token.read_write();
+    let (public, private) = token.pair(session, "key", &[]);
+    for key in [public, private] {
+        let destroyed = call!(token.raw.table, C_DestroyObject(session, key)).result();
+        destroyed.unwrap();
+    }
+    token.raw.close(session).unwrap();
+    // The seal is made in one auth session, loaded in the next and opened in the third.
     for (right, what) in [
         (0, "the parent's right value"),
-        (1, "the right PIN for a wrong one"),
+        (1, "it did not load it"),
+        (2, "the right PIN for a wrong one"),
     ] {
         computes_other_session_keys(bench.proxy.book(), right);
         assert_eq!(token.init(OFFICER, "label"), Err(Code(CKR_DEVICE_ERROR)));

@@ -64,7 +64,7 @@ impl Tpm {
                 return Err(TpmError::Timeout(limit));
             }
             let hierarchy = Subject::open(b"endorsement", "the endorsement hierarchy");
-            let tried = Exchange::by("CreatePrimary", hierarchy)
+            let tried = Exchange::by("CreatePrimary", hierarchy, None)
                 .loading()
                 .run(self, |link| try_template(link, &template, public));
             match tried {
@@ -97,7 +97,7 @@ impl Tpm {
         mut commands: impl FnMut(&mut Link, Used) -> Result<R, TpmError>,
     ) -> Result<R, TpmError> {
         let subject = Subject::open(&key.name, "the derived key");
-        let exchange = Exchange::by(what, subject).loading();
+        let exchange = Exchange::by(what, subject, None).loading();
         exchange.run(self, |link| {
             let mut handle = key.load(link)?;
             let mut answer = commands(link, Used::open(handle, &key.name));

@@ -171,11 +171,12 @@ impl<'a> Exchange<'a> {
 
     /// Commands that show a subject's authorisation value: a wrong one counts towards lockout each
     /// time it arrives. Nothing is sent if the subject refused that value before.
-    pub(super) fn by(what: &'a str, subject: Subject<'a>) -> Self {
+    /// Their auth session is salted to this key.
+    pub(super) fn by(what: &'a str, subject: Subject<'a>, salt_key: Option<&SaltKey>) -> Self {
         Self {
             what,
             repeats: subject.value.is_empty(),
-            loads: false,
+            loads: salt_key.is_some_and(|key| key.handle().is_none()),
             subject: Some(subject),
         }
     }

@@ -129,6 +129,9 @@ impl Tpm {
             Ok(()) => StorageKey::of(handle, made.area()).ok_or_else(|| missing(handle)),
             Err(TpmError::KeyReplaced(_)) => {
                 let there = self.storage_key(handle)?.ok_or_else(|| missing(handle))?;
+                if !there.is_as_ours() || self.is_primary(&there)? {
+                    return Err(TpmError::KeyReplaced(handle));
+                }
                 self.prove(&there)?;
                 Ok(there)
             }
@@ -143,14 +146,14 @@ impl Tpm {
         self.create_below(&root, Secrets::default(), &template::storage_root(false))
     }
 
-    /// That the TPM itself says now that it has this key at its handle, and no older answer does:
-    /// the TPM whose storage root key is believed, if it has one.
+    /// That the TPM itself has this key at its handle now, and no older answer says so: the TPM whose
+    /// storage root key is believed, if it has one.
     ///
     /// # Errors
     ///
     /// [`TpmError::Unproven`] if it does not.
     pub fn prove(&self, key: &StorageKey) -> Result<(), TpmError> {
-        match self.holds_proven(key.handle, &key.name, &self.salt_key()?) {
+        match self.wraps_proven(key.handle, &key.name, &self.salt_key()?) {
             Ok(true) => Ok(()),
             Ok(false) | Err(TpmError::WrongAnswer(_)) => Err(TpmError::Unproven(format!(
                 "handle 0x{:08X}: the TPM does not have the storage key there that an answer showed: \
@@ -178,8 +181,14 @@ impl Tpm {
         let hierarchy = Used::owner(Auth::by(owner.as_bytes(), salt_key.as_ref()));
         let mut made = Vec::new();
         let what = "making the storage root key";
+        let remembered = self.remembered_root()?;
         let kept = self.put_at(what, SRK, owner, salt_key.as_ref(), |link| {
             let (root, area, name) = link.create_primary(hierarchy, &template)?;
+            if let Some(other) = remembered.as_ref().filter(|known| **known != name) {
+                let distrusted = self.other_root_derived(&name, other);
+                flush(link, root, &distrusted);
+                return distrusted;
+            }
             made.clone_from(&area);
             Ok(Loaded {
                 handle: root,
@@ -232,13 +241,13 @@ impl Tpm {
             (Err(TpmError::Response(code)), _) if code.is_taken() => {
                 Err(TpmError::KeyReplaced(handle))
             }
-            // It may have run: what is there now decides.
-            (Err(error), Some(loaded)) if error.is_transport_fault() => {
+            // It may have run, whatever the answer says: what is there now decides.
+            (Err(error), Some(loaded)) => {
                 let own = loaded.salt_key(handle);
                 let salt_key = salt_key.or(own.as_ref()).ok_or_else(unfit)?;
-                match self.holds_proven(handle, &loaded.name, salt_key)? {
-                    true => Ok(()),
-                    false => Err(error),
+                match self.holds_proven(handle, &loaded.name, salt_key) {
+                    Ok(true) => Ok(()),
+                    Ok(false) | Err(_) => Err(error),
                 }
             }
             (kept, _) => kept,

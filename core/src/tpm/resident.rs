@@ -53,7 +53,7 @@ impl Tpm {
     pub fn nv_read(&self, index: u32, size: u16) -> Result<Vec<u8>, TpmError> {
         let (id, name) = (index.to_be_bytes(), format!("NV index 0x{index:08X}"));
         self.in_pieces(size, |offset, size| {
-            let exchange = Exchange::by("NV_Read", Subject::open(&id, &name));
+            let exchange = Exchange::by("NV_Read", Subject::open(&id, &name), None);
             exchange.run(self, |link| {
                 // The empty value needs no name.
                 link.nv_read(Used::open(index, &[]), (index, &[]), offset, size)
@@ -202,7 +202,7 @@ impl Tpm {
             handle: Some(key.handle),
             value: value.as_bytes(),
         };
-        let exchange = Exchange::by(what, subject).salted(salt_key.as_ref());
+        let exchange = Exchange::by(what, subject, salt_key.as_ref());
         exchange.run(self, |link| {
             let faults = self.faults();
             if key.seen_at.load(Ordering::Acquire) != faults {

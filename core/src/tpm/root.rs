@@ -4,7 +4,7 @@
 
 use super::exchange::Exchange;
 use super::salt::Hierarchy;
-use super::{Auth, SRK, SaltKey, Tpm, TpmError, Used, template};
+use super::{Auth, PublicArea, SRK, SaltKey, Secrets, Tpm, TpmError, Used, template};
 use crate::key::{PublicKey, hex};
 use log::{debug, info, warn};
 use std::fmt;
@@ -217,6 +217,26 @@ impl Tpm {
         Ok(())
     }
 
+    /// The TPM name of the storage root key that is remembered.
+    pub(super) fn remembered_root(&self) -> Result<Option<Vec<u8>>, TpmError> {
+        let remembered = self.root().remembered()?;
+        Ok(remembered.map(|known| known.name))
+    }
+
+    /// That the TPM derives another storage root key than the one that is remembered.
+    pub(super) fn other_root_derived<R>(&self, name: &[u8], other: &[u8]) -> Result<R, TpmError> {
+        let root = self.root();
+        Err(TpmError::Distrusted(format!(
+            "the storage root key that the TPM derives (TPM name {}) is not the one that {} remembers ({}): \
+             the TPM was cleared or exchanged, or somebody between this program and the TPM shows a key \
+             of his own. Nothing was kept in the TPM. {}",
+            hex(name),
+            root.path().display(),
+            hex(other),
+            root.accepting()
+        )))
+    }
+
     /// Whether another storage root key is remembered than the TPM has, or the TPM has none.
     pub(crate) fn has_other_root(&self) -> Result<bool, TpmError> {
         let remembered = self.root().remembered()?;
@@ -229,7 +249,7 @@ impl Tpm {
         let Some(endorsement) = self.endorsement_key()? else {
             return Ok(());
         };
-        match self.holds_proven(SRK, name, &endorsement) {
+        match self.wraps_proven(SRK, name, &endorsement) {
             Ok(true) => Ok(()),
             Ok(false) | Err(TpmError::WrongAnswer(_)) => Err(TpmError::Distrusted(format!(
                 "handle 0x{SRK:08X}: the TPM whose endorsement key is certified does not have this \
@@ -314,8 +334,47 @@ impl Tpm {
         }
     }
 
+    /// Whether the handle holds a storage key of this name that this TPM made: the TPM that reads the
+    /// salts of `salt_key` seals a byte below it. Three commands.
+    ///
+    /// To be told of the key proves nothing. TPM2_LoadExternal takes anybody's public area, and the
+    /// proof is over the name, not over the handle: so whoever stands between could have the TPM tell of
+    /// his own key. A key with fixedTPM is loaded with its private half by nobody but its TPM.
+    ///
+    /// # Errors
+    ///
+    /// [`TpmError::WrongAnswer`] if the answer is not that TPM's.
+    pub(super) fn wraps_proven(
+        &self,
+        handle: u32,
+        name: &[u8],
+        salt_key: &SaltKey,
+    ) -> Result<bool, TpmError> {
+        let Some((area, _)) = self.public_at(handle)? else {
+            return Ok(false);
+        };
+        let is_named = super::name_of(&area).is_some_and(|there| there == name);
+        let is_bound = PublicArea::parse(&area)
+            .is_some_and(|area| area.is_storage_key() && area.is_of_this_tpm());
+        if !is_named || !is_bound {
+            return Ok(false);
+        }
+        let used = Used::new(handle, name, Auth::Value(&[], Some(salt_key)));
+        let secrets = Secrets {
+            value: &[],
+            data: &[0],
+        };
+        let template = template::sealed(false);
+        let sealing = Exchange::new("Create").salted(Some(salt_key));
+        match sealing.run(self, |link| link.create(used, secrets, &template)) {
+            Ok(_) => Ok(true),
+            Err(TpmError::Response(code)) if code.is_definite() => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Whether the handle holds the object of this name, by the word of the TPM that reads the salts
-    /// of this key. Three commands.
+    /// of this key. That the TPM has its private half is known from elsewhere. Three commands.
     ///
     /// # Errors
     ///

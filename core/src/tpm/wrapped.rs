@@ -272,7 +272,7 @@ impl WrappedKey {
     /// An exchange in which the key is loaded and this value is shown.
     fn exchange<'a>(&'a self, what: &'a str, value: &'a AuthValue) -> Exchange<'a> {
         let subject = Subject::new(&self.name, "a wrapped key", value);
-        Exchange::by(what, subject).loading()
+        Exchange::by(what, subject, None).loading()
     }
 }
 

@@ -223,6 +223,7 @@ impl DevidStore {
                     "it took the right PIN for a wrong one, and counted a failed try",
                 ));
             }
+            Err(TpmError::Unloadable(_)) => return Err(unopened("it did not load it")),
             Err(TpmError::Lockout(tcti)) => return Err(LoginError::Locked(tcti)),
             Err(error) => return Err(error.into()),
         }

@@ -1,7 +1,6 @@
 //! TPM2_GetCapability (Part 3, section 30.2): what a TPM holds and is able to do.
 
 use super::Link;
-use super::execute::parameters;
 use super::reading::Reading;
 use crate::tpm::{Lockout, Property, TpmError};
 use std::collections::BTreeSet;
@@ -36,7 +35,7 @@ impl Link {
             property: TpmUint32::new(first),
             property_count: TpmUint32::new(count),
         };
-        let answer = self.execute(&command, parameters(&command)?, None, 0)?;
+        let answer = self.execute(&command, None, None, 0)?;
         let mut reading = Reading::new(&answer.parameters);
         let more = reading.byte()? != 0;
         let told = reading.long()?;

@@ -1,6 +1,6 @@
 //! Our vocabulary of commands in bytes (Part 3).
 
-use super::execute::{By, content, parameters};
+use super::execute::{By, written};
 use super::made::made_from;
 use super::reading::Reading;
 use super::{Link, marshalled};
@@ -39,8 +39,9 @@ fn unfit(error: tpm2_protocol::TpmError) -> TpmError {
 /// The parameters of TPM2_Create with these in the place of the empty TPM2B_SENSITIVE_CREATE that
 /// they begin with: written by hand, since the library's structures would leave copies.
 fn with_secrets(parameters: &[u8], secrets: Secrets) -> Result<Secret, TpmError> {
-    let (_, rest) = content(parameters)
-        .ok_or_else(|| TpmError::Unsupported("command: no sensitive part".into()))?;
+    let mut reading = Reading::new(parameters);
+    reading.sized()?;
+    let rest = reading.rest();
     let Secrets { value, data } = secrets;
     let too_long = |_| TpmError::Unsupported("command: a secret that is too long".into());
     let size = |count: usize| u16::try_from(count).map(u16::to_be_bytes).map_err(too_long);
@@ -111,7 +112,7 @@ impl Link {
         let command = TpmReadPublicCommand {
             handles: [handle(key)],
         };
-        let answer = self.execute(&command, parameters(&command)?, None, 0)?;
+        let answer = self.execute(&command, None, None, 0)?;
         let mut reading = Reading::new(&answer.parameters);
         let mut next = || reading.sized().map(<[u8]>::to_vec);
         Ok([next()?, next()?, next()?])
@@ -162,12 +163,17 @@ impl Link {
             outside_info: Tpm2bData::default(),
             creation_pcr: TpmlPcrSelection::default(),
         };
-        let parameters = with_secrets(&parameters(&command)?, secrets)?;
+        let parameters = with_secrets(
+            &written(|writer| command.marshal_parameters(writer))?,
+            secrets,
+        )?;
         let by = By {
             attributes: DECRYPT,
             ..By::new(parent)
         };
-        let answer: TpmCreateResponse = self.execute(&command, parameters, Some(by), 0)?.read()?;
+        let answer: TpmCreateResponse = self
+            .execute(&command, Some(parameters), Some(by), 0)?
+            .read()?;
         let area = made_from(&command.in_public.inner, &answer.out_public.inner)?;
         Ok((area, answer.out_private.to_vec()))
     }
@@ -269,7 +275,7 @@ impl Link {
         let command = TpmNvReadPublicCommand {
             handles: [handle(index)],
         };
-        let answer = self.execute(&command, parameters(&command)?, None, 0)?;
+        let answer = self.execute(&command, None, None, 0)?;
         let mut reading = Reading::new(Reading::new(&answer.parameters).sized()?);
         let (told, _name_hash) = (reading.long()?, reading.word()?);
         let attributes = reading.long()?;
@@ -300,7 +306,7 @@ impl Link {
         };
         let others = [name];
         let by = naming(by, &others);
-        let answer = self.execute(&command, parameters(&command)?, Some(by), 0)?;
+        let answer = self.execute(&command, None, Some(by), 0)?;
         Ok(Reading::new(&answer.parameters).sized()?.to_vec())
     }
 
@@ -359,7 +365,7 @@ impl Link {
             handles: [],
             bytes_requested: TpmUint16::new(count),
         };
-        let answer = self.execute(&command, parameters(&command)?, None, 0)?;
+        let answer = self.execute(&command, None, None, 0)?;
         Ok(Reading::new(&answer.parameters).sized()?.to_vec())
     }
 
@@ -392,7 +398,7 @@ impl Link {
                 digest: Tpm2bDigest::default(),
             },
         };
-        let answer = self.execute(&command, parameters(&command)?, Some(By::new(key)), 0)?;
+        let answer = self.execute(&command, None, Some(By::new(key)), 0)?;
         let mut reading = Reading::new(&answer.parameters);
         let (by, hash) = (reading.word()?, reading.word()?);
         if (by, hash) != (scheme.algorithm(), scheme.hash().algorithm()) {
@@ -435,9 +441,7 @@ impl Link {
             in_point: Tpm2bEccPoint { inner },
         };
         let point = self.secret(&command, key)?;
-        let (x, _) = content(&point)
-            .ok_or_else(|| TpmError::Unsupported("response: a point without x".into()))?;
-        Ok(Secret::new(x.to_vec()))
+        Ok(Secret::new(Reading::new(&point).sized()?.to_vec()))
     }
 
     /// A command whose response begins with a secret: the content of the TPM2B. The library's
@@ -447,9 +451,9 @@ impl Link {
             attributes: ENCRYPT,
             ..By::new(used)
         };
-        let answer = self.execute(command, parameters(command)?, Some(by), 0)?;
-        let (secret, _) = content(&answer.parameters)
-            .ok_or_else(|| TpmError::Unsupported("response: shorter than it says".into()))?;
-        Ok(Secret::new(secret.to_vec()))
+        let answer = self.execute(command, None, Some(by), 0)?;
+        Ok(Secret::new(
+            Reading::new(&answer.parameters).sized()?.to_vec(),
+        ))
     }
 }

@@ -1,11 +1,12 @@
 //! Executes a command: authorisation, frame, response (Part 1, section 18; HMAC auth sessions:
 //! sections 17 to 19 and 21).
 
-use super::{FRAME_MAX, HEADER, Link, check};
+use super::reading::Reading;
+use super::{FRAME_MAX, HEADER, Link};
 use crate::tpm::patience::Class;
 use crate::tpm::session::{AuthSession, Beginning, DECRYPT, ENCRYPT, answers_attributes};
 use crate::tpm::wrapped::flush;
-use crate::tpm::{Auth, SaltKey, Secret, TpmError, Used, sized};
+use crate::tpm::{Auth, ResponseCode, SaltKey, Secret, TpmError, Used, sized};
 use log::debug;
 use tpm2_protocol::TpmWriter;
 use tpm2_protocol::basic::{TpmHandle, TpmUint16};
@@ -18,13 +19,15 @@ use tpm2_protocol::frame::{
 };
 use zeroize::Zeroizing;
 
-/// TPM_RS_PW: an authorisation by password.
-const PASSWORD: u32 = 0x4000_0009;
+/// The authorisation area of the empty password: TPM_RS_PW, an empty nonce, no attributes.
+const EMPTY_PASSWORD: [u8; 9] = [0x40, 0, 0, 9, 0, 0, 0, 0, 0];
 /// TPM_RH_NULL: no salt key, nothing bound to.
 const NULL: u32 = 0x4000_0007;
 /// TPM_ST_NO_SESSIONS and TPM_ST_SESSIONS.
 const NO_SESSIONS: u16 = 0x8001;
 const SESSIONS: u16 = 0x8002;
+/// TPM_ST_RSP_COMMAND, of TPM 1.2: how a TPM of either kind says "bad tag".
+const BAD_TAG: u16 = 0x00C4;
 
 /// What authorises a command, and what of it is nobody else's business.
 #[derive(Clone, Copy)]
@@ -73,8 +76,7 @@ impl Link {
         &mut self,
         command: &C,
     ) -> Result<R, TpmError> {
-        self.execute(command, parameters(command)?, None, R::HANDLES)?
-            .read()
+        self.execute(command, None, None, R::HANDLES)?.read()
     }
 
     /// A command with authorisation.
@@ -83,39 +85,42 @@ impl Link {
         command: &C,
         by: By,
     ) -> Result<R, TpmError> {
-        self.execute(command, parameters(command)?, Some(by), R::HANDLES)?
-            .read()
+        self.execute(command, None, Some(by), R::HANDLES)?.read()
     }
 
-    /// Executes one command. `parameters` are those of the command, or others in their place;
+    /// Executes one command. `parameters` are in the place of the command's own;
     /// `handles` is the number of the response's handles.
     ///
     /// A value is proven in an auth session of this command alone: one command more.
     pub(super) fn execute<C: TpmFrame>(
         &mut self,
         command: &C,
-        mut parameters: Secret,
+        parameters: Option<Secret>,
         by: Option<By>,
         handles: usize,
     ) -> Result<Answer, TpmError> {
         let code = command.cc().value();
+        let mut parameters = match parameters {
+            Some(parameters) => parameters,
+            None => written(|writer| command.marshal_parameters(writer))?,
+        };
         let class = Class::of(code, &parameters);
         let named = written(|writer| command.marshal_handles(writer))?;
         let mut session = match by.map(|by| by.used.auth) {
             Some(Auth::Value(value, salt_key)) => Some(self.start_auth_session(salt_key, value)?),
             Some(Auth::Empty) | None => None,
         };
-        let auth = match by {
-            Some(by) => authorisation(code, by, session.as_mut(), &mut parameters).map(Some),
-            None => Ok(None),
+        let auth = match (by, &mut session) {
+            (Some(by), Some(session)) => {
+                authorisation(code, by, session, &mut parameters).map(Some)
+            }
+            (Some(_), None) => Ok(Some(EMPTY_PASSWORD.to_vec())),
+            (None, _) => Ok(None),
         };
         let answered = auth
             .and_then(|auth| frame(code, &named, auth.as_deref(), &parameters))
             .and_then(|frame| self.transact(&frame, class))
-            .and_then(|response| {
-                check(&response)?;
-                answer(code, &response, handles, by, session.as_mut())
-            });
+            .and_then(|response| answer(code, &response, handles, by, session.as_mut()));
         // A command that succeeded took its session with it; one that failed left it. Where the
         // answer was lost it may be either, and nobody can have been given the number since. Where
         // the TPM is silent, a further command would only wait as long again.
@@ -175,18 +180,14 @@ impl Link {
     }
 }
 
-/// The authorisation area of a command. In an auth session the first of its parameters may be
-/// encrypted for it.
+/// The authorisation area of a command in an auth session. The first of its parameters may be encrypted
+/// for the session.
 fn authorisation(
     code: u32,
     by: By,
-    session: Option<&mut AuthSession>,
+    session: &mut AuthSession,
     parameters: &mut Secret,
 ) -> Result<Vec<u8>, TpmError> {
-    let Some(session) = session else {
-        // An empty nonce, no attributes, an empty password.
-        return Ok([&PASSWORD.to_be_bytes()[..], &[0; 5]].concat());
-    };
     let nonce = Secret::new(session.next_nonce()?.to_vec());
     if by.attributes & DECRYPT != 0 {
         session.encrypt(parameters)?;
@@ -225,6 +226,16 @@ fn frame(
     Ok(frame)
 }
 
+/// A response code without the layer of a resource manager, in libtss2's words (TSS 2.0 Overview, section
+/// 3.3).
+fn of_any_layer(code: u32) -> u32 {
+    const LAYER: u32 = 0xFFFF_0000;
+    match code & LAYER {
+        0x000B_0000 | 0x000C_0000 => code & !LAYER,
+        _ => code,
+    }
+}
+
 /// What a successful response says. In an auth session its HMAC is verified, and what was encrypted
 /// is decrypted.
 fn answer(
@@ -235,14 +246,29 @@ fn answer(
     session: Option<&mut AuthSession>,
 ) -> Result<Answer, TpmError> {
     let short = || TpmError::Unsupported("response: shorter than it says".into());
-    let unlike = || TpmError::WrongAnswer("a response that does not answer this command".into());
-    let tag = if by.is_some() { SESSIONS } else { NO_SESSIONS };
-    let body = response
-        .strip_prefix(&tag.to_be_bytes())
-        .ok_or_else(unlike)?;
-    let split = body
-        .get(HEADER - 2..)
-        .and_then(|body| body.split_at_checked(4 * handles));
+    let garbage = || TpmError::Broken(format!("no TPM response: {} bytes", response.len()));
+    let mut reading = Reading::new(response);
+    let (Ok(tag), Ok(size), Ok(failure)) = (reading.word(), reading.long(), reading.long()) else {
+        return Err(garbage());
+    };
+    if size as usize != response.len() {
+        return Err(garbage());
+    }
+    let expected = if by.is_some() { SESSIONS } else { NO_SESSIONS };
+    match (tag, failure) {
+        (tag, 0) if tag == expected => {}
+        (SESSIONS | NO_SESSIONS, 0) => {
+            return Err(TpmError::WrongAnswer(
+                "a response that does not answer this command".into(),
+            ));
+        }
+        // A code is an answer also if no table knows it.
+        (SESSIONS | NO_SESSIONS | BAD_TAG, failure) if failure != 0 => {
+            return Err(ResponseCode(of_any_layer(failure)).into());
+        }
+        _ => return Err(garbage()),
+    }
+    let split = reading.rest().split_at_checked(4 * handles);
     let (handles, rest) = split.ok_or_else(short)?;
     let Some(by) = by else {
         return Ok(Answer {
@@ -254,13 +280,17 @@ fn answer(
         .split_first_chunk()
         .and_then(|(size, rest)| rest.split_at_checked(u32::from_be_bytes(*size) as usize))
         .ok_or_else(short)?;
-    let authorisation = content(rest).and_then(|(nonce, rest)| {
-        let (&attributes, rest) = rest.split_first()?;
-        let (hmac, end) = content(rest)?;
-        end.is_empty().then_some((nonce, attributes, hmac))
-    });
-    let (nonce, attributes, hmac) = authorisation
-        .ok_or_else(|| TpmError::WrongAnswer("a response without its authorisation".into()))?;
+    let mut reading = Reading::new(rest);
+    let (Ok(nonce), Ok(attributes), Ok(hmac), true) = (
+        reading.sized(),
+        reading.byte(),
+        reading.sized(),
+        reading.is_at_end(),
+    ) else {
+        return Err(TpmError::WrongAnswer(
+            "a response without its authorisation".into(),
+        ));
+    };
     let mut answer = Answer {
         handles: handles.to_vec(),
         parameters: Secret::new(parameters.to_vec()),
@@ -286,18 +316,8 @@ fn answer(
     Ok(answer)
 }
 
-/// The content of a TPM2B, and what follows it.
-pub(super) fn content(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
-    let (size, rest) = bytes.split_first_chunk()?;
-    rest.split_at_checked(u16::from_be_bytes(*size).into())
-}
-
-/// The parameters of a command as bytes.
-pub(super) fn parameters<C: TpmFrame>(command: &C) -> Result<Secret, TpmError> {
-    written(|writer| command.marshal_parameters(writer))
-}
-
-fn written(
+/// What is marshalled, as bytes.
+pub(super) fn written(
     write: impl FnOnce(&mut TpmWriter) -> tpm2_protocol::TpmResult<()>,
 ) -> Result<Secret, TpmError> {
     let mut bytes = Zeroizing::new([0; FRAME_MAX]);

@@ -14,13 +14,12 @@ mod tctildr;
 #[cfg(test)]
 mod vectors;
 
+use super::TpmError;
 use super::patience::{Class, Limit, Pace, Patience};
 use super::tcti::{Socket, Tcti};
-use super::{ResponseCode, TpmError};
 use channel::{Channel, Framing};
 use device::Device;
 use std::sync::Arc;
-use tpm2_protocol::frame::TpmResponse;
 use tpm2_protocol::{TpmMarshal, TpmWriter};
 
 /// The most bytes of a command or a response (Part 2, section 4: implementations use 4096).
@@ -129,29 +128,6 @@ fn frame_size(header: &[u8]) -> Result<usize, Fault> {
     }
 }
 
-/// Whether a response says success.
-///
-/// The code is read by hand: a vendor's code that no table knows is an answer, not a fault.
-fn check(response: &[u8]) -> Result<(), TpmError> {
-    let garbage = |why: String| TpmError::Broken(format!("response not understood: {why}"));
-    let [tag0, tag1, _, _, _, _, code @ ..] = *response
-        .first_chunk::<HEADER>()
-        .ok_or_else(|| garbage(format!("{} bytes", response.len())))?;
-    // The layers of resource managers in libtss2's words (TSS 2.0 Overview, section 3.3).
-    const LAYER: u32 = 0xFFFF_0000;
-    let code = match u32::from_be_bytes(code) {
-        code if matches!(code & LAYER, 0x000B_0000 | 0x000C_0000) => code & !LAYER,
-        code => code,
-    };
-    match u16::from_be_bytes([tag0, tag1]) {
-        // TPM_ST_RSP_COMMAND, of TPM 1.2, is how a TPM of either kind says "bad tag".
-        0x00C4 | 0x8001 | 0x8002 if code != 0 => Err(ResponseCode(code).into()),
-        _ => TpmResponse::cast(response)
-            .map(drop)
-            .map_err(|error| garbage(error.to_string())),
-    }
-}
-
 /// A structure as bytes.
 fn marshalled(structure: &impl TpmMarshal) -> Result<Vec<u8>, TpmError> {
     let mut bytes = [0; FRAME_MAX];
@@ -164,7 +140,7 @@ fn marshalled(structure: &impl TpmMarshal) -> Result<Vec<u8>, TpmError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tpm::{Hash, Limits, Scheme, Used};
+    use crate::tpm::{Hash, Limits, ResponseCode, Scheme, Used};
     use std::path::Path;
     use std::time::Duration;
 

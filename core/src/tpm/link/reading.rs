@@ -36,6 +36,16 @@ impl<'a> Reading<'a> {
         Ok(content)
     }
 
+    /// What was not read yet.
+    pub(super) fn rest(&self) -> &'a [u8] {
+        self.0
+    }
+
+    /// Whether all was read.
+    pub(super) fn is_at_end(&self) -> bool {
+        self.0.is_empty()
+    }
+
     fn piece<const SIZE: usize>(&mut self) -> Result<[u8; SIZE], TpmError> {
         let (piece, rest) = self.0.split_first_chunk().ok_or_else(short)?;
         self.0 = rest;

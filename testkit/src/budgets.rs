@@ -89,4 +89,4 @@ pub mod instructions {
 
 /// Functions and closures of ours that a steady C_Sign enters by the same key, each counted once: those
 /// that a reader of its way has to visit, and small accessors among them.
-pub const FUNCTIONS_OF_A_SIGNATURE: u64 = 105;
+pub const FUNCTIONS_OF_A_SIGNATURE: u64 = 110;

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::env;
 use testkit::devid::{Judge, MASTER, SRK};
 use testkit::memory::contains;
-use testkit::mutation::{Altered, Dice, makes_a_handle};
+use testkit::mutation::{Altered, Dice, Kind, makes_a_handle};
 use testkit::pins::{OFFICER, USER, value_of};
 use testkit::proxy::command;
 
@@ -34,6 +34,8 @@ pub struct Case<'a> {
     pub found: Told,
     /// How many answers were altered.
     pub altered: usize,
+    /// Whether the TPM was silent: nobody can say then what became of a command.
+    pub was_silent: bool,
     /// How many failed tries of authorisations the TPM counted meanwhile.
     tries: u32,
     /// What the module logged while the story was told.
@@ -249,6 +251,7 @@ impl Story<'_> {
                 told,
                 found,
                 altered: done.len(),
+                was_silent: done.iter().any(|(_, kind)| *kind == Kind::Silent),
                 tries,
                 log,
                 faults: RefCell::default(),

@@ -158,8 +158,8 @@ fn made_or_not(case: &Case) {
         match (case.told.ok(&format!("make {name}")), shown) {
             (true, Some((_, info))) => case.holds(&place, &info),
             (true, None) => {} // its public half could not be read meanwhile
-            // Where faults go on, what was done cannot be undone.
-            (false, _) if case.altered == 1 && case.is_shown(&place) => {
+            // Where faults go on, what was done cannot be undone; after silence the file is kept.
+            (false, _) if case.altered == 1 && !case.was_silent && case.is_shown(&place) => {
                 case.fault(format!("{name} was not made, said the call, and is there"));
             }
             (false, _) => {}

@@ -1,5 +1,6 @@
 //! How a request to sign becomes a scheme that the key takes, and its answer a signature.
 
+use super::padding::has_room;
 use super::{Key, Place};
 use crate::key::{Curve, PublicKey, pad_left};
 use crate::store::SignError;
@@ -42,9 +43,17 @@ impl<'a> SignRequest<'a> {
 }
 
 impl Key {
-    /// Whether it signs, and nothing but its TPM limits by which scheme.
+    /// Whether it signs, and nothing but its TPM limits by which scheme: it names none, and each has
+    /// room in it.
     pub fn signs_by_any_scheme(&self) -> bool {
-        self.is_signing() && self.own_scheme() == SigningScheme::Any
+        let has_room_for_all = match self.public() {
+            PublicKey::Ec { .. } => true,
+            public @ PublicKey::Rsa { .. } => {
+                let mut hashes = Hash::ALL.into_iter();
+                hashes.all(|hash| has_room(public, Scheme::Rsapss(hash)))
+            }
+        };
+        self.is_signing() && self.own_scheme() == SigningScheme::Any && has_room_for_all
     }
 
     /// Whether it signs digests of the scheme's hash by this scheme. ECDSA takes those of other
@@ -69,6 +78,8 @@ impl Key {
             {
                 false
             }
+            // A TPM would take a shorter salt.
+            (public @ PublicKey::Rsa { .. }, ..) if !has_room(public, scheme) => false,
             (PublicKey::Rsa { .. }, SigningScheme::Fixed(fixed), scheme) => fixed == scheme,
             (PublicKey::Rsa { .. }, SigningScheme::Any, scheme) => {
                 self.algorithms.or_any().sign(scheme)

@@ -127,14 +127,46 @@ fn an_rsa_key_signs_by_what_the_tpm_has() {
     }
 }
 
-/// A key that leaves the scheme open, its modulus the one of the signatures below.
+/// Of a key of 1024 bits the TPM has room for a salt of 62 bytes behind a digest of SHA-512.
+#[test]
+fn a_key_that_is_too_narrow_for_the_salt_says_nothing_of_the_tpm() {
+    let area = rsa_area_of(128);
+    let fake = FakeTpm::new([public(&area, &[0, 0x0B, 1])]);
+    let tpm = fake.tpm(std::time::Duration::from_secs(20));
+    let (_, resident) = tpm.resident_key(0x8102_0000).unwrap();
+    let abilities = Abilities {
+        algorithms: Algorithms::ANY.into(),
+        pss: true,
+    };
+    let key = Key::resident(resident, PublicArea::parse(&area).unwrap(), abilities);
+    assert!(
+        !key.signs_by_any_scheme(),
+        "it takes no mechanism off a list"
+    );
+    let refused = key.sign(&tpm, SignRequest::Pss(Hash::Sha512, &[7; 64]));
+    assert_eq!(refused, Err(SignError::Scheme), "and nothing is sent");
+    assert!(tpm.signs_pss());
+    for hash in Hash::ALL {
+        let has_room = hash != Hash::Sha512;
+        assert_eq!(key.signs(Scheme::Rsapss(hash)), has_room, "{hash:?}");
+        assert!(key.signs(Scheme::Rsassa(hash)), "{hash:?}");
+    }
+}
+
 fn rsa_area() -> Vec<u8> {
+    rsa_area_of(256)
+}
+
+/// A key that leaves the scheme open, its modulus so many bytes of the one of the signatures below.
+fn rsa_area_of(width: u16) -> Vec<u8> {
     let mut area = vec![0x00, 0x01, 0x00, 0x0B];
     area.extend(IDENTITY.to_be_bytes());
-    area.extend([
-        0, 0, 0x00, 0x10, 0x00, 0x10, 0x08, 0x00, 0, 0, 0, 0, 0x01, 0x00,
-    ]);
-    area.extend(include_bytes!("../../../testdata/rsa-modulus.bin"));
+    area.extend([0, 0, 0x00, 0x10, 0x00, 0x10]);
+    area.extend((8 * width).to_be_bytes());
+    area.extend([0; 4]);
+    area.extend(width.to_be_bytes());
+    let modulus = include_bytes!("../../../testdata/rsa-modulus.bin");
+    area.extend(&modulus[..width.into()]);
     area
 }
 

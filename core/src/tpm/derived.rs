@@ -7,12 +7,11 @@
 use super::exchange::{Exchange, Subject};
 use super::wrapped::{flush, is_gone};
 use super::{
-    Class, Link, PublicArea, ResponseCode, SRK, Tpm, TpmError, Used, qualified_name_below, template,
+    Link, PublicArea, ResponseCode, SRK, Tpm, TpmError, Used, qualified_name_below, template,
 };
 use crate::key::PublicKey;
 use log::{debug, info, warn};
 use parking_lot::Mutex;
-use std::time::Instant;
 
 /// A key by its template and name.
 #[derive(Debug)]
@@ -50,19 +49,14 @@ impl DerivedKey {
 impl Tpm {
     /// Tries the templates of factories, `likeliest` before all, until one gives this public key.
     ///
-    /// `None` if none does. Two commands for each candidate, three for the right one.
+    /// `None` if none does. Two commands for each candidate, three for the right one. Each candidate is
+    /// a key generation, and has the whole limit of one.
     pub fn derive(
         &self,
         public: &PublicKey,
         likeliest: Option<Vec<u8>>,
     ) -> Result<Option<(PublicArea, DerivedKey)>, TpmError> {
-        // Each candidate is a key generation.
-        let limit = self.limits().of(Class::Generation);
-        let deadline = Instant::now() + limit.time;
         for template in likeliest.into_iter().chain(template::candidates(public)) {
-            if Instant::now() >= deadline {
-                return Err(TpmError::Timeout(limit));
-            }
             let hierarchy = Subject::open(b"endorsement", "the endorsement hierarchy");
             let tried = Exchange::by("CreatePrimary", hierarchy)
                 .loading()

@@ -106,6 +106,17 @@ impl Scheme {
     }
 }
 
+impl fmt::Display for Scheme {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let called = match self {
+            Self::Ecdsa(_) => "ECDSA",
+            Self::Rsassa(_) => "RSASSA-PKCS1-v1_5",
+            Self::Rsapss(_) => "RSASSA-PSS",
+        };
+        write!(f, "{called} with {}", self.hash())
+    }
+}
+
 /// A signature as the TPM gives it, big-endian; leading zeros may be left out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Signature {

@@ -211,7 +211,7 @@ impl Key {
             tpm.give_up_pss();
             return SignError::Scheme;
         }
-        unverified(&format!("{scheme:?}"))
+        unverified(&scheme.to_string())
     }
 
     fn knows_salt(&self) -> bool {
@@ -248,7 +248,8 @@ pub(super) fn ecdsa_hash(area: Option<&PublicArea>, curve: Curve, told: &Told) -
 pub(super) fn unverified(by: &str) -> SignError {
     let why = format!(
         "its signature ({by}) does not verify with the key, and is not given out: another key signed, \
-         or the TPM does not sign rightly by that scheme"
+         or the TPM does not sign rightly in that way. Sign again; if this comes each time, use \
+         another mechanism or hash, and report it to the maker of the TPM"
     );
     TpmError::WrongAnswer(why).into()
 }

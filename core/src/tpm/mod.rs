@@ -38,7 +38,7 @@ mod turn;
 mod unloadable;
 mod wrapped;
 
-pub use algorithms::{Algorithms, Told};
+pub use algorithms::{Algorithms, Capabilities, Told};
 pub use client::Tpm;
 pub use derived::DerivedKey;
 pub use exchange::Refusals;

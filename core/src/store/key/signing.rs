@@ -214,6 +214,13 @@ impl Key {
         unverified(&scheme.to_string())
     }
 
+    /// Notes that PSS signatures of the TPM are of no use.
+    pub(in crate::store) fn give_up_pss(&self) {
+        if !matches!(self.place, Place::Memory(_)) {
+            self.pss_salt.store(SALT_OF_OTHER_LENGTH, Ordering::Relaxed);
+        }
+    }
+
     fn knows_salt(&self) -> bool {
         self.pss_salt.load(Ordering::Relaxed) == SALT_AS_LONG_AS_DIGEST
     }

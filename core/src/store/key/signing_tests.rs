@@ -4,7 +4,7 @@ use super::signing::{ecdsa_hash, fit};
 use super::{Abilities, Key, SignRequest};
 use crate::key::{Curve, pad_left};
 use crate::store::SignError;
-use crate::tpm::fake::{FIXED, FakeTpm, IDENTITY, Reply, p256_area, public, signature};
+use crate::tpm::fake::{FIXED, FakeTpm, IDENTITY, Reply, p256_area, public, rsa_area, signature};
 use crate::tpm::{Algorithms, PublicArea};
 use crate::tpm::{Hash, Scheme, TpmError};
 use p256::ecdsa::signature::hazmat::PrehashSigner;
@@ -111,7 +111,7 @@ fn a_curve_takes_a_hash_that_the_tpm_has() {
 
 #[test]
 fn an_rsa_key_signs_by_what_the_tpm_has() {
-    let area = rsa_area();
+    let area = rsa_area(256);
     let fake = FakeTpm::new([public(&area, &[0, 0x0B, 1])]);
     let tpm = fake.tpm(std::time::Duration::from_secs(20));
     let (_, resident) = tpm.resident_key(0x8102_0000).unwrap();
@@ -136,7 +136,7 @@ fn an_rsa_key_signs_by_what_the_tpm_has() {
 /// Of a key of 1024 bits the TPM has room for a salt of 62 bytes behind a digest of SHA-512.
 #[test]
 fn a_key_that_is_too_narrow_for_the_salt_says_nothing_of_the_tpm() {
-    let area = rsa_area_of(128);
+    let area = rsa_area(128);
     let fake = FakeTpm::new([public(&area, &[0, 0x0B, 1])]);
     let tpm = fake.tpm(std::time::Duration::from_secs(20));
     let (_, resident) = tpm.resident_key(0x8102_0000).unwrap();
@@ -159,23 +159,6 @@ fn a_key_that_is_too_narrow_for_the_salt_says_nothing_of_the_tpm() {
     }
 }
 
-fn rsa_area() -> Vec<u8> {
-    rsa_area_of(256)
-}
-
-/// A key that leaves the scheme open, its modulus so many bytes of the one of the signatures below.
-fn rsa_area_of(width: u16) -> Vec<u8> {
-    let mut area = vec![0x00, 0x01, 0x00, 0x0B];
-    area.extend(IDENTITY.to_be_bytes());
-    area.extend([0, 0, 0x00, 0x10, 0x00, 0x10]);
-    area.extend((8 * width).to_be_bytes());
-    area.extend([0; 4]);
-    area.extend(width.to_be_bytes());
-    let modulus = include_bytes!("../../../testdata/rsa-modulus.bin");
-    area.extend(&modulus[..width.into()]);
-    area
-}
-
 /// A signature that OpenSSL made over 32 bytes 7, with a salt of this length.
 fn pss_answer(signature: &[u8]) -> Reply {
     let mut body = vec![0x00, 0x16, 0x00, 0x0B, 0x01, 0x00];
@@ -185,7 +168,7 @@ fn pss_answer(signature: &[u8]) -> Reply {
 
 #[test]
 fn a_tpm_with_another_salt_signs_no_pss_and_a_damaged_answer_is_only_that() {
-    let area = rsa_area();
+    let area = rsa_area(256);
     let good = include_bytes!("../../../testdata/pss-salt-digest.bin");
     let longest = include_bytes!("../../../testdata/pss-salt-max.bin");
     let mut damaged = *good;

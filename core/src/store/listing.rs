@@ -4,6 +4,7 @@ use super::folder::{Data, Description, Origin, Refused};
 use super::{Key, Stamp};
 use crate::certificate::Certificate;
 use crate::key::PublicKey;
+use crate::tpm::Capabilities;
 use std::sync::Arc;
 
 /// All objects of a store as one look found them.
@@ -14,7 +15,7 @@ pub struct Listing {
     /// 16 hexadecimal digits that name the token.
     pub serial: String,
     /// In the order in which they are to be shown. One that did not change since the last look is
-    /// the same `Arc` again.
+    /// the same `Arc` again, as long as nothing else is known of what the TPM can do.
     pub objects: Vec<Arc<Shown>>,
     /// Files of a key folder that give no object, by name.
     pub refused: Vec<Refused>,
@@ -31,6 +32,34 @@ pub struct Shown {
     pub name: String,
     /// What it is.
     pub kind: Kind,
+}
+
+impl Shown {
+    /// The same object, to be shown anew if what it says depends on what its TPM can do: that is known
+    /// to be this now.
+    pub(super) fn anew(self: &Arc<Self>, can: Capabilities) -> Arc<Self> {
+        let Kind::Pair {
+            key,
+            origin,
+            private,
+            public,
+        } = &self.kind
+        else {
+            return Arc::clone(self);
+        };
+        if !can.pss {
+            key.give_up_pss();
+        }
+        Arc::new(Self {
+            name: self.name.clone(),
+            kind: Kind::Pair {
+                key: Arc::clone(key),
+                origin: *origin,
+                private: private.clone(),
+                public: public.clone(),
+            },
+        })
+    }
 }
 
 /// The kinds of objects.

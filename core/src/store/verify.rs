@@ -51,8 +51,8 @@ fn unpadded(key: &PublicKey, number: &[u8], signature: &[u8]) -> Option<bool> {
     Some(rsa_encrypt(&key.to_rsa()?, &signature).ok()? == number)
 }
 
-/// Whether it is a PSS signature with the longest salt that the key has room for: what a TPM may
-/// make instead (TPM 2.0 Library, Part 1, section B.7).
+/// Whether it is a PSS signature with the longest salt that the key has room for, and that is longer
+/// than the digest: what a TPM may make instead (TPM 2.0 Library, Part 1, section B.7).
 pub(super) fn has_longest_salt(
     key: &PublicKey,
     hash: Hash,
@@ -64,6 +64,7 @@ pub(super) fn has_longest_salt(
     };
     // Hash and salt, one byte before and one behind (RFC 8017, section 9.1.1).
     let longest = modulus.len().checked_sub(hash.width() + 2);
+    let longest = longest.filter(|salt| *salt > hash.width());
     longest.is_some_and(|salt| verify_pss(key, hash, salt, digest, signature))
 }
 

@@ -1,10 +1,11 @@
 //! Which algorithms a TPM says that it implements (TPM_CAP_ALGS), as far as that matters to keys and
 //! signatures.
 
-use super::{Hash, Scheme};
+use super::{Hash, Scheme, TpmError};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 /// Algorithms that a TPM implements.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -104,23 +105,11 @@ impl fmt::Debug for Algorithms {
 #[derive(Debug, Clone, Default)]
 pub struct Told(Arc<AtomicU32>);
 
-/// Somebody asked, and nothing is told yet.
-const ASKING: u32 = 1;
-
 impl Told {
     /// What is known already.
     pub fn known(&self) -> Option<Algorithms> {
         let told = self.0.load(Ordering::Acquire);
         (told & TOLD != 0).then_some(Algorithms(told))
-    }
-
-    /// Whether the caller is the first who is about to ask.
-    pub(super) fn begin_asking(&self) -> bool {
-        let (first, order) = (0, Ordering::AcqRel);
-        let exchanged = self
-            .0
-            .compare_exchange(first, ASKING, order, Ordering::Acquire);
-        exchanged.is_ok()
     }
 
     /// What is known already, or else all that any TPM may implement.
@@ -130,6 +119,43 @@ impl Told {
 
     pub(super) fn note(&self, algorithms: Algorithms) {
         self.0.store(algorithms.0, Ordering::Release);
+    }
+}
+
+/// What is known of what a TPM can do; attributes of keys depend on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Capabilities {
+    /// What it told, if it was asked.
+    pub algorithms: Option<Algorithms>,
+    /// Whether its PSS signatures are of use, as far as is known.
+    pub pss: bool,
+}
+
+/// How long a TPM that did not tell its algorithms is not asked again.
+#[derive(Debug, Default)]
+pub(super) struct Rest(Option<Instant>);
+
+impl Rest {
+    /// Whether it may be asked.
+    pub(super) fn is_over(&self) -> bool {
+        self.0.is_none_or(|end| Instant::now() >= end)
+    }
+
+    /// Begins after a question that began then: as long as that took, and not less than a second. Behind
+    /// a key of another process no longer.
+    pub(super) fn begin(&mut self, asked: Instant, error: &TpmError) {
+        const LEAST: Duration = Duration::from_secs(1);
+        let rest = match error {
+            TpmError::Busy(_) => LEAST,
+            _ => LEAST.max(asked.elapsed()),
+        };
+        self.0 = Some(Instant::now() + rest);
+    }
+
+    #[cfg(test)]
+    pub(super) fn takes(&mut self, rest: Duration) {
+        assert!(self.0.is_some(), "it has begun");
+        self.0 = Some(Instant::now() + rest);
     }
 }
 

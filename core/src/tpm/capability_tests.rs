@@ -65,6 +65,52 @@ fn algorithms_that_nothing_knows_are_passed_over() {
 }
 
 #[test]
+fn a_fault_leaves_the_algorithms_to_be_asked_for() {
+    let (fake, tpm) = told([
+        Reply::Hangup,
+        Reply::Hangup,
+        algorithms(false, &[0x0001, 0x000B, 0x0014]),
+    ]);
+    assert_eq!(tpm.algorithms_or_any(), Algorithms::ANY);
+    tpm.asking.lock().takes(LIMIT);
+    assert!(!tpm.is_free_to_tell() && !tpm.learn_algorithms());
+    assert_eq!(tpm.algorithms_or_any(), Algorithms::ANY);
+    assert_eq!(fake.seen().len(), 2, "not asked while it rests");
+    tpm.asking.lock().takes(Duration::ZERO);
+    assert!(tpm.is_free_to_tell());
+    assert!(!tpm.algorithms_or_any().has_ecc());
+    assert_eq!(fake.seen().len(), 3);
+    assert!(tpm.learn_algorithms() && !tpm.is_free_to_tell());
+    assert_eq!(fake.seen().len(), 3);
+}
+
+/// Another thread of the parent was asking when it forked.
+#[test]
+fn a_forked_child_asks_for_itself() {
+    let (_fake, tpm) = told([algorithms(false, &[0x0001])]);
+    let _asking = tpm.asking.lock();
+    assert_eq!(tpm.algorithms_or_any(), Algorithms::ANY);
+    let child = tpm.for_child(Refusals::default());
+    assert!(!child.algorithms_or_any().has_ecc());
+    assert!(tpm.told().known().is_some(), "keys of the parent share it");
+}
+
+/// Who only looks waits behind no key generation, of another thread or of another process.
+#[test]
+fn whoever_looks_waits_for_no_link() {
+    let (fake, tpm) = told([algorithms(false, &[0x0001])]);
+    let held = tpm.link.lock();
+    assert!(!tpm.is_free_to_tell() && !tpm.learn_algorithms());
+    drop(held);
+    let other = fake.tpm(LIMIT);
+    let generation = other.pace().begun(Class::Generation);
+    assert!(!tpm.is_free_to_tell() && !tpm.learn_algorithms());
+    assert_eq!(fake.seen(), []);
+    drop(generation);
+    assert!(tpm.is_free_to_tell() && tpm.learn_algorithms());
+}
+
+#[test]
 fn algorithms_come_in_pages_and_in_any_order() {
     let (fake, tpm) = told([
         algorithms(true, &[0x0014, 0x0001, 0x0001]),
@@ -169,6 +215,14 @@ fn a_property_is_found_among_others_or_not_told() {
     for (answer, value) in answers {
         let (_fake, tpm) = told([answer]);
         assert_eq!(tpm.property(Property::NvBufferMax), Ok(value));
+    }
+}
+
+#[test]
+fn an_index_holds_what_can_be_asked_for_where_the_tpm_tells_nothing_of_use() {
+    for (told_most, most) in [(2048, 2048), (0, 0xFFFF), (0x10000, 0xFFFF)] {
+        let (_fake, tpm) = told([properties(&[(0x117, told_most)])]);
+        assert_eq!(tpm.nv_most(), Ok(most), "{told_most}");
     }
 }
 

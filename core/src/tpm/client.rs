@@ -1,13 +1,14 @@
 //! One TPM as the house sees it: opened when first needed, shared by threads, retried and
 //! reconnected.
 
+use super::algorithms::Rest;
 use super::exchange::{Exchange, Refusals};
 use super::patience::Pace;
 use super::turn::{NoTurn, Turn};
 use super::wrapped::Nest;
 use super::{
-    Class, Hash, Limits, Link, Lockout, Property, Root, SRK, SaltKey, Scheme, Silence, Tcti, Told,
-    TpmError,
+    Capabilities, Class, Hash, Limits, Link, Lockout, Property, Root, SRK, SaltKey, Scheme,
+    Silence, Tcti, Told, TpmError,
 };
 use crate::file::Lock;
 use crate::key::{Curve, PublicKey};
@@ -57,6 +58,8 @@ pub struct Tpm {
     pss_given_up: AtomicBool,
     pub(super) nv_chunk: OnceCell<u16>,
     told: Told,
+    /// Held while it is asked what [`Tpm::told`] is to hold.
+    pub(super) asking: Mutex<Rest>,
     /// Schemes by which a signature of this TPM was verified; see [`Tpm::has_proven`].
     proven: AtomicU32,
 }
@@ -87,6 +90,7 @@ impl Tpm {
             pss_given_up: AtomicBool::new(false),
             nv_chunk: OnceCell::new(),
             told: Told::default(),
+            asking: Mutex::default(),
             proven: AtomicU32::new(0),
         }
     }
@@ -136,6 +140,7 @@ impl Tpm {
             verifies_signatures: self.verifies_signatures,
             nv_chunk: OnceCell::new(),
             told: self.told.clone(),
+            asking: Mutex::default(),
             proven: AtomicU32::new(self.proven.load(Ordering::Acquire)),
         }
     }
@@ -198,6 +203,14 @@ impl Tpm {
     /// What the TPM told of its algorithms; see [`Tpm::algorithms`].
     pub fn told(&self) -> &Told {
         &self.told
+    }
+
+    /// What is known now of what it can do. Costs no TPM command.
+    pub fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            algorithms: self.told.known(),
+            pss: self.signs_pss(),
+        }
     }
 
     /// Whether a signature by this scheme, or by the private RSA operation alone, and by a key of this

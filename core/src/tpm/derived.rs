@@ -7,12 +7,11 @@
 use super::exchange::{Exchange, Subject};
 use super::wrapped::{flush, is_gone};
 use super::{
-    Class, Link, PublicArea, ResponseCode, SRK, Tpm, TpmError, Used, qualified_name_below, template,
+    Link, PublicArea, ResponseCode, SRK, Tpm, TpmError, Used, qualified_name_below, template,
 };
 use crate::key::PublicKey;
 use log::{debug, info, warn};
 use parking_lot::Mutex;
-use std::time::Instant;
 
 /// A key by its template and name.
 #[derive(Debug)]
@@ -20,7 +19,18 @@ pub struct DerivedKey {
     template: Vec<u8>,
     name: Vec<u8>,
     /// Held for moments only; whoever finds it held does without.
-    context: Mutex<Option<Context>>,
+    context: Mutex<Kept>,
+}
+
+/// What is kept of a key for its next use.
+#[derive(Debug, Clone, Default)]
+enum Kept {
+    /// Nothing yet, or no more.
+    #[default]
+    Nothing,
+    Context(Context),
+    /// Nothing for good: the TPM saves no contexts of it, or gave another key back.
+    Never,
 }
 
 /// A saved context, and what is known of it.
@@ -32,8 +42,8 @@ struct Context {
     proven: bool,
 }
 
-/// A template that gave the right key: its area, its name and its saved context, if the TPM gave one.
-type Tried = (PublicArea, Vec<u8>, Option<Context>);
+/// A template that gave the right key: its area, its name and its saved context.
+type Tried = (PublicArea, Vec<u8>, Kept);
 
 impl DerivedKey {
     /// The template that the TPM derives the key from.
@@ -50,19 +60,14 @@ impl DerivedKey {
 impl Tpm {
     /// Tries the templates of factories, `likeliest` before all, until one gives this public key.
     ///
-    /// `None` if none does. Two commands for each candidate, three for the right one.
+    /// `None` if none does. Two commands for each candidate, three for the right one. Each candidate is
+    /// a key generation, and has the whole limit of one.
     pub fn derive(
         &self,
         public: &PublicKey,
         likeliest: Option<Vec<u8>>,
     ) -> Result<Option<(PublicArea, DerivedKey)>, TpmError> {
-        // Each candidate is a key generation.
-        let limit = self.limits().of(Class::Generation);
-        let deadline = Instant::now() + limit.time;
         for template in likeliest.into_iter().chain(template::candidates(public)) {
-            if Instant::now() >= deadline {
-                return Err(TpmError::Timeout(limit));
-            }
             let hierarchy = Subject::open(b"endorsement", "the endorsement hierarchy");
             let tried = Exchange::by("CreatePrimary", hierarchy, None)
                 .loading()
@@ -237,25 +242,25 @@ impl DerivedKey {
     /// A transient handle; to be flushed. From the saved context, or derived anew: one command, and
     /// one more where a context is loaded for the first time.
     pub(super) fn load(&self, link: &mut Link) -> Result<u32, TpmError> {
-        let context = self.context.try_lock().and_then(|context| context.clone());
-        let keeps_contexts = match context {
-            None => true,
-            Some(context) => match self.load_context(link, context)? {
+        let kept = self.context.try_lock().map(|kept| kept.clone());
+        let mut saves = !matches!(kept, Some(Kept::Never));
+        if let Some(Kept::Context(context)) = kept {
+            match self.load_context(link, context)? {
                 Ok(handle) => return Ok(handle),
-                Err(keeps_contexts) => keeps_contexts,
-            },
-        };
+                Err(saves_again) => saves = saves_again,
+            }
+        }
         let (handle, _, name) = link.create_primary(Used::endorsement(), &self.template)?;
         if name != self.name {
             link.flush(handle)?;
             return Err(TpmError::SeedChanged);
         }
-        let context = match keeps_contexts {
+        let kept = match saves {
             true => saved(link, handle)?,
-            false => None,
+            false => Kept::Never,
         };
         if let Some(mut place) = self.context.try_lock() {
-            *place = context;
+            *place = kept;
         }
         Ok(handle)
     }
@@ -282,7 +287,7 @@ impl DerivedKey {
             Ok((_, name)) if name == self.name => {
                 if let Some(mut place) = self.context.try_lock() {
                     let proven = true;
-                    *place = Some(Context { proven, ..context });
+                    *place = Kept::Context(Context { proven, ..context });
                 }
                 Ok(Ok(handle))
             }
@@ -305,26 +310,36 @@ impl DerivedKey {
         let Some(mut place) = self.context.try_lock() else {
             return false;
         };
-        let was_proven = place.as_ref().is_some_and(|context| context.proven);
-        *place = None;
+        let Kept::Context(context) = &*place else {
+            return false;
+        };
+        let was_proven = context.proven;
+        *place = Kept::Nothing;
         was_proven
     }
 }
 
-/// The context of what is in a handle; `None` from a TPM that does not give it: the key is derived for
-/// each use then.
-fn saved(link: &mut Link, handle: u32) -> Result<Option<Context>, TpmError> {
-    match link.context_save(handle) {
-        Ok(saved) => Ok(Some(Context {
-            saved,
-            proven: false,
-        })),
-        Err(error @ (TpmError::Response(_) | TpmError::Unsupported(_))) => {
-            debug!("TPM2_ContextSave: {error}");
-            Ok(None)
+/// The context of what is in a handle, or that a TPM does not give it: the key is derived for this use
+/// then, and for each if the TPM never gives it.
+fn saved(link: &mut Link, handle: u32) -> Result<Kept, TpmError> {
+    let kept = match link.context_save(handle) {
+        Ok(saved) => {
+            return Ok(Kept::Context(Context {
+                saved,
+                proven: false,
+            }));
         }
-        Err(error) => Err(error),
-    }
+        Err(TpmError::Response(code)) if !code.is_definite() => {
+            debug!("TPM2_ContextSave: {code}");
+            Kept::Nothing
+        }
+        Err(error @ (TpmError::Response(_) | TpmError::Unsupported(_))) => {
+            debug!("TPM2_ContextSave: {error}; the key is derived for each use");
+            Kept::Never
+        }
+        Err(error) => return Err(error),
+    };
+    Ok(kept)
 }
 
 /// `None` if the template gives another key.

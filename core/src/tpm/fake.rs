@@ -1,7 +1,7 @@
 //! A TPM for unit tests: answers each command as the test says, over a Unix socket.
 
-use super::{Limits, Refusals, Tcti, Tpm, sized};
-use parking_lot::Mutex;
+use super::{Limits, Link, Refusals, Tcti, Tpm, sized};
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::VecDeque;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixListener;
@@ -110,6 +110,11 @@ impl FakeTpm {
     }
 }
 
+/// Keeps the link, as a thread does whose command is under way.
+pub(crate) fn keep_link(tpm: &Tpm) -> MutexGuard<'_, Option<Link>> {
+    tpm.link.lock()
+}
+
 /// A body that goes on behind what is known today.
 pub(crate) fn longer(reply: Reply) -> Reply {
     match reply {
@@ -188,6 +193,19 @@ pub(crate) fn p256_area(attributes: u32, scheme: &[u8]) -> Vec<u8> {
             area.push(u8::from_str_radix(str::from_utf8(pair).unwrap(), 16).unwrap());
         }
     }
+    area
+}
+
+/// A key that leaves the scheme open, its modulus so many bytes of the one in `testdata/`.
+pub(crate) fn rsa_area(width: u16) -> Vec<u8> {
+    let mut area = vec![0x00, 0x01, 0x00, 0x0B];
+    area.extend(IDENTITY.to_be_bytes());
+    area.extend([0, 0, 0x00, 0x10, 0x00, 0x10]);
+    area.extend((8 * width).to_be_bytes());
+    area.extend([0; 4]);
+    area.extend(width.to_be_bytes());
+    let modulus = include_bytes!("../../testdata/rsa-modulus.bin");
+    area.extend(&modulus[..width.into()]);
     area
 }
 

@@ -4,6 +4,7 @@ use hmac::digest::FixedOutput;
 use hmac::{Hmac, KeyInit, Mac};
 use sha1::Sha1;
 use sha2::{Digest, Sha256, Sha384, Sha512};
+use std::fmt;
 use zeroize::Zeroizing;
 
 /// A hash algorithm by its TPM identifier (Part 2, section 6.3).
@@ -41,6 +42,18 @@ macro_rules! by_algorithm {
 }
 
 pub(super) use by_algorithm;
+
+impl fmt::Display for Hash {
+    /// As FIPS 180-4 calls it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Sha1 => "SHA-1",
+            Self::Sha256 => "SHA-256",
+            Self::Sha384 => "SHA-384",
+            Self::Sha512 => "SHA-512",
+        })
+    }
+}
 
 impl Hash {
     /// All that a signature may be over.

@@ -38,7 +38,7 @@ mod turn;
 mod unloadable;
 mod wrapped;
 
-pub use algorithms::{Algorithms, Told};
+pub use algorithms::{Algorithms, Capabilities, Told};
 pub use client::Tpm;
 pub use derived::DerivedKey;
 pub use exchange::Refusals;
@@ -103,6 +103,17 @@ impl Scheme {
         match self {
             Self::Ecdsa(hash) | Self::Rsassa(hash) | Self::Rsapss(hash) => hash,
         }
+    }
+}
+
+impl fmt::Display for Scheme {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let called = match self {
+            Self::Ecdsa(_) => "ECDSA",
+            Self::Rsassa(_) => "RSASSA-PKCS1-v1_5",
+            Self::Rsapss(_) => "RSASSA-PSS",
+        };
+        write!(f, "{called} with {}", self.hash())
     }
 }
 

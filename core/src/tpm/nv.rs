@@ -57,10 +57,11 @@ impl Tpm {
         put
     }
 
-    /// The most bytes that an index holds. Where the TPM does not tell it, as many as can be asked for:
-    /// the TPM refuses what is too much, and nothing is lost by that.
+    /// The most bytes that an index holds. Where the TPM does not tell it, or tells 0, as many as can be
+    /// asked for: the TPM refuses what is too much, and nothing is lost by that.
     pub fn nv_most(&self) -> Result<usize, TpmError> {
         let most = self.property(Property::NvIndexMax)?;
+        let most = most.filter(|most| *most > 0);
         let most = most.and_then(|most| u16::try_from(most).ok());
         Ok(most.unwrap_or(u16::MAX).into())
     }

@@ -161,8 +161,13 @@ impl Pace {
         self.limits
     }
 
+    /// Notes that a command of this class begins, if that is a key generation.
+    pub(super) fn begun(&self, class: Class) -> Option<Generation<'_>> {
+        (class == Class::Generation).then(|| self.generation())
+    }
+
     /// Notes that a key generation begins.
-    pub(super) fn generation(&self) -> Generation<'_> {
+    fn generation(&self) -> Generation<'_> {
         self.under_way.fetch_add(1, Ordering::AcqRel);
         self.changes.fetch_add(1, Ordering::AcqRel);
         Generation {
@@ -201,7 +206,8 @@ impl Pace {
         }
     }
 
-    /// Why a wait was in vain: a key generation of another process, or a TPM without answer.
+    /// Why a wait was in vain: a key generation of another process, or a TPM without answer. Asked when
+    /// a generation of one's own is over.
     pub(super) fn in_vain(&self, limit: Limit) -> TpmError {
         match self.is_busy() {
             true => TpmError::Busy(limit),
@@ -419,6 +425,19 @@ mod tests {
         assert_eq!(mine.in_vain(limit), silent);
         let _own = mine.generation();
         assert_eq!(mine.in_vain(limit), silent, "it is this process's own");
+    }
+
+    /// The TPM was still at the other's key when the limit of ours had passed.
+    #[test]
+    fn a_generation_behind_one_of_another_process_is_told_so() {
+        let fake = FakeTpm::new([Reply::Silence]);
+        let limit = Duration::from_millis(10);
+        let limits = Limits::new(limit, limit);
+        let (tpm, other) = (fake.tpm_with(limits), fake.tpm_with(limits));
+        let generation = other.pace().generation();
+        let busy = TpmError::Busy(limits.of(Class::Generation));
+        assert_eq!(create(&tpm).unwrap_err(), busy);
+        drop(generation);
     }
 
     /// Whoever keeps the lock to himself hides a generation, and keeps nobody from it.

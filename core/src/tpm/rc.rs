@@ -32,6 +32,7 @@ impl ResponseCode {
     const AUTH_FAIL: u32 = 0x08E;
     const BAD_AUTH: u32 = 0x0A2;
     const HANDLE: u32 = 0x08B;
+    const HIERARCHY: u32 = 0x085;
     const CURVE: u32 = 0x0A6;
     const INITIALIZE: u32 = 0x100;
     const FAILURE: u32 = 0x101;
@@ -73,18 +74,25 @@ impl ResponseCode {
     /// A parameter of the command is at fault: the same command will fail again.
     ///
     /// Some TPMs leave out what the fault is about. Such a bare code is taken for a parameter's, unless
-    /// only a handle or an authorisation can have it.
+    /// only a handle, a hierarchy or an authorisation can have it.
     pub fn is_parameter(self) -> bool {
         match self.about() {
             Some(About::Parameter) => true,
-            Some(About::Untold) => self.base() != Self::HANDLE && !self.is_wrong_auth(),
+            Some(About::Untold) => {
+                !matches!(self.base(), Self::HANDLE | Self::HIERARCHY) && !self.is_wrong_auth()
+            }
             Some(About::Other) | None => false,
         }
     }
 
-    /// A handle or an auth session of the command is at fault, whatever its parameters are.
+    /// A handle or an auth session of the command is at fault, whatever its parameters are; or the
+    /// hierarchy, which such a handle names.
     pub fn is_of_handle_or_session(self) -> bool {
-        self.about() == Some(About::Other) || self.is_wrong_auth()
+        match self.about() {
+            Some(About::Other) => true,
+            Some(About::Untold) => self.base() == Self::HIERARCHY || self.is_wrong_auth(),
+            Some(About::Parameter) | None => self.is_wrong_auth(),
+        }
     }
 
     /// A handle of the command names nothing: format-one HANDLE, or "reference not loaded".
@@ -213,7 +221,7 @@ impl ResponseCode {
             Self::AUTH_FAIL => "TPM_RC_AUTH_FAIL",
             0x087 => "TPM_RC_KEY_SIZE",
             0x081 => "TPM_RC_ASYMMETRIC",
-            0x085 => "TPM_RC_HIERARCHY",
+            Self::HIERARCHY => "TPM_RC_HIERARCHY",
             0x092 => "TPM_RC_SCHEME",
             0x095 => "TPM_RC_SIZE",
             0x09C => "TPM_RC_KEY",
@@ -294,6 +302,7 @@ mod tests {
         }
         for code in [
             0x08B,
+            0x085,
             0x08E,
             0x0A2,
             0x18B,
@@ -312,7 +321,8 @@ mod tests {
             (0x18B, true),
             (0x185, true),
             (0x98E, true),
-            (0x085, false),
+            (0x085, true),
+            (0x0C5, false),
             (0x2C4, false),
         ] {
             assert_eq!(

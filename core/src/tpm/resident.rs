@@ -1,6 +1,7 @@
 //! What lies in the TPM: handles, NV indices, what the TPM can do, and the keys in persistent
 //! handles.
 
+use super::algorithms::Rest;
 use super::exchange::{Exchange, Subject};
 use super::own::by_owner;
 use super::{
@@ -9,11 +10,15 @@ use super::{
 };
 use log::warn;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 /// The most that TPM2_NV_Read may be asked for before the TPM was asked for its own limit, and where it
 /// does not tell it.
 const NV_CHUNK_UNASKED: u16 = 512;
 const NV_CHUNK_MOST: u32 = 2048;
+
+/// What the log calls the question for algorithms.
+const ALGORITHMS: &str = "GetCapability(algorithms)";
 
 /// A key in a persistent handle, with the name by which it was found.
 #[derive(Debug)]
@@ -111,7 +116,10 @@ impl Tpm {
         if let Some(known) = self.told().known() {
             return Ok(known);
         }
-        let asked = Exchange::new("GetCapability(algorithms)").run(self, |link| link.algorithms());
+        self.note_algorithms(Exchange::new(ALGORITHMS).run(self, |link| link.algorithms()))
+    }
+
+    fn note_algorithms(&self, asked: Result<Vec<u16>, TpmError>) -> Result<Algorithms, TpmError> {
         let algorithms = match asked {
             Ok(identifiers) => Algorithms::of(&identifiers),
             Err(TpmError::Response(code)) if code.is_definite() => {
@@ -128,16 +136,50 @@ impl Tpm {
         Ok(algorithms)
     }
 
-    /// The same, or all that any TPM may implement while this one does not answer. Then it is not asked
-    /// again for this: each time would wait as long.
+    /// The same, or all that any TPM may implement while this one does not answer, or another thread
+    /// asks. After a fault it is not asked again for a while: each time would wait as long.
     pub fn algorithms_or_any(&self) -> Algorithms {
-        if self.told().known().is_none() && self.told().begin_asking() {
-            match self.algorithms() {
-                Ok(_) => {}
-                Err(error) => warn!("the TPM does not tell its algorithms now: {error}"),
-            }
+        if self.told().known().is_none()
+            && let Some(mut rest) = self.asking.try_lock()
+            && rest.is_over()
+        {
+            self.ask(&mut rest, || self.algorithms());
         }
         self.told().or_any()
+    }
+
+    /// Asks for the algorithms, if they are not known and that waits for nobody: no thread uses the TPM,
+    /// and no process has it make a key. Whether they are known then.
+    pub fn learn_algorithms(&self) -> bool {
+        if self.told().known().is_none()
+            && let Some(mut rest) = self.asking.try_lock()
+            && rest.is_over()
+            && !self.pace().is_busy()
+            && let Some(mut link) = self.link.try_lock()
+        {
+            self.ask(&mut rest, || {
+                self.note_algorithms(
+                    Exchange::new(ALGORITHMS).run_over(&mut link, self, |link| link.algorithms()),
+                )
+            });
+        }
+        self.told().known().is_some()
+    }
+
+    /// Whether [`Tpm::learn_algorithms`] would ask now.
+    pub fn is_free_to_tell(&self) -> bool {
+        self.told().known().is_none()
+            && self.asking.try_lock().is_some_and(|rest| rest.is_over())
+            && self.link.try_lock().is_some()
+            && !self.pace().is_busy()
+    }
+
+    fn ask(&self, rest: &mut Rest, asked: impl FnOnce() -> Result<Algorithms, TpmError>) {
+        let began = Instant::now();
+        if let Err(error) = asked() {
+            warn!("the TPM does not tell its algorithms now: {error}");
+            rest.begin(began, &error);
+        }
     }
 
     /// Whether the TPM can hold keys of this kind, as we make them.
@@ -239,7 +281,7 @@ mod tests {
     };
     use crate::tpm::{Class, Hash, Scheme, Signature};
 
-    use std::time::{Duration, Instant};
+    use std::time::Duration;
 
     const LIMIT: Duration = Duration::from_secs(20);
     const HANDLE: u32 = 0x8102_0000;

@@ -13,6 +13,8 @@ pub(super) mod pins;
 mod private;
 mod renewal;
 mod showing;
+#[cfg(test)]
+mod showing_tests;
 
 pub use crate::tpm::{Algorithm, KeyUsage};
 pub use checking::UnusableKey;
@@ -36,6 +38,7 @@ use showing::Known;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 /// Where persistent keys of ours are (the TCG leaves 0x81000000 to 0x817FFFFF to the owner).
 const HANDLES: std::ops::RangeInclusive<u32> = 0x8100_0100..=0x8100_01FF;
@@ -62,6 +65,8 @@ pub struct DevidStore {
     shown: Mutex<HashMap<String, Known>>,
     /// When the certificates that it showed begin and cease to be valid, the earliest first.
     turns: Mutex<Vec<i64>>,
+    /// Whether the last look would have asked the TPM for its algorithms, and did not, to wait for nobody.
+    puts_off: AtomicBool,
 }
 
 impl DevidStore {
@@ -116,6 +121,7 @@ impl DevidStore {
             officer: Arc::default(),
             shown: Mutex::default(),
             turns: Mutex::default(),
+            puts_off: AtomicBool::new(false),
         }
     }
 

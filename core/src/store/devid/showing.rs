@@ -10,12 +10,13 @@ use crate::store::key::Source;
 use crate::store::listing::{Kind, Listing, Shown};
 use crate::store::machine;
 use crate::store::{self, Key, LoginError, LookError, Pins, Protection, Who};
-use crate::tpm::{Parent, PublicArea, SRK, Tpm};
+use crate::tpm::{Capabilities, Parent, PublicArea, SRK, Tpm};
 use log::warn;
 use parking_lot::Mutex;
 use std::cmp::Reverse;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// What [`Store`](crate::store::Store) asks of a key folder.
@@ -27,7 +28,7 @@ impl DevidStore {
 
     /// No TPM command, but for a folder without objects if the TPM has not answered yet: such a
     /// token is there for the TPM's sake. And once for its algorithms, if it has answered and there are
-    /// RSA keys in it: what they do is said of each.
+    /// RSA keys in it: what they do is said of each. While that would wait for others, it is put off.
     ///
     /// # Errors
     ///
@@ -45,10 +46,14 @@ impl DevidStore {
             }
             Kind::Public(..) | Kind::Certificate(..) | Kind::Data(_) => false,
         };
-        if self.tpm.has_answered() && listing.objects.iter().any(is_asked) {
-            self.tpm.algorithms_or_any();
+        let before = self.tpm.capabilities();
+        let asks = self.tpm.has_answered() && listing.objects.iter().any(is_asked);
+        let puts_off = asks && !self.tpm.learn_algorithms();
+        self.puts_off.store(puts_off, Ordering::Relaxed);
+        match self.tpm.capabilities() == before {
+            true => Ok(listing),
+            false => self.listing(),
         }
-        Ok(listing)
     }
 
     pub(in crate::store) fn for_child(&self, tpm: &Arc<Tpm>) -> Self {
@@ -68,6 +73,7 @@ impl DevidStore {
             master: self.master.clone(),
             shown: Mutex::new(shown.unwrap_or_default()),
             turns: Mutex::new(turns.unwrap_or_default()),
+            puts_off: AtomicBool::new(self.puts_off.load(Ordering::Relaxed)),
         }
     }
 
@@ -113,10 +119,22 @@ impl DevidStore {
 pub(super) struct Known {
     source: Arc<Entry>,
     shown: Arc<Shown>,
+    /// What was known of the TPM then.
+    can: Capabilities,
 }
 
 impl Known {
-    fn new(entry: &Arc<Entry>, store: &DevidStore) -> Self {
+    /// The same, where this is known of the TPM now.
+    fn anew(&self, can: Capabilities) -> Self {
+        let shown = match self.can == can {
+            true => Arc::clone(&self.shown),
+            false => self.shown.anew(can),
+        };
+        let source = Arc::clone(&self.source);
+        Self { source, shown, can }
+    }
+
+    fn new(entry: &Arc<Entry>, store: &DevidStore, can: Capabilities) -> Self {
         let kind = match &entry.content {
             Content::Pair(pair) => Kind::Pair {
                 key: Arc::new(store.key_of(&entry.name, pair)),
@@ -134,6 +152,7 @@ impl Known {
         Self {
             source: Arc::clone(entry),
             shown: Arc::new(Shown { name, kind }),
+            can,
         }
     }
 }
@@ -146,15 +165,15 @@ impl DevidStore {
     ///
     /// [`LookError::Folder`] and [`LookError::Unread`].
     pub fn listing(&self) -> Result<Listing, LookError> {
-        let (now, faults, pss) = (now(), self.tpm.faults(), self.tpm.signs_pss());
+        let (now, faults, can) = (now(), self.tpm.faults(), self.tpm.capabilities());
         let listing = self.folder.list().map_err(unreadable)?;
         let before = std::mem::take(&mut *self.shown.lock());
         let mut objects: Vec<_> = listing
             .entries
             .iter()
             .map(|entry| match before.get(&entry.name) {
-                Some(shown) if Arc::ptr_eq(&shown.source, entry) => shown.clone(),
-                _ => Known::new(entry, self),
+                Some(known) if Arc::ptr_eq(&known.source, entry) => known.anew(can),
+                _ => Known::new(entry, self, can),
             })
             .collect();
         objects.sort_by_key(|known| rank(&known.shown.kind, now));
@@ -181,7 +200,8 @@ impl DevidStore {
             stamp: store::Stamp::Folder(Stamp {
                 folder: listing.stamp,
                 faults,
-                pss,
+                can,
+                asks: false,
                 passed,
             }),
         })
@@ -191,7 +211,8 @@ impl DevidStore {
         Stamp {
             folder,
             faults: self.tpm.faults(),
-            pss: self.tpm.signs_pss(),
+            can: self.tpm.capabilities(),
+            asks: self.puts_off.load(Ordering::Relaxed) && self.tpm.is_free_to_tell(),
             passed: passed(&self.turns.lock(), now),
         }
     }
@@ -282,8 +303,10 @@ pub struct Stamp {
     folder: folder::Stamp,
     /// Transport faults so far.
     faults: u64,
-    /// Whether the TPM does PSS.
-    pss: bool,
+    /// What is known of what the TPM can do.
+    can: Capabilities,
+    /// Whether a question to the TPM was put off, and need not be any more.
+    asks: bool,
     /// How many of the certificates' validities have begun or ended.
     passed: usize,
 }

@@ -12,11 +12,11 @@ mod showing;
 pub(crate) use files::certificates_in;
 pub use places::Taken;
 
-use super::{Key, Login, LookError, Templates};
+use super::{Key, Listing, Login, LookError, Templates};
 use crate::certificate::Certificate;
 use crate::config::{Config, IdentityAuth, IdentityHint};
 use crate::key::{PublicKey, hex};
-use crate::tpm::Tpm;
+use crate::tpm::{Capabilities, Tpm};
 use files::Files;
 use parking_lot::Mutex;
 use places::Origin;
@@ -34,6 +34,8 @@ pub struct IdevidStore {
     part: Part,
     files: Files,
     templates: Templates,
+    /// What the last look showed, if it gave an answer; held for moments.
+    last: Mutex<Option<Listing>>,
 }
 
 /// What must change before a new look can find something else. Costs no TPM command.
@@ -42,7 +44,8 @@ pub struct Stamp {
     files: files::Stamp,
     faults: u64,
     given_up: usize,
-    pss: bool,
+    /// What is known of what the TPM can do.
+    can: Capabilities,
 }
 
 /// Which of the identities a store shows.
@@ -173,6 +176,7 @@ impl IdevidStore {
             ),
             hints: config.identities.clone(),
             templates: Templates::new(config.run.clone()),
+            last: Mutex::default(),
         }
     }
 
@@ -181,7 +185,7 @@ impl IdevidStore {
             files,
             faults: self.tpm.faults(),
             given_up: self.templates.given_up(),
-            pss: self.tpm.signs_pss(),
+            can: self.tpm.capabilities(),
         }
     }
 
@@ -198,6 +202,8 @@ impl IdevidStore {
         });
         let (mut identities, authorities) = self.paired(tpm, certificates, chain.collect())?;
         self.files.amend(&mut stamp.files);
+        // The TPM may have been asked meanwhile.
+        stamp.can.algorithms = tpm.told().known();
         if identities.is_empty() {
             return Err(match read.unread {
                 Some(file) => LookError::Unread(file),

@@ -5,6 +5,7 @@ use crate::key::hex;
 use crate::store::folder::{Description, Origin, Usage, Use};
 use crate::store::{Kind, Listing, LoginError, LookError, Pins, Shown, SignError, Stamp, Who};
 use crate::tpm::{AuthValue, Secret, Tpm, TpmError};
+use parking_lot::Mutex;
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -17,14 +18,42 @@ impl IdevidStore {
         Stamp::Factory(self.stamped(self.files.stamp()))
     }
 
-    /// Searches for all objects.
+    /// Searches for all objects. Where nothing changed but what is known of the TPM, those of the last
+    /// look are shown anew, without a TPM command.
     pub(crate) fn look(&self) -> Result<Listing, LookError> {
+        let last = self.last.lock().take();
+        if let Some(listing) = last.and_then(|last| self.anew(last)) {
+            *self.last.lock() = Some(listing.clone());
+            return Ok(listing);
+        }
         let found = self.find()?;
         if let Part::Pin(guarded) = &self.part {
             let key = found.identities.iter().find_map(|one| one.key.clone());
             *guarded.key.lock() = key;
         }
-        Ok(listing(found))
+        let listing = listing(found);
+        *self.last.lock() = Some(listing.clone());
+        Ok(listing)
+    }
+
+    /// What was found, as it is to be shown now; `None` if that must be searched for again.
+    fn anew(&self, found: Listing) -> Option<Listing> {
+        let now = self.stamped(self.files.stamp());
+        let Stamp::Factory(then) = &found.stamp else {
+            return None;
+        };
+        let changed = then.can != now.can;
+        let can = now.can;
+        let is_the_same = now
+            == super::Stamp {
+                can,
+                ..then.clone()
+            };
+        (changed && is_the_same).then(|| Listing {
+            objects: found.objects.iter().map(|one| one.anew(can)).collect(),
+            stamp: Stamp::Factory(now),
+            ..found
+        })
     }
 
     pub(in crate::store) fn for_child(&self, tpm: &Arc<Tpm>) -> Self {
@@ -34,6 +63,7 @@ impl IdevidStore {
             part: self.part.for_child(),
             files: self.files.for_child(),
             templates: self.templates.for_child(),
+            last: Mutex::new(self.last.try_lock().and_then(|last| last.clone())),
         }
     }
 

@@ -36,13 +36,7 @@ impl Key {
 
     /// Whether a padding by this scheme has room in the modulus.
     pub(super) fn pads_by(&self, scheme: Scheme) -> bool {
-        let width = self.public().signature_width();
-        let needed = match scheme {
-            Scheme::Rsassa(hash) => hash.digest_info().len() + hash.width() + PKCS1_BESIDE,
-            Scheme::Rsapss(hash) => 2 * hash.width() + 2,
-            Scheme::Ecdsa(_) => return false,
-        };
-        self.pads() && needed <= width
+        self.pads() && has_room(self.public(), scheme)
     }
 
     /// Signs by the private operation alone: as many commands as a signature takes. What is padded
@@ -93,6 +87,17 @@ impl Key {
 
 /// Bytes that EMSA-PKCS1-v1_5 needs beside what it holds.
 const PKCS1_BESIDE: usize = 11;
+
+/// Whether a padding by this scheme, with a salt as long as the digest, has room in the modulus of an
+/// RSA key (RFC 8017, sections 9.1.1 and 9.2).
+pub(super) fn has_room(key: &PublicKey, scheme: Scheme) -> bool {
+    let needed = match scheme {
+        Scheme::Rsassa(hash) => hash.digest_info().len() + hash.width() + PKCS1_BESIDE,
+        Scheme::Rsapss(hash) => 2 * hash.width() + 2,
+        Scheme::Ecdsa(_) => return false,
+    };
+    needed <= key.signature_width()
+}
 
 /// EMSA-PKCS1-v1_5 (RFC 8017, section 9.2): `00 01 ‖ at least eight FF ‖ 00 ‖ data`.
 fn pkcs1(data: &[u8], width: usize) -> Option<Vec<u8>> {

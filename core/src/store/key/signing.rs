@@ -1,5 +1,6 @@
 //! How a request to sign becomes a scheme that the key takes, and its answer a signature.
 
+use super::padding::has_room;
 use super::{Key, Place};
 use crate::key::{Curve, PublicKey, pad_left};
 use crate::store::SignError;
@@ -42,9 +43,17 @@ impl<'a> SignRequest<'a> {
 }
 
 impl Key {
-    /// Whether it signs, and nothing but its TPM limits by which scheme.
+    /// Whether it signs, and nothing but its TPM limits by which scheme: it names none, and each has
+    /// room in it.
     pub fn signs_by_any_scheme(&self) -> bool {
-        self.is_signing() && self.own_scheme() == SigningScheme::Any
+        let has_room_for_all = match self.public() {
+            PublicKey::Ec { .. } => true,
+            public @ PublicKey::Rsa { .. } => {
+                let mut hashes = Hash::ALL.into_iter();
+                hashes.all(|hash| has_room(public, Scheme::Rsapss(hash)))
+            }
+        };
+        self.is_signing() && self.own_scheme() == SigningScheme::Any && has_room_for_all
     }
 
     /// Whether it signs digests of the scheme's hash by this scheme. ECDSA takes those of other
@@ -69,6 +78,8 @@ impl Key {
             {
                 false
             }
+            // A TPM would take a shorter salt.
+            (public @ PublicKey::Rsa { .. }, ..) if !has_room(public, scheme) => false,
             (PublicKey::Rsa { .. }, SigningScheme::Fixed(fixed), scheme) => fixed == scheme,
             (PublicKey::Rsa { .. }, SigningScheme::Any, scheme) => {
                 self.algorithms.or_any().sign(scheme)
@@ -200,7 +211,14 @@ impl Key {
             tpm.give_up_pss();
             return SignError::Scheme;
         }
-        unverified(&format!("{scheme:?}"))
+        unverified(&scheme.to_string())
+    }
+
+    /// Notes that PSS signatures of the TPM are of no use.
+    pub(in crate::store) fn give_up_pss(&self) {
+        if !matches!(self.place, Place::Memory(_)) {
+            self.pss_salt.store(SALT_OF_OTHER_LENGTH, Ordering::Relaxed);
+        }
     }
 
     fn knows_salt(&self) -> bool {
@@ -237,7 +255,8 @@ pub(super) fn ecdsa_hash(area: Option<&PublicArea>, curve: Curve, told: &Told) -
 pub(super) fn unverified(by: &str) -> SignError {
     let why = format!(
         "its signature ({by}) does not verify with the key, and is not given out: another key signed, \
-         or the TPM does not sign rightly by that scheme"
+         or the TPM does not sign rightly in that way. Sign again; if this comes each time, use \
+         another mechanism or hash, and report it to the maker of the TPM"
     );
     TpmError::WrongAnswer(why).into()
 }

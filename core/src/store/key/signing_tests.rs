@@ -4,7 +4,7 @@ use super::signing::{ecdsa_hash, fit};
 use super::{Abilities, Key, SignRequest};
 use crate::key::{Curve, pad_left};
 use crate::store::SignError;
-use crate::tpm::fake::{FIXED, FakeTpm, IDENTITY, Reply, p256_area, public, signature};
+use crate::tpm::fake::{FIXED, FakeTpm, IDENTITY, Reply, p256_area, public, rsa_area, signature};
 use crate::tpm::{Algorithms, PublicArea};
 use crate::tpm::{Hash, Scheme, TpmError};
 use p256::ecdsa::signature::hazmat::PrehashSigner;
@@ -71,7 +71,13 @@ fn a_scheme_is_proven_by_one_signature_that_verifies() {
     };
     let request = SignRequest::Ecdsa(&[7; 32]);
     let error = key().sign(&tpm, request).unwrap_err().to_string();
-    assert!(error.contains("does not verify with the key"), "{error}");
+    for said in [
+        "does not verify with the key",
+        "(ECDSA with SHA-256)",
+        "Sign again",
+    ] {
+        assert!(error.contains(said), "{error}");
+    }
     assert!(!error.contains("connection"), "{error}");
     let key = key();
     assert!(key.sign(&tpm, request).is_ok());
@@ -105,7 +111,7 @@ fn a_curve_takes_a_hash_that_the_tpm_has() {
 
 #[test]
 fn an_rsa_key_signs_by_what_the_tpm_has() {
-    let area = rsa_area();
+    let area = rsa_area(256);
     let fake = FakeTpm::new([public(&area, &[0, 0x0B, 1])]);
     let tpm = fake.tpm(std::time::Duration::from_secs(20));
     let (_, resident) = tpm.resident_key(0x8102_0000).unwrap();
@@ -127,15 +133,30 @@ fn an_rsa_key_signs_by_what_the_tpm_has() {
     }
 }
 
-/// A key that leaves the scheme open, its modulus the one of the signatures below.
-fn rsa_area() -> Vec<u8> {
-    let mut area = vec![0x00, 0x01, 0x00, 0x0B];
-    area.extend(IDENTITY.to_be_bytes());
-    area.extend([
-        0, 0, 0x00, 0x10, 0x00, 0x10, 0x08, 0x00, 0, 0, 0, 0, 0x01, 0x00,
-    ]);
-    area.extend(include_bytes!("../../../testdata/rsa-modulus.bin"));
-    area
+/// Of a key of 1024 bits the TPM has room for a salt of 62 bytes behind a digest of SHA-512.
+#[test]
+fn a_key_that_is_too_narrow_for_the_salt_says_nothing_of_the_tpm() {
+    let area = rsa_area(128);
+    let fake = FakeTpm::new([public(&area, &[0, 0x0B, 1])]);
+    let tpm = fake.tpm(std::time::Duration::from_secs(20));
+    let (_, resident) = tpm.resident_key(0x8102_0000).unwrap();
+    let abilities = Abilities {
+        algorithms: Algorithms::ANY.into(),
+        pss: true,
+    };
+    let key = Key::resident(resident, PublicArea::parse(&area).unwrap(), abilities);
+    assert!(
+        !key.signs_by_any_scheme(),
+        "it takes no mechanism off a list"
+    );
+    let refused = key.sign(&tpm, SignRequest::Pss(Hash::Sha512, &[7; 64]));
+    assert_eq!(refused, Err(SignError::Scheme), "and nothing is sent");
+    assert!(tpm.signs_pss());
+    for hash in Hash::ALL {
+        let has_room = hash != Hash::Sha512;
+        assert_eq!(key.signs(Scheme::Rsapss(hash)), has_room, "{hash:?}");
+        assert!(key.signs(Scheme::Rsassa(hash)), "{hash:?}");
+    }
 }
 
 /// A signature that OpenSSL made over 32 bytes 7, with a salt of this length.
@@ -147,7 +168,7 @@ fn pss_answer(signature: &[u8]) -> Reply {
 
 #[test]
 fn a_tpm_with_another_salt_signs_no_pss_and_a_damaged_answer_is_only_that() {
-    let area = rsa_area();
+    let area = rsa_area(256);
     let good = include_bytes!("../../../testdata/pss-salt-digest.bin");
     let longest = include_bytes!("../../../testdata/pss-salt-max.bin");
     let mut damaged = *good;

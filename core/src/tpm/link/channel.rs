@@ -127,6 +127,7 @@ impl Transport for Channel {
     fn transact(&mut self, command: &[u8], class: Class, pace: &Pace) -> Result<Vec<u8>, Fault> {
         let before = pace.wait(Class::Ordinary);
         let stream = Stream(self.connect(&before)?);
+        let _generation = pace.begun(class);
         match self.framing {
             Framing::Raw => {
                 stream.send(command, &before)?;

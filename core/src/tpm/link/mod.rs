@@ -30,8 +30,8 @@ const HEADER: usize = 10;
 /// Takes a command to the TPM and brings its response.
 trait Transport: Send {
     /// One command of this class, one response. What stands before the sending (a connection, an
-    /// answer that is still owed) has the limit of ordinary commands. After an error the next call
-    /// starts afresh.
+    /// answer that is still owed) has the limit of ordinary commands. A key generation is under way
+    /// ([`Pace::begun`]) from the sending until this returns. After an error the next call starts afresh.
     fn transact(&mut self, command: &[u8], class: Class, pace: &Pace) -> Result<Vec<u8>, Fault>;
     /// In a forked child: lets go of the parent's connection without a byte to the TPM.
     fn abandon(&mut self);
@@ -102,7 +102,6 @@ impl Link {
     fn transact(&mut self, command: &[u8], class: Class) -> Result<Vec<u8>, TpmError> {
         self.slowest = self.slowest.max(class);
         let pace = &*self.pace;
-        let _generation = (class == Class::Generation).then(|| pace.generation());
         let answered = self.transport.transact(command, class, pace);
         answered.map_err(|fault| match fault {
             Fault::Unreachable(why) => TpmError::Unreachable(why),
@@ -139,8 +138,14 @@ fn marshalled(structure: &impl TpmMarshal) -> Result<Vec<u8>, TpmError> {
 
 #[cfg(test)]
 mod tests {
+    use super::owed::{Kept, Owing};
     use super::*;
-    use crate::tpm::{Hash, Limits, ResponseCode, Scheme, Used};
+    use crate::key::Curve;
+    use crate::system::pause;
+    use crate::tpm::{
+        Algorithm, Hash, KeyUsage, Limits, ResponseCode, Scheme, Secrets, Used, template,
+    };
+    use std::os::unix::net::UnixListener;
     use std::path::Path;
     use std::time::Duration;
 
@@ -148,7 +153,10 @@ mod tests {
         /// Over a transport that waits for nothing.
         pub(super) fn over(transport: impl Transport + 'static) -> Self {
             let second = Duration::from_secs(1);
-            let limits = Limits::new(second, second);
+            Self::within(Limits::new(second, second), transport)
+        }
+
+        fn within(limits: Limits, transport: impl Transport + 'static) -> Self {
             Self {
                 transport: Box::new(transport),
                 pace: Arc::new(Pace::new(limits, Path::new("/dev/null/locks"))),
@@ -199,6 +207,77 @@ mod tests {
         expected.extend([0x80, 0x24, 0x40, 0, 0, 7, 0, 0]); // NULL ticket
         expected[5] = expected.len() as u8;
         assert_eq!(*sent.lock(), expected);
+    }
+
+    /// Takes each command, and never answers.
+    struct Mute;
+
+    impl Kept for Mute {
+        fn send(&mut self, _: &[u8], _: &Patience<'_>) -> Result<(), Fault> {
+            Ok(())
+        }
+        fn receive(&mut self, patience: &Patience<'_>) -> Result<Vec<u8>, Fault> {
+            loop {
+                pause(patience.left()?.min(Duration::from_millis(5)));
+            }
+        }
+    }
+
+    struct Silent(Owing<Mute>);
+
+    impl Transport for Silent {
+        fn transact(
+            &mut self,
+            command: &[u8],
+            class: Class,
+            pace: &Pace,
+        ) -> Result<Vec<u8>, Fault> {
+            self.0.transact(|| Ok(Mute), command, class, pace)
+        }
+        fn abandon(&mut self) {}
+    }
+
+    /// The limits of a TPM that makes keys slowly.
+    fn slow() -> Limits {
+        Limits::new(Duration::from_millis(20), Duration::from_secs(2))
+    }
+
+    fn create(link: &mut Link) -> TpmError {
+        let usage = KeyUsage {
+            signs: true,
+            decrypts: false,
+        };
+        let template = template::own_key(Algorithm::Ec(Curve::P256), usage);
+        let parent = Used::open(0x8100_0100, &[]);
+        let made = link.create(parent, Secrets::default(), &template);
+        made.map(drop).unwrap_err()
+    }
+
+    /// What is not sent yet keeps nobody waiting, least of all itself.
+    #[test]
+    fn a_generation_waits_for_an_answer_that_is_owed_as_any_command_does() {
+        let mut link = Link::within(slow(), Silent(Owing::new()));
+        let ordinary = TpmError::Timeout(slow().of(Class::Ordinary));
+        assert_eq!(link.random(8), Err(ordinary.clone()));
+        assert_eq!(create(&mut link), ordinary);
+        let own = TpmError::Timeout(slow().of(Class::Generation));
+        assert_eq!(create(&mut link), own, "sent over a new connection");
+    }
+
+    #[test]
+    fn a_generation_waits_for_a_connection_as_any_command_does() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tpm");
+        let listener = UnixListener::bind(&path).unwrap();
+        // Room for one who waits.
+        rustix::net::listen(&listener, 0).unwrap();
+        let _waiting = std::os::unix::net::UnixStream::connect(&path).unwrap();
+        let channel = Channel::new(Socket::Unix(path), Framing::Raw);
+        let mut link = Link::within(slow(), channel);
+        assert_eq!(
+            create(&mut link),
+            TpmError::Timeout(slow().of(Class::Ordinary))
+        );
     }
 
     #[test]

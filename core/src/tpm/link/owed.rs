@@ -72,6 +72,8 @@ fn exchange<K: Kept>(
         kept.receive(&before)?;
         *owed = false;
     }
+    // Some drivers do the whole command while it is written.
+    let _generation = pace.begun(class);
     kept.send(command, &before)?;
     *owed = true;
     let answer = kept.receive(&pace.wait(class))?;

@@ -53,6 +53,16 @@ pub mod commands {
         UNSEAL,
         FLUSH_CONTEXT,
     ];
+    /// The trial of a new seal on a bare TPM, before the PIN is one: as a login, in whose TPM2_Load the
+    /// master key proves what it loads.
+    pub const TRIAL_OF_A_SEAL: &[u32] = &[
+        GET_CAPABILITY,
+        START_AUTH_SESSION,
+        LOAD,
+        START_AUTH_SESSION,
+        UNSEAL,
+        FLUSH_CONTEXT,
+    ];
     /// The first C_Login behind a resource manager, where the seal stays loaded.
     pub const LOGIN_MANAGED: &[u32] = &[GET_CAPABILITY, LOAD, START_AUTH_SESSION, UNSEAL];
     /// Each later one.

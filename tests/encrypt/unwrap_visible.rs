@@ -25,9 +25,9 @@ over_our_transport!(
 const RSA_DECRYPT: u32 = 0x159;
 const IMPORT: u32 = 0x156;
 
-/// Six commands for a key that is wrapped for an RSA key (Load, StartAuthSession, RSA_Decrypt,
-/// FlushContext, ReadPublic, Import), two for others; and none of them carries the private key, or
-/// what unwraps it.
+/// Eleven commands for a key that is wrapped for an RSA key, seven for others, and none of them carries
+/// the private key, or what unwraps it: Load, StartAuthSession, RSA_Decrypt, FlushContext; ReadPublic;
+/// StartAuthSession, Import, StartAuthSession, Load, the key's own proof, FlushContext.
 fn what_an_unwrapping_costs_and_shows(link: Link) {
     let bench = Bench::new(link);
     let (home, own) = (&bench.home, &bench.own);
@@ -69,8 +69,8 @@ fn what_an_unwrapping_costs_and_shows(link: Link) {
         let for_rsa = [&front[..], &AesWrap::Kwp.wraps(home, &aes, &info)].concat();
         let for_aes = by_aes_wrapped(home, &value, name);
         for (by, with, wrapped, decryptions, commands) in [
-            (by_rsa, key, &for_rsa, 1, 6),
-            (by_aes, transport, &for_aes, 0, 2),
+            (by_rsa, key, &for_rsa, 1, 11),
+            (by_aes, transport, &for_aes, 0, 7),
         ] {
             let template = wanted(key_type, &[]);
             let (made, book, mut wire) = watched(&|| {

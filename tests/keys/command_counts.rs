@@ -45,6 +45,8 @@ fn a_new_key_costs_a_proof(link: Link) {
     let bench = Bench::new(link);
     let own = Own::new(&bench.home);
     own.make(Kind::P256, "first").unwrap();
+    // The first RSA key asks once for the algorithms of the TPM.
+    own.make(Kind::Rsa(2048), "second").unwrap();
     let codes = |seen: Seen| -> Vec<u32> { seen.0.iter().map(|(code, _)| *code).collect() };
     let expected = [&[command::READ_PUBLIC], GENERATION].concat();
     for kind in [Kind::P256, Kind::Rsa(2048)] {

@@ -311,20 +311,25 @@ impl DerivedKey {
     }
 }
 
-/// The context of what is in a handle; `None` from a TPM that does not give it: the key is derived for
+/// TPMS_CONTEXT of what is in a handle; `None` from a TPM that does not give it: the key is derived for
 /// each use then.
-fn saved(link: &mut Link, handle: u32) -> Result<Option<Context>, TpmError> {
+pub(super) fn saved_context(link: &mut Link, handle: u32) -> Result<Option<Vec<u8>>, TpmError> {
     match link.context_save(handle) {
-        Ok(saved) => Ok(Some(Context {
-            saved,
-            proven: false,
-        })),
+        Ok(saved) => Ok(Some(saved)),
         Err(error @ (TpmError::Response(_) | TpmError::Unsupported(_))) => {
             debug!("TPM2_ContextSave: {error}");
             Ok(None)
         }
         Err(error) => Err(error),
     }
+}
+
+fn saved(link: &mut Link, handle: u32) -> Result<Option<Context>, TpmError> {
+    let saved = saved_context(link, handle)?;
+    Ok(saved.map(|saved| Context {
+        saved,
+        proven: false,
+    }))
 }
 
 /// `None` if the template gives another key.

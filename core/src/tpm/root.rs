@@ -41,6 +41,16 @@ pub trait Endorser: fmt::Debug + Send + Sync {
     fn instead(&self) -> String;
 }
 
+/// Why it is not known which storage root key was kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unrecalled {
+    /// What was kept is damaged.
+    Damaged(String),
+    /// It cannot be read now, or others may write to it; nothing is known to be wrong with what was
+    /// kept.
+    Unread(String),
+}
+
 /// Remembers the storage root key from one process to the next.
 pub trait RootRecord: fmt::Debug + Send + Sync {
     /// Its file.
@@ -53,8 +63,11 @@ pub trait RootRecord: fmt::Debug + Send + Sync {
     ///
     /// # Errors
     ///
-    /// What was kept is damaged, not to be trusted, or cannot be read now.
-    fn recall(&self) -> Result<Option<Vec<u8>>, String>;
+    /// What was kept is damaged, or cannot be had.
+    fn recall(&self) -> Result<Option<Vec<u8>>, Unrecalled>;
+
+    /// TPMT_PUBLIC of the storage key that wraps the keys, the master key, if that is known.
+    fn master(&self) -> Option<Vec<u8>>;
 
     /// Keeps these bytes; `false` if this process has no right to, or there is no place for them yet.
     ///
@@ -105,7 +118,8 @@ impl Root {
         record.map(|record| record.accepting()).unwrap_or_default()
     }
 
-    fn path(&self) -> PathBuf {
+    /// The file that remembers it; empty if none does.
+    pub(crate) fn path(&self) -> PathBuf {
         let record = self.record.as_ref();
         record.map(|record| record.path()).unwrap_or_default()
     }
@@ -122,11 +136,51 @@ impl Root {
                 record.accepting()
             ))
         };
-        let content = record.recall().map_err(unsure)?;
+        let content = record.recall().map_err(|why| match why {
+            Unrecalled::Damaged(why) => unsure(why),
+            Unrecalled::Unread(why) => TpmError::Unread(format!(
+                "{}: {why}: the file says which storage root key is believed, and it could not be read \
+                 now, so none is. Nothing is known to be wrong with the TPM: mend that if it is no \
+                 passing state, and try again",
+                record.path().display()
+            )),
+        })?;
         let known = content.map(|content| Remembered::parse(&content));
         known
             .map(|known| known.ok_or_else(|| unsure("damaged".into())))
             .transpose()
+    }
+
+    /// That no storage root key is remembered, where none shows.
+    ///
+    /// # Errors
+    ///
+    /// [`TpmError::Distrusted`] if one is.
+    pub(super) fn check_none_remembered(&self) -> Result<(), TpmError> {
+        match self.remembered()? {
+            None => Ok(()),
+            Some(known) => Err(TpmError::Distrusted(format!(
+                "handle 0x{SRK:08X} is empty or holds no storage key, but {} remembers the storage root \
+                 key that was there ({}): the TPM was cleared or exchanged, another program emptied the \
+                 handle, or somebody between this program and the TPM hides the key. No value was shown \
+                 to it, and no key was made. {}",
+                self.path().display(),
+                hex(&known.name),
+                self.accepting()
+            ))),
+        }
+    }
+
+    /// Whether the TPM must prove itself by a certificate, and the remembered key is not known by one.
+    pub(super) fn lacks_certificate(&self) -> bool {
+        let by_certificate =
+            |known: Option<Remembered>| known.is_some_and(|one| one.by_certificate);
+        self.endorser.is_some() && !self.remembered().is_ok_and(by_certificate)
+    }
+
+    /// TPMT_PUBLIC of the master key, if that is remembered beside it.
+    pub(super) fn master(&self) -> Option<Vec<u8>> {
+        self.record.as_ref()?.master()
     }
 
     /// Remembers it, where that can be written.
@@ -253,16 +307,27 @@ impl Tpm {
         };
         let mut reasons = Vec::new();
         for (index, template) in CERTIFICATES {
+            let mut no = |why: &str| reasons.push(format!("NV index 0x{index:08X}: {why}"));
             let about = match self.nv_public(index) {
                 Err(TpmError::Response(code)) if code.is_missing_handle() => continue,
+                Err(error) if is_answer(&error) => {
+                    no(&error.to_string());
+                    continue;
+                }
                 other => other?,
             };
-            let mut no = |why: &str| reasons.push(format!("NV index 0x{index:08X}: {why}"));
             if !about.readable_by_own_auth() || about.counts_wrong_auth() {
                 no("not everybody may read it");
                 continue;
             }
-            let public = match endorser.key_of(&self.nv_read(index, about.size)?) {
+            let content = match self.nv_read(index, about.size) {
+                Err(error) if is_answer(&error) => {
+                    no(&error.to_string());
+                    continue;
+                }
+                other => other?,
+            };
+            let public = match endorser.key_of(&content) {
                 Ok(public) => public,
                 Err(why) => {
                     no(&why);
@@ -292,8 +357,14 @@ impl Tpm {
         template: Option<bool>,
     ) -> Result<Option<SaltKey>, TpmError> {
         for handle in self.handles(*ENDORSEMENT.start())? {
-            if ENDORSEMENT.contains(&handle)
-                && let Some((area, _)) = self.public_at(handle)?
+            if !ENDORSEMENT.contains(&handle) {
+                continue;
+            }
+            let there = match self.public_at(handle) {
+                Err(error) if is_answer(&error) => None,
+                other => other?,
+            };
+            if let Some((area, _)) = there
                 && let Some(key) = SaltKey::of(handle, &area)
                 && key.public == *public
             {
@@ -342,9 +413,76 @@ impl Tpm {
     }
 }
 
+/// Whether the TPM itself answered, and the answer is of this one thing: others may be asked for.
+fn is_answer(error: &TpmError) -> bool {
+    matches!(
+        error,
+        TpmError::Response(_)
+            | TpmError::NeedsAuth(_)
+            | TpmError::Unsupported(_)
+            | TpmError::Lockout(_)
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A record in which this is remembered.
+    #[derive(Debug)]
+    struct Record(Result<Option<Vec<u8>>, Unrecalled>);
+
+    impl RootRecord for Record {
+        fn path(&self) -> PathBuf {
+            "/keys/.storage-root".into()
+        }
+
+        fn accepting(&self) -> String {
+            "mv it away".into()
+        }
+
+        fn recall(&self) -> Result<Option<Vec<u8>>, Unrecalled> {
+            self.0.clone()
+        }
+
+        fn master(&self) -> Option<Vec<u8>> {
+            None
+        }
+
+        fn keep(&self, _: &[u8]) -> Result<bool, String> {
+            Ok(false)
+        }
+
+        fn forget(&self) -> Result<(), String> {
+            Ok(())
+        }
+    }
+
+    /// Root copies what is printed: for a passing fault the memory is not to be thrown away.
+    #[test]
+    fn the_memory_is_moved_away_only_where_it_is_damaged() {
+        let of = |recalled| Root::remembered_by(Arc::new(Record(recalled)));
+        let unread = of(Err(Unrecalled::Unread("Too many open files".into())));
+        let Err(TpmError::Unread(why)) = unread.remembered() else {
+            panic!("it is not known now");
+        };
+        assert!(
+            why.contains("try again") && !why.contains("mv it away"),
+            "{why}"
+        );
+        for recalled in [
+            Err(Unrecalled::Damaged("no digits".into())),
+            Ok(Some(vec![9])),
+        ] {
+            let Err(TpmError::Distrusted(why)) = of(recalled).remembered() else {
+                panic!("it is damaged");
+            };
+            assert!(why.contains("mv it away"), "{why}");
+        }
+        assert_eq!(of(Ok(None)).check_none_remembered(), Ok(()));
+        let known = of(Ok(Some(vec![0, 7]))).check_none_remembered();
+        assert!(matches!(known, Err(TpmError::Distrusted(_))));
+    }
 
     #[test]
     fn what_is_remembered_is_read_again_or_refused() {

@@ -177,6 +177,7 @@ fn tpm_rv(error: &TpmError) -> CK_RV {
         | TpmError::WrongAuth(_)
         | TpmError::OwnerAuth
         | TpmError::Unloadable(_)
+        | TpmError::Unread(_)
         | TpmError::Unproven(_)
         | TpmError::Unsupported(_) => CKR_DEVICE_ERROR,
         // The PIN may be right and the TPM is sound: nothing was tried.

@@ -79,6 +79,33 @@ impl Bench {
         run(self.tpm.tool("tpm2_flushcontext").arg("-t")).ok();
     }
 
+    /// Gives the owner hierarchy this value, which the configuration names.
+    pub fn set_owner(&self, value: &str) {
+        run(self.tpm.tool("tpm2_changeauth").args(["-c", "o", value])).ok();
+        let file = self.home.write("owner", value);
+        let settings = format!("[master]\nowner_auth = \"file:{}\"\n", file.display());
+        self.home.write("config.toml", settings);
+    }
+
+    /// Empties a persistent handle, as the owner with this value.
+    pub fn evict(&self, handle: u32, owner: &str) {
+        let mut evict = self.tpm.tool("tpm2_evictcontrol");
+        run(evict.args(["-C", "o", "-P", owner, "-c", &format!("{handle:#x}")])).ok();
+    }
+
+    /// Another program's RSA key in the handle of the storage root key.
+    pub fn replace_root(&self, owner: &str) {
+        let context = self.home.path("other.ctx");
+        let context = context.to_str().expect("text");
+        self.evict(SRK, owner);
+        let mut create = self.tpm.tool("tpm2_createprimary");
+        run(create.args(["-C", "o", "-P", owner, "-G", "rsa2048", "-c", context])).ok();
+        let mut keep = self.tpm.tool("tpm2_evictcontrol");
+        keep.args(["-C", "o", "-P", owner, "-c", context]);
+        run(keep.arg(format!("{SRK:#x}"))).ok();
+        run(self.tpm.tool("tpm2_flushcontext").arg("-t")).ok();
+    }
+
     /// TPMT_PUBLIC of the storage root key.
     pub fn root_area(&self) -> Vec<u8> {
         self.area_at(SRK)

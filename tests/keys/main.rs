@@ -26,6 +26,7 @@ mod protection;
 mod protection_memory;
 mod protection_rsa;
 mod root_keys;
+mod root_replaced;
 mod rules;
 mod sealed_memory;
 mod untold_parents;

@@ -4,15 +4,17 @@
 use cryptoki_sys::*;
 use std::fs;
 use testkit::devid::{Bench, Kind, MASTER, Own, persistent};
-use testkit::interposer::Impostor;
+use testkit::interposer::{Impostor, number_at};
 use testkit::link::Link;
 use testkit::programs::run;
+use testkit::proxy::command::NV_READ_PUBLIC;
 use testkit::raw::Code;
 
 over_our_transport!(
     another_root_key_than_the_first_is_refused_and_can_be_accepted,
     a_certified_endorsement_key_vouches_for_the_root_key,
     a_tpm_without_a_certified_endorsement_key_is_refused,
+    an_index_that_cannot_be_read_hides_no_certificate,
 );
 
 fn another_root_key_than_the_first_is_refused_and_can_be_accepted(link: Link) {
@@ -56,6 +58,10 @@ fn another_root_key_than_the_first_is_refused_and_can_be_accepted(link: Link) {
 /// An endorsement key on P-256, at a handle or not, and its certificate by a maker in NV; the root
 /// certificate lies in the folder `ek` of the home, which the configuration names.
 fn endorse(bench: &Bench, persists: bool, purpose: &str) {
+    endorse_at("0x01C0000A", bench, persists, purpose);
+}
+
+fn endorse_at(index: &str, bench: &Bench, persists: bool, purpose: &str) {
     let file = |name: &str| bench.home.path(name).to_str().unwrap().to_owned();
     let openssl = |arguments: &[&str]| {
         run(testkit::programs::program("openssl").args(arguments)).ok();
@@ -123,12 +129,9 @@ fn endorse(bench: &Bench, persists: bool, purpose: &str) {
     let attributes = "authread|ownerread|ppread|ownerwrite|no_da";
     tool(
         "tpm2_nvdefine",
-        &["-C", "o", "-a", attributes, "-s", &size, "0x01C0000A"],
+        &["-C", "o", "-a", attributes, "-s", &size, index],
     );
-    tool(
-        "tpm2_nvwrite",
-        &["-C", "o", "-i", &certificate, "0x01C0000A"],
-    );
+    tool("tpm2_nvwrite", &["-C", "o", "-i", &certificate, index]);
     let settings = format!("[master]\nek_roots = \"{}\"\n", file("ek"));
     bench.home.write("config.toml", settings);
 }
@@ -194,6 +197,33 @@ fn a_tpm_without_a_certified_endorsement_key_is_refused(link: Link) {
         assert_eq!(refused, Err(Code(CKR_TOKEN_NOT_RECOGNIZED)), "{case}");
         bench.home.log_says(&["ek_roots", reason]);
         assert!(!persistent(&bench.tpm).contains(&MASTER), "{case}");
+        own.raw.finalize().unwrap();
+    }
+}
+
+/// An index before it was defined and never written; or the TPM answers nothing of use about it.
+fn an_index_that_cannot_be_read_hides_no_certificate(link: Link) {
+    for is_defined in [true, false] {
+        let bench = Bench::new(link);
+        endorse_at("0x01C00014", &bench, true, EK_CERTIFICATE);
+        let attributes = "authread|ownerread|ppread|ownerwrite|no_da";
+        let define = ["-C", "o", "-a", attributes, "-s", "64", "0x01C0000A"];
+        match is_defined {
+            true => drop(run(bench.tpm.tool("tpm2_nvdefine").args(define)).ok()),
+            false => bench
+                .proxy
+                .book()
+                .interpose(Some(Box::new(|command, execute| {
+                    let asks = number_at(command, 6) == NV_READ_PUBLIC;
+                    match asks && number_at(command, 10) == 0x01C0_000A {
+                        // TPM_RC_AUTH_UNAVAILABLE.
+                        true => vec![0x80, 1, 0, 0, 0, 10, 0, 0, 1, 0x2F],
+                        false => execute(command),
+                    }
+                }))),
+        }
+        let own = Own::new(&bench.home);
+        own.signs(own.make(Kind::P256, "key").unwrap().private);
         own.raw.finalize().unwrap();
     }
 }

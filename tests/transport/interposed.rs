@@ -78,11 +78,7 @@ fn another_key_in_the_place_of_the_master_key(link: Link) {
 fn nothing_of_a_short_owner_auth_can_be_guessed(link: Link) {
     let bench = Bench::new(link);
     const VALUE: &str = "4711";
-    run(bench.tpm.tool("tpm2_changeauth").args(["-c", "o", VALUE])).ok();
-    bench.home.write("owner", VALUE);
-    let file = bench.home.path("owner");
-    let settings = format!("[master]\nowner_auth = \"file:{}\"\n", file.display());
-    bench.home.write("config.toml", settings);
+    bench.set_owner(VALUE);
     bench.proxy.book().keep();
     let own = Own::new(&bench.home);
     own.signs(own.make_persistent(Kind::P256, "key").unwrap().private);

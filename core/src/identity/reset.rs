@@ -12,6 +12,7 @@ use crate::file;
 use crate::store::devid::StoreError;
 use crate::tpm::{StorageKey, TpmError};
 use crate::trouble::is_there;
+use log::warn;
 use rustix::fs::{Access, access};
 use rustix::io::Errno;
 use std::path::PathBuf;
@@ -74,6 +75,9 @@ impl Device {
                 access(folder, Access::WRITE_OK | Access::EXEC_OK).map_err(fault)?;
             }
         }
+        if tpm {
+            self.check_owner()?;
+        }
         for (number, store) in self.stores().enumerate() {
             store.erase(number == 0, tpm)?;
         }
@@ -92,6 +96,8 @@ impl Device {
             self.forget_copy()?;
             if let Some(master) = master {
                 self.own.destroy_master(master.name())?;
+                // The owner's value could be shown to the master key, whatever the storage root key is.
+                self.forget_root()?;
                 // What lay below it by a rule that needs no master key would stop the provisioning.
                 self.evict_orphans()?;
             }
@@ -106,6 +112,30 @@ impl Device {
             file::remove(path).map_err(Fault::file(path))?;
         }
         Ok(())
+    }
+
+    /// That the owner's value can be shown to the TPM. Whoever resets a device whose TPM was cleared or
+    /// exchanged begins with the storage root key that there is.
+    fn check_owner(&self) -> Result<(), Fault> {
+        let owner = self.own.owner_auth().map_err(kept_all)?;
+        let shown = match self.tpm.check_shows(&owner) {
+            Err(TpmError::Distrusted(why)) if self.has_other_root()? => {
+                warn!("{why}. For the reset the key counts that the TPM has now");
+                self.forget_root()?;
+                self.tpm.check_shows(&owner)
+            }
+            other => other,
+        };
+        shown.map_err(|error| kept_all(error.into()))
+    }
+
+    /// Whether another storage root key is remembered than the TPM has, or what is remembered is
+    /// damaged.
+    fn has_other_root(&self) -> Result<bool, Fault> {
+        match self.tpm.has_other_root() {
+            Err(TpmError::Distrusted(_)) => Ok(true),
+            other => Ok(other?),
+        }
     }
 
     fn evict_orphans(&self) -> Result<(), Fault> {
@@ -142,6 +172,14 @@ impl Device {
             self.no_reset()
         )))
     }
+}
+
+/// What the reset needs, and does not have.
+fn kept_all(error: StoreError) -> Fault {
+    let fault = Fault::from(error);
+    Fault::failed(format!(
+        "{fault}. Nothing was deleted; the reset goes on at the next start, or by devid provision"
+    ))
 }
 
 /// A file that cannot be read may be a key that the reset would leave behind.

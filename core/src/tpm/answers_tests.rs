@@ -2,8 +2,8 @@
 //! than today's TPMs give.
 
 use super::fake::{
-    self, CREATE_PRIMARY, FIXED, FakeTpm, IDENTITY, READ_PUBLIC, Reply, SIGN, longer, p256_area,
-    public,
+    self, CONTEXT_SAVE, CREATE_PRIMARY, FIXED, FLUSH_CONTEXT, FakeTpm, IDENTITY, READ_PUBLIC,
+    Reply, SIGN, longer, p256_area, public,
 };
 use super::*;
 use crate::key::PublicKey;
@@ -72,6 +72,30 @@ fn a_key_of_any_kind_is_read_as_it_is() {
     let mut later = area.clone();
     later[4] |= 0x80;
     assert!(PublicArea::parse(&later).unwrap().is_identity());
+}
+
+/// The key is derived again for each session then.
+#[test]
+fn a_tpm_that_saves_no_context_has_a_key_for_salts() {
+    let area = storage_key();
+    let name = name_of(&area).unwrap();
+    let nowhere = [Reply::Code(0x18B), Reply::Code(0x18B), Reply::Code(0x18B)];
+    let made = || fake::primary(0x8000_0000, &area, &name);
+    let flushed = || Reply::Body(vec![]);
+    let (fake, tpm) =
+        told(
+            nowhere
+                .into_iter()
+                .chain([made(), Reply::Code(0x143), flushed(), made()]),
+        );
+    let key = tpm.salt_key().unwrap();
+    let loading = exchange::Exchange::new("salt key").loading();
+    let loaded = loading.run(&tpm, |link| link.with_salt_key(&key));
+    assert_eq!(loaded, Ok((key, 0x8000_0000, true)));
+    assert_eq!(
+        fake.seen()[3..],
+        [CREATE_PRIMARY, CONTEXT_SAVE, FLUSH_CONTEXT, CREATE_PRIMARY]
+    );
 }
 
 #[test]

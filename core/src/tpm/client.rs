@@ -7,14 +7,13 @@ use super::patience::Pace;
 use super::turn::{NoTurn, Turn};
 use super::wrapped::Nest;
 use super::{
-    Capabilities, Class, Hash, Limits, Link, Lockout, Property, Root, SRK, SaltKey, Scheme,
-    Silence, Tcti, Told, TpmError,
+    Capabilities, Class, Hash, Limits, Link, Lockout, Property, Root, SaltKey, Scheme, Silence,
+    Tcti, Told, TpmError,
 };
 use crate::file::Lock;
 use crate::key::{Curve, PublicKey};
 use crate::system::Held;
 use crate::trust::Distrust;
-use log::warn;
 use once_cell::sync::OnceCell;
 use parking_lot::{Mutex, MutexGuard};
 use std::collections::HashSet;
@@ -52,7 +51,8 @@ pub struct Tpm {
     own_names: Mutex<HashSet<Vec<u8>>>,
     /// The handle of the master key: what lies below it is ours too, whoever made it.
     pub(super) master: Option<u32>,
-    salt_key: Mutex<Option<(u64, SaltKey)>>,
+    /// The key for salts, and the count of faults when it was found.
+    pub(super) salt_key: Mutex<Option<(u64, SaltKey)>>,
     root: Root,
     verifies_signatures: bool,
     pss_given_up: AtomicBool,
@@ -282,60 +282,6 @@ impl Tpm {
 
     pub(super) fn is_own(&self, name: &[u8]) -> bool {
         self.own_names.lock().contains(name)
-    }
-
-    /// The TPM's key that reads the salt of an auth session: the storage root key, else an
-    /// endorsement key, else one that is made for that. Found once, and again after a transport fault.
-    ///
-    /// # Errors
-    ///
-    /// [`TpmError::Distrusted`] for a storage root key that is not to be believed.
-    pub fn salt_key(&self) -> Result<SaltKey, TpmError> {
-        /// SRK, then the EKs of RSA-2048 and P-256 (TCG, TPM 2.0 Provisioning Guidance, 7.8).
-        const PLACES: [u32; 3] = [SRK, 0x8101_0001, 0x8101_0002];
-        let faults = self.faults();
-        if let Some((at, known)) = &*self.salt_key.lock()
-            && *at == faults
-        {
-            return Ok(known.clone());
-        }
-        let mut found = None;
-        for handle in PLACES {
-            let public =
-                Exchange::new("ReadPublic").run(self, |link| match link.read_public(handle) {
-                    Err(TpmError::Response(code)) if code.is_definite() => Ok(None),
-                    Err(TpmError::Unsupported(_)) => Ok(Some(Default::default())),
-                    other => other.map(Some),
-                })?;
-            let Some((area, _)) = public else { continue };
-            found = SaltKey::of(handle, &area);
-            match found {
-                Some(_) => break,
-                None => warn!(
-                    "handle 0x{handle:08X} holds no storage key of RSA, P-256, P-384 or P-521 (its type \
-                     is 0x{:04X}), so no auth session is salted to it: the next place is asked",
-                    area.first_chunk()
-                        .map_or(0, |kind| u16::from_be_bytes(*kind))
-                ),
-            }
-        }
-        let key = match found {
-            Some(key) if key.handle() == Some(SRK) => {
-                self.believe_root(&key.name)?;
-                key
-            }
-            found => match (self.endorsement_key()?, found) {
-                (Some(key), _) | (None, Some(key)) => key,
-                (None, None) => self.null_key()?,
-            },
-        };
-        *self.salt_key.lock() = Some((faults, key.clone()));
-        Ok(key)
-    }
-
-    /// Forgets which key that is, since there may be a better one now.
-    pub(super) fn seek_salt_key(&self) {
-        *self.salt_key.lock() = None;
     }
 
     /// How near the TPM is to lockout: one command.

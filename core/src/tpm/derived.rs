@@ -342,6 +342,14 @@ fn saved(link: &mut Link, handle: u32) -> Result<Kept, TpmError> {
     Ok(kept)
 }
 
+/// TPMS_CONTEXT of what is in a handle; `None` from a TPM that does not give it.
+pub(super) fn saved_context(link: &mut Link, handle: u32) -> Result<Option<Vec<u8>>, TpmError> {
+    Ok(match saved(link, handle)? {
+        Kept::Context(context) => Some(context.saved),
+        Kept::Nothing | Kept::Never => None,
+    })
+}
+
 /// `None` if the template gives another key.
 fn try_template(
     link: &mut Link,

@@ -54,7 +54,7 @@ pub use public::{PublicArea, SigningScheme, other_kind};
 pub(crate) use public::{name_of, qualified_name_below};
 pub use rc::ResponseCode;
 pub use resident::ResidentKey;
-pub use root::{Endorser, Root, RootRecord};
+pub use root::{Endorser, Root, RootRecord, Unrecalled};
 pub use salt::SaltKey;
 pub use session::AuthValue;
 use session::Salt;
@@ -388,6 +388,8 @@ pub enum TpmError {
     /// What answers is not believed to be the TPM that it should be: no value was shown to it, and no
     /// key was made. The text says what is seen, and what helps.
     Distrusted(String),
+    /// What is known of the TPM could not be read now. The text says which file, and why.
+    Unread(String),
     /// What the TPM answered is not what the key would have answered; the text says what.
     Unproven(String),
     /// The link has no such ability.
@@ -458,6 +460,7 @@ impl fmt::Display for TpmError {
             Self::Unloadable(why) => why.fmt(f),
             Self::ForeignKey(what)
             | Self::Distrusted(what)
+            | Self::Unread(what)
             | Self::Unproven(what)
             | Self::Unsupported(what) => f.write_str(what),
         }

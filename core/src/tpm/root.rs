@@ -41,6 +41,16 @@ pub trait Endorser: fmt::Debug + Send + Sync {
     fn instead(&self) -> String;
 }
 
+/// Why it is not known which storage root key was kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unrecalled {
+    /// What was kept is damaged.
+    Damaged(String),
+    /// It cannot be read now, or others may write to it; nothing is known to be wrong with what was
+    /// kept.
+    Unread(String),
+}
+
 /// Remembers the storage root key from one process to the next.
 pub trait RootRecord: fmt::Debug + Send + Sync {
     /// Its file.
@@ -53,8 +63,11 @@ pub trait RootRecord: fmt::Debug + Send + Sync {
     ///
     /// # Errors
     ///
-    /// What was kept is damaged, not to be trusted, or cannot be read now.
-    fn recall(&self) -> Result<Option<Vec<u8>>, String>;
+    /// What was kept is damaged, or cannot be had.
+    fn recall(&self) -> Result<Option<Vec<u8>>, Unrecalled>;
+
+    /// TPMT_PUBLIC of the storage key that wraps the keys, the master key, if that is known.
+    fn master(&self) -> Option<Vec<u8>>;
 
     /// Keeps these bytes; `false` if this process has no right to, or there is no place for them yet.
     ///
@@ -105,7 +118,8 @@ impl Root {
         record.map(|record| record.accepting()).unwrap_or_default()
     }
 
-    fn path(&self) -> PathBuf {
+    /// The file that remembers it; empty if none does.
+    pub(crate) fn path(&self) -> PathBuf {
         let record = self.record.as_ref();
         record.map(|record| record.path()).unwrap_or_default()
     }
@@ -122,11 +136,51 @@ impl Root {
                 record.accepting()
             ))
         };
-        let content = record.recall().map_err(unsure)?;
+        let content = record.recall().map_err(|why| match why {
+            Unrecalled::Damaged(why) => unsure(why),
+            Unrecalled::Unread(why) => TpmError::Unread(format!(
+                "{}: {why}: the file says which storage root key is believed, and it could not be read \
+                 now, so none is. Nothing is known to be wrong with the TPM: mend that if it is no \
+                 passing state, and try again",
+                record.path().display()
+            )),
+        })?;
         let known = content.map(|content| Remembered::parse(&content));
         known
             .map(|known| known.ok_or_else(|| unsure("damaged".into())))
             .transpose()
+    }
+
+    /// That no storage root key is remembered, where none shows.
+    ///
+    /// # Errors
+    ///
+    /// [`TpmError::Distrusted`] if one is.
+    pub(super) fn check_none_remembered(&self) -> Result<(), TpmError> {
+        match self.remembered()? {
+            None => Ok(()),
+            Some(known) => Err(TpmError::Distrusted(format!(
+                "handle 0x{SRK:08X} is empty or holds no storage key, but {} remembers the storage root \
+                 key that was there ({}): the TPM was cleared or exchanged, another program emptied the \
+                 handle, or somebody between this program and the TPM hides the key. No value was shown \
+                 to it, and no key was made. {}",
+                self.path().display(),
+                hex(&known.name),
+                self.accepting()
+            ))),
+        }
+    }
+
+    /// Whether the TPM must prove itself by a certificate, and the remembered key is not known by one.
+    pub(super) fn lacks_certificate(&self) -> bool {
+        let by_certificate =
+            |known: Option<Remembered>| known.is_some_and(|one| one.by_certificate);
+        self.endorser.is_some() && !self.remembered().is_ok_and(by_certificate)
+    }
+
+    /// TPMT_PUBLIC of the master key, if that is remembered beside it.
+    pub(super) fn master(&self) -> Option<Vec<u8>> {
+        self.record.as_ref()?.master()
     }
 
     /// Remembers it, where that can be written.
@@ -273,16 +327,27 @@ impl Tpm {
         };
         let mut reasons = Vec::new();
         for (index, template) in CERTIFICATES {
+            let mut no = |why: &str| reasons.push(format!("NV index 0x{index:08X}: {why}"));
             let about = match self.nv_public(index) {
                 Err(TpmError::Response(code)) if code.is_missing_handle() => continue,
+                Err(error) if is_answer(&error) => {
+                    no(&error.to_string());
+                    continue;
+                }
                 other => other?,
             };
-            let mut no = |why: &str| reasons.push(format!("NV index 0x{index:08X}: {why}"));
             if !about.readable_by_own_auth() || about.counts_wrong_auth() {
                 no("not everybody may read it");
                 continue;
             }
-            let public = match endorser.key_of(&self.nv_read(index, about.size)?) {
+            let content = match self.nv_read(index, about.size) {
+                Err(error) if is_answer(&error) => {
+                    no(&error.to_string());
+                    continue;
+                }
+                other => other?,
+            };
+            let public = match endorser.key_of(&content) {
                 Ok(public) => public,
                 Err(why) => {
                     no(&why);
@@ -312,8 +377,14 @@ impl Tpm {
         template: Option<bool>,
     ) -> Result<Option<SaltKey>, TpmError> {
         for handle in self.handles(*ENDORSEMENT.start())? {
-            if ENDORSEMENT.contains(&handle)
-                && let Some((area, _)) = self.public_at(handle)?
+            if !ENDORSEMENT.contains(&handle) {
+                continue;
+            }
+            let there = match self.public_at(handle) {
+                Err(error) if is_answer(&error) => None,
+                other => other?,
+            };
+            if let Some((area, _)) = there
                 && let Some(key) = SaltKey::of(handle, &area)
                 && key.public == *public
             {
@@ -401,21 +472,17 @@ impl Tpm {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_remembered_is_read_again_or_refused() {
-        for by_certificate in [true, false] {
-            let one = Remembered {
-                name: vec![0, 0x0B, 7],
-                by_certificate,
-            };
-            assert_eq!(Remembered::parse(&one.content()), Some(one));
-        }
-        for wrong in [&[][..], &[0], &[1], &[2, 0, 0x0B]] {
-            assert_eq!(Remembered::parse(wrong), None, "{wrong:?}");
-        }
-    }
+/// Whether the TPM itself answered, and the answer is of this one thing: others may be asked for.
+fn is_answer(error: &TpmError) -> bool {
+    matches!(
+        error,
+        TpmError::Response(_)
+            | TpmError::NeedsAuth(_)
+            | TpmError::Unsupported(_)
+            | TpmError::Lockout(_)
+    )
 }
+
+#[cfg(test)]
+#[path = "root_tests.rs"]
+mod tests;

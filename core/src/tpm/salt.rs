@@ -1,10 +1,19 @@
 //! The key of the TPM that reads the salt of an auth session (Part 1, section 19.6.8).
 
+use super::derived::saved_context;
 use super::exchange::Exchange;
 use super::wrapped::flush;
-use super::{AuthValue, Hash, Link, PublicArea, Salt, Tpm, TpmError, Used, name_of, template};
+use super::{
+    AuthValue, Hash, Link, PublicArea, SRK, Salt, StorageKey, Tpm, TpmError, Used, name_of,
+    template,
+};
 use crate::key::PublicKey;
+use log::warn;
 use std::sync::Arc;
+
+/// Where the TPM may have a key for salts: SRK, then the EKs of RSA-2048 and P-256 (TCG, TPM 2.0
+/// Provisioning Guidance, section 7.8).
+const PLACES: [u32; 3] = [SRK, 0x8101_0001, 0x8101_0002];
 
 /// The key of the TPM that reads the salt.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,7 +41,8 @@ enum Place {
 struct Saved {
     hierarchy: Hierarchy,
     template: Vec<u8>,
-    context: Vec<u8>,
+    /// `None` from a TPM that saves none: the key is derived for each session.
+    context: Option<Vec<u8>>,
 }
 
 /// A hierarchy whose primary keys can be had with the empty authorisation value.
@@ -42,6 +52,16 @@ pub(super) enum Hierarchy {
     Null,
     /// TPM_RH_ENDORSEMENT.
     Endorsement,
+}
+
+/// What an auth session is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    /// To show a value, or to learn what the TPM itself says.
+    Show,
+    /// To hide the answer of a key without authorisation value from who listens. Whoever stands
+    /// between can ask that key himself, so he gains nothing by a key for salts of his own.
+    Hide,
 }
 
 impl Hierarchy {
@@ -100,15 +120,18 @@ impl Link {
             Place::Handle(handle) => return Ok((key.clone(), *handle, false)),
             Place::Saved(saved) => saved,
         };
-        match self.context_load(&saved.context) {
-            Ok(handle) => return Ok((key.clone(), handle, true)),
+        let loaded = saved.context.as_ref().map(|one| self.context_load(one));
+        match loaded {
+            Some(Ok(handle)) => return Ok((key.clone(), handle, true)),
             // No slot, or not now: the exchange repeats it.
-            Err(TpmError::Response(code)) if code.is_out_of_objects() || code.asks_for_resend() => {
+            Some(Err(TpmError::Response(code)))
+                if code.is_out_of_objects() || code.asks_for_resend() =>
+            {
                 return Err(code.into());
             }
             // The TPM was started anew, or the context is of another connection.
-            Err(TpmError::Response(_) | TpmError::Unsupported(_)) => {}
-            Err(error) => return Err(error),
+            None | Some(Err(TpmError::Response(_) | TpmError::Unsupported(_))) => {}
+            Some(Err(error)) => return Err(error),
         }
         let (handle, area, _) = self.create_primary(saved.hierarchy.used(), &saved.template)?;
         match SaltKey::at(key.place.clone(), &area) {
@@ -124,11 +147,117 @@ impl Link {
 }
 
 impl Tpm {
+    /// The TPM's key that reads the salt of an auth session: the storage root key, else an endorsement
+    /// key, else one that is made for that. Found once, and again after a transport fault.
+    ///
+    /// Where that key is doubtful, the master key takes its place if it is known and there: two
+    /// commands each time.
+    ///
+    /// # Errors
+    ///
+    /// [`TpmError::Distrusted`] where the storage root key is not to be believed, or does not show
+    /// though one is remembered; [`TpmError::Unread`] where that cannot be known now.
+    pub fn salt_key(&self) -> Result<SaltKey, TpmError> {
+        self.salt_key_to(Purpose::Show)
+    }
+
+    fn salt_key_to(&self, purpose: Purpose) -> Result<SaltKey, TpmError> {
+        let faults = self.faults();
+        if let Some((at, known)) = &*self.salt_key.lock()
+            && *at == faults
+        {
+            return Ok(known.clone());
+        }
+        let shown = self.shown_salt_key()?;
+        let believed = match &shown {
+            Some(key) if key.handle() == Some(SRK) => {
+                self.believe_root(&key.name).map(|()| shown.clone())
+            }
+            _ => match self.endorsement_key() {
+                Ok(None) => self.root().check_none_remembered().map(|()| shown.clone()),
+                other => other,
+            },
+        };
+        match believed {
+            Ok(key) => {
+                let key = key.map_or_else(|| self.null_key(), Ok)?;
+                *self.salt_key.lock() = Some((faults, key.clone()));
+                Ok(key)
+            }
+            Err(doubt @ (TpmError::Distrusted(_) | TpmError::Unread(_))) => {
+                if self.root().lacks_certificate() {
+                    return Err(doubt);
+                }
+                match (self.known_master()?, purpose) {
+                    (Some(master), _) => Ok(master),
+                    (None, Purpose::Show) => Err(doubt),
+                    (None, Purpose::Hide) => shown.map_or_else(|| self.null_key(), Ok),
+                }
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The first key for salts in a handle.
+    fn shown_salt_key(&self) -> Result<Option<SaltKey>, TpmError> {
+        for handle in PLACES {
+            let public =
+                Exchange::new("ReadPublic").run(self, |link| match link.read_public(handle) {
+                    Err(TpmError::Response(code)) if code.is_definite() => Ok(None),
+                    Err(TpmError::Unsupported(_)) => Ok(Some(Default::default())),
+                    other => other.map(Some),
+                })?;
+            let Some((area, _)) = public else { continue };
+            let found = SaltKey::of(handle, &area);
+            if found.is_some() {
+                return Ok(found);
+            }
+            warn!(
+                "handle 0x{handle:08X} holds no storage key of RSA, P-256, P-384 or P-521 (its type is \
+                 0x{:04X}), so no auth session is salted to it: the next place is asked",
+                area.first_chunk()
+                    .map_or(0, |kind| u16::from_be_bytes(*kind))
+            );
+        }
+        Ok(None)
+    }
+
+    /// The master key, if its public area is remembered and the TPM shows it in its handle. Whoever
+    /// shows it falsely cannot read a salt for it.
+    fn known_master(&self) -> Result<Option<SaltKey>, TpmError> {
+        let remembered = self.master.zip(self.root().master());
+        let Some(master) = remembered.and_then(|(handle, area)| StorageKey::of(handle, &area))
+        else {
+            return Ok(None);
+        };
+        match self.holds(master.handle(), master.name()) {
+            Ok(is_there) => Ok((is_there && master.is_as_ours()).then(|| master.salt_key())),
+            Err(TpmError::Response(_) | TpmError::Unsupported(_)) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Forgets which key that is, since there may be a better one now.
+    pub(super) fn seek_salt_key(&self) {
+        *self.salt_key.lock() = None;
+    }
+
+    /// That the value can be shown to the TPM. The storage root key is believed for that, and
+    /// remembered, if there is need.
+    ///
+    /// # Errors
+    ///
+    /// As of [`Tpm::salt_key`].
+    pub(crate) fn check_shows(&self, value: &AuthValue) -> Result<(), TpmError> {
+        self.salt_key_for(value).map(drop)
+    }
+
     /// The salt key for commands that show this authorisation value, or hide their response.
     pub(super) fn salt_key_for(&self, value: &AuthValue) -> Result<Option<SaltKey>, TpmError> {
         match &value.salt {
             _ if value.is_empty() && !value.hides => Ok(None),
             Salt::Needless => Ok(None),
+            Salt::ForAny if value.is_empty() => self.salt_key_to(Purpose::Hide).map(Some),
             Salt::For(_) | Salt::ForAny => self.session_key(value).map(Some),
         }
     }
@@ -157,7 +286,7 @@ impl Tpm {
         let making = Exchange::new("CreatePrimary(salt key)").loading();
         let (area, context) = making.run(self, |link| {
             let (handle, area, _) = link.create_primary(hierarchy.used(), &template)?;
-            let context = link.context_save(handle);
+            let context = saved_context(link, handle);
             flush(link, handle, &context);
             Ok((area, context?))
         })?;

@@ -20,6 +20,7 @@ mod identity {
     mod losses;
     mod own;
     mod refused;
+    mod root_replaced;
     mod router;
     mod ssr;
 }

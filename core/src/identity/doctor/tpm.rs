@@ -3,10 +3,12 @@
 use super::{Finding, places};
 use crate::identity::device::Device;
 use crate::identity::mend::Mend;
+use crate::identity::software::free_name;
 use crate::identity::status::TpmStatus;
 use crate::key::Curve;
+use crate::shell::word;
 use crate::store::{Advised, WAIT};
-use crate::tpm::{Algorithm, Hash, Property, Tcti, TpmError};
+use crate::tpm::{Algorithm, Hash, Property, SRK, Tcti, TpmError};
 
 /// A TPM of which this is less can keep no key of ours.
 const FEWEST_FREE: u32 = 2;
@@ -53,6 +55,7 @@ pub(super) fn look_at(device: &Device, findings: &mut Vec<Finding>) {
     findings.extend(room(device).ok());
     findings.extend(slots(device));
     places::look_at(device, findings);
+    findings.extend(root(device));
     findings.extend(master(device));
 }
 
@@ -197,6 +200,35 @@ fn slots(device: &Device) -> Option<Finding> {
         ),
     );
     (loaded >= FEWEST).then_some(finding)
+}
+
+/// Whether the storage root key is the one that is remembered. Keys below the master key do not need it.
+fn root(device: &Device) -> Option<Finding> {
+    let about = "storage root key";
+    match device.tpm.has_other_root() {
+        Ok(false) => None,
+        Ok(true) => {
+            let path = device.tpm.root().path();
+            let mend = Mend::aside(
+                "Find out why. Only if you know it, let the key count that the TPM has now, by",
+                &[&path],
+                free_name(&path, "old"),
+                |aside| format!("mv -T {} {}", word(&path), word(aside)),
+            );
+            let text = format!(
+                "handle 0x{SRK:08X} holds another storage root key than {} remembers, or none: the TPM was \
+                 cleared or exchanged, another program changed the handle, or somebody stands between. \
+                 As long as the master key is there, its keys can be used; no new master key is made",
+                path.display()
+            );
+            Some(Finding::problem("tpm.root-other", about, text, mend))
+        }
+        Err(error) => Some(Finding::note(
+            "tpm.root-unknown",
+            about,
+            Advised(&error).to_string(),
+        )),
+    }
 }
 
 /// The key that wraps those of the folders.

@@ -4,6 +4,7 @@ use super::{DevidStore, HANDLES, StoreError};
 use crate::store::folder::{self, Content, FolderError, KeyFolder, Refused, Seal};
 use crate::store::unloadable;
 use crate::tpm::{SRK, TpmError, is_own_key, name_of};
+use log::debug;
 
 /// A key in a persistent handle of ours.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,13 +90,56 @@ impl DevidStore {
         Ok(handle)
     }
 
+    /// Before the folder is locked for the destruction of an object: has the key believed to which the
+    /// owner's value will be shown, since what is remembered of that is kept in the same folder. What
+    /// fails here fails again where the value is shown, if it is at all.
+    pub(super) fn settle_eviction_of(&self, name: &str) {
+        if self.master.owner_auth.is_some()
+            && let Ok(listing) = self.folder.list()
+            && let Ok(entry) = listing.entry(name)
+            && evictable(&entry.content).is_some()
+            && let Ok(owner) = self.owner_auth()
+            && let Err(error) = self.tpm.check_shows(&owner)
+        {
+            debug!("owner_auth: {error}");
+        }
+    }
+
+    /// That the owner's value can be shown, if one of these keys is in its handle: before anything is
+    /// gone.
+    fn check_evictable<'a>(
+        &self,
+        contents: impl Iterator<Item = &'a Content>,
+    ) -> Result<(), StoreError> {
+        if self.master.owner_auth.is_none() {
+            return Ok(());
+        }
+        for (handle, name) in contents.filter_map(evictable) {
+            if self.tpm.holds(handle, &name)? {
+                return Ok(self.tpm.check_shows(&self.owner_auth()?)?);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a key out of its persistent handle.
+    pub(super) fn evict(&self, content: &Content) -> Result<(), StoreError> {
+        match evictable(content) {
+            Some((handle, name)) => Ok(self.tpm.evict(handle, &name, &self.owner_auth()?)?),
+            None => Ok(()),
+        }
+    }
+
     /// Destroys all that the file holds, and evicts the key from its persistent handle.
     pub fn destroy_whole(&self, name: &str) -> Result<(), StoreError> {
+        self.settle_eviction_of(name);
+        self.destroy_settled(name)
+    }
+
+    fn destroy_settled(&self, name: &str) -> Result<(), StoreError> {
         let evicted = self.folder.change(name, |entry| {
-            if let Content::Pair(pair) = &entry.content {
-                // First the handle, so that no key is in one that nobody lists.
-                self.evict(pair)?;
-            }
+            // First the handle, so that no key is in one that nobody lists.
+            self.evict(&entry.content)?;
             Ok::<_, StoreError>(None)
         });
         match evicted {
@@ -123,10 +167,13 @@ impl DevidStore {
             let is_ours = parent == Some(self.master.handle) || KeyFolder::named(&entry.name);
             (all || is_ours) && (tpm || parent.is_none())
         });
-        let (certificates, others): (Vec<_>, Vec<_>) =
-            goes.partition(|entry| matches!(entry.content, Content::Certificate(..)));
+        let goes: Vec<_> = goes.collect();
+        self.check_evictable(goes.iter().map(|entry| &entry.content))?;
+        let (certificates, others): (Vec<_>, Vec<_>) = goes
+            .into_iter()
+            .partition(|entry| matches!(entry.content, Content::Certificate(..)));
         for entry in certificates.into_iter().chain(others) {
-            self.destroy_whole(&entry.name)?;
+            self.destroy_settled(&entry.name)?;
         }
         Ok(())
     }
@@ -259,4 +306,13 @@ impl DevidStore {
     pub fn left_out_files(&self) -> Result<Vec<String>, StoreError> {
         Ok(self.folder.list()?.left_out)
     }
+}
+
+/// The handle and the TPM name of a key that its file says to be in a persistent handle.
+fn evictable(content: &Content) -> Option<(u32, Vec<u8>)> {
+    let Content::Pair(pair) = content else {
+        return None;
+    };
+    let name = pair.material.wrapped().and_then(|key| name_of(&key.public));
+    pair.handle.zip(name)
 }

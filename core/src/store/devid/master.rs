@@ -198,6 +198,8 @@ impl DevidStore {
                     );
                     return Err(TpmError::Unsupported(whose).into());
                 }
+                // What is remembered of the storage root key lies there.
+                self.folder.begin(&self.first_serial()?)?;
                 self.tpm.prove(&key)?;
                 info!("handle 0x{handle:08X} holds a storage key of ours: it is the master key");
                 self.folder.remember_master(key.area())?;

@@ -31,7 +31,7 @@ use super::listing::Half;
 use super::{Access, Key, Login, Protection, SignError};
 use crate::config::{Config, Master, SecretSource, TokenSettings};
 use crate::key::PrivateKeyInfo;
-use crate::tpm::{AuthValue, PublicArea, Secret, Tpm, TpmError, WrappedKey, name_of};
+use crate::tpm::{AuthValue, PublicArea, Secret, Tpm, TpmError, WrappedKey};
 use log::warn;
 use parking_lot::Mutex;
 use showing::Known;
@@ -352,11 +352,12 @@ impl DevidStore {
             })?;
             return Ok(());
         }
+        self.settle_eviction_of(name);
         self.folder.reduce(name, |entry| {
             let pair = pair_of(entry)?;
             // First the handle: should the file go first, the key would be in a handle that nobody
             // lists.
-            self.evict(pair)?;
+            self.evict(&entry.content)?;
             let shown = pair.shown_public.clone();
             let public = |shown| Content::Public(pair.public.clone(), shown);
             Ok::<_, StoreError>(shown.map(public))
@@ -375,15 +376,6 @@ impl DevidStore {
             Err(SignError::Tpm(error)) => Err(error.into()),
             Err(SignError::NotLoggedIn) => Err(StoreError::NotLoggedIn),
             Err(error) => Err(StoreError::BadKey(error.to_string())),
-        }
-    }
-
-    /// Takes a key out of its persistent handle.
-    fn evict(&self, pair: &Pair) -> Result<(), StoreError> {
-        let name = pair.material.wrapped().and_then(|key| name_of(&key.public));
-        match (pair.handle, name) {
-            (Some(handle), Some(name)) => Ok(self.tpm.evict(handle, &name, &self.owner_auth()?)?),
-            _ => Ok(()),
         }
     }
 

@@ -4,7 +4,7 @@ use super::write::Writer;
 use super::{FolderError, KeyFolder};
 use crate::key::hex;
 use crate::shell::word;
-use crate::tpm::RootRecord;
+use crate::tpm::{RootRecord, Unrecalled};
 use std::path::{Path, PathBuf};
 
 /// In hexadecimal digits.
@@ -27,12 +27,17 @@ impl RootRecord for KeyFolder {
         )
     }
 
-    fn recall(&self) -> Result<Option<Vec<u8>>, String> {
+    fn recall(&self) -> Result<Option<Vec<u8>>, Unrecalled> {
         match self.own_file(ROOT, |digits| !digits.is_empty()) {
             // Whoever may not read the folder uses none of its keys either.
             Err(FolderError::Permission(_)) => Ok(None),
-            other => other.map_err(|error| error.to_string()),
+            Err(error @ FolderError::Damaged { .. }) => Err(Unrecalled::Damaged(error.to_string())),
+            other => other.map_err(|error| Unrecalled::Unread(error.to_string())),
         }
+    }
+
+    fn master(&self) -> Option<Vec<u8>> {
+        KeyFolder::master(self).ok().flatten()
     }
 
     fn keep(&self, content: &[u8]) -> Result<bool, String> {
@@ -52,5 +57,32 @@ impl RootRecord for KeyFolder {
 
     fn forget(&self) -> Result<(), String> {
         self.delete_own(ROOT).map_err(|error| error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::{Permissions, set_permissions, write};
+    use std::os::unix::fs::PermissionsExt;
+
+    /// A file that is damaged is told from one that cannot be had.
+    #[test]
+    fn what_cannot_be_read_is_not_damaged() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("keys");
+        let folder = KeyFolder::new(path.clone());
+        assert_eq!(folder.recall(), Ok(None));
+        std::fs::create_dir(&path).unwrap();
+        assert!(folder.keep(&[0, 7]).unwrap());
+        assert_eq!(folder.recall(), Ok(Some(vec![0, 7])));
+        write(path.join(ROOT), "no digits").unwrap();
+        assert!(matches!(folder.recall(), Err(Unrecalled::Damaged(_))));
+        set_permissions(&path, Permissions::from_mode(0o777)).unwrap();
+        assert!(matches!(folder.recall(), Err(Unrecalled::Unread(_))));
+        set_permissions(&path, Permissions::from_mode(0o700)).unwrap();
+        std::fs::remove_file(path.join(ROOT)).unwrap();
+        std::fs::create_dir(path.join(ROOT)).unwrap();
+        assert!(folder.recall().is_err());
     }
 }

@@ -1,0 +1,73 @@
+//! Records of a storage root key.
+
+use super::*;
+
+/// A record in which this is remembered.
+#[derive(Debug)]
+struct Record(Result<Option<Vec<u8>>, Unrecalled>);
+
+impl RootRecord for Record {
+    fn path(&self) -> PathBuf {
+        "/keys/.storage-root".into()
+    }
+
+    fn accepting(&self) -> String {
+        "mv it away".into()
+    }
+
+    fn recall(&self) -> Result<Option<Vec<u8>>, Unrecalled> {
+        self.0.clone()
+    }
+
+    fn master(&self) -> Option<Vec<u8>> {
+        None
+    }
+
+    fn keep(&self, _: &[u8]) -> Result<bool, String> {
+        Ok(false)
+    }
+
+    fn forget(&self) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+/// Root copies what is printed: for a passing fault the memory is not to be thrown away.
+#[test]
+fn the_memory_is_moved_away_only_where_it_is_damaged() {
+    let of = |recalled| Root::remembered_by(Arc::new(Record(recalled)));
+    let unread = of(Err(Unrecalled::Unread("Too many open files".into())));
+    let Err(TpmError::Unread(why)) = unread.remembered() else {
+        panic!("it is not known now");
+    };
+    assert!(
+        why.contains("try again") && !why.contains("mv it away"),
+        "{why}"
+    );
+    for recalled in [
+        Err(Unrecalled::Damaged("no digits".into())),
+        Ok(Some(vec![9])),
+    ] {
+        let Err(TpmError::Distrusted(why)) = of(recalled).remembered() else {
+            panic!("it is damaged");
+        };
+        assert!(why.contains("mv it away"), "{why}");
+    }
+    assert_eq!(of(Ok(None)).check_none_remembered(), Ok(()));
+    let known = of(Ok(Some(vec![0, 7]))).check_none_remembered();
+    assert!(matches!(known, Err(TpmError::Distrusted(_))));
+}
+
+#[test]
+fn what_is_remembered_is_read_again_or_refused() {
+    for by_certificate in [true, false] {
+        let one = Remembered {
+            name: vec![0, 0x0B, 7],
+            by_certificate,
+        };
+        assert_eq!(Remembered::parse(&one.content()), Some(one));
+    }
+    for wrong in [&[][..], &[0], &[1], &[2, 0, 0x0B]] {
+        assert_eq!(Remembered::parse(wrong), None, "{wrong:?}");
+    }
+}

@@ -16,6 +16,14 @@ use std::time::Duration;
 const LIMIT: Duration = Duration::from_secs(170);
 const TELLING: &str = "DEVID_TEST_STORY";
 
+/// A story that alters more answers than usual (`DEVID_MUTATIONS`) has more time.
+fn limit() -> Duration {
+    const USUAL: u32 = 180;
+    let wanted = env::var("DEVID_MUTATIONS").ok();
+    let wanted = wanted.and_then(|wanted| wanted.parse::<u32>().ok());
+    LIMIT * wanted.map_or(1, |wanted| wanted.div_ceil(USUAL).max(1))
+}
+
 /// The name by which the test harness knows the test with this path, which begins with its crate.
 pub fn test_name(path: &str) -> &str {
     let (_, name) = path.split_once("::").expect("a path begins with the crate");
@@ -56,14 +64,15 @@ pub fn tell_with(name: &str, variables: &[(&str, &OsStr)], story: impl FnOnce())
         .stdout(out.try_clone().expect("dup"))
         .stderr(err.try_clone().expect("dup"));
     let mut running = Running::start(name, &mut again);
-    let status = running.wait(LIMIT);
+    let limit = limit();
+    let status = running.wait(limit);
     let (out, err) = (text(out), text(err));
     match status {
         Some(status) if !status.success() => panic!("{name}: {status}\n{out}\n{err}"),
         Some(_) if !out.contains("1 passed") => panic!("{name} did not run\n{out}\n{err}"),
         Some(_) if !err.is_empty() => panic!("{name}: something wrote to stderr:\n{err}"),
         Some(_) => print!("{}", own_words(&out)),
-        None => panic!("{name}: still running after {LIMIT:?}, killed\n{out}\n{err}"),
+        None => panic!("{name}: still running after {limit:?}, killed\n{out}\n{err}"),
     }
 }
 

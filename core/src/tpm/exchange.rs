@@ -170,8 +170,8 @@ impl<'a> Exchange<'a> {
     }
 
     /// Commands that show a subject's authorisation value: a wrong one counts towards lockout each
-    /// time it arrives. Nothing is sent if the subject refused that value before.
-    /// Their auth session is salted to this key.
+    /// time it arrives. Nothing is sent if the subject refused that value before. `salt_key` is what
+    /// their auth session is salted to.
     pub(super) fn by(what: &'a str, subject: Subject<'a>, salt_key: Option<&SaltKey>) -> Self {
         Self {
             what,

@@ -402,6 +402,14 @@ impl TpmError {
     pub fn is_transport_fault(&self) -> bool {
         matches!(self, Self::Broken(_) | Self::WrongAnswer(_))
     }
+
+    /// Whether the TPM did not answer, so that the next command would only wait as long again.
+    pub(super) fn is_silence(&self) -> bool {
+        matches!(
+            self,
+            Self::Timeout(_) | Self::Busy(_) | Self::Unreachable(_)
+        )
+    }
 }
 
 impl From<ResponseCode> for TpmError {

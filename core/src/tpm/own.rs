@@ -185,7 +185,7 @@ impl Tpm {
         let kept = self.put_at(what, SRK, owner, salt_key.as_ref(), |link| {
             let (root, area, name) = link.create_primary(hierarchy, &template)?;
             if let Some(other) = remembered.as_ref().filter(|known| **known != name) {
-                let distrusted = self.other_root_derived(&name, other);
+                let distrusted = Err(self.other_root_derived(&name, other));
                 flush(link, root, &distrusted);
                 return distrusted;
             }
@@ -242,7 +242,7 @@ impl Tpm {
                 Err(TpmError::KeyReplaced(handle))
             }
             // It may have run, whatever the answer says: what is there now decides.
-            (Err(error), Some(loaded)) => {
+            (Err(error), Some(loaded)) if !error.is_silence() => {
                 let own = loaded.salt_key(handle);
                 let salt_key = salt_key.or(own.as_ref()).ok_or_else(unfit)?;
                 match self.holds_proven(handle, &loaded.name, salt_key) {

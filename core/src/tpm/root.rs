@@ -277,10 +277,10 @@ impl Tpm {
         Ok(remembered.map(|known| known.name))
     }
 
-    /// That the TPM derives another storage root key than the one that is remembered.
-    pub(super) fn other_root_derived<R>(&self, name: &[u8], other: &[u8]) -> Result<R, TpmError> {
+    /// That the TPM derives another storage root key than the one that is remembered, as an error.
+    pub(super) fn other_root_derived(&self, name: &[u8], other: &[u8]) -> TpmError {
         let root = self.root();
-        Err(TpmError::Distrusted(format!(
+        TpmError::Distrusted(format!(
             "the storage root key that the TPM derives (TPM name {}) is not the one that {} remembers ({}): \
              the TPM was cleared or exchanged, or somebody between this program and the TPM shows a key \
              of his own. Nothing was kept in the TPM. {}",
@@ -288,7 +288,7 @@ impl Tpm {
             root.path().display(),
             hex(other),
             root.accepting()
-        )))
+        ))
     }
 
     /// Whether another storage root key is remembered than the TPM has, or the TPM has none.

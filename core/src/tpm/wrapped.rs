@@ -282,14 +282,13 @@ pub(super) fn is_gone<R>(answer: &Result<R, TpmError>) -> bool {
         if code.is_missing_handle() || code.is_unknown_handle())
 }
 
-/// Flushes after commands: their answer counts, whatever becomes of the handle. Not where the
-/// connection went; an answer that cannot be right came over a whole one.
+/// Flushes after commands: their answer counts, whatever becomes of the handle. Not where the connection
+/// went or the TPM is silent; an answer that cannot be right came over a whole connection.
 pub(super) fn flush<R>(link: &mut Link, handle: u32, after: &Result<R, TpmError>) {
-    let is_gone = matches!(
-        after,
-        Err(TpmError::Broken(_) | TpmError::Timeout(_) | TpmError::Unreachable(_))
-    );
-    if !is_gone && let Err(error) = link.flush(handle) {
+    let cannot_be = |error: &TpmError| matches!(error, TpmError::Broken(_)) || error.is_silence();
+    if !after.as_ref().is_err_and(cannot_be)
+        && let Err(error) = link.flush(handle)
+    {
         warn!("TPM2_FlushContext: {error}");
     }
 }

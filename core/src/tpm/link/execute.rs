@@ -124,10 +124,7 @@ impl Link {
         // A command that succeeded took its session with it; one that failed left it. Where the
         // answer was lost it may be either, and nobody can have been given the number since. Where
         // the TPM is silent, a further command would only wait as long again.
-        let is_silent = matches!(
-            answered,
-            Err(TpmError::Timeout(_) | TpmError::Busy(_) | TpmError::Unreachable(_))
-        );
+        let is_silent = answered.as_ref().is_err_and(TpmError::is_silence);
         if let (Err(_), Some(session)) = (&answered, session)
             && !is_silent
             && let Err(error) = self.flush(session.handle)

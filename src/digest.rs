@@ -3,11 +3,11 @@
 use crate::error::Error;
 use crate::mechanism::Parameter;
 use cryptoki_sys::*;
+use devid_core::overwrite_stack;
 use devid_core::tpm::Hash;
 use sha1::Sha1;
 use sha2::digest::common::hazmat::{SerializableState, SerializedState};
 use sha2::{Digest as _, Sha224, Sha256, Sha384, Sha512};
-use std::hint::black_box;
 
 /// A mechanism that only hashes. It takes no parameter and no key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -159,14 +159,6 @@ impl Hasher {
         overwrite_stack();
         result
     }
-}
-
-/// Overwrites what the calls before it left on the stack: to pad the last block, the crates copy it
-/// there, and with it the end of a key.
-#[inline(never)]
-fn overwrite_stack() {
-    const DEPTH: usize = 8192;
-    black_box(&mut [0_u8; DEPTH]);
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ pub mod identity;
 pub mod key;
 mod pem;
 mod shell;
+mod stack;
 pub mod store;
 mod system;
 pub mod tpm;
@@ -18,4 +19,5 @@ mod trust;
 mod writers;
 
 pub use file::write_out as write_file;
+pub use stack::overwrite_stack;
 pub use system::{Held, fits_limit, random};

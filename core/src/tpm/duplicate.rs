@@ -4,6 +4,7 @@
 use super::kdf::{kdfa, share_secret};
 use super::{Hash, Secret, TpmError, name_of};
 use crate::key::PublicKey;
+use crate::stack::leaving_nothing;
 use aes::Aes128;
 use cfb_mode::Encryptor;
 use cfb_mode::cipher::KeyIvInit;
@@ -42,9 +43,9 @@ pub(super) fn duplicate(
     let name = name_of(area).ok_or_else(|| TpmError::Unsupported("no public area".into()))?;
     let (seed, encrypted_seed) = share_secret(parent, hash, "DUPLICATE")?;
     let key = kdfa(hash, &seed, "STORAGE", &name, &[], KEY_BITS);
-    Encryptor::<Aes128>::new_from_slices(&key, &[0; 16])
-        .map_err(|_| TpmError::Unsupported("AES-128-CFB".into()))?
-        .encrypt(&mut encrypted);
+    let cipher = Encryptor::<Aes128>::new_from_slices(&key, &[0; 16])
+        .map_err(|_| TpmError::Unsupported("AES-128-CFB".into()))?;
+    leaving_nothing(|| cipher.encrypt(&mut encrypted));
     let bits = 8 * hash.width() as u32;
     let key = kdfa(hash, &seed, "INTEGRITY", &[], &[], bits);
     let integrity = hash.hmac(&key, &[&encrypted, &name]);

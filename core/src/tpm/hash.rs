@@ -1,5 +1,6 @@
 //! Hash algorithms of a TPM (Part 2, section 6.3), and what is computed with them here.
 
+use crate::stack::leaving_nothing;
 use hmac::digest::FixedOutput;
 use hmac::{Hmac, KeyInit, Mac};
 use sha1::Sha1;
@@ -104,40 +105,46 @@ impl Hash {
 
     /// The digest of these parts, one after the other.
     pub(crate) fn digest(self, parts: &[&[u8]]) -> Vec<u8> {
-        by_algorithm!(self, H => {
-            let mut hash = H::new();
-            parts.iter().for_each(|part| hash.update(part));
-            // Into its place: what is digested may be a PIN, and no copy is to stay on the stack.
-            let mut digest = vec![0; self.width()];
-            if let Ok(place) = digest.as_mut_slice().try_into() {
-                Digest::finalize_into(hash, place);
-            }
-            digest
+        leaving_nothing(|| {
+            by_algorithm!(self, H => {
+                let mut hash = H::new();
+                parts.iter().for_each(|part| hash.update(part));
+                // Into its place: what is digested may be a PIN, and no copy is to stay on the stack.
+                let mut digest = vec![0; self.width()];
+                if let Ok(place) = digest.as_mut_slice().try_into() {
+                    Digest::finalize_into(hash, place);
+                }
+                digest
+            })
         })
     }
 
     /// HMAC (RFC 2104) of these parts, one after the other.
     pub(crate) fn hmac(self, key: &[u8], parts: &[&[u8]]) -> Zeroizing<Vec<u8>> {
-        by_algorithm!(self, H => match Hmac::<H>::new_from_slice(key) {
-            Ok(mut mac) => {
-                parts.iter().for_each(|part| mac.update(part));
-                let mut code = Zeroizing::new(vec![0; self.width()]);
-                if let Ok(place) = code.as_mut_slice().try_into() {
-                    mac.finalize_into(place);
+        leaving_nothing(|| {
+            by_algorithm!(self, H => match Hmac::<H>::new_from_slice(key) {
+                Ok(mut mac) => {
+                    parts.iter().for_each(|part| mac.update(part));
+                    let mut code = Zeroizing::new(vec![0; self.width()]);
+                    if let Ok(place) = code.as_mut_slice().try_into() {
+                        mac.finalize_into(place);
+                    }
+                    code
                 }
-                code
-            }
-            // HMAC takes keys of every length.
-            Err(_) => Zeroizing::default(),
+                // HMAC takes keys of every length.
+                Err(_) => Zeroizing::default(),
+            })
         })
     }
 
     /// Whether `expected` is that HMAC; takes as long whatever differs.
     pub(crate) fn hmac_is(self, key: &[u8], parts: &[&[u8]], expected: &[u8]) -> bool {
-        by_algorithm!(self, H => Hmac::<H>::new_from_slice(key).is_ok_and(|mut mac| {
-            parts.iter().for_each(|part| mac.update(part));
-            mac.verify_slice(expected).is_ok()
-        }))
+        leaving_nothing(|| {
+            by_algorithm!(self, H => Hmac::<H>::new_from_slice(key).is_ok_and(|mut mac| {
+                parts.iter().for_each(|part| mac.update(part));
+                mac.verify_slice(expected).is_ok()
+            }))
+        })
     }
 }
 

@@ -6,6 +6,7 @@
 
 use super::kdf::{Secret, kdfa, room, share_secret};
 use super::{Hash, SaltKey, TpmError};
+use crate::stack::leaving_nothing;
 use aes::Aes128;
 use cfb_mode::cipher::KeyIvInit;
 use cfb_mode::{Decryptor, Encryptor};
@@ -225,7 +226,7 @@ impl AuthSession {
         let cipher = Encryptor::<Aes128>::new_from_slices(&key, &iv);
         let content = first_content(parameters)?;
         cipher
-            .map(|cipher| cipher.encrypt(content))
+            .map(|cipher| leaving_nothing(|| cipher.encrypt(content)))
             .map_err(|_| TpmError::Unsupported("AES-128-CFB".into()))
     }
 
@@ -235,7 +236,7 @@ impl AuthSession {
         let cipher = Decryptor::<Aes128>::new_from_slices(&key, &iv);
         let content = first_content(parameters)?;
         cipher
-            .map(|cipher| cipher.decrypt(content))
+            .map(|cipher| leaving_nothing(|| cipher.decrypt(content)))
             .map_err(|_| TpmError::Unsupported("AES-128-CFB".into()))
     }
 

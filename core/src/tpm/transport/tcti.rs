@@ -53,7 +53,7 @@ impl Tcti {
     }
 
     /// The node of the kernel that this leads to, if it leads to one.
-    pub(super) fn node(&self) -> Option<PathBuf> {
+    pub(in crate::tpm) fn node(&self) -> Option<PathBuf> {
         let conf = match self {
             Self::Device(path) => return Some(path.clone()),
             Self::Swtpm(_) | Self::Mssim(..) => return None,
@@ -92,7 +92,7 @@ impl Tcti {
     /// How many keys a managed space may hold. The kernel's has room for three, and saves and loads
     /// all of them around each command, so there it is one; tpm2-abrmd's only those that a command
     /// names, but it lets few connections in.
-    pub(super) fn keys_in_a_space(&self) -> usize {
+    pub(in crate::tpm) fn keys_in_a_space(&self) -> usize {
         match self {
             Self::Loaded(conf) if tcti_of_libtss2(conf).0 == "tabrmd" => 8,
             Self::Loaded(_) | Self::Device(_) | Self::Swtpm(_) | Self::Mssim(..) => 1,

@@ -5,8 +5,8 @@
 //! of the TPM can read, so that a recording tells nothing against which values could be guessed.
 
 use super::kdf::{Secret, kdfa, room, share_secret};
-use super::{Hash, SaltKey, TpmError};
 use crate::stack::leaving_nothing;
+use crate::tpm::{Hash, SaltKey, TpmError};
 use aes::Aes128;
 use cfb_mode::cipher::KeyIvInit;
 use cfb_mode::{Decryptor, Encryptor};
@@ -14,15 +14,15 @@ use std::fmt;
 use zeroize::Zeroizing;
 
 /// The hash of our sessions; nonces and HMACs are as wide.
-pub(super) const HASH: Hash = Hash::Sha256;
+pub(in crate::tpm) const HASH: Hash = Hash::Sha256;
 const KEY_BITS: u32 = 128;
 const BLOCK_BITS: u32 = 128;
 
 /// Attributes of a session (TPMA_SESSION; Part 2, section 8.4).
-pub(super) const DECRYPT: u8 = 1 << 5;
-pub(super) const ENCRYPT: u8 = 1 << 6;
+pub(in crate::tpm) const DECRYPT: u8 = 1 << 5;
+pub(in crate::tpm) const ENCRYPT: u8 = 1 << 6;
 /// The session authorises nothing; its HMAC proves the response.
-pub(super) const AUDIT: u8 = 1 << 7;
+pub(in crate::tpm) const AUDIT: u8 = 1 << 7;
 /// What the TPM says of an audit session by itself: no other one was used meanwhile.
 const AUDIT_EXCLUSIVE: u8 = 1 << 1;
 
@@ -30,14 +30,14 @@ const AUDIT_EXCLUSIVE: u8 = 1 << 1;
 #[derive(Clone, Default)]
 pub struct AuthValue {
     value: Secret,
-    pub(super) salt: Salt,
+    pub(in crate::tpm) salt: Salt,
     /// The response is a secret.
-    pub(super) hides: bool,
+    pub(in crate::tpm) hides: bool,
 }
 
 /// What keeps a recorded proof from being of use.
 #[derive(Clone, Default)]
-pub(super) enum Salt {
+pub(in crate::tpm) enum Salt {
     /// A salt for whichever key the TPM has for that.
     #[default]
     ForAny,
@@ -113,7 +113,7 @@ impl fmt::Debug for AuthValue {
 
 /// Whether a response's session has the attributes that the command asked for. Of `decrypt` a response has
 /// no use: some TPMs repeat the attribute, and some do not.
-pub(super) fn answers_attributes(asked: u8, given: u8) -> bool {
+pub(in crate::tpm) fn answers_attributes(asked: u8, given: u8) -> bool {
     let own = match asked & AUDIT {
         0 => 0,
         _ => AUDIT_EXCLUSIVE,
@@ -122,15 +122,15 @@ pub(super) fn answers_attributes(asked: u8, given: u8) -> bool {
 }
 
 /// What TPM2_StartAuthSession is asked with.
-pub(super) struct Beginning {
-    pub(super) nonce: Secret,
+pub(in crate::tpm) struct Beginning {
+    pub(in crate::tpm) nonce: Secret,
     salt: Secret,
     /// The salt for the TPM's eyes; empty without a salt key.
-    pub(super) encrypted_salt: Vec<u8>,
+    pub(in crate::tpm) encrypted_salt: Vec<u8>,
 }
 
 impl Beginning {
-    pub(super) fn new(salted_to: Option<&SaltKey>) -> Result<Self, TpmError> {
+    pub(in crate::tpm) fn new(salted_to: Option<&SaltKey>) -> Result<Self, TpmError> {
         let (salt, encrypted_salt) = match salted_to {
             Some(key) => share_secret(&key.public, key.hash, "SECRET")?,
             None => (Secret::default(), Vec::new()),
@@ -143,7 +143,12 @@ impl Beginning {
     }
 
     /// The session that the TPM began, for an entity with this authorisation value.
-    pub(super) fn begun(self, handle: u32, nonce_tpm: Vec<u8>, value: &[u8]) -> AuthSession {
+    pub(in crate::tpm) fn begun(
+        self,
+        handle: u32,
+        nonce_tpm: Vec<u8>,
+        value: &[u8],
+    ) -> AuthSession {
         let bits = 8 * HASH.width() as u32;
         let mut key = room(HASH.width() + value.len());
         if !self.salt.is_empty() {
@@ -163,8 +168,8 @@ impl Beginning {
 }
 
 /// A session for one command.
-pub(super) struct AuthSession {
-    pub(super) handle: u32,
+pub(in crate::tpm) struct AuthSession {
+    pub(in crate::tpm) handle: u32,
     /// The session's key and the entity's authorisation value.
     key: Secret,
     nonce_caller: Secret,
@@ -173,13 +178,13 @@ pub(super) struct AuthSession {
 
 impl AuthSession {
     /// The next command's nonce.
-    pub(super) fn next_nonce(&mut self) -> Result<&[u8], TpmError> {
+    pub(in crate::tpm) fn next_nonce(&mut self) -> Result<&[u8], TpmError> {
         self.nonce_caller = super::kdf::random_secret(HASH.width())?;
         Ok(&self.nonce_caller)
     }
 
     /// The HMAC over a command: its code, the names of its handles' entities, its parameters.
-    pub(super) fn command_hmac(
+    pub(in crate::tpm) fn command_hmac(
         &self,
         code: u32,
         names: &[&[u8]],
@@ -201,7 +206,7 @@ impl AuthSession {
     }
 
     /// Whether a successful response comes from the TPM that knows key and value.
-    pub(super) fn verifies_response(
+    pub(in crate::tpm) fn verifies_response(
         &mut self,
         code: u32,
         parameters: &[u8],
@@ -221,7 +226,7 @@ impl AuthSession {
     }
 
     /// Encrypts the content of a command's first parameter, a TPM2B (Part 1, section 21).
-    pub(super) fn encrypt(&self, parameters: &mut [u8]) -> Result<(), TpmError> {
+    pub(in crate::tpm) fn encrypt(&self, parameters: &mut [u8]) -> Result<(), TpmError> {
         let (key, iv) = self.mask(&self.nonce_caller, &self.nonce_tpm);
         let cipher = Encryptor::<Aes128>::new_from_slices(&key, &iv);
         let content = first_content(parameters)?;
@@ -231,7 +236,7 @@ impl AuthSession {
     }
 
     /// Decrypts that of a response, after [`AuthSession::verifies_response`].
-    pub(super) fn decrypt(&self, parameters: &mut [u8]) -> Result<(), TpmError> {
+    pub(in crate::tpm) fn decrypt(&self, parameters: &mut [u8]) -> Result<(), TpmError> {
         let (key, iv) = self.mask(&self.nonce_tpm, &self.nonce_caller);
         let cipher = Decryptor::<Aes128>::new_from_slices(&key, &iv);
         let content = first_content(parameters)?;
@@ -301,7 +306,7 @@ mod tests {
     /// with the TPM's.
     #[test]
     fn proofs_and_ciphers_are_those_of_esapi() {
-        let mut lines = include_str!("link/vectors/esapi-sessions.txt").lines();
+        let mut lines = include_str!("vectors/esapi-sessions.txt").lines();
         let (mut root, mut name) = (Vec::new(), Vec::new());
         let (mut began, mut opened) = (Vec::new(), Vec::new());
         let mut proofs = 0;

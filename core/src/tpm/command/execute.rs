@@ -1,11 +1,12 @@
 //! Executes a command: authorisation, frame, response (Part 1, section 18; HMAC auth sessions:
 //! sections 17 to 19 and 21).
 
+use super::Link;
+use super::flush;
 use super::reading::Reading;
-use super::{FRAME_MAX, HEADER, Link};
-use crate::tpm::patience::Class;
-use crate::tpm::session::{AuthSession, Beginning, DECRYPT, ENCRYPT, answers_attributes};
-use crate::tpm::wrapped::flush;
+use super::session::{AuthSession, Beginning, DECRYPT, ENCRYPT, answers_attributes};
+use crate::tpm::Class;
+use crate::tpm::transport::{FRAME_MAX, HEADER};
 use crate::tpm::{Auth, ResponseCode, SaltKey, Secret, TpmError, Used, sized};
 use log::debug;
 use tpm2_protocol::TpmWriter;
@@ -37,7 +38,7 @@ pub(super) struct By<'a> {
     /// The names of its other handles.
     pub(super) others: &'a [&'a [u8]],
     /// TPMA_SESSION: [`DECRYPT`] encrypts the command's first parameter, [`ENCRYPT`] the response's,
-    /// [`AUDIT`](crate::tpm::session::AUDIT) is for a command that takes no authorisation; 0 none of
+    /// [`AUDIT`](super::session::AUDIT) is for a command that takes no authorisation; 0 none of
     /// them. Counts in an auth session alone.
     pub(super) attributes: u8,
 }

@@ -1,7 +1,7 @@
 //! A private key on its way into the TPM, readable for the key that will wrap it and for nobody
 //! else (Part 1, section 23.3: duplication with an outer wrapper and no inner one).
 
-use super::kdf::{kdfa, share_secret};
+use super::command::kdf::{kdfa, share_secret};
 use super::{Hash, Secret, TpmError, name_of};
 use crate::key::PublicKey;
 use crate::stack::leaving_nothing;

@@ -4,8 +4,8 @@
 //! One write is one command, one read its response. The device is opened once and kept: with the
 //! resource manager each opening is a space of its own, which costs commands to make.
 
-use super::channel::{above_standard_streams, wait};
 use super::owed::{Kept, Owing};
+use super::socket::{above_standard_streams, wait};
 use super::{Class, FRAME_MAX, Fault, HEADER, Pace, Patience, Transport, frame_size};
 use rustix::event::PollFlags;
 use rustix::fs::{Mode, OFlags, fstat, open};

@@ -1,61 +1,23 @@
 //! The link to a TPM: builds the bytes of a command, carries them over a transport, and reads those
 //! of its response (TPM 2.0 Library, Part 1, section 18; Part 3).
 
+mod authorization;
 mod capability;
-mod channel;
 mod commands;
-mod device;
 mod execute;
+pub(super) mod kdf;
 mod made;
-mod owed;
 mod reading;
-#[cfg(feature = "tss")]
-mod tctildr;
+pub(super) mod session;
 #[cfg(test)]
 mod vectors;
 
 use super::TpmError;
-use super::patience::{Class, Limit, Pace, Patience};
-use super::tcti::{Socket, Tcti};
-use channel::{Channel, Framing};
-use device::Device;
+use super::transport::{self, Class, FRAME_MAX, Fault, Pace, Tcti, Transport};
+pub use authorization::{Auth, Secrets, Used};
+use log::warn;
 use std::sync::Arc;
 use tpm2_protocol::{TpmMarshal, TpmWriter};
-
-/// The most bytes of a command or a response (Part 2, section 4: implementations use 4096).
-const FRAME_MAX: usize = 4096;
-/// Bytes before a command's handles or a response's: tag, size, code.
-const HEADER: usize = 10;
-
-/// Takes a command to the TPM and brings its response.
-trait Transport: Send {
-    /// One command of this class, one response. What stands before the sending (a connection, an
-    /// answer that is still owed) has the limit of ordinary commands. A key generation is under way
-    /// ([`Pace::begun`]) from the sending until this returns. After an error the next call starts afresh.
-    fn transact(&mut self, command: &[u8], class: Class, pace: &Pace) -> Result<Vec<u8>, Fault>;
-    /// In a forked child: lets go of the parent's connection without a byte to the TPM.
-    fn abandon(&mut self);
-}
-
-/// How a transport fails.
-enum Fault {
-    Unreachable(String),
-    Broken(String),
-    Timeout(Limit),
-}
-
-impl From<Limit> for Fault {
-    fn from(passed: Limit) -> Self {
-        Self::Timeout(passed)
-    }
-}
-
-impl Fault {
-    /// A fault met while a command was under way.
-    fn broken(doing: &str, error: impl std::fmt::Display) -> Self {
-        Self::Broken(format!("{doing}: {error}"))
-    }
-}
 
 /// One way to a TPM. Each method is one TPM command unless its text says otherwise.
 ///
@@ -76,24 +38,8 @@ impl Link {
     ///
     /// [`TpmError::Unsupported`] for a transport that this build does not have.
     pub(super) fn new(tcti: &Tcti, pace: Arc<Pace>) -> Result<Self, TpmError> {
-        let transport: Box<dyn Transport> = match tcti {
-            Tcti::Device(path) => Box::new(Device::new(path.clone())),
-            Tcti::Swtpm(socket) => Box::new(Channel::new(socket.clone(), Framing::Raw)),
-            Tcti::Mssim(host, port) => {
-                let socket = Socket::Tcp(host.clone(), *port);
-                Box::new(Channel::new(socket, Framing::Mssim))
-            }
-            #[cfg(feature = "tss")]
-            Tcti::Loaded(conf) => Box::new(tctildr::Tctildr::new(conf)?),
-            #[cfg(not(feature = "tss"))]
-            Tcti::Loaded(conf) => {
-                return Err(TpmError::Unsupported(format!(
-                    "{conf}: this build has no libtss2 (feature tss)"
-                )));
-            }
-        };
         Ok(Self {
-            transport,
+            transport: transport::new(tcti)?,
             pace,
             slowest: Class::default(),
         })
@@ -116,14 +62,20 @@ impl Link {
     }
 }
 
-/// The size that a frame's header announces.
-fn frame_size(header: &[u8]) -> Result<usize, Fault> {
-    let size = header.get(2..6).and_then(|size| size.try_into().ok());
-    match size.map(|size| u32::from_be_bytes(size) as usize) {
-        Some(size) if (HEADER..=FRAME_MAX).contains(&size) => Ok(size),
-        _ => Err(Fault::Broken(
-            "the answer has no TPM response header".into(),
-        )),
+/// Whether the handle no longer names what was loaded.
+pub(super) fn is_gone<R>(answer: &Result<R, TpmError>) -> bool {
+    matches!(answer, Err(TpmError::Response(code))
+        if code.is_missing_handle() || code.is_unknown_handle())
+}
+
+/// Flushes after commands: their answer counts, whatever becomes of the handle. Not where the connection
+/// went or the TPM is silent; an answer that cannot be right came over a whole connection.
+pub(super) fn flush<R>(link: &mut Link, handle: u32, after: &Result<R, TpmError>) {
+    let cannot_be = |error: &TpmError| matches!(error, TpmError::Broken(_)) || error.is_silence();
+    if !after.as_ref().is_err_and(cannot_be)
+        && let Err(error) = link.flush(handle)
+    {
+        warn!("TPM2_FlushContext: {error}");
     }
 }
 
@@ -138,10 +90,13 @@ fn marshalled(structure: &impl TpmMarshal) -> Result<Vec<u8>, TpmError> {
 
 #[cfg(test)]
 mod tests {
-    use super::owed::{Kept, Owing};
     use super::*;
     use crate::key::Curve;
     use crate::system::pause;
+    use crate::tpm::transport::Patience;
+    use crate::tpm::transport::owed::{Kept, Owing};
+    use crate::tpm::transport::socket::{Channel, Framing};
+    use crate::tpm::transport::tcti::Socket;
     use crate::tpm::{
         Algorithm, Hash, KeyUsage, Limits, ResponseCode, Scheme, Secrets, Used, template,
     };

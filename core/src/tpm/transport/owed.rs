@@ -3,7 +3,7 @@
 use super::{Class, Fault, Pace, Patience};
 
 /// A kept connection.
-pub(super) trait Kept {
+pub(in crate::tpm) trait Kept {
     /// Sends a command.
     fn send(&mut self, command: &[u8], patience: &Patience<'_>) -> Result<(), Fault>;
     /// The next answer.
@@ -12,13 +12,13 @@ pub(super) trait Kept {
 
 /// A kept connection, opened at the first command, and whether an answer is owed there: that of a
 /// command that timed out. It is awaited before the next command is sent.
-pub(super) struct Owing<K> {
+pub(in crate::tpm) struct Owing<K> {
     open: Option<K>,
     owed: bool,
 }
 
 impl<K: Kept> Owing<K> {
-    pub(super) fn new() -> Self {
+    pub(in crate::tpm) fn new() -> Self {
         Self {
             open: None,
             owed: false,
@@ -26,12 +26,12 @@ impl<K: Kept> Owing<K> {
     }
 
     /// The connection, if there is one; `None` in its place ends it.
-    pub(super) fn open(&mut self) -> &mut Option<K> {
+    pub(in crate::tpm) fn open(&mut self) -> &mut Option<K> {
         &mut self.open
     }
 
     /// One command, one answer, over the connection, which `open` opens if there is none.
-    pub(super) fn transact(
+    pub(in crate::tpm) fn transact(
         &mut self,
         open: impl FnOnce() -> Result<K, Fault>,
         command: &[u8],

@@ -1,11 +1,11 @@
 //! Our vocabulary of commands in bytes (Part 3).
 
 use super::execute::{By, written};
+use super::flush;
 use super::made::made_from;
 use super::reading::Reading;
+use super::session::{AUDIT, DECRYPT, ENCRYPT};
 use super::{Link, marshalled};
-use crate::tpm::session::{AUDIT, DECRYPT, ENCRYPT};
-use crate::tpm::wrapped::flush;
 use crate::tpm::{Hash, NvPublic, Scheme, Secret, Secrets, Signature, TpmError, Used, name_of};
 use tpm2_protocol::TpmUnmarshal;
 use tpm2_protocol::basic::{TpmHandle, TpmUint16};

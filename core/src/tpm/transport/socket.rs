@@ -3,9 +3,9 @@
 //! Both serve one client at a time, so each command has a connection of its own: a socket that is
 //! kept would lock every other process out. A connection per command is also the reconnect.
 
+use super::Socket;
 use super::{Class, FRAME_MAX, Fault, HEADER, Pace, Patience, Transport, frame_size};
 use crate::system::pause;
-use crate::tpm::tcti::Socket;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::Timespec;
 use rustix::io::Errno;
@@ -22,7 +22,7 @@ use std::time::Duration;
 
 /// What surrounds a command on the socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Framing {
+pub(in crate::tpm) enum Framing {
     /// Nothing: the header's size says where a frame ends.
     Raw,
     /// MS_SIM's TPM_SEND_COMMAND with locality and size; size and a zero word around the response.
@@ -33,13 +33,13 @@ const MSSIM_SEND_COMMAND: u32 = 8;
 const MSSIM_SESSION_END: u32 = 20;
 
 /// A software TPM's socket.
-pub(super) struct Channel {
+pub(in crate::tpm) struct Channel {
     socket: Socket,
     framing: Framing,
 }
 
 impl Channel {
-    pub(super) fn new(socket: Socket, framing: Framing) -> Self {
+    pub(in crate::tpm) fn new(socket: Socket, framing: Framing) -> Self {
         Self { socket, framing }
     }
 

@@ -10,7 +10,7 @@ pub struct Silence(Option<Arc<AtomicU8>>);
 
 /// How a command waited in vain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Met {
+pub(in crate::tpm) enum Met {
     /// Because of another process, which may be done by now.
     Busy = 1,
     /// Nobody knows why.
@@ -24,7 +24,7 @@ impl Silence {
     }
 
     /// How a command has waited in vain, if it is remembered.
-    pub(super) fn met(&self) -> Option<Met> {
+    pub(in crate::tpm) fn met(&self) -> Option<Met> {
         match self.0.as_ref()?.load(Ordering::Relaxed) {
             0 => None,
             1 => Some(Met::Busy),
@@ -33,7 +33,7 @@ impl Silence {
     }
 
     /// Remembers it, if that is wanted. Silence is remembered before all.
-    pub(super) fn note(&self, met: Met) {
+    pub(in crate::tpm) fn note(&self, met: Met) {
         if let Some(known) = &self.0 {
             known.fetch_max(met as u8, Ordering::Relaxed);
         }

@@ -1,9 +1,9 @@
 //! Keys that the device makes: a storage key of its own that wraps them, and their way into a
 //! persistent handle and out of it.
 
-use super::duplicate::duplicate;
 use super::exchange::Exchange;
-use super::wrapped::flush;
+use super::flush;
+use super::import::duplicate;
 use super::{
     Auth, AuthValue, DerivedKey, Hash, Link, PublicArea, SaltKey, Secret, Secrets, Tpm, TpmError,
     Used, WrappedKey, name_of, template,

@@ -1,10 +1,10 @@
 //! Secrets that are derived from secrets (Part 1, section 11.4.10), and secrets that only a key of
 //! the TPM can read (Part 1, annex B.10 and C.6).
 
-use super::hash::by_algorithm;
-use super::{Hash, TpmError};
 use crate::key::{Curve, PublicKey};
 use crate::system::random;
+use crate::tpm::structures::hash::by_algorithm;
+use crate::tpm::{Hash, TpmError};
 use getrandom::SysRng;
 use rsa::Oaep;
 use rsa::traits::PaddingScheme as _;
@@ -16,7 +16,7 @@ use zeroize::Zeroizing;
 pub type Secret = Zeroizing<Vec<u8>>;
 
 /// KDFa: counter mode with HMAC (SP 800-108). `label` without its final zero.
-pub(super) fn kdfa(
+pub(in crate::tpm) fn kdfa(
     hash: Hash,
     key: &[u8],
     label: &str,
@@ -53,7 +53,7 @@ fn counted(hash: Hash, bits: u32, block: impl Fn(&[u8]) -> Secret) -> Secret {
 }
 
 /// Room for a secret: one that grows leaves itself behind wherever it was.
-pub(super) fn room(bytes: usize) -> Secret {
+pub(in crate::tpm) fn room(bytes: usize) -> Secret {
     Zeroizing::new(Vec::with_capacity(bytes))
 }
 
@@ -67,7 +67,7 @@ fn kdfe(hash: Hash, z: &[u8], label: &str, party_u: &[u8], party_v: &[u8], bits:
 
 /// A fresh secret as wide as a digest of `hash`, and the content of the TPM2B_ENCRYPTED_SECRET that
 /// lets the TPM's key `to` know it. `hash` is that key's nameAlg; `label` says what for.
-pub(super) fn share_secret(
+pub(in crate::tpm) fn share_secret(
     to: &PublicKey,
     hash: Hash,
     label: &str,

@@ -7,8 +7,8 @@
 //! that for swtpm waits for ever. Opening has the transport's own limit: 25 s for tpm2-abrmd, whose
 //! thread (GLib's) a forked child does not have.
 
-use super::channel::wait;
 use super::owed::{Kept, Owing};
+use super::socket::wait;
 use super::{Class, FRAME_MAX, Fault, Pace, Patience, Transport};
 use crate::tpm::TpmError;
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};

@@ -1,7 +1,7 @@
 //! Public areas: what kind of key a handle holds (Part 2, section 12.2.4, TPMT_PUBLIC).
 
-use super::{Hash, Scheme};
 use crate::key::{Curve, PublicKey};
+use crate::tpm::{Hash, Scheme};
 use tpm2_protocol::TpmUnmarshal;
 use tpm2_protocol::data::{
     TpmAlgId, TpmEccCurve, TpmaObject, TpmtPublic, TpmuAsymScheme, TpmuPublicId, TpmuPublicParms,
@@ -161,13 +161,13 @@ fn attributes_of(area: &[u8]) -> u32 {
 }
 
 /// As [`PublicArea::is_storage_key`] of an object of any kind.
-pub(super) fn is_storage_key(area: &[u8]) -> bool {
+pub(in crate::tpm) fn is_storage_key(area: &[u8]) -> bool {
     let set = TpmaObject::RESTRICTED.bits() | TpmaObject::DECRYPT.bits();
     attributes_of(area) & (set | TpmaObject::SIGN_ENCRYPT.bits()) == set
 }
 
 /// Whether wrong authorisation values for an object of any kind count towards lockout.
-pub(super) fn counts_wrong_auth(area: &[u8]) -> bool {
+pub(in crate::tpm) fn counts_wrong_auth(area: &[u8]) -> bool {
     attributes_of(area) & TpmaObject::NO_DA.bits() == 0
 }
 

@@ -5,10 +5,10 @@
 //! in the few slots that a TPM has for objects.
 
 use super::exchange::{Exchange, Subject};
-use super::wrapped::{flush, is_gone};
 use super::{
     Link, PublicArea, ResponseCode, SRK, Tpm, TpmError, Used, qualified_name_below, template,
 };
+use super::{flush, is_gone};
 use crate::key::PublicKey;
 use log::{debug, info, warn};
 use parking_lot::Mutex;

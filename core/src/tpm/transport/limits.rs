@@ -7,9 +7,9 @@
 //! Whoever waits behind a key generation of this process waits on while it is under way. Other
 //! processes see it by a lock ([`Turn::of_generation`]).
 
-use super::TpmError;
-use super::turn::{NoTurn, Turn};
 use crate::system::Held;
+use crate::tpm::TpmError;
+use crate::tpm::process_lock::{NoTurn, Turn};
 use log::{Level, info, log_enabled};
 use std::cell::Cell;
 use std::fmt;
@@ -22,7 +22,7 @@ pub const WAITING: &str = "devid_core::waiting";
 /// Time between two such lines of one wait.
 const BETWEEN_LINES: Duration = Duration::from_secs(5);
 /// What keeps a TPM from answering although it works.
-pub(super) const BUSY: &str = "the TPM is busy: it is making a key for another process";
+pub(in crate::tpm) const BUSY: &str = "the TPM is busy: it is making a key for another process";
 /// How long a process that looks at the lock of key generations may keep it from being taken.
 const A_LOOK: Duration = Duration::from_millis(100);
 
@@ -38,7 +38,7 @@ pub enum Class {
 
 impl Class {
     /// The class of the command with this code (TPM_CC) and these parameters.
-    pub(super) fn of(code: u32, parameters: &[u8]) -> Self {
+    pub(in crate::tpm) fn of(code: u32, parameters: &[u8]) -> Self {
         const CREATE_PRIMARY: u32 = 0x131;
         const CREATE: u32 = 0x153;
         const IMPORT: u32 = 0x156;
@@ -105,7 +105,7 @@ impl fmt::Display for Limit {
 
 /// The limits of one TPM's commands, and the key generations that are under way there.
 #[derive(Debug)]
-pub(super) struct Pace {
+pub(in crate::tpm) struct Pace {
     limits: Limits,
     /// Key generations of this process that are under way.
     under_way: AtomicU32,
@@ -116,13 +116,13 @@ pub(super) struct Pace {
 }
 
 /// A key generation of this process, under way until this is dropped.
-pub(super) struct Generation<'a> {
+pub(in crate::tpm) struct Generation<'a> {
     pace: &'a Pace,
     _told_to_others: Option<crate::file::Lock>,
 }
 
 /// One wait: for an answer, for a connection, or for other threads.
-pub(super) struct Patience<'a> {
+pub(in crate::tpm) struct Patience<'a> {
     pace: &'a Pace,
     limit: Cell<Limit>,
     began: Instant,
@@ -134,7 +134,7 @@ pub(super) struct Patience<'a> {
 }
 
 impl Pace {
-    pub(super) fn new(limits: Limits, locks: &Path) -> Self {
+    pub(in crate::tpm) fn new(limits: Limits, locks: &Path) -> Self {
         Self::with(limits, Turn::of_generation(locks))
     }
 
@@ -148,21 +148,21 @@ impl Pace {
     }
 
     /// The same, whose lock is noted there.
-    pub(super) fn noting(&self, held: &'static Held) -> Self {
+    pub(in crate::tpm) fn noting(&self, held: &'static Held) -> Self {
         Self::with(self.limits, self.busy.clone().noting(held))
     }
 
     /// The same in a forked child, which has no key generation under way.
-    pub(super) fn for_child(&self) -> Self {
+    pub(in crate::tpm) fn for_child(&self) -> Self {
         Self::with(self.limits, self.busy.clone())
     }
 
-    pub(super) fn limits(&self) -> Limits {
+    pub(in crate::tpm) fn limits(&self) -> Limits {
         self.limits
     }
 
     /// Notes that a command of this class begins, if that is a key generation.
-    pub(super) fn begun(&self, class: Class) -> Option<Generation<'_>> {
+    pub(in crate::tpm) fn begun(&self, class: Class) -> Option<Generation<'_>> {
         (class == Class::Generation).then(|| self.generation())
     }
 
@@ -177,7 +177,7 @@ impl Pace {
     }
 
     /// Whether another process has a key generation under way, and this process has none.
-    pub(super) fn is_busy(&self) -> bool {
+    pub(in crate::tpm) fn is_busy(&self) -> bool {
         !self.is_generating() && self.busy.is_taken()
     }
 
@@ -186,7 +186,7 @@ impl Pace {
     }
 
     /// A wait that begins now, for what has a limit of this class.
-    pub(super) fn wait(&self, class: Class) -> Patience<'_> {
+    pub(in crate::tpm) fn wait(&self, class: Class) -> Patience<'_> {
         let (began, limit) = (Instant::now(), self.limits.of(class));
         Patience {
             pace: self,
@@ -199,7 +199,7 @@ impl Pace {
     }
 
     /// Why no turn could be had, with what keeps its holder.
-    pub(super) fn explained(&self, why: &NoTurn) -> String {
+    pub(in crate::tpm) fn explained(&self, why: &NoTurn) -> String {
         match why {
             NoTurn::Kept(_) if self.is_busy() => format!("{why}, and {BUSY}"),
             _ => why.to_string(),
@@ -208,7 +208,7 @@ impl Pace {
 
     /// Why a wait was in vain: a key generation of another process, or a TPM without answer. Asked when
     /// a generation of one's own is over.
-    pub(super) fn in_vain(&self, limit: Limit) -> TpmError {
+    pub(in crate::tpm) fn in_vain(&self, limit: Limit) -> TpmError {
         match self.is_busy() {
             true => TpmError::Busy(limit),
             false => TpmError::Timeout(limit),
@@ -230,7 +230,7 @@ impl Patience<'_> {
     ///
     /// The limit that has passed. Behind a key generation of this process that is the limit of key
     /// generations.
-    pub(super) fn left(&self) -> Result<Duration, Limit> {
+    pub(in crate::tpm) fn left(&self) -> Result<Duration, Limit> {
         let now = Instant::now();
         if now >= self.end.get() {
             self.prolong(now)?;
@@ -243,7 +243,7 @@ impl Patience<'_> {
     }
 
     /// Whether a key generation of this process is under way, or was since the end was set.
-    pub(super) fn is_behind_generation(&self) -> bool {
+    pub(in crate::tpm) fn is_behind_generation(&self) -> bool {
         let changes = self.pace.changes.load(Ordering::Acquire);
         self.pace.is_generating() || changes != self.changes.get()
     }

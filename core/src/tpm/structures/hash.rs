@@ -42,7 +42,7 @@ macro_rules! by_algorithm {
     };
 }
 
-pub(super) use by_algorithm;
+pub(in crate::tpm) use by_algorithm;
 
 impl fmt::Display for Hash {
     /// As FIPS 180-4 calls it.

@@ -4,8 +4,8 @@
 //! Makers filled the templates differently, and each difference gives another key; so there are
 //! candidates, and a certificate tells the right one.
 
-use super::{Algorithm, Hash, KeyUsage, PublicArea, sized};
 use crate::key::{Curve, PublicKey};
+use crate::tpm::{Algorithm, Hash, KeyUsage, PublicArea, sized};
 
 /// fixedTPM, fixedParent, sensitiveDataOrigin, userWithAuth, adminWithPolicy, sign.
 const ATTRIBUTES: u32 = 0x0004_00F2;
@@ -33,7 +33,7 @@ pub(crate) fn candidates(public: &PublicKey) -> Vec<Vec<u8>> {
 /// The storage root key that everybody derives: for `TSS2 PRIVATE KEY` files whose parent is the
 /// owner hierarchy, and for the SRK (TCG, TPM 2.0 Provisioning Guidance, section 7.5.1). Its unique
 /// field is empty: zeros would give another key.
-pub(super) fn storage_root(rsa: bool) -> Vec<u8> {
+pub(in crate::tpm) fn storage_root(rsa: bool) -> Vec<u8> {
     /// fixedTPM, fixedParent, sensitiveDataOrigin, userWithAuth, noDA, restricted, decrypt.
     const STORAGE: u32 = 0x0003_0472;
     let mut area = words(&[if rsa { RSA } else { ECC }, Hash::Sha256.algorithm()]);
@@ -57,7 +57,7 @@ pub(super) fn storage_root(rsa: bool) -> Vec<u8> {
 
 /// An endorsement key of the TCG's templates L-1, RSA-2048, and L-2, P-256 (EK Credential Profile for
 /// TPM 2.0, sections B.3.3 and B.3.4).
-pub(super) fn endorsement(rsa: bool) -> Vec<u8> {
+pub(in crate::tpm) fn endorsement(rsa: bool) -> Vec<u8> {
     /// fixedTPM, fixedParent, sensitiveDataOrigin, adminWithPolicy, restricted, decrypt.
     const ENDORSEMENT: u32 = 0x0003_00B2;
     let policy = secret_policy(Hash::Sha256);
@@ -81,7 +81,7 @@ pub(super) fn endorsement(rsa: bool) -> Vec<u8> {
 }
 
 /// Whether a public area is as [`storage_root`] makes those on P-256.
-pub(super) fn is_storage_root(area: &[u8]) -> bool {
+pub(in crate::tpm) fn is_storage_root(area: &[u8]) -> bool {
     let template = storage_root(false);
     // But for the two empty coordinates at its end.
     area.starts_with(&template[..template.len() - 4])
@@ -89,7 +89,7 @@ pub(super) fn is_storage_root(area: &[u8]) -> bool {
 
 /// A key that the TPM is to make for the device, and keep to itself: noDA, so that no wrong value
 /// for it can lock the whole TPM. Any scheme, so that it signs with every hash.
-pub(super) fn own_key(algorithm: Algorithm, usage: KeyUsage) -> Vec<u8> {
+pub(in crate::tpm) fn own_key(algorithm: Algorithm, usage: KeyUsage) -> Vec<u8> {
     const FIXED_TPM: u32 = 1 << 1;
     const FIXED_PARENT: u32 = 1 << 4;
     const SENSITIVE_DATA_ORIGIN: u32 = 1 << 5;
@@ -102,7 +102,7 @@ pub(super) fn own_key(algorithm: Algorithm, usage: KeyUsage) -> Vec<u8> {
 
 /// The public area of a key that comes from outside: as [`own_key`], but neither made in this TPM
 /// nor bound to it by its history.
-pub(super) fn imported_key(public: &PublicKey, usage: KeyUsage) -> Vec<u8> {
+pub(in crate::tpm) fn imported_key(public: &PublicKey, usage: KeyUsage) -> Vec<u8> {
     match public {
         PublicKey::Ec { curve, point } => {
             let (x, y) = point[1..].split_at(curve.width());
@@ -113,7 +113,7 @@ pub(super) fn imported_key(public: &PublicKey, usage: KeyUsage) -> Vec<u8> {
 }
 
 /// Sealed data; noDA unless wrong values are to count.
-pub(super) fn sealed(counts: bool) -> Vec<u8> {
+pub(in crate::tpm) fn sealed(counts: bool) -> Vec<u8> {
     const NO_DA: u32 = 1 << 10;
     const KEYEDHASH: u16 = 0x0008;
     /// fixedTPM, fixedParent, userWithAuth.
@@ -167,7 +167,7 @@ fn curve_id(curve: Curve) -> u16 {
 
 /// Whether a public area has the attributes and the policy of an IDevID key, and so may come from
 /// one of these templates.
-pub(super) fn may_be_ours(area: &[u8]) -> bool {
+pub(in crate::tpm) fn may_be_ours(area: &[u8]) -> bool {
     HASHES.into_iter().any(|hash| {
         [RSA, ECC]
             .into_iter()

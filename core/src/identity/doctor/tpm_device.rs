@@ -3,8 +3,8 @@
 use super::Finding;
 use crate::accounts::{group_name, user_name};
 use crate::config::Config;
-use crate::identity::mend::Mend;
-use crate::identity::rights::{lacking, membership};
+use crate::identity::permissions::{lacking, membership};
+use crate::identity::remedy::Mend;
 use crate::shell::word;
 use crate::tpm::Tcti;
 use rustix::fs::{Access, access, stat};

@@ -4,6 +4,7 @@
 use super::Fault;
 use super::chain::{is_signed_by, names};
 use super::device::Device;
+use super::entry::{authority_label, is_authority_of};
 use crate::certificate::Certificate;
 use crate::store::Kind;
 use crate::store::devid::DevidStore;
@@ -123,21 +124,6 @@ pub(super) fn above<'a>(leaves: &[&Certificate], all: &'a [Certificate]) -> Vec<
     }
 }
 
-pub(super) fn authority_label(label: &str, number: usize) -> String {
-    format!("{label}-ca-{number}")
-}
-
-/// Also without number, as they were called at first.
-pub(super) fn is_authority_of(name: &str, label: &str) -> bool {
-    let rest = name
-        .strip_prefix(label)
-        .and_then(|rest| rest.strip_prefix("-ca"));
-    rest.is_some_and(|rest| {
-        let number = rest.strip_prefix('-');
-        rest.is_empty() || number.is_some_and(|number| number.parse::<usize>().is_ok())
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -152,19 +138,5 @@ mod tests {
         assert_eq!(above(&[&leaf], &all), [&ca, &root]);
         assert_eq!(above(&[&ca], &all), [&root], "it issued itself");
         assert!(above(&[&leaf], &all[..1]).is_empty(), "nothing leads there");
-    }
-
-    #[test]
-    fn labels_tell_whose_they_are() {
-        for (name, is) in [
-            ("web-ca", true),
-            ("web-ca-12", true),
-            ("web-ca-x", false),
-            ("web-cable", false),
-            ("web", false),
-            ("other-ca-1", false),
-        ] {
-            assert_eq!(is_authority_of(name, "web"), is, "{name}");
-        }
     }
 }

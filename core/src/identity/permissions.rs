@@ -1,8 +1,10 @@
 //! What this user may not reach, and who can give him the right. A wrong mode is another case: what
 //! is closed to this user may be as its administrator wants it.
 
-use super::mend::Mend;
+use super::remedy::Mend;
 use crate::accounts::{group_name, user_name};
+use crate::file;
+use crate::pem;
 use crate::shell::{quoted, word};
 use rustix::fs::{Access, access, stat};
 use rustix::io::Errno;
@@ -81,4 +83,61 @@ fn opening(closed: &Path, needed: Access) -> Mend {
             "{shown} is for user {owner} (mode {mode:04o}): run it as that user, or as root"
         )),
     }
+}
+
+/// What helps where a file of a key folder gives no object: an identity may be in it, so it is not to
+/// be moved away just so that the finding goes.
+pub(super) fn of_unread(folder: &Path, file: &Path, by_content: bool) -> Mend {
+    if by_content {
+        return Mend::by(
+            "If it is one of the device's, bring it back from a copy. If it is none, take it to a \
+             place outside of the folder",
+        );
+    }
+    if let Some(mend) = lacking(file, Access::READ_OK) {
+        return mend;
+    }
+    let mode = match holds_clear_key(file) {
+        true => ONLY_ITS_OWNER,
+        false => "u=rw,g-wx,o=",
+    };
+    of_file(folder, file, mode)
+}
+
+/// The mode of a file with a private key in clear.
+pub(super) const ONLY_ITS_OWNER: &str = "u=rw,go=";
+
+/// What makes a file one that is believed: of its folder's owner, with this mode.
+pub(super) fn of_file(folder: &Path, file: &Path, mode: &str) -> Mend {
+    Mend::on(
+        "If its mode or owner is at fault, and nobody else wrote or copied it meanwhile",
+        &[folder, file],
+        format!(
+            "chown --no-dereference --reference={} {1} && chmod {mode} {1}",
+            word(folder),
+            word(file)
+        ),
+    )
+}
+
+/// What makes a folder one that is believed, into which everybody may write.
+pub(super) fn closed_to_others(folder: &Path) -> Mend {
+    let command = format!("chmod o-w {}", word(folder));
+    Mend::on("See that all in it is yours, then", &[folder], command)
+}
+
+/// Whether a file holds a private key that is neither encrypted nor a TPM's; one that cannot be read
+/// may.
+fn holds_clear_key(file: &Path) -> bool {
+    /// More bytes than a file of a key folder has.
+    const LARGEST: u64 = 1 << 20;
+    let Ok(content) = file::read(file, LARGEST) else {
+        return true;
+    };
+    let is_clear = |label: &str| {
+        let others = ["TSS2 PRIVATE KEY", "ENCRYPTED PRIVATE KEY"];
+        label.ends_with("PRIVATE KEY") && !others.contains(&label)
+    };
+    let blocks = pem::Scan::of(&content).blocks;
+    blocks.iter().flatten().any(|block| is_clear(block.label))
 }

@@ -4,8 +4,8 @@
 use super::Finding;
 use crate::certificate::files::{self, CertificateFile, Unread};
 use crate::config::{Config, Existing, IdentityAuth, SecretSource, not_read};
-use crate::identity::mend::Mend;
-use crate::identity::rights::lacking;
+use crate::identity::permissions::lacking;
+use crate::identity::remedy::Mend;
 use crate::trouble::trouble;
 use crate::trust::{Distrust, distrusted};
 use rustix::fs::Access;

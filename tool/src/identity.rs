@@ -1,8 +1,8 @@
 //! `devid status`, `provision`, `reset` and `prune`: the device's own identity
 
-use crate::answer::{Answer, Failure};
 use crate::cli::{Form, How};
-use crate::page::{line, row};
+use crate::output::{Answer, Failure};
+use crate::text::{line, row};
 use devid_core::config::Config;
 use devid_core::identity::{
     Device, Expiry, Mode, Provisioned, Provisioning, Role, Status, Subject, Whose, provision,

@@ -1,14 +1,10 @@
 //! What mends something: words, and a command where there is one. None of it ends an identity, or
 //! destroys a key that may still be of use.
 
-use super::fault::Fault;
-use super::rights::lacking;
-use crate::file;
-use crate::pem;
-use crate::shell::word;
-use crate::trouble::{found, is_there};
+use super::error::Fault;
+use crate::trouble::found;
 use crate::trust::names_only_ours;
-use rustix::fs::{Access, FileType, lstat};
+use rustix::fs::{FileType, lstat};
 use rustix::process::geteuid;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -74,78 +70,6 @@ impl Mend {
             )),
         }
     }
-}
-
-/// What helps where a file of a key folder gives no object: an identity may be in it, so it is not to
-/// be moved away just so that the finding goes.
-pub(super) fn of_unread(folder: &Path, file: &Path, by_content: bool) -> Mend {
-    if by_content {
-        return Mend::by(
-            "If it is one of the device's, bring it back from a copy. If it is none, take it to a \
-             place outside of the folder",
-        );
-    }
-    if let Some(mend) = lacking(file, Access::READ_OK) {
-        return mend;
-    }
-    let mode = match holds_clear_key(file) {
-        true => ONLY_ITS_OWNER,
-        false => "u=rw,g-wx,o=",
-    };
-    of_file(folder, file, mode)
-}
-
-/// The mode of a file with a private key in clear.
-pub(super) const ONLY_ITS_OWNER: &str = "u=rw,go=";
-
-/// What makes a file one that is believed: of its folder's owner, with this mode.
-pub(super) fn of_file(folder: &Path, file: &Path, mode: &str) -> Mend {
-    Mend::on(
-        "If its mode or owner is at fault, and nobody else wrote or copied it meanwhile",
-        &[folder, file],
-        format!(
-            "chown --no-dereference --reference={} {1} && chmod {mode} {1}",
-            word(folder),
-            word(file)
-        ),
-    )
-}
-
-/// What makes a folder one that is believed, into which everybody may write.
-pub(super) fn closed_to_others(folder: &Path) -> Mend {
-    let command = format!("chmod o-w {}", word(folder));
-    Mend::on("See that all in it is yours, then", &[folder], command)
-}
-
-/// A name in a folder that nothing has yet: `NAME.END`, else `NAME-2.END` and so on.
-///
-/// # Errors
-///
-/// Nobody can say now whether a name is free.
-pub(super) fn free_numbered(folder: &Path, name: &str, end: &str) -> Result<PathBuf, Fault> {
-    let mut path = folder.join(format!("{name}.{end}"));
-    let mut number = 2;
-    while is_there(&path).map_err(Fault::file(&path))? {
-        path.set_file_name(format!("{name}-{number}.{end}"));
-        number += 1;
-    }
-    Ok(path)
-}
-
-/// Whether a file holds a private key that is neither encrypted nor a TPM's; one that cannot be read
-/// may.
-fn holds_clear_key(file: &Path) -> bool {
-    /// More bytes than a file of a key folder has.
-    const LARGEST: u64 = 1 << 20;
-    let Ok(content) = file::read(file, LARGEST) else {
-        return true;
-    };
-    let is_clear = |label: &str| {
-        let others = ["TSS2 PRIVATE KEY", "ENCRYPTED PRIVATE KEY"];
-        label.ends_with("PRIVATE KEY") && !others.contains(&label)
-    };
-    let blocks = pem::Scan::of(&content).blocks;
-    blocks.iter().flatten().any(|block| is_clear(block.label))
 }
 
 impl fmt::Display for Mend {

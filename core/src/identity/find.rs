@@ -1,6 +1,7 @@
 //! What is meant by a name that somebody gives to `devid`.
 
-use super::device::{Contents, Device, Entity, FACTORY};
+use super::device::{Contents, Device};
+use super::entry::{Entity, FACTORY};
 use super::{Fault, FaultKind};
 use crate::key::hex;
 

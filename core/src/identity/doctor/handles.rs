@@ -4,9 +4,10 @@
 use super::Finding;
 use crate::certificate::Certificate;
 use crate::identity::Contents;
-use crate::identity::device::{Device, Entity, FACTORY, OWN};
-use crate::identity::mend::Mend;
+use crate::identity::device::Device;
+use crate::identity::entry::{Entity, FACTORY, OWN};
 use crate::identity::orphan::Orphan;
+use crate::identity::remedy::Mend;
 use crate::store::idevid::{IdevidStore, Taken};
 use crate::tpm::{PublicArea, is_own_key, other_kind, recognised};
 use std::collections::HashMap;

@@ -1,8 +1,8 @@
 //! `devid man` and `devid completions`: made from the verbs themselves, and what no verb says of
 //! files, variables and examples.
 
-use crate::answer::{Answer, Failure};
 use crate::cli::{Arguments, Form};
+use crate::output::{Answer, Failure};
 use clap::{Command, CommandFactory};
 use clap_complete::Shell;
 use clap_mangen::Man;

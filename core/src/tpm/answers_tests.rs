@@ -45,7 +45,7 @@ fn storage_key() -> Vec<u8> {
 fn a_key_of_any_kind_is_read_as_it_is() {
     for area in [stranger(MLKEM), stranger(0xFFFF), vec![], vec![0xEE; 3]] {
         let (_fake, tpm) = told([longer(public(&area, &[0, 0x0B, 1]))]);
-        let (read, key) = tpm.resident_key(PERSISTENT).unwrap();
+        let (read, key) = tpm.persistent_key(PERSISTENT).unwrap();
         assert_eq!((&read, key.name()), (&area, &[0, 0x0B, 1][..]));
         assert_eq!(
             (PublicArea::parse(&read), StorageKey::of(PERSISTENT, &read)),
@@ -146,9 +146,9 @@ fn a_signature_by_another_scheme_or_hash_is_no_answer() {
         let found = public(&p256_area(IDENTITY, FIXED), &[0, 0x0B, 1]);
         let again = public(&p256_area(IDENTITY, FIXED), &[0, 0x0B, 1]);
         let (fake, tpm) = told([found, reply(), again, reply()]);
-        let (_, key) = tpm.resident_key(0x8102_0000).unwrap();
+        let (_, key) = tpm.persistent_key(0x8102_0000).unwrap();
         let ecdsa = Scheme::Ecdsa(Hash::Sha256);
-        let answer = tpm.with_resident("Sign", &key, &AuthValue::default(), |link, used| {
+        let answer = tpm.with_persistent("Sign", &key, &AuthValue::default(), |link, used| {
             link.sign(used, ecdsa, &[7; 32])
         });
         assert_eq!(fake.seen()[1], SIGN);

@@ -45,7 +45,7 @@ pub use error::TpmError;
 pub use exchange::Refusals;
 pub use lockout::Lockout;
 pub use nv::NvKept;
-pub use persistent::ResidentKey;
+pub use persistent::PersistentKey;
 pub use primary::DerivedKey;
 pub use root::{Endorser, Root, RootRecord, Unrecalled};
 pub use salt::SaltKey;

@@ -21,8 +21,8 @@ use super::folder::{Material, Tss2Key, Tss2Kind};
 use super::{SignError, Templates};
 use crate::key::{Curve, PrivateKeyInfo, PublicKey};
 use crate::tpm::{
-    Algorithms, AuthValue, DerivedKey, Link, Parent, PublicArea, ResidentKey, SigningScheme, Told,
-    Tpm, TpmError, Used, WrappedKey,
+    Algorithms, AuthValue, DerivedKey, Link, Parent, PersistentKey, PublicArea, SigningScheme,
+    Told, Tpm, TpmError, Used, WrappedKey,
 };
 use log::{info, warn};
 use parking_lot::Mutex;
@@ -71,7 +71,7 @@ pub(super) struct Abilities {
 #[derive(Debug)]
 enum Place {
     /// In a persistent handle.
-    Handle(ResidentKey, PublicArea),
+    Handle(PersistentKey, PublicArea),
     /// Nowhere: it is derived from one of the factories' templates, which one is to be found out.
     Template(
         PublicKey,
@@ -92,14 +92,18 @@ enum Place {
 #[derive(Debug)]
 struct Persisted {
     handle: u32,
-    found: OnceLock<Option<ResidentKey>>,
+    found: OnceLock<Option<PersistentKey>>,
     /// It was there, and is no more.
     lost: AtomicBool,
 }
 
 impl Key {
     /// A key in a persistent handle.
-    pub(super) fn resident(resident: ResidentKey, area: PublicArea, abilities: Abilities) -> Self {
+    pub(super) fn resident(
+        resident: PersistentKey,
+        area: PublicArea,
+        abilities: Abilities,
+    ) -> Self {
         Self::new(Place::Handle(resident, area), abilities)
     }
 
@@ -379,7 +383,7 @@ impl Key {
         tpm: &Tpm,
         wrapped: &WrappedKey,
         persisted: &'a Persisted,
-    ) -> Result<Option<&'a ResidentKey>, TpmError> {
+    ) -> Result<Option<&'a PersistentKey>, TpmError> {
         let Persisted { handle, found, .. } = persisted;
         if persisted.lost.load(Ordering::Acquire) {
             return Ok(None);
@@ -387,7 +391,7 @@ impl Key {
         if let Some(found) = found.get() {
             return Ok(found.as_ref());
         }
-        let there = match tpm.resident_key(*handle) {
+        let there = match tpm.persistent_key(*handle) {
             Ok((_, there)) if there.name() == wrapped.name() => Some(there),
             Ok(_) => None,
             Err(TpmError::Response(code)) if code.is_definite() => None,
@@ -442,9 +446,9 @@ impl Key {
             Place::Handle(resident, _) => {
                 let answer = match self.access.untried() {
                     Some(given) if self.counts_wrong_auth() => {
-                        given.tried(tpm, || tpm.with_resident(what, resident, value, commands))
+                        given.tried(tpm, || tpm.with_persistent(what, resident, value, commands))
                     }
-                    _ => tpm.with_resident(what, resident, value, commands),
+                    _ => tpm.with_persistent(what, resident, value, commands),
                 };
                 answer.map(|answer| (answer, false))
             }
@@ -480,7 +484,7 @@ impl Key {
             .transpose()?
             .flatten();
         if let Some(resident) = resident {
-            match tpm.with_resident(what, resident, value, &mut commands) {
+            match tpm.with_persistent(what, resident, value, &mut commands) {
                 Err(error) if is_elsewhere(&error) => drop(self.leave_handle()),
                 other => return other,
             }

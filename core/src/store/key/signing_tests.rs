@@ -33,7 +33,7 @@ fn short_halves_of_a_signature_are_padded_and_long_ones_refused() {
         signature(&[5; 33], &[6; 32]),
     ]);
     let tpm = fake.tpm(std::time::Duration::from_secs(20));
-    let (_, resident) = tpm.resident_key(0x8102_0000).unwrap();
+    let (_, resident) = tpm.persistent_key(0x8102_0000).unwrap();
     let area = PublicArea::parse(&area).unwrap();
     tpm.note_proven(Some(Scheme::Ecdsa(Hash::Sha256)), &area.key);
     let key = Key::resident(resident, area, Abilities::default());
@@ -65,7 +65,7 @@ fn a_scheme_is_proven_by_one_signature_that_verifies() {
     ]);
     let tpm = fake.tpm(std::time::Duration::from_secs(20));
     let key = || {
-        let (_, resident) = tpm.resident_key(0x8102_0000).unwrap();
+        let (_, resident) = tpm.persistent_key(0x8102_0000).unwrap();
         let area = PublicArea::parse(&area).unwrap();
         Key::resident(resident, area, Abilities::default())
     };
@@ -114,7 +114,7 @@ fn an_rsa_key_signs_by_what_the_tpm_has() {
     let area = rsa_area(256);
     let fake = FakeTpm::new([public(&area, &[0, 0x0B, 1])]);
     let tpm = fake.tpm(std::time::Duration::from_secs(20));
-    let (_, resident) = tpm.resident_key(0x8102_0000).unwrap();
+    let (_, resident) = tpm.persistent_key(0x8102_0000).unwrap();
     let abilities = Abilities {
         algorithms: Algorithms::of(&[0x01, 0x14, 0x0B, 0x00A0]).into(),
         pss: true,
@@ -139,7 +139,7 @@ fn a_key_that_is_too_narrow_for_the_salt_says_nothing_of_the_tpm() {
     let area = rsa_area(128);
     let fake = FakeTpm::new([public(&area, &[0, 0x0B, 1])]);
     let tpm = fake.tpm(std::time::Duration::from_secs(20));
-    let (_, resident) = tpm.resident_key(0x8102_0000).unwrap();
+    let (_, resident) = tpm.persistent_key(0x8102_0000).unwrap();
     let abilities = Abilities {
         algorithms: Algorithms::ANY.into(),
         pss: true,
@@ -183,7 +183,7 @@ fn a_tpm_with_another_salt_signs_no_pss_and_a_damaged_answer_is_only_that() {
     ]);
     let tpm = fake.tpm(std::time::Duration::from_secs(20));
     let key = || {
-        let (_, resident) = tpm.resident_key(0x8102_0000).unwrap();
+        let (_, resident) = tpm.persistent_key(0x8102_0000).unwrap();
         let abilities = Abilities {
             algorithms: Algorithms::ANY.only(&[Hash::Sha256]).into(),
             pss: tpm.signs_pss(),

@@ -461,7 +461,7 @@ mod tests {
             let (tell, told) = channel();
             let tpm = &tpm;
             let waiter = scope.spawn(move || {
-                let asked = tpm.resident_key(0x8102_0000).map(drop);
+                let asked = tpm.persistent_key(0x8102_0000).map(drop);
                 tell.send(()).unwrap();
                 asked
             });

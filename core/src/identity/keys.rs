@@ -266,7 +266,7 @@ impl Device {
             .derived()
             .ok_or_else(|| Fault::failed("the key was not derived"))?;
         let owner = self.own.owner_auth()?;
-        match self.tpm.persist_derived(derived, handle, &owner) {
+        match self.tpm.persist_primary(derived, handle, &owner) {
             Err(TpmError::KeyReplaced(_)) => Err(Fault::refused(format!(
                 "handle 0x{handle:08X} is taken; give another with --handle"
             ))),

@@ -46,7 +46,7 @@ pub use exchange::Refusals;
 pub use lockout::Lockout;
 pub use nv::NvKept;
 pub use persistent::PersistentKey;
-pub use primary::DerivedKey;
+pub use primary::PrimaryKey;
 pub use root::{Endorser, Root, RootRecord, Unrecalled};
 pub use salt::SaltKey;
 pub use storage::{Algorithm, KeyUsage, SRK, StorageKey};

@@ -5,7 +5,7 @@ use super::exchange::Exchange;
 use super::flush;
 use super::import::duplicate;
 use super::{
-    Auth, AuthValue, DerivedKey, Hash, Link, PublicArea, SaltKey, Secret, Secrets, Tpm, TpmError,
+    Auth, AuthValue, Hash, Link, PrimaryKey, PublicArea, SaltKey, Secret, Secrets, Tpm, TpmError,
     Used, WrappedKey, name_of, template,
 };
 use crate::key::{Curve, PublicKey};
@@ -344,9 +344,9 @@ impl Tpm {
     }
 
     /// The same of a derived key.
-    pub fn persist_derived(
+    pub fn persist_primary(
         &self,
-        key: &DerivedKey,
+        key: &PrimaryKey,
         handle: u32,
         owner: &AuthValue,
     ) -> Result<(), TpmError> {

@@ -21,7 +21,7 @@ use super::folder::{Material, Tss2Key, Tss2Kind};
 use super::{SignError, Templates};
 use crate::key::{Curve, PrivateKeyInfo, PublicKey};
 use crate::tpm::{
-    Algorithms, AuthValue, DerivedKey, Link, Parent, PersistentKey, PublicArea, SigningScheme,
+    Algorithms, AuthValue, Link, Parent, PersistentKey, PrimaryKey, PublicArea, SigningScheme,
     Told, Tpm, TpmError, Used, WrappedKey,
 };
 use log::{info, warn};
@@ -76,7 +76,7 @@ enum Place {
     Template(
         PublicKey,
         Templates,
-        OnceLock<(PublicArea, DerivedKey)>,
+        OnceLock<(PublicArea, PrimaryKey)>,
         Mutex<()>,
     ),
     /// On the disk, wrapped; in a persistent handle as well if it says so and that is true.
@@ -192,7 +192,7 @@ impl Key {
     }
 
     /// The key as the TPM derives it, if it was derived.
-    pub(crate) fn derived(&self) -> Option<&DerivedKey> {
+    pub(crate) fn derived(&self) -> Option<&PrimaryKey> {
         match &self.place {
             Place::Template(_, _, derived, _) => derived.get().map(|(_, key)| key),
             Place::Handle(..) | Place::Disk(..) | Place::Memory(_) | Place::Refused(..) => None,
@@ -353,7 +353,7 @@ impl Key {
         tpm: &Tpm,
         public: &PublicKey,
         templates: &Templates,
-        derived: &OnceLock<(PublicArea, DerivedKey)>,
+        derived: &OnceLock<(PublicArea, PrimaryKey)>,
         turn: &Mutex<()>,
     ) -> Result<(), SignError> {
         // One thread derives. The wait has a limit, for a child of a parent that was at it when it
@@ -365,7 +365,7 @@ impl Key {
         if templates.is_given_up(public) {
             return Err(SignError::NotInThisTpm);
         }
-        match tpm.derive(public, templates.remembered(public))? {
+        match tpm.find_primary_key(public, templates.remembered(public))? {
             Some((area, key)) => {
                 templates.remember(public, key.template());
                 let _ = derived.set((area, key));
@@ -457,7 +457,7 @@ impl Key {
                 .map(|answer| (answer, value.is_empty())),
             Place::Template(_, _, derived, _) => match derived.get() {
                 Some((_, key)) => {
-                    let answer = tpm.with_derived(what, key, commands);
+                    let answer = tpm.with_primary(what, key, commands);
                     answer.map(|answer| (answer, true))
                 }
                 None => return Err(SignError::NotInThisTpm),

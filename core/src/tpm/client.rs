@@ -7,8 +7,8 @@ use super::process_lock::{NoTurn, Turn};
 use super::transport::Pace;
 use super::wrapped::Nest;
 use super::{
-    Capabilities, Class, Hash, Limits, Link, Lockout, Property, Root, SaltKey, Scheme, Silence,
-    Tcti, Told, TpmError,
+    Capabilities, Class, Hash, Limits, Link, Lockout, Property, Root, SaltKey, Scheme, Tcti,
+    TimeoutMemory, Told, TpmError,
 };
 use crate::file::Lock;
 use crate::key::{Curve, PublicKey};
@@ -41,7 +41,7 @@ pub struct Tpm {
     pin_turn: Turn,
     /// Keeps the others from keeping a key while one is kept here.
     keeping_turn: Turn,
-    silence: Silence,
+    timeout_memory: TimeoutMemory,
     /// Whether it has ever answered.
     answered: AtomicBool,
     /// Counts transport faults. What was known of handles before a fault is in doubt after it.
@@ -74,7 +74,7 @@ impl Tpm {
             turn: Turn::of_slots(&tcti, locks),
             pin_turn: Turn::of_pins(&tcti, locks),
             keeping_turn: Turn::of_keeping(locks),
-            silence: Silence::default(),
+            timeout_memory: TimeoutMemory::default(),
             pace: Arc::new(Pace::new(limits, locks)),
             tcti,
             link: Mutex::new(None),
@@ -123,7 +123,7 @@ impl Tpm {
             turn: self.turn.clone(),
             pin_turn: self.pin_turn.clone(),
             keeping_turn: self.keeping_turn.clone(),
-            silence: self.silence.clone(),
+            timeout_memory: self.timeout_memory.clone(),
             answered: AtomicBool::new(self.has_answered()),
             // What was in doubt for the parent stays so, and what was not is so now.
             faults: AtomicU64::new(self.faults() + 1),
@@ -341,12 +341,15 @@ impl Tpm {
     }
 
     /// The same TPM, asked no more once it let a command wait in vain, here or at a copy of this.
-    pub fn remembering(self, silence: Silence) -> Self {
-        Self { silence, ..self }
+    pub fn with_timeout_memory(self, timeout_memory: TimeoutMemory) -> Self {
+        Self {
+            timeout_memory,
+            ..self
+        }
     }
 
-    pub(crate) fn silence(&self) -> &Silence {
-        &self.silence
+    pub(crate) fn timeout_memory(&self) -> &TimeoutMemory {
+        &self.timeout_memory
     }
 
     /// A number that the TPM tells of itself.

@@ -7,8 +7,8 @@ use super::process_lock::{NoTurn, Turn};
 use super::transport::Pace;
 use super::wrapped::Nest;
 use super::{
-    Capabilities, Class, Hash, Limits, Link, Lockout, Property, Root, SaltKey, Scheme, Tcti,
-    TimeoutMemory, Told, TpmError,
+    Capabilities, Class, Hash, KnownAlgorithms, Limits, Link, Lockout, Property, Root, SaltKey,
+    Scheme, Tcti, TimeoutMemory, TpmError,
 };
 use crate::file::Lock;
 use crate::key::{Curve, PublicKey};
@@ -57,8 +57,8 @@ pub struct Tpm {
     verifies_signatures: bool,
     pss_given_up: AtomicBool,
     pub(super) nv_chunk: OnceCell<u16>,
-    told: Told,
-    /// Held while it is asked what [`Tpm::told`] is to hold.
+    known_algorithms: KnownAlgorithms,
+    /// Held while it is asked what [`Tpm::known_algorithms`] is to hold.
     pub(super) asking: Mutex<Rest>,
     /// Schemes by which a signature of this TPM was verified; see [`Tpm::has_proven`].
     proven: AtomicU32,
@@ -89,7 +89,7 @@ impl Tpm {
             verifies_signatures: false,
             pss_given_up: AtomicBool::new(false),
             nv_chunk: OnceCell::new(),
-            told: Told::default(),
+            known_algorithms: KnownAlgorithms::default(),
             asking: Mutex::default(),
             proven: AtomicU32::new(0),
         }
@@ -139,7 +139,7 @@ impl Tpm {
             root: self.root.clone(),
             verifies_signatures: self.verifies_signatures,
             nv_chunk: OnceCell::new(),
-            told: self.told.clone(),
+            known_algorithms: self.known_algorithms.clone(),
             asking: Mutex::default(),
             proven: AtomicU32::new(self.proven.load(Ordering::Acquire)),
         }
@@ -201,14 +201,14 @@ impl Tpm {
     }
 
     /// What the TPM told of its algorithms; see [`Tpm::algorithms`].
-    pub fn told(&self) -> &Told {
-        &self.told
+    pub fn known_algorithms(&self) -> &KnownAlgorithms {
+        &self.known_algorithms
     }
 
     /// What is known now of what it can do. Costs no TPM command.
     pub fn capabilities(&self) -> Capabilities {
         Capabilities {
-            algorithms: self.told.known(),
+            algorithms: self.known_algorithms.known(),
             pss: self.signs_pss(),
         }
     }

@@ -32,7 +32,7 @@ mod transport;
 mod unloadable;
 mod wrapped;
 
-pub use algorithms::{Algorithms, Capabilities, Told};
+pub use algorithms::{Algorithms, Capabilities, KnownAlgorithms};
 pub use client::Tpm;
 pub(crate) use command::Link;
 pub use command::kdf::Secret;

@@ -382,7 +382,7 @@ impl DevidStore {
     /// What the TPM can do; without asking it, all that any can.
     fn abilities(&self) -> Abilities {
         Abilities {
-            algorithms: self.tpm.told().clone(),
+            algorithms: self.tpm.known_algorithms().clone(),
             pss: self.tpm.signs_pss(),
         }
     }

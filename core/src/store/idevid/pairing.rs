@@ -242,7 +242,7 @@ fn abilities(tpm: &Tpm, public: &PublicKey) -> Result<Abilities, TpmError> {
         tpm.algorithms()?;
     }
     Ok(Abilities {
-        algorithms: tpm.told().clone(),
+        algorithms: tpm.known_algorithms().clone(),
         pss: tpm.signs_pss(),
     })
 }

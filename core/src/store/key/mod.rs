@@ -21,8 +21,8 @@ use super::folder::{Material, Tss2Key, Tss2Kind};
 use super::{SignError, Templates};
 use crate::key::{Curve, PrivateKeyInfo, PublicKey};
 use crate::tpm::{
-    Algorithms, AuthValue, Link, Parent, PersistentKey, PrimaryKey, PublicArea, SigningScheme,
-    Told, Tpm, TpmError, Used, WrappedKey,
+    Algorithms, AuthValue, KnownAlgorithms, Link, Parent, PersistentKey, PrimaryKey, PublicArea,
+    SigningScheme, Tpm, TpmError, Used, WrappedKey,
 };
 use log::{info, warn};
 use parking_lot::Mutex;
@@ -37,7 +37,7 @@ pub struct Key {
     place: Place,
     access: Access,
     /// What the TPM, or the RSA in memory, implements; asked only for keys to which it matters.
-    algorithms: Told,
+    algorithms: KnownAlgorithms,
     pss_salt: AtomicU8,
     source: Option<Source>,
     /// Whether its bare private operation may be asked for.
@@ -62,7 +62,7 @@ pub enum Protection {
 #[derive(Debug, Default)]
 pub(super) struct Abilities {
     /// What it implements, as far as it was asked.
-    pub(super) algorithms: Told,
+    pub(super) algorithms: KnownAlgorithms,
     /// Whether its PSS signatures are of use, as far as is known.
     pub(super) pss: bool,
 }

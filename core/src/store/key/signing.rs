@@ -5,7 +5,9 @@ use super::{Key, Place};
 use crate::key::{Curve, PublicKey, pad_left};
 use crate::store::SignError;
 use crate::store::verify::{has_longest_salt, verify};
-use crate::tpm::{AuthValue, Hash, PublicArea, Scheme, SigningScheme, Told, Tpm, TpmError};
+use crate::tpm::{
+    AuthValue, Hash, KnownAlgorithms, PublicArea, Scheme, SigningScheme, Tpm, TpmError,
+};
 use log::warn;
 use std::sync::atomic::Ordering;
 
@@ -234,7 +236,7 @@ impl Key {
 
 /// The hash whose width the TPM demands of a digest. Where the key leaves it open, or is not known
 /// yet, one that takes all bits that the curve's order has, if the TPM has such a one; else the widest.
-pub(super) fn ecdsa_hash(area: Option<&PublicArea>, curve: Curve, told: &Told) -> Hash {
+pub(super) fn ecdsa_hash(area: Option<&PublicArea>, curve: Curve, told: &KnownAlgorithms) -> Hash {
     match (area.map(|area| area.scheme), curve) {
         (Some(SigningScheme::Fixed(fixed)), _) => fixed.hash(),
         // Every TPM has it.

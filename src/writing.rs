@@ -13,7 +13,7 @@ use crate::session::Session;
 use crate::template::{describe, flag, use_of};
 use crate::token::Token;
 use cryptoki_sys::*;
-use devid_core::store::devid::{Algorithm, StoreError};
+use devid_core::store::devid::{KeyAlgorithm, StoreError};
 use devid_core::store::folder::{Content, Description, Origin, Usage};
 use devid_core::store::{Half, Key, Kind, Shown};
 use log::warn;
@@ -354,10 +354,10 @@ fn failed(error: StoreError) -> Error {
 }
 
 /// A kind of key that this TPM does not make.
-fn not_made(algorithm: Algorithm, error: StoreError) -> Error {
+fn not_made(algorithm: KeyAlgorithm, error: StoreError) -> Error {
     match (failed(error), algorithm) {
-        (Error::Store(StoreError::Unsupported(_)), Algorithm::Ec(_)) => Error::CurveNotSupported,
-        (Error::Store(StoreError::Unsupported(_)), Algorithm::Rsa(_)) => Error::KeySizeRange,
+        (Error::Store(StoreError::Unsupported(_)), KeyAlgorithm::Ec(_)) => Error::CurveNotSupported,
+        (Error::Store(StoreError::Unsupported(_)), KeyAlgorithm::Rsa(_)) => Error::KeySizeRange,
         (other, _) => other,
     }
 }

@@ -8,7 +8,7 @@ use super::prove::{Proof, prove};
 use super::{Fault, FaultKind};
 use crate::file;
 use crate::shell::argument;
-use crate::store::devid::{Algorithm, KeyUsage};
+use crate::store::devid::{KeyAlgorithm, KeyPurpose};
 use crate::store::folder::{Description, Origin, Usage, Use};
 use crate::store::{Key, Protection, SignError};
 use crate::tpm::{Secret, TpmError};
@@ -43,8 +43,8 @@ impl Device {
     pub fn generate_key(
         &self,
         label: &str,
-        algorithm: Algorithm,
-        usage: KeyUsage,
+        algorithm: KeyAlgorithm,
+        usage: KeyPurpose,
         keeping: Keeping,
     ) -> Result<Entity, Fault> {
         if label.is_empty() || label.chars().any(char::is_control) {
@@ -76,8 +76,8 @@ impl Device {
             }
         };
         let (for_private, for_public) = match algorithm {
-            Algorithm::Ec(_) => (Use::Derive, Use::Derive),
-            Algorithm::Rsa(_) => (Use::Decrypt, Use::Encrypt),
+            KeyAlgorithm::Ec(_) => (Use::Derive, Use::Derive),
+            KeyAlgorithm::Rsa(_) => (Use::Decrypt, Use::Encrypt),
         };
         let private = described(Use::Sign, for_private);
         let public = described(Use::Verify, for_public);

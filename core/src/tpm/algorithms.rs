@@ -2,7 +2,7 @@
 //! signatures.
 
 use super::exchange::Exchange;
-use super::{Algorithm, Hash, KeyUsage, Scheme, Tpm, TpmError, template};
+use super::{Hash, KeyAlgorithm, KeyPurpose, Scheme, Tpm, TpmError, template};
 use log::warn;
 use std::fmt;
 use std::sync::Arc;
@@ -245,8 +245,8 @@ impl Tpm {
     }
 
     /// Whether the TPM can hold keys of this kind, as we make them.
-    pub fn implements(&self, algorithm: Algorithm) -> Result<bool, TpmError> {
-        let usage = KeyUsage {
+    pub fn implements(&self, algorithm: KeyAlgorithm) -> Result<bool, TpmError> {
+        let usage = KeyPurpose {
             signs: true,
             decrypts: false,
         };

@@ -49,7 +49,7 @@ pub use persistent::PersistentKey;
 pub use primary::PrimaryKey;
 pub use root::{Endorser, Root, RootRecord, Unrecalled};
 pub use salt::SaltKey;
-pub use storage::{Algorithm, KeyUsage, SRK, StorageKey};
+pub use storage::{KeyAlgorithm, KeyPurpose, SRK, StorageKey};
 pub(crate) use structures::template::is_own_key;
 pub use structures::template::recognised;
 pub use structures::{

@@ -7,7 +7,7 @@ use crate::certificate::Certificate;
 use crate::certificate::extensions::SUBJECT_ALT_NAME;
 use crate::key::{Curve, PublicKey};
 use crate::store::{Key, SignRequest};
-use crate::tpm::{Hash, Scheme, Tpm};
+use crate::tpm::{Hash, SignatureScheme, Tpm};
 use log::warn;
 use signature::Keypair;
 use std::time::Duration;
@@ -192,15 +192,15 @@ impl Signer<'_> {
     }
 
     /// The scheme in which the key signs digests of its own strength.
-    fn scheme(&self) -> Result<Scheme, Fault> {
+    fn scheme(&self) -> Result<SignatureScheme, Fault> {
         match self.public() {
-            PublicKey::Ec { curve, .. } => Ok(Scheme::Ecdsa(match curve {
+            PublicKey::Ec { curve, .. } => Ok(SignatureScheme::Ecdsa(match curve {
                 Curve::P256 => Hash::Sha256,
                 Curve::P384 => Hash::Sha384,
                 Curve::P521 => Hash::Sha512,
             })),
             PublicKey::Rsa { .. } => match rsa_scheme(self.1) {
-                Some(Scheme::Rsassa(hash)) => Ok(Scheme::Rsassa(hash)),
+                Some(SignatureScheme::Rsassa(hash)) => Ok(SignatureScheme::Rsassa(hash)),
                 _ => Err(Fault::failed(
                     "the key signs neither by ECDSA nor by RSASSA-PKCS1-v1_5",
                 )),
@@ -209,7 +209,7 @@ impl Signer<'_> {
     }
 
     /// A signature as X.509 has it.
-    fn sign(&self, scheme: Scheme, message: &[u8]) -> Result<Vec<u8>, Fault> {
+    fn sign(&self, scheme: SignatureScheme, message: &[u8]) -> Result<Vec<u8>, Fault> {
         let digest = scheme.hash().digest(&[message]);
         let signature = self.1.sign(self.0, SignRequest::of(scheme, &digest))?;
         match self.public() {
@@ -238,7 +238,7 @@ fn sig_value(curve: Curve, signature: &[u8]) -> Result<Vec<u8>, Fault> {
 /// What x509-cert wants to know of a signer; it does not sign.
 struct Described {
     public: PublicKey,
-    scheme: Scheme,
+    scheme: SignatureScheme,
 }
 
 #[derive(Clone)]
@@ -261,12 +261,14 @@ impl EncodePublicKey for Info {
 impl DynSignatureAlgorithmIdentifier for Described {
     fn signature_algorithm_identifier(&self) -> x509_cert::spki::Result<AlgorithmIdentifierOwned> {
         let (oid, parameters) = match self.scheme {
-            Scheme::Ecdsa(Hash::Sha384) => ("1.2.840.10045.4.3.3", None),
-            Scheme::Ecdsa(Hash::Sha512) => ("1.2.840.10045.4.3.4", None),
-            Scheme::Ecdsa(_) => ("1.2.840.10045.4.3.2", None),
-            Scheme::Rsassa(Hash::Sha384) => ("1.2.840.113549.1.1.12", Some(Any::null())),
-            Scheme::Rsassa(Hash::Sha512) => ("1.2.840.113549.1.1.13", Some(Any::null())),
-            Scheme::Rsassa(_) | Scheme::Rsapss(_) => ("1.2.840.113549.1.1.11", Some(Any::null())),
+            SignatureScheme::Ecdsa(Hash::Sha384) => ("1.2.840.10045.4.3.3", None),
+            SignatureScheme::Ecdsa(Hash::Sha512) => ("1.2.840.10045.4.3.4", None),
+            SignatureScheme::Ecdsa(_) => ("1.2.840.10045.4.3.2", None),
+            SignatureScheme::Rsassa(Hash::Sha384) => ("1.2.840.113549.1.1.12", Some(Any::null())),
+            SignatureScheme::Rsassa(Hash::Sha512) => ("1.2.840.113549.1.1.13", Some(Any::null())),
+            SignatureScheme::Rsassa(_) | SignatureScheme::Rsapss(_) => {
+                ("1.2.840.113549.1.1.11", Some(Any::null()))
+            }
         };
         Ok(AlgorithmIdentifierOwned {
             oid: ObjectIdentifier::new_unwrap(oid),

@@ -2,7 +2,7 @@
 //! signatures.
 
 use super::exchange::Exchange;
-use super::{Hash, KeyAlgorithm, KeyPurpose, Scheme, Tpm, TpmError, template};
+use super::{Hash, KeyAlgorithm, KeyPurpose, SignatureScheme, Tpm, TpmError, template};
 use log::warn;
 use std::fmt;
 use std::sync::Arc;
@@ -88,10 +88,10 @@ impl Algorithms {
     }
 
     /// Whether a key that takes any scheme signs by this one.
-    pub fn sign(self, scheme: Scheme) -> bool {
+    pub fn sign(self, scheme: SignatureScheme) -> bool {
         let has_key = match scheme {
-            Scheme::Ecdsa(_) => self.has_ecc(),
-            Scheme::Rsassa(_) | Scheme::Rsapss(_) => self.has_rsa(),
+            SignatureScheme::Ecdsa(_) => self.has_ecc(),
+            SignatureScheme::Rsassa(_) | SignatureScheme::Rsapss(_) => self.has_rsa(),
         };
         has_key && self.has(scheme.algorithm()) && self.has(scheme.hash().algorithm())
     }
@@ -267,11 +267,11 @@ mod tests {
     #[test]
     fn what_is_not_in_the_list_is_not_there() {
         let told = Algorithms::of(&[0x0001, 0x0014, 0x000B, 0x00A0, 0x8001]);
-        assert!(told.sign(Scheme::Rsassa(Hash::Sha256)));
+        assert!(told.sign(SignatureScheme::Rsassa(Hash::Sha256)));
         for scheme in [
-            Scheme::Rsassa(Hash::Sha1),
-            Scheme::Rsapss(Hash::Sha256),
-            Scheme::Ecdsa(Hash::Sha256),
+            SignatureScheme::Rsassa(Hash::Sha1),
+            SignatureScheme::Rsapss(Hash::Sha256),
+            SignatureScheme::Ecdsa(Hash::Sha256),
         ] {
             assert!(!told.sign(scheme), "{scheme:?}");
         }

@@ -58,8 +58,11 @@ fn algorithms_that_nothing_knows_are_passed_over() {
     ];
     let (fake, tpm) = told([longer(algorithms(false, &strange))]);
     let known = tpm.algorithms().unwrap();
-    assert!(known.sign(Scheme::Rsassa(Hash::Sha256)));
-    assert!(!known.sign(Scheme::Rsassa(Hash::Sha512)) && !known.sign(Scheme::Rsapss(Hash::Sha256)));
+    assert!(known.sign(SignatureScheme::Rsassa(Hash::Sha256)));
+    assert!(
+        !known.sign(SignatureScheme::Rsassa(Hash::Sha512))
+            && !known.sign(SignatureScheme::Rsapss(Hash::Sha256))
+    );
     assert_eq!(tpm.algorithms(), Ok(known));
     assert_eq!(fake.seen(), [GET_CAPABILITY], "asked once");
 }
@@ -121,7 +124,7 @@ fn algorithms_come_in_pages_and_in_any_order() {
     ]);
     let known = tpm.algorithms().unwrap();
     assert_eq!(known.hashes(), [Hash::Sha1, Hash::Sha256]);
-    assert!(known.sign(Scheme::Rsassa(Hash::Sha1)));
+    assert!(known.sign(SignatureScheme::Rsassa(Hash::Sha1)));
     assert_eq!(fake.seen().len(), 2);
 }
 

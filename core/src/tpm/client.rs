@@ -8,7 +8,7 @@ use super::transport::Pace;
 use super::wrapped::Nest;
 use super::{
     Capabilities, Class, Hash, KnownAlgorithms, Limits, Link, Lockout, Property, Root, SaltKey,
-    Scheme, Tcti, TimeoutMemory, TpmError,
+    SignatureScheme, Tcti, TimeoutMemory, TpmError,
 };
 use crate::file::Lock;
 use crate::key::{Curve, PublicKey};
@@ -215,12 +215,12 @@ impl Tpm {
 
     /// Whether a signature by this scheme, or by the private RSA operation alone, and by a key of this
     /// kind was verified in this process, or in one that it was forked from.
-    pub fn has_proven(&self, scheme: Option<Scheme>, key: &PublicKey) -> bool {
+    pub fn has_proven(&self, scheme: Option<SignatureScheme>, key: &PublicKey) -> bool {
         self.proven.load(Ordering::Acquire) & proof(scheme, key) != 0
     }
 
     /// Notes that one was.
-    pub fn note_proven(&self, scheme: Option<Scheme>, key: &PublicKey) {
+    pub fn note_proven(&self, scheme: Option<SignatureScheme>, key: &PublicKey) {
         self.proven.fetch_or(proof(scheme, key), Ordering::AcqRel);
     }
 
@@ -381,20 +381,20 @@ impl Tpm {
 
 /// The bit of a way to sign: one of each scheme, hash and curve. Each signature asks for it.
 #[inline(always)]
-fn proof(scheme: Option<Scheme>, key: &PublicKey) -> u32 {
+fn proof(scheme: Option<SignatureScheme>, key: &PublicKey) -> u32 {
     let Some(scheme) = scheme else {
         return 1 << 31;
     };
     let (kind, hash) = match (scheme, key) {
-        (Scheme::Rsassa(hash), _) => (0, hash),
-        (Scheme::Rsapss(hash), _) => (1, hash),
-        (Scheme::Ecdsa(hash), PublicKey::Ec { curve, .. }) => match curve {
+        (SignatureScheme::Rsassa(hash), _) => (0, hash),
+        (SignatureScheme::Rsapss(hash), _) => (1, hash),
+        (SignatureScheme::Ecdsa(hash), PublicKey::Ec { curve, .. }) => match curve {
             Curve::P256 => (2, hash),
             Curve::P384 => (3, hash),
             Curve::P521 => (4, hash),
         },
         // No such key signs so.
-        (Scheme::Ecdsa(hash), PublicKey::Rsa { .. }) => (5, hash),
+        (SignatureScheme::Ecdsa(hash), PublicKey::Rsa { .. }) => (5, hash),
     };
     let hash = match hash {
         Hash::Sha1 => 0,

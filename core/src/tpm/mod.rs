@@ -53,7 +53,7 @@ pub use storage::{KeyAlgorithm, KeyPurpose, SRK, StorageKey};
 pub(crate) use structures::template::is_own_key;
 pub use structures::template::recognised;
 pub use structures::{
-    Hash, NvPublic, Property, PublicArea, ResponseCode, Scheme, Signature, SigningScheme,
+    Hash, KeyScheme, NvPublic, Property, PublicArea, ResponseCode, Signature, SignatureScheme,
     other_kind,
 };
 pub(crate) use structures::{name_of, qualified_name_below};

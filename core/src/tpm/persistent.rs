@@ -85,13 +85,13 @@ mod tests {
         FIXED, FakeTpm, GET_CAPABILITY, IDENTITY, READ_PUBLIC, Reply, SIGN, p256_area, public,
         signature,
     };
-    use crate::tpm::{Class, Hash, Scheme, Signature};
+    use crate::tpm::{Class, Hash, Signature, SignatureScheme};
 
     use std::time::{Duration, Instant};
 
     const LIMIT: Duration = Duration::from_secs(20);
     const HANDLE: u32 = 0x8102_0000;
-    const ECDSA: Scheme = Scheme::Ecdsa(Hash::Sha256);
+    const ECDSA: SignatureScheme = SignatureScheme::Ecdsa(Hash::Sha256);
 
     fn sign(tpm: &Tpm, key: &PersistentKey) -> Result<Signature, TpmError> {
         tpm.with_persistent("Sign", key, &AuthValue::default(), |link, used| {

@@ -70,7 +70,7 @@ fn named(name: &[u8]) -> Reply {
 
 fn sign(tpm: &Tpm, key: &PrimaryKey) -> Result<Signature, TpmError> {
     tpm.with_primary("Sign", key, |link, used| {
-        link.sign(used, Scheme::Ecdsa(Hash::Sha256), &[7; 32])
+        link.sign(used, SignatureScheme::Ecdsa(Hash::Sha256), &[7; 32])
     })
 }
 

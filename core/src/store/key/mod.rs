@@ -21,8 +21,8 @@ use super::folder::{Material, Tss2Key, Tss2Kind};
 use super::{SignError, Templates};
 use crate::key::{Curve, PrivateKeyInfo, PublicKey};
 use crate::tpm::{
-    Algorithms, AuthValue, KnownAlgorithms, Link, Parent, PersistentKey, PrimaryKey, PublicArea,
-    SigningScheme, Tpm, TpmError, Used, WrappedKey,
+    Algorithms, AuthValue, KeyScheme, KnownAlgorithms, Link, Parent, PersistentKey, PrimaryKey,
+    PublicArea, Tpm, TpmError, Used, WrappedKey,
 };
 use log::{info, warn};
 use parking_lot::Mutex;
@@ -295,10 +295,10 @@ impl Key {
     }
 
     /// How it signs; anything goes for a key that is not derived yet.
-    fn own_scheme(&self) -> SigningScheme {
+    fn own_scheme(&self) -> KeyScheme {
         match self.area() {
             Some(area) => area.scheme,
-            None => SigningScheme::Any,
+            None => KeyScheme::Any,
         }
     }
 

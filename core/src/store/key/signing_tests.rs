@@ -6,7 +6,7 @@ use crate::key::{Curve, pad_left};
 use crate::store::SignError;
 use crate::tpm::fake::{FIXED, FakeTpm, IDENTITY, Reply, p256_area, public, rsa_area, signature};
 use crate::tpm::{Algorithms, PublicArea};
-use crate::tpm::{Hash, Scheme, TpmError};
+use crate::tpm::{Hash, SignatureScheme, TpmError};
 use p256::ecdsa::signature::hazmat::PrehashSigner;
 use p256::ecdsa::{Signature, SigningKey};
 
@@ -35,7 +35,7 @@ fn short_halves_of_a_signature_are_padded_and_long_ones_refused() {
     let tpm = fake.tpm(std::time::Duration::from_secs(20));
     let (_, resident) = tpm.persistent_key(0x8102_0000).unwrap();
     let area = PublicArea::parse(&area).unwrap();
-    tpm.note_proven(Some(Scheme::Ecdsa(Hash::Sha256)), &area.key);
+    tpm.note_proven(Some(SignatureScheme::Ecdsa(Hash::Sha256)), &area.key);
     let key = Key::resident(resident, area, Abilities::default());
     let signature = key.sign(&tpm, SignRequest::Ecdsa(&[1; 20])).unwrap();
     assert_eq!(signature, [&[0][..], &[5; 31], &[0, 0], &[6; 30]].concat());
@@ -120,11 +120,11 @@ fn an_rsa_key_signs_by_what_the_tpm_has() {
         pss: true,
     };
     let key = Key::resident(resident, PublicArea::parse(&area).unwrap(), abilities);
-    assert!(key.signs(Scheme::Rsassa(Hash::Sha256)));
+    assert!(key.signs(SignatureScheme::Rsassa(Hash::Sha256)));
     for scheme in [
-        Scheme::Rsapss(Hash::Sha256),
-        Scheme::Rsassa(Hash::Sha1),
-        Scheme::Rsassa(Hash::Sha512),
+        SignatureScheme::Rsapss(Hash::Sha256),
+        SignatureScheme::Rsassa(Hash::Sha1),
+        SignatureScheme::Rsassa(Hash::Sha512),
     ] {
         assert!(!key.signs(scheme), "{scheme:?}");
         let digest = vec![7; scheme.hash().width()];
@@ -154,8 +154,12 @@ fn a_key_that_is_too_narrow_for_the_salt_says_nothing_of_the_tpm() {
     assert!(tpm.signs_pss());
     for hash in Hash::ALL {
         let has_room = hash != Hash::Sha512;
-        assert_eq!(key.signs(Scheme::Rsapss(hash)), has_room, "{hash:?}");
-        assert!(key.signs(Scheme::Rsassa(hash)), "{hash:?}");
+        assert_eq!(
+            key.signs(SignatureScheme::Rsapss(hash)),
+            has_room,
+            "{hash:?}"
+        );
+        assert!(key.signs(SignatureScheme::Rsassa(hash)), "{hash:?}");
     }
 }
 
@@ -198,7 +202,7 @@ fn a_tpm_with_another_salt_signs_no_pss_and_a_damaged_answer_is_only_that() {
     assert_eq!(first.sign(&tpm, pss).as_deref(), Ok(&good[..]));
     let second = key();
     assert_eq!(second.sign(&tpm, pss), Err(SignError::Scheme));
-    assert!(!second.signs(Scheme::Rsapss(Hash::Sha256)) && !tpm.signs_pss());
+    assert!(!second.signs(SignatureScheme::Rsapss(Hash::Sha256)) && !tpm.signs_pss());
     assert_eq!(
         second.sign(&tpm, pss),
         Err(SignError::Scheme),

@@ -8,8 +8,8 @@ use super::{Class, Fault, Link, Pace, Transport};
 use crate::key::{Curve, PublicKey};
 use crate::tpm::fake::p256_area;
 use crate::tpm::{
-    Auth, Hash, KeyAlgorithm, KeyPurpose, NvPublic, PublicArea, Scheme, Secrets, Signature,
-    TpmError, Used, template,
+    Auth, Hash, KeyAlgorithm, KeyPurpose, NvPublic, PublicArea, Secrets, Signature,
+    SignatureScheme, TpmError, Used, template,
 };
 use parking_lot::Mutex;
 use std::collections::VecDeque;
@@ -204,7 +204,7 @@ fn ec_keys(link: &mut Link, recording: &Recording) {
         said(&qualified, |name| hex(name.as_ref().unwrap())),
     );
     for hash in [Hash::Sha256, Hash::Sha384] {
-        let signed = link.sign(key, Scheme::Ecdsa(hash), &vec![7; hash.width()]);
+        let signed = link.sign(key, SignatureScheme::Ecdsa(hash), &vec![7; hash.width()]);
         recording.tell("sign by ECDSA", said(&signed, signature));
     }
     // The other side's point: the generator of the curve.
@@ -224,7 +224,7 @@ fn ec_keys(link: &mut Link, recording: &Recording) {
     );
     let signed = link.sign(
         Used::open(KEPT, &name),
-        Scheme::Ecdsa(Hash::Sha256),
+        SignatureScheme::Ecdsa(Hash::Sha256),
         &[8; 32],
     );
     recording.tell("sign in a handle", said(&signed, signature));
@@ -243,9 +243,9 @@ fn rsa_keys(link: &mut Link, recording: &Recording) {
     let (handle, name) = loaded(link, recording, KeyAlgorithm::Rsa(2048));
     let key = Used::open(handle, &name);
     for scheme in [
-        Scheme::Rsassa(Hash::Sha256),
-        Scheme::Rsapss(Hash::Sha256),
-        Scheme::Rsassa(Hash::Sha1),
+        SignatureScheme::Rsassa(Hash::Sha256),
+        SignatureScheme::Rsapss(Hash::Sha256),
+        SignatureScheme::Rsassa(Hash::Sha1),
     ] {
         let signed = link.sign(key, scheme, &vec![7; scheme.hash().width()]);
         recording.tell("sign by RSA", said(&signed, signature));

@@ -4,8 +4,8 @@
 use cryptoki_sys::{CK_ATTRIBUTE_TYPE, CK_BBOOL, CK_FALSE, CK_TRUE, CK_ULONG};
 use der::Encode;
 use der::asn1::OctetStringRef;
-use devid_core::certificate::Day;
 pub(crate) use devid_core::tpm::Secret;
+use devid_core::x509::Day;
 use std::fmt;
 
 /// A caller's template, copied out of its memory; wiped when it goes, as there may be a private key

@@ -6,7 +6,8 @@ use crate::error::Error;
 use crate::object::KeyType;
 use cryptoki_sys::*;
 use devid_core::key::PublicKey;
-use devid_core::store::{Key, SignRequest};
+use devid_core::signature::SignRequest;
+use devid_core::store::Key;
 use devid_core::tpm::{Hash, Scheme};
 use std::borrow::Cow;
 

@@ -4,8 +4,8 @@
 use crate::attribute::{Secret, Template};
 use crate::error::Error;
 use cryptoki_sys::*;
-use devid_core::certificate::Day;
 use devid_core::store::folder::{Description, Usage, Use};
+use devid_core::x509::Day;
 
 /// The attribute for each use.
 const USES: [(CK_ATTRIBUTE_TYPE, Use); 9] = [

@@ -1,9 +1,8 @@
 //! The device as a whole: its tokens and what is in them.
 
+use super::Fault;
 use super::endorsement::tpm_of;
 use super::software::Software;
-use super::{Fault, Profile};
-use crate::certificate::Certificate;
 use crate::config::Config;
 use crate::key::{PublicKey, hex};
 use crate::store::devid::DevidStore;
@@ -11,6 +10,8 @@ use crate::store::folder::{Description as About, Origin};
 use crate::store::idevid::{Authority, Identity, IdevidStore};
 use crate::store::{Key, Kind, Pins, Protection, Shown};
 use crate::tpm::{Refusals, Silence, Tpm, recognised};
+use crate::x509::Certificate;
+use crate::x509::Profile;
 use parking_lot::Mutex;
 use serde::Serialize;
 use std::collections::HashMap;

@@ -3,8 +3,8 @@
 use super::device::{Device, Entity};
 use super::prove::{Proof, prove};
 use super::{Fault, FaultKind};
-use crate::certificate::Certificate;
 use crate::store::SignError;
+use crate::x509::Certificate;
 
 /// How the factory's identity is.
 #[derive(Debug, Clone, PartialEq, Eq)]

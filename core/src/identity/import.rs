@@ -4,10 +4,10 @@ use super::Fault;
 use super::authorities::above;
 use super::device::{Device, Entity};
 use super::software::Software;
-use super::time::{now, valid_at};
 use super::verify::certificates_of;
-use crate::certificate::Certificate;
 use crate::store::devid::DevidStore;
+use crate::x509::Certificate;
+use crate::x509::clock::{now, valid_at};
 use serde::Serialize;
 use std::path::Path;
 

@@ -2,7 +2,6 @@
 //! of its own (IEEE 802.1AR).
 
 mod authorities;
-mod chain;
 mod device;
 mod doctor;
 mod endorsement;
@@ -10,7 +9,6 @@ mod existing;
 mod factory;
 mod fault;
 mod import;
-mod issue;
 mod key_file;
 mod keys;
 mod marker;
@@ -20,19 +18,15 @@ mod naming;
 mod nv;
 mod observe;
 mod orphan;
-mod points;
-mod profile;
 mod prove;
 mod provision;
 mod refusal;
 mod reset;
 mod rights;
-#[cfg(test)]
-mod samples;
+mod signer;
 mod software;
 mod state;
 mod status;
-mod time;
 mod untrusted;
 mod verify;
 
@@ -44,11 +38,8 @@ pub use doctor::{Finding, Health, doctor};
 pub use endorsement::tpm_of;
 pub use fault::{Fault, FaultKind};
 pub use import::Imported;
-pub use issue::Subject;
 pub use keys::Keeping;
 pub use master::{KeptObject, LostObject, Renewal, renew_master};
-pub use points::{Outcome, Point};
-pub use profile::{HardwareModule, Meaning, Profile};
 pub use provision::{Provisioned, Provisioning, provision};
 pub use reset::{prune, reset};
 pub use state::{Certified, Existing, Facts, Marker, Plan, Policy, Refusal, TpmKey};

@@ -2,7 +2,6 @@
 //! are valid, and who is trusted.
 
 use super::{Finding, Health};
-use crate::certificate::{Time, Unreadable};
 use crate::config::Own;
 use crate::identity::device::{Device, Entity, FACTORY, SOFTWARE};
 use crate::identity::factory::FactoryIdentity;
@@ -13,9 +12,10 @@ use crate::identity::rights::lacking;
 use crate::identity::software::{Software, free_name};
 use crate::identity::state::{Marker, Plan, Policy};
 use crate::identity::status::{NONE_AT_ALL, NONE_YET};
-use crate::identity::time::{now, valid_at};
 use crate::identity::{Contents, FaultKind};
 use crate::shell::{quoted, word};
+use crate::x509::clock::{now, valid_at};
+use crate::x509::{Time, Unreadable};
 use rustix::fs::Access;
 use std::path::Path;
 

@@ -2,13 +2,13 @@
 //! store, the key folder, the provisioning. What nobody looks into is named by its number or kind.
 
 use super::Finding;
-use crate::certificate::Certificate;
 use crate::identity::Contents;
 use crate::identity::device::{Device, Entity, FACTORY, OWN};
 use crate::identity::mend::Mend;
 use crate::identity::orphan::Orphan;
 use crate::store::idevid::{IdevidStore, Taken};
 use crate::tpm::{PublicArea, is_own_key, other_kind, recognised};
+use crate::x509::Certificate;
 use std::collections::HashMap;
 use std::sync::Arc;
 

@@ -1,7 +1,7 @@
 //! The TPM of a configuration, with what is known of it beforehand: the storage root key that the key
 //! folder remembers, and the makers whose endorsement keys are believed.
 
-use super::verify::believed;
+use super::trusted_files::believed;
 use crate::config::Config;
 use crate::key::PublicKey;
 use crate::oid::TCG_KP_EK_CERTIFICATE;

@@ -4,11 +4,12 @@
 //! The factory identity is not meant: it stays what it is beside the device's own.
 
 use super::Fault;
-use super::device::{Device, EXISTING, Entity, FACTORY, Placed, SOFTWARE};
+use super::device::Device;
+use super::entry::{EXISTING, Entity, FACTORY, Placed, SOFTWARE};
 use super::key_file::{Unread, key_in};
 use super::prove::{Proof, UNTRIED, prove};
 use super::state::Existing;
-use super::verify::{believed, certificates_of};
+use super::trusted_files::{believed, certificates_of};
 use crate::config;
 use crate::key::hex;
 use crate::store::folder::Origin;

@@ -3,13 +3,15 @@
 
 use super::{Finding, Health};
 use crate::config::Own;
-use crate::identity::device::{Device, Entity, FACTORY, SOFTWARE};
+use crate::identity::device::Device;
+use crate::identity::entry::{Entity, FACTORY, SOFTWARE};
 use crate::identity::factory::FactoryIdentity;
-use crate::identity::mend::{Mend, free_numbered};
+use crate::identity::free_name::{free_name, free_numbered};
 use crate::identity::observe::Observed;
+use crate::identity::permissions::lacking;
 use crate::identity::provision::UNWANTED;
-use crate::identity::rights::lacking;
-use crate::identity::software::{Software, free_name};
+use crate::identity::remedy::Mend;
+use crate::identity::software::Software;
 use crate::identity::state::{Marker, Plan, Policy};
 use crate::identity::status::{NONE_AT_ALL, NONE_YET};
 use crate::identity::{Contents, FaultKind};

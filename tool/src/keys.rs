@@ -1,8 +1,8 @@
 //! `devid key`, `csr`, `import-cert`, `export` and `persist`
 
-use crate::answer::{Answer, Failure};
 use crate::cli::{Form, Kind};
-use crate::page::{line, row};
+use crate::output::{Answer, Failure};
+use crate::text::{line, row};
 use crate::verify::pin_in;
 use devid_core::identity::{Device, Entity, FACTORY, Imported, Keeping, OWN, Subject};
 use devid_core::key::Curve;

@@ -1,8 +1,8 @@
 //! `devid list` and `devid show`
 
-use crate::answer::{Answer, Failure};
 use crate::cli::Form;
-use crate::page::{line, row};
+use crate::output::{Answer, Failure};
+use crate::text::{line, row};
 use devid_core::identity::{
     CertificateDescription, Contents, Description, Device, FaultKind, KeyDescription, Meaning,
     SOFTWARE,

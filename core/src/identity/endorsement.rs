@@ -3,7 +3,7 @@
 
 use super::chain::{Way, way};
 use super::time::now;
-use super::verify::believed;
+use super::trusted_files::believed;
 use crate::certificate::Certificate;
 use crate::certificate::files;
 use crate::config::Config;

@@ -5,13 +5,14 @@
 
 use super::Fault;
 use super::chain::Way;
-use super::device::{Device, EXISTING, Entity, FACTORY, Placed, SOFTWARE};
+use super::device::Device;
+use super::entry::{EXISTING, Entity, FACTORY, Placed, SOFTWARE};
 use super::key_file::{Unread, key_in};
 use super::points::unfit;
 use super::prove::{Proof, UNTRIED, prove};
 use super::state::Existing;
 use super::time::now;
-use super::verify::{believed, certificates_of};
+use super::trusted_files::{believed, certificates_of};
 use crate::certificate::Certificate;
 use crate::config;
 use crate::key::hex;

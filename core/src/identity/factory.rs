@@ -1,6 +1,7 @@
 //! The identity that the factory gave the device, judged by a signature of its key.
 
-use super::device::{Device, Entity};
+use super::device::Device;
+use super::entry::Entity;
 use super::prove::{Proof, prove};
 use super::{Fault, FaultKind};
 use crate::certificate::Certificate;

@@ -1,11 +1,12 @@
 //! Certificates that come from a CA, for keys that are here.
 
 use super::Fault;
-use super::authorities::above;
-use super::device::{Device, Entity};
+use super::ca_certificates::above;
+use super::device::Device;
+use super::entry::Entity;
 use super::software::Software;
 use super::time::{now, valid_at};
-use super::verify::certificates_of;
+use super::trusted_files::certificates_of;
 use crate::certificate::Certificate;
 use crate::store::devid::DevidStore;
 use serde::Serialize;

@@ -1,6 +1,7 @@
 //! Keys beside the device's own identity: one for each service, and nothing that links them.
 
-use super::device::{Device, Entity, FACTORY, OWN};
+use super::device::Device;
+use super::entry::{Entity, FACTORY, OWN};
 use super::issue::{Signer, Subject, request};
 use super::key_file::key_in;
 use super::prove::{Proof, prove};

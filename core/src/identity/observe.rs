@@ -1,7 +1,8 @@
 //! What is there: the facts of the table, and what they were read from.
 
 use super::Fault;
-use super::device::{Device, OWN};
+use super::device::Device;
+use super::entry::OWN;
 use super::existing;
 use super::marker::Mark;
 use super::orphan::Orphan;

@@ -1,7 +1,8 @@
 //! Provisioning: one step of the table after the other, each from what is there at that moment. So
 //! whoever is killed and runs again goes on where it was.
 
-use super::device::{Device, OWN, Reading};
+use super::device::{Device, Reading};
+use super::entry::OWN;
 use super::issue::{Signer, Subject, request, self_signed};
 use super::marker::Mark;
 use super::observe::Observed;

@@ -2,9 +2,10 @@
 
 use super::device::Device;
 use super::existing;
-use super::mend::{Mend, of_unread};
+use super::free_name::free_name;
 use super::observe::{Observed, OwnKey};
-use super::software::free_name;
+use super::permissions::of_unread;
+use super::remedy::Mend;
 use super::state::{Existing, Refusal};
 use super::{Fault, FaultKind};
 use crate::certificate::Certificate;

@@ -1,6 +1,7 @@
 //! How the device is: where its identity lives, and how its TPM does.
 
-use super::device::{Contents, Device, Entity, FACTORY, OWN};
+use super::device::{Contents, Device};
+use super::entry::{Entity, FACTORY, OWN};
 use super::factory::FactoryIdentity;
 use super::master::MasterState;
 use super::observe::Observed;

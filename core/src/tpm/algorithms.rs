@@ -1,7 +1,9 @@
 //! Which algorithms a TPM says that it implements (TPM_CAP_ALGS), as far as that matters to keys and
 //! signatures.
 
-use super::{Hash, Scheme, TpmError};
+use super::exchange::Exchange;
+use super::{Algorithm, Hash, KeyUsage, Scheme, Tpm, TpmError, template};
+use log::warn;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -29,6 +31,8 @@ const ASKED: [u16; 10] = [
     Hash::Sha384.algorithm(),
     Hash::Sha512.algorithm(),
 ];
+/// What the log calls the question for algorithms.
+const ALGORITHMS: &str = "GetCapability(algorithms)";
 /// Set in the number of every [`Algorithms`].
 const TOLD: u32 = 1 << 31;
 
@@ -164,6 +168,95 @@ impl From<Algorithms> for Told {
         let told = Self::default();
         told.note(algorithms);
         told
+    }
+}
+
+impl Tpm {
+    /// The algorithms that the TPM implements; asked once. A TPM that does not tell may implement
+    /// all.
+    pub fn algorithms(&self) -> Result<Algorithms, TpmError> {
+        if let Some(known) = self.told().known() {
+            return Ok(known);
+        }
+        self.note_algorithms(Exchange::new(ALGORITHMS).run(self, |link| link.algorithms()))
+    }
+
+    fn note_algorithms(&self, asked: Result<Vec<u16>, TpmError>) -> Result<Algorithms, TpmError> {
+        let algorithms = match asked {
+            Ok(identifiers) => Algorithms::of(&identifiers),
+            Err(TpmError::Response(code)) if code.is_definite() => {
+                warn!("the TPM does not tell its algorithms: {code}");
+                Algorithms::ANY
+            }
+            Err(TpmError::Unsupported(why)) => {
+                warn!("the TPM's list of algorithms is not understood: {why}");
+                Algorithms::ANY
+            }
+            Err(error) => return Err(error),
+        };
+        self.told().note(algorithms);
+        Ok(algorithms)
+    }
+
+    /// The same, or all that any TPM may implement while this one does not answer, or another thread
+    /// asks. After a fault it is not asked again for a while: each time would wait as long.
+    pub fn algorithms_or_any(&self) -> Algorithms {
+        if self.told().known().is_none()
+            && let Some(mut rest) = self.asking.try_lock()
+            && rest.is_over()
+        {
+            self.ask(&mut rest, || self.algorithms());
+        }
+        self.told().or_any()
+    }
+
+    /// Asks for the algorithms, if they are not known and that waits for nobody: no thread uses the TPM,
+    /// and no process has it make a key. Whether they are known then.
+    pub fn learn_algorithms(&self) -> bool {
+        if self.told().known().is_none()
+            && let Some(mut rest) = self.asking.try_lock()
+            && rest.is_over()
+            && !self.pace().is_busy()
+            && let Some(mut link) = self.link.try_lock()
+        {
+            self.ask(&mut rest, || {
+                self.note_algorithms(
+                    Exchange::new(ALGORITHMS).run_over(&mut link, self, |link| link.algorithms()),
+                )
+            });
+        }
+        self.told().known().is_some()
+    }
+
+    /// Whether [`Tpm::learn_algorithms`] would ask now.
+    pub fn is_free_to_tell(&self) -> bool {
+        self.told().known().is_none()
+            && self.asking.try_lock().is_some_and(|rest| rest.is_over())
+            && self.link.try_lock().is_some()
+            && !self.pace().is_busy()
+    }
+
+    fn ask(&self, rest: &mut Rest, asked: impl FnOnce() -> Result<Algorithms, TpmError>) {
+        let began = Instant::now();
+        if let Err(error) = asked() {
+            warn!("the TPM does not tell its algorithms now: {error}");
+            rest.begin(began, &error);
+        }
+    }
+
+    /// Whether the TPM can hold keys of this kind, as we make them.
+    pub fn implements(&self, algorithm: Algorithm) -> Result<bool, TpmError> {
+        let usage = KeyUsage {
+            signs: true,
+            decrypts: false,
+        };
+        let area = template::own_key(algorithm, usage);
+        let tested = Exchange::new("TestParms").run(self, |link| link.test_parameters(&area));
+        match tested {
+            Ok(()) => Ok(true),
+            Err(TpmError::Response(code)) if code.is_unsupported_value() => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 }
 

@@ -3,8 +3,8 @@
 
 use super::algorithms::Rest;
 use super::exchange::{Exchange, Refusals};
-use super::patience::Pace;
-use super::turn::{NoTurn, Turn};
+use super::process_lock::{NoTurn, Turn};
+use super::transport::Pace;
 use super::wrapped::Nest;
 use super::{
     Capabilities, Class, Hash, Limits, Link, Lockout, Property, Root, SaltKey, Scheme, Silence,
@@ -355,6 +355,24 @@ impl Tpm {
     pub fn property(&self, property: Property) -> Result<Option<u32>, TpmError> {
         let what = "GetCapability(properties)";
         Exchange::new(what).run(self, |link| link.property(property))
+    }
+
+    /// Fills `bytes` from the TPM's random number generator, in as many commands as it takes.
+    pub fn random(&self, bytes: &mut [u8]) -> Result<(), TpmError> {
+        let mut filled = 0;
+        while filled < bytes.len() {
+            let want = (bytes.len() - filled).min(32) as u16;
+            let got = Exchange::new("GetRandom").run(self, |link| link.random(want))?;
+            if got.is_empty() || got.len() > usize::from(want) {
+                return Err(TpmError::WrongAnswer(format!(
+                    "GetRandom gave {} bytes",
+                    got.len()
+                )));
+            }
+            bytes[filled..filled + got.len()].copy_from_slice(&got);
+            filled += got.len();
+        }
+        Ok(())
     }
 }
 

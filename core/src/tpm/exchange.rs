@@ -3,7 +3,7 @@
 //! The one place that repeats commands. A transport fault brings a new connection, and over that
 //! only what is harmless twice.
 
-use super::silence::Met;
+use super::transport::Met;
 use super::{AuthValue, Class, Hash, Link, Lockout, SaltKey, Tpm, TpmError};
 use crate::system;
 use log::{debug, warn};

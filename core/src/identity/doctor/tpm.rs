@@ -1,9 +1,9 @@
 //! What the TPM says of itself: maker, lockout, what it can do, how much room there is.
 
-use super::{Finding, places};
+use super::{Finding, handles};
 use crate::identity::device::Device;
-use crate::identity::mend::Mend;
-use crate::identity::software::free_name;
+use crate::identity::free_name::free_name;
+use crate::identity::remedy::Mend;
 use crate::identity::status::TpmStatus;
 use crate::key::Curve;
 use crate::shell::word;
@@ -54,7 +54,7 @@ pub(super) fn look_at(device: &Device, findings: &mut Vec<Finding>) {
     }));
     findings.extend(room(device).ok());
     findings.extend(slots(device));
-    places::look_at(device, findings);
+    handles::look_at(device, findings);
     findings.extend(root(device));
     findings.extend(master(device));
 }

@@ -1,7 +1,7 @@
 //! Certificate objects (PKCS#11 3.0, section 4.6).
 
 use super::{Object, Place, unique_id};
-use crate::attribute::Value;
+use crate::object::attribute::Value;
 use cryptoki_sys::*;
 use devid_core::store::folder::Description;
 use devid_core::x509::Certificate;

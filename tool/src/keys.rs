@@ -4,9 +4,10 @@ use crate::cli::{Form, Kind};
 use crate::output::{Answer, Failure};
 use crate::text::{line, row};
 use crate::verify::pin_in;
-use devid_core::identity::{Device, Entity, FACTORY, Imported, Keeping, OWN, Subject};
+use devid_core::identity::{Device, Entity, FACTORY, Imported, Keeping, OWN};
 use devid_core::key::Curve;
 use devid_core::store::devid::{KeyAlgorithm, KeyPurpose};
+use devid_core::x509::Subject;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 

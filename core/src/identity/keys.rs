@@ -2,9 +2,9 @@
 
 use super::device::Device;
 use super::entry::{Entity, FACTORY, OWN};
-use super::issue::{Signer, Subject, request};
 use super::key_file::key_in;
 use super::prove::{Proof, prove};
+use super::signer::Signer;
 use super::{Fault, FaultKind};
 use crate::file;
 use crate::shell::argument;
@@ -12,6 +12,7 @@ use crate::store::devid::{KeyAlgorithm, KeyPurpose};
 use crate::store::folder::{Description, Origin, Usage, Use};
 use crate::store::{Key, Protection, SignError};
 use crate::tpm::{Secret, TpmError};
+use crate::x509::Subject;
 use std::sync::Arc;
 
 const TSS2_BEGIN: &str = "-----BEGIN TSS2 PRIVATE KEY-----";
@@ -162,7 +163,7 @@ impl Device {
         if let Some(path) = &entity.software {
             let key = key_in(path).map_err(|unread| unread.fault(path))?;
             let subject = subject.map_or_else(|| self.own_subject(key.public()), Ok)?;
-            return request(subject, &Signer(&self.tpm, &key));
+            return Signer(&self.tpm, &key).request(subject);
         }
         let Some(key) = &entity.key else {
             return Err(Fault::new(
@@ -184,7 +185,7 @@ impl Device {
             (Proof::None(SignError::NotLoggedIn), Some(pin)) => self.logged_in(entity, key, pin)?,
             _ => Arc::clone(key),
         };
-        request(subject, &Signer(&self.tpm, &key))
+        Signer(&self.tpm, &key).request(subject)
     }
 
     /// The key as other programs take it: PEM, `TSS2 PRIVATE KEY`. Only this TPM can use it.

@@ -1,7 +1,8 @@
 //! Whether a private key is the one of a public key: by a signature over fresh random bytes.
 
 use crate::key::PublicKey;
-use crate::store::{Key, SignError, SignRequest, verify};
+use crate::signature::{SignRequest, verify};
+use crate::store::{Key, SignError};
 use crate::tpm::{Hash, SignatureScheme, Tpm};
 use getrandom::SysRng;
 use getrandom::rand_core::TryRng;

@@ -11,17 +11,13 @@ mod machine;
 pub mod sessions;
 mod templates;
 
-mod verify;
-
 use devid::DevidStore;
 pub use encrypt::{encrypt, longest_message};
 use idevid::IdevidStore;
-pub use key::{Access, DecryptRequest, Key, Login, Protection, SignRequest};
+pub use key::{Access, DecryptRequest, Key, Login, Protection};
 pub use listing::{Half, Kind, Listing, Shown};
 use sessions::SessionStore;
 use templates::Templates;
-pub use verify::verify;
-pub(crate) use verify::verify_pss;
 
 pub use advice::Advised;
 pub(crate) use advice::{WAIT, unloadable};

@@ -13,10 +13,10 @@ pub(crate) use files::certificates_in;
 pub use places::Taken;
 
 use super::{Key, Listing, Login, LookError, Templates};
-use crate::certificate::Certificate;
 use crate::config::{Config, IdentityAuth, IdentityHint};
 use crate::key::{PublicKey, hex};
 use crate::tpm::{Capabilities, Tpm};
+use crate::x509::Certificate;
 use files::Files;
 use parking_lot::Mutex;
 use places::Origin;

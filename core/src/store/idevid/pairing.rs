@@ -2,13 +2,13 @@
 
 use super::places::Origin;
 use super::{Identity, IdevidStore, LABEL, LookError, Part};
-use crate::certificate::Certificate;
-use crate::certificate::device::NamedDevice;
 use crate::config::IdentityAuth;
 use crate::key::PublicKey;
 use crate::store::key::{Abilities, Given};
 use crate::store::{Access, Key, SignError};
 use crate::tpm::{AuthValue, PublicArea, Tpm, TpmError};
+use crate::x509::Certificate;
+use crate::x509::device::NamedDevice;
 use log::{debug, info, warn};
 use std::sync::Arc;
 

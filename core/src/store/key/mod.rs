@@ -15,7 +15,6 @@ pub(super) use access::Given;
 pub use access::{Access, Login};
 pub use decrypting::DecryptRequest;
 pub(super) use obstacle::Source;
-pub use signing::SignRequest;
 
 use super::folder::{Material, Tss2Key, Tss2Kind};
 use super::{SignError, Templates};

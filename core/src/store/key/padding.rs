@@ -2,10 +2,11 @@
 //! decrypt, and for what it pads for no key.
 
 use super::signing::unverified;
-use super::{Key, Place, SignRequest};
+use super::{Key, Place};
 use crate::key::{PublicKey, pad_left};
+use crate::signature::{SignRequest, verify};
+use crate::store::SignError;
 use crate::store::key::decrypting::masked;
-use crate::store::{SignError, verify};
 use crate::tpm::{Hash, SignatureScheme, Tpm, TpmError, random_secret};
 
 impl Key {

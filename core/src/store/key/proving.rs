@@ -1,9 +1,10 @@
 //! A new key proves that the TPM has its private half: by a signature over fresh bytes, or where it
 //! signs nothing, by a decryption or an agreement.
 
-use super::{DecryptRequest, Key, SignRequest};
+use super::{DecryptRequest, Key};
 use crate::key::{Curve, PrivateKeyInfo, PublicKey};
-use crate::store::{SignError, encrypt, verify};
+use crate::signature::{SignRequest, verify};
+use crate::store::{SignError, encrypt};
 use crate::tpm::{Hash, SignatureScheme, Tpm, TpmError, random_scalar, random_secret};
 
 /// Bytes that nobody chose.

@@ -3,8 +3,8 @@
 use super::padding::has_room;
 use super::{Key, Place};
 use crate::key::{Curve, PublicKey, pad_left};
+use crate::signature::{SignRequest, has_longest_salt, verify};
 use crate::store::SignError;
-use crate::store::verify::{has_longest_salt, verify};
 use crate::tpm::{
     AuthValue, Hash, KeyScheme, KnownAlgorithms, PublicArea, SignatureScheme, Tpm, TpmError,
 };
@@ -16,33 +16,6 @@ use std::sync::atomic::Ordering;
 pub(super) const SALT_UNKNOWN: u8 = 0;
 pub(super) const SALT_AS_LONG_AS_DIGEST: u8 = 1;
 pub(super) const SALT_OF_OTHER_LENGTH: u8 = 2;
-
-/// What to sign, and how.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SignRequest<'a> {
-    /// ECDSA over a digest of any hash; the answer is r ‖ s, each as wide as the curve's order.
-    Ecdsa(&'a [u8]),
-    /// RSASSA-PKCS1-v1_5 over a digest of this hash.
-    Pkcs1(Hash, &'a [u8]),
-    /// RSASSA-PKCS1-v1_5 with this in the place of the DigestInfo.
-    Pkcs1Of(&'a [u8]),
-    /// The private RSA operation on this number, big-endian, at most as wide as the modulus and
-    /// below it.
-    Unpadded(&'a [u8]),
-    /// RSASSA-PSS over a digest of this hash, MGF1 with the same, a salt as long as the digest.
-    Pss(Hash, &'a [u8]),
-}
-
-impl<'a> SignRequest<'a> {
-    /// By this scheme, over a digest of its hash.
-    pub fn of(scheme: SignatureScheme, digest: &'a [u8]) -> Self {
-        match scheme {
-            SignatureScheme::Ecdsa(_) => Self::Ecdsa(digest),
-            SignatureScheme::Rsassa(hash) => Self::Pkcs1(hash, digest),
-            SignatureScheme::Rsapss(hash) => Self::Pss(hash, digest),
-        }
-    }
-}
 
 impl Key {
     /// Whether it signs, and nothing but its TPM limits by which scheme: it names none, and each has

@@ -1,8 +1,9 @@
 //! Signatures over canned answers of a TPM.
 
 use super::signing::{ecdsa_hash, fit};
-use super::{Abilities, Key, SignRequest};
+use super::{Abilities, Key};
 use crate::key::{Curve, pad_left};
+use crate::signature::SignRequest;
 use crate::store::SignError;
 use crate::tpm::fake::{FIXED, FakeTpm, IDENTITY, Reply, p256_area, public, rsa_area, signature};
 use crate::tpm::{Algorithms, PublicArea};

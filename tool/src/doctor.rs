@@ -1,8 +1,8 @@
 //! `devid doctor`
 
-use crate::answer::{Answer, Failure};
 use crate::cli::Form;
-use crate::page::row;
+use crate::output::{Answer, Failure};
+use crate::text::row;
 use devid_core::config;
 use devid_core::identity::{Finding, Health, doctor};
 

@@ -5,26 +5,26 @@
 
 #![forbid(unsafe_code)]
 
-mod answer;
 mod cli;
 mod doctor;
+mod identity;
 mod keys;
-mod life;
+mod man;
 mod master;
-mod page;
-mod pages;
+mod output;
 mod show;
+mod text;
 mod uri;
 mod verify;
 mod waiting;
 mod warnings;
 
-use answer::{Answer, Failure};
 use clap::Parser;
 use cli::{Arguments, Form, KeyVerb, MasterVerb, Verb};
 use devid_core::config::{self, Config};
 use devid_core::identity::{Device, Keeping};
 use log::warn;
+use output::{Answer, Failure};
 use serde_json::Value;
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
@@ -51,10 +51,10 @@ fn main() -> ExitCode {
 
 fn run(verb: Verb, form: Form) -> Result<Answer, Failure> {
     match verb {
-        Verb::Status => life::status(&device()?, form),
+        Verb::Status => identity::status(&device()?, form),
         Verb::Doctor => doctor::run(form),
-        Verb::Provision { csr, how } => life::make(&settings()?, &how, csr, form),
-        Verb::Reset { yes, how, .. } => life::reset(&settings()?, yes, &how, form),
+        Verb::Provision { csr, how } => identity::make(&settings()?, &how, csr, form),
+        Verb::Reset { yes, how, .. } => identity::reset(&settings()?, yes, &how, form),
         Verb::Key(KeyVerb::Generate {
             label,
             algorithm,
@@ -88,7 +88,7 @@ fn run(verb: Verb, form: Form) -> Result<Answer, Failure> {
         Verb::ImportCert { file } => keys::import(&device()?, &file, form),
         Verb::Export { label, out, .. } => keys::export(&device()?, &label, out.as_deref(), form),
         Verb::Persist { label, handle } => keys::persist(&device()?, &label, handle, form),
-        Verb::Prune => life::prune(&settings()?, form),
+        Verb::Prune => identity::prune(&settings()?, form),
         Verb::List => show::list(&device()?, form),
         Verb::Show { label } => show::show(&device()?, &label, form),
         Verb::Verify {
@@ -100,8 +100,8 @@ fn run(verb: Verb, form: Form) -> Result<Answer, Failure> {
         Verb::Uri { label, class, pem } => {
             uri::run(&device()?, &label, class, pem.as_deref(), form)
         }
-        Verb::Man { folder } => pages::man(&folder, form),
-        Verb::Completions { shell } => pages::completions(shell, form),
+        Verb::Man { folder } => man::man(&folder, form),
+        Verb::Completions { shell } => man::completions(shell, form),
         Verb::Uri2pem { uri } => uri::to_pem(&uri, form),
     }
 }
@@ -146,7 +146,7 @@ fn tell(answer: Answer, warnings: &Warnings) -> ExitCode {
         _ => {}
     }
     if let Some(complaint) = complaint {
-        eprintln!("devid: {}", page::plain(complaint));
+        eprintln!("devid: {}", text::plain(complaint));
     }
     ExitCode::from(code)
 }

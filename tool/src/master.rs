@@ -1,8 +1,8 @@
 //! `devid master`: the key that wraps the device's own keys.
 
-use crate::answer::{Answer, Failure};
 use crate::cli::Form;
-use crate::page::{line, row};
+use crate::output::{Answer, Failure};
+use crate::text::{line, row};
 use devid_core::config::{self, Config};
 use devid_core::identity::{LostObject, Renewal, renew_master};
 use serde_json::Value;

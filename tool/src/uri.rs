@@ -1,8 +1,8 @@
 //! `devid uri` and `devid uri2pem`: PKCS#11 URIs (RFC 7512), and their form as a key file, which
 //! pkcs11-provider reads: PEM of `SEQUENCE { VisibleString, UTF8String }`.
 
-use crate::answer::{Answer, Failure};
 use crate::cli::{Class, Form};
+use crate::output::{Answer, Failure};
 use der::asn1::AnyRef;
 use der::pem::{LineEnding, encode_string};
 use der::{Encode, Tag};

@@ -1,7 +1,7 @@
 //! Progress while the TPM is waited for: on standard error, for a person.
 
 use crate::cli::Form;
-use crate::page::plain;
+use crate::text::plain;
 use std::io::{IsTerminal, Write, stderr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};

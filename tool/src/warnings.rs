@@ -2,7 +2,7 @@
 //! document; waits are shown.
 
 use crate::cli::Form;
-use crate::page::plain;
+use crate::text::plain;
 use crate::waiting::Waiting;
 use devid_core::tpm::WAITING;
 use log::{Level, LevelFilter, Log, Metadata, Record};

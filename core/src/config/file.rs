@@ -1,8 +1,8 @@
 //! The file format of `config.toml` and its drop-ins.
 
 use super::TctiSetting;
-use super::line;
 use super::section::{Fault, Faults, Section, absolute};
+use super::syntax;
 use super::{ConfigError, Existing, Fallback, LeaveSoftware, LogTarget, Random, SecretSource};
 use crate::trouble::{is_leftover, paths_in};
 use crate::trust::distrusted;
@@ -206,7 +206,7 @@ fn believed(path: &Path) -> Result<(), ConfigError> {
 fn text_of(path: &Path) -> std::io::Result<String> {
     let content = crate::file::read(path, LARGEST)?;
     let no_text = |what| std::io::Error::new(std::io::ErrorKind::InvalidData, what);
-    String::from_utf8(content).map_err(|error| no_text(line::no_text(error.as_bytes())))
+    String::from_utf8(content).map_err(|error| no_text(syntax::no_text(error.as_bytes())))
 }
 
 /// The drop-ins of a folder, and what else is there.
@@ -236,7 +236,7 @@ fn parse(file: &Path, text: &str) -> Result<Written, ConfigError> {
         }
         Ok((_, Some(first))) => Err(fault(line(first.at), first.what)),
         Err(at) => {
-            let (line, what) = line::explain(text, at);
+            let (line, what) = syntax::explain(text, at);
             Err(fault(line, what))
         }
     }

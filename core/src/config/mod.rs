@@ -4,10 +4,10 @@
 //! run on a half-understood configuration.
 
 mod file;
-mod line;
 mod provision;
 mod secret;
 mod section;
+mod syntax;
 #[cfg(test)]
 mod tests;
 mod token;

@@ -1,30 +1,20 @@
 //! The device as a whole: its tokens and what is in them.
 
+use super::Fault;
 use super::endorsement::tpm_of;
+use super::entry::{Entity, FACTORY, OWN, Placed, SOFTWARE, place};
 use super::software::Software;
-use super::{Fault, Profile};
-use crate::certificate::Certificate;
 use crate::config::Config;
-use crate::key::{PublicKey, hex};
 use crate::store::devid::DevidStore;
 use crate::store::folder::{Description as About, Origin};
 use crate::store::idevid::{Authority, Identity, IdevidStore};
-use crate::store::{Key, Kind, Pins, Protection, Shown};
-use crate::tpm::{Refusals, Silence, Tpm, recognised};
+use crate::store::{Kind, Pins, Shown};
+use crate::tpm::{Refusals, TimeoutMemory, Tpm};
+use crate::x509::Certificate;
 use parking_lot::Mutex;
-use serde::Serialize;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-
-/// The token of the factory identity.
-pub const FACTORY: &str = "idev-id";
-/// Where a software identity is shown by `devid`: beside the tokens.
-pub const SOFTWARE: &str = "software";
-/// The label of an identity in files that somebody else made.
-pub const EXISTING: &str = "existing";
-/// The token of the device's own keys, and the label of its own identity.
-pub const OWN: &str = "devid";
 
 /// The device: its configuration, its TPM and its tokens.
 #[derive(Debug)]
@@ -37,50 +27,6 @@ pub struct Device {
     others: Vec<DevidStore>,
     /// How the login went, by token.
     unlocked: Mutex<HashMap<String, Result<(), Fault>>>,
-}
-
-/// A key with its certificates, or a certificate without key.
-#[derive(Debug, Clone)]
-pub struct Entity {
-    /// The token that shows it, as the configuration calls it.
-    pub token: String,
-    /// The token's own label, which its security officer may have changed.
-    pub token_label: String,
-    /// Its label.
-    pub label: String,
-    /// In the key folder the file's name without `.pem`; else empty.
-    pub file: String,
-    /// The identifier that links its parts.
-    pub id: Vec<u8>,
-    /// The private key, if the device has it in its TPM.
-    pub key: Option<Arc<Key>>,
-    /// The private key's file, if it is a software key.
-    pub software: Option<PathBuf>,
-    /// The public key, if it is of a known kind.
-    pub public: Option<PublicKey>,
-    /// Where the key comes from.
-    pub origin: Origin,
-    /// The certificates for the key: valid ones first, then the newest.
-    pub certificates: Vec<Placed>,
-    /// Whether the key only attests.
-    pub attests: bool,
-    /// Whether it is the device's own identity, which applications cannot destroy.
-    pub protected: bool,
-}
-
-/// A certificate and where it is.
-#[derive(Debug, Clone)]
-pub struct Placed {
-    /// The certificate.
-    pub certificate: Certificate,
-    /// What it is called, which may be something else than its key.
-    pub label: String,
-    /// Its CKA_ID.
-    pub id: Vec<u8>,
-    /// NV index or file.
-    pub place: String,
-    /// In the key folder the file's name without `.pem`; else empty.
-    pub file: String,
 }
 
 /// What is in the tokens.
@@ -96,65 +42,20 @@ pub struct Contents {
     pub unread: Vec<(String, Fault)>,
 }
 
-/// An [`Entity`] in words, for people and programs.
-#[derive(Debug, Clone, Serialize)]
-pub struct Description {
-    /// The token that shows it.
-    pub token: String,
-    /// Its label.
-    pub label: String,
-    /// CKA_ID in hexadecimal digits.
-    pub id: String,
-    /// The private key.
-    pub key: Option<KeyDescription>,
-    /// Whether its key signs only what the TPM itself made.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub attests: bool,
-    /// The certificates.
-    pub certificates: Vec<CertificateDescription>,
-}
-
-/// A private key in words.
-#[derive(Debug, Clone, Serialize)]
-pub struct KeyDescription {
-    /// `p256`, `rsa2048`, …
-    pub algorithm: String,
-    /// Where it lives.
-    pub place: String,
-    /// Its persistent handle.
-    pub handle: Option<String>,
-    /// Its TPM name in hexadecimal digits, once known.
-    pub tpm_name: Option<String>,
-    /// `generated`, `imported` or `unknown`.
-    pub origin: &'static str,
-    /// The factory template that it was made from, if it is one.
-    pub template: Option<String>,
-}
-
-/// A certificate in words.
-#[derive(Debug, Clone, Serialize)]
-pub struct CertificateDescription {
-    /// Where it lives.
-    pub place: String,
-    /// What it says.
-    #[serde(flatten)]
-    pub profile: Profile,
-}
-
 impl Device {
     /// Nothing is read and nothing is sent yet.
     pub fn new(config: Config) -> Self {
-        Self::with(config, Silence::remembered())
+        Self::with(config, TimeoutMemory::shared())
     }
 
     /// The same device, of which nothing is known yet but whether its TPM left a command without
     /// answer: then it is not asked again.
     pub(super) fn anew(&self) -> Self {
-        Self::with(self.config.clone(), self.tpm.silence().clone())
+        Self::with(self.config.clone(), self.tpm.timeout_memory().clone())
     }
 
-    fn with(config: Config, silence: Silence) -> Self {
-        let tpm = tpm_of(&config, Refusals::default()).remembering(silence);
+    fn with(config: Config, timeouts: TimeoutMemory) -> Self {
+        let tpm = tpm_of(&config, Refusals::default()).with_timeout_memory(timeouts);
         let tpm = Arc::new(tpm);
         let mut stores = DevidStore::all(&config, &tpm);
         Self {
@@ -231,7 +132,7 @@ impl Device {
                 Err(fault) => contents.faults.push(fault),
             }
         }
-        match self.software_entities() {
+        match Software::of(&self.config.state).entities() {
             Ok(found) => contents.entities.extend(found),
             Err(fault) => contents.faults.push((SOFTWARE.into(), fault)),
         }
@@ -324,63 +225,6 @@ impl Device {
             unread: listing.unread.map(Fault::failed),
         })
     }
-
-    /// An entity in words.
-    pub fn describe(&self, entity: &Entity) -> Description {
-        let certificates = entity.certificates.iter().map(|placed| {
-            let profile = Profile::of(&placed.certificate);
-            let place = placed.place.clone();
-            CertificateDescription { place, profile }
-        });
-        Description {
-            token: entity.token.clone(),
-            label: entity.label.clone(),
-            id: hex(&entity.id),
-            attests: entity.attests,
-            key: match (&entity.key, &entity.software, &entity.public) {
-                (Some(key), _, _) => Some(self.describe_key(entity, key)),
-                (None, Some(path), Some(public)) => Some(KeyDescription {
-                    algorithm: public.to_string(),
-                    place: format!("in software: {}", path.display()),
-                    handle: None,
-                    tpm_name: None,
-                    origin: said(entity.origin),
-                    template: None,
-                }),
-                _ => None,
-            },
-            certificates: certificates.collect(),
-        }
-    }
-
-    fn describe_key(&self, entity: &Entity, key: &Key) -> KeyDescription {
-        let store = self.store_of(entity).unwrap_or(&self.own);
-        let file = store.file(&entity.file);
-        let file = file.display();
-        let place = match (key.handle(), key.protection()) {
-            (_, Protection::Sealed) => format!("sealed in {file}; used in memory"),
-            (_, Protection::File) => format!("in clear in {file}"),
-            (Some(handle), _) if entity.file.is_empty() => {
-                format!("persistent handle 0x{handle:08X}")
-            }
-            (None, _) if entity.file.is_empty() => {
-                "no handle: the TPM derives it whenever it is needed".into()
-            }
-            (Some(handle), _) if self.lives_in_handle_alone(entity) => format!(
-                "persistent handle 0x{handle:08X} alone: the master key that wrapped {file} is gone"
-            ),
-            (Some(handle), _) => format!("persistent handle 0x{handle:08X}, and wrapped in {file}"),
-            (None, _) => format!("wrapped in {file}"),
-        };
-        KeyDescription {
-            algorithm: key.public().to_string(),
-            place,
-            handle: key.handle().map(|handle| format!("0x{handle:08X}")),
-            tpm_name: key.name().map(hex),
-            origin: said(entity.origin),
-            template: key.public_area().and_then(recognised),
-        }
-    }
 }
 
 fn placed(store: &DevidStore, shown: &Shown, certificate: &Certificate, about: &About) -> Placed {
@@ -391,14 +235,6 @@ fn placed(store: &DevidStore, shown: &Shown, certificate: &Certificate, about: &
         id: id.unwrap_or_else(|| certificate.key_id().as_bytes().to_vec()),
         place: store.file(&shown.name).display().to_string(),
         file: shown.name.clone(),
-    }
-}
-
-fn said(origin: Origin) -> &'static str {
-    match origin {
-        Origin::Generated => "generated",
-        Origin::Imported => "imported",
-        Origin::Unknown => "unknown",
     }
 }
 
@@ -414,38 +250,6 @@ pub(super) struct Reading {
 
 /// What a token holds; or its name and what is wrong.
 type Read = Result<Reading, (String, Fault)>;
-
-impl Entity {
-    /// The certificate to be shown first.
-    pub fn certificate(&self) -> Option<&Certificate> {
-        self.certificates.first().map(|placed| &placed.certificate)
-    }
-}
-
-/// Gives a certificate to its key, which was listed before it, or lists it alone.
-pub(super) fn place(placed: Placed, token: (&str, &str), all: &mut Vec<Entity>) {
-    let public = placed.certificate.public_key();
-    let owner = all
-        .iter_mut()
-        .find(|one| one.key.is_some() && one.public == public && public.is_some());
-    match owner {
-        Some(owner) => owner.certificates.push(placed),
-        None => all.push(Entity {
-            token: token.0.to_owned(),
-            token_label: token.1.to_owned(),
-            label: placed.label.clone(),
-            file: String::new(),
-            id: placed.id.clone(),
-            key: None,
-            software: None,
-            public,
-            origin: Origin::Unknown,
-            certificates: vec![placed],
-            attests: false,
-            protected: false,
-        }),
-    }
-}
 
 fn of_identity(token: &str, identity: Identity) -> Entity {
     let id = identity.certificate.key_id().as_bytes().to_vec();

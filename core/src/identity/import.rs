@@ -1,13 +1,14 @@
 //! Certificates that come from a CA, for keys that are here.
 
 use super::Fault;
-use super::authorities::above;
-use super::device::{Device, Entity};
+use super::ca_certificates::above;
+use super::device::Device;
+use super::entry::Entity;
 use super::software::Software;
-use super::time::{now, valid_at};
-use super::verify::certificates_of;
-use crate::certificate::Certificate;
+use super::trusted_files::certificates_of;
 use crate::store::devid::DevidStore;
+use crate::x509::Certificate;
+use crate::x509::clock::{now, valid_at};
 use serde::Serialize;
 use std::path::Path;
 

@@ -1,7 +1,8 @@
 //! What is there: the facts of the table, and what they were read from.
 
 use super::Fault;
-use super::device::{Device, OWN};
+use super::device::Device;
+use super::entry::OWN;
 use super::existing;
 use super::marker::Mark;
 use super::orphan::Orphan;
@@ -9,11 +10,11 @@ use super::prove::{Proof, UNTRIED, prove};
 use super::software::Software;
 use super::state::{Certified, Facts, Marker, TpmKey};
 use super::untrusted::Untrusted;
-use crate::certificate::Certificate;
 use crate::store::folder::{KeyFolder, Refused};
 use crate::store::{Key, Kind, Listing, Protection, SignError};
 use crate::tpm::TpmError;
 use crate::trouble::is_there;
+use crate::x509::Certificate;
 use log::warn;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

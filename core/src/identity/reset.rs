@@ -2,10 +2,11 @@
 //! identity is never touched, and nothing of somebody else's.
 
 use super::device::Device;
+use super::free_name::free_name;
 use super::observe::{Observed, reset_request};
 use super::orphan::Orphan;
 use super::provision::only_one;
-use super::software::{Software, free_name, make_folder};
+use super::software::{Software, make_folder};
 use super::{Fault, Provisioned, Provisioning, provision};
 use crate::config::Config;
 use crate::file;

@@ -3,11 +3,10 @@
 //! device moved to its TPM they stay as `*.pre-tpm` until somebody prunes them.
 
 use super::Fault;
-use super::authorities::{authority_label, is_authority_of};
-use super::device::{Device, Entity, OWN, Placed, SOFTWARE, place};
+use super::entry::{Entity, OWN, Placed, SOFTWARE, authority_label, is_authority_of, place};
+use super::free_name::free_name;
 use super::key_file::key_in;
-use super::verify::certificates_of;
-use crate::certificate::Certificate;
+use super::trusted_files::certificates_of;
 use crate::file;
 use crate::key::{Curve, PrivateKeyInfo, PublicKey};
 use crate::pem;
@@ -15,6 +14,7 @@ use crate::store::Key;
 use crate::store::folder::Origin;
 use crate::tpm::random_scalar;
 use crate::trouble::{is_there, paths_in};
+use crate::x509::Certificate;
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -233,11 +233,10 @@ impl Software {
     }
 }
 
-impl Device {
+impl Software {
     /// The software identity, if there is one, and the certificates of the CAs above it.
-    pub(super) fn software_entities(&self) -> Result<Vec<Entity>, Fault> {
-        let software = Software::of(&self.config.state);
-        let (_, Some(public)) = software.halves()? else {
+    pub(super) fn entities(&self) -> Result<Vec<Entity>, Fault> {
+        let (_, Some(public)) = self.halves()? else {
             return Ok(Vec::new());
         };
         let placed = |path: PathBuf, certificate: Certificate, label: String| Placed {
@@ -247,9 +246,9 @@ impl Device {
             place: path.display().to_string(),
             file: String::new(),
         };
-        let certificate = software.certificate()?;
+        let certificate = self.certificate()?;
         let mine = certificate.filter(|one| one.public_key().as_ref() == Some(&public));
-        let mine = mine.map(|one| placed(software.certificate_path(), one, OWN.into()));
+        let mine = mine.map(|one| placed(self.certificate_path(), one, OWN.into()));
         let mut found = vec![Entity {
             token: SOFTWARE.into(),
             token_label: SOFTWARE.into(),
@@ -257,14 +256,14 @@ impl Device {
             file: String::new(),
             id: public.id().as_bytes().to_vec(),
             key: None,
-            software: Some(software.key_path()),
+            software: Some(self.key_path()),
             public: Some(public),
             origin: Origin::Generated,
             certificates: mine.into_iter().collect(),
             attests: false,
             protected: true,
         }];
-        for (number, (path, authority)) in (1..).zip(software.authorities()?) {
+        for (number, (path, authority)) in (1..).zip(self.authorities()?) {
             let label = authority_label(OWN, number);
             place(
                 placed(path, authority, label),
@@ -284,27 +283,6 @@ fn is_of_authority(path: &Path) -> bool {
 
 fn there(path: &Path) -> Result<bool, Fault> {
     is_there(path).map_err(Fault::file(path))
-}
-
-/// The name with this after it that nothing has yet.
-///
-/// # Errors
-///
-/// Nobody can say now whether one is free: nothing must be put over what was put aside before.
-pub(super) fn free_name(path: &Path, suffix: &str) -> Result<PathBuf, Fault> {
-    let mut number = 1;
-    loop {
-        let mut name = path.as_os_str().to_owned();
-        name.push(format!(".{suffix}"));
-        if number > 1 {
-            name.push(format!("-{number}"));
-        }
-        let name = PathBuf::from(name);
-        if !there(&name)? {
-            return Ok(name);
-        }
-        number += 1;
-    }
 }
 
 pub(super) fn make_folder(folder: &Path) -> Result<(), Fault> {

@@ -2,8 +2,10 @@
 
 use super::Fault;
 use super::device::Device;
-use super::mend::{Mend, ONLY_ITS_OWNER, closed_to_others, of_file};
-use super::software::{Software, free_name};
+use super::free_name::free_name;
+use super::permissions::{ONLY_ITS_OWNER, closed_to_others, of_file};
+use super::remedy::Mend;
+use super::software::Software;
 use crate::shell::word;
 use crate::trust::{distrusted_file, distrusted_folder};
 use std::path::Path;

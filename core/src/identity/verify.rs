@@ -1,16 +1,12 @@
 //! Whether an identity can be believed: its key is there, its certificate is one of a device
 //! (IEEE 802.1AR, section 8), and somebody trusted issued it.
 
-use super::chain::{Way, revocation, way};
-use super::device::{Device, Entity};
+use super::device::Device;
+use super::entry::Entity;
 use super::key_file::key_in;
-use super::points::{Outcome, Point, profile_points, validity_point};
 use super::prove::{Proof, UNTRIED, prove};
-use super::time::now;
+use super::trusted_files::{believed, certificates_of};
 use super::{Fault, FaultKind};
-use crate::certificate::Certificate;
-use crate::certificate::crl::Crl;
-use crate::certificate::files::{self, LARGEST, Unread};
 use crate::file;
 use crate::key::PublicKey;
 use crate::pem;
@@ -19,7 +15,12 @@ use crate::store::idevid::IdevidStore;
 use crate::store::{Key, Kind, LoginError, SignError, Who};
 use crate::tpm::{Secret, TpmError};
 use crate::trouble::trouble;
-use crate::trust::{Distrust, distrusted};
+use crate::x509::Certificate;
+use crate::x509::checks::{Outcome, Point, profile_points, validity_point};
+use crate::x509::clock::now;
+use crate::x509::crl::Crl;
+use crate::x509::files::{self, Unread};
+use crate::x509::path::{Way, revocation, way};
 use log::warn;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -292,33 +293,6 @@ fn proof_point(proof: Proof, file: Option<&Path>) -> Result<Point, Fault> {
         ),
         (Proof::None(error), _) => Point::failed(KEY, error.to_string()),
     })
-}
-
-/// That nobody but whom the administrator trusts could have written a file.
-///
-/// # Errors
-///
-/// Others could ([`FaultKind::Refused`]), or the system cannot say now.
-pub(super) fn believed(path: &Path) -> Result<(), Fault> {
-    match distrusted(path) {
-        None => Ok(()),
-        Some(Distrust {
-            unread: Some(errno),
-            place,
-            ..
-        }) => Err(Fault::file(&place)(errno.into())),
-        Some(why) => Err(Fault::refused(format!(
-            "{why}, so {} is not believed",
-            path.display()
-        ))),
-    }
-}
-
-/// The certificates in a file; why there are none.
-pub(super) fn certificates_of(path: &Path) -> Result<Vec<Certificate>, Fault> {
-    let bytes = file::read(path, LARGEST).map_err(Fault::file(path))?;
-    let found = Certificate::parse_all(&bytes);
-    found.map_err(|why| Fault::failed(format!("{}: {why}", path.display())))
 }
 
 fn chain_point(way: &Way) -> Point {

@@ -4,7 +4,7 @@
 //! handle decide, here and in those who ask.
 
 use super::exchange::Exchange;
-use super::wrapped::flush;
+use super::flush;
 use super::{Auth, SRK, StorageKey, Tpm, TpmError, Used, qualified_name_below, template};
 
 /// Where the key in a persistent handle was made.

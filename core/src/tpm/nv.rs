@@ -1,8 +1,13 @@
 //! NV indices of ours: a copy of something that must outlive the disk.
 
-use super::exchange::Exchange;
-use super::own::by_owner;
-use super::{Auth, AuthValue, Hash, NvPublic, Property, Tpm, TpmError, Used};
+use super::exchange::{Exchange, Subject};
+use super::storage::by_owner;
+use super::{Auth, AuthValue, NvPublic, Property, Tpm, TpmError, Used};
+
+/// The most that TPM2_NV_Read may be asked for before the TPM was asked for its own limit, and where it
+/// does not tell it.
+const NV_CHUNK_UNASKED: u16 = 512;
+const NV_CHUNK_MOST: u32 = 2048;
 
 /// OWNERWRITE, PPREAD, OWNERREAD, AUTHREAD, NO_DA: whoever reaches the TPM reads it, only the owner
 /// writes it.
@@ -23,6 +28,79 @@ pub enum NvKept {
 }
 
 impl Tpm {
+    /// What an NV index is.
+    pub fn nv_public(&self, index: u32) -> Result<NvPublic, TpmError> {
+        Exchange::new("NV_ReadPublic").run(self, |link| link.nv_read_public(index))
+    }
+
+    /// `size` bytes of an NV index that its own empty authorisation value opens, read in as many
+    /// pieces as the TPM demands.
+    pub fn nv_read(&self, index: u32, size: u16) -> Result<Vec<u8>, TpmError> {
+        let (id, name) = (index.to_be_bytes(), format!("NV index 0x{index:08X}"));
+        self.in_pieces(size, |offset, size| {
+            let exchange = Exchange::by("NV_Read", Subject::open(&id, &name), None);
+            exchange.run(self, |link| {
+                // The empty value needs no name.
+                link.nv_read(Used::open(index, &[]), (index, &[]), offset, size)
+            })
+        })
+    }
+
+    /// The same by the owner's authorisation value.
+    pub(super) fn nv_read_by_owner(
+        &self,
+        index: u32,
+        about: NvPublic,
+        owner: &AuthValue,
+    ) -> Result<Vec<u8>, TpmError> {
+        let salt_key = self.salt_key_for(owner)?;
+        let used = Used::owner(Auth::by(owner.as_bytes(), salt_key.as_ref()));
+        let name = about.name(index);
+        self.in_pieces(about.size, |offset, size| {
+            let reading = Exchange::new("NV_Read")
+                .salted(salt_key.as_ref())
+                .showing_owner(owner);
+            by_owner(reading.run(self, |link| {
+                link.nv_read(used, (index, &name), offset, size)
+            }))
+        })
+    }
+
+    fn in_pieces(
+        &self,
+        size: u16,
+        read: impl Fn(u16, u16) -> Result<Vec<u8>, TpmError>,
+    ) -> Result<Vec<u8>, TpmError> {
+        let chunk = match size {
+            ..=NV_CHUNK_UNASKED => NV_CHUNK_UNASKED,
+            _ => self.nv_chunk()?,
+        };
+        let mut data = Vec::with_capacity(size.into());
+        while data.len() < size.into() {
+            let offset = data.len() as u16;
+            let piece = read(offset, chunk.min(size - offset))?;
+            if piece.is_empty() || piece.len() > usize::from(size - offset) {
+                return Err(TpmError::WrongAnswer(format!(
+                    "NV_Read gave {} bytes",
+                    piece.len()
+                )));
+            }
+            data.extend(piece);
+        }
+        Ok(data)
+    }
+
+    fn nv_chunk(&self) -> Result<u16, TpmError> {
+        self.nv_chunk
+            .get_or_try_init(|| {
+                // A command's own limit lies far below 64 KiB.
+                let most = self.property(Property::NvBufferMax)?;
+                let most = most.filter(|most| *most > 0);
+                Ok(most.map_or(NV_CHUNK_UNASKED, |most| most.min(NV_CHUNK_MOST) as u16))
+            })
+            .copied()
+    }
+
     /// Keeps these bytes at an NV index, in the place of what was kept there before. Writes to the
     /// TPM, but not what is there already.
     ///
@@ -160,23 +238,5 @@ impl Tpm {
             .salted(salt_key.as_ref())
             .writing();
         by_owner(undefining.run(self, |link| link.nv_undefine(used, (index, &name))))
-    }
-}
-
-impl NvPublic {
-    /// TPMS_NV_PUBLIC (Part 2, section 13.5) of an index that is named by SHA-256 and has no policy.
-    pub(super) fn area(&self, index: u32) -> Vec<u8> {
-        let mut area = index.to_be_bytes().to_vec();
-        area.extend(Hash::Sha256.algorithm().to_be_bytes());
-        area.extend(self.attributes.to_be_bytes());
-        area.extend([0, 0]);
-        area.extend(self.size.to_be_bytes());
-        area
-    }
-
-    /// The index's name (Part 1, section 16).
-    pub(super) fn name(&self, index: u32) -> Vec<u8> {
-        let algorithm = Hash::Sha256.algorithm().to_be_bytes();
-        [&algorithm[..], &Hash::Sha256.digest(&[&self.area(index)])].concat()
     }
 }

@@ -1,8 +1,8 @@
 //! The key of the TPM that reads the salt of an auth session (Part 1, section 19.6.8).
 
-use super::derived::saved_context;
 use super::exchange::Exchange;
-use super::wrapped::flush;
+use super::flush;
+use super::primary::saved_context;
 use super::{
     AuthValue, Hash, Link, PublicArea, SRK, Salt, StorageKey, Tpm, TpmError, Used, name_of,
     template,

@@ -1,7 +1,7 @@
 //! Why the TPM does not load a wrapped key, told from what it answers to TPM2_Load.
 
+use super::public::{counts_wrong_auth, is_storage_key};
 use super::{Link, Parent, ResponseCode, TpmError};
-use crate::tpm::public::{counts_wrong_auth, is_storage_key};
 use std::fmt;
 
 /// Why the TPM does not load a wrapped key. None of it says that the TPM is another than before.

@@ -5,8 +5,9 @@
 //! three commands, and nothing of ours stays.
 
 use super::exchange::{Exchange, Subject};
-use super::{Auth, AuthValue, Link, StorageKey, Tpm, TpmError, Used, name_of, template};
-use log::warn;
+use super::{
+    Auth, AuthValue, Link, StorageKey, Tpm, TpmError, Used, flush, is_gone, name_of, template,
+};
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -273,22 +274,5 @@ impl WrappedKey {
     fn exchange<'a>(&'a self, what: &'a str, value: &'a AuthValue) -> Exchange<'a> {
         let subject = Subject::new(&self.name, "a wrapped key", value);
         Exchange::by(what, subject, None).loading()
-    }
-}
-
-/// Whether the handle no longer names what was loaded.
-pub(super) fn is_gone<R>(answer: &Result<R, TpmError>) -> bool {
-    matches!(answer, Err(TpmError::Response(code))
-        if code.is_missing_handle() || code.is_unknown_handle())
-}
-
-/// Flushes after commands: their answer counts, whatever becomes of the handle. Not where the connection
-/// went or the TPM is silent; an answer that cannot be right came over a whole connection.
-pub(super) fn flush<R>(link: &mut Link, handle: u32, after: &Result<R, TpmError>) {
-    let cannot_be = |error: &TpmError| matches!(error, TpmError::Broken(_)) || error.is_silence();
-    if !after.as_ref().is_err_and(cannot_be)
-        && let Err(error) = link.flush(handle)
-    {
-        warn!("TPM2_FlushContext: {error}");
     }
 }

@@ -2,20 +2,22 @@
 //! are valid, and who is trusted.
 
 use super::{Finding, Health};
-use crate::certificate::{Time, Unreadable};
 use crate::config::Own;
-use crate::identity::device::{Device, Entity, FACTORY, SOFTWARE};
+use crate::identity::device::Device;
+use crate::identity::entry::{Entity, FACTORY, SOFTWARE};
 use crate::identity::factory::FactoryIdentity;
-use crate::identity::mend::{Mend, free_numbered};
+use crate::identity::free_name::{free_name, free_numbered};
 use crate::identity::observe::Observed;
+use crate::identity::permissions::lacking;
 use crate::identity::provision::UNWANTED;
-use crate::identity::rights::lacking;
-use crate::identity::software::{Software, free_name};
+use crate::identity::remedy::Mend;
+use crate::identity::software::Software;
 use crate::identity::state::{Marker, Plan, Policy};
 use crate::identity::status::{NONE_AT_ALL, NONE_YET};
-use crate::identity::time::{now, valid_at};
 use crate::identity::{Contents, FaultKind};
 use crate::shell::{quoted, word};
+use crate::x509::clock::{now, valid_at};
+use crate::x509::{Time, Unreadable};
 use rustix::fs::Access;
 use std::path::Path;
 

@@ -3,8 +3,8 @@
 use super::{Finding, Health};
 use crate::config::Config;
 use crate::identity::device::Device;
-use crate::identity::mend::Mend;
-use crate::identity::rights::lacking;
+use crate::identity::permissions::lacking;
+use crate::identity::remedy::Mend;
 use crate::shell::word;
 use crate::store::Pins;
 use crate::trust::Distrust;

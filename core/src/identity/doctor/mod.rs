@@ -1,19 +1,20 @@
 //! What is wrong with the device's identity and its surroundings, and what mends it. Of use without
 //! a TPM, and with a configuration that cannot be read.
 
-mod folder;
+mod configured_files;
+mod folders;
+mod handles;
 mod identity;
+mod installation;
 mod locks;
-mod named;
 mod openssl;
 mod p11_kit;
-mod places;
 mod programs;
-mod system;
 mod tpm;
+mod tpm_device;
 
 use super::device::Device;
-use super::mend::Mend;
+use super::remedy::Mend;
 use crate::config::{Config, ConfigError};
 use serde::Serialize;
 
@@ -84,8 +85,8 @@ pub fn doctor(config: Result<Config, ConfigError>, instead: impl Fn() -> Config)
         }
     };
     let device = Device::new(config);
-    named::look_at(&device.config, &mut findings);
-    system::look_at(&device.config, &mut findings);
+    configured_files::look_at(&device.config, &mut findings);
+    tpm_device::look_at(&device.config, &mut findings);
     let from = findings.len();
     tpm::look_at(&device, &mut findings);
     locks::look_at(&device, &mut findings);
@@ -100,7 +101,7 @@ pub fn doctor(config: Result<Config, ConfigError>, instead: impl Fn() -> Config)
             finding.mend = None;
         }
     }
-    folder::look_at(&device, &mut findings);
+    folders::look_at(&device, &mut findings);
     programs::look_at(&device.config, &mut findings);
     findings
 }

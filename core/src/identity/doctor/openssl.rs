@@ -1,6 +1,6 @@
 //! OpenSSL's configuration (config(5), in its own words), as far as providers go.
 
-use super::programs::{LIBRARY, Places, is_ours, text_of};
+use super::installation::{LIBRARY, Places, is_ours, text_of};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 

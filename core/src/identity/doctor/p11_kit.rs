@@ -2,7 +2,7 @@
 //! name; those of one name are one module, the administrator's settings over the others; and a line
 //! that cannot be read keeps p11-kit from starting, for every program.
 
-use super::programs::text_of;
+use super::installation::text_of;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::ErrorKind;

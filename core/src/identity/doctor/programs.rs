@@ -1,65 +1,21 @@
 //! Whether other programs find the module: p11-kit by its `.module` files, OpenSSL by its
 //! configuration.
 
+use super::installation::{LIBRARY, Places, is_ours, text_of};
 use super::openssl::{self, Lack};
 use super::p11_kit::{self, Broken, Registration, Why};
 use super::{Finding, Health};
-use crate::config::{Config, environment, is_privileged};
-use crate::file;
-use crate::identity::mend::{Mend, free_numbered};
+use crate::config::Config;
+use crate::identity::free_name::free_numbered;
+use crate::identity::remedy::Mend;
 use crate::shell::word;
 use std::path::{Path, PathBuf};
-
-pub(super) const LIBRARY: &str = "libdevid_pkcs11.so";
-/// What every build of the module holds, whatever its file is called.
-const MARK: &[u8] = b"DEVID_PKCS11_CONFIG";
-/// More bytes than a module has.
-const LARGEST: u64 = 256 << 20;
-const LARGEST_TEXT: u64 = 1 << 20;
-
-/// Where things are looked for.
-pub(super) struct Places {
-    /// Folders of PKCS#11 modules.
-    modules: Vec<PathBuf>,
-    /// p11-kit's own configuration.
-    p11_kit_conf: PathBuf,
-    /// Folders of p11-kit's `.module` files; the settings of the first go before the others'.
-    p11_kit: Vec<PathBuf>,
-    /// Folders of OpenSSL's providers.
-    pub(super) providers: Vec<PathBuf>,
-    /// OpenSSL's configuration, as every program reads it.
-    openssl: PathBuf,
-    /// One that programs can be pointed at.
-    openssl_of_ours: Option<PathBuf>,
-}
 
 pub(super) fn look_at(config: &Config, findings: &mut Vec<Finding>) {
     Places::of_this_system(config).look(findings);
 }
 
 impl Places {
-    fn of_this_system(config: &Config) -> Self {
-        let lib = Path::new("/usr/lib");
-        let below = std::fs::read_dir(lib).into_iter().flatten().flatten();
-        let mut libs: Vec<PathBuf> = below.map(|entry| entry.path()).collect();
-        libs.sort();
-        libs.extend([lib.into(), "/usr/lib64".into(), "/usr/local/lib".into()]);
-        let named = |name: &str| libs.iter().map(|lib| lib.join(name)).collect();
-        let said = environment(is_privileged())("OPENSSL_CONF").map(PathBuf::from);
-        let beside = config.trust.with_file_name("openssl.cnf");
-        Self {
-            modules: named("pkcs11"),
-            p11_kit_conf: "/etc/pkcs11/pkcs11.conf".into(),
-            p11_kit: vec![
-                "/etc/pkcs11/modules".into(),
-                "/usr/share/p11-kit/modules".into(),
-            ],
-            providers: named("ossl-modules"),
-            openssl_of_ours: said.is_none().then_some(beside),
-            openssl: said.unwrap_or_else(|| "/etc/ssl/openssl.cnf".into()),
-        }
-    }
-
     fn look(&self, findings: &mut Vec<Finding>) {
         let library = self.library();
         findings.push(match &library {
@@ -332,17 +288,6 @@ fn stops_p11_kit(broken: &Broken) -> Finding {
     };
     let text = format!("{what}: p11-kit starts for no program");
     Finding::problem("p11-kit.unreadable", "p11-kit", text, mend).of(shown.to_string())
-}
-
-/// Whether a file is this module, in whatever version.
-pub(super) fn is_ours(path: &Path) -> bool {
-    let bytes = file::read(path, LARGEST).unwrap_or_default();
-    bytes.windows(MARK.len()).any(|window| window == MARK)
-}
-
-pub(super) fn text_of(path: &Path) -> std::io::Result<String> {
-    let bytes = file::read(path, LARGEST_TEXT)?;
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 #[cfg(test)]

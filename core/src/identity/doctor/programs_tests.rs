@@ -1,3 +1,4 @@
+use super::super::installation::MARK;
 use super::*;
 use crate::identity::doctor::Health;
 use std::fs;

@@ -1,14 +1,14 @@
 //! What the TPM says of itself: maker, lockout, what it can do, how much room there is.
 
-use super::{Finding, places};
+use super::{Finding, handles};
 use crate::identity::device::Device;
-use crate::identity::mend::Mend;
-use crate::identity::software::free_name;
+use crate::identity::free_name::free_name;
+use crate::identity::remedy::Mend;
 use crate::identity::status::TpmStatus;
 use crate::key::Curve;
 use crate::shell::word;
 use crate::store::{Advised, WAIT};
-use crate::tpm::{Algorithm, Hash, Property, SRK, Tcti, TpmError};
+use crate::tpm::{Hash, KeyAlgorithm, Property, SRK, Tcti, TpmError};
 
 /// A TPM of which this is less can keep no key of ours.
 const FEWEST_FREE: u32 = 2;
@@ -54,7 +54,7 @@ pub(super) fn look_at(device: &Device, findings: &mut Vec<Finding>) {
     }));
     findings.extend(room(device).ok());
     findings.extend(slots(device));
-    places::look_at(device, findings);
+    handles::look_at(device, findings);
     findings.extend(root(device));
     findings.extend(master(device));
 }
@@ -124,12 +124,12 @@ fn abilities(device: &Device) -> Result<Finding, TpmError> {
     let hashes = tpm.algorithms()?.hashes();
     let mut all: Vec<String> = hashes.iter().map(|hash| format!("{hash:?}")).collect();
     for curve in [Curve::P256, Curve::P384, Curve::P521] {
-        if tpm.implements(Algorithm::Ec(curve))? {
+        if tpm.implements(KeyAlgorithm::Ec(curve))? {
             all.push(format!("{curve:?}"));
         }
     }
     for bits in [2048, 3072, 4096] {
-        if tpm.implements(Algorithm::Rsa(bits))? {
+        if tpm.implements(KeyAlgorithm::Rsa(bits))? {
             all.push(format!("RSA-{bits}"));
         }
     }

@@ -5,9 +5,10 @@ mod renewal;
 pub use renewal::{KeptObject, LostObject, Renewal, renew_master};
 
 use super::Fault;
-use super::device::{Device, Entity};
-use super::mend::Mend;
+use super::device::Device;
+use super::entry::Entity;
 use super::observe::Observed;
+use super::remedy::Mend;
 use super::state::{Plan, Policy, Refusal};
 use crate::file;
 use crate::key::{from_hex, hex};

@@ -1,0 +1,142 @@
+//! Certificates of CAs that lie beside the keys whose certificates they lead to: they come with
+//! one, and go with the last that needs them.
+
+use super::Fault;
+use super::device::Device;
+use super::entry::{authority_label, is_authority_of};
+use crate::store::Kind;
+use crate::store::devid::DevidStore;
+use crate::x509::Certificate;
+use crate::x509::path::{is_signed_by, names};
+
+/// What a token holds of certificates.
+struct Held {
+    /// File, label and certificate of each CA's.
+    authorities: Vec<(String, String, Certificate)>,
+    leaves: Vec<Certificate>,
+}
+
+impl Device {
+    /// Adds those of `all` that a certificate for the key of this label needs; gives their subjects,
+    /// and those of the others, which are not kept.
+    pub(super) fn add_authorities(
+        &self,
+        store: &DevidStore,
+        label: &str,
+        leaf: &Certificate,
+        all: &[Certificate],
+    ) -> Result<(Vec<String>, Vec<String>), Fault> {
+        let mut held = Held::of(store)?;
+        let needed = above(&[leaf], all);
+        let (mut added, mut others) = (Vec::new(), Vec::new());
+        for authority in all {
+            if !needed.contains(&authority) {
+                others.push(authority.subject());
+                continue;
+            }
+            if held.authorities.iter().any(|(_, _, one)| one == authority) {
+                continue;
+            }
+            let named = |number: &usize| {
+                let name = authority_label(label, *number);
+                held.authorities.iter().all(|(_, there, _)| *there != name)
+            };
+            let number = (1..).find(named).unwrap_or_default();
+            let name = authority_label(label, number);
+            let file = self.keep_certificate(store, authority.clone(), &name, true)?;
+            added.push(authority.subject());
+            held.authorities.push((file, name, authority.clone()));
+        }
+        Ok((added, others))
+    }
+
+    /// Takes away what was kept for certificates of this label that are about to go, and that no
+    /// other needs. Gives the files' names.
+    pub(super) fn drop_authorities(
+        &self,
+        store: &DevidStore,
+        label: &str,
+        going: &[&Certificate],
+    ) -> Result<Vec<String>, Fault> {
+        let held = Held::of(store)?;
+        let all: Vec<Certificate> = held
+            .authorities
+            .iter()
+            .map(|(_, _, one)| one.clone())
+            .collect();
+        let stays = |leaf: &&Certificate| !going.contains(leaf);
+        let leaves: Vec<&Certificate> = held.leaves.iter().filter(stays).collect();
+        let (were, are) = (above(going, &all), above(&leaves, &all));
+        let mut dropped = Vec::new();
+        for (file, name, authority) in &held.authorities {
+            if is_authority_of(name, label)
+                && were.contains(&authority)
+                && !are.contains(&authority)
+            {
+                store.destroy_whole(file)?;
+                dropped.push(file.clone());
+            }
+        }
+        Ok(dropped)
+    }
+}
+
+impl Held {
+    fn of(store: &DevidStore) -> Result<Self, Fault> {
+        let mut held = Self {
+            authorities: Vec::new(),
+            leaves: Vec::new(),
+        };
+        let listing = store.look()?;
+        if let Some(unread) = listing.unread {
+            return Err(Fault::failed(unread));
+        }
+        for shown in &listing.objects {
+            match &shown.kind {
+                Kind::Certificate(one, about) if one.is_authority() => {
+                    let authority = (shown.name.clone(), about.label.clone(), one.clone());
+                    held.authorities.push(authority);
+                }
+                Kind::Certificate(one, _) => held.leaves.push(one.clone()),
+                _ => {}
+            }
+        }
+        Ok(held)
+    }
+}
+
+/// Those of `all` that issued one of `leaves`, or one above it.
+pub(super) fn above<'a>(leaves: &[&Certificate], all: &'a [Certificate]) -> Vec<&'a Certificate> {
+    let issued = |child: &Certificate, issuer: &Certificate| {
+        // An algorithm that is not known here may be known to whoever is shown the chain.
+        names(child, issuer) && is_signed_by(child, issuer) != Ok(false)
+    };
+    let mut found: Vec<&Certificate> = Vec::new();
+    loop {
+        let next = all.iter().find(|one| {
+            let below = |child: &&Certificate| issued(child, one);
+            !found.contains(one) && (leaves.iter().any(below) || found.iter().any(below))
+        });
+        match next {
+            Some(one) => found.push(one),
+            None => return found,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_leads_up_from_a_certificate_is_needed() {
+        let one = |pem: &[u8]| Certificate::parse_all(pem).unwrap().remove(0);
+        let leaf = one(include_bytes!("../../testdata/leaf.pem"));
+        let ca = one(include_bytes!("../../testdata/ca.pem"));
+        let root = one(include_bytes!("../../testdata/root.pem"));
+        let all = [root.clone(), ca.clone()];
+        assert_eq!(above(&[&leaf], &all), [&ca, &root]);
+        assert_eq!(above(&[&ca], &all), [&root], "it issued itself");
+        assert!(above(&[&leaf], &all[..1]).is_empty(), "nothing leads there");
+    }
+}

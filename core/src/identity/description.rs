@@ -1,0 +1,122 @@
+//! An entity in words, for people and programs.
+
+use super::device::Device;
+use super::entry::Entity;
+use crate::key::hex;
+use crate::store::folder::Origin;
+use crate::store::{Key, Protection};
+use crate::tpm::recognised;
+use crate::x509::Profile;
+use serde::Serialize;
+
+/// An [`Entity`] in words, for people and programs.
+#[derive(Debug, Clone, Serialize)]
+pub struct Description {
+    /// The token that shows it.
+    pub token: String,
+    /// Its label.
+    pub label: String,
+    /// CKA_ID in hexadecimal digits.
+    pub id: String,
+    /// The private key.
+    pub key: Option<KeyDescription>,
+    /// Whether its key signs only what the TPM itself made.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub attests: bool,
+    /// The certificates.
+    pub certificates: Vec<CertificateDescription>,
+}
+
+/// A private key in words.
+#[derive(Debug, Clone, Serialize)]
+pub struct KeyDescription {
+    /// `p256`, `rsa2048`, …
+    pub algorithm: String,
+    /// Where it lives.
+    pub place: String,
+    /// Its persistent handle.
+    pub handle: Option<String>,
+    /// Its TPM name in hexadecimal digits, once known.
+    pub tpm_name: Option<String>,
+    /// `generated`, `imported` or `unknown`.
+    pub origin: &'static str,
+    /// The factory template that it was made from, if it is one.
+    pub template: Option<String>,
+}
+
+/// A certificate in words.
+#[derive(Debug, Clone, Serialize)]
+pub struct CertificateDescription {
+    /// Where it lives.
+    pub place: String,
+    /// What it says.
+    #[serde(flatten)]
+    pub profile: Profile,
+}
+
+impl Device {
+    /// An entity in words.
+    pub fn describe(&self, entity: &Entity) -> Description {
+        let certificates = entity.certificates.iter().map(|placed| {
+            let profile = Profile::of(&placed.certificate);
+            let place = placed.place.clone();
+            CertificateDescription { place, profile }
+        });
+        Description {
+            token: entity.token.clone(),
+            label: entity.label.clone(),
+            id: hex(&entity.id),
+            attests: entity.attests,
+            key: match (&entity.key, &entity.software, &entity.public) {
+                (Some(key), _, _) => Some(self.describe_key(entity, key)),
+                (None, Some(path), Some(public)) => Some(KeyDescription {
+                    algorithm: public.to_string(),
+                    place: format!("in software: {}", path.display()),
+                    handle: None,
+                    tpm_name: None,
+                    origin: said(entity.origin),
+                    template: None,
+                }),
+                _ => None,
+            },
+            certificates: certificates.collect(),
+        }
+    }
+
+    fn describe_key(&self, entity: &Entity, key: &Key) -> KeyDescription {
+        let store = self.store_of(entity).unwrap_or(&self.own);
+        let file = store.file(&entity.file);
+        let file = file.display();
+        let place = match (key.handle(), key.protection()) {
+            (_, Protection::Sealed) => format!("sealed in {file}; used in memory"),
+            (_, Protection::File) => format!("in clear in {file}"),
+            (Some(handle), _) if entity.file.is_empty() => {
+                format!("persistent handle 0x{handle:08X}")
+            }
+            (None, _) if entity.file.is_empty() => {
+                "no handle: the TPM derives it whenever it is needed".into()
+            }
+            (Some(handle), _) if self.lives_in_handle_alone(entity) => format!(
+                "persistent handle 0x{handle:08X} alone: the master key that wrapped {file} is gone"
+            ),
+            (Some(handle), _) => format!("persistent handle 0x{handle:08X}, and wrapped in {file}"),
+            (None, _) => format!("wrapped in {file}"),
+        };
+        KeyDescription {
+            algorithm: key.public().to_string(),
+            place,
+            handle: key.handle().map(|handle| format!("0x{handle:08X}")),
+            tpm_name: key.name().map(hex),
+            origin: said(entity.origin),
+            template: key.public_area().and_then(recognised),
+        }
+    }
+}
+
+fn said(origin: Origin) -> &'static str {
+    match origin {
+        Origin::Generated => "generated",
+        Origin::Imported => "imported",
+        Origin::Unknown => "unknown",
+    }
+}

@@ -1,0 +1,241 @@
+//! The state folder and the key folder: who may write and read there, files that are no objects,
+//! what was put aside.
+
+use super::Finding;
+use crate::accounts::{group_name, group_number, user_name};
+use crate::config::not_read;
+use crate::identity::Fault;
+use crate::identity::device::Device;
+use crate::identity::entry::OWN;
+use crate::identity::permissions::{closed_to_others, of_unread};
+use crate::identity::permissions::{is_member, lacking, membership};
+use crate::identity::provision::{LOCK, provision_lock};
+use crate::identity::remedy::Mend;
+use crate::identity::software::Software;
+use crate::shell::word;
+use crate::store::devid::{DevidStore, StoreError};
+use crate::store::folder::FolderError;
+use crate::trouble::is_there;
+use crate::x509::Certificate;
+use rustix::fs::{Access, access, stat};
+use rustix::process::geteuid;
+use std::path::Path;
+
+const STATE: &str = "state folder";
+const KEYS: &str = "key folder";
+const GROUP: &str = "devid";
+
+pub(super) fn look_at(device: &Device, findings: &mut Vec<Finding>) {
+    let state = device.config.state.as_path();
+    findings.push(state_folder(state));
+    findings.extend(group());
+    if let Some(what) = provision_lock(state) {
+        let path = state.join(LOCK);
+        let text = format!(
+            "{}: {what}, so devid provision does nothing",
+            path.display()
+        );
+        findings.push(in_the_way("state.in-the-way", STATE, text, &path));
+    }
+    for store in device.stores() {
+        for (name, what) in store.in_the_way() {
+            let path = store.path().join(name);
+            let text = format!("{}: {what}", path.display());
+            findings.push(in_the_way("keys.in-the-way", KEYS, text, &path));
+        }
+        // What lies elsewhere may be for others.
+        if store.name() == OWN || store.path().starts_with(state) {
+            findings.extend(readers(state, store.path()));
+        }
+        findings.extend(lost(store));
+        files(store, findings);
+        unusable(store, findings);
+    }
+    let retired = Software::of(state).retired().unwrap_or_default();
+    if !retired.is_empty() {
+        let text = format!("{} files from before the TPM", retired.len());
+        findings.push(Finding::note("keys.retired", KEYS, text).mended(Mend::by(
+            "devid prune deletes them for good, once there is no way back to them",
+        )));
+    }
+    let read = device.stores().flat_map(|store| device.read(store));
+    let issuer = |one: Option<&Certificate>| one.is_some_and(Certificate::is_authority);
+    for one in read.flat_map(|read| read.entities) {
+        if one.key.is_some() || issuer(one.certificate()) {
+            continue;
+        }
+        let called = match one.token.as_str() {
+            OWN => one.label,
+            token => format!("{token}/{}", one.label),
+        };
+        let text = format!("{called}: a certificate whose key is not here");
+        findings.push(Finding::note("keys.lone-certificate", KEYS, text).of(called));
+    }
+}
+
+/// Something under a name that is for files of ours. What it is to whoever put it there, nobody
+/// knows.
+fn in_the_way(id: &'static str, about: &'static str, text: String, path: &Path) -> Finding {
+    let mend = Mend::by(
+        "Look at it by hand: see who put it there and why, then take it out of the folder, without \
+         following it",
+    );
+    Finding::problem(id, about, text, mend).of(path.display().to_string())
+}
+
+/// The files of a token that are no objects, or why nobody can tell.
+fn files(store: &DevidStore, findings: &mut Vec<Finding>) {
+    let path = store.path();
+    match store.refused_files() {
+        Ok(refused) => {
+            let refused = refused.into_iter();
+            findings.extend(left_out(store));
+            findings.extend(refused.map(|one| {
+                let file = path.join(&one.file);
+                let said = file.display().to_string();
+                let text = format!("{said}: {}", one.why);
+                let mend = of_unread(path, &file, one.by_content);
+                Finding::problem("keys.file", KEYS, text, mend).of(said)
+            }));
+        }
+        Err(error) => {
+            let mend = unlisted(path, &error);
+            let finding = Finding::problem("keys.unreadable", KEYS, Fault::from(error).text, mend);
+            findings.push(finding.of(path.display().to_string()));
+        }
+    }
+}
+
+/// What was set aside with a master key that is gone.
+fn lost(store: &DevidStore) -> Option<Finding> {
+    let lost = store.lost_files().unwrap_or_default();
+    let first = lost.first()?.display().to_string();
+    let text = format!(
+        "{} files of keys that went with a former master key, {first} the first",
+        lost.len()
+    );
+    let mend = Mend::by("devid prune deletes them for good");
+    Some(
+        Finding::note("keys.lost", KEYS, text)
+            .of(store.path().display().to_string())
+            .mended(mend),
+    )
+}
+
+/// What helps where a key folder gives no list.
+fn unlisted(folder: &Path, error: &StoreError) -> Mend {
+    if let StoreError::Folder(FolderError::Unsafe { path, .. }) = error {
+        return closed_to_others(path);
+    }
+    let denied = lacking(folder, Access::READ_OK | Access::EXEC_OK);
+    denied.unwrap_or_else(|| {
+        Mend::by(
+            "Look at it by hand: there is to be a folder that can be listed. What the system says may \
+             pass: then nothing is to be done",
+        )
+    })
+}
+
+/// Keys whose files can be read, and that nobody can use.
+fn unusable(store: &DevidStore, findings: &mut Vec<Finding>) {
+    let all = store.unusable_keys().unwrap_or_default();
+    findings.extend(all.into_iter().map(|one| {
+        let file = store.file(&one.name).display().to_string();
+        let mend = match one.is_damaged {
+            true => of_unread(store.path(), &store.file(&one.name), true),
+            false => Mend::by(
+                "No other key suffers from it. Take the file to a place outside of the folder, \
+                 unless what it lacks can be had",
+            ),
+        };
+        Finding::problem("keys.unusable", KEYS, one.why, mend).of(file)
+    }));
+}
+
+/// The files of a token that are not read for their names; none if nobody can tell.
+fn left_out(store: &DevidStore) -> impl Iterator<Item = Finding> {
+    let names = store.left_out_files().unwrap_or_default().into_iter();
+    names.map(|name| {
+        let path = store.path().join(name);
+        let mend = Mend::by(
+            "If it is a key or certificate in PEM that is to be shown, give it a name that ends in \
+             .pem; else take it out of the folder",
+        );
+        let finding = Finding::note("keys.left-out", KEYS, not_read(&path, ".pem"));
+        finding.of(path.display().to_string()).mended(mend)
+    })
+}
+
+fn state_folder(state: &Path) -> Finding {
+    let shown = state.display();
+    match is_there(state) {
+        Ok(true) => {}
+        Ok(false) => {
+            let text = format!("{shown} is not there yet: nothing was kept so far");
+            return Finding::note("state.none", STATE, text);
+        }
+        Err(error) => {
+            let note = Finding::note("state.closed", STATE, format!("{shown}: {error}"));
+            let mend = lacking(state, Access::EXISTS);
+            return match mend {
+                Some(mend) => note.mended(mend),
+                None => note,
+            };
+        }
+    }
+    if access(state, Access::WRITE_OK | Access::EXEC_OK).is_err() {
+        let user = geteuid().as_raw();
+        let text =
+            format!("{shown}: user {user} may not write there, so it can use keys and make none");
+        return Finding::note("state.read-only", STATE, text);
+    }
+    Finding::ok("state", STATE, format!("{shown} can be written"))
+}
+
+/// The group that key folders are given to.
+fn group() -> Option<Finding> {
+    let Some(devid) = group_number(GROUP) else {
+        let text = format!("there is no group {GROUP} that key folders could be given to");
+        return Some(Finding::note("group.none", "group", text).mended(Mend::run(
+            "systemd-sysusers makes it, where devid-pkcs11.conf is installed; or",
+            format!("groupadd --system {GROUP}"),
+        )));
+    };
+    (!is_member(devid) && !geteuid().is_root()).then(|| {
+        let user = user_name(geteuid().as_raw());
+        let text = format!("user {user} is not in the group {GROUP}");
+        Finding::note("group.not-member", "group", text).mended(membership(GROUP))
+    })
+}
+
+/// Whether those whom the state folder is given to can read the keys in it.
+fn readers(state: &Path, keys: &Path) -> Option<Finding> {
+    let (above, below) = (stat(state).ok()?, stat(keys).ok()?);
+    let root = 0;
+    if above.st_gid == below.st_gid || above.st_gid == root {
+        return None;
+    }
+    let group = group_name(above.st_gid).unwrap_or_else(|| above.st_gid.to_string());
+    Some(
+        Finding::problem(
+            "keys.group",
+            KEYS,
+            format!(
+                "{} is not of the group {group}, as {} is: who is in it sees no keys",
+                keys.display(),
+                state.display()
+            ),
+            Mend::on(
+                "Give it to the group, and all that will be made there",
+                // In it, too, nobody is to exchange anything.
+                &[state, keys, &keys.join("file")],
+                format!(
+                    "chgrp -RhP --reference={0} {1} && chmod g+s {0} {1}",
+                    word(state),
+                    word(keys)
+                ),
+            ),
+        )
+        .of(keys.display().to_string()),
+    )
+}

@@ -1,0 +1,340 @@
+//! What each persistent handle and NV index was taken for, by those who look into them: the factory's
+//! store, the key folder, the provisioning. What nobody looks into is named by its number or kind.
+
+use super::Finding;
+use crate::identity::Contents;
+use crate::identity::device::Device;
+use crate::identity::entry::{Entity, FACTORY, OWN};
+use crate::identity::orphan::Orphan;
+use crate::identity::remedy::Mend;
+use crate::store::idevid::{IdevidStore, Taken};
+use crate::tpm::{PublicArea, is_own_key, other_kind, recognised};
+use crate::x509::Certificate;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+const PERSISTENT: u32 = 0x8100_0000;
+const NV: u32 = 0x0100_0000;
+const HANDLE: &str = "handle";
+const INDEX: &str = "NV index";
+
+/// NV indices that are left to others (TCG, Registry of Reserved TPM 2.0 Handles; makers of clouds).
+const RESERVED: [(u32, u32, &str); 7] = [
+    (
+        0x01C0_0002,
+        0x01C0_002F,
+        "an endorsement key's certificate, nonce or template",
+    ),
+    (
+        0x01C0_0100,
+        0x01C0_01FF,
+        "certificates above an endorsement key's",
+    ),
+    (0x01C0_7F01, 0x01C0_7F04, "the policy of endorsement keys"),
+    (0x01C0_8000, 0x01C0_8000, "the platform's certificate"),
+    (
+        0x01C1_0000,
+        0x01C1_0003,
+        "Google's attestation key: certificate or template",
+    ),
+    (
+        0x01C1_01D0,
+        0x01C1_01D0,
+        "Azure's attestation key: certificate",
+    ),
+    (
+        0x01C9_0010,
+        0x01C9_001B,
+        "the policy of device identity keys",
+    ),
+];
+
+pub(super) fn look_at(device: &Device, findings: &mut Vec<Finding>) {
+    let contents = device.contents();
+    let list = |first| device.tpm.handles(first);
+    match list(PERSISTENT) {
+        Ok(handles) => {
+            let look = Handles {
+                device,
+                contents: &contents,
+                orphans: device.orphans().unwrap_or_default(),
+            };
+            findings.extend(handles.into_iter().map(|handle| look.at(handle)));
+        }
+        Err(error) => findings.push(Finding::note("handle.unknown", HANDLE, error.to_string())),
+    }
+    match list(NV) {
+        Ok(indices) => {
+            let store = IdevidStore::new(&device.config, Arc::clone(&device.tpm));
+            let looked = store.indices(&device.tpm).unwrap_or_default();
+            let looked: HashMap<u32, Taken> = looked.into_iter().collect();
+            for index in indices {
+                let found = match (device.config.provision.nv_index, looked.get(&index)) {
+                    (Some(ours), _) if ours == index => the_copy(device, &contents),
+                    (_, Some(taken)) => taken_as(taken, &contents, index),
+                    (_, None) => Finding::ok("nv.foreign", INDEX, reserved(index, "not looked at")),
+                };
+                let shown = format!("0x{index:08X}");
+                let text = format!("{shown}: {}", found.text);
+                findings.push(Finding { text, ..found }.of(shown));
+            }
+        }
+        Err(error) => findings.push(Finding::note("nv.unknown", INDEX, error.to_string())),
+    }
+}
+
+impl Device {
+    /// What a persistent handle is taken for.
+    pub(in crate::identity) fn taken_for(&self, handle: u32) -> String {
+        let look = Handles {
+            device: self,
+            contents: &self.contents(),
+            orphans: Vec::new(),
+        };
+        look.taken(handle).text
+    }
+}
+
+struct Handles<'a> {
+    device: &'a Device,
+    contents: &'a Contents,
+    /// Keys of ours that no file names.
+    orphans: Vec<Orphan>,
+}
+
+impl Handles<'_> {
+    fn at(&self, handle: u32) -> Finding {
+        let shown = format!("0x{handle:08X}");
+        let found = self.taken(handle);
+        let text = format!("{shown}: {}", found.text);
+        Finding { text, ..found }.of(shown)
+    }
+
+    fn taken(&self, handle: u32) -> Finding {
+        let ok = |id, text| Finding::ok(id, HANDLE, text);
+        let at_handle = |one: &&Entity| {
+            let key = one.key.as_ref();
+            key.is_some_and(|key| key.handle() == Some(handle))
+        };
+        if let Some(known) = self.contents.entities.iter().find(at_handle) {
+            return match known.token.as_str() {
+                FACTORY => ok(
+                    "handle.factory",
+                    format!("factory identity {}", known.label),
+                ),
+                _ if self.device.lives_in_handle_alone(known) => Finding::note(
+                    "handle.alone",
+                    HANDLE,
+                    format!(
+                        "key of ours {}, which lives in this handle alone: the master key that \
+                         wrapped its file is gone",
+                        known.label
+                    ),
+                )
+                .mended(Mend::by("Leave the handle as it is")),
+                _ => ok("handle.own", format!("key of ours {}", known.label)),
+            };
+        }
+        if self.orphans.iter().any(|orphan| orphan.0.handle == handle) {
+            let text = "a key of ours whose file is gone: it lives in this handle alone";
+            return Finding::note("handle.orphan", HANDLE, text.into()).mended(Mend::by(format!(
+                "Put its file back into {} from a copy. Leave the handle as it is: evicted, the \
+                 key would be gone for good",
+                self.device.folder().display()
+            )));
+        }
+        let area = match self.device.tpm.persistent_key(handle) {
+            Ok((area, _)) => area,
+            Err(error) => return Finding::note("handle.unknown", HANDLE, error.to_string()),
+        };
+        match PublicArea::parse(&area) {
+            None => {
+                let kind = other_kind(&area);
+                ok(
+                    "handle.foreign",
+                    format!("of a kind that is not used here: {kind}"),
+                )
+            }
+            Some(parsed) => self.by_kind(handle, &area, &parsed),
+        }
+    }
+
+    /// What nobody has taken for theirs.
+    fn by_kind(&self, handle: u32, area: &[u8], parsed: &PublicArea) -> Finding {
+        let ok = |id, text| Finding::ok(id, HANDLE, text);
+        let key = &parsed.key;
+        if parsed.is_storage_key() {
+            let master = handle == self.device.config.master.handle;
+            return match (handle, master) {
+                (_, true) if self.device.own.master_is_held() == Ok(Some(true)) => {
+                    ok("handle.master", "the master key".into())
+                }
+                (_, true) => Finding::note(
+                    "handle.master-unknown",
+                    HANDLE,
+                    format!(
+                        "a storage key, {key}, where the master key goes; {} does not know it",
+                        self.device.folder().display()
+                    ),
+                ),
+                (0x8100_0001 | 0x8100_0002, _) => {
+                    ok("handle.root", format!("storage root key, {key}"))
+                }
+                (0x8101_0000..=0x8101_FFFF, _) => {
+                    ok("handle.endorsement", format!("endorsement key, {key}"))
+                }
+                _ => ok("handle.foreign", format!("a storage key, {key}")),
+            };
+        }
+        let of_key = |one: &&Entity| one.public.as_ref() == Some(key);
+        let certified = self.contents.entities.iter().find(of_key);
+        let what = match certified {
+            Some(one) => format!("the key of the certificate {}", one.label),
+            None if self.contents.entities.iter().any(is_not_understood) => {
+                "whether a certificate is for it is not known: the key in one is of a kind, or \
+                 written in a way, that is not understood"
+                    .into()
+            }
+            None => "no certificate is for it".into(),
+        };
+        if parsed.attests() {
+            return ok(
+                "handle.attestation",
+                format!(
+                    "an attestation key, {key}; {what}. It signs only what the TPM made, so it is of \
+                     no use to TLS and not used (clouds have such keys)"
+                ),
+            );
+        }
+        match recognised(area) {
+            Some(template) => Finding::note(
+                "handle.uncertified",
+                HANDLE,
+                format!("made from the factory template {template}; {what}"),
+            ),
+            None if is_own_key(area) => {
+                ok("handle.foreign", format!("a signing key like ours, {key}"))
+            }
+            None if parsed.is_identity() => Finding::note(
+                "handle.uncertified",
+                HANDLE,
+                format!("could be an identity, {key}; {what}"),
+            ),
+            None => ok("handle.foreign", format!("{key}, somebody else's; {what}")),
+        }
+    }
+}
+
+/// Whether it is a certificate for nobody knows which key.
+fn is_not_understood(entity: &Entity) -> bool {
+    entity.public.is_none() && entity.key.is_none() && !entity.certificates.is_empty()
+}
+
+/// What the factory's store took an index for.
+fn taken_as(taken: &Taken, contents: &Contents, index: u32) -> Finding {
+    match taken {
+        Taken::TooSmall => Finding::ok(
+            "nv.foreign",
+            INDEX,
+            reserved(index, "too small for a certificate"),
+        ),
+        Taken::ContinuationOf(first) => Finding::ok(
+            "nv.continuation",
+            INDEX,
+            format!("the rest of what begins in 0x{first:08X}"),
+        ),
+        Taken::Nothing(why) => Finding::note(
+            "nv.nothing",
+            INDEX,
+            format!("where identities' certificates go, but taken for nothing: {why}"),
+        ),
+        Taken::Certificates(all) => {
+            let labels: Vec<String> = all.iter().map(|one| label_of(one, contents)).collect();
+            Finding::ok(
+                "nv.certificate",
+                INDEX,
+                format!("certificate {}", labels.join(", ")),
+            )
+        }
+    }
+}
+
+fn label_of(certificate: &Certificate, contents: &Contents) -> String {
+    let has = |one: &&Entity| {
+        let mut placed = one.certificates.iter();
+        placed.any(|placed| placed.certificate == *certificate)
+    };
+    let shown = contents.entities.iter().find(has);
+    shown.map_or_else(
+        || format!("of {}, which is shown nowhere", certificate.subject()),
+        |one| one.label.clone(),
+    )
+}
+
+/// The copy of the own certificate, if it is that.
+fn the_copy(device: &Device, contents: &Contents) -> Finding {
+    let elsewhere = || Mend::by("Name another index by nv_index under [provision] in config.toml");
+    let copy = match device.nv_copy() {
+        Ok(copy) => copy,
+        Err(error) => {
+            return Finding::problem("nv.unknown", INDEX, error.text, elsewhere());
+        }
+    };
+    if copy.as_ref().is_some_and(|copy| !copy.is_ours) {
+        let text = "somebody else's, so no copy of the device's own certificate is kept there";
+        return Finding::note("nv.not-ours", INDEX, text.into()).mended(elsewhere());
+    }
+    let write = || {
+        Mend::run(
+            "It is written anew at every start, or now",
+            "devid provision",
+        )
+    };
+    let own = contents
+        .entities
+        .iter()
+        .find(|one| one.protected && one.token == OWN);
+    let too_large = own
+        .and_then(Entity::certificate)
+        .map(|own| device.copy_too_large(own));
+    if let Some(Ok(Some(why))) = too_large {
+        return Finding::note("nv.too-large", INDEX, why);
+    }
+    let Some(certificate) = copy.and_then(|copy| copy.certificate) else {
+        let text = "to hold a copy of the device's own certificate, and does not";
+        return Finding::note("nv.copy-bad", INDEX, text.into()).mended(write());
+    };
+    let of_key = |one: &&Entity| {
+        one.token != FACTORY && one.key.is_some() && one.public == certificate.public_key()
+    };
+    match contents.entities.iter().find(of_key) {
+        Some(_) => Finding::ok(
+            "nv.copy",
+            INDEX,
+            "the copy of the device's own certificate".into(),
+        ),
+        None => Finding::problem(
+            "nv.stray",
+            INDEX,
+            format!(
+                "the certificate of {}, whose key no file names",
+                certificate.subject()
+            ),
+            Mend::by(format!(
+                "Bring back the key's file into {} from a copy; or name another index by nv_index \
+                 under [provision] in config.toml",
+                device.folder().display()
+            )),
+        ),
+    }
+}
+
+fn reserved(index: u32, how: &str) -> String {
+    let known = RESERVED
+        .iter()
+        .find(|(first, last, _)| (*first..=*last).contains(&index));
+    match known {
+        Some((_, _, what)) => format!("{how}; the number is for {what}"),
+        None => format!("{how}; somebody else's"),
+    }
+}

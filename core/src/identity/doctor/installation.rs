@@ -1,0 +1,63 @@
+//! Where a system keeps what other programs find the module by.
+
+use crate::config::{Config, environment, is_privileged};
+use crate::file;
+use std::path::{Path, PathBuf};
+
+pub(super) const LIBRARY: &str = "libdevid_pkcs11.so";
+/// What every build of the module holds, whatever its file is called.
+pub(super) const MARK: &[u8] = b"DEVID_PKCS11_CONFIG";
+/// More bytes than a module has.
+const LARGEST: u64 = 256 << 20;
+const LARGEST_TEXT: u64 = 1 << 20;
+
+/// Where things are looked for.
+pub(super) struct Places {
+    /// Folders of PKCS#11 modules.
+    pub(super) modules: Vec<PathBuf>,
+    /// p11-kit's own configuration.
+    pub(super) p11_kit_conf: PathBuf,
+    /// Folders of p11-kit's `.module` files; the settings of the first go before the others'.
+    pub(super) p11_kit: Vec<PathBuf>,
+    /// Folders of OpenSSL's providers.
+    pub(super) providers: Vec<PathBuf>,
+    /// OpenSSL's configuration, as every program reads it.
+    pub(super) openssl: PathBuf,
+    /// One that programs can be pointed at.
+    pub(super) openssl_of_ours: Option<PathBuf>,
+}
+
+impl Places {
+    pub(super) fn of_this_system(config: &Config) -> Self {
+        let lib = Path::new("/usr/lib");
+        let below = std::fs::read_dir(lib).into_iter().flatten().flatten();
+        let mut libs: Vec<PathBuf> = below.map(|entry| entry.path()).collect();
+        libs.sort();
+        libs.extend([lib.into(), "/usr/lib64".into(), "/usr/local/lib".into()]);
+        let named = |name: &str| libs.iter().map(|lib| lib.join(name)).collect();
+        let said = environment(is_privileged())("OPENSSL_CONF").map(PathBuf::from);
+        let beside = config.trust.with_file_name("openssl.cnf");
+        Self {
+            modules: named("pkcs11"),
+            p11_kit_conf: "/etc/pkcs11/pkcs11.conf".into(),
+            p11_kit: vec![
+                "/etc/pkcs11/modules".into(),
+                "/usr/share/p11-kit/modules".into(),
+            ],
+            providers: named("ossl-modules"),
+            openssl_of_ours: said.is_none().then_some(beside),
+            openssl: said.unwrap_or_else(|| "/etc/ssl/openssl.cnf".into()),
+        }
+    }
+}
+
+/// Whether a file is this module, in whatever version.
+pub(super) fn is_ours(path: &Path) -> bool {
+    let bytes = file::read(path, LARGEST).unwrap_or_default();
+    bytes.windows(MARK.len()).any(|window| window == MARK)
+}
+
+pub(super) fn text_of(path: &Path) -> std::io::Result<String> {
+    let bytes = file::read(path, LARGEST_TEXT)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}

@@ -1,0 +1,130 @@
+//! The way to the TPM: the device node and who may use it.
+
+use super::Finding;
+use crate::accounts::{group_name, user_name};
+use crate::config::Config;
+use crate::identity::permissions::{lacking, membership};
+use crate::identity::remedy::Mend;
+use crate::shell::word;
+use crate::tpm::Tcti;
+use rustix::fs::{Access, access, stat};
+use rustix::io::Errno;
+use rustix::process::geteuid;
+use std::path::Path;
+
+const ABOUT: &str = "TPM device";
+
+pub(super) fn look_at(config: &Config, findings: &mut Vec<Finding>) {
+    match &config.tcti {
+        Tcti::Device(path) => node(path, findings),
+        other if other.is_managed() => findings.push(Finding::ok(
+            "tpm.way",
+            "TPM",
+            format!("{other}: behind a resource manager"),
+        )),
+        other => findings.push(Finding::note(
+            "tpm.shared",
+            "TPM",
+            format!("{other}: no resource manager, so all programs share its few slots"),
+        )),
+    }
+}
+
+/// A device node: is it there, and may this user use it?
+fn node(path: &Path, findings: &mut Vec<Finding>) {
+    let shown = path.display();
+    let Ok(found) = stat(path) else {
+        findings.push(missing(path));
+        return;
+    };
+    let (mode, group) = (found.st_mode & 0o777, found.st_gid);
+    let group = group_name(group).unwrap_or_else(|| group.to_string());
+    let owner = user_name(found.st_uid);
+    let text = format!("{shown}: mode {mode:04o}, user {owner}, group {group}");
+    findings.push(match access(path, Access::READ_OK | Access::WRITE_OK) {
+        Ok(()) => Finding::ok("tpm.node", ABOUT, text),
+        // No mode says so, but the kernel's list of allowed devices (cgroups(7)).
+        Err(Errno::PERM) => Finding::problem(
+            "tpm.node-forbidden",
+            ABOUT,
+            format!("{text}: not permitted to this process, whatever its user and group"),
+            Mend::by(format!(
+                "A service needs DeviceAllow={shown} rw in the [Service] section of its unit; a \
+                 container needs the device itself, as --device {shown} gives it"
+            )),
+        ),
+        Err(_) => {
+            let user = user_name(geteuid().as_raw());
+            let needed = Access::READ_OK | Access::WRITE_OK;
+            // A group that may not use it is of no help.
+            let mend = match mode & 0o060 == 0o060 && group != "root" {
+                true => lacking(path, needed).unwrap_or_else(|| {
+                    Mend::by("See what the system says of it (strace); the mode is right")
+                }),
+                false => Mend::on(
+                    "Give it to the group tss, by the package tpm-udev, and have this user in that \
+                     group; until the next start by",
+                    &[path],
+                    format!(
+                        "chgrp --no-dereference tss {0} && chmod 0660 {0}",
+                        word(path)
+                    ) + &added_to_tss(),
+                ),
+            };
+            Finding::problem(
+                "tpm.node-closed",
+                ABOUT,
+                format!("{text}: user {user} may not use it"),
+                mend,
+            )
+        }
+    });
+    if !Tcti::Device(path.into()).is_managed() {
+        let text = format!("{shown} has no resource manager and lets one program in at a time");
+        let note = Finding::note("tpm.node-bare", ABOUT, text);
+        findings.push(note.mended(Mend::by("tcti = \"device:/dev/tpmrm0\" in config.toml")));
+    }
+}
+
+/// The rest of a command line that puts this user into the group tss.
+fn added_to_tss() -> String {
+    let command = membership("tss").command;
+    command.map_or(String::new(), |command| format!(" && {command}"))
+}
+
+fn missing(path: &Path) -> Finding {
+    let shown = path.display();
+    let others = ["/dev/tpmrm0", "/dev/tpm0"].map(Path::new).into_iter();
+    let other = others.filter(|one| *one != path).find(|one| one.exists());
+    let kernel = Path::new("/sys/class/tpm/tpm0").exists();
+    match (other, kernel) {
+        (Some(other), _) => Finding::problem(
+            "tpm.node-elsewhere",
+            ABOUT,
+            format!("{shown} is not there, and {} is", other.display()),
+            Mend::by(format!(
+                "tcti = \"device:{}\" in config.toml",
+                other.display()
+            )),
+        ),
+        (None, true) => Finding::problem(
+            "tpm.node-unmade",
+            ABOUT,
+            format!("{shown} is not there, although the kernel has a TPM"),
+            Mend::run(
+                "Let udev make it; into a container it must be given (--device)",
+                "udevadm trigger --settle --subsystem-match=tpm --subsystem-match=tpmrm",
+            ),
+        ),
+        (None, false) => Finding::problem(
+            "tpm.none",
+            ABOUT,
+            format!("{shown} is not there, and the kernel knows no TPM"),
+            Mend::run(
+                "Switch the TPM on in the firmware's settings, or give the virtual machine one; if \
+                 only its driver is missing",
+                "modprobe tpm_crb; modprobe tpm_tis",
+            ),
+        ),
+    }
+}

@@ -1,0 +1,127 @@
+//! What a token holds, as people see it: a key with its certificates, or a certificate alone.
+
+use crate::key::PublicKey;
+use crate::store::Key;
+use crate::store::folder::Origin;
+use crate::x509::Certificate;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// The token of the factory identity.
+pub const FACTORY: &str = "idev-id";
+/// Where a software identity is shown by `devid`: beside the tokens.
+pub const SOFTWARE: &str = "software";
+/// The label of an identity in files that somebody else made.
+pub const EXISTING: &str = "existing";
+/// The token of the device's own keys, and the label of its own identity.
+pub const OWN: &str = "devid";
+
+/// A key with its certificates, or a certificate without key.
+#[derive(Debug, Clone)]
+pub struct Entity {
+    /// The token that shows it, as the configuration calls it.
+    pub token: String,
+    /// The token's own label, which its security officer may have changed.
+    pub token_label: String,
+    /// Its label.
+    pub label: String,
+    /// In the key folder the file's name without `.pem`; else empty.
+    pub file: String,
+    /// The identifier that links its parts.
+    pub id: Vec<u8>,
+    /// The private key, if the device has it in its TPM.
+    pub key: Option<Arc<Key>>,
+    /// The private key's file, if it is a software key.
+    pub software: Option<PathBuf>,
+    /// The public key, if it is of a known kind.
+    pub public: Option<PublicKey>,
+    /// Where the key comes from.
+    pub origin: Origin,
+    /// The certificates for the key: valid ones first, then the newest.
+    pub certificates: Vec<Placed>,
+    /// Whether the key only attests.
+    pub attests: bool,
+    /// Whether it is the device's own identity, which applications cannot destroy.
+    pub protected: bool,
+}
+
+/// A certificate and where it is.
+#[derive(Debug, Clone)]
+pub struct Placed {
+    /// The certificate.
+    pub certificate: Certificate,
+    /// What it is called, which may be something else than its key.
+    pub label: String,
+    /// Its CKA_ID.
+    pub id: Vec<u8>,
+    /// NV index or file.
+    pub place: String,
+    /// In the key folder the file's name without `.pem`; else empty.
+    pub file: String,
+}
+
+impl Entity {
+    /// The certificate to be shown first.
+    pub fn certificate(&self) -> Option<&Certificate> {
+        self.certificates.first().map(|placed| &placed.certificate)
+    }
+}
+
+/// Gives a certificate to its key, which was listed before it, or lists it alone.
+pub(super) fn place(placed: Placed, token: (&str, &str), all: &mut Vec<Entity>) {
+    let public = placed.certificate.public_key();
+    let owner = all
+        .iter_mut()
+        .find(|one| one.key.is_some() && one.public == public && public.is_some());
+    match owner {
+        Some(owner) => owner.certificates.push(placed),
+        None => all.push(Entity {
+            token: token.0.to_owned(),
+            token_label: token.1.to_owned(),
+            label: placed.label.clone(),
+            file: String::new(),
+            id: placed.id.clone(),
+            key: None,
+            software: None,
+            public,
+            origin: Origin::Unknown,
+            certificates: vec![placed],
+            attests: false,
+            protected: false,
+        }),
+    }
+}
+
+pub(super) fn authority_label(label: &str, number: usize) -> String {
+    format!("{label}-ca-{number}")
+}
+
+/// Also without number, as they were called at first.
+pub(super) fn is_authority_of(name: &str, label: &str) -> bool {
+    let rest = name
+        .strip_prefix(label)
+        .and_then(|rest| rest.strip_prefix("-ca"));
+    rest.is_some_and(|rest| {
+        let number = rest.strip_prefix('-');
+        rest.is_empty() || number.is_some_and(|number| number.parse::<usize>().is_ok())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_tell_whose_they_are() {
+        for (name, is) in [
+            ("web-ca", true),
+            ("web-ca-12", true),
+            ("web-ca-x", false),
+            ("web-cable", false),
+            ("web", false),
+            ("other-ca-1", false),
+        ] {
+            assert_eq!(is_authority_of(name, "web"), is, "{name}");
+        }
+    }
+}

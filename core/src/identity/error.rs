@@ -1,0 +1,202 @@
+//! Why nothing was done, in the kinds that callers tell apart.
+
+use crate::config::ConfigError;
+use crate::store::devid::StoreError;
+use crate::store::folder::FolderError;
+use crate::store::{Advised, LoginError, LookError, SignError};
+use crate::tpm::TpmError;
+use crate::x509::IssueError;
+use std::fmt;
+use std::io;
+use std::path::Path;
+
+/// Why something was not done, and what to do about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// What kind of fault it is.
+    pub kind: FaultKind,
+    /// For a person.
+    pub text: String,
+}
+
+/// Kinds of faults.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FaultKind {
+    /// It failed.
+    Failed,
+    /// This user has no right to it.
+    Denied,
+    /// It was asked for wrongly.
+    Usage,
+    /// The TPM cannot be reached, or does not work.
+    Tpm,
+    /// What was named is not there.
+    NotFound,
+    /// It would do harm, so nothing was done.
+    Refused,
+}
+
+impl Fault {
+    /// A fault of this kind.
+    pub fn new(kind: FaultKind, text: impl Into<String>) -> Self {
+        let text = text.into();
+        Self { kind, text }
+    }
+
+    pub(super) fn failed(text: impl Into<String>) -> Self {
+        Self::new(FaultKind::Failed, text)
+    }
+
+    pub(super) fn refused(text: impl Into<String>) -> Self {
+        Self::new(FaultKind::Refused, text)
+    }
+
+    pub(super) fn file(path: &Path) -> impl Fn(io::Error) -> Self {
+        move |error| {
+            let hint = match error.kind() {
+                io::ErrorKind::PermissionDenied => ": run devid as root, or as a user who may",
+                io::ErrorKind::ReadOnlyFilesystem => {
+                    " (under systemd: ReadWritePaths= of the unit must name it)"
+                }
+                _ => "",
+            };
+            let kind = match error.kind() {
+                io::ErrorKind::PermissionDenied => FaultKind::Denied,
+                _ => FaultKind::Failed,
+            };
+            Self::new(kind, format!("{}: {error}{hint}", path.display()))
+        }
+    }
+
+    fn asks_for_pin() -> Self {
+        Self::failed(
+            "the key asks for a PIN: say where it is, by pin = \"file:/PATH\" or \
+             \"credential:NAME\" under the [[token]] of the key in config.toml (name = \"devid\" \
+             for the device's own; a factory key's by auth under [[identity]]), or give it to devid \
+             csr and devid verify with --pin-file FILE",
+        )
+    }
+
+    /// The same with what was being done in front.
+    #[must_use]
+    pub(super) fn while_doing(self, what: impl fmt::Display) -> Self {
+        let text = format!("{what}: {}", self.text);
+        Self { text, ..self }
+    }
+}
+
+impl From<TpmError> for Fault {
+    fn from(error: TpmError) -> Self {
+        let kind = match &error {
+            TpmError::Unreachable(_)
+            | TpmError::Broken(_)
+            | TpmError::WrongAnswer(_)
+            | TpmError::Timeout(_)
+            | TpmError::Busy(_) => FaultKind::Tpm,
+            TpmError::Response(code) if code.is_out_of_order() => FaultKind::Tpm,
+            _ => FaultKind::Failed,
+        };
+        let next = match &error {
+            TpmError::OwnerAuth => {
+                "; say where it is, by \
+                 owner_auth = \"file:/PATH\" or \"credential:NAME\" under [master] in config.toml"
+            }
+            TpmError::Busy(_) => "; try again when that key is made",
+            TpmError::Response(_) => "; devid doctor says what it finds in the TPM, and what helps",
+            _ => "",
+        };
+        Self::new(kind, format!("{}{next}", Advised(&error)))
+    }
+}
+
+impl From<StoreError> for Fault {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Tpm(error) => error.into(),
+            StoreError::Gone => Self::new(FaultKind::NotFound, "the object is gone"),
+            StoreError::OtherTpm(why) => Self::refused(why),
+            StoreError::NotLoggedIn => Self::asks_for_pin(),
+            other => Self::failed(other.to_string()),
+        }
+    }
+}
+
+impl From<LoginError> for Fault {
+    fn from(error: LoginError) -> Self {
+        match error {
+            LoginError::Tpm(error) => error.into(),
+            LoginError::Store(error) => error.into(),
+            LoginError::Wrong => Self::failed(
+                "[[token]] pin: wrong PIN; it is not tried again before it is changed, since each \
+                 wrong try counts towards the TPM's lockout",
+            ),
+            other => Self::failed(format!("[[token]] pin: {other}")),
+        }
+    }
+}
+
+impl From<FolderError> for Fault {
+    fn from(error: FolderError) -> Self {
+        Self::failed(error.to_string())
+    }
+}
+
+impl From<SignError> for Fault {
+    fn from(error: SignError) -> Self {
+        match error {
+            SignError::Tpm(error) => error.into(),
+            SignError::NotLoggedIn => Self::asks_for_pin(),
+            SignError::Refused(_) | SignError::Unloadable(_) => Self::failed(format!(
+                "{error}. No other key suffers from it; devid doctor says more"
+            )),
+            other => Self::failed(other.to_string()),
+        }
+    }
+}
+
+impl From<LookError> for Fault {
+    fn from(error: LookError) -> Self {
+        match error {
+            LookError::Tpm(error) => error.into(),
+            LookError::NoIdentity(why) => Self::new(FaultKind::NotFound, why),
+            LookError::Folder(why) | LookError::Unread(why) => Self::failed(why),
+        }
+    }
+}
+
+impl From<IssueError> for Fault {
+    fn from(error: IssueError) -> Self {
+        match error {
+            IssueError::Subject(why) => Self::new(FaultKind::Usage, why),
+            IssueError::Failed(why) => Self::failed(why),
+        }
+    }
+}
+
+impl From<ConfigError> for Fault {
+    fn from(error: ConfigError) -> Self {
+        Self::failed(error.to_string())
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl std::error::Error for Fault {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tpm::ResponseCode;
+
+    /// The exit code says whom to look at.
+    #[test]
+    fn a_tpm_that_is_out_of_order_is_the_tpms_fault() {
+        let kind = |code| Fault::from(TpmError::Response(ResponseCode(code))).kind;
+        assert_eq!([0x100, 0x101].map(kind), [FaultKind::Tpm; 2]);
+        assert_eq!([0x921, 0x9A2].map(kind), [FaultKind::Failed; 2]);
+    }
+}

@@ -1,0 +1,121 @@
+//! The copy of the own identity's certificate in an NV index, which outlives the disk.
+
+use super::Fault;
+use super::device::Device;
+use crate::tpm::{NvKept, TpmError};
+use crate::x509::Certificate;
+
+/// What the NV index holds that the configuration names.
+#[derive(Debug)]
+pub(super) struct NvCopy {
+    index: u32,
+    /// Whether the index was made by us, or is as if it were.
+    pub(super) is_ours: bool,
+    /// The certificate in it, if it is one.
+    pub(super) certificate: Option<Certificate>,
+}
+
+impl NvCopy {
+    pub(super) fn place(&self) -> String {
+        format!("NV index 0x{:08X}", self.index)
+    }
+}
+
+impl Device {
+    /// `None` if no index is named, or it is free for a copy.
+    pub(super) fn nv_copy(&self) -> Result<Option<NvCopy>, Fault> {
+        let Some(index) = self.config.provision.nv_index else {
+            return Ok(None);
+        };
+        // Only what is somebody else's asks for the owner, and then it is no matter.
+        let owner = self.own.owner_auth().unwrap_or_default();
+        let (is_ours, bytes) = match self.tpm.nv_kept(index, &owner)? {
+            NvKept::Free => return Ok(None),
+            NvKept::Ours(bytes) => (true, Some(bytes)),
+            NvKept::Foreign(bytes) => (false, bytes),
+        };
+        let found = bytes.and_then(|bytes| Certificate::parse_all(&bytes).ok());
+        Ok(Some(NvCopy {
+            index,
+            is_ours,
+            certificate: found.and_then(|all| all.into_iter().next()),
+        }))
+    }
+
+    /// Keeps the copy, in the place of nothing but another certificate for the same key. Why not,
+    /// if it is not kept: what is there may be all that is left of somebody's identity.
+    pub(super) fn keep_copy(&self, certificate: &Certificate) -> Result<Option<String>, Fault> {
+        let Some(index) = self.config.provision.nv_index else {
+            return Ok(None);
+        };
+        let there = self.nv_copy()?;
+        let held = there.as_ref().and_then(|there| there.certificate.as_ref());
+        if held == Some(certificate) {
+            return Ok(None);
+        }
+        if let Some(why) = self.copy_too_large(certificate)? {
+            return Ok(Some(why));
+        }
+        if let Some(there) = there {
+            let place = there.place();
+            let whose = match &there.certificate {
+                Some(one) => format!("holds the certificate of {}", one.subject()),
+                None => "holds something else".to_owned(),
+            };
+            let same_key = there.certificate.as_ref().is_some_and(|one| {
+                let public = one.public_key();
+                public.is_some() && public == certificate.public_key()
+            });
+            if !there.is_ours || !same_key {
+                let why = match (there.is_ours, &there.certificate) {
+                    (true, Some(_)) => format!("{place} {whose}, which is for another key"),
+                    (true, None) => format!("{place} {whose}"),
+                    (false, _) => format!("{place} is somebody else's and {whose}"),
+                };
+                return Ok(Some(format!(
+                    "{why}: no copy of the certificate is kept there. If nobody needs it: \
+                     tpm2_nvundefine -C o 0x{index:08X}; else name another index in [provision] \
+                     nv_index"
+                )));
+            }
+        }
+        let owner = self.own.owner_auth()?;
+        match self.tpm.nv_keep(index, certificate.der(), &owner) {
+            Ok(()) => Ok(None),
+            // The identity is whole without it.
+            Err(error @ TpmError::OwnerAuth) => Ok(Some(format!(
+                "NV index 0x{index:08X}: no copy of the certificate is kept there: {}",
+                Fault::from(error)
+            ))),
+            Err(error @ (TpmError::Response(_) | TpmError::Unsupported(_))) => Ok(Some(format!(
+                "NV index 0x{index:08X}: no copy of the certificate is kept there: {error}. Make \
+                 room in the TPM (devid doctor lists what is in it), or take nv_index out of \
+                 [provision] in config.toml"
+            ))),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Why the certificate does not go into an NV index, if so; and what to do.
+    pub(super) fn copy_too_large(
+        &self,
+        certificate: &Certificate,
+    ) -> Result<Option<String>, Fault> {
+        let (size, most) = (certificate.der().len(), self.tpm.nv_most()?);
+        Ok((size > most).then(|| {
+            format!(
+                "no copy of the certificate is kept in NV: it has {size} bytes, and an index of \
+                 this TPM holds {most}. Have the CA issue a smaller one, or take nv_index out of \
+                 [provision] in config.toml"
+            )
+        }))
+    }
+
+    /// Takes the copy away, whatever it is for; somebody else's index stays.
+    pub(super) fn forget_copy(&self) -> Result<(), Fault> {
+        if let Some(index) = self.config.provision.nv_index {
+            self.tpm.nv_forget(index, &self.own.owner_auth()?)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,168 @@
+//! What mends something: words, and a command where there is one. None of it ends an identity, or
+//! destroys a key that may still be of use.
+
+use super::error::Fault;
+use crate::trouble::found;
+use crate::trust::names_only_ours;
+use rustix::fs::{FileType, lstat};
+use rustix::process::geteuid;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// What to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Mend {
+    /// For a person.
+    pub(super) words: String,
+    /// For sh(1), as it stands; after what the words ask for.
+    pub(super) command: Option<String>,
+}
+
+impl Mend {
+    /// What no command does.
+    pub(super) fn by(words: impl Into<String>) -> Self {
+        Self {
+            words: words.into(),
+            command: None,
+        }
+    }
+
+    /// A command, and when it is the right one. Paths of its own it must not have: those are for
+    /// [`Mend::on`]. Other users are told that it is for root.
+    pub(super) fn run(words: impl Into<String>, command: impl Into<String>) -> Self {
+        let words = words.into();
+        let is_said = geteuid().is_root() || words.contains("s root");
+        Self {
+            words: match is_said {
+                true => words,
+                false => format!("{words} (as root)"),
+            },
+            command: Some(command.into()),
+        }
+    }
+
+    /// As [`Mend::on`], with a command that gives something the name `free`, if nothing has it yet.
+    pub(super) fn aside(
+        words: impl fmt::Display,
+        paths: &[&Path],
+        free: Result<PathBuf, Fault>,
+        command: impl FnOnce(&Path) -> String,
+    ) -> Self {
+        match free {
+            Ok(free) => Self::on(words, &[paths, &[free.as_path()]].concat(), command(&free)),
+            Err(fault) => Self::by(format!(
+                "{words}: look at this by hand; no command is given, because of this: {fault}"
+            )),
+        }
+    }
+
+    /// A command that names these paths. Root copies it, so there is none where a path may lead
+    /// elsewhere than it seems, now or when it is run: then the words say so.
+    pub(super) fn on(words: impl fmt::Display, paths: &[&Path], command: String) -> Self {
+        match paths.iter().find_map(|path| hazard(path)) {
+            None if paths.iter().all(|path| is_this_users(path)) => Self {
+                words: words.to_string(),
+                command: Some(command),
+            },
+            None => Self::run(words.to_string(), command),
+            Some(why) => Self::by(format!(
+                "{words}: look at this by hand; no command is given, because {why}"
+            )),
+        }
+    }
+}
+
+impl fmt::Display for Mend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.command {
+            Some(command) => write!(f, "{}: {command}", self.words),
+            None => f.write_str(&self.words),
+        }
+    }
+}
+
+/// Why a path is not for a command that root copies, if so: others can put something else there, or
+/// it is a link already, or its name is not what is shown of it.
+fn hazard(path: &Path) -> Option<String> {
+    let shown = path.display();
+    let is_text = path
+        .to_str()
+        .is_some_and(|text| !text.chars().any(char::is_control));
+    if !is_text {
+        return Some("its name holds what no command line shows".into());
+    }
+    if let Err(why) = names_only_ours(path.parent().unwrap_or(Path::new("/"))) {
+        return Some(why.to_string());
+    }
+    let about = match found(|| lstat(path)) {
+        Ok(None) => return None,
+        Ok(Some(about)) => about,
+        Err(error) => return Some(format!("{shown}: {error}")),
+    };
+    match FileType::from_raw_mode(about.st_mode) {
+        FileType::Symlink => Some(format!("{shown} is a symbolic link")),
+        FileType::RegularFile if about.st_nlink > 1 => {
+            Some(format!("{shown} has another name too (a hard link)"))
+        }
+        _ => None,
+    }
+}
+
+/// Whether this user may change the mode of a file without being root.
+fn is_this_users(path: &Path) -> bool {
+    lstat(path).is_ok_and(|about| about.st_uid == geteuid().as_raw())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_command_names_what_may_be_something_else() {
+        use std::os::unix::ffi::OsStrExt;
+        use std::os::unix::fs::{PermissionsExt, symlink};
+        let home = tempfile::tempdir().unwrap();
+        let file = home.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        let has = |path: &Path| Mend::on("Do", &[path], "rm".into()).command.is_some();
+        assert!(has(&file));
+        assert!(has(&home.path().join("none")));
+        assert!(!has(&home.path().join("two\nlines")));
+        assert!(!has(&home
+            .path()
+            .join(std::ffi::OsStr::from_bytes(b"\xFF"))));
+        symlink(&file, home.path().join("link")).unwrap();
+        assert!(!has(&home.path().join("link")));
+        std::fs::hard_link(&file, home.path().join("second")).unwrap();
+        assert!(!has(&file));
+        std::fs::remove_file(home.path().join("second")).unwrap();
+        let mode = |path: &Path, bits| {
+            let mode = std::fs::Permissions::from_mode(bits);
+            std::fs::set_permissions(path, mode).unwrap();
+        };
+        mode(home.path(), 0o777);
+        assert!(!has(&file));
+        // A folder that is not there yet is made by whoever may.
+        assert!(!has(&home.path().join("none/below/file")));
+        mode(home.path(), 0o1777);
+        assert!(!has(&home.path().join("none/below/file")));
+        mode(home.path(), 0o700);
+        assert!(has(&home.path().join("none/below/file")));
+        let open = home.path().join("open");
+        std::fs::create_dir(&open).unwrap();
+        mode(&open, 0o777);
+        symlink(open.join("none"), home.path().join("away")).unwrap();
+        assert!(!has(&home.path().join("away/file")), "a link to nothing");
+        // In a folder for a group each member may exchange what is his, and add names.
+        mode(&open, 0o1770);
+        if std::os::unix::fs::chown(&open, None, Some(12345)).is_ok() {
+            mode(&open, 0o1770);
+            assert!(!has(&open.join("file")));
+        }
+        // What the system cannot say now.
+        let around = home.path().join("loop");
+        symlink(&around, &around).unwrap();
+        assert!(!has(&around.join("file")));
+        assert!(!has(&home.path().join("x".repeat(300))));
+    }
+}

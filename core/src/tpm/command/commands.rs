@@ -1,0 +1,461 @@
+//! Our vocabulary of commands in bytes (Part 3).
+
+use super::execute::{By, written};
+use super::flush;
+use super::made::made_from;
+use super::reading::Reading;
+use super::session::{AUDIT, DECRYPT, ENCRYPT};
+use super::{Link, marshalled};
+use crate::tpm::{
+    Hash, NvPublic, Secret, Secrets, Signature, SignatureScheme, TpmError, Used, name_of,
+};
+use tpm2_protocol::TpmUnmarshal;
+use tpm2_protocol::basic::{TpmHandle, TpmUint16};
+use tpm2_protocol::data::*;
+use tpm2_protocol::frame::*;
+
+fn handle(value: u32) -> TpmHandle {
+    TpmHandle::new(value)
+}
+
+fn algorithm(hash: Hash) -> TpmAlgId {
+    match hash {
+        Hash::Sha1 => TpmAlgId::Sha1,
+        Hash::Sha256 => TpmAlgId::Sha256,
+        Hash::Sha384 => TpmAlgId::Sha384,
+        Hash::Sha512 => TpmAlgId::Sha512,
+    }
+}
+
+/// A public area, or a template of one.
+fn public(area: &[u8]) -> Result<Tpm2bPublic, TpmError> {
+    let unfit = |error| TpmError::Unsupported(format!("public area: {error}"));
+    let (inner, _) = TpmtPublic::unmarshal(area).map_err(unfit)?;
+    Ok(Tpm2bPublic { inner })
+}
+
+fn unfit(error: tpm2_protocol::TpmError) -> TpmError {
+    TpmError::Unsupported(format!("parameter: {error}"))
+}
+
+/// The parameters of TPM2_Create with these in the place of the empty TPM2B_SENSITIVE_CREATE that
+/// they begin with: written by hand, since the library's structures would leave copies.
+fn with_secrets(parameters: &[u8], secrets: Secrets) -> Result<Secret, TpmError> {
+    let mut reading = Reading::new(parameters);
+    reading.sized()?;
+    let rest = reading.rest();
+    let Secrets { value, data } = secrets;
+    let too_long = |_| TpmError::Unsupported("command: a secret that is too long".into());
+    let size = |count: usize| u16::try_from(count).map(u16::to_be_bytes).map_err(too_long);
+    let sensitive = 4 + value.len() + data.len();
+    let mut bytes = Secret::new(Vec::with_capacity(2 + sensitive + rest.len()));
+    bytes.extend(size(sensitive)?);
+    bytes.extend(size(value.len())?);
+    bytes.extend(value);
+    bytes.extend(size(data.len())?);
+    bytes.extend(data);
+    bytes.extend(rest);
+    Ok(bytes)
+}
+
+/// A command of two handles; the second one's entity has this name.
+fn naming<'a>(used: Used<'a>, others: &'a [&'a [u8]]) -> By<'a> {
+    By {
+        others,
+        ..By::new(used)
+    }
+}
+
+impl Link {
+    /// TPM2_TestParms: whether the TPM implements the parameters of this TPMT_PUBLIC; it fails as
+    /// the TPM does if not.
+    pub(crate) fn test_parameters(&mut self, area: &[u8]) -> Result<(), TpmError> {
+        let public = public(area)?.inner;
+        let command = TpmTestParmsCommand {
+            handles: [],
+            parameters: TpmtPublicParms {
+                object_type: public.object_type,
+                parameters: public.parameters,
+            },
+        };
+        self.call::<_, TpmTestParmsResponse>(&command).map(drop)
+    }
+
+    /// TPM2_ReadPublic: the TPMT_PUBLIC as the TPM gives it, and the object's name. The object may be
+    /// of a kind that nothing here knows.
+    pub(crate) fn read_public(&mut self, key: u32) -> Result<(Vec<u8>, Vec<u8>), TpmError> {
+        let [area, name, _] = self.public(key)?;
+        Ok((area, name))
+    }
+
+    /// The same in an auth session that is there for its HMAC alone: the response comes from the TPM
+    /// that reads the session's salt, and its object has this name. Two commands.
+    pub(crate) fn read_public_proven(&mut self, key: Used) -> Result<Vec<u8>, TpmError> {
+        let command = TpmReadPublicCommand {
+            handles: [handle(key.handle)],
+        };
+        let by = By {
+            attributes: AUDIT,
+            ..By::new(key)
+        };
+        let answer: TpmReadPublicResponse = self.call_by(&command, by)?;
+        marshalled(&answer.out_public.inner)
+    }
+
+    /// TPM2_ReadPublic: the object's qualified name, which tells what it lies below. `None` from a TPM
+    /// that gives the name in its place, or nothing: such a TPM does not tell.
+    pub(crate) fn qualified_name(&mut self, key: u32) -> Result<Option<Vec<u8>>, TpmError> {
+        let [_, name, qualified] = self.public(key)?;
+        Ok(Some(qualified).filter(|qualified| !qualified.is_empty() && *qualified != name))
+    }
+
+    /// TPM2_ReadPublic: TPMT_PUBLIC, name, qualified name.
+    fn public(&mut self, key: u32) -> Result<[Vec<u8>; 3], TpmError> {
+        let command = TpmReadPublicCommand {
+            handles: [handle(key)],
+        };
+        let answer = self.execute(&command, None, None, 0)?;
+        let mut reading = Reading::new(&answer.parameters);
+        let mut next = || reading.sized().map(<[u8]>::to_vec);
+        Ok([next()?, next()?, next()?])
+    }
+
+    /// TPM2_CreatePrimary, a key without authorisation value: a transient handle, the TPMT_PUBLIC
+    /// and the name. To be flushed.
+    pub(crate) fn create_primary(
+        &mut self,
+        hierarchy: Used,
+        template: &[u8],
+    ) -> Result<(u32, Vec<u8>, Vec<u8>), TpmError> {
+        let command = TpmCreatePrimaryCommand {
+            handles: [handle(hierarchy.handle)],
+            in_sensitive: Tpm2bSensitiveCreate::default(),
+            in_public: public(template)?,
+            outside_info: Tpm2bData::default(),
+            creation_pcr: TpmlPcrSelection::default(),
+        };
+        let answer: TpmCreatePrimaryResponse = self.call_by(&command, By::new(hierarchy))?;
+        let (key, name) = (answer.handles[0].value(), answer.name.to_vec());
+        let made = made_from(&command.in_public.inner, &answer.out_public.inner);
+        let made = made.and_then(|area| match name_of(&area) {
+            Some(computed) if computed != name => Err(TpmError::Unsupported(
+                "the TPM answered with a name that is not its key's".into(),
+            )),
+            _ => Ok((key, area, name)),
+        });
+        if made.is_err() {
+            flush(self, key, &made);
+        }
+        made
+    }
+
+    /// TPM2_Create below `parent`, with this authorisation value, of data that are to be sealed if
+    /// the template is for that: the TPMT_PUBLIC, and the private half as the parent wraps it (the
+    /// content of a TPM2B_PRIVATE).
+    pub(crate) fn create(
+        &mut self,
+        parent: Used,
+        secrets: Secrets,
+        template: &[u8],
+    ) -> Result<(Vec<u8>, Vec<u8>), TpmError> {
+        let command = TpmCreateCommand {
+            handles: [handle(parent.handle)],
+            in_sensitive: Tpm2bSensitiveCreate::default(),
+            in_public: public(template)?,
+            outside_info: Tpm2bData::default(),
+            creation_pcr: TpmlPcrSelection::default(),
+        };
+        let parameters = with_secrets(
+            &written(|writer| command.marshal_parameters(writer))?,
+            secrets,
+        )?;
+        let by = By {
+            attributes: DECRYPT,
+            ..By::new(parent)
+        };
+        let answer: TpmCreateResponse = self
+            .execute(&command, Some(parameters), Some(by), 0)?
+            .read()?;
+        let area = made_from(&command.in_public.inner, &answer.out_public.inner)?;
+        Ok((area, answer.out_private.to_vec()))
+    }
+
+    /// TPM2_Unseal: the data. By an auth session they are encrypted on their way.
+    pub(crate) fn unseal(&mut self, sealed: Used) -> Result<Secret, TpmError> {
+        let command = TpmUnsealCommand {
+            handles: [handle(sealed.handle)],
+        };
+        self.secret(&command, sealed)
+    }
+
+    /// TPM2_Load of what [`Link::create`] or [`Link::import`] gave: a transient handle and the
+    /// name. To be flushed.
+    pub(crate) fn load(
+        &mut self,
+        parent: Used,
+        area: &[u8],
+        private: &[u8],
+    ) -> Result<(u32, Vec<u8>), TpmError> {
+        let command = TpmLoadCommand {
+            handles: [handle(parent.handle)],
+            in_private: Tpm2bPrivate::try_from(private).map_err(unfit)?,
+            in_public: public(area)?,
+        };
+        let answer: TpmLoadResponse = self.call_by(&command, By::new(parent))?;
+        Ok((answer.handles[0].value(), answer.name.to_vec()))
+    }
+
+    /// TPM2_Import of a duplicate without inner wrapper: the private half as `parent` wraps it.
+    pub(crate) fn import(
+        &mut self,
+        parent: Used,
+        area: &[u8],
+        duplicate: &[u8],
+        seed: &[u8],
+    ) -> Result<Vec<u8>, TpmError> {
+        let command = TpmImportCommand {
+            handles: [handle(parent.handle)],
+            encryption_key: Tpm2bData::default(),
+            object_public: public(area)?,
+            duplicate: Tpm2bPrivate::try_from(duplicate).map_err(unfit)?,
+            in_sym_seed: Tpm2bEncryptedSecret::try_from(seed).map_err(unfit)?,
+            symmetric_alg: TpmtSymDef::default(),
+        };
+        let answer: TpmImportResponse = self.call_by(&command, By::new(parent))?;
+        Ok(answer.out_private.to_vec())
+    }
+
+    /// TPM2_EvictControl: puts the object with this handle and name at `persistent`, or takes it
+    /// away from there if it is what is there. Writes to the TPM.
+    pub(crate) fn evict(
+        &mut self,
+        owner: Used,
+        (object, name): (u32, &[u8]),
+        persistent: u32,
+    ) -> Result<(), TpmError> {
+        let command = TpmEvictControlCommand {
+            handles: [handle(owner.handle), handle(object)],
+            persistent_handle: handle(persistent),
+        };
+        let _: TpmEvictControlResponse = self.call_by(&command, naming(owner, &[name]))?;
+        Ok(())
+    }
+
+    /// TPM2_ContextSave: what [`Link::context_load`] of this link takes.
+    pub(crate) fn context_save(&mut self, key: u32) -> Result<Vec<u8>, TpmError> {
+        let command = TpmContextSaveCommand {
+            handles: [handle(key)],
+        };
+        let answer: TpmContextSaveResponse = self.call(&command)?;
+        marshalled(&answer.context)
+    }
+
+    /// TPM2_ContextLoad: a transient handle. To be flushed.
+    pub(crate) fn context_load(&mut self, context: &[u8]) -> Result<u32, TpmError> {
+        let unfit = |error| TpmError::Unsupported(format!("context: {error}"));
+        let (context, _) = TpmsContext::unmarshal(context).map_err(unfit)?;
+        let command = TpmContextLoadCommand {
+            handles: [],
+            context,
+        };
+        let answer: TpmContextLoadResponse = self.call(&command)?;
+        Ok(answer.handles[0].value())
+    }
+
+    /// TPM2_FlushContext.
+    pub(crate) fn flush(&mut self, key: u32) -> Result<(), TpmError> {
+        let command = TpmFlushContextCommand {
+            handles: [],
+            flush_handle: handle(key),
+        };
+        let _: TpmFlushContextResponse = self.call(&command)?;
+        Ok(())
+    }
+
+    /// TPM2_NV_ReadPublic.
+    pub(crate) fn nv_read_public(&mut self, index: u32) -> Result<NvPublic, TpmError> {
+        let command = TpmNvReadPublicCommand {
+            handles: [handle(index)],
+        };
+        let answer = self.execute(&command, None, None, 0)?;
+        let mut reading = Reading::new(Reading::new(&answer.parameters).sized()?);
+        let (told, _name_hash) = (reading.long()?, reading.word()?);
+        let attributes = reading.long()?;
+        reading.sized()?; // the policy
+        if told != index {
+            return Err(TpmError::WrongAnswer(format!(
+                "NV index 0x{index:08X} was asked for, and 0x{told:08X} came"
+            )));
+        }
+        Ok(NvPublic {
+            attributes,
+            size: reading.word()?,
+        })
+    }
+
+    /// TPM2_NV_Read of the index with this handle and name, authorised by itself or by the owner.
+    pub(crate) fn nv_read(
+        &mut self,
+        by: Used,
+        (index, name): (u32, &[u8]),
+        offset: u16,
+        size: u16,
+    ) -> Result<Vec<u8>, TpmError> {
+        let command = TpmNvReadCommand {
+            handles: [handle(by.handle), handle(index)],
+            size: TpmUint16::new(size),
+            offset: TpmUint16::new(offset),
+        };
+        let others = [name];
+        let by = naming(by, &others);
+        let answer = self.execute(&command, None, Some(by), 0)?;
+        Ok(Reading::new(&answer.parameters).sized()?.to_vec())
+    }
+
+    /// TPM2_NV_DefineSpace, the name by SHA-256, no policy, the authorisation value empty. Writes to
+    /// the TPM.
+    pub(crate) fn nv_define(
+        &mut self,
+        owner: Used,
+        index: u32,
+        public: NvPublic,
+    ) -> Result<(), TpmError> {
+        let (inner, _) = TpmsNvPublic::unmarshal(&public.area(index)).map_err(unfit)?;
+        let command = TpmNvDefineSpaceCommand {
+            handles: [handle(owner.handle)],
+            auth: Tpm2bAuth::default(),
+            public_info: Tpm2bNvPublic { inner },
+        };
+        let _: TpmNvDefineSpaceResponse = self.call_by(&command, By::new(owner))?;
+        Ok(())
+    }
+
+    /// TPM2_NV_Write into the index with this handle and name, authorised by the owner. Writes to
+    /// the TPM.
+    pub(crate) fn nv_write(
+        &mut self,
+        owner: Used,
+        (index, name): (u32, &[u8]),
+        offset: u16,
+        data: &[u8],
+    ) -> Result<(), TpmError> {
+        let command = TpmNvWriteCommand {
+            handles: [handle(owner.handle), handle(index)],
+            data: Tpm2bMaxNvBuffer::try_from(data).map_err(unfit)?,
+            offset: TpmUint16::new(offset),
+        };
+        let _: TpmNvWriteResponse = self.call_by(&command, naming(owner, &[name]))?;
+        Ok(())
+    }
+
+    /// TPM2_NV_UndefineSpace. Writes to the TPM.
+    pub(crate) fn nv_undefine(
+        &mut self,
+        owner: Used,
+        (index, name): (u32, &[u8]),
+    ) -> Result<(), TpmError> {
+        let command = TpmNvUndefineSpaceCommand {
+            handles: [handle(owner.handle), handle(index)],
+        };
+        let _: TpmNvUndefineSpaceResponse = self.call_by(&command, naming(owner, &[name]))?;
+        Ok(())
+    }
+
+    /// TPM2_GetRandom: at most `count` bytes.
+    pub(crate) fn random(&mut self, count: u16) -> Result<Vec<u8>, TpmError> {
+        let command = TpmGetRandomCommand {
+            handles: [],
+            bytes_requested: TpmUint16::new(count),
+        };
+        let answer = self.execute(&command, None, None, 0)?;
+        Ok(Reading::new(&answer.parameters).sized()?.to_vec())
+    }
+
+    /// TPM2_Sign; `digest` has the width of the scheme's hash.
+    pub(crate) fn sign(
+        &mut self,
+        key: Used,
+        scheme: SignatureScheme,
+        digest: &[u8],
+    ) -> Result<Signature, TpmError> {
+        let digest = Tpm2bDigest::try_from(digest)
+            .map_err(|error| TpmError::Unsupported(format!("digest: {error}")))?;
+        let command = TpmSignCommand {
+            handles: [handle(key.handle)],
+            digest,
+            in_scheme: TpmtSigScheme {
+                scheme: match scheme {
+                    SignatureScheme::Ecdsa(_) => TpmAlgId::Ecdsa,
+                    SignatureScheme::Rsassa(_) => TpmAlgId::Rsassa,
+                    SignatureScheme::Rsapss(_) => TpmAlgId::Rsapss,
+                },
+                details: TpmuSigScheme::Hash(TpmsSchemeHash {
+                    hash_alg: algorithm(scheme.hash()),
+                }),
+            },
+            // The NULL ticket: the digest was made outside, as an unrestricted key allows.
+            validation: TpmtTkHashcheck {
+                tag: TpmSt::HashCheck,
+                hierarchy: TpmRh::Null,
+                digest: Tpm2bDigest::default(),
+            },
+        };
+        let answer = self.execute(&command, None, Some(By::new(key)), 0)?;
+        let mut reading = Reading::new(&answer.parameters);
+        let (by, hash) = (reading.word()?, reading.word()?);
+        if (by, hash) != (scheme.algorithm(), scheme.hash().algorithm()) {
+            return Err(TpmError::WrongAnswer(format!(
+                "a signature by {scheme:?} was asked for, and one by the scheme 0x{by:04X} with the \
+                 hash 0x{hash:04X} came"
+            )));
+        }
+        let mut number = || reading.sized().map(<[u8]>::to_vec);
+        Ok(match scheme {
+            SignatureScheme::Ecdsa(_) => Signature::Ecc {
+                r: number()?,
+                s: number()?,
+            },
+            SignatureScheme::Rsassa(_) | SignatureScheme::Rsapss(_) => Signature::Rsa(number()?),
+        })
+    }
+
+    /// TPM2_RSA_Decrypt without padding: the whole block, as wide as the modulus but for leading
+    /// zeros. By an auth session it is encrypted on its way.
+    pub(crate) fn rsa_decrypt(&mut self, key: Used, cipher: &[u8]) -> Result<Secret, TpmError> {
+        let command = TpmRsaDecryptCommand {
+            handles: [handle(key.handle)],
+            cipher_text: Tpm2bPublicKeyRsa::try_from(cipher).map_err(unfit)?,
+            in_scheme: TpmtRsaDecrypt::default(),
+            label: Tpm2bData::default(),
+        };
+        self.secret(&command, key)
+    }
+
+    /// TPM2_ECDH_ZGen with the other side's point: the x coordinate, but for leading zeros; encrypted
+    /// likewise.
+    pub(crate) fn ecdh_z(&mut self, key: Used, (x, y): (&[u8], &[u8])) -> Result<Secret, TpmError> {
+        let inner = TpmsEccPoint {
+            x: Tpm2bEccParameter::try_from(x).map_err(unfit)?,
+            y: Tpm2bEccParameter::try_from(y).map_err(unfit)?,
+        };
+        let command = TpmEcdhZGenCommand {
+            handles: [handle(key.handle)],
+            in_point: Tpm2bEccPoint { inner },
+        };
+        let point = self.secret(&command, key)?;
+        Ok(Secret::new(Reading::new(&point).sized()?.to_vec()))
+    }
+
+    /// A command whose response begins with a secret: the content of the TPM2B. The library's
+    /// structures would leave copies of it.
+    fn secret<C: TpmFrame>(&mut self, command: &C, used: Used) -> Result<Secret, TpmError> {
+        let by = By {
+            attributes: ENCRYPT,
+            ..By::new(used)
+        };
+        let answer = self.execute(command, None, Some(by), 0)?;
+        Ok(Secret::new(
+            Reading::new(&answer.parameters).sized()?.to_vec(),
+        ))
+    }
+}

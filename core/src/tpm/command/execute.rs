@@ -1,0 +1,325 @@
+//! Executes a command: authorisation, frame, response (Part 1, section 18; HMAC auth sessions:
+//! sections 17 to 19 and 21).
+
+use super::Link;
+use super::flush;
+use super::reading::Reading;
+use super::session::{AuthSession, Beginning, DECRYPT, ENCRYPT, answers_attributes};
+use crate::tpm::Class;
+use crate::tpm::transport::{FRAME_MAX, HEADER};
+use crate::tpm::{Auth, ResponseCode, SaltKey, Secret, TpmError, Used, sized};
+use log::debug;
+use tpm2_protocol::TpmWriter;
+use tpm2_protocol::basic::{TpmHandle, TpmUint16};
+use tpm2_protocol::data::{
+    Tpm2bEncryptedSecret, Tpm2bNonce, TpmAlgId, TpmSe, TpmtSymDefObject, TpmuSymKeyBits,
+    TpmuSymMode,
+};
+use tpm2_protocol::frame::{
+    TpmFrame, TpmStartAuthSessionCommand, TpmStartAuthSessionResponse, TpmUnmarshalBody,
+};
+use zeroize::Zeroizing;
+
+/// The authorisation area of the empty password: TPM_RS_PW, an empty nonce, no attributes.
+const EMPTY_PASSWORD: [u8; 9] = [0x40, 0, 0, 9, 0, 0, 0, 0, 0];
+/// TPM_RH_NULL: no salt key, nothing bound to.
+const NULL: u32 = 0x4000_0007;
+/// TPM_ST_NO_SESSIONS and TPM_ST_SESSIONS.
+const NO_SESSIONS: u16 = 0x8001;
+const SESSIONS: u16 = 0x8002;
+/// TPM_ST_RSP_COMMAND, of TPM 1.2: how a TPM of either kind says "bad tag".
+const BAD_TAG: u16 = 0x00C4;
+
+/// What authorises a command, and what of it is nobody else's business.
+#[derive(Clone, Copy)]
+pub(super) struct By<'a> {
+    /// What the command's first handle names.
+    pub(super) used: Used<'a>,
+    /// The names of its other handles.
+    pub(super) others: &'a [&'a [u8]],
+    /// TPMA_SESSION: [`DECRYPT`] encrypts the command's first parameter, [`ENCRYPT`] the response's,
+    /// [`AUDIT`](super::session::AUDIT) is for a command that takes no authorisation; 0 none of
+    /// them. Counts in an auth session alone.
+    pub(super) attributes: u8,
+}
+
+impl<'a> By<'a> {
+    /// Nothing of the command is secret, and it has one handle.
+    pub(super) fn new(used: Used<'a>) -> Self {
+        Self {
+            used,
+            others: &[],
+            attributes: 0,
+        }
+    }
+}
+
+/// What a response says beside its header and its authorisation.
+pub(super) struct Answer {
+    handles: Vec<u8>,
+    pub(super) parameters: Secret,
+}
+
+impl Answer {
+    /// As the structure of the response.
+    ///
+    /// A sound frame with a structure that the library does not know (a vendor's algorithm, say) is
+    /// no fault of the connection: asking again would bring the same.
+    pub(super) fn read<R: TpmUnmarshalBody>(&self) -> Result<R, TpmError> {
+        R::unmarshal_body(&self.handles, &self.parameters)
+            .map_err(|error| TpmError::Unsupported(format!("response: {error}")))
+    }
+}
+
+impl Link {
+    /// A command without authorisation.
+    pub(super) fn call<C: TpmFrame, R: TpmUnmarshalBody>(
+        &mut self,
+        command: &C,
+    ) -> Result<R, TpmError> {
+        self.execute(command, None, None, R::HANDLES)?.read()
+    }
+
+    /// A command with authorisation.
+    pub(super) fn call_by<C: TpmFrame, R: TpmUnmarshalBody>(
+        &mut self,
+        command: &C,
+        by: By,
+    ) -> Result<R, TpmError> {
+        self.execute(command, None, Some(by), R::HANDLES)?.read()
+    }
+
+    /// Executes one command. `parameters` are in the place of the command's own;
+    /// `handles` is the number of the response's handles.
+    ///
+    /// A value is proven in an auth session of this command alone: one command more.
+    pub(super) fn execute<C: TpmFrame>(
+        &mut self,
+        command: &C,
+        parameters: Option<Secret>,
+        by: Option<By>,
+        handles: usize,
+    ) -> Result<Answer, TpmError> {
+        let code = command.cc().value();
+        let mut parameters = match parameters {
+            Some(parameters) => parameters,
+            None => written(|writer| command.marshal_parameters(writer))?,
+        };
+        let class = Class::of(code, &parameters);
+        let named = written(|writer| command.marshal_handles(writer))?;
+        let mut session = match by.map(|by| by.used.auth) {
+            Some(Auth::Value(value, salt_key)) => Some(self.start_auth_session(salt_key, value)?),
+            Some(Auth::Empty) | None => None,
+        };
+        let auth = match (by, &mut session) {
+            (Some(by), Some(session)) => {
+                authorisation(code, by, session, &mut parameters).map(Some)
+            }
+            (Some(_), None) => Ok(Some(EMPTY_PASSWORD.to_vec())),
+            (None, _) => Ok(None),
+        };
+        let answered = auth
+            .and_then(|auth| frame(code, &named, auth.as_deref(), &parameters))
+            .and_then(|frame| self.transact(&frame, class))
+            .and_then(|response| answer(code, &response, handles, by, session.as_mut()));
+        // A command that succeeded took its session with it; one that failed left it. Where the
+        // answer was lost it may be either, and nobody can have been given the number since. Where
+        // the TPM is silent, a further command would only wait as long again.
+        let is_silent = answered.as_ref().is_err_and(TpmError::is_silence);
+        if let (Err(_), Some(session)) = (&answered, session)
+            && !is_silent
+            && let Err(error) = self.flush(session.handle)
+        {
+            debug!("TPM2_FlushContext of an auth session: {error}");
+        }
+        answered
+    }
+
+    fn start_auth_session(
+        &mut self,
+        salt_key: Option<&SaltKey>,
+        value: &[u8],
+    ) -> Result<AuthSession, TpmError> {
+        let Some(key) = salt_key else {
+            return self.begin_session(None, NULL, value);
+        };
+        let (key, handle, is_passing) = self.with_salt_key(key)?;
+        let begun = self.begin_session(Some(&key), handle, value);
+        if is_passing {
+            flush(self, handle, &begun);
+        }
+        begun
+    }
+
+    /// TPM2_StartAuthSession with a salt for the key in this handle.
+    fn begin_session(
+        &mut self,
+        salt_key: Option<&SaltKey>,
+        salted_to: u32,
+        value: &[u8],
+    ) -> Result<AuthSession, TpmError> {
+        let unfit = |error| TpmError::Unsupported(format!("auth session: {error}"));
+        let beginning = Beginning::new(salt_key)?;
+        let command = TpmStartAuthSessionCommand {
+            handles: [TpmHandle::new(salted_to), TpmHandle::new(NULL)],
+            nonce_caller: Tpm2bNonce::try_from(&beginning.nonce[..]).map_err(unfit)?,
+            encrypted_salt: Tpm2bEncryptedSecret::try_from(&beginning.encrypted_salt[..])
+                .map_err(unfit)?,
+            session_type: TpmSe::Hmac,
+            symmetric: TpmtSymDefObject {
+                algorithm: TpmAlgId::Aes,
+                key_bits: TpmuSymKeyBits::Aes(TpmUint16::new(128)),
+                mode: TpmuSymMode::Aes(TpmAlgId::Cfb),
+            },
+            auth_hash: TpmAlgId::Sha256,
+        };
+        let answer: TpmStartAuthSessionResponse = self.call(&command)?;
+        Ok(beginning.begun(answer.handles[0].value(), answer.nonce_tpm.to_vec(), value))
+    }
+}
+
+/// The authorisation area of a command in an auth session. The first of its parameters may be encrypted
+/// for the session.
+fn authorisation(
+    code: u32,
+    by: By,
+    session: &mut AuthSession,
+    parameters: &mut Secret,
+) -> Result<Vec<u8>, TpmError> {
+    let nonce = Secret::new(session.next_nonce()?.to_vec());
+    if by.attributes & DECRYPT != 0 {
+        session.encrypt(parameters)?;
+    }
+    let names = [&[by.used.name], by.others].concat();
+    let hmac = session.command_hmac(code, &names, parameters, by.attributes);
+    let handle = session.handle.to_be_bytes();
+    Ok([&handle[..], &sized(&nonce), &[by.attributes], &sized(&hmac)].concat())
+}
+
+/// The bytes of a command; `auth` is its authorisation area.
+fn frame(
+    code: u32,
+    handles: &[u8],
+    auth: Option<&[u8]>,
+    parameters: &[u8],
+) -> Result<Zeroizing<Vec<u8>>, TpmError> {
+    let (tag, auth_size) = match auth {
+        Some(auth) => (SESSIONS, 4 + auth.len()),
+        None => (NO_SESSIONS, 0),
+    };
+    let size = HEADER + handles.len() + auth_size + parameters.len();
+    if size > FRAME_MAX {
+        return Err(TpmError::Unsupported(format!("a command of {size} bytes")));
+    }
+    let mut frame = Zeroizing::new(Vec::with_capacity(size));
+    frame.extend(tag.to_be_bytes());
+    frame.extend((size as u32).to_be_bytes());
+    frame.extend(code.to_be_bytes());
+    frame.extend(handles);
+    if let Some(auth) = auth {
+        frame.extend((auth.len() as u32).to_be_bytes());
+        frame.extend(auth);
+    }
+    frame.extend(parameters);
+    Ok(frame)
+}
+
+/// A response code without the layer of a resource manager, in libtss2's words (TSS 2.0 Overview, section
+/// 3.3).
+fn of_any_layer(code: u32) -> u32 {
+    const LAYER: u32 = 0xFFFF_0000;
+    match code & LAYER {
+        0x000B_0000 | 0x000C_0000 => code & !LAYER,
+        _ => code,
+    }
+}
+
+/// What a successful response says. In an auth session its HMAC is verified, and what was encrypted
+/// is decrypted.
+fn answer(
+    code: u32,
+    response: &[u8],
+    handles: usize,
+    by: Option<By>,
+    session: Option<&mut AuthSession>,
+) -> Result<Answer, TpmError> {
+    let short = || TpmError::Unsupported("response: shorter than it says".into());
+    let garbage = || TpmError::Broken(format!("no TPM response: {} bytes", response.len()));
+    let mut reading = Reading::new(response);
+    let (Ok(tag), Ok(size), Ok(failure)) = (reading.word(), reading.long(), reading.long()) else {
+        return Err(garbage());
+    };
+    if size as usize != response.len() {
+        return Err(garbage());
+    }
+    let expected = if by.is_some() { SESSIONS } else { NO_SESSIONS };
+    match (tag, failure) {
+        (tag, 0) if tag == expected => {}
+        (SESSIONS | NO_SESSIONS, 0) => {
+            return Err(TpmError::WrongAnswer(
+                "a response that does not answer this command".into(),
+            ));
+        }
+        // A code is an answer also if no table knows it.
+        (SESSIONS | NO_SESSIONS | BAD_TAG, failure) if failure != 0 => {
+            return Err(ResponseCode(of_any_layer(failure)).into());
+        }
+        _ => return Err(garbage()),
+    }
+    let split = reading.rest().split_at_checked(4 * handles);
+    let (handles, rest) = split.ok_or_else(short)?;
+    let Some(by) = by else {
+        return Ok(Answer {
+            handles: handles.to_vec(),
+            parameters: Secret::new(rest.to_vec()),
+        });
+    };
+    let (parameters, rest) = rest
+        .split_first_chunk()
+        .and_then(|(size, rest)| rest.split_at_checked(u32::from_be_bytes(*size) as usize))
+        .ok_or_else(short)?;
+    let mut reading = Reading::new(rest);
+    let (Ok(nonce), Ok(attributes), Ok(hmac), true) = (
+        reading.sized(),
+        reading.byte(),
+        reading.sized(),
+        reading.is_at_end(),
+    ) else {
+        return Err(TpmError::WrongAnswer(
+            "a response without its authorisation".into(),
+        ));
+    };
+    let mut answer = Answer {
+        handles: handles.to_vec(),
+        parameters: Secret::new(parameters.to_vec()),
+    };
+    let Some(session) = session else {
+        return Ok(answer);
+    };
+    if !session.verifies_response(code, parameters, nonce, attributes, hmac) {
+        return Err(TpmError::WrongAnswer(
+            "a response that does not come from the TPM that holds the key".into(),
+        ));
+    }
+    if !answers_attributes(by.attributes, attributes) {
+        return Err(TpmError::WrongAnswer(format!(
+            "a response whose session has the attributes 0x{attributes:02X}, and not 0x{:02X} as the \
+             command asked",
+            by.attributes
+        )));
+    }
+    if attributes & ENCRYPT != 0 {
+        session.decrypt(&mut answer.parameters)?;
+    }
+    Ok(answer)
+}
+
+/// What is marshalled, as bytes.
+pub(super) fn written(
+    write: impl FnOnce(&mut TpmWriter) -> tpm2_protocol::TpmResult<()>,
+) -> Result<Secret, TpmError> {
+    let mut bytes = Zeroizing::new([0; FRAME_MAX]);
+    let mut writer = TpmWriter::new(&mut bytes[..]);
+    write(&mut writer).map_err(|error| TpmError::Unsupported(format!("command: {error}")))?;
+    Ok(Secret::new(writer.as_bytes().to_vec()))
+}

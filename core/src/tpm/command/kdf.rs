@@ -1,0 +1,163 @@
+//! Secrets that are derived from secrets (Part 1, section 11.4.10), and secrets that only a key of
+//! the TPM can read (Part 1, annex B.10 and C.6).
+
+use crate::key::{Curve, PublicKey};
+use crate::system::random;
+use crate::tpm::structures::hash::by_algorithm;
+use crate::tpm::{Hash, TpmError};
+use getrandom::SysRng;
+use rsa::Oaep;
+use rsa::traits::PaddingScheme as _;
+use sha1::Sha1;
+use sha2::{Digest as _, Sha256, Sha384, Sha512};
+use zeroize::Zeroizing;
+
+/// A secret, wiped when it goes.
+pub type Secret = Zeroizing<Vec<u8>>;
+
+/// KDFa: counter mode with HMAC (SP 800-108). `label` without its final zero.
+pub(in crate::tpm) fn kdfa(
+    hash: Hash,
+    key: &[u8],
+    label: &str,
+    context_u: &[u8],
+    context_v: &[u8],
+    bits: u32,
+) -> Secret {
+    let bits_said = bits.to_be_bytes();
+    counted(hash, bits, |counter| {
+        let parts = [
+            counter,
+            label.as_bytes(),
+            &[0],
+            context_u,
+            context_v,
+            &bits_said,
+        ];
+        hash.hmac(key, &parts)
+    })
+}
+
+/// So many bits of one block after the other, each made with its number.
+fn counted(hash: Hash, bits: u32, block: impl Fn(&[u8]) -> Secret) -> Secret {
+    let bytes = bits.div_ceil(8) as usize;
+    let mut derived = room(bytes + hash.width());
+    for counter in 1_u32.. {
+        if derived.len() >= bytes {
+            break;
+        }
+        derived.extend_from_slice(&block(&counter.to_be_bytes()));
+    }
+    derived.truncate(bytes);
+    derived
+}
+
+/// Room for a secret: one that grows leaves itself behind wherever it was.
+pub(in crate::tpm) fn room(bytes: usize) -> Secret {
+    Zeroizing::new(Vec::with_capacity(bytes))
+}
+
+/// KDFe: from the secret of a key agreement (SP 800-56A). `label` without its final zero.
+fn kdfe(hash: Hash, z: &[u8], label: &str, party_u: &[u8], party_v: &[u8], bits: u32) -> Secret {
+    counted(hash, bits, |counter| {
+        let parts = [counter, z, label.as_bytes(), &[0], party_u, party_v];
+        Zeroizing::new(hash.digest(&parts))
+    })
+}
+
+/// A fresh secret as wide as a digest of `hash`, and the content of the TPM2B_ENCRYPTED_SECRET that
+/// lets the TPM's key `to` know it. `hash` is that key's nameAlg; `label` says what for.
+pub(in crate::tpm) fn share_secret(
+    to: &PublicKey,
+    hash: Hash,
+    label: &str,
+) -> Result<(Secret, Vec<u8>), TpmError> {
+    match to {
+        PublicKey::Ec { curve, point } => share_by_agreement(*curve, point, hash, label),
+        PublicKey::Rsa { .. } => {
+            let secret = random_secret(hash.width())?;
+            // The label counts with its final zero (Part 1, section B.4).
+            let label = [label.as_bytes(), &[0]].concat();
+            let unfit = || TpmError::Unsupported("the TPM's RSA key does not encrypt".into());
+            let encrypted = encrypt_oaep(to, hash, hash, &label, &secret).ok_or_else(unfit)?;
+            Ok((secret, encrypted))
+        }
+    }
+}
+
+/// Bytes of the kernel's random number generator.
+pub(crate) fn random_secret(count: usize) -> Result<Secret, TpmError> {
+    let mut secret = Zeroizing::new(vec![0; count]);
+    let failed = |error| TpmError::Unsupported(format!("no random bytes: {error}"));
+    random(&mut secret).map_err(failed)?;
+    Ok(secret)
+}
+
+/// A random scalar, as wide as the order.
+pub(crate) fn random_scalar(curve: Curve) -> Result<Secret, TpmError> {
+    loop {
+        // All but one in 2^32 numbers of that width are scalars of the curve.
+        let mut scalar = random_secret(curve.width())?;
+        if curve == Curve::P521 {
+            scalar[0] &= 1;
+        }
+        if curve.public_of(&scalar).is_some() {
+            return Ok(scalar);
+        }
+    }
+}
+
+fn share_by_agreement(
+    curve: Curve,
+    point: &[u8],
+    hash: Hash,
+    label: &str,
+) -> Result<(Secret, Vec<u8>), TpmError> {
+    let unfit = |_| TpmError::Unsupported("the TPM's key is no point of its curve".into());
+    macro_rules! through {
+        ($curve:ident) => {{
+            let own = $curve::SecretKey::from_slice(&random_scalar(curve)?).map_err(unfit)?;
+            let theirs = $curve::PublicKey::from_sec1_bytes(point).map_err(unfit)?;
+            let shared = own.diffie_hellman(&theirs);
+            let z = Zeroizing::new(shared.raw_secret_bytes().to_vec()); // the rest wipes itself
+            (z, own.public_key().to_sec1_point(false).as_bytes().to_vec())
+        }};
+    }
+    use p256::elliptic_curve::sec1::ToSec1Point;
+    let (z, ephemeral) = match curve {
+        Curve::P256 => through!(p256),
+        Curve::P384 => through!(p384),
+        Curve::P521 => through!(p521),
+    };
+    // 04 ‖ x ‖ y
+    let width = curve.width();
+    let (x, y) = (&ephemeral[1..=width], &ephemeral[1 + width..]);
+    let bits = 8 * hash.width() as u32;
+    let secret = kdfe(hash, &z, label, x, &point[1..=width], bits);
+    let mut encrypted = Vec::new();
+    for coordinate in [x, y] {
+        encrypted.extend((coordinate.len() as u16).to_be_bytes());
+        encrypted.extend(coordinate);
+    }
+    Ok((secret, encrypted))
+}
+
+/// RSAES-OAEP (RFC 8017, section 7.1.1), its label and its mask each by a hash of their own; `None`
+/// for a message that is too long, and for a key that is not RSA.
+pub(crate) fn encrypt_oaep(
+    key: &PublicKey,
+    hash: Hash,
+    mgf: Hash,
+    label: &[u8],
+    message: &[u8],
+) -> Option<Vec<u8>> {
+    let key = key.to_rsa()?;
+    by_algorithm!(hash, D => by_algorithm!(mgf, M => {
+        let padding = Oaep::<D, M> {
+            digest: D::new(),
+            mgf_digest: M::new(),
+            label: Some(label.into()),
+        };
+        padding.encrypt(&mut SysRng, &key, message).ok()
+    }))
+}

@@ -1,0 +1,258 @@
+//! The link to a TPM: builds the bytes of a command, carries them over a transport, and reads those
+//! of its response (TPM 2.0 Library, Part 1, section 18; Part 3).
+
+mod authorization;
+mod capability;
+mod commands;
+mod execute;
+pub(super) mod kdf;
+mod made;
+mod reading;
+pub(super) mod session;
+#[cfg(test)]
+mod vectors;
+
+use super::TpmError;
+use super::transport::{self, Class, FRAME_MAX, Fault, Pace, Tcti, Transport};
+pub use authorization::{Auth, Secrets, Used};
+use log::warn;
+use std::sync::Arc;
+use tpm2_protocol::{TpmMarshal, TpmWriter};
+
+/// One way to a TPM. Each method is one TPM command unless its text says otherwise.
+///
+/// Not promised: retries, reconnection, and that a handle still means what it did (see
+/// [`super::Tpm`]). A method that fails with a transport error leaves the link fit for the next
+/// call, which connects anew.
+pub(crate) struct Link {
+    transport: Box<dyn Transport>,
+    pace: Arc<Pace>,
+    /// The slowest class of the commands since this was last set.
+    pub(super) slowest: Class,
+}
+
+impl Link {
+    /// The link for a TCTI string; nothing is opened before the first command.
+    ///
+    /// # Errors
+    ///
+    /// [`TpmError::Unsupported`] for a transport that this build does not have.
+    pub(super) fn new(tcti: &Tcti, pace: Arc<Pace>) -> Result<Self, TpmError> {
+        Ok(Self {
+            transport: transport::new(tcti)?,
+            pace,
+            slowest: Class::default(),
+        })
+    }
+
+    fn transact(&mut self, command: &[u8], class: Class) -> Result<Vec<u8>, TpmError> {
+        self.slowest = self.slowest.max(class);
+        let pace = &*self.pace;
+        let answered = self.transport.transact(command, class, pace);
+        answered.map_err(|fault| match fault {
+            Fault::Unreachable(why) => TpmError::Unreachable(why),
+            Fault::Broken(why) => TpmError::Broken(why),
+            Fault::Timeout(limit) => pace.in_vain(limit),
+        })
+    }
+
+    /// In a forked child: lets go of the parent's connection without a byte to the TPM.
+    pub(super) fn abandon(mut self) {
+        self.transport.abandon();
+    }
+}
+
+/// Whether the handle no longer names what was loaded.
+pub(super) fn is_gone<R>(answer: &Result<R, TpmError>) -> bool {
+    matches!(answer, Err(TpmError::Response(code))
+        if code.is_missing_handle() || code.is_unknown_handle())
+}
+
+/// Flushes after commands: their answer counts, whatever becomes of the handle. Not where the connection
+/// went or the TPM is silent; an answer that cannot be right came over a whole connection.
+pub(super) fn flush<R>(link: &mut Link, handle: u32, after: &Result<R, TpmError>) {
+    let cannot_be = |error: &TpmError| matches!(error, TpmError::Broken(_)) || error.is_silence();
+    if !after.as_ref().is_err_and(cannot_be)
+        && let Err(error) = link.flush(handle)
+    {
+        warn!("TPM2_FlushContext: {error}");
+    }
+}
+
+/// A structure as bytes.
+fn marshalled(structure: &impl TpmMarshal) -> Result<Vec<u8>, TpmError> {
+    let mut bytes = [0; FRAME_MAX];
+    let mut writer = TpmWriter::new(&mut bytes);
+    let unfit = |error| TpmError::Unsupported(format!("response: {error}"));
+    structure.marshal(&mut writer).map_err(unfit)?;
+    Ok(writer.as_bytes().to_vec())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key::Curve;
+    use crate::system::pause;
+    use crate::tpm::transport::Patience;
+    use crate::tpm::transport::owed::{Kept, Owing};
+    use crate::tpm::transport::socket::{Channel, Framing};
+    use crate::tpm::transport::tcti::Socket;
+    use crate::tpm::{
+        Hash, KeyAlgorithm, KeyPurpose, Limits, ResponseCode, Secrets, SignatureScheme, Used,
+        template,
+    };
+    use std::os::unix::net::UnixListener;
+    use std::path::Path;
+    use std::time::Duration;
+
+    impl Link {
+        /// Over a transport that waits for nothing.
+        pub(super) fn over(transport: impl Transport + 'static) -> Self {
+            let second = Duration::from_secs(1);
+            Self::within(Limits::new(second, second), transport)
+        }
+
+        fn within(limits: Limits, transport: impl Transport + 'static) -> Self {
+            Self {
+                transport: Box::new(transport),
+                pace: Arc::new(Pace::new(limits, Path::new("/dev/null/locks"))),
+                slowest: Class::default(),
+            }
+        }
+    }
+
+    /// Remembers the command and answers what the test wants.
+    struct Canned {
+        sent: Arc<parking_lot::Mutex<Vec<u8>>>,
+        answer: Vec<u8>,
+    }
+
+    impl Transport for Canned {
+        fn transact(&mut self, command: &[u8], _: Class, _: &Pace) -> Result<Vec<u8>, Fault> {
+            *self.sent.lock() = command.to_vec();
+            Ok(self.answer.clone())
+        }
+        fn abandon(&mut self) {}
+    }
+
+    fn answering(answer: &[u8]) -> (Link, Arc<parking_lot::Mutex<Vec<u8>>>) {
+        let sent = Arc::default();
+        let canned = Canned {
+            sent: Arc::clone(&sent),
+            answer: answer.to_vec(),
+        };
+        (Link::over(canned), sent)
+    }
+
+    #[test]
+    fn a_sign_command_has_the_bytes_of_the_standard() {
+        let (mut link, sent) = answering(&[0x80, 1, 0, 0, 0, 10, 0, 0, 9, 0x21]);
+        let error = link
+            .sign(
+                Used::open(0x8102_0000, &[]),
+                SignatureScheme::Ecdsa(Hash::Sha256),
+                &[7; 32],
+            )
+            .unwrap_err();
+        assert_eq!(error, TpmError::Response(ResponseCode(0x921)));
+        let mut expected = vec![0x80, 2, 0, 0, 0, 73 + 4, 0, 0, 1, 0x5D, 0x81, 2, 0, 0];
+        expected.extend([0, 0, 0, 9, 0x40, 0, 0, 9, 0, 0, 0, 0, 0]); // one empty password
+        expected.extend([0, 32]);
+        expected.extend([7; 32]);
+        expected.extend([0, 0x18, 0, 0x0B]); // ECDSA with SHA-256
+        expected.extend([0x80, 0x24, 0x40, 0, 0, 7, 0, 0]); // NULL ticket
+        expected[5] = expected.len() as u8;
+        assert_eq!(*sent.lock(), expected);
+    }
+
+    /// Takes each command, and never answers.
+    struct Mute;
+
+    impl Kept for Mute {
+        fn send(&mut self, _: &[u8], _: &Patience<'_>) -> Result<(), Fault> {
+            Ok(())
+        }
+        fn receive(&mut self, patience: &Patience<'_>) -> Result<Vec<u8>, Fault> {
+            loop {
+                pause(patience.left()?.min(Duration::from_millis(5)));
+            }
+        }
+    }
+
+    struct Silent(Owing<Mute>);
+
+    impl Transport for Silent {
+        fn transact(
+            &mut self,
+            command: &[u8],
+            class: Class,
+            pace: &Pace,
+        ) -> Result<Vec<u8>, Fault> {
+            self.0.transact(|| Ok(Mute), command, class, pace)
+        }
+        fn abandon(&mut self) {}
+    }
+
+    /// The limits of a TPM that makes keys slowly.
+    fn slow() -> Limits {
+        Limits::new(Duration::from_millis(20), Duration::from_secs(2))
+    }
+
+    fn create(link: &mut Link) -> TpmError {
+        let usage = KeyPurpose {
+            signs: true,
+            decrypts: false,
+        };
+        let template = template::own_key(KeyAlgorithm::Ec(Curve::P256), usage);
+        let parent = Used::open(0x8100_0100, &[]);
+        let made = link.create(parent, Secrets::default(), &template);
+        made.map(drop).unwrap_err()
+    }
+
+    /// What is not sent yet keeps nobody waiting, least of all itself.
+    #[test]
+    fn a_generation_waits_for_an_answer_that_is_owed_as_any_command_does() {
+        let mut link = Link::within(slow(), Silent(Owing::new()));
+        let ordinary = TpmError::Timeout(slow().of(Class::Ordinary));
+        assert_eq!(link.random(8), Err(ordinary.clone()));
+        assert_eq!(create(&mut link), ordinary);
+        let own = TpmError::Timeout(slow().of(Class::Generation));
+        assert_eq!(create(&mut link), own, "sent over a new connection");
+    }
+
+    #[test]
+    fn a_generation_waits_for_a_connection_as_any_command_does() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tpm");
+        let listener = UnixListener::bind(&path).unwrap();
+        // Room for one who waits.
+        rustix::net::listen(&listener, 0).unwrap();
+        let _waiting = std::os::unix::net::UnixStream::connect(&path).unwrap();
+        let channel = Channel::new(Socket::Unix(path), Framing::Raw);
+        let mut link = Link::within(slow(), channel);
+        assert_eq!(
+            create(&mut link),
+            TpmError::Timeout(slow().of(Class::Ordinary))
+        );
+    }
+
+    #[test]
+    fn a_code_that_no_table_knows_is_still_the_tpms_answer() {
+        let (mut link, _) = answering(&[0x80, 1, 0, 0, 0, 10, 0, 0, 0x05, 0x7F]);
+        assert_eq!(link.random(8), Err(TpmError::Response(ResponseCode(0x57F))));
+    }
+
+    #[test]
+    fn garbage_is_a_transport_fault() {
+        for garbage in [
+            &b""[..],
+            &[0x80, 1, 0],
+            &[0xFF; 40],
+            &[0x80, 1, 0, 0, 0, 11, 0, 0, 0, 0],
+        ] {
+            let (mut link, _) = answering(garbage);
+            let error = link.random(8).unwrap_err();
+            assert!(error.is_transport_fault(), "{garbage:x?}: {error}");
+        }
+    }
+}

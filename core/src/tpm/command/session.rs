@@ -1,0 +1,359 @@
+//! HMAC auth sessions (Part 1, sections 17 to 19): how a value is proven to the TPM without being
+//! shown to whoever listens on the bus.
+//!
+//! A session is made for one command and gone with it. It is salted with a secret that only a key
+//! of the TPM can read, so that a recording tells nothing against which values could be guessed.
+
+use super::kdf::{Secret, kdfa, room, share_secret};
+use crate::stack::leaving_nothing;
+use crate::tpm::{Hash, SaltKey, TpmError};
+use aes::Aes128;
+use cfb_mode::cipher::KeyIvInit;
+use cfb_mode::{Decryptor, Encryptor};
+use std::fmt;
+use zeroize::Zeroizing;
+
+/// The hash of our sessions; nonces and HMACs are as wide.
+pub(in crate::tpm) const HASH: Hash = Hash::Sha256;
+const KEY_BITS: u32 = 128;
+const BLOCK_BITS: u32 = 128;
+
+/// Attributes of a session (TPMA_SESSION; Part 2, section 8.4).
+pub(in crate::tpm) const DECRYPT: u8 = 1 << 5;
+pub(in crate::tpm) const ENCRYPT: u8 = 1 << 6;
+/// The session authorises nothing; its HMAC proves the response.
+pub(in crate::tpm) const AUDIT: u8 = 1 << 7;
+/// What the TPM says of an audit session by itself: no other one was used meanwhile.
+const AUDIT_EXCLUSIVE: u8 = 1 << 1;
+
+/// An authorisation value, and how a proof of it is salted.
+#[derive(Clone, Default)]
+pub struct AuthValue {
+    value: Secret,
+    pub(in crate::tpm) salt: Salt,
+    /// The response is a secret.
+    pub(in crate::tpm) hides: bool,
+}
+
+/// What keeps a recorded proof from being of use.
+#[derive(Clone, Default)]
+pub(in crate::tpm) enum Salt {
+    /// A salt for whichever key the TPM has for that.
+    #[default]
+    ForAny,
+    /// A salt for this one.
+    For(SaltKey),
+    /// None is needed: so many random bits cannot be guessed.
+    Needless,
+}
+
+impl AuthValue {
+    /// Salted to whichever key the TPM has for that.
+    pub fn new(value: Secret) -> Self {
+        Self {
+            value,
+            salt: Salt::ForAny,
+            hides: false,
+        }
+    }
+
+    /// Of 256 random bits, which nobody guesses: its proof needs no salt, which would cost more than
+    /// the signature itself.
+    pub fn random(value: Secret) -> Self {
+        Self {
+            value,
+            salt: Salt::Needless,
+            hides: false,
+        }
+    }
+
+    /// Salted to a key whose public half was remembered: another TPM, or whoever sits on the bus
+    /// with a key of his own, learns nothing to guess values against.
+    pub fn salted(value: Secret, to: SaltKey) -> Self {
+        Self {
+            value,
+            salt: Salt::For(to),
+            hides: false,
+        }
+    }
+
+    /// For a command whose response is a secret: it is encrypted on the bus, also where the value
+    /// is empty. Costs one command more then.
+    pub(crate) fn hiding_response(self) -> Self {
+        Self {
+            hides: true,
+            ..self
+        }
+    }
+
+    /// The value itself.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.value
+    }
+
+    /// The same value, salted to this key.
+    pub fn salted_to(self, key: SaltKey) -> Self {
+        Self {
+            salt: Salt::For(key),
+            ..self
+        }
+    }
+
+    /// Whether it is the empty one.
+    pub fn is_empty(&self) -> bool {
+        self.value.is_empty()
+    }
+}
+
+impl fmt::Debug for AuthValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AuthValue(…)")
+    }
+}
+
+/// Whether a response's session has the attributes that the command asked for. Of `decrypt` a response has
+/// no use: some TPMs repeat the attribute, and some do not.
+pub(in crate::tpm) fn answers_attributes(asked: u8, given: u8) -> bool {
+    let own = match asked & AUDIT {
+        0 => 0,
+        _ => AUDIT_EXCLUSIVE,
+    };
+    (asked ^ (given | asked & DECRYPT)) & !own == 0
+}
+
+/// What TPM2_StartAuthSession is asked with.
+pub(in crate::tpm) struct Beginning {
+    pub(in crate::tpm) nonce: Secret,
+    salt: Secret,
+    /// The salt for the TPM's eyes; empty without a salt key.
+    pub(in crate::tpm) encrypted_salt: Vec<u8>,
+}
+
+impl Beginning {
+    pub(in crate::tpm) fn new(salted_to: Option<&SaltKey>) -> Result<Self, TpmError> {
+        let (salt, encrypted_salt) = match salted_to {
+            Some(key) => share_secret(&key.public, key.hash, "SECRET")?,
+            None => (Secret::default(), Vec::new()),
+        };
+        Ok(Self {
+            nonce: super::kdf::random_secret(HASH.width())?,
+            salt,
+            encrypted_salt,
+        })
+    }
+
+    /// The session that the TPM began, for an entity with this authorisation value.
+    pub(in crate::tpm) fn begun(
+        self,
+        handle: u32,
+        nonce_tpm: Vec<u8>,
+        value: &[u8],
+    ) -> AuthSession {
+        let bits = 8 * HASH.width() as u32;
+        let mut key = room(HASH.width() + value.len());
+        if !self.salt.is_empty() {
+            let salted = kdfa(HASH, &self.salt, "ATH", &nonce_tpm, &self.nonce, bits);
+            key.extend_from_slice(&salted);
+        }
+        // The TPM knows values without the zeros at their end (Part 1, section 19.6.4.3).
+        let zeros = value.iter().rev().take_while(|&&byte| byte == 0).count();
+        key.extend_from_slice(&value[..value.len() - zeros]);
+        AuthSession {
+            handle,
+            key,
+            nonce_caller: self.nonce,
+            nonce_tpm,
+        }
+    }
+}
+
+/// A session for one command.
+pub(in crate::tpm) struct AuthSession {
+    pub(in crate::tpm) handle: u32,
+    /// The session's key and the entity's authorisation value.
+    key: Secret,
+    nonce_caller: Secret,
+    nonce_tpm: Vec<u8>,
+}
+
+impl AuthSession {
+    /// The next command's nonce.
+    pub(in crate::tpm) fn next_nonce(&mut self) -> Result<&[u8], TpmError> {
+        self.nonce_caller = super::kdf::random_secret(HASH.width())?;
+        Ok(&self.nonce_caller)
+    }
+
+    /// The HMAC over a command: its code, the names of its handles' entities, its parameters.
+    pub(in crate::tpm) fn command_hmac(
+        &self,
+        code: u32,
+        names: &[&[u8]],
+        parameters: &[u8],
+        attributes: u8,
+    ) -> Secret {
+        let code = code.to_be_bytes();
+        let mut parts = vec![&code[..]];
+        parts.extend(names);
+        parts.push(parameters);
+        let command = HASH.digest(&parts);
+        let parts = [
+            &command[..],
+            &self.nonce_caller,
+            &self.nonce_tpm,
+            &[attributes],
+        ];
+        HASH.hmac(&self.key, &parts)
+    }
+
+    /// Whether a successful response comes from the TPM that knows key and value.
+    pub(in crate::tpm) fn verifies_response(
+        &mut self,
+        code: u32,
+        parameters: &[u8],
+        nonce_tpm: &[u8],
+        attributes: u8,
+        hmac: &[u8],
+    ) -> bool {
+        self.nonce_tpm = nonce_tpm.to_vec();
+        let response = HASH.digest(&[&[0; 4], &code.to_be_bytes(), parameters]);
+        let parts = [
+            &response[..],
+            &self.nonce_tpm,
+            &self.nonce_caller,
+            &[attributes],
+        ];
+        HASH.hmac_is(&self.key, &parts, hmac)
+    }
+
+    /// Encrypts the content of a command's first parameter, a TPM2B (Part 1, section 21).
+    pub(in crate::tpm) fn encrypt(&self, parameters: &mut [u8]) -> Result<(), TpmError> {
+        let (key, iv) = self.mask(&self.nonce_caller, &self.nonce_tpm);
+        let cipher = Encryptor::<Aes128>::new_from_slices(&key, &iv);
+        let content = first_content(parameters)?;
+        cipher
+            .map(|cipher| leaving_nothing(|| cipher.encrypt(content)))
+            .map_err(|_| TpmError::Unsupported("AES-128-CFB".into()))
+    }
+
+    /// Decrypts that of a response, after [`AuthSession::verifies_response`].
+    pub(in crate::tpm) fn decrypt(&self, parameters: &mut [u8]) -> Result<(), TpmError> {
+        let (key, iv) = self.mask(&self.nonce_tpm, &self.nonce_caller);
+        let cipher = Decryptor::<Aes128>::new_from_slices(&key, &iv);
+        let content = first_content(parameters)?;
+        cipher
+            .map(|cipher| leaving_nothing(|| cipher.decrypt(content)))
+            .map_err(|_| TpmError::Unsupported("AES-128-CFB".into()))
+    }
+
+    fn mask(&self, newer: &[u8], older: &[u8]) -> (Secret, Secret) {
+        let mut key = kdfa(HASH, &self.key, "CFB", newer, older, KEY_BITS + BLOCK_BITS);
+        let iv = key.split_off(KEY_BITS as usize / 8);
+        (key, Zeroizing::new(iv))
+    }
+}
+
+/// The bytes of the TPM2B that parameters begin with.
+fn first_content(parameters: &mut [u8]) -> Result<&mut [u8], TpmError> {
+    let short = || TpmError::WrongAnswer("a parameter shorter than it says".into());
+    let (size, rest) = parameters.split_first_chunk_mut().ok_or_else(short)?;
+    rest.get_mut(..usize::from(u16::from_be_bytes(*size)))
+        .ok_or_else(short)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const START_AUTH_SESSION: u32 = 0x176;
+    const CREATE: u32 = 0x153;
+    const HMAC_SESSION: u32 = 0x0200_0000;
+
+    fn bytes(hex: &str) -> Vec<u8> {
+        let pair = |at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap();
+        (0..hex.len()).step_by(2).map(pair).collect()
+    }
+
+    fn word(bytes: &[u8]) -> u32 {
+        u32::from_be_bytes(bytes[..4].try_into().unwrap())
+    }
+
+    /// The content of a TPM2B, and what follows.
+    fn content(bytes: &[u8]) -> (&[u8], &[u8]) {
+        let size = u16::from_be_bytes(bytes[..2].try_into().unwrap());
+        bytes[2..].split_at(size.into())
+    }
+
+    /// Nonce, attributes and HMAC of an authorisation, and what follows.
+    fn authorisation(bytes: &[u8]) -> (&[u8], u8, &[u8], &[u8]) {
+        let (nonce, rest) = content(bytes);
+        let (hmac, after) = content(&rest[1..]);
+        (nonce, rest[0], hmac, after)
+    }
+
+    #[test]
+    fn a_response_has_the_attributes_that_were_asked_for() {
+        for asked in [0, DECRYPT, ENCRYPT, DECRYPT | ENCRYPT, AUDIT] {
+            for given in 0..=u8::MAX {
+                let is_same = given == asked || given == asked & !DECRYPT;
+                let is_exclusive = asked == AUDIT && given == AUDIT | AUDIT_EXCLUSIVE;
+                let answers = answers_attributes(asked, given);
+                assert_eq!(answers, is_same || is_exclusive, "{asked:#x} {given:#x}");
+            }
+        }
+    }
+
+    /// Plays what ESAPI said in unsalted auth sessions: our HMACs and ciphers agree with its own and
+    /// with the TPM's.
+    #[test]
+    fn proofs_and_ciphers_are_those_of_esapi() {
+        let mut lines = include_str!("vectors/esapi-sessions.txt").lines();
+        let (mut root, mut name) = (Vec::new(), Vec::new());
+        let (mut began, mut opened) = (Vec::new(), Vec::new());
+        let mut proofs = 0;
+        while let Some(line) = lines.next() {
+            let (kind, rest) = line.split_once(' ').unwrap();
+            if kind == "=" {
+                let (step, gave) = rest.split_once(": ").unwrap();
+                match step {
+                    "root" => root = bytes(gave),
+                    "key" | "seal" => name = bytes(gave),
+                    "unseal" => assert_eq!(opened, bytes(gave)),
+                    _ => {}
+                }
+                continue;
+            }
+            let command = bytes(rest);
+            let answer = bytes(lines.next().unwrap().strip_prefix("< ").unwrap());
+            let code = word(&command[6..]);
+            if code == START_AUTH_SESSION {
+                began = content(&answer[14..]).0.to_vec();
+            }
+            if command[..2] != [0x80, 2] || word(&command[18..]) != HMAC_SESSION {
+                continue;
+            }
+            if code == CREATE {
+                name.clone_from(&root);
+            }
+            let (nonce, attributes, hmac, parameters) = authorisation(&command[22..]);
+            let value: &[u8] = if code == CREATE { b"" } else { b"value" };
+            let mut session = AuthSession {
+                handle: HMAC_SESSION,
+                key: Zeroizing::new(value.to_vec()),
+                nonce_caller: Zeroizing::new(nonce.to_vec()),
+                nonce_tpm: began.clone(),
+            };
+            let ours = session.command_hmac(code, &[&name], parameters, attributes);
+            assert_eq!(ours[..], *hmac, "command {code:#x}");
+            let (body, end) = answer[14..].split_at(word(&answer[10..]) as usize);
+            let (nonce, attributes, hmac, _) = authorisation(end);
+            assert!(session.verifies_response(code, body, nonce, attributes, hmac));
+            let mut body = body.to_vec();
+            if attributes & ENCRYPT != 0 {
+                session.decrypt(&mut body).unwrap();
+                opened = content(&body).0.to_vec();
+            }
+            proofs += 1;
+        }
+        assert_eq!(proofs, 4);
+    }
+}

@@ -1,0 +1,57 @@
+//! A private key on its way into the TPM, readable for the key that will wrap it and for nobody
+//! else (Part 1, section 23.3: duplication with an outer wrapper and no inner one).
+
+use super::command::kdf::{kdfa, share_secret};
+use super::{Hash, Secret, TpmError, name_of};
+use crate::key::PublicKey;
+use crate::stack::leaving_nothing;
+use aes::Aes128;
+use cfb_mode::Encryptor;
+use cfb_mode::cipher::KeyIvInit;
+
+const RSA: u16 = 0x0001;
+const ECC: u16 = 0x0023;
+/// Storage keys of ours, and every SRK of the TCG's templates, encrypt with AES-128-CFB.
+const KEY_BITS: u32 = 128;
+
+/// The content of the TPM2B_PRIVATE that TPM2_Import takes, and that of the
+/// TPM2B_ENCRYPTED_SECRET beside it.
+///
+/// `area` is the key's TPMT_PUBLIC, `value` its authorisation value to be, `secret` the scalar or a
+/// prime. `parent` wraps it; `hash` is that key's nameAlg.
+pub(super) fn duplicate(
+    parent: &PublicKey,
+    hash: Hash,
+    area: &[u8],
+    public: &PublicKey,
+    value: &Secret,
+    secret: &Secret,
+) -> Result<(Vec<u8>, Vec<u8>), TpmError> {
+    let kind = match public {
+        PublicKey::Ec { .. } => ECC,
+        PublicKey::Rsa { .. } => RSA,
+    };
+    // TPMT_SENSITIVE, the seed empty; all of it a TPM2B_SENSITIVE.
+    let mut sensitive = Secret::new(kind.to_be_bytes().to_vec());
+    for part in [&value[..], &[], &secret[..]] {
+        sensitive.extend((part.len() as u16).to_be_bytes());
+        sensitive.extend_from_slice(part);
+    }
+    let mut encrypted = Secret::new((sensitive.len() as u16).to_be_bytes().to_vec());
+    encrypted.extend_from_slice(&sensitive);
+
+    let name = name_of(area).ok_or_else(|| TpmError::Unsupported("no public area".into()))?;
+    let (seed, encrypted_seed) = share_secret(parent, hash, "DUPLICATE")?;
+    let key = kdfa(hash, &seed, "STORAGE", &name, &[], KEY_BITS);
+    let cipher = Encryptor::<Aes128>::new_from_slices(&key, &[0; 16])
+        .map_err(|_| TpmError::Unsupported("AES-128-CFB".into()))?;
+    leaving_nothing(|| cipher.encrypt(&mut encrypted));
+    let bits = 8 * hash.width() as u32;
+    let key = kdfa(hash, &seed, "INTEGRITY", &[], &[], bits);
+    let integrity = hash.hmac(&key, &[&encrypted, &name]);
+
+    let mut duplicate = (integrity.len() as u16).to_be_bytes().to_vec();
+    duplicate.extend_from_slice(&integrity);
+    duplicate.extend_from_slice(&encrypted);
+    Ok((duplicate, encrypted_seed))
+}

@@ -1,0 +1,422 @@
+//! Keys that the device makes: a storage key of its own that wraps them, and their way into a
+//! persistent handle and out of it.
+
+use super::exchange::Exchange;
+use super::flush;
+use super::import::duplicate;
+use super::{
+    Auth, AuthValue, Hash, Link, PrimaryKey, PublicArea, SaltKey, Secret, Secrets, Tpm, TpmError,
+    Used, WrappedKey, name_of, template,
+};
+use crate::key::{Curve, PublicKey};
+
+/// The storage root key (TCG, TPM 2.0 Provisioning Guidance, section 7.8).
+pub const SRK: u32 = 0x8100_0001;
+
+/// A TPMT_PUBLIC, and the name of the object that has it.
+type AreaAndName = (Vec<u8>, Vec<u8>);
+
+/// What is to be put at a persistent handle.
+struct Loaded {
+    /// Its transient handle.
+    handle: u32,
+    /// Its TPM name.
+    name: Vec<u8>,
+    /// Its TPMT_PUBLIC, if it is to read the salt of the command that puts it there.
+    area: Option<Vec<u8>>,
+}
+
+/// A key at a persistent handle that wraps others; its authorisation value is empty.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StorageKey {
+    handle: u32,
+    name: Vec<u8>,
+    public: PublicKey,
+    hash: Hash,
+    area: Vec<u8>,
+}
+
+/// What kind of key is to be made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyAlgorithm {
+    /// On this curve.
+    Ec(Curve),
+    /// RSA with a modulus of so many bits, the exponent 65537.
+    Rsa(u32),
+}
+
+/// What the TPM is to let a key do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeyPurpose {
+    /// It signs.
+    pub signs: bool,
+    /// RSA: it decrypts. EC: it agrees on secrets.
+    pub decrypts: bool,
+}
+
+impl StorageKey {
+    /// Its persistent handle.
+    pub fn handle(&self) -> u32 {
+        self.handle
+    }
+
+    /// The TPM name.
+    pub fn name(&self) -> &[u8] {
+        &self.name
+    }
+
+    /// The key as found at a handle, or as it was remembered.
+    ///
+    /// `None` if it wraps no keys.
+    pub fn of(handle: u32, area: &[u8]) -> Option<Self> {
+        let parsed = PublicArea::parse(area).filter(PublicArea::is_storage_key)?;
+        Some(Self {
+            handle,
+            name: name_of(area)?,
+            hash: parsed.name_hash,
+            public: parsed.key,
+            area: area.to_vec(),
+        })
+    }
+
+    /// Whether it looks as those that [`Tpm::make_storage_key`] makes.
+    pub fn is_as_ours(&self) -> bool {
+        template::is_storage_root(&self.area)
+    }
+
+    /// Its TPMT_PUBLIC.
+    pub fn area(&self) -> &[u8] {
+        &self.area
+    }
+
+    /// Itself as the key that reads salts.
+    pub fn salt_key(&self) -> SaltKey {
+        SaltKey::in_handle(self.handle, &self.public, self.hash, &self.name)
+    }
+
+    /// Used in an auth session that is salted to itself, so that the response proves where it comes
+    /// from.
+    pub(super) fn used<'a>(&'a self, salt_key: &'a SaltKey) -> Used<'a> {
+        Used::new(self.handle, &self.name, Auth::Value(&[], Some(salt_key)))
+    }
+}
+
+impl Tpm {
+    /// The storage key at a persistent handle; `None` if nothing is there.
+    ///
+    /// # Errors
+    ///
+    /// [`TpmError::Unsupported`] if what is there wraps no keys.
+    pub fn storage_key(&self, handle: u32) -> Result<Option<StorageKey>, TpmError> {
+        let Some((area, _)) = self.public_at(handle)? else {
+            return Ok(None);
+        };
+        let none = || TpmError::Unsupported(format!("handle 0x{handle:08X} holds no storage key"));
+        StorageKey::of(handle, &area).map(Some).ok_or_else(none)
+    }
+
+    /// Makes a storage key of random below the storage root key, and that if there is none; at this
+    /// handle. Its wrapped form is stored nowhere: once evicted it is gone, and with it all that it
+    /// wraps. Writes to the TPM.
+    ///
+    /// If another process makes one there at the same time, that is the one.
+    pub fn make_storage_key(&self, handle: u32, owner: &AuthValue) -> Result<StorageKey, TpmError> {
+        let root = self.believed_root(owner)?;
+        let template = template::storage_root(false);
+        let made = self.create_below(&root, Secrets::default(), &template)?;
+        let owner = owner.clone().salted_to(root.salt_key());
+        match self.persist(&made, handle, &owner) {
+            Ok(()) => StorageKey::of(handle, made.area()).ok_or_else(|| missing(handle)),
+            Err(TpmError::KeyReplaced(_)) => {
+                let there = self.storage_key(handle)?.ok_or_else(|| missing(handle))?;
+                if !there.is_as_ours() || self.is_primary(&there)? {
+                    return Err(TpmError::KeyReplaced(handle));
+                }
+                self.prove(&there)?;
+                Ok(there)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The first half of [`Tpm::make_storage_key`]: a storage key that is in no handle yet, for
+    /// whoever notes which one it is before [`Tpm::persist`]. Its wrapped form is for nothing else.
+    pub fn create_storage_key(&self, owner: &AuthValue) -> Result<WrappedKey, TpmError> {
+        let root = self.believed_root(owner)?;
+        self.create_below(&root, Secrets::default(), &template::storage_root(false))
+    }
+
+    /// That the TPM itself has this key at its handle now, and no older answer says so: the TPM whose
+    /// storage root key is believed, if it has one.
+    ///
+    /// # Errors
+    ///
+    /// [`TpmError::Unproven`] if it does not.
+    pub fn prove(&self, key: &StorageKey) -> Result<(), TpmError> {
+        match self.wraps_proven(key.handle, &key.name, &self.salt_key()?) {
+            Ok(true) => Ok(()),
+            Ok(false) | Err(TpmError::WrongAnswer(_)) => Err(TpmError::Unproven(format!(
+                "handle 0x{:08X}: the TPM does not have the storage key there that an answer showed: \
+                 the answer was an old one, or somebody else's. Nothing was made; try again, and look \
+                 for what stands between this program and the TPM if it stays so",
+                key.handle
+            ))),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The storage root key, if it is to be believed; made if there is none.
+    fn believed_root(&self, owner: &AuthValue) -> Result<StorageKey, TpmError> {
+        let root = match self.storage_key(SRK)? {
+            Some(root) => root,
+            None => self.make_root(owner)?,
+        };
+        self.believe_root(&root.name)?;
+        Ok(root)
+    }
+
+    fn make_root(&self, owner: &AuthValue) -> Result<StorageKey, TpmError> {
+        let template = template::storage_root(false);
+        let salt_key = self.salt_key_for(owner)?;
+        let hierarchy = Used::owner(Auth::by(owner.as_bytes(), salt_key.as_ref()));
+        let mut made = Vec::new();
+        let what = "making the storage root key";
+        let remembered = self.remembered_root()?;
+        let kept = self.put_at(what, SRK, owner, salt_key.as_ref(), |link| {
+            let (root, area, name) = link.create_primary(hierarchy, &template)?;
+            if let Some(other) = remembered.as_ref().filter(|known| **known != name) {
+                let distrusted = Err(self.other_root_derived(&name, other));
+                flush(link, root, &distrusted);
+                return distrusted;
+            }
+            made.clone_from(&area);
+            Ok(Loaded {
+                handle: root,
+                name,
+                area: Some(area),
+            })
+        });
+        // Salts are for this key from now on.
+        self.seek_salt_key();
+        match kept {
+            Ok(()) => StorageKey::of(SRK, &made).ok_or_else(|| missing(SRK)),
+            // Another process put its own there first, which is the same.
+            Err(TpmError::KeyReplaced(_)) => self.storage_key(SRK)?.ok_or_else(|| missing(SRK)),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Puts what `load` gives at a persistent handle, and flushes it. The HMAC of the response proves
+    /// that the TPM which has the salt key did so; without one the salt is for the loaded key itself.
+    ///
+    /// # Errors
+    ///
+    /// [`TpmError::KeyReplaced`] if something is there already.
+    fn put_at(
+        &self,
+        what: &str,
+        handle: u32,
+        owner: &AuthValue,
+        salt_key: Option<&SaltKey>,
+        mut load: impl FnMut(&mut Link) -> Result<Loaded, TpmError>,
+    ) -> Result<(), TpmError> {
+        let unfit = || TpmError::Unsupported("the TPM made a key that reads no salt".into());
+        let mut put = None;
+        let putting = Exchange::new(what).loading().writing();
+        let kept = by_owner(putting.run(self, |link| {
+            let loaded = load(link)?;
+            let own = loaded.salt_key(loaded.handle);
+            let kept = match salt_key.or(own.as_ref()) {
+                Some(salt_key) => {
+                    let owner = Used::owner(Auth::Value(owner.as_bytes(), Some(salt_key)));
+                    link.evict(owner, (loaded.handle, &loaded.name), handle)
+                }
+                None => Err(unfit()),
+            };
+            flush(link, loaded.handle, &kept);
+            put = Some(loaded);
+            kept
+        }));
+        match (kept, put) {
+            (Err(TpmError::Response(code)), _) if code.is_taken() => {
+                Err(TpmError::KeyReplaced(handle))
+            }
+            // It may have run, whatever the answer says: what is there now decides.
+            (Err(error), Some(loaded)) if !error.is_silence() => {
+                let own = loaded.salt_key(handle);
+                let salt_key = salt_key.or(own.as_ref()).ok_or_else(unfit)?;
+                match self.holds_proven(handle, &loaded.name, salt_key) {
+                    Ok(true) => Ok(()),
+                    Ok(false) | Err(_) => Err(error),
+                }
+            }
+            (kept, _) => kept,
+        }
+    }
+
+    /// A new key below a storage key. Two commands: the HMAC of the response proves that the TPM which
+    /// has the storage key made it.
+    pub fn create_key(
+        &self,
+        parent: &StorageKey,
+        value: &Secret,
+        algorithm: KeyAlgorithm,
+        usage: KeyPurpose,
+    ) -> Result<WrappedKey, TpmError> {
+        let template = template::own_key(algorithm, usage);
+        let secrets = Secrets { value, data: &[] };
+        self.create_below(parent, secrets, &template)
+    }
+
+    /// Seals data so that only this authorisation value opens them. Two commands, in an auth session
+    /// that hides them. `counts`: a wrong value counts towards lockout.
+    pub fn seal(
+        &self,
+        parent: &StorageKey,
+        value: &Secret,
+        data: &Secret,
+        counts: bool,
+    ) -> Result<WrappedKey, TpmError> {
+        self.create_below(parent, Secrets { value, data }, &template::sealed(counts))
+    }
+
+    /// Opens what [`Tpm::seal`] made, hidden from whoever listens on the bus. Four commands, or
+    /// three where it stays loaded.
+    ///
+    /// # Errors
+    ///
+    /// [`TpmError::WrongAuth`] for a wrong value, which was counted.
+    pub fn unseal(&self, sealed: &WrappedKey, value: &AuthValue) -> Result<Secret, TpmError> {
+        let value = value.clone().hiding_response();
+        self.with_wrapped("Unseal", sealed, &value, |link, used| link.unseal(used))
+    }
+
+    fn create_below(
+        &self,
+        parent: &StorageKey,
+        secrets: Secrets,
+        template: &[u8],
+    ) -> Result<WrappedKey, TpmError> {
+        let salt_key = parent.salt_key();
+        let used = parent.used(&salt_key);
+        // Twice is harmless: what a lost answer held is held nowhere else.
+        let (area, private) =
+            Exchange::new("Create").run(self, |link| link.create(used, secrets, template))?;
+        Ok(WrappedKey::below(parent, area, private))
+    }
+
+    /// A key from outside, encrypted for the storage key all the way. Two commands.
+    ///
+    /// `secret` is the scalar of an EC key, or one prime of an RSA key's modulus.
+    pub fn import_key(
+        &self,
+        parent: &StorageKey,
+        value: &Secret,
+        public: &PublicKey,
+        secret: &Secret,
+        usage: KeyPurpose,
+    ) -> Result<WrappedKey, TpmError> {
+        let area = template::imported_key(public, usage);
+        let (duplicate, seed) =
+            duplicate(&parent.public, parent.hash, &area, public, value, secret)?;
+        let salt_key = parent.salt_key();
+        let used = parent.used(&salt_key);
+        let private = Exchange::new("Import")
+            .run(self, |link| link.import(used, &area, &duplicate, &seed))?;
+        Ok(WrappedKey::below(parent, area, private))
+    }
+
+    /// Puts a wrapped key at a persistent handle too. Writes to the TPM; four commands.
+    ///
+    /// # Errors
+    ///
+    /// [`TpmError::KeyReplaced`] if something is there already.
+    pub fn persist(
+        &self,
+        key: &WrappedKey,
+        handle: u32,
+        owner: &AuthValue,
+    ) -> Result<(), TpmError> {
+        let salt_key = self.session_key(owner)?;
+        self.put_at("EvictControl", handle, owner, Some(&salt_key), |link| {
+            Loaded::of(key.load(link)?, key.name())
+        })
+    }
+
+    /// The same of a derived key.
+    pub fn persist_primary(
+        &self,
+        key: &PrimaryKey,
+        handle: u32,
+        owner: &AuthValue,
+    ) -> Result<(), TpmError> {
+        let salt_key = self.session_key(owner)?;
+        self.put_at("EvictControl", handle, owner, Some(&salt_key), |link| {
+            Loaded::of(key.load(link)?, key.name())
+        })
+    }
+
+    /// The name of what is at a persistent handle; `None` if nothing is.
+    pub(crate) fn name_at(&self, handle: u32) -> Result<Option<Vec<u8>>, TpmError> {
+        Ok(self.public_at(handle)?.map(|(_, name)| name))
+    }
+
+    /// Whether the persistent handle holds the key of this name.
+    pub fn holds(&self, handle: u32, name: &[u8]) -> Result<bool, TpmError> {
+        Ok(self.name_at(handle)?.is_some_and(|there| there == name))
+    }
+
+    /// The TPMT_PUBLIC and the name of what is at a persistent handle; `None` if nothing is.
+    pub(super) fn public_at(&self, handle: u32) -> Result<Option<AreaAndName>, TpmError> {
+        Exchange::new("ReadPublic").run(self, |link| match link.read_public(handle) {
+            Err(TpmError::Response(code)) if code.is_missing_handle() => Ok(None),
+            other => other.map(Some),
+        })
+    }
+
+    /// Takes the key of this name away from a persistent handle, if it is there. Writes to the TPM.
+    pub fn evict(&self, handle: u32, name: &[u8], owner: &AuthValue) -> Result<(), TpmError> {
+        if !self.holds(handle, name)? {
+            return Ok(());
+        }
+        let salt_key = self.salt_key_for(owner)?;
+        let owner = Used::owner(Auth::by(owner.as_bytes(), salt_key.as_ref()));
+        let gone = Exchange::new("EvictControl")
+            .salted(salt_key.as_ref())
+            .writing()
+            .run(self, |link| link.evict(owner, (handle, name), handle));
+        match by_owner(gone) {
+            Err(error) if error.is_transport_fault() && !self.holds(handle, name)? => Ok(()),
+            other => other,
+        }
+    }
+}
+
+impl Loaded {
+    fn of(handle: u32, name: &[u8]) -> Result<Self, TpmError> {
+        Ok(Self {
+            handle,
+            name: name.to_vec(),
+            area: None,
+        })
+    }
+
+    /// Itself as the key that reads salts, in this handle.
+    fn salt_key(&self, handle: u32) -> Option<SaltKey> {
+        SaltKey::of(handle, self.area.as_deref()?)
+    }
+}
+
+fn missing(handle: u32) -> TpmError {
+    TpmError::Unsupported(format!(
+        "handle 0x{handle:08X} is empty although it was filled"
+    ))
+}
+
+/// Nobody but the owner of the TPM may fill or empty a persistent handle.
+pub(super) fn by_owner<R>(result: Result<R, TpmError>) -> Result<R, TpmError> {
+    result.map_err(|error| match error {
+        TpmError::Response(code) if code.is_wrong_auth() => TpmError::OwnerAuth,
+        other => other,
+    })
+}

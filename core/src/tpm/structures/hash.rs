@@ -1,0 +1,168 @@
+//! Hash algorithms of a TPM (Part 2, section 6.3), and what is computed with them here.
+
+use crate::stack::leaving_nothing;
+use hmac::digest::FixedOutput;
+use hmac::{Hmac, KeyInit, Mac};
+use sha1::Sha1;
+use sha2::{Digest, Sha256, Sha384, Sha512};
+use std::fmt;
+use zeroize::Zeroizing;
+
+/// A hash algorithm by its TPM identifier (Part 2, section 6.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Hash {
+    Sha1,
+    Sha256,
+    Sha384,
+    Sha512,
+}
+
+/// `$body` with `$hash` standing for the algorithm's type.
+macro_rules! by_algorithm {
+    ($which:expr, $hash:ident => $body:expr) => {
+        match $which {
+            Hash::Sha1 => {
+                type $hash = Sha1;
+                $body
+            }
+            Hash::Sha256 => {
+                type $hash = Sha256;
+                $body
+            }
+            Hash::Sha384 => {
+                type $hash = Sha384;
+                $body
+            }
+            Hash::Sha512 => {
+                type $hash = Sha512;
+                $body
+            }
+        }
+    };
+}
+
+pub(in crate::tpm) use by_algorithm;
+
+impl fmt::Display for Hash {
+    /// As FIPS 180-4 calls it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Sha1 => "SHA-1",
+            Self::Sha256 => "SHA-256",
+            Self::Sha384 => "SHA-384",
+            Self::Sha512 => "SHA-512",
+        })
+    }
+}
+
+impl Hash {
+    /// All that a signature may be over.
+    pub const ALL: [Self; 4] = [Self::Sha1, Self::Sha256, Self::Sha384, Self::Sha512];
+
+    /// TPM_ALG_ID.
+    pub const fn algorithm(self) -> u16 {
+        match self {
+            Self::Sha1 => 0x0004,
+            Self::Sha256 => 0x000B,
+            Self::Sha384 => 0x000C,
+            Self::Sha512 => 0x000D,
+        }
+    }
+
+    /// The hash with this TPM_ALG_ID.
+    pub(crate) fn of_algorithm(algorithm: u16) -> Option<Self> {
+        Self::ALL
+            .into_iter()
+            .find(|hash| hash.algorithm() == algorithm)
+    }
+
+    /// Bytes of a digest.
+    pub const fn width(self) -> usize {
+        match self {
+            Self::Sha1 => 20,
+            Self::Sha256 => 32,
+            Self::Sha384 => 48,
+            Self::Sha512 => 64,
+        }
+    }
+
+    /// What stands in front of a digest in a DigestInfo (RFC 8017, section 9.2, note 1).
+    pub const fn digest_info(self) -> &'static [u8] {
+        match self {
+            Self::Sha1 => b"\x30\x21\x30\x09\x06\x05\x2b\x0e\x03\x02\x1a\x05\x00\x04\x14",
+            Self::Sha256 => {
+                b"\x30\x31\x30\x0d\x06\x09\x60\x86\x48\x01\x65\x03\x04\x02\x01\x05\x00\x04\x20"
+            }
+            Self::Sha384 => {
+                b"\x30\x41\x30\x0d\x06\x09\x60\x86\x48\x01\x65\x03\x04\x02\x02\x05\x00\x04\x30"
+            }
+            Self::Sha512 => {
+                b"\x30\x51\x30\x0d\x06\x09\x60\x86\x48\x01\x65\x03\x04\x02\x03\x05\x00\x04\x40"
+            }
+        }
+    }
+
+    /// The digest of these parts, one after the other.
+    pub(crate) fn digest(self, parts: &[&[u8]]) -> Vec<u8> {
+        leaving_nothing(|| {
+            by_algorithm!(self, H => {
+                let mut hash = H::new();
+                parts.iter().for_each(|part| hash.update(part));
+                // Into its place: what is digested may be a PIN, and no copy is to stay on the stack.
+                let mut digest = vec![0; self.width()];
+                if let Ok(place) = digest.as_mut_slice().try_into() {
+                    Digest::finalize_into(hash, place);
+                }
+                digest
+            })
+        })
+    }
+
+    /// HMAC (RFC 2104) of these parts, one after the other.
+    pub(crate) fn hmac(self, key: &[u8], parts: &[&[u8]]) -> Zeroizing<Vec<u8>> {
+        leaving_nothing(|| {
+            by_algorithm!(self, H => match Hmac::<H>::new_from_slice(key) {
+                Ok(mut mac) => {
+                    parts.iter().for_each(|part| mac.update(part));
+                    let mut code = Zeroizing::new(vec![0; self.width()]);
+                    if let Ok(place) = code.as_mut_slice().try_into() {
+                        mac.finalize_into(place);
+                    }
+                    code
+                }
+                // HMAC takes keys of every length.
+                Err(_) => Zeroizing::default(),
+            })
+        })
+    }
+
+    /// Whether `expected` is that HMAC; takes as long whatever differs.
+    pub(crate) fn hmac_is(self, key: &[u8], parts: &[&[u8]], expected: &[u8]) -> bool {
+        leaving_nothing(|| {
+            by_algorithm!(self, H => Hmac::<H>::new_from_slice(key).is_ok_and(|mut mac| {
+                parts.iter().for_each(|part| mac.update(part));
+                mac.verify_slice(expected).is_ok()
+            }))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn digests_and_codes_are_those_of_the_standards() {
+        let hex = |bytes: &[u8]| crate::key::hex(bytes);
+        let digest = Hash::Sha256.digest(&[b"a", b"bc"]);
+        assert_eq!(hex(&digest[..8]), "ba7816bf8f01cfea"); // FIPS 180-2, B.1
+        let code = Hash::Sha256.hmac(b"Jefe", &[b"what do ya want ", b"for nothing?"]);
+        assert_eq!(hex(&code[..8]), "5bdcc146bf60754e"); // RFC 4231, 4.3
+        assert!(
+            Hash::ALL
+                .iter()
+                .all(|hash| hash.digest(&[]).iter().any(|byte| *byte != 0))
+        );
+    }
+}

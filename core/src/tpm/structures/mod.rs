@@ -1,0 +1,24 @@
+//! Structures of the TPM (Part 2) in plain types, and as bytes.
+
+pub(super) mod hash;
+mod nv;
+mod property;
+pub(super) mod public;
+mod response_code;
+mod signature;
+pub(super) mod template;
+
+pub use hash::Hash;
+pub use nv::NvPublic;
+pub use property::Property;
+pub use public::{KeyScheme, PublicArea, other_kind};
+pub(crate) use public::{name_of, qualified_name_below};
+pub use response_code::ResponseCode;
+pub use signature::{Signature, SignatureScheme};
+
+/// A TPM2B with this content (Part 2, section 10.4).
+pub(in crate::tpm) fn sized(bytes: &[u8]) -> Vec<u8> {
+    let mut sized = (bytes.len() as u16).to_be_bytes().to_vec();
+    sized.extend(bytes);
+    sized
+}

@@ -1,0 +1,69 @@
+//! Properties of a TPM (Part 2, section 6.13).
+
+/// A property of TPM_CAP_TPM_PROPERTIES (Part 2, section 6.13).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Property {
+    /// The most bytes that one TPM2_NV_Read returns.
+    NvBufferMax,
+    /// Failed tries of authorisation that count now.
+    LockoutCounter,
+    /// So many are lockout.
+    MaxAuthFail,
+    /// Seconds until one failed try is forgotten.
+    LockoutInterval,
+    /// Seconds until the lockout authorisation may be tried again.
+    LockoutRecovery,
+    /// The maker, four characters.
+    Manufacturer,
+    /// The maker's name for the model, four characters.
+    Vendor1,
+    /// Four more.
+    Vendor2,
+    /// Four more.
+    Vendor3,
+    /// Four more.
+    Vendor4,
+    /// The upper half of the firmware's version.
+    Firmware1,
+    /// The lower half.
+    Firmware2,
+    /// TPMA_PERMANENT: which authorisation values are set, and whether the TPM is locked.
+    Permanent,
+    /// How many persistent handles are taken.
+    Persistent,
+    /// How many more there is room for, at least.
+    PersistentRoom,
+    /// The most bytes that one NV index holds.
+    NvIndexMax,
+}
+
+impl Property {
+    /// What tells of lockout, in the order of the tags, which follow each other.
+    pub(crate) const LOCKOUT: [Self; 3] = [
+        Self::LockoutCounter,
+        Self::MaxAuthFail,
+        Self::LockoutInterval,
+    ];
+
+    /// TPM_PT.
+    pub const fn tag(self) -> u32 {
+        match self {
+            Self::NvBufferMax => 0x12C,
+            Self::LockoutCounter => 0x20E,
+            Self::MaxAuthFail => 0x20F,
+            Self::LockoutInterval => 0x210,
+            Self::LockoutRecovery => 0x211,
+            Self::Manufacturer => 0x105,
+            Self::Vendor1 => 0x106,
+            Self::Vendor2 => 0x107,
+            Self::Vendor3 => 0x108,
+            Self::Vendor4 => 0x109,
+            Self::Firmware1 => 0x10B,
+            Self::Firmware2 => 0x10C,
+            Self::NvIndexMax => 0x117,
+            Self::Permanent => 0x200,
+            Self::Persistent => 0x208,
+            Self::PersistentRoom => 0x209,
+        }
+    }
+}

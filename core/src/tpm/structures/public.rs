@@ -1,0 +1,261 @@
+//! Public areas: what kind of key a handle holds (Part 2, section 12.2.4, TPMT_PUBLIC).
+
+use crate::key::{Curve, PublicKey};
+use crate::tpm::{Hash, SignatureScheme};
+use tpm2_protocol::TpmUnmarshal;
+use tpm2_protocol::data::{
+    TpmAlgId, TpmEccCurve, TpmaObject, TpmtPublic, TpmuAsymScheme, TpmuPublicId, TpmuPublicParms,
+};
+
+/// The exponent that a public area means by 0.
+const DEFAULT_EXPONENT: u32 = 65537;
+
+/// How a key may sign.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyScheme {
+    /// The scheme is named with each signature.
+    Any,
+    /// This one and no other.
+    Fixed(SignatureScheme),
+}
+
+/// The public area of a key that can be used here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PublicArea {
+    /// The public key itself.
+    pub key: PublicKey,
+    /// How it signs.
+    pub scheme: KeyScheme,
+    /// The hash of its name.
+    pub name_hash: Hash,
+    attributes: u32,
+    bytes: Vec<u8>,
+}
+
+impl PublicArea {
+    /// From the bytes of a TPMT_PUBLIC.
+    ///
+    /// `None` if it is neither an RSA key nor one on a curve of ours, or its scheme is for neither
+    /// ECDSA nor RSA signatures.
+    pub fn parse(area: &[u8]) -> Option<Self> {
+        let (public, []) = TpmtPublic::unmarshal(area).ok()? else {
+            return None;
+        };
+        let (key, scheme, details) = match (&public.parameters, &public.unique) {
+            (TpmuPublicParms::Ecc(parameters), TpmuPublicId::Ecc(point)) => {
+                let curve = match parameters.curve_id {
+                    TpmEccCurve::NistP256 => Curve::P256,
+                    TpmEccCurve::NistP384 => Curve::P384,
+                    TpmEccCurve::NistP521 => Curve::P521,
+                    _ => return None,
+                };
+                let key = PublicKey::from_coordinates(curve, &point.x, &point.y)?;
+                (key, parameters.scheme.scheme, &parameters.scheme.details)
+            }
+            (TpmuPublicParms::Rsa(parameters), TpmuPublicId::Rsa(modulus)) => {
+                let exponent = match parameters.exponent.value() {
+                    0 => DEFAULT_EXPONENT,
+                    exponent => exponent,
+                };
+                let key = PublicKey::from_rsa(modulus, &exponent.to_be_bytes())?;
+                (key, parameters.scheme.scheme, &parameters.scheme.details)
+            }
+            _ => return None,
+        };
+        let hash = match details {
+            TpmuAsymScheme::Hash(hash) => match hash.hash_alg {
+                TpmAlgId::Sha1 => Some(Hash::Sha1),
+                TpmAlgId::Sha256 => Some(Hash::Sha256),
+                TpmAlgId::Sha384 => Some(Hash::Sha384),
+                TpmAlgId::Sha512 => Some(Hash::Sha512),
+                _ => return None,
+            },
+            TpmuAsymScheme::Null => None,
+        };
+        let scheme = match (scheme, hash) {
+            (TpmAlgId::Null, None) => KeyScheme::Any,
+            (TpmAlgId::Ecdsa, Some(hash)) => KeyScheme::Fixed(SignatureScheme::Ecdsa(hash)),
+            (TpmAlgId::Rsassa, Some(hash)) => KeyScheme::Fixed(SignatureScheme::Rsassa(hash)),
+            (TpmAlgId::Rsapss, Some(hash)) => KeyScheme::Fixed(SignatureScheme::Rsapss(hash)),
+            _ => return None,
+        };
+        Some(Self {
+            key,
+            scheme,
+            name_hash: name_hash_of(area)?,
+            attributes: public.object_attributes.bits(),
+            bytes: area.to_vec(),
+        })
+    }
+
+    /// The TPMT_PUBLIC as the TPM gave it; its digest by the area's nameAlg is in the key's name.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Whether the key wraps others: restricted, decrypts, does not sign.
+    pub fn is_storage_key(&self) -> bool {
+        is_storage_key(&self.bytes)
+    }
+
+    /// Whether wrong authorisation values for the key count towards lockout.
+    pub fn counts_wrong_auth(&self) -> bool {
+        self.attributes & TpmaObject::NO_DA.bits() == 0
+    }
+
+    /// Whether the key signs whatever it is given.
+    pub fn signs(&self) -> bool {
+        let all = TpmaObject::RESTRICTED.bits() | TpmaObject::SIGN_ENCRYPT.bits();
+        self.attributes & all == TpmaObject::SIGN_ENCRYPT.bits()
+    }
+
+    /// Whether the key signs only what the TPM itself made: an attestation key.
+    pub fn attests(&self) -> bool {
+        let all = TpmaObject::RESTRICTED.bits() | TpmaObject::SIGN_ENCRYPT.bits();
+        self.attributes & all == all
+    }
+
+    /// Whether the key decrypts, or agrees on secrets, whatever it is given.
+    pub fn decrypts(&self) -> bool {
+        let all = TpmaObject::RESTRICTED.bits() | TpmaObject::DECRYPT.bits();
+        self.attributes & all == TpmaObject::DECRYPT.bits()
+    }
+
+    /// Whether the scheme is named with each use.
+    pub fn takes_any_scheme(&self) -> bool {
+        self.scheme == KeyScheme::Any
+    }
+
+    /// Whether no authorisation value but only a policy lets it be used.
+    pub fn asks_for_policy(&self) -> bool {
+        self.attributes & TpmaObject::USER_WITH_AUTH.bits() == 0
+    }
+
+    /// Whether this TPM made the private half, and it never was anywhere else.
+    pub fn is_of_this_tpm(&self) -> bool {
+        let set = TpmaObject::FIXED_TPM.bits() | TpmaObject::SENSITIVE_DATA_ORIGIN.bits();
+        self.attributes & set == set
+    }
+
+    /// Whether wrong authorisation values do not count towards the TPM's lockout.
+    pub fn is_no_da(&self) -> bool {
+        self.attributes & TpmaObject::NO_DA.bits() != 0
+    }
+
+    /// Whether the key can be an identity: it signs anything, does nothing else, and never left
+    /// this TPM nor its parent (TCG, TPM 2.0 Keys for Device Identity, section 7.3.4).
+    pub fn is_identity(&self) -> bool {
+        let set = TpmaObject::SIGN_ENCRYPT.bits()
+            | TpmaObject::FIXED_TPM.bits()
+            | TpmaObject::FIXED_PARENT.bits()
+            | TpmaObject::SENSITIVE_DATA_ORIGIN.bits();
+        let clear = TpmaObject::RESTRICTED.bits() | TpmaObject::DECRYPT.bits();
+        self.attributes & (set | clear) == set
+    }
+}
+
+/// TPMA_OBJECT of a TPMT_PUBLIC of any kind; none set where it is cut.
+fn attributes_of(area: &[u8]) -> u32 {
+    let bytes = area.get(4..8).and_then(|bytes| bytes.try_into().ok());
+    bytes.map_or(0, u32::from_be_bytes)
+}
+
+/// As [`PublicArea::is_storage_key`] of an object of any kind.
+pub(in crate::tpm) fn is_storage_key(area: &[u8]) -> bool {
+    let set = TpmaObject::RESTRICTED.bits() | TpmaObject::DECRYPT.bits();
+    attributes_of(area) & (set | TpmaObject::SIGN_ENCRYPT.bits()) == set
+}
+
+/// Whether wrong authorisation values for an object of any kind count towards lockout.
+pub(in crate::tpm) fn counts_wrong_auth(area: &[u8]) -> bool {
+    attributes_of(area) & TpmaObject::NO_DA.bits() == 0
+}
+
+/// What kind of object a TPMT_PUBLIC is of that [`PublicArea::parse`] does not take.
+pub fn other_kind(area: &[u8]) -> &'static str {
+    let Ok((public, [])) = TpmtPublic::unmarshal(area) else {
+        return "its public area is damaged, or of an algorithm that is not known here";
+    };
+    let scheme = match &public.parameters {
+        TpmuPublicParms::KeyedHash(_) => return "it is sealed data or an HMAC key, no key pair",
+        TpmuPublicParms::SymCipher(_) => return "it is a symmetric key, no key pair",
+        TpmuPublicParms::Ecc(parameters) => match parameters.curve_id {
+            TpmEccCurve::NistP256 | TpmEccCurve::NistP384 | TpmEccCurve::NistP521 => {
+                parameters.scheme.scheme
+            }
+            _ => return "its curve is none of P-256, P-384 and P-521",
+        },
+        TpmuPublicParms::Rsa(parameters) => parameters.scheme.scheme,
+        _ => return "its public area is of an algorithm that is not known here",
+    };
+    match scheme {
+        TpmAlgId::Oaep => "it decrypts by OAEP alone, and by one hash",
+        TpmAlgId::Rsaes => "it decrypts by RSAES-PKCS1-v1_5 alone",
+        TpmAlgId::Null | TpmAlgId::Ecdsa | TpmAlgId::Rsassa | TpmAlgId::Rsapss => {
+            "its public key or its hash is of no kind that is known here"
+        }
+        _ => "it is for a scheme that is neither ECDSA nor one of RSA's",
+    }
+}
+
+fn name_hash_of(area: &[u8]) -> Option<Hash> {
+    let algorithm = area.get(2..4)?.try_into().ok()?;
+    Hash::of_algorithm(u16::from_be_bytes(algorithm))
+}
+
+/// The name of an object with this TPMT_PUBLIC: its nameAlg and the digest (Part 1, section 16).
+///
+/// `None` if that names no hash of ours.
+pub(crate) fn name_of(area: &[u8]) -> Option<Vec<u8>> {
+    let hash = name_hash_of(area)?;
+    Some([&hash.algorithm().to_be_bytes()[..], &hash.digest(&[area])].concat())
+}
+
+/// The qualified name of an object of this name below a parent of this qualified name (Part 1,
+/// section 16: "Names").
+pub(crate) fn qualified_name_below(parent: &[u8], name: &[u8]) -> Option<Vec<u8>> {
+    let algorithm = name.first_chunk()?;
+    let hash = Hash::of_algorithm(u16::from_be_bytes(*algorithm))?;
+    Some([&algorithm[..], &hash.digest(&[parent, name])].concat())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tpm::fake::{FIXED, IDENTITY, p256_area as idevid};
+
+    #[test]
+    fn the_factory_template_is_an_identity() {
+        let area = PublicArea::parse(&idevid(IDENTITY, FIXED)).unwrap();
+        assert!(area.is_identity());
+        assert_eq!(
+            area.scheme,
+            KeyScheme::Fixed(SignatureScheme::Ecdsa(Hash::Sha256))
+        );
+        let open = PublicArea::parse(&idevid(IDENTITY, &[0x00, 0x10])).unwrap();
+        assert_eq!(open.scheme, KeyScheme::Any);
+    }
+
+    #[test]
+    fn other_keys_are_none() {
+        for (attributes, what) in [
+            (0x000500F2, "restricted: an attestation key"),
+            (0x000600F2, "decrypts too"),
+            (0x000200F2, "does not sign"),
+            (0x000400F0, "may move to another TPM"),
+            (0x000400E2, "may move to another parent"),
+            (0x000400D2, "was made outside"),
+        ] {
+            let area = PublicArea::parse(&idevid(attributes, FIXED)).unwrap();
+            assert!(!area.is_identity(), "{what}");
+        }
+    }
+
+    #[test]
+    fn cut_areas_are_no_keys() {
+        let area = idevid(IDENTITY, FIXED);
+        for end in 0..area.len() {
+            assert_eq!(PublicArea::parse(&area[..end]), None);
+        }
+    }
+}

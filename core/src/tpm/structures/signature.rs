@@ -1,0 +1,81 @@
+//! Signature schemes and signatures (Part 2, sections 11.2.1 and 11.3).
+
+use super::Hash;
+use crate::key::pad_left;
+use crate::tpm::TpmError;
+use std::fmt;
+
+/// How a digest is signed (TPMT_SIG_SCHEME; Part 2, section 11.2.1.5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SignatureScheme {
+    /// ECDSA (FIPS 186-5, section 6).
+    Ecdsa(Hash),
+    /// RSASSA-PKCS1-v1_5 (RFC 8017, section 8.2).
+    Rsassa(Hash),
+    /// RSASSA-PSS (RFC 8017, section 8.1); how long the salt is, the TPM alone decides.
+    Rsapss(Hash),
+}
+
+impl SignatureScheme {
+    /// TPM_ALG_ID of the scheme, without its hash.
+    pub const fn algorithm(self) -> u16 {
+        match self {
+            Self::Ecdsa(_) => 0x0018,
+            Self::Rsassa(_) => 0x0014,
+            Self::Rsapss(_) => 0x0016,
+        }
+    }
+
+    /// The hash that made the digest.
+    pub const fn hash(self) -> Hash {
+        match self {
+            Self::Ecdsa(hash) | Self::Rsassa(hash) | Self::Rsapss(hash) => hash,
+        }
+    }
+}
+
+impl fmt::Display for SignatureScheme {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let called = match self {
+            Self::Ecdsa(_) => "ECDSA",
+            Self::Rsassa(_) => "RSASSA-PKCS1-v1_5",
+            Self::Rsapss(_) => "RSASSA-PSS",
+        };
+        write!(f, "{called} with {}", self.hash())
+    }
+}
+
+/// A signature as the TPM gives it, big-endian; leading zeros may be left out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Signature {
+    /// The halves of an ECDSA signature.
+    Ecc {
+        /// r
+        r: Vec<u8>,
+        /// s
+        s: Vec<u8>,
+    },
+    /// An RSA signature of either scheme.
+    Rsa(Vec<u8>),
+}
+
+impl Signature {
+    /// `width` bytes as PKCS#11 has them (3.0, sections 6.1 and 6.3): r ‖ s, each as wide as the
+    /// curve's order; or as wide as the modulus.
+    ///
+    /// # Errors
+    ///
+    /// [`TpmError::WrongAnswer`] for a number that needs more bytes.
+    pub fn fixed(&self, width: usize) -> Result<Vec<u8>, TpmError> {
+        let whole = match self {
+            Self::Ecc { r, s } if r.len() == width / 2 && s.len() == width / 2 => {
+                Some([&r[..], s].concat())
+            }
+            Self::Ecc { r, s } => pad_left(r, width / 2)
+                .zip(pad_left(s, width / 2))
+                .map(|(r, s)| [r, s].concat()),
+            Self::Rsa(number) => pad_left(number, width),
+        };
+        whole.ok_or_else(|| TpmError::WrongAnswer("a signature wider than its key".into()))
+    }
+}

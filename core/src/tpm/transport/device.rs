@@ -1,0 +1,169 @@
+//! The kernel's character devices `/dev/tpmrm0` and `/dev/tpm0`
+//! (Linux, `Documentation/security/tpm/tpm_tis.rst` and `tpm-dev-common.c`).
+//!
+//! One write is one command, one read its response. The device is opened once and kept: with the
+//! resource manager each opening is a space of its own, which costs commands to make.
+
+use super::owed::{Kept, Owing};
+use super::socket::{above_standard_streams, wait};
+use super::{Class, FRAME_MAX, Fault, HEADER, Pace, Patience, Transport, frame_size};
+use rustix::event::PollFlags;
+use rustix::fs::{Mode, OFlags, fstat, open};
+use rustix::io::{Errno, read, write};
+use std::mem;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+/// A TPM device, opened at the first command.
+pub(super) struct Device {
+    path: PathBuf,
+    open: Owing<Open>,
+}
+
+/// An open device.
+struct Open {
+    /// `None` only once dropped.
+    fd: Option<OwnedFd>,
+    file: FileId,
+}
+
+/// What a descriptor was opened on. A host may close descriptors that are not its own
+/// (`closefrom`), and the number then names another file.
+#[derive(PartialEq, Eq)]
+struct FileId {
+    file_system: u64,
+    inode: u64,
+    device: u64,
+}
+
+impl FileId {
+    fn of(fd: &OwnedFd) -> Result<Self, Errno> {
+        let stat = fstat(fd)?;
+        Ok(Self {
+            file_system: stat.st_dev,
+            inode: stat.st_ino,
+            device: stat.st_rdev,
+        })
+    }
+}
+
+impl Open {
+    fn new(fd: OwnedFd) -> Result<Self, Errno> {
+        Ok(Self {
+            file: FileId::of(&fd)?,
+            fd: Some(fd),
+        })
+    }
+
+    /// The descriptor, as long as its number still names what was opened.
+    fn fd(&self) -> Option<&OwnedFd> {
+        let own = |fd: &&OwnedFd| FileId::of(fd).is_ok_and(|file| file == self.file);
+        self.fd.as_ref().filter(own)
+    }
+}
+
+impl Drop for Open {
+    /// Closing a number that is not ours any more would close somebody's file.
+    fn drop(&mut self) {
+        if self.fd().is_none() {
+            mem::forget(self.fd.take());
+        }
+    }
+}
+
+impl Device {
+    pub(super) fn new(path: PathBuf) -> Self {
+        Self {
+            path,
+            open: Owing::new(),
+        }
+    }
+}
+
+fn opened(path: &Path) -> Result<Open, Fault> {
+    let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let fd = open(path, flags, Mode::empty()).map_err(|errno| {
+        let path = path.display();
+        Fault::Unreachable(match errno {
+            Errno::NOENT => format!("{path} does not exist: no TPM, or no driver"),
+            Errno::ACCESS => format!(
+                "{path}: permission denied; the user must be in the device's group (usually tss)"
+            ),
+            // As the kernel's list of allowed devices does (cgroups(7)).
+            Errno::PERM => format!(
+                "{path}: not permitted to this process, whatever its user and group: a service \
+                 needs DeviceAllow={path} rw in its unit, a container the device itself (--device \
+                 {path})"
+            ),
+            Errno::BUSY => format!(
+                "the TPM is busy: another process has {path} open, which one at a time can use; \
+                 /dev/tpmrm0 can be shared"
+            ),
+            other => format!("{path}: {other}"),
+        })
+    })?;
+    let fd = above_standard_streams(fd)?;
+    Open::new(fd).map_err(|errno| Fault::Unreachable(format!("{}: {errno}", path.display())))
+}
+
+impl Kept for Open {
+    fn send(&mut self, command: &[u8], patience: &Patience<'_>) -> Result<(), Fault> {
+        let fd = self.fd.as_ref().ok_or_else(closed)?;
+        loop {
+            wait(fd.as_fd(), PollFlags::OUT, patience)?;
+            match write(fd, command) {
+                Ok(sent) if sent == command.len() => return Ok(()),
+                Ok(sent) => {
+                    return Err(Fault::Broken(format!(
+                        "{sent} of {} bytes sent",
+                        command.len()
+                    )));
+                }
+                Err(Errno::INTR | Errno::AGAIN) => {}
+                Err(errno) => return Err(Fault::broken("sending", errno)),
+            }
+        }
+    }
+
+    fn receive(&mut self, patience: &Patience<'_>) -> Result<Vec<u8>, Fault> {
+        response(self.fd.as_ref().ok_or_else(closed)?, patience)
+    }
+}
+
+fn closed() -> Fault {
+    Fault::Broken("the device is closed".into())
+}
+
+fn response(fd: &OwnedFd, patience: &Patience<'_>) -> Result<Vec<u8>, Fault> {
+    let mut frame = vec![0; FRAME_MAX];
+    let mut filled = 0;
+    loop {
+        wait(fd.as_fd(), PollFlags::IN, patience)?;
+        match read(fd, &mut frame[filled..]) {
+            Ok(0) => return Err(Fault::Broken("the device gave an empty answer".into())),
+            Ok(got) => filled += got,
+            Err(Errno::INTR | Errno::AGAIN) => continue,
+            Err(errno) => return Err(Fault::broken("receiving", errno)),
+        }
+        if filled >= HEADER && filled >= frame_size(&frame)? {
+            frame.truncate(filled);
+            return Ok(frame);
+        }
+    }
+}
+
+impl Transport for Device {
+    fn transact(&mut self, command: &[u8], class: Class, pace: &Pace) -> Result<Vec<u8>, Fault> {
+        let open = self.open.open();
+        if open.as_ref().is_some_and(|open| open.fd().is_none()) {
+            *open = None;
+        }
+        let path = &self.path;
+        self.open.transact(|| opened(path), command, class, pace)
+    }
+
+    fn abandon(&mut self) {
+        // The parent holds the same open file: this only closes the child's number for it.
+        *self.open.open() = None;
+    }
+}

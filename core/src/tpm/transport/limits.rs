@@ -1,0 +1,513 @@
+//! How long a TPM command may take, by its class, and how long others wait for it.
+//!
+//! Most commands are done within a second. A TPM that makes an RSA key looks for primes, and its
+//! tail is long: some chips take minutes. The kernel gives such commands 300 s, too (Linux,
+//! `drivers/char/tpm/tpm2-cmd.c`).
+//!
+//! Whoever waits behind a key generation of this process waits on while it is under way. Other
+//! processes see it by a lock ([`Turn::of_generation`]).
+
+use crate::system::Held;
+use crate::tpm::TpmError;
+use crate::tpm::process_lock::{NoTurn, Turn};
+use log::{Level, info, log_enabled};
+use std::cell::Cell;
+use std::fmt;
+use std::path::Path;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// The target of log lines that say how long the TPM has been waited for.
+pub const WAITING: &str = "devid_core::waiting";
+/// Time between two such lines of one wait.
+const BETWEEN_LINES: Duration = Duration::from_secs(5);
+/// What keeps a TPM from answering although it works.
+pub(in crate::tpm) const BUSY: &str = "the TPM is busy: it is making a key for another process";
+/// How long a process that looks at the lock of key generations may keep it from being taken.
+const A_LOOK: Duration = Duration::from_millis(100);
+
+/// The class of a command.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Class {
+    /// Every command but those of the other class.
+    #[default]
+    Ordinary,
+    /// TPM2_Create, TPM2_CreatePrimary, TPM2_CreateLoaded, and TPM2_Import of an RSA key.
+    Generation,
+}
+
+impl Class {
+    /// The class of the command with this code (TPM_CC) and these parameters.
+    pub(in crate::tpm) fn of(code: u32, parameters: &[u8]) -> Self {
+        const CREATE_PRIMARY: u32 = 0x131;
+        const CREATE: u32 = 0x153;
+        const IMPORT: u32 = 0x156;
+        const CREATE_LOADED: u32 = 0x191;
+        match code {
+            CREATE_PRIMARY | CREATE | CREATE_LOADED => Self::Generation,
+            IMPORT if is_of_rsa(parameters) => Self::Generation,
+            _ => Self::Ordinary,
+        }
+    }
+}
+
+/// Whether the second parameter of a TPM2_Import, a TPM2B_PUBLIC, is of an RSA key (Part 3,
+/// section 13.3).
+fn is_of_rsa(parameters: &[u8]) -> bool {
+    /// TPM_ALG_RSA.
+    const RSA: [u8; 2] = [0x00, 0x01];
+    let encryption_key = parameters.split_first_chunk();
+    let public =
+        encryption_key.and_then(|(size, rest)| rest.get(usize::from(u16::from_be_bytes(*size))..));
+    public.and_then(|public| public.get(2..4)) == Some(&RSA)
+}
+
+/// The time limits of commands, by class.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    ordinary: Duration,
+    generation: Duration,
+}
+
+impl Limits {
+    /// A key generation has never less time than another command.
+    pub fn new(ordinary: Duration, generation: Duration) -> Self {
+        Self {
+            ordinary,
+            generation: generation.max(ordinary),
+        }
+    }
+
+    /// The limit of a class.
+    pub fn of(self, class: Class) -> Limit {
+        let time = match class {
+            Class::Ordinary => self.ordinary,
+            Class::Generation => self.generation,
+        };
+        Limit { class, time }
+    }
+}
+
+/// A time limit, and the class of commands that it is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limit {
+    /// The class.
+    pub class: Class,
+    /// The time from the moment when a command was sent.
+    pub time: Duration,
+}
+
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ms", self.time.as_millis())
+    }
+}
+
+/// The limits of one TPM's commands, and the key generations that are under way there.
+#[derive(Debug)]
+pub(in crate::tpm) struct Pace {
+    limits: Limits,
+    /// Key generations of this process that are under way.
+    under_way: AtomicU32,
+    /// Counts the beginning and the end of each.
+    changes: AtomicU64,
+    /// Taken by each process that has a key generation under way.
+    busy: Turn,
+}
+
+/// A key generation of this process, under way until this is dropped.
+pub(in crate::tpm) struct Generation<'a> {
+    pace: &'a Pace,
+    _told_to_others: Option<crate::file::Lock>,
+}
+
+/// One wait: for an answer, for a connection, or for other threads.
+pub(in crate::tpm) struct Patience<'a> {
+    pace: &'a Pace,
+    limit: Cell<Limit>,
+    began: Instant,
+    end: Cell<Instant>,
+    /// [`Pace::changes`] when `end` was set.
+    changes: Cell<u64>,
+    /// How old the wait was at its last line in the log.
+    told: Cell<Duration>,
+}
+
+impl Pace {
+    pub(in crate::tpm) fn new(limits: Limits, locks: &Path) -> Self {
+        Self::with(limits, Turn::of_generation(locks))
+    }
+
+    fn with(limits: Limits, busy: Turn) -> Self {
+        Self {
+            limits,
+            under_way: AtomicU32::new(0),
+            changes: AtomicU64::new(0),
+            busy,
+        }
+    }
+
+    /// The same, whose lock is noted there.
+    pub(in crate::tpm) fn noting(&self, held: &'static Held) -> Self {
+        Self::with(self.limits, self.busy.clone().noting(held))
+    }
+
+    /// The same in a forked child, which has no key generation under way.
+    pub(in crate::tpm) fn for_child(&self) -> Self {
+        Self::with(self.limits, self.busy.clone())
+    }
+
+    pub(in crate::tpm) fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    /// Notes that a command of this class begins, if that is a key generation.
+    pub(in crate::tpm) fn begun(&self, class: Class) -> Option<Generation<'_>> {
+        (class == Class::Generation).then(|| self.generation())
+    }
+
+    /// Notes that a key generation begins.
+    fn generation(&self) -> Generation<'_> {
+        self.under_way.fetch_add(1, Ordering::AcqRel);
+        self.changes.fetch_add(1, Ordering::AcqRel);
+        Generation {
+            pace: self,
+            _told_to_others: self.busy.take(A_LOOK).ok().flatten(),
+        }
+    }
+
+    /// Whether another process has a key generation under way, and this process has none.
+    pub(in crate::tpm) fn is_busy(&self) -> bool {
+        !self.is_generating() && self.busy.is_taken()
+    }
+
+    fn is_generating(&self) -> bool {
+        self.under_way.load(Ordering::Acquire) > 0
+    }
+
+    /// A wait that begins now, for what has a limit of this class.
+    pub(in crate::tpm) fn wait(&self, class: Class) -> Patience<'_> {
+        let (began, limit) = (Instant::now(), self.limits.of(class));
+        Patience {
+            pace: self,
+            limit: Cell::new(limit),
+            began,
+            end: Cell::new(began + limit.time),
+            changes: Cell::new(self.changes.load(Ordering::Acquire)),
+            told: Cell::new(Duration::ZERO),
+        }
+    }
+
+    /// Why no turn could be had, with what keeps its holder.
+    pub(in crate::tpm) fn explained(&self, why: &NoTurn) -> String {
+        match why {
+            NoTurn::Kept(_) if self.is_busy() => format!("{why}, and {BUSY}"),
+            _ => why.to_string(),
+        }
+    }
+
+    /// Why a wait was in vain: a key generation of another process, or a TPM without answer. Asked when
+    /// a generation of one's own is over.
+    pub(in crate::tpm) fn in_vain(&self, limit: Limit) -> TpmError {
+        match self.is_busy() {
+            true => TpmError::Busy(limit),
+            false => TpmError::Timeout(limit),
+        }
+    }
+}
+
+impl Drop for Generation<'_> {
+    fn drop(&mut self) {
+        self.pace.changes.fetch_add(1, Ordering::AcqRel);
+        self.pace.under_way.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl Patience<'_> {
+    /// How long to wait before this is asked again.
+    ///
+    /// # Errors
+    ///
+    /// The limit that has passed. Behind a key generation of this process that is the limit of key
+    /// generations.
+    pub(in crate::tpm) fn left(&self) -> Result<Duration, Limit> {
+        let now = Instant::now();
+        if now >= self.end.get() {
+            self.prolong(now)?;
+        }
+        let left = self.end.get() - now;
+        match log_enabled!(target: WAITING, Level::Info) {
+            true => Ok(self.told_so_far(now).min(left)),
+            false => Ok(left),
+        }
+    }
+
+    /// Whether a key generation of this process is under way, or was since the end was set.
+    pub(in crate::tpm) fn is_behind_generation(&self) -> bool {
+        let changes = self.pace.changes.load(Ordering::Acquire);
+        self.pace.is_generating() || changes != self.changes.get()
+    }
+
+    /// Goes on if a key generation of this process was under way meanwhile.
+    fn prolong(&self, now: Instant) -> Result<(), Limit> {
+        let longest = self.pace.limits.of(Class::Generation);
+        let last = self.began + longest.time;
+        if !self.is_behind_generation() || now >= last {
+            return Err(self.limit.get());
+        }
+        self.limit.set(longest);
+        self.changes.set(self.pace.changes.load(Ordering::Acquire));
+        self.end.set(last.min(now + self.pace.limits.ordinary));
+        Ok(())
+    }
+
+    /// Says in the log how long this wait has lasted, each few seconds; gives the time to the next
+    /// line.
+    fn told_so_far(&self, now: Instant) -> Duration {
+        let waited = now - self.began;
+        let (since, limit) = (waited - self.told.get(), self.limit.get());
+        if since < BETWEEN_LINES {
+            return BETWEEN_LINES - since;
+        }
+        self.told.set(waited);
+        let what = match () {
+            () if limit.class == Class::Generation => "the TPM is making a key",
+            () if self.pace.is_generating() => "the TPM is making a key for another thread",
+            () if self.pace.is_busy() => BUSY,
+            () => "the TPM has not answered yet",
+        };
+        info!(
+            target: WAITING,
+            "{what}: {} s so far, at most {} s",
+            waited.as_secs(),
+            limit.time.as_secs_f32()
+        );
+        BETWEEN_LINES
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key::Curve;
+    use crate::tpm::exchange::Exchange;
+    use crate::tpm::fake::{FakeTpm, IDENTITY, Reply, p256_area, public};
+    use crate::tpm::{KeyAlgorithm, KeyPurpose, ResponseCode, Secrets, Tpm, Used, template};
+    use std::fs::File;
+    use std::sync::mpsc::channel;
+    use std::thread;
+
+    const CREATE: u32 = 0x153;
+    const RETRY: Reply = Reply::Code(0x922);
+    const LONG: Duration = Duration::from_secs(300);
+
+    fn limits(ordinary: u64) -> Limits {
+        Limits::new(Duration::from_millis(ordinary), LONG)
+    }
+
+    fn pace(ordinary: u64) -> (tempfile::TempDir, Pace) {
+        let folder = tempfile::tempdir().unwrap();
+        let pace = Pace::new(limits(ordinary), folder.path());
+        (folder, pace)
+    }
+
+    fn create(tpm: &Tpm) -> Result<(Vec<u8>, Vec<u8>), TpmError> {
+        let usage = KeyPurpose {
+            signs: true,
+            decrypts: false,
+        };
+        let template = template::own_key(KeyAlgorithm::Ec(Curve::P256), usage);
+        let parent = Used::open(0x8100_0100, &[]);
+        Exchange::new("Create").run(tpm, |link| {
+            link.create(parent, Secrets::default(), &template)
+        })
+    }
+
+    #[test]
+    fn the_class_is_told_by_the_command() {
+        fn generation(code: u32, parameters: &[u8]) -> bool {
+            Class::of(code, parameters) == Class::Generation
+        }
+        for code in [0x131, CREATE, 0x191] {
+            assert!(generation(code, &[]), "{code:#x}");
+        }
+        // Load, Sign, EvictControl, NV_Write, Unseal, RSA_Decrypt, ECDH_ZGen, GetRandom
+        for code in [0x157, 0x15D, 0x120, 0x137, 0x15E, 0x159, 0x154, 0x17B] {
+            assert!(!generation(code, &[0, 0, 0, 9, 0, 1]), "{code:#x}");
+        }
+        let import = |parameters: &[u8]| generation(0x156, parameters);
+        assert!(import(&[0, 0, 1, 0x18, 0, 1, 0, 0x0B]));
+        assert!(
+            import(&[0, 2, 7, 7, 1, 0x18, 0, 1, 0, 0x0B]),
+            "a key in front"
+        );
+        assert!(!import(&[0, 0, 0, 0x58, 0, 0x23, 0, 0x0B]));
+        for short in [&[][..], &[0], &[0, 9, 0, 1], &[0, 0, 1, 0x18, 0]] {
+            assert!(!import(short), "{short:x?}");
+        }
+    }
+
+    /// A TPM may suspend a key generation, and be asked to go on with it (TPM_RC_YIELDED).
+    #[test]
+    fn a_generation_is_repeated_for_as_long_as_it_may_take() {
+        // Pauses of 1, 2, 4 … ms: more than 20 ms in all.
+        let retries = || (0..8).map(|_| RETRY);
+        let fake = FakeTpm::new(retries().chain([Reply::Code(0x101)]));
+        let tpm = fake.tpm_with(limits(20));
+        let failed = create(&tpm).unwrap_err();
+        assert_eq!(failed, TpmError::Response(ResponseCode(0x101)));
+        assert_eq!(fake.seen(), [CREATE; 9]);
+    }
+
+    #[test]
+    fn another_command_is_not() {
+        let fake = FakeTpm::new((0..9).map(|_| RETRY));
+        let tpm = fake.tpm_with(limits(20));
+        assert!(tpm.random(&mut [0]).is_err());
+        assert!(fake.seen().len() < 9);
+    }
+
+    #[test]
+    fn each_class_has_its_limit() {
+        let fake = FakeTpm::new([Reply::Silence, Reply::Silence]);
+        let [ordinary, generation] = [10, 40].map(Duration::from_millis);
+        let limits = Limits::new(ordinary, generation);
+        let tpm = fake.tpm_with(limits);
+        let passed = |class| TpmError::Timeout(limits.of(class));
+        assert_eq!(tpm.random(&mut [0]), Err(passed(Class::Ordinary)));
+        let began = Instant::now();
+        assert_eq!(create(&tpm).unwrap_err(), passed(Class::Generation));
+        assert!(began.elapsed() >= generation);
+    }
+
+    #[test]
+    fn a_wait_goes_on_behind_a_generation_of_this_process() {
+        let (_folder, pace) = pace(0);
+        assert_eq!(
+            pace.wait(Class::Ordinary).left(),
+            Err(pace.limits.of(Class::Ordinary))
+        );
+        let generation = pace.generation();
+        let behind = pace.wait(Class::Ordinary);
+        assert!(behind.left().is_ok());
+        drop(generation);
+        // It ended meanwhile: whoever waited has one limit more, and no other.
+        assert!(behind.left().is_ok());
+        let passed = behind.left();
+        assert_eq!(passed, Err(pace.limits.of(Class::Generation)));
+    }
+
+    #[test]
+    fn a_wait_behind_generations_has_an_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let limits = Limits::new(Duration::ZERO, Duration::ZERO);
+        let pace = Pace::new(limits, folder.path());
+        let _generation = pace.generation();
+        let passed = pace.wait(Class::Ordinary).left();
+        assert_eq!(passed, Err(limits.of(Class::Ordinary)));
+    }
+
+    /// Several processes may have keys made; a TPM is busy until the last is done.
+    #[test]
+    fn what_other_processes_do_is_seen() {
+        let (folder, mine) = pace(0);
+        let other = |_| Pace::new(limits(0), folder.path());
+        let [first, second] = [0, 1].map(other);
+        let limit = mine.limits.of(Class::Ordinary);
+        let silent = TpmError::Timeout(limit);
+        assert_eq!(mine.in_vain(limit), silent, "the lock was never taken");
+        let one = first.generation();
+        let two = second.generation();
+        assert_eq!(mine.in_vain(limit), TpmError::Busy(limit));
+        drop(one);
+        assert_eq!(mine.in_vain(limit), TpmError::Busy(limit));
+        drop(two);
+        assert_eq!(mine.in_vain(limit), silent);
+        let _own = mine.generation();
+        assert_eq!(mine.in_vain(limit), silent, "it is this process's own");
+    }
+
+    /// The TPM was still at the other's key when the limit of ours had passed.
+    #[test]
+    fn a_generation_behind_one_of_another_process_is_told_so() {
+        let fake = FakeTpm::new([Reply::Silence]);
+        let limit = Duration::from_millis(10);
+        let limits = Limits::new(limit, limit);
+        let (tpm, other) = (fake.tpm_with(limits), fake.tpm_with(limits));
+        let generation = other.pace().generation();
+        let busy = TpmError::Busy(limits.of(Class::Generation));
+        assert_eq!(create(&tpm).unwrap_err(), busy);
+        drop(generation);
+    }
+
+    /// Whoever keeps the lock to himself hides a generation, and keeps nobody from it.
+    #[test]
+    fn a_lock_that_is_kept_stops_no_generation() {
+        let (folder, pace) = pace(0);
+        drop(pace.generation());
+        let kept = File::open(folder.path().join("busy")).unwrap();
+        kept.lock().unwrap();
+        drop(pace.generation());
+    }
+
+    #[test]
+    fn threads_wait_for_the_link_while_a_generation_goes_on() {
+        let fake = FakeTpm::new([public(&p256_area(IDENTITY, &[0, 0x10]), &[0, 0x0B, 1])]);
+        // Long enough for the fake's answer on a busy machine.
+        let tpm = fake.tpm_with(limits(3000));
+        let held = tpm.link.lock();
+        let generation = tpm.pace().generation();
+        thread::scope(|scope| {
+            let (tell, told) = channel();
+            let tpm = &tpm;
+            let waiter = scope.spawn(move || {
+                let asked = tpm.persistent_key(0x8102_0000).map(drop);
+                tell.send(()).unwrap();
+                asked
+            });
+            let early = told.recv_timeout(Duration::from_millis(3500));
+            assert!(early.is_err(), "more than the limit");
+            drop(held);
+            drop(generation);
+            assert_eq!(waiter.join().unwrap(), Ok(()));
+        });
+    }
+
+    /// The turn to try a PIN is held by a thread that waits for the TPM.
+    #[test]
+    fn threads_wait_for_the_turn_to_try_a_pin_while_a_generation_goes_on() {
+        let fake = FakeTpm::new([]);
+        let tpm = fake.tpm_with(limits(1));
+        let generation = tpm.pace().generation();
+        let held = Turn::of_pins(tpm.tcti(), &fake.locks());
+        let held = held.take(LONG).unwrap();
+        thread::scope(|scope| {
+            let (tell, told) = channel();
+            let tpm = &tpm;
+            let waiter = scope.spawn(move || {
+                let turn = tpm.turn_to_try(false).map(drop);
+                tell.send(()).unwrap();
+                turn
+            });
+            let early = told.recv_timeout(Duration::from_millis(50));
+            assert!(early.is_err(), "fifty times the limit");
+            drop(generation);
+            let refused = waiter.join().unwrap();
+            assert!(matches!(refused, Err(TpmError::NoTurn(_))), "{refused:?}");
+        });
+        drop(held);
+    }
+
+    #[test]
+    fn whoever_has_the_turn_may_wait_for_another_process() {
+        let fake = FakeTpm::new([]);
+        let (tpm, other) = (fake.tpm_with(limits(1)), fake.tpm_with(limits(1)));
+        let held = Turn::of_pins(tpm.tcti(), &fake.locks());
+        let held = held.take(LONG).unwrap();
+        let generation = other.pace().generation();
+        let why = tpm.turn_to_try(false).unwrap_err().to_string();
+        assert!(why.contains("another process keeps the lock"), "{why}");
+        assert!(why.contains(BUSY), "{why}");
+        drop((held, generation));
+    }
+}

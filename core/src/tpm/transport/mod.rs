@@ -1,0 +1,92 @@
+//! Transports: how the bytes of a command come to the TPM and those of its response back, and how long
+//! that may take. A transport knows no commands.
+
+mod device;
+mod limits;
+pub(super) mod owed;
+pub(super) mod socket;
+pub(super) mod tcti;
+#[cfg(feature = "tss")]
+mod tctildr;
+mod timeout_memory;
+
+use super::TpmError;
+use device::Device;
+pub(super) use limits::{BUSY, Pace, Patience};
+pub use limits::{Class, Limit, Limits, WAITING};
+use socket::{Channel, Framing};
+use tcti::Socket;
+pub(crate) use tcti::is_alias as is_tcti_alias;
+pub use tcti::{Tcti, TctiError};
+pub(super) use timeout_memory::TimeoutCause;
+pub use timeout_memory::TimeoutMemory;
+
+/// The most bytes of a command or a response (Part 2, section 4: implementations use 4096).
+pub(super) const FRAME_MAX: usize = 4096;
+/// Bytes before a command's handles or a response's: tag, size, code.
+pub(super) const HEADER: usize = 10;
+
+/// Takes a command to the TPM and brings its response.
+pub(super) trait Transport: Send {
+    /// One command of this class, one response. What stands before the sending (a connection, an
+    /// answer that is still owed) has the limit of ordinary commands. A key generation is under way
+    /// ([`Pace::begun`]) from the sending until this returns. After an error the next call starts afresh.
+    fn transact(&mut self, command: &[u8], class: Class, pace: &Pace) -> Result<Vec<u8>, Fault>;
+    /// In a forked child: lets go of the parent's connection without a byte to the TPM.
+    fn abandon(&mut self);
+}
+
+/// How a transport fails.
+pub(super) enum Fault {
+    Unreachable(String),
+    Broken(String),
+    Timeout(Limit),
+}
+
+impl From<Limit> for Fault {
+    fn from(passed: Limit) -> Self {
+        Self::Timeout(passed)
+    }
+}
+
+impl Fault {
+    /// A fault met while a command was under way.
+    pub(super) fn broken(doing: &str, error: impl std::fmt::Display) -> Self {
+        Self::Broken(format!("{doing}: {error}"))
+    }
+}
+
+/// The transport for a TCTI string; nothing is opened before the first command.
+///
+/// # Errors
+///
+/// [`TpmError::Unsupported`] for a transport that this build does not have.
+pub(super) fn new(tcti: &Tcti) -> Result<Box<dyn Transport>, TpmError> {
+    Ok(match tcti {
+        Tcti::Device(path) => Box::new(Device::new(path.clone())),
+        Tcti::Swtpm(socket) => Box::new(Channel::new(socket.clone(), Framing::Raw)),
+        Tcti::Mssim(host, port) => {
+            let socket = Socket::Tcp(host.clone(), *port);
+            Box::new(Channel::new(socket, Framing::Mssim))
+        }
+        #[cfg(feature = "tss")]
+        Tcti::Loaded(conf) => Box::new(tctildr::Tctildr::new(conf)?),
+        #[cfg(not(feature = "tss"))]
+        Tcti::Loaded(conf) => {
+            return Err(TpmError::Unsupported(format!(
+                "{conf}: this build has no libtss2 (feature tss)"
+            )));
+        }
+    })
+}
+
+/// The size that a frame's header announces.
+fn frame_size(header: &[u8]) -> Result<usize, Fault> {
+    let size = header.get(2..6).and_then(|size| size.try_into().ok());
+    match size.map(|size| u32::from_be_bytes(size) as usize) {
+        Some(size) if (HEADER..=FRAME_MAX).contains(&size) => Ok(size),
+        _ => Err(Fault::Broken(
+            "the answer has no TPM response header".into(),
+        )),
+    }
+}

@@ -1,0 +1,230 @@
+//! Sockets of software TPMs: swtpm (raw frames) and the reference simulator (mssim framing).
+//!
+//! Both serve one client at a time, so each command has a connection of its own: a socket that is
+//! kept would lock every other process out. A connection per command is also the reconnect.
+
+use super::Socket;
+use super::{Class, FRAME_MAX, Fault, HEADER, Pace, Patience, Transport, frame_size};
+use crate::system::pause;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::Timespec;
+use rustix::io::Errno;
+use rustix::io::fcntl_dupfd_cloexec;
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, Shutdown, SocketAddrUnix, SocketFlags, SocketType,
+    connect, recv, send, shutdown, socket_with,
+};
+use std::io::ErrorKind;
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::time::Duration;
+
+/// What surrounds a command on the socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::tpm) enum Framing {
+    /// Nothing: the header's size says where a frame ends.
+    Raw,
+    /// MS_SIM's TPM_SEND_COMMAND with locality and size; size and a zero word around the response.
+    Mssim,
+}
+
+const MSSIM_SEND_COMMAND: u32 = 8;
+const MSSIM_SESSION_END: u32 = 20;
+
+/// A software TPM's socket.
+pub(in crate::tpm) struct Channel {
+    socket: Socket,
+    framing: Framing,
+}
+
+impl Channel {
+    pub(in crate::tpm) fn new(socket: Socket, framing: Framing) -> Self {
+        Self { socket, framing }
+    }
+
+    fn connect(&self, patience: &Patience<'_>) -> Result<OwnedFd, Fault> {
+        let unreachable = |error: std::io::Error| {
+            Fault::Unreachable(format!(
+                "{}: {error}; is the software TPM running?",
+                self.socket
+            ))
+        };
+        match &self.socket {
+            Socket::Tcp(host, port) => {
+                let mut refused = None;
+                for address in (host.as_str(), *port)
+                    .to_socket_addrs()
+                    .map_err(unreachable)?
+                {
+                    match connect_tcp(&address, patience)? {
+                        Ok(stream) => {
+                            // Best effort: without it a command may wait for an acknowledgement.
+                            let _ = stream.set_nodelay(true);
+                            return above_standard_streams(stream.into());
+                        }
+                        Err(error) => refused = Some(error),
+                    }
+                }
+                Err(unreachable(
+                    refused.unwrap_or_else(|| Errno::HOSTUNREACH.into()),
+                ))
+            }
+            Socket::Unix(path) => {
+                connect_unix(path, patience)?.map_err(|errno| unreachable(errno.into()))
+            }
+        }
+    }
+}
+
+/// Connects to a TCP address. A software TPM has room for one client that waits; the kernel drops
+/// what others send, and would try again after one second, then two, four and so on. So many
+/// processes at once are better served by short tries.
+fn connect_tcp(
+    address: &SocketAddr,
+    patience: &Patience<'_>,
+) -> Result<std::io::Result<TcpStream>, Fault> {
+    const ONE_TRY: Duration = Duration::from_millis(500);
+    loop {
+        match TcpStream::connect_timeout(address, ONE_TRY.min(patience.left()?)) {
+            Err(error) if error.kind() == ErrorKind::TimedOut => {}
+            other => return Ok(other),
+        }
+    }
+}
+
+/// Connects to a Unix socket; a listener with a full backlog is waited for.
+fn connect_unix(path: &Path, patience: &Patience<'_>) -> Result<Result<OwnedFd, Errno>, Fault> {
+    const PAUSE: Duration = Duration::from_millis(2);
+    let address = match SocketAddrUnix::new(path) {
+        Ok(address) => address,
+        Err(errno) => return Ok(Err(errno)),
+    };
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = match socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None) {
+        Ok(socket) => above_standard_streams(socket)?,
+        Err(errno) => return Ok(Err(errno)),
+    };
+    loop {
+        match connect(&socket, &address) {
+            Ok(()) => return Ok(Ok(socket)),
+            Err(Errno::AGAIN | Errno::INTR) => pause(PAUSE.min(patience.left()?)),
+            Err(errno) => return Ok(Err(errno)),
+        }
+    }
+}
+
+/// The same descriptor with a number above 2. A host that closed its standard streams would else
+/// read from and write to the TPM when it means them.
+pub(super) fn above_standard_streams(fd: OwnedFd) -> Result<OwnedFd, Fault> {
+    match fd.as_raw_fd() {
+        0..=2 => fcntl_dupfd_cloexec(&fd, 3).map_err(|errno| Fault::broken("opening", errno)),
+        _ => Ok(fd),
+    }
+}
+
+impl Transport for Channel {
+    fn transact(&mut self, command: &[u8], class: Class, pace: &Pace) -> Result<Vec<u8>, Fault> {
+        let before = pace.wait(Class::Ordinary);
+        let stream = Stream(self.connect(&before)?);
+        let _generation = pace.begun(class);
+        match self.framing {
+            Framing::Raw => {
+                stream.send(command, &before)?;
+                let patience = pace.wait(class);
+                let mut response = stream.receive(HEADER, &patience)?;
+                let size = frame_size(&response)?;
+                response.extend(stream.receive(size - HEADER, &patience)?);
+                Ok(response)
+            }
+            Framing::Mssim => {
+                let mut message = MSSIM_SEND_COMMAND.to_be_bytes().to_vec();
+                message.push(0); // locality
+                message.extend((command.len() as u32).to_be_bytes());
+                message.extend(command);
+                stream.send(&message, &before)?;
+                let patience = pace.wait(class);
+                let size = word(&stream.receive(4, &patience)?) as usize;
+                if !(HEADER..=FRAME_MAX).contains(&size) {
+                    return Err(Fault::Broken(format!(
+                        "a response of {size} bytes announced"
+                    )));
+                }
+                let response = stream.receive(size, &patience)?;
+                stream.receive(4, &patience)?; // the simulator's own status, always 0
+                // Best effort: the answer is here; the simulator also notices a closed socket.
+                let _ = stream.send(&MSSIM_SESSION_END.to_be_bytes(), &patience);
+                Ok(response)
+            }
+        }
+    }
+
+    fn abandon(&mut self) {}
+}
+
+/// One connection.
+struct Stream(OwnedFd);
+
+impl Drop for Stream {
+    /// A process that another thread forked meanwhile holds the connection too: closing alone would
+    /// leave it open, and the TPM waiting on it.
+    fn drop(&mut self) {
+        let _ = shutdown(&self.0, Shutdown::Both);
+    }
+}
+
+impl Stream {
+    fn send(&self, mut bytes: &[u8], patience: &Patience<'_>) -> Result<(), Fault> {
+        while !bytes.is_empty() {
+            wait(self.0.as_fd(), PollFlags::OUT, patience)?;
+            match send(&self.0, bytes, SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
+                Ok(sent) => bytes = &bytes[sent..],
+                Err(Errno::INTR | Errno::AGAIN) => {}
+                Err(error) => return Err(Fault::broken("sending", error)),
+            }
+        }
+        Ok(())
+    }
+
+    fn receive(&self, count: usize, patience: &Patience<'_>) -> Result<Vec<u8>, Fault> {
+        let mut bytes = vec![0; count];
+        let mut filled = 0;
+        while filled < count {
+            wait(self.0.as_fd(), PollFlags::IN, patience)?;
+            match recv(&self.0, &mut bytes[filled..], RecvFlags::DONTWAIT) {
+                Ok((0, _)) => return Err(Fault::Broken("the TPM closed the connection".into())),
+                Ok((got, _)) => filled += got,
+                Err(Errno::INTR | Errno::AGAIN) => {}
+                Err(error) => return Err(Fault::broken("receiving", error)),
+            }
+        }
+        Ok(bytes)
+    }
+}
+
+/// Waits until `fd` is ready, or has an error or end that the next call will report.
+pub(super) fn wait(
+    fd: BorrowedFd<'_>,
+    flags: PollFlags,
+    patience: &Patience<'_>,
+) -> Result<(), Fault> {
+    loop {
+        let left = patience.left()?;
+        let limit = Timespec {
+            tv_sec: left.as_secs() as i64,
+            tv_nsec: i64::from(left.subsec_nanos()),
+        };
+        match poll(&mut [PollFd::from_borrowed_fd(fd, flags)], Some(&limit)) {
+            Ok(0) | Err(Errno::INTR) => {}
+            Ok(_) => return Ok(()),
+            Err(error) => return Err(Fault::broken("waiting", error)),
+        }
+    }
+}
+
+fn word(bytes: &[u8]) -> u32 {
+    bytes
+        .iter()
+        .take(4)
+        .fold(0, |word, &byte| word << 8 | u32::from(byte))
+}

@@ -1,0 +1,207 @@
+//! Transports that only libtss2 knows (tpm2-abrmd and others): libtss2-tctildr is opened at the first
+//! command, and its context carries our bytes (TCG, TSS 2.0 TPM Command Transmission Interface API).
+//!
+//! Not promised here, since libtss2 has none of it: close-on-exec, and silence on the host's stderr
+//! (it obeys the environment variable `TSS2_LOG=all+none`). A time limit holds where the transport
+//! takes a timeout or has a handle to poll, as those for tpm2-abrmd, devices and the simulator;
+//! that for swtpm waits for ever. Opening has the transport's own limit: 25 s for tpm2-abrmd, whose
+//! thread (GLib's) a forked child does not have.
+
+use super::owed::{Kept, Owing};
+use super::socket::wait;
+use super::{Class, FRAME_MAX, Fault, Pace, Patience, Transport};
+use crate::tpm::TpmError;
+use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
+use rustix::event::PollFlags;
+use std::ffi::{CString, c_char};
+use std::os::fd::BorrowedFd;
+use std::ptr::{self, NonNull};
+use tss_esapi::TctiNameConf;
+use tss_esapi::tss2_esys::{
+    TSS2_RC, TSS2_TCTI_CONTEXT, TSS2_TCTI_CONTEXT_COMMON_V1, TSS2_TCTI_POLL_HANDLE, size_t,
+};
+
+const LOADER: &str = "libtss2-tctildr.so.0";
+/// From <dlfcn.h>: what was loaded stays, since it may have threads and handlers of its own.
+const RTLD_NODELETE: i32 = 0x1000;
+/// The part of a response code that says what is wrong; the rest names the layer.
+const CODE: TSS2_RC = 0xFFFF;
+/// TSS2_BASE_RC_TRY_AGAIN, TSS2_BASE_RC_BAD_VALUE.
+const TRY_AGAIN: TSS2_RC = 9;
+const BAD_VALUE: TSS2_RC = 11;
+/// TSS2_TCTI_TIMEOUT_BLOCK.
+const FOREVER: i32 = -1;
+/// No transport has more.
+const MOST_HANDLES: usize = 8;
+
+type Initialize = unsafe extern "C" fn(*const c_char, *mut *mut TSS2_TCTI_CONTEXT) -> TSS2_RC;
+type Finalize = unsafe extern "C" fn(*mut *mut TSS2_TCTI_CONTEXT);
+
+/// A transport of libtss2, opened at the first command.
+pub(super) struct Tctildr {
+    conf: String,
+    open: Owing<Context>,
+}
+
+/// An open context of the loader.
+struct Context {
+    raw: NonNull<TSS2_TCTI_CONTEXT>,
+    finalize: Finalize,
+}
+
+// SAFETY: A context belongs to no thread; the TCTI specification only asks that its functions are
+// not called at the same time, and they are called through `&mut` alone.
+unsafe impl Send for Context {}
+
+impl Tctildr {
+    /// # Errors
+    ///
+    /// The string names tpm2-abrmd with a configuration that it does not know.
+    pub(super) fn new(conf: &str) -> Result<Self, TpmError> {
+        if conf.starts_with("tabrmd") {
+            conf.parse::<TctiNameConf>()
+                .map_err(|error| TpmError::Unsupported(format!("{conf}: {error}")))?;
+        }
+        Ok(Self {
+            conf: conf.to_owned(),
+            open: Owing::new(),
+        })
+    }
+}
+
+impl Context {
+    fn new(conf: &str) -> Result<Self, Fault> {
+        let unreachable = |why: String| Fault::Unreachable(format!("{conf}: {why}"));
+        let missing = |error| {
+            unreachable(format!(
+                "{LOADER} cannot be loaded ({error}); it is part of tpm2-tss"
+            ))
+        };
+        let name = CString::new(conf).map_err(|error| unreachable(error.to_string()))?;
+        // SAFETY: The library is libtss2's; its constructors have no demands.
+        let library = unsafe { Library::open(Some(LOADER), RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE) };
+        let library = library.map_err(missing)?;
+        // SAFETY: tss2_tctildr.h declares both with these types.
+        let functions = unsafe {
+            let initialize = library.get::<Initialize>(b"Tss2_TctiLdr_Initialize\0");
+            let finalize = library.get::<Finalize>(b"Tss2_TctiLdr_Finalize\0");
+            initialize.and_then(|initialize| Ok((*initialize, *finalize?)))
+        };
+        let (initialize, finalize) = functions.map_err(missing)?;
+        let mut raw = ptr::null_mut();
+        // SAFETY: The name ends with a zero and is copied; `raw` is where the context goes. The code
+        // of the library stays loaded (RTLD_NODELETE).
+        let code = unsafe { initialize(name.as_ptr(), &raw mut raw) };
+        match NonNull::new(raw) {
+            Some(raw) if code == 0 => Ok(Self { raw, finalize }),
+            _ => Err(unreachable(format!(
+                "libtss2 cannot open it (0x{code:X}): is it there, and may this user use it?"
+            ))),
+        }
+    }
+
+    /// The functions of the context.
+    fn functions(&self) -> TSS2_TCTI_CONTEXT_COMMON_V1 {
+        let raw = self.raw.cast::<TSS2_TCTI_CONTEXT_COMMON_V1>();
+        // SAFETY: Each context begins with this structure, whatever its version, and lives as long
+        // as `self`. The structure is plain data, so it may be copied.
+        unsafe { raw.read() }
+    }
+
+    /// Waits for an answer, as far as the transport has a handle for that.
+    fn await_answer(&mut self, patience: &Patience<'_>) -> Result<(), Fault> {
+        let Some(poll_handles) = self.functions().getPollHandles else {
+            return Ok(());
+        };
+        let mut handles = [TSS2_TCTI_POLL_HANDLE {
+            fd: -1,
+            events: 0,
+            revents: 0,
+        }; MOST_HANDLES];
+        let mut count = handles.len() as size_t;
+        // SAFETY: `handles` has room for `count` handles, and both are written by the call alone.
+        let code = unsafe { poll_handles(self.raw.as_ptr(), handles.as_mut_ptr(), &raw mut count) };
+        match &handles[..] {
+            [handle, ..] if code == 0 && count == 1 && handle.fd >= 0 => {
+                // SAFETY: The transport holds the descriptor open until it is finalised, which
+                // `&mut self` keeps off. A host that closed it gets an error of poll(2), or waits
+                // for whatever has the number now; nothing is read through it here.
+                let fd = unsafe { BorrowedFd::borrow_raw(handle.fd) };
+                wait(fd, PollFlags::IN, patience)
+            }
+            // Not implemented, or more than one of which nobody says which to wait for.
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Kept for Context {
+    fn send(&mut self, command: &[u8], _: &Patience<'_>) -> Result<(), Fault> {
+        let transmit = self.functions().transmit.ok_or_else(lacking)?;
+        // SAFETY: The context is open; the command is readable and only read.
+        let code =
+            unsafe { transmit(self.raw.as_ptr(), command.len() as size_t, command.as_ptr()) };
+        succeeded("sending", code)
+    }
+
+    fn receive(&mut self, patience: &Patience<'_>) -> Result<Vec<u8>, Fault> {
+        let receive = self.functions().receive.ok_or_else(lacking)?;
+        let mut frame = vec![0; FRAME_MAX];
+        let mut forever = false;
+        loop {
+            self.await_answer(patience)?;
+            let left = patience.left()?;
+            let limit = match forever {
+                true => FOREVER,
+                false => i32::try_from(left.as_millis()).unwrap_or(i32::MAX),
+            };
+            let mut size = frame.len() as size_t;
+            // SAFETY: `frame` has room for `size` bytes, and both are written by the call alone.
+            let code =
+                unsafe { receive(self.raw.as_ptr(), &raw mut size, frame.as_mut_ptr(), limit) };
+            match code & CODE {
+                // Such a transport has no time limit.
+                BAD_VALUE if !forever => forever = true,
+                // A part of the answer came, or the time has passed.
+                TRY_AGAIN => {}
+                _ => {
+                    succeeded("receiving", code)?;
+                    frame.truncate(usize::try_from(size).unwrap_or(usize::MAX));
+                    return Ok(frame);
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Context {
+    fn drop(&mut self) {
+        let mut raw = self.raw.as_ptr();
+        // SAFETY: The context came from this loader and is not used afterwards.
+        unsafe { (self.finalize)(&raw mut raw) };
+    }
+}
+
+fn lacking() -> Fault {
+    Fault::Broken("the transport lacks a function".into())
+}
+
+fn succeeded(doing: &str, code: TSS2_RC) -> Result<(), Fault> {
+    match code {
+        0 => Ok(()),
+        code => Err(Fault::broken(doing, format!("libtss2: 0x{code:X}"))),
+    }
+}
+
+impl Transport for Tctildr {
+    fn transact(&mut self, command: &[u8], class: Class, pace: &Pace) -> Result<Vec<u8>, Fault> {
+        let conf = &self.conf;
+        self.open
+            .transact(|| Context::new(conf), command, class, pace)
+    }
+
+    fn abandon(&mut self) {
+        // Finalising would end the parent's connection: the context is leaked.
+        std::mem::forget(self.open.open().take());
+    }
+}

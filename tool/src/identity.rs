@@ -1,0 +1,179 @@
+//! `devid status`, `provision`, `reset` and `prune`: the device's own identity
+
+use crate::cli::{Form, How};
+use crate::output::{Answer, Failure};
+use crate::text::{line, row};
+use devid_core::config::Config;
+use devid_core::identity::{
+    Device, Expiry, Mode, Provisioned, Provisioning, Role, Status, Whose, provision,
+};
+use devid_core::x509::Subject;
+use serde_json::json;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Where the identity lives; exits as the mode is.
+pub(crate) fn status(device: &Device, form: Form) -> Result<Answer, Failure> {
+    let status = device.status();
+    let code = match (status.mode, status.tpm_is_out_of_reach) {
+        (Mode::Tpm | Mode::Software, _) => 0,
+        (Mode::Error, true) => 4,
+        (Mode::Error, false) => 1,
+    };
+    let answer = Answer::new(form, &status, || paragraph(&status))?;
+    Ok(Answer { code, ..answer })
+}
+
+fn paragraph(status: &Status) -> String {
+    let mode = match status.mode {
+        Mode::Tpm => "tpm",
+        Mode::Software => "software",
+        Mode::Error => "error",
+    };
+    let mut text = format!("mode {mode}\n");
+    if status.identity == Some(Whose::Factory) {
+        let whose = "the factory's; the device has none of its own";
+        line(&mut text, "identity", whose);
+    }
+    if let Some(reason) = &status.reason {
+        line(&mut text, "reason", reason);
+    }
+    if let Some(marker) = &status.marker {
+        line(&mut text, "marker", marker);
+    }
+    for Role {
+        role,
+        label,
+        key,
+        certificate,
+        expiry,
+    } in &status.roles
+    {
+        let key = key.as_deref().unwrap_or("no key");
+        line(&mut text, role, &format!("{label}: {key}"));
+        if let Some(certificate) = certificate {
+            let ends = expiry.as_ref().map_or(String::new(), ends);
+            line(&mut text, "", &format!("{certificate}, {ends}"));
+        }
+    }
+    let handle = &status.master.handle;
+    let master = match (status.master.held, status.master.needed) {
+        (Some(true), _) => format!("{handle}: there"),
+        (Some(false), _) => format!("{handle}: gone from there"),
+        (None, true) => format!("{handle}: not known"),
+        (None, false) => "none yet".into(),
+    };
+    line(&mut text, "master key", &master);
+    if let Some(mend) = &status.master.mend {
+        let command = status.master.command.as_deref();
+        let command = command.map_or(String::new(), |command| format!(": {command}"));
+        line(&mut text, "", &format!("{mend}{command}"));
+    }
+    match &status.tpm {
+        None => line(
+            &mut text,
+            "TPM",
+            &format!("{}: does not answer", status.tcti),
+        ),
+        Some(tpm) => {
+            let about = format!("{} {}, firmware {}", tpm.maker, tpm.model, tpm.firmware);
+            line(&mut text, "TPM", &about);
+            let lockout = format!(
+                "{} of {} failed tries, one forgotten each {} s; lockout authorisation after {} s",
+                tpm.lockout_counter, tpm.lockout_at, tpm.lockout_interval, tpm.lockout_recovery
+            );
+            line(&mut text, "lockout", &lockout);
+            if let (Some(mend), Some(command)) = (tpm.mend, &tpm.command) {
+                let why = "the TPM is in lockout, and no key of the factory's can sign";
+                line(&mut text, "", &format!("{why}. {mend}: {command}"));
+            }
+        }
+    }
+    text
+}
+
+fn ends(expiry: &Expiry) -> String {
+    match expiry {
+        Expiry::Never => "without end".into(),
+        Expiry::At { days_left, .. } if *days_left < 0 => {
+            format!("over since {} days", -days_left)
+        }
+        Expiry::At { days_left, .. } => format!("{days_left} days left"),
+        Expiry::Unreadable { not_after } => format!("its end {not_after}"),
+        Expiry::ClockWrong { not_after } => format!("until {not_after}; the clock is wrong"),
+    }
+}
+
+/// Gives the device its identity.
+pub(crate) fn make(
+    config: &Config,
+    how: &How,
+    csr: Option<PathBuf>,
+    form: Form,
+) -> Result<Answer, Failure> {
+    let done = provision(config, &provisioning(how, csr)?)?;
+    told(&done, form)
+}
+
+/// Takes it away and gives a new one.
+pub(crate) fn reset(config: &Config, yes: bool, how: &How, form: Form) -> Result<Answer, Failure> {
+    if !yes {
+        return Err(Failure::new(6, what_is_lost(config)));
+    }
+    let done = devid_core::identity::reset(config, &provisioning(how, None)?)?;
+    told(&done, form)
+}
+
+fn what_is_lost(config: &Config) -> String {
+    let mut text = "this erases for good all that is in the token devid".to_owned();
+    let others = config.tokens.iter().skip(1);
+    let others: Vec<&str> = others.map(|token| token.name.as_str()).collect();
+    if !others.is_empty() {
+        text += &format!(
+            "; of the further tokens ({}) all keys that the TPM wraps, all that was made through \
+             them, and their PINs, while files that somebody put into their folders stay",
+            others.join(", ")
+        );
+    }
+    text += "; a software identity; the master key, without which no copy of a wrapped key can be \
+             used; and the copy of the certificate in NV. The factory identity stays. Nothing was \
+             done; if it is meant: devid reset --factory --yes";
+    text
+}
+
+/// Deletes what was put aside.
+pub(crate) fn prune(config: &Config, form: Form) -> Result<Answer, Failure> {
+    let deleted = devid_core::identity::prune(config)?;
+    Answer::new(form, &json!({ "deleted": deleted }), || {
+        let mut text = String::new();
+        for path in &deleted {
+            row(&mut text, format_args!("deleted {}", path.display()));
+        }
+        match deleted.is_empty() {
+            true => "nothing was put aside\n".into(),
+            false => text,
+        }
+    })
+}
+
+fn provisioning(how: &How, request: Option<PathBuf>) -> Result<Provisioning, Failure> {
+    Ok(Provisioning {
+        wait: Duration::from_secs(how.wait),
+        request,
+        subject: how.subject.as_deref().map(Subject::parse).transpose()?,
+    })
+}
+
+fn told(done: &Provisioned, form: Form) -> Result<Answer, Failure> {
+    Answer::new(form, done, || {
+        let mut text = String::new();
+        for step in &done.steps {
+            row(&mut text, step);
+        }
+        for note in &done.notes {
+            row(&mut text, format_args!("note: {note}"));
+        }
+        row(&mut text, format_args!("mode {}", done.mode));
+        text
+    })
+}

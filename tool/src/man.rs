@@ -1,0 +1,300 @@
+//! `devid man` and `devid completions`: made from the verbs themselves, and what no verb says of
+//! files, variables and examples.
+
+use crate::cli::{Arguments, Form};
+use crate::output::{Answer, Failure};
+use clap::{Command, CommandFactory};
+use clap_complete::Shell;
+use clap_mangen::Man;
+use clap_mangen::roff::{Roff, bold, roman};
+use serde_json::json;
+use std::io;
+use std::path::Path;
+
+/// Words and what they mean.
+type Meanings = [(&'static str, &'static str)];
+
+const EXIT_STATUS: &Meanings = &[
+    (
+        "0",
+        "Done. status: the identity is in the TPM or, where that is allowed, in files.",
+    ),
+    (
+        "1",
+        "Failed, or not verified: something is wrong, or the key was not proven; standard error says why and what to do.",
+    ),
+    ("2", "Asked for wrongly."),
+    (
+        "3",
+        "verify: the key is proven and nothing is wrong, but the CA certificate for the identity is not available.",
+    ),
+    ("4", "The TPM does not answer."),
+    ("5", "Not found."),
+    (
+        "6",
+        "Refused, since something would be lost; nothing was done.",
+    ),
+];
+const FILES: &Meanings = &[
+    (
+        "/etc/devid-pkcs11/config.toml",
+        "The settings, each with its default in the shipped file. config.d/*.toml beside it are read after it.",
+    ),
+    (
+        "/etc/devid-pkcs11/trust/*.pem",
+        "CA certificates that verify trusts.",
+    ),
+    (
+        "/etc/devid-pkcs11/chain/*.pem",
+        "CA certificates to show beside the identity; not trusted for that.",
+    ),
+    (
+        "/var/lib/devid-pkcs11/devid/",
+        "The key folder: one PEM file for each key and certificate of the device's own.",
+    ),
+    (
+        "/var/lib/devid-pkcs11/devid/*.pem.lost",
+        "Keys that went with a former master key; prune deletes them.",
+    ),
+    (
+        "/etc/devid-pkcs11/config.d/devid-master.toml",
+        "The handle of the master key, where master renew took another one.",
+    ),
+    (
+        "/var/lib/devid-pkcs11/software/",
+        "The identity of a device without TPM, where that is allowed; *.pre-tpm is what prune deletes.",
+    ),
+    (
+        "/var/lib/devid-pkcs11/tpm_in_use",
+        "The marker: the identity is in the TPM, in this handle, with this name.",
+    ),
+    (
+        "/var/lib/devid-pkcs11/factory-reset",
+        "Whoever makes this file asks for a factory reset at the next start.",
+    ),
+    (
+        "/run/devid-pkcs11/generation",
+        "Changes whenever devid changed what running programs may have read.",
+    ),
+];
+const ENVIRONMENT: &Meanings = &[
+    (
+        "DEVID_PKCS11_CONFIG",
+        "Another config.toml; trust/, chain/ and config.d/ are looked for beside it.",
+    ),
+    (
+        "DEVID_PKCS11_TCTI",
+        "Where the TPM is; goes before the setting tcti.",
+    ),
+    (
+        "DEVID_PKCS11_STATE",
+        "In the place of /var/lib/devid-pkcs11.",
+    ),
+    ("DEVID_PKCS11_RUN", "In the place of /run/devid-pkcs11."),
+    (
+        "CREDENTIALS_DIRECTORY",
+        "Where the secrets are that the settings name as credential:NAME (systemd.exec(5)).",
+    ),
+];
+
+/// Of a verb, by the name of its page.
+fn examples(page: &str) -> &'static Meanings {
+    match page {
+        "devid-status" => &[(
+            "devid status --json",
+            "For programs: where the identity lives, when its certificates end, and how the TPM does.",
+        )],
+        "devid-list" => &[("devid list", "Whatever the tokens hold.")],
+        "devid-show" => &[
+            (
+                "devid show idev-id",
+                "The factory's identity: serial number and model of the device, issuer, validity.",
+            ),
+            ("devid show devid/web", "The key web of the token devid."),
+        ],
+        "devid-verify" => &[
+            (
+                "devid verify idev-id --ca ca.pem",
+                "By the maker's CA certificate. Without it the answer is 3.",
+            ),
+            (
+                "devid verify idev-id --ca ca.pem --crl ca.crl",
+                "And the CA has not revoked it. Without a list, revocation is not checked.",
+            ),
+            (
+                "devid verify idev-id --pin-file /run/pin",
+                "Where the key asks for a PIN.",
+            ),
+        ],
+        "devid-doctor" => &[("devid doctor", "Each finding with what mends it.")],
+        "devid-provision" => &[
+            (
+                "devid provision",
+                "At every start: makes an identity, or looks after the one that is there.",
+            ),
+            (
+                "devid provision --csr devid.csr",
+                "The key only; a CA is to certify it, and devid import-cert takes what that answers.",
+            ),
+        ],
+        "devid-reset" => &[(
+            "devid reset --factory --yes",
+            "Every key of the token devid is gone for good, and the device has a new identity.",
+        )],
+        "devid-prune" => &[(
+            "devid prune",
+            "The device will not go back to software that knows only files.",
+        )],
+        "devid-key-generate" => &[
+            (
+                "devid key generate web",
+                "A P-256 key, made by the TPM and kept on the disk, wrapped.",
+            ),
+            (
+                "devid key generate mail --algorithm rsa2048 --decrypts",
+                "One that opens encrypted mail as well.",
+            ),
+        ],
+        "devid-key-list" => &[("devid key list", "The keys of the token devid.")],
+        "devid-key-delete" => &[(
+            "devid key delete web --yes",
+            "The key and its certificates, for good.",
+        )],
+        "devid-master" => &[(
+            "devid master renew",
+            "Where the master key was evicted: what is lost, and what stays.",
+        )],
+        "devid-master-renew" => &[
+            (
+                "devid master renew",
+                "What is lost where the master key was evicted; nothing is done.",
+            ),
+            (
+                "devid master renew --yes",
+                "A new master key; the device's identity stays as it is.",
+            ),
+        ],
+        "devid-csr" => &[
+            (
+                "devid csr web --out web.csr",
+                "Names the service and nothing of the device.",
+            ),
+            (
+                "devid csr devid --out devid.csr",
+                "Names the device as the factory did.",
+            ),
+        ],
+        "devid-import-cert" => &[(
+            "devid import-cert web.pem",
+            "What the CA answered, in the place of the certificate before it.",
+        )],
+        "devid-export" => &[(
+            "devid export web --tss2 --out web.tss2.pem",
+            "For tpm2-openssl and others.",
+        )],
+        "devid-persist" => &[(
+            "devid persist idev-id",
+            "After TPM2_Clear: the factory's key gets its handle back.",
+        )],
+        "devid-uri" => &[
+            (
+                "devid uri idev-id --pem key.pem",
+                "For programs that take a key as a file: curl --key key.pem",
+            ),
+            (
+                "devid uri idev-id --type cert",
+                "The certificate beside the key.",
+            ),
+        ],
+        "devid-uri2pem" => &[(
+            "devid uri2pem 'pkcs11:token=idev-id;type=private' > key.pem",
+            "The same for a URI that is known.",
+        )],
+        "devid-completions" => &[(
+            "devid completions bash > /etc/bash_completion.d/devid",
+            "For bash.",
+        )],
+        _ => &[],
+    }
+}
+
+/// devid(1) and a page for each verb, as files of this folder.
+pub(crate) fn man(folder: &Path, form: Form) -> Result<Answer, Failure> {
+    let mut command = Arguments::command().disable_help_subcommand(true);
+    command.build();
+    let mut files = Vec::new();
+    write_pages(&command, folder, &mut files)
+        .map_err(|error| Failure::new(1, format!("{}: {error}", folder.display())))?;
+    Answer::new(form, &json!({ "files": files }), String::new)
+}
+
+fn write_pages(command: &Command, folder: &Path, files: &mut Vec<String>) -> io::Result<()> {
+    for verb in command.get_subcommands().filter(|verb| !verb.is_hide_set()) {
+        write_pages(verb, folder, files)?;
+    }
+    let page = Man::new(command.clone());
+    let name = page.get_filename();
+    let text = text(command, &page)?;
+    devid_core::write_file(&folder.join(&name), &text, 0o644)?;
+    files.push(name);
+    Ok(())
+}
+
+fn text(command: &Command, page: &Man) -> io::Result<Vec<u8>> {
+    let mut text = Vec::new();
+    page.render_title(&mut text)?;
+    page.render_name_section(&mut text)?;
+    page.render_synopsis_section(&mut text)?;
+    page.render_description_section(&mut text)?;
+    page.render_options_section(&mut text)?;
+    if command.has_subcommands() {
+        page.render_subcommands_section(&mut text)?;
+    }
+    let name = command.get_display_name().unwrap_or("devid");
+    let mut roff = Roff::new();
+    if name == "devid" {
+        section(&mut roff, "EXIT STATUS", EXIT_STATUS);
+        section(&mut roff, "FILES", FILES);
+        section(&mut roff, "ENVIRONMENT", ENVIRONMENT);
+        all_examples(command, &mut roff);
+    } else {
+        section(&mut roff, "EXAMPLES", examples(name));
+        roff.control("SH", ["SEE ALSO"]);
+        roff.text([
+            bold("devid"),
+            roman("(1) for exit status, files and variables"),
+        ]);
+    }
+    roff.to_writer(&mut text)?;
+    Ok(text)
+}
+
+/// The first of each verb.
+fn all_examples(command: &Command, roff: &mut Roff) {
+    let mut all = Vec::new();
+    for verb in command.get_subcommands() {
+        let name = verb.get_display_name().unwrap_or_default();
+        all.extend(examples(name).first().copied());
+    }
+    section(roff, "EXAMPLES", &all);
+}
+
+fn section(roff: &mut Roff, name: &str, meanings: &Meanings) {
+    if meanings.is_empty() {
+        return;
+    }
+    roff.control("SH", [name]);
+    for (word, meaning) in meanings {
+        roff.control("TP", []);
+        roff.text([bold(*word)]);
+        roff.text([roman(*meaning)]);
+    }
+}
+
+/// Completions for a shell.
+pub(crate) fn completions(shell: Shell, form: Form) -> Result<Answer, Failure> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Arguments::command(), "devid", &mut script);
+    let script = String::from_utf8_lossy(&script).into_owned();
+    Answer::new(form, &json!({ "script": script }), || script.clone())
+}

@@ -1,0 +1,104 @@
+//! What a verb answers, and what the process exits with.
+
+use crate::cli::Form;
+use devid_core::config::ConfigError;
+use devid_core::identity::{Fault, FaultKind};
+use devid_core::x509::IssueError;
+use serde::Serialize;
+use serde_json::Value;
+
+/// What was asked for.
+#[derive(Debug, Default)]
+pub(crate) struct Answer {
+    pub(crate) code: u8,
+    /// For standard output.
+    pub(crate) text: String,
+    /// The same in JSON, where that was asked for; then there is no text.
+    pub(crate) document: Option<Value>,
+    /// For standard error.
+    pub(crate) complaint: Option<String>,
+}
+
+/// A failure with what to tell and what to exit with.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) code: u8,
+    pub(crate) text: String,
+}
+
+impl Answer {
+    pub(crate) fn text(text: impl Into<String>) -> Self {
+        Self {
+            text: text.into(),
+            ..Self::default()
+        }
+    }
+
+    /// The value as JSON, or the text that says the same.
+    pub(crate) fn new(
+        form: Form,
+        value: &impl Serialize,
+        text: impl FnOnce() -> String,
+    ) -> Result<Self, Failure> {
+        match form {
+            Form::Text => Ok(Self::text(text())),
+            Form::Json => {
+                let document = serde_json::to_value(value);
+                let document = document.map_err(|error| Failure::new(1, error.to_string()))?;
+                Ok(Self {
+                    document: Some(document),
+                    ..Self::default()
+                })
+            }
+        }
+    }
+}
+
+impl Failure {
+    pub(crate) fn new(code: u8, text: impl Into<String>) -> Self {
+        let text = text.into();
+        Self { code, text }
+    }
+
+    /// The kind of failure in a word; the exit code in other words.
+    fn kind(&self) -> &'static str {
+        match self.code {
+            2 => "usage",
+            4 => "tpm",
+            5 => "not-found",
+            6 => "refused",
+            _ => "failed",
+        }
+    }
+
+    /// For standard output, where JSON was asked for: `{"error": {"code", "kind", "text"}}`.
+    pub(crate) fn json(&self) -> Value {
+        let (code, kind, text) = (self.code, self.kind(), &self.text);
+        serde_json::json!({ "error": { "code": code, "kind": kind, "text": text } })
+    }
+}
+
+impl From<Fault> for Failure {
+    fn from(fault: Fault) -> Self {
+        let code = match fault.kind {
+            FaultKind::Failed | FaultKind::Denied => 1,
+            FaultKind::Usage => 2,
+            FaultKind::Tpm => 4,
+            FaultKind::NotFound => 5,
+            FaultKind::Refused => 6,
+        };
+        Self::new(code, fault.text)
+    }
+}
+
+impl From<IssueError> for Failure {
+    fn from(error: IssueError) -> Self {
+        Fault::from(error).into()
+    }
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
+        Self::new(1, error.to_string())
+    }
+}

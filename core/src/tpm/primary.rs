@@ -138,7 +138,7 @@ impl Tpm {
             other => other.and_then(Result::ok).flatten(),
         };
         for handle in link.handles(TRANSIENT)? {
-            let ours = match self.is_ours(link, handle, master.as_deref()) {
+            let ours = match self.may_flush(link, handle, master.as_deref()) {
                 Ok(false) if roots => is_root_or_below(link, handle),
                 judged => judged,
             };
@@ -157,14 +157,14 @@ impl Tpm {
         }
     }
 
-    fn is_ours(
+    fn may_flush(
         &self,
         link: &mut Link,
         handle: u32,
         master: Option<&[u8]>,
     ) -> Result<bool, TpmError> {
         let (area, name) = link.read_public(handle)?;
-        if self.is_own(&name) || template::may_be_ours(&area) {
+        if self.is_flushable(&name) || template::may_be_ours(&area) {
             return Ok(true);
         }
         // Session keys of a process that is gone are known to nobody, but by what wraps them; or, where

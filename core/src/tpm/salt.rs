@@ -297,7 +297,7 @@ impl Tpm {
         };
         let unfit = || TpmError::Unsupported("the TPM made a key that reads no salt".into());
         let key = SaltKey::at(Place::Saved(Arc::new(saved)), &area).ok_or_else(unfit)?;
-        self.own(&key.name);
+        self.register_flushable(&key.name);
         Ok(key)
     }
 }

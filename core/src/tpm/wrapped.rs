@@ -171,7 +171,7 @@ impl Tpm {
         value: &AuthValue,
         commands: impl FnMut(&mut Link, Used) -> Result<R, TpmError>,
     ) -> Result<R, TpmError> {
-        self.own(&key.name);
+        self.register_flushable(&key.name);
         match self.tcti().is_managed() {
             true => self.with_nested(what, key, value, commands),
             false => self.with_passing(what, key, value, commands),

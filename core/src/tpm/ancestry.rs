@@ -44,7 +44,7 @@ impl Tpm {
         if key.handle() == SRK || ENDORSEMENT.contains(&key.handle()) {
             return Ok(true);
         }
-        if !key.is_as_ours() {
+        if !key.has_our_template() {
             return Ok(false);
         }
         let template = template::storage_root(false);

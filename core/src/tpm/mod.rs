@@ -50,8 +50,8 @@ pub use primary::PrimaryKey;
 pub use root::{Endorser, Root, RootRecord, Unrecalled};
 pub use salt::SaltKey;
 pub use storage::{KeyAlgorithm, KeyPurpose, SRK, StorageKey};
-pub(crate) use structures::template::is_own_key;
-pub use structures::template::recognised;
+pub(crate) use structures::template::is_device_key;
+pub use structures::template::template_name;
 pub use structures::{
     Hash, KeyScheme, NvPublic, Property, PublicArea, ResponseCode, Signature, SignatureScheme,
     other_kind,

@@ -67,7 +67,10 @@ impl Tpm {
         public: &PublicKey,
         likeliest: Option<Vec<u8>>,
     ) -> Result<Option<(PublicArea, PrimaryKey)>, TpmError> {
-        for template in likeliest.into_iter().chain(template::candidates(public)) {
+        for template in likeliest
+            .into_iter()
+            .chain(template::idevid_candidates(public))
+        {
             let hierarchy = Subject::open(b"endorsement", "the endorsement hierarchy");
             let tried = Exchange::by("CreatePrimary", hierarchy, None)
                 .loading()
@@ -164,13 +167,13 @@ impl Tpm {
         master: Option<&[u8]>,
     ) -> Result<bool, TpmError> {
         let (area, name) = link.read_public(handle)?;
-        if self.is_flushable(&name) || template::may_be_ours(&area) {
+        if self.is_flushable(&name) || template::is_idevid_template(&area) {
             return Ok(true);
         }
         // Session keys of a process that is gone are known to nobody, but by what wraps them; or, where
         // the TPM does not tell that, by their template.
         let Some(there) = link.qualified_name(handle)? else {
-            return Ok(template::is_own_key(&area));
+            return Ok(template::is_device_key(&area));
         };
         let below = master.and_then(|master| qualified_name_below(master, &name));
         Ok(below.is_some_and(|below| below == there))

@@ -231,7 +231,7 @@ impl Tpm {
             return Ok(None);
         };
         match self.holds(master.handle(), master.name()) {
-            Ok(is_there) => Ok((is_there && master.is_as_ours()).then(|| master.salt_key())),
+            Ok(is_there) => Ok((is_there && master.has_our_template()).then(|| master.salt_key())),
             Err(TpmError::Response(_) | TpmError::Unsupported(_)) => Ok(None),
             Err(error) => Err(error),
         }

@@ -80,7 +80,7 @@ impl StorageKey {
     }
 
     /// Whether it looks as those that [`Tpm::make_storage_key`] makes.
-    pub fn is_as_ours(&self) -> bool {
+    pub fn has_our_template(&self) -> bool {
         template::is_storage_root(&self.area)
     }
 
@@ -129,7 +129,7 @@ impl Tpm {
             Ok(()) => StorageKey::of(handle, made.area()).ok_or_else(|| missing(handle)),
             Err(TpmError::KeyReplaced(_)) => {
                 let there = self.storage_key(handle)?.ok_or_else(|| missing(handle))?;
-                if !there.is_as_ours() || self.is_primary(&there)? {
+                if !there.has_our_template() || self.is_primary(&there)? {
                     return Err(TpmError::KeyReplaced(handle));
                 }
                 self.prove(&there)?;
@@ -263,7 +263,7 @@ impl Tpm {
         algorithm: KeyAlgorithm,
         usage: KeyPurpose,
     ) -> Result<WrappedKey, TpmError> {
-        let template = template::own_key(algorithm, usage);
+        let template = template::device_key(algorithm, usage);
         let secrets = Secrets { value, data: &[] };
         self.create_below(parent, secrets, &template)
     }

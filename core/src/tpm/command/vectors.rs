@@ -161,9 +161,9 @@ fn about_the_tpm(link: &mut Link, recording: &Recording) {
     recording.tell("handles", debug(link.handles(0x8100_0000)));
     recording.tell("algorithms", debug(link.algorithms()));
     recording.tell("lockout", debug(link.lockout()));
-    let p384 = template::own_key(KeyAlgorithm::Ec(Curve::P384), BOTH);
+    let p384 = template::device_key(KeyAlgorithm::Ec(Curve::P384), BOTH);
     recording.tell("test_parameters", debug(link.test_parameters(&p384)));
-    let large = template::own_key(KeyAlgorithm::Rsa(4096), BOTH);
+    let large = template::device_key(KeyAlgorithm::Rsa(4096), BOTH);
     recording.tell(
         "test_parameters refused",
         debug(link.test_parameters(&large)),
@@ -173,7 +173,7 @@ fn about_the_tpm(link: &mut Link, recording: &Recording) {
 
 /// A new key below the root, loaded.
 fn loaded(link: &mut Link, recording: &Recording, kind: KeyAlgorithm) -> (u32, Vec<u8>) {
-    let template = template::own_key(kind, BOTH);
+    let template = template::device_key(kind, BOTH);
     let root = Used::open(ROOT, &[]);
     let made = link.create(root, Secrets::default(), &template);
     recording.tell(

@@ -316,7 +316,7 @@ mod tests {
             signs: true,
             decrypts: false,
         };
-        let template = template::own_key(KeyAlgorithm::Ec(Curve::P256), usage);
+        let template = template::device_key(KeyAlgorithm::Ec(Curve::P256), usage);
         let parent = Used::open(0x8100_0100, &[]);
         Exchange::new("Create").run(tpm, |link| {
             link.create(parent, Secrets::default(), &template)

@@ -5,7 +5,7 @@
 
 use super::exchange::Exchange;
 use super::flush;
-use super::{Auth, SRK, StorageKey, Tpm, TpmError, Used, qualified_name_below, template};
+use super::{Auth, AuthHandle, SRK, StorageKey, Tpm, TpmError, qualified_name_below, template};
 
 /// Where the key in a persistent handle was made.
 enum Place {
@@ -49,7 +49,8 @@ impl Tpm {
         }
         let template = template::storage_root(false);
         let derived = Exchange::new("CreatePrimary").loading().run(self, |link| {
-            let (handle, _, name) = link.create_primary(Used::owner(Auth::Empty), &template)?;
+            let (handle, _, name) =
+                link.create_primary(AuthHandle::owner(Auth::Empty), &template)?;
             flush(link, handle, &Ok(()));
             Ok(name)
         });

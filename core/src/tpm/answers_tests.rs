@@ -203,7 +203,7 @@ fn random_bytes_and_secrets_of_another_size_are_refused() {
         Err(TpmError::Unsupported(_))
     ));
 
-    let used = || Used::open(PERSISTENT, &[]);
+    let used = || AuthHandle::open(PERSISTENT, &[]);
     for is_rsa in [true, false] {
         let (_fake, tpm) = told([Reply::AuthorisedBody(vec![0, 9, 1])]);
         let answer = exchange::Exchange::new("test").run(&tpm, |link| match is_rsa {

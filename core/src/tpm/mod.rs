@@ -39,7 +39,7 @@ pub use command::kdf::Secret;
 pub(crate) use command::kdf::{encrypt_oaep, random_scalar, random_secret};
 pub use command::session::AuthValue;
 use command::session::Salt;
-pub use command::{Auth, Secrets, Used};
+pub use command::{Auth, AuthHandle, SensitiveCreate};
 use command::{flush, is_gone};
 pub use error::TpmError;
 pub use exchange::Refusals;

@@ -6,7 +6,7 @@
 
 use super::exchange::{Exchange, Subject};
 use super::{
-    Link, PublicArea, ResponseCode, SRK, Tpm, TpmError, Used, qualified_name_below, template,
+    AuthHandle, Link, PublicArea, ResponseCode, SRK, Tpm, TpmError, qualified_name_below, template,
 };
 use super::{flush, is_gone};
 use crate::key::PublicKey;
@@ -102,17 +102,17 @@ impl Tpm {
         &self,
         what: &str,
         key: &PrimaryKey,
-        mut commands: impl FnMut(&mut Link, Used) -> Result<R, TpmError>,
+        mut commands: impl FnMut(&mut Link, AuthHandle) -> Result<R, TpmError>,
     ) -> Result<R, TpmError> {
         let subject = Subject::open(&key.name, "the derived key");
         let exchange = Exchange::by(what, subject, None).loading();
         exchange.run(self, |link| {
             let mut handle = key.load(link)?;
-            let mut answer = commands(link, Used::open(handle, &key.name));
+            let mut answer = commands(link, AuthHandle::open(handle, &key.name));
             // On a TPM that all share, somebody may flush what is not his.
             if is_gone(&answer) {
                 handle = key.load(link)?;
-                answer = commands(link, Used::open(handle, &key.name));
+                answer = commands(link, AuthHandle::open(handle, &key.name));
             }
             flush(link, handle, &answer);
             answer
@@ -253,7 +253,7 @@ impl PrimaryKey {
                 Err(saves_again) => saves = saves_again,
             }
         }
-        let (handle, _, name) = link.create_primary(Used::endorsement(), &self.template)?;
+        let (handle, _, name) = link.create_primary(AuthHandle::endorsement(), &self.template)?;
         if name != self.name {
             link.flush(handle)?;
             return Err(TpmError::SeedChanged);
@@ -359,7 +359,7 @@ fn try_template(
     template: &[u8],
     public: &PublicKey,
 ) -> Result<Option<Tried>, TpmError> {
-    let (handle, area, name) = link.create_primary(Used::endorsement(), template)?;
+    let (handle, area, name) = link.create_primary(AuthHandle::endorsement(), template)?;
     let context = match PublicArea::parse(&area) {
         Some(area) if area.key == *public => Some((area, saved(link, handle))),
         _ => None,

@@ -4,7 +4,7 @@ use super::exchange::Exchange;
 use super::flush;
 use super::primary::saved_context;
 use super::{
-    AuthValue, Hash, Link, PublicArea, SRK, Salt, StorageKey, Tpm, TpmError, Used, name_of,
+    AuthHandle, AuthValue, Hash, Link, PublicArea, SRK, Salt, StorageKey, Tpm, TpmError, name_of,
     template,
 };
 use crate::key::PublicKey;
@@ -65,10 +65,10 @@ enum Purpose {
 }
 
 impl Hierarchy {
-    fn used(self) -> Used<'static> {
+    fn used(self) -> AuthHandle<'static> {
         match self {
-            Self::Null => Used::null(),
-            Self::Endorsement => Used::endorsement(),
+            Self::Null => AuthHandle::null(),
+            Self::Endorsement => AuthHandle::endorsement(),
         }
     }
 }

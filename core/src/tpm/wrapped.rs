@@ -6,7 +6,7 @@
 
 use super::exchange::{Exchange, Subject};
 use super::{
-    Auth, AuthValue, Link, StorageKey, Tpm, TpmError, Used, flush, is_gone, name_of, template,
+    Auth, AuthHandle, AuthValue, Link, StorageKey, Tpm, TpmError, flush, is_gone, name_of, template,
 };
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -131,15 +131,15 @@ impl WrappedKey {
                 let salt_key = below.as_ref().map(StorageKey::salt_key);
                 let used = match (&below, &salt_key) {
                     (Some(parent), Some(salt_key)) => parent.used(salt_key),
-                    _ => Used::open(*parent, &[]),
+                    _ => AuthHandle::open(*parent, &[]),
                 };
                 link.load(used, &self.area, &self.private)
             }
             Parent::Owner { rsa } => {
                 let root = template::storage_root(*rsa);
-                let made = link.create_primary(Used::owner(Auth::Empty), &root);
+                let made = link.create_primary(AuthHandle::owner(Auth::Empty), &root);
                 let (parent, _, _) = made.map_err(|error| self.parent.explained(error))?;
-                let loaded = link.load(Used::open(parent, &[]), &self.area, &self.private);
+                let loaded = link.load(AuthHandle::open(parent, &[]), &self.area, &self.private);
                 flush(link, parent, &loaded);
                 loaded
             }
@@ -169,7 +169,7 @@ impl Tpm {
         what: &str,
         key: &WrappedKey,
         value: &AuthValue,
-        commands: impl FnMut(&mut Link, Used) -> Result<R, TpmError>,
+        commands: impl FnMut(&mut Link, AuthHandle) -> Result<R, TpmError>,
     ) -> Result<R, TpmError> {
         self.register_flushable(&key.name);
         match self.tcti().is_managed() {
@@ -183,17 +183,17 @@ impl Tpm {
         what: &str,
         key: &WrappedKey,
         value: &AuthValue,
-        mut commands: impl FnMut(&mut Link, Used) -> Result<R, TpmError>,
+        mut commands: impl FnMut(&mut Link, AuthHandle) -> Result<R, TpmError>,
     ) -> Result<R, TpmError> {
         let salt_key = self.salt_key_for(value)?;
         let auth = Auth::by(value.as_bytes(), salt_key.as_ref());
         key.exchange(what, value).run(self, |link| {
             let mut handle = key.load(link)?;
-            let mut answer = commands(link, Used::new(handle, &key.name, auth));
+            let mut answer = commands(link, AuthHandle::new(handle, &key.name, auth));
             // On a TPM that all share, somebody may flush what is not his.
             if is_gone(&answer) {
                 handle = key.load(link)?;
-                answer = commands(link, Used::new(handle, &key.name, auth));
+                answer = commands(link, AuthHandle::new(handle, &key.name, auth));
             }
             flush(link, handle, &answer);
             answer
@@ -205,7 +205,7 @@ impl Tpm {
         what: &str,
         key: &WrappedKey,
         value: &AuthValue,
-        mut commands: impl FnMut(&mut Link, Used) -> Result<R, TpmError>,
+        mut commands: impl FnMut(&mut Link, AuthHandle) -> Result<R, TpmError>,
     ) -> Result<R, TpmError> {
         let salt_key = self.salt_key_for(value)?;
         let auth = Auth::by(value.as_bytes(), salt_key.as_ref());
@@ -217,7 +217,7 @@ impl Tpm {
             loaded.retain(|one| one.faults == faults);
             let known = loaded.iter().find(|one| one.name == key.name);
             if let Some(handle) = known.map(|known| known.handle) {
-                let answer = commands(link, Used::new(handle, &key.name, auth));
+                let answer = commands(link, AuthHandle::new(handle, &key.name, auth));
                 if !is_gone(&answer) {
                     return answer;
                 }
@@ -232,7 +232,7 @@ impl Tpm {
                 handle,
                 faults,
             });
-            commands(link, Used::new(handle, &key.name, auth))
+            commands(link, AuthHandle::new(handle, &key.name, auth))
         });
         drop(nests);
         if let Err(TpmError::Lockout(_)) = result {

@@ -7,7 +7,8 @@ use super::reading::Reading;
 use super::session::{AUDIT, DECRYPT, ENCRYPT};
 use super::{Link, marshalled};
 use crate::tpm::{
-    Hash, NvPublic, Secret, Secrets, Signature, SignatureScheme, TpmError, Used, name_of,
+    AuthHandle, Hash, NvPublic, Secret, SensitiveCreate, Signature, SignatureScheme, TpmError,
+    name_of,
 };
 use tpm2_protocol::TpmUnmarshal;
 use tpm2_protocol::basic::{TpmHandle, TpmUint16};
@@ -40,11 +41,11 @@ fn unfit(error: tpm2_protocol::TpmError) -> TpmError {
 
 /// The parameters of TPM2_Create with these in the place of the empty TPM2B_SENSITIVE_CREATE that
 /// they begin with: written by hand, since the library's structures would leave copies.
-fn with_secrets(parameters: &[u8], secrets: Secrets) -> Result<Secret, TpmError> {
+fn with_secrets(parameters: &[u8], secrets: SensitiveCreate) -> Result<Secret, TpmError> {
     let mut reading = Reading::new(parameters);
     reading.sized()?;
     let rest = reading.rest();
-    let Secrets { value, data } = secrets;
+    let SensitiveCreate { value, data } = secrets;
     let too_long = |_| TpmError::Unsupported("command: a secret that is too long".into());
     let size = |count: usize| u16::try_from(count).map(u16::to_be_bytes).map_err(too_long);
     let sensitive = 4 + value.len() + data.len();
@@ -59,7 +60,7 @@ fn with_secrets(parameters: &[u8], secrets: Secrets) -> Result<Secret, TpmError>
 }
 
 /// A command of two handles; the second one's entity has this name.
-fn naming<'a>(used: Used<'a>, others: &'a [&'a [u8]]) -> By<'a> {
+fn naming<'a>(used: AuthHandle<'a>, others: &'a [&'a [u8]]) -> By<'a> {
     By {
         others,
         ..By::new(used)
@@ -90,7 +91,7 @@ impl Link {
 
     /// The same in an auth session that is there for its HMAC alone: the response comes from the TPM
     /// that reads the session's salt, and its object has this name. Two commands.
-    pub(crate) fn read_public_proven(&mut self, key: Used) -> Result<Vec<u8>, TpmError> {
+    pub(crate) fn read_public_proven(&mut self, key: AuthHandle) -> Result<Vec<u8>, TpmError> {
         let command = TpmReadPublicCommand {
             handles: [handle(key.handle)],
         };
@@ -124,7 +125,7 @@ impl Link {
     /// and the name. To be flushed.
     pub(crate) fn create_primary(
         &mut self,
-        hierarchy: Used,
+        hierarchy: AuthHandle,
         template: &[u8],
     ) -> Result<(u32, Vec<u8>, Vec<u8>), TpmError> {
         let command = TpmCreatePrimaryCommand {
@@ -154,8 +155,8 @@ impl Link {
     /// content of a TPM2B_PRIVATE).
     pub(crate) fn create(
         &mut self,
-        parent: Used,
-        secrets: Secrets,
+        parent: AuthHandle,
+        secrets: SensitiveCreate,
         template: &[u8],
     ) -> Result<(Vec<u8>, Vec<u8>), TpmError> {
         let command = TpmCreateCommand {
@@ -181,7 +182,7 @@ impl Link {
     }
 
     /// TPM2_Unseal: the data. By an auth session they are encrypted on their way.
-    pub(crate) fn unseal(&mut self, sealed: Used) -> Result<Secret, TpmError> {
+    pub(crate) fn unseal(&mut self, sealed: AuthHandle) -> Result<Secret, TpmError> {
         let command = TpmUnsealCommand {
             handles: [handle(sealed.handle)],
         };
@@ -192,7 +193,7 @@ impl Link {
     /// name. To be flushed.
     pub(crate) fn load(
         &mut self,
-        parent: Used,
+        parent: AuthHandle,
         area: &[u8],
         private: &[u8],
     ) -> Result<(u32, Vec<u8>), TpmError> {
@@ -208,7 +209,7 @@ impl Link {
     /// TPM2_Import of a duplicate without inner wrapper: the private half as `parent` wraps it.
     pub(crate) fn import(
         &mut self,
-        parent: Used,
+        parent: AuthHandle,
         area: &[u8],
         duplicate: &[u8],
         seed: &[u8],
@@ -229,7 +230,7 @@ impl Link {
     /// away from there if it is what is there. Writes to the TPM.
     pub(crate) fn evict(
         &mut self,
-        owner: Used,
+        owner: AuthHandle,
         (object, name): (u32, &[u8]),
         persistent: u32,
     ) -> Result<(), TpmError> {
@@ -296,7 +297,7 @@ impl Link {
     /// TPM2_NV_Read of the index with this handle and name, authorised by itself or by the owner.
     pub(crate) fn nv_read(
         &mut self,
-        by: Used,
+        by: AuthHandle,
         (index, name): (u32, &[u8]),
         offset: u16,
         size: u16,
@@ -316,7 +317,7 @@ impl Link {
     /// the TPM.
     pub(crate) fn nv_define(
         &mut self,
-        owner: Used,
+        owner: AuthHandle,
         index: u32,
         public: NvPublic,
     ) -> Result<(), TpmError> {
@@ -334,7 +335,7 @@ impl Link {
     /// the TPM.
     pub(crate) fn nv_write(
         &mut self,
-        owner: Used,
+        owner: AuthHandle,
         (index, name): (u32, &[u8]),
         offset: u16,
         data: &[u8],
@@ -351,7 +352,7 @@ impl Link {
     /// TPM2_NV_UndefineSpace. Writes to the TPM.
     pub(crate) fn nv_undefine(
         &mut self,
-        owner: Used,
+        owner: AuthHandle,
         (index, name): (u32, &[u8]),
     ) -> Result<(), TpmError> {
         let command = TpmNvUndefineSpaceCommand {
@@ -374,7 +375,7 @@ impl Link {
     /// TPM2_Sign; `digest` has the width of the scheme's hash.
     pub(crate) fn sign(
         &mut self,
-        key: Used,
+        key: AuthHandle,
         scheme: SignatureScheme,
         digest: &[u8],
     ) -> Result<Signature, TpmError> {
@@ -421,7 +422,11 @@ impl Link {
 
     /// TPM2_RSA_Decrypt without padding: the whole block, as wide as the modulus but for leading
     /// zeros. By an auth session it is encrypted on its way.
-    pub(crate) fn rsa_decrypt(&mut self, key: Used, cipher: &[u8]) -> Result<Secret, TpmError> {
+    pub(crate) fn rsa_decrypt(
+        &mut self,
+        key: AuthHandle,
+        cipher: &[u8],
+    ) -> Result<Secret, TpmError> {
         let command = TpmRsaDecryptCommand {
             handles: [handle(key.handle)],
             cipher_text: Tpm2bPublicKeyRsa::try_from(cipher).map_err(unfit)?,
@@ -433,7 +438,11 @@ impl Link {
 
     /// TPM2_ECDH_ZGen with the other side's point: the x coordinate, but for leading zeros; encrypted
     /// likewise.
-    pub(crate) fn ecdh_z(&mut self, key: Used, (x, y): (&[u8], &[u8])) -> Result<Secret, TpmError> {
+    pub(crate) fn ecdh_z(
+        &mut self,
+        key: AuthHandle,
+        (x, y): (&[u8], &[u8]),
+    ) -> Result<Secret, TpmError> {
         let inner = TpmsEccPoint {
             x: Tpm2bEccParameter::try_from(x).map_err(unfit)?,
             y: Tpm2bEccParameter::try_from(y).map_err(unfit)?,
@@ -448,7 +457,7 @@ impl Link {
 
     /// A command whose response begins with a secret: the content of the TPM2B. The library's
     /// structures would leave copies of it.
-    fn secret<C: TpmFrame>(&mut self, command: &C, used: Used) -> Result<Secret, TpmError> {
+    fn secret<C: TpmFrame>(&mut self, command: &C, used: AuthHandle) -> Result<Secret, TpmError> {
         let by = By {
             attributes: ENCRYPT,
             ..By::new(used)

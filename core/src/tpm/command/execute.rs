@@ -7,7 +7,7 @@ use super::reading::Reading;
 use super::session::{AuthSession, Beginning, DECRYPT, ENCRYPT, answers_attributes};
 use crate::tpm::Class;
 use crate::tpm::transport::{FRAME_MAX, HEADER};
-use crate::tpm::{Auth, ResponseCode, SaltKey, Secret, TpmError, Used, sized};
+use crate::tpm::{Auth, AuthHandle, ResponseCode, SaltKey, Secret, TpmError, sized};
 use log::debug;
 use tpm2_protocol::TpmWriter;
 use tpm2_protocol::basic::{TpmHandle, TpmUint16};
@@ -34,7 +34,7 @@ const BAD_TAG: u16 = 0x00C4;
 #[derive(Clone, Copy)]
 pub(super) struct By<'a> {
     /// What the command's first handle names.
-    pub(super) used: Used<'a>,
+    pub(super) used: AuthHandle<'a>,
     /// The names of its other handles.
     pub(super) others: &'a [&'a [u8]],
     /// TPMA_SESSION: [`DECRYPT`] encrypts the command's first parameter, [`ENCRYPT`] the response's,
@@ -45,7 +45,7 @@ pub(super) struct By<'a> {
 
 impl<'a> By<'a> {
     /// Nothing of the command is secret, and it has one handle.
-    pub(super) fn new(used: Used<'a>) -> Self {
+    pub(super) fn new(used: AuthHandle<'a>) -> Self {
         Self {
             used,
             others: &[],

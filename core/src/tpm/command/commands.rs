@@ -1,9 +1,9 @@
 //! Our vocabulary of commands in bytes (Part 3).
 
-use super::execute::{By, written};
+use super::created::check_created;
+use super::execute::{CommandAuth, written};
 use super::flush;
-use super::made::made_from;
-use super::reading::Reading;
+use super::response_reader::ResponseReader;
 use super::session::{AUDIT, DECRYPT, ENCRYPT};
 use super::{Link, marshalled};
 use crate::tpm::{
@@ -42,8 +42,8 @@ fn unfit(error: tpm2_protocol::TpmError) -> TpmError {
 /// The parameters of TPM2_Create with these in the place of the empty TPM2B_SENSITIVE_CREATE that
 /// they begin with: written by hand, since the library's structures would leave copies.
 fn with_secrets(parameters: &[u8], secrets: SensitiveCreate) -> Result<Secret, TpmError> {
-    let mut reading = Reading::new(parameters);
-    reading.sized()?;
+    let mut reading = ResponseReader::new(parameters);
+    reading.tpm2b()?;
     let rest = reading.rest();
     let SensitiveCreate { value, data } = secrets;
     let too_long = |_| TpmError::Unsupported("command: a secret that is too long".into());
@@ -60,10 +60,10 @@ fn with_secrets(parameters: &[u8], secrets: SensitiveCreate) -> Result<Secret, T
 }
 
 /// A command of two handles; the second one's entity has this name.
-fn naming<'a>(used: AuthHandle<'a>, others: &'a [&'a [u8]]) -> By<'a> {
-    By {
+fn naming<'a>(used: AuthHandle<'a>, others: &'a [&'a [u8]]) -> CommandAuth<'a> {
+    CommandAuth {
         others,
-        ..By::new(used)
+        ..CommandAuth::new(used)
     }
 }
 
@@ -95,9 +95,9 @@ impl Link {
         let command = TpmReadPublicCommand {
             handles: [handle(key.handle)],
         };
-        let by = By {
+        let by = CommandAuth {
             attributes: AUDIT,
-            ..By::new(key)
+            ..CommandAuth::new(key)
         };
         let answer: TpmReadPublicResponse = self.call_by(&command, by)?;
         marshalled(&answer.out_public.inner)
@@ -116,8 +116,8 @@ impl Link {
             handles: [handle(key)],
         };
         let answer = self.execute(&command, None, None, 0)?;
-        let mut reading = Reading::new(&answer.parameters);
-        let mut next = || reading.sized().map(<[u8]>::to_vec);
+        let mut reading = ResponseReader::new(&answer.parameters);
+        let mut next = || reading.tpm2b().map(<[u8]>::to_vec);
         Ok([next()?, next()?, next()?])
     }
 
@@ -135,9 +135,10 @@ impl Link {
             outside_info: Tpm2bData::default(),
             creation_pcr: TpmlPcrSelection::default(),
         };
-        let answer: TpmCreatePrimaryResponse = self.call_by(&command, By::new(hierarchy))?;
+        let answer: TpmCreatePrimaryResponse =
+            self.call_by(&command, CommandAuth::new(hierarchy))?;
         let (key, name) = (answer.handles[0].value(), answer.name.to_vec());
-        let made = made_from(&command.in_public.inner, &answer.out_public.inner);
+        let made = check_created(&command.in_public.inner, &answer.out_public.inner);
         let made = made.and_then(|area| match name_of(&area) {
             Some(computed) if computed != name => Err(TpmError::Unsupported(
                 "the TPM answered with a name that is not its key's".into(),
@@ -170,14 +171,14 @@ impl Link {
             &written(|writer| command.marshal_parameters(writer))?,
             secrets,
         )?;
-        let by = By {
+        let by = CommandAuth {
             attributes: DECRYPT,
-            ..By::new(parent)
+            ..CommandAuth::new(parent)
         };
         let answer: TpmCreateResponse = self
             .execute(&command, Some(parameters), Some(by), 0)?
             .read()?;
-        let area = made_from(&command.in_public.inner, &answer.out_public.inner)?;
+        let area = check_created(&command.in_public.inner, &answer.out_public.inner)?;
         Ok((area, answer.out_private.to_vec()))
     }
 
@@ -202,7 +203,7 @@ impl Link {
             in_private: Tpm2bPrivate::try_from(private).map_err(unfit)?,
             in_public: public(area)?,
         };
-        let answer: TpmLoadResponse = self.call_by(&command, By::new(parent))?;
+        let answer: TpmLoadResponse = self.call_by(&command, CommandAuth::new(parent))?;
         Ok((answer.handles[0].value(), answer.name.to_vec()))
     }
 
@@ -222,7 +223,7 @@ impl Link {
             in_sym_seed: Tpm2bEncryptedSecret::try_from(seed).map_err(unfit)?,
             symmetric_alg: TpmtSymDef::default(),
         };
-        let answer: TpmImportResponse = self.call_by(&command, By::new(parent))?;
+        let answer: TpmImportResponse = self.call_by(&command, CommandAuth::new(parent))?;
         Ok(answer.out_private.to_vec())
     }
 
@@ -279,10 +280,10 @@ impl Link {
             handles: [handle(index)],
         };
         let answer = self.execute(&command, None, None, 0)?;
-        let mut reading = Reading::new(Reading::new(&answer.parameters).sized()?);
-        let (told, _name_hash) = (reading.long()?, reading.word()?);
-        let attributes = reading.long()?;
-        reading.sized()?; // the policy
+        let mut reading = ResponseReader::new(ResponseReader::new(&answer.parameters).tpm2b()?);
+        let (told, _name_hash) = (reading.uint32()?, reading.uint16()?);
+        let attributes = reading.uint32()?;
+        reading.tpm2b()?; // the policy
         if told != index {
             return Err(TpmError::WrongAnswer(format!(
                 "NV index 0x{index:08X} was asked for, and 0x{told:08X} came"
@@ -290,7 +291,7 @@ impl Link {
         }
         Ok(NvPublic {
             attributes,
-            size: reading.word()?,
+            size: reading.uint16()?,
         })
     }
 
@@ -310,7 +311,7 @@ impl Link {
         let others = [name];
         let by = naming(by, &others);
         let answer = self.execute(&command, None, Some(by), 0)?;
-        Ok(Reading::new(&answer.parameters).sized()?.to_vec())
+        Ok(ResponseReader::new(&answer.parameters).tpm2b()?.to_vec())
     }
 
     /// TPM2_NV_DefineSpace, the name by SHA-256, no policy, the authorisation value empty. Writes to
@@ -327,7 +328,7 @@ impl Link {
             auth: Tpm2bAuth::default(),
             public_info: Tpm2bNvPublic { inner },
         };
-        let _: TpmNvDefineSpaceResponse = self.call_by(&command, By::new(owner))?;
+        let _: TpmNvDefineSpaceResponse = self.call_by(&command, CommandAuth::new(owner))?;
         Ok(())
     }
 
@@ -369,7 +370,7 @@ impl Link {
             bytes_requested: TpmUint16::new(count),
         };
         let answer = self.execute(&command, None, None, 0)?;
-        Ok(Reading::new(&answer.parameters).sized()?.to_vec())
+        Ok(ResponseReader::new(&answer.parameters).tpm2b()?.to_vec())
     }
 
     /// TPM2_Sign; `digest` has the width of the scheme's hash.
@@ -401,16 +402,16 @@ impl Link {
                 digest: Tpm2bDigest::default(),
             },
         };
-        let answer = self.execute(&command, None, Some(By::new(key)), 0)?;
-        let mut reading = Reading::new(&answer.parameters);
-        let (by, hash) = (reading.word()?, reading.word()?);
+        let answer = self.execute(&command, None, Some(CommandAuth::new(key)), 0)?;
+        let mut reading = ResponseReader::new(&answer.parameters);
+        let (by, hash) = (reading.uint16()?, reading.uint16()?);
         if (by, hash) != (scheme.algorithm(), scheme.hash().algorithm()) {
             return Err(TpmError::WrongAnswer(format!(
                 "a signature by {scheme:?} was asked for, and one by the scheme 0x{by:04X} with the \
                  hash 0x{hash:04X} came"
             )));
         }
-        let mut number = || reading.sized().map(<[u8]>::to_vec);
+        let mut number = || reading.tpm2b().map(<[u8]>::to_vec);
         Ok(match scheme {
             SignatureScheme::Ecdsa(_) => Signature::Ecc {
                 r: number()?,
@@ -452,19 +453,19 @@ impl Link {
             in_point: Tpm2bEccPoint { inner },
         };
         let point = self.secret(&command, key)?;
-        Ok(Secret::new(Reading::new(&point).sized()?.to_vec()))
+        Ok(Secret::new(ResponseReader::new(&point).tpm2b()?.to_vec()))
     }
 
     /// A command whose response begins with a secret: the content of the TPM2B. The library's
     /// structures would leave copies of it.
     fn secret<C: TpmFrame>(&mut self, command: &C, used: AuthHandle) -> Result<Secret, TpmError> {
-        let by = By {
+        let by = CommandAuth {
             attributes: ENCRYPT,
-            ..By::new(used)
+            ..CommandAuth::new(used)
         };
         let answer = self.execute(command, None, Some(by), 0)?;
         Ok(Secret::new(
-            Reading::new(&answer.parameters).sized()?.to_vec(),
+            ResponseReader::new(&answer.parameters).tpm2b()?.to_vec(),
         ))
     }
 }

@@ -4,10 +4,10 @@
 mod authorization;
 mod capability;
 mod commands;
+mod created;
 mod execute;
 pub(super) mod kdf;
-mod made;
-mod reading;
+mod response_reader;
 pub(super) mod session;
 #[cfg(test)]
 mod vectors;

@@ -255,7 +255,7 @@ impl Tpm {
     /// The salt key for commands that show this authorisation value, or hide their response.
     pub(super) fn salt_key_for(&self, value: &AuthValue) -> Result<Option<SaltKey>, TpmError> {
         match &value.salt {
-            _ if value.is_empty() && !value.hides => Ok(None),
+            _ if value.is_empty() && !value.encrypts_response => Ok(None),
             Salt::Needless => Ok(None),
             Salt::ForAny if value.is_empty() => self.salt_key_to(Purpose::Hide).map(Some),
             Salt::For(_) | Salt::ForAny => self.session_key(value).map(Some),

@@ -295,7 +295,7 @@ impl Tpm {
     ///
     /// [`TpmError::WrongAuth`] for a wrong value, which was counted.
     pub fn unseal(&self, sealed: &WrappedKey, value: &AuthValue) -> Result<Secret, TpmError> {
-        let value = value.clone().hiding_response();
+        let value = value.clone().encrypting_response();
         self.with_wrapped("Unseal", sealed, &value, |link, used| link.unseal(used))
     }
 

@@ -4,7 +4,7 @@
 use super::Link;
 use super::flush;
 use super::response_reader::ResponseReader;
-use super::session::{AuthSession, Beginning, DECRYPT, ENCRYPT, answers_attributes};
+use super::session::{AuthSession, DECRYPT, ENCRYPT, StartAuthSession, answers_attributes};
 use crate::tpm::Class;
 use crate::tpm::transport::{FRAME_MAX, HEADER};
 use crate::tpm::{Auth, AuthHandle, ResponseCode, SaltKey, Secret, TpmError, sized};
@@ -141,29 +141,29 @@ impl Link {
         value: &[u8],
     ) -> Result<AuthSession, TpmError> {
         let Some(key) = salt_key else {
-            return self.begin_session(None, NULL, value);
+            return self.start_session(None, NULL, value);
         };
         let (key, handle, is_passing) = self.with_salt_key(key)?;
-        let begun = self.begin_session(Some(&key), handle, value);
+        let started = self.start_session(Some(&key), handle, value);
         if is_passing {
-            flush(self, handle, &begun);
+            flush(self, handle, &started);
         }
-        begun
+        started
     }
 
     /// TPM2_StartAuthSession with a salt for the key in this handle.
-    fn begin_session(
+    fn start_session(
         &mut self,
         salt_key: Option<&SaltKey>,
         salted_to: u32,
         value: &[u8],
     ) -> Result<AuthSession, TpmError> {
         let unfit = |error| TpmError::Unsupported(format!("auth session: {error}"));
-        let beginning = Beginning::new(salt_key)?;
+        let start = StartAuthSession::new(salt_key)?;
         let command = TpmStartAuthSessionCommand {
             handles: [TpmHandle::new(salted_to), TpmHandle::new(NULL)],
-            nonce_caller: Tpm2bNonce::try_from(&beginning.nonce[..]).map_err(unfit)?,
-            encrypted_salt: Tpm2bEncryptedSecret::try_from(&beginning.encrypted_salt[..])
+            nonce_caller: Tpm2bNonce::try_from(&start.nonce[..]).map_err(unfit)?,
+            encrypted_salt: Tpm2bEncryptedSecret::try_from(&start.encrypted_salt[..])
                 .map_err(unfit)?,
             session_type: TpmSe::Hmac,
             symmetric: TpmtSymDefObject {
@@ -174,7 +174,7 @@ impl Link {
             auth_hash: TpmAlgId::Sha256,
         };
         let answer: TpmStartAuthSessionResponse = self.call(&command)?;
-        Ok(beginning.begun(answer.handles[0].value(), answer.nonce_tpm.to_vec(), value))
+        Ok(start.session(answer.handles[0].value(), answer.nonce_tpm.to_vec(), value))
     }
 }
 

@@ -5,7 +5,7 @@ use super::algorithms::Rest;
 use super::exchange::{Exchange, Refusals};
 use super::process_lock::{NotLocked, ProcessLock};
 use super::transport::Pace;
-use super::wrapped::Nest;
+use super::wrapped::Connection;
 use super::{
     Capabilities, Class, Hash, KnownAlgorithms, Limits, Link, Lockout, Property, Root, SaltKey,
     SignatureScheme, Tcti, TimeoutMemory, TpmError,
@@ -34,7 +34,7 @@ pub struct Tpm {
     /// Held by one exchange.
     pub(super) link: Mutex<Option<Link>>,
     /// Links of their own for keys that stay loaded.
-    pub(super) nests: Mutex<Vec<Nest>>,
+    pub(super) connections: Mutex<Vec<Connection>>,
     /// For slots of transient objects that all processes share.
     slots_lock: ProcessLock,
     /// For one try of a PIN.
@@ -78,7 +78,7 @@ impl Tpm {
             pace: Arc::new(Pace::new(limits, locks)),
             tcti,
             link: Mutex::new(None),
-            nests: Mutex::default(),
+            connections: Mutex::default(),
             answered: AtomicBool::new(false),
             faults: AtomicU64::new(0),
             refusals,
@@ -115,8 +115,8 @@ impl Tpm {
         if let Some(link) = self.link.try_lock().and_then(|mut link| link.take()) {
             link.abandon();
         }
-        if let Some(mut nests) = self.nests.try_lock() {
-            nests.drain(..).for_each(Nest::abandon);
+        if let Some(mut connections) = self.connections.try_lock() {
+            connections.drain(..).for_each(Connection::abandon);
         }
         let flushable_names = self.flushable_names.try_lock().map(|names| names.clone());
         Self {
@@ -133,7 +133,7 @@ impl Tpm {
             tcti: self.tcti.clone(),
             pace: Arc::new(self.pace.for_child()),
             link: Mutex::new(None),
-            nests: Mutex::default(),
+            connections: Mutex::default(),
             refusals,
             salt_key: Mutex::default(),
             root: self.root.clone(),

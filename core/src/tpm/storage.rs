@@ -17,7 +17,7 @@ pub const SRK: u32 = 0x8100_0001;
 type AreaAndName = (Vec<u8>, Vec<u8>);
 
 /// What is to be put at a persistent handle.
-struct Loaded {
+struct TransientObject {
     /// Its transient handle.
     handle: u32,
     /// Its TPM name.
@@ -194,7 +194,7 @@ impl Tpm {
                 return distrusted;
             }
             made.clone_from(&area);
-            Ok(Loaded {
+            Ok(TransientObject {
                 handle: root,
                 name,
                 area: Some(area),
@@ -222,7 +222,7 @@ impl Tpm {
         handle: u32,
         owner: &AuthValue,
         salt_key: Option<&SaltKey>,
-        mut load: impl FnMut(&mut Link) -> Result<Loaded, TpmError>,
+        mut load: impl FnMut(&mut Link) -> Result<TransientObject, TpmError>,
     ) -> Result<(), TpmError> {
         let unfit = || TpmError::Unsupported("the TPM made a key that reads no salt".into());
         let mut put = None;
@@ -347,7 +347,7 @@ impl Tpm {
     ) -> Result<(), TpmError> {
         let salt_key = self.session_key(owner)?;
         self.put_at("EvictControl", handle, owner, Some(&salt_key), |link| {
-            Loaded::of(key.load(link)?, key.name())
+            TransientObject::of(key.load(link)?, key.name())
         })
     }
 
@@ -360,7 +360,7 @@ impl Tpm {
     ) -> Result<(), TpmError> {
         let salt_key = self.session_key(owner)?;
         self.put_at("EvictControl", handle, owner, Some(&salt_key), |link| {
-            Loaded::of(key.load(link)?, key.name())
+            TransientObject::of(key.load(link)?, key.name())
         })
     }
 
@@ -400,7 +400,7 @@ impl Tpm {
     }
 }
 
-impl Loaded {
+impl TransientObject {
     fn of(handle: u32, name: &[u8]) -> Result<Self, TpmError> {
         Ok(Self {
             handle,

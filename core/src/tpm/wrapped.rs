@@ -42,20 +42,20 @@ pub enum Parent {
 }
 
 /// A link of its own, and the keys that are loaded in its space.
-pub(super) struct Nest {
+pub(super) struct Connection {
     link: Option<Link>,
     /// The least recently used first.
-    loaded: Vec<Loaded>,
+    loaded: Vec<LoadedKey>,
 }
 
-struct Loaded {
+struct LoadedKey {
     name: Vec<u8>,
     handle: u32,
     /// The count of faults when it was loaded: a new connection has an empty space.
     faults: u64,
 }
 
-impl Nest {
+impl Connection {
     /// In a forked child: lets go of the parent's connection.
     pub(super) fn abandon(self) {
         if let Some(link) = self.link {
@@ -173,12 +173,12 @@ impl Tpm {
     ) -> Result<R, TpmError> {
         self.register_flushable(&key.name);
         match self.tcti().is_managed() {
-            true => self.with_nested(what, key, value, commands),
-            false => self.with_passing(what, key, value, commands),
+            true => self.with_connection(what, key, value, commands),
+            false => self.with_transient(what, key, value, commands),
         }
     }
 
-    fn with_passing<R>(
+    fn with_transient<R>(
         &self,
         what: &str,
         key: &WrappedKey,
@@ -200,7 +200,7 @@ impl Tpm {
         })
     }
 
-    fn with_nested<R>(
+    fn with_connection<R>(
         &self,
         what: &str,
         key: &WrappedKey,
@@ -210,8 +210,9 @@ impl Tpm {
         let salt_key = self.salt_key_for(value)?;
         let auth = Auth::by(value.as_bytes(), salt_key.as_ref());
         let exchange = key.exchange(what, value);
-        let mut nests = self.wait_for(&self.nests)?;
-        let Nest { link, loaded } = nest_for(&mut nests, key, self.tcti().keys_in_a_space());
+        let mut connections = self.wait_for(&self.connections)?;
+        let Connection { link, loaded } =
+            connection_for(&mut connections, key, self.tcti().keys_in_a_space());
         let result = exchange.run_over(link, self, |link| {
             let faults = self.faults();
             loaded.retain(|one| one.faults == faults);
@@ -227,14 +228,14 @@ impl Tpm {
                 flush(link, loaded.remove(0).handle, &Ok(()));
             }
             let handle = key.load(link)?;
-            loaded.push(Loaded {
+            loaded.push(LoadedKey {
                 name: key.name.clone(),
                 handle,
                 faults,
             });
             commands(link, AuthHandle::new(handle, &key.name, auth))
         });
-        drop(nests);
+        drop(connections);
         if let Err(TpmError::Lockout(_)) = result {
             exchange.tell_lockout(self);
         }
@@ -243,30 +244,38 @@ impl Tpm {
 }
 
 /// The nest where the key is or is to be, put at the end: the least recently used comes first.
-fn nest_for<'a>(nests: &'a mut Vec<Nest>, key: &WrappedKey, keys_in_one: usize) -> &'a mut Nest {
-    let holds = |nest: &Nest| nest.loaded.iter().any(|one| one.name == key.name);
-    let at = match nests.iter().position(holds) {
+fn connection_for<'a>(
+    connections: &'a mut Vec<Connection>,
+    key: &WrappedKey,
+    keys_in_one: usize,
+) -> &'a mut Connection {
+    let holds = |connection: &Connection| connection.loaded.iter().any(|one| one.name == key.name);
+    let at = match connections.iter().position(holds) {
         Some(at) => at,
-        None if keys_in_one > 1 && !nests.is_empty() => 0,
+        None if keys_in_one > 1 && !connections.is_empty() => 0,
         None => {
-            if nests.len() * keys_in_one >= LOADED {
-                nests.remove(0); // its connection ends, and with it all that is loaded there
+            if connections.len() * keys_in_one >= LOADED {
+                connections.remove(0); // its connection ends, and with it all that is loaded there
             }
-            nests.push(Nest {
+            connections.push(Connection {
                 link: None,
                 loaded: Vec::new(),
             });
-            nests.len() - 1
+            connections.len() - 1
         }
     };
-    let mut nest = nests.remove(at);
-    if let Some(at) = nest.loaded.iter().position(|one| one.name == key.name) {
-        let used = nest.loaded.remove(at);
-        nest.loaded.push(used);
+    let mut connection = connections.remove(at);
+    if let Some(at) = connection
+        .loaded
+        .iter()
+        .position(|one| one.name == key.name)
+    {
+        let used = connection.loaded.remove(at);
+        connection.loaded.push(used);
     }
-    nests.push(nest);
-    let last = nests.len() - 1;
-    &mut nests[last]
+    connections.push(connection);
+    let last = connections.len() - 1;
+    &mut connections[last]
 }
 
 impl WrappedKey {

@@ -48,12 +48,14 @@ impl Tpm {
             return Ok(false);
         }
         let template = template::storage_root(false);
-        let derived = Exchange::new("CreatePrimary").loading().run(self, |link| {
-            let (handle, _, name) =
-                link.create_primary(AuthHandle::owner(Auth::Empty), &template)?;
-            flush(link, handle, &Ok(()));
-            Ok(name)
-        });
+        let derived = Exchange::new("CreatePrimary")
+            .needing_object_slot()
+            .run(self, |link| {
+                let (handle, _, name) =
+                    link.create_primary(AuthHandle::owner(Auth::Empty), &template)?;
+                flush(link, handle, &Ok(()));
+                Ok(name)
+            });
         match derived {
             Ok(name) => Ok(name == key.name()),
             // Whoever may not ask the owner hierarchy has the storage root key to compare with.

@@ -1,6 +1,6 @@
 //! NV indices of ours: a copy of something that must outlive the disk.
 
-use super::exchange::{Exchange, Subject};
+use super::exchange::{AuthSubject, Exchange};
 use super::storage::by_owner;
 use super::{Auth, AuthHandle, AuthValue, NvPublic, Property, Tpm, TpmError};
 
@@ -38,7 +38,7 @@ impl Tpm {
     pub fn nv_read(&self, index: u32, size: u16) -> Result<Vec<u8>, TpmError> {
         let (id, name) = (index.to_be_bytes(), format!("NV index 0x{index:08X}"));
         self.in_pieces(size, |offset, size| {
-            let exchange = Exchange::by("NV_Read", Subject::open(&id, &name), None);
+            let exchange = Exchange::authorised("NV_Read", AuthSubject::open(&id, &name), None);
             exchange.run(self, |link| {
                 // The empty value needs no name.
                 link.nv_read(AuthHandle::open(index, &[]), (index, &[]), offset, size)

@@ -1,6 +1,6 @@
 //! Keys in persistent handles.
 
-use super::exchange::{Exchange, Subject};
+use super::exchange::{AuthSubject, Exchange};
 use super::{Auth, AuthHandle, AuthValue, Link, Tpm, TpmError};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -44,13 +44,13 @@ impl Tpm {
         mut commands: impl FnMut(&mut Link, AuthHandle) -> Result<R, TpmError>,
     ) -> Result<R, TpmError> {
         let salt_key = self.salt_key_for(value)?;
-        let subject = Subject {
+        let subject = AuthSubject {
             id: &key.name,
             called: "key",
             handle: Some(key.handle),
             value: value.as_bytes(),
         };
-        let exchange = Exchange::by(what, subject, salt_key.as_ref());
+        let exchange = Exchange::authorised(what, subject, salt_key.as_ref());
         exchange.run(self, |link| {
             let faults = self.faults();
             if key.seen_at.load(Ordering::Acquire) != faults {

@@ -4,7 +4,7 @@
 //! saved: a signature then costs TPM2_ContextLoad, Sign and FlushContext, and nothing of ours stays
 //! in the few slots that a TPM has for objects.
 
-use super::exchange::{Exchange, Subject};
+use super::exchange::{AuthSubject, Exchange};
 use super::{
     AuthHandle, Link, PublicArea, ResponseCode, SRK, Tpm, TpmError, qualified_name_below, template,
 };
@@ -71,9 +71,9 @@ impl Tpm {
             .into_iter()
             .chain(template::idevid_candidates(public))
         {
-            let hierarchy = Subject::open(b"endorsement", "the endorsement hierarchy");
-            let tried = Exchange::by("CreatePrimary", hierarchy, None)
-                .loading()
+            let hierarchy = AuthSubject::open(b"endorsement", "the endorsement hierarchy");
+            let tried = Exchange::authorised("CreatePrimary", hierarchy, None)
+                .needing_object_slot()
                 .run(self, |link| try_template(link, &template, public));
             match tried {
                 Ok(None) => {}
@@ -104,8 +104,8 @@ impl Tpm {
         key: &PrimaryKey,
         mut commands: impl FnMut(&mut Link, AuthHandle) -> Result<R, TpmError>,
     ) -> Result<R, TpmError> {
-        let subject = Subject::open(&key.name, "the derived key");
-        let exchange = Exchange::by(what, subject, None).loading();
+        let subject = AuthSubject::open(&key.name, "the derived key");
+        let exchange = Exchange::authorised(what, subject, None).needing_object_slot();
         exchange.run(self, |link| {
             let mut handle = key.load(link)?;
             let mut answer = commands(link, AuthHandle::open(handle, &key.name));

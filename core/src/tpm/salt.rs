@@ -283,7 +283,7 @@ impl Tpm {
         hierarchy: Hierarchy,
         template: Vec<u8>,
     ) -> Result<SaltKey, TpmError> {
-        let making = Exchange::new("CreatePrimary(salt key)").loading();
+        let making = Exchange::new("CreatePrimary(salt key)").needing_object_slot();
         let (area, context) = making.run(self, |link| {
             let (handle, area, _) = link.create_primary(hierarchy.used(), &template)?;
             let context = saved_context(link, handle);

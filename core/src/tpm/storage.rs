@@ -226,7 +226,7 @@ impl Tpm {
     ) -> Result<(), TpmError> {
         let unfit = || TpmError::Unsupported("the TPM made a key that reads no salt".into());
         let mut put = None;
-        let putting = Exchange::new(what).loading().writing();
+        let putting = Exchange::new(what).needing_object_slot().writing();
         let kept = by_owner(putting.run(self, |link| {
             let loaded = load(link)?;
             let own = loaded.salt_key(loaded.handle);

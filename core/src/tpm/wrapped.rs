@@ -4,7 +4,7 @@
 //! a signature is one command. Where all share the TPM's few slots it is loaded, used and flushed,
 //! three commands, and nothing of ours stays.
 
-use super::exchange::{Exchange, Subject};
+use super::exchange::{AuthSubject, Exchange};
 use super::{
     Auth, AuthHandle, AuthValue, Link, StorageKey, Tpm, TpmError, flush, is_gone, name_of, template,
 };
@@ -281,7 +281,7 @@ fn connection_for<'a>(
 impl WrappedKey {
     /// An exchange in which the key is loaded and this value is shown.
     fn exchange<'a>(&'a self, what: &'a str, value: &'a AuthValue) -> Exchange<'a> {
-        let subject = Subject::new(&self.name, "a wrapped key", value);
-        Exchange::by(what, subject, None).loading()
+        let subject = AuthSubject::new(&self.name, "a wrapped key", value);
+        Exchange::authorised(what, subject, None).needing_object_slot()
     }
 }

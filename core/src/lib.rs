@@ -16,6 +16,7 @@ mod system;
 pub mod tpm;
 mod trouble;
 mod trust;
+pub mod uri;
 mod writers;
 
 pub use file::write_out as write_file;

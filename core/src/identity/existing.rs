@@ -4,21 +4,21 @@
 //! The factory identity is not meant: it stays what it is beside the device's own.
 
 use super::Fault;
-use super::chain::Way;
 use super::device::Device;
 use super::entry::{EXISTING, Entity, FACTORY, Placed, SOFTWARE};
 use super::key_file::{Unread, key_in};
-use super::points::unfit;
 use super::prove::{Proof, UNTRIED, prove};
 use super::state::Existing;
-use super::time::now;
 use super::trusted_files::{believed, certificates_of};
-use crate::certificate::Certificate;
 use crate::config;
 use crate::store::folder::Origin;
 use crate::store::{Key, Protection};
 use crate::trouble::is_there;
 use crate::uri::Uri;
+use crate::x509::Certificate;
+use crate::x509::checks::unfit;
+use crate::x509::clock::now;
+use crate::x509::path::Way;
 use std::fmt;
 use std::path::Path;
 

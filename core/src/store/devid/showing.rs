@@ -1,7 +1,6 @@
 //! What the folder holds, as a store shows it.
 
 use super::{DevidStore, StoreError};
-use crate::certificate::{Certificate, Time};
 use crate::key::PublicKey;
 use crate::store::folder::{
     self, Content, Entry, FolderError, Material, Origin, Pair, Seal, Tss2Key, Tss2Kind,
@@ -11,6 +10,7 @@ use crate::store::listing::{Kind, Listing, Shown};
 use crate::store::machine;
 use crate::store::{self, Key, LoginError, LookError, Pins, Protection, Who};
 use crate::tpm::{Capabilities, Parent, PublicArea, SRK, Tpm};
+use crate::x509::{Certificate, Time};
 use log::warn;
 use parking_lot::Mutex;
 use std::cmp::Reverse;
@@ -212,7 +212,7 @@ impl DevidStore {
             folder,
             faults: self.tpm.faults(),
             can: self.tpm.capabilities(),
-            asks: self.puts_off.load(Ordering::Relaxed) && self.tpm.is_free_to_tell(),
+            asks: self.puts_off.load(Ordering::Relaxed) && self.tpm.can_ask_algorithms(),
             passed: passed(&self.turns.lock(), now),
         }
     }

@@ -13,10 +13,10 @@ pub(crate) use files::certificates_in;
 pub use places::Taken;
 
 use super::{Key, Listing, Login, LookError, Templates};
-use crate::certificate::Certificate;
 use crate::config::{Config, IdentityAuth, IdentityHint};
 use crate::key::{PublicKey, hex};
 use crate::tpm::{Capabilities, Tpm};
+use crate::x509::Certificate;
 use files::Files;
 use parking_lot::Mutex;
 use places::Origin;
@@ -203,7 +203,7 @@ impl IdevidStore {
         let (mut identities, authorities) = self.paired(tpm, certificates, chain.collect())?;
         self.files.amend(&mut stamp.files);
         // The TPM may have been asked meanwhile.
-        stamp.can.algorithms = tpm.told().known();
+        stamp.can.algorithms = tpm.known_algorithms().known();
         if identities.is_empty() {
             return Err(match read.unread {
                 Some(file) => LookError::Unread(file),

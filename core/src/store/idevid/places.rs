@@ -2,9 +2,9 @@
 
 use super::pairing::Placed;
 use super::{IdevidStore, LookError, certificates_in};
-use crate::certificate::Certificate;
 use crate::config::IdentityHint;
 use crate::tpm::{Tpm, TpmError};
+use crate::x509::Certificate;
 use log::{debug, warn};
 use std::fmt;
 use std::ops::Range;

@@ -1,7 +1,7 @@
 //! Signatures: what is asked of a private key, and verification in software.
 
 use crate::key::{Curve, PublicKey};
-use crate::tpm::{Hash, Scheme};
+use crate::tpm::{Hash, SignatureScheme};
 use rsa::hazmat::rsa_encrypt;
 use rsa::{BoxedUint, Pkcs1v15Sign, Pss};
 use sha1::Sha1;
@@ -25,11 +25,11 @@ pub enum SignRequest<'a> {
 
 impl<'a> SignRequest<'a> {
     /// By this scheme, over a digest of its hash.
-    pub fn of(scheme: Scheme, digest: &'a [u8]) -> Self {
+    pub fn of(scheme: SignatureScheme, digest: &'a [u8]) -> Self {
         match scheme {
-            Scheme::Ecdsa(_) => Self::Ecdsa(digest),
-            Scheme::Rsassa(hash) => Self::Pkcs1(hash, digest),
-            Scheme::Rsapss(hash) => Self::Pss(hash, digest),
+            SignatureScheme::Ecdsa(_) => Self::Ecdsa(digest),
+            SignatureScheme::Rsassa(hash) => Self::Pkcs1(hash, digest),
+            SignatureScheme::Rsapss(hash) => Self::Pss(hash, digest),
         }
     }
 }

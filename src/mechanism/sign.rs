@@ -9,7 +9,7 @@ use cryptoki_sys::*;
 use devid_core::key::PublicKey;
 use devid_core::signature::SignRequest;
 use devid_core::store::Key;
-use devid_core::tpm::{Hash, Scheme};
+use devid_core::tpm::{Hash, SignatureScheme};
 use std::borrow::Cow;
 
 /// The widest digest that CKM_ECDSA takes: nothing hashes to more.
@@ -99,7 +99,7 @@ impl Mechanism {
         match self {
             _ if !self.is_of_type(key.public()) => Err(Error::KeyTypeInconsistent),
             _ if !self.suits(key) => Err(Error::MechanismInvalid),
-            Self::RsaPss(hash) if !key.signs(Scheme::Rsapss(hash)) => {
+            Self::RsaPss(hash) if !key.signs(SignatureScheme::Rsapss(hash)) => {
                 Err(Error::MechanismParamInvalid)
             }
             _ => Ok(()),
@@ -114,7 +114,7 @@ impl Mechanism {
     /// Whether the key can do it, whatever the parameter.
     pub(crate) fn suits(self, key: &Key) -> bool {
         match self {
-            Self::EcdsaOver(hash) => key.signs(Scheme::Ecdsa(hash)),
+            Self::EcdsaOver(hash) => key.signs(SignatureScheme::Ecdsa(hash)),
             Self::RsaX509 => key.signs_unpadded(),
             other => other.suits_signer(|scheme| key.signs(scheme)),
         }
@@ -122,15 +122,16 @@ impl Mechanism {
 
     /// Whether whoever signs by these schemes can do it, whatever the parameter. ECDSA takes digests of
     /// other hashes than the signer's, too.
-    pub(crate) fn suits_signer(self, signs: impl Fn(Scheme) -> bool) -> bool {
-        let any = |scheme: fn(Hash) -> Scheme| Hash::ALL.into_iter().any(|h| signs(scheme(h)));
+    pub(crate) fn suits_signer(self, signs: impl Fn(SignatureScheme) -> bool) -> bool {
+        let any =
+            |scheme: fn(Hash) -> SignatureScheme| Hash::ALL.into_iter().any(|h| signs(scheme(h)));
         match self {
-            Self::Ecdsa | Self::EcdsaOver(_) => any(Scheme::Ecdsa),
-            Self::RsaPkcs => any(Scheme::Rsassa),
+            Self::Ecdsa | Self::EcdsaOver(_) => any(SignatureScheme::Ecdsa),
+            Self::RsaPkcs => any(SignatureScheme::Rsassa),
             Self::RsaX509 => false,
-            Self::RsaPkcsOver(hash) => signs(Scheme::Rsassa(hash)),
-            Self::RsaPss(_) => any(Scheme::Rsapss),
-            Self::RsaPssOver(hash) => signs(Scheme::Rsapss(hash)),
+            Self::RsaPkcsOver(hash) => signs(SignatureScheme::Rsassa(hash)),
+            Self::RsaPss(_) => any(SignatureScheme::Rsapss),
+            Self::RsaPssOver(hash) => signs(SignatureScheme::Rsapss(hash)),
         }
     }
 

@@ -11,7 +11,7 @@ use crate::mechanism::unwrap::Wrapping;
 use crate::object::{Object, Place, profile};
 use cryptoki_sys::*;
 use devid_core::store::{Half, Key, Listing, Shown, TokenTraits};
-use devid_core::tpm::{Hash, Scheme};
+use devid_core::tpm::{Hash, SignatureScheme};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -119,8 +119,9 @@ impl Token {
     /// Whether keys can be made here whose TPM signs by this mechanism.
     fn makes_keys_for(&self, mechanism: Mechanism) -> bool {
         let told = self.traits.algorithms.or_any();
-        let signs =
-            |scheme| told.sign(scheme) && (self.traits.pss || !matches!(scheme, Scheme::Rsapss(_)));
+        let signs = |scheme| {
+            told.sign(scheme) && (self.traits.pss || !matches!(scheme, SignatureScheme::Rsapss(_)))
+        };
         self.traits.writable && mechanism.suits_signer(signs)
     }
 

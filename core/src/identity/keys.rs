@@ -8,7 +8,7 @@ use super::signer::Signer;
 use super::{Fault, FaultKind};
 use crate::file;
 use crate::shell::argument;
-use crate::store::devid::{Algorithm, KeyUsage};
+use crate::store::devid::{KeyAlgorithm, KeyPurpose};
 use crate::store::folder::{Description, Origin, Usage, Use};
 use crate::store::{Key, Protection, SignError};
 use crate::tpm::{Secret, TpmError};
@@ -44,8 +44,8 @@ impl Device {
     pub fn generate_key(
         &self,
         label: &str,
-        algorithm: Algorithm,
-        usage: KeyUsage,
+        algorithm: KeyAlgorithm,
+        usage: KeyPurpose,
         keeping: Keeping,
     ) -> Result<Entity, Fault> {
         if label.is_empty() || label.chars().any(char::is_control) {
@@ -77,8 +77,8 @@ impl Device {
             }
         };
         let (for_private, for_public) = match algorithm {
-            Algorithm::Ec(_) => (Use::Derive, Use::Derive),
-            Algorithm::Rsa(_) => (Use::Decrypt, Use::Encrypt),
+            KeyAlgorithm::Ec(_) => (Use::Derive, Use::Derive),
+            KeyAlgorithm::Rsa(_) => (Use::Decrypt, Use::Encrypt),
         };
         let private = described(Use::Sign, for_private);
         let public = described(Use::Verify, for_public);
@@ -267,7 +267,7 @@ impl Device {
             .derived()
             .ok_or_else(|| Fault::failed("the key was not derived"))?;
         let owner = self.own.owner_auth()?;
-        match self.tpm.persist_derived(derived, handle, &owner) {
+        match self.tpm.persist_primary(derived, handle, &owner) {
             Err(TpmError::KeyReplaced(_)) => Err(Fault::refused(format!(
                 "handle 0x{handle:08X} is taken; give another with --handle"
             ))),

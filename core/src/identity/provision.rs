@@ -13,7 +13,7 @@ use crate::config::{Config, Own};
 use crate::file::{self, Lock};
 use crate::key::{Curve, PublicKey};
 use crate::store::Protection;
-use crate::store::devid::{Algorithm, DevidStore, KeyUsage};
+use crate::store::devid::{DevidStore, KeyAlgorithm, KeyPurpose};
 use crate::store::folder::{Content, Description, Origin, Usage, Use};
 use crate::system::{pause, random_digits};
 use crate::writers::{NoLock, lives, no_lock, open_lock, remove_leftovers};
@@ -245,13 +245,13 @@ impl Device {
     /// A new key in the folder and in a persistent handle; the master key before it, if there is
     /// none.
     fn make_key(&self) -> Result<String, Fault> {
-        let usage = KeyUsage {
+        let usage = KeyPurpose {
             signs: true,
             decrypts: false,
         };
         let key = self
             .own
-            .generate(Algorithm::Ec(Curve::P256), usage, Protection::Tpm)?;
+            .generate(KeyAlgorithm::Ec(Curve::P256), usage, Protection::Tpm)?;
         // Applications must not change what the device is known by.
         let described = |uses: Use| Description {
             modifiable: false,

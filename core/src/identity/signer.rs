@@ -5,7 +5,7 @@ use super::prove::rsa_scheme;
 use crate::key::{Curve, PublicKey};
 use crate::signature::SignRequest;
 use crate::store::Key;
-use crate::tpm::{Hash, Scheme, Tpm};
+use crate::tpm::{Hash, SignatureScheme, Tpm};
 use crate::x509::issue::{self, CertificateSigner};
 use crate::x509::{Certificate, Subject};
 
@@ -40,15 +40,15 @@ impl Signer<'_> {
     }
 
     /// The scheme in which the key signs digests of its own strength.
-    fn scheme(&self) -> Result<Scheme, Fault> {
+    fn scheme(&self) -> Result<SignatureScheme, Fault> {
         match self.public() {
-            PublicKey::Ec { curve, .. } => Ok(Scheme::Ecdsa(match curve {
+            PublicKey::Ec { curve, .. } => Ok(SignatureScheme::Ecdsa(match curve {
                 Curve::P256 => Hash::Sha256,
                 Curve::P384 => Hash::Sha384,
                 Curve::P521 => Hash::Sha512,
             })),
             PublicKey::Rsa { .. } => match rsa_scheme(self.1) {
-                Some(Scheme::Rsassa(hash)) => Ok(Scheme::Rsassa(hash)),
+                Some(SignatureScheme::Rsassa(hash)) => Ok(SignatureScheme::Rsassa(hash)),
                 _ => Err(Fault::failed(
                     "the key signs neither by ECDSA nor by RSASSA-PKCS1-v1_5",
                 )),

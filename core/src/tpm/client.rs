@@ -7,8 +7,8 @@ use super::process_lock::{NoTurn, Turn};
 use super::transport::Pace;
 use super::wrapped::Nest;
 use super::{
-    Capabilities, Class, Hash, Limits, Link, Lockout, Property, Root, SaltKey, Scheme, Silence,
-    Tcti, Told, TpmError,
+    Capabilities, Class, Hash, KnownAlgorithms, Limits, Link, Lockout, Property, Root, SaltKey,
+    SignatureScheme, Tcti, TimeoutMemory, TpmError,
 };
 use crate::file::Lock;
 use crate::key::{Curve, PublicKey};
@@ -41,7 +41,7 @@ pub struct Tpm {
     pin_turn: Turn,
     /// Keeps the others from keeping a key while one is kept here.
     keeping_turn: Turn,
-    silence: Silence,
+    timeout_memory: TimeoutMemory,
     /// Whether it has ever answered.
     answered: AtomicBool,
     /// Counts transport faults. What was known of handles before a fault is in doubt after it.
@@ -57,8 +57,8 @@ pub struct Tpm {
     verifies_signatures: bool,
     pss_given_up: AtomicBool,
     pub(super) nv_chunk: OnceCell<u16>,
-    told: Told,
-    /// Held while it is asked what [`Tpm::told`] is to hold.
+    known_algorithms: KnownAlgorithms,
+    /// Held while it is asked what [`Tpm::known_algorithms`] is to hold.
     pub(super) asking: Mutex<Rest>,
     /// Schemes by which a signature of this TPM was verified; see [`Tpm::has_proven`].
     proven: AtomicU32,
@@ -74,7 +74,7 @@ impl Tpm {
             turn: Turn::of_slots(&tcti, locks),
             pin_turn: Turn::of_pins(&tcti, locks),
             keeping_turn: Turn::of_keeping(locks),
-            silence: Silence::default(),
+            timeout_memory: TimeoutMemory::default(),
             pace: Arc::new(Pace::new(limits, locks)),
             tcti,
             link: Mutex::new(None),
@@ -89,7 +89,7 @@ impl Tpm {
             verifies_signatures: false,
             pss_given_up: AtomicBool::new(false),
             nv_chunk: OnceCell::new(),
-            told: Told::default(),
+            known_algorithms: KnownAlgorithms::default(),
             asking: Mutex::default(),
             proven: AtomicU32::new(0),
         }
@@ -123,7 +123,7 @@ impl Tpm {
             turn: self.turn.clone(),
             pin_turn: self.pin_turn.clone(),
             keeping_turn: self.keeping_turn.clone(),
-            silence: self.silence.clone(),
+            timeout_memory: self.timeout_memory.clone(),
             answered: AtomicBool::new(self.has_answered()),
             // What was in doubt for the parent stays so, and what was not is so now.
             faults: AtomicU64::new(self.faults() + 1),
@@ -139,7 +139,7 @@ impl Tpm {
             root: self.root.clone(),
             verifies_signatures: self.verifies_signatures,
             nv_chunk: OnceCell::new(),
-            told: self.told.clone(),
+            known_algorithms: self.known_algorithms.clone(),
             asking: Mutex::default(),
             proven: AtomicU32::new(self.proven.load(Ordering::Acquire)),
         }
@@ -201,26 +201,26 @@ impl Tpm {
     }
 
     /// What the TPM told of its algorithms; see [`Tpm::algorithms`].
-    pub fn told(&self) -> &Told {
-        &self.told
+    pub fn known_algorithms(&self) -> &KnownAlgorithms {
+        &self.known_algorithms
     }
 
     /// What is known now of what it can do. Costs no TPM command.
     pub fn capabilities(&self) -> Capabilities {
         Capabilities {
-            algorithms: self.told.known(),
+            algorithms: self.known_algorithms.known(),
             pss: self.signs_pss(),
         }
     }
 
     /// Whether a signature by this scheme, or by the private RSA operation alone, and by a key of this
     /// kind was verified in this process, or in one that it was forked from.
-    pub fn has_proven(&self, scheme: Option<Scheme>, key: &PublicKey) -> bool {
+    pub fn has_proven(&self, scheme: Option<SignatureScheme>, key: &PublicKey) -> bool {
         self.proven.load(Ordering::Acquire) & proof(scheme, key) != 0
     }
 
     /// Notes that one was.
-    pub fn note_proven(&self, scheme: Option<Scheme>, key: &PublicKey) {
+    pub fn note_proven(&self, scheme: Option<SignatureScheme>, key: &PublicKey) {
         self.proven.fetch_or(proof(scheme, key), Ordering::AcqRel);
     }
 
@@ -341,12 +341,15 @@ impl Tpm {
     }
 
     /// The same TPM, asked no more once it let a command wait in vain, here or at a copy of this.
-    pub fn remembering(self, silence: Silence) -> Self {
-        Self { silence, ..self }
+    pub fn with_timeout_memory(self, timeout_memory: TimeoutMemory) -> Self {
+        Self {
+            timeout_memory,
+            ..self
+        }
     }
 
-    pub(crate) fn silence(&self) -> &Silence {
-        &self.silence
+    pub(crate) fn timeout_memory(&self) -> &TimeoutMemory {
+        &self.timeout_memory
     }
 
     /// A number that the TPM tells of itself.
@@ -378,20 +381,20 @@ impl Tpm {
 
 /// The bit of a way to sign: one of each scheme, hash and curve. Each signature asks for it.
 #[inline(always)]
-fn proof(scheme: Option<Scheme>, key: &PublicKey) -> u32 {
+fn proof(scheme: Option<SignatureScheme>, key: &PublicKey) -> u32 {
     let Some(scheme) = scheme else {
         return 1 << 31;
     };
     let (kind, hash) = match (scheme, key) {
-        (Scheme::Rsassa(hash), _) => (0, hash),
-        (Scheme::Rsapss(hash), _) => (1, hash),
-        (Scheme::Ecdsa(hash), PublicKey::Ec { curve, .. }) => match curve {
+        (SignatureScheme::Rsassa(hash), _) => (0, hash),
+        (SignatureScheme::Rsapss(hash), _) => (1, hash),
+        (SignatureScheme::Ecdsa(hash), PublicKey::Ec { curve, .. }) => match curve {
             Curve::P256 => (2, hash),
             Curve::P384 => (3, hash),
             Curve::P521 => (4, hash),
         },
         // No such key signs so.
-        (Scheme::Ecdsa(hash), PublicKey::Rsa { .. }) => (5, hash),
+        (SignatureScheme::Ecdsa(hash), PublicKey::Rsa { .. }) => (5, hash),
     };
     let hash = match hash {
         Hash::Sha1 => 0,

@@ -6,7 +6,7 @@ use crate::oid::{
     ECDSA_WITH_SHA_256, ECDSA_WITH_SHA_384, ECDSA_WITH_SHA_512, SHA_256_WITH_RSA_ENCRYPTION,
     SHA_384_WITH_RSA_ENCRYPTION, SHA_512_WITH_RSA_ENCRYPTION, SUBJECT_ALT_NAME,
 };
-use crate::tpm::{Hash, Scheme};
+use crate::tpm::{Hash, SignatureScheme};
 use crate::x509::Certificate;
 use log::warn;
 use signature::Keypair;
@@ -41,7 +41,7 @@ pub struct Subject {
 pub(crate) struct CertificateSigner<'a, E> {
     pub(crate) public: &'a PublicKey,
     /// ECDSA or RSASSA-PKCS1-v1_5.
-    pub(crate) scheme: Scheme,
+    pub(crate) scheme: SignatureScheme,
     /// Signs a digest of the scheme's hash: r ‖ s, each as wide as the curve's order, or a number
     /// as wide as the modulus.
     pub(crate) sign: &'a dyn Fn(&[u8]) -> Result<Vec<u8>, E>,
@@ -241,7 +241,7 @@ fn sig_value(curve: Curve, signature: &[u8]) -> Result<Vec<u8>, IssueError> {
 /// What x509-cert wants to know of a signer; it does not sign.
 struct Described {
     public: PublicKey,
-    scheme: Scheme,
+    scheme: SignatureScheme,
 }
 
 #[derive(Clone)]
@@ -264,12 +264,16 @@ impl EncodePublicKey for Info {
 impl DynSignatureAlgorithmIdentifier for Described {
     fn signature_algorithm_identifier(&self) -> x509_cert::spki::Result<AlgorithmIdentifierOwned> {
         let (oid, parameters) = match self.scheme {
-            Scheme::Ecdsa(Hash::Sha384) => (ECDSA_WITH_SHA_384, None),
-            Scheme::Ecdsa(Hash::Sha512) => (ECDSA_WITH_SHA_512, None),
-            Scheme::Ecdsa(_) => (ECDSA_WITH_SHA_256, None),
-            Scheme::Rsassa(Hash::Sha384) => (SHA_384_WITH_RSA_ENCRYPTION, Some(Any::null())),
-            Scheme::Rsassa(Hash::Sha512) => (SHA_512_WITH_RSA_ENCRYPTION, Some(Any::null())),
-            Scheme::Rsassa(_) | Scheme::Rsapss(_) => {
+            SignatureScheme::Ecdsa(Hash::Sha384) => (ECDSA_WITH_SHA_384, None),
+            SignatureScheme::Ecdsa(Hash::Sha512) => (ECDSA_WITH_SHA_512, None),
+            SignatureScheme::Ecdsa(_) => (ECDSA_WITH_SHA_256, None),
+            SignatureScheme::Rsassa(Hash::Sha384) => {
+                (SHA_384_WITH_RSA_ENCRYPTION, Some(Any::null()))
+            }
+            SignatureScheme::Rsassa(Hash::Sha512) => {
+                (SHA_512_WITH_RSA_ENCRYPTION, Some(Any::null()))
+            }
+            SignatureScheme::Rsassa(_) | SignatureScheme::Rsapss(_) => {
                 (SHA_256_WITH_RSA_ENCRYPTION, Some(Any::null()))
             }
         };

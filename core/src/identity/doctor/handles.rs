@@ -143,7 +143,7 @@ impl Handles<'_> {
                 self.device.folder().display()
             )));
         }
-        let area = match self.device.tpm.resident_key(handle) {
+        let area = match self.device.tpm.persistent_key(handle) {
             Ok((area, _)) => area,
             Err(error) => return Finding::note("handle.unknown", HANDLE, error.to_string()),
         };

@@ -2,7 +2,7 @@
 
 use crate::key::{Curve, PublicKey};
 use crate::store::folder::FolderError;
-use crate::tpm::{Algorithm, ResponseCode, TpmError};
+use crate::tpm::{KeyAlgorithm, ResponseCode, TpmError};
 use std::fmt;
 
 /// Why the store did not do what was asked.
@@ -44,9 +44,9 @@ impl StoreError {
     }
 
     /// The same of a key of this kind: on a curve that the TPM does not implement.
-    pub(super) fn of_making_a(algorithm: Algorithm, error: TpmError) -> Self {
+    pub(super) fn of_making_a(algorithm: KeyAlgorithm, error: TpmError) -> Self {
         match (algorithm, error) {
-            (Algorithm::Ec(curve), TpmError::Response(code)) if code.is_unsupported_value() => {
+            (KeyAlgorithm::Ec(curve), TpmError::Response(code)) if code.is_unsupported_value() => {
                 Self::no_curve(curve, code)
             }
             (_, error) => Self::of_making(error),

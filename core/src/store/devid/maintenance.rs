@@ -223,7 +223,7 @@ impl DevidStore {
         let known = self.master_names().unwrap_or_default();
         for handle in self.tpm.handles(*HANDLES.start())? {
             if HANDLES.contains(&handle) {
-                let (area, key) = self.tpm.resident_key(handle)?;
+                let (area, key) = self.tpm.persistent_key(handle)?;
                 let name = key.name().to_vec();
                 let mut is_ours = match has_master {
                     true => {

@@ -16,7 +16,7 @@ mod scan;
 mod scan_tests;
 mod unusable;
 
-pub use crate::tpm::{Algorithm, KeyUsage};
+pub use crate::tpm::{KeyAlgorithm, KeyPurpose};
 pub use error::StoreError;
 pub use maintenance::PersistentKey;
 pub(super) use master::MasterRecord;
@@ -132,11 +132,11 @@ impl DevidStore {
     /// use that proves the key. More the very first time, when it makes the master key.
     pub fn generate(
         &self,
-        algorithm: Algorithm,
-        usage: KeyUsage,
+        algorithm: KeyAlgorithm,
+        usage: KeyPurpose,
         protection: Protection,
     ) -> Result<Arc<Key>, StoreError> {
-        if self.is_for_memory(protection, matches!(algorithm, Algorithm::Rsa(_)))? {
+        if self.is_for_memory(protection, matches!(algorithm, KeyAlgorithm::Rsa(_)))? {
             return self.in_memory(&SoftKey::generate(algorithm)?, protection);
         }
         let master = self.master_for_new_keys()?;
@@ -155,7 +155,7 @@ impl DevidStore {
     pub fn import(
         &self,
         private: &PrivateKey,
-        usage: KeyUsage,
+        usage: KeyPurpose,
         protection: Protection,
     ) -> Result<Arc<Key>, StoreError> {
         if self.is_for_memory(protection, matches!(private, PrivateKey::Rsa { .. }))? {
@@ -382,7 +382,7 @@ impl DevidStore {
     /// What the TPM can do; without asking it, all that any can.
     fn abilities(&self) -> Abilities {
         Abilities {
-            algorithms: self.tpm.told().clone(),
+            algorithms: self.tpm.known_algorithms().clone(),
             pss: self.tpm.signs_pss(),
         }
     }

@@ -212,7 +212,7 @@ impl DevidStore {
             folder,
             faults: self.tpm.faults(),
             can: self.tpm.capabilities(),
-            asks: self.puts_off.load(Ordering::Relaxed) && self.tpm.is_free_to_tell(),
+            asks: self.puts_off.load(Ordering::Relaxed) && self.tpm.can_ask_algorithms(),
             passed: passed(&self.turns.lock(), now),
         }
     }

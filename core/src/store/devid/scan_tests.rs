@@ -6,12 +6,12 @@ use crate::store::folder::{Content, Description, KeyFolder, Material, Origin, Pa
 use crate::store::{Kind, Listing};
 use crate::system::pause;
 use crate::tpm::fake::{FakeTpm, GET_CAPABILITY, Reply, capability, keep_link, rsa_area};
-use crate::tpm::{Hash, PublicArea, Scheme, Tpm};
+use crate::tpm::{Hash, PublicArea, SignatureScheme, Tpm};
 use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
 
-const PSS: Scheme = Scheme::Rsapss(Hash::Sha256);
+const PSS: SignatureScheme = SignatureScheme::Rsapss(Hash::Sha256);
 const GET_RANDOM: u32 = 0x17B;
 
 /// A key folder with one RSA key below the storage root key, and the TPM behind it, which has answered.

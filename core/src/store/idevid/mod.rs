@@ -203,7 +203,7 @@ impl IdevidStore {
         let (mut identities, authorities) = self.paired(tpm, certificates, chain.collect())?;
         self.files.amend(&mut stamp.files);
         // The TPM may have been asked meanwhile.
-        stamp.can.algorithms = tpm.told().known();
+        stamp.can.algorithms = tpm.known_algorithms().known();
         if identities.is_empty() {
             return Err(match read.unread {
                 Some(file) => LookError::Unread(file),

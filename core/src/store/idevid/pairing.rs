@@ -157,7 +157,7 @@ impl IdevidStore {
 
     /// Gives the key at `handle` to every certificate that it belongs to.
     fn pair(&self, tpm: &Tpm, handle: u32, leaves: &mut [Leaf]) -> Result<(), LookError> {
-        let (area, resident) = match tpm.resident_key(handle) {
+        let (area, resident) = match tpm.persistent_key(handle) {
             Ok(found) => found,
             Err(TpmError::Response(code)) if code.is_definite() => {
                 debug!("handle 0x{handle:08X}: {code}");
@@ -242,7 +242,7 @@ fn abilities(tpm: &Tpm, public: &PublicKey) -> Result<Abilities, TpmError> {
         tpm.algorithms()?;
     }
     Ok(Abilities {
-        algorithms: tpm.told().clone(),
+        algorithms: tpm.known_algorithms().clone(),
         pss: tpm.signs_pss(),
     })
 }

@@ -5,7 +5,7 @@ use super::{DecryptRequest, Key};
 use crate::key::{Curve, PrivateKeyInfo, PublicKey};
 use crate::signature::{SignRequest, verify};
 use crate::store::{SignError, encrypt};
-use crate::tpm::{Hash, Scheme, Tpm, TpmError, random_scalar, random_secret};
+use crate::tpm::{Hash, SignatureScheme, Tpm, TpmError, random_scalar, random_secret};
 
 /// Bytes that nobody chose.
 const FRESH: usize = 32;
@@ -36,8 +36,8 @@ impl Key {
 
     fn proves_by_signature(&self, tpm: &Tpm) -> Result<bool, SignError> {
         let scheme = match self.public() {
-            PublicKey::Ec { .. } => Scheme::Ecdsa(Hash::Sha256),
-            PublicKey::Rsa { .. } => Scheme::Rsassa(Hash::Sha256),
+            PublicKey::Ec { .. } => SignatureScheme::Ecdsa(Hash::Sha256),
+            PublicKey::Rsa { .. } => SignatureScheme::Rsassa(Hash::Sha256),
         };
         let digest = random_secret(scheme.hash().width())?;
         let request = SignRequest::of(scheme, &digest);

@@ -292,7 +292,7 @@ mod tests {
     use crate::key::Curve;
     use crate::tpm::exchange::Exchange;
     use crate::tpm::fake::{FakeTpm, IDENTITY, Reply, p256_area, public};
-    use crate::tpm::{Algorithm, KeyUsage, ResponseCode, Secrets, Tpm, Used, template};
+    use crate::tpm::{KeyAlgorithm, KeyPurpose, ResponseCode, Secrets, Tpm, Used, template};
     use std::fs::File;
     use std::sync::mpsc::channel;
     use std::thread;
@@ -312,11 +312,11 @@ mod tests {
     }
 
     fn create(tpm: &Tpm) -> Result<(Vec<u8>, Vec<u8>), TpmError> {
-        let usage = KeyUsage {
+        let usage = KeyPurpose {
             signs: true,
             decrypts: false,
         };
-        let template = template::own_key(Algorithm::Ec(Curve::P256), usage);
+        let template = template::own_key(KeyAlgorithm::Ec(Curve::P256), usage);
         let parent = Used::open(0x8100_0100, &[]);
         Exchange::new("Create").run(tpm, |link| {
             link.create(parent, Secrets::default(), &template)
@@ -461,7 +461,7 @@ mod tests {
             let (tell, told) = channel();
             let tpm = &tpm;
             let waiter = scope.spawn(move || {
-                let asked = tpm.resident_key(0x8102_0000).map(drop);
+                let asked = tpm.persistent_key(0x8102_0000).map(drop);
                 tell.send(()).unwrap();
                 asked
             });

@@ -84,7 +84,7 @@ impl Device {
         let public = described(Use::Verify, for_public);
         let origin = Origin::Generated;
         // Another process may be about to keep one of that label.
-        let turn = self.tpm.keeping_turn();
+        let turn = self.tpm.lock_new_key();
         self.refuse_second(label)?;
         let name = self.own.keep(
             &key,

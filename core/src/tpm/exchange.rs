@@ -194,9 +194,9 @@ impl<'a> Exchange<'a> {
             Some(link) => link,
             None => tpm.wait_for(&tpm.link)?,
         };
-        let turn = self.loads.then(|| tpm.object_turn()).flatten();
+        let lock = self.loads.then(|| tpm.lock_object_slots()).flatten();
         let result = self.run_over(&mut link, tpm, commands);
-        drop((turn, link));
+        drop((lock, link));
         if let Err(TpmError::Lockout(_)) = result {
             self.tell_lockout(tpm);
         }

@@ -149,7 +149,7 @@ impl Given {
         tpm: &Tpm,
         commands: impl FnOnce() -> Result<R, TpmError>,
     ) -> Result<R, TpmError> {
-        let _turn = tpm.turn_to_try(self.last)?;
+        let _lock = tpm.lock_pin_try(self.last)?;
         let answer = commands()?;
         self.taken.store(true, Ordering::Release);
         Ok(answer)

@@ -1,6 +1,6 @@
 //! What opens a key to its users.
 
-use super::locked::Locked;
+use super::locked_memory::Locked;
 use crate::key::PublicKey;
 use crate::store::SignError;
 use crate::store::devid::pins::derived;

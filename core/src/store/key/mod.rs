@@ -2,7 +2,7 @@
 
 mod access;
 mod decrypting;
-mod locked;
+mod locked_memory;
 mod obstacle;
 mod padding;
 mod proving;

@@ -1,11 +1,15 @@
 //! The PKCS#11 module: what identifies a device and lives in its TPM 2.0, as tokens and objects.
 //!
-//! `abi` is the C border and the only place with `unsafe`; behind it everything is plain Rust:
-//! [`module`] holds the slots and sessions, [`slot`] where a token is looked for, [`token`] what was
-//! found there, [`snapshot`] the lists of which a caller has asked the length, [`session`] the state of
-//! one session, [`object`] what it finds, [`making`] and [`writing`] what it makes and changes,
-//! [`mechanism`] how it signs, [`ciphering`] how it encrypts, decrypts and agrees on secrets, and
-//! [`digesting`] how it hashes.
+//! `abi` is the C border and the only place with `unsafe`. Behind it everything is plain Rust. Each room
+//! uses only those that stand below it here:
+//!
+//! - [`module`]: what lives between C_Initialize and C_Finalize, slots and sessions.
+//! - [`session`]: the calls of a session, and its operations.
+//! - [`slot`]: where a token is looked for, who is logged in, the token, the objects of sessions.
+//! - [`template`]: what a caller's template asks for.
+//! - [`object`]: what a session finds, with all attributes.
+//! - [`mechanism`]: the mechanisms, their parameters, and what each does with data.
+//! - [`handle`], [`output`], [`error`], [`snapshot`], [`logging`], [`vendor`]: small types for all.
 
 #![allow(
     rustdoc::private_intra_doc_links,
@@ -13,18 +17,9 @@
 )]
 
 mod abi;
-mod agreement;
-mod attribute;
-mod cipher;
-mod ciphering;
-mod digest;
-mod digesting;
 mod error;
 mod handle;
-mod keeping;
 mod logging;
-mod login;
-mod making;
 mod mechanism;
 mod module;
 mod object;
@@ -33,8 +28,4 @@ mod session;
 mod slot;
 mod snapshot;
 mod template;
-mod token;
-mod unwrapping;
 mod vendor;
-mod wrapping;
-mod writing;

@@ -1,16 +1,16 @@
 //! The module between C_Initialize and C_Finalize: its slots, its sessions, who is logged in.
 
-use crate::agreement::Agreement;
-use crate::attribute::Template;
 use crate::error::Error;
 use crate::handle::{Mint, ObjectHandle, SessionHandle, SlotId};
-use crate::making::Generator;
+use crate::mechanism::derive::Agreement;
+use crate::mechanism::generate::Generator;
+use crate::mechanism::unwrap::Wrapping;
 use crate::output::Room;
 use crate::session::Session;
+use crate::slot::token::Token;
 use crate::slot::{Slot, Source};
 use crate::snapshot::{Caller, List, Snapshots};
-use crate::token::Token;
-use crate::wrapping::Wrapping;
+use crate::template::Template;
 use cryptoki_sys::{
     CK_FLAGS, CK_MECHANISM_INFO, CK_MECHANISM_TYPE, CK_SLOT_ID, CK_STATE, CK_USER_TYPE,
     CKF_RW_SESSION, CKF_SERIAL_SESSION, CKS_RO_PUBLIC_SESSION, CKS_RO_USER_FUNCTIONS,

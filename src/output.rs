@@ -1,6 +1,6 @@
 //! The convention for output of variable length (PKCS#11 3.0, section 5.2), as types.
 
-use crate::attribute::Secret;
+pub(crate) use devid_core::tpm::Secret;
 
 /// What the caller has room for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

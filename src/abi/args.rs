@@ -1,12 +1,12 @@
 //! The caller's memory, in and out.
 
-use crate::agreement::kdf_of;
-use crate::attribute::{Secret, Template};
-use crate::cipher::oaep_hashes;
 use crate::error::Error;
-use crate::mechanism::Parameter;
+use crate::mechanism::derive::kdf_of;
+use crate::mechanism::encrypt::oaep_hashes;
+use crate::mechanism::params::Parameter;
 use crate::object::Object;
-use crate::output::{Answer, Room};
+use crate::output::{Answer, Room, Secret};
+use crate::template::Template;
 use cryptoki_sys::*;
 use std::mem::size_of;
 use std::ptr;

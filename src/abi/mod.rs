@@ -11,25 +11,31 @@
 #![allow(non_snake_case, reason = "the standard's names")]
 
 mod args;
-mod ciphers;
-mod crypto;
-mod digests;
+mod digest;
+mod encrypt;
 mod general;
 mod host;
+mod keys;
 mod objects;
 mod process;
+mod random;
 mod sessions;
+mod sign;
 mod slots;
 mod table;
 
 use crate::error::Error;
 use crate::module::Module;
-use cryptoki_sys::{CK_RV, CKR_GENERAL_ERROR, CKR_OK};
+use cryptoki_sys::{CK_RV, CK_UTF8CHAR, CK_VERSION, CKR_GENERAL_ERROR, CKR_OK};
 use host::Cancelability;
 use log::debug;
 use process::Lifecycle;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+
+const MANUFACTURER: &str = "devid-pkcs11";
+/// The version of the standard: that of the default function table.
+const V3_2: CK_VERSION = CK_VERSION { major: 3, minor: 2 };
 
 /// Runs one call with cancellation disabled, and gives its code.
 ///
@@ -113,4 +119,17 @@ fn module() -> Result<Arc<Module>, Error> {
 /// is caught, as a panic inside the hook would end the host.
 fn silence_panics() {
     std::panic::set_hook(Box::new(process::note_panic));
+}
+
+/// manufacturerID of the library, its slots and its tokens.
+fn manufacturer() -> [CK_UTF8CHAR; 32] {
+    args::padded(MANUFACTURER)
+}
+
+fn library_version() -> CK_VERSION {
+    let part = |text: &str| text.parse().unwrap_or(0);
+    CK_VERSION {
+        major: part(env!("CARGO_PKG_VERSION_MAJOR")),
+        minor: part(env!("CARGO_PKG_VERSION_MINOR")),
+    }
 }

@@ -1,7 +1,6 @@
 //! Slot and token calls (PKCS#11 3.0, section 5.5).
 
-use super::general::{library_version, manufacturer};
-use super::{args, entry, host, module};
+use super::{args, entry, host, library_version, manufacturer, module};
 use crate::error::Error;
 use crate::handle::SlotId;
 use crate::module::MOST_SESSIONS;

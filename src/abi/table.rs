@@ -1,18 +1,18 @@
 //! The function tables, and all that is in them but not supported.
 
-use super::{ciphers, crypto, digests, entry, general, objects, sessions, slots};
+use super::{
+    V3_2, args, digest, encrypt, entry, general, keys, objects, random, sessions, sign, slots,
+};
 use crate::error::Error;
 use cryptoki_sys::*;
-use std::ffi::{CStr, c_void};
+use std::ffi::{CStr, c_char, c_void};
 
 const V2_40: CK_VERSION = CK_VERSION {
     major: 2,
     minor: 40,
 };
 const V3_0: CK_VERSION = CK_VERSION { major: 3, minor: 0 };
-pub(super) const V3_2: CK_VERSION = CK_VERSION { major: 3, minor: 2 };
-
-pub(super) const INTERFACE_NAME: &CStr = c"PKCS 11";
+const INTERFACE_NAME: &CStr = c"PKCS 11";
 
 /// Calls that are not supported: each answers CKR_FUNCTION_NOT_SUPPORTED.
 macro_rules! unsupported {
@@ -206,7 +206,7 @@ macro_rules! table {
             C_Initialize: Some(general::C_Initialize),
             C_Finalize: Some(general::C_Finalize),
             C_GetInfo: Some(general::C_GetInfo),
-            C_GetFunctionList: Some(general::C_GetFunctionList),
+            C_GetFunctionList: Some(C_GetFunctionList),
             C_GetSlotList: Some(slots::C_GetSlotList),
             C_GetSlotInfo: Some(slots::C_GetSlotInfo),
             C_GetTokenInfo: Some(slots::C_GetTokenInfo),
@@ -219,8 +219,8 @@ macro_rules! table {
             C_CloseSession: Some(sessions::C_CloseSession),
             C_CloseAllSessions: Some(sessions::C_CloseAllSessions),
             C_GetSessionInfo: Some(sessions::C_GetSessionInfo),
-            C_GetOperationState: Some(digests::C_GetOperationState),
-            C_SetOperationState: Some(digests::C_SetOperationState),
+            C_GetOperationState: Some(digest::C_GetOperationState),
+            C_SetOperationState: Some(digest::C_SetOperationState),
             C_Login: Some(sessions::C_Login),
             C_Logout: Some(sessions::C_Logout),
             C_CreateObject: Some(objects::C_CreateObject),
@@ -232,29 +232,29 @@ macro_rules! table {
             C_FindObjectsInit: Some(objects::C_FindObjectsInit),
             C_FindObjects: Some(objects::C_FindObjects),
             C_FindObjectsFinal: Some(objects::C_FindObjectsFinal),
-            C_EncryptInit: Some(ciphers::C_EncryptInit),
-            C_Encrypt: Some(ciphers::C_Encrypt),
+            C_EncryptInit: Some(encrypt::C_EncryptInit),
+            C_Encrypt: Some(encrypt::C_Encrypt),
             C_EncryptUpdate: Some(C_EncryptUpdate),
             C_EncryptFinal: Some(C_EncryptFinal),
-            C_DecryptInit: Some(ciphers::C_DecryptInit),
-            C_Decrypt: Some(ciphers::C_Decrypt),
+            C_DecryptInit: Some(encrypt::C_DecryptInit),
+            C_Decrypt: Some(encrypt::C_Decrypt),
             C_DecryptUpdate: Some(C_DecryptUpdate),
             C_DecryptFinal: Some(C_DecryptFinal),
-            C_DigestInit: Some(digests::C_DigestInit),
-            C_Digest: Some(digests::C_Digest),
-            C_DigestUpdate: Some(digests::C_DigestUpdate),
-            C_DigestKey: Some(digests::C_DigestKey),
-            C_DigestFinal: Some(digests::C_DigestFinal),
-            C_SignInit: Some(crypto::C_SignInit),
-            C_Sign: Some(crypto::C_Sign),
-            C_SignUpdate: Some(crypto::C_SignUpdate),
-            C_SignFinal: Some(crypto::C_SignFinal),
+            C_DigestInit: Some(digest::C_DigestInit),
+            C_Digest: Some(digest::C_Digest),
+            C_DigestUpdate: Some(digest::C_DigestUpdate),
+            C_DigestKey: Some(digest::C_DigestKey),
+            C_DigestFinal: Some(digest::C_DigestFinal),
+            C_SignInit: Some(sign::C_SignInit),
+            C_Sign: Some(sign::C_Sign),
+            C_SignUpdate: Some(sign::C_SignUpdate),
+            C_SignFinal: Some(sign::C_SignFinal),
             C_SignRecoverInit: Some(C_SignRecoverInit),
             C_SignRecover: Some(C_SignRecover),
-            C_VerifyInit: Some(crypto::C_VerifyInit),
-            C_Verify: Some(crypto::C_Verify),
-            C_VerifyUpdate: Some(crypto::C_VerifyUpdate),
-            C_VerifyFinal: Some(crypto::C_VerifyFinal),
+            C_VerifyInit: Some(sign::C_VerifyInit),
+            C_Verify: Some(sign::C_Verify),
+            C_VerifyUpdate: Some(sign::C_VerifyUpdate),
+            C_VerifyFinal: Some(sign::C_VerifyFinal),
             C_VerifyRecoverInit: Some(C_VerifyRecoverInit),
             C_VerifyRecover: Some(C_VerifyRecover),
             C_DigestEncryptUpdate: Some(C_DigestEncryptUpdate),
@@ -262,12 +262,12 @@ macro_rules! table {
             C_SignEncryptUpdate: Some(C_SignEncryptUpdate),
             C_DecryptVerifyUpdate: Some(C_DecryptVerifyUpdate),
             C_GenerateKey: Some(C_GenerateKey),
-            C_GenerateKeyPair: Some(crypto::C_GenerateKeyPair),
+            C_GenerateKeyPair: Some(keys::C_GenerateKeyPair),
             C_WrapKey: Some(C_WrapKey),
-            C_UnwrapKey: Some(ciphers::C_UnwrapKey),
-            C_DeriveKey: Some(ciphers::C_DeriveKey),
-            C_SeedRandom: Some(crypto::C_SeedRandom),
-            C_GenerateRandom: Some(crypto::C_GenerateRandom),
+            C_UnwrapKey: Some(keys::C_UnwrapKey),
+            C_DeriveKey: Some(keys::C_DeriveKey),
+            C_SeedRandom: Some(random::C_SeedRandom),
+            C_GenerateRandom: Some(random::C_GenerateRandom),
             C_GetFunctionStatus: Some(general::C_GetFunctionStatus),
             C_CancelFunction: Some(general::C_CancelFunction),
             C_WaitForSlotEvent: Some(slots::C_WaitForSlotEvent),
@@ -280,8 +280,8 @@ macro_rules! table {
 macro_rules! table_3 {
     ($list:ident, $version:expr, { $($more:tt)* }) => {
         table!($list, $version, {
-            C_GetInterfaceList: Some(general::C_GetInterfaceList),
-            C_GetInterface: Some(general::C_GetInterface),
+            C_GetInterfaceList: Some(C_GetInterfaceList),
+            C_GetInterface: Some(C_GetInterface),
             C_LoginUser: Some(sessions::C_LoginUser),
             C_SessionCancel: Some(sessions::C_SessionCancel),
             C_MessageEncryptInit: Some(C_MessageEncryptInit),
@@ -310,7 +310,7 @@ macro_rules! table_3 {
 }
 
 /// What C_GetFunctionList gives.
-pub(super) static LIST_2_40: CK_FUNCTION_LIST = table!(CK_FUNCTION_LIST, V2_40, {});
+static LIST_2_40: CK_FUNCTION_LIST = table!(CK_FUNCTION_LIST, V2_40, {});
 
 static LIST_3_0: CK_FUNCTION_LIST_3_0 = table_3!(CK_FUNCTION_LIST_3_0, V3_0, {});
 
@@ -330,9 +330,9 @@ static LIST_3_2: CK_FUNCTION_LIST_3_2 = table_3!(CK_FUNCTION_LIST_3_2, V3_2, {
 });
 
 /// An interface with the version of its table.
-pub(super) struct Versioned {
-    pub(super) version: CK_VERSION,
-    pub(super) interface: CK_INTERFACE,
+struct Versioned {
+    version: CK_VERSION,
+    interface: CK_INTERFACE,
 }
 
 // SAFETY: the pointers inside lead to statics that nobody writes to: C takes them without `const`,
@@ -356,8 +356,68 @@ impl Versioned {
 ///
 /// CKF_INTERFACE_FORK_SAFE is not claimed: it promises a child copies of all sessions, and one that
 /// another thread of the parent was inside is not copied.
-pub(super) static INTERFACES: [Versioned; 3] = [
+static INTERFACES: [Versioned; 3] = [
     Versioned::new(V3_2, &LIST_3_2),
     Versioned::new(V3_0, &LIST_3_0),
     Versioned::new(V2_40, &LIST_2_40),
 ];
+
+/// # Safety
+///
+/// As the standard has it: `ppFunctionList` is NULL or valid for a write.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn C_GetFunctionList(ppFunctionList: *mut *mut CK_FUNCTION_LIST) -> CK_RV {
+    entry("C_GetFunctionList", || {
+        let list = (&raw const LIST_2_40).cast_mut();
+        // SAFETY: as this function's contract.
+        unsafe { args::write(ppFunctionList, list, "ppFunctionList is NULL") }
+    })
+}
+
+/// # Safety
+///
+/// As the standard has it: `pulCount` is NULL or valid, `pInterfacesList` NULL or valid for writes
+/// of `*pulCount` items.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn C_GetInterfaceList(
+    pInterfacesList: *mut CK_INTERFACE,
+    pulCount: *mut CK_ULONG,
+) -> CK_RV {
+    entry("C_GetInterfaceList", || {
+        let interfaces = INTERFACES.each_ref().map(|one| one.interface);
+        // SAFETY: as this function's contract.
+        unsafe { args::give_list(pInterfacesList, pulCount, |_| interfaces) }
+    })
+}
+
+/// # Safety
+///
+/// As the standard has it: `pInterfaceName` is NULL or a NUL-terminated string, `pVersion` NULL or
+/// valid for a read, `ppInterface` NULL or valid for a write.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn C_GetInterface(
+    pInterfaceName: *mut CK_UTF8CHAR,
+    pVersion: *mut CK_VERSION,
+    ppInterface: *mut *mut CK_INTERFACE,
+    flags: CK_FLAGS,
+) -> CK_RV {
+    entry("C_GetInterface", || {
+        let named = pInterfaceName.is_null() || {
+            // SAFETY: not NULL, hence a NUL-terminated string by this function's contract.
+            let name = unsafe { CStr::from_ptr(pInterfaceName.cast::<c_char>()) };
+            name == INTERFACE_NAME
+        };
+        // SAFETY: as this function's contract.
+        let version = unsafe { args::read(pVersion) };
+        let found = INTERFACES.iter().find(|one| {
+            named
+                && version.is_none_or(|wanted| {
+                    (wanted.major, wanted.minor) == (one.version.major, one.version.minor)
+                })
+                && flags & !one.interface.flags == 0
+        });
+        let interface = &raw const found.ok_or(Error::NoSuchInterface)?.interface;
+        // SAFETY: as this function's contract.
+        unsafe { args::write(ppInterface, interface.cast_mut(), "ppInterface is NULL") }
+    })
+}

@@ -1,10 +1,10 @@
 //! Certificate objects (PKCS#11 3.0, section 4.6).
 
 use super::{Object, Place, unique_id};
-use crate::attribute::Value;
+use crate::object::attribute::Value;
 use cryptoki_sys::*;
-use devid_core::certificate::Certificate;
 use devid_core::store::folder::Description;
+use devid_core::x509::Certificate;
 
 pub(super) fn object(
     name: &str,

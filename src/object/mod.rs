@@ -3,20 +3,20 @@
 //! There is one way to an object: what a store shows, or a session keeps, becomes drafts, and a
 //! draft gets its handle where it is put.
 
+pub(crate) mod attribute;
 mod certificate;
 mod key;
-mod others;
+mod other;
 mod secret;
 
-use crate::attribute::{Secret, Template, Value};
 use crate::error::Error;
-use crate::template::attribute_of;
+use crate::object::attribute::{Value, attribute_of};
 use cryptoki_sys::*;
 use devid_core::key::{PublicKey, hex};
 use devid_core::store::folder::{Description, Usage, Use};
 use devid_core::store::{Half, Key, Kind, Shown};
-pub(crate) use key::KeyType;
-pub(crate) use others::profile;
+use devid_core::tpm::Secret;
+pub(crate) use other::profile;
 pub(crate) use secret::SecretKey;
 use std::sync::Arc;
 
@@ -99,7 +99,7 @@ impl Object {
                 let object = certificate::object(name, certificate, described, place);
                 vec![(Half::Whole, object)]
             }
-            Kind::Data(data) => vec![(Half::Whole, others::data(name, data, place))],
+            Kind::Data(data) => vec![(Half::Whole, other::data(name, data, place))],
         }
     }
 
@@ -209,12 +209,6 @@ impl Object {
             Some((_, Value::Sensitive)) => Err(Error::AttributeSensitive),
             None => Err(Error::AttributeTypeInvalid),
         }
-    }
-
-    /// Whether every attribute of the template has its value here; an empty one fits all.
-    pub(crate) fn matches(&self, template: &Template) -> bool {
-        let mut wanted = template.0.iter();
-        wanted.all(|(kind, value)| self.attribute(*kind) == Ok(value))
     }
 
     /// Whether it is the same thing as one found before, though its attributes may have changed.

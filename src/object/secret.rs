@@ -2,11 +2,12 @@
 //! them, and those that are AES keys by their length unwrap others.
 
 use super::{Object, Place, Role, allowed, unique_id};
-use crate::attribute::{Secret, Value};
-use crate::digest::Digest;
-use crate::wrapping::{AES_KEYS, Wrapping};
+use crate::mechanism::digest::Digest;
+use crate::mechanism::unwrap::{AES_KEYS, Wrapping};
+use crate::object::attribute::Value;
 use cryptoki_sys::*;
 use devid_core::store::folder::{Description, Usage, Use};
+use devid_core::tpm::Secret;
 use std::fmt;
 use std::sync::Arc;
 

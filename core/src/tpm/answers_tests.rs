@@ -45,7 +45,7 @@ fn storage_key() -> Vec<u8> {
 fn a_key_of_any_kind_is_read_as_it_is() {
     for area in [stranger(MLKEM), stranger(0xFFFF), vec![], vec![0xEE; 3]] {
         let (_fake, tpm) = told([longer(public(&area, &[0, 0x0B, 1]))]);
-        let (read, key) = tpm.resident_key(PERSISTENT).unwrap();
+        let (read, key) = tpm.persistent_key(PERSISTENT).unwrap();
         assert_eq!((&read, key.name()), (&area, &[0, 0x0B, 1][..]));
         assert_eq!(
             (PublicArea::parse(&read), StorageKey::of(PERSISTENT, &read)),
@@ -89,7 +89,7 @@ fn a_tpm_that_saves_no_context_has_a_key_for_salts() {
                 .chain([made(), Reply::Code(0x143), flushed(), made()]),
         );
     let key = tpm.salt_key().unwrap();
-    let loading = exchange::Exchange::new("salt key").loading();
+    let loading = exchange::Exchange::new("salt key").needing_object_slot();
     let loaded = loading.run(&tpm, |link| link.with_salt_key(&key));
     assert_eq!(loaded, Ok((key, 0x8000_0000, true)));
     assert_eq!(
@@ -146,9 +146,9 @@ fn a_signature_by_another_scheme_or_hash_is_no_answer() {
         let found = public(&p256_area(IDENTITY, FIXED), &[0, 0x0B, 1]);
         let again = public(&p256_area(IDENTITY, FIXED), &[0, 0x0B, 1]);
         let (fake, tpm) = told([found, reply(), again, reply()]);
-        let (_, key) = tpm.resident_key(0x8102_0000).unwrap();
-        let ecdsa = Scheme::Ecdsa(Hash::Sha256);
-        let answer = tpm.with_resident("Sign", &key, &AuthValue::default(), |link, used| {
+        let (_, key) = tpm.persistent_key(0x8102_0000).unwrap();
+        let ecdsa = SignatureScheme::Ecdsa(Hash::Sha256);
+        let answer = tpm.with_persistent("Sign", &key, &AuthValue::default(), |link, used| {
             link.sign(used, ecdsa, &[7; 32])
         });
         assert_eq!(fake.seen()[1], SIGN);
@@ -203,7 +203,7 @@ fn random_bytes_and_secrets_of_another_size_are_refused() {
         Err(TpmError::Unsupported(_))
     ));
 
-    let used = || Used::open(PERSISTENT, &[]);
+    let used = || AuthHandle::open(PERSISTENT, &[]);
     for is_rsa in [true, false] {
         let (_fake, tpm) = told([Reply::AuthorisedBody(vec![0, 9, 1])]);
         let answer = exchange::Exchange::new("test").run(&tpm, |link| match is_rsa {
@@ -293,14 +293,18 @@ fn one_proof_is_for_one_scheme_hash_and_curve() {
     let PublicArea { key, .. } = PublicArea::parse(&p256_area(IDENTITY, FIXED)).unwrap();
     let rsa =
         PublicKey::from_rsa(include_bytes!("../../testdata/rsa-modulus.bin"), &[1, 0, 1]).unwrap();
-    let schemes = [Scheme::Ecdsa, Scheme::Rsassa, Scheme::Rsapss];
+    let schemes = [
+        SignatureScheme::Ecdsa,
+        SignatureScheme::Rsassa,
+        SignatureScheme::Rsapss,
+    ];
     let mut all: Vec<_> = schemes
         .into_iter()
-        .flat_map(|scheme: fn(Hash) -> Scheme| Hash::ALL.map(|hash| Some(scheme(hash))))
+        .flat_map(|scheme: fn(Hash) -> SignatureScheme| Hash::ALL.map(|hash| Some(scheme(hash))))
         .collect();
     all.push(None);
-    let key = |scheme: Option<Scheme>| match scheme {
-        Some(Scheme::Ecdsa(_)) => &key,
+    let key = |scheme: Option<SignatureScheme>| match scheme {
+        Some(SignatureScheme::Ecdsa(_)) => &key,
         _ => &rsa,
     };
     for (at, scheme) in all.iter().enumerate() {

@@ -4,9 +4,9 @@
 //! saved: a signature then costs TPM2_ContextLoad, Sign and FlushContext, and nothing of ours stays
 //! in the few slots that a TPM has for objects.
 
-use super::exchange::{Exchange, Subject};
+use super::exchange::{AuthSubject, Exchange};
 use super::{
-    Link, PublicArea, ResponseCode, SRK, Tpm, TpmError, Used, qualified_name_below, template,
+    AuthHandle, Link, PublicArea, ResponseCode, SRK, Tpm, TpmError, qualified_name_below, template,
 };
 use super::{flush, is_gone};
 use crate::key::PublicKey;
@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 
 /// A key by its template and name.
 #[derive(Debug)]
-pub struct DerivedKey {
+pub struct PrimaryKey {
     template: Vec<u8>,
     name: Vec<u8>,
     /// Held for moments only; whoever finds it held does without.
@@ -45,7 +45,7 @@ struct Context {
 /// A template that gave the right key: its area, its name and its saved context.
 type Tried = (PublicArea, Vec<u8>, Kept);
 
-impl DerivedKey {
+impl PrimaryKey {
     /// The template that the TPM derives the key from.
     pub fn template(&self) -> &[u8] {
         &self.template
@@ -62,15 +62,18 @@ impl Tpm {
     ///
     /// `None` if none does. Two commands for each candidate, three for the right one. Each candidate is
     /// a key generation, and has the whole limit of one.
-    pub fn derive(
+    pub fn find_primary_key(
         &self,
         public: &PublicKey,
         likeliest: Option<Vec<u8>>,
-    ) -> Result<Option<(PublicArea, DerivedKey)>, TpmError> {
-        for template in likeliest.into_iter().chain(template::candidates(public)) {
-            let hierarchy = Subject::open(b"endorsement", "the endorsement hierarchy");
-            let tried = Exchange::by("CreatePrimary", hierarchy, None)
-                .loading()
+    ) -> Result<Option<(PublicArea, PrimaryKey)>, TpmError> {
+        for template in likeliest
+            .into_iter()
+            .chain(template::idevid_candidates(public))
+        {
+            let hierarchy = AuthSubject::open(b"endorsement", "the endorsement hierarchy");
+            let tried = Exchange::authorised("CreatePrimary", hierarchy, None)
+                .needing_object_slot()
                 .run(self, |link| try_template(link, &template, public));
             match tried {
                 Ok(None) => {}
@@ -78,7 +81,7 @@ impl Tpm {
                     let context = Mutex::new(context);
                     return Ok(Some((
                         area,
-                        DerivedKey {
+                        PrimaryKey {
                             template,
                             name,
                             context,
@@ -95,21 +98,21 @@ impl Tpm {
 
     /// Runs commands with a derived key: two commands more, and another two where its context was
     /// lost. They may run twice.
-    pub(crate) fn with_derived<R>(
+    pub(crate) fn with_primary<R>(
         &self,
         what: &str,
-        key: &DerivedKey,
-        mut commands: impl FnMut(&mut Link, Used) -> Result<R, TpmError>,
+        key: &PrimaryKey,
+        mut commands: impl FnMut(&mut Link, AuthHandle) -> Result<R, TpmError>,
     ) -> Result<R, TpmError> {
-        let subject = Subject::open(&key.name, "the derived key");
-        let exchange = Exchange::by(what, subject, None).loading();
+        let subject = AuthSubject::open(&key.name, "the derived key");
+        let exchange = Exchange::authorised(what, subject, None).needing_object_slot();
         exchange.run(self, |link| {
             let mut handle = key.load(link)?;
-            let mut answer = commands(link, Used::open(handle, &key.name));
+            let mut answer = commands(link, AuthHandle::open(handle, &key.name));
             // On a TPM that all share, somebody may flush what is not his.
             if is_gone(&answer) {
                 handle = key.load(link)?;
-                answer = commands(link, Used::open(handle, &key.name));
+                answer = commands(link, AuthHandle::open(handle, &key.name));
             }
             flush(link, handle, &answer);
             answer
@@ -138,7 +141,7 @@ impl Tpm {
             other => other.and_then(Result::ok).flatten(),
         };
         for handle in link.handles(TRANSIENT)? {
-            let ours = match self.is_ours(link, handle, master.as_deref()) {
+            let ours = match self.may_flush(link, handle, master.as_deref()) {
                 Ok(false) if roots => is_root_or_below(link, handle),
                 judged => judged,
             };
@@ -157,20 +160,20 @@ impl Tpm {
         }
     }
 
-    fn is_ours(
+    fn may_flush(
         &self,
         link: &mut Link,
         handle: u32,
         master: Option<&[u8]>,
     ) -> Result<bool, TpmError> {
         let (area, name) = link.read_public(handle)?;
-        if self.is_own(&name) || template::may_be_ours(&area) {
+        if self.is_flushable(&name) || template::is_idevid_template(&area) {
             return Ok(true);
         }
         // Session keys of a process that is gone are known to nobody, but by what wraps them; or, where
         // the TPM does not tell that, by their template.
         let Some(there) = link.qualified_name(handle)? else {
-            return Ok(template::is_own_key(&area));
+            return Ok(template::is_device_key(&area));
         };
         let below = master.and_then(|master| qualified_name_below(master, &name));
         Ok(below.is_some_and(|below| below == there))
@@ -238,7 +241,7 @@ fn is_useless(error: &TpmError) -> bool {
     }
 }
 
-impl DerivedKey {
+impl PrimaryKey {
     /// A transient handle; to be flushed. From the saved context, or derived anew: one command, and
     /// one more where a context is loaded for the first time.
     pub(super) fn load(&self, link: &mut Link) -> Result<u32, TpmError> {
@@ -250,7 +253,7 @@ impl DerivedKey {
                 Err(saves_again) => saves = saves_again,
             }
         }
-        let (handle, _, name) = link.create_primary(Used::endorsement(), &self.template)?;
+        let (handle, _, name) = link.create_primary(AuthHandle::endorsement(), &self.template)?;
         if name != self.name {
             link.flush(handle)?;
             return Err(TpmError::SeedChanged);
@@ -356,7 +359,7 @@ fn try_template(
     template: &[u8],
     public: &PublicKey,
 ) -> Result<Option<Tried>, TpmError> {
-    let (handle, area, name) = link.create_primary(Used::endorsement(), template)?;
+    let (handle, area, name) = link.create_primary(AuthHandle::endorsement(), template)?;
     let context = match PublicArea::parse(&area) {
         Some(area) if area.key == *public => Some((area, saved(link, handle))),
         _ => None,

@@ -1,0 +1,29 @@
+//! Whether what a TPM made is what it was asked for.
+
+use super::marshalled;
+use crate::tpm::TpmError;
+use tpm2_protocol::data::{TpmtPublic, TpmuPublicParms};
+
+/// The TPMT_PUBLIC that a TPM made from this template. All of it but the unique field is as it was
+/// asked for; the exponent 0 stands for 65537.
+pub(super) fn check_created(template: &TpmtPublic, made: &TpmtPublic) -> Result<Vec<u8>, TpmError> {
+    const F4: u32 = 65537;
+    let mut expected = TpmtPublic {
+        unique: made.unique.clone(),
+        ..template.clone()
+    };
+    if let (TpmuPublicParms::Rsa(asked), TpmuPublicParms::Rsa(given)) =
+        (&mut expected.parameters, &made.parameters)
+        && asked.exponent.value() == 0
+        && given.exponent.value() == F4
+    {
+        asked.exponent = given.exponent;
+    }
+    let area = marshalled(made)?;
+    match marshalled(&expected)? == area {
+        true => Ok(area),
+        false => Err(TpmError::Unsupported(
+            "the TPM answered with another key than the one that was asked for".into(),
+        )),
+    }
+}

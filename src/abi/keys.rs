@@ -1,0 +1,106 @@
+//! Key pairs, unwrapping and key agreement (PKCS#11 3.0, sections 5.18.2, 5.18.4 and 5.18.5).
+
+use super::{args, entry, module};
+use crate::error::Error;
+use crate::handle::{ObjectHandle, SessionHandle};
+use crate::mechanism::derive::Agreement;
+use crate::mechanism::generate::Generator;
+use crate::mechanism::unwrap::Wrapping;
+use cryptoki_sys::*;
+
+pub(super) unsafe extern "C" fn C_GenerateKeyPair(
+    hSession: CK_SESSION_HANDLE,
+    pMechanism: *mut CK_MECHANISM,
+    pPublicKeyTemplate: *mut CK_ATTRIBUTE,
+    ulPublicKeyAttributeCount: CK_ULONG,
+    pPrivateKeyTemplate: *mut CK_ATTRIBUTE,
+    ulPrivateKeyAttributeCount: CK_ULONG,
+    phPublicKey: *mut CK_OBJECT_HANDLE,
+    phPrivateKey: *mut CK_OBJECT_HANDLE,
+) -> CK_RV {
+    entry("C_GenerateKeyPair", || {
+        let module = module()?;
+        let session = SessionHandle(hSession);
+        module.session(session)?;
+        if phPublicKey.is_null() || phPrivateKey.is_null() {
+            return Err(Error::ArgumentsBad("phPublicKey or phPrivateKey is NULL"));
+        }
+        // SAFETY: the caller's pointer is NULL or valid for a CK_MECHANISM.
+        let mechanism = unsafe { args::mechanism(pMechanism, &[]) };
+        let (kind, parameter) = mechanism.ok_or(Error::ArgumentsBad("pMechanism is NULL"))?;
+        let generator = Generator::parse(kind, parameter)?;
+        // SAFETY: the caller's template is NULL or valid for its items and their values.
+        let public = unsafe { args::template(pPublicKeyTemplate, ulPublicKeyAttributeCount) }?;
+        // SAFETY: as above.
+        let private = unsafe { args::template(pPrivateKeyTemplate, ulPrivateKeyAttributeCount) }?;
+        let (public, private) = module.generate_pair(session, generator, &public, &private)?;
+        // SAFETY: neither is NULL, hence both are valid for a handle.
+        unsafe {
+            args::write(phPublicKey, public.0, "phPublicKey is NULL")?;
+            args::write(phPrivateKey, private.0, "phPrivateKey is NULL")
+        }
+    })
+}
+
+pub(super) unsafe extern "C" fn C_UnwrapKey(
+    hSession: CK_SESSION_HANDLE,
+    pMechanism: *mut CK_MECHANISM,
+    hUnwrappingKey: CK_OBJECT_HANDLE,
+    pWrappedKey: *mut CK_BYTE,
+    ulWrappedKeyLen: CK_ULONG,
+    pTemplate: *mut CK_ATTRIBUTE,
+    ulAttributeCount: CK_ULONG,
+    phKey: *mut CK_OBJECT_HANDLE,
+) -> CK_RV {
+    entry("C_UnwrapKey", || {
+        let module = module()?;
+        let session = SessionHandle(hSession);
+        module.session(session)?;
+        if phKey.is_null() {
+            return Err(Error::ArgumentsBad("phKey is NULL"));
+        }
+        // SAFETY: the caller's pointer is NULL or valid for a CK_MECHANISM and what it names.
+        let mechanism = unsafe { args::mechanism(pMechanism, &Wrapping::RSA) };
+        let (kind, parameter) = mechanism.ok_or(Error::ArgumentsBad("pMechanism is NULL"))?;
+        let wrapping = Wrapping::parse(kind, parameter)?;
+        // SAFETY: the caller's template is NULL or valid for its items and their values.
+        let template = unsafe { args::template(pTemplate, ulAttributeCount) }?;
+        let unwrapping = ObjectHandle(hUnwrappingKey);
+        // SAFETY: `pWrappedKey` is NULL or valid for `ulWrappedKeyLen` bytes.
+        let key = unsafe {
+            args::borrow(pWrappedKey, ulWrappedKeyLen, |wrapped| {
+                module.unwrap_key(session, &wrapping, unwrapping, wrapped, &template)
+            })
+        }?;
+        // SAFETY: not NULL, hence valid for a handle.
+        unsafe { args::write(phKey, key.0, "phKey is NULL") }
+    })
+}
+
+pub(super) unsafe extern "C" fn C_DeriveKey(
+    hSession: CK_SESSION_HANDLE,
+    pMechanism: *mut CK_MECHANISM,
+    hBaseKey: CK_OBJECT_HANDLE,
+    pTemplate: *mut CK_ATTRIBUTE,
+    ulAttributeCount: CK_ULONG,
+    phKey: *mut CK_OBJECT_HANDLE,
+) -> CK_RV {
+    entry("C_DeriveKey", || {
+        let module = module()?;
+        let session = SessionHandle(hSession);
+        module.session(session)?;
+        if phKey.is_null() {
+            return Err(Error::ArgumentsBad("phKey is NULL"));
+        }
+        // SAFETY: the caller's pointer is NULL or valid for a CK_MECHANISM and what it names.
+        let mechanism = unsafe { args::mechanism(pMechanism, &Agreement::KINDS) };
+        let (kind, parameter) = mechanism.ok_or(Error::ArgumentsBad("pMechanism is NULL"))?;
+        let agreement = Agreement::parse(kind, parameter)?;
+        // SAFETY: the caller's template is NULL or valid for its items and their values.
+        let template = unsafe { args::template(pTemplate, ulAttributeCount) }?;
+        let base = ObjectHandle(hBaseKey);
+        let key = module.derive_key(session, &agreement, base, &template)?;
+        // SAFETY: not NULL, hence valid for a handle.
+        unsafe { args::write(phKey, key.0, "phKey is NULL") }
+    })
+}

@@ -1,0 +1,50 @@
+//! Random numbers (PKCS#11 3.0, section 5.20).
+
+use super::{entry, module};
+use crate::error::Error;
+use crate::handle::SessionHandle;
+use cryptoki_sys::*;
+use std::ptr;
+
+/// Random bytes are made this many at a time.
+const RANDOM_CHUNK: usize = 4096;
+/// One call makes no more. A TPM that makes them takes hours for so many.
+const MOST_RANDOM: usize = 1 << 24;
+
+pub(super) unsafe extern "C" fn C_SeedRandom(
+    hSession: CK_SESSION_HANDLE,
+    _pSeed: *mut CK_BYTE,
+    _ulSeedLen: CK_ULONG,
+) -> CK_RV {
+    entry("C_SeedRandom", || {
+        module()?.session(SessionHandle(hSession))?;
+        Err(Error::RandomSeedNotSupported)
+    })
+}
+
+pub(super) unsafe extern "C" fn C_GenerateRandom(
+    hSession: CK_SESSION_HANDLE,
+    RandomData: *mut CK_BYTE,
+    ulRandomLen: CK_ULONG,
+) -> CK_RV {
+    entry("C_GenerateRandom", || {
+        let session = module()?.session(SessionHandle(hSession))?;
+        let length = usize::try_from(ulRandomLen).unwrap_or(usize::MAX);
+        if length > MOST_RANDOM || (length != 0 && RandomData.is_null()) {
+            return Err(Error::ArgumentsBad(
+                "RandomData is NULL, or ulRandomLen is more than 16 MiB",
+            ));
+        }
+        let mut chunk = [0; RANDOM_CHUNK];
+        let mut done = 0;
+        while done < length {
+            let part = &mut chunk[..RANDOM_CHUNK.min(length - done)];
+            session.slot.random(part)?;
+            // SAFETY: not NULL; `done` and the part together stay within the length that the
+            // caller has room for; `chunk` is ours and overlaps nothing of the caller's.
+            unsafe { ptr::copy_nonoverlapping(part.as_ptr(), RandomData.add(done), part.len()) };
+            done += part.len();
+        }
+        Ok(())
+    })
+}

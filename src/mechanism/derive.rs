@@ -1,0 +1,164 @@
+//! The mechanisms by which two sides agree on a secret (PKCS#11 3.0, sections 6.3.17 to 6.3.19), and
+//! how bytes of a key come of it.
+
+use crate::error::Error;
+use crate::mechanism::digest::Digest;
+use crate::mechanism::params::Parameter;
+use cryptoki_sys::*;
+use devid_core::key::Curve;
+use devid_core::tpm::Hash;
+use devid_core::tpm::Secret;
+
+/// The longest key that is derived: whoever asks for more has mistaken something for a length.
+pub(crate) const LONGEST: usize = 1024;
+
+/// An agreement that is to be made.
+///
+/// The cofactor of all curves here is 1, so the two mechanisms do the same.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Agreement {
+    pub(crate) kind: CK_MECHANISM_TYPE,
+    /// The hash of the key derivation function; `None`: the secret is taken as it is.
+    kdf: Option<Hash>,
+    /// Data that both sides mix into that function.
+    shared: Vec<u8>,
+    /// The other side's point, as it is or in a DER OCTET STRING.
+    pub(crate) public: Vec<u8>,
+}
+
+impl Agreement {
+    pub(crate) const KINDS: [CK_MECHANISM_TYPE; 2] = [CKM_ECDH1_DERIVE, CKM_ECDH1_COFACTOR_DERIVE];
+
+    /// From CK_MECHANISM.
+    pub(crate) fn parse(kind: CK_MECHANISM_TYPE, parameter: Parameter) -> Result<Self, Error> {
+        if !Self::KINDS.contains(&kind) {
+            return Err(Error::MechanismInvalid);
+        }
+        let Parameter::Ecdh {
+            kdf,
+            shared,
+            public,
+        } = parameter
+        else {
+            return Err(Error::MechanismParamInvalid);
+        };
+        let kdf = kdf_of(kdf).ok_or(Error::MechanismParamInvalid)?;
+        if kdf.is_none() && !shared.is_empty() {
+            return Err(Error::MechanismParamInvalid);
+        }
+        Ok(Self {
+            kind,
+            kdf,
+            shared,
+            public,
+        })
+    }
+
+    /// Bytes of a key for which a template names this length.
+    pub(crate) fn length(&self, curve: Curve, wanted: Option<usize>) -> Result<usize, Error> {
+        let (natural, longest) = match self.kdf {
+            None => (curve.width(), curve.width()),
+            Some(hash) => (hash.width(), LONGEST),
+        };
+        match wanted.unwrap_or(natural) {
+            length if length <= longest => Ok(length),
+            _ => Err(Error::KeySizeRange),
+        }
+    }
+
+    /// The key's bytes. Without a function they are the last of the secret: what is too much goes
+    /// from its leading end (section 6.3.17).
+    pub(crate) fn key(&self, secret: &Secret, length: usize) -> Secret {
+        match self.kdf {
+            None => {
+                let from = secret.len().saturating_sub(length);
+                Secret::new(secret[from..].to_vec())
+            }
+            Some(hash) => self.derived(hash, secret, length),
+        }
+    }
+
+    /// ANSI X9.63, section 5.6.3.
+    fn derived(&self, hash: Hash, secret: &Secret, length: usize) -> Secret {
+        // Never grown, which would leave a part of it behind.
+        let mut key = Secret::new(Vec::with_capacity(length + hash.width()));
+        let mut counter = 1_u32;
+        while key.len() < length {
+            let mut hasher = Digest::from(hash).hasher();
+            hasher.update(secret);
+            hasher.update(&counter.to_be_bytes());
+            hasher.update(&self.shared);
+            key.extend_from_slice(&Secret::new(hasher.finish()));
+            counter += 1;
+        }
+        key.truncate(length);
+        key
+    }
+}
+
+/// The hash of a key derivation function, `Some(None)` for that which takes the secret as it is;
+/// `None` for what is not supported.
+pub(crate) fn kdf_of(kdf: CK_EC_KDF_TYPE) -> Option<Option<Hash>> {
+    match kdf {
+        CKD_NULL => Some(None),
+        CKD_SHA1_KDF => Some(Some(Hash::Sha1)),
+        CKD_SHA256_KDF => Some(Some(Hash::Sha256)),
+        CKD_SHA384_KDF => Some(Some(Hash::Sha384)),
+        CKD_SHA512_KDF => Some(Some(Hash::Sha512)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use devid_core::key::from_hex;
+
+    fn agreement(kdf: CK_EC_KDF_TYPE, shared: &[u8]) -> Result<Agreement, Error> {
+        let parameter = Parameter::Ecdh {
+            kdf,
+            shared: shared.to_vec(),
+            public: vec![4],
+        };
+        Agreement::parse(CKM_ECDH1_DERIVE, parameter)
+    }
+
+    #[test]
+    fn without_a_function_the_last_bytes_are_the_key() {
+        let plain = agreement(CKD_NULL, b"").unwrap();
+        let secret = Secret::new((0..32).collect());
+        assert_eq!(plain.length(Curve::P256, None), Ok(32));
+        assert_eq!(
+            plain.length(Curve::P256, Some(33)),
+            Err(Error::KeySizeRange)
+        );
+        assert_eq!(plain.key(&secret, 16)[..], secret[16..]);
+        assert_eq!(
+            agreement(CKD_NULL, b"data"),
+            Err(Error::MechanismParamInvalid)
+        );
+        assert_eq!(
+            agreement(CKD_SHA224_KDF, b""),
+            Err(Error::MechanismParamInvalid)
+        );
+    }
+
+    /// A test vector of the NIST (CAVS 12.0, ansx963_2001, SHA-256, shared info of 128 bits).
+    #[test]
+    fn with_a_function_the_key_is_that_of_x9_63() {
+        let bytes = |digits| from_hex(digits).unwrap();
+        let secret = Secret::new(bytes("22518b10e70f2a3f243810ae3254139efbee04aa57c7af7d"));
+        let shared = bytes("75eef81aa3041e33b80971203d2c0c52");
+        let derived = bytes(concat!(
+            "c498af77161cc59f2962b9a713e2b215152d139766ce34a776df11866a69bf2e",
+            "52a13d9c7c6fc878c50c5ea0bc7b00e0da2447cfd874f6cf92f30d0097111485",
+            "500c90c3af8b487872d04685d14c8d1dc8d7fa08beb0ce0ababc11f0bd496269",
+            "142d43525a78e5bc79a17f59676a5706dc54d54d4d1f0bd7e386128ec26afc21"
+        ));
+        let with = agreement(CKD_SHA256_KDF, &shared).unwrap();
+        assert_eq!(with.length(Curve::P384, None), Ok(32));
+        assert_eq!(with.length(Curve::P384, Some(128)), Ok(128));
+        assert_eq!(with.key(&secret, 128)[..], derived[..]);
+        assert_eq!(with.key(&secret, 33)[..], derived[..33]);
+    }
+}

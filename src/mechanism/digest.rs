@@ -1,0 +1,217 @@
+//! The mechanisms that only hash (PKCS#11 3.0, sections 6.17 to 6.21), and hashes under way.
+
+use crate::error::Error;
+use crate::mechanism::params::Parameter;
+use cryptoki_sys::*;
+use devid_core::overwrite_stack;
+use devid_core::tpm::Hash;
+use sha1::Sha1;
+use sha2::digest::common::hazmat::{SerializableState, SerializedState};
+use sha2::{Digest as _, Sha224, Sha256, Sha384, Sha512};
+
+/// A mechanism that only hashes. It takes no parameter and no key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Digest {
+    Sha1,
+    Sha224,
+    Sha256,
+    Sha384,
+    Sha512,
+}
+
+/// A hash under way, made here in software.
+///
+/// It may hold a secret key. So it stays at one address until it is dropped, and is wiped there; a
+/// move would leave a copy behind.
+#[derive(Clone)]
+pub(crate) struct Hasher(Box<Under>);
+
+#[derive(Clone)]
+enum Under {
+    Sha1(Sha1),
+    Sha224(Sha224),
+    Sha256(Sha256),
+    Sha384(Sha384),
+    Sha512(Sha512),
+}
+
+impl Digest {
+    pub(crate) const ALL: [Self; 5] = [
+        Self::Sha1,
+        Self::Sha224,
+        Self::Sha256,
+        Self::Sha384,
+        Self::Sha512,
+    ];
+
+    /// From CK_MECHANISM.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::MechanismInvalid`] for every other mechanism, [`Error::MechanismParamInvalid`] for
+    /// any parameter.
+    pub(crate) fn parse(kind: CK_MECHANISM_TYPE, parameter: Parameter) -> Result<Self, Error> {
+        let known = Self::ALL.into_iter().find(|one| one.kind() == kind);
+        match (known, parameter) {
+            (Some(digest), Parameter::None) => Ok(digest),
+            (Some(_), _) => Err(Error::MechanismParamInvalid),
+            (None, _) => Err(Error::MechanismInvalid),
+        }
+    }
+
+    pub(crate) const fn kind(self) -> CK_MECHANISM_TYPE {
+        match self {
+            Self::Sha1 => CKM_SHA_1,
+            Self::Sha224 => CKM_SHA224,
+            Self::Sha256 => CKM_SHA256,
+            Self::Sha384 => CKM_SHA384,
+            Self::Sha512 => CKM_SHA512,
+        }
+    }
+
+    /// What C_GetMechanismInfo tells of each: no key has a part in it, nor has the TPM.
+    pub(crate) const INFO: CK_MECHANISM_INFO = CK_MECHANISM_INFO {
+        ulMinKeySize: 0,
+        ulMaxKeySize: 0,
+        flags: CKF_DIGEST,
+    };
+
+    /// Bytes of the result.
+    pub(crate) const fn width(self) -> usize {
+        match self {
+            Self::Sha1 => 20,
+            Self::Sha224 => 28,
+            Self::Sha256 => 32,
+            Self::Sha384 => 48,
+            Self::Sha512 => 64,
+        }
+    }
+
+    /// Over no data yet.
+    pub(crate) fn hasher(self) -> Hasher {
+        Hasher(Box::new(match self {
+            Self::Sha1 => Under::Sha1(Sha1::new()),
+            Self::Sha224 => Under::Sha224(Sha224::new()),
+            Self::Sha256 => Under::Sha256(Sha256::new()),
+            Self::Sha384 => Under::Sha384(Sha384::new()),
+            Self::Sha512 => Under::Sha512(Sha512::new()),
+        }))
+    }
+
+    /// As [`Hasher::save`] left it; `None` if these bytes cannot be that.
+    pub(crate) fn restore(self, saved: &[u8]) -> Option<Hasher> {
+        fn of<H: SerializableState>(saved: &[u8]) -> Option<H> {
+            H::deserialize(<&SerializedState<H>>::try_from(saved).ok()?).ok()
+        }
+        let under = match self {
+            Self::Sha1 => of(saved).map(Under::Sha1),
+            Self::Sha224 => of(saved).map(Under::Sha224),
+            Self::Sha256 => of(saved).map(Under::Sha256),
+            Self::Sha384 => of(saved).map(Under::Sha384),
+            Self::Sha512 => of(saved).map(Under::Sha512),
+        };
+        under.map(|under| Hasher(Box::new(under)))
+    }
+}
+
+impl From<Hash> for Digest {
+    fn from(hash: Hash) -> Self {
+        match hash {
+            Hash::Sha1 => Self::Sha1,
+            Hash::Sha256 => Self::Sha256,
+            Hash::Sha384 => Self::Sha384,
+            Hash::Sha512 => Self::Sha512,
+        }
+    }
+}
+
+impl Hasher {
+    pub(crate) fn update(&mut self, data: &[u8]) {
+        match &mut *self.0 {
+            Under::Sha1(hash) => hash.update(data),
+            Under::Sha224(hash) => hash.update(data),
+            Under::Sha256(hash) => hash.update(data),
+            Under::Sha384(hash) => hash.update(data),
+            Under::Sha512(hash) => hash.update(data),
+        }
+    }
+
+    /// All of it in bytes, the last ones of the data in clear.
+    pub(crate) fn save(&self) -> Vec<u8> {
+        match &*self.0 {
+            Under::Sha1(hash) => hash.serialize().to_vec(),
+            Under::Sha224(hash) => hash.serialize().to_vec(),
+            Under::Sha256(hash) => hash.serialize().to_vec(),
+            Under::Sha384(hash) => hash.serialize().to_vec(),
+            Under::Sha512(hash) => hash.serialize().to_vec(),
+        }
+    }
+
+    pub(crate) fn finish(mut self) -> Vec<u8> {
+        // Each stays where it is: `finalize` would move it.
+        let result = match &mut *self.0 {
+            Under::Sha1(hash) => hash.finalize_reset().to_vec(),
+            Under::Sha224(hash) => hash.finalize_reset().to_vec(),
+            Under::Sha256(hash) => hash.finalize_reset().to_vec(),
+            Under::Sha384(hash) => hash.finalize_reset().to_vec(),
+            Under::Sha512(hash) => hash.finalize_reset().to_vec(),
+        };
+        overwrite_stack();
+        result
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use devid_core::key::hex;
+
+    #[test]
+    fn each_result_has_the_width_that_is_told() {
+        for digest in Digest::ALL {
+            assert_eq!(digest.hasher().finish().len(), digest.width(), "{digest:?}");
+        }
+    }
+
+    #[test]
+    fn a_copy_goes_on_by_itself() {
+        let mut one = Digest::Sha224.hasher();
+        one.update(b"a");
+        let mut other = one.clone();
+        one.update(b"bc");
+        other.update(b"b");
+        other.update(b"c");
+        let abc = "23097d223405d8228642a477bda255b32aadbce4bda0b3f7e36c9da7";
+        assert_eq!(hex(&one.finish()), abc);
+        assert_eq!(hex(&other.finish()), abc);
+    }
+
+    #[test]
+    fn what_was_saved_goes_on_and_nothing_else_does() {
+        for digest in Digest::ALL {
+            let mut one = digest.hasher();
+            one.update(&[7; 300]);
+            let saved = one.save();
+            let mut other = digest.restore(&saved).unwrap();
+            one.update(b"more");
+            other.update(b"more");
+            assert_eq!(one.finish(), other.finish(), "{digest:?}");
+            for wrong in [&saved[1..], &[&saved[..], &[0]].concat(), &[]] {
+                assert!(digest.restore(wrong).is_none(), "{digest:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_parameter_is_refused_and_so_is_another_mechanism() {
+        let wrong = Err(Error::MechanismParamInvalid);
+        for digest in Digest::ALL {
+            assert_eq!(Digest::parse(digest.kind(), Parameter::None), Ok(digest));
+            assert_eq!(Digest::parse(digest.kind(), Parameter::Other), wrong);
+        }
+        for other in [CKM_MD5, CKM_SHA512_256, CKM_SHA3_256, CKM_SHA256_HMAC] {
+            let parsed = Digest::parse(other, Parameter::None);
+            assert_eq!(parsed, Err(Error::MechanismInvalid));
+        }
+    }
+}

@@ -1,0 +1,249 @@
+//! The mechanisms that unwrap keys (PKCS#11 3.0, sections 6.1.23, 6.7 and 6.16), with their
+//! parameters. What they hold is a PrivateKeyInfo (RFC 5958, section 2), DER.
+//!
+//! Not CKM_AES_KEY_WRAP_PAD: version 2.40 leaves open how it pads, version 3.0 says by PKCS#7, and
+//! modules of old do what CKM_AES_KEY_WRAP_KWP does.
+
+use crate::error::Error;
+use crate::mechanism::encrypt::Cipher;
+use crate::mechanism::params::Parameter;
+use aes_kw::aes::{Aes128, Aes192, Aes256};
+use aes_kw::cipher::consts::U16;
+use aes_kw::cipher::{BlockCipherDecrypt, KeyInit};
+use aes_kw::{AesKw, AesKwp, InnerInit};
+use cryptoki_sys::*;
+use der::asn1::AnyRef;
+use der::{Decode, Reader, SliceReader};
+use devid_core::tpm::Secret;
+
+/// Bytes of an AES key.
+pub(crate) const AES_KEYS: [usize; 3] = [16, 24, 32];
+/// The longest key that is unwrapped, in its wrapped form: an RSA key of 4096 bits has some 3000
+/// bytes.
+const LONGEST: usize = 16 * 1024;
+/// What the AES key wrap puts in front, and counts by.
+const SEMIBLOCK: usize = 8;
+
+/// A mechanism that unwraps, with its parameter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Wrapping {
+    /// Under an AES key.
+    Aes(AesWrap),
+    /// CKM_RSA_AES_KEY_WRAP: an AES key for an RSA key, and behind it what is wrapped under that.
+    RsaAes {
+        /// Bytes of the AES key.
+        key: usize,
+        /// How it is encrypted.
+        oaep: Cipher,
+    },
+}
+
+/// A way to wrap under an AES key (NIST SP 800-38F).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AesWrap {
+    /// CKM_AES_KEY_WRAP: KW, of RFC 3394.
+    Kw,
+    /// CKM_AES_KEY_WRAP_KWP: KWP, of RFC 5649.
+    Kwp,
+}
+
+impl Wrapping {
+    /// Those that unwrap with an RSA private key.
+    pub(crate) const RSA: [CK_MECHANISM_TYPE; 1] = [CKM_RSA_AES_KEY_WRAP];
+    /// Those that unwrap with a secret key.
+    pub(crate) const AES: [CK_MECHANISM_TYPE; 2] = [CKM_AES_KEY_WRAP, CKM_AES_KEY_WRAP_KWP];
+
+    /// From CK_MECHANISM. Other initial values than the standard ones are not supported.
+    pub(crate) fn parse(kind: CK_MECHANISM_TYPE, parameter: Parameter) -> Result<Self, Error> {
+        let aes = match kind {
+            CKM_AES_KEY_WRAP => AesWrap::Kw,
+            CKM_AES_KEY_WRAP_KWP => AesWrap::Kwp,
+            CKM_RSA_AES_KEY_WRAP => return Self::rsa_aes(parameter),
+            _ => return Err(Error::MechanismInvalid),
+        };
+        match parameter {
+            Parameter::None => Ok(Self::Aes(aes)),
+            Parameter::Initial(value) if value == aes.initial() => Ok(Self::Aes(aes)),
+            _ => Err(Error::MechanismParamInvalid),
+        }
+    }
+
+    fn rsa_aes(parameter: Parameter) -> Result<Self, Error> {
+        let Parameter::RsaAes { bits, oaep } = parameter else {
+            return Err(Error::MechanismParamInvalid);
+        };
+        let key = AES_KEYS
+            .into_iter()
+            .find(|bytes| 8 * *bytes as CK_ULONG == bits);
+        Ok(Self::RsaAes {
+            key: key.ok_or(Error::MechanismParamInvalid)?,
+            oaep: Cipher::parse(CKM_RSA_PKCS_OAEP, *oaep)?,
+        })
+    }
+
+    pub(crate) const fn kind(&self) -> CK_MECHANISM_TYPE {
+        match self {
+            Self::Aes(AesWrap::Kw) => CKM_AES_KEY_WRAP,
+            Self::Aes(AesWrap::Kwp) => CKM_AES_KEY_WRAP_KWP,
+            Self::RsaAes { .. } => CKM_RSA_AES_KEY_WRAP,
+        }
+    }
+}
+
+impl AesWrap {
+    const fn initial(self) -> &'static [u8] {
+        match self {
+            Self::Kw => &[0xA6; SEMIBLOCK],
+            Self::Kwp => &[0xA6, 0x59, 0x59, 0xA6],
+        }
+    }
+
+    /// Whether so many bytes can be a wrapped key at all.
+    pub(crate) fn check_length(self, length: usize) -> Result<(), Error> {
+        let least = match self {
+            Self::Kw => 3 * SEMIBLOCK,
+            Self::Kwp => 2 * SEMIBLOCK,
+        };
+        match (least..=LONGEST).contains(&length) && length.is_multiple_of(SEMIBLOCK) {
+            true => Ok(()),
+            false => Err(Error::WrappedKeyLenRange(length)),
+        }
+    }
+
+    /// What is wrapped under this AES key; `None` for every fault of it alike.
+    pub(crate) fn unwrapped(self, key: &[u8], wrapped: &[u8]) -> Option<Secret> {
+        match key.len() {
+            16 => self.through::<Aes128>(key, wrapped),
+            24 => self.through::<Aes192>(key, wrapped),
+            32 => self.through::<Aes256>(key, wrapped),
+            _ => None,
+        }
+    }
+
+    fn through<C>(self, key: &[u8], wrapped: &[u8]) -> Option<Secret>
+    where
+        C: KeyInit + BlockCipherDecrypt<BlockSize = U16>,
+    {
+        let cipher = C::new_from_slice(key).ok()?;
+        let mut room = Secret::new(vec![0; wrapped.len().checked_sub(SEMIBLOCK)?]);
+        let length = match self {
+            Self::Kw => {
+                let whole = AesKw::inner_init(cipher).unwrap_key(wrapped, &mut room);
+                whole.map(without_fill).ok()?
+            }
+            Self::Kwp => {
+                let whole = AesKwp::inner_init(cipher).unwrap_key(wrapped, &mut room);
+                whole.map(<[u8]>::len).ok()?
+            }
+        };
+        room.truncate(length);
+        Some(room)
+    }
+}
+
+/// Bytes of a DER element without the zeros behind it: version 2.40 has CKM_AES_KEY_WRAP fill keys up
+/// with them, where version 3.0 takes those only that need none.
+fn without_fill(element: &[u8]) -> usize {
+    let rest = SliceReader::new(element).and_then(|mut reader| {
+        AnyRef::decode(&mut reader)?;
+        Ok(usize::try_from(reader.remaining_len()).unwrap_or_default())
+    });
+    let length = element.len() - rest.unwrap_or_default();
+    let fill = &element[length..];
+    match fill.len() < SEMIBLOCK && fill.iter().all(|byte| *byte == 0) {
+        true => length,
+        false => element.len(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use devid_core::key::from_hex;
+
+    /// RFC 3394, section 4.6; RFC 5649, section 6.
+    #[test]
+    fn keys_unwrap_as_the_standards_have_it() {
+        let bytes = |digits| from_hex(digits).unwrap();
+        let kek = bytes("000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f");
+        let wrapped = bytes(concat!(
+            "28c9f404c4b810f4cbccb35cfb87f8263f5786e2d80ed326",
+            "cbc7f0e71a99f43bfb988b9b7a02dd21"
+        ));
+        let data = bytes("00112233445566778899aabbccddeeff000102030405060708090a0b0c0d0e0f");
+        let plain = AesWrap::Kw.unwrapped(&kek, &wrapped);
+        assert_eq!(plain.unwrap()[..], data);
+        assert_eq!(AesWrap::Kwp.unwrapped(&kek, &wrapped), None);
+
+        let kek = bytes("5840df6e29b02af1ab493b705bf16ea1ae8338f4dcc176a8");
+        let wrapped = bytes("138bdeaa9b8fa7fc61f97742e72248ee5ae6ae5360d1ae6a5f54f373fa543b6a");
+        let data = bytes("c37b7e6492584340bed12207808941155068f738");
+        let plain = AesWrap::Kwp.unwrapped(&kek, &wrapped);
+        assert_eq!(plain.unwrap()[..], data);
+        for at in 0..wrapped.len() {
+            let mut wrong = wrapped.clone();
+            wrong[at] ^= 1;
+            assert_eq!(AesWrap::Kwp.unwrapped(&kek, &wrong), None);
+        }
+        assert_eq!(AesWrap::Kwp.unwrapped(&kek[..20], &wrapped), None);
+        assert_eq!(AesWrap::Kwp.unwrapped(&kek, &[]), None);
+    }
+
+    #[test]
+    fn zeros_behind_an_element_are_no_part_of_it() {
+        let element = b"\x30\x03\x02\x01\x07";
+        let filled = |fill: &[u8]| without_fill(&[element, fill].concat());
+        assert_eq!(filled(&[]), 5);
+        assert_eq!(filled(&[0; 3]), 5);
+        assert_eq!(filled(&[0; 7]), 5);
+        assert_eq!(filled(&[0; 8]), 13);
+        assert_eq!(filled(&[0, 1]), 7);
+        for whole in [&b""[..], b"\x30\x7F\x00", b"\x00\x00\x00", b"\x30"] {
+            assert!(whole.starts_with(&whole[..without_fill(whole)]));
+        }
+    }
+
+    #[test]
+    fn a_parameter_is_the_standards_own_or_wrong() {
+        let initial = |bytes: &[u8]| Parameter::Initial(bytes.to_vec());
+        let (kw, kwp) = (CKM_AES_KEY_WRAP, CKM_AES_KEY_WRAP_KWP);
+        let wrong = Err(Error::MechanismParamInvalid);
+        for (kind, parameter, expected) in [
+            (kw, Parameter::None, Ok(Wrapping::Aes(AesWrap::Kw))),
+            (kw, initial(&[0xA6; 8]), Ok(Wrapping::Aes(AesWrap::Kw))),
+            (kw, initial(&[0xA5; 8]), wrong.clone()),
+            (
+                kwp,
+                initial(b"\xA6\x59\x59\xA6"),
+                Ok(Wrapping::Aes(AesWrap::Kwp)),
+            ),
+            (kwp, initial(&[0xA6; 8]), wrong.clone()),
+            (kwp, Parameter::Other, wrong.clone()),
+            (CKM_RSA_AES_KEY_WRAP, Parameter::None, wrong),
+            (
+                CKM_AES_KEY_WRAP_PAD,
+                Parameter::None,
+                Err(Error::MechanismInvalid),
+            ),
+        ] {
+            assert_eq!(Wrapping::parse(kind, parameter), expected);
+        }
+        let rsa_aes = |bits| {
+            let oaep = Parameter::Oaep {
+                hash: CKM_SHA256,
+                mgf: CKG_MGF1_SHA256,
+                source: CKZ_DATA_SPECIFIED,
+                label: Vec::new(),
+            };
+            let oaep = Box::new(oaep);
+            Wrapping::parse(CKM_RSA_AES_KEY_WRAP, Parameter::RsaAes { bits, oaep })
+        };
+        for bits in [128, 192, 256] {
+            let parsed = rsa_aes(bits).unwrap();
+            assert!(matches!(parsed, Wrapping::RsaAes { key, .. } if 8 * key as CK_ULONG == bits));
+        }
+        for bits in [0, 16, 255, 512, CK_ULONG::MAX] {
+            assert_eq!(rsa_aes(bits), Err(Error::MechanismParamInvalid));
+        }
+    }
+}

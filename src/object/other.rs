@@ -1,0 +1,37 @@
+//! Data objects (PKCS#11 3.0, section 4.5) and profile objects (section 4.4).
+
+use super::{Object, Place, unique_id};
+use crate::object::attribute::Value;
+use cryptoki_sys::*;
+use devid_core::store::folder::{Data, Description};
+
+pub(super) fn data(name: &str, data: &Data, place: Place) -> Object {
+    let attributes = [
+        (CKA_APPLICATION, Value::text(&data.application)),
+        (CKA_OBJECT_ID, Value::bytes(&data.object_id[..])),
+        (CKA_VALUE, Value::bytes(&data.value[..])),
+    ];
+    let unique_id = unique_id(CKO_DATA, name);
+    Object::new(CKO_DATA, unique_id, &data.description, place, attributes)
+}
+
+/// Says that the token keeps a profile of the standard.
+pub(crate) fn profile(id: CK_PROFILE_ID) -> Object {
+    let fixed = Description {
+        modifiable: false,
+        destroyable: false,
+        ..Description::labelled("")
+    };
+    let place = Place::Token {
+        asks_login: false,
+        takes_keys: false,
+    };
+    let attributes = [(CKA_PROFILE_ID, Value::number(id))];
+    Object::new(
+        CKO_PROFILE,
+        format!("profile-{id}"),
+        &fixed,
+        place,
+        attributes,
+    )
+}

@@ -1,0 +1,76 @@
+//! C_DeriveKey (PKCS#11 3.0, section 5.18.5): a secret key of the session.
+
+use super::Session;
+use crate::error::Error;
+use crate::handle::{Mint, ObjectHandle};
+use crate::mechanism::derive::Agreement;
+use crate::object::{SecretKey, session_name};
+use crate::slot::session_objects::Content;
+use crate::template::secret::NewSecret;
+use crate::template::{Template, point_on};
+use cryptoki_sys::*;
+use devid_core::key::PublicKey;
+use devid_core::store::folder::Use;
+use devid_core::tpm::Secret;
+use std::sync::Arc;
+
+impl Session {
+    /// C_DeriveKey: a secret key of this session.
+    pub(crate) fn derive(
+        &self,
+        agreement: &Agreement,
+        base: ObjectHandle,
+        template: &Template,
+        mint: &Mint,
+    ) -> Result<ObjectHandle, Error> {
+        self.may_make(template)?;
+        let object = self.key_object(base)?;
+        let key = object.private().ok_or(Error::KeyHandleInvalid)?;
+        let PublicKey::Ec { curve, .. } = key.public() else {
+            return Err(Error::KeyTypeInconsistent);
+        };
+        object.check_use(Use::Derive, agreement.kind)?;
+        let mut wanted = NewSecret::derived(template)?;
+        // As the key that it comes from, unless the template says otherwise.
+        if template.value(CKA_PRIVATE).is_none() {
+            wanted.described.private = object.is(CKA_PRIVATE);
+        }
+        self.may_hold(wanted.described.private)?;
+        let length = agreement.length(*curve, wanted.length)?;
+        let Some(PublicKey::Ec { point, .. }) = point_on(*curve, &agreement.public) else {
+            return Err(Error::MechanismParamInvalid);
+        };
+        let secret = self.slot.agree(key, &point)?;
+        let value = agreement.key(&secret, length);
+        let always = (
+            object.is(CKA_ALWAYS_SENSITIVE),
+            object.is(CKA_NEVER_EXTRACTABLE),
+        );
+        Ok(self.keep_secret(wanted, value, always, mint))
+    }
+
+    /// Keeps a secret key. `always`: whether what it comes from was always sensitive, and never
+    /// extractable.
+    pub(crate) fn keep_secret(
+        &self,
+        wanted: NewSecret,
+        value: Secret,
+        always: (bool, bool),
+        mint: &Mint,
+    ) -> ObjectHandle {
+        let made = SecretKey {
+            name: session_name(mint.object().0),
+            described: wanted.described,
+            key_type: wanted.key_type,
+            value,
+            sensitive: wanted.sensitive,
+            extractable: wanted.extractable,
+            of_always_sensitive: always.0,
+            of_never_extractable: always.1,
+        };
+        let handle = mint.object();
+        let content = Content::Secret(Arc::new(made));
+        self.slot.kept.lock().keep(self.handle, handle, content);
+        handle
+    }
+}

@@ -1,0 +1,134 @@
+//! Calls of a session that hash (PKCS#11 3.0, section 5.12), and copies of
+//! what is under way (sections 5.6.4 and 5.6.5). They need no TPM, no login and no
+//! token. The rule of operations is that of [`crate::session`].
+
+use super::Session;
+use super::operation::{Digesting, State, begin, take};
+use crate::error::Error;
+use crate::handle::ObjectHandle;
+use crate::mechanism::digest::Digest;
+use crate::output::{Answer, Room};
+use cryptoki_sys::{CKA_EXTRACTABLE, CKA_PRIVATE};
+
+impl Session {
+    pub(crate) fn digest_init(&self, digest: Digest) -> Result<(), Error> {
+        let operation = Digesting {
+            digest,
+            hasher: digest.hasher(),
+            in_parts: false,
+            of_key: false,
+            of_private: false,
+        };
+        begin(&mut self.state.lock().digest, operation)
+    }
+
+    /// Ends the digest under way, if there is one (C_DigestInit without a mechanism).
+    pub(crate) fn digest_cancel(&self) -> Result<(), Error> {
+        let cancelled = self.state.lock().digest.take();
+        cancelled
+            .map(drop)
+            .ok_or(Error::ArgumentsBad("pMechanism is NULL"))
+    }
+
+    /// `data` and `room` are `None` where the caller's pointers are of no use.
+    pub(crate) fn digest(&self, data: Option<&[u8]>, room: Option<Room>) -> Result<Answer, Error> {
+        let mut digesting = self.take_digesting()?;
+        if digesting.in_parts {
+            return Err(Error::OperationActive);
+        }
+        let data = data.ok_or(Error::ArgumentsBad("pData is NULL"))?;
+        let room = room.ok_or(Error::ArgumentsBad("pulDigestLen is NULL"))?;
+        if let Some(answer) = room.refuses(digesting.digest.width()) {
+            self.state.lock().digest = Some(digesting);
+            return Ok(answer);
+        }
+        digesting.hasher.update(data);
+        Ok(Answer::Bytes(digesting.hasher.finish()))
+    }
+
+    pub(crate) fn digest_update(&self, part: Option<&[u8]>) -> Result<(), Error> {
+        let mut digesting = self.take_digesting()?;
+        digesting
+            .hasher
+            .update(part.ok_or(Error::ArgumentsBad("pPart is NULL"))?);
+        digesting.in_parts = true;
+        self.state.lock().digest = Some(digesting);
+        Ok(())
+    }
+
+    /// Only the value of a secret key that may be extracted becomes part of a digest: from a short
+    /// value's digest the value can be guessed. A key whose CKA_ALLOWED_MECHANISMS leave the
+    /// mechanism out is no part of it, either.
+    pub(crate) fn digest_key(&self, key: ObjectHandle) -> Result<(), Error> {
+        let mut digesting = self.take_digesting()?;
+        let object = self.key_object(key)?;
+        let may = object.is(CKA_EXTRACTABLE) && object.allows(digesting.digest.kind());
+        match object.secret() {
+            Some(value) if may => digesting.hasher.update(value),
+            _ if object.is_key() => return Err(Error::KeyIndigestible),
+            _ => return Err(Error::KeyHandleInvalid),
+        }
+        digesting.in_parts = true;
+        digesting.of_key = true;
+        digesting.of_private |= object.is(CKA_PRIVATE);
+        self.state.lock().digest = Some(digesting);
+        Ok(())
+    }
+
+    pub(crate) fn digest_final(&self, room: Option<Room>) -> Result<Answer, Error> {
+        let digesting = self.take_digesting()?;
+        let room = room.ok_or(Error::ArgumentsBad("pulDigestLen is NULL"))?;
+        if let Some(answer) = room.refuses(digesting.digest.width()) {
+            self.state.lock().digest = Some(digesting);
+            return Ok(answer);
+        }
+        Ok(Answer::Bytes(digesting.hasher.finish()))
+    }
+
+    /// C_GetOperationState: of a digest only, and not of one that holds a key, whose last bytes would
+    /// be in it. Java and OpenSSL copy a digest in this way.
+    pub(crate) fn operation_state(&self, room: Option<Room>) -> Result<Answer, Error> {
+        let state = self.state.lock();
+        let others = state.has_key_operation();
+        let digesting = match &state.digest {
+            Some(digesting) if !others && !digesting.of_key => digesting,
+            Some(_) => return Err(Error::StateUnsaveable),
+            None if others => return Err(Error::Unsupported),
+            None => return Err(Error::OperationNotInitialized),
+        };
+        let room = room.ok_or(Error::ArgumentsBad("pulOperationStateLen is NULL"))?;
+        let saved = digesting.save(self.slot.id);
+        let refused = room.refuses(saved.len());
+        Ok(refused.unwrap_or(Answer::Bytes(saved)))
+    }
+
+    /// C_SetOperationState. What was under way here is over.
+    ///
+    /// `has_keys`: whether the caller gives keys; no digest needs them.
+    pub(crate) fn restore_operation(
+        &self,
+        saved: Option<&[u8]>,
+        has_keys: bool,
+    ) -> Result<(), Error> {
+        let saved = saved.ok_or(Error::ArgumentsBad("pOperationState is NULL"))?;
+        let restored = Digesting::restore(saved, self.slot.id);
+        let digest = restored.ok_or(Error::SavedStateInvalid)?;
+        if has_keys {
+            return Err(Error::KeyNotNeeded);
+        }
+        let mut state = self.state.lock();
+        *state = State::default();
+        state.digest = Some(digest);
+        Ok(())
+    }
+
+    /// After a logout: a digest that holds a private key is over, as the key is.
+    pub(crate) fn forget_private_digest(&self) {
+        let mut state = self.state.lock();
+        state.digest.take_if(|digesting| digesting.of_private);
+    }
+
+    fn take_digesting(&self) -> Result<Digesting, Error> {
+        take(&mut self.state.lock().digest)
+    }
+}

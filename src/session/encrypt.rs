@@ -1,0 +1,124 @@
+//! Calls of a session that encrypt and decrypt (PKCS#11 3.0, sections 5.8 and 5.9). The rule of operations is that of [`crate::session`].
+
+use super::Session;
+use super::operation::{Decrypting, Encrypting, begin, take};
+use crate::error::Error;
+use crate::handle::ObjectHandle;
+use crate::mechanism::encrypt::Cipher;
+use crate::output::{Answer, Room};
+use cryptoki_sys::*;
+use devid_core::key::PublicKey;
+use devid_core::store::folder::Use;
+use devid_core::store::{encrypt, longest_message};
+use log::warn;
+use std::sync::Arc;
+
+impl Session {
+    pub(crate) fn decrypt_init(&self, cipher: Cipher, key: ObjectHandle) -> Result<(), Error> {
+        let object = self.key_object(key)?;
+        let key = Arc::clone(object.private().ok_or(Error::KeyHandleInvalid)?);
+        let PublicKey::Rsa { .. } = key.public() else {
+            return Err(Error::KeyTypeInconsistent);
+        };
+        object.check_use(Use::Decrypt, cipher.kind())?;
+        longest_message(key.public(), cipher.request()).ok_or(Error::KeySizeRange)?;
+        if !key.opens(cipher.request()) {
+            warn!("a key in memory takes off OAEP with one hash only, for the label and the mask");
+            return Err(Error::MechanismParamInvalid);
+        }
+        let operation = Decrypting {
+            key,
+            cipher,
+            awaits_user: object.is(CKA_ALWAYS_AUTHENTICATE),
+            opened: None,
+        };
+        begin(&mut self.state.lock().decrypt, operation)
+    }
+
+    /// Ends the decryption under way, if there is one (C_DecryptInit without a mechanism).
+    pub(crate) fn decrypt_cancel(&self) -> Result<(), Error> {
+        let cancelled = self.state.lock().decrypt.take();
+        cancelled
+            .map(drop)
+            .ok_or(Error::ArgumentsBad("pMechanism is NULL"))
+    }
+
+    /// A length query costs nothing and is told the most that can come out; how much it is shows
+    /// only when it is decrypted, and then there may be room for it though there is none for the
+    /// most.
+    pub(crate) fn decrypt(
+        &self,
+        ciphertext: Option<&[u8]>,
+        room: Option<Room>,
+    ) -> Result<Answer, Error> {
+        let mut decrypting = take(&mut self.state.lock().decrypt)?;
+        if decrypting.awaits_user {
+            return Err(Error::UserNotLoggedIn);
+        }
+        let ciphertext = ciphertext.ok_or(Error::ArgumentsBad("pEncryptedData is NULL"))?;
+        let room = room.ok_or(Error::ArgumentsBad("pulDataLen is NULL"))?;
+        let public = decrypting.key.public();
+        if room == Room::Length {
+            let most = longest_message(public, decrypting.cipher.request());
+            self.state.lock().decrypt = Some(decrypting);
+            return Ok(Answer::Length(most.unwrap_or_default()));
+        }
+        if ciphertext.len() != public.signature_width() {
+            return Err(Error::EncryptedDataLenRange(ciphertext.len()));
+        }
+        let message = match decrypting.opened.take() {
+            Some((same, message)) if same == ciphertext => message,
+            _ => {
+                let request = decrypting.cipher.request();
+                self.slot.decrypt(&decrypting.key, request, ciphertext)?
+            }
+        };
+        match room.refuses(message.len()) {
+            Some(answer) => {
+                decrypting.opened = Some((ciphertext.to_vec(), message));
+                self.state.lock().decrypt = Some(decrypting);
+                Ok(answer)
+            }
+            None => Ok(Answer::Secret(message)),
+        }
+    }
+
+    pub(crate) fn encrypt_init(&self, cipher: Cipher, key: ObjectHandle) -> Result<(), Error> {
+        let object = self.key_object(key)?;
+        let key = object.public().ok_or(Error::KeyHandleInvalid)?.clone();
+        let PublicKey::Rsa { .. } = key else {
+            return Err(Error::KeyTypeInconsistent);
+        };
+        object.check_use(Use::Encrypt, cipher.kind())?;
+        longest_message(&key, cipher.request()).ok_or(Error::KeySizeRange)?;
+        begin(&mut self.state.lock().encrypt, Encrypting { key, cipher })
+    }
+
+    /// Ends the encryption under way, if there is one (C_EncryptInit without a mechanism).
+    pub(crate) fn encrypt_cancel(&self) -> Result<(), Error> {
+        let cancelled = self.state.lock().encrypt.take();
+        cancelled
+            .map(drop)
+            .ok_or(Error::ArgumentsBad("pMechanism is NULL"))
+    }
+
+    pub(crate) fn encrypt(
+        &self,
+        message: Option<&[u8]>,
+        room: Option<Room>,
+    ) -> Result<Answer, Error> {
+        let encrypting = take(&mut self.state.lock().encrypt)?;
+        let message = message.ok_or(Error::ArgumentsBad("pData is NULL"))?;
+        let room = room.ok_or(Error::ArgumentsBad("pulEncryptedDataLen is NULL"))?;
+        if let Some(answer) = room.refuses(encrypting.key.signature_width()) {
+            self.state.lock().encrypt = Some(encrypting);
+            return Ok(answer);
+        }
+        let Encrypting { key, cipher } = encrypting;
+        if longest_message(&key, cipher.request()) < Some(message.len()) {
+            return Err(Error::DataLenRange(message.len()));
+        }
+        let ciphertext = encrypt(&key, cipher.request(), message);
+        ciphertext.map(Answer::Bytes).ok_or(Error::RandomFailed)
+    }
+}

@@ -1,0 +1,158 @@
+//! One session: its search and its operation (PKCS#11 3.0, sections 2.6, 5.7.6 and 5.13).
+//!
+//! The rule of operations: a call TAKES the operation out of the session, and puts it back only
+//! for a length query or a small buffer. Whatever else happens, the operation is over; and no lock
+//! is held while the TPM works.
+
+mod derive;
+mod digest;
+mod encrypt;
+mod objects;
+mod operation;
+mod sign;
+mod unwrap;
+
+use self::operation::{Find, State};
+use crate::error::Error;
+use crate::handle::{Mint, ObjectHandle, SessionHandle};
+use crate::object::Object;
+use crate::slot::Slot;
+use crate::slot::token::Token;
+use crate::template::Template;
+use cryptoki_sys::{
+    CK_FLAGS, CKF_DECRYPT, CKF_DIGEST, CKF_ENCRYPT, CKF_FIND_OBJECTS, CKF_SIGN, CKF_VERIFY,
+};
+use parking_lot::Mutex;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// A session.
+pub(crate) struct Session {
+    pub(crate) handle: SessionHandle,
+    pub(crate) slot: Arc<Slot>,
+    pub(crate) is_read_write: bool,
+    state: Mutex<State>,
+}
+
+impl Session {
+    pub(crate) fn new(handle: SessionHandle, slot: Arc<Slot>, is_read_write: bool) -> Self {
+        Self {
+            handle,
+            slot,
+            is_read_write,
+            state: Mutex::default(),
+        }
+    }
+
+    /// The session in a forked child; `None` if another thread of the parent was inside it.
+    pub(crate) fn for_child(&self, slot: Arc<Slot>) -> Option<Self> {
+        let state = self.state.try_lock()?.clone();
+        Some(Self {
+            handle: self.handle,
+            slot,
+            is_read_write: self.is_read_write,
+            state: Mutex::new(state),
+        })
+    }
+
+    /// The session's token as it is known, without a look.
+    pub(crate) fn token(&self) -> Result<Arc<Token>, Error> {
+        self.slot.known().ok_or(Error::DeviceRemoved)
+    }
+
+    pub(crate) fn find_init(&self, template: &Template, mint: &Mint) -> Result<(), Error> {
+        if self.state.lock().find.is_some() {
+            return Err(Error::OperationActive);
+        }
+        let found = match self.slot.token(mint) {
+            Ok(token) => {
+                let shows = |object: &Object| self.slot.shows(object);
+                let wanted = token
+                    .objects()
+                    .iter()
+                    .filter(|found| shows(&found.object) && template.matches(&found.object));
+                let mut found: VecDeque<_> = wanted.map(|found| found.handle).collect();
+                found.extend(self.slot.kept.lock().find(template, shows));
+                found
+            }
+            Err(Error::TokenNotPresent) => return Err(Error::DeviceRemoved),
+            Err(error) => return Err(error),
+        };
+        self.state.lock().find = Some(Find(found));
+        Ok(())
+    }
+
+    /// At most `most` of the handles that were not given yet. What a logout has hidden meanwhile is
+    /// left out.
+    pub(crate) fn find(&self, most: usize) -> Result<Vec<ObjectHandle>, Error> {
+        let mut state = self.state.lock();
+        let Find(left) = state.find.as_mut().ok_or(Error::OperationNotInitialized)?;
+        if self.slot.asks_login() {
+            left.retain(|handle| self.slot.object(*handle).is_ok());
+        }
+        Ok(left.drain(..most.min(left.len())).collect())
+    }
+
+    pub(crate) fn find_final(&self) -> Result<(), Error> {
+        match self.state.lock().find.take() {
+            Some(_) => Ok(()),
+            None => Err(Error::OperationNotInitialized),
+        }
+    }
+
+    /// Ends the operations that `flags` name, whether there are such or not (section 5.6.8).
+    pub(crate) fn cancel(&self, flags: CK_FLAGS) {
+        let mut state = self.state.lock();
+        if flags & CKF_FIND_OBJECTS != 0 {
+            state.find = None;
+        }
+        if flags & CKF_SIGN != 0 {
+            state.sign = None;
+        }
+        if flags & CKF_VERIFY != 0 {
+            state.verify = None;
+        }
+        if flags & CKF_DECRYPT != 0 {
+            state.decrypt = None;
+        }
+        if flags & CKF_ENCRYPT != 0 {
+            state.encrypt = None;
+        }
+        if flags & CKF_DIGEST != 0 {
+            state.digest = None;
+        }
+    }
+
+    /// C_Login of CKU_CONTEXT_SPECIFIC: for the signature or the decryption under way, if its key
+    /// asks for that. Where both do, one PIN is for the one that was not proven yet, signatures
+    /// first.
+    pub(crate) fn prove_user(&self, pin: Option<&[u8]>, mint: &Mint) -> Result<(), Error> {
+        if self.state.lock().awaiting().is_none() {
+            return Err(Error::OperationNotInitialized);
+        }
+        self.slot.prove_user(pin, mint)?;
+        if let Some(awaits_user) = self.state.lock().awaiting() {
+            *awaits_user = false;
+        }
+        Ok(())
+    }
+
+    /// C_InitPIN.
+    pub(crate) fn init_pin(&self, pin: &[u8]) -> Result<(), Error> {
+        self.may_write()?;
+        self.slot.init_pin(pin)
+    }
+
+    /// C_SetPIN.
+    pub(crate) fn set_pin(&self, old: &[u8], new: &[u8]) -> Result<(), Error> {
+        self.may_write()?;
+        self.slot.set_pin(old, new)
+    }
+
+    pub(crate) fn key_object(&self, key: ObjectHandle) -> Result<Arc<Object>, Error> {
+        self.slot.object(key).map_err(|error| match error {
+            Error::ObjectHandleInvalid => Error::KeyHandleInvalid,
+            other => other,
+        })
+    }
+}

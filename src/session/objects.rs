@@ -1,0 +1,368 @@
+//! Calls of a session that make, change and destroy objects (PKCS#11 3.0, sections 5.7 and 5.18).
+//!
+//! What happens on the token is seen by the next search: each call looks at the token once more
+//! before it ends, and gives handles of what it then found.
+
+use crate::error::Error;
+use crate::handle::{Mint, ObjectHandle};
+use crate::mechanism::generate::Generator;
+use crate::object::attribute::use_of;
+use crate::object::{Object, Place, session_name, unique_id};
+use crate::session::Session;
+use crate::slot::session_objects;
+use crate::slot::token::Token;
+use crate::template::Template;
+use crate::template::create::New;
+use crate::template::key_pair::{Pair, Persistence};
+use crate::template::private::Private;
+use crate::template::{describe, flag};
+use cryptoki_sys::*;
+use devid_core::store::devid::{KeyAlgorithm, StoreError};
+use devid_core::store::folder::{Content, Description, Origin, Usage};
+use devid_core::store::{Half, Key, Kind, Shown};
+use devid_core::tpm::Secret;
+use log::warn;
+use std::sync::Arc;
+
+impl Session {
+    /// C_CreateObject.
+    pub(crate) fn create(&self, template: &Template, mint: &Mint) -> Result<ObjectHandle, Error> {
+        let on_token = self.may_make(template)?;
+        self.may_hold(template.says(CKA_PRIVATE)?)?;
+        match New::parse(template, self.slot.is_writable())? {
+            New::Plain(plain) => {
+                let shown = Arc::new(Shown {
+                    name: session_name(mint.object().0),
+                    kind: plain.kind(),
+                });
+                check_repeated(template, &shown)?;
+                if !on_token {
+                    return Ok(self.keep(&shown, Half::Whole, mint));
+                }
+                let class = plain.class();
+                let name = self.slot.folder()?.add(plain.into_content());
+                self.handle_after(&unique_id(class, &name.map_err(failed)?), mint)
+            }
+            New::Private(private) => self.import(template, &private, mint),
+            New::Secret(mut wanted, value) => {
+                self.suit(template, &mut wanted.described)?;
+                self.may_hold(wanted.described.private)?;
+                Ok(self.keep_secret(*wanted, value, (false, false), mint))
+            }
+        }
+    }
+
+    /// A private key from outside, in clear or unwrapped.
+    pub(crate) fn import(
+        &self,
+        template: &Template,
+        private: &Private,
+        mint: &Mint,
+    ) -> Result<ObjectHandle, Error> {
+        let folder = self.slot.folder()?;
+        let mut described = private.described.clone();
+        self.suit(template, &mut described)?;
+        let key = folder
+            .import(
+                &private.key,
+                private.usage,
+                folder.protection(private.protection),
+            )
+            .map_err(failed)?;
+        private.check_public(key.public())?;
+        let origin = Origin::Imported;
+        let shown = pair(&key, origin, described.clone(), None, mint);
+        check_repeated(template, &shown)?;
+        let handle = private.persistence == Persistence::Handle;
+        match private.persistence {
+            Persistence::Session => Ok(self.keep(&shown, Half::Private, mint)),
+            Persistence::File | Persistence::Handle => {
+                let name = folder.keep(&key, origin, described, None, handle);
+                let name = name.map_err(failed)?;
+                self.handle_after(&unique_id(CKO_PRIVATE_KEY, &name), mint)
+            }
+        }
+    }
+
+    /// C_GenerateKeyPair: the handles of the public and of the private key.
+    pub(crate) fn generate(
+        &self,
+        generator: Generator,
+        public: &Template,
+        private: &Template,
+        mint: &Mint,
+    ) -> Result<(ObjectHandle, ObjectHandle), Error> {
+        self.may_make(public)?;
+        self.may_make(private)?;
+        // A token that makes no keys does not have the mechanism.
+        let folder = self.slot.folder().map_err(|_| Error::MechanismInvalid)?;
+        let mut wanted = Pair::parse(generator, public, private)?;
+        self.suit(private, &mut wanted.private)?;
+        let algorithm = wanted.algorithm;
+        let key = folder
+            .generate(
+                algorithm,
+                wanted.usage,
+                folder.protection(wanted.protection),
+            )
+            .map_err(|error| not_made(algorithm, error))?;
+        let origin = Origin::Generated;
+        let described = Some(wanted.public.clone());
+        let of_session = pair(
+            &key,
+            origin,
+            wanted.private.clone(),
+            described.clone(),
+            mint,
+        );
+        if wanted.persistence == Persistence::Session {
+            // Last what cannot fail, so that nothing is left of half a pair.
+            let public = match wanted.public_on_token {
+                true => {
+                    let content = Content::Public(key.public().clone(), wanted.public);
+                    let name = folder.add(content).map_err(failed)?;
+                    self.handle_after(&unique_id(CKO_PUBLIC_KEY, &name), mint)?
+                }
+                false => self.keep(&of_session, Half::Public, mint),
+            };
+            return Ok((public, self.keep(&of_session, Half::Private, mint)));
+        }
+        let described = described.filter(|_| wanted.public_on_token);
+        let persistent = wanted.persistence == Persistence::Handle;
+        let name = folder.keep(&key, origin, wanted.private, described, persistent);
+        let name = name.map_err(failed)?;
+        let token = self.slot.changed(mint)?;
+        let private = in_token(&token, &unique_id(CKO_PRIVATE_KEY, &name))?;
+        let public = match wanted.public_on_token {
+            true => in_token(&token, &unique_id(CKO_PUBLIC_KEY, &name))?,
+            false => self.keep(&of_session, Half::Public, mint),
+        };
+        Ok((public, private))
+    }
+
+    /// C_DestroyObject.
+    pub(crate) fn destroy(&self, handle: ObjectHandle, mint: &Mint) -> Result<(), Error> {
+        let object = self.slot.object(handle)?;
+        self.may_touch(&object)?;
+        if !object.is(CKA_DESTROYABLE) {
+            return Err(Error::ActionProhibited);
+        }
+        if !object.is(CKA_TOKEN) {
+            return match self.slot.kept.lock().forget(handle) {
+                true => Ok(()),
+                false => Err(Error::ObjectHandleInvalid),
+            };
+        }
+        let found = self.slot.found(handle)?;
+        let (shown, half) = found.shown.ok_or(Error::ActionProhibited)?;
+        let destroyed = self
+            .slot
+            .folder()?
+            .destroy(&shown.name, half)
+            .map_err(failed);
+        // Somebody else's destruction is seen as well.
+        let seen = self.slot.changed(mint);
+        destroyed.and(seen.map(drop))
+    }
+
+    /// C_SetAttributeValue: all of the template, or nothing of it.
+    pub(crate) fn change(
+        &self,
+        handle: ObjectHandle,
+        template: &Template,
+        mint: &Mint,
+    ) -> Result<(), Error> {
+        let object = self.slot.object(handle)?;
+        self.may_touch(&object)?;
+        if !object.is(CKA_MODIFIABLE) {
+            return Err(Error::ActionProhibited);
+        }
+        let changes = Changes::parse(template.consistent()?, &object)?;
+        if !object.is(CKA_TOKEN) {
+            let mut kept = self.slot.kept.lock();
+            return kept.describe(handle, |described| changes.apply(described));
+        }
+        let found = self.slot.found(handle)?;
+        let (shown, half) = found.shown.ok_or(Error::ActionProhibited)?;
+        let folder = self.slot.folder()?;
+        let applied = folder.describe(&shown.name, half, |described| changes.apply(described));
+        let applied = applied.map_err(failed);
+        let seen = self.slot.changed(mint);
+        applied?.and(seen.map(drop))
+    }
+
+    /// C_CopyObject: no object can be copied. A copy is where its original is, unless the template
+    /// says otherwise.
+    pub(crate) fn copy(&self, handle: ObjectHandle, template: &Template) -> Result<(), Error> {
+        let object = self.slot.object(handle)?;
+        match template.consistent()?.flag(CKA_TOKEN)? {
+            Some(_) => self.may_make(template).map(drop)?,
+            None => self.may_touch(&object)?,
+        }
+        Err(Error::ActionProhibited)
+    }
+
+    /// Whether the template asks for an object of the token; an error if this session may not make
+    /// that.
+    pub(crate) fn may_make(&self, template: &Template) -> Result<bool, Error> {
+        let on_token = template.says(CKA_TOKEN)?;
+        if on_token {
+            self.may_write()?;
+        }
+        Ok(on_token)
+    }
+
+    /// Whether this session may change an object.
+    fn may_touch(&self, object: &Object) -> Result<(), Error> {
+        match object.is(CKA_TOKEN) {
+            true => self.may_write(),
+            false => Ok(()),
+        }
+    }
+
+    /// Whether this session may change what is on the token.
+    pub(crate) fn may_write(&self) -> Result<(), Error> {
+        match self.is_read_write {
+            _ if !self.slot.is_writable() => Err(Error::TokenWriteProtected),
+            true => Ok(()),
+            false => Err(Error::SessionReadOnly),
+        }
+    }
+
+    /// Whether an object can be made now, if it is to be private.
+    pub(crate) fn may_hold(&self, private: bool) -> Result<(), Error> {
+        match private && self.slot.asks_login() && !self.slot.has_user() {
+            true => Err(Error::UserNotLoggedIn),
+            false => Ok(()),
+        }
+    }
+
+    /// A private or secret key for this token: where there is a PIN, it is private unless the template says
+    /// otherwise; where there is none, nobody can be asked for it before each use.
+    fn suit(&self, template: &Template, described: &mut Description) -> Result<(), Error> {
+        let asks_login = self.slot.asks_login();
+        if asks_login && template.value(CKA_PRIVATE).is_none() {
+            described.private = true;
+        }
+        match described.always_authenticate && !(asks_login && described.private) {
+            true => Err(Error::TemplateInconsistent),
+            false => Ok(()),
+        }
+    }
+
+    fn keep(&self, shown: &Arc<Shown>, half: Half, mint: &Mint) -> ObjectHandle {
+        let handle = mint.object();
+        let content = session_objects::Content::Shown(Arc::clone(shown), half);
+        self.slot.kept.lock().keep(self.handle, handle, content);
+        handle
+    }
+
+    fn handle_after(&self, unique_id: &str, mint: &Mint) -> Result<ObjectHandle, Error> {
+        in_token(&*self.slot.changed(mint)?, unique_id)
+    }
+}
+
+/// What C_SetAttributeValue is to change (section 5.7.6; Table 10's footnote 8 and the attributes'
+/// own tables). Uses can be given up, and not be had again.
+struct Changes {
+    attributes: Vec<(CK_ATTRIBUTE_TYPE, Secret)>,
+    /// The uses as they are now, and those that stay.
+    usage: Option<(Usage, Usage)>,
+}
+
+impl Changes {
+    fn parse(template: &Template, object: &Object) -> Result<Self, Error> {
+        let of_certificate = object.attribute(CKA_CLASS) == Ok(&CKO_CERTIFICATE.to_ne_bytes());
+        let before = object.usage();
+        let (mut attributes, mut after) = (Vec::new(), before);
+        for (kind, value) in &template.0 {
+            let now = match object.attribute(*kind) {
+                Err(Error::AttributeTypeInvalid) => return Err(Error::AttributeTypeInvalid),
+                now => now,
+            };
+            match *kind {
+                // A certificate's own.
+                CKA_SUBJECT | CKA_START_DATE | CKA_END_DATE if of_certificate => {
+                    return Err(Error::AttributeReadOnly);
+                }
+                CKA_LABEL | CKA_ID | CKA_SUBJECT | CKA_START_DATE | CKA_END_DATE => {
+                    describe(&mut Description::labelled(""), *kind, value)?;
+                    attributes.push((*kind, value.clone()));
+                }
+                CKA_SENSITIVE | CKA_EXTRACTABLE => {
+                    flag(value)?;
+                    if now != Ok(value) {
+                        return Err(Error::AttributeReadOnly);
+                    }
+                }
+                other => match (use_of(other), flag(value)) {
+                    (None, _) => return Err(Error::AttributeReadOnly),
+                    (Some(_), Err(wrong)) => return Err(wrong),
+                    (Some(one), Ok(true)) if !before.has(one) => {
+                        return Err(Error::AttributeReadOnly);
+                    }
+                    (Some(_), Ok(true)) => {}
+                    (Some(one), Ok(false)) => after = after.without(one),
+                },
+            }
+        }
+        let usage = (before != after).then_some((before, after));
+        Ok(Self { attributes, usage })
+    }
+
+    fn apply(&self, described: &mut Description) -> Result<(), Error> {
+        for (kind, value) in &self.attributes {
+            describe(described, *kind, value)?;
+        }
+        if let Some((before, after)) = self.usage {
+            // Another process may have given up some meanwhile.
+            let now = described.usage.unwrap_or(before);
+            described.usage = Some(now.iter().filter(|one| after.has(*one)).collect());
+        }
+        Ok(())
+    }
+}
+
+fn in_token(token: &Token, unique_id: &str) -> Result<ObjectHandle, Error> {
+    let handle = token.handle_of(unique_id);
+    // Another process was quick to destroy it.
+    handle.ok_or(Error::Store(StoreError::Gone))
+}
+
+fn pair(
+    key: &Arc<Key>,
+    origin: Origin,
+    private: Description,
+    public: Option<Description>,
+    mint: &Mint,
+) -> Arc<Shown> {
+    Arc::new(Shown {
+        name: session_name(mint.object().0),
+        kind: Kind::Pair {
+            key: Arc::clone(key),
+            origin,
+            private,
+            public,
+        },
+    })
+}
+
+fn check_repeated(template: &Template, shown: &Shown) -> Result<(), Error> {
+    let made = Object::all(shown, Place::Session);
+    let mut made = made.iter();
+    made.try_for_each(|(_, object)| New::check_repeated(template, object))
+}
+
+fn failed(error: StoreError) -> Error {
+    warn!("nothing is changed: {error}");
+    error.into()
+}
+
+/// A kind of key that this TPM does not make.
+fn not_made(algorithm: KeyAlgorithm, error: StoreError) -> Error {
+    match (failed(error), algorithm) {
+        (Error::Store(StoreError::Unsupported(_)), KeyAlgorithm::Ec(_)) => Error::CurveNotSupported,
+        (Error::Store(StoreError::Unsupported(_)), KeyAlgorithm::Rsa(_)) => Error::KeySizeRange,
+        (other, _) => other,
+    }
+}

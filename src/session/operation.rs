@@ -1,0 +1,193 @@
+//! What a session has under way (PKCS#11 3.0, section 5.6.1): one search, and one operation of each kind.
+
+use crate::error::Error;
+use crate::handle::{ObjectHandle, SlotId};
+use crate::mechanism::digest::{Digest, Hasher};
+use crate::mechanism::encrypt::Cipher;
+use crate::mechanism::params::Parameter;
+use crate::mechanism::sign::Mechanism;
+use cryptoki_sys::CK_MECHANISM_TYPE;
+use devid_core::key::PublicKey;
+use devid_core::store::Key;
+use devid_core::tpm::Secret;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// What is under way.
+#[derive(Default, Clone)]
+pub(super) struct State {
+    pub(super) find: Option<Find>,
+    pub(super) sign: Option<Signing>,
+    pub(super) verify: Option<Verifying>,
+    pub(super) decrypt: Option<Decrypting>,
+    pub(super) encrypt: Option<Encrypting>,
+    pub(super) digest: Option<Digesting>,
+}
+
+/// A search: what was found when it began.
+#[derive(Clone)]
+pub(super) struct Find(pub(super) VecDeque<ObjectHandle>);
+
+/// A signature under way, to be made or to be verified.
+#[derive(Clone)]
+pub(super) struct Operation<K> {
+    pub(super) key: K,
+    pub(super) mechanism: Mechanism,
+    /// Of one in parts: the hash of the parts so far.
+    pub(super) parts: Option<Hasher>,
+    /// Whether the user is still to prove that he is there (CKA_ALWAYS_AUTHENTICATE).
+    pub(super) awaits_user: bool,
+}
+
+pub(super) type Signing = Operation<Arc<Key>>;
+pub(super) type Verifying = Operation<PublicKey>;
+
+/// A decryption under way.
+#[derive(Clone)]
+pub(super) struct Decrypting {
+    pub(super) key: Arc<Key>,
+    pub(super) cipher: Cipher,
+    pub(super) awaits_user: bool,
+    /// What came out and had no room, and of which ciphertext: whoever comes back with more room
+    /// has it without the TPM.
+    pub(super) opened: Option<(Vec<u8>, Secret)>,
+}
+
+/// An encryption under way.
+#[derive(Clone)]
+pub(super) struct Encrypting {
+    pub(super) key: PublicKey,
+    pub(super) cipher: Cipher,
+}
+
+/// A digest under way.
+#[derive(Clone)]
+pub(super) struct Digesting {
+    pub(super) digest: Digest,
+    pub(super) hasher: Hasher,
+    /// Whether C_DigestUpdate or C_DigestKey was called.
+    pub(super) in_parts: bool,
+    /// Whether it holds a key.
+    pub(super) of_key: bool,
+    /// Whether it holds one that only a user who has logged in sees.
+    pub(super) of_private: bool,
+}
+
+impl State {
+    /// Whether there is an operation with a key.
+    pub(super) fn has_key_operation(&self) -> bool {
+        self.sign.is_some()
+            || self.verify.is_some()
+            || self.decrypt.is_some()
+            || self.encrypt.is_some()
+    }
+
+    /// The flag of an operation that waits for its user.
+    pub(super) fn awaiting(&mut self) -> Option<&mut bool> {
+        let sign = self.sign.as_mut().map(|one| &mut one.awaits_user);
+        let decrypt = self.decrypt.as_mut().map(|one| &mut one.awaits_user);
+        let mut flags = sign.into_iter().chain(decrypt);
+        flags.find(|awaits_user| **awaits_user)
+    }
+}
+
+pub(super) fn begin<O>(place: &mut Option<O>, operation: O) -> Result<(), Error> {
+    match place {
+        Some(_) => Err(Error::OperationActive),
+        None => {
+            *place = Some(operation);
+            Ok(())
+        }
+    }
+}
+
+pub(super) fn take<O>(place: &mut Option<O>) -> Result<O, Error> {
+    place.take().ok_or(Error::OperationNotInitialized)
+}
+
+impl<K> Operation<K> {
+    /// The data of a single part; an operation that was begun in parts is not ended by it.
+    pub(super) fn whole<'a>(&self, data: Option<&'a [u8]>) -> Result<&'a [u8], Error> {
+        match self.parts {
+            Some(_) => Err(Error::OperationActive),
+            None => data.ok_or(Error::ArgumentsBad("pData is NULL")),
+        }
+    }
+
+    /// The operation with one part more.
+    pub(super) fn with(mut self, part: Option<&[u8]>) -> Result<Self, Error> {
+        let part = part.ok_or(Error::ArgumentsBad("pPart is NULL"))?;
+        let mut hasher = self.hasher()?;
+        hasher.update(part);
+        self.parts = Some(hasher);
+        Ok(self)
+    }
+
+    /// The hash so far. A mechanism that makes none is for single parts only.
+    pub(super) fn hasher(&mut self) -> Result<Hasher, Error> {
+        let begun = self.parts.take().or_else(|| self.mechanism.hasher());
+        begun.ok_or(Error::OperationNotInitialized)
+    }
+}
+
+impl Verifying {
+    pub(super) fn check(&self, prepared: &[u8], signature: Option<&[u8]>) -> Result<(), Error> {
+        let signature = signature.ok_or(Error::ArgumentsBad("pSignature is NULL"))?;
+        let request = self.mechanism.request(&self.key, prepared)?;
+        if signature.len() != self.key.signature_width() {
+            return Err(Error::SignatureLenRange(signature.len()));
+        }
+        match devid_core::signature::verify(&self.key, request, signature) {
+            true => Ok(()),
+            false => Err(Error::SignatureInvalid),
+        }
+    }
+}
+/// What a saved state begins with: ours, and its form.
+const SAVED: &[u8; 16] = b"devid-pkcs11 dg1";
+
+impl Digesting {
+    /// After [`SAVED`]: the slot and the mechanism, as CK_ULONG; whether it is in parts; the hash; a
+    /// checksum, without which the hash of a damaged state could overflow its count of bytes.
+    pub(super) fn save(&self, slot: SlotId) -> Vec<u8> {
+        let mut saved = [
+            &SAVED[..],
+            &slot.0.to_ne_bytes(),
+            &self.digest.kind().to_ne_bytes(),
+            &[u8::from(self.in_parts)],
+            &self.hasher.save(),
+        ]
+        .concat();
+        saved.extend(checksum(&saved));
+        saved
+    }
+
+    /// `None` if these bytes are no digest's of this slot.
+    pub(super) fn restore(saved: &[u8], slot: SlotId) -> Option<Self> {
+        let (saved, sum) = saved.split_at_checked(saved.len().checked_sub(CHECKSUM.width())?)?;
+        if checksum(saved) != sum {
+            return None;
+        }
+        let rest = saved.strip_prefix(SAVED)?;
+        let rest = rest.strip_prefix(&slot.0.to_ne_bytes())?;
+        let (kind, rest) = rest.split_first_chunk()?;
+        let kind = CK_MECHANISM_TYPE::from_ne_bytes(*kind);
+        let digest = Digest::parse(kind, Parameter::None).ok()?;
+        let (in_parts, hasher) = rest.split_first()?;
+        Some(Self {
+            digest,
+            hasher: digest.restore(hasher)?,
+            in_parts: *in_parts != 0,
+            of_key: false,
+            of_private: false,
+        })
+    }
+}
+
+const CHECKSUM: Digest = Digest::Sha256;
+
+fn checksum(bytes: &[u8]) -> Vec<u8> {
+    let mut hasher = CHECKSUM.hasher();
+    hasher.update(bytes);
+    hasher.finish()
+}

@@ -1,0 +1,165 @@
+//! Calls of a session that sign and verify (PKCS#11 3.0, sections 5.13 and 5.14). The rule of
+//! operations is that of [`crate::session`].
+
+use super::Session;
+use super::operation::{Operation, Signing, begin, take};
+use crate::error::Error;
+use crate::handle::ObjectHandle;
+use crate::mechanism::sign::Mechanism;
+use crate::output::{Answer, Room};
+use cryptoki_sys::CKA_ALWAYS_AUTHENTICATE;
+use devid_core::store::SignError;
+use devid_core::store::folder::Use;
+use log::warn;
+use std::sync::Arc;
+
+impl Session {
+    /// The key decides what it can do. Of a mechanism for another type of key the token says
+    /// whether it knows such at all.
+    pub(crate) fn sign_init(&self, mechanism: Mechanism, key: ObjectHandle) -> Result<(), Error> {
+        let object = self.key_object(key)?;
+        let key = Arc::clone(object.private().ok_or(Error::KeyHandleInvalid)?);
+        if self.state.lock().sign.is_some() {
+            return Err(Error::OperationActive);
+        }
+        if mechanism.is_of_type(key.public()) {
+            self.slot.prepare(&key)?;
+        }
+        if !object.is_for(Use::Sign) {
+            return Err(Error::KeyFunctionNotPermitted);
+        }
+        match mechanism.check(&key) {
+            Err(Error::KeyTypeInconsistent) if !self.token()?.lists(mechanism) => {
+                return Err(Error::MechanismInvalid);
+            }
+            checked => checked?,
+        }
+        // What decrypts all the same is for keys that may.
+        let may = mechanism.is_padded() || object.is_for(Use::Decrypt);
+        if !may || !object.allows(mechanism.kind()) {
+            return Err(Error::MechanismInvalid);
+        }
+        let operation = Operation {
+            key,
+            mechanism,
+            parts: None,
+            awaits_user: object.is(CKA_ALWAYS_AUTHENTICATE),
+        };
+        begin(&mut self.state.lock().sign, operation)
+    }
+
+    /// Ends the signature under way, if there is one (C_SignInit without a mechanism).
+    pub(crate) fn sign_cancel(&self) -> Result<(), Error> {
+        let cancelled = self.state.lock().sign.take();
+        cancelled
+            .map(drop)
+            .ok_or(Error::ArgumentsBad("pMechanism is NULL"))
+    }
+
+    /// `data` and `room` are `None` where the caller's pointers are of no use.
+    pub(crate) fn sign(&self, data: Option<&[u8]>, room: Option<Room>) -> Result<Answer, Error> {
+        let signing = self.take_signing()?;
+        let data = signing.whole(data)?;
+        let room = room.ok_or(Error::ArgumentsBad("pulSignatureLen is NULL"))?;
+        if let Some(answer) = room.refuses(signing.key.public().signature_width()) {
+            self.state.lock().sign = Some(signing);
+            return Ok(answer);
+        }
+        self.make(&signing, &signing.mechanism.prepared(data))
+    }
+
+    pub(crate) fn sign_update(&self, part: Option<&[u8]>) -> Result<(), Error> {
+        let signing = self.take_signing()?.with(part)?;
+        self.state.lock().sign = Some(signing);
+        Ok(())
+    }
+
+    pub(crate) fn sign_final(&self, room: Option<Room>) -> Result<Answer, Error> {
+        let mut signing = self.take_signing()?;
+        let room = room.ok_or(Error::ArgumentsBad("pulSignatureLen is NULL"))?;
+        let hasher = signing.hasher()?;
+        if let Some(answer) = room.refuses(signing.key.public().signature_width()) {
+            signing.parts = Some(hasher);
+            self.state.lock().sign = Some(signing);
+            return Ok(answer);
+        }
+        self.make(&signing, &hasher.finish())
+    }
+
+    pub(crate) fn verify_init(&self, mechanism: Mechanism, key: ObjectHandle) -> Result<(), Error> {
+        let object = self.key_object(key)?;
+        let key = object.public().ok_or(Error::KeyHandleInvalid)?.clone();
+        if !object.is_for(Use::Verify) {
+            return Err(Error::KeyFunctionNotPermitted);
+        }
+        if !mechanism.is_padded() && !self.token()?.lists(mechanism) {
+            return Err(Error::MechanismInvalid);
+        }
+        if !mechanism.is_of_type(&key) {
+            return Err(Error::KeyTypeInconsistent);
+        }
+        begin(
+            &mut self.state.lock().verify,
+            Operation {
+                key,
+                mechanism,
+                parts: None,
+                awaits_user: false,
+            },
+        )
+    }
+
+    /// Ends the verification under way, if there is one (C_VerifyInit without a mechanism).
+    pub(crate) fn verify_cancel(&self) -> Result<(), Error> {
+        let cancelled = self.state.lock().verify.take();
+        cancelled
+            .map(drop)
+            .ok_or(Error::ArgumentsBad("pMechanism is NULL"))
+    }
+
+    pub(crate) fn verify(
+        &self,
+        data: Option<&[u8]>,
+        signature: Option<&[u8]>,
+    ) -> Result<(), Error> {
+        let verifying = take(&mut self.state.lock().verify)?;
+        let data = verifying.whole(data)?;
+        verifying.check(&verifying.mechanism.prepared(data), signature)
+    }
+
+    pub(crate) fn verify_update(&self, part: Option<&[u8]>) -> Result<(), Error> {
+        let verifying = take(&mut self.state.lock().verify)?.with(part)?;
+        self.state.lock().verify = Some(verifying);
+        Ok(())
+    }
+
+    pub(crate) fn verify_final(&self, signature: Option<&[u8]>) -> Result<(), Error> {
+        let mut verifying = take(&mut self.state.lock().verify)?;
+        let digest = verifying.hasher()?.finish();
+        verifying.check(&digest, signature)
+    }
+
+    fn take_signing(&self) -> Result<Signing, Error> {
+        let signing = self.state.lock().sign.take();
+        let signing = signing.ok_or(Error::OperationNotInitialized)?;
+        match signing.awaits_user {
+            true => Err(Error::UserNotLoggedIn),
+            false => Ok(signing),
+        }
+    }
+
+    /// A signature as PKCS#11 has it: r ‖ s, or as wide as the modulus.
+    fn make(&self, signing: &Signing, prepared: &[u8]) -> Result<Answer, Error> {
+        let Operation { key, mechanism, .. } = signing;
+        let request = mechanism.request(key.public(), prepared)?;
+        match (key.sign(self.slot.tpm()?, request), mechanism) {
+            (Ok(signature), _) => Ok(Answer::Bytes(signature)),
+            // Of CKM_RSA_PKCS the data names the hash.
+            (Err(SignError::Scheme), Mechanism::RsaPkcs) => Err(Error::DataInvalid),
+            (Err(error), _) => {
+                warn!("signature: {error}");
+                Err(error.into())
+            }
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! C_UnwrapKey (PKCS#11 3.0, section 5.18.4): a private key that comes wrapped is taken as one that
+//! C_CreateObject brings.
+//!
+//! Whatever is wrong with what was wrapped has one code and one line in the log, whether it is a
+//! padding, a checksum or the key itself: whoever could tell them apart could ask the unwrapping key.
+//! Only of a sound key that the TPM does not take the log says why.
+
+use crate::error::Error;
+use crate::handle::{Mint, ObjectHandle};
+use crate::mechanism::unwrap::{AES_KEYS, AesWrap, Wrapping};
+use crate::object::Object;
+use crate::session::Session;
+use crate::template::Template;
+use crate::template::private::{Private, Unwrapped};
+use cryptoki_sys::CKA_PRIVATE;
+use devid_core::key::PublicKey;
+use devid_core::store::devid::StoreError;
+use devid_core::store::folder::Use;
+use devid_core::store::longest_message;
+use devid_core::tpm::Secret;
+use log::warn;
+
+impl Session {
+    /// The handle of the new private key.
+    pub(crate) fn unwrap(
+        &self,
+        wrapping: &Wrapping,
+        key: ObjectHandle,
+        wrapped: Option<&[u8]>,
+        template: &Template,
+        mint: &Mint,
+    ) -> Result<ObjectHandle, Error> {
+        self.may_make(template)?;
+        // A token that takes no keys does not have the mechanism.
+        self.slot.folder().map_err(|_| Error::MechanismInvalid)?;
+        let wanted = Unwrapped::parse(template)?;
+        self.may_hold(template.says(CKA_PRIVATE)?)?;
+        let key = self.slot.object(key).map_err(|error| match error {
+            Error::ObjectHandleInvalid => Error::UnwrappingKeyHandleInvalid,
+            other => other,
+        })?;
+        check_key(wrapping, &key)?;
+        let wrapped = wrapped.ok_or(Error::ArgumentsBad("pWrappedKey is NULL"))?;
+        let info = match wrapping {
+            Wrapping::Aes(aes) => {
+                aes.check_length(wrapped.len())?;
+                key.secret()
+                    .and_then(|secret| aes.unwrapped(secret, wrapped))
+            }
+            Wrapping::RsaAes { .. } => self.unwrap_by_rsa(wrapping, &key, wrapped)?,
+        };
+        let private = info.and_then(|info| wanted.private(&info));
+        let private = match private {
+            Some(private) => Private::of(private, None, template)?,
+            None => {
+                warn!("unwrapping: no key of the kind that is asked for was wrapped for this one");
+                return Err(Error::WrappedKeyInvalid);
+            }
+        };
+        let taken = self.import(template, &private, mint);
+        taken.map_err(|error| match error {
+            Error::Store(
+                StoreError::BadKey(_) | StoreError::Unsupported(_) | StoreError::NoCurve(_),
+            ) => Error::WrappedKeyInvalid,
+            other => other,
+        })
+    }
+
+    /// What is wrapped under the AES key in front of it; `None` for every fault alike.
+    fn unwrap_by_rsa(
+        &self,
+        wrapping: &Wrapping,
+        object: &Object,
+        wrapped: &[u8],
+    ) -> Result<Option<Secret>, Error> {
+        let (Wrapping::RsaAes { key: bytes, oaep }, Some(key)) = (wrapping, object.private())
+        else {
+            return Err(Error::UnwrappingKeyTypeInconsistent);
+        };
+        let (front, rest) = wrapped
+            .split_at_checked(key.public().signature_width())
+            .ok_or(Error::WrappedKeyLenRange(wrapped.len()))?;
+        AesWrap::Kwp
+            .check_length(rest.len())
+            .map_err(|_| Error::WrappedKeyLenRange(wrapped.len()))?;
+        let aes = self.slot.transport_key(key, oaep.request(), front)?;
+        let aes = aes.filter(|aes| aes.len() == *bytes);
+        Ok(aes.and_then(|aes| AesWrap::Kwp.unwrapped(&aes, rest)))
+    }
+}
+
+/// Whether the key is one for the mechanism, and may be used for it.
+fn check_key(wrapping: &Wrapping, object: &Object) -> Result<(), Error> {
+    match wrapping {
+        Wrapping::Aes(_) => {
+            let secret = object.secret().ok_or(other_kind(object))?;
+            if !AES_KEYS.contains(&secret.len()) {
+                return Err(Error::UnwrappingKeySizeRange);
+            }
+        }
+        Wrapping::RsaAes { key: bytes, oaep } => {
+            let key = object.private().ok_or(other_kind(object))?;
+            let PublicKey::Rsa { .. } = key.public() else {
+                return Err(Error::UnwrappingKeyTypeInconsistent);
+            };
+            if longest_message(key.public(), oaep.request()) < Some(*bytes) {
+                return Err(Error::UnwrappingKeySizeRange);
+            }
+        }
+    }
+    object.check_use(Use::Unwrap, wrapping.kind())
+}
+
+/// A key that unwraps by other mechanisms, or nothing that could ever unwrap.
+fn other_kind(object: &Object) -> Error {
+    match object.private().is_some() || object.secret().is_some() {
+        true => Error::UnwrappingKeyTypeInconsistent,
+        false => Error::UnwrappingKeyHandleInvalid,
+    }
+}

@@ -1,0 +1,44 @@
+//! Who is logged in to a token (PKCS#11 3.0, section 2.6).
+
+use devid_core::store::Who;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+/// Who is logged in, if anybody is.
+#[derive(Debug, Default)]
+pub(crate) struct LoggedIn(AtomicU8);
+
+impl LoggedIn {
+    const NOBODY: u8 = 0;
+    const USER: u8 = 1;
+    const OFFICER: u8 = 2;
+
+    pub(crate) fn who(&self) -> Option<Who> {
+        Self::named(self.0.load(Ordering::Acquire))
+    }
+
+    pub(crate) fn let_in(&self, who: Who) {
+        let who = match who {
+            Who::User => Self::USER,
+            Who::Officer => Self::OFFICER,
+        };
+        self.0.store(who, Ordering::Release);
+    }
+
+    /// Who was until now.
+    pub(crate) fn end(&self) -> Option<Who> {
+        Self::named(self.0.swap(Self::NOBODY, Ordering::AcqRel))
+    }
+
+    /// In a forked child.
+    pub(crate) fn for_child(&self) -> Self {
+        Self(AtomicU8::new(self.0.load(Ordering::Acquire)))
+    }
+
+    fn named(who: u8) -> Option<Who> {
+        match who {
+            Self::USER => Some(Who::User),
+            Self::OFFICER => Some(Who::Officer),
+            _ => None,
+        }
+    }
+}

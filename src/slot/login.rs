@@ -1,0 +1,184 @@
+//! Logins, and the PINs that let users in (PKCS#11 3.0, sections 5.5.8, 5.5.9
+//! and 5.6.6 to 5.6.10).
+
+use crate::error::Error;
+use crate::handle::Mint;
+use crate::slot::Slot;
+use cryptoki_sys::*;
+use devid_core::store::folder::Seal;
+use devid_core::store::{LoginError, Pins, Who};
+use devid_core::tpm::Secret;
+use log::warn;
+use std::sync::Arc;
+
+impl Slot {
+    pub(crate) fn has_user(&self) -> bool {
+        self.logged_in.who() == Some(Who::User)
+    }
+
+    pub(crate) fn has_officer(&self) -> bool {
+        self.logged_in.who() == Some(Who::Officer)
+    }
+
+    /// Logs somebody in: `enter` is called once the PIN has proven right, and may refuse.
+    pub(crate) fn login(
+        &self,
+        who: Who,
+        pin: Option<&[u8]>,
+        enter: impl FnOnce() -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let _turn = self.login_turn.lock();
+        match self.logged_in.who() {
+            None => {}
+            Some(already) if already == who => return Err(Error::UserAlreadyLoggedIn),
+            Some(_) => return Err(Error::UserAnotherAlreadyLoggedIn),
+        }
+        let store = self.store()?;
+        match (store.pins(), who) {
+            // No PIN, so none can be wrong, and none goes to the TPM, where a wrong one would count
+            // towards its lockout.
+            (Pins::None, Who::User) => {}
+            (_, Who::Officer) if !self.is_writable() => return Err(Error::PinIncorrect),
+            (Pins::None, Who::Officer) => return Err(Error::PinIncorrect),
+            (Pins::Officer, Who::User) => return Err(Error::UserPinNotInitialized),
+            (Pins::Officer | Pins::User, _) => {
+                let pin = self.pin(who, pin)?;
+                store.login(who, &pin).map_err(told)?;
+            }
+        }
+        enter().inspect_err(|_| store.logout())
+    }
+
+    /// Proves once more that the user is there, for one operation (CKU_CONTEXT_SPECIFIC).
+    pub(crate) fn prove_user(&self, pin: Option<&[u8]>, mint: &Mint) -> Result<(), Error> {
+        let _turn = self.login_turn.lock();
+        if !self.has_user() {
+            return Err(Error::UserNotLoggedIn);
+        }
+        let pin = self.pin(Who::User, pin)?;
+        let store = self.store()?;
+        let proven = store.login(Who::User, &pin).map_err(told);
+        if proven == Err(Error::PinLocked) {
+            self.logout(mint);
+        } else if !self.has_user() {
+            // Another thread has logged out meanwhile, and what the proof brought goes too.
+            store.logout();
+            return Err(Error::UserNotLoggedIn);
+        }
+        proven
+    }
+
+    /// The PIN that was given; without one that of the configuration, if it has the user's.
+    fn pin(&self, who: Who, given: Option<&[u8]>) -> Result<Secret, Error> {
+        match (given, who) {
+            (Some(pin), _) => Ok(Secret::new(pin.to_vec())),
+            (None, Who::User) => self.configured_pin(),
+            (None, Who::Officer) => Err(Error::ArgumentsBad("pPin is NULL")),
+        }
+    }
+
+    /// Logs out whoever is logged in; `false` if nobody is.
+    pub(crate) fn logout(&self, mint: &Mint) -> bool {
+        let was = self.logged_in.end();
+        // Not where nobody is: a login that is under way would lose what it brings.
+        if was.is_some()
+            && let Ok(store) = self.store()
+        {
+            store.logout();
+        }
+        if was == Some(Who::User) && self.asks_login() {
+            self.kept.lock().forget_private();
+            let mut token = self.token.write();
+            *token = token.as_ref().map(|token| Arc::new(token.logged_out(mint)));
+        }
+        was.is_some()
+    }
+
+    /// C_InitToken, on a slot without sessions.
+    pub(crate) fn init_token(&self, pin: &[u8], label: &str, mint: &Mint) -> Result<(), Error> {
+        let _turn = self.login_turn.lock();
+        self.folder()?.initialize(pin, label).map_err(told)?;
+        self.changed(mint).map(drop)
+    }
+
+    /// C_InitPIN, by the officer.
+    pub(crate) fn init_pin(&self, pin: &[u8]) -> Result<(), Error> {
+        if !self.has_officer() {
+            return Err(Error::UserNotLoggedIn);
+        }
+        self.folder()?.set_user_pin(pin).map_err(told)
+    }
+
+    /// C_SetPIN: the officer's if that is who is logged in, else the user's.
+    pub(crate) fn set_pin(&self, old: &[u8], new: &[u8]) -> Result<(), Error> {
+        let _turn = self.login_turn.lock();
+        let seal = match self.has_officer() {
+            true => Seal::Officer,
+            false => Seal::User,
+        };
+        let changed = self.folder()?.change_pin(seal, old, new);
+        changed.map_err(|error| match told(error) {
+            // There is none that it could be.
+            Error::UserPinNotInitialized => Error::PinIncorrect,
+            other => other,
+        })
+    }
+
+    /// What C_GetTokenInfo says in its flags. Where PINs can be tried, the TPM is asked how often.
+    pub(crate) fn token_flags(&self) -> CK_FLAGS {
+        // Clients pass over a token that seems unfinished, so one without PIN says that it has one;
+        // without CKF_LOGIN_REQUIRED nobody asks for it.
+        let mut flags = CKF_RNG | CKF_TOKEN_INITIALIZED;
+        if self.is_for_sessions() {
+            // pkcs11-provider keeps its peers' keys at no token without these flags, nor at one that
+            // is write-protected. C_Login takes any PIN, and none.
+            let login = CKF_LOGIN_REQUIRED | CKF_PROTECTED_AUTHENTICATION_PATH;
+            return flags | login | CKF_USER_PIN_INITIALIZED;
+        }
+        if !self.is_writable() {
+            flags |= CKF_WRITE_PROTECTED;
+        }
+        let Ok(store) = self.store() else {
+            return flags;
+        };
+        let pins = store.pins();
+        if pins != Pins::Officer {
+            flags |= CKF_USER_PIN_INITIALIZED;
+        }
+        if pins == Pins::None {
+            return flags;
+        }
+        flags |= CKF_LOGIN_REQUIRED;
+        if self.configured_pin().is_ok() {
+            flags |= CKF_PROTECTED_AUTHENTICATION_PATH;
+        }
+        // One counter stands for all PINs: the TPM's.
+        let (user, officer) = match store.tries_left() {
+            Some(0) => (CKF_USER_PIN_LOCKED, CKF_SO_PIN_LOCKED),
+            Some(1) => (
+                CKF_USER_PIN_FINAL_TRY | CKF_USER_PIN_COUNT_LOW,
+                CKF_SO_PIN_FINAL_TRY | CKF_SO_PIN_COUNT_LOW,
+            ),
+            Some(2) => (CKF_USER_PIN_COUNT_LOW, CKF_SO_PIN_COUNT_LOW),
+            Some(_) | None => (0, 0),
+        };
+        match self.is_writable() {
+            true => flags | user | officer,
+            false => flags | user,
+        }
+    }
+
+    /// The shortest and the longest PIN.
+    pub(crate) fn pin_lengths(&self) -> (CK_ULONG, CK_ULONG) {
+        match (self.is_writable(), self.asks_login()) {
+            (true, _) => (4, 64),
+            (false, true) => (1, 64),
+            (false, false) => (0, 64),
+        }
+    }
+}
+
+fn told(error: LoginError) -> Error {
+    warn!("PIN: {error}");
+    error.into()
+}

@@ -1,0 +1,373 @@
+//! A slot (PKCS#11 3.0, sections 2.4 and 3.2): where a token is looked for, who is logged in to it,
+//! and what its sessions keep.
+//!
+//! The slot looks for its token when it is first asked, never at C_Initialize.
+
+use devid_core::tpm::Secret;
+mod logged_in;
+mod login;
+pub(crate) mod session_objects;
+pub(crate) mod token;
+
+use crate::error::Error;
+use crate::handle::{Mint, ObjectHandle, SlotId};
+use crate::object::Object;
+use crate::slot::logged_in::LoggedIn;
+use crate::slot::session_objects::Kept;
+use crate::slot::token::{Found, Token};
+use cryptoki_sys::CKA_PRIVATE;
+use devid_core::config::Random;
+use devid_core::store::devid::DevidStore;
+use devid_core::store::{DecryptRequest, Key, LookError, Pins, SignError, Stamp, Store};
+use devid_core::tpm::{Tpm, TpmError};
+use log::{Level, error, log, warn};
+use parking_lot::{Mutex, RwLock};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// A slot that found nothing looks again at most this often: a program that asks all the time must
+/// not wait for a dead TPM all the time.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// The slot of one token.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    pub(crate) id: SlotId,
+    pub(crate) description: &'static str,
+    /// `None` where the configuration is wrong, and the log says how: no token.
+    source: Option<Source>,
+    /// Held during a look, for as long as the TPM takes.
+    look: Mutex<Look>,
+    /// Held for the moment of reading or replacing.
+    pub(crate) token: RwLock<Option<Arc<Token>>>,
+    /// Objects of sessions, seen by all of them; held for moments.
+    pub(crate) kept: Mutex<Kept>,
+    pub(crate) logged_in: LoggedIn,
+    /// One try of a PIN at a time, for as long as the TPM takes.
+    pub(crate) login_turn: Mutex<()>,
+}
+
+/// Where the slot's token comes from.
+#[derive(Debug)]
+pub(crate) struct Source {
+    tpm: Arc<Tpm>,
+    store: Store,
+    random: Random,
+}
+
+/// What the last look told about the next.
+#[derive(Debug, Default, Clone)]
+struct Look {
+    /// What was looked at, if the look gave an answer. Of what could not be read it says so, and
+    /// differs as soon as that can be read.
+    seen: Option<Stamp>,
+    failed: Option<Failure>,
+}
+
+/// A look that found nothing.
+#[derive(Debug, Clone)]
+struct Failure {
+    ended: Instant,
+    /// What the store would look at then: if files could not be read, another look may find something
+    /// as soon as that changes.
+    stamp: Stamp,
+    /// How long none is tried again: as long as this one took, and not less than [`LOOK_AGAIN`];
+    /// after a TPM that was busy no longer than that.
+    rest: Duration,
+    why: LookError,
+}
+
+impl Failure {
+    /// Whether files are at fault, and not the TPM, whose faults other slots count too.
+    fn is_of_files(&self) -> bool {
+        matches!(self.why, LookError::Unread(_))
+    }
+}
+
+impl Source {
+    pub(crate) fn new(tpm: &Arc<Tpm>, store: Store, random: Random) -> Self {
+        Self {
+            tpm: Arc::clone(tpm),
+            store,
+            random,
+        }
+    }
+}
+
+impl Slot {
+    /// Sends nothing to the TPM.
+    pub(crate) fn new(id: SlotId, description: &'static str, source: Option<Source>) -> Self {
+        Self {
+            id,
+            description,
+            source,
+            look: Mutex::default(),
+            token: RwLock::default(),
+            kept: Mutex::default(),
+            logged_in: LoggedIn::default(),
+            login_turn: Mutex::default(),
+        }
+    }
+
+    /// The slot in a forked child, over its own way to the TPM, and the token as the parent knew it.
+    ///
+    /// What another thread of the parent held locked when it forked is made anew.
+    pub(crate) fn for_child(&self, tpm: Option<&Arc<Tpm>>) -> Self {
+        let source = self.source.as_ref().zip(tpm);
+        let source = source.map(|(source, tpm)| Source {
+            tpm: Arc::clone(tpm),
+            store: source.store.for_child(tpm),
+            random: source.random,
+        });
+        let token = self.token.try_read().and_then(|token| token.clone());
+        let kept = self.kept.try_lock().map(|kept| kept.clone());
+        let look = self.look.try_lock().map(|look| look.clone());
+        Self {
+            id: self.id,
+            description: self.description,
+            source,
+            look: Mutex::new(look.unwrap_or_default()),
+            token: RwLock::new(token),
+            kept: Mutex::new(kept.unwrap_or_default()),
+            logged_in: self.logged_in.for_child(),
+            login_turn: Mutex::default(),
+        }
+    }
+
+    /// The way to the TPM; none where the configuration is wrong.
+    pub(crate) fn tpm(&self) -> Result<&Arc<Tpm>, Error> {
+        Ok(&self.source()?.tpm)
+    }
+
+    /// An object of the token as last found, or of a session; none that the user does not see now.
+    pub(crate) fn object(&self, handle: ObjectHandle) -> Result<Arc<Object>, Error> {
+        let known = self.known().ok_or(Error::DeviceRemoved)?;
+        let found = match known.object(handle) {
+            Ok(found) => Arc::clone(&found.object),
+            Err(unknown) => self.kept.lock().object(handle).ok_or(unknown)?,
+        };
+        match self.shows(&found) {
+            true => Ok(found),
+            false => Err(Error::ObjectHandleInvalid),
+        }
+    }
+
+    /// An object of the token, with what the store calls it.
+    pub(crate) fn found(&self, handle: ObjectHandle) -> Result<Found, Error> {
+        let known = self.known().ok_or(Error::DeviceRemoved)?;
+        let found = known.object(handle)?;
+        match self.shows(&found.object) {
+            true => Ok(found.clone()),
+            false => Err(Error::ObjectHandleInvalid),
+        }
+    }
+
+    /// Whether the object is there for whoever asks now.
+    pub(crate) fn shows(&self, object: &Object) -> bool {
+        !object.is(CKA_PRIVATE) || self.has_user() || !self.asks_login()
+    }
+
+    /// Whether the token's private objects are for users who have logged in.
+    pub(crate) fn asks_login(&self) -> bool {
+        let source = self.source.as_ref();
+        source.is_some_and(|source| source.store.pins() != Pins::None)
+    }
+
+    pub(crate) fn is_writable(&self) -> bool {
+        self.folder().is_ok()
+    }
+
+    /// Whether the token is for objects of sessions alone.
+    pub(crate) fn is_for_sessions(&self) -> bool {
+        let source = self.source.as_ref();
+        source.is_some_and(|source| source.store.is_for_sessions())
+    }
+
+    /// The store, if it takes objects.
+    pub(crate) fn folder(&self) -> Result<&DevidStore, Error> {
+        let folder = self.source()?.store.folder();
+        folder.ok_or(Error::TokenWriteProtected)
+    }
+
+    /// The token as last found, without a look.
+    pub(crate) fn known(&self) -> Option<Arc<Token>> {
+        self.token.read().clone()
+    }
+
+    /// The token, looked for again if something changed since the last time.
+    pub(crate) fn token(&self, mint: &Mint) -> Result<Arc<Token>, Error> {
+        let source = self.source()?;
+        let known = self.known();
+        let mut look = match &known {
+            // A look at a folder is short, and whoever has changed it wants to see that.
+            Some(token) if !self.is_writable() => match self.look.try_lock() {
+                Some(look) => look,
+                // Somebody looks already: what is known is good enough meanwhile.
+                None => return Ok(Arc::clone(token)),
+            },
+            _ => self.look.lock(),
+        };
+        let stamp = source.store.stamp();
+        let wait = look.failed.as_ref().is_some_and(|failure| {
+            let can_be_read = failure.stamp != stamp && failure.is_of_files();
+            !can_be_read && failure.ended.elapsed() < failure.rest
+        });
+        if !wait && look.seen.as_ref() != Some(&stamp) {
+            *look = self.look(source, &look, mint);
+        }
+        self.known().ok_or(Error::TokenNotPresent)
+    }
+
+    /// The token after a change of ours, looked for whether it seems to have changed or not.
+    pub(crate) fn changed(&self, mint: &Mint) -> Result<Arc<Token>, Error> {
+        let source = self.source()?;
+        let mut look = self.look.lock();
+        *look = self.look(source, &look, mint);
+        match &look.failed {
+            Some(failure) => Err(failure.why.clone().into()),
+            None => self.known().ok_or(Error::TokenNotPresent),
+        }
+    }
+
+    fn look(&self, source: &Source, last: &Look, mint: &Mint) -> Look {
+        let tcti = source.tpm.tcti();
+        let began = Instant::now();
+        match source.store.look() {
+            Ok(listing) => {
+                // Held, so that no logout comes between what was before and what takes its place.
+                let mut place = self.token.write();
+                let stamp = listing.stamp.clone();
+                let token = Token::new(listing, source.store.traits(), place.as_deref(), mint);
+                let count = |token: &Token| token.objects().len();
+                let level = match place.as_deref().map(count) == Some(count(&token)) {
+                    true => Level::Debug,
+                    false => Level::Info,
+                };
+                let (label, count) = (&token.label, count(&token));
+                log!(level, "token {label} with {count} objects at {tcti}");
+                *place = Some(Arc::new(token));
+                Look {
+                    seen: Some(stamp),
+                    failed: None,
+                }
+            }
+            Err(why) => {
+                match &why {
+                    // The TPM or the folder is out of reach, not what is known of it already.
+                    LookError::Tpm(_) | LookError::Folder(_) | LookError::Unread(_) => {}
+                    LookError::NoIdentity(_) => *self.token.write() = None,
+                }
+                // Said once, not each second; of a file the store has said it.
+                let said = matches!(why, LookError::Unread(_));
+                let mut last = last.failed.iter();
+                if !said && last.all(|failure| failure.why != why) {
+                    error!("slot {}: no token from {tcti}: {why}", self.id.0);
+                }
+                Look {
+                    seen: None,
+                    failed: Some(Failure {
+                        ended: Instant::now(),
+                        stamp: source.store.stamp(),
+                        rest: match why {
+                            // It answers again as soon as another process's key is made.
+                            LookError::Tpm(TpmError::Busy(_)) => LOOK_AGAIN,
+                            _ => LOOK_AGAIN.max(began.elapsed()),
+                        },
+                        why,
+                    }),
+                }
+            }
+        }
+    }
+
+    /// Asks the TPM which mechanisms it has, where keys can be made in it; once. While nobody can tell,
+    /// all are supposed.
+    pub(crate) fn learn_mechanisms(&self) {
+        if let Some(source) = &self.source
+            && source.store.folder().is_some()
+        {
+            source.tpm.algorithms_or_any();
+        }
+    }
+
+    /// Makes sure that a key is there to sign.
+    pub(crate) fn prepare(&self, key: &Key) -> Result<(), Error> {
+        key.prepare(self.tpm()?).map_err(|error| {
+            warn!("{error}");
+            error.into()
+        })
+    }
+
+    /// What is hidden in a ciphertext. Every fault of it has the same line in the log.
+    pub(crate) fn decrypt(
+        &self,
+        key: &Key,
+        request: DecryptRequest,
+        ciphertext: &[u8],
+    ) -> Result<Secret, Error> {
+        key.decrypt(self.tpm()?, request, ciphertext)
+            .map_err(|error| {
+                warn!("decryption: {error}");
+                error.into()
+            })
+    }
+
+    /// The key in front of a wrapped one; `None` for every fault of the ciphertext, which is nothing to be said before all of it was looked at.
+    pub(crate) fn transport_key(
+        &self,
+        key: &Key,
+        request: DecryptRequest,
+        ciphertext: &[u8],
+    ) -> Result<Option<Secret>, Error> {
+        match key.decrypt(self.tpm()?, request, ciphertext) {
+            Ok(plain) => Ok(Some(plain)),
+            Err(SignError::Ciphertext) => Ok(None),
+            Err(error) => {
+                warn!("unwrapping: {error}");
+                Err(error.into())
+            }
+        }
+    }
+
+    /// The secret that the key shares with whoever has this point.
+    pub(crate) fn agree(&self, key: &Key, point: &[u8]) -> Result<Secret, Error> {
+        key.agree(self.tpm()?, point).map_err(|error| {
+            warn!("key agreement: {error}");
+            match error {
+                SignError::Ciphertext => Error::MechanismParamInvalid,
+                other => other.into(),
+            }
+        })
+    }
+
+    /// Fills `bytes` with random ones, from the kernel or the TPM as configured.
+    pub(crate) fn random(&self, bytes: &mut [u8]) -> Result<(), Error> {
+        let source = self.source()?;
+        match source.random {
+            Random::Kernel => kernel_random(bytes),
+            Random::Tpm => Ok(source.tpm.random(bytes)?),
+        }
+    }
+
+    pub(crate) fn store(&self) -> Result<&Store, Error> {
+        Ok(&self.source()?.store)
+    }
+
+    /// The user's PIN, if the configuration says where it is.
+    pub(crate) fn configured_pin(&self) -> Result<Secret, Error> {
+        let none = || Error::ArgumentsBad("pPin is NULL");
+        let folder = self.store()?.folder().ok_or_else(none)?;
+        folder.configured_pin().ok_or_else(none)
+    }
+
+    fn source(&self) -> Result<&Source, Error> {
+        self.source.as_ref().ok_or(Error::TokenNotPresent)
+    }
+}
+
+fn kernel_random(bytes: &mut [u8]) -> Result<(), Error> {
+    devid_core::random(bytes).map_err(|error| {
+        error!("no random bytes: {error}");
+        Error::RandomFailed
+    })
+}

@@ -1,0 +1,223 @@
+//! Objects that a caller makes by C_CreateObject (PKCS#11 3.0, section 5.7.1): what a template must,
+//! may and must not say, and what then is to be made.
+
+use crate::error::Error;
+use crate::mechanism::key_type::KeyType;
+use crate::object::Object;
+use crate::template::private::Private;
+use crate::template::rules::{self, Made};
+use crate::template::secret::NewSecret;
+use crate::template::{Template, curve, point_on, text};
+use cryptoki_sys::*;
+use devid_core::key::PublicKey;
+use devid_core::store::Kind;
+use devid_core::store::folder::{Content, Data, Description, Use};
+use devid_core::tpm::Secret;
+use devid_core::x509::Certificate;
+
+/// What a template describes.
+pub(crate) enum New {
+    /// What needs no TPM.
+    Plain(Box<Plain>),
+    /// A key that the TPM is to take.
+    Private(Box<Private>),
+    /// A secret key for a session, and its bytes.
+    Secret(Box<NewSecret>, Secret),
+}
+
+/// An object that needs no TPM.
+#[allow(clippy::large_enum_variant, reason = "it lives in a Box, for one call")]
+pub(crate) enum Plain {
+    Public(PublicKey, Description),
+    Certificate(Certificate, Description),
+    Data(Data),
+}
+
+impl Plain {
+    pub(crate) fn class(&self) -> CK_OBJECT_CLASS {
+        match self {
+            Self::Public(..) => CKO_PUBLIC_KEY,
+            Self::Certificate(..) => CKO_CERTIFICATE,
+            Self::Data(_) => CKO_DATA,
+        }
+    }
+
+    /// As it is shown.
+    pub(crate) fn kind(&self) -> Kind {
+        match self {
+            Self::Public(public, described) => Kind::Public(public.clone(), described.clone()),
+            Self::Certificate(certificate, described) => {
+                Kind::Certificate(certificate.clone(), described.clone())
+            }
+            Self::Data(data) => Kind::Data(data.clone()),
+        }
+    }
+
+    /// As the key folder takes it.
+    pub(crate) fn into_content(self) -> Content {
+        match self {
+            Self::Public(public, described) => Content::Public(public, described),
+            Self::Certificate(certificate, described) => {
+                Content::Certificate(certificate, described)
+            }
+            Self::Data(data) => Content::Data(data),
+        }
+    }
+}
+
+impl New {
+    /// Reads the template. `takes_keys` says whether private keys can be brought at all; where they
+    /// cannot, a secret key would be of no use.
+    pub(crate) fn parse(template: &Template, takes_keys: bool) -> Result<Self, Error> {
+        let class = template.consistent()?.number(CKA_CLASS)?;
+        let plain = match class.ok_or(Error::TemplateIncomplete)? {
+            CKO_PUBLIC_KEY => {
+                rules::check(template, Made::Public)?;
+                let public = public_key(template)?;
+                let described = public_description(template, &public)?;
+                Plain::Public(public, described)
+            }
+            CKO_CERTIFICATE => {
+                rules::check(template, Made::Certificate)?;
+                let (certificate, described) = certificate(template)?;
+                Plain::Certificate(certificate, described)
+            }
+            CKO_DATA => {
+                rules::check(template, Made::Data)?;
+                Plain::Data(data(template)?)
+            }
+            CKO_PRIVATE_KEY if takes_keys => {
+                rules::check(template, Made::Private)?;
+                return Ok(Self::Private(Box::new(Private::parse(template)?)));
+            }
+            CKO_SECRET_KEY if takes_keys => {
+                let (wanted, value) = NewSecret::brought(template)?;
+                return Ok(Self::Secret(Box::new(wanted), value));
+            }
+            _ => return Err(Error::AttributeValueInvalid),
+        };
+        Ok(Self::Plain(Box::new(plain)))
+    }
+
+    /// Whether the template says what the object, once made, says of itself: what it only repeats is
+    /// checked here. An empty value leaves it open.
+    pub(crate) fn check_repeated(template: &Template, object: &Object) -> Result<(), Error> {
+        let kinds = rules::repeated(object.attribute(CKA_CLASS)?);
+        let differs = kinds.iter().any(|kind| match template.value(*kind) {
+            None | Some([]) => false,
+            // Java gives the number without its header.
+            Some(value) if *kind == CKA_SERIAL_NUMBER => {
+                let whole = object.attribute(*kind).unwrap_or_default();
+                ![Some(whole), whole.get(2..)].contains(&Some(value))
+            }
+            Some(value) => object.attribute(*kind) != Ok(value),
+        });
+        match differs {
+            true => Err(Error::TemplateInconsistent),
+            false => Ok(()),
+        }
+    }
+}
+
+/// What a template says of a public key; where it says nothing, the key verifies.
+fn public_description(template: &Template, public: &PublicKey) -> Result<Description, Error> {
+    let possible = KeyType::of(public).public_uses();
+    Ok(Description {
+        usage: Some(template.uses(possible, &[Use::Verify])?),
+        ..template.description()?
+    })
+}
+
+fn public_key(template: &Template) -> Result<PublicKey, Error> {
+    let kind = template.number(CKA_KEY_TYPE)?;
+    let key = match kind.ok_or(Error::TemplateIncomplete)? {
+        CKK_EC => {
+            let curve = curve(template.required(CKA_EC_PARAMS)?);
+            let point = template.required(CKA_EC_POINT)?;
+            point_on(curve?, point)
+        }
+        CKK_RSA => PublicKey::from_rsa(
+            template.required(CKA_MODULUS)?,
+            template.required(CKA_PUBLIC_EXPONENT)?,
+        ),
+        _ => None,
+    };
+    key.ok_or(Error::AttributeValueInvalid)
+}
+
+/// CKA_VALUE must be one certificate and nothing else: what else stood there would be lost.
+fn certificate(template: &Template) -> Result<(Certificate, Description), Error> {
+    match template.number(CKA_CERTIFICATE_TYPE)? {
+        Some(CKC_X_509) => {}
+        Some(_) => return Err(Error::AttributeValueInvalid),
+        None => return Err(Error::TemplateIncomplete),
+    }
+    // What the certificate is for, it says itself; a category is only checked for being one.
+    if template.number(CKA_CERTIFICATE_CATEGORY)? > Some(CK_CERTIFICATE_CATEGORY_OTHER_ENTITY) {
+        return Err(Error::AttributeValueInvalid);
+    }
+    let der = template.required(CKA_VALUE)?;
+    let certificate = Certificate::from_der(der).map_err(|_| Error::AttributeValueInvalid)?;
+    let described = Description {
+        // These are the certificate's own.
+        subject: Vec::new(),
+        start: None,
+        end: None,
+        ..template.description()?
+    };
+    Ok((certificate, described))
+}
+
+fn data(template: &Template) -> Result<Data, Error> {
+    let value = |kind| template.value(kind).unwrap_or_default();
+    Ok(Data {
+        description: template.description()?,
+        application: text(value(CKA_APPLICATION))?,
+        object_id: value(CKA_OBJECT_ID).to_vec(),
+        value: value(CKA_VALUE).to_vec(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_is_one_and_nothing_more() {
+        let pem = include_bytes!("../../core/testdata/leaf.pem");
+        let leaf = Certificate::parse_all(pem).unwrap().remove(0);
+        let parse = |value: &[u8]| {
+            let kind = CKC_X_509.to_ne_bytes();
+            certificate(&Template::from([
+                (CKA_CERTIFICATE_TYPE, &kind[..]),
+                (CKA_VALUE, value),
+            ]))
+        };
+        assert_eq!(
+            parse(leaf.der()).map(|(parsed, _)| parsed),
+            Ok(leaf.clone())
+        );
+        let (padded, twice) = (
+            [leaf.der(), &[0]].concat(),
+            [leaf.der(), leaf.der()].concat(),
+        );
+        for wrong in [&pem[..], &padded, &twice, &leaf.der()[1..], b""] {
+            assert_eq!(parse(wrong).err(), Some(Error::AttributeValueInvalid));
+        }
+    }
+
+    #[test]
+    fn data_may_say_nothing_and_its_text_must_be_text() {
+        let class = CKO_DATA.to_ne_bytes();
+        let empty = Template::from([(CKA_CLASS, &class[..])]);
+        let Ok(New::Plain(plain)) = New::parse(&empty, false) else {
+            unreachable!()
+        };
+        assert!(matches!(*plain, Plain::Data(_)));
+        let broken = Template::from([(CKA_CLASS, &class[..]), (CKA_APPLICATION, b"\xFF")]);
+        assert_eq!(
+            New::parse(&broken, false).err(),
+            Some(Error::AttributeValueInvalid)
+        );
+    }
+}

@@ -1,0 +1,256 @@
+//! Key pairs that the token makes (PKCS#11 3.0, sections 5.18.2, 6.1.4 and 6.3.6).
+
+use super::rules::{self, Made};
+use super::{Template, curve};
+use crate::error::Error;
+use crate::mechanism::generate::Generator;
+use crate::vendor::*;
+use cryptoki_sys::*;
+use devid_core::key::F4;
+use devid_core::store::Protection;
+use devid_core::store::devid::{KeyAlgorithm, KeyPurpose};
+use devid_core::store::folder::{Description, Usage, Use};
+
+/// Where a new private key stays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Persistence {
+    /// Nowhere: it goes with its session.
+    Session,
+    /// In a file, wrapped.
+    File,
+    /// In a persistent handle of the TPM too.
+    Handle,
+}
+
+/// A key pair that is to be made.
+///
+/// The TPM fixes for good what a key may do. It lets it sign unless CKA_SIGN is false, and decrypt
+/// (for EC: agree on secrets) if CKA_DECRYPT, CKA_UNWRAP or CKA_DERIVE asks for it. A key that does
+/// both has no scheme of its own, so it signs by every mechanism all the same: clients ask for both
+/// by habit.
+///
+/// A use that no key of this kind has (CKA_SIGN_RECOVER, CKA_DERIVE with RSA …) is shown as false and
+/// not refused: clients set every flag that there is and mean the uses that the key can have.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Pair {
+    pub(crate) algorithm: KeyAlgorithm,
+    pub(crate) usage: KeyPurpose,
+    pub(crate) private: Description,
+    pub(crate) public: Description,
+    pub(crate) persistence: Persistence,
+    pub(crate) protection: Option<Protection>,
+    /// Whether the public half is one of the token.
+    pub(crate) public_on_token: bool,
+}
+
+impl Pair {
+    pub(crate) fn parse(
+        generator: Generator,
+        public: &Template,
+        private: &Template,
+    ) -> Result<Self, Error> {
+        rules::check(public.consistent()?, Made::GeneratedPublic)?;
+        rules::check(private.consistent()?, Made::GeneratedPrivate)?;
+        for (template, class) in [(public, CKO_PUBLIC_KEY), (private, CKO_PRIVATE_KEY)] {
+            let said = [
+                (CKA_CLASS, class),
+                (CKA_KEY_TYPE, generator.key_type().number()),
+            ];
+            for (kind, right) in said {
+                if template.number(kind)?.is_some_and(|number| number != right) {
+                    return Err(Error::TemplateInconsistent);
+                }
+            }
+            if template
+                .value(CKA_PUBLIC_KEY_INFO)
+                .is_some_and(|info| !info.is_empty())
+            {
+                return Err(Error::AttributeReadOnly);
+            }
+        }
+        let algorithm = algorithm(generator, public)?;
+        let key_type = generator.key_type();
+        let wanted = private.uses(key_type.private_uses(), &[Use::Sign])?;
+        Ok(Self {
+            algorithm,
+            usage: key_usage(wanted)?,
+            private: Description {
+                usage: Some(wanted),
+                ..private.description()?
+            },
+            public: Description {
+                usage: Some(public.uses(key_type.public_uses(), &[Use::Verify])?),
+                ..public.description()?
+            },
+            persistence: persistence(private)?,
+            protection: protection(private)?,
+            public_on_token: public.says(CKA_TOKEN)?,
+        })
+    }
+}
+
+/// The algorithm and the size that the public key's template asks for.
+fn algorithm(generator: Generator, public: &Template) -> Result<KeyAlgorithm, Error> {
+    match generator {
+        Generator::Ec => {
+            let foreign = [CKA_MODULUS_BITS, CKA_PUBLIC_EXPONENT];
+            if foreign.iter().any(|kind| public.value(*kind).is_some()) {
+                return Err(Error::TemplateInconsistent);
+            }
+            curve(public.required(CKA_EC_PARAMS)?).map(KeyAlgorithm::Ec)
+        }
+        Generator::Rsa => {
+            if public.value(CKA_EC_PARAMS).is_some() {
+                return Err(Error::TemplateInconsistent);
+            }
+            let exponent = public.value(CKA_PUBLIC_EXPONENT).unwrap_or(&F4);
+            let zeros = exponent.iter().take_while(|&&byte| byte == 0).count();
+            if exponent[zeros..] != F4 {
+                return Err(Error::AttributeValueInvalid);
+            }
+            let bits = public.number(CKA_MODULUS_BITS)?;
+            match bits.ok_or(Error::TemplateIncomplete)? {
+                bits @ (2048 | 3072 | 4096) => Ok(KeyAlgorithm::Rsa(bits as u32)),
+                _ => Err(Error::AttributeValueInvalid),
+            }
+        }
+    }
+}
+
+/// What the TPM must let a key do for these uses. One that does nothing at all it does not make.
+pub(super) fn key_usage(wanted: Usage) -> Result<KeyPurpose, Error> {
+    let usage = KeyPurpose {
+        signs: wanted.has(Use::Sign),
+        decrypts: [Use::Decrypt, Use::Unwrap, Use::Derive]
+            .into_iter()
+            .any(|one| wanted.has(one)),
+    };
+    match usage.signs || usage.decrypts {
+        true => Ok(usage),
+        false => Err(Error::TemplateInconsistent),
+    }
+}
+
+/// What is to keep a private key; `None` for the token's own way.
+pub(super) fn protection(template: &Template) -> Result<Option<Protection>, Error> {
+    Ok(match template.number(CKA_DEVID_PROTECTION)? {
+        None => None,
+        Some(CK_DEVID_PROTECTION_TPM) => Some(Protection::Tpm),
+        Some(CK_DEVID_PROTECTION_SEALED) => Some(Protection::Sealed),
+        Some(CK_DEVID_PROTECTION_FILE) => Some(Protection::File),
+        Some(_) => return Err(Error::AttributeValueInvalid),
+    })
+}
+
+/// Where a private key goes by its template.
+pub(super) fn persistence(template: &Template) -> Result<Persistence, Error> {
+    match (
+        template.says(CKA_TOKEN)?,
+        template.says(CKA_DEVID_PERSISTENT)?,
+    ) {
+        (true, true) => Ok(Persistence::Handle),
+        (true, false) => Ok(Persistence::File),
+        (false, false) => Ok(Persistence::Session),
+        (false, true) => Err(Error::TemplateInconsistent),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use devid_core::key::Curve;
+
+    const YES: &[u8] = &[CK_TRUE];
+    const NO: &[u8] = &[CK_FALSE];
+
+    fn p256() -> Template {
+        Template::from([(CKA_EC_PARAMS, Curve::P256.oid_der())])
+    }
+
+    #[test]
+    fn nothing_said_is_a_signing_key_of_the_session() {
+        let pair = Pair::parse(Generator::Ec, &p256(), &Template::default()).unwrap();
+        assert_eq!(pair.algorithm, KeyAlgorithm::Ec(Curve::P256));
+        assert_eq!(pair.persistence, Persistence::Session);
+        assert!(pair.usage.signs && !pair.usage.decrypts && !pair.public_on_token);
+        assert_eq!(pair.private.usage, Some(Usage::NONE.with(Use::Sign)));
+        assert_eq!(pair.public.usage, Some(Usage::NONE.with(Use::Verify)));
+    }
+
+    #[test]
+    fn a_key_that_decrypts_signs_all_the_same() {
+        let bits = CK_ULONG::to_ne_bytes(3072);
+        let public = Template::from([(CKA_MODULUS_BITS, &bits[..]), (CKA_TOKEN, YES)]);
+        let private = Template::from([
+            (CKA_TOKEN, YES),
+            (CKA_DECRYPT, YES),
+            (CKA_DERIVE, YES),
+            (CKA_SIGN_RECOVER, YES),
+            (CKA_DEVID_PERSISTENT, YES),
+        ]);
+        let pair = Pair::parse(Generator::Rsa, &public, &private).unwrap();
+        assert!(pair.usage.signs && pair.usage.decrypts && pair.public_on_token);
+        assert_eq!(pair.persistence, Persistence::Handle);
+        let shown = Usage::NONE.with(Use::Sign).with(Use::Decrypt);
+        assert_eq!(pair.private.usage, Some(shown));
+    }
+
+    #[test]
+    fn what_no_tpm_makes_is_refused() {
+        let bits = |bits: CK_ULONG| Template::from([(CKA_MODULUS_BITS, &bits.to_ne_bytes()[..])]);
+        let exponent = Template::from([
+            (CKA_MODULUS_BITS, &CK_ULONG::to_ne_bytes(2048)[..]),
+            (CKA_PUBLIC_EXPONENT, &[3]),
+        ]);
+        let none = Template::default();
+        let class = Template::from([(CKA_CLASS, &CKO_PUBLIC_KEY.to_ne_bytes()[..])]);
+        for (generator, public, private, error) in [
+            (
+                Generator::Rsa,
+                bits(1024),
+                none.clone(),
+                Error::AttributeValueInvalid,
+            ),
+            (
+                Generator::Rsa,
+                exponent,
+                none.clone(),
+                Error::AttributeValueInvalid,
+            ),
+            (
+                Generator::Rsa,
+                p256(),
+                none.clone(),
+                Error::TemplateInconsistent,
+            ),
+            (
+                Generator::Rsa,
+                none.clone(),
+                none.clone(),
+                Error::TemplateIncomplete,
+            ),
+            (
+                Generator::Ec,
+                bits(2048),
+                none.clone(),
+                Error::TemplateInconsistent,
+            ),
+            (Generator::Ec, none.clone(), none, Error::TemplateIncomplete),
+            (Generator::Ec, p256(), class, Error::TemplateInconsistent),
+            (
+                Generator::Ec,
+                p256(),
+                Template::from([(CKA_SIGN, NO)]),
+                Error::TemplateInconsistent,
+            ),
+            (
+                Generator::Ec,
+                p256(),
+                Template::from([(CKA_DEVID_PERSISTENT, YES)]),
+                Error::TemplateInconsistent,
+            ),
+        ] {
+            assert_eq!(Pair::parse(generator, &public, &private), Err(error));
+        }
+    }
+}

@@ -4,7 +4,8 @@ use crate::cli::Form;
 use crate::output::{Answer, Failure};
 use crate::text::{line, row};
 use devid_core::identity::{
-    CertificateDescription, Contents, Description, Device, FaultKind, KeyDescription, SOFTWARE,
+    CertificateDescription, Contents, Description, Device, IdentityErrorKind, KeyDescription,
+    SOFTWARE,
 };
 use devid_core::x509::Meaning;
 use serde::Serialize;
@@ -84,11 +85,11 @@ fn paragraphs(contents: &Contents, objects: &[Description]) -> String {
 }
 
 /// The fault that says most: a TPM out of reach before an empty token.
-fn worst(contents: &Contents) -> Option<devid_core::identity::Fault> {
+fn worst(contents: &Contents) -> Option<devid_core::identity::IdentityError> {
     let mut faults = contents.faults.iter().map(|(_, fault)| fault);
     let worst = faults
         .clone()
-        .find(|fault| fault.kind != FaultKind::NotFound);
+        .find(|fault| fault.kind != IdentityErrorKind::NotFound);
     worst.or_else(|| faults.next()).cloned()
 }
 

@@ -1,6 +1,6 @@
 //! The device as a whole: its tokens and what is in them.
 
-use super::Fault;
+use super::IdentityError;
 use super::endorsement::tpm_of;
 use super::entry::{Entity, FACTORY, OWN, Placed, SOFTWARE, place};
 use super::software::Software;
@@ -26,7 +26,7 @@ pub struct Device {
     /// The further tokens of the configuration.
     others: Vec<DevidStore>,
     /// How the login went, by token.
-    unlocked: Mutex<HashMap<String, Result<(), Fault>>>,
+    unlocked: Mutex<HashMap<String, Result<(), IdentityError>>>,
 }
 
 /// What is in the tokens.
@@ -37,9 +37,9 @@ pub struct Contents {
     /// Factory identities, their issuers, own keys, other certificates.
     pub entities: Vec<Entity>,
     /// Tokens that could not be read, and why.
-    pub faults: Vec<(String, Fault)>,
+    pub faults: Vec<(String, IdentityError)>,
     /// Tokens of which a file could not be read now, so that something may be missing, and why.
-    pub unread: Vec<(String, Fault)>,
+    pub unread: Vec<(String, IdentityError)>,
 }
 
 impl Device {
@@ -74,18 +74,18 @@ impl Device {
 
     /// Logs in to the token `devid`, if it asks for a PIN and the configuration says where that is.
     /// Without it, what needs the PIN fails, and says so.
-    pub(super) fn unlock(&self) -> Result<(), Fault> {
+    pub(super) fn unlock(&self) -> Result<(), IdentityError> {
         self.unlock_store(&self.own)
     }
 
     /// The same of the token that an entity is in.
-    pub(super) fn unlock_for(&self, entity: &Entity) -> Result<(), Fault> {
+    pub(super) fn unlock_for(&self, entity: &Entity) -> Result<(), IdentityError> {
         self.unlock()?;
         self.store_of(entity)
             .map_or(Ok(()), |store| self.unlock_store(store))
     }
 
-    pub(super) fn unlock_store(&self, store: &DevidStore) -> Result<(), Fault> {
+    pub(super) fn unlock_store(&self, store: &DevidStore) -> Result<(), IdentityError> {
         let login = || match store.pins() {
             Pins::User => Ok(store.login_configured(&self.config.run)?),
             Pins::None | Pins::Officer => Ok(()),
@@ -145,7 +145,8 @@ impl Device {
 
     /// The factory's identities and the certificates of their issuers.
     pub(super) fn factory(&self) -> Read {
-        let failed = |error: crate::store::LookError| (FACTORY.to_owned(), Fault::from(error));
+        let failed =
+            |error: crate::store::LookError| (FACTORY.to_owned(), IdentityError::from(error));
         let tpm = &self.tpm;
         let stores = std::iter::once(IdevidStore::new(&self.config, Arc::clone(tpm)))
             .chain(IdevidStore::with_pin(&self.config, tpm));
@@ -156,7 +157,7 @@ impl Device {
                 Ok(found) => {
                     let token = found.label().to_owned();
                     serial.get_or_insert(found.serial);
-                    unread = unread.or(found.unread.map(Fault::failed));
+                    unread = unread.or(found.unread.map(IdentityError::failed));
                     let identities = found.identities.into_iter();
                     entities.extend(identities.map(|one| of_identity(&token, one)));
                     let issuers = found.authorities.into_iter();
@@ -222,7 +223,7 @@ impl Device {
             token: token.to_owned(),
             serial: listing.serial,
             entities,
-            unread: listing.unread.map(Fault::failed),
+            unread: listing.unread.map(IdentityError::failed),
         })
     }
 }
@@ -245,11 +246,11 @@ pub(super) struct Reading {
     pub(super) serial: String,
     pub(super) entities: Vec<Entity>,
     /// Why something may be missing: a file could not be read now.
-    pub(super) unread: Option<Fault>,
+    pub(super) unread: Option<IdentityError>,
 }
 
 /// What a token holds; or its name and what is wrong.
-type Read = Result<Reading, (String, Fault)>;
+type Read = Result<Reading, (String, IdentityError)>;
 
 fn of_identity(token: &str, identity: Identity) -> Entity {
     let id = identity.certificate.key_id().as_bytes().to_vec();

@@ -3,7 +3,7 @@
 //!
 //! The factory identity is not meant: it stays what it is beside the device's own.
 
-use super::Fault;
+use super::IdentityError;
 use super::device::Device;
 use super::entry::{EXISTING, Entity, FACTORY, Placed, SOFTWARE};
 use super::key_file::{Unread, key_in};
@@ -165,17 +165,19 @@ impl Device {
     }
 
     /// The identity in files that the configuration names, if its certificate is there.
-    pub(super) fn existing_entity(&self) -> Result<Option<Entity>, Fault> {
+    pub(super) fn existing_entity(&self) -> Result<Option<Entity>, IdentityError> {
         let Some(config::Existing::Files { certificate, key }) = &self.config.provision.existing
         else {
             return Ok(None);
         };
-        let there = |path: &Path| is_there(path).map_err(Fault::file(path));
+        let there = |path: &Path| is_there(path).map_err(IdentityError::file(path));
         if !there(certificate)? {
             return Ok(None);
         }
         let all = certificates_of(certificate)?;
-        let leaf = all.first().ok_or_else(|| Fault::failed("no certificate"))?;
+        let leaf = all
+            .first()
+            .ok_or_else(|| IdentityError::failed("no certificate"))?;
         Ok(Some(Entity {
             token: SOFTWARE.into(),
             token_label: SOFTWARE.into(),

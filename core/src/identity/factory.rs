@@ -3,7 +3,7 @@
 use super::device::Device;
 use super::entry::Entity;
 use super::prove::{Proof, prove};
-use super::{Fault, FaultKind};
+use super::{IdentityError, IdentityErrorKind};
 use crate::store::SignError;
 use crate::x509::Certificate;
 
@@ -13,14 +13,14 @@ pub(super) enum FactoryIdentity {
     /// Its key signs, or asks for a PIN first, or is not to be tried now.
     Usable,
     /// There is none: no certificate of a device is here.
-    Absent(Fault),
+    Absent(IdentityError),
     /// A certificate of a device is here, or may be, and its key does not sign; why.
-    Unusable(Fault),
+    Unusable(IdentityError),
 }
 
 impl FactoryIdentity {
     /// Why it cannot be used, if so.
-    pub(super) fn usable(self) -> Result<(), Fault> {
+    pub(super) fn usable(self) -> Result<(), IdentityError> {
         match self {
             Self::Usable => Ok(()),
             Self::Absent(why) | Self::Unusable(why) => Err(why),
@@ -33,7 +33,7 @@ impl Device {
     pub(super) fn factory_identity(&self) -> FactoryIdentity {
         let factory = match self.factory() {
             Ok(read) => read,
-            Err((_, fault)) if fault.kind == FaultKind::NotFound => {
+            Err((_, fault)) if fault.kind == IdentityErrorKind::NotFound => {
                 return FactoryIdentity::Absent(fault);
             }
             Err((_, fault)) => return FactoryIdentity::Unusable(fault),
@@ -44,14 +44,18 @@ impl Device {
                 Proof::Belongs | Proof::Untried | Proof::None(SignError::NotLoggedIn) => {
                     return FactoryIdentity::Usable;
                 }
-                Proof::Other => why = Some(Fault::failed("another key than the factory's signed")),
+                Proof::Other => {
+                    why = Some(IdentityError::failed(
+                        "another key than the factory's signed",
+                    ))
+                }
                 Proof::None(error) => why = Some(error.into()),
             }
         }
         let is_device = |one: &Entity| {
             !one.attests && !one.certificate().is_some_and(Certificate::is_authority)
         };
-        let missing = |what| Fault::new(FaultKind::NotFound, what);
+        let missing = |what| IdentityError::new(IdentityErrorKind::NotFound, what);
         match why {
             Some(fault) => FactoryIdentity::Unusable(fault),
             None if factory.entities.iter().any(is_device) => FactoryIdentity::Unusable(missing(

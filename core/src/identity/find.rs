@@ -2,7 +2,7 @@
 
 use super::device::{Contents, Device};
 use super::entry::{Entity, FACTORY};
-use super::{Fault, FaultKind};
+use super::{IdentityError, IdentityErrorKind};
 use crate::key::hex;
 use crate::uri::{Class, Uri};
 
@@ -14,7 +14,7 @@ impl Device {
     /// # Errors
     ///
     /// Nothing bears it, or several keys do, or the URI is wrong.
-    pub fn find(&self, name: &str) -> Result<Entity, Fault> {
+    pub fn find(&self, name: &str) -> Result<Entity, IdentityError> {
         if Uri::is_uri(name) {
             return self.find_by_uri(name);
         }
@@ -38,8 +38,9 @@ impl Device {
     }
 
     /// A key goes before certificates that the URI names as well.
-    fn find_by_uri(&self, text: &str) -> Result<Entity, Fault> {
-        let uri = Uri::parse(text).map_err(|why| Fault::new(FaultKind::Usage, why))?;
+    fn find_by_uri(&self, text: &str) -> Result<Entity, IdentityError> {
+        let uri =
+            Uri::parse(text).map_err(|why| IdentityError::new(IdentityErrorKind::Usage, why))?;
         let contents = self.contents();
         let mut found: Vec<_> = contents.entities.iter().collect();
         found.retain(|one| one.is_named_by(&uri) && uri.matches_serial(contents.serial(one)));
@@ -54,7 +55,7 @@ impl Device {
     }
 }
 
-fn two_keys(name: &str, one: &Entity, other: &Entity) -> Fault {
+fn two_keys(name: &str, one: &Entity, other: &Entity) -> IdentityError {
     let told = |entity: &Entity| match one.token == other.token {
         true => hex(&entity.id),
         false => format!("{}/{}", entity.token, entity.label),
@@ -68,8 +69,8 @@ fn two_keys(name: &str, one: &Entity, other: &Entity) -> Fault {
         false => "objects",
     };
     let (one, other) = (told(one), told(other));
-    Fault::new(
-        FaultKind::Usage,
+    IdentityError::new(
+        IdentityErrorKind::Usage,
         format!("{name}: two {what} are called so; say which by {how}: {one} or {other}"),
     )
 }
@@ -112,11 +113,11 @@ impl Contents {
         of_token.map_or("", |(_, serial)| serial)
     }
 
-    fn no_such(&self, name: &str) -> Fault {
+    fn no_such(&self, name: &str) -> IdentityError {
         let mut unread = self.faults.iter().chain(&self.unread);
         if let Some((token, fault)) = unread.find(|(_, fault)| {
             // What cannot be read may hold it.
-            fault.kind != FaultKind::NotFound
+            fault.kind != IdentityErrorKind::NotFound
         }) {
             return fault.clone().while_doing(format!("token {token}"));
         }
@@ -127,6 +128,9 @@ impl Contents {
             (true, None) => "the tokens are empty".into(),
             (false, _) => format!("there are {}", labels.join(", ")),
         };
-        Fault::new(FaultKind::NotFound, format!("{name}: not found; {hint}"))
+        IdentityError::new(
+            IdentityErrorKind::NotFound,
+            format!("{name}: not found; {hint}"),
+        )
     }
 }

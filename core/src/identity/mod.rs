@@ -39,7 +39,7 @@ pub use device::{Contents, Device};
 pub use doctor::{Finding, Health, doctor};
 pub use endorsement::tpm_of;
 pub use entry::{EXISTING, Entity, FACTORY, OWN, Placed, SOFTWARE};
-pub use error::{Fault, FaultKind};
+pub use error::{IdentityError, IdentityErrorKind};
 pub use import::Imported;
 pub use keys::Keeping;
 pub use master::{KeptObject, LostObject, Renewal, renew_master};

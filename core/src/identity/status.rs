@@ -7,7 +7,7 @@ use super::master::MasterState;
 use super::observe::Observed;
 use super::provision::UNWANTED;
 use super::state::{Plan, Policy};
-use super::{Fault, FaultKind};
+use super::{IdentityError, IdentityErrorKind};
 use crate::config::Own;
 use crate::store::WAIT;
 use crate::tpm::{Property, Tpm, TpmError};
@@ -173,7 +173,7 @@ impl Device {
         };
         let out_of_reach = fault
             .as_ref()
-            .is_some_and(|fault| fault.kind == FaultKind::Tpm);
+            .is_some_and(|fault| fault.kind == IdentityErrorKind::Tpm);
         Status {
             mode,
             identity,
@@ -188,10 +188,10 @@ impl Device {
     }
 
     /// Where the identity lives that is used, and whose it is; or why there is none.
-    fn in_use(&self, seen: &Observed) -> Result<(Mode, Whose), Fault> {
+    fn in_use(&self, seen: &Observed) -> Result<(Mode, Whose), IdentityError> {
         let open = |what: &str| {
             let text = format!("{what}: devid provision goes on");
-            Err(Fault::failed(text))
+            Err(IdentityError::failed(text))
         };
         let policy = Policy::of(&self.config);
         match seen.facts.plan(policy) {

@@ -6,7 +6,7 @@ use super::entry::Entity;
 use super::key_file::key_in;
 use super::prove::{Proof, UNTRIED, prove};
 use super::trusted_files::{believed, certificates_of};
-use super::{Fault, FaultKind};
+use super::{IdentityError, IdentityErrorKind};
 use crate::file;
 use crate::key::PublicKey;
 use crate::pem;
@@ -80,7 +80,7 @@ pub enum Verdict {
 pub(super) struct Trusted {
     pub(super) certificates: Vec<Certificate>,
     /// The first file of the folder that could not be read now.
-    unread: Option<Fault>,
+    unread: Option<IdentityError>,
 }
 
 impl Trusted {
@@ -94,7 +94,7 @@ impl Trusted {
         leaf: &Certificate,
         others: &[Certificate],
         now: Option<DateTime>,
-    ) -> Result<Way, Fault> {
+    ) -> Result<Way, IdentityError> {
         match (way(leaf, &self.certificates, others, now), self.unread) {
             (Way::Open(_) | Way::SelfSigned, Some(fault)) => Err(fault),
             (way, _) => Ok(way),
@@ -109,10 +109,10 @@ impl Device {
     ///
     /// There is nothing to verify, or a file cannot be read, or the TPM cannot be asked, or the PIN
     /// is wrong.
-    pub fn verify(&self, entity: &Entity, how: Verification) -> Result<Report, Fault> {
+    pub fn verify(&self, entity: &Entity, how: Verification) -> Result<Report, IdentityError> {
         let Some(certificate) = entity.certificate() else {
-            return Err(Fault::new(
-                FaultKind::NotFound,
+            return Err(IdentityError::new(
+                IdentityErrorKind::NotFound,
                 format!(
                     "{}: there is no certificate for this key; devid csr {} makes a request for \
                      one, devid import-cert takes what the CA answers",
@@ -143,7 +143,7 @@ impl Device {
     /// # Errors
     ///
     /// The file or the folder cannot be read.
-    pub(super) fn trusted(&self, more: Option<&Path>) -> Result<Trusted, Fault> {
+    pub(super) fn trusted(&self, more: Option<&Path>) -> Result<Trusted, IdentityError> {
         let mut trusted = Trusted {
             certificates: more.map(certificates_of).transpose()?.unwrap_or_default(),
             unread: None,
@@ -151,20 +151,20 @@ impl Device {
         let folder = &self.config.trust;
         match believed(folder) {
             Ok(()) => {}
-            Err(fault) if fault.kind == FaultKind::Refused => {
+            Err(fault) if fault.kind == IdentityErrorKind::Refused => {
                 warn!("{fault}");
                 return Ok(trusted);
             }
             Err(fault) => return Err(fault),
         }
-        for file in files::in_folder(folder).map_err(Fault::file(folder))? {
+        for file in files::in_folder(folder).map_err(IdentityError::file(folder))? {
             for what in file.left_out() {
                 warn!("{what}");
             }
             match file.certificates {
                 Ok(found) => trusted.certificates.extend(found),
                 Err(Unread::Failed(error)) if trouble(&error).is_some() => {
-                    let fault = Fault::file(&file.path)(error);
+                    let fault = IdentityError::file(&file.path)(error);
                     trusted.unread = trusted.unread.or(Some(fault));
                 }
                 Err(_) => {}
@@ -187,7 +187,7 @@ impl Device {
         entity: &Entity,
         certificate: &Certificate,
         pin: Option<&Secret>,
-    ) -> Result<Point, Fault> {
+    ) -> Result<Point, IdentityError> {
         let Some(public) = certificate.public_key() else {
             let why = "the certified key is of a kind that is not supported".into();
             return Ok(Point::skipped(KEY, why));
@@ -233,10 +233,10 @@ impl Device {
         entity: &Entity,
         key: &Arc<Key>,
         pin: &Secret,
-    ) -> Result<Arc<Key>, Fault> {
+    ) -> Result<Arc<Key>, IdentityError> {
         let fault = |error| match error {
-            LoginError::Tpm(error) => Fault::from(error),
-            other => Fault::failed(format!("{}: {other}", entity.label)),
+            LoginError::Tpm(error) => IdentityError::from(error),
+            other => IdentityError::failed(format!("{}: {other}", entity.label)),
         };
         if let Some(store) = self.store_of(entity) {
             store.login(Who::User, pin).map_err(fault)?;
@@ -259,7 +259,7 @@ impl Device {
 }
 
 /// `file`: where a software key is.
-fn proof_point(proof: Proof, file: Option<&Path>) -> Result<Point, Fault> {
+fn proof_point(proof: Proof, file: Option<&Path>) -> Result<Point, IdentityError> {
     let signed = "it signed fresh random bytes, and the certificate verifies that";
     Ok(match (proof, file) {
         (Proof::Belongs, None) => Point::passed(KEY, signed.into()),
@@ -276,11 +276,11 @@ fn proof_point(proof: Proof, file: Option<&Path>) -> Result<Point, Fault> {
         (Proof::Untried, _) => Point::skipped(KEY, UNTRIED.into()),
         // It could not be asked: nothing says that anything is wrong with it.
         (Proof::None(SignError::Tpm(error @ TpmError::Lockout(_))), _) => {
-            Point::skipped(KEY, Fault::from(error).text)
+            Point::skipped(KEY, IdentityError::from(error).text)
         }
         (Proof::None(SignError::Tpm(error)), _) => {
-            let fault = Fault::from(error);
-            if fault.kind == FaultKind::Tpm {
+            let fault = IdentityError::from(error);
+            if fault.kind == IdentityErrorKind::Tpm {
                 return Err(fault);
             }
             Point::failed(KEY, fault.text)
@@ -344,9 +344,9 @@ fn revocation_point(way: &Way, lists: &[Crl], now: Result<DateTime, DateTime>) -
 }
 
 /// The CRLs in a file; why there are none.
-fn lists_of(path: &Path) -> Result<Vec<Crl>, Fault> {
-    let bytes = file::read(path, LARGEST_LIST).map_err(Fault::file(path))?;
-    let fault = |why: String| Fault::failed(format!("{}: {why}", path.display()));
+fn lists_of(path: &Path) -> Result<Vec<Crl>, IdentityError> {
+    let bytes = file::read(path, LARGEST_LIST).map_err(IdentityError::file(path))?;
+    let fault = |why: String| IdentityError::failed(format!("{}: {why}", path.display()));
     if bytes.first() == Some(&0x30) {
         return Ok(vec![Crl::from_der(&bytes).map_err(fault)?]);
     }

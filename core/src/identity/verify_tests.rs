@@ -141,7 +141,10 @@ fn each_proof_is_what_it_says() {
     let silent = none(SignError::Tpm(TpmError::Timeout(
         no_time().of(Class::Ordinary),
     )));
-    assert_eq!(outcome(silent, None).unwrap_err().kind, FaultKind::Tpm);
+    assert_eq!(
+        outcome(silent, None).unwrap_err().kind,
+        IdentityErrorKind::Tpm
+    );
 }
 
 fn no_time() -> Limits {

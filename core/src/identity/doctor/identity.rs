@@ -14,7 +14,7 @@ use crate::identity::remedy::Mend;
 use crate::identity::software::Software;
 use crate::identity::state::{Marker, Plan, Policy};
 use crate::identity::status::{NONE_AT_ALL, NONE_YET};
-use crate::identity::{Contents, FaultKind};
+use crate::identity::{Contents, IdentityErrorKind};
 use crate::shell::{quoted, word};
 use crate::x509::clock::{now, valid_at};
 use crate::x509::{Time, Unreadable};
@@ -43,9 +43,11 @@ pub(super) fn look_at(device: &Device, findings: &mut Vec<Finding>) {
             let problem =
                 |mend| Finding::problem("identity.unknown", ABOUT, fault.text.clone(), mend);
             findings.push(match fault.kind {
-                FaultKind::Tpm => problem(Mend::by("What mends the TPM, above, mends this too")),
+                IdentityErrorKind::Tpm => {
+                    problem(Mend::by("What mends the TPM, above, mends this too"))
+                }
                 // It may be as it should be, and not for this user.
-                FaultKind::Denied => Finding {
+                IdentityErrorKind::Denied => Finding {
                     state: Health::Note,
                     ..problem(to_see(device))
                 },
@@ -183,8 +185,8 @@ fn factory(device: &Device, findings: &mut Vec<Finding>) {
     };
     findings.push(match fault.kind {
         // Said already.
-        FaultKind::Tpm => return,
-        FaultKind::NotFound => {
+        IdentityErrorKind::Tpm => return,
+        IdentityErrorKind::NotFound => {
             let note = Finding::note("factory.none", about, fault.text);
             note.mended(Mend::run(
                 "With the maker's copy of the certificate, and certificate = \"/PATH.pem\" under \

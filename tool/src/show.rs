@@ -31,14 +31,14 @@ struct Token {
 pub(crate) fn list(device: &Device, form: Form) -> Result<Answer, Failure> {
     let contents = device.contents();
     let tcti = &device.config().tcti;
-    if contents.entities.is_empty()
+    if contents.entries.is_empty()
         && let Some(fault) = worst(&contents)
     {
         let mut failure = Failure::from(fault);
         failure.text = format!("{tcti}: {}", failure.text);
         return Err(failure);
     }
-    let described = contents.entities.iter().map(|one| device.describe(one));
+    let described = contents.entries.iter().map(|one| device.describe(one));
     let read = contents.serials.iter().map(|(token, serial)| Token {
         token: token.clone(),
         serial: Some(serial.clone()),
@@ -95,8 +95,8 @@ fn worst(contents: &Contents) -> Option<devid_core::identity::IdentityError> {
 
 /// One identity, key or certificate, with all that is known of it.
 pub(crate) fn show(device: &Device, label: &str, form: Form) -> Result<Answer, Failure> {
-    let entity = device.find(label)?;
-    let description = device.describe(&entity);
+    let entry = device.find(label)?;
+    let description = device.describe(&entry);
     Answer::new(form, &description, || whole(&description))
 }
 

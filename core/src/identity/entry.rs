@@ -18,7 +18,7 @@ pub const OWN: &str = "devid";
 
 /// A key with its certificates, or a certificate without key.
 #[derive(Debug, Clone)]
-pub struct Entity {
+pub struct TokenEntry {
     /// The token that shows it, as the configuration calls it.
     pub token: String,
     /// The token's own label, which its security officer may have changed.
@@ -60,7 +60,7 @@ pub struct Placed {
     pub file: String,
 }
 
-impl Entity {
+impl TokenEntry {
     /// The certificate to be shown first.
     pub fn certificate(&self) -> Option<&Certificate> {
         self.certificates.first().map(|placed| &placed.certificate)
@@ -68,14 +68,14 @@ impl Entity {
 }
 
 /// Gives a certificate to its key, which was listed before it, or lists it alone.
-pub(super) fn place(placed: Placed, token: (&str, &str), all: &mut Vec<Entity>) {
+pub(super) fn place(placed: Placed, token: (&str, &str), all: &mut Vec<TokenEntry>) {
     let public = placed.certificate.public_key();
     let owner = all
         .iter_mut()
         .find(|one| one.key.is_some() && one.public == public && public.is_some());
     match owner {
         Some(owner) => owner.certificates.push(placed),
-        None => all.push(Entity {
+        None => all.push(TokenEntry {
             token: token.0.to_owned(),
             token_label: token.1.to_owned(),
             label: placed.label.clone(),

@@ -5,7 +5,7 @@
 
 use super::IdentityError;
 use super::device::Device;
-use super::entry::{EXISTING, Entity, FACTORY, Placed, SOFTWARE};
+use super::entry::{EXISTING, FACTORY, Placed, SOFTWARE, TokenEntry};
 use super::key_file::{Unread, key_in};
 use super::prove::{Proof, UNTRIED, prove};
 use super::state::Existing;
@@ -78,18 +78,18 @@ impl Device {
         for store in tokens {
             match self.read(store) {
                 Ok(read) => {
-                    let mut entities = read.entities.into_iter();
-                    let entity = entities.find(|one| {
+                    let mut entries = read.entries.into_iter();
+                    let entry = entries.find(|one| {
                         wanted.matches_serial(&read.serial)
                             && wanted.matches_object(&one.label, &one.id)
                     });
-                    found = found.or(entity.map(|entity| (store, entity)));
+                    found = found.or(entry.map(|entry| (store, entry)));
                     unread = unread.or(read.unread.map(|fault| fault.text));
                 }
                 Err((_, fault)) => unread = unread.or(Some(fault.text)),
             }
         }
-        let (store, entity) = match (found, unread) {
+        let (store, entry) = match (found, unread) {
             (Some(found), _) => found,
             // There it may be.
             (None, Some(why)) => return Err(why),
@@ -97,10 +97,10 @@ impl Device {
         };
         self.unlock_store(store)
             .map_err(|fault| format!("{uri}: {fault}"))?;
-        let Some(key) = &entity.key else {
+        let Some(key) = &entry.key else {
             return Err(format!("{uri}: there is a certificate, but no key"));
         };
-        let Some(certificate) = entity.certificate() else {
+        let Some(certificate) = entry.certificate() else {
             return Err(format!("{uri}: there is a key, but no certificate"));
         };
         self.signs(key, &uri)?;
@@ -165,7 +165,7 @@ impl Device {
     }
 
     /// The identity in files that the configuration names, if its certificate is there.
-    pub(super) fn existing_entity(&self) -> Result<Option<Entity>, IdentityError> {
+    pub(super) fn existing_entity(&self) -> Result<Option<TokenEntry>, IdentityError> {
         let Some(config::Existing::Files { certificate, key }) = &self.config.provision.existing
         else {
             return Ok(None);
@@ -178,7 +178,7 @@ impl Device {
         let leaf = all
             .first()
             .ok_or_else(|| IdentityError::failed("no certificate"))?;
-        Ok(Some(Entity {
+        Ok(Some(TokenEntry {
             token: SOFTWARE.into(),
             token_label: SOFTWARE.into(),
             label: EXISTING.into(),
@@ -198,17 +198,17 @@ impl Device {
     }
 
     /// Whether it is the identity that the configuration names as existing.
-    pub(super) fn is_existing(&self, entity: &Entity) -> bool {
+    pub(super) fn is_existing(&self, entry: &TokenEntry) -> bool {
         match &self.config.provision.existing {
             None => false,
             Some(config::Existing::Files { .. }) => {
-                (entity.token.as_str(), entity.label.as_str()) == (SOFTWARE, EXISTING)
+                (entry.token.as_str(), entry.label.as_str()) == (SOFTWARE, EXISTING)
             }
             Some(config::Existing::Uri(uri)) => {
                 // The serial number was compared when the identity was looked for.
                 let is = |uri: Uri| {
-                    uri.matches_token(&[&entity.token, &entity.token_label])
-                        && uri.matches_object(&entity.label, &entity.id)
+                    uri.matches_token(&[&entry.token, &entry.token_label])
+                        && uri.matches_object(&entry.label, &entry.id)
                 };
                 parsed(uri).is_ok_and(is)
             }

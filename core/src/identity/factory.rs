@@ -1,7 +1,7 @@
 //! The identity that the factory gave the device, judged by a signature of its key.
 
 use super::device::Device;
-use super::entry::Entity;
+use super::entry::TokenEntry;
 use super::prove::{Proof, prove};
 use super::{IdentityError, IdentityErrorKind};
 use crate::store::SignError;
@@ -39,7 +39,7 @@ impl Device {
             Err((_, fault)) => return FactoryIdentity::Unusable(fault),
         };
         let mut why = factory.unread;
-        for key in factory.entities.iter().filter_map(|one| one.key.as_ref()) {
+        for key in factory.entries.iter().filter_map(|one| one.key.as_ref()) {
             match prove(&self.tpm, key, key.public()) {
                 Proof::Belongs | Proof::Untried | Proof::None(SignError::NotLoggedIn) => {
                     return FactoryIdentity::Usable;
@@ -52,13 +52,13 @@ impl Device {
                 Proof::None(error) => why = Some(error.into()),
             }
         }
-        let is_device = |one: &Entity| {
+        let is_device = |one: &TokenEntry| {
             !one.attests && !one.certificate().is_some_and(Certificate::is_authority)
         };
         let missing = |what| IdentityError::new(IdentityErrorKind::NotFound, what);
         match why {
             Some(fault) => FactoryIdentity::Unusable(fault),
-            None if factory.entities.iter().any(is_device) => FactoryIdentity::Unusable(missing(
+            None if factory.entries.iter().any(is_device) => FactoryIdentity::Unusable(missing(
                 "the TPM has no key for the factory's certificate",
             )),
             None => FactoryIdentity::Absent(missing("the factory gave the device no identity")),

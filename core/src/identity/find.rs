@@ -1,7 +1,7 @@
 //! What is meant by a name that somebody gives to `devid`.
 
 use super::device::{Contents, Device};
-use super::entry::{Entity, FACTORY};
+use super::entry::{FACTORY, TokenEntry};
 use super::{IdentityError, IdentityErrorKind};
 use crate::key::hex;
 use crate::uri::{Class, Uri};
@@ -14,12 +14,12 @@ impl Device {
     /// # Errors
     ///
     /// Nothing bears it, or several keys do, or the URI is wrong.
-    pub fn find(&self, name: &str) -> Result<Entity, IdentityError> {
+    pub fn find(&self, name: &str) -> Result<TokenEntry, IdentityError> {
         if Uri::is_uri(name) {
             return self.find_by_uri(name);
         }
         let contents = self.contents();
-        let mut found: Vec<_> = contents.entities.iter().collect();
+        let mut found: Vec<_> = contents.entries.iter().collect();
         found.retain(|one| one.is_called(name));
         if name == FACTORY && found.iter().any(|one| one.token == FACTORY) {
             found.retain(|one| one.token == FACTORY);
@@ -32,33 +32,33 @@ impl Device {
             .clone()
             .find(|one| one.key.is_some() && first.key.is_some())
         {
-            None => Ok(Entity::clone(first)),
+            None => Ok(TokenEntry::clone(first)),
             Some(other) => Err(two_keys(name, first, other)),
         }
     }
 
     /// A key goes before certificates that the URI names as well.
-    fn find_by_uri(&self, text: &str) -> Result<Entity, IdentityError> {
+    fn find_by_uri(&self, text: &str) -> Result<TokenEntry, IdentityError> {
         let uri =
             Uri::parse(text).map_err(|why| IdentityError::new(IdentityErrorKind::Usage, why))?;
         let contents = self.contents();
-        let mut found: Vec<_> = contents.entities.iter().collect();
+        let mut found: Vec<_> = contents.entries.iter().collect();
         found.retain(|one| one.is_named_by(&uri) && uri.matches_serial(contents.serial(one)));
         if found.iter().any(|one| one.key.is_some()) {
             found.retain(|one| one.key.is_some());
         }
         match found[..] {
             [] => Err(contents.no_such(text)),
-            [one] => Ok(Entity::clone(one)),
+            [one] => Ok(TokenEntry::clone(one)),
             [first, other, ..] => Err(two_keys(text, first, other)),
         }
     }
 }
 
-fn two_keys(name: &str, one: &Entity, other: &Entity) -> IdentityError {
-    let told = |entity: &Entity| match one.token == other.token {
-        true => hex(&entity.id),
-        false => format!("{}/{}", entity.token, entity.label),
+fn two_keys(name: &str, one: &TokenEntry, other: &TokenEntry) -> IdentityError {
+    let told = |entry: &TokenEntry| match one.token == other.token {
+        true => hex(&entry.id),
+        false => format!("{}/{}", entry.token, entry.label),
     };
     let how = match one.token == other.token {
         true => "its id",
@@ -75,7 +75,7 @@ fn two_keys(name: &str, one: &Entity, other: &Entity) -> IdentityError {
     )
 }
 
-impl Entity {
+impl TokenEntry {
     /// Whether it is meant by this name.
     fn is_called(&self, name: &str) -> bool {
         let in_token = |label: &str| self.label == label;
@@ -86,7 +86,7 @@ impl Entity {
     }
 }
 
-impl Entity {
+impl TokenEntry {
     /// Whether a PKCS#11 URI names its key or one of its certificates; the token's serial number is
     /// not looked at.
     fn is_named_by(&self, uri: &Uri) -> bool {
@@ -107,9 +107,9 @@ impl Entity {
 
 impl Contents {
     /// The serial number of the token that shows it; empty if it is in no token.
-    fn serial(&self, entity: &Entity) -> &str {
+    fn serial(&self, entry: &TokenEntry) -> &str {
         let mut serials = self.serials.iter();
-        let of_token = serials.find(|(token, _)| *token == entity.token);
+        let of_token = serials.find(|(token, _)| *token == entry.token);
         of_token.map_or("", |(_, serial)| serial)
     }
 
@@ -121,7 +121,7 @@ impl Contents {
         }) {
             return fault.clone().while_doing(format!("token {token}"));
         }
-        let labels: Vec<&str> = self.entities.iter().map(|one| one.label.as_str()).collect();
+        let labels: Vec<&str> = self.entries.iter().map(|one| one.label.as_str()).collect();
         let why = self.faults.first();
         let hint = match (labels.is_empty(), why) {
             (true, Some((_, fault))) => fault.text.clone(),

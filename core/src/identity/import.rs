@@ -3,7 +3,7 @@
 use super::IdentityError;
 use super::ca_certificates::above;
 use super::device::Device;
-use super::entry::Entity;
+use super::entry::TokenEntry;
 use super::software::Software;
 use super::trusted_files::certificates_of;
 use crate::store::devid::DevidStore;
@@ -87,10 +87,14 @@ impl Device {
     }
 
     /// The key that the certificate is for.
-    fn owner_of(&self, certificate: &Certificate, path: &Path) -> Result<Entity, IdentityError> {
+    fn owner_of(
+        &self,
+        certificate: &Certificate,
+        path: &Path,
+    ) -> Result<TokenEntry, IdentityError> {
         let public = certificate.public_key();
         let contents = self.contents();
-        let mut keys = contents.entities.into_iter().filter(|one| {
+        let mut keys = contents.entries.into_iter().filter(|one| {
             (one.software.is_some() || (self.store_of(one).is_some() && one.key.is_some()))
                 && one.public.is_some()
         });
@@ -116,7 +120,7 @@ impl Device {
     fn take(
         &self,
         store: &DevidStore,
-        owner: &Entity,
+        owner: &TokenEntry,
         certificate: Certificate,
         authorities: &[Certificate],
     ) -> Result<Imported, IdentityError> {
@@ -151,7 +155,7 @@ impl Device {
 
     fn take_in_software(
         &self,
-        owner: &Entity,
+        owner: &TokenEntry,
         certificate: &Certificate,
         authorities: &[Certificate],
     ) -> Result<Imported, IdentityError> {

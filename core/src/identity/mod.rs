@@ -38,7 +38,7 @@ pub use description::{CertificateDescription, Description, KeyDescription};
 pub use device::{Contents, Device};
 pub use doctor::{Finding, Health, doctor};
 pub use endorsement::tpm_of;
-pub use entry::{EXISTING, Entity, FACTORY, OWN, Placed, SOFTWARE};
+pub use entry::{EXISTING, FACTORY, OWN, Placed, SOFTWARE, TokenEntry};
 pub use error::{IdentityError, IdentityErrorKind};
 pub use import::Imported;
 pub use keys::Keeping;

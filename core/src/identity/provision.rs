@@ -309,7 +309,7 @@ impl Device {
                 unread: Some(fault),
                 ..
             }) => return Err(fault),
-            Ok(read) => read.entities,
+            Ok(read) => read.entries,
             Err((_, fault)) if fault.kind == IdentityErrorKind::NotFound => Vec::new(),
             // No TPM, and it is not needed: then nobody knows what the factory called it.
             Err((_, fault)) if fault.kind == IdentityErrorKind::Tpm => {
@@ -319,7 +319,7 @@ impl Device {
             Err((_, fault)) => return Err(fault),
         };
         let identity = factory.iter().find(|one| !one.attests && one.key.is_some());
-        Ok(match identity.and_then(super::Entity::certificate) {
+        Ok(match identity.and_then(super::TokenEntry::certificate) {
             Some(certificate) => Subject::copied(certificate)?,
             None => Subject::of_key(public)?,
         })

@@ -3,7 +3,7 @@
 //! device moved to its TPM they stay as `*.pre-tpm` until somebody prunes them.
 
 use super::IdentityError;
-use super::entry::{Entity, OWN, Placed, SOFTWARE, authority_label, is_authority_of, place};
+use super::entry::{OWN, Placed, SOFTWARE, TokenEntry, authority_label, is_authority_of, place};
 use super::free_name::free_name;
 use super::key_file::key_in;
 use super::trusted_files::certificates_of;
@@ -237,7 +237,7 @@ impl Software {
 
 impl Software {
     /// The software identity, if there is one, and the certificates of the CAs above it.
-    pub(super) fn entities(&self) -> Result<Vec<Entity>, IdentityError> {
+    pub(super) fn entries(&self) -> Result<Vec<TokenEntry>, IdentityError> {
         let (_, Some(public)) = self.halves()? else {
             return Ok(Vec::new());
         };
@@ -251,7 +251,7 @@ impl Software {
         let certificate = self.certificate()?;
         let mine = certificate.filter(|one| one.public_key().as_ref() == Some(&public));
         let mine = mine.map(|one| placed(self.certificate_path(), one, OWN.into()));
-        let mut found = vec![Entity {
+        let mut found = vec![TokenEntry {
             token: SOFTWARE.into(),
             token_label: SOFTWARE.into(),
             label: OWN.into(),

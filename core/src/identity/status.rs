@@ -1,7 +1,7 @@
 //! How the device is: where its identity lives, and how its TPM does.
 
 use super::device::{Contents, Device};
-use super::entry::{Entity, FACTORY, OWN};
+use super::entry::{FACTORY, OWN, TokenEntry};
 use super::factory::FactoryIdentity;
 use super::master::MasterState;
 use super::observe::Observed;
@@ -220,11 +220,11 @@ impl Device {
     }
 
     fn roles(&self, contents: &Contents) -> Vec<Role> {
-        let is_role = |one: &&Entity| {
+        let is_role = |one: &&TokenEntry| {
             one.key.is_some() || !one.certificate().is_some_and(Certificate::is_authority)
         };
         contents
-            .entities
+            .entries
             .iter()
             .filter(is_role)
             .map(|one| Role::of(one, self.is_existing(one)))
@@ -240,7 +240,7 @@ impl Device {
                 Ok(MasterState::Elsewhere(_) | MasterState::Gone(_)) => Some(false),
                 Ok(MasterState::None) | Err(_) => None,
             },
-            needed: contents.entities.iter().any(|one| !one.file.is_empty()),
+            needed: contents.entries.iter().any(|one| !one.file.is_empty()),
             command: fault.as_ref().and_then(|mend| mend.command.clone()),
             mend: fault.map(|mend| mend.words),
         }
@@ -248,34 +248,34 @@ impl Device {
 }
 
 impl Role {
-    fn of(entity: &Entity, existing: bool) -> Self {
-        let role = match (entity.token.as_str(), entity.attests) {
+    fn of(entry: &TokenEntry, existing: bool) -> Self {
+        let role = match (entry.token.as_str(), entry.attests) {
             _ if existing => "existing",
             (_, true) => "attestation",
             (FACTORY, _) => "factory",
-            (OWN, _) if entity.label == OWN => "own",
-            _ if entity.software.is_some() => "own",
+            (OWN, _) if entry.label == OWN => "own",
+            _ if entry.software.is_some() => "own",
             _ => "service",
         };
         let place = |key: &crate::store::Key| match key.handle() {
             Some(handle) => format!("0x{handle:08X}"),
-            None if entity.file.is_empty() => "derived when needed".into(),
-            None => format!("{}.pem", entity.file),
+            None if entry.file.is_empty() => "derived when needed".into(),
+            None => format!("{}.pem", entry.file),
         };
-        let key = entity
+        let key = entry
             .key
             .as_ref()
             .map(|key| format!("{}, {}", key.public(), place(key)));
-        let in_file = entity
+        let in_file = entry
             .software
             .as_ref()
             .map(|path| format!("in {}", path.display()));
         Self {
             role,
-            label: entity.label.clone(),
+            label: entry.label.clone(),
             key: key.or(in_file),
-            certificate: entity.certificate().map(Certificate::subject),
-            expiry: entity.certificate().map(|one| Expiry::of(one, now())),
+            certificate: entry.certificate().map(Certificate::subject),
+            expiry: entry.certificate().map(|one| Expiry::of(one, now())),
         }
     }
 }

@@ -2,7 +2,7 @@
 //! (IEEE 802.1AR, section 8), and somebody trusted issued it.
 
 use super::device::Device;
-use super::entry::Entity;
+use super::entry::TokenEntry;
 use super::key_file::key_in;
 use super::prove::{Proof, UNTRIED, prove};
 use super::trusted_files::{believed, certificates_of};
@@ -109,33 +109,33 @@ impl Device {
     ///
     /// There is nothing to verify, or a file cannot be read, or the TPM cannot be asked, or the PIN
     /// is wrong.
-    pub fn verify(&self, entity: &Entity, how: Verification) -> Result<Report, IdentityError> {
-        let Some(certificate) = entity.certificate() else {
+    pub fn verify(&self, entry: &TokenEntry, how: Verification) -> Result<Report, IdentityError> {
+        let Some(certificate) = entry.certificate() else {
             return Err(IdentityError::new(
                 IdentityErrorKind::NotFound,
                 format!(
                     "{}: there is no certificate for this key; devid csr {} makes a request for \
                      one, devid import-cert takes what the CA answers",
-                    entity.label,
-                    argument(&entity.label)
+                    entry.label,
+                    argument(&entry.label)
                 ),
             ));
         };
-        self.unlock_for(entity)?;
+        self.unlock_for(entry)?;
         let trusted = self.trusted(how.authorities)?;
         let others = self.known_authorities();
         let mut lists = Vec::new();
         for path in how.revoked {
             lists.extend(lists_of(path)?);
         }
-        let key = self.key_point(entity, certificate, how.pin)?;
+        let key = self.key_point(entry, certificate, how.pin)?;
         let now = now();
         let way = trusted.way(certificate, &others, now.ok())?;
         let mut points = profile_points(certificate);
         points.push(validity_point(certificate, now));
         points.push(chain_point(&way));
         points.push(revocation_point(&way, &lists, now));
-        Ok(Report::of(entity, key, &way, points, &self.config.trust))
+        Ok(Report::of(entry, key, &way, points, &self.config.trust))
     }
 
     /// What is trusted: a file given with the call, and the folder `trust`.
@@ -175,7 +175,7 @@ impl Device {
 
     /// Certificates of CAs that are not trusted for being known.
     fn known_authorities(&self) -> Vec<Certificate> {
-        let all = self.contents().entities.into_iter();
+        let all = self.contents().entries.into_iter();
         let certificates = all.flat_map(|one| one.certificates);
         let certificates = certificates.map(|placed| placed.certificate);
         certificates.filter(Certificate::is_authority).collect()
@@ -184,7 +184,7 @@ impl Device {
     /// Passed or noted only if the key signed.
     fn key_point(
         &self,
-        entity: &Entity,
+        entry: &TokenEntry,
         certificate: &Certificate,
         pin: Option<&Secret>,
     ) -> Result<Point, IdentityError> {
@@ -192,14 +192,14 @@ impl Device {
             let why = "the certified key is of a kind that is not supported".into();
             return Ok(Point::skipped(KEY, why));
         };
-        if let Some(path) = &entity.software {
+        if let Some(path) = &entry.software {
             return Ok(match self.prove_file(path, &public) {
                 Ok(proof) => proof_point(proof, Some(path))?,
                 Err(point) => point,
             });
         }
-        let Some(key) = &entity.key else {
-            return Ok(match (entity.attests, certificate.is_authority()) {
+        let Some(key) = &entry.key else {
+            return Ok(match (entry.attests, certificate.is_authority()) {
                 (true, _) => Point::skipped(
                     KEY,
                     "an attestation key signs only what the TPM itself made".into(),
@@ -210,7 +210,7 @@ impl Device {
         };
         let proof = match (prove(&self.tpm, key, &public), pin) {
             (Proof::None(SignError::NotLoggedIn), Some(pin)) => {
-                let opened = self.logged_in(entity, key, pin)?;
+                let opened = self.logged_in(entry, key, pin)?;
                 prove(&self.tpm, &opened, &public)
             }
             (proof, _) => proof,
@@ -227,18 +227,18 @@ impl Device {
         Ok(prove(&self.tpm, &key, public))
     }
 
-    /// The key of an entity whose token asks for a PIN, after a login with this one.
+    /// The key of an entry whose token asks for a PIN, after a login with this one.
     pub(super) fn logged_in(
         &self,
-        entity: &Entity,
+        entry: &TokenEntry,
         key: &Arc<Key>,
         pin: &Secret,
     ) -> Result<Arc<Key>, IdentityError> {
         let fault = |error| match error {
             LoginError::Tpm(error) => IdentityError::from(error),
-            other => IdentityError::failed(format!("{}: {other}", entity.label)),
+            other => IdentityError::failed(format!("{}: {other}", entry.label)),
         };
-        if let Some(store) = self.store_of(entity) {
+        if let Some(store) = self.store_of(entry) {
             store.login(Who::User, pin).map_err(fault)?;
             return Ok(Arc::clone(key));
         }
@@ -364,8 +364,8 @@ fn lists_of(path: &Path) -> Result<Vec<Crl>, IdentityError> {
 }
 
 impl Report {
-    fn of(entity: &Entity, key: Point, way: &Way, points: Vec<Point>, trust: &Path) -> Self {
-        let label = entity.label.clone();
+    fn of(entry: &TokenEntry, key: Point, way: &Way, points: Vec<Point>, trust: &Path) -> Self {
+        let label = entry.label.clone();
         let signed = matches!(key.outcome, Outcome::Passed | Outcome::Noted);
         let not_signed = key.text.clone();
         let mut all = vec![key];
@@ -403,7 +403,7 @@ impl Report {
                     "cannot be verified, because the CA certificate for it is not available: it is \
                      self-signed, by its own key{but}. {}; or trust this certificate itself, with \
                      --ca FILE or in {trust}",
-                    certified_by_a_ca(entity)
+                    certified_by_a_ca(entry)
                 ),
             ),
             Way::Open(issuer) => (
@@ -426,10 +426,10 @@ impl Report {
     }
 }
 
-fn certified_by_a_ca(entity: &Entity) -> String {
+fn certified_by_a_ca(entry: &TokenEntry) -> String {
     format!(
         "Have a CA certify it (devid csr {}, then devid import-cert)",
-        argument(&entity.label)
+        argument(&entry.label)
     )
 }
 

@@ -5,8 +5,8 @@ use crate::tpm::{Class, Limits, Refusals, Tcti, TpmError};
 use crate::x509::samples::{IS_CA, Party, Sample};
 use std::time::Duration;
 
-fn entity(certificate: Certificate) -> Entity {
-    Entity {
+fn entry(certificate: Certificate) -> TokenEntry {
+    TokenEntry {
         token: OWN.into(),
         token_label: OWN.into(),
         label: OWN.into(),
@@ -33,7 +33,7 @@ fn leaf() -> Certificate {
 }
 
 fn report(key: Point, way: &Way, points: Vec<Point>) -> Report {
-    Report::of(&entity(leaf()), key, way, points, Path::new("/trust"))
+    Report::of(&entry(leaf()), key, way, points, Path::new("/trust"))
 }
 
 /// Over all outcomes of the key, all ways and a point that is wrong or not.

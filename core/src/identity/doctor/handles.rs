@@ -4,7 +4,7 @@
 use super::Finding;
 use crate::identity::Contents;
 use crate::identity::device::Device;
-use crate::identity::entry::{Entity, FACTORY, OWN};
+use crate::identity::entry::{FACTORY, OWN, TokenEntry};
 use crate::identity::orphan::Orphan;
 use crate::identity::remedy::Mend;
 use crate::store::idevid::{IdevidStore, Taken};
@@ -112,11 +112,11 @@ impl Handles<'_> {
 
     fn taken(&self, handle: u32) -> Finding {
         let ok = |id, text| Finding::ok(id, HANDLE, text);
-        let at_handle = |one: &&Entity| {
+        let at_handle = |one: &&TokenEntry| {
             let key = one.key.as_ref();
             key.is_some_and(|key| key.handle() == Some(handle))
         };
-        if let Some(known) = self.contents.entities.iter().find(at_handle) {
+        if let Some(known) = self.contents.entries.iter().find(at_handle) {
             return match known.token.as_str() {
                 FACTORY => ok(
                     "handle.factory",
@@ -186,11 +186,11 @@ impl Handles<'_> {
                 _ => ok("handle.foreign", format!("a storage key, {key}")),
             };
         }
-        let of_key = |one: &&Entity| one.public.as_ref() == Some(key);
-        let certified = self.contents.entities.iter().find(of_key);
+        let of_key = |one: &&TokenEntry| one.public.as_ref() == Some(key);
+        let certified = self.contents.entries.iter().find(of_key);
         let what = match certified {
             Some(one) => format!("the key of the certificate {}", one.label),
-            None if self.contents.entities.iter().any(is_not_understood) => {
+            None if self.contents.entries.iter().any(is_not_understood) => {
                 "whether a certificate is for it is not known: the key in one is of a kind, or \
                  written in a way, that is not understood"
                     .into()
@@ -226,8 +226,8 @@ impl Handles<'_> {
 }
 
 /// Whether it is a certificate for nobody knows which key.
-fn is_not_understood(entity: &Entity) -> bool {
-    entity.public.is_none() && entity.key.is_none() && !entity.certificates.is_empty()
+fn is_not_understood(entry: &TokenEntry) -> bool {
+    entry.public.is_none() && entry.key.is_none() && !entry.certificates.is_empty()
 }
 
 /// What the factory's store took an index for.
@@ -260,11 +260,11 @@ fn taken_as(taken: &Taken, contents: &Contents, index: u32) -> Finding {
 }
 
 fn label_of(certificate: &Certificate, contents: &Contents) -> String {
-    let has = |one: &&Entity| {
+    let has = |one: &&TokenEntry| {
         let mut placed = one.certificates.iter();
         placed.any(|placed| placed.certificate == *certificate)
     };
-    let shown = contents.entities.iter().find(has);
+    let shown = contents.entries.iter().find(has);
     shown.map_or_else(
         || format!("of {}, which is shown nowhere", certificate.subject()),
         |one| one.label.clone(),
@@ -291,11 +291,11 @@ fn the_copy(device: &Device, contents: &Contents) -> Finding {
         )
     };
     let own = contents
-        .entities
+        .entries
         .iter()
         .find(|one| one.protected && one.token == OWN);
     let too_large = own
-        .and_then(Entity::certificate)
+        .and_then(TokenEntry::certificate)
         .map(|own| device.copy_too_large(own));
     if let Some(Ok(Some(why))) = too_large {
         return Finding::note("nv.too-large", INDEX, why);
@@ -304,10 +304,10 @@ fn the_copy(device: &Device, contents: &Contents) -> Finding {
         let text = "to hold a copy of the device's own certificate, and does not";
         return Finding::note("nv.copy-bad", INDEX, text.into()).mended(write());
     };
-    let of_key = |one: &&Entity| {
+    let of_key = |one: &&TokenEntry| {
         one.token != FACTORY && one.key.is_some() && one.public == certificate.public_key()
     };
-    match contents.entities.iter().find(of_key) {
+    match contents.entries.iter().find(of_key) {
         Some(_) => Finding::ok(
             "nv.copy",
             INDEX,

@@ -4,7 +4,7 @@
 use super::{Finding, Health};
 use crate::config::Own;
 use crate::identity::device::Device;
-use crate::identity::entry::{Entity, FACTORY, SOFTWARE};
+use crate::identity::entry::{FACTORY, SOFTWARE, TokenEntry};
 use crate::identity::factory::FactoryIdentity;
 use crate::identity::free_name::{free_name, free_numbered};
 use crate::identity::observe::Observed;
@@ -212,7 +212,7 @@ fn ends(contents: &Contents, findings: &mut Vec<Finding>) {
             return;
         }
     };
-    for one in &contents.entities {
+    for one in &contents.entries {
         let has_key = one.key.is_some() || one.software.is_some();
         let Some(certificate) = one.certificate().filter(|_| has_key) else {
             continue;
@@ -264,18 +264,18 @@ fn is_soon(now: Time, until: Time) -> bool {
     until.unix_seconds() - now.unix_seconds() < SOON
 }
 
-fn renewal(entity: &Entity) -> Mend {
-    match entity.token.as_str() {
+fn renewal(entry: &TokenEntry) -> Mend {
+    match entry.token.as_str() {
         FACTORY => Mend::by(
             "Only its maker can renew it: put the new certificate, for the same key, on the disk, \
              and certificate = \"/PATH.pem\" under [[identity]] in config.toml",
         ),
         token => {
             let name = match token {
-                SOFTWARE => format!("{token}/{}", entity.label),
-                _ => entity.label.clone(),
+                SOFTWARE => format!("{token}/{}", entry.label),
+                _ => entry.label.clone(),
             };
-            let file = format!("{}.csr", entity.label.replace('/', "-"));
+            let file = format!("{}.csr", entry.label.replace('/', "-"));
             Mend::run(
                 "Have a CA certify this request, and give devid import-cert what it answers",
                 format!(

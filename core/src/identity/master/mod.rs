@@ -6,7 +6,7 @@ pub use renewal::{KeptObject, LostObject, Renewal, renew_master};
 
 use super::IdentityError;
 use super::device::Device;
-use super::entry::Entity;
+use super::entry::TokenEntry;
 use super::observe::Observed;
 use super::remedy::Mend;
 use super::state::{Plan, Policy, Refusal};
@@ -76,9 +76,9 @@ impl Device {
 
     /// Whether a key of ours is in its handle, and its file cannot bring it back there: it was made
     /// below a master key that is gone.
-    pub(super) fn lives_in_handle_alone(&self, entity: &Entity) -> bool {
-        let store = self.store_of(entity);
-        let key = entity.key.as_ref();
+    pub(super) fn lives_in_handle_alone(&self, entry: &TokenEntry) -> bool {
+        let store = self.store_of(entry);
+        let key = entry.key.as_ref();
         store
             .zip(key)
             .is_some_and(|(store, key)| store.lives_in_handle_alone(key))

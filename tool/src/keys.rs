@@ -38,11 +38,11 @@ pub(crate) fn generate(
 
 /// The keys of all tokens with a key folder.
 pub(crate) fn list(device: &Device, form: Form) -> Result<Answer, Failure> {
-    let contents = device.contents();
-    if let Some((_, fault)) = contents.faults.iter().find(|(token, _)| *token == OWN) {
+    let inventory = device.inventory();
+    if let Some((_, fault)) = inventory.faults.iter().find(|(token, _)| *token == OWN) {
         return Err(fault.clone().into());
     }
-    let own = contents
+    let own = inventory
         .entries
         .iter()
         .filter(|one| one.token != FACTORY && one.key.is_some());

@@ -31,7 +31,7 @@ pub struct Device {
 
 /// What is in the tokens.
 #[derive(Debug, Default)]
-pub struct Contents {
+pub struct Inventory {
     /// Serial numbers of the tokens that could be read.
     pub serials: Vec<(String, String)>,
     /// Factory identities, their issuers, own keys, other certificates.
@@ -118,29 +118,29 @@ impl Device {
     }
 
     /// All that the tokens hold. One that cannot be read does not hide the others.
-    pub fn contents(&self) -> Contents {
-        let mut contents = Contents::default();
+    pub fn inventory(&self) -> Inventory {
+        let mut inventory = Inventory::default();
         let own = self.stores().map(|store| self.read(store));
         for entries in std::iter::once(self.factory()).chain(own) {
             match entries {
                 Ok(read) => {
                     let unread = read.unread.map(|fault| (read.token.clone(), fault));
-                    contents.unread.extend(unread);
-                    contents.serials.push((read.token, read.serial));
-                    contents.entries.extend(read.entries);
+                    inventory.unread.extend(unread);
+                    inventory.serials.push((read.token, read.serial));
+                    inventory.entries.extend(read.entries);
                 }
-                Err(fault) => contents.faults.push(fault),
+                Err(fault) => inventory.faults.push(fault),
             }
         }
         match Software::of(&self.config.state).entries() {
-            Ok(found) => contents.entries.extend(found),
-            Err(fault) => contents.faults.push((SOFTWARE.into(), fault)),
+            Ok(found) => inventory.entries.extend(found),
+            Err(fault) => inventory.faults.push((SOFTWARE.into(), fault)),
         }
         match self.existing_entity() {
-            Ok(found) => contents.entries.extend(found),
-            Err(fault) => contents.faults.push((SOFTWARE.into(), fault)),
+            Ok(found) => inventory.entries.extend(found),
+            Err(fault) => inventory.faults.push((SOFTWARE.into(), fault)),
         }
-        contents
+        inventory
     }
 
     /// The factory's identities and the certificates of their issuers.

@@ -1,6 +1,6 @@
 //! What is meant by a name that somebody gives to `devid`.
 
-use super::device::{Contents, Device};
+use super::device::{Device, Inventory};
 use super::entry::{FACTORY, TokenEntry};
 use super::{IdentityError, IdentityErrorKind};
 use crate::key::hex;
@@ -18,14 +18,14 @@ impl Device {
         if Uri::is_uri(name) {
             return self.find_by_uri(name);
         }
-        let contents = self.contents();
-        let mut found: Vec<_> = contents.entries.iter().collect();
+        let inventory = self.inventory();
+        let mut found: Vec<_> = inventory.entries.iter().collect();
         found.retain(|one| one.is_called(name));
         if name == FACTORY && found.iter().any(|one| one.token == FACTORY) {
             found.retain(|one| one.token == FACTORY);
         }
         let Some(first) = found.first() else {
-            return Err(contents.no_such(name));
+            return Err(inventory.no_such(name));
         };
         let others = found.iter().skip(1);
         match others
@@ -41,14 +41,14 @@ impl Device {
     fn find_by_uri(&self, text: &str) -> Result<TokenEntry, IdentityError> {
         let uri =
             Uri::parse(text).map_err(|why| IdentityError::new(IdentityErrorKind::Usage, why))?;
-        let contents = self.contents();
-        let mut found: Vec<_> = contents.entries.iter().collect();
-        found.retain(|one| one.is_named_by(&uri) && uri.matches_serial(contents.serial(one)));
+        let inventory = self.inventory();
+        let mut found: Vec<_> = inventory.entries.iter().collect();
+        found.retain(|one| one.is_named_by(&uri) && uri.matches_serial(inventory.serial(one)));
         if found.iter().any(|one| one.key.is_some()) {
             found.retain(|one| one.key.is_some());
         }
         match found[..] {
-            [] => Err(contents.no_such(text)),
+            [] => Err(inventory.no_such(text)),
             [one] => Ok(TokenEntry::clone(one)),
             [first, other, ..] => Err(two_keys(text, first, other)),
         }
@@ -105,7 +105,7 @@ impl TokenEntry {
     }
 }
 
-impl Contents {
+impl Inventory {
     /// The serial number of the token that shows it; empty if it is in no token.
     fn serial(&self, entry: &TokenEntry) -> &str {
         let mut serials = self.serials.iter();

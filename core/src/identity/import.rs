@@ -93,17 +93,17 @@ impl Device {
         path: &Path,
     ) -> Result<TokenEntry, IdentityError> {
         let public = certificate.public_key();
-        let contents = self.contents();
-        let mut keys = contents.entries.into_iter().filter(|one| {
+        let inventory = self.inventory();
+        let mut keys = inventory.entries.into_iter().filter(|one| {
             (one.software.is_some() || (self.store_of(one).is_some() && one.key.is_some()))
                 && one.public.is_some()
         });
         keys.find(|one| one.public == public).ok_or_else(|| {
             // In what cannot be read it may be.
-            let unread = contents
+            let unread = inventory
                 .faults
                 .iter()
-                .chain(&contents.unread)
+                .chain(&inventory.unread)
                 .filter(|(_, fault)| fault.kind != super::IdentityErrorKind::NotFound);
             let unread: String = unread
                 .map(|(token, fault)| format!(" Token {token}: {fault}."))

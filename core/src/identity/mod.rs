@@ -35,7 +35,7 @@ mod untrusted;
 mod verify;
 
 pub use description::{CertificateDescription, Description, KeyDescription};
-pub use device::{Contents, Device};
+pub use device::{Device, Inventory};
 pub use doctor::{Finding, Health, doctor};
 pub use endorsement::tpm_of;
 pub use entry::{EXISTING, FACTORY, OWN, Placed, SOFTWARE, TokenEntry};

@@ -1,6 +1,6 @@
 //! How the device is: where its identity lives, and how its TPM does.
 
-use super::device::{Contents, Device};
+use super::device::{Device, Inventory};
 use super::entry::{FACTORY, OWN, TokenEntry};
 use super::factory::FactoryIdentity;
 use super::master::MasterState;
@@ -162,10 +162,10 @@ pub struct TpmStatus {
 impl Device {
     /// Looks at everything, and changes nothing.
     pub fn status(&self) -> Status {
-        let contents = self.contents();
+        let inventory = self.inventory();
         let seen = self.observe();
         let marker = seen.as_ref().ok().and_then(|seen| self.marker_lie(seen));
-        let master = self.master_key(&contents, seen.as_ref().ok());
+        let master = self.master_key(&inventory, seen.as_ref().ok());
         let found = seen.and_then(|seen| self.in_use(&seen));
         let (mode, identity, fault) = match found {
             Ok((mode, whose)) => (mode, Some(whose), None),
@@ -180,7 +180,7 @@ impl Device {
             reason: fault.map(|fault| fault.text),
             tpm_is_out_of_reach: out_of_reach,
             marker: marker.map(|(what, mend)| format!("{what}. {mend}")),
-            roles: self.roles(&contents),
+            roles: self.roles(&inventory),
             master,
             tpm: TpmStatus::of(&self.tpm).ok(),
             tcti: self.config.tcti.to_string(),
@@ -219,11 +219,11 @@ impl Device {
         }
     }
 
-    fn roles(&self, contents: &Contents) -> Vec<Role> {
+    fn roles(&self, inventory: &Inventory) -> Vec<Role> {
         let is_role = |one: &&TokenEntry| {
             one.key.is_some() || !one.certificate().is_some_and(Certificate::is_authority)
         };
-        contents
+        inventory
             .entries
             .iter()
             .filter(is_role)
@@ -231,7 +231,7 @@ impl Device {
             .collect()
     }
 
-    fn master_key(&self, contents: &Contents, seen: Option<&Observed>) -> MasterKey {
+    fn master_key(&self, inventory: &Inventory, seen: Option<&Observed>) -> MasterKey {
         let fault = self.master_fault(seen).ok().flatten().map(|said| said.mend);
         MasterKey {
             handle: format!("0x{:08X}", self.config.master.handle),
@@ -240,7 +240,7 @@ impl Device {
                 Ok(MasterState::Elsewhere(_) | MasterState::Gone(_)) => Some(false),
                 Ok(MasterState::None) | Err(_) => None,
             },
-            needed: contents.entries.iter().any(|one| !one.file.is_empty()),
+            needed: inventory.entries.iter().any(|one| !one.file.is_empty()),
             command: fault.as_ref().and_then(|mend| mend.command.clone()),
             mend: fault.map(|mend| mend.words),
         }

@@ -175,7 +175,7 @@ impl Device {
 
     /// Certificates of CAs that are not trusted for being known.
     fn known_authorities(&self) -> Vec<Certificate> {
-        let all = self.contents().entries.into_iter();
+        let all = self.inventory().entries.into_iter();
         let certificates = all.flat_map(|one| one.certificates);
         let certificates = certificates.map(|placed| placed.certificate);
         certificates.filter(Certificate::is_authority).collect()

@@ -14,7 +14,7 @@ use crate::identity::remedy::Mend;
 use crate::identity::software::Software;
 use crate::identity::state::{Marker, Plan, Policy};
 use crate::identity::status::{NONE_AT_ALL, NONE_YET};
-use crate::identity::{Contents, IdentityErrorKind};
+use crate::identity::{IdentityErrorKind, Inventory};
 use crate::shell::{quoted, word};
 use crate::x509::clock::{now, valid_at};
 use crate::x509::{Time, Unreadable};
@@ -26,7 +26,7 @@ const ABOUT: &str = "identity";
 const SOON: i64 = 30 * 24 * 60 * 60;
 
 pub(super) fn look_at(device: &Device, findings: &mut Vec<Finding>) {
-    let contents = device.contents();
+    let inventory = device.inventory();
     match device.observe() {
         Ok(seen) => {
             own(device, &seen, findings);
@@ -59,7 +59,7 @@ pub(super) fn look_at(device: &Device, findings: &mut Vec<Finding>) {
         }
     }
     factory(device, findings);
-    ends(&contents, findings);
+    ends(&inventory, findings);
     trust(device, findings);
 }
 
@@ -199,7 +199,7 @@ fn factory(device: &Device, findings: &mut Vec<Finding>) {
 }
 
 /// Certificates of keys that are over, or soon will be.
-fn ends(contents: &Contents, findings: &mut Vec<Finding>) {
+fn ends(inventory: &Inventory, findings: &mut Vec<Finding>) {
     let now = match now() {
         Ok(now) => now,
         Err(built) => {
@@ -212,7 +212,7 @@ fn ends(contents: &Contents, findings: &mut Vec<Finding>) {
             return;
         }
     };
-    for one in &contents.entries {
+    for one in &inventory.entries {
         let has_key = one.key.is_some() || one.software.is_some();
         let Some(certificate) = one.certificate().filter(|_| has_key) else {
             continue;

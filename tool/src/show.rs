@@ -4,7 +4,7 @@ use crate::cli::Form;
 use crate::output::{Answer, Failure};
 use crate::text::{line, row};
 use devid_core::identity::{
-    CertificateDescription, Description, Device, IdentityErrorKind, Inventory, KeyDescription,
+    CertificateDescription, Device, EntryDescription, IdentityErrorKind, Inventory, KeyDescription,
     SOFTWARE,
 };
 use devid_core::x509::Meaning;
@@ -14,7 +14,7 @@ use serde::Serialize;
 #[derive(Serialize)]
 struct Listed {
     tokens: Vec<Token>,
-    objects: Vec<Description>,
+    objects: Vec<EntryDescription>,
 }
 
 #[derive(Serialize)]
@@ -60,7 +60,7 @@ pub(crate) fn list(device: &Device, form: Form) -> Result<Answer, Failure> {
     Answer::new(form, &listed, || paragraphs(&inventory, &listed.objects))
 }
 
-fn paragraphs(inventory: &Inventory, objects: &[Description]) -> String {
+fn paragraphs(inventory: &Inventory, objects: &[EntryDescription]) -> String {
     let mut text = String::new();
     for (token, serial) in &inventory.serials {
         row(&mut text, format_args!("token {token}, serial {serial}"));
@@ -100,7 +100,7 @@ pub(crate) fn show(device: &Device, label: &str, form: Form) -> Result<Answer, F
     Answer::new(form, &description, || whole(&description))
 }
 
-fn whole(description: &Description) -> String {
+fn whole(description: &EntryDescription) -> String {
     let mut text = String::new();
     row(&mut text, &description.label);
     line(&mut text, "token", &description.token);
@@ -123,7 +123,7 @@ fn whole(description: &Description) -> String {
     text
 }
 
-fn brief(object: &Description) -> String {
+fn brief(object: &EntryDescription) -> String {
     let mut text = String::new();
     row(&mut text, &object.label);
     if let Some(key) = &object.key {

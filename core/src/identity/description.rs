@@ -11,7 +11,7 @@ use serde::Serialize;
 
 /// An [`TokenEntry`] in words, for people and programs.
 #[derive(Debug, Clone, Serialize)]
-pub struct Description {
+pub struct EntryDescription {
     /// The token that shows it.
     pub token: String,
     /// Its label.
@@ -56,13 +56,13 @@ pub struct CertificateDescription {
 
 impl Device {
     /// An entry in words.
-    pub fn describe(&self, entry: &TokenEntry) -> Description {
+    pub fn describe(&self, entry: &TokenEntry) -> EntryDescription {
         let certificates = entry.certificates.iter().map(|placed| {
             let profile = Profile::of(&placed.certificate);
             let place = placed.place.clone();
             CertificateDescription { place, profile }
         });
-        Description {
+        EntryDescription {
             token: entry.token.clone(),
             label: entry.label.clone(),
             id: hex(&entry.id),

@@ -6,7 +6,7 @@ use super::entry::{FACTORY, OWN, Placed, SOFTWARE, TokenEntry, place};
 use super::software::Software;
 use crate::config::Config;
 use crate::store::devid::DevidStore;
-use crate::store::folder::{Description as About, Origin};
+use crate::store::folder::{Description, Origin};
 use crate::store::idevid::{Authority, Identity, IdevidStore};
 use crate::store::{Kind, Pins, Shown};
 use crate::tpm::{Refusals, TimeoutMemory, Tpm};
@@ -228,7 +228,12 @@ impl Device {
     }
 }
 
-fn placed(store: &DevidStore, shown: &Shown, certificate: &Certificate, about: &About) -> Placed {
+fn placed(
+    store: &DevidStore,
+    shown: &Shown,
+    certificate: &Certificate,
+    about: &Description,
+) -> Placed {
     let id = about.id.clone();
     Placed {
         certificate: certificate.clone(),

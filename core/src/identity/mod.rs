@@ -34,7 +34,7 @@ mod trusted_files;
 mod untrusted;
 mod verify;
 
-pub use description::{CertificateDescription, Description, KeyDescription};
+pub use description::{CertificateDescription, EntryDescription, KeyDescription};
 pub use device::{Device, Inventory};
 pub use doctor::{Finding, Health, doctor};
 pub use endorsement::tpm_of;

@@ -2,7 +2,7 @@
 
 use super::IdentityError;
 use super::endorsement::tpm_of;
-use super::entry::{FACTORY, OWN, Placed, SOFTWARE, TokenEntry, place};
+use super::entry::{CertificateEntry, FACTORY, OWN, SOFTWARE, TokenEntry, add_certificate};
 use super::software::Software;
 use crate::config::Config;
 use crate::store::devid::DevidStore;
@@ -214,7 +214,7 @@ impl Device {
                 }
                 Kind::Certificate(certificate, about) => {
                     let placed = placed(store, shown, certificate, about);
-                    place(placed, (token, &listing.label), &mut entries);
+                    add_certificate(placed, (token, &listing.label), &mut entries);
                 }
                 Kind::Public(..) | Kind::Data(_) => {}
             }
@@ -233,9 +233,9 @@ fn placed(
     shown: &Shown,
     certificate: &Certificate,
     about: &Description,
-) -> Placed {
+) -> CertificateEntry {
     let id = about.id.clone();
-    Placed {
+    CertificateEntry {
         certificate: certificate.clone(),
         label: about.label.clone(),
         id: id.unwrap_or_else(|| certificate.key_id().as_bytes().to_vec()),
@@ -269,7 +269,7 @@ fn of_identity(token: &str, identity: Identity) -> TokenEntry {
         software: None,
         public: identity.public,
         origin: Origin::Generated,
-        certificates: vec![Placed {
+        certificates: vec![CertificateEntry {
             certificate: identity.certificate,
             label: identity.label,
             id,
@@ -293,7 +293,7 @@ fn of_authority(token: &str, authority: Authority) -> TokenEntry {
         software: None,
         public: authority.certificate.public_key(),
         origin: Origin::Unknown,
-        certificates: vec![Placed {
+        certificates: vec![CertificateEntry {
             certificate: authority.certificate,
             label: authority.label,
             id,

@@ -38,7 +38,7 @@ pub struct TokenEntry {
     /// Where the key comes from.
     pub origin: Origin,
     /// The certificates for the key: valid ones first, then the newest.
-    pub certificates: Vec<Placed>,
+    pub certificates: Vec<CertificateEntry>,
     /// Whether the key only attests.
     pub attests: bool,
     /// Whether it is the device's own identity, which applications cannot destroy.
@@ -47,7 +47,7 @@ pub struct TokenEntry {
 
 /// A certificate and where it is.
 #[derive(Debug, Clone)]
-pub struct Placed {
+pub struct CertificateEntry {
     /// The certificate.
     pub certificate: Certificate,
     /// What it is called, which may be something else than its key.
@@ -68,7 +68,11 @@ impl TokenEntry {
 }
 
 /// Gives a certificate to its key, which was listed before it, or lists it alone.
-pub(super) fn place(placed: Placed, token: (&str, &str), all: &mut Vec<TokenEntry>) {
+pub(super) fn add_certificate(
+    placed: CertificateEntry,
+    token: (&str, &str),
+    all: &mut Vec<TokenEntry>,
+) {
     let public = placed.certificate.public_key();
     let owner = all
         .iter_mut()

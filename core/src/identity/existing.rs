@@ -5,7 +5,7 @@
 
 use super::IdentityError;
 use super::device::Device;
-use super::entry::{EXISTING, FACTORY, Placed, SOFTWARE, TokenEntry};
+use super::entry::{CertificateEntry, EXISTING, FACTORY, SOFTWARE, TokenEntry};
 use super::key_file::{Unread, key_in};
 use super::prove::{Proof, UNTRIED, prove};
 use super::state::Existing;
@@ -242,8 +242,8 @@ impl Device {
     }
 }
 
-fn placed(certificate: Certificate, path: &Path) -> Placed {
-    Placed {
+fn placed(certificate: Certificate, path: &Path) -> CertificateEntry {
+    CertificateEntry {
         label: EXISTING.into(),
         id: certificate.key_id().as_bytes().to_vec(),
         certificate,

@@ -127,7 +127,7 @@ impl Device {
         store.check_readable()?;
         let label = &owner.label;
         let (added, unrelated) = self.add_authorities(store, label, &certificate, authorities)?;
-        let is_new = |one: &&super::Placed| one.certificate != certificate;
+        let is_new = |one: &&super::CertificateEntry| one.certificate != certificate;
         let (old, same): (Vec<_>, Vec<_>) = owner.certificates.iter().partition(is_new);
         let known = !same.is_empty();
         if !known {

@@ -38,7 +38,7 @@ pub use description::{CertificateDescription, EntryDescription, KeyDescription};
 pub use device::{Device, Inventory};
 pub use doctor::{Finding, Health, doctor};
 pub use endorsement::tpm_of;
-pub use entry::{EXISTING, FACTORY, OWN, Placed, SOFTWARE, TokenEntry};
+pub use entry::{CertificateEntry, EXISTING, FACTORY, OWN, SOFTWARE, TokenEntry};
 pub use error::{IdentityError, IdentityErrorKind};
 pub use import::Imported;
 pub use keys::Keeping;

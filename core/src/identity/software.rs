@@ -3,7 +3,9 @@
 //! device moved to its TPM they stay as `*.pre-tpm` until somebody prunes them.
 
 use super::IdentityError;
-use super::entry::{OWN, Placed, SOFTWARE, TokenEntry, authority_label, is_authority_of, place};
+use super::entry::{
+    CertificateEntry, OWN, SOFTWARE, TokenEntry, add_certificate, authority_label, is_authority_of,
+};
 use super::free_name::free_name;
 use super::key_file::key_in;
 use super::trusted_files::certificates_of;
@@ -241,7 +243,7 @@ impl Software {
         let (_, Some(public)) = self.halves()? else {
             return Ok(Vec::new());
         };
-        let placed = |path: PathBuf, certificate: Certificate, label: String| Placed {
+        let placed = |path: PathBuf, certificate: Certificate, label: String| CertificateEntry {
             id: certificate.key_id().as_bytes().to_vec(),
             certificate,
             label,
@@ -267,7 +269,7 @@ impl Software {
         }];
         for (number, (path, authority)) in (1..).zip(self.authorities()?) {
             let label = authority_label(OWN, number);
-            place(
+            add_certificate(
                 placed(path, authority, label),
                 (SOFTWARE, SOFTWARE),
                 &mut found,

@@ -16,7 +16,7 @@ fn entry(certificate: Certificate) -> TokenEntry {
         software: None,
         public: certificate.public_key(),
         origin: Origin::Generated,
-        certificates: vec![crate::identity::Placed {
+        certificates: vec![crate::identity::CertificateEntry {
             certificate,
             label: OWN.into(),
             id: Vec::new(),

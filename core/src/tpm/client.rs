@@ -3,9 +3,9 @@
 
 use super::algorithms::Rest;
 use super::exchange::{Exchange, Refusals};
-use super::process_lock::{NoTurn, Turn};
+use super::process_lock::{NotLocked, ProcessLock};
 use super::transport::Pace;
-use super::wrapped::Nest;
+use super::wrapped::Connection;
 use super::{
     Capabilities, Class, Hash, KnownAlgorithms, Limits, Link, Lockout, Property, Root, SaltKey,
     SignatureScheme, Tcti, TimeoutMemory, TpmError,
@@ -34,13 +34,13 @@ pub struct Tpm {
     /// Held by one exchange.
     pub(super) link: Mutex<Option<Link>>,
     /// Links of their own for keys that stay loaded.
-    pub(super) nests: Mutex<Vec<Nest>>,
-    /// Keeps the other processes of ours away while a key of ours is in a slot that all share.
-    turn: Turn,
-    /// Keeps the others from trying a PIN while one is tried here.
-    pin_turn: Turn,
-    /// Keeps the others from keeping a key while one is kept here.
-    keeping_turn: Turn,
+    pub(super) connections: Mutex<Vec<Connection>>,
+    /// For slots of transient objects that all processes share.
+    slots_lock: ProcessLock,
+    /// For one try of a PIN.
+    pin_lock: ProcessLock,
+    /// For making a key of which there is to be one only.
+    new_key_lock: ProcessLock,
     timeout_memory: TimeoutMemory,
     /// Whether it has ever answered.
     answered: AtomicBool,
@@ -48,7 +48,7 @@ pub struct Tpm {
     faults: AtomicU64,
     refusals: Refusals,
     /// Names of keys that this process loads: what bears one in a shared slot may be flushed.
-    own_names: Mutex<HashSet<Vec<u8>>>,
+    flushable_names: Mutex<HashSet<Vec<u8>>>,
     /// The handle of the master key: what lies below it is ours too, whoever made it.
     pub(super) master: Option<u32>,
     /// The key for salts, and the count of faults when it was found.
@@ -67,22 +67,22 @@ pub struct Tpm {
 impl Tpm {
     /// No command is sent and nothing is opened yet.
     ///
-    /// `limits` bound each command, and the wait for one's turn.
-    /// `locks` is the folder where processes agree on whose turn it is.
+    /// `limits` bound each command, and each wait for a lock.
+    /// `locks` is the folder of the locks between processes.
     pub fn new(tcti: Tcti, limits: Limits, locks: &Path, refusals: Refusals) -> Self {
         Self {
-            turn: Turn::of_slots(&tcti, locks),
-            pin_turn: Turn::of_pins(&tcti, locks),
-            keeping_turn: Turn::of_keeping(locks),
+            slots_lock: ProcessLock::for_object_slots(&tcti, locks),
+            pin_lock: ProcessLock::for_pins(&tcti, locks),
+            new_key_lock: ProcessLock::for_new_keys(locks),
             timeout_memory: TimeoutMemory::default(),
             pace: Arc::new(Pace::new(limits, locks)),
             tcti,
             link: Mutex::new(None),
-            nests: Mutex::default(),
+            connections: Mutex::default(),
             answered: AtomicBool::new(false),
             faults: AtomicU64::new(0),
             refusals,
-            own_names: Mutex::default(),
+            flushable_names: Mutex::default(),
             master: None,
             salt_key: Mutex::default(),
             root: Root::default(),
@@ -98,9 +98,9 @@ impl Tpm {
     /// The same TPM, whose locks between processes are noted there for forked children.
     pub fn noting_locks(self, held: &'static Held) -> Self {
         Self {
-            turn: self.turn.noting(held),
-            pin_turn: self.pin_turn.noting(held),
-            keeping_turn: self.keeping_turn.noting(held),
+            slots_lock: self.slots_lock.noting(held),
+            pin_lock: self.pin_lock.noting(held),
+            new_key_lock: self.new_key_lock.noting(held),
             pace: Arc::new(self.pace.noting(held)),
             ..self
         }
@@ -115,25 +115,25 @@ impl Tpm {
         if let Some(link) = self.link.try_lock().and_then(|mut link| link.take()) {
             link.abandon();
         }
-        if let Some(mut nests) = self.nests.try_lock() {
-            nests.drain(..).for_each(Nest::abandon);
+        if let Some(mut connections) = self.connections.try_lock() {
+            connections.drain(..).for_each(Connection::abandon);
         }
-        let own_names = self.own_names.try_lock().map(|names| names.clone());
+        let flushable_names = self.flushable_names.try_lock().map(|names| names.clone());
         Self {
-            turn: self.turn.clone(),
-            pin_turn: self.pin_turn.clone(),
-            keeping_turn: self.keeping_turn.clone(),
+            slots_lock: self.slots_lock.clone(),
+            pin_lock: self.pin_lock.clone(),
+            new_key_lock: self.new_key_lock.clone(),
             timeout_memory: self.timeout_memory.clone(),
             answered: AtomicBool::new(self.has_answered()),
             // What was in doubt for the parent stays so, and what was not is so now.
             faults: AtomicU64::new(self.faults() + 1),
             pss_given_up: AtomicBool::new(!self.signs_pss()),
-            own_names: Mutex::new(own_names.unwrap_or_default()),
+            flushable_names: Mutex::new(flushable_names.unwrap_or_default()),
             master: self.master,
             tcti: self.tcti.clone(),
             pace: Arc::new(self.pace.for_child()),
             link: Mutex::new(None),
-            nests: Mutex::default(),
+            connections: Mutex::default(),
             refusals,
             salt_key: Mutex::default(),
             root: self.root.clone(),
@@ -175,7 +175,7 @@ impl Tpm {
         &self.tcti
     }
 
-    /// How long commands may take. The wait for one's turn has the limit of ordinary ones.
+    /// How long commands may take. A wait for a lock has the limit of ordinary commands.
     pub(super) fn limits(&self) -> Limits {
         self.pace().limits()
     }
@@ -224,9 +224,10 @@ impl Tpm {
         self.proven.fetch_or(proof(scheme, key), Ordering::AcqRel);
     }
 
-    /// Names a key that is ours to flush wherever it stands in a slot that processes share.
-    pub fn own(&self, name: &[u8]) {
-        let mut names = self.own_names.lock();
+    /// Registers a key by its TPM name. A transient object of this name may be flushed when the TPM has no
+    /// slot left.
+    pub fn register_flushable(&self, name: &[u8]) {
+        let mut names = self.flushable_names.lock();
         if !names.contains(name) {
             names.insert(name.to_vec());
         }
@@ -253,9 +254,9 @@ impl Tpm {
         Link::new(&self.tcti, Arc::clone(&self.pace))
     }
 
-    /// The turn to use a slot for objects that all processes share; `None` if none can be had.
-    pub(super) fn object_turn(&self) -> Option<Lock> {
-        self.turn.take_if_free(self.patience())
+    /// Locks the slots of transient objects that all processes share; `None` if the lock cannot be had.
+    pub(super) fn lock_object_slots(&self) -> Option<Lock> {
+        self.slots_lock.take_if_free(self.patience())
     }
 
     pub(super) fn pace(&self) -> &Pace {
@@ -280,8 +281,8 @@ impl Tpm {
         self.answered.store(true, Ordering::Relaxed);
     }
 
-    pub(super) fn is_own(&self, name: &[u8]) -> bool {
-        self.own_names.lock().contains(name)
+    pub(super) fn is_flushable(&self, name: &[u8]) -> bool {
+        self.flushable_names.lock().contains(name)
     }
 
     /// How near the TPM is to lockout: one command.
@@ -289,46 +290,46 @@ impl Tpm {
         Exchange::new("GetCapability(lockout)").run(self, |link| link.lockout())
     }
 
-    /// The turn to show a value that may be wrong, among all threads and processes: as long as it
-    /// is held, no try of theirs comes between. `last`: also where a wrong one would put the TPM
-    /// into lockout.
+    /// Locks tries of values that may be wrong, among all threads and processes: while the lock is
+    /// held, nobody else tries one. `last`: also where a wrong value would put the TPM into
+    /// lockout.
     ///
     /// # Errors
     ///
-    /// [`TpmError::NoTurn`] without a lock that others could not take away, and
+    /// [`TpmError::NoPinLock`] without a lock that others could not take away, and
     /// [`TpmError::NoTryLeft`]: then nothing is to be shown.
-    pub(crate) fn turn_to_try(&self, last: bool) -> Result<Option<Lock>, TpmError> {
+    pub(crate) fn lock_pin_try(&self, last: bool) -> Result<Option<Lock>, TpmError> {
         let patience = self.pace().wait(Class::Ordinary);
-        let mut turn = self.pin_turn.take(self.patience());
+        let mut lock = self.pin_lock.take(self.patience());
         // Whoever holds it in this process may wait behind a key generation.
-        while let Err(NoTurn::Kept(_)) = &turn
+        while let Err(NotLocked::Held(_)) = &lock
             && patience.is_behind_generation()
             && let Ok(left) = patience.left()
         {
-            turn = self.pin_turn.take(left);
+            lock = self.pin_lock.take(left);
         }
-        let turn = turn.map_err(|why| TpmError::NoTurn(self.pace().explained(&why)))?;
+        let lock = lock.map_err(|why| TpmError::NoPinLock(self.pace().explained(&why)))?;
         match self.lockout()?.tries_left() {
             0 => Err(TpmError::NoTryLeft(self.tcti.clone())),
             1 if !last => Err(TpmError::NoTryLeft(self.tcti.clone())),
-            _ => Ok(turn),
+            _ => Ok(lock),
         }
     }
 
     /// Why no PIN can be tried, if that is for want of a lock. Nothing is made, no command is sent.
-    pub(crate) fn no_turn_to_try(&self) -> Option<Distrust> {
-        self.pin_turn.fault()
+    pub(crate) fn pin_lock_fault(&self) -> Option<Distrust> {
+        self.pin_lock.fault()
     }
 
-    /// The node or the file that the turn to try a PIN is taken at.
-    pub(crate) fn lock_for_pins(&self) -> Option<PathBuf> {
-        self.pin_turn.at_what()
+    /// The node or the file that is locked for a try of a PIN.
+    pub(crate) fn pin_lock_path(&self) -> Option<PathBuf> {
+        self.pin_lock.path()
     }
 
-    /// The turn to keep a key, among all processes: as long as it is held, what lies in the key
-    /// folders changes by none of theirs that takes turns. `None` if none can be had.
-    pub(crate) fn keeping_turn(&self) -> Option<Lock> {
-        self.keeping_turn.take_if_free(self.patience())
+    /// Locks the making of a key of which there is to be one only, among all processes that take this
+    /// lock. `None` if the lock cannot be had.
+    pub(crate) fn lock_new_key(&self) -> Option<Lock> {
+        self.new_key_lock.take_if_free(self.patience())
     }
 
     /// The same TPM; what lies below the key in this handle, the master key, is ours to flush.

@@ -4,26 +4,26 @@
 //! Nothing is registered: what lies in the folder is there, and what another program puts into it
 //! appears at the next look.
 
-mod checking;
-mod configured;
-mod fault;
-mod keeping;
+mod configured_pin;
+mod error;
+mod maintenance;
 mod master;
 pub(super) mod pins;
 mod private;
 mod renewal;
-mod showing;
+mod scan;
 #[cfg(test)]
-mod showing_tests;
+mod scan_tests;
+mod unusable;
 
 pub use crate::tpm::{KeyAlgorithm, KeyPurpose};
-pub use checking::UnusableKey;
-pub use fault::StoreError;
-pub use keeping::PersistentKey;
+pub use error::StoreError;
+pub use maintenance::PersistentKey;
 pub(super) use master::MasterRecord;
 pub use private::PrivateKey;
 pub use renewal::{Kept, Losses, Lost, LostKind};
-pub use showing::Stamp;
+pub use scan::Stamp;
+pub use unusable::UnusableKey;
 
 use super::folder::{Content, Description, Entry, KeyFolder, Material, Origin, Pair};
 use super::key::{Abilities, SoftKey};
@@ -34,7 +34,7 @@ use crate::key::PrivateKeyInfo;
 use crate::tpm::{AuthValue, PublicArea, Secret, Tpm, TpmError, WrappedKey};
 use log::warn;
 use parking_lot::Mutex;
-use showing::Known;
+use scan::Known;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

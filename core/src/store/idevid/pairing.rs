@@ -1,6 +1,6 @@
 //! Which key each certificate is for, and what the pairs are called.
 
-use super::places::Origin;
+use super::nv::Origin;
 use super::{Identity, IdevidStore, LABEL, LookError, Part};
 use crate::config::IdentityAuth;
 use crate::key::PublicKey;

@@ -13,7 +13,7 @@ mod rsa;
 
 use super::DecryptRequest;
 use super::access::{Access, Opened};
-use super::locked::Locked;
+use super::locked_memory::Locked;
 use crate::key::{PrivateKeyInfo, PublicKey};
 use crate::store::SignError;
 use crate::store::folder::{Material, Tss2Key, Tss2Kind};

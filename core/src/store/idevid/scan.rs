@@ -88,7 +88,7 @@ impl IdevidStore {
         let hint = self.hints.get(guarded.hint);
         let may_lock = hint.is_some_and(|hint| hint.allow_last_try);
         let _turn = match key.counts_wrong_auth() {
-            true => self.tpm.turn_to_try(may_lock)?,
+            true => self.tpm.lock_pin_try(may_lock)?,
             false => None,
         };
         let pin = Secret::new(pin.to_vec());

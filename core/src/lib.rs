@@ -19,6 +19,7 @@ mod system;
 pub mod tpm;
 mod trouble;
 mod trust;
+pub mod uri;
 mod writers;
 pub mod x509;
 

@@ -5,7 +5,7 @@ use super::entry::Entity;
 use crate::key::hex;
 use crate::store::folder::Origin;
 use crate::store::{Key, Protection};
-use crate::tpm::recognised;
+use crate::tpm::template_name;
 use crate::x509::Profile;
 use serde::Serialize;
 
@@ -108,7 +108,7 @@ impl Device {
             handle: key.handle().map(|handle| format!("0x{handle:08X}")),
             tpm_name: key.name().map(hex),
             origin: said(entity.origin),
-            template: key.public_area().and_then(recognised),
+            template: key.public_area().and_then(template_name),
         }
     }
 }

@@ -4,7 +4,7 @@ use super::Fault;
 use super::device::Device;
 use crate::key::{Curve, PublicKey};
 use crate::store::devid::PersistentKey;
-use crate::tpm::{PublicArea, is_own_key};
+use crate::tpm::{PublicArea, is_device_key};
 
 /// A key of ours in a persistent handle that no file of any token is for.
 #[derive(Debug)]
@@ -21,7 +21,7 @@ impl Orphan {
         };
         let area = PublicArea::parse(&self.0.area);
         let fits = |area: &PublicArea| is_p256(&area.key) && area.signs() && !area.decrypts();
-        is_own_key(&self.0.area) && area.as_ref().is_some_and(fits)
+        is_device_key(&self.0.area) && area.as_ref().is_some_and(fits)
     }
 }
 

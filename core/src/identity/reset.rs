@@ -162,7 +162,7 @@ impl Device {
         });
         let why = match self.tpm.is_primary(&key)? {
             true => "holds a primary key, which comes back from its template",
-            false if remembered || key.is_as_ours() => return Ok(Some(key)),
+            false if remembered || key.has_our_template() => return Ok(Some(key)),
             false => "holds a storage key that is none of ours",
         };
         Err(Fault::refused(format!(

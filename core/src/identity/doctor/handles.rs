@@ -8,7 +8,7 @@ use crate::identity::entry::{Entity, FACTORY, OWN};
 use crate::identity::orphan::Orphan;
 use crate::identity::remedy::Mend;
 use crate::store::idevid::{IdevidStore, Taken};
-use crate::tpm::{PublicArea, is_own_key, other_kind, recognised};
+use crate::tpm::{PublicArea, is_device_key, other_kind, template_name};
 use crate::x509::Certificate;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -206,13 +206,13 @@ impl Handles<'_> {
                 ),
             );
         }
-        match recognised(area) {
+        match template_name(area) {
             Some(template) => Finding::note(
                 "handle.uncertified",
                 HANDLE,
                 format!("made from the factory template {template}; {what}"),
             ),
-            None if is_own_key(area) => {
+            None if is_device_key(area) => {
                 ok("handle.foreign", format!("a signing key like ours, {key}"))
             }
             None if parsed.is_identity() => Finding::note(

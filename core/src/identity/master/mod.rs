@@ -120,7 +120,7 @@ impl Device {
     fn occupant(&self, handle: u32, name: &[u8]) -> Occupant {
         let key = self.tpm.storage_key(handle);
         let kind = match &key {
-            Ok(Some(key)) => match (self.tpm.is_primary(key), key.is_as_ours()) {
+            Ok(Some(key)) => match (self.tpm.is_primary(key), key.has_our_template()) {
                 (Ok(true), _) => "a primary storage key of another program".into(),
                 (_, true) => "a storage key like ours, of another installation".into(),
                 (_, false) => "a storage key of another program".into(),

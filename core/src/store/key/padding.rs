@@ -63,7 +63,7 @@ impl Key {
         let block = block.filter(|block| self.public().has_below_modulus(block));
         let block = block.ok_or(SignError::Scheme)?;
         let value = match request {
-            SignRequest::Unpadded(_) => self.access.value()?.hiding_response(),
+            SignRequest::Unpadded(_) => self.access.value()?.encrypting_response(),
             _ => self.access.value()?,
         };
         let (answer, doubtful) = self.with(tpm, "RSA_Decrypt", &value, |link, key| {

@@ -1,6 +1,6 @@
 //! Keys of ours in persistent handles whose files were lost.
 
-use super::Fault;
+use super::IdentityError;
 use super::device::Device;
 use crate::key::{Curve, PublicKey};
 use crate::store::devid::PersistentKey;
@@ -27,7 +27,7 @@ impl Orphan {
 
 impl Device {
     /// All of them, from the files of all tokens.
-    pub(super) fn orphans(&self) -> Result<Vec<Orphan>, Fault> {
+    pub(super) fn orphans(&self) -> Result<Vec<Orphan>, IdentityError> {
         let mut filed = Vec::new();
         for store in self.stores() {
             filed.extend(store.wrapped_names()?);

@@ -181,7 +181,7 @@ fn tpm_rv(error: &TpmError) -> CK_RV {
         | TpmError::Unproven(_)
         | TpmError::Unsupported(_) => CKR_DEVICE_ERROR,
         // The PIN may be right and the TPM is sound: nothing was tried.
-        TpmError::NoTurn(_) | TpmError::NoTryLeft(_) => CKR_FUNCTION_FAILED,
+        TpmError::NoPinLock(_) | TpmError::NoTryLeft(_) => CKR_FUNCTION_FAILED,
         // A wrapped key, and the TPM that wrapped it is gone; or another TPM than before answers.
         TpmError::ForeignKey(_) | TpmError::Distrusted(_) => CKR_TOKEN_NOT_RECOGNIZED,
     }

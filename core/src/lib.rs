@@ -1,22 +1,27 @@
 //! Device identity in a TPM 2.0: the keys, their certificates and the links to the TPM.
 //!
-//! Nothing here knows PKCS#11. Arrows point one way: [`identity`] → [`store`] → [`tpm`], all → [`key`].
+//! Nothing here knows PKCS#11. Arrows point one way: [`identity`] → [`store`] → [`x509`] →
+//! [`signature`] → [`tpm`] → [`key`].
 
 mod accounts;
-pub mod certificate;
+mod ber;
 pub mod config;
 mod file;
 pub mod identity;
 pub mod key;
+mod oid;
 mod pem;
 mod shell;
+pub mod signature;
 mod stack;
 pub mod store;
 mod system;
 pub mod tpm;
 mod trouble;
 mod trust;
+pub mod uri;
 mod writers;
+pub mod x509;
 
 pub use file::write_out as write_file;
 pub use stack::overwrite_stack;

@@ -6,8 +6,9 @@ use crate::mechanism::digest::{Digest, Hasher};
 use crate::mechanism::params::{Parameter, mgf1};
 use crate::mechanism::table::{Algorithm, Mechanism, SignAlgorithm, hash_of};
 use devid_core::key::PublicKey;
-use devid_core::store::{Key, SignRequest};
-use devid_core::tpm::{Hash, Scheme};
+use devid_core::signature::SignRequest;
+use devid_core::store::Key;
+use devid_core::tpm::{Hash, SignatureScheme};
 use std::borrow::Cow;
 
 /// The widest digest that CKM_ECDSA takes: nothing hashes to more.
@@ -67,7 +68,7 @@ impl SignMechanism {
         match (self.algorithm, self.hash) {
             _ if !self.row.is_for(key.public()) => Err(Error::KeyTypeInconsistent),
             _ if !self.row.signs_with(key) => Err(Error::MechanismInvalid),
-            (SignAlgorithm::Pss, Some(hash)) if !key.signs(Scheme::Rsapss(hash)) => {
+            (SignAlgorithm::Pss, Some(hash)) if !key.signs(SignatureScheme::Rsapss(hash)) => {
                 Err(Error::MechanismParamInvalid)
             }
             _ => Ok(()),
@@ -131,11 +132,11 @@ impl SignAlgorithm {
     }
 
     /// How a TPM signs by it over a digest of this hash; `None` if a TPM has no scheme for it.
-    const fn scheme(self, hash: Hash) -> Option<Scheme> {
+    const fn scheme(self, hash: Hash) -> Option<SignatureScheme> {
         match self {
-            Self::Ecdsa => Some(Scheme::Ecdsa(hash)),
-            Self::Pkcs1 => Some(Scheme::Rsassa(hash)),
-            Self::Pss => Some(Scheme::Rsapss(hash)),
+            Self::Ecdsa => Some(SignatureScheme::Ecdsa(hash)),
+            Self::Pkcs1 => Some(SignatureScheme::Rsassa(hash)),
+            Self::Pss => Some(SignatureScheme::Rsapss(hash)),
             Self::RawRsa => None,
         }
     }
@@ -153,7 +154,7 @@ impl Mechanism {
 
     /// Whether a TPM that signs by these schemes can sign by this mechanism. By ECDSA it signs digests of
     /// other hashes than its schemes', too.
-    pub(crate) fn signs_by(&self, signs: impl Fn(Scheme) -> bool) -> bool {
+    pub(crate) fn signs_by(&self, signs: impl Fn(SignatureScheme) -> bool) -> bool {
         match self.algorithm {
             Algorithm::Sign(algorithm @ SignAlgorithm::Ecdsa) => is_any(algorithm, signs),
             Algorithm::Sign(algorithm) => self.is_done_by(algorithm, signs),
@@ -162,7 +163,11 @@ impl Mechanism {
     }
 
     /// By the mechanism's hash; by any where it makes none.
-    fn is_done_by(&self, algorithm: SignAlgorithm, signs: impl Fn(Scheme) -> bool) -> bool {
+    fn is_done_by(
+        &self,
+        algorithm: SignAlgorithm,
+        signs: impl Fn(SignatureScheme) -> bool,
+    ) -> bool {
         match self.digest {
             None => is_any(algorithm, signs),
             Some(digest) => {
@@ -174,7 +179,7 @@ impl Mechanism {
     }
 }
 
-fn is_any(algorithm: SignAlgorithm, signs: impl Fn(Scheme) -> bool) -> bool {
+fn is_any(algorithm: SignAlgorithm, signs: impl Fn(SignatureScheme) -> bool) -> bool {
     let mut schemes = Hash::ALL
         .into_iter()
         .filter_map(|hash| algorithm.scheme(hash));

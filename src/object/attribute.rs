@@ -4,9 +4,9 @@
 use cryptoki_sys::*;
 use der::Encode;
 use der::asn1::OctetStringRef;
-use devid_core::certificate::Day;
 use devid_core::store::folder::Use;
 use devid_core::tpm::Secret;
+use devid_core::x509::Day;
 use std::fmt;
 
 /// The attribute for each use.

@@ -3,8 +3,8 @@
 use super::{Object, Place, unique_id};
 use crate::object::attribute::Value;
 use cryptoki_sys::*;
-use devid_core::certificate::Certificate;
 use devid_core::store::folder::Description;
+use devid_core::x509::Certificate;
 
 pub(super) fn object(
     name: &str,

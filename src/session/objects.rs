@@ -17,7 +17,7 @@ use crate::template::key_pair::{Pair, Persistence};
 use crate::template::private::Private;
 use crate::template::{describe, flag};
 use cryptoki_sys::*;
-use devid_core::store::devid::{Algorithm, StoreError};
+use devid_core::store::devid::{KeyAlgorithm, StoreError};
 use devid_core::store::folder::{Content, Description, Origin, Usage};
 use devid_core::store::{Half, Key, Kind, Shown};
 use devid_core::tpm::Secret;
@@ -359,10 +359,10 @@ fn failed(error: StoreError) -> Error {
 }
 
 /// A kind of key that this TPM does not make.
-fn not_made(algorithm: Algorithm, error: StoreError) -> Error {
+fn not_made(algorithm: KeyAlgorithm, error: StoreError) -> Error {
     match (failed(error), algorithm) {
-        (Error::Store(StoreError::Unsupported(_)), Algorithm::Ec(_)) => Error::CurveNotSupported,
-        (Error::Store(StoreError::Unsupported(_)), Algorithm::Rsa(_)) => Error::KeySizeRange,
+        (Error::Store(StoreError::Unsupported(_)), KeyAlgorithm::Ec(_)) => Error::CurveNotSupported,
+        (Error::Store(StoreError::Unsupported(_)), KeyAlgorithm::Rsa(_)) => Error::KeySizeRange,
         (other, _) => other,
     }
 }

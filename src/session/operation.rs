@@ -138,7 +138,7 @@ impl Verifying {
         if signature.len() != self.key.signature_width() {
             return Err(Error::SignatureLenRange(signature.len()));
         }
-        match devid_core::store::verify(&self.key, request, signature) {
+        match devid_core::signature::verify(&self.key, request, signature) {
             true => Ok(()),
             false => Err(Error::SignatureInvalid),
         }

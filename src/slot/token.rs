@@ -8,7 +8,7 @@ use crate::mechanism::table::{Algorithm, MECHANISMS, Mechanism, SignAlgorithm, S
 use crate::object::{Object, Place, profile};
 use cryptoki_sys::*;
 use devid_core::store::{Half, Key, Listing, Shown, TokenTraits};
-use devid_core::tpm::Scheme;
+use devid_core::tpm::SignatureScheme;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -193,8 +193,9 @@ impl Token {
     /// Whether keys can be made here whose TPM signs by this mechanism.
     fn makes_keys_for(&self, row: &Mechanism) -> bool {
         let told = self.traits.algorithms.or_any();
-        let signs =
-            |scheme| told.sign(scheme) && (self.traits.pss || !matches!(scheme, Scheme::Rsapss(_)));
+        let signs = |scheme| {
+            told.sign(scheme) && (self.traits.pss || !matches!(scheme, SignatureScheme::Rsapss(_)))
+        };
         self.traits.writable && row.signs_by(signs)
     }
 

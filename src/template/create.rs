@@ -9,11 +9,11 @@ use crate::template::rules::{self, Made};
 use crate::template::secret::NewSecret;
 use crate::template::{Template, curve, point_on, text};
 use cryptoki_sys::*;
-use devid_core::certificate::Certificate;
 use devid_core::key::PublicKey;
 use devid_core::store::Kind;
 use devid_core::store::folder::{Content, Data, Description, Use};
 use devid_core::tpm::Secret;
+use devid_core::x509::Certificate;
 
 /// What a template describes.
 pub(crate) enum New {

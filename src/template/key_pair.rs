@@ -9,7 +9,7 @@ use crate::vendor::*;
 use cryptoki_sys::*;
 use devid_core::key::F4;
 use devid_core::store::Protection;
-use devid_core::store::devid::{Algorithm, KeyUsage};
+use devid_core::store::devid::{KeyAlgorithm, KeyPurpose};
 use devid_core::store::folder::{Description, Usage, Use};
 
 /// Where a new private key stays.
@@ -34,8 +34,8 @@ pub(crate) enum Persistence {
 /// not refused: clients set every flag that there is and mean the uses that the key can have.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Pair {
-    pub(crate) algorithm: Algorithm,
-    pub(crate) usage: KeyUsage,
+    pub(crate) algorithm: KeyAlgorithm,
+    pub(crate) usage: KeyPurpose,
     pub(crate) private: Description,
     pub(crate) public: Description,
     pub(crate) persistence: Persistence,
@@ -88,14 +88,14 @@ impl Pair {
 }
 
 /// The algorithm and the size that the public key's template asks for.
-fn algorithm(key_type: KeyType, public: &Template) -> Result<Algorithm, Error> {
+fn algorithm(key_type: KeyType, public: &Template) -> Result<KeyAlgorithm, Error> {
     match key_type {
         KeyType::Ec => {
             let foreign = [CKA_MODULUS_BITS, CKA_PUBLIC_EXPONENT];
             if foreign.iter().any(|kind| public.value(*kind).is_some()) {
                 return Err(Error::TemplateInconsistent);
             }
-            curve(public.required(CKA_EC_PARAMS)?).map(Algorithm::Ec)
+            curve(public.required(CKA_EC_PARAMS)?).map(KeyAlgorithm::Ec)
         }
         KeyType::Rsa => {
             if public.value(CKA_EC_PARAMS).is_some() {
@@ -108,7 +108,7 @@ fn algorithm(key_type: KeyType, public: &Template) -> Result<Algorithm, Error> {
             }
             let bits = public.number(CKA_MODULUS_BITS)?;
             match bits.ok_or(Error::TemplateIncomplete)? {
-                bits @ (2048 | 3072 | 4096) => Ok(Algorithm::Rsa(bits as u32)),
+                bits @ (2048 | 3072 | 4096) => Ok(KeyAlgorithm::Rsa(bits as u32)),
                 _ => Err(Error::AttributeValueInvalid),
             }
         }
@@ -117,8 +117,8 @@ fn algorithm(key_type: KeyType, public: &Template) -> Result<Algorithm, Error> {
 }
 
 /// What the TPM must let a key do for these uses. One that does nothing at all it does not make.
-pub(super) fn key_usage(wanted: Usage) -> Result<KeyUsage, Error> {
-    let usage = KeyUsage {
+pub(super) fn key_usage(wanted: Usage) -> Result<KeyPurpose, Error> {
+    let usage = KeyPurpose {
         signs: wanted.has(Use::Sign),
         decrypts: [Use::Decrypt, Use::Unwrap, Use::Derive]
             .into_iter()
@@ -184,7 +184,7 @@ mod tests {
     #[test]
     fn nothing_said_is_a_signing_key_of_the_session() {
         let pair = parse(EC, &p256(), &Template::default()).unwrap();
-        assert_eq!(pair.algorithm, Algorithm::Ec(Curve::P256));
+        assert_eq!(pair.algorithm, KeyAlgorithm::Ec(Curve::P256));
         assert_eq!(pair.persistence, Persistence::Session);
         assert!(pair.usage.signs && !pair.usage.decrypts && !pair.public_on_token);
         assert_eq!(pair.private.usage, Some(Usage::NONE.with(Use::Sign)));

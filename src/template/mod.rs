@@ -13,10 +13,10 @@ use crate::object::attribute::{attribute_of, use_of};
 use cryptoki_sys::*;
 use der::Decode;
 use der::asn1::OctetStringRef;
-use devid_core::certificate::Day;
 use devid_core::key::{Curve, PublicKey};
 use devid_core::store::folder::{Description, Usage, Use};
 use devid_core::tpm::Secret;
+use devid_core::x509::Day;
 
 /// A caller's template, copied out of its memory; wiped when it goes, as there may be a private key
 /// in it.

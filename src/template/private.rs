@@ -9,14 +9,14 @@ use crate::mechanism::key_type::KeyType;
 use cryptoki_sys::*;
 use devid_core::key::{F4, PublicKey, pad_left};
 use devid_core::store::Protection;
-use devid_core::store::devid::{KeyUsage, PrivateKey};
+use devid_core::store::devid::{KeyPurpose, PrivateKey};
 use devid_core::store::folder::{Description, Use};
 use devid_core::tpm::Secret;
 
 /// A private key that is to be taken.
 pub(crate) struct Private {
     pub(crate) key: PrivateKey,
-    pub(crate) usage: KeyUsage,
+    pub(crate) usage: KeyPurpose,
     pub(crate) protection: Option<Protection>,
     pub(crate) described: Description,
     pub(crate) persistence: Persistence,

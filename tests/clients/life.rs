@@ -20,6 +20,7 @@ use testkit::tpm::Swtpm;
 over_our_transport!(
     a_routers_start,
     a_token_that_asks_for_a_pin,
+    a_uri_as_programs_print_it,
     what_a_running_program_sees,
 );
 
@@ -35,6 +36,33 @@ fn ends(home: &Home, code: i32, words: &[&str]) -> Said {
     let said = devid(home, words);
     assert_eq!(said.status.code(), Some(code), "{said}");
     said
+}
+
+/// Programs name a token by all that CK_TOKEN_INFO says of it; `devid` compares that too.
+fn a_uri_as_programs_print_it(link: Link) {
+    let (tpm, _) = Swtpm::manufactured();
+    let home = Home::new(&link.tcti(&tpm.tcti()));
+    ends(&home, 0, &["key", "generate", "web"]);
+    let mut p11tool = program("p11tool");
+    p11tool.arg("--provider").arg(library());
+    let listed = run(home.settle(p11tool.args(["--batch", "--list-all", "pkcs11:"]))).ok();
+    let listed = listed.text();
+    let uris = listed
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("URL: "))
+        .filter(|uri| uri.contains(";type="));
+    let mut labels = Vec::new();
+    for uri in uris {
+        assert!(
+            uri.contains("model=") && uri.contains("manufacturer="),
+            "{uri}"
+        );
+        let label = ends(&home, 0, &["show", uri]).text();
+        labels.push(label.lines().next().unwrap_or_default().to_owned());
+    }
+    for label in ["idev-id", "idev-id-ca-1", "web"] {
+        assert!(labels.iter().any(|one| one == label), "{label}: {listed}");
+    }
 }
 
 /// Shows, verifies without and with the CA, then goes into TLS by the key in the TPM, and by a key

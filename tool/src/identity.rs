@@ -5,8 +5,9 @@ use crate::output::{Answer, Failure};
 use crate::text::{line, row};
 use devid_core::config::Config;
 use devid_core::identity::{
-    Device, Expiry, Mode, Provisioned, Provisioning, Role, Status, Subject, Whose, provision,
+    Device, Expiry, Mode, Provisioned, Provisioning, Role, Status, Whose, provision,
 };
+use devid_core::x509::Subject;
 use serde_json::json;
 use std::path::PathBuf;
 use std::time::Duration;

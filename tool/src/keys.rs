@@ -4,9 +4,10 @@ use crate::cli::{Form, Kind};
 use crate::output::{Answer, Failure};
 use crate::text::{line, row};
 use crate::verify::pin_in;
-use devid_core::identity::{Device, Entity, FACTORY, Imported, Keeping, OWN, Subject};
+use devid_core::identity::{Device, Entity, FACTORY, Imported, Keeping, OWN};
 use devid_core::key::Curve;
-use devid_core::store::devid::{Algorithm, KeyUsage};
+use devid_core::store::devid::{KeyAlgorithm, KeyPurpose};
+use devid_core::x509::Subject;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 
@@ -20,14 +21,14 @@ pub(crate) fn generate(
     form: Form,
 ) -> Result<Answer, Failure> {
     let algorithm = match kind {
-        Kind::P256 => Algorithm::Ec(Curve::P256),
-        Kind::P384 => Algorithm::Ec(Curve::P384),
-        Kind::P521 => Algorithm::Ec(Curve::P521),
-        Kind::Rsa2048 => Algorithm::Rsa(2048),
-        Kind::Rsa3072 => Algorithm::Rsa(3072),
-        Kind::Rsa4096 => Algorithm::Rsa(4096),
+        Kind::P256 => KeyAlgorithm::Ec(Curve::P256),
+        Kind::P384 => KeyAlgorithm::Ec(Curve::P384),
+        Kind::P521 => KeyAlgorithm::Ec(Curve::P521),
+        Kind::Rsa2048 => KeyAlgorithm::Rsa(2048),
+        Kind::Rsa3072 => KeyAlgorithm::Rsa(3072),
+        Kind::Rsa4096 => KeyAlgorithm::Rsa(4096),
     };
-    let usage = KeyUsage {
+    let usage = KeyPurpose {
         signs: true,
         decrypts,
     };

@@ -3,6 +3,7 @@
 use crate::cli::Form;
 use devid_core::config::ConfigError;
 use devid_core::identity::{Fault, FaultKind};
+use devid_core::x509::IssueError;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -87,6 +88,12 @@ impl From<Fault> for Failure {
             FaultKind::Refused => 6,
         };
         Self::new(code, fault.text)
+    }
+}
+
+impl From<IssueError> for Failure {
+    fn from(error: IssueError) -> Self {
+        Fault::from(error).into()
     }
 }
 

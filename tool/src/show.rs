@@ -4,9 +4,9 @@ use crate::cli::Form;
 use crate::output::{Answer, Failure};
 use crate::text::{line, row};
 use devid_core::identity::{
-    CertificateDescription, Contents, Description, Device, FaultKind, KeyDescription, Meaning,
-    SOFTWARE,
+    CertificateDescription, Contents, Description, Device, FaultKind, KeyDescription, SOFTWARE,
 };
+use devid_core::x509::Meaning;
 use serde::Serialize;
 
 /// What is in both tokens.

@@ -7,29 +7,12 @@ use der::asn1::AnyRef;
 use der::pem::{LineEnding, encode_string};
 use der::{Encode, Tag};
 use devid_core::identity::{Device, Entity};
+use devid_core::uri::{self, Uri};
 use serde_json::json;
-use std::fmt::Write;
 use std::path::Path;
 
 const LABEL: &str = "PKCS#11 PROVIDER URI";
 const DESCRIPTION: &str = "PKCS#11 Provider URI v1.0";
-const PATH: [&str; 13] = [
-    "id",
-    "library-description",
-    "library-manufacturer",
-    "library-version",
-    "manufacturer",
-    "model",
-    "object",
-    "serial",
-    "slot-description",
-    "slot-id",
-    "slot-manufacturer",
-    "token",
-    "type",
-];
-const QUERY: [&str; 4] = ["module-name", "module-path", "pin-source", "pin-value"];
-
 /// The URI of what bears this label.
 pub(crate) fn run(
     device: &Device,
@@ -62,7 +45,7 @@ pub(crate) fn run(
 
 /// The PEM text.
 pub(crate) fn to_pem(uri: &str, form: Form) -> Result<Answer, Failure> {
-    check(uri).map_err(|text| Failure::new(2, text))?;
+    Uri::parse(uri).map_err(|text| Failure::new(2, text))?;
     let pem = pem_of(uri)?;
     Answer::new(form, &json!({ "pem": pem }), || pem.clone())
 }
@@ -81,59 +64,15 @@ fn named(entity: &Entity, class: Class) -> Result<String, Failure> {
     let (label, id, class) = match class {
         Class::Private if entity.key.is_none() => return Err(missing("private key")),
         Class::Public if entity.public.is_none() => return Err(missing("public key")),
-        Class::Private => (&entity.label, &entity.id, "private"),
-        Class::Public => (&entity.label, &entity.id, "public"),
+        Class::Private => (&entity.label, &entity.id, uri::Class::Private),
+        Class::Public => (&entity.label, &entity.id, uri::Class::Public),
         Class::Cert => {
             let placed = certificate.ok_or_else(|| missing("certificate"))?;
-            (&placed.label, &placed.id, "cert")
+            (&placed.label, &placed.id, uri::Class::Cert)
         }
     };
-    let token = escaped(entity.token_label.as_bytes());
-    let mut uri = format!("pkcs11:token={token}");
-    if !label.is_empty() {
-        let _ = write!(uri, ";object={}", escaped(label.as_bytes()));
-    }
-    let id: String = id.iter().map(|byte| format!("%{byte:02X}")).collect();
-    let _ = write!(uri, ";id={id};type={class}");
-    Ok(uri)
-}
-
-/// What RFC 7512, section 2.3, lets stand for itself; all else as %XX.
-fn escaped(bytes: &[u8]) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
-    let of = |byte: &u8| match plain(*byte) {
-        true => char::from(*byte).to_string(),
-        false => format!("%{byte:02X}"),
-    };
-    bytes.iter().map(of).collect()
-}
-
-/// Refuses what a client would take for "any key": a misspelt attribute matches everything.
-fn check(uri: &str) -> Result<(), String> {
-    let rest = uri
-        .strip_prefix("pkcs11:")
-        .ok_or(format!("{uri}: must begin with pkcs11:"))?;
-    let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
-    if path.is_empty() {
-        return Err(format!("{uri}: names nothing; give token=, object= or id="));
-    }
-    let parts = path.split(';').map(|part| (part, &PATH[..]));
-    let queries = query
-        .split('&')
-        .filter(|part| !part.is_empty())
-        .map(|part| (part, &QUERY[..]));
-    for (part, known) in parts.chain(queries) {
-        match part.split_once('=') {
-            Some((name, _)) if known.contains(&name) => {}
-            _ => {
-                return Err(format!(
-                    "{part}: expected one of {}, with =",
-                    known.join(", ")
-                ));
-            }
-        }
-    }
-    Ok(())
+    let uri = Uri::of_object(&entity.token_label, label, id, class);
+    Ok(uri.to_string())
 }
 
 fn encode(uri: &str) -> der::Result<String> {
@@ -146,26 +85,6 @@ fn encode(uri: &str) -> der::Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_misspelt_uri_is_refused() {
-        for wrong in [
-            "idev-id",
-            "pkcs11:",
-            "pkcs11:idev-id",
-            "pkcs11:objekt=idev-id",
-            "pkcs11:token=idev-id?pin=1",
-            "pkcs11:token=idev-id;",
-        ] {
-            assert!(check(wrong).is_err(), "{wrong}");
-        }
-        for right in [
-            "pkcs11:token=idev-id;type=private",
-            "pkcs11:id=%01?pin-source=/p",
-        ] {
-            assert_eq!(check(right), Ok(()));
-        }
-    }
 
     #[test]
     fn the_pem_holds_the_uri() {

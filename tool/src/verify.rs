@@ -4,8 +4,9 @@ use crate::cli::Form;
 use crate::output::{Answer, Failure};
 use crate::text::row;
 use devid_core::config::SecretSource;
-use devid_core::identity::{Device, Outcome, Report, Verdict, Verification};
+use devid_core::identity::{Device, Report, Verdict, Verification};
 use devid_core::tpm::Secret;
+use devid_core::x509::Outcome;
 use std::path::{Path, PathBuf};
 
 /// Point by point, and what follows from all of them.

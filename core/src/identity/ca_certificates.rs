@@ -2,12 +2,12 @@
 //! one, and go with the last that needs them.
 
 use super::Fault;
-use super::chain::{is_signed_by, names};
 use super::device::Device;
 use super::entry::{authority_label, is_authority_of};
-use crate::certificate::Certificate;
 use crate::store::Kind;
 use crate::store::devid::DevidStore;
+use crate::x509::Certificate;
+use crate::x509::path::{is_signed_by, names};
 
 /// What a token holds of certificates.
 struct Held {

@@ -1,12 +1,12 @@
 //! An entity in words, for people and programs.
 
-use super::Profile;
 use super::device::Device;
 use super::entry::Entity;
 use crate::key::hex;
 use crate::store::folder::Origin;
 use crate::store::{Key, Protection};
 use crate::tpm::recognised;
+use crate::x509::Profile;
 use serde::Serialize;
 
 /// An [`Entity`] in words, for people and programs.

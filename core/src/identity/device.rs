@@ -4,13 +4,13 @@ use super::Fault;
 use super::endorsement::tpm_of;
 use super::entry::{Entity, FACTORY, OWN, Placed, SOFTWARE, place};
 use super::software::Software;
-use crate::certificate::Certificate;
 use crate::config::Config;
 use crate::store::devid::DevidStore;
 use crate::store::folder::{Description as About, Origin};
 use crate::store::idevid::{Authority, Identity, IdevidStore};
 use crate::store::{Kind, Pins, Shown};
-use crate::tpm::{Refusals, Silence, Tpm};
+use crate::tpm::{Refusals, TimeoutMemory, Tpm};
+use crate::x509::Certificate;
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -45,17 +45,17 @@ pub struct Contents {
 impl Device {
     /// Nothing is read and nothing is sent yet.
     pub fn new(config: Config) -> Self {
-        Self::with(config, Silence::remembered())
+        Self::with(config, TimeoutMemory::shared())
     }
 
     /// The same device, of which nothing is known yet but whether its TPM left a command without
     /// answer: then it is not asked again.
     pub(super) fn anew(&self) -> Self {
-        Self::with(self.config.clone(), self.tpm.silence().clone())
+        Self::with(self.config.clone(), self.tpm.timeout_memory().clone())
     }
 
-    fn with(config: Config, silence: Silence) -> Self {
-        let tpm = tpm_of(&config, Refusals::default()).remembering(silence);
+    fn with(config: Config, timeouts: TimeoutMemory) -> Self {
+        let tpm = tpm_of(&config, Refusals::default()).with_timeout_memory(timeouts);
         let tpm = Arc::new(tpm);
         let mut stores = DevidStore::all(&config, &tpm);
         Self {

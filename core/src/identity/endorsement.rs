@@ -1,21 +1,18 @@
 //! The TPM of a configuration, with what is known of it beforehand: the storage root key that the key
 //! folder remembers, and the makers whose endorsement keys are believed.
 
-use super::chain::{Way, way};
-use super::time::now;
 use super::trusted_files::believed;
-use crate::certificate::Certificate;
-use crate::certificate::files;
 use crate::config::Config;
 use crate::key::PublicKey;
+use crate::oid::TCG_KP_EK_CERTIFICATE;
 use crate::store::folder::KeyFolder;
 use crate::tpm::{Endorser, Refusals, Root, Tpm};
+use crate::x509::Certificate;
+use crate::x509::clock::now;
+use crate::x509::files;
+use crate::x509::path::{Way, way};
 use std::path::PathBuf;
 use std::sync::Arc;
-use x509_cert::der::asn1::ObjectIdentifier;
-
-/// tcg-kp-EKCertificate (TCG, EK Credential Profile for TPM 2.0, section 3.2.16).
-const EK_CERTIFICATE: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.23.133.8.1");
 
 /// The TPM of this configuration. No command is sent and nothing is opened yet.
 pub fn tpm_of(config: &Config, refusals: Refusals) -> Tpm {
@@ -58,7 +55,7 @@ impl Endorser for EkRoots {
             return Err("no certificate".into());
         };
         let purposes = leaf.purposes().map_err(|why| why.to_string())?;
-        if !purposes.is_some_and(|all| all.contains(&EK_CERTIFICATE)) {
+        if !purposes.is_some_and(|all| all.contains(&TCG_KP_EK_CERTIFICATE)) {
             return Err("it is not for an endorsement key (tcg-kp-EKCertificate)".into());
         }
         match way(leaf, &self.trusted()?, others, now().ok()) {

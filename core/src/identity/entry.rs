@@ -1,9 +1,9 @@
 //! What a token holds, as people see it: a key with its certificates, or a certificate alone.
 
-use crate::certificate::Certificate;
 use crate::key::PublicKey;
 use crate::store::Key;
 use crate::store::folder::Origin;
+use crate::x509::Certificate;
 use std::path::PathBuf;
 use std::sync::Arc;
 

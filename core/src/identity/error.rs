@@ -5,6 +5,7 @@ use crate::store::devid::StoreError;
 use crate::store::folder::FolderError;
 use crate::store::{Advised, LoginError, LookError, SignError};
 use crate::tpm::TpmError;
+use crate::x509::IssueError;
 use std::fmt;
 use std::io;
 use std::path::Path;
@@ -159,6 +160,15 @@ impl From<LookError> for Fault {
             LookError::Tpm(error) => error.into(),
             LookError::NoIdentity(why) => Self::new(FaultKind::NotFound, why),
             LookError::Folder(why) | LookError::Unread(why) => Self::failed(why),
+        }
+    }
+}
+
+impl From<IssueError> for Fault {
+    fn from(error: IssueError) -> Self {
+        match error {
+            IssueError::Subject(why) => Self::new(FaultKind::Usage, why),
+            IssueError::Failed(why) => Self::failed(why),
         }
     }
 }

@@ -4,21 +4,21 @@
 //! The factory identity is not meant: it stays what it is beside the device's own.
 
 use super::Fault;
-use super::chain::Way;
 use super::device::Device;
 use super::entry::{EXISTING, Entity, FACTORY, Placed, SOFTWARE};
 use super::key_file::{Unread, key_in};
-use super::points::unfit;
 use super::prove::{Proof, UNTRIED, prove};
 use super::state::Existing;
-use super::time::now;
 use super::trusted_files::{believed, certificates_of};
-use crate::certificate::Certificate;
 use crate::config;
-use crate::key::hex;
 use crate::store::folder::Origin;
 use crate::store::{Key, Protection};
 use crate::trouble::is_there;
+use crate::uri::Uri;
+use crate::x509::Certificate;
+use crate::x509::checks::unfit;
+use crate::x509::clock::now;
+use crate::x509::path::Way;
 use std::fmt;
 use std::path::Path;
 
@@ -59,12 +59,12 @@ impl Device {
     }
 
     fn by_uri(&self, uri: &str) -> Result<Option<(String, bool)>, String> {
-        let wanted = Wanted::parse(uri)?;
+        let wanted = parsed(uri)?;
         let mut tokens = Vec::new();
         for store in self.stores() {
             // Its officer may have given it another label.
             let label = store.label().map_err(|error| format!("{uri}: {error}"))?;
-            if wanted.is_in(store.name(), &label) {
+            if wanted.matches_token(&[store.name(), &label]) {
                 tokens.push(store);
             }
         }
@@ -79,7 +79,10 @@ impl Device {
             match self.read(store) {
                 Ok(read) => {
                     let mut entities = read.entities.into_iter();
-                    let entity = entities.find(|one| wanted.is(one, &read.serial));
+                    let entity = entities.find(|one| {
+                        wanted.matches_serial(&read.serial)
+                            && wanted.matches_object(&one.label, &one.id)
+                    });
                     found = found.or(entity.map(|entity| (store, entity)));
                     unread = unread.or(read.unread.map(|fault| fault.text));
                 }
@@ -200,15 +203,12 @@ impl Device {
                 (entity.token.as_str(), entity.label.as_str()) == (SOFTWARE, EXISTING)
             }
             Some(config::Existing::Uri(uri)) => {
-                let is = |wanted: Wanted| {
-                    // A serial number told the token when the identity was looked for.
-                    let wanted = Wanted {
-                        serial: None,
-                        ..wanted
-                    };
-                    wanted.is_in(&entity.token, &entity.token_label) && wanted.is(entity, "")
+                // The serial number was compared when the identity was looked for.
+                let is = |uri: Uri| {
+                    uri.matches_token(&[&entity.token, &entity.token_label])
+                        && uri.matches_object(&entity.label, &entity.id)
                 };
-                Wanted::parse(uri).is_ok_and(is)
+                parsed(uri).is_ok_and(is)
             }
         }
     }
@@ -250,78 +250,19 @@ fn placed(certificate: Certificate, path: &Path) -> Placed {
     }
 }
 
-/// What a PKCS#11 URI (RFC 7512) asks for, as far as it can be meant here.
-#[derive(Debug, PartialEq, Eq)]
-struct Wanted {
-    token: Option<String>,
-    serial: Option<String>,
-    label: Option<String>,
-    id: Option<String>,
-}
-
-impl Wanted {
-    fn parse(uri: &str) -> Result<Self, String> {
-        let path = uri
-            .strip_prefix("pkcs11:")
-            .ok_or(format!("{uri}: must begin with pkcs11:"))?;
-        let path = path.split('?').next().unwrap_or_default();
-        let mut wanted = Self {
-            token: None,
-            serial: None,
-            label: None,
-            id: None,
-        };
-        for part in path.split(';') {
-            let (name, value) = part.split_once('=').ok_or(format!("{part}: no value"))?;
-            let value = unescaped(value).ok_or(format!("{value}: a % without two digits"))?;
-            let text = || String::from_utf8_lossy(&value).into_owned();
-            match name {
-                "token" if value == FACTORY.as_bytes() => {
-                    return Err(format!(
-                        "{uri}: an existing identity is in a token with a key folder or in files; \
-                         the factory's is none of its kind"
-                    ));
-                }
-                "token" => wanted.token = Some(text()),
-                "serial" => wanted.serial = Some(text()),
-                "object" => wanted.label = Some(text()),
-                "id" => wanted.id = Some(hex(&value)),
-                _ => {}
-            }
-        }
-        match wanted {
-            Self {
-                label: None,
-                id: None,
-                ..
-            } => Err(format!("{uri}: must have object= or id=")),
-            wanted => Ok(wanted),
-        }
+/// The URI of an existing identity, which must name an object.
+fn parsed(text: &str) -> Result<Uri, String> {
+    let uri = Uri::parse(text)?;
+    if uri.names_token(FACTORY) {
+        return Err(format!(
+            "{text}: an existing identity is in a token with a key folder or in files; the \
+             factory's is none of its kind"
+        ));
     }
-
-    fn is_in(&self, token: &str, label: &str) -> bool {
-        fits(&self.token, token) || fits(&self.token, label)
+    match uri.names_object() {
+        true => Ok(uri),
+        false => Err(format!("{text}: must have object= or id=")),
     }
-
-    fn is(&self, entity: &Entity, serial: &str) -> bool {
-        fits(&self.serial, serial)
-            && fits(&self.label, &entity.label)
-            && fits(&self.id, &hex(&entity.id))
-    }
-}
-
-fn fits(wanted: &Option<String>, there: &str) -> bool {
-    wanted.as_deref().is_none_or(|wanted| wanted == there)
-}
-
-fn unescaped(text: &str) -> Option<Vec<u8>> {
-    let mut parts = text.split('%');
-    let mut bytes = parts.next()?.as_bytes().to_vec();
-    for part in parts {
-        bytes.push(u8::from_str_radix(part.get(..2)?, 16).ok()?);
-        bytes.extend(part.get(2..)?.as_bytes());
-    }
-    Some(bytes)
 }
 
 #[cfg(test)]
@@ -329,17 +270,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_uri_is_read_as_far_as_it_matters() {
-        let wanted = Wanted::parse("pkcs11:token=devid;object=my%20cloud;id=%01%Af;type=private");
-        assert_eq!(
-            wanted,
-            Ok(Wanted {
-                token: Some("devid".into()),
-                serial: None,
-                label: Some("my cloud".into()),
-                id: Some("01af".into()),
-            })
-        );
+    fn a_uri_names_an_object_outside_of_the_factorys_token() {
+        assert!(parsed("pkcs11:token=devid;object=my%20cloud;id=%01%Af;type=private").is_ok());
+        assert!(parsed("pkcs11:object=my%20cloud").is_ok());
         for wrong in [
             "devid",
             "pkcs11:token=devid",
@@ -347,7 +280,7 @@ mod tests {
             "pkcs11:object=%0",
             "pkcs11:object",
         ] {
-            assert!(Wanted::parse(wrong).is_err(), "{wrong}");
+            assert!(parsed(wrong).is_err(), "{wrong}");
         }
     }
 }

@@ -4,8 +4,8 @@ use super::device::Device;
 use super::entry::Entity;
 use super::prove::{Proof, prove};
 use super::{Fault, FaultKind};
-use crate::certificate::Certificate;
 use crate::store::SignError;
+use crate::x509::Certificate;
 
 /// How the factory's identity is.
 #[derive(Debug, Clone, PartialEq, Eq)]

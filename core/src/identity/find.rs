@@ -4,15 +4,20 @@ use super::device::{Contents, Device};
 use super::entry::{Entity, FACTORY};
 use super::{Fault, FaultKind};
 use crate::key::hex;
+use crate::uri::{Class, Uri};
 
 impl Device {
     /// What bears this label, or this CKA_ID in hexadecimal digits; `token/label` says in which
-    /// token. `idev-id` alone is the factory's, whatever else is called so.
+    /// token. `idev-id` alone is the factory's, whatever else is called so. A PKCS#11 URI names what
+    /// a program would find by it.
     ///
     /// # Errors
     ///
-    /// Nothing bears it, or several keys do.
+    /// Nothing bears it, or several keys do, or the URI is wrong.
     pub fn find(&self, name: &str) -> Result<Entity, Fault> {
+        if Uri::is_uri(name) {
+            return self.find_by_uri(name);
+        }
         let contents = self.contents();
         let mut found: Vec<_> = contents.entities.iter().collect();
         found.retain(|one| one.is_called(name));
@@ -31,6 +36,22 @@ impl Device {
             Some(other) => Err(two_keys(name, first, other)),
         }
     }
+
+    /// A key goes before certificates that the URI names as well.
+    fn find_by_uri(&self, text: &str) -> Result<Entity, Fault> {
+        let uri = Uri::parse(text).map_err(|why| Fault::new(FaultKind::Usage, why))?;
+        let contents = self.contents();
+        let mut found: Vec<_> = contents.entities.iter().collect();
+        found.retain(|one| one.is_named_by(&uri) && uri.matches_serial(contents.serial(one)));
+        if found.iter().any(|one| one.key.is_some()) {
+            found.retain(|one| one.key.is_some());
+        }
+        match found[..] {
+            [] => Err(contents.no_such(text)),
+            [one] => Ok(Entity::clone(one)),
+            [first, other, ..] => Err(two_keys(text, first, other)),
+        }
+    }
 }
 
 fn two_keys(name: &str, one: &Entity, other: &Entity) -> Fault {
@@ -42,10 +63,14 @@ fn two_keys(name: &str, one: &Entity, other: &Entity) -> Fault {
         true => "its id",
         false => "its token",
     };
+    let what = match one.key.is_some() {
+        true => "keys",
+        false => "objects",
+    };
     let (one, other) = (told(one), told(other));
     Fault::new(
         FaultKind::Usage,
-        format!("{name}: two keys are called so; say which by {how}: {one} or {other}"),
+        format!("{name}: two {what} are called so; say which by {how}: {one} or {other}"),
     )
 }
 
@@ -60,7 +85,33 @@ impl Entity {
     }
 }
 
+impl Entity {
+    /// Whether a PKCS#11 URI names its key or one of its certificates; the token's serial number is
+    /// not looked at.
+    fn is_named_by(&self, uri: &Uri) -> bool {
+        let has_key = self.key.is_some() || self.software.is_some();
+        let by_key = match uri.class() {
+            None | Some(Class::Private) => has_key,
+            Some(Class::Public) => self.public.is_some(),
+            Some(Class::Cert | Class::SecretKey | Class::Data) => false,
+        };
+        let by_certificate = matches!(uri.class(), None | Some(Class::Cert));
+        let mut certificates = self.certificates.iter();
+        uri.matches_token(&[&self.token, &self.token_label])
+            && (by_key && uri.matches_object(&self.label, &self.id)
+                || by_certificate
+                    && certificates.any(|one| uri.matches_object(&one.label, &one.id)))
+    }
+}
+
 impl Contents {
+    /// The serial number of the token that shows it; empty if it is in no token.
+    fn serial(&self, entity: &Entity) -> &str {
+        let mut serials = self.serials.iter();
+        let of_token = serials.find(|(token, _)| *token == entity.token);
+        of_token.map_or("", |(_, serial)| serial)
+    }
+
     fn no_such(&self, name: &str) -> Fault {
         let mut unread = self.faults.iter().chain(&self.unread);
         if let Some((token, fault)) = unread.find(|(_, fault)| {

@@ -5,10 +5,10 @@ use super::ca_certificates::above;
 use super::device::Device;
 use super::entry::Entity;
 use super::software::Software;
-use super::time::{now, valid_at};
 use super::trusted_files::certificates_of;
-use crate::certificate::Certificate;
 use crate::store::devid::DevidStore;
+use crate::x509::Certificate;
+use crate::x509::clock::{now, valid_at};
 use serde::Serialize;
 use std::path::Path;
 

@@ -2,16 +2,17 @@
 
 use super::device::Device;
 use super::entry::{Entity, FACTORY, OWN};
-use super::issue::{Signer, Subject, request};
 use super::key_file::key_in;
 use super::prove::{Proof, prove};
+use super::signer::Signer;
 use super::{Fault, FaultKind};
 use crate::file;
 use crate::shell::argument;
-use crate::store::devid::{Algorithm, KeyUsage};
+use crate::store::devid::{KeyAlgorithm, KeyPurpose};
 use crate::store::folder::{Description, Origin, Usage, Use};
 use crate::store::{Key, Protection, SignError};
 use crate::tpm::{Secret, TpmError};
+use crate::x509::Subject;
 use std::sync::Arc;
 
 const TSS2_BEGIN: &str = "-----BEGIN TSS2 PRIVATE KEY-----";
@@ -43,8 +44,8 @@ impl Device {
     pub fn generate_key(
         &self,
         label: &str,
-        algorithm: Algorithm,
-        usage: KeyUsage,
+        algorithm: KeyAlgorithm,
+        usage: KeyPurpose,
         keeping: Keeping,
     ) -> Result<Entity, Fault> {
         if label.is_empty() || label.chars().any(char::is_control) {
@@ -76,14 +77,14 @@ impl Device {
             }
         };
         let (for_private, for_public) = match algorithm {
-            Algorithm::Ec(_) => (Use::Derive, Use::Derive),
-            Algorithm::Rsa(_) => (Use::Decrypt, Use::Encrypt),
+            KeyAlgorithm::Ec(_) => (Use::Derive, Use::Derive),
+            KeyAlgorithm::Rsa(_) => (Use::Decrypt, Use::Encrypt),
         };
         let private = described(Use::Sign, for_private);
         let public = described(Use::Verify, for_public);
         let origin = Origin::Generated;
         // Another process may be about to keep one of that label.
-        let turn = self.tpm.keeping_turn();
+        let turn = self.tpm.lock_new_key();
         self.refuse_second(label)?;
         let name = self.own.keep(
             &key,
@@ -162,7 +163,7 @@ impl Device {
         if let Some(path) = &entity.software {
             let key = key_in(path).map_err(|unread| unread.fault(path))?;
             let subject = subject.map_or_else(|| self.own_subject(key.public()), Ok)?;
-            return request(subject, &Signer(&self.tpm, &key));
+            return Signer(&self.tpm, &key).request(subject);
         }
         let Some(key) = &entity.key else {
             return Err(Fault::new(
@@ -184,7 +185,7 @@ impl Device {
             (Proof::None(SignError::NotLoggedIn), Some(pin)) => self.logged_in(entity, key, pin)?,
             _ => Arc::clone(key),
         };
-        request(subject, &Signer(&self.tpm, &key))
+        Signer(&self.tpm, &key).request(subject)
     }
 
     /// The key as other programs take it: PEM, `TSS2 PRIVATE KEY`. Only this TPM can use it.
@@ -266,7 +267,7 @@ impl Device {
             .derived()
             .ok_or_else(|| Fault::failed("the key was not derived"))?;
         let owner = self.own.owner_auth()?;
-        match self.tpm.persist_derived(derived, handle, &owner) {
+        match self.tpm.persist_primary(derived, handle, &owner) {
             Err(TpmError::KeyReplaced(_)) => Err(Fault::refused(format!(
                 "handle 0x{handle:08X} is taken; give another with --handle"
             ))),

@@ -2,7 +2,6 @@
 //! of its own (IEEE 802.1AR).
 
 mod ca_certificates;
-mod chain;
 mod description;
 mod device;
 mod doctor;
@@ -14,7 +13,6 @@ mod factory;
 mod find;
 mod free_name;
 mod import;
-mod issue;
 mod key_file;
 mod keys;
 mod marker;
@@ -23,19 +21,15 @@ mod nv_copy;
 mod observe;
 mod orphan;
 mod permissions;
-mod points;
-mod profile;
 mod prove;
 mod provision;
 mod refusal;
 mod remedy;
 mod reset;
-#[cfg(test)]
-mod samples;
+mod signer;
 mod software;
 mod state;
 mod status;
-mod time;
 mod trusted_files;
 mod untrusted;
 mod verify;
@@ -47,11 +41,8 @@ pub use endorsement::tpm_of;
 pub use entry::{EXISTING, Entity, FACTORY, OWN, Placed, SOFTWARE};
 pub use error::{Fault, FaultKind};
 pub use import::Imported;
-pub use issue::Subject;
 pub use keys::Keeping;
 pub use master::{KeptObject, LostObject, Renewal, renew_master};
-pub use points::{Outcome, Point};
-pub use profile::{HardwareModule, Meaning, Profile};
 pub use provision::{Provisioned, Provisioning, provision};
 pub use reset::{prune, reset};
 pub use state::{Certified, Existing, Facts, Marker, Plan, Policy, Refusal, TpmKey};

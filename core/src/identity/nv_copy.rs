@@ -2,8 +2,8 @@
 
 use super::Fault;
 use super::device::Device;
-use crate::certificate::Certificate;
 use crate::tpm::{NvKept, TpmError};
+use crate::x509::Certificate;
 
 /// What the NV index holds that the configuration names.
 #[derive(Debug)]

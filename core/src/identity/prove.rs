@@ -1,8 +1,9 @@
 //! Whether a private key is the one of a public key: by a signature over fresh random bytes.
 
 use crate::key::PublicKey;
-use crate::store::{Key, SignError, SignRequest, verify};
-use crate::tpm::{Hash, Scheme, Tpm};
+use crate::signature::{SignRequest, verify};
+use crate::store::{Key, SignError};
+use crate::tpm::{Hash, SignatureScheme, Tpm};
 use getrandom::SysRng;
 use getrandom::rand_core::TryRng;
 
@@ -45,7 +46,7 @@ pub(super) fn prove(tpm: &Tpm, key: &Key, public: &PublicKey) -> Proof {
         return Proof::Untried;
     }
     let scheme = match public {
-        PublicKey::Ec { .. } => Some(Scheme::Ecdsa(Hash::Sha256)),
+        PublicKey::Ec { .. } => Some(SignatureScheme::Ecdsa(Hash::Sha256)),
         PublicKey::Rsa { .. } => rsa_scheme(key),
     };
     let Some(scheme) = scheme else {
@@ -61,9 +62,9 @@ pub(super) fn prove(tpm: &Tpm, key: &Key, public: &PublicKey) -> Proof {
 }
 
 /// A scheme by which an RSA key signs.
-pub(super) fn rsa_scheme(key: &Key) -> Option<Scheme> {
+pub(super) fn rsa_scheme(key: &Key) -> Option<SignatureScheme> {
     let hashes = [Hash::Sha256, Hash::Sha384, Hash::Sha512];
-    let pkcs1 = hashes.into_iter().map(Scheme::Rsassa);
-    let pss = hashes.into_iter().map(Scheme::Rsapss);
+    let pkcs1 = hashes.into_iter().map(SignatureScheme::Rsassa);
+    let pss = hashes.into_iter().map(SignatureScheme::Rsapss);
     pkcs1.chain(pss).find(|scheme| key.signs(*scheme))
 }

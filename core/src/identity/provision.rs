@@ -3,21 +3,22 @@
 
 use super::device::{Device, Reading};
 use super::entry::OWN;
-use super::issue::{Signer, Subject, request, self_signed};
 use super::marker::Mark;
 use super::observe::Observed;
+use super::signer::Signer;
 use super::software::{Software, make_folder};
 use super::state::{Existing, Facts, Plan, Policy, TpmKey};
 use super::{Fault, FaultKind, existing};
-use crate::certificate::Certificate;
 use crate::config::{Config, Own};
 use crate::file::{self, Lock};
 use crate::key::{Curve, PublicKey};
 use crate::store::Protection;
-use crate::store::devid::{Algorithm, DevidStore, KeyUsage};
+use crate::store::devid::{DevidStore, KeyAlgorithm, KeyPurpose};
 use crate::store::folder::{Content, Description, Origin, Usage, Use};
 use crate::system::{pause, random_digits};
 use crate::writers::{NoLock, lives, no_lock, open_lock, remove_leftovers};
+use crate::x509::Certificate;
+use crate::x509::Subject;
 use log::{info, warn};
 use rustix::fs::{Mode, OFlags, lstat, open};
 use rustix::io::Errno;
@@ -188,7 +189,7 @@ impl Device {
                     return Ok(Some("software"));
                 }
                 let signer = self.signer(seen)?;
-                let certificate = self_signed(self.subject(how, signer.public())?, &signer)?;
+                let certificate = signer.self_signed(self.subject(how, signer.public())?)?;
                 seen.software.keep(&certificate, &[])?;
                 steps.push(format!("certificate made: {}", certificate.subject()));
             }
@@ -235,7 +236,7 @@ impl Device {
             return Ok(false);
         };
         let signer = self.signer(seen)?;
-        let pem = request(self.subject(how, signer.public())?, &signer)?;
+        let pem = signer.request(self.subject(how, signer.public())?)?;
         file::write_out(path, pem.as_bytes(), 0o644).map_err(Fault::file(path))?;
         steps.push(format!("a request was written: {}", path.display()));
         Ok(true)
@@ -244,13 +245,13 @@ impl Device {
     /// A new key in the folder and in a persistent handle; the master key before it, if there is
     /// none.
     fn make_key(&self) -> Result<String, Fault> {
-        let usage = KeyUsage {
+        let usage = KeyPurpose {
             signs: true,
             decrypts: false,
         };
         let key = self
             .own
-            .generate(Algorithm::Ec(Curve::P256), usage, Protection::Tpm)?;
+            .generate(KeyAlgorithm::Ec(Curve::P256), usage, Protection::Tpm)?;
         // Applications must not change what the device is known by.
         let described = |uses: Use| Description {
             modifiable: false,
@@ -271,7 +272,7 @@ impl Device {
 
     fn certify_own(&self, seen: &Observed, how: &Provisioning) -> Result<String, Fault> {
         let signer = self.signer(seen)?;
-        let certificate = self_signed(self.subject(how, signer.public())?, &signer)?;
+        let certificate = signer.self_signed(self.subject(how, signer.public())?)?;
         let subject = certificate.subject();
         self.keep_certificate(&self.own, certificate, OWN, false)?;
         Ok(format!("certificate made: {subject}"))
@@ -318,10 +319,10 @@ impl Device {
             Err((_, fault)) => return Err(fault),
         };
         let identity = factory.iter().find(|one| !one.attests && one.key.is_some());
-        match identity.and_then(super::Entity::certificate) {
-            Some(certificate) => Subject::copied(certificate),
-            None => Subject::of_key(public),
-        }
+        Ok(match identity.and_then(super::Entity::certificate) {
+            Some(certificate) => Subject::copied(certificate)?,
+            None => Subject::of_key(public)?,
+        })
     }
 
     /// The certificate in the folder and in NV, where it is missing: the first of each is enough to

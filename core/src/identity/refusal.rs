@@ -8,12 +8,12 @@ use super::permissions::of_unread;
 use super::remedy::Mend;
 use super::state::{Existing, Refusal};
 use super::{Fault, FaultKind};
-use crate::certificate::Certificate;
 use crate::config::{self, Own};
 use crate::shell::word;
 use crate::store::devid::PersistentKey;
 use crate::tpm::PublicArea;
 use crate::trouble::is_there;
+use crate::x509::Certificate;
 use std::path::PathBuf;
 
 /// A refusal in words.

@@ -7,7 +7,6 @@ use super::entry::{Entity, OWN, Placed, SOFTWARE, authority_label, is_authority_
 use super::free_name::free_name;
 use super::key_file::key_in;
 use super::trusted_files::certificates_of;
-use crate::certificate::Certificate;
 use crate::file;
 use crate::key::{Curve, PrivateKeyInfo, PublicKey};
 use crate::pem;
@@ -15,6 +14,7 @@ use crate::store::Key;
 use crate::store::folder::Origin;
 use crate::tpm::random_scalar;
 use crate::trouble::{is_there, paths_in};
+use crate::x509::Certificate;
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};

@@ -7,12 +7,12 @@ use super::master::MasterState;
 use super::observe::Observed;
 use super::provision::UNWANTED;
 use super::state::{Plan, Policy};
-use super::time::now;
 use super::{Fault, FaultKind};
-use crate::certificate::{Certificate, Time};
 use crate::config::Own;
 use crate::store::WAIT;
 use crate::tpm::{Property, Tpm, TpmError};
+use crate::x509::clock::now;
+use crate::x509::{Certificate, Time};
 use serde::Serialize;
 use x509_cert::der::DateTime;
 
@@ -354,7 +354,7 @@ fn text(number: u32) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::identity::samples::{Party, Sample, in_year};
+    use crate::x509::samples::{Party, Sample, in_year};
 
     #[test]
     fn days_are_counted_down_and_below_nothing() {

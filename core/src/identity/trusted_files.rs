@@ -1,10 +1,10 @@
 //! Files that the administrator gives: whether they can be trusted, and the certificates in them.
 
 use super::Fault;
-use crate::certificate::Certificate;
-use crate::certificate::files::LARGEST;
 use crate::file;
 use crate::trust::{Distrust, distrusted};
+use crate::x509::Certificate;
+use crate::x509::files::LARGEST;
 use std::path::Path;
 
 /// That nobody but whom the administrator trusts could have written a file.

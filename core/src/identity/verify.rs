@@ -1,18 +1,12 @@
 //! Whether an identity can be believed: its key is there, its certificate is one of a device
 //! (IEEE 802.1AR, section 8), and somebody trusted issued it.
 
-use super::chain::{Way, revocation, way};
 use super::device::Device;
 use super::entry::Entity;
 use super::key_file::key_in;
-use super::points::{Outcome, Point, profile_points, validity_point};
 use super::prove::{Proof, UNTRIED, prove};
-use super::time::now;
 use super::trusted_files::{believed, certificates_of};
 use super::{Fault, FaultKind};
-use crate::certificate::Certificate;
-use crate::certificate::crl::Crl;
-use crate::certificate::files::{self, Unread};
 use crate::file;
 use crate::key::PublicKey;
 use crate::pem;
@@ -21,6 +15,12 @@ use crate::store::idevid::IdevidStore;
 use crate::store::{Key, Kind, LoginError, SignError, Who};
 use crate::tpm::{Secret, TpmError};
 use crate::trouble::trouble;
+use crate::x509::Certificate;
+use crate::x509::checks::{Outcome, Point, profile_points, validity_point};
+use crate::x509::clock::now;
+use crate::x509::crl::Crl;
+use crate::x509::files::{self, Unread};
+use crate::x509::path::{Way, revocation, way};
 use log::warn;
 use serde::Serialize;
 use std::path::{Path, PathBuf};

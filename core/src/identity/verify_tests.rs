@@ -1,8 +1,8 @@
 use super::*;
 use crate::identity::OWN;
-use crate::identity::samples::{IS_CA, Party, Sample};
 use crate::store::folder::Origin;
 use crate::tpm::{Class, Limits, Refusals, Tcti, TpmError};
+use crate::x509::samples::{IS_CA, Party, Sample};
 use std::time::Duration;
 
 fn entity(certificate: Certificate) -> Entity {
@@ -81,7 +81,7 @@ fn verified_is_only_what_signed_and_leads_to_trust_and_has_no_fault() {
 #[test]
 fn a_clock_that_is_wrong_is_said_in_the_summary_too() {
     let way = Way::Trusted(Vec::new());
-    let built = crate::identity::samples::in_year(2026);
+    let built = crate::x509::samples::in_year(2026);
     let signed = || Point::passed(KEY, "signed".into());
     let wrong = report(
         signed(),

@@ -2,12 +2,7 @@
 //! same key.
 
 use super::{Curve, PublicKey, from_hex};
-use crate::certificate::ber::{Element, SEQUENCE};
-
-const INTEGER: u8 = 0x02;
-const BIT_STRING: u8 = 0x03;
-const OCTET_STRING: u8 = 0x04;
-const OBJECT_IDENTIFIER: u8 = 0x06;
+use crate::ber::{BIT_STRING, Element, INTEGER, OBJECT_IDENTIFIER, OCTET_STRING, SEQUENCE};
 
 /// Contents of OBJECT IDENTIFIERs.
 mod oid {

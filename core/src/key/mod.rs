@@ -10,20 +10,18 @@ mod reading_tests;
 pub use private::PrivateKeyInfo;
 pub(crate) use reading::refuse_encrypted;
 
+use crate::oid::{EC_PUBLIC_KEY, RSA_ENCRYPTION};
 use p256::elliptic_curve::sec1::ToSec1Point;
 use pkcs1::der::asn1::UintRef;
 use pkcs1::der::{Decode, Encode};
 use rsa::{BoxedUint, RsaPublicKey};
 use sha1::{Digest, Sha1};
 use std::fmt;
-use x509_cert::der::asn1::{Any, BitString, ObjectIdentifier};
+use x509_cert::der::asn1::{Any, BitString};
 use x509_cert::spki::{AlgorithmIdentifier, SubjectPublicKeyInfoOwned};
 
 /// The public exponent of RSA keys that are made: 65537.
 pub const F4: [u8; 3] = [1, 0, 1];
-const EC_PUBLIC_KEY: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
-pub(crate) const RSA_ENCRYPTION: ObjectIdentifier =
-    ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
 
 /// An elliptic curve that this project signs on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -299,7 +297,7 @@ fn without_zeros(number: &[u8]) -> &[u8] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::certificate::Certificate;
+    use crate::x509::Certificate;
 
     #[test]
     fn short_numbers_get_zeros_and_long_ones_lose_only_zeros() {

@@ -1,6 +1,7 @@
 //! The forms in which files hold private keys, and what a file holds that is none of them.
 
-use super::{Curve, EC_PUBLIC_KEY, PrivateKeyInfo, PublicKey, RSA_ENCRYPTION, pad_left};
+use super::{Curve, PrivateKeyInfo, PublicKey, pad_left};
+use crate::oid::{EC_PUBLIC_KEY, RSA_ENCRYPTION};
 use crate::pem::{self, Block};
 use pkcs1::RsaPrivateKeyRef;
 use pkcs1::der::Decode;

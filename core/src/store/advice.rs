@@ -21,7 +21,7 @@ impl fmt::Display for Advised<'_> {
             TpmError::Lockout(tcti) | TpmError::NoTryLeft(tcti) => {
                 write!(f, "{error}. {WAIT}: {}", tcti.clearing_lockout())
             }
-            TpmError::NoTurn(_) => write!(f, "{error} (devid doctor names the remedy)"),
+            TpmError::NoPinLock(_) => write!(f, "{error} (devid doctor names the remedy)"),
             TpmError::Unloadable(why) => f.write_str(&unloadable(why)),
             _ => error.fmt(f),
         }

@@ -2,9 +2,9 @@
 
 use super::folder::{Data, Description, Origin, Refused};
 use super::{Key, Stamp};
-use crate::certificate::Certificate;
 use crate::key::PublicKey;
 use crate::tpm::Capabilities;
+use crate::x509::Certificate;
 use std::sync::Arc;
 
 /// All objects of a store as one look found them.

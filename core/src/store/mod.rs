@@ -11,22 +11,18 @@ mod machine;
 pub mod sessions;
 mod templates;
 
-mod verify;
-
 use devid::DevidStore;
 pub use encrypt::{encrypt, longest_message};
 use idevid::IdevidStore;
-pub use key::{Access, DecryptRequest, Key, Login, Protection, SignRequest};
+pub use key::{Access, DecryptRequest, Key, Login, Protection};
 pub use listing::{Half, Kind, Listing, Shown};
 use sessions::SessionStore;
 use templates::Templates;
-pub use verify::verify;
-pub(crate) use verify::verify_pss;
 
 pub use advice::Advised;
 pub(crate) use advice::{WAIT, unloadable};
 
-use crate::tpm::{Tcti, Told, Tpm, TpmError};
+use crate::tpm::{KnownAlgorithms, Tcti, Tpm, TpmError};
 use std::fmt;
 use std::sync::Arc;
 
@@ -51,7 +47,7 @@ pub struct TokenTraits {
     /// It holds nothing, and its sessions verify with public keys of their own.
     pub for_sessions: bool,
     /// What the TPM can do in which objects can be made, as far as it was asked.
-    pub algorithms: Told,
+    pub algorithms: KnownAlgorithms,
     /// Whether its PSS signatures are of use, as far as is known.
     pub pss: bool,
 }
@@ -61,7 +57,9 @@ impl Store {
     pub fn traits(&self) -> TokenTraits {
         let tpm = self.folder().map(DevidStore::tpm);
         TokenTraits {
-            algorithms: tpm.map(|tpm| tpm.told().clone()).unwrap_or_default(),
+            algorithms: tpm
+                .map(|tpm| tpm.known_algorithms().clone())
+                .unwrap_or_default(),
             pss: tpm.is_none_or(|tpm| tpm.signs_pss()),
             asks_login: self.pins() != Pins::None,
             writable: self.folder().is_some(),

@@ -2,7 +2,7 @@
 //! signatures.
 
 use super::exchange::Exchange;
-use super::{Algorithm, Hash, KeyUsage, Scheme, Tpm, TpmError, template};
+use super::{Hash, KeyAlgorithm, KeyPurpose, SignatureScheme, Tpm, TpmError, template};
 use log::warn;
 use std::fmt;
 use std::sync::Arc;
@@ -88,10 +88,10 @@ impl Algorithms {
     }
 
     /// Whether a key that takes any scheme signs by this one.
-    pub fn sign(self, scheme: Scheme) -> bool {
+    pub fn sign(self, scheme: SignatureScheme) -> bool {
         let has_key = match scheme {
-            Scheme::Ecdsa(_) => self.has_ecc(),
-            Scheme::Rsassa(_) | Scheme::Rsapss(_) => self.has_rsa(),
+            SignatureScheme::Ecdsa(_) => self.has_ecc(),
+            SignatureScheme::Rsassa(_) | SignatureScheme::Rsapss(_) => self.has_rsa(),
         };
         has_key && self.has(scheme.algorithm()) && self.has(scheme.hash().algorithm())
     }
@@ -107,9 +107,9 @@ impl fmt::Debug for Algorithms {
 /// What a TPM told of its algorithms, shared by all who want to know: until somebody asked, nothing.
 /// No lock: a forked child may go on with it.
 #[derive(Debug, Clone, Default)]
-pub struct Told(Arc<AtomicU32>);
+pub struct KnownAlgorithms(Arc<AtomicU32>);
 
-impl Told {
+impl KnownAlgorithms {
     /// What is known already.
     pub fn known(&self) -> Option<Algorithms> {
         let told = self.0.load(Ordering::Acquire);
@@ -163,7 +163,7 @@ impl Rest {
     }
 }
 
-impl From<Algorithms> for Told {
+impl From<Algorithms> for KnownAlgorithms {
     fn from(algorithms: Algorithms) -> Self {
         let told = Self::default();
         told.note(algorithms);
@@ -175,7 +175,7 @@ impl Tpm {
     /// The algorithms that the TPM implements; asked once. A TPM that does not tell may implement
     /// all.
     pub fn algorithms(&self) -> Result<Algorithms, TpmError> {
-        if let Some(known) = self.told().known() {
+        if let Some(known) = self.known_algorithms().known() {
             return Ok(known);
         }
         self.note_algorithms(Exchange::new(ALGORITHMS).run(self, |link| link.algorithms()))
@@ -194,26 +194,26 @@ impl Tpm {
             }
             Err(error) => return Err(error),
         };
-        self.told().note(algorithms);
+        self.known_algorithms().note(algorithms);
         Ok(algorithms)
     }
 
     /// The same, or all that any TPM may implement while this one does not answer, or another thread
     /// asks. After a fault it is not asked again for a while: each time would wait as long.
     pub fn algorithms_or_any(&self) -> Algorithms {
-        if self.told().known().is_none()
+        if self.known_algorithms().known().is_none()
             && let Some(mut rest) = self.asking.try_lock()
             && rest.is_over()
         {
             self.ask(&mut rest, || self.algorithms());
         }
-        self.told().or_any()
+        self.known_algorithms().or_any()
     }
 
     /// Asks for the algorithms, if they are not known and that waits for nobody: no thread uses the TPM,
     /// and no process has it make a key. Whether they are known then.
     pub fn learn_algorithms(&self) -> bool {
-        if self.told().known().is_none()
+        if self.known_algorithms().known().is_none()
             && let Some(mut rest) = self.asking.try_lock()
             && rest.is_over()
             && !self.pace().is_busy()
@@ -225,12 +225,12 @@ impl Tpm {
                 )
             });
         }
-        self.told().known().is_some()
+        self.known_algorithms().known().is_some()
     }
 
     /// Whether [`Tpm::learn_algorithms`] would ask now.
-    pub fn is_free_to_tell(&self) -> bool {
-        self.told().known().is_none()
+    pub fn can_ask_algorithms(&self) -> bool {
+        self.known_algorithms().known().is_none()
             && self.asking.try_lock().is_some_and(|rest| rest.is_over())
             && self.link.try_lock().is_some()
             && !self.pace().is_busy()
@@ -245,8 +245,8 @@ impl Tpm {
     }
 
     /// Whether the TPM can hold keys of this kind, as we make them.
-    pub fn implements(&self, algorithm: Algorithm) -> Result<bool, TpmError> {
-        let usage = KeyUsage {
+    pub fn implements(&self, algorithm: KeyAlgorithm) -> Result<bool, TpmError> {
+        let usage = KeyPurpose {
             signs: true,
             decrypts: false,
         };
@@ -267,11 +267,11 @@ mod tests {
     #[test]
     fn what_is_not_in_the_list_is_not_there() {
         let told = Algorithms::of(&[0x0001, 0x0014, 0x000B, 0x00A0, 0x8001]);
-        assert!(told.sign(Scheme::Rsassa(Hash::Sha256)));
+        assert!(told.sign(SignatureScheme::Rsassa(Hash::Sha256)));
         for scheme in [
-            Scheme::Rsassa(Hash::Sha1),
-            Scheme::Rsapss(Hash::Sha256),
-            Scheme::Ecdsa(Hash::Sha256),
+            SignatureScheme::Rsassa(Hash::Sha1),
+            SignatureScheme::Rsapss(Hash::Sha256),
+            SignatureScheme::Ecdsa(Hash::Sha256),
         ] {
             assert!(!told.sign(scheme), "{scheme:?}");
         }
@@ -283,8 +283,8 @@ mod tests {
     fn a_list_of_strangers_is_an_answer_and_an_empty_one_is_none() {
         assert_eq!(Algorithms::of(&[]), Algorithms::ANY);
         assert!(!Algorithms::of(&[0x00A0]).has_rsa());
-        let told = Told::from(Algorithms::of(&[0x00A0]));
+        let told = KnownAlgorithms::from(Algorithms::of(&[0x00A0]));
         assert_eq!(told.known(), Some(Algorithms::of(&[0x00A0])));
-        assert_eq!(Told::default().or_any(), Algorithms::ANY);
+        assert_eq!(KnownAlgorithms::default().or_any(), Algorithms::ANY);
     }
 }

@@ -45,7 +45,7 @@ fn storage_key() -> Vec<u8> {
 fn a_key_of_any_kind_is_read_as_it_is() {
     for area in [stranger(MLKEM), stranger(0xFFFF), vec![], vec![0xEE; 3]] {
         let (_fake, tpm) = told([longer(public(&area, &[0, 0x0B, 1]))]);
-        let (read, key) = tpm.resident_key(PERSISTENT).unwrap();
+        let (read, key) = tpm.persistent_key(PERSISTENT).unwrap();
         assert_eq!((&read, key.name()), (&area, &[0, 0x0B, 1][..]));
         assert_eq!(
             (PublicArea::parse(&read), StorageKey::of(PERSISTENT, &read)),
@@ -146,9 +146,9 @@ fn a_signature_by_another_scheme_or_hash_is_no_answer() {
         let found = public(&p256_area(IDENTITY, FIXED), &[0, 0x0B, 1]);
         let again = public(&p256_area(IDENTITY, FIXED), &[0, 0x0B, 1]);
         let (fake, tpm) = told([found, reply(), again, reply()]);
-        let (_, key) = tpm.resident_key(0x8102_0000).unwrap();
-        let ecdsa = Scheme::Ecdsa(Hash::Sha256);
-        let answer = tpm.with_resident("Sign", &key, &AuthValue::default(), |link, used| {
+        let (_, key) = tpm.persistent_key(0x8102_0000).unwrap();
+        let ecdsa = SignatureScheme::Ecdsa(Hash::Sha256);
+        let answer = tpm.with_persistent("Sign", &key, &AuthValue::default(), |link, used| {
             link.sign(used, ecdsa, &[7; 32])
         });
         assert_eq!(fake.seen()[1], SIGN);
@@ -293,14 +293,18 @@ fn one_proof_is_for_one_scheme_hash_and_curve() {
     let PublicArea { key, .. } = PublicArea::parse(&p256_area(IDENTITY, FIXED)).unwrap();
     let rsa =
         PublicKey::from_rsa(include_bytes!("../../testdata/rsa-modulus.bin"), &[1, 0, 1]).unwrap();
-    let schemes = [Scheme::Ecdsa, Scheme::Rsassa, Scheme::Rsapss];
+    let schemes = [
+        SignatureScheme::Ecdsa,
+        SignatureScheme::Rsassa,
+        SignatureScheme::Rsapss,
+    ];
     let mut all: Vec<_> = schemes
         .into_iter()
-        .flat_map(|scheme: fn(Hash) -> Scheme| Hash::ALL.map(|hash| Some(scheme(hash))))
+        .flat_map(|scheme: fn(Hash) -> SignatureScheme| Hash::ALL.map(|hash| Some(scheme(hash))))
         .collect();
     all.push(None);
-    let key = |scheme: Option<Scheme>| match scheme {
-        Some(Scheme::Ecdsa(_)) => &key,
+    let key = |scheme: Option<SignatureScheme>| match scheme {
+        Some(SignatureScheme::Ecdsa(_)) => &key,
         _ => &rsa,
     };
     for (at, scheme) in all.iter().enumerate() {

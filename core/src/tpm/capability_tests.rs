@@ -58,8 +58,11 @@ fn algorithms_that_nothing_knows_are_passed_over() {
     ];
     let (fake, tpm) = told([longer(algorithms(false, &strange))]);
     let known = tpm.algorithms().unwrap();
-    assert!(known.sign(Scheme::Rsassa(Hash::Sha256)));
-    assert!(!known.sign(Scheme::Rsassa(Hash::Sha512)) && !known.sign(Scheme::Rsapss(Hash::Sha256)));
+    assert!(known.sign(SignatureScheme::Rsassa(Hash::Sha256)));
+    assert!(
+        !known.sign(SignatureScheme::Rsassa(Hash::Sha512))
+            && !known.sign(SignatureScheme::Rsapss(Hash::Sha256))
+    );
     assert_eq!(tpm.algorithms(), Ok(known));
     assert_eq!(fake.seen(), [GET_CAPABILITY], "asked once");
 }
@@ -73,14 +76,14 @@ fn a_fault_leaves_the_algorithms_to_be_asked_for() {
     ]);
     assert_eq!(tpm.algorithms_or_any(), Algorithms::ANY);
     tpm.asking.lock().takes(LIMIT);
-    assert!(!tpm.is_free_to_tell() && !tpm.learn_algorithms());
+    assert!(!tpm.can_ask_algorithms() && !tpm.learn_algorithms());
     assert_eq!(tpm.algorithms_or_any(), Algorithms::ANY);
     assert_eq!(fake.seen().len(), 2, "not asked while it rests");
     tpm.asking.lock().takes(Duration::ZERO);
-    assert!(tpm.is_free_to_tell());
+    assert!(tpm.can_ask_algorithms());
     assert!(!tpm.algorithms_or_any().has_ecc());
     assert_eq!(fake.seen().len(), 3);
-    assert!(tpm.learn_algorithms() && !tpm.is_free_to_tell());
+    assert!(tpm.learn_algorithms() && !tpm.can_ask_algorithms());
     assert_eq!(fake.seen().len(), 3);
 }
 
@@ -92,7 +95,10 @@ fn a_forked_child_asks_for_itself() {
     assert_eq!(tpm.algorithms_or_any(), Algorithms::ANY);
     let child = tpm.for_child(Refusals::default());
     assert!(!child.algorithms_or_any().has_ecc());
-    assert!(tpm.told().known().is_some(), "keys of the parent share it");
+    assert!(
+        tpm.known_algorithms().known().is_some(),
+        "keys of the parent share it"
+    );
 }
 
 /// Who only looks waits behind no key generation, of another thread or of another process.
@@ -100,14 +106,14 @@ fn a_forked_child_asks_for_itself() {
 fn whoever_looks_waits_for_no_link() {
     let (fake, tpm) = told([algorithms(false, &[0x0001])]);
     let held = tpm.link.lock();
-    assert!(!tpm.is_free_to_tell() && !tpm.learn_algorithms());
+    assert!(!tpm.can_ask_algorithms() && !tpm.learn_algorithms());
     drop(held);
     let other = fake.tpm(LIMIT);
     let generation = other.pace().begun(Class::Generation);
-    assert!(!tpm.is_free_to_tell() && !tpm.learn_algorithms());
+    assert!(!tpm.can_ask_algorithms() && !tpm.learn_algorithms());
     assert_eq!(fake.seen(), []);
     drop(generation);
-    assert!(tpm.is_free_to_tell() && tpm.learn_algorithms());
+    assert!(tpm.can_ask_algorithms() && tpm.learn_algorithms());
 }
 
 #[test]
@@ -118,7 +124,7 @@ fn algorithms_come_in_pages_and_in_any_order() {
     ]);
     let known = tpm.algorithms().unwrap();
     assert_eq!(known.hashes(), [Hash::Sha1, Hash::Sha256]);
-    assert!(known.sign(Scheme::Rsassa(Hash::Sha1)));
+    assert!(known.sign(SignatureScheme::Rsassa(Hash::Sha1)));
     assert_eq!(fake.seen().len(), 2);
 }
 

@@ -3,12 +3,12 @@
 
 use super::algorithms::Rest;
 use super::exchange::{Exchange, Refusals};
-use super::process_lock::{NoTurn, Turn};
+use super::process_lock::{NotLocked, ProcessLock};
 use super::transport::Pace;
 use super::wrapped::Nest;
 use super::{
-    Capabilities, Class, Hash, Limits, Link, Lockout, Property, Root, SaltKey, Scheme, Silence,
-    Tcti, Told, TpmError,
+    Capabilities, Class, Hash, KnownAlgorithms, Limits, Link, Lockout, Property, Root, SaltKey,
+    SignatureScheme, Tcti, TimeoutMemory, TpmError,
 };
 use crate::file::Lock;
 use crate::key::{Curve, PublicKey};
@@ -35,13 +35,13 @@ pub struct Tpm {
     pub(super) link: Mutex<Option<Link>>,
     /// Links of their own for keys that stay loaded.
     pub(super) nests: Mutex<Vec<Nest>>,
-    /// Keeps the other processes of ours away while a key of ours is in a slot that all share.
-    turn: Turn,
-    /// Keeps the others from trying a PIN while one is tried here.
-    pin_turn: Turn,
-    /// Keeps the others from keeping a key while one is kept here.
-    keeping_turn: Turn,
-    silence: Silence,
+    /// For slots of transient objects that all processes share.
+    slots_lock: ProcessLock,
+    /// For one try of a PIN.
+    pin_lock: ProcessLock,
+    /// For making a key of which there is to be one only.
+    new_key_lock: ProcessLock,
+    timeout_memory: TimeoutMemory,
     /// Whether it has ever answered.
     answered: AtomicBool,
     /// Counts transport faults. What was known of handles before a fault is in doubt after it.
@@ -57,8 +57,8 @@ pub struct Tpm {
     verifies_signatures: bool,
     pss_given_up: AtomicBool,
     pub(super) nv_chunk: OnceCell<u16>,
-    told: Told,
-    /// Held while it is asked what [`Tpm::told`] is to hold.
+    known_algorithms: KnownAlgorithms,
+    /// Held while it is asked what [`Tpm::known_algorithms`] is to hold.
     pub(super) asking: Mutex<Rest>,
     /// Schemes by which a signature of this TPM was verified; see [`Tpm::has_proven`].
     proven: AtomicU32,
@@ -67,14 +67,14 @@ pub struct Tpm {
 impl Tpm {
     /// No command is sent and nothing is opened yet.
     ///
-    /// `limits` bound each command, and the wait for one's turn.
-    /// `locks` is the folder where processes agree on whose turn it is.
+    /// `limits` bound each command, and each wait for a lock.
+    /// `locks` is the folder of the locks between processes.
     pub fn new(tcti: Tcti, limits: Limits, locks: &Path, refusals: Refusals) -> Self {
         Self {
-            turn: Turn::of_slots(&tcti, locks),
-            pin_turn: Turn::of_pins(&tcti, locks),
-            keeping_turn: Turn::of_keeping(locks),
-            silence: Silence::default(),
+            slots_lock: ProcessLock::for_object_slots(&tcti, locks),
+            pin_lock: ProcessLock::for_pins(&tcti, locks),
+            new_key_lock: ProcessLock::for_new_keys(locks),
+            timeout_memory: TimeoutMemory::default(),
             pace: Arc::new(Pace::new(limits, locks)),
             tcti,
             link: Mutex::new(None),
@@ -89,7 +89,7 @@ impl Tpm {
             verifies_signatures: false,
             pss_given_up: AtomicBool::new(false),
             nv_chunk: OnceCell::new(),
-            told: Told::default(),
+            known_algorithms: KnownAlgorithms::default(),
             asking: Mutex::default(),
             proven: AtomicU32::new(0),
         }
@@ -98,9 +98,9 @@ impl Tpm {
     /// The same TPM, whose locks between processes are noted there for forked children.
     pub fn noting_locks(self, held: &'static Held) -> Self {
         Self {
-            turn: self.turn.noting(held),
-            pin_turn: self.pin_turn.noting(held),
-            keeping_turn: self.keeping_turn.noting(held),
+            slots_lock: self.slots_lock.noting(held),
+            pin_lock: self.pin_lock.noting(held),
+            new_key_lock: self.new_key_lock.noting(held),
             pace: Arc::new(self.pace.noting(held)),
             ..self
         }
@@ -120,10 +120,10 @@ impl Tpm {
         }
         let own_names = self.own_names.try_lock().map(|names| names.clone());
         Self {
-            turn: self.turn.clone(),
-            pin_turn: self.pin_turn.clone(),
-            keeping_turn: self.keeping_turn.clone(),
-            silence: self.silence.clone(),
+            slots_lock: self.slots_lock.clone(),
+            pin_lock: self.pin_lock.clone(),
+            new_key_lock: self.new_key_lock.clone(),
+            timeout_memory: self.timeout_memory.clone(),
             answered: AtomicBool::new(self.has_answered()),
             // What was in doubt for the parent stays so, and what was not is so now.
             faults: AtomicU64::new(self.faults() + 1),
@@ -139,7 +139,7 @@ impl Tpm {
             root: self.root.clone(),
             verifies_signatures: self.verifies_signatures,
             nv_chunk: OnceCell::new(),
-            told: self.told.clone(),
+            known_algorithms: self.known_algorithms.clone(),
             asking: Mutex::default(),
             proven: AtomicU32::new(self.proven.load(Ordering::Acquire)),
         }
@@ -175,7 +175,7 @@ impl Tpm {
         &self.tcti
     }
 
-    /// How long commands may take. The wait for one's turn has the limit of ordinary ones.
+    /// How long commands may take. A wait for a lock has the limit of ordinary commands.
     pub(super) fn limits(&self) -> Limits {
         self.pace().limits()
     }
@@ -201,26 +201,26 @@ impl Tpm {
     }
 
     /// What the TPM told of its algorithms; see [`Tpm::algorithms`].
-    pub fn told(&self) -> &Told {
-        &self.told
+    pub fn known_algorithms(&self) -> &KnownAlgorithms {
+        &self.known_algorithms
     }
 
     /// What is known now of what it can do. Costs no TPM command.
     pub fn capabilities(&self) -> Capabilities {
         Capabilities {
-            algorithms: self.told.known(),
+            algorithms: self.known_algorithms.known(),
             pss: self.signs_pss(),
         }
     }
 
     /// Whether a signature by this scheme, or by the private RSA operation alone, and by a key of this
     /// kind was verified in this process, or in one that it was forked from.
-    pub fn has_proven(&self, scheme: Option<Scheme>, key: &PublicKey) -> bool {
+    pub fn has_proven(&self, scheme: Option<SignatureScheme>, key: &PublicKey) -> bool {
         self.proven.load(Ordering::Acquire) & proof(scheme, key) != 0
     }
 
     /// Notes that one was.
-    pub fn note_proven(&self, scheme: Option<Scheme>, key: &PublicKey) {
+    pub fn note_proven(&self, scheme: Option<SignatureScheme>, key: &PublicKey) {
         self.proven.fetch_or(proof(scheme, key), Ordering::AcqRel);
     }
 
@@ -253,9 +253,9 @@ impl Tpm {
         Link::new(&self.tcti, Arc::clone(&self.pace))
     }
 
-    /// The turn to use a slot for objects that all processes share; `None` if none can be had.
-    pub(super) fn object_turn(&self) -> Option<Lock> {
-        self.turn.take_if_free(self.patience())
+    /// Locks the slots of transient objects that all processes share; `None` if the lock cannot be had.
+    pub(super) fn lock_object_slots(&self) -> Option<Lock> {
+        self.slots_lock.take_if_free(self.patience())
     }
 
     pub(super) fn pace(&self) -> &Pace {
@@ -289,46 +289,46 @@ impl Tpm {
         Exchange::new("GetCapability(lockout)").run(self, |link| link.lockout())
     }
 
-    /// The turn to show a value that may be wrong, among all threads and processes: as long as it
-    /// is held, no try of theirs comes between. `last`: also where a wrong one would put the TPM
-    /// into lockout.
+    /// Locks tries of values that may be wrong, among all threads and processes: while the lock is
+    /// held, nobody else tries one. `last`: also where a wrong value would put the TPM into
+    /// lockout.
     ///
     /// # Errors
     ///
-    /// [`TpmError::NoTurn`] without a lock that others could not take away, and
+    /// [`TpmError::NoPinLock`] without a lock that others could not take away, and
     /// [`TpmError::NoTryLeft`]: then nothing is to be shown.
-    pub(crate) fn turn_to_try(&self, last: bool) -> Result<Option<Lock>, TpmError> {
+    pub(crate) fn lock_pin_try(&self, last: bool) -> Result<Option<Lock>, TpmError> {
         let patience = self.pace().wait(Class::Ordinary);
-        let mut turn = self.pin_turn.take(self.patience());
+        let mut lock = self.pin_lock.take(self.patience());
         // Whoever holds it in this process may wait behind a key generation.
-        while let Err(NoTurn::Kept(_)) = &turn
+        while let Err(NotLocked::Held(_)) = &lock
             && patience.is_behind_generation()
             && let Ok(left) = patience.left()
         {
-            turn = self.pin_turn.take(left);
+            lock = self.pin_lock.take(left);
         }
-        let turn = turn.map_err(|why| TpmError::NoTurn(self.pace().explained(&why)))?;
+        let lock = lock.map_err(|why| TpmError::NoPinLock(self.pace().explained(&why)))?;
         match self.lockout()?.tries_left() {
             0 => Err(TpmError::NoTryLeft(self.tcti.clone())),
             1 if !last => Err(TpmError::NoTryLeft(self.tcti.clone())),
-            _ => Ok(turn),
+            _ => Ok(lock),
         }
     }
 
     /// Why no PIN can be tried, if that is for want of a lock. Nothing is made, no command is sent.
-    pub(crate) fn no_turn_to_try(&self) -> Option<Distrust> {
-        self.pin_turn.fault()
+    pub(crate) fn pin_lock_fault(&self) -> Option<Distrust> {
+        self.pin_lock.fault()
     }
 
-    /// The node or the file that the turn to try a PIN is taken at.
-    pub(crate) fn lock_for_pins(&self) -> Option<PathBuf> {
-        self.pin_turn.at_what()
+    /// The node or the file that is locked for a try of a PIN.
+    pub(crate) fn pin_lock_path(&self) -> Option<PathBuf> {
+        self.pin_lock.path()
     }
 
-    /// The turn to keep a key, among all processes: as long as it is held, what lies in the key
-    /// folders changes by none of theirs that takes turns. `None` if none can be had.
-    pub(crate) fn keeping_turn(&self) -> Option<Lock> {
-        self.keeping_turn.take_if_free(self.patience())
+    /// Locks the making of a key of which there is to be one only, among all processes that take this
+    /// lock. `None` if the lock cannot be had.
+    pub(crate) fn lock_new_key(&self) -> Option<Lock> {
+        self.new_key_lock.take_if_free(self.patience())
     }
 
     /// The same TPM; what lies below the key in this handle, the master key, is ours to flush.
@@ -341,12 +341,15 @@ impl Tpm {
     }
 
     /// The same TPM, asked no more once it let a command wait in vain, here or at a copy of this.
-    pub fn remembering(self, silence: Silence) -> Self {
-        Self { silence, ..self }
+    pub fn with_timeout_memory(self, timeout_memory: TimeoutMemory) -> Self {
+        Self {
+            timeout_memory,
+            ..self
+        }
     }
 
-    pub(crate) fn silence(&self) -> &Silence {
-        &self.silence
+    pub(crate) fn timeout_memory(&self) -> &TimeoutMemory {
+        &self.timeout_memory
     }
 
     /// A number that the TPM tells of itself.
@@ -378,20 +381,20 @@ impl Tpm {
 
 /// The bit of a way to sign: one of each scheme, hash and curve. Each signature asks for it.
 #[inline(always)]
-fn proof(scheme: Option<Scheme>, key: &PublicKey) -> u32 {
+fn proof(scheme: Option<SignatureScheme>, key: &PublicKey) -> u32 {
     let Some(scheme) = scheme else {
         return 1 << 31;
     };
     let (kind, hash) = match (scheme, key) {
-        (Scheme::Rsassa(hash), _) => (0, hash),
-        (Scheme::Rsapss(hash), _) => (1, hash),
-        (Scheme::Ecdsa(hash), PublicKey::Ec { curve, .. }) => match curve {
+        (SignatureScheme::Rsassa(hash), _) => (0, hash),
+        (SignatureScheme::Rsapss(hash), _) => (1, hash),
+        (SignatureScheme::Ecdsa(hash), PublicKey::Ec { curve, .. }) => match curve {
             Curve::P256 => (2, hash),
             Curve::P384 => (3, hash),
             Curve::P521 => (4, hash),
         },
         // No such key signs so.
-        (Scheme::Ecdsa(hash), PublicKey::Rsa { .. }) => (5, hash),
+        (SignatureScheme::Ecdsa(hash), PublicKey::Rsa { .. }) => (5, hash),
     };
     let hash = match hash {
         Hash::Sha1 => 0,

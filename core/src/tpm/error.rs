@@ -37,7 +37,7 @@ pub enum TpmError {
     /// The owner hierarchy has another authorisation value than the one that was given.
     OwnerAuth,
     /// No value was shown that may be wrong: there is no lock that keeps others from the last try.
-    NoTurn(String),
+    NoPinLock(String),
     /// No value was shown that may be wrong: if it were, the whole TPM would be locked, or is so
     /// already. The TPM behind this.
     NoTryLeft(Tcti),
@@ -118,7 +118,7 @@ impl fmt::Display for TpmError {
             Self::OwnerAuth => {
                 f.write_str("the TPM's owner hierarchy has another authorisation value")
             }
-            Self::NoTurn(why) => write!(
+            Self::NoPinLock(why) => write!(
                 f,
                 "no PIN is tried, because the lock that keeps others from the TPM's last try cannot \
                  be had: {why}"

@@ -3,7 +3,7 @@
 //! The one place that repeats commands. A transport fault brings a new connection, and over that
 //! only what is harmless twice.
 
-use super::transport::Met;
+use super::transport::TimeoutCause;
 use super::{AuthValue, Class, Hash, Link, Lockout, SaltKey, Tpm, TpmError};
 use crate::system;
 use log::{debug, warn};
@@ -194,9 +194,9 @@ impl<'a> Exchange<'a> {
             Some(link) => link,
             None => tpm.wait_for(&tpm.link)?,
         };
-        let turn = self.loads.then(|| tpm.object_turn()).flatten();
+        let lock = self.loads.then(|| tpm.lock_object_slots()).flatten();
         let result = self.run_over(&mut link, tpm, commands);
-        drop((turn, link));
+        drop((lock, link));
         if let Err(TpmError::Lockout(_)) = result {
             self.tell_lockout(tpm);
         }
@@ -227,12 +227,14 @@ impl<'a> Exchange<'a> {
         mut commands: impl FnMut(&mut Link) -> Result<R, TpmError>,
     ) -> Result<R, TpmError> {
         let Self { what, subject, .. } = self;
-        match tpm.silence().met() {
-            Some(Met::Silent) => return Err(TpmError::Timeout(tpm.limits().of(Class::Ordinary))),
-            Some(Met::Busy) if tpm.pace().is_busy() => {
+        match tpm.timeout_memory().cause() {
+            Some(TimeoutCause::Silent) => {
+                return Err(TpmError::Timeout(tpm.limits().of(Class::Ordinary)));
+            }
+            Some(TimeoutCause::Busy) if tpm.pace().is_busy() => {
                 return Err(TpmError::Busy(tpm.limits().of(Class::Ordinary)));
             }
-            Some(Met::Busy) | None => {}
+            Some(TimeoutCause::Busy) | None => {}
         }
         // Asked and noted while the link is held, so that threads do not try side by side.
         if let Some(subject) = &subject {
@@ -302,14 +304,14 @@ impl<'a> Exchange<'a> {
                         }
                         (error @ TpmError::Busy(_), _) => {
                             tpm.note_fault();
-                            tpm.silence().note(Met::Busy);
+                            tpm.timeout_memory().note(TimeoutCause::Busy);
                             warn!("{what}: {error}");
                             return Err(error);
                         }
                         (error @ TpmError::Timeout(_), _) => {
                             // The connection may be opened anew before the answer comes.
                             tpm.note_fault();
-                            tpm.silence().note(Met::Silent);
+                            tpm.timeout_memory().note(TimeoutCause::Silent);
                             error
                         }
                         (error, _) => error,

@@ -32,7 +32,7 @@ mod transport;
 mod unloadable;
 mod wrapped;
 
-pub use algorithms::{Algorithms, Capabilities, Told};
+pub use algorithms::{Algorithms, Capabilities, KnownAlgorithms};
 pub use client::Tpm;
 pub(crate) use command::Link;
 pub use command::kdf::Secret;
@@ -45,20 +45,20 @@ pub use error::TpmError;
 pub use exchange::Refusals;
 pub use lockout::Lockout;
 pub use nv::NvKept;
-pub use persistent::ResidentKey;
-pub use primary::DerivedKey;
+pub use persistent::PersistentKey;
+pub use primary::PrimaryKey;
 pub use root::{Endorser, Root, RootRecord, Unrecalled};
 pub use salt::SaltKey;
-pub use storage::{Algorithm, KeyUsage, SRK, StorageKey};
+pub use storage::{KeyAlgorithm, KeyPurpose, SRK, StorageKey};
 pub(crate) use structures::template::is_own_key;
 pub use structures::template::recognised;
 pub use structures::{
-    Hash, NvPublic, Property, PublicArea, ResponseCode, Scheme, Signature, SigningScheme,
+    Hash, KeyScheme, NvPublic, Property, PublicArea, ResponseCode, Signature, SignatureScheme,
     other_kind,
 };
 pub(crate) use structures::{name_of, qualified_name_below};
 use structures::{public, sized, template};
 pub(crate) use transport::is_tcti_alias;
-pub use transport::{Class, Limit, Limits, Silence, Tcti, TctiError, WAITING};
+pub use transport::{Class, Limit, Limits, Tcti, TctiError, TimeoutMemory, WAITING};
 pub use unloadable::{Obstacle, Unloadable};
 pub use wrapped::{Parent, WrappedKey};

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A key in a persistent handle, with the name by which it was found.
 #[derive(Debug)]
-pub struct ResidentKey {
+pub struct PersistentKey {
     handle: u32,
     name: Vec<u8>,
     /// The count of faults at which the name was last seen behind the handle.
@@ -20,11 +20,11 @@ impl Tpm {
     }
 
     /// The public area (TPMT_PUBLIC) behind a persistent handle, and the key as found there.
-    pub fn resident_key(&self, handle: u32) -> Result<(Vec<u8>, ResidentKey), TpmError> {
+    pub fn persistent_key(&self, handle: u32) -> Result<(Vec<u8>, PersistentKey), TpmError> {
         let seen_at = self.faults();
         let (area, name) =
             Exchange::new("ReadPublic").run(self, |link| link.read_public(handle))?;
-        let key = ResidentKey {
+        let key = PersistentKey {
             handle,
             name,
             seen_at: AtomicU64::new(seen_at),
@@ -36,10 +36,10 @@ impl Tpm {
     ///
     /// One command more before them where a transport fault put the handle in doubt, and one for
     /// each that shows a value. They may run twice if it is empty.
-    pub(crate) fn with_resident<R>(
+    pub(crate) fn with_persistent<R>(
         &self,
         what: &str,
-        key: &ResidentKey,
+        key: &PersistentKey,
         value: &AuthValue,
         mut commands: impl FnMut(&mut Link, Used) -> Result<R, TpmError>,
     ) -> Result<R, TpmError> {
@@ -66,7 +66,7 @@ impl Tpm {
     }
 }
 
-impl ResidentKey {
+impl PersistentKey {
     /// The persistent handle.
     pub fn handle(&self) -> u32 {
         self.handle
@@ -85,16 +85,16 @@ mod tests {
         FIXED, FakeTpm, GET_CAPABILITY, IDENTITY, READ_PUBLIC, Reply, SIGN, p256_area, public,
         signature,
     };
-    use crate::tpm::{Class, Hash, Scheme, Signature};
+    use crate::tpm::{Class, Hash, Signature, SignatureScheme};
 
     use std::time::{Duration, Instant};
 
     const LIMIT: Duration = Duration::from_secs(20);
     const HANDLE: u32 = 0x8102_0000;
-    const ECDSA: Scheme = Scheme::Ecdsa(Hash::Sha256);
+    const ECDSA: SignatureScheme = SignatureScheme::Ecdsa(Hash::Sha256);
 
-    fn sign(tpm: &Tpm, key: &ResidentKey) -> Result<Signature, TpmError> {
-        tpm.with_resident("Sign", key, &AuthValue::default(), |link, used| {
+    fn sign(tpm: &Tpm, key: &PersistentKey) -> Result<Signature, TpmError> {
+        tpm.with_persistent("Sign", key, &AuthValue::default(), |link, used| {
             link.sign(used, ECDSA, &[7; 32])
         })
     }
@@ -103,8 +103,8 @@ mod tests {
         public(&p256_area(IDENTITY, FIXED), &[0, 0x0B, 1])
     }
 
-    fn key_of(tpm: &Tpm) -> ResidentKey {
-        tpm.resident_key(HANDLE).unwrap().1
+    fn key_of(tpm: &Tpm) -> PersistentKey {
+        tpm.persistent_key(HANDLE).unwrap().1
     }
 
     #[test]

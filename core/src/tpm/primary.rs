@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 
 /// A key by its template and name.
 #[derive(Debug)]
-pub struct DerivedKey {
+pub struct PrimaryKey {
     template: Vec<u8>,
     name: Vec<u8>,
     /// Held for moments only; whoever finds it held does without.
@@ -45,7 +45,7 @@ struct Context {
 /// A template that gave the right key: its area, its name and its saved context.
 type Tried = (PublicArea, Vec<u8>, Kept);
 
-impl DerivedKey {
+impl PrimaryKey {
     /// The template that the TPM derives the key from.
     pub fn template(&self) -> &[u8] {
         &self.template
@@ -62,11 +62,11 @@ impl Tpm {
     ///
     /// `None` if none does. Two commands for each candidate, three for the right one. Each candidate is
     /// a key generation, and has the whole limit of one.
-    pub fn derive(
+    pub fn find_primary_key(
         &self,
         public: &PublicKey,
         likeliest: Option<Vec<u8>>,
-    ) -> Result<Option<(PublicArea, DerivedKey)>, TpmError> {
+    ) -> Result<Option<(PublicArea, PrimaryKey)>, TpmError> {
         for template in likeliest.into_iter().chain(template::candidates(public)) {
             let hierarchy = Subject::open(b"endorsement", "the endorsement hierarchy");
             let tried = Exchange::by("CreatePrimary", hierarchy, None)
@@ -78,7 +78,7 @@ impl Tpm {
                     let context = Mutex::new(context);
                     return Ok(Some((
                         area,
-                        DerivedKey {
+                        PrimaryKey {
                             template,
                             name,
                             context,
@@ -95,10 +95,10 @@ impl Tpm {
 
     /// Runs commands with a derived key: two commands more, and another two where its context was
     /// lost. They may run twice.
-    pub(crate) fn with_derived<R>(
+    pub(crate) fn with_primary<R>(
         &self,
         what: &str,
-        key: &DerivedKey,
+        key: &PrimaryKey,
         mut commands: impl FnMut(&mut Link, Used) -> Result<R, TpmError>,
     ) -> Result<R, TpmError> {
         let subject = Subject::open(&key.name, "the derived key");
@@ -238,7 +238,7 @@ fn is_useless(error: &TpmError) -> bool {
     }
 }
 
-impl DerivedKey {
+impl PrimaryKey {
     /// A transient handle; to be flushed. From the saved context, or derived anew: one command, and
     /// one more where a context is loaded for the first time.
     pub(super) fn load(&self, link: &mut Link) -> Result<u32, TpmError> {

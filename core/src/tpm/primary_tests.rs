@@ -68,9 +68,9 @@ fn named(name: &[u8]) -> Reply {
     public(&area(), name)
 }
 
-fn sign(tpm: &Tpm, key: &DerivedKey) -> Result<Signature, TpmError> {
-    tpm.with_derived("Sign", key, |link, used| {
-        link.sign(used, Scheme::Ecdsa(Hash::Sha256), &[7; 32])
+fn sign(tpm: &Tpm, key: &PrimaryKey) -> Result<Signature, TpmError> {
+    tpm.with_primary("Sign", key, |link, used| {
+        link.sign(used, SignatureScheme::Ecdsa(Hash::Sha256), &[7; 32])
     })
 }
 
@@ -79,7 +79,10 @@ fn a_refused_template_costs_that_candidate_only() {
     // CURVE, HASH, SCHEME, VALUE, HANDLE without a number; a vendor's; a command's own.
     for code in [0x0A6, 0x083, 0x092, 0x084, 0x08B, 0x2E6, 0x501, 0x12F] {
         let fake = FakeTpm::new([Reply::Code(code), derived_by(1), context(), flushed()]);
-        let found = fake.tpm(LIMIT).derive(&certified(), None).unwrap();
+        let found = fake
+            .tpm(LIMIT)
+            .find_primary_key(&certified(), None)
+            .unwrap();
         assert!(found.is_some(), "{code:x}");
     }
     // A structure that nothing knows.
@@ -87,14 +90,14 @@ fn a_refused_template_costs_that_candidate_only() {
     let fake = FakeTpm::new([strange, derived_by(1), context(), flushed()]);
     assert!(
         fake.tpm(LIMIT)
-            .derive(&certified(), None)
+            .find_primary_key(&certified(), None)
             .unwrap()
             .is_some()
     );
     // The hierarchy, or the TPM, and not the template: no other candidate is tried.
     for code in [0x185, 0x085, 0x101, 0x97F] {
         let fake = FakeTpm::new([Reply::Code(code)]);
-        let tried = fake.tpm(LIMIT).derive(&certified(), None);
+        let tried = fake.tpm(LIMIT).find_primary_key(&certified(), None);
         assert_eq!(tried.unwrap_err(), TpmError::Response(ResponseCode(code)));
     }
 }
@@ -114,7 +117,7 @@ fn a_context_is_proven_once_and_then_costs_three_commands() {
         flushed(),
     ]);
     let tpm = fake.tpm(LIMIT);
-    let (_, key) = tpm.derive(&certified(), None).unwrap().unwrap();
+    let (_, key) = tpm.find_primary_key(&certified(), None).unwrap().unwrap();
     sign(&tpm, &key).unwrap();
     sign(&tpm, &key).unwrap();
     let made = [CREATE_PRIMARY, CONTEXT_SAVE, FLUSH_CONTEXT];
@@ -140,7 +143,7 @@ fn a_context_that_is_refused_leads_to_a_new_derivation() {
             flushed(),
         ]);
         let tpm = fake.tpm(LIMIT);
-        let (_, key) = tpm.derive(&certified(), None).unwrap().unwrap();
+        let (_, key) = tpm.find_primary_key(&certified(), None).unwrap().unwrap();
         assert!(sign(&tpm, &key).is_ok(), "{code:x}");
     }
 }
@@ -162,7 +165,7 @@ fn a_context_that_brings_another_key_back_is_given_up() {
         flushed(),
     ]);
     let tpm = fake.tpm(LIMIT);
-    let (_, key) = tpm.derive(&certified(), None).unwrap().unwrap();
+    let (_, key) = tpm.find_primary_key(&certified(), None).unwrap().unwrap();
     sign(&tpm, &key).unwrap();
     sign(&tpm, &key).unwrap();
     let anew = [CREATE_PRIMARY, SIGN, FLUSH_CONTEXT];
@@ -179,7 +182,7 @@ fn each_candidate_has_the_whole_limit() {
     let replies = slow().chain(other()).chain(slow()).chain(other());
     let found = [derived_by(2), context(), flushed()];
     let fake = FakeTpm::new(replies.chain(found));
-    let found = fake.tpm(PATIENCE).derive(&certified(), None);
+    let found = fake.tpm(PATIENCE).find_primary_key(&certified(), None);
     assert!(found.unwrap().is_some());
 }
 
@@ -199,7 +202,7 @@ fn a_tpm_that_saves_no_context_derives_the_key_for_each_use() {
             flushed(),
         ]);
         let tpm = fake.tpm(LIMIT);
-        let (_, key) = tpm.derive(&certified(), None).unwrap().unwrap();
+        let (_, key) = tpm.find_primary_key(&certified(), None).unwrap().unwrap();
         sign(&tpm, &key).unwrap();
     }
 }
@@ -221,7 +224,7 @@ fn a_tpm_without_room_to_save_a_context_is_asked_again() {
         flushed(), //
     ]);
     let tpm = fake.tpm(LIMIT);
-    let (_, key) = tpm.derive(&certified(), None).unwrap().unwrap();
+    let (_, key) = tpm.find_primary_key(&certified(), None).unwrap().unwrap();
     sign(&tpm, &key).unwrap();
     sign(&tpm, &key).unwrap();
 }
@@ -243,6 +246,6 @@ fn another_seed_is_told() {
         flushed(),
     ]);
     let tpm = fake.tpm(LIMIT);
-    let (_, key) = tpm.derive(&certified(), None).unwrap().unwrap();
+    let (_, key) = tpm.find_primary_key(&certified(), None).unwrap().unwrap();
     assert_eq!(sign(&tpm, &key), Err(TpmError::SeedChanged));
 }

@@ -1,4 +1,4 @@
-//! Locks between processes (flock(2)) on one TPM. A held lock is called a turn.
+//! Locks between processes (flock(2)) on one TPM.
 //!
 //! | lock | guards | without it |
 //! |---|---|---|
@@ -43,13 +43,13 @@ const KEEPING: &str = "keep";
 const GENERATION: &str = "busy";
 /// Who may use a TPM (tpm-udev, and the unit of tpm2-abrmd).
 const GROUP: &str = "tss";
-/// How long a turn to try a PIN is waited for after a wait in vain.
+/// How long the PIN lock is waited for after a wait in vain.
 const SHORT_PATIENCE: Duration = Duration::from_secs(1);
 
-/// Where turns of one kind are taken.
+/// A lock between processes.
 #[derive(Debug, Clone)]
-pub(super) struct Turn {
-    place: Place,
+pub(super) struct ProcessLock {
+    target: LockTarget,
     /// How long is waited for it after a wait in vain.
     again: Duration,
     /// Whether the last wait was in vain.
@@ -61,60 +61,60 @@ pub(super) struct Turn {
 }
 
 #[derive(Debug, Clone)]
-enum Place {
+enum LockTarget {
     /// A resource manager keeps clients apart.
-    Needless,
+    None,
     File(PathBuf),
     /// The node of a TPM of the kernel; the file where the node cannot be opened.
     Node(PathBuf, PathBuf),
 }
 
-/// Why there is no turn.
+/// Why the lock is not held.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum NoTurn {
+pub(super) enum NotLocked {
     /// Another process keeps it.
-    Kept(PathBuf),
+    Held(PathBuf),
     /// There is no lock that others could not take away.
-    None(Distrust),
+    Unusable(Distrust),
 }
 
-impl Turn {
-    /// The turns of those who load keys into slots that all share.
-    pub(super) fn of_slots(tcti: &Tcti, locks: &Path) -> Self {
+impl ProcessLock {
+    /// The lock for slots of transient objects, where all processes share them.
+    pub(super) fn for_object_slots(tcti: &Tcti, locks: &Path) -> Self {
         Self::at(match tcti.is_managed() {
-            true => Place::Needless,
-            false => Place::File(locks.join(SLOTS)),
+            true => LockTarget::None,
+            false => LockTarget::File(locks.join(SLOTS)),
         })
     }
 
-    /// The turns of those who try PINs.
-    pub(super) fn of_pins(tcti: &Tcti, locks: &Path) -> Self {
+    /// The lock for one try of a PIN.
+    pub(super) fn for_pins(tcti: &Tcti, locks: &Path) -> Self {
         let file = locks.join(PINS);
         Self {
             again: SHORT_PATIENCE,
             ..Self::at(match tcti.node() {
-                Some(node) => Place::Node(node, file),
-                None => Place::File(file),
+                Some(node) => LockTarget::Node(node, file),
+                None => LockTarget::File(file),
             })
         }
     }
 
-    /// The turns of those who keep a key of which there is to be one only.
-    pub(super) fn of_keeping(locks: &Path) -> Self {
-        Self::at(Place::File(locks.join(KEEPING)))
+    /// The lock for making a key of which there is to be one only.
+    pub(super) fn for_new_keys(locks: &Path) -> Self {
+        Self::at(LockTarget::File(locks.join(KEEPING)))
     }
 
-    /// The turns of those who have the TPM make a key. Several processes hold them at a time.
-    pub(super) fn of_generation(locks: &Path) -> Self {
+    /// The lock of processes for which the TPM makes a key. Several hold it at a time.
+    pub(super) fn for_generations(locks: &Path) -> Self {
         Self {
             sharing: FlockOperation::NonBlockingLockShared,
-            ..Self::at(Place::File(locks.join(GENERATION)))
+            ..Self::at(LockTarget::File(locks.join(GENERATION)))
         }
     }
 
-    fn at(place: Place) -> Self {
+    fn at(target: LockTarget) -> Self {
         Self {
-            place,
+            target,
             again: Duration::ZERO,
             in_vain: Arc::default(),
             held: None,
@@ -130,49 +130,51 @@ impl Turn {
         }
     }
 
-    /// Held until it is dropped, or its process dies. One wait in vain is enough: until the turn
-    /// can be had again, others are short.
-    pub(super) fn take(&self, limit: Duration) -> Result<Option<Lock>, NoTurn> {
+    /// Takes the lock. It is held until it is dropped, or the process dies. After one wait in vain
+    /// further waits are short, until the lock can be had again.
+    pub(super) fn take(&self, limit: Duration) -> Result<Option<Lock>, NotLocked> {
         let patience = match self.in_vain.load(Ordering::Relaxed) {
             true => limit.min(self.again),
             false => limit,
         };
-        let taken = match &self.place {
-            Place::Needless => return Ok(None),
-            Place::File(file) => self.take_file(file, patience),
-            Place::Node(node, file) => match shared_node(node) {
+        let taken = match &self.target {
+            LockTarget::None => return Ok(None),
+            LockTarget::File(file) => self.take_file(file, patience),
+            LockTarget::Node(node, file) => match shared_node(node) {
                 Some((node, fd)) => match self.take_lock(fd, patience) {
-                    Ok(taken) => taken.ok_or(NoTurn::Kept(node)),
-                    Err(failed) => Err(NoTurn::None(Distrust::of(&node, failed.to_string()))),
+                    Ok(taken) => taken.ok_or(NotLocked::Held(node)),
+                    Err(failed) => {
+                        Err(NotLocked::Unusable(Distrust::of(&node, failed.to_string())))
+                    }
                 },
                 None => self.take_file(file, patience),
             },
         };
-        let kept = matches!(taken, Err(NoTurn::Kept(_)));
+        let kept = matches!(taken, Err(NotLocked::Held(_)));
         self.in_vain.store(kept, Ordering::Relaxed);
         taken.map(Some)
     }
 
-    /// The same, or `None` for whoever goes on without.
+    /// Takes the lock; `None` for a caller that goes on without it.
     pub(super) fn take_if_free(&self, limit: Duration) -> Option<Lock> {
         let known = self.in_vain.load(Ordering::Relaxed);
         let taken = self.take(limit);
         taken.unwrap_or_else(|why| {
             match &why {
-                NoTurn::Kept(place) if !known => warn!(
+                NotLocked::Held(place) if !known => warn!(
                     "{}: another process keeps its turn; going on without, and waiting no more",
                     place.display()
                 ),
-                NoTurn::Kept(_) => {}
-                NoTurn::None(why) => debug!("{why}; going on without a turn"),
+                NotLocked::Held(_) => {}
+                NotLocked::Unusable(why) => debug!("{why}; going on without the lock"),
             }
             None
         })
     }
 
-    /// Whether a turn at a file is held now, by whomever. Nothing is made.
-    pub(super) fn is_taken(&self) -> bool {
-        let Place::File(file) = &self.place else {
+    /// Whether any process holds the lock file now. No file is made.
+    pub(super) fn is_held(&self) -> bool {
+        let LockTarget::File(file) = &self.target else {
             return false;
         };
         let Ok((_, fd)) = opened(file, false) else {
@@ -192,15 +194,16 @@ impl Turn {
     }
 
     /// The lock of a file that is still the one of that name once it is locked.
-    fn take_file(&self, file: &Path, patience: Duration) -> Result<Lock, NoTurn> {
+    fn take_file(&self, file: &Path, patience: Duration) -> Result<Lock, NotLocked> {
         let end = Instant::now() + patience;
         loop {
-            let (folder, fd) = opened(file, true).map_err(NoTurn::None)?;
-            let failed = |failed: Failed| NoTurn::None(Distrust::of(file, failed.to_string()));
+            let (folder, fd) = opened(file, true).map_err(NotLocked::Unusable)?;
+            let failed =
+                |failed: Failed| NotLocked::Unusable(Distrust::of(file, failed.to_string()));
             let mine = fstat(&fd).map_err(|errno| failed(errno.into()))?;
             let rest = end.saturating_duration_since(Instant::now());
             let Some(lock) = self.take_lock(fd, rest).map_err(failed)? else {
-                return Err(NoTurn::Kept(file.into()));
+                return Err(NotLocked::Held(file.into()));
             };
             let now =
                 name_of(file).and_then(|name| statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW));
@@ -209,34 +212,34 @@ impl Turn {
                 return Ok(lock);
             }
             if Instant::now() >= end {
-                return Err(NoTurn::Kept(file.into()));
+                return Err(NotLocked::Held(file.into()));
             }
         }
     }
 
-    /// Why no turn can be had here, whoever may hold it now. Nothing is made.
+    /// Why the lock cannot be used, whoever may hold it now. No file is made.
     pub(super) fn fault(&self) -> Option<Distrust> {
-        let file = match &self.place {
-            Place::Needless => return None,
-            Place::Node(node, _) if shared_node(node).is_some() => return None,
-            Place::File(file) | Place::Node(_, file) => file,
+        let file = match &self.target {
+            LockTarget::None => return None,
+            LockTarget::Node(node, _) if shared_node(node).is_some() => return None,
+            LockTarget::File(file) | LockTarget::Node(_, file) => file,
         };
         opened(file, false).err().filter(|_| !would_be_made(file))
     }
 
-    /// What turns are taken at: the node, if it is there and can be opened, else the file.
-    pub(super) fn at_what(&self) -> Option<PathBuf> {
-        match &self.place {
-            Place::Needless => None,
-            Place::File(file) => Some(file.clone()),
-            Place::Node(node, file) => {
+    /// What is locked: the node, if it is there and can be opened, else the file.
+    pub(super) fn path(&self) -> Option<PathBuf> {
+        match &self.target {
+            LockTarget::None => None,
+            LockTarget::File(file) => Some(file.clone()),
+            LockTarget::Node(node, file) => {
                 Some(shared_node(node).map_or_else(|| file.clone(), |(node, _)| node))
             }
         }
     }
 }
 
-/// Whether the next turn makes what is missing of a lock.
+/// Whether taking the lock makes what is missing of it.
 fn would_be_made(file: &Path) -> bool {
     let is_there = |path: &Path| !matches!(found(|| lstat(path)), Ok(None));
     let may_add = |folder: &Path| access(folder, Access::WRITE_OK | Access::EXEC_OK).is_ok();
@@ -382,13 +385,13 @@ fn made_lock(
     Ok(fd)
 }
 
-impl std::fmt::Display for NoTurn {
+impl std::fmt::Display for NotLocked {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Kept(place) => {
+            Self::Held(place) => {
                 write!(f, "{}: another process keeps the lock", place.display())
             }
-            Self::None(why) => why.fmt(f),
+            Self::Unusable(why) => why.fmt(f),
         }
     }
 }
@@ -406,16 +409,16 @@ mod tests {
         (home, locks)
     }
 
-    fn turn(locks: &Path) -> Turn {
-        Turn::of_pins(&"swtpm".parse().unwrap(), locks)
+    fn lock(locks: &Path) -> ProcessLock {
+        ProcessLock::for_pins(&"swtpm".parse().unwrap(), locks)
     }
 
     /// Whoever waited for a file that is no more there waits for the one that is.
     #[test]
     fn a_file_that_was_exchanged_is_no_lock() {
         let (_home, locks) = home();
-        let first = turn(&locks).take(Duration::ZERO).unwrap().unwrap();
-        let waiting = turn(&locks);
+        let first = lock(&locks).take(Duration::ZERO).unwrap().unwrap();
+        let waiting = lock(&locks);
         let (tell, told) = channel();
         let waiter = thread::spawn(move || {
             let taken = waiting.take(Duration::from_secs(60));
@@ -430,36 +433,36 @@ mod tests {
             thread::yield_now();
         }
         fs::remove_file(locks.join(PINS)).unwrap();
-        let second = turn(&locks).take(Duration::ZERO).unwrap().unwrap();
+        let second = lock(&locks).take(Duration::ZERO).unwrap().unwrap();
         drop(first);
         let early = told.recv_timeout(Duration::from_millis(300));
-        assert!(early.is_err(), "two have the turn");
+        assert!(early.is_err(), "two have the lock");
         drop(second);
         let third = waiter.join().unwrap();
         assert!(matches!(
-            turn(&locks).take(Duration::ZERO),
-            Err(NoTurn::Kept(_))
+            lock(&locks).take(Duration::ZERO),
+            Err(NotLocked::Held(_))
         ));
         drop(third);
-        assert!(turn(&locks).take(Duration::ZERO).is_ok());
+        assert!(lock(&locks).take(Duration::ZERO).is_ok());
     }
 
     #[test]
     fn looking_makes_nothing() {
         let (home, locks) = home();
-        assert_eq!(turn(&locks).fault(), None, "it is made when it is needed");
+        assert_eq!(lock(&locks).fault(), None, "it is made when it is needed");
         assert_eq!(fs::read_dir(home.path()).unwrap().count(), 0);
-        drop(turn(&locks).take(Duration::ZERO).unwrap());
-        assert_eq!(turn(&locks).fault(), None);
+        drop(lock(&locks).take(Duration::ZERO).unwrap());
+        assert_eq!(lock(&locks).fault(), None);
         // A folder in which other turns were taken before.
         fs::remove_file(locks.join(PINS)).unwrap();
         fs::write(locks.join(SLOTS), "").unwrap();
-        assert_eq!(turn(&locks).fault(), None);
+        assert_eq!(lock(&locks).fault(), None);
         assert!(!locks.join(PINS).exists());
         fs::create_dir(locks.join(PINS)).unwrap();
-        assert!(turn(&locks).fault().is_some());
+        assert!(lock(&locks).fault().is_some());
         let none = home.path().join("run/lock/slots/below");
-        let why = turn(&none).fault().unwrap();
+        let why = lock(&none).fault().unwrap();
         assert_eq!(
             why.to_string(),
             format!("{}: it is not there", none.display())
@@ -480,8 +483,8 @@ mod tests {
     #[test]
     fn one_wait_in_vain_makes_the_next_short() {
         let (_home, locks) = home();
-        let kept = turn(&locks).take(Duration::ZERO).unwrap();
-        let other = turn(&locks);
+        let kept = lock(&locks).take(Duration::ZERO).unwrap();
+        let other = lock(&locks);
         assert!(other.take(Duration::ZERO).is_err());
         assert!(other.in_vain.load(Ordering::Relaxed));
         drop(kept);

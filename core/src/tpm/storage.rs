@@ -5,7 +5,7 @@ use super::exchange::Exchange;
 use super::flush;
 use super::import::duplicate;
 use super::{
-    Auth, AuthValue, DerivedKey, Hash, Link, PublicArea, SaltKey, Secret, Secrets, Tpm, TpmError,
+    Auth, AuthValue, Hash, Link, PrimaryKey, PublicArea, SaltKey, Secret, Secrets, Tpm, TpmError,
     Used, WrappedKey, name_of, template,
 };
 use crate::key::{Curve, PublicKey};
@@ -38,7 +38,7 @@ pub struct StorageKey {
 
 /// What kind of key is to be made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Algorithm {
+pub enum KeyAlgorithm {
     /// On this curve.
     Ec(Curve),
     /// RSA with a modulus of so many bits, the exponent 65537.
@@ -47,7 +47,7 @@ pub enum Algorithm {
 
 /// What the TPM is to let a key do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct KeyUsage {
+pub struct KeyPurpose {
     /// It signs.
     pub signs: bool,
     /// RSA: it decrypts. EC: it agrees on secrets.
@@ -260,8 +260,8 @@ impl Tpm {
         &self,
         parent: &StorageKey,
         value: &Secret,
-        algorithm: Algorithm,
-        usage: KeyUsage,
+        algorithm: KeyAlgorithm,
+        usage: KeyPurpose,
     ) -> Result<WrappedKey, TpmError> {
         let template = template::own_key(algorithm, usage);
         let secrets = Secrets { value, data: &[] };
@@ -314,7 +314,7 @@ impl Tpm {
         value: &Secret,
         public: &PublicKey,
         secret: &Secret,
-        usage: KeyUsage,
+        usage: KeyPurpose,
     ) -> Result<WrappedKey, TpmError> {
         let area = template::imported_key(public, usage);
         let (duplicate, seed) =
@@ -344,9 +344,9 @@ impl Tpm {
     }
 
     /// The same of a derived key.
-    pub fn persist_derived(
+    pub fn persist_primary(
         &self,
-        key: &DerivedKey,
+        key: &PrimaryKey,
         handle: u32,
         owner: &AuthValue,
     ) -> Result<(), TpmError> {

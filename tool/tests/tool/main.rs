@@ -62,4 +62,5 @@ mod command {
     mod slow;
     mod status;
     mod tokens;
+    mod uris;
 }

@@ -2,12 +2,12 @@
 //! whether they can be read.
 
 use super::Finding;
-use crate::certificate::files::{self, CertificateFile, Unread};
 use crate::config::{Config, Existing, IdentityAuth, SecretSource, not_read};
 use crate::identity::permissions::lacking;
 use crate::identity::remedy::Mend;
 use crate::trouble::trouble;
 use crate::trust::{Distrust, distrusted};
+use crate::x509::files::{self, CertificateFile, Unread};
 use rustix::fs::Access;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};

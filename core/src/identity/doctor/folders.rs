@@ -3,7 +3,6 @@
 
 use super::Finding;
 use crate::accounts::{group_name, group_number, user_name};
-use crate::certificate::Certificate;
 use crate::config::not_read;
 use crate::identity::Fault;
 use crate::identity::device::Device;
@@ -17,6 +16,7 @@ use crate::shell::word;
 use crate::store::devid::{DevidStore, StoreError};
 use crate::store::folder::FolderError;
 use crate::trouble::is_there;
+use crate::x509::Certificate;
 use rustix::fs::{Access, access, stat};
 use rustix::process::geteuid;
 use std::path::Path;

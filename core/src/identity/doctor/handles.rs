@@ -2,7 +2,6 @@
 //! store, the key folder, the provisioning. What nobody looks into is named by its number or kind.
 
 use super::Finding;
-use crate::certificate::Certificate;
 use crate::identity::Contents;
 use crate::identity::device::Device;
 use crate::identity::entry::{Entity, FACTORY, OWN};
@@ -10,6 +9,7 @@ use crate::identity::orphan::Orphan;
 use crate::identity::remedy::Mend;
 use crate::store::idevid::{IdevidStore, Taken};
 use crate::tpm::{PublicArea, is_own_key, other_kind, recognised};
+use crate::x509::Certificate;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -143,7 +143,7 @@ impl Handles<'_> {
                 self.device.folder().display()
             )));
         }
-        let area = match self.device.tpm.resident_key(handle) {
+        let area = match self.device.tpm.persistent_key(handle) {
             Ok((area, _)) => area,
             Err(error) => return Finding::note("handle.unknown", HANDLE, error.to_string()),
         };

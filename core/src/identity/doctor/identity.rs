@@ -2,7 +2,6 @@
 //! are valid, and who is trusted.
 
 use super::{Finding, Health};
-use crate::certificate::{Time, Unreadable};
 use crate::config::Own;
 use crate::identity::device::Device;
 use crate::identity::entry::{Entity, FACTORY, SOFTWARE};
@@ -15,9 +14,10 @@ use crate::identity::remedy::Mend;
 use crate::identity::software::Software;
 use crate::identity::state::{Marker, Plan, Policy};
 use crate::identity::status::{NONE_AT_ALL, NONE_YET};
-use crate::identity::time::{now, valid_at};
 use crate::identity::{Contents, FaultKind};
 use crate::shell::{quoted, word};
+use crate::x509::clock::{now, valid_at};
+use crate::x509::{Time, Unreadable};
 use rustix::fs::Access;
 use std::path::Path;
 

@@ -19,7 +19,7 @@ const ABOUT: &str = "lock for PINs";
 /// who shares the lock, if those are others than the users of the TPM.
 pub(super) fn look_at(device: &Device, findings: &mut Vec<Finding>) {
     let has_pins = has_pins(device);
-    if let Some(fault) = device.tpm.no_turn_to_try() {
+    if let Some(fault) = device.tpm.pin_lock_fault() {
         let text = format!("{fault}: no PIN is tried without a lock that others cannot take away");
         let found = Finding::problem("lock.none", ABOUT, text, to_have_it(&device.config, &fault));
         findings.push(Finding {
@@ -31,7 +31,7 @@ pub(super) fn look_at(device: &Device, findings: &mut Vec<Finding>) {
         });
         return;
     }
-    let Some(lock) = device.tpm.lock_for_pins() else {
+    let Some(lock) = device.tpm.pin_lock_path() else {
         return;
     };
     let is_node = stat(&lock)

@@ -8,7 +8,7 @@ use crate::identity::status::TpmStatus;
 use crate::key::Curve;
 use crate::shell::word;
 use crate::store::{Advised, WAIT};
-use crate::tpm::{Algorithm, Hash, Property, SRK, Tcti, TpmError};
+use crate::tpm::{Hash, KeyAlgorithm, Property, SRK, Tcti, TpmError};
 
 /// A TPM of which this is less can keep no key of ours.
 const FEWEST_FREE: u32 = 2;
@@ -124,12 +124,12 @@ fn abilities(device: &Device) -> Result<Finding, TpmError> {
     let hashes = tpm.algorithms()?.hashes();
     let mut all: Vec<String> = hashes.iter().map(|hash| format!("{hash:?}")).collect();
     for curve in [Curve::P256, Curve::P384, Curve::P521] {
-        if tpm.implements(Algorithm::Ec(curve))? {
+        if tpm.implements(KeyAlgorithm::Ec(curve))? {
             all.push(format!("{curve:?}"));
         }
     }
     for bits in [2048, 3072, 4096] {
-        if tpm.implements(Algorithm::Rsa(bits))? {
+        if tpm.implements(KeyAlgorithm::Rsa(bits))? {
             all.push(format!("RSA-{bits}"));
         }
     }

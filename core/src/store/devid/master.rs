@@ -154,7 +154,7 @@ impl MasterRecord {
                 has_children |= HANDLES.contains(&handle)
                     && match tpm.lay_below(&name, handle, &key)? {
                         Some(lay_below) => lay_below,
-                        None => is_own_key(&tpm.resident_key(handle)?.0),
+                        None => is_own_key(&tpm.persistent_key(handle)?.0),
                     };
             }
             if has_children {

@@ -4,26 +4,26 @@
 //! Nothing is registered: what lies in the folder is there, and what another program puts into it
 //! appears at the next look.
 
-mod checking;
-mod configured;
-mod fault;
-mod keeping;
+mod configured_pin;
+mod error;
+mod maintenance;
 mod master;
 pub(super) mod pins;
 mod private;
 mod renewal;
-mod showing;
+mod scan;
 #[cfg(test)]
-mod showing_tests;
+mod scan_tests;
+mod unusable;
 
-pub use crate::tpm::{Algorithm, KeyUsage};
-pub use checking::UnusableKey;
-pub use fault::StoreError;
-pub use keeping::PersistentKey;
+pub use crate::tpm::{KeyAlgorithm, KeyPurpose};
+pub use error::StoreError;
+pub use maintenance::PersistentKey;
 pub(super) use master::MasterRecord;
 pub use private::PrivateKey;
 pub use renewal::{Kept, Losses, Lost, LostKind};
-pub use showing::Stamp;
+pub use scan::Stamp;
+pub use unusable::UnusableKey;
 
 use super::folder::{Content, Description, Entry, KeyFolder, Material, Origin, Pair};
 use super::key::{Abilities, SoftKey};
@@ -34,7 +34,7 @@ use crate::key::PrivateKeyInfo;
 use crate::tpm::{AuthValue, PublicArea, Secret, Tpm, TpmError, WrappedKey};
 use log::warn;
 use parking_lot::Mutex;
-use showing::Known;
+use scan::Known;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -132,11 +132,11 @@ impl DevidStore {
     /// use that proves the key. More the very first time, when it makes the master key.
     pub fn generate(
         &self,
-        algorithm: Algorithm,
-        usage: KeyUsage,
+        algorithm: KeyAlgorithm,
+        usage: KeyPurpose,
         protection: Protection,
     ) -> Result<Arc<Key>, StoreError> {
-        if self.is_for_memory(protection, matches!(algorithm, Algorithm::Rsa(_)))? {
+        if self.is_for_memory(protection, matches!(algorithm, KeyAlgorithm::Rsa(_)))? {
             return self.in_memory(&SoftKey::generate(algorithm)?, protection);
         }
         let master = self.master_for_new_keys()?;
@@ -155,7 +155,7 @@ impl DevidStore {
     pub fn import(
         &self,
         private: &PrivateKey,
-        usage: KeyUsage,
+        usage: KeyPurpose,
         protection: Protection,
     ) -> Result<Arc<Key>, StoreError> {
         if self.is_for_memory(protection, matches!(private, PrivateKey::Rsa { .. }))? {
@@ -382,7 +382,7 @@ impl DevidStore {
     /// What the TPM can do; without asking it, all that any can.
     fn abilities(&self) -> Abilities {
         Abilities {
-            algorithms: self.tpm.told().clone(),
+            algorithms: self.tpm.known_algorithms().clone(),
             pss: self.tpm.signs_pss(),
         }
     }

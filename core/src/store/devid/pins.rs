@@ -107,7 +107,7 @@ impl DevidStore {
         let sealed = self.folder.seal(seal).map_err(StoreError::from)?;
         let (sealed, _) = sealed.ok_or(LoginError::NotInitialized)?;
         let master = self.remembered_master()?;
-        let _turn = self.tpm.turn_to_try(self.allow_last_try)?;
+        let _lock = self.tpm.lock_pin_try(self.allow_last_try)?;
         let parentless = |why| StoreError::from(self.folder.damaged_seal(seal, why));
         let sealed = sealed.wrapped().map_err(parentless)?;
         let value = AuthValue::salted(value, master.salt_key());
@@ -214,7 +214,7 @@ impl DevidStore {
             other => other?,
         };
         let by = AuthValue::salted(value.clone(), master.salt_key());
-        let _turn = self.tpm.turn_to_try(self.allow_last_try)?;
+        let _lock = self.tpm.lock_pin_try(self.allow_last_try)?;
         match self.tpm.unseal(&sealed, &by) {
             Ok(opened) if opened == *secret => {}
             Ok(_) => return Err(unopened("it gave something else")),

@@ -1,7 +1,8 @@
 //! Private keys on their way into the token.
 
 use super::StoreError;
-use crate::key::{Curve, F4, PrivateKeyInfo, PublicKey, RSA_ENCRYPTION};
+use crate::key::{Curve, F4, PrivateKeyInfo, PublicKey};
+use crate::oid::RSA_ENCRYPTION;
 use crate::tpm::Secret;
 use pkcs1::RsaPrivateKeyRef;
 use pkcs8::PrivateKeyInfoRef;

@@ -1,8 +1,8 @@
 //! What a file of the key folder holds, in plain types.
 
 use super::Tss2Key;
-use crate::certificate::{Certificate, Day};
 use crate::key::{PrivateKeyInfo, PublicKey};
+use crate::x509::{Certificate, Day};
 
 /// An object of the folder, or a pair of them.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -5,10 +5,10 @@ use super::text::{
     unescaped, write_description, write_line,
 };
 use super::{Content, Data, Description, Material, Origin, Pair, Tss2Key, Tss2Kind as Kind};
-use crate::certificate::{Certificate, is_certificate_label};
 use crate::key::{PrivateKeyInfo, PublicKey, from_hex, hex, refuse_encrypted};
 use crate::pem;
 use crate::tpm::{PublicArea, other_kind};
+use crate::x509::{Certificate, is_certificate_label};
 
 /// More bytes than a file of the folder may have.
 pub(super) const LARGEST: u64 = 64 << 10;

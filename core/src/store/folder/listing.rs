@@ -1,7 +1,7 @@
 //! What is in the folder, and what must change before that is something else.
 
-use super::aside::is_lost;
 use super::read::{Opened, SUFFIX, is_object};
+use super::set_aside::is_lost;
 use super::{Entry, FolderError, KeyFolder, format};
 use crate::config::not_read;
 use crate::file::{FileStamp, Moment};

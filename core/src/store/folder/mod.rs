@@ -4,27 +4,27 @@
 //! Reading takes no lock and works where nothing can be written: a file is replaced as a whole or
 //! not at all (`write`). What is damaged costs one object, is said once, and is never deleted.
 
-mod aside;
 mod entry;
-mod fault;
+mod error;
 mod format;
 mod listing;
-mod loading;
+mod pin_seals;
 mod read;
-mod root;
 #[cfg(test)]
 mod samples;
-mod seals;
+mod set_aside;
+mod storage_root;
 #[cfg(test)]
 mod tests;
 mod text;
 mod tss2;
+mod wrapped;
 mod write;
 
 pub use entry::{Content, Data, Description, Entry, Material, Origin, Pair, Usage, Use};
-pub use fault::FolderError;
+pub use error::FolderError;
 pub use listing::{Listing, Refused, Stamp};
-pub use seals::{Seal, SealText};
+pub use pin_seals::{Seal, SealText};
 pub use tss2::{Kind as Tss2Kind, NoTss2Key, Tss2Key};
 
 use crate::file::TEMPORARY;

@@ -3,8 +3,8 @@
 use super::{
     Content, Data, Description, Material, Origin, Pair, Tss2Key, Tss2Kind, Usage, Use, format,
 };
-use crate::certificate::{Certificate, Day};
 use crate::key::{Curve, PrivateKeyInfo, PublicKey};
+use crate::x509::{Certificate, Day};
 
 /// Of tpm2_encodeobject, see `tss2`.
 pub(super) const KEY: &[u8] = include_bytes!("../../../testdata/tss2-encodeobject.pem");

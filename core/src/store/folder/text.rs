@@ -4,8 +4,8 @@
 //! a known name says wrongly is damage: an attribute is never guessed.
 
 use super::{Description, Origin, Usage, Use};
-use crate::certificate::Day;
 use crate::key::{from_hex, hex};
+use crate::x509::Day;
 use std::fmt::Write;
 use std::str::FromStr;
 

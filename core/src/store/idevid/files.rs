@@ -1,11 +1,11 @@
 //! Files that the factory identity is found by, beside the TPM: certificates that `[[identity]]` names,
 //! those of the `chain/` folder, the secrets of keys, and what tells that something changed.
 
-use crate::certificate::Certificate;
-use crate::certificate::files::{CertificateFile, LARGEST, Unread, candidates};
 use crate::config::{IdentityAuth, IdentityHint, SecretSource};
 use crate::trouble::{Sight, Troubles, trouble};
 use crate::trust::{Distrust, distrusted};
+use crate::x509::Certificate;
+use crate::x509::files::{CertificateFile, LARGEST, Unread, candidates};
 use log::warn;
 use parking_lot::Mutex;
 use rustix::io::Errno;

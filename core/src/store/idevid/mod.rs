@@ -1,25 +1,25 @@
 //! The factory identity: found in the TPM, never registered, never written to
 //! (IEEE 802.1AR; TCG, TPM 2.0 Keys for Device Identity and Attestation, sections 7.3 and 7.8).
 //!
-//! Makers disagree on where they put key and certificate, so both ranges are searched (`places`)
+//! Makers disagree on where they put key and certificate, so both ranges are searched (`nv`)
 //! and paired by public key (`pairing`).
 
 mod files;
+mod nv;
 mod pairing;
-mod places;
-mod showing;
+mod scan;
 
 pub(crate) use files::certificates_in;
-pub use places::Taken;
+pub use nv::Taken;
 
 use super::{Key, Listing, Login, LookError, Templates};
-use crate::certificate::Certificate;
 use crate::config::{Config, IdentityAuth, IdentityHint};
 use crate::key::{PublicKey, hex};
 use crate::tpm::{Capabilities, Tpm};
+use crate::x509::Certificate;
 use files::Files;
+use nv::Origin;
 use parking_lot::Mutex;
-use places::Origin;
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
 
@@ -203,11 +203,11 @@ impl IdevidStore {
         let (mut identities, authorities) = self.paired(tpm, certificates, chain.collect())?;
         self.files.amend(&mut stamp.files);
         // The TPM may have been asked meanwhile.
-        stamp.can.algorithms = tpm.told().known();
+        stamp.can.algorithms = tpm.known_algorithms().known();
         if identities.is_empty() {
             return Err(match read.unread {
                 Some(file) => LookError::Unread(file),
-                None => LookError::NoIdentity(places::searched(&authorities, unread, &self.hints)),
+                None => LookError::NoIdentity(nv::searched(&authorities, unread, &self.hints)),
             });
         }
         let all = identities.len();

@@ -1,14 +1,14 @@
 //! Which key each certificate is for, and what the pairs are called.
 
-use super::places::Origin;
+use super::nv::Origin;
 use super::{Identity, IdevidStore, LABEL, LookError, Part};
-use crate::certificate::Certificate;
-use crate::certificate::device::NamedDevice;
 use crate::config::IdentityAuth;
 use crate::key::PublicKey;
 use crate::store::key::{Abilities, Given};
 use crate::store::{Access, Key, SignError};
 use crate::tpm::{AuthValue, PublicArea, Tpm, TpmError};
+use crate::x509::Certificate;
+use crate::x509::device::NamedDevice;
 use log::{debug, info, warn};
 use std::sync::Arc;
 
@@ -157,7 +157,7 @@ impl IdevidStore {
 
     /// Gives the key at `handle` to every certificate that it belongs to.
     fn pair(&self, tpm: &Tpm, handle: u32, leaves: &mut [Leaf]) -> Result<(), LookError> {
-        let (area, resident) = match tpm.resident_key(handle) {
+        let (area, resident) = match tpm.persistent_key(handle) {
             Ok(found) => found,
             Err(TpmError::Response(code)) if code.is_definite() => {
                 debug!("handle 0x{handle:08X}: {code}");
@@ -242,7 +242,7 @@ fn abilities(tpm: &Tpm, public: &PublicKey) -> Result<Abilities, TpmError> {
         tpm.algorithms()?;
     }
     Ok(Abilities {
-        algorithms: tpm.told().clone(),
+        algorithms: tpm.known_algorithms().clone(),
         pss: tpm.signs_pss(),
     })
 }

@@ -1,6 +1,6 @@
 //! What opens a key to its users.
 
-use super::locked::Locked;
+use super::locked_memory::Locked;
 use crate::key::PublicKey;
 use crate::store::SignError;
 use crate::store::devid::pins::derived;
@@ -149,7 +149,7 @@ impl Given {
         tpm: &Tpm,
         commands: impl FnOnce() -> Result<R, TpmError>,
     ) -> Result<R, TpmError> {
-        let _turn = tpm.turn_to_try(self.last)?;
+        let _lock = tpm.lock_pin_try(self.last)?;
         let answer = commands()?;
         self.taken.store(true, Ordering::Release);
         Ok(answer)

@@ -2,7 +2,7 @@
 
 mod access;
 mod decrypting;
-mod locked;
+mod locked_memory;
 mod obstacle;
 mod padding;
 mod proving;
@@ -15,14 +15,13 @@ pub(super) use access::Given;
 pub use access::{Access, Login};
 pub use decrypting::DecryptRequest;
 pub(super) use obstacle::Source;
-pub use signing::SignRequest;
 
 use super::folder::{Material, Tss2Key, Tss2Kind};
 use super::{SignError, Templates};
 use crate::key::{Curve, PrivateKeyInfo, PublicKey};
 use crate::tpm::{
-    Algorithms, AuthValue, DerivedKey, Link, Parent, PublicArea, ResidentKey, SigningScheme, Told,
-    Tpm, TpmError, Used, WrappedKey,
+    Algorithms, AuthValue, KeyScheme, KnownAlgorithms, Link, Parent, PersistentKey, PrimaryKey,
+    PublicArea, Tpm, TpmError, Used, WrappedKey,
 };
 use log::{info, warn};
 use parking_lot::Mutex;
@@ -37,7 +36,7 @@ pub struct Key {
     place: Place,
     access: Access,
     /// What the TPM, or the RSA in memory, implements; asked only for keys to which it matters.
-    algorithms: Told,
+    algorithms: KnownAlgorithms,
     pss_salt: AtomicU8,
     source: Option<Source>,
     /// Whether its bare private operation may be asked for.
@@ -62,7 +61,7 @@ pub enum Protection {
 #[derive(Debug, Default)]
 pub(super) struct Abilities {
     /// What it implements, as far as it was asked.
-    pub(super) algorithms: Told,
+    pub(super) algorithms: KnownAlgorithms,
     /// Whether its PSS signatures are of use, as far as is known.
     pub(super) pss: bool,
 }
@@ -71,12 +70,12 @@ pub(super) struct Abilities {
 #[derive(Debug)]
 enum Place {
     /// In a persistent handle.
-    Handle(ResidentKey, PublicArea),
+    Handle(PersistentKey, PublicArea),
     /// Nowhere: it is derived from one of the factories' templates, which one is to be found out.
     Template(
         PublicKey,
         Templates,
-        OnceLock<(PublicArea, DerivedKey)>,
+        OnceLock<(PublicArea, PrimaryKey)>,
         Mutex<()>,
     ),
     /// On the disk, wrapped; in a persistent handle as well if it says so and that is true.
@@ -92,14 +91,18 @@ enum Place {
 #[derive(Debug)]
 struct Persisted {
     handle: u32,
-    found: OnceLock<Option<ResidentKey>>,
+    found: OnceLock<Option<PersistentKey>>,
     /// It was there, and is no more.
     lost: AtomicBool,
 }
 
 impl Key {
     /// A key in a persistent handle.
-    pub(super) fn resident(resident: ResidentKey, area: PublicArea, abilities: Abilities) -> Self {
+    pub(super) fn resident(
+        resident: PersistentKey,
+        area: PublicArea,
+        abilities: Abilities,
+    ) -> Self {
         Self::new(Place::Handle(resident, area), abilities)
     }
 
@@ -188,7 +191,7 @@ impl Key {
     }
 
     /// The key as the TPM derives it, if it was derived.
-    pub(crate) fn derived(&self) -> Option<&DerivedKey> {
+    pub(crate) fn derived(&self) -> Option<&PrimaryKey> {
         match &self.place {
             Place::Template(_, _, derived, _) => derived.get().map(|(_, key)| key),
             Place::Handle(..) | Place::Disk(..) | Place::Memory(_) | Place::Refused(..) => None,
@@ -291,10 +294,10 @@ impl Key {
     }
 
     /// How it signs; anything goes for a key that is not derived yet.
-    fn own_scheme(&self) -> SigningScheme {
+    fn own_scheme(&self) -> KeyScheme {
         match self.area() {
             Some(area) => area.scheme,
-            None => SigningScheme::Any,
+            None => KeyScheme::Any,
         }
     }
 
@@ -349,7 +352,7 @@ impl Key {
         tpm: &Tpm,
         public: &PublicKey,
         templates: &Templates,
-        derived: &OnceLock<(PublicArea, DerivedKey)>,
+        derived: &OnceLock<(PublicArea, PrimaryKey)>,
         turn: &Mutex<()>,
     ) -> Result<(), SignError> {
         // One thread derives. The wait has a limit, for a child of a parent that was at it when it
@@ -361,7 +364,7 @@ impl Key {
         if templates.is_given_up(public) {
             return Err(SignError::NotInThisTpm);
         }
-        match tpm.derive(public, templates.remembered(public))? {
+        match tpm.find_primary_key(public, templates.remembered(public))? {
             Some((area, key)) => {
                 templates.remember(public, key.template());
                 let _ = derived.set((area, key));
@@ -379,7 +382,7 @@ impl Key {
         tpm: &Tpm,
         wrapped: &WrappedKey,
         persisted: &'a Persisted,
-    ) -> Result<Option<&'a ResidentKey>, TpmError> {
+    ) -> Result<Option<&'a PersistentKey>, TpmError> {
         let Persisted { handle, found, .. } = persisted;
         if persisted.lost.load(Ordering::Acquire) {
             return Ok(None);
@@ -387,7 +390,7 @@ impl Key {
         if let Some(found) = found.get() {
             return Ok(found.as_ref());
         }
-        let there = match tpm.resident_key(*handle) {
+        let there = match tpm.persistent_key(*handle) {
             Ok((_, there)) if there.name() == wrapped.name() => Some(there),
             Ok(_) => None,
             Err(TpmError::Response(code)) if code.is_definite() => None,
@@ -442,9 +445,9 @@ impl Key {
             Place::Handle(resident, _) => {
                 let answer = match self.access.untried() {
                     Some(given) if self.counts_wrong_auth() => {
-                        given.tried(tpm, || tpm.with_resident(what, resident, value, commands))
+                        given.tried(tpm, || tpm.with_persistent(what, resident, value, commands))
                     }
-                    _ => tpm.with_resident(what, resident, value, commands),
+                    _ => tpm.with_persistent(what, resident, value, commands),
                 };
                 answer.map(|answer| (answer, false))
             }
@@ -453,7 +456,7 @@ impl Key {
                 .map(|answer| (answer, value.is_empty())),
             Place::Template(_, _, derived, _) => match derived.get() {
                 Some((_, key)) => {
-                    let answer = tpm.with_derived(what, key, commands);
+                    let answer = tpm.with_primary(what, key, commands);
                     answer.map(|answer| (answer, true))
                 }
                 None => return Err(SignError::NotInThisTpm),
@@ -480,7 +483,7 @@ impl Key {
             .transpose()?
             .flatten();
         if let Some(resident) = resident {
-            match tpm.with_resident(what, resident, value, &mut commands) {
+            match tpm.with_persistent(what, resident, value, &mut commands) {
                 Err(error) if is_elsewhere(&error) => drop(self.leave_handle()),
                 other => return other,
             }

@@ -2,11 +2,12 @@
 //! decrypt, and for what it pads for no key.
 
 use super::signing::unverified;
-use super::{Key, Place, SignRequest};
+use super::{Key, Place};
 use crate::key::{PublicKey, pad_left};
+use crate::signature::{SignRequest, verify};
+use crate::store::SignError;
 use crate::store::key::decrypting::masked;
-use crate::store::{SignError, verify};
-use crate::tpm::{Hash, Scheme, Tpm, TpmError, random_secret};
+use crate::tpm::{Hash, SignatureScheme, Tpm, TpmError, random_secret};
 
 impl Key {
     /// Whether the TPM gives the bare private operation of this RSA key to whoever uses it
@@ -35,7 +36,7 @@ impl Key {
     }
 
     /// Whether a padding by this scheme has room in the modulus.
-    pub(super) fn pads_by(&self, scheme: Scheme) -> bool {
+    pub(super) fn pads_by(&self, scheme: SignatureScheme) -> bool {
         self.pads() && has_room(self.public(), scheme)
     }
 
@@ -90,11 +91,11 @@ const PKCS1_BESIDE: usize = 11;
 
 /// Whether a padding by this scheme, with a salt as long as the digest, has room in the modulus of an
 /// RSA key (RFC 8017, sections 9.1.1 and 9.2).
-pub(super) fn has_room(key: &PublicKey, scheme: Scheme) -> bool {
+pub(super) fn has_room(key: &PublicKey, scheme: SignatureScheme) -> bool {
     let needed = match scheme {
-        Scheme::Rsassa(hash) => hash.digest_info().len() + hash.width() + PKCS1_BESIDE,
-        Scheme::Rsapss(hash) => 2 * hash.width() + 2,
-        Scheme::Ecdsa(_) => return false,
+        SignatureScheme::Rsassa(hash) => hash.digest_info().len() + hash.width() + PKCS1_BESIDE,
+        SignatureScheme::Rsapss(hash) => 2 * hash.width() + 2,
+        SignatureScheme::Ecdsa(_) => return false,
     };
     needed <= key.signature_width()
 }

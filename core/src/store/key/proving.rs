@@ -1,10 +1,11 @@
 //! A new key proves that the TPM has its private half: by a signature over fresh bytes, or where it
 //! signs nothing, by a decryption or an agreement.
 
-use super::{DecryptRequest, Key, SignRequest};
+use super::{DecryptRequest, Key};
 use crate::key::{Curve, PrivateKeyInfo, PublicKey};
-use crate::store::{SignError, encrypt, verify};
-use crate::tpm::{Hash, Scheme, Tpm, TpmError, random_scalar, random_secret};
+use crate::signature::{SignRequest, verify};
+use crate::store::{SignError, encrypt};
+use crate::tpm::{Hash, SignatureScheme, Tpm, TpmError, random_scalar, random_secret};
 
 /// Bytes that nobody chose.
 const FRESH: usize = 32;
@@ -35,8 +36,8 @@ impl Key {
 
     fn proves_by_signature(&self, tpm: &Tpm) -> Result<bool, SignError> {
         let scheme = match self.public() {
-            PublicKey::Ec { .. } => Scheme::Ecdsa(Hash::Sha256),
-            PublicKey::Rsa { .. } => Scheme::Rsassa(Hash::Sha256),
+            PublicKey::Ec { .. } => SignatureScheme::Ecdsa(Hash::Sha256),
+            PublicKey::Rsa { .. } => SignatureScheme::Rsassa(Hash::Sha256),
         };
         let digest = random_secret(scheme.hash().width())?;
         let request = SignRequest::of(scheme, &digest);

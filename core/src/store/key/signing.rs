@@ -3,9 +3,11 @@
 use super::padding::has_room;
 use super::{Key, Place};
 use crate::key::{Curve, PublicKey, pad_left};
+use crate::signature::{SignRequest, has_longest_salt, verify};
 use crate::store::SignError;
-use crate::store::verify::{has_longest_salt, verify};
-use crate::tpm::{AuthValue, Hash, PublicArea, Scheme, SigningScheme, Told, Tpm, TpmError};
+use crate::tpm::{
+    AuthValue, Hash, KeyScheme, KnownAlgorithms, PublicArea, SignatureScheme, Tpm, TpmError,
+};
 use log::warn;
 use std::sync::atomic::Ordering;
 
@@ -15,33 +17,6 @@ pub(super) const SALT_UNKNOWN: u8 = 0;
 pub(super) const SALT_AS_LONG_AS_DIGEST: u8 = 1;
 pub(super) const SALT_OF_OTHER_LENGTH: u8 = 2;
 
-/// What to sign, and how.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SignRequest<'a> {
-    /// ECDSA over a digest of any hash; the answer is r ‖ s, each as wide as the curve's order.
-    Ecdsa(&'a [u8]),
-    /// RSASSA-PKCS1-v1_5 over a digest of this hash.
-    Pkcs1(Hash, &'a [u8]),
-    /// RSASSA-PKCS1-v1_5 with this in the place of the DigestInfo.
-    Pkcs1Of(&'a [u8]),
-    /// The private RSA operation on this number, big-endian, at most as wide as the modulus and
-    /// below it.
-    Unpadded(&'a [u8]),
-    /// RSASSA-PSS over a digest of this hash, MGF1 with the same, a salt as long as the digest.
-    Pss(Hash, &'a [u8]),
-}
-
-impl<'a> SignRequest<'a> {
-    /// By this scheme, over a digest of its hash.
-    pub fn of(scheme: Scheme, digest: &'a [u8]) -> Self {
-        match scheme {
-            Scheme::Ecdsa(_) => Self::Ecdsa(digest),
-            Scheme::Rsassa(hash) => Self::Pkcs1(hash, digest),
-            Scheme::Rsapss(hash) => Self::Pss(hash, digest),
-        }
-    }
-}
-
 impl Key {
     /// Whether it signs, and nothing but its TPM limits by which scheme: it names none, and each has
     /// room in it.
@@ -50,38 +25,39 @@ impl Key {
             PublicKey::Ec { .. } => true,
             public @ PublicKey::Rsa { .. } => {
                 let mut hashes = Hash::ALL.into_iter();
-                hashes.all(|hash| has_room(public, Scheme::Rsapss(hash)))
+                hashes.all(|hash| has_room(public, SignatureScheme::Rsapss(hash)))
             }
         };
-        self.is_signing() && self.own_scheme() == SigningScheme::Any && has_room_for_all
+        self.is_signing() && self.own_scheme() == KeyScheme::Any && has_room_for_all
     }
 
     /// Whether it signs digests of the scheme's hash by this scheme. ECDSA takes those of other
     /// hashes than its own too, as far as `fit` makes them fit.
-    pub fn signs(&self, scheme: Scheme) -> bool {
+    pub fn signs(&self, scheme: SignatureScheme) -> bool {
         self.is_signing() && (self.signs_by_itself(scheme) || self.pads_by(scheme))
     }
 
     /// Whether the padding is whoever's who has the key: the TPM's, or aws-lc's.
-    fn signs_by_itself(&self, scheme: Scheme) -> bool {
+    fn signs_by_itself(&self, scheme: SignatureScheme) -> bool {
         if self.area().is_some_and(|area| !area.signs()) {
             return false;
         }
         match (self.public(), self.own_scheme(), scheme) {
-            (PublicKey::Ec { curve, .. }, _, Scheme::Ecdsa(hash)) => {
+            (PublicKey::Ec { curve, .. }, _, SignatureScheme::Ecdsa(hash)) => {
                 let own = ecdsa_hash(self.area(), *curve, &self.algorithms).width();
                 hash.width() <= own || own >= curve.width()
             }
-            (PublicKey::Ec { .. }, _, _) | (PublicKey::Rsa { .. }, _, Scheme::Ecdsa(_)) => false,
-            (PublicKey::Rsa { .. }, _, Scheme::Rsapss(_))
+            (PublicKey::Ec { .. }, _, _)
+            | (PublicKey::Rsa { .. }, _, SignatureScheme::Ecdsa(_)) => false,
+            (PublicKey::Rsa { .. }, _, SignatureScheme::Rsapss(_))
                 if self.pss_salt.load(Ordering::Relaxed) == SALT_OF_OTHER_LENGTH =>
             {
                 false
             }
             // A TPM would take a shorter salt.
             (public @ PublicKey::Rsa { .. }, ..) if !has_room(public, scheme) => false,
-            (PublicKey::Rsa { .. }, SigningScheme::Fixed(fixed), scheme) => fixed == scheme,
-            (PublicKey::Rsa { .. }, SigningScheme::Any, scheme) => {
+            (PublicKey::Rsa { .. }, KeyScheme::Fixed(fixed), scheme) => fixed == scheme,
+            (PublicKey::Rsa { .. }, KeyScheme::Any, scheme) => {
                 self.algorithms.or_any().sign(scheme)
             }
         }
@@ -109,7 +85,7 @@ impl Key {
         })?;
         let whole = signature.fixed(self.public().signature_width())?;
         let salted = match scheme {
-            Scheme::Rsapss(hash) if !self.knows_salt() => Some(hash),
+            SignatureScheme::Rsapss(hash) if !self.knows_salt() => Some(hash),
             _ => None,
         };
         let proven = tpm.has_proven(Some(scheme), self.public()) && !tpm.verifies_signatures();
@@ -139,7 +115,7 @@ impl Key {
     fn scheme_and_digest(
         &self,
         request: SignRequest,
-    ) -> Result<Option<(Scheme, Vec<u8>)>, SignError> {
+    ) -> Result<Option<(SignatureScheme, Vec<u8>)>, SignError> {
         let (scheme, digest) = match (self.public(), request) {
             (PublicKey::Ec { curve, .. }, SignRequest::Ecdsa(digest)) => {
                 let area = self.area();
@@ -153,13 +129,13 @@ impl Key {
                     _ => fit(digest, widths.0, widths.1),
                 };
                 let fitted = fitted.ok_or(SignError::DigestLength(digest.len()))?;
-                return Ok(Some((Scheme::Ecdsa(hash), fitted)));
+                return Ok(Some((SignatureScheme::Ecdsa(hash), fitted)));
             }
             (PublicKey::Rsa { .. }, SignRequest::Pkcs1(hash, digest)) => {
-                (Scheme::Rsassa(hash), of_width(digest, hash)?)
+                (SignatureScheme::Rsassa(hash), of_width(digest, hash)?)
             }
             (PublicKey::Rsa { .. }, SignRequest::Pss(hash, digest)) => {
-                (Scheme::Rsapss(hash), of_width(digest, hash)?)
+                (SignatureScheme::Rsapss(hash), of_width(digest, hash)?)
             }
             (_, SignRequest::Pkcs1Of(_) | SignRequest::Unpadded(_)) if self.pads() => {
                 return Ok(None);
@@ -177,11 +153,11 @@ impl Key {
     /// use to anybody.
     pub(in crate::store) fn prove(&self, tpm: &Tpm, value: &AuthValue) -> Result<(), SignError> {
         let scheme = match (self.own_scheme(), self.public()) {
-            (SigningScheme::Fixed(scheme), _) => scheme,
+            (KeyScheme::Fixed(scheme), _) => scheme,
             (_, PublicKey::Ec { curve, .. }) => {
-                Scheme::Ecdsa(ecdsa_hash(self.area(), *curve, &self.algorithms))
+                SignatureScheme::Ecdsa(ecdsa_hash(self.area(), *curve, &self.algorithms))
             }
-            (_, PublicKey::Rsa { .. }) => Scheme::Rsassa(Hash::Sha256),
+            (_, PublicKey::Rsa { .. }) => SignatureScheme::Rsassa(Hash::Sha256),
         };
         let mut digest = vec![0; scheme.hash().width()];
         tpm.random(&mut digest)?;
@@ -196,7 +172,7 @@ impl Key {
     fn not_verified(
         &self,
         tpm: &Tpm,
-        scheme: Scheme,
+        scheme: SignatureScheme,
         salted: Option<Hash>,
         digest: &[u8],
         signature: &[u8],
@@ -234,9 +210,9 @@ impl Key {
 
 /// The hash whose width the TPM demands of a digest. Where the key leaves it open, or is not known
 /// yet, one that takes all bits that the curve's order has, if the TPM has such a one; else the widest.
-pub(super) fn ecdsa_hash(area: Option<&PublicArea>, curve: Curve, told: &Told) -> Hash {
+pub(super) fn ecdsa_hash(area: Option<&PublicArea>, curve: Curve, told: &KnownAlgorithms) -> Hash {
     match (area.map(|area| area.scheme), curve) {
-        (Some(SigningScheme::Fixed(fixed)), _) => fixed.hash(),
+        (Some(KeyScheme::Fixed(fixed)), _) => fixed.hash(),
         // Every TPM has it.
         (_, Curve::P256) => Hash::Sha256,
         (_, Curve::P384 | Curve::P521) => {

@@ -1,12 +1,13 @@
 //! Signatures over canned answers of a TPM.
 
 use super::signing::{ecdsa_hash, fit};
-use super::{Abilities, Key, SignRequest};
+use super::{Abilities, Key};
 use crate::key::{Curve, pad_left};
+use crate::signature::SignRequest;
 use crate::store::SignError;
 use crate::tpm::fake::{FIXED, FakeTpm, IDENTITY, Reply, p256_area, public, rsa_area, signature};
 use crate::tpm::{Algorithms, PublicArea};
-use crate::tpm::{Hash, Scheme, TpmError};
+use crate::tpm::{Hash, SignatureScheme, TpmError};
 use p256::ecdsa::signature::hazmat::PrehashSigner;
 use p256::ecdsa::{Signature, SigningKey};
 
@@ -33,9 +34,9 @@ fn short_halves_of_a_signature_are_padded_and_long_ones_refused() {
         signature(&[5; 33], &[6; 32]),
     ]);
     let tpm = fake.tpm(std::time::Duration::from_secs(20));
-    let (_, resident) = tpm.resident_key(0x8102_0000).unwrap();
+    let (_, resident) = tpm.persistent_key(0x8102_0000).unwrap();
     let area = PublicArea::parse(&area).unwrap();
-    tpm.note_proven(Some(Scheme::Ecdsa(Hash::Sha256)), &area.key);
+    tpm.note_proven(Some(SignatureScheme::Ecdsa(Hash::Sha256)), &area.key);
     let key = Key::resident(resident, area, Abilities::default());
     let signature = key.sign(&tpm, SignRequest::Ecdsa(&[1; 20])).unwrap();
     assert_eq!(signature, [&[0][..], &[5; 31], &[0, 0], &[6; 30]].concat());
@@ -65,7 +66,7 @@ fn a_scheme_is_proven_by_one_signature_that_verifies() {
     ]);
     let tpm = fake.tpm(std::time::Duration::from_secs(20));
     let key = || {
-        let (_, resident) = tpm.resident_key(0x8102_0000).unwrap();
+        let (_, resident) = tpm.persistent_key(0x8102_0000).unwrap();
         let area = PublicArea::parse(&area).unwrap();
         Key::resident(resident, area, Abilities::default())
     };
@@ -114,17 +115,17 @@ fn an_rsa_key_signs_by_what_the_tpm_has() {
     let area = rsa_area(256);
     let fake = FakeTpm::new([public(&area, &[0, 0x0B, 1])]);
     let tpm = fake.tpm(std::time::Duration::from_secs(20));
-    let (_, resident) = tpm.resident_key(0x8102_0000).unwrap();
+    let (_, resident) = tpm.persistent_key(0x8102_0000).unwrap();
     let abilities = Abilities {
         algorithms: Algorithms::of(&[0x01, 0x14, 0x0B, 0x00A0]).into(),
         pss: true,
     };
     let key = Key::resident(resident, PublicArea::parse(&area).unwrap(), abilities);
-    assert!(key.signs(Scheme::Rsassa(Hash::Sha256)));
+    assert!(key.signs(SignatureScheme::Rsassa(Hash::Sha256)));
     for scheme in [
-        Scheme::Rsapss(Hash::Sha256),
-        Scheme::Rsassa(Hash::Sha1),
-        Scheme::Rsassa(Hash::Sha512),
+        SignatureScheme::Rsapss(Hash::Sha256),
+        SignatureScheme::Rsassa(Hash::Sha1),
+        SignatureScheme::Rsassa(Hash::Sha512),
     ] {
         assert!(!key.signs(scheme), "{scheme:?}");
         let digest = vec![7; scheme.hash().width()];
@@ -139,7 +140,7 @@ fn a_key_that_is_too_narrow_for_the_salt_says_nothing_of_the_tpm() {
     let area = rsa_area(128);
     let fake = FakeTpm::new([public(&area, &[0, 0x0B, 1])]);
     let tpm = fake.tpm(std::time::Duration::from_secs(20));
-    let (_, resident) = tpm.resident_key(0x8102_0000).unwrap();
+    let (_, resident) = tpm.persistent_key(0x8102_0000).unwrap();
     let abilities = Abilities {
         algorithms: Algorithms::ANY.into(),
         pss: true,
@@ -154,8 +155,12 @@ fn a_key_that_is_too_narrow_for_the_salt_says_nothing_of_the_tpm() {
     assert!(tpm.signs_pss());
     for hash in Hash::ALL {
         let has_room = hash != Hash::Sha512;
-        assert_eq!(key.signs(Scheme::Rsapss(hash)), has_room, "{hash:?}");
-        assert!(key.signs(Scheme::Rsassa(hash)), "{hash:?}");
+        assert_eq!(
+            key.signs(SignatureScheme::Rsapss(hash)),
+            has_room,
+            "{hash:?}"
+        );
+        assert!(key.signs(SignatureScheme::Rsassa(hash)), "{hash:?}");
     }
 }
 
@@ -183,7 +188,7 @@ fn a_tpm_with_another_salt_signs_no_pss_and_a_damaged_answer_is_only_that() {
     ]);
     let tpm = fake.tpm(std::time::Duration::from_secs(20));
     let key = || {
-        let (_, resident) = tpm.resident_key(0x8102_0000).unwrap();
+        let (_, resident) = tpm.persistent_key(0x8102_0000).unwrap();
         let abilities = Abilities {
             algorithms: Algorithms::ANY.only(&[Hash::Sha256]).into(),
             pss: tpm.signs_pss(),
@@ -198,7 +203,7 @@ fn a_tpm_with_another_salt_signs_no_pss_and_a_damaged_answer_is_only_that() {
     assert_eq!(first.sign(&tpm, pss).as_deref(), Ok(&good[..]));
     let second = key();
     assert_eq!(second.sign(&tpm, pss), Err(SignError::Scheme));
-    assert!(!second.signs(Scheme::Rsapss(Hash::Sha256)) && !tpm.signs_pss());
+    assert!(!second.signs(SignatureScheme::Rsapss(Hash::Sha256)) && !tpm.signs_pss());
     assert_eq!(
         second.sign(&tpm, pss),
         Err(SignError::Scheme),

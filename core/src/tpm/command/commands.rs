@@ -6,7 +6,9 @@ use super::made::made_from;
 use super::reading::Reading;
 use super::session::{AUDIT, DECRYPT, ENCRYPT};
 use super::{Link, marshalled};
-use crate::tpm::{Hash, NvPublic, Scheme, Secret, Secrets, Signature, TpmError, Used, name_of};
+use crate::tpm::{
+    Hash, NvPublic, Secret, Secrets, Signature, SignatureScheme, TpmError, Used, name_of,
+};
 use tpm2_protocol::TpmUnmarshal;
 use tpm2_protocol::basic::{TpmHandle, TpmUint16};
 use tpm2_protocol::data::*;
@@ -373,7 +375,7 @@ impl Link {
     pub(crate) fn sign(
         &mut self,
         key: Used,
-        scheme: Scheme,
+        scheme: SignatureScheme,
         digest: &[u8],
     ) -> Result<Signature, TpmError> {
         let digest = Tpm2bDigest::try_from(digest)
@@ -383,9 +385,9 @@ impl Link {
             digest,
             in_scheme: TpmtSigScheme {
                 scheme: match scheme {
-                    Scheme::Ecdsa(_) => TpmAlgId::Ecdsa,
-                    Scheme::Rsassa(_) => TpmAlgId::Rsassa,
-                    Scheme::Rsapss(_) => TpmAlgId::Rsapss,
+                    SignatureScheme::Ecdsa(_) => TpmAlgId::Ecdsa,
+                    SignatureScheme::Rsassa(_) => TpmAlgId::Rsassa,
+                    SignatureScheme::Rsapss(_) => TpmAlgId::Rsapss,
                 },
                 details: TpmuSigScheme::Hash(TpmsSchemeHash {
                     hash_alg: algorithm(scheme.hash()),
@@ -409,11 +411,11 @@ impl Link {
         }
         let mut number = || reading.sized().map(<[u8]>::to_vec);
         Ok(match scheme {
-            Scheme::Ecdsa(_) => Signature::Ecc {
+            SignatureScheme::Ecdsa(_) => Signature::Ecc {
                 r: number()?,
                 s: number()?,
             },
-            Scheme::Rsassa(_) | Scheme::Rsapss(_) => Signature::Rsa(number()?),
+            SignatureScheme::Rsassa(_) | SignatureScheme::Rsapss(_) => Signature::Rsa(number()?),
         })
     }
 

@@ -98,7 +98,8 @@ mod tests {
     use crate::tpm::transport::socket::{Channel, Framing};
     use crate::tpm::transport::tcti::Socket;
     use crate::tpm::{
-        Algorithm, Hash, KeyUsage, Limits, ResponseCode, Scheme, Secrets, Used, template,
+        Hash, KeyAlgorithm, KeyPurpose, Limits, ResponseCode, Secrets, SignatureScheme, Used,
+        template,
     };
     use std::os::unix::net::UnixListener;
     use std::path::Path;
@@ -149,7 +150,7 @@ mod tests {
         let error = link
             .sign(
                 Used::open(0x8102_0000, &[]),
-                Scheme::Ecdsa(Hash::Sha256),
+                SignatureScheme::Ecdsa(Hash::Sha256),
                 &[7; 32],
             )
             .unwrap_err();
@@ -198,11 +199,11 @@ mod tests {
     }
 
     fn create(link: &mut Link) -> TpmError {
-        let usage = KeyUsage {
+        let usage = KeyPurpose {
             signs: true,
             decrypts: false,
         };
-        let template = template::own_key(Algorithm::Ec(Curve::P256), usage);
+        let template = template::own_key(KeyAlgorithm::Ec(Curve::P256), usage);
         let parent = Used::open(0x8100_0100, &[]);
         let made = link.create(parent, Secrets::default(), &template);
         made.map(drop).unwrap_err()

@@ -8,8 +8,8 @@ use super::{Class, Fault, Link, Pace, Transport};
 use crate::key::{Curve, PublicKey};
 use crate::tpm::fake::p256_area;
 use crate::tpm::{
-    Algorithm, Auth, Hash, KeyUsage, NvPublic, PublicArea, Scheme, Secrets, Signature, TpmError,
-    Used, template,
+    Auth, Hash, KeyAlgorithm, KeyPurpose, NvPublic, PublicArea, Secrets, Signature,
+    SignatureScheme, TpmError, Used, template,
 };
 use parking_lot::Mutex;
 use std::collections::VecDeque;
@@ -19,7 +19,7 @@ use std::sync::Arc;
 const ROOT: u32 = 0x8100_0001;
 const KEPT: u32 = 0x8100_0100;
 const NV: u32 = 0x0180_0010;
-const BOTH: KeyUsage = KeyUsage {
+const BOTH: KeyPurpose = KeyPurpose {
     signs: true,
     decrypts: true,
 };
@@ -161,9 +161,9 @@ fn about_the_tpm(link: &mut Link, recording: &Recording) {
     recording.tell("handles", debug(link.handles(0x8100_0000)));
     recording.tell("algorithms", debug(link.algorithms()));
     recording.tell("lockout", debug(link.lockout()));
-    let p384 = template::own_key(Algorithm::Ec(Curve::P384), BOTH);
+    let p384 = template::own_key(KeyAlgorithm::Ec(Curve::P384), BOTH);
     recording.tell("test_parameters", debug(link.test_parameters(&p384)));
-    let large = template::own_key(Algorithm::Rsa(4096), BOTH);
+    let large = template::own_key(KeyAlgorithm::Rsa(4096), BOTH);
     recording.tell(
         "test_parameters refused",
         debug(link.test_parameters(&large)),
@@ -172,7 +172,7 @@ fn about_the_tpm(link: &mut Link, recording: &Recording) {
 }
 
 /// A new key below the root, loaded.
-fn loaded(link: &mut Link, recording: &Recording, kind: Algorithm) -> (u32, Vec<u8>) {
+fn loaded(link: &mut Link, recording: &Recording, kind: KeyAlgorithm) -> (u32, Vec<u8>) {
     let template = template::own_key(kind, BOTH);
     let root = Used::open(ROOT, &[]);
     let made = link.create(root, Secrets::default(), &template);
@@ -189,7 +189,7 @@ fn loaded(link: &mut Link, recording: &Recording, kind: Algorithm) -> (u32, Vec<
 }
 
 fn ec_keys(link: &mut Link, recording: &Recording) {
-    let (handle, name) = loaded(link, recording, Algorithm::Ec(Curve::P256));
+    let (handle, name) = loaded(link, recording, KeyAlgorithm::Ec(Curve::P256));
     let key = Used::open(handle, &name);
     let public = link.read_public(handle);
     recording.tell(
@@ -204,7 +204,7 @@ fn ec_keys(link: &mut Link, recording: &Recording) {
         said(&qualified, |name| hex(name.as_ref().unwrap())),
     );
     for hash in [Hash::Sha256, Hash::Sha384] {
-        let signed = link.sign(key, Scheme::Ecdsa(hash), &vec![7; hash.width()]);
+        let signed = link.sign(key, SignatureScheme::Ecdsa(hash), &vec![7; hash.width()]);
         recording.tell("sign by ECDSA", said(&signed, signature));
     }
     // The other side's point: the generator of the curve.
@@ -224,7 +224,7 @@ fn ec_keys(link: &mut Link, recording: &Recording) {
     );
     let signed = link.sign(
         Used::open(KEPT, &name),
-        Scheme::Ecdsa(Hash::Sha256),
+        SignatureScheme::Ecdsa(Hash::Sha256),
         &[8; 32],
     );
     recording.tell("sign in a handle", said(&signed, signature));
@@ -240,12 +240,12 @@ fn ec_keys(link: &mut Link, recording: &Recording) {
 }
 
 fn rsa_keys(link: &mut Link, recording: &Recording) {
-    let (handle, name) = loaded(link, recording, Algorithm::Rsa(2048));
+    let (handle, name) = loaded(link, recording, KeyAlgorithm::Rsa(2048));
     let key = Used::open(handle, &name);
     for scheme in [
-        Scheme::Rsassa(Hash::Sha256),
-        Scheme::Rsapss(Hash::Sha256),
-        Scheme::Rsassa(Hash::Sha1),
+        SignatureScheme::Rsassa(Hash::Sha256),
+        SignatureScheme::Rsapss(Hash::Sha256),
+        SignatureScheme::Rsassa(Hash::Sha1),
     ] {
         let signed = link.sign(key, scheme, &vec![7; scheme.hash().width()]);
         recording.tell("sign by RSA", said(&signed, signature));

@@ -11,10 +11,10 @@ pub(super) mod template;
 pub use hash::Hash;
 pub use nv::NvPublic;
 pub use property::Property;
-pub use public::{PublicArea, SigningScheme, other_kind};
+pub use public::{KeyScheme, PublicArea, other_kind};
 pub(crate) use public::{name_of, qualified_name_below};
 pub use response_code::ResponseCode;
-pub use signature::{Scheme, Signature};
+pub use signature::{Signature, SignatureScheme};
 
 /// A TPM2B with this content (Part 2, section 10.4).
 pub(in crate::tpm) fn sized(bytes: &[u8]) -> Vec<u8> {

@@ -1,7 +1,7 @@
 //! Public areas: what kind of key a handle holds (Part 2, section 12.2.4, TPMT_PUBLIC).
 
 use crate::key::{Curve, PublicKey};
-use crate::tpm::{Hash, Scheme};
+use crate::tpm::{Hash, SignatureScheme};
 use tpm2_protocol::TpmUnmarshal;
 use tpm2_protocol::data::{
     TpmAlgId, TpmEccCurve, TpmaObject, TpmtPublic, TpmuAsymScheme, TpmuPublicId, TpmuPublicParms,
@@ -12,11 +12,11 @@ const DEFAULT_EXPONENT: u32 = 65537;
 
 /// How a key may sign.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SigningScheme {
+pub enum KeyScheme {
     /// The scheme is named with each signature.
     Any,
     /// This one and no other.
-    Fixed(Scheme),
+    Fixed(SignatureScheme),
 }
 
 /// The public area of a key that can be used here.
@@ -25,7 +25,7 @@ pub struct PublicArea {
     /// The public key itself.
     pub key: PublicKey,
     /// How it signs.
-    pub scheme: SigningScheme,
+    pub scheme: KeyScheme,
     /// The hash of its name.
     pub name_hash: Hash,
     attributes: u32,
@@ -73,10 +73,10 @@ impl PublicArea {
             TpmuAsymScheme::Null => None,
         };
         let scheme = match (scheme, hash) {
-            (TpmAlgId::Null, None) => SigningScheme::Any,
-            (TpmAlgId::Ecdsa, Some(hash)) => SigningScheme::Fixed(Scheme::Ecdsa(hash)),
-            (TpmAlgId::Rsassa, Some(hash)) => SigningScheme::Fixed(Scheme::Rsassa(hash)),
-            (TpmAlgId::Rsapss, Some(hash)) => SigningScheme::Fixed(Scheme::Rsapss(hash)),
+            (TpmAlgId::Null, None) => KeyScheme::Any,
+            (TpmAlgId::Ecdsa, Some(hash)) => KeyScheme::Fixed(SignatureScheme::Ecdsa(hash)),
+            (TpmAlgId::Rsassa, Some(hash)) => KeyScheme::Fixed(SignatureScheme::Rsassa(hash)),
+            (TpmAlgId::Rsapss, Some(hash)) => KeyScheme::Fixed(SignatureScheme::Rsapss(hash)),
             _ => return None,
         };
         Some(Self {
@@ -123,7 +123,7 @@ impl PublicArea {
 
     /// Whether the scheme is named with each use.
     pub fn takes_any_scheme(&self) -> bool {
-        self.scheme == SigningScheme::Any
+        self.scheme == KeyScheme::Any
     }
 
     /// Whether no authorisation value but only a policy lets it be used.
@@ -230,10 +230,10 @@ mod tests {
         assert!(area.is_identity());
         assert_eq!(
             area.scheme,
-            SigningScheme::Fixed(Scheme::Ecdsa(Hash::Sha256))
+            KeyScheme::Fixed(SignatureScheme::Ecdsa(Hash::Sha256))
         );
         let open = PublicArea::parse(&idevid(IDENTITY, &[0x00, 0x10])).unwrap();
-        assert_eq!(open.scheme, SigningScheme::Any);
+        assert_eq!(open.scheme, KeyScheme::Any);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::fmt;
 
 /// How a digest is signed (TPMT_SIG_SCHEME; Part 2, section 11.2.1.5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Scheme {
+pub enum SignatureScheme {
     /// ECDSA (FIPS 186-5, section 6).
     Ecdsa(Hash),
     /// RSASSA-PKCS1-v1_5 (RFC 8017, section 8.2).
@@ -16,7 +16,7 @@ pub enum Scheme {
     Rsapss(Hash),
 }
 
-impl Scheme {
+impl SignatureScheme {
     /// TPM_ALG_ID of the scheme, without its hash.
     pub const fn algorithm(self) -> u16 {
         match self {
@@ -34,7 +34,7 @@ impl Scheme {
     }
 }
 
-impl fmt::Display for Scheme {
+impl fmt::Display for SignatureScheme {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let called = match self {
             Self::Ecdsa(_) => "ECDSA",

@@ -5,7 +5,7 @@
 //! candidates, and a certificate tells the right one.
 
 use crate::key::{Curve, PublicKey};
-use crate::tpm::{Algorithm, Hash, KeyUsage, PublicArea, sized};
+use crate::tpm::{Hash, KeyAlgorithm, KeyPurpose, PublicArea, sized};
 
 /// fixedTPM, fixedParent, sensitiveDataOrigin, userWithAuth, adminWithPolicy, sign.
 const ATTRIBUTES: u32 = 0x0004_00F2;
@@ -89,20 +89,20 @@ pub(in crate::tpm) fn is_storage_root(area: &[u8]) -> bool {
 
 /// A key that the TPM is to make for the device, and keep to itself: noDA, so that no wrong value
 /// for it can lock the whole TPM. Any scheme, so that it signs with every hash.
-pub(in crate::tpm) fn own_key(algorithm: Algorithm, usage: KeyUsage) -> Vec<u8> {
+pub(in crate::tpm) fn own_key(algorithm: KeyAlgorithm, usage: KeyPurpose) -> Vec<u8> {
     const FIXED_TPM: u32 = 1 << 1;
     const FIXED_PARENT: u32 = 1 << 4;
     const SENSITIVE_DATA_ORIGIN: u32 = 1 << 5;
     let bound = FIXED_TPM | FIXED_PARENT | SENSITIVE_DATA_ORIGIN;
     match algorithm {
-        Algorithm::Ec(curve) => own_ecc(bound, usage, curve, [&[], &[]]),
-        Algorithm::Rsa(bits) => own_rsa(bound, usage, bits as u16, &[]),
+        KeyAlgorithm::Ec(curve) => own_ecc(bound, usage, curve, [&[], &[]]),
+        KeyAlgorithm::Rsa(bits) => own_rsa(bound, usage, bits as u16, &[]),
     }
 }
 
 /// The public area of a key that comes from outside: as [`own_key`], but neither made in this TPM
 /// nor bound to it by its history.
-pub(in crate::tpm) fn imported_key(public: &PublicKey, usage: KeyUsage) -> Vec<u8> {
+pub(in crate::tpm) fn imported_key(public: &PublicKey, usage: KeyPurpose) -> Vec<u8> {
     match public {
         PublicKey::Ec { curve, point } => {
             let (x, y) = point[1..].split_at(curve.width());
@@ -127,7 +127,7 @@ pub(in crate::tpm) fn sealed(counts: bool) -> Vec<u8> {
     area
 }
 
-fn own_ecc(bound: u32, usage: KeyUsage, curve: Curve, point: [&[u8]; 2]) -> Vec<u8> {
+fn own_ecc(bound: u32, usage: KeyPurpose, curve: Curve, point: [&[u8]; 2]) -> Vec<u8> {
     let mut area = own_head(ECC, bound, usage);
     // symmetric, scheme, curve, kdf
     area.extend(words(&[NULL, NULL, curve_id(curve), NULL]));
@@ -137,7 +137,7 @@ fn own_ecc(bound: u32, usage: KeyUsage, curve: Curve, point: [&[u8]; 2]) -> Vec<
     area
 }
 
-fn own_rsa(bound: u32, usage: KeyUsage, bits: u16, modulus: &[u8]) -> Vec<u8> {
+fn own_rsa(bound: u32, usage: KeyPurpose, bits: u16, modulus: &[u8]) -> Vec<u8> {
     let mut area = own_head(RSA, bound, usage);
     area.extend(words(&[NULL, NULL, bits])); // symmetric, scheme
     area.extend([0; 4]); // the exponent 65537
@@ -145,7 +145,7 @@ fn own_rsa(bound: u32, usage: KeyUsage, bits: u16, modulus: &[u8]) -> Vec<u8> {
     area
 }
 
-fn own_head(kind: u16, bound: u32, usage: KeyUsage) -> Vec<u8> {
+fn own_head(kind: u16, bound: u32, usage: KeyPurpose) -> Vec<u8> {
     const USER_WITH_AUTH: u32 = 1 << 6;
     const NO_DA: u32 = 1 << 10;
     const DECRYPT: u32 = 1 << 17;

@@ -5,11 +5,11 @@
 //! `drivers/char/tpm/tpm2-cmd.c`).
 //!
 //! Whoever waits behind a key generation of this process waits on while it is under way. Other
-//! processes see it by a lock ([`Turn::of_generation`]).
+//! processes see it by a lock ([`ProcessLock::for_generations`]).
 
 use crate::system::Held;
 use crate::tpm::TpmError;
-use crate::tpm::process_lock::{NoTurn, Turn};
+use crate::tpm::process_lock::{NotLocked, ProcessLock};
 use log::{Level, info, log_enabled};
 use std::cell::Cell;
 use std::fmt;
@@ -112,7 +112,7 @@ pub(in crate::tpm) struct Pace {
     /// Counts the beginning and the end of each.
     changes: AtomicU64,
     /// Taken by each process that has a key generation under way.
-    busy: Turn,
+    busy: ProcessLock,
 }
 
 /// A key generation of this process, under way until this is dropped.
@@ -135,10 +135,10 @@ pub(in crate::tpm) struct Patience<'a> {
 
 impl Pace {
     pub(in crate::tpm) fn new(limits: Limits, locks: &Path) -> Self {
-        Self::with(limits, Turn::of_generation(locks))
+        Self::with(limits, ProcessLock::for_generations(locks))
     }
 
-    fn with(limits: Limits, busy: Turn) -> Self {
+    fn with(limits: Limits, busy: ProcessLock) -> Self {
         Self {
             limits,
             under_way: AtomicU32::new(0),
@@ -178,7 +178,7 @@ impl Pace {
 
     /// Whether another process has a key generation under way, and this process has none.
     pub(in crate::tpm) fn is_busy(&self) -> bool {
-        !self.is_generating() && self.busy.is_taken()
+        !self.is_generating() && self.busy.is_held()
     }
 
     fn is_generating(&self) -> bool {
@@ -198,10 +198,10 @@ impl Pace {
         }
     }
 
-    /// Why no turn could be had, with what keeps its holder.
-    pub(in crate::tpm) fn explained(&self, why: &NoTurn) -> String {
+    /// Why a lock could not be had, with what keeps its holder.
+    pub(in crate::tpm) fn explained(&self, why: &NotLocked) -> String {
         match why {
-            NoTurn::Kept(_) if self.is_busy() => format!("{why}, and {BUSY}"),
+            NotLocked::Held(_) if self.is_busy() => format!("{why}, and {BUSY}"),
             _ => why.to_string(),
         }
     }
@@ -292,7 +292,7 @@ mod tests {
     use crate::key::Curve;
     use crate::tpm::exchange::Exchange;
     use crate::tpm::fake::{FakeTpm, IDENTITY, Reply, p256_area, public};
-    use crate::tpm::{Algorithm, KeyUsage, ResponseCode, Secrets, Tpm, Used, template};
+    use crate::tpm::{KeyAlgorithm, KeyPurpose, ResponseCode, Secrets, Tpm, Used, template};
     use std::fs::File;
     use std::sync::mpsc::channel;
     use std::thread;
@@ -312,11 +312,11 @@ mod tests {
     }
 
     fn create(tpm: &Tpm) -> Result<(Vec<u8>, Vec<u8>), TpmError> {
-        let usage = KeyUsage {
+        let usage = KeyPurpose {
             signs: true,
             decrypts: false,
         };
-        let template = template::own_key(Algorithm::Ec(Curve::P256), usage);
+        let template = template::own_key(KeyAlgorithm::Ec(Curve::P256), usage);
         let parent = Used::open(0x8100_0100, &[]);
         Exchange::new("Create").run(tpm, |link| {
             link.create(parent, Secrets::default(), &template)
@@ -461,7 +461,7 @@ mod tests {
             let (tell, told) = channel();
             let tpm = &tpm;
             let waiter = scope.spawn(move || {
-                let asked = tpm.resident_key(0x8102_0000).map(drop);
+                let asked = tpm.persistent_key(0x8102_0000).map(drop);
                 tell.send(()).unwrap();
                 asked
             });
@@ -479,21 +479,24 @@ mod tests {
         let fake = FakeTpm::new([]);
         let tpm = fake.tpm_with(limits(1));
         let generation = tpm.pace().generation();
-        let held = Turn::of_pins(tpm.tcti(), &fake.locks());
+        let held = ProcessLock::for_pins(tpm.tcti(), &fake.locks());
         let held = held.take(LONG).unwrap();
         thread::scope(|scope| {
             let (tell, told) = channel();
             let tpm = &tpm;
             let waiter = scope.spawn(move || {
-                let turn = tpm.turn_to_try(false).map(drop);
+                let lock = tpm.lock_pin_try(false).map(drop);
                 tell.send(()).unwrap();
-                turn
+                lock
             });
             let early = told.recv_timeout(Duration::from_millis(50));
             assert!(early.is_err(), "fifty times the limit");
             drop(generation);
             let refused = waiter.join().unwrap();
-            assert!(matches!(refused, Err(TpmError::NoTurn(_))), "{refused:?}");
+            assert!(
+                matches!(refused, Err(TpmError::NoPinLock(_))),
+                "{refused:?}"
+            );
         });
         drop(held);
     }
@@ -502,10 +505,10 @@ mod tests {
     fn whoever_has_the_turn_may_wait_for_another_process() {
         let fake = FakeTpm::new([]);
         let (tpm, other) = (fake.tpm_with(limits(1)), fake.tpm_with(limits(1)));
-        let held = Turn::of_pins(tpm.tcti(), &fake.locks());
+        let held = ProcessLock::for_pins(tpm.tcti(), &fake.locks());
         let held = held.take(LONG).unwrap();
         let generation = other.pace().generation();
-        let why = tpm.turn_to_try(false).unwrap_err().to_string();
+        let why = tpm.lock_pin_try(false).unwrap_err().to_string();
         assert!(why.contains("another process keeps the lock"), "{why}");
         assert!(why.contains(BUSY), "{why}");
         drop((held, generation));

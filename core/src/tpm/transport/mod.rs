@@ -4,22 +4,22 @@
 mod device;
 mod limits;
 pub(super) mod owed;
-mod silence;
 pub(super) mod socket;
 pub(super) mod tcti;
 #[cfg(feature = "tss")]
 mod tctildr;
+mod timeout_memory;
 
 use super::TpmError;
 use device::Device;
 pub(super) use limits::{BUSY, Pace, Patience};
 pub use limits::{Class, Limit, Limits, WAITING};
-pub(super) use silence::Met;
-pub use silence::Silence;
 use socket::{Channel, Framing};
 use tcti::Socket;
 pub(crate) use tcti::is_alias as is_tcti_alias;
 pub use tcti::{Tcti, TctiError};
+pub(super) use timeout_memory::TimeoutCause;
+pub use timeout_memory::TimeoutMemory;
 
 /// The most bytes of a command or a response (Part 2, section 4: implementations use 4096).
 pub(super) const FRAME_MAX: usize = 4096;

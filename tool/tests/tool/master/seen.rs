@@ -8,7 +8,7 @@ use crate::device::tpm::Swtpm;
 use crate::device::{Device, evict, files, persistent, tpm2};
 use devid_core::key::Curve;
 use devid_core::store::Protection;
-use devid_core::store::devid::{Algorithm, KeyUsage};
+use devid_core::store::devid::{KeyAlgorithm, KeyPurpose};
 use devid_core::store::folder::{Description, Origin};
 use std::fs;
 
@@ -86,11 +86,11 @@ fn all_tokens_begin_anew() {
     device.ends(0, PROVISION);
     let make = |device: &Device, label: &str| {
         let store = device.store(1);
-        let usage = KeyUsage {
+        let usage = KeyPurpose {
             signs: true,
             decrypts: false,
         };
-        let made = store.generate(Algorithm::Ec(Curve::P256), usage, Protection::Tpm);
+        let made = store.generate(KeyAlgorithm::Ec(Curve::P256), usage, Protection::Tpm);
         let described = Description::labelled(label);
         let private = described.clone();
         let kept = store.keep(

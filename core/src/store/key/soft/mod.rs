@@ -13,11 +13,13 @@ mod rsa;
 
 use super::DecryptRequest;
 use super::access::{Access, Opened};
-use super::locked::Locked;
+use super::locked_memory::Locked;
 use crate::key::{PrivateKeyInfo, PublicKey};
 use crate::store::SignError;
 use crate::store::folder::{Material, Tss2Key, Tss2Kind};
-use crate::tpm::{Algorithm, Hash, Scheme, Secret, Tpm, TpmError, WrappedKey, random_secret};
+use crate::tpm::{
+    Hash, KeyAlgorithm, Secret, SignatureScheme, Tpm, TpmError, WrappedKey, random_secret,
+};
 use envelope::{decrypted, encrypted};
 use std::fmt;
 use std::sync::Arc;
@@ -74,10 +76,10 @@ impl SoftKey {
     /// # Errors
     ///
     /// No random bytes, or no key of this algorithm in this build: [`TpmError::Unsupported`].
-    pub(in crate::store) fn generate(algorithm: Algorithm) -> Result<PrivateKeyInfo, TpmError> {
+    pub(in crate::store) fn generate(algorithm: KeyAlgorithm) -> Result<PrivateKeyInfo, TpmError> {
         match algorithm {
-            Algorithm::Ec(curve) => ec::generate(curve),
-            Algorithm::Rsa(bits) => rsa::generate(bits),
+            KeyAlgorithm::Ec(curve) => ec::generate(curve),
+            KeyAlgorithm::Rsa(bits) => rsa::generate(bits),
         }
     }
 
@@ -141,7 +143,7 @@ impl SoftKey {
         &self,
         tpm: &Tpm,
         access: &Access,
-        scheme: Scheme,
+        scheme: SignatureScheme,
         digest: &[u8],
     ) -> Result<Vec<u8>, SignError> {
         let opened = self.open(tpm, access)?;

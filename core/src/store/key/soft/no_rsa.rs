@@ -2,7 +2,7 @@
 
 use crate::key::PrivateKeyInfo;
 use crate::store::{DecryptRequest, SignError};
-use crate::tpm::{Hash, Scheme, Secret, TpmError};
+use crate::tpm::{Hash, Secret, SignatureScheme, TpmError};
 
 pub(super) const HASHES: &[Hash] = &[];
 
@@ -14,7 +14,7 @@ pub(super) fn usable(_: &PrivateKeyInfo) -> Option<Secret> {
     None
 }
 
-pub(super) fn sign(_: &[u8], _: Scheme, _: &[u8]) -> Result<Vec<u8>, SignError> {
+pub(super) fn sign(_: &[u8], _: SignatureScheme, _: &[u8]) -> Result<Vec<u8>, SignError> {
     Err(SignError::Scheme)
 }
 

@@ -8,7 +8,7 @@
 use crate::key::PrivateKeyInfo;
 use crate::store::{DecryptRequest, SignError};
 use crate::system::check_getrandom;
-use crate::tpm::{Hash, Scheme, Secret, TpmError};
+use crate::tpm::{Hash, Secret, SignatureScheme, TpmError};
 use aws_lc_rs::digest::{Digest, SHA256, SHA384, SHA512};
 use aws_lc_rs::encoding::AsDer;
 use aws_lc_rs::rsa::{
@@ -46,15 +46,21 @@ pub(super) fn usable(private: &PrivateKeyInfo) -> Option<Secret> {
 }
 
 /// RSASSA-PKCS1-v1_5, or RSASSA-PSS with a salt as long as the digest (RFC 8017, section 8).
-pub(super) fn sign(info: &[u8], scheme: Scheme, digest: &[u8]) -> Result<Vec<u8>, SignError> {
+pub(super) fn sign(
+    info: &[u8],
+    scheme: SignatureScheme,
+    digest: &[u8],
+) -> Result<Vec<u8>, SignError> {
     let by: &'static RsaSignatureEncoding = match scheme {
-        Scheme::Rsassa(Hash::Sha256) => &RSA_PKCS1_SHA256,
-        Scheme::Rsassa(Hash::Sha384) => &RSA_PKCS1_SHA384,
-        Scheme::Rsassa(Hash::Sha512) => &RSA_PKCS1_SHA512,
-        Scheme::Rsapss(Hash::Sha256) => &RSA_PSS_SHA256,
-        Scheme::Rsapss(Hash::Sha384) => &RSA_PSS_SHA384,
-        Scheme::Rsapss(Hash::Sha512) => &RSA_PSS_SHA512,
-        Scheme::Rsassa(Hash::Sha1) | Scheme::Rsapss(Hash::Sha1) | Scheme::Ecdsa(_) => {
+        SignatureScheme::Rsassa(Hash::Sha256) => &RSA_PKCS1_SHA256,
+        SignatureScheme::Rsassa(Hash::Sha384) => &RSA_PKCS1_SHA384,
+        SignatureScheme::Rsassa(Hash::Sha512) => &RSA_PKCS1_SHA512,
+        SignatureScheme::Rsapss(Hash::Sha256) => &RSA_PSS_SHA256,
+        SignatureScheme::Rsapss(Hash::Sha384) => &RSA_PSS_SHA384,
+        SignatureScheme::Rsapss(Hash::Sha512) => &RSA_PSS_SHA512,
+        SignatureScheme::Rsassa(Hash::Sha1)
+        | SignatureScheme::Rsapss(Hash::Sha1)
+        | SignatureScheme::Ecdsa(_) => {
             return Err(SignError::Scheme);
         }
     };

@@ -1,0 +1,125 @@
+//! Keys of the device that sign certificates and requests.
+
+use super::Fault;
+use super::prove::rsa_scheme;
+use crate::key::{Curve, PublicKey};
+use crate::signature::SignRequest;
+use crate::store::Key;
+use crate::tpm::{Hash, SignatureScheme, Tpm};
+use crate::x509::issue::{self, CertificateSigner};
+use crate::x509::{Certificate, Subject};
+
+/// A private key that signs certificates and requests.
+pub(super) struct Signer<'a>(pub(super) &'a Tpm, pub(super) &'a Key);
+
+impl Signer<'_> {
+    pub(super) fn public(&self) -> &PublicKey {
+        self.1.public()
+    }
+
+    /// A certificate that the key itself signs, without end.
+    pub(super) fn self_signed(&self, subject: Subject) -> Result<Certificate, Fault> {
+        self.with(|signer| issue::self_signed(subject, signer))
+    }
+
+    /// A PKCS#10 request, PEM.
+    pub(super) fn request(&self, subject: Subject) -> Result<String, Fault> {
+        self.with(|signer| issue::request(subject, signer))
+    }
+
+    fn with<T>(
+        &self,
+        make: impl FnOnce(&CertificateSigner<'_, Fault>) -> Result<T, Fault>,
+    ) -> Result<T, Fault> {
+        let scheme = self.scheme()?;
+        make(&CertificateSigner {
+            public: self.public(),
+            scheme,
+            sign: &|digest| Ok(self.1.sign(self.0, SignRequest::of(scheme, digest))?),
+        })
+    }
+
+    /// The scheme in which the key signs digests of its own strength.
+    fn scheme(&self) -> Result<SignatureScheme, Fault> {
+        match self.public() {
+            PublicKey::Ec { curve, .. } => Ok(SignatureScheme::Ecdsa(match curve {
+                Curve::P256 => Hash::Sha256,
+                Curve::P384 => Hash::Sha384,
+                Curve::P521 => Hash::Sha512,
+            })),
+            PublicKey::Rsa { .. } => match rsa_scheme(self.1) {
+                Some(SignatureScheme::Rsassa(hash)) => Ok(SignatureScheme::Rsassa(hash)),
+                _ => Err(Fault::failed(
+                    "the key signs neither by ECDSA nor by RSASSA-PKCS1-v1_5",
+                )),
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config;
+    use crate::identity::software::Software;
+    use crate::tpm::Refusals;
+    use crate::x509::Profile;
+    use crate::x509::path::is_signed_by;
+
+    /// A key in memory asks none.
+    fn no_tpm() -> Tpm {
+        config::defaults(&|_| None).tpm(Refusals::default())
+    }
+
+    #[test]
+    fn a_software_key_certifies_itself() {
+        let state = tempfile::tempdir().unwrap();
+        let key = Software::of(state.path()).make_key().unwrap();
+        let subject = Subject::of_key(key.public()).unwrap();
+        let certificate = Signer(&no_tpm(), &key).self_signed(subject).unwrap();
+        assert_eq!(is_signed_by(&certificate, &certificate), Ok(true));
+        let profile = Profile::of(&certificate);
+        assert_eq!(profile.not_after, None);
+        assert_eq!(profile.subject.len(), "CN=devid-".len() + 16);
+        assert_eq!((profile.device_serial, profile.model), (None, None));
+        assert!(!profile.authority);
+    }
+
+    #[test]
+    fn a_copied_subject_keeps_the_hardware_module() {
+        let state = tempfile::tempdir().unwrap();
+        let key = Software::of(state.path()).make_key().unwrap();
+        let pem = include_bytes!("../../testdata/leaf.pem");
+        let factory = Certificate::parse_all(pem).unwrap().remove(0);
+        let subject = Subject::copied(&factory).unwrap();
+        let own = Signer(&no_tpm(), &key).self_signed(subject).unwrap();
+        assert_eq!(own.subject_der(), factory.subject_der());
+        let module = |certificate| Profile::of(certificate).hardware_module;
+        assert_eq!(module(&own), module(&factory));
+    }
+
+    #[test]
+    fn a_subject_of_odd_types_is_copied_as_text() {
+        let state = tempfile::tempdir().unwrap();
+        let key = Software::of(state.path()).make_key().unwrap();
+        for (shape, said) in [
+            (
+                &include_bytes!("../../testdata/shapes/str-universal.der")[..],
+                "SERIALNUMBER=SN000123,CN=Gerät 7,O=Gerätebau",
+            ),
+            (
+                include_bytes!("../../testdata/shapes/rdn-multi-unsorted.der"),
+                "CN=E+SERIALNUMBER=SN0123456789,O=Ex",
+            ),
+            (
+                include_bytes!("../../testdata/shapes/ext-dup.der"),
+                "SERIALNUMBER=SN000123,CN=EX-1000,O=Example Devices",
+            ),
+        ] {
+            let factory = Certificate::from_der(shape).unwrap();
+            let subject = Subject::copied(&factory).unwrap();
+            let own = Signer(&no_tpm(), &key).self_signed(subject).unwrap();
+            assert_eq!(own.subject(), said);
+        }
+    }
+}

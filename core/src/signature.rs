@@ -1,0 +1,140 @@
+//! Signatures: what is asked of a private key, and verification in software.
+
+use crate::key::{Curve, PublicKey};
+use crate::tpm::{Hash, SignatureScheme};
+use rsa::hazmat::rsa_encrypt;
+use rsa::{BoxedUint, Pkcs1v15Sign, Pss};
+use sha1::Sha1;
+use sha2::{Sha256, Sha384, Sha512};
+
+/// What to sign, and how.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SignRequest<'a> {
+    /// ECDSA over a digest of any hash; the answer is r ‖ s, each as wide as the curve's order.
+    Ecdsa(&'a [u8]),
+    /// RSASSA-PKCS1-v1_5 over a digest of this hash.
+    Pkcs1(Hash, &'a [u8]),
+    /// RSASSA-PKCS1-v1_5 with this in the place of the DigestInfo.
+    Pkcs1Of(&'a [u8]),
+    /// The private RSA operation on this number, big-endian, at most as wide as the modulus and
+    /// below it.
+    Unpadded(&'a [u8]),
+    /// RSASSA-PSS over a digest of this hash, MGF1 with the same, a salt as long as the digest.
+    Pss(Hash, &'a [u8]),
+}
+
+impl<'a> SignRequest<'a> {
+    /// By this scheme, over a digest of its hash.
+    pub fn of(scheme: SignatureScheme, digest: &'a [u8]) -> Self {
+        match scheme {
+            SignatureScheme::Ecdsa(_) => Self::Ecdsa(digest),
+            SignatureScheme::Rsassa(hash) => Self::Pkcs1(hash, digest),
+            SignatureScheme::Rsapss(hash) => Self::Pss(hash, digest),
+        }
+    }
+}
+
+/// Whether `signature` is one by this key for the request: r ‖ s, or as wide as the modulus.
+///
+/// PSS is verified with a salt as long as the digest and MGF1 of the same hash.
+pub fn verify(key: &PublicKey, request: SignRequest, signature: &[u8]) -> bool {
+    match (key, request) {
+        (PublicKey::Ec { curve, point }, SignRequest::Ecdsa(digest)) => {
+            ecdsa(*curve, point, digest, signature)
+        }
+        (PublicKey::Rsa { .. }, SignRequest::Pkcs1(hash, digest)) => {
+            let Some(key) = key.to_rsa() else {
+                return false;
+            };
+            let padding = match hash {
+                Hash::Sha1 => Pkcs1v15Sign::new::<Sha1>(),
+                Hash::Sha256 => Pkcs1v15Sign::new::<Sha256>(),
+                Hash::Sha384 => Pkcs1v15Sign::new::<Sha384>(),
+                Hash::Sha512 => Pkcs1v15Sign::new::<Sha512>(),
+            };
+            key.verify(padding, digest, signature).is_ok()
+        }
+        (PublicKey::Rsa { .. }, SignRequest::Pkcs1Of(data)) => {
+            let padding = Pkcs1v15Sign::new_unprefixed();
+            let key = key.to_rsa();
+            key.is_some_and(|key| key.verify(padding, data, signature).is_ok())
+        }
+        (PublicKey::Rsa { .. }, SignRequest::Unpadded(number)) => {
+            unpadded(key, number, signature).unwrap_or(false)
+        }
+        (PublicKey::Rsa { .. }, SignRequest::Pss(hash, digest)) => {
+            verify_pss(key, hash, hash.width(), digest, signature)
+        }
+        _ => false,
+    }
+}
+
+/// Whether the signature to the power of the exponent is this number.
+fn unpadded(key: &PublicKey, number: &[u8], signature: &[u8]) -> Option<bool> {
+    let bits = 8 * u32::try_from(key.signature_width()).ok()?;
+    let of = |bytes| BoxedUint::from_be_slice(bytes, bits).ok();
+    let (number, signature) = (of(number)?, of(signature)?);
+    Some(rsa_encrypt(&key.to_rsa()?, &signature).ok()? == number)
+}
+
+/// Whether it is a PSS signature with the longest salt that the key has room for, and that is longer
+/// than the digest: what a TPM may make instead (TPM 2.0 Library, Part 1, section B.7).
+pub(crate) fn has_longest_salt(
+    key: &PublicKey,
+    hash: Hash,
+    digest: &[u8],
+    signature: &[u8],
+) -> bool {
+    let PublicKey::Rsa { modulus, .. } = key else {
+        return false;
+    };
+    // Hash and salt, one byte before and one behind (RFC 8017, section 9.1.1).
+    let longest = modulus.len().checked_sub(hash.width() + 2);
+    let longest = longest.filter(|salt| *salt > hash.width());
+    longest.is_some_and(|salt| verify_pss(key, hash, salt, digest, signature))
+}
+
+/// Whether it is a PSS signature with a salt of so many bytes and MGF1 of the same hash.
+pub(crate) fn verify_pss(
+    key: &PublicKey,
+    hash: Hash,
+    salt: usize,
+    digest: &[u8],
+    signature: &[u8],
+) -> bool {
+    let Some(key) = key.to_rsa() else {
+        return false;
+    };
+    let verified = match hash {
+        Hash::Sha1 => key.verify(Pss::<Sha1>::new_with_salt(salt), digest, signature),
+        Hash::Sha256 => key.verify(Pss::<Sha256>::new_with_salt(salt), digest, signature),
+        Hash::Sha384 => key.verify(Pss::<Sha384>::new_with_salt(salt), digest, signature),
+        Hash::Sha512 => key.verify(Pss::<Sha512>::new_with_salt(salt), digest, signature),
+    };
+    verified.is_ok()
+}
+
+fn ecdsa(curve: Curve, point: &[u8], digest: &[u8], signature: &[u8]) -> bool {
+    // As `fit` has it: the left bytes that count, and zeros before what is shorter.
+    let counted = &digest[..digest.len().min(curve.width())];
+    let Some(digest) = crate::key::pad_left(counted, curve.width()) else {
+        return false;
+    };
+    macro_rules! through {
+        ($curve:ident) => {{
+            use $curve::ecdsa::signature::hazmat::PrehashVerifier;
+            use $curve::ecdsa::{Signature, VerifyingKey};
+            let key = VerifyingKey::from_sec1_bytes(point);
+            let signature = Signature::from_slice(signature);
+            match (key, signature) {
+                (Ok(key), Ok(signature)) => key.verify_prehash(&digest, &signature).is_ok(),
+                _ => false,
+            }
+        }};
+    }
+    match curve {
+        Curve::P256 => through!(p256),
+        Curve::P384 => through!(p384),
+        Curve::P521 => through!(p521),
+    }
+}

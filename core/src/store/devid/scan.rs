@@ -1,0 +1,363 @@
+//! What the folder holds, as a store shows it.
+
+use super::{DevidStore, StoreError};
+use crate::key::PublicKey;
+use crate::store::folder::{
+    self, Content, Entry, FolderError, Material, Origin, Pair, Seal, Tss2Key, Tss2Kind,
+};
+use crate::store::key::Source;
+use crate::store::listing::{Kind, Listing, Shown};
+use crate::store::machine;
+use crate::store::{self, Key, LoginError, LookError, Pins, Protection, Who};
+use crate::tpm::{Capabilities, Parent, PublicArea, SRK, Tpm};
+use crate::x509::{Certificate, Time};
+use log::warn;
+use parking_lot::Mutex;
+use std::cmp::Reverse;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// What [`Store`](crate::store::Store) asks of a key folder.
+impl DevidStore {
+    pub(in crate::store) fn stamp(&self) -> store::Stamp {
+        let stamp = self.stamped(self.folder.stamp(), now());
+        store::Stamp::Folder(stamp)
+    }
+
+    /// No TPM command, but for a folder without objects if the TPM has not answered yet: such a
+    /// token is there for the TPM's sake. And once for its algorithms, if it has answered and there are
+    /// RSA keys in it: what they do is said of each. While that would wait for others, it is put off.
+    ///
+    /// # Errors
+    ///
+    /// [`LookError`] if there is nothing to show.
+    pub fn look(&self) -> Result<Listing, LookError> {
+        let listing = self.listing()?;
+        let needs_tpm = listing.objects.is_empty() && !self.allows_file_keys;
+        if needs_tpm && !self.tpm.has_answered() {
+            self.tpm.random(&mut [0])?;
+        }
+        let is_asked = |shown: &Arc<Shown>| match &shown.kind {
+            Kind::Pair { key, .. } => {
+                let is_rsa = matches!(key.public(), PublicKey::Rsa { .. });
+                is_rsa && key.protection() == Protection::Tpm
+            }
+            Kind::Public(..) | Kind::Certificate(..) | Kind::Data(_) => false,
+        };
+        let before = self.tpm.capabilities();
+        let asks = self.tpm.has_answered() && listing.objects.iter().any(is_asked);
+        let puts_off = asks && !self.tpm.learn_algorithms();
+        self.puts_off.store(puts_off, Ordering::Relaxed);
+        match self.tpm.capabilities() == before {
+            true => Ok(listing),
+            false => self.listing(),
+        }
+    }
+
+    pub(in crate::store) fn for_child(&self, tpm: &Arc<Tpm>) -> Self {
+        let shown = self.shown.try_lock().map(|shown| shown.clone());
+        let turns = self.turns.try_lock().map(|turns| turns.clone());
+        Self {
+            tpm: Arc::clone(tpm),
+            name: self.name.clone(),
+            allow_last_try: self.allow_last_try,
+            allows_file_keys: self.allows_file_keys,
+            pin: self.pin.clone(),
+            parents: self.parents.clone(),
+            allows_raw_rsa: self.allows_raw_rsa,
+            login: Arc::clone(&self.login),
+            officer: Arc::clone(&self.officer),
+            folder: self.folder.for_child(),
+            master: self.master.clone(),
+            shown: Mutex::new(shown.unwrap_or_default()),
+            turns: Mutex::new(turns.unwrap_or_default()),
+            puts_off: AtomicBool::new(self.puts_off.load(Ordering::Relaxed)),
+        }
+    }
+
+    /// Which PINs there are. Costs no TPM command.
+    pub fn pins(&self) -> Pins {
+        // What nobody can say now may be there: no key is given to whoever shows no PIN.
+        let has = |seal| self.folder.has_seal(seal).unwrap_or(true);
+        match (has(Seal::Officer), has(Seal::User)) {
+            (false, _) => Pins::None,
+            (true, false) => Pins::Officer,
+            (true, true) => Pins::User,
+        }
+    }
+
+    /// Logs in with this PIN, which the TPM tries.
+    ///
+    /// # Errors
+    ///
+    /// [`LoginError`]: nobody is logged in then.
+    pub fn login(&self, who: Who, pin: &[u8]) -> Result<(), LoginError> {
+        match who {
+            Who::User => self.login.begin(self.open(Seal::User, pin)?),
+            Who::Officer => self.officer.begin(self.open(Seal::Officer, pin)?),
+        }
+        Ok(())
+    }
+
+    pub(in crate::store) fn logout(&self) {
+        self.login.end();
+        self.officer.end();
+    }
+
+    pub(in crate::store) fn tries_left(&self) -> Option<u32> {
+        match self.pins() {
+            Pins::None => None,
+            Pins::Officer | Pins::User => Some(self.tpm.lockout().ok()?.tries_left()),
+        }
+    }
+}
+
+/// An object as the last look showed it, and what it was made of.
+#[derive(Debug, Clone)]
+pub(super) struct Known {
+    source: Arc<Entry>,
+    shown: Arc<Shown>,
+    /// What was known of the TPM then.
+    can: Capabilities,
+}
+
+impl Known {
+    /// The same, where this is known of the TPM now.
+    fn anew(&self, can: Capabilities) -> Self {
+        let shown = match self.can == can {
+            true => Arc::clone(&self.shown),
+            false => self.shown.anew(can),
+        };
+        let source = Arc::clone(&self.source);
+        Self { source, shown, can }
+    }
+
+    fn new(entry: &Arc<Entry>, store: &DevidStore, can: Capabilities) -> Self {
+        let kind = match &entry.content {
+            Content::Pair(pair) => Kind::Pair {
+                key: Arc::new(store.key_of(&entry.name, pair)),
+                origin: pair.origin,
+                private: pair.private.clone(),
+                public: pair.shown_public.clone(),
+            },
+            Content::Public(key, description) => Kind::Public(key.clone(), description.clone()),
+            Content::Certificate(certificate, description) => {
+                Kind::Certificate(certificate.clone(), description.clone())
+            }
+            Content::Data(data) => Kind::Data(data.clone()),
+        };
+        let name = entry.name.clone();
+        Self {
+            source: Arc::clone(entry),
+            shown: Arc::new(Shown { name, kind }),
+            can,
+        }
+    }
+}
+
+impl DevidStore {
+    /// What the folder holds, without asking the TPM. Certificates that are valid now come before
+    /// those that are not, and the newest first.
+    ///
+    /// # Errors
+    ///
+    /// [`LookError::Folder`] and [`LookError::Unread`].
+    pub fn listing(&self) -> Result<Listing, LookError> {
+        let (now, faults, can) = (now(), self.tpm.faults(), self.tpm.capabilities());
+        let listing = self.folder.list().map_err(unreadable)?;
+        let before = std::mem::take(&mut *self.shown.lock());
+        let mut objects: Vec<_> = listing
+            .entries
+            .iter()
+            .map(|entry| match before.get(&entry.name) {
+                Some(known) if Arc::ptr_eq(&known.source, entry) => known.anew(can),
+                _ => Known::new(entry, self, can),
+            })
+            .collect();
+        objects.sort_by_key(|known| rank(&known.shown.kind, now));
+        let shown = objects.iter().map(|known| Arc::clone(&known.shown));
+        let shown: Vec<_> = shown.collect();
+        let mut turns: Vec<i64> = shown.iter().flat_map(|one| turns_of(&one.kind)).collect();
+        turns.sort_unstable();
+        let passed = passed(&turns, now);
+        *self.turns.lock() = turns;
+        let named = objects
+            .into_iter()
+            .map(|known| (known.source.name.clone(), known));
+        *self.shown.lock() = named.collect();
+        let label = self.label().map_err(|error| match error {
+            StoreError::Folder(error) => unreadable(error),
+            other => LookError::Folder(other.to_string()),
+        })?;
+        Ok(Listing {
+            label,
+            serial: self.serial().map_err(unreadable)?,
+            objects: shown,
+            refused: listing.refused,
+            unread: listing.unread.map(|error| error.to_string()),
+            stamp: store::Stamp::Folder(Stamp {
+                folder: listing.stamp,
+                faults,
+                can,
+                asks: false,
+                passed,
+            }),
+        })
+    }
+
+    fn stamped(&self, folder: folder::Stamp, now: i64) -> Stamp {
+        Stamp {
+            folder,
+            faults: self.tpm.faults(),
+            can: self.tpm.capabilities(),
+            asks: self.puts_off.load(Ordering::Relaxed) && self.tpm.can_ask_algorithms(),
+            passed: passed(&self.turns.lock(), now),
+        }
+    }
+
+    /// The folder's own; before the first write what it will be then.
+    fn serial(&self) -> Result<String, FolderError> {
+        match self.folder.serial()? {
+            Some(serial) => Ok(serial),
+            None => self.first_serial(),
+        }
+    }
+
+    /// Of this installation and folder.
+    ///
+    /// # Errors
+    ///
+    /// machine-id(5) could not be read now: the serial number would change when it can.
+    pub(super) fn first_serial(&self) -> Result<String, FolderError> {
+        let serial = machine::serial(&self.folder.path().display().to_string());
+        serial.or_else(|errno| self.folder.unread(Path::new(machine::MACHINE), errno))
+    }
+
+    fn key_of(&self, name: &str, pair: &Pair) -> Key {
+        let key = match &pair.material {
+            Material::Wrapped(key) => self.wrapped_key(key, pair.handle),
+            Material::Clear(_) if !self.allows_file_keys => {
+                Err("it is in clear, and [[token]] allow_file_keys does not allow that here")
+            }
+            material => Key::in_memory(&pair.public, material),
+        };
+        let key = key.unwrap_or_else(|why| Key::refused(pair.public.clone(), why));
+        let key = key.allowing_unpadded(self.allows_raw_rsa).kept_in(Source {
+            file: self.file(name),
+            master: self.master_record(),
+            is_ours: pair.origin != Origin::Unknown,
+        });
+        if let Some(why) = key.obstacle() {
+            warn!("the key {name:?} cannot be used: {why}");
+        }
+        match &pair.auth {
+            None => key,
+            Some(salt) => key.opened_by(self.access(salt)),
+        }
+    }
+
+    /// Whether the empty value may be shown to a parent, though a wrong one may count: to those that
+    /// have none by convention, or by what the configuration says.
+    fn is_open(&self, parent: &Parent) -> bool {
+        match *parent {
+            Parent::Owner { .. } => true,
+            Parent::Persistent(handle) => {
+                handle == SRK || handle == self.master.handle || self.parents.contains(&handle)
+            }
+        }
+    }
+
+    fn wrapped_key(&self, key: &Tss2Key, handle: Option<u32>) -> Result<Key, &'static str> {
+        let area = PublicArea::parse(&key.public).ok_or("its public area is not understood")?;
+        if key.has_policy() {
+            return Err("it needs a policy, by what its file says");
+        }
+        if key.kind != Tss2Kind::Loadable {
+            return Err(
+                "it is importable: another program must import it into the TPM first \
+                        (TPM2_Import)",
+            );
+        }
+        let wrapped = key.wrapped()?;
+        let wrapped = match self.is_open(wrapped.parent()) {
+            true => wrapped,
+            false => wrapped.below_stranger(),
+        };
+        self.tpm.own(wrapped.name());
+        Ok(Key::wrapped(wrapped, area, handle, self.abilities()))
+    }
+}
+
+fn unreadable(error: FolderError) -> LookError {
+    match error.trouble() {
+        Some(_) => LookError::Unread(error.to_string()),
+        None => LookError::Folder(error.to_string()),
+    }
+}
+
+/// What a look at a key folder depended on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stamp {
+    folder: folder::Stamp,
+    /// Transport faults so far.
+    faults: u64,
+    /// What is known of what the TPM can do.
+    can: Capabilities,
+    /// Whether a question to the TPM was put off, and need not be any more.
+    asks: bool,
+    /// How many of the certificates' validities have begun or ended.
+    passed: usize,
+}
+
+/// Seconds from 1970, by the system's clock.
+fn now() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.unwrap_or_default().as_secs() as i64
+}
+
+/// How many of these moments, the earliest first, lie in the past.
+fn passed(turns: &[i64], now: i64) -> usize {
+    turns.partition_point(|turn| *turn <= now)
+}
+
+/// The seconds at which an object begins and ceases to be valid.
+fn turns_of(kind: &Kind) -> Vec<i64> {
+    match kind {
+        Kind::Certificate(certificate, _) => {
+            let (first, last) = validity(certificate);
+            let end = last.map(|last| last.saturating_add(1));
+            first.into_iter().chain(end).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// The first and the last second of validity, counted from 1970; `None` for what cannot be read.
+type Validity = (Option<i64>, Option<i64>);
+
+fn validity(certificate: &Certificate) -> Validity {
+    let seconds = |time: Result<Time, _>| time.ok().map(Time::unix_seconds);
+    (
+        seconds(certificate.not_before()),
+        seconds(certificate.not_after()),
+    )
+}
+
+/// Pairs, public keys, certificates that are valid now and then the others, the newest first; data.
+/// Of two that began together the one that lasts longer comes first. What cannot be read is not known
+/// to be valid.
+fn rank(kind: &Kind, now: i64) -> (u8, bool, Reverse<Validity>) {
+    let (class, validity) = match kind {
+        Kind::Pair { .. } => (0, None),
+        Kind::Public(..) => (1, None),
+        Kind::Certificate(certificate, _) => (2, Some(validity(certificate))),
+        Kind::Data(_) => (3, None),
+    };
+    let is_valid = |(first, last): Validity| {
+        first.is_some_and(|first| first <= now) && last.is_some_and(|last| now <= last)
+    };
+    let is_over = validity.is_some_and(|validity| !is_valid(validity));
+    (class, is_over, Reverse(validity.unwrap_or_default()))
+}

@@ -1,0 +1,228 @@
+//! Where certificates are: the TPM's NV memory, the configuration's files, the `chain/` folder.
+
+use super::pairing::Placed;
+use super::{IdevidStore, LookError, certificates_in};
+use crate::config::IdentityHint;
+use crate::tpm::{Tpm, TpmError};
+use crate::x509::Certificate;
+use log::{debug, warn};
+use std::fmt;
+use std::ops::Range;
+use std::path::PathBuf;
+
+/// Where TCG puts DevID certificates and their chains.
+const RANGE: std::ops::RangeInclusive<u32> = 0x01C9_0000..=0x01C9_FFFF;
+/// No certificate is smaller: the policies that TCG puts into the same range (Keys for Device
+/// Identity, section 7.3.2) are not read.
+const SMALLEST_CERTIFICATE: u16 = 128;
+/// More bytes than any certificate has that goes on in further NV indices.
+const MOST_JOINED: usize = 1 << 16;
+
+/// Where a certificate was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Origin {
+    Nv(u32),
+    File(PathBuf),
+}
+
+/// What an NV index was taken for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Taken {
+    /// It holds these.
+    Certificates(Vec<Certificate>),
+    /// It holds what belongs to a certificate that begins in this index.
+    ContinuationOf(u32),
+    /// It was not read: no certificate is so small.
+    TooSmall,
+    /// Why there is nothing to be had from it.
+    Nothing(String),
+}
+
+enum NvFault {
+    /// Nothing to be had from this index; the search goes on.
+    Skipped(String),
+    Tpm(TpmError),
+}
+
+/// What a search looks at, for the log; what was there instead, and what could not be read.
+pub(super) fn searched(
+    authorities: &[Placed],
+    unread: Vec<String>,
+    hints: &[IdentityHint],
+) -> String {
+    let (first, last) = (RANGE.start(), RANGE.end());
+    let mut there: Vec<String> = authorities
+        .iter()
+        .map(|(origin, one)| format!("{origin}: of the CA {}", one.subject()))
+        .collect();
+    there.extend(unread);
+    let named = hints.iter().filter_map(|hint| hint.certificate.as_deref());
+    there.extend(named.filter_map(|path| {
+        let why = certificates_in(path).err()?;
+        Some(format!(
+            "[[identity]] certificate {}: {why}",
+            path.display()
+        ))
+    }));
+    let but = match there.is_empty() {
+        true => String::new(),
+        false => format!(" (there is {})", there.join("; ")),
+    };
+    format!(
+        "no identity's certificate in the NV indices 0x{first:08X}-0x{last:08X} nor in \
+         [[identity]]{but}; has the factory written one? TPM2_Clear deletes it: its maker has it, \
+         too, and [[identity]] certificate = \"/PATH.pem\" in config.toml names it; then devid \
+         persist idev-id gives its key the handle back"
+    )
+}
+
+impl IdevidStore {
+    /// All certificates of the files that the configuration names and of the TPM, each once; and what
+    /// could not be read.
+    pub(super) fn certificates(
+        &self,
+        tpm: &Tpm,
+        files: Vec<(PathBuf, Vec<Certificate>)>,
+    ) -> Result<(Vec<Placed>, Vec<String>), LookError> {
+        let (mut found, mut unread): (Vec<Placed>, Vec<String>) = (Vec::new(), Vec::new());
+        let mut add = |origin: Origin, here: Vec<Certificate>| {
+            for certificate in here {
+                match found.iter().find(|(_, known)| *known == certificate) {
+                    Some((known, _)) => debug!("{origin}: the same certificate as {known}"),
+                    None => found.push((origin.clone(), certificate)),
+                }
+            }
+        };
+        for (file, here) in files {
+            add(Origin::File(file), here);
+        }
+        for (index, taken) in self.indices(tpm)? {
+            match taken {
+                Taken::Certificates(here) => add(Origin::Nv(index), here),
+                Taken::TooSmall => {}
+                Taken::ContinuationOf(_) => {}
+                Taken::Nothing(why) => {
+                    let why = format!("NV index 0x{index:08X}: {why}");
+                    warn!("{why}");
+                    unread.push(why);
+                }
+            }
+        }
+        Ok((found, unread))
+    }
+
+    /// The NV indices that are looked into, and what each was taken for: those that `[[identity]]`
+    /// names, then the TCG's range.
+    pub fn indices(&self, tpm: &Tpm) -> Result<Vec<(u32, Taken)>, TpmError> {
+        let mut taken: Vec<(u32, Taken)> = Vec::new();
+        let hinted: Vec<u32> = self.hints.iter().filter_map(|hint| hint.nv).collect();
+        let listed = tpm.handles(*RANGE.start())?;
+        let ranged = listed.into_iter().filter(|index| RANGE.contains(index));
+        let ranged: Vec<u32> = ranged.filter(|index| !hinted.contains(index)).collect();
+        let hinted = hinted.into_iter().map(|index| (index, true));
+        let all = hinted.chain(ranged.into_iter().map(|index| (index, false)));
+        for (index, named) in all {
+            if taken.iter().any(|(known, _)| *known == index) {
+                continue;
+            }
+            let (first, further) = read_certificates(tpm, index, named)?;
+            taken.push((index, first));
+            let further = further.map(|one| (one, Taken::ContinuationOf(index)));
+            taken.extend(further);
+        }
+        Ok(taken)
+    }
+}
+
+/// The certificates in an NV index; and the indices behind it into which the last one goes on, since
+/// an index holds no more than the TPM lets it (TPM2_PT_NV_INDEX_MAX).
+fn read_certificates(tpm: &Tpm, index: u32, named: bool) -> Result<(Taken, Range<u32>), TpmError> {
+    let none = index + 1..index + 1;
+    let mut content = match read_nv(tpm, index, named, SMALLEST_CERTIFICATE) {
+        Ok(Some(content)) => content,
+        Ok(None) => return Ok((Taken::TooSmall, none)),
+        Err(NvFault::Skipped(why)) => return Ok((Taken::Nothing(why), none)),
+        Err(NvFault::Tpm(error)) => return Err(error),
+    };
+    let alone = Certificate::read_all(&content);
+    let (mut reading, mut further) = (alone.clone(), none.clone());
+    while reading.is_cut && content.len() < MOST_JOINED {
+        // What begins for itself continues nothing.
+        match read_nv(tpm, further.end, named, 0) {
+            Ok(Some(more)) if Certificate::read_all(&more).certificates.is_empty() => {
+                content.extend(more);
+            }
+            Ok(_) | Err(NvFault::Skipped(_)) => break,
+            Err(NvFault::Tpm(error)) => return Err(error),
+        }
+        further.end += 1;
+        reading = Certificate::read_all(&content);
+    }
+    let joined = reading.certificates.len() > alone.certificates.len();
+    let (reading, further) = if joined {
+        (reading, further)
+    } else {
+        (alone, none)
+    };
+    for what in reading
+        .unread
+        .iter()
+        .filter(|_| !reading.certificates.is_empty())
+    {
+        warn!("NV index 0x{index:08X}, beside a certificate: {what}");
+    }
+    let taken = match reading.certificates.is_empty() {
+        true => Taken::Nothing(reading.unread.join("; ")),
+        false => Taken::Certificates(reading.certificates),
+    };
+    Ok((taken, further))
+}
+
+/// What an NV index holds; `None` if that is less than `least`. One that the administrator `named`
+/// is tried even where a wrong authorisation value counts towards the TPM's lockout; others are not.
+fn read_nv(tpm: &Tpm, index: u32, named: bool, least: u16) -> Result<Option<Vec<u8>>, NvFault> {
+    let skip = |error| match error {
+        TpmError::Response(code) if !code.is_definite() => NvFault::Tpm(error),
+        TpmError::Response(_) | TpmError::Unsupported(_) | TpmError::NeedsAuth(_) => {
+            NvFault::Skipped(error.to_string())
+        }
+        other => NvFault::Tpm(other),
+    };
+    let public = tpm.nv_public(index).map_err(skip)?;
+    if public.size < least {
+        return Ok(None);
+    }
+    if !public.readable_by_own_auth() {
+        return Err(NvFault::Skipped(format!(
+            "not readable by its own authorisation (attributes 0x{:08X})",
+            public.attributes
+        )));
+    }
+    if public.counts_wrong_auth() && !named {
+        return Err(NvFault::Skipped(
+            "not tried, since a wrong authorisation would count towards the TPM's lockout (the \
+             index is not NO_DA); name it in [[identity]] nv if its authorisation is empty"
+                .into(),
+        ));
+    }
+    tpm.nv_read(index, public.size).map(Some).map_err(skip)
+}
+
+impl Origin {
+    /// Whether this hint names the place.
+    pub(super) fn is_of(&self, hint: &IdentityHint) -> bool {
+        match self {
+            Self::Nv(index) => hint.nv == Some(*index),
+            Self::File(path) => hint.certificate.as_ref() == Some(path),
+        }
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Nv(index) => write!(f, "NV index 0x{index:08X}"),
+            Self::File(path) => path.display().fmt(f),
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! What was found, as a store shows it; and the login of an identity whose key asks for a PIN.
+
+use super::{Authority, Found, Identity, IdevidStore, Part};
+use crate::key::hex;
+use crate::store::folder::{Description, Origin, Usage, Use};
+use crate::store::{Kind, Listing, LoginError, LookError, Pins, Shown, SignError, Stamp, Who};
+use crate::tpm::{AuthValue, Secret, Tpm, TpmError};
+use parking_lot::Mutex;
+use std::collections::HashSet;
+use std::sync::Arc;
+
+/// A TPM takes no authorisation value that is longer than its widest digest.
+const LONGEST_PIN: usize = 64;
+
+/// What [`Store`](crate::store::Store) asks of a factory identity.
+impl IdevidStore {
+    pub(in crate::store) fn stamp(&self) -> Stamp {
+        Stamp::Factory(self.stamped(self.files.stamp()))
+    }
+
+    /// Searches for all objects. Where nothing changed but what is known of the TPM, those of the last
+    /// look are shown anew, without a TPM command.
+    pub(crate) fn look(&self) -> Result<Listing, LookError> {
+        let last = self.last.lock().take();
+        if let Some(listing) = last.and_then(|last| self.anew(last)) {
+            *self.last.lock() = Some(listing.clone());
+            return Ok(listing);
+        }
+        let found = self.find()?;
+        if let Part::Pin(guarded) = &self.part {
+            let key = found.identities.iter().find_map(|one| one.key.clone());
+            *guarded.key.lock() = key;
+        }
+        let listing = listing(found);
+        *self.last.lock() = Some(listing.clone());
+        Ok(listing)
+    }
+
+    /// What was found, as it is to be shown now; `None` if that must be searched for again.
+    fn anew(&self, found: Listing) -> Option<Listing> {
+        let now = self.stamped(self.files.stamp());
+        let Stamp::Factory(then) = &found.stamp else {
+            return None;
+        };
+        let changed = then.can != now.can;
+        let can = now.can;
+        let is_the_same = now
+            == super::Stamp {
+                can,
+                ..then.clone()
+            };
+        (changed && is_the_same).then(|| Listing {
+            objects: found.objects.iter().map(|one| one.anew(can)).collect(),
+            stamp: Stamp::Factory(now),
+            ..found
+        })
+    }
+
+    pub(in crate::store) fn for_child(&self, tpm: &Arc<Tpm>) -> Self {
+        Self {
+            tpm: Arc::clone(tpm),
+            hints: self.hints.clone(),
+            part: self.part.for_child(),
+            files: self.files.for_child(),
+            templates: self.templates.for_child(),
+            last: Mutex::new(self.last.try_lock().and_then(|last| last.clone())),
+        }
+    }
+
+    pub(in crate::store) fn pins(&self) -> Pins {
+        match self.part {
+            Part::Open => Pins::None,
+            Part::Pin(_) => Pins::User,
+        }
+    }
+
+    /// The PIN is the key's authorisation value; it is tried by a signature over random bytes.
+    pub(crate) fn login(&self, who: Who, pin: &[u8]) -> Result<(), LoginError> {
+        let (Part::Pin(guarded), Who::User) = (&self.part, who) else {
+            return Err(LoginError::NotInitialized);
+        };
+        if !(1..=LONGEST_PIN).contains(&pin.len()) {
+            return Err(LoginError::Length);
+        }
+        let key = guarded.key.lock().clone();
+        let unknown = || TpmError::Unsupported("the TPM does not hold the key".into());
+        let key = key.ok_or_else(unknown)?;
+        let hint = self.hints.get(guarded.hint);
+        let may_lock = hint.is_some_and(|hint| hint.allow_last_try);
+        let _turn = match key.counts_wrong_auth() {
+            true => self.tpm.lock_pin_try(may_lock)?,
+            false => None,
+        };
+        let pin = Secret::new(pin.to_vec());
+        match key.prove(&self.tpm, &AuthValue::new(pin.clone())) {
+            Ok(()) => guarded.login.begin(pin),
+            Err(SignError::Tpm(TpmError::WrongAuth(_))) => return Err(LoginError::Wrong),
+            Err(SignError::Tpm(error)) => return Err(error.into()),
+            Err(error) => return Err(TpmError::Unsupported(error.to_string()).into()),
+        }
+        Ok(())
+    }
+
+    pub(in crate::store) fn logout(&self) {
+        if let Part::Pin(guarded) = &self.part {
+            guarded.login.end();
+        }
+    }
+
+    pub(in crate::store) fn tries_left(&self) -> Option<u32> {
+        match self.part {
+            Part::Open => None,
+            Part::Pin(_) => Some(self.tpm.lockout().ok()?.tries_left()),
+        }
+    }
+}
+
+/// Of each identity key pair and certificate, then the certificates of its issuers.
+fn listing(found: Found) -> Listing {
+    let label = found.label().to_owned();
+    let mut objects = Vec::new();
+    for identity in found.identities {
+        objects.extend(shown(identity));
+    }
+    objects.extend(found.authorities.into_iter().map(|authority| {
+        let Authority {
+            label, certificate, ..
+        } = authority;
+        let name = hex(&certificate.sha1());
+        Shown {
+            name,
+            kind: Kind::Certificate(certificate, fixed(label, &[])),
+        }
+    }));
+    // Two certificates for one key share it.
+    let mut seen = HashSet::new();
+    objects.retain(|one| seen.insert((one.name.clone(), one.kind.is_certificate())));
+    Listing {
+        label,
+        serial: found.serial,
+        objects: objects.into_iter().map(Arc::new).collect(),
+        refused: Vec::new(),
+        unread: found.unread,
+        stamp: Stamp::Factory(found.stamp),
+    }
+}
+
+fn shown(identity: Identity) -> Vec<Shown> {
+    let Identity {
+        label,
+        certificate,
+        public,
+        key,
+        ..
+    } = identity;
+    let described = |uses: &[Use]| Description {
+        subject: certificate.subject_der().to_vec(),
+        ..fixed(label.clone(), uses)
+    };
+    let mut shown = Vec::new();
+    if let Some(public) = public {
+        let kind = match key {
+            Some(key) => Kind::Pair {
+                key,
+                // An identity's key has sensitiveDataOrigin: the TPM made it.
+                origin: Origin::Generated,
+                private: described(&[Use::Sign]),
+                public: Some(described(&[Use::Verify])),
+            },
+            None => Kind::Public(public.clone(), described(&[Use::Verify])),
+        };
+        let name = hex(public.id().as_bytes());
+        shown.push(Shown { name, kind });
+    }
+    shown.push(Shown {
+        name: hex(&certificate.sha1()),
+        kind: Kind::Certificate(certificate, fixed(label, &[])),
+    });
+    shown
+}
+
+/// The attributes of something that nobody changes.
+fn fixed(label: String, uses: &[Use]) -> Description {
+    Description {
+        modifiable: false,
+        destroyable: false,
+        usage: Some(uses.iter().copied().collect::<Usage>()),
+        ..Description::labelled(label)
+    }
+}

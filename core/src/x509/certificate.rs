@@ -1,0 +1,334 @@
+//! X.509 certificates as factories leave them (RFC 5280; IEEE 802.1AR, section 8).
+//!
+//! What identifies a certificate and its key is taken as it stands: slices of the certificate. The
+//! rest is read when it is asked for, and may then turn out to be unreadable.
+
+use super::decode::{NoCertificate, Unreadable, decoded};
+use super::extension::Extension;
+use super::forms;
+use super::names::{Name, name_text};
+use super::parts::Parts;
+use super::time::{Day, Time};
+use crate::ber::{self, Element, INTEGER, SEQUENCE};
+use crate::key::{KeyId, PublicKey};
+use crate::oid::{
+    CERTIFICATE_POLICIES, EXTENDED_KEY_USAGE, TCG_CAP_VERIFIED_TPM_RESTRICTED,
+    TCG_KP_AIK_CERTIFICATE,
+};
+use sha1::{Digest, Sha1};
+use sha2::Sha256;
+use std::ops::Range;
+use x509_cert::certificate::{CertificateInner, Raw};
+use x509_cert::der::Encode;
+use x509_cert::der::asn1::ObjectIdentifier;
+use x509_cert::spki::AlgorithmIdentifierOwned;
+
+const EXTENSIONS: u8 = 0xA3;
+
+/// A certificate: its bytes, and where its parts are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Certificate {
+    der: Vec<u8>,
+    parts: Parts,
+}
+
+impl Certificate {
+    /// One certificate and nothing behind it. Only what identifies it must be readable.
+    ///
+    /// # Errors
+    ///
+    /// It is none.
+    pub fn from_der(der: &[u8]) -> Result<Self, NoCertificate> {
+        match Parts::of(der) {
+            Some(parts) => Ok(Self {
+                der: der.to_vec(),
+                parts,
+            }),
+            None => Err(NoCertificate(forms::name(der))),
+        }
+    }
+
+    /// The whole certificate, as it was read.
+    pub fn der(&self) -> &[u8] {
+        &self.der
+    }
+
+    /// The whole certificate as PEM.
+    pub fn pem(&self) -> String {
+        use x509_cert::der::pem::{LineEnding, encode_string};
+        // Bytes of such a length can always be encoded.
+        encode_string("CERTIFICATE", LineEnding::LF, &self.der).unwrap_or_default()
+    }
+
+    /// SHA-256 of the whole certificate.
+    pub fn sha256(&self) -> [u8; 32] {
+        Sha256::digest(&self.der).into()
+    }
+
+    /// SHA-1 of the whole certificate.
+    pub fn sha1(&self) -> [u8; 20] {
+        Sha1::digest(&self.der).into()
+    }
+
+    /// The subject's Name, as it stands in the certificate.
+    pub fn subject_der(&self) -> &[u8] {
+        self.part(&self.parts.subject)
+    }
+
+    /// The subject as RFC 4514 writes it.
+    pub fn subject(&self) -> String {
+        name_text(self.subject_name())
+    }
+
+    /// The subject taken apart.
+    pub(crate) fn subject_name(&self) -> Result<Name<'_>, Unreadable> {
+        Name::read(self.subject_der()).ok_or_else(Unreadable::nothing)
+    }
+
+    /// The issuer's Name, as it stands in the certificate.
+    pub fn issuer_der(&self) -> &[u8] {
+        self.part(&self.parts.issuer)
+    }
+
+    /// The issuer as RFC 4514 writes it.
+    pub fn issuer(&self) -> String {
+        name_text(self.issuer_name())
+    }
+
+    /// The issuer taken apart.
+    pub(crate) fn issuer_name(&self) -> Result<Name<'_>, Unreadable> {
+        Name::read(self.issuer_der()).ok_or_else(Unreadable::nothing)
+    }
+
+    /// The serial number: a whole INTEGER, as it stands in the certificate.
+    pub fn serial_der(&self) -> &[u8] {
+        self.part(&self.parts.serial)
+    }
+
+    /// The content of the serial number's INTEGER: big-endian, two's complement.
+    pub fn serial(&self) -> &[u8] {
+        Element::only(self.serial_der()).map_or(&[], |integer| integer.content)
+    }
+
+    /// SubjectPublicKeyInfo, as it stands in the certificate.
+    pub fn public_key_info_der(&self) -> &[u8] {
+        self.part(&self.parts.key_info)
+    }
+
+    /// The identifier of the certified key: of its usual form, if the certificate writes it in
+    /// another.
+    pub fn key_id(&self) -> KeyId {
+        match self.public_key() {
+            Some(key) => key.id(),
+            None => {
+                let info = Element::only(self.public_key_info_der());
+                let parts = info.and_then(|info| info.children()).unwrap_or_default();
+                let bits = parts.get(1).map_or(&[][..], |bits| bits.content);
+                KeyId::of(bits.get(1..).unwrap_or_default())
+            }
+        }
+    }
+
+    /// The certified key in whatever notation, if it is of a kind that this project signs with: to
+    /// tell whose certificate it is.
+    pub fn public_key(&self) -> Option<PublicKey> {
+        PublicKey::from_info_der(self.public_key_info_der())
+    }
+
+    /// The certified key, if the certificate names it as every verifier reads it.
+    pub(crate) fn plain_public_key(&self) -> Option<PublicKey> {
+        let info = self.public_key_info_der();
+        PublicKey::from_info_der(info).filter(|_| PublicKey::is_plain_info(info))
+    }
+
+    /// Whether it says CA:TRUE, or nobody can read whether it does.
+    pub fn is_authority(&self) -> bool {
+        self.why_authority().is_some()
+    }
+
+    /// What makes it a CA's, if it is or may be one.
+    pub(crate) fn why_authority(&self) -> Option<String> {
+        match self.basic_constraints() {
+            Ok(constraints) => constraints
+                .is_some_and(|it| it.ca)
+                .then(|| "it says CA:TRUE".into()),
+            Err(why) => Some(format!("whether it is a CA's {why}")),
+        }
+    }
+
+    /// Whether it says that its key is restricted: by TCG's policy for it, or as the purpose of an
+    /// attestation key (tcg-kp-AIKCertificate).
+    pub fn is_of_attestation_key(&self) -> bool {
+        let says = |extension: ObjectIdentifier, what: ObjectIdentifier| {
+            let what = what.to_der().unwrap_or_default();
+            let found = self.extension(extension).ok().flatten();
+            found.is_some_and(|it| it.value.windows(what.len()).any(|window| window == what))
+        };
+        says(CERTIFICATE_POLICIES, TCG_CAP_VERIFIED_TPM_RESTRICTED)
+            || says(EXTENDED_KEY_USAGE, TCG_KP_AIK_CERTIFICATE)
+    }
+
+    /// What was signed: the TBSCertificate as it stands in the certificate.
+    pub(crate) fn signed_part(&self) -> &[u8] {
+        self.part(&self.parts.signed)
+    }
+
+    /// 1, 2 or 3.
+    pub(crate) fn version(&self) -> Result<u8, Unreadable> {
+        let named = self.part(&self.parts.version);
+        if named.is_empty() {
+            return Ok(1);
+        }
+        match Element::only(named)
+            .and_then(|named| named.children())
+            .as_deref()
+        {
+            Some([number]) if number.tag == INTEGER => match number.content {
+                [number @ 0..=2] => Ok(number + 1),
+                _ => Err(Unreadable::nothing()),
+            },
+            _ => Err(Unreadable::nothing()),
+        }
+    }
+
+    /// The algorithm of the signature, as it is named beside that.
+    pub(crate) fn signature_algorithm(&self) -> Result<AlgorithmIdentifierOwned, Unreadable> {
+        decoded(self.part(&self.parts.algorithm))
+    }
+
+    /// Whether what was signed names the same algorithm (RFC 5280, section 4.1.1.2).
+    pub(crate) fn names_one_algorithm(&self) -> bool {
+        self.part(&self.parts.algorithm) == self.part(&self.parts.signed_algorithm)
+    }
+
+    /// The signature, whole bytes.
+    pub(crate) fn signature(&self) -> Result<&[u8], Unreadable> {
+        let bits = Element::only(self.part(&self.parts.signature));
+        match bits.map(|bits| bits.content) {
+            Some([0, signature @ ..]) => Ok(signature),
+            _ => Err(Unreadable::nothing()),
+        }
+    }
+
+    /// All extensions.
+    ///
+    /// # Errors
+    ///
+    /// One of them, or what holds them, cannot be read.
+    pub(crate) fn extensions(&self) -> Result<Vec<Extension<'_>>, Unreadable> {
+        let (found, whole) = self.extensions_there();
+        whole.then_some(found).ok_or_else(Unreadable::nothing)
+    }
+
+    /// One extension.
+    ///
+    /// # Errors
+    ///
+    /// It is there twice; or it is not found, and there is something that cannot be read.
+    pub(crate) fn extension(
+        &self,
+        id: ObjectIdentifier,
+    ) -> Result<Option<Extension<'_>>, Unreadable> {
+        let (all, whole) = self.extensions_there();
+        let mut found = all.into_iter().filter(|one| one.id == id);
+        match (found.next(), found.next()) {
+            (Some(_), Some(_)) => Err(Unreadable("it is there twice".into())),
+            (None, _) if !whole => Err(Unreadable::nothing()),
+            (found, _) => Ok(found),
+        }
+    }
+
+    /// The extensions that can be read, and whether those are all.
+    fn extensions_there(&self) -> (Vec<Extension<'_>>, bool) {
+        let mut rest = self.part(&self.parts.rest);
+        let (mut found, mut whole) = (Vec::new(), true);
+        while !rest.is_empty() {
+            let Ok((element, behind)) = Element::first(rest) else {
+                return (found, false);
+            };
+            rest = behind;
+            match element.tag {
+                // issuerUniqueID, subjectUniqueID
+                0x81 | 0xA1 | 0x82 | 0xA2 => {}
+                EXTENSIONS => {
+                    let list = Element::only(element.content).filter(|it| it.tag == SEQUENCE);
+                    let Some(all) = list.and_then(|list| list.children()) else {
+                        return (found, false);
+                    };
+                    for one in all {
+                        match Extension::read(&one) {
+                            Some(extension) => found.push(extension),
+                            None => whole = false,
+                        }
+                    }
+                }
+                _ => whole = false,
+            }
+        }
+        (found, whole)
+    }
+
+    /// Whether x509-cert reads the certificate: strictly, but for BER where DER should be. Its times
+    /// and names are left out: [`Self::not_before`], [`Self::not_after`] and
+    /// [`comparison::Comparable`] read what x509-cert does not.
+    ///
+    /// # Errors
+    ///
+    /// It does not.
+    pub(crate) fn is_well_formed(&self) -> Result<(), Unreadable> {
+        const NO_NAME: &[u8] = &[SEQUENCE, 0];
+        const ANY_TIMES: &[u8] = b"\x30\x1e\x17\x0d700101000000Z\x17\x0d700101000000Z";
+        let parts = &self.parts;
+        let before = parts.version.start..parts.issuer.start;
+        let after = parts.key_info.start..parts.rest.end;
+        let between = [NO_NAME, ANY_TIMES, NO_NAME].concat();
+        let signed = [self.part(&before), &between, self.part(&after)].concat();
+        let beside = parts.algorithm.start..parts.signature.end;
+        let whole = [&ber::encoded(SEQUENCE, &signed), self.part(&beside)].concat();
+        decoded::<CertificateInner<Raw>>(&ber::encoded(SEQUENCE, &whole)).map(drop)
+    }
+
+    /// The first second of validity.
+    ///
+    /// # Errors
+    ///
+    /// It is not written as RFC 5280, section 4.1.2.5, has it.
+    pub fn not_before(&self) -> Result<Time, Unreadable> {
+        self.times()
+            .and_then(|[not_before, _]| Time::read(&not_before))
+    }
+
+    /// The last second of validity.
+    ///
+    /// # Errors
+    ///
+    /// It is not written as RFC 5280, section 4.1.2.5, has it.
+    pub fn not_after(&self) -> Result<Time, Unreadable> {
+        self.times()
+            .and_then(|[_, not_after]| Time::read(&not_after))
+    }
+
+    /// notBefore and notAfter as they stand in the certificate.
+    pub(crate) fn times(&self) -> Result<[Element<'_>; 2], Unreadable> {
+        let validity = Element::only(self.part(&self.parts.validity));
+        let times = validity.and_then(|validity| validity.children());
+        times
+            .and_then(|times| times.try_into().ok())
+            .ok_or_else(Unreadable::nothing)
+    }
+
+    /// First and last day of validity, as far as they can be read; 9999-12-31 means "no end"
+    /// (RFC 5280, section 4.1.2.5).
+    pub fn validity(&self) -> (Option<Day>, Option<Day>) {
+        let day = |time: Result<Time, Unreadable>| time.ok().map(|time| time.day);
+        (day(self.not_before()), day(self.not_after()))
+    }
+
+    fn part(&self, range: &Range<usize>) -> &[u8] {
+        self.der.get(range.clone()).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+#[path = "certificate_tests.rs"]
+mod tests;

@@ -1,0 +1,288 @@
+//! The points of a verification: what a device's certificate must be, and what it should be
+//! (IEEE 802.1AR, section 8; TCG, TPM 2.0 Keys for Device Identity and Attestation, section 8).
+
+use super::clock::valid_at;
+use super::profile::{Profile, critical, ends_in_right_form};
+use crate::key::hex;
+use crate::oid::{CERTIFICATE_POLICIES, KEY_USAGE, SUBJECT_ALT_NAME};
+use crate::x509::Certificate;
+use crate::x509::device::SUBJECT;
+use serde::Serialize;
+use x509_cert::der::DateTime;
+
+/// One point of the verification.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Point {
+    /// What was looked at.
+    pub name: &'static str,
+    /// How it is.
+    pub outcome: Outcome,
+    /// In words.
+    pub text: String,
+}
+
+/// How a point is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// As it must be.
+    Passed,
+    /// Not as the standard wants it, but so are many, and nothing follows from it.
+    Noted,
+    /// It could not be looked at.
+    Skipped,
+    /// Wrong.
+    Failed,
+}
+
+/// What the certificate says that no device's may say, or what is missing; `None` if it may be a
+/// device's, and is valid. Without a time, validity is not looked at.
+pub(crate) fn unfit(certificate: &Certificate, now: Option<DateTime>) -> Option<String> {
+    let mut points = profile_points(certificate);
+    points.extend(now.map(|now| validity_point(certificate, Ok(now))));
+    let mut wrong = points.iter().filter(|one| one.outcome == Outcome::Failed);
+    wrong.next().map(Point::to_string)
+}
+
+/// All points that the certificate alone decides, but for its validity.
+pub(crate) fn profile_points(certificate: &Certificate) -> Vec<Point> {
+    let profile = Profile::of(certificate);
+    vec![
+        version(certificate),
+        serial_number(certificate),
+        issuer(certificate, &profile),
+        subject(&profile),
+        constraints(certificate),
+        usage(certificate),
+        authority(certificate),
+        hardware_module(certificate, &profile),
+        other_extensions(&profile),
+        form_of_end(certificate),
+        critical_extensions(certificate),
+    ]
+}
+
+/// Now, or when the program was built if the clock stands before that.
+pub(crate) fn validity_point(certificate: &Certificate, now: Result<DateTime, DateTime>) -> Point {
+    let name = "validity";
+    match now.map(|now| valid_at(certificate, now)) {
+        Err(built) => Point::skipped(name, clock_is_wrong(built)),
+        Ok(Err(why)) => Point::failed(name, format!("the certificate {why}")),
+        Ok(Ok(())) => Point::passed(
+            name,
+            match Profile::of(certificate).not_after {
+                Some(end) => format!("until {end}"),
+                None => "without end".into(),
+            },
+        ),
+    }
+}
+
+fn clock_is_wrong(built: DateTime) -> String {
+    format!(
+        "not looked at: the clock stands before {built}, when this program was built; set it and \
+         verify again"
+    )
+}
+
+fn version(certificate: &Certificate) -> Point {
+    match certificate.version() {
+        Ok(version) => Point::noted_unless(version == 3, "version", format!("V{version}"), "V3"),
+        Err(why) => Point::failed("version", why.to_string()),
+    }
+}
+
+fn serial_number(certificate: &Certificate) -> Point {
+    let serial = certificate.serial();
+    let bytes = serial.iter().skip_while(|byte| **byte == 0).count();
+    let negative = serial.first().is_some_and(|first| first & 0x80 != 0);
+    let said = match negative {
+        true => "negative".into(),
+        false => format!("{bytes} bytes"),
+    };
+    let good = (8..=20).contains(&bytes) && !negative;
+    Point::noted_unless(good, "serial number", said, "8 to 20 bytes, and positive")
+}
+
+fn issuer(certificate: &Certificate, profile: &Profile) -> Point {
+    match certificate.issuer_name() {
+        Ok(name) if name.is_empty() => Point::failed("issuer", "none".into()),
+        Ok(_) => Point::passed("issuer", profile.issuer.clone()),
+        Err(why) => Point::failed("issuer", why.to_string()),
+    }
+}
+
+fn subject(profile: &Profile) -> Point {
+    let name = "subject";
+    match (&profile.device_serial, profile.device_serial_from) {
+        (Some(serial), None | Some(SUBJECT)) => {
+            Point::passed(name, format!("the device with serial number {serial}"))
+        }
+        (Some(serial), Some(place)) => Point::noted(
+            name,
+            format!("no serialNumber; the {place} names the device {serial}"),
+        ),
+        (None, _) => Point::noted(
+            name,
+            "no serialNumber: the certificate does not name one device".into(),
+        ),
+    }
+}
+
+fn constraints(certificate: &Certificate) -> Point {
+    let name = "basic constraints";
+    match certificate.basic_constraints() {
+        Err(why) => Point::failed(name, why.to_string()),
+        Ok(Some(constraints)) if constraints.ca => {
+            Point::failed(name, "CA:TRUE: a device must not issue certificates".into())
+        }
+        Ok(Some(_)) => Point::passed(name, "CA:FALSE".into()),
+        Ok(None) => Point::passed(name, "none, so no CA".into()),
+    }
+}
+
+fn usage(certificate: &Certificate) -> Point {
+    let name = "key usage";
+    match certificate.key_usage() {
+        Err(why) => Point::failed(name, why.to_string()),
+        Ok(None) => Point::noted(name, "none: the key may be used for anything".into()),
+        Ok(Some(usage)) if !usage.digital_signature() => {
+            Point::failed(name, "digitalSignature is missing".into())
+        }
+        Ok(Some(usage)) => Point::noted_unless(
+            critical(certificate).is_ok_and(|critical| critical.contains(&KEY_USAGE)),
+            name,
+            usage.names().join(", "),
+            "it critical",
+        ),
+    }
+}
+
+fn authority(certificate: &Certificate) -> Point {
+    let name = "authority key identifier";
+    match certificate.authority_key_id() {
+        Err(why) => Point::failed(name, why.to_string()),
+        Ok(id) => {
+            let key = id.and_then(|id| id.key);
+            let said = key.map_or_else(|| "none".into(), hex);
+            Point::noted_unless(key.is_some(), name, said, "one")
+        }
+    }
+}
+
+fn hardware_module(certificate: &Certificate, profile: &Profile) -> Point {
+    let name = "hardware module name";
+    if let Err(why) = certificate.alternative_names() {
+        return Point::failed(name, format!("the subjectAltName {why}"));
+    }
+    match &profile.hardware_module {
+        Some(module) if module.place == "otherName" => {
+            Point::passed(name, format!("{} {}", module.kind, module.serial))
+        }
+        Some(module) => Point::noted(
+            name,
+            format!(
+                "inside a {}, not in an otherName as RFC 4108 has it",
+                module.place
+            ),
+        ),
+        None => Point::noted(name, "none".into()),
+    }
+}
+
+/// Extensions that have no point of their own.
+fn other_extensions(profile: &Profile) -> Point {
+    let name = "other extensions";
+    let own = [
+        "basicConstraints",
+        "keyUsage",
+        "authorityKeyIdentifier",
+        "subjectAltName",
+    ];
+    let mut unread = profile.unreadable.clone();
+    unread.retain(|name| !own.contains(&name.as_str()));
+    match unread.is_empty() {
+        true => Point::passed(name, "each is there once, and can be read".into()),
+        false => Point::failed(
+            name,
+            format!("cannot be read, or there twice: {}", unread.join(", ")),
+        ),
+    }
+}
+
+fn form_of_end(certificate: &Certificate) -> Point {
+    let name = "form of the end";
+    match ends_in_right_form(certificate) {
+        true => Point::passed(name, "as RFC 5280 has it".into()),
+        false => Point::noted(
+            name,
+            "RFC 5280 has GeneralizedTime from 2050 on, and UTCTime before".into(),
+        ),
+    }
+}
+
+/// Whatever else is critical is for the chain to judge.
+fn critical_extensions(certificate: &Certificate) -> Point {
+    let name = "critical extensions";
+    let nameless = certificate.subject_name().is_ok_and(|name| name.is_empty());
+    let critical = match critical(certificate) {
+        Ok(critical) => critical,
+        Err(why) => return Point::failed(name, why.to_string()),
+    };
+    let odd: Vec<String> = critical
+        .iter()
+        .filter(|id| **id == CERTIFICATE_POLICIES || **id == SUBJECT_ALT_NAME && !nameless)
+        .map(ToString::to_string)
+        .collect();
+    match odd.is_empty() {
+        true => Point::passed(name, "none that should not be".into()),
+        false => Point::noted(
+            name,
+            format!("{}: 802.1AR wants them not critical", odd.join(", ")),
+        ),
+    }
+}
+
+impl Point {
+    fn new(name: &'static str, outcome: Outcome, text: String) -> Self {
+        Self {
+            name,
+            outcome,
+            text,
+        }
+    }
+
+    pub(crate) fn passed(name: &'static str, text: String) -> Self {
+        Self::new(name, Outcome::Passed, text)
+    }
+
+    pub(crate) fn noted(name: &'static str, text: String) -> Self {
+        Self::new(name, Outcome::Noted, text)
+    }
+
+    pub(crate) fn skipped(name: &'static str, text: String) -> Self {
+        Self::new(name, Outcome::Skipped, text)
+    }
+
+    pub(crate) fn failed(name: &'static str, text: String) -> Self {
+        Self::new(name, Outcome::Failed, text)
+    }
+
+    /// What it is, and where that is not good what the standard wants.
+    fn noted_unless(good: bool, name: &'static str, is: String, wanted: &str) -> Self {
+        match good {
+            true => Self::passed(name, is),
+            false => Self::noted(name, format!("{is}; 802.1AR wants {wanted}")),
+        }
+    }
+}
+
+impl std::fmt::Display for Point {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.name, self.text)
+    }
+}
+
+#[cfg(test)]
+#[path = "checks_tests.rs"]
+mod tests;

@@ -1,0 +1,71 @@
+//! What time it is, if the clock can be believed: a device without a battery starts in 1970.
+
+use crate::x509::{Certificate, Time};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use x509_cert::der::DateTime;
+
+/// The time by the system's clock.
+///
+/// # Errors
+///
+/// The clock stands before the build of this program, so it is wrong; when the build was.
+pub(crate) fn now() -> Result<DateTime, DateTime> {
+    judged(SystemTime::now(), built())
+}
+
+fn built() -> SystemTime {
+    let seconds = env!("DEVID_BUILT").parse().unwrap_or_default();
+    UNIX_EPOCH + Duration::from_secs(seconds)
+}
+
+fn judged(now: SystemTime, built: SystemTime) -> Result<DateTime, DateTime> {
+    let epoch = DateTime::from_unix_duration(Duration::ZERO);
+    let built = DateTime::from_system_time(built).or(epoch);
+    match (DateTime::from_system_time(now), built) {
+        (Ok(now), Ok(built)) if now >= built => Ok(now),
+        (Ok(now), Err(_)) => Ok(now),
+        (_, Ok(built)) => Err(built),
+        (Err(_), Err(_)) => Err(DateTime::INFINITY),
+    }
+}
+
+/// Whether a certificate is valid then, and if not, why.
+pub(crate) fn valid_at(certificate: &Certificate, now: DateTime) -> Result<(), String> {
+    let now = Time::from(now);
+    let read = |time: Result<Time, _>| time.map_err(|why| format!("has a time that {why}"));
+    let (from, until) = (
+        read(certificate.not_before())?,
+        read(certificate.not_after())?,
+    );
+    match until {
+        _ if now < from => Err(format!("is not valid before {from}; now it is {now}")),
+        // The last second does not count, as with OpenSSL.
+        until if until <= now && !until.is_no_end() => {
+            Err(format!("was valid until {until}; now it is {now}"))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_before_the_build_is_wrong() {
+        let at = |seconds| UNIX_EPOCH + Duration::from_secs(seconds);
+        let built = DateTime::from_system_time(at(1000)).unwrap();
+        assert_eq!(judged(at(10), at(1000)), Err(built));
+        assert_eq!(judged(at(1000), at(1000)), Ok(built));
+        assert!(now().is_ok());
+    }
+
+    #[test]
+    fn the_last_day_of_9999_never_comes() {
+        let pem = include_bytes!("../../testdata/leaf.pem");
+        let leaf = Certificate::parse_all(pem).unwrap().remove(0);
+        assert_eq!(valid_at(&leaf, DateTime::INFINITY), Ok(()));
+        let early = DateTime::new(2023, 12, 31, 0, 0, 0).unwrap();
+        assert!(valid_at(&leaf, early).is_err());
+    }
+}

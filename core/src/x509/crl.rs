@@ -1,0 +1,314 @@
+//! Lists of revoked certificates (RFC 5280, section 5): whole ones, of the issuer's own certificates.
+
+use super::decode::{Unreadable, decoded};
+use super::extension::Extension;
+use super::extensions::AuthorityKeyId;
+use super::general_names::GeneralName;
+use super::names::{Name, name_text};
+use super::time::Time;
+use crate::ber::{BIT_STRING, Element, INTEGER, SEQUENCE, count, integer};
+use crate::oid::{AUTHORITY_KEY_ID, DELTA_CRL_INDICATOR, ISSUING_DISTRIBUTION_POINT, REASON_CODE};
+use x509_cert::spki::AlgorithmIdentifierOwned;
+
+const ENUMERATED: u8 = 0x0A;
+const UTC_TIME: u8 = 0x17;
+const GENERALIZED_TIME: u8 = 0x18;
+const CRL_EXTENSIONS: u8 = 0xA0;
+
+/// A CRL.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Crl {
+    signed: Vec<u8>,
+    /// Beside the signature, and inside of what was signed.
+    algorithms: [Vec<u8>; 2],
+    /// The BIT STRING's content.
+    signature: Vec<u8>,
+    issuer: Vec<u8>,
+    pub(crate) this_update: Time,
+    pub(crate) next_update: Option<Time>,
+    /// The identifier of the key that signed it.
+    pub(crate) authority_key: Option<Vec<u8>>,
+    pub(crate) scope: Scope,
+    entries: Vec<Entry>,
+}
+
+/// Which of the issuer's certificates a CRL is about.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Scope {
+    pub(crate) no_authorities: bool,
+    pub(crate) only_authorities: bool,
+    /// Those whose distribution points have one of these names, DER; all if there is none.
+    pub(crate) names: Vec<Vec<u8>>,
+}
+
+/// A certificate that is revoked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Entry {
+    /// Content of the INTEGER.
+    serial: Vec<u8>,
+    pub(crate) date: Time,
+    /// In the words of section 5.3.1.
+    pub(crate) reason: &'static str,
+}
+
+impl Crl {
+    /// A CRL, and nothing behind it.
+    ///
+    /// # Errors
+    ///
+    /// It is none, or one of a kind that is not evaluated here.
+    pub(crate) fn from_der(der: &[u8]) -> Result<Self, String> {
+        let whole = Element::only(der).and_then(|whole| whole.children_of(SEQUENCE));
+        let (signed, algorithm, signature) = match whole.as_deref() {
+            Some([signed, algorithm, signature]) if signature.tag == BIT_STRING => {
+                (signed, algorithm, signature)
+            }
+            _ => return Err("it is no CRL".into()),
+        };
+        let mut parts = Parts::of(signed).ok_or("it is no CRL")?;
+        let mut list = Self {
+            signed: signed.whole.to_vec(),
+            algorithms: [algorithm.whole, parts.algorithm.whole].map(<[u8]>::to_vec),
+            signature: signature.content.to_vec(),
+            issuer: parts.issuer.whole.to_vec(),
+            this_update: Time::read(&parts.this_update)
+                .map_err(|why| format!("thisUpdate {why}"))?,
+            next_update: match parts.next_update {
+                Some(next) => Some(Time::read(&next).map_err(|why| format!("nextUpdate {why}"))?),
+                None => None,
+            },
+            authority_key: None,
+            scope: Scope::default(),
+            entries: Vec::new(),
+        };
+        for extension in extensions(parts.extensions.take())? {
+            list.take(&extension)?;
+        }
+        let entries = parts
+            .revoked
+            .map_or(Some(Vec::new()), |revoked| revoked.children());
+        let entries = entries.ok_or("the list of revoked certificates cannot be read")?;
+        list.entries = entries.iter().map(Entry::read).collect::<Result<_, _>>()?;
+        Ok(list)
+    }
+
+    fn take(&mut self, extension: &Extension) -> Result<(), String> {
+        let unread = || format!("the extension {} cannot be read", extension.id);
+        let value = || Element::only(extension.value).ok_or_else(unread);
+        match extension.id {
+            AUTHORITY_KEY_ID => {
+                let id = value()?;
+                let id = AuthorityKeyId::read(&id).ok_or_else(unread)?;
+                self.authority_key = id.key.map(<[u8]>::to_vec);
+            }
+            DELTA_CRL_INDICATOR => {
+                return Err(
+                    "it is a delta CRL, which lists changes only: give the complete one".into(),
+                );
+            }
+            ISSUING_DISTRIBUTION_POINT => {
+                self.scope = Scope::read(&value()?)?.ok_or_else(unread)?
+            }
+            id if extension.critical => {
+                return Err(format!(
+                    "it has the critical extension {id}, which is not understood here"
+                ));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// The issuer as RFC 4514 writes it.
+    pub(crate) fn issuer(&self) -> String {
+        name_text(Name::read(&self.issuer).ok_or_else(Unreadable::nothing))
+    }
+
+    /// The issuer's Name, as it stands there.
+    pub(crate) fn issuer_der(&self) -> &[u8] {
+        &self.issuer
+    }
+
+    pub(crate) fn signed_part(&self) -> &[u8] {
+        &self.signed
+    }
+
+    pub(crate) fn signature_algorithm(&self) -> Result<AlgorithmIdentifierOwned, Unreadable> {
+        decoded(&self.algorithms[0])
+    }
+
+    /// Whether what was signed names the algorithm that stands beside the signature.
+    pub(crate) fn names_one_algorithm(&self) -> bool {
+        self.algorithms[0] == self.algorithms[1]
+    }
+
+    /// The signature, whole bytes.
+    pub(crate) fn signature(&self) -> Result<&[u8], Unreadable> {
+        self.signature
+            .strip_prefix(&[0])
+            .ok_or_else(Unreadable::nothing)
+    }
+
+    /// The entry of a serial number (content of the INTEGER), if there is one.
+    pub(crate) fn entry(&self, serial: &[u8]) -> Option<&Entry> {
+        self.entries.iter().find(|entry| entry.serial == serial)
+    }
+}
+
+/// A TBSCertList, taken apart.
+struct Parts<'a> {
+    algorithm: Element<'a>,
+    issuer: Element<'a>,
+    this_update: Element<'a>,
+    next_update: Option<Element<'a>>,
+    revoked: Option<Element<'a>>,
+    extensions: Option<Element<'a>>,
+}
+
+impl<'a> Parts<'a> {
+    fn of(signed: &Element<'a>) -> Option<Self> {
+        let children = signed.children_of(SEQUENCE)?;
+        let mut rest = children.into_iter().peekable();
+        let mut next = |tags: &[u8]| rest.next_if(|one| tags.contains(&one.tag));
+        let times = [UTC_TIME, GENERALIZED_TIME];
+        next(&[INTEGER]);
+        let parts = Self {
+            algorithm: next(&[SEQUENCE])?,
+            issuer: next(&[SEQUENCE])?,
+            this_update: next(&times)?,
+            next_update: next(&times),
+            revoked: next(&[SEQUENCE]),
+            extensions: next(&[CRL_EXTENSIONS]),
+        };
+        rest.next().is_none().then_some(parts)
+    }
+}
+
+impl Scope {
+    /// IssuingDistributionPoint (section 5.2.5); `None` if it cannot be read.
+    ///
+    /// # Errors
+    ///
+    /// It is of a kind that is not evaluated here.
+    fn read(value: &Element) -> Result<Option<Self>, String> {
+        let mut scope = Self::default();
+        let Some(parts) = value.children_of(SEQUENCE) else {
+            return Ok(None);
+        };
+        for part in parts {
+            let says = || part.content != [0];
+            match part.tag {
+                0xA0 => match full_names(&part) {
+                    Some(names) => scope.names = names,
+                    None => {
+                        return Err(
+                            "the name of its distribution point is not understood here".into()
+                        );
+                    }
+                },
+                0x81 => scope.no_authorities = says(),
+                0x82 => scope.only_authorities = says(),
+                0x83 => {
+                    return Err(
+                        "it is for some reasons of revocation only: give the complete CRL".into(),
+                    );
+                }
+                0x84 if says() => {
+                    return Err("it is an indirect CRL, with certificates of other issuers".into());
+                }
+                0x85 if says() => return Err("it is for attribute certificates only".into()),
+                0x84 | 0x85 => {}
+                _ => return Ok(None),
+            }
+        }
+        Ok(Some(scope))
+    }
+}
+
+/// The fullName of a DistributionPointName.
+fn full_names(part: &Element) -> Option<Vec<Vec<u8>>> {
+    let names = Element::only(part.content)?.children_of(0xA0)?;
+    let read = names
+        .iter()
+        .map(|name| GeneralName::read(name).map(|_| name.whole.to_vec()));
+    read.collect::<Option<Vec<_>>>()
+        .filter(|names| !names.is_empty())
+}
+
+impl Entry {
+    fn read(element: &Element) -> Result<Self, String> {
+        let unread = || "a revoked certificate in it cannot be read".to_owned();
+        let parts = element.children_of(SEQUENCE).ok_or_else(unread)?;
+        let (serial, date, more) = match parts[..] {
+            [serial, date] => (serial, date, None),
+            [serial, date, more] => (serial, date, Some(more)),
+            _ => return Err(unread()),
+        };
+        if serial.tag != INTEGER {
+            return Err(unread());
+        }
+        let mut entry = Self {
+            serial: integer(&serial).ok_or_else(unread)?.to_vec(),
+            date: Time::read(&date).map_err(|_| unread())?,
+            reason: "unspecified",
+        };
+        for extension in more.map_or(Ok(Vec::new()), |more| extension_list(&more))? {
+            match extension.id {
+                REASON_CODE => {
+                    let code = Element::only(extension.value).filter(|it| it.tag == ENUMERATED);
+                    entry.reason = code
+                        .and_then(|code| reason(count(&code)?))
+                        .ok_or_else(unread)?;
+                }
+                id if extension.critical => {
+                    return Err(format!(
+                        "a revoked certificate in it has the critical extension {id}, which is not \
+                         understood here"
+                    ));
+                }
+                _ => {}
+            }
+        }
+        Ok(entry)
+    }
+}
+
+/// CRLReason (section 5.3.1).
+fn reason(code: usize) -> Option<&'static str> {
+    Some(match code {
+        0 => "unspecified",
+        1 => "keyCompromise",
+        2 => "cACompromise",
+        3 => "affiliationChanged",
+        4 => "superseded",
+        5 => "cessationOfOperation",
+        6 => "certificateHold",
+        8 => "removeFromCRL",
+        9 => "privilegeWithdrawn",
+        10 => "aACompromise",
+        _ => return None,
+    })
+}
+
+/// The extensions of the whole list, inside of their tag.
+fn extensions(tagged: Option<Element<'_>>) -> Result<Vec<Extension<'_>>, String> {
+    let Some(tagged) = tagged else {
+        return Ok(Vec::new());
+    };
+    match Element::only(tagged.content) {
+        Some(list) => extension_list(&list),
+        None => Err("its extensions cannot be read".into()),
+    }
+}
+
+fn extension_list<'a>(list: &Element<'a>) -> Result<Vec<Extension<'a>>, String> {
+    let all = list.children_of(SEQUENCE);
+    let all = all.and_then(|all| all.iter().map(Extension::read).collect::<Option<Vec<_>>>());
+    let all = all.ok_or("its extensions cannot be read")?;
+    let mut ids: Vec<_> = all.iter().map(|one| one.id).collect();
+    ids.sort();
+    match ids.windows(2).find(|pair| pair[0] == pair[1]) {
+        Some(pair) => Err(format!("the extension {} is there twice", pair[0])),
+        None => Ok(all),
+    }
+}

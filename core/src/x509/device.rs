@@ -1,0 +1,251 @@
+//! Which device a certificate names, and where it does (IEEE 802.1AR, section 8.6).
+
+use super::certificate::Certificate;
+use super::names::Name;
+use crate::ber::{Element, OBJECT_IDENTIFIER, OCTET_STRING, SEQUENCE};
+use crate::key::hex;
+use crate::oid::{COMMON_NAME, HARDWARE_MODULE_NAME, SERIAL_NUMBER, SUBJECT_ALT_NAME};
+use x509_cert::der::asn1::ObjectIdentifier;
+
+/// Kinds of GeneralName (RFC 5280, section 4.2.1.6).
+const OTHER_NAME: u8 = 0xA0;
+const DIRECTORY_NAME: u8 = 0xA4;
+/// The value of an otherName.
+const EXPLICIT: u8 = 0xA0;
+
+/// The usual place: the subject itself.
+pub(crate) const SUBJECT: &str = "subject";
+
+/// The device that a certificate names.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct NamedDevice {
+    pub(crate) serial: Option<String>,
+    pub(crate) model: Option<String>,
+    /// Where both stand; `None` without a serial number.
+    pub(crate) source: Option<&'static str>,
+}
+
+/// HardwareModuleName (RFC 4108, section 5).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Module {
+    pub(crate) kind: ObjectIdentifier,
+    /// Text if it is printable, else hexadecimal digits.
+    pub(crate) serial: String,
+    /// The kind of GeneralName.
+    pub(crate) place: &'static str,
+}
+
+impl NamedDevice {
+    /// By the subject's serialNumber; else by that of a directoryName in the subjectAltName; else by
+    /// a hardwareModuleName there. A common name alone names no device: it may be a service's.
+    pub(crate) fn of(certificate: &Certificate) -> Self {
+        let subject = certificate.subject_name().ok();
+        if let Some(found) = subject.and_then(|name| Self::in_name(&name, SUBJECT)) {
+            return found;
+        }
+        let alternative = alternative_names(certificate);
+        let mut names = alternative.iter().filter_map(directory_name);
+        let place = "subjectAltName, directoryName";
+        if let Some(found) = names.find_map(|name| Self::in_name(&name, place)) {
+            return found;
+        }
+        match hardware_module(certificate) {
+            Some(module) => Self {
+                serial: Some(module.serial),
+                model: None,
+                source: Some("subjectAltName, hardwareModuleName"),
+            },
+            None => Self::default(),
+        }
+    }
+
+    fn in_name(name: &Name, place: &'static str) -> Option<Self> {
+        let whole = name.text(SERIAL_NUMBER).filter(|text| !text.is_empty())?;
+        let packed = Packed::read(&whole);
+        Some(Self {
+            serial: packed.serial.or(Some(whole)),
+            model: packed.model.or_else(|| name.text(COMMON_NAME)),
+            source: Some(place),
+        })
+    }
+}
+
+/// What some makers pack into a serialNumber: `PID:model SN:serial`.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Packed {
+    serial: Option<String>,
+    model: Option<String>,
+}
+
+impl Packed {
+    /// A mark is capital letters before a colon, at the beginning or behind a blank or another
+    /// separator. Its value goes up to the next mark.
+    fn read(text: &str) -> Self {
+        let separates = |c: char| c.is_whitespace() || matches!(c, ',' | ';' | '/' | '|');
+        let mut marks = Vec::new();
+        for (colon, _) in text.match_indices(':') {
+            let before = text[..colon].trim_end_matches(|c: char| c.is_ascii_uppercase());
+            let mark = &text[before.len()..colon];
+            if mark.len() >= 2 && (before.is_empty() || before.ends_with(separates)) {
+                marks.push((before.len(), mark, colon + 1));
+            }
+        }
+        let ends = marks.iter().skip(1).map(|(start, ..)| *start);
+        let ends: Vec<usize> = ends.chain([text.len()]).collect();
+        let mut packed = Self::default();
+        for ((_, mark, start), end) in marks.into_iter().zip(ends) {
+            let value = text[start..end].trim_matches(separates);
+            let value = value.split([',', ';']).next().map(str::trim_end);
+            let value = value.filter(|value| !value.is_empty()).map(str::to_owned);
+            match mark {
+                "PID" => packed.model = packed.model.or(value),
+                "SN" => packed.serial = packed.serial.or(value),
+                _ => {}
+            }
+        }
+        packed
+    }
+}
+
+/// The first HardwareModuleName in the subjectAltName, where it should be; else where swtpm_cert
+/// writes it: as an attribute of a directoryName.
+pub(crate) fn hardware_module(certificate: &Certificate) -> Option<Module> {
+    let names = alternative_names(certificate);
+    let other = |name: &Element| {
+        let [kind, value] = name.children_of(OTHER_NAME)?[..] else {
+            return None;
+        };
+        let [value] = value.children_of(EXPLICIT)?[..] else {
+            return None;
+        };
+        let wanted =
+            kind.tag == OBJECT_IDENTIFIER && kind.content == HARDWARE_MODULE_NAME.as_bytes();
+        wanted.then(|| Module::read(&value, "otherName"))?
+    };
+    let attribute = |name: &Element| {
+        let name = directory_name(name)?;
+        let mut modules = name
+            .attributes()
+            .filter(|one| one.kind == Some(HARDWARE_MODULE_NAME));
+        modules.find_map(|one| Module::read(&one.value, "directoryName"))
+    };
+    let mut others = names.iter().filter_map(other);
+    others.next().or_else(|| names.iter().find_map(attribute))
+}
+
+impl Module {
+    fn read(value: &Element, place: &'static str) -> Option<Self> {
+        let [kind, serial] = value.children_of(SEQUENCE)?[..] else {
+            return None;
+        };
+        if (kind.tag, serial.tag) != (OBJECT_IDENTIFIER, OCTET_STRING) {
+            return None;
+        }
+        let text = str::from_utf8(serial.content)
+            .map(|text| text.trim_end_matches('\0'))
+            .ok()
+            .filter(|text| !text.is_empty() && !text.contains(char::is_control));
+        Some(Self {
+            kind: ObjectIdentifier::from_bytes(kind.content).ok()?,
+            serial: text.map_or_else(|| hex(serial.content), str::to_owned),
+            place,
+        })
+    }
+}
+
+/// The GeneralNames of the subjectAltName; each may be odd for itself.
+fn alternative_names(certificate: &Certificate) -> Vec<Element<'_>> {
+    let extension = certificate.extension(SUBJECT_ALT_NAME).ok().flatten();
+    let names = extension.and_then(|it| Element::only(it.value)?.children_of(SEQUENCE));
+    names.unwrap_or_default()
+}
+
+fn directory_name<'a>(name: &Element<'a>) -> Option<Name<'a>> {
+    (name.tag == DIRECTORY_NAME).then(|| Name::read(name.content))?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    macro_rules! named {
+        ($name:literal) => {{
+            let der = include_bytes!(concat!("../../testdata/shapes/", $name, ".der"));
+            let certificate = Certificate::from_der(der).unwrap();
+            let device = NamedDevice::of(&certificate);
+            let module = hardware_module(&certificate).map(|module| module.serial);
+            (device.serial, device.model, device.source, module)
+        }};
+    }
+
+    fn some(text: &str) -> Option<String> {
+        Some(text.to_owned())
+    }
+
+    #[test]
+    fn names_of_every_string_type_name_the_device() {
+        for (said, model) in [
+            (named!("str-bmp"), "Gerät 7"),
+            (named!("str-t61"), "Gerät 7"),
+            (named!("str-universal"), "Gerät 7"),
+            (named!("ca-true-leaf"), "EX-1000"),
+        ] {
+            assert_eq!(said.0, some("SN000123"));
+            assert_eq!((said.1, said.2), (some(model), Some(SUBJECT)));
+        }
+        let number = named!("attr-nonstring-sn");
+        assert_eq!(number.2, Some("subjectAltName, hardwareModuleName"));
+    }
+
+    #[test]
+    fn one_odd_name_does_not_cost_the_others() {
+        for said in [
+            named!("san-x400"),
+            named!("san-uri-utf8"),
+            named!("san-dns-underscore-utf8"),
+        ] {
+            assert_eq!(said.3, some("SN000123"));
+        }
+    }
+
+    #[test]
+    fn a_device_that_only_the_alternative_name_names() {
+        let module = named!("sub-nosn-hwname");
+        let source = Some("subjectAltName, hardwareModuleName");
+        assert_eq!((module.0, module.2), (some("SN000123"), source));
+        let directory = named!("sub-empty-san-dirname-sn");
+        let source = Some("subjectAltName, directoryName");
+        assert_eq!((directory.0, directory.2), (some("SNDIR"), source));
+    }
+
+    #[test]
+    fn serial_and_model_packed_by_their_makers() {
+        assert_eq!(named!("pid-slash").0, some("FOC7"));
+        assert_eq!(named!("pid-slash").1, some("EX"));
+        assert_eq!(named!("pid-space").0, some("FOC2"));
+        assert_eq!(named!("pid-space").1, some("EX-1"));
+        assert_eq!(named!("pid-pidspaces").0, some("FOC5"));
+        assert_eq!(named!("pid-pidspaces").1, some("IE 4000 4TC"));
+        for (text, serial, model) in [
+            ("PID:X-9 SN:123", Some("123"), Some("X-9")),
+            ("PID:EX/SN:FOC7", Some("FOC7"), Some("EX")),
+            ("PID:EX/A-1/SN:FOC7", Some("FOC7"), Some("EX/A-1")),
+            ("PID: X SN: Y", Some("Y"), Some("X")),
+            ("SN:123,PID:X", Some("123"), Some("X")),
+            ("PID:X;VID:V01;SN:1", Some("1"), Some("X")),
+            ("PID:X VID:V01 SN:1 VER:2", Some("1"), Some("X")),
+            ("SN:123", Some("123"), None),
+            ("SN:", None, None),
+            ("PID: SN:7", Some("7"), None),
+            ("PID:X SN:7, made in 2020", Some("7"), Some("X")),
+            ("123", None, None),
+            ("00:1A:2B", None, None),
+            ("XSN:7", None, None),
+            ("a PSN:7", None, None),
+        ] {
+            let packed = Packed::read(text);
+            let said = (packed.serial.as_deref(), packed.model.as_deref());
+            assert_eq!(said, (serial, model), "{text}");
+        }
+    }
+}

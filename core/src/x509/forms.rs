@@ -1,0 +1,275 @@
+//! What bytes are that are no certificate, in the words of whoever has them.
+
+use super::parts::Parts;
+use crate::ber::{
+    BIT_STRING, Element, INTEGER, NoElement, OBJECT_IDENTIFIER, OCTET_STRING, SEQUENCE,
+};
+use crate::pem::Scan;
+
+const UTC_TIME: u8 = 0x17;
+const GENERALIZED_TIME: u8 = 0x18;
+const ENUMERATED: u8 = 0x0A;
+/// Context-specific tag 0, constructed.
+const CONTEXT: u8 = 0xA0;
+/// 1.2.840.113549.1.7: PKCS#7, without the last number.
+const PKCS7: &[u8] = &[0x2A, 0x86, 0x48, 0x86, 0xF7, 0x0D, 1, 7];
+/// 1.2.840.113549.1.9.16.1: contents of CMS.
+const CMS: &[u8] = &[0x2A, 0x86, 0x48, 0x86, 0xF7, 0x0D, 1, 9, 16, 1];
+/// 2.23.133.10.1: keys that a TPM wrapped.
+const TSS2: &[u8] = &[0x67, 0x81, 0x05, 0x0A, 1];
+
+const PKCS7_IS: &str = "PKCS#7: openssl pkcs7 -print_certs takes the certificates out of it (with -inform DER if it \
+     is binary)";
+const PRIVATE_KEY_IS: &str = "a private key, which is secret, not a certificate";
+const PUBLIC_KEY_IS: &str = "a public key, not a certificate";
+const REQUEST_IS: &str = "a certificate request (PKCS#10); the CA answers it with a certificate";
+const CRL_IS: &str = "a list of revoked certificates (CRL)";
+const ATTRIBUTES_IS: &str = "an attribute certificate, which certifies no key";
+
+/// Files that begin with certain bytes.
+const MAGIC: [(&[u8], &str); 19] = [
+    (b"\x1F\x8B", "gzip: gunzip unpacks it"),
+    (b"PK\x03\x04", "a ZIP archive: unzip unpacks it"),
+    (b"\x28\xB5\x2F\xFD", "zstd: zstd -d unpacks it"),
+    (b"\xFD7zXZ\0", "xz: xz -d unpacks it"),
+    (b"BZh", "bzip2: bzip2 -d unpacks it"),
+    (b"7z\xBC\xAF\x27\x1C", "a 7z archive"),
+    (b"\x04\x22\x4D\x18", "lz4: lz4 -d unpacks it"),
+    (
+        b"\xFE\xED\xFE\xED",
+        "a Java keystore (JKS): keytool -exportcert takes a certificate out of it",
+    ),
+    (
+        b"\xCE\xCE\xCE\xCE",
+        "a Java keystore (JCEKS): keytool -exportcert takes a certificate out of it",
+    ),
+    (b"\x7FELF", "a program (ELF)"),
+    (b"%PDF", "a PDF document"),
+    (b"\x89PNG", "a PNG image"),
+    (b"ssh-", "an OpenSSH public key, not a certificate"),
+    (b"ecdsa-sha2-", "an OpenSSH public key, not a certificate"),
+    (b"sk-", "an OpenSSH public key, not a certificate"),
+    (
+        b"---- BEGIN SSH2",
+        "an SSH public key (RFC 4716), not a certificate",
+    ),
+    (
+        b"PuTTY-User-Key-File",
+        "a PuTTY private key, not a certificate",
+    ),
+    (
+        b"openssh-key-v1\0",
+        "an OpenSSH private key, not a certificate",
+    ),
+    (
+        b"Bag Attributes",
+        "what openssl pkcs12 writes, without its PEM blocks",
+    ),
+];
+
+/// Whether a certificate, or what is left of one that is cut, stands at the head of `bytes`.
+pub(super) fn is_certificate(bytes: &[u8]) -> bool {
+    match Element::first(bytes) {
+        Ok((element, _)) => Parts::of(element.whole).is_some(),
+        Err(NoElement::Cut(_)) => begins_a_certificate(bytes),
+        Err(NoElement::Broken) => false,
+    }
+}
+
+/// A SEQUENCE, and in it one with a version or a serial number.
+fn begins_a_certificate(bytes: &[u8]) -> bool {
+    fn inside(bytes: &[u8]) -> Option<&[u8]> {
+        let [SEQUENCE, length, rest @ ..] = bytes else {
+            return None;
+        };
+        rest.get(usize::from(length.saturating_sub(0x80))..)
+    }
+    let signed = inside(bytes).and_then(inside);
+    signed.is_some_and(|it| matches!(it, [0xA0, 3, 2, 1, ..] | [INTEGER, 1..=21, ..]))
+}
+
+/// Names what is no certificate.
+pub(super) fn name(bytes: &[u8]) -> String {
+    let text = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes);
+    let text = text.trim_ascii();
+    if let Some(what) = padding(bytes).or_else(|| wide_text(bytes)) {
+        return what;
+    }
+    let known = MAGIC.iter().find(|(magic, _)| text.starts_with(magic));
+    if let Some((_, what)) = known {
+        return (*what).into();
+    }
+    if let Some(what) = of_text(text) {
+        return what;
+    }
+    match Element::first(bytes) {
+        Err(NoElement::Cut(length)) if begins_a_certificate(bytes) => {
+            return format!(
+                "a certificate that is cut: {} of its {length} bytes are there",
+                bytes.len()
+            );
+        }
+        Ok((_, behind)) if is_certificate(bytes) && !behind.is_empty() => {
+            return format!("a certificate with {} bytes behind it", behind.len());
+        }
+        _ => {}
+    }
+    structure(bytes).map_or_else(
+        || format!("{} bytes that are no certificate", bytes.len()),
+        |what| what.into(),
+    )
+}
+
+/// Names the content of a PEM block with this label.
+pub(super) fn in_block(label: &str, der: &[u8]) -> String {
+    let what = match label {
+        "OPENSSH PRIVATE KEY" => "an OpenSSH private key, not a certificate".into(),
+        "TSS2 PRIVATE KEY" => "a key that a TPM wrapped, not a certificate".into(),
+        _ if label.ends_with("PRIVATE KEY") => PRIVATE_KEY_IS.into(),
+        _ if label.ends_with("PUBLIC KEY") => PUBLIC_KEY_IS.into(),
+        _ if label.ends_with("CERTIFICATE REQUEST") => REQUEST_IS.into(),
+        _ if label.ends_with("CRL") => CRL_IS.into(),
+        "ATTRIBUTE CERTIFICATE" => ATTRIBUTES_IS.into(),
+        "PKCS7" | "CMS" | "PKCS #7 SIGNED DATA" => PKCS7_IS.into(),
+        _ if label.starts_with("PGP ") => "an OpenPGP block".into(),
+        _ if is_certificate(der) => {
+            "a certificate, but under another label than CERTIFICATE: correct its two lines".into()
+        }
+        _ => name(der),
+    };
+    format!("the PEM block {label} holds {what}")
+}
+
+/// An erased or empty place.
+fn padding(bytes: &[u8]) -> Option<String> {
+    let first = *bytes.first()?;
+    let same = matches!(first, 0 | 0xFF) && bytes.iter().all(|byte| *byte == first);
+    same.then(|| {
+        format!(
+            "{} bytes 0x{first:02X} and nothing else: nothing was written there, or it was erased",
+            bytes.len()
+        )
+    })
+}
+
+/// Text of two or four bytes for each character.
+fn wide_text(bytes: &[u8]) -> Option<String> {
+    let ascii = |byte: &u8| byte.is_ascii_graphic() || byte.is_ascii_whitespace();
+    let width = match bytes {
+        [0xFF, 0xFE, 0, 0, ..] | [0, 0, 0xFE, 0xFF, ..] => 32,
+        [0xFF, 0xFE, ..] | [0xFE, 0xFF, ..] => 16,
+        [first, 0, second, 0, ..] | [0, first, 0, second, ..] if ascii(first) && ascii(second) => {
+            16
+        }
+        [first, 0, 0, 0, second, 0, 0, 0, ..] | [0, 0, 0, first, 0, 0, 0, second, ..]
+            if ascii(first) && ascii(second) =>
+        {
+            32
+        }
+        _ => return None,
+    };
+    Some(format!(
+        "UTF-{width} text: iconv -f UTF-{width} -t UTF-8 makes a text of it that can be read"
+    ))
+}
+
+fn of_text(text: &[u8]) -> Option<String> {
+    let text = str::from_utf8(text).ok()?;
+    if text.is_empty() || text.contains(|c: char| c.is_control() && !c.is_whitespace()) {
+        return None;
+    }
+    let lower: String = text.chars().take(400).collect::<String>().to_lowercase();
+    let dense: String = text.chars().filter(|c| !c.is_whitespace()).collect();
+    let boundary = Scan::of(text.as_bytes()).boundaries.into_iter().next();
+    Some(if let Some(boundary) = boundary {
+        crate::pem::damaged(&boundary)
+    } else if lower.starts_with("<!doctype html") || lower.contains("<html") {
+        "an HTML page: what a web server says, not the file itself".into()
+    } else if lower.starts_with('<') {
+        "XML".into()
+    } else if text.starts_with(['{', '[']) {
+        "JSON".into()
+    } else if text.contains("-----BEGIN ") {
+        "text with a PEM block that does not begin its line".into()
+    } else if dense.len().is_multiple_of(2) && dense.chars().all(|c| c.is_ascii_hexdigit()) {
+        "hexadecimal digits: xxd -r -p makes bytes of them".into()
+    } else if is_base64(&dense) {
+        "base64 without the lines -----BEGIN CERTIFICATE----- before it and -----END \
+         CERTIFICATE----- behind it"
+            .into()
+    } else {
+        "text without a PEM block".into()
+    })
+}
+
+fn is_base64(text: &str) -> bool {
+    let digit = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '/' | '-' | '_');
+    text.len() >= 64 && text.trim_end_matches('=').chars().all(digit)
+}
+
+/// Names a structure of ASN.1.
+fn structure(bytes: &[u8]) -> Option<&'static str> {
+    let whole = match Element::first(bytes) {
+        Ok((whole, _)) => whole,
+        // Whatever it was to be.
+        Err(NoElement::Cut(_)) if bytes.first() == Some(&SEQUENCE) => {
+            return Some("the beginning of something whose end is not there");
+        }
+        Err(_) => return None,
+    };
+    let parts = whole.children_of(SEQUENCE)?;
+    let tags: Vec<u8> = parts.iter().map(|part| part.tag).collect();
+    let inner = parts.first().and_then(|first| first.children());
+    let inner = inner.unwrap_or_default();
+    let inside: Vec<u8> = inner.iter().map(|part| part.tag).collect();
+    let names = |oid: &[u8]| parts.first().is_some_and(|it| it.content.starts_with(oid));
+    Some(match (&tags[..], &inside[..]) {
+        ([OBJECT_IDENTIFIER, ..], _) if names(PKCS7) || names(CMS) => PKCS7_IS,
+        ([OBJECT_IDENTIFIER, ..], _) if names(TSS2) => {
+            "a key that a TPM wrapped, not a certificate"
+        }
+        ([INTEGER, SEQUENCE, ..], _) if is_pkcs12(&parts) => {
+            "PKCS#12: openssl pkcs12 -in … -nokeys -clcerts takes the certificate out of it"
+        }
+        ([INTEGER, SEQUENCE, OCTET_STRING, ..], _)
+        | ([INTEGER, OCTET_STRING, ..], _)
+        | ([INTEGER, INTEGER, INTEGER, INTEGER, ..], _)
+        | ([SEQUENCE, OCTET_STRING], [OBJECT_IDENTIFIER, ..]) => PRIVATE_KEY_IS,
+        ([SEQUENCE, BIT_STRING], [OBJECT_IDENTIFIER, ..]) | ([INTEGER, INTEGER], _) => {
+            PUBLIC_KEY_IS
+        }
+        ([SEQUENCE, SEQUENCE, BIT_STRING], _) => return Some(signed(&inside)),
+        ([SEQUENCE, ..], _) if parts.iter().all(|one| Parts::of(one.whole).is_some()) => {
+            "several certificates in one sequence (PkiPath): each has to stand for itself, as PEM \
+             or one behind the other"
+        }
+        ([ENUMERATED, ..], _) => "an answer about revocation (OCSP)",
+        _ => "something in ASN.1 that is no certificate",
+    })
+}
+
+/// Names what has an algorithm and a signature behind it, by the tags of what was signed.
+fn signed(inside: &[u8]) -> &'static str {
+    match inside {
+        [INTEGER, SEQUENCE, SEQUENCE, CONTEXT] | [INTEGER, SEQUENCE, SEQUENCE] => REQUEST_IS,
+        [INTEGER, SEQUENCE, SEQUENCE, UTC_TIME | GENERALIZED_TIME, ..]
+        | [SEQUENCE, SEQUENCE, UTC_TIME | GENERALIZED_TIME, ..] => CRL_IS,
+        [INTEGER, SEQUENCE, CONTEXT | SEQUENCE, SEQUENCE, INTEGER, ..]
+        | [
+            SEQUENCE | CONTEXT | 0xA1,
+            CONTEXT | SEQUENCE,
+            SEQUENCE,
+            INTEGER,
+            ..,
+        ] => ATTRIBUTES_IS,
+        _ => "a damaged certificate: its parts are not what they should be",
+    }
+}
+
+/// PFX (RFC 7292, section 4): version 3 and contents of PKCS#7.
+fn is_pkcs12(parts: &[Element]) -> bool {
+    let contents = parts.get(1).and_then(|contents| contents.children());
+    let kind = contents.and_then(|contents| contents.first().copied());
+    let is_pkcs7 = kind.is_some_and(|kind| kind.content.starts_with(PKCS7));
+    parts.first().is_some_and(|version| version.content == [3]) && is_pkcs7
+}

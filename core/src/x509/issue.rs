@@ -1,0 +1,300 @@
+//! Certificates and requests of the device's own (RFC 5280; RFC 2986), signed by its keys.
+
+use super::clock::now;
+use crate::key::{Curve, PublicKey};
+use crate::oid::{
+    ECDSA_WITH_SHA_256, ECDSA_WITH_SHA_384, ECDSA_WITH_SHA_512, SHA_256_WITH_RSA_ENCRYPTION,
+    SHA_384_WITH_RSA_ENCRYPTION, SHA_512_WITH_RSA_ENCRYPTION, SUBJECT_ALT_NAME,
+};
+use crate::tpm::{Hash, SignatureScheme};
+use crate::x509::Certificate;
+use log::warn;
+use signature::Keypair;
+use std::time::Duration;
+use x509_cert::builder::profile::BuilderProfile;
+use x509_cert::builder::{Builder, CertificateBuilder};
+use x509_cert::certificate::TbsCertificate;
+use x509_cert::der::asn1::{Any, BitString, GeneralizedTime, OctetString};
+use x509_cert::der::{DateTime, Decode, Encode};
+use x509_cert::ext::pkix::{AuthorityKeyIdentifier, KeyUsage, KeyUsages};
+use x509_cert::ext::{Extension, ToExtension};
+use x509_cert::name::Name;
+use x509_cert::request::RequestBuilder;
+use x509_cert::serial_number::SerialNumber;
+use x509_cert::spki::{
+    AlgorithmIdentifierOwned, Document, DynSignatureAlgorithmIdentifier, EncodePublicKey,
+    SubjectPublicKeyInfoOwned, SubjectPublicKeyInfoRef,
+};
+use x509_cert::time::{Time, Validity};
+
+/// EVE's habit: a clock that is a little late elsewhere must not refuse a new certificate.
+const BACKDATED: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Whom a certificate is to name.
+#[derive(Debug, Clone)]
+pub struct Subject {
+    name: Name,
+    alternative: Option<Extension>,
+}
+
+/// What a certificate or a request needs of the private key that signs it.
+pub(crate) struct CertificateSigner<'a, E> {
+    pub(crate) public: &'a PublicKey,
+    /// ECDSA or RSASSA-PKCS1-v1_5.
+    pub(crate) scheme: SignatureScheme,
+    /// Signs a digest of the scheme's hash: r ‖ s, each as wide as the curve's order, or a number
+    /// as wide as the modulus.
+    pub(crate) sign: &'a dyn Fn(&[u8]) -> Result<Vec<u8>, E>,
+}
+
+/// Why no certificate or request was made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum IssueError {
+    /// The text is no name for a subject.
+    Subject(String),
+    /// It cannot be encoded, or no random bytes were to be had.
+    Failed(String),
+}
+
+impl Subject {
+    /// The subject and the subjectAltName of another certificate: an LDevID names the same device
+    /// as its IDevID (IEEE 802.1AR, section 8.6).
+    pub(crate) fn copied(certificate: &Certificate) -> Result<Self, IssueError> {
+        let whose = || certificate.subject();
+        let name = certificate.subject_name().ok();
+        let name = name.and_then(|name| Name::from_der(&name.rewritten()?).ok());
+        let name = name.ok_or_else(|| {
+            IssueError::Failed(format!("the name {} cannot be written again", whose()))
+        })?;
+        let there = match certificate.extension(SUBJECT_ALT_NAME) {
+            Ok(there) => there,
+            Err(why) if name.is_empty() => {
+                return Err(IssueError::Failed(format!(
+                    "the only name of the device {why}"
+                )));
+            }
+            Err(why) => {
+                warn!("the subjectAltName of {} {why}: it is not copied", whose());
+                None
+            }
+        };
+        let alternative = match there {
+            Some(there) => Some(Extension {
+                extn_id: SUBJECT_ALT_NAME,
+                // With an empty subject nothing else names the device (RFC 5280, 4.2.1.6).
+                critical: name.is_empty(),
+                extn_value: OctetString::new(there.value).map_err(unencodable)?,
+            }),
+            None => None,
+        };
+        Ok(Self { name, alternative })
+    }
+
+    /// As RFC 4514 writes it, and nothing beside.
+    pub fn parse(text: &str) -> Result<Self, IssueError> {
+        let name = text.parse().map_err(|error| {
+            IssueError::Subject(format!(
+                "{text:?}: no subject ({error}); expected for example CN=web,O=Example"
+            ))
+        })?;
+        Ok(Self {
+            name,
+            alternative: None,
+        })
+    }
+
+    /// Of a service's key: its label, and nothing that tells of the device.
+    pub(crate) fn named(label: &str) -> Result<Self, IssueError> {
+        let special = |one: char| ",+\"\\<>;=#/".contains(one);
+        match label.chars().any(special) {
+            true => Err(IssueError::Subject(format!(
+                "{label}: no name for a subject; say it with --subject"
+            ))),
+            false => Self::parse(&format!("CN={label}")),
+        }
+    }
+
+    /// Of a device that nobody named: after its own key. No serialNumber, which would be a
+    /// device's (IEEE 802.1AR, section 8.6).
+    pub(crate) fn of_key(public: &PublicKey) -> Result<Self, IssueError> {
+        let digest = Hash::Sha256.digest(&[&public.info_der()]);
+        let digits = crate::key::hex(&digest[..8]);
+        Self::parse(&format!("CN=devid-{digits}"))
+    }
+}
+
+/// A certificate that the key itself signs, without end.
+///
+/// # Errors
+///
+/// The signer's own, or [`IssueError`].
+pub(crate) fn self_signed<E: From<IssueError>>(
+    subject: Subject,
+    signer: &CertificateSigner<'_, E>,
+) -> Result<Certificate, E> {
+    let mut serial = [0; 16];
+    getrandom::rand_core::TryRng::try_fill_bytes(&mut getrandom::SysRng, &mut serial)
+        .map_err(|error| IssueError::Failed(format!("no random bytes: {error}")))?;
+    serial[0] = serial[0] & 0x7F | 0x40;
+    // A clock that stands before the build is wrong; the build was before now in any case.
+    let from = now().unwrap_or_else(|built| built).unix_duration();
+    let from = DateTime::from_unix_duration(from.saturating_sub(BACKDATED)).map_err(unencodable)?;
+    // The builder writes it as UTCTime as long as that can be.
+    let from = Time::GeneralTime(GeneralizedTime::from_date_time(from));
+    let validity = Validity::new(from, Time::INFINITY);
+    let info = SubjectPublicKeyInfoOwned::from_der(&signer.public.info_der());
+    let builder = CertificateBuilder::new(
+        SelfIssued(subject),
+        SerialNumber::new(&serial).map_err(unencodable)?,
+        validity,
+        info.map_err(unencodable)?,
+    );
+    let certificate = signed(builder.map_err(unbuildable)?, signer)?;
+    let der = certificate.to_der().map_err(unencodable)?;
+    Ok(Certificate::from_der(&der).map_err(|error| IssueError::Failed(error.to_string()))?)
+}
+
+/// A PKCS#10 request, PEM.
+///
+/// # Errors
+///
+/// The signer's own, or [`IssueError`].
+pub(crate) fn request<E: From<IssueError>>(
+    subject: Subject,
+    signer: &CertificateSigner<'_, E>,
+) -> Result<String, E> {
+    let mut builder = RequestBuilder::new(subject.name).map_err(unbuildable)?;
+    let usage = KeyUsage(KeyUsages::DigitalSignature.into());
+    builder.add_extension(&usage).map_err(unencodable)?;
+    if let Some(alternative) = subject.alternative {
+        builder.add_extension(alternative).map_err(unencodable)?;
+    }
+    let request = signed(builder, signer)?;
+    use x509_cert::der::EncodePem;
+    let pem = request.to_pem(x509_cert::der::pem::LineEnding::LF);
+    Ok(pem.map_err(unencodable)?)
+}
+
+/// Not by `Builder::build`: that would take the TPM's own words out of an error.
+fn signed<B: Builder, E: From<IssueError>>(
+    mut builder: B,
+    signer: &CertificateSigner<'_, E>,
+) -> Result<B::Output, E> {
+    let described = Described {
+        public: signer.public.clone(),
+        scheme: signer.scheme,
+    };
+    let message = builder.finalize(&described).map_err(unbuildable)?;
+    let signature = (signer.sign)(&signer.scheme.hash().digest(&[&message]))?;
+    let signature = match signer.public {
+        PublicKey::Ec { curve, .. } => sig_value(*curve, &signature)?,
+        PublicKey::Rsa { .. } => signature,
+    };
+    let bits = BitString::from_bytes(&signature).map_err(unencodable)?;
+    Ok(builder.assemble(bits, &described).map_err(unbuildable)?)
+}
+
+/// The profile of IEEE 802.1AR, section 8, for what a device says of itself.
+struct SelfIssued(Subject);
+
+impl BuilderProfile for SelfIssued {
+    fn get_issuer(&self, subject: &Name) -> Name {
+        subject.clone()
+    }
+
+    fn get_subject(&self) -> Name {
+        self.0.name.clone()
+    }
+
+    fn build_extensions(
+        &self,
+        _: SubjectPublicKeyInfoRef<'_>,
+        issuer: SubjectPublicKeyInfoRef<'_>,
+        tbs: &TbsCertificate,
+    ) -> x509_cert::builder::Result<Vec<Extension>> {
+        let mut extensions = Vec::new();
+        let usage = KeyUsage(KeyUsages::DigitalSignature.into());
+        extensions.push(usage.to_extension(tbs.subject(), &extensions)?);
+        let authority = AuthorityKeyIdentifier::try_from(issuer)?;
+        extensions.push(authority.to_extension(tbs.subject(), &extensions)?);
+        extensions.extend(self.0.alternative.clone());
+        Ok(extensions)
+    }
+}
+
+/// r ‖ s as ECDSA-Sig-Value (RFC 3279, section 2.2.3).
+fn sig_value(curve: Curve, signature: &[u8]) -> Result<Vec<u8>, IssueError> {
+    macro_rules! through {
+        ($curve:ident) => {
+            $curve::ecdsa::Signature::from_slice(signature)
+                .map(|signature| signature.to_der().as_bytes().to_vec())
+                .map_err(|error| IssueError::Failed(error.to_string()))
+        };
+    }
+    match curve {
+        Curve::P256 => through!(p256),
+        Curve::P384 => through!(p384),
+        Curve::P521 => through!(p521),
+    }
+}
+
+/// What x509-cert wants to know of a signer; it does not sign.
+struct Described {
+    public: PublicKey,
+    scheme: SignatureScheme,
+}
+
+#[derive(Clone)]
+struct Info(Vec<u8>);
+
+impl Keypair for Described {
+    type VerifyingKey = Info;
+
+    fn verifying_key(&self) -> Info {
+        Info(self.public.info_der())
+    }
+}
+
+impl EncodePublicKey for Info {
+    fn to_public_key_der(&self) -> x509_cert::spki::Result<Document> {
+        Ok(Document::try_from(self.0.as_slice())?)
+    }
+}
+
+impl DynSignatureAlgorithmIdentifier for Described {
+    fn signature_algorithm_identifier(&self) -> x509_cert::spki::Result<AlgorithmIdentifierOwned> {
+        let (oid, parameters) = match self.scheme {
+            SignatureScheme::Ecdsa(Hash::Sha384) => (ECDSA_WITH_SHA_384, None),
+            SignatureScheme::Ecdsa(Hash::Sha512) => (ECDSA_WITH_SHA_512, None),
+            SignatureScheme::Ecdsa(_) => (ECDSA_WITH_SHA_256, None),
+            SignatureScheme::Rsassa(Hash::Sha384) => {
+                (SHA_384_WITH_RSA_ENCRYPTION, Some(Any::null()))
+            }
+            SignatureScheme::Rsassa(Hash::Sha512) => {
+                (SHA_512_WITH_RSA_ENCRYPTION, Some(Any::null()))
+            }
+            SignatureScheme::Rsassa(_) | SignatureScheme::Rsapss(_) => {
+                (SHA_256_WITH_RSA_ENCRYPTION, Some(Any::null()))
+            }
+        };
+        Ok(AlgorithmIdentifierOwned { oid, parameters })
+    }
+}
+
+fn unencodable(error: x509_cert::der::Error) -> IssueError {
+    IssueError::Failed(format!("X.509: {error}"))
+}
+
+fn unbuildable(error: x509_cert::builder::Error) -> IssueError {
+    IssueError::Failed(format!("X.509: {error}"))
+}
+
+impl std::fmt::Display for IssueError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Subject(why) | Self::Failed(why) => f.write_str(why),
+        }
+    }
+}
+
+impl std::error::Error for IssueError {}

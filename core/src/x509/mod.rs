@@ -1,0 +1,32 @@
+//! X.509: certificates, their paths, profiles and lists of revoked ones (RFC 5280; IEEE 802.1AR).
+
+mod certificate;
+pub(crate) mod checks;
+pub(crate) mod clock;
+pub(crate) mod comparison;
+pub(crate) mod crl;
+mod decode;
+pub(crate) mod device;
+pub(crate) mod extension;
+pub(crate) mod extensions;
+pub(crate) mod files;
+mod forms;
+pub(crate) mod general_names;
+pub(crate) mod issue;
+pub(crate) mod names;
+mod parts;
+pub(crate) mod path;
+pub(crate) mod profile;
+mod reading;
+#[cfg(test)]
+pub(crate) mod samples;
+mod time;
+
+pub use certificate::Certificate;
+pub use checks::{Outcome, Point};
+pub use decode::{NoCertificate, Unreadable};
+pub use issue::{IssueError, Subject};
+pub use profile::{HardwareModule, Meaning, Profile};
+pub use reading::Reading;
+pub(crate) use reading::is_certificate_label;
+pub use time::{Day, Time};

@@ -1,0 +1,70 @@
+//! Where the parts of a certificate are (RFC 5280, section 4.1).
+
+use crate::ber::{BIT_STRING, Element, INTEGER, SEQUENCE};
+use std::ops::Range;
+
+const VERSION: u8 = 0xA0;
+
+/// Where the parts of a certificate are in its bytes, each with its header.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Parts {
+    pub(super) signed: Range<usize>,
+    /// Empty for the first version, which is not named.
+    pub(super) version: Range<usize>,
+    pub(super) serial: Range<usize>,
+    pub(super) signed_algorithm: Range<usize>,
+    pub(super) issuer: Range<usize>,
+    pub(super) validity: Range<usize>,
+    pub(super) subject: Range<usize>,
+    pub(super) key_info: Range<usize>,
+    /// What follows: unique identifiers and extensions.
+    pub(super) rest: Range<usize>,
+    pub(super) algorithm: Range<usize>,
+    pub(super) signature: Range<usize>,
+}
+
+impl Parts {
+    /// `None` for what is no certificate.
+    pub(super) fn of(der: &[u8]) -> Option<Self> {
+        let [signed, algorithm, signature] = Element::only(der)?.children_of(SEQUENCE)?[..] else {
+            return None;
+        };
+        if (algorithm.tag, signature.tag) != (SEQUENCE, BIT_STRING) || signed.tag != SEQUENCE {
+            return None;
+        }
+        let at = |part: &[u8]| {
+            let start = part.as_ptr().addr() - der.as_ptr().addr();
+            start..start + part.len()
+        };
+        let mut rest = signed.content;
+        let mut next = |tag: u8| {
+            let (element, behind) = Element::first(rest).ok()?;
+            (element.tag == tag).then(|| {
+                rest = behind;
+                at(element.whole)
+            })
+        };
+        let version = next(VERSION);
+        let serial = next(INTEGER)?;
+        let [signed_algorithm, issuer, validity, subject, key_info] = [
+            next(SEQUENCE)?,
+            next(SEQUENCE)?,
+            next(SEQUENCE)?,
+            next(SEQUENCE)?,
+            next(SEQUENCE)?,
+        ];
+        Some(Self {
+            signed: at(signed.whole),
+            version: version.unwrap_or(serial.start..serial.start),
+            serial,
+            signed_algorithm,
+            issuer,
+            validity,
+            subject,
+            key_info,
+            rest: at(rest),
+            algorithm: at(algorithm.whole),
+            signature: at(signature.whole),
+        })
+    }
+}

@@ -1,0 +1,144 @@
+//! Chains that other people's CAs made, and OpenSSL's answer to each.
+
+use super::*;
+use crate::x509::checks::{Outcome, profile_points};
+use crate::x509::samples::in_year;
+
+macro_rules! chain {
+    ($name:literal) => {
+        (
+            $name,
+            include_bytes!(concat!("../../../testdata/chains/", $name, ".leaf.pem")).as_slice(),
+            include_bytes!(concat!("../../../testdata/chains/", $name, ".ca.pem")).as_slice(),
+        )
+    };
+}
+
+fn ends(leaf: &[u8], ca: &[u8]) -> Way {
+    let all = |pem| Certificate::parse_all(pem).unwrap();
+    way(&all(leaf)[0], &all(ca), &[], Some(in_year(2026)))
+}
+
+#[test]
+fn what_openssl_verifies_is_verified() {
+    for (name, leaf, ca) in [
+        chain!("critical-policies-anypolicy"),
+        chain!("critical-policies-cps"),
+        chain!("bc-boolean-01"),
+        chain!("pathlen-1000"),
+        chain!("root-v1"),
+        chain!("name-printable-and-utf8"),
+    ] {
+        let found = ends(leaf, ca);
+        assert!(
+            matches!(&found, Way::Trusted(path) if path.len() == 2),
+            "{name}: {found:?}"
+        );
+    }
+}
+
+#[test]
+fn what_is_not_verified_says_why() {
+    for ((name, leaf, ca), why) in [
+        (
+            chain!("keyusage-3-bytes-no-certsign"),
+            "cannot be read, or has it twice: keyUsage",
+        ),
+        (
+            chain!("keyusage-twice"),
+            "cannot be read, or has it twice: keyUsage",
+        ),
+        (chain!("two-algorithms"), "names one algorithm inside"),
+        (
+            chain!("issuer-brainpool"),
+            "the key of CN=Example Issuing CA,O=Example Devices is of a kind that is not known here \
+             (id-ecPublicKey, 1.2.840.10045.2.1, brainpoolP256r1, 1.3.36.3.3.2.8.1.1.7)",
+        ),
+        (chain!("issuer-rsa2047"), "1.2.840.113549.1.1.1, 2047 bits)"),
+        (chain!("issuer-ed25519"), "(id-Ed25519, 1.3.101.112)"),
+    ] {
+        match ends(leaf, ca) {
+            Way::Broken(said) => assert!(said.contains(why), "{name}: {said}"),
+            other => panic!("{name}: {other:?}"),
+        }
+    }
+}
+
+/// Three bytes, of which the first says digitalSignature.
+#[test]
+fn a_key_usage_that_cannot_be_read_is_not_absent() {
+    let leaf = include_bytes!("../../../testdata/shapes/ku-3bytes.der");
+    let leaf = Certificate::from_der(leaf).unwrap();
+    let points = profile_points(&leaf);
+    let usage = points.iter().find(|one| one.name == "key usage").unwrap();
+    assert_eq!(usage.to_string(), "key usage: cannot be read");
+    assert_eq!(usage.outcome, Outcome::Failed);
+}
+
+#[test]
+fn extensions_that_are_there_twice_or_broken_fail_at_their_point() {
+    for (der, name) in [
+        (
+            &include_bytes!("../../../testdata/shapes/ext-dup.der")[..],
+            "hardware module name",
+        ),
+        (
+            include_bytes!("../../../testdata/shapes/bc-badvalue.der"),
+            "basic constraints",
+        ),
+    ] {
+        let leaf = Certificate::from_der(der).unwrap();
+        let points = profile_points(&leaf);
+        let wrong = points.iter().filter(|one| one.outcome == Outcome::Failed);
+        let wrong: Vec<_> = wrong.collect();
+        assert!(
+            matches!(wrong[..], [one] if one.name == name && one.text.contains("cannot be read")),
+            "{wrong:?}"
+        );
+    }
+}
+
+/// Odd certificates of one CA, which OpenSSL 3.0 verifies, or does not.
+#[test]
+fn odd_leaves_are_verified_as_openssl_verifies_them() {
+    macro_rules! shape {
+        ($name:literal) => {
+            (
+                $name,
+                &include_bytes!(concat!("../../../testdata/shapes/", $name))[..],
+            )
+        };
+    }
+    let root = include_bytes!("../../../testdata/shapes/root.pem");
+    for (name, der) in [
+        shape!("nb-year1.der"),
+        shape!("nb-1949.der"),
+        shape!("nb-utc1950.der"),
+        shape!("crit-true-01.der"),
+        shape!("str-universal.der"),
+        shape!("rdn-multi-unsorted.der"),
+        shape!("san-x400.der"),
+        shape!("san-uri-utf8.der"),
+        shape!("san-dns-underscore-utf8.der"),
+        shape!("str-bmp.der"),
+        shape!("str-t61.der"),
+        shape!("spki-ec-hybrid.der"),
+        shape!("spki-rsa-pss-oid.der"),
+        shape!("sub-empty-san-dirname-sn.der"),
+    ] {
+        let found = ends(der, root);
+        assert!(matches!(found, Way::Trusted(_)), "{name}: {found:?}");
+    }
+    for ((name, der), why) in [
+        (shape!("attr-nonstring-sn.der"), "the subject of"),
+        (shape!("spki-ec-explicit.der"), "the kind of its key"),
+        (shape!("spki-ec-ecdh-oid.der"), "the kind of its key"),
+        (shape!("bc-badvalue.der"), "basicConstraints"),
+        (shape!("ext-dup.der"), "subjectAltName"),
+    ] {
+        match ends(der, root) {
+            Way::Broken(said) => assert!(said.contains(why), "{name}: {said}"),
+            other => panic!("{name}: {other:?}"),
+        }
+    }
+}

@@ -1,0 +1,116 @@
+use crate::oid::{INHIBIT_ANY_POLICY, POLICY_CONSTRAINTS, POLICY_MAPPINGS};
+use crate::x509::path::{Way, way};
+use crate::x509::samples::{
+    ANY_POLICY as ANY, Extension, IS_CA, POLICY_3, POLICY_4, Party, Sample,
+};
+
+const EXPLICIT: Extension = (POLICY_CONSTRAINTS, true, "3003800100");
+const EXPLICIT_BELOW: Extension = (POLICY_CONSTRAINTS, true, "3003800101");
+const NO_MAPPING: Extension = (POLICY_CONSTRAINTS, true, "3006800100810100");
+const NO_ANY: Extension = (INHIBIT_ANY_POLICY, true, "020100");
+const NO_ANY_BELOW: Extension = (INHIBIT_ANY_POLICY, true, "020101");
+/// 1.2.3 is called 1.2.4 from here on.
+const MAPS: Extension = (POLICY_MAPPINGS, true, "300a300806022a0306022a04");
+
+/// A path from a root over a CA to a leaf, each with what it says.
+fn ends(root: &[Extension], ca: &[Extension], leaf: &[Extension]) -> Result<(), String> {
+    let (top, middle) = (Party::new("CN=root", 1), Party::new("CN=ca", 3));
+    let device = Party::new("CN=device", 2);
+    let root = top.certified_by(&top, &[&[IS_CA], root].concat());
+    let ca = middle.certified_by(&top, &[&[IS_CA], ca].concat());
+    let sample = Sample {
+        extensions: leaf.to_vec(),
+        ..Sample::of_device()
+    };
+    match way(&sample.issued(&middle, &device), &[root], &[ca], None) {
+        Way::Trusted(_) => Ok(()),
+        Way::Broken(why) => Err(why),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn policies_alone_never_fail_a_path() {
+    let critical = |one: Extension| (one.0, true, one.2);
+    for (root, ca, leaf) in [
+        (&[][..], &[critical(POLICY_3)][..], &[][..]),
+        (&[], &[critical(POLICY_3)], &[critical(POLICY_4)]),
+        (&[critical(POLICY_3)], &[critical(POLICY_4)], &[]),
+        (&[], &[POLICY_3, MAPS], &[POLICY_3]),
+        (&[], &[ANY, NO_ANY], &[ANY]),
+        (&[], &[NO_ANY], &[]),
+    ] {
+        assert_eq!(ends(root, ca, leaf), Ok(()), "{root:?} {ca:?} {leaf:?}");
+    }
+}
+
+#[test]
+fn a_required_policy_must_be_valid_all_along() {
+    for (root, ca, leaf, good) in [
+        (&[][..], &[EXPLICIT][..], &[][..], false),
+        (&[], &[EXPLICIT], &[POLICY_3], false),
+        (&[], &[EXPLICIT, POLICY_3], &[], false),
+        (&[], &[EXPLICIT, POLICY_3], &[POLICY_4], false),
+        (&[], &[EXPLICIT, POLICY_3], &[POLICY_3], true),
+        (&[], &[EXPLICIT, POLICY_3], &[ANY], true),
+        (&[], &[EXPLICIT, ANY], &[POLICY_3], true),
+        // After one more certificate, which is the leaf itself.
+        (&[], &[EXPLICIT_BELOW], &[], false),
+        (&[], &[EXPLICIT_BELOW, POLICY_3], &[POLICY_3], true),
+        // The trusted certificate says it.
+        (&[EXPLICIT], &[POLICY_3], &[POLICY_3], true),
+        (&[EXPLICIT], &[POLICY_3], &[], false),
+        (&[EXPLICIT, POLICY_3], &[POLICY_4], &[POLICY_4], false),
+        (&[EXPLICIT, POLICY_3], &[POLICY_3], &[POLICY_3], true),
+        // The leaf requires it of itself.
+        (&[], &[POLICY_3], &[EXPLICIT], false),
+        (&[], &[POLICY_3], &[EXPLICIT, POLICY_3], true),
+    ] {
+        let found = ends(root, ca, leaf);
+        assert_eq!(found.is_ok(), good, "{root:?} {ca:?} {leaf:?}: {found:?}");
+        if let Err(why) = found {
+            assert!(why.contains("requires a policy"), "{why}");
+        }
+    }
+}
+
+#[test]
+fn any_policy_and_mappings_hold_as_long_as_nobody_inhibits_them() {
+    for (root, ca, leaf, good) in [
+        (
+            &[][..],
+            &[EXPLICIT, POLICY_3, NO_ANY][..],
+            &[ANY][..],
+            false,
+        ),
+        (&[], &[EXPLICIT, POLICY_3, NO_ANY_BELOW], &[ANY], true),
+        (&[NO_ANY], &[EXPLICIT, ANY], &[POLICY_3], false),
+        (&[NO_ANY_BELOW], &[EXPLICIT, ANY], &[POLICY_3], true),
+        (&[], &[EXPLICIT, POLICY_3, MAPS], &[POLICY_4], true),
+        (&[], &[EXPLICIT, POLICY_3, MAPS], &[POLICY_3], false),
+        (&[], &[EXPLICIT, POLICY_4, MAPS], &[POLICY_4], true),
+        (&[], &[EXPLICIT, ANY, MAPS], &[POLICY_4], true),
+        (&[NO_MAPPING], &[POLICY_3, MAPS], &[POLICY_4], false),
+        (&[NO_MAPPING], &[POLICY_3, MAPS], &[POLICY_3], false),
+        (&[NO_MAPPING], &[POLICY_4, MAPS], &[POLICY_4], true),
+    ] {
+        let found = ends(root, ca, leaf);
+        assert_eq!(found.is_ok(), good, "{root:?} {ca:?} {leaf:?}: {found:?}");
+    }
+}
+
+#[test]
+fn a_mapping_of_any_policy_fails() {
+    for value in [
+        "300c300a0604551d200006022a03",
+        "300c300a06022a030604551d2000",
+    ] {
+        for critical in [false, true] {
+            let maps = (POLICY_MAPPINGS, critical, value);
+            for (root, ca) in [(&[][..], &[ANY, maps][..]), (&[maps], &[])] {
+                let why = ends(root, ca, &[]).unwrap_err();
+                assert!(why.contains("maps anyPolicy"), "{why}");
+            }
+        }
+    }
+}

@@ -1,0 +1,399 @@
+//! Mutated chains, of which OpenSSL is asked, too: what it refuses is never verified here, and
+//! where it verifies and we do not, the reason is a row of a list.
+//!
+//! `DEVID_CHAIN_CASES=N` asks for so many cases, `DEVID_CHAIN_SEED=N` for others. Each case has a
+//! number of its own: with that as the seed and one case, `DEVID_CHAIN_KEEP=DIR` keeps its
+//! certificates.
+
+mod draft;
+mod mutations;
+mod values;
+
+use super::*;
+use crate::x509::checks::{Outcome, Point, profile_points, validity_point};
+use crate::x509::samples::in_year;
+use draft::Keys;
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+const CASES: usize = 3000;
+const SEED: usize = 20_261_128;
+
+/// Where OpenSSL verifies and we do not: words of our reason, and why it stands.
+const STRICTER: &[(&str, &str)] = &[
+    (
+        "basic constraints: CA:TRUE",
+        "a device's certificate must not be a CA's (802.1AR, 8)",
+    ),
+    (
+        "digitalSignature is missing",
+        "a device's key signs (802.1AR, 8)",
+    ),
+    ("issuer: none", "an issuer has a name (RFC 5280, 4.1.2.4)"),
+    (
+        "extension that cannot be read, or has it twice",
+        "no extension is there twice (RFC 5280, 4.2); each that counts is DER, whole, with nothing \
+         behind it, and not empty",
+    ),
+    ("critical extension", "critical, and not evaluated here"),
+    (
+        "is not a CA's",
+        "a CA of version 3 has basicConstraints (RFC 5280, 4.2.1.9)",
+    ),
+    ("SHA-1", "SHA-1 proves nothing"),
+    (
+        "signed by an algorithm that is not known",
+        "neither ECDSA nor RSA with SHA-2",
+    ),
+    (
+        "of a kind that is not known here",
+        "a key on another curve, or of another kind or size",
+    ),
+    (
+        "is refused: it",
+        "RFC 3820 and RFC 3779 are not evaluated here",
+    ),
+    (
+        "requires a policy",
+        "what the trusted certificate says of policies counts as well (RFC 5937)",
+    ),
+    ("maps anyPolicy", "of the trusted certificate, too"),
+    (
+        "is not understood here",
+        "names that are not compared (e-mail, URI, registeredID)",
+    ),
+    (
+        "cannot be read",
+        "the certificate is not what RFC 5280 describes",
+    ),
+];
+
+/// OpenSSL looks at policies only when asked, and takes any only if that is said.
+const POLICIES: &[&str] = &["-policy_check", "-policy", "2.5.29.32.0"];
+
+/// Numbers that are the same each time (xorshift64*).
+struct Random(u64);
+
+impl Random {
+    fn new(seed: usize) -> Self {
+        let mut random = Self((seed as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
+        for _ in 0..8 {
+            random.next();
+        }
+        random
+    }
+
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_F491_4F6C_DD1D)
+    }
+
+    fn below(&mut self, count: usize) -> usize {
+        (self.next() >> 33) as usize % count
+    }
+
+    fn byte(&mut self) -> u8 {
+        self.next().to_le_bytes()[5]
+    }
+
+    fn of<T: Clone>(&mut self, all: &[T]) -> T {
+        all[self.below(all.len())].clone()
+    }
+}
+
+/// One question to both.
+struct Case {
+    done: Vec<&'static str>,
+    /// The leaf first.
+    chain: Vec<Vec<u8>>,
+    trusted: usize,
+}
+
+impl Case {
+    fn new(keys: &Keys, seed: usize) -> Self {
+        let mut random = Random::new(seed);
+        let (mut chain, trusted) = mutations::base(keys, &mut random);
+        let mut done = Vec::new();
+        if random.below(8) == 0 {
+            done.push(mutations::restructure(&mut chain, &mut random));
+        }
+        for _ in 0..random.below(4) {
+            let at = random.below(chain.len());
+            done.push(mutations::mutate(&mut chain[at], &mut random));
+        }
+        let mut chain: Vec<_> = chain.iter().map(|draft| draft.build(keys)).collect();
+        if chain.len() == 3 && trusted == 1 && random.below(20) == 0 {
+            done.push("a missing CA");
+            chain.remove(1);
+        }
+        Self {
+            done,
+            chain,
+            trusted,
+        }
+    }
+
+    fn trusted(&self) -> &[Vec<u8>] {
+        &self.chain[self.chain.len() - self.trusted..]
+    }
+
+    fn others(&self) -> &[Vec<u8>] {
+        let rest = &self.chain[..self.chain.len() - self.trusted];
+        rest.get(1..).unwrap_or_default()
+    }
+
+    /// As `devid verify` has it of a key that signed; gives the way.
+    fn ours(&self) -> Result<Vec<Certificate>, String> {
+        let now = in_year(2026);
+        let read = |all: &[Vec<u8>]| -> Vec<Certificate> {
+            let all = all.iter().map(|der| Certificate::from_der(der));
+            all.filter_map(Result::ok).collect()
+        };
+        let leaf = Certificate::from_der(&self.chain[0]).map_err(|why| why.to_string())?;
+        let (trusted, others) = (read(self.trusted()), read(self.others()));
+        let path = match way(&leaf, &trusted, &others, Some(now)) {
+            Way::Trusted(path) => path,
+            Way::Open(issuer) => return Err(format!("open: {issuer}")),
+            Way::SelfSigned => return Err("self-signed".into()),
+            Way::Broken(why) => return Err(why),
+        };
+        let mut points = profile_points(&leaf);
+        points.push(validity_point(&leaf, Ok(now)));
+        let mut failed = points.iter().filter(|one| one.outcome == Outcome::Failed);
+        match failed.next().map(Point::to_string) {
+            Some(why) => Err(why),
+            None if leaf.public_key().is_none() => {
+                Err("the key is of a kind that is not known here".into())
+            }
+            None => Ok(path),
+        }
+    }
+
+    /// What OpenSSL says against a way if it is given nothing else. Of two CAs of one name it takes
+    /// the trusted one: then it is asked of each step for itself.
+    fn step_by_step(&self, way: &[Certificate], folder: &Path) -> Result<(), String> {
+        let der =
+            |all: &[Certificate]| -> Vec<_> { all.iter().map(|one| one.der().to_vec()).collect() };
+        let (end, below) = way.split_last().unwrap();
+        let between = der(below.get(1..).unwrap_or_default());
+        let whole = self.openssl(&der(std::slice::from_ref(end)), &between, folder, POLICIES);
+        let is_end = |one: &Certificate| is_same_name(one.subject_der(), end.subject_der());
+        if whole.is_ok() || !below.iter().skip(1).any(is_end) {
+            return whole;
+        }
+        for pair in way.windows(2) {
+            let step = Self {
+                done: Vec::new(),
+                chain: der(pair),
+                trusted: 1,
+            };
+            step.openssl(step.trusted(), &[], folder, POLICIES)?;
+        }
+        Ok(())
+    }
+
+    /// What OpenSSL says against it.
+    fn openssl(
+        &self,
+        trusted: &[Vec<u8>],
+        others: &[Vec<u8>],
+        folder: &Path,
+        more: &[&str],
+    ) -> Result<(), String> {
+        let pem = |all: &[Vec<u8>]| {
+            let all = all
+                .iter()
+                .map(|der| crate::pem::render("CERTIFICATE", der).unwrap());
+            all.collect::<String>()
+        };
+        let write = |name: &str, all: &[Vec<u8>]| {
+            let path = folder.join(name);
+            std::fs::write(&path, pem(all)).unwrap();
+            path
+        };
+        let mut command = Command::new("openssl");
+        command.env("OPENSSL_CONF", "/dev/null");
+        command.args([
+            "verify",
+            "-partial_chain",
+            "-no-CApath",
+            "-no-CAstore",
+            "-no-CAfile",
+        ]);
+        command.args([
+            "-attime",
+            &in_year(2026).unix_duration().as_secs().to_string(),
+        ]);
+        command.args(more);
+        command.arg("-trusted").arg(write("trusted", trusted));
+        if !others.is_empty() {
+            command.arg("-untrusted").arg(write("others", others));
+        }
+        command.arg(write("leaf", &self.chain[..1]));
+        let output = command.output().unwrap();
+        match output.status.success() {
+            true => Ok(()),
+            false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
+        }
+    }
+}
+
+struct Answers {
+    ours: Result<Vec<Certificate>, String>,
+    plain: Result<(), String>,
+    /// Asked where OpenSSL verifies, and policies may be why we do not, or why it should not.
+    of_policies: Result<(), String>,
+    /// Where only we verify: what OpenSSL says if it is given our way and nothing else.
+    of_our_way: Result<(), String>,
+}
+
+impl Answers {
+    fn of(case: &Case, folder: &Path) -> Self {
+        let ours = case.ours();
+        let plain = case.openssl(case.trusted(), case.others(), folder, &[]);
+        let mut of_policies = Ok(());
+        let mut of_our_way = Err(String::new());
+        let may_be_of_policies = match &ours {
+            Ok(_) => true,
+            Err(why) => ["requires a policy", "maps anyPolicy"]
+                .iter()
+                .any(|it| why.contains(it)),
+        };
+        if plain.is_ok() && may_be_of_policies {
+            of_policies = case.openssl(case.trusted(), case.others(), folder, POLICIES);
+        }
+        if let (Ok(way), true) = (&ours, plain.is_err() || of_policies.is_err()) {
+            of_our_way = case.step_by_step(way, folder);
+        }
+        Self {
+            ours,
+            plain,
+            of_policies,
+            of_our_way,
+        }
+    }
+}
+
+#[derive(Default)]
+struct Counts {
+    cases: usize,
+    both_verify: usize,
+    both_refuse: usize,
+    /// OpenSSL verifies the way that was found here, but looked for another: it goes on from a
+    /// trusted certificate to one above it, and of two issuers it tries only one.
+    other_way: usize,
+    stricter: BTreeMap<&'static str, usize>,
+    /// Refused by OpenSSL, verified here; or refused here for a reason that is no row.
+    wrong: Vec<String>,
+    /// By what was done: cases, and how many of them OpenSSL verifies.
+    done: BTreeMap<&'static str, [usize; 2]>,
+}
+
+impl Counts {
+    fn take(&mut self, case: &Case, seed: usize, answers: Answers) {
+        self.cases += 1;
+        for what in &case.done {
+            let counts = self.done.entry(what).or_default();
+            counts[0] += 1;
+            counts[1] += usize::from(answers.plain.is_ok());
+        }
+        let wrong = match (answers.ours, answers.plain.and(answers.of_policies)) {
+            (Ok(_), Ok(())) => {
+                self.both_verify += 1;
+                return;
+            }
+            (Err(_), Err(_)) => {
+                self.both_refuse += 1;
+                return;
+            }
+            (Ok(_), Err(_)) if answers.of_our_way.is_ok() => {
+                self.other_way += 1;
+                return;
+            }
+            (Ok(_), Err(why)) => format!("verified here; OpenSSL: {why}"),
+            (Err(why), Ok(())) => match STRICTER.iter().find(|(words, _)| why.contains(words)) {
+                Some((words, _)) => {
+                    *self.stricter.entry(words).or_default() += 1;
+                    return;
+                }
+                None => format!("verified by OpenSSL; here: {why}"),
+            },
+        };
+        self.wrong.push(format!("{seed}: {:?}: {wrong}", case.done));
+    }
+
+    fn table(&self) -> String {
+        let mut text = format!(
+            "{} cases: {} verified by both, {} refused by both\n",
+            self.cases, self.both_verify, self.both_refuse
+        );
+        writeln!(
+            text,
+            "{:6} verified here only: by a way that OpenSSL did not look for",
+            self.other_way
+        )
+        .unwrap();
+        for (words, why) in STRICTER {
+            let count = self.stricter.get(words).copied().unwrap_or_default();
+            writeln!(text, "{count:6} refused here only: {words:?} ({why})").unwrap();
+        }
+        for (what, [cases, verified]) in &self.done {
+            writeln!(
+                text,
+                "{cases:6} with {what}, {verified} verified by OpenSSL"
+            )
+            .unwrap();
+        }
+        text
+    }
+}
+
+fn setting(name: &str, default: usize) -> usize {
+    let said = std::env::var(name);
+    said.map_or(default, |said| said.parse().unwrap())
+}
+
+#[test]
+fn what_openssl_refuses_is_never_verified() {
+    let (cases, first) = (
+        setting("DEVID_CHAIN_CASES", CASES),
+        setting("DEVID_CHAIN_SEED", SEED),
+    );
+    let keys = Keys::new();
+    let (next, counts) = (AtomicUsize::new(0), Mutex::new(Counts::default()));
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                let folder = tempfile::tempdir().unwrap();
+                let kept = std::env::var_os("DEVID_CHAIN_KEEP").map(PathBuf::from);
+                let folder = kept.as_deref().unwrap_or(folder.path());
+                loop {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    if number >= cases {
+                        return;
+                    }
+                    let case = Case::new(&keys, first + number);
+                    let answers = Answers::of(&case, folder);
+                    let mut counts = counts.lock().unwrap();
+                    counts.take(&case, first + number, answers);
+                }
+            });
+        }
+    });
+    let counts = counts.into_inner().unwrap();
+    // Whoever runs the test sees the counts, whether it fails or not.
+    std::io::Write::write_all(&mut std::io::stdout(), counts.table().as_bytes()).unwrap();
+    assert_eq!(counts.cases, cases);
+    assert!(counts.wrong.is_empty(), "{:#?}", counts.wrong);
+    if cases < CASES {
+        return;
+    }
+    // It is not for want of anything to verify.
+    assert!(counts.both_verify * 10 > cases && counts.both_refuse * 10 > cases);
+}

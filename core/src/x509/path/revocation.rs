@@ -1,0 +1,164 @@
+//! Revocation, by CRLs in files (RFC 5280, section 6.3): nothing is fetched from anywhere.
+
+use super::is_signed_by;
+use crate::x509::comparison::is_same_name;
+use crate::x509::crl::Crl;
+use crate::x509::{Certificate, Time};
+use x509_cert::der::DateTime;
+
+/// What the CRLs say of a path on which nothing is revoked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Unrevoked {
+    /// Subjects and the CRL that knows them not.
+    pub(crate) by: Vec<String>,
+    /// CAs of which no CRL says anything.
+    pub(crate) unknown: Vec<String>,
+}
+
+/// Looks for each certificate of the path, from the leaf to the one below the trusted one, in the
+/// newest CRL of its issuer. Without a time, nobody looks whether that is out of date.
+///
+/// # Errors
+///
+/// One is revoked; or a CRL for one cannot be believed; or there is none for the leaf.
+pub(crate) fn check(
+    path: &[Certificate],
+    lists: &[Crl],
+    now: Option<DateTime>,
+) -> Result<Unrevoked, String> {
+    let mut said = Unrevoked {
+        by: Vec::new(),
+        unknown: Vec::new(),
+    };
+    for (below, pair) in path.windows(2).enumerate() {
+        let [certificate, issuer] = pair else {
+            continue;
+        };
+        match newest(certificate, issuer, lists)? {
+            Some(list) => {
+                is_unrevoked(certificate, list, now)?;
+                said.by.push(format!(
+                    "{} by the CRL of {} of {}",
+                    certificate.subject(),
+                    list.issuer(),
+                    list.this_update
+                ));
+            }
+            None if below == 0 => {
+                return Err(format!(
+                    "none of the given CRLs is of {} and for {}",
+                    issuer.subject(),
+                    certificate.subject()
+                ));
+            }
+            None => said.unknown.push(certificate.subject()),
+        }
+    }
+    Ok(said)
+}
+
+/// The newest CRL that is by the issuer's key and about the certificate; why there is none, where
+/// one bears the issuer's name.
+fn newest<'a>(
+    certificate: &Certificate,
+    issuer: &Certificate,
+    lists: &'a [Crl],
+) -> Result<Option<&'a Crl>, String> {
+    let mut fault = None;
+    let mut newest: Option<&Crl> = None;
+    let named = lists
+        .iter()
+        .filter(|list| is_same_name(list.issuer_der(), issuer.subject_der()));
+    for list in named.filter(|list| is_about(certificate, list)) {
+        match is_by(issuer, list) {
+            Ok(()) if newest.is_none_or(|one| one.this_update < list.this_update) => {
+                newest = Some(list);
+            }
+            Ok(()) => {}
+            Err(why) => fault = Some(why),
+        }
+    }
+    match (newest, fault) {
+        (None, Some(why)) => Err(why),
+        (newest, _) => Ok(newest),
+    }
+}
+
+fn is_about(certificate: &Certificate, list: &Crl) -> bool {
+    let constraints = certificate.basic_constraints().ok().flatten();
+    let authority = constraints.is_some_and(|constraints| constraints.ca);
+    let points = certificate
+        .distribution_points()
+        .ok()
+        .flatten()
+        .unwrap_or_default();
+    let scope = &list.scope;
+    let named = scope.names.is_empty()
+        || scope
+            .names
+            .iter()
+            .any(|name| points.contains(&name.as_slice()));
+    let excluded = match authority {
+        true => scope.no_authorities,
+        false => scope.only_authorities,
+    };
+    named && !excluded
+}
+
+fn is_by(issuer: &Certificate, list: &Crl) -> Result<(), String> {
+    let whose = issuer.subject();
+    let key = issuer.subject_key_id().ok().flatten();
+    let other_key = list
+        .authority_key
+        .as_deref()
+        .zip(key)
+        .is_some_and(|(by, key)| by != key);
+    if other_key {
+        return Err(format!("the CRL of {whose} is by another key of that name"));
+    }
+    let usage = issuer.key_usage().ok().flatten();
+    if usage.is_some_and(|usage| !usage.crl_sign()) {
+        return Err(format!("the key of {whose} may not sign CRLs"));
+    }
+    match is_signed_by(list, issuer) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(format!("the signature under the CRL of {whose} is wrong")),
+        Err(why) => Err(why),
+    }
+}
+
+fn is_unrevoked(
+    certificate: &Certificate,
+    list: &Crl,
+    now: Option<DateTime>,
+) -> Result<(), String> {
+    let whose = list.issuer();
+    if let Some(entry) = list.entry(certificate.serial()) {
+        return Err(format!(
+            "the certificate of {} was revoked on {} ({}), says the CRL of {whose}",
+            certificate.subject(),
+            entry.date,
+            entry.reason
+        ));
+    }
+    let Some(now) = now.map(Time::from) else {
+        return Ok(());
+    };
+    let this = list.this_update;
+    match list.next_update {
+        _ if now < this => Err(format!(
+            "the CRL of {whose} is not valid before {this}; now it is {now}"
+        )),
+        None => Err(format!(
+            "the CRL of {whose} of {this} does not say until when it is valid (nextUpdate)"
+        )),
+        Some(next) if next <= now => Err(format!(
+            "the CRL of {whose} was valid until {next}; now it is {now}: give a new one"
+        )),
+        Some(_) => Ok(()),
+    }
+}
+
+#[cfg(test)]
+#[path = "revocation_tests.rs"]
+mod tests;

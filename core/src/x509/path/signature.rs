@@ -1,0 +1,243 @@
+//! Whether a key signed a certificate or a list of revoked ones.
+
+use crate::ber::{Element, OBJECT_IDENTIFIER, SEQUENCE};
+use crate::key::{Curve, PublicKey};
+use crate::oid::{
+    ECDSA_WITH_SHA_256, ECDSA_WITH_SHA_384, ECDSA_WITH_SHA_512, RSASSA_PSS, SHA_256,
+    SHA_256_WITH_RSA_ENCRYPTION, SHA_384, SHA_384_WITH_RSA_ENCRYPTION, SHA_512,
+    SHA_512_WITH_RSA_ENCRYPTION,
+};
+use crate::signature::{SignRequest, verify, verify_pss};
+use crate::tpm::Hash;
+use crate::x509::crl::Crl;
+use crate::x509::{Certificate, Unreadable};
+use pkcs1::RsaPssParams;
+use x509_cert::der::asn1::{Any, ObjectIdentifier};
+use x509_cert::der::oid::db::DB;
+use x509_cert::der::{Decode, Encode};
+use x509_cert::spki::AlgorithmIdentifierOwned;
+
+/// Algorithms with RSA keys, and with keys on curves, begin so.
+const OF_RSA: &str = "1.2.840.113549.1.1.";
+const OF_CURVES: &str = "1.2.840.10045.4.";
+
+/// What was signed, and how.
+pub(crate) struct Signed<'a> {
+    /// In words, for a message.
+    what: String,
+    part: &'a [u8],
+    algorithm: Result<AlgorithmIdentifierOwned, Unreadable>,
+    /// Whether the signed part names the algorithm that stands beside the signature.
+    names_one_algorithm: bool,
+    signature: Result<&'a [u8], Unreadable>,
+}
+
+impl<'a> From<&'a Certificate> for Signed<'a> {
+    fn from(certificate: &'a Certificate) -> Self {
+        Self {
+            what: format!("the certificate of {}", certificate.subject()),
+            part: certificate.signed_part(),
+            algorithm: certificate.signature_algorithm(),
+            names_one_algorithm: certificate.names_one_algorithm(),
+            signature: certificate.signature(),
+        }
+    }
+}
+
+impl<'a> From<&'a Crl> for Signed<'a> {
+    fn from(list: &'a Crl) -> Self {
+        Self {
+            what: format!("the CRL of {}", list.issuer()),
+            part: list.signed_part(),
+            algorithm: list.signature_algorithm(),
+            names_one_algorithm: list.names_one_algorithm(),
+            signature: list.signature(),
+        }
+    }
+}
+
+/// Whether the signature under `child` is by the key of `issuer`.
+///
+/// # Errors
+///
+/// The algorithm, or the key, is not known here; or the signature cannot be read.
+pub(crate) fn is_signed_by<'a>(
+    child: impl Into<Signed<'a>>,
+    issuer: &Certificate,
+) -> Result<bool, String> {
+    let child = child.into();
+    let what = &child.what;
+    let unreadable = |why: Unreadable| format!("the signature under {what} {why}");
+    let algorithm = child.algorithm.map_err(unreadable)?;
+    if !child.names_one_algorithm {
+        return Err(format!(
+            "{what} names one algorithm inside of what was signed, and another beside the signature"
+        ));
+    }
+    let scheme = Scheme::of(&algorithm).ok_or_else(|| match is_sha1(algorithm.oid) {
+        true => format!("{what} is signed with SHA-1, which proves nothing"),
+        false => format!(
+            "{what} is signed by an algorithm that is not known here ({})",
+            name(algorithm.oid)
+        ),
+    })?;
+    let key = issuer.plain_public_key().ok_or_else(|| {
+        format!(
+            "{what} cannot be verified: the key of {} is of a kind that is not known here ({})",
+            issuer.subject(),
+            kind_of_key(issuer.public_key_info_der())
+        )
+    })?;
+    let digest = scheme.hash().digest(&[child.part]);
+    let bits = child.signature.map_err(unreadable)?;
+    Ok(match (&key, scheme) {
+        (PublicKey::Ec { curve, .. }, Scheme::Ecdsa(_)) => fixed_width(*curve, bits)
+            .is_some_and(|signature| verify(&key, SignRequest::Ecdsa(&digest), &signature)),
+        (PublicKey::Rsa { .. }, Scheme::Pkcs1(hash)) => {
+            verify(&key, SignRequest::Pkcs1(hash, &digest), bits)
+        }
+        (PublicKey::Rsa { .. }, Scheme::Pss { hash, salt }) => {
+            verify_pss(&key, hash, salt, &digest, bits)
+        }
+        _ => false,
+    })
+}
+
+/// Whether a certificate of its own name is, as far as can be told, signed by its own key: an
+/// algorithm that is not known here must at least be one for that key.
+pub(super) fn is_self_signed(certificate: &Certificate) -> bool {
+    match is_signed_by(certificate, certificate) {
+        Ok(signed) => signed,
+        Err(_) => {
+            let algorithm = certificate.signature_algorithm();
+            let algorithm = algorithm.map(|it| it.oid.to_string()).unwrap_or_default();
+            match certificate.plain_public_key() {
+                Some(PublicKey::Rsa { .. }) => algorithm.starts_with(OF_RSA),
+                Some(PublicKey::Ec { .. }) => algorithm.starts_with(OF_CURVES),
+                None => false,
+            }
+        }
+    }
+}
+
+/// Whether a key is written in a way that other verifiers read: plainly, or as an RSA key that is
+/// for PSS alone.
+pub(super) fn is_usual_key(certificate: &Certificate) -> bool {
+    let info = certificate.public_key_info_der();
+    PublicKey::is_plain_info(info) || algorithm_of_key(info).first() == Some(&RSASSA_PSS)
+}
+
+/// The kind of a key that is not known here: what its algorithm, its curve or its size is called.
+fn kind_of_key(info: &[u8]) -> String {
+    let names: Vec<String> = algorithm_of_key(info).into_iter().map(name).collect();
+    match (&names[..], modulus_bits(info)) {
+        ([kind], Some(bits)) if kind.starts_with("rsa") => format!("{kind}, {bits} bits"),
+        ([], _) => "without a name".into(),
+        _ => names.join(", "),
+    }
+}
+
+/// The identifiers of a SubjectPublicKeyInfo: of the algorithm, and of a named curve.
+fn algorithm_of_key(info: &[u8]) -> Vec<ObjectIdentifier> {
+    let parts = Element::only(info).and_then(|info| info.children_of(SEQUENCE));
+    let algorithm = parts.and_then(|parts| parts.first()?.children());
+    let identifier = |element: &Element| {
+        let oid = ObjectIdentifier::from_bytes(element.content).ok();
+        oid.filter(|_| element.tag == OBJECT_IDENTIFIER)
+    };
+    algorithm
+        .unwrap_or_default()
+        .iter()
+        .filter_map(identifier)
+        .collect()
+}
+
+/// Bits of the modulus of an RSA key in a SubjectPublicKeyInfo.
+fn modulus_bits(info: &[u8]) -> Option<usize> {
+    let parts = Element::only(info)?.children_of(SEQUENCE)?;
+    let bits = parts.get(1)?;
+    let key = Element::only(bits.content.get(1..)?)?.children_of(SEQUENCE)?;
+    let modulus = key.first()?.content;
+    let zeros = modulus.iter().take_while(|byte| **byte == 0).count();
+    let leading = modulus.get(zeros)?.leading_zeros() as usize;
+    Some((modulus.len() - zeros) * 8 - leading)
+}
+
+fn name(oid: ObjectIdentifier) -> String {
+    let name = DB.by_oid(&oid);
+    name.map_or_else(|| oid.to_string(), |name| format!("{name}, {oid}"))
+}
+
+/// sha1WithRSAEncryption, ecdsa-with-SHA1 and their elder names.
+fn is_sha1(oid: ObjectIdentifier) -> bool {
+    let known = ["1.2.840.113549.1.1.5", "1.2.840.10045.4.1", "1.3.14.3.2.29"];
+    known.contains(&oid.to_string().as_str())
+}
+
+#[derive(Clone, Copy)]
+enum Scheme {
+    Ecdsa(Hash),
+    Pkcs1(Hash),
+    /// With a salt of so many bytes.
+    Pss {
+        hash: Hash,
+        salt: usize,
+    },
+}
+
+impl Scheme {
+    fn of(algorithm: &AlgorithmIdentifierOwned) -> Option<Self> {
+        let parameters = algorithm.parameters.as_ref();
+        let scheme = match algorithm.oid {
+            ECDSA_WITH_SHA_256 => Self::Ecdsa(Hash::Sha256),
+            ECDSA_WITH_SHA_384 => Self::Ecdsa(Hash::Sha384),
+            ECDSA_WITH_SHA_512 => Self::Ecdsa(Hash::Sha512),
+            SHA_256_WITH_RSA_ENCRYPTION => Self::Pkcs1(Hash::Sha256),
+            SHA_384_WITH_RSA_ENCRYPTION => Self::Pkcs1(Hash::Sha384),
+            SHA_512_WITH_RSA_ENCRYPTION => Self::Pkcs1(Hash::Sha512),
+            RSASSA_PSS => return Self::pss(&parameters?.to_der().ok()?),
+            _ => return None,
+        };
+        // Absent or NULL (RFC 5758, section 3.2; RFC 4055, section 5).
+        let none = parameters.is_none_or(|parameters| *parameters == Any::null());
+        none.then_some(scheme)
+    }
+
+    fn hash(self) -> Hash {
+        match self {
+            Self::Ecdsa(hash) | Self::Pkcs1(hash) | Self::Pss { hash, .. } => hash,
+        }
+    }
+
+    /// What RSASSA-PSS-params say (RFC 8017, appendix A.2.3), if MGF1 has the same hash.
+    fn pss(parameters: &[u8]) -> Option<Self> {
+        let parameters = RsaPssParams::<Any>::from_der(parameters).ok()?;
+        let hash = match parameters.hash.oid {
+            SHA_256 => Hash::Sha256,
+            SHA_384 => Hash::Sha384,
+            SHA_512 => Hash::Sha512,
+            _ => return None,
+        };
+        let of_mask = parameters.mask_gen.parameters?.oid;
+        (of_mask == parameters.hash.oid).then_some(Self::Pss {
+            hash,
+            salt: parameters.salt_len.into(),
+        })
+    }
+}
+
+/// ECDSA-Sig-Value (RFC 3279, section 2.2.3) as r ‖ s.
+fn fixed_width(curve: Curve, der: &[u8]) -> Option<Vec<u8>> {
+    macro_rules! through {
+        ($curve:ident) => {
+            $curve::ecdsa::Signature::from_der(der)
+                .ok()
+                .map(|signature| signature.to_bytes().to_vec())
+        };
+    }
+    match curve {
+        Curve::P256 => through!(p256),
+        Curve::P384 => through!(p384),
+        Curve::P521 => through!(p521),
+    }
+}

@@ -1,0 +1,160 @@
+use super::*;
+use crate::oid::{NAME_CONSTRAINTS, SUBJECT_ALT_NAME};
+use crate::x509::path::{Way, way};
+use crate::x509::samples::{Extension, IS_CA, Party, Sample};
+
+/// Of a leaf with this subject and subjectAltName, below a CA with these constraints.
+fn ends(
+    constraints: &'static str,
+    subject: &'static str,
+    names: &'static str,
+) -> Result<(), String> {
+    let (root, device) = (Party::new("CN=root,O=Ex", 1), Party::new("CN=device", 2));
+    let constraints = (NAME_CONSTRAINTS, false, constraints);
+    let trusted = root.certified_by(&root, &[IS_CA, constraints]);
+    let extensions = match names {
+        "" => Vec::new(),
+        names => vec![(SUBJECT_ALT_NAME, false, names)],
+    };
+    let sample = Sample {
+        subject,
+        extensions,
+        ..Sample::of_device()
+    };
+    match way(&sample.issued(&root, &device), &[trusted], &[], None) {
+        Way::Trusted(_) => Ok(()),
+        Way::Broken(why) => Err(why),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Permitted: O=ex as a PrintableString.
+const ONLY_EX: &str = "3016a0143012a410300e310c300a060355040a1303657820";
+/// Excluded: the same.
+const NOT_EX: &str = "3016a1143012a410300e310c300a060355040a1303657820";
+/// Permitted: 10.0.0.0/8
+const ONLY_TEN: &str = "300ea00c300a87080a000000ff000000";
+
+#[test]
+fn names_keep_to_the_constraints_above_them() {
+    for (constraints, subject, names, why) in [
+        (ONLY_EX, "CN=x,O=EX", "", ""),
+        (
+            ONLY_EX,
+            "CN=x,O=other",
+            "",
+            "is not among the permitted names",
+        ),
+        (ONLY_EX, "", "3004820261 62", ""),
+        // A directoryName O=ex beside a subject O=ex; O=other beside it.
+        (
+            ONLY_EX,
+            "CN=x,O=ex",
+            "3011a40f300d310b3009060355040a0c026578",
+            "",
+        ),
+        (
+            ONLY_EX,
+            "CN=x,O=ex",
+            "3011a40f300d310b3009060355040a0c026f74",
+            "not among the permitted",
+        ),
+        (NOT_EX, "CN=x,O=other", "", ""),
+        (NOT_EX, "CN=x,O=Ex", "", "is excluded"),
+        (NOT_EX, "O=Ex", "", "is excluded"),
+        (ONLY_TEN, "CN=x,O=Ex", "300687040a010203", ""),
+        (
+            ONLY_TEN,
+            "CN=x,O=Ex",
+            "300687040b010203",
+            "an iPAddress is not among the permitted",
+        ),
+        (
+            ONLY_TEN,
+            "CN=x,O=Ex",
+            "30128710 0a000000000000000000000000000000",
+            "not among the permitted",
+        ),
+        (ONLY_TEN, "CN=x,O=Ex", "300587030a0102", "not understood"),
+        // A kind that nobody constrains.
+        (ONLY_TEN, "CN=x,O=Ex", "3004820261 62", ""),
+    ] {
+        let found = ends(constraints, subject, names);
+        match why {
+            "" => assert_eq!(found, Ok(()), "{constraints} {subject} {names}"),
+            why => {
+                let said = found.unwrap_err();
+                assert!(said.contains(why), "{said}");
+                assert!(said.contains("the name constraints of CN=root"), "{said}");
+            }
+        }
+    }
+}
+
+#[test]
+fn dns_names_are_below_a_domain_by_whole_labels() {
+    for (name, base, below) in [
+        ("a.example.com", "example.com", true),
+        ("example.com", "Example.COM", true),
+        ("badexample.com", "example.com", false),
+        ("a.example.com", ".example.com", true),
+        ("example.com", ".example.com", false),
+        ("com", "example.com", false),
+        ("anything", "", true),
+    ] {
+        assert_eq!(
+            is_dns_below(name.as_bytes(), base.as_bytes()),
+            below,
+            "{name} {base}"
+        );
+    }
+}
+
+/// As OpenSSL has it: a host may be named by the common name alone.
+#[test]
+fn a_common_name_that_looks_like_a_host_is_one() {
+    let excluded = "300fa10d300b82096576696c2e74657374";
+    for (subject, names, good) in [
+        ("CN=x.evil.test,O=Ex", "", false),
+        ("CN=x.good.test,O=Ex", "", true),
+        ("CN=x.evil.test,O=Ex", "3004820261 62", true),
+        ("CN=-x.evil.test,O=Ex", "", true),
+        ("CN=evil test,O=Ex", "", true),
+        // As a NumericString, and as a BIT STRING.
+        ("O=Ex,2.5.4.3=#120b782e6576696c2e74657374", "", false),
+        ("O=Ex,2.5.4.3=#0303006576", "", false),
+    ] {
+        let found = ends(excluded, subject, names);
+        assert_eq!(found.is_ok(), good, "{subject}: {found:?}");
+    }
+}
+
+#[test]
+fn a_constraint_that_is_not_compared_refuses_only_names_of_its_kind() {
+    // e-mail, URI, otherName 1.2.3, registeredID
+    for (constraint, name) in [
+        ("3008a0063004 81026869", "30048102 6869"),
+        ("3008a0063004 86026869", "30048602 6869"),
+        (
+            "300ea00c300aa00806022a03a0020500",
+            "300aa00806022a03a0020500",
+        ),
+        ("3008a1063004 88022a03", "300488022a03"),
+    ] {
+        let why = ends(constraint, "CN=x,O=Ex", name).unwrap_err();
+        assert!(why.contains("is not understood here"), "{why}");
+        assert_eq!(ends(constraint, "CN=x,O=Ex", ""), Ok(()), "{constraint}");
+    }
+    let mail: Extension = (NAME_CONSTRAINTS, true, "3008a006300481026869");
+    let (root, device) = (Party::new("CN=root", 1), Party::new("CN=device", 2));
+    let trusted = root.certified_by(&root, &[IS_CA, mail]);
+    let leaf = Sample {
+        subject: "emailAddress=a@hi,CN=x",
+        ..Sample::of_device()
+    };
+    let found = way(&leaf.issued(&root, &device), &[trusted], &[], None);
+    assert!(
+        matches!(&found, Way::Broken(why) if why.contains("e-mail address a@hi")),
+        "{found:?}"
+    );
+}

@@ -1,0 +1,205 @@
+//! What the certificate of a device says about it (IEEE 802.1AR, section 8; TCG, TPM 2.0 Keys for
+//! Device Identity and Attestation, section 8).
+
+use crate::key::hex;
+use crate::x509::device::{self, NamedDevice};
+use crate::x509::extensions::KeyUsage;
+use crate::x509::{Certificate, Unreadable};
+use serde::Serialize;
+use x509_cert::der::asn1::ObjectIdentifier;
+
+/// Identifiers that device certificates carry, and what they mean.
+const MEANINGS: [(&str, &str); 13] = [
+    ("2.23.133.11.1.1", "verified TPM residency"),
+    ("2.23.133.11.1.2", "verified fixedTPM: an IDevID"),
+    ("2.23.133.11.1.3", "verified restricted: an IAK"),
+    ("2.23.133.8.1", "endorsement key"),
+    ("2.23.133.8.2", "platform attributes"),
+    ("2.23.133.8.3", "attestation key"),
+    ("2.23.133.1.0", "TPM 1.2"),
+    ("2.23.133.1.2", "TPM 2.0"),
+    ("1.3.6.1.5.5.7.3.1", "TLS server"),
+    ("1.3.6.1.5.5.7.3.2", "TLS client"),
+    ("1.3.6.1.5.5.7.3.4", "e-mail"),
+    ("1.3.6.1.5.5.7.3.8", "time stamping"),
+    ("2.5.29.32.0", "any policy"),
+];
+
+/// What a certificate says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Profile {
+    /// As RFC 4514 writes it.
+    pub subject: String,
+    /// As RFC 4514 writes it.
+    pub issuer: String,
+    /// Hexadecimal digits of the certificate's own serial number.
+    pub certificate_serial: String,
+    /// The device's serial number.
+    pub device_serial: Option<String>,
+    /// Where the certificate names it: `subject`, or a kind of name in the subjectAltName.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device_serial_from: Option<&'static str>,
+    /// The device's model.
+    pub model: Option<String>,
+    /// RFC 3339, UTC; or that it cannot be read, and what stands there.
+    pub not_before: String,
+    /// Likewise; `None` for 99991231235959Z, which means "no end" (RFC 5280, 4.1.2.5).
+    pub not_after: Option<String>,
+    /// The device as the maker of its hardware module names it (RFC 4108, section 5).
+    pub hardware_module: Option<HardwareModule>,
+    /// Certificate policies.
+    pub policies: Vec<Meaning>,
+    /// Purposes of the key.
+    pub extended_key_usage: Vec<Meaning>,
+    /// Uses of the key, in the words of RFC 5280, section 4.2.1.3; `None` without the extension, or
+    /// if it cannot be read.
+    pub key_usage: Option<Vec<&'static str>>,
+    /// Names of the extensions that are there and cannot be read, or are there twice.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unreadable: Vec<String>,
+    /// Whether it is a CA's.
+    pub authority: bool,
+    /// Hexadecimal digits.
+    pub authority_key_id: Option<String>,
+    /// Hexadecimal digits.
+    pub subject_key_id: Option<String>,
+    /// Of the whole certificate, hexadecimal digits.
+    pub sha256: String,
+    /// Of the whole certificate, hexadecimal digits.
+    pub sha1: String,
+}
+
+/// HardwareModuleName of RFC 4108, section 5.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct HardwareModule {
+    /// hwType.
+    #[serde(rename = "type")]
+    pub kind: Meaning,
+    /// hwSerialNum: text if it is printable, else hexadecimal digits.
+    pub serial: String,
+    /// Where the subjectAltName has it: `otherName`, as RFC 4108 wants it, or `directoryName`.
+    pub place: &'static str,
+}
+
+/// An object identifier and what it means, if that is known here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Meaning {
+    /// Dotted.
+    pub oid: String,
+    /// In a few words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub meaning: Option<&'static str>,
+}
+
+impl Profile {
+    /// Reads a certificate. Extensions that cannot be read are named in `unreadable`.
+    pub fn of(certificate: &Certificate) -> Self {
+        let device = NamedDevice::of(certificate);
+        let not_before = certificate.not_before();
+        let not_after = match certificate.not_after() {
+            Ok(end) if end.is_no_end() => None,
+            Ok(end) => Some(end.to_string()),
+            Err(why) => Some(why.to_string()),
+        };
+        let meanings = |all: Option<Vec<ObjectIdentifier>>| {
+            let all = all.unwrap_or_default();
+            all.iter().map(Meaning::of).collect()
+        };
+        let key_usage = certificate.key_usage().ok().flatten();
+        let authority = certificate.authority_key_id().ok().flatten();
+        let subject = certificate.subject_key_id().ok().flatten();
+        Self {
+            subject: certificate.subject(),
+            issuer: certificate.issuer(),
+            certificate_serial: hex(certificate.serial()),
+            device_serial: device.serial,
+            device_serial_from: device.source,
+            model: device.model,
+            not_before: not_before.map_or_else(|why| why.to_string(), |time| time.to_string()),
+            not_after,
+            hardware_module: hardware_module(certificate),
+            policies: meanings(certificate.policies().ok().flatten()),
+            extended_key_usage: meanings(certificate.purposes().ok().flatten()),
+            key_usage: key_usage.map(KeyUsage::names),
+            unreadable: certificate.unreadable(),
+            authority: certificate.is_authority(),
+            authority_key_id: authority.and_then(|id| id.key).map(hex),
+            subject_key_id: subject.map(hex),
+            sha256: hex(&certificate.sha256()),
+            sha1: hex(&certificate.sha1()),
+        }
+    }
+}
+
+impl Meaning {
+    fn of(oid: &ObjectIdentifier) -> Self {
+        let oid = oid.to_string();
+        let known = MEANINGS.iter().find(|(known, _)| *known == oid);
+        Self {
+            meaning: known.map(|(_, meaning)| *meaning),
+            oid,
+        }
+    }
+}
+
+impl std::fmt::Display for Meaning {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.meaning {
+            Some(meaning) => write!(f, "{} ({meaning})", self.oid),
+            None => f.write_str(&self.oid),
+        }
+    }
+}
+
+fn hardware_module(certificate: &Certificate) -> Option<HardwareModule> {
+    let module = device::hardware_module(certificate)?;
+    Some(HardwareModule {
+        kind: Meaning::of(&module.kind),
+        serial: module.serial,
+        place: module.place,
+    })
+}
+
+/// Identifiers of the critical extensions.
+pub(crate) fn critical(certificate: &Certificate) -> Result<Vec<ObjectIdentifier>, Unreadable> {
+    let all = certificate.extensions()?.into_iter();
+    Ok(all.filter(|one| one.critical).map(|one| one.id).collect())
+}
+
+/// Whether the notAfter stands in the form that RFC 5280, section 4.1.2.5, wants for its year.
+pub(crate) fn ends_in_right_form(certificate: &Certificate) -> bool {
+    const GENERALIZED_TIME: u8 = 0x18;
+    let (Ok([_, written]), Ok(end)) = (certificate.times(), certificate.not_after()) else {
+        return false;
+    };
+    (written.tag == GENERALIZED_TIME) == (end.day.year >= 2050)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn leaf() -> Certificate {
+        let pem = include_bytes!("../../testdata/leaf.pem");
+        Certificate::parse_all(pem).unwrap().remove(0)
+    }
+
+    #[test]
+    fn what_a_factory_certificate_says() {
+        let profile = Profile::of(&leaf());
+        assert_eq!(profile.device_serial.as_deref(), Some("SN-000001"));
+        assert_eq!(profile.model.as_deref(), Some("Example-1000"));
+        assert_eq!(profile.not_after, None);
+        assert_eq!(profile.not_before, "2024-01-01T00:00:00Z");
+        let module = profile.hardware_module.unwrap();
+        assert_eq!(module.serial, "SN-000001");
+        assert_eq!(
+            (module.place, &*module.kind.oid),
+            ("otherName", "2.23.133.1.2")
+        );
+        assert_eq!(profile.policies[0].oid, "2.23.133.11.1.2");
+        assert_eq!(profile.key_usage, Some(vec!["digitalSignature"]));
+        assert!(!profile.authority && profile.subject_key_id.is_none());
+        assert!(profile.authority_key_id.is_some());
+    }
+}

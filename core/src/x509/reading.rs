@@ -1,0 +1,161 @@
+//! Certificates in bytes from outside: files, NV indices, what a caller gives.
+
+use super::certificate::Certificate;
+use super::decode::NoCertificate;
+use super::forms;
+use crate::ber::{Element, NoElement, SEQUENCE};
+use crate::pem::{Scan, damaged};
+use log::warn;
+
+/// TCG_PCCLIENT_STORED_CERT and TCG_PCCLIENT_FULL_CERT (TCG, PC Client Implementation
+/// Specification for Conventional BIOS, section 7.4.5).
+const STORED: [u8; 2] = [0x10, 0x01];
+const FULL: [u8; 2] = [0x10, 0x02];
+const PARTIAL: [u8; 2] = [0x10, 0x03];
+
+/// What bytes from outside held.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Reading {
+    /// The certificates, in their order.
+    pub certificates: Vec<Certificate>,
+    /// What was there and is none, each in words that name it.
+    pub unread: Vec<String>,
+    /// Whether the last one goes on beyond the bytes.
+    pub is_cut: bool,
+}
+
+impl Certificate {
+    /// All certificates in `bytes`, and what is no certificate: PEM with any text around, or DER,
+    /// one after the other; with a TCG header or its size before it, and padding behind it.
+    pub fn read_all(bytes: &[u8]) -> Reading {
+        let scan = match forms::is_certificate(without_header(bytes)) {
+            // Text inside it is no PEM.
+            true => Scan::default(),
+            false => Scan::of(without_header(bytes)),
+        };
+        match scan.blocks.is_empty() {
+            true => Reading::of_der(bytes),
+            false => Reading::of_pem(scan),
+        }
+    }
+
+    /// The certificate at the head of a PEM block. What `openssl x509 -trustout` writes behind it
+    /// says what it is trusted for, and is left out.
+    pub(crate) fn in_block(der: &[u8]) -> Result<Self, NoCertificate> {
+        Self::from_der(Element::first(der).map_or(der, |(first, _)| first.whole))
+    }
+
+    /// The same, where at least one certificate must be. The log names what is none.
+    ///
+    /// # Errors
+    ///
+    /// There is no certificate, and what there is.
+    pub fn parse_all(bytes: &[u8]) -> Result<Vec<Self>, NoCertificate> {
+        let Reading {
+            certificates,
+            unread,
+            ..
+        } = Self::read_all(bytes);
+        let Some(first) = certificates.first() else {
+            return Err(NoCertificate(unread.join("; ")));
+        };
+        for what in unread {
+            warn!("beside the certificate of {}: {what}", first.subject());
+        }
+        Ok(certificates)
+    }
+}
+
+impl Reading {
+    fn of_pem(scan: Scan) -> Self {
+        let mut reading = Self::default();
+        for block in scan.blocks {
+            let read = block.and_then(|block| match is_certificate_label(block.label) {
+                true => Certificate::in_block(&block.der).map_err(|why| why.to_string()),
+                false => Err(forms::in_block(block.label, &block.der)),
+            });
+            match read {
+                Ok(certificate) => reading.certificates.push(certificate),
+                Err(why) => reading.unread.push(why),
+            }
+        }
+        reading.is_cut = scan.is_cut;
+        let boundaries = scan.boundaries.iter();
+        reading.unread.extend(boundaries.map(|it| damaged(it)));
+        reading
+    }
+
+    fn of_der(bytes: &[u8]) -> Self {
+        let mut reading = Self::default();
+        let mut rest = without_header(bytes);
+        while let [SEQUENCE, ..] = rest {
+            match Element::first(rest) {
+                Ok((element, behind)) => match Certificate::from_der(element.whole) {
+                    Ok(certificate) => {
+                        reading.certificates.push(certificate);
+                        rest = without_header(behind);
+                        continue;
+                    }
+                    Err(why) => reading.unread.push(why.to_string()),
+                },
+                Err(_) => {
+                    reading.is_cut = forms::is_certificate(rest);
+                    reading.unread.push(forms::name(rest));
+                }
+            }
+            return reading;
+        }
+        let padding = |byte: &u8| matches!(byte, 0 | 0xFF) || byte.is_ascii_whitespace();
+        let is_padding = rest.iter().all(padding);
+        match (reading.certificates.is_empty(), bytes) {
+            (true, []) => reading.unread.push("empty".into()),
+            (true, _) if bytes.starts_with(&STORED) && rest.starts_with(&PARTIAL) => {
+                reading.unread.push(
+                    "a part of a certificate with a TCG header (TCG_PCCLIENT_PARTIAL_SMALL_CERT)"
+                        .into(),
+                )
+            }
+            (true, _) => reading.unread.push(forms::name(bytes)),
+            (false, _) if is_padding => {}
+            (false, _) => reading
+                .unread
+                .push(format!("behind it: {}", forms::name(rest))),
+        }
+        reading
+    }
+}
+
+/// Labels under which OpenSSL, too, reads a certificate.
+pub(crate) fn is_certificate_label(label: &str) -> bool {
+    matches!(
+        label,
+        "CERTIFICATE" | "X509 CERTIFICATE" | "TRUSTED CERTIFICATE"
+    )
+}
+
+/// Without what TCG puts before a certificate in NV: a header, or its size as a TPM2B has it, in
+/// either order of bytes.
+fn without_header(bytes: &[u8]) -> &[u8] {
+    match bytes {
+        [0x10, 0x01, _, _, _, rest @ ..] => return rest.strip_prefix(&FULL).unwrap_or(rest),
+        [0x10, 0x02, rest @ ..] if rest.first() == Some(&SEQUENCE) => return rest,
+        _ => {}
+    }
+    let sized = |width: usize| {
+        let (size, rest) = bytes.split_at_checked(width)?;
+        let fold = |size: usize, byte: &u8| size << 8 | usize::from(*byte);
+        let sizes = [size.iter().fold(0, fold), size.iter().rev().fold(0, fold)];
+        let length = match Element::first(rest) {
+            _ if rest.starts_with(b"-----BEGIN ") => return Some(rest),
+            Ok((element, _)) if element.tag == SEQUENCE => element.whole.len(),
+            Err(NoElement::Cut(length)) if forms::is_certificate(rest) => length,
+            _ => return None,
+        };
+        sizes.contains(&length).then_some(rest)
+    };
+    sized(2).or_else(|| sized(4)).unwrap_or(bytes)
+}
+
+#[cfg(test)]
+#[path = "reading_tests.rs"]
+mod tests;

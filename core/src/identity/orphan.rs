@@ -1,10 +1,10 @@
 //! Keys of ours in persistent handles whose files were lost.
 
-use super::Fault;
+use super::IdentityError;
 use super::device::Device;
 use crate::key::{Curve, PublicKey};
 use crate::store::devid::PersistentKey;
-use crate::tpm::{PublicArea, is_own_key};
+use crate::tpm::{PublicArea, is_device_key};
 
 /// A key of ours in a persistent handle that no file of any token is for.
 #[derive(Debug)]
@@ -21,13 +21,13 @@ impl Orphan {
         };
         let area = PublicArea::parse(&self.0.area);
         let fits = |area: &PublicArea| is_p256(&area.key) && area.signs() && !area.decrypts();
-        is_own_key(&self.0.area) && area.as_ref().is_some_and(fits)
+        is_device_key(&self.0.area) && area.as_ref().is_some_and(fits)
     }
 }
 
 impl Device {
     /// All of them, from the files of all tokens.
-    pub(super) fn orphans(&self) -> Result<Vec<Orphan>, Fault> {
+    pub(super) fn orphans(&self) -> Result<Vec<Orphan>, IdentityError> {
         let mut filed = Vec::new();
         for store in self.stores() {
             filed.extend(store.wrapped_names()?);

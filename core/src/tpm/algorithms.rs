@@ -250,7 +250,7 @@ impl Tpm {
             signs: true,
             decrypts: false,
         };
-        let area = template::own_key(algorithm, usage);
+        let area = template::device_key(algorithm, usage);
         let tested = Exchange::new("TestParms").run(self, |link| link.test_parameters(&area));
         match tested {
             Ok(()) => Ok(true),

@@ -5,7 +5,7 @@
 
 use super::exchange::Exchange;
 use super::flush;
-use super::{Auth, SRK, StorageKey, Tpm, TpmError, Used, qualified_name_below, template};
+use super::{Auth, AuthHandle, SRK, StorageKey, Tpm, TpmError, qualified_name_below, template};
 
 /// Where the key in a persistent handle was made.
 enum Place {
@@ -44,15 +44,18 @@ impl Tpm {
         if key.handle() == SRK || ENDORSEMENT.contains(&key.handle()) {
             return Ok(true);
         }
-        if !key.is_as_ours() {
+        if !key.has_our_template() {
             return Ok(false);
         }
         let template = template::storage_root(false);
-        let derived = Exchange::new("CreatePrimary").loading().run(self, |link| {
-            let (handle, _, name) = link.create_primary(Used::owner(Auth::Empty), &template)?;
-            flush(link, handle, &Ok(()));
-            Ok(name)
-        });
+        let derived = Exchange::new("CreatePrimary")
+            .needing_object_slot()
+            .run(self, |link| {
+                let (handle, _, name) =
+                    link.create_primary(AuthHandle::owner(Auth::Empty), &template)?;
+                flush(link, handle, &Ok(()));
+                Ok(name)
+            });
         match derived {
             Ok(name) => Ok(name == key.name()),
             // Whoever may not ask the owner hierarchy has the storage root key to compare with.

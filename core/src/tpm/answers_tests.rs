@@ -89,7 +89,7 @@ fn a_tpm_that_saves_no_context_has_a_key_for_salts() {
                 .chain([made(), Reply::Code(0x143), flushed(), made()]),
         );
     let key = tpm.salt_key().unwrap();
-    let loading = exchange::Exchange::new("salt key").loading();
+    let loading = exchange::Exchange::new("salt key").needing_object_slot();
     let loaded = loading.run(&tpm, |link| link.with_salt_key(&key));
     assert_eq!(loaded, Ok((key, 0x8000_0000, true)));
     assert_eq!(
@@ -203,7 +203,7 @@ fn random_bytes_and_secrets_of_another_size_are_refused() {
         Err(TpmError::Unsupported(_))
     ));
 
-    let used = || Used::open(PERSISTENT, &[]);
+    let used = || AuthHandle::open(PERSISTENT, &[]);
     for is_rsa in [true, false] {
         let (_fake, tpm) = told([Reply::AuthorisedBody(vec![0, 9, 1])]);
         let answer = exchange::Exchange::new("test").run(&tpm, |link| match is_rsa {

@@ -5,7 +5,7 @@ use super::algorithms::Rest;
 use super::exchange::{Exchange, Refusals};
 use super::process_lock::{NotLocked, ProcessLock};
 use super::transport::Pace;
-use super::wrapped::Nest;
+use super::wrapped::Connection;
 use super::{
     Capabilities, Class, Hash, KnownAlgorithms, Limits, Link, Lockout, Property, Root, SaltKey,
     SignatureScheme, Tcti, TimeoutMemory, TpmError,
@@ -34,7 +34,7 @@ pub struct Tpm {
     /// Held by one exchange.
     pub(super) link: Mutex<Option<Link>>,
     /// Links of their own for keys that stay loaded.
-    pub(super) nests: Mutex<Vec<Nest>>,
+    pub(super) connections: Mutex<Vec<Connection>>,
     /// For slots of transient objects that all processes share.
     slots_lock: ProcessLock,
     /// For one try of a PIN.
@@ -48,7 +48,7 @@ pub struct Tpm {
     faults: AtomicU64,
     refusals: Refusals,
     /// Names of keys that this process loads: what bears one in a shared slot may be flushed.
-    own_names: Mutex<HashSet<Vec<u8>>>,
+    flushable_names: Mutex<HashSet<Vec<u8>>>,
     /// The handle of the master key: what lies below it is ours too, whoever made it.
     pub(super) master: Option<u32>,
     /// The key for salts, and the count of faults when it was found.
@@ -78,11 +78,11 @@ impl Tpm {
             pace: Arc::new(Pace::new(limits, locks)),
             tcti,
             link: Mutex::new(None),
-            nests: Mutex::default(),
+            connections: Mutex::default(),
             answered: AtomicBool::new(false),
             faults: AtomicU64::new(0),
             refusals,
-            own_names: Mutex::default(),
+            flushable_names: Mutex::default(),
             master: None,
             salt_key: Mutex::default(),
             root: Root::default(),
@@ -115,10 +115,10 @@ impl Tpm {
         if let Some(link) = self.link.try_lock().and_then(|mut link| link.take()) {
             link.abandon();
         }
-        if let Some(mut nests) = self.nests.try_lock() {
-            nests.drain(..).for_each(Nest::abandon);
+        if let Some(mut connections) = self.connections.try_lock() {
+            connections.drain(..).for_each(Connection::abandon);
         }
-        let own_names = self.own_names.try_lock().map(|names| names.clone());
+        let flushable_names = self.flushable_names.try_lock().map(|names| names.clone());
         Self {
             slots_lock: self.slots_lock.clone(),
             pin_lock: self.pin_lock.clone(),
@@ -128,12 +128,12 @@ impl Tpm {
             // What was in doubt for the parent stays so, and what was not is so now.
             faults: AtomicU64::new(self.faults() + 1),
             pss_given_up: AtomicBool::new(!self.signs_pss()),
-            own_names: Mutex::new(own_names.unwrap_or_default()),
+            flushable_names: Mutex::new(flushable_names.unwrap_or_default()),
             master: self.master,
             tcti: self.tcti.clone(),
             pace: Arc::new(self.pace.for_child()),
             link: Mutex::new(None),
-            nests: Mutex::default(),
+            connections: Mutex::default(),
             refusals,
             salt_key: Mutex::default(),
             root: self.root.clone(),
@@ -224,9 +224,10 @@ impl Tpm {
         self.proven.fetch_or(proof(scheme, key), Ordering::AcqRel);
     }
 
-    /// Names a key that is ours to flush wherever it stands in a slot that processes share.
-    pub fn own(&self, name: &[u8]) {
-        let mut names = self.own_names.lock();
+    /// Registers a key by its TPM name. A transient object of this name may be flushed when the TPM has no
+    /// slot left.
+    pub fn register_flushable(&self, name: &[u8]) {
+        let mut names = self.flushable_names.lock();
         if !names.contains(name) {
             names.insert(name.to_vec());
         }
@@ -280,8 +281,8 @@ impl Tpm {
         self.answered.store(true, Ordering::Relaxed);
     }
 
-    pub(super) fn is_own(&self, name: &[u8]) -> bool {
-        self.own_names.lock().contains(name)
+    pub(super) fn is_flushable(&self, name: &[u8]) -> bool {
+        self.flushable_names.lock().contains(name)
     }
 
     /// How near the TPM is to lockout: one command.

@@ -23,10 +23,10 @@ const OBJECT_TRIES: u32 = 2;
 /// TPM's place. To be kept for as long as the process lives, since each further try may count
 /// towards the lockout of the whole TPM.
 #[derive(Debug, Default, Clone)]
-pub struct Refusals(Arc<Mutex<HashSet<Refusal>>>);
+pub struct Refusals(Arc<Mutex<HashSet<RefusedValue>>>);
 
 /// The TPM's place, the name or number, and a mark of the value; none of the empty one.
-type Refusal = (String, Vec<u8>, Vec<u8>);
+type RefusedValue = (String, Vec<u8>, Vec<u8>);
 
 impl Refusals {
     /// A copy for a forked child; empty if another thread of the parent held it.
@@ -38,7 +38,7 @@ impl Refusals {
 
 /// What is used, and the authorisation value that the commands show for it.
 #[derive(Clone, Copy)]
-pub(super) struct Subject<'a> {
+pub(super) struct AuthSubject<'a> {
     /// A key's name, or an index's number.
     pub(super) id: &'a [u8],
     /// What it is called in an error: `key`, and its handle if it has one.
@@ -47,7 +47,7 @@ pub(super) struct Subject<'a> {
     pub(super) value: &'a [u8],
 }
 
-impl<'a> Subject<'a> {
+impl<'a> AuthSubject<'a> {
     /// What is used by this value, without a handle of its own.
     pub(super) fn new(id: &'a [u8], called: &'a str, value: &'a AuthValue) -> Self {
         Self {
@@ -69,7 +69,7 @@ impl<'a> Subject<'a> {
     }
 
     /// The TPM's place, the subject, and a mark of the value.
-    fn refusal(&self, tpm: &Tpm) -> Refusal {
+    fn refusal(&self, tpm: &Tpm) -> RefusedValue {
         // Not the value: it is to be found nowhere in memory when it has gone.
         let mark = match self.value {
             [] => Vec::new(),
@@ -97,10 +97,10 @@ pub(super) struct Exchange<'a> {
     what: &'a str,
     /// Whether all of it may run twice: reads, and signatures by an empty authorisation. Nothing
     /// that counts towards lockout and nothing that writes.
-    repeats: bool,
+    retryable: bool,
     /// Whether it needs a slot that all processes share, where the TPM has no manager.
-    loads: bool,
-    subject: Option<Subject<'a>>,
+    needs_object_slot: bool,
+    subject: Option<AuthSubject<'a>>,
 }
 
 /// A TPM without a free slot for objects, since the first answer that said so.
@@ -130,16 +130,16 @@ impl<'a> Exchange<'a> {
     pub(super) fn new(what: &'a str) -> Self {
         Self {
             what,
-            repeats: true,
-            loads: false,
+            retryable: true,
+            needs_object_slot: false,
             subject: None,
         }
     }
 
     /// Commands about a key that is loaded for them and flushed after them.
-    pub(super) fn loading(self) -> Self {
+    pub(super) fn needing_object_slot(self) -> Self {
         Self {
-            loads: true,
+            needs_object_slot: true,
             ..self
         }
     }
@@ -148,7 +148,7 @@ impl<'a> Exchange<'a> {
     pub(super) fn salted(self, key: Option<&SaltKey>) -> Self {
         let is_loaded = key.is_some_and(|key| key.handle().is_none());
         Self {
-            loads: self.loads || is_loaded,
+            needs_object_slot: self.needs_object_slot || is_loaded,
             ..self
         }
     }
@@ -156,7 +156,7 @@ impl<'a> Exchange<'a> {
     /// Commands that write to the TPM.
     pub(super) fn writing(self) -> Self {
         Self {
-            repeats: false,
+            retryable: false,
             ..self
         }
     }
@@ -164,7 +164,7 @@ impl<'a> Exchange<'a> {
     /// Commands that show the owner's authorisation value, of which no refusal is remembered.
     pub(super) fn showing_owner(self, value: &AuthValue) -> Self {
         Self {
-            repeats: self.repeats && value.is_empty(),
+            retryable: self.retryable && value.is_empty(),
             ..self
         }
     }
@@ -172,11 +172,15 @@ impl<'a> Exchange<'a> {
     /// Commands that show a subject's authorisation value: a wrong one counts towards lockout each
     /// time it arrives. Nothing is sent if the subject refused that value before. `salt_key` is what
     /// their auth session is salted to.
-    pub(super) fn by(what: &'a str, subject: Subject<'a>, salt_key: Option<&SaltKey>) -> Self {
+    pub(super) fn authorised(
+        what: &'a str,
+        subject: AuthSubject<'a>,
+        salt_key: Option<&SaltKey>,
+    ) -> Self {
         Self {
             what,
-            repeats: subject.value.is_empty(),
-            loads: salt_key.is_some_and(|key| key.handle().is_none()),
+            retryable: subject.value.is_empty(),
+            needs_object_slot: salt_key.is_some_and(|key| key.handle().is_none()),
             subject: Some(subject),
         }
     }
@@ -194,7 +198,10 @@ impl<'a> Exchange<'a> {
             Some(link) => link,
             None => tpm.wait_for(&tpm.link)?,
         };
-        let lock = self.loads.then(|| tpm.lock_object_slots()).flatten();
+        let lock = self
+            .needs_object_slot
+            .then(|| tpm.lock_object_slots())
+            .flatten();
         let result = self.run_over(&mut link, tpm, commands);
         drop((lock, link));
         if let Err(TpmError::Lockout(_)) = result {
@@ -249,7 +256,7 @@ impl<'a> Exchange<'a> {
         let mut slowest = Class::Ordinary;
         let mut crowded = Crowded::default();
         let mut pause = FIRST_PAUSE;
-        let mut reconnected = !self.repeats;
+        let mut reconnected = !self.retryable;
         loop {
             let link = match &mut *place {
                 Some(link) => link,

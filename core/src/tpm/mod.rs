@@ -39,7 +39,7 @@ pub use command::kdf::Secret;
 pub(crate) use command::kdf::{encrypt_oaep, random_scalar, random_secret};
 pub use command::session::AuthValue;
 use command::session::Salt;
-pub use command::{Auth, Secrets, Used};
+pub use command::{Auth, AuthHandle, SensitiveCreate};
 use command::{flush, is_gone};
 pub use error::TpmError;
 pub use exchange::Refusals;
@@ -50,8 +50,8 @@ pub use primary::PrimaryKey;
 pub use root::{Endorser, Root, RootRecord, Unrecalled};
 pub use salt::SaltKey;
 pub use storage::{KeyAlgorithm, KeyPurpose, SRK, StorageKey};
-pub(crate) use structures::template::is_own_key;
-pub use structures::template::recognised;
+pub(crate) use structures::template::is_device_key;
+pub use structures::template::template_name;
 pub use structures::{
     Hash, KeyScheme, NvPublic, Property, PublicArea, ResponseCode, Signature, SignatureScheme,
     other_kind,

@@ -1,8 +1,8 @@
 //! NV indices of ours: a copy of something that must outlive the disk.
 
-use super::exchange::{Exchange, Subject};
+use super::exchange::{AuthSubject, Exchange};
 use super::storage::by_owner;
-use super::{Auth, AuthValue, NvPublic, Property, Tpm, TpmError, Used};
+use super::{Auth, AuthHandle, AuthValue, NvPublic, Property, Tpm, TpmError};
 
 /// The most that TPM2_NV_Read may be asked for before the TPM was asked for its own limit, and where it
 /// does not tell it.
@@ -38,10 +38,10 @@ impl Tpm {
     pub fn nv_read(&self, index: u32, size: u16) -> Result<Vec<u8>, TpmError> {
         let (id, name) = (index.to_be_bytes(), format!("NV index 0x{index:08X}"));
         self.in_pieces(size, |offset, size| {
-            let exchange = Exchange::by("NV_Read", Subject::open(&id, &name), None);
+            let exchange = Exchange::authorised("NV_Read", AuthSubject::open(&id, &name), None);
             exchange.run(self, |link| {
                 // The empty value needs no name.
-                link.nv_read(Used::open(index, &[]), (index, &[]), offset, size)
+                link.nv_read(AuthHandle::open(index, &[]), (index, &[]), offset, size)
             })
         })
     }
@@ -54,7 +54,7 @@ impl Tpm {
         owner: &AuthValue,
     ) -> Result<Vec<u8>, TpmError> {
         let salt_key = self.salt_key_for(owner)?;
-        let used = Used::owner(Auth::by(owner.as_bytes(), salt_key.as_ref()));
+        let used = AuthHandle::owner(Auth::by(owner.as_bytes(), salt_key.as_ref()));
         let name = about.name(index);
         self.in_pieces(about.size, |offset, size| {
             let reading = Exchange::new("NV_Read")
@@ -148,7 +148,7 @@ impl Tpm {
     fn nv_put(&self, index: u32, bytes: &[u8], owner: &AuthValue) -> Result<(), TpmError> {
         let size = bytes.len() as u16;
         let salt_key = self.salt_key_for(owner)?;
-        let used = Used::owner(Auth::by(owner.as_bytes(), salt_key.as_ref()));
+        let used = AuthHandle::owner(Auth::by(owner.as_bytes(), salt_key.as_ref()));
         let mut public = NvPublic {
             attributes: ATTRIBUTES,
             size,
@@ -232,7 +232,7 @@ impl Tpm {
             return Ok(());
         }
         let salt_key = self.salt_key_for(owner)?;
-        let used = Used::owner(Auth::by(owner.as_bytes(), salt_key.as_ref()));
+        let used = AuthHandle::owner(Auth::by(owner.as_bytes(), salt_key.as_ref()));
         let name = about.name(index);
         let undefining = Exchange::new("NV_UndefineSpace")
             .salted(salt_key.as_ref())

@@ -1,7 +1,7 @@
 //! Keys in persistent handles.
 
-use super::exchange::{Exchange, Subject};
-use super::{Auth, AuthValue, Link, Tpm, TpmError, Used};
+use super::exchange::{AuthSubject, Exchange};
+use super::{Auth, AuthHandle, AuthValue, Link, Tpm, TpmError};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A key in a persistent handle, with the name by which it was found.
@@ -41,16 +41,16 @@ impl Tpm {
         what: &str,
         key: &PersistentKey,
         value: &AuthValue,
-        mut commands: impl FnMut(&mut Link, Used) -> Result<R, TpmError>,
+        mut commands: impl FnMut(&mut Link, AuthHandle) -> Result<R, TpmError>,
     ) -> Result<R, TpmError> {
         let salt_key = self.salt_key_for(value)?;
-        let subject = Subject {
+        let subject = AuthSubject {
             id: &key.name,
             called: "key",
             handle: Some(key.handle),
             value: value.as_bytes(),
         };
-        let exchange = Exchange::by(what, subject, salt_key.as_ref());
+        let exchange = Exchange::authorised(what, subject, salt_key.as_ref());
         exchange.run(self, |link| {
             let faults = self.faults();
             if key.seen_at.load(Ordering::Acquire) != faults {
@@ -61,7 +61,7 @@ impl Tpm {
                 key.seen_at.store(faults, Ordering::Release);
             }
             let auth = Auth::by(value.as_bytes(), salt_key.as_ref());
-            commands(link, Used::new(key.handle, &key.name, auth))
+            commands(link, AuthHandle::new(key.handle, &key.name, auth))
         })
     }
 }

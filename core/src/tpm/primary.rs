@@ -4,9 +4,9 @@
 //! saved: a signature then costs TPM2_ContextLoad, Sign and FlushContext, and nothing of ours stays
 //! in the few slots that a TPM has for objects.
 
-use super::exchange::{Exchange, Subject};
+use super::exchange::{AuthSubject, Exchange};
 use super::{
-    Link, PublicArea, ResponseCode, SRK, Tpm, TpmError, Used, qualified_name_below, template,
+    AuthHandle, Link, PublicArea, ResponseCode, SRK, Tpm, TpmError, qualified_name_below, template,
 };
 use super::{flush, is_gone};
 use crate::key::PublicKey;
@@ -67,10 +67,13 @@ impl Tpm {
         public: &PublicKey,
         likeliest: Option<Vec<u8>>,
     ) -> Result<Option<(PublicArea, PrimaryKey)>, TpmError> {
-        for template in likeliest.into_iter().chain(template::candidates(public)) {
-            let hierarchy = Subject::open(b"endorsement", "the endorsement hierarchy");
-            let tried = Exchange::by("CreatePrimary", hierarchy, None)
-                .loading()
+        for template in likeliest
+            .into_iter()
+            .chain(template::idevid_candidates(public))
+        {
+            let hierarchy = AuthSubject::open(b"endorsement", "the endorsement hierarchy");
+            let tried = Exchange::authorised("CreatePrimary", hierarchy, None)
+                .needing_object_slot()
                 .run(self, |link| try_template(link, &template, public));
             match tried {
                 Ok(None) => {}
@@ -99,17 +102,17 @@ impl Tpm {
         &self,
         what: &str,
         key: &PrimaryKey,
-        mut commands: impl FnMut(&mut Link, Used) -> Result<R, TpmError>,
+        mut commands: impl FnMut(&mut Link, AuthHandle) -> Result<R, TpmError>,
     ) -> Result<R, TpmError> {
-        let subject = Subject::open(&key.name, "the derived key");
-        let exchange = Exchange::by(what, subject, None).loading();
+        let subject = AuthSubject::open(&key.name, "the derived key");
+        let exchange = Exchange::authorised(what, subject, None).needing_object_slot();
         exchange.run(self, |link| {
             let mut handle = key.load(link)?;
-            let mut answer = commands(link, Used::open(handle, &key.name));
+            let mut answer = commands(link, AuthHandle::open(handle, &key.name));
             // On a TPM that all share, somebody may flush what is not his.
             if is_gone(&answer) {
                 handle = key.load(link)?;
-                answer = commands(link, Used::open(handle, &key.name));
+                answer = commands(link, AuthHandle::open(handle, &key.name));
             }
             flush(link, handle, &answer);
             answer
@@ -138,7 +141,7 @@ impl Tpm {
             other => other.and_then(Result::ok).flatten(),
         };
         for handle in link.handles(TRANSIENT)? {
-            let ours = match self.is_ours(link, handle, master.as_deref()) {
+            let ours = match self.may_flush(link, handle, master.as_deref()) {
                 Ok(false) if roots => is_root_or_below(link, handle),
                 judged => judged,
             };
@@ -157,20 +160,20 @@ impl Tpm {
         }
     }
 
-    fn is_ours(
+    fn may_flush(
         &self,
         link: &mut Link,
         handle: u32,
         master: Option<&[u8]>,
     ) -> Result<bool, TpmError> {
         let (area, name) = link.read_public(handle)?;
-        if self.is_own(&name) || template::may_be_ours(&area) {
+        if self.is_flushable(&name) || template::is_idevid_template(&area) {
             return Ok(true);
         }
         // Session keys of a process that is gone are known to nobody, but by what wraps them; or, where
         // the TPM does not tell that, by their template.
         let Some(there) = link.qualified_name(handle)? else {
-            return Ok(template::is_own_key(&area));
+            return Ok(template::is_device_key(&area));
         };
         let below = master.and_then(|master| qualified_name_below(master, &name));
         Ok(below.is_some_and(|below| below == there))
@@ -250,7 +253,7 @@ impl PrimaryKey {
                 Err(saves_again) => saves = saves_again,
             }
         }
-        let (handle, _, name) = link.create_primary(Used::endorsement(), &self.template)?;
+        let (handle, _, name) = link.create_primary(AuthHandle::endorsement(), &self.template)?;
         if name != self.name {
             link.flush(handle)?;
             return Err(TpmError::SeedChanged);
@@ -356,7 +359,7 @@ fn try_template(
     template: &[u8],
     public: &PublicKey,
 ) -> Result<Option<Tried>, TpmError> {
-    let (handle, area, name) = link.create_primary(Used::endorsement(), template)?;
+    let (handle, area, name) = link.create_primary(AuthHandle::endorsement(), template)?;
     let context = match PublicArea::parse(&area) {
         Some(area) if area.key == *public => Some((area, saved(link, handle))),
         _ => None,

@@ -19,7 +19,7 @@ fn certified() -> PublicKey {
 
 /// The template with this place among the candidates, with the certified key's point.
 fn area_of(candidate: usize) -> Vec<u8> {
-    let candidates = template::candidates(&certified());
+    let candidates = template::idevid_candidates(&certified());
     // The fourth has an empty unique field: two sizes.
     let rest = candidates[3].len() - 4;
     let point = p256_area(IDENTITY, FIXED);

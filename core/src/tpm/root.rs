@@ -4,7 +4,7 @@
 
 use super::exchange::Exchange;
 use super::salt::Hierarchy;
-use super::{Auth, PublicArea, SRK, SaltKey, Secrets, Tpm, TpmError, Used, template};
+use super::{Auth, AuthHandle, PublicArea, SRK, SaltKey, SensitiveCreate, Tpm, TpmError, template};
 use crate::key::{PublicKey, hex};
 use log::{debug, info, warn};
 use std::fmt;
@@ -430,8 +430,8 @@ impl Tpm {
         if !is_named || !is_bound {
             return Ok(false);
         }
-        let used = Used::new(handle, name, Auth::Value(&[], Some(salt_key)));
-        let secrets = Secrets {
+        let used = AuthHandle::new(handle, name, Auth::Value(&[], Some(salt_key)));
+        let secrets = SensitiveCreate {
             value: &[],
             data: &[0],
         };
@@ -459,7 +459,7 @@ impl Tpm {
         if !self.holds(handle, name)? {
             return Ok(false);
         }
-        let used = Used::new(handle, name, Auth::Value(&[], Some(salt_key)));
+        let used = AuthHandle::new(handle, name, Auth::Value(&[], Some(salt_key)));
         let reading = Exchange::new("ReadPublic").salted(Some(salt_key));
         match reading.run(self, |link| link.read_public_proven(used)) {
             Ok(area) => Ok(super::name_of(&area).is_some_and(|there| there == name)),

@@ -4,7 +4,7 @@ use super::exchange::Exchange;
 use super::flush;
 use super::primary::saved_context;
 use super::{
-    AuthValue, Hash, Link, PublicArea, SRK, Salt, StorageKey, Tpm, TpmError, Used, name_of,
+    AuthHandle, AuthValue, Hash, Link, PublicArea, SRK, Salt, StorageKey, Tpm, TpmError, name_of,
     template,
 };
 use crate::key::PublicKey;
@@ -65,10 +65,10 @@ enum Purpose {
 }
 
 impl Hierarchy {
-    fn used(self) -> Used<'static> {
+    fn used(self) -> AuthHandle<'static> {
         match self {
-            Self::Null => Used::null(),
-            Self::Endorsement => Used::endorsement(),
+            Self::Null => AuthHandle::null(),
+            Self::Endorsement => AuthHandle::endorsement(),
         }
     }
 }
@@ -231,7 +231,7 @@ impl Tpm {
             return Ok(None);
         };
         match self.holds(master.handle(), master.name()) {
-            Ok(is_there) => Ok((is_there && master.is_as_ours()).then(|| master.salt_key())),
+            Ok(is_there) => Ok((is_there && master.has_our_template()).then(|| master.salt_key())),
             Err(TpmError::Response(_) | TpmError::Unsupported(_)) => Ok(None),
             Err(error) => Err(error),
         }
@@ -255,7 +255,7 @@ impl Tpm {
     /// The salt key for commands that show this authorisation value, or hide their response.
     pub(super) fn salt_key_for(&self, value: &AuthValue) -> Result<Option<SaltKey>, TpmError> {
         match &value.salt {
-            _ if value.is_empty() && !value.hides => Ok(None),
+            _ if value.is_empty() && !value.encrypts_response => Ok(None),
             Salt::Needless => Ok(None),
             Salt::ForAny if value.is_empty() => self.salt_key_to(Purpose::Hide).map(Some),
             Salt::For(_) | Salt::ForAny => self.session_key(value).map(Some),
@@ -283,7 +283,7 @@ impl Tpm {
         hierarchy: Hierarchy,
         template: Vec<u8>,
     ) -> Result<SaltKey, TpmError> {
-        let making = Exchange::new("CreatePrimary(salt key)").loading();
+        let making = Exchange::new("CreatePrimary(salt key)").needing_object_slot();
         let (area, context) = making.run(self, |link| {
             let (handle, area, _) = link.create_primary(hierarchy.used(), &template)?;
             let context = saved_context(link, handle);
@@ -297,7 +297,7 @@ impl Tpm {
         };
         let unfit = || TpmError::Unsupported("the TPM made a key that reads no salt".into());
         let key = SaltKey::at(Place::Saved(Arc::new(saved)), &area).ok_or_else(unfit)?;
-        self.own(&key.name);
+        self.register_flushable(&key.name);
         Ok(key)
     }
 }

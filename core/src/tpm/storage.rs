@@ -5,8 +5,8 @@ use super::exchange::Exchange;
 use super::flush;
 use super::import::duplicate;
 use super::{
-    Auth, AuthValue, Hash, Link, PrimaryKey, PublicArea, SaltKey, Secret, Secrets, Tpm, TpmError,
-    Used, WrappedKey, name_of, template,
+    Auth, AuthHandle, AuthValue, Hash, Link, PrimaryKey, PublicArea, SaltKey, Secret,
+    SensitiveCreate, Tpm, TpmError, WrappedKey, name_of, template,
 };
 use crate::key::{Curve, PublicKey};
 
@@ -17,7 +17,7 @@ pub const SRK: u32 = 0x8100_0001;
 type AreaAndName = (Vec<u8>, Vec<u8>);
 
 /// What is to be put at a persistent handle.
-struct Loaded {
+struct TransientObject {
     /// Its transient handle.
     handle: u32,
     /// Its TPM name.
@@ -80,7 +80,7 @@ impl StorageKey {
     }
 
     /// Whether it looks as those that [`Tpm::make_storage_key`] makes.
-    pub fn is_as_ours(&self) -> bool {
+    pub fn has_our_template(&self) -> bool {
         template::is_storage_root(&self.area)
     }
 
@@ -96,8 +96,8 @@ impl StorageKey {
 
     /// Used in an auth session that is salted to itself, so that the response proves where it comes
     /// from.
-    pub(super) fn used<'a>(&'a self, salt_key: &'a SaltKey) -> Used<'a> {
-        Used::new(self.handle, &self.name, Auth::Value(&[], Some(salt_key)))
+    pub(super) fn used<'a>(&'a self, salt_key: &'a SaltKey) -> AuthHandle<'a> {
+        AuthHandle::new(self.handle, &self.name, Auth::Value(&[], Some(salt_key)))
     }
 }
 
@@ -123,13 +123,13 @@ impl Tpm {
     pub fn make_storage_key(&self, handle: u32, owner: &AuthValue) -> Result<StorageKey, TpmError> {
         let root = self.believed_root(owner)?;
         let template = template::storage_root(false);
-        let made = self.create_below(&root, Secrets::default(), &template)?;
+        let made = self.create_below(&root, SensitiveCreate::default(), &template)?;
         let owner = owner.clone().salted_to(root.salt_key());
         match self.persist(&made, handle, &owner) {
             Ok(()) => StorageKey::of(handle, made.area()).ok_or_else(|| missing(handle)),
             Err(TpmError::KeyReplaced(_)) => {
                 let there = self.storage_key(handle)?.ok_or_else(|| missing(handle))?;
-                if !there.is_as_ours() || self.is_primary(&there)? {
+                if !there.has_our_template() || self.is_primary(&there)? {
                     return Err(TpmError::KeyReplaced(handle));
                 }
                 self.prove(&there)?;
@@ -143,7 +143,11 @@ impl Tpm {
     /// whoever notes which one it is before [`Tpm::persist`]. Its wrapped form is for nothing else.
     pub fn create_storage_key(&self, owner: &AuthValue) -> Result<WrappedKey, TpmError> {
         let root = self.believed_root(owner)?;
-        self.create_below(&root, Secrets::default(), &template::storage_root(false))
+        self.create_below(
+            &root,
+            SensitiveCreate::default(),
+            &template::storage_root(false),
+        )
     }
 
     /// That the TPM itself has this key at its handle now, and no older answer says so: the TPM whose
@@ -178,7 +182,7 @@ impl Tpm {
     fn make_root(&self, owner: &AuthValue) -> Result<StorageKey, TpmError> {
         let template = template::storage_root(false);
         let salt_key = self.salt_key_for(owner)?;
-        let hierarchy = Used::owner(Auth::by(owner.as_bytes(), salt_key.as_ref()));
+        let hierarchy = AuthHandle::owner(Auth::by(owner.as_bytes(), salt_key.as_ref()));
         let mut made = Vec::new();
         let what = "making the storage root key";
         let remembered = self.remembered_root()?;
@@ -190,7 +194,7 @@ impl Tpm {
                 return distrusted;
             }
             made.clone_from(&area);
-            Ok(Loaded {
+            Ok(TransientObject {
                 handle: root,
                 name,
                 area: Some(area),
@@ -218,17 +222,17 @@ impl Tpm {
         handle: u32,
         owner: &AuthValue,
         salt_key: Option<&SaltKey>,
-        mut load: impl FnMut(&mut Link) -> Result<Loaded, TpmError>,
+        mut load: impl FnMut(&mut Link) -> Result<TransientObject, TpmError>,
     ) -> Result<(), TpmError> {
         let unfit = || TpmError::Unsupported("the TPM made a key that reads no salt".into());
         let mut put = None;
-        let putting = Exchange::new(what).loading().writing();
+        let putting = Exchange::new(what).needing_object_slot().writing();
         let kept = by_owner(putting.run(self, |link| {
             let loaded = load(link)?;
             let own = loaded.salt_key(loaded.handle);
             let kept = match salt_key.or(own.as_ref()) {
                 Some(salt_key) => {
-                    let owner = Used::owner(Auth::Value(owner.as_bytes(), Some(salt_key)));
+                    let owner = AuthHandle::owner(Auth::Value(owner.as_bytes(), Some(salt_key)));
                     link.evict(owner, (loaded.handle, &loaded.name), handle)
                 }
                 None => Err(unfit()),
@@ -263,8 +267,8 @@ impl Tpm {
         algorithm: KeyAlgorithm,
         usage: KeyPurpose,
     ) -> Result<WrappedKey, TpmError> {
-        let template = template::own_key(algorithm, usage);
-        let secrets = Secrets { value, data: &[] };
+        let template = template::device_key(algorithm, usage);
+        let secrets = SensitiveCreate { value, data: &[] };
         self.create_below(parent, secrets, &template)
     }
 
@@ -277,7 +281,11 @@ impl Tpm {
         data: &Secret,
         counts: bool,
     ) -> Result<WrappedKey, TpmError> {
-        self.create_below(parent, Secrets { value, data }, &template::sealed(counts))
+        self.create_below(
+            parent,
+            SensitiveCreate { value, data },
+            &template::sealed(counts),
+        )
     }
 
     /// Opens what [`Tpm::seal`] made, hidden from whoever listens on the bus. Four commands, or
@@ -287,14 +295,14 @@ impl Tpm {
     ///
     /// [`TpmError::WrongAuth`] for a wrong value, which was counted.
     pub fn unseal(&self, sealed: &WrappedKey, value: &AuthValue) -> Result<Secret, TpmError> {
-        let value = value.clone().hiding_response();
+        let value = value.clone().encrypting_response();
         self.with_wrapped("Unseal", sealed, &value, |link, used| link.unseal(used))
     }
 
     fn create_below(
         &self,
         parent: &StorageKey,
-        secrets: Secrets,
+        secrets: SensitiveCreate,
         template: &[u8],
     ) -> Result<WrappedKey, TpmError> {
         let salt_key = parent.salt_key();
@@ -339,7 +347,7 @@ impl Tpm {
     ) -> Result<(), TpmError> {
         let salt_key = self.session_key(owner)?;
         self.put_at("EvictControl", handle, owner, Some(&salt_key), |link| {
-            Loaded::of(key.load(link)?, key.name())
+            TransientObject::of(key.load(link)?, key.name())
         })
     }
 
@@ -352,7 +360,7 @@ impl Tpm {
     ) -> Result<(), TpmError> {
         let salt_key = self.session_key(owner)?;
         self.put_at("EvictControl", handle, owner, Some(&salt_key), |link| {
-            Loaded::of(key.load(link)?, key.name())
+            TransientObject::of(key.load(link)?, key.name())
         })
     }
 
@@ -380,7 +388,7 @@ impl Tpm {
             return Ok(());
         }
         let salt_key = self.salt_key_for(owner)?;
-        let owner = Used::owner(Auth::by(owner.as_bytes(), salt_key.as_ref()));
+        let owner = AuthHandle::owner(Auth::by(owner.as_bytes(), salt_key.as_ref()));
         let gone = Exchange::new("EvictControl")
             .salted(salt_key.as_ref())
             .writing()
@@ -392,7 +400,7 @@ impl Tpm {
     }
 }
 
-impl Loaded {
+impl TransientObject {
     fn of(handle: u32, name: &[u8]) -> Result<Self, TpmError> {
         Ok(Self {
             handle,

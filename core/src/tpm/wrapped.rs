@@ -4,9 +4,9 @@
 //! a signature is one command. Where all share the TPM's few slots it is loaded, used and flushed,
 //! three commands, and nothing of ours stays.
 
-use super::exchange::{Exchange, Subject};
+use super::exchange::{AuthSubject, Exchange};
 use super::{
-    Auth, AuthValue, Link, StorageKey, Tpm, TpmError, Used, flush, is_gone, name_of, template,
+    Auth, AuthHandle, AuthValue, Link, StorageKey, Tpm, TpmError, flush, is_gone, name_of, template,
 };
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -42,20 +42,20 @@ pub enum Parent {
 }
 
 /// A link of its own, and the keys that are loaded in its space.
-pub(super) struct Nest {
+pub(super) struct Connection {
     link: Option<Link>,
     /// The least recently used first.
-    loaded: Vec<Loaded>,
+    loaded: Vec<LoadedKey>,
 }
 
-struct Loaded {
+struct LoadedKey {
     name: Vec<u8>,
     handle: u32,
     /// The count of faults when it was loaded: a new connection has an empty space.
     faults: u64,
 }
 
-impl Nest {
+impl Connection {
     /// In a forked child: lets go of the parent's connection.
     pub(super) fn abandon(self) {
         if let Some(link) = self.link {
@@ -131,15 +131,15 @@ impl WrappedKey {
                 let salt_key = below.as_ref().map(StorageKey::salt_key);
                 let used = match (&below, &salt_key) {
                     (Some(parent), Some(salt_key)) => parent.used(salt_key),
-                    _ => Used::open(*parent, &[]),
+                    _ => AuthHandle::open(*parent, &[]),
                 };
                 link.load(used, &self.area, &self.private)
             }
             Parent::Owner { rsa } => {
                 let root = template::storage_root(*rsa);
-                let made = link.create_primary(Used::owner(Auth::Empty), &root);
+                let made = link.create_primary(AuthHandle::owner(Auth::Empty), &root);
                 let (parent, _, _) = made.map_err(|error| self.parent.explained(error))?;
-                let loaded = link.load(Used::open(parent, &[]), &self.area, &self.private);
+                let loaded = link.load(AuthHandle::open(parent, &[]), &self.area, &self.private);
                 flush(link, parent, &loaded);
                 loaded
             }
@@ -169,55 +169,56 @@ impl Tpm {
         what: &str,
         key: &WrappedKey,
         value: &AuthValue,
-        commands: impl FnMut(&mut Link, Used) -> Result<R, TpmError>,
+        commands: impl FnMut(&mut Link, AuthHandle) -> Result<R, TpmError>,
     ) -> Result<R, TpmError> {
-        self.own(&key.name);
+        self.register_flushable(&key.name);
         match self.tcti().is_managed() {
-            true => self.with_nested(what, key, value, commands),
-            false => self.with_passing(what, key, value, commands),
+            true => self.with_connection(what, key, value, commands),
+            false => self.with_transient(what, key, value, commands),
         }
     }
 
-    fn with_passing<R>(
+    fn with_transient<R>(
         &self,
         what: &str,
         key: &WrappedKey,
         value: &AuthValue,
-        mut commands: impl FnMut(&mut Link, Used) -> Result<R, TpmError>,
+        mut commands: impl FnMut(&mut Link, AuthHandle) -> Result<R, TpmError>,
     ) -> Result<R, TpmError> {
         let salt_key = self.salt_key_for(value)?;
         let auth = Auth::by(value.as_bytes(), salt_key.as_ref());
         key.exchange(what, value).run(self, |link| {
             let mut handle = key.load(link)?;
-            let mut answer = commands(link, Used::new(handle, &key.name, auth));
+            let mut answer = commands(link, AuthHandle::new(handle, &key.name, auth));
             // On a TPM that all share, somebody may flush what is not his.
             if is_gone(&answer) {
                 handle = key.load(link)?;
-                answer = commands(link, Used::new(handle, &key.name, auth));
+                answer = commands(link, AuthHandle::new(handle, &key.name, auth));
             }
             flush(link, handle, &answer);
             answer
         })
     }
 
-    fn with_nested<R>(
+    fn with_connection<R>(
         &self,
         what: &str,
         key: &WrappedKey,
         value: &AuthValue,
-        mut commands: impl FnMut(&mut Link, Used) -> Result<R, TpmError>,
+        mut commands: impl FnMut(&mut Link, AuthHandle) -> Result<R, TpmError>,
     ) -> Result<R, TpmError> {
         let salt_key = self.salt_key_for(value)?;
         let auth = Auth::by(value.as_bytes(), salt_key.as_ref());
         let exchange = key.exchange(what, value);
-        let mut nests = self.wait_for(&self.nests)?;
-        let Nest { link, loaded } = nest_for(&mut nests, key, self.tcti().keys_in_a_space());
+        let mut connections = self.wait_for(&self.connections)?;
+        let Connection { link, loaded } =
+            connection_for(&mut connections, key, self.tcti().keys_in_a_space());
         let result = exchange.run_over(link, self, |link| {
             let faults = self.faults();
             loaded.retain(|one| one.faults == faults);
             let known = loaded.iter().find(|one| one.name == key.name);
             if let Some(handle) = known.map(|known| known.handle) {
-                let answer = commands(link, Used::new(handle, &key.name, auth));
+                let answer = commands(link, AuthHandle::new(handle, &key.name, auth));
                 if !is_gone(&answer) {
                     return answer;
                 }
@@ -227,14 +228,14 @@ impl Tpm {
                 flush(link, loaded.remove(0).handle, &Ok(()));
             }
             let handle = key.load(link)?;
-            loaded.push(Loaded {
+            loaded.push(LoadedKey {
                 name: key.name.clone(),
                 handle,
                 faults,
             });
-            commands(link, Used::new(handle, &key.name, auth))
+            commands(link, AuthHandle::new(handle, &key.name, auth))
         });
-        drop(nests);
+        drop(connections);
         if let Err(TpmError::Lockout(_)) = result {
             exchange.tell_lockout(self);
         }
@@ -243,36 +244,44 @@ impl Tpm {
 }
 
 /// The nest where the key is or is to be, put at the end: the least recently used comes first.
-fn nest_for<'a>(nests: &'a mut Vec<Nest>, key: &WrappedKey, keys_in_one: usize) -> &'a mut Nest {
-    let holds = |nest: &Nest| nest.loaded.iter().any(|one| one.name == key.name);
-    let at = match nests.iter().position(holds) {
+fn connection_for<'a>(
+    connections: &'a mut Vec<Connection>,
+    key: &WrappedKey,
+    keys_in_one: usize,
+) -> &'a mut Connection {
+    let holds = |connection: &Connection| connection.loaded.iter().any(|one| one.name == key.name);
+    let at = match connections.iter().position(holds) {
         Some(at) => at,
-        None if keys_in_one > 1 && !nests.is_empty() => 0,
+        None if keys_in_one > 1 && !connections.is_empty() => 0,
         None => {
-            if nests.len() * keys_in_one >= LOADED {
-                nests.remove(0); // its connection ends, and with it all that is loaded there
+            if connections.len() * keys_in_one >= LOADED {
+                connections.remove(0); // its connection ends, and with it all that is loaded there
             }
-            nests.push(Nest {
+            connections.push(Connection {
                 link: None,
                 loaded: Vec::new(),
             });
-            nests.len() - 1
+            connections.len() - 1
         }
     };
-    let mut nest = nests.remove(at);
-    if let Some(at) = nest.loaded.iter().position(|one| one.name == key.name) {
-        let used = nest.loaded.remove(at);
-        nest.loaded.push(used);
+    let mut connection = connections.remove(at);
+    if let Some(at) = connection
+        .loaded
+        .iter()
+        .position(|one| one.name == key.name)
+    {
+        let used = connection.loaded.remove(at);
+        connection.loaded.push(used);
     }
-    nests.push(nest);
-    let last = nests.len() - 1;
-    &mut nests[last]
+    connections.push(connection);
+    let last = connections.len() - 1;
+    &mut connections[last]
 }
 
 impl WrappedKey {
     /// An exchange in which the key is loaded and this value is shown.
     fn exchange<'a>(&'a self, what: &'a str, value: &'a AuthValue) -> Exchange<'a> {
-        let subject = Subject::new(&self.name, "a wrapped key", value);
-        Exchange::by(what, subject, None).loading()
+        let subject = AuthSubject::new(&self.name, "a wrapped key", value);
+        Exchange::authorised(what, subject, None).needing_object_slot()
     }
 }

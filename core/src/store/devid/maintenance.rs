@@ -3,7 +3,7 @@
 use super::{DevidStore, HANDLES, StoreError};
 use crate::store::folder::{self, Content, FolderError, KeyFolder, Refused, Seal};
 use crate::store::unloadable;
-use crate::tpm::{SRK, TpmError, is_own_key, name_of};
+use crate::tpm::{SRK, TpmError, is_device_key, name_of};
 use log::debug;
 
 /// A key in a persistent handle of ours.
@@ -228,11 +228,11 @@ impl DevidStore {
                 let mut is_ours = match has_master {
                     true => {
                         let below = self.tpm.lies_below(master, handle, &name)?;
-                        below.unwrap_or_else(|| is_own_key(&area))
+                        below.unwrap_or_else(|| is_device_key(&area))
                     }
                     false => {
                         let below_root = self.tpm.lies_below(SRK, handle, &name)?;
-                        is_own_key(&area) && below_root != Some(true)
+                        is_device_key(&area) && below_root != Some(true)
                     }
                 };
                 for known in known.iter().filter(|_| has_master) {

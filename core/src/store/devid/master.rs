@@ -8,7 +8,7 @@
 
 use super::{DevidStore, HANDLES, PERSISTENT, StoreError};
 use crate::store::folder::{Content, FolderError, KeyFolder};
-use crate::tpm::{Parent, SRK, StorageKey, Tpm, TpmError, Unloadable, is_own_key, name_of};
+use crate::tpm::{Parent, SRK, StorageKey, Tpm, TpmError, Unloadable, is_device_key, name_of};
 use log::{info, warn};
 use std::path::PathBuf;
 
@@ -61,7 +61,7 @@ impl MasterRecord {
         let Some(area) = folder.master()? else {
             return Ok(None);
         };
-        match StorageKey::of(self.handle, &area).is_some_and(|key| key.is_as_ours()) {
+        match StorageKey::of(self.handle, &area).is_some_and(|key| key.has_our_template()) {
             true => Ok(Some(area)),
             false => Err(folder.damaged_master()),
         }
@@ -154,7 +154,7 @@ impl MasterRecord {
                 has_children |= HANDLES.contains(&handle)
                     && match tpm.lay_below(&name, handle, &key)? {
                         Some(lay_below) => lay_below,
-                        None => is_own_key(&tpm.persistent_key(handle)?.0),
+                        None => is_device_key(&tpm.persistent_key(handle)?.0),
                     };
             }
             if has_children {
@@ -191,7 +191,7 @@ impl DevidStore {
             (None, None) if self.has_wrapped_keys()? => Err(self.other_tpm("is empty")),
             // Another token's, or of a folder that was lost.
             (None, Some(key)) => {
-                if !key.is_as_ours() || self.tpm.is_primary(&key)? {
+                if !key.has_our_template() || self.tpm.is_primary(&key)? {
                     let whose = format!(
                         "handle 0x{handle:08X} holds a storage key that is none of ours: name \
                          another handle in [master]"

@@ -285,7 +285,7 @@ impl DevidStore {
             true => wrapped,
             false => wrapped.below_stranger(),
         };
-        self.tpm.own(wrapped.name());
+        self.tpm.register_flushable(wrapped.name());
         Ok(Key::wrapped(wrapped, area, handle, self.abilities()))
     }
 }

@@ -71,7 +71,7 @@ impl Key {
             let opened = soft.decrypt(tpm, &self.access, request, ciphertext);
             return opened.map_err(|error| self.judged(tpm, error));
         }
-        let value = self.access.value()?.hiding_response();
+        let value = self.access.value()?.encrypting_response();
         let (block, _) = self.with(tpm, "RSA_Decrypt", &value, |link, key| {
             link.rsa_decrypt(key, ciphertext)
         })?;
@@ -106,7 +106,7 @@ impl Key {
             let agreed = soft.agree(tpm, &self.access, &point);
             return agreed.map_err(|error| self.judged(tpm, error));
         }
-        let value = self.access.value()?.hiding_response();
+        let value = self.access.value()?.encrypting_response();
         let (z, _) = self.with(tpm, "ECDH_ZGen", &value, |link, key| {
             link.ecdh_z(key, (x, y))
         })?;

@@ -3,6 +3,7 @@
 mod access;
 mod decrypting;
 mod locked_memory;
+mod login;
 mod obstacle;
 mod padding;
 mod proving;
@@ -11,17 +12,19 @@ mod signing;
 mod signing_tests;
 mod soft;
 
+pub use access::Access;
 pub(super) use access::Given;
-pub use access::{Access, Login};
 pub use decrypting::DecryptRequest;
+pub use login::Login;
+pub(super) use login::{SECRET, secret_mark};
 pub(super) use obstacle::Source;
 
 use super::folder::{Material, Tss2Key, Tss2Kind};
 use super::{SignError, Templates};
 use crate::key::{Curve, PrivateKeyInfo, PublicKey};
 use crate::tpm::{
-    Algorithms, AuthValue, KeyScheme, KnownAlgorithms, Link, Parent, PersistentKey, PrimaryKey,
-    PublicArea, Tpm, TpmError, Used, WrappedKey,
+    Algorithms, AuthHandle, AuthValue, KeyScheme, KnownAlgorithms, Link, Parent, PersistentKey,
+    PrimaryKey, PublicArea, Tpm, TpmError, WrappedKey,
 };
 use log::{info, warn};
 use parking_lot::Mutex;
@@ -439,7 +442,7 @@ impl Key {
         tpm: &Tpm,
         what: &str,
         value: &AuthValue,
-        commands: impl FnMut(&mut Link, Used) -> Result<R, TpmError>,
+        commands: impl FnMut(&mut Link, AuthHandle) -> Result<R, TpmError>,
     ) -> Result<(R, bool), SignError> {
         let used = match &self.place {
             Place::Handle(resident, _) => {
@@ -476,7 +479,7 @@ impl Key {
         wrapped: &WrappedKey,
         persisted: Option<&Persisted>,
         value: &AuthValue,
-        mut commands: impl FnMut(&mut Link, Used) -> Result<R, TpmError>,
+        mut commands: impl FnMut(&mut Link, AuthHandle) -> Result<R, TpmError>,
     ) -> Result<R, TpmError> {
         let resident = persisted
             .map(|persisted| Self::persisted(tpm, wrapped, persisted))

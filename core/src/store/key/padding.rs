@@ -1,7 +1,6 @@
 //! RSA signatures by the private operation alone, the padding made here: for keys that the TPM lets
 //! decrypt, and for what it pads for no key.
 
-use super::signing::unverified;
 use super::{Key, Place};
 use crate::key::{PublicKey, pad_left};
 use crate::signature::{SignRequest, verify};
@@ -64,7 +63,7 @@ impl Key {
         let block = block.filter(|block| self.public().has_below_modulus(block));
         let block = block.ok_or(SignError::Scheme)?;
         let value = match request {
-            SignRequest::Unpadded(_) => self.access.value()?.hiding_response(),
+            SignRequest::Unpadded(_) => self.access.value()?.encrypting_response(),
             _ => self.access.value()?,
         };
         let (answer, doubtful) = self.with(tpm, "RSA_Decrypt", &value, |link, key| {
@@ -81,7 +80,7 @@ impl Key {
         }
         match self.leave_handle() {
             true => self.sign_padded(tpm, request),
-            false => Err(unverified("the private RSA operation")),
+            false => Err(SignError::unverified("the private RSA operation")),
         }
     }
 }

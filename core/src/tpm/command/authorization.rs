@@ -4,7 +4,7 @@ use crate::tpm::SaltKey;
 
 /// What a command uses, and what proves that it may: a key, or a hierarchy.
 #[derive(Clone, Copy)]
-pub struct Used<'a> {
+pub struct AuthHandle<'a> {
     /// Its handle.
     pub handle: u32,
     /// Its name; of a hierarchy the handle's bytes (Part 1, section 16).
@@ -15,7 +15,7 @@ pub struct Used<'a> {
 
 /// What TPM2_Create is told that nobody else is to know.
 #[derive(Clone, Copy, Default)]
-pub struct Secrets<'a> {
+pub struct SensitiveCreate<'a> {
     /// The authorisation value of the new object.
     pub value: &'a [u8],
     /// Data to be sealed.
@@ -42,7 +42,7 @@ impl<'a> Auth<'a> {
     }
 }
 
-impl<'a> Used<'a> {
+impl<'a> AuthHandle<'a> {
     /// Something by handle and name.
     pub fn new(handle: u32, name: &'a [u8], auth: Auth<'a>) -> Self {
         Self { handle, name, auth }

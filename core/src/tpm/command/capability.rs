@@ -1,7 +1,7 @@
 //! TPM2_GetCapability (Part 3, section 30.2): what a TPM holds and is able to do.
 
 use super::Link;
-use super::reading::Reading;
+use super::response_reader::ResponseReader;
 use crate::tpm::{Lockout, Property, TpmError};
 use std::collections::BTreeSet;
 use tpm2_protocol::basic::TpmUint32;
@@ -27,7 +27,7 @@ impl Link {
         capability: TpmCap,
         first: u32,
         count: u32,
-        item: impl Fn(&mut Reading) -> Result<T, TpmError>,
+        item: impl Fn(&mut ResponseReader) -> Result<T, TpmError>,
     ) -> Result<Page<T>, TpmError> {
         let command = TpmGetCapabilityCommand {
             handles: [],
@@ -36,9 +36,9 @@ impl Link {
             property_count: TpmUint32::new(count),
         };
         let answer = self.execute(&command, None, None, 0)?;
-        let mut reading = Reading::new(&answer.parameters);
-        let more = reading.byte()? != 0;
-        let told = reading.long()?;
+        let mut reading = ResponseReader::new(&answer.parameters);
+        let more = reading.uint8()? != 0;
+        let told = reading.uint32()?;
         if told != capability.value() {
             return Err(TpmError::WrongAnswer(format!(
                 "capability {} was asked for, and {told} came",
@@ -46,7 +46,7 @@ impl Link {
             )));
         }
         let mut items = Vec::new();
-        for _ in 0..reading.long()? {
+        for _ in 0..reading.uint32()? {
             items.push(item(&mut reading)?);
         }
         Ok(Page { items, more })
@@ -58,7 +58,7 @@ impl Link {
         &mut self,
         capability: TpmCap,
         first: u32,
-        key: impl Fn(&mut Reading) -> Result<u32, TpmError>,
+        key: impl Fn(&mut ResponseReader) -> Result<u32, TpmError>,
     ) -> Result<BTreeSet<u32>, TpmError> {
         let mut found = BTreeSet::new();
         let mut next = first;
@@ -79,7 +79,7 @@ impl Link {
     pub(crate) fn handles(&mut self, first: u32) -> Result<Vec<u32>, TpmError> {
         /// The bits of a handle that name its range (Part 2, section 7.2: TPM_HT).
         const RANGE: u32 = 0xFF00_0000;
-        let found = self.numbers(TpmCap::Handles, first, |reading| reading.long())?;
+        let found = self.numbers(TpmCap::Handles, first, |reading| reading.uint32())?;
         let in_range = |handle: &u32| handle & RANGE == first & RANGE;
         Ok(found.into_iter().filter(in_range).collect())
     }
@@ -87,8 +87,8 @@ impl Link {
     /// TPM_CAP_ALGS: the identifiers of all algorithms.
     pub(crate) fn algorithms(&mut self) -> Result<Vec<u16>, TpmError> {
         let found = self.numbers(TpmCap::Algs, 0, |reading| {
-            let identifier = reading.word()?;
-            reading.long()?; // TPMA_ALGORITHM
+            let identifier = reading.uint16()?;
+            reading.uint32()?; // TPMA_ALGORITHM
             Ok(identifier.into())
         })?;
         Ok(found.into_iter().map(|one| one as u16).collect())
@@ -135,6 +135,6 @@ impl Link {
 }
 
 /// TPMS_TAGGED_PROPERTY.
-fn pair(reading: &mut Reading) -> Result<(u32, u32), TpmError> {
-    Ok((reading.long()?, reading.long()?))
+fn pair(reading: &mut ResponseReader) -> Result<(u32, u32), TpmError> {
+    Ok((reading.uint32()?, reading.uint32()?))
 }

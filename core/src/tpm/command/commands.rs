@@ -1,13 +1,14 @@
 //! Our vocabulary of commands in bytes (Part 3).
 
-use super::execute::{By, written};
+use super::created::check_created;
+use super::execute::{CommandAuth, written};
 use super::flush;
-use super::made::made_from;
-use super::reading::Reading;
+use super::response_reader::ResponseReader;
 use super::session::{AUDIT, DECRYPT, ENCRYPT};
 use super::{Link, marshalled};
 use crate::tpm::{
-    Hash, NvPublic, Secret, Secrets, Signature, SignatureScheme, TpmError, Used, name_of,
+    AuthHandle, Hash, NvPublic, Secret, SensitiveCreate, Signature, SignatureScheme, TpmError,
+    name_of,
 };
 use tpm2_protocol::TpmUnmarshal;
 use tpm2_protocol::basic::{TpmHandle, TpmUint16};
@@ -40,11 +41,11 @@ fn unfit(error: tpm2_protocol::TpmError) -> TpmError {
 
 /// The parameters of TPM2_Create with these in the place of the empty TPM2B_SENSITIVE_CREATE that
 /// they begin with: written by hand, since the library's structures would leave copies.
-fn with_secrets(parameters: &[u8], secrets: Secrets) -> Result<Secret, TpmError> {
-    let mut reading = Reading::new(parameters);
-    reading.sized()?;
+fn with_secrets(parameters: &[u8], secrets: SensitiveCreate) -> Result<Secret, TpmError> {
+    let mut reading = ResponseReader::new(parameters);
+    reading.tpm2b()?;
     let rest = reading.rest();
-    let Secrets { value, data } = secrets;
+    let SensitiveCreate { value, data } = secrets;
     let too_long = |_| TpmError::Unsupported("command: a secret that is too long".into());
     let size = |count: usize| u16::try_from(count).map(u16::to_be_bytes).map_err(too_long);
     let sensitive = 4 + value.len() + data.len();
@@ -59,10 +60,10 @@ fn with_secrets(parameters: &[u8], secrets: Secrets) -> Result<Secret, TpmError>
 }
 
 /// A command of two handles; the second one's entity has this name.
-fn naming<'a>(used: Used<'a>, others: &'a [&'a [u8]]) -> By<'a> {
-    By {
+fn naming<'a>(used: AuthHandle<'a>, others: &'a [&'a [u8]]) -> CommandAuth<'a> {
+    CommandAuth {
         others,
-        ..By::new(used)
+        ..CommandAuth::new(used)
     }
 }
 
@@ -90,13 +91,13 @@ impl Link {
 
     /// The same in an auth session that is there for its HMAC alone: the response comes from the TPM
     /// that reads the session's salt, and its object has this name. Two commands.
-    pub(crate) fn read_public_proven(&mut self, key: Used) -> Result<Vec<u8>, TpmError> {
+    pub(crate) fn read_public_proven(&mut self, key: AuthHandle) -> Result<Vec<u8>, TpmError> {
         let command = TpmReadPublicCommand {
             handles: [handle(key.handle)],
         };
-        let by = By {
+        let by = CommandAuth {
             attributes: AUDIT,
-            ..By::new(key)
+            ..CommandAuth::new(key)
         };
         let answer: TpmReadPublicResponse = self.call_by(&command, by)?;
         marshalled(&answer.out_public.inner)
@@ -115,8 +116,8 @@ impl Link {
             handles: [handle(key)],
         };
         let answer = self.execute(&command, None, None, 0)?;
-        let mut reading = Reading::new(&answer.parameters);
-        let mut next = || reading.sized().map(<[u8]>::to_vec);
+        let mut reading = ResponseReader::new(&answer.parameters);
+        let mut next = || reading.tpm2b().map(<[u8]>::to_vec);
         Ok([next()?, next()?, next()?])
     }
 
@@ -124,7 +125,7 @@ impl Link {
     /// and the name. To be flushed.
     pub(crate) fn create_primary(
         &mut self,
-        hierarchy: Used,
+        hierarchy: AuthHandle,
         template: &[u8],
     ) -> Result<(u32, Vec<u8>, Vec<u8>), TpmError> {
         let command = TpmCreatePrimaryCommand {
@@ -134,9 +135,10 @@ impl Link {
             outside_info: Tpm2bData::default(),
             creation_pcr: TpmlPcrSelection::default(),
         };
-        let answer: TpmCreatePrimaryResponse = self.call_by(&command, By::new(hierarchy))?;
+        let answer: TpmCreatePrimaryResponse =
+            self.call_by(&command, CommandAuth::new(hierarchy))?;
         let (key, name) = (answer.handles[0].value(), answer.name.to_vec());
-        let made = made_from(&command.in_public.inner, &answer.out_public.inner);
+        let made = check_created(&command.in_public.inner, &answer.out_public.inner);
         let made = made.and_then(|area| match name_of(&area) {
             Some(computed) if computed != name => Err(TpmError::Unsupported(
                 "the TPM answered with a name that is not its key's".into(),
@@ -154,8 +156,8 @@ impl Link {
     /// content of a TPM2B_PRIVATE).
     pub(crate) fn create(
         &mut self,
-        parent: Used,
-        secrets: Secrets,
+        parent: AuthHandle,
+        secrets: SensitiveCreate,
         template: &[u8],
     ) -> Result<(Vec<u8>, Vec<u8>), TpmError> {
         let command = TpmCreateCommand {
@@ -169,19 +171,19 @@ impl Link {
             &written(|writer| command.marshal_parameters(writer))?,
             secrets,
         )?;
-        let by = By {
+        let by = CommandAuth {
             attributes: DECRYPT,
-            ..By::new(parent)
+            ..CommandAuth::new(parent)
         };
         let answer: TpmCreateResponse = self
             .execute(&command, Some(parameters), Some(by), 0)?
             .read()?;
-        let area = made_from(&command.in_public.inner, &answer.out_public.inner)?;
+        let area = check_created(&command.in_public.inner, &answer.out_public.inner)?;
         Ok((area, answer.out_private.to_vec()))
     }
 
     /// TPM2_Unseal: the data. By an auth session they are encrypted on their way.
-    pub(crate) fn unseal(&mut self, sealed: Used) -> Result<Secret, TpmError> {
+    pub(crate) fn unseal(&mut self, sealed: AuthHandle) -> Result<Secret, TpmError> {
         let command = TpmUnsealCommand {
             handles: [handle(sealed.handle)],
         };
@@ -192,7 +194,7 @@ impl Link {
     /// name. To be flushed.
     pub(crate) fn load(
         &mut self,
-        parent: Used,
+        parent: AuthHandle,
         area: &[u8],
         private: &[u8],
     ) -> Result<(u32, Vec<u8>), TpmError> {
@@ -201,14 +203,14 @@ impl Link {
             in_private: Tpm2bPrivate::try_from(private).map_err(unfit)?,
             in_public: public(area)?,
         };
-        let answer: TpmLoadResponse = self.call_by(&command, By::new(parent))?;
+        let answer: TpmLoadResponse = self.call_by(&command, CommandAuth::new(parent))?;
         Ok((answer.handles[0].value(), answer.name.to_vec()))
     }
 
     /// TPM2_Import of a duplicate without inner wrapper: the private half as `parent` wraps it.
     pub(crate) fn import(
         &mut self,
-        parent: Used,
+        parent: AuthHandle,
         area: &[u8],
         duplicate: &[u8],
         seed: &[u8],
@@ -221,7 +223,7 @@ impl Link {
             in_sym_seed: Tpm2bEncryptedSecret::try_from(seed).map_err(unfit)?,
             symmetric_alg: TpmtSymDef::default(),
         };
-        let answer: TpmImportResponse = self.call_by(&command, By::new(parent))?;
+        let answer: TpmImportResponse = self.call_by(&command, CommandAuth::new(parent))?;
         Ok(answer.out_private.to_vec())
     }
 
@@ -229,7 +231,7 @@ impl Link {
     /// away from there if it is what is there. Writes to the TPM.
     pub(crate) fn evict(
         &mut self,
-        owner: Used,
+        owner: AuthHandle,
         (object, name): (u32, &[u8]),
         persistent: u32,
     ) -> Result<(), TpmError> {
@@ -278,10 +280,10 @@ impl Link {
             handles: [handle(index)],
         };
         let answer = self.execute(&command, None, None, 0)?;
-        let mut reading = Reading::new(Reading::new(&answer.parameters).sized()?);
-        let (told, _name_hash) = (reading.long()?, reading.word()?);
-        let attributes = reading.long()?;
-        reading.sized()?; // the policy
+        let mut reading = ResponseReader::new(ResponseReader::new(&answer.parameters).tpm2b()?);
+        let (told, _name_hash) = (reading.uint32()?, reading.uint16()?);
+        let attributes = reading.uint32()?;
+        reading.tpm2b()?; // the policy
         if told != index {
             return Err(TpmError::WrongAnswer(format!(
                 "NV index 0x{index:08X} was asked for, and 0x{told:08X} came"
@@ -289,14 +291,14 @@ impl Link {
         }
         Ok(NvPublic {
             attributes,
-            size: reading.word()?,
+            size: reading.uint16()?,
         })
     }
 
     /// TPM2_NV_Read of the index with this handle and name, authorised by itself or by the owner.
     pub(crate) fn nv_read(
         &mut self,
-        by: Used,
+        by: AuthHandle,
         (index, name): (u32, &[u8]),
         offset: u16,
         size: u16,
@@ -309,14 +311,14 @@ impl Link {
         let others = [name];
         let by = naming(by, &others);
         let answer = self.execute(&command, None, Some(by), 0)?;
-        Ok(Reading::new(&answer.parameters).sized()?.to_vec())
+        Ok(ResponseReader::new(&answer.parameters).tpm2b()?.to_vec())
     }
 
     /// TPM2_NV_DefineSpace, the name by SHA-256, no policy, the authorisation value empty. Writes to
     /// the TPM.
     pub(crate) fn nv_define(
         &mut self,
-        owner: Used,
+        owner: AuthHandle,
         index: u32,
         public: NvPublic,
     ) -> Result<(), TpmError> {
@@ -326,7 +328,7 @@ impl Link {
             auth: Tpm2bAuth::default(),
             public_info: Tpm2bNvPublic { inner },
         };
-        let _: TpmNvDefineSpaceResponse = self.call_by(&command, By::new(owner))?;
+        let _: TpmNvDefineSpaceResponse = self.call_by(&command, CommandAuth::new(owner))?;
         Ok(())
     }
 
@@ -334,7 +336,7 @@ impl Link {
     /// the TPM.
     pub(crate) fn nv_write(
         &mut self,
-        owner: Used,
+        owner: AuthHandle,
         (index, name): (u32, &[u8]),
         offset: u16,
         data: &[u8],
@@ -351,7 +353,7 @@ impl Link {
     /// TPM2_NV_UndefineSpace. Writes to the TPM.
     pub(crate) fn nv_undefine(
         &mut self,
-        owner: Used,
+        owner: AuthHandle,
         (index, name): (u32, &[u8]),
     ) -> Result<(), TpmError> {
         let command = TpmNvUndefineSpaceCommand {
@@ -368,13 +370,13 @@ impl Link {
             bytes_requested: TpmUint16::new(count),
         };
         let answer = self.execute(&command, None, None, 0)?;
-        Ok(Reading::new(&answer.parameters).sized()?.to_vec())
+        Ok(ResponseReader::new(&answer.parameters).tpm2b()?.to_vec())
     }
 
     /// TPM2_Sign; `digest` has the width of the scheme's hash.
     pub(crate) fn sign(
         &mut self,
-        key: Used,
+        key: AuthHandle,
         scheme: SignatureScheme,
         digest: &[u8],
     ) -> Result<Signature, TpmError> {
@@ -400,16 +402,16 @@ impl Link {
                 digest: Tpm2bDigest::default(),
             },
         };
-        let answer = self.execute(&command, None, Some(By::new(key)), 0)?;
-        let mut reading = Reading::new(&answer.parameters);
-        let (by, hash) = (reading.word()?, reading.word()?);
+        let answer = self.execute(&command, None, Some(CommandAuth::new(key)), 0)?;
+        let mut reading = ResponseReader::new(&answer.parameters);
+        let (by, hash) = (reading.uint16()?, reading.uint16()?);
         if (by, hash) != (scheme.algorithm(), scheme.hash().algorithm()) {
             return Err(TpmError::WrongAnswer(format!(
                 "a signature by {scheme:?} was asked for, and one by the scheme 0x{by:04X} with the \
                  hash 0x{hash:04X} came"
             )));
         }
-        let mut number = || reading.sized().map(<[u8]>::to_vec);
+        let mut number = || reading.tpm2b().map(<[u8]>::to_vec);
         Ok(match scheme {
             SignatureScheme::Ecdsa(_) => Signature::Ecc {
                 r: number()?,
@@ -421,7 +423,11 @@ impl Link {
 
     /// TPM2_RSA_Decrypt without padding: the whole block, as wide as the modulus but for leading
     /// zeros. By an auth session it is encrypted on its way.
-    pub(crate) fn rsa_decrypt(&mut self, key: Used, cipher: &[u8]) -> Result<Secret, TpmError> {
+    pub(crate) fn rsa_decrypt(
+        &mut self,
+        key: AuthHandle,
+        cipher: &[u8],
+    ) -> Result<Secret, TpmError> {
         let command = TpmRsaDecryptCommand {
             handles: [handle(key.handle)],
             cipher_text: Tpm2bPublicKeyRsa::try_from(cipher).map_err(unfit)?,
@@ -433,7 +439,11 @@ impl Link {
 
     /// TPM2_ECDH_ZGen with the other side's point: the x coordinate, but for leading zeros; encrypted
     /// likewise.
-    pub(crate) fn ecdh_z(&mut self, key: Used, (x, y): (&[u8], &[u8])) -> Result<Secret, TpmError> {
+    pub(crate) fn ecdh_z(
+        &mut self,
+        key: AuthHandle,
+        (x, y): (&[u8], &[u8]),
+    ) -> Result<Secret, TpmError> {
         let inner = TpmsEccPoint {
             x: Tpm2bEccParameter::try_from(x).map_err(unfit)?,
             y: Tpm2bEccParameter::try_from(y).map_err(unfit)?,
@@ -443,19 +453,19 @@ impl Link {
             in_point: Tpm2bEccPoint { inner },
         };
         let point = self.secret(&command, key)?;
-        Ok(Secret::new(Reading::new(&point).sized()?.to_vec()))
+        Ok(Secret::new(ResponseReader::new(&point).tpm2b()?.to_vec()))
     }
 
     /// A command whose response begins with a secret: the content of the TPM2B. The library's
     /// structures would leave copies of it.
-    fn secret<C: TpmFrame>(&mut self, command: &C, used: Used) -> Result<Secret, TpmError> {
-        let by = By {
+    fn secret<C: TpmFrame>(&mut self, command: &C, used: AuthHandle) -> Result<Secret, TpmError> {
+        let by = CommandAuth {
             attributes: ENCRYPT,
-            ..By::new(used)
+            ..CommandAuth::new(used)
         };
         let answer = self.execute(command, None, Some(by), 0)?;
         Ok(Secret::new(
-            Reading::new(&answer.parameters).sized()?.to_vec(),
+            ResponseReader::new(&answer.parameters).tpm2b()?.to_vec(),
         ))
     }
 }

@@ -3,11 +3,11 @@
 
 use super::Link;
 use super::flush;
-use super::reading::Reading;
-use super::session::{AuthSession, Beginning, DECRYPT, ENCRYPT, answers_attributes};
+use super::response_reader::ResponseReader;
+use super::session::{AuthSession, DECRYPT, ENCRYPT, StartAuthSession, answers_attributes};
 use crate::tpm::Class;
 use crate::tpm::transport::{FRAME_MAX, HEADER};
-use crate::tpm::{Auth, ResponseCode, SaltKey, Secret, TpmError, Used, sized};
+use crate::tpm::{Auth, AuthHandle, ResponseCode, SaltKey, Secret, TpmError, sized};
 use log::debug;
 use tpm2_protocol::TpmWriter;
 use tpm2_protocol::basic::{TpmHandle, TpmUint16};
@@ -32,9 +32,9 @@ const BAD_TAG: u16 = 0x00C4;
 
 /// What authorises a command, and what of it is nobody else's business.
 #[derive(Clone, Copy)]
-pub(super) struct By<'a> {
+pub(super) struct CommandAuth<'a> {
     /// What the command's first handle names.
-    pub(super) used: Used<'a>,
+    pub(super) used: AuthHandle<'a>,
     /// The names of its other handles.
     pub(super) others: &'a [&'a [u8]],
     /// TPMA_SESSION: [`DECRYPT`] encrypts the command's first parameter, [`ENCRYPT`] the response's,
@@ -43,9 +43,9 @@ pub(super) struct By<'a> {
     pub(super) attributes: u8,
 }
 
-impl<'a> By<'a> {
+impl<'a> CommandAuth<'a> {
     /// Nothing of the command is secret, and it has one handle.
-    pub(super) fn new(used: Used<'a>) -> Self {
+    pub(super) fn new(used: AuthHandle<'a>) -> Self {
         Self {
             used,
             others: &[],
@@ -55,12 +55,12 @@ impl<'a> By<'a> {
 }
 
 /// What a response says beside its header and its authorisation.
-pub(super) struct Answer {
+pub(super) struct Response {
     handles: Vec<u8>,
     pub(super) parameters: Secret,
 }
 
-impl Answer {
+impl Response {
     /// As the structure of the response.
     ///
     /// A sound frame with a structure that the library does not know (a vendor's algorithm, say) is
@@ -84,7 +84,7 @@ impl Link {
     pub(super) fn call_by<C: TpmFrame, R: TpmUnmarshalBody>(
         &mut self,
         command: &C,
-        by: By,
+        by: CommandAuth,
     ) -> Result<R, TpmError> {
         self.execute(command, None, Some(by), R::HANDLES)?.read()
     }
@@ -97,9 +97,9 @@ impl Link {
         &mut self,
         command: &C,
         parameters: Option<Secret>,
-        by: Option<By>,
+        by: Option<CommandAuth>,
         handles: usize,
-    ) -> Result<Answer, TpmError> {
+    ) -> Result<Response, TpmError> {
         let code = command.cc().value();
         let mut parameters = match parameters {
             Some(parameters) => parameters,
@@ -141,29 +141,29 @@ impl Link {
         value: &[u8],
     ) -> Result<AuthSession, TpmError> {
         let Some(key) = salt_key else {
-            return self.begin_session(None, NULL, value);
+            return self.start_session(None, NULL, value);
         };
         let (key, handle, is_passing) = self.with_salt_key(key)?;
-        let begun = self.begin_session(Some(&key), handle, value);
+        let started = self.start_session(Some(&key), handle, value);
         if is_passing {
-            flush(self, handle, &begun);
+            flush(self, handle, &started);
         }
-        begun
+        started
     }
 
     /// TPM2_StartAuthSession with a salt for the key in this handle.
-    fn begin_session(
+    fn start_session(
         &mut self,
         salt_key: Option<&SaltKey>,
         salted_to: u32,
         value: &[u8],
     ) -> Result<AuthSession, TpmError> {
         let unfit = |error| TpmError::Unsupported(format!("auth session: {error}"));
-        let beginning = Beginning::new(salt_key)?;
+        let start = StartAuthSession::new(salt_key)?;
         let command = TpmStartAuthSessionCommand {
             handles: [TpmHandle::new(salted_to), TpmHandle::new(NULL)],
-            nonce_caller: Tpm2bNonce::try_from(&beginning.nonce[..]).map_err(unfit)?,
-            encrypted_salt: Tpm2bEncryptedSecret::try_from(&beginning.encrypted_salt[..])
+            nonce_caller: Tpm2bNonce::try_from(&start.nonce[..]).map_err(unfit)?,
+            encrypted_salt: Tpm2bEncryptedSecret::try_from(&start.encrypted_salt[..])
                 .map_err(unfit)?,
             session_type: TpmSe::Hmac,
             symmetric: TpmtSymDefObject {
@@ -174,7 +174,7 @@ impl Link {
             auth_hash: TpmAlgId::Sha256,
         };
         let answer: TpmStartAuthSessionResponse = self.call(&command)?;
-        Ok(beginning.begun(answer.handles[0].value(), answer.nonce_tpm.to_vec(), value))
+        Ok(start.session(answer.handles[0].value(), answer.nonce_tpm.to_vec(), value))
     }
 }
 
@@ -182,7 +182,7 @@ impl Link {
 /// for the session.
 fn authorisation(
     code: u32,
-    by: By,
+    by: CommandAuth,
     session: &mut AuthSession,
     parameters: &mut Secret,
 ) -> Result<Vec<u8>, TpmError> {
@@ -240,13 +240,14 @@ fn answer(
     code: u32,
     response: &[u8],
     handles: usize,
-    by: Option<By>,
+    by: Option<CommandAuth>,
     session: Option<&mut AuthSession>,
-) -> Result<Answer, TpmError> {
+) -> Result<Response, TpmError> {
     let short = || TpmError::Unsupported("response: shorter than it says".into());
     let garbage = || TpmError::Broken(format!("no TPM response: {} bytes", response.len()));
-    let mut reading = Reading::new(response);
-    let (Ok(tag), Ok(size), Ok(failure)) = (reading.word(), reading.long(), reading.long()) else {
+    let mut reading = ResponseReader::new(response);
+    let (Ok(tag), Ok(size), Ok(failure)) = (reading.uint16(), reading.uint32(), reading.uint32())
+    else {
         return Err(garbage());
     };
     if size as usize != response.len() {
@@ -269,7 +270,7 @@ fn answer(
     let split = reading.rest().split_at_checked(4 * handles);
     let (handles, rest) = split.ok_or_else(short)?;
     let Some(by) = by else {
-        return Ok(Answer {
+        return Ok(Response {
             handles: handles.to_vec(),
             parameters: Secret::new(rest.to_vec()),
         });
@@ -278,18 +279,18 @@ fn answer(
         .split_first_chunk()
         .and_then(|(size, rest)| rest.split_at_checked(u32::from_be_bytes(*size) as usize))
         .ok_or_else(short)?;
-    let mut reading = Reading::new(rest);
+    let mut reading = ResponseReader::new(rest);
     let (Ok(nonce), Ok(attributes), Ok(hmac), true) = (
-        reading.sized(),
-        reading.byte(),
-        reading.sized(),
+        reading.tpm2b(),
+        reading.uint8(),
+        reading.tpm2b(),
         reading.is_at_end(),
     ) else {
         return Err(TpmError::WrongAnswer(
             "a response without its authorisation".into(),
         ));
     };
-    let mut answer = Answer {
+    let mut answer = Response {
         handles: handles.to_vec(),
         parameters: Secret::new(parameters.to_vec()),
     };

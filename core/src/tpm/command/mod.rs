@@ -4,17 +4,17 @@
 mod authorization;
 mod capability;
 mod commands;
+mod created;
 mod execute;
 pub(super) mod kdf;
-mod made;
-mod reading;
+mod response_reader;
 pub(super) mod session;
 #[cfg(test)]
 mod vectors;
 
 use super::TpmError;
 use super::transport::{self, Class, FRAME_MAX, Fault, Pace, Tcti, Transport};
-pub use authorization::{Auth, Secrets, Used};
+pub use authorization::{Auth, AuthHandle, SensitiveCreate};
 use log::warn;
 use std::sync::Arc;
 use tpm2_protocol::{TpmMarshal, TpmWriter};
@@ -98,8 +98,8 @@ mod tests {
     use crate::tpm::transport::socket::{Channel, Framing};
     use crate::tpm::transport::tcti::Socket;
     use crate::tpm::{
-        Hash, KeyAlgorithm, KeyPurpose, Limits, ResponseCode, Secrets, SignatureScheme, Used,
-        template,
+        AuthHandle, Hash, KeyAlgorithm, KeyPurpose, Limits, ResponseCode, SensitiveCreate,
+        SignatureScheme, template,
     };
     use std::os::unix::net::UnixListener;
     use std::path::Path;
@@ -149,7 +149,7 @@ mod tests {
         let (mut link, sent) = answering(&[0x80, 1, 0, 0, 0, 10, 0, 0, 9, 0x21]);
         let error = link
             .sign(
-                Used::open(0x8102_0000, &[]),
+                AuthHandle::open(0x8102_0000, &[]),
                 SignatureScheme::Ecdsa(Hash::Sha256),
                 &[7; 32],
             )
@@ -203,9 +203,9 @@ mod tests {
             signs: true,
             decrypts: false,
         };
-        let template = template::own_key(KeyAlgorithm::Ec(Curve::P256), usage);
-        let parent = Used::open(0x8100_0100, &[]);
-        let made = link.create(parent, Secrets::default(), &template);
+        let template = template::device_key(KeyAlgorithm::Ec(Curve::P256), usage);
+        let parent = AuthHandle::open(0x8100_0100, &[]);
+        let made = link.create(parent, SensitiveCreate::default(), &template);
         made.map(drop).unwrap_err()
     }
 

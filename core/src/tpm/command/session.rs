@@ -32,7 +32,7 @@ pub struct AuthValue {
     value: Secret,
     pub(in crate::tpm) salt: Salt,
     /// The response is a secret.
-    pub(in crate::tpm) hides: bool,
+    pub(in crate::tpm) encrypts_response: bool,
 }
 
 /// What keeps a recorded proof from being of use.
@@ -53,7 +53,7 @@ impl AuthValue {
         Self {
             value,
             salt: Salt::ForAny,
-            hides: false,
+            encrypts_response: false,
         }
     }
 
@@ -63,7 +63,7 @@ impl AuthValue {
         Self {
             value,
             salt: Salt::Needless,
-            hides: false,
+            encrypts_response: false,
         }
     }
 
@@ -73,15 +73,15 @@ impl AuthValue {
         Self {
             value,
             salt: Salt::For(to),
-            hides: false,
+            encrypts_response: false,
         }
     }
 
     /// For a command whose response is a secret: it is encrypted on the bus, also where the value
     /// is empty. Costs one command more then.
-    pub(crate) fn hiding_response(self) -> Self {
+    pub(crate) fn encrypting_response(self) -> Self {
         Self {
-            hides: true,
+            encrypts_response: true,
             ..self
         }
     }
@@ -122,14 +122,14 @@ pub(in crate::tpm) fn answers_attributes(asked: u8, given: u8) -> bool {
 }
 
 /// What TPM2_StartAuthSession is asked with.
-pub(in crate::tpm) struct Beginning {
+pub(in crate::tpm) struct StartAuthSession {
     pub(in crate::tpm) nonce: Secret,
     salt: Secret,
     /// The salt for the TPM's eyes; empty without a salt key.
     pub(in crate::tpm) encrypted_salt: Vec<u8>,
 }
 
-impl Beginning {
+impl StartAuthSession {
     pub(in crate::tpm) fn new(salted_to: Option<&SaltKey>) -> Result<Self, TpmError> {
         let (salt, encrypted_salt) = match salted_to {
             Some(key) => share_secret(&key.public, key.hash, "SECRET")?,
@@ -143,7 +143,7 @@ impl Beginning {
     }
 
     /// The session that the TPM began, for an entity with this authorisation value.
-    pub(in crate::tpm) fn begun(
+    pub(in crate::tpm) fn session(
         self,
         handle: u32,
         nonce_tpm: Vec<u8>,

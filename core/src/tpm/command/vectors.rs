@@ -8,8 +8,8 @@ use super::{Class, Fault, Link, Pace, Transport};
 use crate::key::{Curve, PublicKey};
 use crate::tpm::fake::p256_area;
 use crate::tpm::{
-    Auth, Hash, KeyAlgorithm, KeyPurpose, NvPublic, PublicArea, Secrets, Signature,
-    SignatureScheme, TpmError, Used, template,
+    Auth, AuthHandle, Hash, KeyAlgorithm, KeyPurpose, NvPublic, PublicArea, SensitiveCreate,
+    Signature, SignatureScheme, TpmError, template,
 };
 use parking_lot::Mutex;
 use std::collections::VecDeque;
@@ -132,7 +132,7 @@ fn signature(signature: &Signature) -> String {
 fn story(link: &mut Link, recording: &Recording) {
     about_the_tpm(link, recording);
     let root = template::storage_root(false);
-    let made = link.create_primary(Used::owner(Auth::Empty), &root);
+    let made = link.create_primary(AuthHandle::owner(Auth::Empty), &root);
     recording.tell(
         "create_primary",
         said(&made, |(_, area, name)| {
@@ -141,7 +141,7 @@ fn story(link: &mut Link, recording: &Recording) {
     );
     let (transient, _, name) = made.unwrap();
     let object = (transient, &name[..]);
-    let kept = link.evict(Used::owner(Auth::Empty), object, ROOT);
+    let kept = link.evict(AuthHandle::owner(Auth::Empty), object, ROOT);
     recording.tell("evict", debug(kept));
     recording.tell("flush", debug(link.flush(transient)));
     ec_keys(link, recording);
@@ -149,7 +149,7 @@ fn story(link: &mut Link, recording: &Recording) {
     sealed_data(link, recording);
     imported(link, recording);
     nv(link, recording);
-    let empty = link.evict(Used::owner(Auth::Empty), (ROOT, &name), ROOT);
+    let empty = link.evict(AuthHandle::owner(Auth::Empty), (ROOT, &name), ROOT);
     recording.tell("evict from its handle", debug(empty));
     recording.tell(
         "read_public of nothing",
@@ -161,9 +161,9 @@ fn about_the_tpm(link: &mut Link, recording: &Recording) {
     recording.tell("handles", debug(link.handles(0x8100_0000)));
     recording.tell("algorithms", debug(link.algorithms()));
     recording.tell("lockout", debug(link.lockout()));
-    let p384 = template::own_key(KeyAlgorithm::Ec(Curve::P384), BOTH);
+    let p384 = template::device_key(KeyAlgorithm::Ec(Curve::P384), BOTH);
     recording.tell("test_parameters", debug(link.test_parameters(&p384)));
-    let large = template::own_key(KeyAlgorithm::Rsa(4096), BOTH);
+    let large = template::device_key(KeyAlgorithm::Rsa(4096), BOTH);
     recording.tell(
         "test_parameters refused",
         debug(link.test_parameters(&large)),
@@ -173,9 +173,9 @@ fn about_the_tpm(link: &mut Link, recording: &Recording) {
 
 /// A new key below the root, loaded.
 fn loaded(link: &mut Link, recording: &Recording, kind: KeyAlgorithm) -> (u32, Vec<u8>) {
-    let template = template::own_key(kind, BOTH);
-    let root = Used::open(ROOT, &[]);
-    let made = link.create(root, Secrets::default(), &template);
+    let template = template::device_key(kind, BOTH);
+    let root = AuthHandle::open(ROOT, &[]);
+    let made = link.create(root, SensitiveCreate::default(), &template);
     recording.tell(
         "create",
         said(&made, |(area, private)| {
@@ -190,7 +190,7 @@ fn loaded(link: &mut Link, recording: &Recording, kind: KeyAlgorithm) -> (u32, V
 
 fn ec_keys(link: &mut Link, recording: &Recording) {
     let (handle, name) = loaded(link, recording, KeyAlgorithm::Ec(Curve::P256));
-    let key = Used::open(handle, &name);
+    let key = AuthHandle::open(handle, &name);
     let public = link.read_public(handle);
     recording.tell(
         "read_public",
@@ -217,13 +217,13 @@ fn ec_keys(link: &mut Link, recording: &Recording) {
         "ecdh_z",
         said(&link.ecdh_z(key, (x, y)), |secret| hex(secret)),
     );
-    let owner = Used::owner(Auth::Empty);
+    let owner = AuthHandle::owner(Auth::Empty);
     recording.tell(
         "evict into a handle",
         debug(link.evict(owner, (handle, &name), KEPT)),
     );
     let signed = link.sign(
-        Used::open(KEPT, &name),
+        AuthHandle::open(KEPT, &name),
         SignatureScheme::Ecdsa(Hash::Sha256),
         &[8; 32],
     );
@@ -241,7 +241,7 @@ fn ec_keys(link: &mut Link, recording: &Recording) {
 
 fn rsa_keys(link: &mut Link, recording: &Recording) {
     let (handle, name) = loaded(link, recording, KeyAlgorithm::Rsa(2048));
-    let key = Used::open(handle, &name);
+    let key = AuthHandle::open(handle, &name);
     for scheme in [
         SignatureScheme::Rsassa(Hash::Sha256),
         SignatureScheme::Rsapss(Hash::Sha256),
@@ -261,8 +261,8 @@ fn rsa_keys(link: &mut Link, recording: &Recording) {
 }
 
 fn sealed_data(link: &mut Link, recording: &Recording) {
-    let root = Used::open(ROOT, &[]);
-    let secrets = Secrets {
+    let root = AuthHandle::open(ROOT, &[]);
+    let secrets = SensitiveCreate {
         value: &[],
         data: b"sealed",
     };
@@ -275,7 +275,7 @@ fn sealed_data(link: &mut Link, recording: &Recording) {
     );
     let (area, private) = made.unwrap();
     let (handle, name) = link.load(root, &area, &private).unwrap();
-    let opened = link.unseal(Used::open(handle, &name));
+    let opened = link.unseal(AuthHandle::open(handle, &name));
     recording.tell("unseal", said(&opened, |secret| hex(secret)));
     recording.tell("flush", debug(link.flush(handle)));
     let mut damaged = private.clone();
@@ -291,15 +291,15 @@ fn imported(link: &mut Link, recording: &Recording) {
     let public = PublicArea::parse(&p256_area(0, &[0, 0x10])).unwrap().key;
     let area = template::imported_key(&public, BOTH);
     let (twin, seed) = recording.input();
-    let taken = link.import(Used::open(ROOT, &[]), &area, &twin, &seed);
+    let taken = link.import(AuthHandle::open(ROOT, &[]), &area, &twin, &seed);
     recording.tell("import", said(&taken, |private| hex(private)));
-    let key = link.load(Used::open(ROOT, &[]), &area, &taken.unwrap());
+    let key = link.load(AuthHandle::open(ROOT, &[]), &area, &taken.unwrap());
     recording.tell("load", said(&key, |(_, name)| hex(name)));
     recording.tell("flush", debug(link.flush(key.unwrap().0)));
 }
 
 fn nv(link: &mut Link, recording: &Recording) {
-    let owner = Used::owner(Auth::Empty);
+    let owner = AuthHandle::owner(Auth::Empty);
     let mut public = NvPublic {
         attributes: 0x0207_0002,
         size: 40,
@@ -310,7 +310,7 @@ fn nv(link: &mut Link, recording: &Recording) {
     recording.tell("nv_write", debug(link.nv_write(owner, index, 8, &[9; 32])));
     public.attributes |= 1 << 29;
     let name = public.name(NV);
-    let by_itself = link.nv_read(Used::open(NV, &[]), (NV, &[]), 0, 40);
+    let by_itself = link.nv_read(AuthHandle::open(NV, &[]), (NV, &[]), 0, 40);
     recording.tell("nv_read", said(&by_itself, |bytes| hex(bytes)));
     let by_owner = link.nv_read(owner, (NV, &name), 8, 16);
     recording.tell("nv_read by the owner", said(&by_owner, |bytes| hex(bytes)));

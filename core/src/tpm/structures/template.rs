@@ -23,7 +23,7 @@ const RSAPSS: u16 = 0x0016;
 const ECDSA: u16 = 0x0018;
 
 /// The TPMT_PUBLICs from which a factory may have derived this key, the likeliest first.
-pub(crate) fn candidates(public: &PublicKey) -> Vec<Vec<u8>> {
+pub(crate) fn idevid_candidates(public: &PublicKey) -> Vec<Vec<u8>> {
     match public {
         PublicKey::Ec { curve, .. } => ecc(*curve),
         PublicKey::Rsa { .. } => rsa(public.bits()),
@@ -89,26 +89,26 @@ pub(in crate::tpm) fn is_storage_root(area: &[u8]) -> bool {
 
 /// A key that the TPM is to make for the device, and keep to itself: noDA, so that no wrong value
 /// for it can lock the whole TPM. Any scheme, so that it signs with every hash.
-pub(in crate::tpm) fn own_key(algorithm: KeyAlgorithm, usage: KeyPurpose) -> Vec<u8> {
+pub(in crate::tpm) fn device_key(algorithm: KeyAlgorithm, usage: KeyPurpose) -> Vec<u8> {
     const FIXED_TPM: u32 = 1 << 1;
     const FIXED_PARENT: u32 = 1 << 4;
     const SENSITIVE_DATA_ORIGIN: u32 = 1 << 5;
     let bound = FIXED_TPM | FIXED_PARENT | SENSITIVE_DATA_ORIGIN;
     match algorithm {
-        KeyAlgorithm::Ec(curve) => own_ecc(bound, usage, curve, [&[], &[]]),
-        KeyAlgorithm::Rsa(bits) => own_rsa(bound, usage, bits as u16, &[]),
+        KeyAlgorithm::Ec(curve) => ecc_key(bound, usage, curve, [&[], &[]]),
+        KeyAlgorithm::Rsa(bits) => rsa_key(bound, usage, bits as u16, &[]),
     }
 }
 
-/// The public area of a key that comes from outside: as [`own_key`], but neither made in this TPM
+/// The public area of a key that comes from outside: as [`device_key`], but neither made in this TPM
 /// nor bound to it by its history.
 pub(in crate::tpm) fn imported_key(public: &PublicKey, usage: KeyPurpose) -> Vec<u8> {
     match public {
         PublicKey::Ec { curve, point } => {
             let (x, y) = point[1..].split_at(curve.width());
-            own_ecc(0, usage, *curve, [x, y])
+            ecc_key(0, usage, *curve, [x, y])
         }
-        PublicKey::Rsa { modulus, .. } => own_rsa(0, usage, public.bits() as u16, modulus),
+        PublicKey::Rsa { modulus, .. } => rsa_key(0, usage, public.bits() as u16, modulus),
     }
 }
 
@@ -127,8 +127,8 @@ pub(in crate::tpm) fn sealed(counts: bool) -> Vec<u8> {
     area
 }
 
-fn own_ecc(bound: u32, usage: KeyPurpose, curve: Curve, point: [&[u8]; 2]) -> Vec<u8> {
-    let mut area = own_head(ECC, bound, usage);
+fn ecc_key(bound: u32, usage: KeyPurpose, curve: Curve, point: [&[u8]; 2]) -> Vec<u8> {
+    let mut area = key_head(ECC, bound, usage);
     // symmetric, scheme, curve, kdf
     area.extend(words(&[NULL, NULL, curve_id(curve), NULL]));
     point
@@ -137,15 +137,15 @@ fn own_ecc(bound: u32, usage: KeyPurpose, curve: Curve, point: [&[u8]; 2]) -> Ve
     area
 }
 
-fn own_rsa(bound: u32, usage: KeyPurpose, bits: u16, modulus: &[u8]) -> Vec<u8> {
-    let mut area = own_head(RSA, bound, usage);
+fn rsa_key(bound: u32, usage: KeyPurpose, bits: u16, modulus: &[u8]) -> Vec<u8> {
+    let mut area = key_head(RSA, bound, usage);
     area.extend(words(&[NULL, NULL, bits])); // symmetric, scheme
     area.extend([0; 4]); // the exponent 65537
     area.extend(sized(modulus));
     area
 }
 
-fn own_head(kind: u16, bound: u32, usage: KeyPurpose) -> Vec<u8> {
+fn key_head(kind: u16, bound: u32, usage: KeyPurpose) -> Vec<u8> {
     const USER_WITH_AUTH: u32 = 1 << 6;
     const NO_DA: u32 = 1 << 10;
     const DECRYPT: u32 = 1 << 17;
@@ -167,7 +167,7 @@ fn curve_id(curve: Curve) -> u16 {
 
 /// Whether a public area has the attributes and the policy of an IDevID key, and so may come from
 /// one of these templates.
-pub(in crate::tpm) fn may_be_ours(area: &[u8]) -> bool {
+pub(in crate::tpm) fn is_idevid_template(area: &[u8]) -> bool {
     HASHES.into_iter().any(|hash| {
         [RSA, ECC]
             .into_iter()
@@ -175,8 +175,8 @@ pub(in crate::tpm) fn may_be_ours(area: &[u8]) -> bool {
     })
 }
 
-/// Whether a public area is as those that [`own_key`] makes.
-pub(crate) fn is_own_key(area: &[u8]) -> bool {
+/// Whether a public area is as those that [`device_key`] makes.
+pub(crate) fn is_device_key(area: &[u8]) -> bool {
     /// fixedTPM, fixedParent, sensitiveDataOrigin, userWithAuth, noDA; it signs or decrypts.
     const OWN: u32 = 0x0000_0472;
     const USES: u32 = 0x0006_0000;
@@ -187,8 +187,8 @@ pub(crate) fn is_own_key(area: &[u8]) -> bool {
 }
 
 /// Which of the TCG's templates a public area was made from; `None` for a key of another kind.
-pub fn recognised(area: &[u8]) -> Option<String> {
-    may_be_ours(area).then_some(())?;
+pub fn template_name(area: &[u8]) -> Option<String> {
+    is_idevid_template(area).then_some(())?;
     let key = PublicArea::parse(area)?.key;
     Some(match (&key, key.bits()) {
         (PublicKey::Rsa { .. }, 2048) => "H-1 (RSA 2048, SHA-256)".into(),

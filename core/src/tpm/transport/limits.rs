@@ -292,7 +292,9 @@ mod tests {
     use crate::key::Curve;
     use crate::tpm::exchange::Exchange;
     use crate::tpm::fake::{FakeTpm, IDENTITY, Reply, p256_area, public};
-    use crate::tpm::{KeyAlgorithm, KeyPurpose, ResponseCode, Secrets, Tpm, Used, template};
+    use crate::tpm::{
+        AuthHandle, KeyAlgorithm, KeyPurpose, ResponseCode, SensitiveCreate, Tpm, template,
+    };
     use std::fs::File;
     use std::sync::mpsc::channel;
     use std::thread;
@@ -316,10 +318,10 @@ mod tests {
             signs: true,
             decrypts: false,
         };
-        let template = template::own_key(KeyAlgorithm::Ec(Curve::P256), usage);
-        let parent = Used::open(0x8100_0100, &[]);
+        let template = template::device_key(KeyAlgorithm::Ec(Curve::P256), usage);
+        let parent = AuthHandle::open(0x8100_0100, &[]);
         Exchange::new("Create").run(tpm, |link| {
-            link.create(parent, Secrets::default(), &template)
+            link.create(parent, SensitiveCreate::default(), &template)
         })
     }
 

@@ -6,31 +6,31 @@
 use crate::tpm::TpmError;
 
 /// The part of a response that was not read yet.
-pub(super) struct Reading<'a>(&'a [u8]);
+pub(super) struct ResponseReader<'a>(&'a [u8]);
 
-impl<'a> Reading<'a> {
+impl<'a> ResponseReader<'a> {
     pub(super) fn new(bytes: &'a [u8]) -> Self {
         Self(bytes)
     }
 
     /// BYTE.
-    pub(super) fn byte(&mut self) -> Result<u8, TpmError> {
+    pub(super) fn uint8(&mut self) -> Result<u8, TpmError> {
         self.piece::<1>().map(u8::from_be_bytes)
     }
 
     /// UINT16, or a TPM_ALG_ID.
-    pub(super) fn word(&mut self) -> Result<u16, TpmError> {
+    pub(super) fn uint16(&mut self) -> Result<u16, TpmError> {
         self.piece::<2>().map(u16::from_be_bytes)
     }
 
     /// UINT32.
-    pub(super) fn long(&mut self) -> Result<u32, TpmError> {
+    pub(super) fn uint32(&mut self) -> Result<u32, TpmError> {
         self.piece::<4>().map(u32::from_be_bytes)
     }
 
     /// The content of a TPM2B.
-    pub(super) fn sized(&mut self) -> Result<&'a [u8], TpmError> {
-        let size = self.word()?;
+    pub(super) fn tpm2b(&mut self) -> Result<&'a [u8], TpmError> {
+        let size = self.uint16()?;
         let (content, rest) = self.0.split_at_checked(size.into()).ok_or_else(short)?;
         self.0 = rest;
         Ok(content)

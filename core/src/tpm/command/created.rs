@@ -6,7 +6,7 @@ use tpm2_protocol::data::{TpmtPublic, TpmuPublicParms};
 
 /// The TPMT_PUBLIC that a TPM made from this template. All of it but the unique field is as it was
 /// asked for; the exponent 0 stands for 65537.
-pub(super) fn made_from(template: &TpmtPublic, made: &TpmtPublic) -> Result<Vec<u8>, TpmError> {
+pub(super) fn check_created(template: &TpmtPublic, made: &TpmtPublic) -> Result<Vec<u8>, TpmError> {
     const F4: u32 = 65537;
     let mut expected = TpmtPublic {
         unique: made.unique.clone(),

@@ -4,8 +4,8 @@ use super::device::Device;
 use super::existing;
 use super::free_name::free_name;
 use super::observe::{Observed, OwnKey};
-use super::permissions::of_unread;
-use super::remedy::Mend;
+use super::permissions::for_unread_file;
+use super::remedy::Remedy;
 use super::state::{Existing, Refusal};
 use super::{IdentityError, IdentityErrorKind};
 use crate::config::{self, Own};
@@ -23,7 +23,7 @@ pub(super) struct Explained {
     /// What it is called wherever programs read it.
     pub(super) id: &'static str,
     pub(super) text: String,
-    pub(super) mend: Mend,
+    pub(super) remedy: Remedy,
 }
 
 /// A certificate of the device's own identity whose key is not here.
@@ -50,13 +50,15 @@ fn untrusted(seen: &Observed) -> Explained {
         text: why.map_or("the state folder".into(), |why| {
             format!("{}, so it is not believed; nothing was changed", why.text)
         }),
-        mend: why.map_or(Mend::by("See who may write there"), |why| why.mend.clone()),
+        remedy: why.map_or(Remedy::by_hand("See who may write there"), |why| {
+            why.remedy.clone()
+        }),
     }
 }
 
 impl From<Explained> for IdentityError {
     fn from(why: Explained) -> Self {
-        Self::new(why.kind, format!("{}. {}", why.text, why.mend))
+        Self::new(why.kind, format!("{}. {}", why.text, why.remedy))
     }
 }
 
@@ -69,17 +71,17 @@ impl Device {
     /// The same in its parts.
     pub(super) fn explained(&self, why: Refusal, seen: &Observed) -> Explained {
         let tpm = self.silence(seen);
-        let of_tpm = |id, text, mend| Explained {
+        let of_tpm = |id, text, remedy| Explained {
             kind: IdentityErrorKind::Tpm,
             id,
             text,
-            mend,
+            remedy,
         };
         match why {
             Refusal::NoTpm => of_tpm(
                 "identity.no-tpm",
                 format!("{tpm}, and the device has no identity of its own"),
-                Mend::by(
+                Remedy::by_hand(
                     "Bring the TPM to answer (devid doctor says how); or allow an identity in \
                      files, by fallback = \"software\" under [provision] in config.toml, and run \
                      devid provision",
@@ -88,7 +90,7 @@ impl Device {
             Refusal::TpmSilent => of_tpm(
                 "identity.tpm-silent",
                 format!("{tpm}; there is a TPM, so no software identity is made in its place"),
-                Mend::by(match self.config.provision.own {
+                Remedy::by_hand(match self.config.provision.own {
                     // The factory's identity may be all that is missed.
                     Own::Unset | Own::Unwanted => "devid doctor says why it does not answer",
                     Own::Wanted => "devid doctor says why it does not answer; then devid provision",
@@ -99,7 +101,9 @@ impl Device {
                 format!(
                     "{tpm}; the device's identity is in its TPM, and nothing is put in its place"
                 ),
-                Mend::by("Once the TPM answers, nothing is to be done (devid doctor says more)"),
+                Remedy::by_hand(
+                    "Once the TPM answers, nothing is to be done (devid doctor says more)",
+                ),
             ),
             Refusal::ResetNeedsTpm => of_tpm(
                 "identity.reset-waits",
@@ -126,10 +130,10 @@ impl Device {
     }
 
     /// What takes back that a reset was asked for.
-    pub(super) fn no_reset(&self) -> Mend {
+    pub(super) fn no_reset(&self) -> Remedy {
         let request = self.reset_request();
         let command = format!("rm {}", word(&request));
-        Mend::on("To have no reset", &[&request], command)
+        Remedy::on_paths("To have no reset", &[&request], command)
     }
 
     /// Where the TPM is, and why it does not answer.
@@ -144,7 +148,7 @@ impl Device {
         let lost = seen.own.as_ref().and_then(|own| own.lost.as_deref());
         let lost = lost.unwrap_or("the marker names one that is gone");
         let held = self.own.master_is_held();
-        let (text, mend) = match held {
+        let (text, remedy) = match held {
             Ok(Some(true)) => (
                 format!(
                     "the device's key is not here ({lost}), though the TPM holds the master key as \
@@ -168,23 +172,23 @@ impl Device {
             kind: IdentityErrorKind::Refused,
             id: "identity.key-lost",
             text,
-            mend,
+            remedy,
         }
     }
 
     /// What helps where this TPM has not got the keys of the folder.
-    pub(super) fn other_tpm(&self) -> Mend {
+    pub(super) fn other_tpm(&self) -> Remedy {
         let folder = self.folder();
         let folder = folder.display();
         match self.whose() {
             // A reset would take those from whoever they belong to.
-            Whose::Others => Mend::by(format!(
+            Whose::Others => Remedy::by_hand(format!(
                 "This TPM holds keys of another key folder: bring together again what belongs \
                  together, the TPM of {folder} or the folder of this TPM"
             )),
             Whose::Nobodys => {
                 let state = &self.config.state;
-                Mend::aside(
+                Remedy::to_free_name(
                     format!(
                         "Bring back the TPM that {folder} belongs to. Only if it was cleared, its \
                          keys are lost for good, and a new identity begins with"
@@ -236,7 +240,7 @@ impl Device {
                  place",
                 path.display()
             ),
-            mend: of_unread(&folder, &path, first.by_content),
+            remedy: for_unread_file(&folder, &path, first.by_content),
         }
     }
 
@@ -250,12 +254,12 @@ impl Device {
                 "the TPM holds the device's key{handle}, but its file is gone from {}",
                 self.folder().display()
             ),
-            mend: self.bring_back_file(),
+            remedy: self.bring_back_file(),
         }
     }
 
-    fn bring_back_file(&self) -> Mend {
-        Mend::by(format!(
+    fn bring_back_file(&self) -> Remedy {
+        Remedy::by_hand(format!(
             "Put its file back into {} from a copy, and leave the handle as it is: nothing else \
              has the key. Without a copy the identity can only be given up (devid reset --help)",
             self.folder().display()
@@ -284,8 +288,8 @@ impl Device {
             false => seen.own.is_some(),
         };
         let held = stray.and_then(|stray| self.orphan_of(stray));
-        let mend = match (held, about.and_then(|about| about.file)) {
-            (Some(handle), _) => Mend::by(format!(
+        let remedy = match (held, about.and_then(|about| about.file)) {
+            (Some(handle), _) => Remedy::by_hand(format!(
                 "Its key is whole in handle 0x{handle:08X}. {}",
                 self.bring_back_file()
             )),
@@ -297,7 +301,7 @@ impl Device {
                     Ok(false) => Ok(aside),
                     _ => free_name(&aside, "aside"),
                 };
-                Mend::aside(
+                Remedy::to_free_name(
                     "Bring back its key; or, if the key that is here is the right one",
                     &[&file],
                     aside,
@@ -307,11 +311,11 @@ impl Device {
                     },
                 )
             }
-            (None, Some(_)) => Mend::by(
+            (None, Some(_)) => Remedy::by_hand(
                 "Bring back its key's file from a copy. Without one the identity is lost, and only \
                  devid reset begins another",
             ),
-            (None, None) => Mend::by(
+            (None, None) => Remedy::by_hand(
                 "Bring back its key's file from a copy; or name another index by nv_index under \
                  [provision] in config.toml",
             ),
@@ -320,7 +324,7 @@ impl Device {
             kind: IdentityErrorKind::Refused,
             id: "identity.mismatch",
             text,
-            mend,
+            remedy,
         }
     }
 
@@ -376,7 +380,7 @@ impl Device {
             text: format!(
                 "[provision] existing: {text}{silence}; nothing is made beside what is there"
             ),
-            mend: Mend::by(
+            remedy: Remedy::by_hand(
                 "Make it whole; or take existing out of [provision] in config.toml, and devid \
                  provision makes an identity of our own",
             ),

@@ -7,7 +7,7 @@ use super::p11_kit::{self, Broken, Registration, Why};
 use super::{Finding, Health};
 use crate::config::Config;
 use crate::identity::free_name::free_numbered;
-use crate::identity::remedy::Mend;
+use crate::identity::remedy::Remedy;
 use crate::shell::word;
 use std::path::{Path, PathBuf};
 
@@ -25,7 +25,7 @@ impl Places {
                 "module",
                 format!("{LIBRARY} is not where programs look for it"),
             )
-            .mended(Mend::by(format!(
+            .with_remedy(Remedy::by_hand(format!(
                 "Install {LIBRARY} into /usr/lib/<multiarch>/pkcs11/"
             ))),
         });
@@ -51,20 +51,25 @@ impl Places {
             let folder = self.p11_kit.first().cloned().unwrap_or_default();
             // p11-kit would complain to every program of a module that is not there.
             let Some(module) = library else {
-                return note.mended(Mend::by(format!(
+                return note.with_remedy(Remedy::by_hand(format!(
                     "Install {LIBRARY}, then run devid doctor again"
                 )));
             };
             // What has the name may be for another module.
             let free = free_numbered(&folder, "devid-pkcs11", "module");
-            return note.mended(Mend::aside("Tell it", &[&folder], free, |target| {
-                format!(
-                    "install -d {} && printf 'module: %s\\ntrust-policy: no\\n' {} > {}",
-                    word(&folder),
-                    word(module),
-                    word(target)
-                )
-            }));
+            return note.with_remedy(Remedy::to_free_name(
+                "Tell it",
+                &[&folder],
+                free,
+                |target| {
+                    format!(
+                        "install -d {} && printf 'module: %s\\ntrust-policy: no\\n' {} > {}",
+                        word(&folder),
+                        word(module),
+                        word(target)
+                    )
+                },
+            ));
         };
         let path = self.resolved(module);
         let file = &registration.file;
@@ -88,7 +93,7 @@ impl Places {
             wrong,
             match library {
                 Some(library) => named_anew(file, "module:", library),
-                None => Mend::by(format!(
+                None => Remedy::by_hand(format!(
                     "Install {LIBRARY}, and name its path there, after module:"
                 )),
             },
@@ -136,20 +141,20 @@ impl Places {
                 Some((file, Err(lack))) if lack != Lack::Unmentioned && lack != Lack::Others => {
                     Finding {
                         state: Health::Note,
-                        ..self.lacking(file, &lack, library)
+                        ..self.missing_permission(file, &lack, library)
                     }
                 }
-                _ => self.lacking(&self.openssl, &Lack::Unmentioned, library),
+                _ => self.missing_permission(&self.openssl, &Lack::Unmentioned, library),
             },
-            Err(lack) => self.lacking(&self.openssl, &lack, library),
+            Err(lack) => self.missing_permission(&self.openssl, &lack, library),
         }
     }
 
-    fn lacking(&self, file: &Path, lack: &Lack, library: Option<&Path>) -> Finding {
+    fn missing_permission(&self, file: &Path, lack: &Lack, library: Option<&Path>) -> Finding {
         let about = "OpenSSL";
         let shown = file.display();
-        let problem = |text: String, mend: Mend| {
-            Finding::problem("openssl.wrong", about, format!("{shown}: {text}"), mend)
+        let problem = |text: String, remedy: Remedy| {
+            Finding::problem("openssl.wrong", about, format!("{shown}: {text}"), remedy)
                 .of(shown.to_string())
         };
         match lack {
@@ -165,7 +170,7 @@ impl Places {
                         _ => format!("{shown} names no provider with pkcs11-module-path"),
                     },
                 )
-                .mended(Mend::by(format!(
+                .with_remedy(Remedy::by_hand(format!(
                     "Put pkcs11-conf/openssl.cnf of this project there as {}, with the paths of \
                      provider and module, and start programs with OPENSSL_CONF naming it",
                     target.display()
@@ -185,13 +190,15 @@ impl Places {
                             "pkcs11-module-path",
                             library.to_str().unwrap_or(","),
                         ),
-                        None => Mend::by(format!("Install {LIBRARY} there, or name its path")),
+                        None => {
+                            Remedy::by_hand(format!("Install {LIBRARY} there, or name its path"))
+                        }
                     },
                 )
             }
             Lack::Provider(path) => problem(
                 format!("the provider {} is not there", path.display()),
-                Mend::by(
+                Remedy::by_hand(
                     "apt-get install pkcs11-provider (Debian 13); or put what scripts/pkcs11-provider \
                      prints into the section's module line",
                 ),
@@ -209,7 +216,7 @@ impl Places {
             ),
             Lack::Default => problem(
                 "no provider default is activated, so OpenSSL's own algorithms are missing".into(),
-                Mend::by(
+                Remedy::by_hand(
                     "Under the section that providers names: default = default_sect; and [default_sect] \
                      with activate = 1",
                 ),
@@ -219,7 +226,7 @@ impl Places {
 }
 
 /// The line of a file that names the module, with this one in it.
-fn named_anew(file: &Path, setting: &str, library: &Path) -> Mend {
+fn named_anew(file: &Path, setting: &str, library: &Path) -> Remedy {
     let words = "Name the module that is there";
     let pattern = setting.replace(' ', " *");
     let expression = format!("s,^ *{pattern}.*,{setting} {},", library.display());
@@ -227,7 +234,7 @@ fn named_anew(file: &Path, setting: &str, library: &Path) -> Mend {
 }
 
 /// A setting of one section of OpenSSL's configuration with another value, in the file where it is.
-fn set_in(words: &str, place: &openssl::Place, setting: &str, value: &str) -> Mend {
+fn set_in(words: &str, place: &openssl::Place, setting: &str, value: &str) -> Remedy {
     let section = &place.section;
     let expression = format!(
         "/^[ \\t]*\\[[ \\t]*{section}[ \\t]*\\]/,/^[ \\t]*\\[/s,^[ \\t]*{setting}[ \\t]*=.*,{setting} = \
@@ -236,24 +243,24 @@ fn set_in(words: &str, place: &openssl::Place, setting: &str, value: &str) -> Me
     in_place(words, &place.file, expression, &format!("{section}{value}"))
 }
 
-fn activated(file: &Path, section: &str) -> Mend {
+fn activated(file: &Path, section: &str) -> Remedy {
     let expression = format!("s,^[ \\t]*\\[[ \\t]*{section}[ \\t]*\\].*,&\\nactivate = 1,");
     in_place("Say so", file, expression, section)
 }
 
 /// An expression of sed(1) that holds this text of others': only where no character of it means
 /// something there.
-fn in_place(words: &str, file: &Path, expression: String, text: &str) -> Mend {
+fn in_place(words: &str, file: &Path, expression: String, text: &str) -> Remedy {
     let plain = |one: char| one.is_ascii_alphanumeric() || "/._-+".contains(one);
     // A line that goes on in the next is more than sed sees of it.
     let goes_on = text_of(file).is_ok_and(|text| text.contains("\\\n"));
     match text.chars().all(plain) && !goes_on {
-        true => Mend::on(
+        true => Remedy::on_paths(
             words,
             &[file],
             format!("sed -i '{expression}' {}", word(file)),
         ),
-        false => Mend::by(format!("{words}, in {} by hand", file.display())),
+        false => Remedy::by_hand(format!("{words}, in {} by hand", file.display())),
     }
 }
 
@@ -261,14 +268,14 @@ fn in_place(words: &str, file: &Path, expression: String, text: &str) -> Mend {
 fn stops_p11_kit(broken: &Broken) -> Finding {
     let shown = broken.file.display();
     let numbered = |number: &usize, what: &str| format!("{shown}:{number}: {what}");
-    let (what, mend) = match &broken.why {
+    let (what, remedy) = match &broken.why {
         Why::NoColon(number) => (
             numbered(number, "the line has no colon"),
-            Mend::by("Write that line as NAME: VALUE, or put # in front of it"),
+            Remedy::by_hand("Write that line as NAME: VALUE, or put # in front of it"),
         ),
         Why::Equals(number) => (
             numbered(number, "the line has an equals sign where a colon belongs"),
-            Mend::on(
+            Remedy::on_paths(
                 "Write the colon",
                 &[&broken.file],
                 format!("sed -i '{number}s/ *=/:/' {}", word(&broken.file)),
@@ -279,15 +286,15 @@ fn stops_p11_kit(broken: &Broken) -> Finding {
                 number,
                 "the line begins a section, and such files have none",
             ),
-            Mend::by("Take that line out"),
+            Remedy::by_hand("Take that line out"),
         ),
         Why::Unreadable(kind) => (
             format!("{shown}: {kind}"),
-            Mend::by("Make it a file that everybody may read, or take it out of the folder"),
+            Remedy::by_hand("Make it a file that everybody may read, or take it out of the folder"),
         ),
     };
     let text = format!("{what}: p11-kit starts for no program");
-    Finding::problem("p11-kit.unreadable", "p11-kit", text, mend).of(shown.to_string())
+    Finding::problem("p11-kit.unreadable", "p11-kit", text, remedy).of(shown.to_string())
 }
 
 #[cfg(test)]

@@ -58,7 +58,7 @@ impl System {
 
     /// Does what the finding says, and sees it gone.
     #[track_caller]
-    fn mend(&self, about: &str) {
+    fn remedy(&self, about: &str) {
         let command = self.finding(about).command.expect("a command");
         run(&command);
         let after = self.finding(about);
@@ -80,10 +80,10 @@ fn p11_kit_is_told_of_the_module_that_is_there() {
     let taken = system.at("etc/modules/devid-pkcs11.module");
     let others = format!("module: {}\n", system.at("lib/pkcs11/other.so").display());
     fs::write(&taken, &others).unwrap();
-    system.mend("p11-kit");
+    system.remedy("p11-kit");
     assert_eq!(fs::read_to_string(&taken).unwrap(), others);
     fs::remove_dir_all(system.at("etc/modules")).unwrap();
-    system.mend("p11-kit");
+    system.remedy("p11-kit");
 
     let file = system.at("modules/devid-pkcs11.module");
     fs::remove_dir_all(system.at("etc/modules")).unwrap();
@@ -103,7 +103,7 @@ fn p11_kit_is_told_of_the_module_that_is_there() {
         let found = system.finding("p11-kit");
         assert_eq!((found.id, found.state), ("p11-kit.wrong", Health::Problem));
         assert!(found.text.contains(&wrong), "{found:?}");
-        system.mend("p11-kit");
+        system.remedy("p11-kit");
     }
     // The administrator's file of the same name holds.
     fs::create_dir(system.at("etc/modules")).unwrap();
@@ -146,7 +146,7 @@ fn a_line_that_stops_p11_kit_is_named() {
     mode(0o777);
     assert_eq!(system.finding("p11-kit").command, None);
     mode(0o755);
-    system.mend("p11-kit");
+    system.remedy("p11-kit");
 
     for (text, line, word) in [
         ("junk\n", ":1", "no colon"),
@@ -271,7 +271,7 @@ fn each_fault_of_openssls_file_is_found_and_mended() {
     for wrong in ["/nonexistent.so", stale.to_str().unwrap()] {
         write(&shipped.replace(module.to_str().unwrap(), wrong));
         assert_eq!(system.finding("OpenSSL").id, "openssl.wrong");
-        system.mend("OpenSSL");
+        system.remedy("OpenSSL");
     }
     // Another program's module stays, and so does its section beside ours.
     write(&shipped.replace(module.to_str().unwrap(), other.to_str().unwrap()));
@@ -303,7 +303,7 @@ fn each_fault_of_openssls_file_is_found_and_mended() {
         after.replace("activate = 1\n", "")
     ));
     assert!(system.finding("OpenSSL").text.contains("activate"));
-    system.mend("OpenSSL");
+    system.remedy("OpenSSL");
 
     // What says no is made to say yes, where it stands; nothing is added each time.
     let lines = shipped.lines().count();
@@ -326,7 +326,7 @@ fn each_fault_of_openssls_file_is_found_and_mended() {
             }
             let found = system.finding("OpenSSL");
             assert_eq!(found.id, "openssl.wrong", "{said}: {found:?}");
-            system.mend("OpenSSL");
+            system.remedy("OpenSSL");
             let path = match included {
                 false => &system.places.openssl,
                 true => &file,
@@ -339,7 +339,7 @@ fn each_fault_of_openssls_file_is_found_and_mended() {
     write(&format!(".include {}\n", file.display()));
     let command = system.finding("OpenSSL").command.expect("a command");
     assert!(command.contains("more.cnf"), "{command}");
-    system.mend("OpenSSL");
+    system.remedy("OpenSSL");
     // A line that goes on in the next, of which sed sees the first only.
     write(&shipped.replace("true\nactivate = 1", "true\nactivate = \\\n0"));
     assert_eq!(system.finding("OpenSSL").command, None);

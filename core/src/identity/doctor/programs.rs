@@ -2,7 +2,7 @@
 //! configuration.
 
 use super::installation::{LIBRARY, Places, is_ours, text_of};
-use super::openssl::{self, Lack};
+use super::openssl::{self, ConfigGap};
 use super::p11_kit::{self, Broken, Registration, Why};
 use super::{Finding, Health};
 use crate::config::Config;
@@ -119,7 +119,7 @@ impl Places {
 
     fn openssl(&self, library: Option<&Path>) -> Finding {
         let about = "OpenSSL";
-        let judged = |file: &Path| openssl::judge(file, self);
+        let judged = |file: &Path| openssl::find_provider(file, self);
         let ours = self.openssl_of_ours.as_deref();
         match judged(&self.openssl) {
             Ok(provider) => Finding::ok(
@@ -127,30 +127,34 @@ impl Places {
                 about,
                 format!("{}: {}", self.openssl.display(), provider.display()),
             ),
-            Err(Lack::Unmentioned | Lack::Others) => match ours.map(|file| (file, judged(file))) {
-                Some((file, Ok(provider))) => Finding::ok(
-                    "openssl",
-                    about,
-                    format!(
-                        "for programs started with OPENSSL_CONF={}: {}",
-                        file.display(),
-                        provider.display()
+            Err(ConfigGap::Unmentioned | ConfigGap::Others) => {
+                match ours.map(|file| (file, judged(file))) {
+                    Some((file, Ok(provider))) => Finding::ok(
+                        "openssl",
+                        about,
+                        format!(
+                            "for programs started with OPENSSL_CONF={}: {}",
+                            file.display(),
+                            provider.display()
+                        ),
                     ),
-                ),
-                // A file for those who want it; what it lacks, nobody else does.
-                Some((file, Err(lack))) if lack != Lack::Unmentioned && lack != Lack::Others => {
-                    Finding {
-                        state: Health::Note,
-                        ..self.missing_permission(file, &lack, library)
+                    // A file for those who want it; what it lacks, nobody else does.
+                    Some((file, Err(lack)))
+                        if lack != ConfigGap::Unmentioned && lack != ConfigGap::Others =>
+                    {
+                        Finding {
+                            state: Health::Note,
+                            ..self.missing_permission(file, &lack, library)
+                        }
                     }
+                    _ => self.missing_permission(&self.openssl, &ConfigGap::Unmentioned, library),
                 }
-                _ => self.missing_permission(&self.openssl, &Lack::Unmentioned, library),
-            },
+            }
             Err(lack) => self.missing_permission(&self.openssl, &lack, library),
         }
     }
 
-    fn missing_permission(&self, file: &Path, lack: &Lack, library: Option<&Path>) -> Finding {
+    fn missing_permission(&self, file: &Path, lack: &ConfigGap, library: Option<&Path>) -> Finding {
         let about = "OpenSSL";
         let shown = file.display();
         let problem = |text: String, remedy: Remedy| {
@@ -158,13 +162,13 @@ impl Places {
                 .of(shown.to_string())
         };
         match lack {
-            Lack::Unmentioned | Lack::Others => {
+            ConfigGap::Unmentioned | ConfigGap::Others => {
                 let target = self.openssl_of_ours.as_deref().unwrap_or(file);
                 Finding::note(
                     "openssl.none",
                     about,
                     match lack {
-                        Lack::Others => format!(
+                        ConfigGap::Others => format!(
                             "{shown} names a provider with pkcs11-module-path for another module"
                         ),
                         _ => format!("{shown} names no provider with pkcs11-module-path"),
@@ -176,7 +180,7 @@ impl Places {
                     target.display()
                 )))
             }
-            Lack::Module(module) => {
+            ConfigGap::Module(module) => {
                 let text = format!(
                     "pkcs11-module-path = {}, which is not there or another module",
                     module.value
@@ -196,25 +200,25 @@ impl Places {
                     },
                 )
             }
-            Lack::Provider(path) => problem(
+            ConfigGap::Provider(path) => problem(
                 format!("the provider {} is not there", path.display()),
                 Remedy::by_hand(
                     "apt-get install pkcs11-provider (Debian 13); or put what scripts/pkcs11-provider \
                      prints into the section's module line",
                 ),
             ),
-            Lack::Activation(begun, section) => problem(
+            ConfigGap::Activation(begun, section) => problem(
                 format!("[{section}] has no activate = 1"),
                 activated(begun, section),
             ),
-            Lack::Inactive(place) => problem(
+            ConfigGap::Inactive(place) => problem(
                 format!(
                     "[{}] has activate = {}, which newer releases of OpenSSL take for a no",
                     place.section, place.value
                 ),
                 set_in("Say yes", place, "activate", "1"),
             ),
-            Lack::Default => problem(
+            ConfigGap::Default => problem(
                 "no provider default is activated, so OpenSSL's own algorithms are missing".into(),
                 Remedy::by_hand(
                     "Under the section that providers names: default = default_sect; and [default_sect] \
@@ -234,7 +238,7 @@ fn named_anew(file: &Path, setting: &str, library: &Path) -> Remedy {
 }
 
 /// A setting of one section of OpenSSL's configuration with another value, in the file where it is.
-fn set_in(words: &str, place: &openssl::Place, setting: &str, value: &str) -> Remedy {
+fn set_in(words: &str, place: &openssl::ConfigLine, setting: &str, value: &str) -> Remedy {
     let section = &place.section;
     let expression = format!(
         "/^[ \\t]*\\[[ \\t]*{section}[ \\t]*\\]/,/^[ \\t]*\\[/s,^[ \\t]*{setting}[ \\t]*=.*,{setting} = \
@@ -281,7 +285,7 @@ fn stops_p11_kit(broken: &Broken) -> Finding {
                 format!("sed -i '{number}s/ *=/:/' {}", word(&broken.file)),
             ),
         ),
-        Why::Section(number) => (
+        Why::ConfigSection(number) => (
             numbered(
                 number,
                 "the line begins a section, and such files have none",

@@ -3,7 +3,7 @@
 
 use super::installation::{LIBRARY, Places, is_ours, text_of};
 use super::openssl::{self, ConfigGap};
-use super::p11_kit::{self, Broken, Registration, Why};
+use super::p11_kit::{self, FormatError, ModuleConfig, UnreadableFile};
 use super::{Finding, Health};
 use crate::config::Config;
 use crate::identity::free_name::free_numbered;
@@ -29,10 +29,10 @@ impl Places {
                 "Install {LIBRARY} into /usr/lib/<multiarch>/pkcs11/"
             ))),
         });
-        let (registrations, broken) = p11_kit::read(&self.p11_kit_conf, &self.p11_kit);
+        let (module_configs, broken) = p11_kit::read(&self.p11_kit_conf, &self.p11_kit);
         // Who starts for nobody knows no module.
         match broken.is_empty() {
-            true => findings.push(self.p11_kit(library.as_deref(), &registrations)),
+            true => findings.push(self.p11_kit(library.as_deref(), &module_configs)),
             false => findings.extend(broken.iter().map(stops_p11_kit)),
         }
         findings.push(self.openssl(library.as_deref()));
@@ -44,9 +44,9 @@ impl Places {
         paths.into_iter().find(|path| is_ours(path))
     }
 
-    fn p11_kit(&self, library: Option<&Path>, registrations: &[Registration]) -> Finding {
+    fn p11_kit(&self, library: Option<&Path>, module_configs: &[ModuleConfig]) -> Finding {
         let about = "p11-kit";
-        let Some((registration, module)) = self.registration(registrations) else {
+        let Some((module_config, module)) = self.module_config(module_configs) else {
             let note = Finding::note("p11-kit.none", about, "it does not know the module".into());
             let folder = self.p11_kit.first().cloned().unwrap_or_default();
             // p11-kit would complain to every program of a module that is not there.
@@ -72,12 +72,12 @@ impl Places {
             ));
         };
         let path = self.resolved(module);
-        let file = &registration.file;
+        let file = &module_config.file;
         let shown = file.display();
         let wrong = match path.as_deref() {
             Some(path) if is_ours(path) => {
                 let text = format!("{shown}: {}", path.display());
-                return match registration.limits() {
+                return match module_config.limits() {
                     None => Finding::ok("p11-kit", about, text),
                     Some(limits) => {
                         Finding::note("p11-kit.limited", about, format!("{text}, {limits}"))
@@ -101,9 +101,9 @@ impl Places {
         .of(shown.to_string())
     }
 
-    /// The registration that is for our module, and what it calls that.
-    fn registration<'a>(&self, all: &'a [Registration]) -> Option<(&'a Registration, &'a str)> {
-        let named = |one: &'a Registration| Some((one, one.module()?));
+    /// The module_config that is for our module, and what it calls that.
+    fn module_config<'a>(&self, all: &'a [ModuleConfig]) -> Option<(&'a ModuleConfig, &'a str)> {
+        let named = |one: &'a ModuleConfig| Some((one, one.module()?));
         let called = |module: &str| Path::new(module).file_name() == Some(LIBRARY.as_ref());
         let resolves = |module: &str| self.resolved(module).is_some_and(|path| is_ours(&path));
         let right = all.iter().filter_map(named).find(|one| resolves(one.1));
@@ -269,15 +269,15 @@ fn in_place(words: &str, file: &Path, expression: String, text: &str) -> Remedy 
 }
 
 /// p11-kit gives up at the first file that it cannot read.
-fn stops_p11_kit(broken: &Broken) -> Finding {
+fn stops_p11_kit(broken: &UnreadableFile) -> Finding {
     let shown = broken.file.display();
     let numbered = |number: &usize, what: &str| format!("{shown}:{number}: {what}");
     let (what, remedy) = match &broken.why {
-        Why::NoColon(number) => (
+        FormatError::NoColon(number) => (
             numbered(number, "the line has no colon"),
             Remedy::by_hand("Write that line as NAME: VALUE, or put # in front of it"),
         ),
-        Why::Equals(number) => (
+        FormatError::Equals(number) => (
             numbered(number, "the line has an equals sign where a colon belongs"),
             Remedy::on_paths(
                 "Write the colon",
@@ -285,14 +285,14 @@ fn stops_p11_kit(broken: &Broken) -> Finding {
                 format!("sed -i '{number}s/ *=/:/' {}", word(&broken.file)),
             ),
         ),
-        Why::ConfigSection(number) => (
+        FormatError::ConfigSection(number) => (
             numbered(
                 number,
                 "the line begins a section, and such files have none",
             ),
             Remedy::by_hand("Take that line out"),
         ),
-        Why::Unreadable(kind) => (
+        FormatError::Unreadable(kind) => (
             format!("{shown}: {kind}"),
             Remedy::by_hand("Make it a file that everybody may read, or take it out of the folder"),
         ),

@@ -1,6 +1,6 @@
 //! OpenSSL's configuration (config(5), in its own words), as far as providers go.
 
-use super::installation::{LIBRARY, Places, is_ours, text_of};
+use super::installation::{InstallPaths, LIBRARY, is_this_module, read_text};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -38,7 +38,7 @@ pub(super) struct ConfigLine {
 /// Sections by name; what stands before the first is in the section without name.
 type Sections = BTreeMap<String, ConfigSection>;
 
-/// A section, in however many places it is begun.
+/// A section, in however many paths it is begun.
 #[derive(Debug, Default)]
 struct ConfigSection {
     /// The last file that begins it.
@@ -48,7 +48,7 @@ struct ConfigSection {
 }
 
 /// The provider's path, if the file has it find our module.
-pub(super) fn find_provider(file: &Path, places: &Places) -> Result<PathBuf, ConfigGap> {
+pub(super) fn find_provider(file: &Path, paths: &InstallPaths) -> Result<PathBuf, ConfigGap> {
     let mut all = Sections::new();
     let mut section = String::new();
     read(file, &mut section, &mut all, DEPTH).ok_or(ConfigGap::Unmentioned)?;
@@ -69,7 +69,7 @@ pub(super) fn find_provider(file: &Path, places: &Places) -> Result<PathBuf, Con
     });
     let with_module: Vec<_> = with_module.collect();
     let mut all_of = with_module.iter();
-    let right = all_of.find(|(_, _, module)| is_ours(Path::new(&module.value)));
+    let right = all_of.find(|(_, _, module)| is_this_module(Path::new(&module.value)));
     let Some((name, section, _)) = right else {
         // What is there under another name is for others.
         let meant = |module: &ConfigLine| {
@@ -87,7 +87,7 @@ pub(super) fn find_provider(file: &Path, places: &Places) -> Result<PathBuf, Con
         Some(path) => PathBuf::from(path),
         None => {
             let file = format!("{}.so", value(section, "identity").unwrap_or(name));
-            let paths = places.providers.iter().map(|folder| folder.join(&file));
+            let paths = paths.providers.iter().map(|folder| folder.join(&file));
             let found = paths.into_iter().find(|path| path.is_file());
             found.ok_or_else(|| ConfigGap::Provider(file.into()))?
         }
@@ -120,7 +120,7 @@ pub(super) fn find_provider(file: &Path, places: &Places) -> Result<PathBuf, Con
 
 /// `None` if the file cannot be read.
 fn read(file: &Path, section: &mut String, all: &mut Sections, depth: usize) -> Option<()> {
-    let text = text_of(file).ok()?.replace("\\\n", "");
+    let text = read_text(file).ok()?.replace("\\\n", "");
     for line in text.lines() {
         let line = line.split('#').next().unwrap_or_default().trim();
         if let Some(name) = line

@@ -2,7 +2,7 @@
 //! name; those of one name are one module, the administrator's settings over the others; and a line
 //! that cannot be read keeps p11-kit from starting, for every program.
 
-use super::installation::text_of;
+use super::installation::read_text;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::ErrorKind;
@@ -106,7 +106,7 @@ fn files_of(folder: &Path) -> Vec<PathBuf> {
 }
 
 fn settings_of(file: &Path) -> Result<BTreeMap<String, String>, FormatError> {
-    let text = text_of(file).map_err(|error| FormatError::Unreadable(error.kind()))?;
+    let text = read_text(file).map_err(|error| FormatError::Unreadable(error.kind()))?;
     let mut settings = BTreeMap::new();
     for (number, line) in (1..).zip(text.lines()) {
         let line = line.trim_ascii();

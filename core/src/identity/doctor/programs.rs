@@ -1,7 +1,7 @@
 //! Whether other programs find the module: p11-kit by its `.module` files, OpenSSL by its
 //! configuration.
 
-use super::installation::{LIBRARY, Places, is_ours, text_of};
+use super::installation::{InstallPaths, LIBRARY, is_this_module, read_text};
 use super::openssl::{self, ConfigGap};
 use super::p11_kit::{self, FormatError, ModuleConfig, UnreadableFile};
 use super::{Finding, Health};
@@ -12,10 +12,10 @@ use crate::shell::word;
 use std::path::{Path, PathBuf};
 
 pub(super) fn look_at(config: &Config, findings: &mut Vec<Finding>) {
-    Places::of_this_system(config).look(findings);
+    InstallPaths::of_this_system(config).look(findings);
 }
 
-impl Places {
+impl InstallPaths {
     fn look(&self, findings: &mut Vec<Finding>) {
         let library = self.library();
         findings.push(match &library {
@@ -41,7 +41,7 @@ impl Places {
     /// The installed module.
     fn library(&self) -> Option<PathBuf> {
         let paths = self.modules.iter().map(|folder| folder.join(LIBRARY));
-        paths.into_iter().find(|path| is_ours(path))
+        paths.into_iter().find(|path| is_this_module(path))
     }
 
     fn p11_kit(&self, library: Option<&Path>, module_configs: &[ModuleConfig]) -> Finding {
@@ -75,7 +75,7 @@ impl Places {
         let file = &module_config.file;
         let shown = file.display();
         let wrong = match path.as_deref() {
-            Some(path) if is_ours(path) => {
+            Some(path) if is_this_module(path) => {
                 let text = format!("{shown}: {}", path.display());
                 return match module_config.limits() {
                     None => Finding::ok("p11-kit", about, text),
@@ -105,7 +105,10 @@ impl Places {
     fn module_config<'a>(&self, all: &'a [ModuleConfig]) -> Option<(&'a ModuleConfig, &'a str)> {
         let named = |one: &'a ModuleConfig| Some((one, one.module()?));
         let called = |module: &str| Path::new(module).file_name() == Some(LIBRARY.as_ref());
-        let resolves = |module: &str| self.resolved(module).is_some_and(|path| is_ours(&path));
+        let resolves = |module: &str| {
+            self.resolved(module)
+                .is_some_and(|path| is_this_module(&path))
+        };
         let right = all.iter().filter_map(named).find(|one| resolves(one.1));
         right.or_else(|| all.iter().filter_map(named).find(|one| called(one.1)))
     }
@@ -257,7 +260,7 @@ fn activated(file: &Path, section: &str) -> Remedy {
 fn in_place(words: &str, file: &Path, expression: String, text: &str) -> Remedy {
     let plain = |one: char| one.is_ascii_alphanumeric() || "/._-+".contains(one);
     // A line that goes on in the next is more than sed sees of it.
-    let goes_on = text_of(file).is_ok_and(|text| text.contains("\\\n"));
+    let goes_on = read_text(file).is_ok_and(|text| text.contains("\\\n"));
     match text.chars().all(plain) && !goes_on {
         true => Remedy::on_paths(
             words,

@@ -8,7 +8,7 @@ use tempfile::TempDir;
 /// A system with the module and the provider installed, and nobody told.
 struct System {
     folder: TempDir,
-    places: Places,
+    paths: InstallPaths,
 }
 
 impl System {
@@ -25,7 +25,7 @@ impl System {
         .unwrap();
         fs::write(at("lib/pkcs11/other.so"), "\x7fELF").unwrap();
         fs::write(at("lib/ossl-modules/pkcs11.so"), "\x7fELF").unwrap();
-        let places = Places {
+        let paths = InstallPaths {
             modules: vec![at("lib/pkcs11")],
             p11_kit_conf: at("etc/pkcs11.conf"),
             p11_kit: vec![at("etc/modules"), at("modules")],
@@ -33,7 +33,7 @@ impl System {
             openssl: at("openssl.cnf"),
             openssl_of_ours: Some(at("etc/openssl.cnf")),
         };
-        Self { folder, places }
+        Self { folder, paths }
     }
 
     fn at(&self, name: &str) -> PathBuf {
@@ -51,7 +51,7 @@ impl System {
 
     fn finding(&self, about: &str) -> Finding {
         let mut findings = Vec::new();
-        self.places.look(&mut findings);
+        self.paths.look(&mut findings);
         let mut all = findings.into_iter();
         all.find(|one| one.about == about).unwrap()
     }
@@ -241,7 +241,7 @@ fn openssl_is_judged_by_what_its_file_says() {
     let found = system.finding("OpenSSL");
     assert_eq!((found.id, found.state), ("openssl.none", Health::Note));
     fs::write(
-        &system.places.openssl,
+        &system.paths.openssl,
         "[provider_sect]\npkcs11 = pkcs11_sect\n",
     )
     .unwrap();
@@ -253,7 +253,7 @@ fn openssl_is_judged_by_what_its_file_says() {
     let found = system.finding("OpenSSL");
     assert_eq!(found.id, "openssl");
     assert!(found.text.contains("OPENSSL_CONF="), "{found:?}");
-    fs::write(&system.places.openssl, &shipped).unwrap();
+    fs::write(&system.paths.openssl, &shipped).unwrap();
     let found = system.finding("OpenSSL");
     assert!(!found.text.contains("OPENSSL_CONF="), "{found:?}");
 }
@@ -262,7 +262,7 @@ fn openssl_is_judged_by_what_its_file_says() {
 fn each_fault_of_openssls_file_is_found_and_mended() {
     let system = System::new();
     let shipped = system.shipped("openssl.cnf");
-    let write = |text: &str| fs::write(&system.places.openssl, text).unwrap();
+    let write = |text: &str| fs::write(&system.paths.openssl, text).unwrap();
     let module = system.at("lib/pkcs11").join(LIBRARY);
     let other = system.at("lib/pkcs11/other.so");
 
@@ -292,7 +292,7 @@ fn each_fault_of_openssls_file_is_found_and_mended() {
         write(&format!("{wrong}{theirs}"));
         let command = system.finding("OpenSSL").command.expect("a command");
         run(&command);
-        let after = fs::read_to_string(&system.places.openssl).unwrap();
+        let after = fs::read_to_string(&system.paths.openssl).unwrap();
         assert!(after.ends_with(&theirs), "{command}: {after}");
     }
     let (before, after) = shipped
@@ -328,7 +328,7 @@ fn each_fault_of_openssls_file_is_found_and_mended() {
             assert_eq!(found.id, "openssl.wrong", "{said}: {found:?}");
             system.remedy("OpenSSL");
             let path = match included {
-                false => &system.places.openssl,
+                false => &system.paths.openssl,
                 true => &file,
             };
             let after = fs::read_to_string(path).unwrap();

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 const ABOUT: &str = "configuration";
 const CERTIFICATES: &str = "certificates";
 
-pub(super) fn look_at(config: &Config, findings: &mut Vec<Finding>) {
+pub(super) fn check(config: &Config, findings: &mut Vec<Finding>) {
     beside_the_configuration(config, findings);
     written_by_others(config, findings);
     for hint in &config.identities {

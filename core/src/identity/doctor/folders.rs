@@ -25,7 +25,7 @@ const STATE: &str = "state folder";
 const KEYS: &str = "key folder";
 const GROUP: &str = "devid";
 
-pub(super) fn look_at(device: &Device, findings: &mut Vec<Finding>) {
+pub(super) fn check(device: &Device, findings: &mut Vec<Finding>) {
     let state = device.config.state.as_path();
     findings.push(state_folder(state));
     findings.extend(group());

@@ -49,7 +49,7 @@ const RESERVED: [(u32, u32, &str); 7] = [
     ),
 ];
 
-pub(super) fn look_at(device: &Device, findings: &mut Vec<Finding>) {
+pub(super) fn check(device: &Device, findings: &mut Vec<Finding>) {
     let inventory = device.inventory();
     let list = |first| device.tpm.handles(first);
     match list(PERSISTENT) {

@@ -25,7 +25,7 @@ const ABOUT: &str = "identity";
 /// How long before its end a certificate should be renewed.
 const SOON: i64 = 30 * 24 * 60 * 60;
 
-pub(super) fn look_at(device: &Device, findings: &mut Vec<Finding>) {
+pub(super) fn check(device: &Device, findings: &mut Vec<Finding>) {
     let inventory = device.inventory();
     match device.observe() {
         Ok(seen) => {

@@ -17,7 +17,7 @@ const ABOUT: &str = "lock for PINs";
 
 /// Nothing is said of a lock that can be had, nor of a folder that is made when it is needed; but of
 /// who shares the lock, if those are others than the users of the TPM.
-pub(super) fn look_at(device: &Device, findings: &mut Vec<Finding>) {
+pub(super) fn check(device: &Device, findings: &mut Vec<Finding>) {
     let has_pins = has_pins(device);
     if let Some(fault) = device.tpm.pin_lock_fault() {
         let text = format!("{fault}: no PIN is tried without a lock that others cannot take away");

@@ -85,12 +85,12 @@ pub fn doctor(config: Result<Config, ConfigError>, instead: impl Fn() -> Config)
         }
     };
     let device = Device::new(config);
-    configured_files::look_at(&device.config, &mut findings);
-    tpm_device::look_at(&device.config, &mut findings);
+    configured_files::check(&device.config, &mut findings);
+    tpm_device::check(&device.config, &mut findings);
     let from = findings.len();
-    tpm::look_at(&device, &mut findings);
-    locks::look_at(&device, &mut findings);
-    identity::look_at(&device, &mut findings);
+    tpm::check(&device, &mut findings);
+    locks::check(&device, &mut findings);
+    identity::check(&device, &mut findings);
     if !understood {
         // The identity may be elsewhere, and devid would do nothing.
         let own = ["identity", "marker", "master key"];
@@ -101,8 +101,8 @@ pub fn doctor(config: Result<Config, ConfigError>, instead: impl Fn() -> Config)
             finding.remedy = None;
         }
     }
-    folders::look_at(&device, &mut findings);
-    programs::look_at(&device.config, &mut findings);
+    folders::check(&device, &mut findings);
+    programs::check(&device.config, &mut findings);
     findings
 }
 

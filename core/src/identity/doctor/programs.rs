@@ -11,7 +11,7 @@ use crate::identity::remedy::Remedy;
 use crate::shell::word;
 use std::path::{Path, PathBuf};
 
-pub(super) fn look_at(config: &Config, findings: &mut Vec<Finding>) {
+pub(super) fn check(config: &Config, findings: &mut Vec<Finding>) {
     InstallPaths::of_this_system(config).look(findings);
 }
 

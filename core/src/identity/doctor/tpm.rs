@@ -14,7 +14,7 @@ use crate::tpm::{Hash, KeyAlgorithm, Property, SRK, Tcti, TpmError};
 const FEWEST_FREE: u32 = 2;
 const PERSISTENT: u32 = 0x8100_0000;
 
-pub(super) fn look_at(device: &Device, findings: &mut Vec<Finding>) {
+pub(super) fn check(device: &Device, findings: &mut Vec<Finding>) {
     let about = "TPM";
     let tpm = &device.tpm;
     match TpmStatus::of(tpm) {
@@ -54,7 +54,7 @@ pub(super) fn look_at(device: &Device, findings: &mut Vec<Finding>) {
     }));
     findings.extend(room(device).ok());
     findings.extend(slots(device));
-    handles::look_at(device, findings);
+    handles::check(device, findings);
     findings.extend(root(device));
     findings.extend(master(device));
 }

@@ -14,7 +14,7 @@ use std::path::Path;
 
 const ABOUT: &str = "TPM device";
 
-pub(super) fn look_at(config: &Config, findings: &mut Vec<Finding>) {
+pub(super) fn check(config: &Config, findings: &mut Vec<Finding>) {
     match &config.tcti {
         Tcti::Device(path) => node(path, findings),
         other if other.is_managed() => findings.push(Finding::ok(

@@ -288,7 +288,7 @@ fn stops_p11_kit(broken: &UnreadableFile) -> Finding {
                 format!("sed -i '{number}s/ *=/:/' {}", word(&broken.file)),
             ),
         ),
-        FormatError::ConfigSection(number) => (
+        FormatError::Section(number) => (
             numbered(
                 number,
                 "the line begins a section, and such files have none",

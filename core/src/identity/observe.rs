@@ -34,7 +34,7 @@ pub(super) struct Observed {
     /// Where the TPM holds a key of ours that no file is for, and that could be the identity's.
     pub(super) orphan: Option<u32>,
     /// A certificate that is for no key of the device.
-    pub(super) stray: Option<Certificate>,
+    pub(super) unmatched: Option<Certificate>,
     /// Why the TPM cannot be used.
     pub(super) tpm_fault: Option<IdentityError>,
     /// Files of the key folder that give no object, and may be of the identity, by name.
@@ -137,12 +137,12 @@ impl Device {
         let of_software =
             |one: &Certificate| software_public.is_some() && one.public_key() == software_public;
         let mut all = certificates.iter().chain(&software_certificate);
-        let stray = all.clone().find(|one| !of_key(one) && !of_software(one));
+        let unmatched = all.clone().find(|one| !of_key(one) && !of_software(one));
         let certificate = if all.clone().any(of_key) {
             Certified::TpmKey
         } else if all.any(of_software) {
             Certified::SoftwareKey
-        } else if stray.is_some() {
+        } else if unmatched.is_some() {
             Certified::Neither
         } else {
             Certified::None
@@ -161,7 +161,7 @@ impl Device {
             untrusted: untrusted.is_some(),
         };
         Ok(Observed {
-            stray: stray.cloned(),
+            unmatched: unmatched.cloned(),
             orphan: orphan.map(|orphan| orphan.0.handle),
             facts,
             existing,

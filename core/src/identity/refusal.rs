@@ -18,7 +18,7 @@ use std::path::PathBuf;
 
 /// A refusal in words.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Explained {
+pub(super) struct RefusalDetails {
     kind: IdentityErrorKind,
     /// What it is called wherever programs read it.
     pub(super) id: &'static str,
@@ -27,7 +27,7 @@ pub(super) struct Explained {
 }
 
 /// A certificate of the device's own identity whose key is not here.
-struct Stray {
+struct UnmatchedCertificate {
     place: String,
     file: Option<PathBuf>,
     /// Whether it is the software identity's.
@@ -42,9 +42,9 @@ enum Whose {
     Nobodys,
 }
 
-fn untrusted(seen: &Observed) -> Explained {
+fn untrusted(seen: &Observed) -> RefusalDetails {
     let why = seen.untrusted.as_ref();
-    Explained {
+    RefusalDetails {
         kind: IdentityErrorKind::Refused,
         id: "identity.untrusted",
         text: why.map_or("the state folder".into(), |why| {
@@ -56,8 +56,8 @@ fn untrusted(seen: &Observed) -> Explained {
     }
 }
 
-impl From<Explained> for IdentityError {
-    fn from(why: Explained) -> Self {
+impl From<RefusalDetails> for IdentityError {
+    fn from(why: RefusalDetails) -> Self {
         Self::new(why.kind, format!("{}. {}", why.text, why.remedy))
     }
 }
@@ -65,13 +65,13 @@ impl From<Explained> for IdentityError {
 impl Device {
     /// Why nothing is done, and what to do.
     pub(super) fn refusal(&self, why: Refusal, seen: &Observed) -> IdentityError {
-        self.explained(why, seen).into()
+        self.refusal_details(why, seen).into()
     }
 
     /// The same in its parts.
-    pub(super) fn explained(&self, why: Refusal, seen: &Observed) -> Explained {
+    pub(super) fn refusal_details(&self, why: Refusal, seen: &Observed) -> RefusalDetails {
         let tpm = self.silence(seen);
-        let of_tpm = |id, text, remedy| Explained {
+        let of_tpm = |id, text, remedy| RefusalDetails {
             kind: IdentityErrorKind::Tpm,
             id,
             text,
@@ -144,7 +144,7 @@ impl Device {
         }
     }
 
-    fn key_lost(&self, seen: &Observed) -> Explained {
+    fn key_lost(&self, seen: &Observed) -> RefusalDetails {
         let lost = seen.own.as_ref().and_then(|own| own.lost.as_deref());
         let lost = lost.unwrap_or("the marker names one that is gone");
         let held = self.own.master_is_held();
@@ -168,7 +168,7 @@ impl Device {
                 (text, self.other_tpm())
             }
         };
-        Explained {
+        RefusalDetails {
             kind: IdentityErrorKind::Refused,
             id: "identity.key-lost",
             text,
@@ -224,7 +224,7 @@ impl Device {
     }
 
     /// What is missing is not gone as long as it may be in a file.
-    fn unreadable(&self, seen: &Observed) -> Explained {
+    fn unreadable(&self, seen: &Observed) -> RefusalDetails {
         let folder = self.folder();
         let first = seen.unread.first().cloned().unwrap_or_default();
         let (path, why) = (folder.join(&first.file), first.why);
@@ -232,7 +232,7 @@ impl Device {
             0 | 1 => String::new(),
             count => format!(" (and {} more)", count - 1),
         };
-        Explained {
+        RefusalDetails {
             kind: IdentityErrorKind::Refused,
             id: "identity.unreadable",
             text: format!(
@@ -244,10 +244,10 @@ impl Device {
         }
     }
 
-    fn file_lost(&self, seen: &Observed) -> Explained {
+    fn file_lost(&self, seen: &Observed) -> RefusalDetails {
         let handle = seen.lost_handle();
         let handle = handle.map_or(String::new(), |handle| format!(" at 0x{handle:08X}"));
-        Explained {
+        RefusalDetails {
             kind: IdentityErrorKind::Refused,
             id: "identity.file-lost",
             text: format!(
@@ -274,10 +274,10 @@ impl Device {
         }
     }
 
-    fn mismatch(&self, seen: &Observed) -> Explained {
-        let stray = seen.stray.as_ref();
-        let about = stray.map(|stray| self.about_stray(stray, seen));
-        let subject = stray.map_or("the device".into(), Certificate::subject);
+    fn mismatch(&self, seen: &Observed) -> RefusalDetails {
+        let unmatched = seen.unmatched.as_ref();
+        let about = unmatched.map(|unmatched| self.about_stray(unmatched, seen));
+        let subject = unmatched.map_or("the device".into(), Certificate::subject);
         let place = about.as_ref().map_or("?", |about| about.place.as_str());
         let text = format!(
             "{place}: the certificate of {subject} is for a key that this device does not have; \
@@ -287,7 +287,7 @@ impl Device {
             true => seen.software_key.is_some(),
             false => seen.own.is_some(),
         };
-        let held = stray.and_then(|stray| self.orphan_of(stray));
+        let held = unmatched.and_then(|unmatched| self.orphan_of(unmatched));
         let remedy = match (held, about.and_then(|about| about.file)) {
             (Some(handle), _) => Remedy::by_hand(format!(
                 "Its key is whole in handle 0x{handle:08X}. {}",
@@ -320,7 +320,7 @@ impl Device {
                  [provision] in config.toml",
             ),
         };
-        Explained {
+        RefusalDetails {
             kind: IdentityErrorKind::Refused,
             id: "identity.mismatch",
             text,
@@ -328,10 +328,10 @@ impl Device {
         }
     }
 
-    fn about_stray(&self, stray: &Certificate, seen: &Observed) -> Stray {
-        if seen.software.certificate().ok().flatten().as_ref() == Some(stray) {
+    fn about_stray(&self, unmatched: &Certificate, seen: &Observed) -> UnmatchedCertificate {
+        if seen.software.certificate().ok().flatten().as_ref() == Some(unmatched) {
             let path = seen.software.certificate_path();
-            return Stray {
+            return UnmatchedCertificate {
                 place: path.display().to_string(),
                 file: Some(path),
                 software: true,
@@ -339,10 +339,10 @@ impl Device {
         }
         let own = self.own_entities().unwrap_or_default();
         let mut placed = own.into_iter().flat_map(|one| one.certificates);
-        let file = placed.find(|placed| placed.certificate == *stray);
+        let file = placed.find(|placed| placed.certificate == *unmatched);
         let file = file.map(|placed| self.own.file(&placed.file));
         let index = self.config.provision.nv_index.unwrap_or_default();
-        Stray {
+        UnmatchedCertificate {
             place: match &file {
                 Some(file) => file.display().to_string(),
                 None => format!("NV index 0x{index:08X}"),
@@ -363,7 +363,7 @@ impl Device {
         keys.find(is_its).map(|key| key.handle)
     }
 
-    fn existing_unusable(&self, seen: &Observed) -> Explained {
+    fn existing_unusable(&self, seen: &Observed) -> RefusalDetails {
         // A file that is missing is missing, whether the TPM answers or not.
         let by_uri = matches!(
             self.config.provision.existing,
@@ -374,7 +374,7 @@ impl Device {
         let tpm = seen.tpm_fault.as_ref().filter(|_| by_uri);
         let silence = tpm.filter(|fault| !text.contains(&fault.text));
         let silence = silence.map_or(String::new(), |_| format!(" ({})", self.silence(seen)));
-        Explained {
+        RefusalDetails {
             kind: tpm.map_or(IdentityErrorKind::Refused, |_| IdentityErrorKind::Tpm),
             id: "identity.existing",
             text: format!(

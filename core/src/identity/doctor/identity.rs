@@ -113,7 +113,7 @@ fn own(device: &Device, seen: &Observed, findings: &mut Vec<Finding>) {
             }
         },
         Plan::Refuse(why) => {
-            let why = device.explained(why, seen);
+            let why = device.refusal_details(why, seen);
             Finding::problem(why.id, ABOUT, why.text, why.remedy)
         }
         Plan::Persist => open(

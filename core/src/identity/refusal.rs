@@ -35,11 +35,11 @@ struct UnmatchedCertificate {
 }
 
 /// Whether the TPM is the one that the key folder is from.
-enum Whose {
+enum TpmOrigin {
     /// It holds keys as ours that no file names: it is from another device, or the folder is.
-    Others,
+    OtherDevice,
     /// It holds none: it was cleared, or is new.
-    Nobodys,
+    Unused,
 }
 
 fn untrusted(seen: &Observed) -> RefusalDetails {
@@ -182,11 +182,11 @@ impl Device {
         let folder = folder.display();
         match self.whose() {
             // A reset would take those from whoever they belong to.
-            Whose::Others => Remedy::by_hand(format!(
+            TpmOrigin::OtherDevice => Remedy::by_hand(format!(
                 "This TPM holds keys of another key folder: bring together again what belongs \
                  together, the TPM of {folder} or the folder of this TPM"
             )),
-            Whose::Nobodys => {
+            TpmOrigin::Unused => {
                 let state = &self.config.state;
                 Remedy::to_free_name(
                     format!(
@@ -207,7 +207,7 @@ impl Device {
         }
     }
 
-    fn whose(&self) -> Whose {
+    fn whose(&self) -> TpmOrigin {
         let handle = self.config.master.handle;
         // What cannot be asked may be there.
         let orphans = self.orphans();
@@ -218,8 +218,8 @@ impl Device {
             all.first() == Some(&handle)
         });
         match orphans || (wraps && !held) {
-            true => Whose::Others,
-            false => Whose::Nobodys,
+            true => TpmOrigin::OtherDevice,
+            false => TpmOrigin::Unused,
         }
     }
 

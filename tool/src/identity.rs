@@ -5,7 +5,7 @@ use crate::output::{Answer, Failure};
 use crate::text::{line, row};
 use devid_core::config::Config;
 use devid_core::identity::{
-    Device, Expiry, Mode, Provisioned, Provisioning, Role, Status, Whose, provision,
+    Device, Expiry, IdentitySource, Mode, Provisioned, Provisioning, Role, Status, provision,
 };
 use devid_core::x509::Subject;
 use serde_json::json;
@@ -31,7 +31,7 @@ fn paragraph(status: &Status) -> String {
         Mode::Error => "error",
     };
     let mut text = format!("mode {mode}\n");
-    if status.identity == Some(Whose::Factory) {
+    if status.identity == Some(IdentitySource::Factory) {
         let whose = "the factory's; the device has none of its own";
         line(&mut text, "identity", whose);
     }

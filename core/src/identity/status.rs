@@ -28,8 +28,8 @@ const SECONDS_OF_A_DAY: i64 = 24 * 60 * 60;
 pub struct Status {
     /// Where the identity lives that the device uses.
     pub mode: Mode,
-    /// Whose identity that is; `None` in mode `error`.
-    pub identity: Option<Whose>,
+    /// IdentitySource identity that is; `None` in mode `error`.
+    pub identity: Option<IdentitySource>,
     /// Why there is none, or what is to be done.
     pub reason: Option<String>,
     /// Whether that is because the TPM cannot be reached.
@@ -63,7 +63,7 @@ pub enum Mode {
 /// Who made the identity that the device uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Whose {
+pub enum IdentitySource {
     /// The device itself, by `devid provision`.
     Own,
     /// The factory; the device has no identity of its own.
@@ -188,22 +188,22 @@ impl Device {
     }
 
     /// Where the identity lives that is used, and whose it is; or why there is none.
-    fn in_use(&self, seen: &Observed) -> Result<(Mode, Whose), IdentityError> {
+    fn in_use(&self, seen: &Observed) -> Result<(Mode, IdentitySource), IdentityError> {
         let open = |what: &str| {
             let text = format!("{what}: devid provision goes on");
             Err(IdentityError::failed(text))
         };
         let policy = Policy::of(&self.config);
         match seen.facts.plan(policy) {
-            Plan::Keep => Ok((Mode::Tpm, Whose::Own)),
-            Plan::KeepSoftware => Ok((Mode::Software, Whose::Own)),
-            Plan::UseExisting if seen.existing.in_tpm => Ok((Mode::Tpm, Whose::Existing)),
-            Plan::UseExisting => Ok((Mode::Software, Whose::Existing)),
+            Plan::Keep => Ok((Mode::Tpm, IdentitySource::Own)),
+            Plan::KeepSoftware => Ok((Mode::Software, IdentitySource::Own)),
+            Plan::UseExisting if seen.existing.in_tpm => Ok((Mode::Tpm, IdentitySource::Existing)),
+            Plan::UseExisting => Ok((Mode::Software, IdentitySource::Existing)),
             Plan::Refuse(why) => Err(self.refusal(why, seen)),
             Plan::Persist => open("the device's key is not in its persistent handle"),
             Plan::Certify | Plan::CertifySoftware => open("the device's key has no certificate"),
             Plan::UseFactory => match (self.factory_identity(), policy.own) {
-                (FactoryIdentity::Usable, _) => Ok((Mode::Tpm, Whose::Factory)),
+                (FactoryIdentity::Usable, _) => Ok((Mode::Tpm, IdentitySource::Factory)),
                 (FactoryIdentity::Absent(_), Own::Unset | Own::Wanted) => open(NONE_AT_ALL),
                 (FactoryIdentity::Unusable(why), Own::Unset | Own::Wanted) => Err(why),
                 (FactoryIdentity::Absent(why) | FactoryIdentity::Unusable(why), Own::Unwanted) => {

@@ -36,8 +36,10 @@ impl Device {
     pub(super) fn existing(&self) -> Found {
         let found = match &self.config.provision.existing {
             None => Ok(None),
-            Some(config::Existing::Uri(uri)) => self.by_uri(uri),
-            Some(config::Existing::Files { certificate, key }) => self.by_files(certificate, key),
+            Some(config::ExistingSource::Uri(uri)) => self.by_uri(uri),
+            Some(config::ExistingSource::Files { certificate, key }) => {
+                self.by_files(certificate, key)
+            }
         };
         match found {
             Ok(None) => Found {
@@ -166,7 +168,8 @@ impl Device {
 
     /// The identity in files that the configuration names, if its certificate is there.
     pub(super) fn existing_entity(&self) -> Result<Option<TokenEntry>, IdentityError> {
-        let Some(config::Existing::Files { certificate, key }) = &self.config.provision.existing
+        let Some(config::ExistingSource::Files { certificate, key }) =
+            &self.config.provision.existing
         else {
             return Ok(None);
         };
@@ -201,10 +204,10 @@ impl Device {
     pub(super) fn is_existing(&self, entry: &TokenEntry) -> bool {
         match &self.config.provision.existing {
             None => false,
-            Some(config::Existing::Files { .. }) => {
+            Some(config::ExistingSource::Files { .. }) => {
                 (entry.token.as_str(), entry.label.as_str()) == (SOFTWARE, EXISTING)
             }
-            Some(config::Existing::Uri(uri)) => {
+            Some(config::ExistingSource::Uri(uri)) => {
                 // The serial number was compared when the identity was looked for.
                 let is = |uri: Uri| {
                     uri.matches_token(&[&entry.token, &entry.token_label])

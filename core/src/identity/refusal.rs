@@ -367,7 +367,7 @@ impl Device {
         // A file that is missing is missing, whether the TPM answers or not.
         let by_uri = matches!(
             self.config.provision.existing,
-            Some(config::Existing::Uri(_))
+            Some(config::ExistingSource::Uri(_))
         );
         let existing::Found { state, text, .. } = &seen.existing;
         debug_assert_eq!(*state, Existing::Unusable);

@@ -2,7 +2,7 @@
 //! whether they can be read.
 
 use super::Finding;
-use crate::config::{Config, Existing, IdentityAuth, SecretSource, not_read};
+use crate::config::{Config, ExistingSource, IdentityAuth, SecretSource, not_read};
 use crate::identity::permissions::missing_permission;
 use crate::identity::remedy::Remedy;
 use crate::trouble::trouble;
@@ -54,7 +54,7 @@ fn beside_the_configuration(config: &Config, findings: &mut Vec<Finding>) {
 fn written_by_others(config: &Config, findings: &mut Vec<Finding>) {
     let hints = config.identities.iter();
     let mut files: Vec<PathBuf> = hints.filter_map(|hint| hint.certificate.clone()).collect();
-    if let Some(Existing::Files { certificate, key }) = &config.provision.existing {
+    if let Some(ExistingSource::Files { certificate, key }) = &config.provision.existing {
         files.extend([certificate.clone(), key.clone()]);
     }
     let distrusted_of = |file: PathBuf| {

@@ -8,7 +8,7 @@ use super::device::Device;
 use super::entry::{CertificateEntry, EXISTING, FACTORY, SOFTWARE, TokenEntry};
 use super::key_file::{Unread, key_in};
 use super::prove::{Proof, UNTRIED, prove};
-use super::state::Existing;
+use super::state::ExistingState;
 use super::trusted_files::{believed, certificates_of};
 use crate::config;
 use crate::store::folder::Origin;
@@ -24,8 +24,8 @@ use std::path::Path;
 
 /// What was found of it, in words.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Found {
-    pub(super) state: Existing,
+pub(super) struct ExistingIdentity {
+    pub(super) state: ExistingState,
     pub(super) text: String,
     /// Whether its key is in the TPM.
     pub(super) in_tpm: bool,
@@ -33,7 +33,7 @@ pub(super) struct Found {
 
 impl Device {
     /// Looks for the identity that the configuration names, if it names one.
-    pub(super) fn existing(&self) -> Found {
+    pub(super) fn existing(&self) -> ExistingIdentity {
         let found = match &self.config.provision.existing {
             None => Ok(None),
             Some(config::ExistingSource::Uri(uri)) => self.by_uri(uri),
@@ -42,18 +42,18 @@ impl Device {
             }
         };
         match found {
-            Ok(None) => Found {
-                state: Existing::None,
+            Ok(None) => ExistingIdentity {
+                state: ExistingState::None,
                 text: "none".into(),
                 in_tpm: false,
             },
-            Ok(Some((text, in_tpm))) => Found {
-                state: Existing::Usable,
+            Ok(Some((text, in_tpm))) => ExistingIdentity {
+                state: ExistingState::Usable,
                 text,
                 in_tpm,
             },
-            Err(text) => Found {
-                state: Existing::Unusable,
+            Err(text) => ExistingIdentity {
+                state: ExistingState::Unusable,
                 text,
                 in_tpm: false,
             },

@@ -45,6 +45,6 @@ pub use keys::Keeping;
 pub use master::{KeptObject, LostObject, Renewal, renew_master};
 pub use provision::{Provisioned, Provisioning, provision};
 pub use reset::{prune, reset};
-pub use state::{Certified, Existing, Facts, Marker, Plan, Policy, Refusal, TpmKey};
+pub use state::{Certified, ExistingState, Facts, Marker, Plan, Policy, Refusal, TpmKey};
 pub use status::{Expiry, IdentitySource, MasterKey, Mode, Role, Status, TpmStatus};
 pub use verify::{Report, Verdict, Verification};

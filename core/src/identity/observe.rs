@@ -3,7 +3,7 @@
 use super::IdentityError;
 use super::device::Device;
 use super::entry::OWN;
-use super::existing;
+use super::existing::ExistingIdentity;
 use super::marker::Mark;
 use super::orphan::Orphan;
 use super::prove::{Proof, UNTRIED, prove};
@@ -26,7 +26,7 @@ const PIN_LOST: &str =
 /// What was found, and what the table makes of it.
 pub(super) struct Observed {
     pub(super) facts: Facts,
-    pub(super) existing: existing::Found,
+    pub(super) existing: ExistingIdentity,
     pub(super) own: Option<OwnKey>,
     pub(super) software: Software,
     pub(super) software_key: Option<Key>,

@@ -1,12 +1,12 @@
 //! Why nothing is done, and what helps.
 
 use super::device::Device;
-use super::existing;
+use super::existing::ExistingIdentity;
 use super::free_name::free_name;
 use super::observe::{Observed, OwnKey};
 use super::permissions::for_unread_file;
 use super::remedy::Remedy;
-use super::state::{Existing, Refusal};
+use super::state::{ExistingState, Refusal};
 use super::{IdentityError, IdentityErrorKind};
 use crate::config::{self, Own};
 use crate::shell::word;
@@ -369,8 +369,8 @@ impl Device {
             self.config.provision.existing,
             Some(config::ExistingSource::Uri(_))
         );
-        let existing::Found { state, text, .. } = &seen.existing;
-        debug_assert_eq!(*state, Existing::Unusable);
+        let ExistingIdentity { state, text, .. } = &seen.existing;
+        debug_assert_eq!(*state, ExistingState::Unusable);
         let tpm = seen.tpm_fault.as_ref().filter(|_| by_uri);
         let silence = tpm.filter(|fault| !text.contains(&fault.text));
         let silence = silence.map_or(String::new(), |_| format!(" ({})", self.silence(seen)));

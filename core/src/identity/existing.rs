@@ -7,7 +7,7 @@ use super::IdentityError;
 use super::device::Device;
 use super::entry::{CertificateEntry, EXISTING, FACTORY, SOFTWARE, TokenEntry};
 use super::key_file::{Unread, key_in};
-use super::prove::{Proof, UNTRIED, prove};
+use super::prove::{PossessionProof, UNTRIED, prove};
 use super::state::ExistingState;
 use super::trusted_files::{believed, certificates_of};
 use crate::config;
@@ -148,10 +148,12 @@ impl Device {
 
     fn signs(&self, key: &Key, place: &dyn fmt::Display) -> Result<(), String> {
         match prove(&self.tpm, key, key.public()) {
-            Proof::Belongs => Ok(()),
-            Proof::Other => Err(format!("{place}: another key signed")),
-            Proof::Untried => Err(format!("{place}: {UNTRIED}")),
-            Proof::None(error) => Err(format!("{place}: the key does not sign: {error}")),
+            PossessionProof::Proven => Ok(()),
+            PossessionProof::OtherKey => Err(format!("{place}: another key signed")),
+            PossessionProof::NotTried => Err(format!("{place}: {UNTRIED}")),
+            PossessionProof::NoSignature(error) => {
+                Err(format!("{place}: the key does not sign: {error}"))
+            }
         }
     }
 

@@ -3,7 +3,7 @@
 use super::device::Device;
 use super::entry::{FACTORY, OWN, TokenEntry};
 use super::key_file::key_in;
-use super::prove::{Proof, prove};
+use super::prove::{PossessionProof, prove};
 use super::signer::Signer;
 use super::{IdentityError, IdentityErrorKind};
 use crate::file;
@@ -185,7 +185,9 @@ impl Device {
             None => Subject::named(&entry.label)?,
         };
         let key = match (prove(&self.tpm, key, key.public()), pin) {
-            (Proof::None(SignError::NotLoggedIn), Some(pin)) => self.logged_in(entry, key, pin)?,
+            (PossessionProof::NoSignature(SignError::NotLoggedIn), Some(pin)) => {
+                self.logged_in(entry, key, pin)?
+            }
             _ => Arc::clone(key),
         };
         Signer(&self.tpm, &key).request(subject)

@@ -6,7 +6,7 @@ use super::entry::OWN;
 use super::existing::ExistingIdentity;
 use super::marker::Mark;
 use super::orphan::Orphan;
-use super::prove::{Proof, UNTRIED, prove};
+use super::prove::{PossessionProof, UNTRIED, prove};
 use super::software::Software;
 use super::state::{Certified, Facts, Marker, TpmKey};
 use super::untrusted::Untrusted;
@@ -184,18 +184,20 @@ impl Device {
     /// Whether the TPM has the key, by a signature of it.
     fn state_of(&self, own: &mut OwnKey) -> Result<TpmKey, IdentityError> {
         match prove(&self.tpm, &own.key, own.key.public()) {
-            Proof::Belongs => {}
-            Proof::Untried => return Err(IdentityError::failed(UNTRIED)),
-            Proof::None(SignError::Tpm(TpmError::ForeignKey(_))) => {
+            PossessionProof::Proven => {}
+            PossessionProof::NotTried => return Err(IdentityError::failed(UNTRIED)),
+            PossessionProof::NoSignature(SignError::Tpm(TpmError::ForeignKey(_))) => {
                 own.lost = Some(NOT_WRAPPED.into());
                 return Ok(TpmKey::Lost);
             }
-            Proof::Other => {
+            PossessionProof::OtherKey => {
                 own.lost = Some("another key signed".into());
                 return Ok(TpmKey::Lost);
             }
-            Proof::None(SignError::NotLoggedIn) => return self.state_without_pin(own),
-            Proof::None(SignError::Unloadable(why) | SignError::Refused(why)) => {
+            PossessionProof::NoSignature(SignError::NotLoggedIn) => {
+                return self.state_without_pin(own);
+            }
+            PossessionProof::NoSignature(SignError::Unloadable(why) | SignError::Refused(why)) => {
                 let alone = match self.own.had_other_master() {
                     true => {
                         ". If devid master renew was run since it was made, its handle alone had it, \
@@ -208,7 +210,7 @@ impl Device {
                      Bring it back from a copy{alone}"
                 )));
             }
-            Proof::None(error) => return Err(error.into()),
+            PossessionProof::NoSignature(error) => return Err(error.into()),
         }
         let (Some(handle), Some(name)) = (own.key.handle(), own.key.name()) else {
             return Ok(TpmKey::Displaced);

@@ -24,7 +24,7 @@ const LARGEST: u64 = 64 << 10;
 
 /// How a key of the token `devid` is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Keeping {
+pub enum KeyStorage {
     /// On disk, wrapped by the master key: the TPM loads it for each use.
     #[default]
     Wrapped,
@@ -46,7 +46,7 @@ impl Device {
         label: &str,
         algorithm: KeyAlgorithm,
         usage: KeyPurpose,
-        keeping: Keeping,
+        storage: KeyStorage,
     ) -> Result<TokenEntry, IdentityError> {
         if label.is_empty() || label.chars().any(char::is_control) {
             return Err(IdentityError::new(
@@ -66,9 +66,9 @@ impl Device {
         }
         self.refuse_second(label)?;
         self.unlock()?;
-        let protection = match keeping {
-            Keeping::Wrapped | Keeping::Persistent => Protection::Tpm,
-            Keeping::Sealed => Protection::Sealed,
+        let protection = match storage {
+            KeyStorage::Wrapped | KeyStorage::Persistent => Protection::Tpm,
+            KeyStorage::Sealed => Protection::Sealed,
         };
         let key = self.own.generate(algorithm, usage, protection)?;
         let described = |signs, decrypts| {
@@ -94,7 +94,7 @@ impl Device {
             origin,
             private,
             Some(public),
-            keeping == Keeping::Persistent,
+            storage == KeyStorage::Persistent,
         )?;
         drop(turn);
         self.tell_others();

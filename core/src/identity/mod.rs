@@ -41,7 +41,7 @@ pub use endorsement::tpm_of;
 pub use entry::{CertificateEntry, EXISTING, FACTORY, OWN, SOFTWARE, TokenEntry};
 pub use error::{IdentityError, IdentityErrorKind};
 pub use import::Imported;
-pub use keys::Keeping;
+pub use keys::KeyStorage;
 pub use master::{KeptObject, LostObject, Renewal, renew_master};
 pub use provision::{Provisioned, Provisioning, provision};
 pub use reset::{prune, reset};

@@ -4,7 +4,7 @@ use super::IdentityError;
 use super::device::Device;
 use super::entry::OWN;
 use super::existing::ExistingIdentity;
-use super::marker::Mark;
+use super::marker::MarkerFile;
 use super::orphan::Orphan;
 use super::prove::{PossessionProof, UNTRIED, prove};
 use super::software::Software;
@@ -30,7 +30,7 @@ pub(super) struct Observed {
     pub(super) own: Option<OwnKey>,
     pub(super) software: Software,
     pub(super) software_key: Option<Key>,
-    pub(super) mark: Option<Mark>,
+    pub(super) mark: Option<MarkerFile>,
     /// Where the TPM holds a key of ours that no file is for, and that could be the identity's.
     pub(super) orphan: Option<u32>,
     /// A certificate that is for no key of the device.
@@ -91,7 +91,7 @@ impl Device {
             self.unlock_or_lost()?;
         }
         let existing = self.existing();
-        let mark = unless(reset, Mark::read(&self.config.provision.marker))?;
+        let mark = unless(reset, MarkerFile::read(&self.config.provision.marker))?;
         let listing = self.own.listing()?;
         let (mut own, certificates) = own_identity(&listing, mark.as_ref());
         let mut unread = listing.refused;
@@ -245,7 +245,7 @@ impl Device {
 
     fn marker_of(
         &self,
-        mark: Option<&Mark>,
+        mark: Option<&MarkerFile>,
         own: Option<&OwnKey>,
         tpm: bool,
     ) -> Result<Marker, IdentityError> {
@@ -268,7 +268,10 @@ impl Device {
 /// The key of the device's own identity, and all certificates that are called as it is.
 ///
 /// Applications may have keys of that name; the one that cannot be destroyed is the device's.
-fn own_identity(listing: &Listing, mark: Option<&Mark>) -> (Option<OwnKey>, Vec<Certificate>) {
+fn own_identity(
+    listing: &Listing,
+    mark: Option<&MarkerFile>,
+) -> (Option<OwnKey>, Vec<Certificate>) {
     let (mut keys, mut certificates) = (Vec::new(), Vec::new());
     for shown in &listing.objects {
         match &shown.kind {

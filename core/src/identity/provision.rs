@@ -4,7 +4,7 @@
 use super::device::{Device, Reading};
 use super::entry::OWN;
 use super::existing::ExistingIdentity;
-use super::marker::Mark;
+use super::marker::MarkerFile;
 use super::observe::Observed;
 use super::signer::Signer;
 use super::software::{Software, make_folder};
@@ -353,7 +353,7 @@ impl Device {
         if let Some(folder) = path.parent() {
             make_folder(folder)?;
         }
-        let mark = Mark {
+        let mark = MarkerFile {
             handle: own.key.handle(),
             name: own.key.name().map(<[u8]>::to_vec),
         };

@@ -6,7 +6,7 @@
 use super::IdentityError;
 use super::device::Device;
 use super::entry::{CertificateEntry, EXISTING, FACTORY, SOFTWARE, TokenEntry};
-use super::key_file::{Unread, key_in};
+use super::key_file::{KeyFileError, key_in};
 use super::prove::{PossessionProof, UNTRIED, prove};
 use super::state::ExistingState;
 use super::trusted_files::{believed, certificates_of};
@@ -76,7 +76,7 @@ impl Device {
                 self.tokens().join(", ")
             ));
         }
-        let (mut found, mut unread) = (None, None);
+        let (mut found, mut error) = (None, None);
         for store in tokens {
             match self.read(store) {
                 Ok(read) => {
@@ -86,12 +86,12 @@ impl Device {
                             && wanted.matches_object(&one.label, &one.id)
                     });
                     found = found.or(entry.map(|entry| (store, entry)));
-                    unread = unread.or(read.unread.map(|fault| fault.text));
+                    error = error.or(read.error.map(|fault| fault.text));
                 }
-                Err((_, fault)) => unread = unread.or(Some(fault.text)),
+                Err((_, fault)) => error = error.or(Some(fault.text)),
             }
         }
-        let (store, entry) = match (found, unread) {
+        let (store, entry) = match (found, error) {
             (Some(found), _) => found,
             // There it may be.
             (None, Some(why)) => return Err(why),
@@ -136,7 +136,7 @@ impl Device {
         let place = certificate.display().to_string();
         let certificates = certificates_of(certificate).map_err(|fault| fault.text)?;
         let (leaf, others) = certificates.split_first().ok_or("no certificate")?;
-        let private = key_in(key).map_err(|unread| self.no_key_for_memory(key, &unread))?;
+        let private = key_in(key).map_err(|error| self.no_key_for_memory(key, &error))?;
         match leaf.public_key() {
             Some(public) if public == *private.public() => {}
             _ => return Err(format!("{place}: the certificate is not for the key")),
@@ -157,11 +157,11 @@ impl Device {
         }
     }
 
-    fn no_key_for_memory(&self, path: &Path, unread: &Unread) -> String {
-        let why = unread.at(path);
-        match unread {
-            Unread::File(_) => why,
-            Unread::NoKey(_) => format!(
+    fn no_key_for_memory(&self, path: &Path, error: &KeyFileError) -> String {
+        let why = error.at(path);
+        match error {
+            KeyFileError::File(_) => why,
+            KeyFileError::NoKey(_) => format!(
                 "{why}; a key that the TPM wrapped belongs into {}, and is named by a URI",
                 self.folder().display()
             ),

@@ -46,14 +46,14 @@ pub(super) struct Occupant {
 
 /// What is said of the master key, in its parts.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Said {
+pub(super) struct MasterKeyProblem {
     /// What it is called wherever programs read it.
     pub(super) id: &'static str,
     pub(super) text: String,
     pub(super) remedy: Remedy,
 }
 
-impl Said {
+impl MasterKeyProblem {
     fn refused(self) -> IdentityError {
         IdentityError::refused(format!("{}. {}", self.text, self.remedy))
     }
@@ -135,7 +135,7 @@ impl Device {
     pub(super) fn master_fault(
         &self,
         seen: Option<&Observed>,
-    ) -> Result<Option<Said>, IdentityError> {
+    ) -> Result<Option<MasterKeyProblem>, IdentityError> {
         let state = self.master_state()?;
         let occupant = match state {
             MasterState::None | MasterState::Held => return Ok(None),
@@ -183,16 +183,16 @@ impl Device {
             ),
             (false, _) => ("the TPM was cleared or exchanged", self.other_tpm()),
         };
-        Ok(Some(Said {
+        Ok(Some(MasterKeyProblem {
             id: "master-key.lost",
             text: format!("{gone}: {why}"),
             remedy,
         }))
     }
 
-    fn elsewhere(&self, handle: u32) -> Said {
+    fn elsewhere(&self, handle: u32) -> MasterKeyProblem {
         let named = self.config.master.handle;
-        Said {
+        MasterKeyProblem {
             id: "master-key.elsewhere",
             text: format!(
                 "the master key is in handle 0x{handle:08X}, and the configuration names 0x{named:08X}: \

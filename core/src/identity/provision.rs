@@ -1,7 +1,7 @@
 //! Provisioning: one step of the table after the other, each from what is there at that moment. So
 //! whoever is killed and runs again goes on where it was.
 
-use super::device::{Device, Reading};
+use super::device::{Device, TokenContents};
 use super::entry::OWN;
 use super::existing::ExistingIdentity;
 use super::marker::MarkerFile;
@@ -306,7 +306,7 @@ impl Device {
     pub(super) fn own_subject(&self, public: &PublicKey) -> Result<Subject, IdentityError> {
         let factory = match self.factory() {
             // What the certificate names is for good.
-            Ok(Reading {
+            Ok(TokenContents {
                 unread: Some(fault),
                 ..
             }) => return Err(fault),

@@ -7,7 +7,7 @@ use super::IdentityError;
 use super::device::Device;
 use super::entry::{CertificateEntry, EXISTING, FACTORY, SOFTWARE, TokenEntry};
 use super::key_file::{KeyFileError, key_in};
-use super::prove::{PossessionProof, UNTRIED, prove};
+use super::prove::{NOT_TRIED, PossessionProof, prove};
 use super::state::ExistingState;
 use super::trusted_files::{believed, certificates_of};
 use crate::config;
@@ -86,7 +86,7 @@ impl Device {
                             && wanted.matches_object(&one.label, &one.id)
                     });
                     found = found.or(entry.map(|entry| (store, entry)));
-                    error = error.or(read.error.map(|fault| fault.text));
+                    error = error.or(read.unread.map(|fault| fault.text));
                 }
                 Err((_, fault)) => error = error.or(Some(fault.text)),
             }
@@ -150,7 +150,7 @@ impl Device {
         match prove(&self.tpm, key, key.public()) {
             PossessionProof::Proven => Ok(()),
             PossessionProof::OtherKey => Err(format!("{place}: another key signed")),
-            PossessionProof::NotTried => Err(format!("{place}: {UNTRIED}")),
+            PossessionProof::NotTried => Err(format!("{place}: {NOT_TRIED}")),
             PossessionProof::NoSignature(error) => {
                 Err(format!("{place}: the key does not sign: {error}"))
             }

@@ -6,7 +6,7 @@ use super::entry::OWN;
 use super::existing::ExistingIdentity;
 use super::marker::MarkerFile;
 use super::orphan::Orphan;
-use super::prove::{PossessionProof, UNTRIED, prove};
+use super::prove::{NOT_TRIED, PossessionProof, prove};
 use super::software::Software;
 use super::state::{Certified, Facts, Marker, TpmKey};
 use super::untrusted::Untrusted;
@@ -185,7 +185,7 @@ impl Device {
     fn state_of(&self, own: &mut OwnKey) -> Result<TpmKey, IdentityError> {
         match prove(&self.tpm, &own.key, own.key.public()) {
             PossessionProof::Proven => {}
-            PossessionProof::NotTried => return Err(IdentityError::failed(UNTRIED)),
+            PossessionProof::NotTried => return Err(IdentityError::failed(NOT_TRIED)),
             PossessionProof::NoSignature(SignError::Tpm(TpmError::ForeignKey(_))) => {
                 own.lost = Some(NOT_WRAPPED.into());
                 return Ok(TpmKey::Lost);

@@ -1,4 +1,5 @@
-//! Whether a private key is the one of a public key: by a signature over fresh random bytes.
+//! Proof of possession: whether a private key belongs to a public key, by a signature over fresh
+//! random bytes.
 
 use crate::key::PublicKey;
 use crate::signature::{SignRequest, verify};
@@ -11,23 +12,23 @@ use getrandom::rand_core::TryRng;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum PossessionProof {
     /// The key belongs to the public key.
-    Belongs,
-    /// The TPM signed, but by another key.
-    Other,
-    /// The key was not asked: if it has an authorisation value, the try would count beside those that
+    Proven,
+    /// The TPM signed by another key.
+    OtherKey,
+    /// The key was not used: the try might count as a wrong authorisation value, and failed tries
     /// count already.
-    Untried,
-    /// There is no signature.
-    None(SignError),
+    NotTried,
+    /// The key gave no signature.
+    NoSignature(SignError),
 }
 
-/// What is said of [`PossessionProof::NotTried`].
-pub(super) const UNTRIED: &str = "it was not asked to sign: if it has an authorisation value, that would \
+/// The text for [`PossessionProof::NotTried`].
+pub(super) const NOT_TRIED: &str = "it was not asked to sign: if it has an authorisation value, that would \
      count as a wrong one, and the TPM counts failed tries already. Ask again when the TPM has forgotten \
      them (devid status says when), or name the value by auth under [[identity]] in config.toml";
 
-/// Has the key sign random bytes, and verifies by `public`. Nobody can use the signature: nobody
-/// chose what was signed.
+/// Signs random bytes by the key and verifies the signature by `public`. The signature is of no use
+/// to anybody, because nobody chose the bytes.
 pub(super) fn prove(tpm: &Tpm, key: &Key, public: &PublicKey) -> PossessionProof {
     let mut fresh = [0; 32];
     if let Err(error) = SysRng.try_fill_bytes(&mut fresh) {

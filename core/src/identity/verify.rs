@@ -4,7 +4,7 @@
 use super::device::Device;
 use super::entry::TokenEntry;
 use super::key_file::key_in;
-use super::prove::{PossessionProof, UNTRIED, prove};
+use super::prove::{NOT_TRIED, PossessionProof, prove};
 use super::trusted_files::{believed, certificates_of};
 use super::{IdentityError, IdentityErrorKind};
 use crate::file;
@@ -273,7 +273,7 @@ fn proof_point(proof: PossessionProof, file: Option<&Path>) -> Result<Point, Ide
             "the certificate does not verify what the key signed: they do not belong together"
                 .into(),
         ),
-        (PossessionProof::NotTried, _) => Point::skipped(KEY, UNTRIED.into()),
+        (PossessionProof::NotTried, _) => Point::skipped(KEY, NOT_TRIED.into()),
         // It could not be asked: nothing says that anything is wrong with it.
         (PossessionProof::NoSignature(SignError::Tpm(error @ TpmError::Lockout(_))), _) => {
             Point::skipped(KEY, IdentityError::from(error).text)

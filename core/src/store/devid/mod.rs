@@ -8,7 +8,7 @@ mod configured_pin;
 mod error;
 mod maintenance;
 mod master;
-pub(super) mod pins;
+mod pins;
 mod private;
 mod renewal;
 mod scan;

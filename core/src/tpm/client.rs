@@ -7,8 +7,8 @@ use super::process_lock::{NotLocked, ProcessLock};
 use super::transport::Pace;
 use super::wrapped::Connection;
 use super::{
-    Capabilities, Class, Hash, KnownAlgorithms, Limits, Link, Lockout, Property, Root, SaltKey,
-    SignatureScheme, Tcti, TimeoutMemory, TpmError,
+    Capabilities, CommandClass, Hash, KnownAlgorithms, Limits, Link, Lockout, Property, Root,
+    SaltKey, SignatureScheme, Tcti, TimeoutMemory, TpmError,
 };
 use crate::file::Lock;
 use crate::key::{Curve, PublicKey};
@@ -238,7 +238,7 @@ impl Tpm {
         &self,
         held: &'a Mutex<T>,
     ) -> Result<MutexGuard<'a, T>, TpmError> {
-        let patience = self.pace().wait(Class::Ordinary);
+        let patience = self.pace().wait(CommandClass::Ordinary);
         loop {
             let left = patience
                 .left()
@@ -265,7 +265,7 @@ impl Tpm {
 
     /// How long other processes are waited for.
     fn patience(&self) -> Duration {
-        self.limits().of(Class::Ordinary).time
+        self.limits().for_class(CommandClass::Ordinary).time
     }
 
     pub(super) fn refusals(&self) -> &Refusals {
@@ -299,7 +299,7 @@ impl Tpm {
     /// [`TpmError::NoPinLock`] without a lock that others could not take away, and
     /// [`TpmError::NoTryLeft`]: then nothing is to be shown.
     pub(crate) fn lock_pin_try(&self, last: bool) -> Result<Option<Lock>, TpmError> {
-        let patience = self.pace().wait(Class::Ordinary);
+        let patience = self.pace().wait(CommandClass::Ordinary);
         let mut lock = self.pin_lock.take(self.patience());
         // Whoever holds it in this process may wait behind a key generation.
         while let Err(NotLocked::Held(_)) = &lock

@@ -13,7 +13,7 @@ pub(super) mod session;
 mod vectors;
 
 use super::TpmError;
-use super::transport::{self, Class, FRAME_MAX, Fault, Pace, Tcti, Transport};
+use super::transport::{self, CommandClass, FRAME_MAX, Fault, Pace, Tcti, Transport};
 pub use authorization::{Auth, AuthHandle, SensitiveCreate};
 use log::warn;
 use std::sync::Arc;
@@ -28,7 +28,7 @@ pub(crate) struct Link {
     transport: Box<dyn Transport>,
     pace: Arc<Pace>,
     /// The slowest class of the commands since this was last set.
-    pub(super) slowest: Class,
+    pub(super) slowest: CommandClass,
 }
 
 impl Link {
@@ -41,11 +41,11 @@ impl Link {
         Ok(Self {
             transport: transport::new(tcti)?,
             pace,
-            slowest: Class::default(),
+            slowest: CommandClass::default(),
         })
     }
 
-    fn transact(&mut self, command: &[u8], class: Class) -> Result<Vec<u8>, TpmError> {
+    fn transact(&mut self, command: &[u8], class: CommandClass) -> Result<Vec<u8>, TpmError> {
         self.slowest = self.slowest.max(class);
         let pace = &*self.pace;
         let answered = self.transport.transact(command, class, pace);
@@ -116,7 +116,7 @@ mod tests {
             Self {
                 transport: Box::new(transport),
                 pace: Arc::new(Pace::new(limits, Path::new("/dev/null/locks"))),
-                slowest: Class::default(),
+                slowest: CommandClass::default(),
             }
         }
     }
@@ -128,7 +128,12 @@ mod tests {
     }
 
     impl Transport for Canned {
-        fn transact(&mut self, command: &[u8], _: Class, _: &Pace) -> Result<Vec<u8>, Fault> {
+        fn transact(
+            &mut self,
+            command: &[u8],
+            _: CommandClass,
+            _: &Pace,
+        ) -> Result<Vec<u8>, Fault> {
             *self.sent.lock() = command.to_vec();
             Ok(self.answer.clone())
         }
@@ -185,7 +190,7 @@ mod tests {
         fn transact(
             &mut self,
             command: &[u8],
-            class: Class,
+            class: CommandClass,
             pace: &Pace,
         ) -> Result<Vec<u8>, Fault> {
             self.0.transact(|| Ok(Mute), command, class, pace)
@@ -213,10 +218,10 @@ mod tests {
     #[test]
     fn a_generation_waits_for_an_answer_that_is_owed_as_any_command_does() {
         let mut link = Link::within(slow(), Silent(Owing::new()));
-        let ordinary = TpmError::Timeout(slow().of(Class::Ordinary));
+        let ordinary = TpmError::Timeout(slow().for_class(CommandClass::Ordinary));
         assert_eq!(link.random(8), Err(ordinary.clone()));
         assert_eq!(create(&mut link), ordinary);
-        let own = TpmError::Timeout(slow().of(Class::Generation));
+        let own = TpmError::Timeout(slow().for_class(CommandClass::Generation));
         assert_eq!(create(&mut link), own, "sent over a new connection");
     }
 
@@ -232,7 +237,7 @@ mod tests {
         let mut link = Link::within(slow(), channel);
         assert_eq!(
             create(&mut link),
-            TpmError::Timeout(slow().of(Class::Ordinary))
+            TpmError::Timeout(slow().for_class(CommandClass::Ordinary))
         );
     }
 

@@ -6,7 +6,7 @@
 
 use super::owed::{Kept, Owing};
 use super::socket::{above_standard_streams, wait};
-use super::{Class, FRAME_MAX, Fault, HEADER, Pace, Patience, Transport, frame_size};
+use super::{CommandClass, FRAME_MAX, Fault, HEADER, Pace, Patience, Transport, frame_size};
 use rustix::event::PollFlags;
 use rustix::fs::{Mode, OFlags, fstat, open};
 use rustix::io::{Errno, read, write};
@@ -153,7 +153,12 @@ fn response(fd: &OwnedFd, patience: &Patience<'_>) -> Result<Vec<u8>, Fault> {
 }
 
 impl Transport for Device {
-    fn transact(&mut self, command: &[u8], class: Class, pace: &Pace) -> Result<Vec<u8>, Fault> {
+    fn transact(
+        &mut self,
+        command: &[u8],
+        class: CommandClass,
+        pace: &Pace,
+    ) -> Result<Vec<u8>, Fault> {
         let open = self.open.open();
         if open.as_ref().is_some_and(|open| open.fd().is_none()) {
             *open = None;

@@ -28,7 +28,7 @@ const A_LOOK: Duration = Duration::from_millis(100);
 
 /// The class of a command.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Class {
+pub enum CommandClass {
     /// Every command but those of the other class.
     #[default]
     Ordinary,
@@ -36,9 +36,9 @@ pub enum Class {
     Generation,
 }
 
-impl Class {
+impl CommandClass {
     /// The class of the command with this code (TPM_CC) and these parameters.
-    pub(in crate::tpm) fn of(code: u32, parameters: &[u8]) -> Self {
+    pub(in crate::tpm) fn of_command(code: u32, parameters: &[u8]) -> Self {
         const CREATE_PRIMARY: u32 = 0x131;
         const CREATE: u32 = 0x153;
         const IMPORT: u32 = 0x156;
@@ -79,10 +79,10 @@ impl Limits {
     }
 
     /// The limit of a class.
-    pub fn of(self, class: Class) -> Limit {
+    pub fn for_class(self, class: CommandClass) -> Limit {
         let time = match class {
-            Class::Ordinary => self.ordinary,
-            Class::Generation => self.generation,
+            CommandClass::Ordinary => self.ordinary,
+            CommandClass::Generation => self.generation,
         };
         Limit { class, time }
     }
@@ -92,7 +92,7 @@ impl Limits {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limit {
     /// The class.
-    pub class: Class,
+    pub class: CommandClass,
     /// The time from the moment when a command was sent.
     pub time: Duration,
 }
@@ -162,8 +162,8 @@ impl Pace {
     }
 
     /// Notes that a command of this class begins, if that is a key generation.
-    pub(in crate::tpm) fn begun(&self, class: Class) -> Option<Generation<'_>> {
-        (class == Class::Generation).then(|| self.generation())
+    pub(in crate::tpm) fn begun(&self, class: CommandClass) -> Option<Generation<'_>> {
+        (class == CommandClass::Generation).then(|| self.generation())
     }
 
     /// Notes that a key generation begins.
@@ -186,8 +186,8 @@ impl Pace {
     }
 
     /// A wait that begins now, for what has a limit of this class.
-    pub(in crate::tpm) fn wait(&self, class: Class) -> Patience<'_> {
-        let (began, limit) = (Instant::now(), self.limits.of(class));
+    pub(in crate::tpm) fn wait(&self, class: CommandClass) -> Patience<'_> {
+        let (began, limit) = (Instant::now(), self.limits.for_class(class));
         Patience {
             pace: self,
             limit: Cell::new(limit),
@@ -250,7 +250,7 @@ impl Patience<'_> {
 
     /// Goes on if a key generation of this process was under way meanwhile.
     fn prolong(&self, now: Instant) -> Result<(), Limit> {
-        let longest = self.pace.limits.of(Class::Generation);
+        let longest = self.pace.limits.for_class(CommandClass::Generation);
         let last = self.began + longest.time;
         if !self.is_behind_generation() || now >= last {
             return Err(self.limit.get());
@@ -271,7 +271,7 @@ impl Patience<'_> {
         }
         self.told.set(waited);
         let what = match () {
-            () if limit.class == Class::Generation => "the TPM is making a key",
+            () if limit.class == CommandClass::Generation => "the TPM is making a key",
             () if self.pace.is_generating() => "the TPM is making a key for another thread",
             () if self.pace.is_busy() => BUSY,
             () => "the TPM has not answered yet",
@@ -328,7 +328,7 @@ mod tests {
     #[test]
     fn the_class_is_told_by_the_command() {
         fn generation(code: u32, parameters: &[u8]) -> bool {
-            Class::of(code, parameters) == Class::Generation
+            CommandClass::of_command(code, parameters) == CommandClass::Generation
         }
         for code in [0x131, CREATE, 0x191] {
             assert!(generation(code, &[]), "{code:#x}");
@@ -375,10 +375,10 @@ mod tests {
         let [ordinary, generation] = [10, 40].map(Duration::from_millis);
         let limits = Limits::new(ordinary, generation);
         let tpm = fake.tpm_with(limits);
-        let passed = |class| TpmError::Timeout(limits.of(class));
-        assert_eq!(tpm.random(&mut [0]), Err(passed(Class::Ordinary)));
+        let passed = |class| TpmError::Timeout(limits.for_class(class));
+        assert_eq!(tpm.random(&mut [0]), Err(passed(CommandClass::Ordinary)));
         let began = Instant::now();
-        assert_eq!(create(&tpm).unwrap_err(), passed(Class::Generation));
+        assert_eq!(create(&tpm).unwrap_err(), passed(CommandClass::Generation));
         assert!(began.elapsed() >= generation);
     }
 
@@ -386,17 +386,17 @@ mod tests {
     fn a_wait_goes_on_behind_a_generation_of_this_process() {
         let (_folder, pace) = pace(0);
         assert_eq!(
-            pace.wait(Class::Ordinary).left(),
-            Err(pace.limits.of(Class::Ordinary))
+            pace.wait(CommandClass::Ordinary).left(),
+            Err(pace.limits.for_class(CommandClass::Ordinary))
         );
         let generation = pace.generation();
-        let behind = pace.wait(Class::Ordinary);
+        let behind = pace.wait(CommandClass::Ordinary);
         assert!(behind.left().is_ok());
         drop(generation);
         // It ended meanwhile: whoever waited has one limit more, and no other.
         assert!(behind.left().is_ok());
         let passed = behind.left();
-        assert_eq!(passed, Err(pace.limits.of(Class::Generation)));
+        assert_eq!(passed, Err(pace.limits.for_class(CommandClass::Generation)));
     }
 
     #[test]
@@ -405,8 +405,8 @@ mod tests {
         let limits = Limits::new(Duration::ZERO, Duration::ZERO);
         let pace = Pace::new(limits, folder.path());
         let _generation = pace.generation();
-        let passed = pace.wait(Class::Ordinary).left();
-        assert_eq!(passed, Err(limits.of(Class::Ordinary)));
+        let passed = pace.wait(CommandClass::Ordinary).left();
+        assert_eq!(passed, Err(limits.for_class(CommandClass::Ordinary)));
     }
 
     /// Several processes may have keys made; a TPM is busy until the last is done.
@@ -415,7 +415,7 @@ mod tests {
         let (folder, mine) = pace(0);
         let other = |_| Pace::new(limits(0), folder.path());
         let [first, second] = [0, 1].map(other);
-        let limit = mine.limits.of(Class::Ordinary);
+        let limit = mine.limits.for_class(CommandClass::Ordinary);
         let silent = TpmError::Timeout(limit);
         assert_eq!(mine.in_vain(limit), silent, "the lock was never taken");
         let one = first.generation();
@@ -437,7 +437,7 @@ mod tests {
         let limits = Limits::new(limit, limit);
         let (tpm, other) = (fake.tpm_with(limits), fake.tpm_with(limits));
         let generation = other.pace().generation();
-        let busy = TpmError::Busy(limits.of(Class::Generation));
+        let busy = TpmError::Busy(limits.for_class(CommandClass::Generation));
         assert_eq!(create(&tpm).unwrap_err(), busy);
         drop(generation);
     }

@@ -13,7 +13,7 @@ mod timeout_memory;
 use super::TpmError;
 use device::Device;
 pub(super) use limits::{BUSY, Pace, Patience};
-pub use limits::{Class, Limit, Limits, WAITING};
+pub use limits::{CommandClass, Limit, Limits, WAITING};
 use socket::{Channel, Framing};
 use tcti::Socket;
 pub(crate) use tcti::is_alias as is_tcti_alias;
@@ -31,7 +31,12 @@ pub(super) trait Transport: Send {
     /// One command of this class, one response. What stands before the sending (a connection, an
     /// answer that is still owed) has the limit of ordinary commands. A key generation is under way
     /// ([`Pace::begun`]) from the sending until this returns. After an error the next call starts afresh.
-    fn transact(&mut self, command: &[u8], class: Class, pace: &Pace) -> Result<Vec<u8>, Fault>;
+    fn transact(
+        &mut self,
+        command: &[u8],
+        class: CommandClass,
+        pace: &Pace,
+    ) -> Result<Vec<u8>, Fault>;
     /// In a forked child: lets go of the parent's connection without a byte to the TPM.
     fn abandon(&mut self);
 }

@@ -1,6 +1,6 @@
 //! A connection that is kept, and the answer that a command of before may still owe.
 
-use super::{Class, Fault, Pace, Patience};
+use super::{CommandClass, Fault, Pace, Patience};
 
 /// A kept connection.
 pub(in crate::tpm) trait Kept {
@@ -35,7 +35,7 @@ impl<K: Kept> Owing<K> {
         &mut self,
         open: impl FnOnce() -> Result<K, Fault>,
         command: &[u8],
-        class: Class,
+        class: CommandClass,
         pace: &Pace,
     ) -> Result<Vec<u8>, Fault> {
         let kept = match &mut self.open {
@@ -64,10 +64,10 @@ fn exchange<K: Kept>(
     kept: &mut K,
     owed: &mut bool,
     command: &[u8],
-    class: Class,
+    class: CommandClass,
     pace: &Pace,
 ) -> Result<Vec<u8>, Fault> {
-    let before = pace.wait(Class::Ordinary);
+    let before = pace.wait(CommandClass::Ordinary);
     if *owed {
         kept.receive(&before)?;
         *owed = false;

@@ -4,7 +4,7 @@
 //! kept would lock every other process out. A connection per command is also the reconnect.
 
 use super::Socket;
-use super::{Class, FRAME_MAX, Fault, HEADER, Pace, Patience, Transport, frame_size};
+use super::{CommandClass, FRAME_MAX, Fault, HEADER, Pace, Patience, Transport, frame_size};
 use crate::system::pause;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::Timespec;
@@ -124,8 +124,13 @@ pub(super) fn above_standard_streams(fd: OwnedFd) -> Result<OwnedFd, Fault> {
 }
 
 impl Transport for Channel {
-    fn transact(&mut self, command: &[u8], class: Class, pace: &Pace) -> Result<Vec<u8>, Fault> {
-        let before = pace.wait(Class::Ordinary);
+    fn transact(
+        &mut self,
+        command: &[u8],
+        class: CommandClass,
+        pace: &Pace,
+    ) -> Result<Vec<u8>, Fault> {
+        let before = pace.wait(CommandClass::Ordinary);
         let stream = Stream(self.connect(&before)?);
         let _generation = pace.begun(class);
         match self.framing {

@@ -9,7 +9,7 @@
 
 use super::owed::{Kept, Owing};
 use super::socket::wait;
-use super::{Class, FRAME_MAX, Fault, Pace, Patience, Transport};
+use super::{CommandClass, FRAME_MAX, Fault, Pace, Patience, Transport};
 use crate::tpm::TpmError;
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
 use rustix::event::PollFlags;
@@ -194,7 +194,12 @@ fn succeeded(doing: &str, code: TSS2_RC) -> Result<(), Fault> {
 }
 
 impl Transport for Tctildr {
-    fn transact(&mut self, command: &[u8], class: Class, pace: &Pace) -> Result<Vec<u8>, Fault> {
+    fn transact(
+        &mut self,
+        command: &[u8],
+        class: CommandClass,
+        pace: &Pace,
+    ) -> Result<Vec<u8>, Fault> {
         let conf = &self.conf;
         self.open
             .transact(|| Context::new(conf), command, class, pace)

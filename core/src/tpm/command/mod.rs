@@ -13,7 +13,7 @@ pub(super) mod session;
 mod vectors;
 
 use super::TpmError;
-use super::transport::{self, CommandClass, FRAME_MAX, Fault, Pace, Tcti, Transport};
+use super::transport::{self, CommandClass, FRAME_MAX, Pace, Tcti, Transport, TransportError};
 pub use authorization::{Auth, AuthHandle, SensitiveCreate};
 use log::warn;
 use std::sync::Arc;
@@ -50,9 +50,9 @@ impl Link {
         let pace = &*self.pace;
         let answered = self.transport.transact(command, class, pace);
         answered.map_err(|fault| match fault {
-            Fault::Unreachable(why) => TpmError::Unreachable(why),
-            Fault::Broken(why) => TpmError::Broken(why),
-            Fault::Timeout(limit) => pace.in_vain(limit),
+            TransportError::Unreachable(why) => TpmError::Unreachable(why),
+            TransportError::Broken(why) => TpmError::Broken(why),
+            TransportError::Timeout(limit) => pace.in_vain(limit),
         })
     }
 
@@ -94,7 +94,7 @@ mod tests {
     use crate::key::Curve;
     use crate::system::pause;
     use crate::tpm::transport::Patience;
-    use crate::tpm::transport::owed::{Kept, Owing};
+    use crate::tpm::transport::kept_open::{Endpoint, KeptOpen};
     use crate::tpm::transport::socket::{Channel, Framing};
     use crate::tpm::transport::tcti::Socket;
     use crate::tpm::{
@@ -133,7 +133,7 @@ mod tests {
             command: &[u8],
             _: CommandClass,
             _: &Pace,
-        ) -> Result<Vec<u8>, Fault> {
+        ) -> Result<Vec<u8>, TransportError> {
             *self.sent.lock() = command.to_vec();
             Ok(self.answer.clone())
         }
@@ -173,18 +173,18 @@ mod tests {
     /// Takes each command, and never answers.
     struct Mute;
 
-    impl Kept for Mute {
-        fn send(&mut self, _: &[u8], _: &Patience<'_>) -> Result<(), Fault> {
+    impl Endpoint for Mute {
+        fn send(&mut self, _: &[u8], _: &Patience<'_>) -> Result<(), TransportError> {
             Ok(())
         }
-        fn receive(&mut self, patience: &Patience<'_>) -> Result<Vec<u8>, Fault> {
+        fn receive(&mut self, patience: &Patience<'_>) -> Result<Vec<u8>, TransportError> {
             loop {
                 pause(patience.left()?.min(Duration::from_millis(5)));
             }
         }
     }
 
-    struct Silent(Owing<Mute>);
+    struct Silent(KeptOpen<Mute>);
 
     impl Transport for Silent {
         fn transact(
@@ -192,7 +192,7 @@ mod tests {
             command: &[u8],
             class: CommandClass,
             pace: &Pace,
-        ) -> Result<Vec<u8>, Fault> {
+        ) -> Result<Vec<u8>, TransportError> {
             self.0.transact(|| Ok(Mute), command, class, pace)
         }
         fn abandon(&mut self) {}
@@ -217,7 +217,7 @@ mod tests {
     /// What is not sent yet keeps nobody waiting, least of all itself.
     #[test]
     fn a_generation_waits_for_an_answer_that_is_owed_as_any_command_does() {
-        let mut link = Link::within(slow(), Silent(Owing::new()));
+        let mut link = Link::within(slow(), Silent(KeptOpen::new()));
         let ordinary = TpmError::Timeout(slow().for_class(CommandClass::Ordinary));
         assert_eq!(link.random(8), Err(ordinary.clone()));
         assert_eq!(create(&mut link), ordinary);

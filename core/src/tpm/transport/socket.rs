@@ -4,7 +4,9 @@
 //! kept would lock every other process out. A connection per command is also the reconnect.
 
 use super::Socket;
-use super::{CommandClass, FRAME_MAX, Fault, HEADER, Pace, Patience, Transport, frame_size};
+use super::{
+    CommandClass, FRAME_MAX, HEADER, Pace, Patience, Transport, TransportError, frame_size,
+};
 use crate::system::pause;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::Timespec;
@@ -43,9 +45,9 @@ impl Channel {
         Self { socket, framing }
     }
 
-    fn connect(&self, patience: &Patience<'_>) -> Result<OwnedFd, Fault> {
+    fn connect(&self, patience: &Patience<'_>) -> Result<OwnedFd, TransportError> {
         let unreachable = |error: std::io::Error| {
-            Fault::Unreachable(format!(
+            TransportError::Unreachable(format!(
                 "{}: {error}; is the software TPM running?",
                 self.socket
             ))
@@ -83,7 +85,7 @@ impl Channel {
 fn connect_tcp(
     address: &SocketAddr,
     patience: &Patience<'_>,
-) -> Result<std::io::Result<TcpStream>, Fault> {
+) -> Result<std::io::Result<TcpStream>, TransportError> {
     const ONE_TRY: Duration = Duration::from_millis(500);
     loop {
         match TcpStream::connect_timeout(address, ONE_TRY.min(patience.left()?)) {
@@ -94,7 +96,10 @@ fn connect_tcp(
 }
 
 /// Connects to a Unix socket; a listener with a full backlog is waited for.
-fn connect_unix(path: &Path, patience: &Patience<'_>) -> Result<Result<OwnedFd, Errno>, Fault> {
+fn connect_unix(
+    path: &Path,
+    patience: &Patience<'_>,
+) -> Result<Result<OwnedFd, Errno>, TransportError> {
     const PAUSE: Duration = Duration::from_millis(2);
     let address = match SocketAddrUnix::new(path) {
         Ok(address) => address,
@@ -116,9 +121,11 @@ fn connect_unix(path: &Path, patience: &Patience<'_>) -> Result<Result<OwnedFd, 
 
 /// The same descriptor with a number above 2. A host that closed its standard streams would else
 /// read from and write to the TPM when it means them.
-pub(super) fn above_standard_streams(fd: OwnedFd) -> Result<OwnedFd, Fault> {
+pub(super) fn above_standard_streams(fd: OwnedFd) -> Result<OwnedFd, TransportError> {
     match fd.as_raw_fd() {
-        0..=2 => fcntl_dupfd_cloexec(&fd, 3).map_err(|errno| Fault::broken("opening", errno)),
+        0..=2 => {
+            fcntl_dupfd_cloexec(&fd, 3).map_err(|errno| TransportError::broken("opening", errno))
+        }
         _ => Ok(fd),
     }
 }
@@ -129,7 +136,7 @@ impl Transport for Channel {
         command: &[u8],
         class: CommandClass,
         pace: &Pace,
-    ) -> Result<Vec<u8>, Fault> {
+    ) -> Result<Vec<u8>, TransportError> {
         let before = pace.wait(CommandClass::Ordinary);
         let stream = Stream(self.connect(&before)?);
         let _generation = pace.begun(class);
@@ -151,7 +158,7 @@ impl Transport for Channel {
                 let patience = pace.wait(class);
                 let size = word(&stream.receive(4, &patience)?) as usize;
                 if !(HEADER..=FRAME_MAX).contains(&size) {
-                    return Err(Fault::Broken(format!(
+                    return Err(TransportError::Broken(format!(
                         "a response of {size} bytes announced"
                     )));
                 }
@@ -179,28 +186,32 @@ impl Drop for Stream {
 }
 
 impl Stream {
-    fn send(&self, mut bytes: &[u8], patience: &Patience<'_>) -> Result<(), Fault> {
+    fn send(&self, mut bytes: &[u8], patience: &Patience<'_>) -> Result<(), TransportError> {
         while !bytes.is_empty() {
             wait(self.0.as_fd(), PollFlags::OUT, patience)?;
             match send(&self.0, bytes, SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
                 Ok(sent) => bytes = &bytes[sent..],
                 Err(Errno::INTR | Errno::AGAIN) => {}
-                Err(error) => return Err(Fault::broken("sending", error)),
+                Err(error) => return Err(TransportError::broken("sending", error)),
             }
         }
         Ok(())
     }
 
-    fn receive(&self, count: usize, patience: &Patience<'_>) -> Result<Vec<u8>, Fault> {
+    fn receive(&self, count: usize, patience: &Patience<'_>) -> Result<Vec<u8>, TransportError> {
         let mut bytes = vec![0; count];
         let mut filled = 0;
         while filled < count {
             wait(self.0.as_fd(), PollFlags::IN, patience)?;
             match recv(&self.0, &mut bytes[filled..], RecvFlags::DONTWAIT) {
-                Ok((0, _)) => return Err(Fault::Broken("the TPM closed the connection".into())),
+                Ok((0, _)) => {
+                    return Err(TransportError::Broken(
+                        "the TPM closed the connection".into(),
+                    ));
+                }
                 Ok((got, _)) => filled += got,
                 Err(Errno::INTR | Errno::AGAIN) => {}
-                Err(error) => return Err(Fault::broken("receiving", error)),
+                Err(error) => return Err(TransportError::broken("receiving", error)),
             }
         }
         Ok(bytes)
@@ -212,7 +223,7 @@ pub(super) fn wait(
     fd: BorrowedFd<'_>,
     flags: PollFlags,
     patience: &Patience<'_>,
-) -> Result<(), Fault> {
+) -> Result<(), TransportError> {
     loop {
         let left = patience.left()?;
         let limit = Timespec {
@@ -222,7 +233,7 @@ pub(super) fn wait(
         match poll(&mut [PollFd::from_borrowed_fd(fd, flags)], Some(&limit)) {
             Ok(0) | Err(Errno::INTR) => {}
             Ok(_) => return Ok(()),
-            Err(error) => return Err(Fault::broken("waiting", error)),
+            Err(error) => return Err(TransportError::broken("waiting", error)),
         }
     }
 }

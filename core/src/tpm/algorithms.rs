@@ -216,7 +216,7 @@ impl Tpm {
         if self.known_algorithms().known().is_none()
             && let Some(mut rest) = self.asking.try_lock()
             && rest.is_over()
-            && !self.pace().is_busy()
+            && !self.timing().is_busy()
             && let Some(mut link) = self.link.try_lock()
         {
             self.ask(&mut rest, || {
@@ -233,7 +233,7 @@ impl Tpm {
         self.known_algorithms().known().is_none()
             && self.asking.try_lock().is_some_and(|rest| rest.is_over())
             && self.link.try_lock().is_some()
-            && !self.pace().is_busy()
+            && !self.timing().is_busy()
     }
 
     fn ask(&self, rest: &mut Rest, asked: impl FnOnce() -> Result<Algorithms, TpmError>) {

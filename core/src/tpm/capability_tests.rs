@@ -109,7 +109,7 @@ fn whoever_looks_waits_for_no_link() {
     assert!(!tpm.can_ask_algorithms() && !tpm.learn_algorithms());
     drop(held);
     let other = fake.tpm(LIMIT);
-    let generation = other.pace().begun(CommandClass::Generation);
+    let generation = other.timing().note_start(CommandClass::Generation);
     assert!(!tpm.can_ask_algorithms() && !tpm.learn_algorithms());
     assert_eq!(fake.seen(), []);
     drop(generation);

@@ -4,7 +4,7 @@
 use super::algorithms::Rest;
 use super::exchange::{Exchange, Refusals};
 use super::process_lock::{NotLocked, ProcessLock};
-use super::transport::Pace;
+use super::transport::Timing;
 use super::wrapped::Connection;
 use super::{
     Capabilities, CommandClass, Hash, KnownAlgorithms, Limits, Link, Lockout, Property, Root,
@@ -30,7 +30,7 @@ use std::time::Duration;
 /// key generation as long as that may.
 pub struct Tpm {
     tcti: Tcti,
-    pace: Arc<Pace>,
+    timing: Arc<Timing>,
     /// Held by one exchange.
     pub(super) link: Mutex<Option<Link>>,
     /// Links of their own for keys that stay loaded.
@@ -75,7 +75,7 @@ impl Tpm {
             pin_lock: ProcessLock::for_pins(&tcti, locks),
             new_key_lock: ProcessLock::for_new_keys(locks),
             timeout_memory: TimeoutMemory::default(),
-            pace: Arc::new(Pace::new(limits, locks)),
+            timing: Arc::new(Timing::new(limits, locks)),
             tcti,
             link: Mutex::new(None),
             connections: Mutex::default(),
@@ -101,7 +101,7 @@ impl Tpm {
             slots_lock: self.slots_lock.noting(held),
             pin_lock: self.pin_lock.noting(held),
             new_key_lock: self.new_key_lock.noting(held),
-            pace: Arc::new(self.pace.noting(held)),
+            timing: Arc::new(self.timing.noting(held)),
             ..self
         }
     }
@@ -131,7 +131,7 @@ impl Tpm {
             flushable_names: Mutex::new(flushable_names.unwrap_or_default()),
             master: self.master,
             tcti: self.tcti.clone(),
-            pace: Arc::new(self.pace.for_child()),
+            timing: Arc::new(self.timing.for_child()),
             link: Mutex::new(None),
             connections: Mutex::default(),
             refusals,
@@ -177,7 +177,7 @@ impl Tpm {
 
     /// How long commands may take. A wait for a lock has the limit of ordinary commands.
     pub(super) fn limits(&self) -> Limits {
-        self.pace().limits()
+        self.timing().limits()
     }
 
     /// Transport faults so far: while it stands still, what was read is still so.
@@ -238,11 +238,11 @@ impl Tpm {
         &self,
         held: &'a Mutex<T>,
     ) -> Result<MutexGuard<'a, T>, TpmError> {
-        let patience = self.pace().wait(CommandClass::Ordinary);
+        let patience = self.timing().wait(CommandClass::Ordinary);
         loop {
             let left = patience
                 .left()
-                .map_err(|passed| self.pace().in_vain(passed))?;
+                .map_err(|passed| self.timing().timeout_error(passed))?;
             if let Some(guard) = held.try_lock_for(left) {
                 return Ok(guard);
             }
@@ -251,7 +251,7 @@ impl Tpm {
 
     /// A link of its own, opened at its first command.
     pub(super) fn new_link(&self) -> Result<Link, TpmError> {
-        Link::new(&self.tcti, Arc::clone(&self.pace))
+        Link::new(&self.tcti, Arc::clone(&self.timing))
     }
 
     /// Locks the slots of transient objects that all processes share; `None` if the lock cannot be had.
@@ -259,8 +259,8 @@ impl Tpm {
         self.slots_lock.take_if_free(self.patience())
     }
 
-    pub(super) fn pace(&self) -> &Pace {
-        &self.pace
+    pub(super) fn timing(&self) -> &Timing {
+        &self.timing
     }
 
     /// How long other processes are waited for.
@@ -299,7 +299,7 @@ impl Tpm {
     /// [`TpmError::NoPinLock`] without a lock that others could not take away, and
     /// [`TpmError::NoTryLeft`]: then nothing is to be shown.
     pub(crate) fn lock_pin_try(&self, last: bool) -> Result<Option<Lock>, TpmError> {
-        let patience = self.pace().wait(CommandClass::Ordinary);
+        let patience = self.timing().wait(CommandClass::Ordinary);
         let mut lock = self.pin_lock.take(self.patience());
         // Whoever holds it in this process may wait behind a key generation.
         while let Err(NotLocked::Held(_)) = &lock
@@ -308,7 +308,7 @@ impl Tpm {
         {
             lock = self.pin_lock.take(left);
         }
-        let lock = lock.map_err(|why| TpmError::NoPinLock(self.pace().explained(&why)))?;
+        let lock = lock.map_err(|why| TpmError::NoPinLock(self.timing().explained(&why)))?;
         match self.lockout()?.tries_left() {
             0 => Err(TpmError::NoTryLeft(self.tcti.clone())),
             1 if !last => Err(TpmError::NoTryLeft(self.tcti.clone())),

@@ -240,7 +240,7 @@ impl<'a> Exchange<'a> {
                     tpm.limits().for_class(CommandClass::Ordinary),
                 ));
             }
-            Some(TimeoutCause::Busy) if tpm.pace().is_busy() => {
+            Some(TimeoutCause::Busy) if tpm.timing().is_busy() => {
                 return Err(TpmError::Busy(
                     tpm.limits().for_class(CommandClass::Ordinary),
                 ));

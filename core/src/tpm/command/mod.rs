@@ -13,7 +13,7 @@ pub(super) mod session;
 mod vectors;
 
 use super::TpmError;
-use super::transport::{self, CommandClass, FRAME_MAX, Pace, Tcti, Transport, TransportError};
+use super::transport::{self, CommandClass, FRAME_MAX, Tcti, Timing, Transport, TransportError};
 pub use authorization::{Auth, AuthHandle, SensitiveCreate};
 use log::warn;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ use tpm2_protocol::{TpmMarshal, TpmWriter};
 /// call, which connects anew.
 pub(crate) struct Link {
     transport: Box<dyn Transport>,
-    pace: Arc<Pace>,
+    timing: Arc<Timing>,
     /// The slowest class of the commands since this was last set.
     pub(super) slowest: CommandClass,
 }
@@ -37,22 +37,22 @@ impl Link {
     /// # Errors
     ///
     /// [`TpmError::Unsupported`] for a transport that this build does not have.
-    pub(super) fn new(tcti: &Tcti, pace: Arc<Pace>) -> Result<Self, TpmError> {
+    pub(super) fn new(tcti: &Tcti, timing: Arc<Timing>) -> Result<Self, TpmError> {
         Ok(Self {
             transport: transport::new(tcti)?,
-            pace,
+            timing,
             slowest: CommandClass::default(),
         })
     }
 
     fn transact(&mut self, command: &[u8], class: CommandClass) -> Result<Vec<u8>, TpmError> {
         self.slowest = self.slowest.max(class);
-        let pace = &*self.pace;
-        let answered = self.transport.transact(command, class, pace);
+        let timing = &*self.timing;
+        let answered = self.transport.transact(command, class, timing);
         answered.map_err(|fault| match fault {
             TransportError::Unreachable(why) => TpmError::Unreachable(why),
             TransportError::Broken(why) => TpmError::Broken(why),
-            TransportError::Timeout(limit) => pace.in_vain(limit),
+            TransportError::Timeout(limit) => timing.timeout_error(limit),
         })
     }
 
@@ -93,7 +93,7 @@ mod tests {
     use super::*;
     use crate::key::Curve;
     use crate::system::pause;
-    use crate::tpm::transport::Patience;
+    use crate::tpm::transport::Wait;
     use crate::tpm::transport::kept_open::{Endpoint, KeptOpen};
     use crate::tpm::transport::socket::{Channel, Framing};
     use crate::tpm::transport::tcti::Socket;
@@ -115,7 +115,7 @@ mod tests {
         fn within(limits: Limits, transport: impl Transport + 'static) -> Self {
             Self {
                 transport: Box::new(transport),
-                pace: Arc::new(Pace::new(limits, Path::new("/dev/null/locks"))),
+                timing: Arc::new(Timing::new(limits, Path::new("/dev/null/locks"))),
                 slowest: CommandClass::default(),
             }
         }
@@ -132,7 +132,7 @@ mod tests {
             &mut self,
             command: &[u8],
             _: CommandClass,
-            _: &Pace,
+            _: &Timing,
         ) -> Result<Vec<u8>, TransportError> {
             *self.sent.lock() = command.to_vec();
             Ok(self.answer.clone())
@@ -174,12 +174,12 @@ mod tests {
     struct Mute;
 
     impl Endpoint for Mute {
-        fn send(&mut self, _: &[u8], _: &Patience<'_>) -> Result<(), TransportError> {
+        fn send(&mut self, _: &[u8], _: &Wait<'_>) -> Result<(), TransportError> {
             Ok(())
         }
-        fn receive(&mut self, patience: &Patience<'_>) -> Result<Vec<u8>, TransportError> {
+        fn receive(&mut self, wait: &Wait<'_>) -> Result<Vec<u8>, TransportError> {
             loop {
-                pause(patience.left()?.min(Duration::from_millis(5)));
+                pause(wait.left()?.min(Duration::from_millis(5)));
             }
         }
     }
@@ -191,9 +191,9 @@ mod tests {
             &mut self,
             command: &[u8],
             class: CommandClass,
-            pace: &Pace,
+            timing: &Timing,
         ) -> Result<Vec<u8>, TransportError> {
-            self.0.transact(|| Ok(Mute), command, class, pace)
+            self.0.transact(|| Ok(Mute), command, class, timing)
         }
         fn abandon(&mut self) {}
     }

@@ -4,7 +4,7 @@
 //!
 //! Lines: `>` a command, `<` its answer, `=` what a step gave, `+` inputs that were random.
 
-use super::{CommandClass, Link, Pace, Transport, TransportError};
+use super::{CommandClass, Link, Timing, Transport, TransportError};
 use crate::key::{Curve, PublicKey};
 use crate::tpm::fake::p256_area;
 use crate::tpm::{
@@ -77,7 +77,7 @@ impl Transport for Recording {
         &mut self,
         command: &[u8],
         _: CommandClass,
-        _: &Pace,
+        _: &Timing,
     ) -> Result<Vec<u8>, TransportError> {
         let command = hex(command);
         self.pass_over(Some(&command));

@@ -5,10 +5,8 @@
 //! resource manager each opening is a space of its own, which costs commands to make.
 
 use super::kept_open::{Endpoint, KeptOpen};
-use super::socket::{above_standard_streams, wait};
-use super::{
-    CommandClass, FRAME_MAX, HEADER, Pace, Patience, Transport, TransportError, frame_size,
-};
+use super::socket::{above_standard_streams, poll_fd};
+use super::{CommandClass, FRAME_MAX, HEADER, Timing, Transport, TransportError, Wait, frame_size};
 use rustix::event::PollFlags;
 use rustix::fs::{Mode, OFlags, fstat, open};
 use rustix::io::{Errno, read, write};
@@ -110,10 +108,10 @@ fn opened(path: &Path) -> Result<OpenFile, TransportError> {
 }
 
 impl Endpoint for OpenFile {
-    fn send(&mut self, command: &[u8], patience: &Patience<'_>) -> Result<(), TransportError> {
+    fn send(&mut self, command: &[u8], wait: &Wait<'_>) -> Result<(), TransportError> {
         let fd = self.fd.as_ref().ok_or_else(closed)?;
         loop {
-            wait(fd.as_fd(), PollFlags::OUT, patience)?;
+            poll_fd(fd.as_fd(), PollFlags::OUT, wait)?;
             match write(fd, command) {
                 Ok(sent) if sent == command.len() => return Ok(()),
                 Ok(sent) => {
@@ -128,8 +126,8 @@ impl Endpoint for OpenFile {
         }
     }
 
-    fn receive(&mut self, patience: &Patience<'_>) -> Result<Vec<u8>, TransportError> {
-        response(self.fd.as_ref().ok_or_else(closed)?, patience)
+    fn receive(&mut self, wait: &Wait<'_>) -> Result<Vec<u8>, TransportError> {
+        response(self.fd.as_ref().ok_or_else(closed)?, wait)
     }
 }
 
@@ -137,11 +135,11 @@ fn closed() -> TransportError {
     TransportError::Broken("the device is closed".into())
 }
 
-fn response(fd: &OwnedFd, patience: &Patience<'_>) -> Result<Vec<u8>, TransportError> {
+fn response(fd: &OwnedFd, wait: &Wait<'_>) -> Result<Vec<u8>, TransportError> {
     let mut frame = vec![0; FRAME_MAX];
     let mut filled = 0;
     loop {
-        wait(fd.as_fd(), PollFlags::IN, patience)?;
+        poll_fd(fd.as_fd(), PollFlags::IN, wait)?;
         match read(fd, &mut frame[filled..]) {
             Ok(0) => {
                 return Err(TransportError::Broken(
@@ -164,14 +162,14 @@ impl Transport for CharDevice {
         &mut self,
         command: &[u8],
         class: CommandClass,
-        pace: &Pace,
+        timing: &Timing,
     ) -> Result<Vec<u8>, TransportError> {
         let open = self.open.open();
         if open.as_ref().is_some_and(|open| open.fd().is_none()) {
             *open = None;
         }
         let path = &self.path;
-        self.open.transact(|| opened(path), command, class, pace)
+        self.open.transact(|| opened(path), command, class, timing)
     }
 
     fn abandon(&mut self) {

@@ -1,13 +1,13 @@
 //! A connection that is kept, and the answer that a command of before may still owe.
 
-use super::{CommandClass, Pace, Patience, TransportError};
+use super::{CommandClass, Timing, TransportError, Wait};
 
 /// A kept connection.
 pub(in crate::tpm) trait Endpoint {
     /// Sends a command.
-    fn send(&mut self, command: &[u8], patience: &Patience<'_>) -> Result<(), TransportError>;
+    fn send(&mut self, command: &[u8], wait: &Wait<'_>) -> Result<(), TransportError>;
     /// The next answer.
-    fn receive(&mut self, patience: &Patience<'_>) -> Result<Vec<u8>, TransportError>;
+    fn receive(&mut self, wait: &Wait<'_>) -> Result<Vec<u8>, TransportError>;
 }
 
 /// A kept connection, opened at the first command, and whether an answer is owed there: that of a
@@ -36,7 +36,7 @@ impl<K: Endpoint> KeptOpen<K> {
         open: impl FnOnce() -> Result<K, TransportError>,
         command: &[u8],
         class: CommandClass,
-        pace: &Pace,
+        timing: &Timing,
     ) -> Result<Vec<u8>, TransportError> {
         let kept = match &mut self.open {
             Some(kept) => kept,
@@ -46,7 +46,7 @@ impl<K: Endpoint> KeptOpen<K> {
             }
         };
         let owed_before = self.owed;
-        let answer = exchange(kept, &mut self.owed, command, class, pace);
+        let answer = exchange(kept, &mut self.owed, command, class, timing);
         let is_lost = match answer {
             Err(TransportError::Broken(_)) => true,
             // The owed answer may have been thrown away: it does not come a second time.
@@ -65,18 +65,18 @@ fn exchange<K: Endpoint>(
     owed: &mut bool,
     command: &[u8],
     class: CommandClass,
-    pace: &Pace,
+    timing: &Timing,
 ) -> Result<Vec<u8>, TransportError> {
-    let before = pace.wait(CommandClass::Ordinary);
+    let before = timing.wait(CommandClass::Ordinary);
     if *owed {
         kept.receive(&before)?;
         *owed = false;
     }
     // Some drivers do the whole command while it is written.
-    let _generation = pace.begun(class);
+    let _generation = timing.note_start(class);
     kept.send(command, &before)?;
     *owed = true;
-    let answer = kept.receive(&pace.wait(class))?;
+    let answer = kept.receive(&timing.wait(class))?;
     *owed = false;
     Ok(answer)
 }

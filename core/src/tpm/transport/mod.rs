@@ -12,7 +12,7 @@ mod timeout_memory;
 
 use super::TpmError;
 use device::CharDevice;
-pub(super) use limits::{BUSY, Pace, Patience};
+pub(super) use limits::{BUSY, Timing, Wait};
 pub use limits::{CommandClass, Limit, Limits, WAITING};
 use socket::{Channel, Framing};
 use tcti::Socket;
@@ -30,12 +30,12 @@ pub(super) const HEADER: usize = 10;
 pub(super) trait Transport: Send {
     /// One command of this class, one response. What stands before the sending (a connection, an
     /// answer that is still owed) has the limit of ordinary commands. A key generation is under way
-    /// ([`Pace::begun`]) from the sending until this returns. After an error the next call starts afresh.
+    /// ([`Timing::note_start`]) from the sending until this returns. After an error the next call starts afresh.
     fn transact(
         &mut self,
         command: &[u8],
         class: CommandClass,
-        pace: &Pace,
+        timing: &Timing,
     ) -> Result<Vec<u8>, TransportError>;
     /// In a forked child: lets go of the parent's connection without a byte to the TPM.
     fn abandon(&mut self);

@@ -4,9 +4,7 @@
 //! kept would lock every other process out. A connection per command is also the reconnect.
 
 use super::Socket;
-use super::{
-    CommandClass, FRAME_MAX, HEADER, Pace, Patience, Transport, TransportError, frame_size,
-};
+use super::{CommandClass, FRAME_MAX, HEADER, Timing, Transport, TransportError, Wait, frame_size};
 use crate::system::pause;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::Timespec;
@@ -45,7 +43,7 @@ impl Channel {
         Self { socket, framing }
     }
 
-    fn connect(&self, patience: &Patience<'_>) -> Result<OwnedFd, TransportError> {
+    fn connect(&self, wait: &Wait<'_>) -> Result<OwnedFd, TransportError> {
         let unreachable = |error: std::io::Error| {
             TransportError::Unreachable(format!(
                 "{}: {error}; is the software TPM running?",
@@ -59,7 +57,7 @@ impl Channel {
                     .to_socket_addrs()
                     .map_err(unreachable)?
                 {
-                    match connect_tcp(&address, patience)? {
+                    match connect_tcp(&address, wait)? {
                         Ok(stream) => {
                             // Best effort: without it a command may wait for an acknowledgement.
                             let _ = stream.set_nodelay(true);
@@ -73,7 +71,7 @@ impl Channel {
                 ))
             }
             Socket::Unix(path) => {
-                connect_unix(path, patience)?.map_err(|errno| unreachable(errno.into()))
+                connect_unix(path, wait)?.map_err(|errno| unreachable(errno.into()))
             }
         }
     }
@@ -84,11 +82,11 @@ impl Channel {
 /// processes at once are better served by short tries.
 fn connect_tcp(
     address: &SocketAddr,
-    patience: &Patience<'_>,
+    wait: &Wait<'_>,
 ) -> Result<std::io::Result<TcpStream>, TransportError> {
     const ONE_TRY: Duration = Duration::from_millis(500);
     loop {
-        match TcpStream::connect_timeout(address, ONE_TRY.min(patience.left()?)) {
+        match TcpStream::connect_timeout(address, ONE_TRY.min(wait.left()?)) {
             Err(error) if error.kind() == ErrorKind::TimedOut => {}
             other => return Ok(other),
         }
@@ -96,10 +94,7 @@ fn connect_tcp(
 }
 
 /// Connects to a Unix socket; a listener with a full backlog is waited for.
-fn connect_unix(
-    path: &Path,
-    patience: &Patience<'_>,
-) -> Result<Result<OwnedFd, Errno>, TransportError> {
+fn connect_unix(path: &Path, wait: &Wait<'_>) -> Result<Result<OwnedFd, Errno>, TransportError> {
     const PAUSE: Duration = Duration::from_millis(2);
     let address = match SocketAddrUnix::new(path) {
         Ok(address) => address,
@@ -113,7 +108,7 @@ fn connect_unix(
     loop {
         match connect(&socket, &address) {
             Ok(()) => return Ok(Ok(socket)),
-            Err(Errno::AGAIN | Errno::INTR) => pause(PAUSE.min(patience.left()?)),
+            Err(Errno::AGAIN | Errno::INTR) => pause(PAUSE.min(wait.left()?)),
             Err(errno) => return Ok(Err(errno)),
         }
     }
@@ -135,18 +130,18 @@ impl Transport for Channel {
         &mut self,
         command: &[u8],
         class: CommandClass,
-        pace: &Pace,
+        timing: &Timing,
     ) -> Result<Vec<u8>, TransportError> {
-        let before = pace.wait(CommandClass::Ordinary);
+        let before = timing.wait(CommandClass::Ordinary);
         let stream = Stream(self.connect(&before)?);
-        let _generation = pace.begun(class);
+        let _generation = timing.note_start(class);
         match self.framing {
             Framing::Raw => {
                 stream.send(command, &before)?;
-                let patience = pace.wait(class);
-                let mut response = stream.receive(HEADER, &patience)?;
+                let wait = timing.wait(class);
+                let mut response = stream.receive(HEADER, &wait)?;
                 let size = frame_size(&response)?;
-                response.extend(stream.receive(size - HEADER, &patience)?);
+                response.extend(stream.receive(size - HEADER, &wait)?);
                 Ok(response)
             }
             Framing::Mssim => {
@@ -155,17 +150,17 @@ impl Transport for Channel {
                 message.extend((command.len() as u32).to_be_bytes());
                 message.extend(command);
                 stream.send(&message, &before)?;
-                let patience = pace.wait(class);
-                let size = word(&stream.receive(4, &patience)?) as usize;
+                let wait = timing.wait(class);
+                let size = word(&stream.receive(4, &wait)?) as usize;
                 if !(HEADER..=FRAME_MAX).contains(&size) {
                     return Err(TransportError::Broken(format!(
                         "a response of {size} bytes announced"
                     )));
                 }
-                let response = stream.receive(size, &patience)?;
-                stream.receive(4, &patience)?; // the simulator's own status, always 0
+                let response = stream.receive(size, &wait)?;
+                stream.receive(4, &wait)?; // the simulator's own status, always 0
                 // Best effort: the answer is here; the simulator also notices a closed socket.
-                let _ = stream.send(&MSSIM_SESSION_END.to_be_bytes(), &patience);
+                let _ = stream.send(&MSSIM_SESSION_END.to_be_bytes(), &wait);
                 Ok(response)
             }
         }
@@ -186,9 +181,9 @@ impl Drop for Stream {
 }
 
 impl Stream {
-    fn send(&self, mut bytes: &[u8], patience: &Patience<'_>) -> Result<(), TransportError> {
+    fn send(&self, mut bytes: &[u8], wait: &Wait<'_>) -> Result<(), TransportError> {
         while !bytes.is_empty() {
-            wait(self.0.as_fd(), PollFlags::OUT, patience)?;
+            poll_fd(self.0.as_fd(), PollFlags::OUT, wait)?;
             match send(&self.0, bytes, SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
                 Ok(sent) => bytes = &bytes[sent..],
                 Err(Errno::INTR | Errno::AGAIN) => {}
@@ -198,11 +193,11 @@ impl Stream {
         Ok(())
     }
 
-    fn receive(&self, count: usize, patience: &Patience<'_>) -> Result<Vec<u8>, TransportError> {
+    fn receive(&self, count: usize, wait: &Wait<'_>) -> Result<Vec<u8>, TransportError> {
         let mut bytes = vec![0; count];
         let mut filled = 0;
         while filled < count {
-            wait(self.0.as_fd(), PollFlags::IN, patience)?;
+            poll_fd(self.0.as_fd(), PollFlags::IN, wait)?;
             match recv(&self.0, &mut bytes[filled..], RecvFlags::DONTWAIT) {
                 Ok((0, _)) => {
                     return Err(TransportError::Broken(
@@ -219,13 +214,13 @@ impl Stream {
 }
 
 /// Waits until `fd` is ready, or has an error or end that the next call will report.
-pub(super) fn wait(
+pub(super) fn poll_fd(
     fd: BorrowedFd<'_>,
     flags: PollFlags,
-    patience: &Patience<'_>,
+    wait: &Wait<'_>,
 ) -> Result<(), TransportError> {
     loop {
-        let left = patience.left()?;
+        let left = wait.left()?;
         let limit = Timespec {
             tv_sec: left.as_secs() as i64,
             tv_nsec: i64::from(left.subsec_nanos()),

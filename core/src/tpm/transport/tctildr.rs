@@ -8,8 +8,8 @@
 //! thread (GLib's) a forked child does not have.
 
 use super::kept_open::{Endpoint, KeptOpen};
-use super::socket::wait;
-use super::{CommandClass, FRAME_MAX, Pace, Patience, Transport, TransportError};
+use super::socket::poll_fd;
+use super::{CommandClass, FRAME_MAX, Timing, Transport, TransportError, Wait};
 use crate::tpm::TpmError;
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
 use rustix::event::PollFlags;
@@ -109,7 +109,7 @@ impl TctiContext {
     }
 
     /// Waits for an answer, as far as the transport has a handle for that.
-    fn await_answer(&mut self, patience: &Patience<'_>) -> Result<(), TransportError> {
+    fn await_answer(&mut self, wait: &Wait<'_>) -> Result<(), TransportError> {
         let Some(poll_handles) = self.functions().getPollHandles else {
             return Ok(());
         };
@@ -127,7 +127,7 @@ impl TctiContext {
                 // `&mut self` keeps off. A host that closed it gets an error of poll(2), or waits
                 // for whatever has the number now; nothing is read through it here.
                 let fd = unsafe { BorrowedFd::borrow_raw(handle.fd) };
-                wait(fd, PollFlags::IN, patience)
+                poll_fd(fd, PollFlags::IN, wait)
             }
             // Not implemented, or more than one of which nobody says which to wait for.
             _ => Ok(()),
@@ -136,7 +136,7 @@ impl TctiContext {
 }
 
 impl Endpoint for TctiContext {
-    fn send(&mut self, command: &[u8], _: &Patience<'_>) -> Result<(), TransportError> {
+    fn send(&mut self, command: &[u8], _: &Wait<'_>) -> Result<(), TransportError> {
         let transmit = self.functions().transmit.ok_or_else(lacking)?;
         // SAFETY: The context is open; the command is readable and only read.
         let code =
@@ -144,13 +144,13 @@ impl Endpoint for TctiContext {
         succeeded("sending", code)
     }
 
-    fn receive(&mut self, patience: &Patience<'_>) -> Result<Vec<u8>, TransportError> {
+    fn receive(&mut self, wait: &Wait<'_>) -> Result<Vec<u8>, TransportError> {
         let receive = self.functions().receive.ok_or_else(lacking)?;
         let mut frame = vec![0; FRAME_MAX];
         let mut forever = false;
         loop {
-            self.await_answer(patience)?;
-            let left = patience.left()?;
+            self.await_answer(wait)?;
+            let left = wait.left()?;
             let limit = match forever {
                 true => FOREVER,
                 false => i32::try_from(left.as_millis()).unwrap_or(i32::MAX),
@@ -201,11 +201,11 @@ impl Transport for Tctildr {
         &mut self,
         command: &[u8],
         class: CommandClass,
-        pace: &Pace,
+        timing: &Timing,
     ) -> Result<Vec<u8>, TransportError> {
         let conf = &self.conf;
         self.open
-            .transact(|| TctiContext::new(conf), command, class, pace)
+            .transact(|| TctiContext::new(conf), command, class, timing)
     }
 
     fn abandon(&mut self) {

@@ -7,8 +7,8 @@ use super::process_lock::{NotLocked, ProcessLock};
 use super::transport::Timing;
 use super::wrapped::Connection;
 use super::{
-    Capabilities, CommandClass, Hash, KnownAlgorithms, Limits, Link, Lockout, Property, Root,
-    SaltKey, SignatureScheme, Tcti, TimeoutMemory, TpmError,
+    Capabilities, CommandClass, Hash, KnownAlgorithms, Limits, Link, Lockout, Property, SaltKey,
+    SignatureScheme, StorageRoot, Tcti, TimeoutMemory, TpmError,
 };
 use crate::file::Lock;
 use crate::key::{Curve, PublicKey};
@@ -53,7 +53,7 @@ pub struct Tpm {
     pub(super) master: Option<u32>,
     /// The key for salts, and the count of faults when it was found.
     pub(super) salt_key: Mutex<Option<(u64, SaltKey)>>,
-    root: Root,
+    root: StorageRoot,
     verifies_signatures: bool,
     pss_given_up: AtomicBool,
     pub(super) nv_chunk: OnceCell<u16>,
@@ -85,7 +85,7 @@ impl Tpm {
             flushable_names: Mutex::default(),
             master: None,
             salt_key: Mutex::default(),
-            root: Root::default(),
+            root: StorageRoot::default(),
             verifies_signatures: false,
             pss_given_up: AtomicBool::new(false),
             nv_chunk: OnceCell::new(),
@@ -147,12 +147,12 @@ impl Tpm {
 
     /// The same TPM, of whose storage root key this is known.
     #[must_use]
-    pub fn with_root(self, root: Root) -> Self {
+    pub fn with_root(self, root: StorageRoot) -> Self {
         Self { root, ..self }
     }
 
     /// What is known of the storage root key.
-    pub(crate) fn root(&self) -> &Root {
+    pub(crate) fn root(&self) -> &StorageRoot {
         &self.root
     }
 

@@ -47,7 +47,7 @@ pub use lockout::Lockout;
 pub use nv::NvKept;
 pub use persistent::PersistentKey;
 pub use primary::PrimaryKey;
-pub use root::{Endorser, Root, RootRecord, Unrecalled};
+pub use root::{EndorsementVerifier, RecordError, StorageRoot, StorageRootRecord};
 pub use salt::SaltKey;
 pub use storage::{KeyAlgorithm, KeyPurpose, SRK, StorageKey};
 pub(crate) use structures::template::is_device_key;

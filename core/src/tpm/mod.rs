@@ -44,7 +44,7 @@ use command::{flush, is_gone};
 pub use error::TpmError;
 pub use exchange::Refusals;
 pub use lockout::Lockout;
-pub use nv::NvKept;
+pub use nv::NvContent;
 pub use persistent::PersistentKey;
 pub use primary::PrimaryKey;
 pub use root::{EndorsementVerifier, RecordError, StorageRoot, StorageRootRecord};

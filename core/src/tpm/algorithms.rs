@@ -48,7 +48,7 @@ impl Algorithms {
 
     /// Those with these identifiers. An identifier that is not known here adds nothing. A TPM whose
     /// list is empty does not tell.
-    pub fn of(identifiers: &[u16]) -> Self {
+    pub fn from_ids(identifiers: &[u16]) -> Self {
         if identifiers.is_empty() {
             return Self::ANY;
         }
@@ -183,7 +183,7 @@ impl Tpm {
 
     fn note_algorithms(&self, asked: Result<Vec<u16>, TpmError>) -> Result<Algorithms, TpmError> {
         let algorithms = match asked {
-            Ok(identifiers) => Algorithms::of(&identifiers),
+            Ok(identifiers) => Algorithms::from_ids(&identifiers),
             Err(TpmError::Response(code)) if code.is_definite() => {
                 warn!("the TPM does not tell its algorithms: {code}");
                 Algorithms::ANY
@@ -266,7 +266,7 @@ mod tests {
 
     #[test]
     fn what_is_not_in_the_list_is_not_there() {
-        let told = Algorithms::of(&[0x0001, 0x0014, 0x000B, 0x00A0, 0x8001]);
+        let told = Algorithms::from_ids(&[0x0001, 0x0014, 0x000B, 0x00A0, 0x8001]);
         assert!(told.sign(SignatureScheme::Rsassa(Hash::Sha256)));
         for scheme in [
             SignatureScheme::Rsassa(Hash::Sha1),
@@ -281,10 +281,10 @@ mod tests {
 
     #[test]
     fn a_list_of_strangers_is_an_answer_and_an_empty_one_is_none() {
-        assert_eq!(Algorithms::of(&[]), Algorithms::ANY);
-        assert!(!Algorithms::of(&[0x00A0]).has_rsa());
-        let told = KnownAlgorithms::from(Algorithms::of(&[0x00A0]));
-        assert_eq!(told.known(), Some(Algorithms::of(&[0x00A0])));
+        assert_eq!(Algorithms::from_ids(&[]), Algorithms::ANY);
+        assert!(!Algorithms::from_ids(&[0x00A0]).has_rsa());
+        let told = KnownAlgorithms::from(Algorithms::from_ids(&[0x00A0]));
+        assert_eq!(told.known(), Some(Algorithms::from_ids(&[0x00A0])));
         assert_eq!(KnownAlgorithms::default().or_any(), Algorithms::ANY);
     }
 }

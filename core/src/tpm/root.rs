@@ -384,7 +384,7 @@ impl Tpm {
                 other => other?,
             };
             if let Some((area, _)) = there
-                && let Some(key) = SaltKey::of(handle, &area)
+                && let Some(key) = SaltKey::from_area(handle, &area)
                 && key.public == *public
             {
                 return Ok(Some(key));

@@ -76,7 +76,7 @@ impl Hierarchy {
 impl SaltKey {
     /// The key with this TPMT_PUBLIC; `None` if its kind cannot be one: it must be a storage key, since
     /// a TPM takes no other for a salt.
-    pub(super) fn of(handle: u32, area: &[u8]) -> Option<Self> {
+    pub(super) fn from_area(handle: u32, area: &[u8]) -> Option<Self> {
         Self::at(Place::Handle(handle), area)
     }
 
@@ -208,7 +208,7 @@ impl Tpm {
                     other => other.map(Some),
                 })?;
             let Some((area, _)) = public else { continue };
-            let found = SaltKey::of(handle, &area);
+            let found = SaltKey::from_area(handle, &area);
             if found.is_some() {
                 return Ok(found);
             }
@@ -226,7 +226,8 @@ impl Tpm {
     /// shows it falsely cannot read a salt for it.
     fn known_master(&self) -> Result<Option<SaltKey>, TpmError> {
         let remembered = self.master.zip(self.root().master());
-        let Some(master) = remembered.and_then(|(handle, area)| StorageKey::of(handle, &area))
+        let Some(master) =
+            remembered.and_then(|(handle, area)| StorageKey::from_area(handle, &area))
         else {
             return Ok(None);
         };

@@ -137,9 +137,9 @@ pub struct Capabilities {
 
 /// How long a TPM that did not tell its algorithms is not asked again.
 #[derive(Debug, Default)]
-pub(super) struct Rest(Option<Instant>);
+pub(super) struct RetryPause(Option<Instant>);
 
-impl Rest {
+impl RetryPause {
     /// Whether it may be asked.
     pub(super) fn is_over(&self) -> bool {
         self.0.is_none_or(|end| Instant::now() >= end)
@@ -236,7 +236,7 @@ impl Tpm {
             && !self.timing().is_busy()
     }
 
-    fn ask(&self, rest: &mut Rest, asked: impl FnOnce() -> Result<Algorithms, TpmError>) {
+    fn ask(&self, rest: &mut RetryPause, asked: impl FnOnce() -> Result<Algorithms, TpmError>) {
         let began = Instant::now();
         if let Err(error) = asked() {
             warn!("the TPM does not tell its algorithms now: {error}");

@@ -1,7 +1,7 @@
 //! One TPM as the house sees it: opened when first needed, shared by threads, retried and
 //! reconnected.
 
-use super::algorithms::Rest;
+use super::algorithms::RetryPause;
 use super::exchange::{Exchange, Refusals};
 use super::process_lock::{NotLocked, ProcessLock};
 use super::transport::Timing;
@@ -59,7 +59,7 @@ pub struct Tpm {
     pub(super) nv_chunk: OnceCell<u16>,
     known_algorithms: KnownAlgorithms,
     /// Held while it is asked what [`Tpm::known_algorithms`] is to hold.
-    pub(super) asking: Mutex<Rest>,
+    pub(super) asking: Mutex<RetryPause>,
     /// Schemes by which a signature of this TPM was verified; see [`Tpm::has_proven`].
     proven: AtomicU32,
 }

@@ -4,7 +4,7 @@ use crate::cli::{Form, Kind};
 use crate::output::{Answer, Failure};
 use crate::text::{line, row};
 use crate::verify::pin_in;
-use devid_core::identity::{Device, Entity, FACTORY, Imported, Keeping, OWN};
+use devid_core::identity::{Device, FACTORY, Imported, Keeping, OWN, TokenEntry};
 use devid_core::key::Curve;
 use devid_core::store::devid::{KeyAlgorithm, KeyPurpose};
 use devid_core::x509::Subject;
@@ -38,12 +38,12 @@ pub(crate) fn generate(
 
 /// The keys of all tokens with a key folder.
 pub(crate) fn list(device: &Device, form: Form) -> Result<Answer, Failure> {
-    let contents = device.contents();
-    if let Some((_, fault)) = contents.faults.iter().find(|(token, _)| *token == OWN) {
+    let inventory = device.inventory();
+    if let Some((_, fault)) = inventory.faults.iter().find(|(token, _)| *token == OWN) {
         return Err(fault.clone().into());
     }
-    let own = contents
-        .entities
+    let own = inventory
+        .entries
         .iter()
         .filter(|one| one.token != FACTORY && one.key.is_some());
     let described: Vec<_> = own.clone().map(|one| device.describe(one)).collect();
@@ -59,7 +59,7 @@ pub(crate) fn delete(
     yes: bool,
     form: Form,
 ) -> Result<Answer, Failure> {
-    let entity = device.find(label)?;
+    let entry = device.find(label)?;
     if !yes {
         return Err(Failure::new(
             6,
@@ -69,7 +69,7 @@ pub(crate) fn delete(
             ),
         ));
     }
-    let deleted = device.delete_key(&entity)?;
+    let deleted = device.delete_key(&entry)?;
     Answer::new(form, &json!({ "deleted": deleted }), || {
         let mut text = String::new();
         for file in &deleted {
@@ -168,8 +168,8 @@ fn written(text: &str, out: Option<&Path>, mode: u32, form: Form) -> Result<Answ
     })
 }
 
-fn paragraph(device: &Device, entity: &Entity) -> String {
-    let described = device.describe(entity);
+fn paragraph(device: &Device, entry: &TokenEntry) -> String {
+    let described = device.describe(entry);
     let mut text = String::new();
     row(&mut text, &described.label);
     if described.token != OWN {

@@ -2,7 +2,7 @@
 
 use crate::cli::Form;
 use devid_core::config::ConfigError;
-use devid_core::identity::{Fault, FaultKind};
+use devid_core::identity::{IdentityError, IdentityErrorKind};
 use devid_core::x509::IssueError;
 use serde::Serialize;
 use serde_json::Value;
@@ -78,14 +78,14 @@ impl Failure {
     }
 }
 
-impl From<Fault> for Failure {
-    fn from(fault: Fault) -> Self {
+impl From<IdentityError> for Failure {
+    fn from(fault: IdentityError) -> Self {
         let code = match fault.kind {
-            FaultKind::Failed | FaultKind::Denied => 1,
-            FaultKind::Usage => 2,
-            FaultKind::Tpm => 4,
-            FaultKind::NotFound => 5,
-            FaultKind::Refused => 6,
+            IdentityErrorKind::Failed | IdentityErrorKind::Denied => 1,
+            IdentityErrorKind::Usage => 2,
+            IdentityErrorKind::Tpm => 4,
+            IdentityErrorKind::NotFound => 5,
+            IdentityErrorKind::Refused => 6,
         };
         Self::new(code, fault.text)
     }
@@ -93,7 +93,7 @@ impl From<Fault> for Failure {
 
 impl From<IssueError> for Failure {
     fn from(error: IssueError) -> Self {
-        Fault::from(error).into()
+        IdentityError::from(error).into()
     }
 }
 

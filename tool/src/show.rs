@@ -4,7 +4,8 @@ use crate::cli::Form;
 use crate::output::{Answer, Failure};
 use crate::text::{line, row};
 use devid_core::identity::{
-    CertificateDescription, Contents, Description, Device, FaultKind, KeyDescription, SOFTWARE,
+    CertificateDescription, Device, EntryDescription, IdentityErrorKind, Inventory, KeyDescription,
+    SOFTWARE,
 };
 use devid_core::x509::Meaning;
 use serde::Serialize;
@@ -13,7 +14,7 @@ use serde::Serialize;
 #[derive(Serialize)]
 struct Listed {
     tokens: Vec<Token>,
-    objects: Vec<Description>,
+    objects: Vec<EntryDescription>,
 }
 
 #[derive(Serialize)]
@@ -28,26 +29,26 @@ struct Token {
 /// All identities, own keys and certificates, a paragraph each. A token that cannot be read is
 /// named; only where none can, the verb fails.
 pub(crate) fn list(device: &Device, form: Form) -> Result<Answer, Failure> {
-    let contents = device.contents();
+    let inventory = device.inventory();
     let tcti = &device.config().tcti;
-    if contents.entities.is_empty()
-        && let Some(fault) = worst(&contents)
+    if inventory.entries.is_empty()
+        && let Some(fault) = worst(&inventory)
     {
         let mut failure = Failure::from(fault);
         failure.text = format!("{tcti}: {}", failure.text);
         return Err(failure);
     }
-    let described = contents.entities.iter().map(|one| device.describe(one));
-    let read = contents.serials.iter().map(|(token, serial)| Token {
+    let described = inventory.entries.iter().map(|one| device.describe(one));
+    let read = inventory.serials.iter().map(|(token, serial)| Token {
         token: token.clone(),
         serial: Some(serial.clone()),
-        problem: contents
+        problem: inventory
             .unread
             .iter()
             .find(|(one, _)| one == token)
             .map(|(_, fault)| fault.text.clone()),
     });
-    let unread = contents.faults.iter().map(|(token, fault)| Token {
+    let unread = inventory.faults.iter().map(|(token, fault)| Token {
         token: token.clone(),
         serial: None,
         problem: Some(fault.text.clone()),
@@ -56,12 +57,12 @@ pub(crate) fn list(device: &Device, form: Form) -> Result<Answer, Failure> {
         tokens: read.chain(unread).collect(),
         objects: described.collect(),
     };
-    Answer::new(form, &listed, || paragraphs(&contents, &listed.objects))
+    Answer::new(form, &listed, || paragraphs(&inventory, &listed.objects))
 }
 
-fn paragraphs(contents: &Contents, objects: &[Description]) -> String {
+fn paragraphs(inventory: &Inventory, objects: &[EntryDescription]) -> String {
     let mut text = String::new();
-    for (token, serial) in &contents.serials {
+    for (token, serial) in &inventory.serials {
         row(&mut text, format_args!("token {token}, serial {serial}"));
         for object in objects.iter().filter(|object| object.token == *token) {
             text.push('\n');
@@ -70,36 +71,36 @@ fn paragraphs(contents: &Contents, objects: &[Description]) -> String {
         text.push('\n');
     }
     // Unless a token of that name has shown it.
-    if contents.serials.iter().all(|(token, _)| token != SOFTWARE) {
+    if inventory.serials.iter().all(|(token, _)| token != SOFTWARE) {
         for object in objects.iter().filter(|object| object.token == SOFTWARE) {
             text.push_str("in software\n\n");
             text.push_str(&brief(object));
             text.push('\n');
         }
     }
-    for (token, fault) in contents.faults.iter().chain(&contents.unread) {
+    for (token, fault) in inventory.faults.iter().chain(&inventory.unread) {
         row(&mut text, format_args!("token {token}: {fault}"));
     }
     text
 }
 
 /// The fault that says most: a TPM out of reach before an empty token.
-fn worst(contents: &Contents) -> Option<devid_core::identity::Fault> {
-    let mut faults = contents.faults.iter().map(|(_, fault)| fault);
+fn worst(inventory: &Inventory) -> Option<devid_core::identity::IdentityError> {
+    let mut faults = inventory.faults.iter().map(|(_, fault)| fault);
     let worst = faults
         .clone()
-        .find(|fault| fault.kind != FaultKind::NotFound);
+        .find(|fault| fault.kind != IdentityErrorKind::NotFound);
     worst.or_else(|| faults.next()).cloned()
 }
 
 /// One identity, key or certificate, with all that is known of it.
 pub(crate) fn show(device: &Device, label: &str, form: Form) -> Result<Answer, Failure> {
-    let entity = device.find(label)?;
-    let description = device.describe(&entity);
+    let entry = device.find(label)?;
+    let description = device.describe(&entry);
     Answer::new(form, &description, || whole(&description))
 }
 
-fn whole(description: &Description) -> String {
+fn whole(description: &EntryDescription) -> String {
     let mut text = String::new();
     row(&mut text, &description.label);
     line(&mut text, "token", &description.token);
@@ -122,7 +123,7 @@ fn whole(description: &Description) -> String {
     text
 }
 
-fn brief(object: &Description) -> String {
+fn brief(object: &EntryDescription) -> String {
     let mut text = String::new();
     row(&mut text, &object.label);
     if let Some(key) = &object.key {

@@ -6,7 +6,7 @@ use crate::output::{Answer, Failure};
 use der::asn1::AnyRef;
 use der::pem::{LineEnding, encode_string};
 use der::{Encode, Tag};
-use devid_core::identity::{Device, Entity};
+use devid_core::identity::{Device, TokenEntry};
 use devid_core::uri::{self, Uri};
 use serde_json::json;
 use std::path::Path;
@@ -21,19 +21,19 @@ pub(crate) fn run(
     pem: Option<&Path>,
     form: Form,
 ) -> Result<Answer, Failure> {
-    let entity = device.find(label)?;
-    if let Some(path) = &entity.software {
+    let entry = device.find(label)?;
+    if let Some(path) = &entry.software {
         let path = path.display();
         let why = format!(
             "{label}: programs take the file itself, {path}, or the token that [[token]] makes of its folder"
         );
         return Err(Failure::new(6, why));
     }
-    let class = class.unwrap_or(match entity.key {
+    let class = class.unwrap_or(match entry.key {
         Some(_) => Class::Private,
         None => Class::Cert,
     });
-    let uri = named(&entity, class)?;
+    let uri = named(&entry, class)?;
     if let Some(path) = pem {
         devid_core::write_file(path, pem_of(&uri)?.as_bytes(), 0o644)
             .map_err(|error| Failure::new(1, format!("{}: {error}", path.display())))?;
@@ -55,23 +55,23 @@ fn pem_of(uri: &str) -> Result<String, Failure> {
 }
 
 /// A certificate may bear another label than its key.
-fn named(entity: &Entity, class: Class) -> Result<String, Failure> {
+fn named(entry: &TokenEntry, class: Class) -> Result<String, Failure> {
     let missing = |what| {
-        let label = &entity.label;
+        let label = &entry.label;
         Failure::new(5, format!("{label}: the device has no {what} of it"))
     };
-    let certificate = entity.certificates.first();
+    let certificate = entry.certificates.first();
     let (label, id, class) = match class {
-        Class::Private if entity.key.is_none() => return Err(missing("private key")),
-        Class::Public if entity.public.is_none() => return Err(missing("public key")),
-        Class::Private => (&entity.label, &entity.id, uri::Class::Private),
-        Class::Public => (&entity.label, &entity.id, uri::Class::Public),
+        Class::Private if entry.key.is_none() => return Err(missing("private key")),
+        Class::Public if entry.public.is_none() => return Err(missing("public key")),
+        Class::Private => (&entry.label, &entry.id, uri::Class::Private),
+        Class::Public => (&entry.label, &entry.id, uri::Class::Public),
         Class::Cert => {
             let placed = certificate.ok_or_else(|| missing("certificate"))?;
             (&placed.label, &placed.id, uri::Class::Cert)
         }
     };
-    let uri = Uri::of_object(&entity.token_label, label, id, class);
+    let uri = Uri::of_object(&entry.token_label, label, id, class);
     Ok(uri.to_string())
 }
 

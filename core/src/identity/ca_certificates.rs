@@ -1,7 +1,7 @@
 //! Certificates of CAs that lie beside the keys whose certificates they lead to: they come with
 //! one, and go with the last that needs them.
 
-use super::Fault;
+use super::IdentityError;
 use super::device::Device;
 use super::entry::{authority_label, is_authority_of};
 use crate::store::Kind;
@@ -25,7 +25,7 @@ impl Device {
         label: &str,
         leaf: &Certificate,
         all: &[Certificate],
-    ) -> Result<(Vec<String>, Vec<String>), Fault> {
+    ) -> Result<(Vec<String>, Vec<String>), IdentityError> {
         let mut held = Held::of(store)?;
         let needed = above(&[leaf], all);
         let (mut added, mut others) = (Vec::new(), Vec::new());
@@ -57,7 +57,7 @@ impl Device {
         store: &DevidStore,
         label: &str,
         going: &[&Certificate],
-    ) -> Result<Vec<String>, Fault> {
+    ) -> Result<Vec<String>, IdentityError> {
         let held = Held::of(store)?;
         let all: Vec<Certificate> = held
             .authorities
@@ -82,14 +82,14 @@ impl Device {
 }
 
 impl Held {
-    fn of(store: &DevidStore) -> Result<Self, Fault> {
+    fn of(store: &DevidStore) -> Result<Self, IdentityError> {
         let mut held = Self {
             authorities: Vec::new(),
             leaves: Vec::new(),
         };
         let listing = store.look()?;
         if let Some(unread) = listing.unread {
-            return Err(Fault::failed(unread));
+            return Err(IdentityError::failed(unread));
         }
         for shown in &listing.objects {
             match &shown.kind {

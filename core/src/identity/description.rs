@@ -1,7 +1,7 @@
-//! An entity in words, for people and programs.
+//! An entry in words, for people and programs.
 
 use super::device::Device;
-use super::entry::Entity;
+use super::entry::TokenEntry;
 use crate::key::hex;
 use crate::store::folder::Origin;
 use crate::store::{Key, Protection};
@@ -9,9 +9,9 @@ use crate::tpm::template_name;
 use crate::x509::Profile;
 use serde::Serialize;
 
-/// An [`Entity`] in words, for people and programs.
+/// An [`TokenEntry`] in words, for people and programs.
 #[derive(Debug, Clone, Serialize)]
-pub struct Description {
+pub struct EntryDescription {
     /// The token that shows it.
     pub token: String,
     /// Its label.
@@ -55,26 +55,26 @@ pub struct CertificateDescription {
 }
 
 impl Device {
-    /// An entity in words.
-    pub fn describe(&self, entity: &Entity) -> Description {
-        let certificates = entity.certificates.iter().map(|placed| {
+    /// An entry in words.
+    pub fn describe(&self, entry: &TokenEntry) -> EntryDescription {
+        let certificates = entry.certificates.iter().map(|placed| {
             let profile = Profile::of(&placed.certificate);
             let place = placed.place.clone();
             CertificateDescription { place, profile }
         });
-        Description {
-            token: entity.token.clone(),
-            label: entity.label.clone(),
-            id: hex(&entity.id),
-            attests: entity.attests,
-            key: match (&entity.key, &entity.software, &entity.public) {
-                (Some(key), _, _) => Some(self.describe_key(entity, key)),
+        EntryDescription {
+            token: entry.token.clone(),
+            label: entry.label.clone(),
+            id: hex(&entry.id),
+            attests: entry.attests,
+            key: match (&entry.key, &entry.software, &entry.public) {
+                (Some(key), _, _) => Some(self.describe_key(entry, key)),
                 (None, Some(path), Some(public)) => Some(KeyDescription {
                     algorithm: public.to_string(),
                     place: format!("in software: {}", path.display()),
                     handle: None,
                     tpm_name: None,
-                    origin: said(entity.origin),
+                    origin: said(entry.origin),
                     template: None,
                 }),
                 _ => None,
@@ -83,20 +83,20 @@ impl Device {
         }
     }
 
-    fn describe_key(&self, entity: &Entity, key: &Key) -> KeyDescription {
-        let store = self.store_of(entity).unwrap_or(&self.own);
-        let file = store.file(&entity.file);
+    fn describe_key(&self, entry: &TokenEntry, key: &Key) -> KeyDescription {
+        let store = self.store_of(entry).unwrap_or(&self.own);
+        let file = store.file(&entry.file);
         let file = file.display();
         let place = match (key.handle(), key.protection()) {
             (_, Protection::Sealed) => format!("sealed in {file}; used in memory"),
             (_, Protection::File) => format!("in clear in {file}"),
-            (Some(handle), _) if entity.file.is_empty() => {
+            (Some(handle), _) if entry.file.is_empty() => {
                 format!("persistent handle 0x{handle:08X}")
             }
-            (None, _) if entity.file.is_empty() => {
+            (None, _) if entry.file.is_empty() => {
                 "no handle: the TPM derives it whenever it is needed".into()
             }
-            (Some(handle), _) if self.lives_in_handle_alone(entity) => format!(
+            (Some(handle), _) if self.lives_in_handle_alone(entry) => format!(
                 "persistent handle 0x{handle:08X} alone: the master key that wrapped {file} is gone"
             ),
             (Some(handle), _) => format!("persistent handle 0x{handle:08X}, and wrapped in {file}"),
@@ -107,7 +107,7 @@ impl Device {
             place,
             handle: key.handle().map(|handle| format!("0x{handle:08X}")),
             tpm_name: key.name().map(hex),
-            origin: said(entity.origin),
+            origin: said(entry.origin),
             template: key.public_area().and_then(template_name),
         }
     }

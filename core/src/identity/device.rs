@@ -1,12 +1,12 @@
 //! The device as a whole: its tokens and what is in them.
 
-use super::Fault;
+use super::IdentityError;
 use super::endorsement::tpm_of;
-use super::entry::{Entity, FACTORY, OWN, Placed, SOFTWARE, place};
+use super::entry::{CertificateEntry, FACTORY, OWN, SOFTWARE, TokenEntry, add_certificate};
 use super::software::Software;
 use crate::config::Config;
 use crate::store::devid::DevidStore;
-use crate::store::folder::{Description as About, Origin};
+use crate::store::folder::{Description, Origin};
 use crate::store::idevid::{Authority, Identity, IdevidStore};
 use crate::store::{Kind, Pins, Shown};
 use crate::tpm::{Refusals, TimeoutMemory, Tpm};
@@ -26,20 +26,20 @@ pub struct Device {
     /// The further tokens of the configuration.
     others: Vec<DevidStore>,
     /// How the login went, by token.
-    unlocked: Mutex<HashMap<String, Result<(), Fault>>>,
+    unlocked: Mutex<HashMap<String, Result<(), IdentityError>>>,
 }
 
 /// What is in the tokens.
 #[derive(Debug, Default)]
-pub struct Contents {
+pub struct Inventory {
     /// Serial numbers of the tokens that could be read.
     pub serials: Vec<(String, String)>,
     /// Factory identities, their issuers, own keys, other certificates.
-    pub entities: Vec<Entity>,
+    pub entries: Vec<TokenEntry>,
     /// Tokens that could not be read, and why.
-    pub faults: Vec<(String, Fault)>,
+    pub faults: Vec<(String, IdentityError)>,
     /// Tokens of which a file could not be read now, so that something may be missing, and why.
-    pub unread: Vec<(String, Fault)>,
+    pub unread: Vec<(String, IdentityError)>,
 }
 
 impl Device {
@@ -74,18 +74,18 @@ impl Device {
 
     /// Logs in to the token `devid`, if it asks for a PIN and the configuration says where that is.
     /// Without it, what needs the PIN fails, and says so.
-    pub(super) fn unlock(&self) -> Result<(), Fault> {
+    pub(super) fn unlock(&self) -> Result<(), IdentityError> {
         self.unlock_store(&self.own)
     }
 
-    /// The same of the token that an entity is in.
-    pub(super) fn unlock_for(&self, entity: &Entity) -> Result<(), Fault> {
+    /// The same of the token that an entry is in.
+    pub(super) fn unlock_for(&self, entry: &TokenEntry) -> Result<(), IdentityError> {
         self.unlock()?;
-        self.store_of(entity)
+        self.store_of(entry)
             .map_or(Ok(()), |store| self.unlock_store(store))
     }
 
-    pub(super) fn unlock_store(&self, store: &DevidStore) -> Result<(), Fault> {
+    pub(super) fn unlock_store(&self, store: &DevidStore) -> Result<(), IdentityError> {
         let login = || match store.pins() {
             Pins::User => Ok(store.login_configured(&self.config.run)?),
             Pins::None | Pins::Officer => Ok(()),
@@ -110,57 +110,58 @@ impl Device {
         self.stores().map(DevidStore::name).collect()
     }
 
-    /// The one that shows an entity; `None` for what is in no key folder.
-    pub(super) fn store_of(&self, entity: &Entity) -> Option<&DevidStore> {
-        let is_there = entity.software.is_none() && entity.token != FACTORY;
+    /// The one that shows an entry; `None` for what is in no key folder.
+    pub(super) fn store_of(&self, entry: &TokenEntry) -> Option<&DevidStore> {
+        let is_there = entry.software.is_none() && entry.token != FACTORY;
         self.stores()
-            .find(|store| is_there && store.name() == entity.token)
+            .find(|store| is_there && store.name() == entry.token)
     }
 
     /// All that the tokens hold. One that cannot be read does not hide the others.
-    pub fn contents(&self) -> Contents {
-        let mut contents = Contents::default();
+    pub fn inventory(&self) -> Inventory {
+        let mut inventory = Inventory::default();
         let own = self.stores().map(|store| self.read(store));
-        for entities in std::iter::once(self.factory()).chain(own) {
-            match entities {
+        for entries in std::iter::once(self.factory()).chain(own) {
+            match entries {
                 Ok(read) => {
                     let unread = read.unread.map(|fault| (read.token.clone(), fault));
-                    contents.unread.extend(unread);
-                    contents.serials.push((read.token, read.serial));
-                    contents.entities.extend(read.entities);
+                    inventory.unread.extend(unread);
+                    inventory.serials.push((read.token, read.serial));
+                    inventory.entries.extend(read.entries);
                 }
-                Err(fault) => contents.faults.push(fault),
+                Err(fault) => inventory.faults.push(fault),
             }
         }
-        match Software::of(&self.config.state).entities() {
-            Ok(found) => contents.entities.extend(found),
-            Err(fault) => contents.faults.push((SOFTWARE.into(), fault)),
+        match Software::of(&self.config.state).entries() {
+            Ok(found) => inventory.entries.extend(found),
+            Err(fault) => inventory.faults.push((SOFTWARE.into(), fault)),
         }
         match self.existing_entity() {
-            Ok(found) => contents.entities.extend(found),
-            Err(fault) => contents.faults.push((SOFTWARE.into(), fault)),
+            Ok(found) => inventory.entries.extend(found),
+            Err(fault) => inventory.faults.push((SOFTWARE.into(), fault)),
         }
-        contents
+        inventory
     }
 
     /// The factory's identities and the certificates of their issuers.
     pub(super) fn factory(&self) -> Read {
-        let failed = |error: crate::store::LookError| (FACTORY.to_owned(), Fault::from(error));
+        let failed =
+            |error: crate::store::LookError| (FACTORY.to_owned(), IdentityError::from(error));
         let tpm = &self.tpm;
         let stores = std::iter::once(IdevidStore::new(&self.config, Arc::clone(tpm)))
             .chain(IdevidStore::with_pin(&self.config, tpm));
-        let (mut serial, mut entities, mut fault) = (None, Vec::new(), None);
+        let (mut serial, mut entries, mut fault) = (None, Vec::new(), None);
         let mut unread = None;
         for store in stores {
             match store.find() {
                 Ok(found) => {
                     let token = found.label().to_owned();
                     serial.get_or_insert(found.serial);
-                    unread = unread.or(found.unread.map(Fault::failed));
+                    unread = unread.or(found.unread.map(IdentityError::failed));
                     let identities = found.identities.into_iter();
-                    entities.extend(identities.map(|one| of_identity(&token, one)));
+                    entries.extend(identities.map(|one| of_identity(&token, one)));
                     let issuers = found.authorities.into_iter();
-                    entities.extend(issuers.map(|one| of_authority(&token, one)));
+                    entries.extend(issuers.map(|one| of_authority(&token, one)));
                 }
                 Err(error) => fault = fault.or(Some(error)),
             }
@@ -170,7 +171,7 @@ impl Device {
             (serial, _) => Ok(Reading {
                 token: FACTORY.into(),
                 serial: serial.unwrap_or_default(),
-                entities,
+                entries,
                 unread,
             }),
         }
@@ -181,7 +182,7 @@ impl Device {
         let token = store.name();
         let failed = |error: crate::store::LookError| (token.to_owned(), error.into());
         let listing = store.look().map_err(failed)?;
-        let mut entities: Vec<Entity> = Vec::new();
+        let mut entries: Vec<TokenEntry> = Vec::new();
         let software = Software::of(&self.config.state);
         for shown in &listing.objects {
             // The software identity is told of for itself.
@@ -196,7 +197,7 @@ impl Device {
                     ..
                 } => {
                     let id = private.id.clone();
-                    entities.push(Entity {
+                    entries.push(TokenEntry {
                         token: token.to_owned(),
                         token_label: listing.label.clone(),
                         label: private.label.clone(),
@@ -213,7 +214,7 @@ impl Device {
                 }
                 Kind::Certificate(certificate, about) => {
                     let placed = placed(store, shown, certificate, about);
-                    place(placed, (token, &listing.label), &mut entities);
+                    add_certificate(placed, (token, &listing.label), &mut entries);
                 }
                 Kind::Public(..) | Kind::Data(_) => {}
             }
@@ -221,15 +222,20 @@ impl Device {
         Ok(Reading {
             token: token.to_owned(),
             serial: listing.serial,
-            entities,
-            unread: listing.unread.map(Fault::failed),
+            entries,
+            unread: listing.unread.map(IdentityError::failed),
         })
     }
 }
 
-fn placed(store: &DevidStore, shown: &Shown, certificate: &Certificate, about: &About) -> Placed {
+fn placed(
+    store: &DevidStore,
+    shown: &Shown,
+    certificate: &Certificate,
+    about: &Description,
+) -> CertificateEntry {
     let id = about.id.clone();
-    Placed {
+    CertificateEntry {
         certificate: certificate.clone(),
         label: about.label.clone(),
         id: id.unwrap_or_else(|| certificate.key_id().as_bytes().to_vec()),
@@ -243,17 +249,17 @@ fn placed(store: &DevidStore, shown: &Shown, certificate: &Certificate, about: &
 pub(super) struct Reading {
     pub(super) token: String,
     pub(super) serial: String,
-    pub(super) entities: Vec<Entity>,
+    pub(super) entries: Vec<TokenEntry>,
     /// Why something may be missing: a file could not be read now.
-    pub(super) unread: Option<Fault>,
+    pub(super) unread: Option<IdentityError>,
 }
 
 /// What a token holds; or its name and what is wrong.
-type Read = Result<Reading, (String, Fault)>;
+type Read = Result<Reading, (String, IdentityError)>;
 
-fn of_identity(token: &str, identity: Identity) -> Entity {
+fn of_identity(token: &str, identity: Identity) -> TokenEntry {
     let id = identity.certificate.key_id().as_bytes().to_vec();
-    Entity {
+    TokenEntry {
         token: FACTORY.into(),
         token_label: token.to_owned(),
         label: identity.label.clone(),
@@ -263,7 +269,7 @@ fn of_identity(token: &str, identity: Identity) -> Entity {
         software: None,
         public: identity.public,
         origin: Origin::Generated,
-        certificates: vec![Placed {
+        certificates: vec![CertificateEntry {
             certificate: identity.certificate,
             label: identity.label,
             id,
@@ -275,9 +281,9 @@ fn of_identity(token: &str, identity: Identity) -> Entity {
     }
 }
 
-fn of_authority(token: &str, authority: Authority) -> Entity {
+fn of_authority(token: &str, authority: Authority) -> TokenEntry {
     let id = authority.certificate.key_id().as_bytes().to_vec();
-    Entity {
+    TokenEntry {
         token: FACTORY.into(),
         token_label: token.to_owned(),
         label: authority.label.clone(),
@@ -287,7 +293,7 @@ fn of_authority(token: &str, authority: Authority) -> Entity {
         software: None,
         public: authority.certificate.public_key(),
         origin: Origin::Unknown,
-        certificates: vec![Placed {
+        certificates: vec![CertificateEntry {
             certificate: authority.certificate,
             label: authority.label,
             id,

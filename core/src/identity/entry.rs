@@ -18,7 +18,7 @@ pub const OWN: &str = "devid";
 
 /// A key with its certificates, or a certificate without key.
 #[derive(Debug, Clone)]
-pub struct Entity {
+pub struct TokenEntry {
     /// The token that shows it, as the configuration calls it.
     pub token: String,
     /// The token's own label, which its security officer may have changed.
@@ -38,7 +38,7 @@ pub struct Entity {
     /// Where the key comes from.
     pub origin: Origin,
     /// The certificates for the key: valid ones first, then the newest.
-    pub certificates: Vec<Placed>,
+    pub certificates: Vec<CertificateEntry>,
     /// Whether the key only attests.
     pub attests: bool,
     /// Whether it is the device's own identity, which applications cannot destroy.
@@ -47,7 +47,7 @@ pub struct Entity {
 
 /// A certificate and where it is.
 #[derive(Debug, Clone)]
-pub struct Placed {
+pub struct CertificateEntry {
     /// The certificate.
     pub certificate: Certificate,
     /// What it is called, which may be something else than its key.
@@ -60,7 +60,7 @@ pub struct Placed {
     pub file: String,
 }
 
-impl Entity {
+impl TokenEntry {
     /// The certificate to be shown first.
     pub fn certificate(&self) -> Option<&Certificate> {
         self.certificates.first().map(|placed| &placed.certificate)
@@ -68,14 +68,18 @@ impl Entity {
 }
 
 /// Gives a certificate to its key, which was listed before it, or lists it alone.
-pub(super) fn place(placed: Placed, token: (&str, &str), all: &mut Vec<Entity>) {
+pub(super) fn add_certificate(
+    placed: CertificateEntry,
+    token: (&str, &str),
+    all: &mut Vec<TokenEntry>,
+) {
     let public = placed.certificate.public_key();
     let owner = all
         .iter_mut()
         .find(|one| one.key.is_some() && one.public == public && public.is_some());
     match owner {
         Some(owner) => owner.certificates.push(placed),
-        None => all.push(Entity {
+        None => all.push(TokenEntry {
             token: token.0.to_owned(),
             token_label: token.1.to_owned(),
             label: placed.label.clone(),

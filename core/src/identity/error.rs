@@ -12,16 +12,16 @@ use std::path::Path;
 
 /// Why something was not done, and what to do about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fault {
+pub struct IdentityError {
     /// What kind of fault it is.
-    pub kind: FaultKind,
+    pub kind: IdentityErrorKind,
     /// For a person.
     pub text: String,
 }
 
 /// Kinds of faults.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FaultKind {
+pub enum IdentityErrorKind {
     /// It failed.
     Failed,
     /// This user has no right to it.
@@ -36,19 +36,19 @@ pub enum FaultKind {
     Refused,
 }
 
-impl Fault {
+impl IdentityError {
     /// A fault of this kind.
-    pub fn new(kind: FaultKind, text: impl Into<String>) -> Self {
+    pub fn new(kind: IdentityErrorKind, text: impl Into<String>) -> Self {
         let text = text.into();
         Self { kind, text }
     }
 
     pub(super) fn failed(text: impl Into<String>) -> Self {
-        Self::new(FaultKind::Failed, text)
+        Self::new(IdentityErrorKind::Failed, text)
     }
 
     pub(super) fn refused(text: impl Into<String>) -> Self {
-        Self::new(FaultKind::Refused, text)
+        Self::new(IdentityErrorKind::Refused, text)
     }
 
     pub(super) fn file(path: &Path) -> impl Fn(io::Error) -> Self {
@@ -61,8 +61,8 @@ impl Fault {
                 _ => "",
             };
             let kind = match error.kind() {
-                io::ErrorKind::PermissionDenied => FaultKind::Denied,
-                _ => FaultKind::Failed,
+                io::ErrorKind::PermissionDenied => IdentityErrorKind::Denied,
+                _ => IdentityErrorKind::Failed,
             };
             Self::new(kind, format!("{}: {error}{hint}", path.display()))
         }
@@ -85,16 +85,16 @@ impl Fault {
     }
 }
 
-impl From<TpmError> for Fault {
+impl From<TpmError> for IdentityError {
     fn from(error: TpmError) -> Self {
         let kind = match &error {
             TpmError::Unreachable(_)
             | TpmError::Broken(_)
             | TpmError::WrongAnswer(_)
             | TpmError::Timeout(_)
-            | TpmError::Busy(_) => FaultKind::Tpm,
-            TpmError::Response(code) if code.is_out_of_order() => FaultKind::Tpm,
-            _ => FaultKind::Failed,
+            | TpmError::Busy(_) => IdentityErrorKind::Tpm,
+            TpmError::Response(code) if code.is_out_of_order() => IdentityErrorKind::Tpm,
+            _ => IdentityErrorKind::Failed,
         };
         let next = match &error {
             TpmError::OwnerAuth => {
@@ -109,11 +109,11 @@ impl From<TpmError> for Fault {
     }
 }
 
-impl From<StoreError> for Fault {
+impl From<StoreError> for IdentityError {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Tpm(error) => error.into(),
-            StoreError::Gone => Self::new(FaultKind::NotFound, "the object is gone"),
+            StoreError::Gone => Self::new(IdentityErrorKind::NotFound, "the object is gone"),
             StoreError::OtherTpm(why) => Self::refused(why),
             StoreError::NotLoggedIn => Self::asks_for_pin(),
             other => Self::failed(other.to_string()),
@@ -121,7 +121,7 @@ impl From<StoreError> for Fault {
     }
 }
 
-impl From<LoginError> for Fault {
+impl From<LoginError> for IdentityError {
     fn from(error: LoginError) -> Self {
         match error {
             LoginError::Tpm(error) => error.into(),
@@ -135,13 +135,13 @@ impl From<LoginError> for Fault {
     }
 }
 
-impl From<FolderError> for Fault {
+impl From<FolderError> for IdentityError {
     fn from(error: FolderError) -> Self {
         Self::failed(error.to_string())
     }
 }
 
-impl From<SignError> for Fault {
+impl From<SignError> for IdentityError {
     fn from(error: SignError) -> Self {
         match error {
             SignError::Tpm(error) => error.into(),
@@ -154,38 +154,38 @@ impl From<SignError> for Fault {
     }
 }
 
-impl From<LookError> for Fault {
+impl From<LookError> for IdentityError {
     fn from(error: LookError) -> Self {
         match error {
             LookError::Tpm(error) => error.into(),
-            LookError::NoIdentity(why) => Self::new(FaultKind::NotFound, why),
+            LookError::NoIdentity(why) => Self::new(IdentityErrorKind::NotFound, why),
             LookError::Folder(why) | LookError::Unread(why) => Self::failed(why),
         }
     }
 }
 
-impl From<IssueError> for Fault {
+impl From<IssueError> for IdentityError {
     fn from(error: IssueError) -> Self {
         match error {
-            IssueError::Subject(why) => Self::new(FaultKind::Usage, why),
+            IssueError::Subject(why) => Self::new(IdentityErrorKind::Usage, why),
             IssueError::Failed(why) => Self::failed(why),
         }
     }
 }
 
-impl From<ConfigError> for Fault {
+impl From<ConfigError> for IdentityError {
     fn from(error: ConfigError) -> Self {
         Self::failed(error.to_string())
     }
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for IdentityError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
     }
 }
 
-impl std::error::Error for Fault {}
+impl std::error::Error for IdentityError {}
 
 #[cfg(test)]
 mod tests {
@@ -195,8 +195,8 @@ mod tests {
     /// The exit code says whom to look at.
     #[test]
     fn a_tpm_that_is_out_of_order_is_the_tpms_fault() {
-        let kind = |code| Fault::from(TpmError::Response(ResponseCode(code))).kind;
-        assert_eq!([0x100, 0x101].map(kind), [FaultKind::Tpm; 2]);
-        assert_eq!([0x921, 0x9A2].map(kind), [FaultKind::Failed; 2]);
+        let kind = |code| IdentityError::from(TpmError::Response(ResponseCode(code))).kind;
+        assert_eq!([0x100, 0x101].map(kind), [IdentityErrorKind::Tpm; 2]);
+        assert_eq!([0x921, 0x9A2].map(kind), [IdentityErrorKind::Failed; 2]);
     }
 }

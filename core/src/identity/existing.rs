@@ -3,9 +3,9 @@
 //!
 //! The factory identity is not meant: it stays what it is beside the device's own.
 
-use super::Fault;
+use super::IdentityError;
 use super::device::Device;
-use super::entry::{EXISTING, Entity, FACTORY, Placed, SOFTWARE};
+use super::entry::{CertificateEntry, EXISTING, FACTORY, SOFTWARE, TokenEntry};
 use super::key_file::{Unread, key_in};
 use super::prove::{Proof, UNTRIED, prove};
 use super::state::Existing;
@@ -78,18 +78,18 @@ impl Device {
         for store in tokens {
             match self.read(store) {
                 Ok(read) => {
-                    let mut entities = read.entities.into_iter();
-                    let entity = entities.find(|one| {
+                    let mut entries = read.entries.into_iter();
+                    let entry = entries.find(|one| {
                         wanted.matches_serial(&read.serial)
                             && wanted.matches_object(&one.label, &one.id)
                     });
-                    found = found.or(entity.map(|entity| (store, entity)));
+                    found = found.or(entry.map(|entry| (store, entry)));
                     unread = unread.or(read.unread.map(|fault| fault.text));
                 }
                 Err((_, fault)) => unread = unread.or(Some(fault.text)),
             }
         }
-        let (store, entity) = match (found, unread) {
+        let (store, entry) = match (found, unread) {
             (Some(found), _) => found,
             // There it may be.
             (None, Some(why)) => return Err(why),
@@ -97,10 +97,10 @@ impl Device {
         };
         self.unlock_store(store)
             .map_err(|fault| format!("{uri}: {fault}"))?;
-        let Some(key) = &entity.key else {
+        let Some(key) = &entry.key else {
             return Err(format!("{uri}: there is a certificate, but no key"));
         };
-        let Some(certificate) = entity.certificate() else {
+        let Some(certificate) = entry.certificate() else {
             return Err(format!("{uri}: there is a key, but no certificate"));
         };
         self.signs(key, &uri)?;
@@ -165,18 +165,20 @@ impl Device {
     }
 
     /// The identity in files that the configuration names, if its certificate is there.
-    pub(super) fn existing_entity(&self) -> Result<Option<Entity>, Fault> {
+    pub(super) fn existing_entity(&self) -> Result<Option<TokenEntry>, IdentityError> {
         let Some(config::Existing::Files { certificate, key }) = &self.config.provision.existing
         else {
             return Ok(None);
         };
-        let there = |path: &Path| is_there(path).map_err(Fault::file(path));
+        let there = |path: &Path| is_there(path).map_err(IdentityError::file(path));
         if !there(certificate)? {
             return Ok(None);
         }
         let all = certificates_of(certificate)?;
-        let leaf = all.first().ok_or_else(|| Fault::failed("no certificate"))?;
-        Ok(Some(Entity {
+        let leaf = all
+            .first()
+            .ok_or_else(|| IdentityError::failed("no certificate"))?;
+        Ok(Some(TokenEntry {
             token: SOFTWARE.into(),
             token_label: SOFTWARE.into(),
             label: EXISTING.into(),
@@ -196,17 +198,17 @@ impl Device {
     }
 
     /// Whether it is the identity that the configuration names as existing.
-    pub(super) fn is_existing(&self, entity: &Entity) -> bool {
+    pub(super) fn is_existing(&self, entry: &TokenEntry) -> bool {
         match &self.config.provision.existing {
             None => false,
             Some(config::Existing::Files { .. }) => {
-                (entity.token.as_str(), entity.label.as_str()) == (SOFTWARE, EXISTING)
+                (entry.token.as_str(), entry.label.as_str()) == (SOFTWARE, EXISTING)
             }
             Some(config::Existing::Uri(uri)) => {
                 // The serial number was compared when the identity was looked for.
                 let is = |uri: Uri| {
-                    uri.matches_token(&[&entity.token, &entity.token_label])
-                        && uri.matches_object(&entity.label, &entity.id)
+                    uri.matches_token(&[&entry.token, &entry.token_label])
+                        && uri.matches_object(&entry.label, &entry.id)
                 };
                 parsed(uri).is_ok_and(is)
             }
@@ -240,8 +242,8 @@ impl Device {
     }
 }
 
-fn placed(certificate: Certificate, path: &Path) -> Placed {
-    Placed {
+fn placed(certificate: Certificate, path: &Path) -> CertificateEntry {
+    CertificateEntry {
         label: EXISTING.into(),
         id: certificate.key_id().as_bytes().to_vec(),
         certificate,

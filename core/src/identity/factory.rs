@@ -1,9 +1,9 @@
 //! The identity that the factory gave the device, judged by a signature of its key.
 
 use super::device::Device;
-use super::entry::Entity;
+use super::entry::TokenEntry;
 use super::prove::{Proof, prove};
-use super::{Fault, FaultKind};
+use super::{IdentityError, IdentityErrorKind};
 use crate::store::SignError;
 use crate::x509::Certificate;
 
@@ -13,14 +13,14 @@ pub(super) enum FactoryIdentity {
     /// Its key signs, or asks for a PIN first, or is not to be tried now.
     Usable,
     /// There is none: no certificate of a device is here.
-    Absent(Fault),
+    Absent(IdentityError),
     /// A certificate of a device is here, or may be, and its key does not sign; why.
-    Unusable(Fault),
+    Unusable(IdentityError),
 }
 
 impl FactoryIdentity {
     /// Why it cannot be used, if so.
-    pub(super) fn usable(self) -> Result<(), Fault> {
+    pub(super) fn usable(self) -> Result<(), IdentityError> {
         match self {
             Self::Usable => Ok(()),
             Self::Absent(why) | Self::Unusable(why) => Err(why),
@@ -33,28 +33,32 @@ impl Device {
     pub(super) fn factory_identity(&self) -> FactoryIdentity {
         let factory = match self.factory() {
             Ok(read) => read,
-            Err((_, fault)) if fault.kind == FaultKind::NotFound => {
+            Err((_, fault)) if fault.kind == IdentityErrorKind::NotFound => {
                 return FactoryIdentity::Absent(fault);
             }
             Err((_, fault)) => return FactoryIdentity::Unusable(fault),
         };
         let mut why = factory.unread;
-        for key in factory.entities.iter().filter_map(|one| one.key.as_ref()) {
+        for key in factory.entries.iter().filter_map(|one| one.key.as_ref()) {
             match prove(&self.tpm, key, key.public()) {
                 Proof::Belongs | Proof::Untried | Proof::None(SignError::NotLoggedIn) => {
                     return FactoryIdentity::Usable;
                 }
-                Proof::Other => why = Some(Fault::failed("another key than the factory's signed")),
+                Proof::Other => {
+                    why = Some(IdentityError::failed(
+                        "another key than the factory's signed",
+                    ))
+                }
                 Proof::None(error) => why = Some(error.into()),
             }
         }
-        let is_device = |one: &Entity| {
+        let is_device = |one: &TokenEntry| {
             !one.attests && !one.certificate().is_some_and(Certificate::is_authority)
         };
-        let missing = |what| Fault::new(FaultKind::NotFound, what);
+        let missing = |what| IdentityError::new(IdentityErrorKind::NotFound, what);
         match why {
             Some(fault) => FactoryIdentity::Unusable(fault),
-            None if factory.entities.iter().any(is_device) => FactoryIdentity::Unusable(missing(
+            None if factory.entries.iter().any(is_device) => FactoryIdentity::Unusable(missing(
                 "the TPM has no key for the factory's certificate",
             )),
             None => FactoryIdentity::Absent(missing("the factory gave the device no identity")),

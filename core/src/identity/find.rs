@@ -1,8 +1,8 @@
 //! What is meant by a name that somebody gives to `devid`.
 
-use super::device::{Contents, Device};
-use super::entry::{Entity, FACTORY};
-use super::{Fault, FaultKind};
+use super::device::{Device, Inventory};
+use super::entry::{FACTORY, TokenEntry};
+use super::{IdentityError, IdentityErrorKind};
 use crate::key::hex;
 use crate::uri::{Class, Uri};
 
@@ -14,50 +14,51 @@ impl Device {
     /// # Errors
     ///
     /// Nothing bears it, or several keys do, or the URI is wrong.
-    pub fn find(&self, name: &str) -> Result<Entity, Fault> {
+    pub fn find(&self, name: &str) -> Result<TokenEntry, IdentityError> {
         if Uri::is_uri(name) {
             return self.find_by_uri(name);
         }
-        let contents = self.contents();
-        let mut found: Vec<_> = contents.entities.iter().collect();
+        let inventory = self.inventory();
+        let mut found: Vec<_> = inventory.entries.iter().collect();
         found.retain(|one| one.is_called(name));
         if name == FACTORY && found.iter().any(|one| one.token == FACTORY) {
             found.retain(|one| one.token == FACTORY);
         }
         let Some(first) = found.first() else {
-            return Err(contents.no_such(name));
+            return Err(inventory.no_such(name));
         };
         let others = found.iter().skip(1);
         match others
             .clone()
             .find(|one| one.key.is_some() && first.key.is_some())
         {
-            None => Ok(Entity::clone(first)),
+            None => Ok(TokenEntry::clone(first)),
             Some(other) => Err(two_keys(name, first, other)),
         }
     }
 
     /// A key goes before certificates that the URI names as well.
-    fn find_by_uri(&self, text: &str) -> Result<Entity, Fault> {
-        let uri = Uri::parse(text).map_err(|why| Fault::new(FaultKind::Usage, why))?;
-        let contents = self.contents();
-        let mut found: Vec<_> = contents.entities.iter().collect();
-        found.retain(|one| one.is_named_by(&uri) && uri.matches_serial(contents.serial(one)));
+    fn find_by_uri(&self, text: &str) -> Result<TokenEntry, IdentityError> {
+        let uri =
+            Uri::parse(text).map_err(|why| IdentityError::new(IdentityErrorKind::Usage, why))?;
+        let inventory = self.inventory();
+        let mut found: Vec<_> = inventory.entries.iter().collect();
+        found.retain(|one| one.is_named_by(&uri) && uri.matches_serial(inventory.serial(one)));
         if found.iter().any(|one| one.key.is_some()) {
             found.retain(|one| one.key.is_some());
         }
         match found[..] {
-            [] => Err(contents.no_such(text)),
-            [one] => Ok(Entity::clone(one)),
+            [] => Err(inventory.no_such(text)),
+            [one] => Ok(TokenEntry::clone(one)),
             [first, other, ..] => Err(two_keys(text, first, other)),
         }
     }
 }
 
-fn two_keys(name: &str, one: &Entity, other: &Entity) -> Fault {
-    let told = |entity: &Entity| match one.token == other.token {
-        true => hex(&entity.id),
-        false => format!("{}/{}", entity.token, entity.label),
+fn two_keys(name: &str, one: &TokenEntry, other: &TokenEntry) -> IdentityError {
+    let told = |entry: &TokenEntry| match one.token == other.token {
+        true => hex(&entry.id),
+        false => format!("{}/{}", entry.token, entry.label),
     };
     let how = match one.token == other.token {
         true => "its id",
@@ -68,13 +69,13 @@ fn two_keys(name: &str, one: &Entity, other: &Entity) -> Fault {
         false => "objects",
     };
     let (one, other) = (told(one), told(other));
-    Fault::new(
-        FaultKind::Usage,
+    IdentityError::new(
+        IdentityErrorKind::Usage,
         format!("{name}: two {what} are called so; say which by {how}: {one} or {other}"),
     )
 }
 
-impl Entity {
+impl TokenEntry {
     /// Whether it is meant by this name.
     fn is_called(&self, name: &str) -> bool {
         let in_token = |label: &str| self.label == label;
@@ -85,7 +86,7 @@ impl Entity {
     }
 }
 
-impl Entity {
+impl TokenEntry {
     /// Whether a PKCS#11 URI names its key or one of its certificates; the token's serial number is
     /// not looked at.
     fn is_named_by(&self, uri: &Uri) -> bool {
@@ -104,29 +105,32 @@ impl Entity {
     }
 }
 
-impl Contents {
+impl Inventory {
     /// The serial number of the token that shows it; empty if it is in no token.
-    fn serial(&self, entity: &Entity) -> &str {
+    fn serial(&self, entry: &TokenEntry) -> &str {
         let mut serials = self.serials.iter();
-        let of_token = serials.find(|(token, _)| *token == entity.token);
+        let of_token = serials.find(|(token, _)| *token == entry.token);
         of_token.map_or("", |(_, serial)| serial)
     }
 
-    fn no_such(&self, name: &str) -> Fault {
+    fn no_such(&self, name: &str) -> IdentityError {
         let mut unread = self.faults.iter().chain(&self.unread);
         if let Some((token, fault)) = unread.find(|(_, fault)| {
             // What cannot be read may hold it.
-            fault.kind != FaultKind::NotFound
+            fault.kind != IdentityErrorKind::NotFound
         }) {
             return fault.clone().while_doing(format!("token {token}"));
         }
-        let labels: Vec<&str> = self.entities.iter().map(|one| one.label.as_str()).collect();
+        let labels: Vec<&str> = self.entries.iter().map(|one| one.label.as_str()).collect();
         let why = self.faults.first();
         let hint = match (labels.is_empty(), why) {
             (true, Some((_, fault))) => fault.text.clone(),
             (true, None) => "the tokens are empty".into(),
             (false, _) => format!("there are {}", labels.join(", ")),
         };
-        Fault::new(FaultKind::NotFound, format!("{name}: not found; {hint}"))
+        IdentityError::new(
+            IdentityErrorKind::NotFound,
+            format!("{name}: not found; {hint}"),
+        )
     }
 }

@@ -1,6 +1,6 @@
 //! Names that nothing has yet, for files that are put aside or made.
 
-use super::Fault;
+use super::IdentityError;
 use crate::trouble::is_there;
 use std::path::{Path, PathBuf};
 
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 /// # Errors
 ///
 /// Nobody can say now whether one is free: nothing must be put over what was put aside before.
-pub(super) fn free_name(path: &Path, suffix: &str) -> Result<PathBuf, Fault> {
+pub(super) fn free_name(path: &Path, suffix: &str) -> Result<PathBuf, IdentityError> {
     let mut number = 1;
     loop {
         let mut name = path.as_os_str().to_owned();
@@ -18,7 +18,7 @@ pub(super) fn free_name(path: &Path, suffix: &str) -> Result<PathBuf, Fault> {
             name.push(format!("-{number}"));
         }
         let name = PathBuf::from(name);
-        if !is_there(&name).map_err(Fault::file(path))? {
+        if !is_there(&name).map_err(IdentityError::file(path))? {
             return Ok(name);
         }
         number += 1;
@@ -30,10 +30,14 @@ pub(super) fn free_name(path: &Path, suffix: &str) -> Result<PathBuf, Fault> {
 /// # Errors
 ///
 /// Nobody can say now whether a name is free.
-pub(super) fn free_numbered(folder: &Path, name: &str, end: &str) -> Result<PathBuf, Fault> {
+pub(super) fn free_numbered(
+    folder: &Path,
+    name: &str,
+    end: &str,
+) -> Result<PathBuf, IdentityError> {
     let mut path = folder.join(format!("{name}.{end}"));
     let mut number = 2;
-    while is_there(&path).map_err(Fault::file(&path))? {
+    while is_there(&path).map_err(IdentityError::file(&path))? {
         path.set_file_name(format!("{name}-{number}.{end}"));
         number += 1;
     }

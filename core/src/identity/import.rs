@@ -1,9 +1,9 @@
 //! Certificates that come from a CA, for keys that are here.
 
-use super::Fault;
+use super::IdentityError;
 use super::ca_certificates::above;
 use super::device::Device;
-use super::entry::Entity;
+use super::entry::TokenEntry;
 use super::software::Software;
 use super::trusted_files::certificates_of;
 use crate::store::devid::DevidStore;
@@ -36,7 +36,7 @@ impl Device {
     /// # Errors
     ///
     /// It is for none of the keys, or not valid now. Then nothing was changed.
-    pub fn import_certificate(&self, path: &Path) -> Result<Imported, Fault> {
+    pub fn import_certificate(&self, path: &Path) -> Result<Imported, IdentityError> {
         let all = certificates_of(path)?;
         let (authorities, mut leaves): (Vec<_>, Vec<_>) =
             all.into_iter().partition(Certificate::is_authority);
@@ -44,7 +44,7 @@ impl Device {
             1 => leaves.remove(0),
             0 => return Err(self.only_authorities(&authorities, path)),
             count => {
-                return Err(Fault::refused(format!(
+                return Err(IdentityError::refused(format!(
                     "{}: {count} certificates that are no CA's; one is taken at a time",
                     path.display()
                 )));
@@ -53,7 +53,7 @@ impl Device {
         let owner = self.owner_of(&certificate, path)?;
         if let Ok(now) = now() {
             valid_at(&certificate, now).map_err(|why| {
-                Fault::refused(format!(
+                IdentityError::refused(format!(
                     "{}: the certificate {why}; nothing was changed",
                     path.display()
                 ))
@@ -68,7 +68,7 @@ impl Device {
     }
 
     /// Why none of these is taken, though one may be for a key of this device.
-    fn only_authorities(&self, authorities: &[Certificate], path: &Path) -> Fault {
+    fn only_authorities(&self, authorities: &[Certificate], path: &Path) -> IdentityError {
         let mut told = Vec::new();
         for one in authorities {
             let why = one.why_authority().unwrap_or_default();
@@ -78,7 +78,7 @@ impl Device {
             };
             told.push(format!("the certificate of {}: {whose}", one.subject()));
         }
-        Fault::refused(format!(
+        IdentityError::refused(format!(
             "{}: there are only certificates of CAs ({}). A device's certificate must not be a \
              CA's: have the CA issue one with CA:FALSE; nothing was changed",
             path.display(),
@@ -87,24 +87,28 @@ impl Device {
     }
 
     /// The key that the certificate is for.
-    fn owner_of(&self, certificate: &Certificate, path: &Path) -> Result<Entity, Fault> {
+    fn owner_of(
+        &self,
+        certificate: &Certificate,
+        path: &Path,
+    ) -> Result<TokenEntry, IdentityError> {
         let public = certificate.public_key();
-        let contents = self.contents();
-        let mut keys = contents.entities.into_iter().filter(|one| {
+        let inventory = self.inventory();
+        let mut keys = inventory.entries.into_iter().filter(|one| {
             (one.software.is_some() || (self.store_of(one).is_some() && one.key.is_some()))
                 && one.public.is_some()
         });
         keys.find(|one| one.public == public).ok_or_else(|| {
             // In what cannot be read it may be.
-            let unread = contents
+            let unread = inventory
                 .faults
                 .iter()
-                .chain(&contents.unread)
-                .filter(|(_, fault)| fault.kind != super::FaultKind::NotFound);
+                .chain(&inventory.unread)
+                .filter(|(_, fault)| fault.kind != super::IdentityErrorKind::NotFound);
             let unread: String = unread
                 .map(|(token, fault)| format!(" Token {token}: {fault}."))
                 .collect();
-            Fault::refused(format!(
+            IdentityError::refused(format!(
                 "{}: the certificate of {} is for none of the keys of this device (devid list \
                  shows them); nothing was changed.{unread}",
                 path.display(),
@@ -116,14 +120,14 @@ impl Device {
     fn take(
         &self,
         store: &DevidStore,
-        owner: &Entity,
+        owner: &TokenEntry,
         certificate: Certificate,
         authorities: &[Certificate],
-    ) -> Result<Imported, Fault> {
+    ) -> Result<Imported, IdentityError> {
         store.check_readable()?;
         let label = &owner.label;
         let (added, unrelated) = self.add_authorities(store, label, &certificate, authorities)?;
-        let is_new = |one: &&super::Placed| one.certificate != certificate;
+        let is_new = |one: &&super::CertificateEntry| one.certificate != certificate;
         let (old, same): (Vec<_>, Vec<_>) = owner.certificates.iter().partition(is_new);
         let known = !same.is_empty();
         if !known {
@@ -151,10 +155,10 @@ impl Device {
 
     fn take_in_software(
         &self,
-        owner: &Entity,
+        owner: &TokenEntry,
         certificate: &Certificate,
         authorities: &[Certificate],
-    ) -> Result<Imported, Fault> {
+    ) -> Result<Imported, IdentityError> {
         let software = Software::of(&self.config.state);
         let mut all = authorities.to_vec();
         for (_, known) in software.authorities()? {

@@ -1,6 +1,6 @@
 //! Private keys in files of their own, of every kind that is used in memory.
 
-use super::Fault;
+use super::IdentityError;
 use crate::file;
 use crate::key::PrivateKeyInfo;
 use crate::store::Key;
@@ -41,10 +41,10 @@ impl Unread {
         }
     }
 
-    pub(super) fn fault(self, path: &Path) -> Fault {
+    pub(super) fn fault(self, path: &Path) -> IdentityError {
         match self {
-            Self::File(error) => Fault::file(path)(error),
-            Self::NoKey(_) => Fault::failed(self.at(path)),
+            Self::File(error) => IdentityError::file(path)(error),
+            Self::NoKey(_) => IdentityError::failed(self.at(path)),
         }
     }
 }

@@ -1,11 +1,11 @@
 //! Keys beside the device's own identity: one for each service, and nothing that links them.
 
 use super::device::Device;
-use super::entry::{Entity, FACTORY, OWN};
+use super::entry::{FACTORY, OWN, TokenEntry};
 use super::key_file::key_in;
 use super::prove::{Proof, prove};
 use super::signer::Signer;
-use super::{Fault, FaultKind};
+use super::{IdentityError, IdentityErrorKind};
 use crate::file;
 use crate::shell::argument;
 use crate::store::devid::{KeyAlgorithm, KeyPurpose};
@@ -47,17 +47,20 @@ impl Device {
         algorithm: KeyAlgorithm,
         usage: KeyPurpose,
         keeping: Keeping,
-    ) -> Result<Entity, Fault> {
+    ) -> Result<TokenEntry, IdentityError> {
         if label.is_empty() || label.chars().any(char::is_control) {
-            return Err(Fault::new(FaultKind::Usage, "a label is printable text"));
+            return Err(IdentityError::new(
+                IdentityErrorKind::Usage,
+                "a label is printable text",
+            ));
         }
         if label == OWN {
-            return Err(Fault::refused(format!(
+            return Err(IdentityError::refused(format!(
                 "{OWN} is what the device's own identity is called: devid provision makes that"
             )));
         }
         if label == FACTORY {
-            return Err(Fault::refused(format!(
+            return Err(IdentityError::refused(format!(
                 "{FACTORY} is what the factory's identity is called; take another label"
             )));
         }
@@ -97,14 +100,14 @@ impl Device {
         self.tell_others();
         let mut all = self.own_entities()?.into_iter();
         all.find(|one| one.file == name)
-            .ok_or_else(|| Fault::failed("the key was made, and is gone"))
+            .ok_or_else(|| IdentityError::failed("the key was made, and is gone"))
     }
 
-    fn refuse_second(&self, label: &str) -> Result<(), Fault> {
+    fn refuse_second(&self, label: &str) -> Result<(), IdentityError> {
         self.own.check_readable()?;
         match self.own_entities()?.iter().any(|one| one.label == label) {
             false => Ok(()),
-            true => Err(Fault::refused(format!(
+            true => Err(IdentityError::refused(format!(
                 "{label}: there is such an object already; take another label, or devid key \
                  delete {}",
                 argument(label)
@@ -118,31 +121,31 @@ impl Device {
     /// # Errors
     ///
     /// It is the device's own, or the factory's.
-    pub fn delete_key(&self, entity: &Entity) -> Result<Vec<String>, Fault> {
-        if entity.token == FACTORY {
-            return Err(Fault::refused(format!(
+    pub fn delete_key(&self, entry: &TokenEntry) -> Result<Vec<String>, IdentityError> {
+        if entry.token == FACTORY {
+            return Err(IdentityError::refused(format!(
                 "{}: the factory's identity is not ours to delete",
-                entity.label
+                entry.label
             )));
         }
-        if entity.protected {
-            return Err(Fault::refused(format!(
+        if entry.protected {
+            return Err(IdentityError::refused(format!(
                 "{}: this is the device's own identity; only devid reset --factory gives it up",
-                entity.label
+                entry.label
             )));
         }
-        let store = self.store_of(entity).ok_or_else(|| {
-            Fault::refused(format!(
+        let store = self.store_of(entry).ok_or_else(|| {
+            IdentityError::refused(format!(
                 "{}: only devid reset --factory gives it up",
-                entity.label
+                entry.label
             ))
         })?;
         // A certificate that is hidden now may need those of the CAs that go.
         store.check_readable()?;
-        let certificates = entity.certificates.iter();
+        let certificates = entry.certificates.iter();
         let going: Vec<_> = certificates.clone().map(|one| &one.certificate).collect();
-        let mut gone = self.drop_authorities(store, &entity.label, &going)?;
-        let key = Some(&entity.file).filter(|file| !file.is_empty());
+        let mut gone = self.drop_authorities(store, &entry.label, &going)?;
+        let key = Some(&entry.file).filter(|file| !file.is_empty());
         for file in certificates.map(|one| &one.file).chain(key) {
             store.destroy_whole(file)?;
             gone.push(file.clone());
@@ -156,33 +159,33 @@ impl Device {
     /// the configuration has none, and a wrong one counts in the TPM.
     pub fn request(
         &self,
-        entity: &Entity,
+        entry: &TokenEntry,
         subject: Option<Subject>,
         pin: Option<&Secret>,
-    ) -> Result<String, Fault> {
-        if let Some(path) = &entity.software {
+    ) -> Result<String, IdentityError> {
+        if let Some(path) = &entry.software {
             let key = key_in(path).map_err(|unread| unread.fault(path))?;
             let subject = subject.map_or_else(|| self.own_subject(key.public()), Ok)?;
             return Signer(&self.tpm, &key).request(subject);
         }
-        let Some(key) = &entity.key else {
-            return Err(Fault::new(
-                FaultKind::NotFound,
-                format!("{}: this device has no key for it", entity.label),
+        let Some(key) = &entry.key else {
+            return Err(IdentityError::new(
+                IdentityErrorKind::NotFound,
+                format!("{}: this device has no key for it", entry.label),
             ));
         };
-        self.unlock_for(entity)?;
+        self.unlock_for(entry)?;
         let subject = match subject {
             Some(subject) => subject,
-            None if entity.protected => self.own_subject(key.public())?,
-            None if entity.token == FACTORY => match entity.certificate() {
+            None if entry.protected => self.own_subject(key.public())?,
+            None if entry.token == FACTORY => match entry.certificate() {
                 Some(certificate) => Subject::copied(certificate)?,
                 None => Subject::of_key(key.public())?,
             },
-            None => Subject::named(&entity.label)?,
+            None => Subject::named(&entry.label)?,
         };
         let key = match (prove(&self.tpm, key, key.public()), pin) {
-            (Proof::None(SignError::NotLoggedIn), Some(pin)) => self.logged_in(entity, key, pin)?,
+            (Proof::None(SignError::NotLoggedIn), Some(pin)) => self.logged_in(entry, key, pin)?,
             _ => Arc::clone(key),
         };
         Signer(&self.tpm, &key).request(subject)
@@ -193,39 +196,39 @@ impl Device {
     /// # Errors
     ///
     /// It has no wrapped form: a factory's key is nowhere but in the TPM.
-    pub fn wrapped_key(&self, entity: &Entity) -> Result<String, Fault> {
-        if entity.file.is_empty() {
-            return Err(Fault::refused(format!(
+    pub fn wrapped_key(&self, entry: &TokenEntry) -> Result<String, IdentityError> {
+        if entry.file.is_empty() {
+            return Err(IdentityError::refused(format!(
                 "{}: there is no wrapped form of this key; devid uri {} names it to programs",
-                entity.label,
-                argument(&entity.label)
+                entry.label,
+                argument(&entry.label)
             )));
         }
-        let store = self.store_of(entity).unwrap_or(&self.own);
-        let path = store.file(&entity.file);
-        let protection = entity.key.as_ref().map(|key| key.protection());
+        let store = self.store_of(entry).unwrap_or(&self.own);
+        let path = store.file(&entry.file);
+        let protection = entry.key.as_ref().map(|key| key.protection());
         if matches!(protection, Some(Protection::Sealed | Protection::File)) {
-            return Err(Fault::refused(format!(
+            return Err(IdentityError::refused(format!(
                 "{}: there is no wrapped form of this key: it is used in memory, and the TPM seals \
                  at most what opens {}",
-                entity.label,
+                entry.label,
                 path.display()
             )));
         }
-        if self.lives_in_handle_alone(entity) {
-            return Err(Fault::refused(format!(
+        if self.lives_in_handle_alone(entry) {
+            return Err(IdentityError::refused(format!(
                 "{}: the master key that wrapped this key is gone, so its wrapped form is of no use: \
                  it lives in its handle alone; devid uri {0} names it to programs",
-                entity.label
+                entry.label
             )));
         }
-        let bytes = file::read(&path, LARGEST).map_err(Fault::file(&path))?;
+        let bytes = file::read(&path, LARGEST).map_err(IdentityError::file(&path))?;
         let text = String::from_utf8_lossy(&bytes);
         let block = text.find(TSS2_BEGIN).and_then(|begin| {
             let end = text[begin..].find(TSS2_END)? + TSS2_END.len();
             text.get(begin..begin + end)
         });
-        let missing = || Fault::failed(format!("{}: no {TSS2_BEGIN}", path.display()));
+        let missing = || IdentityError::failed(format!("{}: no {TSS2_BEGIN}", path.display()));
         Ok(format!("{}\n", block.ok_or_else(missing)?))
     }
 
@@ -237,38 +240,40 @@ impl Device {
     ///
     /// It is in another handle than the wish says already, no template gives the key, or something
     /// else is at the handle.
-    pub fn persist(&self, entity: &Entity, wish: Option<u32>) -> Result<u32, Fault> {
-        let Some(key) = &entity.key else {
-            return Err(Fault::new(
-                FaultKind::NotFound,
-                format!("{}: this TPM has no key for it", entity.label),
+    pub fn persist(&self, entry: &TokenEntry, wish: Option<u32>) -> Result<u32, IdentityError> {
+        let Some(key) = &entry.key else {
+            return Err(IdentityError::new(
+                IdentityErrorKind::NotFound,
+                format!("{}: this TPM has no key for it", entry.label),
             ));
         };
-        let store = self.store_of(entity);
+        let store = self.store_of(entry);
         match (store, key.handle(), wish) {
-            (Some(_), _, Some(_)) => Err(Fault::refused(format!(
+            (Some(_), _, Some(_)) => Err(IdentityError::refused(format!(
                 "{}: keys of a token go into a handle that their file names; nothing was done. \
                  Leave --handle away",
-                entity.label
+                entry.label
             ))),
-            (Some(store), _, None) => Ok(store.persist_again(&entity.file)?),
-            (None, Some(there), Some(wish)) if there != wish => Err(Fault::refused(format!(
-                "{}: it is in handle 0x{there:08X} already, and not put into another one",
-                entity.label
-            ))),
+            (Some(store), _, None) => Ok(store.persist_again(&entry.file)?),
+            (None, Some(there), Some(wish)) if there != wish => {
+                Err(IdentityError::refused(format!(
+                    "{}: it is in handle 0x{there:08X} already, and not put into another one",
+                    entry.label
+                )))
+            }
             (None, Some(there), _) => Ok(there),
             (None, None, wish) => self.persist_factory(key, wish.unwrap_or(FACTORY_HANDLE)),
         }
     }
 
-    fn persist_factory(&self, key: &Key, handle: u32) -> Result<u32, Fault> {
+    fn persist_factory(&self, key: &Key, handle: u32) -> Result<u32, IdentityError> {
         key.prepare(&self.tpm)?;
         let derived = key
             .derived()
-            .ok_or_else(|| Fault::failed("the key was not derived"))?;
+            .ok_or_else(|| IdentityError::failed("the key was not derived"))?;
         let owner = self.own.owner_auth()?;
         match self.tpm.persist_primary(derived, handle, &owner) {
-            Err(TpmError::KeyReplaced(_)) => Err(Fault::refused(format!(
+            Err(TpmError::KeyReplaced(_)) => Err(IdentityError::refused(format!(
                 "handle 0x{handle:08X} is taken; give another with --handle"
             ))),
             other => {
@@ -279,9 +284,9 @@ impl Device {
         }
     }
 
-    pub(super) fn own_entities(&self) -> Result<Vec<Entity>, Fault> {
+    pub(super) fn own_entities(&self) -> Result<Vec<TokenEntry>, IdentityError> {
         let read = self.read(&self.own).map_err(|(_, fault)| fault)?;
-        Ok(read.entities)
+        Ok(read.entries)
     }
 }
 
@@ -321,8 +326,8 @@ mod tests {
         let name = folder.add(Content::Pair(sealed)).unwrap().name;
         let written = std::fs::read_to_string(device.own.file(&name)).unwrap();
         assert!(written.contains(TSS2_BEGIN), "{written}");
-        let entity = device.find("sealed").unwrap();
-        let fault = device.wrapped_key(&entity).unwrap_err();
-        assert_eq!(fault.kind, FaultKind::Refused, "{fault}");
+        let entry = device.find("sealed").unwrap();
+        let fault = device.wrapped_key(&entry).unwrap_err();
+        assert_eq!(fault.kind, IdentityErrorKind::Refused, "{fault}");
     }
 }

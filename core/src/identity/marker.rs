@@ -2,7 +2,7 @@
 //! that a marker that lies is noticed. It tells others; nothing is decided by it but that an
 //! identity was in the TPM once.
 
-use super::Fault;
+use super::IdentityError;
 use crate::file;
 use crate::key::{from_hex, hex};
 use serde::Deserialize;
@@ -33,10 +33,10 @@ impl Mark {
     /// # Errors
     ///
     /// It cannot be read, so nobody knows.
-    pub(super) fn read(path: &Path) -> Result<Option<Self>, Fault> {
+    pub(super) fn read(path: &Path) -> Result<Option<Self>, IdentityError> {
         let content = match file::read(path, LARGEST) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            other => other.map_err(Fault::file(path))?,
+            other => other.map_err(IdentityError::file(path))?,
         };
         let text = String::from_utf8(content).unwrap_or_default();
         // What is not ours is a marker all the same: other programs make an empty file.
@@ -50,7 +50,7 @@ impl Mark {
     }
 
     /// Writes it, as it is to be at every start.
-    pub(super) fn write(&self, path: &Path) -> Result<(), Fault> {
+    pub(super) fn write(&self, path: &Path) -> Result<(), IdentityError> {
         let mut text = String::from("# The device's identity is in the TPM. Written by devid.\n");
         if let Some(handle) = self.handle {
             text.push_str(&format!("handle = \"0x{handle:08X}\"\n"));
@@ -58,7 +58,7 @@ impl Mark {
         if let Some(name) = &self.name {
             text.push_str(&format!("name = \"{}\"\n", hex(name)));
         }
-        file::write(path, text.as_bytes(), 0o644).map_err(Fault::file(path))
+        file::write(path, text.as_bytes(), 0o644).map_err(IdentityError::file(path))
     }
 }
 

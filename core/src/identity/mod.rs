@@ -34,12 +34,12 @@ mod trusted_files;
 mod untrusted;
 mod verify;
 
-pub use description::{CertificateDescription, Description, KeyDescription};
-pub use device::{Contents, Device};
+pub use description::{CertificateDescription, EntryDescription, KeyDescription};
+pub use device::{Device, Inventory};
 pub use doctor::{Finding, Health, doctor};
 pub use endorsement::tpm_of;
-pub use entry::{EXISTING, Entity, FACTORY, OWN, Placed, SOFTWARE};
-pub use error::{Fault, FaultKind};
+pub use entry::{CertificateEntry, EXISTING, FACTORY, OWN, SOFTWARE, TokenEntry};
+pub use error::{IdentityError, IdentityErrorKind};
 pub use import::Imported;
 pub use keys::Keeping;
 pub use master::{KeptObject, LostObject, Renewal, renew_master};

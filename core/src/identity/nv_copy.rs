@@ -1,6 +1,6 @@
 //! The copy of the own identity's certificate in an NV index, which outlives the disk.
 
-use super::Fault;
+use super::IdentityError;
 use super::device::Device;
 use crate::tpm::{NvContent, TpmError};
 use crate::x509::Certificate;
@@ -23,7 +23,7 @@ impl NvCopy {
 
 impl Device {
     /// `None` if no index is named, or it is free for a copy.
-    pub(super) fn nv_copy(&self) -> Result<Option<NvCopy>, Fault> {
+    pub(super) fn nv_copy(&self) -> Result<Option<NvCopy>, IdentityError> {
         let Some(index) = self.config.provision.nv_index else {
             return Ok(None);
         };
@@ -44,7 +44,10 @@ impl Device {
 
     /// Keeps the copy, in the place of nothing but another certificate for the same key. Why not,
     /// if it is not kept: what is there may be all that is left of somebody's identity.
-    pub(super) fn keep_copy(&self, certificate: &Certificate) -> Result<Option<String>, Fault> {
+    pub(super) fn keep_copy(
+        &self,
+        certificate: &Certificate,
+    ) -> Result<Option<String>, IdentityError> {
         let Some(index) = self.config.provision.nv_index else {
             return Ok(None);
         };
@@ -85,7 +88,7 @@ impl Device {
             // The identity is whole without it.
             Err(error @ TpmError::OwnerAuth) => Ok(Some(format!(
                 "NV index 0x{index:08X}: no copy of the certificate is kept there: {}",
-                Fault::from(error)
+                IdentityError::from(error)
             ))),
             Err(error @ (TpmError::Response(_) | TpmError::Unsupported(_))) => Ok(Some(format!(
                 "NV index 0x{index:08X}: no copy of the certificate is kept there: {error}. Make \
@@ -100,7 +103,7 @@ impl Device {
     pub(super) fn copy_too_large(
         &self,
         certificate: &Certificate,
-    ) -> Result<Option<String>, Fault> {
+    ) -> Result<Option<String>, IdentityError> {
         let (size, most) = (certificate.der().len(), self.tpm.nv_index_max()?);
         Ok((size > most).then(|| {
             format!(
@@ -112,7 +115,7 @@ impl Device {
     }
 
     /// Takes the copy away, whatever it is for; somebody else's index stays.
-    pub(super) fn forget_copy(&self) -> Result<(), Fault> {
+    pub(super) fn forget_copy(&self) -> Result<(), IdentityError> {
         if let Some(index) = self.config.provision.nv_index {
             self.tpm.nv_remove(index, &self.own.owner_auth()?)?;
         }

@@ -1,6 +1,6 @@
 //! What is there: the facts of the table, and what they were read from.
 
-use super::Fault;
+use super::IdentityError;
 use super::device::Device;
 use super::entry::OWN;
 use super::existing;
@@ -36,7 +36,7 @@ pub(super) struct Observed {
     /// A certificate that is for no key of the device.
     pub(super) stray: Option<Certificate>,
     /// Why the TPM cannot be used.
-    pub(super) tpm_fault: Option<Fault>,
+    pub(super) tpm_fault: Option<IdentityError>,
     /// Files of the key folder that give no object, and may be of the identity, by name.
     pub(super) unread: Vec<Refused>,
     /// Why something that counts may be missing: a file could not be read now.
@@ -71,9 +71,9 @@ impl Device {
     /// # Errors
     ///
     /// Something that would count cannot be read: then nobody can say what is to be done.
-    pub(super) fn observe(&self) -> Result<Observed, Fault> {
+    pub(super) fn observe(&self) -> Result<Observed, IdentityError> {
         let request = self.reset_request();
-        let reset = is_there(&request).map_err(Fault::file(&request))?;
+        let reset = is_there(&request).map_err(IdentityError::file(&request))?;
         // What is to be taken away need not be whole for that.
         let silent = self.tpm.random(&mut [0]).err();
         let tpm = silent.is_none();
@@ -169,7 +169,7 @@ impl Device {
             software,
             software_key,
             mark,
-            tpm_fault: silent.map(Fault::from),
+            tpm_fault: silent.map(IdentityError::from),
             unread,
             unread_now: listing.unread,
             untrusted,
@@ -182,10 +182,10 @@ impl Device {
     }
 
     /// Whether the TPM has the key, by a signature of it.
-    fn state_of(&self, own: &mut OwnKey) -> Result<TpmKey, Fault> {
+    fn state_of(&self, own: &mut OwnKey) -> Result<TpmKey, IdentityError> {
         match prove(&self.tpm, &own.key, own.key.public()) {
             Proof::Belongs => {}
-            Proof::Untried => return Err(Fault::failed(UNTRIED)),
+            Proof::Untried => return Err(IdentityError::failed(UNTRIED)),
             Proof::None(SignError::Tpm(TpmError::ForeignKey(_))) => {
                 own.lost = Some(NOT_WRAPPED.into());
                 return Ok(TpmKey::Lost);
@@ -203,7 +203,7 @@ impl Device {
                     }
                     false => "",
                 };
-                return Err(Fault::refused(format!(
+                return Err(IdentityError::refused(format!(
                     "{why}; the device's identity is in that file, so nothing is put in its place. \
                      Bring it back from a copy{alone}"
                 )));
@@ -220,7 +220,7 @@ impl Device {
     }
 
     /// The same of a key that asks for a PIN that nobody gave: that its handle holds it can be seen.
-    fn state_without_pin(&self, own: &mut OwnKey) -> Result<TpmKey, Fault> {
+    fn state_without_pin(&self, own: &mut OwnKey) -> Result<TpmKey, IdentityError> {
         if self.own.master_is_held()? == Some(false) {
             own.lost = Some(PIN_LOST.into());
             return Ok(TpmKey::Lost);
@@ -234,7 +234,7 @@ impl Device {
     }
 
     /// Logs in, unless what the PIN opens is lost anyway.
-    fn unlock_or_lost(&self) -> Result<(), Fault> {
+    fn unlock_or_lost(&self) -> Result<(), IdentityError> {
         match self.unlock() {
             Err(_) if self.own.master_is_held() == Ok(Some(false)) => Ok(()),
             other => other,
@@ -246,7 +246,7 @@ impl Device {
         mark: Option<&Mark>,
         own: Option<&OwnKey>,
         tpm: bool,
-    ) -> Result<Marker, Fault> {
+    ) -> Result<Marker, IdentityError> {
         let Some(mark) = mark else {
             return Ok(Marker::None);
         };
@@ -320,7 +320,7 @@ fn may_be_ours(file: &Refused) -> bool {
 }
 
 /// What was found; nothing, where it cannot be read and a reset takes it away.
-fn unless<T: Default>(reset: bool, found: Result<T, Fault>) -> Result<T, Fault> {
+fn unless<T: Default>(reset: bool, found: Result<T, IdentityError>) -> Result<T, IdentityError> {
     match found {
         Err(fault) if reset => {
             warn!("{fault}; a reset is to take it away");

@@ -1,14 +1,14 @@
 //! Keys of ours in persistent handles whose files were lost.
 
-use super::Fault;
+use super::IdentityError;
 use super::device::Device;
 use crate::key::{Curve, PublicKey};
-use crate::store::devid::PersistentKey;
+use crate::store::devid::KeyInHandle;
 use crate::tpm::{PublicArea, is_device_key};
 
 /// A key of ours in a persistent handle that no file of any token is for.
 #[derive(Debug)]
-pub(super) struct Orphan(pub(super) PersistentKey);
+pub(super) struct Orphan(pub(super) KeyInHandle);
 
 impl Orphan {
     /// Whether it is of the kind that the device's own identity has: only its file could tell.
@@ -27,7 +27,7 @@ impl Orphan {
 
 impl Device {
     /// All of them, from the files of all tokens.
-    pub(super) fn orphans(&self) -> Result<Vec<Orphan>, Fault> {
+    pub(super) fn orphans(&self) -> Result<Vec<Orphan>, IdentityError> {
         let mut filed = Vec::new();
         for store in self.stores() {
             filed.extend(store.wrapped_names()?);

@@ -8,7 +8,7 @@ use super::observe::Observed;
 use super::signer::Signer;
 use super::software::{Software, make_folder};
 use super::state::{Existing, Facts, Plan, Policy, TpmKey};
-use super::{Fault, FaultKind, existing};
+use super::{IdentityError, IdentityErrorKind, existing};
 use crate::config::{Config, Own};
 use crate::file::{self, Lock};
 use crate::key::{Curve, PublicKey};
@@ -80,7 +80,7 @@ impl Policy {
 /// # Errors
 ///
 /// The reasons of the table, and whatever fails on the way; all that is there then stays.
-pub fn provision(config: &Config, how: &Provisioning) -> Result<Provisioned, Fault> {
+pub fn provision(config: &Config, how: &Provisioning) -> Result<Provisioned, IdentityError> {
     make_folder(&config.state)?;
     let _only_one = only_one(&config.state)?;
     tidy(&Device::new(config.clone()));
@@ -89,7 +89,7 @@ pub fn provision(config: &Config, how: &Provisioning) -> Result<Provisioned, Fau
     let (mut steps, mut notes) = (Vec::new(), Vec::new());
     for _ in 0..MOST_STEPS {
         if let Some(fault) = seen.unread_now.take_if(|_| !seen.facts.reset) {
-            return Err(Fault::failed(format!(
+            return Err(IdentityError::failed(format!(
                 "{fault}. Nothing was changed: what cannot be read now may be the device's identity. \
                  Run devid provision again when it can be read"
             )));
@@ -110,7 +110,7 @@ pub fn provision(config: &Config, how: &Provisioning) -> Result<Provisioned, Fau
         seen = device.observe()?;
         seen.facts.tpm_is_there |= was_there;
     }
-    Err(Fault::failed(format!(
+    Err(IdentityError::failed(format!(
         "the device does not come to rest after {}",
         steps.join("; ")
     )))
@@ -122,7 +122,7 @@ fn wait_for_tpm(
     config: &Config,
     policy: Policy,
     limit: Duration,
-) -> Result<(Device, Observed), Fault> {
+) -> Result<(Device, Observed), IdentityError> {
     let end = Instant::now() + limit;
     let mut was_there = false;
     loop {
@@ -150,7 +150,7 @@ impl Device {
         seen: &Observed,
         how: &Provisioning,
         (steps, notes): (&mut Vec<String>, &mut Vec<String>),
-    ) -> Result<Option<&'static str>, Fault> {
+    ) -> Result<Option<&'static str>, IdentityError> {
         match plan {
             Plan::Refuse(why) => return Err(self.refusal(why, seen)),
             Plan::UseExisting => return used(&seen.existing, how).map(Some),
@@ -213,7 +213,7 @@ impl Device {
 
     /// The key that the identity has, or is to have: the TPM's if there is one and the plan does not
     /// stay with the software's.
-    fn signer<'a>(&'a self, seen: &'a Observed) -> Result<Signer<'a>, Fault> {
+    fn signer<'a>(&'a self, seen: &'a Observed) -> Result<Signer<'a>, IdentityError> {
         let in_software = matches!(
             seen.facts.plan(Policy::of(&self.config)),
             Plan::KeepSoftware | Plan::CertifySoftware
@@ -231,20 +231,20 @@ impl Device {
         seen: &Observed,
         how: &Provisioning,
         steps: &mut Vec<String>,
-    ) -> Result<bool, Fault> {
+    ) -> Result<bool, IdentityError> {
         let Some(path) = &how.request else {
             return Ok(false);
         };
         let signer = self.signer(seen)?;
         let pem = signer.request(self.subject(how, signer.public())?)?;
-        file::write_out(path, pem.as_bytes(), 0o644).map_err(Fault::file(path))?;
+        file::write_out(path, pem.as_bytes(), 0o644).map_err(IdentityError::file(path))?;
         steps.push(format!("a request was written: {}", path.display()));
         Ok(true)
     }
 
     /// A new key in the folder and in a persistent handle; the master key before it, if there is
     /// none.
-    fn make_key(&self) -> Result<String, Fault> {
+    fn make_key(&self) -> Result<String, IdentityError> {
         let usage = KeyPurpose {
             signs: true,
             decrypts: false,
@@ -264,13 +264,13 @@ impl Device {
         Ok(self.own.keep(&key, origin, private, Some(public), true)?)
     }
 
-    fn persist_own(&self, seen: &Observed) -> Result<String, Fault> {
+    fn persist_own(&self, seen: &Observed) -> Result<String, IdentityError> {
         let own = seen.own.as_ref().ok_or_else(gone)?;
         let handle = self.own.persist_again(&own.file)?;
         Ok(format!("the key was put back into handle 0x{handle:08X}"))
     }
 
-    fn certify_own(&self, seen: &Observed, how: &Provisioning) -> Result<String, Fault> {
+    fn certify_own(&self, seen: &Observed, how: &Provisioning) -> Result<String, IdentityError> {
         let signer = self.signer(seen)?;
         let certificate = signer.self_signed(self.subject(how, signer.public())?)?;
         let subject = certificate.subject();
@@ -285,7 +285,7 @@ impl Device {
         certificate: Certificate,
         label: &str,
         destroyable: bool,
-    ) -> Result<String, Fault> {
+    ) -> Result<String, IdentityError> {
         let description = Description {
             destroyable,
             modifiable: destroyable,
@@ -294,7 +294,7 @@ impl Device {
         Ok(store.add(Content::Certificate(certificate, description))?)
     }
 
-    fn subject(&self, how: &Provisioning, public: &PublicKey) -> Result<Subject, Fault> {
+    fn subject(&self, how: &Provisioning, public: &PublicKey) -> Result<Subject, IdentityError> {
         match &how.subject {
             Some(subject) => Ok(subject.clone()),
             None => self.own_subject(public),
@@ -302,24 +302,24 @@ impl Device {
     }
 
     /// Whom the device's own certificate names: whom the factory named, or else the key itself.
-    pub(super) fn own_subject(&self, public: &PublicKey) -> Result<Subject, Fault> {
+    pub(super) fn own_subject(&self, public: &PublicKey) -> Result<Subject, IdentityError> {
         let factory = match self.factory() {
             // What the certificate names is for good.
             Ok(Reading {
                 unread: Some(fault),
                 ..
             }) => return Err(fault),
-            Ok(read) => read.entities,
-            Err((_, fault)) if fault.kind == FaultKind::NotFound => Vec::new(),
+            Ok(read) => read.entries,
+            Err((_, fault)) if fault.kind == IdentityErrorKind::NotFound => Vec::new(),
             // No TPM, and it is not needed: then nobody knows what the factory called it.
-            Err((_, fault)) if fault.kind == FaultKind::Tpm => {
+            Err((_, fault)) if fault.kind == IdentityErrorKind::Tpm => {
                 warn!("the factory's name for the device is not known now: {fault}");
                 Vec::new()
             }
             Err((_, fault)) => return Err(fault),
         };
         let identity = factory.iter().find(|one| !one.attests && one.key.is_some());
-        Ok(match identity.and_then(super::Entity::certificate) {
+        Ok(match identity.and_then(super::TokenEntry::certificate) {
             Some(certificate) => Subject::copied(certificate)?,
             None => Subject::of_key(public)?,
         })
@@ -332,7 +332,7 @@ impl Device {
         seen: &Observed,
         steps: &mut Vec<String>,
         notes: &mut Vec<String>,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), IdentityError> {
         let own = seen.own.as_ref().ok_or_else(gone)?;
         let Some(certificate) = own.certificates.first() else {
             return Ok(());
@@ -346,7 +346,7 @@ impl Device {
         Ok(())
     }
 
-    fn mark(&self, seen: &Observed) -> Result<(), Fault> {
+    fn mark(&self, seen: &Observed) -> Result<(), IdentityError> {
         let own = seen.own.as_ref().ok_or_else(gone)?;
         let path = &self.config.provision.marker;
         if let Some(folder) = path.parent() {
@@ -375,14 +375,14 @@ impl Device {
     }
 }
 
-fn gone() -> Fault {
-    Fault::failed("the device's key is gone")
+fn gone() -> IdentityError {
+    IdentityError::failed("the device's key is gone")
 }
 
 /// Somebody else's identity is used as it is; gives its mode.
-fn used(existing: &existing::Found, how: &Provisioning) -> Result<&'static str, Fault> {
+fn used(existing: &existing::Found, how: &Provisioning) -> Result<&'static str, IdentityError> {
     if how.request.is_some() {
-        return Err(Fault::refused(format!(
+        return Err(IdentityError::refused(format!(
             "[provision] existing is used, and no request is made for it: {}. devid csr writes one \
              for a key of a token of ours",
             existing.text
@@ -403,21 +403,22 @@ pub(super) fn provision_lock(state: &Path) -> Option<&'static str> {
 }
 
 /// Keeps a second provisioning away: it would make a second key.
-pub(super) fn only_one(state: &Path) -> Result<Lock, Fault> {
+pub(super) fn only_one(state: &Path) -> Result<Lock, IdentityError> {
     let path = state.join(LOCK);
-    let fault = |error: Errno| Fault::file(&path)(error.into());
+    let fault = |error: Errno| IdentityError::file(&path)(error.into());
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let folder = open(state, flags, Mode::empty()).map_err(fault)?;
     let fd = open_lock(&folder, LOCK, true).map_err(|why| match why {
         NoLock::System(error) => fault(error),
-        NoLock::InTheWay(what) => Fault::failed(format!(
+        NoLock::InTheWay(what) => IdentityError::failed(format!(
             "{}: {what}; nothing was done. Look at it by hand, and take it away",
             path.display()
         )),
     })?;
-    let lock = Lock::take(fd, PATIENCE).map_err(|failed| Fault::file(&path)(failed.into()))?;
+    let lock =
+        Lock::take(fd, PATIENCE).map_err(|failed| IdentityError::file(&path)(failed.into()))?;
     lock.ok_or_else(|| {
-        Fault::failed(format!(
+        IdentityError::failed(format!(
             "{}: another devid is at it; try again when it has ended",
             path.display()
         ))

@@ -7,10 +7,10 @@ use super::observe::{Observed, OwnKey};
 use super::permissions::of_unread;
 use super::remedy::Mend;
 use super::state::{Existing, Refusal};
-use super::{Fault, FaultKind};
+use super::{IdentityError, IdentityErrorKind};
 use crate::config::{self, Own};
 use crate::shell::word;
-use crate::store::devid::PersistentKey;
+use crate::store::devid::KeyInHandle;
 use crate::tpm::PublicArea;
 use crate::trouble::is_there;
 use crate::x509::Certificate;
@@ -19,7 +19,7 @@ use std::path::PathBuf;
 /// A refusal in words.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Explained {
-    kind: FaultKind,
+    kind: IdentityErrorKind,
     /// What it is called wherever programs read it.
     pub(super) id: &'static str,
     pub(super) text: String,
@@ -45,7 +45,7 @@ enum Whose {
 fn untrusted(seen: &Observed) -> Explained {
     let why = seen.untrusted.as_ref();
     Explained {
-        kind: FaultKind::Refused,
+        kind: IdentityErrorKind::Refused,
         id: "identity.untrusted",
         text: why.map_or("the state folder".into(), |why| {
             format!("{}, so it is not believed; nothing was changed", why.text)
@@ -54,7 +54,7 @@ fn untrusted(seen: &Observed) -> Explained {
     }
 }
 
-impl From<Explained> for Fault {
+impl From<Explained> for IdentityError {
     fn from(why: Explained) -> Self {
         Self::new(why.kind, format!("{}. {}", why.text, why.mend))
     }
@@ -62,7 +62,7 @@ impl From<Explained> for Fault {
 
 impl Device {
     /// Why nothing is done, and what to do.
-    pub(super) fn refusal(&self, why: Refusal, seen: &Observed) -> Fault {
+    pub(super) fn refusal(&self, why: Refusal, seen: &Observed) -> IdentityError {
         self.explained(why, seen).into()
     }
 
@@ -70,7 +70,7 @@ impl Device {
     pub(super) fn explained(&self, why: Refusal, seen: &Observed) -> Explained {
         let tpm = self.silence(seen);
         let of_tpm = |id, text, mend| Explained {
-            kind: FaultKind::Tpm,
+            kind: IdentityErrorKind::Tpm,
             id,
             text,
             mend,
@@ -165,7 +165,7 @@ impl Device {
             }
         };
         Explained {
-            kind: FaultKind::Refused,
+            kind: IdentityErrorKind::Refused,
             id: "identity.key-lost",
             text,
             mend,
@@ -229,7 +229,7 @@ impl Device {
             count => format!(" (and {} more)", count - 1),
         };
         Explained {
-            kind: FaultKind::Refused,
+            kind: IdentityErrorKind::Refused,
             id: "identity.unreadable",
             text: format!(
                 "{}: {why}{others}; the device's identity may be in it, so nothing is put in its \
@@ -244,7 +244,7 @@ impl Device {
         let handle = seen.lost_handle();
         let handle = handle.map_or(String::new(), |handle| format!(" at 0x{handle:08X}"));
         Explained {
-            kind: FaultKind::Refused,
+            kind: IdentityErrorKind::Refused,
             id: "identity.file-lost",
             text: format!(
                 "the TPM holds the device's key{handle}, but its file is gone from {}",
@@ -317,7 +317,7 @@ impl Device {
             ),
         };
         Explained {
-            kind: FaultKind::Refused,
+            kind: IdentityErrorKind::Refused,
             id: "identity.mismatch",
             text,
             mend,
@@ -353,9 +353,8 @@ impl Device {
         let public = certificate.public_key()?;
         let orphans = self.orphans().unwrap_or_default().into_iter();
         let mut keys = orphans.map(|orphan| orphan.0);
-        let is_its = |key: &PersistentKey| {
-            PublicArea::parse(&key.area).is_some_and(|area| area.key == public)
-        };
+        let is_its =
+            |key: &KeyInHandle| PublicArea::parse(&key.area).is_some_and(|area| area.key == public);
         keys.find(is_its).map(|key| key.handle)
     }
 
@@ -371,7 +370,7 @@ impl Device {
         let silence = tpm.filter(|fault| !text.contains(&fault.text));
         let silence = silence.map_or(String::new(), |_| format!(" ({})", self.silence(seen)));
         Explained {
-            kind: tpm.map_or(FaultKind::Refused, |_| FaultKind::Tpm),
+            kind: tpm.map_or(IdentityErrorKind::Refused, |_| IdentityErrorKind::Tpm),
             id: "identity.existing",
             text: format!(
                 "[provision] existing: {text}{silence}; nothing is made beside what is there"

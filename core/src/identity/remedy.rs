@@ -1,7 +1,7 @@
 //! What mends something: words, and a command where there is one. None of it ends an identity, or
 //! destroys a key that may still be of use.
 
-use super::error::Fault;
+use super::error::IdentityError;
 use crate::trouble::found;
 use crate::trust::names_only_ours;
 use rustix::fs::{FileType, lstat};
@@ -45,7 +45,7 @@ impl Mend {
     pub(super) fn aside(
         words: impl fmt::Display,
         paths: &[&Path],
-        free: Result<PathBuf, Fault>,
+        free: Result<PathBuf, IdentityError>,
         command: impl FnOnce(&Path) -> String,
     ) -> Self {
         match free {

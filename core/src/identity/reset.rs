@@ -7,7 +7,7 @@ use super::observe::{Observed, reset_request};
 use super::orphan::Orphan;
 use super::provision::only_one;
 use super::software::{Software, make_folder};
-use super::{Fault, Provisioned, Provisioning, provision};
+use super::{IdentityError, Provisioned, Provisioning, provision};
 use crate::config::Config;
 use crate::file;
 use crate::store::devid::StoreError;
@@ -23,24 +23,24 @@ use std::path::PathBuf;
 /// # Errors
 ///
 /// As of [`provision()`]. What was begun is gone on with at the next provisioning.
-pub fn reset(config: &Config, how: &Provisioning) -> Result<Provisioned, Fault> {
+pub fn reset(config: &Config, how: &Provisioning) -> Result<Provisioned, IdentityError> {
     make_folder(&config.state)?;
     let path = reset_request(&config.state);
-    file::write(&path, b"devid reset --factory\n", 0o600).map_err(Fault::file(&path))?;
+    file::write(&path, b"devid reset --factory\n", 0o600).map_err(IdentityError::file(&path))?;
     provision(config, how)
 }
 
 /// Deletes what was put aside when the device moved to its TPM, and with a master key that is gone;
 /// gives the names.
-pub fn prune(config: &Config) -> Result<Vec<PathBuf>, Fault> {
-    if !is_there(&config.state).map_err(Fault::file(&config.state))? {
+pub fn prune(config: &Config) -> Result<Vec<PathBuf>, IdentityError> {
+    if !is_there(&config.state).map_err(IdentityError::file(&config.state))? {
         return Ok(Vec::new());
     }
     let _only_one = only_one(&config.state)?;
     let mut deleted = Software::of(&config.state).prune()?;
     for store in Device::new(config.clone()).stores() {
         for path in store.lost_files()? {
-            file::remove(&path).map_err(Fault::file(&path))?;
+            file::remove(&path).map_err(IdentityError::file(&path))?;
             deleted.push(path);
         }
     }
@@ -53,7 +53,7 @@ impl Device {
     ///
     /// Of the token `devid` that is all; of further ones what was made through them or is wrapped by
     /// the master key, since a folder of theirs may be somebody else's as well.
-    pub(super) fn erase(&self, seen: &Observed) -> Result<(), Fault> {
+    pub(super) fn erase(&self, seen: &Observed) -> Result<(), IdentityError> {
         let tpm = seen.facts.tpm;
         // What can be known to fail does so before anything is gone.
         let master = match tpm {
@@ -71,8 +71,8 @@ impl Device {
             Some(seen.software.folder()),
         ] {
             let Some(folder) = folder else { continue };
-            if is_there(folder).map_err(Fault::file(folder))? {
-                let fault = |error: Errno| Fault::file(folder)(error.into());
+            if is_there(folder).map_err(IdentityError::file(folder))? {
+                let fault = |error: Errno| IdentityError::file(folder)(error.into());
                 access(folder, Access::WRITE_OK | Access::EXEC_OK).map_err(fault)?;
             }
         }
@@ -85,7 +85,8 @@ impl Device {
         // What gives no object may be the old identity all the same; then it does not count again.
         for refused in self.own.damaged_files().map_err(unread)? {
             let path = self.folder().join(refused.file);
-            file::rename(&path, &free_name(&path, "refused")?).map_err(Fault::file(&path))?;
+            file::rename(&path, &free_name(&path, "refused")?)
+                .map_err(IdentityError::file(&path))?;
         }
         if tpm {
             if let Some(mark) = &seen.mark
@@ -110,14 +111,14 @@ impl Device {
         seen.software.delete()?;
         let request = self.reset_request();
         for path in [&self.config.provision.marker, &request] {
-            file::remove(path).map_err(Fault::file(path))?;
+            file::remove(path).map_err(IdentityError::file(path))?;
         }
         Ok(())
     }
 
     /// That the owner's value can be shown to the TPM. Whoever resets a device whose TPM was cleared or
     /// exchanged begins with the storage root key that there is.
-    fn check_owner(&self) -> Result<(), Fault> {
+    fn check_owner(&self) -> Result<(), IdentityError> {
         let owner = self.own.owner_auth().map_err(kept_all)?;
         let shown = match self.tpm.check_shows(&owner) {
             Err(TpmError::Distrusted(why)) if self.has_other_root()? => {
@@ -132,14 +133,14 @@ impl Device {
 
     /// Whether another storage root key is remembered than the TPM has, or what is remembered is
     /// damaged.
-    fn has_other_root(&self) -> Result<bool, Fault> {
+    fn has_other_root(&self) -> Result<bool, IdentityError> {
         match self.tpm.has_other_root() {
             Err(TpmError::Distrusted(_)) => Ok(true),
             other => Ok(other?),
         }
     }
 
-    fn evict_orphans(&self) -> Result<(), Fault> {
+    fn evict_orphans(&self) -> Result<(), IdentityError> {
         for Orphan(key) in self.orphans()? {
             self.own.evict_key(key.handle, &key.name)?;
         }
@@ -148,7 +149,7 @@ impl Device {
 
     /// The key at the master key's handle, without which no copy of a wrapped key loads: the one
     /// that a folder remembers, or that we must have made for a folder that is lost.
-    fn master_to_erase(&self) -> Result<Option<StorageKey>, Fault> {
+    fn master_to_erase(&self) -> Result<Option<StorageKey>, IdentityError> {
         let handle = self.config.master.handle;
         let key = match self.tpm.storage_key(handle) {
             // What wraps no keys wraps none of ours.
@@ -165,7 +166,7 @@ impl Device {
             false if remembered || key.has_our_template() => return Ok(Some(key)),
             false => "holds a storage key that is none of ours",
         };
-        Err(Fault::refused(format!(
+        Err(IdentityError::refused(format!(
             "handle 0x{handle:08X} {why}: as long as it is there, copies of wrapped keys can be used \
              again. Take it away if nobody else needs it (tpm2_evictcontrol -C o -c \
              0x{handle:08X}), or name another handle in [master]. Nothing was deleted; the reset \
@@ -176,17 +177,17 @@ impl Device {
 }
 
 /// What the reset needs, and does not have.
-fn kept_all(error: StoreError) -> Fault {
-    let fault = Fault::from(error);
-    Fault::failed(format!(
+fn kept_all(error: StoreError) -> IdentityError {
+    let fault = IdentityError::from(error);
+    IdentityError::failed(format!(
         "{fault}. Nothing was deleted; the reset goes on at the next start, or by devid provision"
     ))
 }
 
 /// A file that cannot be read may be a key that the reset would leave behind.
-fn unread(error: StoreError) -> Fault {
-    let fault = Fault::from(error);
-    Fault::failed(format!(
+fn unread(error: StoreError) -> IdentityError {
+    let fault = IdentityError::from(error);
+    IdentityError::failed(format!(
         "{fault}. Nothing was deleted; the reset goes on at the next start, or by devid provision, \
          when the file can be read. If it never can, move it out of the folder"
     ))

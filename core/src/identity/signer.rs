@@ -1,6 +1,6 @@
 //! Keys of the device that sign certificates and requests.
 
-use super::Fault;
+use super::IdentityError;
 use super::prove::rsa_scheme;
 use crate::key::{Curve, PublicKey};
 use crate::signature::SignRequest;
@@ -18,19 +18,19 @@ impl Signer<'_> {
     }
 
     /// A certificate that the key itself signs, without end.
-    pub(super) fn self_signed(&self, subject: Subject) -> Result<Certificate, Fault> {
+    pub(super) fn self_signed(&self, subject: Subject) -> Result<Certificate, IdentityError> {
         self.with(|signer| issue::self_signed(subject, signer))
     }
 
     /// A PKCS#10 request, PEM.
-    pub(super) fn request(&self, subject: Subject) -> Result<String, Fault> {
+    pub(super) fn request(&self, subject: Subject) -> Result<String, IdentityError> {
         self.with(|signer| issue::request(subject, signer))
     }
 
     fn with<T>(
         &self,
-        make: impl FnOnce(&CertificateSigner<'_, Fault>) -> Result<T, Fault>,
-    ) -> Result<T, Fault> {
+        make: impl FnOnce(&CertificateSigner<'_, IdentityError>) -> Result<T, IdentityError>,
+    ) -> Result<T, IdentityError> {
         let scheme = self.scheme()?;
         make(&CertificateSigner {
             public: self.public(),
@@ -40,7 +40,7 @@ impl Signer<'_> {
     }
 
     /// The scheme in which the key signs digests of its own strength.
-    fn scheme(&self) -> Result<SignatureScheme, Fault> {
+    fn scheme(&self) -> Result<SignatureScheme, IdentityError> {
         match self.public() {
             PublicKey::Ec { curve, .. } => Ok(SignatureScheme::Ecdsa(match curve {
                 Curve::P256 => Hash::Sha256,
@@ -49,7 +49,7 @@ impl Signer<'_> {
             })),
             PublicKey::Rsa { .. } => match rsa_scheme(self.1) {
                 Some(SignatureScheme::Rsassa(hash)) => Ok(SignatureScheme::Rsassa(hash)),
-                _ => Err(Fault::failed(
+                _ => Err(IdentityError::failed(
                     "the key signs neither by ECDSA nor by RSASSA-PKCS1-v1_5",
                 )),
             },

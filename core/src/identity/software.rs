@@ -2,8 +2,10 @@
 //! it. Two files in `<state>/software`, which a `[[token]]` with `allow_file_keys` shows; when the
 //! device moved to its TPM they stay as `*.pre-tpm` until somebody prunes them.
 
-use super::Fault;
-use super::entry::{Entity, OWN, Placed, SOFTWARE, authority_label, is_authority_of, place};
+use super::IdentityError;
+use super::entry::{
+    CertificateEntry, OWN, SOFTWARE, TokenEntry, add_certificate, authority_label, is_authority_of,
+};
 use super::free_name::free_name;
 use super::key_file::key_in;
 use super::trusted_files::certificates_of;
@@ -67,7 +69,7 @@ impl Software {
     /// # Errors
     ///
     /// There is a file that holds no key of a kind that is known here.
-    pub(super) fn halves(&self) -> Result<(Option<Key>, Option<PublicKey>), Fault> {
+    pub(super) fn halves(&self) -> Result<(Option<Key>, Option<PublicKey>), IdentityError> {
         let path = self.key_path();
         if !there(&path)? {
             return Ok((None, None));
@@ -87,7 +89,7 @@ impl Software {
             public @ PublicKey::Ec {
                 curve: Curve::P256, ..
             } => Ok((Some(key), Some(public))),
-            other => Err(Fault::failed(format!(
+            other => Err(IdentityError::failed(format!(
                 "{}: a software identity is on P-256, and this key is {other}",
                 path.display()
             ))),
@@ -95,7 +97,7 @@ impl Software {
     }
 
     /// `None` if there is none.
-    pub(super) fn certificate(&self) -> Result<Option<Certificate>, Fault> {
+    pub(super) fn certificate(&self) -> Result<Option<Certificate>, IdentityError> {
         let path = self.certificate_path();
         if !there(&path)? {
             return Ok(None);
@@ -104,8 +106,8 @@ impl Software {
     }
 
     /// Makes a key, and keeps it.
-    pub(super) fn make_key(&self) -> Result<Key, Fault> {
-        let failed = |why: &str| Fault::failed(format!("software key: {why}"));
+    pub(super) fn make_key(&self) -> Result<Key, IdentityError> {
+        let failed = |why: &str| IdentityError::failed(format!("software key: {why}"));
         let private = PrivateKeyInfo::from_scalar(Curve::P256, &random_scalar(Curve::P256)?);
         let private = private.ok_or_else(|| failed("no scalar of the curve"))?;
         let pem = pem::render("PRIVATE KEY", private.der()).map(Zeroizing::new);
@@ -113,7 +115,7 @@ impl Software {
         make_folder(&self.folder)?;
         let path = self.key_path();
         let pem = Zeroizing::new([LABEL, pem.as_bytes()].concat());
-        file::write(&path, &pem, 0o600).map_err(Fault::file(&path))?;
+        file::write(&path, &pem, 0o600).map_err(IdentityError::file(&path))?;
         Key::in_clear(private).map_err(failed)
     }
 
@@ -122,10 +124,10 @@ impl Software {
         &self,
         certificate: &Certificate,
         authorities: &[&Certificate],
-    ) -> Result<(), Fault> {
+    ) -> Result<(), IdentityError> {
         let write = |path: &Path, label: &str, one: &Certificate| {
             let text = format!("Label: {label}\n{}", one.pem());
-            file::write(path, text.as_bytes(), 0o644).map_err(Fault::file(path))
+            file::write(path, text.as_bytes(), 0o644).map_err(IdentityError::file(path))
         };
         let mut kept = Vec::new();
         for (number, authority) in (1..).zip(authorities) {
@@ -137,26 +139,26 @@ impl Software {
         write(&self.certificate_path(), OWN, certificate)?;
         for path in self.authority_paths()? {
             if !kept.contains(&path) {
-                file::remove(&path).map_err(Fault::file(&path))?;
+                file::remove(&path).map_err(IdentityError::file(&path))?;
             }
         }
         Ok(())
     }
 
     /// The files of the CAs' certificates.
-    fn authority_paths(&self) -> Result<Vec<PathBuf>, Fault> {
+    fn authority_paths(&self) -> Result<Vec<PathBuf>, IdentityError> {
         let mut paths = self.all_paths()?;
         paths.retain(|path| is_of_authority(path));
         Ok(paths)
     }
 
     /// All that is in the folder.
-    fn all_paths(&self) -> Result<Vec<PathBuf>, Fault> {
-        paths_in(&self.folder).map_err(Fault::file(&self.folder))
+    fn all_paths(&self) -> Result<Vec<PathBuf>, IdentityError> {
+        paths_in(&self.folder).map_err(IdentityError::file(&self.folder))
     }
 
     /// The CAs' certificates, and where they are.
-    pub(super) fn authorities(&self) -> Result<Vec<(PathBuf, Certificate)>, Fault> {
+    pub(super) fn authorities(&self) -> Result<Vec<(PathBuf, Certificate)>, IdentityError> {
         let mut found = Vec::new();
         for path in self.authority_paths()? {
             found.extend(
@@ -170,7 +172,7 @@ impl Software {
 
     /// All its files, the key last: without it a certificate would be one for a key that is not
     /// here.
-    fn paths(&self) -> Result<impl Iterator<Item = PathBuf>, Fault> {
+    fn paths(&self) -> Result<impl Iterator<Item = PathBuf>, IdentityError> {
         let first = [self.certificate_path()].into_iter();
         Ok(first
             .chain(self.authority_paths()?)
@@ -178,39 +180,41 @@ impl Software {
     }
 
     /// Puts all files aside. Nothing that was put aside before is lost.
-    pub(super) fn retire(&self) -> Result<(), Fault> {
+    pub(super) fn retire(&self) -> Result<(), IdentityError> {
         for path in self.paths()? {
             if there(&path)? {
                 let aside = free_name(&path, RETIRED)?;
-                file::rename(&path, &aside).map_err(Fault::file(&path))?;
+                file::rename(&path, &aside).map_err(IdentityError::file(&path))?;
             }
         }
         Ok(())
     }
 
     /// Deletes all files, and those that were put aside.
-    pub(super) fn delete(&self) -> Result<(), Fault> {
+    pub(super) fn delete(&self) -> Result<(), IdentityError> {
         for path in self.paths()? {
-            file::remove(&path).map_err(Fault::file(&path))?;
+            file::remove(&path).map_err(IdentityError::file(&path))?;
         }
         self.prune().map(drop)
     }
 
     /// Deletes what was put aside; gives the names.
-    pub(super) fn prune(&self) -> Result<Vec<PathBuf>, Fault> {
+    pub(super) fn prune(&self) -> Result<Vec<PathBuf>, IdentityError> {
         let retired = self.retired()?;
         for path in &retired {
-            file::remove(path).map_err(Fault::file(path))?;
+            file::remove(path).map_err(IdentityError::file(path))?;
         }
         Ok(retired)
     }
 
     /// What was put aside.
-    pub(super) fn retired(&self) -> Result<Vec<PathBuf>, Fault> {
+    pub(super) fn retired(&self) -> Result<Vec<PathBuf>, IdentityError> {
         let mut retired = Vec::new();
         for path in self.all_paths()? {
             if self.was_ours(&path) {
-                let about = path.symlink_metadata().map_err(Fault::file(&path))?;
+                let about = path
+                    .symlink_metadata()
+                    .map_err(IdentityError::file(&path))?;
                 retired.extend(about.is_file().then_some(path));
             }
         }
@@ -235,11 +239,11 @@ impl Software {
 
 impl Software {
     /// The software identity, if there is one, and the certificates of the CAs above it.
-    pub(super) fn entities(&self) -> Result<Vec<Entity>, Fault> {
+    pub(super) fn entries(&self) -> Result<Vec<TokenEntry>, IdentityError> {
         let (_, Some(public)) = self.halves()? else {
             return Ok(Vec::new());
         };
-        let placed = |path: PathBuf, certificate: Certificate, label: String| Placed {
+        let placed = |path: PathBuf, certificate: Certificate, label: String| CertificateEntry {
             id: certificate.key_id().as_bytes().to_vec(),
             certificate,
             label,
@@ -249,7 +253,7 @@ impl Software {
         let certificate = self.certificate()?;
         let mine = certificate.filter(|one| one.public_key().as_ref() == Some(&public));
         let mine = mine.map(|one| placed(self.certificate_path(), one, OWN.into()));
-        let mut found = vec![Entity {
+        let mut found = vec![TokenEntry {
             token: SOFTWARE.into(),
             token_label: SOFTWARE.into(),
             label: OWN.into(),
@@ -265,7 +269,7 @@ impl Software {
         }];
         for (number, (path, authority)) in (1..).zip(self.authorities()?) {
             let label = authority_label(OWN, number);
-            place(
+            add_certificate(
                 placed(path, authority, label),
                 (SOFTWARE, SOFTWARE),
                 &mut found,
@@ -281,13 +285,13 @@ fn is_of_authority(path: &Path) -> bool {
     label.is_some_and(|label| is_authority_of(label, OWN))
 }
 
-fn there(path: &Path) -> Result<bool, Fault> {
-    is_there(path).map_err(Fault::file(path))
+fn there(path: &Path) -> Result<bool, IdentityError> {
+    is_there(path).map_err(IdentityError::file(path))
 }
 
-pub(super) fn make_folder(folder: &Path) -> Result<(), Fault> {
+pub(super) fn make_folder(folder: &Path) -> Result<(), IdentityError> {
     let made = DirBuilder::new().recursive(true).mode(0o750).create(folder);
-    made.map_err(Fault::file(folder))
+    made.map_err(IdentityError::file(folder))
 }
 
 #[cfg(test)]

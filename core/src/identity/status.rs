@@ -1,13 +1,13 @@
 //! How the device is: where its identity lives, and how its TPM does.
 
-use super::device::{Contents, Device};
-use super::entry::{Entity, FACTORY, OWN};
+use super::device::{Device, Inventory};
+use super::entry::{FACTORY, OWN, TokenEntry};
 use super::factory::FactoryIdentity;
 use super::master::MasterState;
 use super::observe::Observed;
 use super::provision::UNWANTED;
 use super::state::{Plan, Policy};
-use super::{Fault, FaultKind};
+use super::{IdentityError, IdentityErrorKind};
 use crate::config::Own;
 use crate::store::WAIT;
 use crate::tpm::{Property, Tpm, TpmError};
@@ -162,10 +162,10 @@ pub struct TpmStatus {
 impl Device {
     /// Looks at everything, and changes nothing.
     pub fn status(&self) -> Status {
-        let contents = self.contents();
+        let inventory = self.inventory();
         let seen = self.observe();
         let marker = seen.as_ref().ok().and_then(|seen| self.marker_lie(seen));
-        let master = self.master_key(&contents, seen.as_ref().ok());
+        let master = self.master_key(&inventory, seen.as_ref().ok());
         let found = seen.and_then(|seen| self.in_use(&seen));
         let (mode, identity, fault) = match found {
             Ok((mode, whose)) => (mode, Some(whose), None),
@@ -173,14 +173,14 @@ impl Device {
         };
         let out_of_reach = fault
             .as_ref()
-            .is_some_and(|fault| fault.kind == FaultKind::Tpm);
+            .is_some_and(|fault| fault.kind == IdentityErrorKind::Tpm);
         Status {
             mode,
             identity,
             reason: fault.map(|fault| fault.text),
             tpm_is_out_of_reach: out_of_reach,
             marker: marker.map(|(what, mend)| format!("{what}. {mend}")),
-            roles: self.roles(&contents),
+            roles: self.roles(&inventory),
             master,
             tpm: TpmStatus::of(&self.tpm).ok(),
             tcti: self.config.tcti.to_string(),
@@ -188,10 +188,10 @@ impl Device {
     }
 
     /// Where the identity lives that is used, and whose it is; or why there is none.
-    fn in_use(&self, seen: &Observed) -> Result<(Mode, Whose), Fault> {
+    fn in_use(&self, seen: &Observed) -> Result<(Mode, Whose), IdentityError> {
         let open = |what: &str| {
             let text = format!("{what}: devid provision goes on");
-            Err(Fault::failed(text))
+            Err(IdentityError::failed(text))
         };
         let policy = Policy::of(&self.config);
         match seen.facts.plan(policy) {
@@ -219,19 +219,19 @@ impl Device {
         }
     }
 
-    fn roles(&self, contents: &Contents) -> Vec<Role> {
-        let is_role = |one: &&Entity| {
+    fn roles(&self, inventory: &Inventory) -> Vec<Role> {
+        let is_role = |one: &&TokenEntry| {
             one.key.is_some() || !one.certificate().is_some_and(Certificate::is_authority)
         };
-        contents
-            .entities
+        inventory
+            .entries
             .iter()
             .filter(is_role)
             .map(|one| Role::of(one, self.is_existing(one)))
             .collect()
     }
 
-    fn master_key(&self, contents: &Contents, seen: Option<&Observed>) -> MasterKey {
+    fn master_key(&self, inventory: &Inventory, seen: Option<&Observed>) -> MasterKey {
         let fault = self.master_fault(seen).ok().flatten().map(|said| said.mend);
         MasterKey {
             handle: format!("0x{:08X}", self.config.master.handle),
@@ -240,7 +240,7 @@ impl Device {
                 Ok(MasterState::Elsewhere(_) | MasterState::Gone(_)) => Some(false),
                 Ok(MasterState::None) | Err(_) => None,
             },
-            needed: contents.entities.iter().any(|one| !one.file.is_empty()),
+            needed: inventory.entries.iter().any(|one| !one.file.is_empty()),
             command: fault.as_ref().and_then(|mend| mend.command.clone()),
             mend: fault.map(|mend| mend.words),
         }
@@ -248,34 +248,34 @@ impl Device {
 }
 
 impl Role {
-    fn of(entity: &Entity, existing: bool) -> Self {
-        let role = match (entity.token.as_str(), entity.attests) {
+    fn of(entry: &TokenEntry, existing: bool) -> Self {
+        let role = match (entry.token.as_str(), entry.attests) {
             _ if existing => "existing",
             (_, true) => "attestation",
             (FACTORY, _) => "factory",
-            (OWN, _) if entity.label == OWN => "own",
-            _ if entity.software.is_some() => "own",
+            (OWN, _) if entry.label == OWN => "own",
+            _ if entry.software.is_some() => "own",
             _ => "service",
         };
         let place = |key: &crate::store::Key| match key.handle() {
             Some(handle) => format!("0x{handle:08X}"),
-            None if entity.file.is_empty() => "derived when needed".into(),
-            None => format!("{}.pem", entity.file),
+            None if entry.file.is_empty() => "derived when needed".into(),
+            None => format!("{}.pem", entry.file),
         };
-        let key = entity
+        let key = entry
             .key
             .as_ref()
             .map(|key| format!("{}, {}", key.public(), place(key)));
-        let in_file = entity
+        let in_file = entry
             .software
             .as_ref()
             .map(|path| format!("in {}", path.display()));
         Self {
             role,
-            label: entity.label.clone(),
+            label: entry.label.clone(),
             key: key.or(in_file),
-            certificate: entity.certificate().map(Certificate::subject),
-            expiry: entity.certificate().map(|one| Expiry::of(one, now())),
+            certificate: entry.certificate().map(Certificate::subject),
+            expiry: entry.certificate().map(|one| Expiry::of(one, now())),
         }
     }
 }

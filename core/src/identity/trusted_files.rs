@@ -1,6 +1,6 @@
 //! Files that the administrator gives: whether they can be trusted, and the certificates in them.
 
-use super::Fault;
+use super::IdentityError;
 use crate::file;
 use crate::trust::{Distrust, distrusted};
 use crate::x509::Certificate;
@@ -11,16 +11,16 @@ use std::path::Path;
 ///
 /// # Errors
 ///
-/// Others could ([`FaultKind::Refused`]), or the system cannot say now.
-pub(super) fn believed(path: &Path) -> Result<(), Fault> {
+/// Others could ([`IdentityErrorKind::Refused`]), or the system cannot say now.
+pub(super) fn believed(path: &Path) -> Result<(), IdentityError> {
     match distrusted(path) {
         None => Ok(()),
         Some(Distrust {
             unread: Some(errno),
             place,
             ..
-        }) => Err(Fault::file(&place)(errno.into())),
-        Some(why) => Err(Fault::refused(format!(
+        }) => Err(IdentityError::file(&place)(errno.into())),
+        Some(why) => Err(IdentityError::refused(format!(
             "{why}, so {} is not believed",
             path.display()
         ))),
@@ -28,8 +28,8 @@ pub(super) fn believed(path: &Path) -> Result<(), Fault> {
 }
 
 /// The certificates in a file; why there are none.
-pub(super) fn certificates_of(path: &Path) -> Result<Vec<Certificate>, Fault> {
-    let bytes = file::read(path, LARGEST).map_err(Fault::file(path))?;
+pub(super) fn certificates_of(path: &Path) -> Result<Vec<Certificate>, IdentityError> {
+    let bytes = file::read(path, LARGEST).map_err(IdentityError::file(path))?;
     let found = Certificate::parse_all(&bytes);
-    found.map_err(|why| Fault::failed(format!("{}: {why}", path.display())))
+    found.map_err(|why| IdentityError::failed(format!("{}: {why}", path.display())))
 }

@@ -1,6 +1,6 @@
 //! Who may have put there what is in the state folder: an identity, or what asks for a reset.
 
-use super::Fault;
+use super::IdentityError;
 use super::device::Device;
 use super::free_name::free_name;
 use super::permissions::{ONLY_ITS_OWNER, closed_to_others, of_file};
@@ -28,18 +28,20 @@ impl Device {
         &self,
         software: &Software,
         reset: bool,
-    ) -> Result<Option<Untrusted>, Fault> {
+    ) -> Result<Option<Untrusted>, IdentityError> {
         if reset {
             return self.request_of_others(&self.reset_request());
         }
         for folder in [self.config.state.as_path(), software.folder()] {
-            if let Some(why) = distrusted_folder(folder, false).map_err(Fault::file(folder))? {
+            if let Some(why) =
+                distrusted_folder(folder, false).map_err(IdentityError::file(folder))?
+            {
                 return Ok(Some(said(folder, &why, closed_to_others(folder))));
             }
         }
         let (key, certificate) = (software.key_path(), software.certificate_path());
         for (file, secret, mode) in [(key, true, ONLY_ITS_OWNER), (certificate, false, "go-w")] {
-            if let Some(why) = distrusted_file(&file, secret).map_err(Fault::file(&file))? {
+            if let Some(why) = distrusted_file(&file, secret).map_err(IdentityError::file(&file))? {
                 let mend = of_file(software.folder(), &file, mode);
                 return Ok(Some(said(&file, &why, mend)));
             }
@@ -48,9 +50,11 @@ impl Device {
     }
 
     /// A reset that somebody else may have asked for. What mends that must not bring it about.
-    fn request_of_others(&self, request: &Path) -> Result<Option<Untrusted>, Fault> {
+    fn request_of_others(&self, request: &Path) -> Result<Option<Untrusted>, IdentityError> {
         let state = self.config.state.as_path();
-        let about = request.symlink_metadata().map_err(Fault::file(request))?;
+        let about = request
+            .symlink_metadata()
+            .map_err(IdentityError::file(request))?;
         if !about.is_file() {
             let words = "A reset is asked for by a plain file. To have none";
             let aside = free_name(request, "old");
@@ -59,10 +63,10 @@ impl Device {
             let mend = Mend::aside(words, &[], aside, command);
             return Ok(Some(said(request, "not a plain file", mend)));
         }
-        let folder = distrusted_folder(state, true).map_err(Fault::file(state))?;
+        let folder = distrusted_folder(state, true).map_err(IdentityError::file(state))?;
         let (path, why) = match folder {
             Some(why) => (state, why),
-            None => match distrusted_file(request, false).map_err(Fault::file(request))? {
+            None => match distrusted_file(request, false).map_err(IdentityError::file(request))? {
                 Some(why) => (request, why),
                 None => return Ok(None),
             },

@@ -2,11 +2,11 @@
 //! (IEEE 802.1AR, section 8), and somebody trusted issued it.
 
 use super::device::Device;
-use super::entry::Entity;
+use super::entry::TokenEntry;
 use super::key_file::key_in;
 use super::prove::{Proof, UNTRIED, prove};
 use super::trusted_files::{believed, certificates_of};
-use super::{Fault, FaultKind};
+use super::{IdentityError, IdentityErrorKind};
 use crate::file;
 use crate::key::PublicKey;
 use crate::pem;
@@ -80,7 +80,7 @@ pub enum Verdict {
 pub(super) struct Trusted {
     pub(super) certificates: Vec<Certificate>,
     /// The first file of the folder that could not be read now.
-    unread: Option<Fault>,
+    unread: Option<IdentityError>,
 }
 
 impl Trusted {
@@ -94,7 +94,7 @@ impl Trusted {
         leaf: &Certificate,
         others: &[Certificate],
         now: Option<DateTime>,
-    ) -> Result<Way, Fault> {
+    ) -> Result<Way, IdentityError> {
         match (way(leaf, &self.certificates, others, now), self.unread) {
             (Way::Open(_) | Way::SelfSigned, Some(fault)) => Err(fault),
             (way, _) => Ok(way),
@@ -109,33 +109,33 @@ impl Device {
     ///
     /// There is nothing to verify, or a file cannot be read, or the TPM cannot be asked, or the PIN
     /// is wrong.
-    pub fn verify(&self, entity: &Entity, how: Verification) -> Result<Report, Fault> {
-        let Some(certificate) = entity.certificate() else {
-            return Err(Fault::new(
-                FaultKind::NotFound,
+    pub fn verify(&self, entry: &TokenEntry, how: Verification) -> Result<Report, IdentityError> {
+        let Some(certificate) = entry.certificate() else {
+            return Err(IdentityError::new(
+                IdentityErrorKind::NotFound,
                 format!(
                     "{}: there is no certificate for this key; devid csr {} makes a request for \
                      one, devid import-cert takes what the CA answers",
-                    entity.label,
-                    argument(&entity.label)
+                    entry.label,
+                    argument(&entry.label)
                 ),
             ));
         };
-        self.unlock_for(entity)?;
+        self.unlock_for(entry)?;
         let trusted = self.trusted(how.authorities)?;
         let others = self.known_authorities();
         let mut lists = Vec::new();
         for path in how.revoked {
             lists.extend(lists_of(path)?);
         }
-        let key = self.key_point(entity, certificate, how.pin)?;
+        let key = self.key_point(entry, certificate, how.pin)?;
         let now = now();
         let way = trusted.way(certificate, &others, now.ok())?;
         let mut points = profile_points(certificate);
         points.push(validity_point(certificate, now));
         points.push(chain_point(&way));
         points.push(revocation_point(&way, &lists, now));
-        Ok(Report::of(entity, key, &way, points, &self.config.trust))
+        Ok(Report::of(entry, key, &way, points, &self.config.trust))
     }
 
     /// What is trusted: a file given with the call, and the folder `trust`.
@@ -143,7 +143,7 @@ impl Device {
     /// # Errors
     ///
     /// The file or the folder cannot be read.
-    pub(super) fn trusted(&self, more: Option<&Path>) -> Result<Trusted, Fault> {
+    pub(super) fn trusted(&self, more: Option<&Path>) -> Result<Trusted, IdentityError> {
         let mut trusted = Trusted {
             certificates: more.map(certificates_of).transpose()?.unwrap_or_default(),
             unread: None,
@@ -151,20 +151,20 @@ impl Device {
         let folder = &self.config.trust;
         match believed(folder) {
             Ok(()) => {}
-            Err(fault) if fault.kind == FaultKind::Refused => {
+            Err(fault) if fault.kind == IdentityErrorKind::Refused => {
                 warn!("{fault}");
                 return Ok(trusted);
             }
             Err(fault) => return Err(fault),
         }
-        for file in files::in_folder(folder).map_err(Fault::file(folder))? {
+        for file in files::in_folder(folder).map_err(IdentityError::file(folder))? {
             for what in file.left_out() {
                 warn!("{what}");
             }
             match file.certificates {
                 Ok(found) => trusted.certificates.extend(found),
                 Err(Unread::Failed(error)) if trouble(&error).is_some() => {
-                    let fault = Fault::file(&file.path)(error);
+                    let fault = IdentityError::file(&file.path)(error);
                     trusted.unread = trusted.unread.or(Some(fault));
                 }
                 Err(_) => {}
@@ -175,7 +175,7 @@ impl Device {
 
     /// Certificates of CAs that are not trusted for being known.
     fn known_authorities(&self) -> Vec<Certificate> {
-        let all = self.contents().entities.into_iter();
+        let all = self.inventory().entries.into_iter();
         let certificates = all.flat_map(|one| one.certificates);
         let certificates = certificates.map(|placed| placed.certificate);
         certificates.filter(Certificate::is_authority).collect()
@@ -184,22 +184,22 @@ impl Device {
     /// Passed or noted only if the key signed.
     fn key_point(
         &self,
-        entity: &Entity,
+        entry: &TokenEntry,
         certificate: &Certificate,
         pin: Option<&Secret>,
-    ) -> Result<Point, Fault> {
+    ) -> Result<Point, IdentityError> {
         let Some(public) = certificate.public_key() else {
             let why = "the certified key is of a kind that is not supported".into();
             return Ok(Point::skipped(KEY, why));
         };
-        if let Some(path) = &entity.software {
+        if let Some(path) = &entry.software {
             return Ok(match self.prove_file(path, &public) {
                 Ok(proof) => proof_point(proof, Some(path))?,
                 Err(point) => point,
             });
         }
-        let Some(key) = &entity.key else {
-            return Ok(match (entity.attests, certificate.is_authority()) {
+        let Some(key) = &entry.key else {
+            return Ok(match (entry.attests, certificate.is_authority()) {
                 (true, _) => Point::skipped(
                     KEY,
                     "an attestation key signs only what the TPM itself made".into(),
@@ -210,7 +210,7 @@ impl Device {
         };
         let proof = match (prove(&self.tpm, key, &public), pin) {
             (Proof::None(SignError::NotLoggedIn), Some(pin)) => {
-                let opened = self.logged_in(entity, key, pin)?;
+                let opened = self.logged_in(entry, key, pin)?;
                 prove(&self.tpm, &opened, &public)
             }
             (proof, _) => proof,
@@ -227,18 +227,18 @@ impl Device {
         Ok(prove(&self.tpm, &key, public))
     }
 
-    /// The key of an entity whose token asks for a PIN, after a login with this one.
+    /// The key of an entry whose token asks for a PIN, after a login with this one.
     pub(super) fn logged_in(
         &self,
-        entity: &Entity,
+        entry: &TokenEntry,
         key: &Arc<Key>,
         pin: &Secret,
-    ) -> Result<Arc<Key>, Fault> {
+    ) -> Result<Arc<Key>, IdentityError> {
         let fault = |error| match error {
-            LoginError::Tpm(error) => Fault::from(error),
-            other => Fault::failed(format!("{}: {other}", entity.label)),
+            LoginError::Tpm(error) => IdentityError::from(error),
+            other => IdentityError::failed(format!("{}: {other}", entry.label)),
         };
-        if let Some(store) = self.store_of(entity) {
+        if let Some(store) = self.store_of(entry) {
             store.login(Who::User, pin).map_err(fault)?;
             return Ok(Arc::clone(key));
         }
@@ -259,7 +259,7 @@ impl Device {
 }
 
 /// `file`: where a software key is.
-fn proof_point(proof: Proof, file: Option<&Path>) -> Result<Point, Fault> {
+fn proof_point(proof: Proof, file: Option<&Path>) -> Result<Point, IdentityError> {
     let signed = "it signed fresh random bytes, and the certificate verifies that";
     Ok(match (proof, file) {
         (Proof::Belongs, None) => Point::passed(KEY, signed.into()),
@@ -276,11 +276,11 @@ fn proof_point(proof: Proof, file: Option<&Path>) -> Result<Point, Fault> {
         (Proof::Untried, _) => Point::skipped(KEY, UNTRIED.into()),
         // It could not be asked: nothing says that anything is wrong with it.
         (Proof::None(SignError::Tpm(error @ TpmError::Lockout(_))), _) => {
-            Point::skipped(KEY, Fault::from(error).text)
+            Point::skipped(KEY, IdentityError::from(error).text)
         }
         (Proof::None(SignError::Tpm(error)), _) => {
-            let fault = Fault::from(error);
-            if fault.kind == FaultKind::Tpm {
+            let fault = IdentityError::from(error);
+            if fault.kind == IdentityErrorKind::Tpm {
                 return Err(fault);
             }
             Point::failed(KEY, fault.text)
@@ -344,9 +344,9 @@ fn revocation_point(way: &Way, lists: &[Crl], now: Result<DateTime, DateTime>) -
 }
 
 /// The CRLs in a file; why there are none.
-fn lists_of(path: &Path) -> Result<Vec<Crl>, Fault> {
-    let bytes = file::read(path, LARGEST_LIST).map_err(Fault::file(path))?;
-    let fault = |why: String| Fault::failed(format!("{}: {why}", path.display()));
+fn lists_of(path: &Path) -> Result<Vec<Crl>, IdentityError> {
+    let bytes = file::read(path, LARGEST_LIST).map_err(IdentityError::file(path))?;
+    let fault = |why: String| IdentityError::failed(format!("{}: {why}", path.display()));
     if bytes.first() == Some(&0x30) {
         return Ok(vec![Crl::from_der(&bytes).map_err(fault)?]);
     }
@@ -364,8 +364,8 @@ fn lists_of(path: &Path) -> Result<Vec<Crl>, Fault> {
 }
 
 impl Report {
-    fn of(entity: &Entity, key: Point, way: &Way, points: Vec<Point>, trust: &Path) -> Self {
-        let label = entity.label.clone();
+    fn of(entry: &TokenEntry, key: Point, way: &Way, points: Vec<Point>, trust: &Path) -> Self {
+        let label = entry.label.clone();
         let signed = matches!(key.outcome, Outcome::Passed | Outcome::Noted);
         let not_signed = key.text.clone();
         let mut all = vec![key];
@@ -403,7 +403,7 @@ impl Report {
                     "cannot be verified, because the CA certificate for it is not available: it is \
                      self-signed, by its own key{but}. {}; or trust this certificate itself, with \
                      --ca FILE or in {trust}",
-                    certified_by_a_ca(entity)
+                    certified_by_a_ca(entry)
                 ),
             ),
             Way::Open(issuer) => (
@@ -426,10 +426,10 @@ impl Report {
     }
 }
 
-fn certified_by_a_ca(entity: &Entity) -> String {
+fn certified_by_a_ca(entry: &TokenEntry) -> String {
     format!(
         "Have a CA certify it (devid csr {}, then devid import-cert)",
-        argument(&entity.label)
+        argument(&entry.label)
     )
 }
 

@@ -5,8 +5,8 @@ use crate::tpm::{CommandClass, Limits, Refusals, Tcti, TpmError};
 use crate::x509::samples::{IS_CA, Party, Sample};
 use std::time::Duration;
 
-fn entity(certificate: Certificate) -> Entity {
-    Entity {
+fn entry(certificate: Certificate) -> TokenEntry {
+    TokenEntry {
         token: OWN.into(),
         token_label: OWN.into(),
         label: OWN.into(),
@@ -16,7 +16,7 @@ fn entity(certificate: Certificate) -> Entity {
         software: None,
         public: certificate.public_key(),
         origin: Origin::Generated,
-        certificates: vec![crate::identity::Placed {
+        certificates: vec![crate::identity::CertificateEntry {
             certificate,
             label: OWN.into(),
             id: Vec::new(),
@@ -33,7 +33,7 @@ fn leaf() -> Certificate {
 }
 
 fn report(key: Point, way: &Way, points: Vec<Point>) -> Report {
-    Report::of(&entity(leaf()), key, way, points, Path::new("/trust"))
+    Report::of(&entry(leaf()), key, way, points, Path::new("/trust"))
 }
 
 /// Over all outcomes of the key, all ways and a point that is wrong or not.
@@ -141,7 +141,10 @@ fn each_proof_is_what_it_says() {
     let silent = none(SignError::Tpm(TpmError::Timeout(
         no_time().for_class(CommandClass::Ordinary),
     )));
-    assert_eq!(outcome(silent, None).unwrap_err().kind, FaultKind::Tpm);
+    assert_eq!(
+        outcome(silent, None).unwrap_err().kind,
+        IdentityErrorKind::Tpm
+    );
 }
 
 fn no_time() -> Limits {

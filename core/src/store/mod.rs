@@ -3,6 +3,7 @@
 mod advice;
 pub mod devid;
 mod encrypt;
+mod error;
 pub mod folder;
 pub mod idevid;
 mod key;
@@ -13,6 +14,7 @@ mod templates;
 
 use devid::DevidStore;
 pub use encrypt::{encrypt, longest_message};
+pub use error::{LoginError, LookError, SignError};
 use idevid::IdevidStore;
 pub use key::{Access, DecryptRequest, Key, Login, Protection};
 pub use listing::{Half, Kind, Listing, Shown};
@@ -22,8 +24,7 @@ use templates::Templates;
 pub use advice::Advised;
 pub(crate) use advice::{WAIT, unloadable};
 
-use crate::tpm::{KnownAlgorithms, Tcti, Tpm, TpmError};
-use std::fmt;
+use crate::tpm::{KnownAlgorithms, Tpm};
 use std::sync::Arc;
 
 /// Where a token's objects come from.
@@ -166,20 +167,6 @@ pub enum Stamp {
     Sessions,
 }
 
-/// Why there is nothing to show.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum LookError {
-    /// The TPM, or the way to it: nothing is known that was not known before.
-    Tpm(TpmError),
-    /// The TPM answered all that was asked, and holds no identity's certificate; the text says
-    /// what was looked at.
-    NoIdentity(String),
-    /// The key folder as a whole is damaged, or not to be trusted.
-    Folder(String),
-    /// A file without which nothing can be shown could not be read now. It is logged already.
-    Unread(String),
-}
-
 /// Which PINs a token has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pins {
@@ -199,139 +186,3 @@ pub enum Who {
     /// The security officer, who sets the user's PIN.
     Officer,
 }
-
-/// Why a login failed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum LoginError {
-    /// The PIN is wrong, and the TPM has counted it.
-    Wrong,
-    /// The token holds objects and never had an officer, so there is no PIN that could be right;
-    /// none was tried.
-    NotEmpty,
-    /// No PIN can be so short or so long.
-    Length,
-    /// The PIN was not tried: if it were wrong, the whole TPM would be locked, or is so already. The
-    /// TPM behind this.
-    Locked(Tcti),
-    /// The PIN of that name was never set.
-    NotInitialized,
-    /// Somebody else must log in first.
-    NotLoggedIn,
-    /// Not now; the text says why, and what to do first.
-    Refused(String),
-    /// The key folder or the master key.
-    Store(devid::StoreError),
-    /// The TPM, or the way to it.
-    Tpm(TpmError),
-}
-
-/// Why a store gave no signature.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum SignError {
-    /// The digest has a length that this key cannot sign rightly.
-    DigestLength(usize),
-    /// The key does not sign by such a scheme.
-    Scheme,
-    /// The ciphertext, or what came out of it, is not as it must be; or the other side's point.
-    Ciphertext,
-    /// The key asks for a login.
-    NotLoggedIn,
-    /// The key cannot be used here, whoever asks; the text says why.
-    Refused(String),
-    /// The TPM does not load the key from its file; the text says why.
-    Unloadable(String),
-    /// The TPM does not derive the certified key.
-    NotInThisTpm,
-    /// The TPM, or the way to it.
-    Tpm(TpmError),
-}
-
-impl From<TpmError> for SignError {
-    fn from(error: TpmError) -> Self {
-        Self::Tpm(error)
-    }
-}
-
-impl fmt::Display for SignError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::DigestLength(bytes) => {
-                write!(
-                    f,
-                    "a digest of {bytes} bytes cannot be signed rightly by this key"
-                )
-            }
-            Self::Scheme => f.write_str("the key does not sign by this scheme"),
-            Self::NotLoggedIn => f.write_str("the key asks for a login first"),
-            Self::Ciphertext => f.write_str("not to be decrypted with this key"),
-            Self::Refused(why) | Self::Unloadable(why) => {
-                write!(f, "the key cannot be used: {why}")
-            }
-            Self::NotInThisTpm => f.write_str("this TPM does not hold the certified key"),
-            Self::Tpm(error) => Advised(error).fmt(f),
-        }
-    }
-}
-
-impl std::error::Error for SignError {}
-
-impl From<TpmError> for LookError {
-    fn from(error: TpmError) -> Self {
-        Self::Tpm(error)
-    }
-}
-
-impl fmt::Display for LookError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tpm(error) => Advised(error).fmt(f),
-            Self::NoIdentity(why) | Self::Folder(why) | Self::Unread(why) => f.write_str(why),
-        }
-    }
-}
-
-impl std::error::Error for LookError {}
-
-impl From<devid::StoreError> for LoginError {
-    fn from(error: devid::StoreError) -> Self {
-        match error {
-            devid::StoreError::Tpm(error) => Self::Tpm(error),
-            other => Self::Store(other),
-        }
-    }
-}
-
-impl From<TpmError> for LoginError {
-    fn from(error: TpmError) -> Self {
-        match error {
-            TpmError::NoTryLeft(tcti) => Self::Locked(tcti),
-            error => Self::Tpm(error),
-        }
-    }
-}
-
-impl fmt::Display for LoginError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Wrong => f.write_str("wrong PIN; the TPM has counted it"),
-            Self::NotEmpty => f.write_str(
-                "the token holds objects and has no officer's PIN, so it is not initialised anew; \
-                 destroy its objects first (devid list, devid key delete)",
-            ),
-            Self::NotInitialized => f.write_str("this PIN was never set"),
-            Self::NotLoggedIn => f.write_str("somebody else must log in first"),
-            Self::Refused(why) => f.write_str(why),
-            Self::Store(error) => error.fmt(f),
-            Self::Length => f.write_str("no PIN has so many bytes"),
-            Self::Locked(tcti) => write!(
-                f,
-                "not tried: a wrong PIN would lock the whole TPM now, or it is locked already. \
-                 {WAIT}: {}",
-                tcti.clearing_lockout()
-            ),
-            Self::Tpm(error) => Advised(error).fmt(f),
-        }
-    }
-}
-
-impl std::error::Error for LoginError {}

@@ -4,7 +4,7 @@
 use super::Finding;
 use crate::accounts::{group_name, group_number, user_name};
 use crate::config::not_read;
-use crate::identity::Fault;
+use crate::identity::IdentityError;
 use crate::identity::device::Device;
 use crate::identity::entry::OWN;
 use crate::identity::permissions::{closed_to_others, of_unread};
@@ -60,7 +60,7 @@ pub(super) fn look_at(device: &Device, findings: &mut Vec<Finding>) {
     }
     let read = device.stores().flat_map(|store| device.read(store));
     let issuer = |one: Option<&Certificate>| one.is_some_and(Certificate::is_authority);
-    for one in read.flat_map(|read| read.entities) {
+    for one in read.flat_map(|read| read.entries) {
         if one.key.is_some() || issuer(one.certificate()) {
             continue;
         }
@@ -100,7 +100,12 @@ fn files(store: &DevidStore, findings: &mut Vec<Finding>) {
         }
         Err(error) => {
             let mend = unlisted(path, &error);
-            let finding = Finding::problem("keys.unreadable", KEYS, Fault::from(error).text, mend);
+            let finding = Finding::problem(
+                "keys.unreadable",
+                KEYS,
+                IdentityError::from(error).text,
+                mend,
+            );
             findings.push(finding.of(path.display().to_string()));
         }
     }

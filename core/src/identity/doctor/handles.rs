@@ -2,9 +2,9 @@
 //! store, the key folder, the provisioning. What nobody looks into is named by its number or kind.
 
 use super::Finding;
-use crate::identity::Contents;
+use crate::identity::Inventory;
 use crate::identity::device::Device;
-use crate::identity::entry::{Entity, FACTORY, OWN};
+use crate::identity::entry::{FACTORY, OWN, TokenEntry};
 use crate::identity::orphan::Orphan;
 use crate::identity::remedy::Mend;
 use crate::store::idevid::{IdevidStore, Taken};
@@ -50,13 +50,13 @@ const RESERVED: [(u32, u32, &str); 7] = [
 ];
 
 pub(super) fn look_at(device: &Device, findings: &mut Vec<Finding>) {
-    let contents = device.contents();
+    let inventory = device.inventory();
     let list = |first| device.tpm.handles(first);
     match list(PERSISTENT) {
         Ok(handles) => {
             let look = Handles {
                 device,
-                contents: &contents,
+                inventory: &inventory,
                 orphans: device.orphans().unwrap_or_default(),
             };
             findings.extend(handles.into_iter().map(|handle| look.at(handle)));
@@ -70,8 +70,8 @@ pub(super) fn look_at(device: &Device, findings: &mut Vec<Finding>) {
             let looked: HashMap<u32, Taken> = looked.into_iter().collect();
             for index in indices {
                 let found = match (device.config.provision.nv_index, looked.get(&index)) {
-                    (Some(ours), _) if ours == index => the_copy(device, &contents),
-                    (_, Some(taken)) => taken_as(taken, &contents, index),
+                    (Some(ours), _) if ours == index => the_copy(device, &inventory),
+                    (_, Some(taken)) => taken_as(taken, &inventory, index),
                     (_, None) => Finding::ok("nv.foreign", INDEX, reserved(index, "not looked at")),
                 };
                 let shown = format!("0x{index:08X}");
@@ -88,7 +88,7 @@ impl Device {
     pub(in crate::identity) fn taken_for(&self, handle: u32) -> String {
         let look = Handles {
             device: self,
-            contents: &self.contents(),
+            inventory: &self.inventory(),
             orphans: Vec::new(),
         };
         look.taken(handle).text
@@ -97,7 +97,7 @@ impl Device {
 
 struct Handles<'a> {
     device: &'a Device,
-    contents: &'a Contents,
+    inventory: &'a Inventory,
     /// Keys of ours that no file names.
     orphans: Vec<Orphan>,
 }
@@ -112,11 +112,11 @@ impl Handles<'_> {
 
     fn taken(&self, handle: u32) -> Finding {
         let ok = |id, text| Finding::ok(id, HANDLE, text);
-        let at_handle = |one: &&Entity| {
+        let at_handle = |one: &&TokenEntry| {
             let key = one.key.as_ref();
             key.is_some_and(|key| key.handle() == Some(handle))
         };
-        if let Some(known) = self.contents.entities.iter().find(at_handle) {
+        if let Some(known) = self.inventory.entries.iter().find(at_handle) {
             return match known.token.as_str() {
                 FACTORY => ok(
                     "handle.factory",
@@ -186,11 +186,11 @@ impl Handles<'_> {
                 _ => ok("handle.foreign", format!("a storage key, {key}")),
             };
         }
-        let of_key = |one: &&Entity| one.public.as_ref() == Some(key);
-        let certified = self.contents.entities.iter().find(of_key);
+        let of_key = |one: &&TokenEntry| one.public.as_ref() == Some(key);
+        let certified = self.inventory.entries.iter().find(of_key);
         let what = match certified {
             Some(one) => format!("the key of the certificate {}", one.label),
-            None if self.contents.entities.iter().any(is_not_understood) => {
+            None if self.inventory.entries.iter().any(is_not_understood) => {
                 "whether a certificate is for it is not known: the key in one is of a kind, or \
                  written in a way, that is not understood"
                     .into()
@@ -226,12 +226,12 @@ impl Handles<'_> {
 }
 
 /// Whether it is a certificate for nobody knows which key.
-fn is_not_understood(entity: &Entity) -> bool {
-    entity.public.is_none() && entity.key.is_none() && !entity.certificates.is_empty()
+fn is_not_understood(entry: &TokenEntry) -> bool {
+    entry.public.is_none() && entry.key.is_none() && !entry.certificates.is_empty()
 }
 
 /// What the factory's store took an index for.
-fn taken_as(taken: &Taken, contents: &Contents, index: u32) -> Finding {
+fn taken_as(taken: &Taken, inventory: &Inventory, index: u32) -> Finding {
     match taken {
         Taken::TooSmall => Finding::ok(
             "nv.foreign",
@@ -249,7 +249,7 @@ fn taken_as(taken: &Taken, contents: &Contents, index: u32) -> Finding {
             format!("where identities' certificates go, but taken for nothing: {why}"),
         ),
         Taken::Certificates(all) => {
-            let labels: Vec<String> = all.iter().map(|one| label_of(one, contents)).collect();
+            let labels: Vec<String> = all.iter().map(|one| label_of(one, inventory)).collect();
             Finding::ok(
                 "nv.certificate",
                 INDEX,
@@ -259,12 +259,12 @@ fn taken_as(taken: &Taken, contents: &Contents, index: u32) -> Finding {
     }
 }
 
-fn label_of(certificate: &Certificate, contents: &Contents) -> String {
-    let has = |one: &&Entity| {
+fn label_of(certificate: &Certificate, inventory: &Inventory) -> String {
+    let has = |one: &&TokenEntry| {
         let mut placed = one.certificates.iter();
         placed.any(|placed| placed.certificate == *certificate)
     };
-    let shown = contents.entities.iter().find(has);
+    let shown = inventory.entries.iter().find(has);
     shown.map_or_else(
         || format!("of {}, which is shown nowhere", certificate.subject()),
         |one| one.label.clone(),
@@ -272,7 +272,7 @@ fn label_of(certificate: &Certificate, contents: &Contents) -> String {
 }
 
 /// The copy of the own certificate, if it is that.
-fn the_copy(device: &Device, contents: &Contents) -> Finding {
+fn the_copy(device: &Device, inventory: &Inventory) -> Finding {
     let elsewhere = || Mend::by("Name another index by nv_index under [provision] in config.toml");
     let copy = match device.nv_copy() {
         Ok(copy) => copy,
@@ -290,12 +290,12 @@ fn the_copy(device: &Device, contents: &Contents) -> Finding {
             "devid provision",
         )
     };
-    let own = contents
-        .entities
+    let own = inventory
+        .entries
         .iter()
         .find(|one| one.protected && one.token == OWN);
     let too_large = own
-        .and_then(Entity::certificate)
+        .and_then(TokenEntry::certificate)
         .map(|own| device.copy_too_large(own));
     if let Some(Ok(Some(why))) = too_large {
         return Finding::note("nv.too-large", INDEX, why);
@@ -304,10 +304,10 @@ fn the_copy(device: &Device, contents: &Contents) -> Finding {
         let text = "to hold a copy of the device's own certificate, and does not";
         return Finding::note("nv.copy-bad", INDEX, text.into()).mended(write());
     };
-    let of_key = |one: &&Entity| {
+    let of_key = |one: &&TokenEntry| {
         one.token != FACTORY && one.key.is_some() && one.public == certificate.public_key()
     };
-    match contents.entities.iter().find(of_key) {
+    match inventory.entries.iter().find(of_key) {
         Some(_) => Finding::ok(
             "nv.copy",
             INDEX,

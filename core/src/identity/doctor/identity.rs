@@ -4,7 +4,7 @@
 use super::{Finding, Health};
 use crate::config::Own;
 use crate::identity::device::Device;
-use crate::identity::entry::{Entity, FACTORY, SOFTWARE};
+use crate::identity::entry::{FACTORY, SOFTWARE, TokenEntry};
 use crate::identity::factory::FactoryIdentity;
 use crate::identity::free_name::{free_name, free_numbered};
 use crate::identity::observe::Observed;
@@ -14,7 +14,7 @@ use crate::identity::remedy::Mend;
 use crate::identity::software::Software;
 use crate::identity::state::{Marker, Plan, Policy};
 use crate::identity::status::{NONE_AT_ALL, NONE_YET};
-use crate::identity::{Contents, FaultKind};
+use crate::identity::{IdentityErrorKind, Inventory};
 use crate::shell::{quoted, word};
 use crate::x509::clock::{now, valid_at};
 use crate::x509::{Time, Unreadable};
@@ -26,7 +26,7 @@ const ABOUT: &str = "identity";
 const SOON: i64 = 30 * 24 * 60 * 60;
 
 pub(super) fn look_at(device: &Device, findings: &mut Vec<Finding>) {
-    let contents = device.contents();
+    let inventory = device.inventory();
     match device.observe() {
         Ok(seen) => {
             own(device, &seen, findings);
@@ -43,9 +43,11 @@ pub(super) fn look_at(device: &Device, findings: &mut Vec<Finding>) {
             let problem =
                 |mend| Finding::problem("identity.unknown", ABOUT, fault.text.clone(), mend);
             findings.push(match fault.kind {
-                FaultKind::Tpm => problem(Mend::by("What mends the TPM, above, mends this too")),
+                IdentityErrorKind::Tpm => {
+                    problem(Mend::by("What mends the TPM, above, mends this too"))
+                }
                 // It may be as it should be, and not for this user.
-                FaultKind::Denied => Finding {
+                IdentityErrorKind::Denied => Finding {
                     state: Health::Note,
                     ..problem(to_see(device))
                 },
@@ -57,7 +59,7 @@ pub(super) fn look_at(device: &Device, findings: &mut Vec<Finding>) {
         }
     }
     factory(device, findings);
-    ends(&contents, findings);
+    ends(&inventory, findings);
     trust(device, findings);
 }
 
@@ -183,8 +185,8 @@ fn factory(device: &Device, findings: &mut Vec<Finding>) {
     };
     findings.push(match fault.kind {
         // Said already.
-        FaultKind::Tpm => return,
-        FaultKind::NotFound => {
+        IdentityErrorKind::Tpm => return,
+        IdentityErrorKind::NotFound => {
             let note = Finding::note("factory.none", about, fault.text);
             note.mended(Mend::run(
                 "With the maker's copy of the certificate, and certificate = \"/PATH.pem\" under \
@@ -197,7 +199,7 @@ fn factory(device: &Device, findings: &mut Vec<Finding>) {
 }
 
 /// Certificates of keys that are over, or soon will be.
-fn ends(contents: &Contents, findings: &mut Vec<Finding>) {
+fn ends(inventory: &Inventory, findings: &mut Vec<Finding>) {
     let now = match now() {
         Ok(now) => now,
         Err(built) => {
@@ -210,7 +212,7 @@ fn ends(contents: &Contents, findings: &mut Vec<Finding>) {
             return;
         }
     };
-    for one in &contents.entities {
+    for one in &inventory.entries {
         let has_key = one.key.is_some() || one.software.is_some();
         let Some(certificate) = one.certificate().filter(|_| has_key) else {
             continue;
@@ -262,18 +264,18 @@ fn is_soon(now: Time, until: Time) -> bool {
     until.unix_seconds() - now.unix_seconds() < SOON
 }
 
-fn renewal(entity: &Entity) -> Mend {
-    match entity.token.as_str() {
+fn renewal(entry: &TokenEntry) -> Mend {
+    match entry.token.as_str() {
         FACTORY => Mend::by(
             "Only its maker can renew it: put the new certificate, for the same key, on the disk, \
              and certificate = \"/PATH.pem\" under [[identity]] in config.toml",
         ),
         token => {
             let name = match token {
-                SOFTWARE => format!("{token}/{}", entity.label),
-                _ => entity.label.clone(),
+                SOFTWARE => format!("{token}/{}", entry.label),
+                _ => entry.label.clone(),
             };
-            let file = format!("{}.csr", entity.label.replace('/', "-"));
+            let file = format!("{}.csr", entry.label.replace('/', "-"));
             Mend::run(
                 "Have a CA certify this request, and give devid import-cert what it answers",
                 format!(

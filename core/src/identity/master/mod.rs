@@ -4,9 +4,9 @@ mod renewal;
 
 pub use renewal::{KeptObject, LostObject, Renewal, renew_master};
 
-use super::Fault;
+use super::IdentityError;
 use super::device::Device;
-use super::entry::Entity;
+use super::entry::TokenEntry;
 use super::observe::Observed;
 use super::remedy::Mend;
 use super::state::{Plan, Policy, Refusal};
@@ -54,19 +54,19 @@ pub(super) struct Said {
 }
 
 impl Said {
-    fn refused(self) -> Fault {
-        Fault::refused(format!("{}. {}", self.text, self.mend))
+    fn refused(self) -> IdentityError {
+        IdentityError::refused(format!("{}. {}", self.text, self.mend))
     }
 }
 
 impl Device {
     /// Why no new master key is made, if so: the identity is not whole, and a new master key would
     /// only hide that.
-    fn kept_from_renewal(&self, seen: &Observed) -> Option<Fault> {
+    fn kept_from_renewal(&self, seen: &Observed) -> Option<IdentityError> {
         match seen.facts.plan(Policy::of(&self.config)) {
             Plan::Refuse(Refusal::ExistingUnusable) => None,
             Plan::Refuse(why) => Some(self.refusal(why, seen)),
-            Plan::Reset => Some(Fault::refused(format!(
+            Plan::Reset => Some(IdentityError::refused(format!(
                 "a factory reset was asked for, which makes a new master key. {}",
                 self.no_reset()
             ))),
@@ -76,16 +76,16 @@ impl Device {
 
     /// Whether a key of ours is in its handle, and its file cannot bring it back there: it was made
     /// below a master key that is gone.
-    pub(super) fn lives_in_handle_alone(&self, entity: &Entity) -> bool {
-        let store = self.store_of(entity);
-        let key = entity.key.as_ref();
+    pub(super) fn lives_in_handle_alone(&self, entry: &TokenEntry) -> bool {
+        let store = self.store_of(entry);
+        let key = entry.key.as_ref();
         store
             .zip(key)
             .is_some_and(|(store, key)| store.lives_in_handle_alone(key))
     }
 
     /// How the master key is. One command; more where it is gone.
-    pub(super) fn master_state(&self) -> Result<MasterState, Fault> {
+    pub(super) fn master_state(&self) -> Result<MasterState, IdentityError> {
         let handle = self.config.master.handle;
         let (mut is_needed, mut former) = (false, Vec::new());
         let there = self.tpm.name_at(handle)?;
@@ -132,7 +132,10 @@ impl Device {
     }
 
     /// What is said of the master key where something is wrong with it.
-    pub(super) fn master_fault(&self, seen: Option<&Observed>) -> Result<Option<Said>, Fault> {
+    pub(super) fn master_fault(
+        &self,
+        seen: Option<&Observed>,
+    ) -> Result<Option<Said>, IdentityError> {
         let state = self.master_state()?;
         let occupant = match state {
             MasterState::None | MasterState::Held => return Ok(None),
@@ -202,8 +205,8 @@ impl Device {
     }
 
     /// Forgets which storage root key is believed: the next one that is used counts.
-    pub(super) fn forget_root(&self) -> Result<(), Fault> {
-        self.tpm.root().forget().map_err(Fault::failed)
+    pub(super) fn forget_root(&self) -> Result<(), IdentityError> {
+        self.tpm.root().forget().map_err(IdentityError::failed)
     }
 
     fn begun_path(&self) -> PathBuf {
@@ -211,11 +214,11 @@ impl Device {
     }
 
     /// The TPMT_PUBLIC of the master key that a renewal began with, if one did not end.
-    fn begun(&self) -> Result<Option<Vec<u8>>, Fault> {
+    fn begun(&self) -> Result<Option<Vec<u8>>, IdentityError> {
         let path = self.begun_path();
         match file::read(&path, LARGEST) {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(Fault::file(&path)(error)),
+            Err(error) => Err(IdentityError::file(&path)(error)),
             // One that cannot be understood tells of no key, and is written anew.
             Ok(digits) => Ok(Some(
                 String::from_utf8(digits)

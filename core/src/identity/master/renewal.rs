@@ -4,7 +4,7 @@
 use super::{LARGEST, MasterState, Occupant, PERSISTENT, RENEW};
 use crate::config::{Config, ConfigError};
 use crate::file;
-use crate::identity::Fault;
+use crate::identity::IdentityError;
 use crate::identity::device::Device;
 use crate::identity::provision::{only_one, tidy};
 use crate::key::hex;
@@ -73,15 +73,15 @@ pub struct KeptObject {
 ///
 /// # Errors
 ///
-/// [`FaultKind::Refused`](crate::identity::FaultKind::Refused) while the old master key is in the TPM, or where the identity is lost too.
+/// [`IdentityErrorKind::Refused`](crate::identity::IdentityErrorKind::Refused) while the old master key is in the TPM, or where the identity is lost too.
 /// Then nothing was changed.
 pub fn renew_master(
     config: &Config,
     yes: bool,
     again: &dyn Fn() -> Result<Config, ConfigError>,
-) -> Result<Renewal, Fault> {
+) -> Result<Renewal, IdentityError> {
     let state = &config.state;
-    if !is_there(state).map_err(Fault::file(state))? {
+    if !is_there(state).map_err(IdentityError::file(state))? {
         return Err(none_yet());
     }
     let _only_one = yes.then(|| only_one(state)).transpose()?;
@@ -94,7 +94,9 @@ pub fn renew_master(
         return Err(fault.clone());
     }
     if let Some(fault) = &seen.unread_now {
-        return Err(Fault::failed(format!("{fault}. Nothing was changed")));
+        return Err(IdentityError::failed(format!(
+            "{fault}. Nothing was changed"
+        )));
     }
     let occupant = match device.master_state()? {
         MasterState::None => return Err(none_yet()),
@@ -123,15 +125,15 @@ pub fn renew_master(
     Ok(renewal)
 }
 
-fn none_yet() -> Fault {
-    Fault::refused(
+fn none_yet() -> IdentityError {
+    IdentityError::refused(
         "there is no master key yet, and none is missed: the first key of the token devid makes it",
     )
 }
 
 impl Device {
-    fn still_there(&self) -> Fault {
-        Fault::refused(format!(
+    fn still_there(&self) -> IdentityError {
+        IdentityError::refused(format!(
             "the master key is there, in handle 0x{:08X}, and nothing is lost: nothing was done. A \
              new one in its place would end every key that it wraps",
             self.config.master.handle
@@ -139,7 +141,7 @@ impl Device {
     }
 
     /// What would be done.
-    fn renewal(&self, occupant: Option<&Occupant>) -> Result<Renewal, Fault> {
+    fn renewal(&self, occupant: Option<&Occupant>) -> Result<Renewal, IdentityError> {
         let handle = match occupant {
             Some(_) => self.free_handle()?,
             None => self.config.master.handle,
@@ -183,11 +185,11 @@ impl Device {
         self.config.drop_ins.join(DROP_IN)
     }
 
-    fn free_handle(&self) -> Result<u32, Fault> {
+    fn free_handle(&self) -> Result<u32, IdentityError> {
         let taken = self.tpm.handles(PERSISTENT)?;
         let free = HANDLES.into_iter().find(|handle| !taken.contains(handle));
         free.ok_or_else(|| {
-            Fault::refused(format!(
+            IdentityError::refused(format!(
                 "the handles 0x{:08X} to 0x{:08X} are all taken; name another one by handle under \
                  [master] in config.toml",
                 HANDLES.start(),
@@ -197,7 +199,7 @@ impl Device {
     }
 
     /// Folders whose master key is not the one in the handle.
-    fn broken_stores(&self) -> Result<Vec<&DevidStore>, Fault> {
+    fn broken_stores(&self) -> Result<Vec<&DevidStore>, IdentityError> {
         let there = self.tpm.name_at(self.config.master.handle)?;
         let mut broken = Vec::new();
         for store in self.stores() {
@@ -215,10 +217,10 @@ impl Device {
         &self,
         renewal: &Renewal,
         again: &dyn Fn() -> Result<Config, ConfigError>,
-    ) -> Result<Self, Fault> {
+    ) -> Result<Self, IdentityError> {
         let path = self.drop_in();
         let by_hand = |why: &dyn std::fmt::Display| {
-            Fault::refused(format!(
+            IdentityError::refused(format!(
                 "{}: {why}. Nothing was changed. Write handle = {} under [master] in config.toml, \
                  where no later file names another, and then: {RENEW}",
                 path.display(),
@@ -245,7 +247,7 @@ impl Device {
                     Some(content) => file::write(&path, &content, 0o644),
                     None => file::remove(&path),
                 };
-                undone.map_err(Fault::file(&path))?;
+                undone.map_err(IdentityError::file(&path))?;
                 Err(match now {
                     Err(error) => by_hand(&error),
                     Ok(_) => by_hand(&"another file of the configuration is read after it"),
@@ -256,7 +258,7 @@ impl Device {
 
     /// Makes the new master key, takes out of use what the old one wrapped, and remembers the new
     /// one, which is the end.
-    fn renew(&self, renewal: &mut Renewal) -> Result<(), Fault> {
+    fn renew(&self, renewal: &mut Renewal) -> Result<(), IdentityError> {
         let handle = self.config.master.handle;
         let broken = self.broken_stores()?;
         // Whoever says yes knows that the TPM was cleared or exchanged.
@@ -277,14 +279,14 @@ impl Device {
             store.begin_with(&master)?;
         }
         let begun = self.begun_path();
-        file::remove(&begun).map_err(Fault::file(&begun))
+        file::remove(&begun).map_err(IdentityError::file(&begun))
     }
 
     /// The key in the handle: one that a renewal put there, or a folder knows; else a new one.
-    fn new_master(&self) -> Result<StorageKey, Fault> {
+    fn new_master(&self) -> Result<StorageKey, IdentityError> {
         let handle = self.config.master.handle;
         let missing = || {
-            Fault::failed(format!(
+            IdentityError::failed(format!(
                 "handle 0x{handle:08X} does not hold the new master key; look at it by devid doctor, \
                  and run {RENEW} again"
             ))
@@ -302,7 +304,7 @@ impl Device {
         let made = self.own.make_master()?;
         let path = self.begun_path();
         let digits = format!("{}\n", hex(made.area()));
-        file::write(&path, digits.as_bytes(), 0o600).map_err(Fault::file(&path))?;
+        file::write(&path, digits.as_bytes(), 0o600).map_err(IdentityError::file(&path))?;
         match self.own.put_master(&made) {
             Err(StoreError::Tpm(TpmError::KeyReplaced(_))) => {
                 return Err(missing());

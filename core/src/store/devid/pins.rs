@@ -7,13 +7,12 @@
 
 use super::{DevidStore, StoreError};
 use crate::store::folder::{Content, Seal, SealText, Tss2Key, Tss2Kind};
+use crate::store::key::{SECRET, secret_mark};
 use crate::store::{Access, LoginError, unloadable};
 use crate::tpm::{AuthValue, Hash, Secret, TpmError, random_secret};
 use log::{info, warn};
 use std::sync::Arc;
 
-/// Bytes of a token's secret, and of what derives from it.
-const SECRET: usize = 32;
 /// Bytes that tell the keys of one token apart.
 const SALT: usize = 16;
 const LENGTHS: std::ops::RangeInclusive<usize> = 4..=64;
@@ -173,7 +172,7 @@ impl DevidStore {
         let officer = self.folder.seal(Seal::Officer)?;
         let mark = officer.and_then(|(_, beside)| beside.mark);
         // A seal of before has none.
-        let is_current = mark.is_none_or(|mark| mark == mark_of(secret));
+        let is_current = mark.is_none_or(|mark| mark == secret_mark(secret));
         if !is_current {
             warn!(
                 "{}: the token was initialised anew since the login: log out, and in with the new \
@@ -232,7 +231,7 @@ impl DevidStore {
             sealed: Tss2Key::of(Tss2Kind::Sealed, &sealed, true),
             beside: SealText {
                 label: label.to_owned(),
-                mark: (seal == Seal::Officer).then(|| mark_of(secret)),
+                mark: (seal == Seal::Officer).then(|| secret_mark(secret)),
             },
         })
     }
@@ -280,38 +279,5 @@ fn value_of(pin: &[u8]) -> Result<Secret, LoginError> {
     match LENGTHS.contains(&pin.len()) {
         true => Ok(Secret::new(Hash::Sha256.digest(&[pin]))),
         false => Err(LoginError::Length),
-    }
-}
-
-/// The authorisation value of a key: from the token's secret and what is the key's own. HKDF with
-/// SHA-256, no salt and one block of output (RFC 5869, sections 2.2 and 2.3).
-pub(in crate::store) fn derived(secret: &Secret, salt: &[u8]) -> Secret {
-    expanded(secret, &[b"devid-pkcs11 key ", salt])
-}
-
-/// Tells a token's secret from any other, and nothing else of it.
-fn mark_of(secret: &Secret) -> Vec<u8> {
-    const MARK: usize = 16;
-    expanded(secret, &[b"devid-pkcs11 token"])[..MARK].to_vec()
-}
-
-fn expanded(secret: &[u8], info: &[&[u8]]) -> Secret {
-    let key = Hash::Sha256.hmac(&[0; SECRET], &[secret]);
-    Hash::Sha256.hmac(&key, &[info, &[&[1]]].concat())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::key::hex;
-
-    #[test]
-    fn keys_derive_as_the_standard_has_it() {
-        // RFC 5869, A.3: the first block.
-        let value = expanded(&[0x0b; 22], &[]);
-        let expected = "8da4e775a563c18f715f802a063c5a31b8a11f5c5ee1879ec3454e5f3c738d2d";
-        assert_eq!(hex(&value), expected);
-        let secret = Secret::new(vec![7; SECRET]);
-        assert_ne!(derived(&secret, &[1; SALT]), derived(&secret, &[2; SALT]));
     }
 }

@@ -1,15 +1,14 @@
 //! What is in the folder, and what must change before that is something else.
 
-use super::read::{Opened, SUFFIX, is_object};
-use super::set_aside::is_lost;
+use super::cache::{Known, Refused, Seen};
+use super::names::{SUFFIX, is_lost, is_object};
+use super::read::Opened;
 use super::{Entry, FolderError, KeyFolder, format};
 use crate::config::not_read;
 use crate::file::{FileStamp, Moment};
 use crate::trouble::{Sight, is_leftover};
-use crate::trust::Owned;
 use log::warn;
 use rustix::io::Errno;
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -28,17 +27,6 @@ pub struct Listing {
     pub stamp: Stamp,
 }
 
-/// A file that gives no object.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub struct Refused {
-    /// Its name.
-    pub file: String,
-    /// Why it gives none.
-    pub why: String,
-    /// Whether its content is at fault, not who may read or change it.
-    pub by_content: bool,
-}
-
 /// What must change before a listing can differ.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Stamp {
@@ -50,48 +38,6 @@ pub struct Stamp {
     /// could give it the same stamp, or something of the folder could not be read: then no later
     /// one is equal to this.
     pub(super) unsettled: Option<Moment>,
-}
-
-#[derive(Debug, Default)]
-pub(super) struct Known {
-    /// The folder as it was when its files were judged.
-    pub(super) folder: Option<Owned>,
-    pub(super) files: HashMap<String, Seen>,
-    pub(super) left_out: Vec<String>,
-}
-
-/// What a file was at the last listing.
-#[derive(Debug, Clone)]
-pub(super) struct Seen {
-    /// `None` if it could not be had.
-    pub(super) stamp: Option<FileStamp>,
-    /// Whether it must have another stamp if it is now another.
-    pub(super) settled: bool,
-    pub(super) found: Result<Arc<Entry>, Refused>,
-    /// Why it could not be read now, if so; then what is found is of before.
-    pub(super) trouble: Option<Errno>,
-}
-
-impl Seen {
-    /// A file that cannot be read now: as it was earlier, if it was read then.
-    pub(super) fn hidden(
-        file: &str,
-        earlier: Option<&Self>,
-        stamp: Option<FileStamp>,
-        errno: Errno,
-    ) -> Self {
-        let found = earlier.and_then(|earlier| earlier.found.as_ref().ok());
-        Self {
-            stamp,
-            settled: false,
-            found: found.cloned().ok_or_else(|| Refused {
-                file: file.to_owned(),
-                why: errno.to_string(),
-                by_content: false,
-            }),
-            trouble: Some(errno),
-        }
-    }
 }
 
 impl Listing {

@@ -4,10 +4,12 @@
 //! Reading takes no lock and works where nothing can be written: a file is replaced as a whole or
 //! not at all (`write`). What is damaged costs one object, is said once, and is never deleted.
 
+mod cache;
 mod entry;
 mod error;
 mod format;
 mod listing;
+mod names;
 mod pin_seals;
 mod read;
 #[cfg(test)]
@@ -21,9 +23,10 @@ mod tss2;
 mod wrapped;
 mod write;
 
+pub use cache::Refused;
 pub use entry::{Content, Data, Description, Entry, Material, Origin, Pair, Usage, Use};
 pub use error::FolderError;
-pub use listing::{Listing, Refused, Stamp};
+pub use listing::{Listing, Stamp};
 pub use pin_seals::{Seal, SealText};
 pub use tss2::{Kind as Tss2Kind, NoTss2Key, Tss2Key};
 
@@ -32,11 +35,12 @@ use crate::key::{from_hex, hex};
 use crate::system::random_digits;
 use crate::trouble::Troubles;
 use crate::writers::{no_lock, writer_of};
+use cache::Known;
 use format::Remarks;
-use listing::Known;
 use log::warn;
+use names::{file_name, is_object};
 use parking_lot::Mutex;
-use read::{Opened, Unread, file_name, is_object};
+use read::{Opened, Unread};
 use rustix::fs::lstat;
 use rustix::io::Errno;
 use std::fs::DirEntry;

@@ -1,7 +1,8 @@
 //! Reading the folder: what is in it, and what a file gives.
 
+use super::cache::{Refused, Seen};
 use super::format::{self, Remarks};
-use super::listing::{Refused, Seen};
+use super::names::{file_name, is_object, object_name};
 use super::{Content, Entry, FolderError, Material};
 use crate::file::{self, FileStamp};
 use crate::trouble::trouble;
@@ -15,8 +16,6 @@ use std::ffi::CString;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-
-pub(super) const SUFFIX: &str = ".pem";
 
 /// The folder, open.
 pub(super) struct Opened<'a> {
@@ -189,17 +188,4 @@ impl<'a> Opened<'a> {
         })?;
         Ok((content, owned))
     }
-}
-
-pub(super) fn file_name(name: &str) -> String {
-    format!("{name}{SUFFIX}")
-}
-
-pub(super) fn is_object(file: &[u8]) -> bool {
-    file.ends_with(SUFFIX.as_bytes()) && !file.starts_with(b".")
-}
-
-/// What is called so in [`file_name`].
-pub(super) fn object_name(file: &str) -> &str {
-    file.strip_suffix(SUFFIX).unwrap_or(file)
 }

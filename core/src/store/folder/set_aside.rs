@@ -1,15 +1,14 @@
 //! What is taken out of use with a master key that is gone: files keep their content under names
 //! that are none of an object's, and the public areas of former master keys are remembered.
 
-use super::read::{Opened, file_name};
+use super::names::{file_name, is_lost};
+use super::read::Opened;
 use super::write::Writer;
 use super::{FolderError, KeyFolder, Seal};
 use crate::key::{from_hex, hex};
 use rustix::io::Errno;
 use std::path::PathBuf;
 
-/// What a file's name ends in then; a number follows where that is taken.
-pub(super) const LOST: &str = ".pem.lost";
 /// The TPMT_PUBLICs of former master keys, in hexadecimal digits, one in a line.
 const FORMER: &str = ".master.former";
 
@@ -110,15 +109,6 @@ impl KeyFolder {
     }
 }
 
-/// Whether a name is one that [`KeyFolder::set_aside`] gives.
-pub(super) fn is_lost(name: &str) -> bool {
-    let Some((_, number)) = name.rsplit_once(LOST) else {
-        return false;
-    };
-    let number = number.strip_prefix('-').map(str::parse::<usize>);
-    name.ends_with(LOST) || matches!(number, Some(Ok(2..)))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -155,22 +145,6 @@ mod tests {
         );
         assert!(matches!(folder.set_aside(&name), Err(FolderError::Gone(_))));
         assert_eq!(folder.set_seal_aside(Seal::User).unwrap(), None);
-    }
-
-    #[test]
-    fn other_names_are_not_taken_for_lost_ones() {
-        for name in ["a.pem.lost", "a.pem.lost-2", ".user.pem.lost"] {
-            assert!(is_lost(name), "{name}");
-        }
-        for name in [
-            "a.lost",
-            "a.pem.lost-1",
-            "a.pem.lost-x",
-            "a.pem.lost2",
-            "a.pem",
-        ] {
-            assert!(!is_lost(name), "{name}");
-        }
     }
 
     #[test]

@@ -3,8 +3,8 @@
 //! Whoever reads meanwhile finds the old or the new. A writer that was killed leaves its temporary
 //! file at most, which the next one removes.
 
-use super::read::{Opened, SUFFIX, object_name};
-use super::set_aside::LOST;
+use super::names::{LOST, SUFFIX, object_name};
+use super::read::Opened;
 use super::{FolderError, SERIAL};
 use crate::file::{self, Lock, Place, Undone, sync_folder};
 use crate::system::{Failed, random_digits};

@@ -5,6 +5,7 @@
 //! and paired by public key (`pairing`).
 
 mod files;
+mod location;
 mod nv;
 mod pairing;
 mod scan;
@@ -18,7 +19,7 @@ use crate::key::{PublicKey, hex};
 use crate::tpm::{Capabilities, Tpm};
 use crate::x509::Certificate;
 use files::Files;
-use nv::Origin;
+use location::CertificateLocation;
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
@@ -197,7 +198,7 @@ impl IdevidStore {
         let mut stamp = self.stamped(read.stamp);
         let (certificates, unread) = self.certificates(tpm, read.hinted)?;
         let chain = read.chain.into_iter().flat_map(|(file, here)| {
-            let origin = Origin::File(file);
+            let origin = CertificateLocation::File(file);
             here.into_iter().map(move |one| (origin.clone(), one))
         });
         let (mut identities, authorities) = self.paired(tpm, certificates, chain.collect())?;
@@ -230,8 +231,11 @@ impl IdevidStore {
 }
 
 /// From the leaf's issuer upwards, then what belongs to none of that; each certificate once.
-fn chain_order(leaf: &Certificate, mut authorities: Vec<(Origin, Certificate)>) -> Vec<Authority> {
-    let mut ordered: Vec<(Origin, Certificate)> = Vec::new();
+fn chain_order(
+    leaf: &Certificate,
+    mut authorities: Vec<(CertificateLocation, Certificate)>,
+) -> Vec<Authority> {
+    let mut ordered: Vec<(CertificateLocation, Certificate)> = Vec::new();
     let mut issuer = leaf.issuer_der().to_vec();
     while let Some(at) = authorities
         .iter()
@@ -279,7 +283,7 @@ mod tests {
         // Stands for a self-signed root: its own issuer, so that a copy could follow itself.
         let other = one(include_bytes!("../../../testdata/root.pem"));
         let all = [&other, &issuer, &other, &issuer].into_iter().zip(1..);
-        let placed = all.map(|(one, index)| (Origin::Nv(index), one.clone()));
+        let placed = all.map(|(one, index)| (CertificateLocation::Nv(index), one.clone()));
         let ordered = chain_order(&leaf, placed.collect());
         let labels: Vec<_> = ordered.iter().map(|one| one.label.as_str()).collect();
         assert_eq!(labels, ["idev-id-ca-1", "idev-id-ca-2"]);

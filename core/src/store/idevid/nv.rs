@@ -1,12 +1,11 @@
 //! Where certificates are: the TPM's NV memory, the configuration's files, the `chain/` folder.
 
-use super::pairing::Placed;
+use super::location::{CertificateLocation, LocatedCertificate};
 use super::{IdevidStore, LookError, certificates_in};
 use crate::config::IdentityHint;
 use crate::tpm::{Tpm, TpmError};
 use crate::x509::Certificate;
 use log::{debug, warn};
-use std::fmt;
 use std::ops::Range;
 use std::path::PathBuf;
 
@@ -17,13 +16,6 @@ const RANGE: std::ops::RangeInclusive<u32> = 0x01C9_0000..=0x01C9_FFFF;
 const SMALLEST_CERTIFICATE: u16 = 128;
 /// More bytes than any certificate has that goes on in further NV indices.
 const MOST_JOINED: usize = 1 << 16;
-
-/// Where a certificate was found.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Origin {
-    Nv(u32),
-    File(PathBuf),
-}
 
 /// What an NV index was taken for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,7 +38,7 @@ enum NvFault {
 
 /// What a search looks at, for the log; what was there instead, and what could not be read.
 pub(super) fn searched(
-    authorities: &[Placed],
+    authorities: &[LocatedCertificate],
     unread: Vec<String>,
     hints: &[IdentityHint],
 ) -> String {
@@ -83,9 +75,10 @@ impl IdevidStore {
         &self,
         tpm: &Tpm,
         files: Vec<(PathBuf, Vec<Certificate>)>,
-    ) -> Result<(Vec<Placed>, Vec<String>), LookError> {
-        let (mut found, mut unread): (Vec<Placed>, Vec<String>) = (Vec::new(), Vec::new());
-        let mut add = |origin: Origin, here: Vec<Certificate>| {
+    ) -> Result<(Vec<LocatedCertificate>, Vec<String>), LookError> {
+        let (mut found, mut unread): (Vec<LocatedCertificate>, Vec<String>) =
+            (Vec::new(), Vec::new());
+        let mut add = |origin: CertificateLocation, here: Vec<Certificate>| {
             for certificate in here {
                 match found.iter().find(|(_, known)| *known == certificate) {
                     Some((known, _)) => debug!("{origin}: the same certificate as {known}"),
@@ -94,11 +87,11 @@ impl IdevidStore {
             }
         };
         for (file, here) in files {
-            add(Origin::File(file), here);
+            add(CertificateLocation::File(file), here);
         }
         for (index, taken) in self.indices(tpm)? {
             match taken {
-                Taken::Certificates(here) => add(Origin::Nv(index), here),
+                Taken::Certificates(here) => add(CertificateLocation::Nv(index), here),
                 Taken::TooSmall => {}
                 Taken::ContinuationOf(_) => {}
                 Taken::Nothing(why) => {
@@ -206,23 +199,4 @@ fn read_nv(tpm: &Tpm, index: u32, named: bool, least: u16) -> Result<Option<Vec<
         ));
     }
     tpm.nv_read(index, public.size).map(Some).map_err(skip)
-}
-
-impl Origin {
-    /// Whether this hint names the place.
-    pub(super) fn is_of(&self, hint: &IdentityHint) -> bool {
-        match self {
-            Self::Nv(index) => hint.nv == Some(*index),
-            Self::File(path) => hint.certificate.as_ref() == Some(path),
-        }
-    }
-}
-
-impl fmt::Display for Origin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Nv(index) => write!(f, "NV index 0x{index:08X}"),
-            Self::File(path) => path.display().fmt(f),
-        }
-    }
 }

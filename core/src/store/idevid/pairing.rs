@@ -1,6 +1,6 @@
 //! Which key each certificate is for, and what the pairs are called.
 
-use super::nv::Origin;
+use super::location::{CertificateLocation, LocatedCertificate};
 use super::{Identity, IdevidStore, LABEL, LookError, Part};
 use crate::config::IdentityAuth;
 use crate::key::PublicKey;
@@ -22,7 +22,7 @@ const ATTESTATION: &str = "iak";
 
 /// A certificate on its way to its key.
 struct Leaf {
-    origin: Origin,
+    origin: CertificateLocation,
     certificate: Certificate,
     public: Option<PublicKey>,
     holder: Holder,
@@ -39,9 +39,6 @@ enum Says {
     Doubtful,
 }
 
-/// Where certificates are.
-pub(super) type Placed = (Origin, Certificate);
-
 /// What holds the private key of a certificate.
 enum Holder {
     Nobody,
@@ -57,9 +54,9 @@ impl IdevidStore {
     pub(super) fn paired(
         &self,
         tpm: &Tpm,
-        certificates: Vec<Placed>,
-        chain: Vec<Placed>,
-    ) -> Result<(Vec<Identity>, Vec<Placed>), LookError> {
+        certificates: Vec<LocatedCertificate>,
+        chain: Vec<LocatedCertificate>,
+    ) -> Result<(Vec<Identity>, Vec<LocatedCertificate>), LookError> {
         let all = || certificates.iter().chain(&chain).map(|(_, one)| one);
         let issued = |issuer: &Certificate| {
             all().any(|one| one != issuer && one.issuer_der() == issuer.subject_der())
@@ -71,7 +68,7 @@ impl IdevidStore {
             true => Says::Authority,
         };
         let says: Vec<Says> = certificates.iter().map(|(_, one)| says(one)).collect();
-        let leaf = |((origin, certificate), says): (Placed, Says)| Leaf {
+        let leaf = |((origin, certificate), says): (LocatedCertificate, Says)| Leaf {
             origin,
             public: certificate.public_key(),
             certificate,
@@ -187,7 +184,7 @@ impl IdevidStore {
         }
         let hint = self.hints.iter().position(|hint| {
             let names_it = hint.handle == Some(handle)
-                || hint.handle.is_none() && own.iter().any(|leaf| leaf.origin.is_of(hint));
+                || hint.handle.is_none() && own.iter().any(|leaf| leaf.origin.is_named_by(hint));
             names_it && hint.auth.is_some()
         });
         let (access, pin) = self.access(hint);
@@ -297,8 +294,8 @@ impl Leaf {
     /// without key, attestation keys.
     fn rank(&self) -> (u8, u32) {
         let index = match self.origin {
-            Origin::File(_) => 0,
-            Origin::Nv(index) => index,
+            CertificateLocation::File(_) => 0,
+            CertificateLocation::Nv(index) => index,
         };
         match &self.holder {
             Holder::Identity(key, _) if key.handle() == Some(IDEVID_HANDLE) => (0, index),

@@ -3,6 +3,7 @@
 mod access;
 mod decrypting;
 mod locked_memory;
+mod login;
 mod obstacle;
 mod padding;
 mod proving;
@@ -11,9 +12,11 @@ mod signing;
 mod signing_tests;
 mod soft;
 
+pub use access::Access;
 pub(super) use access::Given;
-pub use access::{Access, Login};
 pub use decrypting::DecryptRequest;
+pub use login::Login;
+pub(super) use login::{SECRET, secret_mark};
 pub(super) use obstacle::Source;
 
 use super::folder::{Material, Tss2Key, Tss2Kind};

@@ -1,7 +1,6 @@
 //! RSA signatures by the private operation alone, the padding made here: for keys that the TPM lets
 //! decrypt, and for what it pads for no key.
 
-use super::signing::unverified;
 use super::{Key, Place};
 use crate::key::{PublicKey, pad_left};
 use crate::signature::{SignRequest, verify};
@@ -81,7 +80,7 @@ impl Key {
         }
         match self.leave_handle() {
             true => self.sign_padded(tpm, request),
-            false => Err(unverified("the private RSA operation")),
+            false => Err(SignError::unverified("the private RSA operation")),
         }
     }
 }

@@ -5,9 +5,7 @@ use super::{Key, Place};
 use crate::key::{Curve, PublicKey, pad_left};
 use crate::signature::{SignRequest, has_longest_salt, verify};
 use crate::store::SignError;
-use crate::tpm::{
-    AuthValue, Hash, KeyScheme, KnownAlgorithms, PublicArea, SignatureScheme, Tpm, TpmError,
-};
+use crate::tpm::{AuthValue, Hash, KeyScheme, KnownAlgorithms, PublicArea, SignatureScheme, Tpm};
 use log::warn;
 use std::sync::atomic::Ordering;
 
@@ -187,7 +185,7 @@ impl Key {
             tpm.give_up_pss();
             return SignError::Scheme;
         }
-        unverified(&scheme.to_string())
+        SignError::unverified(&scheme.to_string())
     }
 
     /// Notes that PSS signatures of the TPM are of no use.
@@ -224,17 +222,6 @@ pub(super) fn ecdsa_hash(area: Option<&PublicArea>, curve: Curve, told: &KnownAl
             chosen.copied().unwrap_or(Hash::Sha256)
         }
     }
-}
-
-/// A signature that is not given out: by another key, which another program has put into the place of
-/// ours, or computed wrongly.
-pub(super) fn unverified(by: &str) -> SignError {
-    let why = format!(
-        "its signature ({by}) does not verify with the key, and is not given out: another key signed, \
-         or the TPM does not sign rightly in that way. Sign again; if this comes each time, use \
-         another mechanism or hash, and report it to the maker of the TPM"
-    );
-    TpmError::WrongAnswer(why).into()
 }
 
 fn of_width(digest: &[u8], hash: Hash) -> Result<Vec<u8>, SignError> {

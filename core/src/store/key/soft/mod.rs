@@ -12,8 +12,9 @@ mod rsa;
 mod rsa;
 
 use super::DecryptRequest;
-use super::access::{Access, Opened};
+use super::access::Access;
 use super::locked_memory::Locked;
+use super::login::UnlockedKey;
 use crate::key::{PrivateKeyInfo, PublicKey};
 use crate::store::SignError;
 use crate::store::folder::{Material, Tss2Key, Tss2Kind};
@@ -30,7 +31,7 @@ pub(in crate::store) struct SoftKey {
     source: Source,
     /// What is needed to use it, opened at its first use if that takes no login: of a key on a curve
     /// the scalar, of an RSA key PrivateKeyInfo.
-    opened: Opened,
+    opened: UnlockedKey,
 }
 
 /// Where the private key is.
@@ -67,7 +68,7 @@ impl SoftKey {
         Ok(Self {
             public: public.clone(),
             source,
-            opened: Opened::default(),
+            opened: UnlockedKey::default(),
         })
     }
 

@@ -1,0 +1,35 @@
+//! Where certificates of the factory are.
+
+use crate::config::IdentityHint;
+use crate::x509::Certificate;
+use std::fmt;
+use std::path::PathBuf;
+
+/// Where a certificate is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum CertificateLocation {
+    Nv(u32),
+    File(PathBuf),
+}
+
+/// A certificate, and where it is.
+pub(super) type LocatedCertificate = (CertificateLocation, Certificate);
+
+impl CertificateLocation {
+    /// Whether this hint names it.
+    pub(super) fn is_named_by(&self, hint: &IdentityHint) -> bool {
+        match self {
+            Self::Nv(index) => hint.nv == Some(*index),
+            Self::File(path) => hint.certificate.as_ref() == Some(path),
+        }
+    }
+}
+
+impl fmt::Display for CertificateLocation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Nv(index) => write!(f, "NV index 0x{index:08X}"),
+            Self::File(path) => path.display().fmt(f),
+        }
+    }
+}

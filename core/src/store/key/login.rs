@@ -1,0 +1,167 @@
+//! Logins: the secret that a login brings, what derives from it, and the keys that it opened.
+
+use super::locked_memory::Locked;
+use crate::key::PublicKey;
+use crate::store::SignError;
+use crate::tpm::{AuthValue, Hash, Secret};
+use parking_lot::Mutex;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Longer than a lock is held that no TPM is waited under.
+const A_MOMENT: Duration = Duration::from_secs(1);
+/// Bytes of a token's secret, and of each value that derives from it.
+pub(in crate::store) const SECRET: usize = 32;
+
+/// What a login brought, and what was opened by it: for as long as somebody is logged in.
+#[derive(Default)]
+pub struct Login(Mutex<Logins>);
+
+#[derive(Default)]
+struct Logins {
+    /// So many there were.
+    count: u64,
+    current: Option<LoggedIn>,
+}
+
+struct LoggedIn {
+    secret: Secret,
+    /// Keys that are used in memory.
+    opened: Vec<(PublicKey, Arc<Locked>)>,
+}
+
+/// The use of a key by somebody who may.
+pub(super) struct Visit<'a> {
+    /// By which login, if it takes one.
+    login: Option<(&'a Login, u64)>,
+    /// What proves to the TPM that the key may be used.
+    pub(super) value: AuthValue,
+}
+
+impl<'a> Visit<'a> {
+    pub(super) fn without_login(value: AuthValue) -> Self {
+        Self { login: None, value }
+    }
+
+    /// By the login of this number.
+    pub(super) fn by(login: &'a Login, count: u64, value: AuthValue) -> Self {
+        Self {
+            login: Some((login, count)),
+            value,
+        }
+    }
+
+    /// The opened key, if it was used before; in `place` if that takes no login.
+    pub(super) fn opened(&self, key: &PublicKey, place: &UnlockedKey) -> Option<Arc<Locked>> {
+        let Some((login, count)) = self.login else {
+            return place.try_lock()?.clone();
+        };
+        let mut logins = login.0.try_lock_for(A_MOMENT)?;
+        let opened = &logins.of(count)?.opened;
+        let known = opened.iter().find(|(known, _)| known == key);
+        known.map(|(_, opened)| Arc::clone(opened))
+    }
+
+    /// Keeps an opened key until the login ends; not if it has ended meanwhile.
+    pub(super) fn keep(&self, key: &PublicKey, place: &UnlockedKey, opened: &Arc<Locked>) {
+        let Some((login, count)) = self.login else {
+            if let Some(mut place) = place.try_lock() {
+                *place = Some(Arc::clone(opened));
+            }
+            return;
+        };
+        if let Some(mut logins) = login.0.try_lock_for(A_MOMENT)
+            && let Some(current) = logins.of(count)
+        {
+            current.opened.retain(|(known, _)| known != key);
+            current.opened.push((key.clone(), Arc::clone(opened)));
+        }
+    }
+}
+
+/// A key in memory that was opened without a login.
+pub(super) type UnlockedKey = Mutex<Option<Arc<Locked>>>;
+
+impl Login {
+    /// From now on the keys can be used.
+    pub fn begin(&self, secret: Secret) {
+        let mut logins = self.0.lock();
+        logins.count += 1;
+        logins.current = Some(LoggedIn {
+            secret,
+            opened: Vec::new(),
+        });
+    }
+
+    pub(in crate::store) fn secret(&self) -> Result<Secret, SignError> {
+        self.now().map(|(_, secret)| secret)
+    }
+
+    /// The number of the login, and its secret.
+    pub(super) fn now(&self) -> Result<(u64, Secret), SignError> {
+        // Held for moments; in a child for ever, if a thread of the parent held it.
+        let logins = self.0.try_lock_for(A_MOMENT);
+        let logins = logins.ok_or(SignError::NotLoggedIn)?;
+        match &logins.current {
+            Some(current) => Ok((logins.count, current.secret.clone())),
+            None => Err(SignError::NotLoggedIn),
+        }
+    }
+
+    /// It is wiped, and so is what was opened by it once nobody uses it.
+    pub fn end(&self) {
+        if let Some(mut logins) = self.0.try_lock_for(A_MOMENT) {
+            logins.current = None;
+        }
+    }
+}
+
+impl Logins {
+    /// That login, if it has not ended.
+    fn of(&mut self, count: u64) -> Option<&mut LoggedIn> {
+        self.current.as_mut().filter(|_| self.count == count)
+    }
+}
+
+impl fmt::Debug for Login {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Login(…)")
+    }
+}
+
+/// The authorisation value of a key, derived from the token's secret and the key's salt.
+pub(in crate::store) fn derived_auth(secret: &Secret, salt: &[u8]) -> Secret {
+    hkdf(secret, &[b"devid-pkcs11 key ", salt])
+}
+
+/// Tells a token's secret from any other, and nothing else of it.
+pub(in crate::store) fn secret_mark(secret: &Secret) -> Vec<u8> {
+    const MARK: usize = 16;
+    hkdf(secret, &[b"devid-pkcs11 token"])[..MARK].to_vec()
+}
+
+/// HKDF with SHA-256, no salt and one block of output (RFC 5869, sections 2.2 and 2.3).
+fn hkdf(secret: &[u8], info: &[&[u8]]) -> Secret {
+    let key = Hash::Sha256.hmac(&[0; SECRET], &[secret]);
+    Hash::Sha256.hmac(&key, &[info, &[&[1]]].concat())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key::hex;
+
+    #[test]
+    fn keys_derive_as_the_standard_has_it() {
+        // RFC 5869, A.3: the first block.
+        let value = hkdf(&[0x0b; 22], &[]);
+        let expected = "8da4e775a563c18f715f802a063c5a31b8a11f5c5ee1879ec3454e5f3c738d2d";
+        assert_eq!(hex(&value), expected);
+        let secret = Secret::new(vec![7; SECRET]);
+        assert_ne!(
+            derived_auth(&secret, &[1; 16]),
+            derived_auth(&secret, &[2; 16])
+        );
+    }
+}

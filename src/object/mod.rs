@@ -14,7 +14,7 @@ use crate::object::attribute::{Value, attribute_of};
 use cryptoki_sys::*;
 use devid_core::key::{PublicKey, hex};
 use devid_core::store::folder::{Description, Usage, Use};
-use devid_core::store::{Half, Key, Kind, Shown};
+use devid_core::store::{Half, Key, Kind, StoredObject};
 use devid_core::tpm::Secret;
 pub(crate) use other::profile;
 pub(crate) use secret::SecretKey;
@@ -67,7 +67,7 @@ impl Place {
 
 impl Object {
     /// All objects of something shown, each with the half of it that it is.
-    pub(crate) fn all(shown: &Shown, place: Place) -> Vec<(Half, Self)> {
+    pub(crate) fn all(shown: &StoredObject, place: Place) -> Vec<(Half, Self)> {
         let name = &shown.name;
         match &shown.kind {
             Kind::Pair {

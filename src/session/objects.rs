@@ -19,7 +19,7 @@ use crate::template::{describe, flag};
 use cryptoki_sys::*;
 use devid_core::store::devid::{KeyAlgorithm, StoreError};
 use devid_core::store::folder::{Content, Description, Origin, Usage};
-use devid_core::store::{Half, Key, Kind, Shown};
+use devid_core::store::{Half, Key, Kind, StoredObject};
 use devid_core::tpm::Secret;
 use log::warn;
 use std::sync::Arc;
@@ -31,7 +31,7 @@ impl Session {
         self.may_hold(template.says(CKA_PRIVATE)?)?;
         match New::parse(template, self.slot.is_writable())? {
             New::Plain(plain) => {
-                let shown = Arc::new(Shown {
+                let shown = Arc::new(StoredObject {
                     name: session_name(mint.object().0),
                     kind: plain.kind(),
                 });
@@ -250,9 +250,9 @@ impl Session {
         }
     }
 
-    fn keep(&self, shown: &Arc<Shown>, half: Half, mint: &Mint) -> ObjectHandle {
+    fn keep(&self, shown: &Arc<StoredObject>, half: Half, mint: &Mint) -> ObjectHandle {
         let handle = mint.object();
-        let content = session_objects::Content::Shown(Arc::clone(shown), half);
+        let content = session_objects::Content::StoredObject(Arc::clone(shown), half);
         self.slot.kept.lock().keep(self.handle, handle, content);
         handle
     }
@@ -335,8 +335,8 @@ fn pair(
     private: Description,
     public: Option<Description>,
     mint: &Mint,
-) -> Arc<Shown> {
-    Arc::new(Shown {
+) -> Arc<StoredObject> {
+    Arc::new(StoredObject {
         name: session_name(mint.object().0),
         kind: Kind::Pair {
             key: Arc::clone(key),
@@ -347,7 +347,7 @@ fn pair(
     })
 }
 
-fn check_repeated(template: &Template, shown: &Shown) -> Result<(), Error> {
+fn check_repeated(template: &Template, shown: &StoredObject) -> Result<(), Error> {
     let made = Object::all(shown, Place::Session);
     let mut made = made.iter();
     made.try_for_each(|(_, object)| New::check_repeated(template, object))

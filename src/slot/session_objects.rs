@@ -7,7 +7,7 @@ use crate::object::{Object, Place, SecretKey};
 use crate::template::Template;
 use cryptoki_sys::CKA_PRIVATE;
 use devid_core::store::folder::Description;
-use devid_core::store::{Half, Kind, Shown};
+use devid_core::store::{Half, Kind, StoredObject};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -27,7 +27,7 @@ struct One {
 #[derive(Debug, Clone)]
 pub(crate) enum Content {
     /// This half of something that a store could show.
-    Shown(Arc<Shown>, Half),
+    StoredObject(Arc<StoredObject>, Half),
     /// What no store has.
     Secret(Arc<SecretKey>),
 }
@@ -91,7 +91,7 @@ impl Kept {
 impl Content {
     fn object(&self) -> Object {
         match self {
-            Self::Shown(shown, half) => object(shown, *half),
+            Self::StoredObject(shown, half) => object(shown, *half),
             Self::Secret(key) => key.object(),
         }
     }
@@ -102,8 +102,8 @@ impl Content {
         change: impl FnOnce(&mut Description) -> Result<(), Error>,
     ) -> Result<Self, Error> {
         Ok(match self {
-            Self::Shown(shown, half) => {
-                Self::Shown(Arc::new(changed(shown, *half, change)?), *half)
+            Self::StoredObject(shown, half) => {
+                Self::StoredObject(Arc::new(changed(shown, *half, change)?), *half)
             }
             Self::Secret(key) => {
                 let mut key = SecretKey::clone(key);
@@ -114,7 +114,7 @@ impl Content {
     }
 }
 
-fn object(shown: &Shown, half: Half) -> Object {
+fn object(shown: &StoredObject, half: Half) -> Object {
     let mut all = Object::all(shown, Place::Session);
     let place = all.iter().position(|(one, _)| *one == half);
     // What is kept has the half that it was kept for; a session never takes one away.
@@ -123,10 +123,10 @@ fn object(shown: &Shown, half: Half) -> Object {
 
 /// The same thing with one half described anew.
 fn changed(
-    shown: &Shown,
+    shown: &StoredObject,
     half: Half,
     change: impl FnOnce(&mut Description) -> Result<(), Error>,
-) -> Result<Shown, Error> {
+) -> Result<StoredObject, Error> {
     let mut kind = match &shown.kind {
         Kind::Pair {
             key,
@@ -153,5 +153,5 @@ fn changed(
     };
     change(described.ok_or(Error::ObjectHandleInvalid)?)?;
     let name = shown.name.clone();
-    Ok(Shown { name, kind })
+    Ok(StoredObject { name, kind })
 }

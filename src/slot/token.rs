@@ -10,7 +10,7 @@ use crate::mechanism::sign::Mechanism;
 use crate::mechanism::unwrap::Wrapping;
 use crate::object::{Object, Place, profile};
 use cryptoki_sys::*;
-use devid_core::store::{Half, Key, Listing, Shown, TokenTraits};
+use devid_core::store::{Half, Key, Listing, StoredObject, TokenTraits};
 use devid_core::tpm::{Hash, SignatureScheme};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -31,7 +31,7 @@ pub(crate) struct Found {
     pub(crate) handle: ObjectHandle,
     pub(crate) object: Arc<Object>,
     /// `None` for what only says something of the token.
-    pub(crate) shown: Option<(Arc<Shown>, Half)>,
+    pub(crate) shown: Option<(Arc<StoredObject>, Half)>,
 }
 
 impl Token {
@@ -310,7 +310,7 @@ impl<'a> Known<'a> {
         }
     }
 
-    fn unchanged(&self, shown: &Arc<Shown>) -> &[&'a Found] {
+    fn unchanged(&self, shown: &Arc<StoredObject>) -> &[&'a Found] {
         let known = self.by_shown.get(&address(shown));
         known.map_or(&[], Vec::as_slice)
     }
@@ -321,7 +321,7 @@ impl<'a> Known<'a> {
     }
 }
 
-fn address(shown: &Arc<Shown>) -> usize {
+fn address(shown: &Arc<StoredObject>) -> usize {
     Arc::as_ptr(shown).addr()
 }
 

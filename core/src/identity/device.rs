@@ -8,7 +8,7 @@ use crate::config::Config;
 use crate::store::devid::DevidStore;
 use crate::store::folder::{Description, Origin};
 use crate::store::idevid::{Authority, Identity, IdevidStore};
-use crate::store::{Kind, Pins, Shown};
+use crate::store::{Kind, Pins, StoredObject};
 use crate::tpm::{Refusals, TimeoutMemory, Tpm};
 use crate::x509::Certificate;
 use parking_lot::Mutex;
@@ -230,7 +230,7 @@ impl Device {
 
 fn placed(
     store: &DevidStore,
-    shown: &Shown,
+    shown: &StoredObject,
     certificate: &Certificate,
     about: &Description,
 ) -> CertificateEntry {

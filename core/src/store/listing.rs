@@ -16,7 +16,7 @@ pub struct Listing {
     pub serial: String,
     /// In the order in which they are to be shown. One that did not change since the last look is
     /// the same `Arc` again, as long as nothing else is known of what the TPM can do.
-    pub objects: Vec<Arc<Shown>>,
+    pub objects: Vec<Arc<StoredObject>>,
     /// Files of a key folder that give no object, by name.
     pub refused: Vec<Refused>,
     /// The first file that could not be read now and may hold an object, and why.
@@ -27,14 +27,14 @@ pub struct Listing {
 
 /// An object, or a key pair.
 #[derive(Debug)]
-pub struct Shown {
+pub struct StoredObject {
     /// Unique in its store, and the same whenever the object is found.
     pub name: String,
     /// What it is.
     pub kind: Kind,
 }
 
-impl Shown {
+impl StoredObject {
     /// The same object, to be shown anew if what it says depends on what its TPM can do: that is known
     /// to be this now.
     pub(super) fn anew(self: &Arc<Self>, can: Capabilities) -> Arc<Self> {
@@ -95,7 +95,7 @@ impl Kind {
     }
 }
 
-/// Which of the objects in a [`Shown`] is meant.
+/// Which of the objects in a [`StoredObject`] is meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Half {
     /// The private key of a pair.

@@ -6,7 +6,7 @@ use crate::store::folder::{
     self, Content, Entry, FolderError, Material, Origin, Pair, Seal, Tss2Key, Tss2Kind,
 };
 use crate::store::key::Source;
-use crate::store::listing::{Kind, Listing, Shown};
+use crate::store::listing::{Kind, Listing, StoredObject};
 use crate::store::machine;
 use crate::store::{self, Key, LoginError, LookError, Pins, Protection, Who};
 use crate::tpm::{Capabilities, Parent, PublicArea, SRK, Tpm};
@@ -39,7 +39,7 @@ impl DevidStore {
         if needs_tpm && !self.tpm.has_answered() {
             self.tpm.random(&mut [0])?;
         }
-        let is_asked = |shown: &Arc<Shown>| match &shown.kind {
+        let is_asked = |shown: &Arc<StoredObject>| match &shown.kind {
             Kind::Pair { key, .. } => {
                 let is_rsa = matches!(key.public(), PublicKey::Rsa { .. });
                 is_rsa && key.protection() == Protection::Tpm
@@ -118,7 +118,7 @@ impl DevidStore {
 #[derive(Debug, Clone)]
 pub(super) struct Known {
     source: Arc<Entry>,
-    shown: Arc<Shown>,
+    shown: Arc<StoredObject>,
     /// What was known of the TPM then.
     can: Capabilities,
 }
@@ -151,7 +151,7 @@ impl Known {
         let name = entry.name.clone();
         Self {
             source: Arc::clone(entry),
-            shown: Arc::new(Shown { name, kind }),
+            shown: Arc::new(StoredObject { name, kind }),
             can,
         }
     }

@@ -3,7 +3,9 @@
 use super::{Authority, Found, Identity, IdevidStore, Part};
 use crate::key::hex;
 use crate::store::folder::{Description, Origin, Usage, Use};
-use crate::store::{Kind, Listing, LoginError, LookError, Pins, Shown, SignError, Stamp, Who};
+use crate::store::{
+    Kind, Listing, LoginError, LookError, Pins, SignError, Stamp, StoredObject, Who,
+};
 use crate::tpm::{AuthValue, Secret, Tpm, TpmError};
 use parking_lot::Mutex;
 use std::collections::HashSet;
@@ -127,7 +129,7 @@ fn listing(found: Found) -> Listing {
             label, certificate, ..
         } = authority;
         let name = hex(&certificate.sha1());
-        Shown {
+        StoredObject {
             name,
             kind: Kind::Certificate(certificate, fixed(label, &[])),
         }
@@ -145,7 +147,7 @@ fn listing(found: Found) -> Listing {
     }
 }
 
-fn shown(identity: Identity) -> Vec<Shown> {
+fn shown(identity: Identity) -> Vec<StoredObject> {
     let Identity {
         label,
         certificate,
@@ -170,9 +172,9 @@ fn shown(identity: Identity) -> Vec<Shown> {
             None => Kind::Public(public.clone(), described(&[Use::Verify])),
         };
         let name = hex(public.id().as_bytes());
-        shown.push(Shown { name, kind });
+        shown.push(StoredObject { name, kind });
     }
-    shown.push(Shown {
+    shown.push(StoredObject {
         name: hex(&certificate.sha1()),
         kind: Kind::Certificate(certificate, fixed(label, &[])),
     });

@@ -14,7 +14,7 @@ use crate::object::attribute::{Value, attribute_of};
 use cryptoki_sys::*;
 use devid_core::key::{PublicKey, hex};
 use devid_core::store::folder::{Description, Usage, Use};
-use devid_core::store::{Half, Key, Kind, StoredObject};
+use devid_core::store::{Key, Kind, ObjectPart, StoredObject};
 use devid_core::tpm::Secret;
 pub(crate) use other::profile;
 pub(crate) use secret::SecretKey;
@@ -67,7 +67,7 @@ impl Place {
 
 impl Object {
     /// All objects of something shown, each with the half of it that it is.
-    pub(crate) fn all(shown: &StoredObject, place: Place) -> Vec<(Half, Self)> {
+    pub(crate) fn all(shown: &StoredObject, place: Place) -> Vec<(ObjectPart, Self)> {
         let name = &shown.name;
         match &shown.kind {
             Kind::Pair {
@@ -83,23 +83,23 @@ impl Object {
                 let local = key::is_local(key, *origin);
                 let public = public.as_ref().map(|described| {
                     let object = key::public_object(name, key.public(), described, local, place);
-                    (Half::Public, object)
+                    (ObjectPart::Public, object)
                 });
                 let private = key::private_object(name, key, *origin, &hidden, place);
-                [(Half::Private, private)]
+                [(ObjectPart::Private, private)]
                     .into_iter()
                     .chain(public)
                     .collect()
             }
             Kind::Public(public, described) => {
                 let object = key::public_object(name, public, described, false, place);
-                vec![(Half::Whole, object)]
+                vec![(ObjectPart::Whole, object)]
             }
             Kind::Certificate(certificate, described) => {
                 let object = certificate::object(name, certificate, described, place);
-                vec![(Half::Whole, object)]
+                vec![(ObjectPart::Whole, object)]
             }
-            Kind::Data(data) => vec![(Half::Whole, other::data(name, data, place))],
+            Kind::Data(data) => vec![(ObjectPart::Whole, other::data(name, data, place))],
         }
     }
 

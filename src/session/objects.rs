@@ -19,7 +19,7 @@ use crate::template::{describe, flag};
 use cryptoki_sys::*;
 use devid_core::store::devid::{KeyAlgorithm, StoreError};
 use devid_core::store::folder::{Content, Description, Origin, Usage};
-use devid_core::store::{Half, Key, Kind, StoredObject};
+use devid_core::store::{Key, Kind, ObjectPart, StoredObject};
 use devid_core::tpm::Secret;
 use log::warn;
 use std::sync::Arc;
@@ -37,7 +37,7 @@ impl Session {
                 });
                 check_repeated(template, &shown)?;
                 if !on_token {
-                    return Ok(self.keep(&shown, Half::Whole, mint));
+                    return Ok(self.keep(&shown, ObjectPart::Whole, mint));
                 }
                 let class = plain.class();
                 let name = self.slot.folder()?.add(plain.into_content());
@@ -75,7 +75,7 @@ impl Session {
         check_repeated(template, &shown)?;
         let handle = private.persistence == Persistence::Handle;
         match private.persistence {
-            Persistence::Session => Ok(self.keep(&shown, Half::Private, mint)),
+            Persistence::Session => Ok(self.keep(&shown, ObjectPart::Private, mint)),
             Persistence::File | Persistence::Handle => {
                 let name = folder.keep(&key, origin, described, None, handle);
                 let name = name.map_err(failed)?;
@@ -123,9 +123,9 @@ impl Session {
                     let name = folder.add(content).map_err(failed)?;
                     self.handle_after(&unique_id(CKO_PUBLIC_KEY, &name), mint)?
                 }
-                false => self.keep(&of_session, Half::Public, mint),
+                false => self.keep(&of_session, ObjectPart::Public, mint),
             };
-            return Ok((public, self.keep(&of_session, Half::Private, mint)));
+            return Ok((public, self.keep(&of_session, ObjectPart::Private, mint)));
         }
         let described = described.filter(|_| wanted.public_on_token);
         let persistent = wanted.persistence == Persistence::Handle;
@@ -135,7 +135,7 @@ impl Session {
         let private = in_token(&token, &unique_id(CKO_PRIVATE_KEY, &name))?;
         let public = match wanted.public_on_token {
             true => in_token(&token, &unique_id(CKO_PUBLIC_KEY, &name))?,
-            false => self.keep(&of_session, Half::Public, mint),
+            false => self.keep(&of_session, ObjectPart::Public, mint),
         };
         Ok((public, private))
     }
@@ -250,7 +250,7 @@ impl Session {
         }
     }
 
-    fn keep(&self, shown: &Arc<StoredObject>, half: Half, mint: &Mint) -> ObjectHandle {
+    fn keep(&self, shown: &Arc<StoredObject>, half: ObjectPart, mint: &Mint) -> ObjectHandle {
         let handle = mint.object();
         let content = session_objects::Content::StoredObject(Arc::clone(shown), half);
         self.slot.kept.lock().keep(self.handle, handle, content);

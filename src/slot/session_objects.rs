@@ -7,7 +7,7 @@ use crate::object::{Object, Place, SecretKey};
 use crate::template::Template;
 use cryptoki_sys::CKA_PRIVATE;
 use devid_core::store::folder::Description;
-use devid_core::store::{Half, Kind, StoredObject};
+use devid_core::store::{Kind, ObjectPart, StoredObject};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -27,7 +27,7 @@ struct One {
 #[derive(Debug, Clone)]
 pub(crate) enum Content {
     /// This half of something that a store could show.
-    StoredObject(Arc<StoredObject>, Half),
+    StoredObject(Arc<StoredObject>, ObjectPart),
     /// What no store has.
     Secret(Arc<SecretKey>),
 }
@@ -114,7 +114,7 @@ impl Content {
     }
 }
 
-fn object(shown: &StoredObject, half: Half) -> Object {
+fn object(shown: &StoredObject, half: ObjectPart) -> Object {
     let mut all = Object::all(shown, Place::Session);
     let place = all.iter().position(|(one, _)| *one == half);
     // What is kept has the half that it was kept for; a session never takes one away.
@@ -124,7 +124,7 @@ fn object(shown: &StoredObject, half: Half) -> Object {
 /// The same thing with one half described anew.
 fn changed(
     shown: &StoredObject,
-    half: Half,
+    half: ObjectPart,
     change: impl FnOnce(&mut Description) -> Result<(), Error>,
 ) -> Result<StoredObject, Error> {
     let mut kind = match &shown.kind {
@@ -146,7 +146,7 @@ fn changed(
         Kind::Data(data) => Kind::Data(data.clone()),
     };
     let described = match (&mut kind, half) {
-        (Kind::Pair { public, .. }, Half::Public) => public.as_mut(),
+        (Kind::Pair { public, .. }, ObjectPart::Public) => public.as_mut(),
         (Kind::Pair { private, .. }, _) => Some(private),
         (Kind::Public(_, described) | Kind::Certificate(_, described), _) => Some(described),
         (Kind::Data(data), _) => Some(&mut data.description),

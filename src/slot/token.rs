@@ -10,7 +10,7 @@ use crate::mechanism::sign::Mechanism;
 use crate::mechanism::unwrap::Wrapping;
 use crate::object::{Object, Place, profile};
 use cryptoki_sys::*;
-use devid_core::store::{Half, Key, Listing, StoredObject, TokenTraits};
+use devid_core::store::{Key, Listing, ObjectPart, StoredObject, TokenTraits};
 use devid_core::tpm::{Hash, SignatureScheme};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -31,7 +31,7 @@ pub(crate) struct Found {
     pub(crate) handle: ObjectHandle,
     pub(crate) object: Arc<Object>,
     /// `None` for what only says something of the token.
-    pub(crate) shown: Option<(Arc<StoredObject>, Half)>,
+    pub(crate) shown: Option<(Arc<StoredObject>, ObjectPart)>,
 }
 
 impl Token {

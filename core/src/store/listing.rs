@@ -97,7 +97,7 @@ impl Kind {
 
 /// Which of the objects in a [`StoredObject`] is meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Half {
+pub enum ObjectPart {
     /// The private key of a pair.
     Private,
     /// The public key of a pair.

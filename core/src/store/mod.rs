@@ -17,7 +17,7 @@ pub use encrypt::{encrypt, longest_message};
 pub use error::{LoginError, LookError, SignError};
 use idevid::IdevidStore;
 pub use key::{Access, DecryptRequest, Key, Login, Protection};
-pub use listing::{Half, Kind, Listing, StoredObject};
+pub use listing::{Kind, Listing, ObjectPart, StoredObject};
 use sessions::SessionStore;
 use templates::Templates;
 

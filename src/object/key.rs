@@ -8,7 +8,7 @@ use crate::object::attribute::{Value, attribute_of};
 use crate::vendor::*;
 use cryptoki_sys::*;
 use devid_core::key::PublicKey;
-use devid_core::store::folder::{Description, Origin, Use};
+use devid_core::store::folder::{ObjectAttributes, Origin, Use};
 use devid_core::store::{Key, Protection};
 use std::sync::Arc;
 
@@ -34,7 +34,7 @@ pub(super) fn private_object(
     name: &str,
     key: &Arc<Key>,
     origin: Origin,
-    described: &Description,
+    described: &ObjectAttributes,
     place: Place,
 ) -> Object {
     let public = key.public();
@@ -130,7 +130,7 @@ pub(super) fn private_object(
 pub(super) fn public_object(
     name: &str,
     public: &PublicKey,
-    described: &Description,
+    described: &ObjectAttributes,
     local: bool,
     place: Place,
 ) -> Object {
@@ -164,7 +164,7 @@ pub(super) fn public_object(
 fn uses(
     shown: &[Use],
     possible: &[Use],
-    described: &Description,
+    described: &ObjectAttributes,
 ) -> Vec<(CK_ATTRIBUTE_TYPE, Value)> {
     let set =
         |one: Use| possible.contains(&one) && described.usage.is_none_or(|wanted| wanted.has(one));
@@ -178,7 +178,7 @@ fn uses(
 /// some clients know no other way to it.
 fn common(
     public: &PublicKey,
-    described: &Description,
+    described: &ObjectAttributes,
     local: bool,
 ) -> Vec<(CK_ATTRIBUTE_TYPE, Value)> {
     let id = described.id.clone();

@@ -13,7 +13,7 @@ use crate::error::Error;
 use crate::object::attribute::{Value, attribute_of};
 use cryptoki_sys::*;
 use devid_core::key::{PublicKey, hex};
-use devid_core::store::folder::{Description, Usage, Use};
+use devid_core::store::folder::{ObjectAttributes, Usage, Use};
 use devid_core::store::{Key, Kind, ObjectPart, StoredObject};
 use devid_core::tpm::Secret;
 pub(crate) use other::profile;
@@ -76,7 +76,7 @@ impl Object {
                 private,
                 public,
             } => {
-                let hidden = Description {
+                let hidden = ObjectAttributes {
                     private: private.private || place.asks_login(),
                     ..private.clone()
                 };
@@ -106,7 +106,7 @@ impl Object {
     fn new(
         class: CK_OBJECT_CLASS,
         unique_id: String,
-        described: &Description,
+        described: &ObjectAttributes,
         place: Place,
         more: impl IntoIterator<Item = (CK_ATTRIBUTE_TYPE, Value)>,
     ) -> Self {
@@ -253,7 +253,7 @@ pub(crate) fn session_name(number: CK_ULONG) -> String {
 
 /// CKA_ALLOWED_MECHANISMS of a described key; empty for every mechanism. Where CK_ULONG has 32 bits, a
 /// larger number of a file becomes CK_ULONG::MAX, which no mechanism has: so it allows none.
-fn allowed(described: &Description) -> Vec<CK_MECHANISM_TYPE> {
+fn allowed(described: &ObjectAttributes) -> Vec<CK_MECHANISM_TYPE> {
     let kinds = described.mechanisms.iter();
     kinds
         .map(|&kind| CK_MECHANISM_TYPE::try_from(kind).unwrap_or(CK_MECHANISM_TYPE::MAX))

@@ -18,7 +18,7 @@ use crate::template::private::Private;
 use crate::template::{describe, flag};
 use cryptoki_sys::*;
 use devid_core::store::devid::{KeyAlgorithm, StoreError};
-use devid_core::store::folder::{Content, Description, Origin, Usage};
+use devid_core::store::folder::{Content, ObjectAttributes, Origin, Usage};
 use devid_core::store::{Key, Kind, ObjectPart, StoredObject};
 use devid_core::tpm::Secret;
 use log::warn;
@@ -239,7 +239,7 @@ impl Session {
 
     /// A private or secret key for this token: where there is a PIN, it is private unless the template says
     /// otherwise; where there is none, nobody can be asked for it before each use.
-    fn suit(&self, template: &Template, described: &mut Description) -> Result<(), Error> {
+    fn suit(&self, template: &Template, described: &mut ObjectAttributes) -> Result<(), Error> {
         let asks_login = self.slot.asks_login();
         if asks_login && template.value(CKA_PRIVATE).is_none() {
             described.private = true;
@@ -286,7 +286,7 @@ impl Changes {
                     return Err(Error::AttributeReadOnly);
                 }
                 CKA_LABEL | CKA_ID | CKA_SUBJECT | CKA_START_DATE | CKA_END_DATE => {
-                    describe(&mut Description::labelled(""), *kind, value)?;
+                    describe(&mut ObjectAttributes::labelled(""), *kind, value)?;
                     attributes.push((*kind, value.clone()));
                 }
                 CKA_SENSITIVE | CKA_EXTRACTABLE => {
@@ -310,7 +310,7 @@ impl Changes {
         Ok(Self { attributes, usage })
     }
 
-    fn apply(&self, described: &mut Description) -> Result<(), Error> {
+    fn apply(&self, described: &mut ObjectAttributes) -> Result<(), Error> {
         for (kind, value) in &self.attributes {
             describe(described, *kind, value)?;
         }
@@ -332,8 +332,8 @@ fn in_token(token: &Token, unique_id: &str) -> Result<ObjectHandle, Error> {
 fn pair(
     key: &Arc<Key>,
     origin: Origin,
-    private: Description,
-    public: Option<Description>,
+    private: ObjectAttributes,
+    public: Option<ObjectAttributes>,
     mint: &Mint,
 ) -> Arc<StoredObject> {
     Arc::new(StoredObject {

@@ -6,7 +6,7 @@ use crate::handle::{ObjectHandle, SessionHandle};
 use crate::object::{Object, Place, SecretKey};
 use crate::template::Template;
 use cryptoki_sys::CKA_PRIVATE;
-use devid_core::store::folder::Description;
+use devid_core::store::folder::ObjectAttributes;
 use devid_core::store::{Kind, ObjectPart, StoredObject};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -63,7 +63,7 @@ impl Kept {
     pub(crate) fn describe(
         &mut self,
         handle: ObjectHandle,
-        change: impl FnOnce(&mut Description) -> Result<(), Error>,
+        change: impl FnOnce(&mut ObjectAttributes) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let one = self.0.get_mut(&handle).ok_or(Error::ObjectHandleInvalid)?;
         one.content = one.content.changed(change)?;
@@ -99,7 +99,7 @@ impl Content {
     /// The same described anew.
     fn changed(
         &self,
-        change: impl FnOnce(&mut Description) -> Result<(), Error>,
+        change: impl FnOnce(&mut ObjectAttributes) -> Result<(), Error>,
     ) -> Result<Self, Error> {
         Ok(match self {
             Self::StoredObject(shown, half) => {
@@ -125,7 +125,7 @@ fn object(shown: &StoredObject, half: ObjectPart) -> Object {
 fn changed(
     shown: &StoredObject,
     half: ObjectPart,
-    change: impl FnOnce(&mut Description) -> Result<(), Error>,
+    change: impl FnOnce(&mut ObjectAttributes) -> Result<(), Error>,
 ) -> Result<StoredObject, Error> {
     let mut kind = match &shown.kind {
         Kind::Pair {

@@ -14,7 +14,7 @@ use cryptoki_sys::*;
 use der::Decode;
 use der::asn1::OctetStringRef;
 use devid_core::key::{Curve, PublicKey};
-use devid_core::store::folder::{Description, Usage, Use};
+use devid_core::store::folder::{ObjectAttributes, Usage, Use};
 use devid_core::tpm::Secret;
 use devid_core::x509::Day;
 
@@ -68,8 +68,8 @@ impl Template {
     }
 
     /// What it says of an object, beside what the object is made of. Uses are left open.
-    pub(crate) fn description(&self) -> Result<Description, Error> {
-        let mut description = Description::labelled("");
+    pub(crate) fn description(&self) -> Result<ObjectAttributes, Error> {
+        let mut description = ObjectAttributes::labelled("");
         for (kind, value) in &self.0 {
             match *kind {
                 CKA_PRIVATE => description.private = flag(value)?,
@@ -103,7 +103,7 @@ impl Template {
 
 /// Sets one of the attributes that can be changed at any time; others are passed over.
 pub(crate) fn describe(
-    description: &mut Description,
+    description: &mut ObjectAttributes,
     kind: CK_ATTRIBUTE_TYPE,
     value: &[u8],
 ) -> Result<(), Error> {

@@ -7,7 +7,7 @@ use crate::mechanism::derive::LONGEST;
 use crate::mechanism::unwrap::AES_KEYS;
 use crate::template::Template;
 use cryptoki_sys::*;
-use devid_core::store::folder::{Description, Use};
+use devid_core::store::folder::{ObjectAttributes, Use};
 use devid_core::tpm::Secret;
 
 /// A secret key that is to be kept for a session.
@@ -15,7 +15,7 @@ use devid_core::tpm::Secret;
 /// Where the template says nothing it is sensitive and cannot be extracted, and it unwraps no keys.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct NewSecret {
-    pub(crate) described: Description,
+    pub(crate) described: ObjectAttributes,
     pub(crate) key_type: CK_KEY_TYPE,
     /// Bytes, if the template names so many.
     pub(crate) length: Option<usize>,
@@ -70,7 +70,7 @@ impl NewSecret {
             _ => return Err(Error::TemplateInconsistent),
         }
         Ok(Self {
-            described: Description {
+            described: ObjectAttributes {
                 usage: Some(template.uses(&[Use::Unwrap], &[])?),
                 ..template.description()?
             },

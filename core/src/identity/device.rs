@@ -6,7 +6,7 @@ use super::entry::{CertificateEntry, FACTORY, OWN, SOFTWARE, TokenEntry, add_cer
 use super::software::Software;
 use crate::config::Config;
 use crate::store::devid::DevidStore;
-use crate::store::folder::{Description, Origin};
+use crate::store::folder::{ObjectAttributes, Origin};
 use crate::store::idevid::{Authority, Identity, IdevidStore};
 use crate::store::{Kind, Pins, StoredObject};
 use crate::tpm::{Refusals, TimeoutMemory, Tpm};
@@ -232,7 +232,7 @@ fn placed(
     store: &DevidStore,
     shown: &StoredObject,
     certificate: &Certificate,
-    about: &Description,
+    about: &ObjectAttributes,
 ) -> CertificateEntry {
     let id = about.id.clone();
     CertificateEntry {

@@ -9,7 +9,7 @@ use super::{IdentityError, IdentityErrorKind};
 use crate::file;
 use crate::shell::argument;
 use crate::store::devid::{KeyAlgorithm, KeyPurpose};
-use crate::store::folder::{Description, Origin, Usage, Use};
+use crate::store::folder::{ObjectAttributes, Origin, Usage, Use};
 use crate::store::{Key, Protection, SignError};
 use crate::tpm::{Secret, TpmError};
 use crate::x509::Subject;
@@ -74,9 +74,9 @@ impl Device {
         let described = |signs, decrypts| {
             let uses = [(usage.signs, signs), (usage.decrypts, decrypts)];
             let uses = uses.into_iter().filter(|(has, _)| *has).map(|(_, one)| one);
-            Description {
+            ObjectAttributes {
                 usage: Some(uses.collect::<Usage>()),
-                ..Description::labelled(label)
+                ..ObjectAttributes::labelled(label)
             }
         };
         let (for_private, for_public) = match algorithm {
@@ -319,7 +319,7 @@ mod tests {
             handle: None,
             auth: None,
             origin: Origin::Generated,
-            private: Description::labelled("sealed"),
+            private: ObjectAttributes::labelled("sealed"),
             shown_public: None,
         };
         let folder = KeyFolder::new(device.folder());

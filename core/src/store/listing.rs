@@ -1,6 +1,6 @@
 //! What a store shows, in plain types.
 
-use super::folder::{Data, Description, Origin, Refused};
+use super::folder::{Data, ObjectAttributes, Origin, Refused};
 use super::{Key, Stamp};
 use crate::key::PublicKey;
 use crate::tpm::Capabilities;
@@ -76,14 +76,14 @@ pub enum Kind {
         /// Where it comes from.
         origin: Origin,
         /// The attributes of the private half.
-        private: Description,
+        private: ObjectAttributes,
         /// The attributes of the public half; `None` if it was destroyed on its own.
-        public: Option<Description>,
+        public: Option<ObjectAttributes>,
     },
     /// A public key alone.
-    Public(PublicKey, Description),
+    Public(PublicKey, ObjectAttributes),
     /// A certificate.
-    Certificate(Certificate, Description),
+    Certificate(Certificate, ObjectAttributes),
     /// Data of an application.
     Data(Data),
 }

@@ -25,7 +25,7 @@ pub use renewal::{Kept, Losses, Lost, LostKind};
 pub use scan::Stamp;
 pub use unusable::UnusableKey;
 
-use super::folder::{Content, Description, Entry, KeyFolder, Material, Origin, Pair};
+use super::folder::{Content, Entry, KeyFolder, Material, ObjectAttributes, Origin, Pair};
 use super::key::{Abilities, SoftKey};
 use super::listing::ObjectPart;
 use super::{Access, Key, Login, Protection, SignError};
@@ -222,8 +222,8 @@ impl DevidStore {
         &self,
         key: &Key,
         origin: Origin,
-        private: Description,
-        public: Option<Description>,
+        private: ObjectAttributes,
+        public: Option<ObjectAttributes>,
         persistent: bool,
     ) -> Result<String, StoreError> {
         let unfit = || StoreError::Unsupported("the key has no form for a file".into());
@@ -311,7 +311,7 @@ impl DevidStore {
         &self,
         name: &str,
         half: ObjectPart,
-        change: impl FnOnce(&mut Description) -> Result<(), E>,
+        change: impl FnOnce(&mut ObjectAttributes) -> Result<(), E>,
     ) -> Result<Result<(), E>, StoreError> {
         let mut outcome = Ok(());
         self.folder.change(name, |entry| {
@@ -438,7 +438,7 @@ impl DevidStore {
 }
 
 /// The attributes of what is meant; `None` if it is not there.
-fn described(content: &mut Content, half: ObjectPart) -> Option<&mut Description> {
+fn described(content: &mut Content, half: ObjectPart) -> Option<&mut ObjectAttributes> {
     match (content, half) {
         (Content::Pair(pair), ObjectPart::Private) => Some(&mut pair.private),
         (Content::Pair(pair), ObjectPart::Public) => pair.shown_public.as_mut(),

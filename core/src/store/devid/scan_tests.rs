@@ -2,7 +2,7 @@
 
 use super::DevidStore;
 use crate::config::{Config, defaults};
-use crate::store::folder::{Content, Description, KeyFolder, Material, Origin, Pair, Tss2Key};
+use crate::store::folder::{Content, KeyFolder, Material, ObjectAttributes, Origin, Pair, Tss2Key};
 use crate::store::{Kind, Listing};
 use crate::system::pause;
 use crate::tpm::fake::{FakeTpm, GET_CAPABILITY, Reply, capability, keep_link, rsa_area};
@@ -32,7 +32,7 @@ impl Bench {
             handle: None,
             auth: None,
             origin: Origin::Generated,
-            private: Description::labelled("key"),
+            private: ObjectAttributes::labelled("key"),
             shown_public: None,
         };
         let keys = folder.path().join("devid");

@@ -19,9 +19,9 @@ pub enum Content {
     /// A key pair in one file, so that both halves appear or neither.
     Pair(Pair),
     /// A public key without private one.
-    Public(PublicKey, Description),
+    Public(PublicKey, ObjectAttributes),
     /// One certificate.
-    Certificate(Certificate, Description),
+    Certificate(Certificate, ObjectAttributes),
     /// Bytes of an application.
     Data(Data),
 }
@@ -41,9 +41,9 @@ pub struct Pair {
     /// Where the key comes from.
     pub origin: Origin,
     /// The attributes of the private half.
-    pub private: Description,
+    pub private: ObjectAttributes,
     /// The attributes of the public half; `None` if it was destroyed on its own.
-    pub shown_public: Option<Description>,
+    pub shown_public: Option<ObjectAttributes>,
 }
 
 /// A private key, in one of the forms in which a file may hold it.
@@ -94,7 +94,7 @@ pub enum Origin {
 
 /// Attributes of one object.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Description {
+pub struct ObjectAttributes {
     /// The label; of a file that names none, the file's name without `.pem`.
     pub label: String,
     /// The identifier; `None` for the default, which is [`PublicKey::id`] of the key.
@@ -120,7 +120,7 @@ pub struct Description {
     pub mechanisms: Vec<u64>,
 }
 
-impl Description {
+impl ObjectAttributes {
     /// The defaults under this label.
     pub fn labelled(label: impl Into<String>) -> Self {
         Self {
@@ -214,7 +214,7 @@ impl FromIterator<Use> for Usage {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Data {
     /// Its attributes.
-    pub description: Description,
+    pub description: ObjectAttributes,
     /// The application that it belongs to.
     pub application: String,
     /// What kind of data it is: an OBJECT IDENTIFIER, DER; may be empty.

@@ -4,7 +4,7 @@ use super::text::{
     Lines, NO_PUBLIC_HALF, PUBLIC_HALF, escaped, handle, origin, public_half, read_description,
     unescaped, write_description, write_line,
 };
-use super::{Content, Data, Description, Material, Origin, Pair, Tss2Key, Tss2Kind as Kind};
+use super::{Content, Data, Material, ObjectAttributes, Origin, Pair, Tss2Key, Tss2Kind as Kind};
 use crate::key::{PrivateKeyInfo, PublicKey, from_hex, hex, refuse_encrypted};
 use crate::pem;
 use crate::tpm::{PublicArea, other_kind};
@@ -38,7 +38,7 @@ pub(super) fn parse(name: &str, file: &[u8]) -> Result<(Content, Remarks), Strin
     let labels: Vec<&str> = parts.blocks.iter().map(|block| block.label).collect();
     let der = |at: usize| &parts.blocks[at].der[..];
     let mut lines = Lines::new(parts.above);
-    let absent = Description::labelled(name);
+    let absent = ObjectAttributes::labelled(name);
     let content = match labels[..] {
         [PAIR] => {
             let (material, public) = wrapped(der(0))?;
@@ -96,7 +96,7 @@ pub(super) fn parse(name: &str, file: &[u8]) -> Result<(Content, Remarks), Strin
 ///
 /// There are none, and why: it was read back and compared.
 pub(super) fn render(name: &str, content: &Content, beside: &Remarks) -> Result<Vec<u8>, String> {
-    let absent = Description::labelled(name);
+    let absent = ObjectAttributes::labelled(name);
     let mut text = String::new();
     let tss2 = |key: &Tss2Key| key.to_der().map_err(|why| why.to_string());
     let blocks = match content {
@@ -177,7 +177,7 @@ fn read_pair(
     lines: &mut Lines<'_>,
     material: Material,
     public: PublicKey,
-    absent: Description,
+    absent: ObjectAttributes,
 ) -> Result<Pair, String> {
     let none = |text: &str| (text == NO_PUBLIC_HALF).then_some(());
     let hidden = lines.take("Public", none)?.is_some();
@@ -194,7 +194,7 @@ fn read_pair(
     })
 }
 
-fn write_pair(text: &mut String, pair: &Pair, absent: &Description) {
+fn write_pair(text: &mut String, pair: &Pair, absent: &ObjectAttributes) {
     write_description(text, "", &pair.private, absent);
     match &pair.shown_public {
         Some(shown) => write_description(text, PUBLIC_HALF, shown, &public_half(&pair.private)),
@@ -237,8 +237,11 @@ mod tests {
         let Content::Pair(pair) = &content else {
             panic!("{content:?}");
         };
-        assert_eq!(pair.private, Description::labelled("server"));
-        assert_eq!(pair.shown_public, Some(Description::labelled("server")));
+        assert_eq!(pair.private, ObjectAttributes::labelled("server"));
+        assert_eq!(
+            pair.shown_public,
+            Some(ObjectAttributes::labelled("server"))
+        );
         assert_eq!((pair.handle, pair.origin), (None, Origin::Unknown));
         let again = render("server", &content, &Remarks::default()).unwrap();
         assert_eq!(again, KEY, "no line is needed to say so");

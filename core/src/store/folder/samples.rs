@@ -1,7 +1,7 @@
 //! What the tests of this folder put into one.
 
 use super::{
-    Content, Data, Description, Material, Origin, Pair, Tss2Key, Tss2Kind, Usage, Use, format,
+    Content, Data, Material, ObjectAttributes, Origin, Pair, Tss2Key, Tss2Kind, Usage, Use, format,
 };
 use crate::key::{Curve, PrivateKeyInfo, PublicKey};
 use crate::x509::{Certificate, Day};
@@ -51,7 +51,7 @@ fn in_memory() -> [Pair; 2] {
 
 pub(super) fn data() -> Data {
     Data {
-        description: Description::labelled("note"),
+        description: ObjectAttributes::labelled("note"),
         application: "an application:\nwith two lines".into(),
         object_id: vec![0x06, 0x01, 0x2A],
         value: b"any bytes".to_vec(),
@@ -67,7 +67,7 @@ pub(super) fn numbered(number: usize) -> Content {
 }
 
 pub(super) fn samples() -> Vec<Content> {
-    let full = Description {
+    let full = ObjectAttributes {
         label: " a label:\nwith -----BEGIN DATA-----".into(),
         id: Some(vec![1, 2, 3]),
         subject: vec![0x30, 0x00],
@@ -80,7 +80,7 @@ pub(super) fn samples() -> Vec<Content> {
         modifiable: false,
         usage: Some([Use::Sign, Use::Derive].into_iter().collect()),
         mechanisms: vec![0x1041, u64::MAX],
-        ..Description::labelled("")
+        ..ObjectAttributes::labelled("")
     };
     let leaf = Certificate::parse_all(LEAF).unwrap().remove(0);
     let rsa = PublicKey::from_rsa(&[0xC1; 256], &[1, 0, 1]).unwrap();
@@ -94,9 +94,9 @@ pub(super) fn samples() -> Vec<Content> {
             auth: None,
             origin: Origin::Generated,
             private: full.clone(),
-            shown_public: Some(Description {
+            shown_public: Some(ObjectAttributes {
                 usage: Some(Usage::NONE),
-                ..Description::labelled("public only")
+                ..ObjectAttributes::labelled("public only")
             }),
             ..pair()
         }),
@@ -110,8 +110,8 @@ pub(super) fn samples() -> Vec<Content> {
             ..pair()
         }),
         Content::Public(rsa, full.clone()),
-        Content::Public(pair().public, Description::labelled("stem")),
-        Content::Certificate(leaf.clone(), Description::labelled("")),
+        Content::Public(pair().public, ObjectAttributes::labelled("stem")),
+        Content::Certificate(leaf.clone(), ObjectAttributes::labelled("")),
         Content::Certificate(leaf, full.clone()),
         Content::Data(data()),
         Content::Data(Data {

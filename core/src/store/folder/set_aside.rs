@@ -112,11 +112,11 @@ impl KeyFolder {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::folder::{Content, Data, Description};
+    use crate::store::folder::{Content, Data, ObjectAttributes};
 
     fn data() -> Content {
         Content::Data(Data {
-            description: Description::labelled("data"),
+            description: ObjectAttributes::labelled("data"),
             application: String::new(),
             object_id: Vec::new(),
             value: vec![7],

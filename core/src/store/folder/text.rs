@@ -3,7 +3,7 @@
 //! A default is not written, so that a file without any line is an ordinary object. What a line of
 //! a known name says wrongly is damage: an attribute is never guessed.
 
-use super::{Description, Origin, Usage, Use};
+use super::{ObjectAttributes, Origin, Usage, Use};
 use crate::key::{from_hex, hex};
 use crate::x509::Day;
 use std::fmt::Write;
@@ -55,10 +55,10 @@ impl<'a> Lines<'a> {
 pub(super) fn read_description(
     lines: &mut Lines<'_>,
     prefix: &str,
-    absent: Description,
-) -> Result<Description, String> {
+    absent: ObjectAttributes,
+) -> Result<ObjectAttributes, String> {
     let name = |name: &str| format!("{prefix}{name}");
-    Ok(Description {
+    Ok(ObjectAttributes {
         label: lines
             .take(&name("Label"), unescaped)?
             .unwrap_or(absent.label),
@@ -91,8 +91,8 @@ pub(super) fn read_description(
 pub(super) fn write_description(
     out: &mut String,
     prefix: &str,
-    this: &Description,
-    absent: &Description,
+    this: &ObjectAttributes,
+    absent: &ObjectAttributes,
 ) {
     let mut line = |name: &str, differs: bool, value: &dyn Fn() -> String| {
         if differs {
@@ -156,11 +156,11 @@ pub(super) fn write_description(
 
 /// The attributes of a pair's public half where the file does not say otherwise: what
 /// administrators expect to hold for both halves is the private half's.
-pub(super) fn public_half(private: &Description) -> Description {
-    Description {
+pub(super) fn public_half(private: &ObjectAttributes) -> ObjectAttributes {
+    ObjectAttributes {
         id: private.id.clone(),
         subject: private.subject.clone(),
-        ..Description::labelled(&private.label)
+        ..ObjectAttributes::labelled(&private.label)
     }
 }
 
@@ -305,9 +305,9 @@ fn digits<T: FromStr>(text: &str, count: usize) -> Option<T> {
 mod tests {
     use super::*;
 
-    fn read(text: &str) -> Result<Description, String> {
+    fn read(text: &str) -> Result<ObjectAttributes, String> {
         let mut lines = Lines::new(text.lines().map(str::as_bytes).collect());
-        read_description(&mut lines, "", Description::labelled("stem"))
+        read_description(&mut lines, "", ObjectAttributes::labelled("stem"))
     }
 
     #[test]
@@ -349,7 +349,7 @@ mod tests {
 
     #[test]
     fn descriptions_go_there_and_back() {
-        let plain = Description::labelled("stem");
+        let plain = ObjectAttributes::labelled("stem");
         let day = |day| {
             Some(Day {
                 year: 2031,
@@ -357,7 +357,7 @@ mod tests {
                 day,
             })
         };
-        let full = Description {
+        let full = ObjectAttributes {
             label: "web server".into(),
             id: Some(vec![1, 2]),
             subject: vec![0x30, 0],
@@ -370,7 +370,7 @@ mod tests {
             usage: Some([Use::Derive, Use::Sign].into_iter().collect()),
             mechanisms: vec![0x1041, 0x8000_0001_0000],
         };
-        let bare = Description {
+        let bare = ObjectAttributes {
             label: String::new(),
             id: Some(vec![]),
             usage: Some(Usage::NONE),
@@ -397,15 +397,15 @@ mod tests {
 
     #[test]
     fn the_public_half_follows_the_private_one() {
-        let private = Description {
+        let private = ObjectAttributes {
             id: Some(vec![7]),
             private: true,
-            ..Description::labelled("both")
+            ..ObjectAttributes::labelled("both")
         };
         let absent = public_half(&private);
         assert_eq!((&*absent.label, absent.private), ("both", false));
         assert_eq!(absent.id, Some(vec![7]));
-        for this in [absent.clone(), Description::labelled("own")] {
+        for this in [absent.clone(), ObjectAttributes::labelled("own")] {
             let mut out = String::new();
             write_description(&mut out, PUBLIC_HALF, &this, &absent);
             let mut lines = Lines::new(out.lines().map(str::as_bytes).collect());

@@ -2,7 +2,7 @@
 
 use super::{Authority, Found, Identity, IdevidStore, Part};
 use crate::key::hex;
-use crate::store::folder::{Description, Origin, Usage, Use};
+use crate::store::folder::{ObjectAttributes, Origin, Usage, Use};
 use crate::store::{
     Kind, Listing, LoginError, LookError, Pins, SignError, Stamp, StoredObject, Who,
 };
@@ -155,7 +155,7 @@ fn shown(identity: Identity) -> Vec<StoredObject> {
         key,
         ..
     } = identity;
-    let described = |uses: &[Use]| Description {
+    let described = |uses: &[Use]| ObjectAttributes {
         subject: certificate.subject_der().to_vec(),
         ..fixed(label.clone(), uses)
     };
@@ -182,11 +182,11 @@ fn shown(identity: Identity) -> Vec<StoredObject> {
 }
 
 /// The attributes of something that nobody changes.
-fn fixed(label: String, uses: &[Use]) -> Description {
-    Description {
+fn fixed(label: String, uses: &[Use]) -> ObjectAttributes {
+    ObjectAttributes {
         modifiable: false,
         destroyable: false,
         usage: Some(uses.iter().copied().collect::<Usage>()),
-        ..Description::labelled(label)
+        ..ObjectAttributes::labelled(label)
     }
 }

@@ -8,7 +8,7 @@ use crate::object::attribute::{Value, attribute_of};
 use crate::vendor::*;
 use cryptoki_sys::*;
 use devid_core::key::PublicKey;
-use devid_core::store::folder::{ObjectAttributes, Origin, Use};
+use devid_core::store::folder::{KeyOrigin, ObjectAttributes, Use};
 use devid_core::store::{Key, Protection};
 use std::sync::Arc;
 
@@ -22,18 +22,18 @@ fn protection(key: &Key) -> CK_ULONG {
 }
 
 /// Whether the key was made where it is (CKA_LOCAL).
-pub(super) fn is_local(key: &Key, origin: Origin) -> bool {
+pub(super) fn is_local(key: &Key, origin: KeyOrigin) -> bool {
     match origin {
-        Origin::Generated => true,
-        Origin::Imported => false,
-        Origin::Unknown => key.is_of_this_tpm(),
+        KeyOrigin::Generated => true,
+        KeyOrigin::Imported => false,
+        KeyOrigin::Unknown => key.is_of_this_tpm(),
     }
 }
 
 pub(super) fn private_object(
     name: &str,
     key: &Arc<Key>,
-    origin: Origin,
+    origin: KeyOrigin,
     described: &ObjectAttributes,
     place: Place,
 ) -> Object {

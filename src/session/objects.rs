@@ -18,7 +18,7 @@ use crate::template::private::Private;
 use crate::template::{describe, flag};
 use cryptoki_sys::*;
 use devid_core::store::devid::{KeyAlgorithm, StoreError};
-use devid_core::store::folder::{Content, ObjectAttributes, Origin, Usage};
+use devid_core::store::folder::{Content, KeyOrigin, ObjectAttributes, Usage};
 use devid_core::store::{Key, Kind, ObjectPart, StoredObject};
 use devid_core::tpm::Secret;
 use log::warn;
@@ -70,7 +70,7 @@ impl Session {
             )
             .map_err(failed)?;
         private.check_public(key.public())?;
-        let origin = Origin::Imported;
+        let origin = KeyOrigin::Imported;
         let shown = pair(&key, origin, described.clone(), None, mint);
         check_repeated(template, &shown)?;
         let handle = private.persistence == Persistence::Handle;
@@ -106,7 +106,7 @@ impl Session {
                 folder.protection(wanted.protection),
             )
             .map_err(|error| not_made(algorithm, error))?;
-        let origin = Origin::Generated;
+        let origin = KeyOrigin::Generated;
         let described = Some(wanted.public.clone());
         let of_session = pair(
             &key,
@@ -331,7 +331,7 @@ fn in_token(token: &Token, unique_id: &str) -> Result<ObjectHandle, Error> {
 
 fn pair(
     key: &Arc<Key>,
-    origin: Origin,
+    origin: KeyOrigin,
     private: ObjectAttributes,
     public: Option<ObjectAttributes>,
     mint: &Mint,

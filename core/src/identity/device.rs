@@ -6,7 +6,7 @@ use super::entry::{CertificateEntry, FACTORY, OWN, SOFTWARE, TokenEntry, add_cer
 use super::software::Software;
 use crate::config::Config;
 use crate::store::devid::DevidStore;
-use crate::store::folder::{ObjectAttributes, Origin};
+use crate::store::folder::{KeyOrigin, ObjectAttributes};
 use crate::store::idevid::{Authority, Identity, IdevidStore};
 use crate::store::{Kind, Pins, StoredObject};
 use crate::tpm::{Refusals, TimeoutMemory, Tpm};
@@ -268,7 +268,7 @@ fn of_identity(token: &str, identity: Identity) -> TokenEntry {
         key: identity.key,
         software: None,
         public: identity.public,
-        origin: Origin::Generated,
+        origin: KeyOrigin::Generated,
         certificates: vec![CertificateEntry {
             certificate: identity.certificate,
             label: identity.label,
@@ -292,7 +292,7 @@ fn of_authority(token: &str, authority: Authority) -> TokenEntry {
         key: None,
         software: None,
         public: authority.certificate.public_key(),
-        origin: Origin::Unknown,
+        origin: KeyOrigin::Unknown,
         certificates: vec![CertificateEntry {
             certificate: authority.certificate,
             label: authority.label,

@@ -9,7 +9,7 @@ use super::{IdentityError, IdentityErrorKind};
 use crate::file;
 use crate::shell::argument;
 use crate::store::devid::{KeyAlgorithm, KeyPurpose};
-use crate::store::folder::{ObjectAttributes, Origin, Usage, Use};
+use crate::store::folder::{KeyOrigin, ObjectAttributes, Usage, Use};
 use crate::store::{Key, Protection, SignError};
 use crate::tpm::{Secret, TpmError};
 use crate::x509::Subject;
@@ -85,7 +85,7 @@ impl Device {
         };
         let private = described(Use::Sign, for_private);
         let public = described(Use::Verify, for_public);
-        let origin = Origin::Generated;
+        let origin = KeyOrigin::Generated;
         // Another process may be about to keep one of that label.
         let turn = self.tpm.lock_new_key();
         self.refuse_second(label)?;
@@ -318,7 +318,7 @@ mod tests {
             },
             handle: None,
             auth: None,
-            origin: Origin::Generated,
+            origin: KeyOrigin::Generated,
             private: ObjectAttributes::labelled("sealed"),
             shown_public: None,
         };

@@ -14,7 +14,7 @@ use crate::file::{self, Lock};
 use crate::key::{Curve, PublicKey};
 use crate::store::Protection;
 use crate::store::devid::{DevidStore, KeyAlgorithm, KeyPurpose};
-use crate::store::folder::{Content, ObjectAttributes, Origin, Usage, Use};
+use crate::store::folder::{Content, KeyOrigin, ObjectAttributes, Usage, Use};
 use crate::system::{pause, random_digits};
 use crate::writers::{NoLock, lives, no_lock, open_lock, remove_leftovers};
 use crate::x509::Certificate;
@@ -260,7 +260,7 @@ impl Device {
             ..ObjectAttributes::labelled(OWN)
         };
         let (private, public) = (described(Use::Sign), described(Use::Verify));
-        let origin = Origin::Generated;
+        let origin = KeyOrigin::Generated;
         Ok(self.own.keep(&key, origin, private, Some(public), true)?)
     }
 

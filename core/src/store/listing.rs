@@ -1,6 +1,6 @@
 //! What a store shows, in plain types.
 
-use super::folder::{Data, ObjectAttributes, Origin, Refused};
+use super::folder::{Data, KeyOrigin, ObjectAttributes, Refused};
 use super::{Key, Stamp};
 use crate::key::PublicKey;
 use crate::tpm::Capabilities;
@@ -74,7 +74,7 @@ pub enum Kind {
         /// What signs.
         key: Arc<Key>,
         /// Where it comes from.
-        origin: Origin,
+        origin: KeyOrigin,
         /// The attributes of the private half.
         private: ObjectAttributes,
         /// The attributes of the public half; `None` if it was destroyed on its own.

@@ -25,7 +25,7 @@ pub use renewal::{Kept, Losses, Lost, LostKind};
 pub use scan::Stamp;
 pub use unusable::UnusableKey;
 
-use super::folder::{Content, Entry, KeyFolder, Material, ObjectAttributes, Origin, Pair};
+use super::folder::{Content, Entry, KeyFolder, KeyOrigin, Material, ObjectAttributes, Pair};
 use super::key::{Abilities, SoftKey};
 use super::listing::ObjectPart;
 use super::{Access, Key, Login, Protection, SignError};
@@ -221,7 +221,7 @@ impl DevidStore {
     pub fn keep(
         &self,
         key: &Key,
-        origin: Origin,
+        origin: KeyOrigin,
         private: ObjectAttributes,
         public: Option<ObjectAttributes>,
         persistent: bool,

@@ -2,7 +2,7 @@
 
 use super::{DevidStore, HANDLES, StoreError};
 use crate::key::PublicKey;
-use crate::store::folder::{Content, Entry, Origin, Pair, Seal};
+use crate::store::folder::{Content, Entry, KeyOrigin, Pair, Seal};
 use crate::tpm::{SRK, StorageKey, TpmError, WrappedKey, name_of};
 use std::path::PathBuf;
 
@@ -146,7 +146,7 @@ impl DevidStore {
         let Some(parent) = pair.material.parent() else {
             return false;
         };
-        let ours = pair.origin != Origin::Unknown
+        let ours = pair.origin != KeyOrigin::Unknown
             && (SRK + 1..=0x8100_FFFF).contains(&parent)
             && !HANDLES.contains(&parent)
             && !self.parents.contains(&parent);

@@ -3,7 +3,7 @@
 use super::{DevidStore, StoreError};
 use crate::key::PublicKey;
 use crate::store::folder::{
-    self, Content, Entry, FolderError, Material, Origin, Pair, Seal, Tss2Key, Tss2Kind,
+    self, Content, Entry, FolderError, KeyOrigin, Material, Pair, Seal, Tss2Key, Tss2Kind,
 };
 use crate::store::key::Source;
 use crate::store::listing::{Kind, Listing, StoredObject};
@@ -247,7 +247,7 @@ impl DevidStore {
         let key = key.allowing_unpadded(self.allows_raw_rsa).kept_in(Source {
             file: self.file(name),
             master: self.master_record(),
-            is_ours: pair.origin != Origin::Unknown,
+            is_ours: pair.origin != KeyOrigin::Unknown,
         });
         if let Some(why) = key.obstacle() {
             warn!("the key {name:?} cannot be used: {why}");

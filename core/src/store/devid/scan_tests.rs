@@ -2,7 +2,9 @@
 
 use super::DevidStore;
 use crate::config::{Config, defaults};
-use crate::store::folder::{Content, KeyFolder, Material, ObjectAttributes, Origin, Pair, Tss2Key};
+use crate::store::folder::{
+    Content, KeyFolder, KeyOrigin, Material, ObjectAttributes, Pair, Tss2Key,
+};
 use crate::store::{Kind, Listing};
 use crate::system::pause;
 use crate::tpm::fake::{FakeTpm, GET_CAPABILITY, Reply, capability, keep_link, rsa_area};
@@ -31,7 +33,7 @@ impl Bench {
             public: PublicArea::parse(&area).unwrap().key,
             handle: None,
             auth: None,
-            origin: Origin::Generated,
+            origin: KeyOrigin::Generated,
             private: ObjectAttributes::labelled("key"),
             shown_public: None,
         };

@@ -39,7 +39,7 @@ pub struct Pair {
     /// value is empty.
     pub auth: Option<Vec<u8>>,
     /// Where the key comes from.
-    pub origin: Origin,
+    pub origin: KeyOrigin,
     /// The attributes of the private half.
     pub private: ObjectAttributes,
     /// The attributes of the public half; `None` if it was destroyed on its own.
@@ -82,7 +82,7 @@ impl Material {
 
 /// Where a key comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Origin {
+pub enum KeyOrigin {
     /// The TPM made it, at our request.
     Generated,
     /// It was outside of the TPM, and given to us.

@@ -4,7 +4,9 @@ use super::text::{
     Lines, NO_PUBLIC_HALF, PUBLIC_HALF, escaped, handle, origin, public_half, read_description,
     unescaped, write_description, write_line,
 };
-use super::{Content, Data, Material, ObjectAttributes, Origin, Pair, Tss2Key, Tss2Kind as Kind};
+use super::{
+    Content, Data, KeyOrigin, Material, ObjectAttributes, Pair, Tss2Key, Tss2Kind as Kind,
+};
 use crate::key::{PrivateKeyInfo, PublicKey, from_hex, hex, refuse_encrypted};
 use crate::pem;
 use crate::tpm::{PublicArea, other_kind};
@@ -207,9 +209,9 @@ fn write_pair(text: &mut String, pair: &Pair, absent: &ObjectAttributes) {
         write_line(text, "Auth", &hex(auth));
     }
     match pair.origin {
-        Origin::Generated => write_line(text, "Origin", "generated"),
-        Origin::Imported => write_line(text, "Origin", "imported"),
-        Origin::Unknown => {}
+        KeyOrigin::Generated => write_line(text, "Origin", "generated"),
+        KeyOrigin::Imported => write_line(text, "Origin", "imported"),
+        KeyOrigin::Unknown => {}
     }
 }
 
@@ -242,7 +244,7 @@ mod tests {
             pair.shown_public,
             Some(ObjectAttributes::labelled("server"))
         );
-        assert_eq!((pair.handle, pair.origin), (None, Origin::Unknown));
+        assert_eq!((pair.handle, pair.origin), (None, KeyOrigin::Unknown));
         let again = render("server", &content, &Remarks::default()).unwrap();
         assert_eq!(again, KEY, "no line is needed to say so");
         let (leaf, _) = parse("server", LEAF).unwrap();

@@ -1,7 +1,8 @@
 //! What the tests of this folder put into one.
 
 use super::{
-    Content, Data, Material, ObjectAttributes, Origin, Pair, Tss2Key, Tss2Kind, Usage, Use, format,
+    Content, Data, KeyOrigin, Material, ObjectAttributes, Pair, Tss2Key, Tss2Kind, Usage, Use,
+    format,
 };
 use crate::key::{Curve, PrivateKeyInfo, PublicKey};
 use crate::x509::{Certificate, Day};
@@ -32,7 +33,7 @@ fn in_memory() -> [Pair; 2] {
     let clear = Pair {
         material: Material::Clear(key),
         public: public.clone(),
-        origin: Origin::Imported,
+        origin: KeyOrigin::Imported,
         ..pair()
     };
     let sealed = Pair {
@@ -92,7 +93,7 @@ pub(super) fn samples() -> Vec<Content> {
         Content::Pair(Pair {
             handle: Some(0x8100_0100),
             auth: None,
-            origin: Origin::Generated,
+            origin: KeyOrigin::Generated,
             private: full.clone(),
             shown_public: Some(ObjectAttributes {
                 usage: Some(Usage::NONE),
@@ -105,7 +106,7 @@ pub(super) fn samples() -> Vec<Content> {
                 description: Some("für später".into()),
                 ..key()
             }),
-            origin: Origin::Imported,
+            origin: KeyOrigin::Imported,
             shown_public: None,
             ..pair()
         }),

@@ -3,7 +3,7 @@
 //! A default is not written, so that a file without any line is an ordinary object. What a line of
 //! a known name says wrongly is damage: an attribute is never guessed.
 
-use super::{ObjectAttributes, Origin, Usage, Use};
+use super::{KeyOrigin, ObjectAttributes, Usage, Use};
 use crate::key::{from_hex, hex};
 use crate::x509::Day;
 use std::fmt::Write;
@@ -222,10 +222,10 @@ pub(super) fn handle(text: &str) -> Option<u32> {
     u32::try_from(hexadecimal(text.strip_prefix("0x")?)?).ok()
 }
 
-pub(super) fn origin(text: &str) -> Option<Origin> {
+pub(super) fn origin(text: &str) -> Option<KeyOrigin> {
     match text {
-        "generated" => Some(Origin::Generated),
-        "imported" => Some(Origin::Imported),
+        "generated" => Some(KeyOrigin::Generated),
+        "imported" => Some(KeyOrigin::Imported),
         _ => None,
     }
 }

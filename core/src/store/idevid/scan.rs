@@ -2,7 +2,7 @@
 
 use super::{Authority, Found, Identity, IdevidStore, Part};
 use crate::key::hex;
-use crate::store::folder::{ObjectAttributes, Origin, Usage, Use};
+use crate::store::folder::{KeyOrigin, ObjectAttributes, Usage, Use};
 use crate::store::{
     Kind, Listing, LoginError, LookError, Pins, SignError, Stamp, StoredObject, Who,
 };
@@ -165,7 +165,7 @@ fn shown(identity: Identity) -> Vec<StoredObject> {
             Some(key) => Kind::Pair {
                 key,
                 // An identity's key has sensitiveDataOrigin: the TPM made it.
-                origin: Origin::Generated,
+                origin: KeyOrigin::Generated,
                 private: described(&[Use::Sign]),
                 public: Some(described(&[Use::Verify])),
             },

@@ -295,7 +295,7 @@ mod tests {
     use super::*;
     use crate::config;
     use crate::key::{Curve, PrivateKeyInfo};
-    use crate::store::folder::{Content, KeyFolder, Material, Pair, Tss2Key, Tss2Kind};
+    use crate::store::folder::{Content, KeyFolder, KeyMaterial, Pair, Tss2Key, Tss2Kind};
 
     /// What is sealed opens the key's file; whoever takes it for the key has nothing.
     #[test]
@@ -312,7 +312,7 @@ mod tests {
         };
         let sealed = Pair {
             public: key.public().clone(),
-            material: Material::Sealed {
+            material: KeyMaterial::Sealed {
                 seal,
                 encrypted: vec![0x30, 0],
             },

@@ -25,7 +25,7 @@ pub use renewal::{Kept, Losses, Lost, LostKind};
 pub use scan::Stamp;
 pub use unusable::UnusableKey;
 
-use super::folder::{Content, Entry, KeyFolder, KeyOrigin, Material, ObjectAttributes, Pair};
+use super::folder::{Content, Entry, KeyFolder, KeyMaterial, KeyOrigin, ObjectAttributes, Pair};
 use super::key::{Abilities, SoftKey};
 use super::listing::ObjectPart;
 use super::{Access, Key, Login, Protection, SignError};
@@ -199,7 +199,7 @@ impl DevidStore {
     ) -> Result<Arc<Key>, StoreError> {
         let (access, value) = self.access_for_new_key()?;
         let material = match protection {
-            Protection::File => Material::Clear(private.clone()),
+            Protection::File => KeyMaterial::Clear(private.clone()),
             Protection::Tpm | Protection::Sealed => {
                 let master = self.master_for_new_keys()?;
                 SoftKey::sealed(private, |key| {

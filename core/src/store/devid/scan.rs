@@ -3,7 +3,7 @@
 use super::{DevidStore, StoreError};
 use crate::key::PublicKey;
 use crate::store::folder::{
-    self, Content, Entry, FolderError, KeyOrigin, Material, Pair, Seal, Tss2Key, Tss2Kind,
+    self, Content, Entry, FolderError, KeyMaterial, KeyOrigin, Pair, Seal, Tss2Key, Tss2Kind,
 };
 use crate::store::key::Source;
 use crate::store::listing::{Kind, Listing, StoredObject};
@@ -237,8 +237,8 @@ impl DevidStore {
 
     fn key_of(&self, name: &str, pair: &Pair) -> Key {
         let key = match &pair.material {
-            Material::Wrapped(key) => self.wrapped_key(key, pair.handle),
-            Material::Clear(_) if !self.allows_file_keys => {
+            KeyMaterial::Wrapped(key) => self.wrapped_key(key, pair.handle),
+            KeyMaterial::Clear(_) if !self.allows_file_keys => {
                 Err("it is in clear, and [[token]] allow_file_keys does not allow that here")
             }
             material => Key::in_memory(&pair.public, material),

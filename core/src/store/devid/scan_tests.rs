@@ -3,7 +3,7 @@
 use super::DevidStore;
 use crate::config::{Config, defaults};
 use crate::store::folder::{
-    Content, KeyFolder, KeyOrigin, Material, ObjectAttributes, Pair, Tss2Key,
+    Content, KeyFolder, KeyMaterial, KeyOrigin, ObjectAttributes, Pair, Tss2Key,
 };
 use crate::store::{Kind, Listing};
 use crate::system::pause;
@@ -29,7 +29,11 @@ impl Bench {
         let folder = tempfile::tempdir().unwrap();
         let area = rsa_area(256);
         let pair = Pair {
-            material: Material::Wrapped(Tss2Key::loadable(0x8100_0001, area.clone(), vec![1; 40])),
+            material: KeyMaterial::Wrapped(Tss2Key::loadable(
+                0x8100_0001,
+                area.clone(),
+                vec![1; 40],
+            )),
             public: PublicArea::parse(&area).unwrap().key,
             handle: None,
             auth: None,

@@ -30,7 +30,7 @@ pub enum Content {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pair {
     /// The key as the file holds it.
-    pub material: Material,
+    pub material: KeyMaterial,
     /// The public key that belongs to it.
     pub public: PublicKey,
     /// Where the TPM holds the key as well, if it was made persistent.
@@ -48,7 +48,7 @@ pub struct Pair {
 
 /// A private key, in one of the forms in which a file may hold it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Material {
+pub enum KeyMaterial {
     /// Wrapped by a key of the TPM: only the TPM ever uses it.
     Wrapped(Tss2Key),
     /// Encrypted under a random key, which the TPM has sealed: used in memory.
@@ -62,7 +62,7 @@ pub enum Material {
     Clear(PrivateKeyInfo),
 }
 
-impl Material {
+impl KeyMaterial {
     /// The handle of the TPM's key without which it cannot be used.
     pub fn parent(&self) -> Option<u32> {
         match self {

@@ -5,7 +5,7 @@ use super::text::{
     unescaped, write_description, write_line,
 };
 use super::{
-    Content, Data, KeyOrigin, Material, ObjectAttributes, Pair, Tss2Key, Tss2Kind as Kind,
+    Content, Data, KeyMaterial, KeyOrigin, ObjectAttributes, Pair, Tss2Key, Tss2Kind as Kind,
 };
 use crate::key::{PrivateKeyInfo, PublicKey, from_hex, hex, refuse_encrypted};
 use crate::pem;
@@ -82,7 +82,12 @@ pub(super) fn parse(name: &str, file: &[u8]) -> Result<(Content, Remarks), Strin
                 }
             };
             let public = key.public().clone();
-            Content::Pair(read_pair(&mut lines, Material::Clear(key), public, absent)?)
+            Content::Pair(read_pair(
+                &mut lines,
+                KeyMaterial::Clear(key),
+                public,
+                absent,
+            )?)
         }
     };
     let remarks = Remarks {
@@ -105,13 +110,13 @@ pub(super) fn render(name: &str, content: &Content, beside: &Remarks) -> Result<
         Content::Pair(pair) => {
             write_pair(&mut text, pair, &absent);
             match &pair.material {
-                Material::Wrapped(key) => vec![(PAIR, tss2(key)?)],
-                Material::Sealed { seal, encrypted } => vec![
+                KeyMaterial::Wrapped(key) => vec![(PAIR, tss2(key)?)],
+                KeyMaterial::Sealed { seal, encrypted } => vec![
                     (PAIR, tss2(seal)?),
                     (ENCRYPTED, encrypted.clone()),
                     (PUBLIC, pair.public.info_der()),
                 ],
-                Material::Clear(key) => vec![(CLEAR, key.der().to_vec())],
+                KeyMaterial::Clear(key) => vec![(CLEAR, key.der().to_vec())],
             }
         }
         Content::Public(key, description) => {
@@ -154,17 +159,21 @@ pub(super) fn render(name: &str, content: &Content, beside: &Remarks) -> Result<
     }
 }
 
-fn wrapped(der: &[u8]) -> Result<(Material, PublicKey), String> {
+fn wrapped(der: &[u8]) -> Result<(KeyMaterial, PublicKey), String> {
     let key = Tss2Key::from_der(der).map_err(|why| why.to_string())?;
     if key.kind == Kind::Sealed {
         return Err("sealed data, not a key".into());
     }
     let area = PublicArea::parse(&key.public);
     let public = area.ok_or_else(|| other_kind(&key.public))?.key;
-    Ok((Material::Wrapped(key), public))
+    Ok((KeyMaterial::Wrapped(key), public))
 }
 
-fn sealed(seal: &[u8], encrypted: &[u8], public: &[u8]) -> Result<(Material, PublicKey), String> {
+fn sealed(
+    seal: &[u8],
+    encrypted: &[u8],
+    public: &[u8],
+) -> Result<(KeyMaterial, PublicKey), String> {
     let seal = Tss2Key::from_der(seal).map_err(|why| why.to_string())?;
     if seal.kind != Kind::Sealed {
         return Err("a key encrypted under what is no sealed data".into());
@@ -172,12 +181,12 @@ fn sealed(seal: &[u8], encrypted: &[u8], public: &[u8]) -> Result<(Material, Pub
     let public = PublicKey::from_info_der(public);
     let public = public.ok_or("no public key of a kind that is known here")?;
     let encrypted = encrypted.to_vec();
-    Ok((Material::Sealed { seal, encrypted }, public))
+    Ok((KeyMaterial::Sealed { seal, encrypted }, public))
 }
 
 fn read_pair(
     lines: &mut Lines<'_>,
-    material: Material,
+    material: KeyMaterial,
     public: PublicKey,
     absent: ObjectAttributes,
 ) -> Result<Pair, String> {

@@ -24,7 +24,7 @@ mod wrapped;
 mod write;
 
 pub use cache::Refused;
-pub use entry::{Content, Data, Entry, KeyOrigin, Material, ObjectAttributes, Pair, Usage, Use};
+pub use entry::{Content, Data, Entry, KeyMaterial, KeyOrigin, ObjectAttributes, Pair, Usage, Use};
 pub use error::FolderError;
 pub use listing::{Listing, Stamp};
 pub use pin_seals::{Seal, SealText};
@@ -116,7 +116,7 @@ impl KeyFolder {
         );
         let file = format::render(&name, &content, &Remarks::default());
         let readers = match &content {
-            Content::Pair(pair) if matches!(pair.material, Material::Clear(_)) => Readers::Owner,
+            Content::Pair(pair) if matches!(pair.material, KeyMaterial::Clear(_)) => Readers::Owner,
             _ => Readers::Group,
         };
         let file = file.map_err(FolderError::Unfit)?;

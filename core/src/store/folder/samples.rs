@@ -1,7 +1,7 @@
 //! What the tests of this folder put into one.
 
 use super::{
-    Content, Data, KeyOrigin, Material, ObjectAttributes, Pair, Tss2Key, Tss2Kind, Usage, Use,
+    Content, Data, KeyMaterial, KeyOrigin, ObjectAttributes, Pair, Tss2Key, Tss2Kind, Usage, Use,
     format,
 };
 use crate::key::{Curve, PrivateKeyInfo, PublicKey};
@@ -20,7 +20,7 @@ pub(super) fn pair() -> Pair {
 
 pub(super) fn key() -> Tss2Key {
     match pair().material {
-        Material::Wrapped(key) => key,
+        KeyMaterial::Wrapped(key) => key,
         other => panic!("{other:?}"),
     }
 }
@@ -31,13 +31,13 @@ fn in_memory() -> [Pair; 2] {
     let key = PrivateKeyInfo::from_scalar(curve, &[7; 48]).unwrap();
     let public = key.public().clone();
     let clear = Pair {
-        material: Material::Clear(key),
+        material: KeyMaterial::Clear(key),
         public: public.clone(),
         origin: KeyOrigin::Imported,
         ..pair()
     };
     let sealed = Pair {
-        material: Material::Sealed {
+        material: KeyMaterial::Sealed {
             seal: Tss2Key {
                 kind: Tss2Kind::Sealed,
                 ..Tss2Key::loadable(0x8100_0080, vec![0, 8, 0, 11], vec![1; 40])
@@ -102,7 +102,7 @@ pub(super) fn samples() -> Vec<Content> {
             ..pair()
         }),
         Content::Pair(Pair {
-            material: Material::Wrapped(Tss2Key {
+            material: KeyMaterial::Wrapped(Tss2Key {
                 description: Some("für später".into()),
                 ..key()
             }),

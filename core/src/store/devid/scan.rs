@@ -3,7 +3,7 @@
 use super::{DevidStore, StoreError};
 use crate::key::PublicKey;
 use crate::store::folder::{
-    self, Content, Entry, FolderError, KeyMaterial, KeyOrigin, Pair, Seal, Tss2Key, Tss2Kind,
+    self, Content, Entry, FolderError, KeyMaterial, KeyOrigin, Pair, PinSeal, Tss2Key, Tss2Kind,
 };
 use crate::store::key::Source;
 use crate::store::listing::{Kind, Listing, StoredObject};
@@ -81,7 +81,7 @@ impl DevidStore {
     pub fn pins(&self) -> Pins {
         // What nobody can say now may be there: no key is given to whoever shows no PIN.
         let has = |seal| self.folder.has_seal(seal).unwrap_or(true);
-        match (has(Seal::Officer), has(Seal::User)) {
+        match (has(PinSeal::Officer), has(PinSeal::User)) {
             (false, _) => Pins::None,
             (true, false) => Pins::Officer,
             (true, true) => Pins::User,
@@ -95,8 +95,8 @@ impl DevidStore {
     /// [`LoginError`]: nobody is logged in then.
     pub fn login(&self, who: Who, pin: &[u8]) -> Result<(), LoginError> {
         match who {
-            Who::User => self.login.begin(self.open(Seal::User, pin)?),
-            Who::Officer => self.officer.begin(self.open(Seal::Officer, pin)?),
+            Who::User => self.login.begin(self.open(PinSeal::User, pin)?),
+            Who::Officer => self.officer.begin(self.open(PinSeal::Officer, pin)?),
         }
         Ok(())
     }

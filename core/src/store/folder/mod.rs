@@ -27,7 +27,7 @@ pub use cache::Refused;
 pub use entry::{Content, Data, Entry, KeyMaterial, KeyOrigin, ObjectAttributes, Pair, Usage, Use};
 pub use error::FolderError;
 pub use listing::{Listing, Stamp};
-pub use pin_seals::{Seal, SealText};
+pub use pin_seals::{PinSeal, PinSealText};
 pub use tss2::{Kind as Tss2Kind, NoTss2Key, Tss2Key};
 
 use crate::file::TEMPORARY;

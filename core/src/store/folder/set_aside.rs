@@ -4,7 +4,7 @@
 use super::names::{file_name, is_lost};
 use super::read::Opened;
 use super::write::Writer;
-use super::{FolderError, KeyFolder, Seal};
+use super::{FolderError, KeyFolder, PinSeal};
 use crate::key::{from_hex, hex};
 use rustix::io::Errno;
 use std::path::PathBuf;
@@ -27,7 +27,7 @@ impl KeyFolder {
     /// # Errors
     ///
     /// As of [`set_aside`](Self::set_aside).
-    pub fn set_seal_aside(&self, seal: Seal) -> Result<Option<String>, FolderError> {
+    pub fn set_seal_aside(&self, seal: PinSeal) -> Result<Option<String>, FolderError> {
         let Some(writer) = Writer::open(&self.path, self.patience)? else {
             return Ok(None);
         };
@@ -144,7 +144,7 @@ mod tests {
                 .all(|path| std::fs::read(path).unwrap() == content)
         );
         assert!(matches!(folder.set_aside(&name), Err(FolderError::Gone(_))));
-        assert_eq!(folder.set_seal_aside(Seal::User).unwrap(), None);
+        assert_eq!(folder.set_seal_aside(PinSeal::User).unwrap(), None);
     }
 
     #[test]

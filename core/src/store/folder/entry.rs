@@ -2,7 +2,7 @@
 
 use super::Tss2Key;
 use crate::key::{PrivateKeyInfo, PublicKey};
-use crate::x509::{Certificate, Day};
+use crate::x509::{Certificate, Date};
 
 /// An object of the folder, or a pair of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -102,9 +102,9 @@ pub struct ObjectAttributes {
     /// A Name, DER; may be empty.
     pub subject: Vec<u8>,
     /// The first day on which the object is to be used.
-    pub start: Option<Day>,
+    pub start: Option<Date>,
     /// The last one.
-    pub end: Option<Day>,
+    pub end: Option<Date>,
     /// Whether it is shown to users only who have logged in.
     pub private: bool,
     /// Whether the user proves to be there before each use of the key.

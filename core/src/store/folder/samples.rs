@@ -5,7 +5,7 @@ use super::{
     format,
 };
 use crate::key::{Curve, PrivateKeyInfo, PublicKey};
-use crate::x509::{Certificate, Day};
+use crate::x509::{Certificate, Date};
 
 /// Of tpm2_encodeobject, see `tss2`.
 pub(super) const KEY: &[u8] = include_bytes!("../../../testdata/tss2-encodeobject.pem");
@@ -72,7 +72,7 @@ pub(super) fn samples() -> Vec<Content> {
         label: " a label:\nwith -----BEGIN DATA-----".into(),
         id: Some(vec![1, 2, 3]),
         subject: vec![0x30, 0x00],
-        start: Some(Day {
+        start: Some(Date {
             year: 2031,
             month: 2,
             day: 28,

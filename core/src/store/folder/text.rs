@@ -5,7 +5,7 @@
 
 use super::{KeyOrigin, ObjectAttributes, Usage, Use};
 use crate::key::{from_hex, hex};
-use crate::x509::Day;
+use crate::x509::Date;
 use std::fmt::Write;
 use std::str::FromStr;
 
@@ -100,7 +100,7 @@ pub(super) fn write_description(
         }
     };
     let flag = |flag: bool| if flag { "yes" } else { "no" }.to_owned();
-    let date = |day: &Option<Day>| {
+    let date = |day: &Option<Date>| {
         day.map(|day| format!("{:04}-{:02}-{:02}", day.year, day.month, day.day))
             .unwrap_or_default()
     };
@@ -284,12 +284,12 @@ fn hexadecimal(digits: &str) -> Option<u64> {
 }
 
 /// `2031-01-31`
-fn day(text: &str) -> Option<Day> {
+fn day(text: &str) -> Option<Date> {
     let parts: Vec<_> = text.split('-').collect();
     let [year, month, day] = parts[..] else {
         return None;
     };
-    Some(Day {
+    Some(Date {
         year: digits(year, 4)?,
         month: digits(month, 2).filter(|month| (1..=12).contains(month))?,
         day: digits(day, 2).filter(|day| (1..=31).contains(day))?,
@@ -351,7 +351,7 @@ mod tests {
     fn descriptions_go_there_and_back() {
         let plain = ObjectAttributes::labelled("stem");
         let day = |day| {
-            Some(Day {
+            Some(Date {
                 year: 2031,
                 month: 1,
                 day,

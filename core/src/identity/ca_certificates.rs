@@ -87,7 +87,7 @@ impl Held {
             authorities: Vec::new(),
             leaves: Vec::new(),
         };
-        let listing = store.look()?;
+        let listing = store.scan()?;
         if let Some(unread) = listing.unread {
             return Err(IdentityError::failed(unread));
         }

@@ -146,7 +146,7 @@ impl Device {
     /// The factory's identities and the certificates of their issuers.
     pub(super) fn factory(&self) -> Read {
         let failed =
-            |error: crate::store::LookError| (FACTORY.to_owned(), IdentityError::from(error));
+            |error: crate::store::ScanError| (FACTORY.to_owned(), IdentityError::from(error));
         let tpm = &self.tpm;
         let stores = std::iter::once(IdevidStore::new(&self.config, Arc::clone(tpm)))
             .chain(IdevidStore::with_pin(&self.config, tpm));
@@ -180,8 +180,8 @@ impl Device {
     /// The keys and certificates of a token.
     pub(super) fn read(&self, store: &DevidStore) -> Read {
         let token = store.name();
-        let failed = |error: crate::store::LookError| (token.to_owned(), error.into());
-        let listing = store.look().map_err(failed)?;
+        let failed = |error: crate::store::ScanError| (token.to_owned(), error.into());
+        let listing = store.scan().map_err(failed)?;
         let mut entries: Vec<TokenEntry> = Vec::new();
         let software = Software::of(&self.config.state);
         for shown in &listing.objects {

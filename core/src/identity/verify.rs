@@ -244,7 +244,7 @@ impl Device {
         }
         for store in IdevidStore::with_pin(&self.config, &self.tpm) {
             // Another's slot, and what is wrong with that does not matter here.
-            let Ok(listing) = store.look() else { continue };
+            let Ok(listing) = store.scan() else { continue };
             let opened = listing.objects.iter().find_map(|shown| match &shown.kind {
                 Kind::Pair { key: shown, .. } if shown.public() == key.public() => Some(shown),
                 _ => None,

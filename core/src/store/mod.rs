@@ -14,7 +14,7 @@ mod templates;
 
 use devid::DevidStore;
 pub use encrypt::{encrypt, longest_message};
-pub use error::{LoginError, LookError, SignError};
+pub use error::{LoginError, ScanError, SignError};
 use idevid::IdevidStore;
 pub use key::{Access, DecryptRequest, Key, Login, Protection};
 pub use listing::{Kind, Listing, ObjectPart, StoredObject};
@@ -82,12 +82,12 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`LookError`] if there is nothing to show.
-    pub fn look(&self) -> Result<Listing, LookError> {
+    /// [`ScanError`] if there is nothing to show.
+    pub fn scan(&self) -> Result<Listing, ScanError> {
         match self {
-            Self::Factory(store) => store.look(),
-            Self::Folder(store) => store.look(),
-            Self::Sessions(store) => store.look(),
+            Self::Factory(store) => store.scan(),
+            Self::Folder(store) => store.scan(),
+            Self::Sessions(store) => store.scan(),
         }
     }
 

@@ -3,7 +3,7 @@
 //! pkcs11-provider keeps such keys at the first token that says that a login is required. Where no
 //! token has a PIN, this one says so and takes any.
 
-use super::{Listing, LookError, Stamp, machine};
+use super::{Listing, ScanError, Stamp, machine};
 use std::path::Path;
 
 const LABEL: &str = "sessions";
@@ -14,10 +14,10 @@ pub struct SessionStore;
 
 impl SessionStore {
     /// A listing without objects.
-    pub(super) fn look(&self) -> Result<Listing, LookError> {
+    pub(super) fn scan(&self) -> Result<Listing, ScanError> {
         let serial = machine::serial(LABEL).map_err(|errno| {
             let path = Path::new(machine::MACHINE).display();
-            LookError::Unread(format!("{path}: {errno}"))
+            ScanError::Unread(format!("{path}: {errno}"))
         })?;
         Ok(Listing {
             label: LABEL.into(),

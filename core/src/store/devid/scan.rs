@@ -8,7 +8,7 @@ use crate::store::folder::{
 use crate::store::key::Source;
 use crate::store::listing::{Kind, Listing, StoredObject};
 use crate::store::machine;
-use crate::store::{self, Key, LoginError, LookError, Pins, Protection, Who};
+use crate::store::{self, Key, LoginError, Pins, Protection, ScanError, Who};
 use crate::tpm::{Capabilities, Parent, PublicArea, SRK, Tpm};
 use crate::x509::{Certificate, Time};
 use log::warn;
@@ -32,8 +32,8 @@ impl DevidStore {
     ///
     /// # Errors
     ///
-    /// [`LookError`] if there is nothing to show.
-    pub fn look(&self) -> Result<Listing, LookError> {
+    /// [`ScanError`] if there is nothing to show.
+    pub fn scan(&self) -> Result<Listing, ScanError> {
         let listing = self.listing()?;
         let needs_tpm = listing.objects.is_empty() && !self.allows_file_keys;
         if needs_tpm && !self.tpm.has_answered() {
@@ -163,8 +163,8 @@ impl DevidStore {
     ///
     /// # Errors
     ///
-    /// [`LookError::Folder`] and [`LookError::Unread`].
-    pub fn listing(&self) -> Result<Listing, LookError> {
+    /// [`ScanError::Folder`] and [`ScanError::Unread`].
+    pub fn listing(&self) -> Result<Listing, ScanError> {
         let (now, faults, can) = (now(), self.tpm.faults(), self.tpm.capabilities());
         let listing = self.folder.list().map_err(unreadable)?;
         let before = std::mem::take(&mut *self.shown.lock());
@@ -189,7 +189,7 @@ impl DevidStore {
         *self.shown.lock() = named.collect();
         let label = self.label().map_err(|error| match error {
             StoreError::Folder(error) => unreadable(error),
-            other => LookError::Folder(other.to_string()),
+            other => ScanError::Folder(other.to_string()),
         })?;
         Ok(Listing {
             label,
@@ -290,10 +290,10 @@ impl DevidStore {
     }
 }
 
-fn unreadable(error: FolderError) -> LookError {
+fn unreadable(error: FolderError) -> ScanError {
     match error.trouble() {
-        Some(_) => LookError::Unread(error.to_string()),
-        None => LookError::Folder(error.to_string()),
+        Some(_) => ScanError::Unread(error.to_string()),
+        None => ScanError::Folder(error.to_string()),
     }
 }
 

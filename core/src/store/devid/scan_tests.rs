@@ -91,18 +91,18 @@ fn a_look_waits_for_no_other_thread_and_asks_when_the_tpm_is_free() {
     let bench = Bench::new([algorithms()]);
     let store = &bench.store;
     let held = keep_link(&bench.tpm);
-    let first = store.look().unwrap();
+    let first = store.scan().unwrap();
     assert!(signs_pss(&first), "all is supposed");
     assert!(!bench.looks_again(&first));
     drop(held);
     assert!(bench.looks_again(&first));
-    let second = store.look().unwrap();
+    let second = store.scan().unwrap();
     assert_eq!(bench.fake.seen(), [GET_RANDOM, GET_CAPABILITY]);
     assert!(!signs_pss(&second));
     let (before, after) = (&first.objects[0], &second.objects[0]);
     assert!(!Arc::ptr_eq(before, after), "its attributes are made anew");
     assert!(!bench.looks_again(&second));
-    let third = store.look().unwrap();
+    let third = store.scan().unwrap();
     assert!(Arc::ptr_eq(&second.objects[0], &third.objects[0]));
 }
 
@@ -110,11 +110,11 @@ fn a_look_waits_for_no_other_thread_and_asks_when_the_tpm_is_free() {
 fn what_the_tpm_tells_somebody_else_is_shown() {
     let bench = Bench::new([algorithms()]);
     let held = keep_link(&bench.tpm);
-    let first = bench.store.look().unwrap();
+    let first = bench.store.scan().unwrap();
     drop(held);
     bench.tpm.algorithms().unwrap();
     assert!(bench.looks_again(&first));
-    let second = bench.store.look().unwrap();
+    let second = bench.store.scan().unwrap();
     assert!(!Arc::ptr_eq(&first.objects[0], &second.objects[0]));
     assert!(!bench.looks_again(&second));
     assert_eq!(bench.fake.seen(), [GET_RANDOM, GET_CAPABILITY]);
@@ -125,11 +125,11 @@ fn what_another_key_finds_out_of_pss_is_shown() {
     let all = [0x0001_u16, 0x000B, 0x0014, 0x0016];
     let all = all.map(|one| [&one.to_be_bytes()[..], &[0; 4]].concat());
     let bench = Bench::new([capability(false, 0, &all)]);
-    let first = bench.store.look().unwrap();
+    let first = bench.store.scan().unwrap();
     assert!(signs_pss(&first));
     bench.tpm.give_up_pss();
     assert!(bench.looks_again(&first));
-    let second = bench.store.look().unwrap();
+    let second = bench.store.scan().unwrap();
     assert!(!signs_pss(&second));
     assert!(!Arc::ptr_eq(&first.objects[0], &second.objects[0]));
 }

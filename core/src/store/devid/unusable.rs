@@ -2,7 +2,7 @@
 
 use super::{DevidStore, StoreError};
 use crate::store::listing::Kind;
-use crate::store::{Key, LookError, SignError, unloadable};
+use crate::store::{Key, ScanError, SignError, unloadable};
 use crate::tpm::{Obstacle, TpmError};
 use std::fmt;
 
@@ -25,10 +25,10 @@ impl DevidStore {
     ///
     /// The folder cannot be read.
     pub fn unusable_keys(&self) -> Result<Vec<UnusableKey>, StoreError> {
-        let listing = match self.look() {
+        let listing = match self.scan() {
             Ok(listing) => listing,
-            Err(LookError::Tpm(error)) => return Err(error.into()),
-            Err(LookError::Folder(_) | LookError::Unread(_) | LookError::NoIdentity(_)) => {
+            Err(ScanError::Tpm(error)) => return Err(error.into()),
+            Err(ScanError::Folder(_) | ScanError::Unread(_) | ScanError::NoIdentity(_)) => {
                 return Ok(Vec::new());
             }
         };

@@ -4,7 +4,7 @@ use super::{Authority, Found, Identity, IdevidStore, Part};
 use crate::key::hex;
 use crate::store::folder::{KeyOrigin, ObjectAttributes, Usage, Use};
 use crate::store::{
-    Kind, Listing, LoginError, LookError, Pins, SignError, Stamp, StoredObject, Who,
+    Kind, Listing, LoginError, Pins, ScanError, SignError, Stamp, StoredObject, Who,
 };
 use crate::tpm::{AuthValue, Secret, Tpm, TpmError};
 use parking_lot::Mutex;
@@ -22,7 +22,7 @@ impl IdevidStore {
 
     /// Searches for all objects. Where nothing changed but what is known of the TPM, those of the last
     /// look are shown anew, without a TPM command.
-    pub(crate) fn look(&self) -> Result<Listing, LookError> {
+    pub(crate) fn scan(&self) -> Result<Listing, ScanError> {
         let last = self.last.lock().take();
         if let Some(listing) = last.and_then(|last| self.anew(last)) {
             *self.last.lock() = Some(listing.clone());

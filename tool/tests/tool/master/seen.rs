@@ -9,7 +9,7 @@ use crate::device::{Device, evict, files, persistent, tpm2};
 use devid_core::key::Curve;
 use devid_core::store::Protection;
 use devid_core::store::devid::{KeyAlgorithm, KeyPurpose};
-use devid_core::store::folder::{ObjectAttributes, KeyOrigin};
+use devid_core::store::folder::{KeyOrigin, ObjectAttributes};
 use std::fs;
 
 const PROVISION: &[&str] = &["provision", "--wait", "0"];

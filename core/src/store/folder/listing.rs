@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 /// What is in the folder.
 #[derive(Debug)]
-pub struct Listing {
+pub struct FolderListing {
     /// By name. A file that did not change since the last listing gives the same `Arc`.
     pub entries: Vec<Arc<Entry>>,
     /// Files that give no object, by name.
@@ -40,7 +40,7 @@ pub struct Stamp {
     pub(super) unsettled: Option<Moment>,
 }
 
-impl Listing {
+impl FolderListing {
     /// This, if no object may be missing from it: for whoever makes, changes or destroys something
     /// because of what is not there.
     ///
@@ -76,11 +76,11 @@ impl KeyFolder {
     /// # Errors
     ///
     /// The folder as a whole cannot be read or is not to be trusted.
-    pub fn list(&self) -> Result<Listing, FolderError> {
+    pub fn list(&self) -> Result<FolderListing, FolderError> {
         self.noted(self.listed())
     }
 
-    fn listed(&self) -> Result<Listing, FolderError> {
+    fn listed(&self) -> Result<FolderListing, FolderError> {
         let now = Moment::now();
         let before = Arc::clone(&self.known.lock());
         let mut stamp = Stamp::default();
@@ -137,7 +137,7 @@ impl KeyFolder {
             refused.is_ok()
         });
         let hidden = hidden.map(|(name, errno)| FolderError::at(&self.path.join(name))(*errno));
-        Ok(Listing {
+        Ok(FolderListing {
             entries,
             refused,
             left_out,

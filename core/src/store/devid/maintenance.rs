@@ -265,7 +265,7 @@ impl DevidStore {
     /// # Errors
     ///
     /// Also if one of them could not be read now.
-    pub(super) fn whole_listing(&self) -> Result<folder::Listing, StoreError> {
+    pub(super) fn whole_listing(&self) -> Result<folder::FolderListing, StoreError> {
         Ok(self.folder.list()?.whole()?)
     }
 

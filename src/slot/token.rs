@@ -10,7 +10,7 @@ use crate::mechanism::sign::Mechanism;
 use crate::mechanism::unwrap::Wrapping;
 use crate::object::{Object, Place, profile};
 use cryptoki_sys::*;
-use devid_core::store::{Key, Listing, ObjectPart, StoredObject, TokenTraits};
+use devid_core::store::{Key, ObjectPart, ScanResult, StoredObject, TokenTraits};
 use devid_core::tpm::{Hash, SignatureScheme};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -38,7 +38,7 @@ impl Token {
     /// What is shown now. An object that was there before keeps its handle; and one that the store
     /// shows unchanged is taken over as it is.
     pub(crate) fn new(
-        listing: Listing,
+        listing: ScanResult,
         traits: TokenTraits,
         before: Option<&Self>,
         mint: &Mint,

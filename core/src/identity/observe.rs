@@ -11,7 +11,7 @@ use super::software::Software;
 use super::state::{Certified, Facts, Marker, TpmKey};
 use super::untrusted::Untrusted;
 use crate::store::folder::{KeyFolder, Refused};
-use crate::store::{Key, Kind, Listing, Protection, SignError};
+use crate::store::{Key, Kind, Protection, ScanResult, SignError};
 use crate::tpm::TpmError;
 use crate::trouble::is_there;
 use crate::x509::Certificate;
@@ -266,7 +266,7 @@ impl Device {
 /// The key of the device's own identity, and all certificates that are called as it is.
 ///
 /// Applications may have keys of that name; the one that cannot be destroyed is the device's.
-fn own_identity(listing: &Listing, mark: Option<&Mark>) -> (Option<OwnKey>, Vec<Certificate>) {
+fn own_identity(listing: &ScanResult, mark: Option<&Mark>) -> (Option<OwnKey>, Vec<Certificate>) {
     let (mut keys, mut certificates) = (Vec::new(), Vec::new());
     for shown in &listing.objects {
         match &shown.kind {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 /// All objects of a store as one look found them.
 #[derive(Debug, Clone)]
-pub struct Listing {
+pub struct ScanResult {
     /// The token's label.
     pub label: String,
     /// 16 hexadecimal digits that name the token.

@@ -17,7 +17,7 @@ pub use encrypt::{encrypt, longest_message};
 pub use error::{LoginError, ScanError, SignError};
 use idevid::IdevidStore;
 pub use key::{Access, DecryptRequest, Key, Login, Protection};
-pub use listing::{Kind, Listing, ObjectPart, StoredObject};
+pub use listing::{Kind, ObjectPart, ScanResult, StoredObject};
 use sessions::SessionStore;
 use templates::Templates;
 
@@ -83,7 +83,7 @@ impl Store {
     /// # Errors
     ///
     /// [`ScanError`] if there is nothing to show.
-    pub fn scan(&self) -> Result<Listing, ScanError> {
+    pub fn scan(&self) -> Result<ScanResult, ScanError> {
         match self {
             Self::Factory(store) => store.scan(),
             Self::Folder(store) => store.scan(),

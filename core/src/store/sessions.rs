@@ -3,7 +3,7 @@
 //! pkcs11-provider keeps such keys at the first token that says that a login is required. Where no
 //! token has a PIN, this one says so and takes any.
 
-use super::{Listing, ScanError, Stamp, machine};
+use super::{ScanError, ScanResult, Stamp, machine};
 use std::path::Path;
 
 const LABEL: &str = "sessions";
@@ -14,12 +14,12 @@ pub struct SessionStore;
 
 impl SessionStore {
     /// A listing without objects.
-    pub(super) fn scan(&self) -> Result<Listing, ScanError> {
+    pub(super) fn scan(&self) -> Result<ScanResult, ScanError> {
         let serial = machine::serial(LABEL).map_err(|errno| {
             let path = Path::new(machine::MACHINE).display();
             ScanError::Unread(format!("{path}: {errno}"))
         })?;
-        Ok(Listing {
+        Ok(ScanResult {
             label: LABEL.into(),
             serial,
             objects: Vec::new(),

@@ -6,7 +6,7 @@ use crate::store::folder::{
     self, Content, Entry, FolderError, KeyMaterial, KeyOrigin, Pair, PinSeal, Tss2Key, Tss2Kind,
 };
 use crate::store::key::Source;
-use crate::store::listing::{Kind, Listing, StoredObject};
+use crate::store::listing::{Kind, ScanResult, StoredObject};
 use crate::store::machine;
 use crate::store::{self, Key, LoginError, Pins, Protection, ScanError, Who};
 use crate::tpm::{Capabilities, Parent, PublicArea, SRK, Tpm};
@@ -33,7 +33,7 @@ impl DevidStore {
     /// # Errors
     ///
     /// [`ScanError`] if there is nothing to show.
-    pub fn scan(&self) -> Result<Listing, ScanError> {
+    pub fn scan(&self) -> Result<ScanResult, ScanError> {
         let listing = self.listing()?;
         let needs_tpm = listing.objects.is_empty() && !self.allows_file_keys;
         if needs_tpm && !self.tpm.has_answered() {
@@ -164,7 +164,7 @@ impl DevidStore {
     /// # Errors
     ///
     /// [`ScanError::Folder`] and [`ScanError::Unread`].
-    pub fn listing(&self) -> Result<Listing, ScanError> {
+    pub fn listing(&self) -> Result<ScanResult, ScanError> {
         let (now, faults, can) = (now(), self.tpm.faults(), self.tpm.capabilities());
         let listing = self.folder.list().map_err(unreadable)?;
         let before = std::mem::take(&mut *self.shown.lock());
@@ -191,7 +191,7 @@ impl DevidStore {
             StoreError::Folder(error) => unreadable(error),
             other => ScanError::Folder(other.to_string()),
         })?;
-        Ok(Listing {
+        Ok(ScanResult {
             label,
             serial: self.serial().map_err(unreadable)?,
             objects: shown,

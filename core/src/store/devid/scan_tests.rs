@@ -5,7 +5,7 @@ use crate::config::{Config, defaults};
 use crate::store::folder::{
     Content, KeyFolder, KeyMaterial, KeyOrigin, ObjectAttributes, Pair, Tss2Key,
 };
-use crate::store::{Kind, Listing};
+use crate::store::{Kind, ScanResult};
 use crate::system::pause;
 use crate::tpm::fake::{FakeTpm, GET_CAPABILITY, Reply, capability, keep_link, rsa_area};
 use crate::tpm::{Hash, PublicArea, SignatureScheme, Tpm};
@@ -67,7 +67,7 @@ impl Bench {
         }
     }
 
-    fn looks_again(&self, last: &Listing) -> bool {
+    fn looks_again(&self, last: &ScanResult) -> bool {
         self.store.stamp() != last.stamp
     }
 }
@@ -79,7 +79,7 @@ fn algorithms() -> Reply {
     capability(false, 0, &items)
 }
 
-fn signs_pss(listing: &Listing) -> bool {
+fn signs_pss(listing: &ScanResult) -> bool {
     match &listing.objects[0].kind {
         Kind::Pair { key, .. } => key.signs(PSS),
         other => panic!("{other:?}"),

@@ -13,7 +13,7 @@ mod scan;
 pub(crate) use files::certificates_in;
 pub use nv::Taken;
 
-use super::{Key, Listing, Login, ScanError, Templates};
+use super::{Key, Login, ScanError, ScanResult, Templates};
 use crate::config::{Config, IdentityAuth, IdentityHint};
 use crate::key::{PublicKey, hex};
 use crate::tpm::{Capabilities, Tpm};
@@ -36,7 +36,7 @@ pub struct IdevidStore {
     files: Files,
     templates: Templates,
     /// What the last look showed, if it gave an answer; held for moments.
-    last: Mutex<Option<Listing>>,
+    last: Mutex<Option<ScanResult>>,
 }
 
 /// What must change before a new look can find something else. Costs no TPM command.

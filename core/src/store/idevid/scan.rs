@@ -4,7 +4,7 @@ use super::{Authority, Found, Identity, IdevidStore, Part};
 use crate::key::hex;
 use crate::store::folder::{KeyOrigin, ObjectAttributes, Usage, Use};
 use crate::store::{
-    Kind, Listing, LoginError, Pins, ScanError, SignError, Stamp, StoredObject, Who,
+    Kind, LoginError, Pins, ScanError, ScanResult, SignError, Stamp, StoredObject, Who,
 };
 use crate::tpm::{AuthValue, Secret, Tpm, TpmError};
 use parking_lot::Mutex;
@@ -22,7 +22,7 @@ impl IdevidStore {
 
     /// Searches for all objects. Where nothing changed but what is known of the TPM, those of the last
     /// look are shown anew, without a TPM command.
-    pub(crate) fn scan(&self) -> Result<Listing, ScanError> {
+    pub(crate) fn scan(&self) -> Result<ScanResult, ScanError> {
         let last = self.last.lock().take();
         if let Some(listing) = last.and_then(|last| self.anew(last)) {
             *self.last.lock() = Some(listing.clone());
@@ -39,7 +39,7 @@ impl IdevidStore {
     }
 
     /// What was found, as it is to be shown now; `None` if that must be searched for again.
-    fn anew(&self, found: Listing) -> Option<Listing> {
+    fn anew(&self, found: ScanResult) -> Option<ScanResult> {
         let now = self.stamped(self.files.stamp());
         let Stamp::Factory(then) = &found.stamp else {
             return None;
@@ -51,7 +51,7 @@ impl IdevidStore {
                 can,
                 ..then.clone()
             };
-        (changed && is_the_same).then(|| Listing {
+        (changed && is_the_same).then(|| ScanResult {
             objects: found.objects.iter().map(|one| one.anew(can)).collect(),
             stamp: Stamp::Factory(now),
             ..found
@@ -118,7 +118,7 @@ impl IdevidStore {
 }
 
 /// Of each identity key pair and certificate, then the certificates of its issuers.
-fn listing(found: Found) -> Listing {
+fn listing(found: Found) -> ScanResult {
     let label = found.label().to_owned();
     let mut objects = Vec::new();
     for identity in found.identities {
@@ -137,7 +137,7 @@ fn listing(found: Found) -> Listing {
     // Two certificates for one key share it.
     let mut seen = HashSet::new();
     objects.retain(|one| seen.insert((one.name.clone(), one.kind.is_certificate())));
-    Listing {
+    ScanResult {
         label,
         serial: found.serial,
         objects: objects.into_iter().map(Arc::new).collect(),

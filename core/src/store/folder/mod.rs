@@ -28,7 +28,7 @@ pub use entry::{Content, Data, Entry, KeyMaterial, KeyOrigin, ObjectAttributes, 
 pub use error::FolderError;
 pub use listing::{FolderListing, Stamp};
 pub use pin_seals::{PinSeal, PinSealText};
-pub use tss2::{Kind as Tss2Kind, NoTss2Key, Tss2Key};
+pub use tss2::{NoTss2Key, Tss2Key, Tss2Kind};
 
 use crate::file::TEMPORARY;
 use crate::key::{from_hex, hex};

@@ -14,7 +14,7 @@ use crate::object::attribute::{Value, attribute_of};
 use cryptoki_sys::*;
 use devid_core::key::{PublicKey, hex};
 use devid_core::store::folder::{ObjectAttributes, Usage, Use};
-use devid_core::store::{Key, Kind, ObjectPart, StoredObject};
+use devid_core::store::{Key, ObjectKind, ObjectPart, StoredObject};
 use devid_core::tpm::Secret;
 pub(crate) use other::profile;
 pub(crate) use secret::SecretKey;
@@ -70,7 +70,7 @@ impl Object {
     pub(crate) fn all(shown: &StoredObject, place: Place) -> Vec<(ObjectPart, Self)> {
         let name = &shown.name;
         match &shown.kind {
-            Kind::Pair {
+            ObjectKind::Pair {
                 key,
                 origin,
                 private,
@@ -91,15 +91,15 @@ impl Object {
                     .chain(public)
                     .collect()
             }
-            Kind::Public(public, described) => {
+            ObjectKind::Public(public, described) => {
                 let object = key::public_object(name, public, described, false, place);
                 vec![(ObjectPart::Whole, object)]
             }
-            Kind::Certificate(certificate, described) => {
+            ObjectKind::Certificate(certificate, described) => {
                 let object = certificate::object(name, certificate, described, place);
                 vec![(ObjectPart::Whole, object)]
             }
-            Kind::Data(data) => vec![(ObjectPart::Whole, other::data(name, data, place))],
+            ObjectKind::Data(data) => vec![(ObjectPart::Whole, other::data(name, data, place))],
         }
     }
 

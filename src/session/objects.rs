@@ -19,7 +19,7 @@ use crate::template::{describe, flag};
 use cryptoki_sys::*;
 use devid_core::store::devid::{KeyAlgorithm, StoreError};
 use devid_core::store::folder::{Content, KeyOrigin, ObjectAttributes, Usage};
-use devid_core::store::{Key, Kind, ObjectPart, StoredObject};
+use devid_core::store::{Key, ObjectKind, ObjectPart, StoredObject};
 use devid_core::tpm::Secret;
 use log::warn;
 use std::sync::Arc;
@@ -338,7 +338,7 @@ fn pair(
 ) -> Arc<StoredObject> {
     Arc::new(StoredObject {
         name: session_name(mint.object().0),
-        kind: Kind::Pair {
+        kind: ObjectKind::Pair {
             key: Arc::clone(key),
             origin,
             private,

@@ -7,7 +7,7 @@ use crate::object::{Object, Place, SecretKey};
 use crate::template::Template;
 use cryptoki_sys::CKA_PRIVATE;
 use devid_core::store::folder::ObjectAttributes;
-use devid_core::store::{Kind, ObjectPart, StoredObject};
+use devid_core::store::{ObjectKind, ObjectPart, StoredObject};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -128,28 +128,32 @@ fn changed(
     change: impl FnOnce(&mut ObjectAttributes) -> Result<(), Error>,
 ) -> Result<StoredObject, Error> {
     let mut kind = match &shown.kind {
-        Kind::Pair {
+        ObjectKind::Pair {
             key,
             origin,
             private,
             public,
-        } => Kind::Pair {
+        } => ObjectKind::Pair {
             key: Arc::clone(key),
             origin: *origin,
             private: private.clone(),
             public: public.clone(),
         },
-        Kind::Public(public, described) => Kind::Public(public.clone(), described.clone()),
-        Kind::Certificate(certificate, described) => {
-            Kind::Certificate(certificate.clone(), described.clone())
+        ObjectKind::Public(public, described) => {
+            ObjectKind::Public(public.clone(), described.clone())
         }
-        Kind::Data(data) => Kind::Data(data.clone()),
+        ObjectKind::Certificate(certificate, described) => {
+            ObjectKind::Certificate(certificate.clone(), described.clone())
+        }
+        ObjectKind::Data(data) => ObjectKind::Data(data.clone()),
     };
     let described = match (&mut kind, half) {
-        (Kind::Pair { public, .. }, ObjectPart::Public) => public.as_mut(),
-        (Kind::Pair { private, .. }, _) => Some(private),
-        (Kind::Public(_, described) | Kind::Certificate(_, described), _) => Some(described),
-        (Kind::Data(data), _) => Some(&mut data.description),
+        (ObjectKind::Pair { public, .. }, ObjectPart::Public) => public.as_mut(),
+        (ObjectKind::Pair { private, .. }, _) => Some(private),
+        (ObjectKind::Public(_, described) | ObjectKind::Certificate(_, described), _) => {
+            Some(described)
+        }
+        (ObjectKind::Data(data), _) => Some(&mut data.description),
     };
     change(described.ok_or(Error::ObjectHandleInvalid)?)?;
     let name = shown.name.clone();

@@ -10,7 +10,7 @@ use crate::template::secret::NewSecret;
 use crate::template::{Template, curve, point_on, text};
 use cryptoki_sys::*;
 use devid_core::key::PublicKey;
-use devid_core::store::Kind;
+use devid_core::store::ObjectKind;
 use devid_core::store::folder::{Content, Data, ObjectAttributes, Use};
 use devid_core::tpm::Secret;
 use devid_core::x509::Certificate;
@@ -43,13 +43,15 @@ impl Plain {
     }
 
     /// As it is shown.
-    pub(crate) fn kind(&self) -> Kind {
+    pub(crate) fn kind(&self) -> ObjectKind {
         match self {
-            Self::Public(public, described) => Kind::Public(public.clone(), described.clone()),
-            Self::Certificate(certificate, described) => {
-                Kind::Certificate(certificate.clone(), described.clone())
+            Self::Public(public, described) => {
+                ObjectKind::Public(public.clone(), described.clone())
             }
-            Self::Data(data) => Kind::Data(data.clone()),
+            Self::Certificate(certificate, described) => {
+                ObjectKind::Certificate(certificate.clone(), described.clone())
+            }
+            Self::Data(data) => ObjectKind::Data(data.clone()),
         }
     }
 

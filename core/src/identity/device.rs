@@ -8,7 +8,7 @@ use crate::config::Config;
 use crate::store::devid::DevidStore;
 use crate::store::folder::{KeyOrigin, ObjectAttributes};
 use crate::store::idevid::{Authority, Identity, IdevidStore};
-use crate::store::{Kind, Pins, StoredObject};
+use crate::store::{ObjectKind, Pins, StoredObject};
 use crate::tpm::{Refusals, TimeoutMemory, Tpm};
 use crate::x509::Certificate;
 use parking_lot::Mutex;
@@ -190,7 +190,7 @@ impl Device {
                 continue;
             }
             match &shown.kind {
-                Kind::Pair {
+                ObjectKind::Pair {
                     key,
                     origin,
                     private,
@@ -212,11 +212,11 @@ impl Device {
                         protected: token == OWN && private.label == OWN && !private.destroyable,
                     });
                 }
-                Kind::Certificate(certificate, about) => {
+                ObjectKind::Certificate(certificate, about) => {
                     let placed = placed(store, shown, certificate, about);
                     add_certificate(placed, (token, &listing.label), &mut entries);
                 }
-                Kind::Public(..) | Kind::Data(_) => {}
+                ObjectKind::Public(..) | ObjectKind::Data(_) => {}
             }
         }
         Ok(Reading {

@@ -31,14 +31,14 @@ pub struct StoredObject {
     /// Unique in its store, and the same whenever the object is found.
     pub name: String,
     /// What it is.
-    pub kind: Kind,
+    pub kind: ObjectKind,
 }
 
 impl StoredObject {
     /// The same object, to be shown anew if what it says depends on what its TPM can do: that is known
     /// to be this now.
     pub(super) fn anew(self: &Arc<Self>, can: Capabilities) -> Arc<Self> {
-        let Kind::Pair {
+        let ObjectKind::Pair {
             key,
             origin,
             private,
@@ -52,7 +52,7 @@ impl StoredObject {
         }
         Arc::new(Self {
             name: self.name.clone(),
-            kind: Kind::Pair {
+            kind: ObjectKind::Pair {
                 key: Arc::clone(key),
                 origin: *origin,
                 private: private.clone(),
@@ -68,7 +68,7 @@ impl StoredObject {
     clippy::large_enum_variant,
     reason = "each lies behind an Arc of its own"
 )]
-pub enum Kind {
+pub enum ObjectKind {
     /// A private key, and the public key beside it if that is shown.
     Pair {
         /// What signs.
@@ -88,7 +88,7 @@ pub enum Kind {
     Data(Data),
 }
 
-impl Kind {
+impl ObjectKind {
     /// Whether it is a certificate.
     pub fn is_certificate(&self) -> bool {
         matches!(self, Self::Certificate(..))

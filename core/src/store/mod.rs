@@ -17,7 +17,7 @@ pub use encrypt::{encrypt, longest_message};
 pub use error::{LoginError, ScanError, SignError};
 use idevid::IdevidStore;
 pub use key::{Access, DecryptRequest, Key, Login, Protection};
-pub use listing::{Kind, ObjectPart, ScanResult, StoredObject};
+pub use listing::{ObjectKind, ObjectPart, ScanResult, StoredObject};
 use sessions::SessionStore;
 use templates::Templates;
 

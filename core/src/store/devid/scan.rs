@@ -6,7 +6,7 @@ use crate::store::folder::{
     self, Content, Entry, FolderError, KeyMaterial, KeyOrigin, Pair, PinSeal, Tss2Key, Tss2Kind,
 };
 use crate::store::key::Source;
-use crate::store::listing::{Kind, ScanResult, StoredObject};
+use crate::store::listing::{ObjectKind, ScanResult, StoredObject};
 use crate::store::machine;
 use crate::store::{self, Key, LoginError, Pins, Protection, ScanError, Who};
 use crate::tpm::{Capabilities, Parent, PublicArea, SRK, Tpm};
@@ -40,11 +40,11 @@ impl DevidStore {
             self.tpm.random(&mut [0])?;
         }
         let is_asked = |shown: &Arc<StoredObject>| match &shown.kind {
-            Kind::Pair { key, .. } => {
+            ObjectKind::Pair { key, .. } => {
                 let is_rsa = matches!(key.public(), PublicKey::Rsa { .. });
                 is_rsa && key.protection() == Protection::Tpm
             }
-            Kind::Public(..) | Kind::Certificate(..) | Kind::Data(_) => false,
+            ObjectKind::Public(..) | ObjectKind::Certificate(..) | ObjectKind::Data(_) => false,
         };
         let before = self.tpm.capabilities();
         let asks = self.tpm.has_answered() && listing.objects.iter().any(is_asked);
@@ -136,17 +136,19 @@ impl Known {
 
     fn new(entry: &Arc<Entry>, store: &DevidStore, can: Capabilities) -> Self {
         let kind = match &entry.content {
-            Content::Pair(pair) => Kind::Pair {
+            Content::Pair(pair) => ObjectKind::Pair {
                 key: Arc::new(store.key_of(&entry.name, pair)),
                 origin: pair.origin,
                 private: pair.private.clone(),
                 public: pair.shown_public.clone(),
             },
-            Content::Public(key, description) => Kind::Public(key.clone(), description.clone()),
-            Content::Certificate(certificate, description) => {
-                Kind::Certificate(certificate.clone(), description.clone())
+            Content::Public(key, description) => {
+                ObjectKind::Public(key.clone(), description.clone())
             }
-            Content::Data(data) => Kind::Data(data.clone()),
+            Content::Certificate(certificate, description) => {
+                ObjectKind::Certificate(certificate.clone(), description.clone())
+            }
+            Content::Data(data) => ObjectKind::Data(data.clone()),
         };
         let name = entry.name.clone();
         Self {
@@ -323,9 +325,9 @@ fn passed(turns: &[i64], now: i64) -> usize {
 }
 
 /// The seconds at which an object begins and ceases to be valid.
-fn turns_of(kind: &Kind) -> Vec<i64> {
+fn turns_of(kind: &ObjectKind) -> Vec<i64> {
     match kind {
-        Kind::Certificate(certificate, _) => {
+        ObjectKind::Certificate(certificate, _) => {
             let (first, last) = validity(certificate);
             let end = last.map(|last| last.saturating_add(1));
             first.into_iter().chain(end).collect()
@@ -348,12 +350,12 @@ fn validity(certificate: &Certificate) -> Validity {
 /// Pairs, public keys, certificates that are valid now and then the others, the newest first; data.
 /// Of two that began together the one that lasts longer comes first. What cannot be read is not known
 /// to be valid.
-fn rank(kind: &Kind, now: i64) -> (u8, bool, Reverse<Validity>) {
+fn rank(kind: &ObjectKind, now: i64) -> (u8, bool, Reverse<Validity>) {
     let (class, validity) = match kind {
-        Kind::Pair { .. } => (0, None),
-        Kind::Public(..) => (1, None),
-        Kind::Certificate(certificate, _) => (2, Some(validity(certificate))),
-        Kind::Data(_) => (3, None),
+        ObjectKind::Pair { .. } => (0, None),
+        ObjectKind::Public(..) => (1, None),
+        ObjectKind::Certificate(certificate, _) => (2, Some(validity(certificate))),
+        ObjectKind::Data(_) => (3, None),
     };
     let is_valid = |(first, last): Validity| {
         first.is_some_and(|first| first <= now) && last.is_some_and(|last| now <= last)

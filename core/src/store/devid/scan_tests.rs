@@ -5,7 +5,7 @@ use crate::config::{Config, defaults};
 use crate::store::folder::{
     Content, KeyFolder, KeyMaterial, KeyOrigin, ObjectAttributes, Pair, Tss2Key,
 };
-use crate::store::{Kind, ScanResult};
+use crate::store::{ObjectKind, ScanResult};
 use crate::system::pause;
 use crate::tpm::fake::{FakeTpm, GET_CAPABILITY, Reply, capability, keep_link, rsa_area};
 use crate::tpm::{Hash, PublicArea, SignatureScheme, Tpm};
@@ -81,7 +81,7 @@ fn algorithms() -> Reply {
 
 fn signs_pss(listing: &ScanResult) -> bool {
     match &listing.objects[0].kind {
-        Kind::Pair { key, .. } => key.signs(PSS),
+        ObjectKind::Pair { key, .. } => key.signs(PSS),
         other => panic!("{other:?}"),
     }
 }

@@ -1,7 +1,7 @@
 //! Which files of a folder hold keys that nobody can use: what is shown of them looks sound.
 
 use super::{DevidStore, StoreError};
-use crate::store::listing::Kind;
+use crate::store::listing::ObjectKind;
 use crate::store::{Key, ScanError, SignError, unloadable};
 use crate::tpm::{Obstacle, TpmError};
 use std::fmt;
@@ -34,7 +34,7 @@ impl DevidStore {
         };
         let mut found = Vec::new();
         for shown in &listing.objects {
-            let Kind::Pair { key, .. } = &shown.kind else {
+            let ObjectKind::Pair { key, .. } = &shown.kind else {
                 continue;
             };
             let file = self.file(&shown.name);

@@ -5,7 +5,7 @@ use super::text::{
     unescaped, write_description, write_line,
 };
 use super::{
-    Content, Data, KeyMaterial, KeyOrigin, ObjectAttributes, Pair, Tss2Key, Tss2Kind as Kind,
+    Content, Data, KeyMaterial, KeyOrigin, ObjectAttributes, Pair, Tss2Key, Tss2Kind as ObjectKind,
 };
 use crate::key::{PrivateKeyInfo, PublicKey, from_hex, hex, refuse_encrypted};
 use crate::pem;
@@ -161,7 +161,7 @@ pub(super) fn render(name: &str, content: &Content, beside: &Remarks) -> Result<
 
 fn wrapped(der: &[u8]) -> Result<(KeyMaterial, PublicKey), String> {
     let key = Tss2Key::from_der(der).map_err(|why| why.to_string())?;
-    if key.kind == Kind::Sealed {
+    if key.kind == ObjectKind::Sealed {
         return Err("sealed data, not a key".into());
     }
     let area = PublicArea::parse(&key.public);
@@ -175,7 +175,7 @@ fn sealed(
     public: &[u8],
 ) -> Result<(KeyMaterial, PublicKey), String> {
     let seal = Tss2Key::from_der(seal).map_err(|why| why.to_string())?;
-    if seal.kind != Kind::Sealed {
+    if seal.kind != ObjectKind::Sealed {
         return Err("a key encrypted under what is no sealed data".into());
     }
     let public = PublicKey::from_info_der(public);
@@ -281,7 +281,7 @@ mod tests {
     fn what_is_damaged_is_said() {
         let lines = |line: &str| [line.as_bytes(), b"\n", KEY].concat();
         let sealed = Tss2Key {
-            kind: Kind::Sealed,
+            kind: ObjectKind::Sealed,
             ..key()
         };
         let sealed = pem::render(PAIR, &sealed.to_der().unwrap()).unwrap();

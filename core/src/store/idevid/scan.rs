@@ -4,7 +4,7 @@ use super::{Authority, Found, Identity, IdevidStore, Part};
 use crate::key::hex;
 use crate::store::folder::{KeyOrigin, ObjectAttributes, Usage, Use};
 use crate::store::{
-    Kind, LoginError, Pins, ScanError, ScanResult, SignError, Stamp, StoredObject, Who,
+    LoginError, ObjectKind, Pins, ScanError, ScanResult, SignError, Stamp, StoredObject, Who,
 };
 use crate::tpm::{AuthValue, Secret, Tpm, TpmError};
 use parking_lot::Mutex;
@@ -131,7 +131,7 @@ fn listing(found: Found) -> ScanResult {
         let name = hex(&certificate.sha1());
         StoredObject {
             name,
-            kind: Kind::Certificate(certificate, fixed(label, &[])),
+            kind: ObjectKind::Certificate(certificate, fixed(label, &[])),
         }
     }));
     // Two certificates for one key share it.
@@ -162,21 +162,21 @@ fn shown(identity: Identity) -> Vec<StoredObject> {
     let mut shown = Vec::new();
     if let Some(public) = public {
         let kind = match key {
-            Some(key) => Kind::Pair {
+            Some(key) => ObjectKind::Pair {
                 key,
                 // An identity's key has sensitiveDataOrigin: the TPM made it.
                 origin: KeyOrigin::Generated,
                 private: described(&[Use::Sign]),
                 public: Some(described(&[Use::Verify])),
             },
-            None => Kind::Public(public.clone(), described(&[Use::Verify])),
+            None => ObjectKind::Public(public.clone(), described(&[Use::Verify])),
         };
         let name = hex(public.id().as_bytes());
         shown.push(StoredObject { name, kind });
     }
     shown.push(StoredObject {
         name: hex(&certificate.sha1()),
-        kind: Kind::Certificate(certificate, fixed(label, &[])),
+        kind: ObjectKind::Certificate(certificate, fixed(label, &[])),
     });
     shown
 }

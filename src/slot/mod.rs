@@ -18,7 +18,7 @@ use crate::slot::token::{Found, Token};
 use cryptoki_sys::CKA_PRIVATE;
 use devid_core::config::Random;
 use devid_core::store::devid::DevidStore;
-use devid_core::store::{DecryptRequest, Key, Pins, ScanError, SignError, Stamp, Store};
+use devid_core::store::{DecryptRequest, Key, Pins, ScanError, SignError, Store, StoreStamp};
 use devid_core::tpm::{Tpm, TpmError};
 use log::{Level, error, log, warn};
 use parking_lot::{Mutex, RwLock};
@@ -60,7 +60,7 @@ pub(crate) struct Source {
 struct Look {
     /// What was looked at, if the look gave an answer. Of what could not be read it says so, and
     /// differs as soon as that can be read.
-    seen: Option<Stamp>,
+    seen: Option<StoreStamp>,
     failed: Option<Failure>,
 }
 
@@ -70,7 +70,7 @@ struct Failure {
     ended: Instant,
     /// What the store would look at then: if files could not be read, another look may find something
     /// as soon as that changes.
-    stamp: Stamp,
+    stamp: StoreStamp,
     /// How long none is tried again: as long as this one took, and not less than [`LOOK_AGAIN`];
     /// after a TPM that was busy no longer than that.
     rest: Duration,

@@ -1,7 +1,7 @@
 //! What a store shows, in plain types.
 
 use super::folder::{Data, KeyOrigin, ObjectAttributes, Refused};
-use super::{Key, Stamp};
+use super::{Key, StoreStamp};
 use crate::key::PublicKey;
 use crate::tpm::Capabilities;
 use crate::x509::Certificate;
@@ -22,7 +22,7 @@ pub struct ScanResult {
     /// The first file that could not be read now and may hold an object, and why.
     pub unread: Option<String>,
     /// What was looked at; see [`Store::stamp`](super::Store::stamp).
-    pub stamp: Stamp,
+    pub stamp: StoreStamp,
 }
 
 /// An object, or a key pair.

@@ -70,11 +70,11 @@ impl Store {
 
     /// The state of what a look depends on: only a look after it changed can differ. Costs no TPM
     /// command.
-    pub fn stamp(&self) -> Stamp {
+    pub fn stamp(&self) -> StoreStamp {
         match self {
             Self::Factory(store) => store.stamp(),
             Self::Folder(store) => store.stamp(),
-            Self::Sessions(_) => Stamp::Sessions,
+            Self::Sessions(_) => StoreStamp::Sessions,
         }
     }
 
@@ -158,11 +158,11 @@ impl Store {
 
 /// What a look depended on; see [`Store::stamp`].
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Stamp {
+pub enum StoreStamp {
     /// Of the factory identity.
-    Factory(idevid::Stamp),
+    Factory(idevid::FactoryStamp),
     /// Of a key folder.
-    Folder(devid::Stamp),
+    Folder(devid::DevidStamp),
     /// Of a token for objects of sessions alone.
     Sessions,
 }

@@ -3,7 +3,7 @@
 //! pkcs11-provider keeps such keys at the first token that says that a login is required. Where no
 //! token has a PIN, this one says so and takes any.
 
-use super::{ScanError, ScanResult, Stamp, machine};
+use super::{ScanError, ScanResult, StoreStamp, machine};
 use std::path::Path;
 
 const LABEL: &str = "sessions";
@@ -25,7 +25,7 @@ impl SessionStore {
             objects: Vec::new(),
             refused: Vec::new(),
             unread: None,
-            stamp: Stamp::Sessions,
+            stamp: StoreStamp::Sessions,
         })
     }
 }

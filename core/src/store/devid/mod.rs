@@ -22,7 +22,7 @@ pub use maintenance::PersistentKey;
 pub(super) use master::MasterRecord;
 pub use private::PrivateKey;
 pub use renewal::{Kept, Losses, Lost, LostKind};
-pub use scan::Stamp;
+pub use scan::DevidStamp;
 pub use unusable::UnusableKey;
 
 use super::folder::{Content, Entry, KeyFolder, KeyMaterial, KeyOrigin, ObjectAttributes, Pair};

@@ -21,9 +21,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 /// What [`Store`](crate::store::Store) asks of a key folder.
 impl DevidStore {
-    pub(in crate::store) fn stamp(&self) -> store::Stamp {
+    pub(in crate::store) fn stamp(&self) -> store::StoreStamp {
         let stamp = self.stamped(self.folder.stamp(), now());
-        store::Stamp::Folder(stamp)
+        store::StoreStamp::Folder(stamp)
     }
 
     /// No TPM command, but for a folder without objects if the TPM has not answered yet: such a
@@ -199,7 +199,7 @@ impl DevidStore {
             objects: shown,
             refused: listing.refused,
             unread: listing.unread.map(|error| error.to_string()),
-            stamp: store::Stamp::Folder(Stamp {
+            stamp: store::StoreStamp::Folder(DevidStamp {
                 folder: listing.stamp,
                 faults,
                 can,
@@ -209,8 +209,8 @@ impl DevidStore {
         })
     }
 
-    fn stamped(&self, folder: folder::Stamp, now: i64) -> Stamp {
-        Stamp {
+    fn stamped(&self, folder: folder::FolderStamp, now: i64) -> DevidStamp {
+        DevidStamp {
             folder,
             faults: self.tpm.faults(),
             can: self.tpm.capabilities(),
@@ -301,8 +301,8 @@ fn unreadable(error: FolderError) -> ScanError {
 
 /// What a look at a key folder depended on.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Stamp {
-    folder: folder::Stamp,
+pub struct DevidStamp {
+    folder: folder::FolderStamp,
     /// Transport faults so far.
     faults: u64,
     /// What is known of what the TPM can do.

@@ -24,12 +24,12 @@ pub struct FolderListing {
     /// The first of the files that could not be read now, and may hold an object.
     pub unread: Option<FolderError>,
     /// As [`KeyFolder::stamp`] of the moment before the files were read.
-    pub stamp: Stamp,
+    pub stamp: FolderStamp,
 }
 
 /// What must change before a listing can differ.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Stamp {
+pub struct FolderStamp {
     folder: Option<FileStamp>,
     files: Vec<FileStamp>,
     /// Objects that could not be read.
@@ -83,7 +83,7 @@ impl KeyFolder {
     fn listed(&self) -> Result<FolderListing, FolderError> {
         let now = Moment::now();
         let before = Arc::clone(&self.known.lock());
-        let mut stamp = Stamp::default();
+        let mut stamp = FolderStamp::default();
         let mut known = Known::default();
         if let Some(folder) = Opened::at(&self.path)? {
             known.folder = Some(folder.owned);
@@ -195,9 +195,9 @@ impl KeyFolder {
 
     /// The state of what a listing depends on; only one after it changed can differ. Reads no file
     /// but those that could not be read before.
-    pub fn stamp(&self) -> Stamp {
+    pub fn stamp(&self) -> FolderStamp {
         let now = Moment::now();
-        let mut stamp = Stamp::default();
+        let mut stamp = FolderStamp::default();
         let (objects, others): (Vec<_>, Vec<_>) = self
             .troubles
             .paths()
@@ -219,7 +219,7 @@ impl KeyFolder {
         stamp
     }
 
-    fn look_over(&self, unread: &[PathBuf], stamp: &mut Stamp) -> Result<(), FolderError> {
+    fn look_over(&self, unread: &[PathBuf], stamp: &mut FolderStamp) -> Result<(), FolderError> {
         let Some(folder) = Opened::at(&self.path).inspect_err(|_| {
             // Not to be trusted, until it is another.
             stamp.folder = match Sight::of(&self.path) {
@@ -256,7 +256,7 @@ impl KeyFolder {
     }
 }
 
-impl Stamp {
+impl FolderStamp {
     fn settle(&mut self, now: Moment) {
         let all = self.folder.iter().chain(&self.files);
         let settled = all.into_iter().all(|stamp| stamp.is_settled(now));

@@ -26,7 +26,7 @@ mod write;
 pub use cache::Refused;
 pub use entry::{Content, Data, Entry, KeyMaterial, KeyOrigin, ObjectAttributes, Pair, Usage, Use};
 pub use error::FolderError;
-pub use listing::{FolderListing, Stamp};
+pub use listing::{FolderListing, FolderStamp};
 pub use pin_seals::{PinSeal, PinSealText};
 pub use tss2::{NoTss2Key, Tss2Key, Tss2Kind};
 

@@ -54,7 +54,7 @@ fn all_files(folder: &KeyFolder) -> Vec<String> {
 }
 
 /// Until the clock has left the last change behind.
-fn settled(folder: &KeyFolder) -> Stamp {
+fn settled(folder: &KeyFolder) -> FolderStamp {
     loop {
         let stamp = folder.stamp();
         if stamp.unsettled.is_none() {

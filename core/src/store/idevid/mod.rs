@@ -41,8 +41,8 @@ pub struct IdevidStore {
 
 /// What must change before a new look can find something else. Costs no TPM command.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Stamp {
-    files: files::Stamp,
+pub struct FactoryStamp {
+    files: files::FilesStamp,
     faults: u64,
     given_up: usize,
     /// What is known of what the TPM can do.
@@ -102,7 +102,7 @@ pub struct Found {
     /// A file that `[[identity]]` names and that could not be read now, and why.
     pub unread: Option<String>,
     /// What the search depended on.
-    pub stamp: Stamp,
+    pub stamp: FactoryStamp,
 }
 
 impl Found {
@@ -181,8 +181,8 @@ impl IdevidStore {
         }
     }
 
-    fn stamped(&self, files: files::Stamp) -> Stamp {
-        Stamp {
+    fn stamped(&self, files: files::FilesStamp) -> FactoryStamp {
+        FactoryStamp {
             files,
             faults: self.tpm.faults(),
             given_up: self.templates.given_up(),

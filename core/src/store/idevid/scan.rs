@@ -4,7 +4,7 @@ use super::{Authority, Found, Identity, IdevidStore, Part};
 use crate::key::hex;
 use crate::store::folder::{KeyOrigin, ObjectAttributes, Usage, Use};
 use crate::store::{
-    LoginError, ObjectKind, Pins, ScanError, ScanResult, SignError, Stamp, StoredObject, Who,
+    LoginError, ObjectKind, Pins, ScanError, ScanResult, SignError, StoreStamp, StoredObject, Who,
 };
 use crate::tpm::{AuthValue, Secret, Tpm, TpmError};
 use parking_lot::Mutex;
@@ -16,8 +16,8 @@ const LONGEST_PIN: usize = 64;
 
 /// What [`Store`](crate::store::Store) asks of a factory identity.
 impl IdevidStore {
-    pub(in crate::store) fn stamp(&self) -> Stamp {
-        Stamp::Factory(self.stamped(self.files.stamp()))
+    pub(in crate::store) fn stamp(&self) -> StoreStamp {
+        StoreStamp::Factory(self.stamped(self.files.stamp()))
     }
 
     /// Searches for all objects. Where nothing changed but what is known of the TPM, those of the last
@@ -41,19 +41,19 @@ impl IdevidStore {
     /// What was found, as it is to be shown now; `None` if that must be searched for again.
     fn anew(&self, found: ScanResult) -> Option<ScanResult> {
         let now = self.stamped(self.files.stamp());
-        let Stamp::Factory(then) = &found.stamp else {
+        let StoreStamp::Factory(then) = &found.stamp else {
             return None;
         };
         let changed = then.can != now.can;
         let can = now.can;
         let is_the_same = now
-            == super::Stamp {
+            == super::FactoryStamp {
                 can,
                 ..then.clone()
             };
         (changed && is_the_same).then(|| ScanResult {
             objects: found.objects.iter().map(|one| one.anew(can)).collect(),
-            stamp: Stamp::Factory(now),
+            stamp: StoreStamp::Factory(now),
             ..found
         })
     }
@@ -143,7 +143,7 @@ fn listing(found: Found) -> ScanResult {
         objects: objects.into_iter().map(Arc::new).collect(),
         refused: Vec::new(),
         unread: found.unread,
-        stamp: Stamp::Factory(found.stamp),
+        stamp: StoreStamp::Factory(found.stamp),
     }
 }
 

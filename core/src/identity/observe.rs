@@ -268,7 +268,10 @@ impl Device {
 /// The key of the device's own identity, and all certificates that are called as it is.
 ///
 /// Applications may have keys of that name; the one that cannot be destroyed is the device's.
-fn own_identity(listing: &ScanResult, mark: Option<&Mark>) -> (Option<OwnKey>, Vec<Certificate>) {
+fn own_identity(
+    listing: &ScanResult,
+    mark: Option<&MarkerFile>,
+) -> (Option<OwnKey>, Vec<Certificate>) {
     let (mut keys, mut certificates) = (Vec::new(), Vec::new());
     for shown in &listing.objects {
         match &shown.kind {

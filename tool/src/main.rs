@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod cli;
+mod completions;
 mod doctor;
 mod identity;
 mod keys;
@@ -22,7 +23,7 @@ mod warnings;
 use clap::Parser;
 use cli::{Arguments, Form, KeyVerb, MasterVerb, Verb};
 use devid_core::config::{self, Config};
-use devid_core::identity::{Device, Keeping};
+use devid_core::identity::{Device, KeyStorage};
 use log::warn;
 use output::{Answer, Failure};
 use serde_json::Value;
@@ -62,12 +63,12 @@ fn run(verb: Verb, form: Form) -> Result<Answer, Failure> {
             persistent,
             sealed,
         }) => {
-            let keeping = match (persistent, sealed) {
-                (true, _) => Keeping::Persistent,
-                (_, true) => Keeping::Sealed,
-                (false, false) => Keeping::Wrapped,
+            let storage = match (persistent, sealed) {
+                (true, _) => KeyStorage::Persistent,
+                (_, true) => KeyStorage::Sealed,
+                (false, false) => KeyStorage::Wrapped,
             };
-            keys::generate(&device()?, &label, algorithm, decrypts, keeping, form)
+            keys::generate(&device()?, &label, algorithm, decrypts, storage, form)
         }
         Verb::Key(KeyVerb::List) => keys::list(&device()?, form),
         Verb::Key(KeyVerb::Delete { label, yes }) => keys::delete(&device()?, &label, yes, form),
@@ -101,7 +102,7 @@ fn run(verb: Verb, form: Form) -> Result<Answer, Failure> {
             uri::run(&device()?, &label, class, pem.as_deref(), form)
         }
         Verb::Man { folder } => man::man(&folder, form),
-        Verb::Completions { shell } => man::completions(shell, form),
+        Verb::Completions { shell } => completions::script(shell, form),
         Verb::Uri2pem { uri } => uri::to_pem(&uri, form),
     }
 }

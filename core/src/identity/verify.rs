@@ -4,7 +4,7 @@
 use super::device::Device;
 use super::entry::TokenEntry;
 use super::key_file::key_in;
-use super::prove::{Proof, UNTRIED, prove};
+use super::prove::{NOT_TRIED, PossessionProof, prove};
 use super::trusted_files::{believed, certificates_of};
 use super::{IdentityError, IdentityErrorKind};
 use crate::file;
@@ -12,7 +12,7 @@ use crate::key::PublicKey;
 use crate::pem;
 use crate::shell::argument;
 use crate::store::idevid::IdevidStore;
-use crate::store::{Key, Kind, LoginError, SignError, Who};
+use crate::store::{Key, LoginError, ObjectKind, SignError, Who};
 use crate::tpm::{Secret, TpmError};
 use crate::trouble::trouble;
 use crate::x509::Certificate;
@@ -209,7 +209,7 @@ impl Device {
             });
         };
         let proof = match (prove(&self.tpm, key, &public), pin) {
-            (Proof::None(SignError::NotLoggedIn), Some(pin)) => {
+            (PossessionProof::NoSignature(SignError::NotLoggedIn), Some(pin)) => {
                 let opened = self.logged_in(entry, key, pin)?;
                 prove(&self.tpm, &opened, &public)
             }
@@ -219,7 +219,7 @@ impl Device {
     }
 
     /// By a key in a file; where that cannot be used, the point that says so.
-    fn prove_file(&self, path: &Path, public: &PublicKey) -> Result<Proof, Point> {
+    fn prove_file(&self, path: &Path, public: &PublicKey) -> Result<PossessionProof, Point> {
         let key = key_in(path).map_err(|unread| match unread.is_hidden() {
             true => Point::skipped(KEY, unread.at(path)),
             false => Point::failed(KEY, unread.at(path)),
@@ -244,9 +244,11 @@ impl Device {
         }
         for store in IdevidStore::with_pin(&self.config, &self.tpm) {
             // Another's slot, and what is wrong with that does not matter here.
-            let Ok(listing) = store.look() else { continue };
+            let Ok(listing) = store.scan() else { continue };
             let opened = listing.objects.iter().find_map(|shown| match &shown.kind {
-                Kind::Pair { key: shown, .. } if shown.public() == key.public() => Some(shown),
+                ObjectKind::Pair { key: shown, .. } if shown.public() == key.public() => {
+                    Some(shown)
+                }
                 _ => None,
             });
             if let Some(opened) = opened {
@@ -259,39 +261,39 @@ impl Device {
 }
 
 /// `file`: where a software key is.
-fn proof_point(proof: Proof, file: Option<&Path>) -> Result<Point, IdentityError> {
+fn proof_point(proof: PossessionProof, file: Option<&Path>) -> Result<Point, IdentityError> {
     let signed = "it signed fresh random bytes, and the certificate verifies that";
     Ok(match (proof, file) {
-        (Proof::Belongs, None) => Point::passed(KEY, signed.into()),
+        (PossessionProof::Proven, None) => Point::passed(KEY, signed.into()),
         // Not as 802.1AR has it: a device's key cannot be copied out of it.
-        (Proof::Belongs, Some(path)) => Point::noted(
+        (PossessionProof::Proven, Some(path)) => Point::noted(
             KEY,
             format!("{signed}; but it is a file: {}", path.display()),
         ),
-        (Proof::Other, _) => Point::failed(
+        (PossessionProof::OtherKey, _) => Point::failed(
             KEY,
             "the certificate does not verify what the key signed: they do not belong together"
                 .into(),
         ),
-        (Proof::Untried, _) => Point::skipped(KEY, UNTRIED.into()),
+        (PossessionProof::NotTried, _) => Point::skipped(KEY, NOT_TRIED.into()),
         // It could not be asked: nothing says that anything is wrong with it.
-        (Proof::None(SignError::Tpm(error @ TpmError::Lockout(_))), _) => {
+        (PossessionProof::NoSignature(SignError::Tpm(error @ TpmError::Lockout(_))), _) => {
             Point::skipped(KEY, IdentityError::from(error).text)
         }
-        (Proof::None(SignError::Tpm(error)), _) => {
+        (PossessionProof::NoSignature(SignError::Tpm(error)), _) => {
             let fault = IdentityError::from(error);
             if fault.kind == IdentityErrorKind::Tpm {
                 return Err(fault);
             }
             Point::failed(KEY, fault.text)
         }
-        (Proof::None(SignError::NotLoggedIn), _) => Point::skipped(
+        (PossessionProof::NoSignature(SignError::NotLoggedIn), _) => Point::skipped(
             KEY,
             "it asks for a PIN: give it with --pin-file FILE, or say in config.toml where it is \
              (auth under [[identity]], pin under [[token]])"
                 .into(),
         ),
-        (Proof::None(error), _) => Point::failed(KEY, error.to_string()),
+        (PossessionProof::NoSignature(error), _) => Point::failed(KEY, error.to_string()),
     })
 }
 

@@ -243,7 +243,22 @@ pub(crate) fn unique_id(class: CK_OBJECT_CLASS, name: &str) -> String {
         CKO_SECRET_KEY => "secret",
         _ => "data",
     };
-    format!("{kind}-{name}")
+    // A store names what it makes by its kind already; a file that has only the digits of such a name is
+    // not taken for it.
+    let made = name
+        .strip_prefix(kind)
+        .and_then(|rest| rest.strip_prefix('-'));
+    match made {
+        Some(digits) if is_random(digits) => name.to_owned(),
+        _ if is_random(name) => format!("{kind}:{name}"),
+        _ => format!("{kind}-{name}"),
+    }
+}
+
+/// Whether these are the random digits in a name that a store makes.
+fn is_random(digits: &str) -> bool {
+    let lower = |byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    digits.len() == 16 && digits.bytes().all(lower)
 }
 
 /// The name under which a session keeps something; no store gives such to an object of a token.
@@ -258,4 +273,48 @@ fn allowed(described: &Description) -> Vec<CK_MECHANISM_TYPE> {
     kinds
         .map(|&kind| CK_MECHANISM_TYPE::try_from(kind).unwrap_or(CK_MECHANISM_TYPE::MAX))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_identifier_says_its_kind_twice_and_no_two_are_the_same() {
+        let digits = "00112233445566ff";
+        let names = [
+            "certificate",
+            "public",
+            "private",
+            "data",
+            "key",
+            "secret",
+            "session",
+            "x",
+            "",
+        ]
+        .map(|kind| format!("{kind}-{digits}"));
+        let names = names.iter().map(String::as_str);
+        let names = names.chain([digits, "certificate", "certificate-1", "my-own"]);
+        let classes = [
+            CKO_CERTIFICATE,
+            CKO_PUBLIC_KEY,
+            CKO_PRIVATE_KEY,
+            CKO_DATA,
+            CKO_SECRET_KEY,
+        ];
+        for class in classes {
+            let ids = names.clone().map(|name| unique_id(class, name));
+            let ids: Vec<_> = ids.collect();
+            let different: std::collections::HashSet<_> = ids.iter().collect();
+            assert_eq!(different.len(), ids.len(), "{ids:?}");
+        }
+        let id = |class, name: &str| unique_id(class, &format!("{name}-{digits}"));
+        assert_eq!(
+            id(CKO_CERTIFICATE, "certificate"),
+            "certificate-00112233445566ff"
+        );
+        assert_eq!(id(CKO_DATA, "data"), "data-00112233445566ff");
+        assert_eq!(id(CKO_PRIVATE_KEY, "key"), "private-key-00112233445566ff");
+    }
 }

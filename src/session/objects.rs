@@ -362,7 +362,9 @@ fn failed(error: StoreError) -> Error {
 fn not_made(algorithm: KeyAlgorithm, error: StoreError) -> Error {
     match (failed(error), algorithm) {
         (Error::Store(StoreError::Unsupported(_)), KeyAlgorithm::Ec(_)) => Error::CurveNotSupported,
-        (Error::Store(StoreError::Unsupported(_)), KeyAlgorithm::Rsa(_)) => Error::KeySizeRange,
+        (Error::Store(StoreError::Unsupported(_)), KeyAlgorithm::Rsa(_)) => {
+            Error::TemplateInconsistent
+        }
         (other, _) => other,
     }
 }

@@ -106,12 +106,18 @@ fn algorithm(generator: Generator, public: &Template) -> Result<KeyAlgorithm, Er
             let exponent = public.value(CKA_PUBLIC_EXPONENT).unwrap_or(&F4);
             let zeros = exponent.iter().take_while(|&&byte| byte == 0).count();
             if exponent[zeros..] != F4 {
-                return Err(Error::AttributeValueInvalid);
+                // An odd one above 1 is an exponent (section 6.1.2), but not of keys that are made here.
+                return Err(match &exponent[zeros..] {
+                    [] | [1] => Error::AttributeValueInvalid,
+                    [.., last] if last % 2 == 0 => Error::AttributeValueInvalid,
+                    _ => Error::TemplateInconsistent,
+                });
             }
             let bits = public.number(CKA_MODULUS_BITS)?;
             match bits.ok_or(Error::TemplateIncomplete)? {
                 bits @ (2048 | 3072 | 4096) => Ok(KeyAlgorithm::Rsa(bits as u32)),
-                _ => Err(Error::AttributeValueInvalid),
+                // What is a size, but none that the token makes (section 4.1.1, its last example).
+                _ => Err(Error::TemplateInconsistent),
             }
         }
     }

@@ -359,7 +359,7 @@ pub const ENTRIES: [Entry; 104] = [
         "C_SeedRandom",
         IN,
         PART,
-        &[CKR_OK, CKR_RANDOM_SEED_NOT_SUPPORTED],
+        &[CKR_OK],
     ),
     entry("C_GenerateRandom", IN, &[Session, Random, Size], OK),
     entry("C_GetFunctionStatus", IN, &[Session], OF_OLD),

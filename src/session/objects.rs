@@ -5,7 +5,7 @@
 
 use crate::error::Error;
 use crate::handle::{Mint, ObjectHandle};
-use crate::mechanism::generate::Generator;
+use crate::mechanism::table::Mechanism;
 use crate::object::attribute::use_of;
 use crate::object::{Object, Place, session_name, unique_id};
 use crate::session::Session;
@@ -87,7 +87,7 @@ impl Session {
     /// C_GenerateKeyPair: the handles of the public and of the private key.
     pub(crate) fn generate(
         &self,
-        generator: Generator,
+        mechanism: &'static Mechanism,
         public: &Template,
         private: &Template,
         mint: &Mint,
@@ -96,7 +96,7 @@ impl Session {
         self.may_make(private)?;
         // A token that makes no keys does not have the mechanism.
         let folder = self.slot.folder().map_err(|_| Error::MechanismInvalid)?;
-        let mut wanted = Pair::parse(generator, public, private)?;
+        let mut wanted = Pair::parse(mechanism, public, private)?;
         self.suit(private, &mut wanted.private)?;
         let algorithm = wanted.algorithm;
         let key = folder

@@ -79,8 +79,10 @@ impl Unwrapped {
         }
         let number = template.number(CKA_KEY_TYPE)?;
         let number = number.ok_or(Error::TemplateIncomplete)?;
-        let known = KeyType::ALL.into_iter().find(|one| one.number() == number);
-        known.map(Self).ok_or(Error::TemplateInconsistent)
+        match KeyType::from_number(number) {
+            Some(private @ (KeyType::Ec | KeyType::Rsa)) => Ok(Self(private)),
+            _ => Err(Error::TemplateInconsistent),
+        }
     }
 
     /// The key in a PrivateKeyInfo; `None` for every other thing, a key of another type or with

@@ -8,7 +8,7 @@ use log::debug;
 
 /// A key in a persistent handle of ours.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PersistentKey {
+pub struct KeyInHandle {
     /// The handle.
     pub handle: u32,
     /// Its TPMT_PUBLIC.
@@ -212,7 +212,7 @@ impl DevidStore {
     /// remembers; where there is none, those that are as ours and do not lie below the storage root
     /// key, as other programs' do. Where the TPM does not tell what a key lies below, those that are as
     /// ours.
-    pub fn keys_in_handles(&self) -> Result<Vec<PersistentKey>, StoreError> {
+    pub fn keys_in_handles(&self) -> Result<Vec<KeyInHandle>, StoreError> {
         let mut keys = Vec::new();
         let master = self.master.handle;
         let has_master = match self.tpm.storage_key(master) {
@@ -239,7 +239,7 @@ impl DevidStore {
                     is_ours = is_ours || self.tpm.lay_below(known, handle, &name)? == Some(true);
                 }
                 if is_ours {
-                    keys.push(PersistentKey { handle, area, name });
+                    keys.push(KeyInHandle { handle, area, name });
                 }
             }
         }

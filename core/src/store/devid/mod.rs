@@ -18,7 +18,7 @@ mod unusable;
 
 pub use crate::tpm::{KeyAlgorithm, KeyPurpose};
 pub use error::StoreError;
-pub use maintenance::PersistentKey;
+pub use maintenance::KeyInHandle;
 pub(super) use master::MasterRecord;
 pub use private::PrivateKey;
 pub use renewal::{Kept, Losses, Lost, LostKind};

@@ -110,13 +110,17 @@ impl Object {
         place: Place,
         more: impl IntoIterator<Item = (CK_ATTRIBUTE_TYPE, Value)>,
     ) -> Self {
+        // pkcs11-provider copies a token's keys if it may, and stalls on the copies after a fork.
+        let is_key = [CKO_PUBLIC_KEY, CKO_PRIVATE_KEY, CKO_SECRET_KEY].contains(&class);
         let mut attributes = vec![
             (CKA_CLASS, Value::number(class)),
             (CKA_TOKEN, Value::flag(place != Place::Session)),
             (CKA_PRIVATE, Value::flag(described.private)),
             (CKA_MODIFIABLE, Value::flag(described.modifiable)),
-            // A client that may copy keys does so, and stalls on the copies after a fork.
-            (CKA_COPYABLE, Value::flag(false)),
+            (
+                CKA_COPYABLE,
+                Value::flag(described.copyable && !(is_key && place != Place::Session)),
+            ),
             (CKA_DESTROYABLE, Value::flag(described.destroyable)),
             (CKA_LABEL, Value::text(&described.label)),
             (CKA_UNIQUE_ID, Value::text(&unique_id)),
@@ -146,6 +150,33 @@ impl Object {
         match &self.role {
             Role::Public(key, _) => Some(key),
             Role::Private(..) | Role::Secret(_) | Role::Data => None,
+        }
+    }
+
+    /// The same for a call that needs a private key.
+    ///
+    /// # Errors
+    ///
+    /// As [`Object::other_class`].
+    pub(crate) fn private_key(&self) -> Result<&Arc<Key>, Error> {
+        self.private().ok_or_else(|| self.other_class())
+    }
+
+    /// The same for a call that needs a public key.
+    ///
+    /// # Errors
+    ///
+    /// As [`Object::other_class`].
+    pub(crate) fn public_key(&self) -> Result<&PublicKey, Error> {
+        self.public().ok_or_else(|| self.other_class())
+    }
+
+    /// What a call answers that needs a key of another class: a key may not do that
+    /// ([`Error::KeyFunctionNotPermitted`]); anything else is no key ([`Error::KeyHandleInvalid`]).
+    pub(crate) fn other_class(&self) -> Error {
+        match self.is_key() {
+            true => Error::KeyFunctionNotPermitted,
+            false => Error::KeyHandleInvalid,
         }
     }
 
@@ -215,7 +246,8 @@ impl Object {
     pub(crate) fn is_same(&self, before: &Self) -> bool {
         self.unique_id == before.unique_id
             && self.public_half() == before.public_half()
-            && self.attribute(CKA_VALUE) == before.attribute(CKA_VALUE)
+            && (self.attribute(CKA_CLASS) == Ok(&CKO_DATA.to_ne_bytes())
+                || self.attribute(CKA_VALUE) == before.attribute(CKA_VALUE))
     }
 
     fn public_half(&self) -> Option<&PublicKey> {

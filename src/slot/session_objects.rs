@@ -6,7 +6,7 @@ use crate::handle::{ObjectHandle, SessionHandle};
 use crate::object::{Object, Place, SecretKey};
 use crate::template::Template;
 use cryptoki_sys::CKA_PRIVATE;
-use devid_core::store::folder::Description;
+use devid_core::store::folder::Editable;
 use devid_core::store::{Half, Kind, Shown};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -48,6 +48,11 @@ impl Kept {
         self.0.get(&handle).map(|one| Arc::clone(&one.object))
     }
 
+    /// What the object was made from.
+    pub(crate) fn content(&self, handle: ObjectHandle) -> Option<Content> {
+        self.0.get(&handle).map(|one| one.content.clone())
+    }
+
     /// Those that match, the user being allowed to see what `shows` says.
     pub(crate) fn find(
         &self,
@@ -60,13 +65,14 @@ impl Kept {
     }
 
     /// Changes the description of an object; on failure it stays as it was.
-    pub(crate) fn describe(
+    pub(crate) fn edit(
         &mut self,
         handle: ObjectHandle,
-        change: impl FnOnce(&mut Description) -> Result<(), Error>,
+        change: impl FnOnce(Editable<'_>) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let one = self.0.get_mut(&handle).ok_or(Error::ObjectHandleInvalid)?;
-        one.content = one.content.changed(change)?;
+        let name = one.content.name().to_owned();
+        one.content = one.content.changed(name, change)?;
         one.object = Arc::new(one.content.object());
         Ok(())
     }
@@ -96,18 +102,28 @@ impl Content {
         }
     }
 
-    /// The same described anew.
-    fn changed(
+    fn name(&self) -> &str {
+        match self {
+            Self::Shown(shown, _) => &shown.name,
+            Self::Secret(key) => &key.name,
+        }
+    }
+
+    /// The same, changed, under this name.
+    pub(crate) fn changed(
         &self,
-        change: impl FnOnce(&mut Description) -> Result<(), Error>,
+        name: String,
+        change: impl FnOnce(Editable<'_>) -> Result<(), Error>,
     ) -> Result<Self, Error> {
         Ok(match self {
             Self::Shown(shown, half) => {
-                Self::Shown(Arc::new(changed(shown, *half, change)?), *half)
+                let kind = changed(&shown.kind, *half, change)?;
+                Self::Shown(Arc::new(Shown { name, kind }), *half)
             }
             Self::Secret(key) => {
                 let mut key = SecretKey::clone(key);
-                change(&mut key.described)?;
+                key.name = name;
+                change(Editable::Description(&mut key.described))?;
                 Self::Secret(Arc::new(key))
             }
         })
@@ -121,13 +137,13 @@ fn object(shown: &Shown, half: Half) -> Object {
     all.swap_remove(place.unwrap_or_default()).1
 }
 
-/// The same thing with one half described anew.
+/// The same thing with one half changed.
 fn changed(
-    shown: &Shown,
+    kind: &Kind,
     half: Half,
-    change: impl FnOnce(&mut Description) -> Result<(), Error>,
-) -> Result<Shown, Error> {
-    let mut kind = match &shown.kind {
+    change: impl FnOnce(Editable<'_>) -> Result<(), Error>,
+) -> Result<Kind, Error> {
+    let mut kind = match kind {
         Kind::Pair {
             key,
             origin,
@@ -149,9 +165,12 @@ fn changed(
         (Kind::Pair { public, .. }, Half::Public) => public.as_mut(),
         (Kind::Pair { private, .. }, _) => Some(private),
         (Kind::Public(_, described) | Kind::Certificate(_, described), _) => Some(described),
-        (Kind::Data(data), _) => Some(&mut data.description),
+        (Kind::Data(data), _) => {
+            change(Editable::Data(data))?;
+            return Ok(kind);
+        }
     };
-    change(described.ok_or(Error::ObjectHandleInvalid)?)?;
-    let name = shown.name.clone();
-    Ok(Shown { name, kind })
+    let described = described.ok_or(Error::ObjectHandleInvalid)?;
+    change(Editable::Description(described))?;
+    Ok(kind)
 }

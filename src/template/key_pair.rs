@@ -30,8 +30,9 @@ pub(crate) enum Persistence {
 /// both has no scheme of its own, so it signs by every mechanism all the same: clients ask for both
 /// by habit.
 ///
-/// A use that no key of this kind has (CKA_SIGN_RECOVER, CKA_DERIVE with RSA …) is shown as false and
-/// not refused: clients set every flag that there is and mean the uses that the key can have.
+/// A use that no key of this type has (CKA_SIGN_RECOVER, CKA_DERIVE with RSA …) is refused: shown as
+/// false it would be a promise that was broken silently. CKA_WRAP of a public RSA key is the exception:
+/// pkcs11-provider, NSS and libp11 always ask for it. It is shown as false.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Pair {
     pub(crate) algorithm: KeyAlgorithm,
@@ -68,6 +69,12 @@ impl Pair {
             }
         }
         let algorithm = algorithm(key_type, public)?;
+        let mut impossible = impossible(public, key_type.public_uses())?;
+        impossible.retain(|one| (key_type, *one) != (KeyType::Rsa, Use::Wrap));
+        impossible.extend(self::impossible(private, key_type.private_uses())?);
+        if !impossible.is_empty() {
+            return Err(Error::TemplateInconsistent);
+        }
         let wanted = private.uses(key_type.private_uses(), &[Use::Sign])?;
         Ok(Self {
             algorithm,
@@ -85,6 +92,12 @@ impl Pair {
             public_on_token: public.says(CKA_TOKEN)?,
         })
     }
+}
+
+/// The uses that a template asks for and that its key cannot have.
+fn impossible(template: &Template, possible: &[Use]) -> Result<Vec<Use>, Error> {
+    let asked = template.uses(&Use::ALL, &[])?;
+    Ok(asked.iter().filter(|one| !possible.contains(one)).collect())
 }
 
 /// The algorithm and the size that the public key's template asks for.

@@ -72,10 +72,9 @@ impl Template {
         let mut description = Description::labelled("");
         for (kind, value) in &self.0 {
             match *kind {
-                CKA_PRIVATE => description.private = flag(value)?,
                 CKA_ALWAYS_AUTHENTICATE => description.always_authenticate = flag(value)?,
-                CKA_MODIFIABLE => description.modifiable = flag(value)?,
-                CKA_DESTROYABLE => description.destroyable = flag(value)?,
+                CKA_HASH_OF_SUBJECT_PUBLIC_KEY => description.subject_key_hash = value.to_vec(),
+                CKA_HASH_OF_ISSUER_PUBLIC_KEY => description.issuer_key_hash = value.to_vec(),
                 CKA_ALLOWED_MECHANISMS => description.mechanisms = mechanisms(value)?,
                 _ => describe(&mut description, *kind, value)?,
             }
@@ -101,7 +100,7 @@ impl Template {
     }
 }
 
-/// Sets one of the attributes that can be changed at any time; others are passed over.
+/// Sets one of the attributes that can be changed, of an object or of its copy; others are passed over.
 pub(crate) fn describe(
     description: &mut Description,
     kind: CK_ATTRIBUTE_TYPE,
@@ -114,6 +113,10 @@ pub(crate) fn describe(
         CKA_SUBJECT => description.subject = value.to_vec(),
         CKA_START_DATE => description.start = date(value)?,
         CKA_END_DATE => description.end = date(value)?,
+        CKA_PRIVATE => description.private = flag(value)?,
+        CKA_MODIFIABLE => description.modifiable = flag(value)?,
+        CKA_COPYABLE => description.copyable = flag(value)?,
+        CKA_DESTROYABLE => description.destroyable = flag(value)?,
         _ => {}
     }
     Ok(())

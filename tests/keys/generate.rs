@@ -413,12 +413,7 @@ fn templates_that_are_refused(link: Link) {
         refused(rsa, &[bits(size)], &[], CKR_TEMPLATE_INCONSISTENT);
     }
     let exponent = (CKA_PUBLIC_EXPONENT, vec![3]);
-    refused(
-        rsa,
-        &[bits(2048), exponent],
-        &[],
-        CKR_TEMPLATE_INCONSISTENT,
-    );
+    refused(rsa, &[bits(2048), exponent], &[], CKR_TEMPLATE_INCONSISTENT);
     refused(CKM_DSA_KEY_PAIR_GEN, &[], &[], CKR_MECHANISM_INVALID);
     assert_eq!(bench.proxy.book().take().of(command::CREATE), 0);
     assert_eq!(folder(&bench.home), files);

@@ -24,7 +24,7 @@ mod wrapped;
 mod write;
 
 pub use cache::Refused;
-pub use entry::{Content, Data, Description, Entry, Material, Origin, Pair, Usage, Use};
+pub use entry::{Content, Data, Description, Editable, Entry, Material, Origin, Pair, Usage, Use};
 pub use error::FolderError;
 pub use listing::{Listing, Stamp};
 pub use pin_seals::{Seal, SealText};

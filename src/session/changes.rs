@@ -6,7 +6,7 @@ use crate::object::Object;
 use crate::object::attribute::use_of;
 use crate::template::{Template, describe, flag, text};
 use cryptoki_sys::*;
-use devid_core::store::folder::{Description, Editable, Usage};
+use devid_core::store::folder::{Editable, ObjectAttributes, Usage};
 use devid_core::tpm::Secret;
 
 /// The attributes that are to change (Table 10's footnote 8 and the attributes' own tables). Uses can be
@@ -64,7 +64,7 @@ impl Changes {
                     return Err(Error::AttributeReadOnly);
                 }
                 CKA_LABEL | CKA_ID | CKA_SUBJECT | CKA_START_DATE | CKA_END_DATE => {
-                    describe(&mut Description::labelled(""), *kind, value)?;
+                    describe(&mut ObjectAttributes::labelled(""), *kind, value)?;
                     attributes.push((*kind, value.clone()));
                 }
                 CKA_APPLICATION | CKA_OBJECT_ID | CKA_VALUE if is(CKO_DATA) => {

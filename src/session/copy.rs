@@ -10,7 +10,7 @@ use crate::object::{session_name, unique_id};
 use crate::slot::session_objects::Content;
 use crate::template::Template;
 use cryptoki_sys::*;
-use devid_core::store::{Half, Kind, Shown, folder};
+use devid_core::store::{ObjectKind, ObjectPart, StoredObject, folder};
 use std::sync::Arc;
 
 impl Session {
@@ -40,7 +40,7 @@ impl Session {
             false => self.slot.kept.lock().content(handle),
             true => {
                 let shown = self.slot.found(handle)?.shown;
-                shown.map(|(shown, half)| Content::Shown(shown, half))
+                shown.map(|(shown, half)| Content::StoredObject(shown, half))
             }
         };
         let original = original.ok_or(Error::ObjectHandleInvalid)?;
@@ -55,19 +55,19 @@ impl Session {
     }
 
     fn store_copy(&self, copy: &Content, mint: &Mint) -> Result<ObjectHandle, Error> {
-        let Content::Shown(shown, half) = copy else {
+        let Content::StoredObject(shown, half) = copy else {
             return Err(Error::TemplateInconsistent);
         };
         let folder = self.slot.folder()?;
         let (class, name) = match (&shown.kind, half) {
             (
-                Kind::Pair {
+                ObjectKind::Pair {
                     key,
                     origin,
                     private,
                     ..
                 },
-                Half::Private,
+                ObjectPart::Private,
             ) => {
                 let name = folder.keep(key, *origin, private.clone(), None, false);
                 (CKO_PRIVATE_KEY, name)
@@ -82,20 +82,20 @@ impl Session {
 }
 
 /// What needs no TPM, as the key folder takes it; of a pair the public half.
-fn content_of(shown: &Arc<Shown>) -> Option<(CK_OBJECT_CLASS, folder::Content)> {
+fn content_of(shown: &Arc<StoredObject>) -> Option<(CK_OBJECT_CLASS, folder::Content)> {
     Some(match &shown.kind {
-        Kind::Pair { key, public, .. } => (
+        ObjectKind::Pair { key, public, .. } => (
             CKO_PUBLIC_KEY,
             folder::Content::Public(key.public().clone(), public.clone()?),
         ),
-        Kind::Public(public, described) => (
+        ObjectKind::Public(public, described) => (
             CKO_PUBLIC_KEY,
             folder::Content::Public(public.clone(), described.clone()),
         ),
-        Kind::Certificate(certificate, described) => (
+        ObjectKind::Certificate(certificate, described) => (
             CKO_CERTIFICATE,
             folder::Content::Certificate(certificate.clone(), described.clone()),
         ),
-        Kind::Data(data) => (CKO_DATA, folder::Content::Data(data.clone())),
+        ObjectKind::Data(data) => (CKO_DATA, folder::Content::Data(data.clone())),
     })
 }

@@ -5,7 +5,7 @@ use crate::error::Error;
 use crate::handle::Mint;
 use crate::slot::Slot;
 use cryptoki_sys::*;
-use devid_core::store::folder::Seal;
+use devid_core::store::folder::PinSeal;
 use devid_core::store::{LoginError, Pins, Who};
 use devid_core::tpm::Secret;
 use log::warn;
@@ -43,7 +43,7 @@ impl Slot {
             (Pins::Officer, Who::User) => return Err(Error::UserPinNotInitialized),
             (Pins::Officer | Pins::User, _) => {
                 let pin = self.pin(who, pin)?;
-                store.login(who, &pin).map_err(told)?;
+                self.noted(who, store.login(who, &pin)).map_err(told)?;
             }
         }
         enter().inspect_err(|_| store.logout())
@@ -57,7 +57,8 @@ impl Slot {
         }
         let pin = self.pin(Who::User, pin)?;
         let store = self.store()?;
-        let proven = store.login(Who::User, &pin).map_err(told);
+        let proven = self.noted(Who::User, store.login(Who::User, &pin));
+        let proven = proven.map_err(told);
         if proven == Err(Error::PinLocked) {
             self.logout(mint);
         } else if !self.has_user() {
@@ -66,6 +67,16 @@ impl Slot {
             return Err(Error::UserNotLoggedIn);
         }
         proven
+    }
+
+    /// What came of a PIN that was tried, noted for the token's flags.
+    fn noted<R>(&self, who: Who, tried: Result<R, LoginError>) -> Result<R, LoginError> {
+        match &tried {
+            Ok(_) => self.tries.lock().right(who),
+            Err(LoginError::Wrong) => self.tries.lock().wrong(who),
+            Err(_) => {}
+        }
+        tried
     }
 
     /// The PIN that was given; without one that of the configuration, if it has the user's.
@@ -113,10 +124,14 @@ impl Slot {
     pub(crate) fn set_pin(&self, old: &[u8], new: &[u8]) -> Result<(), Error> {
         let _turn = self.login_turn.lock();
         let seal = match self.has_officer() {
-            true => Seal::Officer,
-            false => Seal::User,
+            true => PinSeal::Officer,
+            false => PinSeal::User,
         };
-        let changed = self.folder()?.change_pin(seal, old, new);
+        let who = match seal {
+            PinSeal::Officer => Who::Officer,
+            PinSeal::User => Who::User,
+        };
+        let changed = self.noted(who, self.folder()?.change_pin(seal, old, new));
         changed.map_err(|error| match told(error) {
             // There is none that it could be.
             Error::UserPinNotInitialized => Error::PinIncorrect,
@@ -153,15 +168,21 @@ impl Slot {
             flags |= CKF_PROTECTED_AUTHENTICATION_PATH;
         }
         // One counter stands for all PINs: the TPM's.
-        let (user, officer) = match store.tries_left() {
-            Some(0) => (CKF_USER_PIN_LOCKED, CKF_SO_PIN_LOCKED),
-            Some(1) => (
-                CKF_USER_PIN_FINAL_TRY | CKF_USER_PIN_COUNT_LOW,
-                CKF_SO_PIN_FINAL_TRY | CKF_SO_PIN_COUNT_LOW,
-            ),
-            Some(2) => (CKF_USER_PIN_COUNT_LOW, CKF_SO_PIN_COUNT_LOW),
-            Some(_) | None => (0, 0),
+        let Some(lockout) = store.lockout() else {
+            return flags;
         };
+        let (mut user, mut officer) = match lockout.tries_left() {
+            0 => (CKF_USER_PIN_LOCKED, CKF_SO_PIN_LOCKED),
+            1 => (CKF_USER_PIN_FINAL_TRY, CKF_SO_PIN_FINAL_TRY),
+            _ => (0, 0),
+        };
+        let mut tries = self.tries.lock();
+        if tries.has_failed(Who::User, lockout.counter) {
+            user |= CKF_USER_PIN_COUNT_LOW;
+        }
+        if tries.has_failed(Who::Officer, lockout.counter) {
+            officer |= CKF_SO_PIN_COUNT_LOW;
+        }
         match self.is_writable() {
             true => flags | user | officer,
             false => flags | user,

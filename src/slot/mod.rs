@@ -6,6 +6,7 @@
 use devid_core::tpm::Secret;
 mod logged_in;
 mod login;
+mod pin_tries;
 pub(crate) mod session_objects;
 pub(crate) mod token;
 
@@ -13,12 +14,13 @@ use crate::error::Error;
 use crate::handle::{Mint, ObjectHandle, SlotId};
 use crate::object::Object;
 use crate::slot::logged_in::LoggedIn;
+use crate::slot::pin_tries::PinTries;
 use crate::slot::session_objects::Kept;
 use crate::slot::token::{Found, Token};
 use cryptoki_sys::CKA_PRIVATE;
 use devid_core::config::Random;
 use devid_core::store::devid::DevidStore;
-use devid_core::store::{DecryptRequest, Key, LookError, Pins, SignError, Stamp, Store};
+use devid_core::store::{DecryptRequest, Key, Pins, ScanError, SignError, Store, StoreStamp};
 use devid_core::tpm::{Tpm, TpmError};
 use log::{Level, error, log, warn};
 use parking_lot::{Mutex, RwLock};
@@ -43,6 +45,8 @@ pub(crate) struct Slot {
     /// Objects of sessions, seen by all of them; held for moments.
     pub(crate) kept: Mutex<Kept>,
     pub(crate) logged_in: LoggedIn,
+    /// What came of the PINs that were tried; held for moments.
+    tries: Mutex<PinTries>,
     /// One try of a PIN at a time, for as long as the TPM takes.
     pub(crate) login_turn: Mutex<()>,
 }
@@ -60,7 +64,7 @@ pub(crate) struct Source {
 struct Look {
     /// What was looked at, if the look gave an answer. Of what could not be read it says so, and
     /// differs as soon as that can be read.
-    seen: Option<Stamp>,
+    seen: Option<StoreStamp>,
     failed: Option<Failure>,
 }
 
@@ -70,17 +74,17 @@ struct Failure {
     ended: Instant,
     /// What the store would look at then: if files could not be read, another look may find something
     /// as soon as that changes.
-    stamp: Stamp,
+    stamp: StoreStamp,
     /// How long none is tried again: as long as this one took, and not less than [`LOOK_AGAIN`];
     /// after a TPM that was busy no longer than that.
     rest: Duration,
-    why: LookError,
+    why: ScanError,
 }
 
 impl Failure {
     /// Whether files are at fault, and not the TPM, whose faults other slots count too.
     fn is_of_files(&self) -> bool {
-        matches!(self.why, LookError::Unread(_))
+        matches!(self.why, ScanError::Unread(_))
     }
 }
 
@@ -105,6 +109,7 @@ impl Slot {
             token: RwLock::default(),
             kept: Mutex::default(),
             logged_in: LoggedIn::default(),
+            tries: Mutex::default(),
             login_turn: Mutex::default(),
         }
     }
@@ -130,6 +135,12 @@ impl Slot {
             token: RwLock::new(token),
             kept: Mutex::new(kept.unwrap_or_default()),
             logged_in: self.logged_in.for_child(),
+            tries: Mutex::new(
+                self.tries
+                    .try_lock()
+                    .map(|tries| *tries)
+                    .unwrap_or_default(),
+            ),
             login_turn: Mutex::default(),
         }
     }
@@ -232,7 +243,7 @@ impl Slot {
     fn look(&self, source: &Source, last: &Look, mint: &Mint) -> Look {
         let tcti = source.tpm.tcti();
         let began = Instant::now();
-        match source.store.look() {
+        match source.store.scan() {
             Ok(listing) => {
                 // Held, so that no logout comes between what was before and what takes its place.
                 let mut place = self.token.write();
@@ -254,11 +265,11 @@ impl Slot {
             Err(why) => {
                 match &why {
                     // The TPM or the folder is out of reach, not what is known of it already.
-                    LookError::Tpm(_) | LookError::Folder(_) | LookError::Unread(_) => {}
-                    LookError::NoIdentity(_) => *self.token.write() = None,
+                    ScanError::Tpm(_) | ScanError::Folder(_) | ScanError::Unread(_) => {}
+                    ScanError::NoIdentity(_) => *self.token.write() = None,
                 }
                 // Said once, not each second; of a file the store has said it.
-                let said = matches!(why, LookError::Unread(_));
+                let said = matches!(why, ScanError::Unread(_));
                 let mut last = last.failed.iter();
                 if !said && last.all(|failure| failure.why != why) {
                     error!("slot {}: no token from {tcti}: {why}", self.id.0);
@@ -270,7 +281,7 @@ impl Slot {
                         stamp: source.store.stamp(),
                         rest: match why {
                             // It answers again as soon as another process's key is made.
-                            LookError::Tpm(TpmError::Busy(_)) => LOOK_AGAIN,
+                            ScanError::Tpm(TpmError::Busy(_)) => LOOK_AGAIN,
                             _ => LOOK_AGAIN.max(began.elapsed()),
                         },
                         why,

@@ -7,7 +7,7 @@ use crate::object::{Object, Place, SecretKey};
 use crate::template::Template;
 use cryptoki_sys::CKA_PRIVATE;
 use devid_core::store::folder::Editable;
-use devid_core::store::{Half, Kind, Shown};
+use devid_core::store::{ObjectKind, ObjectPart, StoredObject};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -27,7 +27,7 @@ struct One {
 #[derive(Debug, Clone)]
 pub(crate) enum Content {
     /// This half of something that a store could show.
-    Shown(Arc<Shown>, Half),
+    StoredObject(Arc<StoredObject>, ObjectPart),
     /// What no store has.
     Secret(Arc<SecretKey>),
 }
@@ -97,14 +97,14 @@ impl Kept {
 impl Content {
     fn object(&self) -> Object {
         match self {
-            Self::Shown(shown, half) => object(shown, *half),
+            Self::StoredObject(shown, half) => object(shown, *half),
             Self::Secret(key) => key.object(),
         }
     }
 
     fn name(&self) -> &str {
         match self {
-            Self::Shown(shown, _) => &shown.name,
+            Self::StoredObject(shown, _) => &shown.name,
             Self::Secret(key) => &key.name,
         }
     }
@@ -116,21 +116,21 @@ impl Content {
         change: impl FnOnce(Editable<'_>) -> Result<(), Error>,
     ) -> Result<Self, Error> {
         Ok(match self {
-            Self::Shown(shown, half) => {
+            Self::StoredObject(shown, half) => {
                 let kind = changed(&shown.kind, *half, change)?;
-                Self::Shown(Arc::new(Shown { name, kind }), *half)
+                Self::StoredObject(Arc::new(StoredObject { name, kind }), *half)
             }
             Self::Secret(key) => {
                 let mut key = SecretKey::clone(key);
                 key.name = name;
-                change(Editable::Description(&mut key.described))?;
+                change(Editable::Attributes(&mut key.described))?;
                 Self::Secret(Arc::new(key))
             }
         })
     }
 }
 
-fn object(shown: &Shown, half: Half) -> Object {
+fn object(shown: &StoredObject, half: ObjectPart) -> Object {
     let mut all = Object::all(shown, Place::Session);
     let place = all.iter().position(|(one, _)| *one == half);
     // What is kept has the half that it was kept for; a session never takes one away.
@@ -139,38 +139,42 @@ fn object(shown: &Shown, half: Half) -> Object {
 
 /// The same thing with one half changed.
 fn changed(
-    kind: &Kind,
-    half: Half,
+    kind: &ObjectKind,
+    half: ObjectPart,
     change: impl FnOnce(Editable<'_>) -> Result<(), Error>,
-) -> Result<Kind, Error> {
+) -> Result<ObjectKind, Error> {
     let mut kind = match kind {
-        Kind::Pair {
+        ObjectKind::Pair {
             key,
             origin,
             private,
             public,
-        } => Kind::Pair {
+        } => ObjectKind::Pair {
             key: Arc::clone(key),
             origin: *origin,
             private: private.clone(),
             public: public.clone(),
         },
-        Kind::Public(public, described) => Kind::Public(public.clone(), described.clone()),
-        Kind::Certificate(certificate, described) => {
-            Kind::Certificate(certificate.clone(), described.clone())
+        ObjectKind::Public(public, described) => {
+            ObjectKind::Public(public.clone(), described.clone())
         }
-        Kind::Data(data) => Kind::Data(data.clone()),
+        ObjectKind::Certificate(certificate, described) => {
+            ObjectKind::Certificate(certificate.clone(), described.clone())
+        }
+        ObjectKind::Data(data) => ObjectKind::Data(data.clone()),
     };
     let described = match (&mut kind, half) {
-        (Kind::Pair { public, .. }, Half::Public) => public.as_mut(),
-        (Kind::Pair { private, .. }, _) => Some(private),
-        (Kind::Public(_, described) | Kind::Certificate(_, described), _) => Some(described),
-        (Kind::Data(data), _) => {
+        (ObjectKind::Pair { public, .. }, ObjectPart::Public) => public.as_mut(),
+        (ObjectKind::Pair { private, .. }, _) => Some(private),
+        (ObjectKind::Public(_, described) | ObjectKind::Certificate(_, described), _) => {
+            Some(described)
+        }
+        (ObjectKind::Data(data), _) => {
             change(Editable::Data(data))?;
             return Ok(kind);
         }
     };
     let described = described.ok_or(Error::ObjectHandleInvalid)?;
-    change(Editable::Description(described))?;
+    change(Editable::Attributes(described))?;
     Ok(kind)
 }

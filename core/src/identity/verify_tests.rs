@@ -1,6 +1,6 @@
 use super::*;
 use crate::identity::OWN;
-use crate::store::folder::Origin;
+use crate::store::folder::KeyOrigin;
 use crate::tpm::{CommandClass, Limits, Refusals, Tcti, TpmError};
 use crate::x509::samples::{IS_CA, Party, Sample};
 use std::time::Duration;
@@ -15,7 +15,7 @@ fn entry(certificate: Certificate) -> TokenEntry {
         key: None,
         software: None,
         public: certificate.public_key(),
-        origin: Origin::Generated,
+        origin: KeyOrigin::Generated,
         certificates: vec![crate::identity::CertificateEntry {
             certificate,
             label: OWN.into(),

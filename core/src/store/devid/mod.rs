@@ -22,14 +22,14 @@ pub use maintenance::KeyInHandle;
 pub(super) use master::MasterRecord;
 pub use private::PrivateKey;
 pub use renewal::{Kept, Losses, Lost, LostKind};
-pub use scan::Stamp;
+pub use scan::DevidStamp;
 pub use unusable::UnusableKey;
 
 use super::folder::{
-    Content, Description, Editable, Entry, KeyFolder, Material, Origin, Pair, Seal,
+    Content, Editable, Entry, KeyFolder, KeyMaterial, KeyOrigin, ObjectAttributes, Pair, PinSeal,
 };
 use super::key::{Abilities, SoftKey};
-use super::listing::Half;
+use super::listing::ObjectPart;
 use super::{Access, Key, Login, Protection, SignError};
 use crate::config::{Config, Master, SecretSource, TokenSettings};
 use crate::key::PrivateKeyInfo;
@@ -213,7 +213,7 @@ impl DevidStore {
     ) -> Result<Arc<Key>, StoreError> {
         let (access, value) = self.access_for_new_key(opened_by)?;
         let material = match protection {
-            Protection::File => Material::Clear(private.clone()),
+            Protection::File => KeyMaterial::Clear(private.clone()),
             Protection::Tpm | Protection::Sealed => {
                 let master = self.master_for_new_keys()?;
                 SoftKey::sealed(private, |key| {
@@ -235,9 +235,9 @@ impl DevidStore {
     pub fn keep(
         &self,
         key: &Key,
-        origin: Origin,
-        private: Description,
-        public: Option<Description>,
+        origin: KeyOrigin,
+        private: ObjectAttributes,
+        public: Option<ObjectAttributes>,
         persistent: bool,
     ) -> Result<String, StoreError> {
         let unfit = || StoreError::Unsupported("the key has no form for a file".into());
@@ -262,7 +262,7 @@ impl DevidStore {
             private,
             shown_public: public,
         };
-        if pair.auth.is_none() && self.folder.has_seal(Seal::Officer)? {
+        if pair.auth.is_none() && self.folder.has_seal(PinSeal::Officer)? {
             return Err(StoreError::Protection(
                 "a key that no PIN opens cannot be kept on a token with a PIN".into(),
             ));
@@ -329,7 +329,7 @@ impl DevidStore {
     pub fn edit<E>(
         &self,
         name: &str,
-        half: Half,
+        half: ObjectPart,
         change: impl FnOnce(Editable<'_>) -> Result<(), E>,
     ) -> Result<Result<(), E>, StoreError> {
         let mut outcome = Ok(());
@@ -351,8 +351,8 @@ impl DevidStore {
 
     /// Destroys an object; a private key in its persistent handle too. Of a pair the other half
     /// stays; but where there is no room to write a private key's public half anew, that goes too.
-    pub fn destroy(&self, name: &str, half: Half) -> Result<(), StoreError> {
-        if half == Half::Whole {
+    pub fn destroy(&self, name: &str, half: ObjectPart) -> Result<(), StoreError> {
+        if half == ObjectPart::Whole {
             return Ok(self.folder.remove(name)?);
         }
         fn pair_of(entry: &Entry) -> Result<&Pair, StoreError> {
@@ -361,7 +361,7 @@ impl DevidStore {
                 _ => Err(StoreError::Gone),
             }
         }
-        if half == Half::Public {
+        if half == ObjectPart::Public {
             self.folder.change(name, |entry| {
                 let hidden = Pair {
                     shown_public: None,
@@ -457,14 +457,14 @@ impl DevidStore {
 }
 
 /// What can change of what is meant; `None` if it is not there.
-fn editable(content: &mut Content, half: Half) -> Option<Editable<'_>> {
+fn editable(content: &mut Content, half: ObjectPart) -> Option<Editable<'_>> {
     let description = match (content, half) {
-        (Content::Pair(pair), Half::Private) => &mut pair.private,
-        (Content::Pair(pair), Half::Public) => pair.shown_public.as_mut()?,
-        (Content::Public(_, description), Half::Whole)
-        | (Content::Certificate(_, description), Half::Whole) => description,
-        (Content::Data(data), Half::Whole) => return Some(Editable::Data(data)),
+        (Content::Pair(pair), ObjectPart::Private) => &mut pair.private,
+        (Content::Pair(pair), ObjectPart::Public) => pair.shown_public.as_mut()?,
+        (Content::Public(_, description), ObjectPart::Whole)
+        | (Content::Certificate(_, description), ObjectPart::Whole) => description,
+        (Content::Data(data), ObjectPart::Whole) => return Some(Editable::Data(data)),
         _ => return None,
     };
-    Some(Editable::Description(description))
+    Some(Editable::Attributes(description))
 }

@@ -217,8 +217,8 @@ mod tests {
         let private = Template::from([
             (CKA_TOKEN, YES),
             (CKA_DECRYPT, YES),
-            (CKA_DERIVE, YES),
-            (CKA_SIGN_RECOVER, YES),
+            (CKA_DERIVE, NO),
+            (CKA_SIGN_RECOVER, NO),
             (CKA_DEVID_PERSISTENT, YES),
         ]);
         let pair = parse(RSA, &public, &private).unwrap();
@@ -238,8 +238,8 @@ mod tests {
         let none = Template::default();
         let class = Template::from([(CKA_CLASS, &CKO_PUBLIC_KEY.to_ne_bytes()[..])]);
         for (kind, public, private, error) in [
-            (RSA, bits(1024), none.clone(), Error::AttributeValueInvalid),
-            (RSA, exponent, none.clone(), Error::AttributeValueInvalid),
+            (RSA, bits(1024), none.clone(), Error::TemplateInconsistent),
+            (RSA, exponent, none.clone(), Error::TemplateInconsistent),
             (RSA, p256(), none.clone(), Error::TemplateInconsistent),
             (RSA, none.clone(), none.clone(), Error::TemplateIncomplete),
             (EC, bits(2048), none.clone(), Error::TemplateInconsistent),

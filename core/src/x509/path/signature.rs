@@ -1,5 +1,6 @@
 //! Whether a key signed a certificate or a list of revoked ones.
 
+use super::ml_dsa::ParameterSet;
 use crate::ber::{Element, OBJECT_IDENTIFIER, SEQUENCE};
 use crate::key::{Curve, PublicKey};
 use crate::oid::{
@@ -74,6 +75,10 @@ pub(crate) fn is_signed_by<'a>(
             "{what} names one algorithm inside of what was signed, and another beside the signature"
         ));
     }
+    if let Some(set) = ParameterSet::of(&algorithm) {
+        let signature = child.signature.map_err(unreadable)?;
+        return Ok(set.verifies(issuer.public_key_info_der(), child.part, signature));
+    }
     let scheme = Scheme::of(&algorithm).ok_or_else(|| match is_sha1(algorithm.oid) {
         true => format!("{what} is signed with SHA-1, which proves nothing"),
         false => format!(
@@ -81,6 +86,9 @@ pub(crate) fn is_signed_by<'a>(
             name(algorithm.oid)
         ),
     })?;
+    if is_ml_dsa(issuer) {
+        return Ok(false);
+    }
     let key = issuer.plain_public_key().ok_or_else(|| {
         format!(
             "{what} cannot be verified: the key of {} is of a kind that is not known here ({})",
@@ -120,11 +128,19 @@ pub(super) fn is_self_signed(certificate: &Certificate) -> bool {
     }
 }
 
-/// Whether a key is written in a way that other verifiers read: plainly, or as an RSA key that is
-/// for PSS alone.
+/// Whether a key is written in a way that other verifiers read: plainly, as an RSA key that is for
+/// PSS alone, or as an ML-DSA key.
 pub(super) fn is_usual_key(certificate: &Certificate) -> bool {
     let info = certificate.public_key_info_der();
-    PublicKey::is_plain_info(info) || algorithm_of_key(info).first() == Some(&RSASSA_PSS)
+    PublicKey::is_plain_info(info)
+        || algorithm_of_key(info).first() == Some(&RSASSA_PSS)
+        || is_ml_dsa(certificate)
+}
+
+fn is_ml_dsa(certificate: &Certificate) -> bool {
+    let algorithm = algorithm_of_key(certificate.public_key_info_der());
+    let first = algorithm.first();
+    first.is_some_and(|oid| ParameterSet::by_oid(*oid).is_some())
 }
 
 /// The kind of a key that is not known here: what its algorithm, its curve or its size is called.

@@ -2,9 +2,9 @@
 
 use crate::error::Error;
 use crate::handle::{Mint, ObjectHandle, SessionHandle, SlotId};
-use crate::mechanism::derive::Agreement;
-use crate::mechanism::generate::Generator;
-use crate::mechanism::unwrap::Wrapping;
+use crate::mechanism::derive::DeriveMechanism;
+use crate::mechanism::table::Mechanism;
+use crate::mechanism::unwrap::UnwrapMechanism;
 use crate::output::Room;
 use crate::session::Session;
 use crate::slot::token::Token;
@@ -210,7 +210,7 @@ impl Module {
         let list = List::Mechanisms(slot.id);
         self.snapshots.answer(list, caller, room, || {
             slot.learn_mechanisms();
-            token.mechanism_kinds()
+            token.mechanisms()
         })
     }
 
@@ -297,12 +297,12 @@ impl Module {
     pub(crate) fn generate_pair(
         &self,
         handle: SessionHandle,
-        generator: Generator,
+        mechanism: &'static Mechanism,
         public: &Template,
         private: &Template,
     ) -> Result<(ObjectHandle, ObjectHandle), Error> {
         let session = self.session(handle)?;
-        let made = session.generate(generator, public, private, &self.mint)?;
+        let made = session.generate(mechanism, public, private, &self.mint)?;
         self.still_open(&session, &[made.0, made.1])?;
         Ok(made)
     }
@@ -311,12 +311,12 @@ impl Module {
     pub(crate) fn derive_key(
         &self,
         handle: SessionHandle,
-        agreement: &Agreement,
+        mechanism: &DeriveMechanism,
         base: ObjectHandle,
         template: &Template,
     ) -> Result<ObjectHandle, Error> {
         let session = self.session(handle)?;
-        let made = session.derive(agreement, base, template, &self.mint)?;
+        let made = session.derive(mechanism, base, template, &self.mint)?;
         self.still_open(&session, &[made])?;
         Ok(made)
     }
@@ -325,13 +325,13 @@ impl Module {
     pub(crate) fn unwrap_key(
         &self,
         handle: SessionHandle,
-        wrapping: &Wrapping,
+        mechanism: &UnwrapMechanism,
         unwrapping: ObjectHandle,
         wrapped: Option<&[u8]>,
         template: &Template,
     ) -> Result<ObjectHandle, Error> {
         let session = self.session(handle)?;
-        let made = session.unwrap(wrapping, unwrapping, wrapped, template, &self.mint)?;
+        let made = session.unwrap(mechanism, unwrapping, wrapped, template, &self.mint)?;
         self.still_open(&session, &[made])?;
         Ok(made)
     }

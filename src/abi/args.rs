@@ -3,7 +3,8 @@
 use crate::error::Error;
 use crate::mechanism::derive::kdf_of;
 use crate::mechanism::encrypt::oaep_hashes;
-use crate::mechanism::params::Parameter;
+use crate::mechanism::params::{Parameter, Shape};
+use crate::mechanism::table::Mechanism;
 use crate::object::Object;
 use crate::output::{Answer, Room, Secret};
 use crate::template::Template;
@@ -381,8 +382,28 @@ unsafe fn sized<T: Copy>(given: &CK_MECHANISM) -> Option<T> {
     }
 }
 
-/// Reads a mechanism's kind and parameter; `None` if it is NULL. Of a parameter that names further
-/// memory nothing is read unless the mechanism is one of `naming`: those that the call supports.
+/// Reads the parameter of a mechanism that has CK_RSA_PKCS_PSS_PARAMS; `None` if it cannot be one.
+///
+/// # Safety
+///
+/// The mechanism's parameter is NULL or valid for its length.
+unsafe fn pss(given: &CK_MECHANISM) -> Option<Parameter> {
+    // SAFETY: the parameter is NULL or valid for its length, which is that of the struct.
+    let parameter = unsafe { sized::<CK_RSA_PKCS_PSS_PARAMS>(given) }?;
+    Some(Parameter::Pss {
+        hash: parameter.hashAlg,
+        mgf: parameter.mgf,
+        salt: parameter.sLen,
+    })
+}
+
+/// Finds a mechanism in the table and reads its parameter; `None` if it is NULL. `call` is the flag of the
+/// call that takes it: CKF_SIGN for C_SignInit and so on. The parameter of a mechanism that the call does
+/// not have is not read.
+///
+/// # Errors
+///
+/// [`Error::MechanismInvalid`] and [`Error::MechanismParamInvalid`].
 ///
 /// # Safety
 ///
@@ -390,51 +411,30 @@ unsafe fn sized<T: Copy>(given: &CK_MECHANISM) -> Option<T> {
 /// what the parameter of a mechanism names.
 pub(super) unsafe fn mechanism(
     mechanism: *const CK_MECHANISM,
-    naming: &[CK_MECHANISM_TYPE],
-) -> Option<(CK_MECHANISM_TYPE, Parameter)> {
+    call: CK_FLAGS,
+) -> Result<Option<(&'static Mechanism, Parameter)>, Error> {
     // SAFETY: as this function's contract.
-    let given = unsafe { read(mechanism) }?;
-    if given.ulParameterLen != 0 {
-        let parameter = match given.mechanism {
-            CKM_RSA_PKCS_OAEP
-            | CKM_ECDH1_DERIVE
-            | CKM_ECDH1_COFACTOR_DERIVE
-            | CKM_RSA_AES_KEY_WRAP
-                if !naming.contains(&given.mechanism) =>
-            {
-                Some(None)
-            }
-            // SAFETY: as this function's contract.
-            CKM_RSA_PKCS_OAEP => Some(unsafe { oaep(&given) }),
-            // SAFETY: as above.
-            CKM_ECDH1_DERIVE | CKM_ECDH1_COFACTOR_DERIVE => Some(unsafe { ecdh(&given) }),
-            // SAFETY: as above.
-            CKM_RSA_AES_KEY_WRAP => Some(unsafe { rsa_aes(&given) }),
-            // SAFETY: as above.
-            CKM_AES_KEY_WRAP | CKM_AES_KEY_WRAP_KWP => Some(unsafe { initial(&given) }),
-            _ => None,
-        };
-        if let Some(parameter) = parameter {
-            return Some((given.mechanism, parameter.unwrap_or(Parameter::Other)));
-        }
-    }
-    let pss: *const CK_RSA_PKCS_PSS_PARAMS = given.pParameter.cast();
-    let parameter = match usize::try_from(given.ulParameterLen) {
-        Ok(0) => Parameter::None,
-        Ok(length) if length == size_of::<CK_RSA_PKCS_PSS_PARAMS>() => {
-            // SAFETY: the parameter is NULL or valid for its length, which is that of the struct.
-            match unsafe { read(pss) } {
-                Some(CK_RSA_PKCS_PSS_PARAMS { hashAlg, mgf, sLen }) => Parameter::Pss {
-                    hash: hashAlg,
-                    mgf,
-                    salt: sLen,
-                },
-                None => Parameter::Other,
-            }
-        }
-        _ => Parameter::Other,
+    let Some(given) = (unsafe { read(mechanism) }) else {
+        return Ok(None);
     };
-    Some((given.mechanism, parameter))
+    let row = Mechanism::find(given.mechanism, call)?;
+    let parameter = match row.shape {
+        _ if given.ulParameterLen == 0 => Some(Parameter::None),
+        Shape::None => None,
+        // SAFETY: as this function's contract.
+        Shape::Pss => unsafe { pss(&given) },
+        // SAFETY: as above.
+        Shape::Oaep => unsafe { oaep(&given) },
+        // SAFETY: as above.
+        Shape::Ecdh => unsafe { ecdh(&given) },
+        // SAFETY: as above.
+        Shape::RsaAes => unsafe { rsa_aes(&given) },
+        // SAFETY: as above.
+        Shape::Initial => unsafe { initial(&given) },
+    };
+    let parameter = parameter.unwrap_or(Parameter::Other);
+    row.check_shape(&parameter)?;
+    Ok(Some((row, parameter)))
 }
 
 /// Text in a field of fixed width: padded with blanks, without a NUL.

@@ -2,7 +2,6 @@
 
 use super::{args, entry, module};
 use crate::handle::{ObjectHandle, SessionHandle};
-use crate::mechanism::digest::Digest;
 use cryptoki_sys::*;
 
 pub(super) unsafe extern "C" fn C_DigestInit(
@@ -12,8 +11,8 @@ pub(super) unsafe extern "C" fn C_DigestInit(
     entry("C_DigestInit", || {
         let session = module()?.session(SessionHandle(hSession))?;
         // SAFETY: the caller's pointer is NULL or valid for a CK_MECHANISM and what it names.
-        match unsafe { args::mechanism(pMechanism, &[]) } {
-            Some((kind, parameter)) => session.digest_init(Digest::parse(kind, parameter)?),
+        match unsafe { args::mechanism(pMechanism, CKF_DIGEST) }? {
+            Some((mechanism, _)) => session.digest_init(mechanism),
             None => session.digest_cancel(),
         }
     })

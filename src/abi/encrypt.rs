@@ -2,7 +2,7 @@
 
 use super::{args, entry, module};
 use crate::handle::{ObjectHandle, SessionHandle};
-use crate::mechanism::encrypt::Cipher;
+use crate::mechanism::encrypt::EncryptMechanism;
 use cryptoki_sys::*;
 
 pub(super) unsafe extern "C" fn C_EncryptInit(
@@ -13,10 +13,10 @@ pub(super) unsafe extern "C" fn C_EncryptInit(
     entry("C_EncryptInit", || {
         let session = module()?.session(SessionHandle(hSession))?;
         // SAFETY: the caller's pointer is NULL or valid for a CK_MECHANISM and what it names.
-        match unsafe { args::mechanism(pMechanism, &Cipher::KINDS) } {
-            Some((kind, parameter)) => {
-                let cipher = Cipher::parse(kind, parameter)?;
-                session.encrypt_init(cipher, ObjectHandle(hKey))
+        match unsafe { args::mechanism(pMechanism, CKF_ENCRYPT) }? {
+            Some((row, parameter)) => {
+                let mechanism = EncryptMechanism::new(row, parameter)?;
+                session.encrypt_init(mechanism, ObjectHandle(hKey))
             }
             None => session.encrypt_cancel(),
         }
@@ -49,10 +49,10 @@ pub(super) unsafe extern "C" fn C_DecryptInit(
     entry("C_DecryptInit", || {
         let session = module()?.session(SessionHandle(hSession))?;
         // SAFETY: the caller's pointer is NULL or valid for a CK_MECHANISM and what it names.
-        match unsafe { args::mechanism(pMechanism, &Cipher::KINDS) } {
-            Some((kind, parameter)) => {
-                let cipher = Cipher::parse(kind, parameter)?;
-                session.decrypt_init(cipher, ObjectHandle(hKey))
+        match unsafe { args::mechanism(pMechanism, CKF_DECRYPT) }? {
+            Some((row, parameter)) => {
+                let mechanism = EncryptMechanism::new(row, parameter)?;
+                session.decrypt_init(mechanism, ObjectHandle(hKey))
             }
             None => session.decrypt_cancel(),
         }

@@ -3,9 +3,8 @@
 use super::{args, entry, module};
 use crate::error::Error;
 use crate::handle::{ObjectHandle, SessionHandle};
-use crate::mechanism::derive::Agreement;
-use crate::mechanism::generate::Generator;
-use crate::mechanism::unwrap::Wrapping;
+use crate::mechanism::derive::DeriveMechanism;
+use crate::mechanism::unwrap::UnwrapMechanism;
 use cryptoki_sys::*;
 
 pub(super) unsafe extern "C" fn C_GenerateKeyPair(
@@ -26,14 +25,13 @@ pub(super) unsafe extern "C" fn C_GenerateKeyPair(
             return Err(Error::ArgumentsBad("phPublicKey or phPrivateKey is NULL"));
         }
         // SAFETY: the caller's pointer is NULL or valid for a CK_MECHANISM.
-        let mechanism = unsafe { args::mechanism(pMechanism, &[]) };
-        let (kind, parameter) = mechanism.ok_or(Error::ArgumentsBad("pMechanism is NULL"))?;
-        let generator = Generator::parse(kind, parameter)?;
+        let mechanism = unsafe { args::mechanism(pMechanism, CKF_GENERATE_KEY_PAIR) }?;
+        let (mechanism, _) = mechanism.ok_or(Error::ArgumentsBad("pMechanism is NULL"))?;
         // SAFETY: the caller's template is NULL or valid for its items and their values.
         let public = unsafe { args::template(pPublicKeyTemplate, ulPublicKeyAttributeCount) }?;
         // SAFETY: as above.
         let private = unsafe { args::template(pPrivateKeyTemplate, ulPrivateKeyAttributeCount) }?;
-        let (public, private) = module.generate_pair(session, generator, &public, &private)?;
+        let (public, private) = module.generate_pair(session, mechanism, &public, &private)?;
         // SAFETY: neither is NULL, hence both are valid for a handle.
         unsafe {
             args::write(phPublicKey, public.0, "phPublicKey is NULL")?;
@@ -60,16 +58,16 @@ pub(super) unsafe extern "C" fn C_UnwrapKey(
             return Err(Error::ArgumentsBad("phKey is NULL"));
         }
         // SAFETY: the caller's pointer is NULL or valid for a CK_MECHANISM and what it names.
-        let mechanism = unsafe { args::mechanism(pMechanism, &Wrapping::RSA) };
-        let (kind, parameter) = mechanism.ok_or(Error::ArgumentsBad("pMechanism is NULL"))?;
-        let wrapping = Wrapping::parse(kind, parameter)?;
+        let mechanism = unsafe { args::mechanism(pMechanism, CKF_UNWRAP) }?;
+        let (row, parameter) = mechanism.ok_or(Error::ArgumentsBad("pMechanism is NULL"))?;
+        let mechanism = UnwrapMechanism::new(row, parameter)?;
         // SAFETY: the caller's template is NULL or valid for its items and their values.
         let template = unsafe { args::template(pTemplate, ulAttributeCount) }?;
         let unwrapping = ObjectHandle(hUnwrappingKey);
         // SAFETY: `pWrappedKey` is NULL or valid for `ulWrappedKeyLen` bytes.
         let key = unsafe {
             args::borrow(pWrappedKey, ulWrappedKeyLen, |wrapped| {
-                module.unwrap_key(session, &wrapping, unwrapping, wrapped, &template)
+                module.unwrap_key(session, &mechanism, unwrapping, wrapped, &template)
             })
         }?;
         // SAFETY: not NULL, hence valid for a handle.
@@ -93,13 +91,13 @@ pub(super) unsafe extern "C" fn C_DeriveKey(
             return Err(Error::ArgumentsBad("phKey is NULL"));
         }
         // SAFETY: the caller's pointer is NULL or valid for a CK_MECHANISM and what it names.
-        let mechanism = unsafe { args::mechanism(pMechanism, &Agreement::KINDS) };
-        let (kind, parameter) = mechanism.ok_or(Error::ArgumentsBad("pMechanism is NULL"))?;
-        let agreement = Agreement::parse(kind, parameter)?;
+        let mechanism = unsafe { args::mechanism(pMechanism, CKF_DERIVE) }?;
+        let (row, parameter) = mechanism.ok_or(Error::ArgumentsBad("pMechanism is NULL"))?;
+        let mechanism = DeriveMechanism::new(row, parameter)?;
         // SAFETY: the caller's template is NULL or valid for its items and their values.
         let template = unsafe { args::template(pTemplate, ulAttributeCount) }?;
         let base = ObjectHandle(hBaseKey);
-        let key = module.derive_key(session, &agreement, base, &template)?;
+        let key = module.derive_key(session, &mechanism, base, &template)?;
         // SAFETY: not NULL, hence valid for a handle.
         unsafe { args::write(phKey, key.0, "phKey is NULL") }
     })

@@ -2,7 +2,7 @@
 
 use super::{args, entry, module};
 use crate::handle::{ObjectHandle, SessionHandle};
-use crate::mechanism::sign::Mechanism;
+use crate::mechanism::sign::SignMechanism;
 use cryptoki_sys::*;
 
 pub(super) unsafe extern "C" fn C_SignInit(
@@ -13,9 +13,9 @@ pub(super) unsafe extern "C" fn C_SignInit(
     entry("C_SignInit", || {
         let session = module()?.session(SessionHandle(hSession))?;
         // SAFETY: the caller's pointer is NULL or valid for a CK_MECHANISM.
-        match unsafe { args::mechanism(pMechanism, &[]) } {
-            Some((kind, parameter)) => {
-                let mechanism = Mechanism::parse(kind, parameter)?;
+        match unsafe { args::mechanism(pMechanism, CKF_SIGN) }? {
+            Some((row, parameter)) => {
+                let mechanism = SignMechanism::new(row, &parameter)?;
                 session.sign_init(mechanism, ObjectHandle(hKey))
             }
             None => session.sign_cancel(),
@@ -76,9 +76,9 @@ pub(super) unsafe extern "C" fn C_VerifyInit(
     entry("C_VerifyInit", || {
         let session = module()?.session(SessionHandle(hSession))?;
         // SAFETY: the caller's pointer is NULL or valid for a CK_MECHANISM.
-        match unsafe { args::mechanism(pMechanism, &[]) } {
-            Some((kind, parameter)) => {
-                let mechanism = Mechanism::parse(kind, parameter)?;
+        match unsafe { args::mechanism(pMechanism, CKF_VERIFY) }? {
+            Some((row, parameter)) => {
+                let mechanism = SignMechanism::new(row, &parameter)?;
                 session.verify_init(mechanism, ObjectHandle(hKey))
             }
             None => session.verify_cancel(),

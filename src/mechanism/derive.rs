@@ -1,23 +1,24 @@
-//! The mechanisms by which two sides agree on a secret (PKCS#11 3.0, sections 6.3.17 to 6.3.19), and
-//! how bytes of a key come of it.
+//! Key agreement mechanisms (PKCS#11 3.0, sections 6.3.17 to 6.3.19), and how bytes of a key come of
+//! the shared secret.
 
 use crate::error::Error;
 use crate::mechanism::digest::Digest;
 use crate::mechanism::params::Parameter;
+use crate::mechanism::table::Mechanism;
 use cryptoki_sys::*;
 use devid_core::key::Curve;
 use devid_core::tpm::Hash;
 use devid_core::tpm::Secret;
 
 /// The longest key that is derived: whoever asks for more has mistaken something for a length.
-pub(crate) const LONGEST: usize = 1024;
+pub(crate) const LONGEST_SECRET: usize = 1024;
 
-/// An agreement that is to be made.
+/// A key agreement mechanism with its parameter.
 ///
-/// The cofactor of all curves here is 1, so the two mechanisms do the same.
+/// The cofactor of all curves here is 1, so both mechanisms do the same.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Agreement {
-    pub(crate) kind: CK_MECHANISM_TYPE,
+pub(crate) struct DeriveMechanism {
+    pub(crate) row: &'static Mechanism,
     /// The hash of the key derivation function; `None`: the secret is taken as it is.
     kdf: Option<Hash>,
     /// Data that both sides mix into that function.
@@ -26,14 +27,11 @@ pub(crate) struct Agreement {
     pub(crate) public: Vec<u8>,
 }
 
-impl Agreement {
-    pub(crate) const KINDS: [CK_MECHANISM_TYPE; 2] = [CKM_ECDH1_DERIVE, CKM_ECDH1_COFACTOR_DERIVE];
-
-    /// From CK_MECHANISM.
-    pub(crate) fn parse(kind: CK_MECHANISM_TYPE, parameter: Parameter) -> Result<Self, Error> {
-        if !Self::KINDS.contains(&kind) {
-            return Err(Error::MechanismInvalid);
-        }
+impl DeriveMechanism {
+    /// # Errors
+    ///
+    /// [`Error::MechanismParamInvalid`] for a parameter that is not supported.
+    pub(crate) fn new(row: &'static Mechanism, parameter: Parameter) -> Result<Self, Error> {
         let Parameter::Ecdh {
             kdf,
             shared,
@@ -47,7 +45,7 @@ impl Agreement {
             return Err(Error::MechanismParamInvalid);
         }
         Ok(Self {
-            kind,
+            row,
             kdf,
             shared,
             public,
@@ -55,10 +53,14 @@ impl Agreement {
     }
 
     /// Bytes of a key for which a template names this length.
-    pub(crate) fn length(&self, curve: Curve, wanted: Option<usize>) -> Result<usize, Error> {
+    pub(crate) fn derived_key_length(
+        &self,
+        curve: Curve,
+        wanted: Option<usize>,
+    ) -> Result<usize, Error> {
         let (natural, longest) = match self.kdf {
             None => (curve.width(), curve.width()),
-            Some(hash) => (hash.width(), LONGEST),
+            Some(hash) => (hash.width(), LONGEST_SECRET),
         };
         match wanted.unwrap_or(natural) {
             length if length <= longest => Ok(length),
@@ -114,22 +116,23 @@ mod tests {
     use super::*;
     use devid_core::key::from_hex;
 
-    fn agreement(kdf: CK_EC_KDF_TYPE, shared: &[u8]) -> Result<Agreement, Error> {
+    fn agreement(kdf: CK_EC_KDF_TYPE, shared: &[u8]) -> Result<DeriveMechanism, Error> {
         let parameter = Parameter::Ecdh {
             kdf,
             shared: shared.to_vec(),
             public: vec![4],
         };
-        Agreement::parse(CKM_ECDH1_DERIVE, parameter)
+        let row = Mechanism::find(CKM_ECDH1_DERIVE, CKF_DERIVE)?;
+        DeriveMechanism::new(row, parameter)
     }
 
     #[test]
     fn without_a_function_the_last_bytes_are_the_key() {
         let plain = agreement(CKD_NULL, b"").unwrap();
         let secret = Secret::new((0..32).collect());
-        assert_eq!(plain.length(Curve::P256, None), Ok(32));
+        assert_eq!(plain.derived_key_length(Curve::P256, None), Ok(32));
         assert_eq!(
-            plain.length(Curve::P256, Some(33)),
+            plain.derived_key_length(Curve::P256, Some(33)),
             Err(Error::KeySizeRange)
         );
         assert_eq!(plain.key(&secret, 16)[..], secret[16..]);
@@ -156,8 +159,8 @@ mod tests {
             "142d43525a78e5bc79a17f59676a5706dc54d54d4d1f0bd7e386128ec26afc21"
         ));
         let with = agreement(CKD_SHA256_KDF, &shared).unwrap();
-        assert_eq!(with.length(Curve::P384, None), Ok(32));
-        assert_eq!(with.length(Curve::P384, Some(128)), Ok(128));
+        assert_eq!(with.derived_key_length(Curve::P384, None), Ok(32));
+        assert_eq!(with.derived_key_length(Curve::P384, Some(128)), Ok(128));
         assert_eq!(with.key(&secret, 128)[..], derived[..]);
         assert_eq!(with.key(&secret, 33)[..], derived[..33]);
     }

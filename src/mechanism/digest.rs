@@ -1,15 +1,12 @@
-//! The mechanisms that only hash (PKCS#11 3.0, sections 6.17 to 6.21), and hashes under way.
+//! Hash functions (PKCS#11 3.0, sections 6.17 to 6.21), and hashes under way.
 
-use crate::error::Error;
-use crate::mechanism::params::Parameter;
-use cryptoki_sys::*;
 use devid_core::overwrite_stack;
 use devid_core::tpm::Hash;
 use sha1::Sha1;
 use sha2::digest::common::hazmat::{SerializableState, SerializedState};
 use sha2::{Digest as _, Sha224, Sha256, Sha384, Sha512};
 
-/// A mechanism that only hashes. It takes no parameter and no key.
+/// A hash function.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Digest {
     Sha1,
@@ -36,46 +33,6 @@ enum Under {
 }
 
 impl Digest {
-    pub(crate) const ALL: [Self; 5] = [
-        Self::Sha1,
-        Self::Sha224,
-        Self::Sha256,
-        Self::Sha384,
-        Self::Sha512,
-    ];
-
-    /// From CK_MECHANISM.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::MechanismInvalid`] for every other mechanism, [`Error::MechanismParamInvalid`] for
-    /// any parameter.
-    pub(crate) fn parse(kind: CK_MECHANISM_TYPE, parameter: Parameter) -> Result<Self, Error> {
-        let known = Self::ALL.into_iter().find(|one| one.kind() == kind);
-        match (known, parameter) {
-            (Some(digest), Parameter::None) => Ok(digest),
-            (Some(_), _) => Err(Error::MechanismParamInvalid),
-            (None, _) => Err(Error::MechanismInvalid),
-        }
-    }
-
-    pub(crate) const fn kind(self) -> CK_MECHANISM_TYPE {
-        match self {
-            Self::Sha1 => CKM_SHA_1,
-            Self::Sha224 => CKM_SHA224,
-            Self::Sha256 => CKM_SHA256,
-            Self::Sha384 => CKM_SHA384,
-            Self::Sha512 => CKM_SHA512,
-        }
-    }
-
-    /// What C_GetMechanismInfo tells of each: no key has a part in it, nor has the TPM.
-    pub(crate) const INFO: CK_MECHANISM_INFO = CK_MECHANISM_INFO {
-        ulMinKeySize: 0,
-        ulMaxKeySize: 0,
-        flags: CKF_DIGEST,
-    };
-
     /// Bytes of the result.
     pub(crate) const fn width(self) -> usize {
         match self {
@@ -84,6 +41,17 @@ impl Digest {
             Self::Sha256 => 32,
             Self::Sha384 => 48,
             Self::Sha512 => 64,
+        }
+    }
+
+    /// The hash function as TPMs know it; `None` for SHA-224, which none has.
+    pub(crate) const fn hash(self) -> Option<Hash> {
+        match self {
+            Self::Sha1 => Some(Hash::Sha1),
+            Self::Sha224 => None,
+            Self::Sha256 => Some(Hash::Sha256),
+            Self::Sha384 => Some(Hash::Sha384),
+            Self::Sha512 => Some(Hash::Sha512),
         }
     }
 
@@ -166,9 +134,17 @@ mod tests {
     use super::*;
     use devid_core::key::hex;
 
+    const ALL: [Digest; 5] = [
+        Digest::Sha1,
+        Digest::Sha224,
+        Digest::Sha256,
+        Digest::Sha384,
+        Digest::Sha512,
+    ];
+
     #[test]
     fn each_result_has_the_width_that_is_told() {
-        for digest in Digest::ALL {
+        for digest in ALL {
             assert_eq!(digest.hasher().finish().len(), digest.width(), "{digest:?}");
         }
     }
@@ -188,7 +164,7 @@ mod tests {
 
     #[test]
     fn what_was_saved_goes_on_and_nothing_else_does() {
-        for digest in Digest::ALL {
+        for digest in ALL {
             let mut one = digest.hasher();
             one.update(&[7; 300]);
             let saved = one.save();
@@ -199,19 +175,6 @@ mod tests {
             for wrong in [&saved[1..], &[&saved[..], &[0]].concat(), &[]] {
                 assert!(digest.restore(wrong).is_none(), "{digest:?}");
             }
-        }
-    }
-
-    #[test]
-    fn a_parameter_is_refused_and_so_is_another_mechanism() {
-        let wrong = Err(Error::MechanismParamInvalid);
-        for digest in Digest::ALL {
-            assert_eq!(Digest::parse(digest.kind(), Parameter::None), Ok(digest));
-            assert_eq!(Digest::parse(digest.kind(), Parameter::Other), wrong);
-        }
-        for other in [CKM_MD5, CKM_SHA512_256, CKM_SHA3_256, CKM_SHA256_HMAC] {
-            let parsed = Digest::parse(other, Parameter::None);
-            assert_eq!(parsed, Err(Error::MechanismInvalid));
         }
     }
 }

@@ -1,18 +1,23 @@
-//! The mechanisms that encrypt and decrypt (PKCS#11 3.0, sections 6.1.6 and 6.1.8), with their
-//! parameters.
+//! Encryption mechanisms with their parameters (PKCS#11 3.0, sections 6.1.6 and 6.1.8).
 
 use crate::error::Error;
-use crate::mechanism::params::{Parameter, hash_of, mgf1};
+use crate::mechanism::params::{Parameter, mgf1};
+use crate::mechanism::table::{Algorithm, EncryptAlgorithm, Mechanism, hash_of};
 use cryptoki_sys::*;
 use devid_core::store::DecryptRequest;
 use devid_core::tpm::Hash;
 
-/// A mechanism that encrypts and decrypts, with its parameter.
+/// An encryption mechanism with its parameter.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Cipher {
-    /// CKM_RSA_PKCS
+pub(crate) struct EncryptMechanism {
+    pub(crate) row: &'static Mechanism,
+    scheme: EncryptScheme,
+}
+
+/// How it encrypts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum EncryptScheme {
     Pkcs1,
-    /// CKM_RSA_PKCS_OAEP
     Oaep {
         hash: Hash,
         mgf: Hash,
@@ -20,49 +25,52 @@ pub(crate) enum Cipher {
     },
 }
 
-impl Cipher {
-    pub(crate) const KINDS: [CK_MECHANISM_TYPE; 2] = [CKM_RSA_PKCS, CKM_RSA_PKCS_OAEP];
-
-    /// From CK_MECHANISM. Hash and mask generation may differ: padding is none of the TPM's.
-    pub(crate) fn parse(kind: CK_MECHANISM_TYPE, parameter: Parameter) -> Result<Self, Error> {
-        let cipher = match (kind, parameter) {
-            (CKM_RSA_PKCS, Parameter::None) => Some(Self::Pkcs1),
-            (
-                CKM_RSA_PKCS_OAEP,
-                Parameter::Oaep {
-                    hash,
-                    mgf,
-                    source,
-                    label,
-                },
-            ) => oaep_hashes(hash, mgf)
-                // No label at all is an empty one.
-                .filter(|_| source == CKZ_DATA_SPECIFIED || (source == 0 && label.is_empty()))
-                .map(|(hash, mgf)| Self::Oaep { hash, mgf, label }),
-            (CKM_RSA_PKCS | CKM_RSA_PKCS_OAEP, _) => None,
-            _ => return Err(Error::MechanismInvalid),
+impl EncryptMechanism {
+    /// Hash and mask generation may differ: the TPM does not make the padding.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::MechanismInvalid`] for a mechanism that does not encrypt,
+    /// [`Error::MechanismParamInvalid`] for a parameter that is not supported.
+    pub(crate) fn new(row: &'static Mechanism, parameter: Parameter) -> Result<Self, Error> {
+        let Algorithm::Encrypt(algorithm) = row.algorithm else {
+            return Err(Error::MechanismInvalid);
         };
-        cipher.ok_or(Error::MechanismParamInvalid)
-    }
-
-    pub(crate) fn kind(&self) -> CK_MECHANISM_TYPE {
-        match self {
-            Self::Pkcs1 => CKM_RSA_PKCS,
-            Self::Oaep { .. } => CKM_RSA_PKCS_OAEP,
-        }
+        row.check_shape(&parameter)?;
+        let scheme = match algorithm {
+            EncryptAlgorithm::Pkcs1 => EncryptScheme::Pkcs1,
+            EncryptAlgorithm::Oaep => oaep(parameter).ok_or(Error::MechanismParamInvalid)?,
+        };
+        Ok(Self { row, scheme })
     }
 
     /// As the store takes it.
     pub(crate) fn request(&self) -> DecryptRequest<'_> {
-        match self {
-            Self::Pkcs1 => DecryptRequest::Pkcs1,
-            Self::Oaep { hash, mgf, label } => DecryptRequest::Oaep {
+        match &self.scheme {
+            EncryptScheme::Pkcs1 => DecryptRequest::Pkcs1,
+            EncryptScheme::Oaep { hash, mgf, label } => DecryptRequest::Oaep {
                 hash: *hash,
                 mgf: *mgf,
                 label,
             },
         }
     }
+}
+
+fn oaep(parameter: Parameter) -> Option<EncryptScheme> {
+    let Parameter::Oaep {
+        hash,
+        mgf,
+        source,
+        label,
+    } = parameter
+    else {
+        return None;
+    };
+    let (hash, mgf) = oaep_hashes(hash, mgf)?;
+    // A source that is not named has no label.
+    let is_label = source == CKZ_DATA_SPECIFIED || (source == 0 && label.is_empty());
+    is_label.then_some(EncryptScheme::Oaep { hash, mgf, label })
 }
 
 /// The hashes of the label and of the mask; `None` for what is not supported.
@@ -88,6 +96,11 @@ pub(crate) fn oaep_hashes(
 mod tests {
     use super::*;
 
+    fn parse(kind: CK_MECHANISM_TYPE, parameter: Parameter) -> Result<EncryptScheme, Error> {
+        let row = Mechanism::find(kind, CKF_ENCRYPT)?;
+        EncryptMechanism::new(row, parameter).map(|mechanism| mechanism.scheme)
+    }
+
     #[test]
     fn oaep_takes_any_hash_with_any_mask_and_no_other() {
         let oaep = |hash, mgf, source, label: &[u8]| {
@@ -98,11 +111,11 @@ mod tests {
                 source,
                 label,
             };
-            Cipher::parse(CKM_RSA_PKCS_OAEP, parameter)
+            parse(CKM_RSA_PKCS_OAEP, parameter)
         };
         let wrong = Err(Error::MechanismParamInvalid);
         let mixed = oaep(CKM_SHA512, CKG_MGF1_SHA1, CKZ_DATA_SPECIFIED, b"label");
-        let right = Cipher::Oaep {
+        let right = EncryptScheme::Oaep {
             hash: Hash::Sha512,
             mgf: Hash::Sha1,
             label: b"label".to_vec(),
@@ -111,7 +124,7 @@ mod tests {
         assert!(oaep(CKM_SHA_1, CKG_MGF1_SHA1, 0, b"").is_ok());
         assert_eq!(oaep(CKM_SHA_1, CKG_MGF1_SHA1, 0, b"x"), wrong);
         assert_eq!(oaep(CKM_SHA_1, CKG_MGF1_SHA1, 2, b""), wrong);
-        let unnamed = Cipher::Oaep {
+        let unnamed = EncryptScheme::Oaep {
             hash: Hash::Sha1,
             mgf: Hash::Sha1,
             label: Vec::new(),
@@ -119,9 +132,9 @@ mod tests {
         assert_eq!(oaep(0, 0, CKZ_DATA_SPECIFIED, b""), Ok(unnamed));
         assert_eq!(oaep(CKM_SHA224, CKG_MGF1_SHA1, 1, b""), wrong);
         assert_eq!(oaep(CKM_SHA256, CKG_MGF1_SHA224, 1, b""), wrong);
-        assert_eq!(Cipher::parse(CKM_RSA_PKCS_OAEP, Parameter::None), wrong);
-        assert_eq!(Cipher::parse(CKM_RSA_PKCS, Parameter::Other), wrong);
-        let unknown = Cipher::parse(CKM_RSA_X_509, Parameter::None);
+        assert_eq!(parse(CKM_RSA_PKCS_OAEP, Parameter::None), wrong);
+        assert_eq!(parse(CKM_RSA_PKCS, Parameter::Other), wrong);
+        let unknown = parse(CKM_RSA_X_509, Parameter::None);
         assert_eq!(unknown, Err(Error::MechanismInvalid));
     }
 }

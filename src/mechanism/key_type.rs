@@ -1,7 +1,5 @@
-//! The types of keys in a TPM, and what their mechanisms do (PKCS#11 3.0, section 4.7).
+//! Types of keys (PKCS#11 3.0, section 4.7).
 
-use crate::mechanism::derive::Agreement;
-use crate::mechanism::encrypt::Cipher;
 use cryptoki_sys::*;
 use devid_core::key::PublicKey;
 use devid_core::store::folder::Use;
@@ -11,10 +9,16 @@ use devid_core::store::folder::Use;
 pub(crate) enum KeyType {
     Ec,
     Rsa,
+    Aes,
+    GenericSecret,
 }
 
 impl KeyType {
-    pub(crate) const ALL: [Self; 2] = [Self::Ec, Self::Rsa];
+    /// The type that a number names; `None` for a type that no key here has.
+    pub(crate) fn from_number(number: CK_KEY_TYPE) -> Option<Self> {
+        let all = [Self::Ec, Self::Rsa, Self::Aes, Self::GenericSecret];
+        all.into_iter().find(|one| one.number() == number)
+    }
 
     pub(crate) const fn of(public: &PublicKey) -> Self {
         match public {
@@ -28,46 +32,8 @@ impl KeyType {
         match self {
             Self::Ec => CKK_EC,
             Self::Rsa => CKK_RSA,
-        }
-    }
-
-    /// CKM_…_KEY_PAIR_GEN
-    pub(crate) const fn generator(self) -> CK_MECHANISM_TYPE {
-        match self {
-            Self::Ec => CKM_EC_KEY_PAIR_GEN,
-            Self::Rsa => CKM_RSA_PKCS_KEY_PAIR_GEN,
-        }
-    }
-
-    /// What C_GetMechanismInfo says of all mechanisms for such keys.
-    pub(crate) const fn mechanism_flags(self) -> CK_FLAGS {
-        match self {
-            Self::Ec => CKF_EC_F_P | CKF_EC_NAMEDCURVE | CKF_EC_UNCOMPRESS,
-            Self::Rsa => 0,
-        }
-    }
-
-    /// The mechanisms of those that decrypt or agree on secrets.
-    pub(crate) const fn opening_mechanisms(self) -> &'static [CK_MECHANISM_TYPE] {
-        match self {
-            Self::Ec => &Agreement::KINDS,
-            Self::Rsa => &Cipher::KINDS,
-        }
-    }
-
-    /// What C_GetMechanismInfo says of these mechanisms.
-    pub(crate) const fn opening_flags(self) -> CK_FLAGS {
-        match self {
-            Self::Ec => CKF_DERIVE,
-            Self::Rsa => CKF_DECRYPT | CKF_ENCRYPT,
-        }
-    }
-
-    /// The use that these mechanisms are for.
-    pub(crate) const fn opening_use(self) -> Use {
-        match self {
-            Self::Ec => Use::Derive,
-            Self::Rsa => Use::Decrypt,
+            Self::Aes => CKK_AES,
+            Self::GenericSecret => CKK_GENERIC_SECRET,
         }
     }
 
@@ -76,6 +42,7 @@ impl KeyType {
         match self {
             Self::Ec => &[Use::Sign, Use::Derive],
             Self::Rsa => &[Use::Sign, Use::Decrypt, Use::Unwrap],
+            Self::Aes | Self::GenericSecret => &[],
         }
     }
 
@@ -84,6 +51,7 @@ impl KeyType {
         match self {
             Self::Ec => &[Use::Verify],
             Self::Rsa => &[Use::Verify, Use::Encrypt],
+            Self::Aes | Self::GenericSecret => &[],
         }
     }
 }

@@ -1,8 +1,24 @@
-//! Parameters of mechanisms as callers give them, and the hashes that they name (PKCS#11 3.0, sections
-//! 6.1.7, 6.1.9, 6.1.23 and 6.3.15).
+//! Parameters of mechanisms as callers give them (PKCS#11 3.0, sections 6.1.7, 6.1.9, 6.1.23, 6.3.15
+//! and 6.16).
 
 use cryptoki_sys::*;
 use devid_core::tpm::Hash;
+
+/// What a mechanism has as its parameter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shape {
+    None,
+    /// CK_RSA_PKCS_PSS_PARAMS
+    Pss,
+    /// CK_RSA_PKCS_OAEP_PARAMS
+    Oaep,
+    /// CK_ECDH1_DERIVE_PARAMS
+    Ecdh,
+    /// The initial value of an AES key wrap, or nothing.
+    Initial,
+    /// CK_RSA_AES_KEY_WRAP_PARAMS
+    RsaAes,
+}
 
 /// A mechanism's parameter as the caller gave it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,20 +50,11 @@ pub(crate) enum Parameter {
         bits: CK_ULONG,
         oaep: Box<Parameter>,
     },
-    /// Something of another size.
+    /// Nothing that has the mechanism's [`Shape`].
     Other,
 }
 
-pub(crate) fn hash_of(kind: CK_MECHANISM_TYPE) -> Option<Hash> {
-    match kind {
-        CKM_SHA_1 => Some(Hash::Sha1),
-        CKM_SHA256 => Some(Hash::Sha256),
-        CKM_SHA384 => Some(Hash::Sha384),
-        CKM_SHA512 => Some(Hash::Sha512),
-        _ => None,
-    }
-}
-
+/// CKG_MGF1_…: mask generation by this hash.
 pub(crate) fn mgf1(hash: Hash) -> CK_RSA_PKCS_MGF_TYPE {
     match hash {
         Hash::Sha1 => CKG_MGF1_SHA1,

@@ -1,12 +1,12 @@
-//! The mechanisms that unwrap keys (PKCS#11 3.0, sections 6.1.23, 6.7 and 6.16), with their
-//! parameters. What they hold is a PrivateKeyInfo (RFC 5958, section 2), DER.
+//! Unwrapping mechanisms with their parameters (PKCS#11 3.0, sections 6.1.23, 6.7 and 6.16). What they hold is a PrivateKeyInfo (RFC 5958, section 2), DER.
 //!
 //! Not CKM_AES_KEY_WRAP_PAD: version 2.40 leaves open how it pads, version 3.0 says by PKCS#7, and
 //! modules of old do what CKM_AES_KEY_WRAP_KWP does.
 
 use crate::error::Error;
-use crate::mechanism::encrypt::Cipher;
+use crate::mechanism::encrypt::EncryptMechanism;
 use crate::mechanism::params::Parameter;
+use crate::mechanism::table::{Algorithm, Mechanism, UnwrapAlgorithm};
 use aes_kw::aes::{Aes128, Aes192, Aes256};
 use aes_kw::cipher::consts::U16;
 use aes_kw::cipher::{BlockCipherDecrypt, KeyInit};
@@ -24,73 +24,80 @@ const LONGEST: usize = 16 * 1024;
 /// What the AES key wrap puts in front, and counts by.
 const SEMIBLOCK: usize = 8;
 
-/// A mechanism that unwraps, with its parameter.
+/// An unwrapping mechanism with its parameter.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Wrapping {
-    /// Under an AES key.
+pub(crate) struct UnwrapMechanism {
+    pub(crate) row: &'static Mechanism,
+    pub(crate) scheme: UnwrapScheme,
+}
+
+/// What stands before the wrapped key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum UnwrapScheme {
+    /// Nothing: the key is wrapped under a secret key of the caller.
     Aes(AesWrap),
-    /// CKM_RSA_AES_KEY_WRAP: an AES key for an RSA key, and behind it what is wrapped under that.
+    /// CKM_RSA_AES_KEY_WRAP: an AES key for an RSA key; the wrapped key is under that AES key.
     RsaAes {
         /// Bytes of the AES key.
         key: usize,
         /// How it is encrypted.
-        oaep: Cipher,
+        oaep: EncryptMechanism,
     },
 }
 
 /// A way to wrap under an AES key (NIST SP 800-38F).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum AesWrap {
-    /// CKM_AES_KEY_WRAP: KW, of RFC 3394.
+    /// KW, of RFC 3394.
     Kw,
-    /// CKM_AES_KEY_WRAP_KWP: KWP, of RFC 5649.
+    /// KWP, of RFC 5649.
     Kwp,
 }
 
-impl Wrapping {
-    /// Those that unwrap with an RSA private key.
-    pub(crate) const RSA: [CK_MECHANISM_TYPE; 1] = [CKM_RSA_AES_KEY_WRAP];
-    /// Those that unwrap with a secret key.
-    pub(crate) const AES: [CK_MECHANISM_TYPE; 2] = [CKM_AES_KEY_WRAP, CKM_AES_KEY_WRAP_KWP];
-
-    /// From CK_MECHANISM. Other initial values than the standard ones are not supported.
-    pub(crate) fn parse(kind: CK_MECHANISM_TYPE, parameter: Parameter) -> Result<Self, Error> {
-        let aes = match kind {
-            CKM_AES_KEY_WRAP => AesWrap::Kw,
-            CKM_AES_KEY_WRAP_KWP => AesWrap::Kwp,
-            CKM_RSA_AES_KEY_WRAP => return Self::rsa_aes(parameter),
-            _ => return Err(Error::MechanismInvalid),
+impl UnwrapMechanism {
+    /// Other initial values than the standard ones are not supported.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::MechanismInvalid`] for a mechanism that does not unwrap,
+    /// [`Error::MechanismParamInvalid`] for a parameter that is not supported.
+    pub(crate) fn new(row: &'static Mechanism, parameter: Parameter) -> Result<Self, Error> {
+        let Algorithm::Unwrap(algorithm) = row.algorithm else {
+            return Err(Error::MechanismInvalid);
         };
-        match parameter {
-            Parameter::None => Ok(Self::Aes(aes)),
-            Parameter::Initial(value) if value == aes.initial() => Ok(Self::Aes(aes)),
-            _ => Err(Error::MechanismParamInvalid),
-        }
-    }
-
-    fn rsa_aes(parameter: Parameter) -> Result<Self, Error> {
-        let Parameter::RsaAes { bits, oaep } = parameter else {
-            return Err(Error::MechanismParamInvalid);
+        row.check_shape(&parameter)?;
+        let scheme = match algorithm {
+            UnwrapAlgorithm::RsaAes => rsa_aes(parameter)?,
+            UnwrapAlgorithm::Kw => AesWrap::Kw.with(&parameter)?,
+            UnwrapAlgorithm::Kwp => AesWrap::Kwp.with(&parameter)?,
         };
-        let key = AES_KEYS
-            .into_iter()
-            .find(|bytes| 8 * *bytes as CK_ULONG == bits);
-        Ok(Self::RsaAes {
-            key: key.ok_or(Error::MechanismParamInvalid)?,
-            oaep: Cipher::parse(CKM_RSA_PKCS_OAEP, *oaep)?,
-        })
-    }
-
-    pub(crate) const fn kind(&self) -> CK_MECHANISM_TYPE {
-        match self {
-            Self::Aes(AesWrap::Kw) => CKM_AES_KEY_WRAP,
-            Self::Aes(AesWrap::Kwp) => CKM_AES_KEY_WRAP_KWP,
-            Self::RsaAes { .. } => CKM_RSA_AES_KEY_WRAP,
-        }
+        Ok(Self { row, scheme })
     }
 }
 
+fn rsa_aes(parameter: Parameter) -> Result<UnwrapScheme, Error> {
+    let Parameter::RsaAes { bits, oaep } = parameter else {
+        return Err(Error::MechanismParamInvalid);
+    };
+    let mut keys = AES_KEYS.into_iter();
+    let key = keys.find(|bytes| 8 * *bytes as CK_ULONG == bits);
+    let row = Mechanism::find(CKM_RSA_PKCS_OAEP, CKF_ENCRYPT)?;
+    Ok(UnwrapScheme::RsaAes {
+        key: key.ok_or(Error::MechanismParamInvalid)?,
+        oaep: EncryptMechanism::new(row, *oaep)?,
+    })
+}
+
 impl AesWrap {
+    fn with(self, parameter: &Parameter) -> Result<UnwrapScheme, Error> {
+        match parameter {
+            Parameter::Initial(value) if *value != self.initial() => {
+                Err(Error::MechanismParamInvalid)
+            }
+            _ => Ok(UnwrapScheme::Aes(self)),
+        }
+    }
+
     const fn initial(self) -> &'static [u8] {
         match self {
             Self::Kw => &[0xA6; SEMIBLOCK],
@@ -203,19 +210,24 @@ mod tests {
         }
     }
 
+    fn parse(kind: CK_MECHANISM_TYPE, parameter: Parameter) -> Result<UnwrapScheme, Error> {
+        let row = Mechanism::find(kind, CKF_UNWRAP)?;
+        UnwrapMechanism::new(row, parameter).map(|mechanism| mechanism.scheme)
+    }
+
     #[test]
     fn a_parameter_is_the_standards_own_or_wrong() {
         let initial = |bytes: &[u8]| Parameter::Initial(bytes.to_vec());
         let (kw, kwp) = (CKM_AES_KEY_WRAP, CKM_AES_KEY_WRAP_KWP);
         let wrong = Err(Error::MechanismParamInvalid);
         for (kind, parameter, expected) in [
-            (kw, Parameter::None, Ok(Wrapping::Aes(AesWrap::Kw))),
-            (kw, initial(&[0xA6; 8]), Ok(Wrapping::Aes(AesWrap::Kw))),
+            (kw, Parameter::None, Ok(UnwrapScheme::Aes(AesWrap::Kw))),
+            (kw, initial(&[0xA6; 8]), Ok(UnwrapScheme::Aes(AesWrap::Kw))),
             (kw, initial(&[0xA5; 8]), wrong.clone()),
             (
                 kwp,
                 initial(b"\xA6\x59\x59\xA6"),
-                Ok(Wrapping::Aes(AesWrap::Kwp)),
+                Ok(UnwrapScheme::Aes(AesWrap::Kwp)),
             ),
             (kwp, initial(&[0xA6; 8]), wrong.clone()),
             (kwp, Parameter::Other, wrong.clone()),
@@ -226,7 +238,7 @@ mod tests {
                 Err(Error::MechanismInvalid),
             ),
         ] {
-            assert_eq!(Wrapping::parse(kind, parameter), expected);
+            assert_eq!(parse(kind, parameter), expected);
         }
         let rsa_aes = |bits| {
             let oaep = Parameter::Oaep {
@@ -236,11 +248,13 @@ mod tests {
                 label: Vec::new(),
             };
             let oaep = Box::new(oaep);
-            Wrapping::parse(CKM_RSA_AES_KEY_WRAP, Parameter::RsaAes { bits, oaep })
+            parse(CKM_RSA_AES_KEY_WRAP, Parameter::RsaAes { bits, oaep })
         };
         for bits in [128, 192, 256] {
             let parsed = rsa_aes(bits).unwrap();
-            assert!(matches!(parsed, Wrapping::RsaAes { key, .. } if 8 * key as CK_ULONG == bits));
+            assert!(
+                matches!(parsed, UnwrapScheme::RsaAes { key, .. } if 8 * key as CK_ULONG == bits)
+            );
         }
         for bits in [0, 16, 255, 512, CK_ULONG::MAX] {
             assert_eq!(rsa_aes(bits), Err(Error::MechanismParamInvalid));

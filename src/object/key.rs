@@ -2,13 +2,12 @@
 
 use super::{Object, Place, Role, allowed, unique_id};
 use crate::mechanism::key_type::KeyType;
-use crate::mechanism::sign::Mechanism;
-use crate::mechanism::unwrap::Wrapping;
+use crate::mechanism::table::{Algorithm, MECHANISMS, Mechanism};
 use crate::object::attribute::{Value, attribute_of};
 use crate::vendor::*;
 use cryptoki_sys::*;
 use devid_core::key::PublicKey;
-use devid_core::store::folder::{Description, Origin, Use};
+use devid_core::store::folder::{KeyOrigin, ObjectAttributes, Use};
 use devid_core::store::{Key, Protection};
 use std::sync::Arc;
 
@@ -22,19 +21,19 @@ fn protection(key: &Key) -> CK_ULONG {
 }
 
 /// Whether the key was made where it is (CKA_LOCAL).
-pub(super) fn is_local(key: &Key, origin: Origin) -> bool {
+pub(super) fn is_local(key: &Key, origin: KeyOrigin) -> bool {
     match origin {
-        Origin::Generated => true,
-        Origin::Imported => false,
-        Origin::Unknown => key.is_of_this_tpm(),
+        KeyOrigin::Generated => true,
+        KeyOrigin::Imported => false,
+        KeyOrigin::Unknown => key.is_of_this_tpm(),
     }
 }
 
 pub(super) fn private_object(
     name: &str,
     key: &Arc<Key>,
-    origin: Origin,
-    described: &Description,
+    origin: KeyOrigin,
+    described: &ObjectAttributes,
     place: Place,
 ) -> Object {
     let public = key.public();
@@ -52,26 +51,23 @@ pub(super) fn private_object(
     let possible: Vec<_> = possible.iter().copied().filter(can).collect();
     let allowed = allowed(described);
     let does = |one| possible.contains(&one) && described.usage.is_none_or(|it| it.has(one));
-    let opening = match does(key_type.opening_use()) {
-        true => key_type.opening_mechanisms(),
-        false => &[],
+    let can_do = |row: &&Mechanism| match row.algorithm {
+        Algorithm::Sign(algorithm) => {
+            row.signs_with(key) && does(Use::Sign) && (algorithm.is_padded() || does(Use::Decrypt))
+        }
+        Algorithm::Encrypt(_) => row.is_for(public) && does(Use::Decrypt),
+        Algorithm::Derive => row.is_for(public) && does(Use::Derive),
+        Algorithm::Unwrap(_) => row.is_for(public) && does(Use::Unwrap),
+        Algorithm::GenerateKeyPair | Algorithm::Digest => false,
     };
-    let unwrapping = match does(Use::Unwrap) {
-        true => &Wrapping::RSA[..],
-        false => &[],
-    };
-    let signing: Vec<_> = Mechanism::of(key)
-        .filter(|one| does(Use::Sign) && (one.is_padded() || does(Use::Decrypt)))
-        .map(Mechanism::kind)
-        .collect();
-    let opening = opening.iter().filter(|kind| !signing.contains(kind));
-    let shown: Vec<_> = signing
-        .iter()
-        .chain(opening)
-        .chain(unwrapping)
-        .copied()
-        .filter(|kind| allowed.is_empty() || allowed.contains(kind))
-        .collect();
+    let mut shown = Vec::new();
+    for row in MECHANISMS.iter().filter(can_do) {
+        let is_allowed = allowed.is_empty() || allowed.contains(&row.kind);
+        // CKM_RSA_PKCS has two rows.
+        if is_allowed && !shown.contains(&row.kind) {
+            shown.push(row.kind);
+        }
+    }
     let mut attributes = common(public, described, local);
     let shown_uses = [
         Use::Sign,
@@ -130,7 +126,7 @@ pub(super) fn private_object(
 pub(super) fn public_object(
     name: &str,
     public: &PublicKey,
-    described: &Description,
+    described: &ObjectAttributes,
     local: bool,
     place: Place,
 ) -> Object {
@@ -164,7 +160,7 @@ pub(super) fn public_object(
 fn uses(
     shown: &[Use],
     possible: &[Use],
-    described: &Description,
+    described: &ObjectAttributes,
 ) -> Vec<(CK_ATTRIBUTE_TYPE, Value)> {
     let set =
         |one: Use| possible.contains(&one) && described.usage.is_none_or(|wanted| wanted.has(one));
@@ -178,15 +174,15 @@ fn uses(
 /// some clients know no other way to it.
 fn common(
     public: &PublicKey,
-    described: &Description,
+    described: &ObjectAttributes,
     local: bool,
 ) -> Vec<(CK_ATTRIBUTE_TYPE, Value)> {
     let id = described.id.clone();
     let key_type = KeyType::of(public);
-    let made_by = match local {
-        true => key_type.generator(),
-        false => CK_UNAVAILABLE_INFORMATION,
-    };
+    let makes =
+        |row: &&Mechanism| row.algorithm == Algorithm::GenerateKeyPair && row.is_for(public);
+    let made_by = MECHANISMS.iter().find(makes).filter(|_| local);
+    let made_by = made_by.map_or(CK_UNAVAILABLE_INFORMATION, |row| row.kind);
     let mut attributes = vec![
         (
             CKA_ID,

@@ -2,11 +2,12 @@
 //! them, and those that are AES keys by their length unwrap others.
 
 use super::{Object, Place, Role, allowed, unique_id};
-use crate::mechanism::digest::Digest;
-use crate::mechanism::unwrap::{AES_KEYS, Wrapping};
+use crate::mechanism::key_type::KeyType;
+use crate::mechanism::table::{Algorithm, MECHANISMS, Mechanism};
+use crate::mechanism::unwrap::AES_KEYS;
 use crate::object::attribute::Value;
 use cryptoki_sys::*;
-use devid_core::store::folder::{Description, Usage, Use};
+use devid_core::store::folder::{ObjectAttributes, Usage, Use};
 use devid_core::tpm::Secret;
 use std::fmt;
 use std::sync::Arc;
@@ -15,8 +16,8 @@ use std::sync::Arc;
 #[derive(Clone)]
 pub(crate) struct SecretKey {
     pub(crate) name: String,
-    pub(crate) described: Description,
-    pub(crate) key_type: CK_KEY_TYPE,
+    pub(crate) described: ObjectAttributes,
+    pub(crate) key_type: KeyType,
     pub(crate) value: Secret,
     pub(crate) sensitive: bool,
     pub(crate) extractable: bool,
@@ -46,7 +47,7 @@ impl SecretKey {
             false => Value::Sensitive,
         };
         let mut attributes = vec![
-            (CKA_KEY_TYPE, Value::number(self.key_type)),
+            (CKA_KEY_TYPE, Value::number(self.key_type.number())),
             (CKA_ID, Value::bytes(id)),
             (CKA_START_DATE, Value::some_date(described.start)),
             (CKA_END_DATE, Value::some_date(described.end)),
@@ -68,13 +69,16 @@ impl SecretKey {
             (CKA_VALUE_LEN, Value::number(self.value.len() as CK_ULONG)),
             (CKA_VALUE, value),
         ];
-        let unwrapping = Wrapping::AES.into_iter().filter(|_| self.unwraps());
-        let digests = Digest::ALL.into_iter().filter(|_| self.extractable);
         let allowed = allowed(described);
-        let shown = unwrapping
-            .chain(digests.map(Digest::kind))
-            .filter(|kind| allowed.is_empty() || allowed.contains(kind));
-        let shown: Vec<_> = shown.collect();
+        let does = |row: &&Mechanism| match row.algorithm {
+            Algorithm::Unwrap(_) => row.key_type == Some(KeyType::Aes) && self.unwraps(),
+            Algorithm::Digest => self.extractable,
+            _ => false,
+        };
+        let shown = MECHANISMS.iter().filter(does).map(|row| row.kind);
+        let shown: Vec<_> = shown
+            .filter(|kind| allowed.is_empty() || allowed.contains(kind))
+            .collect();
         attributes.extend([
             (CKA_UNWRAP, Value::flag(self.unwraps())),
             (CKA_ALLOWED_MECHANISMS, Value::numbers(&shown)),

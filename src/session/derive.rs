@@ -3,7 +3,7 @@
 use super::Session;
 use crate::error::Error;
 use crate::handle::{Mint, ObjectHandle};
-use crate::mechanism::derive::Agreement;
+use crate::mechanism::derive::DeriveMechanism;
 use crate::object::{SecretKey, session_name};
 use crate::slot::session_objects::Content;
 use crate::template::secret::NewSecret;
@@ -18,7 +18,7 @@ impl Session {
     /// C_DeriveKey: a secret key of this session.
     pub(crate) fn derive(
         &self,
-        agreement: &Agreement,
+        mechanism: &DeriveMechanism,
         base: ObjectHandle,
         template: &Template,
         mint: &Mint,
@@ -29,19 +29,19 @@ impl Session {
         let PublicKey::Ec { curve, .. } = key.public() else {
             return Err(Error::KeyTypeInconsistent);
         };
-        object.check_use(Use::Derive, agreement.kind)?;
+        object.check_use(Use::Derive, mechanism.row.kind)?;
         let mut wanted = NewSecret::derived(template)?;
         // As the key that it comes from, unless the template says otherwise.
         if template.value(CKA_PRIVATE).is_none() {
             wanted.described.private = object.is(CKA_PRIVATE);
         }
         self.may_hold(wanted.described.private)?;
-        let length = agreement.length(*curve, wanted.length)?;
-        let Some(PublicKey::Ec { point, .. }) = point_on(*curve, &agreement.public) else {
+        let length = mechanism.derived_key_length(*curve, wanted.length)?;
+        let Some(PublicKey::Ec { point, .. }) = point_on(*curve, &mechanism.public) else {
             return Err(Error::MechanismParamInvalid);
         };
         let secret = self.slot.agree(key, &point)?;
-        let value = agreement.key(&secret, length);
+        let value = mechanism.key(&secret, length);
         let always = (
             object.is(CKA_ALWAYS_SENSITIVE),
             object.is(CKA_NEVER_EXTRACTABLE),

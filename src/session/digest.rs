@@ -6,13 +6,15 @@ use super::Session;
 use super::operation::{Digesting, State, begin, take};
 use crate::error::Error;
 use crate::handle::ObjectHandle;
-use crate::mechanism::digest::Digest;
+use crate::mechanism::table::Mechanism;
 use crate::output::{Answer, Room};
 use cryptoki_sys::{CKA_EXTRACTABLE, CKA_PRIVATE};
 
 impl Session {
-    pub(crate) fn digest_init(&self, digest: Digest) -> Result<(), Error> {
+    pub(crate) fn digest_init(&self, mechanism: &'static Mechanism) -> Result<(), Error> {
+        let digest = mechanism.digest.ok_or(Error::MechanismInvalid)?;
         let operation = Digesting {
+            kind: mechanism.kind,
             digest,
             hasher: digest.hasher(),
             in_parts: false,
@@ -62,7 +64,7 @@ impl Session {
     pub(crate) fn digest_key(&self, key: ObjectHandle) -> Result<(), Error> {
         let mut digesting = self.take_digesting()?;
         let object = self.key_object(key)?;
-        let may = object.is(CKA_EXTRACTABLE) && object.allows(digesting.digest.kind());
+        let may = object.is(CKA_EXTRACTABLE) && object.allows(digesting.kind);
         match object.secret() {
             Some(value) if may => digesting.hasher.update(value),
             _ if object.is_key() => return Err(Error::KeyIndigestible),

@@ -4,31 +4,34 @@ use super::Session;
 use super::operation::{Decrypting, Encrypting, begin, take};
 use crate::error::Error;
 use crate::handle::ObjectHandle;
-use crate::mechanism::encrypt::Cipher;
+use crate::mechanism::encrypt::EncryptMechanism;
 use crate::output::{Answer, Room};
 use cryptoki_sys::*;
-use devid_core::key::PublicKey;
 use devid_core::store::folder::Use;
 use devid_core::store::{encrypt, longest_message};
 use log::warn;
 use std::sync::Arc;
 
 impl Session {
-    pub(crate) fn decrypt_init(&self, cipher: Cipher, key: ObjectHandle) -> Result<(), Error> {
+    pub(crate) fn decrypt_init(
+        &self,
+        mechanism: EncryptMechanism,
+        key: ObjectHandle,
+    ) -> Result<(), Error> {
         let object = self.key_object(key)?;
         let key = Arc::clone(object.private().ok_or(Error::KeyHandleInvalid)?);
-        let PublicKey::Rsa { .. } = key.public() else {
+        if !mechanism.row.is_for(key.public()) {
             return Err(Error::KeyTypeInconsistent);
-        };
-        object.check_use(Use::Decrypt, cipher.kind())?;
-        longest_message(key.public(), cipher.request()).ok_or(Error::KeySizeRange)?;
-        if !key.opens(cipher.request()) {
+        }
+        object.check_use(Use::Decrypt, mechanism.row.kind)?;
+        longest_message(key.public(), mechanism.request()).ok_or(Error::KeySizeRange)?;
+        if !key.opens(mechanism.request()) {
             warn!("a key in memory takes off OAEP with one hash only, for the label and the mask");
             return Err(Error::MechanismParamInvalid);
         }
         let operation = Decrypting {
             key,
-            cipher,
+            mechanism,
             awaits_user: object.is(CKA_ALWAYS_AUTHENTICATE),
             opened: None,
         };
@@ -59,7 +62,7 @@ impl Session {
         let room = room.ok_or(Error::ArgumentsBad("pulDataLen is NULL"))?;
         let public = decrypting.key.public();
         if room == Room::Length {
-            let most = longest_message(public, decrypting.cipher.request());
+            let most = longest_message(public, decrypting.mechanism.request());
             self.state.lock().decrypt = Some(decrypting);
             return Ok(Answer::Length(most.unwrap_or_default()));
         }
@@ -69,7 +72,7 @@ impl Session {
         let message = match decrypting.opened.take() {
             Some((same, message)) if same == ciphertext => message,
             _ => {
-                let request = decrypting.cipher.request();
+                let request = decrypting.mechanism.request();
                 self.slot.decrypt(&decrypting.key, request, ciphertext)?
             }
         };
@@ -83,15 +86,22 @@ impl Session {
         }
     }
 
-    pub(crate) fn encrypt_init(&self, cipher: Cipher, key: ObjectHandle) -> Result<(), Error> {
+    pub(crate) fn encrypt_init(
+        &self,
+        mechanism: EncryptMechanism,
+        key: ObjectHandle,
+    ) -> Result<(), Error> {
         let object = self.key_object(key)?;
         let key = object.public().ok_or(Error::KeyHandleInvalid)?.clone();
-        let PublicKey::Rsa { .. } = key else {
+        if !mechanism.row.is_for(&key) {
             return Err(Error::KeyTypeInconsistent);
-        };
-        object.check_use(Use::Encrypt, cipher.kind())?;
-        longest_message(&key, cipher.request()).ok_or(Error::KeySizeRange)?;
-        begin(&mut self.state.lock().encrypt, Encrypting { key, cipher })
+        }
+        object.check_use(Use::Encrypt, mechanism.row.kind)?;
+        longest_message(&key, mechanism.request()).ok_or(Error::KeySizeRange)?;
+        begin(
+            &mut self.state.lock().encrypt,
+            Encrypting { key, mechanism },
+        )
     }
 
     /// Ends the encryption under way, if there is one (C_EncryptInit without a mechanism).
@@ -114,11 +124,11 @@ impl Session {
             self.state.lock().encrypt = Some(encrypting);
             return Ok(answer);
         }
-        let Encrypting { key, cipher } = encrypting;
-        if longest_message(&key, cipher.request()) < Some(message.len()) {
+        let Encrypting { key, mechanism } = encrypting;
+        if longest_message(&key, mechanism.request()) < Some(message.len()) {
             return Err(Error::DataLenRange(message.len()));
         }
-        let ciphertext = encrypt(&key, cipher.request(), message);
+        let ciphertext = encrypt(&key, mechanism.request(), message);
         ciphertext.map(Answer::Bytes).ok_or(Error::RandomFailed)
     }
 }

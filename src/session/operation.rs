@@ -3,10 +3,10 @@
 use crate::error::Error;
 use crate::handle::{ObjectHandle, SlotId};
 use crate::mechanism::digest::{Digest, Hasher};
-use crate::mechanism::encrypt::Cipher;
-use crate::mechanism::params::Parameter;
-use crate::mechanism::sign::Mechanism;
-use cryptoki_sys::CK_MECHANISM_TYPE;
+use crate::mechanism::encrypt::EncryptMechanism;
+use crate::mechanism::sign::SignMechanism;
+use crate::mechanism::table::Mechanism;
+use cryptoki_sys::{CK_MECHANISM_TYPE, CKF_DIGEST};
 use devid_core::key::PublicKey;
 use devid_core::store::Key;
 use devid_core::tpm::Secret;
@@ -32,7 +32,7 @@ pub(super) struct Find(pub(super) VecDeque<ObjectHandle>);
 #[derive(Clone)]
 pub(super) struct Operation<K> {
     pub(super) key: K,
-    pub(super) mechanism: Mechanism,
+    pub(super) mechanism: SignMechanism,
     /// Of one in parts: the hash of the parts so far.
     pub(super) parts: Option<Hasher>,
     /// Whether the user is still to prove that he is there (CKA_ALWAYS_AUTHENTICATE).
@@ -46,7 +46,7 @@ pub(super) type Verifying = Operation<PublicKey>;
 #[derive(Clone)]
 pub(super) struct Decrypting {
     pub(super) key: Arc<Key>,
-    pub(super) cipher: Cipher,
+    pub(super) mechanism: EncryptMechanism,
     pub(super) awaits_user: bool,
     /// What came out and had no room, and of which ciphertext: whoever comes back with more room
     /// has it without the TPM.
@@ -57,12 +57,13 @@ pub(super) struct Decrypting {
 #[derive(Clone)]
 pub(super) struct Encrypting {
     pub(super) key: PublicKey,
-    pub(super) cipher: Cipher,
+    pub(super) mechanism: EncryptMechanism,
 }
 
 /// A digest under way.
 #[derive(Clone)]
 pub(super) struct Digesting {
+    pub(super) kind: CK_MECHANISM_TYPE,
     pub(super) digest: Digest,
     pub(super) hasher: Hasher,
     /// Whether C_DigestUpdate or C_DigestKey was called.
@@ -153,7 +154,7 @@ impl Digesting {
         let mut saved = [
             &SAVED[..],
             &slot.0.to_ne_bytes(),
-            &self.digest.kind().to_ne_bytes(),
+            &self.kind.to_ne_bytes(),
             &[u8::from(self.in_parts)],
             &self.hasher.save(),
         ]
@@ -172,9 +173,10 @@ impl Digesting {
         let rest = rest.strip_prefix(&slot.0.to_ne_bytes())?;
         let (kind, rest) = rest.split_first_chunk()?;
         let kind = CK_MECHANISM_TYPE::from_ne_bytes(*kind);
-        let digest = Digest::parse(kind, Parameter::None).ok()?;
+        let digest = Mechanism::find(kind, CKF_DIGEST).ok()?.digest?;
         let (in_parts, hasher) = rest.split_first()?;
         Some(Self {
+            kind,
             digest,
             hasher: digest.restore(hasher)?,
             in_parts: *in_parts != 0,

@@ -5,7 +5,8 @@ use super::Session;
 use super::operation::{Operation, Signing, begin, take};
 use crate::error::Error;
 use crate::handle::ObjectHandle;
-use crate::mechanism::sign::Mechanism;
+use crate::mechanism::sign::SignMechanism;
+use crate::mechanism::table::SignAlgorithm;
 use crate::output::{Answer, Room};
 use cryptoki_sys::CKA_ALWAYS_AUTHENTICATE;
 use devid_core::store::SignError;
@@ -16,27 +17,31 @@ use std::sync::Arc;
 impl Session {
     /// The key decides what it can do. Of a mechanism for another type of key the token says
     /// whether it knows such at all.
-    pub(crate) fn sign_init(&self, mechanism: Mechanism, key: ObjectHandle) -> Result<(), Error> {
+    pub(crate) fn sign_init(
+        &self,
+        mechanism: SignMechanism,
+        key: ObjectHandle,
+    ) -> Result<(), Error> {
         let object = self.key_object(key)?;
         let key = Arc::clone(object.private().ok_or(Error::KeyHandleInvalid)?);
         if self.state.lock().sign.is_some() {
             return Err(Error::OperationActive);
         }
-        if mechanism.is_of_type(key.public()) {
+        if mechanism.row.is_for(key.public()) {
             self.slot.prepare(&key)?;
         }
         if !object.is_for(Use::Sign) {
             return Err(Error::KeyFunctionNotPermitted);
         }
         match mechanism.check(&key) {
-            Err(Error::KeyTypeInconsistent) if !self.token()?.lists(mechanism) => {
+            Err(Error::KeyTypeInconsistent) if !self.token()?.offers(mechanism.row) => {
                 return Err(Error::MechanismInvalid);
             }
             checked => checked?,
         }
         // What decrypts all the same is for keys that may.
-        let may = mechanism.is_padded() || object.is_for(Use::Decrypt);
-        if !may || !object.allows(mechanism.kind()) {
+        let may = mechanism.algorithm.is_padded() || object.is_for(Use::Decrypt);
+        if !may || !object.allows(mechanism.row.kind) {
             return Err(Error::MechanismInvalid);
         }
         let operation = Operation {
@@ -86,16 +91,20 @@ impl Session {
         self.make(&signing, &hasher.finish())
     }
 
-    pub(crate) fn verify_init(&self, mechanism: Mechanism, key: ObjectHandle) -> Result<(), Error> {
+    pub(crate) fn verify_init(
+        &self,
+        mechanism: SignMechanism,
+        key: ObjectHandle,
+    ) -> Result<(), Error> {
         let object = self.key_object(key)?;
         let key = object.public().ok_or(Error::KeyHandleInvalid)?.clone();
         if !object.is_for(Use::Verify) {
             return Err(Error::KeyFunctionNotPermitted);
         }
-        if !mechanism.is_padded() && !self.token()?.lists(mechanism) {
+        if !mechanism.algorithm.is_padded() && !self.token()?.offers(mechanism.row) {
             return Err(Error::MechanismInvalid);
         }
-        if !mechanism.is_of_type(&key) {
+        if !mechanism.row.is_for(&key) {
             return Err(Error::KeyTypeInconsistent);
         }
         begin(
@@ -152,10 +161,12 @@ impl Session {
     fn make(&self, signing: &Signing, prepared: &[u8]) -> Result<Answer, Error> {
         let Operation { key, mechanism, .. } = signing;
         let request = mechanism.request(key.public(), prepared)?;
-        match (key.sign(self.slot.tpm()?, request), mechanism) {
+        let names_hash =
+            mechanism.algorithm == SignAlgorithm::Pkcs1 && mechanism.hasher().is_none();
+        match (key.sign(self.slot.tpm()?, request), names_hash) {
             (Ok(signature), _) => Ok(Answer::Bytes(signature)),
-            // Of CKM_RSA_PKCS the data names the hash.
-            (Err(SignError::Scheme), Mechanism::RsaPkcs) => Err(Error::DataInvalid),
+            // The data of CKM_RSA_PKCS names the hash.
+            (Err(SignError::Scheme), true) => Err(Error::DataInvalid),
             (Err(error), _) => {
                 warn!("signature: {error}");
                 Err(error.into())

@@ -7,13 +7,13 @@
 
 use crate::error::Error;
 use crate::handle::{Mint, ObjectHandle};
-use crate::mechanism::unwrap::{AES_KEYS, AesWrap, Wrapping};
+use crate::mechanism::encrypt::EncryptMechanism;
+use crate::mechanism::unwrap::{AES_KEYS, AesWrap, UnwrapMechanism, UnwrapScheme};
 use crate::object::Object;
 use crate::session::Session;
 use crate::template::Template;
 use crate::template::private::{Private, Unwrapped};
 use cryptoki_sys::CKA_PRIVATE;
-use devid_core::key::PublicKey;
 use devid_core::store::devid::StoreError;
 use devid_core::store::folder::Use;
 use devid_core::store::longest_message;
@@ -24,7 +24,7 @@ impl Session {
     /// The handle of the new private key.
     pub(crate) fn unwrap(
         &self,
-        wrapping: &Wrapping,
+        mechanism: &UnwrapMechanism,
         key: ObjectHandle,
         wrapped: Option<&[u8]>,
         template: &Template,
@@ -39,15 +39,17 @@ impl Session {
             Error::ObjectHandleInvalid => Error::UnwrappingKeyHandleInvalid,
             other => other,
         })?;
-        check_key(wrapping, &key)?;
+        check_key(mechanism, &key)?;
         let wrapped = wrapped.ok_or(Error::ArgumentsBad("pWrappedKey is NULL"))?;
-        let info = match wrapping {
-            Wrapping::Aes(aes) => {
+        let info = match &mechanism.scheme {
+            UnwrapScheme::Aes(aes) => {
                 aes.check_length(wrapped.len())?;
                 key.secret()
                     .and_then(|secret| aes.unwrapped(secret, wrapped))
             }
-            Wrapping::RsaAes { .. } => self.unwrap_by_rsa(wrapping, &key, wrapped)?,
+            UnwrapScheme::RsaAes { key: bytes, oaep } => {
+                self.unwrap_by_rsa(*bytes, oaep, &key, wrapped)?
+            }
         };
         let private = info.and_then(|info| wanted.private(&info));
         let private = match private {
@@ -66,17 +68,16 @@ impl Session {
         })
     }
 
-    /// What is wrapped under the AES key in front of it; `None` for every fault alike.
+    /// What is wrapped under the AES key of so many bytes in front of it; `None` for every fault alike.
     fn unwrap_by_rsa(
         &self,
-        wrapping: &Wrapping,
+        bytes: usize,
+        oaep: &EncryptMechanism,
         object: &Object,
         wrapped: &[u8],
     ) -> Result<Option<Secret>, Error> {
-        let (Wrapping::RsaAes { key: bytes, oaep }, Some(key)) = (wrapping, object.private())
-        else {
-            return Err(Error::UnwrappingKeyTypeInconsistent);
-        };
+        let key = object.private();
+        let key = key.ok_or(Error::UnwrappingKeyTypeInconsistent)?;
         let (front, rest) = wrapped
             .split_at_checked(key.public().signature_width())
             .ok_or(Error::WrappedKeyLenRange(wrapped.len()))?;
@@ -84,31 +85,31 @@ impl Session {
             .check_length(rest.len())
             .map_err(|_| Error::WrappedKeyLenRange(wrapped.len()))?;
         let aes = self.slot.transport_key(key, oaep.request(), front)?;
-        let aes = aes.filter(|aes| aes.len() == *bytes);
+        let aes = aes.filter(|aes| aes.len() == bytes);
         Ok(aes.and_then(|aes| AesWrap::Kwp.unwrapped(&aes, rest)))
     }
 }
 
 /// Whether the key is one for the mechanism, and may be used for it.
-fn check_key(wrapping: &Wrapping, object: &Object) -> Result<(), Error> {
-    match wrapping {
-        Wrapping::Aes(_) => {
+fn check_key(mechanism: &UnwrapMechanism, object: &Object) -> Result<(), Error> {
+    match &mechanism.scheme {
+        UnwrapScheme::Aes(_) => {
             let secret = object.secret().ok_or(other_kind(object))?;
             if !AES_KEYS.contains(&secret.len()) {
                 return Err(Error::UnwrappingKeySizeRange);
             }
         }
-        Wrapping::RsaAes { key: bytes, oaep } => {
+        UnwrapScheme::RsaAes { key: bytes, oaep } => {
             let key = object.private().ok_or(other_kind(object))?;
-            let PublicKey::Rsa { .. } = key.public() else {
+            if !mechanism.row.is_for(key.public()) {
                 return Err(Error::UnwrappingKeyTypeInconsistent);
-            };
+            }
             if longest_message(key.public(), oaep.request()) < Some(*bytes) {
                 return Err(Error::UnwrappingKeySizeRange);
             }
         }
     }
-    object.check_use(Use::Unwrap, wrapping.kind())
+    object.check_use(Use::Unwrap, mechanism.row.kind)
 }
 
 /// A key that unwraps by other mechanisms, or nothing that could ever unwrap.

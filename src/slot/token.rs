@@ -3,15 +3,12 @@
 
 use crate::error::Error;
 use crate::handle::{Mint, ObjectHandle};
-use crate::mechanism::digest::Digest;
-use crate::mechanism::generate::Generator;
 use crate::mechanism::key_type::KeyType;
-use crate::mechanism::sign::Mechanism;
-use crate::mechanism::unwrap::Wrapping;
+use crate::mechanism::table::{Algorithm, MECHANISMS, Mechanism, SignAlgorithm, Sizes};
 use crate::object::{Object, Place, profile};
 use cryptoki_sys::*;
-use devid_core::store::{Half, Key, Listing, Shown, TokenTraits};
-use devid_core::tpm::{Hash, SignatureScheme};
+use devid_core::store::{Key, ObjectPart, ScanResult, StoredObject, TokenTraits};
+use devid_core::tpm::SignatureScheme;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -31,14 +28,14 @@ pub(crate) struct Found {
     pub(crate) handle: ObjectHandle,
     pub(crate) object: Arc<Object>,
     /// `None` for what only says something of the token.
-    pub(crate) shown: Option<(Arc<Shown>, Half)>,
+    pub(crate) shown: Option<(Arc<StoredObject>, ObjectPart)>,
 }
 
 impl Token {
     /// What is shown now. An object that was there before keeps its handle; and one that the store
     /// shows unchanged is taken over as it is.
     pub(crate) fn new(
-        listing: Listing,
+        listing: ScanResult,
         traits: TokenTraits,
         before: Option<&Self>,
         mint: &Mint,
@@ -116,13 +113,54 @@ impl Token {
         found.map(|found| found.handle)
     }
 
-    /// Whether keys can be made here whose TPM signs by this mechanism.
-    fn makes_keys_for(&self, mechanism: Mechanism) -> bool {
-        let told = self.traits.algorithms.or_any();
-        let signs = |scheme| {
-            told.sign(scheme) && (self.traits.pss || !matches!(scheme, SignatureScheme::Rsapss(_)))
-        };
-        self.traits.writable && mechanism.suits_signer(signs)
+    /// All that C_GetMechanismList lists.
+    pub(crate) fn mechanisms(&self) -> Vec<CK_MECHANISM_TYPE> {
+        let mut kinds = Vec::new();
+        for row in MECHANISMS.iter().filter(|row| self.offers(row)) {
+            // CKM_RSA_PKCS has two rows.
+            if !kinds.contains(&row.kind) {
+                kinds.push(row.kind);
+            }
+        }
+        kinds
+    }
+
+    /// What C_GetMechanismInfo tells: the rows of the mechanism taken together.
+    pub(crate) fn mechanism_info(
+        &self,
+        kind: CK_MECHANISM_TYPE,
+    ) -> Result<CK_MECHANISM_INFO, Error> {
+        let rows = MECHANISMS.iter().filter(|row| row.kind == kind);
+        let mut rows = rows.filter(|row| self.offers(row));
+        let first = rows.next().ok_or(Error::MechanismInvalid)?;
+        let (smallest, largest) = self.key_sizes(first);
+        let flags = rows.fold(first.flags, |flags, row| flags | row.flags);
+        Ok(CK_MECHANISM_INFO {
+            ulMinKeySize: smallest.into(),
+            ulMaxKeySize: largest.into(),
+            flags: match (self.traits.for_sessions, first.algorithm) {
+                // Public keys only verify, and in software.
+                (true, Algorithm::Sign(_)) => flags & !(CKF_HW | CKF_SIGN),
+                _ => flags,
+            },
+        })
+    }
+
+    /// Whether the token has this mechanism for this kind of operation, whatever the parameter.
+    pub(crate) fn offers(&self, row: &Mechanism) -> bool {
+        match (row.algorithm, row.key_type) {
+            (Algorithm::GenerateKeyPair, Some(key_type)) => self.makes(key_type),
+            (Algorithm::Sign(algorithm), _) => self.signs_by(row, algorithm),
+            (Algorithm::Encrypt(_) | Algorithm::Derive, Some(key_type)) => self.decrypts(key_type),
+            (Algorithm::Unwrap(_), Some(key_type @ (KeyType::Ec | KeyType::Rsa))) => {
+                self.makes(key_type)
+            }
+            (Algorithm::Unwrap(_), Some(KeyType::Aes | KeyType::GenericSecret)) => {
+                self.traits.writable
+            }
+            (Algorithm::Digest, _) => true,
+            (_, None) => false,
+        }
     }
 
     /// Whether keys of this type can be made here.
@@ -132,145 +170,62 @@ impl Token {
             && match key_type {
                 KeyType::Ec => told.has_ecc(),
                 KeyType::Rsa => told.has_rsa(),
+                KeyType::Aes | KeyType::GenericSecret => false,
             }
     }
 
-    /// The mechanisms that make keys here.
-    fn generators(&self) -> impl Iterator<Item = Generator> {
-        let all = Generator::ALL.into_iter();
-        all.filter(|one| self.makes(one.key_type()))
-    }
-
-    /// What every key of a mechanism's type can do: a client that sees it in the list asks it of
-    /// any of them. Where keys can be made, what those will do counts too, and a file that somebody
-    /// puts there takes nothing away from them: a key of one scheme says so itself.
-    fn mechanisms(&self) -> Vec<Mechanism> {
-        let counts = |key: &&Key| !self.traits.writable || key.signs_by_any_scheme();
-        let refuses = |key: &Key, mechanism: Mechanism| {
-            mechanism.is_of_type(key.public()) && !mechanism.suits(key)
-        };
-        let all = Mechanism::ALL.into_iter();
+    /// Whether every key of the mechanism's type can sign by it: a client that sees it in the list asks it
+    /// of any of them. Where keys can be made, the mechanism must be one of the keys that will be made.
+    /// There a key of one scheme only takes nothing away from the list: its CKA_ALLOWED_MECHANISMS tells.
+    fn signs_by(&self, row: &Mechanism, algorithm: SignAlgorithm) -> bool {
         if self.traits.for_sessions {
-            return all.filter(|one| one.is_padded()).collect();
+            return algorithm.is_padded();
         }
-        let does_one = |one: &Mechanism| self.keys().any(|key| one.suits(key));
-        let wanted = all.filter(|one| match one.is_padded() {
-            true if self.traits.writable => self.makes_keys_for(*one),
-            _ => does_one(one),
-        });
-        let wanted = wanted.filter(|one| {
-            !one.is_padded() || !self.keys().filter(counts).any(|key| refuses(key, *one))
-        });
-        wanted.collect()
-    }
-
-    /// The types of which there are keys that decrypt or agree on secrets, or can be made. Not every
-    /// key of the type does: it says so itself, and clients look.
-    fn opening(&self) -> impl Iterator<Item = KeyType> {
-        let opens = |one: &KeyType| {
-            let mut keys = self.keys();
-            keys.any(|key| KeyType::of(key.public()) == *one && key.decrypts())
+        let is_wanted = match algorithm.is_padded() && self.traits.writable {
+            true => self.makes_keys_for(row),
+            false => self.keys().any(|key| row.signs_with(key)),
         };
-        let types = KeyType::ALL.into_iter();
-        let made = |one: &KeyType| {
-            let agrees = self.traits.algorithms.or_any().agrees();
-            self.makes(*one) && (*one == KeyType::Rsa || agrees)
+        let counts = |key: &&Key| !self.traits.writable || key.signs_by_any_scheme();
+        let refuses = |key: &Key| row.is_for(key.public()) && !row.signs_with(key);
+        is_wanted && (!algorithm.is_padded() || !self.keys().filter(counts).any(refuses))
+    }
+
+    /// Whether keys can be made here whose TPM signs by this mechanism.
+    fn makes_keys_for(&self, row: &Mechanism) -> bool {
+        let told = self.traits.algorithms.or_any();
+        let signs = |scheme| {
+            told.sign(scheme) && (self.traits.pss || !matches!(scheme, SignatureScheme::Rsapss(_)))
         };
-        types.filter(move |one| made(one) || opens(one))
+        self.traits.writable && row.signs_by(signs)
     }
 
-    /// The mechanisms by which keys come here wrapped, each with what C_GetMechanismInfo tells.
-    fn wrappings(&self) -> Vec<(CK_MECHANISM_TYPE, CK_MECHANISM_INFO)> {
-        if !self.traits.writable {
-            return Vec::new();
-        }
-        let info = |sizes: (CK_ULONG, CK_ULONG), flags| CK_MECHANISM_INFO {
-            ulMinKeySize: sizes.0,
-            ulMaxKeySize: sizes.1,
-            flags: CKF_UNWRAP | flags,
+    /// Whether a key of this type decrypts or agrees on secrets, or can be made to. Not every key of the
+    /// type does: its attributes tell, and clients look there.
+    fn decrypts(&self, key_type: KeyType) -> bool {
+        let agrees = self.traits.algorithms.or_any().agrees();
+        let mut keys = self.keys();
+        (self.makes(key_type) && (key_type == KeyType::Rsa || agrees))
+            || keys.any(|key| KeyType::of(key.public()) == key_type && key.decrypts())
+    }
+
+    /// The smallest and the largest key of a mechanism.
+    fn key_sizes(&self, row: &Mechanism) -> (u32, u32) {
+        let fixed = |row: &Mechanism| match row.sizes {
+            Sizes::Range(smallest, largest) => Some((smallest, largest)),
+            Sizes::OfToken => None,
         };
-        let (smallest, largest) = self.key_sizes(KeyType::Rsa);
-        // Of AES keys sizes are in bytes (section 6.16).
-        let (rsa, aes) = (
-            info((smallest.into(), largest.into()), CKF_HW),
-            info((16, 32), 0),
-        );
-        let rsa = Wrapping::RSA.map(|kind| (kind, rsa));
-        let rsa = rsa.into_iter().filter(|_| self.makes(KeyType::Rsa));
-        let aes = Wrapping::AES.map(|kind| (kind, aes));
-        rsa.chain(aes).collect()
-    }
-
-    /// All that C_GetMechanismList lists.
-    pub(crate) fn mechanism_kinds(&self) -> Vec<CK_MECHANISM_TYPE> {
-        let generators = self.generators().map(Generator::kind);
-        let mechanisms = self.mechanisms().into_iter().map(Mechanism::kind);
-        let mut kinds: Vec<_> = generators.chain(mechanisms).collect();
-        for kind in self.opening().flat_map(KeyType::opening_mechanisms) {
-            // CKM_RSA_PKCS signs, too.
-            if !kinds.contains(kind) {
-                kinds.push(*kind);
-            }
+        if let Some(sizes) = fixed(row) {
+            return sizes;
         }
-        kinds.extend(self.wrappings().iter().map(|(kind, _)| *kind));
-        kinds.extend(Digest::ALL.map(Digest::kind));
-        kinds
-    }
-
-    /// What C_GetMechanismInfo tells.
-    pub(crate) fn mechanism_info(
-        &self,
-        kind: CK_MECHANISM_TYPE,
-    ) -> Result<CK_MECHANISM_INFO, Error> {
-        if let Some(generator) = self.generators().find(|one| one.kind() == kind) {
-            return Ok(generator.info());
-        }
-        if Digest::ALL.map(Digest::kind).contains(&kind) {
-            return Ok(Digest::INFO);
-        }
-        if let Some((_, info)) = self.wrappings().into_iter().find(|(one, _)| *one == kind) {
-            return Ok(info);
-        }
-        let signs = self.mechanisms().into_iter().find(|one| one.kind() == kind);
-        let signs = signs.map(Mechanism::key_type);
-        let opens = self
-            .opening()
-            .find(|one| one.opening_mechanisms().contains(&kind));
-        let key_type = signs.or(opens).ok_or(Error::MechanismInvalid)?;
-        let (smallest, largest) = self.key_sizes(key_type);
-        let signing = match self.traits.for_sessions {
-            true => CKF_VERIFY,
-            false => signs.map_or(0, |_| CKF_HW | CKF_SIGN | CKF_VERIFY),
+        let keys = self.keys().filter(|key| row.is_for(key.public()));
+        // Public keys of a session are as long as keys that are made elsewhere.
+        let makes = |one: &&Mechanism| {
+            one.algorithm == Algorithm::GenerateKeyPair
+                && one.key_type == row.key_type
+                && (self.traits.for_sessions || self.offers(one))
         };
-        let opening = opens.map_or(0, |opens| CKF_HW | opens.opening_flags());
-        Ok(CK_MECHANISM_INFO {
-            ulMinKeySize: smallest.into(),
-            ulMaxKeySize: largest.into(),
-            flags: signing | opening | key_type.mechanism_flags(),
-        })
-    }
-
-    /// Whether the mechanism stands in the list, whatever its parameter.
-    pub(crate) fn lists(&self, mechanism: Mechanism) -> bool {
-        self.mechanisms()
-            .iter()
-            .any(|one| one.kind() == mechanism.kind())
-    }
-
-    /// The smallest and the largest key, in bits, of a type.
-    fn key_sizes(&self, key_type: KeyType) -> (u32, u32) {
-        let keys = self
-            .keys()
-            .filter(|key| KeyType::of(key.public()) == key_type);
-        // Public keys that a session brings are of the sizes of those that are made elsewhere.
-        let elsewhere = Generator::ALL
-            .into_iter()
-            .filter(|_| self.traits.for_sessions);
-        let made = self
-            .generators()
-            .chain(elsewhere)
-            .filter(|one| one.key_type() == key_type)
-            .flat_map(|one| <[u32; 2]>::from(one.key_sizes()));
+        let made = MECHANISMS.iter().filter(makes).filter_map(fixed);
+        let made = made.flat_map(<[u32; 2]>::from);
         let sizes: Vec<u32> = keys.map(|key| key.public().bits()).chain(made).collect();
         let smallest = sizes.iter().min().copied().unwrap_or_default();
         (smallest, sizes.iter().max().copied().unwrap_or_default())
@@ -310,7 +265,7 @@ impl<'a> Known<'a> {
         }
     }
 
-    fn unchanged(&self, shown: &Arc<Shown>) -> &[&'a Found] {
+    fn unchanged(&self, shown: &Arc<StoredObject>) -> &[&'a Found] {
         let known = self.by_shown.get(&address(shown));
         known.map_or(&[], Vec::as_slice)
     }
@@ -321,7 +276,7 @@ impl<'a> Known<'a> {
     }
 }
 
-fn address(shown: &Arc<Shown>) -> usize {
+fn address(shown: &Arc<StoredObject>) -> usize {
     Arc::as_ptr(shown).addr()
 }
 
@@ -329,9 +284,9 @@ fn address(shown: &Arc<Shown>) -> usize {
 fn profiles(objects: &[Found]) -> Vec<CK_PROFILE_ID> {
     let mut claimed = vec![CKP_BASELINE_PROVIDER, CKP_EXTENDED_PROVIDER];
     // The test of an authentication token signs with CKM_SHA256_RSA_PKCS.
-    let rsa = Mechanism::RsaPkcsOver(Hash::Sha256);
+    let rsa = Mechanism::find(CKM_SHA256_RSA_PKCS, CKF_SIGN);
     let mut keys = objects.iter().filter_map(|found| found.object.private());
-    if keys.any(|key| rsa.suits(key)) {
+    if keys.any(|key| rsa.as_ref().is_ok_and(|rsa| rsa.signs_with(key))) {
         claimed.push(CKP_AUTHENTICATION_TOKEN);
     }
     let certificate = CKO_CERTIFICATE.to_ne_bytes();

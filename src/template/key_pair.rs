@@ -3,13 +3,14 @@
 use super::rules::{self, Made};
 use super::{Template, curve};
 use crate::error::Error;
-use crate::mechanism::generate::Generator;
+use crate::mechanism::key_type::KeyType;
+use crate::mechanism::table::Mechanism;
 use crate::vendor::*;
 use cryptoki_sys::*;
 use devid_core::key::F4;
 use devid_core::store::Protection;
 use devid_core::store::devid::{KeyAlgorithm, KeyPurpose};
-use devid_core::store::folder::{Description, Usage, Use};
+use devid_core::store::folder::{ObjectAttributes, Usage, Use};
 
 /// Where a new private key stays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,8 +36,8 @@ pub(crate) enum Persistence {
 pub(crate) struct Pair {
     pub(crate) algorithm: KeyAlgorithm,
     pub(crate) usage: KeyPurpose,
-    pub(crate) private: Description,
-    pub(crate) public: Description,
+    pub(crate) private: ObjectAttributes,
+    pub(crate) public: ObjectAttributes,
     pub(crate) persistence: Persistence,
     pub(crate) protection: Option<Protection>,
     /// Whether the public half is one of the token.
@@ -45,17 +46,15 @@ pub(crate) struct Pair {
 
 impl Pair {
     pub(crate) fn parse(
-        generator: Generator,
+        mechanism: &Mechanism,
         public: &Template,
         private: &Template,
     ) -> Result<Self, Error> {
+        let key_type = mechanism.key_type.ok_or(Error::MechanismInvalid)?;
         rules::check(public.consistent()?, Made::GeneratedPublic)?;
         rules::check(private.consistent()?, Made::GeneratedPrivate)?;
         for (template, class) in [(public, CKO_PUBLIC_KEY), (private, CKO_PRIVATE_KEY)] {
-            let said = [
-                (CKA_CLASS, class),
-                (CKA_KEY_TYPE, generator.key_type().number()),
-            ];
+            let said = [(CKA_CLASS, class), (CKA_KEY_TYPE, key_type.number())];
             for (kind, right) in said {
                 if template.number(kind)?.is_some_and(|number| number != right) {
                     return Err(Error::TemplateInconsistent);
@@ -68,17 +67,16 @@ impl Pair {
                 return Err(Error::AttributeReadOnly);
             }
         }
-        let algorithm = algorithm(generator, public)?;
-        let key_type = generator.key_type();
+        let algorithm = algorithm(key_type, public)?;
         let wanted = private.uses(key_type.private_uses(), &[Use::Sign])?;
         Ok(Self {
             algorithm,
             usage: key_usage(wanted)?,
-            private: Description {
+            private: ObjectAttributes {
                 usage: Some(wanted),
                 ..private.description()?
             },
-            public: Description {
+            public: ObjectAttributes {
                 usage: Some(public.uses(key_type.public_uses(), &[Use::Verify])?),
                 ..public.description()?
             },
@@ -90,16 +88,16 @@ impl Pair {
 }
 
 /// The algorithm and the size that the public key's template asks for.
-fn algorithm(generator: Generator, public: &Template) -> Result<KeyAlgorithm, Error> {
-    match generator {
-        Generator::Ec => {
+fn algorithm(key_type: KeyType, public: &Template) -> Result<KeyAlgorithm, Error> {
+    match key_type {
+        KeyType::Ec => {
             let foreign = [CKA_MODULUS_BITS, CKA_PUBLIC_EXPONENT];
             if foreign.iter().any(|kind| public.value(*kind).is_some()) {
                 return Err(Error::TemplateInconsistent);
             }
             curve(public.required(CKA_EC_PARAMS)?).map(KeyAlgorithm::Ec)
         }
-        Generator::Rsa => {
+        KeyType::Rsa => {
             if public.value(CKA_EC_PARAMS).is_some() {
                 return Err(Error::TemplateInconsistent);
             }
@@ -114,6 +112,7 @@ fn algorithm(generator: Generator, public: &Template) -> Result<KeyAlgorithm, Er
                 _ => Err(Error::AttributeValueInvalid),
             }
         }
+        KeyType::Aes | KeyType::GenericSecret => Err(Error::MechanismInvalid),
     }
 }
 
@@ -163,13 +162,28 @@ mod tests {
     const YES: &[u8] = &[CK_TRUE];
     const NO: &[u8] = &[CK_FALSE];
 
+    const EC: CK_MECHANISM_TYPE = CKM_EC_KEY_PAIR_GEN;
+    const RSA: CK_MECHANISM_TYPE = CKM_RSA_PKCS_KEY_PAIR_GEN;
+
+    fn parse(
+        kind: CK_MECHANISM_TYPE,
+        public: &Template,
+        private: &Template,
+    ) -> Result<Pair, Error> {
+        Pair::parse(
+            Mechanism::find(kind, CKF_GENERATE_KEY_PAIR)?,
+            public,
+            private,
+        )
+    }
+
     fn p256() -> Template {
         Template::from([(CKA_EC_PARAMS, Curve::P256.oid_der())])
     }
 
     #[test]
     fn nothing_said_is_a_signing_key_of_the_session() {
-        let pair = Pair::parse(Generator::Ec, &p256(), &Template::default()).unwrap();
+        let pair = parse(EC, &p256(), &Template::default()).unwrap();
         assert_eq!(pair.algorithm, KeyAlgorithm::Ec(Curve::P256));
         assert_eq!(pair.persistence, Persistence::Session);
         assert!(pair.usage.signs && !pair.usage.decrypts && !pair.public_on_token);
@@ -188,7 +202,7 @@ mod tests {
             (CKA_SIGN_RECOVER, YES),
             (CKA_DEVID_PERSISTENT, YES),
         ]);
-        let pair = Pair::parse(Generator::Rsa, &public, &private).unwrap();
+        let pair = parse(RSA, &public, &private).unwrap();
         assert!(pair.usage.signs && pair.usage.decrypts && pair.public_on_token);
         assert_eq!(pair.persistence, Persistence::Handle);
         let shown = Usage::NONE.with(Use::Sign).with(Use::Decrypt);
@@ -204,53 +218,28 @@ mod tests {
         ]);
         let none = Template::default();
         let class = Template::from([(CKA_CLASS, &CKO_PUBLIC_KEY.to_ne_bytes()[..])]);
-        for (generator, public, private, error) in [
+        for (kind, public, private, error) in [
+            (RSA, bits(1024), none.clone(), Error::AttributeValueInvalid),
+            (RSA, exponent, none.clone(), Error::AttributeValueInvalid),
+            (RSA, p256(), none.clone(), Error::TemplateInconsistent),
+            (RSA, none.clone(), none.clone(), Error::TemplateIncomplete),
+            (EC, bits(2048), none.clone(), Error::TemplateInconsistent),
+            (EC, none.clone(), none, Error::TemplateIncomplete),
+            (EC, p256(), class, Error::TemplateInconsistent),
             (
-                Generator::Rsa,
-                bits(1024),
-                none.clone(),
-                Error::AttributeValueInvalid,
-            ),
-            (
-                Generator::Rsa,
-                exponent,
-                none.clone(),
-                Error::AttributeValueInvalid,
-            ),
-            (
-                Generator::Rsa,
-                p256(),
-                none.clone(),
-                Error::TemplateInconsistent,
-            ),
-            (
-                Generator::Rsa,
-                none.clone(),
-                none.clone(),
-                Error::TemplateIncomplete,
-            ),
-            (
-                Generator::Ec,
-                bits(2048),
-                none.clone(),
-                Error::TemplateInconsistent,
-            ),
-            (Generator::Ec, none.clone(), none, Error::TemplateIncomplete),
-            (Generator::Ec, p256(), class, Error::TemplateInconsistent),
-            (
-                Generator::Ec,
+                EC,
                 p256(),
                 Template::from([(CKA_SIGN, NO)]),
                 Error::TemplateInconsistent,
             ),
             (
-                Generator::Ec,
+                EC,
                 p256(),
                 Template::from([(CKA_DEVID_PERSISTENT, YES)]),
                 Error::TemplateInconsistent,
             ),
         ] {
-            assert_eq!(Pair::parse(generator, &public, &private), Err(error));
+            assert_eq!(parse(kind, &public, &private), Err(error));
         }
     }
 }

@@ -3,11 +3,12 @@
 
 use super::rules::{self, Made};
 use crate::error::Error;
-use crate::mechanism::derive::LONGEST;
+use crate::mechanism::derive::LONGEST_SECRET;
+use crate::mechanism::key_type::KeyType;
 use crate::mechanism::unwrap::AES_KEYS;
 use crate::template::Template;
 use cryptoki_sys::*;
-use devid_core::store::folder::{Description, Use};
+use devid_core::store::folder::{ObjectAttributes, Use};
 use devid_core::tpm::Secret;
 
 /// A secret key that is to be kept for a session.
@@ -15,8 +16,8 @@ use devid_core::tpm::Secret;
 /// Where the template says nothing it is sensitive and cannot be extracted, and it unwraps no keys.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct NewSecret {
-    pub(crate) described: Description,
-    pub(crate) key_type: CK_KEY_TYPE,
+    pub(crate) described: ObjectAttributes,
+    pub(crate) key_type: KeyType,
     /// Bytes, if the template names so many.
     pub(crate) length: Option<usize>,
     pub(crate) sensitive: bool,
@@ -40,7 +41,7 @@ impl NewSecret {
         rules::check(template, Made::Secret)?;
         let key_type = template.number(CKA_KEY_TYPE)?;
         let value = template.required(CKA_VALUE)?;
-        if value.len() > LONGEST {
+        if value.len() > LONGEST_SECRET {
             return Err(Error::AttributeValueInvalid);
         }
         let key_type = key_type.ok_or(Error::TemplateIncomplete)?;
@@ -61,16 +62,17 @@ impl NewSecret {
         if class != CKO_SECRET_KEY {
             return Err(Error::TemplateInconsistent);
         }
+        let key_type = KeyType::from_number(key_type).ok_or(Error::TemplateInconsistent)?;
         match (key_type, length) {
-            (CKK_GENERIC_SECRET, Some(0)) => return Err(Error::KeySizeRange),
-            (CKK_GENERIC_SECRET, _) => {}
-            (CKK_AES, Some(length)) if AES_KEYS.contains(&length) => {}
-            (CKK_AES, Some(_)) => return Err(Error::KeySizeRange),
-            (CKK_AES, None) => return Err(Error::TemplateIncomplete),
-            _ => return Err(Error::TemplateInconsistent),
+            (KeyType::GenericSecret, Some(0)) => return Err(Error::KeySizeRange),
+            (KeyType::GenericSecret, _) => {}
+            (KeyType::Aes, Some(length)) if AES_KEYS.contains(&length) => {}
+            (KeyType::Aes, Some(_)) => return Err(Error::KeySizeRange),
+            (KeyType::Aes, None) => return Err(Error::TemplateIncomplete),
+            (KeyType::Ec | KeyType::Rsa, _) => return Err(Error::TemplateInconsistent),
         }
         Ok(Self {
-            described: Description {
+            described: ObjectAttributes {
                 usage: Some(template.uses(&[Use::Unwrap], &[])?),
                 ..template.description()?
             },
@@ -101,7 +103,7 @@ mod tests {
         };
         let plain = parse(&[]).unwrap();
         assert!(plain.sensitive && !plain.extractable && plain.length.is_none());
-        assert_eq!(plain.key_type, CKK_GENERIC_SECRET);
+        assert_eq!(plain.key_type.number(), CKK_GENERIC_SECRET);
         // As clients ask for it.
         let shown = [(CKA_SENSITIVE, no), (CKA_EXTRACTABLE, yes)];
         let uses = [(CKA_ENCRYPT, yes), (CKA_UNWRAP, yes)];
@@ -150,7 +152,7 @@ mod tests {
             plain.described.usage,
             Some(devid_core::store::folder::Usage::NONE)
         );
-        let long = [7; LONGEST + 1];
+        let long = [7; LONGEST_SECRET + 1];
         for (key_type, value, more, error) in [
             (
                 &aes,

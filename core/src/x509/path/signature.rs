@@ -1,7 +1,6 @@
 //! Whether a key signed a certificate or a list of revoked ones.
 
 use super::ml_dsa::ParameterSet;
-use crate::ber::{Element, OBJECT_IDENTIFIER, SEQUENCE};
 use crate::key::{Curve, PublicKey};
 use crate::oid::{
     ECDSA_WITH_SHA_256, ECDSA_WITH_SHA_384, ECDSA_WITH_SHA_512, RSASSA_PSS, SHA_256,
@@ -10,11 +9,11 @@ use crate::oid::{
 };
 use crate::signature::{SignRequest, verify, verify_pss};
 use crate::tpm::Hash;
+use crate::x509::algorithms::{algorithm_of_key, kind_of_key, name};
 use crate::x509::crl::Crl;
 use crate::x509::{Certificate, Unreadable};
 use pkcs1::RsaPssParams;
 use x509_cert::der::asn1::{Any, ObjectIdentifier};
-use x509_cert::der::oid::db::DB;
 use x509_cert::der::{Decode, Encode};
 use x509_cert::spki::AlgorithmIdentifierOwned;
 
@@ -141,47 +140,6 @@ fn is_ml_dsa(certificate: &Certificate) -> bool {
     let algorithm = algorithm_of_key(certificate.public_key_info_der());
     let first = algorithm.first();
     first.is_some_and(|oid| ParameterSet::by_oid(*oid).is_some())
-}
-
-/// The kind of a key that is not known here: what its algorithm, its curve or its size is called.
-fn kind_of_key(info: &[u8]) -> String {
-    let names: Vec<String> = algorithm_of_key(info).into_iter().map(name).collect();
-    match (&names[..], modulus_bits(info)) {
-        ([kind], Some(bits)) if kind.starts_with("rsa") => format!("{kind}, {bits} bits"),
-        ([], _) => "without a name".into(),
-        _ => names.join(", "),
-    }
-}
-
-/// The identifiers of a SubjectPublicKeyInfo: of the algorithm, and of a named curve.
-fn algorithm_of_key(info: &[u8]) -> Vec<ObjectIdentifier> {
-    let parts = Element::only(info).and_then(|info| info.children_of(SEQUENCE));
-    let algorithm = parts.and_then(|parts| parts.first()?.children());
-    let identifier = |element: &Element| {
-        let oid = ObjectIdentifier::from_bytes(element.content).ok();
-        oid.filter(|_| element.tag == OBJECT_IDENTIFIER)
-    };
-    algorithm
-        .unwrap_or_default()
-        .iter()
-        .filter_map(identifier)
-        .collect()
-}
-
-/// Bits of the modulus of an RSA key in a SubjectPublicKeyInfo.
-fn modulus_bits(info: &[u8]) -> Option<usize> {
-    let parts = Element::only(info)?.children_of(SEQUENCE)?;
-    let bits = parts.get(1)?;
-    let key = Element::only(bits.content.get(1..)?)?.children_of(SEQUENCE)?;
-    let modulus = key.first()?.content;
-    let zeros = modulus.iter().take_while(|byte| **byte == 0).count();
-    let leading = modulus.get(zeros)?.leading_zeros() as usize;
-    Some((modulus.len() - zeros) * 8 - leading)
-}
-
-fn name(oid: ObjectIdentifier) -> String {
-    let name = DB.by_oid(&oid);
-    name.map_or_else(|| oid.to_string(), |name| format!("{name}, {oid}"))
 }
 
 /// sha1WithRSAEncryption, ecdsa-with-SHA1 and their elder names.

@@ -1,7 +1,7 @@
 //! The file format of `config.toml` and its drop-ins.
 
 use super::TctiSetting;
-use super::section::{Fault, Faults, Section, absolute};
+use super::section::{FirstError, Section, SettingError, absolute};
 use super::syntax;
 use super::{
     ConfigError, ExistingSource, Fallback, LeaveSoftware, LogTarget, Random, SecretSource,
@@ -245,13 +245,13 @@ fn parse(file: &Path, text: &str) -> Result<Written, ConfigError> {
 }
 
 /// What a file says, as far as it is right, and its first fault; or the place where it is no TOML.
-fn understood(text: &str) -> Result<(Written, Option<Fault>), usize> {
+fn understood(text: &str) -> Result<(Written, Option<SettingError>), usize> {
     let text = text.strip_prefix('\u{FEFF}').unwrap_or(text);
     let table = toml::de::DeTable::parse(text);
     let table = table.map_err(|error| error.span().map_or(text.len(), |span| span.start))?;
-    let faults = Faults::default();
-    let written = Written::of(Section::whole(text, &faults, table.into_inner()));
-    Ok((written, faults.first()))
+    let first_error = FirstError::default();
+    let written = Written::of(Section::whole(text, &first_error, table.into_inner()));
+    Ok((written, first_error.first()))
 }
 
 impl Written {

@@ -1,7 +1,7 @@
 //! The file format of `config.toml` and its drop-ins.
 
 use super::TctiSetting;
-use super::section::{FirstError, Section, SettingError, absolute};
+use super::section::{FirstError, SettingError, TomlTable, absolute};
 use super::syntax;
 use super::{
     ConfigError, ExistingSource, Fallback, LeaveSoftware, LogTarget, Random, SecretSource,
@@ -250,12 +250,12 @@ fn understood(text: &str) -> Result<(Written, Option<SettingError>), usize> {
     let table = toml::de::DeTable::parse(text);
     let table = table.map_err(|error| error.span().map_or(text.len(), |span| span.start))?;
     let first_error = FirstError::default();
-    let written = Written::of(Section::whole(text, &first_error, table.into_inner()));
+    let written = Written::of(TomlTable::whole(text, &first_error, table.into_inner()));
     Ok((written, first_error.first()))
 }
 
 impl Written {
-    fn of(mut all: Section<'_>) -> Self {
+    fn of(mut all: TomlTable<'_>) -> Self {
         let written = Self {
             tcti: all.text("tcti"),
             timeout_ms: all.milliseconds("timeout_ms"),
@@ -285,7 +285,7 @@ impl Written {
 }
 
 impl WrittenLog {
-    fn of(mut section: Section<'_>) -> Self {
+    fn of(mut section: TomlTable<'_>) -> Self {
         let log = Self {
             level: section.text("level"),
             target: section.text("target"),
@@ -296,7 +296,7 @@ impl WrittenLog {
 }
 
 impl IdentityHint {
-    fn of(mut section: Section<'_>) -> Self {
+    fn of(mut section: TomlTable<'_>) -> Self {
         let handles = 0x8100_0000..=0x81FF_FFFF;
         let indices = 0x0100_0000..=0x01FF_FFFF;
         let hint = Self {
@@ -316,7 +316,7 @@ impl IdentityHint {
 }
 
 impl WrittenToken {
-    fn of(mut section: Section<'_>) -> Self {
+    fn of(mut section: TomlTable<'_>) -> Self {
         section.must("name");
         let token = Self {
             at: section.at(),
@@ -338,7 +338,7 @@ impl WrittenToken {
 }
 
 impl WrittenMaster {
-    fn of(mut section: Section<'_>) -> Self {
+    fn of(mut section: TomlTable<'_>) -> Self {
         /// The storage root key's and those of the device's own keys (Registry of Reserved TPM 2.0
         /// Handles, section 2.3.1).
         const NOT_FREE: [std::ops::RangeInclusive<u64>; 2] =
@@ -364,7 +364,7 @@ impl WrittenMaster {
 }
 
 impl WrittenProvision {
-    fn of(mut section: Section<'_>) -> Self {
+    fn of(mut section: TomlTable<'_>) -> Self {
         // One that is left to owners: the factory's certificates are in the TCG's range (Registry of
         // Reserved TPM 2.0 Handles, section 2.2).
         let owners = 0x0100_0000..=0x01BF_FFFF;

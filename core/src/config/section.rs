@@ -69,7 +69,7 @@ pub(super) struct FirstError(RefCell<Option<SettingError>>);
 
 /// A section, and what was not taken out of it yet.
 #[derive(Debug)]
-pub(super) struct Section<'t> {
+pub(super) struct TomlTable<'t> {
     text: &'t str,
     first_error: &'t FirstError,
     /// As a person writes it: `[log]`, `[[token]]`; empty before the first section.
@@ -78,7 +78,7 @@ pub(super) struct Section<'t> {
     left: DeTable<'t>,
 }
 
-type Value<'t> = Spanned<DeValue<'t>>;
+type TomlValue<'t> = Spanned<DeValue<'t>>;
 
 impl FirstError {
     fn note(&self, at: usize, what: String) {
@@ -93,7 +93,7 @@ impl FirstError {
     }
 }
 
-impl<'t> Section<'t> {
+impl<'t> TomlTable<'t> {
     /// What stands before the first section, with all sections.
     pub(super) fn whole(text: &'t str, first_error: &'t FirstError, table: DeTable<'t>) -> Self {
         Self {
@@ -173,7 +173,7 @@ impl<'t> Section<'t> {
         let expected = "expected handles from 0x81000000 to 0x81FFFFFF, without quotes";
         self.taken(key, |value| match value.get_ref() {
             DeValue::Array(all) => {
-                let handle = |one: &Value<'t>| match one.get_ref() {
+                let handle = |one: &TomlValue<'t>| match one.get_ref() {
                     DeValue::Integer(digits) => {
                         let number = u32::from_str_radix(digits.as_str(), digits.radix()).ok();
                         let written = text.get(one.span()).unwrap_or_default();
@@ -211,7 +211,7 @@ impl<'t> Section<'t> {
     pub(super) fn taken<T>(
         &mut self,
         key: &str,
-        read: impl FnOnce(&Value<'t>) -> Result<T, String>,
+        read: impl FnOnce(&TomlValue<'t>) -> Result<T, String>,
     ) -> Option<T> {
         let (at, value) = self.remove(key)?;
         match read(&value) {
@@ -259,7 +259,7 @@ impl<'t> Section<'t> {
         };
         let what = match value.into_inner() {
             DeValue::Array(all) => {
-                let is_table = |one: &Value<'t>| matches!(one.get_ref(), DeValue::Table(_));
+                let is_table = |one: &TomlValue<'t>| matches!(one.get_ref(), DeValue::Table(_));
                 if all.iter().all(is_table) {
                     let below = all.into_iter().filter_map(|one| {
                         let at = one.span().start;
@@ -302,7 +302,7 @@ impl<'t> Section<'t> {
         }
     }
 
-    fn remove(&mut self, key: &str) -> Option<(usize, Value<'t>)> {
+    fn remove(&mut self, key: &str) -> Option<(usize, TomlValue<'t>)> {
         let at = self.left.get_key_value(key)?.0.span().start;
         Some((at, self.left.remove(key)?))
     }

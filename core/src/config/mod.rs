@@ -21,7 +21,7 @@ pub use token::TokenSettings;
 
 use crate::tpm::{Limits, Refusals, Tcti, TctiError, Tpm, is_tcti_alias};
 use crate::trouble::trouble;
-use file::{Level, Written, WrittenLog};
+use file::{FileSettings, LogLevel, LogTable};
 use log::LevelFilter;
 use std::ffi::OsString;
 use std::fmt;
@@ -248,7 +248,7 @@ pub fn load(variable: Variable) -> Loaded {
 pub fn defaults(variable: Variable) -> Config {
     let variable: Variable = &without_empty(variable);
     let tcti = tcti_variable(variable).ok().flatten();
-    overlaid(Written::default(), tcti, token::none(), variable)
+    overlaid(FileSettings::default(), tcti, token::none(), variable)
 }
 
 fn without_empty(variable: Variable) -> impl Fn(&str) -> Option<OsString> {
@@ -296,7 +296,7 @@ fn beside(file: &Path, name: &str) -> PathBuf {
     file.with_file_name(name)
 }
 
-fn settings(mut written: Written, variable: Variable) -> Result<Config, ConfigError> {
+fn settings(mut written: FileSettings, variable: Variable) -> Result<Config, ConfigError> {
     let tcti = tcti_variable(variable)?;
     let tokens = token::all(std::mem::take(&mut written.token))?;
     Ok(overlaid(written, tcti, tokens, variable))
@@ -309,7 +309,7 @@ fn tcti_variable(variable: Variable) -> Result<Option<TctiSetting>, ConfigError>
 }
 
 fn overlaid(
-    mut written: Written,
+    mut written: FileSettings,
     tcti: Option<TctiSetting>,
     mut tokens: Vec<TokenSettings>,
     variable: Variable,
@@ -368,7 +368,7 @@ fn overlaid(
 
 fn log_settings(
     variable: Variable,
-    written: Option<&WrittenLog>,
+    written: Option<&LogTable>,
 ) -> Result<Option<LogSettings>, ConfigError> {
     if let Some(value) = variable("DEVID_PKCS11_LOG") {
         return from_variable("DEVID_PKCS11_LOG", value).map(Some);
@@ -401,7 +401,7 @@ impl FromStr for LogSettings {
     fn from_str(text: &str) -> Result<Self, String> {
         let (level, target) = text.split_once(',').unwrap_or((text, "syslog"));
         Ok(Self {
-            level: level.parse::<Level>()?.0,
+            level: level.parse::<LogLevel>()?.0,
             target: target.parse()?,
         })
     }

@@ -1,6 +1,6 @@
 //! `[provision]`: how the device gets an identity of its own.
 
-use super::file::WrittenProvision;
+use super::file::ProvisionTable;
 use std::path::{Path, PathBuf};
 
 /// How the device gets its own identity (`[provision]`).
@@ -92,7 +92,7 @@ impl LeaveSoftware {
 impl Provision {
     const MARKER: &str = "tpm_in_use";
 
-    pub(super) fn of(written: WrittenProvision, state: &Path) -> Self {
+    pub(super) fn of(written: ProvisionTable, state: &Path) -> Self {
         Self {
             own: written.own.into(),
             marker: written.marker.unwrap_or_else(|| state.join(Self::MARKER)),

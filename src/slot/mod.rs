@@ -16,7 +16,7 @@ use crate::slot::logged_in::LoggedIn;
 use crate::slot::session_objects::Kept;
 use crate::slot::token::{Found, Token};
 use cryptoki_sys::CKA_PRIVATE;
-use devid_core::config::Random;
+use devid_core::config::RandomSource;
 use devid_core::store::devid::DevidStore;
 use devid_core::store::{DecryptRequest, Key, Pins, ScanError, SignError, Store, StoreStamp};
 use devid_core::tpm::{Tpm, TpmError};
@@ -344,8 +344,8 @@ impl Slot {
     pub(crate) fn random(&self, bytes: &mut [u8]) -> Result<(), Error> {
         let source = self.source()?;
         match source.random {
-            Random::Kernel => kernel_random(bytes),
-            Random::Tpm => Ok(source.tpm.random(bytes)?),
+            RandomSource::Kernel => kernel_random(bytes),
+            RandomSource::Tpm => Ok(source.tpm.random(bytes)?),
         }
     }
 

@@ -4,7 +4,7 @@ use super::TctiSetting;
 use super::section::{FirstError, SettingError, TomlTable, absolute};
 use super::syntax;
 use super::{
-    ConfigError, ExistingSource, Fallback, LeaveSoftware, LogTarget, Random, SecretSource,
+    ConfigError, ExistingSource, Fallback, LeaveSoftware, LogTarget, RandomSource, SecretSource,
 };
 use crate::trouble::{is_leftover, paths_in};
 use crate::trust::distrusted;
@@ -22,7 +22,7 @@ pub(super) struct FileSettings {
     pub(super) tcti: Option<TctiSetting>,
     pub(super) timeout_ms: Option<u64>,
     pub(super) generation_timeout_ms: Option<u64>,
-    pub(super) random: Option<Random>,
+    pub(super) random: Option<RandomSource>,
     pub(super) session_slot: Option<bool>,
     pub(super) verify_signatures: Option<bool>,
     pub(super) state: Option<PathBuf>,
@@ -264,7 +264,7 @@ impl FileSettings {
             tcti: all.text("tcti"),
             timeout_ms: all.milliseconds("timeout_ms"),
             generation_timeout_ms: all.milliseconds("generation_timeout_ms"),
-            random: all.one_of("random", &Random::WORDS),
+            random: all.one_of("random", &RandomSource::WORDS),
             session_slot: all.flag("session_slot"),
             verify_signatures: all.flag("verify_signatures"),
             state: all.path("state"),

@@ -49,7 +49,7 @@ pub struct Config {
     /// How long one command to the TPM may take (`timeout_ms`, `generation_timeout_ms`).
     pub limits: Limits,
     /// Where random bytes come from.
-    pub random: Random,
+    pub random: RandomSource,
     /// Whether there is a token for objects of sessions alone.
     pub session_slot: bool,
     /// Whether each signature of the TPM is verified before it is given out.
@@ -132,7 +132,7 @@ pub struct Master {
 
 /// Where C_GenerateRandom takes its bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Random {
+pub enum RandomSource {
     /// getrandom(2).
     Kernel,
     /// TPM2_GetRandom.
@@ -273,7 +273,7 @@ impl FromStr for TctiSetting {
     }
 }
 
-impl Random {
+impl RandomSource {
     const WORDS: [(&str, Self); 2] = [("kernel", Self::Kernel), ("tpm", Self::Tpm)];
 }
 
@@ -344,7 +344,7 @@ fn overlaid(
                     .unwrap_or(GENERATION_TIMEOUT_MS),
             ),
         ),
-        random: written.random.unwrap_or(Random::Kernel),
+        random: written.random.unwrap_or(RandomSource::Kernel),
         session_slot: written.session_slot.unwrap_or(true),
         verify_signatures: written.verify_signatures.unwrap_or(false),
         identities: written.identity,

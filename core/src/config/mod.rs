@@ -160,7 +160,7 @@ pub enum LogTarget {
 /// What reading the configuration gave. The log's settings hold even if the rest is wrong, so that
 /// the fault can be said.
 #[derive(Debug)]
-pub struct Loaded {
+pub struct LoadedConfig {
     /// In force in any case.
     pub log: LogSettings,
     /// The settings, or the first fault.
@@ -210,7 +210,7 @@ pub fn is_privileged() -> bool {
 /// `DEVID_PKCS11_TCTI` and `DEVID_PKCS11_LOG` (`LEVEL` or `LEVEL,TARGET`) go before the file's
 /// settings, `DEVID_PKCS11_RUN` replaces /run/devid-pkcs11,
 /// `DEVID_PKCS11_STATE` /var/lib/devid-pkcs11. A variable that is empty is not set.
-pub fn load(variable: Variable) -> Loaded {
+pub fn load(variable: Variable) -> LoadedConfig {
     let variable: Variable = &without_empty(variable);
     let file = file(variable);
     let required = variable("DEVID_PKCS11_CONFIG").is_some();
@@ -226,17 +226,17 @@ pub fn load(variable: Variable) -> Loaded {
     let log = log_settings(variable, log_table);
     let config = written.and_then(|file| settings(file, variable));
     match (log, config) {
-        (Ok(Some(log)), config) => Loaded { log, config },
-        (Ok(None), Ok(config)) => Loaded {
+        (Ok(Some(log)), config) => LoadedConfig { log, config },
+        (Ok(None), Ok(config)) => LoadedConfig {
             log: LogSettings::OFF,
             config: Ok(config),
         },
         // Nobody said how to log, and there is something that an administrator must hear.
-        (Ok(None), Err(fault)) => Loaded {
+        (Ok(None), Err(fault)) => LoadedConfig {
             log: LogSettings::ERRORS,
             config: Err(fault),
         },
-        (Err(fault), _) => Loaded {
+        (Err(fault), _) => LoadedConfig {
             log: LogSettings::ERRORS,
             config: Err(fault),
         },

@@ -17,7 +17,7 @@ impl Folder {
         Self(folder)
     }
 
-    fn load(&self, variables: &[(&str, &str)]) -> Loaded {
+    fn load(&self, variables: &[(&str, &str)]) -> LoadedConfig {
         let mut all: HashMap<String, OsString> = variables
             .iter()
             .map(|(name, value)| ((*name).into(), (*value).into()))

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Provision {
     /// Whether the device is to have an identity of its own, beside the factory's.
-    pub own: Own,
+    pub own: OwnIdentity,
     /// The file that says that the identity is in the TPM, and which key it is.
     pub marker: PathBuf,
     /// What is done where there is no TPM.
@@ -22,7 +22,7 @@ pub struct Provision {
 
 /// Whether the device is to have an identity of its own (`own`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum Own {
+pub enum OwnIdentity {
     /// The configuration does not say: a device with a factory identity is whole as it is, until
     /// `devid provision` makes another identity.
     #[default]
@@ -67,7 +67,7 @@ pub enum ExistingSource {
     },
 }
 
-impl From<Option<bool>> for Own {
+impl From<Option<bool>> for OwnIdentity {
     fn from(written: Option<bool>) -> Self {
         match written {
             None => Self::Unset,

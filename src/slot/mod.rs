@@ -52,7 +52,7 @@ pub(crate) struct Slot {
 pub(crate) struct Source {
     tpm: Arc<Tpm>,
     store: Store,
-    random: Random,
+    random: RandomSource,
 }
 
 /// What the last look told about the next.
@@ -85,7 +85,7 @@ impl Failure {
 }
 
 impl Source {
-    pub(crate) fn new(tpm: &Arc<Tpm>, store: Store, random: Random) -> Self {
+    pub(crate) fn new(tpm: &Arc<Tpm>, store: Store, random: RandomSource) -> Self {
         Self {
             tpm: Arc::clone(tpm),
             store,

@@ -65,7 +65,7 @@ pub enum Mode {
 #[serde(rename_all = "lowercase")]
 pub enum IdentitySource {
     /// The device itself, by `devid provision`.
-    OwnIdentity,
+    Own,
     /// The factory; the device has no identity of its own.
     Factory,
     /// Somebody else: the one that `[provision] existing` names.
@@ -195,8 +195,8 @@ impl Device {
         };
         let policy = Policy::of(&self.config);
         match seen.facts.plan(policy) {
-            Plan::Keep => Ok((Mode::Tpm, IdentitySource::OwnIdentity)),
-            Plan::KeepSoftware => Ok((Mode::Software, IdentitySource::OwnIdentity)),
+            Plan::Keep => Ok((Mode::Tpm, IdentitySource::Own)),
+            Plan::KeepSoftware => Ok((Mode::Software, IdentitySource::Own)),
             Plan::UseExisting if seen.existing.in_tpm => Ok((Mode::Tpm, IdentitySource::Existing)),
             Plan::UseExisting => Ok((Mode::Software, IdentitySource::Existing)),
             Plan::Refuse(why) => Err(self.refusal(why, seen)),

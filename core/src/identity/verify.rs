@@ -20,7 +20,7 @@ use crate::x509::checks::{Outcome, Point, profile_points, validity_point};
 use crate::x509::clock::now;
 use crate::x509::crl::Crl;
 use crate::x509::files::{self, Unread};
-use crate::x509::path::{Way, revocation, way};
+use crate::x509::path::{PathResult, build_path, revocation};
 use log::warn;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -89,14 +89,17 @@ impl Trusted {
     /// # Errors
     ///
     /// There is none, and a file could not be read in which the last step may be.
-    pub(super) fn way(
+    pub(super) fn build_path(
         self,
         leaf: &Certificate,
         others: &[Certificate],
         now: Option<DateTime>,
-    ) -> Result<Way, IdentityError> {
-        match (way(leaf, &self.certificates, others, now), self.unread) {
-            (Way::Open(_) | Way::SelfSigned, Some(fault)) => Err(fault),
+    ) -> Result<PathResult, IdentityError> {
+        match (
+            build_path(leaf, &self.certificates, others, now),
+            self.unread,
+        ) {
+            (PathResult::NoIssuer(_) | PathResult::SelfSigned, Some(fault)) => Err(fault),
             (way, _) => Ok(way),
         }
     }
@@ -130,7 +133,7 @@ impl Device {
         }
         let key = self.key_point(entry, certificate, how.pin)?;
         let now = now();
-        let way = trusted.way(certificate, &others, now.ok())?;
+        let way = trusted.build_path(certificate, &others, now.ok())?;
         let mut points = profile_points(certificate);
         points.push(validity_point(certificate, now));
         points.push(chain_point(&way));
@@ -297,24 +300,26 @@ fn proof_point(proof: Proof, file: Option<&Path>) -> Result<Point, IdentityError
     })
 }
 
-fn chain_point(way: &Way) -> Point {
+fn chain_point(way: &PathResult) -> Point {
     let name = "chain";
     match way {
-        Way::Trusted(path) => {
+        PathResult::Trusted(path) => {
             let subjects: Vec<String> = path.iter().map(Certificate::subject).collect();
             Point::passed(name, subjects.join(" <- "))
         }
-        Way::Open(issuer) => {
+        PathResult::NoIssuer(issuer) => {
             Point::skipped(name, format!("the certificate of {issuer} is not here"))
         }
-        Way::SelfSigned => Point::skipped(name, "self-signed: no CA stands behind it".into()),
-        Way::Broken(why) => Point::failed(name, why.clone()),
+        PathResult::SelfSigned => {
+            Point::skipped(name, "self-signed: no CA stands behind it".into())
+        }
+        PathResult::Invalid(why) => Point::failed(name, why.clone()),
     }
 }
 
 /// Whether a CRL says that a certificate of the chain is revoked.
-fn revocation_point(way: &Way, lists: &[Crl], now: Result<DateTime, DateTime>) -> Point {
-    let Way::Trusted(path) = way else {
+fn revocation_point(way: &PathResult, lists: &[Crl], now: Result<DateTime, DateTime>) -> Point {
+    let PathResult::Trusted(path) = way else {
         let why = "not checked: the chain does not lead to a trusted certificate";
         return Point::skipped(REVOCATION, why.into());
     };
@@ -366,7 +371,13 @@ fn lists_of(path: &Path) -> Result<Vec<Crl>, IdentityError> {
 }
 
 impl Report {
-    fn of(entry: &TokenEntry, key: Point, way: &Way, points: Vec<Point>, trust: &Path) -> Self {
+    fn of(
+        entry: &TokenEntry,
+        key: Point,
+        way: &PathResult,
+        points: Vec<Point>,
+        trust: &Path,
+    ) -> Self {
         let label = entry.label.clone();
         let signed = matches!(key.outcome, Outcome::Passed | Outcome::Noted);
         let not_signed = key.text.clone();
@@ -394,12 +405,12 @@ impl Report {
                 Verdict::Failed,
                 format!("verification failed: {}", wrong.join("; ")),
             ),
-            Way::Broken(why) => (Verdict::Failed, format!("verification failed: {why}")),
+            PathResult::Invalid(why) => (Verdict::Failed, format!("verification failed: {why}")),
             _ if !signed => (
                 Verdict::NotProven,
                 format!("not verified, because the key was not proven: {not_signed}"),
             ),
-            Way::SelfSigned => (
+            PathResult::SelfSigned => (
                 Verdict::CannotBeVerified,
                 format!(
                     "cannot be verified, because the CA certificate for it is not available: it is \
@@ -408,14 +419,14 @@ impl Report {
                     certified_by_a_ca(entry)
                 ),
             ),
-            Way::Open(issuer) => (
+            PathResult::NoIssuer(issuer) => (
                 Verdict::CannotBeVerified,
                 format!(
                     "cannot be verified, because the CA certificate for it is not available: that \
                      of {issuer}{but}. Give it with --ca FILE, or put it into {trust}"
                 ),
             ),
-            Way::Trusted(_) => (Verdict::Verified, format!("verified{but}{unchecked}")),
+            PathResult::Trusted(_) => (Verdict::Verified, format!("verified{but}{unchecked}")),
         };
         Self {
             summary: format!("{label}: {summary}"),

@@ -32,7 +32,7 @@ fn leaf() -> Certificate {
     Sample::of_device().issued(&Party::new("CN=ca", 1), &Party::new("CN=device", 2))
 }
 
-fn report(key: Point, way: &Way, points: Vec<Point>) -> Report {
+fn report(key: Point, way: &PathResult, points: Vec<Point>) -> Report {
     Report::of(&entry(leaf()), key, way, points, Path::new("/trust"))
 }
 
@@ -44,10 +44,10 @@ fn verified_is_only_what_signed_and_leads_to_trust_and_has_no_fault() {
         ..Point::passed(KEY, "as it is".into())
     };
     let ways = [
-        Way::Trusted(vec![leaf()]),
-        Way::Open("CN=ca".into()),
-        Way::SelfSigned,
-        Way::Broken("it is".into()),
+        PathResult::Trusted(vec![leaf()]),
+        PathResult::NoIssuer("CN=ca".into()),
+        PathResult::SelfSigned,
+        PathResult::Invalid("it is".into()),
     ];
     for outcome in [
         Outcome::Passed,
@@ -62,11 +62,11 @@ fn verified_is_only_what_signed_and_leads_to_trust_and_has_no_fault() {
                     false => Point::passed("other", "right".into()),
                 };
                 let signed = matches!(outcome, Outcome::Passed | Outcome::Noted);
-                let broken = matches!(way, Way::Broken(_));
+                let broken = matches!(way, PathResult::Invalid(_));
                 let expected = match way {
                     _ if wrong || broken || outcome == Outcome::Failed => Verdict::Failed,
                     _ if !signed => Verdict::NotProven,
-                    Way::Trusted(_) => Verdict::Verified,
+                    PathResult::Trusted(_) => Verdict::Verified,
                     _ => Verdict::CannotBeVerified,
                 };
                 let report = report(key(outcome), way, vec![point]);
@@ -80,7 +80,7 @@ fn verified_is_only_what_signed_and_leads_to_trust_and_has_no_fault() {
 
 #[test]
 fn a_clock_that_is_wrong_is_said_in_the_summary_too() {
-    let way = Way::Trusted(Vec::new());
+    let way = PathResult::Trusted(Vec::new());
     let built = crate::x509::samples::in_year(2026);
     let signed = || Point::passed(KEY, "signed".into());
     let wrong = report(
@@ -108,7 +108,7 @@ fn a_clock_that_is_wrong_is_said_in_the_summary_too() {
 fn what_is_self_signed_is_told_what_to_do_about_it() {
     let report = report(
         Point::passed(KEY, String::new()),
-        &Way::SelfSigned,
+        &PathResult::SelfSigned,
         Vec::new(),
     );
     for words in [

@@ -3,7 +3,7 @@ use crate::oid::{
     AUTHORITY_KEY_ID, BASIC_CONSTRAINTS, EXTENDED_KEY_USAGE, INHIBIT_ANY_POLICY, NAME_CONSTRAINTS,
     POLICY_CONSTRAINTS, POLICY_MAPPINGS, SUBJECT_KEY_ID,
 };
-use crate::x509::path::{Way, way};
+use crate::x509::path::{PathResult, build_path};
 use crate::x509::samples::{
     AGREES, IS_CA, IS_NO_CA, IS_SOMEBODY, MODULE, POLICY, PURPOSE, Party, SIGNS, Sample, in_year,
 };
@@ -309,8 +309,8 @@ fn is_unreadable(certificate: &Certificate, name: &str, what: &str) {
     assert_eq!(one.name, name, "{what}");
     assert!(one.text.contains("cannot be read"), "{what}: {one}");
     assert_eq!(Profile::of(certificate).unreadable.len(), 1, "{what}");
-    let way = way(certificate, std::slice::from_ref(certificate), &[], None);
-    let Way::Broken(why) = way else {
+    let way = build_path(certificate, std::slice::from_ref(certificate), &[], None);
+    let PathResult::Invalid(why) = way else {
         panic!("{name}, {what}: {way:?}");
     };
     assert!(why.contains("cannot be read"), "{what}: {why}");

@@ -157,11 +157,11 @@ impl Case {
         };
         let leaf = Certificate::from_der(&self.chain[0]).map_err(|why| why.to_string())?;
         let (trusted, others) = (read(self.trusted()), read(self.others()));
-        let path = match way(&leaf, &trusted, &others, Some(now)) {
-            Way::Trusted(path) => path,
-            Way::Open(issuer) => return Err(format!("open: {issuer}")),
-            Way::SelfSigned => return Err("self-signed".into()),
-            Way::Broken(why) => return Err(why),
+        let path = match build_path(&leaf, &trusted, &others, Some(now)) {
+            PathResult::Trusted(path) => path,
+            PathResult::NoIssuer(issuer) => return Err(format!("open: {issuer}")),
+            PathResult::SelfSigned => return Err("self-signed".into()),
+            PathResult::Invalid(why) => return Err(why),
         };
         let mut points = profile_points(&leaf);
         points.push(validity_point(&leaf, Ok(now)));

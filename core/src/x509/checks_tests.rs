@@ -14,14 +14,14 @@ fn issued(sample: &Sample) -> Certificate {
 }
 
 fn outcome(certificate: &Certificate, name: &str) -> Outcome {
-    let points = profile_points(certificate);
+    let points = profile_checks(certificate);
     points.iter().find(|one| one.name == name).unwrap().outcome
 }
 
 #[test]
 fn every_point_of_a_good_certificate_passes_and_tells_what_it_is() {
     let good = issued(&Sample::of_device());
-    for point in profile_points(&good) {
+    for point in profile_checks(&good) {
         assert_eq!(point.outcome, Outcome::Passed, "{point}");
         assert!(!point.text.contains("wants"), "{point}");
     }
@@ -90,7 +90,7 @@ fn each_fault_is_found_at_its_own_point_and_nowhere_else() {
     ];
     for (name, expected, sample) in cases {
         let certificate = issued(&sample);
-        for point in profile_points(&certificate) {
+        for point in profile_checks(&certificate) {
             let here = match point.name == name {
                 true => expected,
                 false => Outcome::Passed,
@@ -113,7 +113,7 @@ fn what_the_standard_allows_is_no_fault() {
         good().without(EXTENDED_KEY_USAGE),
         good().with(PURPOSE),
     ] {
-        for point in profile_points(&issued(&sample)) {
+        for point in profile_checks(&issued(&sample)) {
             assert_eq!(point.outcome, Outcome::Passed, "{point}");
         }
     }
@@ -134,7 +134,7 @@ fn nobody_issued_a_certificate_without_issuer() {
 #[test]
 fn validity_is_judged_by_a_clock_that_can_be_believed() {
     let short = issued(&Sample::of_device().until("261231235959Z"));
-    let outcome = |now| validity_point(&short, now).outcome;
+    let outcome = |now| validity_check(&short, now).outcome;
     assert_eq!(outcome(Ok(in_year(2023))), Outcome::Failed);
     assert_eq!(outcome(Ok(in_year(2026))), Outcome::Passed);
     assert_eq!(outcome(Ok(in_year(2027))), Outcome::Failed);
@@ -147,7 +147,7 @@ fn validity_is_judged_by_a_clock_that_can_be_believed() {
     assert_eq!(unfit(&short, None), None);
     let endless = issued(&Sample::of_device());
     assert_eq!(
-        validity_point(&endless, Ok(in_year(9999))).text,
+        validity_check(&endless, Ok(in_year(9999))).text,
         "without end"
     );
 }
@@ -298,7 +298,7 @@ fn what_cannot_be_read_fails_at_its_point_and_is_not_taken_for_absent() {
 
 #[track_caller]
 fn is_unreadable(certificate: &Certificate, name: &str, what: &str) {
-    let points = profile_points(certificate);
+    let points = profile_checks(certificate);
     let wrong: Vec<_> = points
         .iter()
         .filter(|one| one.outcome == Outcome::Failed)
@@ -320,7 +320,7 @@ fn is_unreadable(certificate: &Certificate, name: &str, what: &str) {
 fn odd_values_that_can_be_read_are_read() {
     let points = |extension| {
         let good = issued(&Sample::of_device().with(extension));
-        profile_points(&good)
+        profile_checks(&good)
     };
     for (extension, name, said) in [
         (

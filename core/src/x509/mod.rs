@@ -23,7 +23,7 @@ pub(crate) mod samples;
 mod time;
 
 pub use certificate::Certificate;
-pub use checks::{Outcome, Point};
+pub use checks::{Check, Outcome};
 pub use decode::{NoCertificate, Unreadable};
 pub use issue::{IssueError, Subject};
 pub use profile::{HardwareModule, Meaning, Profile};

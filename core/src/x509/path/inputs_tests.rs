@@ -1,7 +1,7 @@
 //! Chains that other people's CAs made, and OpenSSL's answer to each.
 
 use super::*;
-use crate::x509::checks::{Outcome, profile_points};
+use crate::x509::checks::{Outcome, profile_checks};
 use crate::x509::samples::in_year;
 
 macro_rules! chain {
@@ -69,7 +69,7 @@ fn what_is_not_verified_says_why() {
 fn a_key_usage_that_cannot_be_read_is_not_absent() {
     let leaf = include_bytes!("../../../testdata/shapes/ku-3bytes.der");
     let leaf = Certificate::from_der(leaf).unwrap();
-    let points = profile_points(&leaf);
+    let points = profile_checks(&leaf);
     let usage = points.iter().find(|one| one.name == "key usage").unwrap();
     assert_eq!(usage.to_string(), "key usage: cannot be read");
     assert_eq!(usage.outcome, Outcome::Failed);
@@ -88,7 +88,7 @@ fn extensions_that_are_there_twice_or_broken_fail_at_their_point() {
         ),
     ] {
         let leaf = Certificate::from_der(der).unwrap();
-        let points = profile_points(&leaf);
+        let points = profile_checks(&leaf);
         let wrong = points.iter().filter(|one| one.outcome == Outcome::Failed);
         let wrong: Vec<_> = wrong.collect();
         assert!(

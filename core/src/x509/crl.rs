@@ -65,7 +65,7 @@ impl Crl {
             }
             _ => return Err("it is no CRL".into()),
         };
-        let mut parts = Parts::of(signed).ok_or("it is no CRL")?;
+        let mut parts = CertificateParts::of(signed).ok_or("it is no CRL")?;
         let mut list = Self {
             signed: signed.whole.to_vec(),
             algorithms: [algorithm.whole, parts.algorithm.whole].map(<[u8]>::to_vec),
@@ -156,7 +156,7 @@ impl Crl {
 }
 
 /// A TBSCertList, taken apart.
-struct Parts<'a> {
+struct CertificateParts<'a> {
     algorithm: Element<'a>,
     issuer: Element<'a>,
     this_update: Element<'a>,
@@ -165,7 +165,7 @@ struct Parts<'a> {
     extensions: Option<Element<'a>>,
 }
 
-impl<'a> Parts<'a> {
+impl<'a> CertificateParts<'a> {
     fn of(signed: &Element<'a>) -> Option<Self> {
         let children = signed.children_of(SEQUENCE)?;
         let mut rest = children.into_iter().peekable();

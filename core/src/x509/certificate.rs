@@ -270,7 +270,7 @@ impl Certificate {
 
     /// Whether x509-cert reads the certificate: strictly, but for BER where DER should be. Its times
     /// and names are left out: [`Self::not_before`], [`Self::not_after`] and
-    /// [`comparison::Comparable`] read what x509-cert does not.
+    /// [`comparison::ComparableName`] read what x509-cert does not.
     ///
     /// # Errors
     ///

@@ -16,7 +16,7 @@ use crate::oid::{
 };
 use crate::x509::Certificate;
 use crate::x509::clock::valid_at;
-use crate::x509::comparison::{Comparable, is_same_name};
+use crate::x509::comparison::{ComparableName, is_same_name};
 use crate::x509::general_names::GeneralName;
 use std::cell::Cell;
 use x509_cert::der::DateTime;
@@ -242,7 +242,7 @@ fn is_sound(certificate: &Certificate, also: &[ObjectIdentifier]) -> Result<(), 
         ("issuer", certificate.issuer_der()),
         ("subject", certificate.subject_der()),
     ] {
-        if Comparable::read(name).is_none() {
+        if ComparableName::read(name).is_none() {
             return Err(format!(
                 "the {what} of the certificate of {whose} cannot be read"
             ));

@@ -19,7 +19,7 @@ use crate::x509::Certificate;
 use crate::x509::checks::{Check, Outcome, profile_checks, validity_check};
 use crate::x509::clock::now;
 use crate::x509::crl::Crl;
-use crate::x509::files::{self, Unread};
+use crate::x509::files::{self, CertificateFileError};
 use crate::x509::path::{PathResult, build_path, revocation};
 use log::warn;
 use serde::Serialize;
@@ -166,7 +166,7 @@ impl Device {
             }
             match file.certificates {
                 Ok(found) => trusted.certificates.extend(found),
-                Err(Unread::Failed(error)) if trouble(&error).is_some() => {
+                Err(CertificateFileError::Failed(error)) if trouble(&error).is_some() => {
                     let fault = IdentityError::file(&file.path)(error);
                     trusted.unread = trusted.unread.or(Some(fault));
                 }

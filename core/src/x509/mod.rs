@@ -27,6 +27,6 @@ pub use checks::{Check, Outcome};
 pub use decode::{NoCertificate, Unreadable};
 pub use issue::{IssueError, Subject};
 pub use profile::{HardwareModule, Meaning, Profile};
-pub use reading::Reading;
+pub use reading::ParsedCertificates;
 pub(crate) use reading::is_certificate_label;
 pub use time::{Date, Time};

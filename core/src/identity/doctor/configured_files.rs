@@ -7,7 +7,7 @@ use crate::identity::permissions::lacking;
 use crate::identity::remedy::Mend;
 use crate::trouble::trouble;
 use crate::trust::{Distrust, distrusted};
-use crate::x509::files::{self, CertificateFile, Unread};
+use crate::x509::files::{self, CertificateFile, CertificateFileError};
 use rustix::fs::Access;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -96,17 +96,17 @@ fn left_out(file: &CertificateFile) -> Option<Finding> {
     let note = |id, mend| Finding::note(id, CERTIFICATES, text.clone()).mended(Mend::by(mend));
     let named = match &file.certificates {
         Ok(_) if file.beside.is_empty() => return None,
-        Err(Unread::Distrusted(why)) => return Some(finding(&file.path, why)),
+        Err(CertificateFileError::Distrusted(why)) => return Some(finding(&file.path, why)),
         Ok(_) => note(
             "certificates.beside",
             "Only what was read counts: leave nothing but certificates in this file",
         ),
-        Err(Unread::OtherName | Unread::Folder) => note(
+        Err(CertificateFileError::OtherName | CertificateFileError::Folder) => note(
             "certificates.left-out",
             "If a certificate is to be read there, put its file into this folder itself, under a \
              name that ends in .pem, .crt, .cer or .der; else take it out of the folder",
         ),
-        Err(Unread::Failed(error)) if let Some(mend) = unread(&file.path, error) => {
+        Err(CertificateFileError::Failed(error)) if let Some(mend) = unread(&file.path, error) => {
             match error.kind() {
                 ErrorKind::PermissionDenied => {
                     Finding::note("certificates.closed", CERTIFICATES, text).mended(mend)
@@ -114,7 +114,11 @@ fn left_out(file: &CertificateFile) -> Option<Finding> {
                 _ => Finding::problem("certificates.unread", CERTIFICATES, text, mend),
             }
         }
-        Err(Unread::Failed(_) | Unread::Dangling | Unread::Nothing(_)) => Finding::problem(
+        Err(
+            CertificateFileError::Failed(_)
+            | CertificateFileError::Dangling
+            | CertificateFileError::Nothing(_),
+        ) => Finding::problem(
             "certificates.unread",
             CERTIFICATES,
             text,
@@ -153,7 +157,7 @@ fn unlisted(folder: &Path, error: &std::io::Error) -> Finding {
 
 fn certificate(path: &Path) -> Option<Finding> {
     let why = match CertificateFile::read(path.to_owned()).certificates {
-        Ok(_) | Err(Unread::Distrusted(_)) => return None,
+        Ok(_) | Err(CertificateFileError::Distrusted(_)) => return None,
         Err(why) => why,
     };
     let shown = path.display().to_string();
@@ -161,7 +165,7 @@ fn certificate(path: &Path) -> Option<Finding> {
     let wrong =
         || Mend::by("Put the certificate there, in PEM or DER, or correct the path in config.toml");
     let mend = match &why {
-        Unread::Failed(error) => unread(path, error),
+        CertificateFileError::Failed(error) => unread(path, error),
         _ => None,
     };
     let mend = mend.unwrap_or_else(wrong);

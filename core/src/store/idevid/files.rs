@@ -5,7 +5,7 @@ use crate::config::{IdentityAuth, IdentityHint, SecretSource};
 use crate::trouble::{Sight, Troubles, trouble};
 use crate::trust::{Distrust, distrusted};
 use crate::x509::Certificate;
-use crate::x509::files::{CertificateFile, LARGEST, Unread, candidates};
+use crate::x509::files::{CertificateFile, CertificateFileError, LARGEST, candidates};
 use log::warn;
 use parking_lot::Mutex;
 use rustix::io::Errno;
@@ -165,7 +165,7 @@ impl Files {
     pub(super) fn amend(&self, stamp: &mut FilesStamp) {
         for (path, sight) in &mut stamp.files {
             if let Some(errno) = self.troubles.with(path) {
-                *sight = Sight::Unread(errno);
+                *sight = Sight::CertificateFileError(errno);
             }
         }
     }
@@ -173,11 +173,11 @@ impl Files {
     /// The certificates of a file; `None` if it could not be read now. The log names what is left out.
     fn certificates_of(&self, file: CertificateFile) -> (Sight, Option<Vec<Certificate>>) {
         let path = &file.path;
-        if let Err(Unread::Failed(error)) = &file.certificates
+        if let Err(CertificateFileError::Failed(error)) = &file.certificates
             && let Some(errno) = trouble(error)
         {
             self.troubles.note(path, errno);
-            return (Sight::Unread(errno), None);
+            return (Sight::CertificateFileError(errno), None);
         }
         for what in file.left_out() {
             warn!("{what}");

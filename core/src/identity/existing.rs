@@ -221,7 +221,7 @@ impl Device {
         others: &[Certificate],
         place: &str,
     ) -> Result<(), String> {
-        if let Some(why) = unfit(leaf, now().ok()) {
+        if let Some(why) = first_failure(leaf, now().ok()) {
             return Err(format!("{place}: no device's certificate: {why}"));
         }
         let trusted = self.trusted(None).map_err(|fault| fault.text)?;

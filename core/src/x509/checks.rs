@@ -37,7 +37,7 @@ pub enum Outcome {
 
 /// What the certificate says that no device's may say, or what is missing; `None` if it may be a
 /// device's, and is valid. Without a time, validity is not looked at.
-pub(crate) fn unfit(certificate: &Certificate, now: Option<DateTime>) -> Option<String> {
+pub(crate) fn first_failure(certificate: &Certificate, now: Option<DateTime>) -> Option<String> {
     let mut points = profile_checks(certificate);
     points.extend(now.map(|now| validity_check(certificate, Ok(now))));
     let mut wrong = points.iter().filter(|one| one.outcome == Outcome::Failed);

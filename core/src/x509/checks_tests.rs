@@ -25,7 +25,7 @@ fn every_point_of_a_good_certificate_passes_and_tells_what_it_is() {
         assert_eq!(point.outcome, Outcome::Passed, "{point}");
         assert!(!point.text.contains("wants"), "{point}");
     }
-    assert_eq!(unfit(&good, Some(in_year(2025))), None);
+    assert_eq!(first_failure(&good, Some(in_year(2025))), None);
 }
 
 #[test]
@@ -97,7 +97,10 @@ fn each_fault_is_found_at_its_own_point_and_nowhere_else() {
             };
             assert_eq!(point.outcome, here, "{name}: {point}");
         }
-        assert_eq!(unfit(&certificate, None).is_some(), expected == Failed);
+        assert_eq!(
+            first_failure(&certificate, None).is_some(),
+            expected == Failed
+        );
     }
 }
 
@@ -140,11 +143,11 @@ fn validity_is_judged_by_a_clock_that_can_be_believed() {
     assert_eq!(outcome(Ok(in_year(2027))), Outcome::Failed);
     assert_eq!(outcome(Err(in_year(2026))), Outcome::Skipped);
     assert!(
-        unfit(&short, Some(in_year(2027)))
+        first_failure(&short, Some(in_year(2027)))
             .unwrap()
             .contains("was valid until")
     );
-    assert_eq!(unfit(&short, None), None);
+    assert_eq!(first_failure(&short, None), None);
     let endless = issued(&Sample::of_device());
     assert_eq!(
         validity_check(&endless, Ok(in_year(9999))).text,

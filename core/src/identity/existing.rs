@@ -16,7 +16,7 @@ use crate::store::{Key, Protection};
 use crate::trouble::is_there;
 use crate::uri::Uri;
 use crate::x509::Certificate;
-use crate::x509::checks::unfit;
+use crate::x509::checks::first_failure;
 use crate::x509::clock::now;
 use crate::x509::path::PathResult;
 use std::fmt;

@@ -165,7 +165,7 @@ impl Files {
     pub(super) fn amend(&self, stamp: &mut FilesStamp) {
         for (path, sight) in &mut stamp.files {
             if let Some(errno) = self.troubles.with(path) {
-                *sight = Sight::CertificateFileError(errno);
+                *sight = Sight::Unread(errno);
             }
         }
     }
@@ -177,7 +177,7 @@ impl Files {
             && let Some(errno) = trouble(error)
         {
             self.troubles.note(path, errno);
-            return (Sight::CertificateFileError(errno), None);
+            return (Sight::Unread(errno), None);
         }
         for what in file.left_out() {
             warn!("{what}");

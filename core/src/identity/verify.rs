@@ -4,7 +4,7 @@
 use super::device::Device;
 use super::entry::TokenEntry;
 use super::key_file::key_in;
-use super::prove::{Proof, UNTRIED, prove};
+use super::prove::{NOT_TRIED, PossessionProof, prove};
 use super::trusted_files::{believed, certificates_of};
 use super::{IdentityError, IdentityErrorKind};
 use crate::file;
@@ -212,7 +212,7 @@ impl Device {
             });
         };
         let proof = match (prove(&self.tpm, key, &public), pin) {
-            (Proof::None(SignError::NotLoggedIn), Some(pin)) => {
+            (PossessionProof::NoSignature(SignError::NotLoggedIn), Some(pin)) => {
                 let opened = self.logged_in(entry, key, pin)?;
                 prove(&self.tpm, &opened, &public)
             }
@@ -222,7 +222,7 @@ impl Device {
     }
 
     /// By a key in a file; where that cannot be used, the point that says so.
-    fn prove_file(&self, path: &Path, public: &PublicKey) -> Result<Proof, Check> {
+    fn prove_file(&self, path: &Path, public: &PublicKey) -> Result<PossessionProof, Check> {
         let key = key_in(path).map_err(|unread| match unread.is_hidden() {
             true => Check::skipped(KEY, unread.at(path)),
             false => Check::failed(KEY, unread.at(path)),
@@ -264,39 +264,39 @@ impl Device {
 }
 
 /// `file`: where a software key is.
-fn proof_check(proof: Proof, file: Option<&Path>) -> Result<Check, IdentityError> {
+fn proof_check(proof: PossessionProof, file: Option<&Path>) -> Result<Check, IdentityError> {
     let signed = "it signed fresh random bytes, and the certificate verifies that";
     Ok(match (proof, file) {
-        (Proof::Belongs, None) => Check::passed(KEY, signed.into()),
+        (PossessionProof::Proven, None) => Check::passed(KEY, signed.into()),
         // Not as 802.1AR has it: a device's key cannot be copied out of it.
-        (Proof::Belongs, Some(path)) => Check::noted(
+        (PossessionProof::Proven, Some(path)) => Check::noted(
             KEY,
             format!("{signed}; but it is a file: {}", path.display()),
         ),
-        (Proof::Other, _) => Check::failed(
+        (PossessionProof::OtherKey, _) => Check::failed(
             KEY,
             "the certificate does not verify what the key signed: they do not belong together"
                 .into(),
         ),
-        (Proof::Untried, _) => Check::skipped(KEY, UNTRIED.into()),
+        (PossessionProof::NotTried, _) => Check::skipped(KEY, NOT_TRIED.into()),
         // It could not be asked: nothing says that anything is wrong with it.
-        (Proof::None(SignError::Tpm(error @ TpmError::Lockout(_))), _) => {
+        (PossessionProof::NoSignature(SignError::Tpm(error @ TpmError::Lockout(_))), _) => {
             Check::skipped(KEY, IdentityError::from(error).text)
         }
-        (Proof::None(SignError::Tpm(error)), _) => {
+        (PossessionProof::NoSignature(SignError::Tpm(error)), _) => {
             let fault = IdentityError::from(error);
             if fault.kind == IdentityErrorKind::Tpm {
                 return Err(fault);
             }
             Check::failed(KEY, fault.text)
         }
-        (Proof::None(SignError::NotLoggedIn), _) => Check::skipped(
+        (PossessionProof::NoSignature(SignError::NotLoggedIn), _) => Check::skipped(
             KEY,
             "it asks for a PIN: give it with --pin-file FILE, or say in config.toml where it is \
              (auth under [[identity]], pin under [[token]])"
                 .into(),
         ),
-        (Proof::None(error), _) => Check::failed(KEY, error.to_string()),
+        (PossessionProof::NoSignature(error), _) => Check::failed(KEY, error.to_string()),
     })
 }
 

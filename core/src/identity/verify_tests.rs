@@ -125,11 +125,20 @@ fn what_is_self_signed_is_told_what_to_do_about_it() {
 fn each_proof_is_what_it_says() {
     let file = Path::new("/key.pem");
     let outcome = |proof, file| proof_check(proof, file).map(|point| point.outcome);
-    let none = |error| Proof::None(error);
-    assert_eq!(outcome(Proof::Belongs, None), Ok(Outcome::Passed));
-    assert_eq!(outcome(Proof::Belongs, Some(file)), Ok(Outcome::Noted));
-    assert_eq!(outcome(Proof::Other, None), Ok(Outcome::Failed));
-    assert_eq!(outcome(Proof::Other, Some(file)), Ok(Outcome::Failed));
+    let none = |error| PossessionProof::NoSignature(error);
+    assert_eq!(outcome(PossessionProof::Proven, None), Ok(Outcome::Passed));
+    assert_eq!(
+        outcome(PossessionProof::Proven, Some(file)),
+        Ok(Outcome::Noted)
+    );
+    assert_eq!(
+        outcome(PossessionProof::OtherKey, None),
+        Ok(Outcome::Failed)
+    );
+    assert_eq!(
+        outcome(PossessionProof::OtherKey, Some(file)),
+        Ok(Outcome::Failed)
+    );
     assert_eq!(
         outcome(none(SignError::NotLoggedIn), None),
         Ok(Outcome::Skipped)
@@ -163,7 +172,7 @@ fn only_the_certified_keys_own_signature_proves_it() {
     let info = crate::key::PrivateKeyInfo::from_pem(format!("Label: devid\n{}", *pem).as_bytes());
     let key = Key::in_clear(info.unwrap()).unwrap();
     let (device, ca) = (Party::new("CN=device", 2), Party::new("CN=ca", 1));
-    assert_eq!(prove(&tpm, &key, &device.public()), Proof::Belongs);
-    assert_eq!(prove(&tpm, &key, &ca.public()), Proof::Other);
+    assert_eq!(prove(&tpm, &key, &device.public()), PossessionProof::Proven);
+    assert_eq!(prove(&tpm, &key, &ca.public()), PossessionProof::OtherKey);
     assert!(ca.certified_by(&ca, &[IS_CA]).is_authority());
 }

@@ -3,7 +3,7 @@
 use super::device::Device;
 use super::entry::{FACTORY, OWN, TokenEntry};
 use super::key_file::key_in;
-use super::prove::{Proof, prove};
+use super::prove::{PossessionProof, prove};
 use super::signer::Signer;
 use super::{IdentityError, IdentityErrorKind};
 use crate::file;
@@ -24,7 +24,7 @@ const LARGEST: u64 = 64 << 10;
 
 /// How a key of the token `devid` is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Keeping {
+pub enum KeyStorage {
     /// On disk, wrapped by the master key: the TPM loads it for each use.
     #[default]
     Wrapped,
@@ -46,7 +46,7 @@ impl Device {
         label: &str,
         algorithm: KeyAlgorithm,
         usage: KeyPurpose,
-        keeping: Keeping,
+        storage: KeyStorage,
     ) -> Result<TokenEntry, IdentityError> {
         if label.is_empty() || label.chars().any(char::is_control) {
             return Err(IdentityError::new(
@@ -66,9 +66,9 @@ impl Device {
         }
         self.refuse_second(label)?;
         self.unlock()?;
-        let protection = match keeping {
-            Keeping::Wrapped | Keeping::Persistent => Protection::Tpm,
-            Keeping::Sealed => Protection::Sealed,
+        let protection = match storage {
+            KeyStorage::Wrapped | KeyStorage::Persistent => Protection::Tpm,
+            KeyStorage::Sealed => Protection::Sealed,
         };
         let key = self.own.generate(algorithm, usage, protection)?;
         let described = |signs, decrypts| {
@@ -94,7 +94,7 @@ impl Device {
             origin,
             private,
             Some(public),
-            keeping == Keeping::Persistent,
+            storage == KeyStorage::Persistent,
         )?;
         drop(turn);
         self.tell_others();
@@ -185,7 +185,9 @@ impl Device {
             None => Subject::named(&entry.label)?,
         };
         let key = match (prove(&self.tpm, key, key.public()), pin) {
-            (Proof::None(SignError::NotLoggedIn), Some(pin)) => self.logged_in(entry, key, pin)?,
+            (PossessionProof::NoSignature(SignError::NotLoggedIn), Some(pin)) => {
+                self.logged_in(entry, key, pin)?
+            }
             _ => Arc::clone(key),
         };
         Signer(&self.tpm, &key).request(subject)

@@ -173,7 +173,7 @@ fn a_device_with_an_ml_dsa_key() {
     let ca = include_bytes!("../../../testdata/chains/ml-dsa-87.ca.pem");
     let found = ends(leaf, ca);
     assert!(
-        matches!(&found, Way::Trusted(path) if path.len() == 2),
+        matches!(&found, PathResult::Trusted(path) if path.len() == 2),
         "{found:?}"
     );
 }

@@ -13,8 +13,8 @@ use crate::error::Error;
 use crate::object::attribute::{Value, attribute_of};
 use cryptoki_sys::*;
 use devid_core::key::{PublicKey, hex};
-use devid_core::store::folder::{Description, Usage, Use};
-use devid_core::store::{Half, Key, Kind, Shown};
+use devid_core::store::folder::{ObjectAttributes, Usage, Use};
+use devid_core::store::{Key, ObjectKind, ObjectPart, StoredObject};
 use devid_core::tpm::Secret;
 pub(crate) use other::profile;
 pub(crate) use secret::SecretKey;
@@ -67,46 +67,46 @@ impl Place {
 
 impl Object {
     /// All objects of something shown, each with the half of it that it is.
-    pub(crate) fn all(shown: &Shown, place: Place) -> Vec<(Half, Self)> {
+    pub(crate) fn all(shown: &StoredObject, place: Place) -> Vec<(ObjectPart, Self)> {
         let name = &shown.name;
         match &shown.kind {
-            Kind::Pair {
+            ObjectKind::Pair {
                 key,
                 origin,
                 private,
                 public,
             } => {
-                let hidden = Description {
+                let hidden = ObjectAttributes {
                     private: private.private || place.asks_login(),
                     ..private.clone()
                 };
                 let local = key::is_local(key, *origin);
                 let public = public.as_ref().map(|described| {
                     let object = key::public_object(name, key.public(), described, local, place);
-                    (Half::Public, object)
+                    (ObjectPart::Public, object)
                 });
                 let private = key::private_object(name, key, *origin, &hidden, place);
-                [(Half::Private, private)]
+                [(ObjectPart::Private, private)]
                     .into_iter()
                     .chain(public)
                     .collect()
             }
-            Kind::Public(public, described) => {
+            ObjectKind::Public(public, described) => {
                 let object = key::public_object(name, public, described, false, place);
-                vec![(Half::Whole, object)]
+                vec![(ObjectPart::Whole, object)]
             }
-            Kind::Certificate(certificate, described) => {
+            ObjectKind::Certificate(certificate, described) => {
                 let object = certificate::object(name, certificate, described, place);
-                vec![(Half::Whole, object)]
+                vec![(ObjectPart::Whole, object)]
             }
-            Kind::Data(data) => vec![(Half::Whole, other::data(name, data, place))],
+            ObjectKind::Data(data) => vec![(ObjectPart::Whole, other::data(name, data, place))],
         }
     }
 
     fn new(
         class: CK_OBJECT_CLASS,
         unique_id: String,
-        described: &Description,
+        described: &ObjectAttributes,
         place: Place,
         more: impl IntoIterator<Item = (CK_ATTRIBUTE_TYPE, Value)>,
     ) -> Self {
@@ -253,7 +253,7 @@ pub(crate) fn session_name(number: CK_ULONG) -> String {
 
 /// CKA_ALLOWED_MECHANISMS of a described key; empty for every mechanism. Where CK_ULONG has 32 bits, a
 /// larger number of a file becomes CK_ULONG::MAX, which no mechanism has: so it allows none.
-fn allowed(described: &Description) -> Vec<CK_MECHANISM_TYPE> {
+fn allowed(described: &ObjectAttributes) -> Vec<CK_MECHANISM_TYPE> {
     let kinds = described.mechanisms.iter();
     kinds
         .map(|&kind| CK_MECHANISM_TYPE::try_from(kind).unwrap_or(CK_MECHANISM_TYPE::MAX))

@@ -7,7 +7,7 @@ use crate::mechanism::table::{Algorithm, MECHANISMS, Mechanism};
 use crate::mechanism::unwrap::AES_KEYS;
 use crate::object::attribute::Value;
 use cryptoki_sys::*;
-use devid_core::store::folder::{Description, Usage, Use};
+use devid_core::store::folder::{ObjectAttributes, Usage, Use};
 use devid_core::tpm::Secret;
 use std::fmt;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use std::sync::Arc;
 #[derive(Clone)]
 pub(crate) struct SecretKey {
     pub(crate) name: String,
-    pub(crate) described: Description,
+    pub(crate) described: ObjectAttributes,
     pub(crate) key_type: KeyType,
     pub(crate) value: Secret,
     pub(crate) sensitive: bool,

@@ -18,10 +18,11 @@ use crate::slot::token::{Found, Token};
 use cryptoki_sys::CKA_PRIVATE;
 use devid_core::config::Random;
 use devid_core::store::devid::DevidStore;
-use devid_core::store::{DecryptRequest, Key, LookError, Pins, SignError, Stamp, Store};
+use devid_core::store::{DecryptRequest, Key, Pins, ScanError, SignError, Store, StoreStamp};
 use devid_core::tpm::{Tpm, TpmError};
 use log::{Level, error, log, warn};
 use parking_lot::{Mutex, RwLock};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -60,7 +61,7 @@ pub(crate) struct Source {
 struct Look {
     /// What was looked at, if the look gave an answer. Of what could not be read it says so, and
     /// differs as soon as that can be read.
-    seen: Option<Stamp>,
+    seen: Option<StoreStamp>,
     failed: Option<Failure>,
 }
 
@@ -70,17 +71,17 @@ struct Failure {
     ended: Instant,
     /// What the store would look at then: if files could not be read, another look may find something
     /// as soon as that changes.
-    stamp: Stamp,
+    stamp: StoreStamp,
     /// How long none is tried again: as long as this one took, and not less than [`LOOK_AGAIN`];
     /// after a TPM that was busy no longer than that.
     rest: Duration,
-    why: LookError,
+    why: ScanError,
 }
 
 impl Failure {
     /// Whether files are at fault, and not the TPM, whose faults other slots count too.
     fn is_of_files(&self) -> bool {
-        matches!(self.why, LookError::Unread(_))
+        matches!(self.why, ScanError::Unread(_))
     }
 }
 
@@ -146,28 +147,46 @@ impl Slot {
             Ok(found) => Arc::clone(&found.object),
             Err(unknown) => self.kept.lock().object(handle).ok_or(unknown)?,
         };
-        match self.shows(&found) {
-            true => Ok(found),
-            false => Err(Error::ObjectHandleInvalid),
+        match found.is(CKA_PRIVATE) && self.hides_private() {
+            true => Err(Error::ObjectHandleInvalid),
+            false => Ok(found),
         }
+    }
+
+    /// Those of the handles whose objects are still there and seen by the user.
+    pub(crate) fn retain_seen(&self, handles: &mut VecDeque<ObjectHandle>) {
+        // A token that asks for no login hides nothing.
+        if !self.asks_login() {
+            return;
+        }
+        let has_user = self.has_user();
+        let known = self.known();
+        let of_sessions = self.kept.lock();
+        handles.retain(|handle| {
+            let of_token = known.as_ref().and_then(|token| token.object(*handle).ok());
+            let object = of_token.map(|found| Arc::clone(&found.object));
+            let object = object.or_else(|| of_sessions.object(*handle));
+            object.is_some_and(|object| has_user || !object.is(CKA_PRIVATE))
+        });
     }
 
     /// An object of the token, with what the store calls it.
     pub(crate) fn found(&self, handle: ObjectHandle) -> Result<Found, Error> {
         let known = self.known().ok_or(Error::DeviceRemoved)?;
         let found = known.object(handle)?;
-        match self.shows(&found.object) {
-            true => Ok(found.clone()),
-            false => Err(Error::ObjectHandleInvalid),
+        match found.object.is(CKA_PRIVATE) && self.hides_private() {
+            true => Err(Error::ObjectHandleInvalid),
+            false => Ok(found.clone()),
         }
     }
 
-    /// Whether the object is there for whoever asks now.
-    pub(crate) fn shows(&self, object: &Object) -> bool {
-        !object.is(CKA_PRIVATE) || self.has_user() || !self.asks_login()
+    /// Whether private objects are hidden now, since nobody has logged in as the user.
+    pub(crate) fn hides_private(&self) -> bool {
+        !self.has_user() && self.asks_login()
     }
 
-    /// Whether the token's private objects are for users who have logged in.
+    /// Whether the token's private objects are for users who have logged in. On a token with a key folder
+    /// each answer costs system calls, since another process may set a PIN.
     pub(crate) fn asks_login(&self) -> bool {
         let source = self.source.as_ref();
         source.is_some_and(|source| source.store.pins() != Pins::None)
@@ -232,7 +251,7 @@ impl Slot {
     fn look(&self, source: &Source, last: &Look, mint: &Mint) -> Look {
         let tcti = source.tpm.tcti();
         let began = Instant::now();
-        match source.store.look() {
+        match source.store.scan() {
             Ok(listing) => {
                 // Held, so that no logout comes between what was before and what takes its place.
                 let mut place = self.token.write();
@@ -254,11 +273,11 @@ impl Slot {
             Err(why) => {
                 match &why {
                     // The TPM or the folder is out of reach, not what is known of it already.
-                    LookError::Tpm(_) | LookError::Folder(_) | LookError::Unread(_) => {}
-                    LookError::NoIdentity(_) => *self.token.write() = None,
+                    ScanError::Tpm(_) | ScanError::Folder(_) | ScanError::Unread(_) => {}
+                    ScanError::NoIdentity(_) => *self.token.write() = None,
                 }
                 // Said once, not each second; of a file the store has said it.
-                let said = matches!(why, LookError::Unread(_));
+                let said = matches!(why, ScanError::Unread(_));
                 let mut last = last.failed.iter();
                 if !said && last.all(|failure| failure.why != why) {
                     error!("slot {}: no token from {tcti}: {why}", self.id.0);
@@ -270,7 +289,7 @@ impl Slot {
                         stamp: source.store.stamp(),
                         rest: match why {
                             // It answers again as soon as another process's key is made.
-                            LookError::Tpm(TpmError::Busy(_)) => LOOK_AGAIN,
+                            ScanError::Tpm(TpmError::Busy(_)) => LOOK_AGAIN,
                             _ => LOOK_AGAIN.max(began.elapsed()),
                         },
                         why,

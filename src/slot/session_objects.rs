@@ -4,10 +4,9 @@
 use crate::error::Error;
 use crate::handle::{ObjectHandle, SessionHandle};
 use crate::object::{Object, Place, SecretKey};
-use crate::template::Template;
 use cryptoki_sys::CKA_PRIVATE;
-use devid_core::store::folder::Description;
-use devid_core::store::{Half, Kind, Shown};
+use devid_core::store::folder::ObjectAttributes;
+use devid_core::store::{ObjectKind, ObjectPart, StoredObject};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -27,7 +26,7 @@ struct One {
 #[derive(Debug, Clone)]
 pub(crate) enum Content {
     /// This half of something that a store could show.
-    Shown(Arc<Shown>, Half),
+    StoredObject(Arc<StoredObject>, ObjectPart),
     /// What no store has.
     Secret(Arc<SecretKey>),
 }
@@ -48,14 +47,9 @@ impl Kept {
         self.0.get(&handle).map(|one| Arc::clone(&one.object))
     }
 
-    /// Those that match, the user being allowed to see what `shows` says.
-    pub(crate) fn find(
-        &self,
-        template: &Template,
-        shows: impl Fn(&Object) -> bool,
-    ) -> Vec<ObjectHandle> {
-        let wanted = |one: &One| shows(&one.object) && template.matches(&one.object);
-        let found = self.0.iter().filter(|(_, one)| wanted(one));
+    /// The handles of those that are wanted.
+    pub(crate) fn find(&self, is_wanted: impl Fn(&Object) -> bool) -> Vec<ObjectHandle> {
+        let found = self.0.iter().filter(|(_, one)| is_wanted(&one.object));
         found.map(|(handle, _)| *handle).collect()
     }
 
@@ -63,7 +57,7 @@ impl Kept {
     pub(crate) fn describe(
         &mut self,
         handle: ObjectHandle,
-        change: impl FnOnce(&mut Description) -> Result<(), Error>,
+        change: impl FnOnce(&mut ObjectAttributes) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let one = self.0.get_mut(&handle).ok_or(Error::ObjectHandleInvalid)?;
         one.content = one.content.changed(change)?;
@@ -91,7 +85,7 @@ impl Kept {
 impl Content {
     fn object(&self) -> Object {
         match self {
-            Self::Shown(shown, half) => object(shown, *half),
+            Self::StoredObject(shown, half) => object(shown, *half),
             Self::Secret(key) => key.object(),
         }
     }
@@ -99,11 +93,11 @@ impl Content {
     /// The same described anew.
     fn changed(
         &self,
-        change: impl FnOnce(&mut Description) -> Result<(), Error>,
+        change: impl FnOnce(&mut ObjectAttributes) -> Result<(), Error>,
     ) -> Result<Self, Error> {
         Ok(match self {
-            Self::Shown(shown, half) => {
-                Self::Shown(Arc::new(changed(shown, *half, change)?), *half)
+            Self::StoredObject(shown, half) => {
+                Self::StoredObject(Arc::new(changed(shown, *half, change)?), *half)
             }
             Self::Secret(key) => {
                 let mut key = SecretKey::clone(key);
@@ -114,7 +108,7 @@ impl Content {
     }
 }
 
-fn object(shown: &Shown, half: Half) -> Object {
+fn object(shown: &StoredObject, half: ObjectPart) -> Object {
     let mut all = Object::all(shown, Place::Session);
     let place = all.iter().position(|(one, _)| *one == half);
     // What is kept has the half that it was kept for; a session never takes one away.
@@ -123,35 +117,39 @@ fn object(shown: &Shown, half: Half) -> Object {
 
 /// The same thing with one half described anew.
 fn changed(
-    shown: &Shown,
-    half: Half,
-    change: impl FnOnce(&mut Description) -> Result<(), Error>,
-) -> Result<Shown, Error> {
+    shown: &StoredObject,
+    half: ObjectPart,
+    change: impl FnOnce(&mut ObjectAttributes) -> Result<(), Error>,
+) -> Result<StoredObject, Error> {
     let mut kind = match &shown.kind {
-        Kind::Pair {
+        ObjectKind::Pair {
             key,
             origin,
             private,
             public,
-        } => Kind::Pair {
+        } => ObjectKind::Pair {
             key: Arc::clone(key),
             origin: *origin,
             private: private.clone(),
             public: public.clone(),
         },
-        Kind::Public(public, described) => Kind::Public(public.clone(), described.clone()),
-        Kind::Certificate(certificate, described) => {
-            Kind::Certificate(certificate.clone(), described.clone())
+        ObjectKind::Public(public, described) => {
+            ObjectKind::Public(public.clone(), described.clone())
         }
-        Kind::Data(data) => Kind::Data(data.clone()),
+        ObjectKind::Certificate(certificate, described) => {
+            ObjectKind::Certificate(certificate.clone(), described.clone())
+        }
+        ObjectKind::Data(data) => ObjectKind::Data(data.clone()),
     };
     let described = match (&mut kind, half) {
-        (Kind::Pair { public, .. }, Half::Public) => public.as_mut(),
-        (Kind::Pair { private, .. }, _) => Some(private),
-        (Kind::Public(_, described) | Kind::Certificate(_, described), _) => Some(described),
-        (Kind::Data(data), _) => Some(&mut data.description),
+        (ObjectKind::Pair { public, .. }, ObjectPart::Public) => public.as_mut(),
+        (ObjectKind::Pair { private, .. }, _) => Some(private),
+        (ObjectKind::Public(_, described) | ObjectKind::Certificate(_, described), _) => {
+            Some(described)
+        }
+        (ObjectKind::Data(data), _) => Some(&mut data.description),
     };
     change(described.ok_or(Error::ObjectHandleInvalid)?)?;
     let name = shown.name.clone();
-    Ok(Shown { name, kind })
+    Ok(StoredObject { name, kind })
 }

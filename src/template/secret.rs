@@ -8,7 +8,7 @@ use crate::mechanism::key_type::KeyType;
 use crate::mechanism::unwrap::AES_KEYS;
 use crate::template::Template;
 use cryptoki_sys::*;
-use devid_core::store::folder::{Description, Use};
+use devid_core::store::folder::{ObjectAttributes, Use};
 use devid_core::tpm::Secret;
 
 /// A secret key that is to be kept for a session.
@@ -16,7 +16,7 @@ use devid_core::tpm::Secret;
 /// Where the template says nothing it is sensitive and cannot be extracted, and it unwraps no keys.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct NewSecret {
-    pub(crate) described: Description,
+    pub(crate) described: ObjectAttributes,
     pub(crate) key_type: KeyType,
     /// Bytes, if the template names so many.
     pub(crate) length: Option<usize>,
@@ -72,7 +72,7 @@ impl NewSecret {
             (KeyType::Ec | KeyType::Rsa, _) => return Err(Error::TemplateInconsistent),
         }
         Ok(Self {
-            described: Description {
+            described: ObjectAttributes {
                 usage: Some(template.uses(&[Use::Unwrap], &[])?),
                 ..template.description()?
             },

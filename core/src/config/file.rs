@@ -3,7 +3,9 @@
 use super::TctiSetting;
 use super::section::{Fault, Faults, Section, absolute};
 use super::syntax;
-use super::{ConfigError, Existing, Fallback, LeaveSoftware, LogTarget, Random, SecretSource};
+use super::{
+    ConfigError, ExistingSource, Fallback, LeaveSoftware, LogTarget, Random, SecretSource,
+};
 use crate::tpm::handle;
 use crate::trouble::{is_leftover, paths_in};
 use crate::trust::distrusted;
@@ -40,7 +42,7 @@ pub(super) struct WrittenProvision {
     pub(super) own: Option<bool>,
     pub(super) marker: Option<PathBuf>,
     pub(super) fallback: Option<Fallback>,
-    pub(super) existing: Option<Existing>,
+    pub(super) existing: Option<ExistingSource>,
     pub(super) leave_software: Option<LeaveSoftware>,
     pub(super) nv_index: Option<u32>,
 }
@@ -409,17 +411,17 @@ impl FromStr for TokenName {
     }
 }
 
-fn existing(value: &DeValue<'_>) -> Result<Existing, String> {
+fn existing(value: &DeValue<'_>) -> Result<ExistingSource, String> {
     const EXPECTED: &str =
         "expected a PKCS#11 URI in quotes, or { certificate = \"/PATH\", key = \"/PATH\" }";
     match value {
-        DeValue::String(uri) => Ok(Existing::Uri(uri.to_string())),
+        DeValue::String(uri) => Ok(ExistingSource::Uri(uri.to_string())),
         DeValue::Table(files) if files.len() == 2 => {
             let path = |key: &str| {
                 let value = files.get(key).ok_or(EXPECTED)?;
                 absolute(value.get_ref()).map_err(|why| format!("{key}: {why}"))
             };
-            Ok(Existing::Files {
+            Ok(ExistingSource::Files {
                 certificate: path("certificate")?,
                 key: path("key")?,
             })

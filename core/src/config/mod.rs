@@ -15,7 +15,7 @@ mod token;
 mod wrong_tests;
 
 pub use file::{IdentityAuth, IdentityHint};
-pub use provision::{Existing, Fallback, LeaveSoftware, Own, Provision};
+pub use provision::{ExistingSource, Fallback, LeaveSoftware, Own, Provision};
 pub use secret::SecretSource;
 pub use token::TokenSettings;
 

@@ -13,7 +13,7 @@ pub struct Provision {
     /// What is done where there is no TPM.
     pub fallback: Fallback,
     /// An identity that somebody else made, to be used instead of one of ours.
-    pub existing: Option<Existing>,
+    pub existing: Option<ExistingSource>,
     /// Whether a device with a software key moves to its TPM.
     pub leave_software: LeaveSoftware,
     /// The NV index that holds a copy of the certificate; none is written without it.
@@ -55,7 +55,7 @@ pub enum LeaveSoftware {
 
 /// An identity that is there without us.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Existing {
+pub enum ExistingSource {
     /// In a token of ours, by PKCS#11 URI (RFC 7512).
     Uri(String),
     /// In two files.

@@ -2,7 +2,7 @@
 
 use crate::key::PublicKey;
 use crate::store::Key;
-use crate::store::folder::Origin;
+use crate::store::folder::KeyOrigin;
 use crate::x509::Certificate;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -36,7 +36,7 @@ pub struct TokenEntry {
     /// The public key, if it is of a known kind.
     pub public: Option<PublicKey>,
     /// Where the key comes from.
-    pub origin: Origin,
+    pub origin: KeyOrigin,
     /// The certificates for the key: valid ones first, then the newest.
     pub certificates: Vec<CertificateEntry>,
     /// Whether the key only attests.
@@ -88,7 +88,7 @@ pub(super) fn add_certificate(
             key: None,
             software: None,
             public,
-            origin: Origin::Unknown,
+            origin: KeyOrigin::Unknown,
             certificates: vec![placed],
             attests: false,
             protected: false,

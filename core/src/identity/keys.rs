@@ -3,13 +3,13 @@
 use super::device::Device;
 use super::entry::{FACTORY, OWN, TokenEntry};
 use super::key_file::key_in;
-use super::prove::{Proof, prove};
+use super::prove::{PossessionProof, prove};
 use super::signer::Signer;
 use super::{IdentityError, IdentityErrorKind};
 use crate::file;
 use crate::shell::argument;
 use crate::store::devid::{KeyAlgorithm, KeyPurpose};
-use crate::store::folder::{Description, Origin, Usage, Use};
+use crate::store::folder::{KeyOrigin, ObjectAttributes, Usage, Use};
 use crate::store::{Key, Protection, SignError};
 use crate::tpm::{Secret, TpmError, handle};
 use crate::x509::Subject;
@@ -22,7 +22,7 @@ const LARGEST: u64 = 64 << 10;
 
 /// How a key of the token `devid` is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Keeping {
+pub enum KeyStorage {
     /// On disk, wrapped by the master key: the TPM loads it for each use.
     #[default]
     Wrapped,
@@ -44,7 +44,7 @@ impl Device {
         label: &str,
         algorithm: KeyAlgorithm,
         usage: KeyPurpose,
-        keeping: Keeping,
+        storage: KeyStorage,
     ) -> Result<TokenEntry, IdentityError> {
         if label.is_empty() || label.chars().any(char::is_control) {
             return Err(IdentityError::new(
@@ -64,17 +64,17 @@ impl Device {
         }
         self.refuse_second(label)?;
         self.unlock()?;
-        let protection = match keeping {
-            Keeping::Wrapped | Keeping::Persistent => Protection::Tpm,
-            Keeping::Sealed => Protection::Sealed,
+        let protection = match storage {
+            KeyStorage::Wrapped | KeyStorage::Persistent => Protection::Tpm,
+            KeyStorage::Sealed => Protection::Sealed,
         };
         let key = self.own.generate(algorithm, usage, protection)?;
         let described = |signs, decrypts| {
             let uses = [(usage.signs, signs), (usage.decrypts, decrypts)];
             let uses = uses.into_iter().filter(|(has, _)| *has).map(|(_, one)| one);
-            Description {
+            ObjectAttributes {
                 usage: Some(uses.collect::<Usage>()),
-                ..Description::labelled(label)
+                ..ObjectAttributes::labelled(label)
             }
         };
         let (for_private, for_public) = match algorithm {
@@ -83,7 +83,7 @@ impl Device {
         };
         let private = described(Use::Sign, for_private);
         let public = described(Use::Verify, for_public);
-        let origin = Origin::Generated;
+        let origin = KeyOrigin::Generated;
         // Another process may be about to keep one of that label.
         let turn = self.tpm.lock_new_key();
         self.refuse_second(label)?;
@@ -92,7 +92,7 @@ impl Device {
             origin,
             private,
             Some(public),
-            keeping == Keeping::Persistent,
+            storage == KeyStorage::Persistent,
         )?;
         drop(turn);
         self.tell_others();
@@ -183,7 +183,9 @@ impl Device {
             None => Subject::named(&entry.label)?,
         };
         let key = match (prove(&self.tpm, key, key.public()), pin) {
-            (Proof::None(SignError::NotLoggedIn), Some(pin)) => self.logged_in(entry, key, pin)?,
+            (PossessionProof::NoSignature(SignError::NotLoggedIn), Some(pin)) => {
+                self.logged_in(entry, key, pin)?
+            }
             _ => Arc::clone(key),
         };
         Signer(&self.tpm, &key).request(subject)
@@ -293,7 +295,7 @@ mod tests {
     use super::*;
     use crate::config;
     use crate::key::{Curve, PrivateKeyInfo};
-    use crate::store::folder::{Content, KeyFolder, Material, Pair, Tss2Key, Tss2Kind};
+    use crate::store::folder::{Content, KeyFolder, KeyMaterial, Pair, Tss2Key, Tss2Kind};
 
     /// What is sealed opens the key's file; whoever takes it for the key has nothing.
     #[test]
@@ -310,14 +312,14 @@ mod tests {
         };
         let sealed = Pair {
             public: key.public().clone(),
-            material: Material::Sealed {
+            material: KeyMaterial::Sealed {
                 seal,
                 encrypted: vec![0x30, 0],
             },
             handle: None,
             auth: None,
-            origin: Origin::Generated,
-            private: Description::labelled("sealed"),
+            origin: KeyOrigin::Generated,
+            private: ObjectAttributes::labelled("sealed"),
             shown_public: None,
         };
         let folder = KeyFolder::new(device.folder());

@@ -1,20 +1,21 @@
 //! Provisioning: one step of the table after the other, each from what is there at that moment. So
 //! whoever is killed and runs again goes on where it was.
 
-use super::device::{Device, Reading};
+use super::device::{Device, TokenContents};
 use super::entry::OWN;
-use super::marker::Mark;
+use super::existing::ExistingIdentity;
+use super::marker::MarkerFile;
 use super::observe::Observed;
 use super::signer::Signer;
 use super::software::{Software, make_folder};
-use super::state::{Existing, Facts, Plan, Policy, TpmKey};
-use super::{IdentityError, IdentityErrorKind, existing};
+use super::state::{ExistingState, Facts, Plan, Policy, TpmKey};
+use super::{IdentityError, IdentityErrorKind};
 use crate::config::{Config, Own};
 use crate::file::{self, Lock};
 use crate::key::{Curve, PublicKey};
 use crate::store::Protection;
 use crate::store::devid::{DevidStore, KeyAlgorithm, KeyPurpose};
-use crate::store::folder::{Content, Description, Origin, Usage, Use};
+use crate::store::folder::{Content, KeyOrigin, ObjectAttributes, Usage, Use};
 use crate::system::{pause, random_digits};
 use crate::writers::{NoLock, lives, no_lock, open_lock, remove_leftovers};
 use crate::x509::Certificate;
@@ -134,7 +135,7 @@ fn wait_for_tpm(
         let with = |tpm| seen.facts.with_tpm(tpm).plan(policy);
         let matters = with(true) != with(false)
             || with(true) == Plan::UseFactory
-            || existing == Existing::Unusable;
+            || existing == ExistingState::Unusable;
         if tpm || !matters || Instant::now() >= end {
             return Ok((device, seen));
         }
@@ -253,14 +254,14 @@ impl Device {
             .own
             .generate(KeyAlgorithm::Ec(Curve::P256), usage, Protection::Tpm)?;
         // Applications must not change what the device is known by.
-        let described = |uses: Use| Description {
+        let described = |uses: Use| ObjectAttributes {
             modifiable: false,
             destroyable: false,
             usage: Some(Usage::NONE.with(uses)),
-            ..Description::labelled(OWN)
+            ..ObjectAttributes::labelled(OWN)
         };
         let (private, public) = (described(Use::Sign), described(Use::Verify));
-        let origin = Origin::Generated;
+        let origin = KeyOrigin::Generated;
         Ok(self.own.keep(&key, origin, private, Some(public), true)?)
     }
 
@@ -286,10 +287,10 @@ impl Device {
         label: &str,
         destroyable: bool,
     ) -> Result<String, IdentityError> {
-        let description = Description {
+        let description = ObjectAttributes {
             destroyable,
             modifiable: destroyable,
-            ..Description::labelled(label)
+            ..ObjectAttributes::labelled(label)
         };
         Ok(store.add(Content::Certificate(certificate, description))?)
     }
@@ -305,7 +306,7 @@ impl Device {
     pub(super) fn own_subject(&self, public: &PublicKey) -> Result<Subject, IdentityError> {
         let factory = match self.factory() {
             // What the certificate names is for good.
-            Ok(Reading {
+            Ok(TokenContents {
                 unread: Some(fault),
                 ..
             }) => return Err(fault),
@@ -352,7 +353,7 @@ impl Device {
         if let Some(folder) = path.parent() {
             make_folder(folder)?;
         }
-        let mark = Mark {
+        let mark = MarkerFile {
             handle: own.key.handle(),
             name: own.key.name().map(<[u8]>::to_vec),
         };
@@ -380,7 +381,7 @@ fn gone() -> IdentityError {
 }
 
 /// Somebody else's identity is used as it is; gives its mode.
-fn used(existing: &existing::Found, how: &Provisioning) -> Result<&'static str, IdentityError> {
+fn used(existing: &ExistingIdentity, how: &Provisioning) -> Result<&'static str, IdentityError> {
     if how.request.is_some() {
         return Err(IdentityError::refused(format!(
             "[provision] existing is used, and no request is made for it: {}. devid csr writes one \

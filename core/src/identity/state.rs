@@ -17,7 +17,7 @@ pub struct Facts {
     /// There is a TPM, whether it answers or not: then nothing is put into software in its place.
     pub tpm_is_there: bool,
     /// An identity that the configuration names as existing without us.
-    pub existing: Existing,
+    pub existing: ExistingState,
     /// What the certificate of the device's own identity is for.
     pub certificate: Certified,
     /// The TPM key of the device's own identity.
@@ -34,7 +34,7 @@ pub struct Facts {
 
 /// An identity that somebody else made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Existing {
+pub enum ExistingState {
     /// None is named, or neither its key nor its certificate is there.
     None,
     /// Its key signs, and its certificate leads to a trusted one.
@@ -158,11 +158,11 @@ impl Facts {
             return self.reset_plan(policy);
         }
         match self.existing {
-            Existing::Usable => return Plan::UseExisting,
-            Existing::Unusable => return Plan::Refuse(Refusal::ExistingUnusable),
-            Existing::None if policy.own == Own::Unwanted => return Plan::UseFactory,
-            Existing::None if self.untrusted => return Plan::Refuse(Refusal::Untrusted),
-            Existing::None => {}
+            ExistingState::Usable => return Plan::UseExisting,
+            ExistingState::Unusable => return Plan::Refuse(Refusal::ExistingUnusable),
+            ExistingState::None if policy.own == Own::Unwanted => return Plan::UseFactory,
+            ExistingState::None if self.untrusted => return Plan::Refuse(Refusal::Untrusted),
+            ExistingState::None => {}
         }
         match self.own_plan(policy) {
             plan if self.unread && self.would_replace(plan) => Plan::Refuse(Refusal::Unreadable),

@@ -28,7 +28,11 @@ fn all() -> Vec<(Facts, Policy)> {
         Marker::OtherKey,
         Marker::OtherKeyHeld,
     ];
-    let existings = [Existing::None, Existing::Usable, Existing::Unusable];
+    let existings = [
+        ExistingState::None,
+        ExistingState::Usable,
+        ExistingState::Unusable,
+    ];
     let tpms = [(false, false), (false, true), (true, true)];
     let files = [(false, false), (true, false), (false, true)];
     for ((reset, (tpm, tpm_is_there), software), (unread, untrusted)) in truths
@@ -190,7 +194,7 @@ fn a_late_tpm_costs_no_identity() {
     for (facts, policy) in all() {
         let was_in_tpm = facts.certificate == Certified::TpmKey
             || (facts.marker != Marker::None && facts.certificate != Certified::SoftwareKey);
-        if !facts.tpm && was_in_tpm && facts.existing == Existing::None {
+        if !facts.tpm && was_in_tpm && facts.existing == ExistingState::None {
             let unchanged = end(facts, policy).0;
             assert_eq!(unchanged, facts, "{policy:?}");
         }
@@ -204,7 +208,7 @@ fn a_key_that_is_lost_costs_no_identity() {
             || (facts.key == TpmKey::None
                 && [Marker::OtherKey, Marker::OtherKeyHeld].contains(&facts.marker));
         let lost = was_in_tpm && facts.certificate != Certified::SoftwareKey;
-        let wanted = policy.own != Own::Unwanted && facts.existing == Existing::None;
+        let wanted = policy.own != Own::Unwanted && facts.existing == ExistingState::None;
         if facts.tpm && lost && wanted && !facts.reset {
             let (unchanged, plan) = end(facts, policy);
             assert_eq!(unchanged, facts, "{policy:?}");
@@ -270,7 +274,7 @@ fn who_was_not_asked_differs_only_where_nothing_ever_was() {
         let none = (TpmKey::None, Certified::None, Marker::None, false);
         assert_eq!(traces, none, "{policy:?}");
         assert!(facts.tpm && !facts.reset && !facts.unread && !facts.untrusted);
-        assert_eq!(facts.existing, Existing::None);
+        assert_eq!(facts.existing, ExistingState::None);
     }
     // The same facts under each setting of what is done without TPM and about software.
     assert_eq!(differ, 4);
@@ -309,7 +313,7 @@ fn where_others_may_write_nothing_is_done() {
             let (rest, plan) = end(facts, policy);
             assert_eq!(rest, facts, "{plan:?}");
             let factory = policy.own == Own::Unwanted;
-            let used = !facts.reset && (facts.existing != Existing::None || factory);
+            let used = !facts.reset && (facts.existing != ExistingState::None || factory);
             assert_eq!(plan == refused(Refusal::Untrusted), !used, "{facts:?}");
         }
     }

@@ -17,7 +17,7 @@ pub(super) const NEW: Facts = Facts {
     reset: false,
     tpm: true,
     tpm_is_there: true,
-    existing: Existing::None,
+    existing: ExistingState::None,
     certificate: Certified::None,
     key: TpmKey::None,
     software: false,
@@ -205,12 +205,12 @@ fn rows_10_and_11_a_reset_is_asked_for() {
 #[test]
 fn somebody_elses_identity_is_used_or_nothing_is_done() {
     let facts = Facts {
-        existing: Existing::Usable,
+        existing: ExistingState::Usable,
         ..NEW
     };
     assert_eq!(facts.plan(ALLOWED), Plan::UseExisting);
     let facts = Facts {
-        existing: Existing::Unusable,
+        existing: ExistingState::Unusable,
         ..NEW
     };
     assert_eq!(facts.plan(ALLOWED), refused(Refusal::ExistingUnusable));

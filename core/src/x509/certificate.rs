@@ -7,8 +7,8 @@ use super::decode::{NoCertificate, Unreadable, decoded};
 use super::extension::Extension;
 use super::forms;
 use super::names::{Name, name_text};
-use super::parts::Parts;
-use super::time::{Day, Time};
+use super::parts::CertificateParts;
+use super::time::{Date, Time};
 use crate::ber::{self, Element, INTEGER, SEQUENCE};
 use crate::key::{KeyId, PublicKey};
 use crate::oid::{
@@ -29,7 +29,7 @@ const EXTENSIONS: u8 = 0xA3;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Certificate {
     der: Vec<u8>,
-    parts: Parts,
+    parts: CertificateParts,
 }
 
 impl Certificate {
@@ -39,7 +39,7 @@ impl Certificate {
     ///
     /// It is none.
     pub fn from_der(der: &[u8]) -> Result<Self, NoCertificate> {
-        match Parts::of(der) {
+        match CertificateParts::of(der) {
             Some(parts) => Ok(Self {
                 der: der.to_vec(),
                 parts,
@@ -270,7 +270,7 @@ impl Certificate {
 
     /// Whether x509-cert reads the certificate: strictly, but for BER where DER should be. Its times
     /// and names are left out: [`Self::not_before`], [`Self::not_after`] and
-    /// [`comparison::Comparable`] read what x509-cert does not.
+    /// [`comparison::ComparableName`] read what x509-cert does not.
     ///
     /// # Errors
     ///
@@ -319,7 +319,7 @@ impl Certificate {
 
     /// First and last day of validity, as far as they can be read; 9999-12-31 means "no end"
     /// (RFC 5280, section 4.1.2.5).
-    pub fn validity(&self) -> (Option<Day>, Option<Day>) {
+    pub fn validity(&self) -> (Option<Date>, Option<Date>) {
         let day = |time: Result<Time, Unreadable>| time.ok().map(|time| time.day);
         (day(self.not_before()), day(self.not_after()))
     }

@@ -23,10 +23,10 @@ pub(crate) mod samples;
 mod time;
 
 pub use certificate::Certificate;
-pub use checks::{Outcome, Point};
+pub use checks::{Check, Outcome};
 pub use decode::{NoCertificate, Unreadable};
 pub use issue::{IssueError, Subject};
 pub use profile::{HardwareModule, Meaning, Profile};
-pub use reading::Reading;
+pub use reading::ParsedCertificates;
 pub(crate) use reading::is_certificate_label;
-pub use time::{Day, Time};
+pub use time::{Date, Time};

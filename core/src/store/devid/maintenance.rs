@@ -1,7 +1,7 @@
 //! What happens to a kept key later: it goes back into a persistent handle, or away as a whole.
 
 use super::{DevidStore, StoreError};
-use crate::store::folder::{self, Content, FolderError, KeyFolder, Refused, Seal};
+use crate::store::folder::{self, Content, FolderError, KeyFolder, PinSeal, Refused};
 use crate::store::unloadable;
 use crate::tpm::{SRK, TpmError, handle, is_device_key, name_of};
 use log::debug;
@@ -190,7 +190,7 @@ impl DevidStore {
     /// gets a new one. Only for a folder without keys of it, after
     /// [`destroy_master`](Self::destroy_master).
     pub fn forget_master(&self) -> Result<(), StoreError> {
-        for seal in [Seal::User, Seal::Officer] {
+        for seal in [PinSeal::User, PinSeal::Officer] {
             if self.folder.has_seal(seal)? {
                 self.folder.remove_seal(seal)?;
             }
@@ -265,7 +265,7 @@ impl DevidStore {
     /// # Errors
     ///
     /// Also if one of them could not be read now.
-    pub(super) fn whole_listing(&self) -> Result<folder::Listing, StoreError> {
+    pub(super) fn whole_listing(&self) -> Result<folder::FolderListing, StoreError> {
         Ok(self.folder.list()?.whole()?)
     }
 

@@ -2,7 +2,7 @@
 
 use super::{DevidStore, StoreError};
 use crate::key::PublicKey;
-use crate::store::folder::{Content, Entry, Origin, Pair, Seal};
+use crate::store::folder::{Content, Entry, KeyOrigin, Pair, PinSeal};
 use crate::tpm::{SRK, StorageKey, TpmError, WrappedKey, handle, name_of};
 use std::path::PathBuf;
 
@@ -38,7 +38,7 @@ pub enum LostKind {
     /// A key that a lost PIN opened.
     BehindPin,
     /// A PIN.
-    Pin(Seal),
+    Pin(PinSeal),
 }
 
 /// A key that lives on in its persistent handle, and there alone.
@@ -87,11 +87,11 @@ impl DevidStore {
         // A certificate is known by its key: it goes first.
         let mut lost: Vec<Lost> = certificates.collect();
         lost.extend(keys.into_iter().map(|(_, key)| key));
-        for seal in [Seal::User, Seal::Officer] {
+        for seal in [PinSeal::User, PinSeal::Officer] {
             if self.folder.has_seal(seal)? {
                 let (whose, file) = match seal {
-                    Seal::User => ("the user's PIN", ".user.pem"),
-                    Seal::Officer => ("the security officer's PIN", ".officer.pem"),
+                    PinSeal::User => ("the user's PIN", ".user.pem"),
+                    PinSeal::Officer => ("the security officer's PIN", ".officer.pem"),
                 };
                 lost.push(Lost {
                     label: whose.into(),
@@ -146,7 +146,7 @@ impl DevidStore {
         let Some(parent) = pair.material.parent() else {
             return false;
         };
-        let ours = pair.origin != Origin::Unknown
+        let ours = pair.origin != KeyOrigin::Unknown
             && handle::STORAGE_KEYS.contains(&parent)
             && parent > SRK
             && !handle::DEVICE_KEYS.contains(&parent)
@@ -156,7 +156,7 @@ impl DevidStore {
 
     /// Whether keys or PINs of the folder need a master key.
     pub fn needs_master(&self) -> Result<bool, StoreError> {
-        if self.folder.has_seal(Seal::Officer)? || self.folder.has_seal(Seal::User)? {
+        if self.folder.has_seal(PinSeal::Officer)? || self.folder.has_seal(PinSeal::User)? {
             return Ok(true);
         }
         let listing = self.whole_listing()?;

@@ -1,8 +1,8 @@
 //! Which files of a folder hold keys that nobody can use: what is shown of them looks sound.
 
 use super::{DevidStore, StoreError};
-use crate::store::listing::Kind;
-use crate::store::{Key, LookError, SignError, unloadable};
+use crate::store::listing::ObjectKind;
+use crate::store::{Key, ScanError, SignError, unloadable};
 use crate::tpm::{Obstacle, TpmError};
 use std::fmt;
 
@@ -25,16 +25,16 @@ impl DevidStore {
     ///
     /// The folder cannot be read.
     pub fn unusable_keys(&self) -> Result<Vec<UnusableKey>, StoreError> {
-        let listing = match self.look() {
+        let listing = match self.scan() {
             Ok(listing) => listing,
-            Err(LookError::Tpm(error)) => return Err(error.into()),
-            Err(LookError::Folder(_) | LookError::Unread(_) | LookError::NoIdentity(_)) => {
+            Err(ScanError::Tpm(error)) => return Err(error.into()),
+            Err(ScanError::Folder(_) | ScanError::Unread(_) | ScanError::NoIdentity(_)) => {
                 return Ok(Vec::new());
             }
         };
         let mut found = Vec::new();
         for shown in &listing.objects {
-            let Kind::Pair { key, .. } = &shown.kind else {
+            let ObjectKind::Pair { key, .. } = &shown.kind else {
                 continue;
             };
             let file = self.file(&shown.name);

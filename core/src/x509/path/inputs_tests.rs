@@ -1,7 +1,7 @@
 //! Chains that other people's CAs made, and OpenSSL's answer to each.
 
 use super::*;
-use crate::x509::checks::{Outcome, profile_points};
+use crate::x509::checks::{Outcome, profile_checks};
 use crate::x509::samples::in_year;
 
 macro_rules! chain {
@@ -14,9 +14,9 @@ macro_rules! chain {
     };
 }
 
-fn ends(leaf: &[u8], ca: &[u8]) -> Way {
+fn ends(leaf: &[u8], ca: &[u8]) -> PathResult {
     let all = |pem| Certificate::parse_all(pem).unwrap();
-    way(&all(leaf)[0], &all(ca), &[], Some(in_year(2026)))
+    build_path(&all(leaf)[0], &all(ca), &[], Some(in_year(2026)))
 }
 
 #[test]
@@ -31,7 +31,7 @@ fn what_openssl_verifies_is_verified() {
     ] {
         let found = ends(leaf, ca);
         assert!(
-            matches!(&found, Way::Trusted(path) if path.len() == 2),
+            matches!(&found, PathResult::Trusted(path) if path.len() == 2),
             "{name}: {found:?}"
         );
     }
@@ -58,7 +58,7 @@ fn what_is_not_verified_says_why() {
         (chain!("issuer-ed25519"), "(id-Ed25519, 1.3.101.112)"),
     ] {
         match ends(leaf, ca) {
-            Way::Broken(said) => assert!(said.contains(why), "{name}: {said}"),
+            PathResult::Invalid(said) => assert!(said.contains(why), "{name}: {said}"),
             other => panic!("{name}: {other:?}"),
         }
     }
@@ -69,7 +69,7 @@ fn what_is_not_verified_says_why() {
 fn a_key_usage_that_cannot_be_read_is_not_absent() {
     let leaf = include_bytes!("../../../testdata/shapes/ku-3bytes.der");
     let leaf = Certificate::from_der(leaf).unwrap();
-    let points = profile_points(&leaf);
+    let points = profile_checks(&leaf);
     let usage = points.iter().find(|one| one.name == "key usage").unwrap();
     assert_eq!(usage.to_string(), "key usage: cannot be read");
     assert_eq!(usage.outcome, Outcome::Failed);
@@ -88,7 +88,7 @@ fn extensions_that_are_there_twice_or_broken_fail_at_their_point() {
         ),
     ] {
         let leaf = Certificate::from_der(der).unwrap();
-        let points = profile_points(&leaf);
+        let points = profile_checks(&leaf);
         let wrong = points.iter().filter(|one| one.outcome == Outcome::Failed);
         let wrong: Vec<_> = wrong.collect();
         assert!(
@@ -127,7 +127,7 @@ fn odd_leaves_are_verified_as_openssl_verifies_them() {
         shape!("sub-empty-san-dirname-sn.der"),
     ] {
         let found = ends(der, root);
-        assert!(matches!(found, Way::Trusted(_)), "{name}: {found:?}");
+        assert!(matches!(found, PathResult::Trusted(_)), "{name}: {found:?}");
     }
     for ((name, der), why) in [
         (shape!("attr-nonstring-sn.der"), "the subject of"),
@@ -137,7 +137,7 @@ fn odd_leaves_are_verified_as_openssl_verifies_them() {
         (shape!("ext-dup.der"), "subjectAltName"),
     ] {
         match ends(der, root) {
-            Way::Broken(said) => assert!(said.contains(why), "{name}: {said}"),
+            PathResult::Invalid(said) => assert!(said.contains(why), "{name}: {said}"),
             other => panic!("{name}: {other:?}"),
         }
     }

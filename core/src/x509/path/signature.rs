@@ -74,13 +74,14 @@ pub(crate) fn is_signed_by<'a>(
             "{what} names one algorithm inside of what was signed, and another beside the signature"
         ));
     }
-    let scheme = Scheme::of(&algorithm).ok_or_else(|| match is_sha1(algorithm.oid) {
-        true => format!("{what} is signed with SHA-1, which proves nothing"),
-        false => format!(
-            "{what} is signed by an algorithm that is not known here ({})",
-            name(algorithm.oid)
-        ),
-    })?;
+    let scheme =
+        SignatureAlgorithm::of(&algorithm).ok_or_else(|| match is_sha1(algorithm.oid) {
+            true => format!("{what} is signed with SHA-1, which proves nothing"),
+            false => format!(
+                "{what} is signed by an algorithm that is not known here ({})",
+                name(algorithm.oid)
+            ),
+        })?;
     let key = issuer.plain_public_key().ok_or_else(|| {
         format!(
             "{what} cannot be verified: the key of {} is of a kind that is not known here ({})",
@@ -91,12 +92,12 @@ pub(crate) fn is_signed_by<'a>(
     let digest = scheme.hash().digest(&[child.part]);
     let bits = child.signature.map_err(unreadable)?;
     Ok(match (&key, scheme) {
-        (PublicKey::Ec { curve, .. }, Scheme::Ecdsa(_)) => fixed_width(*curve, bits)
+        (PublicKey::Ec { curve, .. }, SignatureAlgorithm::Ecdsa(_)) => fixed_width(*curve, bits)
             .is_some_and(|signature| verify(&key, SignRequest::Ecdsa(&digest), &signature)),
-        (PublicKey::Rsa { .. }, Scheme::Pkcs1(hash)) => {
+        (PublicKey::Rsa { .. }, SignatureAlgorithm::Pkcs1(hash)) => {
             verify(&key, SignRequest::Pkcs1(hash, &digest), bits)
         }
-        (PublicKey::Rsa { .. }, Scheme::Pss { hash, salt }) => {
+        (PublicKey::Rsa { .. }, SignatureAlgorithm::Pss { hash, salt }) => {
             verify_pss(&key, hash, salt, &digest, bits)
         }
         _ => false,
@@ -175,7 +176,7 @@ fn is_sha1(oid: ObjectIdentifier) -> bool {
 }
 
 #[derive(Clone, Copy)]
-enum Scheme {
+enum SignatureAlgorithm {
     Ecdsa(Hash),
     Pkcs1(Hash),
     /// With a salt of so many bytes.
@@ -185,7 +186,7 @@ enum Scheme {
     },
 }
 
-impl Scheme {
+impl SignatureAlgorithm {
     fn of(algorithm: &AlgorithmIdentifierOwned) -> Option<Self> {
         let parameters = algorithm.parameters.as_ref();
         let scheme = match algorithm.oid {

@@ -7,7 +7,6 @@ use super::{
     ConfigError, ExistingSource, Fallback, LeaveSoftware, LogTarget, RandomSource, SecretSource,
 };
 use crate::tpm::handle;
-use crate::tpm::handle;
 use crate::trouble::{is_leftover, paths_in};
 use crate::trust::distrusted;
 use log::LevelFilter;
@@ -309,8 +308,7 @@ fn wide(handles: RangeInclusive<u32>) -> RangeInclusive<u64> {
 
 impl IdentityHint {
     fn of(mut section: TomlTable<'_>) -> Self {
-        let handles = 0x8100_0000..=0x81FF_FFFF;
-        let indices = 0x0100_0000..=0x01FF_FFFF;
+        let (handles, indices) = (wide(handle::PERSISTENT_OBJECTS), wide(handle::NV_INDICES));
         let hint = Self {
             handle: section
                 .number("handle", handles, "a handle from 0x81000000 to 0x81FFFFFF")

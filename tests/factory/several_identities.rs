@@ -173,7 +173,7 @@ fn four_algorithms_on_one_tpm(link: Link) {
     };
     assert_eq!(sizes(CKM_ECDSA), (256, 521));
     assert_eq!(sizes(CKM_RSA_PKCS), (2048, 3072));
-    assert_eq!(raw.mechanisms_of_keys(slot).unwrap().len(), 13);
+    assert_eq!(raw.mechanisms_of_keys(slot).unwrap().len(), 14);
     assert_eq!(bench.tpm.lockout_counter(), 0);
 }
 

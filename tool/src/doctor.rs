@@ -39,8 +39,8 @@ fn paragraph(findings: &[Finding]) -> String {
             &mut text,
             format_args!("{mark:<8} {}: {}", finding.about, finding.text),
         );
-        if let Some(mend) = &finding.mend {
-            row(&mut text, format_args!("         -> {mend}"));
+        if let Some(remedy) = &finding.remedy {
+            row(&mut text, format_args!("         -> {remedy}"));
         }
         if let Some(command) = &finding.command {
             row(&mut text, format_args!("         $  {command}"));

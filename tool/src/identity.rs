@@ -5,7 +5,7 @@ use crate::output::{Answer, Failure};
 use crate::text::{line, row};
 use devid_core::config::Config;
 use devid_core::identity::{
-    Device, Expiry, Mode, Provisioned, Provisioning, Role, Status, Whose, provision,
+    Device, Expiry, IdentitySource, Mode, Provisioned, Provisioning, Role, Status, provision,
 };
 use devid_core::x509::Subject;
 use serde_json::json;
@@ -31,7 +31,7 @@ fn paragraph(status: &Status) -> String {
         Mode::Error => "error",
     };
     let mut text = format!("mode {mode}\n");
-    if status.identity == Some(Whose::Factory) {
+    if status.identity == Some(IdentitySource::Factory) {
         let whose = "the factory's; the device has none of its own";
         line(&mut text, "identity", whose);
     }
@@ -64,10 +64,10 @@ fn paragraph(status: &Status) -> String {
         (None, false) => "none yet".into(),
     };
     line(&mut text, "master key", &master);
-    if let Some(mend) = &status.master.mend {
+    if let Some(remedy) = &status.master.remedy {
         let command = status.master.command.as_deref();
         let command = command.map_or(String::new(), |command| format!(": {command}"));
-        line(&mut text, "", &format!("{mend}{command}"));
+        line(&mut text, "", &format!("{remedy}{command}"));
     }
     match &status.tpm {
         None => line(
@@ -83,9 +83,9 @@ fn paragraph(status: &Status) -> String {
                 tpm.lockout_counter, tpm.lockout_at, tpm.lockout_interval, tpm.lockout_recovery
             );
             line(&mut text, "lockout", &lockout);
-            if let (Some(mend), Some(command)) = (tpm.mend, &tpm.command) {
+            if let (Some(remedy), Some(command)) = (tpm.remedy, &tpm.command) {
                 let why = "the TPM is in lockout, and no key of the factory's can sign";
-                line(&mut text, "", &format!("{why}. {mend}: {command}"));
+                line(&mut text, "", &format!("{why}. {remedy}: {command}"));
             }
         }
     }

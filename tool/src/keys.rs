@@ -4,7 +4,7 @@ use crate::cli::{Form, Kind};
 use crate::output::{Answer, Failure};
 use crate::text::{line, row};
 use crate::verify::pin_in;
-use devid_core::identity::{Device, FACTORY, Imported, Keeping, OWN, TokenEntry};
+use devid_core::identity::{Device, FACTORY, Imported, KeyStorage, OWN, TokenEntry};
 use devid_core::key::Curve;
 use devid_core::store::devid::{KeyAlgorithm, KeyPurpose};
 use devid_core::x509::Subject;
@@ -17,7 +17,7 @@ pub(crate) fn generate(
     label: &str,
     kind: Kind,
     decrypts: bool,
-    keeping: Keeping,
+    storage: KeyStorage,
     form: Form,
 ) -> Result<Answer, Failure> {
     let algorithm = match kind {
@@ -32,7 +32,7 @@ pub(crate) fn generate(
         signs: true,
         decrypts,
     };
-    let made = device.generate_key(label, algorithm, usage, keeping)?;
+    let made = device.generate_key(label, algorithm, usage, storage)?;
     Answer::new(form, &device.describe(&made), || paragraph(device, &made))
 }
 

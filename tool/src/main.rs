@@ -23,7 +23,7 @@ mod warnings;
 use clap::Parser;
 use cli::{Arguments, Form, KeyVerb, MasterVerb, Verb};
 use devid_core::config::{self, Config};
-use devid_core::identity::{Device, Keeping};
+use devid_core::identity::{Device, KeyStorage};
 use log::warn;
 use output::{Answer, Failure};
 use serde_json::Value;
@@ -63,12 +63,12 @@ fn run(verb: Verb, form: Form) -> Result<Answer, Failure> {
             persistent,
             sealed,
         }) => {
-            let keeping = match (persistent, sealed) {
-                (true, _) => Keeping::Persistent,
-                (_, true) => Keeping::Sealed,
-                (false, false) => Keeping::Wrapped,
+            let storage = match (persistent, sealed) {
+                (true, _) => KeyStorage::Persistent,
+                (_, true) => KeyStorage::Sealed,
+                (false, false) => KeyStorage::Wrapped,
             };
-            keys::generate(&device()?, &label, algorithm, decrypts, keeping, form)
+            keys::generate(&device()?, &label, algorithm, decrypts, storage, form)
         }
         Verb::Key(KeyVerb::List) => keys::list(&device()?, form),
         Verb::Key(KeyVerb::Delete { label, yes }) => keys::delete(&device()?, &label, yes, form),

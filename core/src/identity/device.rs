@@ -168,7 +168,7 @@ impl Device {
         }
         match (serial, fault) {
             (None, Some(error)) => Err(failed(error)),
-            (serial, _) => Ok(Reading {
+            (serial, _) => Ok(TokenContents {
                 token: FACTORY.into(),
                 serial: serial.unwrap_or_default(),
                 entries,
@@ -219,7 +219,7 @@ impl Device {
                 ObjectKind::Public(..) | ObjectKind::Data(_) => {}
             }
         }
-        Ok(Reading {
+        Ok(TokenContents {
             token: token.to_owned(),
             serial: listing.serial,
             entries,
@@ -246,7 +246,7 @@ fn placed(
 
 /// What a token holds.
 #[derive(Debug)]
-pub(super) struct Reading {
+pub(super) struct TokenContents {
     pub(super) token: String,
     pub(super) serial: String,
     pub(super) entries: Vec<TokenEntry>,
@@ -255,7 +255,7 @@ pub(super) struct Reading {
 }
 
 /// What a token holds; or its name and what is wrong.
-type Read = Result<Reading, (String, IdentityError)>;
+type Read = Result<TokenContents, (String, IdentityError)>;
 
 fn of_identity(token: &str, identity: Identity) -> TokenEntry {
     let id = identity.certificate.key_id().as_bytes().to_vec();

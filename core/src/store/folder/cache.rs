@@ -20,16 +20,16 @@ pub struct Refused {
 
 /// The files of the last listing.
 #[derive(Debug, Default)]
-pub(super) struct Known {
+pub(super) struct FolderCache {
     /// The folder as it was when its files were judged.
     pub(super) folder: Option<Owned>,
-    pub(super) files: HashMap<String, Seen>,
+    pub(super) files: HashMap<String, CachedFile>,
     pub(super) left_out: Vec<String>,
 }
 
 /// What a file was at the last listing.
 #[derive(Debug, Clone)]
-pub(super) struct Seen {
+pub(super) struct CachedFile {
     /// `None` if it could not be had.
     pub(super) stamp: Option<FileStamp>,
     /// Whether it must have another stamp if it is now another.
@@ -39,7 +39,7 @@ pub(super) struct Seen {
     pub(super) trouble: Option<Errno>,
 }
 
-impl Seen {
+impl CachedFile {
     /// A file that cannot be read now: as it was earlier, if it was read then.
     pub(super) fn hidden(
         file: &str,

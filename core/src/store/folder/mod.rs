@@ -35,12 +35,12 @@ use crate::key::{from_hex, hex};
 use crate::system::random_digits;
 use crate::trouble::Troubles;
 use crate::writers::{no_lock, writer_of};
-use cache::Known;
+use cache::FolderCache;
 use format::Remarks;
 use log::warn;
 use names::{file_name, is_object};
 use parking_lot::Mutex;
-use read::{Opened, Unread};
+use read::{OpenFolder, Unread};
 use rustix::fs::lstat;
 use rustix::io::Errno;
 use std::fs::DirEntry;
@@ -64,7 +64,7 @@ pub struct KeyFolder {
     path: PathBuf,
     patience: Duration,
     /// What the last listing found. Held for moments only, never while files are read.
-    known: Mutex<Arc<Known>>,
+    known: Mutex<Arc<FolderCache>>,
     /// Files that could not be read, the folder among them.
     troubles: Troubles,
 }
@@ -336,7 +336,7 @@ impl KeyFolder {
         file: &str,
         sound: fn(&str) -> bool,
     ) -> Result<Option<Vec<u8>>, FolderError> {
-        let Some(folder) = self.noted(Opened::at(&self.path))? else {
+        let Some(folder) = self.noted(OpenFolder::at(&self.path))? else {
             return Ok(None);
         };
         let Some(content) = self.content_of(&folder, file)? else {
@@ -370,7 +370,11 @@ impl KeyFolder {
     }
 
     /// What a file that is no object holds; `None` if there is none.
-    fn content_of(&self, folder: &Opened<'_>, file: &str) -> Result<Option<Vec<u8>>, FolderError> {
+    fn content_of(
+        &self,
+        folder: &OpenFolder<'_>,
+        file: &str,
+    ) -> Result<Option<Vec<u8>>, FolderError> {
         let content = match folder.trusted(file) {
             Err(Unread::Gone) => None,
             Err(why) => return self.noted(Err(self.because_file(file, why))),

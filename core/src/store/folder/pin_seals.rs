@@ -3,7 +3,7 @@
 
 use super::text::{Lines, escaped, unescaped, write_line};
 use super::write::Writer;
-use super::{FolderError, KeyFolder, Opened, Tss2Key, Tss2Kind, Unread};
+use super::{FolderError, KeyFolder, OpenFolder, Tss2Key, Tss2Kind, Unread};
 use crate::key::{from_hex, hex};
 use crate::pem;
 use crate::trouble::is_there;
@@ -64,7 +64,7 @@ impl KeyFolder {
     /// It cannot be read, or is none.
     pub fn seal(&self, seal: PinSeal) -> Result<Option<(Tss2Key, PinSealText)>, FolderError> {
         let file = seal.file();
-        let Some(folder) = self.noted(Opened::at(&self.path))? else {
+        let Some(folder) = self.noted(OpenFolder::at(&self.path))? else {
             return Ok(None);
         };
         let Some(content) = self.content_of(&folder, file)? else {

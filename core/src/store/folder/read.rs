@@ -1,6 +1,6 @@
 //! Reading the folder: what is in it, and what a file gives.
 
-use super::cache::{Refused, Seen};
+use super::cache::{CachedFile, Refused};
 use super::format::{self, Remarks};
 use super::names::{file_name, is_object, object_name};
 use super::{Content, Entry, FolderError, KeyMaterial};
@@ -18,7 +18,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 /// The folder, open.
-pub(super) struct Opened<'a> {
+pub(super) struct OpenFolder<'a> {
     pub(super) path: &'a Path,
     pub(super) fd: OwnedFd,
     pub(super) owned: Owned,
@@ -45,7 +45,7 @@ pub(super) enum Unread {
     Failed(io::Error),
 }
 
-impl<'a> Opened<'a> {
+impl<'a> OpenFolder<'a> {
     /// `None` if there is none.
     pub(super) fn at(path: &'a Path) -> Result<Option<Self>, FolderError> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -99,8 +99,8 @@ impl<'a> Opened<'a> {
         file: &str,
         stamp: FileStamp,
         settled: bool,
-        earlier: Option<&Seen>,
-    ) -> Result<Option<Seen>, FolderError> {
+        earlier: Option<&CachedFile>,
+    ) -> Result<Option<CachedFile>, FolderError> {
         let refused = |why: String, by_content| {
             Err(Refused {
                 file: file.into(),
@@ -123,9 +123,9 @@ impl<'a> Opened<'a> {
                 Some(errno) => {
                     // Who changed a file may have taken the right to read it away.
                     let taken_away = errno == Errno::ACCESS;
-                    let same = |seen: &&Seen| seen.stamp == Some(stamp) || !taken_away;
+                    let same = |seen: &&CachedFile| seen.stamp == Some(stamp) || !taken_away;
                     let same = earlier.filter(same);
-                    let hidden = Seen::hidden(file, same, Some(stamp), errno);
+                    let hidden = CachedFile::hidden(file, same, Some(stamp), errno);
                     let exhausted = matches!(errno, Errno::MFILE | Errno::NFILE | Errno::NOMEM);
                     return match exhausted && hidden.found.is_err() {
                         true => Err(FolderError::at(&self.path.join(file))(errno)),
@@ -136,7 +136,7 @@ impl<'a> Opened<'a> {
             },
         };
         let stamp = Some(stamp);
-        let seen = Seen {
+        let seen = CachedFile {
             stamp,
             settled: settled && lasting,
             found,

@@ -307,10 +307,10 @@ fn misremember(folder: &KeyFolder) {
     for seen in files.values_mut() {
         seen.found = Err(Refused::default());
     }
-    *known = Arc::new(Known {
+    *known = Arc::new(FolderCache {
         folder: known.folder,
         files,
-        ..Known::default()
+        ..FolderCache::default()
     });
 }
 

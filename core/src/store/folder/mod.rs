@@ -40,7 +40,7 @@ use format::Remarks;
 use log::warn;
 use names::{file_name, is_object};
 use parking_lot::Mutex;
-use read::{OpenFolder, Unread};
+use read::{OpenFolder, ReadError};
 use rustix::fs::lstat;
 use rustix::io::Errno;
 use std::fs::DirEntry;
@@ -376,7 +376,7 @@ impl KeyFolder {
         file: &str,
     ) -> Result<Option<Vec<u8>>, FolderError> {
         let content = match folder.trusted(file) {
-            Err(Unread::Gone) => None,
+            Err(ReadError::Gone) => None,
             Err(why) => return self.noted(Err(self.because_file(file, why))),
             Ok(content) => Some(content),
         };
@@ -391,23 +391,23 @@ impl KeyFolder {
         Writer::open(&self.path, self.patience)?.ok_or_else(gone)
     }
 
-    fn because(&self, name: &str, why: Unread) -> FolderError {
+    fn because(&self, name: &str, why: ReadError) -> FolderError {
         match why {
-            Unread::Gone => FolderError::Gone(name.into()),
+            ReadError::Gone => FolderError::Gone(name.into()),
             why => self.because_file(&file_name(name), why),
         }
     }
 
-    fn because_file(&self, file: &str, why: Unread) -> FolderError {
+    fn because_file(&self, file: &str, why: ReadError) -> FolderError {
         let path = self.path.join(file);
         match why {
-            Unread::Gone => FolderError::Gone(file.into()),
-            Unread::Untrusted(reason) => FolderError::Unsafe { path, reason },
-            Unread::Damaged(reason) => FolderError::Damaged {
+            ReadError::Gone => FolderError::Gone(file.into()),
+            ReadError::Untrusted(reason) => FolderError::Unsafe { path, reason },
+            ReadError::Damaged(reason) => FolderError::Damaged {
                 file: file.into(),
                 reason,
             },
-            Unread::Failed(error) => match Errno::from_io_error(&error) {
+            ReadError::Failed(error) => match Errno::from_io_error(&error) {
                 Some(errno) => FolderError::at(&path)(errno),
                 None => FolderError::Damaged {
                     file: file.into(),

@@ -3,7 +3,7 @@
 
 use super::text::{Lines, escaped, unescaped, write_line};
 use super::write::Writer;
-use super::{FolderError, KeyFolder, OpenFolder, Tss2Key, Tss2Kind, Unread};
+use super::{FolderError, KeyFolder, OpenFolder, ReadError, Tss2Key, Tss2Kind};
 use crate::key::{from_hex, hex};
 use crate::pem;
 use crate::trouble::is_there;
@@ -70,7 +70,7 @@ impl KeyFolder {
         let Some(content) = self.content_of(&folder, file)? else {
             return Ok(None);
         };
-        let sealed = parsed(&content).map_err(Unread::Damaged);
+        let sealed = parsed(&content).map_err(ReadError::Damaged);
         sealed.map(Some).map_err(|why| self.because_file(file, why))
     }
 

@@ -1,7 +1,7 @@
 //! What happens to a kept key later: it goes back into a persistent handle, or away as a whole.
 
 use super::{DevidStore, HANDLES, StoreError};
-use crate::store::folder::{self, Content, FolderError, KeyFolder, PinSeal, Refused};
+use crate::store::folder::{self, Content, FolderError, KeyFolder, PinSeal, RefusedFile};
 use crate::store::unloadable;
 use crate::tpm::{SRK, TpmError, is_device_key, name_of};
 use log::debug;
@@ -283,7 +283,7 @@ impl DevidStore {
     /// # Errors
     ///
     /// Also if a file could not be read now: it may be an object.
-    pub fn damaged_files(&self) -> Result<Vec<Refused>, StoreError> {
+    pub fn damaged_files(&self) -> Result<Vec<RefusedFile>, StoreError> {
         Ok(self.whole_listing()?.refused)
     }
 
@@ -298,7 +298,7 @@ impl DevidStore {
     }
 
     /// Files of the folder that give no object, by name.
-    pub fn refused_files(&self) -> Result<Vec<Refused>, StoreError> {
+    pub fn refused_files(&self) -> Result<Vec<RefusedFile>, StoreError> {
         Ok(self.folder.list()?.refused)
     }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 /// A file that gives no object.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub struct Refused {
+pub struct RefusedFile {
     /// Its name.
     pub file: String,
     /// Why it gives none.
@@ -34,7 +34,7 @@ pub(super) struct CachedFile {
     pub(super) stamp: Option<FileStamp>,
     /// Whether it must have another stamp if it is now another.
     pub(super) settled: bool,
-    pub(super) found: Result<Arc<Entry>, Refused>,
+    pub(super) found: Result<Arc<Entry>, RefusedFile>,
     /// Why it could not be read now, if so; then what is found is of before.
     pub(super) trouble: Option<Errno>,
 }
@@ -51,7 +51,7 @@ impl CachedFile {
         Self {
             stamp,
             settled: false,
-            found: found.cloned().ok_or_else(|| Refused {
+            found: found.cloned().ok_or_else(|| RefusedFile {
                 file: file.to_owned(),
                 why: errno.to_string(),
                 by_content: false,

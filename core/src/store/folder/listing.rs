@@ -1,6 +1,6 @@
 //! What is in the folder, and what must change before that is something else.
 
-use super::cache::{CachedFile, FolderCache, Refused};
+use super::cache::{CachedFile, FolderCache, RefusedFile};
 use super::names::{SUFFIX, is_lost, is_object};
 use super::read::OpenFolder;
 use super::{Entry, FolderError, KeyFolder, format};
@@ -18,7 +18,7 @@ pub struct FolderListing {
     /// By name. A file that did not change since the last listing gives the same `Arc`.
     pub entries: Vec<Arc<Entry>>,
     /// Files that give no object, by name.
-    pub refused: Vec<Refused>,
+    pub refused: Vec<RefusedFile>,
     /// Files that are not read for their names, by name.
     pub left_out: Vec<String>,
     /// The first of the files that could not be read now, and may hold an object.

@@ -23,7 +23,7 @@ mod tss2;
 mod wrapped;
 mod write;
 
-pub use cache::Refused;
+pub use cache::RefusedFile;
 pub use entry::{Content, Data, Entry, KeyMaterial, KeyOrigin, ObjectAttributes, Pair, Usage, Use};
 pub use error::FolderError;
 pub use listing::{FolderListing, FolderStamp};

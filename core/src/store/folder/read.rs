@@ -1,6 +1,6 @@
 //! Reading the folder: what is in it, and what a file gives.
 
-use super::cache::{CachedFile, Refused};
+use super::cache::{CachedFile, RefusedFile};
 use super::format::{self, Remarks};
 use super::names::{file_name, is_object, object_name};
 use super::{Content, Entry, FolderError, KeyMaterial};
@@ -102,7 +102,7 @@ impl<'a> OpenFolder<'a> {
         earlier: Option<&CachedFile>,
     ) -> Result<Option<CachedFile>, FolderError> {
         let refused = |why: String, by_content| {
-            Err(Refused {
+            Err(RefusedFile {
                 file: file.into(),
                 why,
                 by_content,

@@ -305,7 +305,7 @@ fn misremember(folder: &KeyFolder) {
     let mut known = folder.known.lock();
     let mut files = known.files.clone();
     for seen in files.values_mut() {
-        seen.found = Err(Refused::default());
+        seen.found = Err(RefusedFile::default());
     }
     *known = Arc::new(FolderCache {
         folder: known.folder,

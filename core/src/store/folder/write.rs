@@ -6,7 +6,7 @@
 use super::names::{LOST, SUFFIX, object_name};
 use super::read::OpenFolder;
 use super::{FolderError, SERIAL};
-use crate::file::{self, Lock, Place, Undone, sync_folder};
+use crate::file::{self, Lock, Undone, WriteMode, sync_folder};
 use crate::system::{Failed, random_digits};
 use crate::trust::Owned;
 use crate::writers::{NoLock, open_lock, remove_leftovers};
@@ -185,8 +185,8 @@ impl<'a> Writer<'a> {
         old: Result<&Stat, Readers>,
     ) -> Result<(), FolderError> {
         let place = match old {
-            Ok(_) => Place::Taken,
-            Err(_) => Place::Free,
+            Ok(_) => WriteMode::Replace,
+            Err(_) => WriteMode::CreateNew,
         };
         let dress = |fd: &OwnedFd| self.dress(fd, old);
         let put = file::put(&self.folder.fd, file, content, place, dress);

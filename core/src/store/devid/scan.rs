@@ -5,7 +5,7 @@ use crate::key::PublicKey;
 use crate::store::folder::{
     self, Content, Entry, FolderError, KeyMaterial, KeyOrigin, Pair, PinSeal, Tss2Key, Tss2Kind,
 };
-use crate::store::key::Source;
+use crate::store::key::KeyFile;
 use crate::store::listing::{ObjectKind, ScanResult, StoredObject};
 use crate::store::machine;
 use crate::store::{self, Key, LoginError, Pins, Protection, ScanError, Who};
@@ -116,14 +116,14 @@ impl DevidStore {
 
 /// An object as the last look showed it, and what it was made of.
 #[derive(Debug, Clone)]
-pub(super) struct Known {
+pub(super) struct CachedObject {
     source: Arc<Entry>,
     shown: Arc<StoredObject>,
     /// What was known of the TPM then.
     can: Capabilities,
 }
 
-impl Known {
+impl CachedObject {
     /// The same, where this is known of the TPM now.
     fn anew(&self, can: Capabilities) -> Self {
         let shown = match self.can == can {
@@ -175,7 +175,7 @@ impl DevidStore {
             .iter()
             .map(|entry| match before.get(&entry.name) {
                 Some(known) if Arc::ptr_eq(&known.source, entry) => known.anew(can),
-                _ => Known::new(entry, self, can),
+                _ => CachedObject::new(entry, self, can),
             })
             .collect();
         objects.sort_by_key(|known| rank(&known.shown.kind, now));
@@ -246,7 +246,7 @@ impl DevidStore {
             material => Key::in_memory(&pair.public, material),
         };
         let key = key.unwrap_or_else(|why| Key::refused(pair.public.clone(), why));
-        let key = key.allowing_unpadded(self.allows_raw_rsa).kept_in(Source {
+        let key = key.allowing_unpadded(self.allows_raw_rsa).kept_in(KeyFile {
             file: self.file(name),
             master: self.master_record(),
             is_ours: pair.origin != KeyOrigin::Unknown,

@@ -11,7 +11,7 @@ mod pairing;
 mod scan;
 
 pub(crate) use files::certificates_in;
-pub use nv::Taken;
+pub use nv::NvContent;
 
 use super::{Key, Login, ScanError, ScanResult, Templates};
 use crate::config::{Config, IdentityAuth, IdentityHint};
@@ -32,7 +32,7 @@ pub const LABEL: &str = "idev-id";
 pub struct IdevidStore {
     tpm: Arc<Tpm>,
     hints: Vec<IdentityHint>,
-    part: Part,
+    part: IdentityScope,
     files: Files,
     templates: Templates,
     /// What the last look showed, if it gave an answer; held for moments.
@@ -51,7 +51,7 @@ pub struct FactoryStamp {
 
 /// Which of the identities a store shows.
 #[derive(Debug, Clone)]
-enum Part {
+enum IdentityScope {
     /// Those that need no PIN.
     Open,
     /// The one of this hint, whose key asks for a PIN.
@@ -67,7 +67,7 @@ struct Guarded {
     key: Mutex<Option<Arc<Key>>>,
 }
 
-impl Part {
+impl IdentityScope {
     fn shows(&self, identity: &Identity) -> bool {
         match self {
             Self::Open => identity.pin.is_none(),
@@ -147,7 +147,7 @@ pub struct Authority {
 impl IdevidStore {
     /// The identities that need no PIN. Nothing is read yet.
     pub fn new(config: &Config, tpm: Arc<Tpm>) -> Self {
-        Self::of(config, tpm, Part::Open)
+        Self::of(config, tpm, IdentityScope::Open)
     }
 
     /// A store for each identity whose key asks for a PIN (`[[identity]] auth = "pin"`).
@@ -162,11 +162,17 @@ impl IdevidStore {
                 key: Mutex::default(),
             });
         guarded
-            .map(|guarded| Self::of(config, Arc::clone(tpm), Part::Pin(Arc::new(guarded))))
+            .map(|guarded| {
+                Self::of(
+                    config,
+                    Arc::clone(tpm),
+                    IdentityScope::Pin(Arc::new(guarded)),
+                )
+            })
             .collect()
     }
 
-    fn of(config: &Config, tpm: Arc<Tpm>, part: Part) -> Self {
+    fn of(config: &Config, tpm: Arc<Tpm>, part: IdentityScope) -> Self {
         Self {
             tpm,
             part,

@@ -34,7 +34,7 @@ struct Leaf {
 enum StatedRole {
     EndEntity,
     /// That it is a CA's, and so it seems: no handle is read for its sake.
-    Authority,
+    Ca,
     /// That it is a CA's; but it issued nothing here, and names a device or is alone.
     Doubtful,
 }
@@ -65,7 +65,7 @@ impl IdevidStore {
         let says = |one: &Certificate| match one.is_authority() {
             false => StatedRole::EndEntity,
             true if !issued(one) && (alone || names_a_device(one)) => StatedRole::Doubtful,
-            true => StatedRole::Authority,
+            true => StatedRole::Ca,
         };
         let says: Vec<StatedRole> = certificates.iter().map(|(_, one)| says(one)).collect();
         let leaf = |((origin, certificate), says): (LocatedCertificate, StatedRole)| Leaf {
@@ -251,7 +251,7 @@ impl Leaf {
 
     /// Whether handles are read until its key is found.
     fn is_looked_for(&self) -> bool {
-        self.wants_key() && self.says != StatedRole::Authority
+        self.wants_key() && self.says != StatedRole::Ca
     }
 
     /// Whether it is for a key of the device, or says so.

@@ -12,7 +12,7 @@ use crate::key::PublicKey;
 use crate::pem;
 use crate::shell::argument;
 use crate::store::idevid::IdevidStore;
-use crate::store::{Key, LoginError, ObjectKind, SignError, Who};
+use crate::store::{Key, LoginError, ObjectKind, SignError, UserType};
 use crate::tpm::{Secret, TpmError};
 use crate::trouble::trouble;
 use crate::x509::Certificate;
@@ -242,7 +242,7 @@ impl Device {
             other => IdentityError::failed(format!("{}: {other}", entry.label)),
         };
         if let Some(store) = self.store_of(entry) {
-            store.login(Who::User, pin).map_err(fault)?;
+            store.login(UserType::User, pin).map_err(fault)?;
             return Ok(Arc::clone(key));
         }
         for store in IdevidStore::with_pin(&self.config, &self.tpm) {
@@ -255,7 +255,7 @@ impl Device {
                 _ => None,
             });
             if let Some(opened) = opened {
-                store.login(Who::User, pin).map_err(fault)?;
+                store.login(UserType::User, pin).map_err(fault)?;
                 return Ok(Arc::clone(opened));
             }
         }

@@ -190,7 +190,7 @@ impl DevidStore {
     /// gets a new one. Only for a folder without keys of it, after
     /// [`destroy_master`](Self::destroy_master).
     pub fn forget_master(&self) -> Result<(), StoreError> {
-        for seal in [PinSeal::User, PinSeal::Officer] {
+        for seal in [PinSeal::User, PinSeal::SecurityOfficer] {
             if self.folder.has_seal(seal)? {
                 self.folder.remove_seal(seal)?;
             }

@@ -87,11 +87,11 @@ impl DevidStore {
         // A certificate is known by its key: it goes first.
         let mut lost: Vec<Loss> = certificates.collect();
         lost.extend(keys.into_iter().map(|(_, key)| key));
-        for seal in [PinSeal::User, PinSeal::Officer] {
+        for seal in [PinSeal::User, PinSeal::SecurityOfficer] {
             if self.folder.has_seal(seal)? {
                 let (whose, file) = match seal {
                     PinSeal::User => ("the user's PIN", ".user.pem"),
-                    PinSeal::Officer => ("the security officer's PIN", ".officer.pem"),
+                    PinSeal::SecurityOfficer => ("the security officer's PIN", ".officer.pem"),
                 };
                 lost.push(Loss {
                     label: whose.into(),
@@ -155,7 +155,7 @@ impl DevidStore {
 
     /// Whether keys or PINs of the folder need a master key.
     pub fn needs_master(&self) -> Result<bool, StoreError> {
-        if self.folder.has_seal(PinSeal::Officer)? || self.folder.has_seal(PinSeal::User)? {
+        if self.folder.has_seal(PinSeal::SecurityOfficer)? || self.folder.has_seal(PinSeal::User)? {
             return Ok(true);
         }
         let listing = self.whole_listing()?;

@@ -8,7 +8,7 @@ use crate::store::folder::{
 use crate::store::key::KeyFile;
 use crate::store::listing::{ObjectKind, ScanResult, StoredObject};
 use crate::store::machine;
-use crate::store::{self, Key, LoginError, Pins, Protection, ScanError, Who};
+use crate::store::{self, Key, LoginError, Pins, Protection, ScanError, UserType};
 use crate::tpm::{Capabilities, Parent, PublicArea, SRK, Tpm};
 use crate::x509::{Certificate, Time};
 use log::warn;
@@ -81,9 +81,9 @@ impl DevidStore {
     pub fn pins(&self) -> Pins {
         // What nobody can say now may be there: no key is given to whoever shows no PIN.
         let has = |seal| self.folder.has_seal(seal).unwrap_or(true);
-        match (has(PinSeal::Officer), has(PinSeal::User)) {
+        match (has(PinSeal::SecurityOfficer), has(PinSeal::User)) {
             (false, _) => Pins::None,
-            (true, false) => Pins::Officer,
+            (true, false) => Pins::SecurityOfficer,
             (true, true) => Pins::User,
         }
     }
@@ -93,10 +93,12 @@ impl DevidStore {
     /// # Errors
     ///
     /// [`LoginError`]: nobody is logged in then.
-    pub fn login(&self, who: Who, pin: &[u8]) -> Result<(), LoginError> {
+    pub fn login(&self, who: UserType, pin: &[u8]) -> Result<(), LoginError> {
         match who {
-            Who::User => self.login.begin(self.open(PinSeal::User, pin)?),
-            Who::Officer => self.officer.begin(self.open(PinSeal::Officer, pin)?),
+            UserType::User => self.login.begin(self.open(PinSeal::User, pin)?),
+            UserType::SecurityOfficer => self
+                .officer
+                .begin(self.open(PinSeal::SecurityOfficer, pin)?),
         }
         Ok(())
     }
@@ -109,7 +111,7 @@ impl DevidStore {
     pub(in crate::store) fn tries_left(&self) -> Option<u32> {
         match self.pins() {
             Pins::None => None,
-            Pins::Officer | Pins::User => Some(self.tpm.lockout().ok()?.tries_left()),
+            Pins::SecurityOfficer | Pins::User => Some(self.tpm.lockout().ok()?.tries_left()),
         }
     }
 }

@@ -28,7 +28,7 @@ pub struct PinSealText {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PinSeal {
     /// The security officer's; it also holds the token's label.
-    Officer,
+    SecurityOfficer,
     /// The user's.
     User,
 }
@@ -36,7 +36,7 @@ pub enum PinSeal {
 impl PinSeal {
     pub(super) fn file(self) -> &'static str {
         match self {
-            Self::Officer => ".officer.pem",
+            Self::SecurityOfficer => ".officer.pem",
             Self::User => ".user.pem",
         }
     }
@@ -160,11 +160,11 @@ mod tests {
             mark: Some(vec![7; 8]),
         };
         let none = PinSealText::default();
-        keys.put_seal(PinSeal::Officer, &sealed(1), &beside)
+        keys.put_seal(PinSeal::SecurityOfficer, &sealed(1), &beside)
             .unwrap();
         keys.put_seal(PinSeal::User, &sealed(2), &none).unwrap();
         keys.put_seal(PinSeal::User, &sealed(3), &none).unwrap();
-        let officer = keys.seal(PinSeal::Officer).unwrap().unwrap();
+        let officer = keys.seal(PinSeal::SecurityOfficer).unwrap().unwrap();
         assert_eq!(officer, (sealed(1), beside));
         assert_eq!(keys.seal(PinSeal::User).unwrap().unwrap().0, sealed(3));
         assert!(keys.list().unwrap().entries.is_empty());

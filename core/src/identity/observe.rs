@@ -292,7 +292,7 @@ fn own_identity(
                 // Pairs come first. What is for one is its own, whatever it says.
                 let public = certificate.public_key();
                 let is_own = |own: &OwnKey| public.as_ref() == Some(own.key.public());
-                if !certificate.is_authority() || keys.iter().any(is_own) {
+                if !certificate.is_ca() || keys.iter().any(is_own) {
                     certificates.push(certificate.clone());
                 }
             }

@@ -181,7 +181,7 @@ impl Device {
         let all = self.inventory().entries.into_iter();
         let certificates = all.flat_map(|one| one.certificates);
         let certificates = certificates.map(|placed| placed.certificate);
-        certificates.filter(Certificate::is_authority).collect()
+        certificates.filter(Certificate::is_ca).collect()
     }
 
     /// Passed or noted only if the key signed.
@@ -202,7 +202,7 @@ impl Device {
             });
         }
         let Some(key) = &entry.key else {
-            return Ok(match (entry.attests, certificate.is_authority()) {
+            return Ok(match (entry.attests, certificate.is_ca()) {
                 (true, _) => Check::skipped(
                     KEY,
                     "an attestation key signs only what the TPM itself made".into(),

@@ -61,8 +61,8 @@ impl IdevidStore {
         let issued = |issuer: &Certificate| {
             all().any(|one| one != issuer && one.issuer_der() == issuer.subject_der())
         };
-        let alone = certificates.iter().all(|(_, one)| one.is_authority());
-        let says = |one: &Certificate| match one.is_authority() {
+        let alone = certificates.iter().all(|(_, one)| one.is_ca());
+        let says = |one: &Certificate| match one.is_ca() {
             false => StatedRole::EndEntity,
             true if !issued(one) && (alone || names_a_device(one)) => StatedRole::Doubtful,
             true => StatedRole::Ca,

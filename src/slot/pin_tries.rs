@@ -4,7 +4,7 @@
 //! The TPM counts wrong PINs of all processes, and a right one does not set its counter back. So this
 //! process remembers what the counter was after the last right PIN.
 
-use devid_core::store::Who;
+use devid_core::store::UserType;
 
 /// What came of the PINs that this process tried.
 #[derive(Debug, Default, Clone, Copy)]
@@ -24,19 +24,19 @@ struct Tries {
 }
 
 impl PinTries {
-    pub(super) fn right(&mut self, who: Who) {
+    pub(super) fn right(&mut self, who: UserType) {
         *self.of(who) = Tries {
             is_due: true,
             ..Tries::default()
         };
     }
 
-    pub(super) fn wrong(&mut self, who: Who) {
+    pub(super) fn wrong(&mut self, who: UserType) {
         self.of(who).failed = true;
     }
 
     /// Whether a wrong PIN was entered since the last right one, the TPM having counted so many.
-    pub(super) fn has_failed(&mut self, who: Who, counted: u32) -> bool {
+    pub(super) fn has_failed(&mut self, who: UserType, counted: u32) -> bool {
         let tries = self.of(who);
         if tries.is_due && !tries.failed {
             (tries.counter, tries.is_due) = (counted, false);
@@ -46,10 +46,10 @@ impl PinTries {
         counted > 0 && (tries.failed || counted > tries.counter)
     }
 
-    fn of(&mut self, who: Who) -> &mut Tries {
+    fn of(&mut self, who: UserType) -> &mut Tries {
         match who {
-            Who::User => &mut self.user,
-            Who::Officer => &mut self.officer,
+            UserType::User => &mut self.user,
+            UserType::SecurityOfficer => &mut self.officer,
         }
     }
 }
@@ -61,22 +61,28 @@ mod tests {
     #[test]
     fn a_wrong_pin_is_told_until_the_next_right_one() {
         let mut tries = PinTries::default();
-        assert!(!tries.has_failed(Who::User, 0));
+        assert!(!tries.has_failed(UserType::User, 0));
         // By another process.
-        assert!(tries.has_failed(Who::User, 1));
-        tries.right(Who::User);
-        assert!(!tries.has_failed(Who::User, 1));
-        assert!(tries.has_failed(Who::Officer, 1), "who did not log in");
-        tries.wrong(Who::User);
-        assert!(tries.has_failed(Who::User, 2));
-        tries.right(Who::User);
-        tries.wrong(Who::User);
-        assert!(tries.has_failed(Who::User, 3), "the order counts");
-        assert!(!tries.has_failed(Who::User, 0), "somebody has forgiven");
-        tries.right(Who::User);
-        assert!(!tries.has_failed(Who::User, 3));
+        assert!(tries.has_failed(UserType::User, 1));
+        tries.right(UserType::User);
+        assert!(!tries.has_failed(UserType::User, 1));
+        assert!(
+            tries.has_failed(UserType::SecurityOfficer, 1),
+            "who did not log in"
+        );
+        tries.wrong(UserType::User);
+        assert!(tries.has_failed(UserType::User, 2));
+        tries.right(UserType::User);
+        tries.wrong(UserType::User);
+        assert!(tries.has_failed(UserType::User, 3), "the order counts");
+        assert!(
+            !tries.has_failed(UserType::User, 0),
+            "somebody has forgiven"
+        );
+        tries.right(UserType::User);
+        assert!(!tries.has_failed(UserType::User, 3));
         // The TPM forgets one with time; the next wrong PIN is told all the same.
-        assert!(!tries.has_failed(Who::User, 2));
-        assert!(tries.has_failed(Who::User, 3));
+        assert!(!tries.has_failed(UserType::User, 2));
+        assert!(tries.has_failed(UserType::User, 3));
     }
 }

@@ -227,7 +227,7 @@ fn handle(text: &str) -> Result<u32, String> {
     }
 }
 
-/// How an answer is written.
+/// How an output is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Form {
     Text,
@@ -237,7 +237,7 @@ pub(crate) enum Form {
 /// How an identity is made.
 #[derive(Args)]
 pub(crate) struct How {
-    /// How many seconds a TPM that does not answer is waited for, if it matters.
+    /// How many seconds a TPM that does not output is waited for, if it matters.
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     pub(crate) wait: u64,
     /// Whom the certificate names, as in CN=node,O=Example; by default whom the factory named.

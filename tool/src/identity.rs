@@ -1,7 +1,7 @@
 //! `devid status`, `provision`, `reset` and `prune`: the device's own identity
 
 use crate::cli::{Form, How};
-use crate::output::{Answer, Failure};
+use crate::output::{Failure, Output};
 use crate::text::{line, row};
 use devid_core::config::Config;
 use devid_core::identity::{
@@ -13,15 +13,15 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 /// Where the identity lives; exits as the mode is.
-pub(crate) fn status(device: &Device, form: Form) -> Result<Answer, Failure> {
+pub(crate) fn status(device: &Device, form: Form) -> Result<Output, Failure> {
     let status = device.status();
     let code = match (status.mode, status.tpm_is_out_of_reach) {
         (Mode::Tpm | Mode::Software, _) => 0,
         (Mode::Error, true) => 4,
         (Mode::Error, false) => 1,
     };
-    let answer = Answer::new(form, &status, || paragraph(&status))?;
-    Ok(Answer { code, ..answer })
+    let output = Output::new(form, &status, || paragraph(&status))?;
+    Ok(Output { code, ..output })
 }
 
 fn paragraph(status: &Status) -> String {
@@ -110,13 +110,13 @@ pub(crate) fn make(
     how: &How,
     csr: Option<PathBuf>,
     form: Form,
-) -> Result<Answer, Failure> {
+) -> Result<Output, Failure> {
     let done = provision(config, &provisioning(how, csr)?)?;
     told(&done, form)
 }
 
 /// Takes it away and gives a new one.
-pub(crate) fn reset(config: &Config, yes: bool, how: &How, form: Form) -> Result<Answer, Failure> {
+pub(crate) fn reset(config: &Config, yes: bool, how: &How, form: Form) -> Result<Output, Failure> {
     if !yes {
         return Err(Failure::new(6, what_is_lost(config)));
     }
@@ -142,9 +142,9 @@ fn what_is_lost(config: &Config) -> String {
 }
 
 /// Deletes what was put aside.
-pub(crate) fn prune(config: &Config, form: Form) -> Result<Answer, Failure> {
+pub(crate) fn prune(config: &Config, form: Form) -> Result<Output, Failure> {
     let deleted = devid_core::identity::prune(config)?;
-    Answer::new(form, &json!({ "deleted": deleted }), || {
+    Output::new(form, &json!({ "deleted": deleted }), || {
         let mut text = String::new();
         for path in &deleted {
             row(&mut text, format_args!("deleted {}", path.display()));
@@ -164,8 +164,8 @@ fn provisioning(how: &How, request: Option<PathBuf>) -> Result<Provisioning, Fai
     })
 }
 
-fn told(done: &Provisioned, form: Form) -> Result<Answer, Failure> {
-    Answer::new(form, done, || {
+fn told(done: &Provisioned, form: Form) -> Result<Output, Failure> {
+    Output::new(form, done, || {
         let mut text = String::new();
         for step in &done.steps {
             row(&mut text, step);

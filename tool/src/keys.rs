@@ -1,7 +1,7 @@
 //! `devid key`, `csr`, `import-cert`, `export` and `persist`
 
 use crate::cli::{Form, Kind};
-use crate::output::{Answer, Failure};
+use crate::output::{Failure, Output};
 use crate::text::{line, row};
 use crate::verify::pin_in;
 use devid_core::identity::{Device, FACTORY, Imported, KeyStorage, OWN, TokenEntry};
@@ -19,7 +19,7 @@ pub(crate) fn generate(
     decrypts: bool,
     storage: KeyStorage,
     form: Form,
-) -> Result<Answer, Failure> {
+) -> Result<Output, Failure> {
     let algorithm = match kind {
         Kind::P256 => KeyAlgorithm::Ec(Curve::P256),
         Kind::P384 => KeyAlgorithm::Ec(Curve::P384),
@@ -33,11 +33,11 @@ pub(crate) fn generate(
         decrypts,
     };
     let made = device.generate_key(label, algorithm, usage, storage)?;
-    Answer::new(form, &device.describe(&made), || paragraph(device, &made))
+    Output::new(form, &device.describe(&made), || paragraph(device, &made))
 }
 
 /// The keys of all tokens with a key folder.
-pub(crate) fn list(device: &Device, form: Form) -> Result<Answer, Failure> {
+pub(crate) fn list(device: &Device, form: Form) -> Result<Output, Failure> {
     let inventory = device.inventory();
     if let Some((_, fault)) = inventory.faults.iter().find(|(token, _)| *token == OWN) {
         return Err(fault.clone().into());
@@ -47,7 +47,7 @@ pub(crate) fn list(device: &Device, form: Form) -> Result<Answer, Failure> {
         .iter()
         .filter(|one| one.token != FACTORY && one.key.is_some());
     let described: Vec<_> = own.clone().map(|one| device.describe(one)).collect();
-    Answer::new(form, &described, || {
+    Output::new(form, &described, || {
         own.map(|one| paragraph(device, one)).collect()
     })
 }
@@ -58,7 +58,7 @@ pub(crate) fn delete(
     label: &str,
     yes: bool,
     form: Form,
-) -> Result<Answer, Failure> {
+) -> Result<Output, Failure> {
     let entry = device.find(label)?;
     if !yes {
         return Err(Failure::new(
@@ -70,7 +70,7 @@ pub(crate) fn delete(
         ));
     }
     let deleted = device.delete_key(&entry)?;
-    Answer::new(form, &json!({ "deleted": deleted }), || {
+    Output::new(form, &json!({ "deleted": deleted }), || {
         let mut text = String::new();
         for file in &deleted {
             row(&mut text, format_args!("deleted {file}"));
@@ -87,7 +87,7 @@ pub(crate) fn request(
     pin_file: Option<PathBuf>,
     out: Option<&Path>,
     form: Form,
-) -> Result<Answer, Failure> {
+) -> Result<Output, Failure> {
     let subject = subject.map(Subject::parse).transpose()?;
     let pin = pin_in(pin_file)?;
     let request = device.request(&device.find(label)?, subject, pin.as_ref())?;
@@ -95,9 +95,9 @@ pub(crate) fn request(
 }
 
 /// Takes a certificate.
-pub(crate) fn import(device: &Device, file: &Path, form: Form) -> Result<Answer, Failure> {
+pub(crate) fn import(device: &Device, file: &Path, form: Form) -> Result<Output, Failure> {
     let imported = device.import_certificate(file)?;
-    Answer::new(form, &imported, || taken(&imported))
+    Output::new(form, &imported, || taken(&imported))
 }
 
 fn taken(imported: &Imported) -> String {
@@ -134,7 +134,7 @@ pub(crate) fn export(
     label: &str,
     out: Option<&Path>,
     form: Form,
-) -> Result<Answer, Failure> {
+) -> Result<Output, Failure> {
     let wrapped = device.wrapped_key(&device.find(label)?)?;
     written(&wrapped, out, 0o600, form)
 }
@@ -145,11 +145,11 @@ pub(crate) fn persist(
     label: &str,
     handle: Option<u32>,
     form: Form,
-) -> Result<Answer, Failure> {
+) -> Result<Output, Failure> {
     let handle = device.persist(&device.find(label)?, handle)?;
     let handle = format!("0x{handle:08X}");
     let told = json!({ "label": label, "handle": handle });
-    Answer::new(form, &told, || {
+    Output::new(form, &told, || {
         let mut text = String::new();
         row(&mut text, format_args!("{label} is in handle {handle}"));
         text
@@ -157,12 +157,12 @@ pub(crate) fn persist(
 }
 
 /// The text, unless it goes to a file.
-fn written(text: &str, out: Option<&Path>, mode: u32, form: Form) -> Result<Answer, Failure> {
+fn written(text: &str, out: Option<&Path>, mode: u32, form: Form) -> Result<Output, Failure> {
     if let Some(path) = out {
         devid_core::write_file(path, text.as_bytes(), mode)
             .map_err(|error| Failure::new(1, format!("{}: {error}", path.display())))?;
     }
-    Answer::new(form, &json!({ "pem": text, "file": out }), || match out {
+    Output::new(form, &json!({ "pem": text, "file": out }), || match out {
         Some(_) => String::new(),
         None => text.into(),
     })

@@ -25,7 +25,7 @@ use cli::{Arguments, Form, KeyVerb, MasterVerb, Verb};
 use devid_core::config::{self, Config};
 use devid_core::identity::{Device, KeyStorage};
 use log::warn;
-use output::{Answer, Failure};
+use output::{Failure, Output};
 use serde_json::Value;
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
@@ -41,16 +41,16 @@ fn main() -> ExitCode {
         false => Form::Text,
     };
     let warnings = Warnings::heard(form);
-    let answer = run(verb, form).unwrap_or_else(|failure| Answer {
+    let output = run(verb, form).unwrap_or_else(|failure| Output {
         code: failure.code,
         document: (form == Form::Json).then(|| failure.json()),
         text: String::new(),
         complaint: Some(failure.text),
     });
-    tell(answer, &warnings)
+    tell(output, &warnings)
 }
 
-fn run(verb: Verb, form: Form) -> Result<Answer, Failure> {
+fn run(verb: Verb, form: Form) -> Result<Output, Failure> {
     match verb {
         Verb::Status => identity::status(&device()?, form),
         Verb::Doctor => doctor::run(form),
@@ -117,13 +117,13 @@ fn device() -> Result<Device, Failure> {
     Ok(Device::new(settings()?))
 }
 
-fn tell(answer: Answer, warnings: &Warnings) -> ExitCode {
-    let Answer {
+fn tell(output: Output, warnings: &Warnings) -> ExitCode {
+    let Output {
         code,
         text,
         document,
         complaint,
-    } = answer;
+    } = output;
     warnings.end_wait();
     let text = match document {
         Some(mut document) => {
@@ -161,12 +161,12 @@ fn misused(error: &clap::Error) -> ExitCode {
         let document = Some(Failure::new(2, text.trim_end()).json());
         // The lines are for a person, and many.
         eprint!("{error}");
-        let answer = Answer {
+        let output = Output {
             code: 2,
             document,
-            ..Answer::default()
+            ..Output::default()
         };
-        return tell(answer, &Warnings::default());
+        return tell(output, &Warnings::default());
     }
     // As of `Error::exit`; a reader that went away is no failure of ours.
     let _ = error.print();

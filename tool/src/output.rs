@@ -9,7 +9,7 @@ use serde_json::Value;
 
 /// What was asked for.
 #[derive(Debug, Default)]
-pub(crate) struct Answer {
+pub(crate) struct Output {
     pub(crate) code: u8,
     /// For standard output.
     pub(crate) text: String,
@@ -26,7 +26,7 @@ pub(crate) struct Failure {
     pub(crate) text: String,
 }
 
-impl Answer {
+impl Output {
     pub(crate) fn text(text: impl Into<String>) -> Self {
         Self {
             text: text.into(),

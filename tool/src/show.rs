@@ -1,7 +1,7 @@
 //! `devid list` and `devid show`
 
 use crate::cli::Form;
-use crate::output::{Answer, Failure};
+use crate::output::{Failure, Output};
 use crate::text::{line, row};
 use devid_core::identity::{
     CertificateDescription, Device, EntryDescription, IdentityErrorKind, Inventory, KeyDescription,
@@ -28,7 +28,7 @@ struct Token {
 
 /// All identities, own keys and certificates, a paragraph each. A token that cannot be read is
 /// named; only where none can, the verb fails.
-pub(crate) fn list(device: &Device, form: Form) -> Result<Answer, Failure> {
+pub(crate) fn list(device: &Device, form: Form) -> Result<Output, Failure> {
     let inventory = device.inventory();
     let tcti = &device.config().tcti;
     if inventory.entries.is_empty()
@@ -57,7 +57,7 @@ pub(crate) fn list(device: &Device, form: Form) -> Result<Answer, Failure> {
         tokens: read.chain(unread).collect(),
         objects: described.collect(),
     };
-    Answer::new(form, &listed, || paragraphs(&inventory, &listed.objects))
+    Output::new(form, &listed, || paragraphs(&inventory, &listed.objects))
 }
 
 fn paragraphs(inventory: &Inventory, objects: &[EntryDescription]) -> String {
@@ -94,10 +94,10 @@ fn worst(inventory: &Inventory) -> Option<devid_core::identity::IdentityError> {
 }
 
 /// One identity, key or certificate, with all that is known of it.
-pub(crate) fn show(device: &Device, label: &str, form: Form) -> Result<Answer, Failure> {
+pub(crate) fn show(device: &Device, label: &str, form: Form) -> Result<Output, Failure> {
     let entry = device.find(label)?;
     let description = device.describe(&entry);
-    Answer::new(form, &description, || whole(&description))
+    Output::new(form, &description, || whole(&description))
 }
 
 fn whole(description: &EntryDescription) -> String {

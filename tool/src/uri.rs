@@ -2,7 +2,7 @@
 //! pkcs11-provider reads: PEM of `SEQUENCE { VisibleString, UTF8String }`.
 
 use crate::cli::{Class, Form};
-use crate::output::{Answer, Failure};
+use crate::output::{Failure, Output};
 use der::asn1::AnyRef;
 use der::pem::{LineEnding, encode_string};
 use der::{Encode, Tag};
@@ -20,7 +20,7 @@ pub(crate) fn run(
     class: Option<Class>,
     pem: Option<&Path>,
     form: Form,
-) -> Result<Answer, Failure> {
+) -> Result<Output, Failure> {
     let entry = device.find(label)?;
     if let Some(path) = &entry.software {
         let path = path.display();
@@ -38,16 +38,16 @@ pub(crate) fn run(
         devid_core::write_file(path, pem_of(&uri)?.as_bytes(), 0o644)
             .map_err(|error| Failure::new(1, format!("{}: {error}", path.display())))?;
     }
-    Answer::new(form, &json!({ "uri": uri, "file": pem }), || {
+    Output::new(form, &json!({ "uri": uri, "file": pem }), || {
         format!("{uri}\n")
     })
 }
 
 /// The PEM text.
-pub(crate) fn to_pem(uri: &str, form: Form) -> Result<Answer, Failure> {
+pub(crate) fn to_pem(uri: &str, form: Form) -> Result<Output, Failure> {
     Uri::parse(uri).map_err(|text| Failure::new(2, text))?;
     let pem = pem_of(uri)?;
-    Answer::new(form, &json!({ "pem": pem }), || pem.clone())
+    Output::new(form, &json!({ "pem": pem }), || pem.clone())
 }
 
 fn pem_of(uri: &str) -> Result<String, Failure> {

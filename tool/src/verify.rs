@@ -1,7 +1,7 @@
 //! `devid verify`
 
 use crate::cli::Form;
-use crate::output::{Answer, Failure};
+use crate::output::{Failure, Output};
 use crate::text::row;
 use devid_core::config::SecretSource;
 use devid_core::identity::{Device, Report, Verdict, Verification};
@@ -17,7 +17,7 @@ pub(crate) fn run(
     revoked: &[PathBuf],
     pin_file: Option<PathBuf>,
     form: Form,
-) -> Result<Answer, Failure> {
+) -> Result<Output, Failure> {
     let pin = pin_in(pin_file)?;
     let how = Verification {
         authorities,
@@ -25,16 +25,16 @@ pub(crate) fn run(
         pin: pin.as_ref(),
     };
     let report = device.verify(&device.find(label)?, how)?;
-    let answer = Answer::new(form, &report, || paragraph(&report))?;
+    let output = Output::new(form, &report, || paragraph(&report))?;
     let (code, complaint) = match report.verdict {
         Verdict::Verified => (0, None),
         Verdict::Failed | Verdict::NotProven => (1, Some(report.summary)),
         Verdict::CannotBeVerified => (3, Some(report.summary)),
     };
-    Ok(Answer {
+    Ok(Output {
         code,
         complaint,
-        ..answer
+        ..output
     })
 }
 

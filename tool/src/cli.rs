@@ -15,7 +15,7 @@ pub(crate) const NAME: &str =
 #[derive(Parser)]
 #[command(name = "devid", version, about)]
 pub(crate) struct Arguments {
-    /// Writes JSON: one document on standard output, of a failure too.
+    /// Writes JSON: one document on standard output, of a error too.
     #[arg(long, global = true)]
     pub(crate) json: bool,
     #[command(subcommand)]

@@ -1,7 +1,7 @@
 //! `devid completions`: made from the verbs themselves. Labels are asked of `devid list` when they are needed.
 
 use crate::cli::{Arguments, Form, NAME};
-use crate::output::{Failure, Output};
+use crate::output::{CommandError, Output};
 use clap::{Command, CommandFactory};
 use clap_complete::Shell;
 use serde_json::json;

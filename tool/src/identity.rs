@@ -1,7 +1,7 @@
 //! `devid status`, `provision`, `reset` and `prune`: the device's own identity
 
 use crate::cli::{Form, How};
-use crate::output::{Failure, Output};
+use crate::output::{CommandError, Output};
 use crate::text::{line, row};
 use devid_core::config::Config;
 use devid_core::identity::{
@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 /// Where the identity lives; exits as the mode is.
-pub(crate) fn status(device: &Device, form: Form) -> Result<Output, Failure> {
+pub(crate) fn status(device: &Device, form: Form) -> Result<Output, CommandError> {
     let status = device.status();
     let code = match (status.mode, status.tpm_is_out_of_reach) {
         (Mode::Tpm | Mode::Software, _) => 0,
@@ -110,15 +110,20 @@ pub(crate) fn make(
     how: &How,
     csr: Option<PathBuf>,
     form: Form,
-) -> Result<Output, Failure> {
+) -> Result<Output, CommandError> {
     let done = provision(config, &provisioning(how, csr)?)?;
     told(&done, form)
 }
 
 /// Takes it away and gives a new one.
-pub(crate) fn reset(config: &Config, yes: bool, how: &How, form: Form) -> Result<Output, Failure> {
+pub(crate) fn reset(
+    config: &Config,
+    yes: bool,
+    how: &How,
+    form: Form,
+) -> Result<Output, CommandError> {
     if !yes {
-        return Err(Failure::new(6, what_is_lost(config)));
+        return Err(CommandError::new(6, what_is_lost(config)));
     }
     let done = devid_core::identity::reset(config, &provisioning(how, None)?)?;
     told(&done, form)
@@ -142,7 +147,7 @@ fn what_is_lost(config: &Config) -> String {
 }
 
 /// Deletes what was put aside.
-pub(crate) fn prune(config: &Config, form: Form) -> Result<Output, Failure> {
+pub(crate) fn prune(config: &Config, form: Form) -> Result<Output, CommandError> {
     let deleted = devid_core::identity::prune(config)?;
     Output::new(form, &json!({ "deleted": deleted }), || {
         let mut text = String::new();
@@ -156,7 +161,7 @@ pub(crate) fn prune(config: &Config, form: Form) -> Result<Output, Failure> {
     })
 }
 
-fn provisioning(how: &How, request: Option<PathBuf>) -> Result<Provisioning, Failure> {
+fn provisioning(how: &How, request: Option<PathBuf>) -> Result<Provisioning, CommandError> {
     Ok(Provisioning {
         wait: Duration::from_secs(how.wait),
         request,
@@ -164,7 +169,7 @@ fn provisioning(how: &How, request: Option<PathBuf>) -> Result<Provisioning, Fai
     })
 }
 
-fn told(done: &Provisioned, form: Form) -> Result<Output, Failure> {
+fn told(done: &Provisioned, form: Form) -> Result<Output, CommandError> {
     Output::new(form, done, || {
         let mut text = String::new();
         for step in &done.steps {

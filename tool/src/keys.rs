@@ -1,7 +1,7 @@
 //! `devid key`, `csr`, `import-cert`, `export` and `persist`
 
 use crate::cli::{Form, Kind};
-use crate::output::{Failure, Output};
+use crate::output::{CommandError, Output};
 use crate::text::{line, row};
 use crate::verify::pin_in;
 use devid_core::identity::{Device, FACTORY, Imported, KeyStorage, OWN, TokenEntry};
@@ -19,7 +19,7 @@ pub(crate) fn generate(
     decrypts: bool,
     storage: KeyStorage,
     form: Form,
-) -> Result<Output, Failure> {
+) -> Result<Output, CommandError> {
     let algorithm = match kind {
         Kind::P256 => KeyAlgorithm::Ec(Curve::P256),
         Kind::P384 => KeyAlgorithm::Ec(Curve::P384),
@@ -37,7 +37,7 @@ pub(crate) fn generate(
 }
 
 /// The keys of all tokens with a key folder.
-pub(crate) fn list(device: &Device, form: Form) -> Result<Output, Failure> {
+pub(crate) fn list(device: &Device, form: Form) -> Result<Output, CommandError> {
     let inventory = device.inventory();
     if let Some((_, fault)) = inventory.faults.iter().find(|(token, _)| *token == OWN) {
         return Err(fault.clone().into());
@@ -58,10 +58,10 @@ pub(crate) fn delete(
     label: &str,
     yes: bool,
     form: Form,
-) -> Result<Output, Failure> {
+) -> Result<Output, CommandError> {
     let entry = device.find(label)?;
     if !yes {
-        return Err(Failure::new(
+        return Err(CommandError::new(
             6,
             format!(
                 "the key {label} would be gone for good, and nothing was done; if that is \
@@ -87,7 +87,7 @@ pub(crate) fn request(
     pin_file: Option<PathBuf>,
     out: Option<&Path>,
     form: Form,
-) -> Result<Output, Failure> {
+) -> Result<Output, CommandError> {
     let subject = subject.map(Subject::parse).transpose()?;
     let pin = pin_in(pin_file)?;
     let request = device.request(&device.find(label)?, subject, pin.as_ref())?;
@@ -95,7 +95,7 @@ pub(crate) fn request(
 }
 
 /// Takes a certificate.
-pub(crate) fn import(device: &Device, file: &Path, form: Form) -> Result<Output, Failure> {
+pub(crate) fn import(device: &Device, file: &Path, form: Form) -> Result<Output, CommandError> {
     let imported = device.import_certificate(file)?;
     Output::new(form, &imported, || taken(&imported))
 }
@@ -134,7 +134,7 @@ pub(crate) fn export(
     label: &str,
     out: Option<&Path>,
     form: Form,
-) -> Result<Output, Failure> {
+) -> Result<Output, CommandError> {
     let wrapped = device.wrapped_key(&device.find(label)?)?;
     written(&wrapped, out, 0o600, form)
 }
@@ -145,7 +145,7 @@ pub(crate) fn persist(
     label: &str,
     handle: Option<u32>,
     form: Form,
-) -> Result<Output, Failure> {
+) -> Result<Output, CommandError> {
     let handle = device.persist(&device.find(label)?, handle)?;
     let handle = format!("0x{handle:08X}");
     let told = json!({ "label": label, "handle": handle });
@@ -157,10 +157,10 @@ pub(crate) fn persist(
 }
 
 /// The text, unless it goes to a file.
-fn written(text: &str, out: Option<&Path>, mode: u32, form: Form) -> Result<Output, Failure> {
+fn written(text: &str, out: Option<&Path>, mode: u32, form: Form) -> Result<Output, CommandError> {
     if let Some(path) = out {
         devid_core::write_file(path, text.as_bytes(), mode)
-            .map_err(|error| Failure::new(1, format!("{}: {error}", path.display())))?;
+            .map_err(|error| CommandError::new(1, format!("{}: {error}", path.display())))?;
     }
     Output::new(form, &json!({ "pem": text, "file": out }), || match out {
         Some(_) => String::new(),

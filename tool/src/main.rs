@@ -25,7 +25,7 @@ use cli::{Arguments, Form, KeyVerb, MasterVerb, Verb};
 use devid_core::config::{self, Config};
 use devid_core::identity::{Device, KeyStorage};
 use log::warn;
-use output::{Failure, Output};
+use output::{CommandError, Output};
 use serde_json::Value;
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
@@ -41,16 +41,16 @@ fn main() -> ExitCode {
         false => Form::Text,
     };
     let warnings = Warnings::heard(form);
-    let output = run(verb, form).unwrap_or_else(|failure| Output {
-        code: failure.code,
-        document: (form == Form::Json).then(|| failure.json()),
+    let output = run(verb, form).unwrap_or_else(|error| Output {
+        code: error.code,
+        document: (form == Form::Json).then(|| error.json()),
         text: String::new(),
-        complaint: Some(failure.text),
+        complaint: Some(error.text),
     });
     tell(output, &warnings)
 }
 
-fn run(verb: Verb, form: Form) -> Result<Output, Failure> {
+fn run(verb: Verb, form: Form) -> Result<Output, CommandError> {
     match verb {
         Verb::Status => identity::status(&device()?, form),
         Verb::Doctor => doctor::run(form),
@@ -107,13 +107,13 @@ fn run(verb: Verb, form: Form) -> Result<Output, Failure> {
     }
 }
 
-fn settings() -> Result<Config, Failure> {
+fn settings() -> Result<Config, CommandError> {
     let config = config::load(&config::environment(config::is_privileged())).config?;
     config.warnings().for_each(|warning| warn!("{warning}"));
     Ok(config)
 }
 
-fn device() -> Result<Device, Failure> {
+fn device() -> Result<Device, CommandError> {
     Ok(Device::new(settings()?))
 }
 
@@ -158,7 +158,7 @@ fn misused(error: &clap::Error) -> ExitCode {
     let asks_for_json = std::env::args_os().any(|word| word == "--json");
     if error.use_stderr() && asks_for_json {
         let text = error.to_string();
-        let document = Some(Failure::new(2, text.trim_end()).json());
+        let document = Some(CommandError::new(2, text.trim_end()).json());
         // The lines are for a person, and many.
         eprint!("{error}");
         let output = Output {
@@ -168,7 +168,7 @@ fn misused(error: &clap::Error) -> ExitCode {
         };
         return tell(output, &Warnings::default());
     }
-    // As of `Error::exit`; a reader that went away is no failure of ours.
+    // As of `Error::exit`; a reader that went away is no error of ours.
     let _ = error.print();
     ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
 }

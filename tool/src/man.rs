@@ -4,7 +4,7 @@
 mod settings;
 
 use crate::cli::{Arguments, Form};
-use crate::output::{Failure, Output};
+use crate::output::{CommandError, Output};
 use clap::{Command, CommandFactory};
 use clap_mangen::Man;
 use clap_mangen::roff::{Roff, bold, roman};
@@ -223,12 +223,12 @@ fn examples(page: &str) -> &'static Meanings {
 const MODULE: &str = include_str!("man/devid-pkcs11.7");
 
 /// devid(1), a page for each verb, devid-pkcs11(7) and devid-pkcs11.conf(5), as files of this folder.
-pub(crate) fn man(folder: &Path, form: Form) -> Result<Output, Failure> {
+pub(crate) fn man(folder: &Path, form: Form) -> Result<Output, CommandError> {
     let mut command = Arguments::command().disable_help_subcommand(true);
     command.build();
     let mut files = Vec::new();
     write_all(&command, folder, &mut files)
-        .map_err(|error| Failure::new(1, format!("{}: {error}", folder.display())))?;
+        .map_err(|error| CommandError::new(1, format!("{}: {error}", folder.display())))?;
     Output::new(form, &json!({ "files": files }), String::new)
 }
 

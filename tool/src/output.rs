@@ -19,9 +19,9 @@ pub(crate) struct Output {
     pub(crate) complaint: Option<String>,
 }
 
-/// A failure with what to tell and what to exit with.
+/// A error with what to tell and what to exit with.
 #[derive(Debug)]
-pub(crate) struct Failure {
+pub(crate) struct CommandError {
     pub(crate) code: u8,
     pub(crate) text: String,
 }
@@ -39,12 +39,12 @@ impl Output {
         form: Form,
         value: &impl Serialize,
         text: impl FnOnce() -> String,
-    ) -> Result<Self, Failure> {
+    ) -> Result<Self, CommandError> {
         match form {
             Form::Text => Ok(Self::text(text())),
             Form::Json => {
                 let document = serde_json::to_value(value);
-                let document = document.map_err(|error| Failure::new(1, error.to_string()))?;
+                let document = document.map_err(|error| CommandError::new(1, error.to_string()))?;
                 Ok(Self {
                     document: Some(document),
                     ..Self::default()
@@ -54,13 +54,13 @@ impl Output {
     }
 }
 
-impl Failure {
+impl CommandError {
     pub(crate) fn new(code: u8, text: impl Into<String>) -> Self {
         let text = text.into();
         Self { code, text }
     }
 
-    /// The kind of failure in a word; the exit code in other words.
+    /// The kind of error in a word; the exit code in other words.
     fn kind(&self) -> &'static str {
         match self.code {
             2 => "usage",
@@ -78,7 +78,7 @@ impl Failure {
     }
 }
 
-impl From<IdentityError> for Failure {
+impl From<IdentityError> for CommandError {
     fn from(fault: IdentityError) -> Self {
         let code = match fault.kind {
             IdentityErrorKind::Failed | IdentityErrorKind::Denied => 1,
@@ -91,13 +91,13 @@ impl From<IdentityError> for Failure {
     }
 }
 
-impl From<IssueError> for Failure {
+impl From<IssueError> for CommandError {
     fn from(error: IssueError) -> Self {
         IdentityError::from(error).into()
     }
 }
 
-impl From<ConfigError> for Failure {
+impl From<ConfigError> for CommandError {
     fn from(error: ConfigError) -> Self {
         Self::new(1, error.to_string())
     }

@@ -1,7 +1,7 @@
 //! `devid list` and `devid show`
 
 use crate::cli::Form;
-use crate::output::{Failure, Output};
+use crate::output::{CommandError, Output};
 use crate::text::{line, row};
 use devid_core::identity::{
     CertificateDescription, Device, EntryDescription, IdentityErrorKind, Inventory, KeyDescription,
@@ -28,15 +28,15 @@ struct Token {
 
 /// All identities, own keys and certificates, a paragraph each. A token that cannot be read is
 /// named; only where none can, the verb fails.
-pub(crate) fn list(device: &Device, form: Form) -> Result<Output, Failure> {
+pub(crate) fn list(device: &Device, form: Form) -> Result<Output, CommandError> {
     let inventory = device.inventory();
     let tcti = &device.config().tcti;
     if inventory.entries.is_empty()
         && let Some(fault) = worst(&inventory)
     {
-        let mut failure = Failure::from(fault);
-        failure.text = format!("{tcti}: {}", failure.text);
-        return Err(failure);
+        let mut error = CommandError::from(fault);
+        error.text = format!("{tcti}: {}", error.text);
+        return Err(error);
     }
     let described = inventory.entries.iter().map(|one| device.describe(one));
     let read = inventory.serials.iter().map(|(token, serial)| Token {
@@ -94,7 +94,7 @@ fn worst(inventory: &Inventory) -> Option<devid_core::identity::IdentityError> {
 }
 
 /// One identity, key or certificate, with all that is known of it.
-pub(crate) fn show(device: &Device, label: &str, form: Form) -> Result<Output, Failure> {
+pub(crate) fn show(device: &Device, label: &str, form: Form) -> Result<Output, CommandError> {
     let entry = device.find(label)?;
     let description = device.describe(&entry);
     Output::new(form, &description, || whole(&description))

@@ -2,7 +2,7 @@
 //! pkcs11-provider reads: PEM of `SEQUENCE { VisibleString, UTF8String }`.
 
 use crate::cli::{Class, Form};
-use crate::output::{Failure, Output};
+use crate::output::{CommandError, Output};
 use der::asn1::AnyRef;
 use der::pem::{LineEnding, encode_string};
 use der::{Encode, Tag};
@@ -20,14 +20,14 @@ pub(crate) fn run(
     class: Option<Class>,
     pem: Option<&Path>,
     form: Form,
-) -> Result<Output, Failure> {
+) -> Result<Output, CommandError> {
     let entry = device.find(label)?;
     if let Some(path) = &entry.software {
         let path = path.display();
         let why = format!(
             "{label}: programs take the file itself, {path}, or the token that [[token]] makes of its folder"
         );
-        return Err(Failure::new(6, why));
+        return Err(CommandError::new(6, why));
     }
     let class = class.unwrap_or(match entry.key {
         Some(_) => Class::Private,
@@ -36,7 +36,7 @@ pub(crate) fn run(
     let uri = named(&entry, class)?;
     if let Some(path) = pem {
         devid_core::write_file(path, pem_of(&uri)?.as_bytes(), 0o644)
-            .map_err(|error| Failure::new(1, format!("{}: {error}", path.display())))?;
+            .map_err(|error| CommandError::new(1, format!("{}: {error}", path.display())))?;
     }
     Output::new(form, &json!({ "uri": uri, "file": pem }), || {
         format!("{uri}\n")
@@ -44,21 +44,21 @@ pub(crate) fn run(
 }
 
 /// The PEM text.
-pub(crate) fn to_pem(uri: &str, form: Form) -> Result<Output, Failure> {
-    Uri::parse(uri).map_err(|text| Failure::new(2, text))?;
+pub(crate) fn to_pem(uri: &str, form: Form) -> Result<Output, CommandError> {
+    Uri::parse(uri).map_err(|text| CommandError::new(2, text))?;
     let pem = pem_of(uri)?;
     Output::new(form, &json!({ "pem": pem }), || pem.clone())
 }
 
-fn pem_of(uri: &str) -> Result<String, Failure> {
-    encode(uri).map_err(|error| Failure::new(1, error.to_string()))
+fn pem_of(uri: &str) -> Result<String, CommandError> {
+    encode(uri).map_err(|error| CommandError::new(1, error.to_string()))
 }
 
 /// A certificate may bear another label than its key.
-fn named(entry: &TokenEntry, class: Class) -> Result<String, Failure> {
+fn named(entry: &TokenEntry, class: Class) -> Result<String, CommandError> {
     let missing = |what| {
         let label = &entry.label;
-        Failure::new(5, format!("{label}: the device has no {what} of it"))
+        CommandError::new(5, format!("{label}: the device has no {what} of it"))
     };
     let certificate = entry.certificates.first();
     let (label, id, class) = match class {

@@ -1,7 +1,7 @@
 //! `devid verify`
 
 use crate::cli::Form;
-use crate::output::{Failure, Output};
+use crate::output::{CommandError, Output};
 use crate::text::row;
 use devid_core::config::SecretSource;
 use devid_core::identity::{Device, Report, Verdict, Verification};
@@ -17,7 +17,7 @@ pub(crate) fn run(
     revoked: &[PathBuf],
     pin_file: Option<PathBuf>,
     form: Form,
-) -> Result<Output, Failure> {
+) -> Result<Output, CommandError> {
     let pin = pin_in(pin_file)?;
     let how = Verification {
         authorities,
@@ -39,9 +39,9 @@ pub(crate) fn run(
 }
 
 /// What is in the file that is given with `--pin-file`.
-pub(crate) fn pin_in(file: Option<PathBuf>) -> Result<Option<Secret>, Failure> {
+pub(crate) fn pin_in(file: Option<PathBuf>) -> Result<Option<Secret>, CommandError> {
     let pin = file.map(|path| {
-        let fault = |error| Failure::new(1, format!("{}: {error}", path.display()));
+        let fault = |error| CommandError::new(1, format!("{}: {error}", path.display()));
         let source = SecretSource::File(path.clone());
         source.read().map_err(fault)
     });

@@ -1,6 +1,6 @@
 //! `devid completions`: made from the verbs themselves. Labels are asked of `devid list` when they are needed.
 
-use crate::cli::{Arguments, Form, NAME};
+use crate::cli::{Arguments, NAME, OutputFormat};
 use crate::output::{CommandError, Output};
 use clap::{Command, CommandFactory};
 use clap_complete::Shell;

@@ -1,13 +1,13 @@
 //! `devid doctor`
 
-use crate::cli::Form;
+use crate::cli::OutputFormat;
 use crate::output::{CommandError, Output};
 use crate::text::row;
 use devid_core::config;
 use devid_core::identity::{Finding, Health, doctor};
 
 /// Each finding, and what mends it; fails if something does not work.
-pub(crate) fn run(form: Form) -> Result<Output, CommandError> {
+pub(crate) fn run(form: OutputFormat) -> Result<Output, CommandError> {
     let environment = config::environment(config::is_privileged());
     let config = config::load(&environment).config;
     let findings = doctor(config, || config::defaults(&environment));

@@ -1,6 +1,6 @@
 //! `devid status`, `provision`, `reset` and `prune`: the device's own identity
 
-use crate::cli::{Form, How};
+use crate::cli::{OutputFormat, ProvisionArgs};
 use crate::output::{CommandError, Output};
 use crate::text::{line, row};
 use devid_core::config::Config;
@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 /// Where the identity lives; exits as the mode is.
-pub(crate) fn status(device: &Device, form: Form) -> Result<Output, CommandError> {
+pub(crate) fn status(device: &Device, form: OutputFormat) -> Result<Output, CommandError> {
     let status = device.status();
     let code = match (status.mode, status.tpm_is_out_of_reach) {
         (Mode::Tpm | Mode::Software, _) => 0,
@@ -107,9 +107,9 @@ fn ends(expiry: &Expiry) -> String {
 /// Gives the device its identity.
 pub(crate) fn make(
     config: &Config,
-    how: &How,
+    how: &ProvisionArgs,
     csr: Option<PathBuf>,
-    form: Form,
+    form: OutputFormat,
 ) -> Result<Output, CommandError> {
     let done = provision(config, &provisioning(how, csr)?)?;
     told(&done, form)
@@ -119,8 +119,8 @@ pub(crate) fn make(
 pub(crate) fn reset(
     config: &Config,
     yes: bool,
-    how: &How,
-    form: Form,
+    how: &ProvisionArgs,
+    form: OutputFormat,
 ) -> Result<Output, CommandError> {
     if !yes {
         return Err(CommandError::new(6, what_is_lost(config)));
@@ -147,7 +147,7 @@ fn what_is_lost(config: &Config) -> String {
 }
 
 /// Deletes what was put aside.
-pub(crate) fn prune(config: &Config, form: Form) -> Result<Output, CommandError> {
+pub(crate) fn prune(config: &Config, form: OutputFormat) -> Result<Output, CommandError> {
     let deleted = devid_core::identity::prune(config)?;
     Output::new(form, &json!({ "deleted": deleted }), || {
         let mut text = String::new();
@@ -161,7 +161,10 @@ pub(crate) fn prune(config: &Config, form: Form) -> Result<Output, CommandError>
     })
 }
 
-fn provisioning(how: &How, request: Option<PathBuf>) -> Result<Provisioning, CommandError> {
+fn provisioning(
+    how: &ProvisionArgs,
+    request: Option<PathBuf>,
+) -> Result<Provisioning, CommandError> {
     Ok(Provisioning {
         wait: Duration::from_secs(how.wait),
         request,
@@ -169,7 +172,7 @@ fn provisioning(how: &How, request: Option<PathBuf>) -> Result<Provisioning, Com
     })
 }
 
-fn told(done: &Provisioned, form: Form) -> Result<Output, CommandError> {
+fn told(done: &Provisioned, form: OutputFormat) -> Result<Output, CommandError> {
     Output::new(form, done, || {
         let mut text = String::new();
         for step in &done.steps {

@@ -1,6 +1,6 @@
 //! `devid key`, `csr`, `import-cert`, `export` and `persist`
 
-use crate::cli::{Form, Kind};
+use crate::cli::{AlgorithmArg, OutputFormat};
 use crate::output::{CommandError, Output};
 use crate::text::{line, row};
 use crate::verify::pin_in;
@@ -15,18 +15,18 @@ use std::path::{Path, PathBuf};
 pub(crate) fn generate(
     device: &Device,
     label: &str,
-    kind: Kind,
+    kind: AlgorithmArg,
     decrypts: bool,
     storage: KeyStorage,
-    form: Form,
+    form: OutputFormat,
 ) -> Result<Output, CommandError> {
     let algorithm = match kind {
-        Kind::P256 => KeyAlgorithm::Ec(Curve::P256),
-        Kind::P384 => KeyAlgorithm::Ec(Curve::P384),
-        Kind::P521 => KeyAlgorithm::Ec(Curve::P521),
-        Kind::Rsa2048 => KeyAlgorithm::Rsa(2048),
-        Kind::Rsa3072 => KeyAlgorithm::Rsa(3072),
-        Kind::Rsa4096 => KeyAlgorithm::Rsa(4096),
+        AlgorithmArg::P256 => KeyAlgorithm::Ec(Curve::P256),
+        AlgorithmArg::P384 => KeyAlgorithm::Ec(Curve::P384),
+        AlgorithmArg::P521 => KeyAlgorithm::Ec(Curve::P521),
+        AlgorithmArg::Rsa2048 => KeyAlgorithm::Rsa(2048),
+        AlgorithmArg::Rsa3072 => KeyAlgorithm::Rsa(3072),
+        AlgorithmArg::Rsa4096 => KeyAlgorithm::Rsa(4096),
     };
     let usage = KeyPurpose {
         signs: true,
@@ -37,7 +37,7 @@ pub(crate) fn generate(
 }
 
 /// The keys of all tokens with a key folder.
-pub(crate) fn list(device: &Device, form: Form) -> Result<Output, CommandError> {
+pub(crate) fn list(device: &Device, form: OutputFormat) -> Result<Output, CommandError> {
     let inventory = device.inventory();
     if let Some((_, fault)) = inventory.faults.iter().find(|(token, _)| *token == OWN) {
         return Err(fault.clone().into());
@@ -57,7 +57,7 @@ pub(crate) fn delete(
     device: &Device,
     label: &str,
     yes: bool,
-    form: Form,
+    form: OutputFormat,
 ) -> Result<Output, CommandError> {
     let entry = device.find(label)?;
     if !yes {
@@ -86,7 +86,7 @@ pub(crate) fn request(
     subject: Option<&str>,
     pin_file: Option<PathBuf>,
     out: Option<&Path>,
-    form: Form,
+    form: OutputFormat,
 ) -> Result<Output, CommandError> {
     let subject = subject.map(Subject::parse).transpose()?;
     let pin = pin_in(pin_file)?;
@@ -95,7 +95,11 @@ pub(crate) fn request(
 }
 
 /// Takes a certificate.
-pub(crate) fn import(device: &Device, file: &Path, form: Form) -> Result<Output, CommandError> {
+pub(crate) fn import(
+    device: &Device,
+    file: &Path,
+    form: OutputFormat,
+) -> Result<Output, CommandError> {
     let imported = device.import_certificate(file)?;
     Output::new(form, &imported, || taken(&imported))
 }
@@ -133,7 +137,7 @@ pub(crate) fn export(
     device: &Device,
     label: &str,
     out: Option<&Path>,
-    form: Form,
+    form: OutputFormat,
 ) -> Result<Output, CommandError> {
     let wrapped = device.wrapped_key(&device.find(label)?)?;
     written(&wrapped, out, 0o600, form)
@@ -144,7 +148,7 @@ pub(crate) fn persist(
     device: &Device,
     label: &str,
     handle: Option<u32>,
-    form: Form,
+    form: OutputFormat,
 ) -> Result<Output, CommandError> {
     let handle = device.persist(&device.find(label)?, handle)?;
     let handle = format!("0x{handle:08X}");
@@ -157,7 +161,12 @@ pub(crate) fn persist(
 }
 
 /// The text, unless it goes to a file.
-fn written(text: &str, out: Option<&Path>, mode: u32, form: Form) -> Result<Output, CommandError> {
+fn written(
+    text: &str,
+    out: Option<&Path>,
+    mode: u32,
+    form: OutputFormat,
+) -> Result<Output, CommandError> {
     if let Some(path) = out {
         devid_core::write_file(path, text.as_bytes(), mode)
             .map_err(|error| CommandError::new(1, format!("{}: {error}", path.display())))?;

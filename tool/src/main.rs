@@ -21,7 +21,7 @@ mod waiting;
 mod warnings;
 
 use clap::Parser;
-use cli::{Arguments, Form, KeyVerb, MasterVerb, Verb};
+use cli::{Arguments, KeyVerb, MasterVerb, OutputFormat, Verb};
 use devid_core::config::{self, Config};
 use devid_core::identity::{Device, KeyStorage};
 use log::warn;
@@ -37,20 +37,20 @@ fn main() -> ExitCode {
         Err(error) => return misused(&error),
     };
     let form = match json {
-        true => Form::Json,
-        false => Form::Text,
+        true => OutputFormat::Json,
+        false => OutputFormat::Text,
     };
     let warnings = Warnings::heard(form);
     let output = run(verb, form).unwrap_or_else(|error| Output {
         code: error.code,
-        document: (form == Form::Json).then(|| error.json()),
+        document: (form == OutputFormat::Json).then(|| error.json()),
         text: String::new(),
         complaint: Some(error.text),
     });
     tell(output, &warnings)
 }
 
-fn run(verb: Verb, form: Form) -> Result<Output, CommandError> {
+fn run(verb: Verb, form: OutputFormat) -> Result<Output, CommandError> {
     match verb {
         Verb::Status => identity::status(&device()?, form),
         Verb::Doctor => doctor::run(form),

@@ -3,7 +3,7 @@
 
 mod settings;
 
-use crate::cli::{Arguments, Form};
+use crate::cli::{Arguments, OutputFormat};
 use crate::output::{CommandError, Output};
 use clap::{Command, CommandFactory};
 use clap_mangen::Man;
@@ -223,7 +223,7 @@ fn examples(page: &str) -> &'static Meanings {
 const MODULE: &str = include_str!("man/devid-pkcs11.7");
 
 /// devid(1), a page for each verb, devid-pkcs11(7) and devid-pkcs11.conf(5), as files of this folder.
-pub(crate) fn man(folder: &Path, form: Form) -> Result<Output, CommandError> {
+pub(crate) fn man(folder: &Path, form: OutputFormat) -> Result<Output, CommandError> {
     let mut command = Arguments::command().disable_help_subcommand(true);
     command.build();
     let mut files = Vec::new();

@@ -1,6 +1,6 @@
 //! `devid master`: the key that wraps the device's own keys.
 
-use crate::cli::Form;
+use crate::cli::OutputFormat;
 use crate::output::{CommandError, Output};
 use crate::text::{line, row};
 use devid_core::config::{self, Config};
@@ -8,7 +8,11 @@ use devid_core::identity::{LostObject, Renewal, renew_master};
 use serde_json::Value;
 
 /// Begins a new one where the old one is gone; without `yes` it only tells what is lost.
-pub(crate) fn renew(config: &Config, yes: bool, form: Form) -> Result<Output, CommandError> {
+pub(crate) fn renew(
+    config: &Config,
+    yes: bool,
+    form: OutputFormat,
+) -> Result<Output, CommandError> {
     let again = || config::load(&config::environment(config::is_privileged())).config;
     let renewal = renew_master(config, yes, &again)?;
     let output = Output::new(form, &renewal, || paragraph(&renewal))?;

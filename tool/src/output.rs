@@ -1,6 +1,6 @@
 //! What a verb answers, and what the process exits with.
 
-use crate::cli::Form;
+use crate::cli::OutputFormat;
 use devid_core::config::ConfigError;
 use devid_core::identity::{IdentityError, IdentityErrorKind};
 use devid_core::x509::IssueError;
@@ -36,13 +36,13 @@ impl Output {
 
     /// The value as JSON, or the text that says the same.
     pub(crate) fn new(
-        form: Form,
+        form: OutputFormat,
         value: &impl Serialize,
         text: impl FnOnce() -> String,
     ) -> Result<Self, CommandError> {
         match form {
-            Form::Text => Ok(Self::text(text())),
-            Form::Json => {
+            OutputFormat::Text => Ok(Self::text(text())),
+            OutputFormat::Json => {
                 let document = serde_json::to_value(value);
                 let document = document.map_err(|error| CommandError::new(1, error.to_string()))?;
                 Ok(Self {

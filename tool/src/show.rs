@@ -1,6 +1,6 @@
 //! `devid list` and `devid show`
 
-use crate::cli::Form;
+use crate::cli::OutputFormat;
 use crate::output::{CommandError, Output};
 use crate::text::{line, row};
 use devid_core::identity::{
@@ -28,7 +28,7 @@ struct Token {
 
 /// All identities, own keys and certificates, a paragraph each. A token that cannot be read is
 /// named; only where none can, the verb fails.
-pub(crate) fn list(device: &Device, form: Form) -> Result<Output, CommandError> {
+pub(crate) fn list(device: &Device, form: OutputFormat) -> Result<Output, CommandError> {
     let inventory = device.inventory();
     let tcti = &device.config().tcti;
     if inventory.entries.is_empty()
@@ -94,7 +94,11 @@ fn worst(inventory: &Inventory) -> Option<devid_core::identity::IdentityError> {
 }
 
 /// One identity, key or certificate, with all that is known of it.
-pub(crate) fn show(device: &Device, label: &str, form: Form) -> Result<Output, CommandError> {
+pub(crate) fn show(
+    device: &Device,
+    label: &str,
+    form: OutputFormat,
+) -> Result<Output, CommandError> {
     let entry = device.find(label)?;
     let description = device.describe(&entry);
     Output::new(form, &description, || whole(&description))

@@ -1,7 +1,7 @@
 //! `devid uri` and `devid uri2pem`: PKCS#11 URIs (RFC 7512), and their form as a key file, which
 //! pkcs11-provider reads: PEM of `SEQUENCE { VisibleString, UTF8String }`.
 
-use crate::cli::{Class, Form};
+use crate::cli::{OutputFormat, TypeArg};
 use crate::output::{CommandError, Output};
 use der::asn1::AnyRef;
 use der::pem::{LineEnding, encode_string};
@@ -17,9 +17,9 @@ const DESCRIPTION: &str = "PKCS#11 Provider URI v1.0";
 pub(crate) fn run(
     device: &Device,
     label: &str,
-    class: Option<Class>,
+    class: Option<TypeArg>,
     pem: Option<&Path>,
-    form: Form,
+    form: OutputFormat,
 ) -> Result<Output, CommandError> {
     let entry = device.find(label)?;
     if let Some(path) = &entry.software {
@@ -30,8 +30,8 @@ pub(crate) fn run(
         return Err(CommandError::new(6, why));
     }
     let class = class.unwrap_or(match entry.key {
-        Some(_) => Class::Private,
-        None => Class::Cert,
+        Some(_) => TypeArg::Private,
+        None => TypeArg::Cert,
     });
     let uri = named(&entry, class)?;
     if let Some(path) = pem {
@@ -44,7 +44,7 @@ pub(crate) fn run(
 }
 
 /// The PEM text.
-pub(crate) fn to_pem(uri: &str, form: Form) -> Result<Output, CommandError> {
+pub(crate) fn to_pem(uri: &str, form: OutputFormat) -> Result<Output, CommandError> {
     Uri::parse(uri).map_err(|text| CommandError::new(2, text))?;
     let pem = pem_of(uri)?;
     Output::new(form, &json!({ "pem": pem }), || pem.clone())
@@ -55,20 +55,20 @@ fn pem_of(uri: &str) -> Result<String, CommandError> {
 }
 
 /// A certificate may bear another label than its key.
-fn named(entry: &TokenEntry, class: Class) -> Result<String, CommandError> {
+fn named(entry: &TokenEntry, class: TypeArg) -> Result<String, CommandError> {
     let missing = |what| {
         let label = &entry.label;
         CommandError::new(5, format!("{label}: the device has no {what} of it"))
     };
     let certificate = entry.certificates.first();
     let (label, id, class) = match class {
-        Class::Private if entry.key.is_none() => return Err(missing("private key")),
-        Class::Public if entry.public.is_none() => return Err(missing("public key")),
-        Class::Private => (&entry.label, &entry.id, uri::Class::Private),
-        Class::Public => (&entry.label, &entry.id, uri::Class::Public),
-        Class::Cert => {
+        TypeArg::Private if entry.key.is_none() => return Err(missing("private key")),
+        TypeArg::Public if entry.public.is_none() => return Err(missing("public key")),
+        TypeArg::Private => (&entry.label, &entry.id, uri::ObjectType::Private),
+        TypeArg::Public => (&entry.label, &entry.id, uri::ObjectType::Public),
+        TypeArg::Cert => {
             let placed = certificate.ok_or_else(|| missing("certificate"))?;
-            (&placed.label, &placed.id, uri::Class::Cert)
+            (&placed.label, &placed.id, uri::ObjectType::Cert)
         }
     };
     let uri = Uri::of_object(&entry.token_label, label, id, class);

@@ -1,6 +1,6 @@
 //! `devid verify`
 
-use crate::cli::Form;
+use crate::cli::OutputFormat;
 use crate::output::{CommandError, Output};
 use crate::text::row;
 use devid_core::config::SecretSource;
@@ -16,7 +16,7 @@ pub(crate) fn run(
     authorities: Option<&Path>,
     revoked: &[PathBuf],
     pin_file: Option<PathBuf>,
-    form: Form,
+    form: OutputFormat,
 ) -> Result<Output, CommandError> {
     let pin = pin_in(pin_file)?;
     let how = Verification {

@@ -1,6 +1,6 @@
 //! Progress while the TPM is waited for: on standard error, for a person.
 
-use crate::cli::Form;
+use crate::cli::OutputFormat;
 use crate::text::plain;
 use std::io::{IsTerminal, Write, stderr};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -36,12 +36,12 @@ struct Shown {
 
 impl Waiting {
     /// A document in JSON may be read from both outputs, so a file gets nothing beside it.
-    pub(crate) fn shown(form: Form) -> Self {
+    pub(crate) fn shown(form: OutputFormat) -> Self {
         let is_dumb = std::env::var_os("TERM").is_none_or(|kind| kind == "dumb");
         let place = match (stderr().is_terminal(), form) {
             (true, _) if !is_dumb => Place::Terminal,
-            (_, Form::Text) => Place::File,
-            (_, Form::Json) => Place::Nowhere,
+            (_, OutputFormat::Text) => Place::File,
+            (_, OutputFormat::Json) => Place::Nowhere,
         };
         let shown = Shown {
             place,

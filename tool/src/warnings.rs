@@ -1,7 +1,7 @@
 //! What the core says while it works. Warnings are lines on standard error, or a field of the JSON
 //! document; waits are shown.
 
-use crate::cli::Form;
+use crate::cli::OutputFormat;
 use crate::text::plain;
 use crate::waiting::Waiting;
 use devid_core::tpm::WAITING;
@@ -17,7 +17,7 @@ pub(crate) struct Warnings {
 
 impl Warnings {
     /// Hears all warnings from now on. For a person they go to standard error as they come.
-    pub(crate) fn heard(form: Form) -> Self {
+    pub(crate) fn heard(form: OutputFormat) -> Self {
         let warnings = Self {
             waiting: Waiting::shown(form),
             ..Self::default()
@@ -62,7 +62,7 @@ pub(crate) fn print(text: &str) {
 /// The way of warnings from the `log` facade.
 struct Logger {
     warnings: Warnings,
-    form: Form,
+    form: OutputFormat,
 }
 
 impl Log for Logger {
@@ -80,7 +80,7 @@ impl Log for Logger {
         if record.target() == WAITING {
             return self.warnings.waiting.tell(&text);
         }
-        if self.warnings.add(&text) && self.form == Form::Text {
+        if self.warnings.add(&text) && self.form == OutputFormat::Text {
             self.warnings.end_wait();
             print(&text);
         }

@@ -13,11 +13,11 @@ mod keys;
 mod man;
 mod master;
 mod output;
+mod progress;
 mod show;
 mod text;
 mod uri;
 mod verify;
-mod waiting;
 mod warnings;
 
 use clap::Parser;
@@ -40,7 +40,7 @@ fn main() -> ExitCode {
         true => OutputFormat::Json,
         false => OutputFormat::Text,
     };
-    let warnings = Warnings::heard(form);
+    let warnings = Warnings::install(form);
     let output = run(verb, form).unwrap_or_else(|error| Output {
         code: error.code,
         document: (form == OutputFormat::Json).then(|| error.json()),

@@ -2,8 +2,8 @@
 //! document; waits are shown.
 
 use crate::cli::OutputFormat;
+use crate::progress::Progress;
 use crate::text::plain;
-use crate::waiting::Waiting;
 use devid_core::tpm::WAITING;
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,14 +12,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Warnings {
     texts: Arc<Mutex<Vec<String>>>,
-    waiting: Waiting,
+    progress: Progress,
 }
 
 impl Warnings {
     /// Hears all warnings from now on. For a person they go to standard error as they come.
-    pub(crate) fn heard(form: OutputFormat) -> Self {
+    pub(crate) fn install(form: OutputFormat) -> Self {
         let warnings = Self {
-            waiting: Waiting::shown(form),
+            progress: Progress::new(form),
             ..Self::default()
         };
         let logger = Logger {
@@ -40,7 +40,7 @@ impl Warnings {
 
     /// Nothing more is waited for, and something else is about to be written.
     pub(crate) fn end_wait(&self) {
-        self.waiting.end();
+        self.progress.end();
     }
 
     /// Whether it is new.
@@ -78,7 +78,7 @@ impl Log for Logger {
         }
         let text = record.args().to_string();
         if record.target() == WAITING {
-            return self.warnings.waiting.tell(&text);
+            return self.warnings.progress.show(&text);
         }
         if self.warnings.add(&text) && self.form == OutputFormat::Text {
             self.warnings.end_wait();

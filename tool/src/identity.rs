@@ -5,7 +5,7 @@ use crate::output::{CommandError, Output};
 use crate::text::{line, row};
 use devid_core::config::Config;
 use devid_core::identity::{
-    Device, Expiry, IdentitySource, Mode, Provisioned, Provisioning, Role, Status, provision,
+    Device, Expiry, IdentitySource, Mode, Provisioned, Provisioning, Role, Status,
 };
 use devid_core::x509::Subject;
 use serde_json::json;
@@ -105,14 +105,14 @@ fn ends(expiry: &Expiry) -> String {
 }
 
 /// Gives the device its identity.
-pub(crate) fn make(
+pub(crate) fn provision(
     config: &Config,
     how: &ProvisionArgs,
     csr: Option<PathBuf>,
     form: OutputFormat,
 ) -> Result<Output, CommandError> {
-    let done = provision(config, &provisioning(how, csr)?)?;
-    told(&done, form)
+    let done = devid_core::identity::provision(config, &provisioning(how, csr)?)?;
+    summary(&done, form)
 }
 
 /// Takes it away and gives a new one.
@@ -126,7 +126,7 @@ pub(crate) fn reset(
         return Err(CommandError::new(6, what_is_lost(config)));
     }
     let done = devid_core::identity::reset(config, &provisioning(how, None)?)?;
-    told(&done, form)
+    summary(&done, form)
 }
 
 fn what_is_lost(config: &Config) -> String {
@@ -172,7 +172,7 @@ fn provisioning(
     })
 }
 
-fn told(done: &Provisioned, form: OutputFormat) -> Result<Output, CommandError> {
+fn summary(done: &Provisioned, form: OutputFormat) -> Result<Output, CommandError> {
     Output::new(form, done, || {
         let mut text = String::new();
         for step in &done.steps {

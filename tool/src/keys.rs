@@ -3,7 +3,7 @@
 use crate::cli::{AlgorithmArg, OutputFormat};
 use crate::output::{CommandError, Output};
 use crate::text::{line, row};
-use crate::verify::pin_in;
+use crate::verify::read_pin;
 use devid_core::identity::{Device, FACTORY, Imported, KeyStorage, OWN, TokenEntry};
 use devid_core::key::Curve;
 use devid_core::store::devid::{KeyAlgorithm, KeyPurpose};
@@ -89,9 +89,9 @@ pub(crate) fn request(
     form: OutputFormat,
 ) -> Result<Output, CommandError> {
     let subject = subject.map(Subject::parse).transpose()?;
-    let pin = pin_in(pin_file)?;
+    let pin = read_pin(pin_file)?;
     let request = device.request(&device.find(label)?, subject, pin.as_ref())?;
-    written(&request, out, 0o644, form)
+    write_pem(&request, out, 0o644, form)
 }
 
 /// Takes a certificate.
@@ -140,7 +140,7 @@ pub(crate) fn export(
     form: OutputFormat,
 ) -> Result<Output, CommandError> {
     let wrapped = device.wrapped_key(&device.find(label)?)?;
-    written(&wrapped, out, 0o600, form)
+    write_pem(&wrapped, out, 0o600, form)
 }
 
 /// Puts a key into a persistent handle.
@@ -161,7 +161,7 @@ pub(crate) fn persist(
 }
 
 /// The text, unless it goes to a file.
-fn written(
+fn write_pem(
     text: &str,
     out: Option<&Path>,
     mode: u32,

@@ -47,14 +47,14 @@ fn main() -> ExitCode {
         text: String::new(),
         complaint: Some(error.text),
     });
-    tell(output, &warnings)
+    print_output(output, &warnings)
 }
 
 fn run(verb: Verb, form: OutputFormat) -> Result<Output, CommandError> {
     match verb {
         Verb::Status => identity::status(&device()?, form),
         Verb::Doctor => doctor::run(form),
-        Verb::Provision { csr, how } => identity::make(&settings()?, &how, csr, form),
+        Verb::Provision { csr, how } => identity::provision(&settings()?, &how, csr, form),
         Verb::Reset { yes, how, .. } => identity::reset(&settings()?, yes, &how, form),
         Verb::Key(KeyVerb::Generate {
             label,
@@ -117,7 +117,7 @@ fn device() -> Result<Device, CommandError> {
     Ok(Device::new(settings()?))
 }
 
-fn tell(output: Output, warnings: &Warnings) -> ExitCode {
+fn print_output(output: Output, warnings: &Warnings) -> ExitCode {
     let Output {
         code,
         text,
@@ -166,7 +166,7 @@ fn misused(error: &clap::Error) -> ExitCode {
             document,
             ..Output::default()
         };
-        return tell(output, &Warnings::default());
+        return print_output(output, &Warnings::default());
     }
     // As of `Error::exit`; a reader that went away is no error of ours.
     let _ = error.print();

@@ -12,13 +12,13 @@ use serde::Serialize;
 
 /// What is in both tokens.
 #[derive(Serialize)]
-struct Listed {
-    tokens: Vec<Token>,
+struct ListOutput {
+    tokens: Vec<ListedToken>,
     objects: Vec<EntryDescription>,
 }
 
 #[derive(Serialize)]
-struct Token {
+struct ListedToken {
     token: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     serial: Option<String>,
@@ -39,7 +39,7 @@ pub(crate) fn list(device: &Device, form: OutputFormat) -> Result<Output, Comman
         return Err(error);
     }
     let described = inventory.entries.iter().map(|one| device.describe(one));
-    let read = inventory.serials.iter().map(|(token, serial)| Token {
+    let read = inventory.serials.iter().map(|(token, serial)| ListedToken {
         token: token.clone(),
         serial: Some(serial.clone()),
         problem: inventory
@@ -48,12 +48,12 @@ pub(crate) fn list(device: &Device, form: OutputFormat) -> Result<Output, Comman
             .find(|(one, _)| one == token)
             .map(|(_, fault)| fault.text.clone()),
     });
-    let unread = inventory.faults.iter().map(|(token, fault)| Token {
+    let unread = inventory.faults.iter().map(|(token, fault)| ListedToken {
         token: token.clone(),
         serial: None,
         problem: Some(fault.text.clone()),
     });
-    let listed = Listed {
+    let listed = ListOutput {
         tokens: read.chain(unread).collect(),
         objects: described.collect(),
     };

@@ -18,7 +18,7 @@ pub(crate) fn run(
     pin_file: Option<PathBuf>,
     form: OutputFormat,
 ) -> Result<Output, CommandError> {
-    let pin = pin_in(pin_file)?;
+    let pin = read_pin(pin_file)?;
     let how = Verification {
         authorities,
         revoked,
@@ -39,7 +39,7 @@ pub(crate) fn run(
 }
 
 /// What is in the file that is given with `--pin-file`.
-pub(crate) fn pin_in(file: Option<PathBuf>) -> Result<Option<Secret>, CommandError> {
+pub(crate) fn read_pin(file: Option<PathBuf>) -> Result<Option<Secret>, CommandError> {
     let pin = file.map(|path| {
         let fault = |error| CommandError::new(1, format!("{}: {error}", path.display()));
         let source = SecretSource::File(path.clone());

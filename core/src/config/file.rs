@@ -6,9 +6,11 @@ use super::syntax;
 use super::{
     ConfigError, ExistingSource, Fallback, LeaveSoftware, LogTarget, RandomSource, SecretSource,
 };
+use crate::tpm::handle;
 use crate::trouble::{is_leftover, paths_in};
 use crate::trust::distrusted;
 use log::LevelFilter;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use toml::de::DeValue;
@@ -299,10 +301,14 @@ impl LogTable {
     }
 }
 
+/// Handles as a setting holds them.
+fn wide(handles: RangeInclusive<u32>) -> RangeInclusive<u64> {
+    u64::from(*handles.start())..=u64::from(*handles.end())
+}
+
 impl IdentityHint {
     fn of(mut section: TomlTable<'_>) -> Self {
-        let handles = 0x8100_0000..=0x81FF_FFFF;
-        let indices = 0x0100_0000..=0x01FF_FFFF;
+        let (handles, indices) = (wide(handle::PERSISTENT_OBJECTS), wide(handle::NV_INDICES));
         let hint = Self {
             handle: section
                 .number("handle", handles, "a handle from 0x81000000 to 0x81FFFFFF")
@@ -345,14 +351,15 @@ impl MasterTable {
     fn of(mut section: TomlTable<'_>) -> Self {
         /// The storage root key's and those of the device's own keys (Registry of Reserved TPM 2.0
         /// Handles, section 2.3.1).
-        const NOT_FREE: [std::ops::RangeInclusive<u64>; 2] =
-            [0x8100_0000..=0x8100_0001, 0x8100_0100..=0x8100_01FF];
-        let owners = 0x8100_0000..=0x8100_FFFF;
+        const NOT_FREE: [RangeInclusive<u32>; 2] =
+            [handle::PERSISTENT..=handle::SRK, handle::DEVICE_KEYS];
+        let owners = wide(handle::STORAGE_KEYS);
         let expected = "a handle from 0x81000002 to 0x8100FFFF";
         let master = Self {
             handle: section
                 .number_unless("handle", owners, expected, |handle| {
-                    let taken = NOT_FREE.iter().any(|range| range.contains(&handle));
+                    let is_in = |range: &RangeInclusive<u32>| wide(range.clone()).contains(&handle);
+                    let taken = NOT_FREE.iter().any(is_in);
                     taken.then(|| {
                         let whose = "is the storage root key's, or one for the device's own keys";
                         format!("0x{handle:08X} {whose}")
@@ -371,7 +378,7 @@ impl ProvisionTable {
     fn of(mut section: TomlTable<'_>) -> Self {
         // One that is left to owners: the factory's certificates are in the TCG's range (Registry of
         // Reserved TPM 2.0 Handles, section 2.2).
-        let owners = 0x0100_0000..=0x01BF_FFFF;
+        let owners = wide(handle::OWNER_NV_INDICES);
         let provision = Self {
             own: section.flag("own"),
             marker: section.path("marker"),

@@ -19,7 +19,7 @@ pub use provision::{ExistingSource, Fallback, LeaveSoftware, OwnIdentity, Provis
 pub use secret::SecretSource;
 pub use token::TokenSettings;
 
-use crate::tpm::{Limits, Refusals, Tcti, TctiError, Tpm, is_tcti_alias};
+use crate::tpm::{Limits, Refusals, Tcti, TctiError, Tpm, handle, is_tcti_alias};
 use crate::trouble::trouble;
 use file::{FileSettings, LogLevel, LogTable};
 use log::LevelFilter;
@@ -34,8 +34,6 @@ const RUN: &str = "/run/devid-pkcs11";
 /// The token of the device's own keys.
 const DEVID: &str = "devid";
 const STATE: &str = "/var/lib/devid-pkcs11";
-/// Below the handles that the TCG gives to owners (Registry of Reserved TPM 2.0 Handles, 2.3.1).
-const MASTER: u32 = 0x8100_0080;
 const TIMEOUT_MS: u64 = 30_000;
 const GENERATION_TIMEOUT_MS: u64 = 300_000;
 
@@ -355,7 +353,7 @@ fn overlaid(
         provision: Provision::of(written.provision.unwrap_or_default(), &state),
         state,
         master: Master {
-            handle: master.handle.unwrap_or(MASTER),
+            handle: master.handle.unwrap_or(handle::MASTER_KEY),
             owner_auth: master.owner_auth,
             ek_roots: master.ek_roots,
         },

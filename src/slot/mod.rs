@@ -6,6 +6,7 @@
 use devid_core::tpm::Secret;
 mod logged_in;
 mod login;
+mod pin_tries;
 pub(crate) mod session_objects;
 pub(crate) mod token;
 
@@ -13,10 +14,11 @@ use crate::error::Error;
 use crate::handle::{Mint, ObjectHandle, SlotId};
 use crate::object::Object;
 use crate::slot::logged_in::LoggedIn;
+use crate::slot::pin_tries::PinTries;
 use crate::slot::session_objects::Kept;
 use crate::slot::token::{Found, Token};
 use cryptoki_sys::CKA_PRIVATE;
-use devid_core::config::Random;
+use devid_core::config::RandomSource;
 use devid_core::store::devid::DevidStore;
 use devid_core::store::{DecryptRequest, Key, Pins, ScanError, SignError, Store, StoreStamp};
 use devid_core::tpm::{Tpm, TpmError};
@@ -44,6 +46,8 @@ pub(crate) struct Slot {
     /// Objects of sessions, seen by all of them; held for moments.
     pub(crate) kept: Mutex<Kept>,
     pub(crate) logged_in: LoggedIn,
+    /// What came of the PINs that were tried; held for moments.
+    tries: Mutex<PinTries>,
     /// One try of a PIN at a time, for as long as the TPM takes.
     pub(crate) login_turn: Mutex<()>,
 }
@@ -53,7 +57,7 @@ pub(crate) struct Slot {
 pub(crate) struct Source {
     tpm: Arc<Tpm>,
     store: Store,
-    random: Random,
+    random: RandomSource,
 }
 
 /// What the last look told about the next.
@@ -86,7 +90,7 @@ impl Failure {
 }
 
 impl Source {
-    pub(crate) fn new(tpm: &Arc<Tpm>, store: Store, random: Random) -> Self {
+    pub(crate) fn new(tpm: &Arc<Tpm>, store: Store, random: RandomSource) -> Self {
         Self {
             tpm: Arc::clone(tpm),
             store,
@@ -106,6 +110,7 @@ impl Slot {
             token: RwLock::default(),
             kept: Mutex::default(),
             logged_in: LoggedIn::default(),
+            tries: Mutex::default(),
             login_turn: Mutex::default(),
         }
     }
@@ -131,6 +136,12 @@ impl Slot {
             token: RwLock::new(token),
             kept: Mutex::new(kept.unwrap_or_default()),
             logged_in: self.logged_in.for_child(),
+            tries: Mutex::new(
+                self.tries
+                    .try_lock()
+                    .map(|tries| *tries)
+                    .unwrap_or_default(),
+            ),
             login_turn: Mutex::default(),
         }
     }
@@ -363,8 +374,8 @@ impl Slot {
     pub(crate) fn random(&self, bytes: &mut [u8]) -> Result<(), Error> {
         let source = self.source()?;
         match source.random {
-            Random::Kernel => kernel_random(bytes),
-            Random::Tpm => Ok(source.tpm.random(bytes)?),
+            RandomSource::Kernel => kernel_random(bytes),
+            RandomSource::Tpm => Ok(source.tpm.random(bytes)?),
         }
     }
 

@@ -10,11 +10,11 @@ use super::signer::Signer;
 use super::software::{Software, make_folder};
 use super::state::{ExistingState, Facts, Plan, Policy, TpmKey};
 use super::{IdentityError, IdentityErrorKind};
-use crate::config::{Config, Own};
+use crate::config::{Config, OwnIdentity};
 use crate::file::{self, Lock};
 use crate::key::{Curve, PublicKey};
 use crate::store::Protection;
-use crate::store::devid::{DevidStore, KeyAlgorithm, KeyPurpose};
+use crate::store::devid::{DevidStore, KeyAlgorithm, KeyPurpose, OpenedBy};
 use crate::store::folder::{Content, KeyOrigin, ObjectAttributes, Usage, Use};
 use crate::system::{pause, random_digits};
 use crate::writers::{NoLock, lives, no_lock, open_lock, remove_leftovers};
@@ -69,8 +69,8 @@ impl Policy {
     /// The same for who runs `devid provision`: that asks for an identity, unless none is wanted.
     fn asked(self) -> Self {
         let own = match self.own {
-            Own::Unset | Own::Wanted => Own::Wanted,
-            Own::Unwanted => Own::Unwanted,
+            OwnIdentity::Unset | OwnIdentity::Wanted => OwnIdentity::Wanted,
+            OwnIdentity::Unwanted => OwnIdentity::Unwanted,
         };
         Self { own, ..self }
     }
@@ -250,9 +250,12 @@ impl Device {
             signs: true,
             decrypts: false,
         };
-        let key = self
-            .own
-            .generate(KeyAlgorithm::Ec(Curve::P256), usage, Protection::Tpm)?;
+        let key = self.own.generate(
+            KeyAlgorithm::Ec(Curve::P256),
+            usage,
+            Protection::Tpm,
+            OpenedBy::User,
+        )?;
         // Applications must not change what the device is known by.
         let described = |uses: Use| ObjectAttributes {
             modifiable: false,

@@ -24,7 +24,7 @@ use templates::Templates;
 pub use advice::Advised;
 pub(crate) use advice::{WAIT, unloadable};
 
-use crate::tpm::{KnownAlgorithms, Tpm};
+use crate::tpm::{KnownAlgorithms, Lockout, Tpm};
 use std::sync::Arc;
 
 /// Where a token's objects come from.
@@ -128,7 +128,7 @@ impl Store {
     /// # Errors
     ///
     /// [`LoginError`]: nobody is logged in then.
-    pub fn login(&self, who: Who, pin: &[u8]) -> Result<(), LoginError> {
+    pub fn login(&self, who: UserType, pin: &[u8]) -> Result<(), LoginError> {
         match self {
             Self::Factory(store) => store.login(who, pin),
             Self::Folder(store) => store.login(who, pin),
@@ -145,12 +145,12 @@ impl Store {
         }
     }
 
-    /// How many wrong PINs the TPM still takes before it locks: one command. `None` where that plays
-    /// no part, or cannot be asked now.
-    pub fn tries_left(&self) -> Option<u32> {
+    /// How many wrong PINs the TPM has counted, and how many it still takes before it locks: one
+    /// command. `None` where that plays no part, or cannot be asked now.
+    pub fn lockout(&self) -> Option<Lockout> {
         match self {
-            Self::Factory(store) => store.tries_left(),
-            Self::Folder(store) => store.tries_left(),
+            Self::Factory(store) => store.lockout(),
+            Self::Folder(store) => store.lockout(),
             Self::Sessions(_) => None,
         }
     }
@@ -173,16 +173,16 @@ pub enum Pins {
     /// None: whoever reaches the token may use it.
     None,
     /// The security officer's, who has yet to set the user's.
-    Officer,
+    SecurityOfficer,
     /// The user's, without which no private key can be used.
     User,
 }
 
 /// Who logs in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Who {
+pub enum UserType {
     /// The user, who uses the keys.
     User,
     /// The security officer, who sets the user's PIN.
-    Officer,
+    SecurityOfficer,
 }

@@ -1,5 +1,6 @@
 //! X.509: certificates, their paths, profiles and lists of revoked ones (RFC 5280; IEEE 802.1AR).
 
+pub(crate) mod algorithms;
 mod certificate;
 pub(crate) mod checks;
 pub(crate) mod clock;

@@ -28,6 +28,9 @@ fn what_openssl_verifies_is_verified() {
         chain!("pathlen-1000"),
         chain!("root-v1"),
         chain!("name-printable-and-utf8"),
+        chain!("ml-dsa-44"),
+        chain!("ml-dsa-65"),
+        chain!("ml-dsa-87"),
     ] {
         let found = ends(leaf, ca);
         assert!(
@@ -141,4 +144,40 @@ fn odd_leaves_are_verified_as_openssl_verifies_them() {
             other => panic!("{name}: {other:?}"),
         }
     }
+}
+
+/// ML-DSA is verified in a host's thread, too, whose stack may be small.
+#[test]
+fn ml_dsa_takes_a_small_stack_and_refuses_what_was_altered() {
+    let (_, leaf, ca) = chain!("ml-dsa-87");
+    let run = move || {
+        let (leaf, ca) = (parsed(leaf), parsed(ca));
+        assert_eq!(signature::is_signed_by(&leaf, &ca), Ok(true));
+        for (_, other, _) in [chain!("ml-dsa-44"), chain!("ml-dsa-65"), chain!("root-v1")] {
+            let other = parsed(other);
+            assert_eq!(signature::is_signed_by(&other, &ca), Ok(false));
+        }
+        let mut der = leaf.der().to_vec();
+        *der.last_mut().unwrap() ^= 1;
+        let altered = Certificate::from_der(&der).unwrap();
+        assert_eq!(signature::is_signed_by(&altered, &ca), Ok(false));
+    };
+    let small = std::thread::Builder::new().stack_size(256 << 10);
+    small.spawn(run).unwrap().join().unwrap();
+}
+
+/// A device whose own key is of ML-DSA: its certificate is verified, and its key is named.
+#[test]
+fn a_device_with_an_ml_dsa_key() {
+    let leaf = include_bytes!("../../../testdata/chains/ml-dsa-device.leaf.pem");
+    let ca = include_bytes!("../../../testdata/chains/ml-dsa-87.ca.pem");
+    let found = ends(leaf, ca);
+    assert!(
+        matches!(&found, PathResult::Trusted(path) if path.len() == 2),
+        "{found:?}"
+    );
+}
+
+fn parsed(pem: &[u8]) -> Certificate {
+    Certificate::parse_all(pem).unwrap().remove(0)
 }

@@ -2,6 +2,7 @@
 //! what each CA may do, names and policies that it allows. Revocation is looked at afterwards, in
 //! [`revocation`].
 
+mod ml_dsa;
 mod policies;
 pub(crate) mod revocation;
 mod signature;

@@ -161,7 +161,7 @@ impl Device {
                     let identities = found.identities.into_iter();
                     entries.extend(identities.map(|one| of_identity(&token, one)));
                     let issuers = found.authorities.into_iter();
-                    entries.extend(issuers.map(|one| of_authority(&token, one)));
+                    entries.extend(issuers.map(|one| of_ca_certificate(&token, one)));
                 }
                 Err(error) => fault = fault.or(Some(error)),
             }
@@ -281,7 +281,7 @@ fn of_identity(token: &str, identity: Identity) -> TokenEntry {
     }
 }
 
-fn of_authority(token: &str, authority: CaCertificate) -> TokenEntry {
+fn of_ca_certificate(token: &str, authority: CaCertificate) -> TokenEntry {
     let id = authority.certificate.key_id().as_bytes().to_vec();
     TokenEntry {
         token: FACTORY.into(),

@@ -96,12 +96,12 @@ pub(super) fn add_certificate(
     }
 }
 
-pub(super) fn authority_label(label: &str, number: usize) -> String {
+pub(super) fn ca_label(label: &str, number: usize) -> String {
     format!("{label}-ca-{number}")
 }
 
 /// Also without number, as they were called at first.
-pub(super) fn is_authority_of(name: &str, label: &str) -> bool {
+pub(super) fn is_ca_label_of(name: &str, label: &str) -> bool {
     let rest = name
         .strip_prefix(label)
         .and_then(|rest| rest.strip_prefix("-ca"));
@@ -125,7 +125,7 @@ mod tests {
             ("web", false),
             ("other-ca-1", false),
         ] {
-            assert_eq!(is_authority_of(name, "web"), is, "{name}");
+            assert_eq!(is_ca_label_of(name, "web"), is, "{name}");
         }
     }
 }

@@ -142,7 +142,7 @@ impl Device {
         store.check_readable()?;
         let certificates = entry.certificates.iter();
         let going: Vec<_> = certificates.clone().map(|one| &one.certificate).collect();
-        let mut gone = self.drop_authorities(store, &entry.label, &going)?;
+        let mut gone = self.drop_ca_certificates(store, &entry.label, &going)?;
         let key = Some(&entry.file).filter(|file| !file.is_empty());
         for file in certificates.map(|one| &one.file).chain(key) {
             store.destroy_whole(file)?;

@@ -36,7 +36,7 @@ const REVOCATION: &str = "revocation";
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Verification<'a> {
     /// A file with certificates that are trusted beside those of the configuration.
-    pub authorities: Option<&'a Path>,
+    pub ca_file: Option<&'a Path>,
     /// Files with CRLs, DER or PEM; without any, nobody looks whether a certificate is revoked.
     pub revoked: &'a [PathBuf],
     /// The PIN that the key asks for. It is tried only where the configuration has none, and a
@@ -125,8 +125,8 @@ impl Device {
             ));
         };
         self.unlock_for(entry)?;
-        let trusted = self.trusted(how.authorities)?;
-        let others = self.known_authorities();
+        let trusted = self.trusted(how.ca_file)?;
+        let others = self.known_ca_certificates();
         let mut lists = Vec::new();
         for path in how.revoked {
             lists.extend(lists_of(path)?);
@@ -177,7 +177,7 @@ impl Device {
     }
 
     /// Certificates of CAs that are not trusted for being known.
-    fn known_authorities(&self) -> Vec<Certificate> {
+    fn known_ca_certificates(&self) -> Vec<Certificate> {
         let all = self.inventory().entries.into_iter();
         let certificates = all.flat_map(|one| one.certificates);
         let certificates = certificates.map(|placed| placed.certificate);

@@ -144,7 +144,7 @@ impl Device {
     }
 
     /// The factory's identities and the certificates of their issuers.
-    pub(super) fn factory(&self) -> Read {
+    pub(super) fn factory(&self) -> TokenResult {
         let failed =
             |error: crate::store::ScanError| (FACTORY.to_owned(), IdentityError::from(error));
         let tpm = &self.tpm;
@@ -178,7 +178,7 @@ impl Device {
     }
 
     /// The keys and certificates of a token.
-    pub(super) fn read(&self, store: &DevidStore) -> Read {
+    pub(super) fn read(&self, store: &DevidStore) -> TokenResult {
         let token = store.name();
         let failed = |error: crate::store::ScanError| (token.to_owned(), error.into());
         let listing = store.scan().map_err(failed)?;
@@ -255,7 +255,7 @@ pub(super) struct TokenContents {
 }
 
 /// What a token holds; or its name and what is wrong.
-type Read = Result<TokenContents, (String, IdentityError)>;
+type TokenResult = Result<TokenContents, (String, IdentityError)>;
 
 fn of_identity(token: &str, identity: Identity) -> TokenEntry {
     let id = identity.certificate.key_id().as_bytes().to_vec();

@@ -46,5 +46,5 @@ pub use master::{KeptObject, LostObject, Renewal, renew_master};
 pub use provision::{Provisioned, Provisioning, provision};
 pub use reset::{prune, reset};
 pub use state::{Certified, ExistingState, Facts, Marker, Plan, Policy, Refusal, TpmKey};
-pub use status::{Expiry, IdentitySource, MasterKey, Mode, Role, Status, TpmStatus};
+pub use status::{Expiry, IdentitySource, MasterKey, Mode, RoleStatus, Status, TpmStatus};
 pub use verify::{Report, Verdict, Verification};

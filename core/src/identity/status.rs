@@ -39,7 +39,7 @@ pub struct Status {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub marker: Option<String>,
     /// Its keys and certificates, and what they are for.
-    pub roles: Vec<Role>,
+    pub roles: Vec<RoleStatus>,
     /// The key that wraps the device's own.
     pub master: MasterKey,
     /// The TPM, if it answers.
@@ -74,7 +74,7 @@ pub enum IdentitySource {
 
 /// A key and its certificate, in one line.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Role {
+pub struct RoleStatus {
     /// `factory`; `own`, or `existing` where somebody else made that; `attestation`; `service`.
     pub role: &'static str,
     /// The label.
@@ -224,7 +224,7 @@ impl Device {
         }
     }
 
-    fn roles(&self, inventory: &Inventory) -> Vec<Role> {
+    fn roles(&self, inventory: &Inventory) -> Vec<RoleStatus> {
         let is_role = |one: &&TokenEntry| {
             one.key.is_some() || !one.certificate().is_some_and(Certificate::is_ca)
         };
@@ -232,7 +232,7 @@ impl Device {
             .entries
             .iter()
             .filter(is_role)
-            .map(|one| Role::of(one, self.is_existing(one)))
+            .map(|one| RoleStatus::of(one, self.is_existing(one)))
             .collect()
     }
 
@@ -256,7 +256,7 @@ impl Device {
     }
 }
 
-impl Role {
+impl RoleStatus {
     fn of(entry: &TokenEntry, existing: bool) -> Self {
         let role = match (entry.token.as_str(), entry.attests) {
             _ if existing => "existing",

@@ -147,7 +147,7 @@ fn print_output(output: Output, warnings: &Warnings) -> ExitCode {
         _ => {}
     }
     if let Some(complaint) = complaint {
-        eprintln!("devid: {}", text::plain(complaint));
+        eprintln!("devid: {}", text::printable(complaint));
     }
     ExitCode::from(code)
 }

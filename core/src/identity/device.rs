@@ -1,7 +1,7 @@
 //! The device as a whole: its tokens and what is in them.
 
 use super::IdentityError;
-use super::endorsement::tpm_of;
+use super::endorsement::configured_tpm;
 use super::entry::{CertificateEntry, FACTORY, OWN, SOFTWARE, TokenEntry, add_certificate};
 use super::software::Software;
 use crate::config::Config;
@@ -50,12 +50,12 @@ impl Device {
 
     /// The same device, of which nothing is known yet but whether its TPM left a command without
     /// answer: then it is not asked again.
-    pub(super) fn anew(&self) -> Self {
+    pub(super) fn reopened(&self) -> Self {
         Self::with(self.config.clone(), self.tpm.timeout_memory().clone())
     }
 
     fn with(config: Config, timeouts: TimeoutMemory) -> Self {
-        let tpm = tpm_of(&config, Refusals::default()).with_timeout_memory(timeouts);
+        let tpm = configured_tpm(&config, Refusals::default()).with_timeout_memory(timeouts);
         let tpm = Arc::new(tpm);
         let mut stores = DevidStore::all(&config, &tpm);
         Self {
@@ -132,7 +132,7 @@ impl Device {
                 Err(fault) => inventory.faults.push(fault),
             }
         }
-        match Software::of(&self.config.state).entries() {
+        match Software::in_state(&self.config.state).entries() {
             Ok(found) => inventory.entries.extend(found),
             Err(fault) => inventory.faults.push((SOFTWARE.into(), fault)),
         }
@@ -183,7 +183,7 @@ impl Device {
         let failed = |error: crate::store::ScanError| (token.to_owned(), error.into());
         let listing = store.scan().map_err(failed)?;
         let mut entries: Vec<TokenEntry> = Vec::new();
-        let software = Software::of(&self.config.state);
+        let software = Software::in_state(&self.config.state);
         for shown in &listing.objects {
             // The software identity is told of for itself.
             if software.has(&store.file(&shown.name)) {

@@ -5,7 +5,7 @@ use super::ca_certificates::above;
 use super::device::Device;
 use super::entry::TokenEntry;
 use super::software::Software;
-use super::trusted_files::certificates_of;
+use super::trusted_files::read_certificates;
 use crate::store::devid::DevidStore;
 use crate::x509::Certificate;
 use crate::x509::clock::{now, valid_at};
@@ -37,7 +37,7 @@ impl Device {
     ///
     /// It is for none of the keys, or not valid now. Then nothing was changed.
     pub fn import_certificate(&self, path: &Path) -> Result<Imported, IdentityError> {
-        let all = certificates_of(path)?;
+        let all = read_certificates(path)?;
         let (ca_certificates, mut leaves): (Vec<_>, Vec<_>) =
             all.into_iter().partition(Certificate::is_ca);
         let certificate = match leaves.len() {
@@ -160,7 +160,7 @@ impl Device {
         certificate: &Certificate,
         ca_certificates: &[Certificate],
     ) -> Result<Imported, IdentityError> {
-        let software = Software::of(&self.config.state);
+        let software = Software::in_state(&self.config.state);
         let mut all = ca_certificates.to_vec();
         for (_, known) in software.ca_certificates()? {
             if !all.contains(&known) {

@@ -2,7 +2,7 @@
 
 use super::device::Device;
 use super::entry::{FACTORY, OWN, TokenEntry};
-use super::key_file::key_in;
+use super::key_file::read_key;
 use super::prove::{PossessionProof, prove};
 use super::signer::Signer;
 use super::{IdentityError, IdentityErrorKind};
@@ -162,7 +162,7 @@ impl Device {
         pin: Option<&Secret>,
     ) -> Result<String, IdentityError> {
         if let Some(path) = &entry.software {
-            let key = key_in(path).map_err(|unread| unread.fault(path))?;
+            let key = read_key(path).map_err(|unread| unread.fault(path))?;
             let subject = subject.map_or_else(|| self.own_subject(key.public()), Ok)?;
             return Signer(&self.tpm, &key).request(subject);
         }

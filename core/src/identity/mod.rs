@@ -37,7 +37,7 @@ mod verify;
 pub use description::{CertificateDescription, EntryDescription, KeyDescription};
 pub use device::{Device, Inventory};
 pub use doctor::{Finding, Health, doctor};
-pub use endorsement::tpm_of;
+pub use endorsement::configured_tpm;
 pub use entry::{CertificateEntry, EXISTING, FACTORY, OWN, SOFTWARE, TokenEntry};
 pub use error::{IdentityError, IdentityErrorKind};
 pub use import::Imported;

@@ -106,7 +106,7 @@ impl Device {
             Some(_) if !tpm || reset => TpmKey::Filed,
             Some(own) => self.state_of(own)?,
         };
-        let software = Software::of(&self.config.state);
+        let software = Software::in_state(&self.config.state);
         // To look, one need not be who uses the key.
         let (software_key, software_public) = unless(reset, software.halves())?;
         let software_certificate = unless(reset, software.certificate())?;

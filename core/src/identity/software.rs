@@ -7,8 +7,8 @@ use super::entry::{
     CertificateEntry, OWN, SOFTWARE, TokenEntry, add_certificate, ca_label, is_ca_label_of,
 };
 use super::free_name::free_name;
-use super::key_file::key_in;
-use super::trusted_files::certificates_of;
+use super::key_file::read_key;
+use super::trusted_files::read_certificates;
 use crate::file;
 use crate::key::{Curve, PrivateKeyInfo, PublicKey};
 use crate::pem;
@@ -37,7 +37,7 @@ pub(super) struct Software {
 }
 
 impl Software {
-    pub(super) fn of(state: &Path) -> Self {
+    pub(super) fn in_state(state: &Path) -> Self {
         Self {
             folder: state.join("software"),
         }
@@ -74,7 +74,7 @@ impl Software {
         if !there(&path)? {
             return Ok((None, None));
         }
-        let key = match key_in(&path) {
+        let key = match read_key(&path) {
             Ok(key) => key,
             Err(unread) => {
                 let told = match unread.is_hidden() {
@@ -102,7 +102,7 @@ impl Software {
         if !there(&path)? {
             return Ok(None);
         }
-        Ok(certificates_of(&path)?.into_iter().next())
+        Ok(read_certificates(&path)?.into_iter().next())
     }
 
     /// Makes a key, and keeps it.
@@ -162,7 +162,7 @@ impl Software {
         let mut found = Vec::new();
         for path in self.ca_paths()? {
             found.extend(
-                certificates_of(&path)?
+                read_certificates(&path)?
                     .into_iter()
                     .map(|one| (path.clone(), one)),
             );
@@ -295,7 +295,7 @@ mod tests {
     #[test]
     fn a_key_is_kept_put_aside_and_pruned() {
         let state = tempfile::tempdir().unwrap();
-        let software = Software::of(state.path());
+        let software = Software::in_state(state.path());
         let key = || software.halves().unwrap().0;
         assert!(key().is_none());
         let made = software.make_key().unwrap();
@@ -323,7 +323,7 @@ mod tests {
     #[test]
     fn a_file_that_is_no_key_is_said_and_left() {
         let state = tempfile::tempdir().unwrap();
-        let software = Software::of(state.path());
+        let software = Software::in_state(state.path());
         make_folder(&software.folder).unwrap();
         std::fs::write(software.key_path(), "not a key").unwrap();
         let fault = software.halves().err().unwrap();

@@ -182,7 +182,7 @@ impl Device {
             marker: marker.map(|(what, remedy)| format!("{what}. {remedy}")),
             roles: self.roles(&inventory),
             master,
-            tpm: TpmStatus::of(&self.tpm).ok(),
+            tpm: TpmStatus::read(&self.tpm).ok(),
             tcti: self.config.tcti.to_string(),
         }
     }
@@ -193,7 +193,7 @@ impl Device {
             let text = format!("{what}: devid provision goes on");
             Err(IdentityError::failed(text))
         };
-        let policy = Policy::of(&self.config);
+        let policy = Policy::from_config(&self.config);
         match seen.facts.plan(policy) {
             Plan::Keep => Ok((Mode::Tpm, IdentitySource::Own)),
             Plan::KeepSoftware => Ok((Mode::Software, IdentitySource::Own)),
@@ -316,7 +316,7 @@ impl Expiry {
 
 impl TpmStatus {
     /// Asks the TPM.
-    pub(super) fn of(tpm: &Tpm) -> Result<Self, TpmError> {
+    pub(super) fn read(tpm: &Tpm) -> Result<Self, TpmError> {
         let vendor = [
             Property::Vendor1,
             Property::Vendor2,

@@ -1,11 +1,11 @@
-//! Whether an identity can be believed: its key is there, its certificate is one of a device
+//! Whether an identity can be check_trusted: its key is there, its certificate is one of a device
 //! (IEEE 802.1AR, section 8), and somebody trusted issued it.
 
 use super::device::Device;
 use super::entry::TokenEntry;
-use super::key_file::key_in;
+use super::key_file::read_key;
 use super::prove::{NOT_TRIED, PossessionProof, prove};
-use super::trusted_files::{believed, certificates_of};
+use super::trusted_files::{check_trusted, read_certificates};
 use super::{IdentityError, IdentityErrorKind};
 use crate::file;
 use crate::key::PublicKey;
@@ -53,7 +53,7 @@ pub struct Report {
     pub verdict: Verdict,
     /// One line that says the same.
     pub summary: String,
-    /// Whether the clock could be believed, so that the validity was looked at.
+    /// Whether the clock could be check_trusted, so that the validity was looked at.
     pub validity_checked: bool,
     /// Whether a CRL said of each certificate below the trusted one that it is not revoked.
     pub revocation_checked: bool,
@@ -148,11 +148,11 @@ impl Device {
     /// The file or the folder cannot be read.
     pub(super) fn trusted(&self, more: Option<&Path>) -> Result<Trusted, IdentityError> {
         let mut trusted = Trusted {
-            certificates: more.map(certificates_of).transpose()?.unwrap_or_default(),
+            certificates: more.map(read_certificates).transpose()?.unwrap_or_default(),
             unread: None,
         };
         let folder = &self.config.trust;
-        match believed(folder) {
+        match check_trusted(folder) {
             Ok(()) => {}
             Err(fault) if fault.kind == IdentityErrorKind::Refused => {
                 warn!("{fault}");
@@ -223,7 +223,7 @@ impl Device {
 
     /// By a key in a file; where that cannot be used, the point that says so.
     fn prove_file(&self, path: &Path, public: &PublicKey) -> Result<PossessionProof, Check> {
-        let key = key_in(path).map_err(|unread| match unread.is_hidden() {
+        let key = read_key(path).map_err(|unread| match unread.is_hidden() {
             true => Check::skipped(KEY, unread.at(path)),
             false => Check::failed(KEY, unread.at(path)),
         })?;

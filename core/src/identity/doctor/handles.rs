@@ -74,7 +74,7 @@ pub(super) fn check(device: &Device, findings: &mut Vec<Finding>) {
                 };
                 let shown = format!("0x{index:08X}");
                 let text = format!("{shown}: {}", found.text);
-                findings.push(Finding { text, ..found }.of(shown));
+                findings.push(Finding { text, ..found }.about_object(shown));
             }
         }
         Err(error) => findings.push(Finding::note("nv.unknown", INDEX, error.to_string())),
@@ -83,7 +83,7 @@ pub(super) fn check(device: &Device, findings: &mut Vec<Finding>) {
 
 impl Device {
     /// What a persistent handle is taken for.
-    pub(in crate::identity) fn taken_for(&self, handle: u32) -> String {
+    pub(in crate::identity) fn describe_handle(&self, handle: u32) -> String {
         let look = Handles {
             device: self,
             inventory: &self.inventory(),
@@ -105,7 +105,7 @@ impl Handles<'_> {
         let shown = format!("0x{handle:08X}");
         let found = self.taken(handle);
         let text = format!("{shown}: {}", found.text);
-        Finding { text, ..found }.of(shown)
+        Finding { text, ..found }.about_object(shown)
     }
 
     fn taken(&self, handle: u32) -> Finding {

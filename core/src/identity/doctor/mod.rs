@@ -143,7 +143,7 @@ impl Finding {
         }
     }
 
-    fn of(self, object: impl Into<String>) -> Self {
+    fn about_object(self, object: impl Into<String>) -> Self {
         Self {
             object: Some(object.into()),
             ..self

@@ -62,7 +62,7 @@ impl Device {
     /// Why no new master key is made, if so: the identity is not whole, and a new master key would
     /// only hide that.
     fn kept_from_renewal(&self, seen: &Observed) -> Option<IdentityError> {
-        match seen.facts.plan(Policy::of(&self.config)) {
+        match seen.facts.plan(Policy::from_config(&self.config)) {
             Plan::Refuse(Refusal::ExistingUnusable) => None,
             Plan::Refuse(why) => Some(self.refusal(why, seen)),
             Plan::Reset => Some(IdentityError::refused(format!(
@@ -124,7 +124,7 @@ impl Device {
                 (_, true) => "a storage key like ours, of another installation".into(),
                 (_, false) => "a storage key of another program".into(),
             },
-            _ => self.taken_for(handle),
+            _ => self.describe_handle(handle),
         };
         let text = format!("{kind} (TPM name {})", hex(name));
         Occupant { text }
@@ -203,7 +203,7 @@ impl Device {
         }
     }
 
-    /// Forgets which storage root key is believed: the next one that is used counts.
+    /// Forgets which storage root key is check_trusted: the next one that is used counts.
     pub(super) fn forget_root(&self) -> Result<(), IdentityError> {
         self.tpm.root().forget().map_err(IdentityError::failed)
     }
@@ -218,7 +218,7 @@ impl Device {
         match file::read(&path, LARGEST) {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(IdentityError::file(&path)(error)),
-            // One that cannot be understood tells of no key, and is written anew.
+            // One that cannot be understood tells of no key, and is written reopened.
             Ok(digits) => Ok(Some(
                 String::from_utf8(digits)
                     .ok()

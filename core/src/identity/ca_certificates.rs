@@ -1,5 +1,5 @@
-//! Certificates of CAs that lie beside the keys whose certificates they lead to: they come with
-//! one, and go with the last that needs them.
+//! CA certificates beside the keys: each comes with the first certificate that needs it, and goes
+//! with the last.
 
 use super::IdentityError;
 use super::device::Device;
@@ -9,7 +9,7 @@ use crate::store::devid::DevidStore;
 use crate::x509::Certificate;
 use crate::x509::path::{is_signed_by, names};
 
-/// What a token holds of certificates.
+/// The certificates of a token.
 struct TokenCertificates {
     /// File, label and certificate of each CA's.
     ca_certificates: Vec<(String, String, Certificate)>,

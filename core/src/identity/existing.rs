@@ -78,7 +78,7 @@ impl Device {
         }
         let (mut found, mut error) = (None, None);
         for store in tokens {
-            match self.read(store) {
+            match self.token_contents(store) {
                 Ok(read) => {
                     let mut entries = read.entries.into_iter();
                     let entry = entries.find(|one| {

@@ -285,7 +285,7 @@ impl Device {
     }
 
     pub(super) fn own_entities(&self) -> Result<Vec<TokenEntry>, IdentityError> {
-        let read = self.read(&self.own).map_err(|(_, fault)| fault)?;
+        let read = self.token_contents(&self.own).map_err(|(_, fault)| fault)?;
         Ok(read.entries)
     }
 }

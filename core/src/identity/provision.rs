@@ -304,7 +304,7 @@ impl Device {
 
     /// Whom the device's own certificate names: whom the factory named, or else the key itself.
     pub(super) fn own_subject(&self, public: &PublicKey) -> Result<Subject, IdentityError> {
-        let factory = match self.factory() {
+        let factory = match self.factory_contents() {
             // What the certificate names is for good.
             Ok(TokenContents {
                 unread: Some(fault),

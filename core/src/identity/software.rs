@@ -57,7 +57,7 @@ impl Software {
         self.folder.join(CERTIFICATE)
     }
 
-    /// Whether the file is one of its own, and not another of the same folder.
+    /// Whether a file belongs to the software identity.
     pub(super) fn has(&self, file: &Path) -> bool {
         file.parent() == Some(&self.folder)
             && (file == self.key_path() || file == self.certificate_path() || is_ca_file(file))

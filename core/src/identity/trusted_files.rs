@@ -7,11 +7,11 @@ use crate::x509::Certificate;
 use crate::x509::files::LARGEST;
 use std::path::Path;
 
-/// That nobody but whom the administrator trusts could have written a file.
+/// Checks that only users whom the administrator trusts could have written a file.
 ///
 /// # Errors
 ///
-/// Others could ([`IdentityErrorKind::Refused`]), or the system cannot say now.
+/// Others could have written it ([`IdentityErrorKind::Refused`]), or the system cannot say now.
 pub(super) fn check_trusted(path: &Path) -> Result<(), IdentityError> {
     match distrusted(path) {
         None => Ok(()),

@@ -11,7 +11,6 @@ use crate::file;
 use crate::key::PublicKey;
 use crate::pem;
 use crate::shell::argument;
-use crate::store::idevid::IdevidStore;
 use crate::store::{Key, LoginError, ObjectKind, SignError, UserType};
 use crate::tpm::{Secret, TpmError};
 use crate::trouble::trouble;
@@ -245,7 +244,7 @@ impl Device {
             store.login(UserType::User, pin).map_err(fault)?;
             return Ok(Arc::clone(key));
         }
-        for store in IdevidStore::with_pin(&self.config, &self.tpm) {
+        for store in &self.factory_with_pin {
             // Another's slot, and what is wrong with that does not matter here.
             let Ok(listing) = store.scan() else { continue };
             let opened = listing.objects.iter().find_map(|shown| match &shown.kind {

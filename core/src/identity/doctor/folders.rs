@@ -60,7 +60,9 @@ pub(super) fn check(device: &Device, findings: &mut Vec<Finding>) {
             )),
         );
     }
-    let read = device.stores().flat_map(|store| device.read(store));
+    let read = device
+        .stores()
+        .flat_map(|store| device.token_contents(store));
     let issuer = |one: Option<&Certificate>| one.is_some_and(Certificate::is_ca);
     for one in read.flat_map(|read| read.entries) {
         if one.key.is_some() || issuer(one.certificate()) {

@@ -7,11 +7,10 @@ use crate::identity::device::Device;
 use crate::identity::entry::{FACTORY, OWN, TokenEntry};
 use crate::identity::orphan::Orphan;
 use crate::identity::remedy::Remedy;
-use crate::store::idevid::{IdevidStore, NvContent};
+use crate::store::idevid::NvContent;
 use crate::tpm::{PublicArea, handle, is_device_key, other_kind, template_name};
 use crate::x509::Certificate;
 use std::collections::HashMap;
-use std::sync::Arc;
 
 const HANDLE: &str = "handle";
 const INDEX: &str = "NV index";
@@ -63,8 +62,7 @@ pub(super) fn check(device: &Device, findings: &mut Vec<Finding>) {
     }
     match list(handle::NV_INDEX) {
         Ok(indices) => {
-            let store = IdevidStore::new(&device.config, Arc::clone(&device.tpm));
-            let looked = store.indices(&device.tpm).unwrap_or_default();
+            let looked = device.factory.indices(&device.tpm).unwrap_or_default();
             let looked: HashMap<u32, NvContent> = looked.into_iter().collect();
             for index in indices {
                 let found = match (device.config.provision.nv_index, looked.get(&index)) {

@@ -179,7 +179,7 @@ impl Device {
 
 fn factory(device: &Device, findings: &mut Vec<Finding>) {
     let about = "factory identity";
-    let Err((_, fault)) = device.factory() else {
+    let Err((_, fault)) = device.factory_contents() else {
         return;
     };
     findings.push(match fault.kind {

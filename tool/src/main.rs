@@ -168,7 +168,7 @@ fn misused(error: &clap::Error) -> ExitCode {
         };
         return print_output(output, &Warnings::default());
     }
-    // As of `Error::exit`; a reader that went away is no error of ours.
+    // As of `Error::exit`; a reader that went away is no failure of ours.
     let _ = error.print();
     ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
 }

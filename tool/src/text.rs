@@ -14,7 +14,7 @@ pub(crate) fn line(text: &mut String, name: &str, value: &str) {
     row(text, format_args!("  {name:<13} {value}"));
 }
 
-/// The same in one line, each character that is seen otherwise than it is written as its number.
+/// A text in one line. A character that steers the terminal is written as its number.
 pub(crate) fn printable(said: impl Display) -> String {
     let mut printable = String::new();
     for one in said.to_string().chars() {

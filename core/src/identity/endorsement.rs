@@ -1,5 +1,5 @@
 //! The TPM of a configuration, with what is known of it beforehand: the storage root key that the key
-//! folder remembers, and the makers whose endorsement keys are check_trusted.
+//! folder remembers, and the makers whose endorsement keys are believed.
 
 use super::trusted_files::check_trusted;
 use crate::config::Config;

@@ -107,7 +107,7 @@ pub(super) fn for_unread_file(folder: &Path, file: &Path, by_content: bool) -> R
 /// The mode of a file with a private key in clear.
 pub(super) const ONLY_ITS_OWNER: &str = "u=rw,go=";
 
-/// What makes a file one that is check_trusted: of its folder's owner, with this mode.
+/// The remedy for a distrusted file: give it to the owner of its folder, with this mode.
 pub(super) fn for_distrusted_file(folder: &Path, file: &Path, mode: &str) -> Remedy {
     Remedy::on_paths(
         "If its mode or owner is at fault, and nobody else wrote or copied it meanwhile",
@@ -120,7 +120,7 @@ pub(super) fn for_distrusted_file(folder: &Path, file: &Path, mode: &str) -> Rem
     )
 }
 
-/// What makes a folder one that is check_trusted, into which everybody may write.
+/// The remedy for a folder into which everybody may write.
 pub(super) fn for_open_folder(folder: &Path) -> Remedy {
     let command = format!("chmod o-w {}", word(folder));
     Remedy::on_paths("See that all in it is yours, then", &[folder], command)

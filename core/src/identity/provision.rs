@@ -118,7 +118,7 @@ pub fn provision(config: &Config, how: &Provisioning) -> Result<Provisioned, Ide
 }
 
 /// Waits as long as the TPM's answer would change what is to be done. One that does not answer is
-/// asked reopened until then, and no more by the device that this gives, with what it saw last.
+/// asked anew until then, and no more by the device that this gives, with what it saw last.
 fn wait_for_tpm(
     config: &Config,
     policy: Policy,

@@ -28,7 +28,7 @@ const SECONDS_OF_A_DAY: i64 = 24 * 60 * 60;
 pub struct Status {
     /// Where the identity lives that the device uses.
     pub mode: Mode,
-    /// IdentitySource identity that is; `None` in mode `error`.
+    /// Whose identity that is; `None` in mode `error`.
     pub identity: Option<IdentitySource>,
     /// Why there is none, or what is to be done.
     pub reason: Option<String>,

@@ -10,7 +10,7 @@ use crate::shell::word;
 use crate::trust::{distrusted_file, distrusted_folder};
 use std::path::Path;
 
-/// Why the state folder is not check_trusted, and what to do.
+/// Why the state folder is not believed, and what to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Untrusted {
     pub(super) text: String,

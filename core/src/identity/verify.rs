@@ -1,4 +1,4 @@
-//! Whether an identity can be check_trusted: its key is there, its certificate is one of a device
+//! Whether an identity can be believed: its key is there, its certificate is one of a device
 //! (IEEE 802.1AR, section 8), and somebody trusted issued it.
 
 use super::device::Device;
@@ -52,7 +52,7 @@ pub struct Report {
     pub verdict: Verdict,
     /// One line that says the same.
     pub summary: String,
-    /// Whether the clock could be check_trusted, so that the validity was looked at.
+    /// Whether the clock could be believed, so that the validity was looked at.
     pub validity_checked: bool,
     /// Whether a CRL said of each certificate below the trusted one that it is not revoked.
     pub revocation_checked: bool,

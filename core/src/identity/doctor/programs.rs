@@ -101,7 +101,7 @@ impl InstallPaths {
         .about_object(shown.to_string())
     }
 
-    /// The module_config that is for our module, and what it calls that.
+    /// The module configuration for our module, and the path in it.
     fn module_config<'a>(&self, all: &'a [ModuleConfig]) -> Option<(&'a ModuleConfig, &'a str)> {
         let named = |one: &'a ModuleConfig| Some((one, one.module()?));
         let called = |module: &str| Path::new(module).file_name() == Some(LIBRARY.as_ref());

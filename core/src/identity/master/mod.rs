@@ -203,7 +203,7 @@ impl Device {
         }
     }
 
-    /// Forgets which storage root key is check_trusted: the next one that is used counts.
+    /// Forgets which storage root key is believed: the next one that is used counts.
     pub(super) fn forget_root(&self) -> Result<(), IdentityError> {
         self.tpm.root().forget().map_err(IdentityError::failed)
     }
@@ -218,7 +218,7 @@ impl Device {
         match file::read(&path, LARGEST) {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(IdentityError::file(&path)(error)),
-            // One that cannot be understood tells of no key, and is written reopened.
+            // One that cannot be understood tells of no key, and is written anew.
             Ok(digits) => Ok(Some(
                 String::from_utf8(digits)
                     .ok()

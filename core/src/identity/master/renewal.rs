@@ -64,7 +64,7 @@ pub struct KeptObject {
 }
 
 /// Begins a new master key where the old one is gone, and keeps the device's identity. `yes`: it is
-/// done; else only told. `again` reads the configuration reopened, once a drop-in was written.
+/// done; else only told. `again` reads the configuration anew, once a drop-in was written.
 ///
 /// Whoever is killed in between runs it again.
 ///

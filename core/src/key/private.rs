@@ -38,7 +38,7 @@ impl PrivateKeyInfo {
     ///
     /// The numbers do not belong together, or the key is none for memory.
     pub fn from_prime(modulus: &[u8], prime: &[u8]) -> Result<Self, String> {
-        let numbers = Numbers::of(modulus, prime);
+        let numbers = RsaNumbers::of(modulus, prime);
         let numbers = numbers.ok_or("the prime is none of two of the modulus")?;
         Self::from_pkcs1(&numbers.to_der().ok_or("numbers that no key has")?)
     }
@@ -69,7 +69,7 @@ impl fmt::Debug for PrivateKeyInfo {
 }
 
 /// The numbers of an RSA key, big-endian.
-struct Numbers {
+struct RsaNumbers {
     modulus: Vec<u8>,
     exponent: Zeroizing<Vec<u8>>,
     /// The larger first.
@@ -79,7 +79,7 @@ struct Numbers {
     coefficient: Zeroizing<Vec<u8>>,
 }
 
-impl Numbers {
+impl RsaNumbers {
     /// By constant-time operations; `None` if the prime is none of two of half the modulus' width.
     fn of(modulus: &[u8], prime: &[u8]) -> Option<Self> {
         let half = modulus.len().div_ceil(2);

@@ -231,17 +231,17 @@ struct Described {
 }
 
 #[derive(Clone)]
-struct Info(Vec<u8>);
+struct SubjectKeyInfo(Vec<u8>);
 
 impl Keypair for Described {
-    type VerifyingKey = Info;
+    type VerifyingKey = SubjectKeyInfo;
 
-    fn verifying_key(&self) -> Info {
-        Info(self.public.info_der())
+    fn verifying_key(&self) -> SubjectKeyInfo {
+        SubjectKeyInfo(self.public.info_der())
     }
 }
 
-impl EncodePublicKey for Info {
+impl EncodePublicKey for SubjectKeyInfo {
     fn to_public_key_der(&self) -> x509_cert::spki::Result<Document> {
         Ok(Document::try_from(self.0.as_slice())?)
     }

@@ -26,7 +26,8 @@ pub use scan::DevidStamp;
 pub use unusable::UnusableKey;
 
 use super::folder::{
-    Entry, EntryContent, KeyFolder, KeyMaterial, KeyOrigin, KeyPair, ObjectAttributes,
+    Editable, Entry, EntryContent, KeyFolder, KeyMaterial, KeyOrigin, KeyPair, ObjectAttributes,
+    PinSeal,
 };
 use super::key::{Abilities, SoftKey};
 use super::listing::ObjectPart;
@@ -41,6 +42,15 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+
+/// Who can use a new key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OpenedBy {
+    /// Whoever knows the user's PIN, if the token has one.
+    User,
+    /// Whoever has the key: it is not kept on a token with a PIN.
+    Anybody,
+}
 
 /// The key folder of one token, and the TPM that its keys are for.
 #[derive(Debug)]
@@ -133,12 +143,13 @@ impl DevidStore {
         algorithm: KeyAlgorithm,
         usage: KeyPurpose,
         protection: Protection,
+        opened_by: OpenedBy,
     ) -> Result<Arc<Key>, StoreError> {
         if self.is_for_memory(protection, matches!(algorithm, KeyAlgorithm::Rsa(_)))? {
-            return self.in_memory(&SoftKey::generate(algorithm)?, protection);
+            return self.in_memory(&SoftKey::generate(algorithm)?, protection, opened_by);
         }
         let master = self.master_for_new_keys()?;
-        let (access, value) = self.access_for_new_key()?;
+        let (access, value) = self.access_for_new_key(opened_by)?;
         let made = self.tpm.create_key(&master, &value, algorithm, usage);
         let made = made.map_err(|error| StoreError::of_making_a(algorithm, error));
         self.usable(made?, access)
@@ -155,13 +166,14 @@ impl DevidStore {
         private: &PrivateKey,
         usage: KeyPurpose,
         protection: Protection,
+        opened_by: OpenedBy,
     ) -> Result<Arc<Key>, StoreError> {
         if self.is_for_memory(protection, matches!(private, PrivateKey::Rsa { .. }))? {
-            return self.in_memory(&private.info()?, protection);
+            return self.in_memory(&private.info()?, protection, opened_by);
         }
         let (public, secret) = private.halves()?;
         let master = self.master_for_new_keys()?;
-        let (access, value) = self.access_for_new_key()?;
+        let (access, value) = self.access_for_new_key(opened_by)?;
         let taken = self
             .tpm
             .import_key(&master, &value, &public, &secret, usage);
@@ -194,8 +206,9 @@ impl DevidStore {
         &self,
         private: &PrivateKeyInfo,
         protection: Protection,
+        opened_by: OpenedBy,
     ) -> Result<Arc<Key>, StoreError> {
-        let (access, value) = self.access_for_new_key()?;
+        let (access, value) = self.access_for_new_key(opened_by)?;
         let material = match protection {
             Protection::File => KeyMaterial::Clear(private.clone()),
             Protection::Tpm | Protection::Sealed => {
@@ -246,6 +259,11 @@ impl DevidStore {
             private,
             shown_public: public,
         };
+        if pair.auth.is_none() && self.folder.has_seal(PinSeal::SecurityOfficer)? {
+            return Err(StoreError::Protection(
+                "a key that no PIN opens cannot be kept on a token with a PIN".into(),
+            ));
+        }
         self.folder.begin(&self.first_serial()?)?;
         if pair.auth.is_some() {
             self.check_login()?;
@@ -307,17 +325,17 @@ impl DevidStore {
 
     /// Changes the attributes of an object, as they are on the disk at that moment: all of what
     /// `change` does, or nothing if it fails.
-    pub fn describe<E>(
+    pub fn edit<E>(
         &self,
         name: &str,
         half: ObjectPart,
-        change: impl FnOnce(&mut ObjectAttributes) -> Result<(), E>,
+        change: impl FnOnce(Editable<'_>) -> Result<(), E>,
     ) -> Result<Result<(), E>, StoreError> {
         let mut outcome = Ok(());
         self.folder.change(name, |entry| {
             let mut content = entry.content.clone();
-            outcome = match described(&mut content, half) {
-                Some(description) => change(description),
+            outcome = match editable(&mut content, half) {
+                Some(editable) => change(editable),
                 None => return Err(StoreError::Gone),
             };
             let changed = if outcome.is_ok() {
@@ -437,14 +455,15 @@ impl DevidStore {
     }
 }
 
-/// The attributes of what is meant; `None` if it is not there.
-fn described(content: &mut EntryContent, half: ObjectPart) -> Option<&mut ObjectAttributes> {
-    match (content, half) {
-        (EntryContent::Pair(pair), ObjectPart::Private) => Some(&mut pair.private),
-        (EntryContent::Pair(pair), ObjectPart::Public) => pair.shown_public.as_mut(),
+/// What can change of what is meant; `None` if it is not there.
+fn editable(content: &mut EntryContent, half: ObjectPart) -> Option<Editable<'_>> {
+    let description = match (content, half) {
+        (EntryContent::Pair(pair), ObjectPart::Private) => &mut pair.private,
+        (EntryContent::Pair(pair), ObjectPart::Public) => pair.shown_public.as_mut()?,
         (EntryContent::Public(_, description), ObjectPart::Whole)
-        | (EntryContent::Certificate(_, description), ObjectPart::Whole) => Some(description),
-        (EntryContent::Data(data), ObjectPart::Whole) => Some(&mut data.description),
-        _ => None,
-    }
+        | (EntryContent::Certificate(_, description), ObjectPart::Whole) => description,
+        (EntryContent::Data(data), ObjectPart::Whole) => return Some(Editable::Data(data)),
+        _ => return None,
+    };
+    Some(Editable::Attributes(description))
 }

@@ -25,7 +25,8 @@ mod write;
 
 pub use cache::RefusedFile;
 pub use entry::{
-    Data, Entry, EntryContent, KeyMaterial, KeyOrigin, KeyPair, ObjectAttributes, Usage, Use,
+    Data, Editable, Entry, EntryContent, KeyMaterial, KeyOrigin, KeyPair, ObjectAttributes, Usage,
+    Use,
 };
 pub use error::FolderError;
 pub use listing::{FolderListing, FolderStamp};

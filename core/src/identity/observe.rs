@@ -9,7 +9,7 @@ use super::orphan::Orphan;
 use super::prove::{NOT_TRIED, PossessionProof, prove};
 use super::software::Software;
 use super::state::{Certified, Facts, Marker, TpmKey};
-use super::untrusted::Untrusted;
+use super::untrusted::UntrustedState;
 use crate::store::folder::{KeyFolder, RefusedFile};
 use crate::store::{Key, ObjectKind, Protection, ScanResult, SignError};
 use crate::tpm::TpmError;
@@ -42,7 +42,7 @@ pub(super) struct Observed {
     /// Why something that counts may be missing: a file could not be read now.
     pub(super) unread_now: Option<String>,
     /// Why what is in the state folder may be somebody else's.
-    pub(super) untrusted: Option<Untrusted>,
+    pub(super) untrusted: Option<UntrustedState>,
 }
 
 /// The TPM key of the device's own identity.

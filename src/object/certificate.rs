@@ -1,6 +1,6 @@
 //! Certificate objects (PKCS#11 3.0, section 4.6).
 
-use super::{Object, Place, unique_id};
+use super::{Object, ObjectScope, unique_id};
 use crate::object::attribute::Value;
 use cryptoki_sys::*;
 use devid_core::store::folder::ObjectAttributes;
@@ -10,7 +10,7 @@ pub(super) fn object(
     name: &str,
     certificate: &Certificate,
     described: &ObjectAttributes,
-    place: Place,
+    scope: ObjectScope,
 ) -> Object {
     let digest = certificate.sha1();
     let (first, last) = certificate.validity();
@@ -48,5 +48,5 @@ pub(super) fn object(
         ),
     ];
     let unique_id = unique_id(CKO_CERTIFICATE, name);
-    Object::new(CKO_CERTIFICATE, unique_id, described, place, attributes)
+    Object::new(CKO_CERTIFICATE, unique_id, described, scope, attributes)
 }

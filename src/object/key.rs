@@ -1,6 +1,6 @@
 //! Key objects (PKCS#11 3.0, sections 4.7 to 4.9, 6.1 and 6.3).
 
-use super::{Object, Place, Role, allowed, unique_id};
+use super::{Object, ObjectScope, Role, allowed, unique_id};
 use crate::mechanism::key_type::KeyType;
 use crate::mechanism::table::{Algorithm, MECHANISMS, Mechanism};
 use crate::object::attribute::{Value, attribute_of};
@@ -34,7 +34,7 @@ pub(super) fn private_object(
     key: &Arc<Key>,
     origin: KeyOrigin,
     described: &ObjectAttributes,
-    place: Place,
+    scope: ObjectScope,
 ) -> Object {
     let public = key.public();
     let local = is_local(key, origin);
@@ -43,7 +43,7 @@ pub(super) fn private_object(
         // There is no operation between the beginning and the end of these, in which a user could
         // prove that he is there.
         Use::Derive => key.decrypts() && !described.always_authenticate,
-        Use::Unwrap => key.decrypts() && !described.always_authenticate && place.takes_keys(),
+        Use::Unwrap => key.decrypts() && !described.always_authenticate && scope.takes_keys(),
         _ => key.decrypts(),
     };
     let key_type = KeyType::of(public);
@@ -119,7 +119,7 @@ pub(super) fn private_object(
     };
     attributes.extend(secret.iter().map(|kind| (*kind, Value::Sensitive)));
     let unique_id = unique_id(CKO_PRIVATE_KEY, name);
-    Object::new(CKO_PRIVATE_KEY, unique_id, described, place, attributes)
+    Object::new(CKO_PRIVATE_KEY, unique_id, described, scope, attributes)
         .with_role(Role::Private(Arc::clone(key), allowed))
 }
 
@@ -128,7 +128,7 @@ pub(super) fn public_object(
     public: &PublicKey,
     described: &ObjectAttributes,
     local: bool,
-    place: Place,
+    scope: ObjectScope,
 ) -> Object {
     let mut attributes = common(public, described, local);
     let shown_uses = [
@@ -152,7 +152,7 @@ pub(super) fn public_object(
         attributes.push((CKA_ALLOWED_MECHANISMS, Value::numbers(&allowed)));
     }
     let unique_id = unique_id(CKO_PUBLIC_KEY, name);
-    Object::new(CKO_PUBLIC_KEY, unique_id, described, place, attributes)
+    Object::new(CKO_PUBLIC_KEY, unique_id, described, scope, attributes)
         .with_role(Role::Public(public.clone(), allowed))
 }
 

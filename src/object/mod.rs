@@ -44,7 +44,7 @@ enum Role {
 
 /// Where objects stand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum ObjectScope {
     /// On a token; `asks_login` says whether its private keys are for users who have logged in,
     /// `takes_keys` whether it takes private keys from outside.
     Token { asks_login: bool, takes_keys: bool },
@@ -52,7 +52,7 @@ pub(crate) enum Place {
     Session,
 }
 
-impl Place {
+impl ObjectScope {
     const fn asks_login(self) -> bool {
         matches!(self, Self::Token { asks_login, .. } if asks_login)
     }
@@ -67,7 +67,7 @@ impl Place {
 
 impl Object {
     /// All objects of something shown, each with the half of it that it is.
-    pub(crate) fn all(shown: &StoredObject, place: Place) -> Vec<(ObjectPart, Self)> {
+    pub(crate) fn all(shown: &StoredObject, scope: ObjectScope) -> Vec<(ObjectPart, Self)> {
         let name = &shown.name;
         match &shown.kind {
             ObjectKind::Pair {
@@ -77,29 +77,29 @@ impl Object {
                 public,
             } => {
                 let hidden = ObjectAttributes {
-                    private: private.private || place.asks_login(),
+                    private: private.private || scope.asks_login(),
                     ..private.clone()
                 };
                 let local = key::is_local(key, *origin);
                 let public = public.as_ref().map(|described| {
-                    let object = key::public_object(name, key.public(), described, local, place);
+                    let object = key::public_object(name, key.public(), described, local, scope);
                     (ObjectPart::Public, object)
                 });
-                let private = key::private_object(name, key, *origin, &hidden, place);
+                let private = key::private_object(name, key, *origin, &hidden, scope);
                 [(ObjectPart::Private, private)]
                     .into_iter()
                     .chain(public)
                     .collect()
             }
             ObjectKind::Public(public, described) => {
-                let object = key::public_object(name, public, described, false, place);
+                let object = key::public_object(name, public, described, false, scope);
                 vec![(ObjectPart::Whole, object)]
             }
             ObjectKind::Certificate(certificate, described) => {
-                let object = certificate::object(name, certificate, described, place);
+                let object = certificate::object(name, certificate, described, scope);
                 vec![(ObjectPart::Whole, object)]
             }
-            ObjectKind::Data(data) => vec![(ObjectPart::Whole, other::data(name, data, place))],
+            ObjectKind::Data(data) => vec![(ObjectPart::Whole, other::data(name, data, scope))],
         }
     }
 
@@ -107,12 +107,12 @@ impl Object {
         class: CK_OBJECT_CLASS,
         unique_id: String,
         described: &ObjectAttributes,
-        place: Place,
+        scope: ObjectScope,
         more: impl IntoIterator<Item = (CK_ATTRIBUTE_TYPE, Value)>,
     ) -> Self {
         let mut attributes = vec![
             (CKA_CLASS, Value::number(class)),
-            (CKA_TOKEN, Value::flag(place != Place::Session)),
+            (CKA_TOKEN, Value::flag(scope != ObjectScope::Session)),
             (CKA_PRIVATE, Value::flag(described.private)),
             (CKA_MODIFIABLE, Value::flag(described.modifiable)),
             // A client that may copy keys does so, and stalls on the copies after a fork.

@@ -7,7 +7,7 @@ use crate::error::Error;
 use crate::handle::{Mint, ObjectHandle};
 use crate::mechanism::table::Mechanism;
 use crate::object::attribute::use_of;
-use crate::object::{Object, Place, session_name, unique_id};
+use crate::object::{Object, ObjectScope, session_name, unique_id};
 use crate::session::Session;
 use crate::slot::session_objects;
 use crate::slot::token::Token;
@@ -348,7 +348,7 @@ fn pair(
 }
 
 fn check_repeated(template: &Template, shown: &StoredObject) -> Result<(), Error> {
-    let made = Object::all(shown, Place::Session);
+    let made = Object::all(shown, ObjectScope::Session);
     let mut made = made.iter();
     made.try_for_each(|(_, object)| New::check_repeated(template, object))
 }

@@ -3,7 +3,7 @@
 
 use crate::error::Error;
 use crate::handle::{ObjectHandle, SessionHandle};
-use crate::object::{Object, Place, SecretKey};
+use crate::object::{Object, ObjectScope, SecretKey};
 use cryptoki_sys::CKA_PRIVATE;
 use devid_core::store::folder::ObjectAttributes;
 use devid_core::store::{ObjectKind, ObjectPart, StoredObject};
@@ -109,7 +109,7 @@ impl Content {
 }
 
 fn object(shown: &StoredObject, half: ObjectPart) -> Object {
-    let mut all = Object::all(shown, Place::Session);
+    let mut all = Object::all(shown, ObjectScope::Session);
     let place = all.iter().position(|(one, _)| *one == half);
     // What is kept has the half that it was kept for; a session never takes one away.
     all.swap_remove(place.unwrap_or_default()).1

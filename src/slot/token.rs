@@ -5,7 +5,7 @@ use crate::error::Error;
 use crate::handle::{Mint, ObjectHandle};
 use crate::mechanism::key_type::KeyType;
 use crate::mechanism::table::{Algorithm, MECHANISMS, Mechanism, SignAlgorithm, Sizes};
-use crate::object::{Object, Place, profile};
+use crate::object::{Object, ObjectScope, profile};
 use cryptoki_sys::*;
 use devid_core::store::{Key, ObjectPart, ScanResult, StoredObject, TokenTraits};
 use devid_core::tpm::SignatureScheme;
@@ -19,7 +19,7 @@ pub(crate) struct Token {
     pub(crate) serial: String,
     traits: TokenTraits,
     objects: Vec<Found>,
-    places: HashMap<ObjectHandle, usize>,
+    positions: HashMap<ObjectHandle, usize>,
 }
 
 /// An object of the token, and which part of what the store shows it is.
@@ -41,7 +41,7 @@ impl Token {
         mint: &Mint,
     ) -> Self {
         let known = Known::of(before);
-        let place = Place::Token {
+        let scope = ObjectScope::Token {
             asks_login: traits.asks_login,
             takes_keys: traits.writable,
         };
@@ -52,7 +52,7 @@ impl Token {
                 objects.extend(unchanged.iter().copied().cloned());
                 continue;
             }
-            let made = Object::all(shown, place).into_iter();
+            let made = Object::all(shown, scope).into_iter();
             objects.extend(made.map(|(half, object)| Found {
                 handle: known.handle(&object).unwrap_or_else(|| mint.object()),
                 object: Arc::new(object),
@@ -70,14 +70,16 @@ impl Token {
     }
 
     fn with(label: String, serial: String, traits: TokenTraits, objects: Vec<Found>) -> Self {
-        let places = objects.iter().enumerate();
-        let places = places.map(|(place, found)| (found.handle, place)).collect();
+        let positions = objects.iter().enumerate();
+        let positions = positions
+            .map(|(position, found)| (found.handle, position))
+            .collect();
         Self {
             label,
             serial,
             traits,
             objects,
-            places,
+            positions,
         }
     }
 
@@ -100,9 +102,9 @@ impl Token {
     }
 
     pub(crate) fn object(&self, handle: ObjectHandle) -> Result<&Found, Error> {
-        let place = self.places.get(&handle);
-        place
-            .and_then(|place| self.objects.get(*place))
+        let position = self.positions.get(&handle);
+        position
+            .and_then(|position| self.objects.get(*position))
             .ok_or(Error::ObjectHandleInvalid)
     }
 

@@ -263,7 +263,11 @@ impl Module {
             .sessions
             .remove(&handle)
             .ok_or(Error::SessionHandleInvalid)?;
-        closed.slot.kept.lock().forget_session(Some(handle));
+        closed
+            .slot
+            .session_objects
+            .lock()
+            .remove_of_session(Some(handle));
         if table.of(closed.slot.id).next().is_none() {
             closed.slot.logout(&self.mint);
         }
@@ -276,7 +280,7 @@ impl Module {
         table.sessions.retain(|_, session| session.slot.id != id);
         slot.logout(&self.mint);
         // After the sessions: an object made meanwhile sees that its session is gone.
-        slot.kept.lock().forget_session(None);
+        slot.session_objects.lock().remove_of_session(None);
         Ok(())
     }
 
@@ -340,9 +344,9 @@ impl Module {
     fn still_open(&self, session: &Session, made: &[ObjectHandle]) -> Result<(), Error> {
         let open = self.session(session.handle).map(drop);
         if open.is_err() {
-            let mut kept = session.slot.kept.lock();
+            let mut kept = session.slot.session_objects.lock();
             for handle in made {
-                kept.forget(*handle);
+                kept.remove(*handle);
             }
         }
         open

@@ -5,7 +5,7 @@ use crate::error::Error;
 use crate::handle::{Mint, ObjectHandle};
 use crate::mechanism::derive::DeriveMechanism;
 use crate::object::{SecretKey, session_name};
-use crate::slot::session_objects::Content;
+use crate::slot::session_objects::ObjectSource;
 use crate::template::secret::NewSecret;
 use crate::template::{Template, point_on};
 use cryptoki_sys::*;
@@ -69,8 +69,11 @@ impl Session {
             of_never_extractable: always.1,
         };
         let handle = mint.object();
-        let content = Content::Secret(Arc::new(made));
-        self.slot.kept.lock().keep(self.handle, handle, content);
+        let source = ObjectSource::Secret(Arc::new(made));
+        self.slot
+            .session_objects
+            .lock()
+            .insert(self.handle, handle, source);
         handle
     }
 }

@@ -76,7 +76,7 @@ impl Session {
                 let of_token = token.objects().iter();
                 let of_token = of_token.filter(|found| is_wanted(&found.object));
                 let mut found: VecDeque<_> = of_token.map(|found| found.handle).collect();
-                found.extend(self.slot.kept.lock().find(is_wanted));
+                found.extend(self.slot.session_objects.lock().find(is_wanted));
                 found
             }
             Err(Error::TokenNotPresent) => return Err(Error::DeviceRemoved),

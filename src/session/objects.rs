@@ -148,7 +148,7 @@ impl Session {
             return Err(Error::ActionProhibited);
         }
         if !object.is(CKA_TOKEN) {
-            return match self.slot.kept.lock().forget(handle) {
+            return match self.slot.session_objects.lock().remove(handle) {
                 true => Ok(()),
                 false => Err(Error::ObjectHandleInvalid),
             };
@@ -179,7 +179,7 @@ impl Session {
         }
         let changes = Changes::parse(template.consistent()?, &object)?;
         if !object.is(CKA_TOKEN) {
-            let mut kept = self.slot.kept.lock();
+            let mut kept = self.slot.session_objects.lock();
             return kept.describe(handle, |described| changes.apply(described));
         }
         let found = self.slot.found(handle)?;
@@ -252,8 +252,11 @@ impl Session {
 
     fn keep(&self, shown: &Arc<StoredObject>, half: ObjectPart, mint: &Mint) -> ObjectHandle {
         let handle = mint.object();
-        let content = session_objects::Content::StoredObject(Arc::clone(shown), half);
-        self.slot.kept.lock().keep(self.handle, handle, content);
+        let source = session_objects::ObjectSource::Stored(Arc::clone(shown), half);
+        self.slot
+            .session_objects
+            .lock()
+            .insert(self.handle, handle, source);
         handle
     }
 

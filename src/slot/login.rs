@@ -87,7 +87,7 @@ impl Slot {
             store.logout();
         }
         if was == Some(Who::User) && self.asks_login() {
-            self.kept.lock().forget_private();
+            self.session_objects.lock().remove_private();
             let mut token = self.token.write();
             *token = token.as_ref().map(|token| Arc::new(token.logged_out(mint)));
         }

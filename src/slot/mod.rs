@@ -13,7 +13,7 @@ use crate::error::Error;
 use crate::handle::{Mint, ObjectHandle, SlotId};
 use crate::object::Object;
 use crate::slot::logged_in::LoggedIn;
-use crate::slot::session_objects::Kept;
+use crate::slot::session_objects::SessionObjects;
 use crate::slot::token::{Found, Token};
 use cryptoki_sys::CKA_PRIVATE;
 use devid_core::config::Random;
@@ -42,7 +42,7 @@ pub(crate) struct Slot {
     /// Held for the moment of reading or replacing.
     pub(crate) token: RwLock<Option<Arc<Token>>>,
     /// Objects of sessions, seen by all of them; held for moments.
-    pub(crate) kept: Mutex<Kept>,
+    pub(crate) session_objects: Mutex<SessionObjects>,
     pub(crate) logged_in: LoggedIn,
     /// One try of a PIN at a time, for as long as the TPM takes.
     pub(crate) login_turn: Mutex<()>,
@@ -104,7 +104,7 @@ impl Slot {
             source,
             look: Mutex::default(),
             token: RwLock::default(),
-            kept: Mutex::default(),
+            session_objects: Mutex::default(),
             logged_in: LoggedIn::default(),
             login_turn: Mutex::default(),
         }
@@ -121,7 +121,7 @@ impl Slot {
             random: source.random,
         });
         let token = self.token.try_read().and_then(|token| token.clone());
-        let kept = self.kept.try_lock().map(|kept| kept.clone());
+        let kept = self.session_objects.try_lock().map(|kept| kept.clone());
         let look = self.look.try_lock().map(|look| look.clone());
         Self {
             id: self.id,
@@ -129,7 +129,7 @@ impl Slot {
             source,
             look: Mutex::new(look.unwrap_or_default()),
             token: RwLock::new(token),
-            kept: Mutex::new(kept.unwrap_or_default()),
+            session_objects: Mutex::new(kept.unwrap_or_default()),
             logged_in: self.logged_in.for_child(),
             login_turn: Mutex::default(),
         }
@@ -145,7 +145,7 @@ impl Slot {
         let known = self.known().ok_or(Error::DeviceRemoved)?;
         let found = match known.object(handle) {
             Ok(found) => Arc::clone(&found.object),
-            Err(unknown) => self.kept.lock().object(handle).ok_or(unknown)?,
+            Err(unknown) => self.session_objects.lock().object(handle).ok_or(unknown)?,
         };
         match found.is(CKA_PRIVATE) && self.hides_private() {
             true => Err(Error::ObjectHandleInvalid),
@@ -161,7 +161,7 @@ impl Slot {
         }
         let has_user = self.has_user();
         let known = self.known();
-        let of_sessions = self.kept.lock();
+        let of_sessions = self.session_objects.lock();
         handles.retain(|handle| {
             let of_token = known.as_ref().and_then(|token| token.object(*handle).ok());
             let object = of_token.map(|found| Arc::clone(&found.object));

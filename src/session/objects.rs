@@ -153,7 +153,7 @@ impl Session {
                 false => Err(Error::ObjectHandleInvalid),
             };
         }
-        let found = self.slot.found(handle)?;
+        let found = self.slot.token_object(handle)?;
         let (shown, half) = found.shown.ok_or(Error::ActionProhibited)?;
         let destroyed = self
             .slot
@@ -182,7 +182,7 @@ impl Session {
             let mut kept = self.slot.session_objects.lock();
             return kept.describe(handle, |described| changes.apply(described));
         }
-        let found = self.slot.found(handle)?;
+        let found = self.slot.token_object(handle)?;
         let (shown, half) = found.shown.ok_or(Error::ActionProhibited)?;
         let folder = self.slot.folder()?;
         let applied = folder.describe(&shown.name, half, |described| changes.apply(described));

@@ -14,7 +14,7 @@ use crate::handle::{Mint, ObjectHandle, SlotId};
 use crate::object::Object;
 use crate::slot::logged_in::LoggedIn;
 use crate::slot::session_objects::SessionObjects;
-use crate::slot::token::{Found, Token};
+use crate::slot::token::{Token, TokenObject};
 use cryptoki_sys::CKA_PRIVATE;
 use devid_core::config::Random;
 use devid_core::store::devid::DevidStore;
@@ -171,7 +171,7 @@ impl Slot {
     }
 
     /// An object of the token, with what the store calls it.
-    pub(crate) fn found(&self, handle: ObjectHandle) -> Result<Found, Error> {
+    pub(crate) fn token_object(&self, handle: ObjectHandle) -> Result<TokenObject, Error> {
         let known = self.known().ok_or(Error::DeviceRemoved)?;
         let found = known.object(handle)?;
         match found.object.is(CKA_PRIVATE) && self.hides_private() {

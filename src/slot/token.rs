@@ -18,13 +18,13 @@ pub(crate) struct Token {
     pub(crate) label: String,
     pub(crate) serial: String,
     traits: TokenTraits,
-    objects: Vec<Found>,
+    objects: Vec<TokenObject>,
     positions: HashMap<ObjectHandle, usize>,
 }
 
 /// An object of the token, and which part of what the store shows it is.
 #[derive(Debug, Clone)]
-pub(crate) struct Found {
+pub(crate) struct TokenObject {
     pub(crate) handle: ObjectHandle,
     pub(crate) object: Arc<Object>,
     /// `None` for what only says something of the token.
@@ -53,14 +53,14 @@ impl Token {
                 continue;
             }
             let made = Object::all(shown, scope).into_iter();
-            objects.extend(made.map(|(half, object)| Found {
+            objects.extend(made.map(|(half, object)| TokenObject {
                 handle: known.handle(&object).unwrap_or_else(|| mint.object()),
                 object: Arc::new(object),
                 shown: Some((Arc::clone(shown), half)),
             }));
         }
         let claimed = profiles(&objects).into_iter().map(profile);
-        let claimed = claimed.map(|object| Found {
+        let claimed = claimed.map(|object| TokenObject {
             handle: known.handle(&object).unwrap_or_else(|| mint.object()),
             object: Arc::new(object),
             shown: None,
@@ -69,7 +69,7 @@ impl Token {
         Self::with(listing.label, listing.serial, traits, objects)
     }
 
-    fn with(label: String, serial: String, traits: TokenTraits, objects: Vec<Found>) -> Self {
+    fn with(label: String, serial: String, traits: TokenTraits, objects: Vec<TokenObject>) -> Self {
         let positions = objects.iter().enumerate();
         let positions = positions
             .map(|(position, found)| (found.handle, position))
@@ -86,7 +86,7 @@ impl Token {
     /// The same token after a logout: its private objects have new handles, since the old ones stay
     /// invalid for good (section 5.6.9).
     pub(crate) fn logged_out(&self, mint: &Mint) -> Self {
-        let again = self.objects.iter().map(|found| Found {
+        let again = self.objects.iter().map(|found| TokenObject {
             handle: match found.object.is(CKA_PRIVATE) {
                 true => mint.object(),
                 false => found.handle,
@@ -97,11 +97,11 @@ impl Token {
         Self::with(label, serial, self.traits.clone(), again.collect())
     }
 
-    pub(crate) fn objects(&self) -> &[Found] {
+    pub(crate) fn objects(&self) -> &[TokenObject] {
         &self.objects
     }
 
-    pub(crate) fn object(&self, handle: ObjectHandle) -> Result<&Found, Error> {
+    pub(crate) fn object(&self, handle: ObjectHandle) -> Result<&TokenObject, Error> {
         let position = self.positions.get(&handle);
         position
             .and_then(|position| self.objects.get(*position))
@@ -244,9 +244,9 @@ impl Token {
 
 /// What was found before, by what it is asked for.
 struct Known<'a> {
-    by_name: HashMap<&'a str, &'a Found>,
+    by_name: HashMap<&'a str, &'a TokenObject>,
     /// By the address of what the store shows: it is alive, so nothing else has the address.
-    by_shown: HashMap<usize, Vec<&'a Found>>,
+    by_shown: HashMap<usize, Vec<&'a TokenObject>>,
 }
 
 impl<'a> Known<'a> {
@@ -267,7 +267,7 @@ impl<'a> Known<'a> {
         }
     }
 
-    fn unchanged(&self, shown: &Arc<StoredObject>) -> &[&'a Found] {
+    fn unchanged(&self, shown: &Arc<StoredObject>) -> &[&'a TokenObject] {
         let known = self.by_shown.get(&address(shown));
         known.map_or(&[], Vec::as_slice)
     }
@@ -283,7 +283,7 @@ fn address(shown: &Arc<StoredObject>) -> usize {
 }
 
 /// The profiles whose calls and objects are all there (PKCS#11 Profiles 3.0).
-fn profiles(objects: &[Found]) -> Vec<CK_PROFILE_ID> {
+fn profiles(objects: &[TokenObject]) -> Vec<CK_PROFILE_ID> {
     let mut claimed = vec![CKP_BASELINE_PROVIDER, CKP_EXTENDED_PROVIDER];
     // The test of an authentication token signs with CKM_SHA256_RSA_PKCS.
     let rsa = Mechanism::find(CKM_SHA256_RSA_PKCS, CKF_SIGN);
@@ -292,7 +292,7 @@ fn profiles(objects: &[Found]) -> Vec<CK_PROFILE_ID> {
         claimed.push(CKP_AUTHENTICATION_TOKEN);
     }
     let certificate = CKO_CERTIFICATE.to_ne_bytes();
-    let of_class = |found: &&Found| found.object.attribute(CKA_CLASS) == Ok(&certificate);
+    let of_class = |found: &&TokenObject| found.object.attribute(CKA_CLASS) == Ok(&certificate);
     let ids = objects.iter().filter(of_class);
     let ids: HashSet<_> = ids
         .filter_map(|found| found.object.attribute(CKA_ID).ok())

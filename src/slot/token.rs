@@ -40,7 +40,7 @@ impl Token {
         before: Option<&Self>,
         mint: &Mint,
     ) -> Self {
-        let known = Known::of(before);
+        let known = KnownObjects::new(before);
         let scope = ObjectScope::Token {
             asks_login: traits.asks_login,
             takes_keys: traits.writable,
@@ -243,14 +243,14 @@ impl Token {
 }
 
 /// What was found before, by what it is asked for.
-struct Known<'a> {
+struct KnownObjects<'a> {
     by_name: HashMap<&'a str, &'a TokenObject>,
     /// By the address of what the store shows: it is alive, so nothing else has the address.
     by_shown: HashMap<usize, Vec<&'a TokenObject>>,
 }
 
-impl<'a> Known<'a> {
-    fn of(token: Option<&'a Token>) -> Self {
+impl<'a> KnownObjects<'a> {
+    fn new(token: Option<&'a Token>) -> Self {
         let objects = token.map_or(&[][..], Token::objects);
         let mut by_shown: HashMap<_, Vec<_>> = HashMap::with_capacity(objects.len());
         for found in objects {

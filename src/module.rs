@@ -399,7 +399,7 @@ impl Module {
             if who == Who::Officer && table.has_read_only(session.slot.id) {
                 return Err(Error::SessionReadOnlyExists);
             }
-            session.slot.logged_in.let_in(who);
+            session.slot.logged_in.set(who);
             Ok(())
         })
     }

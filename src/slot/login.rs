@@ -43,7 +43,7 @@ impl Slot {
             (Pins::Officer, Who::User) => return Err(Error::UserPinNotInitialized),
             (Pins::Officer | Pins::User, _) => {
                 let pin = self.pin(who, pin)?;
-                store.login(who, &pin).map_err(told)?;
+                store.login(who, &pin).map_err(logged)?;
             }
         }
         enter().inspect_err(|_| store.logout())
@@ -57,7 +57,7 @@ impl Slot {
         }
         let pin = self.pin(Who::User, pin)?;
         let store = self.store()?;
-        let proven = store.login(Who::User, &pin).map_err(told);
+        let proven = store.login(Who::User, &pin).map_err(logged);
         if proven == Err(Error::PinLocked) {
             self.logout(mint);
         } else if !self.has_user() {
@@ -79,7 +79,7 @@ impl Slot {
 
     /// Logs out whoever is logged in; `false` if nobody is.
     pub(crate) fn logout(&self, mint: &Mint) -> bool {
-        let was = self.logged_in.end();
+        let was = self.logged_in.clear();
         // Not where nobody is: a login that is under way would lose what it brings.
         if was.is_some()
             && let Ok(store) = self.store()
@@ -97,7 +97,7 @@ impl Slot {
     /// C_InitToken, on a slot without sessions.
     pub(crate) fn init_token(&self, pin: &[u8], label: &str, mint: &Mint) -> Result<(), Error> {
         let _turn = self.login_turn.lock();
-        self.folder()?.initialize(pin, label).map_err(told)?;
+        self.folder()?.initialize(pin, label).map_err(logged)?;
         self.changed(mint).map(drop)
     }
 
@@ -106,7 +106,7 @@ impl Slot {
         if !self.has_officer() {
             return Err(Error::UserNotLoggedIn);
         }
-        self.folder()?.set_user_pin(pin).map_err(told)
+        self.folder()?.set_user_pin(pin).map_err(logged)
     }
 
     /// C_SetPIN: the officer's if that is who is logged in, else the user's.
@@ -117,7 +117,7 @@ impl Slot {
             false => PinSeal::User,
         };
         let changed = self.folder()?.change_pin(seal, old, new);
-        changed.map_err(|error| match told(error) {
+        changed.map_err(|error| match logged(error) {
             // There is none that it could be.
             Error::UserPinNotInitialized => Error::PinIncorrect,
             other => other,
@@ -178,7 +178,7 @@ impl Slot {
     }
 }
 
-fn told(error: LoginError) -> Error {
+fn logged(error: LoginError) -> Error {
     warn!("PIN: {error}");
     error.into()
 }

@@ -4,15 +4,15 @@
 //! The slot looks for its token when it is first asked, never at C_Initialize.
 
 use devid_core::tpm::Secret;
-mod logged_in;
 mod login;
+mod login_state;
 pub(crate) mod session_objects;
 pub(crate) mod token;
 
 use crate::error::Error;
 use crate::handle::{Mint, ObjectHandle, SlotId};
 use crate::object::Object;
-use crate::slot::logged_in::LoggedIn;
+use crate::slot::login_state::LoginState;
 use crate::slot::session_objects::SessionObjects;
 use crate::slot::token::{Token, TokenObject};
 use cryptoki_sys::CKA_PRIVATE;
@@ -43,7 +43,7 @@ pub(crate) struct Slot {
     pub(crate) token: RwLock<Option<Arc<Token>>>,
     /// Objects of sessions, seen by all of them; held for moments.
     pub(crate) session_objects: Mutex<SessionObjects>,
-    pub(crate) logged_in: LoggedIn,
+    pub(crate) logged_in: LoginState,
     /// One try of a PIN at a time, for as long as the TPM takes.
     pub(crate) login_turn: Mutex<()>,
 }
@@ -105,7 +105,7 @@ impl Slot {
             look: Mutex::default(),
             token: RwLock::default(),
             session_objects: Mutex::default(),
-            logged_in: LoggedIn::default(),
+            logged_in: LoginState::default(),
             login_turn: Mutex::default(),
         }
     }

@@ -8,7 +8,7 @@ use crate::mechanism::unwrap::UnwrapMechanism;
 use crate::output::Room;
 use crate::session::Session;
 use crate::slot::token::Token;
-use crate::slot::{Slot, Source};
+use crate::slot::{Slot, TokenSource};
 use crate::snapshot::{Caller, List, Snapshots};
 use crate::template::Template;
 use cryptoki_sys::{
@@ -440,23 +440,27 @@ impl Module {
 fn slots(config: &Config, refusals: Refusals, held: &'static Held) -> Vec<Slot> {
     let tpm = Arc::new(tpm_of(config, refusals).noting_locks(held));
     let random = config.random;
-    let factory = Source::new(
+    let factory = TokenSource::new(
         &tpm,
         Store::Factory(IdevidStore::new(config, Arc::clone(&tpm))),
         random,
     );
     let mut sources = vec![(FACTORY, factory)];
     let own = DevidStore::all(config, &tpm).into_iter();
-    sources.extend(own.map(|store| (OWN, Source::new(&tpm, Store::Folder(store), random))));
+    sources.extend(own.map(|store| (OWN, TokenSource::new(&tpm, Store::Folder(store), random))));
     let with_pin = IdevidStore::with_pin(config, &tpm).into_iter();
-    sources
-        .extend(with_pin.map(|store| (WITH_PIN, Source::new(&tpm, Store::Factory(store), random))));
+    sources.extend(with_pin.map(|store| {
+        (
+            WITH_PIN,
+            TokenSource::new(&tpm, Store::Factory(store), random),
+        )
+    }));
     let numbered = (0..).zip(sources);
     let mut slots: Vec<_> = numbered
         .map(|(id, (description, source))| Slot::new(SlotId(id), description, Some(source)))
         .collect();
     if config.session_slot {
-        let source = Source::new(&tpm, Store::Sessions(SessionStore), random);
+        let source = TokenSource::new(&tpm, Store::Sessions(SessionStore), random);
         let after_devid = slots.len().min(2);
         slots.insert(after_devid, Slot::new(SESSIONS_ID, SESSIONS, Some(source)));
     }

@@ -36,7 +36,7 @@ pub(crate) struct Slot {
     pub(crate) id: SlotId,
     pub(crate) description: &'static str,
     /// `None` where the configuration is wrong, and the log says how: no token.
-    source: Option<Source>,
+    source: Option<TokenSource>,
     /// Held during a look, for as long as the TPM takes.
     look: Mutex<Look>,
     /// Held for the moment of reading or replacing.
@@ -50,7 +50,7 @@ pub(crate) struct Slot {
 
 /// Where the slot's token comes from.
 #[derive(Debug)]
-pub(crate) struct Source {
+pub(crate) struct TokenSource {
     tpm: Arc<Tpm>,
     store: Store,
     random: Random,
@@ -85,7 +85,7 @@ impl Failure {
     }
 }
 
-impl Source {
+impl TokenSource {
     pub(crate) fn new(tpm: &Arc<Tpm>, store: Store, random: Random) -> Self {
         Self {
             tpm: Arc::clone(tpm),
@@ -97,7 +97,7 @@ impl Source {
 
 impl Slot {
     /// Sends nothing to the TPM.
-    pub(crate) fn new(id: SlotId, description: &'static str, source: Option<Source>) -> Self {
+    pub(crate) fn new(id: SlotId, description: &'static str, source: Option<TokenSource>) -> Self {
         Self {
             id,
             description,
@@ -115,7 +115,7 @@ impl Slot {
     /// What another thread of the parent held locked when it forked is made anew.
     pub(crate) fn for_child(&self, tpm: Option<&Arc<Tpm>>) -> Self {
         let source = self.source.as_ref().zip(tpm);
-        let source = source.map(|(source, tpm)| Source {
+        let source = source.map(|(source, tpm)| TokenSource {
             tpm: Arc::clone(tpm),
             store: source.store.for_child(tpm),
             random: source.random,
@@ -248,7 +248,7 @@ impl Slot {
         }
     }
 
-    fn look(&self, source: &Source, last: &Look, mint: &Mint) -> Look {
+    fn look(&self, source: &TokenSource, last: &Look, mint: &Mint) -> Look {
         let tcti = source.tpm.tcti();
         let began = Instant::now();
         match source.store.scan() {
@@ -379,7 +379,7 @@ impl Slot {
         folder.configured_pin().ok_or_else(none)
     }
 
-    fn source(&self) -> Result<&Source, Error> {
+    fn source(&self) -> Result<&TokenSource, Error> {
         self.source.as_ref().ok_or(Error::TokenNotPresent)
     }
 }

@@ -59,7 +59,7 @@ impl Session {
 
     /// The session's token as it is known, without a look.
     pub(crate) fn token(&self) -> Result<Arc<Token>, Error> {
-        self.slot.known().ok_or(Error::DeviceRemoved)
+        self.slot.known_token().ok_or(Error::DeviceRemoved)
     }
 
     pub(crate) fn find_init(&self, template: &Template, mint: &Mint) -> Result<(), Error> {

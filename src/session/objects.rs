@@ -131,7 +131,7 @@ impl Session {
         let persistent = wanted.persistence == Persistence::Handle;
         let name = folder.keep(&key, origin, wanted.private, described, persistent);
         let name = name.map_err(failed)?;
-        let token = self.slot.changed(mint)?;
+        let token = self.slot.rescan(mint)?;
         let private = in_token(&token, &unique_id(CKO_PRIVATE_KEY, &name))?;
         let public = match wanted.public_on_token {
             true => in_token(&token, &unique_id(CKO_PUBLIC_KEY, &name))?,
@@ -161,7 +161,7 @@ impl Session {
             .destroy(&shown.name, half)
             .map_err(failed);
         // Somebody else's destruction is seen as well.
-        let seen = self.slot.changed(mint);
+        let seen = self.slot.rescan(mint);
         destroyed.and(seen.map(drop))
     }
 
@@ -187,7 +187,7 @@ impl Session {
         let folder = self.slot.folder()?;
         let applied = folder.describe(&shown.name, half, |described| changes.apply(described));
         let applied = applied.map_err(failed);
-        let seen = self.slot.changed(mint);
+        let seen = self.slot.rescan(mint);
         applied?.and(seen.map(drop))
     }
 
@@ -261,7 +261,7 @@ impl Session {
     }
 
     fn handle_after(&self, unique_id: &str, mint: &Mint) -> Result<ObjectHandle, Error> {
-        in_token(&*self.slot.changed(mint)?, unique_id)
+        in_token(&*self.slot.rescan(mint)?, unique_id)
     }
 }
 

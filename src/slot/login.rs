@@ -98,7 +98,7 @@ impl Slot {
     pub(crate) fn init_token(&self, pin: &[u8], label: &str, mint: &Mint) -> Result<(), Error> {
         let _turn = self.login_turn.lock();
         self.folder()?.initialize(pin, label).map_err(logged)?;
-        self.changed(mint).map(drop)
+        self.rescan(mint).map(drop)
     }
 
     /// C_InitPIN, by the officer.

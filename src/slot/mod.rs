@@ -26,9 +26,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// A slot that found nothing looks again at most this often: a program that asks all the time must
-/// not wait for a dead TPM all the time.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// A slot that found nothing scans again at most this often: a program that asks all the time must
+/// not wait for a dead TPM each time.
+const RESCAN_AFTER: Duration = Duration::from_secs(1);
 
 /// The slot of one token.
 #[derive(Debug)]
@@ -37,8 +37,8 @@ pub(crate) struct Slot {
     pub(crate) description: &'static str,
     /// `None` where the configuration is wrong, and the log says how: no token.
     source: Option<TokenSource>,
-    /// Held during a look, for as long as the TPM takes.
-    look: Mutex<Look>,
+    /// Held during a scan, for as long as the TPM takes.
+    scan: Mutex<LastScan>,
     /// Held for the moment of reading or replacing.
     pub(crate) token: RwLock<Option<Arc<Token>>>,
     /// Objects of sessions, seen by all of them; held for moments.
@@ -56,29 +56,29 @@ pub(crate) struct TokenSource {
     random: Random,
 }
 
-/// What the last look told about the next.
+/// What the last scan tells about the next.
 #[derive(Debug, Default, Clone)]
-struct Look {
-    /// What was looked at, if the look gave an answer. Of what could not be read it says so, and
+struct LastScan {
+    /// The stamp of what was scanned, if the scan gave an answer. It tells what could not be read, and
     /// differs as soon as that can be read.
     seen: Option<StoreStamp>,
-    failed: Option<Failure>,
+    failed: Option<FailedScan>,
 }
 
-/// A look that found nothing.
+/// A scan that found nothing.
 #[derive(Debug, Clone)]
-struct Failure {
+struct FailedScan {
     ended: Instant,
-    /// What the store would look at then: if files could not be read, another look may find something
-    /// as soon as that changes.
+    /// The store's stamp then. If files could not be read, another scan may find something as soon as
+    /// the stamp changes.
     stamp: StoreStamp,
-    /// How long none is tried again: as long as this one took, and not less than [`LOOK_AGAIN`];
-    /// after a TPM that was busy no longer than that.
+    /// How long no other scan is tried: as long as this one took, and at least [`RESCAN_AFTER`]. After a
+    /// TPM that was busy it is [`RESCAN_AFTER`].
     rest: Duration,
     why: ScanError,
 }
 
-impl Failure {
+impl FailedScan {
     /// Whether files are at fault, and not the TPM, whose faults other slots count too.
     fn is_of_files(&self) -> bool {
         matches!(self.why, ScanError::Unread(_))
@@ -102,7 +102,7 @@ impl Slot {
             id,
             description,
             source,
-            look: Mutex::default(),
+            scan: Mutex::default(),
             token: RwLock::default(),
             session_objects: Mutex::default(),
             logged_in: LoginState::default(),
@@ -122,12 +122,12 @@ impl Slot {
         });
         let token = self.token.try_read().and_then(|token| token.clone());
         let kept = self.session_objects.try_lock().map(|kept| kept.clone());
-        let look = self.look.try_lock().map(|look| look.clone());
+        let last = self.scan.try_lock().map(|last| last.clone());
         Self {
             id: self.id,
             description: self.description,
             source,
-            look: Mutex::new(look.unwrap_or_default()),
+            scan: Mutex::new(last.unwrap_or_default()),
             token: RwLock::new(token),
             session_objects: Mutex::new(kept.unwrap_or_default()),
             logged_in: self.logged_in.for_child(),
@@ -142,7 +142,7 @@ impl Slot {
 
     /// An object of the token as last found, or of a session; none that the user does not see now.
     pub(crate) fn object(&self, handle: ObjectHandle) -> Result<Arc<Object>, Error> {
-        let known = self.known().ok_or(Error::DeviceRemoved)?;
+        let known = self.known_token().ok_or(Error::DeviceRemoved)?;
         let found = match known.object(handle) {
             Ok(found) => Arc::clone(&found.object),
             Err(unknown) => self.session_objects.lock().object(handle).ok_or(unknown)?,
@@ -160,7 +160,7 @@ impl Slot {
             return;
         }
         let has_user = self.has_user();
-        let known = self.known();
+        let known = self.known_token();
         let of_sessions = self.session_objects.lock();
         handles.retain(|handle| {
             let of_token = known.as_ref().and_then(|token| token.object(*handle).ok());
@@ -172,7 +172,7 @@ impl Slot {
 
     /// An object of the token, with what the store calls it.
     pub(crate) fn token_object(&self, handle: ObjectHandle) -> Result<TokenObject, Error> {
-        let known = self.known().ok_or(Error::DeviceRemoved)?;
+        let known = self.known_token().ok_or(Error::DeviceRemoved)?;
         let found = known.object(handle)?;
         match found.object.is(CKA_PRIVATE) && self.hides_private() {
             true => Err(Error::ObjectHandleInvalid),
@@ -208,47 +208,47 @@ impl Slot {
         folder.ok_or(Error::TokenWriteProtected)
     }
 
-    /// The token as last found, without a look.
-    pub(crate) fn known(&self) -> Option<Arc<Token>> {
+    /// The token as last found, without a scan.
+    pub(crate) fn known_token(&self) -> Option<Arc<Token>> {
         self.token.read().clone()
     }
 
-    /// The token, looked for again if something changed since the last time.
+    /// The token, scanned again if something changed since the last scan.
     pub(crate) fn token(&self, mint: &Mint) -> Result<Arc<Token>, Error> {
         let source = self.source()?;
-        let known = self.known();
-        let mut look = match &known {
-            // A look at a folder is short, and whoever has changed it wants to see that.
-            Some(token) if !self.is_writable() => match self.look.try_lock() {
-                Some(look) => look,
-                // Somebody looks already: what is known is good enough meanwhile.
+        let known = self.known_token();
+        let mut last = match &known {
+            // A scan of a folder is short, and whoever has changed it wants to see that.
+            Some(token) if !self.is_writable() => match self.scan.try_lock() {
+                Some(last) => last,
+                // Another thread scans: the known token is good enough meanwhile.
                 None => return Ok(Arc::clone(token)),
             },
-            _ => self.look.lock(),
+            _ => self.scan.lock(),
         };
         let stamp = source.store.stamp();
-        let wait = look.failed.as_ref().is_some_and(|failure| {
+        let wait = last.failed.as_ref().is_some_and(|failure| {
             let can_be_read = failure.stamp != stamp && failure.is_of_files();
             !can_be_read && failure.ended.elapsed() < failure.rest
         });
-        if !wait && look.seen.as_ref() != Some(&stamp) {
-            *look = self.look(source, &look, mint);
+        if !wait && last.seen.as_ref() != Some(&stamp) {
+            *last = self.scan(source, &last, mint);
         }
-        self.known().ok_or(Error::TokenNotPresent)
+        self.known_token().ok_or(Error::TokenNotPresent)
     }
 
-    /// The token after a change of ours, looked for whether it seems to have changed or not.
-    pub(crate) fn changed(&self, mint: &Mint) -> Result<Arc<Token>, Error> {
+    /// The token after a change by this module, scanned whether its stamp changed or not.
+    pub(crate) fn rescan(&self, mint: &Mint) -> Result<Arc<Token>, Error> {
         let source = self.source()?;
-        let mut look = self.look.lock();
-        *look = self.look(source, &look, mint);
-        match &look.failed {
+        let mut last = self.scan.lock();
+        *last = self.scan(source, &last, mint);
+        match &last.failed {
             Some(failure) => Err(failure.why.clone().into()),
-            None => self.known().ok_or(Error::TokenNotPresent),
+            None => self.known_token().ok_or(Error::TokenNotPresent),
         }
     }
 
-    fn look(&self, source: &TokenSource, last: &Look, mint: &Mint) -> Look {
+    fn scan(&self, source: &TokenSource, last: &LastScan, mint: &Mint) -> LastScan {
         let tcti = source.tpm.tcti();
         let began = Instant::now();
         match source.store.scan() {
@@ -265,7 +265,7 @@ impl Slot {
                 let (label, count) = (&token.label, count(&token));
                 log!(level, "token {label} with {count} objects at {tcti}");
                 *place = Some(Arc::new(token));
-                Look {
+                LastScan {
                     seen: Some(stamp),
                     failed: None,
                 }
@@ -282,15 +282,15 @@ impl Slot {
                 if !said && last.all(|failure| failure.why != why) {
                     error!("slot {}: no token from {tcti}: {why}", self.id.0);
                 }
-                Look {
+                LastScan {
                     seen: None,
-                    failed: Some(Failure {
+                    failed: Some(FailedScan {
                         ended: Instant::now(),
                         stamp: source.store.stamp(),
                         rest: match why {
                             // It answers again as soon as another process's key is made.
-                            ScanError::Tpm(TpmError::Busy(_)) => LOOK_AGAIN,
-                            _ => LOOK_AGAIN.max(began.elapsed()),
+                            ScanError::Tpm(TpmError::Busy(_)) => RESCAN_AFTER,
+                            _ => RESCAN_AFTER.max(began.elapsed()),
                         },
                         why,
                     }),

@@ -3,7 +3,7 @@
 use super::{Object, ObjectScope, Role, allowed, unique_id};
 use crate::mechanism::key_type::KeyType;
 use crate::mechanism::table::{Algorithm, MECHANISMS, Mechanism};
-use crate::object::attribute::{Value, attribute_of};
+use crate::object::attribute::{AttributeValue, attribute_of};
 use crate::vendor::*;
 use cryptoki_sys::*;
 use devid_core::key::PublicKey;
@@ -78,32 +78,38 @@ pub(super) fn private_object(
     ];
     attributes.extend(uses(&shown_uses, &possible, described));
     attributes.extend([
-        (CKA_SENSITIVE, Value::flag(true)),
+        (CKA_SENSITIVE, AttributeValue::flag(true)),
         (
             CKA_ALWAYS_SENSITIVE,
-            Value::flag(local && key.protection() != Protection::File),
+            AttributeValue::flag(local && key.protection() != Protection::File),
         ),
-        (CKA_EXTRACTABLE, Value::flag(false)),
+        (CKA_EXTRACTABLE, AttributeValue::flag(false)),
         (
             CKA_NEVER_EXTRACTABLE,
-            Value::flag(local && key.protection() == Protection::Tpm),
+            AttributeValue::flag(local && key.protection() == Protection::Tpm),
         ),
-        (CKA_WRAP_WITH_TRUSTED, Value::flag(false)),
+        (CKA_WRAP_WITH_TRUSTED, AttributeValue::flag(false)),
         (
             CKA_ALWAYS_AUTHENTICATE,
-            Value::flag(described.always_authenticate),
+            AttributeValue::flag(described.always_authenticate),
         ),
-        (CKA_ALLOWED_MECHANISMS, Value::numbers(&shown)),
-        (CKA_DEVID_PROTECTION, Value::number(protection(key))),
-        (CKA_DEVID_PERSISTENT, Value::flag(key.handle().is_some())),
+        (CKA_ALLOWED_MECHANISMS, AttributeValue::numbers(&shown)),
+        (
+            CKA_DEVID_PROTECTION,
+            AttributeValue::number(protection(key)),
+        ),
+        (
+            CKA_DEVID_PERSISTENT,
+            AttributeValue::flag(key.handle().is_some()),
+        ),
     ]);
     let tpm = [
         key.handle()
-            .map(|handle| (CKA_DEVID_TPM_HANDLE, Value::number(handle.into()))),
+            .map(|handle| (CKA_DEVID_TPM_HANDLE, AttributeValue::number(handle.into()))),
         key.name()
-            .map(|name| (CKA_DEVID_TPM_NAME, Value::bytes(name))),
+            .map(|name| (CKA_DEVID_TPM_NAME, AttributeValue::bytes(name))),
         key.public_area()
-            .map(|area| (CKA_DEVID_TPM_PUBLIC, Value::bytes(area))),
+            .map(|area| (CKA_DEVID_TPM_PUBLIC, AttributeValue::bytes(area))),
     ];
     attributes.extend(tpm.into_iter().flatten());
     let secret = match public {
@@ -117,7 +123,7 @@ pub(super) fn private_object(
             CKA_COEFFICIENT,
         ],
     };
-    attributes.extend(secret.iter().map(|kind| (*kind, Value::Sensitive)));
+    attributes.extend(secret.iter().map(|kind| (*kind, AttributeValue::Sensitive)));
     let unique_id = unique_id(CKO_PRIVATE_KEY, name);
     Object::new(CKO_PRIVATE_KEY, unique_id, described, scope, attributes)
         .with_role(Role::Private(Arc::clone(key), allowed))
@@ -143,13 +149,16 @@ pub(super) fn public_object(
         KeyType::of(public).public_uses(),
         described,
     ));
-    attributes.push((CKA_TRUSTED, Value::flag(false)));
+    attributes.push((CKA_TRUSTED, AttributeValue::flag(false)));
     if let PublicKey::Rsa { .. } = public {
-        attributes.push((CKA_MODULUS_BITS, Value::number(public.bits().into())));
+        attributes.push((
+            CKA_MODULUS_BITS,
+            AttributeValue::number(public.bits().into()),
+        ));
     }
     let allowed = allowed(described);
     if !allowed.is_empty() {
-        attributes.push((CKA_ALLOWED_MECHANISMS, Value::numbers(&allowed)));
+        attributes.push((CKA_ALLOWED_MECHANISMS, AttributeValue::numbers(&allowed)));
     }
     let unique_id = unique_id(CKO_PUBLIC_KEY, name);
     Object::new(CKO_PUBLIC_KEY, unique_id, described, scope, attributes)
@@ -161,12 +170,12 @@ fn uses(
     shown: &[Use],
     possible: &[Use],
     described: &ObjectAttributes,
-) -> Vec<(CK_ATTRIBUTE_TYPE, Value)> {
+) -> Vec<(CK_ATTRIBUTE_TYPE, AttributeValue)> {
     let set =
         |one: Use| possible.contains(&one) && described.usage.is_none_or(|wanted| wanted.has(one));
     let flags = shown
         .iter()
-        .map(|&one| (attribute_of(one), Value::flag(set(one))));
+        .map(|&one| (attribute_of(one), AttributeValue::flag(set(one))));
     flags.collect()
 }
 
@@ -176,7 +185,7 @@ fn common(
     public: &PublicKey,
     described: &ObjectAttributes,
     local: bool,
-) -> Vec<(CK_ATTRIBUTE_TYPE, Value)> {
+) -> Vec<(CK_ATTRIBUTE_TYPE, AttributeValue)> {
     let id = described.id.clone();
     let key_type = KeyType::of(public);
     let makes =
@@ -186,24 +195,27 @@ fn common(
     let mut attributes = vec![
         (
             CKA_ID,
-            Value::bytes(id.unwrap_or_else(|| public.id().as_bytes().to_vec())),
+            AttributeValue::bytes(id.unwrap_or_else(|| public.id().as_bytes().to_vec())),
         ),
-        (CKA_SUBJECT, Value::bytes(&described.subject[..])),
-        (CKA_START_DATE, Value::some_date(described.start)),
-        (CKA_END_DATE, Value::some_date(described.end)),
-        (CKA_KEY_TYPE, Value::number(key_type.number())),
-        (CKA_LOCAL, Value::flag(local)),
-        (CKA_KEY_GEN_MECHANISM, Value::number(made_by)),
-        (CKA_PUBLIC_KEY_INFO, Value::bytes(public.info_der())),
+        (CKA_SUBJECT, AttributeValue::bytes(&described.subject[..])),
+        (CKA_START_DATE, AttributeValue::some_date(described.start)),
+        (CKA_END_DATE, AttributeValue::some_date(described.end)),
+        (CKA_KEY_TYPE, AttributeValue::number(key_type.number())),
+        (CKA_LOCAL, AttributeValue::flag(local)),
+        (CKA_KEY_GEN_MECHANISM, AttributeValue::number(made_by)),
+        (
+            CKA_PUBLIC_KEY_INFO,
+            AttributeValue::bytes(public.info_der()),
+        ),
     ];
     attributes.extend(match public {
         PublicKey::Ec { curve, point } => vec![
-            (CKA_EC_PARAMS, Value::bytes(curve.oid_der())),
-            (CKA_EC_POINT, Value::ec_point(point)),
+            (CKA_EC_PARAMS, AttributeValue::bytes(curve.oid_der())),
+            (CKA_EC_POINT, AttributeValue::ec_point(point)),
         ],
         PublicKey::Rsa { modulus, exponent } => vec![
-            (CKA_MODULUS, Value::bytes(&modulus[..])),
-            (CKA_PUBLIC_EXPONENT, Value::bytes(&exponent[..])),
+            (CKA_MODULUS, AttributeValue::bytes(&modulus[..])),
+            (CKA_PUBLIC_EXPONENT, AttributeValue::bytes(&exponent[..])),
         ],
     });
     attributes

@@ -10,7 +10,7 @@ mod other;
 mod secret;
 
 use crate::error::Error;
-use crate::object::attribute::{Value, attribute_of};
+use crate::object::attribute::{AttributeValue, attribute_of};
 use cryptoki_sys::*;
 use devid_core::key::{PublicKey, hex};
 use devid_core::store::folder::{ObjectAttributes, Usage, Use};
@@ -25,7 +25,7 @@ use std::sync::Arc;
 pub(crate) struct Object {
     /// CKA_UNIQUE_ID: the same wherever and whenever the object is found.
     pub(crate) unique_id: String,
-    attributes: Vec<(CK_ATTRIBUTE_TYPE, Value)>,
+    attributes: Vec<(CK_ATTRIBUTE_TYPE, AttributeValue)>,
     role: Role,
 }
 
@@ -108,18 +108,21 @@ impl Object {
         unique_id: String,
         described: &ObjectAttributes,
         scope: ObjectScope,
-        more: impl IntoIterator<Item = (CK_ATTRIBUTE_TYPE, Value)>,
+        more: impl IntoIterator<Item = (CK_ATTRIBUTE_TYPE, AttributeValue)>,
     ) -> Self {
         let mut attributes = vec![
-            (CKA_CLASS, Value::number(class)),
-            (CKA_TOKEN, Value::flag(scope != ObjectScope::Session)),
-            (CKA_PRIVATE, Value::flag(described.private)),
-            (CKA_MODIFIABLE, Value::flag(described.modifiable)),
+            (CKA_CLASS, AttributeValue::number(class)),
+            (
+                CKA_TOKEN,
+                AttributeValue::flag(scope != ObjectScope::Session),
+            ),
+            (CKA_PRIVATE, AttributeValue::flag(described.private)),
+            (CKA_MODIFIABLE, AttributeValue::flag(described.modifiable)),
             // A client that may copy keys does so, and stalls on the copies after a fork.
-            (CKA_COPYABLE, Value::flag(false)),
-            (CKA_DESTROYABLE, Value::flag(described.destroyable)),
-            (CKA_LABEL, Value::text(&described.label)),
-            (CKA_UNIQUE_ID, Value::text(&unique_id)),
+            (CKA_COPYABLE, AttributeValue::flag(false)),
+            (CKA_DESTROYABLE, AttributeValue::flag(described.destroyable)),
+            (CKA_LABEL, AttributeValue::text(&described.label)),
+            (CKA_UNIQUE_ID, AttributeValue::text(&unique_id)),
         ];
         attributes.extend(more);
         Self {
@@ -204,9 +207,9 @@ impl Object {
     /// The value of one attribute.
     pub(crate) fn attribute(&self, kind: CK_ATTRIBUTE_TYPE) -> Result<&[u8], Error> {
         match self.attributes.iter().find(|(one, _)| *one == kind) {
-            Some((_, Value::Bytes(bytes))) => Ok(bytes),
-            Some((_, Value::Secret(bytes))) => Ok(bytes),
-            Some((_, Value::Sensitive)) => Err(Error::AttributeSensitive),
+            Some((_, AttributeValue::Bytes(bytes))) => Ok(bytes),
+            Some((_, AttributeValue::Secret(bytes))) => Ok(bytes),
+            Some((_, AttributeValue::Sensitive)) => Err(Error::AttributeSensitive),
             None => Err(Error::AttributeTypeInvalid),
         }
     }
@@ -226,9 +229,9 @@ impl Object {
     /// Bytes of all its values (section 5.7.4 leaves open what a size is).
     pub(crate) fn size(&self) -> usize {
         let bytes = self.attributes.iter().map(|(_, value)| match value {
-            Value::Bytes(bytes) => bytes.len(),
-            Value::Secret(bytes) => bytes.len(),
-            Value::Sensitive => 0,
+            AttributeValue::Bytes(bytes) => bytes.len(),
+            AttributeValue::Secret(bytes) => bytes.len(),
+            AttributeValue::Sensitive => 0,
         });
         bytes.sum()
     }

@@ -1,6 +1,6 @@
 //! Key objects (PKCS#11 3.0, sections 4.7 to 4.9, 6.1 and 6.3).
 
-use super::{Object, ObjectScope, Role, allowed, unique_id};
+use super::{Object, ObjectKey, ObjectScope, allowed, unique_id};
 use crate::mechanism::key_type::KeyType;
 use crate::mechanism::table::{Algorithm, MECHANISMS, Mechanism};
 use crate::object::attribute::{AttributeValue, attribute_of};
@@ -126,7 +126,7 @@ pub(super) fn private_object(
     attributes.extend(secret.iter().map(|kind| (*kind, AttributeValue::Sensitive)));
     let unique_id = unique_id(CKO_PRIVATE_KEY, name);
     Object::new(CKO_PRIVATE_KEY, unique_id, described, scope, attributes)
-        .with_role(Role::Private(Arc::clone(key), allowed))
+        .with_key(ObjectKey::Private(Arc::clone(key), allowed))
 }
 
 pub(super) fn public_object(
@@ -162,7 +162,7 @@ pub(super) fn public_object(
     }
     let unique_id = unique_id(CKO_PUBLIC_KEY, name);
     Object::new(CKO_PUBLIC_KEY, unique_id, described, scope, attributes)
-        .with_role(Role::Public(public.clone(), allowed))
+        .with_key(ObjectKey::Public(public.clone(), allowed))
 }
 
 /// A flag for each use that is shown: set if the key can do it and its owner wants it.

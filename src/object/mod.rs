@@ -26,19 +26,16 @@ pub(crate) struct Object {
     /// CKA_UNIQUE_ID: the same wherever and whenever the object is found.
     pub(crate) unique_id: String,
     attributes: Vec<(CK_ATTRIBUTE_TYPE, AttributeValue)>,
-    role: Role,
+    key: ObjectKey,
 }
 
-/// What an object is there for, beside its attributes.
+/// The key behind an object. A list names the only mechanisms that may use the key; an empty one names
+/// none in particular.
 #[derive(Debug)]
-enum Role {
-    /// To be read.
-    Data,
-    /// To sign, decrypt and agree; by these mechanisms only, if any are named.
+enum ObjectKey {
+    None,
     Private(Arc<Key>, Vec<CK_MECHANISM_TYPE>),
-    /// To verify and encrypt; likewise.
     Public(PublicKey, Vec<CK_MECHANISM_TYPE>),
-    /// To unwrap; likewise.
     Secret(Arc<SecretKey>),
 }
 
@@ -128,49 +125,49 @@ impl Object {
         Self {
             unique_id,
             attributes,
-            role: Role::Data,
+            key: ObjectKey::None,
         }
     }
 
-    fn with_role(self, role: Role) -> Self {
-        Self { role, ..self }
+    fn with_key(self, key: ObjectKey) -> Self {
+        Self { key, ..self }
     }
 
     /// What signs, decrypts and agrees, behind a private key.
     pub(crate) fn private(&self) -> Option<&Arc<Key>> {
-        match &self.role {
-            Role::Private(key, _) => Some(key),
-            Role::Public(..) | Role::Secret(_) | Role::Data => None,
+        match &self.key {
+            ObjectKey::Private(key, _) => Some(key),
+            ObjectKey::Public(..) | ObjectKey::Secret(_) | ObjectKey::None => None,
         }
     }
 
     /// What verifies and encrypts, behind a public key.
     pub(crate) fn public(&self) -> Option<&PublicKey> {
-        match &self.role {
-            Role::Public(key, _) => Some(key),
-            Role::Private(..) | Role::Secret(_) | Role::Data => None,
+        match &self.key {
+            ObjectKey::Public(key, _) => Some(key),
+            ObjectKey::Private(..) | ObjectKey::Secret(_) | ObjectKey::None => None,
         }
     }
 
     /// The bytes of a secret key, whoever may read them.
     pub(crate) fn secret(&self) -> Option<&Secret> {
-        match &self.role {
-            Role::Secret(key) => Some(&key.value),
-            Role::Private(..) | Role::Public(..) | Role::Data => None,
+        match &self.key {
+            ObjectKey::Secret(key) => Some(&key.value),
+            ObjectKey::Private(..) | ObjectKey::Public(..) | ObjectKey::None => None,
         }
     }
 
     /// Whether it is a key, of whatever class.
     pub(crate) fn is_key(&self) -> bool {
-        !matches!(self.role, Role::Data)
+        !matches!(self.key, ObjectKey::None)
     }
 
     /// Whether the key may be used by this mechanism, as far as its owner has a say.
     pub(crate) fn allows(&self, mechanism: CK_MECHANISM_TYPE) -> bool {
-        let allowed = match &self.role {
-            Role::Private(_, allowed) | Role::Public(_, allowed) => allowed,
-            Role::Secret(key) => &allowed(&key.described),
-            Role::Data => return true,
+        let allowed = match &self.key {
+            ObjectKey::Private(_, allowed) | ObjectKey::Public(_, allowed) => allowed,
+            ObjectKey::Secret(key) => &allowed(&key.described),
+            ObjectKey::None => return true,
         };
         allowed.is_empty() || allowed.contains(&mechanism)
     }

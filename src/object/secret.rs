@@ -1,7 +1,7 @@
 //! Secret keys of a session (PKCS#11 3.0, section 4.10): agreed upon or brought. Whoever may reads
 //! them, and those that are AES keys by their length unwrap others.
 
-use super::{Object, ObjectScope, Role, allowed, unique_id};
+use super::{Object, ObjectKey, ObjectScope, allowed, unique_id};
 use crate::mechanism::key_type::KeyType;
 use crate::mechanism::table::{Algorithm, MECHANISMS, Mechanism};
 use crate::mechanism::unwrap::AES_KEYS;
@@ -106,6 +106,6 @@ impl SecretKey {
             ObjectScope::Session,
             attributes,
         )
-        .with_role(Role::Secret(Arc::clone(self)))
+        .with_key(ObjectKey::Secret(Arc::clone(self)))
     }
 }

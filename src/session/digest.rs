@@ -3,7 +3,7 @@
 //! token. The rule of operations is that of [`crate::session`].
 
 use super::Session;
-use super::operation::{Digesting, State, begin, take};
+use super::operation::{Digesting, Operations, begin, take};
 use crate::error::Error;
 use crate::handle::ObjectHandle;
 use crate::mechanism::table::Mechanism;
@@ -21,12 +21,12 @@ impl Session {
             of_key: false,
             of_private: false,
         };
-        begin(&mut self.state.lock().digest, operation)
+        begin(&mut self.operations.lock().digest, operation)
     }
 
     /// Ends the digest under way, if there is one (C_DigestInit without a mechanism).
     pub(crate) fn digest_cancel(&self) -> Result<(), Error> {
-        let cancelled = self.state.lock().digest.take();
+        let cancelled = self.operations.lock().digest.take();
         cancelled
             .map(drop)
             .ok_or(Error::ArgumentsBad("pMechanism is NULL"))
@@ -41,7 +41,7 @@ impl Session {
         let data = data.ok_or(Error::ArgumentsBad("pData is NULL"))?;
         let room = room.ok_or(Error::ArgumentsBad("pulDigestLen is NULL"))?;
         if let Some(answer) = room.refuses(digesting.digest.width()) {
-            self.state.lock().digest = Some(digesting);
+            self.operations.lock().digest = Some(digesting);
             return Ok(answer);
         }
         digesting.hasher.update(data);
@@ -54,7 +54,7 @@ impl Session {
             .hasher
             .update(part.ok_or(Error::ArgumentsBad("pPart is NULL"))?);
         digesting.in_parts = true;
-        self.state.lock().digest = Some(digesting);
+        self.operations.lock().digest = Some(digesting);
         Ok(())
     }
 
@@ -73,7 +73,7 @@ impl Session {
         digesting.in_parts = true;
         digesting.of_key = true;
         digesting.of_private |= object.is(CKA_PRIVATE);
-        self.state.lock().digest = Some(digesting);
+        self.operations.lock().digest = Some(digesting);
         Ok(())
     }
 
@@ -81,7 +81,7 @@ impl Session {
         let digesting = self.take_digesting()?;
         let room = room.ok_or(Error::ArgumentsBad("pulDigestLen is NULL"))?;
         if let Some(answer) = room.refuses(digesting.digest.width()) {
-            self.state.lock().digest = Some(digesting);
+            self.operations.lock().digest = Some(digesting);
             return Ok(answer);
         }
         Ok(Answer::Bytes(digesting.hasher.finish()))
@@ -90,9 +90,9 @@ impl Session {
     /// C_GetOperationState: of a digest only, and not of one that holds a key, whose last bytes would
     /// be in it. Java and OpenSSL copy a digest in this way.
     pub(crate) fn operation_state(&self, room: Option<Room>) -> Result<Answer, Error> {
-        let state = self.state.lock();
-        let others = state.has_key_operation();
-        let digesting = match &state.digest {
+        let operations = self.operations.lock();
+        let others = operations.has_key_operation();
+        let digesting = match &operations.digest {
             Some(digesting) if !others && !digesting.of_key => digesting,
             Some(_) => return Err(Error::StateUnsaveable),
             None if others => return Err(Error::Unsupported),
@@ -118,19 +118,19 @@ impl Session {
         if has_keys {
             return Err(Error::KeyNotNeeded);
         }
-        let mut state = self.state.lock();
-        *state = State::default();
-        state.digest = Some(digest);
+        let mut operations = self.operations.lock();
+        *operations = Operations::default();
+        operations.digest = Some(digest);
         Ok(())
     }
 
     /// After a logout: a digest that holds a private key is over, as the key is.
     pub(crate) fn forget_private_digest(&self) {
-        let mut state = self.state.lock();
-        state.digest.take_if(|digesting| digesting.of_private);
+        let mut operations = self.operations.lock();
+        operations.digest.take_if(|digesting| digesting.of_private);
     }
 
     fn take_digesting(&self) -> Result<Digesting, Error> {
-        take(&mut self.state.lock().digest)
+        take(&mut self.operations.lock().digest)
     }
 }

@@ -12,7 +12,7 @@ mod operation;
 mod sign;
 mod unwrap;
 
-use self::operation::{Find, State};
+use self::operation::{Find, Operations};
 use crate::error::Error;
 use crate::handle::{Mint, ObjectHandle, SessionHandle};
 use crate::object::Object;
@@ -33,7 +33,7 @@ pub(crate) struct Session {
     pub(crate) handle: SessionHandle,
     pub(crate) slot: Arc<Slot>,
     pub(crate) is_read_write: bool,
-    state: Mutex<State>,
+    operations: Mutex<Operations>,
 }
 
 impl Session {
@@ -42,18 +42,18 @@ impl Session {
             handle,
             slot,
             is_read_write,
-            state: Mutex::default(),
+            operations: Mutex::default(),
         }
     }
 
     /// The session in a forked child; `None` if another thread of the parent was inside it.
     pub(crate) fn for_child(&self, slot: Arc<Slot>) -> Option<Self> {
-        let state = self.state.try_lock()?.clone();
+        let operations = self.operations.try_lock()?.clone();
         Some(Self {
             handle: self.handle,
             slot,
             is_read_write: self.is_read_write,
-            state: Mutex::new(state),
+            operations: Mutex::new(operations),
         })
     }
 
@@ -63,7 +63,7 @@ impl Session {
     }
 
     pub(crate) fn find_init(&self, template: &Template, mint: &Mint) -> Result<(), Error> {
-        if self.state.lock().find.is_some() {
+        if self.operations.lock().find.is_some() {
             return Err(Error::OperationActive);
         }
         let found = match self.slot.token(mint) {
@@ -82,21 +82,24 @@ impl Session {
             Err(Error::TokenNotPresent) => return Err(Error::DeviceRemoved),
             Err(error) => return Err(error),
         };
-        self.state.lock().find = Some(Find(found));
+        self.operations.lock().find = Some(Find(found));
         Ok(())
     }
 
     /// At most `most` of the handles that were not given yet. What a logout has hidden meanwhile is
     /// left out.
     pub(crate) fn find(&self, most: usize) -> Result<Vec<ObjectHandle>, Error> {
-        let mut state = self.state.lock();
-        let Find(left) = state.find.as_mut().ok_or(Error::OperationNotInitialized)?;
+        let mut operations = self.operations.lock();
+        let Find(left) = operations
+            .find
+            .as_mut()
+            .ok_or(Error::OperationNotInitialized)?;
         self.slot.retain_seen(left);
         Ok(left.drain(..most.min(left.len())).collect())
     }
 
     pub(crate) fn find_final(&self) -> Result<(), Error> {
-        match self.state.lock().find.take() {
+        match self.operations.lock().find.take() {
             Some(_) => Ok(()),
             None => Err(Error::OperationNotInitialized),
         }
@@ -104,24 +107,24 @@ impl Session {
 
     /// Ends the operations that `flags` name, whether there are such or not (section 5.6.8).
     pub(crate) fn cancel(&self, flags: CK_FLAGS) {
-        let mut state = self.state.lock();
+        let mut operations = self.operations.lock();
         if flags & CKF_FIND_OBJECTS != 0 {
-            state.find = None;
+            operations.find = None;
         }
         if flags & CKF_SIGN != 0 {
-            state.sign = None;
+            operations.sign = None;
         }
         if flags & CKF_VERIFY != 0 {
-            state.verify = None;
+            operations.verify = None;
         }
         if flags & CKF_DECRYPT != 0 {
-            state.decrypt = None;
+            operations.decrypt = None;
         }
         if flags & CKF_ENCRYPT != 0 {
-            state.encrypt = None;
+            operations.encrypt = None;
         }
         if flags & CKF_DIGEST != 0 {
-            state.digest = None;
+            operations.digest = None;
         }
     }
 
@@ -129,11 +132,11 @@ impl Session {
     /// asks for that. Where both do, one PIN is for the one that was not proven yet, signatures
     /// first.
     pub(crate) fn prove_user(&self, pin: Option<&[u8]>, mint: &Mint) -> Result<(), Error> {
-        if self.state.lock().awaiting().is_none() {
+        if self.operations.lock().awaiting().is_none() {
             return Err(Error::OperationNotInitialized);
         }
         self.slot.prove_user(pin, mint)?;
-        if let Some(awaits_user) = self.state.lock().awaiting() {
+        if let Some(awaits_user) = self.operations.lock().awaiting() {
             *awaits_user = false;
         }
         Ok(())

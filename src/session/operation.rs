@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 /// What is under way.
 #[derive(Default, Clone)]
-pub(super) struct State {
+pub(super) struct Operations {
     pub(super) find: Option<Find>,
     pub(super) sign: Option<Signing>,
     pub(super) verify: Option<Verifying>,
@@ -30,7 +30,7 @@ pub(super) struct Find(pub(super) VecDeque<ObjectHandle>);
 
 /// A signature under way, to be made or to be verified.
 #[derive(Clone)]
-pub(super) struct Operation<K> {
+pub(super) struct SignOperation<K> {
     pub(super) key: K,
     pub(super) mechanism: SignMechanism,
     /// Of one in parts: the hash of the parts so far.
@@ -39,8 +39,8 @@ pub(super) struct Operation<K> {
     pub(super) awaits_user: bool,
 }
 
-pub(super) type Signing = Operation<Arc<Key>>;
-pub(super) type Verifying = Operation<PublicKey>;
+pub(super) type Signing = SignOperation<Arc<Key>>;
+pub(super) type Verifying = SignOperation<PublicKey>;
 
 /// A decryption under way.
 #[derive(Clone)]
@@ -74,7 +74,7 @@ pub(super) struct Digesting {
     pub(super) of_private: bool,
 }
 
-impl State {
+impl Operations {
     /// Whether there is an operation with a key.
     pub(super) fn has_key_operation(&self) -> bool {
         self.sign.is_some()
@@ -106,7 +106,7 @@ pub(super) fn take<O>(place: &mut Option<O>) -> Result<O, Error> {
     place.take().ok_or(Error::OperationNotInitialized)
 }
 
-impl<K> Operation<K> {
+impl<K> SignOperation<K> {
     /// The data of a single part; an operation that was begun in parts is not ended by it.
     pub(super) fn whole<'a>(&self, data: Option<&'a [u8]>) -> Result<&'a [u8], Error> {
         match self.parts {

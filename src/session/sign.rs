@@ -2,7 +2,7 @@
 //! operations is that of [`crate::session`].
 
 use super::Session;
-use super::operation::{Operation, Signing, begin, take};
+use super::operation::{SignOperation, Signing, begin, take};
 use crate::error::Error;
 use crate::handle::ObjectHandle;
 use crate::mechanism::sign::SignMechanism;
@@ -24,7 +24,7 @@ impl Session {
     ) -> Result<(), Error> {
         let object = self.key_object(key)?;
         let key = Arc::clone(object.private().ok_or(Error::KeyHandleInvalid)?);
-        if self.state.lock().sign.is_some() {
+        if self.operations.lock().sign.is_some() {
             return Err(Error::OperationActive);
         }
         if mechanism.row.is_for(key.public()) {
@@ -44,18 +44,18 @@ impl Session {
         if !may || !object.allows(mechanism.row.kind) {
             return Err(Error::MechanismInvalid);
         }
-        let operation = Operation {
+        let operation = SignOperation {
             key,
             mechanism,
             parts: None,
             awaits_user: object.is(CKA_ALWAYS_AUTHENTICATE),
         };
-        begin(&mut self.state.lock().sign, operation)
+        begin(&mut self.operations.lock().sign, operation)
     }
 
     /// Ends the signature under way, if there is one (C_SignInit without a mechanism).
     pub(crate) fn sign_cancel(&self) -> Result<(), Error> {
-        let cancelled = self.state.lock().sign.take();
+        let cancelled = self.operations.lock().sign.take();
         cancelled
             .map(drop)
             .ok_or(Error::ArgumentsBad("pMechanism is NULL"))
@@ -67,7 +67,7 @@ impl Session {
         let data = signing.whole(data)?;
         let room = room.ok_or(Error::ArgumentsBad("pulSignatureLen is NULL"))?;
         if let Some(answer) = room.refuses(signing.key.public().signature_width()) {
-            self.state.lock().sign = Some(signing);
+            self.operations.lock().sign = Some(signing);
             return Ok(answer);
         }
         self.make(&signing, &signing.mechanism.prepared(data))
@@ -75,7 +75,7 @@ impl Session {
 
     pub(crate) fn sign_update(&self, part: Option<&[u8]>) -> Result<(), Error> {
         let signing = self.take_signing()?.with(part)?;
-        self.state.lock().sign = Some(signing);
+        self.operations.lock().sign = Some(signing);
         Ok(())
     }
 
@@ -85,7 +85,7 @@ impl Session {
         let hasher = signing.hasher()?;
         if let Some(answer) = room.refuses(signing.key.public().signature_width()) {
             signing.parts = Some(hasher);
-            self.state.lock().sign = Some(signing);
+            self.operations.lock().sign = Some(signing);
             return Ok(answer);
         }
         self.make(&signing, &hasher.finish())
@@ -108,8 +108,8 @@ impl Session {
             return Err(Error::KeyTypeInconsistent);
         }
         begin(
-            &mut self.state.lock().verify,
-            Operation {
+            &mut self.operations.lock().verify,
+            SignOperation {
                 key,
                 mechanism,
                 parts: None,
@@ -120,7 +120,7 @@ impl Session {
 
     /// Ends the verification under way, if there is one (C_VerifyInit without a mechanism).
     pub(crate) fn verify_cancel(&self) -> Result<(), Error> {
-        let cancelled = self.state.lock().verify.take();
+        let cancelled = self.operations.lock().verify.take();
         cancelled
             .map(drop)
             .ok_or(Error::ArgumentsBad("pMechanism is NULL"))
@@ -131,25 +131,25 @@ impl Session {
         data: Option<&[u8]>,
         signature: Option<&[u8]>,
     ) -> Result<(), Error> {
-        let verifying = take(&mut self.state.lock().verify)?;
+        let verifying = take(&mut self.operations.lock().verify)?;
         let data = verifying.whole(data)?;
         verifying.check(&verifying.mechanism.prepared(data), signature)
     }
 
     pub(crate) fn verify_update(&self, part: Option<&[u8]>) -> Result<(), Error> {
-        let verifying = take(&mut self.state.lock().verify)?.with(part)?;
-        self.state.lock().verify = Some(verifying);
+        let verifying = take(&mut self.operations.lock().verify)?.with(part)?;
+        self.operations.lock().verify = Some(verifying);
         Ok(())
     }
 
     pub(crate) fn verify_final(&self, signature: Option<&[u8]>) -> Result<(), Error> {
-        let mut verifying = take(&mut self.state.lock().verify)?;
+        let mut verifying = take(&mut self.operations.lock().verify)?;
         let digest = verifying.hasher()?.finish();
         verifying.check(&digest, signature)
     }
 
     fn take_signing(&self) -> Result<Signing, Error> {
-        let signing = self.state.lock().sign.take();
+        let signing = self.operations.lock().sign.take();
         let signing = signing.ok_or(Error::OperationNotInitialized)?;
         match signing.awaits_user {
             true => Err(Error::UserNotLoggedIn),
@@ -159,7 +159,7 @@ impl Session {
 
     /// A signature as PKCS#11 has it: r ‖ s, or as wide as the modulus.
     fn make(&self, signing: &Signing, prepared: &[u8]) -> Result<Answer, Error> {
-        let Operation { key, mechanism, .. } = signing;
+        let SignOperation { key, mechanism, .. } = signing;
         let request = mechanism.request(key.public(), prepared)?;
         let names_hash =
             mechanism.algorithm == SignAlgorithm::Pkcs1 && mechanism.hasher().is_none();

@@ -3,7 +3,7 @@
 //! token. The rule of operations is that of [`crate::session`].
 
 use super::Session;
-use super::operation::{Digesting, Operations, begin, take};
+use super::operation::{DigestOperation, Operations, begin, take};
 use crate::error::Error;
 use crate::handle::ObjectHandle;
 use crate::mechanism::table::Mechanism;
@@ -13,7 +13,7 @@ use cryptoki_sys::{CKA_EXTRACTABLE, CKA_PRIVATE};
 impl Session {
     pub(crate) fn digest_init(&self, mechanism: &'static Mechanism) -> Result<(), Error> {
         let digest = mechanism.digest.ok_or(Error::MechanismInvalid)?;
-        let operation = Digesting {
+        let operation = DigestOperation {
             kind: mechanism.kind,
             digest,
             hasher: digest.hasher(),
@@ -113,7 +113,7 @@ impl Session {
         has_keys: bool,
     ) -> Result<(), Error> {
         let saved = saved.ok_or(Error::ArgumentsBad("pOperationState is NULL"))?;
-        let restored = Digesting::restore(saved, self.slot.id);
+        let restored = DigestOperation::restore(saved, self.slot.id);
         let digest = restored.ok_or(Error::SavedStateInvalid)?;
         if has_keys {
             return Err(Error::KeyNotNeeded);
@@ -130,7 +130,7 @@ impl Session {
         operations.digest.take_if(|digesting| digesting.of_private);
     }
 
-    fn take_digesting(&self) -> Result<Digesting, Error> {
+    fn take_digesting(&self) -> Result<DigestOperation, Error> {
         take(&mut self.operations.lock().digest)
     }
 }

@@ -1,7 +1,7 @@
 //! Calls of a session that encrypt and decrypt (PKCS#11 3.0, sections 5.8 and 5.9). The rule of operations is that of [`crate::session`].
 
 use super::Session;
-use super::operation::{Decrypting, Encrypting, begin, take};
+use super::operation::{DecryptOperation, EncryptOperation, begin, take};
 use crate::error::Error;
 use crate::handle::ObjectHandle;
 use crate::mechanism::encrypt::EncryptMechanism;
@@ -29,7 +29,7 @@ impl Session {
             warn!("a key in memory takes off OAEP with one hash only, for the label and the mask");
             return Err(Error::MechanismParamInvalid);
         }
-        let operation = Decrypting {
+        let operation = DecryptOperation {
             key,
             mechanism,
             awaits_user: object.is(CKA_ALWAYS_AUTHENTICATE),
@@ -100,7 +100,7 @@ impl Session {
         longest_message(&key, mechanism.request()).ok_or(Error::KeySizeRange)?;
         begin(
             &mut self.operations.lock().encrypt,
-            Encrypting { key, mechanism },
+            EncryptOperation { key, mechanism },
         )
     }
 
@@ -124,7 +124,7 @@ impl Session {
             self.operations.lock().encrypt = Some(encrypting);
             return Ok(answer);
         }
-        let Encrypting { key, mechanism } = encrypting;
+        let EncryptOperation { key, mechanism } = encrypting;
         if longest_message(&key, mechanism.request()) < Some(message.len()) {
             return Err(Error::DataLenRange(message.len()));
         }

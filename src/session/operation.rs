@@ -19,9 +19,9 @@ pub(super) struct Operations {
     pub(super) find: Option<Find>,
     pub(super) sign: Option<Signing>,
     pub(super) verify: Option<Verifying>,
-    pub(super) decrypt: Option<Decrypting>,
-    pub(super) encrypt: Option<Encrypting>,
-    pub(super) digest: Option<Digesting>,
+    pub(super) decrypt: Option<DecryptOperation>,
+    pub(super) encrypt: Option<EncryptOperation>,
+    pub(super) digest: Option<DigestOperation>,
 }
 
 /// A search: what was found when it began.
@@ -44,7 +44,7 @@ pub(super) type Verifying = SignOperation<PublicKey>;
 
 /// A decryption under way.
 #[derive(Clone)]
-pub(super) struct Decrypting {
+pub(super) struct DecryptOperation {
     pub(super) key: Arc<Key>,
     pub(super) mechanism: EncryptMechanism,
     pub(super) awaits_user: bool,
@@ -55,14 +55,14 @@ pub(super) struct Decrypting {
 
 /// An encryption under way.
 #[derive(Clone)]
-pub(super) struct Encrypting {
+pub(super) struct EncryptOperation {
     pub(super) key: PublicKey,
     pub(super) mechanism: EncryptMechanism,
 }
 
 /// A digest under way.
 #[derive(Clone)]
-pub(super) struct Digesting {
+pub(super) struct DigestOperation {
     pub(super) kind: CK_MECHANISM_TYPE,
     pub(super) digest: Digest,
     pub(super) hasher: Hasher,
@@ -147,7 +147,7 @@ impl Verifying {
 /// What a saved state begins with: ours, and its form.
 const SAVED: &[u8; 16] = b"devid-pkcs11 dg1";
 
-impl Digesting {
+impl DigestOperation {
     /// After [`SAVED`]: the slot and the mechanism, as CK_ULONG; whether it is in parts; the hash; a
     /// checksum, without which the hash of a damaged state could overflow its count of bytes.
     pub(super) fn save(&self, slot: SlotId) -> Vec<u8> {

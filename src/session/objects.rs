@@ -13,7 +13,7 @@ use crate::slot::session_objects;
 use crate::slot::token::Token;
 use crate::template::Template;
 use crate::template::create::New;
-use crate::template::key_pair::{Pair, Persistence};
+use crate::template::key_pair::{KeyPairTemplate, Persistence};
 use crate::template::private::Private;
 use crate::template::{describe, flag};
 use cryptoki_sys::*;
@@ -96,7 +96,7 @@ impl Session {
         self.may_make(private)?;
         // A token that makes no keys does not have the mechanism.
         let folder = self.slot.folder().map_err(|_| Error::MechanismInvalid)?;
-        let mut wanted = Pair::parse(mechanism, public, private)?;
+        let mut wanted = KeyPairTemplate::parse(mechanism, public, private)?;
         self.suit(private, &mut wanted.private)?;
         let algorithm = wanted.algorithm;
         let key = folder

@@ -33,7 +33,7 @@ pub(crate) enum Persistence {
 /// A use that no key of this kind has (CKA_SIGN_RECOVER, CKA_DERIVE with RSA …) is shown as false and
 /// not refused: clients set every flag that there is and mean the uses that the key can have.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Pair {
+pub(crate) struct KeyPairTemplate {
     pub(crate) algorithm: KeyAlgorithm,
     pub(crate) usage: KeyPurpose,
     pub(crate) private: ObjectAttributes,
@@ -44,7 +44,7 @@ pub(crate) struct Pair {
     pub(crate) public_on_token: bool,
 }
 
-impl Pair {
+impl KeyPairTemplate {
     pub(crate) fn parse(
         mechanism: &Mechanism,
         public: &Template,
@@ -169,8 +169,8 @@ mod tests {
         kind: CK_MECHANISM_TYPE,
         public: &Template,
         private: &Template,
-    ) -> Result<Pair, Error> {
-        Pair::parse(
+    ) -> Result<KeyPairTemplate, Error> {
+        KeyPairTemplate::parse(
             Mechanism::find(kind, CKF_GENERATE_KEY_PAIR)?,
             public,
             private,

@@ -6,7 +6,7 @@ use crate::handle::{Mint, ObjectHandle};
 use crate::mechanism::derive::DeriveMechanism;
 use crate::object::{SecretKey, session_name};
 use crate::slot::session_objects::ObjectSource;
-use crate::template::secret::NewSecret;
+use crate::template::secret::SecretKeyTemplate;
 use crate::template::{Template, point_on};
 use cryptoki_sys::*;
 use devid_core::key::PublicKey;
@@ -30,7 +30,7 @@ impl Session {
             return Err(Error::KeyTypeInconsistent);
         };
         object.check_use(Use::Derive, mechanism.row.kind)?;
-        let mut wanted = NewSecret::derived(template)?;
+        let mut wanted = SecretKeyTemplate::without_value(template)?;
         // As the key that it comes from, unless the template says otherwise.
         if template.value(CKA_PRIVATE).is_none() {
             wanted.described.private = object.is(CKA_PRIVATE);
@@ -53,7 +53,7 @@ impl Session {
     /// extractable.
     pub(crate) fn keep_secret(
         &self,
-        wanted: NewSecret,
+        wanted: SecretKeyTemplate,
         value: Secret,
         always: (bool, bool),
         mint: &Mint,

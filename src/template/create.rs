@@ -6,7 +6,7 @@ use crate::mechanism::key_type::KeyType;
 use crate::object::Object;
 use crate::template::private::Private;
 use crate::template::rules::{self, Made};
-use crate::template::secret::NewSecret;
+use crate::template::secret::SecretKeyTemplate;
 use crate::template::{Template, curve, point_on, text};
 use cryptoki_sys::*;
 use devid_core::key::PublicKey;
@@ -22,7 +22,7 @@ pub(crate) enum New {
     /// A key that the TPM is to take.
     Private(Box<Private>),
     /// A secret key for a session, and its bytes.
-    Secret(Box<NewSecret>, Secret),
+    Secret(Box<SecretKeyTemplate>, Secret),
 }
 
 /// An object that needs no TPM.
@@ -93,7 +93,7 @@ impl New {
                 return Ok(Self::Private(Box::new(Private::parse(template)?)));
             }
             CKO_SECRET_KEY if takes_keys => {
-                let (wanted, value) = NewSecret::brought(template)?;
+                let (wanted, value) = SecretKeyTemplate::with_value(template)?;
                 return Ok(Self::Secret(Box::new(wanted), value));
             }
             _ => return Err(Error::AttributeValueInvalid),

@@ -14,7 +14,7 @@ use crate::slot::token::Token;
 use crate::template::Template;
 use crate::template::create::New;
 use crate::template::key_pair::{KeyPairTemplate, Persistence};
-use crate::template::private::Private;
+use crate::template::private::PrivateKeyTemplate;
 use crate::template::{describe, flag};
 use cryptoki_sys::*;
 use devid_core::store::devid::{KeyAlgorithm, StoreError};
@@ -56,7 +56,7 @@ impl Session {
     pub(crate) fn import(
         &self,
         template: &Template,
-        private: &Private,
+        private: &PrivateKeyTemplate,
         mint: &Mint,
     ) -> Result<ObjectHandle, Error> {
         let folder = self.slot.folder()?;

@@ -12,7 +12,7 @@ use crate::mechanism::unwrap::{AES_KEYS, AesWrap, UnwrapMechanism, UnwrapScheme}
 use crate::object::Object;
 use crate::session::Session;
 use crate::template::Template;
-use crate::template::private::{Private, Unwrapped};
+use crate::template::private::{PrivateKeyTemplate, UnwrapTemplate};
 use cryptoki_sys::CKA_PRIVATE;
 use devid_core::store::devid::StoreError;
 use devid_core::store::folder::Use;
@@ -33,7 +33,7 @@ impl Session {
         self.may_make(template)?;
         // A token that takes no keys does not have the mechanism.
         self.slot.folder().map_err(|_| Error::MechanismInvalid)?;
-        let wanted = Unwrapped::parse(template)?;
+        let wanted = UnwrapTemplate::parse(template)?;
         self.may_hold(template.says(CKA_PRIVATE)?)?;
         let key = self.slot.object(key).map_err(|error| match error {
             Error::ObjectHandleInvalid => Error::UnwrappingKeyHandleInvalid,
@@ -53,7 +53,7 @@ impl Session {
         };
         let private = info.and_then(|info| wanted.private(&info));
         let private = match private {
-            Some(private) => Private::of(private, None, template)?,
+            Some(private) => PrivateKeyTemplate::new(private, None, template)?,
             None => {
                 warn!("unwrapping: no key of the kind that is asked for was wrapped for this one");
                 return Err(Error::WrappedKeyInvalid);

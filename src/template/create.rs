@@ -4,7 +4,7 @@
 use crate::error::Error;
 use crate::mechanism::key_type::KeyType;
 use crate::object::Object;
-use crate::template::private::Private;
+use crate::template::private::PrivateKeyTemplate;
 use crate::template::rules::{self, Made};
 use crate::template::secret::SecretKeyTemplate;
 use crate::template::{Template, curve, point_on, text};
@@ -20,7 +20,7 @@ pub(crate) enum New {
     /// What needs no TPM.
     Plain(Box<Plain>),
     /// A key that the TPM is to take.
-    Private(Box<Private>),
+    Private(Box<PrivateKeyTemplate>),
     /// A secret key for a session, and its bytes.
     Secret(Box<SecretKeyTemplate>, Secret),
 }
@@ -90,7 +90,9 @@ impl New {
             }
             CKO_PRIVATE_KEY if takes_keys => {
                 rules::check(template, Made::Private)?;
-                return Ok(Self::Private(Box::new(Private::parse(template)?)));
+                return Ok(Self::Private(Box::new(PrivateKeyTemplate::parse(
+                    template,
+                )?)));
             }
             CKO_SECRET_KEY if takes_keys => {
                 let (wanted, value) = SecretKeyTemplate::with_value(template)?;

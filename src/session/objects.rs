@@ -12,7 +12,7 @@ use crate::session::Session;
 use crate::slot::session_objects;
 use crate::slot::token::Token;
 use crate::template::Template;
-use crate::template::create::New;
+use crate::template::create::CreateTemplate;
 use crate::template::key_pair::{KeyPairTemplate, Persistence};
 use crate::template::private::PrivateKeyTemplate;
 use crate::template::{describe, flag};
@@ -29,8 +29,8 @@ impl Session {
     pub(crate) fn create(&self, template: &Template, mint: &Mint) -> Result<ObjectHandle, Error> {
         let on_token = self.may_make(template)?;
         self.may_hold(template.says(CKA_PRIVATE)?)?;
-        match New::parse(template, self.slot.is_writable())? {
-            New::Plain(plain) => {
+        match CreateTemplate::parse(template, self.slot.is_writable())? {
+            CreateTemplate::Plain(plain) => {
                 let shown = Arc::new(StoredObject {
                     name: session_name(mint.object().0),
                     kind: plain.kind(),
@@ -43,8 +43,8 @@ impl Session {
                 let name = self.slot.folder()?.add(plain.into_content());
                 self.handle_after(&unique_id(class, &name.map_err(failed)?), mint)
             }
-            New::Private(private) => self.import(template, &private, mint),
-            New::Secret(mut wanted, value) => {
+            CreateTemplate::Private(private) => self.import(template, &private, mint),
+            CreateTemplate::Secret(mut wanted, value) => {
                 self.suit(template, &mut wanted.described)?;
                 self.may_hold(wanted.described.private)?;
                 Ok(self.keep_secret(*wanted, value, (false, false), mint))
@@ -353,7 +353,7 @@ fn pair(
 fn check_repeated(template: &Template, shown: &StoredObject) -> Result<(), Error> {
     let made = Object::all(shown, ObjectScope::Session);
     let mut made = made.iter();
-    made.try_for_each(|(_, object)| New::check_repeated(template, object))
+    made.try_for_each(|(_, object)| CreateTemplate::check_repeated(template, object))
 }
 
 fn failed(error: StoreError) -> Error {

@@ -16,9 +16,9 @@ use devid_core::tpm::Secret;
 use devid_core::x509::Certificate;
 
 /// What a template describes.
-pub(crate) enum New {
+pub(crate) enum CreateTemplate {
     /// What needs no TPM.
-    Plain(Box<Plain>),
+    Plain(Box<PlainObject>),
     /// A key that the TPM is to take.
     Private(Box<PrivateKeyTemplate>),
     /// A secret key for a session, and its bytes.
@@ -27,13 +27,13 @@ pub(crate) enum New {
 
 /// An object that needs no TPM.
 #[allow(clippy::large_enum_variant, reason = "it lives in a Box, for one call")]
-pub(crate) enum Plain {
+pub(crate) enum PlainObject {
     Public(PublicKey, ObjectAttributes),
     Certificate(Certificate, ObjectAttributes),
     Data(Data),
 }
 
-impl Plain {
+impl PlainObject {
     pub(crate) fn class(&self) -> CK_OBJECT_CLASS {
         match self {
             Self::Public(..) => CKO_PUBLIC_KEY,
@@ -67,7 +67,7 @@ impl Plain {
     }
 }
 
-impl New {
+impl CreateTemplate {
     /// Reads the template. `takes_keys` says whether private keys can be brought at all; where they
     /// cannot, a secret key would be of no use.
     pub(crate) fn parse(template: &Template, takes_keys: bool) -> Result<Self, Error> {
@@ -77,16 +77,16 @@ impl New {
                 rules::check(template, Made::Public)?;
                 let public = public_key(template)?;
                 let described = public_description(template, &public)?;
-                Plain::Public(public, described)
+                PlainObject::Public(public, described)
             }
             CKO_CERTIFICATE => {
                 rules::check(template, Made::Certificate)?;
                 let (certificate, described) = certificate(template)?;
-                Plain::Certificate(certificate, described)
+                PlainObject::Certificate(certificate, described)
             }
             CKO_DATA => {
                 rules::check(template, Made::Data)?;
-                Plain::Data(data(template)?)
+                PlainObject::Data(data(template)?)
             }
             CKO_PRIVATE_KEY if takes_keys => {
                 rules::check(template, Made::Private)?;
@@ -214,13 +214,13 @@ mod tests {
     fn data_may_say_nothing_and_its_text_must_be_text() {
         let class = CKO_DATA.to_ne_bytes();
         let empty = Template::from([(CKA_CLASS, &class[..])]);
-        let Ok(New::Plain(plain)) = New::parse(&empty, false) else {
+        let Ok(CreateTemplate::Plain(plain)) = CreateTemplate::parse(&empty, false) else {
             unreachable!()
         };
-        assert!(matches!(*plain, Plain::Data(_)));
+        assert!(matches!(*plain, PlainObject::Data(_)));
         let broken = Template::from([(CKA_CLASS, &class[..]), (CKA_APPLICATION, b"\xFF")]);
         assert_eq!(
-            New::parse(&broken, false).err(),
+            CreateTemplate::parse(&broken, false).err(),
             Some(Error::AttributeValueInvalid)
         );
     }

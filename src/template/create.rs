@@ -5,7 +5,7 @@ use crate::error::Error;
 use crate::mechanism::key_type::KeyType;
 use crate::object::Object;
 use crate::template::private::PrivateKeyTemplate;
-use crate::template::rules::{self, Made};
+use crate::template::rules::{self, TemplateKind};
 use crate::template::secret::SecretKeyTemplate;
 use crate::template::{Template, curve, point_on, text};
 use cryptoki_sys::*;
@@ -74,22 +74,22 @@ impl CreateTemplate {
         let class = template.consistent()?.number(CKA_CLASS)?;
         let plain = match class.ok_or(Error::TemplateIncomplete)? {
             CKO_PUBLIC_KEY => {
-                rules::check(template, Made::Public)?;
+                rules::check(template, TemplateKind::Public)?;
                 let public = public_key(template)?;
                 let described = public_description(template, &public)?;
                 PlainObject::Public(public, described)
             }
             CKO_CERTIFICATE => {
-                rules::check(template, Made::Certificate)?;
+                rules::check(template, TemplateKind::Certificate)?;
                 let (certificate, described) = certificate(template)?;
                 PlainObject::Certificate(certificate, described)
             }
             CKO_DATA => {
-                rules::check(template, Made::Data)?;
+                rules::check(template, TemplateKind::Data)?;
                 PlainObject::Data(data(template)?)
             }
             CKO_PRIVATE_KEY if takes_keys => {
-                rules::check(template, Made::Private)?;
+                rules::check(template, TemplateKind::Private)?;
                 return Ok(Self::Private(Box::new(PrivateKeyTemplate::parse(
                     template,
                 )?)));

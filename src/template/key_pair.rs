@@ -1,6 +1,6 @@
 //! Key pairs that the token makes (PKCS#11 3.0, sections 5.18.2, 6.1.4 and 6.3.6).
 
-use super::rules::{self, Made};
+use super::rules::{self, TemplateKind};
 use super::{Template, curve};
 use crate::error::Error;
 use crate::mechanism::key_type::KeyType;
@@ -51,8 +51,8 @@ impl KeyPairTemplate {
         private: &Template,
     ) -> Result<Self, Error> {
         let key_type = mechanism.key_type.ok_or(Error::MechanismInvalid)?;
-        rules::check(public.consistent()?, Made::GeneratedPublic)?;
-        rules::check(private.consistent()?, Made::GeneratedPrivate)?;
+        rules::check(public.consistent()?, TemplateKind::GeneratedPublic)?;
+        rules::check(private.consistent()?, TemplateKind::GeneratedPrivate)?;
         for (template, class) in [(public, CKO_PUBLIC_KEY), (private, CKO_PRIVATE_KEY)] {
             let said = [(CKA_CLASS, class), (CKA_KEY_TYPE, key_type.number())];
             for (kind, right) in said {

@@ -2,7 +2,7 @@
 //! wrapped: the TPM takes them, and gives them back to nobody.
 
 use super::key_pair::{Persistence, key_usage, persistence, protection};
-use super::rules::{self, Made};
+use super::rules::{self, TemplateKind};
 use super::{Template, curve, point_on};
 use crate::error::Error;
 use crate::mechanism::key_type::KeyType;
@@ -72,7 +72,7 @@ impl UnwrapTemplate {
     /// Class and type must be named; what the key itself says must not (section 4.1.1, and the
     /// footnotes 5 and 6 of Table 10).
     pub(crate) fn parse(template: &Template) -> Result<Self, Error> {
-        rules::check(template.consistent()?, Made::UnwrappedPrivate)?;
+        rules::check(template.consistent()?, TemplateKind::UnwrappedPrivate)?;
         let class = template.number(CKA_CLASS)?;
         if class.ok_or(Error::TemplateIncomplete)? != CKO_PRIVATE_KEY {
             return Err(Error::TemplateInconsistent);

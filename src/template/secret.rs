@@ -1,7 +1,7 @@
 //! Secret keys that come of an agreement, or that a caller brings (PKCS#11 3.0, sections 4.10, 5.18.5,
 //! 6.3.17 and 6.8.2).
 
-use super::rules::{self, Made};
+use super::rules::{self, TemplateKind};
 use crate::error::Error;
 use crate::mechanism::derive::LONGEST_SECRET;
 use crate::mechanism::key_type::KeyType;
@@ -27,7 +27,7 @@ pub(crate) struct SecretKeyTemplate {
 impl SecretKeyTemplate {
     /// For C_DeriveKey.
     pub(crate) fn without_value(template: &Template) -> Result<Self, Error> {
-        rules::check(template.consistent()?, Made::Derived)?;
+        rules::check(template.consistent()?, TemplateKind::Derived)?;
         let length = template.number(CKA_VALUE_LEN)?;
         let length = length
             .map(|length| usize::try_from(length).map_err(|_| Error::KeySizeRange))
@@ -38,7 +38,7 @@ impl SecretKeyTemplate {
 
     /// For C_CreateObject, with its bytes.
     pub(super) fn with_value(template: &Template) -> Result<(Self, Secret), Error> {
-        rules::check(template, Made::Secret)?;
+        rules::check(template, TemplateKind::Secret)?;
         let key_type = template.number(CKA_KEY_TYPE)?;
         let value = template.required(CKA_VALUE)?;
         if value.len() > LONGEST_SECRET {

@@ -9,7 +9,7 @@ use crate::output::Room;
 use crate::session::Session;
 use crate::slot::token::Token;
 use crate::slot::{Slot, TokenSource};
-use crate::snapshot::{Caller, List, Snapshots};
+use crate::snapshot::{Caller, ListKind, Snapshots};
 use crate::template::Template;
 use cryptoki_sys::{
     CK_FLAGS, CK_MECHANISM_INFO, CK_MECHANISM_TYPE, CK_SLOT_ID, CK_STATE, CK_USER_TYPE,
@@ -193,7 +193,7 @@ impl Module {
     /// The slots that have a token, as a call with this room is told.
     pub(crate) fn present(&self, caller: Caller, room: Room) -> Vec<CK_SLOT_ID> {
         let has_token = |slot: &&Arc<Slot>| self.token(slot).is_ok();
-        self.snapshots.answer(List::Present, caller, room, || {
+        self.snapshots.answer(ListKind::Present, caller, room, || {
             let present = self.slots().iter().filter(has_token);
             present.map(|slot| slot.id.0).collect()
         })
@@ -207,7 +207,7 @@ impl Module {
         caller: Caller,
         room: Room,
     ) -> Vec<CK_MECHANISM_TYPE> {
-        let list = List::Mechanisms(slot.id);
+        let list = ListKind::Mechanisms(slot.id);
         self.snapshots.answer(list, caller, room, || {
             slot.learn_mechanisms();
             token.mechanisms()

@@ -23,7 +23,7 @@ impl Session {
         template: &Template,
         mint: &Mint,
     ) -> Result<ObjectHandle, Error> {
-        self.may_make(template)?;
+        self.check_may_create(template)?;
         let object = self.key_object(base)?;
         let key = object.private().ok_or(Error::KeyHandleInvalid)?;
         let PublicKey::Ec { curve, .. } = key.public() else {
@@ -35,7 +35,7 @@ impl Session {
         if template.value(CKA_PRIVATE).is_none() {
             wanted.described.private = object.is(CKA_PRIVATE);
         }
-        self.may_hold(wanted.described.private)?;
+        self.check_may_hold(wanted.described.private)?;
         let length = mechanism.derived_key_length(*curve, wanted.length)?;
         let Some(PublicKey::Ec { point, .. }) = point_on(*curve, &mechanism.public) else {
             return Err(Error::MechanismParamInvalid);

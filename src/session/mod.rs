@@ -144,13 +144,13 @@ impl Session {
 
     /// C_InitPIN.
     pub(crate) fn init_pin(&self, pin: &[u8]) -> Result<(), Error> {
-        self.may_write()?;
+        self.check_may_write()?;
         self.slot.init_pin(pin)
     }
 
     /// C_SetPIN.
     pub(crate) fn set_pin(&self, old: &[u8], new: &[u8]) -> Result<(), Error> {
-        self.may_write()?;
+        self.check_may_write()?;
         self.slot.set_pin(old, new)
     }
 

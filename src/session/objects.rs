@@ -27,8 +27,8 @@ use std::sync::Arc;
 impl Session {
     /// C_CreateObject.
     pub(crate) fn create(&self, template: &Template, mint: &Mint) -> Result<ObjectHandle, Error> {
-        let on_token = self.may_make(template)?;
-        self.may_hold(template.says(CKA_PRIVATE)?)?;
+        let on_token = self.check_may_create(template)?;
+        self.check_may_hold(template.says(CKA_PRIVATE)?)?;
         match CreateTemplate::parse(template, self.slot.is_writable())? {
             CreateTemplate::Plain(plain) => {
                 let shown = Arc::new(StoredObject {
@@ -45,8 +45,8 @@ impl Session {
             }
             CreateTemplate::Private(private) => self.import(template, &private, mint),
             CreateTemplate::Secret(mut wanted, value) => {
-                self.suit(template, &mut wanted.described)?;
-                self.may_hold(wanted.described.private)?;
+                self.apply_login_policy(template, &mut wanted.described)?;
+                self.check_may_hold(wanted.described.private)?;
                 Ok(self.keep_secret(*wanted, value, (false, false), mint))
             }
         }
@@ -61,7 +61,7 @@ impl Session {
     ) -> Result<ObjectHandle, Error> {
         let folder = self.slot.folder()?;
         let mut described = private.described.clone();
-        self.suit(template, &mut described)?;
+        self.apply_login_policy(template, &mut described)?;
         let key = folder
             .import(
                 &private.key,
@@ -92,12 +92,12 @@ impl Session {
         private: &Template,
         mint: &Mint,
     ) -> Result<(ObjectHandle, ObjectHandle), Error> {
-        self.may_make(public)?;
-        self.may_make(private)?;
+        self.check_may_create(public)?;
+        self.check_may_create(private)?;
         // A token that makes no keys does not have the mechanism.
         let folder = self.slot.folder().map_err(|_| Error::MechanismInvalid)?;
         let mut wanted = KeyPairTemplate::parse(mechanism, public, private)?;
-        self.suit(private, &mut wanted.private)?;
+        self.apply_login_policy(private, &mut wanted.private)?;
         let algorithm = wanted.algorithm;
         let key = folder
             .generate(
@@ -143,7 +143,7 @@ impl Session {
     /// C_DestroyObject.
     pub(crate) fn destroy(&self, handle: ObjectHandle, mint: &Mint) -> Result<(), Error> {
         let object = self.slot.object(handle)?;
-        self.may_touch(&object)?;
+        self.check_may_change(&object)?;
         if !object.is(CKA_DESTROYABLE) {
             return Err(Error::ActionProhibited);
         }
@@ -173,7 +173,7 @@ impl Session {
         mint: &Mint,
     ) -> Result<(), Error> {
         let object = self.slot.object(handle)?;
-        self.may_touch(&object)?;
+        self.check_may_change(&object)?;
         if !object.is(CKA_MODIFIABLE) {
             return Err(Error::ActionProhibited);
         }
@@ -196,32 +196,35 @@ impl Session {
     pub(crate) fn copy(&self, handle: ObjectHandle, template: &Template) -> Result<(), Error> {
         let object = self.slot.object(handle)?;
         match template.consistent()?.flag(CKA_TOKEN)? {
-            Some(_) => self.may_make(template).map(drop)?,
-            None => self.may_touch(&object)?,
+            Some(_) => self.check_may_create(template).map(drop)?,
+            None => self.check_may_change(&object)?,
         }
         Err(Error::ActionProhibited)
     }
 
-    /// Whether the template asks for an object of the token; an error if this session may not make
-    /// that.
-    pub(crate) fn may_make(&self, template: &Template) -> Result<bool, Error> {
+    /// Whether the template asks for an object of the token.
+    ///
+    /// # Errors
+    ///
+    /// This session may not make such an object.
+    pub(crate) fn check_may_create(&self, template: &Template) -> Result<bool, Error> {
         let on_token = template.says(CKA_TOKEN)?;
         if on_token {
-            self.may_write()?;
+            self.check_may_write()?;
         }
         Ok(on_token)
     }
 
-    /// Whether this session may change an object.
-    fn may_touch(&self, object: &Object) -> Result<(), Error> {
+    /// That this session may change an object.
+    fn check_may_change(&self, object: &Object) -> Result<(), Error> {
         match object.is(CKA_TOKEN) {
-            true => self.may_write(),
+            true => self.check_may_write(),
             false => Ok(()),
         }
     }
 
-    /// Whether this session may change what is on the token.
-    pub(crate) fn may_write(&self) -> Result<(), Error> {
+    /// That this session may change the token.
+    pub(crate) fn check_may_write(&self) -> Result<(), Error> {
         match self.is_read_write {
             _ if !self.slot.is_writable() => Err(Error::TokenWriteProtected),
             true => Ok(()),
@@ -229,17 +232,21 @@ impl Session {
         }
     }
 
-    /// Whether an object can be made now, if it is to be private.
-    pub(crate) fn may_hold(&self, private: bool) -> Result<(), Error> {
+    /// That an object can be made now, if it is to be private.
+    pub(crate) fn check_may_hold(&self, private: bool) -> Result<(), Error> {
         match private && self.slot.asks_login() && !self.slot.has_user() {
             true => Err(Error::UserNotLoggedIn),
             false => Ok(()),
         }
     }
 
-    /// A private or secret key for this token: where there is a PIN, it is private unless the template says
-    /// otherwise; where there is none, nobody can be asked for it before each use.
-    fn suit(&self, template: &Template, described: &mut ObjectAttributes) -> Result<(), Error> {
+    /// Makes a private or secret key private where the token has a PIN, unless the template says otherwise.
+    /// Without a PIN, CKA_ALWAYS_AUTHENTICATE is refused.
+    fn apply_login_policy(
+        &self,
+        template: &Template,
+        described: &mut ObjectAttributes,
+    ) -> Result<(), Error> {
         let asks_login = self.slot.asks_login();
         if asks_login && template.value(CKA_PRIVATE).is_none() {
             described.private = true;

@@ -30,11 +30,11 @@ impl Session {
         template: &Template,
         mint: &Mint,
     ) -> Result<ObjectHandle, Error> {
-        self.may_make(template)?;
+        self.check_may_create(template)?;
         // A token that takes no keys does not have the mechanism.
         self.slot.folder().map_err(|_| Error::MechanismInvalid)?;
         let wanted = UnwrapTemplate::parse(template)?;
-        self.may_hold(template.says(CKA_PRIVATE)?)?;
+        self.check_may_hold(template.says(CKA_PRIVATE)?)?;
         let key = self.slot.object(key).map_err(|error| match error {
             Error::ObjectHandleInvalid => Error::UnwrappingKeyHandleInvalid,
             other => other,

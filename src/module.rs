@@ -162,7 +162,7 @@ impl Module {
     }
 
     /// The end, by C_Finalize: nobody stays logged in.
-    pub(crate) fn end(&self) {
+    pub(crate) fn finalize(&self) {
         for slot in self.slots.get().into_iter().flatten() {
             slot.logout(&self.mint);
         }
@@ -191,7 +191,7 @@ impl Module {
     }
 
     /// The slots that have a token, as a call with this room is told.
-    pub(crate) fn present(&self, caller: Caller, room: Room) -> Vec<CK_SLOT_ID> {
+    pub(crate) fn slots_with_token(&self, caller: Caller, room: Room) -> Vec<CK_SLOT_ID> {
         let has_token = |slot: &&Arc<Slot>| self.token(slot).is_ok();
         self.snapshots.answer(ListKind::Present, caller, room, || {
             let present = self.slots().iter().filter(has_token);
@@ -248,7 +248,7 @@ impl Module {
         if !is_read_write && slot.has_officer() {
             return Err(Error::SessionReadWriteOfficerExists);
         }
-        if table.of(id).count() >= MOST_SESSIONS {
+        if table.sessions_of(id).count() >= MOST_SESSIONS {
             return Err(Error::SessionCount);
         }
         let room = table.sessions.try_reserve(1);
@@ -268,7 +268,7 @@ impl Module {
             .session_objects
             .lock()
             .remove_of_session(Some(handle));
-        if table.of(closed.slot.id).next().is_none() {
+        if table.sessions_of(closed.slot.id).next().is_none() {
             closed.slot.logout(&self.mint);
         }
         Ok(())
@@ -355,8 +355,10 @@ impl Module {
     /// Sessions of a slot: all, and those that are read-write.
     pub(crate) fn session_counts(&self, id: SlotId) -> (usize, usize) {
         let table = self.table.lock();
-        let read_write = table.of(id).filter(|session| session.is_read_write);
-        (table.of(id).count(), read_write.count())
+        let read_write = table
+            .sessions_of(id)
+            .filter(|session| session.is_read_write);
+        (table.sessions_of(id).count(), read_write.count())
     }
 
     pub(crate) fn session_state(&self, session: &Session) -> CK_STATE {
@@ -426,7 +428,7 @@ impl Module {
         }
         if slot.asks_login() {
             table
-                .of(slot.id)
+                .sessions_of(slot.id)
                 .for_each(|one| one.forget_private_digest());
         }
         Ok(())
@@ -469,10 +471,10 @@ fn slots(config: &Config, refusals: Refusals, held: &'static Held) -> Vec<Slot> 
 
 impl Table {
     fn has_read_only(&self, id: SlotId) -> bool {
-        self.of(id).any(|session| !session.is_read_write)
+        self.sessions_of(id).any(|session| !session.is_read_write)
     }
 
-    fn of(&self, id: SlotId) -> impl Iterator<Item = &Arc<Session>> {
+    fn sessions_of(&self, id: SlotId) -> impl Iterator<Item = &Arc<Session>> {
         self.sessions
             .values()
             .filter(move |session| session.slot.id == id)

@@ -46,7 +46,7 @@ pub(super) fn private_object(
         Use::Unwrap => key.decrypts() && !described.always_authenticate && scope.takes_keys(),
         _ => key.decrypts(),
     };
-    let key_type = KeyType::of(public);
+    let key_type = KeyType::from_public(public);
     let possible = key_type.private_uses();
     let possible: Vec<_> = possible.iter().copied().filter(can).collect();
     let allowed = allowed(described);
@@ -55,9 +55,9 @@ pub(super) fn private_object(
         Algorithm::Sign(algorithm) => {
             row.signs_with(key) && does(Use::Sign) && (algorithm.is_padded() || does(Use::Decrypt))
         }
-        Algorithm::Encrypt(_) => row.is_for(public) && does(Use::Decrypt),
-        Algorithm::Derive => row.is_for(public) && does(Use::Derive),
-        Algorithm::Unwrap(_) => row.is_for(public) && does(Use::Unwrap),
+        Algorithm::Encrypt(_) => row.takes_key(public) && does(Use::Decrypt),
+        Algorithm::Derive => row.takes_key(public) && does(Use::Derive),
+        Algorithm::Unwrap(_) => row.takes_key(public) && does(Use::Unwrap),
         Algorithm::GenerateKeyPair | Algorithm::Digest => false,
     };
     let mut shown = Vec::new();
@@ -146,7 +146,7 @@ pub(super) fn public_object(
     ];
     attributes.extend(uses(
         &shown_uses,
-        KeyType::of(public).public_uses(),
+        KeyType::from_public(public).public_uses(),
         described,
     ));
     attributes.push((CKA_TRUSTED, AttributeValue::flag(false)));
@@ -187,9 +187,9 @@ fn common(
     local: bool,
 ) -> Vec<(CK_ATTRIBUTE_TYPE, AttributeValue)> {
     let id = described.id.clone();
-    let key_type = KeyType::of(public);
+    let key_type = KeyType::from_public(public);
     let makes =
-        |row: &&Mechanism| row.algorithm == Algorithm::GenerateKeyPair && row.is_for(public);
+        |row: &&Mechanism| row.algorithm == Algorithm::GenerateKeyPair && row.takes_key(public);
     let made_by = MECHANISMS.iter().find(makes).filter(|_| local);
     let made_by = made_by.map_or(CK_UNAVAILABLE_INFORMATION, |row| row.kind);
     let mut attributes = vec![

@@ -174,7 +174,7 @@ impl Object {
 
     /// That the key has this use, and may be used by this mechanism.
     pub(crate) fn check_use(&self, wanted: Use, mechanism: CK_MECHANISM_TYPE) -> Result<(), Error> {
-        if !self.is_for(wanted) {
+        if !self.has_use(wanted) {
             return Err(Error::KeyFunctionNotPermitted);
         }
         match self.allows(mechanism) {
@@ -184,20 +184,20 @@ impl Object {
     }
 
     /// Whether the key has this use.
-    pub(crate) fn is_for(&self, wanted: Use) -> bool {
-        self.is(attribute_of(wanted))
+    pub(crate) fn has_use(&self, wanted: Use) -> bool {
+        self.has_flag(attribute_of(wanted))
     }
 
     /// What the key is used for.
     pub(crate) fn usage(&self) -> Usage {
         Use::ALL
             .into_iter()
-            .filter(|one| self.is_for(*one))
+            .filter(|one| self.has_use(*one))
             .collect()
     }
 
     /// Whether a flag is set.
-    pub(crate) fn is(&self, flag: CK_ATTRIBUTE_TYPE) -> bool {
+    pub(crate) fn has_flag(&self, flag: CK_ATTRIBUTE_TYPE) -> bool {
         self.attribute(flag) == Ok(&[CK_TRUE])
     }
 

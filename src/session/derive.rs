@@ -33,7 +33,7 @@ impl Session {
         let mut wanted = SecretKeyTemplate::without_value(template)?;
         // As the key that it comes from, unless the template says otherwise.
         if template.value(CKA_PRIVATE).is_none() {
-            wanted.described.private = object.is(CKA_PRIVATE);
+            wanted.described.private = object.has_flag(CKA_PRIVATE);
         }
         self.check_may_hold(wanted.described.private)?;
         let length = mechanism.derived_key_length(*curve, wanted.length)?;
@@ -43,8 +43,8 @@ impl Session {
         let secret = self.slot.agree(key, &point)?;
         let value = mechanism.key(&secret, length);
         let always = (
-            object.is(CKA_ALWAYS_SENSITIVE),
-            object.is(CKA_NEVER_EXTRACTABLE),
+            object.has_flag(CKA_ALWAYS_SENSITIVE),
+            object.has_flag(CKA_NEVER_EXTRACTABLE),
         );
         Ok(self.keep_secret(wanted, value, always, mint))
     }

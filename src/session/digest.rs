@@ -64,7 +64,7 @@ impl Session {
     pub(crate) fn digest_key(&self, key: ObjectHandle) -> Result<(), Error> {
         let mut digesting = self.take_digesting()?;
         let object = self.key_object(key)?;
-        let may = object.is(CKA_EXTRACTABLE) && object.allows(digesting.kind);
+        let may = object.has_flag(CKA_EXTRACTABLE) && object.allows(digesting.kind);
         match object.secret() {
             Some(value) if may => digesting.hasher.update(value),
             _ if object.is_key() => return Err(Error::KeyIndigestible),
@@ -72,7 +72,7 @@ impl Session {
         }
         digesting.in_parts = true;
         digesting.of_key = true;
-        digesting.of_private |= object.is(CKA_PRIVATE);
+        digesting.of_private |= object.has_flag(CKA_PRIVATE);
         self.operations.lock().digest = Some(digesting);
         Ok(())
     }

@@ -20,7 +20,7 @@ impl Session {
     ) -> Result<(), Error> {
         let object = self.key_object(key)?;
         let key = Arc::clone(object.private().ok_or(Error::KeyHandleInvalid)?);
-        if !mechanism.row.is_for(key.public()) {
+        if !mechanism.row.takes_key(key.public()) {
             return Err(Error::KeyTypeInconsistent);
         }
         object.check_use(Use::Decrypt, mechanism.row.kind)?;
@@ -32,7 +32,7 @@ impl Session {
         let operation = DecryptOperation {
             key,
             mechanism,
-            awaits_user: object.is(CKA_ALWAYS_AUTHENTICATE),
+            awaits_user: object.has_flag(CKA_ALWAYS_AUTHENTICATE),
             opened: None,
         };
         begin(&mut self.operations.lock().decrypt, operation)
@@ -93,7 +93,7 @@ impl Session {
     ) -> Result<(), Error> {
         let object = self.key_object(key)?;
         let key = object.public().ok_or(Error::KeyHandleInvalid)?.clone();
-        if !mechanism.row.is_for(&key) {
+        if !mechanism.row.takes_key(&key) {
             return Err(Error::KeyTypeInconsistent);
         }
         object.check_use(Use::Encrypt, mechanism.row.kind)?;

@@ -71,7 +71,7 @@ impl Session {
                 // Asked once, and only where a private object is wanted.
                 let hides_private = LazyCell::new(|| self.slot.hides_private());
                 let is_wanted = |object: &Object| {
-                    template.matches(object) && !(object.is(CKA_PRIVATE) && *hides_private)
+                    template.matches(object) && !(object.has_flag(CKA_PRIVATE) && *hides_private)
                 };
                 let of_token = token.objects().iter();
                 let of_token = of_token.filter(|found| is_wanted(&found.object));

@@ -28,7 +28,7 @@ impl Session {
     /// C_CreateObject.
     pub(crate) fn create(&self, template: &Template, mint: &Mint) -> Result<ObjectHandle, Error> {
         let on_token = self.check_may_create(template)?;
-        self.check_may_hold(template.says(CKA_PRIVATE)?)?;
+        self.check_may_hold(template.flag_or_false(CKA_PRIVATE)?)?;
         match CreateTemplate::parse(template, self.slot.is_writable())? {
             CreateTemplate::Plain(plain) => {
                 let shown = Arc::new(StoredObject {
@@ -144,10 +144,10 @@ impl Session {
     pub(crate) fn destroy(&self, handle: ObjectHandle, mint: &Mint) -> Result<(), Error> {
         let object = self.slot.object(handle)?;
         self.check_may_change(&object)?;
-        if !object.is(CKA_DESTROYABLE) {
+        if !object.has_flag(CKA_DESTROYABLE) {
             return Err(Error::ActionProhibited);
         }
-        if !object.is(CKA_TOKEN) {
+        if !object.has_flag(CKA_TOKEN) {
             return match self.slot.session_objects.lock().remove(handle) {
                 true => Ok(()),
                 false => Err(Error::ObjectHandleInvalid),
@@ -174,11 +174,11 @@ impl Session {
     ) -> Result<(), Error> {
         let object = self.slot.object(handle)?;
         self.check_may_change(&object)?;
-        if !object.is(CKA_MODIFIABLE) {
+        if !object.has_flag(CKA_MODIFIABLE) {
             return Err(Error::ActionProhibited);
         }
         let changes = Changes::parse(template.consistent()?, &object)?;
-        if !object.is(CKA_TOKEN) {
+        if !object.has_flag(CKA_TOKEN) {
             let mut kept = self.slot.session_objects.lock();
             return kept.describe(handle, |described| changes.apply(described));
         }
@@ -208,7 +208,7 @@ impl Session {
     ///
     /// This session may not make such an object.
     pub(crate) fn check_may_create(&self, template: &Template) -> Result<bool, Error> {
-        let on_token = template.says(CKA_TOKEN)?;
+        let on_token = template.flag_or_false(CKA_TOKEN)?;
         if on_token {
             self.check_may_write()?;
         }
@@ -217,7 +217,7 @@ impl Session {
 
     /// That this session may change an object.
     fn check_may_change(&self, object: &Object) -> Result<(), Error> {
-        match object.is(CKA_TOKEN) {
+        match object.has_flag(CKA_TOKEN) {
             true => self.check_may_write(),
             false => Ok(()),
         }

@@ -27,10 +27,10 @@ impl Session {
         if self.operations.lock().sign.is_some() {
             return Err(Error::OperationActive);
         }
-        if mechanism.row.is_for(key.public()) {
+        if mechanism.row.takes_key(key.public()) {
             self.slot.prepare(&key)?;
         }
-        if !object.is_for(Use::Sign) {
+        if !object.has_use(Use::Sign) {
             return Err(Error::KeyFunctionNotPermitted);
         }
         match mechanism.check(&key) {
@@ -40,7 +40,7 @@ impl Session {
             checked => checked?,
         }
         // What decrypts all the same is for keys that may.
-        let may = mechanism.algorithm.is_padded() || object.is_for(Use::Decrypt);
+        let may = mechanism.algorithm.is_padded() || object.has_use(Use::Decrypt);
         if !may || !object.allows(mechanism.row.kind) {
             return Err(Error::MechanismInvalid);
         }
@@ -48,7 +48,7 @@ impl Session {
             key,
             mechanism,
             parts: None,
-            awaits_user: object.is(CKA_ALWAYS_AUTHENTICATE),
+            awaits_user: object.has_flag(CKA_ALWAYS_AUTHENTICATE),
         };
         begin(&mut self.operations.lock().sign, operation)
     }
@@ -98,13 +98,13 @@ impl Session {
     ) -> Result<(), Error> {
         let object = self.key_object(key)?;
         let key = object.public().ok_or(Error::KeyHandleInvalid)?.clone();
-        if !object.is_for(Use::Verify) {
+        if !object.has_use(Use::Verify) {
             return Err(Error::KeyFunctionNotPermitted);
         }
         if !mechanism.algorithm.is_padded() && !self.token()?.offers(mechanism.row) {
             return Err(Error::MechanismInvalid);
         }
-        if !mechanism.row.is_for(&key) {
+        if !mechanism.row.takes_key(&key) {
             return Err(Error::KeyTypeInconsistent);
         }
         begin(

@@ -34,7 +34,7 @@ impl Session {
         // A token that takes no keys does not have the mechanism.
         self.slot.folder().map_err(|_| Error::MechanismInvalid)?;
         let wanted = UnwrapTemplate::parse(template)?;
-        self.check_may_hold(template.says(CKA_PRIVATE)?)?;
+        self.check_may_hold(template.flag_or_false(CKA_PRIVATE)?)?;
         let key = self.slot.object(key).map_err(|error| match error {
             Error::ObjectHandleInvalid => Error::UnwrappingKeyHandleInvalid,
             other => other,
@@ -45,7 +45,7 @@ impl Session {
             UnwrapScheme::Aes(aes) => {
                 aes.check_length(wrapped.len())?;
                 key.secret()
-                    .and_then(|secret| aes.unwrapped(secret, wrapped))
+                    .and_then(|secret| aes.unwrap_key(secret, wrapped))
             }
             UnwrapScheme::RsaAes { key: bytes, oaep } => {
                 self.unwrap_by_rsa(*bytes, oaep, &key, wrapped)?
@@ -86,7 +86,7 @@ impl Session {
             .map_err(|_| Error::WrappedKeyLenRange(wrapped.len()))?;
         let aes = self.slot.transport_key(key, oaep.request(), front)?;
         let aes = aes.filter(|aes| aes.len() == bytes);
-        Ok(aes.and_then(|aes| AesWrap::Kwp.unwrapped(&aes, rest)))
+        Ok(aes.and_then(|aes| AesWrap::Kwp.unwrap_key(&aes, rest)))
     }
 }
 
@@ -101,7 +101,7 @@ fn check_key(mechanism: &UnwrapMechanism, object: &Object) -> Result<(), Error> 
         }
         UnwrapScheme::RsaAes { key: bytes, oaep } => {
             let key = object.private().ok_or(other_kind(object))?;
-            if !mechanism.row.is_for(key.public()) {
+            if !mechanism.row.takes_key(key.public()) {
                 return Err(Error::UnwrappingKeyTypeInconsistent);
             }
             if longest_message(key.public(), oaep.request()) < Some(*bytes) {

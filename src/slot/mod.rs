@@ -147,7 +147,7 @@ impl Slot {
             Ok(found) => Arc::clone(&found.object),
             Err(unknown) => self.session_objects.lock().object(handle).ok_or(unknown)?,
         };
-        match found.is(CKA_PRIVATE) && self.hides_private() {
+        match found.has_flag(CKA_PRIVATE) && self.hides_private() {
             true => Err(Error::ObjectHandleInvalid),
             false => Ok(found),
         }
@@ -166,7 +166,7 @@ impl Slot {
             let of_token = known.as_ref().and_then(|token| token.object(*handle).ok());
             let object = of_token.map(|found| Arc::clone(&found.object));
             let object = object.or_else(|| of_sessions.object(*handle));
-            object.is_some_and(|object| has_user || !object.is(CKA_PRIVATE))
+            object.is_some_and(|object| has_user || !object.has_flag(CKA_PRIVATE))
         });
     }
 
@@ -174,7 +174,7 @@ impl Slot {
     pub(crate) fn token_object(&self, handle: ObjectHandle) -> Result<TokenObject, Error> {
         let known = self.known_token().ok_or(Error::DeviceRemoved)?;
         let found = known.object(handle)?;
-        match found.object.is(CKA_PRIVATE) && self.hides_private() {
+        match found.object.has_flag(CKA_PRIVATE) && self.hides_private() {
             true => Err(Error::ObjectHandleInvalid),
             false => Ok(found.clone()),
         }

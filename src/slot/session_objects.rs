@@ -83,7 +83,7 @@ impl SessionObjects {
 
     /// Forgets what only a user who has logged in may see.
     pub(crate) fn remove_private(&mut self) {
-        self.0.retain(|_, one| !one.object.is(CKA_PRIVATE));
+        self.0.retain(|_, one| !one.object.has_flag(CKA_PRIVATE));
     }
 }
 

@@ -87,7 +87,7 @@ impl Token {
     /// invalid for good (section 5.6.9).
     pub(crate) fn logged_out(&self, mint: &Mint) -> Self {
         let again = self.objects.iter().map(|found| TokenObject {
-            handle: match found.object.is(CKA_PRIVATE) {
+            handle: match found.object.has_flag(CKA_PRIVATE) {
                 true => mint.object(),
                 false => found.handle,
             },
@@ -188,7 +188,7 @@ impl Token {
             false => self.keys().any(|key| row.signs_with(key)),
         };
         let counts = |key: &&Key| !self.traits.writable || key.signs_by_any_scheme();
-        let refuses = |key: &Key| row.is_for(key.public()) && !row.signs_with(key);
+        let refuses = |key: &Key| row.takes_key(key.public()) && !row.signs_with(key);
         is_wanted && (!algorithm.is_padded() || !self.keys().filter(counts).any(refuses))
     }
 
@@ -207,7 +207,7 @@ impl Token {
         let agrees = self.traits.algorithms.or_any().agrees();
         let mut keys = self.keys();
         (self.makes(key_type) && (key_type == KeyType::Rsa || agrees))
-            || keys.any(|key| KeyType::of(key.public()) == key_type && key.decrypts())
+            || keys.any(|key| KeyType::from_public(key.public()) == key_type && key.decrypts())
     }
 
     /// The smallest and the largest key of a mechanism.
@@ -219,7 +219,7 @@ impl Token {
         if let Some(sizes) = fixed(row) {
             return sizes;
         }
-        let keys = self.keys().filter(|key| row.is_for(key.public()));
+        let keys = self.keys().filter(|key| row.takes_key(key.public()));
         // Public keys of a session are as long as keys that are made elsewhere.
         let makes = |one: &&Mechanism| {
             one.algorithm == Algorithm::GenerateKeyPair

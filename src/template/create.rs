@@ -125,7 +125,7 @@ impl CreateTemplate {
 
 /// What a template says of a public key; where it says nothing, the key verifies.
 fn public_description(template: &Template, public: &PublicKey) -> Result<ObjectAttributes, Error> {
-    let possible = KeyType::of(public).public_uses();
+    let possible = KeyType::from_public(public).public_uses();
     Ok(ObjectAttributes {
         usage: Some(template.uses(possible, &[Use::Verify])?),
         ..template.description()?

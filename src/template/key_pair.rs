@@ -82,7 +82,7 @@ impl KeyPairTemplate {
             },
             persistence: persistence(private)?,
             protection: protection(private)?,
-            public_on_token: public.says(CKA_TOKEN)?,
+            public_on_token: public.flag_or_false(CKA_TOKEN)?,
         })
     }
 }
@@ -144,8 +144,8 @@ pub(super) fn protection(template: &Template) -> Result<Option<Protection>, Erro
 /// Where a private key goes by its template.
 pub(super) fn persistence(template: &Template) -> Result<Persistence, Error> {
     match (
-        template.says(CKA_TOKEN)?,
-        template.says(CKA_DEVID_PERSISTENT)?,
+        template.flag_or_false(CKA_TOKEN)?,
+        template.flag_or_false(CKA_DEVID_PERSISTENT)?,
     ) {
         (true, true) => Ok(Persistence::Handle),
         (true, false) => Ok(Persistence::File),

@@ -79,7 +79,7 @@ impl SecretKeyTemplate {
             key_type,
             length,
             sensitive: template.flag(CKA_SENSITIVE)?.unwrap_or(true),
-            extractable: template.says(CKA_EXTRACTABLE)?,
+            extractable: template.flag_or_false(CKA_EXTRACTABLE)?,
         })
     }
 }

@@ -2,15 +2,11 @@
 
 use crate::error::Error;
 use crate::handle::{Mint, ObjectHandle, SessionHandle, SlotId};
-use crate::mechanism::derive::DeriveMechanism;
-use crate::mechanism::table::Mechanism;
-use crate::mechanism::unwrap::UnwrapMechanism;
 use crate::output::Room;
 use crate::session::Session;
 use crate::slot::token::Token;
 use crate::slot::{Slot, TokenSource};
 use crate::snapshot::{Caller, ListKind, Snapshots};
-use crate::template::Template;
 use cryptoki_sys::{
     CK_FLAGS, CK_MECHANISM_INFO, CK_MECHANISM_TYPE, CK_SLOT_ID, CK_STATE, CK_USER_TYPE,
     CKF_RW_SESSION, CKF_SERIAL_SESSION, CKS_RO_PUBLIC_SESSION, CKS_RO_USER_FUNCTIONS,
@@ -284,72 +280,23 @@ impl Module {
         Ok(())
     }
 
-    /// Makes an object, unless its session is closed meanwhile by another thread.
-    pub(crate) fn create_object(
+    /// Makes objects by a call of their session: gives their handles. If another thread closes the session
+    /// meanwhile, its new session objects are removed.
+    pub(crate) fn create<const N: usize>(
         &self,
         handle: SessionHandle,
-        template: &Template,
-    ) -> Result<ObjectHandle, Error> {
+        call: impl FnOnce(&Session, &Mint) -> Result<[ObjectHandle; N], Error>,
+    ) -> Result<[ObjectHandle; N], Error> {
         let session = self.session(handle)?;
-        let object = session.create(template, &self.mint)?;
-        self.still_open(&session, &[object])?;
-        Ok(object)
-    }
-
-    /// Makes a key pair, unless its session is closed meanwhile by another thread: the handles of
-    /// the public and of the private key.
-    pub(crate) fn generate_pair(
-        &self,
-        handle: SessionHandle,
-        mechanism: &'static Mechanism,
-        public: &Template,
-        private: &Template,
-    ) -> Result<(ObjectHandle, ObjectHandle), Error> {
-        let session = self.session(handle)?;
-        let made = session.generate(mechanism, public, private, &self.mint)?;
-        self.still_open(&session, &[made.0, made.1])?;
-        Ok(made)
-    }
-
-    /// Derives a secret key, unless its session is closed meanwhile by another thread.
-    pub(crate) fn derive_key(
-        &self,
-        handle: SessionHandle,
-        mechanism: &DeriveMechanism,
-        base: ObjectHandle,
-        template: &Template,
-    ) -> Result<ObjectHandle, Error> {
-        let session = self.session(handle)?;
-        let made = session.derive(mechanism, base, template, &self.mint)?;
-        self.still_open(&session, &[made])?;
-        Ok(made)
-    }
-
-    /// Unwraps a private key, unless its session is closed meanwhile by another thread.
-    pub(crate) fn unwrap_key(
-        &self,
-        handle: SessionHandle,
-        mechanism: &UnwrapMechanism,
-        unwrapping: ObjectHandle,
-        wrapped: Option<&[u8]>,
-        template: &Template,
-    ) -> Result<ObjectHandle, Error> {
-        let session = self.session(handle)?;
-        let made = session.unwrap(mechanism, unwrapping, wrapped, template, &self.mint)?;
-        self.still_open(&session, &[made])?;
-        Ok(made)
-    }
-
-    /// Nobody would ever forget what a session keeps after its end.
-    fn still_open(&self, session: &Session, made: &[ObjectHandle]) -> Result<(), Error> {
-        let open = self.session(session.handle).map(drop);
-        if open.is_err() {
-            let mut kept = session.slot.session_objects.lock();
-            for handle in made {
-                kept.remove(*handle);
+        let made = call(&session, &self.mint)?;
+        if let Err(closed) = self.session(handle) {
+            let mut session_objects = session.slot.session_objects.lock();
+            for object in made {
+                session_objects.remove(object);
             }
+            return Err(closed);
         }
-        open
+        Ok(made)
     }
 
     /// Sessions of a slot: all, and those that are read-write.

@@ -91,7 +91,7 @@ impl Session {
         public: &Template,
         private: &Template,
         mint: &Mint,
-    ) -> Result<(ObjectHandle, ObjectHandle), Error> {
+    ) -> Result<[ObjectHandle; 2], Error> {
         self.check_may_create(public)?;
         self.check_may_create(private)?;
         // A token that makes no keys does not have the mechanism.
@@ -125,7 +125,7 @@ impl Session {
                 }
                 false => self.keep(&of_session, ObjectPart::Public, mint),
             };
-            return Ok((public, self.keep(&of_session, ObjectPart::Private, mint)));
+            return Ok([public, self.keep(&of_session, ObjectPart::Private, mint)]);
         }
         let described = described.filter(|_| wanted.public_on_token);
         let persistent = wanted.persistence == Persistence::Handle;
@@ -137,7 +137,7 @@ impl Session {
             true => in_token(&token, &unique_id(CKO_PUBLIC_KEY, &name))?,
             false => self.keep(&of_session, ObjectPart::Public, mint),
         };
-        Ok((public, private))
+        Ok([public, private])
     }
 
     /// C_DestroyObject.

@@ -16,7 +16,7 @@ use crate::slot::login_state::LoginState;
 use crate::slot::session_objects::SessionObjects;
 use crate::slot::token::{Token, TokenObject};
 use cryptoki_sys::CKA_PRIVATE;
-use devid_core::config::Random;
+use devid_core::config::RandomSource;
 use devid_core::store::devid::DevidStore;
 use devid_core::store::{DecryptRequest, Key, Pins, ScanError, SignError, Store, StoreStamp};
 use devid_core::tpm::{Tpm, TpmError};
@@ -53,7 +53,7 @@ pub(crate) struct Slot {
 pub(crate) struct TokenSource {
     tpm: Arc<Tpm>,
     store: Store,
-    random: Random,
+    random: RandomSource,
 }
 
 /// What the last scan tells about the next.
@@ -86,7 +86,7 @@ impl FailedScan {
 }
 
 impl TokenSource {
-    pub(crate) fn new(tpm: &Arc<Tpm>, store: Store, random: Random) -> Self {
+    pub(crate) fn new(tpm: &Arc<Tpm>, store: Store, random: RandomSource) -> Self {
         Self {
             tpm: Arc::clone(tpm),
             store,
@@ -363,8 +363,8 @@ impl Slot {
     pub(crate) fn random(&self, bytes: &mut [u8]) -> Result<(), Error> {
         let source = self.source()?;
         match source.random {
-            Random::Kernel => kernel_random(bytes),
-            Random::Tpm => Ok(source.tpm.random(bytes)?),
+            RandomSource::Kernel => kernel_random(bytes),
+            RandomSource::Tpm => Ok(source.tpm.random(bytes)?),
         }
     }
 

@@ -174,6 +174,10 @@ fn full_certificate(text: &mut String, certificate: &CertificateDescription) {
     line(text, "subject", &profile.subject);
     line(text, "issuer", &profile.issuer);
     line(text, "number", &profile.certificate_serial);
+    line(text, "certified key", &profile.public_key);
+    if let Some(algorithm) = &profile.signature_algorithm {
+        line(text, "signed by", algorithm);
+    }
     line(text, "valid from", &profile.not_before);
     line(text, "valid", &until(profile.not_after.as_deref()));
     if let Some(module) = &profile.hardware_module {

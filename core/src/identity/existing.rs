@@ -16,9 +16,9 @@ use crate::store::{Key, Protection};
 use crate::trouble::is_there;
 use crate::uri::Uri;
 use crate::x509::Certificate;
-use crate::x509::checks::unfit;
+use crate::x509::checks::first_failure;
 use crate::x509::clock::now;
-use crate::x509::path::Way;
+use crate::x509::path::PathResult;
 use std::fmt;
 use std::path::Path;
 
@@ -226,23 +226,23 @@ impl Device {
         others: &[Certificate],
         place: &str,
     ) -> Result<(), String> {
-        if let Some(why) = unfit(leaf, now().ok()) {
+        if let Some(why) = first_failure(leaf, now().ok()) {
             return Err(format!("{place}: no device's certificate: {why}"));
         }
         let trusted = self.trusted(None).map_err(|fault| fault.text)?;
         let trust = self.config.trust.display();
-        let way = trusted.way(leaf, others, now().ok());
+        let way = trusted.build_path(leaf, others, now().ok());
         match way.map_err(|fault| fault.text)? {
-            Way::Trusted(_) => Ok(()),
-            Way::Open(issuer) => Err(format!(
+            PathResult::Trusted(_) => Ok(()),
+            PathResult::NoIssuer(issuer) => Err(format!(
                 "{place}: not trusted: put the certificate of {issuer} into {trust}, or take \
                  [provision] existing out of the configuration"
             )),
-            Way::SelfSigned => Err(format!(
+            PathResult::SelfSigned => Err(format!(
                 "{place}: not trusted: it is self-signed. Put it into {trust} itself, or take \
                  [provision] existing out of the configuration"
             )),
-            Way::Broken(why) => Err(format!("{place}: {why}")),
+            PathResult::Invalid(why) => Err(format!("{place}: {why}")),
         }
     }
 }

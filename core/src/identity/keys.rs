@@ -11,14 +11,12 @@ use crate::shell::argument;
 use crate::store::devid::{KeyAlgorithm, KeyPurpose};
 use crate::store::folder::{KeyOrigin, ObjectAttributes, Usage, Use};
 use crate::store::{Key, Protection, SignError};
-use crate::tpm::{Secret, TpmError};
+use crate::tpm::{Secret, TpmError, handle};
 use crate::x509::Subject;
 use std::sync::Arc;
 
 const TSS2_BEGIN: &str = "-----BEGIN TSS2 PRIVATE KEY-----";
 const TSS2_END: &str = "-----END TSS2 PRIVATE KEY-----";
-/// Where a factory has its key (TCG, TPM 2.0 Provisioning Guidance, section 7.8).
-const FACTORY_HANDLE: u32 = 0x8102_0000;
 /// More bytes than a file of the key folder has.
 const LARGEST: u64 = 64 << 10;
 
@@ -264,7 +262,7 @@ impl Device {
                 )))
             }
             (None, Some(there), _) => Ok(there),
-            (None, None, wish) => self.persist_factory(key, wish.unwrap_or(FACTORY_HANDLE)),
+            (None, None, wish) => self.persist_factory(key, wish.unwrap_or(handle::IDEVID_KEY)),
         }
     }
 

@@ -10,7 +10,7 @@ use super::signer::Signer;
 use super::software::{Software, make_folder};
 use super::state::{ExistingState, Facts, Plan, Policy, TpmKey};
 use super::{IdentityError, IdentityErrorKind};
-use crate::config::{Config, Own};
+use crate::config::{Config, OwnIdentity};
 use crate::file::{self, Lock};
 use crate::key::{Curve, PublicKey};
 use crate::store::Protection;
@@ -69,8 +69,8 @@ impl Policy {
     /// The same for who runs `devid provision`: that asks for an identity, unless none is wanted.
     fn asked(self) -> Self {
         let own = match self.own {
-            Own::Unset | Own::Wanted => Own::Wanted,
-            Own::Unwanted => Own::Unwanted,
+            OwnIdentity::Unset | OwnIdentity::Wanted => OwnIdentity::Wanted,
+            OwnIdentity::Unwanted => OwnIdentity::Unwanted,
         };
         Self { own, ..self }
     }

@@ -8,7 +8,7 @@ use super::permissions::for_unread_file;
 use super::remedy::Remedy;
 use super::state::{ExistingState, Refusal};
 use super::{IdentityError, IdentityErrorKind};
-use crate::config::{self, Own};
+use crate::config::{self, OwnIdentity};
 use crate::shell::word;
 use crate::store::devid::KeyInHandle;
 use crate::tpm::PublicArea;
@@ -92,8 +92,12 @@ impl Device {
                 format!("{tpm}; there is a TPM, so no software identity is made in its place"),
                 Remedy::by_hand(match self.config.provision.own {
                     // The factory's identity may be all that is missed.
-                    Own::Unset | Own::Unwanted => "devid doctor says why it does not answer",
-                    Own::Wanted => "devid doctor says why it does not answer; then devid provision",
+                    OwnIdentity::Unset | OwnIdentity::Unwanted => {
+                        "devid doctor says why it does not answer"
+                    }
+                    OwnIdentity::Wanted => {
+                        "devid doctor says why it does not answer; then devid provision"
+                    }
                 }),
             ),
             Refusal::TpmGone => of_tpm(

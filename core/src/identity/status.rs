@@ -8,7 +8,7 @@ use super::observe::Observed;
 use super::provision::UNWANTED;
 use super::state::{Plan, Policy};
 use super::{IdentityError, IdentityErrorKind};
-use crate::config::Own;
+use crate::config::OwnIdentity;
 use crate::store::WAIT;
 use crate::tpm::{Property, Tpm, TpmError};
 use crate::x509::clock::now;
@@ -204,11 +204,16 @@ impl Device {
             Plan::Certify | Plan::CertifySoftware => open("the device's key has no certificate"),
             Plan::UseFactory => match (self.factory_identity(), policy.own) {
                 (FactoryIdentity::Usable, _) => Ok((Mode::Tpm, IdentitySource::Factory)),
-                (FactoryIdentity::Absent(_), Own::Unset | Own::Wanted) => open(NONE_AT_ALL),
-                (FactoryIdentity::Unusable(why), Own::Unset | Own::Wanted) => Err(why),
-                (FactoryIdentity::Absent(why) | FactoryIdentity::Unusable(why), Own::Unwanted) => {
-                    Err(why.while_doing(UNWANTED))
+                (FactoryIdentity::Absent(_), OwnIdentity::Unset | OwnIdentity::Wanted) => {
+                    open(NONE_AT_ALL)
                 }
+                (FactoryIdentity::Unusable(why), OwnIdentity::Unset | OwnIdentity::Wanted) => {
+                    Err(why)
+                }
+                (
+                    FactoryIdentity::Absent(why) | FactoryIdentity::Unusable(why),
+                    OwnIdentity::Unwanted,
+                ) => Err(why.while_doing(UNWANTED)),
             },
             Plan::Generate if seen.facts.software => open(
                 "the device's software key has no certificate, and there is a TPM now: the device \

@@ -32,22 +32,22 @@ fn leaf() -> Certificate {
     Sample::of_device().issued(&Party::new("CN=ca", 1), &Party::new("CN=device", 2))
 }
 
-fn report(key: Point, way: &Way, points: Vec<Point>) -> Report {
+fn report(key: Check, way: &PathResult, points: Vec<Check>) -> Report {
     Report::of(&entry(leaf()), key, way, points, Path::new("/trust"))
 }
 
 /// Over all outcomes of the key, all ways and a point that is wrong or not.
 #[test]
 fn verified_is_only_what_signed_and_leads_to_trust_and_has_no_fault() {
-    let key = |outcome| Point {
+    let key = |outcome| Check {
         outcome,
-        ..Point::passed(KEY, "as it is".into())
+        ..Check::passed(KEY, "as it is".into())
     };
     let ways = [
-        Way::Trusted(vec![leaf()]),
-        Way::Open("CN=ca".into()),
-        Way::SelfSigned,
-        Way::Broken("it is".into()),
+        PathResult::Trusted(vec![leaf()]),
+        PathResult::NoIssuer("CN=ca".into()),
+        PathResult::SelfSigned,
+        PathResult::Invalid("it is".into()),
     ];
     for outcome in [
         Outcome::Passed,
@@ -58,15 +58,15 @@ fn verified_is_only_what_signed_and_leads_to_trust_and_has_no_fault() {
         for way in &ways {
             for wrong in [false, true] {
                 let point = match wrong {
-                    true => Point::failed("other", "wrong".into()),
-                    false => Point::passed("other", "right".into()),
+                    true => Check::failed("other", "wrong".into()),
+                    false => Check::passed("other", "right".into()),
                 };
                 let signed = matches!(outcome, Outcome::Passed | Outcome::Noted);
-                let broken = matches!(way, Way::Broken(_));
+                let broken = matches!(way, PathResult::Invalid(_));
                 let expected = match way {
                     _ if wrong || broken || outcome == Outcome::Failed => Verdict::Failed,
                     _ if !signed => Verdict::NotProven,
-                    Way::Trusted(_) => Verdict::Verified,
+                    PathResult::Trusted(_) => Verdict::Verified,
                     _ => Verdict::CannotBeVerified,
                 };
                 let report = report(key(outcome), way, vec![point]);
@@ -80,13 +80,13 @@ fn verified_is_only_what_signed_and_leads_to_trust_and_has_no_fault() {
 
 #[test]
 fn a_clock_that_is_wrong_is_said_in_the_summary_too() {
-    let way = Way::Trusted(Vec::new());
+    let way = PathResult::Trusted(Vec::new());
     let built = crate::x509::samples::in_year(2026);
-    let signed = || Point::passed(KEY, "signed".into());
+    let signed = || Check::passed(KEY, "signed".into());
     let wrong = report(
         signed(),
         &way,
-        vec![super::validity_point(&leaf(), Err(built))],
+        vec![super::validity_check(&leaf(), Err(built))],
     );
     assert_eq!(wrong.verdict, Verdict::Verified);
     assert!(
@@ -98,7 +98,7 @@ fn a_clock_that_is_wrong_is_said_in_the_summary_too() {
     let right = report(
         signed(),
         &way,
-        vec![super::validity_point(&leaf(), Ok(built))],
+        vec![super::validity_check(&leaf(), Ok(built))],
     );
     assert_eq!(right.summary, "devid: verified; revocation not checked");
     assert!(right.validity_checked);
@@ -107,8 +107,8 @@ fn a_clock_that_is_wrong_is_said_in_the_summary_too() {
 #[test]
 fn what_is_self_signed_is_told_what_to_do_about_it() {
     let report = report(
-        Point::passed(KEY, String::new()),
-        &Way::SelfSigned,
+        Check::passed(KEY, String::new()),
+        &PathResult::SelfSigned,
         Vec::new(),
     );
     for words in [
@@ -124,7 +124,7 @@ fn what_is_self_signed_is_told_what_to_do_about_it() {
 #[test]
 fn each_proof_is_what_it_says() {
     let file = Path::new("/key.pem");
-    let outcome = |proof, file| proof_point(proof, file).map(|point| point.outcome);
+    let outcome = |proof, file| proof_check(proof, file).map(|point| point.outcome);
     let none = |error| PossessionProof::NoSignature(error);
     assert_eq!(outcome(PossessionProof::Proven, None), Ok(Outcome::Passed));
     assert_eq!(

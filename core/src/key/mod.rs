@@ -8,7 +8,7 @@ mod reading;
 mod reading_tests;
 
 pub use private::PrivateKeyInfo;
-pub(crate) use reading::refuse_encrypted;
+pub(crate) use reading::{algorithm_name, refuse_encrypted};
 
 use crate::oid::{EC_PUBLIC_KEY, RSA_ENCRYPTION};
 use p256::elliptic_curve::sec1::ToSec1Point;

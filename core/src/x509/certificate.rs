@@ -7,7 +7,7 @@ use super::decode::{NoCertificate, Unreadable, decoded};
 use super::extension::Extension;
 use super::forms;
 use super::names::{Name, name_text};
-use super::parts::Parts;
+use super::parts::CertificateParts;
 use super::time::{Date, Time};
 use crate::ber::{self, Element, INTEGER, SEQUENCE};
 use crate::key::{KeyId, PublicKey};
@@ -29,7 +29,7 @@ const EXTENSIONS: u8 = 0xA3;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Certificate {
     der: Vec<u8>,
-    parts: Parts,
+    parts: CertificateParts,
 }
 
 impl Certificate {
@@ -39,7 +39,7 @@ impl Certificate {
     ///
     /// It is none.
     pub fn from_der(der: &[u8]) -> Result<Self, NoCertificate> {
-        match Parts::of(der) {
+        match CertificateParts::of(der) {
             Some(parts) => Ok(Self {
                 der: der.to_vec(),
                 parts,
@@ -270,7 +270,7 @@ impl Certificate {
 
     /// Whether x509-cert reads the certificate: strictly, but for BER where DER should be. Its times
     /// and names are left out: [`Self::not_before`], [`Self::not_after`] and
-    /// [`comparison::Comparable`] read what x509-cert does not.
+    /// [`comparison::ComparableName`] read what x509-cert does not.
     ///
     /// # Errors
     ///

@@ -7,7 +7,7 @@ use crate::identity::permissions::missing_permission;
 use crate::identity::remedy::Remedy;
 use crate::trouble::trouble;
 use crate::trust::{Distrust, distrusted};
-use crate::x509::files::{self, CertificateFile, Unread};
+use crate::x509::files::{self, CertificateFile, CertificateFileError};
 use rustix::fs::Access;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -98,17 +98,19 @@ fn left_out(file: &CertificateFile) -> Option<Finding> {
     };
     let named = match &file.certificates {
         Ok(_) if file.beside.is_empty() => return None,
-        Err(Unread::Distrusted(why)) => return Some(finding(&file.path, why)),
+        Err(CertificateFileError::Distrusted(why)) => return Some(finding(&file.path, why)),
         Ok(_) => note(
             "certificates.beside",
             "Only what was read counts: leave nothing but certificates in this file",
         ),
-        Err(Unread::OtherName | Unread::Folder) => note(
+        Err(CertificateFileError::OtherName | CertificateFileError::Folder) => note(
             "certificates.left-out",
             "If a certificate is to be read there, put its file into this folder itself, under a \
              name that ends in .pem, .crt, .cer or .der; else take it out of the folder",
         ),
-        Err(Unread::Failed(error)) if let Some(remedy) = unread(&file.path, error) => {
+        Err(CertificateFileError::Failed(error))
+            if let Some(remedy) = unread(&file.path, error) =>
+        {
             match error.kind() {
                 ErrorKind::PermissionDenied => {
                     Finding::note("certificates.closed", CERTIFICATES, text).with_remedy(remedy)
@@ -116,7 +118,11 @@ fn left_out(file: &CertificateFile) -> Option<Finding> {
                 _ => Finding::problem("certificates.unread", CERTIFICATES, text, remedy),
             }
         }
-        Err(Unread::Failed(_) | Unread::Dangling | Unread::Nothing(_)) => Finding::problem(
+        Err(
+            CertificateFileError::Failed(_)
+            | CertificateFileError::Dangling
+            | CertificateFileError::Nothing(_),
+        ) => Finding::problem(
             "certificates.unread",
             CERTIFICATES,
             text,
@@ -157,7 +163,7 @@ fn unlisted(folder: &Path, error: &std::io::Error) -> Finding {
 
 fn certificate(path: &Path) -> Option<Finding> {
     let why = match CertificateFile::read(path.to_owned()).certificates {
-        Ok(_) | Err(Unread::Distrusted(_)) => return None,
+        Ok(_) | Err(CertificateFileError::Distrusted(_)) => return None,
         Err(why) => why,
     };
     let shown = path.display().to_string();
@@ -168,7 +174,7 @@ fn certificate(path: &Path) -> Option<Finding> {
         )
     };
     let remedy = match &why {
-        Unread::Failed(error) => unread(path, error),
+        CertificateFileError::Failed(error) => unread(path, error),
         _ => None,
     };
     let remedy = remedy.unwrap_or_else(wrong);

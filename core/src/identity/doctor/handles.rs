@@ -8,13 +8,11 @@ use crate::identity::entry::{FACTORY, OWN, TokenEntry};
 use crate::identity::orphan::Orphan;
 use crate::identity::remedy::Remedy;
 use crate::store::idevid::{IdevidStore, Taken};
-use crate::tpm::{PublicArea, is_device_key, other_kind, template_name};
+use crate::tpm::{PublicArea, handle, is_device_key, other_kind, template_name};
 use crate::x509::Certificate;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-const PERSISTENT: u32 = 0x8100_0000;
-const NV: u32 = 0x0100_0000;
 const HANDLE: &str = "handle";
 const INDEX: &str = "NV index";
 
@@ -52,7 +50,7 @@ const RESERVED: [(u32, u32, &str); 7] = [
 pub(super) fn check(device: &Device, findings: &mut Vec<Finding>) {
     let inventory = device.inventory();
     let list = |first| device.tpm.handles(first);
-    match list(PERSISTENT) {
+    match list(handle::PERSISTENT) {
         Ok(handles) => {
             let look = Handles {
                 device,
@@ -63,7 +61,7 @@ pub(super) fn check(device: &Device, findings: &mut Vec<Finding>) {
         }
         Err(error) => findings.push(Finding::note("handle.unknown", HANDLE, error.to_string())),
     }
-    match list(NV) {
+    match list(handle::NV_INDEX) {
         Ok(indices) => {
             let store = IdevidStore::new(&device.config, Arc::clone(&device.tpm));
             let looked = store.indices(&device.tpm).unwrap_or_default();
@@ -177,10 +175,10 @@ impl Handles<'_> {
                         self.device.folder().display()
                     ),
                 ),
-                (0x8100_0001 | 0x8100_0002, _) => {
+                (handle::SRK | handle::SECOND_SRK, _) => {
                     ok("handle.root", format!("storage root key, {key}"))
                 }
-                (0x8101_0000..=0x8101_FFFF, _) => {
+                (at, _) if handle::ENDORSEMENT_KEYS.contains(&at) => {
                     ok("handle.endorsement", format!("endorsement key, {key}"))
                 }
                 _ => ok("handle.foreign", format!("a storage key, {key}")),

@@ -2,7 +2,7 @@
 //! are valid, and who is trusted.
 
 use super::{Finding, Health};
-use crate::config::Own;
+use crate::config::OwnIdentity;
 use crate::identity::device::Device;
 use crate::identity::entry::{FACTORY, SOFTWARE, TokenEntry};
 use crate::identity::factory::FactoryIdentity;
@@ -92,25 +92,26 @@ fn own(device: &Device, seen: &Observed, findings: &mut Vec<Finding>) {
         }
         Plan::UseExisting => Finding::ok("identity", ABOUT, seen.existing.text.clone()),
         Plan::UseFactory => match (device.factory_identity(), policy.own) {
-            (FactoryIdentity::Usable, Own::Unwanted) => Finding::ok(
+            (FactoryIdentity::Usable, OwnIdentity::Unwanted) => Finding::ok(
                 "identity",
                 ABOUT,
                 "the factory's, and no other is wanted".into(),
             ),
-            (FactoryIdentity::Usable, Own::Unset | Own::Wanted) => Finding::ok(
+            (FactoryIdentity::Usable, OwnIdentity::Unset | OwnIdentity::Wanted) => Finding::ok(
                 "identity",
                 ABOUT,
                 "the factory's; the device has none of its own, and none was asked for".into(),
             ),
-            (FactoryIdentity::Absent(_), Own::Unset | Own::Wanted) => {
+            (FactoryIdentity::Absent(_), OwnIdentity::Unset | OwnIdentity::Wanted) => {
                 open("identity.none", NONE_AT_ALL)
             }
-            (FactoryIdentity::Unusable(why), Own::Unset | Own::Wanted) => {
+            (FactoryIdentity::Unusable(why), OwnIdentity::Unset | OwnIdentity::Wanted) => {
                 unusable(format!("the factory's cannot be used: {why}"))
             }
-            (FactoryIdentity::Absent(why) | FactoryIdentity::Unusable(why), Own::Unwanted) => {
-                unusable(format!("only the factory's is wanted ({UNWANTED}): {why}"))
-            }
+            (
+                FactoryIdentity::Absent(why) | FactoryIdentity::Unusable(why),
+                OwnIdentity::Unwanted,
+            ) => unusable(format!("only the factory's is wanted ({UNWANTED}): {why}")),
         },
         Plan::Refuse(why) => {
             let why = device.refusal_details(why, seen);

@@ -8,11 +8,10 @@ use crate::identity::status::TpmStatus;
 use crate::key::Curve;
 use crate::shell::word;
 use crate::store::{Advised, WAIT};
-use crate::tpm::{Hash, KeyAlgorithm, Property, SRK, Tcti, TpmError};
+use crate::tpm::{Hash, KeyAlgorithm, Property, SRK, Tcti, TpmError, handle};
 
 /// A TPM of which this is less can keep no key of ours.
 const FEWEST_FREE: u32 = 2;
-const PERSISTENT: u32 = 0x8100_0000;
 
 pub(super) fn check(device: &Device, findings: &mut Vec<Finding>) {
     let about = "TPM";
@@ -152,7 +151,7 @@ fn abilities(device: &Device) -> Result<Finding, TpmError> {
 /// How many persistent handles are taken and free. How much NV memory is, no TPM tells.
 fn room(device: &Device) -> Result<Finding, TpmError> {
     let tpm = &device.tpm;
-    let taken = tpm.handles(PERSISTENT)?.len();
+    let taken = tpm.handles(handle::PERSISTENT)?.len();
     let counted = tpm.property(Property::Persistent)?;
     // A TPM that does not count what is taken does not count what is free either.
     let counts = counted.is_some_and(|counted| usize::try_from(counted) == Ok(taken));
@@ -177,13 +176,12 @@ fn room(device: &Device) -> Result<Finding, TpmError> {
 
 /// Whether the slots for objects are full that all programs share, where nothing manages them.
 fn slots(device: &Device) -> Option<Finding> {
-    const TRANSIENT: u32 = 0x8000_0000;
     /// The least that a TPM has (PC Client Platform TPM Profile).
     const FEWEST: usize = 3;
     if device.config.tcti.is_managed() {
         return None;
     }
-    let loaded = device.tpm.handles(TRANSIENT).ok()?.len();
+    let loaded = device.tpm.handles(handle::TRANSIENT).ok()?.len();
     let finding = Finding::problem(
         "tpm.slots-full",
         "TPM",

@@ -12,11 +12,10 @@ use super::remedy::Remedy;
 use super::state::{Plan, Policy, Refusal};
 use crate::file;
 use crate::key::{from_hex, hex};
-use crate::tpm::{SRK, name_of};
+use crate::tpm::{SRK, handle, name_of};
 use std::io::ErrorKind;
 use std::path::PathBuf;
 
-const PERSISTENT: u32 = 0x8100_0000;
 /// The TPMT_PUBLIC of the master key that a renewal is about to put into the TPM, in hexadecimal
 /// digits: so that the next run knows it again.
 const BEGUN: &str = ".master-renewal";
@@ -102,7 +101,7 @@ impl Device {
             (true, true) => return Ok(MasterState::Held),
             (true, false) => {}
         }
-        for other in self.tpm.handles(PERSISTENT)? {
+        for other in self.tpm.handles(handle::PERSISTENT)? {
             let name = self.tpm.name_at(other)?;
             if other != handle && name.is_some_and(|name| former.contains(&name)) {
                 return Ok(MasterState::Elsewhere(other));

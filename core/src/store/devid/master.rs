@@ -6,9 +6,11 @@
 //! the TPM has it is judged here alone, by its name: a key that does not load proves nothing, since
 //! its own file may be damaged.
 
-use super::{DevidStore, HANDLES, PERSISTENT, StoreError};
+use super::{DevidStore, StoreError};
 use crate::store::folder::{Content, FolderError, KeyFolder};
-use crate::tpm::{Parent, SRK, StorageKey, Tpm, TpmError, Unloadable, is_device_key, name_of};
+use crate::tpm::{
+    Parent, SRK, StorageKey, Tpm, TpmError, Unloadable, handle, is_device_key, name_of,
+};
 use log::{info, warn};
 use std::path::PathBuf;
 
@@ -144,14 +146,14 @@ impl MasterRecord {
     pub(in crate::store) fn traces(&self, tpm: &Tpm) -> Result<Traces, StoreError> {
         if let Some(name) = self.area()?.and_then(|area| name_of(&area)) {
             let mut has_children = false;
-            for handle in tpm.handles(PERSISTENT)? {
+            for handle in tpm.handles(handle::PERSISTENT)? {
                 let Some(key) = tpm.name_at(handle)? else {
                     continue;
                 };
                 if key == name {
                     return Ok(Traces::Elsewhere(handle));
                 }
-                has_children |= HANDLES.contains(&handle)
+                has_children |= handle::DEVICE_KEYS.contains(&handle)
                     && match tpm.lay_below(&name, handle, &key)? {
                         Some(lay_below) => lay_below,
                         None => is_device_key(&tpm.persistent_key(handle)?.0),

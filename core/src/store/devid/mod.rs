@@ -31,7 +31,7 @@ use super::listing::ObjectPart;
 use super::{Access, Key, Login, Protection, SignError};
 use crate::config::{Config, Master, SecretSource, TokenSettings};
 use crate::key::PrivateKeyInfo;
-use crate::tpm::{AuthValue, PublicArea, Secret, Tpm, TpmError, WrappedKey};
+use crate::tpm::{AuthValue, PublicArea, Secret, Tpm, TpmError, WrappedKey, handle};
 use log::warn;
 use parking_lot::Mutex;
 use scan::Known;
@@ -39,10 +39,6 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-
-/// Where persistent keys of ours are (the TCG leaves 0x81000000 to 0x817FFFFF to the owner).
-const HANDLES: std::ops::RangeInclusive<u32> = 0x8100_0100..=0x8100_01FF;
-const PERSISTENT: u32 = 0x8100_0000;
 
 /// The key folder of one token, and the TPM that its keys are for.
 #[derive(Debug)]
@@ -389,10 +385,10 @@ impl DevidStore {
 
     /// The first free handle of ours, after `last` if that turned out to be taken.
     fn free_handle(&self, last: Option<u32>) -> Result<u32, StoreError> {
-        let taken = self.tpm.handles(PERSISTENT)?;
+        let taken = self.tpm.handles(handle::PERSISTENT)?;
         let free = |handle: &u32| Some(*handle) > last && !taken.contains(handle);
         let none = || StoreError::NoRoom("all persistent handles of ours are taken".into());
-        HANDLES.into_iter().find(free).ok_or_else(none)
+        handle::DEVICE_KEYS.into_iter().find(free).ok_or_else(none)
     }
 
     fn rewrite(&self, name: &str, edit: impl FnOnce(&mut Pair)) -> Result<(), StoreError> {

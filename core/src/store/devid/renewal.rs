@@ -1,9 +1,9 @@
 //! What goes with a master key that is gone, what stays, and how the folder begins with another.
 
-use super::{DevidStore, HANDLES, StoreError};
+use super::{DevidStore, StoreError};
 use crate::key::PublicKey;
 use crate::store::folder::{Content, Entry, KeyOrigin, Pair, PinSeal};
-use crate::tpm::{SRK, StorageKey, TpmError, WrappedKey, name_of};
+use crate::tpm::{SRK, StorageKey, TpmError, WrappedKey, handle, name_of};
 use std::path::PathBuf;
 
 /// What a folder loses with its master key, and what it keeps.
@@ -147,8 +147,9 @@ impl DevidStore {
             return false;
         };
         let ours = pair.origin != KeyOrigin::Unknown
-            && (SRK + 1..=0x8100_FFFF).contains(&parent)
-            && !HANDLES.contains(&parent)
+            && handle::STORAGE_KEYS.contains(&parent)
+            && parent > SRK
+            && !handle::DEVICE_KEYS.contains(&parent)
             && !self.parents.contains(&parent);
         parent == self.master.handle || ours
     }

@@ -5,7 +5,7 @@ use crate::config::{IdentityAuth, IdentityHint, SecretSource};
 use crate::trouble::{Sight, Troubles, trouble};
 use crate::trust::{Distrust, distrusted};
 use crate::x509::Certificate;
-use crate::x509::files::{CertificateFile, LARGEST, Unread, candidates};
+use crate::x509::files::{CertificateFile, CertificateFileError, LARGEST, candidates};
 use log::warn;
 use parking_lot::Mutex;
 use rustix::io::Errno;
@@ -173,7 +173,7 @@ impl Files {
     /// The certificates of a file; `None` if it could not be read now. The log names what is left out.
     fn certificates_of(&self, file: CertificateFile) -> (Sight, Option<Vec<Certificate>>) {
         let path = &file.path;
-        if let Err(Unread::Failed(error)) = &file.certificates
+        if let Err(CertificateFileError::Failed(error)) = &file.certificates
             && let Some(errno) = trouble(error)
         {
             self.troubles.note(path, errno);

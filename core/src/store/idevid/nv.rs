@@ -3,14 +3,12 @@
 use super::location::{CertificateLocation, LocatedCertificate};
 use super::{IdevidStore, ScanError, certificates_in};
 use crate::config::IdentityHint;
-use crate::tpm::{Tpm, TpmError};
+use crate::tpm::{Tpm, TpmError, handle};
 use crate::x509::Certificate;
 use log::{debug, warn};
 use std::ops::Range;
 use std::path::PathBuf;
 
-/// Where TCG puts DevID certificates and their chains.
-const RANGE: std::ops::RangeInclusive<u32> = 0x01C9_0000..=0x01C9_FFFF;
 /// No certificate is smaller: the policies that TCG puts into the same range (Keys for Device
 /// Identity, section 7.3.2) are not read.
 const SMALLEST_CERTIFICATE: u16 = 128;
@@ -42,7 +40,10 @@ pub(super) fn searched(
     unread: Vec<String>,
     hints: &[IdentityHint],
 ) -> String {
-    let (first, last) = (RANGE.start(), RANGE.end());
+    let (first, last) = (
+        handle::DEVID_CERTIFICATES.start(),
+        handle::DEVID_CERTIFICATES.end(),
+    );
     let mut there: Vec<String> = authorities
         .iter()
         .map(|(origin, one)| format!("{origin}: of the CA {}", one.subject()))
@@ -109,8 +110,10 @@ impl IdevidStore {
     pub fn indices(&self, tpm: &Tpm) -> Result<Vec<(u32, Taken)>, TpmError> {
         let mut taken: Vec<(u32, Taken)> = Vec::new();
         let hinted: Vec<u32> = self.hints.iter().filter_map(|hint| hint.nv).collect();
-        let listed = tpm.handles(*RANGE.start())?;
-        let ranged = listed.into_iter().filter(|index| RANGE.contains(index));
+        let listed = tpm.handles(*handle::DEVID_CERTIFICATES.start())?;
+        let ranged = listed
+            .into_iter()
+            .filter(|index| handle::DEVID_CERTIFICATES.contains(index));
         let ranged: Vec<u32> = ranged.filter(|index| !hinted.contains(index)).collect();
         let hinted = hinted.into_iter().map(|index| (index, true));
         let all = hinted.chain(ranged.into_iter().map(|index| (index, false)));

@@ -6,17 +6,12 @@ use crate::config::IdentityAuth;
 use crate::key::PublicKey;
 use crate::store::key::{Abilities, Given};
 use crate::store::{Access, Key, SignError};
-use crate::tpm::{AuthValue, PublicArea, Tpm, TpmError};
+use crate::tpm::{AuthValue, PublicArea, Tpm, TpmError, handle};
 use crate::x509::Certificate;
 use crate::x509::device::NamedDevice;
 use log::{debug, info, warn};
 use std::sync::Arc;
 
-const PERSISTENT: u32 = 0x8100_0000;
-/// The IDevID key's own handle (TCG, TPM 2.0 Provisioning Guidance, section 7.8).
-const IDEVID_HANDLE: u32 = 0x8102_0000;
-/// Handles of device identities: the likeliest, and read first.
-const DEVID_HANDLES: std::ops::RangeInclusive<u32> = 0x8102_0000..=0x8102_FFFF;
 /// The label of an attestation key: it signs only what the TPM made, so nothing for PKCS#11.
 const ATTESTATION: &str = "iak";
 
@@ -139,7 +134,7 @@ impl IdevidStore {
 
     /// Persistent handles, the likeliest first.
     fn handles(&self, tpm: &Tpm) -> Result<Vec<u32>, ScanError> {
-        let mut handles = tpm.handles(PERSISTENT)?;
+        let mut handles = tpm.handles(handle::PERSISTENT)?;
         for hinted in self.hints.iter().filter_map(|hint| hint.handle) {
             if !handles.contains(&hinted) {
                 warn!("[[identity]] handle 0x{hinted:08X}: nothing there");
@@ -147,7 +142,7 @@ impl IdevidStore {
         }
         handles.sort_by_key(|handle| {
             let hinted = self.hints.iter().any(|hint| hint.handle == Some(*handle));
-            (!hinted, !DEVID_HANDLES.contains(handle), *handle)
+            (!hinted, !handle::DEVID_KEYS.contains(handle), *handle)
         });
         Ok(handles)
     }
@@ -298,7 +293,7 @@ impl Leaf {
             CertificateLocation::Nv(index) => index,
         };
         match &self.holder {
-            Holder::Identity(key, _) if key.handle() == Some(IDEVID_HANDLE) => (0, index),
+            Holder::Identity(key, _) if key.handle() == Some(handle::IDEVID_KEY) => (0, index),
             Holder::Identity(..) => (1, index),
             Holder::Nobody => (2, index),
             Holder::Other(_) => (3, index),

@@ -19,7 +19,7 @@ use devid_core::identity::tpm_of;
 use devid_core::store::devid::DevidStore;
 use devid_core::store::idevid::IdevidStore;
 use devid_core::store::sessions::SessionStore;
-use devid_core::store::{Store, Who};
+use devid_core::store::{Store, UserType};
 pub(crate) use devid_core::tpm::Refusals;
 use log::{error, info, warn};
 use once_cell::sync::OnceCell;
@@ -241,8 +241,8 @@ impl Module {
         let session = Arc::new(Session::new(handle, Arc::clone(slot), is_read_write));
         // Held, so that the officer's login does not come between.
         let mut table = self.table.lock();
-        if !is_read_write && slot.has_officer() {
-            return Err(Error::SessionReadWriteOfficerExists);
+        if !is_read_write && slot.has_security_officer() {
+            return Err(Error::SessionReadWriteSoExists);
         }
         if table.sessions_of(id).count() >= MOST_SESSIONS {
             return Err(Error::SessionCount);
@@ -309,7 +309,7 @@ impl Module {
     }
 
     pub(crate) fn session_state(&self, session: &Session) -> CK_STATE {
-        if session.slot.has_officer() {
+        if session.slot.has_security_officer() {
             return CKS_RW_SO_FUNCTIONS;
         }
         // NSS asks a person for a PIN wherever a session of a token with CKF_LOGIN_REQUIRED is public.
@@ -330,13 +330,13 @@ impl Module {
     ) -> Result<(), Error> {
         let session = self.session(handle)?;
         let who = match user {
-            CKU_USER => Who::User,
-            CKU_SO => Who::Officer,
+            CKU_USER => UserType::User,
+            CKU_SO => UserType::SecurityOfficer,
             CKU_CONTEXT_SPECIFIC => return session.prove_user(pin, &self.mint),
             _ => return Err(Error::UserTypeInvalid),
         };
         // The officer works in read-write sessions only.
-        if who == Who::Officer && self.table.lock().has_read_only(session.slot.id) {
+        if who == UserType::SecurityOfficer && self.table.lock().has_read_only(session.slot.id) {
             return Err(Error::SessionReadOnlyExists);
         }
         // The TPM may take its time over the PIN, and the session be closed meanwhile.
@@ -345,7 +345,7 @@ impl Module {
             if !table.sessions.contains_key(&handle) {
                 return Err(Error::SessionHandleInvalid);
             }
-            if who == Who::Officer && table.has_read_only(session.slot.id) {
+            if who == UserType::SecurityOfficer && table.has_read_only(session.slot.id) {
                 return Err(Error::SessionReadOnlyExists);
             }
             session.slot.logged_in.set(who);

@@ -93,7 +93,7 @@ impl TokenCertificates {
         }
         for shown in &listing.objects {
             match &shown.kind {
-                ObjectKind::Certificate(one, about) if one.is_authority() => {
+                ObjectKind::Certificate(one, about) if one.is_ca() => {
                     let authority = (shown.name.clone(), about.label.clone(), one.clone());
                     held.authorities.push(authority);
                 }

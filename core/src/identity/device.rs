@@ -7,7 +7,7 @@ use super::software::Software;
 use crate::config::Config;
 use crate::store::devid::DevidStore;
 use crate::store::folder::{KeyOrigin, ObjectAttributes};
-use crate::store::idevid::{Authority, Identity, IdevidStore};
+use crate::store::idevid::{CaCertificate, Identity, IdevidStore};
 use crate::store::{ObjectKind, Pins, StoredObject};
 use crate::tpm::{Refusals, TimeoutMemory, Tpm};
 use crate::x509::Certificate;
@@ -88,7 +88,7 @@ impl Device {
     pub(super) fn unlock_store(&self, store: &DevidStore) -> Result<(), IdentityError> {
         let login = || match store.pins() {
             Pins::User => Ok(store.login_configured(&self.config.run)?),
-            Pins::None | Pins::Officer => Ok(()),
+            Pins::None | Pins::SecurityOfficer => Ok(()),
         };
         let mut unlocked = self.unlocked.lock();
         let known = unlocked.entry(store.name().to_owned());
@@ -281,7 +281,7 @@ fn of_identity(token: &str, identity: Identity) -> TokenEntry {
     }
 }
 
-fn of_authority(token: &str, authority: Authority) -> TokenEntry {
+fn of_authority(token: &str, authority: CaCertificate) -> TokenEntry {
     let id = authority.certificate.key_id().as_bytes().to_vec();
     TokenEntry {
         token: FACTORY.into(),

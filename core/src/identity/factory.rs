@@ -54,9 +54,8 @@ impl Device {
                 PossessionProof::NoSignature(error) => why = Some(error.into()),
             }
         }
-        let is_device = |one: &TokenEntry| {
-            !one.attests && !one.certificate().is_some_and(Certificate::is_authority)
-        };
+        let is_device =
+            |one: &TokenEntry| !one.attests && !one.certificate().is_some_and(Certificate::is_ca);
         let missing = |what| IdentityError::new(IdentityErrorKind::NotFound, what);
         match why {
             Some(fault) => FactoryIdentity::Unusable(fault),

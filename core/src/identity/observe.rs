@@ -10,7 +10,7 @@ use super::prove::{NOT_TRIED, PossessionProof, prove};
 use super::software::Software;
 use super::state::{Certified, Facts, Marker, TpmKey};
 use super::untrusted::Untrusted;
-use crate::store::folder::{KeyFolder, Refused};
+use crate::store::folder::{KeyFolder, RefusedFile};
 use crate::store::{Key, ObjectKind, Protection, ScanResult, SignError};
 use crate::tpm::TpmError;
 use crate::trouble::is_there;
@@ -38,7 +38,7 @@ pub(super) struct Observed {
     /// Why the TPM cannot be used.
     pub(super) tpm_fault: Option<IdentityError>,
     /// Files of the key folder that give no object, and may be of the identity, by name.
-    pub(super) unread: Vec<Refused>,
+    pub(super) unread: Vec<RefusedFile>,
     /// Why something that counts may be missing: a file could not be read now.
     pub(super) unread_now: Option<String>,
     /// Why what is in the state folder may be somebody else's.
@@ -292,7 +292,7 @@ fn own_identity(
                 // Pairs come first. What is for one is its own, whatever it says.
                 let public = certificate.public_key();
                 let is_own = |own: &OwnKey| public.as_ref() == Some(own.key.public());
-                if !certificate.is_authority() || keys.iter().any(is_own) {
+                if !certificate.is_ca() || keys.iter().any(is_own) {
                     certificates.push(certificate.clone());
                 }
             }
@@ -320,7 +320,7 @@ fn own_identity(
 
 /// Whether a file that gives no object may be of the device's identity: one that cannot be read, or
 /// that has a name as we give them. What another program put there under a name of its own is not.
-fn may_be_ours(file: &Refused) -> bool {
+fn may_be_ours(file: &RefusedFile) -> bool {
     !file.by_content || file.file.strip_suffix(".pem").is_some_and(KeyFolder::named)
 }
 

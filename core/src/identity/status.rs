@@ -226,7 +226,7 @@ impl Device {
 
     fn roles(&self, inventory: &Inventory) -> Vec<Role> {
         let is_role = |one: &&TokenEntry| {
-            one.key.is_some() || !one.certificate().is_some_and(Certificate::is_authority)
+            one.key.is_some() || !one.certificate().is_some_and(Certificate::is_ca)
         };
         inventory
             .entries

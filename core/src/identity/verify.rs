@@ -12,7 +12,7 @@ use crate::key::PublicKey;
 use crate::pem;
 use crate::shell::argument;
 use crate::store::idevid::IdevidStore;
-use crate::store::{Key, LoginError, ObjectKind, SignError, Who};
+use crate::store::{Key, LoginError, ObjectKind, SignError, UserType};
 use crate::tpm::{Secret, TpmError};
 use crate::trouble::trouble;
 use crate::x509::Certificate;
@@ -181,7 +181,7 @@ impl Device {
         let all = self.inventory().entries.into_iter();
         let certificates = all.flat_map(|one| one.certificates);
         let certificates = certificates.map(|placed| placed.certificate);
-        certificates.filter(Certificate::is_authority).collect()
+        certificates.filter(Certificate::is_ca).collect()
     }
 
     /// Passed or noted only if the key signed.
@@ -202,7 +202,7 @@ impl Device {
             });
         }
         let Some(key) = &entry.key else {
-            return Ok(match (entry.attests, certificate.is_authority()) {
+            return Ok(match (entry.attests, certificate.is_ca()) {
                 (true, _) => Check::skipped(
                     KEY,
                     "an attestation key signs only what the TPM itself made".into(),
@@ -242,7 +242,7 @@ impl Device {
             other => IdentityError::failed(format!("{}: {other}", entry.label)),
         };
         if let Some(store) = self.store_of(entry) {
-            store.login(Who::User, pin).map_err(fault)?;
+            store.login(UserType::User, pin).map_err(fault)?;
             return Ok(Arc::clone(key));
         }
         for store in IdevidStore::with_pin(&self.config, &self.tpm) {
@@ -255,7 +255,7 @@ impl Device {
                 _ => None,
             });
             if let Some(opened) = opened {
-                store.login(Who::User, pin).map_err(fault)?;
+                store.login(UserType::User, pin).map_err(fault)?;
                 return Ok(Arc::clone(opened));
             }
         }

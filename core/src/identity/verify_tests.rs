@@ -174,5 +174,5 @@ fn only_the_certified_keys_own_signature_proves_it() {
     let (device, ca) = (Party::new("CN=device", 2), Party::new("CN=ca", 1));
     assert_eq!(prove(&tpm, &key, &device.public()), PossessionProof::Proven);
     assert_eq!(prove(&tpm, &key, &ca.public()), PossessionProof::OtherKey);
-    assert!(ca.certified_by(&ca, &[IS_CA]).is_authority());
+    assert!(ca.certified_by(&ca, &[IS_CA]).is_ca());
 }

@@ -142,12 +142,12 @@ impl Certificate {
     }
 
     /// Whether it says CA:TRUE, or nobody can read whether it does.
-    pub fn is_authority(&self) -> bool {
-        self.why_authority().is_some()
+    pub fn is_ca(&self) -> bool {
+        self.why_ca().is_some()
     }
 
     /// What makes it a CA's, if it is or may be one.
-    pub(crate) fn why_authority(&self) -> Option<String> {
+    pub(crate) fn why_ca(&self) -> Option<String> {
         match self.basic_constraints() {
             Ok(constraints) => constraints
                 .is_some_and(|it| it.ca)

@@ -129,7 +129,7 @@ impl Profile {
             extended_key_usage: meanings(certificate.purposes().ok().flatten()),
             key_usage: key_usage.map(KeyUsage::names),
             unreadable: certificate.unreadable(),
-            authority: certificate.is_authority(),
+            authority: certificate.is_ca(),
             authority_key_id: authority.and_then(|id| id.key).map(hex),
             subject_key_id: subject.map(hex),
             sha256: hex(&certificate.sha256()),

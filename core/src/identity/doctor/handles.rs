@@ -7,7 +7,7 @@ use crate::identity::device::Device;
 use crate::identity::entry::{FACTORY, OWN, TokenEntry};
 use crate::identity::orphan::Orphan;
 use crate::identity::remedy::Remedy;
-use crate::store::idevid::{IdevidStore, Taken};
+use crate::store::idevid::{IdevidStore, NvContent};
 use crate::tpm::{PublicArea, handle, is_device_key, other_kind, template_name};
 use crate::x509::Certificate;
 use std::collections::HashMap;
@@ -65,7 +65,7 @@ pub(super) fn check(device: &Device, findings: &mut Vec<Finding>) {
         Ok(indices) => {
             let store = IdevidStore::new(&device.config, Arc::clone(&device.tpm));
             let looked = store.indices(&device.tpm).unwrap_or_default();
-            let looked: HashMap<u32, Taken> = looked.into_iter().collect();
+            let looked: HashMap<u32, NvContent> = looked.into_iter().collect();
             for index in indices {
                 let found = match (device.config.provision.nv_index, looked.get(&index)) {
                     (Some(ours), _) if ours == index => the_copy(device, &inventory),
@@ -229,24 +229,24 @@ fn is_not_understood(entry: &TokenEntry) -> bool {
 }
 
 /// What the factory's store took an index for.
-fn taken_as(taken: &Taken, inventory: &Inventory, index: u32) -> Finding {
+fn taken_as(taken: &NvContent, inventory: &Inventory, index: u32) -> Finding {
     match taken {
-        Taken::TooSmall => Finding::ok(
+        NvContent::TooSmall => Finding::ok(
             "nv.foreign",
             INDEX,
             reserved(index, "too small for a certificate"),
         ),
-        Taken::ContinuationOf(first) => Finding::ok(
+        NvContent::ContinuationOf(first) => Finding::ok(
             "nv.continuation",
             INDEX,
             format!("the rest of what begins in 0x{first:08X}"),
         ),
-        Taken::Nothing(why) => Finding::note(
+        NvContent::Nothing(why) => Finding::note(
             "nv.nothing",
             INDEX,
             format!("where identities' certificates go, but taken for nothing: {why}"),
         ),
-        Taken::Certificates(all) => {
+        NvContent::Certificates(all) => {
             let labels: Vec<String> = all.iter().map(|one| label_of(one, inventory)).collect();
             Finding::ok(
                 "nv.certificate",

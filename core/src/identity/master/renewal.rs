@@ -8,7 +8,7 @@ use crate::identity::IdentityError;
 use crate::identity::device::Device;
 use crate::identity::provision::{only_one, tidy};
 use crate::key::hex;
-use crate::store::devid::{DevidStore, Losses, LostKind, StoreError};
+use crate::store::devid::{DevidStore, LossKind, Losses, StoreError};
 use crate::tpm::{StorageKey, TpmError, handle, name_of};
 use crate::trouble::is_there;
 use log::{info, warn};
@@ -153,11 +153,11 @@ impl Device {
                 token: store.name().to_owned(),
                 label: one.label,
                 kind: match one.what {
-                    LostKind::Certificate => "certificate",
-                    LostKind::Wrapped => "wrapped",
-                    LostKind::Sealed => "sealed",
-                    LostKind::BehindPin => "behind-pin",
-                    LostKind::Pin(_) => "pin",
+                    LossKind::Certificate => "certificate",
+                    LossKind::Wrapped => "wrapped",
+                    LossKind::Sealed => "sealed",
+                    LossKind::BehindPin => "behind-pin",
+                    LossKind::Pin(_) => "pin",
                 },
                 file: one.file,
                 moved_to: None,

@@ -1,7 +1,7 @@
 //! What happens to a kept key later: it goes back into a persistent handle, or away as a whole.
 
 use super::{DevidStore, StoreError};
-use crate::store::folder::{self, Content, FolderError, KeyFolder, PinSeal, Refused};
+use crate::store::folder::{self, Content, FolderError, KeyFolder, PinSeal, RefusedFile};
 use crate::store::unloadable;
 use crate::tpm::{SRK, TpmError, handle, is_device_key, name_of};
 use log::debug;
@@ -190,7 +190,7 @@ impl DevidStore {
     /// gets a new one. Only for a folder without keys of it, after
     /// [`destroy_master`](Self::destroy_master).
     pub fn forget_master(&self) -> Result<(), StoreError> {
-        for seal in [PinSeal::User, PinSeal::Officer] {
+        for seal in [PinSeal::User, PinSeal::SecurityOfficer] {
             if self.folder.has_seal(seal)? {
                 self.folder.remove_seal(seal)?;
             }
@@ -283,7 +283,7 @@ impl DevidStore {
     /// # Errors
     ///
     /// Also if a file could not be read now: it may be an object.
-    pub fn damaged_files(&self) -> Result<Vec<Refused>, StoreError> {
+    pub fn damaged_files(&self) -> Result<Vec<RefusedFile>, StoreError> {
         Ok(self.whole_listing()?.refused)
     }
 
@@ -298,7 +298,7 @@ impl DevidStore {
     }
 
     /// Files of the folder that give no object, by name.
-    pub fn refused_files(&self) -> Result<Vec<Refused>, StoreError> {
+    pub fn refused_files(&self) -> Result<Vec<RefusedFile>, StoreError> {
         Ok(self.folder.list()?.refused)
     }
 

@@ -21,7 +21,7 @@ pub use error::StoreError;
 pub use maintenance::KeyInHandle;
 pub(super) use master::MasterRecord;
 pub use private::PrivateKey;
-pub use renewal::{Kept, Losses, Lost, LostKind};
+pub use renewal::{Loss, LossKind, Losses, SurvivingKey};
 pub use scan::DevidStamp;
 pub use unusable::UnusableKey;
 
@@ -34,7 +34,7 @@ use crate::key::PrivateKeyInfo;
 use crate::tpm::{AuthValue, PublicArea, Secret, Tpm, TpmError, WrappedKey, handle};
 use log::warn;
 use parking_lot::Mutex;
-use scan::Known;
+use scan::CachedObject;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -58,7 +58,7 @@ pub struct DevidStore {
     /// The same for the security officer, who uses no keys.
     officer: Arc<Login>,
     /// What the last look showed, by name; held for moments.
-    shown: Mutex<HashMap<String, Known>>,
+    shown: Mutex<HashMap<String, CachedObject>>,
     /// When the certificates that it showed begin and cease to be valid, the earliest first.
     turns: Mutex<Vec<i64>>,
     /// Whether the last look would have asked the TPM for its algorithms, and did not, to wait for nobody.

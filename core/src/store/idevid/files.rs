@@ -34,7 +34,7 @@ pub(super) struct FilesStamp {
 
 /// What the files hold, each with its certificates.
 #[derive(Debug)]
-pub(super) struct Read {
+pub(super) struct FilesRead {
     pub(super) hinted: Vec<(PathBuf, Vec<Certificate>)>,
     pub(super) chain: Vec<(PathBuf, Vec<Certificate>)>,
     pub(super) stamp: FilesStamp,
@@ -88,7 +88,7 @@ impl Files {
     }
 
     /// Reads all certificates. What cannot be read now is as it was, if it was read before.
-    pub(super) fn read(&self) -> Read {
+    pub(super) fn read(&self) -> FilesRead {
         let (chain_paths, unlisted) = self.chain_paths();
         let before = std::mem::take(&mut *self.known.lock());
         let sight = |path: &PathBuf| (path.clone(), self.troubles.sight(path, LARGEST));
@@ -144,7 +144,7 @@ impl Files {
         });
         let unread = hinted.iter().find(|(_, here)| here.is_none());
         let or_none = |(path, here): (PathBuf, Option<Vec<_>>)| (path, here.unwrap_or_default());
-        Read {
+        FilesRead {
             unread: unread.map(|(path, _)| format!("{}: it could not be read", path.display())),
             hinted: hinted.into_iter().map(or_none).collect(),
             chain: chain.into_iter().map(or_none).collect(),

@@ -1,7 +1,7 @@
 //! Which key each certificate is for, and what the pairs are called.
 
 use super::location::{CertificateLocation, LocatedCertificate};
-use super::{Identity, IdevidStore, LABEL, Part, ScanError};
+use super::{Identity, IdentityScope, IdevidStore, LABEL, ScanError};
 use crate::config::IdentityAuth;
 use crate::key::PublicKey;
 use crate::store::key::{Abilities, Given};
@@ -21,15 +21,15 @@ struct Leaf {
     certificate: Certificate,
     public: Option<PublicKey>,
     holder: Holder,
-    says: Says,
+    says: StatedRole,
 }
 
 /// What a certificate says of its holder; makers are wrong in that, and its key tells.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Says {
+enum StatedRole {
     EndEntity,
     /// That it is a CA's, and so it seems: no handle is read for its sake.
-    Authority,
+    Ca,
     /// That it is a CA's; but it issued nothing here, and names a device or is alone.
     Doubtful,
 }
@@ -56,14 +56,14 @@ impl IdevidStore {
         let issued = |issuer: &Certificate| {
             all().any(|one| one != issuer && one.issuer_der() == issuer.subject_der())
         };
-        let alone = certificates.iter().all(|(_, one)| one.is_authority());
-        let says = |one: &Certificate| match one.is_authority() {
-            false => Says::EndEntity,
-            true if !issued(one) && (alone || names_a_device(one)) => Says::Doubtful,
-            true => Says::Authority,
+        let alone = certificates.iter().all(|(_, one)| one.is_ca());
+        let says = |one: &Certificate| match one.is_ca() {
+            false => StatedRole::EndEntity,
+            true if !issued(one) && (alone || names_a_device(one)) => StatedRole::Doubtful,
+            true => StatedRole::Ca,
         };
-        let says: Vec<Says> = certificates.iter().map(|(_, one)| says(one)).collect();
-        let leaf = |((origin, certificate), says): (LocatedCertificate, Says)| Leaf {
+        let says: Vec<StatedRole> = certificates.iter().map(|(_, one)| says(one)).collect();
+        let leaf = |((origin, certificate), says): (LocatedCertificate, StatedRole)| Leaf {
             origin,
             public: certificate.public_key(),
             certificate,
@@ -94,14 +94,14 @@ impl IdevidStore {
     fn derivable(&self, tpm: &Tpm, leaves: &mut [Leaf]) -> Result<(), ScanError> {
         let rivals: Vec<String> = leaves
             .iter()
-            .filter(|leaf| leaf.says == Says::EndEntity)
+            .filter(|leaf| leaf.says == StatedRole::EndEntity)
             .filter(|leaf| !matches!(leaf.holder, Holder::Other(_)))
             .filter_map(|leaf| leaf.public.as_ref().map(PublicKey::to_string))
             .collect();
-        let alone = leaves.iter().all(|leaf| leaf.says != Says::EndEntity);
+        let alone = leaves.iter().all(|leaf| leaf.says != StatedRole::EndEntity);
         for leaf in leaves.iter_mut().filter(|leaf| leaf.is_looked_for()) {
             // Deriving a key takes long: not for what hardly is a device's.
-            if leaf.says == Says::Doubtful && !(alone && names_a_device(&leaf.certificate)) {
+            if leaf.says == StatedRole::Doubtful && !(alone && names_a_device(&leaf.certificate)) {
                 continue;
             }
             let Some(public) = leaf.public.clone() else {
@@ -115,7 +115,7 @@ impl IdevidStore {
                 continue;
             }
             let same = rivals.iter().filter(|rival| **rival == public.to_string());
-            let only = leaf.says == Says::EndEntity && same.count() == 1;
+            let only = leaf.says == StatedRole::EndEntity && same.count() == 1;
             let abilities = abilities(tpm, &public)?;
             let key = Key::derivable(public, self.templates.clone(), abilities);
             match if only { Ok(()) } else { key.prepare(tpm) } {
@@ -195,7 +195,7 @@ impl IdevidStore {
         match hint.and_then(|hint| self.hints[hint].auth.as_ref()) {
             None => (Access::Open, None),
             Some(IdentityAuth::Pin) => match &self.part {
-                Part::Pin(guarded) if Some(guarded.hint) == hint => {
+                IdentityScope::Pin(guarded) if Some(guarded.hint) == hint => {
                     (Access::Login(Arc::clone(&guarded.login)), hint)
                 }
                 // Shown elsewhere.
@@ -246,17 +246,17 @@ impl Leaf {
 
     /// Whether handles are read until its key is found.
     fn is_looked_for(&self) -> bool {
-        self.wants_key() && self.says != Says::Authority
+        self.wants_key() && self.says != StatedRole::Ca
     }
 
     /// Whether it is for a key of the device, or says so.
     fn is_identity(&self) -> bool {
-        self.says == Says::EndEntity || !matches!(self.holder, Holder::Nobody)
+        self.says == StatedRole::EndEntity || !matches!(self.holder, Holder::Nobody)
     }
 
     fn tell(&self) {
         let origin = &self.origin;
-        if self.says != Says::EndEntity {
+        if self.says != StatedRole::EndEntity {
             warn!(
                 "{origin}: the certificate of {} says that it is a CA's, or nobody can read whether \
                  it does; its key is in this TPM, so it is shown as an identity",

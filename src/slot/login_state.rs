@@ -16,11 +16,7 @@ impl LoginState {
         Self::named(self.0.load(Ordering::Acquire))
     }
 
-<<<<<<< HEAD:src/slot/login_state.rs
     pub(crate) fn set(&self, who: UserType) {
-=======
-    pub(crate) fn let_in(&self, who: UserType) {
->>>>>>> main:src/slot/logged_in.rs
         let who = match who {
             UserType::User => Self::USER,
             UserType::SecurityOfficer => Self::OFFICER,
@@ -29,11 +25,7 @@ impl LoginState {
     }
 
     /// Who was until now.
-<<<<<<< HEAD:src/slot/login_state.rs
     pub(crate) fn clear(&self) -> Option<UserType> {
-=======
-    pub(crate) fn end(&self) -> Option<UserType> {
->>>>>>> main:src/slot/logged_in.rs
         Self::named(self.0.swap(Self::NOBODY, Ordering::AcqRel))
     }
 

@@ -282,17 +282,17 @@ impl Module {
 
     /// Makes objects by a call of their session: gives their handles. If another thread closes the session
     /// meanwhile, its new session objects are removed.
-    pub(crate) fn create<const N: usize>(
+    pub(crate) fn create<H: AsRef<[ObjectHandle]>>(
         &self,
         handle: SessionHandle,
-        call: impl FnOnce(&Session, &Mint) -> Result<[ObjectHandle; N], Error>,
-    ) -> Result<[ObjectHandle; N], Error> {
+        call: impl FnOnce(&Session, &Mint) -> Result<H, Error>,
+    ) -> Result<H, Error> {
         let session = self.session(handle)?;
         let made = call(&session, &self.mint)?;
         if let Err(closed) = self.session(handle) {
             let mut session_objects = session.slot.session_objects.lock();
-            for object in made {
-                session_objects.remove(object);
+            for object in made.as_ref() {
+                session_objects.remove(*object);
             }
             return Err(closed);
         }

@@ -45,8 +45,14 @@ pub(super) fn object(
             AttributeValue::bytes(certificate.public_key_info_der()),
         ),
         (CKA_URL, AttributeValue::empty()),
-        (CKA_HASH_OF_SUBJECT_PUBLIC_KEY, AttributeValue::empty()),
-        (CKA_HASH_OF_ISSUER_PUBLIC_KEY, AttributeValue::empty()),
+        (
+            CKA_HASH_OF_SUBJECT_PUBLIC_KEY,
+            AttributeValue::bytes(&described.subject_key_hash[..]),
+        ),
+        (
+            CKA_HASH_OF_ISSUER_PUBLIC_KEY,
+            AttributeValue::bytes(&described.issuer_key_hash[..]),
+        ),
         (CKA_NAME_HASH_ALGORITHM, AttributeValue::number(CKM_SHA_1)),
         (
             CKA_JAVA_MIDP_SECURITY_DOMAIN,

@@ -25,7 +25,7 @@ impl Session {
     ) -> Result<ObjectHandle, Error> {
         self.check_may_create(template)?;
         let object = self.key_object(base)?;
-        let key = object.private().ok_or(Error::KeyHandleInvalid)?;
+        let key = object.private_key()?;
         let PublicKey::Ec { curve, .. } = key.public() else {
             return Err(Error::KeyTypeInconsistent);
         };

@@ -23,7 +23,7 @@ impl Session {
         key: ObjectHandle,
     ) -> Result<(), Error> {
         let object = self.key_object(key)?;
-        let key = Arc::clone(object.private().ok_or(Error::KeyHandleInvalid)?);
+        let key = Arc::clone(object.private_key()?);
         if self.operations.lock().sign.is_some() {
             return Err(Error::OperationActive);
         }
@@ -74,7 +74,9 @@ impl Session {
     }
 
     pub(crate) fn sign_update(&self, part: Option<&[u8]>) -> Result<(), Error> {
-        let signing = self.take_signing()?.with(part)?;
+        let signing = self.take_signing()?;
+        let key = Arc::clone(&signing.key);
+        let signing = signing.with(part, key.public())?;
         self.operations.lock().sign = Some(signing);
         Ok(())
     }
@@ -82,13 +84,13 @@ impl Session {
     pub(crate) fn sign_final(&self, room: Option<Room>) -> Result<Answer, Error> {
         let mut signing = self.take_signing()?;
         let room = room.ok_or(Error::ArgumentsBad("pulSignatureLen is NULL"))?;
-        let hasher = signing.hasher()?;
+        let parts = signing.parts();
         if let Some(answer) = room.refuses(signing.key.public().signature_width()) {
-            signing.parts = Some(hasher);
+            signing.parts = Some(parts);
             self.operations.lock().sign = Some(signing);
             return Ok(answer);
         }
-        self.make(&signing, &hasher.finish())
+        self.make(&signing, &parts.finish())
     }
 
     pub(crate) fn verify_init(
@@ -97,7 +99,7 @@ impl Session {
         key: ObjectHandle,
     ) -> Result<(), Error> {
         let object = self.key_object(key)?;
-        let key = object.public().ok_or(Error::KeyHandleInvalid)?.clone();
+        let key = object.public_key()?.clone();
         if !object.has_use(Use::Verify) {
             return Err(Error::KeyFunctionNotPermitted);
         }
@@ -137,15 +139,17 @@ impl Session {
     }
 
     pub(crate) fn verify_update(&self, part: Option<&[u8]>) -> Result<(), Error> {
-        let verifying = take(&mut self.operations.lock().verify)?.with(part)?;
+        let verifying = take(&mut self.operations.lock().verify)?;
+        let key = verifying.key.clone();
+        let verifying = verifying.with(part, &key)?;
         self.operations.lock().verify = Some(verifying);
         Ok(())
     }
 
     pub(crate) fn verify_final(&self, signature: Option<&[u8]>) -> Result<(), Error> {
         let mut verifying = take(&mut self.operations.lock().verify)?;
-        let digest = verifying.hasher()?.finish();
-        verifying.check(&digest, signature)
+        let prepared = verifying.parts().finish();
+        verifying.check(&prepared, signature)
     }
 
     fn take_signing(&self) -> Result<Signing, Error> {

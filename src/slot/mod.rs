@@ -6,6 +6,7 @@
 use devid_core::tpm::Secret;
 mod login;
 mod login_state;
+mod pin_tries;
 pub(crate) mod session_objects;
 pub(crate) mod token;
 
@@ -13,6 +14,7 @@ use crate::error::Error;
 use crate::handle::{Mint, ObjectHandle, SlotId};
 use crate::object::Object;
 use crate::slot::login_state::LoginState;
+use crate::slot::pin_tries::PinTries;
 use crate::slot::session_objects::SessionObjects;
 use crate::slot::token::{Token, TokenObject};
 use cryptoki_sys::CKA_PRIVATE;
@@ -44,6 +46,8 @@ pub(crate) struct Slot {
     /// Objects of sessions, seen by all of them; held for moments.
     pub(crate) session_objects: Mutex<SessionObjects>,
     pub(crate) logged_in: LoginState,
+    /// What came of the PINs that were tried; held for moments.
+    tries: Mutex<PinTries>,
     /// One try of a PIN at a time, for as long as the TPM takes.
     pub(crate) login_turn: Mutex<()>,
 }
@@ -106,6 +110,7 @@ impl Slot {
             token: RwLock::default(),
             session_objects: Mutex::default(),
             logged_in: LoginState::default(),
+            tries: Mutex::default(),
             login_turn: Mutex::default(),
         }
     }
@@ -131,6 +136,12 @@ impl Slot {
             token: RwLock::new(token),
             session_objects: Mutex::new(kept.unwrap_or_default()),
             logged_in: self.logged_in.for_child(),
+            tries: Mutex::new(
+                self.tries
+                    .try_lock()
+                    .map(|tries| *tries)
+                    .unwrap_or_default(),
+            ),
             login_turn: Mutex::default(),
         }
     }

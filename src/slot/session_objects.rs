@@ -5,7 +5,7 @@ use crate::error::Error;
 use crate::handle::{ObjectHandle, SessionHandle};
 use crate::object::{Object, ObjectScope, SecretKey};
 use cryptoki_sys::CKA_PRIVATE;
-use devid_core::store::folder::ObjectAttributes;
+use devid_core::store::folder::Editable;
 use devid_core::store::{ObjectKind, ObjectPart, StoredObject};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -52,6 +52,11 @@ impl SessionObjects {
         self.0.get(&handle).map(|one| Arc::clone(&one.object))
     }
 
+    /// What the object was made from.
+    pub(crate) fn source(&self, handle: ObjectHandle) -> Option<ObjectSource> {
+        self.0.get(&handle).map(|one| one.source.clone())
+    }
+
     /// The handles of those that are wanted.
     pub(crate) fn find(&self, is_wanted: impl Fn(&Object) -> bool) -> Vec<ObjectHandle> {
         let found = self.0.iter().filter(|(_, one)| is_wanted(&one.object));
@@ -59,13 +64,14 @@ impl SessionObjects {
     }
 
     /// Changes the description of an object; on failure it stays as it was.
-    pub(crate) fn describe(
+    pub(crate) fn edit(
         &mut self,
         handle: ObjectHandle,
-        change: impl FnOnce(&mut ObjectAttributes) -> Result<(), Error>,
+        change: impl FnOnce(Editable<'_>) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let one = self.0.get_mut(&handle).ok_or(Error::ObjectHandleInvalid)?;
-        one.source = one.source.changed(change)?;
+        let name = one.source.name().to_owned();
+        one.source = one.source.changed(name, change)?;
         one.object = Arc::new(one.source.object());
         Ok(())
     }
@@ -95,18 +101,28 @@ impl ObjectSource {
         }
     }
 
-    /// The same described anew.
-    fn changed(
+    fn name(&self) -> &str {
+        match self {
+            Self::Stored(shown, _) => &shown.name,
+            Self::Secret(key) => &key.name,
+        }
+    }
+
+    /// The same, changed, under this name.
+    pub(crate) fn changed(
         &self,
-        change: impl FnOnce(&mut ObjectAttributes) -> Result<(), Error>,
+        name: String,
+        change: impl FnOnce(Editable<'_>) -> Result<(), Error>,
     ) -> Result<Self, Error> {
         Ok(match self {
             Self::Stored(shown, half) => {
-                Self::Stored(Arc::new(changed(shown, *half, change)?), *half)
+                let kind = changed(&shown.kind, *half, change)?;
+                Self::Stored(Arc::new(StoredObject { name, kind }), *half)
             }
             Self::Secret(key) => {
                 let mut key = SecretKey::clone(key);
-                change(&mut key.described)?;
+                key.name = name;
+                change(Editable::Attributes(&mut key.described))?;
                 Self::Secret(Arc::new(key))
             }
         })
@@ -120,13 +136,13 @@ fn object(shown: &StoredObject, half: ObjectPart) -> Object {
     all.swap_remove(place.unwrap_or_default()).1
 }
 
-/// The same thing with one half described anew.
+/// The same thing with one half changed.
 fn changed(
-    shown: &StoredObject,
+    kind: &ObjectKind,
     half: ObjectPart,
-    change: impl FnOnce(&mut ObjectAttributes) -> Result<(), Error>,
-) -> Result<StoredObject, Error> {
-    let mut kind = match &shown.kind {
+    change: impl FnOnce(Editable<'_>) -> Result<(), Error>,
+) -> Result<ObjectKind, Error> {
+    let mut kind = match kind {
         ObjectKind::Pair {
             key,
             origin,
@@ -152,9 +168,12 @@ fn changed(
         (ObjectKind::Public(_, described) | ObjectKind::Certificate(_, described), _) => {
             Some(described)
         }
-        (ObjectKind::Data(data), _) => Some(&mut data.description),
+        (ObjectKind::Data(data), _) => {
+            change(Editable::Data(data))?;
+            return Ok(kind);
+        }
     };
-    change(described.ok_or(Error::ObjectHandleInvalid)?)?;
-    let name = shown.name.clone();
-    Ok(StoredObject { name, kind })
+    let described = described.ok_or(Error::ObjectHandleInvalid)?;
+    change(Editable::Attributes(described))?;
+    Ok(kind)
 }

@@ -25,6 +25,12 @@ pub(super) enum TemplateKind {
     Data,
 }
 
+impl TemplateKind {
+    fn is_key(self) -> bool {
+        !matches!(self, Self::Certificate | Self::Data)
+    }
+}
+
 /// What holds for one attribute.
 enum AttributeRule {
     /// Another function reads it.
@@ -33,6 +39,8 @@ enum AttributeRule {
     Flag,
     /// A flag that can have this value only. The other value is CKR_TEMPLATE_INCONSISTENT.
     Only(bool),
+    /// CKA_COPYABLE: keys of a token cannot be copied.
+    Copyable,
     /// A flag that a security officer alone may set.
     OfficerSets,
     /// An attribute that only the token sets.
@@ -51,6 +59,14 @@ pub(super) fn check(template: &Template, template_kind: TemplateKind) -> Result<
             }
             AttributeRule::Only(only) if flag(value)? == only => {}
             AttributeRule::Only(_) => return Err(Error::TemplateInconsistent),
+            AttributeRule::Copyable
+                if flag(value)?
+                    && template_kind.is_key()
+                    && template.flag_or_false(CKA_TOKEN)? =>
+            {
+                return Err(Error::TemplateInconsistent);
+            }
+            AttributeRule::Copyable => {}
             AttributeRule::OfficerSets if !flag(value)? => {}
             AttributeRule::OfficerSets | AttributeRule::ReadOnly => {
                 return Err(Error::AttributeReadOnly);
@@ -72,8 +88,8 @@ pub(super) fn repeated(class: &[u8]) -> &'static [CK_ATTRIBUTE_TYPE] {
             CKA_END_DATE,
             CKA_PUBLIC_KEY_INFO,
             CKA_URL,
-            CKA_HASH_OF_SUBJECT_PUBLIC_KEY,
-            CKA_HASH_OF_ISSUER_PUBLIC_KEY,
+            CKA_NAME_HASH_ALGORITHM,
+            CKA_JAVA_MIDP_SECURITY_DOMAIN,
         ],
         Ok(CKO_PUBLIC_KEY | CKO_PRIVATE_KEY) => &[CKA_PUBLIC_KEY_INFO],
         _ => &[],
@@ -84,7 +100,7 @@ fn common_rule(kind: CK_ATTRIBUTE_TYPE) -> Option<AttributeRule> {
     Some(match kind {
         CKA_CLASS | CKA_LABEL => AttributeRule::Read,
         CKA_TOKEN | CKA_PRIVATE | CKA_MODIFIABLE | CKA_DESTROYABLE => AttributeRule::Flag,
-        CKA_COPYABLE => AttributeRule::Only(false),
+        CKA_COPYABLE => AttributeRule::Copyable,
         CKA_UNIQUE_ID => AttributeRule::ReadOnly,
         _ => return None,
     })
@@ -315,7 +331,9 @@ mod tests {
                 yes,
                 read_only.clone(),
             ),
-            (TemplateKind::Data, CKA_COPYABLE, yes, inconsistent),
+            (TemplateKind::Data, CKA_COPYABLE, yes, Ok(())),
+            (TemplateKind::Data, CKA_COPYABLE, no, Ok(())),
+            (TemplateKind::Private, CKA_COPYABLE, yes, Ok(())),
             (TemplateKind::Data, CKA_UNIQUE_ID, b"x", read_only),
             (
                 TemplateKind::Data,

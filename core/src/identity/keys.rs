@@ -8,7 +8,7 @@ use super::signer::Signer;
 use super::{IdentityError, IdentityErrorKind};
 use crate::file;
 use crate::shell::argument;
-use crate::store::devid::{KeyAlgorithm, KeyPurpose};
+use crate::store::devid::{KeyAlgorithm, KeyPurpose, OpenedBy};
 use crate::store::folder::{KeyOrigin, ObjectAttributes, Usage, Use};
 use crate::store::{Key, Protection, SignError};
 use crate::tpm::{Secret, TpmError, handle};
@@ -68,7 +68,9 @@ impl Device {
             KeyStorage::Wrapped | KeyStorage::Persistent => Protection::Tpm,
             KeyStorage::Sealed => Protection::Sealed,
         };
-        let key = self.own.generate(algorithm, usage, protection)?;
+        let key = self
+            .own
+            .generate(algorithm, usage, protection, OpenedBy::User)?;
         let described = |signs, decrypts| {
             let uses = [(usage.signs, signs), (usage.decrypts, decrypts)];
             let uses = uses.into_iter().filter(|(has, _)| *has).map(|(_, one)| one);

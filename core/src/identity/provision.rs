@@ -14,7 +14,7 @@ use crate::config::{Config, OwnIdentity};
 use crate::file::{self, Lock};
 use crate::key::{Curve, PublicKey};
 use crate::store::Protection;
-use crate::store::devid::{DevidStore, KeyAlgorithm, KeyPurpose};
+use crate::store::devid::{DevidStore, KeyAlgorithm, KeyPurpose, OpenedBy};
 use crate::store::folder::{Content, KeyOrigin, ObjectAttributes, Usage, Use};
 use crate::system::{pause, random_digits};
 use crate::writers::{NoLock, lives, no_lock, open_lock, remove_leftovers};
@@ -250,9 +250,12 @@ impl Device {
             signs: true,
             decrypts: false,
         };
-        let key = self
-            .own
-            .generate(KeyAlgorithm::Ec(Curve::P256), usage, Protection::Tpm)?;
+        let key = self.own.generate(
+            KeyAlgorithm::Ec(Curve::P256),
+            usage,
+            Protection::Tpm,
+            OpenedBy::User,
+        )?;
         // Applications must not change what the device is known by.
         let described = |uses: Use| ObjectAttributes {
             modifiable: false,

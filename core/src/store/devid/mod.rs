@@ -25,7 +25,9 @@ pub use renewal::{Loss, LossKind, Losses, SurvivingKey};
 pub use scan::DevidStamp;
 pub use unusable::UnusableKey;
 
-use super::folder::{Content, Entry, KeyFolder, KeyMaterial, KeyOrigin, ObjectAttributes, Pair};
+use super::folder::{
+    Content, Editable, Entry, KeyFolder, KeyMaterial, KeyOrigin, ObjectAttributes, Pair, PinSeal,
+};
 use super::key::{Abilities, SoftKey};
 use super::listing::ObjectPart;
 use super::{Access, Key, Login, Protection, SignError};
@@ -39,6 +41,15 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+
+/// Who can use a new key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OpenedBy {
+    /// Whoever knows the user's PIN, if the token has one.
+    User,
+    /// Whoever has the key: it is not kept on a token with a PIN.
+    Anybody,
+}
 
 /// The key folder of one token, and the TPM that its keys are for.
 #[derive(Debug)]
@@ -131,12 +142,13 @@ impl DevidStore {
         algorithm: KeyAlgorithm,
         usage: KeyPurpose,
         protection: Protection,
+        opened_by: OpenedBy,
     ) -> Result<Arc<Key>, StoreError> {
         if self.is_for_memory(protection, matches!(algorithm, KeyAlgorithm::Rsa(_)))? {
-            return self.in_memory(&SoftKey::generate(algorithm)?, protection);
+            return self.in_memory(&SoftKey::generate(algorithm)?, protection, opened_by);
         }
         let master = self.master_for_new_keys()?;
-        let (access, value) = self.access_for_new_key()?;
+        let (access, value) = self.access_for_new_key(opened_by)?;
         let made = self.tpm.create_key(&master, &value, algorithm, usage);
         let made = made.map_err(|error| StoreError::of_making_a(algorithm, error));
         self.usable(made?, access)
@@ -153,13 +165,14 @@ impl DevidStore {
         private: &PrivateKey,
         usage: KeyPurpose,
         protection: Protection,
+        opened_by: OpenedBy,
     ) -> Result<Arc<Key>, StoreError> {
         if self.is_for_memory(protection, matches!(private, PrivateKey::Rsa { .. }))? {
-            return self.in_memory(&private.info()?, protection);
+            return self.in_memory(&private.info()?, protection, opened_by);
         }
         let (public, secret) = private.halves()?;
         let master = self.master_for_new_keys()?;
-        let (access, value) = self.access_for_new_key()?;
+        let (access, value) = self.access_for_new_key(opened_by)?;
         let taken = self
             .tpm
             .import_key(&master, &value, &public, &secret, usage);
@@ -192,8 +205,9 @@ impl DevidStore {
         &self,
         private: &PrivateKeyInfo,
         protection: Protection,
+        opened_by: OpenedBy,
     ) -> Result<Arc<Key>, StoreError> {
-        let (access, value) = self.access_for_new_key()?;
+        let (access, value) = self.access_for_new_key(opened_by)?;
         let material = match protection {
             Protection::File => KeyMaterial::Clear(private.clone()),
             Protection::Tpm | Protection::Sealed => {
@@ -244,6 +258,11 @@ impl DevidStore {
             private,
             shown_public: public,
         };
+        if pair.auth.is_none() && self.folder.has_seal(PinSeal::SecurityOfficer)? {
+            return Err(StoreError::Protection(
+                "a key that no PIN opens cannot be kept on a token with a PIN".into(),
+            ));
+        }
         self.folder.begin(&self.first_serial()?)?;
         if pair.auth.is_some() {
             self.check_login()?;
@@ -303,17 +322,17 @@ impl DevidStore {
 
     /// Changes the attributes of an object, as they are on the disk at that moment: all of what
     /// `change` does, or nothing if it fails.
-    pub fn describe<E>(
+    pub fn edit<E>(
         &self,
         name: &str,
         half: ObjectPart,
-        change: impl FnOnce(&mut ObjectAttributes) -> Result<(), E>,
+        change: impl FnOnce(Editable<'_>) -> Result<(), E>,
     ) -> Result<Result<(), E>, StoreError> {
         let mut outcome = Ok(());
         self.folder.change(name, |entry| {
             let mut content = entry.content.clone();
-            outcome = match described(&mut content, half) {
-                Some(description) => change(description),
+            outcome = match editable(&mut content, half) {
+                Some(editable) => change(editable),
                 None => return Err(StoreError::Gone),
             };
             let changed = if outcome.is_ok() {
@@ -433,14 +452,15 @@ impl DevidStore {
     }
 }
 
-/// The attributes of what is meant; `None` if it is not there.
-fn described(content: &mut Content, half: ObjectPart) -> Option<&mut ObjectAttributes> {
-    match (content, half) {
-        (Content::Pair(pair), ObjectPart::Private) => Some(&mut pair.private),
-        (Content::Pair(pair), ObjectPart::Public) => pair.shown_public.as_mut(),
+/// What can change of what is meant; `None` if it is not there.
+fn editable(content: &mut Content, half: ObjectPart) -> Option<Editable<'_>> {
+    let description = match (content, half) {
+        (Content::Pair(pair), ObjectPart::Private) => &mut pair.private,
+        (Content::Pair(pair), ObjectPart::Public) => pair.shown_public.as_mut()?,
         (Content::Public(_, description), ObjectPart::Whole)
-        | (Content::Certificate(_, description), ObjectPart::Whole) => Some(description),
-        (Content::Data(data), ObjectPart::Whole) => Some(&mut data.description),
-        _ => None,
-    }
+        | (Content::Certificate(_, description), ObjectPart::Whole) => description,
+        (Content::Data(data), ObjectPart::Whole) => return Some(Editable::Data(data)),
+        _ => return None,
+    };
+    Some(Editable::Attributes(description))
 }

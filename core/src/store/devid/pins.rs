@@ -5,7 +5,7 @@
 //! factory identity cannot sign then. Therefore the TPM is asked first how many tries are left, and
 //! the last one is not made.
 
-use super::{DevidStore, StoreError};
+use super::{DevidStore, OpenedBy, StoreError};
 use crate::store::folder::{Content, PinSeal, PinSealText, Tss2Key, Tss2Kind};
 use crate::store::key::{SECRET, secret_mark};
 use crate::store::{Access, LoginError, unloadable};
@@ -143,8 +143,11 @@ impl DevidStore {
     /// # Errors
     ///
     /// The token asks for a login that was not made.
-    pub(super) fn access_for_new_key(&self) -> Result<(Access, Secret), StoreError> {
-        if !self.folder.has_seal(PinSeal::SecurityOfficer)? {
+    pub(super) fn access_for_new_key(
+        &self,
+        opened_by: OpenedBy,
+    ) -> Result<(Access, Secret), StoreError> {
+        if opened_by == OpenedBy::Anybody || !self.folder.has_seal(PinSeal::SecurityOfficer)? {
             return Ok((Access::Open, Secret::default()));
         }
         self.check_login()?;

@@ -9,7 +9,7 @@ use crate::store::key::KeyFile;
 use crate::store::listing::{ObjectKind, ScanResult, StoredObject};
 use crate::store::machine;
 use crate::store::{self, Key, LoginError, Pins, Protection, ScanError, UserType};
-use crate::tpm::{Capabilities, Parent, PublicArea, SRK, Tpm};
+use crate::tpm::{Capabilities, Lockout, Parent, PublicArea, SRK, Tpm};
 use crate::x509::{Certificate, Time};
 use log::warn;
 use parking_lot::Mutex;
@@ -108,10 +108,10 @@ impl DevidStore {
         self.officer.end();
     }
 
-    pub(in crate::store) fn tries_left(&self) -> Option<u32> {
+    pub(in crate::store) fn lockout(&self) -> Option<Lockout> {
         match self.pins() {
             Pins::None => None,
-            Pins::SecurityOfficer | Pins::User => Some(self.tpm.lockout().ok()?.tries_left()),
+            Pins::SecurityOfficer | Pins::User => self.tpm.lockout().ok(),
         }
     }
 }

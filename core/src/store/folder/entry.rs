@@ -111,6 +111,8 @@ pub struct ObjectAttributes {
     pub always_authenticate: bool,
     /// Whether its attributes can be changed.
     pub modifiable: bool,
+    /// Whether it can be copied.
+    pub copyable: bool,
     /// Whether it can be destroyed.
     pub destroyable: bool,
     /// What the key may be used for; `None` for all that its kind can do.
@@ -118,6 +120,10 @@ pub struct ObjectAttributes {
     /// The mechanisms that the key may be used with, as numbers that mean nothing here; empty for
     /// all that its kind can do.
     pub mechanisms: Vec<u64>,
+    /// Of a certificate: the hash of the subject's public key, as whoever wrote it says; may be empty.
+    pub subject_key_hash: Vec<u8>,
+    /// Of a certificate: the hash of the issuer's public key, likewise.
+    pub issuer_key_hash: Vec<u8>,
 }
 
 impl ObjectAttributes {
@@ -132,9 +138,12 @@ impl ObjectAttributes {
             private: false,
             always_authenticate: false,
             modifiable: true,
+            copyable: true,
             destroyable: true,
             usage: None,
             mechanisms: Vec::new(),
+            subject_key_hash: Vec::new(),
+            issuer_key_hash: Vec::new(),
         }
     }
 }
@@ -221,4 +230,23 @@ pub struct Data {
     pub object_id: Vec<u8>,
     /// The data.
     pub value: Vec<u8>,
+}
+
+/// What can change of an object.
+#[derive(Debug)]
+pub enum Editable<'a> {
+    /// All of a data object.
+    Data(&'a mut Data),
+    /// The attributes of any other.
+    Attributes(&'a mut ObjectAttributes),
+}
+
+impl Editable<'_> {
+    /// The attributes of either.
+    pub fn description(&mut self) -> &mut ObjectAttributes {
+        match self {
+            Self::Data(data) => &mut data.description,
+            Self::Attributes(description) => description,
+        }
+    }
 }

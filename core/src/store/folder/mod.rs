@@ -24,7 +24,9 @@ mod wrapped;
 mod write;
 
 pub use cache::RefusedFile;
-pub use entry::{Content, Data, Entry, KeyMaterial, KeyOrigin, ObjectAttributes, Pair, Usage, Use};
+pub use entry::{
+    Content, Data, Editable, Entry, KeyMaterial, KeyOrigin, ObjectAttributes, Pair, Usage, Use,
+};
 pub use error::FolderError;
 pub use listing::{FolderListing, FolderStamp};
 pub use pin_seals::{PinSeal, PinSealText};

@@ -85,20 +85,20 @@ impl Session {
 }
 
 /// What needs no TPM, as the key folder takes it; of a pair the public half.
-fn content_of(shown: &Arc<StoredObject>) -> Option<(CK_OBJECT_CLASS, folder::Content)> {
+fn content_of(shown: &Arc<StoredObject>) -> Option<(CK_OBJECT_CLASS, folder::EntryContent)> {
     Some(match &shown.kind {
         ObjectKind::Pair { key, public, .. } => (
             CKO_PUBLIC_KEY,
-            folder::Content::Public(key.public().clone(), public.clone()?),
+            folder::EntryContent::Public(key.public().clone(), public.clone()?),
         ),
         ObjectKind::Public(public, described) => (
             CKO_PUBLIC_KEY,
-            folder::Content::Public(public.clone(), described.clone()),
+            folder::EntryContent::Public(public.clone(), described.clone()),
         ),
         ObjectKind::Certificate(certificate, described) => (
             CKO_CERTIFICATE,
-            folder::Content::Certificate(certificate.clone(), described.clone()),
+            folder::EntryContent::Certificate(certificate.clone(), described.clone()),
         ),
-        ObjectKind::Data(data) => (CKO_DATA, folder::Content::Data(data.clone())),
+        ObjectKind::Data(data) => (CKO_DATA, folder::EntryContent::Data(data.clone())),
     })
 }

@@ -17,7 +17,7 @@ use crate::template::key_pair::{KeyPairTemplate, Persistence};
 use crate::template::private::PrivateKeyTemplate;
 use cryptoki_sys::*;
 use devid_core::store::devid::{KeyAlgorithm, OpenedBy, StoreError};
-use devid_core::store::folder::{Content, KeyOrigin, ObjectAttributes};
+use devid_core::store::folder::{EntryContent, KeyOrigin, ObjectAttributes};
 use devid_core::store::{Key, ObjectKind, ObjectPart, StoredObject};
 use log::warn;
 use std::sync::Arc;
@@ -119,7 +119,7 @@ impl Session {
             // Last what cannot fail, so that nothing is left of half a pair.
             let public = match wanted.public_on_token {
                 true => {
-                    let content = Content::Public(key.public().clone(), wanted.public);
+                    let content = EntryContent::Public(key.public().clone(), wanted.public);
                     let name = folder.add(content).map_err(failed)?;
                     self.handle_after(&unique_id(CKO_PUBLIC_KEY, &name), mint)?
                 }

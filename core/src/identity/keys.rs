@@ -297,7 +297,7 @@ mod tests {
     use super::*;
     use crate::config;
     use crate::key::{Curve, PrivateKeyInfo};
-    use crate::store::folder::{Content, KeyFolder, KeyMaterial, Pair, Tss2Key, Tss2Kind};
+    use crate::store::folder::{EntryContent, KeyFolder, KeyMaterial, KeyPair, Tss2Key, Tss2Kind};
 
     /// What is sealed opens the key's file; whoever takes it for the key has nothing.
     #[test]
@@ -312,7 +312,7 @@ mod tests {
             kind: Tss2Kind::Sealed,
             ..Tss2Key::loadable(0x8100_0080, vec![0, 8, 0, 11], vec![1; 40])
         };
-        let sealed = Pair {
+        let sealed = KeyPair {
             public: key.public().clone(),
             material: KeyMaterial::Sealed {
                 seal,
@@ -325,7 +325,7 @@ mod tests {
             shown_public: None,
         };
         let folder = KeyFolder::new(device.folder());
-        let name = folder.add(Content::Pair(sealed)).unwrap().name;
+        let name = folder.add(EntryContent::Pair(sealed)).unwrap().name;
         let written = std::fs::read_to_string(device.own.file(&name)).unwrap();
         assert!(written.contains(TSS2_BEGIN), "{written}");
         let entry = device.find("sealed").unwrap();

@@ -1,11 +1,10 @@
-//! One TPM as the house sees it: opened when first needed, shared by threads, retried and
-//! reconnected.
+//! One TPM, shared by all threads of the process. Its connection is opened when it is first needed.
 
 use super::algorithms::RetryPause;
+use super::connections::Connection;
 use super::exchange::{Exchange, Refusals};
 use super::process_lock::{NotLocked, ProcessLock};
 use super::transport::Timing;
-use super::wrapped::Connection;
 use super::{
     Capabilities, CommandClass, Hash, KnownAlgorithms, Limits, Link, Lockout, Property, SaltKey,
     SignatureScheme, StorageRoot, Tcti, TimeoutMemory, TpmError,
@@ -242,7 +241,7 @@ impl Tpm {
         loop {
             let left = patience
                 .left()
-                .map_err(|passed| self.timing().timeout_error(passed))?;
+                .map_err(|passed| TpmError::timed_out(passed, self.timing()))?;
             if let Some(guard) = held.try_lock_for(left) {
                 return Ok(guard);
             }

@@ -4,15 +4,15 @@
 //! a signature is one command. Where all share the TPM's few slots it is loaded, used and flushed,
 //! three commands, and nothing of ours stays.
 
+use super::connections::{Connection, LoadedKey, connection_for};
 use super::exchange::{AuthSubject, Exchange};
+use super::public::{counts_wrong_auth, is_storage_key};
 use super::{
-    Auth, AuthHandle, AuthValue, Link, StorageKey, Tpm, TpmError, flush, is_gone, name_of, template,
+    Auth, AuthHandle, AuthValue, Link, Obstacle, Parent, StorageKey, Tpm, TpmError, Unloadable,
+    flush, is_gone, name_of, template,
 };
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-
-/// So many keys stay loaded behind a resource manager; the one not used for longest goes.
-const LOADED: usize = 8;
 
 /// A key as it lies on the disk.
 #[derive(Debug)]
@@ -26,42 +26,6 @@ pub struct WrappedKey {
     /// Of a key that was made just now: its parent as it is known, for as long as that has not proven
     /// that it loads the key.
     unproven_below: Mutex<Option<StorageKey>>,
-}
-
-/// The key that wraps another.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Parent {
-    /// A storage key at a persistent handle, its authorisation value empty.
-    Persistent(u32),
-    /// The storage root key that the owner hierarchy derives, RSA-2048 or P-256, as the format
-    /// "TSS2 PRIVATE KEY" has it for keys whose parent is the hierarchy.
-    Owner {
-        /// RSA-2048 rather than P-256.
-        rsa: bool,
-    },
-}
-
-/// A link of its own, and the keys that are loaded in its space.
-pub(super) struct Connection {
-    link: Option<Link>,
-    /// The least recently used first.
-    loaded: Vec<LoadedKey>,
-}
-
-struct LoadedKey {
-    name: Vec<u8>,
-    handle: u32,
-    /// The count of faults when it was loaded: a new connection has an empty space.
-    faults: u64,
-}
-
-impl Connection {
-    /// In a forked child: lets go of the parent's connection.
-    pub(super) fn abandon(self) {
-        if let Some(link) = self.link {
-            link.abandon();
-        }
-    }
 }
 
 impl WrappedKey {
@@ -155,6 +119,42 @@ impl WrappedKey {
     }
 }
 
+impl Parent {
+    /// An error of TPM2_Load below this parent in its own words.
+    fn explained(&self, error: TpmError) -> TpmError {
+        let TpmError::Response(code) = error else {
+            return error;
+        };
+        match Obstacle::from_code(code) {
+            Some(why) => self.refuses(why),
+            None => error,
+        }
+    }
+
+    fn refuses(&self, why: Obstacle) -> TpmError {
+        TpmError::Unloadable(Unloadable {
+            parent: self.clone(),
+            why,
+        })
+    }
+
+    /// That the empty value can be shown to this parent without harm, by what its public area says:
+    /// one command.
+    fn check(&self, link: &mut Link) -> Result<(), TpmError> {
+        let Self::Persistent(handle) = self else {
+            return Ok(());
+        };
+        let (area, _) = link
+            .read_public(*handle)
+            .map_err(|error| self.explained(error))?;
+        match () {
+            () if !is_storage_key(&area) => Err(self.refuses(Obstacle::NoStorageKey)),
+            () if counts_wrong_auth(&area) => Err(self.refuses(Obstacle::ParentCounts)),
+            () => Ok(()),
+        }
+    }
+}
+
 impl Tpm {
     /// That the TPM loads the key. Its own authorisation value plays no part.
     pub(crate) fn check_loads(&self, key: &WrappedKey) -> Result<(), TpmError> {
@@ -212,7 +212,7 @@ impl Tpm {
         let exchange = key.exchange(what, value);
         let mut connections = self.wait_for(&self.connections)?;
         let Connection { link, loaded } =
-            connection_for(&mut connections, key, self.tcti().keys_in_a_space());
+            connection_for(&mut connections, &key.name, self.tcti().keys_in_a_space());
         let result = exchange.run_over(link, self, |link| {
             let faults = self.faults();
             loaded.retain(|one| one.faults == faults);
@@ -241,41 +241,6 @@ impl Tpm {
         }
         result
     }
-}
-
-/// The nest where the key is or is to be, put at the end: the least recently used comes first.
-fn connection_for<'a>(
-    connections: &'a mut Vec<Connection>,
-    key: &WrappedKey,
-    keys_in_one: usize,
-) -> &'a mut Connection {
-    let holds = |connection: &Connection| connection.loaded.iter().any(|one| one.name == key.name);
-    let at = match connections.iter().position(holds) {
-        Some(at) => at,
-        None if keys_in_one > 1 && !connections.is_empty() => 0,
-        None => {
-            if connections.len() * keys_in_one >= LOADED {
-                connections.remove(0); // its connection ends, and with it all that is loaded there
-            }
-            connections.push(Connection {
-                link: None,
-                loaded: Vec::new(),
-            });
-            connections.len() - 1
-        }
-    };
-    let mut connection = connections.remove(at);
-    if let Some(at) = connection
-        .loaded
-        .iter()
-        .position(|one| one.name == key.name)
-    {
-        let used = connection.loaded.remove(at);
-        connection.loaded.push(used);
-    }
-    connections.push(connection);
-    let last = connections.len() - 1;
-    &mut connections[last]
 }
 
 impl WrappedKey {

@@ -12,7 +12,7 @@ use super::remedy::Remedy;
 use super::state::{Plan, Policy, Refusal};
 use crate::file;
 use crate::key::{from_hex, hex};
-use crate::tpm::{SRK, handle, name_of};
+use crate::tpm::{CLEARED_OR_EXCHANGED, SRK, handle, name_of};
 use std::io::ErrorKind;
 use std::path::PathBuf;
 
@@ -62,7 +62,7 @@ impl Device {
     /// Why no new master key is made, if so: the identity is not whole, and a new master key would
     /// only hide that.
     fn kept_from_renewal(&self, seen: &Observed) -> Option<IdentityError> {
-        match seen.facts.plan(Policy::of(&self.config)) {
+        match seen.facts.plan(Policy::from_config(&self.config)) {
             Plan::Refuse(Refusal::ExistingUnusable) => None,
             Plan::Refuse(why) => Some(self.refusal(why, seen)),
             Plan::Reset => Some(IdentityError::refused(format!(
@@ -124,7 +124,7 @@ impl Device {
                 (_, true) => "a storage key like ours, of another installation".into(),
                 (_, false) => "a storage key of another program".into(),
             },
-            _ => self.taken_for(handle),
+            _ => self.describe_handle(handle),
         };
         let text = format!("{kind} (TPM name {})", hex(name));
         Occupant { text }
@@ -155,6 +155,7 @@ impl Device {
         let has_identity = seen.is_some_and(|seen| seen.own.is_some());
         let is_kept = seen.is_some_and(|seen| self.kept_from_renewal(seen).is_none());
         let has_root = self.tpm.name_at(SRK)?.is_some();
+        let other = format!("the TPM {CLEARED_OR_EXCHANGED}");
         let (why, remedy) = match (is_kept, has_identity || has_root) {
             (true, true) => (
                 match has_identity {
@@ -173,14 +174,14 @@ impl Device {
                 ),
             ),
             (true, false) => (
-                "the TPM was cleared or exchanged",
+                other.as_str(),
                 Remedy::by_command(
                     "Bring back the TPM that the folder belongs to. Only if it was cleared, its keys are \
                      lost (devid master renew lists them), and a new master key begins with",
                     RENEW,
                 ),
             ),
-            (false, _) => ("the TPM was cleared or exchanged", self.other_tpm()),
+            (false, _) => (other.as_str(), self.other_tpm()),
         };
         Ok(Some(MasterKeyProblem {
             id: "master-key.lost",

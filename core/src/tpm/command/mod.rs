@@ -8,6 +8,7 @@ mod created;
 mod execute;
 pub(super) mod kdf;
 mod response_reader;
+mod salt_key;
 pub(super) mod session;
 #[cfg(test)]
 mod vectors;
@@ -16,6 +17,8 @@ use super::TpmError;
 use super::transport::{self, CommandClass, FRAME_MAX, Tcti, Timing, Transport, TransportError};
 pub use authorization::{Auth, AuthHandle, SensitiveCreate};
 use log::warn;
+pub(super) use salt_key::Hierarchy;
+pub use salt_key::SaltKey;
 use std::sync::Arc;
 use tpm2_protocol::{TpmMarshal, TpmWriter};
 
@@ -39,7 +42,7 @@ impl Link {
     /// [`TpmError::Unsupported`] for a transport that this build does not have.
     pub(super) fn new(tcti: &Tcti, timing: Arc<Timing>) -> Result<Self, TpmError> {
         Ok(Self {
-            transport: transport::new(tcti)?,
+            transport: transport::new(tcti).map_err(TpmError::Unsupported)?,
             timing,
             slowest: CommandClass::default(),
         })
@@ -52,7 +55,7 @@ impl Link {
         answered.map_err(|fault| match fault {
             TransportError::Unreachable(why) => TpmError::Unreachable(why),
             TransportError::Broken(why) => TpmError::Broken(why),
-            TransportError::Timeout(limit) => timing.timeout_error(limit),
+            TransportError::Timeout(limit) => TpmError::timed_out(limit, timing),
         })
     }
 

@@ -34,7 +34,7 @@ mod transport;
 mod unloadable;
 mod wrapped;
 
-pub use algorithms::{Algorithms, Capabilities, KnownAlgorithms};
+pub use algorithms::{Algorithms, Capabilities, KeyKind, KnownAlgorithms};
 pub use client::Tpm;
 pub(crate) use command::Link;
 pub use command::kdf::Secret;

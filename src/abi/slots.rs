@@ -19,7 +19,7 @@ pub(super) unsafe extern "C" fn C_GetSlotList(
         let slots = |room| match tokenPresent {
             // The same from C_Initialize to C_Finalize.
             CK_FALSE => module.slots().iter().map(|slot| slot.id.0).collect(),
-            _ => module.present(host::caller(), room),
+            _ => module.slots_with_token(host::caller(), room),
         };
         // SAFETY: `pSlotList` is NULL or takes the `*pulCount` items that the caller says.
         unsafe { args::give_list(pSlotList, pulCount, slots) }

@@ -21,7 +21,7 @@ impl KeyType {
         all.into_iter().find(|one| one.number() == number)
     }
 
-    pub(crate) const fn of(public: &PublicKey) -> Self {
+    pub(crate) const fn from_public(public: &PublicKey) -> Self {
         match public {
             PublicKey::Ec { .. } => Self::Ec,
             PublicKey::Rsa { .. } => Self::Rsa,

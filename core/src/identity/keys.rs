@@ -2,7 +2,7 @@
 
 use super::device::Device;
 use super::entry::{FACTORY, OWN, TokenEntry};
-use super::key_file::key_in;
+use super::key_file::read_key;
 use super::prove::{PossessionProof, prove};
 use super::signer::Signer;
 use super::{IdentityError, IdentityErrorKind};
@@ -144,7 +144,7 @@ impl Device {
         store.check_readable()?;
         let certificates = entry.certificates.iter();
         let going: Vec<_> = certificates.clone().map(|one| &one.certificate).collect();
-        let mut gone = self.drop_authorities(store, &entry.label, &going)?;
+        let mut gone = self.drop_ca_certificates(store, &entry.label, &going)?;
         let key = Some(&entry.file).filter(|file| !file.is_empty());
         for file in certificates.map(|one| &one.file).chain(key) {
             store.destroy_whole(file)?;
@@ -164,7 +164,7 @@ impl Device {
         pin: Option<&Secret>,
     ) -> Result<String, IdentityError> {
         if let Some(path) = &entry.software {
-            let key = key_in(path).map_err(|unread| unread.fault(path))?;
+            let key = read_key(path).map_err(|unread| unread.fault(path))?;
             let subject = subject.map_or_else(|| self.own_subject(key.public()), Ok)?;
             return Signer(&self.tpm, &key).request(subject);
         }
@@ -287,7 +287,7 @@ impl Device {
     }
 
     pub(super) fn own_entities(&self) -> Result<Vec<TokenEntry>, IdentityError> {
-        let read = self.read(&self.own).map_err(|(_, fault)| fault)?;
+        let read = self.token_contents(&self.own).map_err(|(_, fault)| fault)?;
         Ok(read.entries)
     }
 }
@@ -297,7 +297,7 @@ mod tests {
     use super::*;
     use crate::config;
     use crate::key::{Curve, PrivateKeyInfo};
-    use crate::store::folder::{Content, KeyFolder, KeyMaterial, Pair, Tss2Key, Tss2Kind};
+    use crate::store::folder::{EntryContent, KeyFolder, KeyMaterial, KeyPair, Tss2Key, Tss2Kind};
 
     /// What is sealed opens the key's file; whoever takes it for the key has nothing.
     #[test]
@@ -312,7 +312,7 @@ mod tests {
             kind: Tss2Kind::Sealed,
             ..Tss2Key::loadable(0x8100_0080, vec![0, 8, 0, 11], vec![1; 40])
         };
-        let sealed = Pair {
+        let sealed = KeyPair {
             public: key.public().clone(),
             material: KeyMaterial::Sealed {
                 seal,
@@ -325,7 +325,7 @@ mod tests {
             shown_public: None,
         };
         let folder = KeyFolder::new(device.folder());
-        let name = folder.add(Content::Pair(sealed)).unwrap().name;
+        let name = folder.add(EntryContent::Pair(sealed)).unwrap().name;
         let written = std::fs::read_to_string(device.own.file(&name)).unwrap();
         assert!(written.contains(TSS2_BEGIN), "{written}");
         let entry = device.find("sealed").unwrap();

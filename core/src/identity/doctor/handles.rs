@@ -7,11 +7,10 @@ use crate::identity::device::Device;
 use crate::identity::entry::{FACTORY, OWN, TokenEntry};
 use crate::identity::orphan::Orphan;
 use crate::identity::remedy::Remedy;
-use crate::store::idevid::{IdevidStore, NvContent};
+use crate::store::idevid::NvFinding;
 use crate::tpm::{PublicArea, handle, is_device_key, other_kind, template_name};
 use crate::x509::Certificate;
 use std::collections::HashMap;
-use std::sync::Arc;
 
 const HANDLE: &str = "handle";
 const INDEX: &str = "NV index";
@@ -63,9 +62,8 @@ pub(super) fn check(device: &Device, findings: &mut Vec<Finding>) {
     }
     match list(handle::NV_INDEX) {
         Ok(indices) => {
-            let store = IdevidStore::new(&device.config, Arc::clone(&device.tpm));
-            let looked = store.indices(&device.tpm).unwrap_or_default();
-            let looked: HashMap<u32, NvContent> = looked.into_iter().collect();
+            let looked = device.factory.indices(&device.tpm).unwrap_or_default();
+            let looked: HashMap<u32, NvFinding> = looked.into_iter().collect();
             for index in indices {
                 let found = match (device.config.provision.nv_index, looked.get(&index)) {
                     (Some(ours), _) if ours == index => the_copy(device, &inventory),
@@ -74,7 +72,7 @@ pub(super) fn check(device: &Device, findings: &mut Vec<Finding>) {
                 };
                 let shown = format!("0x{index:08X}");
                 let text = format!("{shown}: {}", found.text);
-                findings.push(Finding { text, ..found }.of(shown));
+                findings.push(Finding { text, ..found }.about_object(shown));
             }
         }
         Err(error) => findings.push(Finding::note("nv.unknown", INDEX, error.to_string())),
@@ -83,7 +81,7 @@ pub(super) fn check(device: &Device, findings: &mut Vec<Finding>) {
 
 impl Device {
     /// What a persistent handle is taken for.
-    pub(in crate::identity) fn taken_for(&self, handle: u32) -> String {
+    pub(in crate::identity) fn describe_handle(&self, handle: u32) -> String {
         let look = Handles {
             device: self,
             inventory: &self.inventory(),
@@ -105,7 +103,7 @@ impl Handles<'_> {
         let shown = format!("0x{handle:08X}");
         let found = self.taken(handle);
         let text = format!("{shown}: {}", found.text);
-        Finding { text, ..found }.of(shown)
+        Finding { text, ..found }.about_object(shown)
     }
 
     fn taken(&self, handle: u32) -> Finding {
@@ -229,24 +227,24 @@ fn is_not_understood(entry: &TokenEntry) -> bool {
 }
 
 /// What the factory's store took an index for.
-fn taken_as(taken: &NvContent, inventory: &Inventory, index: u32) -> Finding {
+fn taken_as(taken: &NvFinding, inventory: &Inventory, index: u32) -> Finding {
     match taken {
-        NvContent::TooSmall => Finding::ok(
+        NvFinding::TooSmall => Finding::ok(
             "nv.foreign",
             INDEX,
             reserved(index, "too small for a certificate"),
         ),
-        NvContent::ContinuationOf(first) => Finding::ok(
+        NvFinding::ContinuationOf(first) => Finding::ok(
             "nv.continuation",
             INDEX,
             format!("the rest of what begins in 0x{first:08X}"),
         ),
-        NvContent::Nothing(why) => Finding::note(
+        NvFinding::Nothing(why) => Finding::note(
             "nv.nothing",
             INDEX,
             format!("where identities' certificates go, but taken for nothing: {why}"),
         ),
-        NvContent::Certificates(all) => {
+        NvFinding::Certificates(all) => {
             let labels: Vec<String> = all.iter().map(|one| label_of(one, inventory)).collect();
             Finding::ok(
                 "nv.certificate",

@@ -7,7 +7,7 @@
 //! its own file may be damaged.
 
 use super::{DevidStore, StoreError};
-use crate::store::folder::{Content, FolderError, KeyFolder};
+use crate::store::folder::{EntryContent, FolderError, KeyFolder};
 use crate::tpm::{
     CLEARED_OR_EXCHANGED, Parent, SRK, StorageKey, Tpm, TpmError, Unloadable, handle,
     is_device_key, name_of,
@@ -236,7 +236,7 @@ impl DevidStore {
     fn has_wrapped_keys(&self) -> Result<bool, StoreError> {
         let listing = self.whole_listing()?;
         Ok(listing.entries.iter().any(|entry| match &entry.content {
-            Content::Pair(pair) => pair.material.parent() == Some(self.master.handle),
+            EntryContent::Pair(pair) => pair.material.parent() == Some(self.master.handle),
             _ => false,
         }))
     }

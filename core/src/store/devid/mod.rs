@@ -26,7 +26,8 @@ pub use scan::DevidStamp;
 pub use unusable::UnusableKey;
 
 use super::folder::{
-    Content, Editable, Entry, KeyFolder, KeyMaterial, KeyOrigin, ObjectAttributes, Pair, PinSeal,
+    Editable, Entry, EntryContent, KeyFolder, KeyMaterial, KeyOrigin, KeyPair, ObjectAttributes,
+    PinSeal,
 };
 use super::key::{Abilities, SoftKey};
 use super::listing::ObjectPart;
@@ -249,7 +250,7 @@ impl DevidStore {
             .then(|| self.owner_auth_by_master())
             .transpose()?;
         let handle = persistent.then(|| self.free_handle(None)).transpose()?;
-        let pair = Pair {
+        let pair = KeyPair {
             material,
             auth: key.auth_salt().map(<[u8]>::to_vec),
             public: key.public().clone(),
@@ -267,7 +268,7 @@ impl DevidStore {
         if pair.auth.is_some() {
             self.check_login()?;
         }
-        let name = self.folder.add(Content::Pair(pair))?.name;
+        let name = self.folder.add(EntryContent::Pair(pair))?.name;
         if let (Some(handle), Some(wrapped), Some(owner)) = (handle, wrapped, owner) {
             self.fill(&name, wrapped, handle, &owner)?;
         }
@@ -310,9 +311,11 @@ impl DevidStore {
     }
 
     /// Adds an object that is no pair. Gives its name.
-    pub fn add(&self, content: Content) -> Result<String, StoreError> {
+    pub fn add(&self, content: EntryContent) -> Result<String, StoreError> {
         match content {
-            Content::Pair(_) => Err(StoreError::Unsupported("a pair is kept, not added".into())),
+            EntryContent::Pair(_) => {
+                Err(StoreError::Unsupported("a pair is kept, not added".into()))
+            }
             content => {
                 self.folder.begin(&self.first_serial()?)?;
                 Ok(self.folder.add(content)?.name)
@@ -351,19 +354,19 @@ impl DevidStore {
         if half == ObjectPart::Whole {
             return Ok(self.folder.remove(name)?);
         }
-        fn pair_of(entry: &Entry) -> Result<&Pair, StoreError> {
+        fn pair_of(entry: &Entry) -> Result<&KeyPair, StoreError> {
             match &entry.content {
-                Content::Pair(pair) => Ok(pair),
+                EntryContent::Pair(pair) => Ok(pair),
                 _ => Err(StoreError::Gone),
             }
         }
         if half == ObjectPart::Public {
             self.folder.change(name, |entry| {
-                let hidden = Pair {
+                let hidden = KeyPair {
                     shown_public: None,
                     ..pair_of(entry)?.clone()
                 };
-                Ok::<_, StoreError>(Some(Content::Pair(hidden)))
+                Ok::<_, StoreError>(Some(EntryContent::Pair(hidden)))
             })?;
             return Ok(());
         }
@@ -374,7 +377,7 @@ impl DevidStore {
             // lists.
             self.evict(&entry.content)?;
             let shown = pair.shown_public.clone();
-            let public = |shown| Content::Public(pair.public.clone(), shown);
+            let public = |shown| EntryContent::Public(pair.public.clone(), shown);
             Ok::<_, StoreError>(shown.map(public))
         })?;
         Ok(())
@@ -410,12 +413,12 @@ impl DevidStore {
         handle::DEVICE_KEYS.into_iter().find(free).ok_or_else(none)
     }
 
-    fn rewrite(&self, name: &str, edit: impl FnOnce(&mut Pair)) -> Result<(), StoreError> {
+    fn rewrite(&self, name: &str, edit: impl FnOnce(&mut KeyPair)) -> Result<(), StoreError> {
         self.folder.change(name, |entry| match &entry.content {
-            Content::Pair(pair) => {
+            EntryContent::Pair(pair) => {
                 let mut pair = pair.clone();
                 edit(&mut pair);
-                Ok(Some(Content::Pair(pair)))
+                Ok(Some(EntryContent::Pair(pair)))
             }
             _ => Err(StoreError::Gone),
         })?;
@@ -453,13 +456,13 @@ impl DevidStore {
 }
 
 /// What can change of what is meant; `None` if it is not there.
-fn editable(content: &mut Content, half: ObjectPart) -> Option<Editable<'_>> {
+fn editable(content: &mut EntryContent, half: ObjectPart) -> Option<Editable<'_>> {
     let description = match (content, half) {
-        (Content::Pair(pair), ObjectPart::Private) => &mut pair.private,
-        (Content::Pair(pair), ObjectPart::Public) => pair.shown_public.as_mut()?,
-        (Content::Public(_, description), ObjectPart::Whole)
-        | (Content::Certificate(_, description), ObjectPart::Whole) => description,
-        (Content::Data(data), ObjectPart::Whole) => return Some(Editable::Data(data)),
+        (EntryContent::Pair(pair), ObjectPart::Private) => &mut pair.private,
+        (EntryContent::Pair(pair), ObjectPart::Public) => pair.shown_public.as_mut()?,
+        (EntryContent::Public(_, description), ObjectPart::Whole)
+        | (EntryContent::Certificate(_, description), ObjectPart::Whole) => description,
+        (EntryContent::Data(data), ObjectPart::Whole) => return Some(Editable::Data(data)),
         _ => return None,
     };
     Some(Editable::Attributes(description))

@@ -6,7 +6,7 @@
 //! the last one is not made.
 
 use super::{DevidStore, OpenedBy, StoreError};
-use crate::store::folder::{Content, PinSeal, PinSealText, Tss2Key, Tss2Kind};
+use crate::store::folder::{EntryContent, PinSeal, PinSealText, Tss2Key, Tss2Kind};
 use crate::store::key::{SECRET, secret_mark};
 use crate::store::{Access, LoginError, unloadable};
 use crate::tpm::{AuthValue, Hash, Secret, TpmError, random_secret};
@@ -75,8 +75,7 @@ impl DevidStore {
             return Err(LoginError::NotLoggedIn);
         }
         let listing = self.whole_listing()?;
-        let open =
-            |content: &Content| matches!(content, Content::Pair(pair) if pair.auth.is_none());
+        let open = |content: &EntryContent| matches!(content, EntryContent::Pair(pair) if pair.auth.is_none());
         if let Some(key) = listing.entries.iter().find(|one| open(&one.content)) {
             return Err(LoginError::Refused(format!(
                 "the key {:?} needs no PIN and would still need none: destroy such keys first, \
@@ -252,8 +251,7 @@ impl DevidStore {
     /// The device's own identity is not for an officer to destroy, though its key lies here.
     fn refuse_identity(&self) -> Result<(), LoginError> {
         let listing = self.whole_listing()?;
-        let stays =
-            |content: &Content| matches!(content, Content::Pair(pair) if !pair.private.destroyable);
+        let stays = |content: &EntryContent| matches!(content, EntryContent::Pair(pair) if !pair.private.destroyable);
         match listing.entries.iter().find(|one| stays(&one.content)) {
             None => Ok(()),
             Some(key) => Err(LoginError::Refused(format!(

@@ -2,7 +2,7 @@
 
 use super::{DevidStore, StoreError};
 use crate::key::PublicKey;
-use crate::store::folder::{Content, Entry, KeyOrigin, Pair, PinSeal};
+use crate::store::folder::{Entry, EntryContent, KeyOrigin, KeyPair, PinSeal};
 use crate::tpm::{SRK, StorageKey, TpmError, WrappedKey, handle, name_of};
 use std::path::PathBuf;
 
@@ -60,7 +60,7 @@ impl DevidStore {
         let listing = self.whole_listing()?;
         let (mut keys, mut kept, mut living) = (Vec::new(), Vec::new(), Vec::new());
         for entry in &listing.entries {
-            let Content::Pair(pair) = &entry.content else {
+            let EntryContent::Pair(pair) = &entry.content else {
                 continue;
             };
             match self.fate(pair)? {
@@ -78,7 +78,7 @@ impl DevidStore {
             is_lost && !living.contains(&public)
         };
         let certificates = listing.entries.iter().filter_map(|entry| {
-            let Content::Certificate(certificate, _) = &entry.content else {
+            let EntryContent::Certificate(certificate, _) = &entry.content else {
                 return None;
             };
             let public = certificate.public_key()?;
@@ -105,11 +105,11 @@ impl DevidStore {
 
     fn lost(&self, entry: &Entry, what: LossKind) -> Loss {
         let label = match &entry.content {
-            Content::Pair(pair) => &pair.private.label,
-            Content::Public(_, description) | Content::Certificate(_, description) => {
+            EntryContent::Pair(pair) => &pair.private.label,
+            EntryContent::Public(_, description) | EntryContent::Certificate(_, description) => {
                 &description.label
             }
-            Content::Data(data) => &data.description.label,
+            EntryContent::Data(data) => &data.description.label,
         };
         Loss {
             label: label.clone(),
@@ -118,7 +118,7 @@ impl DevidStore {
         }
     }
 
-    fn fate(&self, pair: &Pair) -> Result<Fate, StoreError> {
+    fn fate(&self, pair: &KeyPair) -> Result<Fate, StoreError> {
         if pair.auth.is_some() {
             return Ok(Fate::Lost(LossKind::BehindPin));
         }
@@ -142,7 +142,7 @@ impl DevidStore {
 
     /// Whether the master key wraps the key, or one did that was in another handle: of the keys that
     /// were made through the token, none has another parent.
-    pub(super) fn was_wrapped_here(&self, pair: &Pair) -> bool {
+    pub(super) fn was_wrapped_here(&self, pair: &KeyPair) -> bool {
         let Some(parent) = pair.material.parent() else {
             return false;
         };
@@ -161,7 +161,7 @@ impl DevidStore {
         }
         let listing = self.whole_listing()?;
         Ok(listing.entries.iter().any(|entry| match &entry.content {
-            Content::Pair(pair) => self.was_wrapped_here(pair),
+            EntryContent::Pair(pair) => self.was_wrapped_here(pair),
             _ => false,
         }))
     }

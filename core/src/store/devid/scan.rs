@@ -3,7 +3,8 @@
 use super::{DevidStore, StoreError};
 use crate::key::PublicKey;
 use crate::store::folder::{
-    self, Content, Entry, FolderError, KeyMaterial, KeyOrigin, Pair, PinSeal, Tss2Key, Tss2Kind,
+    self, Entry, EntryContent, FolderError, KeyMaterial, KeyOrigin, KeyPair, PinSeal, Tss2Key,
+    Tss2Kind,
 };
 use crate::store::key::KeyFile;
 use crate::store::listing::{ObjectKind, ScanResult, StoredObject};
@@ -138,19 +139,19 @@ impl CachedObject {
 
     fn new(entry: &Arc<Entry>, store: &DevidStore, can: Capabilities) -> Self {
         let kind = match &entry.content {
-            Content::Pair(pair) => ObjectKind::Pair {
+            EntryContent::Pair(pair) => ObjectKind::Pair {
                 key: Arc::new(store.key_of(&entry.name, pair)),
                 origin: pair.origin,
                 private: pair.private.clone(),
                 public: pair.shown_public.clone(),
             },
-            Content::Public(key, description) => {
+            EntryContent::Public(key, description) => {
                 ObjectKind::Public(key.clone(), description.clone())
             }
-            Content::Certificate(certificate, description) => {
+            EntryContent::Certificate(certificate, description) => {
                 ObjectKind::Certificate(certificate.clone(), description.clone())
             }
-            Content::Data(data) => ObjectKind::Data(data.clone()),
+            EntryContent::Data(data) => ObjectKind::Data(data.clone()),
         };
         let name = entry.name.clone();
         Self {
@@ -239,7 +240,7 @@ impl DevidStore {
         serial.or_else(|errno| self.folder.unread(Path::new(machine::MACHINE), errno))
     }
 
-    fn key_of(&self, name: &str, pair: &Pair) -> Key {
+    fn key_of(&self, name: &str, pair: &KeyPair) -> Key {
         let key = match &pair.material {
             KeyMaterial::Wrapped(key) => self.wrapped_key(key, pair.handle),
             KeyMaterial::Clear(_) if !self.allows_file_keys => {

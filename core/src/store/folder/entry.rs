@@ -10,14 +10,14 @@ pub struct Entry {
     /// The file's name without `.pem`: unique in the folder, and it stays the same.
     pub name: String,
     /// What the file holds.
-    pub content: Content,
+    pub content: EntryContent,
 }
 
 /// What a file holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Content {
+pub enum EntryContent {
     /// A key pair in one file, so that both halves appear or neither.
-    Pair(Pair),
+    Pair(KeyPair),
     /// A public key without private one.
     Public(PublicKey, ObjectAttributes),
     /// One certificate.
@@ -28,7 +28,7 @@ pub enum Content {
 
 /// A private key wrapped by the TPM, and the public key that belongs to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Pair {
+pub struct KeyPair {
     /// The key as the file holds it.
     pub material: KeyMaterial,
     /// The public key that belongs to it.

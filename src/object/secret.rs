@@ -1,11 +1,11 @@
 //! Secret keys of a session (PKCS#11 3.0, section 4.10): agreed upon or brought. Whoever may reads
 //! them, and those that are AES keys by their length unwrap others.
 
-use super::{Object, Place, Role, allowed, unique_id};
+use super::{Object, ObjectKey, ObjectScope, allowed, unique_id};
 use crate::mechanism::key_type::KeyType;
 use crate::mechanism::table::{Algorithm, MECHANISMS, Mechanism};
 use crate::mechanism::unwrap::AES_KEYS;
-use crate::object::attribute::Value;
+use crate::object::attribute::AttributeValue;
 use cryptoki_sys::*;
 use devid_core::store::folder::{ObjectAttributes, Usage, Use};
 use devid_core::tpm::Secret;
@@ -43,30 +43,33 @@ impl SecretKey {
         let described = &self.described;
         let id = described.id.clone().unwrap_or_default();
         let value = match !self.sensitive && self.extractable {
-            true => Value::Secret(self.value.clone()),
-            false => Value::Sensitive,
+            true => AttributeValue::Secret(self.value.clone()),
+            false => AttributeValue::Sensitive,
         };
         let mut attributes = vec![
-            (CKA_KEY_TYPE, Value::number(self.key_type.number())),
-            (CKA_ID, Value::bytes(id)),
-            (CKA_START_DATE, Value::some_date(described.start)),
-            (CKA_END_DATE, Value::some_date(described.end)),
-            (CKA_LOCAL, Value::flag(false)),
+            (CKA_KEY_TYPE, AttributeValue::number(self.key_type.number())),
+            (CKA_ID, AttributeValue::bytes(id)),
+            (CKA_START_DATE, AttributeValue::some_date(described.start)),
+            (CKA_END_DATE, AttributeValue::some_date(described.end)),
+            (CKA_LOCAL, AttributeValue::flag(false)),
             (
                 CKA_KEY_GEN_MECHANISM,
-                Value::number(CK_UNAVAILABLE_INFORMATION),
+                AttributeValue::number(CK_UNAVAILABLE_INFORMATION),
             ),
-            (CKA_SENSITIVE, Value::flag(self.sensitive)),
+            (CKA_SENSITIVE, AttributeValue::flag(self.sensitive)),
             (
                 CKA_ALWAYS_SENSITIVE,
-                Value::flag(self.of_always_sensitive && self.sensitive),
+                AttributeValue::flag(self.of_always_sensitive && self.sensitive),
             ),
-            (CKA_EXTRACTABLE, Value::flag(self.extractable)),
+            (CKA_EXTRACTABLE, AttributeValue::flag(self.extractable)),
             (
                 CKA_NEVER_EXTRACTABLE,
-                Value::flag(self.of_never_extractable && !self.extractable),
+                AttributeValue::flag(self.of_never_extractable && !self.extractable),
             ),
-            (CKA_VALUE_LEN, Value::number(self.value.len() as CK_ULONG)),
+            (
+                CKA_VALUE_LEN,
+                AttributeValue::number(self.value.len() as CK_ULONG),
+            ),
             (CKA_VALUE, value),
         ];
         let allowed = allowed(described);
@@ -80,8 +83,8 @@ impl SecretKey {
             .filter(|kind| allowed.is_empty() || allowed.contains(kind))
             .collect();
         attributes.extend([
-            (CKA_UNWRAP, Value::flag(self.unwraps())),
-            (CKA_ALLOWED_MECHANISMS, Value::numbers(&shown)),
+            (CKA_UNWRAP, AttributeValue::flag(self.unwraps())),
+            (CKA_ALLOWED_MECHANISMS, AttributeValue::numbers(&shown)),
         ]);
         // Nothing else here works with it.
         let never = [
@@ -94,15 +97,15 @@ impl SecretKey {
             CKA_TRUSTED,
             CKA_WRAP_WITH_TRUSTED,
         ];
-        attributes.extend(never.map(|kind| (kind, Value::flag(false))));
+        attributes.extend(never.map(|kind| (kind, AttributeValue::flag(false))));
         let unique_id = unique_id(CKO_SECRET_KEY, &self.name);
         Object::new(
             CKO_SECRET_KEY,
             unique_id,
             described,
-            Place::Session,
+            ObjectScope::Session,
             attributes,
         )
-        .with_role(Role::Secret(Arc::clone(self)))
+        .with_key(ObjectKey::Secret(Arc::clone(self)))
     }
 }

@@ -1,7 +1,7 @@
 //! Secret keys that come of an agreement, or that a caller brings (PKCS#11 3.0, sections 4.10, 5.18.5,
 //! 6.3.17 and 6.8.2).
 
-use super::rules::{self, Made};
+use super::rules::{self, TemplateKind};
 use crate::error::Error;
 use crate::mechanism::derive::LONGEST_SECRET;
 use crate::mechanism::key_type::KeyType;
@@ -15,7 +15,7 @@ use devid_core::tpm::Secret;
 ///
 /// Where the template says nothing it is sensitive and cannot be extracted, and it unwraps no keys.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct NewSecret {
+pub(crate) struct SecretKeyTemplate {
     pub(crate) described: ObjectAttributes,
     pub(crate) key_type: KeyType,
     /// Bytes, if the template names so many.
@@ -24,28 +24,28 @@ pub(crate) struct NewSecret {
     pub(crate) extractable: bool,
 }
 
-impl NewSecret {
+impl SecretKeyTemplate {
     /// For C_DeriveKey.
-    pub(crate) fn derived(template: &Template) -> Result<Self, Error> {
-        rules::check(template.consistent()?, Made::Derived)?;
+    pub(crate) fn without_value(template: &Template) -> Result<Self, Error> {
+        rules::check(template.consistent()?, TemplateKind::Derived)?;
         let length = template.number(CKA_VALUE_LEN)?;
         let length = length
             .map(|length| usize::try_from(length).map_err(|_| Error::KeySizeRange))
             .transpose()?;
         let key_type = template.number(CKA_KEY_TYPE)?;
-        Self::of(key_type.unwrap_or(CKK_GENERIC_SECRET), length, template)
+        Self::parse(key_type.unwrap_or(CKK_GENERIC_SECRET), length, template)
     }
 
     /// For C_CreateObject, with its bytes.
-    pub(super) fn brought(template: &Template) -> Result<(Self, Secret), Error> {
-        rules::check(template, Made::Secret)?;
+    pub(super) fn with_value(template: &Template) -> Result<(Self, Secret), Error> {
+        rules::check(template, TemplateKind::Secret)?;
         let key_type = template.number(CKA_KEY_TYPE)?;
         let value = template.required(CKA_VALUE)?;
         if value.len() > LONGEST_SECRET {
             return Err(Error::AttributeValueInvalid);
         }
         let key_type = key_type.ok_or(Error::TemplateIncomplete)?;
-        let wanted = Self::of(key_type, Some(value.len()), template);
+        let wanted = Self::parse(key_type, Some(value.len()), template);
         let wanted = wanted.map_err(|error| match error {
             Error::KeySizeRange => Error::AttributeValueInvalid,
             other => other,
@@ -53,7 +53,7 @@ impl NewSecret {
         Ok((wanted, Secret::new(value.to_vec())))
     }
 
-    fn of(
+    fn parse(
         key_type: CK_KEY_TYPE,
         length: Option<usize>,
         template: &Template,
@@ -79,7 +79,7 @@ impl NewSecret {
             key_type,
             length,
             sensitive: template.flag(CKA_SENSITIVE)?.unwrap_or(true),
-            extractable: template.says(CKA_EXTRACTABLE)?,
+            extractable: template.flag_or_false(CKA_EXTRACTABLE)?,
         })
     }
 }
@@ -99,7 +99,7 @@ mod tests {
                 let value = Secret::new(value.to_vec());
                 template.0.push((*kind, value));
             }
-            NewSecret::derived(&template)
+            SecretKeyTemplate::without_value(&template)
         };
         let plain = parse(&[]).unwrap();
         assert!(plain.sensitive && !plain.extractable && plain.length.is_none());
@@ -142,7 +142,7 @@ mod tests {
         let (aes, generic, des) = (kind(CKK_AES), kind(CKK_GENERIC_SECRET), kind(CKK_DES3));
         let parse = |key_type: &[u8], value: &[u8], more: (CK_ATTRIBUTE_TYPE, &[u8])| {
             let template = Template::from([(CKA_KEY_TYPE, key_type), (CKA_VALUE, value), more]);
-            NewSecret::brought(&template).map(|(wanted, _)| wanted)
+            SecretKeyTemplate::with_value(&template).map(|(wanted, _)| wanted)
         };
         let unwraps = parse(&aes, value, (CKA_UNWRAP, yes)).unwrap();
         assert!(unwraps.sensitive && !unwraps.extractable);
@@ -191,7 +191,7 @@ mod tests {
         }
         let nothing = Template::from([(CKA_KEY_TYPE, &aes[..])]);
         assert_eq!(
-            NewSecret::brought(&nothing).err(),
+            SecretKeyTemplate::with_value(&nothing).err(),
             Some(Error::TemplateIncomplete)
         );
     }

@@ -15,7 +15,7 @@ use cryptoki_sys::{
 };
 pub(crate) use devid_core::Held;
 use devid_core::config::{self, Config, ConfigError, LogSettings};
-use devid_core::identity::tpm_of;
+use devid_core::identity::configured_tpm;
 use devid_core::store::devid::DevidStore;
 use devid_core::store::idevid::IdevidStore;
 use devid_core::store::sessions::SessionStore;
@@ -218,6 +218,9 @@ impl Module {
     ) -> Result<CK_MECHANISM_INFO, Error> {
         let token = self.token(slot)?;
         slot.learn_mechanisms();
+        for key_type in token.made_by(kind) {
+            slot.learn_key_sizes(key_type);
+        }
         token.mechanism_info(kind)
     }
 
@@ -387,7 +390,7 @@ impl Module {
 ///
 /// The token for sessions stands before all others that may ask for a login, but `devid`.
 fn slots(config: &Config, refusals: Refusals, held: &'static Held) -> Vec<Slot> {
-    let tpm = Arc::new(tpm_of(config, refusals).noting_locks(held));
+    let tpm = Arc::new(configured_tpm(config, refusals).noting_locks(held));
     let random = config.random;
     let factory = TokenSource::new(
         &tpm,

@@ -12,6 +12,7 @@ pub(crate) mod token;
 
 use crate::error::Error;
 use crate::handle::{Mint, ObjectHandle, SlotId};
+use crate::mechanism::key_type::KeyType;
 use crate::object::Object;
 use crate::slot::current_user::CurrentUser;
 use crate::slot::pin_tries::PinTries;
@@ -317,6 +318,13 @@ impl Slot {
             && source.store.folder().is_some()
         {
             source.tpm.algorithms_or_any();
+        }
+    }
+
+    /// Asks the TPM for the largest key of this type that it makes, where keys are made in it; once.
+    pub(crate) fn learn_key_sizes(&self, key_type: KeyType) {
+        if let (Some(source), Some(kind)) = (&self.source, key_type.kind_in_tpm()) {
+            source.tpm.learn_largest(kind);
         }
     }
 

@@ -218,6 +218,9 @@ impl Module {
     ) -> Result<CK_MECHANISM_INFO, Error> {
         let token = self.token(slot)?;
         slot.learn_mechanisms();
+        for key_type in token.made_by(kind) {
+            slot.learn_key_sizes(key_type);
+        }
         token.mechanism_info(kind)
     }
 

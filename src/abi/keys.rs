@@ -42,6 +42,7 @@ pub(super) unsafe extern "C" fn C_GenerateKeyPair(
     })
 }
 
+/// Supported in part: private keys come wrapped, secret keys do not.
 pub(super) unsafe extern "C" fn C_UnwrapKey(
     hSession: CK_SESSION_HANDLE,
     pMechanism: *mut CK_MECHANISM,

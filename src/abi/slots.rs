@@ -136,6 +136,7 @@ pub(super) unsafe extern "C" fn C_InitToken(
 }
 
 /// A TPM is polled at each question; there is no thread that could watch it.
+/// Supported in part: a call that is to wait for an event answers CKR_FUNCTION_NOT_SUPPORTED.
 pub(super) unsafe extern "C" fn C_WaitForSlotEvent(
     flags: CK_FLAGS,
     _pSlot: *mut CK_SLOT_ID,

@@ -210,10 +210,28 @@ impl Token {
             || keys.any(|key| KeyType::from_public(key.public()) == key_type && key.decrypts())
     }
 
+    /// The types of keys that are made in the TPM and that this mechanism is for.
+    pub(crate) fn made_by(&self, kind: CK_MECHANISM_TYPE) -> Vec<KeyType> {
+        let rows = MECHANISMS.iter().filter(|row| row.kind == kind);
+        let types = rows.filter_map(|row| row.key_type);
+        types
+            .filter(|one| self.traits.makes_keys_in_tpm && self.makes(*one))
+            .collect()
+    }
+
+    /// The largest key of this type that is made here, if the TPM has told.
+    fn largest_made(&self, key_type: Option<KeyType>) -> Option<u32> {
+        let kind = key_type.filter(|_| self.traits.makes_keys_in_tpm)?;
+        self.traits.algorithms.largest(kind.kind_in_tpm()?)
+    }
+
     /// The smallest and the largest key of a mechanism.
     fn key_sizes(&self, row: &Mechanism) -> (u32, u32) {
         let fixed = |row: &Mechanism| match row.sizes {
-            Sizes::Range(smallest, largest) => Some((smallest, largest)),
+            Sizes::Range(smallest, largest) => {
+                let made = self.largest_made(row.key_type).unwrap_or(largest);
+                Some((smallest, largest.min(made)))
+            }
             Sizes::OfToken => None,
         };
         if let Some(sizes) = fixed(row) {

@@ -35,7 +35,7 @@ mod transport;
 mod unloadable;
 mod wrapped;
 
-pub use algorithms::{Algorithms, Capabilities, KnownAlgorithms};
+pub use algorithms::{Algorithms, Capabilities, KeyKind, KnownAlgorithms};
 pub use client::Tpm;
 pub(crate) use command::Link;
 pub use command::kdf::Secret;

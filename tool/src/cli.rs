@@ -158,6 +158,7 @@ pub(crate) enum Class {
     Private,
     Public,
     Cert,
+    SecretKey,
 }
 
 #[derive(Subcommand)]

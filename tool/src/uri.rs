@@ -29,9 +29,10 @@ pub(crate) fn run(
         );
         return Err(Failure::new(6, why));
     }
-    let class = class.unwrap_or(match entry.key {
-        Some(_) => Class::Private,
-        None => Class::Cert,
+    let class = class.unwrap_or(match (&entry.key, &entry.secret) {
+        (Some(_), _) => Class::Private,
+        (None, Some(_)) => Class::SecretKey,
+        (None, None) => Class::Cert,
     });
     let uri = named(&entry, class)?;
     if let Some(path) = pem {
@@ -64,8 +65,10 @@ fn named(entry: &TokenEntry, class: Class) -> Result<String, Failure> {
     let (label, id, class) = match class {
         Class::Private if entry.key.is_none() => return Err(missing("private key")),
         Class::Public if entry.public.is_none() => return Err(missing("public key")),
+        Class::SecretKey if entry.secret.is_none() => return Err(missing("secret key")),
         Class::Private => (&entry.label, &entry.id, uri::Class::Private),
         Class::Public => (&entry.label, &entry.id, uri::Class::Public),
+        Class::SecretKey => (&entry.label, &entry.id, uri::Class::SecretKey),
         Class::Cert => {
             let placed = certificate.ok_or_else(|| missing("certificate"))?;
             (&placed.label, &placed.id, uri::Class::Cert)

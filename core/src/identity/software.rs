@@ -260,6 +260,7 @@ impl Software {
             file: String::new(),
             id: public.id().as_bytes().to_vec(),
             key: None,
+            secret: None,
             software: Some(self.key_path()),
             public: Some(public),
             origin: Origin::Generated,

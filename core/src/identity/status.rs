@@ -221,7 +221,7 @@ impl Device {
 
     fn roles(&self, inventory: &Inventory) -> Vec<Role> {
         let is_role = |one: &&TokenEntry| {
-            one.key.is_some() || !one.certificate().is_some_and(Certificate::is_authority)
+            one.has_key() || !one.certificate().is_some_and(Certificate::is_authority)
         };
         inventory
             .entries
@@ -266,6 +266,10 @@ impl Role {
             .key
             .as_ref()
             .map(|key| format!("{}, {}", key.public(), place(key)));
+        let secret = entry
+            .secret
+            .as_ref()
+            .map(|key| format!("{key}, {}.pem", entry.file));
         let in_file = entry
             .software
             .as_ref()
@@ -273,7 +277,7 @@ impl Role {
         Self {
             role,
             label: entry.label.clone(),
-            key: key.or(in_file),
+            key: key.or(secret).or(in_file),
             certificate: entry.certificate().map(Certificate::subject),
             expiry: entry.certificate().map(|one| Expiry::of(one, now())),
         }

@@ -6,9 +6,11 @@ mod private;
 mod reading;
 #[cfg(test)]
 mod reading_tests;
+mod secret;
 
 pub use private::PrivateKeyInfo;
 pub(crate) use reading::refuse_encrypted;
+pub use secret::{LONGEST_SECRET_KEY, SecretKeyType};
 
 use crate::oid::{EC_PUBLIC_KEY, RSA_ENCRYPTION};
 use p256::elliptic_curve::sec1::ToSec1Point;

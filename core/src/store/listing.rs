@@ -1,7 +1,7 @@
 //! What a store shows, in plain types.
 
 use super::folder::{Data, Description, Origin, Refused};
-use super::{Key, Stamp};
+use super::{Key, SecretKey, Stamp};
 use crate::key::PublicKey;
 use crate::tpm::Capabilities;
 use crate::x509::Certificate;
@@ -80,6 +80,8 @@ pub enum Kind {
         /// The attributes of the public half; `None` if it was destroyed on its own.
         public: Option<Description>,
     },
+    /// A secret key, where it comes from, and its attributes.
+    SecretKey(Arc<SecretKey>, Origin, Description),
     /// A public key alone.
     Public(PublicKey, Description),
     /// A certificate.

@@ -61,7 +61,7 @@ pub(super) fn look_at(device: &Device, findings: &mut Vec<Finding>) {
     let read = device.stores().flat_map(|store| device.read(store));
     let issuer = |one: Option<&Certificate>| one.is_some_and(Certificate::is_authority);
     for one in read.flat_map(|read| read.entries) {
-        if one.key.is_some() || issuer(one.certificate()) {
+        if one.has_key() || issuer(one.certificate()) {
             continue;
         }
         let called = match one.token.as_str() {

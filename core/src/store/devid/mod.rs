@@ -14,6 +14,7 @@ mod renewal;
 mod scan;
 #[cfg(test)]
 mod scan_tests;
+mod secret_keys;
 mod unusable;
 
 pub use crate::tpm::{KeyAlgorithm, KeyPurpose};
@@ -297,7 +298,9 @@ impl DevidStore {
     /// Adds an object that is no pair. Gives its name.
     pub fn add(&self, content: Content) -> Result<String, StoreError> {
         match content {
-            Content::Pair(_) => Err(StoreError::Unsupported("a pair is kept, not added".into())),
+            Content::Pair(_) | Content::SecretKey(_) => {
+                Err(StoreError::Unsupported("a key is kept, not added".into()))
+            }
             content => {
                 self.folder.begin(&self.first_serial()?)?;
                 Ok(self.folder.add(content)?.name)
@@ -444,6 +447,7 @@ fn described(content: &mut Content, half: Half) -> Option<&mut Description> {
         (Content::Pair(pair), Half::Public) => pair.shown_public.as_mut(),
         (Content::Public(_, description), Half::Whole)
         | (Content::Certificate(_, description), Half::Whole) => Some(description),
+        (Content::SecretKey(key), Half::Whole) => Some(&mut key.description),
         (Content::Data(data), Half::Whole) => Some(&mut data.description),
         _ => None,
     }

@@ -75,8 +75,11 @@ impl DevidStore {
             return Err(LoginError::NotLoggedIn);
         }
         let listing = self.whole_listing()?;
-        let open =
-            |content: &Content| matches!(content, Content::Pair(pair) if pair.auth.is_none());
+        let open = |content: &Content| match content {
+            Content::Pair(pair) => pair.auth.is_none(),
+            Content::SecretKey(key) => key.auth.is_none(),
+            Content::Public(..) | Content::Certificate(..) | Content::Data(_) => false,
+        };
         if let Some(key) = listing.entries.iter().find(|one| open(&one.content)) {
             return Err(LoginError::Refused(format!(
                 "the key {:?} needs no PIN and would still need none: destroy such keys first, \

@@ -2,7 +2,7 @@
 
 use super::{DevidStore, HANDLES, StoreError};
 use crate::key::PublicKey;
-use crate::store::folder::{Content, Entry, Origin, Pair, Seal};
+use crate::store::folder::{Content, Entry, Origin, Pair, Seal, SecretKeyFile};
 use crate::tpm::{SRK, StorageKey, TpmError, WrappedKey, name_of};
 use std::path::PathBuf;
 
@@ -59,9 +59,15 @@ impl DevidStore {
     pub fn losses(&self) -> Result<Losses, StoreError> {
         let listing = self.whole_listing()?;
         let (mut keys, mut kept, mut living) = (Vec::new(), Vec::new(), Vec::new());
+        let mut lost_secrets = Vec::new();
         for entry in &listing.entries {
-            let Content::Pair(pair) = &entry.content else {
-                continue;
+            let pair = match &entry.content {
+                Content::Pair(pair) => pair,
+                Content::SecretKey(key) => {
+                    lost_secrets.extend(self.loss_of(key).map(|what| self.lost(entry, what)));
+                    continue;
+                }
+                _ => continue,
             };
             match self.fate(pair)? {
                 Fate::Lost(what) => keys.push((pair.public.clone(), self.lost(entry, what))),
@@ -87,6 +93,7 @@ impl DevidStore {
         // A certificate is known by its key: it goes first.
         let mut lost: Vec<Lost> = certificates.collect();
         lost.extend(keys.into_iter().map(|(_, key)| key));
+        lost.extend(lost_secrets);
         for seal in [Seal::User, Seal::Officer] {
             if self.folder.has_seal(seal)? {
                 let (whose, file) = match seal {
@@ -104,18 +111,20 @@ impl DevidStore {
     }
 
     fn lost(&self, entry: &Entry, what: LostKind) -> Lost {
-        let label = match &entry.content {
-            Content::Pair(pair) => &pair.private.label,
-            Content::Public(_, description) | Content::Certificate(_, description) => {
-                &description.label
-            }
-            Content::Data(data) => &data.description.label,
-        };
         Lost {
-            label: label.clone(),
+            label: entry.content.description().label.clone(),
             what,
             file: self.file(&entry.name),
         }
+    }
+
+    /// How a secret key is lost without the master key; `None` if another key seals it.
+    fn loss_of(&self, key: &SecretKeyFile) -> Option<LostKind> {
+        if key.auth.is_some() {
+            return Some(LostKind::BehindPin);
+        }
+        let is_lost = self.was_wrapped_by_master(Some(key.seal.parent), key.origin);
+        is_lost.then_some(LostKind::Sealed)
     }
 
     fn fate(&self, pair: &Pair) -> Result<Fate, StoreError> {
@@ -143,10 +152,14 @@ impl DevidStore {
     /// Whether the master key wraps the key, or one did that was in another handle: of the keys that
     /// were made through the token, none has another parent.
     pub(super) fn was_wrapped_here(&self, pair: &Pair) -> bool {
-        let Some(parent) = pair.material.parent() else {
+        self.was_wrapped_by_master(pair.material.parent(), pair.origin)
+    }
+
+    fn was_wrapped_by_master(&self, parent: Option<u32>, origin: Origin) -> bool {
+        let Some(parent) = parent else {
             return false;
         };
-        let ours = pair.origin != Origin::Unknown
+        let ours = origin != Origin::Unknown
             && (SRK + 1..=0x8100_FFFF).contains(&parent)
             && !HANDLES.contains(&parent)
             && !self.parents.contains(&parent);
@@ -161,6 +174,9 @@ impl DevidStore {
         let listing = self.whole_listing()?;
         Ok(listing.entries.iter().any(|entry| match &entry.content {
             Content::Pair(pair) => self.was_wrapped_here(pair),
+            Content::SecretKey(key) => {
+                self.was_wrapped_by_master(Some(key.seal.parent), key.origin)
+            }
             _ => false,
         }))
     }

@@ -3,12 +3,13 @@
 use super::{DevidStore, StoreError};
 use crate::key::PublicKey;
 use crate::store::folder::{
-    self, Content, Entry, FolderError, Material, Origin, Pair, Seal, Tss2Key, Tss2Kind,
+    self, Content, Entry, FolderError, Material, Origin, Pair, Seal, SecretKeyFile, Tss2Key,
+    Tss2Kind,
 };
 use crate::store::key::Source;
 use crate::store::listing::{Kind, Listing, Shown};
 use crate::store::machine;
-use crate::store::{self, Key, LoginError, LookError, Pins, Protection, Who};
+use crate::store::{self, Key, LoginError, LookError, Pins, Protection, SecretKey, Who};
 use crate::tpm::{Capabilities, Parent, PublicArea, SRK, Tpm};
 use crate::x509::{Certificate, Time};
 use log::warn;
@@ -44,7 +45,7 @@ impl DevidStore {
                 let is_rsa = matches!(key.public(), PublicKey::Rsa { .. });
                 is_rsa && key.protection() == Protection::Tpm
             }
-            Kind::Public(..) | Kind::Certificate(..) | Kind::Data(_) => false,
+            Kind::SecretKey(..) | Kind::Public(..) | Kind::Certificate(..) | Kind::Data(_) => false,
         };
         let before = self.tpm.capabilities();
         let asks = self.tpm.has_answered() && listing.objects.iter().any(is_asked);
@@ -142,6 +143,11 @@ impl Known {
                 private: pair.private.clone(),
                 public: pair.shown_public.clone(),
             },
+            Content::SecretKey(file) => Kind::SecretKey(
+                Arc::new(store.secret_key_of(&entry.name, file)),
+                file.origin,
+                file.description.clone(),
+            ),
             Content::Public(key, description) => Kind::Public(key.clone(), description.clone()),
             Content::Certificate(certificate, description) => {
                 Kind::Certificate(certificate.clone(), description.clone())
@@ -258,6 +264,17 @@ impl DevidStore {
         }
     }
 
+    fn secret_key_of(&self, name: &str, file: &SecretKeyFile) -> SecretKey {
+        let key = SecretKey::of_file(file);
+        if let Some(why) = key.obstacle() {
+            warn!("the key {name:?} cannot be used: {why}");
+        }
+        match &file.auth {
+            None => key,
+            Some(salt) => key.opened_by(self.access(salt)),
+        }
+    }
+
     /// Whether the empty value may be shown to a parent, though a wrong one may count: to those that
     /// have none by convention, or by what the configuration says.
     fn is_open(&self, parent: &Parent) -> bool {
@@ -351,7 +368,7 @@ fn validity(certificate: &Certificate) -> Validity {
 fn rank(kind: &Kind, now: i64) -> (u8, bool, Reverse<Validity>) {
     let (class, validity) = match kind {
         Kind::Pair { .. } => (0, None),
-        Kind::Public(..) => (1, None),
+        Kind::SecretKey(..) | Kind::Public(..) => (1, None),
         Kind::Certificate(certificate, _) => (2, Some(validity(certificate))),
         Kind::Data(_) => (3, None),
     };

@@ -34,16 +34,16 @@ impl DevidStore {
         };
         let mut found = Vec::new();
         for shown in &listing.objects {
-            let Kind::Pair { key, .. } = &shown.kind else {
-                continue;
-            };
             let file = self.file(&shown.name);
             let of_file = |why: &dyn fmt::Display| format!("{}: {why}", file.display());
-            // Made below a master key that is gone: the handle has it, and its file cannot.
-            if self.lives_in_handle_alone(key) {
-                continue;
-            }
-            let (why, is_damaged) = match (key.obstacle(), key.check_file(&self.tpm)) {
+            let (obstacle, checked) = match &shown.kind {
+                // Made below a master key that is gone: the handle has it, and its file cannot.
+                Kind::Pair { key, .. } if self.lives_in_handle_alone(key) => continue,
+                Kind::Pair { key, .. } => (key.obstacle(), key.check_file(&self.tpm)),
+                Kind::SecretKey(key, ..) => (None, key.check_file(&self.tpm)),
+                Kind::Public(..) | Kind::Certificate(..) | Kind::Data(_) => continue,
+            };
+            let (why, is_damaged) = match (obstacle, checked) {
                 (Some(why), _) => (why, false),
                 (None, Err(SignError::Tpm(TpmError::Unloadable(what)))) => (
                     of_file(&unloadable(&what)),

@@ -24,7 +24,9 @@ mod wrapped;
 mod write;
 
 pub use cache::Refused;
-pub use entry::{Content, Data, Description, Entry, Material, Origin, Pair, Usage, Use};
+pub use entry::{
+    Content, Data, Description, Entry, Material, Origin, Pair, SecretKeyFile, Usage, Use,
+};
 pub use error::FolderError;
 pub use listing::{Listing, Stamp};
 pub use pin_seals::{Seal, SealText};
@@ -106,6 +108,7 @@ impl KeyFolder {
         let writer = Writer::make_folder(&self.path, self.patience, None)?;
         let kind = match content {
             Content::Pair(_) => "key",
+            Content::SecretKey(_) => "secret",
             Content::Public(..) => "public",
             Content::Certificate(..) => "certificate",
             Content::Data(_) => "data",
@@ -131,7 +134,7 @@ impl KeyFolder {
             let lower = |byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
             digits.len() == 16 && digits.bytes().all(lower)
         };
-        let kinds = ["key", "public", "certificate", "data"];
+        let kinds = ["key", "secret", "public", "certificate", "data"];
         let parts = name.split_once('-');
         parts.is_some_and(|(kind, rest)| kinds.contains(&kind) && digits(rest))
     }

@@ -1,9 +1,10 @@
 //! What the tests of this folder put into one.
 
 use super::{
-    Content, Data, Description, Material, Origin, Pair, Tss2Key, Tss2Kind, Usage, Use, format,
+    Content, Data, Description, Material, Origin, Pair, SecretKeyFile, Tss2Key, Tss2Kind, Usage,
+    Use, format,
 };
-use crate::key::{Curve, PrivateKeyInfo, PublicKey};
+use crate::key::{Curve, PrivateKeyInfo, PublicKey, SecretKeyType};
 use crate::x509::{Certificate, Day};
 
 /// Of tpm2_encodeobject, see `tss2`.
@@ -47,6 +48,20 @@ fn in_memory() -> [Pair; 2] {
         ..clear.clone()
     };
     [clear, sealed]
+}
+
+fn secret_key(key_type: SecretKeyType, auth: Option<Vec<u8>>, description: Description) -> Content {
+    Content::SecretKey(SecretKeyFile {
+        key_type,
+        seal: Tss2Key {
+            kind: Tss2Kind::Sealed,
+            ..Tss2Key::loadable(0x8100_0080, vec![0, 8, 0, 11], vec![1; 40])
+        },
+        encrypted: vec![9; 12 + 32 + 16],
+        auth,
+        origin: Origin::Generated,
+        description,
+    })
 }
 
 pub(super) fn data() -> Data {
@@ -109,6 +124,19 @@ pub(super) fn samples() -> Vec<Content> {
             shown_public: None,
             ..pair()
         }),
+        secret_key(
+            SecretKeyType::Aes,
+            Some(vec![1; 16]),
+            Description {
+                usage: Some([Use::Decrypt, Use::Encrypt].into_iter().collect()),
+                ..full.clone()
+            },
+        ),
+        secret_key(
+            SecretKeyType::GenericSecret,
+            None,
+            Description::labelled("stem"),
+        ),
         Content::Public(rsa, full.clone()),
         Content::Public(pair().public, Description::labelled("stem")),
         Content::Certificate(leaf.clone(), Description::labelled("")),

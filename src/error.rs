@@ -3,7 +3,7 @@
 use cryptoki_sys::*;
 use devid_core::store::devid::StoreError;
 use devid_core::store::folder::FolderError;
-use devid_core::store::{Advised, LoginError, LookError, SignError};
+use devid_core::store::{Advised, LoginError, ScanError, SignError};
 use devid_core::tpm::TpmError;
 use std::fmt;
 
@@ -83,7 +83,7 @@ pub(crate) enum Error {
     Tpm(TpmError),
     Store(StoreError),
     /// A look at the token's objects gave none.
-    Look(LookError),
+    Look(ScanError),
 }
 
 impl Error {
@@ -155,7 +155,7 @@ impl Error {
             Self::RandomFailed | Self::NoSuchInterface => CKR_FUNCTION_FAILED,
             Self::Tpm(error) => tpm_rv(error),
             Self::Store(error) => store_rv(error),
-            Self::Look(error) => look_rv(error),
+            Self::Look(error) => scan_rv(error),
         }
     }
 }
@@ -218,11 +218,11 @@ fn folder_rv(error: &FolderError) -> CK_RV {
     }
 }
 
-fn look_rv(error: &LookError) -> CK_RV {
+fn scan_rv(error: &ScanError) -> CK_RV {
     match error {
-        LookError::Tpm(error) => tpm_rv(error),
-        LookError::NoIdentity(_) => CKR_DEVICE_REMOVED,
-        LookError::Folder(_) | LookError::Unread(_) => CKR_DEVICE_ERROR,
+        ScanError::Tpm(error) => tpm_rv(error),
+        ScanError::NoIdentity(_) => CKR_DEVICE_REMOVED,
+        ScanError::Folder(_) | ScanError::Unread(_) => CKR_DEVICE_ERROR,
     }
 }
 
@@ -253,8 +253,8 @@ impl From<StoreError> for Error {
     }
 }
 
-impl From<LookError> for Error {
-    fn from(error: LookError) -> Self {
+impl From<ScanError> for Error {
+    fn from(error: ScanError) -> Self {
         Self::Look(error)
     }
 }

@@ -307,6 +307,19 @@ impl Module {
         Ok(made)
     }
 
+    /// Makes a secret key, unless its session is closed meanwhile by another thread.
+    pub(crate) fn generate_key(
+        &self,
+        handle: SessionHandle,
+        row: &'static Mechanism,
+        template: &Template,
+    ) -> Result<ObjectHandle, Error> {
+        let session = self.session(handle)?;
+        let made = session.generate_secret_key(row, template, &self.mint)?;
+        self.still_open(&session, &[made])?;
+        Ok(made)
+    }
+
     /// Derives a secret key, unless its session is closed meanwhile by another thread.
     pub(crate) fn derive_key(
         &self,
@@ -423,7 +436,7 @@ impl Module {
         if slot.asks_login() {
             table
                 .of(slot.id)
-                .for_each(|one| one.forget_private_digest());
+                .for_each(|one| one.forget_private_operations());
         }
         Ok(())
     }

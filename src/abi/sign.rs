@@ -3,7 +3,9 @@
 use super::{args, entry, module};
 use crate::handle::{ObjectHandle, SessionHandle};
 use crate::mechanism::sign::SignMechanism;
+use crate::mechanism::table::Algorithm;
 use cryptoki_sys::*;
+use devid_core::store::folder::Use;
 
 pub(super) unsafe extern "C" fn C_SignInit(
     hSession: CK_SESSION_HANDLE,
@@ -14,6 +16,9 @@ pub(super) unsafe extern "C" fn C_SignInit(
         let session = module()?.session(SessionHandle(hSession))?;
         // SAFETY: the caller's pointer is NULL or valid for a CK_MECHANISM.
         match unsafe { args::mechanism(pMechanism, CKF_SIGN) }? {
+            Some((row, _)) if row.algorithm == Algorithm::Mac => {
+                session.mac_init(row, ObjectHandle(hKey), Use::Sign)
+            }
             Some((row, parameter)) => {
                 let mechanism = SignMechanism::new(row, &parameter)?;
                 session.sign_init(mechanism, ObjectHandle(hKey))
@@ -77,6 +82,9 @@ pub(super) unsafe extern "C" fn C_VerifyInit(
         let session = module()?.session(SessionHandle(hSession))?;
         // SAFETY: the caller's pointer is NULL or valid for a CK_MECHANISM.
         match unsafe { args::mechanism(pMechanism, CKF_VERIFY) }? {
+            Some((row, _)) if row.algorithm == Algorithm::Mac => {
+                session.mac_init(row, ObjectHandle(hKey), Use::Verify)
+            }
             Some((row, parameter)) => {
                 let mechanism = SignMechanism::new(row, &parameter)?;
                 session.verify_init(mechanism, ObjectHandle(hKey))

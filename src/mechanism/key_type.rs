@@ -1,7 +1,7 @@
 //! Types of keys (PKCS#11 3.0, section 4.7).
 
 use cryptoki_sys::*;
-use devid_core::key::PublicKey;
+use devid_core::key::{PublicKey, SecretKeyType};
 use devid_core::store::folder::Use;
 
 /// The type of a key (CKA_KEY_TYPE).
@@ -27,6 +27,22 @@ impl KeyType {
         }
     }
 
+    pub(crate) const fn of_secret(key_type: SecretKeyType) -> Self {
+        match key_type {
+            SecretKeyType::Aes => Self::Aes,
+            SecretKeyType::GenericSecret => Self::GenericSecret,
+        }
+    }
+
+    /// The type of a secret key as the store has it; `None` for a type of key pairs.
+    pub(crate) const fn secret(self) -> Option<SecretKeyType> {
+        match self {
+            Self::Ec | Self::Rsa => None,
+            Self::Aes => Some(SecretKeyType::Aes),
+            Self::GenericSecret => Some(SecretKeyType::GenericSecret),
+        }
+    }
+
     /// CKK_…
     pub(crate) const fn number(self) -> CK_KEY_TYPE {
         match self {
@@ -43,6 +59,15 @@ impl KeyType {
             Self::Ec => &[Use::Sign, Use::Derive],
             Self::Rsa => &[Use::Sign, Use::Decrypt, Use::Unwrap],
             Self::Aes | Self::GenericSecret => &[],
+        }
+    }
+
+    /// The uses that such a secret key can have.
+    pub(crate) const fn secret_uses(self) -> &'static [Use] {
+        match self {
+            Self::Ec | Self::Rsa => &[],
+            Self::Aes => &[Use::Encrypt, Use::Decrypt, Use::Unwrap],
+            Self::GenericSecret => &[Use::Sign, Use::Verify, Use::Unwrap],
         }
     }
 

@@ -6,7 +6,7 @@ use der::Encode;
 use der::asn1::OctetStringRef;
 use devid_core::store::folder::Use;
 use devid_core::tpm::Secret;
-use devid_core::x509::Day;
+use devid_core::x509::Date;
 use std::fmt;
 
 /// The attribute for each use.
@@ -79,12 +79,12 @@ impl Value {
     }
 
     /// CK_DATE: year, month and day in ASCII digits.
-    pub(crate) fn date(day: Day) -> Self {
+    pub(crate) fn date(day: Date) -> Self {
         Self::bytes(format!("{:04}{:02}{:02}", day.year, day.month, day.day))
     }
 
     /// CK_DATE, or nothing.
-    pub(crate) fn some_date(day: Option<Day>) -> Self {
+    pub(crate) fn some_date(day: Option<Date>) -> Self {
         day.map_or_else(Self::empty, Self::date)
     }
 
@@ -122,7 +122,7 @@ mod tests {
 
     #[test]
     fn dates_are_eight_digits() {
-        let day = Day {
+        let day = Date {
             year: 9999,
             month: 1,
             day: 3,

@@ -3,13 +3,13 @@
 use super::{Object, Place, unique_id};
 use crate::object::attribute::Value;
 use cryptoki_sys::*;
-use devid_core::store::folder::Description;
+use devid_core::store::folder::ObjectAttributes;
 use devid_core::x509::Certificate;
 
 pub(super) fn object(
     name: &str,
     certificate: &Certificate,
-    described: &Description,
+    described: &ObjectAttributes,
     place: Place,
 ) -> Object {
     let digest = certificate.sha1();

@@ -7,7 +7,7 @@ use crate::object::attribute::{Value, attribute_of};
 use crate::vendor::*;
 use cryptoki_sys::*;
 use devid_core::key::PublicKey;
-use devid_core::store::folder::{Description, Origin, Use};
+use devid_core::store::folder::{KeyOrigin, ObjectAttributes, Use};
 use devid_core::store::{Key, Protection};
 use std::sync::Arc;
 
@@ -21,19 +21,19 @@ fn protection(key: &Key) -> CK_ULONG {
 }
 
 /// Whether the key was made where it is (CKA_LOCAL).
-pub(super) fn is_local(key: &Key, origin: Origin) -> bool {
+pub(super) fn is_local(key: &Key, origin: KeyOrigin) -> bool {
     match origin {
-        Origin::Generated => true,
-        Origin::Imported => false,
-        Origin::Unknown => key.is_of_this_tpm(),
+        KeyOrigin::Generated => true,
+        KeyOrigin::Imported => false,
+        KeyOrigin::Unknown => key.is_of_this_tpm(),
     }
 }
 
 pub(super) fn private_object(
     name: &str,
     key: &Arc<Key>,
-    origin: Origin,
-    described: &Description,
+    origin: KeyOrigin,
+    described: &ObjectAttributes,
     place: Place,
 ) -> Object {
     let public = key.public();
@@ -58,7 +58,11 @@ pub(super) fn private_object(
         Algorithm::Encrypt(_) => row.is_for(public) && does(Use::Decrypt),
         Algorithm::Derive => row.is_for(public) && does(Use::Derive),
         Algorithm::Unwrap(_) => row.is_for(public) && does(Use::Unwrap),
-        Algorithm::GenerateKeyPair | Algorithm::Digest => false,
+        Algorithm::GenerateKeyPair
+        | Algorithm::GenerateKey
+        | Algorithm::Cipher(_)
+        | Algorithm::Mac
+        | Algorithm::Digest => false,
     };
     let mut shown = Vec::new();
     for row in MECHANISMS.iter().filter(can_do) {
@@ -126,7 +130,7 @@ pub(super) fn private_object(
 pub(super) fn public_object(
     name: &str,
     public: &PublicKey,
-    described: &Description,
+    described: &ObjectAttributes,
     local: bool,
     place: Place,
 ) -> Object {
@@ -160,7 +164,7 @@ pub(super) fn public_object(
 fn uses(
     shown: &[Use],
     possible: &[Use],
-    described: &Description,
+    described: &ObjectAttributes,
 ) -> Vec<(CK_ATTRIBUTE_TYPE, Value)> {
     let set =
         |one: Use| possible.contains(&one) && described.usage.is_none_or(|wanted| wanted.has(one));
@@ -174,7 +178,7 @@ fn uses(
 /// some clients know no other way to it.
 fn common(
     public: &PublicKey,
-    described: &Description,
+    described: &ObjectAttributes,
     local: bool,
 ) -> Vec<(CK_ATTRIBUTE_TYPE, Value)> {
     let id = described.id.clone();

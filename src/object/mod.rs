@@ -13,11 +13,10 @@ use crate::error::Error;
 use crate::object::attribute::{Value, attribute_of};
 use cryptoki_sys::*;
 use devid_core::key::{PublicKey, hex};
-use devid_core::store::folder::{Description, Usage, Use};
-use devid_core::store::{Half, Key, Kind, Shown};
-use devid_core::tpm::Secret;
+use devid_core::store::folder::{ObjectAttributes, Usage, Use};
+use devid_core::store::{Key, ObjectKind, ObjectPart, SecretKey, StoredObject};
 pub(crate) use other::profile;
-pub(crate) use secret::SecretKey;
+pub(crate) use secret::SecretKeyObject;
 use std::sync::Arc;
 
 /// An object, its attributes encoded once and for all.
@@ -38,8 +37,8 @@ enum Role {
     Private(Arc<Key>, Vec<CK_MECHANISM_TYPE>),
     /// To verify and encrypt; likewise.
     Public(PublicKey, Vec<CK_MECHANISM_TYPE>),
-    /// To unwrap; likewise.
-    Secret(Arc<SecretKey>),
+    /// To encrypt, make codes and unwrap; likewise.
+    Secret(Arc<SecretKey>, Vec<CK_MECHANISM_TYPE>),
 }
 
 /// Where objects stand.
@@ -67,46 +66,54 @@ impl Place {
 
 impl Object {
     /// All objects of something shown, each with the half of it that it is.
-    pub(crate) fn all(shown: &Shown, place: Place) -> Vec<(Half, Self)> {
+    pub(crate) fn all(shown: &StoredObject, place: Place) -> Vec<(ObjectPart, Self)> {
         let name = &shown.name;
         match &shown.kind {
-            Kind::Pair {
+            ObjectKind::Pair {
                 key,
                 origin,
                 private,
                 public,
             } => {
-                let hidden = Description {
+                let hidden = ObjectAttributes {
                     private: private.private || place.asks_login(),
                     ..private.clone()
                 };
                 let local = key::is_local(key, *origin);
                 let public = public.as_ref().map(|described| {
                     let object = key::public_object(name, key.public(), described, local, place);
-                    (Half::Public, object)
+                    (ObjectPart::Public, object)
                 });
                 let private = key::private_object(name, key, *origin, &hidden, place);
-                [(Half::Private, private)]
+                [(ObjectPart::Private, private)]
                     .into_iter()
                     .chain(public)
                     .collect()
             }
-            Kind::Public(public, described) => {
+            ObjectKind::SecretKey(key, origin, described) => {
+                let hidden = ObjectAttributes {
+                    private: described.private || place.asks_login(),
+                    ..described.clone()
+                };
+                let secret = SecretKeyObject::stored(name, key, *origin, hidden);
+                vec![(ObjectPart::Whole, secret.object(place))]
+            }
+            ObjectKind::Public(public, described) => {
                 let object = key::public_object(name, public, described, false, place);
-                vec![(Half::Whole, object)]
+                vec![(ObjectPart::Whole, object)]
             }
-            Kind::Certificate(certificate, described) => {
+            ObjectKind::Certificate(certificate, described) => {
                 let object = certificate::object(name, certificate, described, place);
-                vec![(Half::Whole, object)]
+                vec![(ObjectPart::Whole, object)]
             }
-            Kind::Data(data) => vec![(Half::Whole, other::data(name, data, place))],
+            ObjectKind::Data(data) => vec![(ObjectPart::Whole, other::data(name, data, place))],
         }
     }
 
     fn new(
         class: CK_OBJECT_CLASS,
         unique_id: String,
-        described: &Description,
+        described: &ObjectAttributes,
         place: Place,
         more: impl IntoIterator<Item = (CK_ATTRIBUTE_TYPE, Value)>,
     ) -> Self {
@@ -137,7 +144,7 @@ impl Object {
     pub(crate) fn private(&self) -> Option<&Arc<Key>> {
         match &self.role {
             Role::Private(key, _) => Some(key),
-            Role::Public(..) | Role::Secret(_) | Role::Data => None,
+            Role::Public(..) | Role::Secret(..) | Role::Data => None,
         }
     }
 
@@ -145,14 +152,14 @@ impl Object {
     pub(crate) fn public(&self) -> Option<&PublicKey> {
         match &self.role {
             Role::Public(key, _) => Some(key),
-            Role::Private(..) | Role::Secret(_) | Role::Data => None,
+            Role::Private(..) | Role::Secret(..) | Role::Data => None,
         }
     }
 
-    /// The bytes of a secret key, whoever may read them.
-    pub(crate) fn secret(&self) -> Option<&Secret> {
+    /// What encrypts, makes codes and unwraps, behind a secret key.
+    pub(crate) fn secret(&self) -> Option<&Arc<SecretKey>> {
         match &self.role {
-            Role::Secret(key) => Some(&key.value),
+            Role::Secret(key, _) => Some(key),
             Role::Private(..) | Role::Public(..) | Role::Data => None,
         }
     }
@@ -165,8 +172,9 @@ impl Object {
     /// Whether the key may be used by this mechanism, as far as its owner has a say.
     pub(crate) fn allows(&self, mechanism: CK_MECHANISM_TYPE) -> bool {
         let allowed = match &self.role {
-            Role::Private(_, allowed) | Role::Public(_, allowed) => allowed,
-            Role::Secret(key) => &allowed(&key.described),
+            Role::Private(_, allowed) | Role::Public(_, allowed) | Role::Secret(_, allowed) => {
+                allowed
+            }
             Role::Data => return true,
         };
         allowed.is_empty() || allowed.contains(&mechanism)
@@ -215,6 +223,10 @@ impl Object {
     pub(crate) fn is_same(&self, before: &Self) -> bool {
         self.unique_id == before.unique_id
             && self.public_half() == before.public_half()
+            && match (self.secret(), before.secret()) {
+                (Some(one), Some(other)) => one.is_same(other),
+                (one, other) => one.is_none() && other.is_none(),
+            }
             && self.attribute(CKA_VALUE) == before.attribute(CKA_VALUE)
     }
 
@@ -253,7 +265,7 @@ pub(crate) fn session_name(number: CK_ULONG) -> String {
 
 /// CKA_ALLOWED_MECHANISMS of a described key; empty for every mechanism. Where CK_ULONG has 32 bits, a
 /// larger number of a file becomes CK_ULONG::MAX, which no mechanism has: so it allows none.
-fn allowed(described: &Description) -> Vec<CK_MECHANISM_TYPE> {
+fn allowed(described: &ObjectAttributes) -> Vec<CK_MECHANISM_TYPE> {
     let kinds = described.mechanisms.iter();
     kinds
         .map(|&kind| CK_MECHANISM_TYPE::try_from(kind).unwrap_or(CK_MECHANISM_TYPE::MAX))

@@ -3,7 +3,7 @@
 use super::{Object, Place, unique_id};
 use crate::object::attribute::Value;
 use cryptoki_sys::*;
-use devid_core::store::folder::{Data, Description};
+use devid_core::store::folder::{Data, ObjectAttributes};
 
 pub(super) fn data(name: &str, data: &Data, place: Place) -> Object {
     let attributes = [
@@ -17,10 +17,10 @@ pub(super) fn data(name: &str, data: &Data, place: Place) -> Object {
 
 /// Says that the token keeps a profile of the standard.
 pub(crate) fn profile(id: CK_PROFILE_ID) -> Object {
-    let fixed = Description {
+    let fixed = ObjectAttributes {
         modifiable: false,
         destroyable: false,
-        ..Description::labelled("")
+        ..ObjectAttributes::labelled("")
     };
     let place = Place::Token {
         asks_login: false,

@@ -4,17 +4,21 @@
 //! for a length query or a small buffer. Whatever else happens, the operation is over; and no lock
 //! is held while the TPM works.
 
+mod cipher;
 mod derive;
 mod digest;
 mod encrypt;
+mod mac;
 mod objects;
 mod operation;
+mod secret_keys;
 mod sign;
 mod unwrap;
 
 use self::operation::{Find, State};
 use crate::error::Error;
 use crate::handle::{Mint, ObjectHandle, SessionHandle};
+use crate::mechanism::cipher::Direction;
 use crate::object::Object;
 use crate::slot::Slot;
 use crate::slot::token::Token;
@@ -22,6 +26,7 @@ use crate::template::Template;
 use cryptoki_sys::{
     CK_FLAGS, CKF_DECRYPT, CKF_DIGEST, CKF_ENCRYPT, CKF_FIND_OBJECTS, CKF_SIGN, CKF_VERIFY,
 };
+use devid_core::store::folder::Use;
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -108,15 +113,19 @@ impl Session {
         }
         if flags & CKF_SIGN != 0 {
             state.sign = None;
+            *state.coding(Use::Sign) = None;
         }
         if flags & CKF_VERIFY != 0 {
             state.verify = None;
+            *state.coding(Use::Verify) = None;
         }
         if flags & CKF_DECRYPT != 0 {
             state.decrypt = None;
+            *state.ciphering(Direction::Decrypt) = None;
         }
         if flags & CKF_ENCRYPT != 0 {
             state.encrypt = None;
+            *state.ciphering(Direction::Encrypt) = None;
         }
         if flags & CKF_DIGEST != 0 {
             state.digest = None;

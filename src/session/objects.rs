@@ -18,8 +18,8 @@ use crate::template::private::Private;
 use crate::template::{describe, flag};
 use cryptoki_sys::*;
 use devid_core::store::devid::{KeyAlgorithm, StoreError};
-use devid_core::store::folder::{Content, Description, Origin, Usage};
-use devid_core::store::{Half, Key, Kind, Shown};
+use devid_core::store::folder::{Content, KeyOrigin, ObjectAttributes, Usage};
+use devid_core::store::{Key, ObjectKind, ObjectPart, StoredObject};
 use devid_core::tpm::Secret;
 use log::warn;
 use std::sync::Arc;
@@ -31,24 +31,20 @@ impl Session {
         self.may_hold(template.says(CKA_PRIVATE)?)?;
         match New::parse(template, self.slot.is_writable())? {
             New::Plain(plain) => {
-                let shown = Arc::new(Shown {
+                let shown = Arc::new(StoredObject {
                     name: session_name(mint.object().0),
                     kind: plain.kind(),
                 });
                 check_repeated(template, &shown)?;
                 if !on_token {
-                    return Ok(self.keep(&shown, Half::Whole, mint));
+                    return Ok(self.keep(&shown, ObjectPart::Whole, mint));
                 }
                 let class = plain.class();
                 let name = self.slot.folder()?.add(plain.into_content());
                 self.handle_after(&unique_id(class, &name.map_err(failed)?), mint)
             }
             New::Private(private) => self.import(template, &private, mint),
-            New::Secret(mut wanted, value) => {
-                self.suit(template, &mut wanted.described)?;
-                self.may_hold(wanted.described.private)?;
-                Ok(self.keep_secret(*wanted, value, (false, false), mint))
-            }
+            New::Secret(wanted, value) => self.create_secret_key(template, *wanted, value, mint),
         }
     }
 
@@ -70,12 +66,12 @@ impl Session {
             )
             .map_err(failed)?;
         private.check_public(key.public())?;
-        let origin = Origin::Imported;
+        let origin = KeyOrigin::Imported;
         let shown = pair(&key, origin, described.clone(), None, mint);
         check_repeated(template, &shown)?;
         let handle = private.persistence == Persistence::Handle;
         match private.persistence {
-            Persistence::Session => Ok(self.keep(&shown, Half::Private, mint)),
+            Persistence::Session => Ok(self.keep(&shown, ObjectPart::Private, mint)),
             Persistence::File | Persistence::Handle => {
                 let name = folder.keep(&key, origin, described, None, handle);
                 let name = name.map_err(failed)?;
@@ -106,7 +102,7 @@ impl Session {
                 folder.protection(wanted.protection),
             )
             .map_err(|error| not_made(algorithm, error))?;
-        let origin = Origin::Generated;
+        let origin = KeyOrigin::Generated;
         let described = Some(wanted.public.clone());
         let of_session = pair(
             &key,
@@ -123,9 +119,9 @@ impl Session {
                     let name = folder.add(content).map_err(failed)?;
                     self.handle_after(&unique_id(CKO_PUBLIC_KEY, &name), mint)?
                 }
-                false => self.keep(&of_session, Half::Public, mint),
+                false => self.keep(&of_session, ObjectPart::Public, mint),
             };
-            return Ok((public, self.keep(&of_session, Half::Private, mint)));
+            return Ok((public, self.keep(&of_session, ObjectPart::Private, mint)));
         }
         let described = described.filter(|_| wanted.public_on_token);
         let persistent = wanted.persistence == Persistence::Handle;
@@ -135,7 +131,7 @@ impl Session {
         let private = in_token(&token, &unique_id(CKO_PRIVATE_KEY, &name))?;
         let public = match wanted.public_on_token {
             true => in_token(&token, &unique_id(CKO_PUBLIC_KEY, &name))?,
-            false => self.keep(&of_session, Half::Public, mint),
+            false => self.keep(&of_session, ObjectPart::Public, mint),
         };
         Ok((public, private))
     }
@@ -239,7 +235,11 @@ impl Session {
 
     /// A private or secret key for this token: where there is a PIN, it is private unless the template says
     /// otherwise; where there is none, nobody can be asked for it before each use.
-    fn suit(&self, template: &Template, described: &mut Description) -> Result<(), Error> {
+    pub(super) fn suit(
+        &self,
+        template: &Template,
+        described: &mut ObjectAttributes,
+    ) -> Result<(), Error> {
         let asks_login = self.slot.asks_login();
         if asks_login && template.value(CKA_PRIVATE).is_none() {
             described.private = true;
@@ -250,14 +250,14 @@ impl Session {
         }
     }
 
-    fn keep(&self, shown: &Arc<Shown>, half: Half, mint: &Mint) -> ObjectHandle {
+    fn keep(&self, shown: &Arc<StoredObject>, half: ObjectPart, mint: &Mint) -> ObjectHandle {
         let handle = mint.object();
-        let content = session_objects::Content::Shown(Arc::clone(shown), half);
+        let content = session_objects::Content::StoredObject(Arc::clone(shown), half);
         self.slot.kept.lock().keep(self.handle, handle, content);
         handle
     }
 
-    fn handle_after(&self, unique_id: &str, mint: &Mint) -> Result<ObjectHandle, Error> {
+    pub(super) fn handle_after(&self, unique_id: &str, mint: &Mint) -> Result<ObjectHandle, Error> {
         in_token(&*self.slot.changed(mint)?, unique_id)
     }
 }
@@ -286,7 +286,7 @@ impl Changes {
                     return Err(Error::AttributeReadOnly);
                 }
                 CKA_LABEL | CKA_ID | CKA_SUBJECT | CKA_START_DATE | CKA_END_DATE => {
-                    describe(&mut Description::labelled(""), *kind, value)?;
+                    describe(&mut ObjectAttributes::labelled(""), *kind, value)?;
                     attributes.push((*kind, value.clone()));
                 }
                 CKA_SENSITIVE | CKA_EXTRACTABLE => {
@@ -310,7 +310,7 @@ impl Changes {
         Ok(Self { attributes, usage })
     }
 
-    fn apply(&self, described: &mut Description) -> Result<(), Error> {
+    fn apply(&self, described: &mut ObjectAttributes) -> Result<(), Error> {
         for (kind, value) in &self.attributes {
             describe(described, *kind, value)?;
         }
@@ -331,14 +331,14 @@ fn in_token(token: &Token, unique_id: &str) -> Result<ObjectHandle, Error> {
 
 fn pair(
     key: &Arc<Key>,
-    origin: Origin,
-    private: Description,
-    public: Option<Description>,
+    origin: KeyOrigin,
+    private: ObjectAttributes,
+    public: Option<ObjectAttributes>,
     mint: &Mint,
-) -> Arc<Shown> {
-    Arc::new(Shown {
+) -> Arc<StoredObject> {
+    Arc::new(StoredObject {
         name: session_name(mint.object().0),
-        kind: Kind::Pair {
+        kind: ObjectKind::Pair {
             key: Arc::clone(key),
             origin,
             private,
@@ -347,13 +347,13 @@ fn pair(
     })
 }
 
-fn check_repeated(template: &Template, shown: &Shown) -> Result<(), Error> {
+fn check_repeated(template: &Template, shown: &StoredObject) -> Result<(), Error> {
     let made = Object::all(shown, Place::Session);
     let mut made = made.iter();
     made.try_for_each(|(_, object)| New::check_repeated(template, object))
 }
 
-fn failed(error: StoreError) -> Error {
+pub(super) fn failed(error: StoreError) -> Error {
     warn!("nothing is changed: {error}");
     error.into()
 }

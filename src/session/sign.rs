@@ -24,7 +24,7 @@ impl Session {
     ) -> Result<(), Error> {
         let object = self.key_object(key)?;
         let key = Arc::clone(object.private().ok_or(Error::KeyHandleInvalid)?);
-        if self.state.lock().sign.is_some() {
+        if self.state.lock().has_signature(Use::Sign) {
             return Err(Error::OperationActive);
         }
         if mechanism.row.is_for(key.public()) {
@@ -55,6 +55,9 @@ impl Session {
 
     /// Ends the signature under way, if there is one (C_SignInit without a mechanism).
     pub(crate) fn sign_cancel(&self) -> Result<(), Error> {
+        if self.take_coding(Use::Sign).is_some() {
+            return Ok(());
+        }
         let cancelled = self.state.lock().sign.take();
         cancelled
             .map(drop)
@@ -63,6 +66,9 @@ impl Session {
 
     /// `data` and `room` are `None` where the caller's pointers are of no use.
     pub(crate) fn sign(&self, data: Option<&[u8]>, room: Option<Room>) -> Result<Answer, Error> {
+        if let Some(coding) = self.take_coding(Use::Sign) {
+            return self.mac_sign(coding, data, room);
+        }
         let signing = self.take_signing()?;
         let data = signing.whole(data)?;
         let room = room.ok_or(Error::ArgumentsBad("pulSignatureLen is NULL"))?;
@@ -74,12 +80,18 @@ impl Session {
     }
 
     pub(crate) fn sign_update(&self, part: Option<&[u8]>) -> Result<(), Error> {
+        if let Some(coding) = self.take_coding(Use::Sign) {
+            return self.mac_update(Use::Sign, coding, part);
+        }
         let signing = self.take_signing()?.with(part)?;
         self.state.lock().sign = Some(signing);
         Ok(())
     }
 
     pub(crate) fn sign_final(&self, room: Option<Room>) -> Result<Answer, Error> {
+        if let Some(coding) = self.take_coding(Use::Sign) {
+            return self.mac_final(coding, room);
+        }
         let mut signing = self.take_signing()?;
         let room = room.ok_or(Error::ArgumentsBad("pulSignatureLen is NULL"))?;
         let hasher = signing.hasher()?;
@@ -107,19 +119,24 @@ impl Session {
         if !mechanism.row.is_for(&key) {
             return Err(Error::KeyTypeInconsistent);
         }
-        begin(
-            &mut self.state.lock().verify,
-            Operation {
-                key,
-                mechanism,
-                parts: None,
-                awaits_user: false,
-            },
-        )
+        let operation = Operation {
+            key,
+            mechanism,
+            parts: None,
+            awaits_user: false,
+        };
+        let mut state = self.state.lock();
+        match state.has_signature(Use::Verify) {
+            true => Err(Error::OperationActive),
+            false => begin(&mut state.verify, operation),
+        }
     }
 
     /// Ends the verification under way, if there is one (C_VerifyInit without a mechanism).
     pub(crate) fn verify_cancel(&self) -> Result<(), Error> {
+        if self.take_coding(Use::Verify).is_some() {
+            return Ok(());
+        }
         let cancelled = self.state.lock().verify.take();
         cancelled
             .map(drop)
@@ -131,18 +148,27 @@ impl Session {
         data: Option<&[u8]>,
         signature: Option<&[u8]>,
     ) -> Result<(), Error> {
+        if let Some(coding) = self.take_coding(Use::Verify) {
+            return coding.verify(data, signature);
+        }
         let verifying = take(&mut self.state.lock().verify)?;
         let data = verifying.whole(data)?;
         verifying.check(&verifying.mechanism.prepared(data), signature)
     }
 
     pub(crate) fn verify_update(&self, part: Option<&[u8]>) -> Result<(), Error> {
+        if let Some(coding) = self.take_coding(Use::Verify) {
+            return self.mac_update(Use::Verify, coding, part);
+        }
         let verifying = take(&mut self.state.lock().verify)?.with(part)?;
         self.state.lock().verify = Some(verifying);
         Ok(())
     }
 
     pub(crate) fn verify_final(&self, signature: Option<&[u8]>) -> Result<(), Error> {
+        if let Some(coding) = self.take_coding(Use::Verify) {
+            return coding.verify_final(signature);
+        }
         let mut verifying = take(&mut self.state.lock().verify)?;
         let digest = verifying.hasher()?.finish();
         verifying.check(&digest, signature)

@@ -5,7 +5,7 @@ use crate::error::Error;
 use crate::handle::Mint;
 use crate::slot::Slot;
 use cryptoki_sys::*;
-use devid_core::store::folder::Seal;
+use devid_core::store::folder::PinSeal;
 use devid_core::store::{LoginError, Pins, Who};
 use devid_core::tpm::Secret;
 use log::warn;
@@ -113,8 +113,8 @@ impl Slot {
     pub(crate) fn set_pin(&self, old: &[u8], new: &[u8]) -> Result<(), Error> {
         let _turn = self.login_turn.lock();
         let seal = match self.has_officer() {
-            true => Seal::Officer,
-            false => Seal::User,
+            true => PinSeal::Officer,
+            false => PinSeal::User,
         };
         let changed = self.folder()?.change_pin(seal, old, new);
         changed.map_err(|error| match told(error) {

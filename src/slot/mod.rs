@@ -18,7 +18,9 @@ use crate::slot::token::{Found, Token};
 use cryptoki_sys::CKA_PRIVATE;
 use devid_core::config::Random;
 use devid_core::store::devid::DevidStore;
-use devid_core::store::{DecryptRequest, Key, LookError, Pins, SignError, Stamp, Store};
+use devid_core::store::{
+    DecryptRequest, Key, Pins, ScanError, SecretBytes, SecretKey, SignError, Store, StoreStamp,
+};
 use devid_core::tpm::{Tpm, TpmError};
 use log::{Level, error, log, warn};
 use parking_lot::{Mutex, RwLock};
@@ -60,7 +62,7 @@ pub(crate) struct Source {
 struct Look {
     /// What was looked at, if the look gave an answer. Of what could not be read it says so, and
     /// differs as soon as that can be read.
-    seen: Option<Stamp>,
+    seen: Option<StoreStamp>,
     failed: Option<Failure>,
 }
 
@@ -70,17 +72,17 @@ struct Failure {
     ended: Instant,
     /// What the store would look at then: if files could not be read, another look may find something
     /// as soon as that changes.
-    stamp: Stamp,
+    stamp: StoreStamp,
     /// How long none is tried again: as long as this one took, and not less than [`LOOK_AGAIN`];
     /// after a TPM that was busy no longer than that.
     rest: Duration,
-    why: LookError,
+    why: ScanError,
 }
 
 impl Failure {
     /// Whether files are at fault, and not the TPM, whose faults other slots count too.
     fn is_of_files(&self) -> bool {
-        matches!(self.why, LookError::Unread(_))
+        matches!(self.why, ScanError::Unread(_))
     }
 }
 
@@ -232,7 +234,7 @@ impl Slot {
     fn look(&self, source: &Source, last: &Look, mint: &Mint) -> Look {
         let tcti = source.tpm.tcti();
         let began = Instant::now();
-        match source.store.look() {
+        match source.store.scan() {
             Ok(listing) => {
                 // Held, so that no logout comes between what was before and what takes its place.
                 let mut place = self.token.write();
@@ -254,11 +256,11 @@ impl Slot {
             Err(why) => {
                 match &why {
                     // The TPM or the folder is out of reach, not what is known of it already.
-                    LookError::Tpm(_) | LookError::Folder(_) | LookError::Unread(_) => {}
-                    LookError::NoIdentity(_) => *self.token.write() = None,
+                    ScanError::Tpm(_) | ScanError::Folder(_) | ScanError::Unread(_) => {}
+                    ScanError::NoIdentity(_) => *self.token.write() = None,
                 }
                 // Said once, not each second; of a file the store has said it.
-                let said = matches!(why, LookError::Unread(_));
+                let said = matches!(why, ScanError::Unread(_));
                 let mut last = last.failed.iter();
                 if !said && last.all(|failure| failure.why != why) {
                     error!("slot {}: no token from {tcti}: {why}", self.id.0);
@@ -270,7 +272,7 @@ impl Slot {
                         stamp: source.store.stamp(),
                         rest: match why {
                             // It answers again as soon as another process's key is made.
-                            LookError::Tpm(TpmError::Busy(_)) => LOOK_AGAIN,
+                            ScanError::Tpm(TpmError::Busy(_)) => LOOK_AGAIN,
                             _ => LOOK_AGAIN.max(began.elapsed()),
                         },
                         why,
@@ -327,6 +329,14 @@ impl Slot {
                 Err(error.into())
             }
         }
+    }
+
+    /// The bytes of a secret key.
+    pub(crate) fn open_secret_key(&self, key: &SecretKey) -> Result<SecretBytes, Error> {
+        key.open(self.tpm()?).map_err(|error| {
+            warn!("secret key: {error}");
+            error.into()
+        })
     }
 
     /// The secret that the key shares with whoever has this point.

@@ -3,11 +3,11 @@
 
 use crate::error::Error;
 use crate::handle::{ObjectHandle, SessionHandle};
-use crate::object::{Object, Place, SecretKey};
+use crate::object::{Object, Place, SecretKeyObject};
 use crate::template::Template;
 use cryptoki_sys::CKA_PRIVATE;
-use devid_core::store::folder::Description;
-use devid_core::store::{Half, Kind, Shown};
+use devid_core::store::folder::ObjectAttributes;
+use devid_core::store::{ObjectKind, ObjectPart, StoredObject};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -27,9 +27,9 @@ struct One {
 #[derive(Debug, Clone)]
 pub(crate) enum Content {
     /// This half of something that a store could show.
-    Shown(Arc<Shown>, Half),
+    StoredObject(Arc<StoredObject>, ObjectPart),
     /// What no store has.
-    Secret(Arc<SecretKey>),
+    Secret(Arc<SecretKeyObject>),
 }
 
 impl Kept {
@@ -63,7 +63,7 @@ impl Kept {
     pub(crate) fn describe(
         &mut self,
         handle: ObjectHandle,
-        change: impl FnOnce(&mut Description) -> Result<(), Error>,
+        change: impl FnOnce(&mut ObjectAttributes) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let one = self.0.get_mut(&handle).ok_or(Error::ObjectHandleInvalid)?;
         one.content = one.content.changed(change)?;
@@ -91,22 +91,22 @@ impl Kept {
 impl Content {
     fn object(&self) -> Object {
         match self {
-            Self::Shown(shown, half) => object(shown, *half),
-            Self::Secret(key) => key.object(),
+            Self::StoredObject(shown, half) => object(shown, *half),
+            Self::Secret(key) => key.object(Place::Session),
         }
     }
 
     /// The same described anew.
     fn changed(
         &self,
-        change: impl FnOnce(&mut Description) -> Result<(), Error>,
+        change: impl FnOnce(&mut ObjectAttributes) -> Result<(), Error>,
     ) -> Result<Self, Error> {
         Ok(match self {
-            Self::Shown(shown, half) => {
-                Self::Shown(Arc::new(changed(shown, *half, change)?), *half)
+            Self::StoredObject(shown, half) => {
+                Self::StoredObject(Arc::new(changed(shown, *half, change)?), *half)
             }
             Self::Secret(key) => {
-                let mut key = SecretKey::clone(key);
+                let mut key = SecretKeyObject::clone(key);
                 change(&mut key.described)?;
                 Self::Secret(Arc::new(key))
             }
@@ -114,7 +114,7 @@ impl Content {
     }
 }
 
-fn object(shown: &Shown, half: Half) -> Object {
+fn object(shown: &StoredObject, half: ObjectPart) -> Object {
     let mut all = Object::all(shown, Place::Session);
     let place = all.iter().position(|(one, _)| *one == half);
     // What is kept has the half that it was kept for; a session never takes one away.
@@ -123,35 +123,43 @@ fn object(shown: &Shown, half: Half) -> Object {
 
 /// The same thing with one half described anew.
 fn changed(
-    shown: &Shown,
-    half: Half,
-    change: impl FnOnce(&mut Description) -> Result<(), Error>,
-) -> Result<Shown, Error> {
+    shown: &StoredObject,
+    half: ObjectPart,
+    change: impl FnOnce(&mut ObjectAttributes) -> Result<(), Error>,
+) -> Result<StoredObject, Error> {
     let mut kind = match &shown.kind {
-        Kind::Pair {
+        ObjectKind::Pair {
             key,
             origin,
             private,
             public,
-        } => Kind::Pair {
+        } => ObjectKind::Pair {
             key: Arc::clone(key),
             origin: *origin,
             private: private.clone(),
             public: public.clone(),
         },
-        Kind::Public(public, described) => Kind::Public(public.clone(), described.clone()),
-        Kind::Certificate(certificate, described) => {
-            Kind::Certificate(certificate.clone(), described.clone())
+        ObjectKind::SecretKey(key, origin, described) => {
+            ObjectKind::SecretKey(Arc::clone(key), *origin, described.clone())
         }
-        Kind::Data(data) => Kind::Data(data.clone()),
+        ObjectKind::Public(public, described) => {
+            ObjectKind::Public(public.clone(), described.clone())
+        }
+        ObjectKind::Certificate(certificate, described) => {
+            ObjectKind::Certificate(certificate.clone(), described.clone())
+        }
+        ObjectKind::Data(data) => ObjectKind::Data(data.clone()),
     };
     let described = match (&mut kind, half) {
-        (Kind::Pair { public, .. }, Half::Public) => public.as_mut(),
-        (Kind::Pair { private, .. }, _) => Some(private),
-        (Kind::Public(_, described) | Kind::Certificate(_, described), _) => Some(described),
-        (Kind::Data(data), _) => Some(&mut data.description),
+        (ObjectKind::Pair { public, .. }, ObjectPart::Public) => public.as_mut(),
+        (ObjectKind::Pair { private, .. }, _) => Some(private),
+        (ObjectKind::Public(_, described) | ObjectKind::Certificate(_, described), _) => {
+            Some(described)
+        }
+        (ObjectKind::SecretKey(_, _, described), _) => Some(described),
+        (ObjectKind::Data(data), _) => Some(&mut data.description),
     };
     change(described.ok_or(Error::ObjectHandleInvalid)?)?;
     let name = shown.name.clone();
-    Ok(Shown { name, kind })
+    Ok(StoredObject { name, kind })
 }

@@ -7,7 +7,7 @@ use crate::mechanism::key_type::KeyType;
 use crate::mechanism::table::{Algorithm, MECHANISMS, Mechanism, SignAlgorithm, Sizes};
 use crate::object::{Object, Place, profile};
 use cryptoki_sys::*;
-use devid_core::store::{Half, Key, Listing, Shown, TokenTraits};
+use devid_core::store::{Key, ObjectPart, ScanResult, StoredObject, TokenTraits};
 use devid_core::tpm::SignatureScheme;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -28,14 +28,14 @@ pub(crate) struct Found {
     pub(crate) handle: ObjectHandle,
     pub(crate) object: Arc<Object>,
     /// `None` for what only says something of the token.
-    pub(crate) shown: Option<(Arc<Shown>, Half)>,
+    pub(crate) shown: Option<(Arc<StoredObject>, ObjectPart)>,
 }
 
 impl Token {
     /// What is shown now. An object that was there before keeps its handle; and one that the store
     /// shows unchanged is taken over as it is.
     pub(crate) fn new(
-        listing: Listing,
+        listing: ScanResult,
         traits: TokenTraits,
         before: Option<&Self>,
         mint: &Mint,
@@ -155,7 +155,8 @@ impl Token {
             (Algorithm::Unwrap(_), Some(key_type @ (KeyType::Ec | KeyType::Rsa))) => {
                 self.makes(key_type)
             }
-            (Algorithm::Unwrap(_), Some(KeyType::Aes | KeyType::GenericSecret)) => {
+            (Algorithm::Unwrap(_), Some(KeyType::Aes | KeyType::GenericSecret))
+            | (Algorithm::GenerateKey | Algorithm::Cipher(_) | Algorithm::Mac, Some(_)) => {
                 self.traits.writable
             }
             (Algorithm::Digest, _) => true,
@@ -265,7 +266,7 @@ impl<'a> Known<'a> {
         }
     }
 
-    fn unchanged(&self, shown: &Arc<Shown>) -> &[&'a Found] {
+    fn unchanged(&self, shown: &Arc<StoredObject>) -> &[&'a Found] {
         let known = self.by_shown.get(&address(shown));
         known.map_or(&[], Vec::as_slice)
     }
@@ -276,7 +277,7 @@ impl<'a> Known<'a> {
     }
 }
 
-fn address(shown: &Arc<Shown>) -> usize {
+fn address(shown: &Arc<StoredObject>) -> usize {
     Arc::as_ptr(shown).addr()
 }
 

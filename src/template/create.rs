@@ -10,8 +10,8 @@ use crate::template::secret::NewSecret;
 use crate::template::{Template, curve, point_on, text};
 use cryptoki_sys::*;
 use devid_core::key::PublicKey;
-use devid_core::store::Kind;
-use devid_core::store::folder::{Content, Data, Description, Use};
+use devid_core::store::ObjectKind;
+use devid_core::store::folder::{Content, Data, ObjectAttributes, Use};
 use devid_core::tpm::Secret;
 use devid_core::x509::Certificate;
 
@@ -28,8 +28,8 @@ pub(crate) enum New {
 /// An object that needs no TPM.
 #[allow(clippy::large_enum_variant, reason = "it lives in a Box, for one call")]
 pub(crate) enum Plain {
-    Public(PublicKey, Description),
-    Certificate(Certificate, Description),
+    Public(PublicKey, ObjectAttributes),
+    Certificate(Certificate, ObjectAttributes),
     Data(Data),
 }
 
@@ -43,13 +43,15 @@ impl Plain {
     }
 
     /// As it is shown.
-    pub(crate) fn kind(&self) -> Kind {
+    pub(crate) fn kind(&self) -> ObjectKind {
         match self {
-            Self::Public(public, described) => Kind::Public(public.clone(), described.clone()),
-            Self::Certificate(certificate, described) => {
-                Kind::Certificate(certificate.clone(), described.clone())
+            Self::Public(public, described) => {
+                ObjectKind::Public(public.clone(), described.clone())
             }
-            Self::Data(data) => Kind::Data(data.clone()),
+            Self::Certificate(certificate, described) => {
+                ObjectKind::Certificate(certificate.clone(), described.clone())
+            }
+            Self::Data(data) => ObjectKind::Data(data.clone()),
         }
     }
 
@@ -120,9 +122,9 @@ impl New {
 }
 
 /// What a template says of a public key; where it says nothing, the key verifies.
-fn public_description(template: &Template, public: &PublicKey) -> Result<Description, Error> {
+fn public_description(template: &Template, public: &PublicKey) -> Result<ObjectAttributes, Error> {
     let possible = KeyType::of(public).public_uses();
-    Ok(Description {
+    Ok(ObjectAttributes {
         usage: Some(template.uses(possible, &[Use::Verify])?),
         ..template.description()?
     })
@@ -146,7 +148,7 @@ fn public_key(template: &Template) -> Result<PublicKey, Error> {
 }
 
 /// CKA_VALUE must be one certificate and nothing else: what else stood there would be lost.
-fn certificate(template: &Template) -> Result<(Certificate, Description), Error> {
+fn certificate(template: &Template) -> Result<(Certificate, ObjectAttributes), Error> {
     match template.number(CKA_CERTIFICATE_TYPE)? {
         Some(CKC_X_509) => {}
         Some(_) => return Err(Error::AttributeValueInvalid),
@@ -158,7 +160,7 @@ fn certificate(template: &Template) -> Result<(Certificate, Description), Error>
     }
     let der = template.required(CKA_VALUE)?;
     let certificate = Certificate::from_der(der).map_err(|_| Error::AttributeValueInvalid)?;
-    let described = Description {
+    let described = ObjectAttributes {
         // These are the certificate's own.
         subject: Vec::new(),
         start: None,

@@ -10,7 +10,7 @@ use cryptoki_sys::*;
 use devid_core::key::F4;
 use devid_core::store::Protection;
 use devid_core::store::devid::{KeyAlgorithm, KeyPurpose};
-use devid_core::store::folder::{Description, Usage, Use};
+use devid_core::store::folder::{ObjectAttributes, Usage, Use};
 
 /// Where a new private key stays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,8 +36,8 @@ pub(crate) enum Persistence {
 pub(crate) struct Pair {
     pub(crate) algorithm: KeyAlgorithm,
     pub(crate) usage: KeyPurpose,
-    pub(crate) private: Description,
-    pub(crate) public: Description,
+    pub(crate) private: ObjectAttributes,
+    pub(crate) public: ObjectAttributes,
     pub(crate) persistence: Persistence,
     pub(crate) protection: Option<Protection>,
     /// Whether the public half is one of the token.
@@ -72,11 +72,11 @@ impl Pair {
         Ok(Self {
             algorithm,
             usage: key_usage(wanted)?,
-            private: Description {
+            private: ObjectAttributes {
                 usage: Some(wanted),
                 ..private.description()?
             },
-            public: Description {
+            public: ObjectAttributes {
                 usage: Some(public.uses(key_type.public_uses(), &[Use::Verify])?),
                 ..public.description()?
             },

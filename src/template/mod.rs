@@ -14,9 +14,9 @@ use cryptoki_sys::*;
 use der::Decode;
 use der::asn1::OctetStringRef;
 use devid_core::key::{Curve, PublicKey};
-use devid_core::store::folder::{Description, Usage, Use};
+use devid_core::store::folder::{ObjectAttributes, Usage, Use};
 use devid_core::tpm::Secret;
-use devid_core::x509::Day;
+use devid_core::x509::Date;
 
 /// A caller's template, copied out of its memory; wiped when it goes, as there may be a private key
 /// in it.
@@ -68,8 +68,8 @@ impl Template {
     }
 
     /// What it says of an object, beside what the object is made of. Uses are left open.
-    pub(crate) fn description(&self) -> Result<Description, Error> {
-        let mut description = Description::labelled("");
+    pub(crate) fn description(&self) -> Result<ObjectAttributes, Error> {
+        let mut description = ObjectAttributes::labelled("");
         for (kind, value) in &self.0 {
             match *kind {
                 CKA_PRIVATE => description.private = flag(value)?,
@@ -103,7 +103,7 @@ impl Template {
 
 /// Sets one of the attributes that can be changed at any time; others are passed over.
 pub(crate) fn describe(
-    description: &mut Description,
+    description: &mut ObjectAttributes,
     kind: CK_ATTRIBUTE_TYPE,
     value: &[u8],
 ) -> Result<(), Error> {
@@ -149,7 +149,7 @@ fn mechanisms(value: &[u8]) -> Result<Vec<u64>, Error> {
 }
 
 /// CK_DATE; an empty one is none.
-fn date(value: &[u8]) -> Result<Option<Day>, Error> {
+fn date(value: &[u8]) -> Result<Option<Date>, Error> {
     if value.is_empty() {
         return Ok(None);
     }
@@ -170,7 +170,7 @@ fn date(value: &[u8]) -> Result<Option<Day>, Error> {
             ))
         });
     match parts {
-        Some((year, month @ 1..=12, day @ 1..=31)) => Ok(Some(Day {
+        Some((year, month @ 1..=12, day @ 1..=31)) => Ok(Some(Date {
             year,
             month: month as u8,
             day: day as u8,
@@ -240,7 +240,7 @@ mod tests {
 
     #[test]
     fn dates_are_days_of_the_calendar_or_wrong() {
-        let day = |year, month, day| Some(Day { year, month, day });
+        let day = |year, month, day| Some(Date { year, month, day });
         assert_eq!(date(b"20301231"), Ok(day(2030, 12, 31)));
         assert_eq!(date(b""), Ok(None));
         for wrong in ["2030123", "203012310", "20301331", "20300001", "2030-1-1"] {

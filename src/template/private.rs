@@ -10,7 +10,7 @@ use cryptoki_sys::*;
 use devid_core::key::{F4, PublicKey, pad_left};
 use devid_core::store::Protection;
 use devid_core::store::devid::{KeyPurpose, PrivateKey};
-use devid_core::store::folder::{Description, Use};
+use devid_core::store::folder::{ObjectAttributes, Use};
 use devid_core::tpm::Secret;
 
 /// A private key that is to be taken.
@@ -18,7 +18,7 @@ pub(crate) struct Private {
     pub(crate) key: PrivateKey,
     pub(crate) usage: KeyPurpose,
     pub(crate) protection: Option<Protection>,
-    pub(crate) described: Description,
+    pub(crate) described: ObjectAttributes,
     pub(crate) persistence: Persistence,
     /// The public key that the template says belongs to it.
     public: Option<PublicKey>,
@@ -46,7 +46,7 @@ impl Private {
         Ok(Self {
             key,
             usage: key_usage(wanted)?,
-            described: Description {
+            described: ObjectAttributes {
                 usage: Some(wanted),
                 ..template.description()?
             },

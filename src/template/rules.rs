@@ -19,6 +19,8 @@ pub(super) enum Made {
     UnwrappedPrivate,
     /// A secret key that comes of an agreement.
     Derived,
+    /// A secret key that the token makes.
+    GeneratedSecret,
     /// A secret key that a caller brings.
     Secret,
     Certificate,
@@ -117,7 +119,15 @@ fn special(made: Made, kind: CK_ATTRIBUTE_TYPE) -> Option<Rule> {
                 CKA_VERIFY | CKA_VERIFY_RECOVER | CKA_ENCRYPT | CKA_WRAP => Some(Rule::Flag),
                 _ => None,
             }),
-        Made::Derived => of_secret(kind),
+        Made::Derived => match kind {
+            CKA_TOKEN => Some(Rule::Only(false)),
+            _ => of_secret(kind),
+        },
+        Made::GeneratedSecret => match kind {
+            CKA_SENSITIVE => Some(Rule::Only(true)),
+            CKA_EXTRACTABLE => Some(Rule::Only(false)),
+            _ => of_secret(kind),
+        },
         Made::Secret => match kind {
             CKA_VALUE => Some(Rule::Read),
             CKA_VALUE_LEN => Some(Rule::ReadOnly),
@@ -187,11 +197,11 @@ fn said_by_itself(kind: CK_ATTRIBUTE_TYPE) -> Option<Rule> {
     }
 }
 
-/// It lives in its session, which unwraps with it and does nothing else: other uses that are wished for
-/// are shown as false, since clients name all that there are.
+/// Uses that its type has not are shown as false though they are wished for: clients name all that there
+/// are.
 fn of_secret(kind: CK_ATTRIBUTE_TYPE) -> Option<Rule> {
     Some(match kind {
-        CKA_TOKEN | CKA_WRAP_WITH_TRUSTED => Rule::Only(false),
+        CKA_WRAP_WITH_TRUSTED => Rule::Only(false),
         CKA_KEY_TYPE
         | CKA_ID
         | CKA_START_DATE

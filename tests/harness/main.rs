@@ -5,4 +5,5 @@
 extern crate testkit;
 
 mod helpers;
+mod install;
 mod scripts;

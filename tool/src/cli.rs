@@ -5,7 +5,7 @@ use clap_complete::Shell;
 use std::path::PathBuf;
 
 /// How an object is named.
-const NAME: &str =
+pub(crate) const NAME: &str =
     "A label, a CKA_ID in hexadecimal digits, token/label, or a PKCS#11 URI (RFC 7512)";
 
 /// The identity of a device: shows it, verifies it, makes it, keeps it.

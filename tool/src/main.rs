@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod cli;
+mod completions;
 mod doctor;
 mod identity;
 mod keys;
@@ -101,7 +102,7 @@ fn run(verb: Verb, form: Form) -> Result<Answer, Failure> {
             uri::run(&device()?, &label, class, pem.as_deref(), form)
         }
         Verb::Man { folder } => man::man(&folder, form),
-        Verb::Completions { shell } => man::completions(shell, form),
+        Verb::Completions { shell } => completions::script(shell, form),
         Verb::Uri2pem { uri } => uri::to_pem(&uri, form),
     }
 }

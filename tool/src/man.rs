@@ -1,10 +1,11 @@
-//! `devid man` and `devid completions`: made from the verbs themselves, and what no verb says of
-//! files, variables and examples.
+//! `devid man`: pages made from the verbs themselves, and what no verb says of files, variables and
+//! examples; a page of the module, and a page of the settings.
+
+mod settings;
 
 use crate::cli::{Arguments, Form};
 use crate::output::{Answer, Failure};
 use clap::{Command, CommandFactory};
-use clap_complete::Shell;
 use clap_mangen::Man;
 use clap_mangen::roff::{Roff, bold, roman};
 use serde_json::json;
@@ -218,14 +219,29 @@ fn examples(page: &str) -> &'static Meanings {
     }
 }
 
-/// devid(1) and a page for each verb, as files of this folder.
+/// devid-pkcs11(7): the module, for those who use it from another program.
+const MODULE: &str = include_str!("man/devid-pkcs11.7");
+
+/// devid(1), a page for each verb, devid-pkcs11(7) and devid-pkcs11.conf(5), as files of this folder.
 pub(crate) fn man(folder: &Path, form: Form) -> Result<Answer, Failure> {
     let mut command = Arguments::command().disable_help_subcommand(true);
     command.build();
     let mut files = Vec::new();
-    write_pages(&command, folder, &mut files)
+    write_all(&command, folder, &mut files)
         .map_err(|error| Failure::new(1, format!("{}: {error}", folder.display())))?;
     Answer::new(form, &json!({ "files": files }), String::new)
+}
+
+fn write_all(command: &Command, folder: &Path, files: &mut Vec<String>) -> io::Result<()> {
+    write_pages(command, folder, files)?;
+    for (name, text) in [
+        ("devid-pkcs11.7", MODULE.to_owned()),
+        ("devid-pkcs11.conf.5", settings::page()),
+    ] {
+        devid_core::write_file(&folder.join(name), text.as_bytes(), 0o644)?;
+        files.push(name.to_owned());
+    }
+    Ok(())
 }
 
 fn write_pages(command: &Command, folder: &Path, files: &mut Vec<String>) -> io::Result<()> {
@@ -262,7 +278,11 @@ fn text(command: &Command, page: &Man) -> io::Result<Vec<u8>> {
         roff.control("SH", ["SEE ALSO"]);
         roff.text([
             bold("devid"),
-            roman("(1) for exit status, files and variables"),
+            roman("(1) for exit status, files and variables, "),
+            bold("devid-pkcs11.conf"),
+            roman("(5), "),
+            bold("devid-pkcs11"),
+            roman("(7)"),
         ]);
     }
     roff.to_writer(&mut text)?;
@@ -289,12 +309,4 @@ fn section(roff: &mut Roff, name: &str, meanings: &Meanings) {
         roff.text([bold(*word)]);
         roff.text([roman(*meaning)]);
     }
-}
-
-/// Completions for a shell.
-pub(crate) fn completions(shell: Shell, form: Form) -> Result<Answer, Failure> {
-    let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Arguments::command(), "devid", &mut script);
-    let script = String::from_utf8_lossy(&script).into_owned();
-    Answer::new(form, &json!({ "script": script }), || script.clone())
 }

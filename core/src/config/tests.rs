@@ -1,7 +1,7 @@
 //! What configuration files say, and how they fail.
 
 use super::*;
-use crate::tpm::Class;
+use crate::tpm::CommandClass;
 use std::collections::HashMap;
 
 struct Folder(tempfile::TempDir);
@@ -72,8 +72,8 @@ fn time_limits_by_class() {
     ] {
         let config = Folder::new(&[("config.toml", text)]).load(&[]).config;
         let found = config.unwrap().limits;
-        let of = |class| found.of(class).time;
-        let (ordinary, generation) = (of(Class::Ordinary), of(Class::Generation));
+        let of = |class| found.for_class(class).time;
+        let (ordinary, generation) = (of(CommandClass::Ordinary), of(CommandClass::Generation));
         let expected = [of_both.0, of_both.1].map(Duration::from_millis);
         assert_eq!([ordinary, generation], expected, "{text}");
     }

@@ -4,7 +4,7 @@
 use super::IdentityError;
 use super::device::Device;
 use super::entry::{authority_label, is_authority_of};
-use crate::store::Kind;
+use crate::store::ObjectKind;
 use crate::store::devid::DevidStore;
 use crate::x509::Certificate;
 use crate::x509::path::{is_signed_by, names};
@@ -87,17 +87,17 @@ impl Held {
             authorities: Vec::new(),
             leaves: Vec::new(),
         };
-        let listing = store.look()?;
+        let listing = store.scan()?;
         if let Some(unread) = listing.unread {
             return Err(IdentityError::failed(unread));
         }
         for shown in &listing.objects {
             match &shown.kind {
-                Kind::Certificate(one, about) if one.is_authority() => {
+                ObjectKind::Certificate(one, about) if one.is_authority() => {
                     let authority = (shown.name.clone(), about.label.clone(), one.clone());
                     held.authorities.push(authority);
                 }
-                Kind::Certificate(one, _) => held.leaves.push(one.clone()),
+                ObjectKind::Certificate(one, _) => held.leaves.push(one.clone()),
                 _ => {}
             }
         }

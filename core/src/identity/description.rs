@@ -3,7 +3,7 @@
 use super::device::Device;
 use super::entry::TokenEntry;
 use crate::key::hex;
-use crate::store::folder::Origin;
+use crate::store::folder::KeyOrigin;
 use crate::store::{Key, Protection, SecretKey};
 use crate::tpm::template_name;
 use crate::x509::Profile;
@@ -130,10 +130,10 @@ impl Device {
     }
 }
 
-fn said(origin: Origin) -> &'static str {
+fn said(origin: KeyOrigin) -> &'static str {
     match origin {
-        Origin::Generated => "generated",
-        Origin::Imported => "imported",
-        Origin::Unknown => "unknown",
+        KeyOrigin::Generated => "generated",
+        KeyOrigin::Imported => "imported",
+        KeyOrigin::Unknown => "unknown",
     }
 }

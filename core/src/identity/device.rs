@@ -6,9 +6,9 @@ use super::entry::{CertificateEntry, FACTORY, OWN, SOFTWARE, TokenEntry, add_cer
 use super::software::Software;
 use crate::config::Config;
 use crate::store::devid::DevidStore;
-use crate::store::folder::{Description, Origin};
+use crate::store::folder::{KeyOrigin, ObjectAttributes};
 use crate::store::idevid::{Authority, Identity, IdevidStore};
-use crate::store::{Kind, Pins, Shown};
+use crate::store::{ObjectKind, Pins, StoredObject};
 use crate::tpm::{Refusals, TimeoutMemory, Tpm};
 use crate::x509::Certificate;
 use parking_lot::Mutex;
@@ -146,7 +146,7 @@ impl Device {
     /// The factory's identities and the certificates of their issuers.
     pub(super) fn factory(&self) -> Read {
         let failed =
-            |error: crate::store::LookError| (FACTORY.to_owned(), IdentityError::from(error));
+            |error: crate::store::ScanError| (FACTORY.to_owned(), IdentityError::from(error));
         let tpm = &self.tpm;
         let stores = std::iter::once(IdevidStore::new(&self.config, Arc::clone(tpm)))
             .chain(IdevidStore::with_pin(&self.config, tpm));
@@ -180,8 +180,8 @@ impl Device {
     /// The keys and certificates of a token.
     pub(super) fn read(&self, store: &DevidStore) -> Read {
         let token = store.name();
-        let failed = |error: crate::store::LookError| (token.to_owned(), error.into());
-        let listing = store.look().map_err(failed)?;
+        let failed = |error: crate::store::ScanError| (token.to_owned(), error.into());
+        let listing = store.scan().map_err(failed)?;
         let mut entries: Vec<TokenEntry> = Vec::new();
         let software = Software::of(&self.config.state);
         for shown in &listing.objects {
@@ -190,7 +190,7 @@ impl Device {
                 continue;
             }
             match &shown.kind {
-                Kind::Pair {
+                ObjectKind::Pair {
                     key,
                     origin,
                     private,
@@ -213,7 +213,7 @@ impl Device {
                         protected: token == OWN && private.label == OWN && !private.destroyable,
                     });
                 }
-                Kind::SecretKey(key, origin, about) => entries.push(TokenEntry {
+                ObjectKind::SecretKey(key, origin, about) => entries.push(TokenEntry {
                     token: token.to_owned(),
                     token_label: listing.label.clone(),
                     label: about.label.clone(),
@@ -228,11 +228,11 @@ impl Device {
                     attests: false,
                     protected: false,
                 }),
-                Kind::Certificate(certificate, about) => {
+                ObjectKind::Certificate(certificate, about) => {
                     let placed = placed(store, shown, certificate, about);
                     add_certificate(placed, (token, &listing.label), &mut entries);
                 }
-                Kind::Public(..) | Kind::Data(_) => {}
+                ObjectKind::Public(..) | ObjectKind::Data(_) => {}
             }
         }
         Ok(Reading {
@@ -246,9 +246,9 @@ impl Device {
 
 fn placed(
     store: &DevidStore,
-    shown: &Shown,
+    shown: &StoredObject,
     certificate: &Certificate,
-    about: &Description,
+    about: &ObjectAttributes,
 ) -> CertificateEntry {
     let id = about.id.clone();
     CertificateEntry {
@@ -285,7 +285,7 @@ fn of_identity(token: &str, identity: Identity) -> TokenEntry {
         secret: None,
         software: None,
         public: identity.public,
-        origin: Origin::Generated,
+        origin: KeyOrigin::Generated,
         certificates: vec![CertificateEntry {
             certificate: identity.certificate,
             label: identity.label,
@@ -310,7 +310,7 @@ fn of_authority(token: &str, authority: Authority) -> TokenEntry {
         secret: None,
         software: None,
         public: authority.certificate.public_key(),
-        origin: Origin::Unknown,
+        origin: KeyOrigin::Unknown,
         certificates: vec![CertificateEntry {
             certificate: authority.certificate,
             label: authority.label,

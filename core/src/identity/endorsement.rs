@@ -6,7 +6,7 @@ use crate::config::Config;
 use crate::key::PublicKey;
 use crate::oid::TCG_KP_EK_CERTIFICATE;
 use crate::store::folder::KeyFolder;
-use crate::tpm::{Endorser, Refusals, Root, Tpm};
+use crate::tpm::{EndorsementVerifier, Refusals, StorageRoot, Tpm};
 use crate::x509::Certificate;
 use crate::x509::clock::now;
 use crate::x509::files;
@@ -17,11 +17,11 @@ use std::sync::Arc;
 /// The TPM of this configuration. No command is sent and nothing is opened yet.
 pub fn tpm_of(config: &Config, refusals: Refusals) -> Tpm {
     let folder = config.tokens.first().map(|devid| config.key_folder(devid));
-    let root = folder.map_or_else(Root::default, |folder| {
-        Root::remembered_by(Arc::new(KeyFolder::new(folder)))
+    let root = folder.map_or_else(StorageRoot::default, |folder| {
+        StorageRoot::remembered_by(Arc::new(KeyFolder::new(folder)))
     });
     let roots = config.master.ek_roots.clone();
-    let endorser = roots.map(|folder| Arc::new(EkRoots { folder }) as Arc<dyn Endorser>);
+    let endorser = roots.map(|folder| Arc::new(EkRoots { folder }) as Arc<dyn EndorsementVerifier>);
     config.tpm(refusals).with_root(root.endorsed_by(endorser))
 }
 
@@ -48,7 +48,7 @@ impl EkRoots {
     }
 }
 
-impl Endorser for EkRoots {
+impl EndorsementVerifier for EkRoots {
     fn key_of(&self, certificate: &[u8]) -> Result<PublicKey, String> {
         let found = Certificate::parse_all(certificate).map_err(|why| why.to_string())?;
         let [leaf, others @ ..] = &found[..] else {

@@ -1,7 +1,7 @@
 //! What a token holds, as people see it: a key with its certificates, or a certificate alone.
 
 use crate::key::PublicKey;
-use crate::store::folder::Origin;
+use crate::store::folder::KeyOrigin;
 use crate::store::{Key, SecretKey};
 use crate::x509::Certificate;
 use std::path::PathBuf;
@@ -38,7 +38,7 @@ pub struct TokenEntry {
     /// The public key, if it is of a known kind.
     pub public: Option<PublicKey>,
     /// Where the key comes from.
-    pub origin: Origin,
+    pub origin: KeyOrigin,
     /// The certificates for the key: valid ones first, then the newest.
     pub certificates: Vec<CertificateEntry>,
     /// Whether the key only attests.
@@ -96,7 +96,7 @@ pub(super) fn add_certificate(
             secret: None,
             software: None,
             public,
-            origin: Origin::Unknown,
+            origin: KeyOrigin::Unknown,
             certificates: vec![placed],
             attests: false,
             protected: false,

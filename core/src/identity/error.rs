@@ -3,7 +3,7 @@
 use crate::config::ConfigError;
 use crate::store::devid::StoreError;
 use crate::store::folder::FolderError;
-use crate::store::{Advised, LoginError, LookError, SignError};
+use crate::store::{Advised, LoginError, ScanError, SignError};
 use crate::tpm::TpmError;
 use crate::x509::IssueError;
 use std::fmt;
@@ -154,12 +154,12 @@ impl From<SignError> for IdentityError {
     }
 }
 
-impl From<LookError> for IdentityError {
-    fn from(error: LookError) -> Self {
+impl From<ScanError> for IdentityError {
+    fn from(error: ScanError) -> Self {
         match error {
-            LookError::Tpm(error) => error.into(),
-            LookError::NoIdentity(why) => Self::new(IdentityErrorKind::NotFound, why),
-            LookError::Folder(why) | LookError::Unread(why) => Self::failed(why),
+            ScanError::Tpm(error) => error.into(),
+            ScanError::NoIdentity(why) => Self::new(IdentityErrorKind::NotFound, why),
+            ScanError::Folder(why) | ScanError::Unread(why) => Self::failed(why),
         }
     }
 }

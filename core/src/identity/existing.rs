@@ -11,7 +11,7 @@ use super::prove::{Proof, UNTRIED, prove};
 use super::state::Existing;
 use super::trusted_files::{believed, certificates_of};
 use crate::config;
-use crate::store::folder::Origin;
+use crate::store::folder::KeyOrigin;
 use crate::store::{Key, Protection};
 use crate::trouble::is_there;
 use crate::uri::Uri;
@@ -188,7 +188,7 @@ impl Device {
             secret: None,
             software: there(key)?.then(|| key.clone()),
             public: leaf.public_key(),
-            origin: Origin::Unknown,
+            origin: KeyOrigin::Unknown,
             certificates: all
                 .into_iter()
                 .map(|one| placed(one, certificate))

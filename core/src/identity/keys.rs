@@ -9,7 +9,7 @@ use super::{IdentityError, IdentityErrorKind};
 use crate::file;
 use crate::shell::argument;
 use crate::store::devid::{KeyAlgorithm, KeyPurpose};
-use crate::store::folder::{Description, Origin, Usage, Use};
+use crate::store::folder::{KeyOrigin, ObjectAttributes, Usage, Use};
 use crate::store::{Key, Protection, SignError};
 use crate::tpm::{Secret, TpmError};
 use crate::x509::Subject;
@@ -74,9 +74,9 @@ impl Device {
         let described = |signs, decrypts| {
             let uses = [(usage.signs, signs), (usage.decrypts, decrypts)];
             let uses = uses.into_iter().filter(|(has, _)| *has).map(|(_, one)| one);
-            Description {
+            ObjectAttributes {
                 usage: Some(uses.collect::<Usage>()),
-                ..Description::labelled(label)
+                ..ObjectAttributes::labelled(label)
             }
         };
         let (for_private, for_public) = match algorithm {
@@ -85,7 +85,7 @@ impl Device {
         };
         let private = described(Use::Sign, for_private);
         let public = described(Use::Verify, for_public);
-        let origin = Origin::Generated;
+        let origin = KeyOrigin::Generated;
         // Another process may be about to keep one of that label.
         let turn = self.tpm.lock_new_key();
         self.refuse_second(label)?;
@@ -312,7 +312,7 @@ mod tests {
     use super::*;
     use crate::config;
     use crate::key::{Curve, PrivateKeyInfo};
-    use crate::store::folder::{Content, KeyFolder, Material, Pair, Tss2Key, Tss2Kind};
+    use crate::store::folder::{Content, KeyFolder, KeyMaterial, Pair, Tss2Key, Tss2Kind};
 
     /// What is sealed opens the key's file; whoever takes it for the key has nothing.
     #[test]
@@ -329,14 +329,14 @@ mod tests {
         };
         let sealed = Pair {
             public: key.public().clone(),
-            material: Material::Sealed {
+            material: KeyMaterial::Sealed {
                 seal,
                 encrypted: vec![0x30, 0],
             },
             handle: None,
             auth: None,
-            origin: Origin::Generated,
-            private: Description::labelled("sealed"),
+            origin: KeyOrigin::Generated,
+            private: ObjectAttributes::labelled("sealed"),
             shown_public: None,
         };
         let folder = KeyFolder::new(device.folder());

@@ -2,7 +2,7 @@
 
 use super::IdentityError;
 use super::device::Device;
-use crate::tpm::{NvKept, TpmError};
+use crate::tpm::{NvContent, TpmError};
 use crate::x509::Certificate;
 
 /// What the NV index holds that the configuration names.
@@ -29,10 +29,10 @@ impl Device {
         };
         // Only what is somebody else's asks for the owner, and then it is no matter.
         let owner = self.own.owner_auth().unwrap_or_default();
-        let (is_ours, bytes) = match self.tpm.nv_kept(index, &owner)? {
-            NvKept::Free => return Ok(None),
-            NvKept::Ours(bytes) => (true, Some(bytes)),
-            NvKept::Foreign(bytes) => (false, bytes),
+        let (is_ours, bytes) = match self.tpm.nv_content(index, &owner)? {
+            NvContent::Free => return Ok(None),
+            NvContent::Ours(bytes) => (true, Some(bytes)),
+            NvContent::Foreign(bytes) => (false, bytes),
         };
         let found = bytes.and_then(|bytes| Certificate::parse_all(&bytes).ok());
         Ok(Some(NvCopy {
@@ -83,7 +83,7 @@ impl Device {
             }
         }
         let owner = self.own.owner_auth()?;
-        match self.tpm.nv_keep(index, certificate.der(), &owner) {
+        match self.tpm.nv_store(index, certificate.der(), &owner) {
             Ok(()) => Ok(None),
             // The identity is whole without it.
             Err(error @ TpmError::OwnerAuth) => Ok(Some(format!(
@@ -104,7 +104,7 @@ impl Device {
         &self,
         certificate: &Certificate,
     ) -> Result<Option<String>, IdentityError> {
-        let (size, most) = (certificate.der().len(), self.tpm.nv_most()?);
+        let (size, most) = (certificate.der().len(), self.tpm.nv_index_max()?);
         Ok((size > most).then(|| {
             format!(
                 "no copy of the certificate is kept in NV: it has {size} bytes, and an index of \
@@ -117,7 +117,7 @@ impl Device {
     /// Takes the copy away, whatever it is for; somebody else's index stays.
     pub(super) fn forget_copy(&self) -> Result<(), IdentityError> {
         if let Some(index) = self.config.provision.nv_index {
-            self.tpm.nv_forget(index, &self.own.owner_auth()?)?;
+            self.tpm.nv_remove(index, &self.own.owner_auth()?)?;
         }
         Ok(())
     }

@@ -11,7 +11,7 @@ use super::software::Software;
 use super::state::{Certified, Facts, Marker, TpmKey};
 use super::untrusted::Untrusted;
 use crate::store::folder::{KeyFolder, Refused};
-use crate::store::{Key, Kind, Listing, Protection, SignError};
+use crate::store::{Key, ObjectKind, Protection, ScanResult, SignError};
 use crate::tpm::TpmError;
 use crate::trouble::is_there;
 use crate::x509::Certificate;
@@ -266,11 +266,11 @@ impl Device {
 /// The key of the device's own identity, and all certificates that are called as it is.
 ///
 /// Applications may have keys of that name; the one that cannot be destroyed is the device's.
-fn own_identity(listing: &Listing, mark: Option<&Mark>) -> (Option<OwnKey>, Vec<Certificate>) {
+fn own_identity(listing: &ScanResult, mark: Option<&Mark>) -> (Option<OwnKey>, Vec<Certificate>) {
     let (mut keys, mut certificates) = (Vec::new(), Vec::new());
     for shown in &listing.objects {
         match &shown.kind {
-            Kind::Pair { key, private, .. }
+            ObjectKind::Pair { key, private, .. }
                 if private.label == OWN
                     && !private.destroyable
                     && key.protection() == Protection::Tpm =>
@@ -283,7 +283,7 @@ fn own_identity(listing: &Listing, mark: Option<&Mark>) -> (Option<OwnKey>, Vec<
                     lost: None,
                 });
             }
-            Kind::Certificate(certificate, about) if about.label == OWN => {
+            ObjectKind::Certificate(certificate, about) if about.label == OWN => {
                 // Pairs come first. What is for one is its own, whatever it says.
                 let public = certificate.public_key();
                 let is_own = |own: &OwnKey| public.as_ref() == Some(own.key.public());

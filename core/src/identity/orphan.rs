@@ -3,12 +3,12 @@
 use super::IdentityError;
 use super::device::Device;
 use crate::key::{Curve, PublicKey};
-use crate::store::devid::PersistentKey;
+use crate::store::devid::KeyInHandle;
 use crate::tpm::{PublicArea, is_device_key};
 
 /// A key of ours in a persistent handle that no file of any token is for.
 #[derive(Debug)]
-pub(super) struct Orphan(pub(super) PersistentKey);
+pub(super) struct Orphan(pub(super) KeyInHandle);
 
 impl Orphan {
     /// Whether it is of the kind that the device's own identity has: only its file could tell.

@@ -14,7 +14,7 @@ use crate::file::{self, Lock};
 use crate::key::{Curve, PublicKey};
 use crate::store::Protection;
 use crate::store::devid::{DevidStore, KeyAlgorithm, KeyPurpose};
-use crate::store::folder::{Content, Description, Origin, Usage, Use};
+use crate::store::folder::{Content, KeyOrigin, ObjectAttributes, Usage, Use};
 use crate::system::{pause, random_digits};
 use crate::writers::{NoLock, lives, no_lock, open_lock, remove_leftovers};
 use crate::x509::Certificate;
@@ -253,14 +253,14 @@ impl Device {
             .own
             .generate(KeyAlgorithm::Ec(Curve::P256), usage, Protection::Tpm)?;
         // Applications must not change what the device is known by.
-        let described = |uses: Use| Description {
+        let described = |uses: Use| ObjectAttributes {
             modifiable: false,
             destroyable: false,
             usage: Some(Usage::NONE.with(uses)),
-            ..Description::labelled(OWN)
+            ..ObjectAttributes::labelled(OWN)
         };
         let (private, public) = (described(Use::Sign), described(Use::Verify));
-        let origin = Origin::Generated;
+        let origin = KeyOrigin::Generated;
         Ok(self.own.keep(&key, origin, private, Some(public), true)?)
     }
 
@@ -286,10 +286,10 @@ impl Device {
         label: &str,
         destroyable: bool,
     ) -> Result<String, IdentityError> {
-        let description = Description {
+        let description = ObjectAttributes {
             destroyable,
             modifiable: destroyable,
-            ..Description::labelled(label)
+            ..ObjectAttributes::labelled(label)
         };
         Ok(store.add(Content::Certificate(certificate, description))?)
     }

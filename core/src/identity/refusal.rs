@@ -10,7 +10,7 @@ use super::state::{Existing, Refusal};
 use super::{IdentityError, IdentityErrorKind};
 use crate::config::{self, Own};
 use crate::shell::word;
-use crate::store::devid::PersistentKey;
+use crate::store::devid::KeyInHandle;
 use crate::tpm::PublicArea;
 use crate::trouble::is_there;
 use crate::x509::Certificate;
@@ -353,9 +353,8 @@ impl Device {
         let public = certificate.public_key()?;
         let orphans = self.orphans().unwrap_or_default().into_iter();
         let mut keys = orphans.map(|orphan| orphan.0);
-        let is_its = |key: &PersistentKey| {
-            PublicArea::parse(&key.area).is_some_and(|area| area.key == public)
-        };
+        let is_its =
+            |key: &KeyInHandle| PublicArea::parse(&key.area).is_some_and(|area| area.key == public);
         keys.find(is_its).map(|key| key.handle)
     }
 

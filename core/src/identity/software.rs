@@ -13,7 +13,7 @@ use crate::file;
 use crate::key::{Curve, PrivateKeyInfo, PublicKey};
 use crate::pem;
 use crate::store::Key;
-use crate::store::folder::Origin;
+use crate::store::folder::KeyOrigin;
 use crate::tpm::random_scalar;
 use crate::trouble::{is_there, paths_in};
 use crate::x509::Certificate;
@@ -263,7 +263,7 @@ impl Software {
             secret: None,
             software: Some(self.key_path()),
             public: Some(public),
-            origin: Origin::Generated,
+            origin: KeyOrigin::Generated,
             certificates: mine.into_iter().collect(),
             attests: false,
             protected: true,

@@ -12,7 +12,7 @@ use crate::key::PublicKey;
 use crate::pem;
 use crate::shell::argument;
 use crate::store::idevid::IdevidStore;
-use crate::store::{Key, Kind, LoginError, SignError, Who};
+use crate::store::{Key, LoginError, ObjectKind, SignError, Who};
 use crate::tpm::{Secret, TpmError};
 use crate::trouble::trouble;
 use crate::x509::Certificate;
@@ -244,9 +244,11 @@ impl Device {
         }
         for store in IdevidStore::with_pin(&self.config, &self.tpm) {
             // Another's slot, and what is wrong with that does not matter here.
-            let Ok(listing) = store.look() else { continue };
+            let Ok(listing) = store.scan() else { continue };
             let opened = listing.objects.iter().find_map(|shown| match &shown.kind {
-                Kind::Pair { key: shown, .. } if shown.public() == key.public() => Some(shown),
+                ObjectKind::Pair { key: shown, .. } if shown.public() == key.public() => {
+                    Some(shown)
+                }
                 _ => None,
             });
             if let Some(opened) = opened {

@@ -1,7 +1,7 @@
 use super::*;
 use crate::identity::OWN;
-use crate::store::folder::Origin;
-use crate::tpm::{Class, Limits, Refusals, Tcti, TpmError};
+use crate::store::folder::KeyOrigin;
+use crate::tpm::{CommandClass, Limits, Refusals, Tcti, TpmError};
 use crate::x509::samples::{IS_CA, Party, Sample};
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ fn entry(certificate: Certificate) -> TokenEntry {
         secret: None,
         software: None,
         public: certificate.public_key(),
-        origin: Origin::Generated,
+        origin: KeyOrigin::Generated,
         certificates: vec![crate::identity::CertificateEntry {
             certificate,
             label: OWN.into(),
@@ -140,7 +140,7 @@ fn each_proof_is_what_it_says() {
         Ok(Outcome::Failed)
     );
     let silent = none(SignError::Tpm(TpmError::Timeout(
-        no_time().of(Class::Ordinary),
+        no_time().for_class(CommandClass::Ordinary),
     )));
     assert_eq!(
         outcome(silent, None).unwrap_err().kind,

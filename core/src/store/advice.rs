@@ -1,6 +1,6 @@
 //! Faults of the TPM as a person reads them: with the setting that they are of, and what helps.
 
-use crate::tpm::{Class, Limit, Obstacle, TpmError, Unloadable};
+use crate::tpm::{CommandClass, Limit, Obstacle, TpmError, Unloadable};
 use std::fmt;
 
 /// What a person does besides the command that ends a lockout.
@@ -31,8 +31,8 @@ impl fmt::Display for Advised<'_> {
 /// The setting of `config.toml` that a time limit comes from.
 fn setting(limit: Limit) -> &'static str {
     match limit.class {
-        Class::Ordinary => "timeout_ms",
-        Class::Generation => "generation_timeout_ms",
+        CommandClass::Ordinary => "timeout_ms",
+        CommandClass::Generation => "generation_timeout_ms",
     }
 }
 

@@ -7,7 +7,7 @@ use std::fmt;
 
 /// Why there is nothing to show.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum LookError {
+pub enum ScanError {
     /// The TPM, or the way to it: nothing is known that was not known before.
     Tpm(TpmError),
     /// The TPM answered all that was asked, and holds no identity's certificate; the text says
@@ -106,13 +106,13 @@ impl fmt::Display for SignError {
 
 impl std::error::Error for SignError {}
 
-impl From<TpmError> for LookError {
+impl From<TpmError> for ScanError {
     fn from(error: TpmError) -> Self {
         Self::Tpm(error)
     }
 }
 
-impl fmt::Display for LookError {
+impl fmt::Display for ScanError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tpm(error) => Advised(error).fmt(f),
@@ -121,7 +121,7 @@ impl fmt::Display for LookError {
     }
 }
 
-impl std::error::Error for LookError {}
+impl std::error::Error for ScanError {}
 
 impl From<StoreError> for LoginError {
     fn from(error: StoreError) -> Self {

@@ -1,7 +1,7 @@
 //! What a store shows, in plain types.
 
-use super::folder::{Data, Description, Origin, Refused};
-use super::{Key, SecretKey, Stamp};
+use super::folder::{Data, KeyOrigin, ObjectAttributes, Refused};
+use super::{Key, SecretKey, StoreStamp};
 use crate::key::PublicKey;
 use crate::tpm::Capabilities;
 use crate::x509::Certificate;
@@ -9,36 +9,36 @@ use std::sync::Arc;
 
 /// All objects of a store as one look found them.
 #[derive(Debug, Clone)]
-pub struct Listing {
+pub struct ScanResult {
     /// The token's label.
     pub label: String,
     /// 16 hexadecimal digits that name the token.
     pub serial: String,
     /// In the order in which they are to be shown. One that did not change since the last look is
     /// the same `Arc` again, as long as nothing else is known of what the TPM can do.
-    pub objects: Vec<Arc<Shown>>,
+    pub objects: Vec<Arc<StoredObject>>,
     /// Files of a key folder that give no object, by name.
     pub refused: Vec<Refused>,
     /// The first file that could not be read now and may hold an object, and why.
     pub unread: Option<String>,
     /// What was looked at; see [`Store::stamp`](super::Store::stamp).
-    pub stamp: Stamp,
+    pub stamp: StoreStamp,
 }
 
 /// An object, or a key pair.
 #[derive(Debug)]
-pub struct Shown {
+pub struct StoredObject {
     /// Unique in its store, and the same whenever the object is found.
     pub name: String,
     /// What it is.
-    pub kind: Kind,
+    pub kind: ObjectKind,
 }
 
-impl Shown {
+impl StoredObject {
     /// The same object, to be shown anew if what it says depends on what its TPM can do: that is known
     /// to be this now.
     pub(super) fn anew(self: &Arc<Self>, can: Capabilities) -> Arc<Self> {
-        let Kind::Pair {
+        let ObjectKind::Pair {
             key,
             origin,
             private,
@@ -52,7 +52,7 @@ impl Shown {
         }
         Arc::new(Self {
             name: self.name.clone(),
-            kind: Kind::Pair {
+            kind: ObjectKind::Pair {
                 key: Arc::clone(key),
                 origin: *origin,
                 private: private.clone(),
@@ -68,38 +68,38 @@ impl Shown {
     clippy::large_enum_variant,
     reason = "each lies behind an Arc of its own"
 )]
-pub enum Kind {
+pub enum ObjectKind {
     /// A private key, and the public key beside it if that is shown.
     Pair {
         /// What signs.
         key: Arc<Key>,
         /// Where it comes from.
-        origin: Origin,
+        origin: KeyOrigin,
         /// The attributes of the private half.
-        private: Description,
+        private: ObjectAttributes,
         /// The attributes of the public half; `None` if it was destroyed on its own.
-        public: Option<Description>,
+        public: Option<ObjectAttributes>,
     },
     /// A secret key, where it comes from, and its attributes.
-    SecretKey(Arc<SecretKey>, Origin, Description),
+    SecretKey(Arc<SecretKey>, KeyOrigin, ObjectAttributes),
     /// A public key alone.
-    Public(PublicKey, Description),
+    Public(PublicKey, ObjectAttributes),
     /// A certificate.
-    Certificate(Certificate, Description),
+    Certificate(Certificate, ObjectAttributes),
     /// Data of an application.
     Data(Data),
 }
 
-impl Kind {
+impl ObjectKind {
     /// Whether it is a certificate.
     pub fn is_certificate(&self) -> bool {
         matches!(self, Self::Certificate(..))
     }
 }
 
-/// Which of the objects in a [`Shown`] is meant.
+/// Which of the objects in a [`StoredObject`] is meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Half {
+pub enum ObjectPart {
     /// The private key of a pair.
     Private,
     /// The public key of a pair.

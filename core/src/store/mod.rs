@@ -14,10 +14,10 @@ mod templates;
 
 use devid::DevidStore;
 pub use encrypt::{encrypt, longest_message};
-pub use error::{LoginError, LookError, SignError};
+pub use error::{LoginError, ScanError, SignError};
 use idevid::IdevidStore;
 pub use key::{Access, DecryptRequest, Key, Login, Protection, SecretBytes, SecretKey};
-pub use listing::{Half, Kind, Listing, Shown};
+pub use listing::{ObjectKind, ObjectPart, ScanResult, StoredObject};
 use sessions::SessionStore;
 use templates::Templates;
 
@@ -70,11 +70,11 @@ impl Store {
 
     /// The state of what a look depends on: only a look after it changed can differ. Costs no TPM
     /// command.
-    pub fn stamp(&self) -> Stamp {
+    pub fn stamp(&self) -> StoreStamp {
         match self {
             Self::Factory(store) => store.stamp(),
             Self::Folder(store) => store.stamp(),
-            Self::Sessions(_) => Stamp::Sessions,
+            Self::Sessions(_) => StoreStamp::Sessions,
         }
     }
 
@@ -82,12 +82,12 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`LookError`] if there is nothing to show.
-    pub fn look(&self) -> Result<Listing, LookError> {
+    /// [`ScanError`] if there is nothing to show.
+    pub fn scan(&self) -> Result<ScanResult, ScanError> {
         match self {
-            Self::Factory(store) => store.look(),
-            Self::Folder(store) => store.look(),
-            Self::Sessions(store) => store.look(),
+            Self::Factory(store) => store.scan(),
+            Self::Folder(store) => store.scan(),
+            Self::Sessions(store) => store.scan(),
         }
     }
 
@@ -158,11 +158,11 @@ impl Store {
 
 /// What a look depended on; see [`Store::stamp`].
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Stamp {
+pub enum StoreStamp {
     /// Of the factory identity.
-    Factory(idevid::Stamp),
+    Factory(idevid::FactoryStamp),
     /// Of a key folder.
-    Folder(devid::Stamp),
+    Folder(devid::DevidStamp),
     /// Of a token for objects of sessions alone.
     Sessions,
 }

@@ -3,7 +3,7 @@
 //! pkcs11-provider keeps such keys at the first token that says that a login is required. Where no
 //! token has a PIN, this one says so and takes any.
 
-use super::{Listing, LookError, Stamp, machine};
+use super::{ScanError, ScanResult, StoreStamp, machine};
 use std::path::Path;
 
 const LABEL: &str = "sessions";
@@ -14,18 +14,18 @@ pub struct SessionStore;
 
 impl SessionStore {
     /// A listing without objects.
-    pub(super) fn look(&self) -> Result<Listing, LookError> {
+    pub(super) fn scan(&self) -> Result<ScanResult, ScanError> {
         let serial = machine::serial(LABEL).map_err(|errno| {
             let path = Path::new(machine::MACHINE).display();
-            LookError::Unread(format!("{path}: {errno}"))
+            ScanError::Unread(format!("{path}: {errno}"))
         })?;
-        Ok(Listing {
+        Ok(ScanResult {
             label: LABEL.into(),
             serial,
             objects: Vec::new(),
             refused: Vec::new(),
             unread: None,
-            stamp: Stamp::Sessions,
+            stamp: StoreStamp::Sessions,
         })
     }
 }

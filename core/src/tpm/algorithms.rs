@@ -48,7 +48,7 @@ impl Algorithms {
 
     /// Those with these identifiers. An identifier that is not known here adds nothing. A TPM whose
     /// list is empty does not tell.
-    pub fn of(identifiers: &[u16]) -> Self {
+    pub fn from_ids(identifiers: &[u16]) -> Self {
         if identifiers.is_empty() {
             return Self::ANY;
         }
@@ -137,9 +137,9 @@ pub struct Capabilities {
 
 /// How long a TPM that did not tell its algorithms is not asked again.
 #[derive(Debug, Default)]
-pub(super) struct Rest(Option<Instant>);
+pub(super) struct RetryPause(Option<Instant>);
 
-impl Rest {
+impl RetryPause {
     /// Whether it may be asked.
     pub(super) fn is_over(&self) -> bool {
         self.0.is_none_or(|end| Instant::now() >= end)
@@ -183,7 +183,7 @@ impl Tpm {
 
     fn note_algorithms(&self, asked: Result<Vec<u16>, TpmError>) -> Result<Algorithms, TpmError> {
         let algorithms = match asked {
-            Ok(identifiers) => Algorithms::of(&identifiers),
+            Ok(identifiers) => Algorithms::from_ids(&identifiers),
             Err(TpmError::Response(code)) if code.is_definite() => {
                 warn!("the TPM does not tell its algorithms: {code}");
                 Algorithms::ANY
@@ -216,7 +216,7 @@ impl Tpm {
         if self.known_algorithms().known().is_none()
             && let Some(mut rest) = self.asking.try_lock()
             && rest.is_over()
-            && !self.pace().is_busy()
+            && !self.timing().is_busy()
             && let Some(mut link) = self.link.try_lock()
         {
             self.ask(&mut rest, || {
@@ -233,10 +233,10 @@ impl Tpm {
         self.known_algorithms().known().is_none()
             && self.asking.try_lock().is_some_and(|rest| rest.is_over())
             && self.link.try_lock().is_some()
-            && !self.pace().is_busy()
+            && !self.timing().is_busy()
     }
 
-    fn ask(&self, rest: &mut Rest, asked: impl FnOnce() -> Result<Algorithms, TpmError>) {
+    fn ask(&self, rest: &mut RetryPause, asked: impl FnOnce() -> Result<Algorithms, TpmError>) {
         let began = Instant::now();
         if let Err(error) = asked() {
             warn!("the TPM does not tell its algorithms now: {error}");
@@ -266,7 +266,7 @@ mod tests {
 
     #[test]
     fn what_is_not_in_the_list_is_not_there() {
-        let told = Algorithms::of(&[0x0001, 0x0014, 0x000B, 0x00A0, 0x8001]);
+        let told = Algorithms::from_ids(&[0x0001, 0x0014, 0x000B, 0x00A0, 0x8001]);
         assert!(told.sign(SignatureScheme::Rsassa(Hash::Sha256)));
         for scheme in [
             SignatureScheme::Rsassa(Hash::Sha1),
@@ -281,10 +281,10 @@ mod tests {
 
     #[test]
     fn a_list_of_strangers_is_an_answer_and_an_empty_one_is_none() {
-        assert_eq!(Algorithms::of(&[]), Algorithms::ANY);
-        assert!(!Algorithms::of(&[0x00A0]).has_rsa());
-        let told = KnownAlgorithms::from(Algorithms::of(&[0x00A0]));
-        assert_eq!(told.known(), Some(Algorithms::of(&[0x00A0])));
+        assert_eq!(Algorithms::from_ids(&[]), Algorithms::ANY);
+        assert!(!Algorithms::from_ids(&[0x00A0]).has_rsa());
+        let told = KnownAlgorithms::from(Algorithms::from_ids(&[0x00A0]));
+        assert_eq!(told.known(), Some(Algorithms::from_ids(&[0x00A0])));
         assert_eq!(KnownAlgorithms::default().or_any(), Algorithms::ANY);
     }
 }

@@ -8,7 +8,7 @@ use super::flush;
 use super::{Auth, AuthHandle, SRK, StorageKey, Tpm, TpmError, qualified_name_below, template};
 
 /// Where the key in a persistent handle was made.
-enum Place {
+enum Ancestry {
     /// Nothing is in the handle.
     Empty,
     /// The key's qualified name, which tells what it lies below.
@@ -28,11 +28,11 @@ impl Tpm {
         const HIERARCHIES: [u32; 3] = [0x4000_0001, 0x4000_000B, 0x4000_000C];
         let below = |one: u32| qualified_name_below(&one.to_be_bytes(), key.name());
         match self.place(key.handle())? {
-            Place::Empty => Ok(false),
-            Place::Below(there) => Ok(HIERARCHIES
+            Ancestry::Empty => Ok(false),
+            Ancestry::Below(there) => Ok(HIERARCHIES
                 .into_iter()
                 .any(|one| below(one).as_ref() == Some(&there))),
-            Place::Untold => self.comes_back(key),
+            Ancestry::Untold => self.comes_back(key),
         }
     }
 
@@ -75,9 +75,9 @@ impl Tpm {
         name: &[u8],
     ) -> Result<Option<bool>, TpmError> {
         let parent = match self.place(parent)? {
-            Place::Empty => return Ok(Some(false)),
-            Place::Untold => return Ok(None),
-            Place::Below(parent) => parent,
+            Ancestry::Empty => return Ok(Some(false)),
+            Ancestry::Untold => return Ok(None),
+            Ancestry::Below(parent) => parent,
         };
         self.is_at(qualified_name_below(&parent, name), handle)
     }
@@ -92,9 +92,9 @@ impl Tpm {
         name: &[u8],
     ) -> Result<Option<bool>, TpmError> {
         let root = match self.place(SRK)? {
-            Place::Empty => return Ok(Some(false)),
-            Place::Untold => return Ok(None),
-            Place::Below(root) => root,
+            Ancestry::Empty => return Ok(Some(false)),
+            Ancestry::Untold => return Ok(None),
+            Ancestry::Below(root) => root,
         };
         let parent = qualified_name_below(&root, parent);
         let below = parent.and_then(|parent| qualified_name_below(&parent, name));
@@ -104,17 +104,17 @@ impl Tpm {
     /// Whether this is the qualified name of what is in a handle.
     fn is_at(&self, qualified: Option<Vec<u8>>, handle: u32) -> Result<Option<bool>, TpmError> {
         Ok(match self.place(handle)? {
-            Place::Empty => Some(false),
-            Place::Untold => None,
-            Place::Below(there) => Some(qualified.is_some_and(|one| one == there)),
+            Ancestry::Empty => Some(false),
+            Ancestry::Untold => None,
+            Ancestry::Below(there) => Some(qualified.is_some_and(|one| one == there)),
         })
     }
 
     /// Where what is in a persistent handle was made.
-    fn place(&self, handle: u32) -> Result<Place, TpmError> {
+    fn place(&self, handle: u32) -> Result<Ancestry, TpmError> {
         Exchange::new("ReadPublic").run(self, |link| match link.qualified_name(handle) {
-            Err(TpmError::Response(code)) if code.is_missing_handle() => Ok(Place::Empty),
-            other => Ok(other?.map_or(Place::Untold, Place::Below)),
+            Err(TpmError::Response(code)) if code.is_missing_handle() => Ok(Ancestry::Empty),
+            other => Ok(other?.map_or(Ancestry::Untold, Ancestry::Below)),
         })
     }
 }

@@ -48,7 +48,10 @@ fn a_key_of_any_kind_is_read_as_it_is() {
         let (read, key) = tpm.persistent_key(PERSISTENT).unwrap();
         assert_eq!((&read, key.name()), (&area, &[0, 0x0B, 1][..]));
         assert_eq!(
-            (PublicArea::parse(&read), StorageKey::of(PERSISTENT, &read)),
+            (
+                PublicArea::parse(&read),
+                StorageKey::from_area(PERSISTENT, &read)
+            ),
             (None, None)
         );
     }
@@ -245,7 +248,7 @@ fn codes_that_nothing_knows_are_told_and_the_command_is_not_sent_again() {
 #[test]
 fn a_qualified_name_that_is_the_name_tells_nothing() {
     let area = storage_key();
-    let key = StorageKey::of(0x8100_0110, &area).unwrap();
+    let key = StorageKey::from_area(0x8100_0110, &area).unwrap();
     let there = || public(&area, key.name());
     let (_fake, tpm) = told([there()]);
     assert_eq!(
@@ -277,7 +280,7 @@ fn a_qualified_name_that_is_the_name_tells_nothing() {
     let (_fake, tpm) = told([there(), Reply::Code(0x9A2), there()]);
     assert_eq!(tpm.is_primary(&key), Ok(true));
     for place in [SRK, 0x8101_0001] {
-        let key = StorageKey::of(place, &area).unwrap();
+        let key = StorageKey::from_area(place, &area).unwrap();
         let (_fake, tpm) = told([there()]);
         assert_eq!(
             tpm.is_primary(&key),

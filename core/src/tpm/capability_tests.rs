@@ -109,7 +109,7 @@ fn whoever_looks_waits_for_no_link() {
     assert!(!tpm.can_ask_algorithms() && !tpm.learn_algorithms());
     drop(held);
     let other = fake.tpm(LIMIT);
-    let generation = other.pace().begun(Class::Generation);
+    let generation = other.timing().note_start(CommandClass::Generation);
     assert!(!tpm.can_ask_algorithms() && !tpm.learn_algorithms());
     assert_eq!(fake.seen(), []);
     drop(generation);
@@ -228,7 +228,7 @@ fn a_property_is_found_among_others_or_not_told() {
 fn an_index_holds_what_can_be_asked_for_where_the_tpm_tells_nothing_of_use() {
     for (told_most, most) in [(2048, 2048), (0, 0xFFFF), (0x10000, 0xFFFF)] {
         let (_fake, tpm) = told([properties(&[(0x117, told_most)])]);
-        assert_eq!(tpm.nv_most(), Ok(most), "{told_most}");
+        assert_eq!(tpm.nv_index_max(), Ok(most), "{told_most}");
     }
 }
 

@@ -1,14 +1,14 @@
 //! One TPM as the house sees it: opened when first needed, shared by threads, retried and
 //! reconnected.
 
-use super::algorithms::Rest;
+use super::algorithms::RetryPause;
 use super::exchange::{Exchange, Refusals};
 use super::process_lock::{NotLocked, ProcessLock};
-use super::transport::Pace;
+use super::transport::Timing;
 use super::wrapped::Connection;
 use super::{
-    Capabilities, Class, Hash, KnownAlgorithms, Limits, Link, Lockout, Property, Root, SaltKey,
-    SignatureScheme, Tcti, TimeoutMemory, TpmError,
+    Capabilities, CommandClass, Hash, KnownAlgorithms, Limits, Link, Lockout, Property, SaltKey,
+    SignatureScheme, StorageRoot, Tcti, TimeoutMemory, TpmError,
 };
 use crate::file::Lock;
 use crate::key::{Curve, PublicKey};
@@ -30,7 +30,7 @@ use std::time::Duration;
 /// key generation as long as that may.
 pub struct Tpm {
     tcti: Tcti,
-    pace: Arc<Pace>,
+    timing: Arc<Timing>,
     /// Held by one exchange.
     pub(super) link: Mutex<Option<Link>>,
     /// Links of their own for keys that stay loaded.
@@ -53,13 +53,13 @@ pub struct Tpm {
     pub(super) master: Option<u32>,
     /// The key for salts, and the count of faults when it was found.
     pub(super) salt_key: Mutex<Option<(u64, SaltKey)>>,
-    root: Root,
+    root: StorageRoot,
     verifies_signatures: bool,
     pss_given_up: AtomicBool,
     pub(super) nv_chunk: OnceCell<u16>,
     known_algorithms: KnownAlgorithms,
     /// Held while it is asked what [`Tpm::known_algorithms`] is to hold.
-    pub(super) asking: Mutex<Rest>,
+    pub(super) asking: Mutex<RetryPause>,
     /// Schemes by which a signature of this TPM was verified; see [`Tpm::has_proven`].
     proven: AtomicU32,
 }
@@ -75,7 +75,7 @@ impl Tpm {
             pin_lock: ProcessLock::for_pins(&tcti, locks),
             new_key_lock: ProcessLock::for_new_keys(locks),
             timeout_memory: TimeoutMemory::default(),
-            pace: Arc::new(Pace::new(limits, locks)),
+            timing: Arc::new(Timing::new(limits, locks)),
             tcti,
             link: Mutex::new(None),
             connections: Mutex::default(),
@@ -85,7 +85,7 @@ impl Tpm {
             flushable_names: Mutex::default(),
             master: None,
             salt_key: Mutex::default(),
-            root: Root::default(),
+            root: StorageRoot::default(),
             verifies_signatures: false,
             pss_given_up: AtomicBool::new(false),
             nv_chunk: OnceCell::new(),
@@ -101,7 +101,7 @@ impl Tpm {
             slots_lock: self.slots_lock.noting(held),
             pin_lock: self.pin_lock.noting(held),
             new_key_lock: self.new_key_lock.noting(held),
-            pace: Arc::new(self.pace.noting(held)),
+            timing: Arc::new(self.timing.noting(held)),
             ..self
         }
     }
@@ -131,7 +131,7 @@ impl Tpm {
             flushable_names: Mutex::new(flushable_names.unwrap_or_default()),
             master: self.master,
             tcti: self.tcti.clone(),
-            pace: Arc::new(self.pace.for_child()),
+            timing: Arc::new(self.timing.for_child()),
             link: Mutex::new(None),
             connections: Mutex::default(),
             refusals,
@@ -147,12 +147,12 @@ impl Tpm {
 
     /// The same TPM, of whose storage root key this is known.
     #[must_use]
-    pub fn with_root(self, root: Root) -> Self {
+    pub fn with_root(self, root: StorageRoot) -> Self {
         Self { root, ..self }
     }
 
     /// What is known of the storage root key.
-    pub(crate) fn root(&self) -> &Root {
+    pub(crate) fn root(&self) -> &StorageRoot {
         &self.root
     }
 
@@ -177,7 +177,7 @@ impl Tpm {
 
     /// How long commands may take. A wait for a lock has the limit of ordinary commands.
     pub(super) fn limits(&self) -> Limits {
-        self.pace().limits()
+        self.timing().limits()
     }
 
     /// Transport faults so far: while it stands still, what was read is still so.
@@ -238,11 +238,11 @@ impl Tpm {
         &self,
         held: &'a Mutex<T>,
     ) -> Result<MutexGuard<'a, T>, TpmError> {
-        let patience = self.pace().wait(Class::Ordinary);
+        let patience = self.timing().wait(CommandClass::Ordinary);
         loop {
             let left = patience
                 .left()
-                .map_err(|passed| self.pace().in_vain(passed))?;
+                .map_err(|passed| self.timing().timeout_error(passed))?;
             if let Some(guard) = held.try_lock_for(left) {
                 return Ok(guard);
             }
@@ -251,7 +251,7 @@ impl Tpm {
 
     /// A link of its own, opened at its first command.
     pub(super) fn new_link(&self) -> Result<Link, TpmError> {
-        Link::new(&self.tcti, Arc::clone(&self.pace))
+        Link::new(&self.tcti, Arc::clone(&self.timing))
     }
 
     /// Locks the slots of transient objects that all processes share; `None` if the lock cannot be had.
@@ -259,13 +259,13 @@ impl Tpm {
         self.slots_lock.take_if_free(self.patience())
     }
 
-    pub(super) fn pace(&self) -> &Pace {
-        &self.pace
+    pub(super) fn timing(&self) -> &Timing {
+        &self.timing
     }
 
     /// How long other processes are waited for.
     fn patience(&self) -> Duration {
-        self.limits().of(Class::Ordinary).time
+        self.limits().for_class(CommandClass::Ordinary).time
     }
 
     pub(super) fn refusals(&self) -> &Refusals {
@@ -299,7 +299,7 @@ impl Tpm {
     /// [`TpmError::NoPinLock`] without a lock that others could not take away, and
     /// [`TpmError::NoTryLeft`]: then nothing is to be shown.
     pub(crate) fn lock_pin_try(&self, last: bool) -> Result<Option<Lock>, TpmError> {
-        let patience = self.pace().wait(Class::Ordinary);
+        let patience = self.timing().wait(CommandClass::Ordinary);
         let mut lock = self.pin_lock.take(self.patience());
         // Whoever holds it in this process may wait behind a key generation.
         while let Err(NotLocked::Held(_)) = &lock
@@ -308,7 +308,7 @@ impl Tpm {
         {
             lock = self.pin_lock.take(left);
         }
-        let lock = lock.map_err(|why| TpmError::NoPinLock(self.pace().explained(&why)))?;
+        let lock = lock.map_err(|why| TpmError::NoPinLock(self.timing().explained(&why)))?;
         match self.lockout()?.tries_left() {
             0 => Err(TpmError::NoTryLeft(self.tcti.clone())),
             1 if !last => Err(TpmError::NoTryLeft(self.tcti.clone())),

@@ -4,7 +4,7 @@
 //! only what is harmless twice.
 
 use super::transport::TimeoutCause;
-use super::{AuthValue, Class, Hash, Link, Lockout, SaltKey, Tpm, TpmError};
+use super::{AuthValue, CommandClass, Hash, Link, Lockout, SaltKey, Tpm, TpmError};
 use crate::system;
 use log::{debug, warn};
 use parking_lot::Mutex;
@@ -236,10 +236,14 @@ impl<'a> Exchange<'a> {
         let Self { what, subject, .. } = self;
         match tpm.timeout_memory().cause() {
             Some(TimeoutCause::Silent) => {
-                return Err(TpmError::Timeout(tpm.limits().of(Class::Ordinary)));
+                return Err(TpmError::Timeout(
+                    tpm.limits().for_class(CommandClass::Ordinary),
+                ));
             }
-            Some(TimeoutCause::Busy) if tpm.pace().is_busy() => {
-                return Err(TpmError::Busy(tpm.limits().of(Class::Ordinary)));
+            Some(TimeoutCause::Busy) if tpm.timing().is_busy() => {
+                return Err(TpmError::Busy(
+                    tpm.limits().for_class(CommandClass::Ordinary),
+                ));
             }
             Some(TimeoutCause::Busy) | None => {}
         }
@@ -253,7 +257,7 @@ impl<'a> Exchange<'a> {
             }
         }
         let began = Instant::now();
-        let mut slowest = Class::Ordinary;
+        let mut slowest = CommandClass::Ordinary;
         let mut crowded = Crowded::default();
         let mut pause = FIRST_PAUSE;
         let mut reconnected = !self.retryable;
@@ -265,7 +269,8 @@ impl<'a> Exchange<'a> {
             link.slowest = slowest;
             let answered = commands(link);
             slowest = link.slowest;
-            let in_time = |pause| Instant::now() + pause < began + tpm.limits().of(slowest).time;
+            let in_time =
+                |pause| Instant::now() + pause < began + tpm.limits().for_class(slowest).time;
             match answered {
                 Ok(answer) => {
                     tpm.note_answer();

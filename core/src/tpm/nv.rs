@@ -18,7 +18,7 @@ const PIECE: usize = 512;
 
 /// What an NV index holds that is to be ours.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum NvKept {
+pub enum NvContent {
     /// Nothing yet, or what a writer left that was killed.
     Free,
     /// These bytes, in an index that is defined as ours are.
@@ -108,36 +108,36 @@ impl Tpm {
     ///
     /// [`TpmError::Unsupported`] if the index is not one of ours, or holds no so many bytes. What was
     /// kept stays, if the TPM refuses the new.
-    pub fn nv_keep(&self, index: u32, bytes: &[u8], owner: &AuthValue) -> Result<(), TpmError> {
-        let most = self.nv_most()?;
+    pub fn nv_store(&self, index: u32, bytes: &[u8], owner: &AuthValue) -> Result<(), TpmError> {
+        let most = self.nv_index_max()?;
         if bytes.len() > most {
             return Err(TpmError::Unsupported(format!(
                 "{} bytes are too many for an NV index of this TPM, which holds {most}",
                 bytes.len()
             )));
         }
-        let before = match self.nv_kept(index, owner)? {
-            NvKept::Ours(kept) if kept == bytes => return Ok(()),
-            NvKept::Ours(kept) => Some(kept),
-            NvKept::Free => None,
-            NvKept::Foreign(_) => {
+        let before = match self.nv_content(index, owner)? {
+            NvContent::Ours(kept) if kept == bytes => return Ok(()),
+            NvContent::Ours(kept) => Some(kept),
+            NvContent::Free => None,
+            NvContent::Foreign(_) => {
                 return Err(TpmError::Unsupported(format!(
                     "NV index 0x{index:08X} is somebody else's"
                 )));
             }
         };
-        self.nv_forget(index, owner)?;
-        let put = self.nv_put(index, bytes, owner);
+        self.nv_remove(index, owner)?;
+        let put = self.nv_define_and_write(index, bytes, owner);
         if let (Err(TpmError::Response(_) | TpmError::OwnerAuth), Some(before)) = (&put, before) {
-            self.nv_forget(index, owner)?;
-            self.nv_put(index, &before, owner)?;
+            self.nv_remove(index, owner)?;
+            self.nv_define_and_write(index, &before, owner)?;
         }
         put
     }
 
     /// The most bytes that an index holds. Where the TPM does not tell it, or tells 0, as many as can be
     /// asked for: the TPM refuses what is too much, and nothing is lost by that.
-    pub fn nv_most(&self) -> Result<usize, TpmError> {
+    pub fn nv_index_max(&self) -> Result<usize, TpmError> {
         let most = self.property(Property::NvIndexMax)?;
         let most = most.filter(|most| *most > 0);
         let most = most.and_then(|most| u16::try_from(most).ok());
@@ -145,7 +145,12 @@ impl Tpm {
     }
 
     /// Defines the index, which is free, and fills it.
-    fn nv_put(&self, index: u32, bytes: &[u8], owner: &AuthValue) -> Result<(), TpmError> {
+    fn nv_define_and_write(
+        &self,
+        index: u32,
+        bytes: &[u8],
+        owner: &AuthValue,
+    ) -> Result<(), TpmError> {
         let size = bytes.len() as u16;
         let salt_key = self.salt_key_for(owner)?;
         let used = AuthHandle::owner(Auth::by(owner.as_bytes(), salt_key.as_ref()));
@@ -174,24 +179,26 @@ impl Tpm {
     }
 
     /// What is kept there.
-    pub fn nv_kept(&self, index: u32, owner: &AuthValue) -> Result<NvKept, TpmError> {
+    pub fn nv_content(&self, index: u32, owner: &AuthValue) -> Result<NvContent, TpmError> {
         let about = match self.nv_public(index) {
-            Err(TpmError::Response(code)) if code.is_missing_handle() => return Ok(NvKept::Free),
+            Err(TpmError::Response(code)) if code.is_missing_handle() => {
+                return Ok(NvContent::Free);
+            }
             other => other?,
         };
         match about.attributes {
-            ATTRIBUTES => Ok(NvKept::Free),
+            ATTRIBUTES => Ok(NvContent::Free),
             attributes if attributes == ATTRIBUTES | WRITTEN => {
                 let bytes = self.nv_read(index, about.size)?;
                 // What was not written yet is all alike, and the beginning is written last.
                 let first = &bytes[..bytes.len().min(PIECE)];
                 let begun = first.iter().any(|byte| *byte != first[0]);
                 Ok(match begun || bytes.len() <= PIECE {
-                    true => NvKept::Ours(bytes),
-                    false => NvKept::Free,
+                    true => NvContent::Ours(bytes),
+                    false => NvContent::Free,
                 })
             }
-            _ => Ok(NvKept::Foreign(self.nv_of_others(index, about, owner)?)),
+            _ => Ok(NvContent::Foreign(self.nv_of_others(index, about, owner)?)),
         }
     }
 
@@ -223,7 +230,7 @@ impl Tpm {
     }
 
     /// Takes the index away, if there is one of ours; somebody else's stays. Writes to the TPM.
-    pub fn nv_forget(&self, index: u32, owner: &AuthValue) -> Result<(), TpmError> {
+    pub fn nv_remove(&self, index: u32, owner: &AuthValue) -> Result<(), TpmError> {
         let about = match self.nv_public(index) {
             Err(TpmError::Response(code)) if code.is_missing_handle() => return Ok(()),
             other => other?,

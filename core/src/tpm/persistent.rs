@@ -85,7 +85,7 @@ mod tests {
         FIXED, FakeTpm, GET_CAPABILITY, IDENTITY, READ_PUBLIC, Reply, SIGN, p256_area, public,
         signature,
     };
-    use crate::tpm::{Class, Hash, Signature, SignatureScheme};
+    use crate::tpm::{CommandClass, Hash, Signature, SignatureScheme};
 
     use std::time::{Duration, Instant};
 
@@ -167,7 +167,9 @@ mod tests {
         let began = Instant::now();
         assert_eq!(
             tpm.random(&mut [0]),
-            Err(TpmError::Timeout(tpm.limits().of(Class::Ordinary)))
+            Err(TpmError::Timeout(
+                tpm.limits().for_class(CommandClass::Ordinary)
+            ))
         );
         assert!(began.elapsed() >= limit);
     }

@@ -19,23 +19,23 @@ pub struct PrimaryKey {
     template: Vec<u8>,
     name: Vec<u8>,
     /// Held for moments only; whoever finds it held does without.
-    context: Mutex<Kept>,
+    context: Mutex<SavedContext>,
 }
 
 /// What is kept of a key for its next use.
 #[derive(Debug, Clone, Default)]
-enum Kept {
+enum SavedContext {
     /// Nothing yet, or no more.
     #[default]
     Nothing,
-    Context(Context),
+    Context(KeyContext),
     /// Nothing for good: the TPM saves no contexts of it, or gave another key back.
     Never,
 }
 
 /// A saved context, and what is known of it.
 #[derive(Debug, Clone)]
-struct Context {
+struct KeyContext {
     /// TPMS_CONTEXT.
     saved: Vec<u8>,
     /// Whether TPM2_ContextLoad was seen to give the key back.
@@ -43,7 +43,7 @@ struct Context {
 }
 
 /// A template that gave the right key: its area, its name and its saved context.
-type Tried = (PublicArea, Vec<u8>, Kept);
+type Tried = (PublicArea, Vec<u8>, SavedContext);
 
 impl PrimaryKey {
     /// The template that the TPM derives the key from.
@@ -246,8 +246,8 @@ impl PrimaryKey {
     /// one more where a context is loaded for the first time.
     pub(super) fn load(&self, link: &mut Link) -> Result<u32, TpmError> {
         let kept = self.context.try_lock().map(|kept| kept.clone());
-        let mut saves = !matches!(kept, Some(Kept::Never));
-        if let Some(Kept::Context(context)) = kept {
+        let mut saves = !matches!(kept, Some(SavedContext::Never));
+        if let Some(SavedContext::Context(context)) = kept {
             match self.load_context(link, context)? {
                 Ok(handle) => return Ok(handle),
                 Err(saves_again) => saves = saves_again,
@@ -260,7 +260,7 @@ impl PrimaryKey {
         }
         let kept = match saves {
             true => saved(link, handle)?,
-            false => Kept::Never,
+            false => SavedContext::Never,
         };
         if let Some(mut place) = self.context.try_lock() {
             *place = kept;
@@ -273,7 +273,7 @@ impl PrimaryKey {
     fn load_context(
         &self,
         link: &mut Link,
-        context: Context,
+        context: KeyContext,
     ) -> Result<Result<u32, bool>, TpmError> {
         let handle = match link.context_load(&context.saved) {
             Ok(handle) => handle,
@@ -290,7 +290,7 @@ impl PrimaryKey {
             Ok((_, name)) if name == self.name => {
                 if let Some(mut place) = self.context.try_lock() {
                     let proven = true;
-                    *place = Kept::Context(Context { proven, ..context });
+                    *place = SavedContext::Context(KeyContext { proven, ..context });
                 }
                 Ok(Ok(handle))
             }
@@ -313,32 +313,32 @@ impl PrimaryKey {
         let Some(mut place) = self.context.try_lock() else {
             return false;
         };
-        let Kept::Context(context) = &*place else {
+        let SavedContext::Context(context) = &*place else {
             return false;
         };
         let was_proven = context.proven;
-        *place = Kept::Nothing;
+        *place = SavedContext::Nothing;
         was_proven
     }
 }
 
 /// The context of what is in a handle, or that a TPM does not give it: the key is derived for this use
 /// then, and for each if the TPM never gives it.
-fn saved(link: &mut Link, handle: u32) -> Result<Kept, TpmError> {
+fn saved(link: &mut Link, handle: u32) -> Result<SavedContext, TpmError> {
     let kept = match link.context_save(handle) {
         Ok(saved) => {
-            return Ok(Kept::Context(Context {
+            return Ok(SavedContext::Context(KeyContext {
                 saved,
                 proven: false,
             }));
         }
         Err(TpmError::Response(code)) if !code.is_definite() => {
             debug!("TPM2_ContextSave: {code}");
-            Kept::Nothing
+            SavedContext::Nothing
         }
         Err(error @ (TpmError::Response(_) | TpmError::Unsupported(_))) => {
             debug!("TPM2_ContextSave: {error}; the key is derived for each use");
-            Kept::Never
+            SavedContext::Never
         }
         Err(error) => return Err(error),
     };
@@ -348,8 +348,8 @@ fn saved(link: &mut Link, handle: u32) -> Result<Kept, TpmError> {
 /// TPMS_CONTEXT of what is in a handle; `None` from a TPM that does not give it.
 pub(super) fn saved_context(link: &mut Link, handle: u32) -> Result<Option<Vec<u8>>, TpmError> {
     Ok(match saved(link, handle)? {
-        Kept::Context(context) => Some(context.saved),
-        Kept::Nothing | Kept::Never => None,
+        SavedContext::Context(context) => Some(context.saved),
+        SavedContext::Nothing | SavedContext::Never => None,
     })
 }
 

@@ -29,7 +29,7 @@ const CERTIFICATES: [(u32, Option<bool>); 5] = [
 const ENDORSEMENT: std::ops::RangeInclusive<u32> = 0x8101_0000..=0x8101_FFFF;
 
 /// Says whether a certificate is that of a genuine TPM's endorsement key.
-pub trait Endorser: fmt::Debug + Send + Sync {
+pub trait EndorsementVerifier: fmt::Debug + Send + Sync {
     /// The key of the certificate in these bytes of an NV index.
     ///
     /// # Errors
@@ -43,7 +43,7 @@ pub trait Endorser: fmt::Debug + Send + Sync {
 
 /// Why it is not known which storage root key was kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Unrecalled {
+pub enum RecordError {
     /// What was kept is damaged.
     Damaged(String),
     /// It cannot be read now, or others may write to it; nothing is known to be wrong with what was
@@ -52,7 +52,7 @@ pub enum Unrecalled {
 }
 
 /// Remembers the storage root key from one process to the next.
-pub trait RootRecord: fmt::Debug + Send + Sync {
+pub trait StorageRootRecord: fmt::Debug + Send + Sync {
     /// Its file.
     fn path(&self) -> PathBuf;
 
@@ -64,7 +64,7 @@ pub trait RootRecord: fmt::Debug + Send + Sync {
     /// # Errors
     ///
     /// What was kept is damaged, or cannot be had.
-    fn recall(&self) -> Result<Option<Vec<u8>>, Unrecalled>;
+    fn recall(&self) -> Result<Option<Vec<u8>>, RecordError>;
 
     /// TPMT_PUBLIC of the storage key that wraps the keys, the master key, if that is known.
     fn master(&self) -> Option<Vec<u8>>;
@@ -86,21 +86,21 @@ pub trait RootRecord: fmt::Debug + Send + Sync {
 
 /// What is known of a TPM's storage root key before the TPM is asked.
 #[derive(Debug, Clone, Default)]
-pub struct Root {
-    record: Option<Arc<dyn RootRecord>>,
-    endorser: Option<Arc<dyn Endorser>>,
+pub struct StorageRoot {
+    record: Option<Arc<dyn StorageRootRecord>>,
+    endorser: Option<Arc<dyn EndorsementVerifier>>,
 }
 
 /// What the record says.
 #[derive(Debug, PartialEq, Eq)]
-struct Remembered {
+struct RootEntry {
     name: Vec<u8>,
     by_certificate: bool,
 }
 
-impl Root {
+impl StorageRoot {
     /// Remembered by this record.
-    pub fn remembered_by(record: Arc<dyn RootRecord>) -> Self {
+    pub fn remembered_by(record: Arc<dyn StorageRootRecord>) -> Self {
         Self {
             record: Some(record),
             endorser: None,
@@ -109,7 +109,7 @@ impl Root {
 
     /// The same; the TPM must prove itself by a certificate that this one believes.
     #[must_use]
-    pub fn endorsed_by(self, endorser: Option<Arc<dyn Endorser>>) -> Self {
+    pub fn endorsed_by(self, endorser: Option<Arc<dyn EndorsementVerifier>>) -> Self {
         Self { endorser, ..self }
     }
 
@@ -124,7 +124,7 @@ impl Root {
         record.map(|record| record.path()).unwrap_or_default()
     }
 
-    fn remembered(&self) -> Result<Option<Remembered>, TpmError> {
+    fn remembered(&self) -> Result<Option<RootEntry>, TpmError> {
         let Some(record) = &self.record else {
             return Ok(None);
         };
@@ -137,15 +137,15 @@ impl Root {
             ))
         };
         let content = record.recall().map_err(|why| match why {
-            Unrecalled::Damaged(why) => unsure(why),
-            Unrecalled::Unread(why) => TpmError::Unread(format!(
+            RecordError::Damaged(why) => unsure(why),
+            RecordError::Unread(why) => TpmError::Unread(format!(
                 "{}: {why}: the file says which storage root key is believed, and it could not be read \
                  now, so none is. Nothing is known to be wrong with the TPM: mend that if it is no \
                  passing state, and try again",
                 record.path().display()
             )),
         })?;
-        let known = content.map(|content| Remembered::parse(&content));
+        let known = content.map(|content| RootEntry::parse(&content));
         known
             .map(|known| known.ok_or_else(|| unsure("damaged".into())))
             .transpose()
@@ -173,8 +173,7 @@ impl Root {
 
     /// Whether the TPM must prove itself by a certificate, and the remembered key is not known by one.
     pub(super) fn lacks_certificate(&self) -> bool {
-        let by_certificate =
-            |known: Option<Remembered>| known.is_some_and(|one| one.by_certificate);
+        let by_certificate = |known: Option<RootEntry>| known.is_some_and(|one| one.by_certificate);
         self.endorser.is_some() && !self.remembered().is_ok_and(by_certificate)
     }
 
@@ -184,7 +183,7 @@ impl Root {
     }
 
     /// Remembers it, where that can be written.
-    fn remember(&self, remembered: &Remembered) {
+    fn remember(&self, remembered: &RootEntry) {
         let Some(record) = &self.record else {
             return;
         };
@@ -205,7 +204,7 @@ impl Root {
     }
 }
 
-impl Remembered {
+impl RootEntry {
     fn parse(content: &[u8]) -> Option<Self> {
         let (how, name) = content.split_first()?;
         let by_certificate = match *how {
@@ -261,7 +260,7 @@ impl Tpm {
             }
             _ => proven,
         };
-        let now = Remembered {
+        let now = RootEntry {
             name: name.to_vec(),
             by_certificate,
         };
@@ -385,7 +384,7 @@ impl Tpm {
                 other => other?,
             };
             if let Some((area, _)) = there
-                && let Some(key) = SaltKey::of(handle, &area)
+                && let Some(key) = SaltKey::from_area(handle, &area)
                 && key.public == *public
             {
                 return Ok(Some(key));

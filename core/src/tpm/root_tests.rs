@@ -4,9 +4,9 @@ use super::*;
 
 /// A record in which this is remembered.
 #[derive(Debug)]
-struct Record(Result<Option<Vec<u8>>, Unrecalled>);
+struct Record(Result<Option<Vec<u8>>, RecordError>);
 
-impl RootRecord for Record {
+impl StorageRootRecord for Record {
     fn path(&self) -> PathBuf {
         "/keys/.storage-root".into()
     }
@@ -15,7 +15,7 @@ impl RootRecord for Record {
         "mv it away".into()
     }
 
-    fn recall(&self) -> Result<Option<Vec<u8>>, Unrecalled> {
+    fn recall(&self) -> Result<Option<Vec<u8>>, RecordError> {
         self.0.clone()
     }
 
@@ -35,8 +35,8 @@ impl RootRecord for Record {
 /// Root copies what is printed: for a passing fault the memory is not to be thrown away.
 #[test]
 fn the_memory_is_moved_away_only_where_it_is_damaged() {
-    let of = |recalled| Root::remembered_by(Arc::new(Record(recalled)));
-    let unread = of(Err(Unrecalled::Unread("Too many open files".into())));
+    let of = |recalled| StorageRoot::remembered_by(Arc::new(Record(recalled)));
+    let unread = of(Err(RecordError::Unread("Too many open files".into())));
     let Err(TpmError::Unread(why)) = unread.remembered() else {
         panic!("it is not known now");
     };
@@ -45,7 +45,7 @@ fn the_memory_is_moved_away_only_where_it_is_damaged() {
         "{why}"
     );
     for recalled in [
-        Err(Unrecalled::Damaged("no digits".into())),
+        Err(RecordError::Damaged("no digits".into())),
         Ok(Some(vec![9])),
     ] {
         let Err(TpmError::Distrusted(why)) = of(recalled).remembered() else {
@@ -61,13 +61,13 @@ fn the_memory_is_moved_away_only_where_it_is_damaged() {
 #[test]
 fn what_is_remembered_is_read_again_or_refused() {
     for by_certificate in [true, false] {
-        let one = Remembered {
+        let one = RootEntry {
             name: vec![0, 0x0B, 7],
             by_certificate,
         };
-        assert_eq!(Remembered::parse(&one.content()), Some(one));
+        assert_eq!(RootEntry::parse(&one.content()), Some(one));
     }
     for wrong in [&[][..], &[0], &[1], &[2, 0, 0x0B]] {
-        assert_eq!(Remembered::parse(wrong), None, "{wrong:?}");
+        assert_eq!(RootEntry::parse(wrong), None, "{wrong:?}");
     }
 }

@@ -18,7 +18,7 @@ const PLACES: [u32; 3] = [SRK, 0x8101_0001, 0x8101_0002];
 /// The key of the TPM that reads the salt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SaltKey {
-    place: Place,
+    place: KeySource,
     /// Its public half.
     pub public: PublicKey,
     /// Its nameAlg.
@@ -29,16 +29,16 @@ pub struct SaltKey {
 
 /// Where the TPM has the key.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Place {
+enum KeySource {
     /// In this handle.
     Handle(u32),
     /// In no handle: it is loaded for each session, and flushed after that.
-    Saved(Arc<Saved>),
+    Saved(Arc<SavedPrimary>),
 }
 
 /// A primary key whose context was saved.
 #[derive(Debug, PartialEq, Eq)]
-struct Saved {
+struct SavedPrimary {
     hierarchy: Hierarchy,
     template: Vec<u8>,
     /// `None` from a TPM that saves none: the key is derived for each session.
@@ -56,7 +56,7 @@ pub(super) enum Hierarchy {
 
 /// What an auth session is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Purpose {
+enum SaltPurpose {
     /// To show a value, or to learn what the TPM itself says.
     Show,
     /// To hide the answer of a key without authorisation value from who listens. Whoever stands
@@ -76,21 +76,21 @@ impl Hierarchy {
 impl SaltKey {
     /// The key with this TPMT_PUBLIC; `None` if its kind cannot be one: it must be a storage key, since
     /// a TPM takes no other for a salt.
-    pub(super) fn of(handle: u32, area: &[u8]) -> Option<Self> {
-        Self::at(Place::Handle(handle), area)
+    pub(super) fn from_area(handle: u32, area: &[u8]) -> Option<Self> {
+        Self::at(KeySource::Handle(handle), area)
     }
 
     /// The key in this handle.
     pub(super) fn in_handle(handle: u32, public: &PublicKey, hash: Hash, name: &[u8]) -> Self {
         Self {
-            place: Place::Handle(handle),
+            place: KeySource::Handle(handle),
             public: public.clone(),
             hash,
             name: name.to_vec(),
         }
     }
 
-    fn at(place: Place, area: &[u8]) -> Option<Self> {
+    fn at(place: KeySource, area: &[u8]) -> Option<Self> {
         let name = name_of(area)?;
         let area = PublicArea::parse(area).filter(PublicArea::is_storage_key)?;
         Some(Self {
@@ -104,8 +104,8 @@ impl SaltKey {
     /// Its handle, if it has one.
     pub(super) fn handle(&self) -> Option<u32> {
         match self.place {
-            Place::Handle(handle) => Some(handle),
-            Place::Saved(_) => None,
+            KeySource::Handle(handle) => Some(handle),
+            KeySource::Saved(_) => None,
         }
     }
 }
@@ -117,8 +117,8 @@ impl Link {
         key: &SaltKey,
     ) -> Result<(SaltKey, u32, bool), TpmError> {
         let saved = match &key.place {
-            Place::Handle(handle) => return Ok((key.clone(), *handle, false)),
-            Place::Saved(saved) => saved,
+            KeySource::Handle(handle) => return Ok((key.clone(), *handle, false)),
+            KeySource::Saved(saved) => saved,
         };
         let loaded = saved.context.as_ref().map(|one| self.context_load(one));
         match loaded {
@@ -158,10 +158,10 @@ impl Tpm {
     /// [`TpmError::Distrusted`] where the storage root key is not to be believed, or does not show
     /// though one is remembered; [`TpmError::Unread`] where that cannot be known now.
     pub fn salt_key(&self) -> Result<SaltKey, TpmError> {
-        self.salt_key_to(Purpose::Show)
+        self.salt_key_to(SaltPurpose::Show)
     }
 
-    fn salt_key_to(&self, purpose: Purpose) -> Result<SaltKey, TpmError> {
+    fn salt_key_to(&self, purpose: SaltPurpose) -> Result<SaltKey, TpmError> {
         let faults = self.faults();
         if let Some((at, known)) = &*self.salt_key.lock()
             && *at == faults
@@ -190,8 +190,8 @@ impl Tpm {
                 }
                 match (self.known_master()?, purpose) {
                     (Some(master), _) => Ok(master),
-                    (None, Purpose::Show) => Err(doubt),
-                    (None, Purpose::Hide) => shown.map_or_else(|| self.null_key(), Ok),
+                    (None, SaltPurpose::Show) => Err(doubt),
+                    (None, SaltPurpose::Hide) => shown.map_or_else(|| self.null_key(), Ok),
                 }
             }
             Err(error) => Err(error),
@@ -208,7 +208,7 @@ impl Tpm {
                     other => other.map(Some),
                 })?;
             let Some((area, _)) = public else { continue };
-            let found = SaltKey::of(handle, &area);
+            let found = SaltKey::from_area(handle, &area);
             if found.is_some() {
                 return Ok(found);
             }
@@ -226,7 +226,8 @@ impl Tpm {
     /// shows it falsely cannot read a salt for it.
     fn known_master(&self) -> Result<Option<SaltKey>, TpmError> {
         let remembered = self.master.zip(self.root().master());
-        let Some(master) = remembered.and_then(|(handle, area)| StorageKey::of(handle, &area))
+        let Some(master) =
+            remembered.and_then(|(handle, area)| StorageKey::from_area(handle, &area))
         else {
             return Ok(None);
         };
@@ -257,7 +258,7 @@ impl Tpm {
         match &value.salt {
             _ if value.is_empty() && !value.encrypts_response => Ok(None),
             Salt::Needless => Ok(None),
-            Salt::ForAny if value.is_empty() => self.salt_key_to(Purpose::Hide).map(Some),
+            Salt::ForAny if value.is_empty() => self.salt_key_to(SaltPurpose::Hide).map(Some),
             Salt::For(_) | Salt::ForAny => self.session_key(value).map(Some),
         }
     }
@@ -290,13 +291,13 @@ impl Tpm {
             flush(link, handle, &context);
             Ok((area, context?))
         })?;
-        let saved = Saved {
+        let saved = SavedPrimary {
             hierarchy,
             template,
             context,
         };
         let unfit = || TpmError::Unsupported("the TPM made a key that reads no salt".into());
-        let key = SaltKey::at(Place::Saved(Arc::new(saved)), &area).ok_or_else(unfit)?;
+        let key = SaltKey::at(KeySource::Saved(Arc::new(saved)), &area).ok_or_else(unfit)?;
         self.register_flushable(&key.name);
         Ok(key)
     }

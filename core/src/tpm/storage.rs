@@ -68,7 +68,7 @@ impl StorageKey {
     /// The key as found at a handle, or as it was remembered.
     ///
     /// `None` if it wraps no keys.
-    pub fn of(handle: u32, area: &[u8]) -> Option<Self> {
+    pub fn from_area(handle: u32, area: &[u8]) -> Option<Self> {
         let parsed = PublicArea::parse(area).filter(PublicArea::is_storage_key)?;
         Some(Self {
             handle,
@@ -112,7 +112,9 @@ impl Tpm {
             return Ok(None);
         };
         let none = || TpmError::Unsupported(format!("handle 0x{handle:08X} holds no storage key"));
-        StorageKey::of(handle, &area).map(Some).ok_or_else(none)
+        StorageKey::from_area(handle, &area)
+            .map(Some)
+            .ok_or_else(none)
     }
 
     /// Makes a storage key of random below the storage root key, and that if there is none; at this
@@ -126,7 +128,7 @@ impl Tpm {
         let made = self.create_below(&root, SensitiveCreate::default(), &template)?;
         let owner = owner.clone().salted_to(root.salt_key());
         match self.persist(&made, handle, &owner) {
-            Ok(()) => StorageKey::of(handle, made.area()).ok_or_else(|| missing(handle)),
+            Ok(()) => StorageKey::from_area(handle, made.area()).ok_or_else(|| missing(handle)),
             Err(TpmError::KeyReplaced(_)) => {
                 let there = self.storage_key(handle)?.ok_or_else(|| missing(handle))?;
                 if !there.has_our_template() || self.is_primary(&there)? {
@@ -203,7 +205,7 @@ impl Tpm {
         // Salts are for this key from now on.
         self.seek_salt_key();
         match kept {
-            Ok(()) => StorageKey::of(SRK, &made).ok_or_else(|| missing(SRK)),
+            Ok(()) => StorageKey::from_area(SRK, &made).ok_or_else(|| missing(SRK)),
             // Another process put its own there first, which is the same.
             Err(TpmError::KeyReplaced(_)) => self.storage_key(SRK)?.ok_or_else(|| missing(SRK)),
             Err(error) => Err(error),
@@ -411,7 +413,7 @@ impl TransientObject {
 
     /// Itself as the key that reads salts, in this handle.
     fn salt_key(&self, handle: u32) -> Option<SaltKey> {
-        SaltKey::of(handle, self.area.as_deref()?)
+        SaltKey::from_area(handle, self.area.as_deref()?)
     }
 }
 

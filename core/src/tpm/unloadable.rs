@@ -33,7 +33,7 @@ pub enum Obstacle {
 impl Obstacle {
     /// What an answer to TPM2_Load, or to the making of the parent, says; `None` for one that says
     /// nothing of the key.
-    fn of(code: ResponseCode) -> Option<Self> {
+    fn from_code(code: ResponseCode) -> Option<Self> {
         match code {
             code if code.is_wrong_auth() => Some(Self::ParentHasPassword),
             code if code.asks_for_policy() => Some(Self::ParentHasPolicy),
@@ -51,7 +51,7 @@ impl Parent {
         let TpmError::Response(code) = error else {
             return error;
         };
-        match Obstacle::of(code) {
+        match Obstacle::from_code(code) {
             Some(why) => self.refuses(why),
             None => error,
         }
@@ -144,7 +144,7 @@ mod tests {
             (0x922, None),
             (0x101, None),
         ] {
-            assert_eq!(Obstacle::of(ResponseCode(code)), why, "{code:x}");
+            assert_eq!(Obstacle::from_code(ResponseCode(code)), why, "{code:x}");
         }
     }
 }

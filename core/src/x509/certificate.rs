@@ -8,7 +8,7 @@ use super::extension::Extension;
 use super::forms;
 use super::names::{Name, name_text};
 use super::parts::Parts;
-use super::time::{Day, Time};
+use super::time::{Date, Time};
 use crate::ber::{self, Element, INTEGER, SEQUENCE};
 use crate::key::{KeyId, PublicKey};
 use crate::oid::{
@@ -319,7 +319,7 @@ impl Certificate {
 
     /// First and last day of validity, as far as they can be read; 9999-12-31 means "no end"
     /// (RFC 5280, section 4.1.2.5).
-    pub fn validity(&self) -> (Option<Day>, Option<Day>) {
+    pub fn validity(&self) -> (Option<Date>, Option<Date>) {
         let day = |time: Result<Time, Unreadable>| time.ok().map(|time| time.day);
         (day(self.not_before()), day(self.not_after()))
     }

@@ -18,7 +18,7 @@ fn what_a_certificate_says() {
     );
     assert_eq!(
         leaf.validity().1,
-        Some(Day {
+        Some(Date {
             year: 9999,
             month: 12,
             day: 31

@@ -29,4 +29,4 @@ pub use issue::{IssueError, Subject};
 pub use profile::{HardwareModule, Meaning, Profile};
 pub use reading::Reading;
 pub(crate) use reading::is_certificate_label;
-pub use time::{Day, Time};
+pub use time::{Date, Time};

@@ -12,13 +12,13 @@ const GENERALIZED_TIME: u8 = 0x18;
 /// A day of the Gregorian calendar, UTC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[allow(missing_docs)]
-pub struct Day {
+pub struct Date {
     pub year: u16,
     pub month: u8,
     pub day: u8,
 }
 
-impl Day {
+impl Date {
     /// By the system's clock; the first day of 1970 if that is out of all range.
     pub fn today() -> Self {
         DateTime::from_system_time(SystemTime::now())
@@ -62,7 +62,7 @@ impl Day {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Time {
     /// The day.
-    pub day: Day,
+    pub day: Date,
     /// Hours, minutes and seconds of the day.
     clock: [u8; 3],
 }
@@ -92,7 +92,7 @@ impl Time {
             return Err(unreadable());
         };
         let century = century.unwrap_or(if *year < 50 { 20 } else { 19 });
-        let day = Day {
+        let day = Date {
             year: u16::from(century) * 100 + u16::from(*year),
             month: *month,
             day: *day,
@@ -117,7 +117,7 @@ impl Time {
 impl From<DateTime> for Time {
     fn from(time: DateTime) -> Self {
         Self {
-            day: Day {
+            day: Date {
                 year: time.year(),
                 month: time.month(),
                 day: time.day(),
@@ -130,7 +130,7 @@ impl From<DateTime> for Time {
 impl fmt::Display for Time {
     /// RFC 3339.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Day { year, month, day } = self.day;
+        let Date { year, month, day } = self.day;
         let [hour, minute, second] = self.clock;
         write!(
             f,

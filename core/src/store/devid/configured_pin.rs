@@ -3,7 +3,7 @@
 use super::DevidStore;
 use crate::file;
 use crate::key::hex;
-use crate::store::folder::Seal;
+use crate::store::folder::PinSeal;
 use crate::store::{LoginError, Who};
 use crate::tpm::{Hash, Secret};
 use crate::trouble::trouble;
@@ -61,7 +61,7 @@ impl DevidStore {
     fn mark(&self, pin: &Secret) -> Result<String, LoginError> {
         let seal = self
             .folder
-            .seal(Seal::User)
+            .seal(PinSeal::User)
             .map_err(super::StoreError::from)?;
         let (seal, _) = seal.ok_or(LoginError::NotInitialized)?;
         let digest = Hash::Sha256.hmac(&seal.private, &[pin]);

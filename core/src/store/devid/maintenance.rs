@@ -1,14 +1,14 @@
 //! What happens to a kept key later: it goes back into a persistent handle, or away as a whole.
 
 use super::{DevidStore, HANDLES, StoreError};
-use crate::store::folder::{self, Content, FolderError, KeyFolder, Refused, Seal};
+use crate::store::folder::{self, Content, FolderError, KeyFolder, PinSeal, Refused};
 use crate::store::unloadable;
 use crate::tpm::{SRK, TpmError, is_device_key, name_of};
 use log::debug;
 
 /// A key in a persistent handle of ours.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PersistentKey {
+pub struct KeyInHandle {
     /// The handle.
     pub handle: u32,
     /// Its TPMT_PUBLIC.
@@ -186,7 +186,7 @@ impl DevidStore {
     /// gets a new one. Only for a folder without keys of it, after
     /// [`destroy_master`](Self::destroy_master).
     pub fn forget_master(&self) -> Result<(), StoreError> {
-        for seal in [Seal::User, Seal::Officer] {
+        for seal in [PinSeal::User, PinSeal::Officer] {
             if self.folder.has_seal(seal)? {
                 self.folder.remove_seal(seal)?;
             }
@@ -208,7 +208,7 @@ impl DevidStore {
     /// remembers; where there is none, those that are as ours and do not lie below the storage root
     /// key, as other programs' do. Where the TPM does not tell what a key lies below, those that are as
     /// ours.
-    pub fn keys_in_handles(&self) -> Result<Vec<PersistentKey>, StoreError> {
+    pub fn keys_in_handles(&self) -> Result<Vec<KeyInHandle>, StoreError> {
         let mut keys = Vec::new();
         let master = self.master.handle;
         let has_master = match self.tpm.storage_key(master) {
@@ -235,7 +235,7 @@ impl DevidStore {
                     is_ours = is_ours || self.tpm.lay_below(known, handle, &name)? == Some(true);
                 }
                 if is_ours {
-                    keys.push(PersistentKey { handle, area, name });
+                    keys.push(KeyInHandle { handle, area, name });
                 }
             }
         }
@@ -261,7 +261,7 @@ impl DevidStore {
     /// # Errors
     ///
     /// Also if one of them could not be read now.
-    pub(super) fn whole_listing(&self) -> Result<folder::Listing, StoreError> {
+    pub(super) fn whole_listing(&self) -> Result<folder::FolderListing, StoreError> {
         Ok(self.folder.list()?.whole()?)
     }
 

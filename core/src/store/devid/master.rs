@@ -61,7 +61,7 @@ impl MasterRecord {
         let Some(area) = folder.master()? else {
             return Ok(None);
         };
-        match StorageKey::of(self.handle, &area).is_some_and(|key| key.has_our_template()) {
+        match StorageKey::from_area(self.handle, &area).is_some_and(|key| key.has_our_template()) {
             true => Ok(Some(area)),
             false => Err(folder.damaged_master()),
         }
@@ -220,7 +220,7 @@ impl DevidStore {
     /// The master key as it was remembered: what a PIN is salted to.
     pub(super) fn remembered_master(&self) -> Result<StorageKey, StoreError> {
         let area = self.master_record().area()?;
-        let master = area.and_then(|area| StorageKey::of(self.master.handle, &area));
+        let master = area.and_then(|area| StorageKey::from_area(self.master.handle, &area));
         master.ok_or_else(|| self.folder.missing_master().into())
     }
 

@@ -19,16 +19,16 @@ mod unusable;
 
 pub use crate::tpm::{KeyAlgorithm, KeyPurpose};
 pub use error::StoreError;
-pub use maintenance::PersistentKey;
+pub use maintenance::KeyInHandle;
 pub(super) use master::MasterRecord;
 pub use private::PrivateKey;
 pub use renewal::{Kept, Losses, Lost, LostKind};
-pub use scan::Stamp;
+pub use scan::DevidStamp;
 pub use unusable::UnusableKey;
 
-use super::folder::{Content, Description, Entry, KeyFolder, Material, Origin, Pair};
+use super::folder::{Content, Entry, KeyFolder, KeyMaterial, KeyOrigin, ObjectAttributes, Pair};
 use super::key::{Abilities, SoftKey};
-use super::listing::Half;
+use super::listing::ObjectPart;
 use super::{Access, Key, Login, Protection, SignError};
 use crate::config::{Config, Master, SecretSource, TokenSettings};
 use crate::key::PrivateKeyInfo;
@@ -200,7 +200,7 @@ impl DevidStore {
     ) -> Result<Arc<Key>, StoreError> {
         let (access, value) = self.access_for_new_key()?;
         let material = match protection {
-            Protection::File => Material::Clear(private.clone()),
+            Protection::File => KeyMaterial::Clear(private.clone()),
             Protection::Tpm | Protection::Sealed => {
                 let master = self.master_for_new_keys()?;
                 SoftKey::sealed(private, |key| {
@@ -222,9 +222,9 @@ impl DevidStore {
     pub fn keep(
         &self,
         key: &Key,
-        origin: Origin,
-        private: Description,
-        public: Option<Description>,
+        origin: KeyOrigin,
+        private: ObjectAttributes,
+        public: Option<ObjectAttributes>,
         persistent: bool,
     ) -> Result<String, StoreError> {
         let unfit = || StoreError::Unsupported("the key has no form for a file".into());
@@ -313,8 +313,8 @@ impl DevidStore {
     pub fn describe<E>(
         &self,
         name: &str,
-        half: Half,
-        change: impl FnOnce(&mut Description) -> Result<(), E>,
+        half: ObjectPart,
+        change: impl FnOnce(&mut ObjectAttributes) -> Result<(), E>,
     ) -> Result<Result<(), E>, StoreError> {
         let mut outcome = Ok(());
         self.folder.change(name, |entry| {
@@ -335,8 +335,8 @@ impl DevidStore {
 
     /// Destroys an object; a private key in its persistent handle too. Of a pair the other half
     /// stays; but where there is no room to write a private key's public half anew, that goes too.
-    pub fn destroy(&self, name: &str, half: Half) -> Result<(), StoreError> {
-        if half == Half::Whole {
+    pub fn destroy(&self, name: &str, half: ObjectPart) -> Result<(), StoreError> {
+        if half == ObjectPart::Whole {
             return Ok(self.folder.remove(name)?);
         }
         fn pair_of(entry: &Entry) -> Result<&Pair, StoreError> {
@@ -345,7 +345,7 @@ impl DevidStore {
                 _ => Err(StoreError::Gone),
             }
         }
-        if half == Half::Public {
+        if half == ObjectPart::Public {
             self.folder.change(name, |entry| {
                 let hidden = Pair {
                     shown_public: None,
@@ -441,14 +441,14 @@ impl DevidStore {
 }
 
 /// The attributes of what is meant; `None` if it is not there.
-fn described(content: &mut Content, half: Half) -> Option<&mut Description> {
+fn described(content: &mut Content, half: ObjectPart) -> Option<&mut ObjectAttributes> {
     match (content, half) {
-        (Content::Pair(pair), Half::Private) => Some(&mut pair.private),
-        (Content::Pair(pair), Half::Public) => pair.shown_public.as_mut(),
-        (Content::Public(_, description), Half::Whole)
-        | (Content::Certificate(_, description), Half::Whole) => Some(description),
-        (Content::SecretKey(key), Half::Whole) => Some(&mut key.description),
-        (Content::Data(data), Half::Whole) => Some(&mut data.description),
+        (Content::Pair(pair), ObjectPart::Private) => Some(&mut pair.private),
+        (Content::Pair(pair), ObjectPart::Public) => pair.shown_public.as_mut(),
+        (Content::Public(_, description), ObjectPart::Whole)
+        | (Content::Certificate(_, description), ObjectPart::Whole) => Some(description),
+        (Content::SecretKey(key), ObjectPart::Whole) => Some(&mut key.description),
+        (Content::Data(data), ObjectPart::Whole) => Some(&mut data.description),
         _ => None,
     }
 }

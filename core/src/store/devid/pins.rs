@@ -6,7 +6,7 @@
 //! the last one is not made.
 
 use super::{DevidStore, StoreError};
-use crate::store::folder::{Content, Seal, SealText, Tss2Key, Tss2Kind};
+use crate::store::folder::{Content, PinSeal, PinSealText, Tss2Key, Tss2Kind};
 use crate::store::key::{SECRET, secret_mark};
 use crate::store::{Access, LoginError, unloadable};
 use crate::tpm::{AuthValue, Hash, Secret, TpmError, random_secret};
@@ -19,9 +19,9 @@ const LENGTHS: std::ops::RangeInclusive<usize> = 4..=64;
 
 /// A seal that is to take its place in the folder.
 struct NewSeal {
-    seal: Seal,
+    seal: PinSeal,
     sealed: Tss2Key,
-    beside: SealText,
+    beside: PinSealText,
 }
 
 impl DevidStore {
@@ -36,10 +36,10 @@ impl DevidStore {
     /// not open the new seal: the token is as it was.
     pub fn initialize(&self, pin: &[u8], label: &str) -> Result<(), LoginError> {
         let value = value_of(pin)?;
-        let has_officer = self.folder.has_seal(Seal::Officer);
+        let has_officer = self.folder.has_seal(PinSeal::Officer);
         let has_officer = has_officer.map_err(StoreError::from)?;
         if has_officer {
-            self.open(Seal::Officer, pin)?;
+            self.open(PinSeal::Officer, pin)?;
             self.refuse_identity()?;
             self.check_writable()?;
         } else if !self.is_empty()? {
@@ -47,11 +47,11 @@ impl DevidStore {
         }
         let secret = random_secret(SECRET)?;
         // Before anything is gone.
-        let sealed = self.proven_seal(Seal::Officer, &value, &secret, label)?;
+        let sealed = self.proven_seal(PinSeal::Officer, &value, &secret, label)?;
         if has_officer {
             self.erase(true, true)?;
             self.folder
-                .remove_seal(Seal::User)
+                .remove_seal(PinSeal::User)
                 .map_err(StoreError::from)?;
         }
         self.folder
@@ -87,23 +87,23 @@ impl DevidStore {
                 key.name
             )));
         }
-        self.put(&self.proven_seal(Seal::User, &value, &secret, "")?)
+        self.put(&self.proven_seal(PinSeal::User, &value, &secret, "")?)
     }
 
     /// Changes a PIN for one who knows the old one: one new seal. A copy of the old file still opens
     /// with the old PIN.
-    pub fn change_pin(&self, seal: Seal, old: &[u8], new: &[u8]) -> Result<(), LoginError> {
+    pub fn change_pin(&self, seal: PinSeal, old: &[u8], new: &[u8]) -> Result<(), LoginError> {
         let value = value_of(new)?;
         let secret = self.open(seal, old)?;
         let label = match seal {
-            Seal::Officer => self.label()?,
-            Seal::User => String::new(),
+            PinSeal::Officer => self.label()?,
+            PinSeal::User => String::new(),
         };
         self.put(&self.proven_seal(seal, &value, &secret, &label)?)
     }
 
     /// Opens a seal with a PIN.
-    pub(super) fn open(&self, seal: Seal, pin: &[u8]) -> Result<Secret, LoginError> {
+    pub(super) fn open(&self, seal: PinSeal, pin: &[u8]) -> Result<Secret, LoginError> {
         // No PIN that was ever set is so short or so long: nothing that the TPM need count.
         let value = value_of(pin).map_err(|_| LoginError::Wrong)?;
         let sealed = self.folder.seal(seal).map_err(StoreError::from)?;
@@ -123,7 +123,7 @@ impl DevidStore {
     }
 
     /// What it means that the TPM does not open a seal.
-    fn of_seal(&self, seal: Seal, error: TpmError) -> LoginError {
+    fn of_seal(&self, seal: PinSeal, error: TpmError) -> LoginError {
         match self.master_record().judged(&self.tpm, error) {
             TpmError::Unloadable(why) => {
                 LoginError::Store(self.folder.damaged_seal(seal, &unloadable(&why)).into())
@@ -134,7 +134,7 @@ impl DevidStore {
 
     /// The token's label, which its officer gave it.
     pub fn label(&self) -> Result<String, StoreError> {
-        let officer = self.folder.seal(Seal::Officer)?;
+        let officer = self.folder.seal(PinSeal::Officer)?;
         let given = officer
             .map(|(_, beside)| beside.label)
             .filter(|label| !label.is_empty());
@@ -147,7 +147,7 @@ impl DevidStore {
     ///
     /// The token asks for a login that was not made.
     pub(super) fn access_for_new_key(&self) -> Result<(Access, Secret), StoreError> {
-        if !self.folder.has_seal(Seal::Officer)? {
+        if !self.folder.has_seal(PinSeal::Officer)? {
             return Ok((Access::Open, Secret::default()));
         }
         self.check_login()?;
@@ -161,7 +161,7 @@ impl DevidStore {
     /// process may have initialised the token anew, and nobody could ever open what is made with
     /// the old one.
     pub(super) fn check_login(&self) -> Result<(), StoreError> {
-        if !self.folder.has_seal(Seal::Officer)? {
+        if !self.folder.has_seal(PinSeal::Officer)? {
             return Ok(());
         }
         let secret = self.login.secret().map_err(|_| StoreError::NotLoggedIn)?;
@@ -172,7 +172,7 @@ impl DevidStore {
     }
 
     fn is_current(&self, secret: &Secret) -> Result<bool, StoreError> {
-        let officer = self.folder.seal(Seal::Officer)?;
+        let officer = self.folder.seal(PinSeal::Officer)?;
         let mark = officer.and_then(|(_, beside)| beside.mark);
         // A seal of before has none.
         let is_current = mark.is_none_or(|mark| mark == secret_mark(secret));
@@ -202,7 +202,7 @@ impl DevidStore {
     /// Nothing was changed.
     fn proven_seal(
         &self,
-        seal: Seal,
+        seal: PinSeal,
         value: &Secret,
         secret: &Secret,
         label: &str,
@@ -232,9 +232,9 @@ impl DevidStore {
         Ok(NewSeal {
             seal,
             sealed: Tss2Key::of(Tss2Kind::Sealed, &sealed, true),
-            beside: SealText {
+            beside: PinSealText {
                 label: label.to_owned(),
-                mark: (seal == Seal::Officer).then(|| secret_mark(secret)),
+                mark: (seal == PinSeal::Officer).then(|| secret_mark(secret)),
             },
         })
     }

@@ -2,7 +2,7 @@
 
 use super::{DevidStore, HANDLES, StoreError};
 use crate::key::PublicKey;
-use crate::store::folder::{Content, Entry, Origin, Pair, Seal, SecretKeyFile};
+use crate::store::folder::{Content, Entry, KeyOrigin, Pair, PinSeal, SecretKeyFile};
 use crate::tpm::{SRK, StorageKey, TpmError, WrappedKey, name_of};
 use std::path::PathBuf;
 
@@ -38,7 +38,7 @@ pub enum LostKind {
     /// A key that a lost PIN opened.
     BehindPin,
     /// A PIN.
-    Pin(Seal),
+    Pin(PinSeal),
 }
 
 /// A key that lives on in its persistent handle, and there alone.
@@ -94,11 +94,11 @@ impl DevidStore {
         let mut lost: Vec<Lost> = certificates.collect();
         lost.extend(keys.into_iter().map(|(_, key)| key));
         lost.extend(lost_secrets);
-        for seal in [Seal::User, Seal::Officer] {
+        for seal in [PinSeal::User, PinSeal::Officer] {
             if self.folder.has_seal(seal)? {
                 let (whose, file) = match seal {
-                    Seal::User => ("the user's PIN", ".user.pem"),
-                    Seal::Officer => ("the security officer's PIN", ".officer.pem"),
+                    PinSeal::User => ("the user's PIN", ".user.pem"),
+                    PinSeal::Officer => ("the security officer's PIN", ".officer.pem"),
                 };
                 lost.push(Lost {
                     label: whose.into(),
@@ -155,11 +155,11 @@ impl DevidStore {
         self.was_wrapped_by_master(pair.material.parent(), pair.origin)
     }
 
-    fn was_wrapped_by_master(&self, parent: Option<u32>, origin: Origin) -> bool {
+    fn was_wrapped_by_master(&self, parent: Option<u32>, origin: KeyOrigin) -> bool {
         let Some(parent) = parent else {
             return false;
         };
-        let ours = origin != Origin::Unknown
+        let ours = origin != KeyOrigin::Unknown
             && (SRK + 1..=0x8100_FFFF).contains(&parent)
             && !HANDLES.contains(&parent)
             && !self.parents.contains(&parent);
@@ -168,7 +168,7 @@ impl DevidStore {
 
     /// Whether keys or PINs of the folder need a master key.
     pub fn needs_master(&self) -> Result<bool, StoreError> {
-        if self.folder.has_seal(Seal::Officer)? || self.folder.has_seal(Seal::User)? {
+        if self.folder.has_seal(PinSeal::Officer)? || self.folder.has_seal(PinSeal::User)? {
             return Ok(true);
         }
         let listing = self.whole_listing()?;

@@ -3,13 +3,13 @@
 use super::{DevidStore, StoreError};
 use crate::key::PublicKey;
 use crate::store::folder::{
-    self, Content, Entry, FolderError, Material, Origin, Pair, Seal, SecretKeyFile, Tss2Key,
-    Tss2Kind,
+    self, Content, Entry, FolderError, KeyMaterial, KeyOrigin, Pair, PinSeal, SecretKeyFile,
+    Tss2Key, Tss2Kind,
 };
 use crate::store::key::Source;
-use crate::store::listing::{Kind, Listing, Shown};
+use crate::store::listing::{ObjectKind, ScanResult, StoredObject};
 use crate::store::machine;
-use crate::store::{self, Key, LoginError, LookError, Pins, Protection, SecretKey, Who};
+use crate::store::{self, Key, LoginError, Pins, Protection, ScanError, SecretKey, Who};
 use crate::tpm::{Capabilities, Parent, PublicArea, SRK, Tpm};
 use crate::x509::{Certificate, Time};
 use log::warn;
@@ -22,9 +22,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 /// What [`Store`](crate::store::Store) asks of a key folder.
 impl DevidStore {
-    pub(in crate::store) fn stamp(&self) -> store::Stamp {
+    pub(in crate::store) fn stamp(&self) -> store::StoreStamp {
         let stamp = self.stamped(self.folder.stamp(), now());
-        store::Stamp::Folder(stamp)
+        store::StoreStamp::Folder(stamp)
     }
 
     /// No TPM command, but for a folder without objects if the TPM has not answered yet: such a
@@ -33,19 +33,22 @@ impl DevidStore {
     ///
     /// # Errors
     ///
-    /// [`LookError`] if there is nothing to show.
-    pub fn look(&self) -> Result<Listing, LookError> {
+    /// [`ScanError`] if there is nothing to show.
+    pub fn scan(&self) -> Result<ScanResult, ScanError> {
         let listing = self.listing()?;
         let needs_tpm = listing.objects.is_empty() && !self.allows_file_keys;
         if needs_tpm && !self.tpm.has_answered() {
             self.tpm.random(&mut [0])?;
         }
-        let is_asked = |shown: &Arc<Shown>| match &shown.kind {
-            Kind::Pair { key, .. } => {
+        let is_asked = |shown: &Arc<StoredObject>| match &shown.kind {
+            ObjectKind::Pair { key, .. } => {
                 let is_rsa = matches!(key.public(), PublicKey::Rsa { .. });
                 is_rsa && key.protection() == Protection::Tpm
             }
-            Kind::SecretKey(..) | Kind::Public(..) | Kind::Certificate(..) | Kind::Data(_) => false,
+            ObjectKind::SecretKey(..)
+            | ObjectKind::Public(..)
+            | ObjectKind::Certificate(..)
+            | ObjectKind::Data(_) => false,
         };
         let before = self.tpm.capabilities();
         let asks = self.tpm.has_answered() && listing.objects.iter().any(is_asked);
@@ -82,7 +85,7 @@ impl DevidStore {
     pub fn pins(&self) -> Pins {
         // What nobody can say now may be there: no key is given to whoever shows no PIN.
         let has = |seal| self.folder.has_seal(seal).unwrap_or(true);
-        match (has(Seal::Officer), has(Seal::User)) {
+        match (has(PinSeal::Officer), has(PinSeal::User)) {
             (false, _) => Pins::None,
             (true, false) => Pins::Officer,
             (true, true) => Pins::User,
@@ -96,8 +99,8 @@ impl DevidStore {
     /// [`LoginError`]: nobody is logged in then.
     pub fn login(&self, who: Who, pin: &[u8]) -> Result<(), LoginError> {
         match who {
-            Who::User => self.login.begin(self.open(Seal::User, pin)?),
-            Who::Officer => self.officer.begin(self.open(Seal::Officer, pin)?),
+            Who::User => self.login.begin(self.open(PinSeal::User, pin)?),
+            Who::Officer => self.officer.begin(self.open(PinSeal::Officer, pin)?),
         }
         Ok(())
     }
@@ -119,7 +122,7 @@ impl DevidStore {
 #[derive(Debug, Clone)]
 pub(super) struct Known {
     source: Arc<Entry>,
-    shown: Arc<Shown>,
+    shown: Arc<StoredObject>,
     /// What was known of the TPM then.
     can: Capabilities,
 }
@@ -137,27 +140,29 @@ impl Known {
 
     fn new(entry: &Arc<Entry>, store: &DevidStore, can: Capabilities) -> Self {
         let kind = match &entry.content {
-            Content::Pair(pair) => Kind::Pair {
+            Content::Pair(pair) => ObjectKind::Pair {
                 key: Arc::new(store.key_of(&entry.name, pair)),
                 origin: pair.origin,
                 private: pair.private.clone(),
                 public: pair.shown_public.clone(),
             },
-            Content::SecretKey(file) => Kind::SecretKey(
+            Content::SecretKey(file) => ObjectKind::SecretKey(
                 Arc::new(store.secret_key_of(&entry.name, file)),
                 file.origin,
                 file.description.clone(),
             ),
-            Content::Public(key, description) => Kind::Public(key.clone(), description.clone()),
-            Content::Certificate(certificate, description) => {
-                Kind::Certificate(certificate.clone(), description.clone())
+            Content::Public(key, description) => {
+                ObjectKind::Public(key.clone(), description.clone())
             }
-            Content::Data(data) => Kind::Data(data.clone()),
+            Content::Certificate(certificate, description) => {
+                ObjectKind::Certificate(certificate.clone(), description.clone())
+            }
+            Content::Data(data) => ObjectKind::Data(data.clone()),
         };
         let name = entry.name.clone();
         Self {
             source: Arc::clone(entry),
-            shown: Arc::new(Shown { name, kind }),
+            shown: Arc::new(StoredObject { name, kind }),
             can,
         }
     }
@@ -169,8 +174,8 @@ impl DevidStore {
     ///
     /// # Errors
     ///
-    /// [`LookError::Folder`] and [`LookError::Unread`].
-    pub fn listing(&self) -> Result<Listing, LookError> {
+    /// [`ScanError::Folder`] and [`ScanError::Unread`].
+    pub fn listing(&self) -> Result<ScanResult, ScanError> {
         let (now, faults, can) = (now(), self.tpm.faults(), self.tpm.capabilities());
         let listing = self.folder.list().map_err(unreadable)?;
         let before = std::mem::take(&mut *self.shown.lock());
@@ -195,15 +200,15 @@ impl DevidStore {
         *self.shown.lock() = named.collect();
         let label = self.label().map_err(|error| match error {
             StoreError::Folder(error) => unreadable(error),
-            other => LookError::Folder(other.to_string()),
+            other => ScanError::Folder(other.to_string()),
         })?;
-        Ok(Listing {
+        Ok(ScanResult {
             label,
             serial: self.serial().map_err(unreadable)?,
             objects: shown,
             refused: listing.refused,
             unread: listing.unread.map(|error| error.to_string()),
-            stamp: store::Stamp::Folder(Stamp {
+            stamp: store::StoreStamp::Folder(DevidStamp {
                 folder: listing.stamp,
                 faults,
                 can,
@@ -213,8 +218,8 @@ impl DevidStore {
         })
     }
 
-    fn stamped(&self, folder: folder::Stamp, now: i64) -> Stamp {
-        Stamp {
+    fn stamped(&self, folder: folder::FolderStamp, now: i64) -> DevidStamp {
+        DevidStamp {
             folder,
             faults: self.tpm.faults(),
             can: self.tpm.capabilities(),
@@ -243,8 +248,8 @@ impl DevidStore {
 
     fn key_of(&self, name: &str, pair: &Pair) -> Key {
         let key = match &pair.material {
-            Material::Wrapped(key) => self.wrapped_key(key, pair.handle),
-            Material::Clear(_) if !self.allows_file_keys => {
+            KeyMaterial::Wrapped(key) => self.wrapped_key(key, pair.handle),
+            KeyMaterial::Clear(_) if !self.allows_file_keys => {
                 Err("it is in clear, and [[token]] allow_file_keys does not allow that here")
             }
             material => Key::in_memory(&pair.public, material),
@@ -253,7 +258,7 @@ impl DevidStore {
         let key = key.allowing_unpadded(self.allows_raw_rsa).kept_in(Source {
             file: self.file(name),
             master: self.master_record(),
-            is_ours: pair.origin != Origin::Unknown,
+            is_ours: pair.origin != KeyOrigin::Unknown,
         });
         if let Some(why) = key.obstacle() {
             warn!("the key {name:?} cannot be used: {why}");
@@ -307,17 +312,17 @@ impl DevidStore {
     }
 }
 
-fn unreadable(error: FolderError) -> LookError {
+fn unreadable(error: FolderError) -> ScanError {
     match error.trouble() {
-        Some(_) => LookError::Unread(error.to_string()),
-        None => LookError::Folder(error.to_string()),
+        Some(_) => ScanError::Unread(error.to_string()),
+        None => ScanError::Folder(error.to_string()),
     }
 }
 
 /// What a look at a key folder depended on.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Stamp {
-    folder: folder::Stamp,
+pub struct DevidStamp {
+    folder: folder::FolderStamp,
     /// Transport faults so far.
     faults: u64,
     /// What is known of what the TPM can do.
@@ -340,9 +345,9 @@ fn passed(turns: &[i64], now: i64) -> usize {
 }
 
 /// The seconds at which an object begins and ceases to be valid.
-fn turns_of(kind: &Kind) -> Vec<i64> {
+fn turns_of(kind: &ObjectKind) -> Vec<i64> {
     match kind {
-        Kind::Certificate(certificate, _) => {
+        ObjectKind::Certificate(certificate, _) => {
             let (first, last) = validity(certificate);
             let end = last.map(|last| last.saturating_add(1));
             first.into_iter().chain(end).collect()
@@ -365,12 +370,12 @@ fn validity(certificate: &Certificate) -> Validity {
 /// Pairs, public keys, certificates that are valid now and then the others, the newest first; data.
 /// Of two that began together the one that lasts longer comes first. What cannot be read is not known
 /// to be valid.
-fn rank(kind: &Kind, now: i64) -> (u8, bool, Reverse<Validity>) {
+fn rank(kind: &ObjectKind, now: i64) -> (u8, bool, Reverse<Validity>) {
     let (class, validity) = match kind {
-        Kind::Pair { .. } => (0, None),
-        Kind::SecretKey(..) | Kind::Public(..) => (1, None),
-        Kind::Certificate(certificate, _) => (2, Some(validity(certificate))),
-        Kind::Data(_) => (3, None),
+        ObjectKind::Pair { .. } => (0, None),
+        ObjectKind::SecretKey(..) | ObjectKind::Public(..) => (1, None),
+        ObjectKind::Certificate(certificate, _) => (2, Some(validity(certificate))),
+        ObjectKind::Data(_) => (3, None),
     };
     let is_valid = |(first, last): Validity| {
         first.is_some_and(|first| first <= now) && last.is_some_and(|last| now <= last)

@@ -2,8 +2,10 @@
 
 use super::DevidStore;
 use crate::config::{Config, defaults};
-use crate::store::folder::{Content, Description, KeyFolder, Material, Origin, Pair, Tss2Key};
-use crate::store::{Kind, Listing};
+use crate::store::folder::{
+    Content, KeyFolder, KeyMaterial, KeyOrigin, ObjectAttributes, Pair, Tss2Key,
+};
+use crate::store::{ObjectKind, ScanResult};
 use crate::system::pause;
 use crate::tpm::fake::{FakeTpm, GET_CAPABILITY, Reply, capability, keep_link, rsa_area};
 use crate::tpm::{Hash, PublicArea, SignatureScheme, Tpm};
@@ -27,12 +29,16 @@ impl Bench {
         let folder = tempfile::tempdir().unwrap();
         let area = rsa_area(256);
         let pair = Pair {
-            material: Material::Wrapped(Tss2Key::loadable(0x8100_0001, area.clone(), vec![1; 40])),
+            material: KeyMaterial::Wrapped(Tss2Key::loadable(
+                0x8100_0001,
+                area.clone(),
+                vec![1; 40],
+            )),
             public: PublicArea::parse(&area).unwrap().key,
             handle: None,
             auth: None,
-            origin: Origin::Generated,
-            private: Description::labelled("key"),
+            origin: KeyOrigin::Generated,
+            private: ObjectAttributes::labelled("key"),
             shown_public: None,
         };
         let keys = folder.path().join("devid");
@@ -61,7 +67,7 @@ impl Bench {
         }
     }
 
-    fn looks_again(&self, last: &Listing) -> bool {
+    fn looks_again(&self, last: &ScanResult) -> bool {
         self.store.stamp() != last.stamp
     }
 }
@@ -73,9 +79,9 @@ fn algorithms() -> Reply {
     capability(false, 0, &items)
 }
 
-fn signs_pss(listing: &Listing) -> bool {
+fn signs_pss(listing: &ScanResult) -> bool {
     match &listing.objects[0].kind {
-        Kind::Pair { key, .. } => key.signs(PSS),
+        ObjectKind::Pair { key, .. } => key.signs(PSS),
         other => panic!("{other:?}"),
     }
 }
@@ -85,18 +91,18 @@ fn a_look_waits_for_no_other_thread_and_asks_when_the_tpm_is_free() {
     let bench = Bench::new([algorithms()]);
     let store = &bench.store;
     let held = keep_link(&bench.tpm);
-    let first = store.look().unwrap();
+    let first = store.scan().unwrap();
     assert!(signs_pss(&first), "all is supposed");
     assert!(!bench.looks_again(&first));
     drop(held);
     assert!(bench.looks_again(&first));
-    let second = store.look().unwrap();
+    let second = store.scan().unwrap();
     assert_eq!(bench.fake.seen(), [GET_RANDOM, GET_CAPABILITY]);
     assert!(!signs_pss(&second));
     let (before, after) = (&first.objects[0], &second.objects[0]);
     assert!(!Arc::ptr_eq(before, after), "its attributes are made anew");
     assert!(!bench.looks_again(&second));
-    let third = store.look().unwrap();
+    let third = store.scan().unwrap();
     assert!(Arc::ptr_eq(&second.objects[0], &third.objects[0]));
 }
 
@@ -104,11 +110,11 @@ fn a_look_waits_for_no_other_thread_and_asks_when_the_tpm_is_free() {
 fn what_the_tpm_tells_somebody_else_is_shown() {
     let bench = Bench::new([algorithms()]);
     let held = keep_link(&bench.tpm);
-    let first = bench.store.look().unwrap();
+    let first = bench.store.scan().unwrap();
     drop(held);
     bench.tpm.algorithms().unwrap();
     assert!(bench.looks_again(&first));
-    let second = bench.store.look().unwrap();
+    let second = bench.store.scan().unwrap();
     assert!(!Arc::ptr_eq(&first.objects[0], &second.objects[0]));
     assert!(!bench.looks_again(&second));
     assert_eq!(bench.fake.seen(), [GET_RANDOM, GET_CAPABILITY]);
@@ -119,11 +125,11 @@ fn what_another_key_finds_out_of_pss_is_shown() {
     let all = [0x0001_u16, 0x000B, 0x0014, 0x0016];
     let all = all.map(|one| [&one.to_be_bytes()[..], &[0; 4]].concat());
     let bench = Bench::new([capability(false, 0, &all)]);
-    let first = bench.store.look().unwrap();
+    let first = bench.store.scan().unwrap();
     assert!(signs_pss(&first));
     bench.tpm.give_up_pss();
     assert!(bench.looks_again(&first));
-    let second = bench.store.look().unwrap();
+    let second = bench.store.scan().unwrap();
     assert!(!signs_pss(&second));
     assert!(!Arc::ptr_eq(&first.objects[0], &second.objects[0]));
 }

@@ -3,7 +3,7 @@
 use super::{DevidStore, StoreError};
 use crate::key::SecretKeyType;
 use crate::store::SecretKey;
-use crate::store::folder::{Content, Description, Origin, SecretKeyFile};
+use crate::store::folder::{Content, KeyOrigin, ObjectAttributes, SecretKeyFile};
 use crate::tpm::{Secret, random_secret};
 
 impl DevidStore {
@@ -19,10 +19,10 @@ impl DevidStore {
         &self,
         key_type: SecretKeyType,
         length: usize,
-        description: Description,
+        description: ObjectAttributes,
     ) -> Result<String, StoreError> {
         let value = random_secret(length)?;
-        self.keep_secret_key(key_type, &value, Origin::Generated, description)
+        self.keep_secret_key(key_type, &value, KeyOrigin::Generated, description)
     }
 
     /// Keeps a secret key that comes from outside, as [`Self::generate_secret_key`] does.
@@ -34,17 +34,17 @@ impl DevidStore {
         &self,
         key_type: SecretKeyType,
         value: &Secret,
-        description: Description,
+        description: ObjectAttributes,
     ) -> Result<String, StoreError> {
-        self.keep_secret_key(key_type, value, Origin::Imported, description)
+        self.keep_secret_key(key_type, value, KeyOrigin::Imported, description)
     }
 
     fn keep_secret_key(
         &self,
         key_type: SecretKeyType,
         value: &Secret,
-        origin: Origin,
-        description: Description,
+        origin: KeyOrigin,
+        description: ObjectAttributes,
     ) -> Result<String, StoreError> {
         if !key_type.takes(value.len()) {
             return Err(StoreError::BadKey(

@@ -1,8 +1,8 @@
 //! Which files of a folder hold keys that nobody can use: what is shown of them looks sound.
 
 use super::{DevidStore, StoreError};
-use crate::store::listing::Kind;
-use crate::store::{Key, LookError, SignError, unloadable};
+use crate::store::listing::ObjectKind;
+use crate::store::{Key, ScanError, SignError, unloadable};
 use crate::tpm::{Obstacle, TpmError};
 use std::fmt;
 
@@ -25,10 +25,10 @@ impl DevidStore {
     ///
     /// The folder cannot be read.
     pub fn unusable_keys(&self) -> Result<Vec<UnusableKey>, StoreError> {
-        let listing = match self.look() {
+        let listing = match self.scan() {
             Ok(listing) => listing,
-            Err(LookError::Tpm(error)) => return Err(error.into()),
-            Err(LookError::Folder(_) | LookError::Unread(_) | LookError::NoIdentity(_)) => {
+            Err(ScanError::Tpm(error)) => return Err(error.into()),
+            Err(ScanError::Folder(_) | ScanError::Unread(_) | ScanError::NoIdentity(_)) => {
                 return Ok(Vec::new());
             }
         };
@@ -38,10 +38,12 @@ impl DevidStore {
             let of_file = |why: &dyn fmt::Display| format!("{}: {why}", file.display());
             let (obstacle, checked) = match &shown.kind {
                 // Made below a master key that is gone: the handle has it, and its file cannot.
-                Kind::Pair { key, .. } if self.lives_in_handle_alone(key) => continue,
-                Kind::Pair { key, .. } => (key.obstacle(), key.check_file(&self.tpm)),
-                Kind::SecretKey(key, ..) => (None, key.check_file(&self.tpm)),
-                Kind::Public(..) | Kind::Certificate(..) | Kind::Data(_) => continue,
+                ObjectKind::Pair { key, .. } if self.lives_in_handle_alone(key) => continue,
+                ObjectKind::Pair { key, .. } => (key.obstacle(), key.check_file(&self.tpm)),
+                ObjectKind::SecretKey(key, ..) => (None, key.check_file(&self.tpm)),
+                ObjectKind::Public(..) | ObjectKind::Certificate(..) | ObjectKind::Data(_) => {
+                    continue;
+                }
             };
             let (why, is_damaged) = match (obstacle, checked) {
                 (Some(why), _) => (why, false),

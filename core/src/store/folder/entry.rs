@@ -2,7 +2,7 @@
 
 use super::Tss2Key;
 use crate::key::{PrivateKeyInfo, PublicKey, SecretKeyType};
-use crate::x509::{Certificate, Day};
+use crate::x509::{Certificate, Date};
 
 /// An object of the folder, or a pair of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,9 +21,9 @@ pub enum Content {
     /// A secret key.
     SecretKey(SecretKeyFile),
     /// A public key without private one.
-    Public(PublicKey, Description),
+    Public(PublicKey, ObjectAttributes),
     /// One certificate.
-    Certificate(Certificate, Description),
+    Certificate(Certificate, ObjectAttributes),
     /// Bytes of an application.
     Data(Data),
 }
@@ -32,7 +32,7 @@ pub enum Content {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pair {
     /// The key as the file holds it.
-    pub material: Material,
+    pub material: KeyMaterial,
     /// The public key that belongs to it.
     pub public: PublicKey,
     /// Where the TPM holds the key as well, if it was made persistent.
@@ -41,16 +41,16 @@ pub struct Pair {
     /// value is empty.
     pub auth: Option<Vec<u8>>,
     /// Where the key comes from.
-    pub origin: Origin,
+    pub origin: KeyOrigin,
     /// The attributes of the private half.
-    pub private: Description,
+    pub private: ObjectAttributes,
     /// The attributes of the public half; `None` if it was destroyed on its own.
-    pub shown_public: Option<Description>,
+    pub shown_public: Option<ObjectAttributes>,
 }
 
 /// A private key, in one of the forms in which a file may hold it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Material {
+pub enum KeyMaterial {
     /// Wrapped by a key of the TPM: only the TPM ever uses it.
     Wrapped(Tss2Key),
     /// Encrypted under a random key, which the TPM has sealed: used in memory.
@@ -64,7 +64,7 @@ pub enum Material {
     Clear(PrivateKeyInfo),
 }
 
-impl Material {
+impl KeyMaterial {
     /// The handle of the TPM's key without which it cannot be used.
     pub fn parent(&self) -> Option<u32> {
         match self {
@@ -94,9 +94,9 @@ pub struct SecretKeyFile {
     /// As [`Pair::auth`].
     pub auth: Option<Vec<u8>>,
     /// Where the key comes from.
-    pub origin: Origin,
+    pub origin: KeyOrigin,
     /// Its attributes.
-    pub description: Description,
+    pub description: ObjectAttributes,
 }
 
 impl Content {
@@ -110,7 +110,7 @@ impl Content {
     }
 
     /// Its attributes; of a pair those of the private half.
-    pub fn description(&self) -> &Description {
+    pub fn description(&self) -> &ObjectAttributes {
         match self {
             Self::Pair(pair) => &pair.private,
             Self::SecretKey(key) => &key.description,
@@ -122,7 +122,7 @@ impl Content {
 
 /// Where a key comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Origin {
+pub enum KeyOrigin {
     /// The TPM made it, at our request.
     Generated,
     /// It was outside of the TPM, and given to us.
@@ -134,7 +134,7 @@ pub enum Origin {
 
 /// Attributes of one object.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Description {
+pub struct ObjectAttributes {
     /// The label; of a file that names none, the file's name without `.pem`.
     pub label: String,
     /// The identifier; `None` for the default, which is [`PublicKey::id`] of the key.
@@ -142,9 +142,9 @@ pub struct Description {
     /// A Name, DER; may be empty.
     pub subject: Vec<u8>,
     /// The first day on which the object is to be used.
-    pub start: Option<Day>,
+    pub start: Option<Date>,
     /// The last one.
-    pub end: Option<Day>,
+    pub end: Option<Date>,
     /// Whether it is shown to users only who have logged in.
     pub private: bool,
     /// Whether the user proves to be there before each use of the key.
@@ -160,7 +160,7 @@ pub struct Description {
     pub mechanisms: Vec<u64>,
 }
 
-impl Description {
+impl ObjectAttributes {
     /// The defaults under this label.
     pub fn labelled(label: impl Into<String>) -> Self {
         Self {
@@ -254,7 +254,7 @@ impl FromIterator<Use> for Usage {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Data {
     /// Its attributes.
-    pub description: Description,
+    pub description: ObjectAttributes,
     /// The application that it belongs to.
     pub application: String,
     /// What kind of data it is: an OBJECT IDENTIFIER, DER; may be empty.

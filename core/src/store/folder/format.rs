@@ -5,7 +5,8 @@ use super::text::{
     unescaped, write_description, write_line,
 };
 use super::{
-    Content, Data, Description, Material, Origin, Pair, SecretKeyFile, Tss2Key, Tss2Kind as Kind,
+    Content, Data, KeyMaterial, KeyOrigin, ObjectAttributes, Pair, SecretKeyFile, Tss2Key,
+    Tss2Kind as ObjectKind,
 };
 use crate::key::{PrivateKeyInfo, PublicKey, SecretKeyType, from_hex, hex, refuse_encrypted};
 use crate::pem;
@@ -42,7 +43,7 @@ pub(super) fn parse(name: &str, file: &[u8]) -> Result<(Content, Remarks), Strin
     let labels: Vec<&str> = parts.blocks.iter().map(|block| block.label).collect();
     let der = |at: usize| &parts.blocks[at].der[..];
     let mut lines = Lines::new(parts.above);
-    let absent = Description::labelled(name);
+    let absent = ObjectAttributes::labelled(name);
     let content = match labels[..] {
         [PAIR] => {
             let (material, public) = wrapped(der(0))?;
@@ -95,7 +96,12 @@ pub(super) fn parse(name: &str, file: &[u8]) -> Result<(Content, Remarks), Strin
                 }
             };
             let public = key.public().clone();
-            Content::Pair(read_pair(&mut lines, Material::Clear(key), public, absent)?)
+            Content::Pair(read_pair(
+                &mut lines,
+                KeyMaterial::Clear(key),
+                public,
+                absent,
+            )?)
         }
     };
     let remarks = Remarks {
@@ -111,20 +117,20 @@ pub(super) fn parse(name: &str, file: &[u8]) -> Result<(Content, Remarks), Strin
 ///
 /// There are none, and why: it was read back and compared.
 pub(super) fn render(name: &str, content: &Content, beside: &Remarks) -> Result<Vec<u8>, String> {
-    let absent = Description::labelled(name);
+    let absent = ObjectAttributes::labelled(name);
     let mut text = String::new();
     let tss2 = |key: &Tss2Key| key.to_der().map_err(|why| why.to_string());
     let blocks = match content {
         Content::Pair(pair) => {
             write_pair(&mut text, pair, &absent);
             match &pair.material {
-                Material::Wrapped(key) => vec![(PAIR, tss2(key)?)],
-                Material::Sealed { seal, encrypted } => vec![
+                KeyMaterial::Wrapped(key) => vec![(PAIR, tss2(key)?)],
+                KeyMaterial::Sealed { seal, encrypted } => vec![
                     (PAIR, tss2(seal)?),
                     (ENCRYPTED, encrypted.clone()),
                     (PUBLIC, pair.public.info_der()),
                 ],
-                Material::Clear(key) => vec![(CLEAR, key.der().to_vec())],
+                KeyMaterial::Clear(key) => vec![(CLEAR, key.der().to_vec())],
             }
         }
         Content::SecretKey(key) => {
@@ -173,20 +179,20 @@ pub(super) fn render(name: &str, content: &Content, beside: &Remarks) -> Result<
     }
 }
 
-fn wrapped(der: &[u8]) -> Result<(Material, PublicKey), String> {
+fn wrapped(der: &[u8]) -> Result<(KeyMaterial, PublicKey), String> {
     let key = Tss2Key::from_der(der).map_err(|why| why.to_string())?;
-    if key.kind == Kind::Sealed {
+    if key.kind == ObjectKind::Sealed {
         return Err("sealed data, not a key".into());
     }
     let area = PublicArea::parse(&key.public);
     let public = area.ok_or_else(|| other_kind(&key.public))?.key;
-    Ok((Material::Wrapped(key), public))
+    Ok((KeyMaterial::Wrapped(key), public))
 }
 
 fn seal(der: &[u8]) -> Result<Tss2Key, String> {
     let seal = Tss2Key::from_der(der).map_err(|why| why.to_string())?;
     match seal.kind {
-        Kind::Sealed => Ok(seal),
+        ObjectKind::Sealed => Ok(seal),
         _ => Err("a key encrypted under what is no sealed data".into()),
     }
 }
@@ -195,19 +201,19 @@ fn sealed(
     seal_der: &[u8],
     encrypted: &[u8],
     public: &[u8],
-) -> Result<(Material, PublicKey), String> {
+) -> Result<(KeyMaterial, PublicKey), String> {
     let seal = seal(seal_der)?;
     let public = PublicKey::from_info_der(public);
     let public = public.ok_or("no public key of a kind that is known here")?;
     let encrypted = encrypted.to_vec();
-    Ok((Material::Sealed { seal, encrypted }, public))
+    Ok((KeyMaterial::Sealed { seal, encrypted }, public))
 }
 
 fn read_pair(
     lines: &mut Lines<'_>,
-    material: Material,
+    material: KeyMaterial,
     public: PublicKey,
-    absent: Description,
+    absent: ObjectAttributes,
 ) -> Result<Pair, String> {
     let none = |text: &str| (text == NO_PUBLIC_HALF).then_some(());
     let hidden = lines.take("Public", none)?.is_some();
@@ -224,7 +230,7 @@ fn read_pair(
     })
 }
 
-fn write_pair(text: &mut String, pair: &Pair, absent: &Description) {
+fn write_pair(text: &mut String, pair: &Pair, absent: &ObjectAttributes) {
     write_description(text, "", &pair.private, absent);
     match &pair.shown_public {
         Some(shown) => write_description(text, PUBLIC_HALF, shown, &public_half(&pair.private)),
@@ -236,14 +242,14 @@ fn write_pair(text: &mut String, pair: &Pair, absent: &Description) {
     write_protection(text, pair.auth.as_deref(), pair.origin);
 }
 
-fn write_protection(text: &mut String, auth: Option<&[u8]>, origin: Origin) {
+fn write_protection(text: &mut String, auth: Option<&[u8]>, origin: KeyOrigin) {
     if let Some(auth) = auth {
         write_line(text, "Auth", &hex(auth));
     }
     match origin {
-        Origin::Generated => write_line(text, "Origin", "generated"),
-        Origin::Imported => write_line(text, "Origin", "imported"),
-        Origin::Unknown => {}
+        KeyOrigin::Generated => write_line(text, "Origin", "generated"),
+        KeyOrigin::Imported => write_line(text, "Origin", "imported"),
+        KeyOrigin::Unknown => {}
     }
 }
 
@@ -271,9 +277,12 @@ mod tests {
         let Content::Pair(pair) = &content else {
             panic!("{content:?}");
         };
-        assert_eq!(pair.private, Description::labelled("server"));
-        assert_eq!(pair.shown_public, Some(Description::labelled("server")));
-        assert_eq!((pair.handle, pair.origin), (None, Origin::Unknown));
+        assert_eq!(pair.private, ObjectAttributes::labelled("server"));
+        assert_eq!(
+            pair.shown_public,
+            Some(ObjectAttributes::labelled("server"))
+        );
+        assert_eq!((pair.handle, pair.origin), (None, KeyOrigin::Unknown));
         let again = render("server", &content, &Remarks::default()).unwrap();
         assert_eq!(again, KEY, "no line is needed to say so");
         let (leaf, _) = parse("server", LEAF).unwrap();
@@ -301,7 +310,7 @@ mod tests {
     fn what_is_damaged_is_said() {
         let lines = |line: &str| [line.as_bytes(), b"\n", KEY].concat();
         let sealed = Tss2Key {
-            kind: Kind::Sealed,
+            kind: ObjectKind::Sealed,
             ..key()
         };
         let sealed = pem::render(PAIR, &sealed.to_der().unwrap()).unwrap();

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 /// What is in the folder.
 #[derive(Debug)]
-pub struct Listing {
+pub struct FolderListing {
     /// By name. A file that did not change since the last listing gives the same `Arc`.
     pub entries: Vec<Arc<Entry>>,
     /// Files that give no object, by name.
@@ -24,12 +24,12 @@ pub struct Listing {
     /// The first of the files that could not be read now, and may hold an object.
     pub unread: Option<FolderError>,
     /// As [`KeyFolder::stamp`] of the moment before the files were read.
-    pub stamp: Stamp,
+    pub stamp: FolderStamp,
 }
 
 /// What must change before a listing can differ.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Stamp {
+pub struct FolderStamp {
     folder: Option<FileStamp>,
     files: Vec<FileStamp>,
     /// Objects that could not be read.
@@ -40,7 +40,7 @@ pub struct Stamp {
     pub(super) unsettled: Option<Moment>,
 }
 
-impl Listing {
+impl FolderListing {
     /// This, if no object may be missing from it: for whoever makes, changes or destroys something
     /// because of what is not there.
     ///
@@ -76,14 +76,14 @@ impl KeyFolder {
     /// # Errors
     ///
     /// The folder as a whole cannot be read or is not to be trusted.
-    pub fn list(&self) -> Result<Listing, FolderError> {
+    pub fn list(&self) -> Result<FolderListing, FolderError> {
         self.noted(self.listed())
     }
 
-    fn listed(&self) -> Result<Listing, FolderError> {
+    fn listed(&self) -> Result<FolderListing, FolderError> {
         let now = Moment::now();
         let before = Arc::clone(&self.known.lock());
-        let mut stamp = Stamp::default();
+        let mut stamp = FolderStamp::default();
         let mut known = Known::default();
         if let Some(folder) = Opened::at(&self.path)? {
             known.folder = Some(folder.owned);
@@ -137,7 +137,7 @@ impl KeyFolder {
             refused.is_ok()
         });
         let hidden = hidden.map(|(name, errno)| FolderError::at(&self.path.join(name))(*errno));
-        Ok(Listing {
+        Ok(FolderListing {
             entries,
             refused,
             left_out,
@@ -195,9 +195,9 @@ impl KeyFolder {
 
     /// The state of what a listing depends on; only one after it changed can differ. Reads no file
     /// but those that could not be read before.
-    pub fn stamp(&self) -> Stamp {
+    pub fn stamp(&self) -> FolderStamp {
         let now = Moment::now();
-        let mut stamp = Stamp::default();
+        let mut stamp = FolderStamp::default();
         let (objects, others): (Vec<_>, Vec<_>) = self
             .troubles
             .paths()
@@ -219,7 +219,7 @@ impl KeyFolder {
         stamp
     }
 
-    fn look_over(&self, unread: &[PathBuf], stamp: &mut Stamp) -> Result<(), FolderError> {
+    fn look_over(&self, unread: &[PathBuf], stamp: &mut FolderStamp) -> Result<(), FolderError> {
         let Some(folder) = Opened::at(&self.path).inspect_err(|_| {
             // Not to be trusted, until it is another.
             stamp.folder = match Sight::of(&self.path) {
@@ -256,7 +256,7 @@ impl KeyFolder {
     }
 }
 
-impl Stamp {
+impl FolderStamp {
     fn settle(&mut self, now: Moment) {
         let all = self.folder.iter().chain(&self.files);
         let settled = all.into_iter().all(|stamp| stamp.is_settled(now));

@@ -25,12 +25,12 @@ mod write;
 
 pub use cache::Refused;
 pub use entry::{
-    Content, Data, Description, Entry, Material, Origin, Pair, SecretKeyFile, Usage, Use,
+    Content, Data, Entry, KeyMaterial, KeyOrigin, ObjectAttributes, Pair, SecretKeyFile, Usage, Use,
 };
 pub use error::FolderError;
-pub use listing::{Listing, Stamp};
-pub use pin_seals::{Seal, SealText};
-pub use tss2::{Kind as Tss2Kind, NoTss2Key, Tss2Key};
+pub use listing::{FolderListing, FolderStamp};
+pub use pin_seals::{PinSeal, PinSealText};
+pub use tss2::{NoTss2Key, Tss2Key, Tss2Kind};
 
 use crate::file::TEMPORARY;
 use crate::key::{from_hex, hex};
@@ -119,7 +119,7 @@ impl KeyFolder {
         );
         let file = format::render(&name, &content, &Remarks::default());
         let readers = match &content {
-            Content::Pair(pair) if matches!(pair.material, Material::Clear(_)) => Readers::Owner,
+            Content::Pair(pair) if matches!(pair.material, KeyMaterial::Clear(_)) => Readers::Owner,
             _ => Readers::Group,
         };
         let file = file.map_err(FolderError::Unfit)?;

@@ -16,7 +16,7 @@ const MARK: &str = "Secret";
 
 /// What stands beside a seal.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct SealText {
+pub struct PinSealText {
     /// The token's label; with the officer's seal only.
     pub label: String,
     /// Tells the secret that is sealed from any other, and nothing else of it. Files of before have
@@ -26,14 +26,14 @@ pub struct SealText {
 
 /// Whose PIN a seal is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Seal {
+pub enum PinSeal {
     /// The security officer's; it also holds the token's label.
     Officer,
     /// The user's.
     User,
 }
 
-impl Seal {
+impl PinSeal {
     pub(super) fn file(self) -> &'static str {
         match self {
             Self::Officer => ".officer.pem",
@@ -48,7 +48,7 @@ impl KeyFolder {
     /// # Errors
     ///
     /// Nobody can say now. Its token must not be taken for one without PIN.
-    pub fn has_seal(&self, seal: Seal) -> Result<bool, FolderError> {
+    pub fn has_seal(&self, seal: PinSeal) -> Result<bool, FolderError> {
         let path = self.path.join(seal.file());
         let there = is_there(&path);
         self.noted(there.map_err(|error| {
@@ -62,7 +62,7 @@ impl KeyFolder {
     /// # Errors
     ///
     /// It cannot be read, or is none.
-    pub fn seal(&self, seal: Seal) -> Result<Option<(Tss2Key, SealText)>, FolderError> {
+    pub fn seal(&self, seal: PinSeal) -> Result<Option<(Tss2Key, PinSealText)>, FolderError> {
         let file = seal.file();
         let Some(folder) = self.noted(Opened::at(&self.path))? else {
             return Ok(None);
@@ -75,7 +75,7 @@ impl KeyFolder {
     }
 
     /// The same fault where what was read is none of the TPM's.
-    pub(in crate::store) fn damaged_seal(&self, seal: Seal, why: &str) -> FolderError {
+    pub(in crate::store) fn damaged_seal(&self, seal: PinSeal, why: &str) -> FolderError {
         FolderError::Damaged {
             file: self.path.join(seal.file()).display().to_string(),
             reason: format!("{why}; bring it back from a copy"),
@@ -89,9 +89,9 @@ impl KeyFolder {
     /// As of [`add`](Self::add).
     pub fn put_seal(
         &self,
-        seal: Seal,
+        seal: PinSeal,
         sealed: &Tss2Key,
-        beside: &SealText,
+        beside: &PinSealText,
     ) -> Result<(), FolderError> {
         let unfit = |why: String| FolderError::Unfit(why);
         let der = sealed.to_der().map_err(|why| unfit(why.to_string()))?;
@@ -112,12 +112,12 @@ impl KeyFolder {
     /// # Errors
     ///
     /// As of [`remove`](Self::remove).
-    pub fn remove_seal(&self, seal: Seal) -> Result<(), FolderError> {
+    pub fn remove_seal(&self, seal: PinSeal) -> Result<(), FolderError> {
         self.delete_own(seal.file())
     }
 }
 
-fn parsed(content: &[u8]) -> Result<(Tss2Key, SealText), String> {
+fn parsed(content: &[u8]) -> Result<(Tss2Key, PinSealText), String> {
     let parts = pem::parse(content)?;
     let [block] = &parts.blocks[..] else {
         return Err("more than one PEM block".into());
@@ -126,7 +126,7 @@ fn parsed(content: &[u8]) -> Result<(Tss2Key, SealText), String> {
     let mut lines = Lines::new(parts.above);
     let label = lines.take("Label", unescaped)?;
     let mark = lines.take(MARK, from_hex)?;
-    let beside = SealText {
+    let beside = PinSealText {
         label: label.unwrap_or_default(),
         mark,
     };
@@ -152,22 +152,25 @@ mod tests {
     fn seals_come_back_and_are_no_objects() {
         let folder = tempfile::tempdir().unwrap();
         let keys = KeyFolder::new(folder.path().join("keys"));
-        assert!(!keys.has_seal(Seal::User).unwrap() && keys.seal(Seal::User).unwrap().is_none());
-        let beside = SealText {
+        assert!(
+            !keys.has_seal(PinSeal::User).unwrap() && keys.seal(PinSeal::User).unwrap().is_none()
+        );
+        let beside = PinSealText {
             label: "a: token\n".into(),
             mark: Some(vec![7; 8]),
         };
-        let none = SealText::default();
-        keys.put_seal(Seal::Officer, &sealed(1), &beside).unwrap();
-        keys.put_seal(Seal::User, &sealed(2), &none).unwrap();
-        keys.put_seal(Seal::User, &sealed(3), &none).unwrap();
-        let officer = keys.seal(Seal::Officer).unwrap().unwrap();
+        let none = PinSealText::default();
+        keys.put_seal(PinSeal::Officer, &sealed(1), &beside)
+            .unwrap();
+        keys.put_seal(PinSeal::User, &sealed(2), &none).unwrap();
+        keys.put_seal(PinSeal::User, &sealed(3), &none).unwrap();
+        let officer = keys.seal(PinSeal::Officer).unwrap().unwrap();
         assert_eq!(officer, (sealed(1), beside));
-        assert_eq!(keys.seal(Seal::User).unwrap().unwrap().0, sealed(3));
+        assert_eq!(keys.seal(PinSeal::User).unwrap().unwrap().0, sealed(3));
         assert!(keys.list().unwrap().entries.is_empty());
-        keys.remove_seal(Seal::User).unwrap();
-        keys.remove_seal(Seal::User).unwrap();
-        assert_eq!(keys.has_seal(Seal::User), Ok(false));
+        keys.remove_seal(PinSeal::User).unwrap();
+        keys.remove_seal(PinSeal::User).unwrap();
+        assert_eq!(keys.has_seal(PinSeal::User), Ok(false));
     }
 
     #[test]
@@ -177,9 +180,9 @@ mod tests {
         let keys = KeyFolder::new(path.clone());
         keys.begin("0123456789abcdef").unwrap();
         std::fs::write(path.join(".user.pem"), "nothing").unwrap();
-        assert_eq!(keys.has_seal(Seal::User), Ok(true));
+        assert_eq!(keys.has_seal(PinSeal::User), Ok(true));
         assert!(matches!(
-            keys.seal(Seal::User),
+            keys.seal(PinSeal::User),
             Err(FolderError::Damaged { .. })
         ));
     }

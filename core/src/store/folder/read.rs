@@ -3,7 +3,7 @@
 use super::cache::{Refused, Seen};
 use super::format::{self, Remarks};
 use super::names::{file_name, is_object, object_name};
-use super::{Content, Entry, FolderError, Material};
+use super::{Content, Entry, FolderError, KeyMaterial};
 use crate::file::{self, FileStamp};
 use crate::trouble::trouble;
 use crate::trust::Owned;
@@ -162,7 +162,7 @@ impl<'a> Opened<'a> {
         let (content, owned) = self.judged(&file_name(name))?;
         let (content, remarks) = format::parse(name, &content).map_err(Unread::Damaged)?;
         if let Content::Pair(pair) = &content
-            && matches!(pair.material, Material::Clear(_))
+            && matches!(pair.material, KeyMaterial::Clear(_))
         {
             owned.as_secret().map_err(Unread::Untrusted)?;
         }

@@ -1,11 +1,11 @@
 //! What the tests of this folder put into one.
 
 use super::{
-    Content, Data, Description, Material, Origin, Pair, SecretKeyFile, Tss2Key, Tss2Kind, Usage,
-    Use, format,
+    Content, Data, KeyMaterial, KeyOrigin, ObjectAttributes, Pair, SecretKeyFile, Tss2Key,
+    Tss2Kind, Usage, Use, format,
 };
 use crate::key::{Curve, PrivateKeyInfo, PublicKey, SecretKeyType};
-use crate::x509::{Certificate, Day};
+use crate::x509::{Certificate, Date};
 
 /// Of tpm2_encodeobject, see `tss2`.
 pub(super) const KEY: &[u8] = include_bytes!("../../../testdata/tss2-encodeobject.pem");
@@ -20,7 +20,7 @@ pub(super) fn pair() -> Pair {
 
 pub(super) fn key() -> Tss2Key {
     match pair().material {
-        Material::Wrapped(key) => key,
+        KeyMaterial::Wrapped(key) => key,
         other => panic!("{other:?}"),
     }
 }
@@ -31,13 +31,13 @@ fn in_memory() -> [Pair; 2] {
     let key = PrivateKeyInfo::from_scalar(curve, &[7; 48]).unwrap();
     let public = key.public().clone();
     let clear = Pair {
-        material: Material::Clear(key),
+        material: KeyMaterial::Clear(key),
         public: public.clone(),
-        origin: Origin::Imported,
+        origin: KeyOrigin::Imported,
         ..pair()
     };
     let sealed = Pair {
-        material: Material::Sealed {
+        material: KeyMaterial::Sealed {
             seal: Tss2Key {
                 kind: Tss2Kind::Sealed,
                 ..Tss2Key::loadable(0x8100_0080, vec![0, 8, 0, 11], vec![1; 40])
@@ -50,7 +50,11 @@ fn in_memory() -> [Pair; 2] {
     [clear, sealed]
 }
 
-fn secret_key(key_type: SecretKeyType, auth: Option<Vec<u8>>, description: Description) -> Content {
+fn secret_key(
+    key_type: SecretKeyType,
+    auth: Option<Vec<u8>>,
+    description: ObjectAttributes,
+) -> Content {
     Content::SecretKey(SecretKeyFile {
         key_type,
         seal: Tss2Key {
@@ -59,14 +63,14 @@ fn secret_key(key_type: SecretKeyType, auth: Option<Vec<u8>>, description: Descr
         },
         encrypted: vec![9; 12 + 32 + 16],
         auth,
-        origin: Origin::Generated,
+        origin: KeyOrigin::Generated,
         description,
     })
 }
 
 pub(super) fn data() -> Data {
     Data {
-        description: Description::labelled("note"),
+        description: ObjectAttributes::labelled("note"),
         application: "an application:\nwith two lines".into(),
         object_id: vec![0x06, 0x01, 0x2A],
         value: b"any bytes".to_vec(),
@@ -82,11 +86,11 @@ pub(super) fn numbered(number: usize) -> Content {
 }
 
 pub(super) fn samples() -> Vec<Content> {
-    let full = Description {
+    let full = ObjectAttributes {
         label: " a label:\nwith -----BEGIN DATA-----".into(),
         id: Some(vec![1, 2, 3]),
         subject: vec![0x30, 0x00],
-        start: Some(Day {
+        start: Some(Date {
             year: 2031,
             month: 2,
             day: 28,
@@ -95,7 +99,7 @@ pub(super) fn samples() -> Vec<Content> {
         modifiable: false,
         usage: Some([Use::Sign, Use::Derive].into_iter().collect()),
         mechanisms: vec![0x1041, u64::MAX],
-        ..Description::labelled("")
+        ..ObjectAttributes::labelled("")
     };
     let leaf = Certificate::parse_all(LEAF).unwrap().remove(0);
     let rsa = PublicKey::from_rsa(&[0xC1; 256], &[1, 0, 1]).unwrap();
@@ -107,27 +111,27 @@ pub(super) fn samples() -> Vec<Content> {
         Content::Pair(Pair {
             handle: Some(0x8100_0100),
             auth: None,
-            origin: Origin::Generated,
+            origin: KeyOrigin::Generated,
             private: full.clone(),
-            shown_public: Some(Description {
+            shown_public: Some(ObjectAttributes {
                 usage: Some(Usage::NONE),
-                ..Description::labelled("public only")
+                ..ObjectAttributes::labelled("public only")
             }),
             ..pair()
         }),
         Content::Pair(Pair {
-            material: Material::Wrapped(Tss2Key {
+            material: KeyMaterial::Wrapped(Tss2Key {
                 description: Some("für später".into()),
                 ..key()
             }),
-            origin: Origin::Imported,
+            origin: KeyOrigin::Imported,
             shown_public: None,
             ..pair()
         }),
         secret_key(
             SecretKeyType::Aes,
             Some(vec![1; 16]),
-            Description {
+            ObjectAttributes {
                 usage: Some([Use::Decrypt, Use::Encrypt].into_iter().collect()),
                 ..full.clone()
             },
@@ -135,11 +139,11 @@ pub(super) fn samples() -> Vec<Content> {
         secret_key(
             SecretKeyType::GenericSecret,
             None,
-            Description::labelled("stem"),
+            ObjectAttributes::labelled("stem"),
         ),
         Content::Public(rsa, full.clone()),
-        Content::Public(pair().public, Description::labelled("stem")),
-        Content::Certificate(leaf.clone(), Description::labelled("")),
+        Content::Public(pair().public, ObjectAttributes::labelled("stem")),
+        Content::Certificate(leaf.clone(), ObjectAttributes::labelled("")),
         Content::Certificate(leaf, full.clone()),
         Content::Data(data()),
         Content::Data(Data {

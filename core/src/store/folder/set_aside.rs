@@ -4,7 +4,7 @@
 use super::names::{file_name, is_lost};
 use super::read::Opened;
 use super::write::Writer;
-use super::{FolderError, KeyFolder, Seal};
+use super::{FolderError, KeyFolder, PinSeal};
 use crate::key::{from_hex, hex};
 use rustix::io::Errno;
 use std::path::PathBuf;
@@ -27,7 +27,7 @@ impl KeyFolder {
     /// # Errors
     ///
     /// As of [`set_aside`](Self::set_aside).
-    pub fn set_seal_aside(&self, seal: Seal) -> Result<Option<String>, FolderError> {
+    pub fn set_seal_aside(&self, seal: PinSeal) -> Result<Option<String>, FolderError> {
         let Some(writer) = Writer::open(&self.path, self.patience)? else {
             return Ok(None);
         };
@@ -112,11 +112,11 @@ impl KeyFolder {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::folder::{Content, Data, Description};
+    use crate::store::folder::{Content, Data, ObjectAttributes};
 
     fn data() -> Content {
         Content::Data(Data {
-            description: Description::labelled("data"),
+            description: ObjectAttributes::labelled("data"),
             application: String::new(),
             object_id: Vec::new(),
             value: vec![7],
@@ -144,7 +144,7 @@ mod tests {
                 .all(|path| std::fs::read(path).unwrap() == content)
         );
         assert!(matches!(folder.set_aside(&name), Err(FolderError::Gone(_))));
-        assert_eq!(folder.set_seal_aside(Seal::User).unwrap(), None);
+        assert_eq!(folder.set_seal_aside(PinSeal::User).unwrap(), None);
     }
 
     #[test]

@@ -4,13 +4,13 @@ use super::write::Writer;
 use super::{FolderError, KeyFolder};
 use crate::key::hex;
 use crate::shell::word;
-use crate::tpm::{RootRecord, Unrecalled};
+use crate::tpm::{RecordError, StorageRootRecord};
 use std::path::{Path, PathBuf};
 
 /// In hexadecimal digits.
 const ROOT: &str = ".storage-root";
 
-impl RootRecord for KeyFolder {
+impl StorageRootRecord for KeyFolder {
     fn path(&self) -> PathBuf {
         self.path.join(ROOT)
     }
@@ -27,12 +27,14 @@ impl RootRecord for KeyFolder {
         )
     }
 
-    fn recall(&self) -> Result<Option<Vec<u8>>, Unrecalled> {
+    fn recall(&self) -> Result<Option<Vec<u8>>, RecordError> {
         match self.own_file(ROOT, |digits| !digits.is_empty()) {
             // Whoever may not read the folder uses none of its keys either.
             Err(FolderError::Permission(_)) => Ok(None),
-            Err(error @ FolderError::Damaged { .. }) => Err(Unrecalled::Damaged(error.to_string())),
-            other => other.map_err(|error| Unrecalled::Unread(error.to_string())),
+            Err(error @ FolderError::Damaged { .. }) => {
+                Err(RecordError::Damaged(error.to_string()))
+            }
+            other => other.map_err(|error| RecordError::Unread(error.to_string())),
         }
     }
 
@@ -77,9 +79,9 @@ mod tests {
         assert!(folder.keep(&[0, 7]).unwrap());
         assert_eq!(folder.recall(), Ok(Some(vec![0, 7])));
         write(path.join(ROOT), "no digits").unwrap();
-        assert!(matches!(folder.recall(), Err(Unrecalled::Damaged(_))));
+        assert!(matches!(folder.recall(), Err(RecordError::Damaged(_))));
         set_permissions(&path, Permissions::from_mode(0o777)).unwrap();
-        assert!(matches!(folder.recall(), Err(Unrecalled::Unread(_))));
+        assert!(matches!(folder.recall(), Err(RecordError::Unread(_))));
         set_permissions(&path, Permissions::from_mode(0o700)).unwrap();
         std::fs::remove_file(path.join(ROOT)).unwrap();
         std::fs::create_dir(path.join(ROOT)).unwrap();

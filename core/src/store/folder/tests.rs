@@ -54,7 +54,7 @@ fn all_files(folder: &KeyFolder) -> Vec<String> {
 }
 
 /// Until the clock has left the last change behind.
-fn settled(folder: &KeyFolder) -> Stamp {
+fn settled(folder: &KeyFolder) -> FolderStamp {
     loop {
         let stamp = folder.stamp();
         if stamp.unsettled.is_none() {
@@ -113,7 +113,7 @@ fn every_object_is_written_changed_and_removed() {
             gone.map(|()| None)
         );
     }
-    let kinds = ["key-", "public-", "certificate-", "data-"];
+    let kinds = ["key-", "secret-", "public-", "certificate-", "data-"];
     let added = samples()
         .into_iter()
         .map(|content| folder.add(content).unwrap().name);
@@ -228,7 +228,7 @@ fn only_what_changed_is_read_again() {
     let stamp = settled(&folder);
     let first = folder.list().unwrap();
     assert_eq!(first.stamp, stamp);
-    let same_as_first = |listing: &Listing| -> Vec<_> {
+    let same_as_first = |listing: &FolderListing| -> Vec<_> {
         let both = first.entries.iter().zip(&listing.entries);
         both.map(|(one, other)| Arc::ptr_eq(one, other)).collect()
     };

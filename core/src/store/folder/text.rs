@@ -3,9 +3,9 @@
 //! A default is not written, so that a file without any line is an ordinary object. What a line of
 //! a known name says wrongly is damage: an attribute is never guessed.
 
-use super::{Description, Origin, Usage, Use};
+use super::{KeyOrigin, ObjectAttributes, Usage, Use};
 use crate::key::{from_hex, hex};
-use crate::x509::Day;
+use crate::x509::Date;
 use std::fmt::Write;
 use std::str::FromStr;
 
@@ -55,10 +55,10 @@ impl<'a> Lines<'a> {
 pub(super) fn read_description(
     lines: &mut Lines<'_>,
     prefix: &str,
-    absent: Description,
-) -> Result<Description, String> {
+    absent: ObjectAttributes,
+) -> Result<ObjectAttributes, String> {
     let name = |name: &str| format!("{prefix}{name}");
-    Ok(Description {
+    Ok(ObjectAttributes {
         label: lines
             .take(&name("Label"), unescaped)?
             .unwrap_or(absent.label),
@@ -91,8 +91,8 @@ pub(super) fn read_description(
 pub(super) fn write_description(
     out: &mut String,
     prefix: &str,
-    this: &Description,
-    absent: &Description,
+    this: &ObjectAttributes,
+    absent: &ObjectAttributes,
 ) {
     let mut line = |name: &str, differs: bool, value: &dyn Fn() -> String| {
         if differs {
@@ -100,7 +100,7 @@ pub(super) fn write_description(
         }
     };
     let flag = |flag: bool| if flag { "yes" } else { "no" }.to_owned();
-    let date = |day: &Option<Day>| {
+    let date = |day: &Option<Date>| {
         day.map(|day| format!("{:04}-{:02}-{:02}", day.year, day.month, day.day))
             .unwrap_or_default()
     };
@@ -156,11 +156,11 @@ pub(super) fn write_description(
 
 /// The attributes of a pair's public half where the file does not say otherwise: what
 /// administrators expect to hold for both halves is the private half's.
-pub(super) fn public_half(private: &Description) -> Description {
-    Description {
+pub(super) fn public_half(private: &ObjectAttributes) -> ObjectAttributes {
+    ObjectAttributes {
         id: private.id.clone(),
         subject: private.subject.clone(),
-        ..Description::labelled(&private.label)
+        ..ObjectAttributes::labelled(&private.label)
     }
 }
 
@@ -222,10 +222,10 @@ pub(super) fn handle(text: &str) -> Option<u32> {
     u32::try_from(hexadecimal(text.strip_prefix("0x")?)?).ok()
 }
 
-pub(super) fn origin(text: &str) -> Option<Origin> {
+pub(super) fn origin(text: &str) -> Option<KeyOrigin> {
     match text {
-        "generated" => Some(Origin::Generated),
-        "imported" => Some(Origin::Imported),
+        "generated" => Some(KeyOrigin::Generated),
+        "imported" => Some(KeyOrigin::Imported),
         _ => None,
     }
 }
@@ -284,12 +284,12 @@ fn hexadecimal(digits: &str) -> Option<u64> {
 }
 
 /// `2031-01-31`
-fn day(text: &str) -> Option<Day> {
+fn day(text: &str) -> Option<Date> {
     let parts: Vec<_> = text.split('-').collect();
     let [year, month, day] = parts[..] else {
         return None;
     };
-    Some(Day {
+    Some(Date {
         year: digits(year, 4)?,
         month: digits(month, 2).filter(|month| (1..=12).contains(month))?,
         day: digits(day, 2).filter(|day| (1..=31).contains(day))?,
@@ -305,9 +305,9 @@ fn digits<T: FromStr>(text: &str, count: usize) -> Option<T> {
 mod tests {
     use super::*;
 
-    fn read(text: &str) -> Result<Description, String> {
+    fn read(text: &str) -> Result<ObjectAttributes, String> {
         let mut lines = Lines::new(text.lines().map(str::as_bytes).collect());
-        read_description(&mut lines, "", Description::labelled("stem"))
+        read_description(&mut lines, "", ObjectAttributes::labelled("stem"))
     }
 
     #[test]
@@ -349,15 +349,15 @@ mod tests {
 
     #[test]
     fn descriptions_go_there_and_back() {
-        let plain = Description::labelled("stem");
+        let plain = ObjectAttributes::labelled("stem");
         let day = |day| {
-            Some(Day {
+            Some(Date {
                 year: 2031,
                 month: 1,
                 day,
             })
         };
-        let full = Description {
+        let full = ObjectAttributes {
             label: "web server".into(),
             id: Some(vec![1, 2]),
             subject: vec![0x30, 0],
@@ -370,7 +370,7 @@ mod tests {
             usage: Some([Use::Derive, Use::Sign].into_iter().collect()),
             mechanisms: vec![0x1041, 0x8000_0001_0000],
         };
-        let bare = Description {
+        let bare = ObjectAttributes {
             label: String::new(),
             id: Some(vec![]),
             usage: Some(Usage::NONE),
@@ -397,15 +397,15 @@ mod tests {
 
     #[test]
     fn the_public_half_follows_the_private_one() {
-        let private = Description {
+        let private = ObjectAttributes {
             id: Some(vec![7]),
             private: true,
-            ..Description::labelled("both")
+            ..ObjectAttributes::labelled("both")
         };
         let absent = public_half(&private);
         assert_eq!((&*absent.label, absent.private), ("both", false));
         assert_eq!(absent.id, Some(vec![7]));
-        for this in [absent.clone(), Description::labelled("own")] {
+        for this in [absent.clone(), ObjectAttributes::labelled("own")] {
             let mut out = String::new();
             write_description(&mut out, PUBLIC_HALF, &this, &absent);
             let mut lines = Lines::new(out.lines().map(str::as_bytes).collect());

@@ -26,7 +26,7 @@ const RSA_PARENT: u32 = 5;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tss2Key {
     /// What the TPM does with it.
-    pub kind: Kind,
+    pub kind: Tss2Kind,
     /// The handle of the key that wraps it: persistent, or a hierarchy whose standard storage key
     /// is meant.
     pub parent: u32,
@@ -51,7 +51,7 @@ pub struct Tss2Key {
 
 /// What the TPM does with a wrapped object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum Tss2Kind {
     /// TPM2_Load.
     Loadable,
     /// TPM2_Import, then TPM2_Load.
@@ -68,7 +68,7 @@ impl Tss2Key {
     /// A loadable key whose authorisation value is empty.
     pub fn loadable(parent: u32, public: Vec<u8>, private: Vec<u8>) -> Self {
         Self {
-            kind: Kind::Loadable,
+            kind: Tss2Kind::Loadable,
             parent,
             public,
             private,
@@ -101,9 +101,9 @@ impl Tss2Key {
         let outer = outer.ok_or_else(|| NoTss2Key::because("it is not one whole SEQUENCE"))?;
         let mut members = Members::of(outer.value())?;
         let kind = match members.next("type")?.decode_as::<ObjectIdentifier>() {
-            Ok(LOADABLE | LOADABLE_OF_OLD) => Kind::Loadable,
-            Ok(IMPORTABLE) => Kind::Importable,
-            Ok(SEALED) => Kind::Sealed,
+            Ok(LOADABLE | LOADABLE_OF_OLD) => Tss2Kind::Loadable,
+            Ok(IMPORTABLE) => Tss2Kind::Importable,
+            Ok(SEALED) => Tss2Kind::Sealed,
             Ok(other) => return Err(NoTss2Key(format!("its type {other} is unknown"))),
             Err(_) => return Err(NoTss2Key::because("type is no OBJECT IDENTIFIER")),
         };
@@ -138,9 +138,9 @@ impl Tss2Key {
     /// A part is too long for the size in front of it.
     pub fn to_der(&self) -> Result<Vec<u8>, NoTss2Key> {
         let kind = match self.kind {
-            Kind::Loadable => LOADABLE,
-            Kind::Importable => IMPORTABLE,
-            Kind::Sealed => SEALED,
+            Tss2Kind::Loadable => LOADABLE,
+            Tss2Kind::Importable => IMPORTABLE,
+            Tss2Kind::Sealed => SEALED,
         };
         let (public, private) = (with_size(&self.public)?, with_size(&self.private)?);
         let encoded = || -> der::Result<Vec<u8>> {
@@ -352,7 +352,7 @@ mod tests {
         ] {
             let der = der_of(file);
             let key = Tss2Key::from_der(&der).unwrap();
-            assert_eq!((key.kind, key.parent), (Kind::Loadable, parent));
+            assert_eq!((key.kind, key.parent), (Tss2Kind::Loadable, parent));
             assert_eq!(key.empty_auth, empty_auth);
             assert!(!key.has_policy());
             assert!(crate::tpm::PublicArea::parse(&key.public).is_some());
@@ -373,7 +373,7 @@ mod tests {
         for full in [
             key(),
             Tss2Key {
-                kind: Kind::Importable,
+                kind: Tss2Kind::Importable,
                 empty_auth: None,
                 policy: Some(policy.clone()),
                 auth_policy: Some(vec![0x30, 0x00]),
@@ -383,7 +383,7 @@ mod tests {
                 ..key()
             },
             Tss2Key {
-                kind: Kind::Sealed,
+                kind: Tss2Kind::Sealed,
                 parent: OWNER,
                 auth_policy: Some(policy),
                 ..key()
@@ -391,7 +391,7 @@ mod tests {
         ] {
             let der = full.to_der().unwrap();
             assert_eq!(Tss2Key::from_der(&der), Ok(full.clone()));
-            assert_eq!(full.has_policy(), full.kind != Kind::Loadable);
+            assert_eq!(full.has_policy(), full.kind != Tss2Kind::Loadable);
         }
         let only_empty = Tss2Key {
             policy: Some(vec![0x30, 0x00]),

@@ -1,11 +1,11 @@
 //! What files hold of the TPM's, as the TPM loads it and gives it.
 
-use super::tss2::{Kind, OWNER, Tss2Key};
+use super::tss2::{OWNER, Tss2Key, Tss2Kind};
 use crate::tpm::{Parent, WrappedKey};
 
 impl Tss2Key {
     /// What the TPM wrapped; `has_value`: it has an authorisation value.
-    pub fn of(kind: Kind, wrapped: &WrappedKey, has_value: bool) -> Self {
+    pub fn of(kind: Tss2Kind, wrapped: &WrappedKey, has_value: bool) -> Self {
         let (parent, rsa_parent) = match wrapped.parent() {
             Parent::Persistent(handle) => (*handle, false),
             Parent::Owner { rsa } => (OWNER, *rsa),

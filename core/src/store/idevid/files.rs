@@ -26,7 +26,7 @@ pub(super) struct Files {
 
 /// What must change before the files can say something else.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Stamp {
+pub(super) struct FilesStamp {
     files: Vec<(PathBuf, Sight)>,
     /// Why the `chain/` folder could not be listed, if so.
     unlisted: Option<Errno>,
@@ -37,7 +37,7 @@ pub(super) struct Stamp {
 pub(super) struct Read {
     pub(super) hinted: Vec<(PathBuf, Vec<Certificate>)>,
     pub(super) chain: Vec<(PathBuf, Vec<Certificate>)>,
-    pub(super) stamp: Stamp,
+    pub(super) stamp: FilesStamp,
     /// A file that `[[identity]]` names, that could not be read now and was not read before.
     pub(super) unread: Option<String>,
 }
@@ -77,11 +77,11 @@ impl Files {
     }
 
     /// Reads only what could not be read before.
-    pub(super) fn stamp(&self) -> Stamp {
+    pub(super) fn stamp(&self) -> FilesStamp {
         let (chain, unlisted) = self.chain_paths();
         let all = self.others.iter().chain(&self.hinted).chain(&chain);
         let sight = |path: &PathBuf| (path.clone(), self.troubles.sight(path, LARGEST));
-        Stamp {
+        FilesStamp {
             files: all.map(sight).collect(),
             unlisted,
         }
@@ -92,7 +92,7 @@ impl Files {
         let (chain_paths, unlisted) = self.chain_paths();
         let before = std::mem::take(&mut *self.known.lock());
         let sight = |path: &PathBuf| (path.clone(), self.troubles.sight(path, LARGEST));
-        let mut stamp = Stamp {
+        let mut stamp = FilesStamp {
             files: self.others.iter().map(sight).collect(),
             unlisted,
         };
@@ -162,7 +162,7 @@ impl Files {
     }
 
     /// Has the stamp say of which secrets the look had none.
-    pub(super) fn amend(&self, stamp: &mut Stamp) {
+    pub(super) fn amend(&self, stamp: &mut FilesStamp) {
         for (path, sight) in &mut stamp.files {
             if let Some(errno) = self.troubles.with(path) {
                 *sight = Sight::Unread(errno);

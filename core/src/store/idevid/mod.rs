@@ -13,7 +13,7 @@ mod scan;
 pub(crate) use files::certificates_in;
 pub use nv::Taken;
 
-use super::{Key, Listing, Login, LookError, Templates};
+use super::{Key, Login, ScanError, ScanResult, Templates};
 use crate::config::{Config, IdentityAuth, IdentityHint};
 use crate::key::{PublicKey, hex};
 use crate::tpm::{Capabilities, Tpm};
@@ -36,13 +36,13 @@ pub struct IdevidStore {
     files: Files,
     templates: Templates,
     /// What the last look showed, if it gave an answer; held for moments.
-    last: Mutex<Option<Listing>>,
+    last: Mutex<Option<ScanResult>>,
 }
 
 /// What must change before a new look can find something else. Costs no TPM command.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Stamp {
-    files: files::Stamp,
+pub struct FactoryStamp {
+    files: files::FilesStamp,
     faults: u64,
     given_up: usize,
     /// What is known of what the TPM can do.
@@ -102,7 +102,7 @@ pub struct Found {
     /// A file that `[[identity]]` names and that could not be read now, and why.
     pub unread: Option<String>,
     /// What the search depended on.
-    pub stamp: Stamp,
+    pub stamp: FactoryStamp,
 }
 
 impl Found {
@@ -181,8 +181,8 @@ impl IdevidStore {
         }
     }
 
-    fn stamped(&self, files: files::Stamp) -> Stamp {
-        Stamp {
+    fn stamped(&self, files: files::FilesStamp) -> FactoryStamp {
+        FactoryStamp {
             files,
             faults: self.tpm.faults(),
             given_up: self.templates.given_up(),
@@ -192,7 +192,7 @@ impl IdevidStore {
 
     /// Searches the TPM. One command for each list of handles, two for a certificate (one more for
     /// each further piece of a large one), one for each key until all certificates have theirs.
-    pub fn find(&self) -> Result<Found, LookError> {
+    pub fn find(&self) -> Result<Found, ScanError> {
         let tpm = &*self.tpm;
         let read = self.files.read();
         let mut stamp = self.stamped(read.stamp);
@@ -207,8 +207,8 @@ impl IdevidStore {
         stamp.can.algorithms = tpm.known_algorithms().known();
         if identities.is_empty() {
             return Err(match read.unread {
-                Some(file) => LookError::Unread(file),
-                None => LookError::NoIdentity(nv::searched(&authorities, unread, &self.hints)),
+                Some(file) => ScanError::Unread(file),
+                None => ScanError::NoIdentity(nv::searched(&authorities, unread, &self.hints)),
             });
         }
         let all = identities.len();
@@ -222,7 +222,7 @@ impl IdevidStore {
                 unread: read.unread,
                 stamp,
             }),
-            _ => Err(LookError::NoIdentity(format!(
+            _ => Err(ScanError::NoIdentity(format!(
                 "none of the {all} identities is for this slot: [[identity]] auth = \"pin\" gives \
                  an identity a slot of its own"
             ))),

@@ -1,7 +1,7 @@
 //! Where certificates are: the TPM's NV memory, the configuration's files, the `chain/` folder.
 
 use super::location::{CertificateLocation, LocatedCertificate};
-use super::{IdevidStore, LookError, certificates_in};
+use super::{IdevidStore, ScanError, certificates_in};
 use crate::config::IdentityHint;
 use crate::tpm::{Tpm, TpmError};
 use crate::x509::Certificate;
@@ -75,7 +75,7 @@ impl IdevidStore {
         &self,
         tpm: &Tpm,
         files: Vec<(PathBuf, Vec<Certificate>)>,
-    ) -> Result<(Vec<LocatedCertificate>, Vec<String>), LookError> {
+    ) -> Result<(Vec<LocatedCertificate>, Vec<String>), ScanError> {
         let (mut found, mut unread): (Vec<LocatedCertificate>, Vec<String>) =
             (Vec::new(), Vec::new());
         let mut add = |origin: CertificateLocation, here: Vec<Certificate>| {

@@ -1,7 +1,7 @@
 //! Which key each certificate is for, and what the pairs are called.
 
 use super::location::{CertificateLocation, LocatedCertificate};
-use super::{Identity, IdevidStore, LABEL, LookError, Part};
+use super::{Identity, IdevidStore, LABEL, Part, ScanError};
 use crate::config::IdentityAuth;
 use crate::key::PublicKey;
 use crate::store::key::{Abilities, Given};
@@ -56,7 +56,7 @@ impl IdevidStore {
         tpm: &Tpm,
         certificates: Vec<LocatedCertificate>,
         chain: Vec<LocatedCertificate>,
-    ) -> Result<(Vec<Identity>, Vec<LocatedCertificate>), LookError> {
+    ) -> Result<(Vec<Identity>, Vec<LocatedCertificate>), ScanError> {
         let all = || certificates.iter().chain(&chain).map(|(_, one)| one);
         let issued = |issuer: &Certificate| {
             all().any(|one| one != issuer && one.issuer_der() == issuer.subject_der())
@@ -96,7 +96,7 @@ impl IdevidStore {
 
     /// Certificates whose keys have no handle: the TPM may derive them. That is tried when the key
     /// is first needed; at once where it is not clear which of several certificates is the one.
-    fn derivable(&self, tpm: &Tpm, leaves: &mut [Leaf]) -> Result<(), LookError> {
+    fn derivable(&self, tpm: &Tpm, leaves: &mut [Leaf]) -> Result<(), ScanError> {
         let rivals: Vec<String> = leaves
             .iter()
             .filter(|leaf| leaf.says == Says::EndEntity)
@@ -138,7 +138,7 @@ impl IdevidStore {
     }
 
     /// Persistent handles, the likeliest first.
-    fn handles(&self, tpm: &Tpm) -> Result<Vec<u32>, LookError> {
+    fn handles(&self, tpm: &Tpm) -> Result<Vec<u32>, ScanError> {
         let mut handles = tpm.handles(PERSISTENT)?;
         for hinted in self.hints.iter().filter_map(|hint| hint.handle) {
             if !handles.contains(&hinted) {
@@ -153,7 +153,7 @@ impl IdevidStore {
     }
 
     /// Gives the key at `handle` to every certificate that it belongs to.
-    fn pair(&self, tpm: &Tpm, handle: u32, leaves: &mut [Leaf]) -> Result<(), LookError> {
+    fn pair(&self, tpm: &Tpm, handle: u32, leaves: &mut [Leaf]) -> Result<(), ScanError> {
         let (area, resident) = match tpm.persistent_key(handle) {
             Ok(found) => found,
             Err(TpmError::Response(code)) if code.is_definite() => {

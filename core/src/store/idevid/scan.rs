@@ -2,8 +2,10 @@
 
 use super::{Authority, Found, Identity, IdevidStore, Part};
 use crate::key::hex;
-use crate::store::folder::{Description, Origin, Usage, Use};
-use crate::store::{Kind, Listing, LoginError, LookError, Pins, Shown, SignError, Stamp, Who};
+use crate::store::folder::{KeyOrigin, ObjectAttributes, Usage, Use};
+use crate::store::{
+    LoginError, ObjectKind, Pins, ScanError, ScanResult, SignError, StoreStamp, StoredObject, Who,
+};
 use crate::tpm::{AuthValue, Secret, Tpm, TpmError};
 use parking_lot::Mutex;
 use std::collections::HashSet;
@@ -14,13 +16,13 @@ const LONGEST_PIN: usize = 64;
 
 /// What [`Store`](crate::store::Store) asks of a factory identity.
 impl IdevidStore {
-    pub(in crate::store) fn stamp(&self) -> Stamp {
-        Stamp::Factory(self.stamped(self.files.stamp()))
+    pub(in crate::store) fn stamp(&self) -> StoreStamp {
+        StoreStamp::Factory(self.stamped(self.files.stamp()))
     }
 
     /// Searches for all objects. Where nothing changed but what is known of the TPM, those of the last
     /// look are shown anew, without a TPM command.
-    pub(crate) fn look(&self) -> Result<Listing, LookError> {
+    pub(crate) fn scan(&self) -> Result<ScanResult, ScanError> {
         let last = self.last.lock().take();
         if let Some(listing) = last.and_then(|last| self.anew(last)) {
             *self.last.lock() = Some(listing.clone());
@@ -37,21 +39,21 @@ impl IdevidStore {
     }
 
     /// What was found, as it is to be shown now; `None` if that must be searched for again.
-    fn anew(&self, found: Listing) -> Option<Listing> {
+    fn anew(&self, found: ScanResult) -> Option<ScanResult> {
         let now = self.stamped(self.files.stamp());
-        let Stamp::Factory(then) = &found.stamp else {
+        let StoreStamp::Factory(then) = &found.stamp else {
             return None;
         };
         let changed = then.can != now.can;
         let can = now.can;
         let is_the_same = now
-            == super::Stamp {
+            == super::FactoryStamp {
                 can,
                 ..then.clone()
             };
-        (changed && is_the_same).then(|| Listing {
+        (changed && is_the_same).then(|| ScanResult {
             objects: found.objects.iter().map(|one| one.anew(can)).collect(),
-            stamp: Stamp::Factory(now),
+            stamp: StoreStamp::Factory(now),
             ..found
         })
     }
@@ -116,7 +118,7 @@ impl IdevidStore {
 }
 
 /// Of each identity key pair and certificate, then the certificates of its issuers.
-fn listing(found: Found) -> Listing {
+fn listing(found: Found) -> ScanResult {
     let label = found.label().to_owned();
     let mut objects = Vec::new();
     for identity in found.identities {
@@ -127,25 +129,25 @@ fn listing(found: Found) -> Listing {
             label, certificate, ..
         } = authority;
         let name = hex(&certificate.sha1());
-        Shown {
+        StoredObject {
             name,
-            kind: Kind::Certificate(certificate, fixed(label, &[])),
+            kind: ObjectKind::Certificate(certificate, fixed(label, &[])),
         }
     }));
     // Two certificates for one key share it.
     let mut seen = HashSet::new();
     objects.retain(|one| seen.insert((one.name.clone(), one.kind.is_certificate())));
-    Listing {
+    ScanResult {
         label,
         serial: found.serial,
         objects: objects.into_iter().map(Arc::new).collect(),
         refused: Vec::new(),
         unread: found.unread,
-        stamp: Stamp::Factory(found.stamp),
+        stamp: StoreStamp::Factory(found.stamp),
     }
 }
 
-fn shown(identity: Identity) -> Vec<Shown> {
+fn shown(identity: Identity) -> Vec<StoredObject> {
     let Identity {
         label,
         certificate,
@@ -153,38 +155,38 @@ fn shown(identity: Identity) -> Vec<Shown> {
         key,
         ..
     } = identity;
-    let described = |uses: &[Use]| Description {
+    let described = |uses: &[Use]| ObjectAttributes {
         subject: certificate.subject_der().to_vec(),
         ..fixed(label.clone(), uses)
     };
     let mut shown = Vec::new();
     if let Some(public) = public {
         let kind = match key {
-            Some(key) => Kind::Pair {
+            Some(key) => ObjectKind::Pair {
                 key,
                 // An identity's key has sensitiveDataOrigin: the TPM made it.
-                origin: Origin::Generated,
+                origin: KeyOrigin::Generated,
                 private: described(&[Use::Sign]),
                 public: Some(described(&[Use::Verify])),
             },
-            None => Kind::Public(public.clone(), described(&[Use::Verify])),
+            None => ObjectKind::Public(public.clone(), described(&[Use::Verify])),
         };
         let name = hex(public.id().as_bytes());
-        shown.push(Shown { name, kind });
+        shown.push(StoredObject { name, kind });
     }
-    shown.push(Shown {
+    shown.push(StoredObject {
         name: hex(&certificate.sha1()),
-        kind: Kind::Certificate(certificate, fixed(label, &[])),
+        kind: ObjectKind::Certificate(certificate, fixed(label, &[])),
     });
     shown
 }
 
 /// The attributes of something that nobody changes.
-fn fixed(label: String, uses: &[Use]) -> Description {
-    Description {
+fn fixed(label: String, uses: &[Use]) -> ObjectAttributes {
+    ObjectAttributes {
         modifiable: false,
         destroyable: false,
         usage: Some(uses.iter().copied().collect::<Usage>()),
-        ..Description::labelled(label)
+        ..ObjectAttributes::labelled(label)
     }
 }

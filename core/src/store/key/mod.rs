@@ -21,7 +21,7 @@ pub(super) use login::{SECRET, secret_mark};
 pub(super) use obstacle::Source;
 pub use secret::{SecretBytes, SecretKey};
 
-use super::folder::{Material, Tss2Key, Tss2Kind};
+use super::folder::{KeyMaterial, Tss2Key, Tss2Kind};
 use super::{SignError, Templates};
 use crate::key::{Curve, PrivateKeyInfo, PublicKey};
 use crate::tpm::{
@@ -149,7 +149,10 @@ impl Key {
     /// # Errors
     ///
     /// Why it is none.
-    pub(super) fn in_memory(public: &PublicKey, material: &Material) -> Result<Self, &'static str> {
+    pub(super) fn in_memory(
+        public: &PublicKey,
+        material: &KeyMaterial,
+    ) -> Result<Self, &'static str> {
         let soft = SoftKey::of(public, material)?;
         let abilities = Abilities {
             algorithms: Algorithms::ANY.only(soft.hashes()).into(),
@@ -165,18 +168,18 @@ impl Key {
     /// Why it is none.
     pub(crate) fn in_clear(key: PrivateKeyInfo) -> Result<Self, &'static str> {
         let public = key.public().clone();
-        Self::in_memory(&public, &Material::Clear(key))
+        Self::in_memory(&public, &KeyMaterial::Clear(key))
     }
 
     /// What a file of it is to hold; `None` for a key that has none.
-    pub(super) fn material(&self) -> Option<Material> {
+    pub(super) fn material(&self) -> Option<KeyMaterial> {
         let has_value = self.auth_salt().is_some();
         match &self.place {
             Place::Memory(soft) => Some(soft.material(has_value)),
             Place::Disk(wrapped, ..) => match wrapped.parent() {
                 Parent::Persistent(_) => {
                     let key = Tss2Key::of(Tss2Kind::Loadable, wrapped, has_value);
-                    Some(Material::Wrapped(key))
+                    Some(KeyMaterial::Wrapped(key))
                 }
                 Parent::Owner { .. } => None,
             },

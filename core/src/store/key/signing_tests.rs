@@ -101,7 +101,7 @@ fn a_curve_takes_a_hash_that_the_tpm_has() {
         (vec![sha256, sha384], Curve::P256, Hash::Sha256),
         (vec![0x27], Curve::P384, Hash::Sha256),
     ] {
-        let told = Algorithms::of(&hashes).into();
+        let told = Algorithms::from_ids(&hashes).into();
         assert_eq!(
             ecdsa_hash(None, curve, &told),
             chosen,
@@ -117,7 +117,7 @@ fn an_rsa_key_signs_by_what_the_tpm_has() {
     let tpm = fake.tpm(std::time::Duration::from_secs(20));
     let (_, resident) = tpm.persistent_key(0x8102_0000).unwrap();
     let abilities = Abilities {
-        algorithms: Algorithms::of(&[0x01, 0x14, 0x0B, 0x00A0]).into(),
+        algorithms: Algorithms::from_ids(&[0x01, 0x14, 0x0B, 0x00A0]).into(),
         pss: true,
     };
     let key = Key::resident(resident, PublicArea::parse(&area).unwrap(), abilities);

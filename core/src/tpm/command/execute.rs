@@ -5,7 +5,7 @@ use super::Link;
 use super::flush;
 use super::response_reader::ResponseReader;
 use super::session::{AuthSession, DECRYPT, ENCRYPT, StartAuthSession, answers_attributes};
-use crate::tpm::Class;
+use crate::tpm::CommandClass;
 use crate::tpm::transport::{FRAME_MAX, HEADER};
 use crate::tpm::{Auth, AuthHandle, ResponseCode, SaltKey, Secret, TpmError, sized};
 use log::debug;
@@ -105,7 +105,7 @@ impl Link {
             Some(parameters) => parameters,
             None => written(|writer| command.marshal_parameters(writer))?,
         };
-        let class = Class::of(code, &parameters);
+        let class = CommandClass::of_command(code, &parameters);
         let named = written(|writer| command.marshal_handles(writer))?;
         let mut session = match by.map(|by| by.used.auth) {
             Some(Auth::Value(value, salt_key)) => Some(self.start_auth_session(salt_key, value)?),

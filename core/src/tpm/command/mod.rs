@@ -13,7 +13,7 @@ pub(super) mod session;
 mod vectors;
 
 use super::TpmError;
-use super::transport::{self, Class, FRAME_MAX, Fault, Pace, Tcti, Transport};
+use super::transport::{self, CommandClass, FRAME_MAX, Tcti, Timing, Transport, TransportError};
 pub use authorization::{Auth, AuthHandle, SensitiveCreate};
 use log::warn;
 use std::sync::Arc;
@@ -26,9 +26,9 @@ use tpm2_protocol::{TpmMarshal, TpmWriter};
 /// call, which connects anew.
 pub(crate) struct Link {
     transport: Box<dyn Transport>,
-    pace: Arc<Pace>,
+    timing: Arc<Timing>,
     /// The slowest class of the commands since this was last set.
-    pub(super) slowest: Class,
+    pub(super) slowest: CommandClass,
 }
 
 impl Link {
@@ -37,22 +37,22 @@ impl Link {
     /// # Errors
     ///
     /// [`TpmError::Unsupported`] for a transport that this build does not have.
-    pub(super) fn new(tcti: &Tcti, pace: Arc<Pace>) -> Result<Self, TpmError> {
+    pub(super) fn new(tcti: &Tcti, timing: Arc<Timing>) -> Result<Self, TpmError> {
         Ok(Self {
             transport: transport::new(tcti)?,
-            pace,
-            slowest: Class::default(),
+            timing,
+            slowest: CommandClass::default(),
         })
     }
 
-    fn transact(&mut self, command: &[u8], class: Class) -> Result<Vec<u8>, TpmError> {
+    fn transact(&mut self, command: &[u8], class: CommandClass) -> Result<Vec<u8>, TpmError> {
         self.slowest = self.slowest.max(class);
-        let pace = &*self.pace;
-        let answered = self.transport.transact(command, class, pace);
+        let timing = &*self.timing;
+        let answered = self.transport.transact(command, class, timing);
         answered.map_err(|fault| match fault {
-            Fault::Unreachable(why) => TpmError::Unreachable(why),
-            Fault::Broken(why) => TpmError::Broken(why),
-            Fault::Timeout(limit) => pace.in_vain(limit),
+            TransportError::Unreachable(why) => TpmError::Unreachable(why),
+            TransportError::Broken(why) => TpmError::Broken(why),
+            TransportError::Timeout(limit) => timing.timeout_error(limit),
         })
     }
 
@@ -93,8 +93,8 @@ mod tests {
     use super::*;
     use crate::key::Curve;
     use crate::system::pause;
-    use crate::tpm::transport::Patience;
-    use crate::tpm::transport::owed::{Kept, Owing};
+    use crate::tpm::transport::Wait;
+    use crate::tpm::transport::kept_open::{Endpoint, KeptOpen};
     use crate::tpm::transport::socket::{Channel, Framing};
     use crate::tpm::transport::tcti::Socket;
     use crate::tpm::{
@@ -115,8 +115,8 @@ mod tests {
         fn within(limits: Limits, transport: impl Transport + 'static) -> Self {
             Self {
                 transport: Box::new(transport),
-                pace: Arc::new(Pace::new(limits, Path::new("/dev/null/locks"))),
-                slowest: Class::default(),
+                timing: Arc::new(Timing::new(limits, Path::new("/dev/null/locks"))),
+                slowest: CommandClass::default(),
             }
         }
     }
@@ -128,7 +128,12 @@ mod tests {
     }
 
     impl Transport for Canned {
-        fn transact(&mut self, command: &[u8], _: Class, _: &Pace) -> Result<Vec<u8>, Fault> {
+        fn transact(
+            &mut self,
+            command: &[u8],
+            _: CommandClass,
+            _: &Timing,
+        ) -> Result<Vec<u8>, TransportError> {
             *self.sent.lock() = command.to_vec();
             Ok(self.answer.clone())
         }
@@ -168,27 +173,27 @@ mod tests {
     /// Takes each command, and never answers.
     struct Mute;
 
-    impl Kept for Mute {
-        fn send(&mut self, _: &[u8], _: &Patience<'_>) -> Result<(), Fault> {
+    impl Endpoint for Mute {
+        fn send(&mut self, _: &[u8], _: &Wait<'_>) -> Result<(), TransportError> {
             Ok(())
         }
-        fn receive(&mut self, patience: &Patience<'_>) -> Result<Vec<u8>, Fault> {
+        fn receive(&mut self, wait: &Wait<'_>) -> Result<Vec<u8>, TransportError> {
             loop {
-                pause(patience.left()?.min(Duration::from_millis(5)));
+                pause(wait.left()?.min(Duration::from_millis(5)));
             }
         }
     }
 
-    struct Silent(Owing<Mute>);
+    struct Silent(KeptOpen<Mute>);
 
     impl Transport for Silent {
         fn transact(
             &mut self,
             command: &[u8],
-            class: Class,
-            pace: &Pace,
-        ) -> Result<Vec<u8>, Fault> {
-            self.0.transact(|| Ok(Mute), command, class, pace)
+            class: CommandClass,
+            timing: &Timing,
+        ) -> Result<Vec<u8>, TransportError> {
+            self.0.transact(|| Ok(Mute), command, class, timing)
         }
         fn abandon(&mut self) {}
     }
@@ -212,11 +217,11 @@ mod tests {
     /// What is not sent yet keeps nobody waiting, least of all itself.
     #[test]
     fn a_generation_waits_for_an_answer_that_is_owed_as_any_command_does() {
-        let mut link = Link::within(slow(), Silent(Owing::new()));
-        let ordinary = TpmError::Timeout(slow().of(Class::Ordinary));
+        let mut link = Link::within(slow(), Silent(KeptOpen::new()));
+        let ordinary = TpmError::Timeout(slow().for_class(CommandClass::Ordinary));
         assert_eq!(link.random(8), Err(ordinary.clone()));
         assert_eq!(create(&mut link), ordinary);
-        let own = TpmError::Timeout(slow().of(Class::Generation));
+        let own = TpmError::Timeout(slow().for_class(CommandClass::Generation));
         assert_eq!(create(&mut link), own, "sent over a new connection");
     }
 
@@ -232,7 +237,7 @@ mod tests {
         let mut link = Link::within(slow(), channel);
         assert_eq!(
             create(&mut link),
-            TpmError::Timeout(slow().of(Class::Ordinary))
+            TpmError::Timeout(slow().for_class(CommandClass::Ordinary))
         );
     }
 

@@ -4,7 +4,7 @@
 //!
 //! Lines: `>` a command, `<` its answer, `=` what a step gave, `+` inputs that were random.
 
-use super::{Class, Fault, Link, Pace, Transport};
+use super::{CommandClass, Link, Timing, Transport, TransportError};
 use crate::key::{Curve, PublicKey};
 use crate::tpm::fake::p256_area;
 use crate::tpm::{
@@ -73,7 +73,12 @@ impl Recording {
 }
 
 impl Transport for Recording {
-    fn transact(&mut self, command: &[u8], _: Class, _: &Pace) -> Result<Vec<u8>, Fault> {
+    fn transact(
+        &mut self,
+        command: &[u8],
+        _: CommandClass,
+        _: &Timing,
+    ) -> Result<Vec<u8>, TransportError> {
         let command = hex(command);
         self.pass_over(Some(&command));
         assert_eq!(command, self.next('>'));

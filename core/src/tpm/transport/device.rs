@@ -4,9 +4,9 @@
 //! One write is one command, one read its response. The device is opened once and kept: with the
 //! resource manager each opening is a space of its own, which costs commands to make.
 
-use super::owed::{Kept, Owing};
-use super::socket::{above_standard_streams, wait};
-use super::{Class, FRAME_MAX, Fault, HEADER, Pace, Patience, Transport, frame_size};
+use super::kept_open::{Endpoint, KeptOpen};
+use super::socket::{above_standard_streams, poll_fd};
+use super::{CommandClass, FRAME_MAX, HEADER, Timing, Transport, TransportError, Wait, frame_size};
 use rustix::event::PollFlags;
 use rustix::fs::{Mode, OFlags, fstat, open};
 use rustix::io::{Errno, read, write};
@@ -15,13 +15,13 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 /// A TPM device, opened at the first command.
-pub(super) struct Device {
+pub(super) struct CharDevice {
     path: PathBuf,
-    open: Owing<Open>,
+    open: KeptOpen<OpenFile>,
 }
 
 /// An open device.
-struct Open {
+struct OpenFile {
     /// `None` only once dropped.
     fd: Option<OwnedFd>,
     file: FileId,
@@ -47,7 +47,7 @@ impl FileId {
     }
 }
 
-impl Open {
+impl OpenFile {
     fn new(fd: OwnedFd) -> Result<Self, Errno> {
         Ok(Self {
             file: FileId::of(&fd)?,
@@ -62,7 +62,7 @@ impl Open {
     }
 }
 
-impl Drop for Open {
+impl Drop for OpenFile {
     /// Closing a number that is not ours any more would close somebody's file.
     fn drop(&mut self) {
         if self.fd().is_none() {
@@ -71,20 +71,20 @@ impl Drop for Open {
     }
 }
 
-impl Device {
+impl CharDevice {
     pub(super) fn new(path: PathBuf) -> Self {
         Self {
             path,
-            open: Owing::new(),
+            open: KeptOpen::new(),
         }
     }
 }
 
-fn opened(path: &Path) -> Result<Open, Fault> {
+fn opened(path: &Path) -> Result<OpenFile, TransportError> {
     let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
     let fd = open(path, flags, Mode::empty()).map_err(|errno| {
         let path = path.display();
-        Fault::Unreachable(match errno {
+        TransportError::Unreachable(match errno {
             Errno::NOENT => format!("{path} does not exist: no TPM, or no driver"),
             Errno::ACCESS => format!(
                 "{path}: permission denied; the user must be in the device's group (usually tss)"
@@ -103,47 +103,52 @@ fn opened(path: &Path) -> Result<Open, Fault> {
         })
     })?;
     let fd = above_standard_streams(fd)?;
-    Open::new(fd).map_err(|errno| Fault::Unreachable(format!("{}: {errno}", path.display())))
+    OpenFile::new(fd)
+        .map_err(|errno| TransportError::Unreachable(format!("{}: {errno}", path.display())))
 }
 
-impl Kept for Open {
-    fn send(&mut self, command: &[u8], patience: &Patience<'_>) -> Result<(), Fault> {
+impl Endpoint for OpenFile {
+    fn send(&mut self, command: &[u8], wait: &Wait<'_>) -> Result<(), TransportError> {
         let fd = self.fd.as_ref().ok_or_else(closed)?;
         loop {
-            wait(fd.as_fd(), PollFlags::OUT, patience)?;
+            poll_fd(fd.as_fd(), PollFlags::OUT, wait)?;
             match write(fd, command) {
                 Ok(sent) if sent == command.len() => return Ok(()),
                 Ok(sent) => {
-                    return Err(Fault::Broken(format!(
+                    return Err(TransportError::Broken(format!(
                         "{sent} of {} bytes sent",
                         command.len()
                     )));
                 }
                 Err(Errno::INTR | Errno::AGAIN) => {}
-                Err(errno) => return Err(Fault::broken("sending", errno)),
+                Err(errno) => return Err(TransportError::broken("sending", errno)),
             }
         }
     }
 
-    fn receive(&mut self, patience: &Patience<'_>) -> Result<Vec<u8>, Fault> {
-        response(self.fd.as_ref().ok_or_else(closed)?, patience)
+    fn receive(&mut self, wait: &Wait<'_>) -> Result<Vec<u8>, TransportError> {
+        response(self.fd.as_ref().ok_or_else(closed)?, wait)
     }
 }
 
-fn closed() -> Fault {
-    Fault::Broken("the device is closed".into())
+fn closed() -> TransportError {
+    TransportError::Broken("the device is closed".into())
 }
 
-fn response(fd: &OwnedFd, patience: &Patience<'_>) -> Result<Vec<u8>, Fault> {
+fn response(fd: &OwnedFd, wait: &Wait<'_>) -> Result<Vec<u8>, TransportError> {
     let mut frame = vec![0; FRAME_MAX];
     let mut filled = 0;
     loop {
-        wait(fd.as_fd(), PollFlags::IN, patience)?;
+        poll_fd(fd.as_fd(), PollFlags::IN, wait)?;
         match read(fd, &mut frame[filled..]) {
-            Ok(0) => return Err(Fault::Broken("the device gave an empty answer".into())),
+            Ok(0) => {
+                return Err(TransportError::Broken(
+                    "the device gave an empty answer".into(),
+                ));
+            }
             Ok(got) => filled += got,
             Err(Errno::INTR | Errno::AGAIN) => continue,
-            Err(errno) => return Err(Fault::broken("receiving", errno)),
+            Err(errno) => return Err(TransportError::broken("receiving", errno)),
         }
         if filled >= HEADER && filled >= frame_size(&frame)? {
             frame.truncate(filled);
@@ -152,14 +157,19 @@ fn response(fd: &OwnedFd, patience: &Patience<'_>) -> Result<Vec<u8>, Fault> {
     }
 }
 
-impl Transport for Device {
-    fn transact(&mut self, command: &[u8], class: Class, pace: &Pace) -> Result<Vec<u8>, Fault> {
+impl Transport for CharDevice {
+    fn transact(
+        &mut self,
+        command: &[u8],
+        class: CommandClass,
+        timing: &Timing,
+    ) -> Result<Vec<u8>, TransportError> {
         let open = self.open.open();
         if open.as_ref().is_some_and(|open| open.fd().is_none()) {
             *open = None;
         }
         let path = &self.path;
-        self.open.transact(|| opened(path), command, class, pace)
+        self.open.transact(|| opened(path), command, class, timing)
     }
 
     fn abandon(&mut self) {

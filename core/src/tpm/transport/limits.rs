@@ -28,7 +28,7 @@ const A_LOOK: Duration = Duration::from_millis(100);
 
 /// The class of a command.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Class {
+pub enum CommandClass {
     /// Every command but those of the other class.
     #[default]
     Ordinary,
@@ -36,9 +36,9 @@ pub enum Class {
     Generation,
 }
 
-impl Class {
+impl CommandClass {
     /// The class of the command with this code (TPM_CC) and these parameters.
-    pub(in crate::tpm) fn of(code: u32, parameters: &[u8]) -> Self {
+    pub(in crate::tpm) fn of_command(code: u32, parameters: &[u8]) -> Self {
         const CREATE_PRIMARY: u32 = 0x131;
         const CREATE: u32 = 0x153;
         const IMPORT: u32 = 0x156;
@@ -79,10 +79,10 @@ impl Limits {
     }
 
     /// The limit of a class.
-    pub fn of(self, class: Class) -> Limit {
+    pub fn for_class(self, class: CommandClass) -> Limit {
         let time = match class {
-            Class::Ordinary => self.ordinary,
-            Class::Generation => self.generation,
+            CommandClass::Ordinary => self.ordinary,
+            CommandClass::Generation => self.generation,
         };
         Limit { class, time }
     }
@@ -92,7 +92,7 @@ impl Limits {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limit {
     /// The class.
-    pub class: Class,
+    pub class: CommandClass,
     /// The time from the moment when a command was sent.
     pub time: Duration,
 }
@@ -105,7 +105,7 @@ impl fmt::Display for Limit {
 
 /// The limits of one TPM's commands, and the key generations that are under way there.
 #[derive(Debug)]
-pub(in crate::tpm) struct Pace {
+pub(in crate::tpm) struct Timing {
     limits: Limits,
     /// Key generations of this process that are under way.
     under_way: AtomicU32,
@@ -117,23 +117,23 @@ pub(in crate::tpm) struct Pace {
 
 /// A key generation of this process, under way until this is dropped.
 pub(in crate::tpm) struct Generation<'a> {
-    pace: &'a Pace,
+    timing: &'a Timing,
     _told_to_others: Option<crate::file::Lock>,
 }
 
 /// One wait: for an answer, for a connection, or for other threads.
-pub(in crate::tpm) struct Patience<'a> {
-    pace: &'a Pace,
+pub(in crate::tpm) struct Wait<'a> {
+    timing: &'a Timing,
     limit: Cell<Limit>,
     began: Instant,
     end: Cell<Instant>,
-    /// [`Pace::changes`] when `end` was set.
+    /// [`Timing::changes`] when `end` was set.
     changes: Cell<u64>,
     /// How old the wait was at its last line in the log.
     told: Cell<Duration>,
 }
 
-impl Pace {
+impl Timing {
     pub(in crate::tpm) fn new(limits: Limits, locks: &Path) -> Self {
         Self::with(limits, ProcessLock::for_generations(locks))
     }
@@ -162,8 +162,8 @@ impl Pace {
     }
 
     /// Notes that a command of this class begins, if that is a key generation.
-    pub(in crate::tpm) fn begun(&self, class: Class) -> Option<Generation<'_>> {
-        (class == Class::Generation).then(|| self.generation())
+    pub(in crate::tpm) fn note_start(&self, class: CommandClass) -> Option<Generation<'_>> {
+        (class == CommandClass::Generation).then(|| self.generation())
     }
 
     /// Notes that a key generation begins.
@@ -171,7 +171,7 @@ impl Pace {
         self.under_way.fetch_add(1, Ordering::AcqRel);
         self.changes.fetch_add(1, Ordering::AcqRel);
         Generation {
-            pace: self,
+            timing: self,
             _told_to_others: self.busy.take(A_LOOK).ok().flatten(),
         }
     }
@@ -186,10 +186,10 @@ impl Pace {
     }
 
     /// A wait that begins now, for what has a limit of this class.
-    pub(in crate::tpm) fn wait(&self, class: Class) -> Patience<'_> {
-        let (began, limit) = (Instant::now(), self.limits.of(class));
-        Patience {
-            pace: self,
+    pub(in crate::tpm) fn wait(&self, class: CommandClass) -> Wait<'_> {
+        let (began, limit) = (Instant::now(), self.limits.for_class(class));
+        Wait {
+            timing: self,
             limit: Cell::new(limit),
             began,
             end: Cell::new(began + limit.time),
@@ -208,7 +208,7 @@ impl Pace {
 
     /// Why a wait was in vain: a key generation of another process, or a TPM without answer. Asked when
     /// a generation of one's own is over.
-    pub(in crate::tpm) fn in_vain(&self, limit: Limit) -> TpmError {
+    pub(in crate::tpm) fn timeout_error(&self, limit: Limit) -> TpmError {
         match self.is_busy() {
             true => TpmError::Busy(limit),
             false => TpmError::Timeout(limit),
@@ -218,12 +218,12 @@ impl Pace {
 
 impl Drop for Generation<'_> {
     fn drop(&mut self) {
-        self.pace.changes.fetch_add(1, Ordering::AcqRel);
-        self.pace.under_way.fetch_sub(1, Ordering::AcqRel);
+        self.timing.changes.fetch_add(1, Ordering::AcqRel);
+        self.timing.under_way.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
-impl Patience<'_> {
+impl Wait<'_> {
     /// How long to wait before this is asked again.
     ///
     /// # Errors
@@ -244,20 +244,21 @@ impl Patience<'_> {
 
     /// Whether a key generation of this process is under way, or was since the end was set.
     pub(in crate::tpm) fn is_behind_generation(&self) -> bool {
-        let changes = self.pace.changes.load(Ordering::Acquire);
-        self.pace.is_generating() || changes != self.changes.get()
+        let changes = self.timing.changes.load(Ordering::Acquire);
+        self.timing.is_generating() || changes != self.changes.get()
     }
 
     /// Goes on if a key generation of this process was under way meanwhile.
     fn prolong(&self, now: Instant) -> Result<(), Limit> {
-        let longest = self.pace.limits.of(Class::Generation);
+        let longest = self.timing.limits.for_class(CommandClass::Generation);
         let last = self.began + longest.time;
         if !self.is_behind_generation() || now >= last {
             return Err(self.limit.get());
         }
         self.limit.set(longest);
-        self.changes.set(self.pace.changes.load(Ordering::Acquire));
-        self.end.set(last.min(now + self.pace.limits.ordinary));
+        self.changes
+            .set(self.timing.changes.load(Ordering::Acquire));
+        self.end.set(last.min(now + self.timing.limits.ordinary));
         Ok(())
     }
 
@@ -271,9 +272,9 @@ impl Patience<'_> {
         }
         self.told.set(waited);
         let what = match () {
-            () if limit.class == Class::Generation => "the TPM is making a key",
-            () if self.pace.is_generating() => "the TPM is making a key for another thread",
-            () if self.pace.is_busy() => BUSY,
+            () if limit.class == CommandClass::Generation => "the TPM is making a key",
+            () if self.timing.is_generating() => "the TPM is making a key for another thread",
+            () if self.timing.is_busy() => BUSY,
             () => "the TPM has not answered yet",
         };
         info!(
@@ -307,10 +308,10 @@ mod tests {
         Limits::new(Duration::from_millis(ordinary), LONG)
     }
 
-    fn pace(ordinary: u64) -> (tempfile::TempDir, Pace) {
+    fn timing(ordinary: u64) -> (tempfile::TempDir, Timing) {
         let folder = tempfile::tempdir().unwrap();
-        let pace = Pace::new(limits(ordinary), folder.path());
-        (folder, pace)
+        let timing = Timing::new(limits(ordinary), folder.path());
+        (folder, timing)
     }
 
     fn create(tpm: &Tpm) -> Result<(Vec<u8>, Vec<u8>), TpmError> {
@@ -328,7 +329,7 @@ mod tests {
     #[test]
     fn the_class_is_told_by_the_command() {
         fn generation(code: u32, parameters: &[u8]) -> bool {
-            Class::of(code, parameters) == Class::Generation
+            CommandClass::of_command(code, parameters) == CommandClass::Generation
         }
         for code in [0x131, CREATE, 0x191] {
             assert!(generation(code, &[]), "{code:#x}");
@@ -375,58 +376,69 @@ mod tests {
         let [ordinary, generation] = [10, 40].map(Duration::from_millis);
         let limits = Limits::new(ordinary, generation);
         let tpm = fake.tpm_with(limits);
-        let passed = |class| TpmError::Timeout(limits.of(class));
-        assert_eq!(tpm.random(&mut [0]), Err(passed(Class::Ordinary)));
+        let passed = |class| TpmError::Timeout(limits.for_class(class));
+        assert_eq!(tpm.random(&mut [0]), Err(passed(CommandClass::Ordinary)));
         let began = Instant::now();
-        assert_eq!(create(&tpm).unwrap_err(), passed(Class::Generation));
+        assert_eq!(create(&tpm).unwrap_err(), passed(CommandClass::Generation));
         assert!(began.elapsed() >= generation);
     }
 
     #[test]
     fn a_wait_goes_on_behind_a_generation_of_this_process() {
-        let (_folder, pace) = pace(0);
+        let (_folder, timing) = timing(0);
         assert_eq!(
-            pace.wait(Class::Ordinary).left(),
-            Err(pace.limits.of(Class::Ordinary))
+            timing.wait(CommandClass::Ordinary).left(),
+            Err(timing.limits.for_class(CommandClass::Ordinary))
         );
-        let generation = pace.generation();
-        let behind = pace.wait(Class::Ordinary);
+        let generation = timing.generation();
+        let behind = timing.wait(CommandClass::Ordinary);
         assert!(behind.left().is_ok());
         drop(generation);
         // It ended meanwhile: whoever waited has one limit more, and no other.
         assert!(behind.left().is_ok());
         let passed = behind.left();
-        assert_eq!(passed, Err(pace.limits.of(Class::Generation)));
+        assert_eq!(
+            passed,
+            Err(timing.limits.for_class(CommandClass::Generation))
+        );
     }
 
     #[test]
     fn a_wait_behind_generations_has_an_end() {
         let folder = tempfile::tempdir().unwrap();
         let limits = Limits::new(Duration::ZERO, Duration::ZERO);
-        let pace = Pace::new(limits, folder.path());
-        let _generation = pace.generation();
-        let passed = pace.wait(Class::Ordinary).left();
-        assert_eq!(passed, Err(limits.of(Class::Ordinary)));
+        let timing = Timing::new(limits, folder.path());
+        let _generation = timing.generation();
+        let passed = timing.wait(CommandClass::Ordinary).left();
+        assert_eq!(passed, Err(limits.for_class(CommandClass::Ordinary)));
     }
 
     /// Several processes may have keys made; a TPM is busy until the last is done.
     #[test]
     fn what_other_processes_do_is_seen() {
-        let (folder, mine) = pace(0);
-        let other = |_| Pace::new(limits(0), folder.path());
+        let (folder, mine) = timing(0);
+        let other = |_| Timing::new(limits(0), folder.path());
         let [first, second] = [0, 1].map(other);
-        let limit = mine.limits.of(Class::Ordinary);
+        let limit = mine.limits.for_class(CommandClass::Ordinary);
         let silent = TpmError::Timeout(limit);
-        assert_eq!(mine.in_vain(limit), silent, "the lock was never taken");
+        assert_eq!(
+            mine.timeout_error(limit),
+            silent,
+            "the lock was never taken"
+        );
         let one = first.generation();
         let two = second.generation();
-        assert_eq!(mine.in_vain(limit), TpmError::Busy(limit));
+        assert_eq!(mine.timeout_error(limit), TpmError::Busy(limit));
         drop(one);
-        assert_eq!(mine.in_vain(limit), TpmError::Busy(limit));
+        assert_eq!(mine.timeout_error(limit), TpmError::Busy(limit));
         drop(two);
-        assert_eq!(mine.in_vain(limit), silent);
+        assert_eq!(mine.timeout_error(limit), silent);
         let _own = mine.generation();
-        assert_eq!(mine.in_vain(limit), silent, "it is this process's own");
+        assert_eq!(
+            mine.timeout_error(limit),
+            silent,
+            "it is this process's own"
+        );
     }
 
     /// The TPM was still at the other's key when the limit of ours had passed.
@@ -436,8 +448,8 @@ mod tests {
         let limit = Duration::from_millis(10);
         let limits = Limits::new(limit, limit);
         let (tpm, other) = (fake.tpm_with(limits), fake.tpm_with(limits));
-        let generation = other.pace().generation();
-        let busy = TpmError::Busy(limits.of(Class::Generation));
+        let generation = other.timing().generation();
+        let busy = TpmError::Busy(limits.for_class(CommandClass::Generation));
         assert_eq!(create(&tpm).unwrap_err(), busy);
         drop(generation);
     }
@@ -445,11 +457,11 @@ mod tests {
     /// Whoever keeps the lock to himself hides a generation, and keeps nobody from it.
     #[test]
     fn a_lock_that_is_kept_stops_no_generation() {
-        let (folder, pace) = pace(0);
-        drop(pace.generation());
+        let (folder, timing) = timing(0);
+        drop(timing.generation());
         let kept = File::open(folder.path().join("busy")).unwrap();
         kept.lock().unwrap();
-        drop(pace.generation());
+        drop(timing.generation());
     }
 
     #[test]
@@ -458,7 +470,7 @@ mod tests {
         // Long enough for the fake's answer on a busy machine.
         let tpm = fake.tpm_with(limits(3000));
         let held = tpm.link.lock();
-        let generation = tpm.pace().generation();
+        let generation = tpm.timing().generation();
         thread::scope(|scope| {
             let (tell, told) = channel();
             let tpm = &tpm;
@@ -480,7 +492,7 @@ mod tests {
     fn threads_wait_for_the_turn_to_try_a_pin_while_a_generation_goes_on() {
         let fake = FakeTpm::new([]);
         let tpm = fake.tpm_with(limits(1));
-        let generation = tpm.pace().generation();
+        let generation = tpm.timing().generation();
         let held = ProcessLock::for_pins(tpm.tcti(), &fake.locks());
         let held = held.take(LONG).unwrap();
         thread::scope(|scope| {
@@ -509,7 +521,7 @@ mod tests {
         let (tpm, other) = (fake.tpm_with(limits(1)), fake.tpm_with(limits(1)));
         let held = ProcessLock::for_pins(tpm.tcti(), &fake.locks());
         let held = held.take(LONG).unwrap();
-        let generation = other.pace().generation();
+        let generation = other.timing().generation();
         let why = tpm.lock_pin_try(false).unwrap_err().to_string();
         assert!(why.contains("another process keeps the lock"), "{why}");
         assert!(why.contains(BUSY), "{why}");

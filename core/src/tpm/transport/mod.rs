@@ -2,8 +2,8 @@
 //! that may take. A transport knows no commands.
 
 mod device;
+pub(super) mod kept_open;
 mod limits;
-pub(super) mod owed;
 pub(super) mod socket;
 pub(super) mod tcti;
 #[cfg(feature = "tss")]
@@ -11,9 +11,9 @@ mod tctildr;
 mod timeout_memory;
 
 use super::TpmError;
-use device::Device;
-pub(super) use limits::{BUSY, Pace, Patience};
-pub use limits::{Class, Limit, Limits, WAITING};
+use device::CharDevice;
+pub(super) use limits::{BUSY, Timing, Wait};
+pub use limits::{CommandClass, Limit, Limits, WAITING};
 use socket::{Channel, Framing};
 use tcti::Socket;
 pub(crate) use tcti::is_alias as is_tcti_alias;
@@ -30,26 +30,31 @@ pub(super) const HEADER: usize = 10;
 pub(super) trait Transport: Send {
     /// One command of this class, one response. What stands before the sending (a connection, an
     /// answer that is still owed) has the limit of ordinary commands. A key generation is under way
-    /// ([`Pace::begun`]) from the sending until this returns. After an error the next call starts afresh.
-    fn transact(&mut self, command: &[u8], class: Class, pace: &Pace) -> Result<Vec<u8>, Fault>;
+    /// ([`Timing::note_start`]) from the sending until this returns. After an error the next call starts afresh.
+    fn transact(
+        &mut self,
+        command: &[u8],
+        class: CommandClass,
+        timing: &Timing,
+    ) -> Result<Vec<u8>, TransportError>;
     /// In a forked child: lets go of the parent's connection without a byte to the TPM.
     fn abandon(&mut self);
 }
 
 /// How a transport fails.
-pub(super) enum Fault {
+pub(super) enum TransportError {
     Unreachable(String),
     Broken(String),
     Timeout(Limit),
 }
 
-impl From<Limit> for Fault {
+impl From<Limit> for TransportError {
     fn from(passed: Limit) -> Self {
         Self::Timeout(passed)
     }
 }
 
-impl Fault {
+impl TransportError {
     /// A fault met while a command was under way.
     pub(super) fn broken(doing: &str, error: impl std::fmt::Display) -> Self {
         Self::Broken(format!("{doing}: {error}"))
@@ -63,7 +68,7 @@ impl Fault {
 /// [`TpmError::Unsupported`] for a transport that this build does not have.
 pub(super) fn new(tcti: &Tcti) -> Result<Box<dyn Transport>, TpmError> {
     Ok(match tcti {
-        Tcti::Device(path) => Box::new(Device::new(path.clone())),
+        Tcti::Device(path) => Box::new(CharDevice::new(path.clone())),
         Tcti::Swtpm(socket) => Box::new(Channel::new(socket.clone(), Framing::Raw)),
         Tcti::Mssim(host, port) => {
             let socket = Socket::Tcp(host.clone(), *port);
@@ -81,11 +86,11 @@ pub(super) fn new(tcti: &Tcti) -> Result<Box<dyn Transport>, TpmError> {
 }
 
 /// The size that a frame's header announces.
-fn frame_size(header: &[u8]) -> Result<usize, Fault> {
+fn frame_size(header: &[u8]) -> Result<usize, TransportError> {
     let size = header.get(2..6).and_then(|size| size.try_into().ok());
     match size.map(|size| u32::from_be_bytes(size) as usize) {
         Some(size) if (HEADER..=FRAME_MAX).contains(&size) => Ok(size),
-        _ => Err(Fault::Broken(
+        _ => Err(TransportError::Broken(
             "the answer has no TPM response header".into(),
         )),
     }

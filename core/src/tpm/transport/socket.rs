@@ -4,7 +4,7 @@
 //! kept would lock every other process out. A connection per command is also the reconnect.
 
 use super::Socket;
-use super::{Class, FRAME_MAX, Fault, HEADER, Pace, Patience, Transport, frame_size};
+use super::{CommandClass, FRAME_MAX, HEADER, Timing, Transport, TransportError, Wait, frame_size};
 use crate::system::pause;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::Timespec;
@@ -43,9 +43,9 @@ impl Channel {
         Self { socket, framing }
     }
 
-    fn connect(&self, patience: &Patience<'_>) -> Result<OwnedFd, Fault> {
+    fn connect(&self, wait: &Wait<'_>) -> Result<OwnedFd, TransportError> {
         let unreachable = |error: std::io::Error| {
-            Fault::Unreachable(format!(
+            TransportError::Unreachable(format!(
                 "{}: {error}; is the software TPM running?",
                 self.socket
             ))
@@ -57,7 +57,7 @@ impl Channel {
                     .to_socket_addrs()
                     .map_err(unreachable)?
                 {
-                    match connect_tcp(&address, patience)? {
+                    match connect_tcp(&address, wait)? {
                         Ok(stream) => {
                             // Best effort: without it a command may wait for an acknowledgement.
                             let _ = stream.set_nodelay(true);
@@ -71,7 +71,7 @@ impl Channel {
                 ))
             }
             Socket::Unix(path) => {
-                connect_unix(path, patience)?.map_err(|errno| unreachable(errno.into()))
+                connect_unix(path, wait)?.map_err(|errno| unreachable(errno.into()))
             }
         }
     }
@@ -82,11 +82,11 @@ impl Channel {
 /// processes at once are better served by short tries.
 fn connect_tcp(
     address: &SocketAddr,
-    patience: &Patience<'_>,
-) -> Result<std::io::Result<TcpStream>, Fault> {
+    wait: &Wait<'_>,
+) -> Result<std::io::Result<TcpStream>, TransportError> {
     const ONE_TRY: Duration = Duration::from_millis(500);
     loop {
-        match TcpStream::connect_timeout(address, ONE_TRY.min(patience.left()?)) {
+        match TcpStream::connect_timeout(address, ONE_TRY.min(wait.left()?)) {
             Err(error) if error.kind() == ErrorKind::TimedOut => {}
             other => return Ok(other),
         }
@@ -94,7 +94,7 @@ fn connect_tcp(
 }
 
 /// Connects to a Unix socket; a listener with a full backlog is waited for.
-fn connect_unix(path: &Path, patience: &Patience<'_>) -> Result<Result<OwnedFd, Errno>, Fault> {
+fn connect_unix(path: &Path, wait: &Wait<'_>) -> Result<Result<OwnedFd, Errno>, TransportError> {
     const PAUSE: Duration = Duration::from_millis(2);
     let address = match SocketAddrUnix::new(path) {
         Ok(address) => address,
@@ -108,7 +108,7 @@ fn connect_unix(path: &Path, patience: &Patience<'_>) -> Result<Result<OwnedFd, 
     loop {
         match connect(&socket, &address) {
             Ok(()) => return Ok(Ok(socket)),
-            Err(Errno::AGAIN | Errno::INTR) => pause(PAUSE.min(patience.left()?)),
+            Err(Errno::AGAIN | Errno::INTR) => pause(PAUSE.min(wait.left()?)),
             Err(errno) => return Ok(Err(errno)),
         }
     }
@@ -116,25 +116,32 @@ fn connect_unix(path: &Path, patience: &Patience<'_>) -> Result<Result<OwnedFd, 
 
 /// The same descriptor with a number above 2. A host that closed its standard streams would else
 /// read from and write to the TPM when it means them.
-pub(super) fn above_standard_streams(fd: OwnedFd) -> Result<OwnedFd, Fault> {
+pub(super) fn above_standard_streams(fd: OwnedFd) -> Result<OwnedFd, TransportError> {
     match fd.as_raw_fd() {
-        0..=2 => fcntl_dupfd_cloexec(&fd, 3).map_err(|errno| Fault::broken("opening", errno)),
+        0..=2 => {
+            fcntl_dupfd_cloexec(&fd, 3).map_err(|errno| TransportError::broken("opening", errno))
+        }
         _ => Ok(fd),
     }
 }
 
 impl Transport for Channel {
-    fn transact(&mut self, command: &[u8], class: Class, pace: &Pace) -> Result<Vec<u8>, Fault> {
-        let before = pace.wait(Class::Ordinary);
+    fn transact(
+        &mut self,
+        command: &[u8],
+        class: CommandClass,
+        timing: &Timing,
+    ) -> Result<Vec<u8>, TransportError> {
+        let before = timing.wait(CommandClass::Ordinary);
         let stream = Stream(self.connect(&before)?);
-        let _generation = pace.begun(class);
+        let _generation = timing.note_start(class);
         match self.framing {
             Framing::Raw => {
                 stream.send(command, &before)?;
-                let patience = pace.wait(class);
-                let mut response = stream.receive(HEADER, &patience)?;
+                let wait = timing.wait(class);
+                let mut response = stream.receive(HEADER, &wait)?;
                 let size = frame_size(&response)?;
-                response.extend(stream.receive(size - HEADER, &patience)?);
+                response.extend(stream.receive(size - HEADER, &wait)?);
                 Ok(response)
             }
             Framing::Mssim => {
@@ -143,17 +150,17 @@ impl Transport for Channel {
                 message.extend((command.len() as u32).to_be_bytes());
                 message.extend(command);
                 stream.send(&message, &before)?;
-                let patience = pace.wait(class);
-                let size = word(&stream.receive(4, &patience)?) as usize;
+                let wait = timing.wait(class);
+                let size = word(&stream.receive(4, &wait)?) as usize;
                 if !(HEADER..=FRAME_MAX).contains(&size) {
-                    return Err(Fault::Broken(format!(
+                    return Err(TransportError::Broken(format!(
                         "a response of {size} bytes announced"
                     )));
                 }
-                let response = stream.receive(size, &patience)?;
-                stream.receive(4, &patience)?; // the simulator's own status, always 0
+                let response = stream.receive(size, &wait)?;
+                stream.receive(4, &wait)?; // the simulator's own status, always 0
                 // Best effort: the answer is here; the simulator also notices a closed socket.
-                let _ = stream.send(&MSSIM_SESSION_END.to_be_bytes(), &patience);
+                let _ = stream.send(&MSSIM_SESSION_END.to_be_bytes(), &wait);
                 Ok(response)
             }
         }
@@ -174,28 +181,32 @@ impl Drop for Stream {
 }
 
 impl Stream {
-    fn send(&self, mut bytes: &[u8], patience: &Patience<'_>) -> Result<(), Fault> {
+    fn send(&self, mut bytes: &[u8], wait: &Wait<'_>) -> Result<(), TransportError> {
         while !bytes.is_empty() {
-            wait(self.0.as_fd(), PollFlags::OUT, patience)?;
+            poll_fd(self.0.as_fd(), PollFlags::OUT, wait)?;
             match send(&self.0, bytes, SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
                 Ok(sent) => bytes = &bytes[sent..],
                 Err(Errno::INTR | Errno::AGAIN) => {}
-                Err(error) => return Err(Fault::broken("sending", error)),
+                Err(error) => return Err(TransportError::broken("sending", error)),
             }
         }
         Ok(())
     }
 
-    fn receive(&self, count: usize, patience: &Patience<'_>) -> Result<Vec<u8>, Fault> {
+    fn receive(&self, count: usize, wait: &Wait<'_>) -> Result<Vec<u8>, TransportError> {
         let mut bytes = vec![0; count];
         let mut filled = 0;
         while filled < count {
-            wait(self.0.as_fd(), PollFlags::IN, patience)?;
+            poll_fd(self.0.as_fd(), PollFlags::IN, wait)?;
             match recv(&self.0, &mut bytes[filled..], RecvFlags::DONTWAIT) {
-                Ok((0, _)) => return Err(Fault::Broken("the TPM closed the connection".into())),
+                Ok((0, _)) => {
+                    return Err(TransportError::Broken(
+                        "the TPM closed the connection".into(),
+                    ));
+                }
                 Ok((got, _)) => filled += got,
                 Err(Errno::INTR | Errno::AGAIN) => {}
-                Err(error) => return Err(Fault::broken("receiving", error)),
+                Err(error) => return Err(TransportError::broken("receiving", error)),
             }
         }
         Ok(bytes)
@@ -203,13 +214,13 @@ impl Stream {
 }
 
 /// Waits until `fd` is ready, or has an error or end that the next call will report.
-pub(super) fn wait(
+pub(super) fn poll_fd(
     fd: BorrowedFd<'_>,
     flags: PollFlags,
-    patience: &Patience<'_>,
-) -> Result<(), Fault> {
+    wait: &Wait<'_>,
+) -> Result<(), TransportError> {
     loop {
-        let left = patience.left()?;
+        let left = wait.left()?;
         let limit = Timespec {
             tv_sec: left.as_secs() as i64,
             tv_nsec: i64::from(left.subsec_nanos()),
@@ -217,7 +228,7 @@ pub(super) fn wait(
         match poll(&mut [PollFd::from_borrowed_fd(fd, flags)], Some(&limit)) {
             Ok(0) | Err(Errno::INTR) => {}
             Ok(_) => return Ok(()),
-            Err(error) => return Err(Fault::broken("waiting", error)),
+            Err(error) => return Err(TransportError::broken("waiting", error)),
         }
     }
 }

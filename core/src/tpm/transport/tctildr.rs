@@ -7,9 +7,9 @@
 //! that for swtpm waits for ever. Opening has the transport's own limit: 25 s for tpm2-abrmd, whose
 //! thread (GLib's) a forked child does not have.
 
-use super::owed::{Kept, Owing};
-use super::socket::wait;
-use super::{Class, FRAME_MAX, Fault, Pace, Patience, Transport};
+use super::kept_open::{Endpoint, KeptOpen};
+use super::socket::poll_fd;
+use super::{CommandClass, FRAME_MAX, Timing, Transport, TransportError, Wait};
 use crate::tpm::TpmError;
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
 use rustix::event::PollFlags;
@@ -40,18 +40,18 @@ type Finalize = unsafe extern "C" fn(*mut *mut TSS2_TCTI_CONTEXT);
 /// A transport of libtss2, opened at the first command.
 pub(super) struct Tctildr {
     conf: String,
-    open: Owing<Context>,
+    open: KeptOpen<TctiContext>,
 }
 
 /// An open context of the loader.
-struct Context {
+struct TctiContext {
     raw: NonNull<TSS2_TCTI_CONTEXT>,
     finalize: Finalize,
 }
 
 // SAFETY: A context belongs to no thread; the TCTI specification only asks that its functions are
 // not called at the same time, and they are called through `&mut` alone.
-unsafe impl Send for Context {}
+unsafe impl Send for TctiContext {}
 
 impl Tctildr {
     /// # Errors
@@ -64,14 +64,14 @@ impl Tctildr {
         }
         Ok(Self {
             conf: conf.to_owned(),
-            open: Owing::new(),
+            open: KeptOpen::new(),
         })
     }
 }
 
-impl Context {
-    fn new(conf: &str) -> Result<Self, Fault> {
-        let unreachable = |why: String| Fault::Unreachable(format!("{conf}: {why}"));
+impl TctiContext {
+    fn new(conf: &str) -> Result<Self, TransportError> {
+        let unreachable = |why: String| TransportError::Unreachable(format!("{conf}: {why}"));
         let missing = |error| {
             unreachable(format!(
                 "{LOADER} cannot be loaded ({error}); it is part of tpm2-tss"
@@ -109,7 +109,7 @@ impl Context {
     }
 
     /// Waits for an answer, as far as the transport has a handle for that.
-    fn await_answer(&mut self, patience: &Patience<'_>) -> Result<(), Fault> {
+    fn await_answer(&mut self, wait: &Wait<'_>) -> Result<(), TransportError> {
         let Some(poll_handles) = self.functions().getPollHandles else {
             return Ok(());
         };
@@ -127,7 +127,7 @@ impl Context {
                 // `&mut self` keeps off. A host that closed it gets an error of poll(2), or waits
                 // for whatever has the number now; nothing is read through it here.
                 let fd = unsafe { BorrowedFd::borrow_raw(handle.fd) };
-                wait(fd, PollFlags::IN, patience)
+                poll_fd(fd, PollFlags::IN, wait)
             }
             // Not implemented, or more than one of which nobody says which to wait for.
             _ => Ok(()),
@@ -135,8 +135,8 @@ impl Context {
     }
 }
 
-impl Kept for Context {
-    fn send(&mut self, command: &[u8], _: &Patience<'_>) -> Result<(), Fault> {
+impl Endpoint for TctiContext {
+    fn send(&mut self, command: &[u8], _: &Wait<'_>) -> Result<(), TransportError> {
         let transmit = self.functions().transmit.ok_or_else(lacking)?;
         // SAFETY: The context is open; the command is readable and only read.
         let code =
@@ -144,13 +144,13 @@ impl Kept for Context {
         succeeded("sending", code)
     }
 
-    fn receive(&mut self, patience: &Patience<'_>) -> Result<Vec<u8>, Fault> {
+    fn receive(&mut self, wait: &Wait<'_>) -> Result<Vec<u8>, TransportError> {
         let receive = self.functions().receive.ok_or_else(lacking)?;
         let mut frame = vec![0; FRAME_MAX];
         let mut forever = false;
         loop {
-            self.await_answer(patience)?;
-            let left = patience.left()?;
+            self.await_answer(wait)?;
+            let left = wait.left()?;
             let limit = match forever {
                 true => FOREVER,
                 false => i32::try_from(left.as_millis()).unwrap_or(i32::MAX),
@@ -174,7 +174,7 @@ impl Kept for Context {
     }
 }
 
-impl Drop for Context {
+impl Drop for TctiContext {
     fn drop(&mut self) {
         let mut raw = self.raw.as_ptr();
         // SAFETY: The context came from this loader and is not used afterwards.
@@ -182,22 +182,30 @@ impl Drop for Context {
     }
 }
 
-fn lacking() -> Fault {
-    Fault::Broken("the transport lacks a function".into())
+fn lacking() -> TransportError {
+    TransportError::Broken("the transport lacks a function".into())
 }
 
-fn succeeded(doing: &str, code: TSS2_RC) -> Result<(), Fault> {
+fn succeeded(doing: &str, code: TSS2_RC) -> Result<(), TransportError> {
     match code {
         0 => Ok(()),
-        code => Err(Fault::broken(doing, format!("libtss2: 0x{code:X}"))),
+        code => Err(TransportError::broken(
+            doing,
+            format!("libtss2: 0x{code:X}"),
+        )),
     }
 }
 
 impl Transport for Tctildr {
-    fn transact(&mut self, command: &[u8], class: Class, pace: &Pace) -> Result<Vec<u8>, Fault> {
+    fn transact(
+        &mut self,
+        command: &[u8],
+        class: CommandClass,
+        timing: &Timing,
+    ) -> Result<Vec<u8>, TransportError> {
         let conf = &self.conf;
         self.open
-            .transact(|| Context::new(conf), command, class, pace)
+            .transact(|| TctiContext::new(conf), command, class, timing)
     }
 
     fn abandon(&mut self) {

@@ -88,7 +88,7 @@ fn each_verb_has_a_page_and_completions_know_it() {
     for entry in fs::read_dir(&folder).unwrap() {
         let path = entry.unwrap().path();
         let page = fs::read_to_string(&path).unwrap();
-        let holds_verbs = path.ends_with("devid-key.1");
+        let holds_verbs = path.ends_with("devid-key.1") || path.ends_with("devid-pkcs11.conf.5");
         assert!(
             page.contains(".SH EXAMPLES") || holds_verbs,
             "{}",
@@ -170,16 +170,13 @@ fn no_exit_code_is_tried_again_for_ever() {
         assert!(prevented.contains(&code), "{code}");
     }
     setting("StartLimitBurst=");
-    // A TPM that comes later starts it, instead.
+    // A TPM that comes later starts it, instead, if the unit is enabled: the rule alone starts nothing.
+    assert!(setting("WantedBy=").contains("dev-tpmrm0.device"));
     let rule = fs::read_to_string(conf("udev/60-devid-pkcs11.rules")).unwrap();
-    for word in [
-        "SYSTEMD_WANTS",
-        "devid-provision.service",
-        "tpmrm0",
-        "TAG+=\"systemd\"",
-    ] {
+    for word in ["tpmrm0", "TAG+=\"systemd\""] {
         assert!(rule.contains(word), "{word}");
     }
+    assert!(!rule.contains("SYSTEMD_WANTS"), "{rule}");
 }
 
 /// Where systemd's tools are there, and root runs the test: only that may give folders away.
@@ -251,35 +248,81 @@ fn the_state_folder_is_of_the_group_and_so_is_what_is_made_in_it() {
     assert_eq!(fs::metadata(state.join("devid")).unwrap().gid(), devid);
 }
 
-/// What the README installs is there, and all that is to be installed the README installs.
+/// Each setting of the shipped file has its place in devid-pkcs11.conf(5).
 #[test]
-fn the_readme_installs_what_there_is() {
-    let root = conf("..");
-    let readme = fs::read_to_string(root.join("README.md")).unwrap();
-    let section = readme.split("## On a device\n").nth(1).unwrap();
-    let section = section.split("\n## ").next().unwrap();
-    let words = section.split_whitespace();
-    let named: Vec<&str> = words
-        .filter(|word| word.starts_with("pkcs11-conf/"))
-        .collect();
-    for file in &named {
-        assert!(root.join(file).is_file(), "{file}");
+fn the_page_of_the_settings_has_them_all() {
+    let device = Device::without_tpm();
+    let folder = device.path("man");
+    fs::create_dir(&folder).unwrap();
+    device.ends(0, &["man", folder.to_str().unwrap()]);
+    let page = fs::read_to_string(folder.join("devid-pkcs11.conf.5")).unwrap();
+    let page = page.replace('\\', "");
+    let file = fs::read_to_string(conf("config.toml")).unwrap();
+    let settings = file
+        .lines()
+        .filter_map(|line| line.strip_prefix('#'))
+        .filter(|line| !line.is_empty() && !line.starts_with(' '));
+    let mut count = 0;
+    for setting in settings {
+        let name = setting.split(" =").next().unwrap();
+        assert!(page.contains(name), "{name}\n{page}");
+        count += 1;
     }
-    let mut folders = vec![root.join("pkcs11-conf")];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            let name = path
-                .strip_prefix(&root)
-                .unwrap()
-                .to_str()
-                .unwrap()
-                .to_owned();
-            match path.is_dir() {
-                true if name.ends_with("examples") => {}
-                true => folders.push(path),
-                false => assert!(named.contains(&name.as_str()), "{name}"),
-            }
+    assert!(count > 20, "{count}");
+    for section in ["NAME", "DESCRIPTION", "SETTINGS"] {
+        assert_eq!(
+            page.matches(&format!(".SH {section}")).count(),
+            1,
+            "{section}"
+        );
+    }
+}
+
+/// What bash offers after these words, the last of them begun.
+fn offered(device: &Device, words: &[&str]) -> Vec<String> {
+    let script = device.ends(0, &["completions", "bash"]).text();
+    device.home.write("completions", script);
+    let tool = Path::new(env!("CARGO_BIN_EXE_devid")).parent().unwrap();
+    let path = std::env::var("PATH").unwrap();
+    let ask = "source ./completions; complete -p devid; COMP_WORDS=(\"$@\"); COMP_CWORD=$(($# - 1))
+        function=$(complete -p devid | sed 's/.* -F \\([^ ]*\\) .*/\\1/')
+        $function devid \"${COMP_WORDS[COMP_CWORD]}\" \"${COMP_WORDS[COMP_CWORD-1]}\"
+        printf '%s\\n' \"${COMPREPLY[@]}\"";
+    let mut bash = programs::program("bash");
+    bash.args(["-c", ask, "bash", "devid"])
+        .args(words)
+        .current_dir(device.home.folder())
+        .env("PATH", format!("{}:{path}", tool.display()));
+    let said = programs::run(device.home.settle(&mut bash)).ok().text();
+    said.lines().skip(1).map(str::to_owned).collect()
+}
+
+#[test]
+fn bash_offers_labels_where_a_verb_takes_them() {
+    let device = Device::blank();
+    device.ends(0, &["provision", "--wait", "0"]);
+    for label in ["web", "mail"] {
+        device.ends(0, &["key", "generate", label]);
+    }
+    for verb in [
+        &["show"][..],
+        &["uri"],
+        &["--json", "csr"],
+        &["key", "delete"],
+    ] {
+        let all = offered(&device, &[verb, &[""]].concat());
+        for label in ["web", "mail", "devid"] {
+            assert!(all.iter().any(|one| one == label), "{verb:?} {all:?}");
         }
+        let begun = offered(&device, &[verb, &["ma"]].concat());
+        assert_eq!(begun, ["mail"], "{verb:?}");
     }
+    // The rest is as clap has it: verbs, options, and no label for a key that is to be made.
+    assert_eq!(offered(&device, &["stat"]), ["status"]);
+    assert_eq!(offered(&device, &["uri", "web", "--pe"]), ["--pem"]);
+    for words in [&["key", "generate", "ma"][..], &["show", "web", "ma"]] {
+        assert!(!offered(&device, words).contains(&"mail".to_owned()));
+    }
+    let nothing = Device::without_tpm();
+    assert!(!offered(&nothing, &["show", "we"]).contains(&"web".to_owned()));
 }

@@ -9,7 +9,7 @@ use crate::device::{Device, evict, files, persistent, tpm2};
 use devid_core::key::Curve;
 use devid_core::store::Protection;
 use devid_core::store::devid::{KeyAlgorithm, KeyPurpose};
-use devid_core::store::folder::{Description, Origin};
+use devid_core::store::folder::{KeyOrigin, ObjectAttributes};
 use std::fs;
 
 const PROVISION: &[&str] = &["provision", "--wait", "0"];
@@ -91,11 +91,11 @@ fn all_tokens_begin_anew() {
             decrypts: false,
         };
         let made = store.generate(KeyAlgorithm::Ec(Curve::P256), usage, Protection::Tpm);
-        let described = Description::labelled(label);
+        let described = ObjectAttributes::labelled(label);
         let private = described.clone();
         let kept = store.keep(
             &made.unwrap(),
-            Origin::Generated,
+            KeyOrigin::Generated,
             private,
             Some(described),
             false,

@@ -158,7 +158,7 @@ fn what_others_may_write_is_refused() {
     assert_eq!(folder.list().unwrap_err(), unsafe_here);
     assert_ne!(
         settled(&folder),
-        Stamp::default(),
+        FolderStamp::default(),
         "another than of no folder"
     );
     assert_eq!(folder.add(numbered(1)).unwrap_err(), unsafe_here);

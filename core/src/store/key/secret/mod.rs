@@ -21,19 +21,19 @@ use std::sync::Arc;
 pub struct SecretKey {
     key_type: SecretKeyType,
     length: usize,
-    place: Place,
+    place: KeyLocation,
     access: Access,
     /// The key, opened at its first use if that takes no login.
     opened: UnlockedKey,
 }
 
 /// Where the bytes of a secret key are.
-enum Place {
+enum KeyLocation {
     /// In memory alone.
-    Memory(Arc<Locked>),
+    Memory(SecretBytes),
     /// In a file, encrypted under what the TPM has sealed.
     Sealed {
-        seal: WrappedKey,
+        seal: Box<WrappedKey>,
         encrypted: Vec<u8>,
     },
     /// In a file that cannot be used; the text says why.
@@ -41,21 +41,48 @@ enum Place {
 }
 
 /// The bytes of an opened secret key. They are wiped once nobody holds them.
-pub struct SecretBytes(Arc<Locked>);
+#[derive(Clone)]
+pub struct SecretBytes(Bytes);
+
+#[derive(Clone)]
+enum Bytes {
+    /// Not swapped out.
+    Locked(Arc<Locked>),
+    /// Of a key that its owner may read: no better kept than what he reads.
+    Readable(Arc<Secret>),
+}
+
+impl SecretBytes {
+    fn is_same(&self, other: &Self) -> bool {
+        match (&self.0, &other.0) {
+            (Bytes::Locked(one), Bytes::Locked(other)) => Arc::ptr_eq(one, other),
+            (Bytes::Readable(one), Bytes::Readable(other)) => Arc::ptr_eq(one, other),
+            _ => false,
+        }
+    }
+}
 
 impl Deref for SecretBytes {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        self.0.bytes()
+        match &self.0 {
+            Bytes::Locked(locked) => locked.bytes(),
+            Bytes::Readable(bytes) => bytes,
+        }
     }
 }
 
 impl SecretKey {
-    /// A key that lives in memory until it is dropped.
-    pub fn in_memory(key_type: SecretKeyType, value: &Secret) -> Self {
-        let place = Place::Memory(Arc::new(Locked::new(value)));
-        Self::new(key_type, value.len(), place, Access::Open)
+    /// A key that lives in memory until it is dropped. `readable`: its owner may read it.
+    pub fn in_memory(key_type: SecretKeyType, value: Secret, readable: bool) -> Self {
+        let length = value.len();
+        let bytes = match readable {
+            true => Bytes::Readable(Arc::new(value)),
+            false => Bytes::Locked(Arc::new(Locked::new(&value))),
+        };
+        let place = KeyLocation::Memory(SecretBytes(bytes));
+        Self::new(key_type, length, place, Access::Open)
     }
 
     /// A key from random bytes of the kernel; it lives in memory until it is dropped.
@@ -64,7 +91,7 @@ impl SecretKey {
     ///
     /// There are no random bytes.
     pub fn generate(key_type: SecretKeyType, length: usize) -> Result<Self, TpmError> {
-        Ok(Self::in_memory(key_type, &random_secret(length)?))
+        Ok(Self::in_memory(key_type, random_secret(length)?, false))
     }
 
     /// The key of a file.
@@ -72,10 +99,10 @@ impl SecretKey {
         let length =
             envelope::length(&file.encrypted).filter(|length| file.key_type.takes(*length));
         let place = match (file.seal.wrapped(), length) {
-            (_, None) => Place::Refused("no key of its type has this length"),
-            (Err(why), _) => Place::Refused(why),
-            (Ok(seal), Some(_)) => Place::Sealed {
-                seal,
+            (_, None) => KeyLocation::Refused("no key of its type has this length"),
+            (Err(why), _) => KeyLocation::Refused(why),
+            (Ok(seal), Some(_)) => KeyLocation::Sealed {
+                seal: Box::new(seal),
                 encrypted: file.encrypted.clone(),
             },
         };
@@ -93,7 +120,7 @@ impl SecretKey {
         Self { access, ..self }
     }
 
-    fn new(key_type: SecretKeyType, length: usize, place: Place, access: Access) -> Self {
+    fn new(key_type: SecretKeyType, length: usize, place: KeyLocation, access: Access) -> Self {
         Self {
             key_type,
             length,
@@ -116,23 +143,23 @@ impl SecretKey {
     /// Why nobody can use the key, if so.
     pub fn obstacle(&self) -> Option<&'static str> {
         match self.place {
-            Place::Refused(why) => Some(why),
-            Place::Memory(_) | Place::Sealed { .. } => None,
+            KeyLocation::Refused(why) => Some(why),
+            KeyLocation::Memory(_) | KeyLocation::Sealed { .. } => None,
         }
     }
 
     /// Whether it is the same key, as far as that can be told without opening either.
     pub fn is_same(&self, other: &Self) -> bool {
         match (&self.place, &other.place) {
-            (Place::Memory(one), Place::Memory(other)) => Arc::ptr_eq(one, other),
+            (KeyLocation::Memory(one), KeyLocation::Memory(other)) => one.is_same(other),
             (
-                Place::Sealed { seal, encrypted },
-                Place::Sealed {
+                KeyLocation::Sealed { seal, encrypted },
+                KeyLocation::Sealed {
                     seal: other,
                     encrypted: others,
                 },
             ) => seal.name() == other.name() && encrypted == others,
-            (Place::Refused(_), Place::Refused(_)) => true,
+            (KeyLocation::Refused(_), KeyLocation::Refused(_)) => true,
             _ => false,
         }
     }
@@ -140,8 +167,8 @@ impl SecretKey {
     /// The bytes of a key that lives in memory alone.
     pub fn bytes_in_memory(&self) -> Option<&[u8]> {
         match &self.place {
-            Place::Memory(locked) => Some(locked.bytes()),
-            Place::Sealed { .. } | Place::Refused(_) => None,
+            KeyLocation::Memory(bytes) => Some(bytes),
+            KeyLocation::Sealed { .. } | KeyLocation::Refused(_) => None,
         }
     }
 
@@ -153,14 +180,14 @@ impl SecretKey {
     /// [`SignError::NotLoggedIn`], [`SignError::Refused`] for a file that was changed, and the TPM's.
     pub fn open(&self, tpm: &Tpm) -> Result<SecretBytes, SignError> {
         let (seal, encrypted) = match &self.place {
-            Place::Memory(locked) => return Ok(SecretBytes(Arc::clone(locked))),
-            Place::Refused(why) => return Err(SignError::Refused((*why).into())),
-            Place::Sealed { seal, encrypted } => (seal, encrypted),
+            KeyLocation::Memory(bytes) => return Ok(bytes.clone()),
+            KeyLocation::Refused(why) => return Err(SignError::Refused((*why).into())),
+            KeyLocation::Sealed { seal, encrypted } => (seal, encrypted),
         };
         let visit = self.access.visit()?;
         let id = KeyId::Secret(seal.name());
         if let Some(opened) = visit.opened(id, &self.opened) {
-            return Ok(SecretBytes(opened));
+            return Ok(SecretBytes(Bytes::Locked(opened)));
         }
         let key = tpm.unseal(seal, &visit.value)?;
         let value = decrypted(self.key_type, encrypted, &key);
@@ -169,7 +196,7 @@ impl SecretKey {
         })?;
         let opened = Arc::new(Locked::new(&value));
         visit.keep(id, &self.opened, &opened);
-        Ok(SecretBytes(opened))
+        Ok(SecretBytes(Bytes::Locked(opened)))
     }
 
     /// Whether the key can be used, as far as that can be told without a login: the TPM loads its seal,
@@ -180,10 +207,10 @@ impl SecretKey {
     /// As of [`SecretKey::open`].
     pub(in crate::store) fn check_file(&self, tpm: &Tpm) -> Result<(), SignError> {
         match (&self.place, &self.access) {
-            (Place::Sealed { .. }, Access::Open) => self.open(tpm).map(drop),
-            (Place::Sealed { seal, .. }, _) => Ok(tpm.check_loads(seal)?),
-            (Place::Memory(_), _) => Ok(()),
-            (Place::Refused(why), _) => Err(SignError::Refused((*why).into())),
+            (KeyLocation::Sealed { .. }, Access::Open) => self.open(tpm).map(drop),
+            (KeyLocation::Sealed { seal, .. }, _) => Ok(tpm.check_loads(seal)?),
+            (KeyLocation::Memory(_), _) => Ok(()),
+            (KeyLocation::Refused(why), _) => Err(SignError::Refused((*why).into())),
         }
     }
 

@@ -17,7 +17,7 @@ use super::locked_memory::Locked;
 use super::login::{KeyId, UnlockedKey};
 use crate::key::{PrivateKeyInfo, PublicKey};
 use crate::store::SignError;
-use crate::store::folder::{Material, Tss2Key, Tss2Kind};
+use crate::store::folder::{KeyMaterial, Tss2Key, Tss2Kind};
 use crate::tpm::{
     Hash, KeyAlgorithm, Secret, SignatureScheme, Tpm, TpmError, WrappedKey, random_secret,
 };
@@ -49,21 +49,21 @@ impl SoftKey {
     /// # Errors
     ///
     /// Why it is no key for memory.
-    pub(super) fn of(public: &PublicKey, material: &Material) -> Result<Self, &'static str> {
+    pub(super) fn of(public: &PublicKey, material: &KeyMaterial) -> Result<Self, &'static str> {
         let is_rsa = matches!(public, PublicKey::Rsa { .. });
         if is_rsa && !cfg!(feature = "soft-rsa") {
             return Err("RSA keys are for the TPM only in this build (feature soft-rsa)");
         }
         let source = match material {
-            Material::Wrapped(_) => return Err("the TPM alone uses it"),
-            Material::Sealed { seal, encrypted } => Source::Sealed {
+            KeyMaterial::Wrapped(_) => return Err("the TPM alone uses it"),
+            KeyMaterial::Sealed { seal, encrypted } => Source::Sealed {
                 seal: seal.wrapped().map_err(|_| "nothing of this TPM seals it")?,
                 encrypted: encrypted.clone(),
             },
-            Material::Clear(key) if is_rsa && rsa::usable(key).is_none() => {
+            KeyMaterial::Clear(key) if is_rsa && rsa::usable(key).is_none() => {
                 return Err("the numbers of this RSA key do not belong together");
             }
-            Material::Clear(key) => Source::Clear(key.clone()),
+            KeyMaterial::Clear(key) => Source::Clear(key.clone()),
         };
         Ok(Self {
             public: public.clone(),
@@ -88,11 +88,11 @@ impl SoftKey {
     pub(in crate::store) fn sealed<E: From<TpmError>>(
         private: &PrivateKeyInfo,
         seal: impl FnOnce(&Secret) -> Result<WrappedKey, E>,
-    ) -> Result<Material, E> {
+    ) -> Result<KeyMaterial, E> {
         let key = random_secret(envelope::KEY)?;
         let encrypted = encrypted(private, &key);
         let encrypted = encrypted.ok_or_else(|| TpmError::Unsupported("PBES2".into()))?;
-        Ok(Material::Sealed {
+        Ok(KeyMaterial::Sealed {
             seal: Tss2Key::of(Tss2Kind::Sealed, &seal(&key)?, false),
             encrypted,
         })
@@ -116,10 +116,10 @@ impl SoftKey {
     }
 
     /// What a file is to hold; `has_value`: the seal has an authorisation value.
-    pub(super) fn material(&self, has_value: bool) -> Material {
+    pub(super) fn material(&self, has_value: bool) -> KeyMaterial {
         match &self.source {
-            Source::Clear(private) => Material::Clear(private.clone()),
-            Source::Sealed { seal, encrypted } => Material::Sealed {
+            Source::Clear(private) => KeyMaterial::Clear(private.clone()),
+            Source::Sealed { seal, encrypted } => KeyMaterial::Sealed {
                 seal: Tss2Key::of(Tss2Kind::Sealed, seal, has_value),
                 encrypted: encrypted.clone(),
             },

@@ -1,23 +1,23 @@
 //! A connection that is kept, and the answer that a command of before may still owe.
 
-use super::{Class, Fault, Pace, Patience};
+use super::{CommandClass, Timing, TransportError, Wait};
 
 /// A kept connection.
-pub(in crate::tpm) trait Kept {
+pub(in crate::tpm) trait Endpoint {
     /// Sends a command.
-    fn send(&mut self, command: &[u8], patience: &Patience<'_>) -> Result<(), Fault>;
+    fn send(&mut self, command: &[u8], wait: &Wait<'_>) -> Result<(), TransportError>;
     /// The next answer.
-    fn receive(&mut self, patience: &Patience<'_>) -> Result<Vec<u8>, Fault>;
+    fn receive(&mut self, wait: &Wait<'_>) -> Result<Vec<u8>, TransportError>;
 }
 
 /// A kept connection, opened at the first command, and whether an answer is owed there: that of a
 /// command that timed out. It is awaited before the next command is sent.
-pub(in crate::tpm) struct Owing<K> {
+pub(in crate::tpm) struct KeptOpen<K> {
     open: Option<K>,
     owed: bool,
 }
 
-impl<K: Kept> Owing<K> {
+impl<K: Endpoint> KeptOpen<K> {
     pub(in crate::tpm) fn new() -> Self {
         Self {
             open: None,
@@ -33,11 +33,11 @@ impl<K: Kept> Owing<K> {
     /// One command, one answer, over the connection, which `open` opens if there is none.
     pub(in crate::tpm) fn transact(
         &mut self,
-        open: impl FnOnce() -> Result<K, Fault>,
+        open: impl FnOnce() -> Result<K, TransportError>,
         command: &[u8],
-        class: Class,
-        pace: &Pace,
-    ) -> Result<Vec<u8>, Fault> {
+        class: CommandClass,
+        timing: &Timing,
+    ) -> Result<Vec<u8>, TransportError> {
         let kept = match &mut self.open {
             Some(kept) => kept,
             none => {
@@ -46,11 +46,11 @@ impl<K: Kept> Owing<K> {
             }
         };
         let owed_before = self.owed;
-        let answer = exchange(kept, &mut self.owed, command, class, pace);
+        let answer = exchange(kept, &mut self.owed, command, class, timing);
         let is_lost = match answer {
-            Err(Fault::Broken(_)) => true,
+            Err(TransportError::Broken(_)) => true,
             // The owed answer may have been thrown away: it does not come a second time.
-            Err(Fault::Timeout(_)) => owed_before,
+            Err(TransportError::Timeout(_)) => owed_before,
             _ => false,
         };
         if is_lost {
@@ -60,23 +60,23 @@ impl<K: Kept> Owing<K> {
     }
 }
 
-fn exchange<K: Kept>(
+fn exchange<K: Endpoint>(
     kept: &mut K,
     owed: &mut bool,
     command: &[u8],
-    class: Class,
-    pace: &Pace,
-) -> Result<Vec<u8>, Fault> {
-    let before = pace.wait(Class::Ordinary);
+    class: CommandClass,
+    timing: &Timing,
+) -> Result<Vec<u8>, TransportError> {
+    let before = timing.wait(CommandClass::Ordinary);
     if *owed {
         kept.receive(&before)?;
         *owed = false;
     }
     // Some drivers do the whole command while it is written.
-    let _generation = pace.begun(class);
+    let _generation = timing.note_start(class);
     kept.send(command, &before)?;
     *owed = true;
-    let answer = kept.receive(&pace.wait(class))?;
+    let answer = kept.receive(&timing.wait(class))?;
     *owed = false;
     Ok(answer)
 }

@@ -1,0 +1,103 @@
+//! `devid completions`: made from the verbs themselves. Labels are asked of `devid list` when they are needed.
+
+use crate::cli::{Arguments, Form, NAME};
+use crate::output::{Answer, Failure};
+use clap::{Command, CommandFactory};
+use clap_complete::Shell;
+use serde_json::json;
+
+/// The labels that `devid list` knows, a line each, as a function of the shell.
+const LABELS: &str = r#"devid list --json 2>/dev/null | sed -n 's/^ *"label": "\([^"\\]*\)",\{0,1\}$/\1/p' | sort -u"#;
+
+/// Completions for a shell.
+pub(crate) fn script(shell: Shell, form: Form) -> Result<Answer, Failure> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Arguments::command(), "devid", &mut script);
+    let script = String::from_utf8_lossy(&script).into_owned();
+    let mut verbs = Vec::new();
+    collect_verbs(&Arguments::command(), "", &mut verbs);
+    let script = match shell {
+        Shell::Bash => format!("{script}{}", bash(&verbs)),
+        Shell::Zsh => zsh(&script),
+        Shell::Fish => format!("{script}{}", fish(&verbs)),
+        _ => script,
+    };
+    Answer::new(form, &json!({ "script": script }), || script.clone())
+}
+
+/// The verbs that take the name of an object: `show`, `key delete`.
+fn collect_verbs(command: &Command, above: &str, verbs: &mut Vec<String>) {
+    for verb in command.get_subcommands() {
+        let path = format!("{above}{}", verb.get_name());
+        let takes_name = |argument: &clap::Arg| {
+            argument.is_positional()
+                && argument
+                    .get_help()
+                    .is_some_and(|help| help.to_string() == NAME)
+        };
+        if verb.get_arguments().any(takes_name) {
+            verbs.push(path.clone());
+        }
+        collect_verbs(verb, &format!("{path} "), verbs);
+    }
+}
+
+/// After clap's own function: where a word is the first that is no option, labels are offered.
+fn bash(verbs: &[String]) -> String {
+    let patterns: Vec<_> = verbs.iter().map(|verb| format!("'{verb} '")).collect();
+    format!(
+        r#"
+_devid_labels() {{
+    {LABELS}
+}}
+
+_devid_and_labels() {{
+    _devid "$@"
+    local word words='' IFS=$'\n'
+    [[ ${{COMP_WORDS[COMP_CWORD]}} != -* ]] || return 0
+    for word in "${{COMP_WORDS[@]:1:COMP_CWORD-1}}"; do
+        [ "$word" = --json ] || words+="$word "
+    done
+    case $words in
+        {})
+            COMPREPLY+=($(compgen -W "$(_devid_labels)" -- "${{COMP_WORDS[COMP_CWORD]}}"))
+            ;;
+    esac
+}}
+complete -F _devid_and_labels -o bashdefault -o default devid
+"#,
+        patterns.join(" | ")
+    )
+}
+
+fn zsh(script: &str) -> String {
+    let labels = format!(
+        r#"
+_devid_labels() {{
+    local -a labels
+    labels=("${{(@f)$({LABELS})}}")
+    compadd -a labels
+}}
+
+_devid_commands() {{"#
+    );
+    script
+        .replace(
+            &format!("{NAME}:_default"),
+            &format!("{NAME}:_devid_labels"),
+        )
+        .replacen("\n_devid_commands() {", &labels, 1)
+}
+
+fn fish(verbs: &[String]) -> String {
+    let mut script = format!("\nfunction __devid_labels\n    {LABELS}\nend\n");
+    for verb in verbs {
+        let words: Vec<_> = verb.split(' ').collect();
+        let mut seen = format!("__fish_devid_using_subcommand {}", words[0]);
+        for word in &words[1..] {
+            seen += &format!("; and __fish_seen_subcommand_from {word}");
+        }
+        script += &format!("complete -c devid -n \"{seen}\" -f -a \"(__devid_labels)\"\n");
+    }
+    script
+}

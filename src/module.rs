@@ -23,7 +23,7 @@ use devid_core::identity::tpm_of;
 use devid_core::store::devid::DevidStore;
 use devid_core::store::idevid::IdevidStore;
 use devid_core::store::sessions::SessionStore;
-use devid_core::store::{Store, Who};
+use devid_core::store::{Store, UserType};
 pub(crate) use devid_core::tpm::Refusals;
 use log::{error, info, warn};
 use once_cell::sync::OnceCell;
@@ -390,13 +390,13 @@ impl Module {
     ) -> Result<(), Error> {
         let session = self.session(handle)?;
         let who = match user {
-            CKU_USER => Who::User,
-            CKU_SO => Who::Officer,
+            CKU_USER => UserType::User,
+            CKU_SO => UserType::SecurityOfficer,
             CKU_CONTEXT_SPECIFIC => return session.prove_user(pin, &self.mint),
             _ => return Err(Error::UserTypeInvalid),
         };
         // The officer works in read-write sessions only.
-        if who == Who::Officer && self.table.lock().has_read_only(session.slot.id) {
+        if who == UserType::SecurityOfficer && self.table.lock().has_read_only(session.slot.id) {
             return Err(Error::SessionReadOnlyExists);
         }
         // The TPM may take its time over the PIN, and the session be closed meanwhile.
@@ -405,7 +405,7 @@ impl Module {
             if !table.sessions.contains_key(&handle) {
                 return Err(Error::SessionHandleInvalid);
             }
-            if who == Who::Officer && table.has_read_only(session.slot.id) {
+            if who == UserType::SecurityOfficer && table.has_read_only(session.slot.id) {
                 return Err(Error::SessionReadOnlyExists);
             }
             session.slot.logged_in.let_in(who);

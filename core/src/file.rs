@@ -85,7 +85,7 @@ pub(crate) fn write(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     let name = path.file_name().ok_or_else(|| not("no file name"))?;
     let folder = open(folder_of(path), FOLDER_FLAGS, Mode::empty())?;
     let dress = |fd: &OwnedFd| fchmod(fd, Mode::from_raw_mode(mode)).map_err(Failed::at("fchmod"));
-    Ok(put(&folder, name, content, Place::Taken, dress)?)
+    Ok(put(&folder, name, content, WriteMode::Replace, dress)?)
 }
 
 /// Puts a content where a user said: a file as a whole or not at all, also through a symbolic link;
@@ -105,11 +105,11 @@ pub fn write_out(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
 
 /// Whether a file may take the place of another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Place {
-    /// It may.
-    Taken,
-    /// Nothing is to be there: [`Errno::EXIST`].
-    Free,
+pub(crate) enum WriteMode {
+    /// It takes the place of one that is there.
+    Replace,
+    /// It fails with [`Errno::EXIST`] if one is there.
+    CreateNew,
 }
 
 /// Why a folder is not as it was to be.
@@ -155,14 +155,14 @@ pub(crate) fn put(
     folder: &OwnedFd,
     name: impl Arg + Copy,
     content: &[u8],
-    place: Place,
+    place: WriteMode,
     dress: impl FnOnce(&OwnedFd) -> Result<(), Failed>,
 ) -> Result<(), Undone> {
     let temporary = format!("{TEMPORARY}{}-{}", std::process::id(), random_digits()?);
     let placed = write_temporary(folder, &temporary, content, dress).and_then(|()| {
         Ok(match place {
-            Place::Taken => renameat(folder, &*temporary, folder, name),
-            Place::Free => rename_to_free(folder, &temporary, name),
+            WriteMode::Replace => renameat(folder, &*temporary, folder, name),
+            WriteMode::CreateNew => rename_to_free(folder, &temporary, name),
         }?)
     });
     if let Err(failed) = placed {
@@ -171,7 +171,7 @@ pub(crate) fn put(
         return Err(Undone::Unchanged(failed));
     }
     sync_folder(folder).map_err(|failed| match place {
-        Place::Free if unlinkat(folder, name, AtFlags::empty()).is_ok() => {
+        WriteMode::CreateNew if unlinkat(folder, name, AtFlags::empty()).is_ok() => {
             let _ = sync_folder(folder);
             Undone::Unchanged(failed)
         }

@@ -34,9 +34,9 @@ pub struct Uri {
     path: Vec<(&'static str, Vec<u8>)>,
 }
 
-/// A class of objects, the attribute `type`.
+/// A object_type of objects, the attribute `type`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Class {
+pub enum ObjectType {
     /// CKO_PRIVATE_KEY
     Private,
     /// CKO_PUBLIC_KEY
@@ -49,7 +49,7 @@ pub enum Class {
     Data,
 }
 
-impl Class {
+impl ObjectType {
     const WORDS: [(&str, Self); 5] = [
         ("private", Self::Private),
         ("public", Self::Public),
@@ -61,12 +61,12 @@ impl Class {
     fn parse(word: &[u8]) -> Option<Self> {
         let mut words = Self::WORDS.into_iter();
         let found = words.find(|(known, _)| known.as_bytes() == word);
-        found.map(|(_, class)| class)
+        found.map(|(_, object_type)| object_type)
     }
 
     fn word(self) -> &'static str {
         let mut words = Self::WORDS.into_iter();
-        let found = words.find(|(_, class)| *class == self);
+        let found = words.find(|(_, object_type)| *object_type == self);
         found.map_or("", |(word, _)| word)
     }
 }
@@ -78,7 +78,7 @@ impl Uri {
     }
 
     /// The URI of an object. An empty label is left out.
-    pub fn of_object(token: &str, label: &str, id: &[u8], class: Class) -> Self {
+    pub fn of_object(token: &str, label: &str, id: &[u8], object_type: ObjectType) -> Self {
         let mut path = vec![("token", token.as_bytes().to_vec())];
         if !label.is_empty() {
             path.push(("object", label.as_bytes().to_vec()));
@@ -86,7 +86,7 @@ impl Uri {
         if !id.is_empty() {
             path.push(("id", id.to_vec()));
         }
-        path.push(("type", class.word().as_bytes().to_vec()));
+        path.push(("type", object_type.word().as_bytes().to_vec()));
         Self { path }
     }
 
@@ -139,8 +139,8 @@ impl Uri {
     }
 
     /// The attribute `type`.
-    pub fn class(&self) -> Option<Class> {
-        Class::parse(self.bytes("type")?)
+    pub fn object_type(&self) -> Option<ObjectType> {
+        ObjectType::parse(self.bytes("type")?)
     }
 
     /// Whether `token` is given, with this label.
@@ -232,8 +232,8 @@ fn check_value(name: &str, value: &[u8]) -> Result<(), String> {
     let are_digits = |digits: &[u8]| !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
     let shape = match name {
         "id" => return Ok(()),
-        "type" if Class::parse(value).is_none() => {
-            Some(Class::WORDS.map(|(word, _)| word).join(", "))
+        "type" if ObjectType::parse(value).is_none() => {
+            Some(ObjectType::WORDS.map(|(word, _)| word).join(", "))
         }
         "slot-id" if !are_digits(value) => Some("a number".into()),
         "library-version" => {
@@ -289,7 +289,7 @@ mod tests {
 
     #[test]
     fn a_uri_is_read_back() {
-        let written = Uri::of_object("b\u{FC}ro 3", "a/b;c", &[0x41, 0xFF], Class::Cert);
+        let written = Uri::of_object("b\u{FC}ro 3", "a/b;c", &[0x41, 0xFF], ObjectType::Cert);
         let text = "pkcs11:token=b%C3%BCro%203;object=a%2Fb%3Bc;id=%41%FF;type=cert";
         assert_eq!(written.to_string(), text);
         assert_eq!(Uri::parse(text), Ok(written));
@@ -299,7 +299,7 @@ mod tests {
     fn each_attribute_counts() {
         let uri =
             Uri::parse("pkcs11:token=devid;object=my%20cloud;id=%01%Af;type=private").unwrap();
-        assert_eq!(uri.class(), Some(Class::Private));
+        assert_eq!(uri.object_type(), Some(ObjectType::Private));
         assert!(uri.matches_token(&["device keys", "devid"]));
         assert!(!uri.matches_token(&["device keys"]));
         assert!(uri.matches_object("my cloud", &[1, 0xAF]));

@@ -15,7 +15,7 @@ pub(super) fn object(
     let digest = certificate.sha1();
     let (first, last) = certificate.validity();
     let id = described.id.clone();
-    let category = match certificate.is_authority() {
+    let category = match certificate.is_ca() {
         true => CK_CERTIFICATE_CATEGORY_AUTHORITY,
         false => CK_CERTIFICATE_CATEGORY_TOKEN_USER,
     };

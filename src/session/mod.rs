@@ -24,10 +24,12 @@ use crate::slot::Slot;
 use crate::slot::token::Token;
 use crate::template::Template;
 use cryptoki_sys::{
-    CK_FLAGS, CKF_DECRYPT, CKF_DIGEST, CKF_ENCRYPT, CKF_FIND_OBJECTS, CKF_SIGN, CKF_VERIFY,
+    CK_FLAGS, CKA_PRIVATE, CKF_DECRYPT, CKF_DIGEST, CKF_ENCRYPT, CKF_FIND_OBJECTS, CKF_SIGN,
+    CKF_VERIFY,
 };
 use devid_core::store::folder::Use;
 use parking_lot::Mutex;
+use std::cell::LazyCell;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -71,13 +73,15 @@ impl Session {
         }
         let found = match self.slot.token(mint) {
             Ok(token) => {
-                let shows = |object: &Object| self.slot.shows(object);
-                let wanted = token
-                    .objects()
-                    .iter()
-                    .filter(|found| shows(&found.object) && template.matches(&found.object));
-                let mut found: VecDeque<_> = wanted.map(|found| found.handle).collect();
-                found.extend(self.slot.kept.lock().find(template, shows));
+                // Asked once, and only where a private object is wanted.
+                let hides_private = LazyCell::new(|| self.slot.hides_private());
+                let is_wanted = |object: &Object| {
+                    template.matches(object) && !(object.is(CKA_PRIVATE) && *hides_private)
+                };
+                let of_token = token.objects().iter();
+                let of_token = of_token.filter(|found| is_wanted(&found.object));
+                let mut found: VecDeque<_> = of_token.map(|found| found.handle).collect();
+                found.extend(self.slot.kept.lock().find(is_wanted));
                 found
             }
             Err(Error::TokenNotPresent) => return Err(Error::DeviceRemoved),
@@ -92,9 +96,7 @@ impl Session {
     pub(crate) fn find(&self, most: usize) -> Result<Vec<ObjectHandle>, Error> {
         let mut state = self.state.lock();
         let Find(left) = state.find.as_mut().ok_or(Error::OperationNotInitialized)?;
-        if self.slot.asks_login() {
-            left.retain(|handle| self.slot.object(*handle).is_ok());
-        }
+        self.slot.retain_seen(left);
         Ok(left.drain(..most.min(left.len())).collect())
     }
 

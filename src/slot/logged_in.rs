@@ -1,6 +1,6 @@
 //! Who is logged in to a token (PKCS#11 3.0, section 2.6).
 
-use devid_core::store::Who;
+use devid_core::store::UserType;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 /// Who is logged in, if anybody is.
@@ -12,20 +12,20 @@ impl LoggedIn {
     const USER: u8 = 1;
     const OFFICER: u8 = 2;
 
-    pub(crate) fn who(&self) -> Option<Who> {
+    pub(crate) fn who(&self) -> Option<UserType> {
         Self::named(self.0.load(Ordering::Acquire))
     }
 
-    pub(crate) fn let_in(&self, who: Who) {
+    pub(crate) fn let_in(&self, who: UserType) {
         let who = match who {
-            Who::User => Self::USER,
-            Who::Officer => Self::OFFICER,
+            UserType::User => Self::USER,
+            UserType::SecurityOfficer => Self::OFFICER,
         };
         self.0.store(who, Ordering::Release);
     }
 
     /// Who was until now.
-    pub(crate) fn end(&self) -> Option<Who> {
+    pub(crate) fn end(&self) -> Option<UserType> {
         Self::named(self.0.swap(Self::NOBODY, Ordering::AcqRel))
     }
 
@@ -34,10 +34,10 @@ impl LoggedIn {
         Self(AtomicU8::new(self.0.load(Ordering::Acquire)))
     }
 
-    fn named(who: u8) -> Option<Who> {
+    fn named(who: u8) -> Option<UserType> {
         match who {
-            Self::USER => Some(Who::User),
-            Self::OFFICER => Some(Who::Officer),
+            Self::USER => Some(UserType::User),
+            Self::OFFICER => Some(UserType::SecurityOfficer),
             _ => None,
         }
     }

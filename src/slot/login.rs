@@ -6,24 +6,24 @@ use crate::handle::Mint;
 use crate::slot::Slot;
 use cryptoki_sys::*;
 use devid_core::store::folder::PinSeal;
-use devid_core::store::{LoginError, Pins, Who};
+use devid_core::store::{LoginError, Pins, UserType};
 use devid_core::tpm::Secret;
 use log::warn;
 use std::sync::Arc;
 
 impl Slot {
     pub(crate) fn has_user(&self) -> bool {
-        self.logged_in.who() == Some(Who::User)
+        self.logged_in.who() == Some(UserType::User)
     }
 
     pub(crate) fn has_officer(&self) -> bool {
-        self.logged_in.who() == Some(Who::Officer)
+        self.logged_in.who() == Some(UserType::SecurityOfficer)
     }
 
     /// Logs somebody in: `enter` is called once the PIN has proven right, and may refuse.
     pub(crate) fn login(
         &self,
-        who: Who,
+        who: UserType,
         pin: Option<&[u8]>,
         enter: impl FnOnce() -> Result<(), Error>,
     ) -> Result<(), Error> {
@@ -37,11 +37,13 @@ impl Slot {
         match (store.pins(), who) {
             // No PIN, so none can be wrong, and none goes to the TPM, where a wrong one would count
             // towards its lockout.
-            (Pins::None, Who::User) => {}
-            (_, Who::Officer) if !self.is_writable() => return Err(Error::PinIncorrect),
-            (Pins::None, Who::Officer) => return Err(Error::PinIncorrect),
-            (Pins::Officer, Who::User) => return Err(Error::UserPinNotInitialized),
-            (Pins::Officer | Pins::User, _) => {
+            (Pins::None, UserType::User) => {}
+            (_, UserType::SecurityOfficer) if !self.is_writable() => {
+                return Err(Error::PinIncorrect);
+            }
+            (Pins::None, UserType::SecurityOfficer) => return Err(Error::PinIncorrect),
+            (Pins::SecurityOfficer, UserType::User) => return Err(Error::UserPinNotInitialized),
+            (Pins::SecurityOfficer | Pins::User, _) => {
                 let pin = self.pin(who, pin)?;
                 store.login(who, &pin).map_err(told)?;
             }
@@ -55,9 +57,9 @@ impl Slot {
         if !self.has_user() {
             return Err(Error::UserNotLoggedIn);
         }
-        let pin = self.pin(Who::User, pin)?;
+        let pin = self.pin(UserType::User, pin)?;
         let store = self.store()?;
-        let proven = store.login(Who::User, &pin).map_err(told);
+        let proven = store.login(UserType::User, &pin).map_err(told);
         if proven == Err(Error::PinLocked) {
             self.logout(mint);
         } else if !self.has_user() {
@@ -69,11 +71,11 @@ impl Slot {
     }
 
     /// The PIN that was given; without one that of the configuration, if it has the user's.
-    fn pin(&self, who: Who, given: Option<&[u8]>) -> Result<Secret, Error> {
+    fn pin(&self, who: UserType, given: Option<&[u8]>) -> Result<Secret, Error> {
         match (given, who) {
             (Some(pin), _) => Ok(Secret::new(pin.to_vec())),
-            (None, Who::User) => self.configured_pin(),
-            (None, Who::Officer) => Err(Error::ArgumentsBad("pPin is NULL")),
+            (None, UserType::User) => self.configured_pin(),
+            (None, UserType::SecurityOfficer) => Err(Error::ArgumentsBad("pPin is NULL")),
         }
     }
 
@@ -86,7 +88,7 @@ impl Slot {
         {
             store.logout();
         }
-        if was == Some(Who::User) && self.asks_login() {
+        if was == Some(UserType::User) && self.asks_login() {
             self.kept.lock().forget_private();
             let mut token = self.token.write();
             *token = token.as_ref().map(|token| Arc::new(token.logged_out(mint)));
@@ -113,7 +115,7 @@ impl Slot {
     pub(crate) fn set_pin(&self, old: &[u8], new: &[u8]) -> Result<(), Error> {
         let _turn = self.login_turn.lock();
         let seal = match self.has_officer() {
-            true => PinSeal::Officer,
+            true => PinSeal::SecurityOfficer,
             false => PinSeal::User,
         };
         let changed = self.folder()?.change_pin(seal, old, new);
@@ -142,7 +144,7 @@ impl Slot {
             return flags;
         };
         let pins = store.pins();
-        if pins != Pins::Officer {
+        if pins != Pins::SecurityOfficer {
             flags |= CKF_USER_PIN_INITIALIZED;
         }
         if pins == Pins::None {

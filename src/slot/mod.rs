@@ -16,7 +16,7 @@ use crate::slot::logged_in::LoggedIn;
 use crate::slot::session_objects::Kept;
 use crate::slot::token::{Found, Token};
 use cryptoki_sys::CKA_PRIVATE;
-use devid_core::config::Random;
+use devid_core::config::RandomSource;
 use devid_core::store::devid::DevidStore;
 use devid_core::store::{
     DecryptRequest, Key, Pins, ScanError, SecretBytes, SecretKey, SignError, Store, StoreStamp,
@@ -24,6 +24,7 @@ use devid_core::store::{
 use devid_core::tpm::{Tpm, TpmError};
 use log::{Level, error, log, warn};
 use parking_lot::{Mutex, RwLock};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -54,7 +55,7 @@ pub(crate) struct Slot {
 pub(crate) struct Source {
     tpm: Arc<Tpm>,
     store: Store,
-    random: Random,
+    random: RandomSource,
 }
 
 /// What the last look told about the next.
@@ -87,7 +88,7 @@ impl Failure {
 }
 
 impl Source {
-    pub(crate) fn new(tpm: &Arc<Tpm>, store: Store, random: Random) -> Self {
+    pub(crate) fn new(tpm: &Arc<Tpm>, store: Store, random: RandomSource) -> Self {
         Self {
             tpm: Arc::clone(tpm),
             store,
@@ -148,28 +149,46 @@ impl Slot {
             Ok(found) => Arc::clone(&found.object),
             Err(unknown) => self.kept.lock().object(handle).ok_or(unknown)?,
         };
-        match self.shows(&found) {
-            true => Ok(found),
-            false => Err(Error::ObjectHandleInvalid),
+        match found.is(CKA_PRIVATE) && self.hides_private() {
+            true => Err(Error::ObjectHandleInvalid),
+            false => Ok(found),
         }
+    }
+
+    /// Those of the handles whose objects are still there and seen by the user.
+    pub(crate) fn retain_seen(&self, handles: &mut VecDeque<ObjectHandle>) {
+        // A token that asks for no login hides nothing.
+        if !self.asks_login() {
+            return;
+        }
+        let has_user = self.has_user();
+        let known = self.known();
+        let of_sessions = self.kept.lock();
+        handles.retain(|handle| {
+            let of_token = known.as_ref().and_then(|token| token.object(*handle).ok());
+            let object = of_token.map(|found| Arc::clone(&found.object));
+            let object = object.or_else(|| of_sessions.object(*handle));
+            object.is_some_and(|object| has_user || !object.is(CKA_PRIVATE))
+        });
     }
 
     /// An object of the token, with what the store calls it.
     pub(crate) fn found(&self, handle: ObjectHandle) -> Result<Found, Error> {
         let known = self.known().ok_or(Error::DeviceRemoved)?;
         let found = known.object(handle)?;
-        match self.shows(&found.object) {
-            true => Ok(found.clone()),
-            false => Err(Error::ObjectHandleInvalid),
+        match found.object.is(CKA_PRIVATE) && self.hides_private() {
+            true => Err(Error::ObjectHandleInvalid),
+            false => Ok(found.clone()),
         }
     }
 
-    /// Whether the object is there for whoever asks now.
-    pub(crate) fn shows(&self, object: &Object) -> bool {
-        !object.is(CKA_PRIVATE) || self.has_user() || !self.asks_login()
+    /// Whether private objects are hidden now, since nobody has logged in as the user.
+    pub(crate) fn hides_private(&self) -> bool {
+        !self.has_user() && self.asks_login()
     }
 
-    /// Whether the token's private objects are for users who have logged in.
+    /// Whether the token's private objects are for users who have logged in. On a token with a key folder
+    /// each answer costs system calls, since another process may set a PIN.
     pub(crate) fn asks_login(&self) -> bool {
         let source = self.source.as_ref();
         source.is_some_and(|source| source.store.pins() != Pins::None)
@@ -354,8 +373,8 @@ impl Slot {
     pub(crate) fn random(&self, bytes: &mut [u8]) -> Result<(), Error> {
         let source = self.source()?;
         match source.random {
-            Random::Kernel => kernel_random(bytes),
-            Random::Tpm => Ok(source.tpm.random(bytes)?),
+            RandomSource::Kernel => kernel_random(bytes),
+            RandomSource::Tpm => Ok(source.tpm.random(bytes)?),
         }
     }
 

@@ -4,7 +4,6 @@
 use crate::error::Error;
 use crate::handle::{ObjectHandle, SessionHandle};
 use crate::object::{Object, Place, SecretKeyObject};
-use crate::template::Template;
 use cryptoki_sys::CKA_PRIVATE;
 use devid_core::store::folder::ObjectAttributes;
 use devid_core::store::{ObjectKind, ObjectPart, StoredObject};
@@ -48,14 +47,9 @@ impl Kept {
         self.0.get(&handle).map(|one| Arc::clone(&one.object))
     }
 
-    /// Those that match, the user being allowed to see what `shows` says.
-    pub(crate) fn find(
-        &self,
-        template: &Template,
-        shows: impl Fn(&Object) -> bool,
-    ) -> Vec<ObjectHandle> {
-        let wanted = |one: &One| shows(&one.object) && template.matches(&one.object);
-        let found = self.0.iter().filter(|(_, one)| wanted(one));
+    /// The handles of those that are wanted.
+    pub(crate) fn find(&self, is_wanted: impl Fn(&Object) -> bool) -> Vec<ObjectHandle> {
+        let found = self.0.iter().filter(|(_, one)| is_wanted(&one.object));
         found.map(|(handle, _)| *handle).collect()
     }
 

@@ -47,6 +47,21 @@ impl Trouble {
         Trouble(())
     }
 
+    /// Counts such calls, and lets them pass.
+    pub fn counted(call: &str, end: &Path) -> Trouble {
+        Trouble::new(call, end, ALL, 0, 0)
+    }
+
+    /// How many such calls there were until now, failed or not.
+    pub fn met(&self) -> c_int {
+        // SAFETY: the library has a function of this name and type.
+        unsafe {
+            let met: extern "C" fn() -> c_int =
+                std::mem::transmute(symbol(c"trouble_met".as_ptr()));
+            met()
+        }
+    }
+
     /// Gives how many calls failed.
     pub fn over(self) -> c_int {
         // SAFETY: the library has a function of this name and type.

@@ -18,7 +18,7 @@
 #include <unistd.h>
 
 static char wanted_call[16], wanted_end[PATH_MAX];
-static atomic_int armed, pass_first, to_fail, failed, code;
+static atomic_int armed, pass_first, to_fail, failed, met, code;
 
 void trouble_arm(const char *call, const char *end, int first, int count, int error)
 {
@@ -27,9 +27,15 @@ void trouble_arm(const char *call, const char *end, int first, int count, int er
     snprintf(wanted_end, sizeof wanted_end, "%s", end);
     pass_first = first;
     to_fail = count;
-    failed = 0;
+    failed = met = 0;
     code = error;
     armed = 1;
+}
+
+/* Calls on the path since trouble_arm(), failed or not. */
+int trouble_met(void)
+{
+    return met;
 }
 
 /* Ends the trouble; gives how many calls failed. */
@@ -79,6 +85,7 @@ static int fails(const char *call, int folder, const char *name)
             return 0;
     } else if (length < end || strcmp(path + length - end, wanted_end) != 0)
         return 0;
+    met++;
     if (atomic_fetch_sub(&pass_first, 1) > 0 || atomic_fetch_sub(&to_fail, 1) <= 0)
         return 0;
     failed++;

@@ -22,6 +22,7 @@ mod killed_writers;
 mod lost_answers;
 mod many_processes;
 mod master_key;
+mod post_quantum;
 mod protection;
 mod protection_memory;
 mod protection_rsa;

@@ -14,6 +14,7 @@ mod factory_key;
 mod lockout;
 mod memory;
 mod processes;
+mod search;
 mod token;
 mod turns;
 mod wire;

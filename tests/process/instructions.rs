@@ -64,7 +64,7 @@ fn functions_of_a_signature(home: &Home) -> BTreeSet<String> {
     const SIGNATURES: u64 = 8;
     let list = home.path("calls");
     let out = format!("--callgrind-out-file={}", list.display());
-    let only = "--toggle-collect=*::abi::crypto::C_Sign";
+    let only = "--toggle-collect=*::abi::sign::C_Sign";
     callgrind(home, SIGNATURES, &[&out, only, "--compress-strings=no"]);
     let list = std::fs::read_to_string(list).expect("callgrind's list");
     let mut calls = BTreeMap::<&str, u64>::new();

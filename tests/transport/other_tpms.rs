@@ -6,6 +6,7 @@
 
 use cryptoki_sys::*;
 use std::fs::{self, File};
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process::Command;
 use std::time::Duration;
@@ -38,6 +39,8 @@ once!(
     fwtpm_keys_that_come_in,
     #[ignore = "the server is no package: scripts/test-fwtpm builds it and runs this"]
     fwtpm_an_identity_of_its_own,
+    #[ignore = "the server is no package: scripts/test-fwtpm builds it and runs this"]
+    fwtpm_ml_dsa_keys_are_in_nobodys_way,
     #[ignore = "Debian's releases have no swtpm with profiles: scripts/test-profile fetches it and runs this"]
     profile_factory_identities,
     #[ignore = "Debian's releases have no swtpm with profiles: scripts/test-profile fetches it and runs this"]
@@ -102,6 +105,52 @@ impl Fwtpm {
             } // else a stranger was faster
         }
         panic!("fwtpm_server did not start");
+    }
+
+    /// Makes a primary key of this ML-DSA parameter set (1: ML-DSA-44) and keeps it at `handle`.
+    fn keep_ml_dsa(&self, set: u16, handle: u32) {
+        const OWNER: u32 = 0x4000_0001;
+        const PASSWORD: [u8; 13] = [0, 0, 0, 9, 0x40, 0, 0, 9, 0, 0, 0, 0, 0];
+        // TPMT_PUBLIC of TPM_ALG_MLDSA (level 1.85): SHA-256; fixedTPM, fixedParent,
+        // sensitiveDataOrigin, userWithAuth, sign; no policy; the set, no external µ; no unique.
+        let [high, low] = set.to_be_bytes();
+        let area = [0, 0xA1, 0, 0x0B, 0, 4, 0, 0x72, 0, 0, high, low, 0, 0, 0];
+        let area = [&[0, 15][..], &area].concat();
+        let tail = [&[0, 4, 0, 0, 0, 0][..], &area, &[0; 6]].concat();
+        let made = self.sends(0x131, &[&OWNER.to_be_bytes()[..], &PASSWORD, &tail]);
+        let transient = &made[10..14];
+        let evict = [
+            &OWNER.to_be_bytes()[..],
+            transient,
+            &PASSWORD,
+            &handle.to_be_bytes(),
+        ];
+        self.sends(0x120, &evict);
+        let flush = [&[0x80, 1, 0, 0, 0, 14, 0, 0, 1, 0x65][..], transient].concat();
+        self.sends_bytes(&flush);
+    }
+
+    /// Sends a command with sessions, and gives the answer to it.
+    fn sends(&self, code: u32, parts: &[&[u8]]) -> Vec<u8> {
+        let body = parts.concat();
+        let size = u32::try_from(10 + body.len()).unwrap().to_be_bytes();
+        let command = [&[0x80, 2][..], &size, &code.to_be_bytes(), &body].concat();
+        self.sends_bytes(&command)
+    }
+
+    /// As the simulator's protocol has it: TPM_SEND_COMMAND, locality, size, command.
+    fn sends_bytes(&self, command: &[u8]) -> Vec<u8> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.ports.first)).expect("a connection");
+        let size = u32::try_from(command.len()).unwrap().to_be_bytes();
+        stream
+            .write_all(&[&[0, 0, 0, 8, 0][..], &size, command].concat())
+            .expect("sent");
+        let mut size = [0; 4];
+        stream.read_exact(&mut size).expect("a size");
+        let mut answer = vec![0; u32::from_be_bytes(size) as usize];
+        stream.read_exact(&mut answer).expect("an answer");
+        assert_eq!(answer[6..10], [0; 4], "{command:02x?}");
+        answer
     }
 
     fn tcti(&self) -> String {
@@ -210,7 +259,12 @@ fn refuses(own: &Opened, key: CK_ULONG, absent: &[CK_MECHANISM_TYPE]) {
 fn factory_identities(tcti: &str, absent: &[CK_MECHANISM_TYPE]) {
     let home = Home::new(tcti);
     let identities = manufacture(&home, tcti);
-    let module = Opened::new(&home);
+    identities_sign(&home, &identities, absent);
+    nothing_is_loaded(tcti);
+}
+
+fn identities_sign(home: &Home, identities: &[Identity], absent: &[CK_MECHANISM_TYPE]) {
+    let module = Opened::new(home);
     let private = [(CKA_CLASS, ulong(CKO_PRIVATE_KEY))];
     let found = module.raw.find(module.session, &private).expect("a search");
     assert_eq!(found.len(), identities.len(), "{}", home.log());
@@ -222,7 +276,6 @@ fn factory_identities(tcti: &str, absent: &[CK_MECHANISM_TYPE]) {
             refuses(&module, key, absent);
         }
     }
-    nothing_is_loaded(tcti);
 }
 
 /// Keys that the device makes: each signs by what is listed, also in the next process.
@@ -347,6 +400,36 @@ fn fwtpm_keys_that_come_in() {
 
 fn fwtpm_an_identity_of_its_own() {
     an_identity_of_its_own(&Fwtpm::new().tcti());
+}
+
+/// Keys of an algorithm that is not used here, in handles among the factory's and the device's own.
+fn fwtpm_ml_dsa_keys_are_in_nobodys_way() {
+    let tpm = Fwtpm::new();
+    let home = Home::new(&tpm.tcti());
+    let identities = manufacture(&home, &tpm.tcti());
+    let listed = || devid(&home, &["list"]).ok().text();
+    let before = listed();
+    for (n, handle) in [0x8102_0001, 0x8102_0004, 0x8100_0081]
+        .into_iter()
+        .enumerate()
+    {
+        tpm.keep_ml_dsa(u16::try_from(n).unwrap() + 1, handle);
+    }
+    assert_eq!(listed(), before);
+    let doctor = devid(&home, &["doctor"]).text();
+    assert!(doctor.contains("0x81020001"), "{doctor}");
+    let own = Own::new(&home);
+    own.signs(own.make_persistent(Kind::P256, "kept").unwrap().private);
+    let module = own.anew();
+    assert_eq!(module.keys().len(), 1);
+    let absent = [CKM_SHA1_RSA_PKCS, CKM_SHA512_RSA_PKCS];
+    module.raw.finalize().unwrap();
+    identities_sign(&home, &identities, &absent);
+    nothing_is_loaded(&tpm.tcti());
+    let held = run(tpm::tool("tpm2_getcap", &tpm.tcti()).arg("handles-persistent"))
+        .ok()
+        .text();
+    assert!(held.contains("0x81020004"), "{held}");
 }
 
 fn profile_factory_identities() {

@@ -4,7 +4,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use std::path::PathBuf;
 
-/// How an object is named.
+/// ProvisionArgs an object is named.
 pub(crate) const NAME: &str =
     "A label, a CKA_ID in hexadecimal digits, token/label, or a PKCS#11 URI (RFC 7512)";
 
@@ -15,7 +15,7 @@ pub(crate) const NAME: &str =
 #[derive(Parser)]
 #[command(name = "devid", version, about)]
 pub(crate) struct Arguments {
-    /// Writes JSON: one document on standard output, of a failure too.
+    /// Writes JSON: one document on standard output, of a error too.
     #[arg(long, global = true)]
     pub(crate) json: bool,
     #[command(subcommand)]
@@ -57,7 +57,7 @@ pub(crate) enum Verb {
         #[arg(long, value_name = "FILE")]
         csr: Option<PathBuf>,
         #[command(flatten)]
-        how: How,
+        how: ProvisionArgs,
     },
     /// Erases the device's own identity and all its keys, and gives it a new one.
     ///
@@ -71,7 +71,7 @@ pub(crate) enum Verb {
         #[arg(long)]
         yes: bool,
         #[command(flatten)]
-        how: How,
+        how: ProvisionArgs,
     },
     /// Deletes what was put aside: the software key, when the device moved to its TPM; files of keys
     /// that went with a former master key.
@@ -128,7 +128,7 @@ pub(crate) enum Verb {
         label: String,
         /// Of what; by default of the private key, and of the certificate where there is no key.
         #[arg(long = "type", value_enum, value_name = "TYPE")]
-        class: Option<Class>,
+        class: Option<TypeArg>,
         /// Writes it to this file as well, in the PEM form that programs take for a key file.
         #[arg(long, value_name = "FILE")]
         pem: Option<PathBuf>,
@@ -154,7 +154,7 @@ pub(crate) enum Verb {
 /// A class of objects, as RFC 7512 names it.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 #[allow(missing_docs)]
-pub(crate) enum Class {
+pub(crate) enum TypeArg {
     Private,
     Public,
     Cert,
@@ -168,8 +168,8 @@ pub(crate) enum KeyVerb {
         /// What it is to be called.
         label: String,
         /// What kind of key.
-        #[arg(long, value_enum, default_value_t = Kind::P256)]
-        algorithm: Kind,
+        #[arg(long, value_enum, default_value_t = AlgorithmArg::P256)]
+        algorithm: AlgorithmArg,
         /// It decrypts (RSA) or agrees on secrets (EC) as well.
         #[arg(long)]
         decrypts: bool,
@@ -209,7 +209,7 @@ pub(crate) enum MasterVerb {
 
 #[derive(Clone, Copy, ValueEnum)]
 #[allow(missing_docs)]
-pub(crate) enum Kind {
+pub(crate) enum AlgorithmArg {
     P256,
     P384,
     P521,
@@ -228,17 +228,17 @@ fn handle(text: &str) -> Result<u32, String> {
     }
 }
 
-/// How an answer is written.
+/// ProvisionArgs an output is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Form {
+pub(crate) enum OutputFormat {
     Text,
     Json,
 }
 
-/// How an identity is made.
+/// ProvisionArgs an identity is made.
 #[derive(Args)]
-pub(crate) struct How {
-    /// How many seconds a TPM that does not answer is waited for, if it matters.
+pub(crate) struct ProvisionArgs {
+    /// ProvisionArgs many seconds a TPM that does not output is waited for, if it matters.
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     pub(crate) wait: u64,
     /// Whom the certificate names, as in CN=node,O=Example; by default whom the factory named.

@@ -1,7 +1,7 @@
 //! `devid completions`: made from the verbs themselves. Labels are asked of `devid list` when they are needed.
 
-use crate::cli::{Arguments, Form, NAME};
-use crate::output::{Answer, Failure};
+use crate::cli::{Arguments, NAME, OutputFormat};
+use crate::output::{CommandError, Output};
 use clap::{Command, CommandFactory};
 use clap_complete::Shell;
 use serde_json::json;
@@ -10,7 +10,7 @@ use serde_json::json;
 const LABELS: &str = r#"devid list --json 2>/dev/null | sed -n 's/^ *"label": "\([^"\\]*\)",\{0,1\}$/\1/p' | sort -u"#;
 
 /// Completions for a shell.
-pub(crate) fn script(shell: Shell, form: Form) -> Result<Answer, Failure> {
+pub(crate) fn script(shell: Shell, form: OutputFormat) -> Result<Output, CommandError> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Arguments::command(), "devid", &mut script);
     let script = String::from_utf8_lossy(&script).into_owned();
@@ -22,7 +22,7 @@ pub(crate) fn script(shell: Shell, form: Form) -> Result<Answer, Failure> {
         Shell::Fish => format!("{script}{}", fish(&verbs)),
         _ => script,
     };
-    Answer::new(form, &json!({ "script": script }), || script.clone())
+    Output::new(form, &json!({ "script": script }), || script.clone())
 }
 
 /// The verbs that take the name of an object: `show`, `key delete`.

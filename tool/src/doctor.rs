@@ -1,13 +1,13 @@
 //! `devid doctor`
 
-use crate::cli::Form;
-use crate::output::{Answer, Failure};
+use crate::cli::OutputFormat;
+use crate::output::{CommandError, Output};
 use crate::text::row;
 use devid_core::config;
 use devid_core::identity::{Finding, Health, doctor};
 
 /// Each finding, and what mends it; fails if something does not work.
-pub(crate) fn run(form: Form) -> Result<Answer, Failure> {
+pub(crate) fn run(form: OutputFormat) -> Result<Output, CommandError> {
     let environment = config::environment(config::is_privileged());
     let config = config::load(&environment).config;
     let findings = doctor(config, || config::defaults(&environment));
@@ -15,16 +15,16 @@ pub(crate) fn run(form: Form) -> Result<Answer, Failure> {
         .iter()
         .filter(|one| one.state == Health::Problem)
         .count();
-    let mut answer = Answer::new(form, &findings, || paragraph(&findings))?;
+    let mut output = Output::new(form, &findings, || paragraph(&findings))?;
     if problems > 0 {
-        answer.code = 1;
+        output.code = 1;
         let counted = match problems {
             1 => "1 problem".into(),
             more => format!("{more} problems"),
         };
-        answer.complaint = Some(format!("{counted}; what mends it stands above"));
+        output.complaint = Some(format!("{counted}; what mends it stands above"));
     }
-    Ok(answer)
+    Ok(output)
 }
 
 fn paragraph(findings: &[Finding]) -> String {
@@ -39,8 +39,8 @@ fn paragraph(findings: &[Finding]) -> String {
             &mut text,
             format_args!("{mark:<8} {}: {}", finding.about, finding.text),
         );
-        if let Some(mend) = &finding.mend {
-            row(&mut text, format_args!("         -> {mend}"));
+        if let Some(remedy) = &finding.remedy {
+            row(&mut text, format_args!("         -> {remedy}"));
         }
         if let Some(command) = &finding.command {
             row(&mut text, format_args!("         $  {command}"));

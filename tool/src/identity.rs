@@ -1,11 +1,11 @@
 //! `devid status`, `provision`, `reset` and `prune`: the device's own identity
 
-use crate::cli::{Form, How};
-use crate::output::{Answer, Failure};
+use crate::cli::{OutputFormat, ProvisionArgs};
+use crate::output::{CommandError, Output};
 use crate::text::{line, row};
 use devid_core::config::Config;
 use devid_core::identity::{
-    Device, Expiry, Mode, Provisioned, Provisioning, Role, Status, Whose, provision,
+    Device, Expiry, IdentitySource, Mode, Provisioned, Provisioning, Role, Status,
 };
 use devid_core::x509::Subject;
 use serde_json::json;
@@ -13,15 +13,15 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 /// Where the identity lives; exits as the mode is.
-pub(crate) fn status(device: &Device, form: Form) -> Result<Answer, Failure> {
+pub(crate) fn status(device: &Device, form: OutputFormat) -> Result<Output, CommandError> {
     let status = device.status();
     let code = match (status.mode, status.tpm_is_out_of_reach) {
         (Mode::Tpm | Mode::Software, _) => 0,
         (Mode::Error, true) => 4,
         (Mode::Error, false) => 1,
     };
-    let answer = Answer::new(form, &status, || paragraph(&status))?;
-    Ok(Answer { code, ..answer })
+    let output = Output::new(form, &status, || paragraph(&status))?;
+    Ok(Output { code, ..output })
 }
 
 fn paragraph(status: &Status) -> String {
@@ -31,7 +31,7 @@ fn paragraph(status: &Status) -> String {
         Mode::Error => "error",
     };
     let mut text = format!("mode {mode}\n");
-    if status.identity == Some(Whose::Factory) {
+    if status.identity == Some(IdentitySource::Factory) {
         let whose = "the factory's; the device has none of its own";
         line(&mut text, "identity", whose);
     }
@@ -64,10 +64,10 @@ fn paragraph(status: &Status) -> String {
         (None, false) => "none yet".into(),
     };
     line(&mut text, "master key", &master);
-    if let Some(mend) = &status.master.mend {
+    if let Some(remedy) = &status.master.remedy {
         let command = status.master.command.as_deref();
         let command = command.map_or(String::new(), |command| format!(": {command}"));
-        line(&mut text, "", &format!("{mend}{command}"));
+        line(&mut text, "", &format!("{remedy}{command}"));
     }
     match &status.tpm {
         None => line(
@@ -83,9 +83,9 @@ fn paragraph(status: &Status) -> String {
                 tpm.lockout_counter, tpm.lockout_at, tpm.lockout_interval, tpm.lockout_recovery
             );
             line(&mut text, "lockout", &lockout);
-            if let (Some(mend), Some(command)) = (tpm.mend, &tpm.command) {
+            if let (Some(remedy), Some(command)) = (tpm.remedy, &tpm.command) {
                 let why = "the TPM is in lockout, and no key of the factory's can sign";
-                line(&mut text, "", &format!("{why}. {mend}: {command}"));
+                line(&mut text, "", &format!("{why}. {remedy}: {command}"));
             }
         }
     }
@@ -105,23 +105,28 @@ fn ends(expiry: &Expiry) -> String {
 }
 
 /// Gives the device its identity.
-pub(crate) fn make(
+pub(crate) fn provision(
     config: &Config,
-    how: &How,
+    how: &ProvisionArgs,
     csr: Option<PathBuf>,
-    form: Form,
-) -> Result<Answer, Failure> {
-    let done = provision(config, &provisioning(how, csr)?)?;
-    told(&done, form)
+    form: OutputFormat,
+) -> Result<Output, CommandError> {
+    let done = devid_core::identity::provision(config, &provisioning(how, csr)?)?;
+    summary(&done, form)
 }
 
 /// Takes it away and gives a new one.
-pub(crate) fn reset(config: &Config, yes: bool, how: &How, form: Form) -> Result<Answer, Failure> {
+pub(crate) fn reset(
+    config: &Config,
+    yes: bool,
+    how: &ProvisionArgs,
+    form: OutputFormat,
+) -> Result<Output, CommandError> {
     if !yes {
-        return Err(Failure::new(6, what_is_lost(config)));
+        return Err(CommandError::new(6, what_is_lost(config)));
     }
     let done = devid_core::identity::reset(config, &provisioning(how, None)?)?;
-    told(&done, form)
+    summary(&done, form)
 }
 
 fn what_is_lost(config: &Config) -> String {
@@ -142,9 +147,9 @@ fn what_is_lost(config: &Config) -> String {
 }
 
 /// Deletes what was put aside.
-pub(crate) fn prune(config: &Config, form: Form) -> Result<Answer, Failure> {
+pub(crate) fn prune(config: &Config, form: OutputFormat) -> Result<Output, CommandError> {
     let deleted = devid_core::identity::prune(config)?;
-    Answer::new(form, &json!({ "deleted": deleted }), || {
+    Output::new(form, &json!({ "deleted": deleted }), || {
         let mut text = String::new();
         for path in &deleted {
             row(&mut text, format_args!("deleted {}", path.display()));
@@ -156,7 +161,10 @@ pub(crate) fn prune(config: &Config, form: Form) -> Result<Answer, Failure> {
     })
 }
 
-fn provisioning(how: &How, request: Option<PathBuf>) -> Result<Provisioning, Failure> {
+fn provisioning(
+    how: &ProvisionArgs,
+    request: Option<PathBuf>,
+) -> Result<Provisioning, CommandError> {
     Ok(Provisioning {
         wait: Duration::from_secs(how.wait),
         request,
@@ -164,8 +172,8 @@ fn provisioning(how: &How, request: Option<PathBuf>) -> Result<Provisioning, Fai
     })
 }
 
-fn told(done: &Provisioned, form: Form) -> Result<Answer, Failure> {
-    Answer::new(form, done, || {
+fn summary(done: &Provisioned, form: OutputFormat) -> Result<Output, CommandError> {
+    Output::new(form, done, || {
         let mut text = String::new();
         for step in &done.steps {
             row(&mut text, step);

@@ -1,10 +1,10 @@
 //! `devid key`, `csr`, `import-cert`, `export` and `persist`
 
-use crate::cli::{Form, Kind};
-use crate::output::{Answer, Failure};
+use crate::cli::{AlgorithmArg, OutputFormat};
+use crate::output::{CommandError, Output};
 use crate::text::{line, row};
-use crate::verify::pin_in;
-use devid_core::identity::{Device, FACTORY, Imported, Keeping, OWN, TokenEntry};
+use crate::verify::read_pin;
+use devid_core::identity::{Device, FACTORY, Imported, KeyStorage, OWN, TokenEntry};
 use devid_core::key::Curve;
 use devid_core::store::devid::{KeyAlgorithm, KeyPurpose};
 use devid_core::x509::Subject;
@@ -15,29 +15,29 @@ use std::path::{Path, PathBuf};
 pub(crate) fn generate(
     device: &Device,
     label: &str,
-    kind: Kind,
+    kind: AlgorithmArg,
     decrypts: bool,
-    keeping: Keeping,
-    form: Form,
-) -> Result<Answer, Failure> {
+    storage: KeyStorage,
+    form: OutputFormat,
+) -> Result<Output, CommandError> {
     let algorithm = match kind {
-        Kind::P256 => KeyAlgorithm::Ec(Curve::P256),
-        Kind::P384 => KeyAlgorithm::Ec(Curve::P384),
-        Kind::P521 => KeyAlgorithm::Ec(Curve::P521),
-        Kind::Rsa2048 => KeyAlgorithm::Rsa(2048),
-        Kind::Rsa3072 => KeyAlgorithm::Rsa(3072),
-        Kind::Rsa4096 => KeyAlgorithm::Rsa(4096),
+        AlgorithmArg::P256 => KeyAlgorithm::Ec(Curve::P256),
+        AlgorithmArg::P384 => KeyAlgorithm::Ec(Curve::P384),
+        AlgorithmArg::P521 => KeyAlgorithm::Ec(Curve::P521),
+        AlgorithmArg::Rsa2048 => KeyAlgorithm::Rsa(2048),
+        AlgorithmArg::Rsa3072 => KeyAlgorithm::Rsa(3072),
+        AlgorithmArg::Rsa4096 => KeyAlgorithm::Rsa(4096),
     };
     let usage = KeyPurpose {
         signs: true,
         decrypts,
     };
-    let made = device.generate_key(label, algorithm, usage, keeping)?;
-    Answer::new(form, &device.describe(&made), || paragraph(device, &made))
+    let made = device.generate_key(label, algorithm, usage, storage)?;
+    Output::new(form, &device.describe(&made), || paragraph(device, &made))
 }
 
 /// The keys of all tokens with a key folder.
-pub(crate) fn list(device: &Device, form: Form) -> Result<Answer, Failure> {
+pub(crate) fn list(device: &Device, form: OutputFormat) -> Result<Output, CommandError> {
     let inventory = device.inventory();
     if let Some((_, fault)) = inventory.faults.iter().find(|(token, _)| *token == OWN) {
         return Err(fault.clone().into());
@@ -47,7 +47,7 @@ pub(crate) fn list(device: &Device, form: Form) -> Result<Answer, Failure> {
         .iter()
         .filter(|one| one.token != FACTORY && one.has_key());
     let described: Vec<_> = own.clone().map(|one| device.describe(one)).collect();
-    Answer::new(form, &described, || {
+    Output::new(form, &described, || {
         own.map(|one| paragraph(device, one)).collect()
     })
 }
@@ -57,11 +57,11 @@ pub(crate) fn delete(
     device: &Device,
     label: &str,
     yes: bool,
-    form: Form,
-) -> Result<Answer, Failure> {
+    form: OutputFormat,
+) -> Result<Output, CommandError> {
     let entry = device.find(label)?;
     if !yes {
-        return Err(Failure::new(
+        return Err(CommandError::new(
             6,
             format!(
                 "the key {label} would be gone for good, and nothing was done; if that is \
@@ -70,7 +70,7 @@ pub(crate) fn delete(
         ));
     }
     let deleted = device.delete_key(&entry)?;
-    Answer::new(form, &json!({ "deleted": deleted }), || {
+    Output::new(form, &json!({ "deleted": deleted }), || {
         let mut text = String::new();
         for file in &deleted {
             row(&mut text, format_args!("deleted {file}"));
@@ -86,18 +86,22 @@ pub(crate) fn request(
     subject: Option<&str>,
     pin_file: Option<PathBuf>,
     out: Option<&Path>,
-    form: Form,
-) -> Result<Answer, Failure> {
+    form: OutputFormat,
+) -> Result<Output, CommandError> {
     let subject = subject.map(Subject::parse).transpose()?;
-    let pin = pin_in(pin_file)?;
+    let pin = read_pin(pin_file)?;
     let request = device.request(&device.find(label)?, subject, pin.as_ref())?;
-    written(&request, out, 0o644, form)
+    write_pem(&request, out, 0o644, form)
 }
 
 /// Takes a certificate.
-pub(crate) fn import(device: &Device, file: &Path, form: Form) -> Result<Answer, Failure> {
+pub(crate) fn import(
+    device: &Device,
+    file: &Path,
+    form: OutputFormat,
+) -> Result<Output, CommandError> {
     let imported = device.import_certificate(file)?;
-    Answer::new(form, &imported, || taken(&imported))
+    Output::new(form, &imported, || taken(&imported))
 }
 
 fn taken(imported: &Imported) -> String {
@@ -133,10 +137,10 @@ pub(crate) fn export(
     device: &Device,
     label: &str,
     out: Option<&Path>,
-    form: Form,
-) -> Result<Answer, Failure> {
+    form: OutputFormat,
+) -> Result<Output, CommandError> {
     let wrapped = device.wrapped_key(&device.find(label)?)?;
-    written(&wrapped, out, 0o600, form)
+    write_pem(&wrapped, out, 0o600, form)
 }
 
 /// Puts a key into a persistent handle.
@@ -144,12 +148,12 @@ pub(crate) fn persist(
     device: &Device,
     label: &str,
     handle: Option<u32>,
-    form: Form,
-) -> Result<Answer, Failure> {
+    form: OutputFormat,
+) -> Result<Output, CommandError> {
     let handle = device.persist(&device.find(label)?, handle)?;
     let handle = format!("0x{handle:08X}");
     let told = json!({ "label": label, "handle": handle });
-    Answer::new(form, &told, || {
+    Output::new(form, &told, || {
         let mut text = String::new();
         row(&mut text, format_args!("{label} is in handle {handle}"));
         text
@@ -157,12 +161,17 @@ pub(crate) fn persist(
 }
 
 /// The text, unless it goes to a file.
-fn written(text: &str, out: Option<&Path>, mode: u32, form: Form) -> Result<Answer, Failure> {
+fn write_pem(
+    text: &str,
+    out: Option<&Path>,
+    mode: u32,
+    form: OutputFormat,
+) -> Result<Output, CommandError> {
     if let Some(path) = out {
         devid_core::write_file(path, text.as_bytes(), mode)
-            .map_err(|error| Failure::new(1, format!("{}: {error}", path.display())))?;
+            .map_err(|error| CommandError::new(1, format!("{}: {error}", path.display())))?;
     }
-    Answer::new(form, &json!({ "pem": text, "file": out }), || match out {
+    Output::new(form, &json!({ "pem": text, "file": out }), || match out {
         Some(_) => String::new(),
         None => text.into(),
     })

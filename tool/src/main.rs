@@ -13,19 +13,19 @@ mod keys;
 mod man;
 mod master;
 mod output;
+mod progress;
 mod show;
 mod text;
 mod uri;
 mod verify;
-mod waiting;
 mod warnings;
 
 use clap::Parser;
-use cli::{Arguments, Form, KeyVerb, MasterVerb, Verb};
+use cli::{Arguments, KeyVerb, MasterVerb, OutputFormat, Verb};
 use devid_core::config::{self, Config};
-use devid_core::identity::{Device, Keeping};
+use devid_core::identity::{Device, KeyStorage};
 use log::warn;
-use output::{Answer, Failure};
+use output::{CommandError, Output};
 use serde_json::Value;
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
@@ -37,24 +37,24 @@ fn main() -> ExitCode {
         Err(error) => return misused(&error),
     };
     let form = match json {
-        true => Form::Json,
-        false => Form::Text,
+        true => OutputFormat::Json,
+        false => OutputFormat::Text,
     };
-    let warnings = Warnings::heard(form);
-    let answer = run(verb, form).unwrap_or_else(|failure| Answer {
-        code: failure.code,
-        document: (form == Form::Json).then(|| failure.json()),
+    let warnings = Warnings::install(form);
+    let output = run(verb, form).unwrap_or_else(|error| Output {
+        code: error.code,
+        document: (form == OutputFormat::Json).then(|| error.json()),
         text: String::new(),
-        complaint: Some(failure.text),
+        complaint: Some(error.text),
     });
-    tell(answer, &warnings)
+    print_output(output, &warnings)
 }
 
-fn run(verb: Verb, form: Form) -> Result<Answer, Failure> {
+fn run(verb: Verb, form: OutputFormat) -> Result<Output, CommandError> {
     match verb {
         Verb::Status => identity::status(&device()?, form),
         Verb::Doctor => doctor::run(form),
-        Verb::Provision { csr, how } => identity::make(&settings()?, &how, csr, form),
+        Verb::Provision { csr, how } => identity::provision(&settings()?, &how, csr, form),
         Verb::Reset { yes, how, .. } => identity::reset(&settings()?, yes, &how, form),
         Verb::Key(KeyVerb::Generate {
             label,
@@ -63,12 +63,12 @@ fn run(verb: Verb, form: Form) -> Result<Answer, Failure> {
             persistent,
             sealed,
         }) => {
-            let keeping = match (persistent, sealed) {
-                (true, _) => Keeping::Persistent,
-                (_, true) => Keeping::Sealed,
-                (false, false) => Keeping::Wrapped,
+            let storage = match (persistent, sealed) {
+                (true, _) => KeyStorage::Persistent,
+                (_, true) => KeyStorage::Sealed,
+                (false, false) => KeyStorage::Wrapped,
             };
-            keys::generate(&device()?, &label, algorithm, decrypts, keeping, form)
+            keys::generate(&device()?, &label, algorithm, decrypts, storage, form)
         }
         Verb::Key(KeyVerb::List) => keys::list(&device()?, form),
         Verb::Key(KeyVerb::Delete { label, yes }) => keys::delete(&device()?, &label, yes, form),
@@ -107,23 +107,23 @@ fn run(verb: Verb, form: Form) -> Result<Answer, Failure> {
     }
 }
 
-fn settings() -> Result<Config, Failure> {
+fn settings() -> Result<Config, CommandError> {
     let config = config::load(&config::environment(config::is_privileged())).config?;
     config.warnings().for_each(|warning| warn!("{warning}"));
     Ok(config)
 }
 
-fn device() -> Result<Device, Failure> {
+fn device() -> Result<Device, CommandError> {
     Ok(Device::new(settings()?))
 }
 
-fn tell(answer: Answer, warnings: &Warnings) -> ExitCode {
-    let Answer {
+fn print_output(output: Output, warnings: &Warnings) -> ExitCode {
+    let Output {
         code,
         text,
         document,
         complaint,
-    } = answer;
+    } = output;
     warnings.end_wait();
     let text = match document {
         Some(mut document) => {
@@ -158,17 +158,17 @@ fn misused(error: &clap::Error) -> ExitCode {
     let asks_for_json = std::env::args_os().any(|word| word == "--json");
     if error.use_stderr() && asks_for_json {
         let text = error.to_string();
-        let document = Some(Failure::new(2, text.trim_end()).json());
+        let document = Some(CommandError::new(2, text.trim_end()).json());
         // The lines are for a person, and many.
         eprint!("{error}");
-        let answer = Answer {
+        let output = Output {
             code: 2,
             document,
-            ..Answer::default()
+            ..Output::default()
         };
-        return tell(answer, &Warnings::default());
+        return print_output(output, &Warnings::default());
     }
-    // As of `Error::exit`; a reader that went away is no failure of ours.
+    // As of `Error::exit`; a reader that went away is no error of ours.
     let _ = error.print();
     ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
 }

@@ -3,8 +3,8 @@
 
 mod settings;
 
-use crate::cli::{Arguments, Form};
-use crate::output::{Answer, Failure};
+use crate::cli::{Arguments, OutputFormat};
+use crate::output::{CommandError, Output};
 use clap::{Command, CommandFactory};
 use clap_mangen::Man;
 use clap_mangen::roff::{Roff, bold, roman};
@@ -223,13 +223,13 @@ fn examples(page: &str) -> &'static Meanings {
 const MODULE: &str = include_str!("man/devid-pkcs11.7");
 
 /// devid(1), a page for each verb, devid-pkcs11(7) and devid-pkcs11.conf(5), as files of this folder.
-pub(crate) fn man(folder: &Path, form: Form) -> Result<Answer, Failure> {
+pub(crate) fn man(folder: &Path, form: OutputFormat) -> Result<Output, CommandError> {
     let mut command = Arguments::command().disable_help_subcommand(true);
     command.build();
     let mut files = Vec::new();
     write_all(&command, folder, &mut files)
-        .map_err(|error| Failure::new(1, format!("{}: {error}", folder.display())))?;
-    Answer::new(form, &json!({ "files": files }), String::new)
+        .map_err(|error| CommandError::new(1, format!("{}: {error}", folder.display())))?;
+    Output::new(form, &json!({ "files": files }), String::new)
 }
 
 fn write_all(command: &Command, folder: &Path, files: &mut Vec<String>) -> io::Result<()> {

@@ -1,34 +1,38 @@
 //! `devid master`: the key that wraps the device's own keys.
 
-use crate::cli::Form;
-use crate::output::{Answer, Failure};
+use crate::cli::OutputFormat;
+use crate::output::{CommandError, Output};
 use crate::text::{line, row};
 use devid_core::config::{self, Config};
 use devid_core::identity::{LostObject, Renewal, renew_master};
 use serde_json::Value;
 
 /// Begins a new one where the old one is gone; without `yes` it only tells what is lost.
-pub(crate) fn renew(config: &Config, yes: bool, form: Form) -> Result<Answer, Failure> {
+pub(crate) fn renew(
+    config: &Config,
+    yes: bool,
+    form: OutputFormat,
+) -> Result<Output, CommandError> {
     let again = || config::load(&config::environment(config::is_privileged())).config;
     let renewal = renew_master(config, yes, &again)?;
-    let answer = Answer::new(form, &renewal, || paragraph(&renewal))?;
+    let output = Output::new(form, &renewal, || paragraph(&renewal))?;
     if yes {
-        return Ok(answer);
+        return Ok(output);
     }
     let text = "what is listed is lost already, and its files would be moved aside; nothing was \
                 done. If that is meant: devid master renew --yes";
-    let refused = Failure::new(6, text);
-    let document = answer.document.map(|mut document| {
+    let refused = CommandError::new(6, text);
+    let document = output.document.map(|mut document| {
         if let (Value::Object(fields), Value::Object(error)) = (&mut document, refused.json()) {
             fields.extend(error);
         }
         document
     });
-    Ok(Answer {
+    Ok(Output {
         code: refused.code,
         complaint: Some(refused.text),
         document,
-        ..answer
+        ..output
     })
 }
 

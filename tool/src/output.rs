@@ -1,6 +1,6 @@
 //! What a verb answers, and what the process exits with.
 
-use crate::cli::Form;
+use crate::cli::OutputFormat;
 use devid_core::config::ConfigError;
 use devid_core::identity::{IdentityError, IdentityErrorKind};
 use devid_core::x509::IssueError;
@@ -9,7 +9,7 @@ use serde_json::Value;
 
 /// What was asked for.
 #[derive(Debug, Default)]
-pub(crate) struct Answer {
+pub(crate) struct Output {
     pub(crate) code: u8,
     /// For standard output.
     pub(crate) text: String,
@@ -19,14 +19,14 @@ pub(crate) struct Answer {
     pub(crate) complaint: Option<String>,
 }
 
-/// A failure with what to tell and what to exit with.
+/// A error with what to tell and what to exit with.
 #[derive(Debug)]
-pub(crate) struct Failure {
+pub(crate) struct CommandError {
     pub(crate) code: u8,
     pub(crate) text: String,
 }
 
-impl Answer {
+impl Output {
     pub(crate) fn text(text: impl Into<String>) -> Self {
         Self {
             text: text.into(),
@@ -36,15 +36,15 @@ impl Answer {
 
     /// The value as JSON, or the text that says the same.
     pub(crate) fn new(
-        form: Form,
+        form: OutputFormat,
         value: &impl Serialize,
         text: impl FnOnce() -> String,
-    ) -> Result<Self, Failure> {
+    ) -> Result<Self, CommandError> {
         match form {
-            Form::Text => Ok(Self::text(text())),
-            Form::Json => {
+            OutputFormat::Text => Ok(Self::text(text())),
+            OutputFormat::Json => {
                 let document = serde_json::to_value(value);
-                let document = document.map_err(|error| Failure::new(1, error.to_string()))?;
+                let document = document.map_err(|error| CommandError::new(1, error.to_string()))?;
                 Ok(Self {
                     document: Some(document),
                     ..Self::default()
@@ -54,13 +54,13 @@ impl Answer {
     }
 }
 
-impl Failure {
+impl CommandError {
     pub(crate) fn new(code: u8, text: impl Into<String>) -> Self {
         let text = text.into();
         Self { code, text }
     }
 
-    /// The kind of failure in a word; the exit code in other words.
+    /// The kind of error in a word; the exit code in other words.
     fn kind(&self) -> &'static str {
         match self.code {
             2 => "usage",
@@ -78,7 +78,7 @@ impl Failure {
     }
 }
 
-impl From<IdentityError> for Failure {
+impl From<IdentityError> for CommandError {
     fn from(fault: IdentityError) -> Self {
         let code = match fault.kind {
             IdentityErrorKind::Failed | IdentityErrorKind::Denied => 1,
@@ -91,13 +91,13 @@ impl From<IdentityError> for Failure {
     }
 }
 
-impl From<IssueError> for Failure {
+impl From<IssueError> for CommandError {
     fn from(error: IssueError) -> Self {
         IdentityError::from(error).into()
     }
 }
 
-impl From<ConfigError> for Failure {
+impl From<ConfigError> for CommandError {
     fn from(error: ConfigError) -> Self {
         Self::new(1, error.to_string())
     }

@@ -1,7 +1,7 @@
 //! `devid list` and `devid show`
 
-use crate::cli::Form;
-use crate::output::{Answer, Failure};
+use crate::cli::OutputFormat;
+use crate::output::{CommandError, Output};
 use crate::text::{line, row};
 use devid_core::identity::{
     CertificateDescription, Device, EntryDescription, IdentityErrorKind, Inventory, KeyDescription,
@@ -12,13 +12,13 @@ use serde::Serialize;
 
 /// What is in both tokens.
 #[derive(Serialize)]
-struct Listed {
-    tokens: Vec<Token>,
+struct ListOutput {
+    tokens: Vec<ListedToken>,
     objects: Vec<EntryDescription>,
 }
 
 #[derive(Serialize)]
-struct Token {
+struct ListedToken {
     token: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     serial: Option<String>,
@@ -28,18 +28,18 @@ struct Token {
 
 /// All identities, own keys and certificates, a paragraph each. A token that cannot be read is
 /// named; only where none can, the verb fails.
-pub(crate) fn list(device: &Device, form: Form) -> Result<Answer, Failure> {
+pub(crate) fn list(device: &Device, form: OutputFormat) -> Result<Output, CommandError> {
     let inventory = device.inventory();
     let tcti = &device.config().tcti;
     if inventory.entries.is_empty()
         && let Some(fault) = worst(&inventory)
     {
-        let mut failure = Failure::from(fault);
-        failure.text = format!("{tcti}: {}", failure.text);
-        return Err(failure);
+        let mut error = CommandError::from(fault);
+        error.text = format!("{tcti}: {}", error.text);
+        return Err(error);
     }
     let described = inventory.entries.iter().map(|one| device.describe(one));
-    let read = inventory.serials.iter().map(|(token, serial)| Token {
+    let read = inventory.serials.iter().map(|(token, serial)| ListedToken {
         token: token.clone(),
         serial: Some(serial.clone()),
         problem: inventory
@@ -48,16 +48,16 @@ pub(crate) fn list(device: &Device, form: Form) -> Result<Answer, Failure> {
             .find(|(one, _)| one == token)
             .map(|(_, fault)| fault.text.clone()),
     });
-    let unread = inventory.faults.iter().map(|(token, fault)| Token {
+    let unread = inventory.faults.iter().map(|(token, fault)| ListedToken {
         token: token.clone(),
         serial: None,
         problem: Some(fault.text.clone()),
     });
-    let listed = Listed {
+    let listed = ListOutput {
         tokens: read.chain(unread).collect(),
         objects: described.collect(),
     };
-    Answer::new(form, &listed, || paragraphs(&inventory, &listed.objects))
+    Output::new(form, &listed, || paragraphs(&inventory, &listed.objects))
 }
 
 fn paragraphs(inventory: &Inventory, objects: &[EntryDescription]) -> String {
@@ -94,10 +94,14 @@ fn worst(inventory: &Inventory) -> Option<devid_core::identity::IdentityError> {
 }
 
 /// One identity, key or certificate, with all that is known of it.
-pub(crate) fn show(device: &Device, label: &str, form: Form) -> Result<Answer, Failure> {
+pub(crate) fn show(
+    device: &Device,
+    label: &str,
+    form: OutputFormat,
+) -> Result<Output, CommandError> {
     let entry = device.find(label)?;
     let description = device.describe(&entry);
-    Answer::new(form, &description, || whole(&description))
+    Output::new(form, &description, || whole(&description))
 }
 
 fn whole(description: &EntryDescription) -> String {
@@ -174,6 +178,10 @@ fn full_certificate(text: &mut String, certificate: &CertificateDescription) {
     line(text, "subject", &profile.subject);
     line(text, "issuer", &profile.issuer);
     line(text, "number", &profile.certificate_serial);
+    line(text, "certified key", &profile.public_key);
+    if let Some(algorithm) = &profile.signature_algorithm {
+        line(text, "signed by", algorithm);
+    }
     line(text, "valid from", &profile.not_before);
     line(text, "valid", &until(profile.not_after.as_deref()));
     if let Some(module) = &profile.hardware_module {

@@ -1,8 +1,8 @@
 //! `devid uri` and `devid uri2pem`: PKCS#11 URIs (RFC 7512), and their form as a key file, which
 //! pkcs11-provider reads: PEM of `SEQUENCE { VisibleString, UTF8String }`.
 
-use crate::cli::{Class, Form};
-use crate::output::{Answer, Failure};
+use crate::cli::{OutputFormat, TypeArg};
+use crate::output::{CommandError, Output};
 use der::asn1::AnyRef;
 use der::pem::{LineEnding, encode_string};
 use der::{Encode, Tag};
@@ -17,61 +17,61 @@ const DESCRIPTION: &str = "PKCS#11 Provider URI v1.0";
 pub(crate) fn run(
     device: &Device,
     label: &str,
-    class: Option<Class>,
+    class: Option<TypeArg>,
     pem: Option<&Path>,
-    form: Form,
-) -> Result<Answer, Failure> {
+    form: OutputFormat,
+) -> Result<Output, CommandError> {
     let entry = device.find(label)?;
     if let Some(path) = &entry.software {
         let path = path.display();
         let why = format!(
             "{label}: programs take the file itself, {path}, or the token that [[token]] makes of its folder"
         );
-        return Err(Failure::new(6, why));
+        return Err(CommandError::new(6, why));
     }
     let class = class.unwrap_or(match (&entry.key, &entry.secret) {
-        (Some(_), _) => Class::Private,
-        (None, Some(_)) => Class::SecretKey,
-        (None, None) => Class::Cert,
+        (Some(_), _) => TypeArg::Private,
+        (None, Some(_)) => TypeArg::SecretKey,
+        (None, None) => TypeArg::Cert,
     });
     let uri = named(&entry, class)?;
     if let Some(path) = pem {
         devid_core::write_file(path, pem_of(&uri)?.as_bytes(), 0o644)
-            .map_err(|error| Failure::new(1, format!("{}: {error}", path.display())))?;
+            .map_err(|error| CommandError::new(1, format!("{}: {error}", path.display())))?;
     }
-    Answer::new(form, &json!({ "uri": uri, "file": pem }), || {
+    Output::new(form, &json!({ "uri": uri, "file": pem }), || {
         format!("{uri}\n")
     })
 }
 
 /// The PEM text.
-pub(crate) fn to_pem(uri: &str, form: Form) -> Result<Answer, Failure> {
-    Uri::parse(uri).map_err(|text| Failure::new(2, text))?;
+pub(crate) fn to_pem(uri: &str, form: OutputFormat) -> Result<Output, CommandError> {
+    Uri::parse(uri).map_err(|text| CommandError::new(2, text))?;
     let pem = pem_of(uri)?;
-    Answer::new(form, &json!({ "pem": pem }), || pem.clone())
+    Output::new(form, &json!({ "pem": pem }), || pem.clone())
 }
 
-fn pem_of(uri: &str) -> Result<String, Failure> {
-    encode(uri).map_err(|error| Failure::new(1, error.to_string()))
+fn pem_of(uri: &str) -> Result<String, CommandError> {
+    encode(uri).map_err(|error| CommandError::new(1, error.to_string()))
 }
 
 /// A certificate may bear another label than its key.
-fn named(entry: &TokenEntry, class: Class) -> Result<String, Failure> {
+fn named(entry: &TokenEntry, class: TypeArg) -> Result<String, CommandError> {
     let missing = |what| {
         let label = &entry.label;
-        Failure::new(5, format!("{label}: the device has no {what} of it"))
+        CommandError::new(5, format!("{label}: the device has no {what} of it"))
     };
     let certificate = entry.certificates.first();
     let (label, id, class) = match class {
-        Class::Private if entry.key.is_none() => return Err(missing("private key")),
-        Class::Public if entry.public.is_none() => return Err(missing("public key")),
-        Class::SecretKey if entry.secret.is_none() => return Err(missing("secret key")),
-        Class::Private => (&entry.label, &entry.id, uri::Class::Private),
-        Class::Public => (&entry.label, &entry.id, uri::Class::Public),
-        Class::SecretKey => (&entry.label, &entry.id, uri::Class::SecretKey),
-        Class::Cert => {
+        TypeArg::Private if entry.key.is_none() => return Err(missing("private key")),
+        TypeArg::Public if entry.public.is_none() => return Err(missing("public key")),
+        TypeArg::SecretKey if entry.secret.is_none() => return Err(missing("secret key")),
+        TypeArg::Private => (&entry.label, &entry.id, uri::ObjectType::Private),
+        TypeArg::Public => (&entry.label, &entry.id, uri::ObjectType::Public),
+        TypeArg::SecretKey => (&entry.label, &entry.id, uri::ObjectType::SecretKey),
+        TypeArg::Cert => {
             let placed = certificate.ok_or_else(|| missing("certificate"))?;
-            (&placed.label, &placed.id, uri::Class::Cert)
+            (&placed.label, &placed.id, uri::ObjectType::Cert)
         }
     };
     let uri = Uri::of_object(&entry.token_label, label, id, class);

@@ -1,7 +1,7 @@
 //! `devid verify`
 
-use crate::cli::Form;
-use crate::output::{Answer, Failure};
+use crate::cli::OutputFormat;
+use crate::output::{CommandError, Output};
 use crate::text::row;
 use devid_core::config::SecretSource;
 use devid_core::identity::{Device, Report, Verdict, Verification};
@@ -16,32 +16,32 @@ pub(crate) fn run(
     authorities: Option<&Path>,
     revoked: &[PathBuf],
     pin_file: Option<PathBuf>,
-    form: Form,
-) -> Result<Answer, Failure> {
-    let pin = pin_in(pin_file)?;
+    form: OutputFormat,
+) -> Result<Output, CommandError> {
+    let pin = read_pin(pin_file)?;
     let how = Verification {
         authorities,
         revoked,
         pin: pin.as_ref(),
     };
     let report = device.verify(&device.find(label)?, how)?;
-    let answer = Answer::new(form, &report, || paragraph(&report))?;
+    let output = Output::new(form, &report, || paragraph(&report))?;
     let (code, complaint) = match report.verdict {
         Verdict::Verified => (0, None),
         Verdict::Failed | Verdict::NotProven => (1, Some(report.summary)),
         Verdict::CannotBeVerified => (3, Some(report.summary)),
     };
-    Ok(Answer {
+    Ok(Output {
         code,
         complaint,
-        ..answer
+        ..output
     })
 }
 
 /// What is in the file that is given with `--pin-file`.
-pub(crate) fn pin_in(file: Option<PathBuf>) -> Result<Option<Secret>, Failure> {
+pub(crate) fn read_pin(file: Option<PathBuf>) -> Result<Option<Secret>, CommandError> {
     let pin = file.map(|path| {
-        let fault = |error| Failure::new(1, format!("{}: {error}", path.display()));
+        let fault = |error| CommandError::new(1, format!("{}: {error}", path.display()));
         let source = SecretSource::File(path.clone());
         source.read().map_err(fault)
     });

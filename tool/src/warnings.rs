@@ -1,9 +1,9 @@
 //! What the core says while it works. Warnings are lines on standard error, or a field of the JSON
 //! document; waits are shown.
 
-use crate::cli::Form;
+use crate::cli::OutputFormat;
+use crate::progress::Progress;
 use crate::text::plain;
-use crate::waiting::Waiting;
 use devid_core::tpm::WAITING;
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,14 +12,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Warnings {
     texts: Arc<Mutex<Vec<String>>>,
-    waiting: Waiting,
+    progress: Progress,
 }
 
 impl Warnings {
     /// Hears all warnings from now on. For a person they go to standard error as they come.
-    pub(crate) fn heard(form: Form) -> Self {
+    pub(crate) fn install(form: OutputFormat) -> Self {
         let warnings = Self {
-            waiting: Waiting::shown(form),
+            progress: Progress::new(form),
             ..Self::default()
         };
         let logger = Logger {
@@ -40,7 +40,7 @@ impl Warnings {
 
     /// Nothing more is waited for, and something else is about to be written.
     pub(crate) fn end_wait(&self) {
-        self.waiting.end();
+        self.progress.end();
     }
 
     /// Whether it is new.
@@ -62,7 +62,7 @@ pub(crate) fn print(text: &str) {
 /// The way of warnings from the `log` facade.
 struct Logger {
     warnings: Warnings,
-    form: Form,
+    form: OutputFormat,
 }
 
 impl Log for Logger {
@@ -78,9 +78,9 @@ impl Log for Logger {
         }
         let text = record.args().to_string();
         if record.target() == WAITING {
-            return self.warnings.waiting.tell(&text);
+            return self.warnings.progress.show(&text);
         }
-        if self.warnings.add(&text) && self.form == Form::Text {
+        if self.warnings.add(&text) && self.form == OutputFormat::Text {
             self.warnings.end_wait();
             print(&text);
         }

@@ -1,12 +1,16 @@
 //! The file format of `config.toml` and its drop-ins.
 
 use super::TctiSetting;
-use super::section::{Fault, Faults, Section, absolute};
+use super::section::{FirstError, SettingError, TomlTable, absolute};
 use super::syntax;
-use super::{ConfigError, Existing, Fallback, LeaveSoftware, LogTarget, Random, SecretSource};
+use super::{
+    ConfigError, ExistingSource, Fallback, LeaveSoftware, LogTarget, RandomSource, SecretSource,
+};
+use crate::tpm::handle;
 use crate::trouble::{is_leftover, paths_in};
 use crate::trust::distrusted;
 use log::LevelFilter;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use toml::de::DeValue;
@@ -16,35 +20,35 @@ const LARGEST: u64 = 1 << 20;
 
 /// A file as written: each setting may be missing.
 #[derive(Debug, Default)]
-pub(super) struct Written {
+pub(super) struct FileSettings {
     pub(super) tcti: Option<TctiSetting>,
     pub(super) timeout_ms: Option<u64>,
     pub(super) generation_timeout_ms: Option<u64>,
-    pub(super) random: Option<Random>,
+    pub(super) random: Option<RandomSource>,
     pub(super) session_slot: Option<bool>,
     pub(super) verify_signatures: Option<bool>,
     pub(super) state: Option<PathBuf>,
-    pub(super) log: Option<WrittenLog>,
+    pub(super) log: Option<LogTable>,
     pub(super) identity: Vec<IdentityHint>,
-    pub(super) master: Option<WrittenMaster>,
-    pub(super) provision: Option<WrittenProvision>,
-    pub(super) token: Vec<WrittenToken>,
+    pub(super) master: Option<MasterTable>,
+    pub(super) provision: Option<ProvisionTable>,
+    pub(super) token: Vec<TokenTable>,
     /// What stands in `config.d/` under another name than that of a drop-in.
     pub(super) left_out: Vec<PathBuf>,
 }
 
 #[derive(Debug, Default, Clone)]
-pub(super) struct WrittenProvision {
+pub(super) struct ProvisionTable {
     pub(super) own: Option<bool>,
     pub(super) marker: Option<PathBuf>,
     pub(super) fallback: Option<Fallback>,
-    pub(super) existing: Option<Existing>,
+    pub(super) existing: Option<ExistingSource>,
     pub(super) leave_software: Option<LeaveSoftware>,
     pub(super) nv_index: Option<u32>,
 }
 
 #[derive(Debug, Clone)]
-pub(super) struct WrittenToken {
+pub(super) struct TokenTable {
     /// Where it begins in the text.
     at: usize,
     /// The same as file and line.
@@ -59,22 +63,22 @@ pub(super) struct WrittenToken {
 }
 
 #[derive(Debug, Default, Clone)]
-pub(super) struct WrittenMaster {
+pub(super) struct MasterTable {
     pub(super) handle: Option<u32>,
     pub(super) owner_auth: Option<SecretSource>,
     pub(super) ek_roots: Option<PathBuf>,
 }
 
 #[derive(Debug, Default, Clone)]
-pub(super) struct WrittenLog {
-    pub(super) level: Option<Level>,
+pub(super) struct LogTable {
+    pub(super) level: Option<LogLevel>,
     pub(super) target: Option<LogTarget>,
 }
 
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Level(pub(super) LevelFilter);
+pub(super) struct LogLevel(pub(super) LevelFilter);
 
-impl Written {
+impl FileSettings {
     /// Takes what `later` sets; lists grow.
     fn overlay(&mut self, later: Self) {
         self.tcti = later.tcti.or(self.tcti.take());
@@ -149,7 +153,7 @@ impl FromStr for IdentityAuth {
     }
 }
 
-impl FromStr for Level {
+impl FromStr for LogLevel {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -161,7 +165,7 @@ impl FromStr for Level {
 
 /// The `[log]` table of a file whose other settings are at fault, as far as it can be made out:
 /// the fault is to be said where the administrator listens.
-pub(super) fn log_table(file: &Path) -> Option<WrittenLog> {
+pub(super) fn log_table(file: &Path) -> Option<LogTable> {
     believed(file).ok()?;
     let text = text_of(file).ok()?;
     let (written, _) = understood(&text).ok()?;
@@ -169,12 +173,16 @@ pub(super) fn log_table(file: &Path) -> Option<WrittenLog> {
 }
 
 /// The file with its drop-ins over it. A file that is not `required` may be missing.
-pub(super) fn read(file: &Path, required: bool, folder: &Path) -> Result<Written, ConfigError> {
+pub(super) fn read(
+    file: &Path,
+    required: bool,
+    folder: &Path,
+) -> Result<FileSettings, ConfigError> {
     believed(file)?;
     let mut written = match text_of(file) {
         Ok(text) => parse(file, &text)?,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound && !required => {
-            Written::default()
+            FileSettings::default()
         }
         Err(error) => return Err(ConfigError::file(file, error)),
     };
@@ -218,7 +226,7 @@ fn drop_ins(folder: &Path) -> Result<(Vec<PathBuf>, Vec<PathBuf>), ConfigError> 
     Ok((drop_ins, others))
 }
 
-fn parse(file: &Path, text: &str) -> Result<Written, ConfigError> {
+fn parse(file: &Path, text: &str) -> Result<FileSettings, ConfigError> {
     let fault = |line: usize, what: String| ConfigError {
         place: format!("{}:{}", file.display(), line + 1),
         what,
@@ -243,37 +251,37 @@ fn parse(file: &Path, text: &str) -> Result<Written, ConfigError> {
 }
 
 /// What a file says, as far as it is right, and its first fault; or the place where it is no TOML.
-fn understood(text: &str) -> Result<(Written, Option<Fault>), usize> {
+fn understood(text: &str) -> Result<(FileSettings, Option<SettingError>), usize> {
     let text = text.strip_prefix('\u{FEFF}').unwrap_or(text);
     let table = toml::de::DeTable::parse(text);
     let table = table.map_err(|error| error.span().map_or(text.len(), |span| span.start))?;
-    let faults = Faults::default();
-    let written = Written::of(Section::whole(text, &faults, table.into_inner()));
-    Ok((written, faults.first()))
+    let first_error = FirstError::default();
+    let written = FileSettings::of(TomlTable::whole(text, &first_error, table.into_inner()));
+    Ok((written, first_error.first()))
 }
 
-impl Written {
-    fn of(mut all: Section<'_>) -> Self {
+impl FileSettings {
+    fn of(mut all: TomlTable<'_>) -> Self {
         let written = Self {
             tcti: all.text("tcti"),
             timeout_ms: all.milliseconds("timeout_ms"),
             generation_timeout_ms: all.milliseconds("generation_timeout_ms"),
-            random: all.one_of("random", &Random::WORDS),
+            random: all.one_of("random", &RandomSource::WORDS),
             session_slot: all.flag("session_slot"),
             verify_signatures: all.flag("verify_signatures"),
             state: all.path("state"),
-            log: all.section("[log]").map(WrittenLog::of),
+            log: all.section("[log]").map(LogTable::of),
             identity: all
                 .sections("[[identity]]")
                 .into_iter()
                 .map(IdentityHint::of)
                 .collect(),
-            master: all.section("[master]").map(WrittenMaster::of),
-            provision: all.section("[provision]").map(WrittenProvision::of),
+            master: all.section("[master]").map(MasterTable::of),
+            provision: all.section("[provision]").map(ProvisionTable::of),
             token: all
                 .sections("[[token]]")
                 .into_iter()
-                .map(WrittenToken::of)
+                .map(TokenTable::of)
                 .collect(),
             left_out: Vec::new(),
         };
@@ -282,8 +290,8 @@ impl Written {
     }
 }
 
-impl WrittenLog {
-    fn of(mut section: Section<'_>) -> Self {
+impl LogTable {
+    fn of(mut section: TomlTable<'_>) -> Self {
         let log = Self {
             level: section.text("level"),
             target: section.text("target"),
@@ -293,10 +301,14 @@ impl WrittenLog {
     }
 }
 
+/// Handles as a setting holds them.
+fn wide(handles: RangeInclusive<u32>) -> RangeInclusive<u64> {
+    u64::from(*handles.start())..=u64::from(*handles.end())
+}
+
 impl IdentityHint {
-    fn of(mut section: Section<'_>) -> Self {
-        let handles = 0x8100_0000..=0x81FF_FFFF;
-        let indices = 0x0100_0000..=0x01FF_FFFF;
+    fn of(mut section: TomlTable<'_>) -> Self {
+        let (handles, indices) = (wide(handle::PERSISTENT_OBJECTS), wide(handle::NV_INDICES));
         let hint = Self {
             handle: section
                 .number("handle", handles, "a handle from 0x81000000 to 0x81FFFFFF")
@@ -313,8 +325,8 @@ impl IdentityHint {
     }
 }
 
-impl WrittenToken {
-    fn of(mut section: Section<'_>) -> Self {
+impl TokenTable {
+    fn of(mut section: TomlTable<'_>) -> Self {
         section.must("name");
         let token = Self {
             at: section.at(),
@@ -335,18 +347,19 @@ impl WrittenToken {
     }
 }
 
-impl WrittenMaster {
-    fn of(mut section: Section<'_>) -> Self {
+impl MasterTable {
+    fn of(mut section: TomlTable<'_>) -> Self {
         /// The storage root key's and those of the device's own keys (Registry of Reserved TPM 2.0
         /// Handles, section 2.3.1).
-        const NOT_FREE: [std::ops::RangeInclusive<u64>; 2] =
-            [0x8100_0000..=0x8100_0001, 0x8100_0100..=0x8100_01FF];
-        let owners = 0x8100_0000..=0x8100_FFFF;
+        const NOT_FREE: [RangeInclusive<u32>; 2] =
+            [handle::PERSISTENT..=handle::SRK, handle::DEVICE_KEYS];
+        let owners = wide(handle::STORAGE_KEYS);
         let expected = "a handle from 0x81000002 to 0x8100FFFF";
         let master = Self {
             handle: section
                 .number_unless("handle", owners, expected, |handle| {
-                    let taken = NOT_FREE.iter().any(|range| range.contains(&handle));
+                    let is_in = |range: &RangeInclusive<u32>| wide(range.clone()).contains(&handle);
+                    let taken = NOT_FREE.iter().any(is_in);
                     taken.then(|| {
                         let whose = "is the storage root key's, or one for the device's own keys";
                         format!("0x{handle:08X} {whose}")
@@ -361,11 +374,11 @@ impl WrittenMaster {
     }
 }
 
-impl WrittenProvision {
-    fn of(mut section: Section<'_>) -> Self {
+impl ProvisionTable {
+    fn of(mut section: TomlTable<'_>) -> Self {
         // One that is left to owners: the factory's certificates are in the TCG's range (Registry of
         // Reserved TPM 2.0 Handles, section 2.2).
-        let owners = 0x0100_0000..=0x01BF_FFFF;
+        let owners = wide(handle::OWNER_NV_INDICES);
         let provision = Self {
             own: section.flag("own"),
             marker: section.path("marker"),
@@ -402,17 +415,17 @@ impl FromStr for TokenName {
     }
 }
 
-fn existing(value: &DeValue<'_>) -> Result<Existing, String> {
+fn existing(value: &DeValue<'_>) -> Result<ExistingSource, String> {
     const EXPECTED: &str =
         "expected a PKCS#11 URI in quotes, or { certificate = \"/PATH\", key = \"/PATH\" }";
     match value {
-        DeValue::String(uri) => Ok(Existing::Uri(uri.to_string())),
+        DeValue::String(uri) => Ok(ExistingSource::Uri(uri.to_string())),
         DeValue::Table(files) if files.len() == 2 => {
             let path = |key: &str| {
                 let value = files.get(key).ok_or(EXPECTED)?;
                 absolute(value.get_ref()).map_err(|why| format!("{key}: {why}"))
             };
-            Ok(Existing::Files {
+            Ok(ExistingSource::Files {
                 certificate: path("certificate")?,
                 key: path("key")?,
             })

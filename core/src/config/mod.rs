@@ -15,13 +15,13 @@ mod token;
 mod wrong_tests;
 
 pub use file::{IdentityAuth, IdentityHint};
-pub use provision::{Existing, Fallback, LeaveSoftware, Own, Provision};
+pub use provision::{ExistingSource, Fallback, LeaveSoftware, OwnIdentity, Provision};
 pub use secret::SecretSource;
 pub use token::TokenSettings;
 
-use crate::tpm::{Limits, Refusals, Tcti, TctiError, Tpm, is_tcti_alias};
+use crate::tpm::{Limits, Refusals, Tcti, TctiError, Tpm, handle, is_tcti_alias};
 use crate::trouble::trouble;
-use file::{Level, Written, WrittenLog};
+use file::{FileSettings, LogLevel, LogTable};
 use log::LevelFilter;
 use std::ffi::OsString;
 use std::fmt;
@@ -34,8 +34,6 @@ const RUN: &str = "/run/devid-pkcs11";
 /// The token of the device's own keys.
 const DEVID: &str = "devid";
 const STATE: &str = "/var/lib/devid-pkcs11";
-/// Below the handles that the TCG gives to owners (Registry of Reserved TPM 2.0 Handles, 2.3.1).
-const MASTER: u32 = 0x8100_0080;
 const TIMEOUT_MS: u64 = 30_000;
 const GENERATION_TIMEOUT_MS: u64 = 300_000;
 
@@ -49,7 +47,7 @@ pub struct Config {
     /// How long one command to the TPM may take (`timeout_ms`, `generation_timeout_ms`).
     pub limits: Limits,
     /// Where random bytes come from.
-    pub random: Random,
+    pub random: RandomSource,
     /// Whether there is a token for objects of sessions alone.
     pub session_slot: bool,
     /// Whether each signature of the TPM is verified before it is given out.
@@ -132,7 +130,7 @@ pub struct Master {
 
 /// Where C_GenerateRandom takes its bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Random {
+pub enum RandomSource {
     /// getrandom(2).
     Kernel,
     /// TPM2_GetRandom.
@@ -160,7 +158,7 @@ pub enum LogTarget {
 /// What reading the configuration gave. The log's settings hold even if the rest is wrong, so that
 /// the fault can be said.
 #[derive(Debug)]
-pub struct Loaded {
+pub struct LoadedConfig {
     /// In force in any case.
     pub log: LogSettings,
     /// The settings, or the first fault.
@@ -210,7 +208,7 @@ pub fn is_privileged() -> bool {
 /// `DEVID_PKCS11_TCTI` and `DEVID_PKCS11_LOG` (`LEVEL` or `LEVEL,TARGET`) go before the file's
 /// settings, `DEVID_PKCS11_RUN` replaces /run/devid-pkcs11,
 /// `DEVID_PKCS11_STATE` /var/lib/devid-pkcs11. A variable that is empty is not set.
-pub fn load(variable: Variable) -> Loaded {
+pub fn load(variable: Variable) -> LoadedConfig {
     let variable: Variable = &without_empty(variable);
     let file = file(variable);
     let required = variable("DEVID_PKCS11_CONFIG").is_some();
@@ -226,17 +224,17 @@ pub fn load(variable: Variable) -> Loaded {
     let log = log_settings(variable, log_table);
     let config = written.and_then(|file| settings(file, variable));
     match (log, config) {
-        (Ok(Some(log)), config) => Loaded { log, config },
-        (Ok(None), Ok(config)) => Loaded {
+        (Ok(Some(log)), config) => LoadedConfig { log, config },
+        (Ok(None), Ok(config)) => LoadedConfig {
             log: LogSettings::OFF,
             config: Ok(config),
         },
         // Nobody said how to log, and there is something that an administrator must hear.
-        (Ok(None), Err(fault)) => Loaded {
+        (Ok(None), Err(fault)) => LoadedConfig {
             log: LogSettings::ERRORS,
             config: Err(fault),
         },
-        (Err(fault), _) => Loaded {
+        (Err(fault), _) => LoadedConfig {
             log: LogSettings::ERRORS,
             config: Err(fault),
         },
@@ -248,7 +246,7 @@ pub fn load(variable: Variable) -> Loaded {
 pub fn defaults(variable: Variable) -> Config {
     let variable: Variable = &without_empty(variable);
     let tcti = tcti_variable(variable).ok().flatten();
-    overlaid(Written::default(), tcti, token::none(), variable)
+    overlaid(FileSettings::default(), tcti, token::none(), variable)
 }
 
 fn without_empty(variable: Variable) -> impl Fn(&str) -> Option<OsString> {
@@ -273,7 +271,7 @@ impl FromStr for TctiSetting {
     }
 }
 
-impl Random {
+impl RandomSource {
     const WORDS: [(&str, Self); 2] = [("kernel", Self::Kernel), ("tpm", Self::Tpm)];
 }
 
@@ -296,7 +294,7 @@ fn beside(file: &Path, name: &str) -> PathBuf {
     file.with_file_name(name)
 }
 
-fn settings(mut written: Written, variable: Variable) -> Result<Config, ConfigError> {
+fn settings(mut written: FileSettings, variable: Variable) -> Result<Config, ConfigError> {
     let tcti = tcti_variable(variable)?;
     let tokens = token::all(std::mem::take(&mut written.token))?;
     Ok(overlaid(written, tcti, tokens, variable))
@@ -309,7 +307,7 @@ fn tcti_variable(variable: Variable) -> Result<Option<TctiSetting>, ConfigError>
 }
 
 fn overlaid(
-    mut written: Written,
+    mut written: FileSettings,
     tcti: Option<TctiSetting>,
     mut tokens: Vec<TokenSettings>,
     variable: Variable,
@@ -344,7 +342,7 @@ fn overlaid(
                     .unwrap_or(GENERATION_TIMEOUT_MS),
             ),
         ),
-        random: written.random.unwrap_or(Random::Kernel),
+        random: written.random.unwrap_or(RandomSource::Kernel),
         session_slot: written.session_slot.unwrap_or(true),
         verify_signatures: written.verify_signatures.unwrap_or(false),
         identities: written.identity,
@@ -355,7 +353,7 @@ fn overlaid(
         provision: Provision::of(written.provision.unwrap_or_default(), &state),
         state,
         master: Master {
-            handle: master.handle.unwrap_or(MASTER),
+            handle: master.handle.unwrap_or(handle::MASTER_KEY),
             owner_auth: master.owner_auth,
             ek_roots: master.ek_roots,
         },
@@ -368,7 +366,7 @@ fn overlaid(
 
 fn log_settings(
     variable: Variable,
-    written: Option<&WrittenLog>,
+    written: Option<&LogTable>,
 ) -> Result<Option<LogSettings>, ConfigError> {
     if let Some(value) = variable("DEVID_PKCS11_LOG") {
         return from_variable("DEVID_PKCS11_LOG", value).map(Some);
@@ -401,7 +399,7 @@ impl FromStr for LogSettings {
     fn from_str(text: &str) -> Result<Self, String> {
         let (level, target) = text.split_once(',').unwrap_or((text, "syslog"));
         Ok(Self {
-            level: level.parse::<Level>()?.0,
+            level: level.parse::<LogLevel>()?.0,
             target: target.parse()?,
         })
     }

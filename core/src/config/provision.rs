@@ -1,19 +1,19 @@
 //! `[provision]`: how the device gets an identity of its own.
 
-use super::file::WrittenProvision;
+use super::file::ProvisionTable;
 use std::path::{Path, PathBuf};
 
 /// How the device gets its own identity (`[provision]`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Provision {
     /// Whether the device is to have an identity of its own, beside the factory's.
-    pub own: Own,
+    pub own: OwnIdentity,
     /// The file that says that the identity is in the TPM, and which key it is.
     pub marker: PathBuf,
     /// What is done where there is no TPM.
     pub fallback: Fallback,
     /// An identity that somebody else made, to be used instead of one of ours.
-    pub existing: Option<Existing>,
+    pub existing: Option<ExistingSource>,
     /// Whether a device with a software key moves to its TPM.
     pub leave_software: LeaveSoftware,
     /// The NV index that holds a copy of the certificate; none is written without it.
@@ -22,7 +22,7 @@ pub struct Provision {
 
 /// Whether the device is to have an identity of its own (`own`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum Own {
+pub enum OwnIdentity {
     /// The configuration does not say: a device with a factory identity is whole as it is, until
     /// `devid provision` makes another identity.
     #[default]
@@ -55,7 +55,7 @@ pub enum LeaveSoftware {
 
 /// An identity that is there without us.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Existing {
+pub enum ExistingSource {
     /// In a token of ours, by PKCS#11 URI (RFC 7512).
     Uri(String),
     /// In two files.
@@ -67,7 +67,7 @@ pub enum Existing {
     },
 }
 
-impl From<Option<bool>> for Own {
+impl From<Option<bool>> for OwnIdentity {
     fn from(written: Option<bool>) -> Self {
         match written {
             None => Self::Unset,
@@ -92,7 +92,7 @@ impl LeaveSoftware {
 impl Provision {
     const MARKER: &str = "tpm_in_use";
 
-    pub(super) fn of(written: WrittenProvision, state: &Path) -> Self {
+    pub(super) fn of(written: ProvisionTable, state: &Path) -> Self {
         Self {
             own: written.own.into(),
             marker: written.marker.unwrap_or_else(|| state.join(Self::MARKER)),

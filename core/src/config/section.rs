@@ -58,47 +58,47 @@ const SETTINGS: [(&str, &[&str]); 6] = [
 
 /// What is wrong, and where it begins in the text.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Fault {
+pub(super) struct SettingError {
     pub(super) at: usize,
     pub(super) what: String,
 }
 
 /// The first fault in the text so far.
 #[derive(Debug, Default)]
-pub(super) struct Faults(RefCell<Option<Fault>>);
+pub(super) struct FirstError(RefCell<Option<SettingError>>);
 
 /// A section, and what was not taken out of it yet.
 #[derive(Debug)]
-pub(super) struct Section<'t> {
+pub(super) struct TomlTable<'t> {
     text: &'t str,
-    faults: &'t Faults,
+    first_error: &'t FirstError,
     /// As a person writes it: `[log]`, `[[token]]`; empty before the first section.
     name: &'static str,
     at: usize,
     left: DeTable<'t>,
 }
 
-type Value<'t> = Spanned<DeValue<'t>>;
+type TomlValue<'t> = Spanned<DeValue<'t>>;
 
-impl Faults {
+impl FirstError {
     fn note(&self, at: usize, what: String) {
         let mut first = self.0.borrow_mut();
         if first.as_ref().is_none_or(|first| at < first.at) {
-            *first = Some(Fault { at, what });
+            *first = Some(SettingError { at, what });
         }
     }
 
-    pub(super) fn first(self) -> Option<Fault> {
+    pub(super) fn first(self) -> Option<SettingError> {
         self.0.into_inner()
     }
 }
 
-impl<'t> Section<'t> {
+impl<'t> TomlTable<'t> {
     /// What stands before the first section, with all sections.
-    pub(super) fn whole(text: &'t str, faults: &'t Faults, table: DeTable<'t>) -> Self {
+    pub(super) fn whole(text: &'t str, first_error: &'t FirstError, table: DeTable<'t>) -> Self {
         Self {
             text,
-            faults,
+            first_error,
             name: "",
             at: 0,
             left: table,
@@ -173,7 +173,7 @@ impl<'t> Section<'t> {
         let expected = "expected handles from 0x81000000 to 0x81FFFFFF, without quotes";
         self.taken(key, |value| match value.get_ref() {
             DeValue::Array(all) => {
-                let handle = |one: &Value<'t>| match one.get_ref() {
+                let handle = |one: &TomlValue<'t>| match one.get_ref() {
                     DeValue::Integer(digits) => {
                         let number = u32::from_str_radix(digits.as_str(), digits.radix()).ok();
                         let written = text.get(one.span()).unwrap_or_default();
@@ -211,7 +211,7 @@ impl<'t> Section<'t> {
     pub(super) fn taken<T>(
         &mut self,
         key: &str,
-        read: impl FnOnce(&Value<'t>) -> Result<T, String>,
+        read: impl FnOnce(&TomlValue<'t>) -> Result<T, String>,
     ) -> Option<T> {
         let (at, value) = self.remove(key)?;
         match read(&value) {
@@ -227,7 +227,8 @@ impl<'t> Section<'t> {
     pub(super) fn must(&mut self, key: &str) {
         if !self.left.contains_key(key) {
             let what = format!("this section has no {key}");
-            self.faults.note(self.at, format!("{}: {what}", self.name));
+            self.first_error
+                .note(self.at, format!("{}: {what}", self.name));
         }
     }
 
@@ -239,12 +240,12 @@ impl<'t> Section<'t> {
             DeValue::Table(left) => Some(self.below(name, at, left)),
             DeValue::Array(_) => {
                 let what = format!("[[{key}]] must be {name}: it stands once");
-                self.faults.note(at, what);
+                self.first_error.note(at, what);
                 None
             }
             _ => {
                 let what = format!("{key}: it is a section: {name} on a line of its own");
-                self.faults.note(at, what);
+                self.first_error.note(at, what);
                 None
             }
         }
@@ -258,7 +259,7 @@ impl<'t> Section<'t> {
         };
         let what = match value.into_inner() {
             DeValue::Array(all) => {
-                let is_table = |one: &Value<'t>| matches!(one.get_ref(), DeValue::Table(_));
+                let is_table = |one: &TomlValue<'t>| matches!(one.get_ref(), DeValue::Table(_));
                 if all.iter().all(is_table) {
                     let below = all.into_iter().filter_map(|one| {
                         let at = one.span().start;
@@ -274,7 +275,7 @@ impl<'t> Section<'t> {
             DeValue::Table(_) => format!("[{key}] must be {name}: there may be several"),
             _ => format!("{key}: it is a section: {name} on a line of its own"),
         };
-        self.faults.note(at, what);
+        self.first_error.note(at, what);
         Vec::new()
     }
 
@@ -301,7 +302,7 @@ impl<'t> Section<'t> {
         }
     }
 
-    fn remove(&mut self, key: &str) -> Option<(usize, Value<'t>)> {
+    fn remove(&mut self, key: &str) -> Option<(usize, TomlValue<'t>)> {
         let at = self.left.get_key_value(key)?.0.span().start;
         Some((at, self.left.remove(key)?))
     }
@@ -311,7 +312,7 @@ impl<'t> Section<'t> {
             "" => what.to_owned(),
             key => format!("{key}: {what}"),
         };
-        self.faults.note(at, what);
+        self.first_error.note(at, what);
     }
 }
 

@@ -17,7 +17,7 @@ impl Folder {
         Self(folder)
     }
 
-    fn load(&self, variables: &[(&str, &str)]) -> Loaded {
+    fn load(&self, variables: &[(&str, &str)]) -> LoadedConfig {
         let mut all: HashMap<String, OsString> = variables
             .iter()
             .map(|(name, value)| ((*name).into(), (*value).into()))
@@ -46,7 +46,7 @@ fn every_setting_arrives() {
     let config = loaded.config.unwrap();
     assert_eq!(config.tcti, "swtpm:port=9".parse().unwrap());
     assert_eq!(config.limits, limits(500, 900));
-    assert_eq!(config.random, Random::Tpm);
+    assert_eq!(config.random, RandomSource::Tpm);
     assert_eq!(config.identities[0].handle, Some(0x8101_0005));
     assert_eq!(config.identities[0].nv, Some(0x01C0_0100));
     assert_eq!(loaded.log.level, LevelFilter::Debug);

@@ -1,6 +1,6 @@
 //! `[[token]]`: the tokens with a key folder.
 
-use super::file::WrittenToken;
+use super::file::TokenTable;
 use super::{ConfigError, DEVID, SecretSource};
 use std::path::PathBuf;
 
@@ -38,7 +38,7 @@ impl TokenSettings {
         }
     }
 
-    fn overlay(&mut self, later: WrittenToken) {
+    fn overlay(&mut self, later: TokenTable) {
         self.path = later.path.or(self.path.take());
         self.allow_file_keys = later.allow_file_keys.unwrap_or(self.allow_file_keys);
         self.allow_last_try = later.allow_last_try.unwrap_or(self.allow_last_try);
@@ -54,7 +54,7 @@ pub(super) fn none() -> Vec<TokenSettings> {
 }
 
 /// `devid` first, whatever the files say of it. What is said of a token later holds.
-pub(super) fn all(written: Vec<WrittenToken>) -> Result<Vec<TokenSettings>, ConfigError> {
+pub(super) fn all(written: Vec<TokenTable>) -> Result<Vec<TokenSettings>, ConfigError> {
     let mut tokens = none();
     // Where each path was written.
     let mut places = vec![String::new()];

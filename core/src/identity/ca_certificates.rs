@@ -10,7 +10,7 @@ use crate::x509::Certificate;
 use crate::x509::path::{is_signed_by, names};
 
 /// What a token holds of certificates.
-struct Held {
+struct TokenCertificates {
     /// File, label and certificate of each CA's.
     authorities: Vec<(String, String, Certificate)>,
     leaves: Vec<Certificate>,
@@ -26,7 +26,7 @@ impl Device {
         leaf: &Certificate,
         all: &[Certificate],
     ) -> Result<(Vec<String>, Vec<String>), IdentityError> {
-        let mut held = Held::of(store)?;
+        let mut held = TokenCertificates::of(store)?;
         let needed = above(&[leaf], all);
         let (mut added, mut others) = (Vec::new(), Vec::new());
         for authority in all {
@@ -58,7 +58,7 @@ impl Device {
         label: &str,
         going: &[&Certificate],
     ) -> Result<Vec<String>, IdentityError> {
-        let held = Held::of(store)?;
+        let held = TokenCertificates::of(store)?;
         let all: Vec<Certificate> = held
             .authorities
             .iter()
@@ -81,7 +81,7 @@ impl Device {
     }
 }
 
-impl Held {
+impl TokenCertificates {
     fn of(store: &DevidStore) -> Result<Self, IdentityError> {
         let mut held = Self {
             authorities: Vec::new(),
@@ -93,7 +93,7 @@ impl Held {
         }
         for shown in &listing.objects {
             match &shown.kind {
-                ObjectKind::Certificate(one, about) if one.is_authority() => {
+                ObjectKind::Certificate(one, about) if one.is_ca() => {
                     let authority = (shown.name.clone(), about.label.clone(), one.clone());
                     held.authorities.push(authority);
                 }

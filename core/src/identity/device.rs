@@ -7,7 +7,7 @@ use super::software::Software;
 use crate::config::Config;
 use crate::store::devid::DevidStore;
 use crate::store::folder::{KeyOrigin, ObjectAttributes};
-use crate::store::idevid::{Authority, Identity, IdevidStore};
+use crate::store::idevid::{CaCertificate, Identity, IdevidStore};
 use crate::store::{ObjectKind, Pins, StoredObject};
 use crate::tpm::{Refusals, TimeoutMemory, Tpm};
 use crate::x509::Certificate;
@@ -88,7 +88,7 @@ impl Device {
     pub(super) fn unlock_store(&self, store: &DevidStore) -> Result<(), IdentityError> {
         let login = || match store.pins() {
             Pins::User => Ok(store.login_configured(&self.config.run)?),
-            Pins::None | Pins::Officer => Ok(()),
+            Pins::None | Pins::SecurityOfficer => Ok(()),
         };
         let mut unlocked = self.unlocked.lock();
         let known = unlocked.entry(store.name().to_owned());
@@ -168,7 +168,7 @@ impl Device {
         }
         match (serial, fault) {
             (None, Some(error)) => Err(failed(error)),
-            (serial, _) => Ok(Reading {
+            (serial, _) => Ok(TokenContents {
                 token: FACTORY.into(),
                 serial: serial.unwrap_or_default(),
                 entries,
@@ -235,7 +235,7 @@ impl Device {
                 ObjectKind::Public(..) | ObjectKind::Data(_) => {}
             }
         }
-        Ok(Reading {
+        Ok(TokenContents {
             token: token.to_owned(),
             serial: listing.serial,
             entries,
@@ -262,7 +262,7 @@ fn placed(
 
 /// What a token holds.
 #[derive(Debug)]
-pub(super) struct Reading {
+pub(super) struct TokenContents {
     pub(super) token: String,
     pub(super) serial: String,
     pub(super) entries: Vec<TokenEntry>,
@@ -271,7 +271,7 @@ pub(super) struct Reading {
 }
 
 /// What a token holds; or its name and what is wrong.
-type Read = Result<Reading, (String, IdentityError)>;
+type Read = Result<TokenContents, (String, IdentityError)>;
 
 fn of_identity(token: &str, identity: Identity) -> TokenEntry {
     let id = identity.certificate.key_id().as_bytes().to_vec();
@@ -298,7 +298,7 @@ fn of_identity(token: &str, identity: Identity) -> TokenEntry {
     }
 }
 
-fn of_authority(token: &str, authority: Authority) -> TokenEntry {
+fn of_authority(token: &str, authority: CaCertificate) -> TokenEntry {
     let id = authority.certificate.key_id().as_bytes().to_vec();
     TokenEntry {
         token: FACTORY.into(),

@@ -10,7 +10,7 @@ use crate::tpm::{EndorsementVerifier, Refusals, StorageRoot, Tpm};
 use crate::x509::Certificate;
 use crate::x509::clock::now;
 use crate::x509::files;
-use crate::x509::path::{Way, way};
+use crate::x509::path::{PathResult, build_path};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -58,16 +58,16 @@ impl EndorsementVerifier for EkRoots {
         if !purposes.is_some_and(|all| all.contains(&TCG_KP_EK_CERTIFICATE)) {
             return Err("it is not for an endorsement key (tcg-kp-EKCertificate)".into());
         }
-        match way(leaf, &self.trusted()?, others, now().ok()) {
-            Way::Trusted(_) => {}
-            Way::Open(issuer) => {
+        match build_path(leaf, &self.trusted()?, others, now().ok()) {
+            PathResult::Trusted(_) => {}
+            PathResult::NoIssuer(issuer) => {
                 return Err(format!(
                     "{} does not hold the certificate of its issuer {issuer}",
                     self.folder.display()
                 ));
             }
-            Way::SelfSigned => return Err("it signed itself".into()),
-            Way::Broken(why) => return Err(why),
+            PathResult::SelfSigned => return Err("it signed itself".into()),
+            PathResult::Invalid(why) => return Err(why),
         }
         let public = leaf.public_key();
         public.ok_or_else(|| "its key is of no kind that is known here".into())

@@ -6,9 +6,9 @@
 use super::IdentityError;
 use super::device::Device;
 use super::entry::{CertificateEntry, EXISTING, FACTORY, SOFTWARE, TokenEntry};
-use super::key_file::{Unread, key_in};
-use super::prove::{Proof, UNTRIED, prove};
-use super::state::Existing;
+use super::key_file::{KeyFileError, key_in};
+use super::prove::{NOT_TRIED, PossessionProof, prove};
+use super::state::ExistingState;
 use super::trusted_files::{believed, certificates_of};
 use crate::config;
 use crate::store::folder::KeyOrigin;
@@ -16,16 +16,16 @@ use crate::store::{Key, Protection};
 use crate::trouble::is_there;
 use crate::uri::Uri;
 use crate::x509::Certificate;
-use crate::x509::checks::unfit;
+use crate::x509::checks::first_failure;
 use crate::x509::clock::now;
-use crate::x509::path::Way;
+use crate::x509::path::PathResult;
 use std::fmt;
 use std::path::Path;
 
 /// What was found of it, in words.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Found {
-    pub(super) state: Existing,
+pub(super) struct ExistingIdentity {
+    pub(super) state: ExistingState,
     pub(super) text: String,
     /// Whether its key is in the TPM.
     pub(super) in_tpm: bool,
@@ -33,25 +33,27 @@ pub(super) struct Found {
 
 impl Device {
     /// Looks for the identity that the configuration names, if it names one.
-    pub(super) fn existing(&self) -> Found {
+    pub(super) fn existing(&self) -> ExistingIdentity {
         let found = match &self.config.provision.existing {
             None => Ok(None),
-            Some(config::Existing::Uri(uri)) => self.by_uri(uri),
-            Some(config::Existing::Files { certificate, key }) => self.by_files(certificate, key),
+            Some(config::ExistingSource::Uri(uri)) => self.by_uri(uri),
+            Some(config::ExistingSource::Files { certificate, key }) => {
+                self.by_files(certificate, key)
+            }
         };
         match found {
-            Ok(None) => Found {
-                state: Existing::None,
+            Ok(None) => ExistingIdentity {
+                state: ExistingState::None,
                 text: "none".into(),
                 in_tpm: false,
             },
-            Ok(Some((text, in_tpm))) => Found {
-                state: Existing::Usable,
+            Ok(Some((text, in_tpm))) => ExistingIdentity {
+                state: ExistingState::Usable,
                 text,
                 in_tpm,
             },
-            Err(text) => Found {
-                state: Existing::Unusable,
+            Err(text) => ExistingIdentity {
+                state: ExistingState::Unusable,
                 text,
                 in_tpm: false,
             },
@@ -74,7 +76,7 @@ impl Device {
                 self.tokens().join(", ")
             ));
         }
-        let (mut found, mut unread) = (None, None);
+        let (mut found, mut error) = (None, None);
         for store in tokens {
             match self.read(store) {
                 Ok(read) => {
@@ -84,12 +86,12 @@ impl Device {
                             && wanted.matches_object(&one.label, &one.id)
                     });
                     found = found.or(entry.map(|entry| (store, entry)));
-                    unread = unread.or(read.unread.map(|fault| fault.text));
+                    error = error.or(read.unread.map(|fault| fault.text));
                 }
-                Err((_, fault)) => unread = unread.or(Some(fault.text)),
+                Err((_, fault)) => error = error.or(Some(fault.text)),
             }
         }
-        let (store, entry) = match (found, unread) {
+        let (store, entry) = match (found, error) {
             (Some(found), _) => found,
             // There it may be.
             (None, Some(why)) => return Err(why),
@@ -134,7 +136,7 @@ impl Device {
         let place = certificate.display().to_string();
         let certificates = certificates_of(certificate).map_err(|fault| fault.text)?;
         let (leaf, others) = certificates.split_first().ok_or("no certificate")?;
-        let private = key_in(key).map_err(|unread| self.no_key_for_memory(key, &unread))?;
+        let private = key_in(key).map_err(|error| self.no_key_for_memory(key, &error))?;
         match leaf.public_key() {
             Some(public) if public == *private.public() => {}
             _ => return Err(format!("{place}: the certificate is not for the key")),
@@ -146,18 +148,20 @@ impl Device {
 
     fn signs(&self, key: &Key, place: &dyn fmt::Display) -> Result<(), String> {
         match prove(&self.tpm, key, key.public()) {
-            Proof::Belongs => Ok(()),
-            Proof::Other => Err(format!("{place}: another key signed")),
-            Proof::Untried => Err(format!("{place}: {UNTRIED}")),
-            Proof::None(error) => Err(format!("{place}: the key does not sign: {error}")),
+            PossessionProof::Proven => Ok(()),
+            PossessionProof::OtherKey => Err(format!("{place}: another key signed")),
+            PossessionProof::NotTried => Err(format!("{place}: {NOT_TRIED}")),
+            PossessionProof::NoSignature(error) => {
+                Err(format!("{place}: the key does not sign: {error}"))
+            }
         }
     }
 
-    fn no_key_for_memory(&self, path: &Path, unread: &Unread) -> String {
-        let why = unread.at(path);
-        match unread {
-            Unread::File(_) => why,
-            Unread::NoKey(_) => format!(
+    fn no_key_for_memory(&self, path: &Path, error: &KeyFileError) -> String {
+        let why = error.at(path);
+        match error {
+            KeyFileError::File(_) => why,
+            KeyFileError::NoKey(_) => format!(
                 "{why}; a key that the TPM wrapped belongs into {}, and is named by a URI",
                 self.folder().display()
             ),
@@ -166,7 +170,8 @@ impl Device {
 
     /// The identity in files that the configuration names, if its certificate is there.
     pub(super) fn existing_entity(&self) -> Result<Option<TokenEntry>, IdentityError> {
-        let Some(config::Existing::Files { certificate, key }) = &self.config.provision.existing
+        let Some(config::ExistingSource::Files { certificate, key }) =
+            &self.config.provision.existing
         else {
             return Ok(None);
         };
@@ -202,10 +207,10 @@ impl Device {
     pub(super) fn is_existing(&self, entry: &TokenEntry) -> bool {
         match &self.config.provision.existing {
             None => false,
-            Some(config::Existing::Files { .. }) => {
+            Some(config::ExistingSource::Files { .. }) => {
                 (entry.token.as_str(), entry.label.as_str()) == (SOFTWARE, EXISTING)
             }
-            Some(config::Existing::Uri(uri)) => {
+            Some(config::ExistingSource::Uri(uri)) => {
                 // The serial number was compared when the identity was looked for.
                 let is = |uri: Uri| {
                     uri.matches_token(&[&entry.token, &entry.token_label])
@@ -222,23 +227,23 @@ impl Device {
         others: &[Certificate],
         place: &str,
     ) -> Result<(), String> {
-        if let Some(why) = unfit(leaf, now().ok()) {
+        if let Some(why) = first_failure(leaf, now().ok()) {
             return Err(format!("{place}: no device's certificate: {why}"));
         }
         let trusted = self.trusted(None).map_err(|fault| fault.text)?;
         let trust = self.config.trust.display();
-        let way = trusted.way(leaf, others, now().ok());
+        let way = trusted.build_path(leaf, others, now().ok());
         match way.map_err(|fault| fault.text)? {
-            Way::Trusted(_) => Ok(()),
-            Way::Open(issuer) => Err(format!(
+            PathResult::Trusted(_) => Ok(()),
+            PathResult::NoIssuer(issuer) => Err(format!(
                 "{place}: not trusted: put the certificate of {issuer} into {trust}, or take \
                  [provision] existing out of the configuration"
             )),
-            Way::SelfSigned => Err(format!(
+            PathResult::SelfSigned => Err(format!(
                 "{place}: not trusted: it is self-signed. Put it into {trust} itself, or take \
                  [provision] existing out of the configuration"
             )),
-            Way::Broken(why) => Err(format!("{place}: {why}")),
+            PathResult::Invalid(why) => Err(format!("{place}: {why}")),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::device::Device;
 use super::entry::TokenEntry;
-use super::prove::{Proof, prove};
+use super::prove::{PossessionProof, prove};
 use super::{IdentityError, IdentityErrorKind};
 use crate::store::SignError;
 use crate::x509::Certificate;
@@ -41,20 +41,21 @@ impl Device {
         let mut why = factory.unread;
         for key in factory.entries.iter().filter_map(|one| one.key.as_ref()) {
             match prove(&self.tpm, key, key.public()) {
-                Proof::Belongs | Proof::Untried | Proof::None(SignError::NotLoggedIn) => {
+                PossessionProof::Proven
+                | PossessionProof::NotTried
+                | PossessionProof::NoSignature(SignError::NotLoggedIn) => {
                     return FactoryIdentity::Usable;
                 }
-                Proof::Other => {
+                PossessionProof::OtherKey => {
                     why = Some(IdentityError::failed(
                         "another key than the factory's signed",
                     ))
                 }
-                Proof::None(error) => why = Some(error.into()),
+                PossessionProof::NoSignature(error) => why = Some(error.into()),
             }
         }
-        let is_device = |one: &TokenEntry| {
-            !one.attests && !one.certificate().is_some_and(Certificate::is_authority)
-        };
+        let is_device =
+            |one: &TokenEntry| !one.attests && !one.certificate().is_some_and(Certificate::is_ca);
         let missing = |what| IdentityError::new(IdentityErrorKind::NotFound, what);
         match why {
             Some(fault) => FactoryIdentity::Unusable(fault),

@@ -4,7 +4,7 @@ use super::device::{Device, Inventory};
 use super::entry::{FACTORY, TokenEntry};
 use super::{IdentityError, IdentityErrorKind};
 use crate::key::hex;
-use crate::uri::{Class, Uri};
+use crate::uri::{ObjectType, Uri};
 
 impl Device {
     /// What bears this label, or this CKA_ID in hexadecimal digits; `token/label` says in which
@@ -88,14 +88,14 @@ impl TokenEntry {
     /// not looked at.
     fn is_named_by(&self, uri: &Uri) -> bool {
         let is_private = self.key.is_some() || self.software.is_some();
-        let by_key = match uri.class() {
+        let by_key = match uri.object_type() {
             None => is_private || self.secret.is_some(),
-            Some(Class::Private) => is_private,
-            Some(Class::SecretKey) => self.secret.is_some(),
-            Some(Class::Public) => self.public.is_some(),
-            Some(Class::Cert | Class::Data) => false,
+            Some(ObjectType::Private) => is_private,
+            Some(ObjectType::SecretKey) => self.secret.is_some(),
+            Some(ObjectType::Public) => self.public.is_some(),
+            Some(ObjectType::Cert | ObjectType::Data) => false,
         };
-        let by_certificate = matches!(uri.class(), None | Some(Class::Cert));
+        let by_certificate = matches!(uri.object_type(), None | Some(ObjectType::Cert));
         let mut certificates = self.certificates.iter();
         uri.matches_token(&[&self.token, &self.token_label])
             && (by_key && uri.matches_object(&self.label, &self.id)

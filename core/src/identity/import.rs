@@ -39,7 +39,7 @@ impl Device {
     pub fn import_certificate(&self, path: &Path) -> Result<Imported, IdentityError> {
         let all = certificates_of(path)?;
         let (authorities, mut leaves): (Vec<_>, Vec<_>) =
-            all.into_iter().partition(Certificate::is_authority);
+            all.into_iter().partition(Certificate::is_ca);
         let certificate = match leaves.len() {
             1 => leaves.remove(0),
             0 => return Err(self.only_authorities(&authorities, path)),
@@ -71,7 +71,7 @@ impl Device {
     fn only_authorities(&self, authorities: &[Certificate], path: &Path) -> IdentityError {
         let mut told = Vec::new();
         for one in authorities {
-            let why = one.why_authority().unwrap_or_default();
+            let why = one.why_ca().unwrap_or_default();
             let whose = match self.owner_of(one, path) {
                 Ok(owner) => format!("is for the key {}, but {why}", owner.label),
                 Err(_) => why,

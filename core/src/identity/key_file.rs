@@ -13,7 +13,7 @@ const LARGEST: u64 = 16 << 10;
 
 /// Why a file gives no key.
 #[derive(Debug)]
-pub(super) enum Unread {
+pub(super) enum KeyFileError {
     /// It cannot be read.
     File(io::Error),
     /// It holds something else.
@@ -21,13 +21,13 @@ pub(super) enum Unread {
 }
 
 /// The first private key of a PEM file.
-pub(super) fn key_in(path: &Path) -> Result<Key, Unread> {
-    let pem = file::read(path, LARGEST).map_err(Unread::File)?;
-    let key = PrivateKeyInfo::from_pem(&Zeroizing::new(pem)).map_err(Unread::NoKey)?;
-    Key::in_clear(key).map_err(|why| Unread::NoKey(why.into()))
+pub(super) fn key_in(path: &Path) -> Result<Key, KeyFileError> {
+    let pem = file::read(path, LARGEST).map_err(KeyFileError::File)?;
+    let key = PrivateKeyInfo::from_pem(&Zeroizing::new(pem)).map_err(KeyFileError::NoKey)?;
+    Key::in_clear(key).map_err(|why| KeyFileError::NoKey(why.into()))
 }
 
-impl Unread {
+impl KeyFileError {
     /// Whether there may be a key that this user is not to read.
     pub(super) fn is_hidden(&self) -> bool {
         matches!(self, Self::File(error) if error.kind() == io::ErrorKind::PermissionDenied)

@@ -3,7 +3,7 @@
 use super::device::Device;
 use super::entry::{FACTORY, OWN, TokenEntry};
 use super::key_file::key_in;
-use super::prove::{Proof, prove};
+use super::prove::{PossessionProof, prove};
 use super::signer::Signer;
 use super::{IdentityError, IdentityErrorKind};
 use crate::file;
@@ -11,20 +11,18 @@ use crate::shell::argument;
 use crate::store::devid::{KeyAlgorithm, KeyPurpose};
 use crate::store::folder::{KeyOrigin, ObjectAttributes, Usage, Use};
 use crate::store::{Key, Protection, SignError};
-use crate::tpm::{Secret, TpmError};
+use crate::tpm::{Secret, TpmError, handle};
 use crate::x509::Subject;
 use std::sync::Arc;
 
 const TSS2_BEGIN: &str = "-----BEGIN TSS2 PRIVATE KEY-----";
 const TSS2_END: &str = "-----END TSS2 PRIVATE KEY-----";
-/// Where a factory has its key (TCG, TPM 2.0 Provisioning Guidance, section 7.8).
-const FACTORY_HANDLE: u32 = 0x8102_0000;
 /// More bytes than a file of the key folder has.
 const LARGEST: u64 = 64 << 10;
 
 /// How a key of the token `devid` is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Keeping {
+pub enum KeyStorage {
     /// On disk, wrapped by the master key: the TPM loads it for each use.
     #[default]
     Wrapped,
@@ -46,7 +44,7 @@ impl Device {
         label: &str,
         algorithm: KeyAlgorithm,
         usage: KeyPurpose,
-        keeping: Keeping,
+        storage: KeyStorage,
     ) -> Result<TokenEntry, IdentityError> {
         if label.is_empty() || label.chars().any(char::is_control) {
             return Err(IdentityError::new(
@@ -66,9 +64,9 @@ impl Device {
         }
         self.refuse_second(label)?;
         self.unlock()?;
-        let protection = match keeping {
-            Keeping::Wrapped | Keeping::Persistent => Protection::Tpm,
-            Keeping::Sealed => Protection::Sealed,
+        let protection = match storage {
+            KeyStorage::Wrapped | KeyStorage::Persistent => Protection::Tpm,
+            KeyStorage::Sealed => Protection::Sealed,
         };
         let key = self.own.generate(algorithm, usage, protection)?;
         let described = |signs, decrypts| {
@@ -94,7 +92,7 @@ impl Device {
             origin,
             private,
             Some(public),
-            keeping == Keeping::Persistent,
+            storage == KeyStorage::Persistent,
         )?;
         drop(turn);
         self.tell_others();
@@ -186,7 +184,9 @@ impl Device {
             None => Subject::named(&entry.label)?,
         };
         let key = match (prove(&self.tpm, key, key.public()), pin) {
-            (Proof::None(SignError::NotLoggedIn), Some(pin)) => self.logged_in(entry, key, pin)?,
+            (PossessionProof::NoSignature(SignError::NotLoggedIn), Some(pin)) => {
+                self.logged_in(entry, key, pin)?
+            }
             _ => Arc::clone(key),
         };
         Signer(&self.tpm, &key).request(subject)
@@ -269,7 +269,7 @@ impl Device {
                 )))
             }
             (None, Some(there), _) => Ok(there),
-            (None, None, wish) => self.persist_factory(key, wish.unwrap_or(FACTORY_HANDLE)),
+            (None, None, wish) => self.persist_factory(key, wish.unwrap_or(handle::IDEVID_KEY)),
         }
     }
 

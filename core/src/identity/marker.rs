@@ -14,7 +14,7 @@ const LARGEST: u64 = 4096;
 
 /// What a marker says; one of somebody else's may say nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(super) struct Mark {
+pub(super) struct MarkerFile {
     /// The persistent handle.
     pub(super) handle: Option<u32>,
     /// The key's TPM name.
@@ -22,12 +22,12 @@ pub(super) struct Mark {
 }
 
 #[derive(Deserialize)]
-struct Written {
+struct MarkerText {
     handle: Option<String>,
     name: Option<String>,
 }
 
-impl Mark {
+impl MarkerFile {
     /// `None` if there is no marker.
     ///
     /// # Errors
@@ -40,7 +40,7 @@ impl Mark {
         };
         let text = String::from_utf8(content).unwrap_or_default();
         // What is not ours is a marker all the same: other programs make an empty file.
-        let written = toml::from_str::<Written>(&text).ok();
+        let written = toml::from_str::<MarkerText>(&text).ok();
         let handle = written.as_ref().and_then(|written| {
             let digits = written.handle.as_ref()?.strip_prefix("0x")?;
             u32::from_str_radix(digits, 16).ok()
@@ -70,17 +70,21 @@ mod tests {
     fn a_marker_is_read_back_and_any_file_is_one() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("tpm_in_use");
-        assert_eq!(Mark::read(&path), Ok(None));
-        let mark = Mark {
+        assert_eq!(MarkerFile::read(&path), Ok(None));
+        let mark = MarkerFile {
             handle: Some(0x8100_0100),
             name: Some(vec![0, 11, 7]),
         };
         mark.write(&path).unwrap();
-        assert_eq!(Mark::read(&path), Ok(Some(mark)));
+        assert_eq!(MarkerFile::read(&path), Ok(Some(mark)));
         for other in ["", "garbage\u{0}", "handle = 7", "name = \"xyz\""] {
             std::fs::write(&path, other).unwrap();
-            assert_eq!(Mark::read(&path), Ok(Some(Mark::default())), "{other:?}");
+            assert_eq!(
+                MarkerFile::read(&path),
+                Ok(Some(MarkerFile::default())),
+                "{other:?}"
+            );
         }
-        assert!(Mark::read(folder.path()).is_err());
+        assert!(MarkerFile::read(folder.path()).is_err());
     }
 }

@@ -3,14 +3,14 @@
 use super::IdentityError;
 use super::device::Device;
 use super::entry::OWN;
-use super::existing;
-use super::marker::Mark;
+use super::existing::ExistingIdentity;
+use super::marker::MarkerFile;
 use super::orphan::Orphan;
-use super::prove::{Proof, UNTRIED, prove};
+use super::prove::{NOT_TRIED, PossessionProof, prove};
 use super::software::Software;
 use super::state::{Certified, Facts, Marker, TpmKey};
 use super::untrusted::Untrusted;
-use crate::store::folder::{KeyFolder, Refused};
+use crate::store::folder::{KeyFolder, RefusedFile};
 use crate::store::{Key, ObjectKind, Protection, ScanResult, SignError};
 use crate::tpm::TpmError;
 use crate::trouble::is_there;
@@ -26,19 +26,19 @@ const PIN_LOST: &str =
 /// What was found, and what the table makes of it.
 pub(super) struct Observed {
     pub(super) facts: Facts,
-    pub(super) existing: existing::Found,
+    pub(super) existing: ExistingIdentity,
     pub(super) own: Option<OwnKey>,
     pub(super) software: Software,
     pub(super) software_key: Option<Key>,
-    pub(super) mark: Option<Mark>,
+    pub(super) mark: Option<MarkerFile>,
     /// Where the TPM holds a key of ours that no file is for, and that could be the identity's.
     pub(super) orphan: Option<u32>,
     /// A certificate that is for no key of the device.
-    pub(super) stray: Option<Certificate>,
+    pub(super) unmatched: Option<Certificate>,
     /// Why the TPM cannot be used.
     pub(super) tpm_fault: Option<IdentityError>,
     /// Files of the key folder that give no object, and may be of the identity, by name.
-    pub(super) unread: Vec<Refused>,
+    pub(super) unread: Vec<RefusedFile>,
     /// Why something that counts may be missing: a file could not be read now.
     pub(super) unread_now: Option<String>,
     /// Why what is in the state folder may be somebody else's.
@@ -91,7 +91,7 @@ impl Device {
             self.unlock_or_lost()?;
         }
         let existing = self.existing();
-        let mark = unless(reset, Mark::read(&self.config.provision.marker))?;
+        let mark = unless(reset, MarkerFile::read(&self.config.provision.marker))?;
         let listing = self.own.listing()?;
         let (mut own, certificates) = own_identity(&listing, mark.as_ref());
         let mut unread = listing.refused;
@@ -137,12 +137,12 @@ impl Device {
         let of_software =
             |one: &Certificate| software_public.is_some() && one.public_key() == software_public;
         let mut all = certificates.iter().chain(&software_certificate);
-        let stray = all.clone().find(|one| !of_key(one) && !of_software(one));
+        let unmatched = all.clone().find(|one| !of_key(one) && !of_software(one));
         let certificate = if all.clone().any(of_key) {
             Certified::TpmKey
         } else if all.any(of_software) {
             Certified::SoftwareKey
-        } else if stray.is_some() {
+        } else if unmatched.is_some() {
             Certified::Neither
         } else {
             Certified::None
@@ -161,7 +161,7 @@ impl Device {
             untrusted: untrusted.is_some(),
         };
         Ok(Observed {
-            stray: stray.cloned(),
+            unmatched: unmatched.cloned(),
             orphan: orphan.map(|orphan| orphan.0.handle),
             facts,
             existing,
@@ -184,18 +184,20 @@ impl Device {
     /// Whether the TPM has the key, by a signature of it.
     fn state_of(&self, own: &mut OwnKey) -> Result<TpmKey, IdentityError> {
         match prove(&self.tpm, &own.key, own.key.public()) {
-            Proof::Belongs => {}
-            Proof::Untried => return Err(IdentityError::failed(UNTRIED)),
-            Proof::None(SignError::Tpm(TpmError::ForeignKey(_))) => {
+            PossessionProof::Proven => {}
+            PossessionProof::NotTried => return Err(IdentityError::failed(NOT_TRIED)),
+            PossessionProof::NoSignature(SignError::Tpm(TpmError::ForeignKey(_))) => {
                 own.lost = Some(NOT_WRAPPED.into());
                 return Ok(TpmKey::Lost);
             }
-            Proof::Other => {
+            PossessionProof::OtherKey => {
                 own.lost = Some("another key signed".into());
                 return Ok(TpmKey::Lost);
             }
-            Proof::None(SignError::NotLoggedIn) => return self.state_without_pin(own),
-            Proof::None(SignError::Unloadable(why) | SignError::Refused(why)) => {
+            PossessionProof::NoSignature(SignError::NotLoggedIn) => {
+                return self.state_without_pin(own);
+            }
+            PossessionProof::NoSignature(SignError::Unloadable(why) | SignError::Refused(why)) => {
                 let alone = match self.own.had_other_master() {
                     true => {
                         ". If devid master renew was run since it was made, its handle alone had it, \
@@ -208,7 +210,7 @@ impl Device {
                      Bring it back from a copy{alone}"
                 )));
             }
-            Proof::None(error) => return Err(error.into()),
+            PossessionProof::NoSignature(error) => return Err(error.into()),
         }
         let (Some(handle), Some(name)) = (own.key.handle(), own.key.name()) else {
             return Ok(TpmKey::Displaced);
@@ -243,7 +245,7 @@ impl Device {
 
     fn marker_of(
         &self,
-        mark: Option<&Mark>,
+        mark: Option<&MarkerFile>,
         own: Option<&OwnKey>,
         tpm: bool,
     ) -> Result<Marker, IdentityError> {
@@ -266,7 +268,10 @@ impl Device {
 /// The key of the device's own identity, and all certificates that are called as it is.
 ///
 /// Applications may have keys of that name; the one that cannot be destroyed is the device's.
-fn own_identity(listing: &ScanResult, mark: Option<&Mark>) -> (Option<OwnKey>, Vec<Certificate>) {
+fn own_identity(
+    listing: &ScanResult,
+    mark: Option<&MarkerFile>,
+) -> (Option<OwnKey>, Vec<Certificate>) {
     let (mut keys, mut certificates) = (Vec::new(), Vec::new());
     for shown in &listing.objects {
         match &shown.kind {
@@ -287,7 +292,7 @@ fn own_identity(listing: &ScanResult, mark: Option<&Mark>) -> (Option<OwnKey>, V
                 // Pairs come first. What is for one is its own, whatever it says.
                 let public = certificate.public_key();
                 let is_own = |own: &OwnKey| public.as_ref() == Some(own.key.public());
-                if !certificate.is_authority() || keys.iter().any(is_own) {
+                if !certificate.is_ca() || keys.iter().any(is_own) {
                     certificates.push(certificate.clone());
                 }
             }
@@ -315,7 +320,7 @@ fn own_identity(listing: &ScanResult, mark: Option<&Mark>) -> (Option<OwnKey>, V
 
 /// Whether a file that gives no object may be of the device's identity: one that cannot be read, or
 /// that has a name as we give them. What another program put there under a name of its own is not.
-fn may_be_ours(file: &Refused) -> bool {
+fn may_be_ours(file: &RefusedFile) -> bool {
     !file.by_content || file.file.strip_suffix(".pem").is_some_and(KeyFolder::named)
 }
 

@@ -1,7 +1,7 @@
 //! What this user may not reach, and who can give him the right. A wrong mode is another case: what
 //! is closed to this user may be as its administrator wants it.
 
-use super::remedy::Mend;
+use super::remedy::Remedy;
 use crate::accounts::{group_name, user_name};
 use crate::file;
 use crate::pem;
@@ -15,7 +15,7 @@ use std::path::Path;
 const GROUPS: [&str; 2] = ["devid", "tss"];
 
 /// What lets this user have this access to what a path leads to; `None` if nothing denies it to him.
-pub(super) fn lacking(path: &Path, needed: Access) -> Option<Mend> {
+pub(super) fn missing_permission(path: &Path, needed: Access) -> Option<Remedy> {
     let mut way: Vec<&Path> = path.ancestors().skip(1).collect();
     way.retain(|folder| !folder.as_os_str().is_empty());
     let is_denied = |path: &Path, needed: Access| access(path, needed) == Err(Errno::ACCESS);
@@ -35,31 +35,31 @@ pub(super) fn is_member(group: u32) -> bool {
 }
 
 /// That this user is put into a group.
-pub(super) fn membership(group: &str) -> Mend {
+pub(super) fn membership(group: &str) -> Remedy {
     let user = geteuid().as_raw();
     let name = user_name(user);
     if name == user.to_string() {
-        return Mend::by(format!(
+        return Remedy::by_hand(format!(
             "Run it as a user of the group {group}: user {user} has no account that could be put \
              into it"
         ));
     }
-    Mend::run(
+    Remedy::by_command(
         "As root, and log in again",
         format!("usermod -aG {} {}", quoted(group), quoted(&name)),
     )
 }
 
-fn opening(closed: &Path, needed: Access) -> Mend {
+fn opening(closed: &Path, needed: Access) -> Remedy {
     let (user, shown) = (geteuid(), closed.display());
     if user.is_root() {
-        return Mend::by(format!(
+        return Remedy::by_hand(format!(
             "See what file system {shown} is on, and in what container this runs: root itself has \
              no right there"
         ));
     }
     let Ok(about) = stat(closed) else {
-        return Mend::by("Run it as root, or as a user who may look there");
+        return Remedy::by_hand("Run it as root, or as a user who may look there");
     };
     let (owner, mode) = (user_name(about.st_uid), about.st_mode & 0o7777);
     if about.st_uid == user.as_raw() {
@@ -68,18 +68,18 @@ fn opening(closed: &Path, needed: Access) -> Mend {
             false => "u+rX",
         };
         let command = format!("chmod {more} {}", word(closed));
-        return Mend::on("It is this user's own", &[closed], command);
+        return Remedy::on_paths("It is this user's own", &[closed], command);
     }
     let bits = needed.bits().cast_unsigned() << 3;
     let group = group_name(about.st_gid).unwrap_or_else(|| about.st_gid.to_string());
     let is_for_group = mode & bits == bits && about.st_gid != 0;
     match is_for_group && !is_member(about.st_gid) {
         true if GROUPS.contains(&group.as_str()) => membership(&group),
-        true => Mend::by(format!(
+        true => Remedy::by_hand(format!(
             "{shown} is for the group {group}: whoever administers this device says whether this \
              user is to be in it, with all else that the group may; or run it as root"
         )),
-        false => Mend::by(format!(
+        false => Remedy::by_hand(format!(
             "{shown} is for user {owner} (mode {mode:04o}): run it as that user, or as root"
         )),
     }
@@ -87,29 +87,29 @@ fn opening(closed: &Path, needed: Access) -> Mend {
 
 /// What helps where a file of a key folder gives no object: an identity may be in it, so it is not to
 /// be moved away just so that the finding goes.
-pub(super) fn of_unread(folder: &Path, file: &Path, by_content: bool) -> Mend {
+pub(super) fn for_unread_file(folder: &Path, file: &Path, by_content: bool) -> Remedy {
     if by_content {
-        return Mend::by(
+        return Remedy::by_hand(
             "If it is one of the device's, bring it back from a copy. If it is none, take it to a \
              place outside of the folder",
         );
     }
-    if let Some(mend) = lacking(file, Access::READ_OK) {
-        return mend;
+    if let Some(remedy) = missing_permission(file, Access::READ_OK) {
+        return remedy;
     }
     let mode = match holds_clear_key(file) {
         true => ONLY_ITS_OWNER,
         false => "u=rw,g-wx,o=",
     };
-    of_file(folder, file, mode)
+    for_distrusted_file(folder, file, mode)
 }
 
 /// The mode of a file with a private key in clear.
 pub(super) const ONLY_ITS_OWNER: &str = "u=rw,go=";
 
 /// What makes a file one that is believed: of its folder's owner, with this mode.
-pub(super) fn of_file(folder: &Path, file: &Path, mode: &str) -> Mend {
-    Mend::on(
+pub(super) fn for_distrusted_file(folder: &Path, file: &Path, mode: &str) -> Remedy {
+    Remedy::on_paths(
         "If its mode or owner is at fault, and nobody else wrote or copied it meanwhile",
         &[folder, file],
         format!(
@@ -121,9 +121,9 @@ pub(super) fn of_file(folder: &Path, file: &Path, mode: &str) -> Mend {
 }
 
 /// What makes a folder one that is believed, into which everybody may write.
-pub(super) fn closed_to_others(folder: &Path) -> Mend {
+pub(super) fn for_open_folder(folder: &Path) -> Remedy {
     let command = format!("chmod o-w {}", word(folder));
-    Mend::on("See that all in it is yours, then", &[folder], command)
+    Remedy::on_paths("See that all in it is yours, then", &[folder], command)
 }
 
 /// Whether a file holds a private key that is neither encrypted nor a TPM's; one that cannot be read

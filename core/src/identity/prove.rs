@@ -1,4 +1,5 @@
-//! Whether a private key is the one of a public key: by a signature over fresh random bytes.
+//! Proof of possession: whether a private key belongs to a public key, by a signature over fresh
+//! random bytes.
 
 use crate::key::PublicKey;
 use crate::signature::{SignRequest, verify};
@@ -9,33 +10,33 @@ use getrandom::rand_core::TryRng;
 
 /// What a signature proved.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Proof {
+pub(super) enum PossessionProof {
     /// The key belongs to the public key.
-    Belongs,
-    /// The TPM signed, but by another key.
-    Other,
-    /// The key was not asked: if it has an authorisation value, the try would count beside those that
+    Proven,
+    /// The TPM signed by another key.
+    OtherKey,
+    /// The key was not used: the try might count as a wrong authorisation value, and failed tries
     /// count already.
-    Untried,
-    /// There is no signature.
-    None(SignError),
+    NotTried,
+    /// The key gave no signature.
+    NoSignature(SignError),
 }
 
-/// What is said of [`Proof::Untried`].
-pub(super) const UNTRIED: &str = "it was not asked to sign: if it has an authorisation value, that would \
+/// The text for [`PossessionProof::NotTried`].
+pub(super) const NOT_TRIED: &str = "it was not asked to sign: if it has an authorisation value, that would \
      count as a wrong one, and the TPM counts failed tries already. Ask again when the TPM has forgotten \
      them (devid status says when), or name the value by auth under [[identity]] in config.toml";
 
-/// Has the key sign random bytes, and verifies by `public`. Nobody can use the signature: nobody
-/// chose what was signed.
-pub(super) fn prove(tpm: &Tpm, key: &Key, public: &PublicKey) -> Proof {
+/// Signs random bytes by the key and verifies the signature by `public`. The signature is of no use
+/// to anybody, because nobody chose the bytes.
+pub(super) fn prove(tpm: &Tpm, key: &Key, public: &PublicKey) -> PossessionProof {
     let mut fresh = [0; 32];
     if let Err(error) = SysRng.try_fill_bytes(&mut fresh) {
         let why = crate::tpm::TpmError::Unsupported(format!("no random bytes: {error}"));
-        return Proof::None(why.into());
+        return PossessionProof::NoSignature(why.into());
     }
     if let Err(error) = key.prepare(tpm) {
-        return Proof::None(error);
+        return PossessionProof::NoSignature(error);
     }
     // Once may be tried: then a failed try counts, and no further one is made while it does.
     if key.supposes_empty_value()
@@ -43,21 +44,21 @@ pub(super) fn prove(tpm: &Tpm, key: &Key, public: &PublicKey) -> Proof {
         && (lockout.counter > 0 || lockout.tries_left() == 1)
         && lockout.tries_left() > 0
     {
-        return Proof::Untried;
+        return PossessionProof::NotTried;
     }
     let scheme = match public {
         PublicKey::Ec { .. } => Some(SignatureScheme::Ecdsa(Hash::Sha256)),
         PublicKey::Rsa { .. } => rsa_scheme(key),
     };
     let Some(scheme) = scheme else {
-        return Proof::None(SignError::Scheme);
+        return PossessionProof::NoSignature(SignError::Scheme);
     };
     let digest = scheme.hash().digest(&[&fresh]);
     let request = SignRequest::of(scheme, &digest);
     match key.sign(tpm, request) {
-        Ok(signature) if verify(public, request, &signature) => Proof::Belongs,
-        Ok(_) => Proof::Other,
-        Err(error) => Proof::None(error),
+        Ok(signature) if verify(public, request, &signature) => PossessionProof::Proven,
+        Ok(_) => PossessionProof::OtherKey,
+        Err(error) => PossessionProof::NoSignature(error),
     }
 }
 

@@ -1,15 +1,16 @@
 //! Provisioning: one step of the table after the other, each from what is there at that moment. So
 //! whoever is killed and runs again goes on where it was.
 
-use super::device::{Device, Reading};
+use super::device::{Device, TokenContents};
 use super::entry::OWN;
-use super::marker::Mark;
+use super::existing::ExistingIdentity;
+use super::marker::MarkerFile;
 use super::observe::Observed;
 use super::signer::Signer;
 use super::software::{Software, make_folder};
-use super::state::{Existing, Facts, Plan, Policy, TpmKey};
-use super::{IdentityError, IdentityErrorKind, existing};
-use crate::config::{Config, Own};
+use super::state::{ExistingState, Facts, Plan, Policy, TpmKey};
+use super::{IdentityError, IdentityErrorKind};
+use crate::config::{Config, OwnIdentity};
 use crate::file::{self, Lock};
 use crate::key::{Curve, PublicKey};
 use crate::store::Protection;
@@ -68,8 +69,8 @@ impl Policy {
     /// The same for who runs `devid provision`: that asks for an identity, unless none is wanted.
     fn asked(self) -> Self {
         let own = match self.own {
-            Own::Unset | Own::Wanted => Own::Wanted,
-            Own::Unwanted => Own::Unwanted,
+            OwnIdentity::Unset | OwnIdentity::Wanted => OwnIdentity::Wanted,
+            OwnIdentity::Unwanted => OwnIdentity::Unwanted,
         };
         Self { own, ..self }
     }
@@ -134,7 +135,7 @@ fn wait_for_tpm(
         let with = |tpm| seen.facts.with_tpm(tpm).plan(policy);
         let matters = with(true) != with(false)
             || with(true) == Plan::UseFactory
-            || existing == Existing::Unusable;
+            || existing == ExistingState::Unusable;
         if tpm || !matters || Instant::now() >= end {
             return Ok((device, seen));
         }
@@ -305,7 +306,7 @@ impl Device {
     pub(super) fn own_subject(&self, public: &PublicKey) -> Result<Subject, IdentityError> {
         let factory = match self.factory() {
             // What the certificate names is for good.
-            Ok(Reading {
+            Ok(TokenContents {
                 unread: Some(fault),
                 ..
             }) => return Err(fault),
@@ -352,7 +353,7 @@ impl Device {
         if let Some(folder) = path.parent() {
             make_folder(folder)?;
         }
-        let mark = Mark {
+        let mark = MarkerFile {
             handle: own.key.handle(),
             name: own.key.name().map(<[u8]>::to_vec),
         };
@@ -380,7 +381,7 @@ fn gone() -> IdentityError {
 }
 
 /// Somebody else's identity is used as it is; gives its mode.
-fn used(existing: &existing::Found, how: &Provisioning) -> Result<&'static str, IdentityError> {
+fn used(existing: &ExistingIdentity, how: &Provisioning) -> Result<&'static str, IdentityError> {
     if how.request.is_some() {
         return Err(IdentityError::refused(format!(
             "[provision] existing is used, and no request is made for it: {}. devid csr writes one \

@@ -1,14 +1,14 @@
 //! Why nothing is done, and what helps.
 
 use super::device::Device;
-use super::existing;
+use super::existing::ExistingIdentity;
 use super::free_name::free_name;
 use super::observe::{Observed, OwnKey};
-use super::permissions::of_unread;
-use super::remedy::Mend;
-use super::state::{Existing, Refusal};
+use super::permissions::for_unread_file;
+use super::remedy::Remedy;
+use super::state::{ExistingState, Refusal};
 use super::{IdentityError, IdentityErrorKind};
-use crate::config::{self, Own};
+use crate::config::{self, OwnIdentity};
 use crate::shell::word;
 use crate::store::devid::KeyInHandle;
 use crate::tpm::PublicArea;
@@ -18,16 +18,16 @@ use std::path::PathBuf;
 
 /// A refusal in words.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Explained {
+pub(super) struct RefusalDetails {
     kind: IdentityErrorKind,
     /// What it is called wherever programs read it.
     pub(super) id: &'static str,
     pub(super) text: String,
-    pub(super) mend: Mend,
+    pub(super) remedy: Remedy,
 }
 
 /// A certificate of the device's own identity whose key is not here.
-struct Stray {
+struct UnmatchedCertificate {
     place: String,
     file: Option<PathBuf>,
     /// Whether it is the software identity's.
@@ -35,51 +35,53 @@ struct Stray {
 }
 
 /// Whether the TPM is the one that the key folder is from.
-enum Whose {
+enum TpmOrigin {
     /// It holds keys as ours that no file names: it is from another device, or the folder is.
-    Others,
+    OtherDevice,
     /// It holds none: it was cleared, or is new.
-    Nobodys,
+    Unused,
 }
 
-fn untrusted(seen: &Observed) -> Explained {
+fn untrusted(seen: &Observed) -> RefusalDetails {
     let why = seen.untrusted.as_ref();
-    Explained {
+    RefusalDetails {
         kind: IdentityErrorKind::Refused,
         id: "identity.untrusted",
         text: why.map_or("the state folder".into(), |why| {
             format!("{}, so it is not believed; nothing was changed", why.text)
         }),
-        mend: why.map_or(Mend::by("See who may write there"), |why| why.mend.clone()),
+        remedy: why.map_or(Remedy::by_hand("See who may write there"), |why| {
+            why.remedy.clone()
+        }),
     }
 }
 
-impl From<Explained> for IdentityError {
-    fn from(why: Explained) -> Self {
-        Self::new(why.kind, format!("{}. {}", why.text, why.mend))
+impl From<RefusalDetails> for IdentityError {
+    fn from(why: RefusalDetails) -> Self {
+        Self::new(why.kind, format!("{}. {}", why.text, why.remedy))
     }
 }
 
 impl Device {
     /// Why nothing is done, and what to do.
     pub(super) fn refusal(&self, why: Refusal, seen: &Observed) -> IdentityError {
-        self.explained(why, seen).into()
+        self.refusal_details(why, seen).into()
     }
 
     /// The same in its parts.
-    pub(super) fn explained(&self, why: Refusal, seen: &Observed) -> Explained {
+    pub(super) fn refusal_details(&self, why: Refusal, seen: &Observed) -> RefusalDetails {
         let tpm = self.silence(seen);
-        let of_tpm = |id, text, mend| Explained {
+        let of_tpm = |id, text, remedy| RefusalDetails {
             kind: IdentityErrorKind::Tpm,
             id,
             text,
-            mend,
+            remedy,
         };
         match why {
             Refusal::NoTpm => of_tpm(
                 "identity.no-tpm",
                 format!("{tpm}, and the device has no identity of its own"),
-                Mend::by(
+                Remedy::by_hand(
                     "Bring the TPM to answer (devid doctor says how); or allow an identity in \
                      files, by fallback = \"software\" under [provision] in config.toml, and run \
                      devid provision",
@@ -88,10 +90,14 @@ impl Device {
             Refusal::TpmSilent => of_tpm(
                 "identity.tpm-silent",
                 format!("{tpm}; there is a TPM, so no software identity is made in its place"),
-                Mend::by(match self.config.provision.own {
+                Remedy::by_hand(match self.config.provision.own {
                     // The factory's identity may be all that is missed.
-                    Own::Unset | Own::Unwanted => "devid doctor says why it does not answer",
-                    Own::Wanted => "devid doctor says why it does not answer; then devid provision",
+                    OwnIdentity::Unset | OwnIdentity::Unwanted => {
+                        "devid doctor says why it does not answer"
+                    }
+                    OwnIdentity::Wanted => {
+                        "devid doctor says why it does not answer; then devid provision"
+                    }
                 }),
             ),
             Refusal::TpmGone => of_tpm(
@@ -99,7 +105,9 @@ impl Device {
                 format!(
                     "{tpm}; the device's identity is in its TPM, and nothing is put in its place"
                 ),
-                Mend::by("Once the TPM answers, nothing is to be done (devid doctor says more)"),
+                Remedy::by_hand(
+                    "Once the TPM answers, nothing is to be done (devid doctor says more)",
+                ),
             ),
             Refusal::ResetNeedsTpm => of_tpm(
                 "identity.reset-waits",
@@ -126,10 +134,10 @@ impl Device {
     }
 
     /// What takes back that a reset was asked for.
-    pub(super) fn no_reset(&self) -> Mend {
+    pub(super) fn no_reset(&self) -> Remedy {
         let request = self.reset_request();
         let command = format!("rm {}", word(&request));
-        Mend::on("To have no reset", &[&request], command)
+        Remedy::on_paths("To have no reset", &[&request], command)
     }
 
     /// Where the TPM is, and why it does not answer.
@@ -140,11 +148,11 @@ impl Device {
         }
     }
 
-    fn key_lost(&self, seen: &Observed) -> Explained {
+    fn key_lost(&self, seen: &Observed) -> RefusalDetails {
         let lost = seen.own.as_ref().and_then(|own| own.lost.as_deref());
         let lost = lost.unwrap_or("the marker names one that is gone");
         let held = self.own.master_is_held();
-        let (text, mend) = match held {
+        let (text, remedy) = match held {
             Ok(Some(true)) => (
                 format!(
                     "the device's key is not here ({lost}), though the TPM holds the master key as \
@@ -164,27 +172,27 @@ impl Device {
                 (text, self.other_tpm())
             }
         };
-        Explained {
+        RefusalDetails {
             kind: IdentityErrorKind::Refused,
             id: "identity.key-lost",
             text,
-            mend,
+            remedy,
         }
     }
 
     /// What helps where this TPM has not got the keys of the folder.
-    pub(super) fn other_tpm(&self) -> Mend {
+    pub(super) fn other_tpm(&self) -> Remedy {
         let folder = self.folder();
         let folder = folder.display();
         match self.whose() {
             // A reset would take those from whoever they belong to.
-            Whose::Others => Mend::by(format!(
+            TpmOrigin::OtherDevice => Remedy::by_hand(format!(
                 "This TPM holds keys of another key folder: bring together again what belongs \
                  together, the TPM of {folder} or the folder of this TPM"
             )),
-            Whose::Nobodys => {
+            TpmOrigin::Unused => {
                 let state = &self.config.state;
-                Mend::aside(
+                Remedy::to_free_name(
                     format!(
                         "Bring back the TPM that {folder} belongs to. Only if it was cleared, its \
                          keys are lost for good, and a new identity begins with"
@@ -203,7 +211,7 @@ impl Device {
         }
     }
 
-    fn whose(&self) -> Whose {
+    fn whose(&self) -> TpmOrigin {
         let handle = self.config.master.handle;
         // What cannot be asked may be there.
         let orphans = self.orphans();
@@ -214,13 +222,13 @@ impl Device {
             all.first() == Some(&handle)
         });
         match orphans || (wraps && !held) {
-            true => Whose::Others,
-            false => Whose::Nobodys,
+            true => TpmOrigin::OtherDevice,
+            false => TpmOrigin::Unused,
         }
     }
 
     /// What is missing is not gone as long as it may be in a file.
-    fn unreadable(&self, seen: &Observed) -> Explained {
+    fn unreadable(&self, seen: &Observed) -> RefusalDetails {
         let folder = self.folder();
         let first = seen.unread.first().cloned().unwrap_or_default();
         let (path, why) = (folder.join(&first.file), first.why);
@@ -228,7 +236,7 @@ impl Device {
             0 | 1 => String::new(),
             count => format!(" (and {} more)", count - 1),
         };
-        Explained {
+        RefusalDetails {
             kind: IdentityErrorKind::Refused,
             id: "identity.unreadable",
             text: format!(
@@ -236,26 +244,26 @@ impl Device {
                  place",
                 path.display()
             ),
-            mend: of_unread(&folder, &path, first.by_content),
+            remedy: for_unread_file(&folder, &path, first.by_content),
         }
     }
 
-    fn file_lost(&self, seen: &Observed) -> Explained {
+    fn file_lost(&self, seen: &Observed) -> RefusalDetails {
         let handle = seen.lost_handle();
         let handle = handle.map_or(String::new(), |handle| format!(" at 0x{handle:08X}"));
-        Explained {
+        RefusalDetails {
             kind: IdentityErrorKind::Refused,
             id: "identity.file-lost",
             text: format!(
                 "the TPM holds the device's key{handle}, but its file is gone from {}",
                 self.folder().display()
             ),
-            mend: self.bring_back_file(),
+            remedy: self.bring_back_file(),
         }
     }
 
-    fn bring_back_file(&self) -> Mend {
-        Mend::by(format!(
+    fn bring_back_file(&self) -> Remedy {
+        Remedy::by_hand(format!(
             "Put its file back into {} from a copy, and leave the handle as it is: nothing else \
              has the key. Without a copy the identity can only be given up (devid reset --help)",
             self.folder().display()
@@ -270,10 +278,10 @@ impl Device {
         }
     }
 
-    fn mismatch(&self, seen: &Observed) -> Explained {
-        let stray = seen.stray.as_ref();
-        let about = stray.map(|stray| self.about_stray(stray, seen));
-        let subject = stray.map_or("the device".into(), Certificate::subject);
+    fn mismatch(&self, seen: &Observed) -> RefusalDetails {
+        let unmatched = seen.unmatched.as_ref();
+        let about = unmatched.map(|unmatched| self.about_stray(unmatched, seen));
+        let subject = unmatched.map_or("the device".into(), Certificate::subject);
         let place = about.as_ref().map_or("?", |about| about.place.as_str());
         let text = format!(
             "{place}: the certificate of {subject} is for a key that this device does not have; \
@@ -283,9 +291,9 @@ impl Device {
             true => seen.software_key.is_some(),
             false => seen.own.is_some(),
         };
-        let held = stray.and_then(|stray| self.orphan_of(stray));
-        let mend = match (held, about.and_then(|about| about.file)) {
-            (Some(handle), _) => Mend::by(format!(
+        let held = unmatched.and_then(|unmatched| self.orphan_of(unmatched));
+        let remedy = match (held, about.and_then(|about| about.file)) {
+            (Some(handle), _) => Remedy::by_hand(format!(
                 "Its key is whole in handle 0x{handle:08X}. {}",
                 self.bring_back_file()
             )),
@@ -297,7 +305,7 @@ impl Device {
                     Ok(false) => Ok(aside),
                     _ => free_name(&aside, "aside"),
                 };
-                Mend::aside(
+                Remedy::to_free_name(
                     "Bring back its key; or, if the key that is here is the right one",
                     &[&file],
                     aside,
@@ -307,27 +315,27 @@ impl Device {
                     },
                 )
             }
-            (None, Some(_)) => Mend::by(
+            (None, Some(_)) => Remedy::by_hand(
                 "Bring back its key's file from a copy. Without one the identity is lost, and only \
                  devid reset begins another",
             ),
-            (None, None) => Mend::by(
+            (None, None) => Remedy::by_hand(
                 "Bring back its key's file from a copy; or name another index by nv_index under \
                  [provision] in config.toml",
             ),
         };
-        Explained {
+        RefusalDetails {
             kind: IdentityErrorKind::Refused,
             id: "identity.mismatch",
             text,
-            mend,
+            remedy,
         }
     }
 
-    fn about_stray(&self, stray: &Certificate, seen: &Observed) -> Stray {
-        if seen.software.certificate().ok().flatten().as_ref() == Some(stray) {
+    fn about_stray(&self, unmatched: &Certificate, seen: &Observed) -> UnmatchedCertificate {
+        if seen.software.certificate().ok().flatten().as_ref() == Some(unmatched) {
             let path = seen.software.certificate_path();
-            return Stray {
+            return UnmatchedCertificate {
                 place: path.display().to_string(),
                 file: Some(path),
                 software: true,
@@ -335,10 +343,10 @@ impl Device {
         }
         let own = self.own_entities().unwrap_or_default();
         let mut placed = own.into_iter().flat_map(|one| one.certificates);
-        let file = placed.find(|placed| placed.certificate == *stray);
+        let file = placed.find(|placed| placed.certificate == *unmatched);
         let file = file.map(|placed| self.own.file(&placed.file));
         let index = self.config.provision.nv_index.unwrap_or_default();
-        Stray {
+        UnmatchedCertificate {
             place: match &file {
                 Some(file) => file.display().to_string(),
                 None => format!("NV index 0x{index:08X}"),
@@ -358,24 +366,24 @@ impl Device {
         keys.find(is_its).map(|key| key.handle)
     }
 
-    fn existing_unusable(&self, seen: &Observed) -> Explained {
+    fn existing_unusable(&self, seen: &Observed) -> RefusalDetails {
         // A file that is missing is missing, whether the TPM answers or not.
         let by_uri = matches!(
             self.config.provision.existing,
-            Some(config::Existing::Uri(_))
+            Some(config::ExistingSource::Uri(_))
         );
-        let existing::Found { state, text, .. } = &seen.existing;
-        debug_assert_eq!(*state, Existing::Unusable);
+        let ExistingIdentity { state, text, .. } = &seen.existing;
+        debug_assert_eq!(*state, ExistingState::Unusable);
         let tpm = seen.tpm_fault.as_ref().filter(|_| by_uri);
         let silence = tpm.filter(|fault| !text.contains(&fault.text));
         let silence = silence.map_or(String::new(), |_| format!(" ({})", self.silence(seen)));
-        Explained {
+        RefusalDetails {
             kind: tpm.map_or(IdentityErrorKind::Refused, |_| IdentityErrorKind::Tpm),
             id: "identity.existing",
             text: format!(
                 "[provision] existing: {text}{silence}; nothing is made beside what is there"
             ),
-            mend: Mend::by(
+            remedy: Remedy::by_hand(
                 "Make it whole; or take existing out of [provision] in config.toml, and devid \
                  provision makes an identity of our own",
             ),

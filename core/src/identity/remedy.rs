@@ -1,5 +1,5 @@
-//! What mends something: words, and a command where there is one. None of it ends an identity, or
-//! destroys a key that may still be of use.
+//! Remedies: words, and a command where there is one. No remedy ends an identity, or destroys a key
+//! that may still be of use.
 
 use super::error::IdentityError;
 use crate::trouble::found;
@@ -11,16 +11,16 @@ use std::path::{Path, PathBuf};
 
 /// What to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Mend {
+pub(super) struct Remedy {
     /// For a person.
     pub(super) words: String,
     /// For sh(1), as it stands; after what the words ask for.
     pub(super) command: Option<String>,
 }
 
-impl Mend {
+impl Remedy {
     /// What no command does.
-    pub(super) fn by(words: impl Into<String>) -> Self {
+    pub(super) fn by_hand(words: impl Into<String>) -> Self {
         Self {
             words: words.into(),
             command: None,
@@ -28,8 +28,8 @@ impl Mend {
     }
 
     /// A command, and when it is the right one. Paths of its own it must not have: those are for
-    /// [`Mend::on`]. Other users are told that it is for root.
-    pub(super) fn run(words: impl Into<String>, command: impl Into<String>) -> Self {
+    /// [`Remedy::on_paths`]. Other users are told that it is for root.
+    pub(super) fn by_command(words: impl Into<String>, command: impl Into<String>) -> Self {
         let words = words.into();
         let is_said = geteuid().is_root() || words.contains("s root");
         Self {
@@ -41,16 +41,16 @@ impl Mend {
         }
     }
 
-    /// As [`Mend::on`], with a command that gives something the name `free`, if nothing has it yet.
-    pub(super) fn aside(
+    /// As [`Remedy::on_paths`], with a command that gives something the name `free`, if nothing has it yet.
+    pub(super) fn to_free_name(
         words: impl fmt::Display,
         paths: &[&Path],
         free: Result<PathBuf, IdentityError>,
         command: impl FnOnce(&Path) -> String,
     ) -> Self {
         match free {
-            Ok(free) => Self::on(words, &[paths, &[free.as_path()]].concat(), command(&free)),
-            Err(fault) => Self::by(format!(
+            Ok(free) => Self::on_paths(words, &[paths, &[free.as_path()]].concat(), command(&free)),
+            Err(fault) => Self::by_hand(format!(
                 "{words}: look at this by hand; no command is given, because of this: {fault}"
             )),
         }
@@ -58,21 +58,21 @@ impl Mend {
 
     /// A command that names these paths. Root copies it, so there is none where a path may lead
     /// elsewhere than it seems, now or when it is run: then the words say so.
-    pub(super) fn on(words: impl fmt::Display, paths: &[&Path], command: String) -> Self {
+    pub(super) fn on_paths(words: impl fmt::Display, paths: &[&Path], command: String) -> Self {
         match paths.iter().find_map(|path| hazard(path)) {
             None if paths.iter().all(|path| is_this_users(path)) => Self {
                 words: words.to_string(),
                 command: Some(command),
             },
-            None => Self::run(words.to_string(), command),
-            Some(why) => Self::by(format!(
+            None => Self::by_command(words.to_string(), command),
+            Some(why) => Self::by_hand(format!(
                 "{words}: look at this by hand; no command is given, because {why}"
             )),
         }
     }
 }
 
-impl fmt::Display for Mend {
+impl fmt::Display for Remedy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.command {
             Some(command) => write!(f, "{}: {command}", self.words),
@@ -124,7 +124,11 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let file = home.path().join("file");
         std::fs::write(&file, "").unwrap();
-        let has = |path: &Path| Mend::on("Do", &[path], "rm".into()).command.is_some();
+        let has = |path: &Path| {
+            Remedy::on_paths("Do", &[path], "rm".into())
+                .command
+                .is_some()
+        };
         assert!(has(&file));
         assert!(has(&home.path().join("none")));
         assert!(!has(&home.path().join("two\nlines")));

@@ -5,7 +5,7 @@
 //! because a TPM is late, and not because something does not fit together. Only a reset, asked for
 //! in so many words, ends one.
 
-use crate::config::{Fallback, LeaveSoftware, Own};
+use crate::config::{Fallback, LeaveSoftware, OwnIdentity};
 
 /// What was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -17,7 +17,7 @@ pub struct Facts {
     /// There is a TPM, whether it answers or not: then nothing is put into software in its place.
     pub tpm_is_there: bool,
     /// An identity that the configuration names as existing without us.
-    pub existing: Existing,
+    pub existing: ExistingState,
     /// What the certificate of the device's own identity is for.
     pub certificate: Certified,
     /// The TPM key of the device's own identity.
@@ -34,7 +34,7 @@ pub struct Facts {
 
 /// An identity that somebody else made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Existing {
+pub enum ExistingState {
     /// None is named, or neither its key nor its certificate is there.
     None,
     /// Its key signs, and its certificate leads to a trusted one.
@@ -92,7 +92,7 @@ pub enum Marker {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Policy {
     /// Whether the device is to have an identity of its own, beside the factory's.
-    pub own: Own,
+    pub own: OwnIdentity,
     /// What is done without TPM.
     pub fallback: Fallback,
     /// Whether a software identity moves to a TPM.
@@ -158,16 +158,18 @@ impl Facts {
             return self.reset_plan(policy);
         }
         match self.existing {
-            Existing::Usable => return Plan::UseExisting,
-            Existing::Unusable => return Plan::Refuse(Refusal::ExistingUnusable),
-            Existing::None if policy.own == Own::Unwanted => return Plan::UseFactory,
-            Existing::None if self.untrusted => return Plan::Refuse(Refusal::Untrusted),
-            Existing::None => {}
+            ExistingState::Usable => return Plan::UseExisting,
+            ExistingState::Unusable => return Plan::Refuse(Refusal::ExistingUnusable),
+            ExistingState::None if policy.own == OwnIdentity::Unwanted => return Plan::UseFactory,
+            ExistingState::None if self.untrusted => return Plan::Refuse(Refusal::Untrusted),
+            ExistingState::None => {}
         }
         match self.own_plan(policy) {
             plan if self.unread && self.would_replace(plan) => Plan::Refuse(Refusal::Unreadable),
             // A software identity was asked for, and a marker says that there was another.
-            Plan::Generate if policy.own == Own::Unset && !self.software && !self.is_marked() => {
+            Plan::Generate
+                if policy.own == OwnIdentity::Unset && !self.software && !self.is_marked() =>
+            {
                 Plan::UseFactory
             }
             plan => plan,

@@ -28,7 +28,11 @@ fn all() -> Vec<(Facts, Policy)> {
         Marker::OtherKey,
         Marker::OtherKeyHeld,
     ];
-    let existings = [Existing::None, Existing::Usable, Existing::Unusable];
+    let existings = [
+        ExistingState::None,
+        ExistingState::Usable,
+        ExistingState::Unusable,
+    ];
     let tpms = [(false, false), (false, true), (true, true)];
     let files = [(false, false), (true, false), (false, true)];
     for ((reset, (tpm, tpm_is_there), software), (unread, untrusted)) in truths
@@ -56,7 +60,11 @@ fn all() -> Vec<(Facts, Policy)> {
                 }
                 for fallback in [Fallback::None, Fallback::Software] {
                     for leave_software in [LeaveSoftware::Never, LeaveSoftware::OnNewCertificate] {
-                        for own in [Own::Unset, Own::Wanted, Own::Unwanted] {
+                        for own in [
+                            OwnIdentity::Unset,
+                            OwnIdentity::Wanted,
+                            OwnIdentity::Unwanted,
+                        ] {
                             let policy = Policy {
                                 own,
                                 fallback,
@@ -190,7 +198,7 @@ fn a_late_tpm_costs_no_identity() {
     for (facts, policy) in all() {
         let was_in_tpm = facts.certificate == Certified::TpmKey
             || (facts.marker != Marker::None && facts.certificate != Certified::SoftwareKey);
-        if !facts.tpm && was_in_tpm && facts.existing == Existing::None {
+        if !facts.tpm && was_in_tpm && facts.existing == ExistingState::None {
             let unchanged = end(facts, policy).0;
             assert_eq!(unchanged, facts, "{policy:?}");
         }
@@ -204,7 +212,7 @@ fn a_key_that_is_lost_costs_no_identity() {
             || (facts.key == TpmKey::None
                 && [Marker::OtherKey, Marker::OtherKeyHeld].contains(&facts.marker));
         let lost = was_in_tpm && facts.certificate != Certified::SoftwareKey;
-        let wanted = policy.own != Own::Unwanted && facts.existing == Existing::None;
+        let wanted = policy.own != OwnIdentity::Unwanted && facts.existing == ExistingState::None;
         if facts.tpm && lost && wanted && !facts.reset {
             let (unchanged, plan) = end(facts, policy);
             assert_eq!(unchanged, facts, "{policy:?}");
@@ -233,12 +241,12 @@ fn a_software_identity_is_made_only_where_no_tpm_was() {
 #[test]
 fn who_wants_no_identity_of_its_own_gets_none_and_loses_none() {
     for (facts, policy) in all() {
-        if policy.own == Own::Unwanted && !facts.reset {
+        if policy.own == OwnIdentity::Unwanted && !facts.reset {
             assert_eq!(end(facts, policy).0, facts);
         }
     }
     let without = Policy {
-        own: Own::Unwanted,
+        own: OwnIdentity::Unwanted,
         ..ALLOWED
     };
     assert_eq!(NEW.plan(without), Plan::UseFactory);
@@ -252,11 +260,11 @@ fn who_wants_no_identity_of_its_own_gets_none_and_loses_none() {
 fn who_was_not_asked_differs_only_where_nothing_ever_was() {
     let mut differ = 0;
     for (facts, policy) in all() {
-        if policy.own != Own::Unset {
+        if policy.own != OwnIdentity::Unset {
             continue;
         }
         let wanted = Policy {
-            own: Own::Wanted,
+            own: OwnIdentity::Wanted,
             ..policy
         };
         let (plan, asked) = (facts.plan(policy), facts.plan(wanted));
@@ -270,7 +278,7 @@ fn who_was_not_asked_differs_only_where_nothing_ever_was() {
         let none = (TpmKey::None, Certified::None, Marker::None, false);
         assert_eq!(traces, none, "{policy:?}");
         assert!(facts.tpm && !facts.reset && !facts.unread && !facts.untrusted);
-        assert_eq!(facts.existing, Existing::None);
+        assert_eq!(facts.existing, ExistingState::None);
     }
     // The same facts under each setting of what is done without TPM and about software.
     assert_eq!(differ, 4);
@@ -308,8 +316,8 @@ fn where_others_may_write_nothing_is_done() {
         if facts.untrusted {
             let (rest, plan) = end(facts, policy);
             assert_eq!(rest, facts, "{plan:?}");
-            let factory = policy.own == Own::Unwanted;
-            let used = !facts.reset && (facts.existing != Existing::None || factory);
+            let factory = policy.own == OwnIdentity::Unwanted;
+            let used = !facts.reset && (facts.existing != ExistingState::None || factory);
             assert_eq!(plan == refused(Refusal::Untrusted), !used, "{facts:?}");
         }
     }

@@ -3,12 +3,12 @@
 use super::*;
 
 pub(super) const ALLOWED: Policy = Policy {
-    own: Own::Wanted,
+    own: OwnIdentity::Wanted,
     fallback: Fallback::Software,
     leave_software: LeaveSoftware::OnNewCertificate,
 };
 const STRICT: Policy = Policy {
-    own: Own::Wanted,
+    own: OwnIdentity::Wanted,
     fallback: Fallback::None,
     leave_software: LeaveSoftware::Never,
 };
@@ -17,7 +17,7 @@ pub(super) const NEW: Facts = Facts {
     reset: false,
     tpm: true,
     tpm_is_there: true,
-    existing: Existing::None,
+    existing: ExistingState::None,
     certificate: Certified::None,
     key: TpmKey::None,
     software: false,
@@ -205,12 +205,12 @@ fn rows_10_and_11_a_reset_is_asked_for() {
 #[test]
 fn somebody_elses_identity_is_used_or_nothing_is_done() {
     let facts = Facts {
-        existing: Existing::Usable,
+        existing: ExistingState::Usable,
         ..NEW
     };
     assert_eq!(facts.plan(ALLOWED), Plan::UseExisting);
     let facts = Facts {
-        existing: Existing::Unusable,
+        existing: ExistingState::Unusable,
         ..NEW
     };
     assert_eq!(facts.plan(ALLOWED), refused(Refusal::ExistingUnusable));
@@ -259,7 +259,7 @@ fn row_12_a_file_is_there_and_gives_no_object() {
 fn nobody_asked_for_an_identity_of_its_own() {
     for policy in [ALLOWED, STRICT] {
         let unset = Policy {
-            own: Own::Unset,
+            own: OwnIdentity::Unset,
             ..policy
         };
         assert_eq!(NEW.plan(unset), Plan::UseFactory);
@@ -288,7 +288,7 @@ fn nobody_asked_for_an_identity_of_its_own() {
         ..NEW
     };
     let plan = |policy| {
-        let own = Own::Unset;
+        let own = OwnIdentity::Unset;
         bare.plan(Policy { own, ..policy })
     };
     assert_eq!(plan(ALLOWED), Plan::MakeSoftware);

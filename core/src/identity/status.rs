@@ -8,7 +8,7 @@ use super::observe::Observed;
 use super::provision::UNWANTED;
 use super::state::{Plan, Policy};
 use super::{IdentityError, IdentityErrorKind};
-use crate::config::Own;
+use crate::config::OwnIdentity;
 use crate::store::WAIT;
 use crate::tpm::{Property, Tpm, TpmError};
 use crate::x509::clock::now;
@@ -28,8 +28,8 @@ const SECONDS_OF_A_DAY: i64 = 24 * 60 * 60;
 pub struct Status {
     /// Where the identity lives that the device uses.
     pub mode: Mode,
-    /// Whose identity that is; `None` in mode `error`.
-    pub identity: Option<Whose>,
+    /// IdentitySource identity that is; `None` in mode `error`.
+    pub identity: Option<IdentitySource>,
     /// Why there is none, or what is to be done.
     pub reason: Option<String>,
     /// Whether that is because the TPM cannot be reached.
@@ -63,7 +63,7 @@ pub enum Mode {
 /// Who made the identity that the device uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Whose {
+pub enum IdentitySource {
     /// The device itself, by `devid provision`.
     Own,
     /// The factory; the device has no identity of its own.
@@ -125,8 +125,8 @@ pub struct MasterKey {
     /// Whether keys of the folder are wrapped by it.
     pub needed: bool,
     /// What helps where it is gone, for a person; as the doctor says it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub mend: Option<String>,
+    #[serde(rename = "mend", skip_serializing_if = "Option::is_none")]
+    pub remedy: Option<String>,
     /// The command for that, for sh(1), as root, where there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub command: Option<String>,
@@ -152,8 +152,8 @@ pub struct TpmStatus {
     /// Whether it is in lockout, so that no key signs that counts wrong authorisation values.
     pub locked: bool,
     /// What ends that, for a person; as the doctor says it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub mend: Option<&'static str>,
+    #[serde(rename = "mend", skip_serializing_if = "Option::is_none")]
+    pub remedy: Option<&'static str>,
     /// The command for that, for sh(1), as root.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub command: Option<String>,
@@ -179,7 +179,7 @@ impl Device {
             identity,
             reason: fault.map(|fault| fault.text),
             tpm_is_out_of_reach: out_of_reach,
-            marker: marker.map(|(what, mend)| format!("{what}. {mend}")),
+            marker: marker.map(|(what, remedy)| format!("{what}. {remedy}")),
             roles: self.roles(&inventory),
             master,
             tpm: TpmStatus::of(&self.tpm).ok(),
@@ -188,27 +188,32 @@ impl Device {
     }
 
     /// Where the identity lives that is used, and whose it is; or why there is none.
-    fn in_use(&self, seen: &Observed) -> Result<(Mode, Whose), IdentityError> {
+    fn in_use(&self, seen: &Observed) -> Result<(Mode, IdentitySource), IdentityError> {
         let open = |what: &str| {
             let text = format!("{what}: devid provision goes on");
             Err(IdentityError::failed(text))
         };
         let policy = Policy::of(&self.config);
         match seen.facts.plan(policy) {
-            Plan::Keep => Ok((Mode::Tpm, Whose::Own)),
-            Plan::KeepSoftware => Ok((Mode::Software, Whose::Own)),
-            Plan::UseExisting if seen.existing.in_tpm => Ok((Mode::Tpm, Whose::Existing)),
-            Plan::UseExisting => Ok((Mode::Software, Whose::Existing)),
+            Plan::Keep => Ok((Mode::Tpm, IdentitySource::Own)),
+            Plan::KeepSoftware => Ok((Mode::Software, IdentitySource::Own)),
+            Plan::UseExisting if seen.existing.in_tpm => Ok((Mode::Tpm, IdentitySource::Existing)),
+            Plan::UseExisting => Ok((Mode::Software, IdentitySource::Existing)),
             Plan::Refuse(why) => Err(self.refusal(why, seen)),
             Plan::Persist => open("the device's key is not in its persistent handle"),
             Plan::Certify | Plan::CertifySoftware => open("the device's key has no certificate"),
             Plan::UseFactory => match (self.factory_identity(), policy.own) {
-                (FactoryIdentity::Usable, _) => Ok((Mode::Tpm, Whose::Factory)),
-                (FactoryIdentity::Absent(_), Own::Unset | Own::Wanted) => open(NONE_AT_ALL),
-                (FactoryIdentity::Unusable(why), Own::Unset | Own::Wanted) => Err(why),
-                (FactoryIdentity::Absent(why) | FactoryIdentity::Unusable(why), Own::Unwanted) => {
-                    Err(why.while_doing(UNWANTED))
+                (FactoryIdentity::Usable, _) => Ok((Mode::Tpm, IdentitySource::Factory)),
+                (FactoryIdentity::Absent(_), OwnIdentity::Unset | OwnIdentity::Wanted) => {
+                    open(NONE_AT_ALL)
                 }
+                (FactoryIdentity::Unusable(why), OwnIdentity::Unset | OwnIdentity::Wanted) => {
+                    Err(why)
+                }
+                (
+                    FactoryIdentity::Absent(why) | FactoryIdentity::Unusable(why),
+                    OwnIdentity::Unwanted,
+                ) => Err(why.while_doing(UNWANTED)),
             },
             Plan::Generate if seen.facts.software => open(
                 "the device's software key has no certificate, and there is a TPM now: the device \
@@ -220,9 +225,8 @@ impl Device {
     }
 
     fn roles(&self, inventory: &Inventory) -> Vec<Role> {
-        let is_role = |one: &&TokenEntry| {
-            one.has_key() || !one.certificate().is_some_and(Certificate::is_authority)
-        };
+        let is_role =
+            |one: &&TokenEntry| one.has_key() || !one.certificate().is_some_and(Certificate::is_ca);
         inventory
             .entries
             .iter()
@@ -232,7 +236,11 @@ impl Device {
     }
 
     fn master_key(&self, inventory: &Inventory, seen: Option<&Observed>) -> MasterKey {
-        let fault = self.master_fault(seen).ok().flatten().map(|said| said.mend);
+        let fault = self
+            .master_fault(seen)
+            .ok()
+            .flatten()
+            .map(|said| said.remedy);
         MasterKey {
             handle: format!("0x{:08X}", self.config.master.handle),
             held: match self.master_state() {
@@ -241,8 +249,8 @@ impl Device {
                 Ok(MasterState::None) | Err(_) => None,
             },
             needed: inventory.entries.iter().any(|one| !one.file.is_empty()),
-            command: fault.as_ref().and_then(|mend| mend.command.clone()),
-            mend: fault.map(|mend| mend.words),
+            command: fault.as_ref().and_then(|remedy| remedy.command.clone()),
+            remedy: fault.map(|remedy| remedy.words),
         }
     }
 }
@@ -338,7 +346,7 @@ impl TpmStatus {
             lockout_interval: lockout.interval,
             lockout_recovery: tpm.property(Property::LockoutRecovery)?.unwrap_or_default(),
             locked,
-            mend: locked.then_some(WAIT),
+            remedy: locked.then_some(WAIT),
             command: locked.then(|| tpm.tcti().clearing_lockout()),
         })
     }

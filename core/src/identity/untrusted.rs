@@ -3,8 +3,8 @@
 use super::IdentityError;
 use super::device::Device;
 use super::free_name::free_name;
-use super::permissions::{ONLY_ITS_OWNER, closed_to_others, of_file};
-use super::remedy::Mend;
+use super::permissions::{ONLY_ITS_OWNER, for_distrusted_file, for_open_folder};
+use super::remedy::Remedy;
 use super::software::Software;
 use crate::shell::word;
 use crate::trust::{distrusted_file, distrusted_folder};
@@ -14,7 +14,7 @@ use std::path::Path;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Untrusted {
     pub(super) text: String,
-    pub(super) mend: Mend,
+    pub(super) remedy: Remedy,
 }
 
 impl Device {
@@ -36,14 +36,14 @@ impl Device {
             if let Some(why) =
                 distrusted_folder(folder, false).map_err(IdentityError::file(folder))?
             {
-                return Ok(Some(said(folder, &why, closed_to_others(folder))));
+                return Ok(Some(said(folder, &why, for_open_folder(folder))));
             }
         }
         let (key, certificate) = (software.key_path(), software.certificate_path());
         for (file, secret, mode) in [(key, true, ONLY_ITS_OWNER), (certificate, false, "go-w")] {
             if let Some(why) = distrusted_file(&file, secret).map_err(IdentityError::file(&file))? {
-                let mend = of_file(software.folder(), &file, mode);
-                return Ok(Some(said(&file, &why, mend)));
+                let remedy = for_distrusted_file(software.folder(), &file, mode);
+                return Ok(Some(said(&file, &why, remedy)));
             }
         }
         Ok(None)
@@ -60,8 +60,8 @@ impl Device {
             let aside = free_name(request, "old");
             // Whatever it is, it is moved and not followed.
             let command = |aside: &Path| format!("mv -nT {} {}", word(request), word(aside));
-            let mend = Mend::aside(words, &[], aside, command);
-            return Ok(Some(said(request, "not a plain file", mend)));
+            let remedy = Remedy::to_free_name(words, &[], aside, command);
+            return Ok(Some(said(request, "not a plain file", remedy)));
         }
         let folder = distrusted_folder(state, true).map_err(IdentityError::file(state))?;
         let (path, why) = match folder {
@@ -74,14 +74,14 @@ impl Device {
         let words = "Nobody knows who asked for the reset. To have none";
         let command = format!("chmod go-w {} && rm {}", word(state), word(request));
         // Once nobody else may write there; and what has the name is not followed.
-        let mend = Mend::on(words, &[state], command);
-        Ok(Some(said(path, &why, mend)))
+        let remedy = Remedy::on_paths(words, &[state], command);
+        Ok(Some(said(path, &why, remedy)))
     }
 }
 
-fn said(path: &Path, why: &str, mend: Mend) -> Untrusted {
+fn said(path: &Path, why: &str, remedy: Remedy) -> Untrusted {
     Untrusted {
         text: format!("{}: {why}", path.display()),
-        mend,
+        remedy,
     }
 }

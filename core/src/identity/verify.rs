@@ -4,7 +4,7 @@
 use super::device::Device;
 use super::entry::TokenEntry;
 use super::key_file::key_in;
-use super::prove::{Proof, UNTRIED, prove};
+use super::prove::{NOT_TRIED, PossessionProof, prove};
 use super::trusted_files::{believed, certificates_of};
 use super::{IdentityError, IdentityErrorKind};
 use crate::file;
@@ -12,15 +12,15 @@ use crate::key::PublicKey;
 use crate::pem;
 use crate::shell::argument;
 use crate::store::idevid::IdevidStore;
-use crate::store::{Key, LoginError, ObjectKind, SignError, Who};
+use crate::store::{Key, LoginError, ObjectKind, SignError, UserType};
 use crate::tpm::{Secret, TpmError};
 use crate::trouble::trouble;
 use crate::x509::Certificate;
-use crate::x509::checks::{Outcome, Point, profile_points, validity_point};
+use crate::x509::checks::{Check, Outcome, profile_checks, validity_check};
 use crate::x509::clock::now;
 use crate::x509::crl::Crl;
-use crate::x509::files::{self, Unread};
-use crate::x509::path::{Way, revocation, way};
+use crate::x509::files::{self, CertificateFileError};
+use crate::x509::path::{PathResult, build_path, revocation};
 use log::warn;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -58,7 +58,7 @@ pub struct Report {
     /// Whether a CRL said of each certificate below the trusted one that it is not revoked.
     pub revocation_checked: bool,
     /// Point by point.
-    pub points: Vec<Point>,
+    pub points: Vec<Check>,
 }
 
 /// What all points together say. The first of these that is true counts.
@@ -89,14 +89,17 @@ impl Trusted {
     /// # Errors
     ///
     /// There is none, and a file could not be read in which the last step may be.
-    pub(super) fn way(
+    pub(super) fn build_path(
         self,
         leaf: &Certificate,
         others: &[Certificate],
         now: Option<DateTime>,
-    ) -> Result<Way, IdentityError> {
-        match (way(leaf, &self.certificates, others, now), self.unread) {
-            (Way::Open(_) | Way::SelfSigned, Some(fault)) => Err(fault),
+    ) -> Result<PathResult, IdentityError> {
+        match (
+            build_path(leaf, &self.certificates, others, now),
+            self.unread,
+        ) {
+            (PathResult::NoIssuer(_) | PathResult::SelfSigned, Some(fault)) => Err(fault),
             (way, _) => Ok(way),
         }
     }
@@ -128,13 +131,13 @@ impl Device {
         for path in how.revoked {
             lists.extend(lists_of(path)?);
         }
-        let key = self.key_point(entry, certificate, how.pin)?;
+        let key = self.key_check(entry, certificate, how.pin)?;
         let now = now();
-        let way = trusted.way(certificate, &others, now.ok())?;
-        let mut points = profile_points(certificate);
-        points.push(validity_point(certificate, now));
-        points.push(chain_point(&way));
-        points.push(revocation_point(&way, &lists, now));
+        let way = trusted.build_path(certificate, &others, now.ok())?;
+        let mut points = profile_checks(certificate);
+        points.push(validity_check(certificate, now));
+        points.push(chain_check(&way));
+        points.push(revocation_check(&way, &lists, now));
         Ok(Report::of(entry, key, &way, points, &self.config.trust))
     }
 
@@ -163,7 +166,7 @@ impl Device {
             }
             match file.certificates {
                 Ok(found) => trusted.certificates.extend(found),
-                Err(Unread::Failed(error)) if trouble(&error).is_some() => {
+                Err(CertificateFileError::Failed(error)) if trouble(&error).is_some() => {
                     let fault = IdentityError::file(&file.path)(error);
                     trusted.unread = trusted.unread.or(Some(fault));
                 }
@@ -178,51 +181,51 @@ impl Device {
         let all = self.inventory().entries.into_iter();
         let certificates = all.flat_map(|one| one.certificates);
         let certificates = certificates.map(|placed| placed.certificate);
-        certificates.filter(Certificate::is_authority).collect()
+        certificates.filter(Certificate::is_ca).collect()
     }
 
     /// Passed or noted only if the key signed.
-    fn key_point(
+    fn key_check(
         &self,
         entry: &TokenEntry,
         certificate: &Certificate,
         pin: Option<&Secret>,
-    ) -> Result<Point, IdentityError> {
+    ) -> Result<Check, IdentityError> {
         let Some(public) = certificate.public_key() else {
             let why = "the certified key is of a kind that is not supported".into();
-            return Ok(Point::skipped(KEY, why));
+            return Ok(Check::skipped(KEY, why));
         };
         if let Some(path) = &entry.software {
             return Ok(match self.prove_file(path, &public) {
-                Ok(proof) => proof_point(proof, Some(path))?,
+                Ok(proof) => proof_check(proof, Some(path))?,
                 Err(point) => point,
             });
         }
         let Some(key) = &entry.key else {
-            return Ok(match (entry.attests, certificate.is_authority()) {
-                (true, _) => Point::skipped(
+            return Ok(match (entry.attests, certificate.is_ca()) {
+                (true, _) => Check::skipped(
                     KEY,
                     "an attestation key signs only what the TPM itself made".into(),
                 ),
-                (_, true) => Point::skipped(KEY, "the key of a CA is not in this device".into()),
-                _ => Point::failed(KEY, "no key of this TPM belongs to the certificate".into()),
+                (_, true) => Check::skipped(KEY, "the key of a CA is not in this device".into()),
+                _ => Check::failed(KEY, "no key of this TPM belongs to the certificate".into()),
             });
         };
         let proof = match (prove(&self.tpm, key, &public), pin) {
-            (Proof::None(SignError::NotLoggedIn), Some(pin)) => {
+            (PossessionProof::NoSignature(SignError::NotLoggedIn), Some(pin)) => {
                 let opened = self.logged_in(entry, key, pin)?;
                 prove(&self.tpm, &opened, &public)
             }
             (proof, _) => proof,
         };
-        proof_point(proof, None)
+        proof_check(proof, None)
     }
 
     /// By a key in a file; where that cannot be used, the point that says so.
-    fn prove_file(&self, path: &Path, public: &PublicKey) -> Result<Proof, Point> {
+    fn prove_file(&self, path: &Path, public: &PublicKey) -> Result<PossessionProof, Check> {
         let key = key_in(path).map_err(|unread| match unread.is_hidden() {
-            true => Point::skipped(KEY, unread.at(path)),
-            false => Point::failed(KEY, unread.at(path)),
+            true => Check::skipped(KEY, unread.at(path)),
+            false => Check::failed(KEY, unread.at(path)),
         })?;
         Ok(prove(&self.tpm, &key, public))
     }
@@ -239,7 +242,7 @@ impl Device {
             other => IdentityError::failed(format!("{}: {other}", entry.label)),
         };
         if let Some(store) = self.store_of(entry) {
-            store.login(Who::User, pin).map_err(fault)?;
+            store.login(UserType::User, pin).map_err(fault)?;
             return Ok(Arc::clone(key));
         }
         for store in IdevidStore::with_pin(&self.config, &self.tpm) {
@@ -252,7 +255,7 @@ impl Device {
                 _ => None,
             });
             if let Some(opened) = opened {
-                store.login(Who::User, pin).map_err(fault)?;
+                store.login(UserType::User, pin).map_err(fault)?;
                 return Ok(Arc::clone(opened));
             }
         }
@@ -261,70 +264,72 @@ impl Device {
 }
 
 /// `file`: where a software key is.
-fn proof_point(proof: Proof, file: Option<&Path>) -> Result<Point, IdentityError> {
+fn proof_check(proof: PossessionProof, file: Option<&Path>) -> Result<Check, IdentityError> {
     let signed = "it signed fresh random bytes, and the certificate verifies that";
     Ok(match (proof, file) {
-        (Proof::Belongs, None) => Point::passed(KEY, signed.into()),
+        (PossessionProof::Proven, None) => Check::passed(KEY, signed.into()),
         // Not as 802.1AR has it: a device's key cannot be copied out of it.
-        (Proof::Belongs, Some(path)) => Point::noted(
+        (PossessionProof::Proven, Some(path)) => Check::noted(
             KEY,
             format!("{signed}; but it is a file: {}", path.display()),
         ),
-        (Proof::Other, _) => Point::failed(
+        (PossessionProof::OtherKey, _) => Check::failed(
             KEY,
             "the certificate does not verify what the key signed: they do not belong together"
                 .into(),
         ),
-        (Proof::Untried, _) => Point::skipped(KEY, UNTRIED.into()),
+        (PossessionProof::NotTried, _) => Check::skipped(KEY, NOT_TRIED.into()),
         // It could not be asked: nothing says that anything is wrong with it.
-        (Proof::None(SignError::Tpm(error @ TpmError::Lockout(_))), _) => {
-            Point::skipped(KEY, IdentityError::from(error).text)
+        (PossessionProof::NoSignature(SignError::Tpm(error @ TpmError::Lockout(_))), _) => {
+            Check::skipped(KEY, IdentityError::from(error).text)
         }
-        (Proof::None(SignError::Tpm(error)), _) => {
+        (PossessionProof::NoSignature(SignError::Tpm(error)), _) => {
             let fault = IdentityError::from(error);
             if fault.kind == IdentityErrorKind::Tpm {
                 return Err(fault);
             }
-            Point::failed(KEY, fault.text)
+            Check::failed(KEY, fault.text)
         }
-        (Proof::None(SignError::NotLoggedIn), _) => Point::skipped(
+        (PossessionProof::NoSignature(SignError::NotLoggedIn), _) => Check::skipped(
             KEY,
             "it asks for a PIN: give it with --pin-file FILE, or say in config.toml where it is \
              (auth under [[identity]], pin under [[token]])"
                 .into(),
         ),
-        (Proof::None(error), _) => Point::failed(KEY, error.to_string()),
+        (PossessionProof::NoSignature(error), _) => Check::failed(KEY, error.to_string()),
     })
 }
 
-fn chain_point(way: &Way) -> Point {
+fn chain_check(way: &PathResult) -> Check {
     let name = "chain";
     match way {
-        Way::Trusted(path) => {
+        PathResult::Trusted(path) => {
             let subjects: Vec<String> = path.iter().map(Certificate::subject).collect();
-            Point::passed(name, subjects.join(" <- "))
+            Check::passed(name, subjects.join(" <- "))
         }
-        Way::Open(issuer) => {
-            Point::skipped(name, format!("the certificate of {issuer} is not here"))
+        PathResult::NoIssuer(issuer) => {
+            Check::skipped(name, format!("the certificate of {issuer} is not here"))
         }
-        Way::SelfSigned => Point::skipped(name, "self-signed: no CA stands behind it".into()),
-        Way::Broken(why) => Point::failed(name, why.clone()),
+        PathResult::SelfSigned => {
+            Check::skipped(name, "self-signed: no CA stands behind it".into())
+        }
+        PathResult::Invalid(why) => Check::failed(name, why.clone()),
     }
 }
 
 /// Whether a CRL says that a certificate of the chain is revoked.
-fn revocation_point(way: &Way, lists: &[Crl], now: Result<DateTime, DateTime>) -> Point {
-    let Way::Trusted(path) = way else {
+fn revocation_check(way: &PathResult, lists: &[Crl], now: Result<DateTime, DateTime>) -> Check {
+    let PathResult::Trusted(path) = way else {
         let why = "not checked: the chain does not lead to a trusted certificate";
-        return Point::skipped(REVOCATION, why.into());
+        return Check::skipped(REVOCATION, why.into());
     };
     if lists.is_empty() {
         let why = "not checked: no CRL was given (--crl FILE)";
-        return Point::skipped(REVOCATION, why.into());
+        return Check::skipped(REVOCATION, why.into());
     }
     match revocation::check(path, lists, now.ok()) {
-        Err(why) => Point::failed(REVOCATION, why),
-        Ok(said) if said.by.is_empty() => Point::skipped(
+        Err(why) => Check::failed(REVOCATION, why),
+        Ok(said) if said.by.is_empty() => Check::skipped(
             REVOCATION,
             "not checked: the certificate itself is trusted".into(),
         ),
@@ -335,8 +340,8 @@ fn revocation_point(way: &Way, lists: &[Crl], now: Result<DateTime, DateTime>) -
             };
             let by = format!("not revoked: {}{dates}", said.by.join(", "));
             match said.unknown.is_empty() {
-                true => Point::passed(REVOCATION, by),
-                false => Point::noted(
+                true => Check::passed(REVOCATION, by),
+                false => Check::noted(
                     REVOCATION,
                     format!("{by}; no CRL was given for {}", said.unknown.join(", ")),
                 ),
@@ -366,17 +371,23 @@ fn lists_of(path: &Path) -> Result<Vec<Crl>, IdentityError> {
 }
 
 impl Report {
-    fn of(entry: &TokenEntry, key: Point, way: &Way, points: Vec<Point>, trust: &Path) -> Self {
+    fn of(
+        entry: &TokenEntry,
+        key: Check,
+        way: &PathResult,
+        points: Vec<Check>,
+        trust: &Path,
+    ) -> Self {
         let label = entry.label.clone();
         let signed = matches!(key.outcome, Outcome::Passed | Outcome::Noted);
         let not_signed = key.text.clone();
         let mut all = vec![key];
         all.extend(points);
-        let is = |outcome| move |point: &&Point| point.outcome == outcome;
+        let is = |outcome| move |point: &&Check| point.outcome == outcome;
         let wrong: Vec<String> = all
             .iter()
             .filter(is(Outcome::Failed))
-            .map(Point::to_string)
+            .map(Check::to_string)
             .collect();
         let validity = all.iter().find(|point| point.name == "validity");
         let unseen = validity.filter(is(Outcome::Skipped));
@@ -394,12 +405,12 @@ impl Report {
                 Verdict::Failed,
                 format!("verification failed: {}", wrong.join("; ")),
             ),
-            Way::Broken(why) => (Verdict::Failed, format!("verification failed: {why}")),
+            PathResult::Invalid(why) => (Verdict::Failed, format!("verification failed: {why}")),
             _ if !signed => (
                 Verdict::NotProven,
                 format!("not verified, because the key was not proven: {not_signed}"),
             ),
-            Way::SelfSigned => (
+            PathResult::SelfSigned => (
                 Verdict::CannotBeVerified,
                 format!(
                     "cannot be verified, because the CA certificate for it is not available: it is \
@@ -408,14 +419,14 @@ impl Report {
                     certified_by_a_ca(entry)
                 ),
             ),
-            Way::Open(issuer) => (
+            PathResult::NoIssuer(issuer) => (
                 Verdict::CannotBeVerified,
                 format!(
                     "cannot be verified, because the CA certificate for it is not available: that \
                      of {issuer}{but}. Give it with --ca FILE, or put it into {trust}"
                 ),
             ),
-            Way::Trusted(_) => (Verdict::Verified, format!("verified{but}{unchecked}")),
+            PathResult::Trusted(_) => (Verdict::Verified, format!("verified{but}{unchecked}")),
         };
         Self {
             summary: format!("{label}: {summary}"),

@@ -33,22 +33,22 @@ fn leaf() -> Certificate {
     Sample::of_device().issued(&Party::new("CN=ca", 1), &Party::new("CN=device", 2))
 }
 
-fn report(key: Point, way: &Way, points: Vec<Point>) -> Report {
+fn report(key: Check, way: &PathResult, points: Vec<Check>) -> Report {
     Report::of(&entry(leaf()), key, way, points, Path::new("/trust"))
 }
 
 /// Over all outcomes of the key, all ways and a point that is wrong or not.
 #[test]
 fn verified_is_only_what_signed_and_leads_to_trust_and_has_no_fault() {
-    let key = |outcome| Point {
+    let key = |outcome| Check {
         outcome,
-        ..Point::passed(KEY, "as it is".into())
+        ..Check::passed(KEY, "as it is".into())
     };
     let ways = [
-        Way::Trusted(vec![leaf()]),
-        Way::Open("CN=ca".into()),
-        Way::SelfSigned,
-        Way::Broken("it is".into()),
+        PathResult::Trusted(vec![leaf()]),
+        PathResult::NoIssuer("CN=ca".into()),
+        PathResult::SelfSigned,
+        PathResult::Invalid("it is".into()),
     ];
     for outcome in [
         Outcome::Passed,
@@ -59,15 +59,15 @@ fn verified_is_only_what_signed_and_leads_to_trust_and_has_no_fault() {
         for way in &ways {
             for wrong in [false, true] {
                 let point = match wrong {
-                    true => Point::failed("other", "wrong".into()),
-                    false => Point::passed("other", "right".into()),
+                    true => Check::failed("other", "wrong".into()),
+                    false => Check::passed("other", "right".into()),
                 };
                 let signed = matches!(outcome, Outcome::Passed | Outcome::Noted);
-                let broken = matches!(way, Way::Broken(_));
+                let broken = matches!(way, PathResult::Invalid(_));
                 let expected = match way {
                     _ if wrong || broken || outcome == Outcome::Failed => Verdict::Failed,
                     _ if !signed => Verdict::NotProven,
-                    Way::Trusted(_) => Verdict::Verified,
+                    PathResult::Trusted(_) => Verdict::Verified,
                     _ => Verdict::CannotBeVerified,
                 };
                 let report = report(key(outcome), way, vec![point]);
@@ -81,13 +81,13 @@ fn verified_is_only_what_signed_and_leads_to_trust_and_has_no_fault() {
 
 #[test]
 fn a_clock_that_is_wrong_is_said_in_the_summary_too() {
-    let way = Way::Trusted(Vec::new());
+    let way = PathResult::Trusted(Vec::new());
     let built = crate::x509::samples::in_year(2026);
-    let signed = || Point::passed(KEY, "signed".into());
+    let signed = || Check::passed(KEY, "signed".into());
     let wrong = report(
         signed(),
         &way,
-        vec![super::validity_point(&leaf(), Err(built))],
+        vec![super::validity_check(&leaf(), Err(built))],
     );
     assert_eq!(wrong.verdict, Verdict::Verified);
     assert!(
@@ -99,7 +99,7 @@ fn a_clock_that_is_wrong_is_said_in_the_summary_too() {
     let right = report(
         signed(),
         &way,
-        vec![super::validity_point(&leaf(), Ok(built))],
+        vec![super::validity_check(&leaf(), Ok(built))],
     );
     assert_eq!(right.summary, "devid: verified; revocation not checked");
     assert!(right.validity_checked);
@@ -108,8 +108,8 @@ fn a_clock_that_is_wrong_is_said_in_the_summary_too() {
 #[test]
 fn what_is_self_signed_is_told_what_to_do_about_it() {
     let report = report(
-        Point::passed(KEY, String::new()),
-        &Way::SelfSigned,
+        Check::passed(KEY, String::new()),
+        &PathResult::SelfSigned,
         Vec::new(),
     );
     for words in [
@@ -125,12 +125,21 @@ fn what_is_self_signed_is_told_what_to_do_about_it() {
 #[test]
 fn each_proof_is_what_it_says() {
     let file = Path::new("/key.pem");
-    let outcome = |proof, file| proof_point(proof, file).map(|point| point.outcome);
-    let none = |error| Proof::None(error);
-    assert_eq!(outcome(Proof::Belongs, None), Ok(Outcome::Passed));
-    assert_eq!(outcome(Proof::Belongs, Some(file)), Ok(Outcome::Noted));
-    assert_eq!(outcome(Proof::Other, None), Ok(Outcome::Failed));
-    assert_eq!(outcome(Proof::Other, Some(file)), Ok(Outcome::Failed));
+    let outcome = |proof, file| proof_check(proof, file).map(|point| point.outcome);
+    let none = |error| PossessionProof::NoSignature(error);
+    assert_eq!(outcome(PossessionProof::Proven, None), Ok(Outcome::Passed));
+    assert_eq!(
+        outcome(PossessionProof::Proven, Some(file)),
+        Ok(Outcome::Noted)
+    );
+    assert_eq!(
+        outcome(PossessionProof::OtherKey, None),
+        Ok(Outcome::Failed)
+    );
+    assert_eq!(
+        outcome(PossessionProof::OtherKey, Some(file)),
+        Ok(Outcome::Failed)
+    );
     assert_eq!(
         outcome(none(SignError::NotLoggedIn), None),
         Ok(Outcome::Skipped)
@@ -164,7 +173,7 @@ fn only_the_certified_keys_own_signature_proves_it() {
     let info = crate::key::PrivateKeyInfo::from_pem(format!("Label: devid\n{}", *pem).as_bytes());
     let key = Key::in_clear(info.unwrap()).unwrap();
     let (device, ca) = (Party::new("CN=device", 2), Party::new("CN=ca", 1));
-    assert_eq!(prove(&tpm, &key, &device.public()), Proof::Belongs);
-    assert_eq!(prove(&tpm, &key, &ca.public()), Proof::Other);
-    assert!(ca.certified_by(&ca, &[IS_CA]).is_authority());
+    assert_eq!(prove(&tpm, &key, &device.public()), PossessionProof::Proven);
+    assert_eq!(prove(&tpm, &key, &ca.public()), PossessionProof::OtherKey);
+    assert!(ca.certified_by(&ca, &[IS_CA]).is_ca());
 }

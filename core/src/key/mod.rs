@@ -9,7 +9,7 @@ mod reading_tests;
 mod secret;
 
 pub use private::PrivateKeyInfo;
-pub(crate) use reading::refuse_encrypted;
+pub(crate) use reading::{algorithm_name, refuse_encrypted};
 pub use secret::{LONGEST_SECRET_KEY, SecretKeyType};
 
 use crate::oid::{EC_PUBLIC_KEY, RSA_ENCRYPTION};

@@ -215,11 +215,17 @@ fn curve_of(oid: ObjectIdentifier) -> Result<Curve, String> {
 }
 
 fn named(oid: ObjectIdentifier) -> String {
-    let text = oid.to_string();
-    match ALGORITHMS.iter().find(|(known, _)| *known == text) {
-        Some((_, name)) => format!("{name} ({text})"),
-        None => format!("the algorithm {text}"),
+    match algorithm_name(oid) {
+        Some(name) => format!("{name} ({oid})"),
+        None => format!("the algorithm {oid}"),
     }
+}
+
+/// What an algorithm of keys that are not used here is called.
+pub(crate) fn algorithm_name(oid: ObjectIdentifier) -> Option<&'static str> {
+    let text = oid.to_string();
+    let found = ALGORITHMS.iter().find(|(known, _)| *known == text);
+    found.map(|(_, name)| *name)
 }
 
 /// The public half of an RSAPrivateKey that can be used in memory.

@@ -1,6 +1,6 @@
 //! What a store shows, in plain types.
 
-use super::folder::{Data, KeyOrigin, ObjectAttributes, Refused};
+use super::folder::{Data, KeyOrigin, ObjectAttributes, RefusedFile};
 use super::{Key, SecretKey, StoreStamp};
 use crate::key::PublicKey;
 use crate::tpm::Capabilities;
@@ -18,7 +18,7 @@ pub struct ScanResult {
     /// the same `Arc` again, as long as nothing else is known of what the TPM can do.
     pub objects: Vec<Arc<StoredObject>>,
     /// Files of a key folder that give no object, by name.
-    pub refused: Vec<Refused>,
+    pub refused: Vec<RefusedFile>,
     /// The first file that could not be read now and may hold an object, and why.
     pub unread: Option<String>,
     /// What was looked at; see [`Store::stamp`](super::Store::stamp).

@@ -128,7 +128,7 @@ impl Store {
     /// # Errors
     ///
     /// [`LoginError`]: nobody is logged in then.
-    pub fn login(&self, who: Who, pin: &[u8]) -> Result<(), LoginError> {
+    pub fn login(&self, who: UserType, pin: &[u8]) -> Result<(), LoginError> {
         match self {
             Self::Factory(store) => store.login(who, pin),
             Self::Folder(store) => store.login(who, pin),
@@ -173,16 +173,16 @@ pub enum Pins {
     /// None: whoever reaches the token may use it.
     None,
     /// The security officer's, who has yet to set the user's.
-    Officer,
+    SecurityOfficer,
     /// The user's, without which no private key can be used.
     User,
 }
 
 /// Who logs in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Who {
+pub enum UserType {
     /// The user, who uses the keys.
     User,
     /// The security officer, who sets the user's PIN.
-    Officer,
+    SecurityOfficer,
 }

@@ -1,6 +1,7 @@
 //! Which algorithms a TPM says that it implements (TPM_CAP_ALGS), as far as that matters to keys and
 //! signatures.
 
+use super::algorithm::{ECC, ECDH, ECDSA, RSA, RSAPSS, RSASSA};
 use super::exchange::Exchange;
 use super::{Hash, KeyAlgorithm, KeyPurpose, SignatureScheme, Tpm, TpmError, template};
 use log::warn;
@@ -13,19 +14,14 @@ use std::time::{Duration, Instant};
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Algorithms(u32);
 
-/// TPM_ALG_ID of keys (Part 2, section 6.3).
-const RSA: u16 = 0x0001;
-const ECC: u16 = 0x0023;
-const ECDSA: u16 = 0x0018;
-const ECDH: u16 = 0x0019;
 /// What is asked for; the place in this list is the bit.
 const ASKED: [u16; 10] = [
     RSA,
     ECC,
     ECDSA,
     ECDH,
-    0x0014, // RSASSA
-    0x0016, // RSAPSS
+    RSASSA,
+    RSAPSS,
     Hash::Sha1.algorithm(),
     Hash::Sha256.algorithm(),
     Hash::Sha384.algorithm(),

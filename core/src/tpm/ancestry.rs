@@ -5,7 +5,9 @@
 
 use super::exchange::Exchange;
 use super::flush;
-use super::{Auth, AuthHandle, SRK, StorageKey, Tpm, TpmError, qualified_name_below, template};
+use super::{
+    Auth, AuthHandle, SRK, StorageKey, Tpm, TpmError, handle, qualified_name_below, template,
+};
 
 /// Where the key in a persistent handle was made.
 enum Ancestry {
@@ -24,8 +26,7 @@ impl Tpm {
     /// A TPM that does not tell what a key lies below is asked for the primary key of the same template
     /// instead: two commands more.
     pub fn is_primary(&self, key: &StorageKey) -> Result<bool, TpmError> {
-        /// TPM_RH_OWNER, TPM_RH_ENDORSEMENT, TPM_RH_PLATFORM.
-        const HIERARCHIES: [u32; 3] = [0x4000_0001, 0x4000_000B, 0x4000_000C];
+        const HIERARCHIES: [u32; 3] = [handle::OWNER, handle::ENDORSEMENT, handle::PLATFORM];
         let below = |one: u32| qualified_name_below(&one.to_be_bytes(), key.name());
         match self.place(key.handle())? {
             Ancestry::Empty => Ok(false),
@@ -39,9 +40,7 @@ impl Tpm {
     /// Whether the owner hierarchy derives this key from the template of storage keys, or it is in the
     /// handle of one that is derived.
     fn comes_back(&self, key: &StorageKey) -> Result<bool, TpmError> {
-        /// Endorsement keys (TCG, TPM 2.0 Provisioning Guidance, section 7.8).
-        const ENDORSEMENT: std::ops::RangeInclusive<u32> = 0x8101_0000..=0x8101_FFFF;
-        if key.handle() == SRK || ENDORSEMENT.contains(&key.handle()) {
+        if key.handle() == SRK || handle::ENDORSEMENT_KEYS.contains(&key.handle()) {
             return Ok(true);
         }
         if !key.has_our_template() {

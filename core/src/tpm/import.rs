@@ -1,6 +1,7 @@
 //! A private key on its way into the TPM, readable for the key that will wrap it and for nobody
 //! else (Part 1, section 23.3: duplication with an outer wrapper and no inner one).
 
+use super::algorithm::{ECC, RSA};
 use super::command::kdf::{kdfa, share_secret};
 use super::{Hash, Secret, TpmError, name_of};
 use crate::key::PublicKey;
@@ -9,8 +10,6 @@ use aes::Aes128;
 use cfb_mode::Encryptor;
 use cfb_mode::cipher::KeyIvInit;
 
-const RSA: u16 = 0x0001;
-const ECC: u16 = 0x0023;
 /// Storage keys of ours, and every SRK of the TCG's templates, encrypt with AES-128-CFB.
 const KEY_BITS: u32 = 128;
 

@@ -6,7 +6,8 @@
 
 use super::exchange::{AuthSubject, Exchange};
 use super::{
-    AuthHandle, Link, PublicArea, ResponseCode, SRK, Tpm, TpmError, qualified_name_below, template,
+    AuthHandle, Link, PublicArea, ResponseCode, SRK, Tpm, TpmError, handle, qualified_name_below,
+    template,
 };
 use super::{flush, is_gone};
 use crate::key::PublicKey;
@@ -135,12 +136,11 @@ impl Tpm {
         code: ResponseCode,
         roots: bool,
     ) -> Result<(), TpmError> {
-        const TRANSIENT: u32 = 0x8000_0000;
         let master = match self.master.map(|master| link.qualified_name(master)) {
             Some(Err(error)) if error.is_transport_fault() => return Err(error),
             other => other.and_then(Result::ok).flatten(),
         };
-        for handle in link.handles(TRANSIENT)? {
+        for handle in link.handles(handle::TRANSIENT)? {
             let ours = match self.may_flush(link, handle, master.as_deref()) {
                 Ok(false) if roots => is_root_or_below(link, handle),
                 judged => judged,
@@ -184,10 +184,8 @@ impl Tpm {
 /// for long was left by a process that was killed. Nothing tells it from another program's, which
 /// begins a new one.
 fn reclaim_sessions(link: &mut Link) -> Result<(), TpmError> {
-    /// TPM_HT_LOADED_SESSION, and the type of HMAC sessions.
-    const LOADED: u32 = 0x0200_0000;
-    let loaded = link.handles(LOADED)?;
-    for handle in loaded.into_iter().filter(|handle| handle >> 24 == 2) {
+    // The range of this handle is that of HMAC sessions.
+    for handle in link.handles(handle::LOADED_SESSION)? {
         warn!("session 0x{handle:08X} was left over, flushed");
         link.flush(handle)?;
     }
@@ -197,8 +195,7 @@ fn reclaim_sessions(link: &mut Link) -> Result<(), TpmError> {
 /// Whether a transient object is a storage root key as ours, one as our salt keys, or a storage key as
 /// ours below a storage root key.
 fn is_root_or_below(link: &mut Link, handle: u32) -> Result<bool, TpmError> {
-    /// TPM_RH_OWNER, TPM_RH_NULL.
-    const HIERARCHIES: [u32; 2] = [0x4000_0001, 0x4000_0007];
+    const HIERARCHIES: [u32; 2] = [handle::OWNER, handle::NULL];
     let (area, name) = link.read_public(handle)?;
     if !template::is_storage_root(&area) {
         return Ok(false);

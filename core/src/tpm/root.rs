@@ -4,7 +4,9 @@
 
 use super::exchange::Exchange;
 use super::salt::Hierarchy;
-use super::{Auth, AuthHandle, PublicArea, SRK, SaltKey, SensitiveCreate, Tpm, TpmError, template};
+use super::{
+    Auth, AuthHandle, PublicArea, SRK, SaltKey, SensitiveCreate, Tpm, TpmError, handle, template,
+};
 use crate::key::{PublicKey, hex};
 use log::{debug, info, warn};
 use std::fmt;
@@ -25,8 +27,6 @@ const CERTIFICATES: [(u32, Option<bool>); 5] = [
     (0x01C0_0002, Some(true)),
     (0x01C0_0012, None),
 ];
-/// Persistent handles of endorsement keys (Registry of Reserved TPM 2.0 Handles, section 2.3.1).
-const ENDORSEMENT: std::ops::RangeInclusive<u32> = 0x8101_0000..=0x8101_FFFF;
 
 /// Says whether a certificate is that of a genuine TPM's endorsement key.
 pub trait EndorsementVerifier: fmt::Debug + Send + Sync {
@@ -375,8 +375,8 @@ impl Tpm {
         public: &PublicKey,
         template: Option<bool>,
     ) -> Result<Option<SaltKey>, TpmError> {
-        for handle in self.handles(*ENDORSEMENT.start())? {
-            if !ENDORSEMENT.contains(&handle) {
+        for handle in self.handles(*handle::ENDORSEMENT_KEYS.start())? {
+            if !handle::ENDORSEMENT_KEYS.contains(&handle) {
                 continue;
             }
             let there = match self.public_at(handle) {

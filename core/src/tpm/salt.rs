@@ -4,8 +4,8 @@ use super::exchange::Exchange;
 use super::flush;
 use super::primary::saved_context;
 use super::{
-    AuthHandle, AuthValue, Hash, Link, PublicArea, SRK, Salt, StorageKey, Tpm, TpmError, name_of,
-    template,
+    AuthHandle, AuthValue, Hash, Link, PublicArea, SRK, Salt, StorageKey, Tpm, TpmError, handle,
+    name_of, template,
 };
 use crate::key::PublicKey;
 use log::warn;
@@ -13,7 +13,11 @@ use std::sync::Arc;
 
 /// Where the TPM may have a key for salts: SRK, then the EKs of RSA-2048 and P-256 (TCG, TPM 2.0
 /// Provisioning Guidance, section 7.8).
-const PLACES: [u32; 3] = [SRK, 0x8101_0001, 0x8101_0002];
+const PLACES: [u32; 3] = [
+    SRK,
+    handle::ENDORSEMENT_KEY_RSA,
+    handle::ENDORSEMENT_KEY_P256,
+];
 
 /// The key of the TPM that reads the salt.
 #[derive(Debug, Clone, PartialEq, Eq)]

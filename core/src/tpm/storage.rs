@@ -5,13 +5,10 @@ use super::exchange::Exchange;
 use super::flush;
 use super::import::duplicate;
 use super::{
-    Auth, AuthHandle, AuthValue, Hash, Link, PrimaryKey, PublicArea, SaltKey, Secret,
+    Auth, AuthHandle, AuthValue, Hash, Link, PrimaryKey, PublicArea, SRK, SaltKey, Secret,
     SensitiveCreate, Tpm, TpmError, WrappedKey, name_of, template,
 };
 use crate::key::{Curve, PublicKey};
-
-/// The storage root key (TCG, TPM 2.0 Provisioning Guidance, section 7.8).
-pub const SRK: u32 = 0x8100_0001;
 
 /// A TPMT_PUBLIC, and the name of the object that has it.
 type AreaAndName = (Vec<u8>, Vec<u8>);

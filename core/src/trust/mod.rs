@@ -16,9 +16,9 @@
 //! is missing (`ENOENT`, `ENOTDIR`) can do no harm. For configuration, and for what it names, the folders on the way are
 //! looked at as well ([`distrusted`]); for a key folder they are not.
 
-mod way;
+mod path;
 
-pub(crate) use way::{Distrust, alone, distrusted, names_only_ours};
+pub(crate) use path::{Distrust, alone, distrusted, names_only_ours};
 
 use crate::trouble::{found, trouble};
 use rustix::fs::{Stat, lstat, stat};
@@ -64,20 +64,22 @@ pub(crate) fn distrusted_file(path: &Path, secret: bool) -> io::Result<Option<St
     match file.as_file_in(Owned::from(&folder), geteuid()) {
         Ok(()) if secret => Ok(file.as_secret().err()),
         Ok(()) => Ok(None),
-        Err(Refused { unread, .. }) if unread.is_some() => Err(unread.unwrap_or(Errno::IO).into()),
-        Err(Refused { why, .. }) => Ok(Some(why)),
+        Err(Untrusted { unread, .. }) if unread.is_some() => {
+            Err(unread.unwrap_or(Errno::IO).into())
+        }
+        Err(Untrusted { why, .. }) => Ok(Some(why)),
     }
 }
 
 /// Why a file is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Refused {
+pub(crate) struct Untrusted {
     why: String,
     /// What the system said, if it cannot say now whose the file is.
     pub(crate) unread: Option<Errno>,
 }
 
-impl Refused {
+impl Untrusted {
     fn for_good(why: impl Into<String>) -> Self {
         Self {
             why: why.into(),
@@ -86,7 +88,7 @@ impl Refused {
     }
 }
 
-impl fmt::Display for Refused {
+impl fmt::Display for Untrusted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.why)
     }
@@ -116,13 +118,13 @@ impl Owned {
     }
 
     /// Why a file in this folder is refused by a process of this user, if it is.
-    pub(crate) fn as_file_in(self, folder: Self, user: Uid) -> Result<(), Refused> {
+    pub(crate) fn as_file_in(self, folder: Self, user: Uid) -> Result<(), Untrusted> {
         let of_folders_group = self.group == folder.group;
         if self.lets(WORLD_WRITES) {
-            return Err(Refused::for_good("everybody may write this file"));
+            return Err(Untrusted::for_good("everybody may write this file"));
         }
         if self.lets(GROUP_WRITES) && !of_folders_group {
-            return Err(Refused::for_good(format!(
+            return Err(Untrusted::for_good(format!(
                 "group {} may write this file, but the folder is of group {}",
                 self.group, folder.group
             )));
@@ -132,16 +134,16 @@ impl Owned {
         if trusted.contains(&self.owner) || made_by_group {
             return Ok(());
         }
-        match way::is_unmapped(self.owner) {
+        match path::is_unmapped(self.owner) {
             Ok(true) => Ok(()),
-            Ok(false) => Err(Refused::for_good(format!(
+            Ok(false) => Err(Untrusted::for_good(format!(
                 "the file belongs to user {}, neither root nor the folder's owner {} nor this \
                  process's user {}",
                 self.owner,
                 folder.owner,
                 user.as_raw()
             ))),
-            Err(error) => Err(Refused {
+            Err(error) => Err(Untrusted {
                 why: error.to_string(),
                 unread: Some(trouble(&error).unwrap_or(Errno::IO)),
             }),

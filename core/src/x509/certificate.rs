@@ -7,7 +7,7 @@ use super::decode::{NoCertificate, Unreadable, decoded};
 use super::extension::Extension;
 use super::forms;
 use super::names::{Name, name_text};
-use super::parts::Parts;
+use super::parts::CertificateParts;
 use super::time::{Date, Time};
 use crate::ber::{self, Element, INTEGER, SEQUENCE};
 use crate::key::{KeyId, PublicKey};
@@ -29,7 +29,7 @@ const EXTENSIONS: u8 = 0xA3;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Certificate {
     der: Vec<u8>,
-    parts: Parts,
+    parts: CertificateParts,
 }
 
 impl Certificate {
@@ -39,7 +39,7 @@ impl Certificate {
     ///
     /// It is none.
     pub fn from_der(der: &[u8]) -> Result<Self, NoCertificate> {
-        match Parts::of(der) {
+        match CertificateParts::of(der) {
             Some(parts) => Ok(Self {
                 der: der.to_vec(),
                 parts,
@@ -142,12 +142,12 @@ impl Certificate {
     }
 
     /// Whether it says CA:TRUE, or nobody can read whether it does.
-    pub fn is_authority(&self) -> bool {
-        self.why_authority().is_some()
+    pub fn is_ca(&self) -> bool {
+        self.why_ca().is_some()
     }
 
     /// What makes it a CA's, if it is or may be one.
-    pub(crate) fn why_authority(&self) -> Option<String> {
+    pub(crate) fn why_ca(&self) -> Option<String> {
         match self.basic_constraints() {
             Ok(constraints) => constraints
                 .is_some_and(|it| it.ca)
@@ -270,7 +270,7 @@ impl Certificate {
 
     /// Whether x509-cert reads the certificate: strictly, but for BER where DER should be. Its times
     /// and names are left out: [`Self::not_before`], [`Self::not_after`] and
-    /// [`comparison::Comparable`] read what x509-cert does not.
+    /// [`comparison::ComparableName`] read what x509-cert does not.
     ///
     /// # Errors
     ///

@@ -10,7 +10,7 @@ fn one(pem: &[u8]) -> Certificate {
 #[test]
 fn what_a_certificate_says() {
     let (leaf, ca) = (one(LEAF), one(CA));
-    assert!(!leaf.is_authority() && ca.is_authority());
+    assert!(!leaf.is_ca() && ca.is_ca());
     assert_eq!(leaf.issuer_der(), ca.subject_der());
     assert_eq!(
         leaf.subject(),
@@ -76,7 +76,7 @@ fn a_cut_or_damaged_certificate_is_none_and_never_a_panic() {
             // Whatever still parses can be shown.
             certificate.public_key();
             certificate.validity();
-            certificate.is_authority();
+            certificate.is_ca();
             assert!(!certificate.subject_der().is_empty());
         }
     }
@@ -205,7 +205,7 @@ fn an_extension_is_absent_or_read_or_unreadable() {
         "cannot be read: it is there twice"
     );
     let root = one(include_bytes!("../../testdata/shapes/root.pem"));
-    assert!(root.is_authority() && shape!("ca-true-leaf").is_authority());
+    assert!(root.is_ca() && shape!("ca-true-leaf").is_ca());
     assert!(
         shape!("bc-badvalue").is_well_formed().is_ok(),
         "its value alone is odd"

@@ -12,7 +12,7 @@ use x509_cert::der::DateTime;
 
 /// One point of the verification.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Point {
+pub struct Check {
     /// What was looked at.
     pub name: &'static str,
     /// How it is.
@@ -37,15 +37,15 @@ pub enum Outcome {
 
 /// What the certificate says that no device's may say, or what is missing; `None` if it may be a
 /// device's, and is valid. Without a time, validity is not looked at.
-pub(crate) fn unfit(certificate: &Certificate, now: Option<DateTime>) -> Option<String> {
-    let mut points = profile_points(certificate);
-    points.extend(now.map(|now| validity_point(certificate, Ok(now))));
+pub(crate) fn first_failure(certificate: &Certificate, now: Option<DateTime>) -> Option<String> {
+    let mut points = profile_checks(certificate);
+    points.extend(now.map(|now| validity_check(certificate, Ok(now))));
     let mut wrong = points.iter().filter(|one| one.outcome == Outcome::Failed);
-    wrong.next().map(Point::to_string)
+    wrong.next().map(Check::to_string)
 }
 
 /// All points that the certificate alone decides, but for its validity.
-pub(crate) fn profile_points(certificate: &Certificate) -> Vec<Point> {
+pub(crate) fn profile_checks(certificate: &Certificate) -> Vec<Check> {
     let profile = Profile::of(certificate);
     vec![
         version(certificate),
@@ -63,12 +63,12 @@ pub(crate) fn profile_points(certificate: &Certificate) -> Vec<Point> {
 }
 
 /// Now, or when the program was built if the clock stands before that.
-pub(crate) fn validity_point(certificate: &Certificate, now: Result<DateTime, DateTime>) -> Point {
+pub(crate) fn validity_check(certificate: &Certificate, now: Result<DateTime, DateTime>) -> Check {
     let name = "validity";
     match now.map(|now| valid_at(certificate, now)) {
-        Err(built) => Point::skipped(name, clock_is_wrong(built)),
-        Ok(Err(why)) => Point::failed(name, format!("the certificate {why}")),
-        Ok(Ok(())) => Point::passed(
+        Err(built) => Check::skipped(name, clock_is_wrong(built)),
+        Ok(Err(why)) => Check::failed(name, format!("the certificate {why}")),
+        Ok(Ok(())) => Check::passed(
             name,
             match Profile::of(certificate).not_after {
                 Some(end) => format!("until {end}"),
@@ -85,14 +85,14 @@ fn clock_is_wrong(built: DateTime) -> String {
     )
 }
 
-fn version(certificate: &Certificate) -> Point {
+fn version(certificate: &Certificate) -> Check {
     match certificate.version() {
-        Ok(version) => Point::noted_unless(version == 3, "version", format!("V{version}"), "V3"),
-        Err(why) => Point::failed("version", why.to_string()),
+        Ok(version) => Check::noted_unless(version == 3, "version", format!("V{version}"), "V3"),
+        Err(why) => Check::failed("version", why.to_string()),
     }
 }
 
-fn serial_number(certificate: &Certificate) -> Point {
+fn serial_number(certificate: &Certificate) -> Check {
     let serial = certificate.serial();
     let bytes = serial.iter().skip_while(|byte| **byte == 0).count();
     let negative = serial.first().is_some_and(|first| first & 0x80 != 0);
@@ -101,55 +101,55 @@ fn serial_number(certificate: &Certificate) -> Point {
         false => format!("{bytes} bytes"),
     };
     let good = (8..=20).contains(&bytes) && !negative;
-    Point::noted_unless(good, "serial number", said, "8 to 20 bytes, and positive")
+    Check::noted_unless(good, "serial number", said, "8 to 20 bytes, and positive")
 }
 
-fn issuer(certificate: &Certificate, profile: &Profile) -> Point {
+fn issuer(certificate: &Certificate, profile: &Profile) -> Check {
     match certificate.issuer_name() {
-        Ok(name) if name.is_empty() => Point::failed("issuer", "none".into()),
-        Ok(_) => Point::passed("issuer", profile.issuer.clone()),
-        Err(why) => Point::failed("issuer", why.to_string()),
+        Ok(name) if name.is_empty() => Check::failed("issuer", "none".into()),
+        Ok(_) => Check::passed("issuer", profile.issuer.clone()),
+        Err(why) => Check::failed("issuer", why.to_string()),
     }
 }
 
-fn subject(profile: &Profile) -> Point {
+fn subject(profile: &Profile) -> Check {
     let name = "subject";
     match (&profile.device_serial, profile.device_serial_from) {
         (Some(serial), None | Some(SUBJECT)) => {
-            Point::passed(name, format!("the device with serial number {serial}"))
+            Check::passed(name, format!("the device with serial number {serial}"))
         }
-        (Some(serial), Some(place)) => Point::noted(
+        (Some(serial), Some(place)) => Check::noted(
             name,
             format!("no serialNumber; the {place} names the device {serial}"),
         ),
-        (None, _) => Point::noted(
+        (None, _) => Check::noted(
             name,
             "no serialNumber: the certificate does not name one device".into(),
         ),
     }
 }
 
-fn constraints(certificate: &Certificate) -> Point {
+fn constraints(certificate: &Certificate) -> Check {
     let name = "basic constraints";
     match certificate.basic_constraints() {
-        Err(why) => Point::failed(name, why.to_string()),
+        Err(why) => Check::failed(name, why.to_string()),
         Ok(Some(constraints)) if constraints.ca => {
-            Point::failed(name, "CA:TRUE: a device must not issue certificates".into())
+            Check::failed(name, "CA:TRUE: a device must not issue certificates".into())
         }
-        Ok(Some(_)) => Point::passed(name, "CA:FALSE".into()),
-        Ok(None) => Point::passed(name, "none, so no CA".into()),
+        Ok(Some(_)) => Check::passed(name, "CA:FALSE".into()),
+        Ok(None) => Check::passed(name, "none, so no CA".into()),
     }
 }
 
-fn usage(certificate: &Certificate) -> Point {
+fn usage(certificate: &Certificate) -> Check {
     let name = "key usage";
     match certificate.key_usage() {
-        Err(why) => Point::failed(name, why.to_string()),
-        Ok(None) => Point::noted(name, "none: the key may be used for anything".into()),
+        Err(why) => Check::failed(name, why.to_string()),
+        Ok(None) => Check::noted(name, "none: the key may be used for anything".into()),
         Ok(Some(usage)) if !usage.digital_signature() => {
-            Point::failed(name, "digitalSignature is missing".into())
+            Check::failed(name, "digitalSignature is missing".into())
         }
-        Ok(Some(usage)) => Point::noted_unless(
+        Ok(Some(usage)) => Check::noted_unless(
             critical(certificate).is_ok_and(|critical| critical.contains(&KEY_USAGE)),
             name,
             usage.names().join(", "),
@@ -158,40 +158,40 @@ fn usage(certificate: &Certificate) -> Point {
     }
 }
 
-fn authority(certificate: &Certificate) -> Point {
+fn authority(certificate: &Certificate) -> Check {
     let name = "authority key identifier";
     match certificate.authority_key_id() {
-        Err(why) => Point::failed(name, why.to_string()),
+        Err(why) => Check::failed(name, why.to_string()),
         Ok(id) => {
             let key = id.and_then(|id| id.key);
             let said = key.map_or_else(|| "none".into(), hex);
-            Point::noted_unless(key.is_some(), name, said, "one")
+            Check::noted_unless(key.is_some(), name, said, "one")
         }
     }
 }
 
-fn hardware_module(certificate: &Certificate, profile: &Profile) -> Point {
+fn hardware_module(certificate: &Certificate, profile: &Profile) -> Check {
     let name = "hardware module name";
     if let Err(why) = certificate.alternative_names() {
-        return Point::failed(name, format!("the subjectAltName {why}"));
+        return Check::failed(name, format!("the subjectAltName {why}"));
     }
     match &profile.hardware_module {
         Some(module) if module.place == "otherName" => {
-            Point::passed(name, format!("{} {}", module.kind, module.serial))
+            Check::passed(name, format!("{} {}", module.kind, module.serial))
         }
-        Some(module) => Point::noted(
+        Some(module) => Check::noted(
             name,
             format!(
                 "inside a {}, not in an otherName as RFC 4108 has it",
                 module.place
             ),
         ),
-        None => Point::noted(name, "none".into()),
+        None => Check::noted(name, "none".into()),
     }
 }
 
 /// Extensions that have no point of their own.
-fn other_extensions(profile: &Profile) -> Point {
+fn other_extensions(profile: &Profile) -> Check {
     let name = "other extensions";
     let own = [
         "basicConstraints",
@@ -202,19 +202,19 @@ fn other_extensions(profile: &Profile) -> Point {
     let mut unread = profile.unreadable.clone();
     unread.retain(|name| !own.contains(&name.as_str()));
     match unread.is_empty() {
-        true => Point::passed(name, "each is there once, and can be read".into()),
-        false => Point::failed(
+        true => Check::passed(name, "each is there once, and can be read".into()),
+        false => Check::failed(
             name,
             format!("cannot be read, or there twice: {}", unread.join(", ")),
         ),
     }
 }
 
-fn form_of_end(certificate: &Certificate) -> Point {
+fn form_of_end(certificate: &Certificate) -> Check {
     let name = "form of the end";
     match ends_in_right_form(certificate) {
-        true => Point::passed(name, "as RFC 5280 has it".into()),
-        false => Point::noted(
+        true => Check::passed(name, "as RFC 5280 has it".into()),
+        false => Check::noted(
             name,
             "RFC 5280 has GeneralizedTime from 2050 on, and UTCTime before".into(),
         ),
@@ -222,12 +222,12 @@ fn form_of_end(certificate: &Certificate) -> Point {
 }
 
 /// Whatever else is critical is for the chain to judge.
-fn critical_extensions(certificate: &Certificate) -> Point {
+fn critical_extensions(certificate: &Certificate) -> Check {
     let name = "critical extensions";
     let nameless = certificate.subject_name().is_ok_and(|name| name.is_empty());
     let critical = match critical(certificate) {
         Ok(critical) => critical,
-        Err(why) => return Point::failed(name, why.to_string()),
+        Err(why) => return Check::failed(name, why.to_string()),
     };
     let odd: Vec<String> = critical
         .iter()
@@ -235,15 +235,15 @@ fn critical_extensions(certificate: &Certificate) -> Point {
         .map(ToString::to_string)
         .collect();
     match odd.is_empty() {
-        true => Point::passed(name, "none that should not be".into()),
-        false => Point::noted(
+        true => Check::passed(name, "none that should not be".into()),
+        false => Check::noted(
             name,
             format!("{}: 802.1AR wants them not critical", odd.join(", ")),
         ),
     }
 }
 
-impl Point {
+impl Check {
     fn new(name: &'static str, outcome: Outcome, text: String) -> Self {
         Self {
             name,
@@ -277,7 +277,7 @@ impl Point {
     }
 }
 
-impl std::fmt::Display for Point {
+impl std::fmt::Display for Check {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}: {}", self.name, self.text)
     }

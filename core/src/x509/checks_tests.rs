@@ -3,7 +3,7 @@ use crate::oid::{
     AUTHORITY_KEY_ID, BASIC_CONSTRAINTS, EXTENDED_KEY_USAGE, INHIBIT_ANY_POLICY, NAME_CONSTRAINTS,
     POLICY_CONSTRAINTS, POLICY_MAPPINGS, SUBJECT_KEY_ID,
 };
-use crate::x509::path::{Way, way};
+use crate::x509::path::{PathResult, build_path};
 use crate::x509::samples::{
     AGREES, IS_CA, IS_NO_CA, IS_SOMEBODY, MODULE, POLICY, PURPOSE, Party, SIGNS, Sample, in_year,
 };
@@ -14,18 +14,18 @@ fn issued(sample: &Sample) -> Certificate {
 }
 
 fn outcome(certificate: &Certificate, name: &str) -> Outcome {
-    let points = profile_points(certificate);
+    let points = profile_checks(certificate);
     points.iter().find(|one| one.name == name).unwrap().outcome
 }
 
 #[test]
 fn every_point_of_a_good_certificate_passes_and_tells_what_it_is() {
     let good = issued(&Sample::of_device());
-    for point in profile_points(&good) {
+    for point in profile_checks(&good) {
         assert_eq!(point.outcome, Outcome::Passed, "{point}");
         assert!(!point.text.contains("wants"), "{point}");
     }
-    assert_eq!(unfit(&good, Some(in_year(2025))), None);
+    assert_eq!(first_failure(&good, Some(in_year(2025))), None);
 }
 
 #[test]
@@ -90,14 +90,17 @@ fn each_fault_is_found_at_its_own_point_and_nowhere_else() {
     ];
     for (name, expected, sample) in cases {
         let certificate = issued(&sample);
-        for point in profile_points(&certificate) {
+        for point in profile_checks(&certificate) {
             let here = match point.name == name {
                 true => expected,
                 false => Outcome::Passed,
             };
             assert_eq!(point.outcome, here, "{name}: {point}");
         }
-        assert_eq!(unfit(&certificate, None).is_some(), expected == Failed);
+        assert_eq!(
+            first_failure(&certificate, None).is_some(),
+            expected == Failed
+        );
     }
 }
 
@@ -113,7 +116,7 @@ fn what_the_standard_allows_is_no_fault() {
         good().without(EXTENDED_KEY_USAGE),
         good().with(PURPOSE),
     ] {
-        for point in profile_points(&issued(&sample)) {
+        for point in profile_checks(&issued(&sample)) {
             assert_eq!(point.outcome, Outcome::Passed, "{point}");
         }
     }
@@ -134,20 +137,20 @@ fn nobody_issued_a_certificate_without_issuer() {
 #[test]
 fn validity_is_judged_by_a_clock_that_can_be_believed() {
     let short = issued(&Sample::of_device().until("261231235959Z"));
-    let outcome = |now| validity_point(&short, now).outcome;
+    let outcome = |now| validity_check(&short, now).outcome;
     assert_eq!(outcome(Ok(in_year(2023))), Outcome::Failed);
     assert_eq!(outcome(Ok(in_year(2026))), Outcome::Passed);
     assert_eq!(outcome(Ok(in_year(2027))), Outcome::Failed);
     assert_eq!(outcome(Err(in_year(2026))), Outcome::Skipped);
     assert!(
-        unfit(&short, Some(in_year(2027)))
+        first_failure(&short, Some(in_year(2027)))
             .unwrap()
             .contains("was valid until")
     );
-    assert_eq!(unfit(&short, None), None);
+    assert_eq!(first_failure(&short, None), None);
     let endless = issued(&Sample::of_device());
     assert_eq!(
-        validity_point(&endless, Ok(in_year(9999))).text,
+        validity_check(&endless, Ok(in_year(9999))).text,
         "without end"
     );
 }
@@ -298,7 +301,7 @@ fn what_cannot_be_read_fails_at_its_point_and_is_not_taken_for_absent() {
 
 #[track_caller]
 fn is_unreadable(certificate: &Certificate, name: &str, what: &str) {
-    let points = profile_points(certificate);
+    let points = profile_checks(certificate);
     let wrong: Vec<_> = points
         .iter()
         .filter(|one| one.outcome == Outcome::Failed)
@@ -309,8 +312,8 @@ fn is_unreadable(certificate: &Certificate, name: &str, what: &str) {
     assert_eq!(one.name, name, "{what}");
     assert!(one.text.contains("cannot be read"), "{what}: {one}");
     assert_eq!(Profile::of(certificate).unreadable.len(), 1, "{what}");
-    let way = way(certificate, std::slice::from_ref(certificate), &[], None);
-    let Way::Broken(why) = way else {
+    let way = build_path(certificate, std::slice::from_ref(certificate), &[], None);
+    let PathResult::Invalid(why) = way else {
         panic!("{name}, {what}: {way:?}");
     };
     assert!(why.contains("cannot be read"), "{what}: {why}");
@@ -320,7 +323,7 @@ fn is_unreadable(certificate: &Certificate, name: &str, what: &str) {
 fn odd_values_that_can_be_read_are_read() {
     let points = |extension| {
         let good = issued(&Sample::of_device().with(extension));
-        profile_points(&good)
+        profile_checks(&good)
     };
     for (extension, name, said) in [
         (

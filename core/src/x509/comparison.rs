@@ -14,13 +14,13 @@ const BMP: u8 = 0x1E;
 
 /// A Name in the form in which it is compared: attributes of each relative name, in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Comparable(Vec<Vec<Attribute>>);
+pub(crate) struct ComparableName(Vec<Vec<ComparableAttribute>>);
 
 /// Identifier, type of the string if that counts, and what is compared of it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct Attribute(Vec<u8>, u8, Vec<u8>);
+struct ComparableAttribute(Vec<u8>, u8, Vec<u8>);
 
-impl Comparable {
+impl ComparableName {
     /// `None` for what is no Name, and for strings that are none of their type.
     pub(crate) fn read(der: &[u8]) -> Option<Self> {
         let sets = Element::only(der)?.children_of(SEQUENCE)?;
@@ -48,11 +48,11 @@ pub(crate) fn is_same_name(one: &[u8], other: &[u8]) -> bool {
     if one == other {
         return true;
     }
-    let read = Comparable::read(one).zip(Comparable::read(other));
+    let read = ComparableName::read(one).zip(ComparableName::read(other));
     read.is_some_and(|(one, other)| one == other)
 }
 
-fn attribute(element: &Element) -> Option<Attribute> {
+fn attribute(element: &Element) -> Option<ComparableAttribute> {
     let parts = element.children_of(SEQUENCE)?;
     let [kind, value] = &parts[..] else {
         return None;
@@ -64,7 +64,7 @@ fn attribute(element: &Element) -> Option<Attribute> {
         NUMERIC | BIT_STRING => (value.tag, value.content.to_vec()),
         tag => (UTF8, folded(&text(tag, value.content)?)),
     };
-    Some(Attribute(kind.content.to_vec(), tag, compared))
+    Some(ComparableAttribute(kind.content.to_vec(), tag, compared))
 }
 
 /// Whether these bytes are an OBJECT IDENTIFIER (X.690, section 8.19): each arc ends, and none begins
@@ -149,7 +149,7 @@ mod tests {
         let with = |identifier: &[u8]| {
             let pair = [encoded(6, identifier), encoded(UTF8, b"x")].concat();
             let set = encoded(SET, &encoded(SEQUENCE, &pair));
-            Comparable::read(&encoded(SEQUENCE, &set))
+            ComparableName::read(&encoded(SEQUENCE, &set))
         };
         for whole in [
             &[0x55, 4, 3][..],
@@ -192,7 +192,7 @@ mod tests {
             one(UNIVERSAL, b"\0\x11\0\0"),
             one(2, b"*"),
         ] {
-            assert_eq!(Comparable::read(&broken), None);
+            assert_eq!(ComparableName::read(&broken), None);
             assert!(is_same_name(&broken, &broken));
             assert!(!is_same_name(&broken, &one(UTF8, b"a")));
         }
@@ -200,7 +200,7 @@ mod tests {
 
     #[test]
     fn a_name_lies_below_what_it_begins_with() {
-        let read = |der: &[u8]| Comparable::read(der).unwrap();
+        let read = |der: &[u8]| ComparableName::read(der).unwrap();
         let (a, b) = ((UTF8, &b"a"[..]), (PRINTABLE, &b"B"[..]));
         let whole = read(&name(&[&[a], &[b]]));
         assert!(whole.is_below(&read(&name(&[&[(PRINTABLE, b" A")]]))));

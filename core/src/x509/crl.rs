@@ -29,7 +29,7 @@ pub(crate) struct Crl {
     /// The identifier of the key that signed it.
     pub(crate) authority_key: Option<Vec<u8>>,
     pub(crate) scope: Scope,
-    entries: Vec<Entry>,
+    entries: Vec<RevokedCertificate>,
 }
 
 /// Which of the issuer's certificates a CRL is about.
@@ -43,7 +43,7 @@ pub(crate) struct Scope {
 
 /// A certificate that is revoked.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Entry {
+pub(crate) struct RevokedCertificate {
     /// Content of the INTEGER.
     serial: Vec<u8>,
     pub(crate) date: Time,
@@ -65,7 +65,7 @@ impl Crl {
             }
             _ => return Err("it is no CRL".into()),
         };
-        let mut parts = Parts::of(signed).ok_or("it is no CRL")?;
+        let mut parts = CertificateParts::of(signed).ok_or("it is no CRL")?;
         let mut list = Self {
             signed: signed.whole.to_vec(),
             algorithms: [algorithm.whole, parts.algorithm.whole].map(<[u8]>::to_vec),
@@ -88,7 +88,10 @@ impl Crl {
             .revoked
             .map_or(Some(Vec::new()), |revoked| revoked.children());
         let entries = entries.ok_or("the list of revoked certificates cannot be read")?;
-        list.entries = entries.iter().map(Entry::read).collect::<Result<_, _>>()?;
+        list.entries = entries
+            .iter()
+            .map(RevokedCertificate::read)
+            .collect::<Result<_, _>>()?;
         Ok(list)
     }
 
@@ -150,13 +153,13 @@ impl Crl {
     }
 
     /// The entry of a serial number (content of the INTEGER), if there is one.
-    pub(crate) fn entry(&self, serial: &[u8]) -> Option<&Entry> {
+    pub(crate) fn entry(&self, serial: &[u8]) -> Option<&RevokedCertificate> {
         self.entries.iter().find(|entry| entry.serial == serial)
     }
 }
 
 /// A TBSCertList, taken apart.
-struct Parts<'a> {
+struct CertificateParts<'a> {
     algorithm: Element<'a>,
     issuer: Element<'a>,
     this_update: Element<'a>,
@@ -165,7 +168,7 @@ struct Parts<'a> {
     extensions: Option<Element<'a>>,
 }
 
-impl<'a> Parts<'a> {
+impl<'a> CertificateParts<'a> {
     fn of(signed: &Element<'a>) -> Option<Self> {
         let children = signed.children_of(SEQUENCE)?;
         let mut rest = children.into_iter().peekable();
@@ -235,7 +238,7 @@ fn full_names(part: &Element) -> Option<Vec<Vec<u8>>> {
         .filter(|names| !names.is_empty())
 }
 
-impl Entry {
+impl RevokedCertificate {
     fn read(element: &Element) -> Result<Self, String> {
         let unread = || "a revoked certificate in it cannot be read".to_owned();
         let parts = element.children_of(SEQUENCE).ok_or_else(unread)?;

@@ -27,7 +27,7 @@ pub(crate) struct NamedDevice {
 
 /// HardwareModuleName (RFC 4108, section 5).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Module {
+pub(crate) struct HardwareModuleName {
     pub(crate) kind: ObjectIdentifier,
     /// Text if it is printable, else hexadecimal digits.
     pub(crate) serial: String,
@@ -109,7 +109,7 @@ impl Packed {
 
 /// The first HardwareModuleName in the subjectAltName, where it should be; else where swtpm_cert
 /// writes it: as an attribute of a directoryName.
-pub(crate) fn hardware_module(certificate: &Certificate) -> Option<Module> {
+pub(crate) fn hardware_module(certificate: &Certificate) -> Option<HardwareModuleName> {
     let names = alternative_names(certificate);
     let other = |name: &Element| {
         let [kind, value] = name.children_of(OTHER_NAME)?[..] else {
@@ -120,20 +120,20 @@ pub(crate) fn hardware_module(certificate: &Certificate) -> Option<Module> {
         };
         let wanted =
             kind.tag == OBJECT_IDENTIFIER && kind.content == HARDWARE_MODULE_NAME.as_bytes();
-        wanted.then(|| Module::read(&value, "otherName"))?
+        wanted.then(|| HardwareModuleName::read(&value, "otherName"))?
     };
     let attribute = |name: &Element| {
         let name = directory_name(name)?;
         let mut modules = name
             .attributes()
             .filter(|one| one.kind == Some(HARDWARE_MODULE_NAME));
-        modules.find_map(|one| Module::read(&one.value, "directoryName"))
+        modules.find_map(|one| HardwareModuleName::read(&one.value, "directoryName"))
     };
     let mut others = names.iter().filter_map(other);
     others.next().or_else(|| names.iter().find_map(attribute))
 }
 
-impl Module {
+impl HardwareModuleName {
     fn read(value: &Element, place: &'static str) -> Option<Self> {
         let [kind, serial] = value.children_of(SEQUENCE)?[..] else {
             return None;

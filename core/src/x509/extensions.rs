@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use x509_cert::der::asn1::ObjectIdentifier;
 
 /// `Ok(None)`: the certificate does not have the extension.
-pub(crate) type Found<T> = Result<Option<T>, Unreadable>;
+pub(crate) type ExtensionResult<T> = Result<Option<T>, Unreadable>;
 
 /// BasicConstraints (section 4.2.1.9).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,40 +88,40 @@ const READ: &[(ObjectIdentifier, &str, IsUnread)] = &[
 ];
 
 impl Certificate {
-    pub(crate) fn basic_constraints(&self) -> Found<BasicConstraints> {
+    pub(crate) fn basic_constraints(&self) -> ExtensionResult<BasicConstraints> {
         self.value_of(BASIC_CONSTRAINTS, BasicConstraints::read)
     }
 
-    pub(crate) fn key_usage(&self) -> Found<KeyUsage> {
+    pub(crate) fn key_usage(&self) -> ExtensionResult<KeyUsage> {
         self.value_of(KEY_USAGE, KeyUsage::read)
     }
 
     /// The extKeyUsage.
-    pub(crate) fn purposes(&self) -> Found<Vec<ObjectIdentifier>> {
+    pub(crate) fn purposes(&self) -> ExtensionResult<Vec<ObjectIdentifier>> {
         self.value_of(EXTENDED_KEY_USAGE, |value| {
             some(value.children_of(SEQUENCE)?, |one| identifier(&one))
         })
     }
 
-    pub(crate) fn authority_key_id(&self) -> Found<AuthorityKeyId<'_>> {
+    pub(crate) fn authority_key_id(&self) -> ExtensionResult<AuthorityKeyId<'_>> {
         self.value_of(AUTHORITY_KEY_ID, AuthorityKeyId::read)
     }
 
-    pub(crate) fn subject_key_id(&self) -> Found<&[u8]> {
+    pub(crate) fn subject_key_id(&self) -> ExtensionResult<&[u8]> {
         self.value_of(SUBJECT_KEY_ID, |value| {
             (value.tag == OCTET_STRING).then_some(value.content)
         })
     }
 
     /// All names of the subjectAltName.
-    pub(crate) fn alternative_names(&self) -> Found<Vec<GeneralName<'_>>> {
+    pub(crate) fn alternative_names(&self) -> ExtensionResult<Vec<GeneralName<'_>>> {
         self.value_of(SUBJECT_ALT_NAME, |value| {
             some(value.children_of(SEQUENCE)?, |one| GeneralName::read(&one))
         })
     }
 
     /// The certificatePolicies, without their qualifiers.
-    pub(crate) fn policies(&self) -> Found<Vec<ObjectIdentifier>> {
+    pub(crate) fn policies(&self) -> ExtensionResult<Vec<ObjectIdentifier>> {
         self.value_of(CERTIFICATE_POLICIES, |value| {
             let policies = some(value.children_of(SEQUENCE)?, |one| policy(&one))?;
             let different: BTreeSet<_> = policies.iter().collect();
@@ -130,7 +130,9 @@ impl Certificate {
     }
 
     /// Pairs of issuerDomainPolicy and subjectDomainPolicy.
-    pub(crate) fn policy_mappings(&self) -> Found<Vec<(ObjectIdentifier, ObjectIdentifier)>> {
+    pub(crate) fn policy_mappings(
+        &self,
+    ) -> ExtensionResult<Vec<(ObjectIdentifier, ObjectIdentifier)>> {
         self.value_of(POLICY_MAPPINGS, |value| {
             some(value.children_of(SEQUENCE)?, |pair| {
                 match pair.children_of(SEQUENCE)?[..] {
@@ -141,23 +143,23 @@ impl Certificate {
         })
     }
 
-    pub(crate) fn policy_constraints(&self) -> Found<PolicyConstraints> {
+    pub(crate) fn policy_constraints(&self) -> ExtensionResult<PolicyConstraints> {
         self.value_of(POLICY_CONSTRAINTS, PolicyConstraints::read)
     }
 
     /// How many more certificates may name anyPolicy.
-    pub(crate) fn inhibit_any_policy(&self) -> Found<usize> {
+    pub(crate) fn inhibit_any_policy(&self) -> ExtensionResult<usize> {
         self.value_of(INHIBIT_ANY_POLICY, |value| {
             (value.tag == INTEGER).then(|| count(value))?
         })
     }
 
-    pub(crate) fn name_constraints(&self) -> Found<NameConstraints<'_>> {
+    pub(crate) fn name_constraints(&self) -> ExtensionResult<NameConstraints<'_>> {
         self.value_of(NAME_CONSTRAINTS, NameConstraints::read)
     }
 
     /// All full names of all distribution points, as they stand there.
-    pub(crate) fn distribution_points(&self) -> Found<Vec<&[u8]>> {
+    pub(crate) fn distribution_points(&self) -> ExtensionResult<Vec<&[u8]>> {
         self.value_of(CRL_DISTRIBUTION_POINTS, |value| {
             let points = some(value.children_of(SEQUENCE)?, |one| full_names(&one))?;
             Some(points.into_iter().flatten().collect())
@@ -189,7 +191,7 @@ impl Certificate {
         &'a self,
         id: ObjectIdentifier,
         read: impl FnOnce(&Element<'a>) -> Option<T>,
-    ) -> Found<T> {
+    ) -> ExtensionResult<T> {
         let Some(found) = self.extension(id)? else {
             return Ok(None);
         };

@@ -1,7 +1,7 @@
 //! Files with certificates, and the folders of such files (`chain/`, `trust/`).
 
 use super::certificate::Certificate;
-use super::reading::Reading;
+use super::reading::ParsedCertificates;
 use crate::file::{self, FileStamp};
 use crate::trouble::{is_leftover, paths_in};
 use crate::trust::{Distrust, distrusted};
@@ -22,14 +22,14 @@ pub(crate) struct CertificateFile {
     pub(crate) path: PathBuf,
     /// Of before the content was read, if it was.
     pub(crate) stamp: Option<FileStamp>,
-    pub(crate) certificates: Result<Vec<Certificate>, Unread>,
+    pub(crate) certificates: Result<Vec<Certificate>, CertificateFileError>,
     /// What the file holds beside its certificates, each in words that name it.
     pub(crate) beside: Vec<String>,
 }
 
 /// Why a file gives no certificate.
 #[derive(Debug)]
-pub(crate) enum Unread {
+pub(crate) enum CertificateFileError {
     /// Others may write it.
     Distrusted(Distrust),
     /// Its name does not end as that of a certificate's file.
@@ -72,8 +72,8 @@ impl CertificateFile {
         let end = path.extension().unwrap_or_default();
         match ENDINGS.iter().any(|one| end.eq_ignore_ascii_case(one)) {
             true => Self::read(path),
-            false if path.is_dir() => Self::unread(path, Unread::Folder),
-            false => Self::unread(path, Unread::OtherName),
+            false if path.is_dir() => Self::unread(path, CertificateFileError::Folder),
+            false => Self::unread(path, CertificateFileError::OtherName),
         }
     }
 
@@ -84,23 +84,31 @@ impl CertificateFile {
             Err(error) => {
                 let missing = error.kind() == io::ErrorKind::NotFound;
                 return match missing && path.is_symlink() {
-                    true => Self::unread(path, Unread::Dangling),
-                    false => Self::unread(path, Unread::Failed(error)),
+                    true => Self::unread(path, CertificateFileError::Dangling),
+                    false => Self::unread(path, CertificateFileError::Failed(error)),
                 };
             }
         };
         // After the reading, which tells what is no file: others may write /dev/null, too.
         if let Some(why) = distrusted(&path) {
-            let unread = why.unread.map(|errno| Unread::Failed(errno.into()));
-            return Self::unread(path, unread.unwrap_or(Unread::Distrusted(why)));
+            let unread = why
+                .unread
+                .map(|errno| CertificateFileError::Failed(errno.into()));
+            return Self::unread(
+                path,
+                unread.unwrap_or(CertificateFileError::Distrusted(why)),
+            );
         }
-        let Reading {
+        let ParsedCertificates {
             certificates,
             unread,
             ..
         } = Certificate::read_all(&bytes);
         let (certificates, beside) = match certificates.is_empty() {
-            true => (Err(Unread::Nothing(unread.join("; "))), Vec::new()),
+            true => (
+                Err(CertificateFileError::Nothing(unread.join("; "))),
+                Vec::new(),
+            ),
             false => (Ok(certificates), unread),
         };
         Self {
@@ -111,7 +119,7 @@ impl CertificateFile {
         }
     }
 
-    fn unread(path: PathBuf, why: Unread) -> Self {
+    fn unread(path: PathBuf, why: CertificateFileError) -> Self {
         Self {
             path,
             stamp: None,
@@ -130,13 +138,15 @@ impl CertificateFile {
                     .map(|what| format!("{path}: beside a certificate: {what}"))
                     .collect()
             }
-            Err(Unread::Distrusted(why)) => vec![format!("{why}, so {path} is not read")],
+            Err(CertificateFileError::Distrusted(why)) => {
+                vec![format!("{why}, so {path} is not read")]
+            }
             Err(why) => vec![format!("{path}: {why}")],
         }
     }
 }
 
-impl fmt::Display for Unread {
+impl fmt::Display for CertificateFileError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Distrusted(why) => why.fmt(f),

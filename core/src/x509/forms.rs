@@ -1,6 +1,6 @@
 //! What bytes are that are no certificate, in the words of whoever has them.
 
-use super::parts::Parts;
+use super::parts::CertificateParts;
 use crate::ber::{
     BIT_STRING, Element, INTEGER, NoElement, OBJECT_IDENTIFIER, OCTET_STRING, SEQUENCE,
 };
@@ -70,7 +70,7 @@ const MAGIC: [(&[u8], &str); 19] = [
 /// Whether a certificate, or what is left of one that is cut, stands at the head of `bytes`.
 pub(super) fn is_certificate(bytes: &[u8]) -> bool {
     match Element::first(bytes) {
-        Ok((element, _)) => Parts::of(element.whole).is_some(),
+        Ok((element, _)) => CertificateParts::of(element.whole).is_some(),
         Err(NoElement::Cut(_)) => begins_a_certificate(bytes),
         Err(NoElement::Broken) => false,
     }
@@ -239,7 +239,11 @@ fn structure(bytes: &[u8]) -> Option<&'static str> {
             PUBLIC_KEY_IS
         }
         ([SEQUENCE, SEQUENCE, BIT_STRING], _) => return Some(signed(&inside)),
-        ([SEQUENCE, ..], _) if parts.iter().all(|one| Parts::of(one.whole).is_some()) => {
+        ([SEQUENCE, ..], _)
+            if parts
+                .iter()
+                .all(|one| CertificateParts::of(one.whole).is_some()) =>
+        {
             "several certificates in one sequence (PkiPath): each has to stand for itself, as PEM \
              or one behind the other"
         }

@@ -1,6 +1,6 @@
 //! Names in extensions (RFC 5280, sections 4.2.1.6, 4.2.1.10 and 4.2.1.13).
 
-use super::comparison::Comparable;
+use super::comparison::ComparableName;
 use crate::ber::{BIT_STRING, Element, SEQUENCE, bits, encoded, identifier, some};
 use std::borrow::Cow;
 use x509_cert::der::asn1::ObjectIdentifier;
@@ -63,7 +63,7 @@ impl<'a> GeneralName<'a> {
             0x81 => Self::Email(content),
             0x82 => Self::Dns(Cow::Borrowed(content)),
             0xA4 => {
-                Comparable::read(content)?;
+                ComparableName::read(content)?;
                 Self::Directory(content)
             }
             0x86 => Self::Uri(content),
@@ -136,7 +136,7 @@ pub(super) fn full_names<'a>(element: &Element<'a>) -> Option<Vec<&'a [u8]>> {
         // nameRelativeToCRLIssuer: no CRL is compared with it.
         Some(Some(relative)) if relative.tag == 0xA1 => {
             let set = encoded(SET, relative.content);
-            Comparable::read(&encoded(SEQUENCE, &set))?;
+            ComparableName::read(&encoded(SEQUENCE, &set))?;
             Some(Vec::new())
         }
         Some(_) => None,

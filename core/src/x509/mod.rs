@@ -1,5 +1,6 @@
 //! X.509: certificates, their paths, profiles and lists of revoked ones (RFC 5280; IEEE 802.1AR).
 
+pub(crate) mod algorithms;
 mod certificate;
 pub(crate) mod checks;
 pub(crate) mod clock;
@@ -23,10 +24,10 @@ pub(crate) mod samples;
 mod time;
 
 pub use certificate::Certificate;
-pub use checks::{Outcome, Point};
+pub use checks::{Check, Outcome};
 pub use decode::{NoCertificate, Unreadable};
 pub use issue::{IssueError, Subject};
 pub use profile::{HardwareModule, Meaning, Profile};
-pub use reading::Reading;
+pub use reading::ParsedCertificates;
 pub(crate) use reading::is_certificate_label;
 pub use time::{Date, Time};

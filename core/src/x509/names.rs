@@ -14,11 +14,11 @@ const UNIVERSAL_STRING: u8 = 0x1C;
 
 /// A Name: its relative names in the order of the certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Name<'a>(Vec<Vec<Attribute<'a>>>);
+pub(crate) struct Name<'a>(Vec<Vec<NameAttribute<'a>>>);
 
 /// One attribute of a relative name.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Attribute<'a> {
+pub(crate) struct NameAttribute<'a> {
     /// `None` for an identifier with numbers that are too large to be kept.
     pub(crate) kind: Option<ObjectIdentifier>,
     pub(crate) value: Element<'a>,
@@ -28,9 +28,9 @@ impl<'a> Name<'a> {
     /// `None` for what is no Name.
     pub(crate) fn read(der: &'a [u8]) -> Option<Self> {
         let sets = Element::only(der)?.children_of(SEQUENCE)?;
-        let relative = |set: Element<'a>| -> Option<Vec<Attribute<'a>>> {
+        let relative = |set: Element<'a>| -> Option<Vec<NameAttribute<'a>>> {
             let attributes = set.children_of(SET)?.into_iter();
-            attributes.map(Attribute::read).collect()
+            attributes.map(NameAttribute::read).collect()
         };
         sets.into_iter()
             .map(relative)
@@ -38,7 +38,7 @@ impl<'a> Name<'a> {
             .map(Self)
     }
 
-    pub(crate) fn attributes(&self) -> impl Iterator<Item = &Attribute<'a>> {
+    pub(crate) fn attributes(&self) -> impl Iterator<Item = &NameAttribute<'a>> {
         self.0.iter().flatten()
     }
 
@@ -51,8 +51,8 @@ impl<'a> Name<'a> {
     /// The same in DER and in string types that every reader knows. `None` for an attribute that
     /// cannot be written.
     pub(crate) fn rewritten(&self) -> Option<Vec<u8>> {
-        let relative = |attributes: &Vec<Attribute>| -> Option<Vec<u8>> {
-            let pairs = attributes.iter().map(Attribute::rewritten);
+        let relative = |attributes: &Vec<NameAttribute>| -> Option<Vec<u8>> {
+            let pairs = attributes.iter().map(NameAttribute::rewritten);
             let mut pairs: Vec<Vec<u8>> = pairs.collect::<Option<_>>()?;
             pairs.sort();
             Some(encoded(SET, &pairs.concat()))
@@ -66,7 +66,7 @@ impl<'a> Name<'a> {
     }
 }
 
-impl<'a> Attribute<'a> {
+impl<'a> NameAttribute<'a> {
     fn read(element: Element<'a>) -> Option<Self> {
         match element.children_of(SEQUENCE)?[..] {
             [kind, value] if kind.tag == OBJECT_IDENTIFIER => Some(Self {
@@ -78,7 +78,7 @@ impl<'a> Attribute<'a> {
     }
 }
 
-impl Attribute<'_> {
+impl NameAttribute<'_> {
     fn rewritten(&self) -> Option<Vec<u8>> {
         let kind = encoded(OBJECT_IDENTIFIER, self.kind?.as_bytes());
         let value = match (self.value.tag, string(&self.value)) {
@@ -106,7 +106,7 @@ impl fmt::Display for Name<'_> {
     }
 }
 
-impl fmt::Display for Attribute<'_> {
+impl fmt::Display for NameAttribute<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names = self.kind.map(|kind| DB.find_names_for_oid(kind));
         let name = names.and_then(|names| names.min_by_key(|name| name.len()));

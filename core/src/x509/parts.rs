@@ -7,7 +7,7 @@ const VERSION: u8 = 0xA0;
 
 /// Where the parts of a certificate are in its bytes, each with its header.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Parts {
+pub(super) struct CertificateParts {
     pub(super) signed: Range<usize>,
     /// Empty for the first version, which is not named.
     pub(super) version: Range<usize>,
@@ -23,7 +23,7 @@ pub(super) struct Parts {
     pub(super) signature: Range<usize>,
 }
 
-impl Parts {
+impl CertificateParts {
     /// `None` for what is no certificate.
     pub(super) fn of(der: &[u8]) -> Option<Self> {
         let [signed, algorithm, signature] = Element::only(der)?.children_of(SEQUENCE)?[..] else {

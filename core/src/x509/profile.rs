@@ -2,6 +2,7 @@
 //! Device Identity and Attestation, section 8).
 
 use crate::key::hex;
+use crate::x509::algorithms::{certified_key, signed_by};
 use crate::x509::device::{self, NamedDevice};
 use crate::x509::extensions::KeyUsage;
 use crate::x509::{Certificate, Unreadable};
@@ -34,6 +35,10 @@ pub struct Profile {
     pub issuer: String,
     /// Hexadecimal digits of the certificate's own serial number.
     pub certificate_serial: String,
+    /// What the certified key is: `P-256`, `RSA-2048`, `ML-DSA-65`, or object identifiers.
+    pub public_key: String,
+    /// By which algorithm the certificate is signed; `None` if that cannot be read.
+    pub signature_algorithm: Option<String>,
     /// The device's serial number.
     pub device_serial: Option<String>,
     /// Where the certificate names it: `subject`, or a kind of name in the subjectAltName.
@@ -112,6 +117,8 @@ impl Profile {
             subject: certificate.subject(),
             issuer: certificate.issuer(),
             certificate_serial: hex(certificate.serial()),
+            public_key: certified_key(certificate),
+            signature_algorithm: signed_by(certificate),
             device_serial: device.serial,
             device_serial_from: device.source,
             model: device.model,
@@ -122,7 +129,7 @@ impl Profile {
             extended_key_usage: meanings(certificate.purposes().ok().flatten()),
             key_usage: key_usage.map(KeyUsage::names),
             unreadable: certificate.unreadable(),
-            authority: certificate.is_authority(),
+            authority: certificate.is_ca(),
             authority_key_id: authority.and_then(|id| id.key).map(hex),
             subject_key_id: subject.map(hex),
             sha256: hex(&certificate.sha256()),

@@ -15,7 +15,7 @@ const PARTIAL: [u8; 2] = [0x10, 0x03];
 
 /// What bytes from outside held.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Reading {
+pub struct ParsedCertificates {
     /// The certificates, in their order.
     pub certificates: Vec<Certificate>,
     /// What was there and is none, each in words that name it.
@@ -27,15 +27,15 @@ pub struct Reading {
 impl Certificate {
     /// All certificates in `bytes`, and what is no certificate: PEM with any text around, or DER,
     /// one after the other; with a TCG header or its size before it, and padding behind it.
-    pub fn read_all(bytes: &[u8]) -> Reading {
+    pub fn read_all(bytes: &[u8]) -> ParsedCertificates {
         let scan = match forms::is_certificate(without_header(bytes)) {
             // Text inside it is no PEM.
             true => Scan::default(),
             false => Scan::of(without_header(bytes)),
         };
         match scan.blocks.is_empty() {
-            true => Reading::of_der(bytes),
-            false => Reading::of_pem(scan),
+            true => ParsedCertificates::of_der(bytes),
+            false => ParsedCertificates::of_pem(scan),
         }
     }
 
@@ -51,7 +51,7 @@ impl Certificate {
     ///
     /// There is no certificate, and what there is.
     pub fn parse_all(bytes: &[u8]) -> Result<Vec<Self>, NoCertificate> {
-        let Reading {
+        let ParsedCertificates {
             certificates,
             unread,
             ..
@@ -66,7 +66,7 @@ impl Certificate {
     }
 }
 
-impl Reading {
+impl ParsedCertificates {
     fn of_pem(scan: Scan) -> Self {
         let mut reading = Self::default();
         for block in scan.blocks {

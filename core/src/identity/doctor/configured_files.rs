@@ -2,12 +2,12 @@
 //! whether they can be read.
 
 use super::Finding;
-use crate::config::{Config, Existing, IdentityAuth, SecretSource, not_read};
-use crate::identity::permissions::lacking;
-use crate::identity::remedy::Mend;
+use crate::config::{Config, ExistingSource, IdentityAuth, SecretSource, not_read};
+use crate::identity::permissions::missing_permission;
+use crate::identity::remedy::Remedy;
 use crate::trouble::trouble;
 use crate::trust::{Distrust, distrusted};
-use crate::x509::files::{self, CertificateFile, Unread};
+use crate::x509::files::{self, CertificateFile, CertificateFileError};
 use rustix::fs::Access;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -15,19 +15,19 @@ use std::path::{Path, PathBuf};
 const ABOUT: &str = "configuration";
 const CERTIFICATES: &str = "certificates";
 
-pub(super) fn look_at(config: &Config, findings: &mut Vec<Finding>) {
+pub(super) fn check(config: &Config, findings: &mut Vec<Finding>) {
     beside_the_configuration(config, findings);
     written_by_others(config, findings);
     for hint in &config.identities {
         findings.extend(hint.certificate.as_deref().and_then(certificate));
     }
     findings.extend(config.left_out.iter().map(|path| {
-        let mend = Mend::by(
+        let remedy = Remedy::by_hand(
             "If its settings are to hold, give it a name that ends in .toml; else take it out of the \
              folder",
         );
         let finding = Finding::note("configuration.left-out", ABOUT, not_read(path, ".toml"));
-        finding.of(path.display().to_string()).mended(mend)
+        finding.of(path.display().to_string()).with_remedy(remedy)
     }));
     let unread = secrets(config).filter_map(|(setting, source)| secret(setting, source));
     findings.extend(unread);
@@ -54,7 +54,7 @@ fn beside_the_configuration(config: &Config, findings: &mut Vec<Finding>) {
 fn written_by_others(config: &Config, findings: &mut Vec<Finding>) {
     let hints = config.identities.iter();
     let mut files: Vec<PathBuf> = hints.filter_map(|hint| hint.certificate.clone()).collect();
-    if let Some(Existing::Files { certificate, key }) = &config.provision.existing {
+    if let Some(ExistingSource::Files { certificate, key }) = &config.provision.existing {
         files.extend([certificate.clone(), key.clone()]);
     }
     let distrusted_of = |file: PathBuf| {
@@ -82,53 +82,63 @@ fn secrets(config: &Config) -> impl Iterator<Item = (&'static str, &SecretSource
 }
 
 fn finding(path: &Path, why: &Distrust) -> Finding {
-    let mend = Mend::by(
+    let remedy = Remedy::by_hand(
         "Look at it by hand: see that all that stands there is yours, then take the right to write \
          from all others (chown, chmod), in the folders on the way too",
     );
     let text = format!("{why}, so {} is not used", path.display());
-    Finding::problem("distrusted", "trust", text, mend).of(path.display().to_string())
+    Finding::problem("distrusted", "trust", text, remedy).of(path.display().to_string())
 }
 
 /// What of a file in `chain/` or `trust/` is left out.
 fn left_out(file: &CertificateFile) -> Option<Finding> {
     let text = file.left_out().join("; ");
-    let note = |id, mend| Finding::note(id, CERTIFICATES, text.clone()).mended(Mend::by(mend));
+    let note = |id, remedy| {
+        Finding::note(id, CERTIFICATES, text.clone()).with_remedy(Remedy::by_hand(remedy))
+    };
     let named = match &file.certificates {
         Ok(_) if file.beside.is_empty() => return None,
-        Err(Unread::Distrusted(why)) => return Some(finding(&file.path, why)),
+        Err(CertificateFileError::Distrusted(why)) => return Some(finding(&file.path, why)),
         Ok(_) => note(
             "certificates.beside",
             "Only what was read counts: leave nothing but certificates in this file",
         ),
-        Err(Unread::OtherName | Unread::Folder) => note(
+        Err(CertificateFileError::OtherName | CertificateFileError::Folder) => note(
             "certificates.left-out",
             "If a certificate is to be read there, put its file into this folder itself, under a \
              name that ends in .pem, .crt, .cer or .der; else take it out of the folder",
         ),
-        Err(Unread::Failed(error)) if let Some(mend) = unread(&file.path, error) => {
+        Err(CertificateFileError::Failed(error))
+            if let Some(remedy) = unread(&file.path, error) =>
+        {
             match error.kind() {
                 ErrorKind::PermissionDenied => {
-                    Finding::note("certificates.closed", CERTIFICATES, text).mended(mend)
+                    Finding::note("certificates.closed", CERTIFICATES, text).with_remedy(remedy)
                 }
-                _ => Finding::problem("certificates.unread", CERTIFICATES, text, mend),
+                _ => Finding::problem("certificates.unread", CERTIFICATES, text, remedy),
             }
         }
-        Err(Unread::Failed(_) | Unread::Dangling | Unread::Nothing(_)) => Finding::problem(
+        Err(
+            CertificateFileError::Failed(_)
+            | CertificateFileError::Dangling
+            | CertificateFileError::Nothing(_),
+        ) => Finding::problem(
             "certificates.unread",
             CERTIFICATES,
             text,
-            Mend::by("Put a certificate there, in PEM or DER, or take the file out of the folder"),
+            Remedy::by_hand(
+                "Put a certificate there, in PEM or DER, or take the file out of the folder",
+            ),
         ),
     };
     Some(named.of(file.path.display().to_string()))
 }
 
 /// What helps where the system could not read a file; `None` if the file is missing or wrong.
-fn unread(path: &Path, error: &std::io::Error) -> Option<Mend> {
+fn unread(path: &Path, error: &std::io::Error) -> Option<Remedy> {
     trouble(error)?;
-    Some(lacking(path, Access::READ_OK).unwrap_or_else(|| {
-        Mend::by(
+    Some(missing_permission(path, Access::READ_OK).unwrap_or_else(|| {
+        Remedy::by_hand(
             "Run devid doctor again: nothing is known to be wrong with the file. If it stays so, look \
              at its file system",
         )
@@ -139,13 +149,13 @@ fn unlisted(folder: &Path, error: &std::io::Error) -> Finding {
     let shown = folder.display().to_string();
     let text = format!("{shown}: {error}, so no certificate in it is read");
     let found = match (error.kind(), unread(folder, error)) {
-        (ErrorKind::PermissionDenied, Some(mend)) => {
-            Finding::note("certificates.closed", CERTIFICATES, text).mended(mend)
+        (ErrorKind::PermissionDenied, Some(remedy)) => {
+            Finding::note("certificates.closed", CERTIFICATES, text).with_remedy(remedy)
         }
-        (_, mend) => {
-            let wrong = || Mend::by("Have a folder there that can be listed, or nothing");
-            let mend = mend.unwrap_or_else(wrong);
-            Finding::problem("certificates.unread", CERTIFICATES, text, mend)
+        (_, remedy) => {
+            let wrong = || Remedy::by_hand("Have a folder there that can be listed, or nothing");
+            let remedy = remedy.unwrap_or_else(wrong);
+            Finding::problem("certificates.unread", CERTIFICATES, text, remedy)
         }
     };
     found.of(shown)
@@ -153,19 +163,22 @@ fn unlisted(folder: &Path, error: &std::io::Error) -> Finding {
 
 fn certificate(path: &Path) -> Option<Finding> {
     let why = match CertificateFile::read(path.to_owned()).certificates {
-        Ok(_) | Err(Unread::Distrusted(_)) => return None,
+        Ok(_) | Err(CertificateFileError::Distrusted(_)) => return None,
         Err(why) => why,
     };
     let shown = path.display().to_string();
     let text = format!("[[identity]] certificate {shown}: {why}");
-    let wrong =
-        || Mend::by("Put the certificate there, in PEM or DER, or correct the path in config.toml");
-    let mend = match &why {
-        Unread::Failed(error) => unread(path, error),
+    let wrong = || {
+        Remedy::by_hand(
+            "Put the certificate there, in PEM or DER, or correct the path in config.toml",
+        )
+    };
+    let remedy = match &why {
+        CertificateFileError::Failed(error) => unread(path, error),
         _ => None,
     };
-    let mend = mend.unwrap_or_else(wrong);
-    Some(Finding::problem("configuration.certificate", ABOUT, text, mend).of(shown))
+    let remedy = remedy.unwrap_or_else(wrong);
+    Some(Finding::problem("configuration.certificate", ABOUT, text, remedy).of(shown))
 }
 
 /// A secret that cannot be had. What systemd hands to a service is not there for the doctor.
@@ -176,19 +189,24 @@ fn secret(setting: &str, source: &SecretSource) -> Option<Finding> {
     let error = source.read().err()?;
     let text = format!("{setting} {source:?}: {error}");
     let path = source.path().ok().flatten().unwrap_or_default();
-    let mend = match (error.kind(), unread(&path, &error)) {
-        (ErrorKind::PermissionDenied, mend) => {
+    let remedy = match (error.kind(), unread(&path, &error)) {
+        (ErrorKind::PermissionDenied, remedy) => {
             let note = Finding::note("configuration.secret-closed", ABOUT, text);
-            return Some(match mend {
+            return Some(match remedy {
                 // To read a secret is not for everybody of whom it would be possible.
-                Some(mend) => note.mended(Mend::by(mend.words)),
+                Some(remedy) => note.with_remedy(Remedy::by_hand(remedy.words)),
                 None => note,
             });
         }
-        (_, Some(mend)) => mend,
-        (_, None) => Mend::by(
+        (_, Some(remedy)) => remedy,
+        (_, None) => Remedy::by_hand(
             "Write the secret into that file anew, with at most one newline (LF) behind it",
         ),
     };
-    Some(Finding::problem("configuration.secret", ABOUT, text, mend))
+    Some(Finding::problem(
+        "configuration.secret",
+        ABOUT,
+        text,
+        remedy,
+    ))
 }

@@ -7,10 +7,10 @@ use crate::config::not_read;
 use crate::identity::IdentityError;
 use crate::identity::device::Device;
 use crate::identity::entry::OWN;
-use crate::identity::permissions::{closed_to_others, of_unread};
-use crate::identity::permissions::{is_member, lacking, membership};
+use crate::identity::permissions::{for_open_folder, for_unread_file};
+use crate::identity::permissions::{is_member, membership, missing_permission};
 use crate::identity::provision::{LOCK, provision_lock};
-use crate::identity::remedy::Mend;
+use crate::identity::remedy::Remedy;
 use crate::identity::software::Software;
 use crate::shell::word;
 use crate::store::devid::{DevidStore, StoreError};
@@ -25,7 +25,7 @@ const STATE: &str = "state folder";
 const KEYS: &str = "key folder";
 const GROUP: &str = "devid";
 
-pub(super) fn look_at(device: &Device, findings: &mut Vec<Finding>) {
+pub(super) fn check(device: &Device, findings: &mut Vec<Finding>) {
     let state = device.config.state.as_path();
     findings.push(state_folder(state));
     findings.extend(group());
@@ -54,12 +54,14 @@ pub(super) fn look_at(device: &Device, findings: &mut Vec<Finding>) {
     let retired = Software::of(state).retired().unwrap_or_default();
     if !retired.is_empty() {
         let text = format!("{} files from before the TPM", retired.len());
-        findings.push(Finding::note("keys.retired", KEYS, text).mended(Mend::by(
-            "devid prune deletes them for good, once there is no way back to them",
-        )));
+        findings.push(
+            Finding::note("keys.retired", KEYS, text).with_remedy(Remedy::by_hand(
+                "devid prune deletes them for good, once there is no way back to them",
+            )),
+        );
     }
     let read = device.stores().flat_map(|store| device.read(store));
-    let issuer = |one: Option<&Certificate>| one.is_some_and(Certificate::is_authority);
+    let issuer = |one: Option<&Certificate>| one.is_some_and(Certificate::is_ca);
     for one in read.flat_map(|read| read.entries) {
         if one.has_key() || issuer(one.certificate()) {
             continue;
@@ -76,11 +78,11 @@ pub(super) fn look_at(device: &Device, findings: &mut Vec<Finding>) {
 /// Something under a name that is for files of ours. What it is to whoever put it there, nobody
 /// knows.
 fn in_the_way(id: &'static str, about: &'static str, text: String, path: &Path) -> Finding {
-    let mend = Mend::by(
+    let remedy = Remedy::by_hand(
         "Look at it by hand: see who put it there and why, then take it out of the folder, without \
          following it",
     );
-    Finding::problem(id, about, text, mend).of(path.display().to_string())
+    Finding::problem(id, about, text, remedy).of(path.display().to_string())
 }
 
 /// The files of a token that are no objects, or why nobody can tell.
@@ -94,17 +96,17 @@ fn files(store: &DevidStore, findings: &mut Vec<Finding>) {
                 let file = path.join(&one.file);
                 let said = file.display().to_string();
                 let text = format!("{said}: {}", one.why);
-                let mend = of_unread(path, &file, one.by_content);
-                Finding::problem("keys.file", KEYS, text, mend).of(said)
+                let remedy = for_unread_file(path, &file, one.by_content);
+                Finding::problem("keys.file", KEYS, text, remedy).of(said)
             }));
         }
         Err(error) => {
-            let mend = unlisted(path, &error);
+            let remedy = unlisted(path, &error);
             let finding = Finding::problem(
                 "keys.unreadable",
                 KEYS,
                 IdentityError::from(error).text,
-                mend,
+                remedy,
             );
             findings.push(finding.of(path.display().to_string()));
         }
@@ -119,22 +121,22 @@ fn lost(store: &DevidStore) -> Option<Finding> {
         "{} files of keys that went with a former master key, {first} the first",
         lost.len()
     );
-    let mend = Mend::by("devid prune deletes them for good");
+    let remedy = Remedy::by_hand("devid prune deletes them for good");
     Some(
         Finding::note("keys.lost", KEYS, text)
             .of(store.path().display().to_string())
-            .mended(mend),
+            .with_remedy(remedy),
     )
 }
 
 /// What helps where a key folder gives no list.
-fn unlisted(folder: &Path, error: &StoreError) -> Mend {
+fn unlisted(folder: &Path, error: &StoreError) -> Remedy {
     if let StoreError::Folder(FolderError::Unsafe { path, .. }) = error {
-        return closed_to_others(path);
+        return for_open_folder(path);
     }
-    let denied = lacking(folder, Access::READ_OK | Access::EXEC_OK);
+    let denied = missing_permission(folder, Access::READ_OK | Access::EXEC_OK);
     denied.unwrap_or_else(|| {
-        Mend::by(
+        Remedy::by_hand(
             "Look at it by hand: there is to be a folder that can be listed. What the system says may \
              pass: then nothing is to be done",
         )
@@ -146,14 +148,14 @@ fn unusable(store: &DevidStore, findings: &mut Vec<Finding>) {
     let all = store.unusable_keys().unwrap_or_default();
     findings.extend(all.into_iter().map(|one| {
         let file = store.file(&one.name).display().to_string();
-        let mend = match one.is_damaged {
-            true => of_unread(store.path(), &store.file(&one.name), true),
-            false => Mend::by(
+        let remedy = match one.is_damaged {
+            true => for_unread_file(store.path(), &store.file(&one.name), true),
+            false => Remedy::by_hand(
                 "No other key suffers from it. Take the file to a place outside of the folder, \
                  unless what it lacks can be had",
             ),
         };
-        Finding::problem("keys.unusable", KEYS, one.why, mend).of(file)
+        Finding::problem("keys.unusable", KEYS, one.why, remedy).of(file)
     }));
 }
 
@@ -162,12 +164,12 @@ fn left_out(store: &DevidStore) -> impl Iterator<Item = Finding> {
     let names = store.left_out_files().unwrap_or_default().into_iter();
     names.map(|name| {
         let path = store.path().join(name);
-        let mend = Mend::by(
+        let remedy = Remedy::by_hand(
             "If it is a key or certificate in PEM that is to be shown, give it a name that ends in \
              .pem; else take it out of the folder",
         );
         let finding = Finding::note("keys.left-out", KEYS, not_read(&path, ".pem"));
-        finding.of(path.display().to_string()).mended(mend)
+        finding.of(path.display().to_string()).with_remedy(remedy)
     })
 }
 
@@ -181,9 +183,9 @@ fn state_folder(state: &Path) -> Finding {
         }
         Err(error) => {
             let note = Finding::note("state.closed", STATE, format!("{shown}: {error}"));
-            let mend = lacking(state, Access::EXISTS);
-            return match mend {
-                Some(mend) => note.mended(mend),
+            let remedy = missing_permission(state, Access::EXISTS);
+            return match remedy {
+                Some(remedy) => note.with_remedy(remedy),
                 None => note,
             };
         }
@@ -201,15 +203,17 @@ fn state_folder(state: &Path) -> Finding {
 fn group() -> Option<Finding> {
     let Some(devid) = group_number(GROUP) else {
         let text = format!("there is no group {GROUP} that key folders could be given to");
-        return Some(Finding::note("group.none", "group", text).mended(Mend::run(
-            "systemd-sysusers makes it, where devid-pkcs11.conf is installed; or",
-            format!("groupadd --system {GROUP}"),
-        )));
+        return Some(
+            Finding::note("group.none", "group", text).with_remedy(Remedy::by_command(
+                "systemd-sysusers makes it, where devid-pkcs11.conf is installed; or",
+                format!("groupadd --system {GROUP}"),
+            )),
+        );
     };
     (!is_member(devid) && !geteuid().is_root()).then(|| {
         let user = user_name(geteuid().as_raw());
         let text = format!("user {user} is not in the group {GROUP}");
-        Finding::note("group.not-member", "group", text).mended(membership(GROUP))
+        Finding::note("group.not-member", "group", text).with_remedy(membership(GROUP))
     })
 }
 
@@ -230,7 +234,7 @@ fn readers(state: &Path, keys: &Path) -> Option<Finding> {
                 keys.display(),
                 state.display()
             ),
-            Mend::on(
+            Remedy::on_paths(
                 "Give it to the group, and all that will be made there",
                 // In it, too, nobody is to exchange anything.
                 &[state, keys, &keys.join("file")],

@@ -6,15 +6,13 @@ use crate::identity::Inventory;
 use crate::identity::device::Device;
 use crate::identity::entry::{FACTORY, OWN, TokenEntry};
 use crate::identity::orphan::Orphan;
-use crate::identity::remedy::Mend;
-use crate::store::idevid::{IdevidStore, Taken};
-use crate::tpm::{PublicArea, is_device_key, other_kind, template_name};
+use crate::identity::remedy::Remedy;
+use crate::store::idevid::{IdevidStore, NvContent};
+use crate::tpm::{PublicArea, handle, is_device_key, other_kind, template_name};
 use crate::x509::Certificate;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-const PERSISTENT: u32 = 0x8100_0000;
-const NV: u32 = 0x0100_0000;
 const HANDLE: &str = "handle";
 const INDEX: &str = "NV index";
 
@@ -49,10 +47,10 @@ const RESERVED: [(u32, u32, &str); 7] = [
     ),
 ];
 
-pub(super) fn look_at(device: &Device, findings: &mut Vec<Finding>) {
+pub(super) fn check(device: &Device, findings: &mut Vec<Finding>) {
     let inventory = device.inventory();
     let list = |first| device.tpm.handles(first);
-    match list(PERSISTENT) {
+    match list(handle::PERSISTENT) {
         Ok(handles) => {
             let look = Handles {
                 device,
@@ -63,11 +61,11 @@ pub(super) fn look_at(device: &Device, findings: &mut Vec<Finding>) {
         }
         Err(error) => findings.push(Finding::note("handle.unknown", HANDLE, error.to_string())),
     }
-    match list(NV) {
+    match list(handle::NV_INDEX) {
         Ok(indices) => {
             let store = IdevidStore::new(&device.config, Arc::clone(&device.tpm));
             let looked = store.indices(&device.tpm).unwrap_or_default();
-            let looked: HashMap<u32, Taken> = looked.into_iter().collect();
+            let looked: HashMap<u32, NvContent> = looked.into_iter().collect();
             for index in indices {
                 let found = match (device.config.provision.nv_index, looked.get(&index)) {
                     (Some(ours), _) if ours == index => the_copy(device, &inventory),
@@ -131,13 +129,13 @@ impl Handles<'_> {
                         known.label
                     ),
                 )
-                .mended(Mend::by("Leave the handle as it is")),
+                .with_remedy(Remedy::by_hand("Leave the handle as it is")),
                 _ => ok("handle.own", format!("key of ours {}", known.label)),
             };
         }
         if self.orphans.iter().any(|orphan| orphan.0.handle == handle) {
             let text = "a key of ours whose file is gone: it lives in this handle alone";
-            return Finding::note("handle.orphan", HANDLE, text.into()).mended(Mend::by(format!(
+            return Finding::note("handle.orphan", HANDLE, text.into()).with_remedy(Remedy::by_hand(format!(
                 "Put its file back into {} from a copy. Leave the handle as it is: evicted, the \
                  key would be gone for good",
                 self.device.folder().display()
@@ -177,10 +175,10 @@ impl Handles<'_> {
                         self.device.folder().display()
                     ),
                 ),
-                (0x8100_0001 | 0x8100_0002, _) => {
+                (handle::SRK | handle::SECOND_SRK, _) => {
                     ok("handle.root", format!("storage root key, {key}"))
                 }
-                (0x8101_0000..=0x8101_FFFF, _) => {
+                (at, _) if handle::ENDORSEMENT_KEYS.contains(&at) => {
                     ok("handle.endorsement", format!("endorsement key, {key}"))
                 }
                 _ => ok("handle.foreign", format!("a storage key, {key}")),
@@ -231,24 +229,24 @@ fn is_not_understood(entry: &TokenEntry) -> bool {
 }
 
 /// What the factory's store took an index for.
-fn taken_as(taken: &Taken, inventory: &Inventory, index: u32) -> Finding {
+fn taken_as(taken: &NvContent, inventory: &Inventory, index: u32) -> Finding {
     match taken {
-        Taken::TooSmall => Finding::ok(
+        NvContent::TooSmall => Finding::ok(
             "nv.foreign",
             INDEX,
             reserved(index, "too small for a certificate"),
         ),
-        Taken::ContinuationOf(first) => Finding::ok(
+        NvContent::ContinuationOf(first) => Finding::ok(
             "nv.continuation",
             INDEX,
             format!("the rest of what begins in 0x{first:08X}"),
         ),
-        Taken::Nothing(why) => Finding::note(
+        NvContent::Nothing(why) => Finding::note(
             "nv.nothing",
             INDEX,
             format!("where identities' certificates go, but taken for nothing: {why}"),
         ),
-        Taken::Certificates(all) => {
+        NvContent::Certificates(all) => {
             let labels: Vec<String> = all.iter().map(|one| label_of(one, inventory)).collect();
             Finding::ok(
                 "nv.certificate",
@@ -273,7 +271,8 @@ fn label_of(certificate: &Certificate, inventory: &Inventory) -> String {
 
 /// The copy of the own certificate, if it is that.
 fn the_copy(device: &Device, inventory: &Inventory) -> Finding {
-    let elsewhere = || Mend::by("Name another index by nv_index under [provision] in config.toml");
+    let elsewhere =
+        || Remedy::by_hand("Name another index by nv_index under [provision] in config.toml");
     let copy = match device.nv_copy() {
         Ok(copy) => copy,
         Err(error) => {
@@ -282,10 +281,10 @@ fn the_copy(device: &Device, inventory: &Inventory) -> Finding {
     };
     if copy.as_ref().is_some_and(|copy| !copy.is_ours) {
         let text = "somebody else's, so no copy of the device's own certificate is kept there";
-        return Finding::note("nv.not-ours", INDEX, text.into()).mended(elsewhere());
+        return Finding::note("nv.not-ours", INDEX, text.into()).with_remedy(elsewhere());
     }
     let write = || {
-        Mend::run(
+        Remedy::by_command(
             "It is written anew at every start, or now",
             "devid provision",
         )
@@ -302,7 +301,7 @@ fn the_copy(device: &Device, inventory: &Inventory) -> Finding {
     }
     let Some(certificate) = copy.and_then(|copy| copy.certificate) else {
         let text = "to hold a copy of the device's own certificate, and does not";
-        return Finding::note("nv.copy-bad", INDEX, text.into()).mended(write());
+        return Finding::note("nv.copy-bad", INDEX, text.into()).with_remedy(write());
     };
     let of_key = |one: &&TokenEntry| {
         one.token != FACTORY && one.key.is_some() && one.public == certificate.public_key()
@@ -320,7 +319,7 @@ fn the_copy(device: &Device, inventory: &Inventory) -> Finding {
                 "the certificate of {}, whose key no file names",
                 certificate.subject()
             ),
-            Mend::by(format!(
+            Remedy::by_hand(format!(
                 "Bring back the key's file into {} from a copy; or name another index by nv_index \
                  under [provision] in config.toml",
                 device.folder().display()

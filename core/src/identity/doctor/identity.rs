@@ -2,15 +2,15 @@
 //! are valid, and who is trusted.
 
 use super::{Finding, Health};
-use crate::config::Own;
+use crate::config::OwnIdentity;
 use crate::identity::device::Device;
 use crate::identity::entry::{FACTORY, SOFTWARE, TokenEntry};
 use crate::identity::factory::FactoryIdentity;
 use crate::identity::free_name::{free_name, free_numbered};
 use crate::identity::observe::Observed;
-use crate::identity::permissions::lacking;
+use crate::identity::permissions::missing_permission;
 use crate::identity::provision::UNWANTED;
-use crate::identity::remedy::Mend;
+use crate::identity::remedy::Remedy;
 use crate::identity::software::Software;
 use crate::identity::state::{Marker, Plan, Policy};
 use crate::identity::status::{NONE_AT_ALL, NONE_YET};
@@ -25,13 +25,13 @@ const ABOUT: &str = "identity";
 /// How long before its end a certificate should be renewed.
 const SOON: i64 = 30 * 24 * 60 * 60;
 
-pub(super) fn look_at(device: &Device, findings: &mut Vec<Finding>) {
+pub(super) fn check(device: &Device, findings: &mut Vec<Finding>) {
     let inventory = device.inventory();
     match device.observe() {
         Ok(seen) => {
             own(device, &seen, findings);
-            findings.extend(device.marker_lie(&seen).map(|(text, mend)| {
-                Finding::problem("marker", "marker", text, mend).of(device
+            findings.extend(device.marker_lie(&seen).map(|(text, remedy)| {
+                Finding::problem("marker", "marker", text, remedy).of(device
                     .config
                     .provision
                     .marker
@@ -41,17 +41,17 @@ pub(super) fn look_at(device: &Device, findings: &mut Vec<Finding>) {
         }
         Err(fault) => {
             let problem =
-                |mend| Finding::problem("identity.unknown", ABOUT, fault.text.clone(), mend);
+                |remedy| Finding::problem("identity.unknown", ABOUT, fault.text.clone(), remedy);
             findings.push(match fault.kind {
                 IdentityErrorKind::Tpm => {
-                    problem(Mend::by("What mends the TPM, above, mends this too"))
+                    problem(Remedy::by_hand("What mends the TPM, above, mends this too"))
                 }
                 // It may be as it should be, and not for this user.
                 IdentityErrorKind::Denied => Finding {
                     state: Health::Note,
                     ..problem(to_see(device))
                 },
-                _ => problem(Mend::run(
+                _ => problem(Remedy::by_command(
                     "Mend what is named there; then",
                     "devid provision",
                 )),
@@ -64,23 +64,25 @@ pub(super) fn look_at(device: &Device, findings: &mut Vec<Finding>) {
 }
 
 /// What lets this user see the device's own identity.
-fn to_see(device: &Device) -> Mend {
+fn to_see(device: &Device) -> Remedy {
     let (state, marker) = (&device.config.state, &device.config.provision.marker);
     let software = Software::of(state);
     let listed = Access::READ_OK | Access::EXEC_OK;
-    let mend = lacking(state, listed)
-        .or_else(|| lacking(software.folder(), listed))
-        .or_else(|| lacking(marker, Access::READ_OK));
-    mend.unwrap_or_else(|| Mend::by("Run devid doctor as root, or as a user who may read there"))
+    let remedy = missing_permission(state, listed)
+        .or_else(|| missing_permission(software.folder(), listed))
+        .or_else(|| missing_permission(marker, Access::READ_OK));
+    remedy.unwrap_or_else(|| {
+        Remedy::by_hand("Run devid doctor as root, or as a user who may read there")
+    })
 }
 
 /// The device's own identity, as the table sees it.
 fn own(device: &Device, seen: &Observed, findings: &mut Vec<Finding>) {
-    let provision = || Mend::run("At the next start, or now", Device::going_on(seen));
+    let provision = || Remedy::by_command("At the next start, or now", Device::going_on(seen));
     let open = |id, text: &str| Finding::problem(id, ABOUT, text.into(), provision());
     let unusable = |text| {
         let below = "See what is said of the TPM above, and of the factory identity below";
-        Finding::problem("identity.factory", ABOUT, text, Mend::by(below))
+        Finding::problem("identity.factory", ABOUT, text, Remedy::by_hand(below))
     };
     let policy = Policy::of(&device.config);
     findings.push(match seen.facts.plan(policy) {
@@ -90,29 +92,30 @@ fn own(device: &Device, seen: &Observed, findings: &mut Vec<Finding>) {
         }
         Plan::UseExisting => Finding::ok("identity", ABOUT, seen.existing.text.clone()),
         Plan::UseFactory => match (device.factory_identity(), policy.own) {
-            (FactoryIdentity::Usable, Own::Unwanted) => Finding::ok(
+            (FactoryIdentity::Usable, OwnIdentity::Unwanted) => Finding::ok(
                 "identity",
                 ABOUT,
                 "the factory's, and no other is wanted".into(),
             ),
-            (FactoryIdentity::Usable, Own::Unset | Own::Wanted) => Finding::ok(
+            (FactoryIdentity::Usable, OwnIdentity::Unset | OwnIdentity::Wanted) => Finding::ok(
                 "identity",
                 ABOUT,
                 "the factory's; the device has none of its own, and none was asked for".into(),
             ),
-            (FactoryIdentity::Absent(_), Own::Unset | Own::Wanted) => {
+            (FactoryIdentity::Absent(_), OwnIdentity::Unset | OwnIdentity::Wanted) => {
                 open("identity.none", NONE_AT_ALL)
             }
-            (FactoryIdentity::Unusable(why), Own::Unset | Own::Wanted) => {
+            (FactoryIdentity::Unusable(why), OwnIdentity::Unset | OwnIdentity::Wanted) => {
                 unusable(format!("the factory's cannot be used: {why}"))
             }
-            (FactoryIdentity::Absent(why) | FactoryIdentity::Unusable(why), Own::Unwanted) => {
-                unusable(format!("only the factory's is wanted ({UNWANTED}): {why}"))
-            }
+            (
+                FactoryIdentity::Absent(why) | FactoryIdentity::Unusable(why),
+                OwnIdentity::Unwanted,
+            ) => unusable(format!("only the factory's is wanted ({UNWANTED}): {why}")),
         },
         Plan::Refuse(why) => {
-            let why = device.explained(why, seen);
-            Finding::problem(why.id, ABOUT, why.text, why.mend)
+            let why = device.refusal_details(why, seen);
+            Finding::problem(why.id, ABOUT, why.text, why.remedy)
         }
         Plan::Persist => open(
             "identity.handle",
@@ -134,8 +137,8 @@ fn own(device: &Device, seen: &Observed, findings: &mut Vec<Finding>) {
 
 impl Device {
     /// Where the marker says something else than there is: what it is, and what mends it.
-    pub(in crate::identity) fn marker_lie(&self, seen: &Observed) -> Option<(String, Mend)> {
-        let rewritten = Mend::run(
+    pub(in crate::identity) fn marker_lie(&self, seen: &Observed) -> Option<(String, Remedy)> {
+        let rewritten = Remedy::by_command(
             "It is written anew at every start, or now",
             "devid provision",
         );
@@ -157,7 +160,7 @@ impl Device {
                 "the marker names a key in the TPM, which is there, though another identity is \
                  used"
                 .into(),
-                Mend::by(
+                Remedy::by_hand(
                     "Bring back the key's file if that identity is the right one, and take the \
                      other one away",
                 ),
@@ -170,7 +173,7 @@ impl Device {
                 let command = |old: &Path| format!("mv -nT {} {}", word(marker), word(old));
                 Some((
                     "the marker says that the identity is in the TPM, and it is in files".into(),
-                    Mend::aside("If that is as it should be", &[marker], old, command),
+                    Remedy::to_free_name("If that is as it should be", &[marker], old, command),
                 ))
             }
             _ => None,
@@ -188,7 +191,7 @@ fn factory(device: &Device, findings: &mut Vec<Finding>) {
         IdentityErrorKind::Tpm => return,
         IdentityErrorKind::NotFound => {
             let note = Finding::note("factory.none", about, fault.text);
-            note.mended(Mend::run(
+            note.with_remedy(Remedy::by_command(
                 "With the maker's copy of the certificate, and certificate = \"/PATH.pem\" under \
                  [[identity]]",
                 "devid persist idev-id",
@@ -207,8 +210,8 @@ fn ends(inventory: &Inventory, findings: &mut Vec<Finding>) {
                 "it stands before {built}, when this program was built: nobody knows whether \
                  certificates are valid"
             );
-            let mend = Mend::run("Set it, for instance by", "timedatectl set-ntp true");
-            findings.push(Finding::problem("clock", "clock", text, mend));
+            let remedy = Remedy::by_command("Set it, for instance by", "timedatectl set-ntp true");
+            findings.push(Finding::problem("clock", "clock", text, remedy));
             return;
         }
     };
@@ -237,7 +240,7 @@ fn ends(inventory: &Inventory, findings: &mut Vec<Finding>) {
                 "certificate.not-yet",
                 about,
                 format!("of {}: valid from {from}; now it is {now}", one.label),
-                Mend::run(
+                Remedy::by_command(
                     "If the clock is wrong, set it, for instance by",
                     "timedatectl set-ntp true",
                 ),
@@ -253,7 +256,7 @@ fn ends(inventory: &Inventory, findings: &mut Vec<Finding>) {
                 about,
                 format!("of {}: valid until {until}", one.label),
             )
-            .mended(renewal(one)),
+            .with_remedy(renewal(one)),
             Ok(()) => continue,
         };
         findings.push(found.of(one.label.clone()));
@@ -264,9 +267,9 @@ fn is_soon(now: Time, until: Time) -> bool {
     until.unix_seconds() - now.unix_seconds() < SOON
 }
 
-fn renewal(entry: &TokenEntry) -> Mend {
+fn renewal(entry: &TokenEntry) -> Remedy {
     match entry.token.as_str() {
-        FACTORY => Mend::by(
+        FACTORY => Remedy::by_hand(
             "Only its maker can renew it: put the new certificate, for the same key, on the disk, \
              and certificate = \"/PATH.pem\" under [[identity]] in config.toml",
         ),
@@ -276,7 +279,7 @@ fn renewal(entry: &TokenEntry) -> Mend {
                 _ => entry.label.clone(),
             };
             let file = format!("{}.csr", entry.label.replace('/', "-"));
-            Mend::run(
+            Remedy::by_command(
                 "Have a CA certify this request, and give devid import-cert what it answers",
                 format!(
                     "devid csr --out {} -- {}",
@@ -299,7 +302,7 @@ fn trust(device: &Device, findings: &mut Vec<Finding>) {
                 trust.display()
             ),
         )
-        .mended(Mend::aside(
+        .with_remedy(Remedy::to_free_name(
             "With the CA's certificate in CA.pem",
             &[trust],
             free_numbered(trust, "ca", "pem"),

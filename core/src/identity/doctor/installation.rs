@@ -12,7 +12,7 @@ const LARGEST: u64 = 256 << 20;
 const LARGEST_TEXT: u64 = 1 << 20;
 
 /// Where things are looked for.
-pub(super) struct Places {
+pub(super) struct InstallPaths {
     /// Folders of PKCS#11 modules.
     pub(super) modules: Vec<PathBuf>,
     /// p11-kit's own configuration.
@@ -27,7 +27,7 @@ pub(super) struct Places {
     pub(super) openssl_of_ours: Option<PathBuf>,
 }
 
-impl Places {
+impl InstallPaths {
     pub(super) fn of_this_system(config: &Config) -> Self {
         let lib = Path::new("/usr/lib");
         let below = std::fs::read_dir(lib).into_iter().flatten().flatten();
@@ -52,12 +52,12 @@ impl Places {
 }
 
 /// Whether a file is this module, in whatever version.
-pub(super) fn is_ours(path: &Path) -> bool {
+pub(super) fn is_this_module(path: &Path) -> bool {
     let bytes = file::read(path, LARGEST).unwrap_or_default();
     bytes.windows(MARK.len()).any(|window| window == MARK)
 }
 
-pub(super) fn text_of(path: &Path) -> std::io::Result<String> {
+pub(super) fn read_text(path: &Path) -> std::io::Result<String> {
     let bytes = file::read(path, LARGEST_TEXT)?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }

@@ -3,8 +3,8 @@
 use super::{Finding, Health};
 use crate::config::Config;
 use crate::identity::device::Device;
-use crate::identity::permissions::lacking;
-use crate::identity::remedy::Mend;
+use crate::identity::permissions::missing_permission;
+use crate::identity::remedy::Remedy;
 use crate::shell::word;
 use crate::store::Pins;
 use crate::trust::Distrust;
@@ -17,7 +17,7 @@ const ABOUT: &str = "lock for PINs";
 
 /// Nothing is said of a lock that can be had, nor of a folder that is made when it is needed; but of
 /// who shares the lock, if those are others than the users of the TPM.
-pub(super) fn look_at(device: &Device, findings: &mut Vec<Finding>) {
+pub(super) fn check(device: &Device, findings: &mut Vec<Finding>) {
     let has_pins = has_pins(device);
     if let Some(fault) = device.tpm.pin_lock_fault() {
         let text = format!("{fault}: no PIN is tried without a lock that others cannot take away");
@@ -44,23 +44,23 @@ pub(super) fn look_at(device: &Device, findings: &mut Vec<Finding>) {
 }
 
 /// What helps where no lock can be had.
-fn to_have_it(config: &Config, fault: &Distrust) -> Mend {
+fn to_have_it(config: &Config, fault: &Distrust) -> Remedy {
     let folder = config.locks.as_path();
-    let denied = || lacking(&fault.place, Access::READ_OK);
+    let denied = || missing_permission(&fault.place, Access::READ_OK);
     match fault.unread {
-        Some(Errno::NOENT | Errno::NOTDIR) if config.locks_with_all() => Mend::run(
+        Some(Errno::NOENT | Errno::NOTDIR) if config.locks_with_all() => Remedy::by_command(
             "As root, where devid-pkcs11.conf is installed in tmpfiles.d; or run devid or the \
              module once as root",
             "systemd-tmpfiles --create devid-pkcs11.conf",
         ),
-        Some(Errno::NOENT | Errno::NOTDIR) => Mend::by(format!(
+        Some(Errno::NOENT | Errno::NOTDIR) => Remedy::by_hand(format!(
             "This user can make no folder {}: have DEVID_PKCS11_RUN name one of this user's own \
              (mode 0700), or unset it, so that the folder of all programs is used",
             folder.display()
         )),
-        Some(Errno::ACCESS | Errno::PERM) if let Some(mend) = denied() => mend,
+        Some(Errno::ACCESS | Errno::PERM) if let Some(remedy) = denied() => remedy,
         // Whoever made it may be watching: nothing is said for sh(1) about a path of theirs.
-        _ => Mend::by(format!(
+        _ => Remedy::by_hand(format!(
             "Look at {} by hand: see who made it and why. It is to be a folder of root's (0750, \
              with the group of those who use the TPM) or of this user's alone, on the way to it too, \
              with plain files that root or this user made. Once what is in the way is gone, \
@@ -88,12 +88,12 @@ fn outsiders(node: &Path) -> Option<Finding> {
          delay logins",
         mode & 0o7777
     );
-    let mend = Mend::on(
+    let remedy = Remedy::on_paths(
         "For good by a rule of udev with MODE=\"0660\"; until the next start by",
         &[node],
         format!("chmod {taken} {}", word(node)),
     );
-    Some(Finding::note("lock.outsiders", ABOUT, text).mended(mend))
+    Some(Finding::note("lock.outsiders", ABOUT, text).with_remedy(remedy))
 }
 
 /// Whether users of the TPM may have another lock. Two that try PINs at the same time under two locks
@@ -110,12 +110,12 @@ fn insiders(config: &Config) -> Option<Finding> {
          can bring the TPM into lockout",
         folder.display()
     );
-    let mend = Mend::by(
+    let remedy = Remedy::by_hand(
         "If nobody else uses this TPM, nothing is to be done. Else have all use one folder: unset \
          DEVID_PKCS11_RUN, put their users into the group tss, and mount /run/devid-pkcs11 into \
          containers",
     );
-    Some(Finding::note("lock.own", ABOUT, text).mended(mend))
+    Some(Finding::note("lock.own", ABOUT, text).with_remedy(remedy))
 }
 
 fn has_pins(device: &Device) -> bool {

@@ -14,7 +14,7 @@ mod tpm;
 mod tpm_device;
 
 use super::device::Device;
-use super::remedy::Mend;
+use super::remedy::Remedy;
 use crate::config::{Config, ConfigError};
 use serde::Serialize;
 
@@ -34,8 +34,8 @@ pub struct Finding {
     pub text: String,
     /// What mends it, for a person. Nothing of it ends an identity, or destroys a key that may be of
     /// use.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub mend: Option<String>,
+    #[serde(rename = "mend", skip_serializing_if = "Option::is_none")]
+    pub remedy: Option<String>,
     /// The command for that, for sh(1), as root, where there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub command: Option<String>,
@@ -66,7 +66,7 @@ pub fn doctor(config: Result<Config, ConfigError>, instead: impl Fn() -> Config)
         }
         Err(error) => {
             let text = format!("{error}; what follows was looked at with the defaults");
-            let mend = Mend::by(match (error.is_of_trust(), error.is_unread()) {
+            let remedy = Remedy::by_hand(match (error.is_of_trust(), error.is_unread()) {
                 (true, _) => {
                     "Look at it by hand: see that all that stands there is yours, then take the \
                      right to write from all others (chown, chmod), in the folders on the way too"
@@ -80,17 +80,17 @@ pub fn doctor(config: Result<Config, ConfigError>, instead: impl Fn() -> Config)
                      their defaults"
                 }
             });
-            findings.push(Finding::problem("configuration", about, text, mend));
+            findings.push(Finding::problem("configuration", about, text, remedy));
             (instead(), false)
         }
     };
     let device = Device::new(config);
-    configured_files::look_at(&device.config, &mut findings);
-    tpm_device::look_at(&device.config, &mut findings);
+    configured_files::check(&device.config, &mut findings);
+    tpm_device::check(&device.config, &mut findings);
     let from = findings.len();
-    tpm::look_at(&device, &mut findings);
-    locks::look_at(&device, &mut findings);
-    identity::look_at(&device, &mut findings);
+    tpm::check(&device, &mut findings);
+    locks::check(&device, &mut findings);
+    identity::check(&device, &mut findings);
     if !understood {
         // The identity may be elsewhere, and devid would do nothing.
         let own = ["identity", "marker", "master key"];
@@ -98,11 +98,11 @@ pub fn doctor(config: Result<Config, ConfigError>, instead: impl Fn() -> Config)
         for finding in findings.filter(|one| own.contains(&one.about)) {
             finding.state = finding.state.min_with_note();
             finding.command = None;
-            finding.mend = None;
+            finding.remedy = None;
         }
     }
-    folders::look_at(&device, &mut findings);
-    programs::look_at(&device.config, &mut findings);
+    folders::check(&device, &mut findings);
+    programs::check(&device.config, &mut findings);
     findings
 }
 
@@ -124,7 +124,7 @@ impl Finding {
             about,
             object: None,
             text,
-            mend: None,
+            remedy: None,
             command: None,
         }
     }
@@ -136,10 +136,10 @@ impl Finding {
         }
     }
 
-    fn problem(id: &'static str, about: &'static str, text: String, mend: Mend) -> Self {
+    fn problem(id: &'static str, about: &'static str, text: String, remedy: Remedy) -> Self {
         Self {
             state: Health::Problem,
-            ..Self::ok(id, about, text).mended(mend)
+            ..Self::ok(id, about, text).with_remedy(remedy)
         }
     }
 
@@ -150,9 +150,9 @@ impl Finding {
         }
     }
 
-    fn mended(self, by: Mend) -> Self {
+    fn with_remedy(self, by: Remedy) -> Self {
         Self {
-            mend: Some(by.words),
+            remedy: Some(by.words),
             command: by.command,
             ..self
         }

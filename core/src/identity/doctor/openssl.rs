@@ -1,6 +1,6 @@
 //! OpenSSL's configuration (config(5), in its own words), as far as providers go.
 
-use super::installation::{LIBRARY, Places, is_ours, text_of};
+use super::installation::{InstallPaths, LIBRARY, is_this_module, read_text};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -10,37 +10,37 @@ const DEPTH: usize = 4;
 
 /// What is missing for the provider to find the module.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Lack {
+pub(super) enum ConfigGap {
     /// No such provider is named, or there is no such file.
     Unmentioned,
     /// Such providers are named, each for a module that is there and is called otherwise.
     Others,
     /// This module is not there, or is another one.
-    Module(Place),
+    Module(ConfigLine),
     /// This provider is not there.
     Provider(PathBuf),
     /// This section, last begun in this file, says nothing of its activation.
     Activation(PathBuf, String),
     /// This is said instead of an activation.
-    Inactive(Place),
+    Inactive(ConfigLine),
     /// OpenSSL's own algorithms are not.
     Default,
 }
 
 /// A setting: in which file and section, and what it says.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct ConfigLine {
     pub(super) file: PathBuf,
     pub(super) section: String,
     pub(super) value: String,
 }
 
 /// Sections by name; what stands before the first is in the section without name.
-type Sections = BTreeMap<String, Section>;
+type Sections = BTreeMap<String, ConfigSection>;
 
-/// A section, in however many places it is begun.
+/// A section, in however many paths it is begun.
 #[derive(Debug, Default)]
-struct Section {
+struct ConfigSection {
     /// The last file that begins it.
     file: PathBuf,
     /// Each with the file that says it last.
@@ -48,19 +48,19 @@ struct Section {
 }
 
 /// The provider's path, if the file has it find our module.
-pub(super) fn judge(file: &Path, places: &Places) -> Result<PathBuf, Lack> {
+pub(super) fn find_provider(file: &Path, paths: &InstallPaths) -> Result<PathBuf, ConfigGap> {
     let mut all = Sections::new();
     let mut section = String::new();
-    read(file, &mut section, &mut all, DEPTH).ok_or(Lack::Unmentioned)?;
+    read(file, &mut section, &mut all, DEPTH).ok_or(ConfigGap::Unmentioned)?;
     let setting = |section: &str, name: &str| all.get(section)?.settings.get(name);
     let value = |section: &str, name: &str| setting(section, name).map(|(said, _)| said.as_str());
-    let main = value("", "openssl_conf").ok_or(Lack::Unmentioned)?;
-    let list = value(main, "providers").ok_or(Lack::Unmentioned)?;
-    let named = all.get(list).ok_or(Lack::Unmentioned)?;
+    let main = value("", "openssl_conf").ok_or(ConfigGap::Unmentioned)?;
+    let list = value(main, "providers").ok_or(ConfigGap::Unmentioned)?;
+    let named = all.get(list).ok_or(ConfigGap::Unmentioned)?;
     let named = || named.settings.iter().map(|(name, (said, _))| (name, said));
     let with_module = named().filter_map(|(name, section)| {
         let (module, file) = setting(section, MODULE_PATH)?;
-        let module = Place {
+        let module = ConfigLine {
             file: file.clone(),
             section: section.clone(),
             value: module.clone(),
@@ -69,31 +69,31 @@ pub(super) fn judge(file: &Path, places: &Places) -> Result<PathBuf, Lack> {
     });
     let with_module: Vec<_> = with_module.collect();
     let mut all_of = with_module.iter();
-    let right = all_of.find(|(_, _, module)| is_ours(Path::new(&module.value)));
+    let right = all_of.find(|(_, _, module)| is_this_module(Path::new(&module.value)));
     let Some((name, section, _)) = right else {
         // What is there under another name is for others.
-        let meant = |module: &Place| {
+        let meant = |module: &ConfigLine| {
             let path = Path::new(&module.value);
             path.file_name() == Some(LIBRARY.as_ref()) || !path.exists()
         };
         let mut meant = with_module.iter().filter(|(_, _, module)| meant(module));
         return Err(match meant.next() {
-            Some((_, _, module)) => Lack::Module(module.clone()),
-            None if with_module.is_empty() => Lack::Unmentioned,
-            None => Lack::Others,
+            Some((_, _, module)) => ConfigGap::Module(module.clone()),
+            None if with_module.is_empty() => ConfigGap::Unmentioned,
+            None => ConfigGap::Others,
         });
     };
     let provider = match value(section, "module") {
         Some(path) => PathBuf::from(path),
         None => {
             let file = format!("{}.so", value(section, "identity").unwrap_or(name));
-            let paths = places.providers.iter().map(|folder| folder.join(&file));
+            let paths = paths.providers.iter().map(|folder| folder.join(&file));
             let found = paths.into_iter().find(|path| path.is_file());
-            found.ok_or_else(|| Lack::Provider(file.into()))?
+            found.ok_or_else(|| ConfigGap::Provider(file.into()))?
         }
     };
     if !provider.is_file() {
-        return Err(Lack::Provider(provider));
+        return Err(ConfigGap::Provider(provider));
     }
     let is_active = |section: &str| {
         let off = ["0", "no", "false", "off"];
@@ -103,8 +103,8 @@ pub(super) fn judge(file: &Path, places: &Places) -> Result<PathBuf, Lack> {
     if !is_active(section) {
         let begun = all.get(section.as_str()).map(|one| one.file.clone());
         return Err(match setting(section, "activate") {
-            None => Lack::Activation(begun.unwrap_or_default(), (*section).clone()),
-            Some((value, file)) => Lack::Inactive(Place {
+            None => ConfigGap::Activation(begun.unwrap_or_default(), (*section).clone()),
+            Some((value, file)) => ConfigGap::Inactive(ConfigLine {
                 file: file.clone(),
                 section: (*section).clone(),
                 value: value.clone(),
@@ -114,13 +114,13 @@ pub(super) fn judge(file: &Path, places: &Places) -> Result<PathBuf, Lack> {
     let mut default = named().filter(|(name, _)| *name == "default");
     match default.any(|(_, section)| is_active(section)) {
         true => Ok(provider),
-        false => Err(Lack::Default),
+        false => Err(ConfigGap::Default),
     }
 }
 
 /// `None` if the file cannot be read.
 fn read(file: &Path, section: &mut String, all: &mut Sections, depth: usize) -> Option<()> {
-    let text = text_of(file).ok()?.replace("\\\n", "");
+    let text = read_text(file).ok()?.replace("\\\n", "");
     for line in text.lines() {
         let line = line.split('#').next().unwrap_or_default().trim();
         if let Some(name) = line

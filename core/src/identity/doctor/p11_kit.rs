@@ -2,7 +2,7 @@
 //! name; those of one name are one module, the administrator's settings over the others; and a line
 //! that cannot be read keeps p11-kit from starting, for every program.
 
-use super::installation::text_of;
+use super::installation::read_text;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::ErrorKind;
@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 /// What p11-kit knows of a module.
 #[derive(Debug, Default)]
-pub(super) struct Registration {
+pub(super) struct ModuleConfig {
     /// The file that says where the module is, of those that do the one that counts.
     pub(super) file: PathBuf,
     settings: BTreeMap<String, String>,
@@ -18,13 +18,13 @@ pub(super) struct Registration {
 
 /// A file that keeps p11-kit from starting.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Broken {
+pub(super) struct UnreadableFile {
     pub(super) file: PathBuf,
-    pub(super) why: Why,
+    pub(super) why: FormatError,
 }
 
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Why {
+pub(super) enum FormatError {
     /// This line (from 1) has no colon.
     NoColon(usize),
     /// This line (from 1) has an equals sign in the place of the colon.
@@ -35,15 +35,15 @@ pub(super) enum Why {
     Unreadable(ErrorKind),
 }
 
-/// All registrations of these folders, the first folder's settings over the others'; and the files,
+/// All module_configs of these folders, the first folder's settings over the others'; and the files,
 /// `main` among them, that cannot be read.
-pub(super) fn read(main: &Path, folders: &[PathBuf]) -> (Vec<Registration>, Vec<Broken>) {
+pub(super) fn read(main: &Path, folders: &[PathBuf]) -> (Vec<ModuleConfig>, Vec<UnreadableFile>) {
     let mut broken = Vec::new();
-    let mut all: BTreeMap<OsString, Registration> = BTreeMap::new();
+    let mut all: BTreeMap<OsString, ModuleConfig> = BTreeMap::new();
     let mut settings = |file: &Path| match settings_of(file) {
         Ok(settings) => settings,
         Err(why) => {
-            broken.push(Broken {
+            broken.push(UnreadableFile {
                 file: file.into(),
                 why,
             });
@@ -70,7 +70,7 @@ pub(super) fn read(main: &Path, folders: &[PathBuf]) -> (Vec<Registration>, Vec<
 
 const MODULE: &str = "module";
 
-impl Registration {
+impl ModuleConfig {
     /// What it calls the module.
     pub(super) fn module(&self) -> Option<&str> {
         self.settings.get(MODULE).map(String::as_str)
@@ -105,8 +105,8 @@ fn files_of(folder: &Path) -> Vec<PathBuf> {
     files
 }
 
-fn settings_of(file: &Path) -> Result<BTreeMap<String, String>, Why> {
-    let text = text_of(file).map_err(|error| Why::Unreadable(error.kind()))?;
+fn settings_of(file: &Path) -> Result<BTreeMap<String, String>, FormatError> {
+    let text = read_text(file).map_err(|error| FormatError::Unreadable(error.kind()))?;
     let mut settings = BTreeMap::new();
     for (number, line) in (1..).zip(text.lines()) {
         let line = line.trim_ascii();
@@ -114,13 +114,13 @@ fn settings_of(file: &Path) -> Result<BTreeMap<String, String>, Why> {
             continue;
         }
         match line.split_once(':') {
-            _ if line.starts_with('[') => return Err(Why::Section(number)),
-            _ if line.starts_with("-----BEGIN ") => return Err(Why::NoColon(number)),
+            _ if line.starts_with('[') => return Err(FormatError::Section(number)),
+            _ if line.starts_with("-----BEGIN ") => return Err(FormatError::NoColon(number)),
             Some((key, value)) => {
                 settings.insert(key.trim_ascii().into(), value.trim_ascii().into());
             }
-            None if line.contains('=') => return Err(Why::Equals(number)),
-            None => return Err(Why::NoColon(number)),
+            None if line.contains('=') => return Err(FormatError::Equals(number)),
+            None => return Err(FormatError::NoColon(number)),
         }
     }
     Ok(settings)

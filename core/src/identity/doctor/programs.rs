@@ -1,21 +1,21 @@
 //! Whether other programs find the module: p11-kit by its `.module` files, OpenSSL by its
 //! configuration.
 
-use super::installation::{LIBRARY, Places, is_ours, text_of};
-use super::openssl::{self, Lack};
-use super::p11_kit::{self, Broken, Registration, Why};
+use super::installation::{InstallPaths, LIBRARY, is_this_module, read_text};
+use super::openssl::{self, ConfigGap};
+use super::p11_kit::{self, FormatError, ModuleConfig, UnreadableFile};
 use super::{Finding, Health};
 use crate::config::Config;
 use crate::identity::free_name::free_numbered;
-use crate::identity::remedy::Mend;
+use crate::identity::remedy::Remedy;
 use crate::shell::word;
 use std::path::{Path, PathBuf};
 
-pub(super) fn look_at(config: &Config, findings: &mut Vec<Finding>) {
-    Places::of_this_system(config).look(findings);
+pub(super) fn check(config: &Config, findings: &mut Vec<Finding>) {
+    InstallPaths::of_this_system(config).look(findings);
 }
 
-impl Places {
+impl InstallPaths {
     fn look(&self, findings: &mut Vec<Finding>) {
         let library = self.library();
         findings.push(match &library {
@@ -25,14 +25,14 @@ impl Places {
                 "module",
                 format!("{LIBRARY} is not where programs look for it"),
             )
-            .mended(Mend::by(format!(
+            .with_remedy(Remedy::by_hand(format!(
                 "Install {LIBRARY} into /usr/lib/<multiarch>/pkcs11/"
             ))),
         });
-        let (registrations, broken) = p11_kit::read(&self.p11_kit_conf, &self.p11_kit);
+        let (module_configs, broken) = p11_kit::read(&self.p11_kit_conf, &self.p11_kit);
         // Who starts for nobody knows no module.
         match broken.is_empty() {
-            true => findings.push(self.p11_kit(library.as_deref(), &registrations)),
+            true => findings.push(self.p11_kit(library.as_deref(), &module_configs)),
             false => findings.extend(broken.iter().map(stops_p11_kit)),
         }
         findings.push(self.openssl(library.as_deref()));
@@ -41,38 +41,43 @@ impl Places {
     /// The installed module.
     fn library(&self) -> Option<PathBuf> {
         let paths = self.modules.iter().map(|folder| folder.join(LIBRARY));
-        paths.into_iter().find(|path| is_ours(path))
+        paths.into_iter().find(|path| is_this_module(path))
     }
 
-    fn p11_kit(&self, library: Option<&Path>, registrations: &[Registration]) -> Finding {
+    fn p11_kit(&self, library: Option<&Path>, module_configs: &[ModuleConfig]) -> Finding {
         let about = "p11-kit";
-        let Some((registration, module)) = self.registration(registrations) else {
+        let Some((module_config, module)) = self.module_config(module_configs) else {
             let note = Finding::note("p11-kit.none", about, "it does not know the module".into());
             let folder = self.p11_kit.first().cloned().unwrap_or_default();
             // p11-kit would complain to every program of a module that is not there.
             let Some(module) = library else {
-                return note.mended(Mend::by(format!(
+                return note.with_remedy(Remedy::by_hand(format!(
                     "Install {LIBRARY}, then run devid doctor again"
                 )));
             };
             // What has the name may be for another module.
             let free = free_numbered(&folder, "devid-pkcs11", "module");
-            return note.mended(Mend::aside("Tell it", &[&folder], free, |target| {
-                format!(
-                    "install -d {} && printf 'module: %s\\ntrust-policy: no\\n' {} > {}",
-                    word(&folder),
-                    word(module),
-                    word(target)
-                )
-            }));
+            return note.with_remedy(Remedy::to_free_name(
+                "Tell it",
+                &[&folder],
+                free,
+                |target| {
+                    format!(
+                        "install -d {} && printf 'module: %s\\ntrust-policy: no\\n' {} > {}",
+                        word(&folder),
+                        word(module),
+                        word(target)
+                    )
+                },
+            ));
         };
         let path = self.resolved(module);
-        let file = &registration.file;
+        let file = &module_config.file;
         let shown = file.display();
         let wrong = match path.as_deref() {
-            Some(path) if is_ours(path) => {
+            Some(path) if is_this_module(path) => {
                 let text = format!("{shown}: {}", path.display());
-                return match registration.limits() {
+                return match module_config.limits() {
                     None => Finding::ok("p11-kit", about, text),
                     Some(limits) => {
                         Finding::note("p11-kit.limited", about, format!("{text}, {limits}"))
@@ -88,7 +93,7 @@ impl Places {
             wrong,
             match library {
                 Some(library) => named_anew(file, "module:", library),
-                None => Mend::by(format!(
+                None => Remedy::by_hand(format!(
                     "Install {LIBRARY}, and name its path there, after module:"
                 )),
             },
@@ -96,11 +101,14 @@ impl Places {
         .of(shown.to_string())
     }
 
-    /// The registration that is for our module, and what it calls that.
-    fn registration<'a>(&self, all: &'a [Registration]) -> Option<(&'a Registration, &'a str)> {
-        let named = |one: &'a Registration| Some((one, one.module()?));
+    /// The module_config that is for our module, and what it calls that.
+    fn module_config<'a>(&self, all: &'a [ModuleConfig]) -> Option<(&'a ModuleConfig, &'a str)> {
+        let named = |one: &'a ModuleConfig| Some((one, one.module()?));
         let called = |module: &str| Path::new(module).file_name() == Some(LIBRARY.as_ref());
-        let resolves = |module: &str| self.resolved(module).is_some_and(|path| is_ours(&path));
+        let resolves = |module: &str| {
+            self.resolved(module)
+                .is_some_and(|path| is_this_module(&path))
+        };
         let right = all.iter().filter_map(named).find(|one| resolves(one.1));
         right.or_else(|| all.iter().filter_map(named).find(|one| called(one.1)))
     }
@@ -114,7 +122,7 @@ impl Places {
 
     fn openssl(&self, library: Option<&Path>) -> Finding {
         let about = "OpenSSL";
-        let judged = |file: &Path| openssl::judge(file, self);
+        let judged = |file: &Path| openssl::find_provider(file, self);
         let ours = self.openssl_of_ours.as_deref();
         match judged(&self.openssl) {
             Ok(provider) => Finding::ok(
@@ -122,56 +130,60 @@ impl Places {
                 about,
                 format!("{}: {}", self.openssl.display(), provider.display()),
             ),
-            Err(Lack::Unmentioned | Lack::Others) => match ours.map(|file| (file, judged(file))) {
-                Some((file, Ok(provider))) => Finding::ok(
-                    "openssl",
-                    about,
-                    format!(
-                        "for programs started with OPENSSL_CONF={}: {}",
-                        file.display(),
-                        provider.display()
+            Err(ConfigGap::Unmentioned | ConfigGap::Others) => {
+                match ours.map(|file| (file, judged(file))) {
+                    Some((file, Ok(provider))) => Finding::ok(
+                        "openssl",
+                        about,
+                        format!(
+                            "for programs started with OPENSSL_CONF={}: {}",
+                            file.display(),
+                            provider.display()
+                        ),
                     ),
-                ),
-                // A file for those who want it; what it lacks, nobody else does.
-                Some((file, Err(lack))) if lack != Lack::Unmentioned && lack != Lack::Others => {
-                    Finding {
-                        state: Health::Note,
-                        ..self.lacking(file, &lack, library)
+                    // A file for those who want it; what it lacks, nobody else does.
+                    Some((file, Err(lack)))
+                        if lack != ConfigGap::Unmentioned && lack != ConfigGap::Others =>
+                    {
+                        Finding {
+                            state: Health::Note,
+                            ..self.missing_permission(file, &lack, library)
+                        }
                     }
+                    _ => self.missing_permission(&self.openssl, &ConfigGap::Unmentioned, library),
                 }
-                _ => self.lacking(&self.openssl, &Lack::Unmentioned, library),
-            },
-            Err(lack) => self.lacking(&self.openssl, &lack, library),
+            }
+            Err(lack) => self.missing_permission(&self.openssl, &lack, library),
         }
     }
 
-    fn lacking(&self, file: &Path, lack: &Lack, library: Option<&Path>) -> Finding {
+    fn missing_permission(&self, file: &Path, lack: &ConfigGap, library: Option<&Path>) -> Finding {
         let about = "OpenSSL";
         let shown = file.display();
-        let problem = |text: String, mend: Mend| {
-            Finding::problem("openssl.wrong", about, format!("{shown}: {text}"), mend)
+        let problem = |text: String, remedy: Remedy| {
+            Finding::problem("openssl.wrong", about, format!("{shown}: {text}"), remedy)
                 .of(shown.to_string())
         };
         match lack {
-            Lack::Unmentioned | Lack::Others => {
+            ConfigGap::Unmentioned | ConfigGap::Others => {
                 let target = self.openssl_of_ours.as_deref().unwrap_or(file);
                 Finding::note(
                     "openssl.none",
                     about,
                     match lack {
-                        Lack::Others => format!(
+                        ConfigGap::Others => format!(
                             "{shown} names a provider with pkcs11-module-path for another module"
                         ),
                         _ => format!("{shown} names no provider with pkcs11-module-path"),
                     },
                 )
-                .mended(Mend::by(format!(
+                .with_remedy(Remedy::by_hand(format!(
                     "Put pkcs11-conf/openssl.cnf of this project there as {}, with the paths of \
                      provider and module, and start programs with OPENSSL_CONF naming it",
                     target.display()
                 )))
             }
-            Lack::Module(module) => {
+            ConfigGap::Module(module) => {
                 let text = format!(
                     "pkcs11-module-path = {}, which is not there or another module",
                     module.value
@@ -185,31 +197,33 @@ impl Places {
                             "pkcs11-module-path",
                             library.to_str().unwrap_or(","),
                         ),
-                        None => Mend::by(format!("Install {LIBRARY} there, or name its path")),
+                        None => {
+                            Remedy::by_hand(format!("Install {LIBRARY} there, or name its path"))
+                        }
                     },
                 )
             }
-            Lack::Provider(path) => problem(
+            ConfigGap::Provider(path) => problem(
                 format!("the provider {} is not there", path.display()),
-                Mend::by(
+                Remedy::by_hand(
                     "apt-get install pkcs11-provider (Debian 13); or put what scripts/pkcs11-provider \
                      prints into the section's module line",
                 ),
             ),
-            Lack::Activation(begun, section) => problem(
+            ConfigGap::Activation(begun, section) => problem(
                 format!("[{section}] has no activate = 1"),
                 activated(begun, section),
             ),
-            Lack::Inactive(place) => problem(
+            ConfigGap::Inactive(place) => problem(
                 format!(
                     "[{}] has activate = {}, which newer releases of OpenSSL take for a no",
                     place.section, place.value
                 ),
                 set_in("Say yes", place, "activate", "1"),
             ),
-            Lack::Default => problem(
+            ConfigGap::Default => problem(
                 "no provider default is activated, so OpenSSL's own algorithms are missing".into(),
-                Mend::by(
+                Remedy::by_hand(
                     "Under the section that providers names: default = default_sect; and [default_sect] \
                      with activate = 1",
                 ),
@@ -219,7 +233,7 @@ impl Places {
 }
 
 /// The line of a file that names the module, with this one in it.
-fn named_anew(file: &Path, setting: &str, library: &Path) -> Mend {
+fn named_anew(file: &Path, setting: &str, library: &Path) -> Remedy {
     let words = "Name the module that is there";
     let pattern = setting.replace(' ', " *");
     let expression = format!("s,^ *{pattern}.*,{setting} {},", library.display());
@@ -227,7 +241,7 @@ fn named_anew(file: &Path, setting: &str, library: &Path) -> Mend {
 }
 
 /// A setting of one section of OpenSSL's configuration with another value, in the file where it is.
-fn set_in(words: &str, place: &openssl::Place, setting: &str, value: &str) -> Mend {
+fn set_in(words: &str, place: &openssl::ConfigLine, setting: &str, value: &str) -> Remedy {
     let section = &place.section;
     let expression = format!(
         "/^[ \\t]*\\[[ \\t]*{section}[ \\t]*\\]/,/^[ \\t]*\\[/s,^[ \\t]*{setting}[ \\t]*=.*,{setting} = \
@@ -236,58 +250,58 @@ fn set_in(words: &str, place: &openssl::Place, setting: &str, value: &str) -> Me
     in_place(words, &place.file, expression, &format!("{section}{value}"))
 }
 
-fn activated(file: &Path, section: &str) -> Mend {
+fn activated(file: &Path, section: &str) -> Remedy {
     let expression = format!("s,^[ \\t]*\\[[ \\t]*{section}[ \\t]*\\].*,&\\nactivate = 1,");
     in_place("Say so", file, expression, section)
 }
 
 /// An expression of sed(1) that holds this text of others': only where no character of it means
 /// something there.
-fn in_place(words: &str, file: &Path, expression: String, text: &str) -> Mend {
+fn in_place(words: &str, file: &Path, expression: String, text: &str) -> Remedy {
     let plain = |one: char| one.is_ascii_alphanumeric() || "/._-+".contains(one);
     // A line that goes on in the next is more than sed sees of it.
-    let goes_on = text_of(file).is_ok_and(|text| text.contains("\\\n"));
+    let goes_on = read_text(file).is_ok_and(|text| text.contains("\\\n"));
     match text.chars().all(plain) && !goes_on {
-        true => Mend::on(
+        true => Remedy::on_paths(
             words,
             &[file],
             format!("sed -i '{expression}' {}", word(file)),
         ),
-        false => Mend::by(format!("{words}, in {} by hand", file.display())),
+        false => Remedy::by_hand(format!("{words}, in {} by hand", file.display())),
     }
 }
 
 /// p11-kit gives up at the first file that it cannot read.
-fn stops_p11_kit(broken: &Broken) -> Finding {
+fn stops_p11_kit(broken: &UnreadableFile) -> Finding {
     let shown = broken.file.display();
     let numbered = |number: &usize, what: &str| format!("{shown}:{number}: {what}");
-    let (what, mend) = match &broken.why {
-        Why::NoColon(number) => (
+    let (what, remedy) = match &broken.why {
+        FormatError::NoColon(number) => (
             numbered(number, "the line has no colon"),
-            Mend::by("Write that line as NAME: VALUE, or put # in front of it"),
+            Remedy::by_hand("Write that line as NAME: VALUE, or put # in front of it"),
         ),
-        Why::Equals(number) => (
+        FormatError::Equals(number) => (
             numbered(number, "the line has an equals sign where a colon belongs"),
-            Mend::on(
+            Remedy::on_paths(
                 "Write the colon",
                 &[&broken.file],
                 format!("sed -i '{number}s/ *=/:/' {}", word(&broken.file)),
             ),
         ),
-        Why::Section(number) => (
+        FormatError::Section(number) => (
             numbered(
                 number,
                 "the line begins a section, and such files have none",
             ),
-            Mend::by("Take that line out"),
+            Remedy::by_hand("Take that line out"),
         ),
-        Why::Unreadable(kind) => (
+        FormatError::Unreadable(kind) => (
             format!("{shown}: {kind}"),
-            Mend::by("Make it a file that everybody may read, or take it out of the folder"),
+            Remedy::by_hand("Make it a file that everybody may read, or take it out of the folder"),
         ),
     };
     let text = format!("{what}: p11-kit starts for no program");
-    Finding::problem("p11-kit.unreadable", "p11-kit", text, mend).of(shown.to_string())
+    Finding::problem("p11-kit.unreadable", "p11-kit", text, remedy).of(shown.to_string())
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use tempfile::TempDir;
 /// A system with the module and the provider installed, and nobody told.
 struct System {
     folder: TempDir,
-    places: Places,
+    paths: InstallPaths,
 }
 
 impl System {
@@ -25,7 +25,7 @@ impl System {
         .unwrap();
         fs::write(at("lib/pkcs11/other.so"), "\x7fELF").unwrap();
         fs::write(at("lib/ossl-modules/pkcs11.so"), "\x7fELF").unwrap();
-        let places = Places {
+        let paths = InstallPaths {
             modules: vec![at("lib/pkcs11")],
             p11_kit_conf: at("etc/pkcs11.conf"),
             p11_kit: vec![at("etc/modules"), at("modules")],
@@ -33,7 +33,7 @@ impl System {
             openssl: at("openssl.cnf"),
             openssl_of_ours: Some(at("etc/openssl.cnf")),
         };
-        Self { folder, places }
+        Self { folder, paths }
     }
 
     fn at(&self, name: &str) -> PathBuf {
@@ -51,14 +51,14 @@ impl System {
 
     fn finding(&self, about: &str) -> Finding {
         let mut findings = Vec::new();
-        self.places.look(&mut findings);
+        self.paths.look(&mut findings);
         let mut all = findings.into_iter();
         all.find(|one| one.about == about).unwrap()
     }
 
     /// Does what the finding says, and sees it gone.
     #[track_caller]
-    fn mend(&self, about: &str) {
+    fn remedy(&self, about: &str) {
         let command = self.finding(about).command.expect("a command");
         run(&command);
         let after = self.finding(about);
@@ -80,10 +80,10 @@ fn p11_kit_is_told_of_the_module_that_is_there() {
     let taken = system.at("etc/modules/devid-pkcs11.module");
     let others = format!("module: {}\n", system.at("lib/pkcs11/other.so").display());
     fs::write(&taken, &others).unwrap();
-    system.mend("p11-kit");
+    system.remedy("p11-kit");
     assert_eq!(fs::read_to_string(&taken).unwrap(), others);
     fs::remove_dir_all(system.at("etc/modules")).unwrap();
-    system.mend("p11-kit");
+    system.remedy("p11-kit");
 
     let file = system.at("modules/devid-pkcs11.module");
     fs::remove_dir_all(system.at("etc/modules")).unwrap();
@@ -103,7 +103,7 @@ fn p11_kit_is_told_of_the_module_that_is_there() {
         let found = system.finding("p11-kit");
         assert_eq!((found.id, found.state), ("p11-kit.wrong", Health::Problem));
         assert!(found.text.contains(&wrong), "{found:?}");
-        system.mend("p11-kit");
+        system.remedy("p11-kit");
     }
     // The administrator's file of the same name holds.
     fs::create_dir(system.at("etc/modules")).unwrap();
@@ -146,7 +146,7 @@ fn a_line_that_stops_p11_kit_is_named() {
     mode(0o777);
     assert_eq!(system.finding("p11-kit").command, None);
     mode(0o755);
-    system.mend("p11-kit");
+    system.remedy("p11-kit");
 
     for (text, line, word) in [
         ("junk\n", ":1", "no colon"),
@@ -241,7 +241,7 @@ fn openssl_is_judged_by_what_its_file_says() {
     let found = system.finding("OpenSSL");
     assert_eq!((found.id, found.state), ("openssl.none", Health::Note));
     fs::write(
-        &system.places.openssl,
+        &system.paths.openssl,
         "[provider_sect]\npkcs11 = pkcs11_sect\n",
     )
     .unwrap();
@@ -253,7 +253,7 @@ fn openssl_is_judged_by_what_its_file_says() {
     let found = system.finding("OpenSSL");
     assert_eq!(found.id, "openssl");
     assert!(found.text.contains("OPENSSL_CONF="), "{found:?}");
-    fs::write(&system.places.openssl, &shipped).unwrap();
+    fs::write(&system.paths.openssl, &shipped).unwrap();
     let found = system.finding("OpenSSL");
     assert!(!found.text.contains("OPENSSL_CONF="), "{found:?}");
 }
@@ -262,7 +262,7 @@ fn openssl_is_judged_by_what_its_file_says() {
 fn each_fault_of_openssls_file_is_found_and_mended() {
     let system = System::new();
     let shipped = system.shipped("openssl.cnf");
-    let write = |text: &str| fs::write(&system.places.openssl, text).unwrap();
+    let write = |text: &str| fs::write(&system.paths.openssl, text).unwrap();
     let module = system.at("lib/pkcs11").join(LIBRARY);
     let other = system.at("lib/pkcs11/other.so");
 
@@ -271,7 +271,7 @@ fn each_fault_of_openssls_file_is_found_and_mended() {
     for wrong in ["/nonexistent.so", stale.to_str().unwrap()] {
         write(&shipped.replace(module.to_str().unwrap(), wrong));
         assert_eq!(system.finding("OpenSSL").id, "openssl.wrong");
-        system.mend("OpenSSL");
+        system.remedy("OpenSSL");
     }
     // Another program's module stays, and so does its section beside ours.
     write(&shipped.replace(module.to_str().unwrap(), other.to_str().unwrap()));
@@ -292,7 +292,7 @@ fn each_fault_of_openssls_file_is_found_and_mended() {
         write(&format!("{wrong}{theirs}"));
         let command = system.finding("OpenSSL").command.expect("a command");
         run(&command);
-        let after = fs::read_to_string(&system.places.openssl).unwrap();
+        let after = fs::read_to_string(&system.paths.openssl).unwrap();
         assert!(after.ends_with(&theirs), "{command}: {after}");
     }
     let (before, after) = shipped
@@ -303,7 +303,7 @@ fn each_fault_of_openssls_file_is_found_and_mended() {
         after.replace("activate = 1\n", "")
     ));
     assert!(system.finding("OpenSSL").text.contains("activate"));
-    system.mend("OpenSSL");
+    system.remedy("OpenSSL");
 
     // What says no is made to say yes, where it stands; nothing is added each time.
     let lines = shipped.lines().count();
@@ -326,9 +326,9 @@ fn each_fault_of_openssls_file_is_found_and_mended() {
             }
             let found = system.finding("OpenSSL");
             assert_eq!(found.id, "openssl.wrong", "{said}: {found:?}");
-            system.mend("OpenSSL");
+            system.remedy("OpenSSL");
             let path = match included {
-                false => &system.places.openssl,
+                false => &system.paths.openssl,
                 true => &file,
             };
             let after = fs::read_to_string(path).unwrap();
@@ -339,7 +339,7 @@ fn each_fault_of_openssls_file_is_found_and_mended() {
     write(&format!(".include {}\n", file.display()));
     let command = system.finding("OpenSSL").command.expect("a command");
     assert!(command.contains("more.cnf"), "{command}");
-    system.mend("OpenSSL");
+    system.remedy("OpenSSL");
     // A line that goes on in the next, of which sed sees the first only.
     write(&shipped.replace("true\nactivate = 1", "true\nactivate = \\\n0"));
     assert_eq!(system.finding("OpenSSL").command, None);

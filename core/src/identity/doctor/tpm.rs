@@ -3,18 +3,17 @@
 use super::{Finding, handles};
 use crate::identity::device::Device;
 use crate::identity::free_name::free_name;
-use crate::identity::remedy::Mend;
+use crate::identity::remedy::Remedy;
 use crate::identity::status::TpmStatus;
 use crate::key::Curve;
 use crate::shell::word;
 use crate::store::{Advised, WAIT};
-use crate::tpm::{Hash, KeyAlgorithm, Property, SRK, Tcti, TpmError};
+use crate::tpm::{Hash, KeyAlgorithm, Property, SRK, Tcti, TpmError, handle};
 
 /// A TPM of which this is less can keep no key of ours.
 const FEWEST_FREE: u32 = 2;
-const PERSISTENT: u32 = 0x8100_0000;
 
-pub(super) fn look_at(device: &Device, findings: &mut Vec<Finding>) {
+pub(super) fn check(device: &Device, findings: &mut Vec<Finding>) {
     let about = "TPM";
     let tpm = &device.tpm;
     match TpmStatus::of(tpm) {
@@ -23,7 +22,7 @@ pub(super) fn look_at(device: &Device, findings: &mut Vec<Finding>) {
                 "tpm.busy",
                 about,
                 Advised(&error).to_string(),
-                Mend::by("Wait until that key is made, then run devid doctor again"),
+                Remedy::by_hand("Wait until that key is made, then run devid doctor again"),
             ));
             return;
         }
@@ -54,18 +53,18 @@ pub(super) fn look_at(device: &Device, findings: &mut Vec<Finding>) {
     }));
     findings.extend(room(device).ok());
     findings.extend(slots(device));
-    handles::look_at(device, findings);
+    handles::check(device, findings);
     findings.extend(root(device));
     findings.extend(master(device));
 }
 
-fn unanswered(tcti: &Tcti) -> Mend {
+fn unanswered(tcti: &Tcti) -> Remedy {
     match tcti {
-        Tcti::Device(_) => Mend::run(
+        Tcti::Device(_) => Remedy::by_command(
             "What is said of the TPM device above; or look at what the kernel says of it",
             "dmesg | grep -i tpm",
         ),
-        _ => Mend::by("Start it; or mend tcti in config.toml"),
+        _ => Remedy::by_hand("Start it; or mend tcti in config.toml"),
     }
 }
 
@@ -76,11 +75,11 @@ fn lockout(device: &Device, status: &TpmStatus) -> Finding {
         "{counter} of {most} failed tries count; one is forgotten each {} s",
         status.lockout_interval
     );
-    let clear = || Mend::run(WAIT, device.config.tcti.clearing_lockout());
+    let clear = || Remedy::by_command(WAIT, device.config.tcti.clearing_lockout());
     match counter {
         0 => Finding::ok("tpm.lockout", about, text),
         counter if counter < most => {
-            Finding::note("tpm.lockout-counts", about, text).mended(clear())
+            Finding::note("tpm.lockout-counts", about, text).with_remedy(clear())
         }
         _ => Finding::problem(
             "tpm.lockout-locked",
@@ -103,7 +102,7 @@ fn owner(device: &Device) -> Option<Finding> {
             "its owner hierarchy has a password, and nobody told it here: no key can be kept in the \
              TPM"
                 .into(),
-            Mend::by(
+            Remedy::by_hand(
                 "Put the password into a file that only root reads, and owner_auth = \
                  \"file:/PATH\" under [master] in config.toml",
             ),
@@ -113,7 +112,7 @@ fn owner(device: &Device) -> Option<Finding> {
             "tpm.owner-unreadable",
             "TPM",
             error.to_string(),
-            Mend::by("Mend owner_auth under [master] in config.toml, or what it names"),
+            Remedy::by_hand("Mend owner_auth under [master] in config.toml, or what it names"),
         )),
     }
 }
@@ -141,7 +140,7 @@ fn abilities(device: &Device) -> Result<Finding, TpmError> {
             "tpm.unfit",
             "TPM",
             format!("{text}: without SHA-256 and P-256 no key of ours can be made in it"),
-            Mend::by(
+            Remedy::by_hand(
                 "Use another TPM; or an identity in files, by fallback = \"software\" under \
                  [provision] in config.toml and without tcti to this one",
             ),
@@ -152,7 +151,7 @@ fn abilities(device: &Device) -> Result<Finding, TpmError> {
 /// How many persistent handles are taken and free. How much NV memory is, no TPM tells.
 fn room(device: &Device) -> Result<Finding, TpmError> {
     let tpm = &device.tpm;
-    let taken = tpm.handles(PERSISTENT)?.len();
+    let taken = tpm.handles(handle::PERSISTENT)?.len();
     let counted = tpm.property(Property::Persistent)?;
     // A TPM that does not count what is taken does not count what is free either.
     let counts = counted.is_some_and(|counted| usize::try_from(counted) == Ok(taken));
@@ -167,7 +166,7 @@ fn room(device: &Device) -> Result<Finding, TpmError> {
     };
     let text = format!("{taken} persistent handles are taken, and {room}; {of_index}");
     Ok(match free {
-        Some(..FEWEST_FREE) => Finding::note("tpm.room-short", "TPM", text).mended(Mend::by(
+        Some(..FEWEST_FREE) => Finding::note("tpm.room-short", "TPM", text).with_remedy(Remedy::by_hand(
             "Handles that were taken for nothing below may be given up by whoever put keys there \
              (tpm2_evictcontrol); those of ours are of use",
         )),
@@ -177,13 +176,12 @@ fn room(device: &Device) -> Result<Finding, TpmError> {
 
 /// Whether the slots for objects are full that all programs share, where nothing manages them.
 fn slots(device: &Device) -> Option<Finding> {
-    const TRANSIENT: u32 = 0x8000_0000;
     /// The least that a TPM has (PC Client Platform TPM Profile).
     const FEWEST: usize = 3;
     if device.config.tcti.is_managed() {
         return None;
     }
-    let loaded = device.tpm.handles(TRANSIENT).ok()?.len();
+    let loaded = device.tpm.handles(handle::TRANSIENT).ok()?.len();
     let finding = Finding::problem(
         "tpm.slots-full",
         "TPM",
@@ -191,7 +189,7 @@ fn slots(device: &Device) -> Option<Finding> {
             "{loaded} objects are loaded in its few slots, and nothing manages them: others have \
              no room, if a killed program left them there"
         ),
-        Mend::run(
+        Remedy::by_command(
             "If no program uses the TPM now (whoever does must load its keys again)",
             device
                 .config
@@ -209,7 +207,7 @@ fn root(device: &Device) -> Option<Finding> {
         Ok(false) => None,
         Ok(true) => {
             let path = device.tpm.root().path();
-            let mend = Mend::aside(
+            let remedy = Remedy::to_free_name(
                 "Find out why. Only if you know it, let the key count that the TPM has now, by",
                 &[&path],
                 free_name(&path, "old"),
@@ -221,7 +219,7 @@ fn root(device: &Device) -> Option<Finding> {
                  As long as the master key is there, its keys can be used; no new master key is made",
                 path.display()
             );
-            Some(Finding::problem("tpm.root-other", about, text, mend))
+            Some(Finding::problem("tpm.root-other", about, text, remedy))
         }
         Err(error) => Some(Finding::note(
             "tpm.root-unknown",
@@ -236,7 +234,7 @@ fn master(device: &Device) -> Option<Finding> {
     let about = "master key";
     match device.master_fault(device.observe().ok().as_ref()) {
         Ok(None) => None,
-        Ok(Some(said)) => Some(Finding::problem(said.id, about, said.text, said.mend)),
+        Ok(Some(said)) => Some(Finding::problem(said.id, about, said.text, said.remedy)),
         Err(fault) => Some(Finding::note("master-key.unknown", about, fault.text)),
     }
 }

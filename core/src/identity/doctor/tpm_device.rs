@@ -3,8 +3,8 @@
 use super::Finding;
 use crate::accounts::{group_name, user_name};
 use crate::config::Config;
-use crate::identity::permissions::{lacking, membership};
-use crate::identity::remedy::Mend;
+use crate::identity::permissions::{membership, missing_permission};
+use crate::identity::remedy::Remedy;
 use crate::shell::word;
 use crate::tpm::Tcti;
 use rustix::fs::{Access, access, stat};
@@ -14,7 +14,7 @@ use std::path::Path;
 
 const ABOUT: &str = "TPM device";
 
-pub(super) fn look_at(config: &Config, findings: &mut Vec<Finding>) {
+pub(super) fn check(config: &Config, findings: &mut Vec<Finding>) {
     match &config.tcti {
         Tcti::Device(path) => node(path, findings),
         other if other.is_managed() => findings.push(Finding::ok(
@@ -48,7 +48,7 @@ fn node(path: &Path, findings: &mut Vec<Finding>) {
             "tpm.node-forbidden",
             ABOUT,
             format!("{text}: not permitted to this process, whatever its user and group"),
-            Mend::by(format!(
+            Remedy::by_hand(format!(
                 "A service needs DeviceAllow={shown} rw in the [Service] section of its unit; a \
                  container needs the device itself, as --device {shown} gives it"
             )),
@@ -57,11 +57,11 @@ fn node(path: &Path, findings: &mut Vec<Finding>) {
             let user = user_name(geteuid().as_raw());
             let needed = Access::READ_OK | Access::WRITE_OK;
             // A group that may not use it is of no help.
-            let mend = match mode & 0o060 == 0o060 && group != "root" {
-                true => lacking(path, needed).unwrap_or_else(|| {
-                    Mend::by("See what the system says of it (strace); the mode is right")
+            let remedy = match mode & 0o060 == 0o060 && group != "root" {
+                true => missing_permission(path, needed).unwrap_or_else(|| {
+                    Remedy::by_hand("See what the system says of it (strace); the mode is right")
                 }),
-                false => Mend::on(
+                false => Remedy::on_paths(
                     "Give it to the group tss, by the package tpm-udev, and have this user in that \
                      group; until the next start by",
                     &[path],
@@ -75,14 +75,16 @@ fn node(path: &Path, findings: &mut Vec<Finding>) {
                 "tpm.node-closed",
                 ABOUT,
                 format!("{text}: user {user} may not use it"),
-                mend,
+                remedy,
             )
         }
     });
     if !Tcti::Device(path.into()).is_managed() {
         let text = format!("{shown} has no resource manager and lets one program in at a time");
         let note = Finding::note("tpm.node-bare", ABOUT, text);
-        findings.push(note.mended(Mend::by("tcti = \"device:/dev/tpmrm0\" in config.toml")));
+        findings.push(note.with_remedy(Remedy::by_hand(
+            "tcti = \"device:/dev/tpmrm0\" in config.toml",
+        )));
     }
 }
 
@@ -102,7 +104,7 @@ fn missing(path: &Path) -> Finding {
             "tpm.node-elsewhere",
             ABOUT,
             format!("{shown} is not there, and {} is", other.display()),
-            Mend::by(format!(
+            Remedy::by_hand(format!(
                 "tcti = \"device:{}\" in config.toml",
                 other.display()
             )),
@@ -111,7 +113,7 @@ fn missing(path: &Path) -> Finding {
             "tpm.node-unmade",
             ABOUT,
             format!("{shown} is not there, although the kernel has a TPM"),
-            Mend::run(
+            Remedy::by_command(
                 "Let udev make it; into a container it must be given (--device)",
                 "udevadm trigger --settle --subsystem-match=tpm --subsystem-match=tpmrm",
             ),
@@ -120,7 +122,7 @@ fn missing(path: &Path) -> Finding {
             "tpm.none",
             ABOUT,
             format!("{shown} is not there, and the kernel knows no TPM"),
-            Mend::run(
+            Remedy::by_command(
                 "Switch the TPM on in the firmware's settings, or give the virtual machine one; if \
                  only its driver is missing",
                 "modprobe tpm_crb; modprobe tpm_tis",

@@ -8,15 +8,14 @@ use super::IdentityError;
 use super::device::Device;
 use super::entry::TokenEntry;
 use super::observe::Observed;
-use super::remedy::Mend;
+use super::remedy::Remedy;
 use super::state::{Plan, Policy, Refusal};
 use crate::file;
 use crate::key::{from_hex, hex};
-use crate::tpm::{SRK, name_of};
+use crate::tpm::{SRK, handle, name_of};
 use std::io::ErrorKind;
 use std::path::PathBuf;
 
-const PERSISTENT: u32 = 0x8100_0000;
 /// The TPMT_PUBLIC of the master key that a renewal is about to put into the TPM, in hexadecimal
 /// digits: so that the next run knows it again.
 const BEGUN: &str = ".master-renewal";
@@ -46,16 +45,16 @@ pub(super) struct Occupant {
 
 /// What is said of the master key, in its parts.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Said {
+pub(super) struct MasterKeyProblem {
     /// What it is called wherever programs read it.
     pub(super) id: &'static str,
     pub(super) text: String,
-    pub(super) mend: Mend,
+    pub(super) remedy: Remedy,
 }
 
-impl Said {
+impl MasterKeyProblem {
     fn refused(self) -> IdentityError {
-        IdentityError::refused(format!("{}. {}", self.text, self.mend))
+        IdentityError::refused(format!("{}. {}", self.text, self.remedy))
     }
 }
 
@@ -102,7 +101,7 @@ impl Device {
             (true, true) => return Ok(MasterState::Held),
             (true, false) => {}
         }
-        for other in self.tpm.handles(PERSISTENT)? {
+        for other in self.tpm.handles(handle::PERSISTENT)? {
             let name = self.tpm.name_at(other)?;
             if other != handle && name.is_some_and(|name| former.contains(&name)) {
                 return Ok(MasterState::Elsewhere(other));
@@ -135,7 +134,7 @@ impl Device {
     pub(super) fn master_fault(
         &self,
         seen: Option<&Observed>,
-    ) -> Result<Option<Said>, IdentityError> {
+    ) -> Result<Option<MasterKeyProblem>, IdentityError> {
         let state = self.master_state()?;
         let occupant = match state {
             MasterState::None | MasterState::Held => return Ok(None),
@@ -156,7 +155,7 @@ impl Device {
         let has_identity = seen.is_some_and(|seen| seen.own.is_some());
         let is_kept = seen.is_some_and(|seen| self.kept_from_renewal(seen).is_none());
         let has_root = self.tpm.name_at(SRK)?.is_some();
-        let (why, mend) = match (is_kept, has_identity || has_root) {
+        let (why, remedy) = match (is_kept, has_identity || has_root) {
             (true, true) => (
                 match has_identity {
                     true => {
@@ -167,7 +166,7 @@ impl Device {
                         "the storage root key is there, so it seems that only the master key was evicted"
                     }
                 },
-                Mend::run(
+                Remedy::by_command(
                     "What it wrapped is lost, and devid master renew lists that. A new master key, beside \
                      the identity that stays, begins with",
                     RENEW,
@@ -175,7 +174,7 @@ impl Device {
             ),
             (true, false) => (
                 "the TPM was cleared or exchanged",
-                Mend::run(
+                Remedy::by_command(
                     "Bring back the TPM that the folder belongs to. Only if it was cleared, its keys are \
                      lost (devid master renew lists them), and a new master key begins with",
                     RENEW,
@@ -183,22 +182,22 @@ impl Device {
             ),
             (false, _) => ("the TPM was cleared or exchanged", self.other_tpm()),
         };
-        Ok(Some(Said {
+        Ok(Some(MasterKeyProblem {
             id: "master-key.lost",
             text: format!("{gone}: {why}"),
-            mend,
+            remedy,
         }))
     }
 
-    fn elsewhere(&self, handle: u32) -> Said {
+    fn elsewhere(&self, handle: u32) -> MasterKeyProblem {
         let named = self.config.master.handle;
-        Said {
+        MasterKeyProblem {
             id: "master-key.elsewhere",
             text: format!(
                 "the master key is in handle 0x{handle:08X}, and the configuration names 0x{named:08X}: \
                  nothing is lost"
             ),
-            mend: Mend::by(format!(
+            remedy: Remedy::by_hand(format!(
                 "Write handle = 0x{handle:08X} under [master] in config.toml"
             )),
         }

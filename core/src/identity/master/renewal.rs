@@ -1,24 +1,21 @@
 //! A new master key in the place of one that is gone. The identity stays; what the old one wrapped is
 //! moved aside.
 
-use super::{LARGEST, MasterState, Occupant, PERSISTENT, RENEW};
+use super::{LARGEST, MasterState, Occupant, RENEW};
 use crate::config::{Config, ConfigError};
 use crate::file;
 use crate::identity::IdentityError;
 use crate::identity::device::Device;
 use crate::identity::provision::{only_one, tidy};
 use crate::key::hex;
-use crate::store::devid::{DevidStore, Losses, LostKind, StoreError};
-use crate::tpm::{StorageKey, TpmError, name_of};
+use crate::store::devid::{DevidStore, LossKind, Losses, StoreError};
+use crate::tpm::{StorageKey, TpmError, handle, name_of};
 use crate::trouble::is_there;
 use log::{info, warn};
 use serde::Serialize;
 use std::io::ErrorKind;
-use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
-/// Where a new master key goes if another program took its handle.
-const HANDLES: RangeInclusive<u32> = 0x8100_0080..=0x8100_00FF;
 const DROP_IN: &str = "devid-master.toml";
 const DROP_IN_HEAD: &str = "# Where the master key is. Written by devid master renew, because another program took the \
                             handle before.\n[master]\nhandle = ";
@@ -156,11 +153,11 @@ impl Device {
                 token: store.name().to_owned(),
                 label: one.label,
                 kind: match one.what {
-                    LostKind::Certificate => "certificate",
-                    LostKind::Wrapped => "wrapped",
-                    LostKind::Sealed => "sealed",
-                    LostKind::BehindPin => "behind-pin",
-                    LostKind::Pin(_) => "pin",
+                    LossKind::Certificate => "certificate",
+                    LossKind::Wrapped => "wrapped",
+                    LossKind::Sealed => "sealed",
+                    LossKind::BehindPin => "behind-pin",
+                    LossKind::Pin(_) => "pin",
                 },
                 file: one.file,
                 moved_to: None,
@@ -186,14 +183,16 @@ impl Device {
     }
 
     fn free_handle(&self) -> Result<u32, IdentityError> {
-        let taken = self.tpm.handles(PERSISTENT)?;
-        let free = HANDLES.into_iter().find(|handle| !taken.contains(handle));
+        let taken = self.tpm.handles(handle::PERSISTENT)?;
+        let free = handle::MASTER_KEYS
+            .into_iter()
+            .find(|handle| !taken.contains(handle));
         free.ok_or_else(|| {
             IdentityError::refused(format!(
                 "the handles 0x{:08X} to 0x{:08X} are all taken; name another one by handle under \
                  [master] in config.toml",
-                HANDLES.start(),
-                HANDLES.end()
+                handle::MASTER_KEYS.start(),
+                handle::MASTER_KEYS.end()
             ))
         })
     }

@@ -4,7 +4,7 @@ use super::DevidStore;
 use crate::file;
 use crate::key::hex;
 use crate::store::folder::PinSeal;
-use crate::store::{LoginError, Who};
+use crate::store::{LoginError, UserType};
 use crate::tpm::{Hash, Secret};
 use crate::trouble::trouble;
 use log::warn;
@@ -40,7 +40,7 @@ impl DevidStore {
             }
             _ => {}
         }
-        let outcome = self.login(Who::User, &pin);
+        let outcome = self.login(UserType::User, &pin);
         let noted = match outcome {
             Err(LoginError::Wrong) => {
                 create_dir_all(run).and_then(|()| file::write(&path, mark.as_bytes(), 0o600))

@@ -1,9 +1,9 @@
 //! What happens to a kept key later: it goes back into a persistent handle, or away as a whole.
 
-use super::{DevidStore, HANDLES, StoreError};
-use crate::store::folder::{self, Content, FolderError, KeyFolder, PinSeal, Refused};
+use super::{DevidStore, StoreError};
+use crate::store::folder::{self, Content, FolderError, KeyFolder, PinSeal, RefusedFile};
 use crate::store::unloadable;
-use crate::tpm::{SRK, TpmError, is_device_key, name_of};
+use crate::tpm::{SRK, TpmError, handle, is_device_key, name_of};
 use log::debug;
 
 /// A key in a persistent handle of ours.
@@ -40,7 +40,7 @@ impl DevidStore {
             return Ok(there);
         }
         let mut handle = match pair.handle {
-            Some(handle) if HANDLES.contains(&handle) => handle,
+            Some(handle) if handle::DEVICE_KEYS.contains(&handle) => handle,
             _ => self.name_handle(name, None)?,
         };
         // Whatever the file names, the search for another begins at the first.
@@ -75,8 +75,8 @@ impl DevidStore {
 
     /// The handle of ours that holds the key of this TPM name.
     pub(super) fn handle_with(&self, name: &[u8]) -> Result<Option<u32>, TpmError> {
-        for handle in self.tpm.handles(*HANDLES.start())? {
-            if HANDLES.contains(&handle) && self.tpm.holds(handle, name)? {
+        for handle in self.tpm.handles(*handle::DEVICE_KEYS.start())? {
+            if handle::DEVICE_KEYS.contains(&handle) && self.tpm.holds(handle, name)? {
                 return Ok(Some(handle));
             }
         }
@@ -186,7 +186,7 @@ impl DevidStore {
     /// gets a new one. Only for a folder without keys of it, after
     /// [`destroy_master`](Self::destroy_master).
     pub fn forget_master(&self) -> Result<(), StoreError> {
-        for seal in [PinSeal::User, PinSeal::Officer] {
+        for seal in [PinSeal::User, PinSeal::SecurityOfficer] {
             if self.folder.has_seal(seal)? {
                 self.folder.remove_seal(seal)?;
             }
@@ -198,7 +198,7 @@ impl DevidStore {
     /// Takes a key away from a persistent handle of ours, if it is the one of this name. Writes to
     /// the TPM.
     pub fn evict_key(&self, handle: u32, name: &[u8]) -> Result<(), StoreError> {
-        match HANDLES.contains(&handle) {
+        match handle::DEVICE_KEYS.contains(&handle) {
             true => Ok(self.tpm.evict(handle, name, &self.owner_auth()?)?),
             false => Ok(()),
         }
@@ -217,8 +217,8 @@ impl DevidStore {
         };
         // A damaged record says nothing of any.
         let known = self.master_names().unwrap_or_default();
-        for handle in self.tpm.handles(*HANDLES.start())? {
-            if HANDLES.contains(&handle) {
+        for handle in self.tpm.handles(*handle::DEVICE_KEYS.start())? {
+            if handle::DEVICE_KEYS.contains(&handle) {
                 let (area, key) = self.tpm.persistent_key(handle)?;
                 let name = key.name().to_vec();
                 let mut is_ours = match has_master {
@@ -279,7 +279,7 @@ impl DevidStore {
     /// # Errors
     ///
     /// Also if a file could not be read now: it may be an object.
-    pub fn damaged_files(&self) -> Result<Vec<Refused>, StoreError> {
+    pub fn damaged_files(&self) -> Result<Vec<RefusedFile>, StoreError> {
         Ok(self.whole_listing()?.refused)
     }
 
@@ -294,7 +294,7 @@ impl DevidStore {
     }
 
     /// Files of the folder that give no object, by name.
-    pub fn refused_files(&self) -> Result<Vec<Refused>, StoreError> {
+    pub fn refused_files(&self) -> Result<Vec<RefusedFile>, StoreError> {
         Ok(self.folder.list()?.refused)
     }
 

@@ -6,15 +6,17 @@
 //! the TPM has it is judged here alone, by its name: a key that does not load proves nothing, since
 //! its own file may be damaged.
 
-use super::{DevidStore, HANDLES, PERSISTENT, StoreError};
+use super::{DevidStore, StoreError};
 use crate::store::folder::{FolderError, KeyFolder};
-use crate::tpm::{Parent, SRK, StorageKey, Tpm, TpmError, Unloadable, is_device_key, name_of};
+use crate::tpm::{
+    Parent, SRK, StorageKey, Tpm, TpmError, Unloadable, handle, is_device_key, name_of,
+};
 use log::{info, warn};
 use std::path::PathBuf;
 
 /// Whether the TPM holds the master key of a folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::store) enum Standing {
+pub(in crate::store) enum MasterPresence {
     /// It does.
     Held,
     /// Its handle is empty.
@@ -27,7 +29,7 @@ pub(in crate::store) enum Standing {
 
 /// What a TPM without the master key shows of where that was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::store) enum Traces {
+pub(in crate::store) enum MasterTraces {
     /// The master key itself, in this handle.
     Elsewhere(u32),
     /// Keys that were made below it: it is the TPM, and was not cleared since.
@@ -72,17 +74,17 @@ impl MasterRecord {
     /// # Errors
     ///
     /// The TPM, or the folder cannot be read.
-    pub(in crate::store) fn standing(&self, tpm: &Tpm) -> Result<Standing, StoreError> {
+    pub(in crate::store) fn standing(&self, tpm: &Tpm) -> Result<MasterPresence, StoreError> {
         let remembered = match self.area() {
             Err(FolderError::Damaged { .. }) => None,
             other => other?,
         };
         let name = remembered.and_then(|area| name_of(&area));
         Ok(match (name, tpm.name_at(self.handle)?) {
-            (_, None) => Standing::Missing,
-            (None, Some(_)) => Standing::Unknown,
-            (Some(name), Some(there)) if name == there => Standing::Held,
-            (Some(_), Some(_)) => Standing::Other,
+            (_, None) => MasterPresence::Missing,
+            (None, Some(_)) => MasterPresence::Unknown,
+            (Some(name), Some(there)) if name == there => MasterPresence::Held,
+            (Some(_), Some(_)) => MasterPresence::Other,
         })
     }
 
@@ -95,9 +97,9 @@ impl MasterRecord {
             return error;
         }
         match self.standing(tpm) {
-            Ok(Standing::Missing) => self.lost(tpm, "is empty"),
-            Ok(Standing::Other) => self.lost(tpm, "holds another key"),
-            Ok(Standing::Held | Standing::Unknown) | Err(_) => error,
+            Ok(MasterPresence::Missing) => self.lost(tpm, "is empty"),
+            Ok(MasterPresence::Other) => self.lost(tpm, "holds another key"),
+            Ok(MasterPresence::Held | MasterPresence::Unknown) | Err(_) => error,
         }
     }
 
@@ -109,8 +111,8 @@ impl MasterRecord {
 
     /// What is to be said where the TPM does not have it.
     fn loss(&self, tpm: &Tpm, finding: &str) -> String {
-        let seen = match self.traces(tpm).unwrap_or(Traces::Root) {
-            Traces::Elsewhere(handle) => {
+        let seen = match self.traces(tpm).unwrap_or(MasterTraces::Root) {
+            MasterTraces::Elsewhere(handle) => {
                 return format!(
                     "handle 0x{:08X} {finding}, but the master key that wraps the keys of {} is in \
                      handle 0x{handle:08X}: write handle = 0x{handle:08X} under [master] in \
@@ -119,15 +121,15 @@ impl MasterRecord {
                     self.folder.display()
                 );
             }
-            Traces::Children => {
+            MasterTraces::Children => {
                 "it was evicted, since keys that were made below it are still in the TPM. What it \
                  wrapped is lost; devid master renew lists that, and begins a new master key"
             }
-            Traces::Root => {
+            MasterTraces::Root => {
                 "it was evicted, or the TPM was cleared or exchanged. devid doctor says what helps, and \
                  devid master renew lists what is lost"
             }
-            Traces::None => {
+            MasterTraces::None => {
                 "the TPM was cleared or exchanged, and they are lost with it. Bring back the TPM \
                  that the folder belongs to, or begin anew with devid reset --factory --yes"
             }
@@ -141,29 +143,29 @@ impl MasterRecord {
     }
 
     /// What is left in the TPM of the one that had the master key.
-    pub(in crate::store) fn traces(&self, tpm: &Tpm) -> Result<Traces, StoreError> {
+    pub(in crate::store) fn traces(&self, tpm: &Tpm) -> Result<MasterTraces, StoreError> {
         if let Some(name) = self.area()?.and_then(|area| name_of(&area)) {
             let mut has_children = false;
-            for handle in tpm.handles(PERSISTENT)? {
+            for handle in tpm.handles(handle::PERSISTENT)? {
                 let Some(key) = tpm.name_at(handle)? else {
                     continue;
                 };
                 if key == name {
-                    return Ok(Traces::Elsewhere(handle));
+                    return Ok(MasterTraces::Elsewhere(handle));
                 }
-                has_children |= HANDLES.contains(&handle)
+                has_children |= handle::DEVICE_KEYS.contains(&handle)
                     && match tpm.lay_below(&name, handle, &key)? {
                         Some(lay_below) => lay_below,
                         None => is_device_key(&tpm.persistent_key(handle)?.0),
                     };
             }
             if has_children {
-                return Ok(Traces::Children);
+                return Ok(MasterTraces::Children);
             }
         }
         Ok(match tpm.name_at(SRK)? {
-            Some(_) => Traces::Root,
-            None => Traces::None,
+            Some(_) => MasterTraces::Root,
+            None => MasterTraces::None,
         })
     }
 }
@@ -242,7 +244,7 @@ impl DevidStore {
         if record.area()?.is_none() {
             return Ok(None);
         }
-        Ok(Some(record.standing(&self.tpm)? == Standing::Held))
+        Ok(Some(record.standing(&self.tpm)? == MasterPresence::Held))
     }
 
     /// The TPM name of the master key, as the folder remembers it.

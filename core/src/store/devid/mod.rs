@@ -22,7 +22,7 @@ pub use error::StoreError;
 pub use maintenance::KeyInHandle;
 pub(super) use master::MasterRecord;
 pub use private::PrivateKey;
-pub use renewal::{Kept, Losses, Lost, LostKind};
+pub use renewal::{Loss, LossKind, Losses, SurvivingKey};
 pub use scan::DevidStamp;
 pub use unusable::UnusableKey;
 
@@ -32,18 +32,14 @@ use super::listing::ObjectPart;
 use super::{Access, Key, Login, Protection, SignError};
 use crate::config::{Config, Master, SecretSource, TokenSettings};
 use crate::key::PrivateKeyInfo;
-use crate::tpm::{AuthValue, PublicArea, Secret, Tpm, TpmError, WrappedKey};
+use crate::tpm::{AuthValue, PublicArea, Secret, Tpm, TpmError, WrappedKey, handle};
 use log::warn;
 use parking_lot::Mutex;
-use scan::Known;
+use scan::CachedObject;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-
-/// Where persistent keys of ours are (the TCG leaves 0x81000000 to 0x817FFFFF to the owner).
-const HANDLES: std::ops::RangeInclusive<u32> = 0x8100_0100..=0x8100_01FF;
-const PERSISTENT: u32 = 0x8100_0000;
 
 /// The key folder of one token, and the TPM that its keys are for.
 #[derive(Debug)]
@@ -63,7 +59,7 @@ pub struct DevidStore {
     /// The same for the security officer, who uses no keys.
     officer: Arc<Login>,
     /// What the last look showed, by name; held for moments.
-    shown: Mutex<HashMap<String, Known>>,
+    shown: Mutex<HashMap<String, CachedObject>>,
     /// When the certificates that it showed begin and cease to be valid, the earliest first.
     turns: Mutex<Vec<i64>>,
     /// Whether the last look would have asked the TPM for its algorithms, and did not, to wait for nobody.
@@ -392,10 +388,10 @@ impl DevidStore {
 
     /// The first free handle of ours, after `last` if that turned out to be taken.
     fn free_handle(&self, last: Option<u32>) -> Result<u32, StoreError> {
-        let taken = self.tpm.handles(PERSISTENT)?;
+        let taken = self.tpm.handles(handle::PERSISTENT)?;
         let free = |handle: &u32| Some(*handle) > last && !taken.contains(handle);
         let none = || StoreError::NoRoom("all persistent handles of ours are taken".into());
-        HANDLES.into_iter().find(free).ok_or_else(none)
+        handle::DEVICE_KEYS.into_iter().find(free).ok_or_else(none)
     }
 
     fn rewrite(&self, name: &str, edit: impl FnOnce(&mut Pair)) -> Result<(), StoreError> {

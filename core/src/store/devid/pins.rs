@@ -36,10 +36,10 @@ impl DevidStore {
     /// not open the new seal: the token is as it was.
     pub fn initialize(&self, pin: &[u8], label: &str) -> Result<(), LoginError> {
         let value = value_of(pin)?;
-        let has_officer = self.folder.has_seal(PinSeal::Officer);
+        let has_officer = self.folder.has_seal(PinSeal::SecurityOfficer);
         let has_officer = has_officer.map_err(StoreError::from)?;
         if has_officer {
-            self.open(PinSeal::Officer, pin)?;
+            self.open(PinSeal::SecurityOfficer, pin)?;
             self.refuse_identity()?;
             self.check_writable()?;
         } else if !self.is_empty()? {
@@ -47,7 +47,7 @@ impl DevidStore {
         }
         let secret = random_secret(SECRET)?;
         // Before anything is gone.
-        let sealed = self.proven_seal(PinSeal::Officer, &value, &secret, label)?;
+        let sealed = self.proven_seal(PinSeal::SecurityOfficer, &value, &secret, label)?;
         if has_officer {
             self.erase(true, true)?;
             self.folder
@@ -96,7 +96,7 @@ impl DevidStore {
         let value = value_of(new)?;
         let secret = self.open(seal, old)?;
         let label = match seal {
-            PinSeal::Officer => self.label()?,
+            PinSeal::SecurityOfficer => self.label()?,
             PinSeal::User => String::new(),
         };
         self.put(&self.proven_seal(seal, &value, &secret, &label)?)
@@ -134,7 +134,7 @@ impl DevidStore {
 
     /// The token's label, which its officer gave it.
     pub fn label(&self) -> Result<String, StoreError> {
-        let officer = self.folder.seal(PinSeal::Officer)?;
+        let officer = self.folder.seal(PinSeal::SecurityOfficer)?;
         let given = officer
             .map(|(_, beside)| beside.label)
             .filter(|label| !label.is_empty());
@@ -147,7 +147,7 @@ impl DevidStore {
     ///
     /// The token asks for a login that was not made.
     pub(super) fn access_for_new_key(&self) -> Result<(Access, Secret), StoreError> {
-        if !self.folder.has_seal(PinSeal::Officer)? {
+        if !self.folder.has_seal(PinSeal::SecurityOfficer)? {
             return Ok((Access::Open, Secret::default()));
         }
         self.check_login()?;
@@ -161,7 +161,7 @@ impl DevidStore {
     /// process may have initialised the token anew, and nobody could ever open what is made with
     /// the old one.
     pub(super) fn check_login(&self) -> Result<(), StoreError> {
-        if !self.folder.has_seal(PinSeal::Officer)? {
+        if !self.folder.has_seal(PinSeal::SecurityOfficer)? {
             return Ok(());
         }
         let secret = self.login.secret().map_err(|_| StoreError::NotLoggedIn)?;
@@ -172,7 +172,7 @@ impl DevidStore {
     }
 
     fn is_current(&self, secret: &Secret) -> Result<bool, StoreError> {
-        let officer = self.folder.seal(PinSeal::Officer)?;
+        let officer = self.folder.seal(PinSeal::SecurityOfficer)?;
         let mark = officer.and_then(|(_, beside)| beside.mark);
         // A seal of before has none.
         let is_current = mark.is_none_or(|mark| mark == secret_mark(secret));
@@ -234,7 +234,7 @@ impl DevidStore {
             sealed: Tss2Key::of(Tss2Kind::Sealed, &sealed, true),
             beside: PinSealText {
                 label: label.to_owned(),
-                mark: (seal == PinSeal::Officer).then(|| secret_mark(secret)),
+                mark: (seal == PinSeal::SecurityOfficer).then(|| secret_mark(secret)),
             },
         })
     }

@@ -1,34 +1,34 @@
 //! What goes with a master key that is gone, what stays, and how the folder begins with another.
 
-use super::{DevidStore, HANDLES, StoreError};
+use super::{DevidStore, StoreError};
 use crate::key::PublicKey;
 use crate::store::folder::{Content, Entry, KeyOrigin, Pair, PinSeal, SecretKeyFile};
-use crate::tpm::{SRK, StorageKey, TpmError, WrappedKey, name_of};
+use crate::tpm::{SRK, StorageKey, TpmError, WrappedKey, handle, name_of};
 use std::path::PathBuf;
 
 /// What a folder loses with its master key, and what it keeps.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Losses {
     /// In the order in which files are set aside: whoever is cut off finds the rest.
-    pub lost: Vec<Lost>,
+    pub lost: Vec<Loss>,
     /// Keys that the master key wrapped and that are in their persistent handles.
-    pub kept: Vec<Kept>,
+    pub kept: Vec<SurvivingKey>,
 }
 
 /// Something that nobody can use any more.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Lost {
+pub struct Loss {
     /// Its label; of a PIN whose it is.
     pub label: String,
     /// What it is.
-    pub what: LostKind,
+    pub what: LossKind,
     /// Its file.
     pub file: PathBuf,
 }
 
 /// Kinds of what is lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LostKind {
+pub enum LossKind {
     /// The certificate of a key that is lost.
     Certificate,
     /// A key that only the TPM used.
@@ -43,7 +43,7 @@ pub enum LostKind {
 
 /// A key that lives on in its persistent handle, and there alone.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Kept {
+pub struct SurvivingKey {
     /// Its label.
     pub label: String,
     /// The handle.
@@ -74,7 +74,7 @@ impl DevidStore {
                 Fate::InHandle(handle) => {
                     living.push(&pair.public);
                     let label = pair.private.label.clone();
-                    kept.push(Kept { label, handle });
+                    kept.push(SurvivingKey { label, handle });
                 }
                 Fate::Untouched => living.push(&pair.public),
             }
@@ -88,21 +88,21 @@ impl DevidStore {
                 return None;
             };
             let public = certificate.public_key()?;
-            goes(&public).then(|| self.lost(entry, LostKind::Certificate))
+            goes(&public).then(|| self.lost(entry, LossKind::Certificate))
         });
         // A certificate is known by its key: it goes first.
-        let mut lost: Vec<Lost> = certificates.collect();
+        let mut lost: Vec<Loss> = certificates.collect();
         lost.extend(keys.into_iter().map(|(_, key)| key));
         lost.extend(lost_secrets);
-        for seal in [PinSeal::User, PinSeal::Officer] {
+        for seal in [PinSeal::User, PinSeal::SecurityOfficer] {
             if self.folder.has_seal(seal)? {
                 let (whose, file) = match seal {
                     PinSeal::User => ("the user's PIN", ".user.pem"),
-                    PinSeal::Officer => ("the security officer's PIN", ".officer.pem"),
+                    PinSeal::SecurityOfficer => ("the security officer's PIN", ".officer.pem"),
                 };
-                lost.push(Lost {
+                lost.push(Loss {
                     label: whose.into(),
-                    what: LostKind::Pin(seal),
+                    what: LossKind::Pin(seal),
                     file: self.path().join(file),
                 });
             }
@@ -110,8 +110,8 @@ impl DevidStore {
         Ok(Losses { lost, kept })
     }
 
-    fn lost(&self, entry: &Entry, what: LostKind) -> Lost {
-        Lost {
+    fn lost(&self, entry: &Entry, what: LossKind) -> Loss {
+        Loss {
             label: entry.content.description().label.clone(),
             what,
             file: self.file(&entry.name),
@@ -119,23 +119,23 @@ impl DevidStore {
     }
 
     /// How a secret key is lost without the master key; `None` if another key seals it.
-    fn loss_of(&self, key: &SecretKeyFile) -> Option<LostKind> {
+    fn loss_of(&self, key: &SecretKeyFile) -> Option<LossKind> {
         if key.auth.is_some() {
-            return Some(LostKind::BehindPin);
+            return Some(LossKind::BehindPin);
         }
         let is_lost = self.was_wrapped_by_master(Some(key.seal.parent), key.origin);
-        is_lost.then_some(LostKind::Sealed)
+        is_lost.then_some(LossKind::Sealed)
     }
 
     fn fate(&self, pair: &Pair) -> Result<Fate, StoreError> {
         if pair.auth.is_some() {
-            return Ok(Fate::Lost(LostKind::BehindPin));
+            return Ok(Fate::Lost(LossKind::BehindPin));
         }
         if !self.was_wrapped_here(pair) {
             return Ok(Fate::Untouched);
         }
         let Some(key) = pair.material.wrapped() else {
-            return Ok(Fate::Lost(LostKind::Sealed));
+            return Ok(Fate::Lost(LossKind::Sealed));
         };
         let name = name_of(&key.public).unwrap_or_default();
         if let Some(handle) = pair.handle
@@ -145,7 +145,7 @@ impl DevidStore {
         }
         Ok(match self.handle_with(&name)? {
             Some(handle) => Fate::InHandle(handle),
-            None => Fate::Lost(LostKind::Wrapped),
+            None => Fate::Lost(LossKind::Wrapped),
         })
     }
 
@@ -160,15 +160,16 @@ impl DevidStore {
             return false;
         };
         let ours = origin != KeyOrigin::Unknown
-            && (SRK + 1..=0x8100_FFFF).contains(&parent)
-            && !HANDLES.contains(&parent)
+            && handle::STORAGE_KEYS.contains(&parent)
+            && parent > SRK
+            && !handle::DEVICE_KEYS.contains(&parent)
             && !self.parents.contains(&parent);
         parent == self.master.handle || ours
     }
 
     /// Whether keys or PINs of the folder need a master key.
     pub fn needs_master(&self) -> Result<bool, StoreError> {
-        if self.folder.has_seal(PinSeal::Officer)? || self.folder.has_seal(PinSeal::User)? {
+        if self.folder.has_seal(PinSeal::SecurityOfficer)? || self.folder.has_seal(PinSeal::User)? {
             return Ok(true);
         }
         let listing = self.whole_listing()?;
@@ -182,9 +183,9 @@ impl DevidStore {
     }
 
     /// Takes what is lost out of use, and gives its new place. Nothing of it is deleted.
-    pub fn set_aside(&self, lost: &Lost) -> Result<Option<PathBuf>, StoreError> {
+    pub fn set_aside(&self, lost: &Loss) -> Result<Option<PathBuf>, StoreError> {
         let moved = match lost.what {
-            LostKind::Pin(seal) => self.folder.set_seal_aside(seal)?,
+            LossKind::Pin(seal) => self.folder.set_seal_aside(seal)?,
             _ => {
                 let name = lost.file.file_stem().unwrap_or_default();
                 Some(self.folder.set_aside(&name.to_string_lossy())?)
@@ -241,7 +242,7 @@ impl DevidStore {
 
 /// What becomes of a key without the master key.
 enum Fate {
-    Lost(LostKind),
+    Lost(LossKind),
     InHandle(u32),
     /// Another key wraps it, or none.
     Untouched,

@@ -6,10 +6,10 @@ use crate::store::folder::{
     self, Content, Entry, FolderError, KeyMaterial, KeyOrigin, Pair, PinSeal, SecretKeyFile,
     Tss2Key, Tss2Kind,
 };
-use crate::store::key::Source;
+use crate::store::key::KeyFile;
 use crate::store::listing::{ObjectKind, ScanResult, StoredObject};
 use crate::store::machine;
-use crate::store::{self, Key, LoginError, Pins, Protection, ScanError, SecretKey, Who};
+use crate::store::{self, Key, LoginError, Pins, Protection, ScanError, SecretKey, UserType};
 use crate::tpm::{Capabilities, Parent, PublicArea, SRK, Tpm};
 use crate::x509::{Certificate, Time};
 use log::warn;
@@ -85,9 +85,9 @@ impl DevidStore {
     pub fn pins(&self) -> Pins {
         // What nobody can say now may be there: no key is given to whoever shows no PIN.
         let has = |seal| self.folder.has_seal(seal).unwrap_or(true);
-        match (has(PinSeal::Officer), has(PinSeal::User)) {
+        match (has(PinSeal::SecurityOfficer), has(PinSeal::User)) {
             (false, _) => Pins::None,
-            (true, false) => Pins::Officer,
+            (true, false) => Pins::SecurityOfficer,
             (true, true) => Pins::User,
         }
     }
@@ -97,10 +97,12 @@ impl DevidStore {
     /// # Errors
     ///
     /// [`LoginError`]: nobody is logged in then.
-    pub fn login(&self, who: Who, pin: &[u8]) -> Result<(), LoginError> {
+    pub fn login(&self, who: UserType, pin: &[u8]) -> Result<(), LoginError> {
         match who {
-            Who::User => self.login.begin(self.open(PinSeal::User, pin)?),
-            Who::Officer => self.officer.begin(self.open(PinSeal::Officer, pin)?),
+            UserType::User => self.login.begin(self.open(PinSeal::User, pin)?),
+            UserType::SecurityOfficer => self
+                .officer
+                .begin(self.open(PinSeal::SecurityOfficer, pin)?),
         }
         Ok(())
     }
@@ -113,21 +115,21 @@ impl DevidStore {
     pub(in crate::store) fn tries_left(&self) -> Option<u32> {
         match self.pins() {
             Pins::None => None,
-            Pins::Officer | Pins::User => Some(self.tpm.lockout().ok()?.tries_left()),
+            Pins::SecurityOfficer | Pins::User => Some(self.tpm.lockout().ok()?.tries_left()),
         }
     }
 }
 
 /// An object as the last look showed it, and what it was made of.
 #[derive(Debug, Clone)]
-pub(super) struct Known {
+pub(super) struct CachedObject {
     source: Arc<Entry>,
     shown: Arc<StoredObject>,
     /// What was known of the TPM then.
     can: Capabilities,
 }
 
-impl Known {
+impl CachedObject {
     /// The same, where this is known of the TPM now.
     fn anew(&self, can: Capabilities) -> Self {
         let shown = match self.can == can {
@@ -184,7 +186,7 @@ impl DevidStore {
             .iter()
             .map(|entry| match before.get(&entry.name) {
                 Some(known) if Arc::ptr_eq(&known.source, entry) => known.anew(can),
-                _ => Known::new(entry, self, can),
+                _ => CachedObject::new(entry, self, can),
             })
             .collect();
         objects.sort_by_key(|known| rank(&known.shown.kind, now));
@@ -255,7 +257,7 @@ impl DevidStore {
             material => Key::in_memory(&pair.public, material),
         };
         let key = key.unwrap_or_else(|why| Key::refused(pair.public.clone(), why));
-        let key = key.allowing_unpadded(self.allows_raw_rsa).kept_in(Source {
+        let key = key.allowing_unpadded(self.allows_raw_rsa).kept_in(KeyFile {
             file: self.file(name),
             master: self.master_record(),
             is_ours: pair.origin != KeyOrigin::Unknown,

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 /// A file that gives no object.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub struct Refused {
+pub struct RefusedFile {
     /// Its name.
     pub file: String,
     /// Why it gives none.
@@ -20,26 +20,26 @@ pub struct Refused {
 
 /// The files of the last listing.
 #[derive(Debug, Default)]
-pub(super) struct Known {
+pub(super) struct FolderCache {
     /// The folder as it was when its files were judged.
     pub(super) folder: Option<Owned>,
-    pub(super) files: HashMap<String, Seen>,
+    pub(super) files: HashMap<String, CachedFile>,
     pub(super) left_out: Vec<String>,
 }
 
 /// What a file was at the last listing.
 #[derive(Debug, Clone)]
-pub(super) struct Seen {
+pub(super) struct CachedFile {
     /// `None` if it could not be had.
     pub(super) stamp: Option<FileStamp>,
     /// Whether it must have another stamp if it is now another.
     pub(super) settled: bool,
-    pub(super) found: Result<Arc<Entry>, Refused>,
+    pub(super) found: Result<Arc<Entry>, RefusedFile>,
     /// Why it could not be read now, if so; then what is found is of before.
     pub(super) trouble: Option<Errno>,
 }
 
-impl Seen {
+impl CachedFile {
     /// A file that cannot be read now: as it was earlier, if it was read then.
     pub(super) fn hidden(
         file: &str,
@@ -51,7 +51,7 @@ impl Seen {
         Self {
             stamp,
             settled: false,
-            found: found.cloned().ok_or_else(|| Refused {
+            found: found.cloned().ok_or_else(|| RefusedFile {
                 file: file.to_owned(),
                 why: errno.to_string(),
                 by_content: false,

@@ -1,8 +1,8 @@
 //! What is in the folder, and what must change before that is something else.
 
-use super::cache::{Known, Refused, Seen};
+use super::cache::{CachedFile, FolderCache, RefusedFile};
 use super::names::{SUFFIX, is_lost, is_object};
-use super::read::Opened;
+use super::read::OpenFolder;
 use super::{Entry, FolderError, KeyFolder, format};
 use crate::config::not_read;
 use crate::file::{FileStamp, Moment};
@@ -18,7 +18,7 @@ pub struct FolderListing {
     /// By name. A file that did not change since the last listing gives the same `Arc`.
     pub entries: Vec<Arc<Entry>>,
     /// Files that give no object, by name.
-    pub refused: Vec<Refused>,
+    pub refused: Vec<RefusedFile>,
     /// Files that are not read for their names, by name.
     pub left_out: Vec<String>,
     /// The first of the files that could not be read now, and may hold an object.
@@ -84,8 +84,8 @@ impl KeyFolder {
         let now = Moment::now();
         let before = Arc::clone(&self.known.lock());
         let mut stamp = FolderStamp::default();
-        let mut known = Known::default();
-        if let Some(folder) = Opened::at(&self.path)? {
+        let mut known = FolderCache::default();
+        if let Some(folder) = OpenFolder::at(&self.path)? {
             known.folder = Some(folder.owned);
             stamp.folder = Some(folder.stamp);
             let same_folder = before.folder == known.folder;
@@ -109,7 +109,7 @@ impl KeyFolder {
                             }
                         }
                     }
-                    Err(errno) => Some(Seen::hidden(&name, earlier, None, errno)),
+                    Err(errno) => Some(CachedFile::hidden(&name, earlier, None, errno)),
                 };
                 if let Some(seen) = seen {
                     known.files.insert(name, seen);
@@ -148,7 +148,7 @@ impl KeyFolder {
 
     /// Of names that are no object's, those that somebody may take for read: neither hidden, as the
     /// module's own files are, nor left by an editor, nor put aside. The log names each once.
-    fn left_out(&self, others: Vec<String>, before: &Known) -> Vec<String> {
+    fn left_out(&self, others: Vec<String>, before: &FolderCache) -> Vec<String> {
         let is_own = |name: &str| name.contains(".pem.pre-tpm") || is_lost(name);
         let mut left: Vec<String> = others;
         left.retain(|name| !is_leftover(Path::new(name)) && !is_own(name));
@@ -220,7 +220,7 @@ impl KeyFolder {
     }
 
     fn look_over(&self, unread: &[PathBuf], stamp: &mut FolderStamp) -> Result<(), FolderError> {
-        let Some(folder) = Opened::at(&self.path).inspect_err(|_| {
+        let Some(folder) = OpenFolder::at(&self.path).inspect_err(|_| {
             // Not to be trusted, until it is another.
             stamp.folder = match Sight::of(&self.path) {
                 Sight::There(about) => Some(about),

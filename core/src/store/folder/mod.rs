@@ -23,7 +23,7 @@ mod tss2;
 mod wrapped;
 mod write;
 
-pub use cache::Refused;
+pub use cache::RefusedFile;
 pub use entry::{
     Content, Data, Entry, KeyMaterial, KeyOrigin, ObjectAttributes, Pair, SecretKeyFile, Usage, Use,
 };
@@ -37,12 +37,12 @@ use crate::key::{from_hex, hex};
 use crate::system::random_digits;
 use crate::trouble::Troubles;
 use crate::writers::{no_lock, writer_of};
-use cache::Known;
+use cache::FolderCache;
 use format::Remarks;
 use log::warn;
 use names::{file_name, is_object};
 use parking_lot::Mutex;
-use read::{Opened, Unread};
+use read::{OpenFolder, ReadError};
 use rustix::fs::lstat;
 use rustix::io::Errno;
 use std::fs::DirEntry;
@@ -66,7 +66,7 @@ pub struct KeyFolder {
     path: PathBuf,
     patience: Duration,
     /// What the last listing found. Held for moments only, never while files are read.
-    known: Mutex<Arc<Known>>,
+    known: Mutex<Arc<FolderCache>>,
     /// Files that could not be read, the folder among them.
     troubles: Troubles,
 }
@@ -339,7 +339,7 @@ impl KeyFolder {
         file: &str,
         sound: fn(&str) -> bool,
     ) -> Result<Option<Vec<u8>>, FolderError> {
-        let Some(folder) = self.noted(Opened::at(&self.path))? else {
+        let Some(folder) = self.noted(OpenFolder::at(&self.path))? else {
             return Ok(None);
         };
         let Some(content) = self.content_of(&folder, file)? else {
@@ -373,9 +373,13 @@ impl KeyFolder {
     }
 
     /// What a file that is no object holds; `None` if there is none.
-    fn content_of(&self, folder: &Opened<'_>, file: &str) -> Result<Option<Vec<u8>>, FolderError> {
+    fn content_of(
+        &self,
+        folder: &OpenFolder<'_>,
+        file: &str,
+    ) -> Result<Option<Vec<u8>>, FolderError> {
         let content = match folder.trusted(file) {
-            Err(Unread::Gone) => None,
+            Err(ReadError::Gone) => None,
             Err(why) => return self.noted(Err(self.because_file(file, why))),
             Ok(content) => Some(content),
         };
@@ -390,23 +394,23 @@ impl KeyFolder {
         Writer::open(&self.path, self.patience)?.ok_or_else(gone)
     }
 
-    fn because(&self, name: &str, why: Unread) -> FolderError {
+    fn because(&self, name: &str, why: ReadError) -> FolderError {
         match why {
-            Unread::Gone => FolderError::Gone(name.into()),
+            ReadError::Gone => FolderError::Gone(name.into()),
             why => self.because_file(&file_name(name), why),
         }
     }
 
-    fn because_file(&self, file: &str, why: Unread) -> FolderError {
+    fn because_file(&self, file: &str, why: ReadError) -> FolderError {
         let path = self.path.join(file);
         match why {
-            Unread::Gone => FolderError::Gone(file.into()),
-            Unread::Untrusted(reason) => FolderError::Unsafe { path, reason },
-            Unread::Damaged(reason) => FolderError::Damaged {
+            ReadError::Gone => FolderError::Gone(file.into()),
+            ReadError::Untrusted(reason) => FolderError::Unsafe { path, reason },
+            ReadError::Damaged(reason) => FolderError::Damaged {
                 file: file.into(),
                 reason,
             },
-            Unread::Failed(error) => match Errno::from_io_error(&error) {
+            ReadError::Failed(error) => match Errno::from_io_error(&error) {
                 Some(errno) => FolderError::at(&path)(errno),
                 None => FolderError::Damaged {
                     file: file.into(),

@@ -3,7 +3,7 @@
 
 use super::text::{Lines, escaped, unescaped, write_line};
 use super::write::Writer;
-use super::{FolderError, KeyFolder, Opened, Tss2Key, Tss2Kind, Unread};
+use super::{FolderError, KeyFolder, OpenFolder, ReadError, Tss2Key, Tss2Kind};
 use crate::key::{from_hex, hex};
 use crate::pem;
 use crate::trouble::is_there;
@@ -28,7 +28,7 @@ pub struct PinSealText {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PinSeal {
     /// The security officer's; it also holds the token's label.
-    Officer,
+    SecurityOfficer,
     /// The user's.
     User,
 }
@@ -36,7 +36,7 @@ pub enum PinSeal {
 impl PinSeal {
     pub(super) fn file(self) -> &'static str {
         match self {
-            Self::Officer => ".officer.pem",
+            Self::SecurityOfficer => ".officer.pem",
             Self::User => ".user.pem",
         }
     }
@@ -64,13 +64,13 @@ impl KeyFolder {
     /// It cannot be read, or is none.
     pub fn seal(&self, seal: PinSeal) -> Result<Option<(Tss2Key, PinSealText)>, FolderError> {
         let file = seal.file();
-        let Some(folder) = self.noted(Opened::at(&self.path))? else {
+        let Some(folder) = self.noted(OpenFolder::at(&self.path))? else {
             return Ok(None);
         };
         let Some(content) = self.content_of(&folder, file)? else {
             return Ok(None);
         };
-        let sealed = parsed(&content).map_err(Unread::Damaged);
+        let sealed = parsed(&content).map_err(ReadError::Damaged);
         sealed.map(Some).map_err(|why| self.because_file(file, why))
     }
 
@@ -160,11 +160,11 @@ mod tests {
             mark: Some(vec![7; 8]),
         };
         let none = PinSealText::default();
-        keys.put_seal(PinSeal::Officer, &sealed(1), &beside)
+        keys.put_seal(PinSeal::SecurityOfficer, &sealed(1), &beside)
             .unwrap();
         keys.put_seal(PinSeal::User, &sealed(2), &none).unwrap();
         keys.put_seal(PinSeal::User, &sealed(3), &none).unwrap();
-        let officer = keys.seal(PinSeal::Officer).unwrap().unwrap();
+        let officer = keys.seal(PinSeal::SecurityOfficer).unwrap().unwrap();
         assert_eq!(officer, (sealed(1), beside));
         assert_eq!(keys.seal(PinSeal::User).unwrap().unwrap().0, sealed(3));
         assert!(keys.list().unwrap().entries.is_empty());

@@ -1,6 +1,6 @@
 //! Reading the folder: what is in it, and what a file gives.
 
-use super::cache::{Refused, Seen};
+use super::cache::{CachedFile, RefusedFile};
 use super::format::{self, Remarks};
 use super::names::{file_name, is_object, object_name};
 use super::{Content, Entry, FolderError, KeyMaterial};
@@ -18,7 +18,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 /// The folder, open.
-pub(super) struct Opened<'a> {
+pub(super) struct OpenFolder<'a> {
     pub(super) path: &'a Path,
     pub(super) fd: OwnedFd,
     pub(super) owned: Owned,
@@ -35,7 +35,7 @@ pub(super) struct Names {
 }
 
 /// Why a file gives no object.
-pub(super) enum Unread {
+pub(super) enum ReadError {
     /// It is no more there.
     Gone,
     /// Its content, which stays the same until its stamp changes.
@@ -45,7 +45,7 @@ pub(super) enum Unread {
     Failed(io::Error),
 }
 
-impl<'a> Opened<'a> {
+impl<'a> OpenFolder<'a> {
     /// `None` if there is none.
     pub(super) fn at(path: &'a Path) -> Result<Option<Self>, FolderError> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -99,10 +99,10 @@ impl<'a> Opened<'a> {
         file: &str,
         stamp: FileStamp,
         settled: bool,
-        earlier: Option<&Seen>,
-    ) -> Result<Option<Seen>, FolderError> {
+        earlier: Option<&CachedFile>,
+    ) -> Result<Option<CachedFile>, FolderError> {
         let refused = |why: String, by_content| {
-            Err(Refused {
+            Err(RefusedFile {
                 file: file.into(),
                 why,
                 by_content,
@@ -113,19 +113,19 @@ impl<'a> Opened<'a> {
                 Some(Ok(same)) if **same == entry => (Ok(Arc::clone(same)), true),
                 _ => (Ok(Arc::new(entry)), true),
             },
-            Err(Unread::Gone) if file.contains(char::REPLACEMENT_CHARACTER) => {
+            Err(ReadError::Gone) if file.contains(char::REPLACEMENT_CHARACTER) => {
                 (refused("its name is not UTF-8".into(), false), true)
             }
-            Err(Unread::Gone) => return Ok(None),
-            Err(Unread::Damaged(why)) => (refused(why, true), true),
-            Err(Unread::Untrusted(why)) => (refused(why, false), false),
-            Err(Unread::Failed(error)) => match trouble(&error) {
+            Err(ReadError::Gone) => return Ok(None),
+            Err(ReadError::Damaged(why)) => (refused(why, true), true),
+            Err(ReadError::Untrusted(why)) => (refused(why, false), false),
+            Err(ReadError::Failed(error)) => match trouble(&error) {
                 Some(errno) => {
                     // Who changed a file may have taken the right to read it away.
                     let taken_away = errno == Errno::ACCESS;
-                    let same = |seen: &&Seen| seen.stamp == Some(stamp) || !taken_away;
+                    let same = |seen: &&CachedFile| seen.stamp == Some(stamp) || !taken_away;
                     let same = earlier.filter(same);
-                    let hidden = Seen::hidden(file, same, Some(stamp), errno);
+                    let hidden = CachedFile::hidden(file, same, Some(stamp), errno);
                     let exhausted = matches!(errno, Errno::MFILE | Errno::NFILE | Errno::NOMEM);
                     return match exhausted && hidden.found.is_err() {
                         true => Err(FolderError::at(&self.path.join(file))(errno)),
@@ -136,7 +136,7 @@ impl<'a> Opened<'a> {
             },
         };
         let stamp = Some(stamp);
-        let seen = Seen {
+        let seen = CachedFile {
             stamp,
             settled: settled && lasting,
             found,
@@ -158,33 +158,33 @@ impl<'a> Opened<'a> {
     }
 
     /// An object and what else its file holds.
-    pub(super) fn read(&self, name: &str) -> Result<(Entry, Remarks), Unread> {
+    pub(super) fn read(&self, name: &str) -> Result<(Entry, Remarks), ReadError> {
         let (content, owned) = self.judged(&file_name(name))?;
-        let (content, remarks) = format::parse(name, &content).map_err(Unread::Damaged)?;
+        let (content, remarks) = format::parse(name, &content).map_err(ReadError::Damaged)?;
         if let Content::Pair(pair) = &content
             && matches!(pair.material, KeyMaterial::Clear(_))
         {
-            owned.as_secret().map_err(Unread::Untrusted)?;
+            owned.as_secret().map_err(ReadError::Untrusted)?;
         }
         let name = name.into();
         Ok((Entry { name, content }, remarks))
     }
 
-    pub(super) fn trusted(&self, file: &str) -> Result<Vec<u8>, Unread> {
+    pub(super) fn trusted(&self, file: &str) -> Result<Vec<u8>, ReadError> {
         self.judged(file).map(|(content, _)| content)
     }
 
-    fn judged(&self, file: &str) -> Result<(Vec<u8>, Owned), Unread> {
+    fn judged(&self, file: &str) -> Result<(Vec<u8>, Owned), ReadError> {
         let (content, about) =
             file::read_in(&self.fd, file, format::LARGEST).map_err(|error| match error.kind() {
-                io::ErrorKind::NotFound => Unread::Gone,
-                _ => Unread::Failed(error),
+                io::ErrorKind::NotFound => ReadError::Gone,
+                _ => ReadError::Failed(error),
             })?;
         let owned = Owned::from(&about);
         let judged = owned.as_file_in(self.owned, geteuid());
         judged.map_err(|why| match why.unread {
-            Some(errno) => Unread::Failed(errno.into()),
-            None => Unread::Untrusted(why.to_string()),
+            Some(errno) => ReadError::Failed(errno.into()),
+            None => ReadError::Untrusted(why.to_string()),
         })?;
         Ok((content, owned))
     }

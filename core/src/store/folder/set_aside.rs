@@ -2,7 +2,7 @@
 //! that are none of an object's, and the public areas of former master keys are remembered.
 
 use super::names::{file_name, is_lost};
-use super::read::Opened;
+use super::read::OpenFolder;
 use super::write::Writer;
 use super::{FolderError, KeyFolder, PinSeal};
 use crate::key::{from_hex, hex};
@@ -69,7 +69,7 @@ impl KeyFolder {
     ///
     /// They cannot be read, or are none.
     pub fn former_masters(&self) -> Result<Vec<Vec<u8>>, FolderError> {
-        let Some(folder) = self.noted(Opened::at(&self.path))? else {
+        let Some(folder) = self.noted(OpenFolder::at(&self.path))? else {
             return Ok(Vec::new());
         };
         let content = self.content_of(&folder, FORMER)?.unwrap_or_default();

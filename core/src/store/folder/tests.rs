@@ -305,12 +305,12 @@ fn misremember(folder: &KeyFolder) {
     let mut known = folder.known.lock();
     let mut files = known.files.clone();
     for seen in files.values_mut() {
-        seen.found = Err(Refused::default());
+        seen.found = Err(RefusedFile::default());
     }
-    *known = Arc::new(Known {
+    *known = Arc::new(FolderCache {
         folder: known.folder,
         files,
-        ..Known::default()
+        ..FolderCache::default()
     });
 }
 

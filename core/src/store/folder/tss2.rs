@@ -3,6 +3,7 @@
 //! What is read is more than what is written: programs differ in how they encode the BOOLEAN and
 //! the parent's INTEGER.
 
+use crate::tpm::handle;
 use std::fmt;
 use x509_cert::der::asn1::{AnyRef, ObjectIdentifier, OctetStringRef, Utf8StringRef};
 use x509_cert::der::{self, Decode, Encode, Reader, SliceReader, Tag, TagNumber, Tagged};
@@ -12,8 +13,6 @@ const IMPORTABLE: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.23.133.10.1
 const SEALED: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.23.133.10.1.5");
 /// What tpm2-tss-engine wrote before the draft had the three above.
 const LOADABLE_OF_OLD: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.23.133.10.2");
-/// TPM_RH_OWNER, which a parent of 0 stands for.
-pub(super) const OWNER: u32 = 0x4000_0001;
 
 const EMPTY_AUTH: u32 = 0;
 const POLICY: u32 = 1;
@@ -281,7 +280,7 @@ fn handle(integer: &[u8]) -> Option<u32> {
     let negative = integer[0] & 0x80 != 0;
     match u32::from_be_bytes(padded) {
         _ if negative && bytes.len() < 4 => None,
-        0 => Some(OWNER),
+        0 => Some(handle::OWNER),
         handle => Some(handle),
     }
 }
@@ -347,7 +346,7 @@ mod tests {
     fn what_other_programs_write() {
         for (file, parent, empty_auth, true_byte) in [
             (ENCODEOBJECT, 0x8100_0001, Some(false), None),
-            (OPENSSL_OWNER, OWNER, Some(true), Some(0x01)),
+            (OPENSSL_OWNER, handle::OWNER, Some(true), Some(0x01)),
             (OPENSSL_PASSWORD, 0x8100_0001, Some(false), None),
         ] {
             let der = der_of(file);
@@ -384,7 +383,7 @@ mod tests {
             },
             Tss2Key {
                 kind: Tss2Kind::Sealed,
-                parent: OWNER,
+                parent: handle::OWNER,
                 auth_policy: Some(policy),
                 ..key()
             },
@@ -426,7 +425,7 @@ mod tests {
         assert_eq!(spelt(&[0, 0x81, 0, 0, 1]), Ok(0x8100_0001));
         assert_eq!(spelt(&[0x81, 0, 0, 1]), Ok(0x8100_0001));
         assert_eq!(spelt(&[0x40, 0, 0, 7]), Ok(0x4000_0007));
-        assert_eq!(spelt(&[0]), Ok(OWNER));
+        assert_eq!(spelt(&[0]), Ok(handle::OWNER));
         for wrong in [&[][..], &[0x81], &[1, 0x81, 0, 0, 1], &[0, 0, 0, 0, 0, 1]] {
             assert!(spelt(wrong).is_err(), "{wrong:x?}");
         }

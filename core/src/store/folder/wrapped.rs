@@ -1,14 +1,14 @@
 //! What files hold of the TPM's, as the TPM loads it and gives it.
 
-use super::tss2::{OWNER, Tss2Key, Tss2Kind};
-use crate::tpm::{Parent, WrappedKey};
+use super::tss2::{Tss2Key, Tss2Kind};
+use crate::tpm::{Parent, WrappedKey, handle};
 
 impl Tss2Key {
     /// What the TPM wrapped; `has_value`: it has an authorisation value.
     pub fn of(kind: Tss2Kind, wrapped: &WrappedKey, has_value: bool) -> Self {
         let (parent, rsa_parent) = match wrapped.parent() {
             Parent::Persistent(handle) => (*handle, false),
-            Parent::Owner { rsa } => (OWNER, *rsa),
+            Parent::Owner { rsa } => (handle::OWNER, *rsa),
         };
         Self {
             kind,
@@ -26,16 +26,16 @@ impl Tss2Key {
     pub fn wrapped(&self) -> Result<WrappedKey, &'static str> {
         let parent = match self.parent {
             handle if handle >> 24 == 0x81 => Parent::Persistent(handle),
-            OWNER | 0 => Parent::Owner {
+            handle::OWNER | 0 => Parent::Owner {
                 rsa: self.rsa_parent,
             },
-            0x4000_000B => {
+            handle::ENDORSEMENT => {
                 return Err("its parent is of the endorsement hierarchy, not of the owner's");
             }
-            0x4000_000C => {
+            handle::PLATFORM => {
                 return Err("its parent is of the platform hierarchy, not of the owner's");
             }
-            0x4000_0007 => {
+            handle::NULL => {
                 return Err("its parent is of the null hierarchy, which ends with each restart");
             }
             handle if handle >> 24 == 0x80 => {

@@ -4,9 +4,9 @@
 //! file at most, which the next one removes.
 
 use super::names::{LOST, SUFFIX, object_name};
-use super::read::Opened;
+use super::read::OpenFolder;
 use super::{FolderError, SERIAL};
-use crate::file::{self, Lock, Place, Undone, sync_folder};
+use crate::file::{self, Lock, Undone, WriteMode, sync_folder};
 use crate::system::{Failed, random_digits};
 use crate::trust::Owned;
 use crate::writers::{NoLock, open_lock, remove_leftovers};
@@ -39,14 +39,14 @@ pub(super) enum Readers {
 
 /// The only writer of the folder, as long as it lives.
 pub(super) struct Writer<'a> {
-    folder: Opened<'a>,
+    folder: OpenFolder<'a>,
     _lock: Lock,
 }
 
 impl<'a> Writer<'a> {
     /// `None` if there is no folder.
     pub(super) fn open(path: &'a Path, patience: Duration) -> Result<Option<Self>, FolderError> {
-        let Some(folder) = Opened::at(path)? else {
+        let Some(folder) = OpenFolder::at(path)? else {
             return Ok(None);
         };
         let lock = locked(&folder, patience)?;
@@ -85,7 +85,7 @@ impl<'a> Writer<'a> {
     }
 
     /// The folder, for reading what no other writer can change now.
-    pub(super) fn folder(&self) -> &Opened<'a> {
+    pub(super) fn folder(&self) -> &OpenFolder<'a> {
         &self.folder
     }
 
@@ -185,8 +185,8 @@ impl<'a> Writer<'a> {
         old: Result<&Stat, Readers>,
     ) -> Result<(), FolderError> {
         let place = match old {
-            Ok(_) => Place::Taken,
-            Err(_) => Place::Free,
+            Ok(_) => WriteMode::Replace,
+            Err(_) => WriteMode::CreateNew,
         };
         let dress = |fd: &OwnedFd| self.dress(fd, old);
         let put = file::put(&self.folder.fd, file, content, place, dress);
@@ -244,7 +244,7 @@ fn is_as_started() -> bool {
     getuid() == geteuid() && getgid() == getegid()
 }
 
-fn locked(folder: &Opened<'_>, patience: Duration) -> Result<Lock, FolderError> {
+fn locked(folder: &OpenFolder<'_>, patience: Duration) -> Result<Lock, FolderError> {
     let path = folder.path.join(LOCK);
     let lock = match open_lock(&folder.fd, LOCK, true) {
         // Who makes room needs none: the folder itself is locked instead.

@@ -5,7 +5,7 @@ use crate::config::{IdentityAuth, IdentityHint, SecretSource};
 use crate::trouble::{Sight, Troubles, trouble};
 use crate::trust::{Distrust, distrusted};
 use crate::x509::Certificate;
-use crate::x509::files::{CertificateFile, LARGEST, Unread, candidates};
+use crate::x509::files::{CertificateFile, CertificateFileError, LARGEST, candidates};
 use log::warn;
 use parking_lot::Mutex;
 use rustix::io::Errno;
@@ -34,7 +34,7 @@ pub(super) struct FilesStamp {
 
 /// What the files hold, each with its certificates.
 #[derive(Debug)]
-pub(super) struct Read {
+pub(super) struct FilesRead {
     pub(super) hinted: Vec<(PathBuf, Vec<Certificate>)>,
     pub(super) chain: Vec<(PathBuf, Vec<Certificate>)>,
     pub(super) stamp: FilesStamp,
@@ -88,7 +88,7 @@ impl Files {
     }
 
     /// Reads all certificates. What cannot be read now is as it was, if it was read before.
-    pub(super) fn read(&self) -> Read {
+    pub(super) fn read(&self) -> FilesRead {
         let (chain_paths, unlisted) = self.chain_paths();
         let before = std::mem::take(&mut *self.known.lock());
         let sight = |path: &PathBuf| (path.clone(), self.troubles.sight(path, LARGEST));
@@ -144,7 +144,7 @@ impl Files {
         });
         let unread = hinted.iter().find(|(_, here)| here.is_none());
         let or_none = |(path, here): (PathBuf, Option<Vec<_>>)| (path, here.unwrap_or_default());
-        Read {
+        FilesRead {
             unread: unread.map(|(path, _)| format!("{}: it could not be read", path.display())),
             hinted: hinted.into_iter().map(or_none).collect(),
             chain: chain.into_iter().map(or_none).collect(),
@@ -173,7 +173,7 @@ impl Files {
     /// The certificates of a file; `None` if it could not be read now. The log names what is left out.
     fn certificates_of(&self, file: CertificateFile) -> (Sight, Option<Vec<Certificate>>) {
         let path = &file.path;
-        if let Err(Unread::Failed(error)) = &file.certificates
+        if let Err(CertificateFileError::Failed(error)) = &file.certificates
             && let Some(errno) = trouble(error)
         {
             self.troubles.note(path, errno);

@@ -11,7 +11,7 @@ mod pairing;
 mod scan;
 
 pub(crate) use files::certificates_in;
-pub use nv::Taken;
+pub use nv::NvContent;
 
 use super::{Key, Login, ScanError, ScanResult, Templates};
 use crate::config::{Config, IdentityAuth, IdentityHint};
@@ -32,7 +32,7 @@ pub const LABEL: &str = "idev-id";
 pub struct IdevidStore {
     tpm: Arc<Tpm>,
     hints: Vec<IdentityHint>,
-    part: Part,
+    part: IdentityScope,
     files: Files,
     templates: Templates,
     /// What the last look showed, if it gave an answer; held for moments.
@@ -51,7 +51,7 @@ pub struct FactoryStamp {
 
 /// Which of the identities a store shows.
 #[derive(Debug, Clone)]
-enum Part {
+enum IdentityScope {
     /// Those that need no PIN.
     Open,
     /// The one of this hint, whose key asks for a PIN.
@@ -67,7 +67,7 @@ struct Guarded {
     key: Mutex<Option<Arc<Key>>>,
 }
 
-impl Part {
+impl IdentityScope {
     fn shows(&self, identity: &Identity) -> bool {
         match self {
             Self::Open => identity.pin.is_none(),
@@ -90,12 +90,12 @@ impl Part {
 
 /// All that was found.
 #[derive(Debug)]
-pub struct Found {
+pub struct FactoryIdentities {
     /// At least one; the first is `idev-id`, unless that has a slot of its own, or there are
     /// attestation keys alone.
     pub identities: Vec<Identity>,
     /// CA certificates, from the identity's issuer upwards, then others; `idev-id-ca-<n>`.
-    pub authorities: Vec<Authority>,
+    pub authorities: Vec<CaCertificate>,
     /// 16 hexadecimal digits that name the device's identity: of SHA-256 of the TPM
     /// name of its key, or of the certificate where the key has no handle.
     pub serial: String,
@@ -105,7 +105,7 @@ pub struct Found {
     pub stamp: FactoryStamp,
 }
 
-impl Found {
+impl FactoryIdentities {
     /// The token's label: that of its first identity. An attestation key names no token.
     pub fn label(&self) -> &str {
         let mut labels = self.identities.iter().filter(|one| !one.attests);
@@ -135,7 +135,7 @@ pub struct Identity {
 
 /// A CA's certificate.
 #[derive(Debug)]
-pub struct Authority {
+pub struct CaCertificate {
     /// `idev-id-ca-<n>`
     pub label: String,
     /// The certificate.
@@ -147,7 +147,7 @@ pub struct Authority {
 impl IdevidStore {
     /// The identities that need no PIN. Nothing is read yet.
     pub fn new(config: &Config, tpm: Arc<Tpm>) -> Self {
-        Self::of(config, tpm, Part::Open)
+        Self::of(config, tpm, IdentityScope::Open)
     }
 
     /// A store for each identity whose key asks for a PIN (`[[identity]] auth = "pin"`).
@@ -162,11 +162,17 @@ impl IdevidStore {
                 key: Mutex::default(),
             });
         guarded
-            .map(|guarded| Self::of(config, Arc::clone(tpm), Part::Pin(Arc::new(guarded))))
+            .map(|guarded| {
+                Self::of(
+                    config,
+                    Arc::clone(tpm),
+                    IdentityScope::Pin(Arc::new(guarded)),
+                )
+            })
             .collect()
     }
 
-    fn of(config: &Config, tpm: Arc<Tpm>, part: Part) -> Self {
+    fn of(config: &Config, tpm: Arc<Tpm>, part: IdentityScope) -> Self {
         Self {
             tpm,
             part,
@@ -192,7 +198,7 @@ impl IdevidStore {
 
     /// Searches the TPM. One command for each list of handles, two for a certificate (one more for
     /// each further piece of a large one), one for each key until all certificates have theirs.
-    pub fn find(&self) -> Result<Found, ScanError> {
+    pub fn find(&self) -> Result<FactoryIdentities, ScanError> {
         let tpm = &*self.tpm;
         let read = self.files.read();
         let mut stamp = self.stamped(read.stamp);
@@ -215,7 +221,7 @@ impl IdevidStore {
         let only_attests = identities.iter().all(|one| one.attests);
         identities.retain(|one| self.part.shows(one));
         match identities.first() {
-            Some(first) if !first.attests || only_attests => Ok(Found {
+            Some(first) if !first.attests || only_attests => Ok(FactoryIdentities {
                 serial: serial(first),
                 authorities: chain_order(&first.certificate, authorities),
                 identities,
@@ -234,7 +240,7 @@ impl IdevidStore {
 fn chain_order(
     leaf: &Certificate,
     mut authorities: Vec<(CertificateLocation, Certificate)>,
-) -> Vec<Authority> {
+) -> Vec<CaCertificate> {
     let mut ordered: Vec<(CertificateLocation, Certificate)> = Vec::new();
     let mut issuer = leaf.issuer_der().to_vec();
     while let Some(at) = authorities
@@ -254,7 +260,7 @@ fn chain_order(
     let numbered = ordered
         .into_iter()
         .enumerate()
-        .map(|(n, (origin, certificate))| Authority {
+        .map(|(n, (origin, certificate))| CaCertificate {
             label: format!("{LABEL}-ca-{}", n + 1),
             certificate,
             place: origin.to_string(),

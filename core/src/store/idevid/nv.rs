@@ -3,14 +3,12 @@
 use super::location::{CertificateLocation, LocatedCertificate};
 use super::{IdevidStore, ScanError, certificates_in};
 use crate::config::IdentityHint;
-use crate::tpm::{Tpm, TpmError};
+use crate::tpm::{Tpm, TpmError, handle};
 use crate::x509::Certificate;
 use log::{debug, warn};
 use std::ops::Range;
 use std::path::PathBuf;
 
-/// Where TCG puts DevID certificates and their chains.
-const RANGE: std::ops::RangeInclusive<u32> = 0x01C9_0000..=0x01C9_FFFF;
 /// No certificate is smaller: the policies that TCG puts into the same range (Keys for Device
 /// Identity, section 7.3.2) are not read.
 const SMALLEST_CERTIFICATE: u16 = 128;
@@ -19,7 +17,7 @@ const MOST_JOINED: usize = 1 << 16;
 
 /// What an NV index was taken for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Taken {
+pub enum NvContent {
     /// It holds these.
     Certificates(Vec<Certificate>),
     /// It holds what belongs to a certificate that begins in this index.
@@ -30,7 +28,7 @@ pub enum Taken {
     Nothing(String),
 }
 
-enum NvFault {
+enum NvError {
     /// Nothing to be had from this index; the search goes on.
     Skipped(String),
     Tpm(TpmError),
@@ -42,7 +40,10 @@ pub(super) fn searched(
     unread: Vec<String>,
     hints: &[IdentityHint],
 ) -> String {
-    let (first, last) = (RANGE.start(), RANGE.end());
+    let (first, last) = (
+        handle::DEVID_CERTIFICATES.start(),
+        handle::DEVID_CERTIFICATES.end(),
+    );
     let mut there: Vec<String> = authorities
         .iter()
         .map(|(origin, one)| format!("{origin}: of the CA {}", one.subject()))
@@ -91,10 +92,10 @@ impl IdevidStore {
         }
         for (index, taken) in self.indices(tpm)? {
             match taken {
-                Taken::Certificates(here) => add(CertificateLocation::Nv(index), here),
-                Taken::TooSmall => {}
-                Taken::ContinuationOf(_) => {}
-                Taken::Nothing(why) => {
+                NvContent::Certificates(here) => add(CertificateLocation::Nv(index), here),
+                NvContent::TooSmall => {}
+                NvContent::ContinuationOf(_) => {}
+                NvContent::Nothing(why) => {
                     let why = format!("NV index 0x{index:08X}: {why}");
                     warn!("{why}");
                     unread.push(why);
@@ -106,11 +107,13 @@ impl IdevidStore {
 
     /// The NV indices that are looked into, and what each was taken for: those that `[[identity]]`
     /// names, then the TCG's range.
-    pub fn indices(&self, tpm: &Tpm) -> Result<Vec<(u32, Taken)>, TpmError> {
-        let mut taken: Vec<(u32, Taken)> = Vec::new();
+    pub fn indices(&self, tpm: &Tpm) -> Result<Vec<(u32, NvContent)>, TpmError> {
+        let mut taken: Vec<(u32, NvContent)> = Vec::new();
         let hinted: Vec<u32> = self.hints.iter().filter_map(|hint| hint.nv).collect();
-        let listed = tpm.handles(*RANGE.start())?;
-        let ranged = listed.into_iter().filter(|index| RANGE.contains(index));
+        let listed = tpm.handles(*handle::DEVID_CERTIFICATES.start())?;
+        let ranged = listed
+            .into_iter()
+            .filter(|index| handle::DEVID_CERTIFICATES.contains(index));
         let ranged: Vec<u32> = ranged.filter(|index| !hinted.contains(index)).collect();
         let hinted = hinted.into_iter().map(|index| (index, true));
         let all = hinted.chain(ranged.into_iter().map(|index| (index, false)));
@@ -120,7 +123,7 @@ impl IdevidStore {
             }
             let (first, further) = read_certificates(tpm, index, named)?;
             taken.push((index, first));
-            let further = further.map(|one| (one, Taken::ContinuationOf(index)));
+            let further = further.map(|one| (one, NvContent::ContinuationOf(index)));
             taken.extend(further);
         }
         Ok(taken)
@@ -129,13 +132,17 @@ impl IdevidStore {
 
 /// The certificates in an NV index; and the indices behind it into which the last one goes on, since
 /// an index holds no more than the TPM lets it (TPM2_PT_NV_INDEX_MAX).
-fn read_certificates(tpm: &Tpm, index: u32, named: bool) -> Result<(Taken, Range<u32>), TpmError> {
+fn read_certificates(
+    tpm: &Tpm,
+    index: u32,
+    named: bool,
+) -> Result<(NvContent, Range<u32>), TpmError> {
     let none = index + 1..index + 1;
     let mut content = match read_nv(tpm, index, named, SMALLEST_CERTIFICATE) {
         Ok(Some(content)) => content,
-        Ok(None) => return Ok((Taken::TooSmall, none)),
-        Err(NvFault::Skipped(why)) => return Ok((Taken::Nothing(why), none)),
-        Err(NvFault::Tpm(error)) => return Err(error),
+        Ok(None) => return Ok((NvContent::TooSmall, none)),
+        Err(NvError::Skipped(why)) => return Ok((NvContent::Nothing(why), none)),
+        Err(NvError::Tpm(error)) => return Err(error),
     };
     let alone = Certificate::read_all(&content);
     let (mut reading, mut further) = (alone.clone(), none.clone());
@@ -145,8 +152,8 @@ fn read_certificates(tpm: &Tpm, index: u32, named: bool) -> Result<(Taken, Range
             Ok(Some(more)) if Certificate::read_all(&more).certificates.is_empty() => {
                 content.extend(more);
             }
-            Ok(_) | Err(NvFault::Skipped(_)) => break,
-            Err(NvFault::Tpm(error)) => return Err(error),
+            Ok(_) | Err(NvError::Skipped(_)) => break,
+            Err(NvError::Tpm(error)) => return Err(error),
         }
         further.end += 1;
         reading = Certificate::read_all(&content);
@@ -165,34 +172,34 @@ fn read_certificates(tpm: &Tpm, index: u32, named: bool) -> Result<(Taken, Range
         warn!("NV index 0x{index:08X}, beside a certificate: {what}");
     }
     let taken = match reading.certificates.is_empty() {
-        true => Taken::Nothing(reading.unread.join("; ")),
-        false => Taken::Certificates(reading.certificates),
+        true => NvContent::Nothing(reading.unread.join("; ")),
+        false => NvContent::Certificates(reading.certificates),
     };
     Ok((taken, further))
 }
 
 /// What an NV index holds; `None` if that is less than `least`. One that the administrator `named`
 /// is tried even where a wrong authorisation value counts towards the TPM's lockout; others are not.
-fn read_nv(tpm: &Tpm, index: u32, named: bool, least: u16) -> Result<Option<Vec<u8>>, NvFault> {
+fn read_nv(tpm: &Tpm, index: u32, named: bool, least: u16) -> Result<Option<Vec<u8>>, NvError> {
     let skip = |error| match error {
-        TpmError::Response(code) if !code.is_definite() => NvFault::Tpm(error),
+        TpmError::Response(code) if !code.is_definite() => NvError::Tpm(error),
         TpmError::Response(_) | TpmError::Unsupported(_) | TpmError::NeedsAuth(_) => {
-            NvFault::Skipped(error.to_string())
+            NvError::Skipped(error.to_string())
         }
-        other => NvFault::Tpm(other),
+        other => NvError::Tpm(other),
     };
     let public = tpm.nv_public(index).map_err(skip)?;
     if public.size < least {
         return Ok(None);
     }
     if !public.readable_by_own_auth() {
-        return Err(NvFault::Skipped(format!(
+        return Err(NvError::Skipped(format!(
             "not readable by its own authorisation (attributes 0x{:08X})",
             public.attributes
         )));
     }
     if public.counts_wrong_auth() && !named {
-        return Err(NvFault::Skipped(
+        return Err(NvError::Skipped(
             "not tried, since a wrong authorisation would count towards the TPM's lockout (the \
              index is not NO_DA); name it in [[identity]] nv if its authorisation is empty"
                 .into(),

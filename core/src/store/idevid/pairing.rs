@@ -1,22 +1,17 @@
 //! Which key each certificate is for, and what the pairs are called.
 
 use super::location::{CertificateLocation, LocatedCertificate};
-use super::{Identity, IdevidStore, LABEL, Part, ScanError};
+use super::{Identity, IdentityScope, IdevidStore, LABEL, ScanError};
 use crate::config::IdentityAuth;
 use crate::key::PublicKey;
 use crate::store::key::{Abilities, Given};
 use crate::store::{Access, Key, SignError};
-use crate::tpm::{AuthValue, PublicArea, Tpm, TpmError};
+use crate::tpm::{AuthValue, PublicArea, Tpm, TpmError, handle};
 use crate::x509::Certificate;
 use crate::x509::device::NamedDevice;
 use log::{debug, info, warn};
 use std::sync::Arc;
 
-const PERSISTENT: u32 = 0x8100_0000;
-/// The IDevID key's own handle (TCG, TPM 2.0 Provisioning Guidance, section 7.8).
-const IDEVID_HANDLE: u32 = 0x8102_0000;
-/// Handles of device identities: the likeliest, and read first.
-const DEVID_HANDLES: std::ops::RangeInclusive<u32> = 0x8102_0000..=0x8102_FFFF;
 /// The label of an attestation key: it signs only what the TPM made, so nothing for PKCS#11.
 const ATTESTATION: &str = "iak";
 
@@ -26,15 +21,15 @@ struct Leaf {
     certificate: Certificate,
     public: Option<PublicKey>,
     holder: Holder,
-    says: Says,
+    says: StatedRole,
 }
 
 /// What a certificate says of its holder; makers are wrong in that, and its key tells.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Says {
+enum StatedRole {
     EndEntity,
     /// That it is a CA's, and so it seems: no handle is read for its sake.
-    Authority,
+    Ca,
     /// That it is a CA's; but it issued nothing here, and names a device or is alone.
     Doubtful,
 }
@@ -61,14 +56,14 @@ impl IdevidStore {
         let issued = |issuer: &Certificate| {
             all().any(|one| one != issuer && one.issuer_der() == issuer.subject_der())
         };
-        let alone = certificates.iter().all(|(_, one)| one.is_authority());
-        let says = |one: &Certificate| match one.is_authority() {
-            false => Says::EndEntity,
-            true if !issued(one) && (alone || names_a_device(one)) => Says::Doubtful,
-            true => Says::Authority,
+        let alone = certificates.iter().all(|(_, one)| one.is_ca());
+        let says = |one: &Certificate| match one.is_ca() {
+            false => StatedRole::EndEntity,
+            true if !issued(one) && (alone || names_a_device(one)) => StatedRole::Doubtful,
+            true => StatedRole::Ca,
         };
-        let says: Vec<Says> = certificates.iter().map(|(_, one)| says(one)).collect();
-        let leaf = |((origin, certificate), says): (LocatedCertificate, Says)| Leaf {
+        let says: Vec<StatedRole> = certificates.iter().map(|(_, one)| says(one)).collect();
+        let leaf = |((origin, certificate), says): (LocatedCertificate, StatedRole)| Leaf {
             origin,
             public: certificate.public_key(),
             certificate,
@@ -99,14 +94,14 @@ impl IdevidStore {
     fn derivable(&self, tpm: &Tpm, leaves: &mut [Leaf]) -> Result<(), ScanError> {
         let rivals: Vec<String> = leaves
             .iter()
-            .filter(|leaf| leaf.says == Says::EndEntity)
+            .filter(|leaf| leaf.says == StatedRole::EndEntity)
             .filter(|leaf| !matches!(leaf.holder, Holder::Other(_)))
             .filter_map(|leaf| leaf.public.as_ref().map(PublicKey::to_string))
             .collect();
-        let alone = leaves.iter().all(|leaf| leaf.says != Says::EndEntity);
+        let alone = leaves.iter().all(|leaf| leaf.says != StatedRole::EndEntity);
         for leaf in leaves.iter_mut().filter(|leaf| leaf.is_looked_for()) {
             // Deriving a key takes long: not for what hardly is a device's.
-            if leaf.says == Says::Doubtful && !(alone && names_a_device(&leaf.certificate)) {
+            if leaf.says == StatedRole::Doubtful && !(alone && names_a_device(&leaf.certificate)) {
                 continue;
             }
             let Some(public) = leaf.public.clone() else {
@@ -120,7 +115,7 @@ impl IdevidStore {
                 continue;
             }
             let same = rivals.iter().filter(|rival| **rival == public.to_string());
-            let only = leaf.says == Says::EndEntity && same.count() == 1;
+            let only = leaf.says == StatedRole::EndEntity && same.count() == 1;
             let abilities = abilities(tpm, &public)?;
             let key = Key::derivable(public, self.templates.clone(), abilities);
             match if only { Ok(()) } else { key.prepare(tpm) } {
@@ -139,7 +134,7 @@ impl IdevidStore {
 
     /// Persistent handles, the likeliest first.
     fn handles(&self, tpm: &Tpm) -> Result<Vec<u32>, ScanError> {
-        let mut handles = tpm.handles(PERSISTENT)?;
+        let mut handles = tpm.handles(handle::PERSISTENT)?;
         for hinted in self.hints.iter().filter_map(|hint| hint.handle) {
             if !handles.contains(&hinted) {
                 warn!("[[identity]] handle 0x{hinted:08X}: nothing there");
@@ -147,7 +142,7 @@ impl IdevidStore {
         }
         handles.sort_by_key(|handle| {
             let hinted = self.hints.iter().any(|hint| hint.handle == Some(*handle));
-            (!hinted, !DEVID_HANDLES.contains(handle), *handle)
+            (!hinted, !handle::DEVID_KEYS.contains(handle), *handle)
         });
         Ok(handles)
     }
@@ -200,7 +195,7 @@ impl IdevidStore {
         match hint.and_then(|hint| self.hints[hint].auth.as_ref()) {
             None => (Access::Open, None),
             Some(IdentityAuth::Pin) => match &self.part {
-                Part::Pin(guarded) if Some(guarded.hint) == hint => {
+                IdentityScope::Pin(guarded) if Some(guarded.hint) == hint => {
                     (Access::Login(Arc::clone(&guarded.login)), hint)
                 }
                 // Shown elsewhere.
@@ -251,17 +246,17 @@ impl Leaf {
 
     /// Whether handles are read until its key is found.
     fn is_looked_for(&self) -> bool {
-        self.wants_key() && self.says != Says::Authority
+        self.wants_key() && self.says != StatedRole::Ca
     }
 
     /// Whether it is for a key of the device, or says so.
     fn is_identity(&self) -> bool {
-        self.says == Says::EndEntity || !matches!(self.holder, Holder::Nobody)
+        self.says == StatedRole::EndEntity || !matches!(self.holder, Holder::Nobody)
     }
 
     fn tell(&self) {
         let origin = &self.origin;
-        if self.says != Says::EndEntity {
+        if self.says != StatedRole::EndEntity {
             warn!(
                 "{origin}: the certificate of {} says that it is a CA's, or nobody can read whether \
                  it does; its key is in this TPM, so it is shown as an identity",
@@ -298,7 +293,7 @@ impl Leaf {
             CertificateLocation::Nv(index) => index,
         };
         match &self.holder {
-            Holder::Identity(key, _) if key.handle() == Some(IDEVID_HANDLE) => (0, index),
+            Holder::Identity(key, _) if key.handle() == Some(handle::IDEVID_KEY) => (0, index),
             Holder::Identity(..) => (1, index),
             Holder::Nobody => (2, index),
             Holder::Other(_) => (3, index),

@@ -1,10 +1,11 @@
 //! What was found, as a store shows it; and the login of an identity whose key asks for a PIN.
 
-use super::{Authority, Found, Identity, IdevidStore, Part};
+use super::{CaCertificate, FactoryIdentities, Identity, IdentityScope, IdevidStore};
 use crate::key::hex;
 use crate::store::folder::{KeyOrigin, ObjectAttributes, Usage, Use};
 use crate::store::{
-    LoginError, ObjectKind, Pins, ScanError, ScanResult, SignError, StoreStamp, StoredObject, Who,
+    LoginError, ObjectKind, Pins, ScanError, ScanResult, SignError, StoreStamp, StoredObject,
+    UserType,
 };
 use crate::tpm::{AuthValue, Secret, Tpm, TpmError};
 use parking_lot::Mutex;
@@ -29,7 +30,7 @@ impl IdevidStore {
             return Ok(listing);
         }
         let found = self.find()?;
-        if let Part::Pin(guarded) = &self.part {
+        if let IdentityScope::Pin(guarded) = &self.part {
             let key = found.identities.iter().find_map(|one| one.key.clone());
             *guarded.key.lock() = key;
         }
@@ -71,14 +72,14 @@ impl IdevidStore {
 
     pub(in crate::store) fn pins(&self) -> Pins {
         match self.part {
-            Part::Open => Pins::None,
-            Part::Pin(_) => Pins::User,
+            IdentityScope::Open => Pins::None,
+            IdentityScope::Pin(_) => Pins::User,
         }
     }
 
     /// The PIN is the key's authorisation value; it is tried by a signature over random bytes.
-    pub(crate) fn login(&self, who: Who, pin: &[u8]) -> Result<(), LoginError> {
-        let (Part::Pin(guarded), Who::User) = (&self.part, who) else {
+    pub(crate) fn login(&self, who: UserType, pin: &[u8]) -> Result<(), LoginError> {
+        let (IdentityScope::Pin(guarded), UserType::User) = (&self.part, who) else {
             return Err(LoginError::NotInitialized);
         };
         if !(1..=LONGEST_PIN).contains(&pin.len()) {
@@ -104,28 +105,28 @@ impl IdevidStore {
     }
 
     pub(in crate::store) fn logout(&self) {
-        if let Part::Pin(guarded) = &self.part {
+        if let IdentityScope::Pin(guarded) = &self.part {
             guarded.login.end();
         }
     }
 
     pub(in crate::store) fn tries_left(&self) -> Option<u32> {
         match self.part {
-            Part::Open => None,
-            Part::Pin(_) => Some(self.tpm.lockout().ok()?.tries_left()),
+            IdentityScope::Open => None,
+            IdentityScope::Pin(_) => Some(self.tpm.lockout().ok()?.tries_left()),
         }
     }
 }
 
 /// Of each identity key pair and certificate, then the certificates of its issuers.
-fn listing(found: Found) -> ScanResult {
+fn listing(found: FactoryIdentities) -> ScanResult {
     let label = found.label().to_owned();
     let mut objects = Vec::new();
     for identity in found.identities {
         objects.extend(shown(identity));
     }
     objects.extend(found.authorities.into_iter().map(|authority| {
-        let Authority {
+        let CaCertificate {
             label, certificate, ..
         } = authority;
         let name = hex(&certificate.sha1());

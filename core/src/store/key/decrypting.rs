@@ -4,7 +4,7 @@
 //! whoever can tell one fault of a padding from another can decrypt without the key (Bleichenbacher
 //! 1998, Manger 2001).
 
-use super::{Key, Place};
+use super::{Key, KeyLocation};
 use crate::key::{Curve, PublicKey, pad_left};
 use crate::store::SignError;
 use crate::tpm::{Hash, Secret, Tpm, TpmError};
@@ -31,7 +31,7 @@ impl Key {
     /// take the padding off. Of a key that is to be derived nothing is known, and none such does.
     pub fn decrypts(&self) -> bool {
         let area = self.area();
-        matches!(self.place, Place::Memory(_))
+        matches!(self.place, KeyLocation::Memory(_))
             || area.is_some_and(|area| area.decrypts() && area.takes_any_scheme())
     }
 
@@ -39,7 +39,7 @@ impl Key {
     /// with two hashes.
     pub fn opens(&self, request: DecryptRequest) -> bool {
         match &self.place {
-            Place::Memory(soft) => soft.opens(request),
+            KeyLocation::Memory(soft) => soft.opens(request),
             _ => self.decrypts(),
         }
     }
@@ -67,7 +67,7 @@ impl Key {
         if ciphertext.len() != modulus.len() || ciphertext >= &modulus[..] {
             return Err(SignError::Ciphertext);
         }
-        if let Place::Memory(soft) = &self.place {
+        if let KeyLocation::Memory(soft) = &self.place {
             let opened = soft.decrypt(tpm, &self.access, request, ciphertext);
             return opened.map_err(|error| self.judged(tpm, error));
         }
@@ -102,7 +102,7 @@ impl Key {
             return Err(SignError::Ciphertext);
         };
         let (x, y) = point[1..].split_at(curve.width());
-        if let Place::Memory(soft) = &self.place {
+        if let KeyLocation::Memory(soft) = &self.place {
             let agreed = soft.agree(tpm, &self.access, &point);
             return agreed.map_err(|error| self.judged(tpm, error));
         }

@@ -18,7 +18,7 @@ pub(super) use access::Given;
 pub use decrypting::DecryptRequest;
 pub use login::Login;
 pub(super) use login::{SECRET, secret_mark};
-pub(super) use obstacle::Source;
+pub(super) use obstacle::KeyFile;
 pub use secret::{SecretBytes, SecretKey};
 
 use super::folder::{KeyMaterial, Tss2Key, Tss2Kind};
@@ -38,12 +38,12 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 /// A private key in the TPM.
 #[derive(Debug)]
 pub struct Key {
-    place: Place,
+    place: KeyLocation,
     access: Access,
     /// What the TPM, or the RSA in memory, implements; asked only for keys to which it matters.
     algorithms: KnownAlgorithms,
     pss_salt: AtomicU8,
-    source: Option<Source>,
+    source: Option<KeyFile>,
     /// Whether its bare private operation may be asked for.
     allows_unpadded: bool,
     /// Whether [`Key::prepare`] found it there.
@@ -73,7 +73,7 @@ pub(super) struct Abilities {
 
 /// Where the TPM has the key.
 #[derive(Debug)]
-enum Place {
+enum KeyLocation {
     /// In a persistent handle.
     Handle(PersistentKey, PublicArea),
     /// Nowhere: it is derived from one of the factories' templates, which one is to be found out.
@@ -108,13 +108,13 @@ impl Key {
         area: PublicArea,
         abilities: Abilities,
     ) -> Self {
-        Self::new(Place::Handle(resident, area), abilities)
+        Self::new(KeyLocation::Handle(resident, area), abilities)
     }
 
     /// A key that the TPM may derive; that is tried when it is first needed.
     pub(super) fn derivable(public: PublicKey, templates: Templates, abilities: Abilities) -> Self {
         Self::new(
-            Place::Template(public, templates, OnceLock::new(), Mutex::new(())),
+            KeyLocation::Template(public, templates, OnceLock::new(), Mutex::new(())),
             abilities,
         )
     }
@@ -131,12 +131,12 @@ impl Key {
             found: OnceLock::new(),
             lost: AtomicBool::new(false),
         });
-        Self::new(Place::Disk(wrapped, area, persisted), abilities)
+        Self::new(KeyLocation::Disk(wrapped, area, persisted), abilities)
     }
 
     /// A key on the disk that cannot be used.
     pub(super) fn refused(public: PublicKey, why: &'static str) -> Self {
-        Self::new(Place::Refused(public, why), Abilities::default())
+        Self::new(KeyLocation::Refused(public, why), Abilities::default())
     }
 
     /// What its authorisation value derives from, beside a secret.
@@ -158,7 +158,7 @@ impl Key {
             algorithms: Algorithms::ANY.only(soft.hashes()).into(),
             pss: true,
         };
-        Ok(Self::new(Place::Memory(soft), abilities))
+        Ok(Self::new(KeyLocation::Memory(soft), abilities))
     }
 
     /// A private key in clear, used in memory.
@@ -175,31 +175,37 @@ impl Key {
     pub(super) fn material(&self) -> Option<KeyMaterial> {
         let has_value = self.auth_salt().is_some();
         match &self.place {
-            Place::Memory(soft) => Some(soft.material(has_value)),
-            Place::Disk(wrapped, ..) => match wrapped.parent() {
+            KeyLocation::Memory(soft) => Some(soft.material(has_value)),
+            KeyLocation::Disk(wrapped, ..) => match wrapped.parent() {
                 Parent::Persistent(_) => {
                     let key = Tss2Key::of(Tss2Kind::Loadable, wrapped, has_value);
                     Some(KeyMaterial::Wrapped(key))
                 }
                 Parent::Owner { .. } => None,
             },
-            Place::Handle(..) | Place::Template(..) | Place::Refused(..) => None,
+            KeyLocation::Handle(..) | KeyLocation::Template(..) | KeyLocation::Refused(..) => None,
         }
     }
 
     /// Its wrapped form, if it has one.
     pub(super) fn on_disk(&self) -> Option<&WrappedKey> {
         match &self.place {
-            Place::Disk(wrapped, ..) => Some(wrapped),
-            Place::Handle(..) | Place::Template(..) | Place::Memory(_) | Place::Refused(..) => None,
+            KeyLocation::Disk(wrapped, ..) => Some(wrapped),
+            KeyLocation::Handle(..)
+            | KeyLocation::Template(..)
+            | KeyLocation::Memory(_)
+            | KeyLocation::Refused(..) => None,
         }
     }
 
     /// The key as the TPM derives it, if it was derived.
     pub(crate) fn derived(&self) -> Option<&PrimaryKey> {
         match &self.place {
-            Place::Template(_, _, derived, _) => derived.get().map(|(_, key)| key),
-            Place::Handle(..) | Place::Disk(..) | Place::Memory(_) | Place::Refused(..) => None,
+            KeyLocation::Template(_, _, derived, _) => derived.get().map(|(_, key)| key),
+            KeyLocation::Handle(..)
+            | KeyLocation::Disk(..)
+            | KeyLocation::Memory(_)
+            | KeyLocation::Refused(..) => None,
         }
     }
 
@@ -209,7 +215,7 @@ impl Key {
         Self { access, ..self }
     }
 
-    fn new(place: Place, abilities: Abilities) -> Self {
+    fn new(place: KeyLocation, abilities: Abilities) -> Self {
         let salt = if abilities.pss {
             SALT_UNKNOWN
         } else {
@@ -229,29 +235,31 @@ impl Key {
     /// The public half.
     pub fn public(&self) -> &PublicKey {
         match &self.place {
-            Place::Handle(_, area) | Place::Disk(_, area, _) => &area.key,
-            Place::Refused(public, _) => public,
-            Place::Template(public, ..) => public,
-            Place::Memory(soft) => soft.public(),
+            KeyLocation::Handle(_, area) | KeyLocation::Disk(_, area, _) => &area.key,
+            KeyLocation::Refused(public, _) => public,
+            KeyLocation::Template(public, ..) => public,
+            KeyLocation::Memory(soft) => soft.public(),
         }
     }
 
     /// The TPM's persistent handle of it, if it has one.
     pub fn handle(&self) -> Option<u32> {
         match &self.place {
-            Place::Handle(resident, _) => Some(resident.handle()),
-            Place::Disk(_, _, persisted) => persisted.as_ref().map(|persisted| persisted.handle),
-            Place::Template(..) | Place::Memory(_) | Place::Refused(..) => None,
+            KeyLocation::Handle(resident, _) => Some(resident.handle()),
+            KeyLocation::Disk(_, _, persisted) => {
+                persisted.as_ref().map(|persisted| persisted.handle)
+            }
+            KeyLocation::Template(..) | KeyLocation::Memory(_) | KeyLocation::Refused(..) => None,
         }
     }
 
     /// The TPM's name of it; of a key without handle unknown until it is derived.
     pub fn name(&self) -> Option<&[u8]> {
         match &self.place {
-            Place::Handle(resident, _) => Some(resident.name()),
-            Place::Disk(wrapped, ..) => Some(wrapped.name()),
-            Place::Memory(_) | Place::Refused(..) => None,
-            Place::Template(_, _, derived, _) => derived.get().map(|(_, key)| key.name()),
+            KeyLocation::Handle(resident, _) => Some(resident.name()),
+            KeyLocation::Disk(wrapped, ..) => Some(wrapped.name()),
+            KeyLocation::Memory(_) | KeyLocation::Refused(..) => None,
+            KeyLocation::Template(_, _, derived, _) => derived.get().map(|(_, key)| key.name()),
         }
     }
 
@@ -268,11 +276,12 @@ impl Key {
     /// What keeps the private key.
     pub fn protection(&self) -> Protection {
         match &self.place {
-            Place::Memory(soft) if soft.is_sealed() => Protection::Sealed,
-            Place::Memory(_) => Protection::File,
-            Place::Handle(..) | Place::Template(..) | Place::Disk(..) | Place::Refused(..) => {
-                Protection::Tpm
-            }
+            KeyLocation::Memory(soft) if soft.is_sealed() => Protection::Sealed,
+            KeyLocation::Memory(_) => Protection::File,
+            KeyLocation::Handle(..)
+            | KeyLocation::Template(..)
+            | KeyLocation::Disk(..)
+            | KeyLocation::Refused(..) => Protection::Tpm,
         }
     }
 
@@ -292,9 +301,9 @@ impl Key {
 
     fn area(&self) -> Option<&PublicArea> {
         match &self.place {
-            Place::Handle(_, area) | Place::Disk(_, area, _) => Some(area),
-            Place::Memory(_) | Place::Refused(..) => None,
-            Place::Template(_, _, derived, _) => derived.get().map(|(area, _)| area),
+            KeyLocation::Handle(_, area) | KeyLocation::Disk(_, area, _) => Some(area),
+            KeyLocation::Memory(_) | KeyLocation::Refused(..) => None,
+            KeyLocation::Template(_, _, derived, _) => derived.get().map(|(area, _)| area),
         }
     }
 
@@ -321,7 +330,7 @@ impl Key {
             return Err(SignError::Refused(why));
         }
         match &self.place {
-            Place::Template(public, templates, derived, turn) => {
+            KeyLocation::Template(public, templates, derived, turn) => {
                 Self::derive(tpm, public, templates, derived, turn)?;
             }
             _ => self.check_loads(tpm)?,
@@ -335,7 +344,7 @@ impl Key {
     /// choice to the caller. Every TPM has SHA-256, which is all that P-256 takes.
     fn learn_algorithms(&self, tpm: &Tpm) -> Result<(), TpmError> {
         let asks = match &self.place {
-            Place::Handle(_, area) | Place::Disk(_, area, _) => {
+            KeyLocation::Handle(_, area) | KeyLocation::Disk(_, area, _) => {
                 let is_p256 = matches!(
                     area.key,
                     PublicKey::Ec {
@@ -345,7 +354,7 @@ impl Key {
                 );
                 area.takes_any_scheme() && !is_p256
             }
-            Place::Template(..) | Place::Memory(_) | Place::Refused(..) => false,
+            KeyLocation::Template(..) | KeyLocation::Memory(_) | KeyLocation::Refused(..) => false,
         };
         match asks && self.algorithms.known().is_none() {
             true => tpm.algorithms().map(drop),
@@ -409,7 +418,7 @@ impl Key {
 
     /// From now on the key is loaded from its file; `false` if there is none, or it was so already.
     fn leave_handle(&self) -> bool {
-        let Place::Disk(_, _, Some(persisted)) = &self.place else {
+        let KeyLocation::Disk(_, _, Some(persisted)) = &self.place else {
             return false;
         };
         if !matches!(persisted.found.get(), Some(Some(_))) {
@@ -426,10 +435,13 @@ impl Key {
     /// From now on the key is derived anew; `false` if it was not taken from a saved context.
     fn leave_context(&self) -> bool {
         match &self.place {
-            Place::Template(_, _, derived, _) => {
+            KeyLocation::Template(_, _, derived, _) => {
                 derived.get().is_some_and(|(_, key)| key.forget_context())
             }
-            Place::Handle(..) | Place::Disk(..) | Place::Memory(_) | Place::Refused(..) => false,
+            KeyLocation::Handle(..)
+            | KeyLocation::Disk(..)
+            | KeyLocation::Memory(_)
+            | KeyLocation::Refused(..) => false,
         }
     }
 
@@ -447,7 +459,7 @@ impl Key {
         commands: impl FnMut(&mut Link, AuthHandle) -> Result<R, TpmError>,
     ) -> Result<(R, bool), SignError> {
         let used = match &self.place {
-            Place::Handle(resident, _) => {
+            KeyLocation::Handle(resident, _) => {
                 let answer = match self.access.untried() {
                     Some(given) if self.counts_wrong_auth() => {
                         given.tried(tpm, || tpm.with_persistent(what, resident, value, commands))
@@ -456,10 +468,10 @@ impl Key {
                 };
                 answer.map(|answer| (answer, false))
             }
-            Place::Disk(wrapped, _, persisted) => self
+            KeyLocation::Disk(wrapped, _, persisted) => self
                 .with_file(tpm, what, wrapped, persisted.as_ref(), value, commands)
                 .map(|answer| (answer, value.is_empty())),
-            Place::Template(_, _, derived, _) => match derived.get() {
+            KeyLocation::Template(_, _, derived, _) => match derived.get() {
                 Some((_, key)) => {
                     let answer = tpm.with_primary(what, key, commands);
                     answer.map(|answer| (answer, true))
@@ -467,8 +479,8 @@ impl Key {
                 None => return Err(SignError::NotInThisTpm),
             },
             // It is not the TPM that uses it.
-            Place::Memory(_) => return Err(SignError::Scheme),
-            Place::Refused(_, why) => return Err(SignError::Refused(self.of_file(why))),
+            KeyLocation::Memory(_) => return Err(SignError::Scheme),
+            KeyLocation::Refused(_, why) => return Err(SignError::Refused(self.of_file(why))),
         };
         used.map_err(|error| self.judged(tpm, error.into()))
     }

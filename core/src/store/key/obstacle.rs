@@ -1,6 +1,6 @@
 //! What keeps a key of a file from being used, in words that name the file.
 
-use super::{Access, Key, Place};
+use super::{Access, Key, KeyLocation};
 use crate::store::devid::MasterRecord;
 use crate::store::{SignError, unloadable};
 use crate::tpm::{PublicArea, Tpm, TpmError, WrappedKey};
@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 /// The file that a key comes from, and the master key of its folder.
 #[derive(Debug, Clone)]
-pub(in crate::store) struct Source {
+pub(in crate::store) struct KeyFile {
     pub(in crate::store) file: PathBuf,
     pub(in crate::store) master: MasterRecord,
     /// Whether the key was made through us, and not by a program of which nothing is known.
@@ -18,7 +18,7 @@ pub(in crate::store) struct Source {
 impl Key {
     /// The key, of this file.
     #[must_use]
-    pub(in crate::store) fn kept_in(self, source: Source) -> Self {
+    pub(in crate::store) fn kept_in(self, source: KeyFile) -> Self {
         Self {
             source: Some(source),
             ..self
@@ -32,7 +32,7 @@ impl Key {
 
     pub(super) fn idle(&self) -> Option<&'static str> {
         match &self.place {
-            Place::Refused(_, why) => Some(why),
+            KeyLocation::Refused(_, why) => Some(why),
             _ => self.area().and_then(idle),
         }
     }
@@ -70,7 +70,7 @@ impl Key {
     /// That the TPM loads a key that another program wrapped: its user is told at the beginning, not
     /// at the end.
     pub(super) fn check_loads(&self, tpm: &Tpm) -> Result<(), SignError> {
-        let Place::Disk(wrapped, _, None) = &self.place else {
+        let KeyLocation::Disk(wrapped, _, None) = &self.place else {
             return Ok(());
         };
         let is_ours = self.source.as_ref().is_none_or(|source| source.is_ours);
@@ -89,8 +89,8 @@ impl Key {
     /// could be counted for.
     pub(in crate::store) fn check_file(&self, tpm: &Tpm) -> Result<(), SignError> {
         match &self.place {
-            Place::Disk(wrapped, ..) => self.check_loads_of(tpm, wrapped),
-            Place::Memory(soft) => {
+            KeyLocation::Disk(wrapped, ..) => self.check_loads_of(tpm, wrapped),
+            KeyLocation::Memory(soft) => {
                 if let Some(seal) = soft.seal() {
                     self.check_loads_of(tpm, seal)?;
                 }
@@ -102,7 +102,9 @@ impl Key {
                     | Access::Derived { .. } => Ok(()),
                 }
             }
-            Place::Handle(..) | Place::Template(..) | Place::Refused(..) => Ok(()),
+            KeyLocation::Handle(..) | KeyLocation::Template(..) | KeyLocation::Refused(..) => {
+                Ok(())
+            }
         }
     }
 

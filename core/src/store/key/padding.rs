@@ -1,7 +1,7 @@
 //! RSA signatures by the private operation alone, the padding made here: for keys that the TPM lets
 //! decrypt, and for what it pads for no key.
 
-use super::{Key, Place};
+use super::{Key, KeyLocation};
 use crate::key::{PublicKey, pad_left};
 use crate::signature::{SignRequest, verify};
 use crate::store::SignError;
@@ -13,7 +13,7 @@ impl Key {
     /// (TPM2_RSA_Decrypt without a scheme), so that padding is ours to make. Only for keys in files:
     /// no factory key is used for what its maker did not ask.
     pub fn pads(&self) -> bool {
-        let Place::Disk(_, area, _) = &self.place else {
+        let KeyLocation::Disk(_, area, _) = &self.place else {
             return false;
         };
         matches!(area.key, PublicKey::Rsa { .. }) && area.decrypts() && area.takes_any_scheme()

@@ -1,7 +1,7 @@
 //! How a request to sign becomes a scheme that the key takes, and its answer a signature.
 
 use super::padding::has_room;
-use super::{Key, Place};
+use super::{Key, KeyLocation};
 use crate::key::{Curve, PublicKey, pad_left};
 use crate::signature::{SignRequest, has_longest_salt, verify};
 use crate::store::SignError;
@@ -73,7 +73,7 @@ impl Key {
         let Some((scheme, digest)) = self.scheme_and_digest(request)? else {
             return self.sign_padded(tpm, request);
         };
-        if let Place::Memory(soft) = &self.place {
+        if let KeyLocation::Memory(soft) = &self.place {
             let signed = soft.sign(tpm, &self.access, scheme, &digest);
             return signed.map_err(|error| self.judged(tpm, error));
         }
@@ -190,7 +190,7 @@ impl Key {
 
     /// Notes that PSS signatures of the TPM are of no use.
     pub(in crate::store) fn give_up_pss(&self) {
-        if !matches!(self.place, Place::Memory(_)) {
+        if !matches!(self.place, KeyLocation::Memory(_)) {
             self.pss_salt.store(SALT_OF_OTHER_LENGTH, Ordering::Relaxed);
         }
     }

@@ -1,6 +1,6 @@
 //! What authorises a command (Part 1, section 19).
 
-use crate::tpm::SaltKey;
+use crate::tpm::{SaltKey, handle};
 
 /// What a command uses, and what proves that it may: a key, or a hierarchy.
 #[derive(Clone, Copy)]
@@ -59,10 +59,9 @@ impl<'a> AuthHandle<'a> {
 
     /// TPM_RH_OWNER.
     pub fn owner(auth: Auth<'a>) -> Self {
-        const OWNER: u32 = 0x4000_0001;
-        const NAME: [u8; 4] = OWNER.to_be_bytes();
+        const NAME: [u8; 4] = handle::OWNER.to_be_bytes();
         Self {
-            handle: OWNER,
+            handle: handle::OWNER,
             name: &NAME,
             auth,
         }
@@ -70,10 +69,9 @@ impl<'a> AuthHandle<'a> {
 
     /// TPM_RH_NULL, whose authorisation value is always empty.
     pub fn null() -> Self {
-        const NULL: u32 = 0x4000_0007;
-        const NAME: [u8; 4] = NULL.to_be_bytes();
+        const NAME: [u8; 4] = handle::NULL.to_be_bytes();
         Self {
-            handle: NULL,
+            handle: handle::NULL,
             name: &NAME,
             auth: Auth::Empty,
         }
@@ -81,10 +79,9 @@ impl<'a> AuthHandle<'a> {
 
     /// TPM_RH_ENDORSEMENT, its authorisation value empty.
     pub fn endorsement() -> Self {
-        const ENDORSEMENT: u32 = 0x4000_000B;
-        const NAME: [u8; 4] = ENDORSEMENT.to_be_bytes();
+        const NAME: [u8; 4] = handle::ENDORSEMENT.to_be_bytes();
         Self {
-            handle: ENDORSEMENT,
+            handle: handle::ENDORSEMENT,
             name: &NAME,
             auth: Auth::Empty,
         }

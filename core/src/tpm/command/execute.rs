@@ -7,7 +7,7 @@ use super::response_reader::ResponseReader;
 use super::session::{AuthSession, DECRYPT, ENCRYPT, StartAuthSession, answers_attributes};
 use crate::tpm::CommandClass;
 use crate::tpm::transport::{FRAME_MAX, HEADER};
-use crate::tpm::{Auth, AuthHandle, ResponseCode, SaltKey, Secret, TpmError, sized};
+use crate::tpm::{Auth, AuthHandle, ResponseCode, SaltKey, Secret, TpmError, handle, sized};
 use log::debug;
 use tpm2_protocol::TpmWriter;
 use tpm2_protocol::basic::{TpmHandle, TpmUint16};
@@ -22,8 +22,6 @@ use zeroize::Zeroizing;
 
 /// The authorisation area of the empty password: TPM_RS_PW, an empty nonce, no attributes.
 const EMPTY_PASSWORD: [u8; 9] = [0x40, 0, 0, 9, 0, 0, 0, 0, 0];
-/// TPM_RH_NULL: no salt key, nothing bound to.
-const NULL: u32 = 0x4000_0007;
 /// TPM_ST_NO_SESSIONS and TPM_ST_SESSIONS.
 const NO_SESSIONS: u16 = 0x8001;
 const SESSIONS: u16 = 0x8002;
@@ -141,7 +139,7 @@ impl Link {
         value: &[u8],
     ) -> Result<AuthSession, TpmError> {
         let Some(key) = salt_key else {
-            return self.start_session(None, NULL, value);
+            return self.start_session(None, handle::NULL, value);
         };
         let (key, handle, is_passing) = self.with_salt_key(key)?;
         let started = self.start_session(Some(&key), handle, value);
@@ -161,7 +159,7 @@ impl Link {
         let unfit = |error| TpmError::Unsupported(format!("auth session: {error}"));
         let start = StartAuthSession::new(salt_key)?;
         let command = TpmStartAuthSessionCommand {
-            handles: [TpmHandle::new(salted_to), TpmHandle::new(NULL)],
+            handles: [TpmHandle::new(salted_to), TpmHandle::new(handle::NULL)],
             nonce_caller: Tpm2bNonce::try_from(&start.nonce[..]).map_err(unfit)?,
             encrypted_salt: Tpm2bEncryptedSecret::try_from(&start.encrypted_salt[..])
                 .map_err(unfit)?,

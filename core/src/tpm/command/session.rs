@@ -265,8 +265,8 @@ mod tests {
     use super::*;
 
     const START_AUTH_SESSION: u32 = 0x176;
-    const CREATE: u32 = 0x153;
-    const HMAC_SESSION: u32 = 0x0200_0000;
+    use crate::tpm::command_code::CREATE;
+    use crate::tpm::handle::LOADED_SESSION as HMAC_SESSION;
 
     fn bytes(hex: &str) -> Vec<u8> {
         let pair = |at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap();

@@ -16,7 +16,7 @@ use std::collections::VecDeque;
 use std::fmt::Debug;
 use std::sync::Arc;
 
-const ROOT: u32 = 0x8100_0001;
+use crate::tpm::SRK as ROOT;
 const KEPT: u32 = 0x8100_0100;
 const NV: u32 = 0x0180_0010;
 const BOTH: KeyPurpose = KeyPurpose {

@@ -1,6 +1,7 @@
 //! Hash algorithms of a TPM (Part 2, section 6.3), and what is computed with them here.
 
 use crate::stack::leaving_nothing;
+use crate::tpm::algorithm;
 use hmac::digest::FixedOutput;
 use hmac::{Hmac, KeyInit, Mac};
 use sha1::Sha1;
@@ -63,10 +64,10 @@ impl Hash {
     /// TPM_ALG_ID.
     pub const fn algorithm(self) -> u16 {
         match self {
-            Self::Sha1 => 0x0004,
-            Self::Sha256 => 0x000B,
-            Self::Sha384 => 0x000C,
-            Self::Sha512 => 0x000D,
+            Self::Sha1 => algorithm::SHA1,
+            Self::Sha256 => algorithm::SHA256,
+            Self::Sha384 => algorithm::SHA384,
+            Self::Sha512 => algorithm::SHA512,
         }
     }
 

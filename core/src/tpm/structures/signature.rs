@@ -2,7 +2,7 @@
 
 use super::Hash;
 use crate::key::pad_left;
-use crate::tpm::TpmError;
+use crate::tpm::{TpmError, algorithm};
 use std::fmt;
 
 /// How a digest is signed (TPMT_SIG_SCHEME; Part 2, section 11.2.1.5).
@@ -20,9 +20,9 @@ impl SignatureScheme {
     /// TPM_ALG_ID of the scheme, without its hash.
     pub const fn algorithm(self) -> u16 {
         match self {
-            Self::Ecdsa(_) => 0x0018,
-            Self::Rsassa(_) => 0x0014,
-            Self::Rsapss(_) => 0x0016,
+            Self::Ecdsa(_) => algorithm::ECDSA,
+            Self::Rsassa(_) => algorithm::RSASSA,
+            Self::Rsapss(_) => algorithm::RSAPSS,
         }
     }
 

@@ -5,22 +5,14 @@
 //! candidates, and a certificate tells the right one.
 
 use crate::key::{Curve, PublicKey};
-use crate::tpm::{Hash, KeyAlgorithm, KeyPurpose, PublicArea, sized};
+use crate::tpm::algorithm::{AES, CFB, ECC, ECDSA, KEYEDHASH, NULL, RSA, RSAPSS, RSASSA};
+use crate::tpm::{Hash, KeyAlgorithm, KeyPurpose, PublicArea, command_code, handle, sized};
 
 /// fixedTPM, fixedParent, sensitiveDataOrigin, userWithAuth, adminWithPolicy, sign.
 const ATTRIBUTES: u32 = 0x0004_00F2;
 /// The hashes of templates: of their names and of their policies.
 const HASHES: [Hash; 3] = [Hash::Sha256, Hash::Sha384, Hash::Sha512];
 const LABEL: &[u8] = b"IDEVID";
-
-const AES: u16 = 0x0006;
-const CFB: u16 = 0x0043;
-const RSA: u16 = 0x0001;
-const ECC: u16 = 0x0023;
-const NULL: u16 = 0x0010;
-const RSASSA: u16 = 0x0014;
-const RSAPSS: u16 = 0x0016;
-const ECDSA: u16 = 0x0018;
 
 /// The TPMT_PUBLICs from which a factory may have derived this key, the likeliest first.
 pub(crate) fn idevid_candidates(public: &PublicKey) -> Vec<Vec<u8>> {
@@ -115,7 +107,6 @@ pub(in crate::tpm) fn imported_key(public: &PublicKey, usage: KeyPurpose) -> Vec
 /// Sealed data; noDA unless wrong values are to count.
 pub(in crate::tpm) fn sealed(counts: bool) -> Vec<u8> {
     const NO_DA: u32 = 1 << 10;
-    const KEYEDHASH: u16 = 0x0008;
     /// fixedTPM, fixedParent, userWithAuth.
     const ATTRIBUTES: u32 = 0x0000_0052;
     let mut area = words(&[KEYEDHASH, Hash::Sha256.algorithm()]);
@@ -270,8 +261,8 @@ fn policy_index(hash: Hash) -> u32 {
 
 /// PolicySecret of the endorsement hierarchy: PolicyA of the EK Credential Profile.
 fn secret_policy(hash: Hash) -> Vec<u8> {
-    const POLICY_SECRET: [u8; 4] = 0x0151_u32.to_be_bytes();
-    const ENDORSEMENT: [u8; 4] = 0x4000_000B_u32.to_be_bytes();
+    const POLICY_SECRET: [u8; 4] = command_code::POLICY_SECRET.to_be_bytes();
+    const ENDORSEMENT: [u8; 4] = handle::ENDORSEMENT.to_be_bytes();
     let zeros = vec![0; hash.width()];
     let entity = hash.digest(&[&zeros, &POLICY_SECRET, &ENDORSEMENT]);
     hash.digest(&[&entity]) // the policyRef is empty
@@ -280,11 +271,11 @@ fn secret_policy(hash: Hash) -> Vec<u8> {
 /// PolicyOR of the endorsement hierarchy's secret, that with certifying, that with activating
 /// a credential, and whatever an NV index authorises (section 7.3.6).
 fn idevid_policy(hash: Hash) -> Vec<u8> {
-    const POLICY_COMMAND_CODE: [u8; 4] = 0x016C_u32.to_be_bytes();
-    const POLICY_AUTHORIZE_NV: [u8; 4] = 0x0192_u32.to_be_bytes();
-    const POLICY_OR: [u8; 4] = 0x0171_u32.to_be_bytes();
-    const CERTIFY: [u8; 4] = 0x0148_u32.to_be_bytes();
-    const ACTIVATE_CREDENTIAL: [u8; 4] = 0x0147_u32.to_be_bytes();
+    const POLICY_COMMAND_CODE: [u8; 4] = command_code::POLICY_COMMAND_CODE.to_be_bytes();
+    const POLICY_AUTHORIZE_NV: [u8; 4] = command_code::POLICY_AUTHORIZE_NV.to_be_bytes();
+    const POLICY_OR: [u8; 4] = command_code::POLICY_OR.to_be_bytes();
+    const CERTIFY: [u8; 4] = command_code::CERTIFY.to_be_bytes();
+    const ACTIVATE_CREDENTIAL: [u8; 4] = command_code::ACTIVATE_CREDENTIAL.to_be_bytes();
     /// POLICYWRITE, WRITEALL, PPREAD, OWNERREAD, AUTHREAD, POLICYREAD, NO_DA, WRITTEN.
     const INDEX_ATTRIBUTES: [u8; 4] = 0x220F_1008_u32.to_be_bytes();
 

@@ -8,8 +8,9 @@
 //! processes see it by a lock ([`ProcessLock::for_generations`]).
 
 use crate::system::Held;
-use crate::tpm::TpmError;
+use crate::tpm::command_code::{CREATE, CREATE_LOADED, CREATE_PRIMARY, IMPORT};
 use crate::tpm::process_lock::{NotLocked, ProcessLock};
+use crate::tpm::{TpmError, algorithm};
 use log::{Level, info, log_enabled};
 use std::cell::Cell;
 use std::fmt;
@@ -39,10 +40,6 @@ pub enum CommandClass {
 impl CommandClass {
     /// The class of the command with this code (TPM_CC) and these parameters.
     pub(in crate::tpm) fn of_command(code: u32, parameters: &[u8]) -> Self {
-        const CREATE_PRIMARY: u32 = 0x131;
-        const CREATE: u32 = 0x153;
-        const IMPORT: u32 = 0x156;
-        const CREATE_LOADED: u32 = 0x191;
         match code {
             CREATE_PRIMARY | CREATE | CREATE_LOADED => Self::Generation,
             IMPORT if is_of_rsa(parameters) => Self::Generation,
@@ -54,8 +51,7 @@ impl CommandClass {
 /// Whether the second parameter of a TPM2_Import, a TPM2B_PUBLIC, is of an RSA key (Part 3,
 /// section 13.3).
 fn is_of_rsa(parameters: &[u8]) -> bool {
-    /// TPM_ALG_RSA.
-    const RSA: [u8; 2] = [0x00, 0x01];
+    const RSA: [u8; 2] = algorithm::RSA.to_be_bytes();
     let encryption_key = parameters.split_first_chunk();
     let public =
         encryption_key.and_then(|(size, rest)| rest.get(usize::from(u16::from_be_bytes(*size))..));
@@ -300,7 +296,6 @@ mod tests {
     use std::sync::mpsc::channel;
     use std::thread;
 
-    const CREATE: u32 = 0x153;
     const RETRY: Reply = Reply::Code(0x922);
     const LONG: Duration = Duration::from_secs(300);
 

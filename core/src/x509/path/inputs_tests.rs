@@ -1,7 +1,7 @@
 //! Chains that other people's CAs made, and OpenSSL's answer to each.
 
 use super::*;
-use crate::x509::checks::{Outcome, profile_points};
+use crate::x509::checks::{Outcome, profile_checks};
 use crate::x509::samples::in_year;
 
 macro_rules! chain {
@@ -14,9 +14,9 @@ macro_rules! chain {
     };
 }
 
-fn ends(leaf: &[u8], ca: &[u8]) -> Way {
+fn ends(leaf: &[u8], ca: &[u8]) -> PathResult {
     let all = |pem| Certificate::parse_all(pem).unwrap();
-    way(&all(leaf)[0], &all(ca), &[], Some(in_year(2026)))
+    build_path(&all(leaf)[0], &all(ca), &[], Some(in_year(2026)))
 }
 
 #[test]
@@ -28,10 +28,13 @@ fn what_openssl_verifies_is_verified() {
         chain!("pathlen-1000"),
         chain!("root-v1"),
         chain!("name-printable-and-utf8"),
+        chain!("ml-dsa-44"),
+        chain!("ml-dsa-65"),
+        chain!("ml-dsa-87"),
     ] {
         let found = ends(leaf, ca);
         assert!(
-            matches!(&found, Way::Trusted(path) if path.len() == 2),
+            matches!(&found, PathResult::Trusted(path) if path.len() == 2),
             "{name}: {found:?}"
         );
     }
@@ -58,7 +61,7 @@ fn what_is_not_verified_says_why() {
         (chain!("issuer-ed25519"), "(id-Ed25519, 1.3.101.112)"),
     ] {
         match ends(leaf, ca) {
-            Way::Broken(said) => assert!(said.contains(why), "{name}: {said}"),
+            PathResult::Invalid(said) => assert!(said.contains(why), "{name}: {said}"),
             other => panic!("{name}: {other:?}"),
         }
     }
@@ -69,7 +72,7 @@ fn what_is_not_verified_says_why() {
 fn a_key_usage_that_cannot_be_read_is_not_absent() {
     let leaf = include_bytes!("../../../testdata/shapes/ku-3bytes.der");
     let leaf = Certificate::from_der(leaf).unwrap();
-    let points = profile_points(&leaf);
+    let points = profile_checks(&leaf);
     let usage = points.iter().find(|one| one.name == "key usage").unwrap();
     assert_eq!(usage.to_string(), "key usage: cannot be read");
     assert_eq!(usage.outcome, Outcome::Failed);
@@ -88,7 +91,7 @@ fn extensions_that_are_there_twice_or_broken_fail_at_their_point() {
         ),
     ] {
         let leaf = Certificate::from_der(der).unwrap();
-        let points = profile_points(&leaf);
+        let points = profile_checks(&leaf);
         let wrong = points.iter().filter(|one| one.outcome == Outcome::Failed);
         let wrong: Vec<_> = wrong.collect();
         assert!(
@@ -127,7 +130,7 @@ fn odd_leaves_are_verified_as_openssl_verifies_them() {
         shape!("sub-empty-san-dirname-sn.der"),
     ] {
         let found = ends(der, root);
-        assert!(matches!(found, Way::Trusted(_)), "{name}: {found:?}");
+        assert!(matches!(found, PathResult::Trusted(_)), "{name}: {found:?}");
     }
     for ((name, der), why) in [
         (shape!("attr-nonstring-sn.der"), "the subject of"),
@@ -137,8 +140,44 @@ fn odd_leaves_are_verified_as_openssl_verifies_them() {
         (shape!("ext-dup.der"), "subjectAltName"),
     ] {
         match ends(der, root) {
-            Way::Broken(said) => assert!(said.contains(why), "{name}: {said}"),
+            PathResult::Invalid(said) => assert!(said.contains(why), "{name}: {said}"),
             other => panic!("{name}: {other:?}"),
         }
     }
+}
+
+/// ML-DSA is verified in a host's thread, too, whose stack may be small.
+#[test]
+fn ml_dsa_takes_a_small_stack_and_refuses_what_was_altered() {
+    let (_, leaf, ca) = chain!("ml-dsa-87");
+    let run = move || {
+        let (leaf, ca) = (parsed(leaf), parsed(ca));
+        assert_eq!(signature::is_signed_by(&leaf, &ca), Ok(true));
+        for (_, other, _) in [chain!("ml-dsa-44"), chain!("ml-dsa-65"), chain!("root-v1")] {
+            let other = parsed(other);
+            assert_eq!(signature::is_signed_by(&other, &ca), Ok(false));
+        }
+        let mut der = leaf.der().to_vec();
+        *der.last_mut().unwrap() ^= 1;
+        let altered = Certificate::from_der(&der).unwrap();
+        assert_eq!(signature::is_signed_by(&altered, &ca), Ok(false));
+    };
+    let small = std::thread::Builder::new().stack_size(256 << 10);
+    small.spawn(run).unwrap().join().unwrap();
+}
+
+/// A device whose own key is of ML-DSA: its certificate is verified, and its key is named.
+#[test]
+fn a_device_with_an_ml_dsa_key() {
+    let leaf = include_bytes!("../../../testdata/chains/ml-dsa-device.leaf.pem");
+    let ca = include_bytes!("../../../testdata/chains/ml-dsa-87.ca.pem");
+    let found = ends(leaf, ca);
+    assert!(
+        matches!(&found, PathResult::Trusted(path) if path.len() == 2),
+        "{found:?}"
+    );
+}
+
+fn parsed(pem: &[u8]) -> Certificate {
+    Certificate::parse_all(pem).unwrap().remove(0)
 }

@@ -2,6 +2,7 @@
 //! what each CA may do, names and policies that it allows. Revocation is looked at afterwards, in
 //! [`revocation`].
 
+mod ml_dsa;
 mod policies;
 pub(crate) mod revocation;
 mod signature;
@@ -16,7 +17,7 @@ use crate::oid::{
 };
 use crate::x509::Certificate;
 use crate::x509::clock::valid_at;
-use crate::x509::comparison::{Comparable, is_same_name};
+use crate::x509::comparison::{ComparableName, is_same_name};
 use crate::x509::general_names::GeneralName;
 use std::cell::Cell;
 use x509_cert::der::DateTime;
@@ -54,25 +55,25 @@ const MOST_CHECKS: u32 = 100;
 
 /// Where the way up ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Way {
+pub(crate) enum PathResult {
     /// At a trusted certificate: the certificates on the way, the trusted one last.
     Trusted(Vec<Certificate>),
     /// Nobody has the certificate of this issuer.
-    Open(String),
+    NoIssuer(String),
     /// At the leaf, which its own key signed: nobody else stands behind it.
     SelfSigned,
     /// At something that is wrong.
-    Broken(String),
+    Invalid(String),
 }
 
 /// Looks for a way from `leaf` to one of `trusted`, over `others`. Without a time, nobody's
 /// validity is looked at.
-pub(crate) fn way(
+pub(crate) fn build_path(
     leaf: &Certificate,
     trusted: &[Certificate],
     others: &[Certificate],
     now: Option<DateTime>,
-) -> Way {
+) -> PathResult {
     let search = Search {
         trusted,
         others,
@@ -80,11 +81,11 @@ pub(crate) fn way(
         left: Cell::new(MOST_CHECKS),
     };
     if let Err(why) = is_sound(leaf, &[]).and_then(|()| has_plain_key(leaf)) {
-        return Way::Broken(why);
+        return PathResult::Invalid(why);
     }
     match search.up(&[leaf], 0) {
-        Way::Open(_) if is_self_issued(leaf) && is_signed_by(leaf, leaf) == Ok(true) => {
-            Way::SelfSigned
+        PathResult::NoIssuer(_) if is_self_issued(leaf) && is_signed_by(leaf, leaf) == Ok(true) => {
+            PathResult::SelfSigned
         }
         found => found,
     }
@@ -101,17 +102,17 @@ struct Search<'a> {
 impl Search<'_> {
     /// `way` leads from the leaf to where the search is; `between` counts the CAs below the next
     /// issuer that a path length counts.
-    fn up(&self, way: &[&Certificate], between: usize) -> Way {
+    fn up(&self, way: &[&Certificate], between: usize) -> PathResult {
         let Some(&child) = way.last() else {
-            return Way::Broken("no certificate".into());
+            return PathResult::Invalid("no certificate".into());
         };
         if self.trusted.contains(child) {
             return match subtrees::check(way).and_then(|()| policies::check(way)) {
-                Ok(()) => Way::Trusted(way.iter().map(|one| (*one).clone()).collect()),
-                Err(why) => Way::Broken(why),
+                Ok(()) => PathResult::Trusted(way.iter().map(|one| (*one).clone()).collect()),
+                Err(why) => PathResult::Invalid(why),
             };
         }
-        let mut end = Way::Open(child.issuer());
+        let mut end = PathResult::NoIssuer(child.issuer());
         if way.len() > LONGEST {
             return end;
         }
@@ -121,7 +122,7 @@ impl Search<'_> {
                 continue;
             }
             let Some(left) = self.left.get().checked_sub(1) else {
-                return Way::Broken(format!(
+                return PathResult::Invalid(format!(
                     "more than {MOST_CHECKS} signatures would have to be looked at: too many CAs \
                      certify each other"
                 ));
@@ -132,14 +133,16 @@ impl Search<'_> {
                     let way = [way, &[issuer]].concat();
                     self.up(&way, between + usize::from(!is_self_issued(issuer)))
                 }
-                Err(why) => Way::Broken(why),
+                Err(why) => PathResult::Invalid(why),
             };
             match found {
-                Way::Trusted(_) => return found,
+                PathResult::Trusted(_) => return found,
                 // What is wrong says more than what is missing further up.
-                Way::Broken(why) => end = Way::Broken(why),
-                Way::Open(whose) if matches!(end, Way::Open(_)) => end = Way::Open(whose),
-                Way::Open(_) | Way::SelfSigned => {}
+                PathResult::Invalid(why) => end = PathResult::Invalid(why),
+                PathResult::NoIssuer(whose) if matches!(end, PathResult::NoIssuer(_)) => {
+                    end = PathResult::NoIssuer(whose)
+                }
+                PathResult::NoIssuer(_) | PathResult::SelfSigned => {}
             }
         }
         end
@@ -240,7 +243,7 @@ fn is_sound(certificate: &Certificate, also: &[ObjectIdentifier]) -> Result<(), 
         ("issuer", certificate.issuer_der()),
         ("subject", certificate.subject_der()),
     ] {
-        if Comparable::read(name).is_none() {
+        if ComparableName::read(name).is_none() {
             return Err(format!(
                 "the {what} of the certificate of {whose} cannot be read"
             ));

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use x509_cert::der::asn1::ObjectIdentifier;
 
 /// What a certificate says of policies.
-struct Said {
+struct PolicyStatement {
     whose: String,
     self_issued: bool,
     policies: Option<BTreeSet<ObjectIdentifier>>,
@@ -41,7 +41,7 @@ struct Walk {
 pub(super) fn check(path: &[&Certificate]) -> Result<(), String> {
     let mut said = Vec::new();
     for certificate in path.iter().rev() {
-        said.push(Said::read(certificate)?);
+        said.push(PolicyStatement::read(certificate)?);
     }
     let Some((anchor, below)) = said.split_first() else {
         return Ok(());
@@ -86,7 +86,7 @@ pub(super) fn check(path: &[&Certificate]) -> Result<(), String> {
     Ok(())
 }
 
-impl Said {
+impl PolicyStatement {
     fn read(certificate: &Certificate) -> Result<Self, String> {
         let whose = certificate.subject();
         let unread = |what: &'static str| {
@@ -128,7 +128,7 @@ impl Said {
 
 impl Walk {
     /// Section 6.1.3, (d) and (e).
-    fn take(&mut self, said: &Said, always_any: bool) {
+    fn take(&mut self, said: &PolicyStatement, always_any: bool) {
         let mut valid = said.policies.clone().unwrap_or_default();
         let names_any = valid.remove(&ANY_POLICY) && (always_any || self.inhibit_any > 0);
         valid.retain(|one| self.any || self.expected.contains(one));
@@ -152,7 +152,7 @@ impl Walk {
     }
 
     /// Section 6.1.4, (b).
-    fn map(&mut self, said: &Said) {
+    fn map(&mut self, said: &PolicyStatement) {
         for (from, _) in &said.mappings {
             self.expected.remove(from);
             if self.policy_mapping == 0 {
@@ -167,7 +167,7 @@ impl Walk {
     }
 
     /// Section 6.1.4, (i) and (j).
-    fn constrain(&mut self, said: &Said) {
+    fn constrain(&mut self, said: &PolicyStatement) {
         let lower =
             |value: &mut usize, by: Option<usize>| *value = (*value).min(by.unwrap_or(*value));
         lower(

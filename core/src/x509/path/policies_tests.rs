@@ -1,5 +1,5 @@
 use crate::oid::{INHIBIT_ANY_POLICY, POLICY_CONSTRAINTS, POLICY_MAPPINGS};
-use crate::x509::path::{Way, way};
+use crate::x509::path::{PathResult, build_path};
 use crate::x509::samples::{
     ANY_POLICY as ANY, Extension, IS_CA, POLICY_3, POLICY_4, Party, Sample,
 };
@@ -22,9 +22,9 @@ fn ends(root: &[Extension], ca: &[Extension], leaf: &[Extension]) -> Result<(), 
         extensions: leaf.to_vec(),
         ..Sample::of_device()
     };
-    match way(&sample.issued(&middle, &device), &[root], &[ca], None) {
-        Way::Trusted(_) => Ok(()),
-        Way::Broken(why) => Err(why),
+    match build_path(&sample.issued(&middle, &device), &[root], &[ca], None) {
+        PathResult::Trusted(_) => Ok(()),
+        PathResult::Invalid(why) => Err(why),
         other => panic!("{other:?}"),
     }
 }

@@ -8,7 +8,7 @@ use x509_cert::der::DateTime;
 
 /// What the CRLs say of a path on which nothing is revoked.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Unrevoked {
+pub(crate) struct RevocationStatus {
     /// Subjects and the CRL that knows them not.
     pub(crate) by: Vec<String>,
     /// CAs of which no CRL says anything.
@@ -25,8 +25,8 @@ pub(crate) fn check(
     path: &[Certificate],
     lists: &[Crl],
     now: Option<DateTime>,
-) -> Result<Unrevoked, String> {
-    let mut said = Unrevoked {
+) -> Result<RevocationStatus, String> {
+    let mut said = RevocationStatus {
         by: Vec::new(),
         unknown: Vec::new(),
     };

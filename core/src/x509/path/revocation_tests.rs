@@ -100,7 +100,7 @@ impl Bench {
         &self.path[0]
     }
 
-    fn check(&self, lists: &[&Crl]) -> Result<Unrevoked, String> {
+    fn check(&self, lists: &[&Crl]) -> Result<RevocationStatus, String> {
         let lists: Vec<Crl> = lists.iter().map(|list| (*list).clone()).collect();
         check(&self.path, &lists, Some(in_year(2026)))
     }

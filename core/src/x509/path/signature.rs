@@ -1,6 +1,6 @@
 //! Whether a key signed a certificate or a list of revoked ones.
 
-use crate::ber::{Element, OBJECT_IDENTIFIER, SEQUENCE};
+use super::ml_dsa::ParameterSet;
 use crate::key::{Curve, PublicKey};
 use crate::oid::{
     ECDSA_WITH_SHA_256, ECDSA_WITH_SHA_384, ECDSA_WITH_SHA_512, RSASSA_PSS, SHA_256,
@@ -9,11 +9,11 @@ use crate::oid::{
 };
 use crate::signature::{SignRequest, verify, verify_pss};
 use crate::tpm::Hash;
+use crate::x509::algorithms::{algorithm_of_key, kind_of_key, name};
 use crate::x509::crl::Crl;
 use crate::x509::{Certificate, Unreadable};
 use pkcs1::RsaPssParams;
 use x509_cert::der::asn1::{Any, ObjectIdentifier};
-use x509_cert::der::oid::db::DB;
 use x509_cert::der::{Decode, Encode};
 use x509_cert::spki::AlgorithmIdentifierOwned;
 
@@ -74,13 +74,21 @@ pub(crate) fn is_signed_by<'a>(
             "{what} names one algorithm inside of what was signed, and another beside the signature"
         ));
     }
-    let scheme = Scheme::of(&algorithm).ok_or_else(|| match is_sha1(algorithm.oid) {
-        true => format!("{what} is signed with SHA-1, which proves nothing"),
-        false => format!(
-            "{what} is signed by an algorithm that is not known here ({})",
-            name(algorithm.oid)
-        ),
-    })?;
+    if let Some(set) = ParameterSet::of(&algorithm) {
+        let signature = child.signature.map_err(unreadable)?;
+        return Ok(set.verifies(issuer.public_key_info_der(), child.part, signature));
+    }
+    let scheme =
+        SignatureAlgorithm::of(&algorithm).ok_or_else(|| match is_sha1(algorithm.oid) {
+            true => format!("{what} is signed with SHA-1, which proves nothing"),
+            false => format!(
+                "{what} is signed by an algorithm that is not known here ({})",
+                name(algorithm.oid)
+            ),
+        })?;
+    if is_ml_dsa(issuer) {
+        return Ok(false);
+    }
     let key = issuer.plain_public_key().ok_or_else(|| {
         format!(
             "{what} cannot be verified: the key of {} is of a kind that is not known here ({})",
@@ -91,12 +99,12 @@ pub(crate) fn is_signed_by<'a>(
     let digest = scheme.hash().digest(&[child.part]);
     let bits = child.signature.map_err(unreadable)?;
     Ok(match (&key, scheme) {
-        (PublicKey::Ec { curve, .. }, Scheme::Ecdsa(_)) => fixed_width(*curve, bits)
+        (PublicKey::Ec { curve, .. }, SignatureAlgorithm::Ecdsa(_)) => fixed_width(*curve, bits)
             .is_some_and(|signature| verify(&key, SignRequest::Ecdsa(&digest), &signature)),
-        (PublicKey::Rsa { .. }, Scheme::Pkcs1(hash)) => {
+        (PublicKey::Rsa { .. }, SignatureAlgorithm::Pkcs1(hash)) => {
             verify(&key, SignRequest::Pkcs1(hash, &digest), bits)
         }
-        (PublicKey::Rsa { .. }, Scheme::Pss { hash, salt }) => {
+        (PublicKey::Rsa { .. }, SignatureAlgorithm::Pss { hash, salt }) => {
             verify_pss(&key, hash, salt, &digest, bits)
         }
         _ => false,
@@ -120,52 +128,19 @@ pub(super) fn is_self_signed(certificate: &Certificate) -> bool {
     }
 }
 
-/// Whether a key is written in a way that other verifiers read: plainly, or as an RSA key that is
-/// for PSS alone.
+/// Whether a key is written in a way that other verifiers read: plainly, as an RSA key that is for
+/// PSS alone, or as an ML-DSA key.
 pub(super) fn is_usual_key(certificate: &Certificate) -> bool {
     let info = certificate.public_key_info_der();
-    PublicKey::is_plain_info(info) || algorithm_of_key(info).first() == Some(&RSASSA_PSS)
+    PublicKey::is_plain_info(info)
+        || algorithm_of_key(info).first() == Some(&RSASSA_PSS)
+        || is_ml_dsa(certificate)
 }
 
-/// The kind of a key that is not known here: what its algorithm, its curve or its size is called.
-fn kind_of_key(info: &[u8]) -> String {
-    let names: Vec<String> = algorithm_of_key(info).into_iter().map(name).collect();
-    match (&names[..], modulus_bits(info)) {
-        ([kind], Some(bits)) if kind.starts_with("rsa") => format!("{kind}, {bits} bits"),
-        ([], _) => "without a name".into(),
-        _ => names.join(", "),
-    }
-}
-
-/// The identifiers of a SubjectPublicKeyInfo: of the algorithm, and of a named curve.
-fn algorithm_of_key(info: &[u8]) -> Vec<ObjectIdentifier> {
-    let parts = Element::only(info).and_then(|info| info.children_of(SEQUENCE));
-    let algorithm = parts.and_then(|parts| parts.first()?.children());
-    let identifier = |element: &Element| {
-        let oid = ObjectIdentifier::from_bytes(element.content).ok();
-        oid.filter(|_| element.tag == OBJECT_IDENTIFIER)
-    };
-    algorithm
-        .unwrap_or_default()
-        .iter()
-        .filter_map(identifier)
-        .collect()
-}
-
-/// Bits of the modulus of an RSA key in a SubjectPublicKeyInfo.
-fn modulus_bits(info: &[u8]) -> Option<usize> {
-    let parts = Element::only(info)?.children_of(SEQUENCE)?;
-    let bits = parts.get(1)?;
-    let key = Element::only(bits.content.get(1..)?)?.children_of(SEQUENCE)?;
-    let modulus = key.first()?.content;
-    let zeros = modulus.iter().take_while(|byte| **byte == 0).count();
-    let leading = modulus.get(zeros)?.leading_zeros() as usize;
-    Some((modulus.len() - zeros) * 8 - leading)
-}
-
-fn name(oid: ObjectIdentifier) -> String {
-    let name = DB.by_oid(&oid);
-    name.map_or_else(|| oid.to_string(), |name| format!("{name}, {oid}"))
+fn is_ml_dsa(certificate: &Certificate) -> bool {
+    let algorithm = algorithm_of_key(certificate.public_key_info_der());
+    let first = algorithm.first();
+    first.is_some_and(|oid| ParameterSet::by_oid(*oid).is_some())
 }
 
 /// sha1WithRSAEncryption, ecdsa-with-SHA1 and their elder names.
@@ -175,7 +150,7 @@ fn is_sha1(oid: ObjectIdentifier) -> bool {
 }
 
 #[derive(Clone, Copy)]
-enum Scheme {
+enum SignatureAlgorithm {
     Ecdsa(Hash),
     Pkcs1(Hash),
     /// With a salt of so many bytes.
@@ -185,7 +160,7 @@ enum Scheme {
     },
 }
 
-impl Scheme {
+impl SignatureAlgorithm {
     fn of(algorithm: &AlgorithmIdentifierOwned) -> Option<Self> {
         let parameters = algorithm.parameters.as_ref();
         let scheme = match algorithm.oid {

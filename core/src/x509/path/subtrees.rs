@@ -5,7 +5,7 @@
 use super::is_self_issued;
 use crate::oid::{COMMON_NAME, EMAIL_ADDRESS, SMTP_UTF8_MAILBOX};
 use crate::x509::Certificate;
-use crate::x509::comparison::{Comparable, text};
+use crate::x509::comparison::{ComparableName, text};
 use crate::x509::general_names::{GeneralName, NameConstraints};
 use std::borrow::Cow;
 
@@ -137,7 +137,7 @@ fn is_below(name: &GeneralName, base: &GeneralName) -> Option<bool> {
     use GeneralName::*;
     match (name, base) {
         (Directory(name), Directory(base)) => {
-            Some(Comparable::read(name)?.is_below(&Comparable::read(base)?))
+            Some(ComparableName::read(name)?.is_below(&ComparableName::read(base)?))
         }
         (Dns(name), Dns(base)) => Some(is_dns_below(name, base)),
         (Ip(address), Ip(base)) => is_in_network(address, base),

@@ -1,6 +1,6 @@
 use super::*;
 use crate::oid::{NAME_CONSTRAINTS, SUBJECT_ALT_NAME};
-use crate::x509::path::{Way, way};
+use crate::x509::path::{PathResult, build_path};
 use crate::x509::samples::{Extension, IS_CA, Party, Sample};
 
 /// Of a leaf with this subject and subjectAltName, below a CA with these constraints.
@@ -21,9 +21,9 @@ fn ends(
         extensions,
         ..Sample::of_device()
     };
-    match way(&sample.issued(&root, &device), &[trusted], &[], None) {
-        Way::Trusted(_) => Ok(()),
-        Way::Broken(why) => Err(why),
+    match build_path(&sample.issued(&root, &device), &[trusted], &[], None) {
+        PathResult::Trusted(_) => Ok(()),
+        PathResult::Invalid(why) => Err(why),
         other => panic!("{other:?}"),
     }
 }
@@ -152,9 +152,9 @@ fn a_constraint_that_is_not_compared_refuses_only_names_of_its_kind() {
         subject: "emailAddress=a@hi,CN=x",
         ..Sample::of_device()
     };
-    let found = way(&leaf.issued(&root, &device), &[trusted], &[], None);
+    let found = build_path(&leaf.issued(&root, &device), &[trusted], &[], None);
     assert!(
-        matches!(&found, Way::Broken(why) if why.contains("e-mail address a@hi")),
+        matches!(&found, PathResult::Invalid(why) if why.contains("e-mail address a@hi")),
         "{found:?}"
     );
 }

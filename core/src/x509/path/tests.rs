@@ -24,17 +24,17 @@ fn root() -> Certificate {
 }
 
 #[track_caller]
-fn broken(way: &Way) -> &str {
+fn broken(way: &PathResult) -> &str {
     match way {
-        Way::Broken(why) => why,
+        PathResult::Invalid(why) => why,
         other => panic!("{other:?}"),
     }
 }
 
 #[track_caller]
-fn length(way: &Way) -> usize {
+fn length(way: &PathResult) -> usize {
     match way {
-        Way::Trusted(path) => path.len(),
+        PathResult::Trusted(path) => path.len(),
         other => panic!("{other:?}"),
     }
 }
@@ -47,17 +47,20 @@ fn a_way_leads_to_whatever_is_trusted() {
         (vec![leaf()], vec![], 1),
         (vec![root()], vec![ca()], 3),
     ] {
-        assert_eq!(length(&way(&leaf(), &trusted, &others, now)), steps);
+        assert_eq!(length(&build_path(&leaf(), &trusted, &others, now)), steps);
     }
 }
 
 #[test]
 fn without_its_issuer_a_certificate_is_neither_good_nor_bad() {
     let issuer = ca().subject();
-    assert_eq!(way(&leaf(), &[], &[], None), Way::Open(issuer.clone()));
-    let known = way(&leaf(), &[], &[ca()], None);
+    assert_eq!(
+        build_path(&leaf(), &[], &[], None),
+        PathResult::NoIssuer(issuer.clone())
+    );
+    let known = build_path(&leaf(), &[], &[ca()], None);
     assert!(
-        matches!(&known, Way::Open(whose) if *whose != issuer),
+        matches!(&known, PathResult::NoIssuer(whose) if *whose != issuer),
         "{known:?}"
     );
 }
@@ -66,11 +69,17 @@ fn without_its_issuer_a_certificate_is_neither_good_nor_bad() {
 fn a_self_signed_certificate_is_told_from_one_whose_issuer_is_missing() {
     let device = Party::new("serialNumber=7,CN=X-1", 2);
     let own = Sample::of_device().issued(&device, &device);
-    assert_eq!(way(&own, &[], &[], None), Way::SelfSigned);
-    assert_eq!(length(&way(&own, std::slice::from_ref(&own), &[], None)), 1);
+    assert_eq!(build_path(&own, &[], &[], None), PathResult::SelfSigned);
+    assert_eq!(
+        length(&build_path(&own, std::slice::from_ref(&own), &[], None)),
+        1
+    );
     // It bears its issuer's name, and that signed it.
     let other = Sample::of_device().issued(&Party::new(device.name, 3), &device);
-    assert!(matches!(way(&other, &[], &[], None), Way::Open(_)));
+    assert!(matches!(
+        build_path(&other, &[], &[], None),
+        PathResult::NoIssuer(_)
+    ));
 }
 
 #[test]
@@ -79,14 +88,14 @@ fn a_signature_that_is_wrong_is_not_only_missing() {
     let last = der.len() - 1;
     der[last] ^= 1;
     let damaged = Certificate::from_der(&der).unwrap();
-    let found = way(&damaged, &[ca()], &[], None);
+    let found = build_path(&damaged, &[ca()], &[], None);
     assert!(broken(&found).contains("signature"), "{found:?}");
     assert_eq!(is_signed_by(&leaf(), &root()), Ok(false));
 }
 
 #[test]
 fn an_expired_issuer_ends_the_way() {
-    let found = way(&leaf(), &[ca()], &[], Some(in_year(2020)));
+    let found = build_path(&leaf(), &[ca()], &[], Some(in_year(2020)));
     assert!(broken(&found).contains("not valid before"), "{found:?}");
     let (root, device) = (Party::new("CN=root", 1), Party::new("CN=device", 2));
     let over = Sample {
@@ -97,10 +106,17 @@ fn an_expired_issuer_ends_the_way() {
     let over = over.until("251231235959Z").issued(&root, &root);
     let leaf = Sample::of_device().issued(&root, &device);
     let trusted = [over];
-    assert_eq!(length(&way(&leaf, &trusted, &[], Some(in_year(2025)))), 2);
-    let found = way(&leaf, &trusted, &[], Some(in_year(2026)));
+    assert_eq!(
+        length(&build_path(&leaf, &trusted, &[], Some(in_year(2025)))),
+        2
+    );
+    let found = build_path(&leaf, &trusted, &[], Some(in_year(2026)));
     assert!(broken(&found).contains("was valid until"), "{found:?}");
-    assert_eq!(length(&way(&leaf, &trusted, &[], None)), 2, "no clock");
+    assert_eq!(
+        length(&build_path(&leaf, &trusted, &[], None)),
+        2,
+        "no clock"
+    );
 }
 
 /// What an issuer's certificate says decides whether it is one.
@@ -118,7 +134,7 @@ fn an_issuer_must_be_allowed_to_issue() {
         (&[IS_CA, (PROXY, false, "3000")], "proxy"),
     ] {
         let issuer = root.certified_by(&root, extensions);
-        let found = way(&leaf, &[issuer], &[], None);
+        let found = build_path(&leaf, &[issuer], &[], None);
         assert!(broken(&found).contains(said), "{said}: {found:?}");
     }
     for extensions in [
@@ -127,7 +143,7 @@ fn an_issuer_must_be_allowed_to_issue() {
         &[IS_CA, critical(POLICY), (MASA_URL, false, "16016d")],
     ] {
         let issuer = root.certified_by(&root, extensions);
-        assert_eq!(length(&way(&leaf, &[issuer], &[], None)), 2);
+        assert_eq!(length(&build_path(&leaf, &[issuer], &[], None)), 2);
     }
 }
 
@@ -139,7 +155,7 @@ fn a_path_length_counts_the_cas_between() {
     let leaf = Sample::of_device().issued(&middle, &device);
     for (constraints, good) in [(IS_CA, true), (NO_CA_BELOW, false)] {
         let trusted = root.certified_by(&root, &[constraints]);
-        let found = way(&leaf, &[trusted], std::slice::from_ref(&below), None);
+        let found = build_path(&leaf, &[trusted], std::slice::from_ref(&below), None);
         match good {
             true => assert_eq!(length(&found), 3),
             false => assert!(broken(&found).contains("only 0 CAs below"), "{found:?}"),
@@ -148,7 +164,7 @@ fn a_path_length_counts_the_cas_between() {
     // Its own leaves are no CAs.
     let trusted = root.certified_by(&root, &[NO_CA_BELOW]);
     let direct = Sample::of_device().issued(&root, &device);
-    assert_eq!(length(&way(&direct, &[trusted], &[], None)), 2);
+    assert_eq!(length(&build_path(&direct, &[trusted], &[], None)), 2);
 }
 
 #[test]
@@ -156,13 +172,13 @@ fn a_leaf_with_an_unknown_critical_extension_is_refused_and_with_a_policy_not() 
     let (root, device) = (Party::new("CN=root", 1), Party::new("CN=device", 2));
     let trusted = [root.certified_by(&root, &[IS_CA])];
     let leaf = |extension| Sample::of_device().with(extension).issued(&root, &device);
-    let found = way(&leaf(NAMES), &trusted, &[], None);
+    let found = build_path(&leaf(NAMES), &trusted, &[], None);
     assert!(broken(&found).contains("2.5.29.30"), "{found:?}");
     // Even if somebody trusts it as it is.
     let named = leaf(NAMES);
-    broken(&way(&named, std::slice::from_ref(&named), &[], None));
+    broken(&build_path(&named, std::slice::from_ref(&named), &[], None));
     let policy = (POLICY.0, true, POLICY.2);
-    assert_eq!(length(&way(&leaf(policy), &trusted, &[], None)), 2);
+    assert_eq!(length(&build_path(&leaf(policy), &trusted, &[], None)), 2);
 }
 
 /// A CA that got a new key under its old name.
@@ -173,14 +189,17 @@ fn an_issuer_is_chosen_by_its_key_and_not_by_its_name_alone() {
     let trusted = [&old, &new].map(|ca| ca.certified_by(ca, &[IS_CA]));
     for ca in [&old, &new] {
         let leaf = Sample::of_device().issued(ca, &device);
-        assert_eq!(length(&way(&leaf, &trusted, &[], None)), 2);
+        assert_eq!(length(&build_path(&leaf, &trusted, &[], None)), 2);
     }
     // Where both say whose key it is, the other CA is no issuer, and the right one is missing.
     let leaf = Sample::of_device().issued(&old, &device);
     let other = new.certified_by(&new, &[IS_CA, IS_ANOTHER]);
-    assert_eq!(way(&leaf, &[other], &[], None), Way::Open("CN=ca".into()));
+    assert_eq!(
+        build_path(&leaf, &[other], &[], None),
+        PathResult::NoIssuer("CN=ca".into())
+    );
     let liar = new.certified_by(&new, &[IS_CA, IS_SOMEBODY]);
-    let found = way(&leaf, &[liar], &[], None);
+    let found = build_path(&leaf, &[liar], &[], None);
     assert!(broken(&found).contains("signature"), "{found:?}");
 }
 
@@ -218,7 +237,7 @@ fn a_ca_with_an_extension_that_cannot_be_read_or_is_there_twice_issues_nothing()
             extensions.retain(|one| one.0 != identifier);
             extensions.push((identifier, critical, value));
             let issuer = root.certified_by(&root, &extensions);
-            let found = way(&leaf, &[issuer], &[], None);
+            let found = build_path(&leaf, &[issuer], &[], None);
             assert!(broken(&found).ends_with(&said), "{value}: {found:?}");
         }
     }
@@ -228,7 +247,7 @@ fn a_ca_with_an_extension_that_cannot_be_read_or_is_there_twice_issues_nothing()
         [(MASA_URL, false, "0500"), (MASA_URL, false, "0500")],
     ] {
         let issuer = root.certified_by(&root, &[&[IS_CA][..], &twice].concat());
-        let found = way(&leaf, &[issuer], &[], None);
+        let found = build_path(&leaf, &[issuer], &[], None);
         assert!(broken(&found).contains("has it twice"), "{found:?}");
     }
 }
@@ -245,7 +264,7 @@ fn a_path_length_may_be_any_number() {
         "300f0101ff020a00ffffffffffffffffff",
     ] {
         let trusted = root.certified_by(&root, &[(BASIC_CONSTRAINTS, true, value)]);
-        let found = way(&leaf, &[trusted], std::slice::from_ref(&below), None);
+        let found = build_path(&leaf, &[trusted], std::slice::from_ref(&below), None);
         assert_eq!(length(&found), 3, "{value}");
     }
 }
@@ -263,7 +282,12 @@ fn a_root_of_the_first_version_is_an_anchor_if_it_is_trusted_and_signed_itself()
     let leaf = Sample::of_device().issued(&root, &device);
     let trusted = old.issued(&root, &root);
     assert_eq!(
-        length(&way(&leaf, std::slice::from_ref(&trusted), &[], None)),
+        length(&build_path(
+            &leaf,
+            std::slice::from_ref(&trusted),
+            &[],
+            None
+        )),
         2
     );
     let above = Party::new("CN=above", 4);
@@ -291,7 +315,7 @@ fn a_root_of_the_first_version_is_an_anchor_if_it_is_trusted_and_signed_itself()
             vec![],
         ),
     ] {
-        let found = way(&leaf, &trusted, &others, None);
+        let found = build_path(&leaf, &trusted, &others, None);
         assert!(broken(&found).contains("not a CA's"), "{name}: {found:?}");
     }
 }
@@ -304,7 +328,7 @@ fn a_self_issued_ca_leads_on_and_no_path_length_counts_it() {
     let trusted = [old.certified_by(&old, &[NO_CA_BELOW])];
     let between = [new.certified_by(&old, &[IS_CA])];
     let leaf = Sample::of_device().issued(&new, &device);
-    assert_eq!(length(&way(&leaf, &trusted, &between, None)), 3);
+    assert_eq!(length(&build_path(&leaf, &trusted, &between, None)), 3);
 }
 
 /// Issuer and serial number in the authorityKeyIdentifier name one certificate of the issuer.
@@ -325,10 +349,10 @@ fn an_issuer_is_the_one_that_the_authority_key_identifier_names() {
         ("3015a113a411300f310d300b06035504031304524f4f54", true),
         ("3015a113a411300f310d300b06035504031304746f6f72", false),
     ] {
-        let found = way(&leaf(value), &trusted, &[], None);
+        let found = build_path(&leaf(value), &trusted, &[], None);
         match good {
             true => assert_eq!(length(&found), 2, "{value}"),
-            false => assert_eq!(found, Way::Open("CN=root".into()), "{value}"),
+            false => assert_eq!(found, PathResult::NoIssuer("CN=root".into()), "{value}"),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::Device;
 use devid_core::config;
-use devid_core::store::Who;
+use devid_core::store::UserType;
 use devid_core::store::devid::DevidStore;
 use devid_core::tpm::Refusals;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ impl Device {
     pub fn set_pins(&self, pin: &str) {
         let store = self.store(0);
         store.initialize(b"12345678", "devid").unwrap();
-        store.login(Who::Officer, b"12345678").unwrap();
+        store.login(UserType::SecurityOfficer, b"12345678").unwrap();
         store.set_user_pin(pin.as_bytes()).unwrap();
     }
 

@@ -21,14 +21,14 @@ use std::sync::Arc;
 pub struct SecretKey {
     key_type: SecretKeyType,
     length: usize,
-    place: KeyLocation,
+    place: SecretKeyLocation,
     access: Access,
     /// The key, opened at its first use if that takes no login.
     opened: UnlockedKey,
 }
 
 /// Where the bytes of a secret key are.
-enum KeyLocation {
+enum SecretKeyLocation {
     /// In memory alone.
     Memory(SecretBytes),
     /// In a file, encrypted under what the TPM has sealed.
@@ -81,7 +81,7 @@ impl SecretKey {
             true => Bytes::Readable(Arc::new(value)),
             false => Bytes::Locked(Arc::new(Locked::new(&value))),
         };
-        let place = KeyLocation::Memory(SecretBytes(bytes));
+        let place = SecretKeyLocation::Memory(SecretBytes(bytes));
         Self::new(key_type, length, place, Access::Open)
     }
 
@@ -99,9 +99,9 @@ impl SecretKey {
         let length =
             envelope::length(&file.encrypted).filter(|length| file.key_type.takes(*length));
         let place = match (file.seal.wrapped(), length) {
-            (_, None) => KeyLocation::Refused("no key of its type has this length"),
-            (Err(why), _) => KeyLocation::Refused(why),
-            (Ok(seal), Some(_)) => KeyLocation::Sealed {
+            (_, None) => SecretKeyLocation::Refused("no key of its type has this length"),
+            (Err(why), _) => SecretKeyLocation::Refused(why),
+            (Ok(seal), Some(_)) => SecretKeyLocation::Sealed {
                 seal: Box::new(seal),
                 encrypted: file.encrypted.clone(),
             },
@@ -120,7 +120,12 @@ impl SecretKey {
         Self { access, ..self }
     }
 
-    fn new(key_type: SecretKeyType, length: usize, place: KeyLocation, access: Access) -> Self {
+    fn new(
+        key_type: SecretKeyType,
+        length: usize,
+        place: SecretKeyLocation,
+        access: Access,
+    ) -> Self {
         Self {
             key_type,
             length,
@@ -143,23 +148,25 @@ impl SecretKey {
     /// Why nobody can use the key, if so.
     pub fn obstacle(&self) -> Option<&'static str> {
         match self.place {
-            KeyLocation::Refused(why) => Some(why),
-            KeyLocation::Memory(_) | KeyLocation::Sealed { .. } => None,
+            SecretKeyLocation::Refused(why) => Some(why),
+            SecretKeyLocation::Memory(_) | SecretKeyLocation::Sealed { .. } => None,
         }
     }
 
     /// Whether it is the same key, as far as that can be told without opening either.
     pub fn is_same(&self, other: &Self) -> bool {
         match (&self.place, &other.place) {
-            (KeyLocation::Memory(one), KeyLocation::Memory(other)) => one.is_same(other),
+            (SecretKeyLocation::Memory(one), SecretKeyLocation::Memory(other)) => {
+                one.is_same(other)
+            }
             (
-                KeyLocation::Sealed { seal, encrypted },
-                KeyLocation::Sealed {
+                SecretKeyLocation::Sealed { seal, encrypted },
+                SecretKeyLocation::Sealed {
                     seal: other,
                     encrypted: others,
                 },
             ) => seal.name() == other.name() && encrypted == others,
-            (KeyLocation::Refused(_), KeyLocation::Refused(_)) => true,
+            (SecretKeyLocation::Refused(_), SecretKeyLocation::Refused(_)) => true,
             _ => false,
         }
     }
@@ -167,8 +174,8 @@ impl SecretKey {
     /// The bytes of a key that lives in memory alone.
     pub fn bytes_in_memory(&self) -> Option<&[u8]> {
         match &self.place {
-            KeyLocation::Memory(bytes) => Some(bytes),
-            KeyLocation::Sealed { .. } | KeyLocation::Refused(_) => None,
+            SecretKeyLocation::Memory(bytes) => Some(bytes),
+            SecretKeyLocation::Sealed { .. } | SecretKeyLocation::Refused(_) => None,
         }
     }
 
@@ -180,9 +187,9 @@ impl SecretKey {
     /// [`SignError::NotLoggedIn`], [`SignError::Refused`] for a file that was changed, and the TPM's.
     pub fn open(&self, tpm: &Tpm) -> Result<SecretBytes, SignError> {
         let (seal, encrypted) = match &self.place {
-            KeyLocation::Memory(bytes) => return Ok(bytes.clone()),
-            KeyLocation::Refused(why) => return Err(SignError::Refused((*why).into())),
-            KeyLocation::Sealed { seal, encrypted } => (seal, encrypted),
+            SecretKeyLocation::Memory(bytes) => return Ok(bytes.clone()),
+            SecretKeyLocation::Refused(why) => return Err(SignError::Refused((*why).into())),
+            SecretKeyLocation::Sealed { seal, encrypted } => (seal, encrypted),
         };
         let visit = self.access.visit()?;
         let id = KeyId::Secret(seal.name());
@@ -207,10 +214,10 @@ impl SecretKey {
     /// As of [`SecretKey::open`].
     pub(in crate::store) fn check_file(&self, tpm: &Tpm) -> Result<(), SignError> {
         match (&self.place, &self.access) {
-            (KeyLocation::Sealed { .. }, Access::Open) => self.open(tpm).map(drop),
-            (KeyLocation::Sealed { seal, .. }, _) => Ok(tpm.check_loads(seal)?),
-            (KeyLocation::Memory(_), _) => Ok(()),
-            (KeyLocation::Refused(why), _) => Err(SignError::Refused((*why).into())),
+            (SecretKeyLocation::Sealed { .. }, Access::Open) => self.open(tpm).map(drop),
+            (SecretKeyLocation::Sealed { seal, .. }, _) => Ok(tpm.check_loads(seal)?),
+            (SecretKeyLocation::Memory(_), _) => Ok(()),
+            (SecretKeyLocation::Refused(why), _) => Err(SignError::Refused((*why).into())),
         }
     }
 

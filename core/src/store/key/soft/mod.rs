@@ -28,14 +28,14 @@ use std::sync::Arc;
 /// A private key that is used in memory.
 pub(in crate::store) struct SoftKey {
     public: PublicKey,
-    source: Source,
+    source: SoftKeyForm,
     /// What is needed to use it, opened at its first use if that takes no login: of a key on a curve
     /// the scalar, of an RSA key PrivateKeyInfo.
     opened: UnlockedKey,
 }
 
 /// Where the private key is.
-enum Source {
+enum SoftKeyForm {
     Sealed {
         seal: WrappedKey,
         encrypted: Vec<u8>,
@@ -56,14 +56,14 @@ impl SoftKey {
         }
         let source = match material {
             KeyMaterial::Wrapped(_) => return Err("the TPM alone uses it"),
-            KeyMaterial::Sealed { seal, encrypted } => Source::Sealed {
+            KeyMaterial::Sealed { seal, encrypted } => SoftKeyForm::Sealed {
                 seal: seal.wrapped().map_err(|_| "nothing of this TPM seals it")?,
                 encrypted: encrypted.clone(),
             },
             KeyMaterial::Clear(key) if is_rsa && rsa::usable(key).is_none() => {
                 return Err("the numbers of this RSA key do not belong together");
             }
-            KeyMaterial::Clear(key) => Source::Clear(key.clone()),
+            KeyMaterial::Clear(key) => SoftKeyForm::Clear(key.clone()),
         };
         Ok(Self {
             public: public.clone(),
@@ -104,22 +104,22 @@ impl SoftKey {
 
     /// Whether the TPM has sealed it.
     pub(super) fn is_sealed(&self) -> bool {
-        matches!(self.source, Source::Sealed { .. })
+        matches!(self.source, SoftKeyForm::Sealed { .. })
     }
 
     /// What the TPM has sealed; `None` for a key in clear.
     pub(super) fn seal(&self) -> Option<&WrappedKey> {
         match &self.source {
-            Source::Sealed { seal, .. } => Some(seal),
-            Source::Clear(_) => None,
+            SoftKeyForm::Sealed { seal, .. } => Some(seal),
+            SoftKeyForm::Clear(_) => None,
         }
     }
 
     /// What a file is to hold; `has_value`: the seal has an authorisation value.
     pub(super) fn material(&self, has_value: bool) -> KeyMaterial {
         match &self.source {
-            Source::Clear(private) => KeyMaterial::Clear(private.clone()),
-            Source::Sealed { seal, encrypted } => KeyMaterial::Sealed {
+            SoftKeyForm::Clear(private) => KeyMaterial::Clear(private.clone()),
+            SoftKeyForm::Sealed { seal, encrypted } => KeyMaterial::Sealed {
                 seal: Tss2Key::of(Tss2Kind::Sealed, seal, has_value),
                 encrypted: encrypted.clone(),
             },
@@ -194,8 +194,8 @@ impl SoftKey {
             return Ok(opened);
         }
         let private = match &self.source {
-            Source::Clear(private) => private.clone(),
-            Source::Sealed { seal, encrypted } => {
+            SoftKeyForm::Clear(private) => private.clone(),
+            SoftKeyForm::Sealed { seal, encrypted } => {
                 let key = tpm.unseal(seal, &visit.value)?;
                 let info = decrypted(encrypted, &key).ok_or_else(|| self.damaged())?;
                 PrivateKeyInfo::from_der(&info).map_err(|_| self.damaged())?

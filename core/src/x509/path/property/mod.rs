@@ -10,7 +10,7 @@ mod mutations;
 mod values;
 
 use super::*;
-use crate::x509::checks::{Outcome, Point, profile_points, validity_point};
+use crate::x509::checks::{Check, Outcome, profile_checks, validity_check};
 use crate::x509::samples::in_year;
 use draft::Keys;
 use std::collections::BTreeMap;
@@ -157,16 +157,16 @@ impl Case {
         };
         let leaf = Certificate::from_der(&self.chain[0]).map_err(|why| why.to_string())?;
         let (trusted, others) = (read(self.trusted()), read(self.others()));
-        let path = match way(&leaf, &trusted, &others, Some(now)) {
-            Way::Trusted(path) => path,
-            Way::Open(issuer) => return Err(format!("open: {issuer}")),
-            Way::SelfSigned => return Err("self-signed".into()),
-            Way::Broken(why) => return Err(why),
+        let path = match build_path(&leaf, &trusted, &others, Some(now)) {
+            PathResult::Trusted(path) => path,
+            PathResult::NoIssuer(issuer) => return Err(format!("open: {issuer}")),
+            PathResult::SelfSigned => return Err("self-signed".into()),
+            PathResult::Invalid(why) => return Err(why),
         };
-        let mut points = profile_points(&leaf);
-        points.push(validity_point(&leaf, Ok(now)));
+        let mut points = profile_checks(&leaf);
+        points.push(validity_check(&leaf, Ok(now)));
         let mut failed = points.iter().filter(|one| one.outcome == Outcome::Failed);
-        match failed.next().map(Point::to_string) {
+        match failed.next().map(Check::to_string) {
             Some(why) => Err(why),
             None if leaf.public_key().is_none() => {
                 Err("the key is of a kind that is not known here".into())

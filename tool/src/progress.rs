@@ -1,0 +1,139 @@
+//! Progress while the TPM is waited for: on standard error, for a person.
+
+use crate::cli::OutputFormat;
+use crate::text::plain;
+use std::io::{IsTerminal, Write, stderr};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Time between two lines where standard error is no terminal.
+const BETWEEN_LINES: Duration = Duration::from_secs(30);
+/// To the beginning of the line, and all of it erased (ECMA-48, EL).
+const ERASE: &str = "\r\x1b[K";
+
+/// Shows how a wait goes on.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Progress(Arc<Mutex<ProgressLine>>);
+
+/// Where progress is shown.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum ProgressTarget {
+    /// A line that the next one replaces.
+    Terminal,
+    /// Few lines, each whole.
+    File,
+    #[default]
+    Nowhere,
+}
+
+#[derive(Debug, Default)]
+struct ProgressLine {
+    target: ProgressTarget,
+    /// Whether the terminal's cursor stands behind a line of ours.
+    is_open: bool,
+    last: Option<Instant>,
+}
+
+impl Progress {
+    /// A document in JSON may be read from both outputs, so a file gets nothing beside it.
+    pub(crate) fn new(form: OutputFormat) -> Self {
+        let is_dumb = std::env::var_os("TERM").is_none_or(|kind| kind == "dumb");
+        let target = match (stderr().is_terminal(), form) {
+            (true, _) if !is_dumb => ProgressTarget::Terminal,
+            (_, OutputFormat::Text) => ProgressTarget::File,
+            (_, OutputFormat::Json) => ProgressTarget::Nowhere,
+        };
+        let line = ProgressLine {
+            target,
+            ..ProgressLine::default()
+        };
+        Self(Arc::new(Mutex::new(line)))
+    }
+
+    /// Shows how a wait goes on.
+    pub(crate) fn show(&self, text: &str) {
+        self.write(|line| line.next_text(text, Instant::now()));
+    }
+
+    /// Erases the line before other text is written.
+    pub(crate) fn end(&self) {
+        self.write(ProgressLine::erase);
+    }
+
+    fn write(&self, change: impl FnOnce(&mut ProgressLine) -> Option<String>) {
+        let mut line = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(text) = change(&mut line) {
+            // Nobody need read it.
+            let _ = stderr().write_all(text.as_bytes());
+        }
+    }
+}
+
+impl ProgressLine {
+    fn next_text(&mut self, text: &str, now: Instant) -> Option<String> {
+        let text = plain(text);
+        match self.target {
+            ProgressTarget::Nowhere => None,
+            ProgressTarget::Terminal => {
+                self.is_open = true;
+                Some(format!("{ERASE}devid: {text}"))
+            }
+            ProgressTarget::File => {
+                let is_due = |last: Instant| now - last >= BETWEEN_LINES;
+                if !self.last.is_none_or(is_due) {
+                    return None;
+                }
+                self.last = Some(now);
+                Some(format!("devid: {text}\n"))
+            }
+        }
+    }
+
+    fn erase(&mut self) -> Option<String> {
+        std::mem::take(&mut self.is_open).then(|| ERASE.to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(target: ProgressTarget) -> ProgressLine {
+        ProgressLine {
+            target,
+            ..ProgressLine::default()
+        }
+    }
+
+    #[test]
+    fn a_terminal_has_one_line_and_in_the_end_none() {
+        let (mut line, now) = (line(ProgressTarget::Terminal), Instant::now());
+        assert_eq!(line.erase(), None);
+        for text in ["5 s", "10 s"] {
+            let next_text = line.next_text(text, now).unwrap();
+            assert_eq!(next_text, format!("\r\x1b[Kdevid: {text}"));
+        }
+        assert_eq!(line.erase().unwrap(), "\r\x1b[K");
+        assert_eq!(line.erase(), None);
+    }
+
+    #[test]
+    fn a_file_has_few_lines() {
+        let (mut line, began) = (line(ProgressTarget::File), Instant::now());
+        let mut next_text = |second| line.next_text("text", began + Duration::from_secs(second));
+        let lines: Vec<u64> = (5..=300)
+            .step_by(5)
+            .filter(|at| next_text(*at).is_some())
+            .collect();
+        assert_eq!(lines, [5, 35, 65, 95, 125, 155, 185, 215, 245, 275]);
+        assert_eq!(line.erase(), None);
+    }
+
+    #[test]
+    fn a_document_stands_alone() {
+        assert_eq!(
+            line(ProgressTarget::Nowhere).next_text("text", Instant::now()),
+            None
+        );
+    }
+}

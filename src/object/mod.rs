@@ -92,7 +92,7 @@ impl Object {
             }
             ObjectKind::SecretKey(key, origin, described) => {
                 let hidden = ObjectAttributes {
-                    private: described.private || place.asks_login(),
+                    private: described.private || (place.asks_login() && key.asks_login()),
                     ..described.clone()
                 };
                 let secret = SecretKeyObject::stored(name, key, *origin, hidden);

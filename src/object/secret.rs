@@ -40,7 +40,7 @@ impl SecretKeyObject {
             name: name.into(),
             described,
             key: Arc::clone(key),
-            sensitive: true,
+            sensitive: key.is_sensitive(),
             extractable: false,
             local,
             of_always_sensitive: local,

@@ -35,10 +35,11 @@ impl Session {
                 warn!("nothing is changed: {error}");
                 Error::RandomFailed
             })?;
-            return Ok(self.keep_secret_key(wanted, key, true, (true, true), mint));
+            let always = (wanted.sensitive, true);
+            return Ok(self.keep_secret_key(wanted, key, true, always, mint));
         }
-        self.check_private(&wanted)?;
-        let name = folder.generate_secret_key(wanted.key_type, length, wanted.described);
+        let name =
+            folder.generate_secret_key(wanted.key_type, length, wanted.sensitive, wanted.described);
         self.secret_key_handle(name, mint)
     }
 
@@ -55,19 +56,10 @@ impl Session {
         if !self.may_make(template)? {
             return Ok(self.keep_secret(wanted, value, (false, false), mint));
         }
-        self.check_private(&wanted)?;
         let folder = self.slot.folder()?;
-        let name = folder.import_secret_key(wanted.key_type, &value, wanted.described);
+        let name =
+            folder.import_secret_key(wanted.key_type, &value, wanted.sensitive, wanted.described);
         self.secret_key_handle(name, mint)
-    }
-
-    /// A key of the token opens by the login, where there is one: then it is seen by users who have
-    /// logged in only.
-    fn check_private(&self, wanted: &NewSecret) -> Result<(), Error> {
-        match self.slot.asks_login() && !wanted.described.private {
-            true => Err(Error::TemplateInconsistent),
-            false => Ok(()),
-        }
     }
 
     fn secret_key_handle(

@@ -124,7 +124,6 @@ fn special(made: Made, kind: CK_ATTRIBUTE_TYPE) -> Option<Rule> {
             _ => of_secret(kind),
         },
         Made::GeneratedSecret => match kind {
-            CKA_SENSITIVE => Some(Rule::Only(true)),
             CKA_EXTRACTABLE => Some(Rule::Only(false)),
             _ => of_secret(kind),
         },

@@ -63,8 +63,7 @@ impl NewSecret {
         let key_type = key_type.ok_or(Error::TemplateIncomplete)?;
         let wanted = Self::of(key_type, Some(value.len()), template).map_err(of_value)?;
         // What the TPM has sealed is shown to nobody.
-        let is_shown = !wanted.sensitive || wanted.extractable;
-        match is_shown && template.says(CKA_TOKEN)? {
+        match wanted.extractable && template.says(CKA_TOKEN)? {
             true => Err(Error::TemplateInconsistent),
             false => Ok((wanted, Secret::new(value.to_vec()))),
         }
@@ -162,7 +161,7 @@ mod tests {
 
     #[test]
     fn a_key_that_is_generated_says_its_length_and_is_shown_to_nobody() {
-        let (yes, no) = (&[CK_TRUE][..], &[CK_FALSE][..]);
+        let yes = &[CK_TRUE][..];
         let length = |length: CK_ULONG| length.to_ne_bytes();
         let parse = |kind, more: &[(CK_ATTRIBUTE_TYPE, &[u8])]| {
             let mut template = Template::default();
@@ -196,7 +195,7 @@ mod tests {
                 Error::AttributeValueInvalid,
             ),
             (CKA_VALUE_LEN, &[16], Error::AttributeValueInvalid),
-            (CKA_SENSITIVE, no, Error::TemplateInconsistent),
+            (CKA_SENSITIVE, &[2], Error::AttributeValueInvalid),
             (CKA_EXTRACTABLE, yes, Error::TemplateInconsistent),
             (CKA_KEY_TYPE, &other, Error::TemplateInconsistent),
             (CKA_VALUE, b"0123456789abcdef", Error::AttributeReadOnly),
@@ -262,12 +261,14 @@ mod tests {
             assert_eq!(parse(key_type, value, more), Err(error));
         }
         assert!(parse(&aes, value, (CKA_TOKEN, yes)).is_ok());
-        for shown in [(CKA_SENSITIVE, &[CK_FALSE][..]), (CKA_EXTRACTABLE, yes)] {
+        let on_token = |more| {
             let kind = (CKA_KEY_TYPE, &aes[..]);
-            let on_token = Template::from([kind, (CKA_VALUE, value), (CKA_TOKEN, yes), shown]);
-            let brought = NewSecret::brought(&on_token);
-            assert_eq!(brought.err(), Some(Error::TemplateInconsistent));
-        }
+            let template = Template::from([kind, (CKA_VALUE, value), (CKA_TOKEN, yes), more]);
+            NewSecret::brought(&template)
+        };
+        let extractable = on_token((CKA_EXTRACTABLE, yes));
+        assert_eq!(extractable.err(), Some(Error::TemplateInconsistent));
+        assert!(on_token((CKA_SENSITIVE, &[CK_FALSE])).is_ok());
         let nothing = Template::from([(CKA_KEY_TYPE, &aes[..])]);
         assert_eq!(
             NewSecret::brought(&nothing).err(),

@@ -2,12 +2,13 @@
 
 use super::{DevidStore, StoreError};
 use crate::key::SecretKeyType;
-use crate::store::SecretKey;
 use crate::store::folder::{Content, KeyOrigin, ObjectAttributes, SecretKeyFile};
+use crate::store::{Access, SecretKey};
 use crate::tpm::{Secret, random_secret};
 
 impl DevidStore {
-    /// A new secret key of random bytes, kept in the folder. Gives the name of the object.
+    /// A new secret key of random bytes, kept in the folder. Gives the name of the object. The key asks for a
+    /// login if its attributes say that it is private, and the token has a PIN.
     ///
     /// Two commands, an auth session and TPM2_Create; more the very first time, when the token makes its
     /// master key.
@@ -19,10 +20,12 @@ impl DevidStore {
         &self,
         key_type: SecretKeyType,
         length: usize,
+        sensitive: bool,
         description: ObjectAttributes,
     ) -> Result<String, StoreError> {
         let value = random_secret(length)?;
-        self.keep_secret_key(key_type, &value, KeyOrigin::Generated, description)
+        let origin = KeyOrigin::Generated;
+        self.keep_secret_key(key_type, &value, origin, sensitive, description)
     }
 
     /// Keeps a secret key that comes from outside, as [`Self::generate_secret_key`] does.
@@ -34,9 +37,11 @@ impl DevidStore {
         &self,
         key_type: SecretKeyType,
         value: &Secret,
+        sensitive: bool,
         description: ObjectAttributes,
     ) -> Result<String, StoreError> {
-        self.keep_secret_key(key_type, value, KeyOrigin::Imported, description)
+        let origin = KeyOrigin::Imported;
+        self.keep_secret_key(key_type, value, origin, sensitive, description)
     }
 
     fn keep_secret_key(
@@ -44,6 +49,7 @@ impl DevidStore {
         key_type: SecretKeyType,
         value: &Secret,
         origin: KeyOrigin,
+        sensitive: bool,
         description: ObjectAttributes,
     ) -> Result<String, StoreError> {
         if !key_type.takes(value.len()) {
@@ -51,7 +57,11 @@ impl DevidStore {
                 "no key of its type has this length".into(),
             ));
         }
-        let (access, auth_value) = self.access_for_new_key()?;
+        // A key that everybody sees opens to everybody, also where there is a PIN.
+        let (access, auth_value) = match description.private {
+            true => self.access_for_new_key()?,
+            false => (Access::Open, Secret::default()),
+        };
         let auth = access.salt().map(<[u8]>::to_vec);
         let master = self.master_for_new_keys()?;
         let seal = |key: &Secret| {
@@ -69,6 +79,7 @@ impl DevidStore {
             encrypted,
             auth,
             origin,
+            sensitive,
             description,
         };
         Ok(self.folder.add(Content::SecretKey(file))?.name)

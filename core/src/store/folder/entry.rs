@@ -95,6 +95,8 @@ pub struct SecretKeyFile {
     pub auth: Option<Vec<u8>>,
     /// Where the key comes from.
     pub origin: KeyOrigin,
+    /// Whether it says that it is sensitive. Nobody reads it in any case.
+    pub sensitive: bool,
     /// Its attributes.
     pub description: ObjectAttributes,
 }

@@ -2,7 +2,7 @@
 
 use super::text::{
     Lines, NO_PUBLIC_HALF, PUBLIC_HALF, escaped, handle, origin, public_half, read_description,
-    unescaped, write_description, write_line,
+    unescaped, write_description, write_line, yes_no,
 };
 use super::{
     Content, Data, KeyMaterial, KeyOrigin, ObjectAttributes, Pair, SecretKeyFile, Tss2Key,
@@ -61,6 +61,7 @@ pub(super) fn parse(name: &str, file: &[u8]) -> Result<(Content, Remarks), Strin
                 encrypted: der(1).to_vec(),
                 auth: lines.take("Auth", from_hex)?,
                 origin: lines.take("Origin", origin)?.unwrap_or_default(),
+                sensitive: lines.take("Sensitive", yes_no)?.unwrap_or(true),
                 description: read_description(&mut lines, "", absent)?,
             })
         }
@@ -136,6 +137,9 @@ pub(super) fn render(name: &str, content: &Content, beside: &Remarks) -> Result<
         Content::SecretKey(key) => {
             write_line(&mut text, "Key-Type", key.key_type.word());
             write_description(&mut text, "", &key.description, &absent);
+            if !key.sensitive {
+                write_line(&mut text, "Sensitive", "no");
+            }
             write_protection(&mut text, key.auth.as_deref(), key.origin);
             vec![(PAIR, tss2(&key.seal)?), (SECRET, key.encrypted.clone())]
         }

@@ -62,6 +62,7 @@ fn secret_key(
             ..Tss2Key::loadable(0x8100_0080, vec![0, 8, 0, 11], vec![1; 40])
         },
         encrypted: vec![9; 12 + 32 + 16],
+        sensitive: auth.is_some(),
         auth,
         origin: KeyOrigin::Generated,
         description,

@@ -23,6 +23,7 @@ pub struct SecretKey {
     length: usize,
     place: SecretKeyLocation,
     access: Access,
+    sensitive: bool,
     /// The key, opened at its first use if that takes no login.
     opened: UnlockedKey,
 }
@@ -106,12 +107,11 @@ impl SecretKey {
                 encrypted: file.encrypted.clone(),
             },
         };
-        Self::new(
-            file.key_type,
-            length.unwrap_or_default(),
-            place,
-            Access::Open,
-        )
+        let length = length.unwrap_or_default();
+        Self {
+            sensitive: file.sensitive,
+            ..Self::new(file.key_type, length, place, Access::Open)
+        }
     }
 
     /// The key, opened by this.
@@ -131,6 +131,7 @@ impl SecretKey {
             length,
             place,
             access,
+            sensitive: true,
             opened: UnlockedKey::default(),
         }
     }
@@ -143,6 +144,16 @@ impl SecretKey {
     /// Its bytes, in number. Costs no TPM command.
     pub fn length(&self) -> usize {
         self.length
+    }
+
+    /// Whether the key of a file says that it is sensitive.
+    pub fn is_sensitive(&self) -> bool {
+        self.sensitive
+    }
+
+    /// Whether a login opens it.
+    pub fn asks_login(&self) -> bool {
+        self.access.salt().is_some()
     }
 
     /// Why nobody can use the key, if so.

@@ -5,7 +5,6 @@ use crate::handle::{ObjectHandle, SessionHandle};
 use crate::mechanism::sign::SignMechanism;
 use crate::mechanism::table::Algorithm;
 use cryptoki_sys::*;
-use devid_core::store::folder::Use;
 
 pub(super) unsafe extern "C" fn C_SignInit(
     hSession: CK_SESSION_HANDLE,
@@ -17,7 +16,7 @@ pub(super) unsafe extern "C" fn C_SignInit(
         // SAFETY: the caller's pointer is NULL or valid for a CK_MECHANISM.
         match unsafe { args::mechanism(pMechanism, CKF_SIGN) }? {
             Some((row, _)) if row.algorithm == Algorithm::Mac => {
-                session.mac_init(row, ObjectHandle(hKey), Use::Sign)
+                session.mac_sign_init(row, ObjectHandle(hKey))
             }
             Some((row, parameter)) => {
                 let mechanism = SignMechanism::new(row, &parameter)?;
@@ -83,7 +82,7 @@ pub(super) unsafe extern "C" fn C_VerifyInit(
         // SAFETY: the caller's pointer is NULL or valid for a CK_MECHANISM.
         match unsafe { args::mechanism(pMechanism, CKF_VERIFY) }? {
             Some((row, _)) if row.algorithm == Algorithm::Mac => {
-                session.mac_init(row, ObjectHandle(hKey), Use::Verify)
+                session.mac_verify_init(row, ObjectHandle(hKey))
             }
             Some((row, parameter)) => {
                 let mechanism = SignMechanism::new(row, &parameter)?;

@@ -23,8 +23,25 @@ pub(super) struct Coding {
 }
 
 impl Session {
-    /// For C_SignInit or C_VerifyInit, as `wanted` says.
-    pub(crate) fn mac_init(
+    /// For C_SignInit.
+    pub(crate) fn mac_sign_init(
+        &self,
+        row: &'static Mechanism,
+        key: ObjectHandle,
+    ) -> Result<(), Error> {
+        self.mac_init(row, key, Use::Sign)
+    }
+
+    /// For C_VerifyInit.
+    pub(crate) fn mac_verify_init(
+        &self,
+        row: &'static Mechanism,
+        key: ObjectHandle,
+    ) -> Result<(), Error> {
+        self.mac_init(row, key, Use::Verify)
+    }
+
+    fn mac_init(
         &self,
         row: &'static Mechanism,
         key: ObjectHandle,

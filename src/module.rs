@@ -292,6 +292,19 @@ impl Module {
         Ok(object)
     }
 
+    /// Copies an object, unless its session is closed meanwhile by another thread.
+    pub(crate) fn copy_object(
+        &self,
+        handle: SessionHandle,
+        object: ObjectHandle,
+        template: &Template,
+    ) -> Result<ObjectHandle, Error> {
+        let session = self.session(handle)?;
+        let copy = session.copy(object, template, &self.mint)?;
+        self.still_open(&session, &[copy])?;
+        Ok(copy)
+    }
+
     /// Makes a key pair, unless its session is closed meanwhile by another thread: the handles of
     /// the public and of the private key.
     pub(crate) fn generate_pair(

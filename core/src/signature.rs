@@ -1,5 +1,6 @@
 //! Signatures: what is asked of a private key, and verification in software.
 
+use crate::key::by_curve;
 use crate::key::{Curve, PublicKey};
 use crate::tpm::{Hash, SignatureScheme};
 use rsa::hazmat::rsa_encrypt;
@@ -120,21 +121,14 @@ fn ecdsa(curve: Curve, point: &[u8], digest: &[u8], signature: &[u8]) -> bool {
     let Some(digest) = crate::key::pad_left(counted, curve.width()) else {
         return false;
     };
-    macro_rules! through {
-        ($curve:ident) => {{
-            use $curve::ecdsa::signature::hazmat::PrehashVerifier;
-            use $curve::ecdsa::{Signature, VerifyingKey};
-            let key = VerifyingKey::from_sec1_bytes(point);
-            let signature = Signature::from_slice(signature);
-            match (key, signature) {
-                (Ok(key), Ok(signature)) => key.verify_prehash(&digest, &signature).is_ok(),
-                _ => false,
-            }
-        }};
-    }
-    match curve {
-        Curve::P256 => through!(p256),
-        Curve::P384 => through!(p384),
-        Curve::P521 => through!(p521),
-    }
+    by_curve!(curve, c => {
+                use c::ecdsa::signature::hazmat::PrehashVerifier;
+                use c::ecdsa::{Signature, VerifyingKey};
+                let key = VerifyingKey::from_sec1_bytes(point);
+                let signature = Signature::from_slice(signature);
+                match (key, signature) {
+                    (Ok(key), Ok(signature)) => key.verify_prehash(&digest, &signature).is_ok(),
+                    _ => false,
+                }
+    })
 }

@@ -1,6 +1,7 @@
 //! Message digests (PKCS#11 3.0, section 5.12), and their state (sections 5.6.4 and 5.6.5).
 
 use super::{args, entry, module};
+use crate::error::Error;
 use crate::handle::{ObjectHandle, SessionHandle};
 use cryptoki_sys::*;
 
@@ -82,6 +83,7 @@ pub(super) unsafe extern "C" fn C_GetOperationState(
         let session = module()?.session(SessionHandle(hSession))?;
         // SAFETY: the length pointer is NULL or valid.
         let room = unsafe { args::room(pOperationState, pulOperationStateLen) };
+        let room = room.ok_or(Error::ArgumentsBad("pulOperationStateLen is NULL"))?;
         let answer = session.operation_state(room)?;
         // SAFETY: an answer means that there is room, hence a length pointer.
         unsafe { args::give(pOperationState, pulOperationStateLen, answer) }
@@ -97,6 +99,9 @@ pub(super) unsafe extern "C" fn C_SetOperationState(
 ) -> CK_RV {
     entry("C_SetOperationState", || {
         let session = module()?.session(SessionHandle(hSession))?;
+        if pOperationState.is_null() {
+            return Err(Error::ArgumentsBad("pOperationState is NULL"));
+        }
         let keys = [hEncryptionKey, hAuthenticationKey];
         let has_keys = keys != [CK_INVALID_HANDLE; 2];
         // SAFETY: `pOperationState` is NULL or valid for `ulOperationStateLen` bytes.

@@ -42,13 +42,20 @@ pub(super) unsafe extern "C" fn C_CopyObject(
     hObject: CK_OBJECT_HANDLE,
     pTemplate: *mut CK_ATTRIBUTE,
     ulCount: CK_ULONG,
-    _phNewObject: *mut CK_OBJECT_HANDLE,
+    phNewObject: *mut CK_OBJECT_HANDLE,
 ) -> CK_RV {
     entry("C_CopyObject", || {
-        let session = module()?.session(SessionHandle(hSession))?;
+        let module = module()?;
+        let session = SessionHandle(hSession);
+        module.session(session)?;
+        if phNewObject.is_null() {
+            return Err(Error::ArgumentsBad("phNewObject is NULL"));
+        }
         // SAFETY: the caller's template is NULL or valid for `ulCount` items and their values.
         let template = unsafe { args::template(pTemplate, ulCount) }?;
-        session.copy(ObjectHandle(hObject), &template)
+        let copy = module.copy_object(session, ObjectHandle(hObject), &template)?;
+        // SAFETY: not NULL, hence valid for a handle.
+        unsafe { args::write(phNewObject, copy.0, "phNewObject is NULL") }
     })
 }
 

@@ -11,14 +11,18 @@ const RANDOM_CHUNK: usize = 4096;
 /// One call makes no more. A TPM that makes them takes hours for so many.
 const MOST_RANDOM: usize = 1 << 24;
 
+/// The kernel and the TPM seed their own generators, so a caller's seed is accepted and not used.
 pub(super) unsafe extern "C" fn C_SeedRandom(
     hSession: CK_SESSION_HANDLE,
-    _pSeed: *mut CK_BYTE,
-    _ulSeedLen: CK_ULONG,
+    pSeed: *mut CK_BYTE,
+    ulSeedLen: CK_ULONG,
 ) -> CK_RV {
     entry("C_SeedRandom", || {
         module()?.session(SessionHandle(hSession))?;
-        Err(Error::RandomSeedNotSupported)
+        match pSeed.is_null() && ulSeedLen != 0 {
+            true => Err(Error::ArgumentsBad("pSeed is NULL")),
+            false => Ok(()),
+        }
     })
 }
 

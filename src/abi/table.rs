@@ -405,7 +405,9 @@ unsafe extern "C" fn C_GetInterface(
                 })
                 && flags & !one.interface.flags == 0
         });
-        let interface = &raw const found.ok_or(Error::NoSuchInterface)?.interface;
+        let interface = &raw const found
+            .ok_or(Error::ArgumentsBad("there is no such interface"))?
+            .interface;
         // SAFETY: as this function's contract.
         unsafe { args::write(ppInterface, interface.cast_mut(), "ppInterface is NULL") }
     })

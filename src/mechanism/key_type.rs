@@ -71,10 +71,11 @@ impl KeyType {
         }
     }
 
-    /// The uses that such a public key can have.
+    /// The uses that such a public key can have. CKA_DERIVE says that the other side's key may agree with
+    /// it; nothing here is done by it.
     pub(crate) const fn public_uses(self) -> &'static [Use] {
         match self {
-            Self::Ec => &[Use::Verify],
+            Self::Ec => &[Use::Verify, Use::Derive],
             Self::Rsa => &[Use::Verify, Use::Encrypt],
             Self::Aes | Self::GenericSecret => &[],
         }

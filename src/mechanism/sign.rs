@@ -12,7 +12,7 @@ use devid_core::tpm::{Hash, SignatureScheme};
 use std::borrow::Cow;
 
 /// The widest digest that CKM_ECDSA takes: nothing hashes to more.
-const WIDEST_DIGEST: usize = 64;
+pub(crate) const WIDEST_DIGEST: usize = 64;
 /// Bytes that PKCS#1 v1.5 needs beside its content (RFC 8017, section 9.2).
 const PKCS1_OVERHEAD: usize = 11;
 

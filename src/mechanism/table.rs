@@ -151,6 +151,7 @@ table! {
     CKM_EC_KEY_PAIR_GEN:       GenerateKeyPair, Ec,   (256 to 521),   -,        -,      PAIR | TPM | CURVES;
     CKM_RSA_PKCS_KEY_PAIR_GEN: GenerateKeyPair, Rsa,  (2048 to 4096), -,        -,      PAIR | TPM;
     CKM_ECDSA:                 Sign Ecdsa,      Ec,   -,              -,        -,      SIGN | TPM | CURVES;
+    CKM_ECDSA_SHA1:            Sign Ecdsa,      Ec,   -,              -,        Sha1,   SIGN | TPM | CURVES;
     CKM_ECDSA_SHA256:          Sign Ecdsa,      Ec,   -,              -,        Sha256, SIGN | TPM | CURVES;
     CKM_ECDSA_SHA384:          Sign Ecdsa,      Ec,   -,              -,        Sha384, SIGN | TPM | CURVES;
     CKM_ECDSA_SHA512:          Sign Ecdsa,      Ec,   -,              -,        Sha512, SIGN | TPM | CURVES;

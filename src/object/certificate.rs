@@ -39,8 +39,14 @@ pub(super) fn object(
             Value::bytes(certificate.public_key_info_der()),
         ),
         (CKA_URL, Value::empty()),
-        (CKA_HASH_OF_SUBJECT_PUBLIC_KEY, Value::empty()),
-        (CKA_HASH_OF_ISSUER_PUBLIC_KEY, Value::empty()),
+        (
+            CKA_HASH_OF_SUBJECT_PUBLIC_KEY,
+            Value::bytes(&described.subject_key_hash[..]),
+        ),
+        (
+            CKA_HASH_OF_ISSUER_PUBLIC_KEY,
+            Value::bytes(&described.issuer_key_hash[..]),
+        ),
         (CKA_NAME_HASH_ALGORITHM, Value::number(CKM_SHA_1)),
         (
             CKA_JAVA_MIDP_SECURITY_DOMAIN,

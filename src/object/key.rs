@@ -142,11 +142,12 @@ pub(super) fn public_object(
         Use::Wrap,
         Use::Derive,
     ];
-    attributes.extend(uses(
-        &shown_uses,
-        KeyType::of(public).public_uses(),
-        described,
-    ));
+    // Where nothing is said, it verifies: what it may agree with, its owner says.
+    let possible = KeyType::of(public).public_uses().iter().copied();
+    let possible: Vec<_> = possible
+        .filter(|one| *one != Use::Derive || described.usage.is_some())
+        .collect();
+    attributes.extend(uses(&shown_uses, &possible, described));
     attributes.push((CKA_TRUSTED, Value::flag(false)));
     if let PublicKey::Rsa { .. } = public {
         attributes.push((CKA_MODULUS_BITS, Value::number(public.bits().into())));

@@ -117,13 +117,17 @@ impl Object {
         place: Place,
         more: impl IntoIterator<Item = (CK_ATTRIBUTE_TYPE, Value)>,
     ) -> Self {
+        // pkcs11-provider copies a token's keys if it may, and stalls on the copies after a fork.
+        let is_key = [CKO_PUBLIC_KEY, CKO_PRIVATE_KEY, CKO_SECRET_KEY].contains(&class);
         let mut attributes = vec![
             (CKA_CLASS, Value::number(class)),
             (CKA_TOKEN, Value::flag(place != Place::Session)),
             (CKA_PRIVATE, Value::flag(described.private)),
             (CKA_MODIFIABLE, Value::flag(described.modifiable)),
-            // A client that may copy keys does so, and stalls on the copies after a fork.
-            (CKA_COPYABLE, Value::flag(false)),
+            (
+                CKA_COPYABLE,
+                Value::flag(described.copyable && !(is_key && place != Place::Session)),
+            ),
             (CKA_DESTROYABLE, Value::flag(described.destroyable)),
             (CKA_LABEL, Value::text(&described.label)),
             (CKA_UNIQUE_ID, Value::text(&unique_id)),
@@ -153,6 +157,33 @@ impl Object {
         match &self.role {
             Role::Public(key, _) => Some(key),
             Role::Private(..) | Role::Secret(..) | Role::Data => None,
+        }
+    }
+
+    /// The same for a call that needs a private key.
+    ///
+    /// # Errors
+    ///
+    /// As [`Object::other_class`].
+    pub(crate) fn private_key(&self) -> Result<&Arc<Key>, Error> {
+        self.private().ok_or_else(|| self.other_class())
+    }
+
+    /// The same for a call that needs a public key.
+    ///
+    /// # Errors
+    ///
+    /// As [`Object::other_class`].
+    pub(crate) fn public_key(&self) -> Result<&PublicKey, Error> {
+        self.public().ok_or_else(|| self.other_class())
+    }
+
+    /// What a call answers that needs a key of another class: a key may not do that
+    /// ([`Error::KeyFunctionNotPermitted`]); anything else is no key ([`Error::KeyHandleInvalid`]).
+    pub(crate) fn other_class(&self) -> Error {
+        match self.is_key() {
+            true => Error::KeyFunctionNotPermitted,
+            false => Error::KeyHandleInvalid,
         }
     }
 
@@ -227,7 +258,8 @@ impl Object {
                 (Some(one), Some(other)) => one.is_same(other),
                 (one, other) => one.is_none() && other.is_none(),
             }
-            && self.attribute(CKA_VALUE) == before.attribute(CKA_VALUE)
+            && (self.attribute(CKA_CLASS) == Ok(&CKO_DATA.to_ne_bytes())
+                || self.attribute(CKA_VALUE) == before.attribute(CKA_VALUE))
     }
 
     fn public_half(&self) -> Option<&PublicKey> {
@@ -255,7 +287,22 @@ pub(crate) fn unique_id(class: CK_OBJECT_CLASS, name: &str) -> String {
         CKO_SECRET_KEY => "secret",
         _ => "data",
     };
-    format!("{kind}-{name}")
+    // A store names what it makes by its kind already; a file that has only the digits of such a name is
+    // not taken for it.
+    let made = name
+        .strip_prefix(kind)
+        .and_then(|rest| rest.strip_prefix('-'));
+    match made {
+        Some(digits) if is_random(digits) => name.to_owned(),
+        _ if is_random(name) => format!("{kind}:{name}"),
+        _ => format!("{kind}-{name}"),
+    }
+}
+
+/// Whether these are the random digits in a name that a store makes.
+fn is_random(digits: &str) -> bool {
+    let lower = |byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    digits.len() == 16 && digits.bytes().all(lower)
 }
 
 /// The name under which a session keeps something; no store gives such to an object of a token.
@@ -270,4 +317,48 @@ fn allowed(described: &ObjectAttributes) -> Vec<CK_MECHANISM_TYPE> {
     kinds
         .map(|&kind| CK_MECHANISM_TYPE::try_from(kind).unwrap_or(CK_MECHANISM_TYPE::MAX))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_identifier_says_its_kind_twice_and_no_two_are_the_same() {
+        let digits = "00112233445566ff";
+        let names = [
+            "certificate",
+            "public",
+            "private",
+            "data",
+            "key",
+            "secret",
+            "session",
+            "x",
+            "",
+        ]
+        .map(|kind| format!("{kind}-{digits}"));
+        let names = names.iter().map(String::as_str);
+        let names = names.chain([digits, "certificate", "certificate-1", "my-own"]);
+        let classes = [
+            CKO_CERTIFICATE,
+            CKO_PUBLIC_KEY,
+            CKO_PRIVATE_KEY,
+            CKO_DATA,
+            CKO_SECRET_KEY,
+        ];
+        for class in classes {
+            let ids = names.clone().map(|name| unique_id(class, name));
+            let ids: Vec<_> = ids.collect();
+            let different: std::collections::HashSet<_> = ids.iter().collect();
+            assert_eq!(different.len(), ids.len(), "{ids:?}");
+        }
+        let id = |class, name: &str| unique_id(class, &format!("{name}-{digits}"));
+        assert_eq!(
+            id(CKO_CERTIFICATE, "certificate"),
+            "certificate-00112233445566ff"
+        );
+        assert_eq!(id(CKO_DATA, "data"), "data-00112233445566ff");
+        assert_eq!(id(CKO_PRIVATE_KEY, "key"), "private-key-00112233445566ff");
+    }
 }

@@ -19,6 +19,7 @@ pub(super) fn data(name: &str, data: &Data, place: Place) -> Object {
 pub(crate) fn profile(id: CK_PROFILE_ID) -> Object {
     let fixed = ObjectAttributes {
         modifiable: false,
+        copyable: false,
         destroyable: false,
         ..ObjectAttributes::labelled("")
     };

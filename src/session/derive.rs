@@ -26,7 +26,7 @@ impl Session {
     ) -> Result<ObjectHandle, Error> {
         self.may_make(template)?;
         let object = self.key_object(base)?;
-        let key = object.private().ok_or(Error::KeyHandleInvalid)?;
+        let key = object.private_key()?;
         let PublicKey::Ec { curve, .. } = key.public() else {
             return Err(Error::KeyTypeInconsistent);
         };

@@ -92,7 +92,7 @@ impl Session {
 
     /// C_GetOperationState: of a digest only, and not of one that holds a key, whose last bytes would
     /// be in it. Java and OpenSSL copy a digest in this way.
-    pub(crate) fn operation_state(&self, room: Option<Room>) -> Result<Answer, Error> {
+    pub(crate) fn operation_state(&self, room: Room) -> Result<Answer, Error> {
         let state = self.state.lock();
         let others = state.has_key_operation();
         let digesting = match &state.digest {
@@ -101,7 +101,6 @@ impl Session {
             None if others => return Err(Error::Unsupported),
             None => return Err(Error::OperationNotInitialized),
         };
-        let room = room.ok_or(Error::ArgumentsBad("pulOperationStateLen is NULL"))?;
         let saved = digesting.save(self.slot.id);
         let refused = room.refuses(saved.len());
         Ok(refused.unwrap_or(Answer::Bytes(saved)))

@@ -20,7 +20,7 @@ impl Session {
         key: ObjectHandle,
     ) -> Result<(), Error> {
         let object = self.key_object(key)?;
-        let key = Arc::clone(object.private().ok_or(Error::KeyHandleInvalid)?);
+        let key = Arc::clone(object.private_key()?);
         if !mechanism.row.is_for(key.public()) {
             return Err(Error::KeyTypeInconsistent);
         }
@@ -103,7 +103,7 @@ impl Session {
         key: ObjectHandle,
     ) -> Result<(), Error> {
         let object = self.key_object(key)?;
-        let key = object.public().ok_or(Error::KeyHandleInvalid)?.clone();
+        let key = object.public_key()?.clone();
         if !mechanism.row.is_for(&key) {
             return Err(Error::KeyTypeInconsistent);
         }

@@ -4,7 +4,9 @@
 //! for a length query or a small buffer. Whatever else happens, the operation is over; and no lock
 //! is held while the TPM works.
 
+mod changes;
 mod cipher;
+mod copy;
 mod derive;
 mod digest;
 mod encrypt;

@@ -6,21 +6,19 @@
 use crate::error::Error;
 use crate::handle::{Mint, ObjectHandle};
 use crate::mechanism::table::Mechanism;
-use crate::object::attribute::use_of;
 use crate::object::{Object, Place, session_name, unique_id};
 use crate::session::Session;
+use crate::session::changes::Changes;
 use crate::slot::session_objects;
 use crate::slot::token::Token;
 use crate::template::Template;
 use crate::template::create::New;
 use crate::template::key_pair::{Pair, Persistence};
 use crate::template::private::Private;
-use crate::template::{describe, flag};
 use cryptoki_sys::*;
-use devid_core::store::devid::{KeyAlgorithm, StoreError};
-use devid_core::store::folder::{Content, KeyOrigin, ObjectAttributes, Usage};
+use devid_core::store::devid::{KeyAlgorithm, OpenedBy, StoreError};
+use devid_core::store::folder::{EntryContent, KeyOrigin, ObjectAttributes};
 use devid_core::store::{Key, ObjectKind, ObjectPart, StoredObject};
-use devid_core::tpm::Secret;
 use log::warn;
 use std::sync::Arc;
 
@@ -63,6 +61,7 @@ impl Session {
                 &private.key,
                 private.usage,
                 folder.protection(private.protection),
+                self.opened_by(private.persistence, &described)?,
             )
             .map_err(failed)?;
         private.check_public(key.public())?;
@@ -100,6 +99,7 @@ impl Session {
                 algorithm,
                 wanted.usage,
                 folder.protection(wanted.protection),
+                self.opened_by(wanted.persistence, &wanted.private)?,
             )
             .map_err(|error| not_made(algorithm, error))?;
         let origin = KeyOrigin::Generated;
@@ -115,7 +115,7 @@ impl Session {
             // Last what cannot fail, so that nothing is left of half a pair.
             let public = match wanted.public_on_token {
                 true => {
-                    let content = Content::Public(key.public().clone(), wanted.public);
+                    let content = EntryContent::Public(key.public().clone(), wanted.public);
                     let name = folder.add(content).map_err(failed)?;
                     self.handle_after(&unique_id(CKO_PUBLIC_KEY, &name), mint)?
                 }
@@ -176,26 +176,15 @@ impl Session {
         let changes = Changes::parse(template.consistent()?, &object)?;
         if !object.is(CKA_TOKEN) {
             let mut kept = self.slot.kept.lock();
-            return kept.describe(handle, |described| changes.apply(described));
+            return kept.edit(handle, |object| changes.apply(object));
         }
         let found = self.slot.found(handle)?;
         let (shown, half) = found.shown.ok_or(Error::ActionProhibited)?;
         let folder = self.slot.folder()?;
-        let applied = folder.describe(&shown.name, half, |described| changes.apply(described));
+        let applied = folder.edit(&shown.name, half, |object| changes.apply(object));
         let applied = applied.map_err(failed);
         let seen = self.slot.changed(mint);
         applied?.and(seen.map(drop))
-    }
-
-    /// C_CopyObject: no object can be copied. A copy is where its original is, unless the template
-    /// says otherwise.
-    pub(crate) fn copy(&self, handle: ObjectHandle, template: &Template) -> Result<(), Error> {
-        let object = self.slot.object(handle)?;
-        match template.consistent()?.flag(CKA_TOKEN)? {
-            Some(_) => self.may_make(template).map(drop)?,
-            None => self.may_touch(&object)?,
-        }
-        Err(Error::ActionProhibited)
     }
 
     /// Whether the template asks for an object of the token; an error if this session may not make
@@ -209,7 +198,7 @@ impl Session {
     }
 
     /// Whether this session may change an object.
-    fn may_touch(&self, object: &Object) -> Result<(), Error> {
+    pub(super) fn may_touch(&self, object: &Object) -> Result<(), Error> {
         match object.is(CKA_TOKEN) {
             true => self.may_write(),
             false => Ok(()),
@@ -250,6 +239,20 @@ impl Session {
         }
     }
 
+    /// Who can use a new private key. Where there is a PIN, that opens every key of the token: there
+    /// CKA_PRIVATE cannot be false.
+    fn opened_by(
+        &self,
+        persistence: Persistence,
+        described: &ObjectAttributes,
+    ) -> Result<OpenedBy, Error> {
+        match (self.slot.asks_login() && !described.private, persistence) {
+            (false, _) => Ok(OpenedBy::User),
+            (true, Persistence::Session) => Ok(OpenedBy::Anybody),
+            (true, Persistence::File | Persistence::Handle) => Err(Error::TemplateInconsistent),
+        }
+    }
+
     fn keep(&self, shown: &Arc<StoredObject>, half: ObjectPart, mint: &Mint) -> ObjectHandle {
         let handle = mint.object();
         let content = session_objects::Content::StoredObject(Arc::clone(shown), half);
@@ -259,67 +262,6 @@ impl Session {
 
     pub(super) fn handle_after(&self, unique_id: &str, mint: &Mint) -> Result<ObjectHandle, Error> {
         in_token(&*self.slot.changed(mint)?, unique_id)
-    }
-}
-
-/// What C_SetAttributeValue is to change (section 5.7.6; Table 10's footnote 8 and the attributes'
-/// own tables). Uses can be given up, and not be had again.
-struct Changes {
-    attributes: Vec<(CK_ATTRIBUTE_TYPE, Secret)>,
-    /// The uses as they are now, and those that stay.
-    usage: Option<(Usage, Usage)>,
-}
-
-impl Changes {
-    fn parse(template: &Template, object: &Object) -> Result<Self, Error> {
-        let of_certificate = object.attribute(CKA_CLASS) == Ok(&CKO_CERTIFICATE.to_ne_bytes());
-        let before = object.usage();
-        let (mut attributes, mut after) = (Vec::new(), before);
-        for (kind, value) in &template.0 {
-            let now = match object.attribute(*kind) {
-                Err(Error::AttributeTypeInvalid) => return Err(Error::AttributeTypeInvalid),
-                now => now,
-            };
-            match *kind {
-                // A certificate's own.
-                CKA_SUBJECT | CKA_START_DATE | CKA_END_DATE if of_certificate => {
-                    return Err(Error::AttributeReadOnly);
-                }
-                CKA_LABEL | CKA_ID | CKA_SUBJECT | CKA_START_DATE | CKA_END_DATE => {
-                    describe(&mut ObjectAttributes::labelled(""), *kind, value)?;
-                    attributes.push((*kind, value.clone()));
-                }
-                CKA_SENSITIVE | CKA_EXTRACTABLE => {
-                    flag(value)?;
-                    if now != Ok(value) {
-                        return Err(Error::AttributeReadOnly);
-                    }
-                }
-                other => match (use_of(other), flag(value)) {
-                    (None, _) => return Err(Error::AttributeReadOnly),
-                    (Some(_), Err(wrong)) => return Err(wrong),
-                    (Some(one), Ok(true)) if !before.has(one) => {
-                        return Err(Error::AttributeReadOnly);
-                    }
-                    (Some(_), Ok(true)) => {}
-                    (Some(one), Ok(false)) => after = after.without(one),
-                },
-            }
-        }
-        let usage = (before != after).then_some((before, after));
-        Ok(Self { attributes, usage })
-    }
-
-    fn apply(&self, described: &mut ObjectAttributes) -> Result<(), Error> {
-        for (kind, value) in &self.attributes {
-            describe(described, *kind, value)?;
-        }
-        if let Some((before, after)) = self.usage {
-            // Another process may have given up some meanwhile.
-            let now = described.usage.unwrap_or(before);
-            described.usage = Some(now.iter().filter(|one| after.has(*one)).collect());
-        }
-        Ok(())
     }
 }
 
@@ -362,7 +304,9 @@ pub(super) fn failed(error: StoreError) -> Error {
 fn not_made(algorithm: KeyAlgorithm, error: StoreError) -> Error {
     match (failed(error), algorithm) {
         (Error::Store(StoreError::Unsupported(_)), KeyAlgorithm::Ec(_)) => Error::CurveNotSupported,
-        (Error::Store(StoreError::Unsupported(_)), KeyAlgorithm::Rsa(_)) => Error::KeySizeRange,
+        (Error::Store(StoreError::Unsupported(_)), KeyAlgorithm::Rsa(_)) => {
+            Error::TemplateInconsistent
+        }
         (other, _) => other,
     }
 }

@@ -7,7 +7,7 @@ use crate::handle::{ObjectHandle, SlotId};
 use crate::mechanism::cipher::Direction;
 use crate::mechanism::digest::{Digest, Hasher};
 use crate::mechanism::encrypt::EncryptMechanism;
-use crate::mechanism::sign::SignMechanism;
+use crate::mechanism::sign::{SignMechanism, WIDEST_DIGEST};
 use crate::mechanism::table::Mechanism;
 use cryptoki_sys::{CK_MECHANISM_TYPE, CKF_DIGEST};
 use devid_core::key::PublicKey;
@@ -64,10 +64,30 @@ pub(super) struct Find(pub(super) VecDeque<ObjectHandle>);
 pub(super) struct Operation<K> {
     pub(super) key: K,
     pub(super) mechanism: SignMechanism,
-    /// Of one in parts: the hash of the parts so far.
-    pub(super) parts: Option<Hasher>,
+    /// Of one in parts: what came so far.
+    pub(super) parts: Option<Parts>,
     /// Whether the user is still to prove that he is there (CKA_ALWAYS_AUTHENTICATE).
     pub(super) awaits_user: bool,
+}
+
+/// The parts of a message so far.
+#[derive(Clone)]
+pub(super) enum Parts {
+    /// Their hash.
+    Hashed(Hasher),
+    /// Themselves, where the mechanism makes no hash. PKCS#11 calls such mechanisms single-part, and
+    /// clients send parts all the same.
+    Gathered(Vec<u8>),
+}
+
+impl Parts {
+    /// What is signed of them.
+    pub(super) fn finish(self) -> Vec<u8> {
+        match self {
+            Self::Hashed(hasher) => hasher.finish(),
+            Self::Gathered(data) => data,
+        }
+    }
 }
 
 pub(super) type Signing = Operation<Arc<Key>>;
@@ -179,19 +199,31 @@ impl<K> Operation<K> {
         }
     }
 
-    /// The operation with one part more.
-    pub(super) fn with(mut self, part: Option<&[u8]>) -> Result<Self, Error> {
+    /// The operation with one part more. `key` is its key: what is gathered has no more bytes than it
+    /// can sign.
+    pub(super) fn with(mut self, part: Option<&[u8]>, key: &PublicKey) -> Result<Self, Error> {
         let part = part.ok_or(Error::ArgumentsBad("pPart is NULL"))?;
-        let mut hasher = self.hasher()?;
-        hasher.update(part);
-        self.parts = Some(hasher);
+        let mut parts = self.parts();
+        match &mut parts {
+            Parts::Hashed(hasher) => hasher.update(part),
+            Parts::Gathered(data) => {
+                let length = data.len().saturating_add(part.len());
+                if length > key.signature_width().max(WIDEST_DIGEST) {
+                    return Err(Error::DataLenRange(length));
+                }
+                data.extend_from_slice(part);
+            }
+        }
+        self.parts = Some(parts);
         Ok(self)
     }
 
-    /// The hash so far. A mechanism that makes none is for single parts only.
-    pub(super) fn hasher(&mut self) -> Result<Hasher, Error> {
-        let begun = self.parts.take().or_else(|| self.mechanism.hasher());
-        begun.ok_or(Error::OperationNotInitialized)
+    /// The parts so far, taken out.
+    pub(super) fn parts(&mut self) -> Parts {
+        self.parts.take().unwrap_or_else(|| {
+            let hasher = self.mechanism.hasher();
+            hasher.map_or_else(|| Parts::Gathered(Vec::new()), Parts::Hashed)
+        })
     }
 }
 

@@ -23,7 +23,7 @@ impl Session {
         key: ObjectHandle,
     ) -> Result<(), Error> {
         let object = self.key_object(key)?;
-        let key = Arc::clone(object.private().ok_or(Error::KeyHandleInvalid)?);
+        let key = Arc::clone(object.private_key()?);
         if self.state.lock().has_signature(Use::Sign) {
             return Err(Error::OperationActive);
         }
@@ -83,7 +83,9 @@ impl Session {
         if let Some(coding) = self.take_coding(Use::Sign) {
             return self.mac_update(Use::Sign, coding, part);
         }
-        let signing = self.take_signing()?.with(part)?;
+        let signing = self.take_signing()?;
+        let key = Arc::clone(&signing.key);
+        let signing = signing.with(part, key.public())?;
         self.state.lock().sign = Some(signing);
         Ok(())
     }
@@ -94,13 +96,13 @@ impl Session {
         }
         let mut signing = self.take_signing()?;
         let room = room.ok_or(Error::ArgumentsBad("pulSignatureLen is NULL"))?;
-        let hasher = signing.hasher()?;
+        let parts = signing.parts();
         if let Some(answer) = room.refuses(signing.key.public().signature_width()) {
-            signing.parts = Some(hasher);
+            signing.parts = Some(parts);
             self.state.lock().sign = Some(signing);
             return Ok(answer);
         }
-        self.make(&signing, &hasher.finish())
+        self.make(&signing, &parts.finish())
     }
 
     pub(crate) fn verify_init(
@@ -109,7 +111,7 @@ impl Session {
         key: ObjectHandle,
     ) -> Result<(), Error> {
         let object = self.key_object(key)?;
-        let key = object.public().ok_or(Error::KeyHandleInvalid)?.clone();
+        let key = object.public_key()?.clone();
         if !object.is_for(Use::Verify) {
             return Err(Error::KeyFunctionNotPermitted);
         }
@@ -160,7 +162,9 @@ impl Session {
         if let Some(coding) = self.take_coding(Use::Verify) {
             return self.mac_update(Use::Verify, coding, part);
         }
-        let verifying = take(&mut self.state.lock().verify)?.with(part)?;
+        let verifying = take(&mut self.state.lock().verify)?;
+        let key = verifying.key.clone();
+        let verifying = verifying.with(part, &key)?;
         self.state.lock().verify = Some(verifying);
         Ok(())
     }
@@ -170,8 +174,8 @@ impl Session {
             return coding.verify_final(signature);
         }
         let mut verifying = take(&mut self.state.lock().verify)?;
-        let digest = verifying.hasher()?.finish();
-        verifying.check(&digest, signature)
+        let prepared = verifying.parts().finish();
+        verifying.check(&prepared, signature)
     }
 
     fn take_signing(&self) -> Result<Signing, Error> {

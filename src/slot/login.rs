@@ -45,7 +45,7 @@ impl Slot {
             (Pins::SecurityOfficer, UserType::User) => return Err(Error::UserPinNotInitialized),
             (Pins::SecurityOfficer | Pins::User, _) => {
                 let pin = self.pin(who, pin)?;
-                store.login(who, &pin).map_err(told)?;
+                self.noted(who, store.login(who, &pin)).map_err(told)?;
             }
         }
         enter().inspect_err(|_| store.logout())
@@ -59,7 +59,8 @@ impl Slot {
         }
         let pin = self.pin(UserType::User, pin)?;
         let store = self.store()?;
-        let proven = store.login(UserType::User, &pin).map_err(told);
+        let proven = self.noted(UserType::User, store.login(UserType::User, &pin));
+        let proven = proven.map_err(told);
         if proven == Err(Error::PinLocked) {
             self.logout(mint);
         } else if !self.has_user() {
@@ -68,6 +69,16 @@ impl Slot {
             return Err(Error::UserNotLoggedIn);
         }
         proven
+    }
+
+    /// What came of a PIN that was tried, noted for the token's flags.
+    fn noted<R>(&self, who: UserType, tried: Result<R, LoginError>) -> Result<R, LoginError> {
+        match &tried {
+            Ok(_) => self.tries.lock().right(who),
+            Err(LoginError::Wrong) => self.tries.lock().wrong(who),
+            Err(_) => {}
+        }
+        tried
     }
 
     /// The PIN that was given; without one that of the configuration, if it has the user's.
@@ -118,7 +129,11 @@ impl Slot {
             true => PinSeal::SecurityOfficer,
             false => PinSeal::User,
         };
-        let changed = self.folder()?.change_pin(seal, old, new);
+        let who = match seal {
+            PinSeal::SecurityOfficer => UserType::SecurityOfficer,
+            PinSeal::User => UserType::User,
+        };
+        let changed = self.noted(who, self.folder()?.change_pin(seal, old, new));
         changed.map_err(|error| match told(error) {
             // There is none that it could be.
             Error::UserPinNotInitialized => Error::PinIncorrect,
@@ -155,15 +170,21 @@ impl Slot {
             flags |= CKF_PROTECTED_AUTHENTICATION_PATH;
         }
         // One counter stands for all PINs: the TPM's.
-        let (user, officer) = match store.tries_left() {
-            Some(0) => (CKF_USER_PIN_LOCKED, CKF_SO_PIN_LOCKED),
-            Some(1) => (
-                CKF_USER_PIN_FINAL_TRY | CKF_USER_PIN_COUNT_LOW,
-                CKF_SO_PIN_FINAL_TRY | CKF_SO_PIN_COUNT_LOW,
-            ),
-            Some(2) => (CKF_USER_PIN_COUNT_LOW, CKF_SO_PIN_COUNT_LOW),
-            Some(_) | None => (0, 0),
+        let Some(lockout) = store.lockout() else {
+            return flags;
         };
+        let (mut user, mut officer) = match lockout.tries_left() {
+            0 => (CKF_USER_PIN_LOCKED, CKF_SO_PIN_LOCKED),
+            1 => (CKF_USER_PIN_FINAL_TRY, CKF_SO_PIN_FINAL_TRY),
+            _ => (0, 0),
+        };
+        let mut tries = self.tries.lock();
+        if tries.has_failed(UserType::User, lockout.counter) {
+            user |= CKF_USER_PIN_COUNT_LOW;
+        }
+        if tries.has_failed(UserType::SecurityOfficer, lockout.counter) {
+            officer |= CKF_SO_PIN_COUNT_LOW;
+        }
         match self.is_writable() {
             true => flags | user | officer,
             false => flags | user,

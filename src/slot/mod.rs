@@ -6,6 +6,7 @@
 use devid_core::tpm::Secret;
 mod logged_in;
 mod login;
+mod pin_tries;
 pub(crate) mod session_objects;
 pub(crate) mod token;
 
@@ -13,6 +14,7 @@ use crate::error::Error;
 use crate::handle::{Mint, ObjectHandle, SlotId};
 use crate::object::Object;
 use crate::slot::logged_in::LoggedIn;
+use crate::slot::pin_tries::PinTries;
 use crate::slot::session_objects::Kept;
 use crate::slot::token::{Found, Token};
 use cryptoki_sys::CKA_PRIVATE;
@@ -46,6 +48,8 @@ pub(crate) struct Slot {
     /// Objects of sessions, seen by all of them; held for moments.
     pub(crate) kept: Mutex<Kept>,
     pub(crate) logged_in: LoggedIn,
+    /// What came of the PINs that were tried; held for moments.
+    tries: Mutex<PinTries>,
     /// One try of a PIN at a time, for as long as the TPM takes.
     pub(crate) login_turn: Mutex<()>,
 }
@@ -108,6 +112,7 @@ impl Slot {
             token: RwLock::default(),
             kept: Mutex::default(),
             logged_in: LoggedIn::default(),
+            tries: Mutex::default(),
             login_turn: Mutex::default(),
         }
     }
@@ -133,6 +138,12 @@ impl Slot {
             token: RwLock::new(token),
             kept: Mutex::new(kept.unwrap_or_default()),
             logged_in: self.logged_in.for_child(),
+            tries: Mutex::new(
+                self.tries
+                    .try_lock()
+                    .map(|tries| *tries)
+                    .unwrap_or_default(),
+            ),
             login_turn: Mutex::default(),
         }
     }

@@ -5,7 +5,7 @@ use crate::error::Error;
 use crate::handle::{ObjectHandle, SessionHandle};
 use crate::object::{Object, Place, SecretKeyObject};
 use cryptoki_sys::CKA_PRIVATE;
-use devid_core::store::folder::ObjectAttributes;
+use devid_core::store::folder::Editable;
 use devid_core::store::{ObjectKind, ObjectPart, StoredObject};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -47,6 +47,11 @@ impl Kept {
         self.0.get(&handle).map(|one| Arc::clone(&one.object))
     }
 
+    /// What the object was made from.
+    pub(crate) fn content(&self, handle: ObjectHandle) -> Option<Content> {
+        self.0.get(&handle).map(|one| one.content.clone())
+    }
+
     /// The handles of those that are wanted.
     pub(crate) fn find(&self, is_wanted: impl Fn(&Object) -> bool) -> Vec<ObjectHandle> {
         let found = self.0.iter().filter(|(_, one)| is_wanted(&one.object));
@@ -54,13 +59,14 @@ impl Kept {
     }
 
     /// Changes the description of an object; on failure it stays as it was.
-    pub(crate) fn describe(
+    pub(crate) fn edit(
         &mut self,
         handle: ObjectHandle,
-        change: impl FnOnce(&mut ObjectAttributes) -> Result<(), Error>,
+        change: impl FnOnce(Editable<'_>) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let one = self.0.get_mut(&handle).ok_or(Error::ObjectHandleInvalid)?;
-        one.content = one.content.changed(change)?;
+        let name = one.content.name().to_owned();
+        one.content = one.content.changed(name, change)?;
         one.object = Arc::new(one.content.object());
         Ok(())
     }
@@ -90,18 +96,28 @@ impl Content {
         }
     }
 
-    /// The same described anew.
-    fn changed(
+    fn name(&self) -> &str {
+        match self {
+            Self::StoredObject(shown, _) => &shown.name,
+            Self::Secret(key) => &key.name,
+        }
+    }
+
+    /// The same, changed, under this name.
+    pub(crate) fn changed(
         &self,
-        change: impl FnOnce(&mut ObjectAttributes) -> Result<(), Error>,
+        name: String,
+        change: impl FnOnce(Editable<'_>) -> Result<(), Error>,
     ) -> Result<Self, Error> {
         Ok(match self {
             Self::StoredObject(shown, half) => {
-                Self::StoredObject(Arc::new(changed(shown, *half, change)?), *half)
+                let kind = changed(&shown.kind, *half, change)?;
+                Self::StoredObject(Arc::new(StoredObject { name, kind }), *half)
             }
             Self::Secret(key) => {
                 let mut key = SecretKeyObject::clone(key);
-                change(&mut key.described)?;
+                key.name = name;
+                change(Editable::Attributes(&mut key.described))?;
                 Self::Secret(Arc::new(key))
             }
         })
@@ -115,13 +131,13 @@ fn object(shown: &StoredObject, half: ObjectPart) -> Object {
     all.swap_remove(place.unwrap_or_default()).1
 }
 
-/// The same thing with one half described anew.
+/// The same thing with one half changed.
 fn changed(
-    shown: &StoredObject,
+    kind: &ObjectKind,
     half: ObjectPart,
-    change: impl FnOnce(&mut ObjectAttributes) -> Result<(), Error>,
-) -> Result<StoredObject, Error> {
-    let mut kind = match &shown.kind {
+    change: impl FnOnce(Editable<'_>) -> Result<(), Error>,
+) -> Result<ObjectKind, Error> {
+    let mut kind = match kind {
         ObjectKind::Pair {
             key,
             origin,
@@ -151,9 +167,12 @@ fn changed(
             Some(described)
         }
         (ObjectKind::SecretKey(_, _, described), _) => Some(described),
-        (ObjectKind::Data(data), _) => Some(&mut data.description),
+        (ObjectKind::Data(data), _) => {
+            change(Editable::Data(data))?;
+            return Ok(kind);
+        }
     };
-    change(described.ok_or(Error::ObjectHandleInvalid)?)?;
-    let name = shown.name.clone();
-    Ok(StoredObject { name, kind })
+    let described = described.ok_or(Error::ObjectHandleInvalid)?;
+    change(Editable::Attributes(described))?;
+    Ok(kind)
 }

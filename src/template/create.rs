@@ -11,7 +11,7 @@ use crate::template::{Template, curve, point_on, text};
 use cryptoki_sys::*;
 use devid_core::key::PublicKey;
 use devid_core::store::ObjectKind;
-use devid_core::store::folder::{Content, Data, ObjectAttributes, Use};
+use devid_core::store::folder::{Data, EntryContent, ObjectAttributes, Use};
 use devid_core::tpm::Secret;
 use devid_core::x509::Certificate;
 
@@ -56,13 +56,13 @@ impl Plain {
     }
 
     /// As the key folder takes it.
-    pub(crate) fn into_content(self) -> Content {
+    pub(crate) fn into_content(self) -> EntryContent {
         match self {
-            Self::Public(public, described) => Content::Public(public, described),
+            Self::Public(public, described) => EntryContent::Public(public, described),
             Self::Certificate(certificate, described) => {
-                Content::Certificate(certificate, described)
+                EntryContent::Certificate(certificate, described)
             }
-            Self::Data(data) => Content::Data(data),
+            Self::Data(data) => EntryContent::Data(data),
         }
     }
 }

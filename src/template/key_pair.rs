@@ -30,8 +30,9 @@ pub(crate) enum Persistence {
 /// both has no scheme of its own, so it signs by every mechanism all the same: clients ask for both
 /// by habit.
 ///
-/// A use that no key of this kind has (CKA_SIGN_RECOVER, CKA_DERIVE with RSA …) is shown as false and
-/// not refused: clients set every flag that there is and mean the uses that the key can have.
+/// A use that no key of this type has (CKA_SIGN_RECOVER, CKA_DERIVE with RSA …) is refused: shown as
+/// false it would be a promise that was broken silently. CKA_WRAP of a public RSA key is the exception:
+/// pkcs11-provider, NSS and libp11 always ask for it. It is shown as false.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Pair {
     pub(crate) algorithm: KeyAlgorithm,
@@ -68,6 +69,12 @@ impl Pair {
             }
         }
         let algorithm = algorithm(key_type, public)?;
+        let mut impossible = impossible(public, key_type.public_uses())?;
+        impossible.retain(|one| (key_type, *one) != (KeyType::Rsa, Use::Wrap));
+        impossible.extend(self::impossible(private, key_type.private_uses())?);
+        if !impossible.is_empty() {
+            return Err(Error::TemplateInconsistent);
+        }
         let wanted = private.uses(key_type.private_uses(), &[Use::Sign])?;
         Ok(Self {
             algorithm,
@@ -87,6 +94,12 @@ impl Pair {
     }
 }
 
+/// The uses that a template asks for and that its key cannot have.
+fn impossible(template: &Template, possible: &[Use]) -> Result<Vec<Use>, Error> {
+    let asked = template.uses(&Use::ALL, &[])?;
+    Ok(asked.iter().filter(|one| !possible.contains(one)).collect())
+}
+
 /// The algorithm and the size that the public key's template asks for.
 fn algorithm(key_type: KeyType, public: &Template) -> Result<KeyAlgorithm, Error> {
     match key_type {
@@ -104,12 +117,18 @@ fn algorithm(key_type: KeyType, public: &Template) -> Result<KeyAlgorithm, Error
             let exponent = public.value(CKA_PUBLIC_EXPONENT).unwrap_or(&F4);
             let zeros = exponent.iter().take_while(|&&byte| byte == 0).count();
             if exponent[zeros..] != F4 {
-                return Err(Error::AttributeValueInvalid);
+                // An odd one above 1 is an exponent (section 6.1.2), but not of keys that are made here.
+                return Err(match &exponent[zeros..] {
+                    [] | [1] => Error::AttributeValueInvalid,
+                    [.., last] if last % 2 == 0 => Error::AttributeValueInvalid,
+                    _ => Error::TemplateInconsistent,
+                });
             }
             let bits = public.number(CKA_MODULUS_BITS)?;
             match bits.ok_or(Error::TemplateIncomplete)? {
                 bits @ (2048 | 3072 | 4096) => Ok(KeyAlgorithm::Rsa(bits as u32)),
-                _ => Err(Error::AttributeValueInvalid),
+                // What is a size, but none that the token makes (section 4.1.1, its last example).
+                _ => Err(Error::TemplateInconsistent),
             }
         }
         KeyType::Aes | KeyType::GenericSecret => Err(Error::MechanismInvalid),
@@ -198,8 +217,8 @@ mod tests {
         let private = Template::from([
             (CKA_TOKEN, YES),
             (CKA_DECRYPT, YES),
-            (CKA_DERIVE, YES),
-            (CKA_SIGN_RECOVER, YES),
+            (CKA_DERIVE, NO),
+            (CKA_SIGN_RECOVER, NO),
             (CKA_DEVID_PERSISTENT, YES),
         ]);
         let pair = parse(RSA, &public, &private).unwrap();
@@ -219,8 +238,8 @@ mod tests {
         let none = Template::default();
         let class = Template::from([(CKA_CLASS, &CKO_PUBLIC_KEY.to_ne_bytes()[..])]);
         for (kind, public, private, error) in [
-            (RSA, bits(1024), none.clone(), Error::AttributeValueInvalid),
-            (RSA, exponent, none.clone(), Error::AttributeValueInvalid),
+            (RSA, bits(1024), none.clone(), Error::TemplateInconsistent),
+            (RSA, exponent, none.clone(), Error::TemplateInconsistent),
             (RSA, p256(), none.clone(), Error::TemplateInconsistent),
             (RSA, none.clone(), none.clone(), Error::TemplateIncomplete),
             (EC, bits(2048), none.clone(), Error::TemplateInconsistent),

@@ -11,8 +11,8 @@ use crate::error::Error;
 use crate::object::Object;
 use crate::object::attribute::{attribute_of, use_of};
 use cryptoki_sys::*;
-use der::Decode;
-use der::asn1::OctetStringRef;
+use der::asn1::{AnyRef, ObjectIdentifier, OctetStringRef, PrintableStringRef};
+use der::{Decode, Tag, Tagged};
 use devid_core::key::{Curve, PublicKey};
 use devid_core::store::folder::{ObjectAttributes, Usage, Use};
 use devid_core::tpm::Secret;
@@ -72,10 +72,9 @@ impl Template {
         let mut description = ObjectAttributes::labelled("");
         for (kind, value) in &self.0 {
             match *kind {
-                CKA_PRIVATE => description.private = flag(value)?,
                 CKA_ALWAYS_AUTHENTICATE => description.always_authenticate = flag(value)?,
-                CKA_MODIFIABLE => description.modifiable = flag(value)?,
-                CKA_DESTROYABLE => description.destroyable = flag(value)?,
+                CKA_HASH_OF_SUBJECT_PUBLIC_KEY => description.subject_key_hash = value.to_vec(),
+                CKA_HASH_OF_ISSUER_PUBLIC_KEY => description.issuer_key_hash = value.to_vec(),
                 CKA_ALLOWED_MECHANISMS => description.mechanisms = mechanisms(value)?,
                 _ => describe(&mut description, *kind, value)?,
             }
@@ -101,7 +100,7 @@ impl Template {
     }
 }
 
-/// Sets one of the attributes that can be changed at any time; others are passed over.
+/// Sets one of the attributes that can be changed, of an object or of its copy; others are passed over.
 pub(crate) fn describe(
     description: &mut ObjectAttributes,
     kind: CK_ATTRIBUTE_TYPE,
@@ -114,6 +113,10 @@ pub(crate) fn describe(
         CKA_SUBJECT => description.subject = value.to_vec(),
         CKA_START_DATE => description.start = date(value)?,
         CKA_END_DATE => description.end = date(value)?,
+        CKA_PRIVATE => description.private = flag(value)?,
+        CKA_MODIFIABLE => description.modifiable = flag(value)?,
+        CKA_COPYABLE => description.copyable = flag(value)?,
+        CKA_DESTROYABLE => description.destroyable = flag(value)?,
         _ => {}
     }
     Ok(())
@@ -187,16 +190,31 @@ pub(crate) fn point_on(curve: Curve, point: &[u8]) -> Option<PublicKey> {
         .or_else(|| PublicKey::from_point(curve, point))
 }
 
-/// CKA_EC_PARAMS: a curve's object identifier, or its name as a PrintableString (section 6.3.3).
+/// CKA_EC_PARAMS: a curve's object identifier, or its name as a PrintableString (section 6.3.3). A curve
+/// in explicit parameters (a SEQUENCE) and the CA's own (NULL) are well-formed, and not supported.
 pub(crate) fn curve(parameters: &[u8]) -> Result<Curve, Error> {
-    const PRINTABLE_STRING: u8 = 0x13;
-    let name = match parameters {
-        [PRINTABLE_STRING, length, name @ ..] if usize::from(*length) == name.len() => name,
+    let element = AnyRef::from_der(parameters).map_err(|_| Error::DomainParamsInvalid)?;
+    let well_formed = match element.tag() {
+        Tag::ObjectIdentifier => <ObjectIdentifier as Decode>::from_der(parameters).is_ok(),
+        Tag::PrintableString => {
+            PrintableStringRef::from_der(parameters).is_ok_and(|name| !name.as_bytes().is_empty())
+        }
+        Tag::Sequence => {
+            <Vec<AnyRef<'_>>>::from_der(parameters).is_ok_and(|parts| !parts.is_empty())
+        }
+        Tag::Null => element.value().is_empty(),
+        _ => false,
+    };
+    let name = match element.tag() {
+        Tag::PrintableString => element.value(),
         _ => &[],
     };
     let is = |curve: &Curve| curve.oid_der() == parameters || names(*curve).contains(&name);
     let found = Curve::ALL.into_iter().find(is);
-    found.ok_or(Error::CurveNotSupported)
+    found.ok_or(match well_formed {
+        true => Error::CurveNotSupported,
+        false => Error::DomainParamsInvalid,
+    })
 }
 
 /// By SEC 2, X9.62 and FIPS 186.
@@ -228,13 +246,31 @@ mod tests {
         assert_eq!(curve(b"\x13\x09secp521r1"), Ok(Curve::P521));
         assert_eq!(curve(b"\x13\x0Aprime256v1"), Ok(Curve::P256));
         for unknown in [
-            &b""[..],
-            b"\x13\x09secp256k1",
-            b"\x13\x00",
+            &b"\x13\x09secp256k1"[..],
             b"\x06\x01\x01",
-            b"P-256",
+            b"\x30\x03\x02\x01\x01",
+            b"\x05\x00",
         ] {
             assert_eq!(curve(unknown), Err(Error::CurveNotSupported));
+        }
+        for malformed in [
+            &b""[..],
+            b"P-256",
+            b"\x13\x00",
+            b"\x13\x0Asecp256r1",
+            b"\x06\x00",
+            b"\x06\x02\x2A\x86",
+            b"\x30\x00",
+            b"\x30\x02\x02\x05",
+            b"\x05\x01\x00",
+            &[Curve::P256.oid_der(), &[0]].concat(),
+            &Curve::P256.oid_der()[..9],
+        ] {
+            assert_eq!(
+                curve(malformed),
+                Err(Error::DomainParamsInvalid),
+                "{malformed:x?}"
+            );
         }
     }
 

@@ -27,6 +27,12 @@ pub(super) enum Made {
     Data,
 }
 
+impl Made {
+    fn is_key(self) -> bool {
+        !matches!(self, Self::Certificate | Self::Data)
+    }
+}
+
 /// What holds for one attribute.
 enum Rule {
     /// It is read elsewhere.
@@ -35,6 +41,8 @@ enum Rule {
     Flag,
     /// A flag that can have this value only: the other is a wish that this token cannot fulfil.
     Only(bool),
+    /// CKA_COPYABLE: keys of a token cannot be copied.
+    Copyable,
     /// A flag that a security officer alone may set.
     OfficerSets,
     /// Only the token says this.
@@ -53,6 +61,10 @@ pub(super) fn check(template: &Template, made: Made) -> Result<(), Error> {
             }
             Rule::Only(only) if flag(value)? == only => {}
             Rule::Only(_) => return Err(Error::TemplateInconsistent),
+            Rule::Copyable if flag(value)? && made.is_key() && template.says(CKA_TOKEN)? => {
+                return Err(Error::TemplateInconsistent);
+            }
+            Rule::Copyable => {}
             Rule::OfficerSets if !flag(value)? => {}
             Rule::OfficerSets | Rule::ReadOnly => return Err(Error::AttributeReadOnly),
         }
@@ -72,8 +84,8 @@ pub(super) fn repeated(class: &[u8]) -> &'static [CK_ATTRIBUTE_TYPE] {
             CKA_END_DATE,
             CKA_PUBLIC_KEY_INFO,
             CKA_URL,
-            CKA_HASH_OF_SUBJECT_PUBLIC_KEY,
-            CKA_HASH_OF_ISSUER_PUBLIC_KEY,
+            CKA_NAME_HASH_ALGORITHM,
+            CKA_JAVA_MIDP_SECURITY_DOMAIN,
         ],
         Ok(CKO_PUBLIC_KEY | CKO_PRIVATE_KEY) => &[CKA_PUBLIC_KEY_INFO],
         _ => &[],
@@ -84,7 +96,7 @@ fn common(kind: CK_ATTRIBUTE_TYPE) -> Option<Rule> {
     Some(match kind {
         CKA_CLASS | CKA_LABEL => Rule::Read,
         CKA_TOKEN | CKA_PRIVATE | CKA_MODIFIABLE | CKA_DESTROYABLE => Rule::Flag,
-        CKA_COPYABLE => Rule::Only(false),
+        CKA_COPYABLE => Rule::Copyable,
         CKA_UNIQUE_ID => Rule::ReadOnly,
         _ => return None,
     })
@@ -293,7 +305,9 @@ mod tests {
             (Made::Public, CKA_TRUSTED, yes, read_only.clone()),
             (Made::Public, CKA_TRUSTED, no, Ok(())),
             (Made::Certificate, CKA_TRUSTED, yes, read_only.clone()),
-            (Made::Data, CKA_COPYABLE, yes, inconsistent),
+            (Made::Data, CKA_COPYABLE, yes, Ok(())),
+            (Made::Data, CKA_COPYABLE, no, Ok(())),
+            (Made::Private, CKA_COPYABLE, yes, Ok(())),
             (Made::Data, CKA_UNIQUE_ID, b"x", read_only),
             (Made::Data, CKA_ID, b"x", Err(Error::AttributeTypeInvalid)),
         ] {

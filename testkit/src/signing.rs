@@ -28,7 +28,7 @@ pub const HASHES: [Hash; 4] = [
         mask: CKG_MGF1_SHA1,
         width: 20,
         prefix: b"\x30\x21\x30\x09\x06\x05\x2b\x0e\x03\x02\x1a\x05\x00\x04\x14",
-        ecdsa: None,
+        ecdsa: Some(CKM_ECDSA_SHA1),
         pkcs1: CKM_SHA1_RSA_PKCS,
         pss: None,
     },

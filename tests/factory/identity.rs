@@ -148,6 +148,7 @@ fn the_token(link: Link) {
         mechanisms,
         [
             CKM_ECDSA,
+            CKM_ECDSA_SHA1,
             CKM_ECDSA_SHA256,
             CKM_ECDSA_SHA384,
             CKM_ECDSA_SHA512
@@ -239,7 +240,7 @@ fn check_certificate(bench: &Bench, der: &[u8], label: &str, category: CK_ULONG)
             (CKA_TOKEN, yes()),
             (CKA_PRIVATE, no()),
             (CKA_MODIFIABLE, no()),
-            (CKA_COPYABLE, no()),
+            (CKA_COPYABLE, yes()),
             (CKA_DESTROYABLE, no()),
             (CKA_LABEL, label.into()),
             (CKA_CERTIFICATE_TYPE, ulong(CKC_X_509)),

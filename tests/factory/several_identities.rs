@@ -133,8 +133,9 @@ impl Bench {
 const WHOLE: [CK_ULONG; 3] = [CKO_CERTIFICATE, CKO_PUBLIC_KEY, CKO_PRIVATE_KEY];
 const WITHOUT_PRIVATE_KEY: [CK_ULONG; 2] = [CKO_CERTIFICATE, CKO_PUBLIC_KEY];
 
-const EC: [CK_ULONG; 4] = [
+const EC: [CK_ULONG; 5] = [
     CKM_ECDSA,
+    CKM_ECDSA_SHA1,
     CKM_ECDSA_SHA256,
     CKM_ECDSA_SHA384,
     CKM_ECDSA_SHA512,
@@ -172,7 +173,7 @@ fn four_algorithms_on_one_tpm(link: Link) {
     };
     assert_eq!(sizes(CKM_ECDSA), (256, 521));
     assert_eq!(sizes(CKM_RSA_PKCS), (2048, 3072));
-    assert_eq!(raw.mechanisms_of_keys(slot).unwrap().len(), 13);
+    assert_eq!(raw.mechanisms_of_keys(slot).unwrap().len(), 14);
     assert_eq!(bench.tpm.lockout_counter(), 0);
 }
 

@@ -26,12 +26,17 @@ fn the_flags_tell_how_many_tries_are_left(link: Link) {
     let (bench, token) = Bench::with_pins(link);
     let session = token.read_write();
     let one = CKF_USER_PIN_COUNT_LOW | CKF_SO_PIN_COUNT_LOW;
+    let of_officer = CKF_SO_PIN_COUNT_LOW;
     let last = CKF_USER_PIN_FINAL_TRY | CKF_SO_PIN_FINAL_TRY;
     assert_eq!(token.flags() & CARE, 0);
     // swtpm locks at the third. The officer's tries count as the user's do.
     assert_eq!(token.officer(session, "wrong"), Err(Code(WRONG)));
     assert_eq!(token.flags() & CARE, one);
     bench.counts(1);
+    // Until the next right PIN of the same user (PKCS#11 3.0, section 3.2); the TPM counts on.
+    token.login(session, USER).unwrap();
+    assert_eq!(token.flags() & CARE, of_officer);
+    token.raw.logout(session).unwrap();
     assert_eq!(token.login(session, "wrong again"), Err(Code(WRONG)));
     assert_eq!(token.flags() & CARE, one | last);
     bench.counts(2);
@@ -71,7 +76,8 @@ fn the_last_try_is_made_where_the_configuration_says_so(link: Link) {
     assert_eq!(token.login(session, "the last"), Err(Code(WRONG)));
     bench.counts(3);
     let locked = CKF_USER_PIN_LOCKED | CKF_SO_PIN_LOCKED;
-    assert_eq!(token.flags() & CARE, locked);
+    // The officer's PIN was right when it was last entered.
+    assert_eq!(token.flags() & CARE, locked | CKF_USER_PIN_COUNT_LOW);
     assert_eq!(token.login(session, USER), Err(Code(LOCKED)));
 }
 

@@ -94,12 +94,7 @@ fn codes_where_we_are_stricter() {
         let invalid = Err(Code(CKR_KEY_HANDLE_INVALID));
         assert_eq!(raw.sign_init(session, CKM_ECDSA, stale), invalid);
     }
-    for wrong in [
-        CKM_RSA_PKCS,
-        CKM_SHA256_RSA_PKCS,
-        CKM_ECDSA_SHA1,
-        CKM_SHA256,
-    ] {
+    for wrong in [CKM_RSA_PKCS, CKM_SHA256_RSA_PKCS, CKM_SHA256] {
         let invalid = Err(Code(CKR_MECHANISM_INVALID));
         assert_eq!(raw.sign_init(session, wrong, key), invalid);
     }
@@ -108,12 +103,11 @@ fn codes_where_we_are_stricter() {
         let code = raw
             .sign_init(session, CKM_ECDSA, object)
             .expect_err("it cannot sign");
-        let codes = [
-            CKR_KEY_FUNCTION_NOT_PERMITTED,
-            CKR_KEY_TYPE_INCONSISTENT,
-            CKR_KEY_HANDLE_INVALID,
-        ];
-        assert!(codes.contains(&code.0), "{code:?}");
+        let right = match class {
+            CKO_PUBLIC_KEY => CKR_KEY_FUNCTION_NOT_PERMITTED,
+            _ => CKR_KEY_HANDLE_INVALID,
+        };
+        assert_eq!(code, Code(right));
     }
     let mut parameter = [0_u8; 4];
     let mut mechanism = CK_MECHANISM {
@@ -193,8 +187,5 @@ fn codes_where_we_are_stricter() {
     );
     let mut seed = [1_u8; 8];
     let code = call!(table, C_SeedRandom(session, seed.as_mut_ptr(), 8));
-    assert!(
-        [CKR_OK, CKR_RANDOM_SEED_NOT_SUPPORTED].contains(&code.0),
-        "{code:?}"
-    );
+    assert_eq!(code, Code(CKR_OK));
 }

@@ -5,8 +5,10 @@
 extern crate testkit;
 
 mod absent_token;
+mod answers;
 mod certificate_validity;
 mod choices;
+mod copies;
 mod function_tables;
 mod objects;
 mod scans;

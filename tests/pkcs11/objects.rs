@@ -45,13 +45,6 @@ fn data_and_public_keys(link: Link) {
     );
     assert_eq!(asked, Code(CKR_OK));
     assert!((20..4000).contains(&size), "{size}");
-    let mut copy = 0;
-    let null = std::ptr::null_mut();
-    let copied = call!(
-        own.raw.table,
-        C_CopyObject(own.session, object, null, 0, &raw mut copy)
-    );
-    assert_eq!(copied, Code(CKR_ACTION_PROHIBITED));
 
     let public = [
         &ec_public(&bench.home.path("other.pub"))[..],

@@ -201,6 +201,7 @@ fn signs_by_what_is_listed(module: &Opened, key: CK_ULONG, judge: Verifier) -> T
             .expect("C_GetMechanismInfo");
         let ec = [
             CKM_ECDSA,
+            CKM_ECDSA_SHA1,
             CKM_ECDSA_SHA256,
             CKM_ECDSA_SHA384,
             CKM_ECDSA_SHA512,

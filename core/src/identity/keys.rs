@@ -8,7 +8,7 @@ use super::signer::Signer;
 use super::{IdentityError, IdentityErrorKind};
 use crate::file;
 use crate::shell::argument;
-use crate::store::devid::{KeyAlgorithm, KeyPurpose};
+use crate::store::devid::{KeyAlgorithm, KeyPurpose, OpenedBy};
 use crate::store::folder::{KeyOrigin, ObjectAttributes, Usage, Use};
 use crate::store::{Key, Protection, SignError};
 use crate::tpm::{Secret, TpmError, handle};
@@ -68,7 +68,9 @@ impl Device {
             KeyStorage::Wrapped | KeyStorage::Persistent => Protection::Tpm,
             KeyStorage::Sealed => Protection::Sealed,
         };
-        let key = self.own.generate(algorithm, usage, protection)?;
+        let key = self
+            .own
+            .generate(algorithm, usage, protection, OpenedBy::User)?;
         let described = |signs, decrypts| {
             let uses = [(usage.signs, signs), (usage.decrypts, decrypts)];
             let uses = uses.into_iter().filter(|(has, _)| *has).map(|(_, one)| one);
@@ -312,7 +314,7 @@ mod tests {
     use super::*;
     use crate::config;
     use crate::key::{Curve, PrivateKeyInfo};
-    use crate::store::folder::{Content, KeyFolder, KeyMaterial, Pair, Tss2Key, Tss2Kind};
+    use crate::store::folder::{EntryContent, KeyFolder, KeyMaterial, KeyPair, Tss2Key, Tss2Kind};
 
     /// What is sealed opens the key's file; whoever takes it for the key has nothing.
     #[test]
@@ -327,7 +329,7 @@ mod tests {
             kind: Tss2Kind::Sealed,
             ..Tss2Key::loadable(0x8100_0080, vec![0, 8, 0, 11], vec![1; 40])
         };
-        let sealed = Pair {
+        let sealed = KeyPair {
             public: key.public().clone(),
             material: KeyMaterial::Sealed {
                 seal,
@@ -340,7 +342,7 @@ mod tests {
             shown_public: None,
         };
         let folder = KeyFolder::new(device.folder());
-        let name = folder.add(Content::Pair(sealed)).unwrap().name;
+        let name = folder.add(EntryContent::Pair(sealed)).unwrap().name;
         let written = std::fs::read_to_string(device.own.file(&name)).unwrap();
         assert!(written.contains(TSS2_BEGIN), "{written}");
         let entry = device.find("sealed").unwrap();

@@ -4,9 +4,8 @@
 use crate::key::PublicKey;
 use crate::signature::{SignRequest, verify};
 use crate::store::{Key, SignError};
+use crate::system::random;
 use crate::tpm::{Hash, SignatureScheme, Tpm};
-use getrandom::SysRng;
-use getrandom::rand_core::TryRng;
 
 /// What a signature proved.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,7 +30,7 @@ pub(super) const NOT_TRIED: &str = "it was not asked to sign: if it has an autho
 /// to anybody, because nobody chose the bytes.
 pub(super) fn prove(tpm: &Tpm, key: &Key, public: &PublicKey) -> PossessionProof {
     let mut fresh = [0; 32];
-    if let Err(error) = SysRng.try_fill_bytes(&mut fresh) {
+    if let Err(error) = random(&mut fresh) {
         let why = crate::tpm::TpmError::Unsupported(format!("no random bytes: {error}"));
         return PossessionProof::NoSignature(why.into());
     }

@@ -14,8 +14,8 @@ use crate::config::{Config, OwnIdentity};
 use crate::file::{self, Lock};
 use crate::key::{Curve, PublicKey};
 use crate::store::Protection;
-use crate::store::devid::{DevidStore, KeyAlgorithm, KeyPurpose};
-use crate::store::folder::{Content, KeyOrigin, ObjectAttributes, Usage, Use};
+use crate::store::devid::{DevidStore, KeyAlgorithm, KeyPurpose, OpenedBy};
+use crate::store::folder::{EntryContent, KeyOrigin, ObjectAttributes, Usage, Use};
 use crate::system::{pause, random_digits};
 use crate::writers::{NoLock, lives, no_lock, open_lock, remove_leftovers};
 use crate::x509::Certificate;
@@ -250,9 +250,12 @@ impl Device {
             signs: true,
             decrypts: false,
         };
-        let key = self
-            .own
-            .generate(KeyAlgorithm::Ec(Curve::P256), usage, Protection::Tpm)?;
+        let key = self.own.generate(
+            KeyAlgorithm::Ec(Curve::P256),
+            usage,
+            Protection::Tpm,
+            OpenedBy::User,
+        )?;
         // Applications must not change what the device is known by.
         let described = |uses: Use| ObjectAttributes {
             modifiable: false,
@@ -292,7 +295,7 @@ impl Device {
             modifiable: destroyable,
             ..ObjectAttributes::labelled(label)
         };
-        Ok(store.add(Content::Certificate(certificate, description))?)
+        Ok(store.add(EntryContent::Certificate(certificate, description))?)
     }
 
     fn subject(&self, how: &Provisioning, public: &PublicKey) -> Result<Subject, IdentityError> {

@@ -11,7 +11,7 @@ use super::{IdentityError, IdentityErrorKind};
 use crate::config::{self, OwnIdentity};
 use crate::shell::word;
 use crate::store::devid::KeyInHandle;
-use crate::tpm::PublicArea;
+use crate::tpm::{CLEARED_OR_EXCHANGED, PublicArea};
 use crate::trouble::is_there;
 use crate::x509::Certificate;
 use std::path::PathBuf;
@@ -165,8 +165,8 @@ impl Device {
                 let text = match seen.own.as_ref().is_some_and(behind_pin) {
                     true => format!("the device's key cannot be used any more: {lost}"),
                     false => format!(
-                        "the TPM does not hold the device's key any more ({lost}): it was cleared \
-                         or exchanged"
+                        "the TPM does not hold the device's key any more ({lost}): it \
+                         {CLEARED_OR_EXCHANGED}"
                     ),
                 };
                 (text, self.other_tpm())

@@ -24,7 +24,7 @@ mod oid {
 
 /// A curve's numbers in hexadecimal digits (NIST SP 800-186, section 3.2.1): prime, b, order, and
 /// the base point's x and y. Their a is the prime less 3.
-struct Numbers {
+struct CurveParameters {
     prime: &'static str,
     b: &'static str,
     order: &'static str,
@@ -32,7 +32,7 @@ struct Numbers {
 }
 
 /// Algorithm, parameters if there are any, and bits of a key.
-struct Info<'a> {
+struct KeyInfo<'a> {
     algorithm: &'a [u8],
     parameters: Option<Element<'a>>,
     bits: &'a [u8],
@@ -45,7 +45,7 @@ impl PublicKey {
     ///
     /// `None` for an algorithm that this project does not sign with, and for what is no key of it.
     pub fn from_info_der(der: &[u8]) -> Option<Self> {
-        let info = Info::read(der)?;
+        let info = KeyInfo::read(der)?;
         match info.algorithm {
             oid::EC_PUBLIC_KEY | oid::EC_DH | oid::EC_MQV => {
                 Self::from_point(curve(&info.parameters?)?, &usual_point(info.bits)?)
@@ -59,7 +59,7 @@ impl PublicKey {
     /// section 2.1.1, have it: by rsaEncryption, or by id-ecPublicKey with a named curve. Others
     /// restrict the key, or many verifiers do not read them.
     pub fn is_plain_info(der: &[u8]) -> bool {
-        Info::read(der).is_some_and(|info| match info.algorithm {
+        KeyInfo::read(der).is_some_and(|info| match info.algorithm {
             oid::RSA_ENCRYPTION => true,
             oid::EC_PUBLIC_KEY => info
                 .parameters
@@ -69,7 +69,7 @@ impl PublicKey {
     }
 }
 
-impl<'a> Info<'a> {
+impl<'a> KeyInfo<'a> {
     fn read(der: &'a [u8]) -> Option<Self> {
         let [algorithm, bits] = Element::only(der)?.children_of(SEQUENCE)?[..] else {
             return None;
@@ -170,9 +170,9 @@ fn number_of(bytes: &[u8]) -> &[u8] {
 }
 
 impl Curve {
-    const fn numbers(self) -> Numbers {
+    const fn numbers(self) -> CurveParameters {
         match self {
-            Self::P256 => Numbers {
+            Self::P256 => CurveParameters {
                 prime: "ffffffff00000001000000000000000000000000ffffffffffffffffffffffff",
                 b: "5ac635d8aa3a93e7b3ebbd55769886bc651d06b0cc53b0f63bce3c3e27d2604b",
                 order: "ffffffff00000000ffffffffffffffffbce6faada7179e84f3b9cac2fc632551",
@@ -181,7 +181,7 @@ impl Curve {
                     "4fe342e2fe1a7f9b8ee7eb4a7c0f9e162bce33576b315ececbb6406837bf51f5",
                 ],
             },
-            Self::P384 => Numbers {
+            Self::P384 => CurveParameters {
                 prime: "fffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffe\
                         ffffffff0000000000000000ffffffff",
                 b: "b3312fa7e23ee7e4988e056be3f82d19181d9c6efe8141120314088f5013875a\
@@ -195,7 +195,7 @@ impl Curve {
                      0a60b1ce1d7e819d7a431d7c90ea0e5f",
                 ],
             },
-            Self::P521 => Numbers {
+            Self::P521 => CurveParameters {
                 prime: "01ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff\
                         ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff\
                         ffff",

@@ -1,6 +1,7 @@
 //! Public keys in plain types, shared by certificates, TPM public areas and stores; and private keys
 //! that are not the TPM's.
 
+mod curve;
 mod info;
 mod private;
 mod reading;
@@ -8,12 +9,13 @@ mod reading;
 mod reading_tests;
 mod secret;
 
+pub use curve::Curve;
+pub(crate) use curve::by_curve;
 pub use private::PrivateKeyInfo;
 pub(crate) use reading::{algorithm_name, refuse_encrypted};
 pub use secret::{LONGEST_SECRET_KEY, SecretKeyType};
 
 use crate::oid::{EC_PUBLIC_KEY, RSA_ENCRYPTION};
-use p256::elliptic_curve::sec1::ToSec1Point;
 use pkcs1::der::asn1::UintRef;
 use pkcs1::der::{Decode, Encode};
 use rsa::{BoxedUint, RsaPublicKey};
@@ -24,84 +26,6 @@ use x509_cert::spki::{AlgorithmIdentifier, SubjectPublicKeyInfoOwned};
 
 /// The public exponent of RSA keys that are made: 65537.
 pub const F4: [u8; 3] = [1, 0, 1];
-
-/// An elliptic curve that this project signs on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Curve {
-    /// NIST P-256, also prime256v1 and secp256r1.
-    P256,
-    /// NIST P-384, also secp384r1.
-    P384,
-    /// NIST P-521, also secp521r1.
-    P521,
-}
-
-impl Curve {
-    /// All of them.
-    pub const ALL: [Self; 3] = [Self::P256, Self::P384, Self::P521];
-
-    /// Bytes of one coordinate, and of the curve's order.
-    pub const fn width(self) -> usize {
-        match self {
-            Self::P256 => 32,
-            Self::P384 => 48,
-            Self::P521 => 66,
-        }
-    }
-
-    /// The curve's object identifier as DER (`namedCurve` of RFC 5480, section 2.1.1).
-    pub const fn oid_der(self) -> &'static [u8] {
-        match self {
-            // 1.2.840.10045.3.1.7
-            Self::P256 => &[0x06, 0x08, 0x2A, 0x86, 0x48, 0xCE, 0x3D, 0x03, 0x01, 0x07],
-            // 1.3.132.0.34
-            Self::P384 => &[0x06, 0x05, 0x2B, 0x81, 0x04, 0x00, 0x22],
-            // 1.3.132.0.35
-            Self::P521 => &[0x06, 0x05, 0x2B, 0x81, 0x04, 0x00, 0x23],
-        }
-    }
-
-    /// The field's size in bits, as PKCS#11 counts key sizes.
-    pub const fn bits(self) -> u32 {
-        match self {
-            Self::P256 => 256,
-            Self::P384 => 384,
-            Self::P521 => 521,
-        }
-    }
-
-    /// The public key of a scalar as wide as the order; `None` if it is none.
-    pub(crate) fn public_of(self, scalar: &[u8]) -> Option<PublicKey> {
-        macro_rules! through {
-            ($curve:ident) => {{
-                let secret = $curve::SecretKey::from_slice(scalar).ok()?;
-                let point = secret.public_key().to_sec1_point(false);
-                PublicKey::from_point(self, point.as_bytes())
-            }};
-        }
-        match self {
-            Self::P256 => through!(p256),
-            Self::P384 => through!(p384),
-            Self::P521 => through!(p521),
-        }
-    }
-
-    /// A SEC 1 point in its uncompressed form; `None` if it is no point of the curve.
-    fn uncompressed(self, point: &[u8]) -> Option<Vec<u8>> {
-        macro_rules! through {
-            ($curve:ident) => {
-                $curve::PublicKey::from_sec1_bytes(point)
-                    .ok()
-                    .map(|key| key.to_sec1_point(false).as_bytes().to_vec())
-            };
-        }
-        match self {
-            Self::P256 => through!(p256),
-            Self::P384 => through!(p384),
-            Self::P521 => through!(p521),
-        }
-    }
-}
 
 /// A public key that a private key of ours may belong to.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,5 +1,6 @@
 //! Private keys outside of a TPM, as PrivateKeyInfo (RFC 5958, section 2).
 
+use super::by_curve;
 use super::reading::rsa_public;
 use super::{Curve, F4, PublicKey, pad_left};
 use p256::elliptic_curve::bigint::ConcatenatingMul;
@@ -23,17 +24,10 @@ impl PrivateKeyInfo {
     /// A scalar as wide as the curve's order; `None` if it is none of the curve.
     pub fn from_scalar(curve: Curve, scalar: &[u8]) -> Option<Self> {
         use p256::elliptic_curve::pkcs8::EncodePrivateKey;
-        macro_rules! through {
-            ($curve:ident) => {{
-                let key = $curve::SecretKey::from_slice(scalar).ok()?;
-                key.to_pkcs8_der().ok()?.as_bytes().to_vec()
-            }};
-        }
-        let der = Zeroizing::new(match curve {
-            Curve::P256 => through!(p256),
-            Curve::P384 => through!(p384),
-            Curve::P521 => through!(p521),
-        });
+        let der = Zeroizing::new(by_curve!(curve, c => {
+                        let key = c::SecretKey::from_slice(scalar).ok()?;
+                        key.to_pkcs8_der().ok()?.as_bytes().to_vec()
+        }));
         let public = curve.public_of(scalar)?;
         Some(Self { der, public })
     }
@@ -44,7 +38,7 @@ impl PrivateKeyInfo {
     ///
     /// The numbers do not belong together, or the key is none for memory.
     pub fn from_prime(modulus: &[u8], prime: &[u8]) -> Result<Self, String> {
-        let numbers = Numbers::of(modulus, prime);
+        let numbers = RsaNumbers::of(modulus, prime);
         let numbers = numbers.ok_or("the prime is none of two of the modulus")?;
         Self::from_pkcs1(&numbers.to_der().ok_or("numbers that no key has")?)
     }
@@ -75,7 +69,7 @@ impl fmt::Debug for PrivateKeyInfo {
 }
 
 /// The numbers of an RSA key, big-endian.
-struct Numbers {
+struct RsaNumbers {
     modulus: Vec<u8>,
     exponent: Zeroizing<Vec<u8>>,
     /// The larger first.
@@ -85,7 +79,7 @@ struct Numbers {
     coefficient: Zeroizing<Vec<u8>>,
 }
 
-impl Numbers {
+impl RsaNumbers {
     /// By constant-time operations; `None` if the prime is none of two of half the modulus' width.
     fn of(modulus: &[u8], prime: &[u8]) -> Option<Self> {
         let half = modulus.len().div_ceil(2);

@@ -24,7 +24,7 @@ use templates::Templates;
 pub use advice::Advised;
 pub(crate) use advice::{WAIT, unloadable};
 
-use crate::tpm::{KnownAlgorithms, Tpm};
+use crate::tpm::{KnownAlgorithms, Lockout, Tpm};
 use std::sync::Arc;
 
 /// Where a token's objects come from.
@@ -145,12 +145,12 @@ impl Store {
         }
     }
 
-    /// How many wrong PINs the TPM still takes before it locks: one command. `None` where that plays
-    /// no part, or cannot be asked now.
-    pub fn tries_left(&self) -> Option<u32> {
+    /// How many wrong PINs the TPM has counted, and how many it still takes before it locks: one
+    /// command. `None` where that plays no part, or cannot be asked now.
+    pub fn lockout(&self) -> Option<Lockout> {
         match self {
-            Self::Factory(store) => store.tries_left(),
-            Self::Folder(store) => store.tries_left(),
+            Self::Factory(store) => store.lockout(),
+            Self::Folder(store) => store.lockout(),
             Self::Sessions(_) => None,
         }
     }

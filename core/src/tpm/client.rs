@@ -2,10 +2,10 @@
 //! reconnected.
 
 use super::algorithms::RetryPause;
+use super::connections::Connection;
 use super::exchange::{Exchange, Refusals};
 use super::process_lock::{NotLocked, ProcessLock};
 use super::transport::Timing;
-use super::wrapped::Connection;
 use super::{
     Capabilities, CommandClass, Hash, KnownAlgorithms, Limits, Link, Lockout, Property, SaltKey,
     SignatureScheme, StorageRoot, Tcti, TimeoutMemory, TpmError,

@@ -4,6 +4,10 @@ use super::transport::{BUSY, Limit};
 use super::{ResponseCode, Tcti, Unloadable};
 use std::fmt;
 
+/// What happened to a TPM that has not the keys which it had before. Each message begins with what is
+/// seen and ends with a remedy of its own.
+pub(crate) const CLEARED_OR_EXCHANGED: &str = "was cleared or exchanged";
+
 /// Why a TPM command gave no answer of use.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TpmError {

@@ -2,10 +2,11 @@
 //! by such a key that it has this storage root key. Without, the first one that is used counts. Either
 //! way it is remembered, and another one later is an error.
 
+use super::command::Hierarchy;
 use super::exchange::Exchange;
-use super::salt::Hierarchy;
 use super::{
-    Auth, AuthHandle, PublicArea, SRK, SaltKey, SensitiveCreate, Tpm, TpmError, handle, template,
+    Auth, AuthHandle, CLEARED_OR_EXCHANGED, PublicArea, SRK, SaltKey, SensitiveCreate, Tpm,
+    TpmError, handle, template,
 };
 use crate::key::{PublicKey, hex};
 use log::{debug, info, warn};
@@ -161,7 +162,7 @@ impl StorageRoot {
             None => Ok(()),
             Some(known) => Err(TpmError::Distrusted(format!(
                 "handle 0x{SRK:08X} is empty or holds no storage key, but {} remembers the storage root \
-                 key that was there ({}): the TPM was cleared or exchanged, another program emptied the \
+                 key that was there ({}): the TPM {CLEARED_OR_EXCHANGED}, another program emptied the \
                  handle, or somebody between this program and the TPM hides the key. No value was shown \
                  to it, and no key was made. {}",
                 self.path().display(),
@@ -241,7 +242,7 @@ impl Tpm {
             let path = root.path();
             return Err(TpmError::Distrusted(format!(
                 "handle 0x{SRK:08X} holds another storage root key (TPM name {}) than the one that {} \
-                 remembers ({}): the TPM was cleared or exchanged, another program put its key there, \
+                 remembers ({}): the TPM {CLEARED_OR_EXCHANGED}, another program put its key there, \
                  or somebody between this program and the TPM shows a key of his own. No value was \
                  shown to it, and no key was made. {}",
                 hex(name),
@@ -281,7 +282,7 @@ impl Tpm {
         let root = self.root();
         TpmError::Distrusted(format!(
             "the storage root key that the TPM derives (TPM name {}) is not the one that {} remembers ({}): \
-             the TPM was cleared or exchanged, or somebody between this program and the TPM shows a key \
+             the TPM {CLEARED_OR_EXCHANGED}, or somebody between this program and the TPM shows a key \
              of his own. Nothing was kept in the TPM. {}",
             hex(name),
             root.path().display(),

@@ -1,15 +1,10 @@
-//! The key of the TPM that reads the salt of an auth session (Part 1, section 19.6.8).
+//! Which key of the TPM reads the salt of an auth session (Part 1, section 19.6.8).
 
+use super::command::Hierarchy;
 use super::exchange::Exchange;
-use super::flush;
 use super::primary::saved_context;
-use super::{
-    AuthHandle, AuthValue, Hash, Link, PublicArea, SRK, Salt, StorageKey, Tpm, TpmError, handle,
-    name_of, template,
-};
-use crate::key::PublicKey;
+use super::{AuthValue, SRK, Salt, SaltKey, StorageKey, Tpm, TpmError, flush, handle, template};
 use log::warn;
-use std::sync::Arc;
 
 /// Where the TPM may have a key for salts: SRK, then the EKs of RSA-2048 and P-256 (TCG, TPM 2.0
 /// Provisioning Guidance, section 7.8).
@@ -19,45 +14,6 @@ const PLACES: [u32; 3] = [
     handle::ENDORSEMENT_KEY_P256,
 ];
 
-/// The key of the TPM that reads the salt.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SaltKey {
-    place: KeySource,
-    /// Its public half.
-    pub public: PublicKey,
-    /// Its nameAlg.
-    pub hash: Hash,
-    /// Its TPM name.
-    pub name: Vec<u8>,
-}
-
-/// Where the TPM has the key.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum KeySource {
-    /// In this handle.
-    Handle(u32),
-    /// In no handle: it is loaded for each session, and flushed after that.
-    Saved(Arc<SavedPrimary>),
-}
-
-/// A primary key whose context was saved.
-#[derive(Debug, PartialEq, Eq)]
-struct SavedPrimary {
-    hierarchy: Hierarchy,
-    template: Vec<u8>,
-    /// `None` from a TPM that saves none: the key is derived for each session.
-    context: Option<Vec<u8>>,
-}
-
-/// A hierarchy whose primary keys can be had with the empty authorisation value.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Hierarchy {
-    /// TPM_RH_NULL, which always has the empty value. Its keys are others after each TPM reset.
-    Null,
-    /// TPM_RH_ENDORSEMENT.
-    Endorsement,
-}
-
 /// What an auth session is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum SaltPurpose {
@@ -66,88 +22,6 @@ enum SaltPurpose {
     /// To hide the answer of a key without authorisation value from who listens. Whoever stands
     /// between can ask that key himself, so he gains nothing by a key for salts of his own.
     Hide,
-}
-
-impl Hierarchy {
-    fn used(self) -> AuthHandle<'static> {
-        match self {
-            Self::Null => AuthHandle::null(),
-            Self::Endorsement => AuthHandle::endorsement(),
-        }
-    }
-}
-
-impl SaltKey {
-    /// The key with this TPMT_PUBLIC; `None` if its kind cannot be one: it must be a storage key, since
-    /// a TPM takes no other for a salt.
-    pub(super) fn from_area(handle: u32, area: &[u8]) -> Option<Self> {
-        Self::at(KeySource::Handle(handle), area)
-    }
-
-    /// The key in this handle.
-    pub(super) fn in_handle(handle: u32, public: &PublicKey, hash: Hash, name: &[u8]) -> Self {
-        Self {
-            place: KeySource::Handle(handle),
-            public: public.clone(),
-            hash,
-            name: name.to_vec(),
-        }
-    }
-
-    fn at(place: KeySource, area: &[u8]) -> Option<Self> {
-        let name = name_of(area)?;
-        let area = PublicArea::parse(area).filter(PublicArea::is_storage_key)?;
-        Some(Self {
-            place,
-            name,
-            hash: area.name_hash,
-            public: area.key,
-        })
-    }
-
-    /// Its handle, if it has one.
-    pub(super) fn handle(&self) -> Option<u32> {
-        match self.place {
-            KeySource::Handle(handle) => Some(handle),
-            KeySource::Saved(_) => None,
-        }
-    }
-}
-
-impl Link {
-    /// The key as the TPM has it now, its handle, and whether that is to be flushed.
-    pub(super) fn with_salt_key(
-        &mut self,
-        key: &SaltKey,
-    ) -> Result<(SaltKey, u32, bool), TpmError> {
-        let saved = match &key.place {
-            KeySource::Handle(handle) => return Ok((key.clone(), *handle, false)),
-            KeySource::Saved(saved) => saved,
-        };
-        let loaded = saved.context.as_ref().map(|one| self.context_load(one));
-        match loaded {
-            Some(Ok(handle)) => return Ok((key.clone(), handle, true)),
-            // No slot, or not now: the exchange repeats it.
-            Some(Err(TpmError::Response(code)))
-                if code.is_out_of_objects() || code.asks_for_resend() =>
-            {
-                return Err(code.into());
-            }
-            // The TPM was started anew, or the context is of another connection.
-            None | Some(Err(TpmError::Response(_) | TpmError::Unsupported(_))) => {}
-            Some(Err(error)) => return Err(error),
-        }
-        let (handle, area, _) = self.create_primary(saved.hierarchy.used(), &saved.template)?;
-        match SaltKey::at(key.place.clone(), &area) {
-            Some(now) if now.name == key.name || saved.hierarchy == Hierarchy::Null => {
-                Ok((now, handle, true))
-            }
-            _ => {
-                flush(self, handle, &Ok(()));
-                Err(TpmError::SeedChanged)
-            }
-        }
-    }
 }
 
 impl Tpm {
@@ -290,18 +164,13 @@ impl Tpm {
     ) -> Result<SaltKey, TpmError> {
         let making = Exchange::new("CreatePrimary(salt key)").needing_object_slot();
         let (area, context) = making.run(self, |link| {
-            let (handle, area, _) = link.create_primary(hierarchy.used(), &template)?;
+            let (handle, area, _) = link.create_primary(hierarchy.auth_handle(), &template)?;
             let context = saved_context(link, handle);
             flush(link, handle, &context);
             Ok((area, context?))
         })?;
-        let saved = SavedPrimary {
-            hierarchy,
-            template,
-            context,
-        };
         let unfit = || TpmError::Unsupported("the TPM made a key that reads no salt".into());
-        let key = SaltKey::at(KeySource::Saved(Arc::new(saved)), &area).ok_or_else(unfit)?;
+        let key = SaltKey::saved(hierarchy, template, context, &area).ok_or_else(unfit)?;
         self.register_flushable(&key.name);
         Ok(key)
     }

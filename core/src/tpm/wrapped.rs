@@ -4,15 +4,13 @@
 //! a signature is one command. Where all share the TPM's few slots it is loaded, used and flushed,
 //! three commands, and nothing of ours stays.
 
+use super::connections::{Connection, LoadedKey, connection_for};
 use super::exchange::{AuthSubject, Exchange};
 use super::{
     Auth, AuthHandle, AuthValue, Link, StorageKey, Tpm, TpmError, flush, is_gone, name_of, template,
 };
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-
-/// So many keys stay loaded behind a resource manager; the one not used for longest goes.
-const LOADED: usize = 8;
 
 /// A key as it lies on the disk.
 #[derive(Debug)]
@@ -39,29 +37,6 @@ pub enum Parent {
         /// RSA-2048 rather than P-256.
         rsa: bool,
     },
-}
-
-/// A link of its own, and the keys that are loaded in its space.
-pub(super) struct Connection {
-    link: Option<Link>,
-    /// The least recently used first.
-    loaded: Vec<LoadedKey>,
-}
-
-struct LoadedKey {
-    name: Vec<u8>,
-    handle: u32,
-    /// The count of faults when it was loaded: a new connection has an empty space.
-    faults: u64,
-}
-
-impl Connection {
-    /// In a forked child: lets go of the parent's connection.
-    pub(super) fn abandon(self) {
-        if let Some(link) = self.link {
-            link.abandon();
-        }
-    }
 }
 
 impl WrappedKey {
@@ -212,7 +187,7 @@ impl Tpm {
         let exchange = key.exchange(what, value);
         let mut connections = self.wait_for(&self.connections)?;
         let Connection { link, loaded } =
-            connection_for(&mut connections, key, self.tcti().keys_in_a_space());
+            connection_for(&mut connections, &key.name, self.tcti().keys_in_a_space());
         let result = exchange.run_over(link, self, |link| {
             let faults = self.faults();
             loaded.retain(|one| one.faults == faults);
@@ -241,41 +216,6 @@ impl Tpm {
         }
         result
     }
-}
-
-/// The nest where the key is or is to be, put at the end: the least recently used comes first.
-fn connection_for<'a>(
-    connections: &'a mut Vec<Connection>,
-    key: &WrappedKey,
-    keys_in_one: usize,
-) -> &'a mut Connection {
-    let holds = |connection: &Connection| connection.loaded.iter().any(|one| one.name == key.name);
-    let at = match connections.iter().position(holds) {
-        Some(at) => at,
-        None if keys_in_one > 1 && !connections.is_empty() => 0,
-        None => {
-            if connections.len() * keys_in_one >= LOADED {
-                connections.remove(0); // its connection ends, and with it all that is loaded there
-            }
-            connections.push(Connection {
-                link: None,
-                loaded: Vec::new(),
-            });
-            connections.len() - 1
-        }
-    };
-    let mut connection = connections.remove(at);
-    if let Some(at) = connection
-        .loaded
-        .iter()
-        .position(|one| one.name == key.name)
-    {
-        let used = connection.loaded.remove(at);
-        connection.loaded.push(used);
-    }
-    connections.push(connection);
-    let last = connections.len() - 1;
-    &mut connections[last]
 }
 
 impl WrappedKey {

@@ -64,22 +64,22 @@ pub(crate) fn distrusted_file(path: &Path, secret: bool) -> io::Result<Option<St
     match file.as_file_in(Owned::from(&folder), geteuid()) {
         Ok(()) if secret => Ok(file.as_secret().err()),
         Ok(()) => Ok(None),
-        Err(Untrusted { unread, .. }) if unread.is_some() => {
+        Err(UntrustedFile { unread, .. }) if unread.is_some() => {
             Err(unread.unwrap_or(Errno::IO).into())
         }
-        Err(Untrusted { why, .. }) => Ok(Some(why)),
+        Err(UntrustedFile { why, .. }) => Ok(Some(why)),
     }
 }
 
 /// Why a file is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Untrusted {
+pub(crate) struct UntrustedFile {
     why: String,
     /// What the system said, if it cannot say now whose the file is.
     pub(crate) unread: Option<Errno>,
 }
 
-impl Untrusted {
+impl UntrustedFile {
     fn for_good(why: impl Into<String>) -> Self {
         Self {
             why: why.into(),
@@ -88,7 +88,7 @@ impl Untrusted {
     }
 }
 
-impl fmt::Display for Untrusted {
+impl fmt::Display for UntrustedFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.why)
     }
@@ -118,13 +118,13 @@ impl Owned {
     }
 
     /// Why a file in this folder is refused by a process of this user, if it is.
-    pub(crate) fn as_file_in(self, folder: Self, user: Uid) -> Result<(), Untrusted> {
+    pub(crate) fn as_file_in(self, folder: Self, user: Uid) -> Result<(), UntrustedFile> {
         let of_folders_group = self.group == folder.group;
         if self.lets(WORLD_WRITES) {
-            return Err(Untrusted::for_good("everybody may write this file"));
+            return Err(UntrustedFile::for_good("everybody may write this file"));
         }
         if self.lets(GROUP_WRITES) && !of_folders_group {
-            return Err(Untrusted::for_good(format!(
+            return Err(UntrustedFile::for_good(format!(
                 "group {} may write this file, but the folder is of group {}",
                 self.group, folder.group
             )));
@@ -136,14 +136,14 @@ impl Owned {
         }
         match path::is_unmapped(self.owner) {
             Ok(true) => Ok(()),
-            Ok(false) => Err(Untrusted::for_good(format!(
+            Ok(false) => Err(UntrustedFile::for_good(format!(
                 "the file belongs to user {}, neither root nor the folder's owner {} nor this \
                  process's user {}",
                 self.owner,
                 folder.owner,
                 user.as_raw()
             ))),
-            Err(error) => Err(Untrusted {
+            Err(error) => Err(UntrustedFile {
                 why: error.to_string(),
                 unread: Some(trouble(&error).unwrap_or(Errno::IO)),
             }),

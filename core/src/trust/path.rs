@@ -30,7 +30,7 @@ pub(crate) struct Distrust {
 /// Why nobody can rely on the file or folder that a path leads to, if so. Links are followed, and
 /// each folder on the way is judged. What is missing or out of reach is nothing to rely on.
 pub(crate) fn distrusted(path: &Path) -> Option<Distrust> {
-    walk(path, Rule::Folders).err()
+    walk(path, TrustRule::Folders).err()
 }
 
 /// That only root and this user can make, exchange or take away a name in a folder, also in one that
@@ -40,10 +40,10 @@ pub(crate) fn distrusted(path: &Path) -> Option<Distrust> {
 ///
 /// Others can, or the system cannot say whether they can.
 pub(crate) fn names_only_ours(folder: &Path) -> Result<(), Distrust> {
-    let (End::There(last) | End::Missing(last)) = walk(folder, Rule::Alone)?;
+    let (End::There(last) | End::Missing(last)) = walk(folder, TrustRule::Alone)?;
     let about = lstat(&last).map_err(|errno| Distrust::unread(&last, &errno.into()))?;
-    Rule::Alone.judge_folder(&last, &about)?;
-    match Rule::Alone.writers(Owned::from(&about)) {
+    TrustRule::Alone.judge_folder(&last, &about)?;
+    match TrustRule::Alone.writers(Owned::from(&about)) {
         None => Ok(()),
         Some(who) => Err(Distrust::of(&last, may_write(&who))),
     }
@@ -68,7 +68,7 @@ enum End {
 ///
 /// Others can, or the system cannot say whether they can.
 pub(crate) fn alone(folder: &Path) -> Result<Option<PathBuf>, Distrust> {
-    Ok(match walk(folder, Rule::Alone)? {
+    Ok(match walk(folder, TrustRule::Alone)? {
         End::There(folder) => Some(folder),
         End::Missing(_) => None,
     })
@@ -76,14 +76,14 @@ pub(crate) fn alone(folder: &Path) -> Result<Option<PathBuf>, Distrust> {
 
 /// Whom to trust with a folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Rule {
+enum TrustRule {
     /// Its owner and, if they may write there, its group.
     Folders,
     /// Root and this user.
     Alone,
 }
 
-fn walk(path: &Path, rule: Rule) -> Result<End, Distrust> {
+fn walk(path: &Path, rule: TrustRule) -> Result<End, Distrust> {
     let from = match path.is_absolute() {
         true => PathBuf::new(),
         false => {
@@ -148,7 +148,7 @@ fn parts(path: &Path) -> Vec<OsString> {
     named.map(|part| part.as_os_str().to_owned()).collect()
 }
 
-impl Rule {
+impl TrustRule {
     /// Whether others could have put an entry into a folder, or could exchange it.
     fn judge_entry(
         self,

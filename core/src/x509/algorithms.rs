@@ -1,7 +1,7 @@
-//! Names of the algorithms of keys and signatures, as certificates have them.
+//! Algorithms of keys and signatures as certificates name them, and the form of ECDSA signatures.
 
 use crate::ber::{Element, OBJECT_IDENTIFIER, SEQUENCE};
-use crate::key::{Curve, PublicKey, algorithm_name};
+use crate::key::{Curve, PublicKey, algorithm_name, by_curve};
 use crate::x509::Certificate;
 use x509_cert::der::asn1::ObjectIdentifier;
 use x509_cert::der::oid::db::DB;
@@ -77,4 +77,21 @@ fn modulus_bits(info: &[u8]) -> Option<usize> {
 pub(crate) fn name(oid: ObjectIdentifier) -> String {
     let name = DB.by_oid(&oid);
     name.map_or_else(|| oid.to_string(), |name| format!("{name}, {oid}"))
+}
+
+/// An ECDSA-Sig-Value (RFC 3279, section 2.2.3) of r ‖ s, each as wide as the curve's order; `None`
+/// for what is no signature of this curve.
+pub(crate) fn ecdsa_to_der(curve: Curve, fixed: &[u8]) -> Option<Vec<u8>> {
+    by_curve!(curve, c => {
+        let signature = c::ecdsa::Signature::from_slice(fixed).ok()?;
+        Some(signature.to_der().as_bytes().to_vec())
+    })
+}
+
+/// Reverses [`ecdsa_to_der`].
+pub(crate) fn ecdsa_to_fixed(curve: Curve, der: &[u8]) -> Option<Vec<u8>> {
+    by_curve!(curve, c => {
+        let signature = c::ecdsa::Signature::from_der(der).ok()?;
+        Some(signature.to_bytes().to_vec())
+    })
 }

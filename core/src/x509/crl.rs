@@ -65,7 +65,7 @@ impl Crl {
             }
             _ => return Err("it is no CRL".into()),
         };
-        let mut parts = CertificateParts::of(signed).ok_or("it is no CRL")?;
+        let mut parts = CrlParts::of(signed).ok_or("it is no CRL")?;
         let mut list = Self {
             signed: signed.whole.to_vec(),
             algorithms: [algorithm.whole, parts.algorithm.whole].map(<[u8]>::to_vec),
@@ -159,7 +159,7 @@ impl Crl {
 }
 
 /// A TBSCertList, taken apart.
-struct CertificateParts<'a> {
+struct CrlParts<'a> {
     algorithm: Element<'a>,
     issuer: Element<'a>,
     this_update: Element<'a>,
@@ -168,7 +168,7 @@ struct CertificateParts<'a> {
     extensions: Option<Element<'a>>,
 }
 
-impl<'a> CertificateParts<'a> {
+impl<'a> CrlParts<'a> {
     fn of(signed: &Element<'a>) -> Option<Self> {
         let children = signed.children_of(SEQUENCE)?;
         let mut rest = children.into_iter().peekable();

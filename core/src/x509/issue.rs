@@ -1,11 +1,13 @@
 //! Certificates and requests of the device's own (RFC 5280; RFC 2986), signed by its keys.
 
+use super::algorithms::ecdsa_to_der;
 use super::clock::now;
-use crate::key::{Curve, PublicKey};
+use crate::key::PublicKey;
 use crate::oid::{
     ECDSA_WITH_SHA_256, ECDSA_WITH_SHA_384, ECDSA_WITH_SHA_512, SHA_256_WITH_RSA_ENCRYPTION,
     SHA_384_WITH_RSA_ENCRYPTION, SHA_512_WITH_RSA_ENCRYPTION, SUBJECT_ALT_NAME,
 };
+use crate::system::random;
 use crate::tpm::{Hash, SignatureScheme};
 use crate::x509::Certificate;
 use log::warn;
@@ -133,8 +135,7 @@ pub(crate) fn self_signed<E: From<IssueError>>(
     signer: &CertificateSigner<'_, E>,
 ) -> Result<Certificate, E> {
     let mut serial = [0; 16];
-    getrandom::rand_core::TryRng::try_fill_bytes(&mut getrandom::SysRng, &mut serial)
-        .map_err(|error| IssueError::Failed(format!("no random bytes: {error}")))?;
+    random(&mut serial).map_err(|error| IssueError::Failed(format!("no random bytes: {error}")))?;
     serial[0] = serial[0] & 0x7F | 0x40;
     // A clock that stands before the build is wrong; the build was before now in any case.
     let from = now().unwrap_or_else(|built| built).unix_duration();
@@ -187,7 +188,8 @@ fn signed<B: Builder, E: From<IssueError>>(
     let message = builder.finalize(&described).map_err(unbuildable)?;
     let signature = (signer.sign)(&signer.scheme.hash().digest(&[&message]))?;
     let signature = match signer.public {
-        PublicKey::Ec { curve, .. } => sig_value(*curve, &signature)?,
+        PublicKey::Ec { curve, .. } => ecdsa_to_der(*curve, &signature)
+            .ok_or_else(|| IssueError::Failed("no signature of this curve".into()))?,
         PublicKey::Rsa { .. } => signature,
     };
     let bits = BitString::from_bytes(&signature).map_err(unencodable)?;
@@ -222,22 +224,6 @@ impl BuilderProfile for SelfIssued {
     }
 }
 
-/// r ‖ s as ECDSA-Sig-Value (RFC 3279, section 2.2.3).
-fn sig_value(curve: Curve, signature: &[u8]) -> Result<Vec<u8>, IssueError> {
-    macro_rules! through {
-        ($curve:ident) => {
-            $curve::ecdsa::Signature::from_slice(signature)
-                .map(|signature| signature.to_der().as_bytes().to_vec())
-                .map_err(|error| IssueError::Failed(error.to_string()))
-        };
-    }
-    match curve {
-        Curve::P256 => through!(p256),
-        Curve::P384 => through!(p384),
-        Curve::P521 => through!(p521),
-    }
-}
-
 /// What x509-cert wants to know of a signer; it does not sign.
 struct Described {
     public: PublicKey,
@@ -245,17 +231,17 @@ struct Described {
 }
 
 #[derive(Clone)]
-struct Info(Vec<u8>);
+struct SubjectKeyInfo(Vec<u8>);
 
 impl Keypair for Described {
-    type VerifyingKey = Info;
+    type VerifyingKey = SubjectKeyInfo;
 
-    fn verifying_key(&self) -> Info {
-        Info(self.public.info_der())
+    fn verifying_key(&self) -> SubjectKeyInfo {
+        SubjectKeyInfo(self.public.info_der())
     }
 }
 
-impl EncodePublicKey for Info {
+impl EncodePublicKey for SubjectKeyInfo {
     fn to_public_key_der(&self) -> x509_cert::spki::Result<Document> {
         Ok(Document::try_from(self.0.as_slice())?)
     }

@@ -321,7 +321,7 @@ impl Rows<'_> {
                     Arg::Name => Attack::NameUnknown(at),
                     _ => Attack::VersionUnknown(at),
                 };
-                self.add(unknown, &[CKR_FUNCTION_FAILED, CKR_ARGUMENTS_BAD]);
+                self.add(unknown, &[CKR_ARGUMENTS_BAD]);
             }
             Arg::Number(_) if self.entry.name == "C_GetInterface" => {
                 let right = [CKR_FUNCTION_FAILED, CKR_ARGUMENTS_BAD];

@@ -355,12 +355,7 @@ pub const ENTRIES: [Entry; 104] = [
         &[Session, Mechanism, Key, Template, Size, HANDLE],
         READ_ONLY,
     ),
-    entry(
-        "C_SeedRandom",
-        IN,
-        PART,
-        &[CKR_OK, CKR_RANDOM_SEED_NOT_SUPPORTED],
-    ),
+    entry("C_SeedRandom", IN, PART, &[CKR_OK]),
     entry("C_GenerateRandom", IN, &[Session, Random, Size], OK),
     entry("C_GetFunctionStatus", IN, &[Session], OF_OLD),
     entry("C_CancelFunction", IN, &[Session], OF_OLD),

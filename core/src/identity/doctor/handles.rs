@@ -7,7 +7,7 @@ use crate::identity::device::Device;
 use crate::identity::entry::{FACTORY, OWN, TokenEntry};
 use crate::identity::orphan::Orphan;
 use crate::identity::remedy::Remedy;
-use crate::store::idevid::{IdevidStore, NvContent};
+use crate::store::idevid::{IdevidStore, NvFinding};
 use crate::tpm::{PublicArea, handle, is_device_key, other_kind, template_name};
 use crate::x509::Certificate;
 use std::collections::HashMap;
@@ -65,7 +65,7 @@ pub(super) fn check(device: &Device, findings: &mut Vec<Finding>) {
         Ok(indices) => {
             let store = IdevidStore::new(&device.config, Arc::clone(&device.tpm));
             let looked = store.indices(&device.tpm).unwrap_or_default();
-            let looked: HashMap<u32, NvContent> = looked.into_iter().collect();
+            let looked: HashMap<u32, NvFinding> = looked.into_iter().collect();
             for index in indices {
                 let found = match (device.config.provision.nv_index, looked.get(&index)) {
                     (Some(ours), _) if ours == index => the_copy(device, &inventory),
@@ -229,24 +229,24 @@ fn is_not_understood(entry: &TokenEntry) -> bool {
 }
 
 /// What the factory's store took an index for.
-fn taken_as(taken: &NvContent, inventory: &Inventory, index: u32) -> Finding {
+fn taken_as(taken: &NvFinding, inventory: &Inventory, index: u32) -> Finding {
     match taken {
-        NvContent::TooSmall => Finding::ok(
+        NvFinding::TooSmall => Finding::ok(
             "nv.foreign",
             INDEX,
             reserved(index, "too small for a certificate"),
         ),
-        NvContent::ContinuationOf(first) => Finding::ok(
+        NvFinding::ContinuationOf(first) => Finding::ok(
             "nv.continuation",
             INDEX,
             format!("the rest of what begins in 0x{first:08X}"),
         ),
-        NvContent::Nothing(why) => Finding::note(
+        NvFinding::Nothing(why) => Finding::note(
             "nv.nothing",
             INDEX,
             format!("where identities' certificates go, but taken for nothing: {why}"),
         ),
-        NvContent::Certificates(all) => {
+        NvFinding::Certificates(all) => {
             let labels: Vec<String> = all.iter().map(|one| label_of(one, inventory)).collect();
             Finding::ok(
                 "nv.certificate",

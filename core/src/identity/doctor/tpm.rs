@@ -8,7 +8,7 @@ use crate::identity::status::TpmStatus;
 use crate::key::Curve;
 use crate::shell::word;
 use crate::store::{Advised, WAIT};
-use crate::tpm::{Hash, KeyAlgorithm, Property, SRK, Tcti, TpmError, handle};
+use crate::tpm::{CLEARED_OR_EXCHANGED, Hash, KeyAlgorithm, Property, SRK, Tcti, TpmError, handle};
 
 /// A TPM of which this is less can keep no key of ours.
 const FEWEST_FREE: u32 = 2;
@@ -214,8 +214,8 @@ fn root(device: &Device) -> Option<Finding> {
                 |aside| format!("mv -T {} {}", word(&path), word(aside)),
             );
             let text = format!(
-                "handle 0x{SRK:08X} holds another storage root key than {} remembers, or none: the TPM was \
-                 cleared or exchanged, another program changed the handle, or somebody stands between. \
+                "handle 0x{SRK:08X} holds another storage root key than {} remembers, or none: the TPM \
+                 {CLEARED_OR_EXCHANGED}, another program changed the handle, or somebody stands between. \
                  As long as the master key is there, its keys can be used; no new master key is made",
                 path.display()
             );

@@ -12,7 +12,7 @@ use super::remedy::Remedy;
 use super::state::{Plan, Policy, Refusal};
 use crate::file;
 use crate::key::{from_hex, hex};
-use crate::tpm::{SRK, handle, name_of};
+use crate::tpm::{CLEARED_OR_EXCHANGED, SRK, handle, name_of};
 use std::io::ErrorKind;
 use std::path::PathBuf;
 
@@ -155,6 +155,7 @@ impl Device {
         let has_identity = seen.is_some_and(|seen| seen.own.is_some());
         let is_kept = seen.is_some_and(|seen| self.kept_from_renewal(seen).is_none());
         let has_root = self.tpm.name_at(SRK)?.is_some();
+        let other = format!("the TPM {CLEARED_OR_EXCHANGED}");
         let (why, remedy) = match (is_kept, has_identity || has_root) {
             (true, true) => (
                 match has_identity {
@@ -173,14 +174,14 @@ impl Device {
                 ),
             ),
             (true, false) => (
-                "the TPM was cleared or exchanged",
+                other.as_str(),
                 Remedy::by_command(
                     "Bring back the TPM that the folder belongs to. Only if it was cleared, its keys are \
                      lost (devid master renew lists them), and a new master key begins with",
                     RENEW,
                 ),
             ),
-            (false, _) => ("the TPM was cleared or exchanged", self.other_tpm()),
+            (false, _) => (other.as_str(), self.other_tpm()),
         };
         Ok(Some(MasterKeyProblem {
             id: "master-key.lost",

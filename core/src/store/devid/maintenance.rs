@@ -1,7 +1,7 @@
 //! What happens to a kept key later: it goes back into a persistent handle, or away as a whole.
 
 use super::{DevidStore, StoreError};
-use crate::store::folder::{self, Content, FolderError, KeyFolder, PinSeal, RefusedFile};
+use crate::store::folder::{self, EntryContent, FolderError, KeyFolder, PinSeal, RefusedFile};
 use crate::store::unloadable;
 use crate::tpm::{SRK, TpmError, handle, is_device_key, name_of};
 use log::debug;
@@ -23,7 +23,7 @@ impl DevidStore {
     /// the file is mended. Gives the handle. Writes to the TPM.
     pub fn persist_again(&self, name: &str) -> Result<u32, StoreError> {
         let listing = self.folder.list()?;
-        let Content::Pair(pair) = &listing.entry(name)?.content else {
+        let EntryContent::Pair(pair) = &listing.entry(name)?.content else {
             return Err(StoreError::Gone);
         };
         let Some(key) = pair.material.wrapped() else {
@@ -109,7 +109,7 @@ impl DevidStore {
     /// gone.
     fn check_evictable<'a>(
         &self,
-        contents: impl Iterator<Item = &'a Content>,
+        contents: impl Iterator<Item = &'a EntryContent>,
     ) -> Result<(), StoreError> {
         if self.master.owner_auth.is_none() {
             return Ok(());
@@ -123,7 +123,7 @@ impl DevidStore {
     }
 
     /// Takes a key out of its persistent handle.
-    pub(super) fn evict(&self, content: &Content) -> Result<(), StoreError> {
+    pub(super) fn evict(&self, content: &EntryContent) -> Result<(), StoreError> {
         match evictable(content) {
             Some((handle, name)) => Ok(self.tpm.evict(handle, &name, &self.owner_auth()?)?),
             None => Ok(()),
@@ -167,7 +167,7 @@ impl DevidStore {
         self.check_evictable(goes.iter().map(|entry| &entry.content))?;
         let (certificates, others): (Vec<_>, Vec<_>) = goes
             .into_iter()
-            .partition(|entry| matches!(entry.content, Content::Certificate(..)));
+            .partition(|entry| matches!(entry.content, EntryContent::Certificate(..)));
         for entry in certificates.into_iter().chain(others) {
             self.destroy_settled(&entry.name)?;
         }
@@ -244,8 +244,8 @@ impl DevidStore {
 
     /// The TPM names of the keys that the folder has a wrapped form of.
     pub fn wrapped_names(&self) -> Result<Vec<Vec<u8>>, StoreError> {
-        let name = |content: &Content| match content {
-            Content::Pair(pair) => name_of(&pair.material.wrapped()?.public),
+        let name = |content: &EntryContent| match content {
+            EntryContent::Pair(pair) => name_of(&pair.material.wrapped()?.public),
             _ => None,
         };
         let listing = self.whole_listing()?;
@@ -305,8 +305,8 @@ impl DevidStore {
 }
 
 /// The handle and the TPM name of a key that its file says to be in a persistent handle.
-fn evictable(content: &Content) -> Option<(u32, Vec<u8>)> {
-    let Content::Pair(pair) = content else {
+fn evictable(content: &EntryContent) -> Option<(u32, Vec<u8>)> {
+    let EntryContent::Pair(pair) = content else {
         return None;
     };
     let name = pair.material.wrapped().and_then(|key| name_of(&key.public));

@@ -9,7 +9,8 @@
 use super::{DevidStore, StoreError};
 use crate::store::folder::{FolderError, KeyFolder};
 use crate::tpm::{
-    Parent, SRK, StorageKey, Tpm, TpmError, Unloadable, handle, is_device_key, name_of,
+    CLEARED_OR_EXCHANGED, Parent, SRK, StorageKey, Tpm, TpmError, Unloadable, handle,
+    is_device_key, name_of,
 };
 use log::{info, warn};
 use std::path::PathBuf;
@@ -124,15 +125,16 @@ impl MasterRecord {
             MasterTraces::Children => {
                 "it was evicted, since keys that were made below it are still in the TPM. What it \
                  wrapped is lost; devid master renew lists that, and begins a new master key"
+                    .to_owned()
             }
-            MasterTraces::Root => {
-                "it was evicted, or the TPM was cleared or exchanged. devid doctor says what helps, and \
+            MasterTraces::Root => format!(
+                "it was evicted, or the TPM {CLEARED_OR_EXCHANGED}. devid doctor says what helps, and \
                  devid master renew lists what is lost"
-            }
-            MasterTraces::None => {
-                "the TPM was cleared or exchanged, and they are lost with it. Bring back the TPM \
+            ),
+            MasterTraces::None => format!(
+                "the TPM {CLEARED_OR_EXCHANGED}, and they are lost with it. Bring back the TPM \
                  that the folder belongs to, or begin anew with devid reset --factory --yes"
-            }
+            ),
         };
         format!(
             "handle 0x{:08X} {finding}, but the keys of {} are wrapped by a key that was there: \

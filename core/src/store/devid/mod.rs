@@ -26,7 +26,10 @@ pub use renewal::{Loss, LossKind, Losses, SurvivingKey};
 pub use scan::DevidStamp;
 pub use unusable::UnusableKey;
 
-use super::folder::{Content, Entry, KeyFolder, KeyMaterial, KeyOrigin, ObjectAttributes, Pair};
+use super::folder::{
+    Editable, Entry, EntryContent, KeyFolder, KeyMaterial, KeyOrigin, KeyPair, ObjectAttributes,
+    PinSeal,
+};
 use super::key::{Abilities, SoftKey};
 use super::listing::ObjectPart;
 use super::{Access, Key, Login, Protection, SignError};
@@ -40,6 +43,15 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+
+/// Who can use a new key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OpenedBy {
+    /// Whoever knows the user's PIN, if the token has one.
+    User,
+    /// Whoever has the key: it is not kept on a token with a PIN.
+    Anybody,
+}
 
 /// The key folder of one token, and the TPM that its keys are for.
 #[derive(Debug)]
@@ -132,12 +144,13 @@ impl DevidStore {
         algorithm: KeyAlgorithm,
         usage: KeyPurpose,
         protection: Protection,
+        opened_by: OpenedBy,
     ) -> Result<Arc<Key>, StoreError> {
         if self.is_for_memory(protection, matches!(algorithm, KeyAlgorithm::Rsa(_)))? {
-            return self.in_memory(&SoftKey::generate(algorithm)?, protection);
+            return self.in_memory(&SoftKey::generate(algorithm)?, protection, opened_by);
         }
         let master = self.master_for_new_keys()?;
-        let (access, value) = self.access_for_new_key()?;
+        let (access, value) = self.access_for_new_key(opened_by)?;
         let made = self.tpm.create_key(&master, &value, algorithm, usage);
         let made = made.map_err(|error| StoreError::of_making_a(algorithm, error));
         self.usable(made?, access)
@@ -154,13 +167,14 @@ impl DevidStore {
         private: &PrivateKey,
         usage: KeyPurpose,
         protection: Protection,
+        opened_by: OpenedBy,
     ) -> Result<Arc<Key>, StoreError> {
         if self.is_for_memory(protection, matches!(private, PrivateKey::Rsa { .. }))? {
-            return self.in_memory(&private.info()?, protection);
+            return self.in_memory(&private.info()?, protection, opened_by);
         }
         let (public, secret) = private.halves()?;
         let master = self.master_for_new_keys()?;
-        let (access, value) = self.access_for_new_key()?;
+        let (access, value) = self.access_for_new_key(opened_by)?;
         let taken = self
             .tpm
             .import_key(&master, &value, &public, &secret, usage);
@@ -193,8 +207,9 @@ impl DevidStore {
         &self,
         private: &PrivateKeyInfo,
         protection: Protection,
+        opened_by: OpenedBy,
     ) -> Result<Arc<Key>, StoreError> {
-        let (access, value) = self.access_for_new_key()?;
+        let (access, value) = self.access_for_new_key(opened_by)?;
         let material = match protection {
             Protection::File => KeyMaterial::Clear(private.clone()),
             Protection::Tpm | Protection::Sealed => {
@@ -236,7 +251,7 @@ impl DevidStore {
             .then(|| self.owner_auth_by_master())
             .transpose()?;
         let handle = persistent.then(|| self.free_handle(None)).transpose()?;
-        let pair = Pair {
+        let pair = KeyPair {
             material,
             auth: key.auth_salt().map(<[u8]>::to_vec),
             public: key.public().clone(),
@@ -245,11 +260,16 @@ impl DevidStore {
             private,
             shown_public: public,
         };
+        if pair.auth.is_none() && self.folder.has_seal(PinSeal::SecurityOfficer)? {
+            return Err(StoreError::Protection(
+                "a key that no PIN opens cannot be kept on a token with a PIN".into(),
+            ));
+        }
         self.folder.begin(&self.first_serial()?)?;
         if pair.auth.is_some() {
             self.check_login()?;
         }
-        let name = self.folder.add(Content::Pair(pair))?.name;
+        let name = self.folder.add(EntryContent::Pair(pair))?.name;
         if let (Some(handle), Some(wrapped), Some(owner)) = (handle, wrapped, owner) {
             self.fill(&name, wrapped, handle, &owner)?;
         }
@@ -292,9 +312,9 @@ impl DevidStore {
     }
 
     /// Adds an object that is no pair. Gives its name.
-    pub fn add(&self, content: Content) -> Result<String, StoreError> {
+    pub fn add(&self, content: EntryContent) -> Result<String, StoreError> {
         match content {
-            Content::Pair(_) | Content::SecretKey(_) => {
+            EntryContent::Pair(_) | EntryContent::SecretKey(_) => {
                 Err(StoreError::Unsupported("a key is kept, not added".into()))
             }
             content => {
@@ -306,17 +326,17 @@ impl DevidStore {
 
     /// Changes the attributes of an object, as they are on the disk at that moment: all of what
     /// `change` does, or nothing if it fails.
-    pub fn describe<E>(
+    pub fn edit<E>(
         &self,
         name: &str,
         half: ObjectPart,
-        change: impl FnOnce(&mut ObjectAttributes) -> Result<(), E>,
+        change: impl FnOnce(Editable<'_>) -> Result<(), E>,
     ) -> Result<Result<(), E>, StoreError> {
         let mut outcome = Ok(());
         self.folder.change(name, |entry| {
             let mut content = entry.content.clone();
-            outcome = match described(&mut content, half) {
-                Some(description) => change(description),
+            outcome = match editable(&mut content, half) {
+                Some(editable) => change(editable),
                 None => return Err(StoreError::Gone),
             };
             let changed = if outcome.is_ok() {
@@ -335,19 +355,19 @@ impl DevidStore {
         if half == ObjectPart::Whole {
             return Ok(self.folder.remove(name)?);
         }
-        fn pair_of(entry: &Entry) -> Result<&Pair, StoreError> {
+        fn pair_of(entry: &Entry) -> Result<&KeyPair, StoreError> {
             match &entry.content {
-                Content::Pair(pair) => Ok(pair),
+                EntryContent::Pair(pair) => Ok(pair),
                 _ => Err(StoreError::Gone),
             }
         }
         if half == ObjectPart::Public {
             self.folder.change(name, |entry| {
-                let hidden = Pair {
+                let hidden = KeyPair {
                     shown_public: None,
                     ..pair_of(entry)?.clone()
                 };
-                Ok::<_, StoreError>(Some(Content::Pair(hidden)))
+                Ok::<_, StoreError>(Some(EntryContent::Pair(hidden)))
             })?;
             return Ok(());
         }
@@ -358,7 +378,7 @@ impl DevidStore {
             // lists.
             self.evict(&entry.content)?;
             let shown = pair.shown_public.clone();
-            let public = |shown| Content::Public(pair.public.clone(), shown);
+            let public = |shown| EntryContent::Public(pair.public.clone(), shown);
             Ok::<_, StoreError>(shown.map(public))
         })?;
         Ok(())
@@ -394,12 +414,12 @@ impl DevidStore {
         handle::DEVICE_KEYS.into_iter().find(free).ok_or_else(none)
     }
 
-    fn rewrite(&self, name: &str, edit: impl FnOnce(&mut Pair)) -> Result<(), StoreError> {
+    fn rewrite(&self, name: &str, edit: impl FnOnce(&mut KeyPair)) -> Result<(), StoreError> {
         self.folder.change(name, |entry| match &entry.content {
-            Content::Pair(pair) => {
+            EntryContent::Pair(pair) => {
                 let mut pair = pair.clone();
                 edit(&mut pair);
-                Ok(Some(Content::Pair(pair)))
+                Ok(Some(EntryContent::Pair(pair)))
             }
             _ => Err(StoreError::Gone),
         })?;
@@ -436,15 +456,16 @@ impl DevidStore {
     }
 }
 
-/// The attributes of what is meant; `None` if it is not there.
-fn described(content: &mut Content, half: ObjectPart) -> Option<&mut ObjectAttributes> {
-    match (content, half) {
-        (Content::Pair(pair), ObjectPart::Private) => Some(&mut pair.private),
-        (Content::Pair(pair), ObjectPart::Public) => pair.shown_public.as_mut(),
-        (Content::Public(_, description), ObjectPart::Whole)
-        | (Content::Certificate(_, description), ObjectPart::Whole) => Some(description),
-        (Content::SecretKey(key), ObjectPart::Whole) => Some(&mut key.description),
-        (Content::Data(data), ObjectPart::Whole) => Some(&mut data.description),
-        _ => None,
-    }
+/// What can change of what is meant; `None` if it is not there.
+fn editable(content: &mut EntryContent, half: ObjectPart) -> Option<Editable<'_>> {
+    let description = match (content, half) {
+        (EntryContent::Pair(pair), ObjectPart::Private) => &mut pair.private,
+        (EntryContent::Pair(pair), ObjectPart::Public) => pair.shown_public.as_mut()?,
+        (EntryContent::Public(_, description), ObjectPart::Whole)
+        | (EntryContent::Certificate(_, description), ObjectPart::Whole) => description,
+        (EntryContent::SecretKey(key), ObjectPart::Whole) => &mut key.description,
+        (EntryContent::Data(data), ObjectPart::Whole) => return Some(Editable::Data(data)),
+        _ => return None,
+    };
+    Some(Editable::Attributes(description))
 }

@@ -5,8 +5,8 @@
 //! factory identity cannot sign then. Therefore the TPM is asked first how many tries are left, and
 //! the last one is not made.
 
-use super::{DevidStore, StoreError};
-use crate::store::folder::{Content, PinSeal, PinSealText, Tss2Key, Tss2Kind};
+use super::{DevidStore, OpenedBy, StoreError};
+use crate::store::folder::{EntryContent, PinSeal, PinSealText, Tss2Key, Tss2Kind};
 use crate::store::key::{SECRET, secret_mark};
 use crate::store::{Access, LoginError, unloadable};
 use crate::tpm::{AuthValue, Hash, Secret, TpmError, random_secret};
@@ -75,10 +75,12 @@ impl DevidStore {
             return Err(LoginError::NotLoggedIn);
         }
         let listing = self.whole_listing()?;
-        let open = |content: &Content| match content {
-            Content::Pair(pair) => pair.auth.is_none(),
-            Content::SecretKey(key) => key.auth.is_none(),
-            Content::Public(..) | Content::Certificate(..) | Content::Data(_) => false,
+        let open = |content: &EntryContent| match content {
+            EntryContent::Pair(pair) => pair.auth.is_none(),
+            EntryContent::SecretKey(key) => key.auth.is_none(),
+            EntryContent::Public(..) | EntryContent::Certificate(..) | EntryContent::Data(_) => {
+                false
+            }
         };
         if let Some(key) = listing.entries.iter().find(|one| open(&one.content)) {
             return Err(LoginError::Refused(format!(
@@ -146,8 +148,11 @@ impl DevidStore {
     /// # Errors
     ///
     /// The token asks for a login that was not made.
-    pub(super) fn access_for_new_key(&self) -> Result<(Access, Secret), StoreError> {
-        if !self.folder.has_seal(PinSeal::SecurityOfficer)? {
+    pub(super) fn access_for_new_key(
+        &self,
+        opened_by: OpenedBy,
+    ) -> Result<(Access, Secret), StoreError> {
+        if opened_by == OpenedBy::Anybody || !self.folder.has_seal(PinSeal::SecurityOfficer)? {
             return Ok((Access::Open, Secret::default()));
         }
         self.check_login()?;
@@ -252,8 +257,7 @@ impl DevidStore {
     /// The device's own identity is not for an officer to destroy, though its key lies here.
     fn refuse_identity(&self) -> Result<(), LoginError> {
         let listing = self.whole_listing()?;
-        let stays =
-            |content: &Content| matches!(content, Content::Pair(pair) if !pair.private.destroyable);
+        let stays = |content: &EntryContent| matches!(content, EntryContent::Pair(pair) if !pair.private.destroyable);
         match listing.entries.iter().find(|one| stays(&one.content)) {
             None => Ok(()),
             Some(key) => Err(LoginError::Refused(format!(

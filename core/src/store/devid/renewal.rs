@@ -2,7 +2,7 @@
 
 use super::{DevidStore, StoreError};
 use crate::key::PublicKey;
-use crate::store::folder::{Content, Entry, KeyOrigin, Pair, PinSeal, SecretKeyFile};
+use crate::store::folder::{Entry, EntryContent, KeyOrigin, KeyPair, PinSeal, SecretKeyFile};
 use crate::tpm::{SRK, StorageKey, TpmError, WrappedKey, handle, name_of};
 use std::path::PathBuf;
 
@@ -62,8 +62,8 @@ impl DevidStore {
         let mut lost_secrets = Vec::new();
         for entry in &listing.entries {
             let pair = match &entry.content {
-                Content::Pair(pair) => pair,
-                Content::SecretKey(key) => {
+                EntryContent::Pair(pair) => pair,
+                EntryContent::SecretKey(key) => {
                     lost_secrets.extend(self.loss_of(key).map(|what| self.lost(entry, what)));
                     continue;
                 }
@@ -84,7 +84,7 @@ impl DevidStore {
             is_lost && !living.contains(&public)
         };
         let certificates = listing.entries.iter().filter_map(|entry| {
-            let Content::Certificate(certificate, _) = &entry.content else {
+            let EntryContent::Certificate(certificate, _) = &entry.content else {
                 return None;
             };
             let public = certificate.public_key()?;
@@ -127,7 +127,7 @@ impl DevidStore {
         is_lost.then_some(LossKind::Sealed)
     }
 
-    fn fate(&self, pair: &Pair) -> Result<Fate, StoreError> {
+    fn fate(&self, pair: &KeyPair) -> Result<Fate, StoreError> {
         if pair.auth.is_some() {
             return Ok(Fate::Lost(LossKind::BehindPin));
         }
@@ -151,7 +151,7 @@ impl DevidStore {
 
     /// Whether the master key wraps the key, or one did that was in another handle: of the keys that
     /// were made through the token, none has another parent.
-    pub(super) fn was_wrapped_here(&self, pair: &Pair) -> bool {
+    pub(super) fn was_wrapped_here(&self, pair: &KeyPair) -> bool {
         self.was_wrapped_by_master(pair.material.parent(), pair.origin)
     }
 
@@ -174,8 +174,8 @@ impl DevidStore {
         }
         let listing = self.whole_listing()?;
         Ok(listing.entries.iter().any(|entry| match &entry.content {
-            Content::Pair(pair) => self.was_wrapped_here(pair),
-            Content::SecretKey(key) => {
+            EntryContent::Pair(pair) => self.was_wrapped_here(pair),
+            EntryContent::SecretKey(key) => {
                 self.was_wrapped_by_master(Some(key.seal.parent), key.origin)
             }
             _ => false,

@@ -3,14 +3,14 @@
 use super::{DevidStore, StoreError};
 use crate::key::PublicKey;
 use crate::store::folder::{
-    self, Content, Entry, FolderError, KeyMaterial, KeyOrigin, Pair, PinSeal, SecretKeyFile,
-    Tss2Key, Tss2Kind,
+    self, Entry, EntryContent, FolderError, KeyMaterial, KeyOrigin, KeyPair, PinSeal,
+    SecretKeyFile, Tss2Key, Tss2Kind,
 };
 use crate::store::key::KeyFile;
 use crate::store::listing::{ObjectKind, ScanResult, StoredObject};
 use crate::store::machine;
 use crate::store::{self, Key, LoginError, Pins, Protection, ScanError, SecretKey, UserType};
-use crate::tpm::{Capabilities, Parent, PublicArea, SRK, Tpm};
+use crate::tpm::{Capabilities, Lockout, Parent, PublicArea, SRK, Tpm};
 use crate::x509::{Certificate, Time};
 use log::warn;
 use parking_lot::Mutex;
@@ -112,10 +112,10 @@ impl DevidStore {
         self.officer.end();
     }
 
-    pub(in crate::store) fn tries_left(&self) -> Option<u32> {
+    pub(in crate::store) fn lockout(&self) -> Option<Lockout> {
         match self.pins() {
             Pins::None => None,
-            Pins::SecurityOfficer | Pins::User => Some(self.tpm.lockout().ok()?.tries_left()),
+            Pins::SecurityOfficer | Pins::User => self.tpm.lockout().ok(),
         }
     }
 }
@@ -142,24 +142,24 @@ impl CachedObject {
 
     fn new(entry: &Arc<Entry>, store: &DevidStore, can: Capabilities) -> Self {
         let kind = match &entry.content {
-            Content::Pair(pair) => ObjectKind::Pair {
+            EntryContent::Pair(pair) => ObjectKind::Pair {
                 key: Arc::new(store.key_of(&entry.name, pair)),
                 origin: pair.origin,
                 private: pair.private.clone(),
                 public: pair.shown_public.clone(),
             },
-            Content::SecretKey(file) => ObjectKind::SecretKey(
+            EntryContent::SecretKey(file) => ObjectKind::SecretKey(
                 Arc::new(store.secret_key_of(&entry.name, file)),
                 file.origin,
                 file.description.clone(),
             ),
-            Content::Public(key, description) => {
+            EntryContent::Public(key, description) => {
                 ObjectKind::Public(key.clone(), description.clone())
             }
-            Content::Certificate(certificate, description) => {
+            EntryContent::Certificate(certificate, description) => {
                 ObjectKind::Certificate(certificate.clone(), description.clone())
             }
-            Content::Data(data) => ObjectKind::Data(data.clone()),
+            EntryContent::Data(data) => ObjectKind::Data(data.clone()),
         };
         let name = entry.name.clone();
         Self {
@@ -248,7 +248,7 @@ impl DevidStore {
         serial.or_else(|errno| self.folder.unread(Path::new(machine::MACHINE), errno))
     }
 
-    fn key_of(&self, name: &str, pair: &Pair) -> Key {
+    fn key_of(&self, name: &str, pair: &KeyPair) -> Key {
         let key = match &pair.material {
             KeyMaterial::Wrapped(key) => self.wrapped_key(key, pair.handle),
             KeyMaterial::Clear(_) if !self.allows_file_keys => {

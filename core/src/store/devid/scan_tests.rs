@@ -3,7 +3,7 @@
 use super::DevidStore;
 use crate::config::{Config, defaults};
 use crate::store::folder::{
-    Content, KeyFolder, KeyMaterial, KeyOrigin, ObjectAttributes, Pair, Tss2Key,
+    EntryContent, KeyFolder, KeyMaterial, KeyOrigin, KeyPair, ObjectAttributes, Tss2Key,
 };
 use crate::store::{ObjectKind, ScanResult};
 use crate::system::pause;
@@ -28,7 +28,7 @@ impl Bench {
     fn new(replies: impl IntoIterator<Item = Reply>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let area = rsa_area(256);
-        let pair = Pair {
+        let pair = KeyPair {
             material: KeyMaterial::Wrapped(Tss2Key::loadable(
                 0x8100_0001,
                 area.clone(),
@@ -42,7 +42,7 @@ impl Bench {
             shown_public: None,
         };
         let keys = folder.path().join("devid");
-        KeyFolder::new(keys).add(Content::Pair(pair)).unwrap();
+        KeyFolder::new(keys).add(EntryContent::Pair(pair)).unwrap();
         let config = Config {
             state: folder.path().to_owned(),
             ..defaults(&|_| None)

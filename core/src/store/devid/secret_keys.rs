@@ -1,9 +1,9 @@
 //! Secret keys on their way into the folder.
 
-use super::{DevidStore, StoreError};
+use super::{DevidStore, OpenedBy, StoreError};
 use crate::key::SecretKeyType;
-use crate::store::folder::{Content, KeyOrigin, ObjectAttributes, SecretKeyFile};
-use crate::store::{Access, SecretKey};
+use crate::store::SecretKey;
+use crate::store::folder::{EntryContent, KeyOrigin, ObjectAttributes, SecretKeyFile};
 use crate::tpm::{Secret, random_secret};
 
 impl DevidStore {
@@ -58,10 +58,11 @@ impl DevidStore {
             ));
         }
         // A key that everybody sees opens to everybody, also where there is a PIN.
-        let (access, auth_value) = match description.private {
-            true => self.access_for_new_key()?,
-            false => (Access::Open, Secret::default()),
+        let opened_by = match description.private {
+            true => OpenedBy::User,
+            false => OpenedBy::Anybody,
         };
+        let (access, auth_value) = self.access_for_new_key(opened_by)?;
         let auth = access.salt().map(<[u8]>::to_vec);
         let master = self.master_for_new_keys()?;
         let seal = |key: &Secret| {
@@ -82,6 +83,6 @@ impl DevidStore {
             sensitive,
             description,
         };
-        Ok(self.folder.add(Content::SecretKey(file))?.name)
+        Ok(self.folder.add(EntryContent::SecretKey(file))?.name)
     }
 }

@@ -10,14 +10,14 @@ pub struct Entry {
     /// The file's name without `.pem`: unique in the folder, and it stays the same.
     pub name: String,
     /// What the file holds.
-    pub content: Content,
+    pub content: EntryContent,
 }
 
 /// What a file holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Content {
+pub enum EntryContent {
     /// A key pair in one file, so that both halves appear or neither.
-    Pair(Pair),
+    Pair(KeyPair),
     /// A secret key.
     SecretKey(SecretKeyFile),
     /// A public key without private one.
@@ -30,7 +30,7 @@ pub enum Content {
 
 /// A private key wrapped by the TPM, and the public key that belongs to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Pair {
+pub struct KeyPair {
     /// The key as the file holds it.
     pub material: KeyMaterial,
     /// The public key that belongs to it.
@@ -91,7 +91,7 @@ pub struct SecretKeyFile {
     pub seal: Tss2Key,
     /// What is encrypted under the sealed key: nonce, ciphertext and tag of AES-256-GCM.
     pub encrypted: Vec<u8>,
-    /// As [`Pair::auth`].
+    /// As [`KeyPair::auth`].
     pub auth: Option<Vec<u8>>,
     /// Where the key comes from.
     pub origin: KeyOrigin,
@@ -101,7 +101,7 @@ pub struct SecretKeyFile {
     pub description: ObjectAttributes,
 }
 
-impl Content {
+impl EntryContent {
     /// The handle of the TPM's key without which a private or secret key cannot be used.
     pub fn parent(&self) -> Option<u32> {
         match self {
@@ -153,6 +153,8 @@ pub struct ObjectAttributes {
     pub always_authenticate: bool,
     /// Whether its attributes can be changed.
     pub modifiable: bool,
+    /// Whether it can be copied.
+    pub copyable: bool,
     /// Whether it can be destroyed.
     pub destroyable: bool,
     /// What the key may be used for; `None` for all that its kind can do.
@@ -160,6 +162,10 @@ pub struct ObjectAttributes {
     /// The mechanisms that the key may be used with, as numbers that mean nothing here; empty for
     /// all that its kind can do.
     pub mechanisms: Vec<u64>,
+    /// Of a certificate: the hash of the subject's public key, as whoever wrote it says; may be empty.
+    pub subject_key_hash: Vec<u8>,
+    /// Of a certificate: the hash of the issuer's public key, likewise.
+    pub issuer_key_hash: Vec<u8>,
 }
 
 impl ObjectAttributes {
@@ -174,9 +180,12 @@ impl ObjectAttributes {
             private: false,
             always_authenticate: false,
             modifiable: true,
+            copyable: true,
             destroyable: true,
             usage: None,
             mechanisms: Vec::new(),
+            subject_key_hash: Vec::new(),
+            issuer_key_hash: Vec::new(),
         }
     }
 }
@@ -263,4 +272,23 @@ pub struct Data {
     pub object_id: Vec<u8>,
     /// The data.
     pub value: Vec<u8>,
+}
+
+/// What can change of an object.
+#[derive(Debug)]
+pub enum Editable<'a> {
+    /// All of a data object.
+    Data(&'a mut Data),
+    /// The attributes of any other.
+    Attributes(&'a mut ObjectAttributes),
+}
+
+impl Editable<'_> {
+    /// The attributes of either.
+    pub fn description(&mut self) -> &mut ObjectAttributes {
+        match self {
+            Self::Data(data) => &mut data.description,
+            Self::Attributes(description) => description,
+        }
+    }
 }

@@ -5,7 +5,7 @@ use super::text::{
     unescaped, write_description, write_line, yes_no,
 };
 use super::{
-    Content, Data, KeyMaterial, KeyOrigin, ObjectAttributes, Pair, SecretKeyFile, Tss2Key,
+    Data, EntryContent, KeyMaterial, KeyOrigin, KeyPair, ObjectAttributes, SecretKeyFile, Tss2Key,
     Tss2Kind as ObjectKind,
 };
 use crate::key::{PrivateKeyInfo, PublicKey, SecretKeyType, from_hex, hex, refuse_encrypted};
@@ -37,7 +37,7 @@ pub(super) struct Remarks {
 /// # Errors
 ///
 /// What is wrong with it.
-pub(super) fn parse(name: &str, file: &[u8]) -> Result<(Content, Remarks), String> {
+pub(super) fn parse(name: &str, file: &[u8]) -> Result<(EntryContent, Remarks), String> {
     refuse_encrypted(file)?;
     let parts = pem::parse(file)?;
     let labels: Vec<&str> = parts.blocks.iter().map(|block| block.label).collect();
@@ -47,15 +47,15 @@ pub(super) fn parse(name: &str, file: &[u8]) -> Result<(Content, Remarks), Strin
     let content = match labels[..] {
         [PAIR] => {
             let (material, public) = wrapped(der(0))?;
-            Content::Pair(read_pair(&mut lines, material, public, absent)?)
+            EntryContent::Pair(read_pair(&mut lines, material, public, absent)?)
         }
         [PAIR, ENCRYPTED, PUBLIC] => {
             let (material, public) = sealed(der(0), der(1), der(2))?;
-            Content::Pair(read_pair(&mut lines, material, public, absent)?)
+            EntryContent::Pair(read_pair(&mut lines, material, public, absent)?)
         }
         [PAIR, SECRET] => {
             let key_type = lines.take("Key-Type", SecretKeyType::from_word)?;
-            Content::SecretKey(SecretKeyFile {
+            EntryContent::SecretKey(SecretKeyFile {
                 key_type: key_type.ok_or("the line Key-Type of a secret key is missing")?,
                 seal: seal(der(0))?,
                 encrypted: der(1).to_vec(),
@@ -68,16 +68,16 @@ pub(super) fn parse(name: &str, file: &[u8]) -> Result<(Content, Remarks), Strin
         [PUBLIC] => {
             let key = PublicKey::from_info_der(der(0));
             let key = key.ok_or("no public key of a kind that is known here")?;
-            Content::Public(key, read_description(&mut lines, "", absent)?)
+            EntryContent::Public(key, read_description(&mut lines, "", absent)?)
         }
         [label] if is_certificate_label(label) => {
             let certificate = Certificate::in_block(der(0)).map_err(|why| why.to_string())?;
-            Content::Certificate(certificate, read_description(&mut lines, "", absent)?)
+            EntryContent::Certificate(certificate, read_description(&mut lines, "", absent)?)
         }
         [DATA] => {
             let application = lines.take("Application", unescaped)?;
             let object_id = lines.take("Object-ID", from_hex)?;
-            Content::Data(Data {
+            EntryContent::Data(Data {
                 description: read_description(&mut lines, "", absent)?,
                 application: application.unwrap_or_default(),
                 object_id: object_id.unwrap_or_default(),
@@ -97,7 +97,7 @@ pub(super) fn parse(name: &str, file: &[u8]) -> Result<(Content, Remarks), Strin
                 }
             };
             let public = key.public().clone();
-            Content::Pair(read_pair(
+            EntryContent::Pair(read_pair(
                 &mut lines,
                 KeyMaterial::Clear(key),
                 public,
@@ -117,12 +117,16 @@ pub(super) fn parse(name: &str, file: &[u8]) -> Result<(Content, Remarks), Strin
 /// # Errors
 ///
 /// There are none, and why: it was read back and compared.
-pub(super) fn render(name: &str, content: &Content, beside: &Remarks) -> Result<Vec<u8>, String> {
+pub(super) fn render(
+    name: &str,
+    content: &EntryContent,
+    beside: &Remarks,
+) -> Result<Vec<u8>, String> {
     let absent = ObjectAttributes::labelled(name);
     let mut text = String::new();
     let tss2 = |key: &Tss2Key| key.to_der().map_err(|why| why.to_string());
     let blocks = match content {
-        Content::Pair(pair) => {
+        EntryContent::Pair(pair) => {
             write_pair(&mut text, pair, &absent);
             match &pair.material {
                 KeyMaterial::Wrapped(key) => vec![(PAIR, tss2(key)?)],
@@ -134,7 +138,7 @@ pub(super) fn render(name: &str, content: &Content, beside: &Remarks) -> Result<
                 KeyMaterial::Clear(key) => vec![(CLEAR, key.der().to_vec())],
             }
         }
-        Content::SecretKey(key) => {
+        EntryContent::SecretKey(key) => {
             write_line(&mut text, "Key-Type", key.key_type.word());
             write_description(&mut text, "", &key.description, &absent);
             if !key.sensitive {
@@ -143,15 +147,15 @@ pub(super) fn render(name: &str, content: &Content, beside: &Remarks) -> Result<
             write_protection(&mut text, key.auth.as_deref(), key.origin);
             vec![(PAIR, tss2(&key.seal)?), (SECRET, key.encrypted.clone())]
         }
-        Content::Public(key, description) => {
+        EntryContent::Public(key, description) => {
             write_description(&mut text, "", description, &absent);
             vec![(PUBLIC, key.info_der())]
         }
-        Content::Certificate(certificate, description) => {
+        EntryContent::Certificate(certificate, description) => {
             write_description(&mut text, "", description, &absent);
             vec![(CERTIFICATE, certificate.der().to_vec())]
         }
-        Content::Data(data) => {
+        EntryContent::Data(data) => {
             write_description(&mut text, "", &data.description, &absent);
             if !data.application.is_empty() {
                 write_line(&mut text, "Application", &escaped(&data.application));
@@ -218,12 +222,12 @@ fn read_pair(
     material: KeyMaterial,
     public: PublicKey,
     absent: ObjectAttributes,
-) -> Result<Pair, String> {
+) -> Result<KeyPair, String> {
     let none = |text: &str| (text == NO_PUBLIC_HALF).then_some(());
     let hidden = lines.take("Public", none)?.is_some();
     let private = read_description(lines, "", absent)?;
     let shown = read_description(lines, PUBLIC_HALF, public_half(&private))?;
-    Ok(Pair {
+    Ok(KeyPair {
         handle: lines.take("Handle", handle)?,
         auth: lines.take("Auth", from_hex)?,
         origin: lines.take("Origin", origin)?.unwrap_or_default(),
@@ -234,7 +238,7 @@ fn read_pair(
     })
 }
 
-fn write_pair(text: &mut String, pair: &Pair, absent: &ObjectAttributes) {
+fn write_pair(text: &mut String, pair: &KeyPair, absent: &ObjectAttributes) {
     write_description(text, "", &pair.private, absent);
     match &pair.shown_public {
         Some(shown) => write_description(text, PUBLIC_HALF, shown, &public_half(&pair.private)),
@@ -262,7 +266,7 @@ mod tests {
     use super::super::samples::{KEY, LEAF, data, key, pair, samples};
     use super::*;
 
-    fn written(content: &Content) -> String {
+    fn written(content: &EntryContent) -> String {
         String::from_utf8(render("stem", content, &Remarks::default()).unwrap()).unwrap()
     }
 
@@ -278,7 +282,7 @@ mod tests {
     #[test]
     fn a_file_of_another_program_is_an_ordinary_object() {
         let (content, _) = parse("server", KEY).unwrap();
-        let Content::Pair(pair) = &content else {
+        let EntryContent::Pair(pair) = &content else {
             panic!("{content:?}");
         };
         assert_eq!(pair.private, ObjectAttributes::labelled("server"));
@@ -290,7 +294,7 @@ mod tests {
         let again = render("server", &content, &Remarks::default()).unwrap();
         assert_eq!(again, KEY, "no line is needed to say so");
         let (leaf, _) = parse("server", LEAF).unwrap();
-        assert!(matches!(leaf, Content::Certificate(_, it) if it.label == "server"));
+        assert!(matches!(leaf, EntryContent::Certificate(_, it) if it.label == "server"));
     }
 
     #[test]
@@ -298,11 +302,11 @@ mod tests {
         let note = "# of the web server\n\nColour: red\nLabel: old\n";
         let file = [note.as_bytes(), KEY, b"and below\n"].concat();
         let (content, remarks) = parse("stem", &file).unwrap();
-        let Content::Pair(mut pair) = content else {
+        let EntryContent::Pair(mut pair) = content else {
             panic!("{content:?}");
         };
         pair.private.label = "new".into();
-        let again = render("stem", &Content::Pair(pair), &remarks).unwrap();
+        let again = render("stem", &EntryContent::Pair(pair), &remarks).unwrap();
         let again = String::from_utf8(again).unwrap();
         // The public half keeps the label that it had.
         let above = "# of the web server\n\nColour: red\nLabel: new\nPublic-Label: old\n-----BEGIN";
@@ -371,12 +375,12 @@ mod tests {
 
     #[test]
     fn what_would_not_read_back_is_not_written() {
-        let other = Content::Pair(Pair {
+        let other = EntryContent::Pair(KeyPair {
             public: PublicKey::from_rsa(&[0xC1; 256], &[1, 0, 1]).unwrap(),
             ..pair()
         });
         assert!(render("stem", &other, &Remarks::default()).is_err());
-        let large = Content::Data(Data {
+        let large = EntryContent::Data(Data {
             value: vec![0; 60_000],
             ..data()
         });

@@ -25,7 +25,8 @@ mod write;
 
 pub use cache::RefusedFile;
 pub use entry::{
-    Content, Data, Entry, KeyMaterial, KeyOrigin, ObjectAttributes, Pair, SecretKeyFile, Usage, Use,
+    Data, Editable, Entry, EntryContent, KeyMaterial, KeyOrigin, KeyPair, ObjectAttributes,
+    SecretKeyFile, Usage, Use,
 };
 pub use error::FolderError;
 pub use listing::{FolderListing, FolderStamp};
@@ -104,14 +105,14 @@ impl KeyFolder {
     /// # Errors
     ///
     /// Then there is no new object, unless the disk failed when all was written.
-    pub fn add(&self, content: Content) -> Result<Entry, FolderError> {
+    pub fn add(&self, content: EntryContent) -> Result<Entry, FolderError> {
         let writer = Writer::make_folder(&self.path, self.patience, None)?;
         let kind = match content {
-            Content::Pair(_) => "key",
-            Content::SecretKey(_) => "secret",
-            Content::Public(..) => "public",
-            Content::Certificate(..) => "certificate",
-            Content::Data(_) => "data",
+            EntryContent::Pair(_) => "key",
+            EntryContent::SecretKey(_) => "secret",
+            EntryContent::Public(..) => "public",
+            EntryContent::Certificate(..) => "certificate",
+            EntryContent::Data(_) => "data",
         };
         let name = format!(
             "{kind}-{}",
@@ -119,7 +120,9 @@ impl KeyFolder {
         );
         let file = format::render(&name, &content, &Remarks::default());
         let readers = match &content {
-            Content::Pair(pair) if matches!(pair.material, KeyMaterial::Clear(_)) => Readers::Owner,
+            EntryContent::Pair(pair) if matches!(pair.material, KeyMaterial::Clear(_)) => {
+                Readers::Owner
+            }
             _ => Readers::Group,
         };
         let file = file.map_err(FolderError::Unfit)?;
@@ -158,7 +161,7 @@ impl KeyFolder {
     pub fn change<E: From<FolderError>>(
         &self,
         name: &str,
-        edit: impl FnOnce(&Entry) -> Result<Option<Content>, E>,
+        edit: impl FnOnce(&Entry) -> Result<Option<EntryContent>, E>,
     ) -> Result<Option<Entry>, E> {
         self.exchange(name, edit, |_, failed| Err(failed))
     }
@@ -172,7 +175,7 @@ impl KeyFolder {
     pub fn reduce<E: From<FolderError>>(
         &self,
         name: &str,
-        edit: impl FnOnce(&Entry) -> Result<Option<Content>, E>,
+        edit: impl FnOnce(&Entry) -> Result<Option<EntryContent>, E>,
     ) -> Result<Option<Entry>, E> {
         self.exchange(name, edit, |writer, failed| {
             warn!("{failed}: what was to stay of {name:?} is destroyed with the rest");
@@ -183,7 +186,7 @@ impl KeyFolder {
     fn exchange<E: From<FolderError>>(
         &self,
         name: &str,
-        edit: impl FnOnce(&Entry) -> Result<Option<Content>, E>,
+        edit: impl FnOnce(&Entry) -> Result<Option<EntryContent>, E>,
         unwritten: impl FnOnce(&Writer<'_>, FolderError) -> Result<(), FolderError>,
     ) -> Result<Option<Entry>, E> {
         let writer = self.writer_for(name)?;

@@ -3,7 +3,7 @@
 use super::cache::{CachedFile, RefusedFile};
 use super::format::{self, Remarks};
 use super::names::{file_name, is_object, object_name};
-use super::{Content, Entry, FolderError, KeyMaterial};
+use super::{Entry, EntryContent, FolderError, KeyMaterial};
 use crate::file::{self, FileStamp};
 use crate::trouble::trouble;
 use crate::trust::Owned;
@@ -161,7 +161,7 @@ impl<'a> OpenFolder<'a> {
     pub(super) fn read(&self, name: &str) -> Result<(Entry, Remarks), ReadError> {
         let (content, owned) = self.judged(&file_name(name))?;
         let (content, remarks) = format::parse(name, &content).map_err(ReadError::Damaged)?;
-        if let Content::Pair(pair) = &content
+        if let EntryContent::Pair(pair) = &content
             && matches!(pair.material, KeyMaterial::Clear(_))
         {
             owned.as_secret().map_err(ReadError::Untrusted)?;

@@ -1,7 +1,7 @@
 //! What the tests of this folder put into one.
 
 use super::{
-    Content, Data, KeyMaterial, KeyOrigin, ObjectAttributes, Pair, SecretKeyFile, Tss2Key,
+    Data, EntryContent, KeyMaterial, KeyOrigin, KeyPair, ObjectAttributes, SecretKeyFile, Tss2Key,
     Tss2Kind, Usage, Use, format,
 };
 use crate::key::{Curve, PrivateKeyInfo, PublicKey, SecretKeyType};
@@ -11,9 +11,9 @@ use crate::x509::{Certificate, Date};
 pub(super) const KEY: &[u8] = include_bytes!("../../../testdata/tss2-encodeobject.pem");
 pub(super) const LEAF: &[u8] = include_bytes!("../../../testdata/leaf.pem");
 
-pub(super) fn pair() -> Pair {
+pub(super) fn pair() -> KeyPair {
     match format::parse("stem", KEY).unwrap().0 {
-        Content::Pair(pair) => pair,
+        EntryContent::Pair(pair) => pair,
         other => panic!("{other:?}"),
     }
 }
@@ -26,17 +26,17 @@ pub(super) fn key() -> Tss2Key {
 }
 
 /// A key in clear, and one as it is when it is sealed.
-fn in_memory() -> [Pair; 2] {
+fn in_memory() -> [KeyPair; 2] {
     let curve = Curve::P384;
     let key = PrivateKeyInfo::from_scalar(curve, &[7; 48]).unwrap();
     let public = key.public().clone();
-    let clear = Pair {
+    let clear = KeyPair {
         material: KeyMaterial::Clear(key),
         public: public.clone(),
         origin: KeyOrigin::Imported,
         ..pair()
     };
-    let sealed = Pair {
+    let sealed = KeyPair {
         material: KeyMaterial::Sealed {
             seal: Tss2Key {
                 kind: Tss2Kind::Sealed,
@@ -54,8 +54,8 @@ fn secret_key(
     key_type: SecretKeyType,
     auth: Option<Vec<u8>>,
     description: ObjectAttributes,
-) -> Content {
-    Content::SecretKey(SecretKeyFile {
+) -> EntryContent {
+    EntryContent::SecretKey(SecretKeyFile {
         key_type,
         seal: Tss2Key {
             kind: Tss2Kind::Sealed,
@@ -79,14 +79,14 @@ pub(super) fn data() -> Data {
 }
 
 /// A data object that only differs by its value.
-pub(super) fn numbered(number: usize) -> Content {
-    Content::Data(Data {
+pub(super) fn numbered(number: usize) -> EntryContent {
+    EntryContent::Data(Data {
         value: number.to_string().into_bytes(),
         ..data()
     })
 }
 
-pub(super) fn samples() -> Vec<Content> {
+pub(super) fn samples() -> Vec<EntryContent> {
     let full = ObjectAttributes {
         label: " a label:\nwith -----BEGIN DATA-----".into(),
         id: Some(vec![1, 2, 3]),
@@ -106,10 +106,10 @@ pub(super) fn samples() -> Vec<Content> {
     let rsa = PublicKey::from_rsa(&[0xC1; 256], &[1, 0, 1]).unwrap();
     let [clear, sealed] = in_memory();
     vec![
-        Content::Pair(clear),
-        Content::Pair(sealed),
-        Content::Pair(pair()),
-        Content::Pair(Pair {
+        EntryContent::Pair(clear),
+        EntryContent::Pair(sealed),
+        EntryContent::Pair(pair()),
+        EntryContent::Pair(KeyPair {
             handle: Some(0x8100_0100),
             auth: None,
             origin: KeyOrigin::Generated,
@@ -120,7 +120,7 @@ pub(super) fn samples() -> Vec<Content> {
             }),
             ..pair()
         }),
-        Content::Pair(Pair {
+        EntryContent::Pair(KeyPair {
             material: KeyMaterial::Wrapped(Tss2Key {
                 description: Some("für später".into()),
                 ..key()
@@ -142,12 +142,12 @@ pub(super) fn samples() -> Vec<Content> {
             None,
             ObjectAttributes::labelled("stem"),
         ),
-        Content::Public(rsa, full.clone()),
-        Content::Public(pair().public, ObjectAttributes::labelled("stem")),
-        Content::Certificate(leaf.clone(), ObjectAttributes::labelled("")),
-        Content::Certificate(leaf, full.clone()),
-        Content::Data(data()),
-        Content::Data(Data {
+        EntryContent::Public(rsa, full.clone()),
+        EntryContent::Public(pair().public, ObjectAttributes::labelled("stem")),
+        EntryContent::Certificate(leaf.clone(), ObjectAttributes::labelled("")),
+        EntryContent::Certificate(leaf, full.clone()),
+        EntryContent::Data(data()),
+        EntryContent::Data(Data {
             description: full,
             application: String::new(),
             object_id: Vec::new(),

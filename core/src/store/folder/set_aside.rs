@@ -112,10 +112,10 @@ impl KeyFolder {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::folder::{Content, Data, ObjectAttributes};
+    use crate::store::folder::{Data, EntryContent, ObjectAttributes};
 
-    fn data() -> Content {
-        Content::Data(Data {
+    fn data() -> EntryContent {
+        EntryContent::Data(Data {
             description: ObjectAttributes::labelled("data"),
             application: String::new(),
             object_id: Vec::new(),

@@ -147,9 +147,9 @@ fn a_change_can_remove_or_be_refused_and_keeps_what_it_does_not_touch() {
     );
 
     let relabelled = |current: &Entry| match current.content.clone() {
-        Content::Pair(mut pair) => {
+        EntryContent::Pair(mut pair) => {
             pair.private.label = "new".into();
-            Ok::<_, FolderError>(Some(Content::Pair(pair)))
+            Ok::<_, FolderError>(Some(EntryContent::Pair(pair)))
         }
         other => panic!("{other:?}"),
     };
@@ -175,7 +175,7 @@ fn a_change_can_remove_or_be_refused_and_keeps_what_it_does_not_touch() {
 #[test]
 fn what_cannot_be_written_leaves_nothing_behind() {
     let (_around, folder) = filled(1);
-    let large = Content::Data(Data {
+    let large = EntryContent::Data(Data {
         value: vec![0; 70_000],
         ..data()
     });

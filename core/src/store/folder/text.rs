@@ -77,12 +77,21 @@ pub(super) fn read_description(
         modifiable: lines
             .take(&name("Modifiable"), yes_no)?
             .unwrap_or(absent.modifiable),
+        copyable: lines
+            .take(&name("Copyable"), yes_no)?
+            .unwrap_or(absent.copyable),
         destroyable: lines
             .take(&name("Destroyable"), yes_no)?
             .unwrap_or(absent.destroyable),
         usage: lines.take(&name("Usage"), usage)?,
         mechanisms: lines
             .take(&name("Mechanisms"), numbers)?
+            .unwrap_or_default(),
+        subject_key_hash: lines
+            .take(&name("Subject-Key-Hash"), from_hex)?
+            .unwrap_or_default(),
+        issuer_key_hash: lines
+            .take(&name("Issuer-Key-Hash"), from_hex)?
             .unwrap_or_default(),
     })
 }
@@ -127,6 +136,9 @@ pub(super) fn write_description(
     line("Modifiable", this.modifiable != absent.modifiable, &|| {
         flag(this.modifiable)
     });
+    line("Copyable", this.copyable != absent.copyable, &|| {
+        flag(this.copyable)
+    });
     line(
         "Destroyable",
         this.destroyable != absent.destroyable,
@@ -152,6 +164,12 @@ pub(super) fn write_description(
             .collect();
         numbers.join(", ")
     });
+    for (name, hash) in [
+        ("Subject-Key-Hash", &this.subject_key_hash),
+        ("Issuer-Key-Hash", &this.issuer_key_hash),
+    ] {
+        line(name, !hash.is_empty(), &|| hex(hash));
+    }
 }
 
 /// The attributes of a pair's public half where the file does not say otherwise: what
@@ -366,9 +384,12 @@ mod tests {
             private: true,
             always_authenticate: true,
             modifiable: false,
+            copyable: false,
             destroyable: false,
             usage: Some([Use::Derive, Use::Sign].into_iter().collect()),
             mechanisms: vec![0x1041, 0x8000_0001_0000],
+            subject_key_hash: vec![3; 2],
+            issuer_key_hash: vec![4; 2],
         };
         let bare = ObjectAttributes {
             label: String::new(),
@@ -381,8 +402,9 @@ mod tests {
             (
                 &full,
                 "Label: web server\nID: 0102\nSubject: 3000\nStart: 2031-01-01\nEnd: 2031-01-31\n\
-                 Private: yes\nAlways-Authenticate: yes\nModifiable: no\nDestroyable: no\n\
-                 Usage: sign, derive\nMechanisms: 0x1041, 0x800000010000\n",
+                 Private: yes\nAlways-Authenticate: yes\nModifiable: no\nCopyable: no\n\
+                 Destroyable: no\nUsage: sign, derive\nMechanisms: 0x1041, 0x800000010000\n\
+                 Subject-Key-Hash: 0303\nIssuer-Key-Hash: 0404\n",
             ),
             (&bare, "Label:\nID:\nUsage: none\n"),
         ] {

@@ -11,7 +11,7 @@ mod pairing;
 mod scan;
 
 pub(crate) use files::certificates_in;
-pub use nv::NvContent;
+pub use nv::NvFinding;
 
 use super::{Key, Login, ScanError, ScanResult, Templates};
 use crate::config::{Config, IdentityAuth, IdentityHint};

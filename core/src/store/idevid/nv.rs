@@ -17,7 +17,7 @@ const MOST_JOINED: usize = 1 << 16;
 
 /// What an NV index was taken for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum NvContent {
+pub enum NvFinding {
     /// It holds these.
     Certificates(Vec<Certificate>),
     /// It holds what belongs to a certificate that begins in this index.
@@ -92,10 +92,10 @@ impl IdevidStore {
         }
         for (index, taken) in self.indices(tpm)? {
             match taken {
-                NvContent::Certificates(here) => add(CertificateLocation::Nv(index), here),
-                NvContent::TooSmall => {}
-                NvContent::ContinuationOf(_) => {}
-                NvContent::Nothing(why) => {
+                NvFinding::Certificates(here) => add(CertificateLocation::Nv(index), here),
+                NvFinding::TooSmall => {}
+                NvFinding::ContinuationOf(_) => {}
+                NvFinding::Nothing(why) => {
                     let why = format!("NV index 0x{index:08X}: {why}");
                     warn!("{why}");
                     unread.push(why);
@@ -107,8 +107,8 @@ impl IdevidStore {
 
     /// The NV indices that are looked into, and what each was taken for: those that `[[identity]]`
     /// names, then the TCG's range.
-    pub fn indices(&self, tpm: &Tpm) -> Result<Vec<(u32, NvContent)>, TpmError> {
-        let mut taken: Vec<(u32, NvContent)> = Vec::new();
+    pub fn indices(&self, tpm: &Tpm) -> Result<Vec<(u32, NvFinding)>, TpmError> {
+        let mut taken: Vec<(u32, NvFinding)> = Vec::new();
         let hinted: Vec<u32> = self.hints.iter().filter_map(|hint| hint.nv).collect();
         let listed = tpm.handles(*handle::DEVID_CERTIFICATES.start())?;
         let ranged = listed
@@ -123,7 +123,7 @@ impl IdevidStore {
             }
             let (first, further) = read_certificates(tpm, index, named)?;
             taken.push((index, first));
-            let further = further.map(|one| (one, NvContent::ContinuationOf(index)));
+            let further = further.map(|one| (one, NvFinding::ContinuationOf(index)));
             taken.extend(further);
         }
         Ok(taken)
@@ -136,12 +136,12 @@ fn read_certificates(
     tpm: &Tpm,
     index: u32,
     named: bool,
-) -> Result<(NvContent, Range<u32>), TpmError> {
+) -> Result<(NvFinding, Range<u32>), TpmError> {
     let none = index + 1..index + 1;
     let mut content = match read_nv(tpm, index, named, SMALLEST_CERTIFICATE) {
         Ok(Some(content)) => content,
-        Ok(None) => return Ok((NvContent::TooSmall, none)),
-        Err(NvError::Skipped(why)) => return Ok((NvContent::Nothing(why), none)),
+        Ok(None) => return Ok((NvFinding::TooSmall, none)),
+        Err(NvError::Skipped(why)) => return Ok((NvFinding::Nothing(why), none)),
         Err(NvError::Tpm(error)) => return Err(error),
     };
     let alone = Certificate::read_all(&content);
@@ -172,8 +172,8 @@ fn read_certificates(
         warn!("NV index 0x{index:08X}, beside a certificate: {what}");
     }
     let taken = match reading.certificates.is_empty() {
-        true => NvContent::Nothing(reading.unread.join("; ")),
-        false => NvContent::Certificates(reading.certificates),
+        true => NvFinding::Nothing(reading.unread.join("; ")),
+        false => NvFinding::Certificates(reading.certificates),
     };
     Ok((taken, further))
 }

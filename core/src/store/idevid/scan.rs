@@ -7,7 +7,7 @@ use crate::store::{
     LoginError, ObjectKind, Pins, ScanError, ScanResult, SignError, StoreStamp, StoredObject,
     UserType,
 };
-use crate::tpm::{AuthValue, Secret, Tpm, TpmError};
+use crate::tpm::{AuthValue, Lockout, Secret, Tpm, TpmError};
 use parking_lot::Mutex;
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -110,10 +110,10 @@ impl IdevidStore {
         }
     }
 
-    pub(in crate::store) fn tries_left(&self) -> Option<u32> {
+    pub(in crate::store) fn lockout(&self) -> Option<Lockout> {
         match self.part {
             IdentityScope::Open => None,
-            IdentityScope::Pin(_) => Some(self.tpm.lockout().ok()?.tries_left()),
+            IdentityScope::Pin(_) => self.tpm.lockout().ok(),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Secrets that are derived from secrets (Part 1, section 11.4.10), and secrets that only a key of
 //! the TPM can read (Part 1, annex B.10 and C.6).
 
+use crate::key::by_curve;
 use crate::key::{Curve, PublicKey};
 use crate::system::random;
 use crate::tpm::structures::hash::by_algorithm;
@@ -114,21 +115,14 @@ fn share_by_agreement(
     label: &str,
 ) -> Result<(Secret, Vec<u8>), TpmError> {
     let unfit = |_| TpmError::Unsupported("the TPM's key is no point of its curve".into());
-    macro_rules! through {
-        ($curve:ident) => {{
-            let own = $curve::SecretKey::from_slice(&random_scalar(curve)?).map_err(unfit)?;
-            let theirs = $curve::PublicKey::from_sec1_bytes(point).map_err(unfit)?;
-            let shared = own.diffie_hellman(&theirs);
-            let z = Zeroizing::new(shared.raw_secret_bytes().to_vec()); // the rest wipes itself
-            (z, own.public_key().to_sec1_point(false).as_bytes().to_vec())
-        }};
-    }
     use p256::elliptic_curve::sec1::ToSec1Point;
-    let (z, ephemeral) = match curve {
-        Curve::P256 => through!(p256),
-        Curve::P384 => through!(p384),
-        Curve::P521 => through!(p521),
-    };
+    let (z, ephemeral) = by_curve!(curve, c => {
+                let own = c::SecretKey::from_slice(&random_scalar(curve)?).map_err(unfit)?;
+                let theirs = c::PublicKey::from_sec1_bytes(point).map_err(unfit)?;
+                let shared = own.diffie_hellman(&theirs);
+                let z = Zeroizing::new(shared.raw_secret_bytes().to_vec()); // the rest wipes itself
+                (z, own.public_key().to_sec1_point(false).as_bytes().to_vec())
+    });
     // 04 ‖ x ‖ y
     let width = curve.width();
     let (x, y) = (&ephemeral[1..=width], &ephemeral[1 + width..]);

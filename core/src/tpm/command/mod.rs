@@ -8,6 +8,7 @@ mod created;
 mod execute;
 pub(super) mod kdf;
 mod response_reader;
+mod salt_key;
 pub(super) mod session;
 #[cfg(test)]
 mod vectors;
@@ -16,6 +17,8 @@ use super::TpmError;
 use super::transport::{self, CommandClass, FRAME_MAX, Tcti, Timing, Transport, TransportError};
 pub use authorization::{Auth, AuthHandle, SensitiveCreate};
 use log::warn;
+pub(super) use salt_key::Hierarchy;
+pub use salt_key::SaltKey;
 use std::sync::Arc;
 use tpm2_protocol::{TpmMarshal, TpmWriter};
 

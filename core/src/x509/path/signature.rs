@@ -1,7 +1,7 @@
 //! Whether a key signed a certificate or a list of revoked ones.
 
 use super::ml_dsa::ParameterSet;
-use crate::key::{Curve, PublicKey};
+use crate::key::PublicKey;
 use crate::oid::{
     ECDSA_WITH_SHA_256, ECDSA_WITH_SHA_384, ECDSA_WITH_SHA_512, RSASSA_PSS, SHA_256,
     SHA_256_WITH_RSA_ENCRYPTION, SHA_384, SHA_384_WITH_RSA_ENCRYPTION, SHA_512,
@@ -9,6 +9,7 @@ use crate::oid::{
 };
 use crate::signature::{SignRequest, verify, verify_pss};
 use crate::tpm::Hash;
+use crate::x509::algorithms::ecdsa_to_fixed;
 use crate::x509::algorithms::{algorithm_of_key, kind_of_key, name};
 use crate::x509::crl::Crl;
 use crate::x509::{Certificate, Unreadable};
@@ -99,7 +100,7 @@ pub(crate) fn is_signed_by<'a>(
     let digest = scheme.hash().digest(&[child.part]);
     let bits = child.signature.map_err(unreadable)?;
     Ok(match (&key, scheme) {
-        (PublicKey::Ec { curve, .. }, SignatureAlgorithm::Ecdsa(_)) => fixed_width(*curve, bits)
+        (PublicKey::Ec { curve, .. }, SignatureAlgorithm::Ecdsa(_)) => ecdsa_to_fixed(*curve, bits)
             .is_some_and(|signature| verify(&key, SignRequest::Ecdsa(&digest), &signature)),
         (PublicKey::Rsa { .. }, SignatureAlgorithm::Pkcs1(hash)) => {
             verify(&key, SignRequest::Pkcs1(hash, &digest), bits)
@@ -198,21 +199,5 @@ impl SignatureAlgorithm {
             hash,
             salt: parameters.salt_len.into(),
         })
-    }
-}
-
-/// ECDSA-Sig-Value (RFC 3279, section 2.2.3) as r ‖ s.
-fn fixed_width(curve: Curve, der: &[u8]) -> Option<Vec<u8>> {
-    macro_rules! through {
-        ($curve:ident) => {
-            $curve::ecdsa::Signature::from_der(der)
-                .ok()
-                .map(|signature| signature.to_bytes().to_vec())
-        };
-    }
-    match curve {
-        Curve::P256 => through!(p256),
-        Curve::P384 => through!(p384),
-        Curve::P521 => through!(p521),
     }
 }

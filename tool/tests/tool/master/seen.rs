@@ -8,7 +8,7 @@ use crate::device::tpm::Swtpm;
 use crate::device::{Device, evict, files, persistent, tpm2};
 use devid_core::key::Curve;
 use devid_core::store::Protection;
-use devid_core::store::devid::{KeyAlgorithm, KeyPurpose};
+use devid_core::store::devid::{KeyAlgorithm, KeyPurpose, OpenedBy};
 use devid_core::store::folder::{KeyOrigin, ObjectAttributes};
 use std::fs;
 
@@ -90,7 +90,12 @@ fn all_tokens_begin_anew() {
             signs: true,
             decrypts: false,
         };
-        let made = store.generate(KeyAlgorithm::Ec(Curve::P256), usage, Protection::Tpm);
+        let made = store.generate(
+            KeyAlgorithm::Ec(Curve::P256),
+            usage,
+            Protection::Tpm,
+            OpenedBy::User,
+        );
         let described = ObjectAttributes::labelled(label);
         let private = described.clone();
         let kept = store.keep(

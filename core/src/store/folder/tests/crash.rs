@@ -13,16 +13,16 @@ const READY: &str = "ready";
 const VALUE: usize = 6_000;
 
 /// So large that it is not written at once; whole if all bytes are the same.
-fn large(byte: u8) -> Content {
-    Content::Data(Data {
+fn large(byte: u8) -> EntryContent {
+    EntryContent::Data(Data {
         value: vec![byte; VALUE],
         ..data()
     })
 }
 
-fn is_whole(content: &Content) -> bool {
+fn is_whole(content: &EntryContent) -> bool {
     match content {
-        Content::Data(data) => {
+        EntryContent::Data(data) => {
             data.value.len() == VALUE && data.value.iter().all(|&byte| byte == data.value[0])
         }
         _ => false,
@@ -137,7 +137,7 @@ fn counts_to_fifty() {
 fn count(folder: &KeyFolder, times: usize) {
     for _ in 0..times {
         let counted = folder.change::<FolderError>("data-00000", |current| {
-            let Content::Data(data) = &current.content else {
+            let EntryContent::Data(data) = &current.content else {
                 panic!("{current:?}");
             };
             let number: usize = str::from_utf8(&data.value).unwrap().parse().unwrap();

@@ -1,5 +1,6 @@
 //! Keys on a curve, used in memory: scalars as wide as the curve's order.
 
+use crate::key::by_curve;
 use crate::key::{Curve, PrivateKeyInfo, pad_left};
 use crate::store::SignError;
 use crate::tpm::{Secret, TpmError, random_scalar};
@@ -36,17 +37,10 @@ pub(super) fn sign(curve: Curve, scalar: &[u8], digest: &[u8]) -> Result<Vec<u8>
 
 /// The x coordinate of the point that both sides have (SEC 1, section 3.3.1).
 pub(super) fn agree(curve: Curve, scalar: &[u8], point: &[u8]) -> Result<Secret, SignError> {
-    macro_rules! through {
-        ($curve:ident) => {{
-            let own = $curve::SecretKey::from_slice(scalar).map_err(|_| SignError::Scheme)?;
-            let theirs =
-                $curve::PublicKey::from_sec1_bytes(point).map_err(|_| SignError::Ciphertext)?;
-            Secret::new(own.diffie_hellman(&theirs).raw_secret_bytes().to_vec())
-        }};
-    }
-    Ok(match curve {
-        Curve::P256 => through!(p256),
-        Curve::P384 => through!(p384),
-        Curve::P521 => through!(p521),
-    })
+    Ok(by_curve!(curve, c => {
+                let own = c::SecretKey::from_slice(scalar).map_err(|_| SignError::Scheme)?;
+                let theirs =
+                    c::PublicKey::from_sec1_bytes(point).map_err(|_| SignError::Ciphertext)?;
+                Secret::new(own.diffie_hellman(&theirs).raw_secret_bytes().to_vec())
+    }))
 }

@@ -1,11 +1,10 @@
 //! The encryption of a sealed key on the disk: PBES2 (RFC 8018, section 6.2) under a random key.
 
 use crate::key::PrivateKeyInfo;
+use crate::system::random;
 use crate::tpm::Secret;
-use getrandom::SysRng;
 use pkcs8::pkcs5::pbes2;
 use pkcs8::{EncryptedPrivateKeyInfoRef, PrivateKeyInfoRef};
-use rsa::rand_core::TryRng;
 
 /// The key that encrypts is random, so that nothing is gained by making its use slow.
 const ITERATIONS: u32 = 1000;
@@ -15,8 +14,8 @@ pub(super) const KEY: usize = 32;
 /// EncryptedPrivateKeyInfo, DER (RFC 5958, section 3).
 pub(super) fn encrypted(info: &PrivateKeyInfo, key: &Secret) -> Option<Vec<u8>> {
     let (mut salt, mut iv) = ([0; 16], [0; 16]);
-    SysRng.try_fill_bytes(&mut salt).ok()?;
-    SysRng.try_fill_bytes(&mut iv).ok()?;
+    random(&mut salt).ok()?;
+    random(&mut iv).ok()?;
     let parameters =
         pbes2::Parameters::generate_pbkdf2_sha256_aes256cbc(ITERATIONS, &salt, iv).ok()?;
     let info = PrivateKeyInfoRef::try_from(info.der()).ok()?;

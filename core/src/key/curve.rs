@@ -1,0 +1,90 @@
+//! Curves (NIST SP 800-186, section 3.2.1), and the crates that compute on them.
+
+use super::PublicKey;
+use p256::elliptic_curve::sec1::ToSec1Point;
+
+/// Runs `$body`, in which `$c` is the crate of this curve: `p256`, `p384` or `p521`.
+macro_rules! by_curve {
+    ($curve:expr, $c:ident => $body:expr) => {
+        match $curve {
+            $crate::key::Curve::P256 => {
+                use p256 as $c;
+                $body
+            }
+            $crate::key::Curve::P384 => {
+                use p384 as $c;
+                $body
+            }
+            $crate::key::Curve::P521 => {
+                use p521 as $c;
+                $body
+            }
+        }
+    };
+}
+
+pub(crate) use by_curve;
+
+/// An elliptic curve that this project signs on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Curve {
+    /// NIST P-256, also prime256v1 and secp256r1.
+    P256,
+    /// NIST P-384, also secp384r1.
+    P384,
+    /// NIST P-521, also secp521r1.
+    P521,
+}
+
+impl Curve {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::P256, Self::P384, Self::P521];
+
+    /// Bytes of one coordinate, and of the curve's order.
+    pub const fn width(self) -> usize {
+        match self {
+            Self::P256 => 32,
+            Self::P384 => 48,
+            Self::P521 => 66,
+        }
+    }
+
+    /// The curve's object identifier as DER (`namedCurve` of RFC 5480, section 2.1.1).
+    pub const fn oid_der(self) -> &'static [u8] {
+        match self {
+            // 1.2.840.10045.3.1.7
+            Self::P256 => &[0x06, 0x08, 0x2A, 0x86, 0x48, 0xCE, 0x3D, 0x03, 0x01, 0x07],
+            // 1.3.132.0.34
+            Self::P384 => &[0x06, 0x05, 0x2B, 0x81, 0x04, 0x00, 0x22],
+            // 1.3.132.0.35
+            Self::P521 => &[0x06, 0x05, 0x2B, 0x81, 0x04, 0x00, 0x23],
+        }
+    }
+
+    /// The field's size in bits, as PKCS#11 counts key sizes.
+    pub const fn bits(self) -> u32 {
+        match self {
+            Self::P256 => 256,
+            Self::P384 => 384,
+            Self::P521 => 521,
+        }
+    }
+
+    /// The public key of a scalar as wide as the order; `None` if it is none.
+    pub(crate) fn public_of(self, scalar: &[u8]) -> Option<PublicKey> {
+        by_curve!(self, c => {
+                        let secret = c::SecretKey::from_slice(scalar).ok()?;
+                        let point = secret.public_key().to_sec1_point(false);
+                        PublicKey::from_point(self, point.as_bytes())
+        })
+    }
+
+    /// A SEC 1 point in its uncompressed form; `None` if it is no point of the curve.
+    pub(super) fn uncompressed(self, point: &[u8]) -> Option<Vec<u8>> {
+        by_curve!(self, c => {
+                        c::PublicKey::from_sec1_bytes(point)
+                            .ok()
+                            .map(|key| key.to_sec1_point(false).as_bytes().to_vec())
+        })
+    }
+}

@@ -1,0 +1,148 @@
+//! The key of the TPM that reads the salt of an auth session (Part 1, section 19.6.8), as commands use it.
+
+use super::{AuthHandle, Link, flush};
+use crate::key::PublicKey;
+use crate::tpm::{Hash, PublicArea, TpmError, name_of};
+use std::sync::Arc;
+
+/// The key of the TPM that reads the salt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SaltKey {
+    place: KeySource,
+    /// Its public half.
+    pub public: PublicKey,
+    /// Its nameAlg.
+    pub hash: Hash,
+    /// Its TPM name.
+    pub name: Vec<u8>,
+}
+
+/// Where the TPM has the key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum KeySource {
+    /// In this handle.
+    Handle(u32),
+    /// In no handle: it is loaded for each session, and flushed after that.
+    Saved(Arc<SavedPrimary>),
+}
+
+/// A primary key whose context was saved.
+#[derive(Debug, PartialEq, Eq)]
+struct SavedPrimary {
+    hierarchy: Hierarchy,
+    template: Vec<u8>,
+    /// `None` from a TPM that saves none: the key is derived for each session.
+    context: Option<Vec<u8>>,
+}
+
+/// A hierarchy whose primary keys can be had with the empty authorisation value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::tpm) enum Hierarchy {
+    /// TPM_RH_NULL, which always has the empty value. Its keys are others after each TPM reset.
+    Null,
+    /// TPM_RH_ENDORSEMENT.
+    Endorsement,
+}
+
+impl Hierarchy {
+    pub(in crate::tpm) fn auth_handle(self) -> AuthHandle<'static> {
+        match self {
+            Self::Null => AuthHandle::null(),
+            Self::Endorsement => AuthHandle::endorsement(),
+        }
+    }
+}
+
+impl SaltKey {
+    /// The key with this TPMT_PUBLIC; `None` if its kind cannot be one: it must be a storage key, since
+    /// a TPM takes no other for a salt.
+    pub(in crate::tpm) fn from_area(handle: u32, area: &[u8]) -> Option<Self> {
+        Self::at(KeySource::Handle(handle), area)
+    }
+
+    /// The key in this handle.
+    pub(in crate::tpm) fn in_handle(
+        handle: u32,
+        public: &PublicKey,
+        hash: Hash,
+        name: &[u8],
+    ) -> Self {
+        Self {
+            place: KeySource::Handle(handle),
+            public: public.clone(),
+            hash,
+            name: name.to_vec(),
+        }
+    }
+
+    /// A primary key that is in no handle; `context` as TPM2_ContextSave gave it, if it gave one.
+    pub(in crate::tpm) fn saved(
+        hierarchy: Hierarchy,
+        template: Vec<u8>,
+        context: Option<Vec<u8>>,
+        area: &[u8],
+    ) -> Option<Self> {
+        let saved = SavedPrimary {
+            hierarchy,
+            template,
+            context,
+        };
+        Self::at(KeySource::Saved(Arc::new(saved)), area)
+    }
+
+    fn at(place: KeySource, area: &[u8]) -> Option<Self> {
+        let name = name_of(area)?;
+        let area = PublicArea::parse(area).filter(PublicArea::is_storage_key)?;
+        Some(Self {
+            place,
+            name,
+            hash: area.name_hash,
+            public: area.key,
+        })
+    }
+
+    /// Its handle, if it has one.
+    pub(in crate::tpm) fn handle(&self) -> Option<u32> {
+        match self.place {
+            KeySource::Handle(handle) => Some(handle),
+            KeySource::Saved(_) => None,
+        }
+    }
+}
+
+impl Link {
+    /// The key as the TPM has it now, its handle, and whether that is to be flushed.
+    pub(in crate::tpm) fn with_salt_key(
+        &mut self,
+        key: &SaltKey,
+    ) -> Result<(SaltKey, u32, bool), TpmError> {
+        let saved = match &key.place {
+            KeySource::Handle(handle) => return Ok((key.clone(), *handle, false)),
+            KeySource::Saved(saved) => saved,
+        };
+        let loaded = saved.context.as_ref().map(|one| self.context_load(one));
+        match loaded {
+            Some(Ok(handle)) => return Ok((key.clone(), handle, true)),
+            // No slot, or not now: the exchange repeats it.
+            Some(Err(TpmError::Response(code)))
+                if code.is_out_of_objects() || code.asks_for_resend() =>
+            {
+                return Err(code.into());
+            }
+            // The TPM was started anew, or the context is of another connection.
+            None | Some(Err(TpmError::Response(_) | TpmError::Unsupported(_))) => {}
+            Some(Err(error)) => return Err(error),
+        }
+        let (handle, area, _) =
+            self.create_primary(saved.hierarchy.auth_handle(), &saved.template)?;
+        match SaltKey::at(key.place.clone(), &area) {
+            Some(now) if now.name == key.name || saved.hierarchy == Hierarchy::Null => {
+                Ok((now, handle, true))
+            }
+            _ => {
+                flush(self, handle, &Ok(()));
+                Err(TpmError::SeedChanged)
+            }
+        }
+    }
+}

@@ -1,0 +1,302 @@
+//! Answers that conformance suites of others ask for: codes, parts, uses, and what is private.
+
+use cryptoki_sys::*;
+use std::ptr;
+use testkit::devid::{Bench, label, yes};
+use testkit::link::Link;
+use testkit::module::ulong;
+use testkit::own::{NO, Own, P256, YES, generate};
+use testkit::pins;
+use testkit::raw::{Code, Item, Raw};
+
+over_our_transport!(
+    arguments_that_are_none,
+    a_key_of_another_class_may_not_do_that,
+    parts_are_gathered_where_the_mechanism_makes_no_hash,
+    uses_that_no_key_of_the_type_has_are_refused,
+    a_public_key_says_that_it_may_agree,
+    a_session_key_that_is_not_private_needs_no_login,
+    a_data_object_gets_another_value,
+);
+
+const EC: CK_MECHANISM_TYPE = CKM_EC_KEY_PAIR_GEN;
+const RSA: CK_MECHANISM_TYPE = CKM_RSA_PKCS_KEY_PAIR_GEN;
+
+fn no(kind: CK_ATTRIBUTE_TYPE) -> Item {
+    (kind, NO.to_vec())
+}
+
+fn p256() -> Item {
+    (CKA_EC_PARAMS, P256.to_vec())
+}
+
+fn bits() -> Item {
+    (CKA_MODULUS_BITS, ulong(2048))
+}
+
+fn by(mechanism: CK_MECHANISM_TYPE) -> CK_MECHANISM {
+    CK_MECHANISM {
+        mechanism,
+        pParameter: ptr::null_mut(),
+        ulParameterLen: 0,
+    }
+}
+
+fn verify_init(own: &Own, mechanism: CK_MECHANISM_TYPE, key: CK_OBJECT_HANDLE) -> Code {
+    let mut mechanism = by(mechanism);
+    call!(
+        own.raw.table,
+        C_VerifyInit(own.session, &raw mut mechanism, key)
+    )
+}
+
+fn verify_in_parts(own: &Own, parts: &[&[u8]], signature: &[u8]) -> Code {
+    for part in parts {
+        let (at, length) = (part.as_ptr().cast_mut(), part.len() as CK_ULONG);
+        let code = call!(own.raw.table, C_VerifyUpdate(own.session, at, length));
+        if code != Code(CKR_OK) {
+            return code;
+        }
+    }
+    let (at, length) = (signature.as_ptr().cast_mut(), signature.len() as CK_ULONG);
+    call!(own.raw.table, C_VerifyFinal(own.session, at, length))
+}
+
+fn arguments_that_are_none(link: Link) {
+    let bench = Bench::new(link);
+    let own = Own::new(&bench.home);
+    let (raw, session, null) = (&own.raw, own.session, ptr::null_mut());
+    let bad = Code(CKR_ARGUMENTS_BAD);
+    let mut seed = [7; 8];
+    let seeded = call!(raw.table, C_SeedRandom(session, seed.as_mut_ptr(), 8));
+    assert_eq!(seeded, Code(CKR_OK));
+    assert_eq!(
+        call!(raw.table, C_SeedRandom(session, null, 0)),
+        Code(CKR_OK)
+    );
+    assert_eq!(call!(raw.table, C_SeedRandom(session, null, 1)), bad);
+    assert_ne!(raw.random(session, 16), raw.random(session, 16));
+    assert_eq!(raw.interface(Some((9, 9))), Err(bad));
+    // Nothing is under way, and that is no excuse for a NULL.
+    let state = call!(
+        raw.table,
+        C_GetOperationState(session, null, ptr::null_mut())
+    );
+    assert_eq!(state, bad);
+    let state = call!(raw.table, C_SetOperationState(session, null, 0, 0, 0));
+    assert_eq!(state, bad);
+    let data = own.create(&[(CKA_CLASS, ulong(CKO_DATA))]).unwrap();
+    let copied = call!(
+        raw.table,
+        C_CopyObject(session, data, ptr::null_mut(), 0, ptr::null_mut())
+    );
+    assert_eq!(copied, bad);
+}
+
+fn a_key_of_another_class_may_not_do_that(link: Link) {
+    let bench = Bench::new(link);
+    let own = Own::new(&bench.home);
+    let (table, session) = (&own.raw.table, own.session);
+    let (public, private) = own.generate(RSA, &[bits()], &[yes(CKA_DECRYPT)]).unwrap();
+    let data = own.create(&[(CKA_CLASS, ulong(CKO_DATA))]).unwrap();
+    let not_permitted = Code(CKR_KEY_FUNCTION_NOT_PERMITTED);
+    let no_key = Code(CKR_KEY_HANDLE_INVALID);
+    for (object, code) in [
+        (public, not_permitted),
+        (data, no_key),
+        (0, no_key),
+        (77_777, no_key),
+    ] {
+        let mut pkcs = by(CKM_RSA_PKCS);
+        assert_eq!(own.raw.sign_init(session, CKM_RSA_PKCS, object), Err(code));
+        let decrypt = call!(table, C_DecryptInit(session, &raw mut pkcs, object));
+        assert_eq!(decrypt, code);
+    }
+    for (object, code) in [(private, not_permitted), (data, no_key)] {
+        let mut pkcs = by(CKM_RSA_PKCS);
+        assert_eq!(verify_init(&own, CKM_RSA_PKCS, object), code);
+        let encrypt = call!(table, C_EncryptInit(session, &raw mut pkcs, object));
+        assert_eq!(encrypt, code);
+    }
+    // No operation began.
+    assert_eq!(
+        own.raw.sign(session, b"data"),
+        Err(Code(CKR_OPERATION_NOT_INITIALIZED))
+    );
+}
+
+/// pkcs11-tool and p11-kit send parts to every mechanism. What is signed is what C_Sign would sign.
+fn parts_are_gathered_where_the_mechanism_makes_no_hash(link: Link) {
+    let bench = Bench::new(link);
+    let own = Own::new(&bench.home);
+    let raw = &own.raw;
+    let ec = own.generate(EC, &[p256()], &[]).unwrap();
+    let rsa = own.generate(RSA, &[bits()], &[]).unwrap();
+    let digest: Vec<u8> = (0..32).collect();
+    let info = testkit::signing::Hash::named("sha256").digest_info(&digest);
+    for (mechanism, (public, key), data) in [(CKM_ECDSA, ec, &digest), (CKM_RSA_PKCS, rsa, &info)] {
+        raw.sign_init(own.session, mechanism, key).unwrap();
+        let (first, second) = data.split_at(5);
+        for part in [first, b"", second] {
+            raw.sign_update(own.session, part).unwrap();
+        }
+        // A length query ends nothing.
+        let (code, length) = raw.sign_final_into(own.session, None);
+        assert_eq!(code, Code(CKR_OK));
+        let signature = raw.sign_final(own.session).unwrap();
+        assert_eq!(signature.len() as CK_ULONG, length);
+        let judge = own.verifier(&bench.home, public);
+        match mechanism {
+            CKM_ECDSA => judge.accepts_digest(&digest, &signature).ok(),
+            _ => judge.accepts_pkcs1("sha256", &digest, &signature).ok(),
+        };
+        let parts = [second, first];
+        assert_eq!(verify_init(&own, mechanism, public), Code(CKR_OK));
+        let verified = verify_in_parts(&own, &[first, second], &signature);
+        assert_eq!(verified, Code(CKR_OK));
+        assert_eq!(verify_init(&own, mechanism, public), Code(CKR_OK));
+        let verified = verify_in_parts(&own, &parts, &signature);
+        assert_eq!(verified, Code(CKR_SIGNATURE_INVALID));
+        // C_Sign does not end what was begun in parts.
+        raw.sign_init(own.session, mechanism, key).unwrap();
+        raw.sign_update(own.session, data).unwrap();
+        let mixed = raw.sign(own.session, data);
+        assert_eq!(mixed, Err(Code(CKR_OPERATION_ACTIVE)));
+        // More than can be signed is not gathered.
+        raw.sign_init(own.session, mechanism, key).unwrap();
+        raw.sign_update(own.session, data).unwrap();
+        let long = raw.sign_update(own.session, &[0; 1 << 20]);
+        assert_eq!(long, Err(Code(CKR_DATA_LEN_RANGE)));
+        let over = raw.sign_final(own.session);
+        assert_eq!(over, Err(Code(CKR_OPERATION_NOT_INITIALIZED)));
+    }
+    // Nothing at all is no digest.
+    raw.sign_init(own.session, CKM_ECDSA, ec.1).unwrap();
+    let empty = raw.sign_final(own.session);
+    assert_eq!(empty, Err(Code(CKR_DATA_LEN_RANGE)));
+}
+
+fn uses_that_no_key_of_the_type_has_are_refused(link: Link) {
+    let bench = Bench::new(link);
+    let own = Own::new(&bench.home);
+    let (public, private) = (true, false);
+    let inconsistent = Err(Code(CKR_TEMPLATE_INCONSISTENT));
+    for (mechanism, size, half, kinds) in [
+        (
+            EC,
+            p256(),
+            public,
+            &[CKA_ENCRYPT, CKA_WRAP, CKA_VERIFY_RECOVER][..],
+        ),
+        (
+            EC,
+            p256(),
+            private,
+            &[CKA_DECRYPT, CKA_UNWRAP, CKA_SIGN_RECOVER],
+        ),
+        (RSA, bits(), public, &[CKA_DERIVE, CKA_VERIFY_RECOVER]),
+        (RSA, bits(), private, &[CKA_DERIVE, CKA_SIGN_RECOVER]),
+    ] {
+        for kind in kinds {
+            let (mut public, mut private) = (vec![size.clone()], vec![]);
+            let asked = if half { &mut public } else { &mut private };
+            asked.push(yes(*kind));
+            let made = own.generate(mechanism, &public, &private);
+            assert_eq!(made, inconsistent, "{kind:#x}");
+        }
+    }
+    // Not wanted is not asked; and NSS, pkcs11-provider and libp11 always ask for CKA_WRAP.
+    let unwanted = [
+        bits(),
+        no(CKA_VERIFY_RECOVER),
+        no(CKA_DERIVE),
+        yes(CKA_WRAP),
+    ];
+    let (key, _) = own
+        .generate(RSA, &unwanted, &[no(CKA_SIGN_RECOVER)])
+        .unwrap();
+    assert_eq!(own.attribute(key, CKA_WRAP), NO);
+}
+
+fn a_public_key_says_that_it_may_agree(link: Link) {
+    let bench = Bench::new(link);
+    let own = Own::new(&bench.home);
+    let token = yes(CKA_TOKEN);
+    for (asked, value) in [
+        (yes(CKA_DERIVE), YES),
+        (no(CKA_DERIVE), NO),
+        (label("x"), NO),
+    ] {
+        let public = [p256(), token.clone(), asked];
+        let private = [token.clone(), yes(CKA_DERIVE)];
+        let (key, _) = own.generate(EC, &public, &private).unwrap();
+        assert_eq!(own.attribute(key, CKA_DERIVE), value);
+        assert_eq!(own.attribute(key, CKA_VERIFY), YES);
+    }
+    // As a file says it, not only as it was made.
+    let own = own.anew();
+    let says = [(CKA_CLASS, ulong(CKO_PUBLIC_KEY)), yes(CKA_DERIVE)];
+    assert_eq!(own.find(&says).len(), 1);
+}
+
+fn signs(raw: &Raw, session: CK_SESSION_HANDLE, key: CK_OBJECT_HANDLE) -> Result<Vec<u8>, Code> {
+    raw.sign_init(session, CKM_ECDSA_SHA256, key)?;
+    raw.sign(session, b"data")
+}
+
+fn a_session_key_that_is_not_private_needs_no_login(link: Link) {
+    let (bench, token) = pins::Bench::with_pins(link);
+    let session = token.read_write();
+    let pair = |private: &[Item]| generate(&token.raw, session, EC, &[p256()], private);
+    let not_logged_in = Err(Code(CKR_USER_NOT_LOGGED_IN));
+    assert_eq!(pair(&[]), not_logged_in, "private is what it is by default");
+    assert_eq!(pair(&[yes(CKA_PRIVATE)]), not_logged_in);
+    let (public, key) = pair(&[no(CKA_PRIVATE)]).unwrap();
+    let value = token.raw.attribute(session, key, CKA_PRIVATE);
+    assert_eq!(value, Ok(NO.to_vec()));
+    let signature = signs(&token.raw, session, key).unwrap();
+    let judge = token.verifier(&bench, session, public);
+    judge.accepts_message("-sha256", b"data", &signature).ok();
+    token.login(session, pins::USER).unwrap();
+    assert!(signs(&token.raw, session, key).is_ok());
+    // Where the PIN opens every key, it opens this one too, so the wish cannot be fulfilled.
+    let on_token = pair(&[no(CKA_PRIVATE), yes(CKA_TOKEN)]);
+    assert_eq!(on_token, Err(Code(CKR_TEMPLATE_INCONSISTENT)));
+    let (_, hidden) = pair(&[]).unwrap();
+    token.raw.logout(session).unwrap();
+    assert!(signs(&token.raw, session, key).is_ok(), "it stays");
+    let gone = token.raw.attribute(session, hidden, CKA_LABEL);
+    assert_eq!(gone, Err(Code(CKR_OBJECT_HANDLE_INVALID)));
+    bench.counts(0);
+}
+
+fn a_data_object_gets_another_value(link: Link) {
+    let bench = Bench::new(link);
+    let own = Own::new(&bench.home);
+    for on_token in [YES, NO] {
+        let data = [
+            (CKA_CLASS, ulong(CKO_DATA)),
+            (CKA_TOKEN, on_token.to_vec()),
+            (CKA_VALUE, b"before".to_vec()),
+        ];
+        let object = own.create(&data).unwrap();
+        let id = own.attribute(object, CKA_UNIQUE_ID);
+        let changes = [
+            (CKA_VALUE, b"after".to_vec()),
+            (CKA_APPLICATION, b"a test".to_vec()),
+            (CKA_OBJECT_ID, vec![0x06, 0x01, 0x2A]),
+        ];
+        own.change(object, &changes).unwrap();
+        for (kind, value) in &changes {
+            assert_eq!(own.attribute(object, *kind), *value, "{kind:#x}");
+        }
+        assert_eq!(own.attribute(object, CKA_UNIQUE_ID), id);
+        assert_eq!(own.find(&[(CKA_VALUE, b"after".to_vec())]), [object]);
+        // All or nothing.
+        let half = [(CKA_VALUE, b"half".to_vec()), (CKA_APPLICATION, vec![0xFF])];
+        let refused = own.change(object, &half);
+        assert_eq!(refused, Err(Code(CKR_ATTRIBUTE_VALUE_INVALID)));
+        assert_eq!(own.attribute(object, CKA_VALUE), b"after");
+        own.destroy(object).unwrap();
+    }
+}

@@ -2,15 +2,11 @@
 
 use crate::error::Error;
 use crate::handle::{Mint, ObjectHandle, SessionHandle, SlotId};
-use crate::mechanism::derive::DeriveMechanism;
-use crate::mechanism::table::Mechanism;
-use crate::mechanism::unwrap::UnwrapMechanism;
 use crate::output::Room;
 use crate::session::Session;
 use crate::slot::token::Token;
-use crate::slot::{Slot, Source};
-use crate::snapshot::{Caller, List, Snapshots};
-use crate::template::Template;
+use crate::slot::{Slot, TokenSource};
+use crate::snapshot::{Caller, ListKind, Snapshots};
 use cryptoki_sys::{
     CK_FLAGS, CK_MECHANISM_INFO, CK_MECHANISM_TYPE, CK_SLOT_ID, CK_STATE, CK_USER_TYPE,
     CKF_RW_SESSION, CKF_SERIAL_SESSION, CKS_RO_PUBLIC_SESSION, CKS_RO_USER_FUNCTIONS,
@@ -19,7 +15,7 @@ use cryptoki_sys::{
 };
 pub(crate) use devid_core::Held;
 use devid_core::config::{self, Config, ConfigError, LogSettings};
-use devid_core::identity::tpm_of;
+use devid_core::identity::configured_tpm;
 use devid_core::store::devid::DevidStore;
 use devid_core::store::idevid::IdevidStore;
 use devid_core::store::sessions::SessionStore;
@@ -162,7 +158,7 @@ impl Module {
     }
 
     /// The end, by C_Finalize: nobody stays logged in.
-    pub(crate) fn end(&self) {
+    pub(crate) fn finalize(&self) {
         for slot in self.slots.get().into_iter().flatten() {
             slot.logout(&self.mint);
         }
@@ -191,9 +187,9 @@ impl Module {
     }
 
     /// The slots that have a token, as a call with this room is told.
-    pub(crate) fn present(&self, caller: Caller, room: Room) -> Vec<CK_SLOT_ID> {
+    pub(crate) fn slots_with_token(&self, caller: Caller, room: Room) -> Vec<CK_SLOT_ID> {
         let has_token = |slot: &&Arc<Slot>| self.token(slot).is_ok();
-        self.snapshots.answer(List::Present, caller, room, || {
+        self.snapshots.answer(ListKind::Present, caller, room, || {
             let present = self.slots().iter().filter(has_token);
             present.map(|slot| slot.id.0).collect()
         })
@@ -207,7 +203,7 @@ impl Module {
         caller: Caller,
         room: Room,
     ) -> Vec<CK_MECHANISM_TYPE> {
-        let list = List::Mechanisms(slot.id);
+        let list = ListKind::Mechanisms(slot.id);
         self.snapshots.answer(list, caller, room, || {
             slot.learn_mechanisms();
             token.mechanisms()
@@ -222,6 +218,9 @@ impl Module {
     ) -> Result<CK_MECHANISM_INFO, Error> {
         let token = self.token(slot)?;
         slot.learn_mechanisms();
+        for key_type in token.made_by(kind) {
+            slot.learn_key_sizes(key_type);
+        }
         token.mechanism_info(kind)
     }
 
@@ -245,10 +244,10 @@ impl Module {
         let session = Arc::new(Session::new(handle, Arc::clone(slot), is_read_write));
         // Held, so that the officer's login does not come between.
         let mut table = self.table.lock();
-        if !is_read_write && slot.has_officer() {
-            return Err(Error::SessionReadWriteOfficerExists);
+        if !is_read_write && slot.has_security_officer() {
+            return Err(Error::SessionReadWriteSoExists);
         }
-        if table.of(id).count() >= MOST_SESSIONS {
+        if table.sessions_of(id).count() >= MOST_SESSIONS {
             return Err(Error::SessionCount);
         }
         let room = table.sessions.try_reserve(1);
@@ -263,8 +262,12 @@ impl Module {
             .sessions
             .remove(&handle)
             .ok_or(Error::SessionHandleInvalid)?;
-        closed.slot.kept.lock().forget_session(Some(handle));
-        if table.of(closed.slot.id).next().is_none() {
+        closed
+            .slot
+            .session_objects
+            .lock()
+            .remove_of_session(Some(handle));
+        if table.sessions_of(closed.slot.id).next().is_none() {
             closed.slot.logout(&self.mint);
         }
         Ok(())
@@ -276,113 +279,40 @@ impl Module {
         table.sessions.retain(|_, session| session.slot.id != id);
         slot.logout(&self.mint);
         // After the sessions: an object made meanwhile sees that its session is gone.
-        slot.kept.lock().forget_session(None);
+        slot.session_objects.lock().remove_of_session(None);
         Ok(())
     }
 
-    /// Makes an object, unless its session is closed meanwhile by another thread.
-    pub(crate) fn create_object(
+    /// Makes objects by a call of their session: gives their handles. If another thread closes the session
+    /// meanwhile, its new session objects are removed.
+    pub(crate) fn create<H: AsRef<[ObjectHandle]>>(
         &self,
         handle: SessionHandle,
-        template: &Template,
-    ) -> Result<ObjectHandle, Error> {
+        call: impl FnOnce(&Session, &Mint) -> Result<H, Error>,
+    ) -> Result<H, Error> {
         let session = self.session(handle)?;
-        let object = session.create(template, &self.mint)?;
-        self.still_open(&session, &[object])?;
-        Ok(object)
-    }
-
-    /// Copies an object, unless its session is closed meanwhile by another thread.
-    pub(crate) fn copy_object(
-        &self,
-        handle: SessionHandle,
-        object: ObjectHandle,
-        template: &Template,
-    ) -> Result<ObjectHandle, Error> {
-        let session = self.session(handle)?;
-        let copy = session.copy(object, template, &self.mint)?;
-        self.still_open(&session, &[copy])?;
-        Ok(copy)
-    }
-
-    /// Makes a key pair, unless its session is closed meanwhile by another thread: the handles of
-    /// the public and of the private key.
-    pub(crate) fn generate_pair(
-        &self,
-        handle: SessionHandle,
-        mechanism: &'static Mechanism,
-        public: &Template,
-        private: &Template,
-    ) -> Result<(ObjectHandle, ObjectHandle), Error> {
-        let session = self.session(handle)?;
-        let made = session.generate(mechanism, public, private, &self.mint)?;
-        self.still_open(&session, &[made.0, made.1])?;
-        Ok(made)
-    }
-
-    /// Makes a secret key, unless its session is closed meanwhile by another thread.
-    pub(crate) fn generate_key(
-        &self,
-        handle: SessionHandle,
-        row: &'static Mechanism,
-        template: &Template,
-    ) -> Result<ObjectHandle, Error> {
-        let session = self.session(handle)?;
-        let made = session.generate_secret_key(row, template, &self.mint)?;
-        self.still_open(&session, &[made])?;
-        Ok(made)
-    }
-
-    /// Derives a secret key, unless its session is closed meanwhile by another thread.
-    pub(crate) fn derive_key(
-        &self,
-        handle: SessionHandle,
-        mechanism: &DeriveMechanism,
-        base: ObjectHandle,
-        template: &Template,
-    ) -> Result<ObjectHandle, Error> {
-        let session = self.session(handle)?;
-        let made = session.derive(mechanism, base, template, &self.mint)?;
-        self.still_open(&session, &[made])?;
-        Ok(made)
-    }
-
-    /// Unwraps a private key, unless its session is closed meanwhile by another thread.
-    pub(crate) fn unwrap_key(
-        &self,
-        handle: SessionHandle,
-        mechanism: &UnwrapMechanism,
-        unwrapping: ObjectHandle,
-        wrapped: Option<&[u8]>,
-        template: &Template,
-    ) -> Result<ObjectHandle, Error> {
-        let session = self.session(handle)?;
-        let made = session.unwrap(mechanism, unwrapping, wrapped, template, &self.mint)?;
-        self.still_open(&session, &[made])?;
-        Ok(made)
-    }
-
-    /// Nobody would ever forget what a session keeps after its end.
-    fn still_open(&self, session: &Session, made: &[ObjectHandle]) -> Result<(), Error> {
-        let open = self.session(session.handle).map(drop);
-        if open.is_err() {
-            let mut kept = session.slot.kept.lock();
-            for handle in made {
-                kept.forget(*handle);
+        let made = call(&session, &self.mint)?;
+        if let Err(closed) = self.session(handle) {
+            let mut session_objects = session.slot.session_objects.lock();
+            for object in made.as_ref() {
+                session_objects.remove(*object);
             }
+            return Err(closed);
         }
-        open
+        Ok(made)
     }
 
     /// Sessions of a slot: all, and those that are read-write.
     pub(crate) fn session_counts(&self, id: SlotId) -> (usize, usize) {
         let table = self.table.lock();
-        let read_write = table.of(id).filter(|session| session.is_read_write);
-        (table.of(id).count(), read_write.count())
+        let read_write = table
+            .sessions_of(id)
+            .filter(|session| session.is_read_write);
+        (table.sessions_of(id).count(), read_write.count())
     }
 
     pub(crate) fn session_state(&self, session: &Session) -> CK_STATE {
-        if session.slot.has_officer() {
+        if session.slot.has_security_officer() {
             return CKS_RW_SO_FUNCTIONS;
         }
         // NSS asks a person for a PIN wherever a session of a token with CKF_LOGIN_REQUIRED is public.
@@ -421,7 +351,7 @@ impl Module {
             if who == UserType::SecurityOfficer && table.has_read_only(session.slot.id) {
                 return Err(Error::SessionReadOnlyExists);
             }
-            session.slot.logged_in.let_in(who);
+            session.slot.logged_in.set(who);
             Ok(())
         })
     }
@@ -448,7 +378,7 @@ impl Module {
         }
         if slot.asks_login() {
             table
-                .of(slot.id)
+                .sessions_of(slot.id)
                 .for_each(|one| one.forget_private_operations());
         }
         Ok(())
@@ -460,25 +390,29 @@ impl Module {
 ///
 /// The token for sessions stands before all others that may ask for a login, but `devid`.
 fn slots(config: &Config, refusals: Refusals, held: &'static Held) -> Vec<Slot> {
-    let tpm = Arc::new(tpm_of(config, refusals).noting_locks(held));
+    let tpm = Arc::new(configured_tpm(config, refusals).noting_locks(held));
     let random = config.random;
-    let factory = Source::new(
+    let factory = TokenSource::new(
         &tpm,
         Store::Factory(IdevidStore::new(config, Arc::clone(&tpm))),
         random,
     );
     let mut sources = vec![(FACTORY, factory)];
     let own = DevidStore::all(config, &tpm).into_iter();
-    sources.extend(own.map(|store| (OWN, Source::new(&tpm, Store::Folder(store), random))));
+    sources.extend(own.map(|store| (OWN, TokenSource::new(&tpm, Store::Folder(store), random))));
     let with_pin = IdevidStore::with_pin(config, &tpm).into_iter();
-    sources
-        .extend(with_pin.map(|store| (WITH_PIN, Source::new(&tpm, Store::Factory(store), random))));
+    sources.extend(with_pin.map(|store| {
+        (
+            WITH_PIN,
+            TokenSource::new(&tpm, Store::Factory(store), random),
+        )
+    }));
     let numbered = (0..).zip(sources);
     let mut slots: Vec<_> = numbered
         .map(|(id, (description, source))| Slot::new(SlotId(id), description, Some(source)))
         .collect();
     if config.session_slot {
-        let source = Source::new(&tpm, Store::Sessions(SessionStore), random);
+        let source = TokenSource::new(&tpm, Store::Sessions(SessionStore), random);
         let after_devid = slots.len().min(2);
         slots.insert(after_devid, Slot::new(SESSIONS_ID, SESSIONS, Some(source)));
     }
@@ -487,10 +421,10 @@ fn slots(config: &Config, refusals: Refusals, held: &'static Held) -> Vec<Slot> 
 
 impl Table {
     fn has_read_only(&self, id: SlotId) -> bool {
-        self.of(id).any(|session| !session.is_read_write)
+        self.sessions_of(id).any(|session| !session.is_read_write)
     }
 
-    fn of(&self, id: SlotId) -> impl Iterator<Item = &Arc<Session>> {
+    fn sessions_of(&self, id: SlotId) -> impl Iterator<Item = &Arc<Session>> {
         self.sessions
             .values()
             .filter(move |session| session.slot.id == id)

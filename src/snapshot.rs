@@ -16,7 +16,7 @@ const MOST: usize = 256;
 
 /// What a snapshot lists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum List {
+pub(crate) enum ListKind {
     /// The slots that have a token, as CK_SLOT_ID.
     Present,
     /// The mechanisms of a slot's token, as CK_MECHANISM_TYPE.
@@ -33,7 +33,7 @@ pub(crate) struct Snapshots(Mutex<VecDeque<Snapshot>>);
 
 #[derive(Debug, Clone)]
 struct Snapshot {
-    list: List,
+    list: ListKind,
     caller: Caller,
     items: Vec<CK_ULONG>,
 }
@@ -43,7 +43,7 @@ impl Snapshots {
     /// `now` looks, without a lock of ours, and only where no snapshot answers.
     pub(crate) fn answer(
         &self,
-        list: List,
+        list: ListKind,
         caller: Caller,
         room: Room,
         now: impl FnOnce() -> Vec<CK_ULONG>,
@@ -86,7 +86,7 @@ impl Snapshots {
     }
 
     /// The thread's own snapshot. It goes when it fits; a caller with too little room comes again.
-    fn asked_by(&self, caller: Caller, list: List, room: usize) -> Option<Vec<CK_ULONG>> {
+    fn asked_by(&self, caller: Caller, list: ListKind, room: usize) -> Option<Vec<CK_ULONG>> {
         let mut kept = self.0.lock();
         let place = kept.iter().position(|one| one.is(caller, list))?;
         match kept.get(place)?.items.len() <= room {
@@ -96,7 +96,7 @@ impl Snapshots {
     }
 
     /// A snapshot that has exactly this length: the caller may have asked for it from another thread.
-    fn asked_elsewhere(&self, list: List, room: usize) -> Option<Vec<CK_ULONG>> {
+    fn asked_elsewhere(&self, list: ListKind, room: usize) -> Option<Vec<CK_ULONG>> {
         let kept = self.0.lock();
         let mut newest = kept.iter().rev();
         let found = newest.find(|one| one.list == list && one.items.len() == room);
@@ -105,7 +105,7 @@ impl Snapshots {
 }
 
 impl Snapshot {
-    fn is(&self, caller: Caller, list: List) -> bool {
+    fn is(&self, caller: Caller, list: ListKind) -> bool {
         self.caller == caller && self.list == list
     }
 }
@@ -114,7 +114,7 @@ impl Snapshot {
 mod tests {
     use super::*;
 
-    const LIST: List = List::Present;
+    const LIST: ListKind = ListKind::Present;
     const ONE: Caller = Caller(1);
     const OTHER: Caller = Caller(2);
 
@@ -159,7 +159,7 @@ mod tests {
     #[test]
     fn each_list_and_each_thread_has_its_own() {
         let snapshots = Snapshots::default();
-        let mechanisms = List::Mechanisms(SlotId(0));
+        let mechanisms = ListKind::Mechanisms(SlotId(0));
         snapshots.answer(LIST, ONE, Room::Length, || vec![7]);
         snapshots.answer(mechanisms, ONE, Room::Length, || vec![1, 2]);
         snapshots.answer(LIST, OTHER, Room::Length, || vec![7, 8]);

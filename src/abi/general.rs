@@ -20,7 +20,7 @@ pub(super) unsafe extern "C" fn C_Initialize(pInitArgs: *mut c_void) -> CK_RV {
         match &*lifecycle {
             Lifecycle::Initialized(_) => return Err(Error::AlreadyInitialized),
             // Whoever was logged in in the parent is not so here, and leaves nothing behind.
-            Lifecycle::Inherited(module) => module.end(),
+            Lifecycle::Inherited(module) => module.finalize(),
             Lifecycle::Outside => {}
         }
         let (mint, refusals) = (Arc::clone(&state.mint), state.refusals.clone());
@@ -65,7 +65,7 @@ pub(super) unsafe extern "C" fn C_Finalize(pReserved: *mut c_void) -> CK_RV {
         match ended {
             Lifecycle::Outside => Err(Error::NotInitialized),
             Lifecycle::Initialized(module) | Lifecycle::Inherited(module) => {
-                module.end();
+                module.finalize();
                 Ok(())
             }
         }

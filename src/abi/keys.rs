@@ -26,7 +26,9 @@ pub(super) unsafe extern "C" fn C_GenerateKey(
         let (mechanism, _) = mechanism.ok_or(Error::ArgumentsBad("pMechanism is NULL"))?;
         // SAFETY: the caller's template is NULL or valid for its items and their values.
         let template = unsafe { args::template(pTemplate, ulCount) }?;
-        let key = module.generate_key(session, mechanism, &template)?;
+        let [key] = module.create(session, |session, mint| {
+            Ok([session.generate_secret_key(mechanism, &template, mint)?])
+        })?;
         // SAFETY: not NULL, hence valid for a handle.
         unsafe { args::write(phKey, key.0, "phKey is NULL") }
     })
@@ -56,7 +58,9 @@ pub(super) unsafe extern "C" fn C_GenerateKeyPair(
         let public = unsafe { args::template(pPublicKeyTemplate, ulPublicKeyAttributeCount) }?;
         // SAFETY: as above.
         let private = unsafe { args::template(pPrivateKeyTemplate, ulPrivateKeyAttributeCount) }?;
-        let (public, private) = module.generate_pair(session, mechanism, &public, &private)?;
+        let [public, private] = module.create(session, |session, mint| {
+            session.generate(mechanism, &public, &private, mint)
+        })?;
         // SAFETY: neither is NULL, hence both are valid for a handle.
         unsafe {
             args::write(phPublicKey, public.0, "phPublicKey is NULL")?;
@@ -65,6 +69,7 @@ pub(super) unsafe extern "C" fn C_GenerateKeyPair(
     })
 }
 
+/// Supported in part: private keys come wrapped, secret keys do not.
 pub(super) unsafe extern "C" fn C_UnwrapKey(
     hSession: CK_SESSION_HANDLE,
     pMechanism: *mut CK_MECHANISM,
@@ -89,12 +94,14 @@ pub(super) unsafe extern "C" fn C_UnwrapKey(
         // SAFETY: the caller's template is NULL or valid for its items and their values.
         let template = unsafe { args::template(pTemplate, ulAttributeCount) }?;
         let unwrapping = ObjectHandle(hUnwrappingKey);
-        // SAFETY: `pWrappedKey` is NULL or valid for `ulWrappedKeyLen` bytes.
-        let key = unsafe {
-            args::borrow(pWrappedKey, ulWrappedKeyLen, |wrapped| {
-                module.unwrap_key(session, &mechanism, unwrapping, wrapped, &template)
+        let unwrap = |wrapped: Option<&[u8]>| {
+            module.create(session, |session, mint| {
+                let key = session.unwrap(&mechanism, unwrapping, wrapped, &template, mint);
+                Ok([key?])
             })
-        }?;
+        };
+        // SAFETY: `pWrappedKey` is NULL or valid for `ulWrappedKeyLen` bytes.
+        let [key] = unsafe { args::borrow(pWrappedKey, ulWrappedKeyLen, unwrap) }?;
         // SAFETY: not NULL, hence valid for a handle.
         unsafe { args::write(phKey, key.0, "phKey is NULL") }
     })
@@ -122,7 +129,9 @@ pub(super) unsafe extern "C" fn C_DeriveKey(
         // SAFETY: the caller's template is NULL or valid for its items and their values.
         let template = unsafe { args::template(pTemplate, ulAttributeCount) }?;
         let base = ObjectHandle(hBaseKey);
-        let key = module.derive_key(session, &mechanism, base, &template)?;
+        let [key] = module.create(session, |session, mint| {
+            Ok([session.derive(&mechanism, base, &template, mint)?])
+        })?;
         // SAFETY: not NULL, hence valid for a handle.
         unsafe { args::write(phKey, key.0, "phKey is NULL") }
     })

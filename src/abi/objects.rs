@@ -20,7 +20,9 @@ pub(super) unsafe extern "C" fn C_CreateObject(
         }
         // SAFETY: the caller's template is NULL or valid for `ulCount` items and their values.
         let template = unsafe { args::template(pTemplate, ulCount) }?;
-        let object = module.create_object(session, &template)?;
+        let [object] = module.create(session, |session, mint| {
+            Ok([session.create(&template, mint)?])
+        })?;
         // SAFETY: not NULL, hence valid for a handle.
         unsafe { args::write(phObject, object.0, "phObject is NULL") }
     })
@@ -37,6 +39,7 @@ pub(super) unsafe extern "C" fn C_DestroyObject(
     })
 }
 
+/// Supported in part: keys of a token are not copied; their CKA_COPYABLE is false.
 pub(super) unsafe extern "C" fn C_CopyObject(
     hSession: CK_SESSION_HANDLE,
     hObject: CK_OBJECT_HANDLE,
@@ -53,7 +56,9 @@ pub(super) unsafe extern "C" fn C_CopyObject(
         }
         // SAFETY: the caller's template is NULL or valid for `ulCount` items and their values.
         let template = unsafe { args::template(pTemplate, ulCount) }?;
-        let copy = module.copy_object(session, ObjectHandle(hObject), &template)?;
+        let [copy] = module.create(session, |session, mint| {
+            Ok([session.copy(ObjectHandle(hObject), &template, mint)?])
+        })?;
         // SAFETY: not NULL, hence valid for a handle.
         unsafe { args::write(phNewObject, copy.0, "phNewObject is NULL") }
     })

@@ -11,7 +11,7 @@ const RANDOM_CHUNK: usize = 4096;
 /// One call makes no more. A TPM that makes them takes hours for so many.
 const MOST_RANDOM: usize = 1 << 24;
 
-/// The kernel and the TPM seed their own generators, so a caller's seed is accepted and not used.
+/// Supported in part: a seed is accepted and not used, since the kernel and the TPM seed themselves.
 pub(super) unsafe extern "C" fn C_SeedRandom(
     hSession: CK_SESSION_HANDLE,
     pSeed: *mut CK_BYTE,

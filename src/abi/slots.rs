@@ -19,7 +19,7 @@ pub(super) unsafe extern "C" fn C_GetSlotList(
         let slots = |room| match tokenPresent {
             // The same from C_Initialize to C_Finalize.
             CK_FALSE => module.slots().iter().map(|slot| slot.id.0).collect(),
-            _ => module.present(host::caller(), room),
+            _ => module.slots_with_token(host::caller(), room),
         };
         // SAFETY: `pSlotList` is NULL or takes the `*pulCount` items that the caller says.
         unsafe { args::give_list(pSlotList, pulCount, slots) }
@@ -136,6 +136,7 @@ pub(super) unsafe extern "C" fn C_InitToken(
 }
 
 /// A TPM is polled at each question; there is no thread that could watch it.
+/// Supported in part: a call that is to wait for an event answers CKR_FUNCTION_NOT_SUPPORTED.
 pub(super) unsafe extern "C" fn C_WaitForSlotEvent(
     flags: CK_FLAGS,
     _pSlot: *mut CK_SLOT_ID,

@@ -21,10 +21,10 @@ pub(crate) enum Digest {
 /// It may hold a secret key. So it stays at one address until it is dropped, and is wiped there; a
 /// move would leave a copy behind.
 #[derive(Clone)]
-pub(crate) struct Hasher(Box<Under>);
+pub(crate) struct Hasher(Box<HashState>);
 
 #[derive(Clone)]
-enum Under {
+enum HashState {
     Sha1(Sha1),
     Sha224(Sha224),
     Sha256(Sha256),
@@ -58,11 +58,11 @@ impl Digest {
     /// Over no data yet.
     pub(crate) fn hasher(self) -> Hasher {
         Hasher(Box::new(match self {
-            Self::Sha1 => Under::Sha1(Sha1::new()),
-            Self::Sha224 => Under::Sha224(Sha224::new()),
-            Self::Sha256 => Under::Sha256(Sha256::new()),
-            Self::Sha384 => Under::Sha384(Sha384::new()),
-            Self::Sha512 => Under::Sha512(Sha512::new()),
+            Self::Sha1 => HashState::Sha1(Sha1::new()),
+            Self::Sha224 => HashState::Sha224(Sha224::new()),
+            Self::Sha256 => HashState::Sha256(Sha256::new()),
+            Self::Sha384 => HashState::Sha384(Sha384::new()),
+            Self::Sha512 => HashState::Sha512(Sha512::new()),
         }))
     }
 
@@ -71,14 +71,14 @@ impl Digest {
         fn of<H: SerializableState>(saved: &[u8]) -> Option<H> {
             H::deserialize(<&SerializedState<H>>::try_from(saved).ok()?).ok()
         }
-        let under = match self {
-            Self::Sha1 => of(saved).map(Under::Sha1),
-            Self::Sha224 => of(saved).map(Under::Sha224),
-            Self::Sha256 => of(saved).map(Under::Sha256),
-            Self::Sha384 => of(saved).map(Under::Sha384),
-            Self::Sha512 => of(saved).map(Under::Sha512),
+        let state = match self {
+            Self::Sha1 => of(saved).map(HashState::Sha1),
+            Self::Sha224 => of(saved).map(HashState::Sha224),
+            Self::Sha256 => of(saved).map(HashState::Sha256),
+            Self::Sha384 => of(saved).map(HashState::Sha384),
+            Self::Sha512 => of(saved).map(HashState::Sha512),
         };
-        under.map(|under| Hasher(Box::new(under)))
+        state.map(|state| Hasher(Box::new(state)))
     }
 }
 
@@ -96,33 +96,33 @@ impl From<Hash> for Digest {
 impl Hasher {
     pub(crate) fn update(&mut self, data: &[u8]) {
         match &mut *self.0 {
-            Under::Sha1(hash) => hash.update(data),
-            Under::Sha224(hash) => hash.update(data),
-            Under::Sha256(hash) => hash.update(data),
-            Under::Sha384(hash) => hash.update(data),
-            Under::Sha512(hash) => hash.update(data),
+            HashState::Sha1(hash) => hash.update(data),
+            HashState::Sha224(hash) => hash.update(data),
+            HashState::Sha256(hash) => hash.update(data),
+            HashState::Sha384(hash) => hash.update(data),
+            HashState::Sha512(hash) => hash.update(data),
         }
     }
 
     /// All of it in bytes, the last ones of the data in clear.
     pub(crate) fn save(&self) -> Vec<u8> {
         match &*self.0 {
-            Under::Sha1(hash) => hash.serialize().to_vec(),
-            Under::Sha224(hash) => hash.serialize().to_vec(),
-            Under::Sha256(hash) => hash.serialize().to_vec(),
-            Under::Sha384(hash) => hash.serialize().to_vec(),
-            Under::Sha512(hash) => hash.serialize().to_vec(),
+            HashState::Sha1(hash) => hash.serialize().to_vec(),
+            HashState::Sha224(hash) => hash.serialize().to_vec(),
+            HashState::Sha256(hash) => hash.serialize().to_vec(),
+            HashState::Sha384(hash) => hash.serialize().to_vec(),
+            HashState::Sha512(hash) => hash.serialize().to_vec(),
         }
     }
 
     pub(crate) fn finish(mut self) -> Vec<u8> {
         // Each stays where it is: `finalize` would move it.
         let result = match &mut *self.0 {
-            Under::Sha1(hash) => hash.finalize_reset().to_vec(),
-            Under::Sha224(hash) => hash.finalize_reset().to_vec(),
-            Under::Sha256(hash) => hash.finalize_reset().to_vec(),
-            Under::Sha384(hash) => hash.finalize_reset().to_vec(),
-            Under::Sha512(hash) => hash.finalize_reset().to_vec(),
+            HashState::Sha1(hash) => hash.finalize_reset().to_vec(),
+            HashState::Sha224(hash) => hash.finalize_reset().to_vec(),
+            HashState::Sha256(hash) => hash.finalize_reset().to_vec(),
+            HashState::Sha384(hash) => hash.finalize_reset().to_vec(),
+            HashState::Sha512(hash) => hash.finalize_reset().to_vec(),
         };
         overwrite_stack();
         result

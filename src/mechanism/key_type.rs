@@ -3,6 +3,7 @@
 use cryptoki_sys::*;
 use devid_core::key::{PublicKey, SecretKeyType};
 use devid_core::store::folder::Use;
+use devid_core::tpm::KeyKind;
 
 /// The type of a key (CKA_KEY_TYPE).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,7 +21,7 @@ impl KeyType {
         all.into_iter().find(|one| one.number() == number)
     }
 
-    pub(crate) const fn of(public: &PublicKey) -> Self {
+    pub(crate) const fn from_public(public: &PublicKey) -> Self {
         match public {
             PublicKey::Ec { .. } => Self::Ec,
             PublicKey::Rsa { .. } => Self::Rsa,
@@ -50,6 +51,15 @@ impl KeyType {
             Self::Rsa => CKK_RSA,
             Self::Aes => CKK_AES,
             Self::GenericSecret => CKK_GENERIC_SECRET,
+        }
+    }
+
+    /// The same for the TPM; `None` for keys that it does not make.
+    pub(crate) const fn kind_in_tpm(self) -> Option<KeyKind> {
+        match self {
+            Self::Ec => Some(KeyKind::Ec),
+            Self::Rsa => Some(KeyKind::Rsa),
+            Self::Aes | Self::GenericSecret => None,
         }
     }
 

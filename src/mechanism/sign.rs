@@ -66,7 +66,7 @@ impl SignMechanism {
     /// does not have the mechanism, [`Error::MechanismParamInvalid`] if it does not have the hash.
     pub(crate) fn check(self, key: &Key) -> Result<(), Error> {
         match (self.algorithm, self.hash) {
-            _ if !self.row.is_for(key.public()) => Err(Error::KeyTypeInconsistent),
+            _ if !self.row.takes_key(key.public()) => Err(Error::KeyTypeInconsistent),
             _ if !self.row.signs_with(key) => Err(Error::MechanismInvalid),
             (SignAlgorithm::Pss, Some(hash)) if !key.signs(SignatureScheme::Rsapss(hash)) => {
                 Err(Error::MechanismParamInvalid)

@@ -223,8 +223,8 @@ impl Mechanism {
     }
 
     /// Whether a public or private key is of the mechanism's type.
-    pub(crate) fn is_for(&self, key: &PublicKey) -> bool {
-        self.key_type == Some(KeyType::of(key))
+    pub(crate) fn takes_key(&self, key: &PublicKey) -> bool {
+        self.key_type == Some(KeyType::from_public(key))
     }
 }
 

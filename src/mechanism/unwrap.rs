@@ -118,7 +118,7 @@ impl AesWrap {
     }
 
     /// What is wrapped under this AES key; `None` for every fault of it alike.
-    pub(crate) fn unwrapped(self, key: &[u8], wrapped: &[u8]) -> Option<Secret> {
+    pub(crate) fn unwrap_key(self, key: &[u8], wrapped: &[u8]) -> Option<Secret> {
         match key.len() {
             16 => self.through::<Aes128>(key, wrapped),
             24 => self.through::<Aes192>(key, wrapped),
@@ -178,22 +178,22 @@ mod tests {
             "cbc7f0e71a99f43bfb988b9b7a02dd21"
         ));
         let data = bytes("00112233445566778899aabbccddeeff000102030405060708090a0b0c0d0e0f");
-        let plain = AesWrap::Kw.unwrapped(&kek, &wrapped);
+        let plain = AesWrap::Kw.unwrap_key(&kek, &wrapped);
         assert_eq!(plain.unwrap()[..], data);
-        assert_eq!(AesWrap::Kwp.unwrapped(&kek, &wrapped), None);
+        assert_eq!(AesWrap::Kwp.unwrap_key(&kek, &wrapped), None);
 
         let kek = bytes("5840df6e29b02af1ab493b705bf16ea1ae8338f4dcc176a8");
         let wrapped = bytes("138bdeaa9b8fa7fc61f97742e72248ee5ae6ae5360d1ae6a5f54f373fa543b6a");
         let data = bytes("c37b7e6492584340bed12207808941155068f738");
-        let plain = AesWrap::Kwp.unwrapped(&kek, &wrapped);
+        let plain = AesWrap::Kwp.unwrap_key(&kek, &wrapped);
         assert_eq!(plain.unwrap()[..], data);
         for at in 0..wrapped.len() {
             let mut wrong = wrapped.clone();
             wrong[at] ^= 1;
-            assert_eq!(AesWrap::Kwp.unwrapped(&kek, &wrong), None);
+            assert_eq!(AesWrap::Kwp.unwrap_key(&kek, &wrong), None);
         }
-        assert_eq!(AesWrap::Kwp.unwrapped(&kek[..20], &wrapped), None);
-        assert_eq!(AesWrap::Kwp.unwrapped(&kek, &[]), None);
+        assert_eq!(AesWrap::Kwp.unwrap_key(&kek[..20], &wrapped), None);
+        assert_eq!(AesWrap::Kwp.unwrap_key(&kek, &[]), None);
     }
 
     #[test]

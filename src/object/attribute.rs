@@ -36,7 +36,7 @@ pub(crate) fn use_of(kind: CK_ATTRIBUTE_TYPE) -> Option<Use> {
 
 /// The value of an attribute.
 #[derive(Clone, PartialEq, Eq)]
-pub(crate) enum Value {
+pub(crate) enum AttributeValue {
     /// Encoded, for all to read.
     Bytes(Vec<u8>),
     /// A secret for whoever sees the object; wiped when it goes.
@@ -45,7 +45,7 @@ pub(crate) enum Value {
     Sensitive,
 }
 
-impl fmt::Debug for Value {
+impl fmt::Debug for AttributeValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Bytes(bytes) => write!(f, "{bytes:x?}"),
@@ -54,7 +54,7 @@ impl fmt::Debug for Value {
     }
 }
 
-impl Value {
+impl AttributeValue {
     pub(crate) fn bytes(bytes: impl Into<Vec<u8>>) -> Self {
         Self::Bytes(bytes.into())
     }
@@ -110,11 +110,11 @@ mod tests {
 
     #[test]
     fn points_of_every_curve_get_a_right_der_header() {
-        let Value::Bytes(short) = Value::ec_point(&[4; 65]) else {
+        let AttributeValue::Bytes(short) = AttributeValue::ec_point(&[4; 65]) else {
             unreachable!()
         };
         assert_eq!(short[..3], [0x04, 65, 4]);
-        let Value::Bytes(long) = Value::ec_point(&[4; 133]) else {
+        let AttributeValue::Bytes(long) = AttributeValue::ec_point(&[4; 133]) else {
             unreachable!()
         };
         assert_eq!(long[..4], [0x04, 0x81, 133, 4]);
@@ -127,6 +127,6 @@ mod tests {
             month: 1,
             day: 3,
         };
-        assert_eq!(Value::date(day), Value::bytes("99990103"));
+        assert_eq!(AttributeValue::date(day), AttributeValue::bytes("99990103"));
     }
 }

@@ -1,9 +1,9 @@
 //! Key objects (PKCS#11 3.0, sections 4.7 to 4.9, 6.1 and 6.3).
 
-use super::{Object, Place, Role, allowed, unique_id};
+use super::{Object, ObjectKey, ObjectScope, allowed, unique_id};
 use crate::mechanism::key_type::KeyType;
 use crate::mechanism::table::{Algorithm, MECHANISMS, Mechanism};
-use crate::object::attribute::{Value, attribute_of};
+use crate::object::attribute::{AttributeValue, attribute_of};
 use crate::vendor::*;
 use cryptoki_sys::*;
 use devid_core::key::PublicKey;
@@ -34,7 +34,7 @@ pub(super) fn private_object(
     key: &Arc<Key>,
     origin: KeyOrigin,
     described: &ObjectAttributes,
-    place: Place,
+    scope: ObjectScope,
 ) -> Object {
     let public = key.public();
     let local = is_local(key, origin);
@@ -43,10 +43,10 @@ pub(super) fn private_object(
         // There is no operation between the beginning and the end of these, in which a user could
         // prove that he is there.
         Use::Derive => key.decrypts() && !described.always_authenticate,
-        Use::Unwrap => key.decrypts() && !described.always_authenticate && place.takes_keys(),
+        Use::Unwrap => key.decrypts() && !described.always_authenticate && scope.takes_keys(),
         _ => key.decrypts(),
     };
-    let key_type = KeyType::of(public);
+    let key_type = KeyType::from_public(public);
     let possible = key_type.private_uses();
     let possible: Vec<_> = possible.iter().copied().filter(can).collect();
     let allowed = allowed(described);
@@ -55,9 +55,9 @@ pub(super) fn private_object(
         Algorithm::Sign(algorithm) => {
             row.signs_with(key) && does(Use::Sign) && (algorithm.is_padded() || does(Use::Decrypt))
         }
-        Algorithm::Encrypt(_) => row.is_for(public) && does(Use::Decrypt),
-        Algorithm::Derive => row.is_for(public) && does(Use::Derive),
-        Algorithm::Unwrap(_) => row.is_for(public) && does(Use::Unwrap),
+        Algorithm::Encrypt(_) => row.takes_key(public) && does(Use::Decrypt),
+        Algorithm::Derive => row.takes_key(public) && does(Use::Derive),
+        Algorithm::Unwrap(_) => row.takes_key(public) && does(Use::Unwrap),
         Algorithm::GenerateKeyPair
         | Algorithm::GenerateKey
         | Algorithm::Cipher(_)
@@ -82,32 +82,38 @@ pub(super) fn private_object(
     ];
     attributes.extend(uses(&shown_uses, &possible, described));
     attributes.extend([
-        (CKA_SENSITIVE, Value::flag(true)),
+        (CKA_SENSITIVE, AttributeValue::flag(true)),
         (
             CKA_ALWAYS_SENSITIVE,
-            Value::flag(local && key.protection() != Protection::File),
+            AttributeValue::flag(local && key.protection() != Protection::File),
         ),
-        (CKA_EXTRACTABLE, Value::flag(false)),
+        (CKA_EXTRACTABLE, AttributeValue::flag(false)),
         (
             CKA_NEVER_EXTRACTABLE,
-            Value::flag(local && key.protection() == Protection::Tpm),
+            AttributeValue::flag(local && key.protection() == Protection::Tpm),
         ),
-        (CKA_WRAP_WITH_TRUSTED, Value::flag(false)),
+        (CKA_WRAP_WITH_TRUSTED, AttributeValue::flag(false)),
         (
             CKA_ALWAYS_AUTHENTICATE,
-            Value::flag(described.always_authenticate),
+            AttributeValue::flag(described.always_authenticate),
         ),
-        (CKA_ALLOWED_MECHANISMS, Value::numbers(&shown)),
-        (CKA_DEVID_PROTECTION, Value::number(protection(key))),
-        (CKA_DEVID_PERSISTENT, Value::flag(key.handle().is_some())),
+        (CKA_ALLOWED_MECHANISMS, AttributeValue::numbers(&shown)),
+        (
+            CKA_DEVID_PROTECTION,
+            AttributeValue::number(protection(key)),
+        ),
+        (
+            CKA_DEVID_PERSISTENT,
+            AttributeValue::flag(key.handle().is_some()),
+        ),
     ]);
     let tpm = [
         key.handle()
-            .map(|handle| (CKA_DEVID_TPM_HANDLE, Value::number(handle.into()))),
+            .map(|handle| (CKA_DEVID_TPM_HANDLE, AttributeValue::number(handle.into()))),
         key.name()
-            .map(|name| (CKA_DEVID_TPM_NAME, Value::bytes(name))),
+            .map(|name| (CKA_DEVID_TPM_NAME, AttributeValue::bytes(name))),
         key.public_area()
-            .map(|area| (CKA_DEVID_TPM_PUBLIC, Value::bytes(area))),
+            .map(|area| (CKA_DEVID_TPM_PUBLIC, AttributeValue::bytes(area))),
     ];
     attributes.extend(tpm.into_iter().flatten());
     let secret = match public {
@@ -121,10 +127,10 @@ pub(super) fn private_object(
             CKA_COEFFICIENT,
         ],
     };
-    attributes.extend(secret.iter().map(|kind| (*kind, Value::Sensitive)));
+    attributes.extend(secret.iter().map(|kind| (*kind, AttributeValue::Sensitive)));
     let unique_id = unique_id(CKO_PRIVATE_KEY, name);
-    Object::new(CKO_PRIVATE_KEY, unique_id, described, place, attributes)
-        .with_role(Role::Private(Arc::clone(key), allowed))
+    Object::new(CKO_PRIVATE_KEY, unique_id, described, scope, attributes)
+        .with_key(ObjectKey::Private(Arc::clone(key), allowed))
 }
 
 pub(super) fn public_object(
@@ -132,7 +138,7 @@ pub(super) fn public_object(
     public: &PublicKey,
     described: &ObjectAttributes,
     local: bool,
-    place: Place,
+    scope: ObjectScope,
 ) -> Object {
     let mut attributes = common(public, described, local);
     let shown_uses = [
@@ -143,22 +149,25 @@ pub(super) fn public_object(
         Use::Derive,
     ];
     // Where nothing is said, it verifies: what it may agree with, its owner says.
-    let possible = KeyType::of(public).public_uses().iter().copied();
+    let possible = KeyType::from_public(public).public_uses().iter().copied();
     let possible: Vec<_> = possible
         .filter(|one| *one != Use::Derive || described.usage.is_some())
         .collect();
     attributes.extend(uses(&shown_uses, &possible, described));
-    attributes.push((CKA_TRUSTED, Value::flag(false)));
+    attributes.push((CKA_TRUSTED, AttributeValue::flag(false)));
     if let PublicKey::Rsa { .. } = public {
-        attributes.push((CKA_MODULUS_BITS, Value::number(public.bits().into())));
+        attributes.push((
+            CKA_MODULUS_BITS,
+            AttributeValue::number(public.bits().into()),
+        ));
     }
     let allowed = allowed(described);
     if !allowed.is_empty() {
-        attributes.push((CKA_ALLOWED_MECHANISMS, Value::numbers(&allowed)));
+        attributes.push((CKA_ALLOWED_MECHANISMS, AttributeValue::numbers(&allowed)));
     }
     let unique_id = unique_id(CKO_PUBLIC_KEY, name);
-    Object::new(CKO_PUBLIC_KEY, unique_id, described, place, attributes)
-        .with_role(Role::Public(public.clone(), allowed))
+    Object::new(CKO_PUBLIC_KEY, unique_id, described, scope, attributes)
+        .with_key(ObjectKey::Public(public.clone(), allowed))
 }
 
 /// A flag for each use that is shown: set if the key can do it and its owner wants it.
@@ -166,12 +175,12 @@ fn uses(
     shown: &[Use],
     possible: &[Use],
     described: &ObjectAttributes,
-) -> Vec<(CK_ATTRIBUTE_TYPE, Value)> {
+) -> Vec<(CK_ATTRIBUTE_TYPE, AttributeValue)> {
     let set =
         |one: Use| possible.contains(&one) && described.usage.is_none_or(|wanted| wanted.has(one));
     let flags = shown
         .iter()
-        .map(|&one| (attribute_of(one), Value::flag(set(one))));
+        .map(|&one| (attribute_of(one), AttributeValue::flag(set(one))));
     flags.collect()
 }
 
@@ -181,34 +190,37 @@ fn common(
     public: &PublicKey,
     described: &ObjectAttributes,
     local: bool,
-) -> Vec<(CK_ATTRIBUTE_TYPE, Value)> {
+) -> Vec<(CK_ATTRIBUTE_TYPE, AttributeValue)> {
     let id = described.id.clone();
-    let key_type = KeyType::of(public);
+    let key_type = KeyType::from_public(public);
     let makes =
-        |row: &&Mechanism| row.algorithm == Algorithm::GenerateKeyPair && row.is_for(public);
+        |row: &&Mechanism| row.algorithm == Algorithm::GenerateKeyPair && row.takes_key(public);
     let made_by = MECHANISMS.iter().find(makes).filter(|_| local);
     let made_by = made_by.map_or(CK_UNAVAILABLE_INFORMATION, |row| row.kind);
     let mut attributes = vec![
         (
             CKA_ID,
-            Value::bytes(id.unwrap_or_else(|| public.id().as_bytes().to_vec())),
+            AttributeValue::bytes(id.unwrap_or_else(|| public.id().as_bytes().to_vec())),
         ),
-        (CKA_SUBJECT, Value::bytes(&described.subject[..])),
-        (CKA_START_DATE, Value::some_date(described.start)),
-        (CKA_END_DATE, Value::some_date(described.end)),
-        (CKA_KEY_TYPE, Value::number(key_type.number())),
-        (CKA_LOCAL, Value::flag(local)),
-        (CKA_KEY_GEN_MECHANISM, Value::number(made_by)),
-        (CKA_PUBLIC_KEY_INFO, Value::bytes(public.info_der())),
+        (CKA_SUBJECT, AttributeValue::bytes(&described.subject[..])),
+        (CKA_START_DATE, AttributeValue::some_date(described.start)),
+        (CKA_END_DATE, AttributeValue::some_date(described.end)),
+        (CKA_KEY_TYPE, AttributeValue::number(key_type.number())),
+        (CKA_LOCAL, AttributeValue::flag(local)),
+        (CKA_KEY_GEN_MECHANISM, AttributeValue::number(made_by)),
+        (
+            CKA_PUBLIC_KEY_INFO,
+            AttributeValue::bytes(public.info_der()),
+        ),
     ];
     attributes.extend(match public {
         PublicKey::Ec { curve, point } => vec![
-            (CKA_EC_PARAMS, Value::bytes(curve.oid_der())),
-            (CKA_EC_POINT, Value::ec_point(point)),
+            (CKA_EC_PARAMS, AttributeValue::bytes(curve.oid_der())),
+            (CKA_EC_POINT, AttributeValue::ec_point(point)),
         ],
         PublicKey::Rsa { modulus, exponent } => vec![
-            (CKA_MODULUS, Value::bytes(&modulus[..])),
-            (CKA_PUBLIC_EXPONENT, Value::bytes(&exponent[..])),
+            (CKA_MODULUS, AttributeValue::bytes(&modulus[..])),
+            (CKA_PUBLIC_EXPONENT, AttributeValue::bytes(&exponent[..])),
         ],
     });
     attributes

@@ -10,7 +10,7 @@ mod other;
 mod secret;
 
 use crate::error::Error;
-use crate::object::attribute::{Value, attribute_of};
+use crate::object::attribute::{AttributeValue, attribute_of};
 use cryptoki_sys::*;
 use devid_core::key::{PublicKey, hex};
 use devid_core::store::folder::{ObjectAttributes, Usage, Use};
@@ -24,26 +24,23 @@ use std::sync::Arc;
 pub(crate) struct Object {
     /// CKA_UNIQUE_ID: the same wherever and whenever the object is found.
     pub(crate) unique_id: String,
-    attributes: Vec<(CK_ATTRIBUTE_TYPE, Value)>,
-    role: Role,
+    attributes: Vec<(CK_ATTRIBUTE_TYPE, AttributeValue)>,
+    key: ObjectKey,
 }
 
-/// What an object is there for, beside its attributes.
+/// The key behind an object. A list names the only mechanisms that may use the key; an empty one names
+/// none in particular.
 #[derive(Debug)]
-enum Role {
-    /// To be read.
-    Data,
-    /// To sign, decrypt and agree; by these mechanisms only, if any are named.
+enum ObjectKey {
+    None,
     Private(Arc<Key>, Vec<CK_MECHANISM_TYPE>),
-    /// To verify and encrypt; likewise.
     Public(PublicKey, Vec<CK_MECHANISM_TYPE>),
-    /// To encrypt, make codes and unwrap; likewise.
     Secret(Arc<SecretKey>, Vec<CK_MECHANISM_TYPE>),
 }
 
 /// Where objects stand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum ObjectScope {
     /// On a token; `asks_login` says whether its private keys are for users who have logged in,
     /// `takes_keys` whether it takes private keys from outside.
     Token { asks_login: bool, takes_keys: bool },
@@ -51,7 +48,7 @@ pub(crate) enum Place {
     Session,
 }
 
-impl Place {
+impl ObjectScope {
     const fn asks_login(self) -> bool {
         matches!(self, Self::Token { asks_login, .. } if asks_login)
     }
@@ -66,7 +63,7 @@ impl Place {
 
 impl Object {
     /// All objects of something shown, each with the half of it that it is.
-    pub(crate) fn all(shown: &StoredObject, place: Place) -> Vec<(ObjectPart, Self)> {
+    pub(crate) fn all(shown: &StoredObject, scope: ObjectScope) -> Vec<(ObjectPart, Self)> {
         let name = &shown.name;
         match &shown.kind {
             ObjectKind::Pair {
@@ -76,15 +73,15 @@ impl Object {
                 public,
             } => {
                 let hidden = ObjectAttributes {
-                    private: private.private || place.asks_login(),
+                    private: private.private || scope.asks_login(),
                     ..private.clone()
                 };
                 let local = key::is_local(key, *origin);
                 let public = public.as_ref().map(|described| {
-                    let object = key::public_object(name, key.public(), described, local, place);
+                    let object = key::public_object(name, key.public(), described, local, scope);
                     (ObjectPart::Public, object)
                 });
-                let private = key::private_object(name, key, *origin, &hidden, place);
+                let private = key::private_object(name, key, *origin, &hidden, scope);
                 [(ObjectPart::Private, private)]
                     .into_iter()
                     .chain(public)
@@ -92,21 +89,21 @@ impl Object {
             }
             ObjectKind::SecretKey(key, origin, described) => {
                 let hidden = ObjectAttributes {
-                    private: described.private || (place.asks_login() && key.asks_login()),
+                    private: described.private || (scope.asks_login() && key.asks_login()),
                     ..described.clone()
                 };
                 let secret = SecretKeyObject::stored(name, key, *origin, hidden);
-                vec![(ObjectPart::Whole, secret.object(place))]
+                vec![(ObjectPart::Whole, secret.object(scope))]
             }
             ObjectKind::Public(public, described) => {
-                let object = key::public_object(name, public, described, false, place);
+                let object = key::public_object(name, public, described, false, scope);
                 vec![(ObjectPart::Whole, object)]
             }
             ObjectKind::Certificate(certificate, described) => {
-                let object = certificate::object(name, certificate, described, place);
+                let object = certificate::object(name, certificate, described, scope);
                 vec![(ObjectPart::Whole, object)]
             }
-            ObjectKind::Data(data) => vec![(ObjectPart::Whole, other::data(name, data, place))],
+            ObjectKind::Data(data) => vec![(ObjectPart::Whole, other::data(name, data, scope))],
         }
     }
 
@@ -114,49 +111,54 @@ impl Object {
         class: CK_OBJECT_CLASS,
         unique_id: String,
         described: &ObjectAttributes,
-        place: Place,
-        more: impl IntoIterator<Item = (CK_ATTRIBUTE_TYPE, Value)>,
+        scope: ObjectScope,
+        more: impl IntoIterator<Item = (CK_ATTRIBUTE_TYPE, AttributeValue)>,
     ) -> Self {
         // pkcs11-provider copies a token's keys if it may, and stalls on the copies after a fork.
         let is_key = [CKO_PUBLIC_KEY, CKO_PRIVATE_KEY, CKO_SECRET_KEY].contains(&class);
         let mut attributes = vec![
-            (CKA_CLASS, Value::number(class)),
-            (CKA_TOKEN, Value::flag(place != Place::Session)),
-            (CKA_PRIVATE, Value::flag(described.private)),
-            (CKA_MODIFIABLE, Value::flag(described.modifiable)),
+            (CKA_CLASS, AttributeValue::number(class)),
+            (
+                CKA_TOKEN,
+                AttributeValue::flag(scope != ObjectScope::Session),
+            ),
+            (CKA_PRIVATE, AttributeValue::flag(described.private)),
+            (CKA_MODIFIABLE, AttributeValue::flag(described.modifiable)),
             (
                 CKA_COPYABLE,
-                Value::flag(described.copyable && !(is_key && place != Place::Session)),
+                AttributeValue::flag(
+                    described.copyable && !(is_key && scope != ObjectScope::Session),
+                ),
             ),
-            (CKA_DESTROYABLE, Value::flag(described.destroyable)),
-            (CKA_LABEL, Value::text(&described.label)),
-            (CKA_UNIQUE_ID, Value::text(&unique_id)),
+            (CKA_DESTROYABLE, AttributeValue::flag(described.destroyable)),
+            (CKA_LABEL, AttributeValue::text(&described.label)),
+            (CKA_UNIQUE_ID, AttributeValue::text(&unique_id)),
         ];
         attributes.extend(more);
         Self {
             unique_id,
             attributes,
-            role: Role::Data,
+            key: ObjectKey::None,
         }
     }
 
-    fn with_role(self, role: Role) -> Self {
-        Self { role, ..self }
+    fn with_key(self, key: ObjectKey) -> Self {
+        Self { key, ..self }
     }
 
     /// What signs, decrypts and agrees, behind a private key.
     pub(crate) fn private(&self) -> Option<&Arc<Key>> {
-        match &self.role {
-            Role::Private(key, _) => Some(key),
-            Role::Public(..) | Role::Secret(..) | Role::Data => None,
+        match &self.key {
+            ObjectKey::Private(key, _) => Some(key),
+            ObjectKey::Public(..) | ObjectKey::Secret(..) | ObjectKey::None => None,
         }
     }
 
     /// What verifies and encrypts, behind a public key.
     pub(crate) fn public(&self) -> Option<&PublicKey> {
-        match &self.role {
-            Role::Public(key, _) => Some(key),
-            Role::Private(..) | Role::Secret(..) | Role::Data => None,
+        match &self.key {
+            ObjectKey::Public(key, _) => Some(key),
+            ObjectKey::Private(..) | ObjectKey::Secret(..) | ObjectKey::None => None,
         }
     }
 
@@ -189,31 +191,31 @@ impl Object {
 
     /// What encrypts, makes codes and unwraps, behind a secret key.
     pub(crate) fn secret(&self) -> Option<&Arc<SecretKey>> {
-        match &self.role {
-            Role::Secret(key, _) => Some(key),
-            Role::Private(..) | Role::Public(..) | Role::Data => None,
+        match &self.key {
+            ObjectKey::Secret(key, _) => Some(key),
+            ObjectKey::Private(..) | ObjectKey::Public(..) | ObjectKey::None => None,
         }
     }
 
     /// Whether it is a key, of whatever class.
     pub(crate) fn is_key(&self) -> bool {
-        !matches!(self.role, Role::Data)
+        !matches!(self.key, ObjectKey::None)
     }
 
     /// Whether the key may be used by this mechanism, as far as its owner has a say.
     pub(crate) fn allows(&self, mechanism: CK_MECHANISM_TYPE) -> bool {
-        let allowed = match &self.role {
-            Role::Private(_, allowed) | Role::Public(_, allowed) | Role::Secret(_, allowed) => {
-                allowed
-            }
-            Role::Data => return true,
+        let allowed = match &self.key {
+            ObjectKey::Private(_, allowed)
+            | ObjectKey::Public(_, allowed)
+            | ObjectKey::Secret(_, allowed) => allowed,
+            ObjectKey::None => return true,
         };
         allowed.is_empty() || allowed.contains(&mechanism)
     }
 
     /// That the key has this use, and may be used by this mechanism.
     pub(crate) fn check_use(&self, wanted: Use, mechanism: CK_MECHANISM_TYPE) -> Result<(), Error> {
-        if !self.is_for(wanted) {
+        if !self.has_use(wanted) {
             return Err(Error::KeyFunctionNotPermitted);
         }
         match self.allows(mechanism) {
@@ -223,29 +225,29 @@ impl Object {
     }
 
     /// Whether the key has this use.
-    pub(crate) fn is_for(&self, wanted: Use) -> bool {
-        self.is(attribute_of(wanted))
+    pub(crate) fn has_use(&self, wanted: Use) -> bool {
+        self.has_flag(attribute_of(wanted))
     }
 
     /// What the key is used for.
     pub(crate) fn usage(&self) -> Usage {
         Use::ALL
             .into_iter()
-            .filter(|one| self.is_for(*one))
+            .filter(|one| self.has_use(*one))
             .collect()
     }
 
     /// Whether a flag is set.
-    pub(crate) fn is(&self, flag: CK_ATTRIBUTE_TYPE) -> bool {
+    pub(crate) fn has_flag(&self, flag: CK_ATTRIBUTE_TYPE) -> bool {
         self.attribute(flag) == Ok(&[CK_TRUE])
     }
 
     /// The value of one attribute.
     pub(crate) fn attribute(&self, kind: CK_ATTRIBUTE_TYPE) -> Result<&[u8], Error> {
         match self.attributes.iter().find(|(one, _)| *one == kind) {
-            Some((_, Value::Bytes(bytes))) => Ok(bytes),
-            Some((_, Value::Secret(bytes))) => Ok(bytes),
-            Some((_, Value::Sensitive)) => Err(Error::AttributeSensitive),
+            Some((_, AttributeValue::Bytes(bytes))) => Ok(bytes),
+            Some((_, AttributeValue::Secret(bytes))) => Ok(bytes),
+            Some((_, AttributeValue::Sensitive)) => Err(Error::AttributeSensitive),
             None => Err(Error::AttributeTypeInvalid),
         }
     }
@@ -270,9 +272,9 @@ impl Object {
     /// Bytes of all its values (section 5.7.4 leaves open what a size is).
     pub(crate) fn size(&self) -> usize {
         let bytes = self.attributes.iter().map(|(_, value)| match value {
-            Value::Bytes(bytes) => bytes.len(),
-            Value::Secret(bytes) => bytes.len(),
-            Value::Sensitive => 0,
+            AttributeValue::Bytes(bytes) => bytes.len(),
+            AttributeValue::Secret(bytes) => bytes.len(),
+            AttributeValue::Sensitive => 0,
         });
         bytes.sum()
     }

@@ -1,18 +1,18 @@
 //! Data objects (PKCS#11 3.0, section 4.5) and profile objects (section 4.4).
 
-use super::{Object, Place, unique_id};
-use crate::object::attribute::Value;
+use super::{Object, ObjectScope, unique_id};
+use crate::object::attribute::AttributeValue;
 use cryptoki_sys::*;
 use devid_core::store::folder::{Data, ObjectAttributes};
 
-pub(super) fn data(name: &str, data: &Data, place: Place) -> Object {
+pub(super) fn data(name: &str, data: &Data, scope: ObjectScope) -> Object {
     let attributes = [
-        (CKA_APPLICATION, Value::text(&data.application)),
-        (CKA_OBJECT_ID, Value::bytes(&data.object_id[..])),
-        (CKA_VALUE, Value::bytes(&data.value[..])),
+        (CKA_APPLICATION, AttributeValue::text(&data.application)),
+        (CKA_OBJECT_ID, AttributeValue::bytes(&data.object_id[..])),
+        (CKA_VALUE, AttributeValue::bytes(&data.value[..])),
     ];
     let unique_id = unique_id(CKO_DATA, name);
-    Object::new(CKO_DATA, unique_id, &data.description, place, attributes)
+    Object::new(CKO_DATA, unique_id, &data.description, scope, attributes)
 }
 
 /// Says that the token keeps a profile of the standard.
@@ -23,16 +23,16 @@ pub(crate) fn profile(id: CK_PROFILE_ID) -> Object {
         destroyable: false,
         ..ObjectAttributes::labelled("")
     };
-    let place = Place::Token {
+    let scope = ObjectScope::Token {
         asks_login: false,
         takes_keys: false,
     };
-    let attributes = [(CKA_PROFILE_ID, Value::number(id))];
+    let attributes = [(CKA_PROFILE_ID, AttributeValue::number(id))];
     Object::new(
         CKO_PROFILE,
         format!("profile-{id}"),
         &fixed,
-        place,
+        scope,
         attributes,
     )
 }

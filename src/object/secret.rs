@@ -1,11 +1,11 @@
 //! Secret key objects (PKCS#11 3.0, section 4.10): of a session or of the token. A session's key can be
 //! read if its owner wants that; a token's key never.
 
-use super::{Object, Place, Role, allowed, unique_id};
+use super::{Object, ObjectKey, ObjectScope, allowed, unique_id};
 use crate::mechanism::key_type::KeyType;
 use crate::mechanism::table::{Algorithm, MECHANISMS, Mechanism};
 use crate::mechanism::unwrap::AES_KEYS;
-use crate::object::attribute::{Value, attribute_of};
+use crate::object::attribute::{AttributeValue, attribute_of};
 use cryptoki_sys::*;
 use devid_core::store::SecretKey;
 use devid_core::store::folder::{KeyOrigin, ObjectAttributes, Use};
@@ -75,39 +75,45 @@ impl SecretKeyObject {
         }
     }
 
-    pub(crate) fn object(&self, place: Place) -> Object {
+    pub(crate) fn object(&self, scope: ObjectScope) -> Object {
         let described = &self.described;
         let id = described.id.clone().unwrap_or_default();
         let readable = !self.sensitive && self.extractable;
         let value = match self.key.bytes_in_memory().filter(|_| readable) {
-            Some(value) => Value::Secret(Secret::new(value.to_vec())),
-            None => Value::Sensitive,
+            Some(value) => AttributeValue::Secret(Secret::new(value.to_vec())),
+            None => AttributeValue::Sensitive,
         };
         let generator = MECHANISMS.iter().find(|row| {
             row.algorithm == Algorithm::GenerateKey && row.key_type == Some(self.key_type())
         });
         let made_by = generator.filter(|_| self.local).map(|row| row.kind);
         let mut attributes = vec![
-            (CKA_KEY_TYPE, Value::number(self.key_type().number())),
-            (CKA_ID, Value::bytes(id)),
-            (CKA_START_DATE, Value::some_date(described.start)),
-            (CKA_END_DATE, Value::some_date(described.end)),
-            (CKA_LOCAL, Value::flag(self.local)),
+            (
+                CKA_KEY_TYPE,
+                AttributeValue::number(self.key_type().number()),
+            ),
+            (CKA_ID, AttributeValue::bytes(id)),
+            (CKA_START_DATE, AttributeValue::some_date(described.start)),
+            (CKA_END_DATE, AttributeValue::some_date(described.end)),
+            (CKA_LOCAL, AttributeValue::flag(self.local)),
             (
                 CKA_KEY_GEN_MECHANISM,
-                Value::number(made_by.unwrap_or(CK_UNAVAILABLE_INFORMATION)),
+                AttributeValue::number(made_by.unwrap_or(CK_UNAVAILABLE_INFORMATION)),
             ),
-            (CKA_SENSITIVE, Value::flag(self.sensitive)),
+            (CKA_SENSITIVE, AttributeValue::flag(self.sensitive)),
             (
                 CKA_ALWAYS_SENSITIVE,
-                Value::flag(self.of_always_sensitive && self.sensitive),
+                AttributeValue::flag(self.of_always_sensitive && self.sensitive),
             ),
-            (CKA_EXTRACTABLE, Value::flag(self.extractable)),
+            (CKA_EXTRACTABLE, AttributeValue::flag(self.extractable)),
             (
                 CKA_NEVER_EXTRACTABLE,
-                Value::flag(self.of_never_extractable && !self.extractable),
+                AttributeValue::flag(self.of_never_extractable && !self.extractable),
             ),
-            (CKA_VALUE_LEN, Value::number(self.key.length() as CK_ULONG)),
+            (
+                CKA_VALUE_LEN,
+                AttributeValue::number(self.key.length() as CK_ULONG),
+            ),
             (CKA_VALUE, value),
         ];
         let allowed = allowed(described);
@@ -116,7 +122,7 @@ impl SecretKeyObject {
             .map(|row| row.kind)
             .filter(|kind| allowed.is_empty() || allowed.contains(kind));
         let shown: Vec<_> = shown.collect();
-        attributes.push((CKA_ALLOWED_MECHANISMS, Value::numbers(&shown)));
+        attributes.push((CKA_ALLOWED_MECHANISMS, AttributeValue::numbers(&shown)));
         let uses = [
             Use::Encrypt,
             Use::Decrypt,
@@ -126,11 +132,11 @@ impl SecretKeyObject {
             Use::Unwrap,
             Use::Derive,
         ];
-        attributes.extend(uses.map(|one| (attribute_of(one), Value::flag(self.has(one)))));
+        attributes.extend(uses.map(|one| (attribute_of(one), AttributeValue::flag(self.has(one)))));
         let never = [CKA_TRUSTED, CKA_WRAP_WITH_TRUSTED];
-        attributes.extend(never.map(|kind| (kind, Value::flag(false))));
+        attributes.extend(never.map(|kind| (kind, AttributeValue::flag(false))));
         let unique_id = unique_id(CKO_SECRET_KEY, &self.name);
-        Object::new(CKO_SECRET_KEY, unique_id, described, place, attributes)
-            .with_role(Role::Secret(Arc::clone(&self.key), allowed))
+        Object::new(CKO_SECRET_KEY, unique_id, described, scope, attributes)
+            .with_key(ObjectKey::Secret(Arc::clone(&self.key), allowed))
     }
 }

@@ -39,7 +39,7 @@ impl Changes {
             let is_set = flag(&value)?;
             match kind {
                 CKA_TOKEN => continue,
-                CKA_PRIVATE if !is_set && object.is(CKA_PRIVATE) => {
+                CKA_PRIVATE if !is_set && object.has_flag(CKA_PRIVATE) => {
                     return Err(Error::TemplateInconsistent);
                 }
                 _ => changes.attributes.push((kind, value)),

@@ -36,7 +36,7 @@ impl Session {
             Direction::Decrypt => Use::Decrypt,
         };
         object.check_use(wanted, mechanism.row.kind)?;
-        if self.state.lock().has_cipher(direction) {
+        if self.operations.lock().has_cipher(direction) {
             return Err(Error::OperationActive);
         }
         let opened = self.slot.open_secret_key(&key)?;
@@ -45,19 +45,19 @@ impl Session {
             key,
             direction,
             in_parts: false,
-            of_private: object.is(CKA_PRIVATE),
+            of_private: object.has_flag(CKA_PRIVATE),
         };
-        let mut state = self.state.lock();
-        if state.has_cipher(direction) {
+        let mut operations = self.operations.lock();
+        if operations.has_cipher(direction) {
             return Err(Error::OperationActive);
         }
-        *state.ciphering(direction) = Some(operation);
+        *operations.ciphering(direction) = Some(operation);
         Ok(())
     }
 
     /// The cipher under way, taken out of the session; `None` if there is none.
     pub(super) fn take_ciphering(&self, direction: Direction) -> Option<Ciphering> {
-        self.state.lock().ciphering(direction).take()
+        self.operations.lock().ciphering(direction).take()
     }
 
     /// A message as a whole. How much comes out where a padding is taken off shows only then: there may
@@ -148,19 +148,19 @@ impl Session {
     /// The operation for one part more. One by a public or private key takes a message as a whole, and
     /// goes on.
     fn take_parts(&self, direction: Direction) -> Result<Ciphering, Error> {
-        let mut state = self.state.lock();
+        let mut operations = self.operations.lock();
         let by_pair = match direction {
-            Direction::Encrypt => state.encrypt.is_some(),
-            Direction::Decrypt => state.decrypt.is_some(),
+            Direction::Encrypt => operations.encrypt.is_some(),
+            Direction::Decrypt => operations.decrypt.is_some(),
         };
         match by_pair {
             true => Err(Error::Unsupported),
-            false => take(state.ciphering(direction)),
+            false => take(operations.ciphering(direction)),
         }
     }
 
     fn put_back(&self, operation: Ciphering) {
         let direction = operation.direction;
-        *self.state.lock().ciphering(direction) = Some(operation);
+        *self.operations.lock().ciphering(direction) = Some(operation);
     }
 }

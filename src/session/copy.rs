@@ -7,7 +7,7 @@ use super::objects::failed;
 use crate::error::Error;
 use crate::handle::{Mint, ObjectHandle};
 use crate::object::{session_name, unique_id};
-use crate::slot::session_objects::Content;
+use crate::slot::session_objects::ObjectSource;
 use crate::template::Template;
 use cryptoki_sys::*;
 use devid_core::store::{ObjectKind, ObjectPart, StoredObject, folder};
@@ -23,24 +23,24 @@ impl Session {
     ) -> Result<ObjectHandle, Error> {
         let object = self.slot.object(handle)?;
         let on_token = template.consistent()?.flag(CKA_TOKEN)?;
-        let on_token = on_token.unwrap_or(object.is(CKA_TOKEN));
+        let on_token = on_token.unwrap_or(object.has_flag(CKA_TOKEN));
         if on_token {
-            self.may_write()?;
+            self.check_may_write()?;
         }
-        if !object.is(CKA_COPYABLE) {
+        if !object.has_flag(CKA_COPYABLE) {
             return Err(Error::ActionProhibited);
         }
-        if on_token && object.is_key() && template.says(CKA_COPYABLE)? {
+        if on_token && object.is_key() && template.flag_or_false(CKA_COPYABLE)? {
             return Err(Error::TemplateInconsistent);
         }
         let changes = Changes::of_copy(template, &object)?;
         let private = template.flag(CKA_PRIVATE)?;
-        self.may_hold(private.unwrap_or(object.is(CKA_PRIVATE)))?;
-        let original = match object.is(CKA_TOKEN) {
-            false => self.slot.kept.lock().content(handle),
+        self.check_may_hold(private.unwrap_or(object.has_flag(CKA_PRIVATE)))?;
+        let original = match object.has_flag(CKA_TOKEN) {
+            false => self.slot.session_objects.lock().source(handle),
             true => {
-                let shown = self.slot.found(handle)?.shown;
-                shown.map(|(shown, half)| Content::StoredObject(shown, half))
+                let shown = self.slot.token_object(handle)?.shown;
+                shown.map(|(shown, half)| ObjectSource::Stored(shown, half))
             }
         };
         let original = original.ok_or(Error::ObjectHandleInvalid)?;
@@ -50,12 +50,15 @@ impl Session {
             return self.store_copy(&copy, mint);
         }
         let handle = mint.object();
-        self.slot.kept.lock().keep(self.handle, handle, copy);
+        self.slot
+            .session_objects
+            .lock()
+            .insert(self.handle, handle, copy);
         Ok(handle)
     }
 
-    fn store_copy(&self, copy: &Content, mint: &Mint) -> Result<ObjectHandle, Error> {
-        let Content::StoredObject(shown, half) = copy else {
+    fn store_copy(&self, copy: &ObjectSource, mint: &Mint) -> Result<ObjectHandle, Error> {
+        let ObjectSource::Stored(shown, half) = copy else {
             return Err(Error::TemplateInconsistent);
         };
         let folder = self.slot.folder()?;

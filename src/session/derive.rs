@@ -5,8 +5,8 @@ use crate::error::Error;
 use crate::handle::{Mint, ObjectHandle};
 use crate::mechanism::derive::DeriveMechanism;
 use crate::object::{SecretKeyObject, session_name};
-use crate::slot::session_objects::Content;
-use crate::template::secret::NewSecret;
+use crate::slot::session_objects::ObjectSource;
+use crate::template::secret::SecretKeyTemplate;
 use crate::template::{Template, point_on};
 use cryptoki_sys::*;
 use devid_core::key::PublicKey;
@@ -24,19 +24,19 @@ impl Session {
         template: &Template,
         mint: &Mint,
     ) -> Result<ObjectHandle, Error> {
-        self.may_make(template)?;
+        self.check_may_create(template)?;
         let object = self.key_object(base)?;
         let key = object.private_key()?;
         let PublicKey::Ec { curve, .. } = key.public() else {
             return Err(Error::KeyTypeInconsistent);
         };
         object.check_use(Use::Derive, mechanism.row.kind)?;
-        let mut wanted = NewSecret::derived(template)?;
+        let mut wanted = SecretKeyTemplate::without_value(template)?;
         // As the key that it comes from, unless the template says otherwise.
         if template.value(CKA_PRIVATE).is_none() {
-            wanted.described.private = object.is(CKA_PRIVATE);
+            wanted.described.private = object.has_flag(CKA_PRIVATE);
         }
-        self.may_hold(wanted.described.private)?;
+        self.check_may_hold(wanted.described.private)?;
         let length = mechanism.derived_key_length(*curve, wanted.length)?;
         let Some(PublicKey::Ec { point, .. }) = point_on(*curve, &mechanism.public) else {
             return Err(Error::MechanismParamInvalid);
@@ -44,8 +44,8 @@ impl Session {
         let secret = self.slot.agree(key, &point)?;
         let value = mechanism.key(&secret, length);
         let always = (
-            object.is(CKA_ALWAYS_SENSITIVE),
-            object.is(CKA_NEVER_EXTRACTABLE),
+            object.has_flag(CKA_ALWAYS_SENSITIVE),
+            object.has_flag(CKA_NEVER_EXTRACTABLE),
         );
         Ok(self.keep_secret(wanted, value, always, mint))
     }
@@ -54,7 +54,7 @@ impl Session {
     /// extractable.
     pub(crate) fn keep_secret(
         &self,
-        wanted: NewSecret,
+        wanted: SecretKeyTemplate,
         value: Secret,
         always: (bool, bool),
         mint: &Mint,
@@ -67,7 +67,7 @@ impl Session {
     /// The same of a key whose bytes are where they are to be. `local`: it was generated here.
     pub(crate) fn keep_secret_key(
         &self,
-        wanted: NewSecret,
+        wanted: SecretKeyTemplate,
         key: SecretKey,
         local: bool,
         always: (bool, bool),
@@ -84,8 +84,11 @@ impl Session {
             of_never_extractable: always.1,
         };
         let handle = mint.object();
-        let content = Content::Secret(Arc::new(made));
-        self.slot.kept.lock().keep(self.handle, handle, content);
+        let source = ObjectSource::Secret(Arc::new(made));
+        self.slot
+            .session_objects
+            .lock()
+            .insert(self.handle, handle, source);
         handle
     }
 }

@@ -3,7 +3,7 @@
 //! token. The rule of operations is that of [`crate::session`].
 
 use super::Session;
-use super::operation::{Digesting, State, begin, take};
+use super::operation::{DigestOperation, Operations, begin, take};
 use crate::error::Error;
 use crate::handle::ObjectHandle;
 use crate::mechanism::table::Mechanism;
@@ -13,7 +13,7 @@ use cryptoki_sys::{CKA_EXTRACTABLE, CKA_PRIVATE};
 impl Session {
     pub(crate) fn digest_init(&self, mechanism: &'static Mechanism) -> Result<(), Error> {
         let digest = mechanism.digest.ok_or(Error::MechanismInvalid)?;
-        let operation = Digesting {
+        let operation = DigestOperation {
             kind: mechanism.kind,
             digest,
             hasher: digest.hasher(),
@@ -21,12 +21,12 @@ impl Session {
             of_key: false,
             of_private: false,
         };
-        begin(&mut self.state.lock().digest, operation)
+        begin(&mut self.operations.lock().digest, operation)
     }
 
     /// Ends the digest under way, if there is one (C_DigestInit without a mechanism).
     pub(crate) fn digest_cancel(&self) -> Result<(), Error> {
-        let cancelled = self.state.lock().digest.take();
+        let cancelled = self.operations.lock().digest.take();
         cancelled
             .map(drop)
             .ok_or(Error::ArgumentsBad("pMechanism is NULL"))
@@ -41,7 +41,7 @@ impl Session {
         let data = data.ok_or(Error::ArgumentsBad("pData is NULL"))?;
         let room = room.ok_or(Error::ArgumentsBad("pulDigestLen is NULL"))?;
         if let Some(answer) = room.refuses(digesting.digest.width()) {
-            self.state.lock().digest = Some(digesting);
+            self.operations.lock().digest = Some(digesting);
             return Ok(answer);
         }
         digesting.hasher.update(data);
@@ -54,7 +54,7 @@ impl Session {
             .hasher
             .update(part.ok_or(Error::ArgumentsBad("pPart is NULL"))?);
         digesting.in_parts = true;
-        self.state.lock().digest = Some(digesting);
+        self.operations.lock().digest = Some(digesting);
         Ok(())
     }
 
@@ -64,7 +64,7 @@ impl Session {
     pub(crate) fn digest_key(&self, key: ObjectHandle) -> Result<(), Error> {
         let mut digesting = self.take_digesting()?;
         let object = self.key_object(key)?;
-        let may = object.is(CKA_EXTRACTABLE) && object.allows(digesting.kind);
+        let may = object.has_flag(CKA_EXTRACTABLE) && object.allows(digesting.kind);
         match object.secret() {
             Some(key) if may => {
                 let value = self.slot.open_secret_key(key)?;
@@ -75,8 +75,8 @@ impl Session {
         }
         digesting.in_parts = true;
         digesting.of_key = true;
-        digesting.of_private |= object.is(CKA_PRIVATE);
-        self.state.lock().digest = Some(digesting);
+        digesting.of_private |= object.has_flag(CKA_PRIVATE);
+        self.operations.lock().digest = Some(digesting);
         Ok(())
     }
 
@@ -84,7 +84,7 @@ impl Session {
         let digesting = self.take_digesting()?;
         let room = room.ok_or(Error::ArgumentsBad("pulDigestLen is NULL"))?;
         if let Some(answer) = room.refuses(digesting.digest.width()) {
-            self.state.lock().digest = Some(digesting);
+            self.operations.lock().digest = Some(digesting);
             return Ok(answer);
         }
         Ok(Answer::Bytes(digesting.hasher.finish()))
@@ -93,9 +93,9 @@ impl Session {
     /// C_GetOperationState: of a digest only, and not of one that holds a key, whose last bytes would
     /// be in it. Java and OpenSSL copy a digest in this way.
     pub(crate) fn operation_state(&self, room: Room) -> Result<Answer, Error> {
-        let state = self.state.lock();
-        let others = state.has_key_operation();
-        let digesting = match &state.digest {
+        let operations = self.operations.lock();
+        let others = operations.has_key_operation();
+        let digesting = match &operations.digest {
             Some(digesting) if !others && !digesting.of_key => digesting,
             Some(_) => return Err(Error::StateUnsaveable),
             None if others => return Err(Error::Unsupported),
@@ -115,25 +115,25 @@ impl Session {
         has_keys: bool,
     ) -> Result<(), Error> {
         let saved = saved.ok_or(Error::ArgumentsBad("pOperationState is NULL"))?;
-        let restored = Digesting::restore(saved, self.slot.id);
+        let restored = DigestOperation::restore(saved, self.slot.id);
         let digest = restored.ok_or(Error::SavedStateInvalid)?;
         if has_keys {
             return Err(Error::KeyNotNeeded);
         }
-        let mut state = self.state.lock();
-        *state = State::default();
-        state.digest = Some(digest);
+        let mut operations = self.operations.lock();
+        *operations = Operations::default();
+        operations.digest = Some(digest);
         Ok(())
     }
 
     /// After a logout: what holds a private key is over, as the key is.
     pub(crate) fn forget_private_operations(&self) {
-        let mut state = self.state.lock();
-        state.digest.take_if(|digesting| digesting.of_private);
-        state.secret.forget_private();
+        let mut operations = self.operations.lock();
+        operations.digest.take_if(|digesting| digesting.of_private);
+        operations.secret.forget_private();
     }
 
-    fn take_digesting(&self) -> Result<Digesting, Error> {
-        take(&mut self.state.lock().digest)
+    fn take_digesting(&self) -> Result<DigestOperation, Error> {
+        take(&mut self.operations.lock().digest)
     }
 }

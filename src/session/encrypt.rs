@@ -1,7 +1,7 @@
 //! Calls of a session that encrypt and decrypt (PKCS#11 3.0, sections 5.8 and 5.9). The rule of operations is that of [`crate::session`].
 
 use super::Session;
-use super::operation::{Decrypting, Encrypting, begin, take};
+use super::operation::{DecryptOperation, EncryptOperation, begin, take};
 use crate::error::Error;
 use crate::handle::ObjectHandle;
 use crate::mechanism::cipher::Direction;
@@ -21,7 +21,7 @@ impl Session {
     ) -> Result<(), Error> {
         let object = self.key_object(key)?;
         let key = Arc::clone(object.private_key()?);
-        if !mechanism.row.is_for(key.public()) {
+        if !mechanism.row.takes_key(key.public()) {
             return Err(Error::KeyTypeInconsistent);
         }
         object.check_use(Use::Decrypt, mechanism.row.kind)?;
@@ -30,16 +30,16 @@ impl Session {
             warn!("a key in memory takes off OAEP with one hash only, for the label and the mask");
             return Err(Error::MechanismParamInvalid);
         }
-        let operation = Decrypting {
+        let operation = DecryptOperation {
             key,
             mechanism,
-            awaits_user: object.is(CKA_ALWAYS_AUTHENTICATE),
+            awaits_user: object.has_flag(CKA_ALWAYS_AUTHENTICATE),
             opened: None,
         };
-        let mut state = self.state.lock();
-        match state.has_cipher(Direction::Decrypt) {
+        let mut operations = self.operations.lock();
+        match operations.has_cipher(Direction::Decrypt) {
             true => Err(Error::OperationActive),
-            false => begin(&mut state.decrypt, operation),
+            false => begin(&mut operations.decrypt, operation),
         }
     }
 
@@ -48,7 +48,7 @@ impl Session {
         if self.take_ciphering(Direction::Decrypt).is_some() {
             return Ok(());
         }
-        let cancelled = self.state.lock().decrypt.take();
+        let cancelled = self.operations.lock().decrypt.take();
         cancelled
             .map(drop)
             .ok_or(Error::ArgumentsBad("pMechanism is NULL"))
@@ -65,7 +65,7 @@ impl Session {
         if let Some(operation) = self.take_ciphering(Direction::Decrypt) {
             return self.cipher(operation, ciphertext, room);
         }
-        let mut decrypting = take(&mut self.state.lock().decrypt)?;
+        let mut decrypting = take(&mut self.operations.lock().decrypt)?;
         if decrypting.awaits_user {
             return Err(Error::UserNotLoggedIn);
         }
@@ -74,7 +74,7 @@ impl Session {
         let public = decrypting.key.public();
         if room == Room::Length {
             let most = longest_message(public, decrypting.mechanism.request());
-            self.state.lock().decrypt = Some(decrypting);
+            self.operations.lock().decrypt = Some(decrypting);
             return Ok(Answer::Length(most.unwrap_or_default()));
         }
         if ciphertext.len() != public.signature_width() {
@@ -90,7 +90,7 @@ impl Session {
         match room.refuses(message.len()) {
             Some(answer) => {
                 decrypting.opened = Some((ciphertext.to_vec(), message));
-                self.state.lock().decrypt = Some(decrypting);
+                self.operations.lock().decrypt = Some(decrypting);
                 Ok(answer)
             }
             None => Ok(Answer::Secret(message)),
@@ -104,15 +104,15 @@ impl Session {
     ) -> Result<(), Error> {
         let object = self.key_object(key)?;
         let key = object.public_key()?.clone();
-        if !mechanism.row.is_for(&key) {
+        if !mechanism.row.takes_key(&key) {
             return Err(Error::KeyTypeInconsistent);
         }
         object.check_use(Use::Encrypt, mechanism.row.kind)?;
         longest_message(&key, mechanism.request()).ok_or(Error::KeySizeRange)?;
-        let mut state = self.state.lock();
-        match state.has_cipher(Direction::Encrypt) {
+        let mut operations = self.operations.lock();
+        match operations.has_cipher(Direction::Encrypt) {
             true => Err(Error::OperationActive),
-            false => begin(&mut state.encrypt, Encrypting { key, mechanism }),
+            false => begin(&mut operations.encrypt, EncryptOperation { key, mechanism }),
         }
     }
 
@@ -121,7 +121,7 @@ impl Session {
         if self.take_ciphering(Direction::Encrypt).is_some() {
             return Ok(());
         }
-        let cancelled = self.state.lock().encrypt.take();
+        let cancelled = self.operations.lock().encrypt.take();
         cancelled
             .map(drop)
             .ok_or(Error::ArgumentsBad("pMechanism is NULL"))
@@ -135,14 +135,14 @@ impl Session {
         if let Some(operation) = self.take_ciphering(Direction::Encrypt) {
             return self.cipher(operation, message, room);
         }
-        let encrypting = take(&mut self.state.lock().encrypt)?;
+        let encrypting = take(&mut self.operations.lock().encrypt)?;
         let message = message.ok_or(Error::ArgumentsBad("pData is NULL"))?;
         let room = room.ok_or(Error::ArgumentsBad("pulEncryptedDataLen is NULL"))?;
         if let Some(answer) = room.refuses(encrypting.key.signature_width()) {
-            self.state.lock().encrypt = Some(encrypting);
+            self.operations.lock().encrypt = Some(encrypting);
             return Ok(answer);
         }
-        let Encrypting { key, mechanism } = encrypting;
+        let EncryptOperation { key, mechanism } = encrypting;
         if longest_message(&key, mechanism.request()) < Some(message.len()) {
             return Err(Error::DataLenRange(message.len()));
         }

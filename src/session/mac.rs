@@ -50,7 +50,7 @@ impl Session {
         let digest = digest_of(row)?;
         let (object, key) = self.secret_key(row, key)?;
         object.check_use(wanted, row.kind)?;
-        if self.state.lock().has_signature(wanted) {
+        if self.operations.lock().has_signature(wanted) {
             return Err(Error::OperationActive);
         }
         let opened = self.slot.open_secret_key(&key)?;
@@ -58,19 +58,19 @@ impl Session {
             mac: Mac::new(digest, &opened).ok_or(Error::KeySizeRange)?,
             digest,
             in_parts: false,
-            of_private: object.is(CKA_PRIVATE),
+            of_private: object.has_flag(CKA_PRIVATE),
         };
-        let mut state = self.state.lock();
-        if state.has_signature(wanted) {
+        let mut operations = self.operations.lock();
+        if operations.has_signature(wanted) {
             return Err(Error::OperationActive);
         }
-        *state.coding(wanted) = Some(operation);
+        *operations.coding(wanted) = Some(operation);
         Ok(())
     }
 
     /// The code under way, taken out of the session; `None` if there is none.
     pub(super) fn take_coding(&self, wanted: Use) -> Option<Coding> {
-        self.state.lock().coding(wanted).take()
+        self.operations.lock().coding(wanted).take()
     }
 
     /// C_Sign.
@@ -83,7 +83,7 @@ impl Session {
         let data = coding.whole(data)?;
         let room = room.ok_or(Error::ArgumentsBad("pulSignatureLen is NULL"))?;
         if let Some(answer) = room.refuses(coding.digest.width()) {
-            *self.state.lock().coding(Use::Sign) = Some(coding);
+            *self.operations.lock().coding(Use::Sign) = Some(coding);
             return Ok(answer);
         }
         coding.mac.update(data);
@@ -100,7 +100,7 @@ impl Session {
         let part = part.ok_or(Error::ArgumentsBad("pPart is NULL"))?;
         coding.mac.update(part);
         coding.in_parts = true;
-        *self.state.lock().coding(wanted) = Some(coding);
+        *self.operations.lock().coding(wanted) = Some(coding);
         Ok(())
     }
 
@@ -108,7 +108,7 @@ impl Session {
     pub(super) fn mac_final(&self, coding: Coding, room: Option<Room>) -> Result<Answer, Error> {
         let room = room.ok_or(Error::ArgumentsBad("pulSignatureLen is NULL"))?;
         if let Some(answer) = room.refuses(coding.digest.width()) {
-            *self.state.lock().coding(Use::Sign) = Some(coding);
+            *self.operations.lock().coding(Use::Sign) = Some(coding);
             return Ok(answer);
         }
         Ok(Answer::Bytes(coding.mac.finish()))

@@ -17,7 +17,7 @@ mod secret_keys;
 mod sign;
 mod unwrap;
 
-use self::operation::{Find, State};
+use self::operation::{Find, Operations};
 use crate::error::Error;
 use crate::handle::{Mint, ObjectHandle, SessionHandle};
 use crate::mechanism::cipher::Direction;
@@ -40,7 +40,7 @@ pub(crate) struct Session {
     pub(crate) handle: SessionHandle,
     pub(crate) slot: Arc<Slot>,
     pub(crate) is_read_write: bool,
-    state: Mutex<State>,
+    operations: Mutex<Operations>,
 }
 
 impl Session {
@@ -49,28 +49,28 @@ impl Session {
             handle,
             slot,
             is_read_write,
-            state: Mutex::default(),
+            operations: Mutex::default(),
         }
     }
 
     /// The session in a forked child; `None` if another thread of the parent was inside it.
     pub(crate) fn for_child(&self, slot: Arc<Slot>) -> Option<Self> {
-        let state = self.state.try_lock()?.clone();
+        let operations = self.operations.try_lock()?.clone();
         Some(Self {
             handle: self.handle,
             slot,
             is_read_write: self.is_read_write,
-            state: Mutex::new(state),
+            operations: Mutex::new(operations),
         })
     }
 
     /// The session's token as it is known, without a look.
     pub(crate) fn token(&self) -> Result<Arc<Token>, Error> {
-        self.slot.known().ok_or(Error::DeviceRemoved)
+        self.slot.known_token().ok_or(Error::DeviceRemoved)
     }
 
     pub(crate) fn find_init(&self, template: &Template, mint: &Mint) -> Result<(), Error> {
-        if self.state.lock().find.is_some() {
+        if self.operations.lock().find.is_some() {
             return Err(Error::OperationActive);
         }
         let found = match self.slot.token(mint) {
@@ -78,32 +78,35 @@ impl Session {
                 // Asked once, and only where a private object is wanted.
                 let hides_private = LazyCell::new(|| self.slot.hides_private());
                 let is_wanted = |object: &Object| {
-                    template.matches(object) && !(object.is(CKA_PRIVATE) && *hides_private)
+                    template.matches(object) && !(object.has_flag(CKA_PRIVATE) && *hides_private)
                 };
                 let of_token = token.objects().iter();
                 let of_token = of_token.filter(|found| is_wanted(&found.object));
                 let mut found: VecDeque<_> = of_token.map(|found| found.handle).collect();
-                found.extend(self.slot.kept.lock().find(is_wanted));
+                found.extend(self.slot.session_objects.lock().find(is_wanted));
                 found
             }
             Err(Error::TokenNotPresent) => return Err(Error::DeviceRemoved),
             Err(error) => return Err(error),
         };
-        self.state.lock().find = Some(Find(found));
+        self.operations.lock().find = Some(Find(found));
         Ok(())
     }
 
     /// At most `most` of the handles that were not given yet. What a logout has hidden meanwhile is
     /// left out.
     pub(crate) fn find(&self, most: usize) -> Result<Vec<ObjectHandle>, Error> {
-        let mut state = self.state.lock();
-        let Find(left) = state.find.as_mut().ok_or(Error::OperationNotInitialized)?;
+        let mut operations = self.operations.lock();
+        let Find(left) = operations
+            .find
+            .as_mut()
+            .ok_or(Error::OperationNotInitialized)?;
         self.slot.retain_seen(left);
         Ok(left.drain(..most.min(left.len())).collect())
     }
 
     pub(crate) fn find_final(&self) -> Result<(), Error> {
-        match self.state.lock().find.take() {
+        match self.operations.lock().find.take() {
             Some(_) => Ok(()),
             None => Err(Error::OperationNotInitialized),
         }
@@ -111,28 +114,28 @@ impl Session {
 
     /// Ends the operations that `flags` name, whether there are such or not (section 5.6.8).
     pub(crate) fn cancel(&self, flags: CK_FLAGS) {
-        let mut state = self.state.lock();
+        let mut operations = self.operations.lock();
         if flags & CKF_FIND_OBJECTS != 0 {
-            state.find = None;
+            operations.find = None;
         }
         if flags & CKF_SIGN != 0 {
-            state.sign = None;
-            *state.coding(Use::Sign) = None;
+            operations.sign = None;
+            *operations.coding(Use::Sign) = None;
         }
         if flags & CKF_VERIFY != 0 {
-            state.verify = None;
-            *state.coding(Use::Verify) = None;
+            operations.verify = None;
+            *operations.coding(Use::Verify) = None;
         }
         if flags & CKF_DECRYPT != 0 {
-            state.decrypt = None;
-            *state.ciphering(Direction::Decrypt) = None;
+            operations.decrypt = None;
+            *operations.ciphering(Direction::Decrypt) = None;
         }
         if flags & CKF_ENCRYPT != 0 {
-            state.encrypt = None;
-            *state.ciphering(Direction::Encrypt) = None;
+            operations.encrypt = None;
+            *operations.ciphering(Direction::Encrypt) = None;
         }
         if flags & CKF_DIGEST != 0 {
-            state.digest = None;
+            operations.digest = None;
         }
     }
 
@@ -140,11 +143,11 @@ impl Session {
     /// asks for that. Where both do, one PIN is for the one that was not proven yet, signatures
     /// first.
     pub(crate) fn prove_user(&self, pin: Option<&[u8]>, mint: &Mint) -> Result<(), Error> {
-        if self.state.lock().awaiting().is_none() {
+        if self.operations.lock().awaiting().is_none() {
             return Err(Error::OperationNotInitialized);
         }
         self.slot.prove_user(pin, mint)?;
-        if let Some(awaits_user) = self.state.lock().awaiting() {
+        if let Some(awaits_user) = self.operations.lock().awaiting() {
             *awaits_user = false;
         }
         Ok(())
@@ -152,13 +155,13 @@ impl Session {
 
     /// C_InitPIN.
     pub(crate) fn init_pin(&self, pin: &[u8]) -> Result<(), Error> {
-        self.may_write()?;
+        self.check_may_write()?;
         self.slot.init_pin(pin)
     }
 
     /// C_SetPIN.
     pub(crate) fn set_pin(&self, old: &[u8], new: &[u8]) -> Result<(), Error> {
-        self.may_write()?;
+        self.check_may_write()?;
         self.slot.set_pin(old, new)
     }
 

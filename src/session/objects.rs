@@ -6,15 +6,15 @@
 use crate::error::Error;
 use crate::handle::{Mint, ObjectHandle};
 use crate::mechanism::table::Mechanism;
-use crate::object::{Object, Place, session_name, unique_id};
+use crate::object::{Object, ObjectScope, session_name, unique_id};
 use crate::session::Session;
 use crate::session::changes::Changes;
 use crate::slot::session_objects;
 use crate::slot::token::Token;
 use crate::template::Template;
-use crate::template::create::New;
-use crate::template::key_pair::{Pair, Persistence};
-use crate::template::private::Private;
+use crate::template::create::CreateTemplate;
+use crate::template::key_pair::{KeyPairTemplate, Persistence};
+use crate::template::private::PrivateKeyTemplate;
 use cryptoki_sys::*;
 use devid_core::store::devid::{KeyAlgorithm, OpenedBy, StoreError};
 use devid_core::store::folder::{EntryContent, KeyOrigin, ObjectAttributes};
@@ -25,10 +25,10 @@ use std::sync::Arc;
 impl Session {
     /// C_CreateObject.
     pub(crate) fn create(&self, template: &Template, mint: &Mint) -> Result<ObjectHandle, Error> {
-        let on_token = self.may_make(template)?;
-        self.may_hold(template.says(CKA_PRIVATE)?)?;
-        match New::parse(template, self.slot.is_writable())? {
-            New::Plain(plain) => {
+        let on_token = self.check_may_create(template)?;
+        self.check_may_hold(template.flag_or_false(CKA_PRIVATE)?)?;
+        match CreateTemplate::parse(template, self.slot.is_writable())? {
+            CreateTemplate::Plain(plain) => {
                 let shown = Arc::new(StoredObject {
                     name: session_name(mint.object().0),
                     kind: plain.kind(),
@@ -41,8 +41,10 @@ impl Session {
                 let name = self.slot.folder()?.add(plain.into_content());
                 self.handle_after(&unique_id(class, &name.map_err(failed)?), mint)
             }
-            New::Private(private) => self.import(template, &private, mint),
-            New::Secret(wanted, value) => self.create_secret_key(template, *wanted, value, mint),
+            CreateTemplate::Private(private) => self.import(template, &private, mint),
+            CreateTemplate::Secret(wanted, value) => {
+                self.create_secret_key(template, *wanted, value, mint)
+            }
         }
     }
 
@@ -50,12 +52,12 @@ impl Session {
     pub(crate) fn import(
         &self,
         template: &Template,
-        private: &Private,
+        private: &PrivateKeyTemplate,
         mint: &Mint,
     ) -> Result<ObjectHandle, Error> {
         let folder = self.slot.folder()?;
         let mut described = private.described.clone();
-        self.suit(template, &mut described)?;
+        self.apply_login_policy(template, &mut described)?;
         let key = folder
             .import(
                 &private.key,
@@ -86,13 +88,13 @@ impl Session {
         public: &Template,
         private: &Template,
         mint: &Mint,
-    ) -> Result<(ObjectHandle, ObjectHandle), Error> {
-        self.may_make(public)?;
-        self.may_make(private)?;
+    ) -> Result<[ObjectHandle; 2], Error> {
+        self.check_may_create(public)?;
+        self.check_may_create(private)?;
         // A token that makes no keys does not have the mechanism.
         let folder = self.slot.folder().map_err(|_| Error::MechanismInvalid)?;
-        let mut wanted = Pair::parse(mechanism, public, private)?;
-        self.suit(private, &mut wanted.private)?;
+        let mut wanted = KeyPairTemplate::parse(mechanism, public, private)?;
+        self.apply_login_policy(private, &mut wanted.private)?;
         let algorithm = wanted.algorithm;
         let key = folder
             .generate(
@@ -121,35 +123,35 @@ impl Session {
                 }
                 false => self.keep(&of_session, ObjectPart::Public, mint),
             };
-            return Ok((public, self.keep(&of_session, ObjectPart::Private, mint)));
+            return Ok([public, self.keep(&of_session, ObjectPart::Private, mint)]);
         }
         let described = described.filter(|_| wanted.public_on_token);
         let persistent = wanted.persistence == Persistence::Handle;
         let name = folder.keep(&key, origin, wanted.private, described, persistent);
         let name = name.map_err(failed)?;
-        let token = self.slot.changed(mint)?;
+        let token = self.slot.rescan(mint)?;
         let private = in_token(&token, &unique_id(CKO_PRIVATE_KEY, &name))?;
         let public = match wanted.public_on_token {
             true => in_token(&token, &unique_id(CKO_PUBLIC_KEY, &name))?,
             false => self.keep(&of_session, ObjectPart::Public, mint),
         };
-        Ok((public, private))
+        Ok([public, private])
     }
 
     /// C_DestroyObject.
     pub(crate) fn destroy(&self, handle: ObjectHandle, mint: &Mint) -> Result<(), Error> {
         let object = self.slot.object(handle)?;
-        self.may_touch(&object)?;
-        if !object.is(CKA_DESTROYABLE) {
+        self.check_may_change(&object)?;
+        if !object.has_flag(CKA_DESTROYABLE) {
             return Err(Error::ActionProhibited);
         }
-        if !object.is(CKA_TOKEN) {
-            return match self.slot.kept.lock().forget(handle) {
+        if !object.has_flag(CKA_TOKEN) {
+            return match self.slot.session_objects.lock().remove(handle) {
                 true => Ok(()),
                 false => Err(Error::ObjectHandleInvalid),
             };
         }
-        let found = self.slot.found(handle)?;
+        let found = self.slot.token_object(handle)?;
         let (shown, half) = found.shown.ok_or(Error::ActionProhibited)?;
         let destroyed = self
             .slot
@@ -157,7 +159,7 @@ impl Session {
             .destroy(&shown.name, half)
             .map_err(failed);
         // Somebody else's destruction is seen as well.
-        let seen = self.slot.changed(mint);
+        let seen = self.slot.rescan(mint);
         destroyed.and(seen.map(drop))
     }
 
@@ -169,44 +171,47 @@ impl Session {
         mint: &Mint,
     ) -> Result<(), Error> {
         let object = self.slot.object(handle)?;
-        self.may_touch(&object)?;
-        if !object.is(CKA_MODIFIABLE) {
+        self.check_may_change(&object)?;
+        if !object.has_flag(CKA_MODIFIABLE) {
             return Err(Error::ActionProhibited);
         }
         let changes = Changes::parse(template.consistent()?, &object)?;
-        if !object.is(CKA_TOKEN) {
-            let mut kept = self.slot.kept.lock();
+        if !object.has_flag(CKA_TOKEN) {
+            let mut kept = self.slot.session_objects.lock();
             return kept.edit(handle, |object| changes.apply(object));
         }
-        let found = self.slot.found(handle)?;
+        let found = self.slot.token_object(handle)?;
         let (shown, half) = found.shown.ok_or(Error::ActionProhibited)?;
         let folder = self.slot.folder()?;
         let applied = folder.edit(&shown.name, half, |object| changes.apply(object));
         let applied = applied.map_err(failed);
-        let seen = self.slot.changed(mint);
+        let seen = self.slot.rescan(mint);
         applied?.and(seen.map(drop))
     }
 
-    /// Whether the template asks for an object of the token; an error if this session may not make
-    /// that.
-    pub(crate) fn may_make(&self, template: &Template) -> Result<bool, Error> {
-        let on_token = template.says(CKA_TOKEN)?;
+    /// Whether the template asks for an object of the token.
+    ///
+    /// # Errors
+    ///
+    /// This session may not make such an object.
+    pub(crate) fn check_may_create(&self, template: &Template) -> Result<bool, Error> {
+        let on_token = template.flag_or_false(CKA_TOKEN)?;
         if on_token {
-            self.may_write()?;
+            self.check_may_write()?;
         }
         Ok(on_token)
     }
 
-    /// Whether this session may change an object.
-    pub(super) fn may_touch(&self, object: &Object) -> Result<(), Error> {
-        match object.is(CKA_TOKEN) {
-            true => self.may_write(),
+    /// That this session may change an object.
+    pub(super) fn check_may_change(&self, object: &Object) -> Result<(), Error> {
+        match object.has_flag(CKA_TOKEN) {
+            true => self.check_may_write(),
             false => Ok(()),
         }
     }
 
-    /// Whether this session may change what is on the token.
-    pub(crate) fn may_write(&self) -> Result<(), Error> {
+    /// That this session may change the token.
+    pub(crate) fn check_may_write(&self) -> Result<(), Error> {
         match self.is_read_write {
             _ if !self.slot.is_writable() => Err(Error::TokenWriteProtected),
             true => Ok(()),
@@ -214,17 +219,17 @@ impl Session {
         }
     }
 
-    /// Whether an object can be made now, if it is to be private.
-    pub(crate) fn may_hold(&self, private: bool) -> Result<(), Error> {
+    /// That an object can be made now, if it is to be private.
+    pub(crate) fn check_may_hold(&self, private: bool) -> Result<(), Error> {
         match private && self.slot.asks_login() && !self.slot.has_user() {
             true => Err(Error::UserNotLoggedIn),
             false => Ok(()),
         }
     }
 
-    /// A private or secret key for this token: where there is a PIN, it is private unless the template says
-    /// otherwise; where there is none, nobody can be asked for it before each use.
-    pub(super) fn suit(
+    /// Makes a private or secret key private where the token has a PIN, unless the template says otherwise.
+    /// Without a PIN, CKA_ALWAYS_AUTHENTICATE is refused.
+    pub(super) fn apply_login_policy(
         &self,
         template: &Template,
         described: &mut ObjectAttributes,
@@ -255,13 +260,16 @@ impl Session {
 
     fn keep(&self, shown: &Arc<StoredObject>, half: ObjectPart, mint: &Mint) -> ObjectHandle {
         let handle = mint.object();
-        let content = session_objects::Content::StoredObject(Arc::clone(shown), half);
-        self.slot.kept.lock().keep(self.handle, handle, content);
+        let source = session_objects::ObjectSource::Stored(Arc::clone(shown), half);
+        self.slot
+            .session_objects
+            .lock()
+            .insert(self.handle, handle, source);
         handle
     }
 
     pub(super) fn handle_after(&self, unique_id: &str, mint: &Mint) -> Result<ObjectHandle, Error> {
-        in_token(&*self.slot.changed(mint)?, unique_id)
+        in_token(&*self.slot.rescan(mint)?, unique_id)
     }
 }
 
@@ -290,9 +298,9 @@ fn pair(
 }
 
 fn check_repeated(template: &Template, shown: &StoredObject) -> Result<(), Error> {
-    let made = Object::all(shown, Place::Session);
+    let made = Object::all(shown, ObjectScope::Session);
     let mut made = made.iter();
-    made.try_for_each(|(_, object)| New::check_repeated(template, object))
+    made.try_for_each(|(_, object)| CreateTemplate::check_repeated(template, object))
 }
 
 pub(super) fn failed(error: StoreError) -> Error {

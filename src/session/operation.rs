@@ -19,13 +19,13 @@ use std::sync::Arc;
 
 /// What is under way.
 #[derive(Default, Clone)]
-pub(super) struct State {
+pub(super) struct Operations {
     pub(super) find: Option<Find>,
     pub(super) sign: Option<Signing>,
     pub(super) verify: Option<Verifying>,
-    pub(super) decrypt: Option<Decrypting>,
-    pub(super) encrypt: Option<Encrypting>,
-    pub(super) digest: Option<Digesting>,
+    pub(super) decrypt: Option<DecryptOperation>,
+    pub(super) encrypt: Option<EncryptOperation>,
+    pub(super) digest: Option<DigestOperation>,
     pub(super) secret: SecretKeyOperations,
 }
 
@@ -61,7 +61,7 @@ pub(super) struct Find(pub(super) VecDeque<ObjectHandle>);
 
 /// A signature under way, to be made or to be verified.
 #[derive(Clone)]
-pub(super) struct Operation<K> {
+pub(super) struct SignOperation<K> {
     pub(super) key: K,
     pub(super) mechanism: SignMechanism,
     /// Of one in parts: what came so far.
@@ -90,12 +90,12 @@ impl Parts {
     }
 }
 
-pub(super) type Signing = Operation<Arc<Key>>;
-pub(super) type Verifying = Operation<PublicKey>;
+pub(super) type Signing = SignOperation<Arc<Key>>;
+pub(super) type Verifying = SignOperation<PublicKey>;
 
 /// A decryption under way.
 #[derive(Clone)]
-pub(super) struct Decrypting {
+pub(super) struct DecryptOperation {
     pub(super) key: Arc<Key>,
     pub(super) mechanism: EncryptMechanism,
     pub(super) awaits_user: bool,
@@ -106,14 +106,14 @@ pub(super) struct Decrypting {
 
 /// An encryption under way.
 #[derive(Clone)]
-pub(super) struct Encrypting {
+pub(super) struct EncryptOperation {
     pub(super) key: PublicKey,
     pub(super) mechanism: EncryptMechanism,
 }
 
 /// A digest under way.
 #[derive(Clone)]
-pub(super) struct Digesting {
+pub(super) struct DigestOperation {
     pub(super) kind: CK_MECHANISM_TYPE,
     pub(super) digest: Digest,
     pub(super) hasher: Hasher,
@@ -125,7 +125,7 @@ pub(super) struct Digesting {
     pub(super) of_private: bool,
 }
 
-impl State {
+impl Operations {
     /// Whether there is an operation with a key.
     pub(super) fn has_key_operation(&self) -> bool {
         self.sign.is_some()
@@ -190,7 +190,7 @@ pub(super) fn take<O>(place: &mut Option<O>) -> Result<O, Error> {
     place.take().ok_or(Error::OperationNotInitialized)
 }
 
-impl<K> Operation<K> {
+impl<K> SignOperation<K> {
     /// The data of a single part; an operation that was begun in parts is not ended by it.
     pub(super) fn whole<'a>(&self, data: Option<&'a [u8]>) -> Result<&'a [u8], Error> {
         match self.parts {
@@ -243,7 +243,7 @@ impl Verifying {
 /// What a saved state begins with: ours, and its form.
 const SAVED: &[u8; 16] = b"devid-pkcs11 dg1";
 
-impl Digesting {
+impl DigestOperation {
     /// After [`SAVED`]: the slot and the mechanism, as CK_ULONG; whether it is in parts; the hash; a
     /// checksum, without which the hash of a damaged state could overflow its count of bytes.
     pub(super) fn save(&self, slot: SlotId) -> Vec<u8> {

@@ -8,7 +8,7 @@ use crate::mechanism::table::Mechanism;
 use crate::object::{Object, unique_id};
 use crate::session::objects::failed;
 use crate::template::Template;
-use crate::template::secret::NewSecret;
+use crate::template::secret::SecretKeyTemplate;
 use cryptoki_sys::CKO_SECRET_KEY;
 use devid_core::store::SecretKey;
 use devid_core::store::devid::StoreError;
@@ -24,12 +24,12 @@ impl Session {
         template: &Template,
         mint: &Mint,
     ) -> Result<ObjectHandle, Error> {
-        let on_token = self.may_make(template)?;
+        let on_token = self.check_may_create(template)?;
         // A token that makes no keys does not have the mechanism.
         let folder = self.slot.folder().map_err(|_| Error::MechanismInvalid)?;
-        let (mut wanted, length) = NewSecret::generated(row, template)?;
-        self.suit(template, &mut wanted.described)?;
-        self.may_hold(wanted.described.private)?;
+        let (mut wanted, length) = SecretKeyTemplate::generated(row, template)?;
+        self.apply_login_policy(template, &mut wanted.described)?;
+        self.check_may_hold(wanted.described.private)?;
         if !on_token {
             let key = SecretKey::generate(wanted.key_type, length).map_err(|error| {
                 warn!("nothing is changed: {error}");
@@ -47,13 +47,13 @@ impl Session {
     pub(super) fn create_secret_key(
         &self,
         template: &Template,
-        mut wanted: NewSecret,
+        mut wanted: SecretKeyTemplate,
         value: Secret,
         mint: &Mint,
     ) -> Result<ObjectHandle, Error> {
-        self.suit(template, &mut wanted.described)?;
-        self.may_hold(wanted.described.private)?;
-        if !self.may_make(template)? {
+        self.apply_login_policy(template, &mut wanted.described)?;
+        self.check_may_hold(wanted.described.private)?;
+        if !self.check_may_create(template)? {
             return Ok(self.keep_secret(wanted, value, (false, false), mint));
         }
         let folder = self.slot.folder()?;

@@ -2,7 +2,7 @@
 //! operations is that of [`crate::session`].
 
 use super::Session;
-use super::operation::{Operation, Signing, begin, take};
+use super::operation::{SignOperation, Signing, begin, take};
 use crate::error::Error;
 use crate::handle::ObjectHandle;
 use crate::mechanism::sign::SignMechanism;
@@ -24,13 +24,13 @@ impl Session {
     ) -> Result<(), Error> {
         let object = self.key_object(key)?;
         let key = Arc::clone(object.private_key()?);
-        if self.state.lock().has_signature(Use::Sign) {
+        if self.operations.lock().has_signature(Use::Sign) {
             return Err(Error::OperationActive);
         }
-        if mechanism.row.is_for(key.public()) {
+        if mechanism.row.takes_key(key.public()) {
             self.slot.prepare(&key)?;
         }
-        if !object.is_for(Use::Sign) {
+        if !object.has_use(Use::Sign) {
             return Err(Error::KeyFunctionNotPermitted);
         }
         match mechanism.check(&key) {
@@ -40,17 +40,17 @@ impl Session {
             checked => checked?,
         }
         // What decrypts all the same is for keys that may.
-        let may = mechanism.algorithm.is_padded() || object.is_for(Use::Decrypt);
+        let may = mechanism.algorithm.is_padded() || object.has_use(Use::Decrypt);
         if !may || !object.allows(mechanism.row.kind) {
             return Err(Error::MechanismInvalid);
         }
-        let operation = Operation {
+        let operation = SignOperation {
             key,
             mechanism,
             parts: None,
-            awaits_user: object.is(CKA_ALWAYS_AUTHENTICATE),
+            awaits_user: object.has_flag(CKA_ALWAYS_AUTHENTICATE),
         };
-        begin(&mut self.state.lock().sign, operation)
+        begin(&mut self.operations.lock().sign, operation)
     }
 
     /// Ends the signature under way, if there is one (C_SignInit without a mechanism).
@@ -58,7 +58,7 @@ impl Session {
         if self.take_coding(Use::Sign).is_some() {
             return Ok(());
         }
-        let cancelled = self.state.lock().sign.take();
+        let cancelled = self.operations.lock().sign.take();
         cancelled
             .map(drop)
             .ok_or(Error::ArgumentsBad("pMechanism is NULL"))
@@ -73,7 +73,7 @@ impl Session {
         let data = signing.whole(data)?;
         let room = room.ok_or(Error::ArgumentsBad("pulSignatureLen is NULL"))?;
         if let Some(answer) = room.refuses(signing.key.public().signature_width()) {
-            self.state.lock().sign = Some(signing);
+            self.operations.lock().sign = Some(signing);
             return Ok(answer);
         }
         self.make(&signing, &signing.mechanism.prepared(data))
@@ -86,7 +86,7 @@ impl Session {
         let signing = self.take_signing()?;
         let key = Arc::clone(&signing.key);
         let signing = signing.with(part, key.public())?;
-        self.state.lock().sign = Some(signing);
+        self.operations.lock().sign = Some(signing);
         Ok(())
     }
 
@@ -99,7 +99,7 @@ impl Session {
         let parts = signing.parts();
         if let Some(answer) = room.refuses(signing.key.public().signature_width()) {
             signing.parts = Some(parts);
-            self.state.lock().sign = Some(signing);
+            self.operations.lock().sign = Some(signing);
             return Ok(answer);
         }
         self.make(&signing, &parts.finish())
@@ -112,25 +112,25 @@ impl Session {
     ) -> Result<(), Error> {
         let object = self.key_object(key)?;
         let key = object.public_key()?.clone();
-        if !object.is_for(Use::Verify) {
+        if !object.has_use(Use::Verify) {
             return Err(Error::KeyFunctionNotPermitted);
         }
         if !mechanism.algorithm.is_padded() && !self.token()?.offers(mechanism.row) {
             return Err(Error::MechanismInvalid);
         }
-        if !mechanism.row.is_for(&key) {
+        if !mechanism.row.takes_key(&key) {
             return Err(Error::KeyTypeInconsistent);
         }
-        let operation = Operation {
+        let operation = SignOperation {
             key,
             mechanism,
             parts: None,
             awaits_user: false,
         };
-        let mut state = self.state.lock();
-        match state.has_signature(Use::Verify) {
+        let mut operations = self.operations.lock();
+        match operations.has_signature(Use::Verify) {
             true => Err(Error::OperationActive),
-            false => begin(&mut state.verify, operation),
+            false => begin(&mut operations.verify, operation),
         }
     }
 
@@ -139,7 +139,7 @@ impl Session {
         if self.take_coding(Use::Verify).is_some() {
             return Ok(());
         }
-        let cancelled = self.state.lock().verify.take();
+        let cancelled = self.operations.lock().verify.take();
         cancelled
             .map(drop)
             .ok_or(Error::ArgumentsBad("pMechanism is NULL"))
@@ -153,7 +153,7 @@ impl Session {
         if let Some(coding) = self.take_coding(Use::Verify) {
             return coding.verify(data, signature);
         }
-        let verifying = take(&mut self.state.lock().verify)?;
+        let verifying = take(&mut self.operations.lock().verify)?;
         let data = verifying.whole(data)?;
         verifying.check(&verifying.mechanism.prepared(data), signature)
     }
@@ -162,10 +162,10 @@ impl Session {
         if let Some(coding) = self.take_coding(Use::Verify) {
             return self.mac_update(Use::Verify, coding, part);
         }
-        let verifying = take(&mut self.state.lock().verify)?;
+        let verifying = take(&mut self.operations.lock().verify)?;
         let key = verifying.key.clone();
         let verifying = verifying.with(part, &key)?;
-        self.state.lock().verify = Some(verifying);
+        self.operations.lock().verify = Some(verifying);
         Ok(())
     }
 
@@ -173,13 +173,13 @@ impl Session {
         if let Some(coding) = self.take_coding(Use::Verify) {
             return coding.verify_final(signature);
         }
-        let mut verifying = take(&mut self.state.lock().verify)?;
+        let mut verifying = take(&mut self.operations.lock().verify)?;
         let prepared = verifying.parts().finish();
         verifying.check(&prepared, signature)
     }
 
     fn take_signing(&self) -> Result<Signing, Error> {
-        let signing = self.state.lock().sign.take();
+        let signing = self.operations.lock().sign.take();
         let signing = signing.ok_or(Error::OperationNotInitialized)?;
         match signing.awaits_user {
             true => Err(Error::UserNotLoggedIn),
@@ -189,7 +189,7 @@ impl Session {
 
     /// A signature as PKCS#11 has it: r ‖ s, or as wide as the modulus.
     fn make(&self, signing: &Signing, prepared: &[u8]) -> Result<Answer, Error> {
-        let Operation { key, mechanism, .. } = signing;
+        let SignOperation { key, mechanism, .. } = signing;
         let request = mechanism.request(key.public(), prepared)?;
         let names_hash =
             mechanism.algorithm == SignAlgorithm::Pkcs1 && mechanism.hasher().is_none();

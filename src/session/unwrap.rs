@@ -12,7 +12,7 @@ use crate::mechanism::unwrap::{AES_KEYS, AesWrap, UnwrapMechanism, UnwrapScheme}
 use crate::object::Object;
 use crate::session::Session;
 use crate::template::Template;
-use crate::template::private::{Private, Unwrapped};
+use crate::template::private::{PrivateKeyTemplate, UnwrapTemplate};
 use cryptoki_sys::CKA_PRIVATE;
 use devid_core::store::devid::StoreError;
 use devid_core::store::folder::Use;
@@ -30,11 +30,11 @@ impl Session {
         template: &Template,
         mint: &Mint,
     ) -> Result<ObjectHandle, Error> {
-        self.may_make(template)?;
+        self.check_may_create(template)?;
         // A token that takes no keys does not have the mechanism.
         self.slot.folder().map_err(|_| Error::MechanismInvalid)?;
-        let wanted = Unwrapped::parse(template)?;
-        self.may_hold(template.says(CKA_PRIVATE)?)?;
+        let wanted = UnwrapTemplate::parse(template)?;
+        self.check_may_hold(template.flag_or_false(CKA_PRIVATE)?)?;
         let key = self.slot.object(key).map_err(|error| match error {
             Error::ObjectHandleInvalid => Error::UnwrappingKeyHandleInvalid,
             other => other,
@@ -45,7 +45,7 @@ impl Session {
             UnwrapScheme::Aes(aes) => {
                 aes.check_length(wrapped.len())?;
                 let secret = key.secret().ok_or(other_kind(&key))?;
-                aes.unwrapped(&*self.slot.open_secret_key(secret)?, wrapped)
+                aes.unwrap_key(&self.slot.open_secret_key(secret)?, wrapped)
             }
             UnwrapScheme::RsaAes { key: bytes, oaep } => {
                 self.unwrap_by_rsa(*bytes, oaep, &key, wrapped)?
@@ -53,7 +53,7 @@ impl Session {
         };
         let private = info.and_then(|info| wanted.private(&info));
         let private = match private {
-            Some(private) => Private::of(private, None, template)?,
+            Some(private) => PrivateKeyTemplate::new(private, None, template)?,
             None => {
                 warn!("unwrapping: no key of the kind that is asked for was wrapped for this one");
                 return Err(Error::WrappedKeyInvalid);
@@ -86,7 +86,7 @@ impl Session {
             .map_err(|_| Error::WrappedKeyLenRange(wrapped.len()))?;
         let aes = self.slot.transport_key(key, oaep.request(), front)?;
         let aes = aes.filter(|aes| aes.len() == bytes);
-        Ok(aes.and_then(|aes| AesWrap::Kwp.unwrapped(&aes, rest)))
+        Ok(aes.and_then(|aes| AesWrap::Kwp.unwrap_key(&aes, rest)))
     }
 }
 
@@ -101,7 +101,7 @@ fn check_key(mechanism: &UnwrapMechanism, object: &Object) -> Result<(), Error> 
         }
         UnwrapScheme::RsaAes { key: bytes, oaep } => {
             let key = object.private().ok_or(other_kind(object))?;
-            if !mechanism.row.is_for(key.public()) {
+            if !mechanism.row.takes_key(key.public()) {
                 return Err(Error::UnwrappingKeyTypeInconsistent);
             }
             if longest_message(key.public(), oaep.request()) < Some(*bytes) {

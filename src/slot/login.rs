@@ -16,7 +16,7 @@ impl Slot {
         self.logged_in.who() == Some(UserType::User)
     }
 
-    pub(crate) fn has_officer(&self) -> bool {
+    pub(crate) fn has_security_officer(&self) -> bool {
         self.logged_in.who() == Some(UserType::SecurityOfficer)
     }
 
@@ -45,7 +45,7 @@ impl Slot {
             (Pins::SecurityOfficer, UserType::User) => return Err(Error::UserPinNotInitialized),
             (Pins::SecurityOfficer | Pins::User, _) => {
                 let pin = self.pin(who, pin)?;
-                self.noted(who, store.login(who, &pin)).map_err(told)?;
+                self.noted(who, store.login(who, &pin)).map_err(logged)?;
             }
         }
         enter().inspect_err(|_| store.logout())
@@ -60,7 +60,7 @@ impl Slot {
         let pin = self.pin(UserType::User, pin)?;
         let store = self.store()?;
         let proven = self.noted(UserType::User, store.login(UserType::User, &pin));
-        let proven = proven.map_err(told);
+        let proven = proven.map_err(logged);
         if proven == Err(Error::PinLocked) {
             self.logout(mint);
         } else if !self.has_user() {
@@ -92,7 +92,7 @@ impl Slot {
 
     /// Logs out whoever is logged in; `false` if nobody is.
     pub(crate) fn logout(&self, mint: &Mint) -> bool {
-        let was = self.logged_in.end();
+        let was = self.logged_in.clear();
         // Not where nobody is: a login that is under way would lose what it brings.
         if was.is_some()
             && let Ok(store) = self.store()
@@ -100,7 +100,7 @@ impl Slot {
             store.logout();
         }
         if was == Some(UserType::User) && self.asks_login() {
-            self.kept.lock().forget_private();
+            self.session_objects.lock().remove_private();
             let mut token = self.token.write();
             *token = token.as_ref().map(|token| Arc::new(token.logged_out(mint)));
         }
@@ -110,22 +110,22 @@ impl Slot {
     /// C_InitToken, on a slot without sessions.
     pub(crate) fn init_token(&self, pin: &[u8], label: &str, mint: &Mint) -> Result<(), Error> {
         let _turn = self.login_turn.lock();
-        self.folder()?.initialize(pin, label).map_err(told)?;
-        self.changed(mint).map(drop)
+        self.folder()?.initialize(pin, label).map_err(logged)?;
+        self.rescan(mint).map(drop)
     }
 
     /// C_InitPIN, by the officer.
     pub(crate) fn init_pin(&self, pin: &[u8]) -> Result<(), Error> {
-        if !self.has_officer() {
+        if !self.has_security_officer() {
             return Err(Error::UserNotLoggedIn);
         }
-        self.folder()?.set_user_pin(pin).map_err(told)
+        self.folder()?.set_user_pin(pin).map_err(logged)
     }
 
     /// C_SetPIN: the officer's if that is who is logged in, else the user's.
     pub(crate) fn set_pin(&self, old: &[u8], new: &[u8]) -> Result<(), Error> {
         let _turn = self.login_turn.lock();
-        let seal = match self.has_officer() {
+        let seal = match self.has_security_officer() {
             true => PinSeal::SecurityOfficer,
             false => PinSeal::User,
         };
@@ -134,7 +134,7 @@ impl Slot {
             PinSeal::User => UserType::User,
         };
         let changed = self.noted(who, self.folder()?.change_pin(seal, old, new));
-        changed.map_err(|error| match told(error) {
+        changed.map_err(|error| match logged(error) {
             // There is none that it could be.
             Error::UserPinNotInitialized => Error::PinIncorrect,
             other => other,
@@ -201,7 +201,7 @@ impl Slot {
     }
 }
 
-fn told(error: LoginError) -> Error {
+fn logged(error: LoginError) -> Error {
     warn!("PIN: {error}");
     error.into()
 }

@@ -4,19 +4,20 @@
 //! The slot looks for its token when it is first asked, never at C_Initialize.
 
 use devid_core::tpm::Secret;
-mod logged_in;
 mod login;
+mod login_state;
 mod pin_tries;
 pub(crate) mod session_objects;
 pub(crate) mod token;
 
 use crate::error::Error;
 use crate::handle::{Mint, ObjectHandle, SlotId};
+use crate::mechanism::key_type::KeyType;
 use crate::object::Object;
-use crate::slot::logged_in::LoggedIn;
+use crate::slot::login_state::LoginState;
 use crate::slot::pin_tries::PinTries;
-use crate::slot::session_objects::Kept;
-use crate::slot::token::{Found, Token};
+use crate::slot::session_objects::SessionObjects;
+use crate::slot::token::{Token, TokenObject};
 use cryptoki_sys::CKA_PRIVATE;
 use devid_core::config::RandomSource;
 use devid_core::store::devid::DevidStore;
@@ -30,9 +31,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// A slot that found nothing looks again at most this often: a program that asks all the time must
-/// not wait for a dead TPM all the time.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// A slot that found nothing scans again at most this often: a program that asks all the time must
+/// not wait for a dead TPM each time.
+const RESCAN_AFTER: Duration = Duration::from_secs(1);
 
 /// The slot of one token.
 #[derive(Debug)]
@@ -40,14 +41,14 @@ pub(crate) struct Slot {
     pub(crate) id: SlotId,
     pub(crate) description: &'static str,
     /// `None` where the configuration is wrong, and the log says how: no token.
-    source: Option<Source>,
-    /// Held during a look, for as long as the TPM takes.
-    look: Mutex<Look>,
+    source: Option<TokenSource>,
+    /// Held during a scan, for as long as the TPM takes.
+    scan: Mutex<LastScan>,
     /// Held for the moment of reading or replacing.
     pub(crate) token: RwLock<Option<Arc<Token>>>,
     /// Objects of sessions, seen by all of them; held for moments.
-    pub(crate) kept: Mutex<Kept>,
-    pub(crate) logged_in: LoggedIn,
+    pub(crate) session_objects: Mutex<SessionObjects>,
+    pub(crate) logged_in: LoginState,
     /// What came of the PINs that were tried; held for moments.
     tries: Mutex<PinTries>,
     /// One try of a PIN at a time, for as long as the TPM takes.
@@ -56,42 +57,42 @@ pub(crate) struct Slot {
 
 /// Where the slot's token comes from.
 #[derive(Debug)]
-pub(crate) struct Source {
+pub(crate) struct TokenSource {
     tpm: Arc<Tpm>,
     store: Store,
     random: RandomSource,
 }
 
-/// What the last look told about the next.
+/// What the last scan tells about the next.
 #[derive(Debug, Default, Clone)]
-struct Look {
-    /// What was looked at, if the look gave an answer. Of what could not be read it says so, and
+struct LastScan {
+    /// The stamp of what was scanned, if the scan gave an answer. It tells what could not be read, and
     /// differs as soon as that can be read.
     seen: Option<StoreStamp>,
-    failed: Option<Failure>,
+    failed: Option<FailedScan>,
 }
 
-/// A look that found nothing.
+/// A scan that found nothing.
 #[derive(Debug, Clone)]
-struct Failure {
+struct FailedScan {
     ended: Instant,
-    /// What the store would look at then: if files could not be read, another look may find something
-    /// as soon as that changes.
+    /// The store's stamp then. If files could not be read, another scan may find something as soon as
+    /// the stamp changes.
     stamp: StoreStamp,
-    /// How long none is tried again: as long as this one took, and not less than [`LOOK_AGAIN`];
-    /// after a TPM that was busy no longer than that.
+    /// How long no other scan is tried: as long as this one took, and at least [`RESCAN_AFTER`]. After a
+    /// TPM that was busy it is [`RESCAN_AFTER`].
     rest: Duration,
     why: ScanError,
 }
 
-impl Failure {
+impl FailedScan {
     /// Whether files are at fault, and not the TPM, whose faults other slots count too.
     fn is_of_files(&self) -> bool {
         matches!(self.why, ScanError::Unread(_))
     }
 }
 
-impl Source {
+impl TokenSource {
     pub(crate) fn new(tpm: &Arc<Tpm>, store: Store, random: RandomSource) -> Self {
         Self {
             tpm: Arc::clone(tpm),
@@ -103,15 +104,15 @@ impl Source {
 
 impl Slot {
     /// Sends nothing to the TPM.
-    pub(crate) fn new(id: SlotId, description: &'static str, source: Option<Source>) -> Self {
+    pub(crate) fn new(id: SlotId, description: &'static str, source: Option<TokenSource>) -> Self {
         Self {
             id,
             description,
             source,
-            look: Mutex::default(),
+            scan: Mutex::default(),
             token: RwLock::default(),
-            kept: Mutex::default(),
-            logged_in: LoggedIn::default(),
+            session_objects: Mutex::default(),
+            logged_in: LoginState::default(),
             tries: Mutex::default(),
             login_turn: Mutex::default(),
         }
@@ -122,21 +123,21 @@ impl Slot {
     /// What another thread of the parent held locked when it forked is made anew.
     pub(crate) fn for_child(&self, tpm: Option<&Arc<Tpm>>) -> Self {
         let source = self.source.as_ref().zip(tpm);
-        let source = source.map(|(source, tpm)| Source {
+        let source = source.map(|(source, tpm)| TokenSource {
             tpm: Arc::clone(tpm),
             store: source.store.for_child(tpm),
             random: source.random,
         });
         let token = self.token.try_read().and_then(|token| token.clone());
-        let kept = self.kept.try_lock().map(|kept| kept.clone());
-        let look = self.look.try_lock().map(|look| look.clone());
+        let kept = self.session_objects.try_lock().map(|kept| kept.clone());
+        let last = self.scan.try_lock().map(|last| last.clone());
         Self {
             id: self.id,
             description: self.description,
             source,
-            look: Mutex::new(look.unwrap_or_default()),
+            scan: Mutex::new(last.unwrap_or_default()),
             token: RwLock::new(token),
-            kept: Mutex::new(kept.unwrap_or_default()),
+            session_objects: Mutex::new(kept.unwrap_or_default()),
             logged_in: self.logged_in.for_child(),
             tries: Mutex::new(
                 self.tries
@@ -155,12 +156,12 @@ impl Slot {
 
     /// An object of the token as last found, or of a session; none that the user does not see now.
     pub(crate) fn object(&self, handle: ObjectHandle) -> Result<Arc<Object>, Error> {
-        let known = self.known().ok_or(Error::DeviceRemoved)?;
+        let known = self.known_token().ok_or(Error::DeviceRemoved)?;
         let found = match known.object(handle) {
             Ok(found) => Arc::clone(&found.object),
-            Err(unknown) => self.kept.lock().object(handle).ok_or(unknown)?,
+            Err(unknown) => self.session_objects.lock().object(handle).ok_or(unknown)?,
         };
-        match found.is(CKA_PRIVATE) && self.hides_private() {
+        match found.has_flag(CKA_PRIVATE) && self.hides_private() {
             true => Err(Error::ObjectHandleInvalid),
             false => Ok(found),
         }
@@ -173,21 +174,21 @@ impl Slot {
             return;
         }
         let has_user = self.has_user();
-        let known = self.known();
-        let of_sessions = self.kept.lock();
+        let known = self.known_token();
+        let of_sessions = self.session_objects.lock();
         handles.retain(|handle| {
             let of_token = known.as_ref().and_then(|token| token.object(*handle).ok());
             let object = of_token.map(|found| Arc::clone(&found.object));
             let object = object.or_else(|| of_sessions.object(*handle));
-            object.is_some_and(|object| has_user || !object.is(CKA_PRIVATE))
+            object.is_some_and(|object| has_user || !object.has_flag(CKA_PRIVATE))
         });
     }
 
     /// An object of the token, with what the store calls it.
-    pub(crate) fn found(&self, handle: ObjectHandle) -> Result<Found, Error> {
-        let known = self.known().ok_or(Error::DeviceRemoved)?;
+    pub(crate) fn token_object(&self, handle: ObjectHandle) -> Result<TokenObject, Error> {
+        let known = self.known_token().ok_or(Error::DeviceRemoved)?;
         let found = known.object(handle)?;
-        match found.object.is(CKA_PRIVATE) && self.hides_private() {
+        match found.object.has_flag(CKA_PRIVATE) && self.hides_private() {
             true => Err(Error::ObjectHandleInvalid),
             false => Ok(found.clone()),
         }
@@ -221,47 +222,47 @@ impl Slot {
         folder.ok_or(Error::TokenWriteProtected)
     }
 
-    /// The token as last found, without a look.
-    pub(crate) fn known(&self) -> Option<Arc<Token>> {
+    /// The token as last found, without a scan.
+    pub(crate) fn known_token(&self) -> Option<Arc<Token>> {
         self.token.read().clone()
     }
 
-    /// The token, looked for again if something changed since the last time.
+    /// The token, scanned again if something changed since the last scan.
     pub(crate) fn token(&self, mint: &Mint) -> Result<Arc<Token>, Error> {
         let source = self.source()?;
-        let known = self.known();
-        let mut look = match &known {
-            // A look at a folder is short, and whoever has changed it wants to see that.
-            Some(token) if !self.is_writable() => match self.look.try_lock() {
-                Some(look) => look,
-                // Somebody looks already: what is known is good enough meanwhile.
+        let known = self.known_token();
+        let mut last = match &known {
+            // A scan of a folder is short, and whoever has changed it wants to see that.
+            Some(token) if !self.is_writable() => match self.scan.try_lock() {
+                Some(last) => last,
+                // Another thread scans: the known token is good enough meanwhile.
                 None => return Ok(Arc::clone(token)),
             },
-            _ => self.look.lock(),
+            _ => self.scan.lock(),
         };
         let stamp = source.store.stamp();
-        let wait = look.failed.as_ref().is_some_and(|failure| {
+        let wait = last.failed.as_ref().is_some_and(|failure| {
             let can_be_read = failure.stamp != stamp && failure.is_of_files();
             !can_be_read && failure.ended.elapsed() < failure.rest
         });
-        if !wait && look.seen.as_ref() != Some(&stamp) {
-            *look = self.look(source, &look, mint);
+        if !wait && last.seen.as_ref() != Some(&stamp) {
+            *last = self.scan(source, &last, mint);
         }
-        self.known().ok_or(Error::TokenNotPresent)
+        self.known_token().ok_or(Error::TokenNotPresent)
     }
 
-    /// The token after a change of ours, looked for whether it seems to have changed or not.
-    pub(crate) fn changed(&self, mint: &Mint) -> Result<Arc<Token>, Error> {
+    /// The token after a change by this module, scanned whether its stamp changed or not.
+    pub(crate) fn rescan(&self, mint: &Mint) -> Result<Arc<Token>, Error> {
         let source = self.source()?;
-        let mut look = self.look.lock();
-        *look = self.look(source, &look, mint);
-        match &look.failed {
+        let mut last = self.scan.lock();
+        *last = self.scan(source, &last, mint);
+        match &last.failed {
             Some(failure) => Err(failure.why.clone().into()),
-            None => self.known().ok_or(Error::TokenNotPresent),
+            None => self.known_token().ok_or(Error::TokenNotPresent),
         }
     }
 
-    fn look(&self, source: &Source, last: &Look, mint: &Mint) -> Look {
+    fn scan(&self, source: &TokenSource, last: &LastScan, mint: &Mint) -> LastScan {
         let tcti = source.tpm.tcti();
         let began = Instant::now();
         match source.store.scan() {
@@ -278,7 +279,7 @@ impl Slot {
                 let (label, count) = (&token.label, count(&token));
                 log!(level, "token {label} with {count} objects at {tcti}");
                 *place = Some(Arc::new(token));
-                Look {
+                LastScan {
                     seen: Some(stamp),
                     failed: None,
                 }
@@ -295,15 +296,15 @@ impl Slot {
                 if !said && last.all(|failure| failure.why != why) {
                     error!("slot {}: no token from {tcti}: {why}", self.id.0);
                 }
-                Look {
+                LastScan {
                     seen: None,
-                    failed: Some(Failure {
+                    failed: Some(FailedScan {
                         ended: Instant::now(),
                         stamp: source.store.stamp(),
                         rest: match why {
                             // It answers again as soon as another process's key is made.
-                            ScanError::Tpm(TpmError::Busy(_)) => LOOK_AGAIN,
-                            _ => LOOK_AGAIN.max(began.elapsed()),
+                            ScanError::Tpm(TpmError::Busy(_)) => RESCAN_AFTER,
+                            _ => RESCAN_AFTER.max(began.elapsed()),
                         },
                         why,
                     }),
@@ -319,6 +320,13 @@ impl Slot {
             && source.store.folder().is_some()
         {
             source.tpm.algorithms_or_any();
+        }
+    }
+
+    /// Asks the TPM for the largest key of this type that it makes, where keys are made in it; once.
+    pub(crate) fn learn_key_sizes(&self, key_type: KeyType) {
+        if let (Some(source), Some(kind)) = (&self.source, key_type.kind_in_tpm()) {
+            source.tpm.learn_largest(kind);
         }
     }
 
@@ -400,7 +408,7 @@ impl Slot {
         folder.configured_pin().ok_or_else(none)
     }
 
-    fn source(&self) -> Result<&Source, Error> {
+    fn source(&self) -> Result<&TokenSource, Error> {
         self.source.as_ref().ok_or(Error::TokenNotPresent)
     }
 }

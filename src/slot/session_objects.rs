@@ -3,7 +3,7 @@
 
 use crate::error::Error;
 use crate::handle::{ObjectHandle, SessionHandle};
-use crate::object::{Object, Place, SecretKeyObject};
+use crate::object::{Object, ObjectScope, SecretKeyObject};
 use cryptoki_sys::CKA_PRIVATE;
 use devid_core::store::folder::Editable;
 use devid_core::store::{ObjectKind, ObjectPart, StoredObject};
@@ -12,32 +12,37 @@ use std::sync::Arc;
 
 /// The objects of a slot's sessions, in the order of their making.
 #[derive(Debug, Default, Clone)]
-pub(crate) struct Kept(BTreeMap<ObjectHandle, One>);
+pub(crate) struct SessionObjects(BTreeMap<ObjectHandle, SessionObject>);
 
 #[derive(Debug, Clone)]
-struct One {
+struct SessionObject {
     session: SessionHandle,
     /// What it was made from, to be made again when its description changes.
-    content: Content,
+    source: ObjectSource,
     object: Arc<Object>,
 }
 
 /// What a session keeps.
 #[derive(Debug, Clone)]
-pub(crate) enum Content {
+pub(crate) enum ObjectSource {
     /// This half of something that a store could show.
-    StoredObject(Arc<StoredObject>, ObjectPart),
+    Stored(Arc<StoredObject>, ObjectPart),
     /// What no store has.
     Secret(Arc<SecretKeyObject>),
 }
 
-impl Kept {
+impl SessionObjects {
     /// Keeps something for as long as its session lives.
-    pub(crate) fn keep(&mut self, session: SessionHandle, handle: ObjectHandle, content: Content) {
-        let object = Arc::new(content.object());
-        let one = One {
+    pub(crate) fn insert(
+        &mut self,
+        session: SessionHandle,
+        handle: ObjectHandle,
+        source: ObjectSource,
+    ) {
+        let object = Arc::new(source.object());
+        let one = SessionObject {
             session,
-            content,
+            source,
             object,
         };
         self.0.insert(handle, one);
@@ -48,8 +53,8 @@ impl Kept {
     }
 
     /// What the object was made from.
-    pub(crate) fn content(&self, handle: ObjectHandle) -> Option<Content> {
-        self.0.get(&handle).map(|one| one.content.clone())
+    pub(crate) fn source(&self, handle: ObjectHandle) -> Option<ObjectSource> {
+        self.0.get(&handle).map(|one| one.source.clone())
     }
 
     /// The handles of those that are wanted.
@@ -65,40 +70,40 @@ impl Kept {
         change: impl FnOnce(Editable<'_>) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let one = self.0.get_mut(&handle).ok_or(Error::ObjectHandleInvalid)?;
-        let name = one.content.name().to_owned();
-        one.content = one.content.changed(name, change)?;
-        one.object = Arc::new(one.content.object());
+        let name = one.source.name().to_owned();
+        one.source = one.source.changed(name, change)?;
+        one.object = Arc::new(one.source.object());
         Ok(())
     }
 
     /// Forgets an object; `false` if there is none such.
-    pub(crate) fn forget(&mut self, handle: ObjectHandle) -> bool {
+    pub(crate) fn remove(&mut self, handle: ObjectHandle) -> bool {
         self.0.remove(&handle).is_some()
     }
 
     /// Forgets all objects of a session, or of all.
-    pub(crate) fn forget_session(&mut self, session: Option<SessionHandle>) {
+    pub(crate) fn remove_of_session(&mut self, session: Option<SessionHandle>) {
         self.0
             .retain(|_, one| session.is_some_and(|session| one.session != session));
     }
 
     /// Forgets what only a user who has logged in may see.
-    pub(crate) fn forget_private(&mut self) {
-        self.0.retain(|_, one| !one.object.is(CKA_PRIVATE));
+    pub(crate) fn remove_private(&mut self) {
+        self.0.retain(|_, one| !one.object.has_flag(CKA_PRIVATE));
     }
 }
 
-impl Content {
+impl ObjectSource {
     fn object(&self) -> Object {
         match self {
-            Self::StoredObject(shown, half) => object(shown, *half),
-            Self::Secret(key) => key.object(Place::Session),
+            Self::Stored(shown, half) => object(shown, *half),
+            Self::Secret(key) => key.object(ObjectScope::Session),
         }
     }
 
     fn name(&self) -> &str {
         match self {
-            Self::StoredObject(shown, _) => &shown.name,
+            Self::Stored(shown, _) => &shown.name,
             Self::Secret(key) => &key.name,
         }
     }
@@ -110,9 +115,9 @@ impl Content {
         change: impl FnOnce(Editable<'_>) -> Result<(), Error>,
     ) -> Result<Self, Error> {
         Ok(match self {
-            Self::StoredObject(shown, half) => {
+            Self::Stored(shown, half) => {
                 let kind = changed(&shown.kind, *half, change)?;
-                Self::StoredObject(Arc::new(StoredObject { name, kind }), *half)
+                Self::Stored(Arc::new(StoredObject { name, kind }), *half)
             }
             Self::Secret(key) => {
                 let mut key = SecretKeyObject::clone(key);
@@ -125,9 +130,9 @@ impl Content {
 }
 
 fn object(shown: &StoredObject, half: ObjectPart) -> Object {
-    let mut all = Object::all(shown, Place::Session);
+    let mut all = Object::all(shown, ObjectScope::Session);
     let place = all.iter().position(|(one, _)| *one == half);
-    // What is kept has the half that it was kept for; a session never takes one away.
+    // The part of the object that was inserted is there: a session takes no part away.
     all.swap_remove(place.unwrap_or_default()).1
 }
 

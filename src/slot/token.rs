@@ -5,7 +5,7 @@ use crate::error::Error;
 use crate::handle::{Mint, ObjectHandle};
 use crate::mechanism::key_type::KeyType;
 use crate::mechanism::table::{Algorithm, MECHANISMS, Mechanism, SignAlgorithm, Sizes};
-use crate::object::{Object, Place, profile};
+use crate::object::{Object, ObjectScope, profile};
 use cryptoki_sys::*;
 use devid_core::store::{Key, ObjectPart, ScanResult, StoredObject, TokenTraits};
 use devid_core::tpm::SignatureScheme;
@@ -18,13 +18,13 @@ pub(crate) struct Token {
     pub(crate) label: String,
     pub(crate) serial: String,
     traits: TokenTraits,
-    objects: Vec<Found>,
-    places: HashMap<ObjectHandle, usize>,
+    objects: Vec<TokenObject>,
+    positions: HashMap<ObjectHandle, usize>,
 }
 
 /// An object of the token, and which part of what the store shows it is.
 #[derive(Debug, Clone)]
-pub(crate) struct Found {
+pub(crate) struct TokenObject {
     pub(crate) handle: ObjectHandle,
     pub(crate) object: Arc<Object>,
     /// `None` for what only says something of the token.
@@ -40,8 +40,8 @@ impl Token {
         before: Option<&Self>,
         mint: &Mint,
     ) -> Self {
-        let known = Known::of(before);
-        let place = Place::Token {
+        let known = KnownObjects::new(before);
+        let scope = ObjectScope::Token {
             asks_login: traits.asks_login,
             takes_keys: traits.writable,
         };
@@ -52,15 +52,15 @@ impl Token {
                 objects.extend(unchanged.iter().copied().cloned());
                 continue;
             }
-            let made = Object::all(shown, place).into_iter();
-            objects.extend(made.map(|(half, object)| Found {
+            let made = Object::all(shown, scope).into_iter();
+            objects.extend(made.map(|(half, object)| TokenObject {
                 handle: known.handle(&object).unwrap_or_else(|| mint.object()),
                 object: Arc::new(object),
                 shown: Some((Arc::clone(shown), half)),
             }));
         }
         let claimed = profiles(&objects).into_iter().map(profile);
-        let claimed = claimed.map(|object| Found {
+        let claimed = claimed.map(|object| TokenObject {
             handle: known.handle(&object).unwrap_or_else(|| mint.object()),
             object: Arc::new(object),
             shown: None,
@@ -69,23 +69,25 @@ impl Token {
         Self::with(listing.label, listing.serial, traits, objects)
     }
 
-    fn with(label: String, serial: String, traits: TokenTraits, objects: Vec<Found>) -> Self {
-        let places = objects.iter().enumerate();
-        let places = places.map(|(place, found)| (found.handle, place)).collect();
+    fn with(label: String, serial: String, traits: TokenTraits, objects: Vec<TokenObject>) -> Self {
+        let positions = objects.iter().enumerate();
+        let positions = positions
+            .map(|(position, found)| (found.handle, position))
+            .collect();
         Self {
             label,
             serial,
             traits,
             objects,
-            places,
+            positions,
         }
     }
 
     /// The same token after a logout: its private objects have new handles, since the old ones stay
     /// invalid for good (section 5.6.9).
     pub(crate) fn logged_out(&self, mint: &Mint) -> Self {
-        let again = self.objects.iter().map(|found| Found {
-            handle: match found.object.is(CKA_PRIVATE) {
+        let again = self.objects.iter().map(|found| TokenObject {
+            handle: match found.object.has_flag(CKA_PRIVATE) {
                 true => mint.object(),
                 false => found.handle,
             },
@@ -95,14 +97,14 @@ impl Token {
         Self::with(label, serial, self.traits.clone(), again.collect())
     }
 
-    pub(crate) fn objects(&self) -> &[Found] {
+    pub(crate) fn objects(&self) -> &[TokenObject] {
         &self.objects
     }
 
-    pub(crate) fn object(&self, handle: ObjectHandle) -> Result<&Found, Error> {
-        let place = self.places.get(&handle);
-        place
-            .and_then(|place| self.objects.get(*place))
+    pub(crate) fn object(&self, handle: ObjectHandle) -> Result<&TokenObject, Error> {
+        let position = self.positions.get(&handle);
+        position
+            .and_then(|position| self.objects.get(*position))
             .ok_or(Error::ObjectHandleInvalid)
     }
 
@@ -187,7 +189,7 @@ impl Token {
             false => self.keys().any(|key| row.signs_with(key)),
         };
         let counts = |key: &&Key| !self.traits.writable || key.signs_by_any_scheme();
-        let refuses = |key: &Key| row.is_for(key.public()) && !row.signs_with(key);
+        let refuses = |key: &Key| row.takes_key(key.public()) && !row.signs_with(key);
         is_wanted && (!algorithm.is_padded() || !self.keys().filter(counts).any(refuses))
     }
 
@@ -206,19 +208,37 @@ impl Token {
         let agrees = self.traits.algorithms.or_any().agrees();
         let mut keys = self.keys();
         (self.makes(key_type) && (key_type == KeyType::Rsa || agrees))
-            || keys.any(|key| KeyType::of(key.public()) == key_type && key.decrypts())
+            || keys.any(|key| KeyType::from_public(key.public()) == key_type && key.decrypts())
+    }
+
+    /// The types of keys that are made in the TPM and that this mechanism is for.
+    pub(crate) fn made_by(&self, kind: CK_MECHANISM_TYPE) -> Vec<KeyType> {
+        let rows = MECHANISMS.iter().filter(|row| row.kind == kind);
+        let types = rows.filter_map(|row| row.key_type);
+        types
+            .filter(|one| self.traits.makes_keys_in_tpm && self.makes(*one))
+            .collect()
+    }
+
+    /// The largest key of this type that is made here, if the TPM has told.
+    fn largest_made(&self, key_type: Option<KeyType>) -> Option<u32> {
+        let kind = key_type.filter(|_| self.traits.makes_keys_in_tpm)?;
+        self.traits.algorithms.largest(kind.kind_in_tpm()?)
     }
 
     /// The smallest and the largest key of a mechanism.
     fn key_sizes(&self, row: &Mechanism) -> (u32, u32) {
         let fixed = |row: &Mechanism| match row.sizes {
-            Sizes::Range(smallest, largest) => Some((smallest, largest)),
+            Sizes::Range(smallest, largest) => {
+                let made = self.largest_made(row.key_type).unwrap_or(largest);
+                Some((smallest, largest.min(made)))
+            }
             Sizes::OfToken => None,
         };
         if let Some(sizes) = fixed(row) {
             return sizes;
         }
-        let keys = self.keys().filter(|key| row.is_for(key.public()));
+        let keys = self.keys().filter(|key| row.takes_key(key.public()));
         // Public keys of a session are as long as keys that are made elsewhere.
         let makes = |one: &&Mechanism| {
             one.algorithm == Algorithm::GenerateKeyPair
@@ -242,14 +262,14 @@ impl Token {
 }
 
 /// What was found before, by what it is asked for.
-struct Known<'a> {
-    by_name: HashMap<&'a str, &'a Found>,
+struct KnownObjects<'a> {
+    by_name: HashMap<&'a str, &'a TokenObject>,
     /// By the address of what the store shows: it is alive, so nothing else has the address.
-    by_shown: HashMap<usize, Vec<&'a Found>>,
+    by_shown: HashMap<usize, Vec<&'a TokenObject>>,
 }
 
-impl<'a> Known<'a> {
-    fn of(token: Option<&'a Token>) -> Self {
+impl<'a> KnownObjects<'a> {
+    fn new(token: Option<&'a Token>) -> Self {
         let objects = token.map_or(&[][..], Token::objects);
         let mut by_shown: HashMap<_, Vec<_>> = HashMap::with_capacity(objects.len());
         for found in objects {
@@ -266,7 +286,7 @@ impl<'a> Known<'a> {
         }
     }
 
-    fn unchanged(&self, shown: &Arc<StoredObject>) -> &[&'a Found] {
+    fn unchanged(&self, shown: &Arc<StoredObject>) -> &[&'a TokenObject] {
         let known = self.by_shown.get(&address(shown));
         known.map_or(&[], Vec::as_slice)
     }
@@ -282,7 +302,7 @@ fn address(shown: &Arc<StoredObject>) -> usize {
 }
 
 /// The profiles whose calls and objects are all there (PKCS#11 Profiles 3.0).
-fn profiles(objects: &[Found]) -> Vec<CK_PROFILE_ID> {
+fn profiles(objects: &[TokenObject]) -> Vec<CK_PROFILE_ID> {
     let mut claimed = vec![CKP_BASELINE_PROVIDER, CKP_EXTENDED_PROVIDER];
     // The test of an authentication token signs with CKM_SHA256_RSA_PKCS.
     let rsa = Mechanism::find(CKM_SHA256_RSA_PKCS, CKF_SIGN);
@@ -291,7 +311,7 @@ fn profiles(objects: &[Found]) -> Vec<CK_PROFILE_ID> {
         claimed.push(CKP_AUTHENTICATION_TOKEN);
     }
     let certificate = CKO_CERTIFICATE.to_ne_bytes();
-    let of_class = |found: &&Found| found.object.attribute(CKA_CLASS) == Ok(&certificate);
+    let of_class = |found: &&TokenObject| found.object.attribute(CKA_CLASS) == Ok(&certificate);
     let ids = objects.iter().filter(of_class);
     let ids: HashSet<_> = ids
         .filter_map(|found| found.object.attribute(CKA_ID).ok())

@@ -4,9 +4,9 @@
 use crate::error::Error;
 use crate::mechanism::key_type::KeyType;
 use crate::object::Object;
-use crate::template::private::Private;
-use crate::template::rules::{self, Made};
-use crate::template::secret::NewSecret;
+use crate::template::private::PrivateKeyTemplate;
+use crate::template::rules::{self, TemplateKind};
+use crate::template::secret::SecretKeyTemplate;
 use crate::template::{Template, curve, point_on, text};
 use cryptoki_sys::*;
 use devid_core::key::PublicKey;
@@ -16,24 +16,24 @@ use devid_core::tpm::Secret;
 use devid_core::x509::Certificate;
 
 /// What a template describes.
-pub(crate) enum New {
+pub(crate) enum CreateTemplate {
     /// What needs no TPM.
-    Plain(Box<Plain>),
+    Plain(Box<PlainObject>),
     /// A key that the TPM is to take.
-    Private(Box<Private>),
+    Private(Box<PrivateKeyTemplate>),
     /// A secret key for a session, and its bytes.
-    Secret(Box<NewSecret>, Secret),
+    Secret(Box<SecretKeyTemplate>, Secret),
 }
 
 /// An object that needs no TPM.
 #[allow(clippy::large_enum_variant, reason = "it lives in a Box, for one call")]
-pub(crate) enum Plain {
+pub(crate) enum PlainObject {
     Public(PublicKey, ObjectAttributes),
     Certificate(Certificate, ObjectAttributes),
     Data(Data),
 }
 
-impl Plain {
+impl PlainObject {
     pub(crate) fn class(&self) -> CK_OBJECT_CLASS {
         match self {
             Self::Public(..) => CKO_PUBLIC_KEY,
@@ -67,33 +67,35 @@ impl Plain {
     }
 }
 
-impl New {
+impl CreateTemplate {
     /// Reads the template. `takes_keys` says whether private keys can be brought at all; where they
     /// cannot, a secret key would be of no use.
     pub(crate) fn parse(template: &Template, takes_keys: bool) -> Result<Self, Error> {
         let class = template.consistent()?.number(CKA_CLASS)?;
         let plain = match class.ok_or(Error::TemplateIncomplete)? {
             CKO_PUBLIC_KEY => {
-                rules::check(template, Made::Public)?;
+                rules::check(template, TemplateKind::Public)?;
                 let public = public_key(template)?;
                 let described = public_description(template, &public)?;
-                Plain::Public(public, described)
+                PlainObject::Public(public, described)
             }
             CKO_CERTIFICATE => {
-                rules::check(template, Made::Certificate)?;
+                rules::check(template, TemplateKind::Certificate)?;
                 let (certificate, described) = certificate(template)?;
-                Plain::Certificate(certificate, described)
+                PlainObject::Certificate(certificate, described)
             }
             CKO_DATA => {
-                rules::check(template, Made::Data)?;
-                Plain::Data(data(template)?)
+                rules::check(template, TemplateKind::Data)?;
+                PlainObject::Data(data(template)?)
             }
             CKO_PRIVATE_KEY if takes_keys => {
-                rules::check(template, Made::Private)?;
-                return Ok(Self::Private(Box::new(Private::parse(template)?)));
+                rules::check(template, TemplateKind::Private)?;
+                return Ok(Self::Private(Box::new(PrivateKeyTemplate::parse(
+                    template,
+                )?)));
             }
             CKO_SECRET_KEY if takes_keys => {
-                let (wanted, value) = NewSecret::brought(template)?;
+                let (wanted, value) = SecretKeyTemplate::with_value(template)?;
                 return Ok(Self::Secret(Box::new(wanted), value));
             }
             _ => return Err(Error::AttributeValueInvalid),
@@ -123,7 +125,7 @@ impl New {
 
 /// What a template says of a public key; where it says nothing, the key verifies.
 fn public_description(template: &Template, public: &PublicKey) -> Result<ObjectAttributes, Error> {
-    let possible = KeyType::of(public).public_uses();
+    let possible = KeyType::from_public(public).public_uses();
     Ok(ObjectAttributes {
         usage: Some(template.uses(possible, &[Use::Verify])?),
         ..template.description()?
@@ -212,13 +214,13 @@ mod tests {
     fn data_may_say_nothing_and_its_text_must_be_text() {
         let class = CKO_DATA.to_ne_bytes();
         let empty = Template::from([(CKA_CLASS, &class[..])]);
-        let Ok(New::Plain(plain)) = New::parse(&empty, false) else {
+        let Ok(CreateTemplate::Plain(plain)) = CreateTemplate::parse(&empty, false) else {
             unreachable!()
         };
-        assert!(matches!(*plain, Plain::Data(_)));
+        assert!(matches!(*plain, PlainObject::Data(_)));
         let broken = Template::from([(CKA_CLASS, &class[..]), (CKA_APPLICATION, b"\xFF")]);
         assert_eq!(
-            New::parse(&broken, false).err(),
+            CreateTemplate::parse(&broken, false).err(),
             Some(Error::AttributeValueInvalid)
         );
     }

@@ -1,6 +1,6 @@
 //! Key pairs that the token makes (PKCS#11 3.0, sections 5.18.2, 6.1.4 and 6.3.6).
 
-use super::rules::{self, Made};
+use super::rules::{self, TemplateKind};
 use super::{Template, curve};
 use crate::error::Error;
 use crate::mechanism::key_type::KeyType;
@@ -34,7 +34,7 @@ pub(crate) enum Persistence {
 /// false it would be a promise that was broken silently. CKA_WRAP of a public RSA key is the exception:
 /// pkcs11-provider, NSS and libp11 always ask for it. It is shown as false.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Pair {
+pub(crate) struct KeyPairTemplate {
     pub(crate) algorithm: KeyAlgorithm,
     pub(crate) usage: KeyPurpose,
     pub(crate) private: ObjectAttributes,
@@ -45,15 +45,15 @@ pub(crate) struct Pair {
     pub(crate) public_on_token: bool,
 }
 
-impl Pair {
+impl KeyPairTemplate {
     pub(crate) fn parse(
         mechanism: &Mechanism,
         public: &Template,
         private: &Template,
     ) -> Result<Self, Error> {
         let key_type = mechanism.key_type.ok_or(Error::MechanismInvalid)?;
-        rules::check(public.consistent()?, Made::GeneratedPublic)?;
-        rules::check(private.consistent()?, Made::GeneratedPrivate)?;
+        rules::check(public.consistent()?, TemplateKind::GeneratedPublic)?;
+        rules::check(private.consistent()?, TemplateKind::GeneratedPrivate)?;
         for (template, class) in [(public, CKO_PUBLIC_KEY), (private, CKO_PRIVATE_KEY)] {
             let said = [(CKA_CLASS, class), (CKA_KEY_TYPE, key_type.number())];
             for (kind, right) in said {
@@ -89,7 +89,7 @@ impl Pair {
             },
             persistence: persistence(private)?,
             protection: protection(private)?,
-            public_on_token: public.says(CKA_TOKEN)?,
+            public_on_token: public.flag_or_false(CKA_TOKEN)?,
         })
     }
 }
@@ -163,8 +163,8 @@ pub(super) fn protection(template: &Template) -> Result<Option<Protection>, Erro
 /// Where a private key goes by its template.
 pub(super) fn persistence(template: &Template) -> Result<Persistence, Error> {
     match (
-        template.says(CKA_TOKEN)?,
-        template.says(CKA_DEVID_PERSISTENT)?,
+        template.flag_or_false(CKA_TOKEN)?,
+        template.flag_or_false(CKA_DEVID_PERSISTENT)?,
     ) {
         (true, true) => Ok(Persistence::Handle),
         (true, false) => Ok(Persistence::File),
@@ -188,8 +188,8 @@ mod tests {
         kind: CK_MECHANISM_TYPE,
         public: &Template,
         private: &Template,
-    ) -> Result<Pair, Error> {
-        Pair::parse(
+    ) -> Result<KeyPairTemplate, Error> {
+        KeyPairTemplate::parse(
             Mechanism::find(kind, CKF_GENERATE_KEY_PAIR)?,
             public,
             private,

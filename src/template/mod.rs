@@ -62,8 +62,8 @@ impl Template {
         self.value(kind).map(flag).transpose()
     }
 
-    /// A CK_BBOOL that says no where nothing is said.
-    pub(crate) fn says(&self, kind: CK_ATTRIBUTE_TYPE) -> Result<bool, Error> {
+    /// A CK_BBOOL; false where the template does not name it.
+    pub(crate) fn flag_or_false(&self, kind: CK_ATTRIBUTE_TYPE) -> Result<bool, Error> {
         self.flag(kind).map(Option::unwrap_or_default)
     }
 

@@ -2,7 +2,7 @@
 //! wrapped: the TPM takes them, and gives them back to nobody.
 
 use super::key_pair::{Persistence, key_usage, persistence, protection};
-use super::rules::{self, Made};
+use super::rules::{self, TemplateKind};
 use super::{Template, curve, point_on};
 use crate::error::Error;
 use crate::mechanism::key_type::KeyType;
@@ -14,7 +14,7 @@ use devid_core::store::folder::{ObjectAttributes, Use};
 use devid_core::tpm::Secret;
 
 /// A private key that is to be taken.
-pub(crate) struct Private {
+pub(crate) struct PrivateKeyTemplate {
     pub(crate) key: PrivateKey,
     pub(crate) usage: KeyPurpose,
     pub(crate) protection: Option<Protection>,
@@ -24,7 +24,7 @@ pub(crate) struct Private {
     public: Option<PublicKey>,
 }
 
-impl Private {
+impl PrivateKeyTemplate {
     pub(super) fn parse(template: &Template) -> Result<Self, Error> {
         let (key, public) = match template.number(CKA_KEY_TYPE)? {
             Some(CKK_EC) => ec(template)?,
@@ -32,11 +32,11 @@ impl Private {
             Some(_) => return Err(Error::AttributeValueInvalid),
             None => return Err(Error::TemplateIncomplete),
         };
-        Self::of(key, public, template)
+        Self::new(key, public, template)
     }
 
     /// What the template says of this key. `public`: the public key that is said to belong to it.
-    pub(crate) fn of(
+    pub(crate) fn new(
         key: PrivateKey,
         public: Option<PublicKey>,
         template: &Template,
@@ -66,13 +66,13 @@ impl Private {
 }
 
 /// The kind of private key that is to be unwrapped.
-pub(crate) struct Unwrapped(KeyType);
+pub(crate) struct UnwrapTemplate(KeyType);
 
-impl Unwrapped {
+impl UnwrapTemplate {
     /// Class and type must be named; what the key itself says must not (section 4.1.1, and the
     /// footnotes 5 and 6 of Table 10).
     pub(crate) fn parse(template: &Template) -> Result<Self, Error> {
-        rules::check(template.consistent()?, Made::UnwrappedPrivate)?;
+        rules::check(template.consistent()?, TemplateKind::UnwrappedPrivate)?;
         let class = template.number(CKA_CLASS)?;
         if class.ok_or(Error::TemplateIncomplete)? != CKO_PRIVATE_KEY {
             return Err(Error::TemplateInconsistent);
@@ -147,7 +147,7 @@ mod tests {
     fn a_scalar_is_as_wide_as_the_order() {
         let parse = |value: &[u8]| {
             let kind = CKK_EC.to_ne_bytes();
-            Private::parse(&Template::from([
+            PrivateKeyTemplate::parse(&Template::from([
                 (CKA_KEY_TYPE, &kind[..]),
                 (CKA_EC_PARAMS, Curve::P256.oid_der()),
                 (CKA_VALUE, value),
@@ -167,7 +167,7 @@ mod tests {
         let kind = CKK_RSA.to_ne_bytes();
         let modulus = [0xC1; 256];
         let parse = |exponent: &[u8], prime: &[u8]| {
-            Private::parse(&Template::from([
+            PrivateKeyTemplate::parse(&Template::from([
                 (CKA_KEY_TYPE, &kind[..]),
                 (CKA_MODULUS, &modulus[..]),
                 (CKA_PUBLIC_EXPONENT, exponent),

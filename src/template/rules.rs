@@ -8,7 +8,7 @@ use cryptoki_sys::*;
 
 /// What a template is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Made {
+pub(super) enum TemplateKind {
     Public,
     Private,
     /// The public half of a pair that the token makes.
@@ -27,52 +27,58 @@ pub(super) enum Made {
     Data,
 }
 
-impl Made {
+impl TemplateKind {
     fn is_key(self) -> bool {
         !matches!(self, Self::Certificate | Self::Data)
     }
 }
 
 /// What holds for one attribute.
-enum Rule {
-    /// It is read elsewhere.
+enum AttributeRule {
+    /// Another function reads it.
     Read,
-    /// A flag that is read elsewhere.
+    /// A flag that another function reads.
     Flag,
-    /// A flag that can have this value only: the other is a wish that this token cannot fulfil.
+    /// A flag that can have this value only. The other value is CKR_TEMPLATE_INCONSISTENT.
     Only(bool),
     /// CKA_COPYABLE: keys of a token cannot be copied.
     Copyable,
     /// A flag that a security officer alone may set.
     OfficerSets,
-    /// Only the token says this.
+    /// An attribute that only the token sets.
     ReadOnly,
 }
 
-/// Refuses what a template must not say, whatever it says of the rest.
-pub(super) fn check(template: &Template, made: Made) -> Result<(), Error> {
+/// Refuses a template that names an attribute which it must not name, or gives a flag a wrong value.
+pub(super) fn check(template: &Template, template_kind: TemplateKind) -> Result<(), Error> {
     for (kind, value) in &template.0 {
-        // What is said of one kind of object goes before what is said of all.
-        let rule = special(made, *kind).or_else(|| common(*kind));
+        // The rules of one kind go before those that all kinds have.
+        let rule = rule_of(template_kind, *kind).or_else(|| common_rule(*kind));
         match rule.ok_or(Error::AttributeTypeInvalid)? {
-            Rule::Read => {}
-            Rule::Flag => {
+            AttributeRule::Read => {}
+            AttributeRule::Flag => {
                 flag(value)?;
             }
-            Rule::Only(only) if flag(value)? == only => {}
-            Rule::Only(_) => return Err(Error::TemplateInconsistent),
-            Rule::Copyable if flag(value)? && made.is_key() && template.says(CKA_TOKEN)? => {
+            AttributeRule::Only(only) if flag(value)? == only => {}
+            AttributeRule::Only(_) => return Err(Error::TemplateInconsistent),
+            AttributeRule::Copyable
+                if flag(value)?
+                    && template_kind.is_key()
+                    && template.flag_or_false(CKA_TOKEN)? =>
+            {
                 return Err(Error::TemplateInconsistent);
             }
-            Rule::Copyable => {}
-            Rule::OfficerSets if !flag(value)? => {}
-            Rule::OfficerSets | Rule::ReadOnly => return Err(Error::AttributeReadOnly),
+            AttributeRule::Copyable => {}
+            AttributeRule::OfficerSets if !flag(value)? => {}
+            AttributeRule::OfficerSets | AttributeRule::ReadOnly => {
+                return Err(Error::AttributeReadOnly);
+            }
         }
     }
     Ok(())
 }
 
-/// What a template may repeat of what the object's own content says.
+/// Attributes that a template may repeat, though the value of the object determines them.
 pub(super) fn repeated(class: &[u8]) -> &'static [CK_ATTRIBUTE_TYPE] {
     match number(class) {
         Ok(CKO_CERTIFICATE) => &[
@@ -92,67 +98,71 @@ pub(super) fn repeated(class: &[u8]) -> &'static [CK_ATTRIBUTE_TYPE] {
     }
 }
 
-fn common(kind: CK_ATTRIBUTE_TYPE) -> Option<Rule> {
+fn common_rule(kind: CK_ATTRIBUTE_TYPE) -> Option<AttributeRule> {
     Some(match kind {
-        CKA_CLASS | CKA_LABEL => Rule::Read,
-        CKA_TOKEN | CKA_PRIVATE | CKA_MODIFIABLE | CKA_DESTROYABLE => Rule::Flag,
-        CKA_COPYABLE => Rule::Copyable,
-        CKA_UNIQUE_ID => Rule::ReadOnly,
+        CKA_CLASS | CKA_LABEL => AttributeRule::Read,
+        CKA_TOKEN | CKA_PRIVATE | CKA_MODIFIABLE | CKA_DESTROYABLE => AttributeRule::Flag,
+        CKA_COPYABLE => AttributeRule::Copyable,
+        CKA_UNIQUE_ID => AttributeRule::ReadOnly,
         _ => return None,
     })
 }
 
-fn special(made: Made, kind: CK_ATTRIBUTE_TYPE) -> Option<Rule> {
-    match made {
-        Made::Public => of_key(kind).or_else(|| of_public(kind)).or(match kind {
-            CKA_EC_PARAMS | CKA_EC_POINT | CKA_MODULUS | CKA_PUBLIC_EXPONENT => Some(Rule::Read),
-            CKA_MODULUS_BITS => Some(Rule::ReadOnly),
+fn rule_of(template_kind: TemplateKind, kind: CK_ATTRIBUTE_TYPE) -> Option<AttributeRule> {
+    match template_kind {
+        TemplateKind::Public => of_key(kind).or_else(|| of_public(kind)).or(match kind {
+            CKA_EC_PARAMS | CKA_EC_POINT | CKA_MODULUS | CKA_PUBLIC_EXPONENT => {
+                Some(AttributeRule::Read)
+            }
+            CKA_MODULUS_BITS => Some(AttributeRule::ReadOnly),
             _ => None,
         }),
-        Made::Private => of_key(kind).or_else(|| of_private(kind)).or(match kind {
+        TemplateKind::Private => of_key(kind).or_else(|| of_private(kind)).or(match kind {
             CKA_EC_PARAMS | CKA_EC_POINT | CKA_VALUE | CKA_MODULUS | CKA_PUBLIC_EXPONENT
             | CKA_PRIVATE_EXPONENT | CKA_PRIME_1 | CKA_PRIME_2 | CKA_EXPONENT_1
-            | CKA_EXPONENT_2 | CKA_COEFFICIENT => Some(Rule::Read),
+            | CKA_EXPONENT_2 | CKA_COEFFICIENT => Some(AttributeRule::Read),
             _ => None,
         }),
-        Made::GeneratedPublic => of_key(kind).or_else(|| of_public(kind)).or(match kind {
-            CKA_EC_PARAMS | CKA_MODULUS_BITS | CKA_PUBLIC_EXPONENT => Some(Rule::Read),
-            CKA_EC_POINT | CKA_MODULUS => Some(Rule::ReadOnly),
+        TemplateKind::GeneratedPublic => of_key(kind).or_else(|| of_public(kind)).or(match kind {
+            CKA_EC_PARAMS | CKA_MODULUS_BITS | CKA_PUBLIC_EXPONENT => Some(AttributeRule::Read),
+            CKA_EC_POINT | CKA_MODULUS => Some(AttributeRule::ReadOnly),
             _ => None,
         }),
-        Made::GeneratedPrivate => of_key(kind)
+        TemplateKind::GeneratedPrivate => of_key(kind)
             .or_else(|| of_private(kind))
-            .or_else(|| said_by_itself(kind)),
-        Made::UnwrappedPrivate => of_key(kind)
+            .or_else(|| of_value(kind)),
+        TemplateKind::UnwrappedPrivate => of_key(kind)
             .or_else(|| of_private(kind))
-            .or_else(|| said_by_itself(kind))
+            .or_else(|| of_value(kind))
             .or(match kind {
                 // Clients name all uses that there are, whatever comes out.
-                CKA_VERIFY | CKA_VERIFY_RECOVER | CKA_ENCRYPT | CKA_WRAP => Some(Rule::Flag),
+                CKA_VERIFY | CKA_VERIFY_RECOVER | CKA_ENCRYPT | CKA_WRAP => {
+                    Some(AttributeRule::Flag)
+                }
                 _ => None,
             }),
-        Made::Derived => match kind {
-            CKA_TOKEN => Some(Rule::Only(false)),
+        TemplateKind::Derived => match kind {
+            CKA_TOKEN => Some(AttributeRule::Only(false)),
             _ => of_secret(kind),
         },
-        Made::GeneratedSecret => match kind {
-            CKA_EXTRACTABLE => Some(Rule::Only(false)),
+        TemplateKind::GeneratedSecret => match kind {
+            CKA_EXTRACTABLE => Some(AttributeRule::Only(false)),
             _ => of_secret(kind),
         },
-        Made::Secret => match kind {
-            CKA_VALUE => Some(Rule::Read),
-            CKA_VALUE_LEN => Some(Rule::ReadOnly),
+        TemplateKind::Secret => match kind {
+            CKA_VALUE => Some(AttributeRule::Read),
+            CKA_VALUE_LEN => Some(AttributeRule::ReadOnly),
             _ => of_secret(kind),
         },
-        Made::Certificate => of_certificate(kind),
-        Made::Data => match kind {
-            CKA_APPLICATION | CKA_OBJECT_ID | CKA_VALUE => Some(Rule::Read),
+        TemplateKind::Certificate => of_certificate(kind),
+        TemplateKind::Data => match kind {
+            CKA_APPLICATION | CKA_OBJECT_ID | CKA_VALUE => Some(AttributeRule::Read),
             _ => None,
         },
     }
 }
 
-fn of_key(kind: CK_ATTRIBUTE_TYPE) -> Option<Rule> {
+fn of_key(kind: CK_ATTRIBUTE_TYPE) -> Option<AttributeRule> {
     Some(match kind {
         CKA_KEY_TYPE
         | CKA_ID
@@ -160,17 +170,17 @@ fn of_key(kind: CK_ATTRIBUTE_TYPE) -> Option<Rule> {
         | CKA_START_DATE
         | CKA_END_DATE
         | CKA_PUBLIC_KEY_INFO
-        | CKA_ALLOWED_MECHANISMS => Rule::Read,
-        CKA_DERIVE => Rule::Flag,
-        CKA_LOCAL | CKA_KEY_GEN_MECHANISM => Rule::ReadOnly,
+        | CKA_ALLOWED_MECHANISMS => AttributeRule::Read,
+        CKA_DERIVE => AttributeRule::Flag,
+        CKA_LOCAL | CKA_KEY_GEN_MECHANISM => AttributeRule::ReadOnly,
         _ => return None,
     })
 }
 
-fn of_public(kind: CK_ATTRIBUTE_TYPE) -> Option<Rule> {
+fn of_public(kind: CK_ATTRIBUTE_TYPE) -> Option<AttributeRule> {
     Some(match kind {
-        CKA_VERIFY | CKA_VERIFY_RECOVER | CKA_ENCRYPT | CKA_WRAP => Rule::Flag,
-        CKA_TRUSTED => Rule::OfficerSets,
+        CKA_VERIFY | CKA_VERIFY_RECOVER | CKA_ENCRYPT | CKA_WRAP => AttributeRule::Flag,
+        CKA_TRUSTED => AttributeRule::OfficerSets,
         _ => return None,
     })
 }
@@ -178,61 +188,61 @@ fn of_public(kind: CK_ATTRIBUTE_TYPE) -> Option<Rule> {
 /// The private key never leaves the TPM in clear, so nothing else can be wished for.
 /// CKA_WRAP_WITH_TRUSTED would be a condition for something that never happens; it is refused, as it
 /// could not be shown again.
-fn of_private(kind: CK_ATTRIBUTE_TYPE) -> Option<Rule> {
+fn of_private(kind: CK_ATTRIBUTE_TYPE) -> Option<AttributeRule> {
     Some(match kind {
         CKA_SIGN
         | CKA_SIGN_RECOVER
         | CKA_DECRYPT
         | CKA_UNWRAP
         | CKA_ALWAYS_AUTHENTICATE
-        | CKA_DEVID_PERSISTENT => Rule::Flag,
-        CKA_SENSITIVE => Rule::Only(true),
-        CKA_EXTRACTABLE | CKA_WRAP_WITH_TRUSTED => Rule::Only(false),
+        | CKA_DEVID_PERSISTENT => AttributeRule::Flag,
+        CKA_SENSITIVE => AttributeRule::Only(true),
+        CKA_EXTRACTABLE | CKA_WRAP_WITH_TRUSTED => AttributeRule::Only(false),
         CKA_ALWAYS_SENSITIVE
         | CKA_NEVER_EXTRACTABLE
         | CKA_DEVID_TPM_HANDLE
         | CKA_DEVID_TPM_NAME
-        | CKA_DEVID_TPM_PUBLIC => Rule::ReadOnly,
-        CKA_DEVID_PROTECTION => Rule::Read,
+        | CKA_DEVID_TPM_PUBLIC => AttributeRule::ReadOnly,
+        CKA_DEVID_PROTECTION => AttributeRule::Read,
         _ => return None,
     })
 }
 
 /// The numbers of a private key that is made here, or comes wrapped.
-fn said_by_itself(kind: CK_ATTRIBUTE_TYPE) -> Option<Rule> {
+fn of_value(kind: CK_ATTRIBUTE_TYPE) -> Option<AttributeRule> {
     match kind {
         CKA_EC_PARAMS | CKA_EC_POINT | CKA_VALUE | CKA_MODULUS | CKA_PUBLIC_EXPONENT
         | CKA_PRIVATE_EXPONENT | CKA_PRIME_1 | CKA_PRIME_2 | CKA_EXPONENT_1 | CKA_EXPONENT_2
-        | CKA_COEFFICIENT => Some(Rule::ReadOnly),
+        | CKA_COEFFICIENT => Some(AttributeRule::ReadOnly),
         _ => None,
     }
 }
 
 /// Uses that its type has not are shown as false though they are wished for: clients name all that there
 /// are.
-fn of_secret(kind: CK_ATTRIBUTE_TYPE) -> Option<Rule> {
+fn of_secret(kind: CK_ATTRIBUTE_TYPE) -> Option<AttributeRule> {
     Some(match kind {
-        CKA_WRAP_WITH_TRUSTED => Rule::Only(false),
+        CKA_WRAP_WITH_TRUSTED => AttributeRule::Only(false),
         CKA_KEY_TYPE
         | CKA_ID
         | CKA_START_DATE
         | CKA_END_DATE
         | CKA_ALLOWED_MECHANISMS
-        | CKA_VALUE_LEN => Rule::Read,
+        | CKA_VALUE_LEN => AttributeRule::Read,
         CKA_SENSITIVE | CKA_EXTRACTABLE | CKA_ENCRYPT | CKA_DECRYPT | CKA_SIGN | CKA_VERIFY
-        | CKA_WRAP | CKA_UNWRAP | CKA_DERIVE => Rule::Flag,
-        CKA_TRUSTED => Rule::OfficerSets,
+        | CKA_WRAP | CKA_UNWRAP | CKA_DERIVE => AttributeRule::Flag,
+        CKA_TRUSTED => AttributeRule::OfficerSets,
         CKA_VALUE
         | CKA_CHECK_VALUE
         | CKA_LOCAL
         | CKA_KEY_GEN_MECHANISM
         | CKA_ALWAYS_SENSITIVE
-        | CKA_NEVER_EXTRACTABLE => Rule::ReadOnly,
+        | CKA_NEVER_EXTRACTABLE => AttributeRule::ReadOnly,
         _ => return None,
     })
 }
 
-fn of_certificate(kind: CK_ATTRIBUTE_TYPE) -> Option<Rule> {
+fn of_certificate(kind: CK_ATTRIBUTE_TYPE) -> Option<AttributeRule> {
     Some(match kind {
         CKA_CERTIFICATE_TYPE
         | CKA_CERTIFICATE_CATEGORY
@@ -249,8 +259,8 @@ fn of_certificate(kind: CK_ATTRIBUTE_TYPE) -> Option<Rule> {
         | CKA_HASH_OF_SUBJECT_PUBLIC_KEY
         | CKA_HASH_OF_ISSUER_PUBLIC_KEY
         | CKA_NAME_HASH_ALGORITHM
-        | CKA_JAVA_MIDP_SECURITY_DOMAIN => Rule::Read,
-        CKA_TRUSTED => Rule::OfficerSets,
+        | CKA_JAVA_MIDP_SECURITY_DOMAIN => AttributeRule::Read,
+        CKA_TRUSTED => AttributeRule::OfficerSets,
         _ => return None,
     })
 }
@@ -265,51 +275,81 @@ mod tests {
         let inconsistent = Err(Error::TemplateInconsistent);
         let read_only = Err(Error::AttributeReadOnly);
         for (made, kind, value, answer) in [
-            (Made::GeneratedPrivate, CKA_SENSITIVE, yes, Ok(())),
+            (TemplateKind::GeneratedPrivate, CKA_SENSITIVE, yes, Ok(())),
             (
-                Made::GeneratedPrivate,
+                TemplateKind::GeneratedPrivate,
                 CKA_SENSITIVE,
                 no,
                 inconsistent.clone(),
             ),
             (
-                Made::GeneratedPrivate,
+                TemplateKind::GeneratedPrivate,
                 CKA_EXTRACTABLE,
                 yes,
                 inconsistent.clone(),
             ),
-            (Made::GeneratedPrivate, CKA_EXTRACTABLE, no, Ok(())),
+            (TemplateKind::GeneratedPrivate, CKA_EXTRACTABLE, no, Ok(())),
             (
-                Made::GeneratedPrivate,
+                TemplateKind::GeneratedPrivate,
                 CKA_WRAP_WITH_TRUSTED,
                 yes,
                 inconsistent.clone(),
             ),
-            (Made::GeneratedPrivate, CKA_ALWAYS_AUTHENTICATE, yes, Ok(())),
-            (Made::GeneratedPrivate, CKA_SIGN_RECOVER, yes, Ok(())),
             (
-                Made::GeneratedPrivate,
+                TemplateKind::GeneratedPrivate,
+                CKA_ALWAYS_AUTHENTICATE,
+                yes,
+                Ok(()),
+            ),
+            (
+                TemplateKind::GeneratedPrivate,
+                CKA_SIGN_RECOVER,
+                yes,
+                Ok(()),
+            ),
+            (
+                TemplateKind::GeneratedPrivate,
                 CKA_SIGN,
                 &[2],
                 Err(Error::AttributeValueInvalid),
             ),
-            (Made::GeneratedPrivate, CKA_VALUE, b"x", read_only.clone()),
-            (Made::GeneratedPrivate, CKA_LOCAL, yes, read_only.clone()),
             (
-                Made::GeneratedPrivate,
+                TemplateKind::GeneratedPrivate,
+                CKA_VALUE,
+                b"x",
+                read_only.clone(),
+            ),
+            (
+                TemplateKind::GeneratedPrivate,
+                CKA_LOCAL,
+                yes,
+                read_only.clone(),
+            ),
+            (
+                TemplateKind::GeneratedPrivate,
                 CKA_VERIFY,
                 yes,
                 Err(Error::AttributeTypeInvalid),
             ),
-            (Made::Private, CKA_VALUE, b"x", Ok(())),
-            (Made::Public, CKA_TRUSTED, yes, read_only.clone()),
-            (Made::Public, CKA_TRUSTED, no, Ok(())),
-            (Made::Certificate, CKA_TRUSTED, yes, read_only.clone()),
-            (Made::Data, CKA_COPYABLE, yes, Ok(())),
-            (Made::Data, CKA_COPYABLE, no, Ok(())),
-            (Made::Private, CKA_COPYABLE, yes, Ok(())),
-            (Made::Data, CKA_UNIQUE_ID, b"x", read_only),
-            (Made::Data, CKA_ID, b"x", Err(Error::AttributeTypeInvalid)),
+            (TemplateKind::Private, CKA_VALUE, b"x", Ok(())),
+            (TemplateKind::Public, CKA_TRUSTED, yes, read_only.clone()),
+            (TemplateKind::Public, CKA_TRUSTED, no, Ok(())),
+            (
+                TemplateKind::Certificate,
+                CKA_TRUSTED,
+                yes,
+                read_only.clone(),
+            ),
+            (TemplateKind::Data, CKA_COPYABLE, yes, Ok(())),
+            (TemplateKind::Data, CKA_COPYABLE, no, Ok(())),
+            (TemplateKind::Private, CKA_COPYABLE, yes, Ok(())),
+            (TemplateKind::Data, CKA_UNIQUE_ID, b"x", read_only),
+            (
+                TemplateKind::Data,
+                CKA_ID,
+                b"x",
+                Err(Error::AttributeTypeInvalid),
+            ),
         ] {
             let template = Template::from([(kind, value)]);
             assert_eq!(

@@ -1,7 +1,7 @@
 //! Secret keys that come of an agreement, or that a caller brings (PKCS#11 3.0, sections 4.10, 5.18.5,
 //! 6.3.17 and 6.8.2).
 
-use super::rules::{self, Made};
+use super::rules::{self, TemplateKind};
 use crate::error::Error;
 use crate::mechanism::key_type::KeyType;
 use crate::mechanism::table::Mechanism;
@@ -19,7 +19,7 @@ const UNNAMED: [Use; 4] = [Use::Encrypt, Use::Decrypt, Use::Sign, Use::Verify];
 /// Where the template says nothing it is sensitive and cannot be extracted; it does what its type can, and
 /// unwraps no keys.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct NewSecret {
+pub(crate) struct SecretKeyTemplate {
     pub(crate) described: ObjectAttributes,
     pub(crate) key_type: SecretKeyType,
     /// Bytes, if the template names so many.
@@ -28,21 +28,21 @@ pub(crate) struct NewSecret {
     pub(crate) extractable: bool,
 }
 
-impl NewSecret {
+impl SecretKeyTemplate {
     /// For C_DeriveKey.
-    pub(crate) fn derived(template: &Template) -> Result<Self, Error> {
-        rules::check(template.consistent()?, Made::Derived)?;
+    pub(crate) fn without_value(template: &Template) -> Result<Self, Error> {
+        rules::check(template.consistent()?, TemplateKind::Derived)?;
         let length = template.number(CKA_VALUE_LEN)?;
         let length = length
             .map(|length| usize::try_from(length).map_err(|_| Error::KeySizeRange))
             .transpose()?;
         let key_type = template.number(CKA_KEY_TYPE)?;
-        Self::of(key_type.unwrap_or(CKK_GENERIC_SECRET), length, template)
+        Self::parse(key_type.unwrap_or(CKK_GENERIC_SECRET), length, template)
     }
 
     /// For C_GenerateKey, with its length in bytes.
     pub(crate) fn generated(row: &Mechanism, template: &Template) -> Result<(Self, usize), Error> {
-        rules::check(template.consistent()?, Made::GeneratedSecret)?;
+        rules::check(template.consistent()?, TemplateKind::GeneratedSecret)?;
         let key_type = row.key_type.ok_or(Error::MechanismInvalid)?.number();
         let said = template.number(CKA_KEY_TYPE)?;
         if said.is_some_and(|said| said != key_type) {
@@ -51,25 +51,25 @@ impl NewSecret {
         let length = template.number(CKA_VALUE_LEN)?;
         let length = length.ok_or(Error::TemplateIncomplete)?;
         let length = usize::try_from(length).map_err(|_| Error::AttributeValueInvalid)?;
-        let wanted = Self::of(key_type, Some(length), template).map_err(of_value)?;
+        let wanted = Self::parse(key_type, Some(length), template).map_err(of_value)?;
         Ok((wanted, length))
     }
 
     /// For C_CreateObject, with its bytes.
-    pub(super) fn brought(template: &Template) -> Result<(Self, Secret), Error> {
-        rules::check(template, Made::Secret)?;
+    pub(super) fn with_value(template: &Template) -> Result<(Self, Secret), Error> {
+        rules::check(template, TemplateKind::Secret)?;
         let key_type = template.number(CKA_KEY_TYPE)?;
         let value = template.required(CKA_VALUE)?;
         let key_type = key_type.ok_or(Error::TemplateIncomplete)?;
-        let wanted = Self::of(key_type, Some(value.len()), template).map_err(of_value)?;
+        let wanted = Self::parse(key_type, Some(value.len()), template).map_err(of_value)?;
         // What the TPM has sealed is shown to nobody.
-        match wanted.extractable && template.says(CKA_TOKEN)? {
+        match wanted.extractable && template.flag_or_false(CKA_TOKEN)? {
             true => Err(Error::TemplateInconsistent),
             false => Ok((wanted, Secret::new(value.to_vec()))),
         }
     }
 
-    fn of(
+    fn parse(
         key_type: CK_KEY_TYPE,
         length: Option<usize>,
         template: &Template,
@@ -94,7 +94,7 @@ impl NewSecret {
             key_type,
             length,
             sensitive: template.flag(CKA_SENSITIVE)?.unwrap_or(true),
-            extractable: template.says(CKA_EXTRACTABLE)?,
+            extractable: template.flag_or_false(CKA_EXTRACTABLE)?,
         })
     }
 }
@@ -123,7 +123,7 @@ mod tests {
                 let value = Secret::new(value.to_vec());
                 template.0.push((*kind, value));
             }
-            NewSecret::derived(&template)
+            SecretKeyTemplate::without_value(&template)
         };
         let plain = parse(&[]).unwrap();
         assert!(plain.sensitive && !plain.extractable && plain.length.is_none());
@@ -168,7 +168,7 @@ mod tests {
             for (kind, value) in more {
                 template.0.push((*kind, Secret::new(value.to_vec())));
             }
-            NewSecret::generated(Mechanism::find(kind, CKF_GENERATE).unwrap(), &template)
+            SecretKeyTemplate::generated(Mechanism::find(kind, CKF_GENERATE).unwrap(), &template)
         };
         let (aes, generic) = (CKM_AES_KEY_GEN, CKM_GENERIC_SECRET_KEY_GEN);
         for (kind, lengths) in [(aes, &[16, 24, 32][..]), (generic, &[1, 32, 64, 1024])] {
@@ -216,7 +216,7 @@ mod tests {
         let (aes, generic, des) = (kind(CKK_AES), kind(CKK_GENERIC_SECRET), kind(CKK_DES3));
         let parse = |key_type: &[u8], value: &[u8], more: (CK_ATTRIBUTE_TYPE, &[u8])| {
             let template = Template::from([(CKA_KEY_TYPE, key_type), (CKA_VALUE, value), more]);
-            NewSecret::brought(&template).map(|(wanted, _)| wanted)
+            SecretKeyTemplate::with_value(&template).map(|(wanted, _)| wanted)
         };
         let unwraps = parse(&aes, value, (CKA_UNWRAP, yes)).unwrap();
         assert!(unwraps.sensitive && !unwraps.extractable);
@@ -264,14 +264,14 @@ mod tests {
         let on_token = |more| {
             let kind = (CKA_KEY_TYPE, &aes[..]);
             let template = Template::from([kind, (CKA_VALUE, value), (CKA_TOKEN, yes), more]);
-            NewSecret::brought(&template)
+            SecretKeyTemplate::with_value(&template)
         };
         let extractable = on_token((CKA_EXTRACTABLE, yes));
         assert_eq!(extractable.err(), Some(Error::TemplateInconsistent));
         assert!(on_token((CKA_SENSITIVE, &[CK_FALSE])).is_ok());
         let nothing = Template::from([(CKA_KEY_TYPE, &aes[..])]);
         assert_eq!(
-            NewSecret::brought(&nothing).err(),
+            SecretKeyTemplate::with_value(&nothing).err(),
             Some(Error::TemplateIncomplete)
         );
     }

@@ -17,6 +17,7 @@ pub mod command {
     pub const CONTEXT_LOAD: u32 = 0x161;
     pub const CREATE_PRIMARY: u32 = 0x131;
     pub const CREATE: u32 = 0x153;
+    pub const TEST_PARMS: u32 = 0x18A;
     pub const IMPORT: u32 = 0x156;
     pub const EVICT_CONTROL: u32 = 0x120;
     pub const FLUSH_CONTEXT: u32 = 0x165;

@@ -11,7 +11,11 @@ use testkit::own::{Own, folder};
 use testkit::programs::{Said, program, run, run_with};
 use testkit::tls::with_provider;
 
-over_our_transport!(keytool_makes_keys, openssl_makes_keys);
+over_our_transport!(
+    keytool_makes_keys,
+    keytool_makes_keys_on_the_token,
+    openssl_makes_keys
+);
 
 /// What these stories do with a [`Bench`].
 trait Steps {
@@ -38,13 +42,22 @@ impl Steps for Bench {
     }
 }
 
-/// Java makes keys of the session unless it is told to make them on the token, and copies them
-/// then, which no token allows that keeps them in a TPM.
+/// Java makes a key of the session and copies it to the token (C_CopyObject), unless its configuration
+/// has it make the key there.
 fn keytool_makes_keys(link: Link) {
     let bench = Bench::new(link);
+    keytool_makes_keys_by(&bench, "");
+}
+
+fn keytool_makes_keys_on_the_token(link: Link) {
+    let bench = Bench::new(link);
+    let on_token = "attributes(generate, CKO_PRIVATE_KEY, *) = {\n  CKA_TOKEN = true\n}\n";
+    keytool_makes_keys_by(&bench, on_token);
+}
+
+fn keytool_makes_keys_by(bench: &Bench, attributes: &str) {
     let settings = format!(
-        "name = devid\nlibrary = {}\nslot = 1\n\
-         attributes(generate, CKO_PRIVATE_KEY, *) = {{\n  CKA_TOKEN = true\n}}\n",
+        "name = devid\nlibrary = {}\nslot = 1\n{attributes}",
         library().display()
     );
     bench.home.write("java.cfg", settings);

@@ -24,6 +24,7 @@ over_our_transport!(
     a_public_key_of_the_session_beside_a_private_one_of_the_token,
     what_is_made_says_what_it_is,
     templates_that_are_refused,
+    the_largest_key_that_is_told_is_made,
     uses_are_kept,
 );
 
@@ -439,4 +440,36 @@ fn uses_are_kept(link: Link) {
     assert_eq!(own.attribute(public, CKA_VERIFY), NO);
     let refused = own.sign(CKM_SHA256_RSA_PKCS, key, b"data");
     assert_eq!(refused, Err(Code(CKR_KEY_FUNCTION_NOT_PERMITTED)));
+}
+
+/// What C_GetMechanismInfo tells is what this TPM makes: it is asked once, by two commands at most.
+fn the_largest_key_that_is_told_is_made(link: Link) {
+    let bench = Bench::new(link);
+    let own = Own::new(&bench.home);
+    let sizes = |kind| {
+        let info = own.raw.mechanism_info(own.slot, kind).unwrap();
+        (info.ulMinKeySize, info.ulMaxKeySize)
+    };
+    own.raw.mechanisms(own.slot).unwrap();
+    bench.proxy.book().take();
+    let (rsa, ec) = (CKM_RSA_PKCS_KEY_PAIR_GEN, CKM_EC_KEY_PAIR_GEN);
+    let (smallest, largest) = sizes(rsa);
+    assert_eq!(smallest, 2048);
+    assert_eq!(sizes(CKM_SHA256_RSA_PKCS), (2048, largest));
+    let curves = sizes(ec);
+    assert_eq!(sizes(ec), curves);
+    let asked = bench.proxy.book().take();
+    assert_eq!(asked.total(), asked.of(command::TEST_PARMS));
+    assert!((2..=4).contains(&asked.total()), "{asked:?}");
+    for bits in [2048, 3072, 4096] {
+        let made = own.generate(rsa, &[(CKA_MODULUS_BITS, ulong(bits))], &[]);
+        match bits <= largest {
+            true => assert!(made.is_ok(), "{bits} of {largest}"),
+            false => assert_eq!(made, Err(Code(CKR_TEMPLATE_INCONSISTENT)), "{bits}"),
+        }
+    }
+    for (bits, oid) in [(256, &P256[..]), (384, &P384), (521, &P521)] {
+        let made = own.generate(ec, &[(CKA_EC_PARAMS, oid.to_vec())], &[]);
+        assert_eq!(made.is_ok(), bits <= curves.1, "{bits}: {made:?}");
+    }
 }

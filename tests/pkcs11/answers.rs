@@ -17,6 +17,7 @@ over_our_transport!(
     a_public_key_says_that_it_may_agree,
     a_session_key_that_is_not_private_needs_no_login,
     a_data_object_gets_another_value,
+    what_is_supported_in_part,
 );
 
 const EC: CK_MECHANISM_TYPE = CKM_EC_KEY_PAIR_GEN;
@@ -299,4 +300,133 @@ fn a_data_object_gets_another_value(link: Link) {
         assert_eq!(own.attribute(object, CKA_VALUE), b"after");
         own.destroy(object).unwrap();
     }
+}
+
+/// docs/SUPPORT.md says "in part" of these calls, and of no others: each does something, and leaves out
+/// what the page names.
+fn what_is_supported_in_part(link: Link) {
+    let page = testkit::folders::root().join("docs/SUPPORT.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let in_part = page.lines().filter(|line| line.contains("| in part |"));
+    let mut in_part: Vec<_> = in_part
+        .map(|line| line.split(' ').nth(1).unwrap())
+        .collect();
+    for call in &in_part {
+        let named = format!("- {call}: ");
+        assert!(page.lines().any(|line| line.starts_with(&named)), "{call}");
+    }
+    let bench = Bench::new(link);
+    let own = Own::new(&bench.home);
+    let (table, session) = (&own.raw.table, own.session);
+    let mut tried = |call: &str, does: Code, leaves_out: (Code, CK_RV)| {
+        assert_eq!(does, Code(CKR_OK), "{call}");
+        assert_eq!(leaves_out.0, Code(leaves_out.1), "{call}");
+        in_part.retain(|one| *one != call);
+    };
+    let (_, key) = own.pair("of the token");
+    let data = own.create(&[(CKA_CLASS, ulong(CKO_DATA))]).unwrap();
+    let mut made = 0;
+    let mut copy = |object| {
+        call!(
+            table,
+            C_CopyObject(session, object, ptr::null_mut(), 0, &raw mut made)
+        )
+    };
+    tried(
+        "C_CopyObject",
+        copy(data),
+        (copy(key), CKR_ACTION_PROHIBITED),
+    );
+
+    let wait = |flags| {
+        call!(
+            table,
+            C_WaitForSlotEvent(flags, ptr::null_mut(), ptr::null_mut())
+        )
+    };
+    assert_eq!(wait(CKF_DONT_BLOCK), Code(CKR_NO_EVENT));
+    let blocks = wait(0);
+    tried(
+        "C_WaitForSlotEvent",
+        Code(CKR_OK),
+        (blocks, CKR_FUNCTION_NOT_SUPPORTED),
+    );
+
+    own.raw.sign_init(session, CKM_ECDSA, key).unwrap();
+    let mut state = vec![0; 4096];
+    let mut length = state.len() as CK_ULONG;
+    let of_signature = call!(
+        table,
+        C_GetOperationState(session, state.as_mut_ptr(), &raw mut length)
+    );
+    own.raw.sign(session, &[7; 32]).unwrap();
+    let mut sha256 = by(CKM_SHA256);
+    let begun = call!(table, C_DigestInit(session, &raw mut sha256));
+    assert_eq!(begun, Code(CKR_OK));
+    length = state.len() as CK_ULONG;
+    let of_digest = call!(
+        table,
+        C_GetOperationState(session, state.as_mut_ptr(), &raw mut length)
+    );
+    let unsupported = CKR_FUNCTION_NOT_SUPPORTED;
+    tried(
+        "C_GetOperationState",
+        of_digest,
+        (of_signature, unsupported),
+    );
+    let mut set = |length| {
+        call!(
+            table,
+            C_SetOperationState(session, state.as_mut_ptr(), length, 0, 0)
+        )
+    };
+    let whole = set(length);
+    let invalid = CKR_SAVED_STATE_INVALID;
+    tried("C_SetOperationState", whole, (set(length - 1), invalid));
+
+    let secret = |extractable: &[u8]| {
+        own.create(&[
+            (CKA_CLASS, ulong(CKO_SECRET_KEY)),
+            (CKA_KEY_TYPE, ulong(CKK_GENERIC_SECRET)),
+            (CKA_VALUE, vec![7; 16]),
+            (CKA_EXTRACTABLE, extractable.to_vec()),
+        ])
+        .unwrap()
+    };
+    let digest = |key| call!(table, C_DigestKey(session, key));
+    let taken = digest(secret(YES));
+    let indigestible = CKR_KEY_INDIGESTIBLE;
+    tried("C_DigestKey", taken, (digest(secret(NO)), indigestible));
+
+    // A seed is accepted; that it is not used, nobody can see.
+    let seeded = call!(table, C_SeedRandom(session, state.as_mut_ptr(), 8));
+    tried("C_SeedRandom", seeded, (Code(CKR_OK), CKR_OK));
+
+    // That private keys come wrapped, tests/encrypt/unwrap.rs tells.
+    let template = [
+        (CKA_CLASS, ulong(CKO_SECRET_KEY)),
+        (CKA_KEY_TYPE, ulong(CKK_AES)),
+    ];
+    let mut items = testkit::own::attributes(&template);
+    let mut kw = by(CKM_AES_KEY_WRAP);
+    let (unwrapping, wrapped) = (secret(YES), [7; 24].as_ptr().cast_mut());
+    let refused = call!(
+        table,
+        C_UnwrapKey(
+            session,
+            &raw mut kw,
+            unwrapping,
+            wrapped,
+            24,
+            items.as_mut_ptr(),
+            2,
+            &raw mut length
+        )
+    );
+    tried(
+        "C_UnwrapKey",
+        Code(CKR_OK),
+        (refused, CKR_TEMPLATE_INCONSISTENT),
+    );
+    assert_eq!(in_part, [""; 0], "tried, and not told in part");
 }

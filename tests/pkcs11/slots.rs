@@ -64,7 +64,8 @@ fn two_tokens_in_one_tpm(link: Link) {
         let info = raw.mechanism_info(slots[1], kind).unwrap();
         let made = CKF_HW | CKF_GENERATE_KEY_PAIR;
         assert_eq!(info.flags & (made | CKF_SIGN), made);
-        assert_eq!((info.ulMinKeySize, info.ulMaxKeySize), (smallest, largest));
+        assert_eq!(info.ulMinKeySize, smallest);
+        assert!((smallest..=largest).contains(&info.ulMaxKeySize));
         let refused = raw.mechanism_info(slots[0], kind).map(|_| ());
         assert_eq!(refused, Err(Code(CKR_MECHANISM_INVALID)));
     }

@@ -4,7 +4,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use std::path::PathBuf;
 
-/// ProvisionArgs an object is named.
+/// How an object is named.
 pub(crate) const NAME: &str =
     "A label, a CKA_ID in hexadecimal digits, token/label, or a PKCS#11 URI (RFC 7512)";
 
@@ -15,7 +15,7 @@ pub(crate) const NAME: &str =
 #[derive(Parser)]
 #[command(name = "devid", version, about)]
 pub(crate) struct Arguments {
-    /// Writes JSON: one document on standard output, of a error too.
+    /// Writes JSON: one document on standard output, of a failure too.
     #[arg(long, global = true)]
     pub(crate) json: bool,
     #[command(subcommand)]
@@ -228,17 +228,17 @@ fn handle(text: &str) -> Result<u32, String> {
     }
 }
 
-/// ProvisionArgs an output is written.
+/// How an output is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum OutputFormat {
     Text,
     Json,
 }
 
-/// ProvisionArgs an identity is made.
+/// How an identity is made.
 #[derive(Args)]
 pub(crate) struct ProvisionArgs {
-    /// ProvisionArgs many seconds a TPM that does not output is waited for, if it matters.
+    /// How many seconds a TPM that does not answer is waited for, if it matters.
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     pub(crate) wait: u64,
     /// Whom the certificate names, as in CN=node,O=Example; by default whom the factory named.

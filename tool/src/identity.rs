@@ -5,7 +5,7 @@ use crate::output::{CommandError, Output};
 use crate::text::{line, row};
 use devid_core::config::Config;
 use devid_core::identity::{
-    Device, Expiry, IdentitySource, Mode, Provisioned, Provisioning, Role, Status,
+    Device, Expiry, IdentitySource, Mode, Provisioned, Provisioning, RoleStatus, Status,
 };
 use devid_core::x509::Subject;
 use serde_json::json;
@@ -41,7 +41,7 @@ fn paragraph(status: &Status) -> String {
     if let Some(marker) = &status.marker {
         line(&mut text, "marker", marker);
     }
-    for Role {
+    for RoleStatus {
         role,
         label,
         key,

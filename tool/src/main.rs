@@ -147,7 +147,7 @@ fn print_output(output: Output, warnings: &Warnings) -> ExitCode {
         _ => {}
     }
     if let Some(complaint) = complaint {
-        eprintln!("devid: {}", text::plain(complaint));
+        eprintln!("devid: {}", text::printable(complaint));
     }
     ExitCode::from(code)
 }
@@ -168,7 +168,7 @@ fn misused(error: &clap::Error) -> ExitCode {
         };
         return print_output(output, &Warnings::default());
     }
-    // As of `Error::exit`; a reader that went away is no error of ours.
+    // As of `Error::exit`; a reader that went away is no failure of ours.
     let _ = error.print();
     ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
 }

@@ -19,7 +19,7 @@ pub(crate) struct Output {
     pub(crate) complaint: Option<String>,
 }
 
-/// A error with what to tell and what to exit with.
+/// An error: its text, and the exit code.
 #[derive(Debug)]
 pub(crate) struct CommandError {
     pub(crate) code: u8,

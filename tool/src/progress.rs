@@ -1,7 +1,7 @@
 //! Progress while the TPM is waited for: on standard error, for a person.
 
 use crate::cli::OutputFormat;
-use crate::text::plain;
+use crate::text::printable;
 use std::io::{IsTerminal, Write, stderr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -71,7 +71,7 @@ impl Progress {
 
 impl ProgressLine {
     fn next_text(&mut self, text: &str, now: Instant) -> Option<String> {
-        let text = plain(text);
+        let text = printable(text);
         match self.target {
             ProgressTarget::Nowhere => None,
             ProgressTarget::Terminal => {

@@ -5,7 +5,7 @@ use std::fmt::{Display, Write};
 
 /// Appends a line.
 pub(crate) fn row(text: &mut String, said: impl Display) {
-    text.push_str(&plain(said));
+    text.push_str(&printable(said));
     text.push('\n');
 }
 
@@ -14,16 +14,16 @@ pub(crate) fn line(text: &mut String, name: &str, value: &str) {
     row(text, format_args!("  {name:<13} {value}"));
 }
 
-/// The same in one line, each character that is seen otherwise than it is written as its number.
-pub(crate) fn plain(said: impl Display) -> String {
-    let mut plain = String::new();
+/// A text in one line. A character that steers the terminal is written as its number.
+pub(crate) fn printable(said: impl Display) -> String {
+    let mut printable = String::new();
     for one in said.to_string().chars() {
         let _ = match steers(one) {
-            true => write!(plain, "{}", one.escape_default()),
-            false => plain.write_char(one),
+            true => write!(printable, "{}", one.escape_default()),
+            false => printable.write_char(one),
         };
     }
-    plain
+    printable
 }
 
 /// Control characters, ends of lines, and what changes the direction of writing (Unicode Standard

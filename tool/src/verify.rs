@@ -13,14 +13,14 @@ use std::path::{Path, PathBuf};
 pub(crate) fn run(
     device: &Device,
     label: &str,
-    authorities: Option<&Path>,
+    ca_file: Option<&Path>,
     revoked: &[PathBuf],
     pin_file: Option<PathBuf>,
     form: OutputFormat,
 ) -> Result<Output, CommandError> {
     let pin = read_pin(pin_file)?;
     let how = Verification {
-        authorities,
+        ca_file,
         revoked,
         pin: pin.as_ref(),
     };

@@ -3,7 +3,7 @@
 
 use crate::cli::OutputFormat;
 use crate::progress::Progress;
-use crate::text::plain;
+use crate::text::printable;
 use devid_core::tpm::WAITING;
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -56,7 +56,7 @@ impl Warnings {
 
 /// A warning as a line of standard error.
 pub(crate) fn print(text: &str) {
-    eprintln!("devid: warning: {}", plain(text));
+    eprintln!("devid: warning: {}", printable(text));
 }
 
 /// The way of warnings from the `log` facade.

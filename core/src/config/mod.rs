@@ -350,7 +350,7 @@ fn overlaid(
         trust: beside(&file(variable), "trust"),
         drop_ins: beside(&file(variable), "config.d"),
         locks: run.join("lock"),
-        provision: Provision::of(written.provision.unwrap_or_default(), &state),
+        provision: Provision::from_table(written.provision.unwrap_or_default(), &state),
         state,
         master: Master {
             handle: master.handle.unwrap_or(handle::MASTER_KEY),

@@ -92,7 +92,7 @@ impl LeaveSoftware {
 impl Provision {
     const MARKER: &str = "tpm_in_use";
 
-    pub(super) fn of(written: ProvisionTable, state: &Path) -> Self {
+    pub(super) fn from_table(written: ProvisionTable, state: &Path) -> Self {
         Self {
             own: written.own.into(),
             marker: written.marker.unwrap_or_else(|| state.join(Self::MARKER)),

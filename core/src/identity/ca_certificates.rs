@@ -1,25 +1,25 @@
-//! Certificates of CAs that lie beside the keys whose certificates they lead to: they come with
-//! one, and go with the last that needs them.
+//! CA certificates beside the keys: each comes with the first certificate that needs it, and goes
+//! with the last.
 
 use super::IdentityError;
 use super::device::Device;
-use super::entry::{authority_label, is_authority_of};
+use super::entry::{ca_label, is_ca_label_of};
 use crate::store::ObjectKind;
 use crate::store::devid::DevidStore;
 use crate::x509::Certificate;
 use crate::x509::path::{is_signed_by, names};
 
-/// What a token holds of certificates.
+/// The certificates of a token.
 struct TokenCertificates {
     /// File, label and certificate of each CA's.
-    authorities: Vec<(String, String, Certificate)>,
+    ca_certificates: Vec<(String, String, Certificate)>,
     leaves: Vec<Certificate>,
 }
 
 impl Device {
     /// Adds those of `all` that a certificate for the key of this label needs; gives their subjects,
     /// and those of the others, which are not kept.
-    pub(super) fn add_authorities(
+    pub(super) fn add_ca_certificates(
         &self,
         store: &DevidStore,
         label: &str,
@@ -29,30 +29,32 @@ impl Device {
         let mut held = TokenCertificates::of(store)?;
         let needed = above(&[leaf], all);
         let (mut added, mut others) = (Vec::new(), Vec::new());
-        for authority in all {
-            if !needed.contains(&authority) {
-                others.push(authority.subject());
+        for ca in all {
+            if !needed.contains(&ca) {
+                others.push(ca.subject());
                 continue;
             }
-            if held.authorities.iter().any(|(_, _, one)| one == authority) {
+            if held.ca_certificates.iter().any(|(_, _, one)| one == ca) {
                 continue;
             }
             let named = |number: &usize| {
-                let name = authority_label(label, *number);
-                held.authorities.iter().all(|(_, there, _)| *there != name)
+                let name = ca_label(label, *number);
+                held.ca_certificates
+                    .iter()
+                    .all(|(_, there, _)| *there != name)
             };
             let number = (1..).find(named).unwrap_or_default();
-            let name = authority_label(label, number);
-            let file = self.keep_certificate(store, authority.clone(), &name, true)?;
-            added.push(authority.subject());
-            held.authorities.push((file, name, authority.clone()));
+            let name = ca_label(label, number);
+            let file = self.keep_certificate(store, ca.clone(), &name, true)?;
+            added.push(ca.subject());
+            held.ca_certificates.push((file, name, ca.clone()));
         }
         Ok((added, others))
     }
 
     /// Takes away what was kept for certificates of this label that are about to go, and that no
     /// other needs. Gives the files' names.
-    pub(super) fn drop_authorities(
+    pub(super) fn drop_ca_certificates(
         &self,
         store: &DevidStore,
         label: &str,
@@ -60,7 +62,7 @@ impl Device {
     ) -> Result<Vec<String>, IdentityError> {
         let held = TokenCertificates::of(store)?;
         let all: Vec<Certificate> = held
-            .authorities
+            .ca_certificates
             .iter()
             .map(|(_, _, one)| one.clone())
             .collect();
@@ -68,11 +70,8 @@ impl Device {
         let leaves: Vec<&Certificate> = held.leaves.iter().filter(stays).collect();
         let (were, are) = (above(going, &all), above(&leaves, &all));
         let mut dropped = Vec::new();
-        for (file, name, authority) in &held.authorities {
-            if is_authority_of(name, label)
-                && were.contains(&authority)
-                && !are.contains(&authority)
-            {
+        for (file, name, ca) in &held.ca_certificates {
+            if is_ca_label_of(name, label) && were.contains(&ca) && !are.contains(&ca) {
                 store.destroy_whole(file)?;
                 dropped.push(file.clone());
             }
@@ -84,7 +83,7 @@ impl Device {
 impl TokenCertificates {
     fn of(store: &DevidStore) -> Result<Self, IdentityError> {
         let mut held = Self {
-            authorities: Vec::new(),
+            ca_certificates: Vec::new(),
             leaves: Vec::new(),
         };
         let listing = store.scan()?;
@@ -94,8 +93,8 @@ impl TokenCertificates {
         for shown in &listing.objects {
             match &shown.kind {
                 ObjectKind::Certificate(one, about) if one.is_ca() => {
-                    let authority = (shown.name.clone(), about.label.clone(), one.clone());
-                    held.authorities.push(authority);
+                    let ca = (shown.name.clone(), about.label.clone(), one.clone());
+                    held.ca_certificates.push(ca);
                 }
                 ObjectKind::Certificate(one, _) => held.leaves.push(one.clone()),
                 _ => {}

@@ -9,7 +9,7 @@ use crate::tpm::template_name;
 use crate::x509::Profile;
 use serde::Serialize;
 
-/// An [`TokenEntry`] in words, for people and programs.
+/// A [`TokenEntry`] in words, for people and programs.
 #[derive(Debug, Clone, Serialize)]
 pub struct EntryDescription {
     /// The token that shows it.

@@ -1,7 +1,7 @@
 //! The device as a whole: its tokens and what is in them.
 
 use super::IdentityError;
-use super::endorsement::tpm_of;
+use super::endorsement::configured_tpm;
 use super::entry::{CertificateEntry, FACTORY, OWN, SOFTWARE, TokenEntry, add_certificate};
 use super::software::Software;
 use crate::config::Config;
@@ -21,15 +21,19 @@ use std::sync::Arc;
 pub struct Device {
     pub(super) config: Config,
     pub(super) tpm: Arc<Tpm>,
+    /// The factory's identities whose keys need no PIN.
+    pub(super) factory: IdevidStore,
+    /// The factory's identities behind a PIN, each in a store of its own.
+    pub(super) factory_with_pin: Vec<IdevidStore>,
     /// The token `devid`.
     pub(super) own: DevidStore,
     /// The further tokens of the configuration.
     others: Vec<DevidStore>,
-    /// How the login went, by token.
+    /// The result of the login, by token.
     unlocked: Mutex<HashMap<String, Result<(), IdentityError>>>,
 }
 
-/// What is in the tokens.
+/// What all tokens hold.
 #[derive(Debug, Default)]
 pub struct Inventory {
     /// Serial numbers of the tokens that could be read.
@@ -50,15 +54,17 @@ impl Device {
 
     /// The same device, of which nothing is known yet but whether its TPM left a command without
     /// answer: then it is not asked again.
-    pub(super) fn anew(&self) -> Self {
+    pub(super) fn reopened(&self) -> Self {
         Self::with(self.config.clone(), self.tpm.timeout_memory().clone())
     }
 
     fn with(config: Config, timeouts: TimeoutMemory) -> Self {
-        let tpm = tpm_of(&config, Refusals::default()).with_timeout_memory(timeouts);
+        let tpm = configured_tpm(&config, Refusals::default()).with_timeout_memory(timeouts);
         let tpm = Arc::new(tpm);
         let mut stores = DevidStore::all(&config, &tpm);
         Self {
+            factory: IdevidStore::new(&config, Arc::clone(&tpm)),
+            factory_with_pin: IdevidStore::with_pin(&config, &tpm),
             config,
             tpm,
             own: stores.remove(0),
@@ -72,13 +78,13 @@ impl Device {
         &self.config
     }
 
-    /// Logs in to the token `devid`, if it asks for a PIN and the configuration says where that is.
-    /// Without it, what needs the PIN fails, and says so.
+    /// Logs in to the token `devid`, if it asks for a PIN and the configuration says where the PIN is.
+    /// Without the login, whatever needs the PIN fails with an error that says so.
     pub(super) fn unlock(&self) -> Result<(), IdentityError> {
         self.unlock_store(&self.own)
     }
 
-    /// The same of the token that an entry is in.
+    /// Logs in to the token that holds an entry, and to the token `devid`.
     pub(super) fn unlock_for(&self, entry: &TokenEntry) -> Result<(), IdentityError> {
         self.unlock()?;
         self.store_of(entry)
@@ -105,23 +111,23 @@ impl Device {
         std::iter::once(&self.own).chain(&self.others)
     }
 
-    /// What the configuration calls them.
+    /// The names of these tokens in the configuration.
     pub fn tokens(&self) -> Vec<&str> {
         self.stores().map(DevidStore::name).collect()
     }
 
-    /// The one that shows an entry; `None` for what is in no key folder.
+    /// The token that shows an entry; `None` if the entry is in no key folder.
     pub(super) fn store_of(&self, entry: &TokenEntry) -> Option<&DevidStore> {
         let is_there = entry.software.is_none() && entry.token != FACTORY;
         self.stores()
             .find(|store| is_there && store.name() == entry.token)
     }
 
-    /// All that the tokens hold. One that cannot be read does not hide the others.
+    /// Reads all tokens. A token that cannot be read does not hide the others.
     pub fn inventory(&self) -> Inventory {
         let mut inventory = Inventory::default();
-        let own = self.stores().map(|store| self.read(store));
-        for entries in std::iter::once(self.factory()).chain(own) {
+        let own = self.stores().map(|store| self.token_contents(store));
+        for entries in std::iter::once(self.factory_contents()).chain(own) {
             match entries {
                 Ok(read) => {
                     let unread = read.unread.map(|fault| (read.token.clone(), fault));
@@ -132,7 +138,7 @@ impl Device {
                 Err(fault) => inventory.faults.push(fault),
             }
         }
-        match Software::of(&self.config.state).entries() {
+        match Software::in_state(&self.config.state).entries() {
             Ok(found) => inventory.entries.extend(found),
             Err(fault) => inventory.faults.push((SOFTWARE.into(), fault)),
         }
@@ -144,12 +150,10 @@ impl Device {
     }
 
     /// The factory's identities and the certificates of their issuers.
-    pub(super) fn factory(&self) -> Read {
+    pub(super) fn factory_contents(&self) -> TokenResult {
         let failed =
             |error: crate::store::ScanError| (FACTORY.to_owned(), IdentityError::from(error));
-        let tpm = &self.tpm;
-        let stores = std::iter::once(IdevidStore::new(&self.config, Arc::clone(tpm)))
-            .chain(IdevidStore::with_pin(&self.config, tpm));
+        let stores = std::iter::once(&self.factory).chain(&self.factory_with_pin);
         let (mut serial, mut entries, mut fault) = (None, Vec::new(), None);
         let mut unread = None;
         for store in stores {
@@ -161,7 +165,7 @@ impl Device {
                     let identities = found.identities.into_iter();
                     entries.extend(identities.map(|one| of_identity(&token, one)));
                     let issuers = found.authorities.into_iter();
-                    entries.extend(issuers.map(|one| of_authority(&token, one)));
+                    entries.extend(issuers.map(|one| of_ca_certificate(&token, one)));
                 }
                 Err(error) => fault = fault.or(Some(error)),
             }
@@ -178,12 +182,12 @@ impl Device {
     }
 
     /// The keys and certificates of a token.
-    pub(super) fn read(&self, store: &DevidStore) -> Read {
+    pub(super) fn token_contents(&self, store: &DevidStore) -> TokenResult {
         let token = store.name();
         let failed = |error: crate::store::ScanError| (token.to_owned(), error.into());
         let listing = store.scan().map_err(failed)?;
         let mut entries: Vec<TokenEntry> = Vec::new();
-        let software = Software::of(&self.config.state);
+        let software = Software::in_state(&self.config.state);
         for shown in &listing.objects {
             // The software identity is told of for itself.
             if software.has(&store.file(&shown.name)) {
@@ -270,8 +274,8 @@ pub(super) struct TokenContents {
     pub(super) unread: Option<IdentityError>,
 }
 
-/// What a token holds; or its name and what is wrong.
-type Read = Result<TokenContents, (String, IdentityError)>;
+/// What a token holds; or the name of the token and what is wrong with it.
+type TokenResult = Result<TokenContents, (String, IdentityError)>;
 
 fn of_identity(token: &str, identity: Identity) -> TokenEntry {
     let id = identity.certificate.key_id().as_bytes().to_vec();
@@ -298,7 +302,7 @@ fn of_identity(token: &str, identity: Identity) -> TokenEntry {
     }
 }
 
-fn of_authority(token: &str, authority: CaCertificate) -> TokenEntry {
+fn of_ca_certificate(token: &str, authority: CaCertificate) -> TokenEntry {
     let id = authority.certificate.key_id().as_bytes().to_vec();
     TokenEntry {
         token: FACTORY.into(),

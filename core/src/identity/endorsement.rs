@@ -1,7 +1,7 @@
 //! The TPM of a configuration, with what is known of it beforehand: the storage root key that the key
 //! folder remembers, and the makers whose endorsement keys are believed.
 
-use super::trusted_files::believed;
+use super::trusted_files::check_trusted;
 use crate::config::Config;
 use crate::key::PublicKey;
 use crate::oid::TCG_KP_EK_CERTIFICATE;
@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 /// The TPM of this configuration. No command is sent and nothing is opened yet.
-pub fn tpm_of(config: &Config, refusals: Refusals) -> Tpm {
+pub fn configured_tpm(config: &Config, refusals: Refusals) -> Tpm {
     let folder = config.tokens.first().map(|devid| config.key_folder(devid));
     let root = folder.map_or_else(StorageRoot::default, |folder| {
         StorageRoot::remembered_by(Arc::new(KeyFolder::new(folder)))
@@ -34,7 +34,7 @@ struct EkRoots {
 impl EkRoots {
     fn trusted(&self) -> Result<Vec<Certificate>, String> {
         let folder = self.folder.display();
-        believed(&self.folder).map_err(|fault| fault.to_string())?;
+        check_trusted(&self.folder).map_err(|fault| fault.to_string())?;
         let files = files::in_folder(&self.folder).map_err(|error| format!("{folder}: {error}"))?;
         let found: Vec<_> = files
             .into_iter()

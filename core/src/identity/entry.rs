@@ -19,13 +19,13 @@ pub const OWN: &str = "devid";
 /// A key with its certificates, or a certificate without key.
 #[derive(Debug, Clone)]
 pub struct TokenEntry {
-    /// The token that shows it, as the configuration calls it.
+    /// The name of its token in the configuration.
     pub token: String,
-    /// The token's own label, which its security officer may have changed.
+    /// The label of its token, which the security officer may have changed.
     pub token_label: String,
     /// Its label.
     pub label: String,
-    /// In the key folder the file's name without `.pem`; else empty.
+    /// The file name in the key folder, without `.pem`; empty if there is no such file.
     pub file: String,
     /// The identifier that links its parts.
     pub id: Vec<u8>,
@@ -52,13 +52,13 @@ pub struct TokenEntry {
 pub struct CertificateEntry {
     /// The certificate.
     pub certificate: Certificate,
-    /// What it is called, which may be something else than its key.
+    /// Its CKA_LABEL, which may differ from the label of its key.
     pub label: String,
     /// Its CKA_ID.
     pub id: Vec<u8>,
     /// NV index or file.
     pub place: String,
-    /// In the key folder the file's name without `.pem`; else empty.
+    /// The file name in the key folder, without `.pem`; empty if there is no such file.
     pub file: String,
 }
 
@@ -74,7 +74,7 @@ impl TokenEntry {
     }
 }
 
-/// Gives a certificate to its key, which was listed before it, or lists it alone.
+/// Adds a certificate to the entry of its key, if `all` has one; else as an entry of its own.
 pub(super) fn add_certificate(
     placed: CertificateEntry,
     token: (&str, &str),
@@ -104,12 +104,12 @@ pub(super) fn add_certificate(
     }
 }
 
-pub(super) fn authority_label(label: &str, number: usize) -> String {
+pub(super) fn ca_label(label: &str, number: usize) -> String {
     format!("{label}-ca-{number}")
 }
 
-/// Also without number, as they were called at first.
-pub(super) fn is_authority_of(name: &str, label: &str) -> bool {
+/// Whether a name is a label of [`ca_label`]. Early releases wrote no number.
+pub(super) fn is_ca_label_of(name: &str, label: &str) -> bool {
     let rest = name
         .strip_prefix(label)
         .and_then(|rest| rest.strip_prefix("-ca"));
@@ -133,7 +133,7 @@ mod tests {
             ("web", false),
             ("other-ca-1", false),
         ] {
-            assert_eq!(is_authority_of(name, "web"), is, "{name}");
+            assert_eq!(is_ca_label_of(name, "web"), is, "{name}");
         }
     }
 }

@@ -6,10 +6,10 @@
 use super::IdentityError;
 use super::device::Device;
 use super::entry::{CertificateEntry, EXISTING, FACTORY, SOFTWARE, TokenEntry};
-use super::key_file::{KeyFileError, key_in};
+use super::key_file::{KeyFileError, read_key};
 use super::prove::{NOT_TRIED, PossessionProof, prove};
 use super::state::ExistingState;
-use super::trusted_files::{believed, certificates_of};
+use super::trusted_files::{check_trusted, read_certificates};
 use crate::config;
 use crate::store::folder::KeyOrigin;
 use crate::store::{Key, Protection};
@@ -78,7 +78,7 @@ impl Device {
         }
         let (mut found, mut error) = (None, None);
         for store in tokens {
-            match self.read(store) {
+            match self.token_contents(store) {
                 Ok(read) => {
                     let mut entries = read.entries.into_iter();
                     let entry = entries.find(|one| {
@@ -131,12 +131,12 @@ impl Device {
             }
         }
         for file in [certificate, key] {
-            believed(file).map_err(|fault| fault.text)?;
+            check_trusted(file).map_err(|fault| fault.text)?;
         }
         let place = certificate.display().to_string();
-        let certificates = certificates_of(certificate).map_err(|fault| fault.text)?;
+        let certificates = read_certificates(certificate).map_err(|fault| fault.text)?;
         let (leaf, others) = certificates.split_first().ok_or("no certificate")?;
-        let private = key_in(key).map_err(|error| self.no_key_for_memory(key, &error))?;
+        let private = read_key(key).map_err(|error| self.no_key_for_memory(key, &error))?;
         match leaf.public_key() {
             Some(public) if public == *private.public() => {}
             _ => return Err(format!("{place}: the certificate is not for the key")),
@@ -179,7 +179,7 @@ impl Device {
         if !there(certificate)? {
             return Ok(None);
         }
-        let all = certificates_of(certificate)?;
+        let all = read_certificates(certificate)?;
         let leaf = all
             .first()
             .ok_or_else(|| IdentityError::failed("no certificate"))?;

@@ -31,7 +31,7 @@ impl FactoryIdentity {
 impl Device {
     /// Looks for the factory's identity, and has its key sign.
     pub(super) fn factory_identity(&self) -> FactoryIdentity {
-        let factory = match self.factory() {
+        let factory = match self.factory_contents() {
             Ok(read) => read,
             Err((_, fault)) if fault.kind == IdentityErrorKind::NotFound => {
                 return FactoryIdentity::Absent(fault);

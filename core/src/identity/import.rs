@@ -5,7 +5,7 @@ use super::ca_certificates::above;
 use super::device::Device;
 use super::entry::TokenEntry;
 use super::software::Software;
-use super::trusted_files::certificates_of;
+use super::trusted_files::read_certificates;
 use crate::store::devid::DevidStore;
 use crate::x509::Certificate;
 use crate::x509::clock::{now, valid_at};
@@ -37,12 +37,12 @@ impl Device {
     ///
     /// It is for none of the keys, or not valid now. Then nothing was changed.
     pub fn import_certificate(&self, path: &Path) -> Result<Imported, IdentityError> {
-        let all = certificates_of(path)?;
-        let (authorities, mut leaves): (Vec<_>, Vec<_>) =
+        let all = read_certificates(path)?;
+        let (ca_certificates, mut leaves): (Vec<_>, Vec<_>) =
             all.into_iter().partition(Certificate::is_ca);
         let certificate = match leaves.len() {
             1 => leaves.remove(0),
-            0 => return Err(self.only_authorities(&authorities, path)),
+            0 => return Err(self.only_ca_certificates(&ca_certificates, path)),
             count => {
                 return Err(IdentityError::refused(format!(
                     "{}: {count} certificates that are no CA's; one is taken at a time",
@@ -60,17 +60,17 @@ impl Device {
             })?;
         }
         let taken = match self.store_of(&owner) {
-            Some(store) => self.take(store, &owner, certificate, &authorities),
-            None => self.take_in_software(&owner, &certificate, &authorities),
+            Some(store) => self.take(store, &owner, certificate, &ca_certificates),
+            None => self.take_in_software(&owner, &certificate, &ca_certificates),
         };
         self.tell_others();
         taken
     }
 
     /// Why none of these is taken, though one may be for a key of this device.
-    fn only_authorities(&self, authorities: &[Certificate], path: &Path) -> IdentityError {
+    fn only_ca_certificates(&self, ca_certificates: &[Certificate], path: &Path) -> IdentityError {
         let mut told = Vec::new();
-        for one in authorities {
+        for one in ca_certificates {
             let why = one.why_ca().unwrap_or_default();
             let whose = match self.owner_of(one, path) {
                 Ok(owner) => format!("is for the key {}, but {why}", owner.label),
@@ -122,11 +122,12 @@ impl Device {
         store: &DevidStore,
         owner: &TokenEntry,
         certificate: Certificate,
-        authorities: &[Certificate],
+        ca_certificates: &[Certificate],
     ) -> Result<Imported, IdentityError> {
         store.check_readable()?;
         let label = &owner.label;
-        let (added, unrelated) = self.add_authorities(store, label, &certificate, authorities)?;
+        let (added, unrelated) =
+            self.add_ca_certificates(store, label, &certificate, ca_certificates)?;
         let is_new = |one: &&super::CertificateEntry| one.certificate != certificate;
         let (old, same): (Vec<_>, Vec<_>) = owner.certificates.iter().partition(is_new);
         let known = !same.is_empty();
@@ -139,7 +140,7 @@ impl Device {
         };
         // Only now: whoever looks in between finds two, and never none.
         let going: Vec<_> = old.iter().map(|old| &old.certificate).collect();
-        self.drop_authorities(store, label, &going)?;
+        self.drop_ca_certificates(store, label, &going)?;
         for old in &old {
             store.destroy_whole(&old.file)?;
         }
@@ -157,18 +158,18 @@ impl Device {
         &self,
         owner: &TokenEntry,
         certificate: &Certificate,
-        authorities: &[Certificate],
+        ca_certificates: &[Certificate],
     ) -> Result<Imported, IdentityError> {
-        let software = Software::of(&self.config.state);
-        let mut all = authorities.to_vec();
-        for (_, known) in software.authorities()? {
+        let software = Software::in_state(&self.config.state);
+        let mut all = ca_certificates.to_vec();
+        for (_, known) in software.ca_certificates()? {
             if !all.contains(&known) {
                 all.push(known);
             }
         }
         let kept = above(&[certificate], &all);
         let is_kept = |one: &&Certificate| kept.contains(one);
-        let (needed, others): (Vec<_>, Vec<_>) = authorities.iter().partition(is_kept);
+        let (needed, others): (Vec<_>, Vec<_>) = ca_certificates.iter().partition(is_kept);
         let subjects = |all: &[&Certificate]| all.iter().map(|one| one.subject()).collect();
         let had = owner.certificate();
         software.keep(certificate, &kept)?;

@@ -21,7 +21,7 @@ pub(super) enum KeyFileError {
 }
 
 /// The first private key of a PEM file.
-pub(super) fn key_in(path: &Path) -> Result<Key, KeyFileError> {
+pub(super) fn read_key(path: &Path) -> Result<Key, KeyFileError> {
     let pem = file::read(path, LARGEST).map_err(KeyFileError::File)?;
     let key = PrivateKeyInfo::from_pem(&Zeroizing::new(pem)).map_err(KeyFileError::NoKey)?;
     Key::in_clear(key).map_err(|why| KeyFileError::NoKey(why.into()))

@@ -2,7 +2,7 @@
 
 use super::device::Device;
 use super::entry::{FACTORY, OWN, TokenEntry};
-use super::key_file::key_in;
+use super::key_file::read_key;
 use super::prove::{PossessionProof, prove};
 use super::signer::Signer;
 use super::{IdentityError, IdentityErrorKind};
@@ -144,7 +144,7 @@ impl Device {
         store.check_readable()?;
         let certificates = entry.certificates.iter();
         let going: Vec<_> = certificates.clone().map(|one| &one.certificate).collect();
-        let mut gone = self.drop_authorities(store, &entry.label, &going)?;
+        let mut gone = self.drop_ca_certificates(store, &entry.label, &going)?;
         let key = Some(&entry.file).filter(|file| !file.is_empty());
         for file in certificates.map(|one| &one.file).chain(key) {
             store.destroy_whole(file)?;
@@ -164,7 +164,7 @@ impl Device {
         pin: Option<&Secret>,
     ) -> Result<String, IdentityError> {
         if let Some(path) = &entry.software {
-            let key = key_in(path).map_err(|unread| unread.fault(path))?;
+            let key = read_key(path).map_err(|unread| unread.fault(path))?;
             let subject = subject.map_or_else(|| self.own_subject(key.public()), Ok)?;
             return Signer(&self.tpm, &key).request(subject);
         }
@@ -294,7 +294,7 @@ impl Device {
     }
 
     pub(super) fn own_entities(&self) -> Result<Vec<TokenEntry>, IdentityError> {
-        let read = self.read(&self.own).map_err(|(_, fault)| fault)?;
+        let read = self.token_contents(&self.own).map_err(|(_, fault)| fault)?;
         Ok(read.entries)
     }
 }

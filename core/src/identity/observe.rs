@@ -9,7 +9,7 @@ use super::orphan::Orphan;
 use super::prove::{NOT_TRIED, PossessionProof, prove};
 use super::software::Software;
 use super::state::{Certified, Facts, Marker, TpmKey};
-use super::untrusted::Untrusted;
+use super::untrusted::UntrustedState;
 use crate::store::folder::{KeyFolder, RefusedFile};
 use crate::store::{Key, ObjectKind, Protection, ScanResult, SignError};
 use crate::tpm::TpmError;
@@ -42,7 +42,7 @@ pub(super) struct Observed {
     /// Why something that counts may be missing: a file could not be read now.
     pub(super) unread_now: Option<String>,
     /// Why what is in the state folder may be somebody else's.
-    pub(super) untrusted: Option<Untrusted>,
+    pub(super) untrusted: Option<UntrustedState>,
 }
 
 /// The TPM key of the device's own identity.
@@ -106,7 +106,7 @@ impl Device {
             Some(_) if !tpm || reset => TpmKey::Filed,
             Some(own) => self.state_of(own)?,
         };
-        let software = Software::of(&self.config.state);
+        let software = Software::in_state(&self.config.state);
         // To look, one need not be who uses the key.
         let (software_key, software_public) = unless(reset, software.halves())?;
         let software_certificate = unless(reset, software.certificate())?;

@@ -1,5 +1,5 @@
-//! What this user may not reach, and who can give him the right. A wrong mode is another case: what
-//! is closed to this user may be as its administrator wants it.
+//! Access rights that this user lacks, and remedies: who can give the right, or which mode is wrong.
+//! A file that is closed to this user may be as its administrator wants it.
 
 use super::remedy::Remedy;
 use crate::accounts::{group_name, user_name};
@@ -14,7 +14,7 @@ use std::path::Path;
 /// The groups that exist so that users are put into them: what else they give, if anything, is known.
 const GROUPS: [&str; 2] = ["devid", "tss"];
 
-/// What lets this user have this access to what a path leads to; `None` if nothing denies it to him.
+/// The remedy that gives this user an access to a path; `None` if nothing denies the access.
 pub(super) fn missing_permission(path: &Path, needed: Access) -> Option<Remedy> {
     let mut way: Vec<&Path> = path.ancestors().skip(1).collect();
     way.retain(|folder| !folder.as_os_str().is_empty());
@@ -34,7 +34,7 @@ pub(super) fn is_member(group: u32) -> bool {
     getegid().as_raw() == group || groups.iter().any(|one| one.as_raw() == group)
 }
 
-/// That this user is put into a group.
+/// The remedy that puts this user into a group.
 pub(super) fn membership(group: &str) -> Remedy {
     let user = geteuid().as_raw();
     let name = user_name(user);
@@ -85,8 +85,8 @@ fn opening(closed: &Path, needed: Access) -> Remedy {
     }
 }
 
-/// What helps where a file of a key folder gives no object: an identity may be in it, so it is not to
-/// be moved away just so that the finding goes.
+/// The remedy for a file of a key folder that gives no object. The file may hold an identity, so
+/// nobody is told to move it away only to end the finding.
 pub(super) fn for_unread_file(folder: &Path, file: &Path, by_content: bool) -> Remedy {
     if by_content {
         return Remedy::by_hand(
@@ -107,7 +107,7 @@ pub(super) fn for_unread_file(folder: &Path, file: &Path, by_content: bool) -> R
 /// The mode of a file with a private key in clear.
 pub(super) const ONLY_ITS_OWNER: &str = "u=rw,go=";
 
-/// What makes a file one that is believed: of its folder's owner, with this mode.
+/// The remedy for a distrusted file: give it to the owner of its folder, with this mode.
 pub(super) fn for_distrusted_file(folder: &Path, file: &Path, mode: &str) -> Remedy {
     Remedy::on_paths(
         "If its mode or owner is at fault, and nobody else wrote or copied it meanwhile",
@@ -120,7 +120,7 @@ pub(super) fn for_distrusted_file(folder: &Path, file: &Path, mode: &str) -> Rem
     )
 }
 
-/// What makes a folder one that is believed, into which everybody may write.
+/// The remedy for a folder into which everybody may write.
 pub(super) fn for_open_folder(folder: &Path) -> Remedy {
     let command = format!("chmod o-w {}", word(folder));
     Remedy::on_paths("See that all in it is yours, then", &[folder], command)

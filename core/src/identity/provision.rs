@@ -58,7 +58,7 @@ pub struct Provisioned {
 }
 
 impl Policy {
-    pub(super) fn of(config: &Config) -> Self {
+    pub(super) fn from_config(config: &Config) -> Self {
         Self {
             own: config.provision.own,
             fallback: config.provision.fallback,
@@ -85,7 +85,7 @@ pub fn provision(config: &Config, how: &Provisioning) -> Result<Provisioned, Ide
     make_folder(&config.state)?;
     let _only_one = only_one(&config.state)?;
     tidy(&Device::new(config.clone()));
-    let policy = Policy::of(config).asked();
+    let policy = Policy::from_config(config).asked();
     let (mut device, mut seen) = wait_for_tpm(config, policy, how.wait)?;
     let (mut steps, mut notes) = (Vec::new(), Vec::new());
     for _ in 0..MOST_STEPS {
@@ -105,7 +105,7 @@ pub fn provision(config: &Config, how: &Provisioning) -> Result<Provisioned, Ide
             return Ok(Provisioned { mode, steps, notes });
         }
         // Anew each time: a key knows what was found when it was first used.
-        device = device.anew();
+        device = device.reopened();
         // One that answered in this run and then fell silent is there.
         let was_there = seen.facts.tpm_is_there;
         seen = device.observe()?;
@@ -216,7 +216,7 @@ impl Device {
     /// stay with the software's.
     fn signer<'a>(&'a self, seen: &'a Observed) -> Result<Signer<'a>, IdentityError> {
         let in_software = matches!(
-            seen.facts.plan(Policy::of(&self.config)),
+            seen.facts.plan(Policy::from_config(&self.config)),
             Plan::KeepSoftware | Plan::CertifySoftware
         );
         let key = match in_software {
@@ -307,7 +307,7 @@ impl Device {
 
     /// Whom the device's own certificate names: whom the factory named, or else the key itself.
     pub(super) fn own_subject(&self, public: &PublicKey) -> Result<Subject, IdentityError> {
-        let factory = match self.factory() {
+        let factory = match self.factory_contents() {
             // What the certificate names is for good.
             Ok(TokenContents {
                 unread: Some(fault),
@@ -432,7 +432,7 @@ pub(super) fn only_one(state: &Path) -> Result<Lock, IdentityError> {
 /// Takes away what killed runs left beside the files that they were writing.
 pub(super) fn tidy(device: &Device) {
     let config = &device.config;
-    let software = Software::of(&config.state);
+    let software = Software::in_state(&config.state);
     let folders = [
         Some(config.state.as_path()),
         config.provision.marker.parent(),

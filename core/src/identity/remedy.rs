@@ -9,17 +9,17 @@ use rustix::process::geteuid;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-/// What to do.
+/// A remedy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Remedy {
     /// For a person.
     pub(super) words: String,
-    /// For sh(1), as it stands; after what the words ask for.
+    /// A command for sh(1), to be run after the words were followed.
     pub(super) command: Option<String>,
 }
 
 impl Remedy {
-    /// What no command does.
+    /// A remedy without a command.
     pub(super) fn by_hand(words: impl Into<String>) -> Self {
         Self {
             words: words.into(),
@@ -27,8 +27,8 @@ impl Remedy {
         }
     }
 
-    /// A command, and when it is the right one. Paths of its own it must not have: those are for
-    /// [`Remedy::on_paths`]. Other users are told that it is for root.
+    /// A command, and words that say when it is right. The command must not name variable paths:
+    /// [`Remedy::on_paths`] is for those. Users other than root read that the command is for root.
     pub(super) fn by_command(words: impl Into<String>, command: impl Into<String>) -> Self {
         let words = words.into();
         let is_said = geteuid().is_root() || words.contains("s root");
@@ -56,8 +56,8 @@ impl Remedy {
         }
     }
 
-    /// A command that names these paths. Root copies it, so there is none where a path may lead
-    /// elsewhere than it seems, now or when it is run: then the words say so.
+    /// A command that names these paths. Root will copy it. So there is no command if a path may lead
+    /// to another file, now or later; then the words say why.
     pub(super) fn on_paths(words: impl fmt::Display, paths: &[&Path], command: String) -> Self {
         match paths.iter().find_map(|path| hazard(path)) {
             None if paths.iter().all(|path| is_this_users(path)) => Self {

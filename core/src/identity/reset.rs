@@ -37,7 +37,7 @@ pub fn prune(config: &Config) -> Result<Vec<PathBuf>, IdentityError> {
         return Ok(Vec::new());
     }
     let _only_one = only_one(&config.state)?;
-    let mut deleted = Software::of(&config.state).prune()?;
+    let mut deleted = Software::in_state(&config.state).prune()?;
     for store in Device::new(config.clone()).stores() {
         for path in store.lost_files()? {
             file::remove(&path).map_err(IdentityError::file(&path))?;

@@ -74,7 +74,7 @@ mod tests {
     #[test]
     fn a_software_key_certifies_itself() {
         let state = tempfile::tempdir().unwrap();
-        let key = Software::of(state.path()).make_key().unwrap();
+        let key = Software::in_state(state.path()).make_key().unwrap();
         let subject = Subject::of_key(key.public()).unwrap();
         let certificate = Signer(&no_tpm(), &key).self_signed(subject).unwrap();
         assert_eq!(is_signed_by(&certificate, &certificate), Ok(true));
@@ -88,7 +88,7 @@ mod tests {
     #[test]
     fn a_copied_subject_keeps_the_hardware_module() {
         let state = tempfile::tempdir().unwrap();
-        let key = Software::of(state.path()).make_key().unwrap();
+        let key = Software::in_state(state.path()).make_key().unwrap();
         let pem = include_bytes!("../../testdata/leaf.pem");
         let factory = Certificate::parse_all(pem).unwrap().remove(0);
         let subject = Subject::copied(&factory).unwrap();
@@ -101,7 +101,7 @@ mod tests {
     #[test]
     fn a_subject_of_odd_types_is_copied_as_text() {
         let state = tempfile::tempdir().unwrap();
-        let key = Software::of(state.path()).make_key().unwrap();
+        let key = Software::in_state(state.path()).make_key().unwrap();
         for (shape, said) in [
             (
                 &include_bytes!("../../testdata/shapes/str-universal.der")[..],

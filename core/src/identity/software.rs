@@ -4,11 +4,11 @@
 
 use super::IdentityError;
 use super::entry::{
-    CertificateEntry, OWN, SOFTWARE, TokenEntry, add_certificate, authority_label, is_authority_of,
+    CertificateEntry, OWN, SOFTWARE, TokenEntry, add_certificate, ca_label, is_ca_label_of,
 };
 use super::free_name::free_name;
-use super::key_file::key_in;
-use super::trusted_files::certificates_of;
+use super::key_file::read_key;
+use super::trusted_files::read_certificates;
 use crate::file;
 use crate::key::{Curve, PrivateKeyInfo, PublicKey};
 use crate::pem;
@@ -37,7 +37,7 @@ pub(super) struct Software {
 }
 
 impl Software {
-    pub(super) fn of(state: &Path) -> Self {
+    pub(super) fn in_state(state: &Path) -> Self {
         Self {
             folder: state.join("software"),
         }
@@ -57,10 +57,10 @@ impl Software {
         self.folder.join(CERTIFICATE)
     }
 
-    /// Whether the file is one of its own, and not another of the same folder.
+    /// Whether a file belongs to the software identity.
     pub(super) fn has(&self, file: &Path) -> bool {
         file.parent() == Some(&self.folder)
-            && (file == self.key_path() || file == self.certificate_path() || is_of_authority(file))
+            && (file == self.key_path() || file == self.certificate_path() || is_ca_file(file))
     }
 
     /// The key and its public half; of a key that this user may not read that as the certificate
@@ -74,7 +74,7 @@ impl Software {
         if !there(&path)? {
             return Ok((None, None));
         }
-        let key = match key_in(&path) {
+        let key = match read_key(&path) {
             Ok(key) => key,
             Err(unread) => {
                 let told = match unread.is_hidden() {
@@ -102,7 +102,7 @@ impl Software {
         if !there(&path)? {
             return Ok(None);
         }
-        Ok(certificates_of(&path)?.into_iter().next())
+        Ok(read_certificates(&path)?.into_iter().next())
     }
 
     /// Makes a key, and keeps it.
@@ -123,21 +123,21 @@ impl Software {
     pub(super) fn keep(
         &self,
         certificate: &Certificate,
-        authorities: &[&Certificate],
+        ca_certificates: &[&Certificate],
     ) -> Result<(), IdentityError> {
         let write = |path: &Path, label: &str, one: &Certificate| {
             let text = format!("Label: {label}\n{}", one.pem());
             file::write(path, text.as_bytes(), 0o644).map_err(IdentityError::file(path))
         };
         let mut kept = Vec::new();
-        for (number, authority) in (1..).zip(authorities) {
-            let label = authority_label(OWN, number);
+        for (number, ca) in (1..).zip(ca_certificates) {
+            let label = ca_label(OWN, number);
             let path = self.folder.join(format!("{label}{OF_CERTIFICATE}"));
-            write(&path, &label, authority)?;
+            write(&path, &label, ca)?;
             kept.push(path);
         }
         write(&self.certificate_path(), OWN, certificate)?;
-        for path in self.authority_paths()? {
+        for path in self.ca_paths()? {
             if !kept.contains(&path) {
                 file::remove(&path).map_err(IdentityError::file(&path))?;
             }
@@ -146,9 +146,9 @@ impl Software {
     }
 
     /// The files of the CAs' certificates.
-    fn authority_paths(&self) -> Result<Vec<PathBuf>, IdentityError> {
+    fn ca_paths(&self) -> Result<Vec<PathBuf>, IdentityError> {
         let mut paths = self.all_paths()?;
-        paths.retain(|path| is_of_authority(path));
+        paths.retain(|path| is_ca_file(path));
         Ok(paths)
     }
 
@@ -158,11 +158,11 @@ impl Software {
     }
 
     /// The CAs' certificates, and where they are.
-    pub(super) fn authorities(&self) -> Result<Vec<(PathBuf, Certificate)>, IdentityError> {
+    pub(super) fn ca_certificates(&self) -> Result<Vec<(PathBuf, Certificate)>, IdentityError> {
         let mut found = Vec::new();
-        for path in self.authority_paths()? {
+        for path in self.ca_paths()? {
             found.extend(
-                certificates_of(&path)?
+                read_certificates(&path)?
                     .into_iter()
                     .map(|one| (path.clone(), one)),
             );
@@ -174,9 +174,7 @@ impl Software {
     /// here.
     fn paths(&self) -> Result<impl Iterator<Item = PathBuf>, IdentityError> {
         let first = [self.certificate_path()].into_iter();
-        Ok(first
-            .chain(self.authority_paths()?)
-            .chain([self.key_path()]))
+        Ok(first.chain(self.ca_paths()?).chain([self.key_path()]))
     }
 
     /// Puts all files aside. Nothing that was put aside before is lost.
@@ -268,22 +266,18 @@ impl Software {
             attests: false,
             protected: true,
         }];
-        for (number, (path, authority)) in (1..).zip(self.authorities()?) {
-            let label = authority_label(OWN, number);
-            add_certificate(
-                placed(path, authority, label),
-                (SOFTWARE, SOFTWARE),
-                &mut found,
-            );
+        for (number, (path, ca)) in (1..).zip(self.ca_certificates()?) {
+            let label = ca_label(OWN, number);
+            add_certificate(placed(path, ca, label), (SOFTWARE, SOFTWARE), &mut found);
         }
         Ok(found)
     }
 }
 
-fn is_of_authority(path: &Path) -> bool {
+fn is_ca_file(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let label = name.strip_suffix(OF_CERTIFICATE);
-    label.is_some_and(|label| is_authority_of(label, OWN))
+    label.is_some_and(|label| is_ca_label_of(label, OWN))
 }
 
 fn there(path: &Path) -> Result<bool, IdentityError> {
@@ -302,7 +296,7 @@ mod tests {
     #[test]
     fn a_key_is_kept_put_aside_and_pruned() {
         let state = tempfile::tempdir().unwrap();
-        let software = Software::of(state.path());
+        let software = Software::in_state(state.path());
         let key = || software.halves().unwrap().0;
         assert!(key().is_none());
         let made = software.make_key().unwrap();
@@ -330,7 +324,7 @@ mod tests {
     #[test]
     fn a_file_that_is_no_key_is_said_and_left() {
         let state = tempfile::tempdir().unwrap();
-        let software = Software::of(state.path());
+        let software = Software::in_state(state.path());
         make_folder(&software.folder).unwrap();
         std::fs::write(software.key_path(), "not a key").unwrap();
         let fault = software.halves().err().unwrap();

@@ -28,7 +28,7 @@ const SECONDS_OF_A_DAY: i64 = 24 * 60 * 60;
 pub struct Status {
     /// Where the identity lives that the device uses.
     pub mode: Mode,
-    /// IdentitySource identity that is; `None` in mode `error`.
+    /// Whose identity that is; `None` in mode `error`.
     pub identity: Option<IdentitySource>,
     /// Why there is none, or what is to be done.
     pub reason: Option<String>,
@@ -39,7 +39,7 @@ pub struct Status {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub marker: Option<String>,
     /// Its keys and certificates, and what they are for.
-    pub roles: Vec<Role>,
+    pub roles: Vec<RoleStatus>,
     /// The key that wraps the device's own.
     pub master: MasterKey,
     /// The TPM, if it answers.
@@ -74,7 +74,7 @@ pub enum IdentitySource {
 
 /// A key and its certificate, in one line.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Role {
+pub struct RoleStatus {
     /// `factory`; `own`, or `existing` where somebody else made that; `attestation`; `service`.
     pub role: &'static str,
     /// The label.
@@ -182,7 +182,7 @@ impl Device {
             marker: marker.map(|(what, remedy)| format!("{what}. {remedy}")),
             roles: self.roles(&inventory),
             master,
-            tpm: TpmStatus::of(&self.tpm).ok(),
+            tpm: TpmStatus::read(&self.tpm).ok(),
             tcti: self.config.tcti.to_string(),
         }
     }
@@ -193,7 +193,7 @@ impl Device {
             let text = format!("{what}: devid provision goes on");
             Err(IdentityError::failed(text))
         };
-        let policy = Policy::of(&self.config);
+        let policy = Policy::from_config(&self.config);
         match seen.facts.plan(policy) {
             Plan::Keep => Ok((Mode::Tpm, IdentitySource::Own)),
             Plan::KeepSoftware => Ok((Mode::Software, IdentitySource::Own)),
@@ -224,14 +224,14 @@ impl Device {
         }
     }
 
-    fn roles(&self, inventory: &Inventory) -> Vec<Role> {
+    fn roles(&self, inventory: &Inventory) -> Vec<RoleStatus> {
         let is_role =
             |one: &&TokenEntry| one.has_key() || !one.certificate().is_some_and(Certificate::is_ca);
         inventory
             .entries
             .iter()
             .filter(is_role)
-            .map(|one| Role::of(one, self.is_existing(one)))
+            .map(|one| RoleStatus::of(one, self.is_existing(one)))
             .collect()
     }
 
@@ -255,7 +255,7 @@ impl Device {
     }
 }
 
-impl Role {
+impl RoleStatus {
     fn of(entry: &TokenEntry, existing: bool) -> Self {
         let role = match (entry.token.as_str(), entry.attests) {
             _ if existing => "existing",
@@ -319,7 +319,7 @@ impl Expiry {
 
 impl TpmStatus {
     /// Asks the TPM.
-    pub(super) fn of(tpm: &Tpm) -> Result<Self, TpmError> {
+    pub(super) fn read(tpm: &Tpm) -> Result<Self, TpmError> {
         let vendor = [
             Property::Vendor1,
             Property::Vendor2,

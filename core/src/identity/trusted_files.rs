@@ -7,12 +7,12 @@ use crate::x509::Certificate;
 use crate::x509::files::LARGEST;
 use std::path::Path;
 
-/// That nobody but whom the administrator trusts could have written a file.
+/// Checks that only users whom the administrator trusts could have written a file.
 ///
 /// # Errors
 ///
-/// Others could ([`IdentityErrorKind::Refused`]), or the system cannot say now.
-pub(super) fn believed(path: &Path) -> Result<(), IdentityError> {
+/// Others could have written it ([`IdentityErrorKind::Refused`]), or the system cannot say now.
+pub(super) fn check_trusted(path: &Path) -> Result<(), IdentityError> {
     match distrusted(path) {
         None => Ok(()),
         Some(Distrust {
@@ -28,7 +28,7 @@ pub(super) fn believed(path: &Path) -> Result<(), IdentityError> {
 }
 
 /// The certificates in a file; why there are none.
-pub(super) fn certificates_of(path: &Path) -> Result<Vec<Certificate>, IdentityError> {
+pub(super) fn read_certificates(path: &Path) -> Result<Vec<Certificate>, IdentityError> {
     let bytes = file::read(path, LARGEST).map_err(IdentityError::file(path))?;
     let found = Certificate::parse_all(&bytes);
     found.map_err(|why| IdentityError::failed(format!("{}: {why}", path.display())))

@@ -12,7 +12,7 @@ use std::path::Path;
 
 /// Why the state folder is not believed, and what to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Untrusted {
+pub(super) struct UntrustedState {
     pub(super) text: String,
     pub(super) remedy: Remedy,
 }
@@ -28,7 +28,7 @@ impl Device {
         &self,
         software: &Software,
         reset: bool,
-    ) -> Result<Option<Untrusted>, IdentityError> {
+    ) -> Result<Option<UntrustedState>, IdentityError> {
         if reset {
             return self.request_of_others(&self.reset_request());
         }
@@ -50,7 +50,7 @@ impl Device {
     }
 
     /// A reset that somebody else may have asked for. What mends that must not bring it about.
-    fn request_of_others(&self, request: &Path) -> Result<Option<Untrusted>, IdentityError> {
+    fn request_of_others(&self, request: &Path) -> Result<Option<UntrustedState>, IdentityError> {
         let state = self.config.state.as_path();
         let about = request
             .symlink_metadata()
@@ -79,8 +79,8 @@ impl Device {
     }
 }
 
-fn said(path: &Path, why: &str, remedy: Remedy) -> Untrusted {
-    Untrusted {
+fn said(path: &Path, why: &str, remedy: Remedy) -> UntrustedState {
+    UntrustedState {
         text: format!("{}: {why}", path.display()),
         remedy,
     }

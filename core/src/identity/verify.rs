@@ -3,15 +3,14 @@
 
 use super::device::Device;
 use super::entry::TokenEntry;
-use super::key_file::key_in;
+use super::key_file::read_key;
 use super::prove::{NOT_TRIED, PossessionProof, prove};
-use super::trusted_files::{believed, certificates_of};
+use super::trusted_files::{check_trusted, read_certificates};
 use super::{IdentityError, IdentityErrorKind};
 use crate::file;
 use crate::key::PublicKey;
 use crate::pem;
 use crate::shell::argument;
-use crate::store::idevid::IdevidStore;
 use crate::store::{Key, LoginError, ObjectKind, SignError, UserType};
 use crate::tpm::{Secret, TpmError};
 use crate::trouble::trouble;
@@ -36,7 +35,7 @@ const REVOCATION: &str = "revocation";
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Verification<'a> {
     /// A file with certificates that are trusted beside those of the configuration.
-    pub authorities: Option<&'a Path>,
+    pub ca_file: Option<&'a Path>,
     /// Files with CRLs, DER or PEM; without any, nobody looks whether a certificate is revoked.
     pub revoked: &'a [PathBuf],
     /// The PIN that the key asks for. It is tried only where the configuration has none, and a
@@ -125,8 +124,8 @@ impl Device {
             ));
         };
         self.unlock_for(entry)?;
-        let trusted = self.trusted(how.authorities)?;
-        let others = self.known_authorities();
+        let trusted = self.trusted(how.ca_file)?;
+        let others = self.known_ca_certificates();
         let mut lists = Vec::new();
         for path in how.revoked {
             lists.extend(lists_of(path)?);
@@ -148,11 +147,11 @@ impl Device {
     /// The file or the folder cannot be read.
     pub(super) fn trusted(&self, more: Option<&Path>) -> Result<Trusted, IdentityError> {
         let mut trusted = Trusted {
-            certificates: more.map(certificates_of).transpose()?.unwrap_or_default(),
+            certificates: more.map(read_certificates).transpose()?.unwrap_or_default(),
             unread: None,
         };
         let folder = &self.config.trust;
-        match believed(folder) {
+        match check_trusted(folder) {
             Ok(()) => {}
             Err(fault) if fault.kind == IdentityErrorKind::Refused => {
                 warn!("{fault}");
@@ -177,7 +176,7 @@ impl Device {
     }
 
     /// Certificates of CAs that are not trusted for being known.
-    fn known_authorities(&self) -> Vec<Certificate> {
+    fn known_ca_certificates(&self) -> Vec<Certificate> {
         let all = self.inventory().entries.into_iter();
         let certificates = all.flat_map(|one| one.certificates);
         let certificates = certificates.map(|placed| placed.certificate);
@@ -223,7 +222,7 @@ impl Device {
 
     /// By a key in a file; where that cannot be used, the point that says so.
     fn prove_file(&self, path: &Path, public: &PublicKey) -> Result<PossessionProof, Check> {
-        let key = key_in(path).map_err(|unread| match unread.is_hidden() {
+        let key = read_key(path).map_err(|unread| match unread.is_hidden() {
             true => Check::skipped(KEY, unread.at(path)),
             false => Check::failed(KEY, unread.at(path)),
         })?;
@@ -245,7 +244,7 @@ impl Device {
             store.login(UserType::User, pin).map_err(fault)?;
             return Ok(Arc::clone(key));
         }
-        for store in IdevidStore::with_pin(&self.config, &self.tpm) {
+        for store in &self.factory_with_pin {
             // Another's slot, and what is wrong with that does not matter here.
             let Ok(listing) = store.scan() else { continue };
             let opened = listing.objects.iter().find_map(|shown| match &shown.kind {

@@ -45,6 +45,8 @@ pub struct TokenTraits {
     pub asks_login: bool,
     /// Objects can be made on it.
     pub writable: bool,
+    /// The keys that are made on it are the TPM's, unless somebody asks for something else.
+    pub makes_keys_in_tpm: bool,
     /// It holds nothing, and its sessions verify with public keys of their own.
     pub for_sessions: bool,
     /// What the TPM can do in which objects can be made, as far as it was asked.
@@ -64,6 +66,9 @@ impl Store {
             pss: tpm.is_none_or(|tpm| tpm.signs_pss()),
             asks_login: self.pins() != Pins::None,
             writable: self.folder().is_some(),
+            makes_keys_in_tpm: self
+                .folder()
+                .is_some_and(|folder| folder.protection(None) == Protection::Tpm),
             for_sessions: self.is_for_sessions(),
         }
     }

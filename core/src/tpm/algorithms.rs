@@ -4,6 +4,7 @@
 use super::algorithm::{ECC, ECDH, ECDSA, RSA, RSAPSS, RSASSA};
 use super::exchange::Exchange;
 use super::{Hash, KeyAlgorithm, KeyPurpose, SignatureScheme, Tpm, TpmError, template};
+use crate::key::Curve;
 use log::warn;
 use std::fmt;
 use std::sync::Arc;
@@ -103,12 +104,21 @@ impl fmt::Debug for Algorithms {
 /// What a TPM told of its algorithms, shared by all who want to know: until somebody asked, nothing.
 /// No lock: a forked child may go on with it.
 #[derive(Debug, Clone, Default)]
-pub struct KnownAlgorithms(Arc<AtomicU32>);
+pub struct KnownAlgorithms(Arc<Known>);
+
+#[derive(Debug, Default)]
+struct Known {
+    algorithms: AtomicU32,
+    /// Bits of the largest RSA key that the TPM makes for us; 0: it was not asked.
+    largest_rsa: AtomicU32,
+    /// The same of the largest curve.
+    largest_curve: AtomicU32,
+}
 
 impl KnownAlgorithms {
     /// What is known already.
     pub fn known(&self) -> Option<Algorithms> {
-        let told = self.0.load(Ordering::Acquire);
+        let told = self.0.algorithms.load(Ordering::Acquire);
         (told & TOLD != 0).then_some(Algorithms(told))
     }
 
@@ -118,7 +128,52 @@ impl KnownAlgorithms {
     }
 
     pub(super) fn note(&self, algorithms: Algorithms) {
-        self.0.store(algorithms.0, Ordering::Release);
+        self.0.algorithms.store(algorithms.0, Ordering::Release);
+    }
+
+    /// Bits of the largest key on a curve or of the largest RSA key that the TPM makes for us, if it was
+    /// asked.
+    pub fn largest(&self, kind: KeyKind) -> Option<u32> {
+        let bits = self.largest_of(kind).load(Ordering::Acquire);
+        (bits != 0).then_some(bits)
+    }
+
+    fn largest_of(&self, kind: KeyKind) -> &AtomicU32 {
+        match kind {
+            KeyKind::Ec => &self.0.largest_curve,
+            KeyKind::Rsa => &self.0.largest_rsa,
+        }
+    }
+}
+
+/// A kind of keys, whatever their size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum KeyKind {
+    Ec,
+    Rsa,
+}
+
+impl KeyKind {
+    /// The keys of the kind that a TPM may lack, the largest first; and the bits of the smallest, which
+    /// every TPM has.
+    const fn optional(self) -> ([(KeyAlgorithm, u32); 2], u32) {
+        match self {
+            Self::Ec => (
+                [
+                    (KeyAlgorithm::Ec(Curve::P521), 521),
+                    (KeyAlgorithm::Ec(Curve::P384), 384),
+                ],
+                256,
+            ),
+            Self::Rsa => (
+                [
+                    (KeyAlgorithm::Rsa(4096), 4096),
+                    (KeyAlgorithm::Rsa(3072), 3072),
+                ],
+                2048,
+            ),
+        }
     }
 }
 
@@ -238,6 +293,31 @@ impl Tpm {
             warn!("the TPM does not tell its algorithms now: {error}");
             rest.begin(began, &error);
         }
+    }
+
+    /// Asks for the largest key of this kind: two commands at most, once. Nothing is asked of a TPM that
+    /// did not tell its algorithms.
+    pub fn learn_largest(&self, kind: KeyKind) {
+        let known = self.known_algorithms();
+        if known.known().is_none() || known.largest(kind).is_some() {
+            return;
+        }
+        let Some(mut rest) = self.asking.try_lock().filter(|rest| rest.is_over()) else {
+            return;
+        };
+        let began = Instant::now();
+        let (optional, smallest) = kind.optional();
+        for (algorithm, bits) in optional {
+            match self.implements(algorithm) {
+                Ok(true) => return known.largest_of(kind).store(bits, Ordering::Release),
+                Ok(false) => {}
+                Err(error) => {
+                    warn!("the TPM does not tell now which keys it makes: {error}");
+                    return rest.begin(began, &error);
+                }
+            }
+        }
+        known.largest_of(kind).store(smallest, Ordering::Release);
     }
 
     /// Whether the TPM can hold keys of this kind, as we make them.

@@ -1,5 +1,4 @@
-//! One TPM as the house sees it: opened when first needed, shared by threads, retried and
-//! reconnected.
+//! One TPM, shared by all threads of the process. Its connection is opened when it is first needed.
 
 use super::algorithms::RetryPause;
 use super::connections::Connection;
@@ -242,7 +241,7 @@ impl Tpm {
         loop {
             let left = patience
                 .left()
-                .map_err(|passed| self.timing().timeout_error(passed))?;
+                .map_err(|passed| TpmError::timed_out(passed, self.timing()))?;
             if let Some(guard) = held.try_lock_for(left) {
                 return Ok(guard);
             }

@@ -1,6 +1,6 @@
 //! How TPM commands fail.
 
-use super::transport::{BUSY, Limit};
+use super::transport::{BUSY, Limit, Timing};
 use super::{ResponseCode, Tcti, Unloadable};
 use std::fmt;
 
@@ -62,6 +62,15 @@ pub enum TpmError {
 }
 
 impl TpmError {
+    /// Why a wait was in vain: a key generation of another process, or a TPM without answer. Asked when
+    /// a generation of this process is over.
+    pub(super) fn timed_out(limit: Limit, timing: &Timing) -> Self {
+        match timing.is_busy() {
+            true => Self::Busy(limit),
+            false => Self::Timeout(limit),
+        }
+    }
+
     /// Whether a new connection may help: the connection failed, or brought what is no answer to the
     /// command.
     pub fn is_transport_fault(&self) -> bool {

@@ -1,7 +1,8 @@
-//! TPM 2.0: our small vocabulary of commands in plain types, and how they fail.
+//! TPM 2.0: the commands that are used here, in plain types, and how they fail.
 //!
-//! `Link` is the vocabulary over one way to a TPM; [`Tpm`] is what the rest of the house uses: it
-//! holds a link, opens it when it is first needed, retries and reconnects.
+//! A `Link` sends commands over one transport. The rest of the crate uses [`Tpm`], which opens a link
+//! when it is first needed, retries and reconnects. Rooms, from the ground up: `transport`, `structures`,
+//! `command`, then [`Tpm`] and the kinds of keys.
 //! Section numbers are those of the TPM 2.0 Library Specification, level 1.59.
 
 mod algorithms;
@@ -34,7 +35,7 @@ mod transport;
 mod unloadable;
 mod wrapped;
 
-pub use algorithms::{Algorithms, Capabilities, KnownAlgorithms};
+pub use algorithms::{Algorithms, Capabilities, KeyKind, KnownAlgorithms};
 pub use client::Tpm;
 pub(crate) use command::Link;
 pub use command::kdf::Secret;
@@ -65,5 +66,5 @@ pub(crate) use structures::{name_of, qualified_name_below};
 use structures::{public, sized, template};
 pub(crate) use transport::is_tcti_alias;
 pub use transport::{CommandClass, Limit, Limits, Tcti, TctiError, TimeoutMemory, WAITING};
-pub use unloadable::{Obstacle, Unloadable};
-pub use wrapped::{Parent, WrappedKey};
+pub use unloadable::{Obstacle, Parent, Unloadable};
+pub use wrapped::WrappedKey;

@@ -1,7 +1,6 @@
 //! Why the TPM does not load a wrapped key, told from what it answers to TPM2_Load.
 
-use super::public::{counts_wrong_auth, is_storage_key};
-use super::{Link, Parent, ResponseCode, TpmError};
+use super::ResponseCode;
 use std::fmt;
 
 /// Why the TPM does not load a wrapped key. None of it says that the TPM is another than before.
@@ -30,10 +29,23 @@ pub enum Obstacle {
     NotWrapped(ResponseCode),
 }
 
+/// The key that wraps another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Parent {
+    /// A storage key at a persistent handle, its authorisation value empty.
+    Persistent(u32),
+    /// The storage root key that the owner hierarchy derives, RSA-2048 or P-256, as the format
+    /// "TSS2 PRIVATE KEY" has it for keys whose parent is the hierarchy.
+    Owner {
+        /// RSA-2048 rather than P-256.
+        rsa: bool,
+    },
+}
+
 impl Obstacle {
     /// What an answer to TPM2_Load, or to the making of the parent, says; `None` for one that says
     /// nothing of the key.
-    fn from_code(code: ResponseCode) -> Option<Self> {
+    pub(super) fn from_code(code: ResponseCode) -> Option<Self> {
         match code {
             code if code.is_wrong_auth() => Some(Self::ParentHasPassword),
             code if code.asks_for_policy() => Some(Self::ParentHasPolicy),
@@ -41,42 +53,6 @@ impl Obstacle {
             code if code.is_other_kind() => Some(Self::NoStorageKey),
             code if code.is_unsound_object() => Some(Self::NotWrapped(code)),
             _ => None,
-        }
-    }
-}
-
-impl Parent {
-    /// An error of TPM2_Load below this parent in its own words.
-    pub(super) fn explained(&self, error: TpmError) -> TpmError {
-        let TpmError::Response(code) = error else {
-            return error;
-        };
-        match Obstacle::from_code(code) {
-            Some(why) => self.refuses(why),
-            None => error,
-        }
-    }
-
-    fn refuses(&self, why: Obstacle) -> TpmError {
-        TpmError::Unloadable(Unloadable {
-            parent: self.clone(),
-            why,
-        })
-    }
-
-    /// That the empty value can be shown to this parent without harm, by what its public area says:
-    /// one command.
-    pub(super) fn check(&self, link: &mut Link) -> Result<(), TpmError> {
-        let Self::Persistent(handle) = self else {
-            return Ok(());
-        };
-        let (area, _) = link
-            .read_public(*handle)
-            .map_err(|error| self.explained(error))?;
-        match () {
-            () if !is_storage_key(&area) => Err(self.refuses(Obstacle::NoStorageKey)),
-            () if counts_wrong_auth(&area) => Err(self.refuses(Obstacle::ParentCounts)),
-            () => Ok(()),
         }
     }
 }

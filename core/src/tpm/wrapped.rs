@@ -6,8 +6,10 @@
 
 use super::connections::{Connection, LoadedKey, connection_for};
 use super::exchange::{AuthSubject, Exchange};
+use super::public::{counts_wrong_auth, is_storage_key};
 use super::{
-    Auth, AuthHandle, AuthValue, Link, StorageKey, Tpm, TpmError, flush, is_gone, name_of, template,
+    Auth, AuthHandle, AuthValue, Link, Obstacle, Parent, StorageKey, Tpm, TpmError, Unloadable,
+    flush, is_gone, name_of, template,
 };
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,19 +26,6 @@ pub struct WrappedKey {
     /// Of a key that was made just now: its parent as it is known, for as long as that has not proven
     /// that it loads the key.
     unproven_below: Mutex<Option<StorageKey>>,
-}
-
-/// The key that wraps another.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Parent {
-    /// A storage key at a persistent handle, its authorisation value empty.
-    Persistent(u32),
-    /// The storage root key that the owner hierarchy derives, RSA-2048 or P-256, as the format
-    /// "TSS2 PRIVATE KEY" has it for keys whose parent is the hierarchy.
-    Owner {
-        /// RSA-2048 rather than P-256.
-        rsa: bool,
-    },
 }
 
 impl WrappedKey {
@@ -127,6 +116,42 @@ impl WrappedKey {
         }
         *self.unproven_below.lock() = None;
         Ok(handle)
+    }
+}
+
+impl Parent {
+    /// An error of TPM2_Load below this parent in its own words.
+    fn explained(&self, error: TpmError) -> TpmError {
+        let TpmError::Response(code) = error else {
+            return error;
+        };
+        match Obstacle::from_code(code) {
+            Some(why) => self.refuses(why),
+            None => error,
+        }
+    }
+
+    fn refuses(&self, why: Obstacle) -> TpmError {
+        TpmError::Unloadable(Unloadable {
+            parent: self.clone(),
+            why,
+        })
+    }
+
+    /// That the empty value can be shown to this parent without harm, by what its public area says:
+    /// one command.
+    fn check(&self, link: &mut Link) -> Result<(), TpmError> {
+        let Self::Persistent(handle) = self else {
+            return Ok(());
+        };
+        let (area, _) = link
+            .read_public(*handle)
+            .map_err(|error| self.explained(error))?;
+        match () {
+            () if !is_storage_key(&area) => Err(self.refuses(Obstacle::NoStorageKey)),
+            () if counts_wrong_auth(&area) => Err(self.refuses(Obstacle::ParentCounts)),
+            () => Ok(()),
+        }
     }
 }
 

@@ -27,7 +27,7 @@ pub(super) fn check(config: &Config, findings: &mut Vec<Finding>) {
              folder",
         );
         let finding = Finding::note("configuration.left-out", ABOUT, not_read(path, ".toml"));
-        finding.of(path.display().to_string()).with_remedy(remedy)
+        finding.about_object(path.display().to_string()).with_remedy(remedy)
     }));
     let unread = secrets(config).filter_map(|(setting, source)| secret(setting, source));
     findings.extend(unread);
@@ -87,7 +87,7 @@ fn finding(path: &Path, why: &Distrust) -> Finding {
          from all others (chown, chmod), in the folders on the way too",
     );
     let text = format!("{why}, so {} is not used", path.display());
-    Finding::problem("distrusted", "trust", text, remedy).of(path.display().to_string())
+    Finding::problem("distrusted", "trust", text, remedy).about_object(path.display().to_string())
 }
 
 /// What of a file in `chain/` or `trust/` is left out.
@@ -131,7 +131,7 @@ fn left_out(file: &CertificateFile) -> Option<Finding> {
             ),
         ),
     };
-    Some(named.of(file.path.display().to_string()))
+    Some(named.about_object(file.path.display().to_string()))
 }
 
 /// What helps where the system could not read a file; `None` if the file is missing or wrong.
@@ -158,7 +158,7 @@ fn unlisted(folder: &Path, error: &std::io::Error) -> Finding {
             Finding::problem("certificates.unread", CERTIFICATES, text, remedy)
         }
     };
-    found.of(shown)
+    found.about_object(shown)
 }
 
 fn certificate(path: &Path) -> Option<Finding> {
@@ -178,7 +178,7 @@ fn certificate(path: &Path) -> Option<Finding> {
         _ => None,
     };
     let remedy = remedy.unwrap_or_else(wrong);
-    Some(Finding::problem("configuration.certificate", ABOUT, text, remedy).of(shown))
+    Some(Finding::problem("configuration.certificate", ABOUT, text, remedy).about_object(shown))
 }
 
 /// A secret that cannot be had. What systemd hands to a service is not there for the doctor.

@@ -51,7 +51,7 @@ pub(super) fn check(device: &Device, findings: &mut Vec<Finding>) {
         files(store, findings);
         unusable(store, findings);
     }
-    let retired = Software::of(state).retired().unwrap_or_default();
+    let retired = Software::in_state(state).retired().unwrap_or_default();
     if !retired.is_empty() {
         let text = format!("{} files from before the TPM", retired.len());
         findings.push(
@@ -60,7 +60,9 @@ pub(super) fn check(device: &Device, findings: &mut Vec<Finding>) {
             )),
         );
     }
-    let read = device.stores().flat_map(|store| device.read(store));
+    let read = device
+        .stores()
+        .flat_map(|store| device.token_contents(store));
     let issuer = |one: Option<&Certificate>| one.is_some_and(Certificate::is_ca);
     for one in read.flat_map(|read| read.entries) {
         if one.has_key() || issuer(one.certificate()) {
@@ -71,7 +73,7 @@ pub(super) fn check(device: &Device, findings: &mut Vec<Finding>) {
             token => format!("{token}/{}", one.label),
         };
         let text = format!("{called}: a certificate whose key is not here");
-        findings.push(Finding::note("keys.lone-certificate", KEYS, text).of(called));
+        findings.push(Finding::note("keys.lone-certificate", KEYS, text).about_object(called));
     }
 }
 
@@ -82,7 +84,7 @@ fn in_the_way(id: &'static str, about: &'static str, text: String, path: &Path) 
         "Look at it by hand: see who put it there and why, then take it out of the folder, without \
          following it",
     );
-    Finding::problem(id, about, text, remedy).of(path.display().to_string())
+    Finding::problem(id, about, text, remedy).about_object(path.display().to_string())
 }
 
 /// The files of a token that are no objects, or why nobody can tell.
@@ -97,7 +99,7 @@ fn files(store: &DevidStore, findings: &mut Vec<Finding>) {
                 let said = file.display().to_string();
                 let text = format!("{said}: {}", one.why);
                 let remedy = for_unread_file(path, &file, one.by_content);
-                Finding::problem("keys.file", KEYS, text, remedy).of(said)
+                Finding::problem("keys.file", KEYS, text, remedy).about_object(said)
             }));
         }
         Err(error) => {
@@ -108,7 +110,7 @@ fn files(store: &DevidStore, findings: &mut Vec<Finding>) {
                 IdentityError::from(error).text,
                 remedy,
             );
-            findings.push(finding.of(path.display().to_string()));
+            findings.push(finding.about_object(path.display().to_string()));
         }
     }
 }
@@ -124,7 +126,7 @@ fn lost(store: &DevidStore) -> Option<Finding> {
     let remedy = Remedy::by_hand("devid prune deletes them for good");
     Some(
         Finding::note("keys.lost", KEYS, text)
-            .of(store.path().display().to_string())
+            .about_object(store.path().display().to_string())
             .with_remedy(remedy),
     )
 }
@@ -155,7 +157,7 @@ fn unusable(store: &DevidStore, findings: &mut Vec<Finding>) {
                  unless what it lacks can be had",
             ),
         };
-        Finding::problem("keys.unusable", KEYS, one.why, remedy).of(file)
+        Finding::problem("keys.unusable", KEYS, one.why, remedy).about_object(file)
     }));
 }
 
@@ -169,7 +171,9 @@ fn left_out(store: &DevidStore) -> impl Iterator<Item = Finding> {
              .pem; else take it out of the folder",
         );
         let finding = Finding::note("keys.left-out", KEYS, not_read(&path, ".pem"));
-        finding.of(path.display().to_string()).with_remedy(remedy)
+        finding
+            .about_object(path.display().to_string())
+            .with_remedy(remedy)
     })
 }
 
@@ -245,6 +249,6 @@ fn readers(state: &Path, keys: &Path) -> Option<Finding> {
                 ),
             ),
         )
-        .of(keys.display().to_string()),
+        .about_object(keys.display().to_string()),
     )
 }

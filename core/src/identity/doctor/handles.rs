@@ -7,11 +7,10 @@ use crate::identity::device::Device;
 use crate::identity::entry::{FACTORY, OWN, TokenEntry};
 use crate::identity::orphan::Orphan;
 use crate::identity::remedy::Remedy;
-use crate::store::idevid::{IdevidStore, NvFinding};
+use crate::store::idevid::NvFinding;
 use crate::tpm::{PublicArea, handle, is_device_key, other_kind, template_name};
 use crate::x509::Certificate;
 use std::collections::HashMap;
-use std::sync::Arc;
 
 const HANDLE: &str = "handle";
 const INDEX: &str = "NV index";
@@ -63,8 +62,7 @@ pub(super) fn check(device: &Device, findings: &mut Vec<Finding>) {
     }
     match list(handle::NV_INDEX) {
         Ok(indices) => {
-            let store = IdevidStore::new(&device.config, Arc::clone(&device.tpm));
-            let looked = store.indices(&device.tpm).unwrap_or_default();
+            let looked = device.factory.indices(&device.tpm).unwrap_or_default();
             let looked: HashMap<u32, NvFinding> = looked.into_iter().collect();
             for index in indices {
                 let found = match (device.config.provision.nv_index, looked.get(&index)) {
@@ -74,7 +72,7 @@ pub(super) fn check(device: &Device, findings: &mut Vec<Finding>) {
                 };
                 let shown = format!("0x{index:08X}");
                 let text = format!("{shown}: {}", found.text);
-                findings.push(Finding { text, ..found }.of(shown));
+                findings.push(Finding { text, ..found }.about_object(shown));
             }
         }
         Err(error) => findings.push(Finding::note("nv.unknown", INDEX, error.to_string())),
@@ -83,7 +81,7 @@ pub(super) fn check(device: &Device, findings: &mut Vec<Finding>) {
 
 impl Device {
     /// What a persistent handle is taken for.
-    pub(in crate::identity) fn taken_for(&self, handle: u32) -> String {
+    pub(in crate::identity) fn describe_handle(&self, handle: u32) -> String {
         let look = Handles {
             device: self,
             inventory: &self.inventory(),
@@ -105,7 +103,7 @@ impl Handles<'_> {
         let shown = format!("0x{handle:08X}");
         let found = self.taken(handle);
         let text = format!("{shown}: {}", found.text);
-        Finding { text, ..found }.of(shown)
+        Finding { text, ..found }.about_object(shown)
     }
 
     fn taken(&self, handle: u32) -> Finding {

@@ -31,12 +31,8 @@ pub(super) fn check(device: &Device, findings: &mut Vec<Finding>) {
         Ok(seen) => {
             own(device, &seen, findings);
             findings.extend(device.marker_lie(&seen).map(|(text, remedy)| {
-                Finding::problem("marker", "marker", text, remedy).of(device
-                    .config
-                    .provision
-                    .marker
-                    .display()
-                    .to_string())
+                Finding::problem("marker", "marker", text, remedy)
+                    .about_object(device.config.provision.marker.display().to_string())
             }));
         }
         Err(fault) => {
@@ -66,7 +62,7 @@ pub(super) fn check(device: &Device, findings: &mut Vec<Finding>) {
 /// What lets this user see the device's own identity.
 fn to_see(device: &Device) -> Remedy {
     let (state, marker) = (&device.config.state, &device.config.provision.marker);
-    let software = Software::of(state);
+    let software = Software::in_state(state);
     let listed = Access::READ_OK | Access::EXEC_OK;
     let remedy = missing_permission(state, listed)
         .or_else(|| missing_permission(software.folder(), listed))
@@ -84,7 +80,7 @@ fn own(device: &Device, seen: &Observed, findings: &mut Vec<Finding>) {
         let below = "See what is said of the TPM above, and of the factory identity below";
         Finding::problem("identity.factory", ABOUT, text, Remedy::by_hand(below))
     };
-    let policy = Policy::of(&device.config);
+    let policy = Policy::from_config(&device.config);
     findings.push(match seen.facts.plan(policy) {
         Plan::Keep => Finding::ok("identity", ABOUT, "it is in the TPM".into()),
         Plan::KeepSoftware => {
@@ -143,7 +139,7 @@ impl Device {
             "devid provision",
         );
         match (
-            seen.facts.plan(Policy::of(&self.config)),
+            seen.facts.plan(Policy::from_config(&self.config)),
             seen.facts.marker,
         ) {
             (Plan::Keep, Marker::None) => Some((
@@ -183,7 +179,7 @@ impl Device {
 
 fn factory(device: &Device, findings: &mut Vec<Finding>) {
     let about = "factory identity";
-    let Err((_, fault)) = device.factory() else {
+    let Err((_, fault)) = device.factory_contents() else {
         return;
     };
     findings.push(match fault.kind {
@@ -231,7 +227,7 @@ fn ends(inventory: &Inventory, findings: &mut Vec<Finding>) {
         let (from, until) = match (certificate.not_before(), certificate.not_after()) {
             (Ok(from), Ok(until)) => (from, until),
             (Err(why), _) | (_, Err(why)) => {
-                findings.push(unreadable(why).of(one.label.clone()));
+                findings.push(unreadable(why).about_object(one.label.clone()));
                 continue;
             }
         };
@@ -259,7 +255,7 @@ fn ends(inventory: &Inventory, findings: &mut Vec<Finding>) {
             .with_remedy(renewal(one)),
             Ok(()) => continue,
         };
-        findings.push(found.of(one.label.clone()));
+        findings.push(found.about_object(one.label.clone()));
     }
 }
 

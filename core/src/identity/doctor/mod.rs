@@ -1,5 +1,5 @@
-//! What is wrong with the device's identity and its surroundings, and what mends it. Of use without
-//! a TPM, and with a configuration that cannot be read.
+//! Findings about the device's identity and its surroundings, each with a remedy. Works without a
+//! TPM, and with a configuration that cannot be read.
 
 mod configured_files;
 mod folders;
@@ -18,30 +18,29 @@ use super::remedy::Remedy;
 use crate::config::{Config, ConfigError};
 use serde::Serialize;
 
-/// One thing that was looked at.
+/// The result of one check.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// What was found, by a name that stays.
+    /// The kind of finding. Programs read it, so it stays.
     pub id: &'static str,
-    /// How it is.
+    /// Whether something is wrong.
     pub state: Health,
-    /// What was looked at, for a person.
+    /// What was checked, for a person.
     pub about: &'static str,
-    /// Which of several: a handle, an NV index, a file, a label.
+    /// The checked object, where there are several: a handle, an NV index, a file, a label.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub object: Option<String>,
-    /// In words.
+    /// What was found, for a person.
     pub text: String,
-    /// What mends it, for a person. Nothing of it ends an identity, or destroys a key that may be of
-    /// use.
+    /// The remedy, for a person. No remedy ends an identity, or destroys a key that may be of use.
     #[serde(rename = "mend", skip_serializing_if = "Option::is_none")]
     pub remedy: Option<String>,
-    /// The command for that, for sh(1), as root, where there is one.
+    /// The command of the remedy, for sh(1), as root.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub command: Option<String>,
 }
 
-/// How something is.
+/// How serious a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Health {
@@ -53,8 +52,7 @@ pub enum Health {
     Problem,
 }
 
-/// Looks at everything, and changes nothing. Where the configuration cannot be understood it looks
-/// on with `instead`.
+/// Runs all checks and changes nothing. If the configuration is wrong, the checks use `instead`.
 pub fn doctor(config: Result<Config, ConfigError>, instead: impl Fn() -> Config) -> Vec<Finding> {
     let about = "configuration";
     let mut findings = Vec::new();
@@ -143,7 +141,7 @@ impl Finding {
         }
     }
 
-    fn of(self, object: impl Into<String>) -> Self {
+    fn about_object(self, object: impl Into<String>) -> Self {
         Self {
             object: Some(object.into()),
             ..self

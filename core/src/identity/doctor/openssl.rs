@@ -38,7 +38,7 @@ pub(super) struct ConfigLine {
 /// Sections by name; what stands before the first is in the section without name.
 type Sections = BTreeMap<String, ConfigSection>;
 
-/// A section, in however many paths it is begun.
+/// A section, in however many places it is begun.
 #[derive(Debug, Default)]
 struct ConfigSection {
     /// The last file that begins it.

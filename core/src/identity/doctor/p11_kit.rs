@@ -35,7 +35,7 @@ pub(super) enum FormatError {
     Unreadable(ErrorKind),
 }
 
-/// All module_configs of these folders, the first folder's settings over the others'; and the files,
+/// All module configurations of these folders, the first folder's settings over the others'; and the files,
 /// `main` among them, that cannot be read.
 pub(super) fn read(main: &Path, folders: &[PathBuf]) -> (Vec<ModuleConfig>, Vec<UnreadableFile>) {
     let mut broken = Vec::new();

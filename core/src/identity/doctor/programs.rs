@@ -98,10 +98,10 @@ impl InstallPaths {
                 )),
             },
         )
-        .of(shown.to_string())
+        .about_object(shown.to_string())
     }
 
-    /// The module_config that is for our module, and what it calls that.
+    /// The module configuration for our module, and the path in it.
     fn module_config<'a>(&self, all: &'a [ModuleConfig]) -> Option<(&'a ModuleConfig, &'a str)> {
         let named = |one: &'a ModuleConfig| Some((one, one.module()?));
         let called = |module: &str| Path::new(module).file_name() == Some(LIBRARY.as_ref());
@@ -162,7 +162,7 @@ impl InstallPaths {
         let shown = file.display();
         let problem = |text: String, remedy: Remedy| {
             Finding::problem("openssl.wrong", about, format!("{shown}: {text}"), remedy)
-                .of(shown.to_string())
+                .about_object(shown.to_string())
         };
         match lack {
             ConfigGap::Unmentioned | ConfigGap::Others => {
@@ -301,7 +301,7 @@ fn stops_p11_kit(broken: &UnreadableFile) -> Finding {
         ),
     };
     let text = format!("{what}: p11-kit starts for no program");
-    Finding::problem("p11-kit.unreadable", "p11-kit", text, remedy).of(shown.to_string())
+    Finding::problem("p11-kit.unreadable", "p11-kit", text, remedy).about_object(shown.to_string())
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ const FEWEST_FREE: u32 = 2;
 pub(super) fn check(device: &Device, findings: &mut Vec<Finding>) {
     let about = "TPM";
     let tpm = &device.tpm;
-    match TpmStatus::of(tpm) {
+    match TpmStatus::read(tpm) {
         Err(error @ TpmError::Busy(_)) => {
             findings.push(Finding::problem(
                 "tpm.busy",

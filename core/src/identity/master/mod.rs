@@ -62,7 +62,7 @@ impl Device {
     /// Why no new master key is made, if so: the identity is not whole, and a new master key would
     /// only hide that.
     fn kept_from_renewal(&self, seen: &Observed) -> Option<IdentityError> {
-        match seen.facts.plan(Policy::of(&self.config)) {
+        match seen.facts.plan(Policy::from_config(&self.config)) {
             Plan::Refuse(Refusal::ExistingUnusable) => None,
             Plan::Refuse(why) => Some(self.refusal(why, seen)),
             Plan::Reset => Some(IdentityError::refused(format!(
@@ -124,7 +124,7 @@ impl Device {
                 (_, true) => "a storage key like ours, of another installation".into(),
                 (_, false) => "a storage key of another program".into(),
             },
-            _ => self.taken_for(handle),
+            _ => self.describe_handle(handle),
         };
         let text = format!("{kind} (TPM name {})", hex(name));
         Occupant { text }

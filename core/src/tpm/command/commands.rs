@@ -1,4 +1,4 @@
-//! Our vocabulary of commands in bytes (Part 3).
+//! The commands that are used here, one method each (Part 3).
 
 use super::created::check_created;
 use super::execute::{CommandAuth, written};

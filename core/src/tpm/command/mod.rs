@@ -42,7 +42,7 @@ impl Link {
     /// [`TpmError::Unsupported`] for a transport that this build does not have.
     pub(super) fn new(tcti: &Tcti, timing: Arc<Timing>) -> Result<Self, TpmError> {
         Ok(Self {
-            transport: transport::new(tcti)?,
+            transport: transport::new(tcti).map_err(TpmError::Unsupported)?,
             timing,
             slowest: CommandClass::default(),
         })
@@ -55,7 +55,7 @@ impl Link {
         answered.map_err(|fault| match fault {
             TransportError::Unreachable(why) => TpmError::Unreachable(why),
             TransportError::Broken(why) => TpmError::Broken(why),
-            TransportError::Timeout(limit) => timing.timeout_error(limit),
+            TransportError::Timeout(limit) => TpmError::timed_out(limit, timing),
         })
     }
 

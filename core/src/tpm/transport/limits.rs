@@ -8,9 +8,9 @@
 //! processes see it by a lock ([`ProcessLock::for_generations`]).
 
 use crate::system::Held;
+use crate::tpm::algorithm;
 use crate::tpm::command_code::{CREATE, CREATE_LOADED, CREATE_PRIMARY, IMPORT};
 use crate::tpm::process_lock::{NotLocked, ProcessLock};
-use crate::tpm::{TpmError, algorithm};
 use log::{Level, info, log_enabled};
 use std::cell::Cell;
 use std::fmt;
@@ -201,15 +201,6 @@ impl Timing {
             _ => why.to_string(),
         }
     }
-
-    /// Why a wait was in vain: a key generation of another process, or a TPM without answer. Asked when
-    /// a generation of one's own is over.
-    pub(in crate::tpm) fn timeout_error(&self, limit: Limit) -> TpmError {
-        match self.is_busy() {
-            true => TpmError::Busy(limit),
-            false => TpmError::Timeout(limit),
-        }
-    }
 }
 
 impl Drop for Generation<'_> {
@@ -290,7 +281,8 @@ mod tests {
     use crate::tpm::exchange::Exchange;
     use crate::tpm::fake::{FakeTpm, IDENTITY, Reply, p256_area, public};
     use crate::tpm::{
-        AuthHandle, KeyAlgorithm, KeyPurpose, ResponseCode, SensitiveCreate, Tpm, template,
+        AuthHandle, KeyAlgorithm, KeyPurpose, ResponseCode, SensitiveCreate, Tpm, TpmError,
+        template,
     };
     use std::fs::File;
     use std::sync::mpsc::channel;
@@ -417,20 +409,20 @@ mod tests {
         let limit = mine.limits.for_class(CommandClass::Ordinary);
         let silent = TpmError::Timeout(limit);
         assert_eq!(
-            mine.timeout_error(limit),
+            TpmError::timed_out(limit, &mine),
             silent,
             "the lock was never taken"
         );
         let one = first.generation();
         let two = second.generation();
-        assert_eq!(mine.timeout_error(limit), TpmError::Busy(limit));
+        assert_eq!(TpmError::timed_out(limit, &mine), TpmError::Busy(limit));
         drop(one);
-        assert_eq!(mine.timeout_error(limit), TpmError::Busy(limit));
+        assert_eq!(TpmError::timed_out(limit, &mine), TpmError::Busy(limit));
         drop(two);
-        assert_eq!(mine.timeout_error(limit), silent);
+        assert_eq!(TpmError::timed_out(limit, &mine), silent);
         let _own = mine.generation();
         assert_eq!(
-            mine.timeout_error(limit),
+            TpmError::timed_out(limit, &mine),
             silent,
             "it is this process's own"
         );

@@ -10,7 +10,6 @@ pub(super) mod tcti;
 mod tctildr;
 mod timeout_memory;
 
-use super::TpmError;
 use device::CharDevice;
 pub(super) use limits::{BUSY, Timing, Wait};
 pub use limits::{CommandClass, Limit, Limits, WAITING};
@@ -65,8 +64,8 @@ impl TransportError {
 ///
 /// # Errors
 ///
-/// [`TpmError::Unsupported`] for a transport that this build does not have.
-pub(super) fn new(tcti: &Tcti) -> Result<Box<dyn Transport>, TpmError> {
+/// Why this build does not have the transport.
+pub(super) fn new(tcti: &Tcti) -> Result<Box<dyn Transport>, String> {
     Ok(match tcti {
         Tcti::Device(path) => Box::new(CharDevice::new(path.clone())),
         Tcti::Swtpm(socket) => Box::new(Channel::new(socket.clone(), Framing::Raw)),
@@ -78,9 +77,7 @@ pub(super) fn new(tcti: &Tcti) -> Result<Box<dyn Transport>, TpmError> {
         Tcti::Loaded(conf) => Box::new(tctildr::Tctildr::new(conf)?),
         #[cfg(not(feature = "tss"))]
         Tcti::Loaded(conf) => {
-            return Err(TpmError::Unsupported(format!(
-                "{conf}: this build has no libtss2 (feature tss)"
-            )));
+            return Err(format!("{conf}: this build has no libtss2 (feature tss)"));
         }
     })
 }

@@ -10,7 +10,6 @@
 use super::kept_open::{Endpoint, KeptOpen};
 use super::socket::poll_fd;
 use super::{CommandClass, FRAME_MAX, Timing, Transport, TransportError, Wait};
-use crate::tpm::TpmError;
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
 use rustix::event::PollFlags;
 use std::ffi::{CString, c_char};
@@ -57,10 +56,10 @@ impl Tctildr {
     /// # Errors
     ///
     /// The string names tpm2-abrmd with a configuration that it does not know.
-    pub(super) fn new(conf: &str) -> Result<Self, TpmError> {
+    pub(super) fn new(conf: &str) -> Result<Self, String> {
         if conf.starts_with("tabrmd") {
             conf.parse::<TctiNameConf>()
-                .map_err(|error| TpmError::Unsupported(format!("{conf}: {error}")))?;
+                .map_err(|error| format!("{conf}: {error}"))?;
         }
         Ok(Self {
             conf: conf.to_owned(),

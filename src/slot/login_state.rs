@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 /// Who is logged in, if anybody is.
 #[derive(Debug, Default)]
-pub(crate) struct LoggedIn(AtomicU8);
+pub(crate) struct LoginState(AtomicU8);
 
-impl LoggedIn {
+impl LoginState {
     const NOBODY: u8 = 0;
     const USER: u8 = 1;
     const OFFICER: u8 = 2;
@@ -16,7 +16,7 @@ impl LoggedIn {
         Self::named(self.0.load(Ordering::Acquire))
     }
 
-    pub(crate) fn let_in(&self, who: UserType) {
+    pub(crate) fn set(&self, who: UserType) {
         let who = match who {
             UserType::User => Self::USER,
             UserType::SecurityOfficer => Self::OFFICER,
@@ -25,7 +25,7 @@ impl LoggedIn {
     }
 
     /// Who was until now.
-    pub(crate) fn end(&self) -> Option<UserType> {
+    pub(crate) fn clear(&self) -> Option<UserType> {
         Self::named(self.0.swap(Self::NOBODY, Ordering::AcqRel))
     }
 

@@ -15,6 +15,10 @@ pub struct Entry {
 
 /// What a file holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "each entry lies behind an Arc of its own"
+)]
 pub enum EntryContent {
     /// A key pair in one file, so that both halves appear or neither.
     Pair(KeyPair),

@@ -22,10 +22,10 @@ pub struct Login(Mutex<Logins>);
 struct Logins {
     /// So many there were.
     count: u64,
-    current: Option<LoginState>,
+    current: Option<CurrentLogin>,
 }
 
-struct LoginState {
+struct CurrentLogin {
     secret: Secret,
     /// Keys that are used in memory.
     opened: Vec<OpenedKey>,
@@ -126,7 +126,7 @@ impl Login {
     pub fn begin(&self, secret: Secret) {
         let mut logins = self.0.lock();
         logins.count += 1;
-        logins.current = Some(LoginState {
+        logins.current = Some(CurrentLogin {
             secret,
             opened: Vec::new(),
         });
@@ -157,7 +157,7 @@ impl Login {
 
 impl Logins {
     /// That login, if it has not ended.
-    fn of(&mut self, count: u64) -> Option<&mut LoginState> {
+    fn of(&mut self, count: u64) -> Option<&mut CurrentLogin> {
         self.current.as_mut().filter(|_| self.count == count)
     }
 }

@@ -21,7 +21,9 @@ use crate::slot::token::{Token, TokenObject};
 use cryptoki_sys::CKA_PRIVATE;
 use devid_core::config::RandomSource;
 use devid_core::store::devid::DevidStore;
-use devid_core::store::{DecryptRequest, Key, Pins, ScanError, SignError, Store, StoreStamp};
+use devid_core::store::{
+    DecryptRequest, Key, Pins, ScanError, SecretBytes, SecretKey, SignError, Store, StoreStamp,
+};
 use devid_core::tpm::{Tpm, TpmError};
 use log::{Level, error, log, warn};
 use parking_lot::{Mutex, RwLock};
@@ -365,6 +367,14 @@ impl Slot {
                 Err(error.into())
             }
         }
+    }
+
+    /// The bytes of a secret key.
+    pub(crate) fn open_secret_key(&self, key: &SecretKey) -> Result<SecretBytes, Error> {
+        key.open(self.tpm()?).map_err(|error| {
+            warn!("secret key: {error}");
+            error.into()
+        })
     }
 
     /// The secret that the key shares with whoever has this point.

@@ -144,6 +144,33 @@ key_pem() {
     echo "$WORK/key.pem"
 }
 
+# page NAME: the block NAME of docs/, with this cell's key, this folder and $port in the place of its own
+page() {
+    local block
+    block=$(awk -v name="$1" '/^```/ { on = $0 ~ "^```[a-z]+ " name "$"; next } on' "$CLIENTS"/../../docs/*.md)
+    [ -n "$block" ] || fail "no page of docs/ has a block $1"
+    sed -e "s|pkcs11:token=idev-id;object=idev-id;type=private|$KEY_URI|g" \
+        -e "s|pkcs11:token=idev-id;object=idev-id;type=cert|$CERT_URI|g" \
+        -e "s|pkcs11:token=idev-id|${KEY_URI%%;*}|g" \
+        -e "s|--token-label idev-id|--token-label '$TOKEN_LABEL'|g" -e "s|--label idev-id|--id $KEY_ID|g" \
+        -e "s|/path/|$WORK/|g" -e "s|8443|${port-8443}|g" <<<"$block"
+}
+
+# page_files: what the page calls chain.pem, key.pem, both.pem and ca.pem
+page_files() {
+    cp "$CHAIN" "$WORK/chain.pem"
+    cp "$PEER_CA" "$WORK/ca.pem"
+    key_pem >/dev/null
+    cat "$CHAIN" "$WORK/key.pem" >"$WORK/both.pem"
+}
+
+# run_page NAME: runs that block, in $WORK
+run_page() {
+    local commands
+    commands=$(page "$1")
+    (cd "$WORK" && PATH=${DEVID%/*}:$PATH M=$MODULE no_proxy='*' bash -euo pipefail -c "$commands")
+}
+
 # verify MESSAGE SIGNATURE DIGEST [OPTION...]: by OpenSSL's own code, with the device's public key
 verify() {
     OPENSSL_CONF=/dev/null openssl dgst "-$3" -verify "$PUBLIC" "${@:4}" -signature "$2" "$1"

@@ -1,4 +1,4 @@
-//! The README's "Keys of your own": its commands are run as they stand there.
+//! "Keys of your own" of docs/KEYS.md: its commands are run as they stand there.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -29,8 +29,8 @@ const SECTION: &str = "## Keys of your own\n";
 
 /// The blocks of the section in this language.
 fn blocks(language: &str) -> Vec<String> {
-    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
-    let text = fs::read_to_string(readme).unwrap();
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/KEYS.md");
+    let text = fs::read_to_string(page).unwrap();
     let (_, section) = text.split_once(SECTION).expect("the section");
     let section = section.split("\n## ").next().unwrap();
     let fence = format!("```{language}\n");
@@ -71,7 +71,7 @@ impl Bench {
         }
     }
 
-    /// Commands in the home, with what the README takes for granted.
+    /// Commands in the home, with what the page takes for granted.
     fn shell(&self, commands: &str) -> Command {
         let mut shell = program("bash");
         shell

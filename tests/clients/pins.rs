@@ -1,4 +1,4 @@
-//! Programs that log in to the token `devid`, each as its users type it; README has these commands.
+//! Programs that log in to the token `devid`, each as its users type it; docs/PINS.md has these commands.
 
 use cryptoki_sys::*;
 use std::fs;

@@ -1,4 +1,4 @@
-//! OpenSSH and the factory's identity: README's commands are run as they stand there. OpenSSH opens
+//! OpenSSH and the factory's identity: the commands of docs/CLIENTS.md are run as they stand there. OpenSSH opens
 //! read-write sessions only.
 
 use std::fs;
@@ -39,7 +39,7 @@ impl Bench {
         }
     }
 
-    /// Commands in the home, with what README takes for granted.
+    /// Commands in the home, with what the page takes for granted.
     fn shell(&self, commands: &str) -> Command {
         let mut shell = program("bash");
         shell
@@ -70,12 +70,12 @@ impl Bench {
     }
 }
 
-/// README's block of shell commands that has this text.
+/// The page's block of shell commands that has this text.
 #[track_caller]
 fn block(text: &str) -> String {
-    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
-    let readme = fs::read_to_string(readme).unwrap();
-    let blocks = readme.split("```sh\n").skip(1);
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/CLIENTS.md");
+    let page = fs::read_to_string(page).unwrap();
+    let blocks = page.split("```sh openssh\n").skip(1);
     let mut found = blocks
         .map(|after| after.split("```").next().unwrap().to_owned())
         .filter(|block| block.contains(text));
@@ -100,7 +100,7 @@ fn ssh_logs_in(link: Link) {
     }
 }
 
-/// ssh-keygen makes a line of each certificate, also of an issuer's; README's filter leaves the device's
+/// ssh-keygen makes a line of each certificate, also of an issuer's; the page's filter leaves the device's
 /// key alone, whatever the issuer calls itself.
 fn the_makers_authority_does_not_log_in(link: Link) {
     let bench = Bench::new(link, &[]);

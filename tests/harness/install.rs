@@ -91,9 +91,9 @@ fn all_that_a_device_needs_is_installed() {
         "usr/lib/tmpfiles.d/devid-pkcs11.conf",
         "etc/devid-pkcs11/config.toml",
         "etc/devid-pkcs11/openssl.cnf",
-        "usr/share/doc/devid-pkcs11/README.md",
-        "usr/share/doc/devid-pkcs11/docs/CLIENTS.md",
-        "usr/share/doc/devid-pkcs11/examples/router.toml",
+        "usr/share/doc/libdevid-pkcs11/README.md",
+        "usr/share/doc/libdevid-pkcs11/docs/CLIENTS.md",
+        "usr/share/doc/libdevid-pkcs11/examples/router.toml",
     ] {
         assert!(files.contains_key(Path::new(name)), "{name}");
     }

@@ -1,8 +1,12 @@
-//! The module in a root that holds the C library and nothing else: no libtss2, no libcrypto.
+//! The module in a root that holds the C library and nothing else: no libtss2, no libcrypto, no configuration; as in a
+//! container that is given the TPM's device alone, and as in a service that systemd locks in.
 
 use rustix::process::geteuid;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
+use testkit::fronts::Device;
 use testkit::home::Home;
 use testkit::host::compiled;
 use testkit::module::library;
@@ -31,6 +35,50 @@ fn may_change_root() -> bool {
     }
 }
 
+/// The C library and a host that signs, `/costs`, with the module, `/module.so`.
+struct Root {
+    home: Home,
+    folder: PathBuf,
+}
+
+impl Root {
+    fn new(tpm: &Swtpm) -> Self {
+        let home = Home::new(&tpm.tcti());
+        let host = compiled(&home, "costs");
+        let folder = home.path("root");
+        for file in needed(&[&host, &library()]) {
+            let name = file.display().to_string();
+            assert!(!name.contains("tss2") && !name.contains("crypto"), "{name}");
+            let there = folder.join(file.strip_prefix("/").unwrap());
+            fs::create_dir_all(there.parent().unwrap()).unwrap();
+            fs::copy(file, there).unwrap();
+        }
+        fs::copy(&host, folder.join("costs")).unwrap();
+        fs::copy(library(), folder.join("module.so")).unwrap();
+        // A user who is not of this machine is to read it.
+        for above in folder
+            .ancestors()
+            .take_while(|above| above.starts_with("/tmp"))
+        {
+            let mode = fs::metadata(above).unwrap().permissions().mode();
+            fs::set_permissions(above, fs::Permissions::from_mode(mode | 0o011)).ok();
+        }
+        Self { home, folder }
+    }
+
+    /// A shell as root of a mount namespace; `$ROOT` is the folder.
+    fn shell(&self, commands: &str) -> Command {
+        let mut inside = program("unshare");
+        if !geteuid().is_root() {
+            inside.args(["--user", "--map-root-user"]);
+        }
+        inside
+            .args(["--mount", "sh", "-euc", commands])
+            .env("ROOT", &self.folder);
+        inside
+    }
+}
+
 #[test]
 fn it_signs_without_libtss2() {
     if !may_change_root() {
@@ -38,27 +86,40 @@ fn it_signs_without_libtss2() {
         return;
     }
     let (tpm, _identity) = Swtpm::manufactured();
-    let home = Home::new(&tpm.tcti());
-    let host = compiled(&home, "costs");
-    let root = home.path("root");
-    let files = needed(&[&host, &library()]);
-    for file in &files {
-        let name = file.display().to_string();
-        assert!(!name.contains("tss2") && !name.contains("crypto"), "{name}");
-        let there = root.join(file.strip_prefix("/").unwrap());
-        fs::create_dir_all(there.parent().unwrap()).unwrap();
-        fs::copy(file, there).unwrap();
-    }
-    fs::copy(&host, root.join("costs")).unwrap();
-    fs::copy(library(), root.join("module.so")).unwrap();
-    let mut inside = program("unshare");
+    let root = Root::new(&tpm);
+    let mut inside = root.shell("chroot $ROOT /costs /module.so 3");
+    run(inside.env("DEVID_PKCS11_TCTI", tpm.tcti())).ok();
+}
+
+/// Another user, without any right but the group of the device's node; nothing can be written, and nothing is there
+/// but the device. So do `--device /dev/tpmrm0 --group-add` and `DynamicUser=` with `DeviceAllow=`.
+const LOCKED_IN: &str = "
+    mkdir -p $ROOT/dev && touch $ROOT/dev/tpmrm0
+    chown 0:54321 $NODE && chmod 660 $NODE
+    mount --bind $ROOT $ROOT && mount --bind $NODE $ROOT/dev/tpmrm0 && mount -o remount,bind,ro $ROOT
+    cd $ROOT
+    exec env -i setpriv --reuid 61234 --regid 61234 --groups $GROUPS_OF_IT --bounding-set=-all --inh-caps=-all \\
+        --no-new-privs unshare --user --root=$ROOT /costs /module.so 3";
+
+#[test]
+fn the_device_alone_is_enough() {
     if !geteuid().is_root() {
-        inside.args(["--user", "--map-root-user"]);
+        println!("skipped: only root may give a node to a group");
+        return;
     }
-    inside
-        .arg("--root")
-        .arg(&root)
-        .args(["/costs", "/module.so", "3"])
-        .env("DEVID_PKCS11_TCTI", tpm.tcti());
-    run(&mut inside).ok();
+    let (tpm, _identity) = Swtpm::manufactured();
+    let root = Root::new(&tpm);
+    let device = Device::new(&tpm);
+    let as_member_of = |groups: &str| {
+        let mut inside = root.shell(LOCKED_IN);
+        inside
+            .env("NODE", device.path())
+            .env("GROUPS_OF_IT", groups);
+        run(&mut inside)
+    };
+    as_member_of("54321").ok();
+    // The test would see a module that finds another way.
+    let refused = as_member_of("54322");
+    assert!(!refused.status.success(), "{refused}");
+    assert!(root.home.path("root/dev/tpmrm0").exists());
 }

@@ -1,37 +1,43 @@
-//! What README.md tells people to type, and what docs/LIFE.md does from there.
+//! What docs/LIFE.md tells people to type.
 
 use crate::device::{Device, programs};
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-const README: &str = "README.md";
 const LIFE: &str = "docs/LIFE.md";
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
 }
 
-/// The lines of a block, with the exit code that each is to have.
-fn block(file: &str, name: &str) -> Vec<(String, i32)> {
-    let text = fs::read_to_string(root().join(file)).unwrap();
-    let begin = format!("```sh {name}\n");
-    let (_, rest) = text.split_once(&begin).expect("the block");
-    let (block, _) = rest.split_once("\n```").expect("its end");
+/// The blocks of this name, line by line, with the exit code that each line is to have.
+fn blocks(name: &str) -> Vec<Vec<(String, i32)>> {
+    let text = fs::read_to_string(root().join(LIFE)).unwrap();
     let line = |line: &str| {
         let code = line
             .split_once("# -> ")
             .map_or(0, |(_, code)| code[..1].parse().unwrap());
         (line.to_owned(), code)
     };
-    block.lines().map(line).collect()
+    let begin = format!("```sh {name}\n");
+    let found: Vec<_> = text
+        .split(&begin)
+        .skip(1)
+        .map(|rest| {
+            let (block, _) = rest.split_once("\n```").expect("its end");
+            block.lines().map(line).collect()
+        })
+        .collect();
+    assert!(!found.is_empty(), "{name}");
+    found
 }
 
-/// Runs what both files say of a device in its home, which stands for the folders that it has.
+/// Runs what the page says of a device in its home, which stands for the folders that it has.
 fn run_blocks(device: &Device, name: &str) {
-    let ten = block(README, name);
-    assert_eq!(ten.len(), 10, "{ten:?}");
-    run_lines(device, ten.into_iter().chain(block(LIFE, name)));
+    let blocks = blocks(name);
+    assert_eq!(blocks[0].len(), 10, "{:?}", blocks[0]);
+    run_lines(device, blocks.into_iter().flatten());
 }
 
 fn run_lines(device: &Device, lines: impl Iterator<Item = (String, i32)>) {
@@ -84,7 +90,7 @@ fn a_master_key_that_was_evicted() {
     let device = Device::blank();
     device.ends(0, &["provision", "--wait", "0"]);
     device.ends(0, &["key", "generate", "web"]);
-    run_lines(&device, block(LIFE, "master").into_iter());
+    run_lines(&device, blocks("master").into_iter().flatten());
 }
 
 #[test]

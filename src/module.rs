@@ -379,7 +379,7 @@ impl Module {
         if slot.asks_login() {
             table
                 .sessions_of(slot.id)
-                .for_each(|one| one.forget_private_digest());
+                .for_each(|one| one.forget_private_operations());
         }
         Ok(())
     }

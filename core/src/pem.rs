@@ -12,7 +12,7 @@ const UTF8_MARK: &[u8] = b"\xEF\xBB\xBF";
 
 /// A file taken apart.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Parts<'a> {
+pub(crate) struct PemParts<'a> {
     /// At least one.
     pub(crate) blocks: Vec<Block<'a>>,
     /// The lines above the first block, without their ends.
@@ -30,7 +30,7 @@ pub(crate) struct Block<'a> {
 
 /// What a text holds of PEM, block by block.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Scan<'a> {
+pub(crate) struct PemReader<'a> {
     /// Each block, or what is wrong with it.
     pub(crate) blocks: Vec<Result<Block<'a>, String>>,
     /// Whether the last block has no end.
@@ -47,13 +47,13 @@ pub(crate) struct Scan<'a> {
 /// # Errors
 ///
 /// What is wrong with it.
-pub(crate) fn parse(file: &[u8]) -> Result<Parts<'_>, String> {
-    let scan = Scan::of(file);
+pub(crate) fn parse(file: &[u8]) -> Result<PemParts<'_>, String> {
+    let scan = PemReader::of(file);
     let blocks: Vec<Block> = scan.blocks.into_iter().collect::<Result<_, _>>()?;
     match (blocks.is_empty(), scan.boundaries.into_iter().next()) {
         (true, Some(boundary)) => Err(damaged(&boundary)),
         (true, None) => Err("no PEM block".into()),
-        (false, _) => Ok(Parts {
+        (false, _) => Ok(PemParts {
             blocks,
             above: scan.above,
             below: scan.below,
@@ -76,7 +76,7 @@ struct Open<'a> {
     fault: Option<String>,
 }
 
-impl<'a> Scan<'a> {
+impl<'a> PemReader<'a> {
     pub(crate) fn of(text: &'a [u8]) -> Self {
         let mut scan = Self::default();
         let mut open: Option<Open> = None;
@@ -326,7 +326,7 @@ mod tests {
         let text = render("CERTIFICATE", &[7; 100]).unwrap();
         let cut = &text[..60];
         let file = format!("{cut}\n{text}{}{text}{cut}", text.replace("Bwc", "B!c"));
-        let blocks = Scan::of(file.as_bytes()).blocks;
+        let blocks = PemReader::of(file.as_bytes()).blocks;
         let read: Vec<bool> = blocks.iter().map(Result::is_ok).collect();
         assert_eq!(read, [false, true, false, true, false]);
     }

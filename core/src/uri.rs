@@ -83,7 +83,9 @@ impl Uri {
         if !label.is_empty() {
             path.push(("object", label.as_bytes().to_vec()));
         }
-        path.push(("id", id.to_vec()));
+        if !id.is_empty() {
+            path.push(("id", id.to_vec()));
+        }
         path.push(("type", object_type.word().as_bytes().to_vec()));
         Self { path }
     }

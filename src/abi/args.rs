@@ -350,6 +350,24 @@ unsafe fn oaep_of(parameter: CK_RSA_PKCS_OAEP_PARAMS) -> Option<Parameter> {
     })
 }
 
+/// Reads the parameter of CKM_AES_GCM; `None` if it cannot be one. ulIvBits says nothing: the standard has
+/// ulIvLen count, and clients leave the other at 0.
+///
+/// # Safety
+///
+/// The mechanism's parameter is NULL or valid for its length, and so is what it names.
+unsafe fn gcm(given: &CK_MECHANISM) -> Option<Parameter> {
+    // SAFETY: the parameter is NULL or valid for its length, which is that of the struct.
+    let parameter = unsafe { sized::<CK_GCM_PARAMS>(given) }?;
+    Some(Parameter::Gcm {
+        // SAFETY: as this function's contract.
+        iv: unsafe { named(parameter.pIv, parameter.ulIvLen) }?,
+        // SAFETY: as above.
+        aad: unsafe { named(parameter.pAAD, parameter.ulAADLen) }?,
+        tag_bits: parameter.ulTagBits,
+    })
+}
+
 /// Reads the parameter of an ECDH mechanism; `None` if it cannot be one. Not read is what it names
 /// beside a function that is not supported.
 ///
@@ -431,6 +449,10 @@ pub(super) unsafe fn mechanism(
         Shape::RsaAes => unsafe { rsa_aes(&given) },
         // SAFETY: as above.
         Shape::Initial => unsafe { initial(&given) },
+        // SAFETY: as above.
+        Shape::Iv => unsafe { sized::<[CK_BYTE; 16]>(&given) }.map(Parameter::Iv),
+        // SAFETY: as above.
+        Shape::Gcm => unsafe { gcm(&given) },
     };
     let parameter = parameter.unwrap_or(Parameter::Other);
     row.check_shape(&parameter)?;

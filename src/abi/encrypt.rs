@@ -1,8 +1,11 @@
 //! Encryption and decryption (PKCS#11 3.0, sections 5.8 and 5.9).
 
 use super::{args, entry, module};
+use crate::error::Error;
 use crate::handle::{ObjectHandle, SessionHandle};
+use crate::mechanism::cipher::{CipherMechanism, Direction};
 use crate::mechanism::encrypt::EncryptMechanism;
+use crate::mechanism::table::Algorithm;
 use cryptoki_sys::*;
 
 pub(super) unsafe extern "C" fn C_EncryptInit(
@@ -14,6 +17,10 @@ pub(super) unsafe extern "C" fn C_EncryptInit(
         let session = module()?.session(SessionHandle(hSession))?;
         // SAFETY: the caller's pointer is NULL or valid for a CK_MECHANISM and what it names.
         match unsafe { args::mechanism(pMechanism, CKF_ENCRYPT) }? {
+            Some((row, parameter)) if matches!(row.algorithm, Algorithm::Cipher(_)) => {
+                let mechanism = CipherMechanism::new(row, parameter)?;
+                session.cipher_init(&mechanism, ObjectHandle(hKey), Direction::Encrypt)
+            }
             Some((row, parameter)) => {
                 let mechanism = EncryptMechanism::new(row, parameter)?;
                 session.encrypt_init(mechanism, ObjectHandle(hKey))
@@ -50,6 +57,10 @@ pub(super) unsafe extern "C" fn C_DecryptInit(
         let session = module()?.session(SessionHandle(hSession))?;
         // SAFETY: the caller's pointer is NULL or valid for a CK_MECHANISM and what it names.
         match unsafe { args::mechanism(pMechanism, CKF_DECRYPT) }? {
+            Some((row, parameter)) if matches!(row.algorithm, Algorithm::Cipher(_)) => {
+                let mechanism = CipherMechanism::new(row, parameter)?;
+                session.cipher_init(&mechanism, ObjectHandle(hKey), Direction::Decrypt)
+            }
             Some((row, parameter)) => {
                 let mechanism = EncryptMechanism::new(row, parameter)?;
                 session.decrypt_init(mechanism, ObjectHandle(hKey))
@@ -79,4 +90,119 @@ pub(super) unsafe extern "C" fn C_Decrypt(
         // SAFETY: an answer means that there is room, hence a length pointer.
         unsafe { args::give(pData, pulDataLen, answer) }
     })
+}
+
+pub(super) unsafe extern "C" fn C_EncryptUpdate(
+    hSession: CK_SESSION_HANDLE,
+    pPart: *mut CK_BYTE,
+    ulPartLen: CK_ULONG,
+    pEncryptedPart: *mut CK_BYTE,
+    pulEncryptedPartLen: *mut CK_ULONG,
+) -> CK_RV {
+    entry("C_EncryptUpdate", || {
+        let direction = Direction::Encrypt;
+        // SAFETY: as this function's contract.
+        unsafe {
+            update(
+                hSession,
+                direction,
+                (pPart, ulPartLen),
+                (pEncryptedPart, pulEncryptedPartLen),
+            )
+        }
+    })
+}
+
+pub(super) unsafe extern "C" fn C_EncryptFinal(
+    hSession: CK_SESSION_HANDLE,
+    pLastEncryptedPart: *mut CK_BYTE,
+    pulLastEncryptedPartLen: *mut CK_ULONG,
+) -> CK_RV {
+    entry("C_EncryptFinal", || {
+        let direction = Direction::Encrypt;
+        // SAFETY: as this function's contract.
+        unsafe {
+            finish(
+                hSession,
+                direction,
+                (pLastEncryptedPart, pulLastEncryptedPartLen),
+            )
+        }
+    })
+}
+
+pub(super) unsafe extern "C" fn C_DecryptUpdate(
+    hSession: CK_SESSION_HANDLE,
+    pEncryptedPart: *mut CK_BYTE,
+    ulEncryptedPartLen: CK_ULONG,
+    pPart: *mut CK_BYTE,
+    pulPartLen: *mut CK_ULONG,
+) -> CK_RV {
+    entry("C_DecryptUpdate", || {
+        let direction = Direction::Decrypt;
+        // SAFETY: as this function's contract.
+        unsafe {
+            update(
+                hSession,
+                direction,
+                (pEncryptedPart, ulEncryptedPartLen),
+                (pPart, pulPartLen),
+            )
+        }
+    })
+}
+
+pub(super) unsafe extern "C" fn C_DecryptFinal(
+    hSession: CK_SESSION_HANDLE,
+    pLastPart: *mut CK_BYTE,
+    pulLastPartLen: *mut CK_ULONG,
+) -> CK_RV {
+    entry("C_DecryptFinal", || {
+        let direction = Direction::Decrypt;
+        // SAFETY: as this function's contract.
+        unsafe { finish(hSession, direction, (pLastPart, pulLastPartLen)) }
+    })
+}
+
+/// Takes a part, and gives what comes out of it.
+///
+/// # Safety
+///
+/// The part is NULL or valid for its length; the output's length pointer is NULL or valid, and the output
+/// is NULL or valid for writes of what stands there.
+unsafe fn update(
+    session: CK_SESSION_HANDLE,
+    direction: Direction,
+    part: (*const CK_BYTE, CK_ULONG),
+    output: (*mut CK_BYTE, *mut CK_ULONG),
+) -> Result<(), Error> {
+    let session = module()?.session(SessionHandle(session))?;
+    // SAFETY: as this function's contract.
+    let room = unsafe { args::room(output.0, output.1) };
+    // SAFETY: as this function's contract.
+    let answer = unsafe {
+        args::borrow(part.0, part.1, |part| {
+            session.cipher_update(direction, part, room)
+        })
+    }?;
+    // SAFETY: an answer means that there is room, hence a length pointer.
+    unsafe { args::give(output.0, output.1, answer) }
+}
+
+/// Ends the operation, and gives what comes out at its end.
+///
+/// # Safety
+///
+/// As of [`update`].
+unsafe fn finish(
+    session: CK_SESSION_HANDLE,
+    direction: Direction,
+    output: (*mut CK_BYTE, *mut CK_ULONG),
+) -> Result<(), Error> {
+    let session = module()?.session(SessionHandle(session))?;
+    // SAFETY: as this function's contract.
+    let room = unsafe { args::room(output.0, output.1) };
+    let answer = session.cipher_final(direction, room)?;
+    // SAFETY: an answer means that there is room, hence a length pointer.
+    unsafe { args::give(output.0, output.1, answer) }
 }

@@ -7,6 +7,33 @@ use crate::mechanism::derive::DeriveMechanism;
 use crate::mechanism::unwrap::UnwrapMechanism;
 use cryptoki_sys::*;
 
+pub(super) unsafe extern "C" fn C_GenerateKey(
+    hSession: CK_SESSION_HANDLE,
+    pMechanism: *mut CK_MECHANISM,
+    pTemplate: *mut CK_ATTRIBUTE,
+    ulCount: CK_ULONG,
+    phKey: *mut CK_OBJECT_HANDLE,
+) -> CK_RV {
+    entry("C_GenerateKey", || {
+        let module = module()?;
+        let session = SessionHandle(hSession);
+        module.session(session)?;
+        if phKey.is_null() {
+            return Err(Error::ArgumentsBad("phKey is NULL"));
+        }
+        // SAFETY: the caller's pointer is NULL or valid for a CK_MECHANISM.
+        let mechanism = unsafe { args::mechanism(pMechanism, CKF_GENERATE) }?;
+        let (mechanism, _) = mechanism.ok_or(Error::ArgumentsBad("pMechanism is NULL"))?;
+        // SAFETY: the caller's template is NULL or valid for its items and their values.
+        let template = unsafe { args::template(pTemplate, ulCount) }?;
+        let [key] = module.create(session, |session, mint| {
+            Ok([session.generate_secret_key(mechanism, &template, mint)?])
+        })?;
+        // SAFETY: not NULL, hence valid for a handle.
+        unsafe { args::write(phKey, key.0, "phKey is NULL") }
+    })
+}
+
 pub(super) unsafe extern "C" fn C_GenerateKeyPair(
     hSession: CK_SESSION_HANDLE,
     pMechanism: *mut CK_MECHANISM,

@@ -3,6 +3,7 @@
 use super::{args, entry, module};
 use crate::handle::{ObjectHandle, SessionHandle};
 use crate::mechanism::sign::SignMechanism;
+use crate::mechanism::table::Algorithm;
 use cryptoki_sys::*;
 
 pub(super) unsafe extern "C" fn C_SignInit(
@@ -14,6 +15,9 @@ pub(super) unsafe extern "C" fn C_SignInit(
         let session = module()?.session(SessionHandle(hSession))?;
         // SAFETY: the caller's pointer is NULL or valid for a CK_MECHANISM.
         match unsafe { args::mechanism(pMechanism, CKF_SIGN) }? {
+            Some((row, _)) if row.algorithm == Algorithm::Mac => {
+                session.mac_sign_init(row, ObjectHandle(hKey))
+            }
             Some((row, parameter)) => {
                 let mechanism = SignMechanism::new(row, &parameter)?;
                 session.sign_init(mechanism, ObjectHandle(hKey))
@@ -77,6 +81,9 @@ pub(super) unsafe extern "C" fn C_VerifyInit(
         let session = module()?.session(SessionHandle(hSession))?;
         // SAFETY: the caller's pointer is NULL or valid for a CK_MECHANISM.
         match unsafe { args::mechanism(pMechanism, CKF_VERIFY) }? {
+            Some((row, _)) if row.algorithm == Algorithm::Mac => {
+                session.mac_verify_init(row, ObjectHandle(hKey))
+            }
             Some((row, parameter)) => {
                 let mechanism = SignMechanism::new(row, &parameter)?;
                 session.verify_init(mechanism, ObjectHandle(hKey))

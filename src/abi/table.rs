@@ -24,10 +24,6 @@ macro_rules! unsupported {
 }
 
 unsupported! {
-    C_EncryptUpdate(CK_SESSION_HANDLE, *mut CK_BYTE, CK_ULONG, *mut CK_BYTE, *mut CK_ULONG);
-    C_EncryptFinal(CK_SESSION_HANDLE, *mut CK_BYTE, *mut CK_ULONG);
-    C_DecryptUpdate(CK_SESSION_HANDLE, *mut CK_BYTE, CK_ULONG, *mut CK_BYTE, *mut CK_ULONG);
-    C_DecryptFinal(CK_SESSION_HANDLE, *mut CK_BYTE, *mut CK_ULONG);
     C_SignRecoverInit(CK_SESSION_HANDLE, *mut CK_MECHANISM, CK_OBJECT_HANDLE);
     C_SignRecover(CK_SESSION_HANDLE, *mut CK_BYTE, CK_ULONG, *mut CK_BYTE, *mut CK_ULONG);
     C_VerifyRecoverInit(CK_SESSION_HANDLE, *mut CK_MECHANISM, CK_OBJECT_HANDLE);
@@ -36,13 +32,6 @@ unsupported! {
     C_DecryptDigestUpdate(CK_SESSION_HANDLE, *mut CK_BYTE, CK_ULONG, *mut CK_BYTE, *mut CK_ULONG);
     C_SignEncryptUpdate(CK_SESSION_HANDLE, *mut CK_BYTE, CK_ULONG, *mut CK_BYTE, *mut CK_ULONG);
     C_DecryptVerifyUpdate(CK_SESSION_HANDLE, *mut CK_BYTE, CK_ULONG, *mut CK_BYTE, *mut CK_ULONG);
-    C_GenerateKey(
-        CK_SESSION_HANDLE,
-        *mut CK_MECHANISM,
-        *mut CK_ATTRIBUTE,
-        CK_ULONG,
-        *mut CK_OBJECT_HANDLE
-    );
     C_WrapKey(
         CK_SESSION_HANDLE,
         *mut CK_MECHANISM,
@@ -234,12 +223,12 @@ macro_rules! table {
             C_FindObjectsFinal: Some(objects::C_FindObjectsFinal),
             C_EncryptInit: Some(encrypt::C_EncryptInit),
             C_Encrypt: Some(encrypt::C_Encrypt),
-            C_EncryptUpdate: Some(C_EncryptUpdate),
-            C_EncryptFinal: Some(C_EncryptFinal),
+            C_EncryptUpdate: Some(encrypt::C_EncryptUpdate),
+            C_EncryptFinal: Some(encrypt::C_EncryptFinal),
             C_DecryptInit: Some(encrypt::C_DecryptInit),
             C_Decrypt: Some(encrypt::C_Decrypt),
-            C_DecryptUpdate: Some(C_DecryptUpdate),
-            C_DecryptFinal: Some(C_DecryptFinal),
+            C_DecryptUpdate: Some(encrypt::C_DecryptUpdate),
+            C_DecryptFinal: Some(encrypt::C_DecryptFinal),
             C_DigestInit: Some(digest::C_DigestInit),
             C_Digest: Some(digest::C_Digest),
             C_DigestUpdate: Some(digest::C_DigestUpdate),
@@ -261,7 +250,7 @@ macro_rules! table {
             C_DecryptDigestUpdate: Some(C_DecryptDigestUpdate),
             C_SignEncryptUpdate: Some(C_SignEncryptUpdate),
             C_DecryptVerifyUpdate: Some(C_DecryptVerifyUpdate),
-            C_GenerateKey: Some(C_GenerateKey),
+            C_GenerateKey: Some(keys::C_GenerateKey),
             C_GenerateKeyPair: Some(keys::C_GenerateKeyPair),
             C_WrapKey: Some(C_WrapKey),
             C_UnwrapKey: Some(keys::C_UnwrapKey),

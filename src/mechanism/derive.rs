@@ -6,12 +6,9 @@ use crate::mechanism::digest::Digest;
 use crate::mechanism::params::Parameter;
 use crate::mechanism::table::Mechanism;
 use cryptoki_sys::*;
-use devid_core::key::Curve;
+use devid_core::key::{Curve, LONGEST_SECRET_KEY};
 use devid_core::tpm::Hash;
 use devid_core::tpm::Secret;
-
-/// The longest key that is derived: whoever asks for more has mistaken something for a length.
-pub(crate) const LONGEST_SECRET: usize = 1024;
 
 /// A key agreement mechanism with its parameter.
 ///
@@ -60,7 +57,7 @@ impl DeriveMechanism {
     ) -> Result<usize, Error> {
         let (natural, longest) = match self.kdf {
             None => (curve.width(), curve.width()),
-            Some(hash) => (hash.width(), LONGEST_SECRET),
+            Some(hash) => (hash.width(), LONGEST_SECRET_KEY),
         };
         match wanted.unwrap_or(natural) {
             length if length <= longest => Ok(length),

@@ -1,7 +1,7 @@
 //! Types of keys (PKCS#11 3.0, section 4.7).
 
 use cryptoki_sys::*;
-use devid_core::key::PublicKey;
+use devid_core::key::{PublicKey, SecretKeyType};
 use devid_core::store::folder::Use;
 use devid_core::tpm::KeyKind;
 
@@ -25,6 +25,22 @@ impl KeyType {
         match public {
             PublicKey::Ec { .. } => Self::Ec,
             PublicKey::Rsa { .. } => Self::Rsa,
+        }
+    }
+
+    pub(crate) const fn of_secret(key_type: SecretKeyType) -> Self {
+        match key_type {
+            SecretKeyType::Aes => Self::Aes,
+            SecretKeyType::GenericSecret => Self::GenericSecret,
+        }
+    }
+
+    /// The type of a secret key as the store has it; `None` for a type of key pairs.
+    pub(crate) const fn secret(self) -> Option<SecretKeyType> {
+        match self {
+            Self::Ec | Self::Rsa => None,
+            Self::Aes => Some(SecretKeyType::Aes),
+            Self::GenericSecret => Some(SecretKeyType::GenericSecret),
         }
     }
 
@@ -53,6 +69,15 @@ impl KeyType {
             Self::Ec => &[Use::Sign, Use::Derive],
             Self::Rsa => &[Use::Sign, Use::Decrypt, Use::Unwrap],
             Self::Aes | Self::GenericSecret => &[],
+        }
+    }
+
+    /// The uses that such a secret key can have.
+    pub(crate) const fn secret_uses(self) -> &'static [Use] {
+        match self {
+            Self::Ec | Self::Rsa => &[],
+            Self::Aes => &[Use::Encrypt, Use::Decrypt, Use::Unwrap],
+            Self::GenericSecret => &[Use::Sign, Use::Verify, Use::Unwrap],
         }
     }
 

@@ -1,10 +1,12 @@
 //! Mechanisms (PKCS#11 3.0, chapter 6): [`table`] lists them, [`params`] has their parameters, and a
 //! module for each kind of operation does the work.
 
+pub(crate) mod cipher;
 pub(crate) mod derive;
 pub(crate) mod digest;
 pub(crate) mod encrypt;
 pub(crate) mod key_type;
+pub(crate) mod mac;
 pub(crate) mod params;
 pub(crate) mod sign;
 pub(crate) mod table;

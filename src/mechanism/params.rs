@@ -18,6 +18,10 @@ pub(crate) enum Shape {
     Initial,
     /// CK_RSA_AES_KEY_WRAP_PARAMS
     RsaAes,
+    /// The initialisation vector of CBC.
+    Iv,
+    /// CK_GCM_PARAMS
+    Gcm,
 }
 
 /// A mechanism's parameter as the caller gave it.
@@ -49,6 +53,14 @@ pub(crate) enum Parameter {
     RsaAes {
         bits: CK_ULONG,
         oaep: Box<Parameter>,
+    },
+    /// The initialisation vector of CBC.
+    Iv([u8; 16]),
+    /// CK_GCM_PARAMS.
+    Gcm {
+        iv: Vec<u8>,
+        aad: Vec<u8>,
+        tag_bits: CK_ULONG,
     },
     /// Nothing that has the mechanism's [`Shape`].
     Other,

@@ -40,6 +40,12 @@ pub(crate) enum Algorithm {
     Encrypt(EncryptAlgorithm),
     /// Derives a key by Diffie-Hellman on elliptic curves (`derive.rs`).
     Derive,
+    /// Makes a secret key of the row's key type (`template/secret.rs`).
+    GenerateKey,
+    /// Encrypts and decrypts by a secret key (`cipher/`).
+    Cipher(CipherAlgorithm),
+    /// Makes and checks message authentication codes by the row's digest (`mac.rs`).
+    Mac,
     /// Unwraps private keys (`unwrap.rs`).
     Unwrap(UnwrapAlgorithm),
     /// Hashes by the row's digest (`digest.rs`).
@@ -67,6 +73,19 @@ pub(crate) enum EncryptAlgorithm {
     Oaep,
 }
 
+/// Ciphers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CipherAlgorithm {
+    /// NIST SP 800-38A, section 6.1.
+    Ecb,
+    /// NIST SP 800-38A, section 6.2.
+    Cbc,
+    /// The same with the padding of PKCS#7.
+    CbcPad,
+    /// NIST SP 800-38D.
+    Gcm,
+}
+
 /// Key wrap algorithms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum UnwrapAlgorithm {
@@ -78,7 +97,7 @@ pub(crate) enum UnwrapAlgorithm {
     Kwp,
 }
 
-/// The sizes of a mechanism's keys: bits for EC and RSA, bytes for secret keys.
+/// The sizes of a mechanism's keys: bits for EC, RSA and generic secrets, bytes for AES keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Sizes {
     /// Those of the token's keys, and of keys that can be made there. 0 for a mechanism without key.
@@ -88,6 +107,7 @@ pub(crate) enum Sizes {
 }
 
 const PAIR: CK_FLAGS = CKF_GENERATE_KEY_PAIR;
+const KEY: CK_FLAGS = CKF_GENERATE;
 const SIGN: CK_FLAGS = CKF_SIGN | CKF_VERIFY;
 const ENCRYPT: CK_FLAGS = CKF_ENCRYPT | CKF_DECRYPT;
 const DERIVE: CK_FLAGS = CKF_DERIVE;
@@ -114,6 +134,7 @@ macro_rules! table {
     };
     (@algorithm Sign $algorithm:ident) => { Algorithm::Sign(SignAlgorithm::$algorithm) };
     (@algorithm Encrypt $algorithm:ident) => { Algorithm::Encrypt(EncryptAlgorithm::$algorithm) };
+    (@algorithm Cipher $algorithm:ident) => { Algorithm::Cipher(CipherAlgorithm::$algorithm) };
     (@algorithm Unwrap $algorithm:ident) => { Algorithm::Unwrap(UnwrapAlgorithm::$algorithm) };
     (@algorithm $algorithm:ident) => { Algorithm::$algorithm };
     (@some $column:ident -) => { None };
@@ -148,6 +169,17 @@ table! {
     CKM_ECDH1_COFACTOR_DERIVE: Derive,          Ec,   -,              Ecdh,     -,      DERIVE | TPM | CURVES;
     CKM_RSA_PKCS:              Encrypt Pkcs1,   Rsa,  -,              -,        -,      ENCRYPT | TPM;
     CKM_RSA_PKCS_OAEP:         Encrypt Oaep,    Rsa,  -,              Oaep,     -,      ENCRYPT | TPM;
+    CKM_AES_KEY_GEN:           GenerateKey,     Aes,  (16 to 32),     -,        -,      KEY;
+    CKM_AES_ECB:               Cipher Ecb,      Aes,  (16 to 32),     -,        -,      ENCRYPT;
+    CKM_AES_CBC:               Cipher Cbc,      Aes,  (16 to 32),     Iv,       -,      ENCRYPT;
+    CKM_AES_CBC_PAD:           Cipher CbcPad,   Aes,  (16 to 32),     Iv,       -,      ENCRYPT;
+    CKM_AES_GCM:               Cipher Gcm,      Aes,  (16 to 32),     Gcm,      -,      ENCRYPT;
+    CKM_GENERIC_SECRET_KEY_GEN: GenerateKey,    GenericSecret, (8 to 8192), -,  -,      KEY;
+    CKM_SHA_1_HMAC:            Mac,             GenericSecret, (8 to 8192), -,  Sha1,   SIGN;
+    CKM_SHA224_HMAC:           Mac,             GenericSecret, (8 to 8192), -,  Sha224, SIGN;
+    CKM_SHA256_HMAC:           Mac,             GenericSecret, (8 to 8192), -,  Sha256, SIGN;
+    CKM_SHA384_HMAC:           Mac,             GenericSecret, (8 to 8192), -,  Sha384, SIGN;
+    CKM_SHA512_HMAC:           Mac,             GenericSecret, (8 to 8192), -,  Sha512, SIGN;
     CKM_RSA_AES_KEY_WRAP:      Unwrap RsaAes,   Rsa,  -,              RsaAes,   -,      UNWRAP | TPM;
     CKM_AES_KEY_WRAP:          Unwrap Kw,       Aes,  (16 to 32),     Initial,  -,      UNWRAP;
     CKM_AES_KEY_WRAP_KWP:      Unwrap Kwp,      Aes,  (16 to 32),     Initial,  -,      UNWRAP;
@@ -183,7 +215,9 @@ impl Mechanism {
             | (Shape::Oaep, Parameter::Oaep { .. })
             | (Shape::Ecdh, Parameter::Ecdh { .. })
             | (Shape::Initial, Parameter::Initial(_))
-            | (Shape::RsaAes, Parameter::RsaAes { .. }) => Ok(()),
+            | (Shape::RsaAes, Parameter::RsaAes { .. })
+            | (Shape::Iv, Parameter::Iv(_))
+            | (Shape::Gcm, Parameter::Gcm { .. }) => Ok(()),
             _ => Err(Error::MechanismParamInvalid),
         }
     }
@@ -234,8 +268,9 @@ mod tests {
             );
             let expected = match row.algorithm {
                 Algorithm::GenerateKeyPair => CKF_GENERATE_KEY_PAIR,
-                Algorithm::Sign(_) => CKF_SIGN | CKF_VERIFY,
-                Algorithm::Encrypt(_) => CKF_ENCRYPT | CKF_DECRYPT,
+                Algorithm::GenerateKey => CKF_GENERATE,
+                Algorithm::Sign(_) | Algorithm::Mac => CKF_SIGN | CKF_VERIFY,
+                Algorithm::Encrypt(_) | Algorithm::Cipher(_) => CKF_ENCRYPT | CKF_DECRYPT,
                 Algorithm::Derive => CKF_DERIVE,
                 Algorithm::Unwrap(_) => CKF_UNWRAP,
                 Algorithm::Digest => CKF_DIGEST,

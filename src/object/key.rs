@@ -58,7 +58,11 @@ pub(super) fn private_object(
         Algorithm::Encrypt(_) => row.takes_key(public) && does(Use::Decrypt),
         Algorithm::Derive => row.takes_key(public) && does(Use::Derive),
         Algorithm::Unwrap(_) => row.takes_key(public) && does(Use::Unwrap),
-        Algorithm::GenerateKeyPair | Algorithm::Digest => false,
+        Algorithm::GenerateKeyPair
+        | Algorithm::GenerateKey
+        | Algorithm::Cipher(_)
+        | Algorithm::Mac
+        | Algorithm::Digest => false,
     };
     let mut shown = Vec::new();
     for row in MECHANISMS.iter().filter(can_do) {

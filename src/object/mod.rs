@@ -14,10 +14,9 @@ use crate::object::attribute::{AttributeValue, attribute_of};
 use cryptoki_sys::*;
 use devid_core::key::{PublicKey, hex};
 use devid_core::store::folder::{ObjectAttributes, Usage, Use};
-use devid_core::store::{Key, ObjectKind, ObjectPart, StoredObject};
-use devid_core::tpm::Secret;
+use devid_core::store::{Key, ObjectKind, ObjectPart, SecretKey, StoredObject};
 pub(crate) use other::profile;
-pub(crate) use secret::SecretKey;
+pub(crate) use secret::SecretKeyObject;
 use std::sync::Arc;
 
 /// An object, its attributes encoded once and for all.
@@ -36,7 +35,7 @@ enum ObjectKey {
     None,
     Private(Arc<Key>, Vec<CK_MECHANISM_TYPE>),
     Public(PublicKey, Vec<CK_MECHANISM_TYPE>),
-    Secret(Arc<SecretKey>),
+    Secret(Arc<SecretKey>, Vec<CK_MECHANISM_TYPE>),
 }
 
 /// Where objects stand.
@@ -87,6 +86,14 @@ impl Object {
                     .into_iter()
                     .chain(public)
                     .collect()
+            }
+            ObjectKind::SecretKey(key, origin, described) => {
+                let hidden = ObjectAttributes {
+                    private: described.private || (scope.asks_login() && key.asks_login()),
+                    ..described.clone()
+                };
+                let secret = SecretKeyObject::stored(name, key, *origin, hidden);
+                vec![(ObjectPart::Whole, secret.object(scope))]
             }
             ObjectKind::Public(public, described) => {
                 let object = key::public_object(name, public, described, false, scope);
@@ -143,7 +150,7 @@ impl Object {
     pub(crate) fn private(&self) -> Option<&Arc<Key>> {
         match &self.key {
             ObjectKey::Private(key, _) => Some(key),
-            ObjectKey::Public(..) | ObjectKey::Secret(_) | ObjectKey::None => None,
+            ObjectKey::Public(..) | ObjectKey::Secret(..) | ObjectKey::None => None,
         }
     }
 
@@ -151,7 +158,7 @@ impl Object {
     pub(crate) fn public(&self) -> Option<&PublicKey> {
         match &self.key {
             ObjectKey::Public(key, _) => Some(key),
-            ObjectKey::Private(..) | ObjectKey::Secret(_) | ObjectKey::None => None,
+            ObjectKey::Private(..) | ObjectKey::Secret(..) | ObjectKey::None => None,
         }
     }
 
@@ -182,10 +189,10 @@ impl Object {
         }
     }
 
-    /// The bytes of a secret key, whoever may read them.
-    pub(crate) fn secret(&self) -> Option<&Secret> {
+    /// What encrypts, makes codes and unwraps, behind a secret key.
+    pub(crate) fn secret(&self) -> Option<&Arc<SecretKey>> {
         match &self.key {
-            ObjectKey::Secret(key) => Some(&key.value),
+            ObjectKey::Secret(key, _) => Some(key),
             ObjectKey::Private(..) | ObjectKey::Public(..) | ObjectKey::None => None,
         }
     }
@@ -198,8 +205,9 @@ impl Object {
     /// Whether the key may be used by this mechanism, as far as its owner has a say.
     pub(crate) fn allows(&self, mechanism: CK_MECHANISM_TYPE) -> bool {
         let allowed = match &self.key {
-            ObjectKey::Private(_, allowed) | ObjectKey::Public(_, allowed) => allowed,
-            ObjectKey::Secret(key) => &allowed(&key.described),
+            ObjectKey::Private(_, allowed)
+            | ObjectKey::Public(_, allowed)
+            | ObjectKey::Secret(_, allowed) => allowed,
             ObjectKey::None => return true,
         };
         allowed.is_empty() || allowed.contains(&mechanism)
@@ -248,6 +256,10 @@ impl Object {
     pub(crate) fn is_same(&self, before: &Self) -> bool {
         self.unique_id == before.unique_id
             && self.public_half() == before.public_half()
+            && match (self.secret(), before.secret()) {
+                (Some(one), Some(other)) => one.is_same(other),
+                (one, other) => one.is_none() && other.is_none(),
+            }
             && (self.attribute(CKA_CLASS) == Ok(&CKO_DATA.to_ne_bytes())
                 || self.attribute(CKA_VALUE) == before.attribute(CKA_VALUE))
     }

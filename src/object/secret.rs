@@ -1,60 +1,104 @@
-//! Secret keys of a session (PKCS#11 3.0, section 4.10): agreed upon or brought. Whoever may reads
-//! them, and those that are AES keys by their length unwrap others.
+//! Secret key objects (PKCS#11 3.0, section 4.10): of a session or of the token. A session's key can be
+//! read if its owner wants that; a token's key never.
 
 use super::{Object, ObjectKey, ObjectScope, allowed, unique_id};
 use crate::mechanism::key_type::KeyType;
 use crate::mechanism::table::{Algorithm, MECHANISMS, Mechanism};
 use crate::mechanism::unwrap::AES_KEYS;
-use crate::object::attribute::AttributeValue;
+use crate::object::attribute::{AttributeValue, attribute_of};
 use cryptoki_sys::*;
-use devid_core::store::folder::{ObjectAttributes, Usage, Use};
+use devid_core::store::SecretKey;
+use devid_core::store::folder::{KeyOrigin, ObjectAttributes, Use};
 use devid_core::tpm::Secret;
-use std::fmt;
 use std::sync::Arc;
 
-/// A secret key that a session keeps.
-#[derive(Clone)]
-pub(crate) struct SecretKey {
+/// A secret key, and what its object says of it.
+#[derive(Debug, Clone)]
+pub(crate) struct SecretKeyObject {
     pub(crate) name: String,
     pub(crate) described: ObjectAttributes,
-    pub(crate) key_type: KeyType,
-    pub(crate) value: Secret,
+    pub(crate) key: Arc<SecretKey>,
     pub(crate) sensitive: bool,
     pub(crate) extractable: bool,
-    /// Whether the key that it comes from was so always, too; never of one that was brought.
+    /// Whether it was generated as what it is (CKA_LOCAL).
+    pub(crate) local: bool,
+    /// Whether the key, and that which it comes from, was sensitive always; never of a key from outside.
     pub(crate) of_always_sensitive: bool,
     pub(crate) of_never_extractable: bool,
 }
 
-impl fmt::Debug for SecretKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "SecretKey({})", self.name)
+impl SecretKeyObject {
+    /// A key of the token.
+    pub(super) fn stored(
+        name: &str,
+        key: &Arc<SecretKey>,
+        origin: KeyOrigin,
+        described: ObjectAttributes,
+    ) -> Self {
+        let local = origin == KeyOrigin::Generated;
+        Self {
+            name: name.into(),
+            described,
+            key: Arc::clone(key),
+            sensitive: key.is_sensitive(),
+            extractable: false,
+            local,
+            of_always_sensitive: local,
+            of_never_extractable: local,
+        }
     }
-}
 
-impl SecretKey {
-    /// Whether it unwraps others: its length is that of an AES key, and its owner wants it.
-    fn unwraps(&self) -> bool {
-        let wanted = |usage: Usage| usage.has(Use::Unwrap);
-        AES_KEYS.contains(&self.value.len()) && self.described.usage.is_some_and(wanted)
+    fn key_type(&self) -> KeyType {
+        KeyType::of_secret(self.key.key_type())
     }
 
-    pub(crate) fn object(self: &Arc<Self>) -> Object {
+    /// Whether the key has this use: its type and length can, and its owner wants it.
+    fn has(&self, one: Use) -> bool {
+        let possible = self.key_type().secret_uses().contains(&one)
+            && (one != Use::Unwrap || AES_KEYS.contains(&self.key.length()))
+            && self.key.obstacle().is_none();
+        // Others' keys are for whoever asks for that only.
+        let unnamed = one != Use::Unwrap;
+        let usage = self.described.usage;
+        possible && usage.map_or(unnamed, |usage| usage.has(one))
+    }
+
+    /// Whether the key does something by this mechanism.
+    fn does(&self, row: &Mechanism) -> bool {
+        let is_for = row.key_type == Some(self.key_type());
+        match row.algorithm {
+            Algorithm::Cipher(_) => is_for && (self.has(Use::Encrypt) || self.has(Use::Decrypt)),
+            Algorithm::Mac => is_for && (self.has(Use::Sign) || self.has(Use::Verify)),
+            Algorithm::Unwrap(_) => row.key_type == Some(KeyType::Aes) && self.has(Use::Unwrap),
+            Algorithm::Digest => self.extractable,
+            _ => false,
+        }
+    }
+
+    pub(crate) fn object(&self, scope: ObjectScope) -> Object {
         let described = &self.described;
         let id = described.id.clone().unwrap_or_default();
-        let value = match !self.sensitive && self.extractable {
-            true => AttributeValue::Secret(self.value.clone()),
-            false => AttributeValue::Sensitive,
+        let readable = !self.sensitive && self.extractable;
+        let value = match self.key.bytes_in_memory().filter(|_| readable) {
+            Some(value) => AttributeValue::Secret(Secret::new(value.to_vec())),
+            None => AttributeValue::Sensitive,
         };
+        let generator = MECHANISMS.iter().find(|row| {
+            row.algorithm == Algorithm::GenerateKey && row.key_type == Some(self.key_type())
+        });
+        let made_by = generator.filter(|_| self.local).map(|row| row.kind);
         let mut attributes = vec![
-            (CKA_KEY_TYPE, AttributeValue::number(self.key_type.number())),
+            (
+                CKA_KEY_TYPE,
+                AttributeValue::number(self.key_type().number()),
+            ),
             (CKA_ID, AttributeValue::bytes(id)),
             (CKA_START_DATE, AttributeValue::some_date(described.start)),
             (CKA_END_DATE, AttributeValue::some_date(described.end)),
-            (CKA_LOCAL, AttributeValue::flag(false)),
+            (CKA_LOCAL, AttributeValue::flag(self.local)),
             (
                 CKA_KEY_GEN_MECHANISM,
-                AttributeValue::number(CK_UNAVAILABLE_INFORMATION),
+                AttributeValue::number(made_by.unwrap_or(CK_UNAVAILABLE_INFORMATION)),
             ),
             (CKA_SENSITIVE, AttributeValue::flag(self.sensitive)),
             (
@@ -68,44 +112,31 @@ impl SecretKey {
             ),
             (
                 CKA_VALUE_LEN,
-                AttributeValue::number(self.value.len() as CK_ULONG),
+                AttributeValue::number(self.key.length() as CK_ULONG),
             ),
             (CKA_VALUE, value),
         ];
         let allowed = allowed(described);
-        let does = |row: &&Mechanism| match row.algorithm {
-            Algorithm::Unwrap(_) => row.key_type == Some(KeyType::Aes) && self.unwraps(),
-            Algorithm::Digest => self.extractable,
-            _ => false,
-        };
-        let shown = MECHANISMS.iter().filter(does).map(|row| row.kind);
-        let shown: Vec<_> = shown
-            .filter(|kind| allowed.is_empty() || allowed.contains(kind))
-            .collect();
-        attributes.extend([
-            (CKA_UNWRAP, AttributeValue::flag(self.unwraps())),
-            (CKA_ALLOWED_MECHANISMS, AttributeValue::numbers(&shown)),
-        ]);
-        // Nothing else here works with it.
-        let never = [
-            CKA_ENCRYPT,
-            CKA_DECRYPT,
-            CKA_SIGN,
-            CKA_VERIFY,
-            CKA_WRAP,
-            CKA_DERIVE,
-            CKA_TRUSTED,
-            CKA_WRAP_WITH_TRUSTED,
+        let shown = MECHANISMS.iter().filter(|row| self.does(row));
+        let shown = shown
+            .map(|row| row.kind)
+            .filter(|kind| allowed.is_empty() || allowed.contains(kind));
+        let shown: Vec<_> = shown.collect();
+        attributes.push((CKA_ALLOWED_MECHANISMS, AttributeValue::numbers(&shown)));
+        let uses = [
+            Use::Encrypt,
+            Use::Decrypt,
+            Use::Sign,
+            Use::Verify,
+            Use::Wrap,
+            Use::Unwrap,
+            Use::Derive,
         ];
+        attributes.extend(uses.map(|one| (attribute_of(one), AttributeValue::flag(self.has(one)))));
+        let never = [CKA_TRUSTED, CKA_WRAP_WITH_TRUSTED];
         attributes.extend(never.map(|kind| (kind, AttributeValue::flag(false))));
         let unique_id = unique_id(CKO_SECRET_KEY, &self.name);
-        Object::new(
-            CKO_SECRET_KEY,
-            unique_id,
-            described,
-            ObjectScope::Session,
-            attributes,
-        )
-        .with_key(ObjectKey::Secret(Arc::clone(self)))
+        Object::new(CKO_SECRET_KEY, unique_id, described, scope, attributes)
+            .with_key(ObjectKey::Secret(Arc::clone(&self.key), allowed))
     }
 }

@@ -91,6 +91,8 @@ fn content_of(shown: &Arc<StoredObject>) -> Option<(CK_OBJECT_CLASS, folder::Ent
             CKO_PUBLIC_KEY,
             folder::EntryContent::Public(key.public().clone(), public.clone()?),
         ),
+        // A secret key of the token says CKA_COPYABLE false.
+        ObjectKind::SecretKey(..) => return None,
         ObjectKind::Public(public, described) => (
             CKO_PUBLIC_KEY,
             folder::EntryContent::Public(public.clone(), described.clone()),

@@ -66,7 +66,10 @@ impl Session {
         let object = self.key_object(key)?;
         let may = object.has_flag(CKA_EXTRACTABLE) && object.allows(digesting.kind);
         match object.secret() {
-            Some(value) if may => digesting.hasher.update(value),
+            Some(key) if may => {
+                let value = self.slot.open_secret_key(key)?;
+                digesting.hasher.update(&value);
+            }
             _ if object.is_key() => return Err(Error::KeyIndigestible),
             _ => return Err(Error::KeyHandleInvalid),
         }
@@ -123,10 +126,11 @@ impl Session {
         Ok(())
     }
 
-    /// After a logout: a digest that holds a private key is over, as the key is.
-    pub(crate) fn forget_private_digest(&self) {
+    /// After a logout: what holds a private key is over, as the key is.
+    pub(crate) fn forget_private_operations(&self) {
         let mut operations = self.operations.lock();
         operations.digest.take_if(|digesting| digesting.of_private);
+        operations.secret.forget_private();
     }
 
     fn take_digesting(&self) -> Result<DigestOperation, Error> {

@@ -4,6 +4,7 @@ use super::Session;
 use super::operation::{DecryptOperation, EncryptOperation, begin, take};
 use crate::error::Error;
 use crate::handle::ObjectHandle;
+use crate::mechanism::cipher::Direction;
 use crate::mechanism::encrypt::EncryptMechanism;
 use crate::output::{Answer, Room};
 use cryptoki_sys::*;
@@ -35,11 +36,18 @@ impl Session {
             awaits_user: object.has_flag(CKA_ALWAYS_AUTHENTICATE),
             opened: None,
         };
-        begin(&mut self.operations.lock().decrypt, operation)
+        let mut operations = self.operations.lock();
+        match operations.has_cipher(Direction::Decrypt) {
+            true => Err(Error::OperationActive),
+            false => begin(&mut operations.decrypt, operation),
+        }
     }
 
     /// Ends the decryption under way, if there is one (C_DecryptInit without a mechanism).
     pub(crate) fn decrypt_cancel(&self) -> Result<(), Error> {
+        if self.take_ciphering(Direction::Decrypt).is_some() {
+            return Ok(());
+        }
         let cancelled = self.operations.lock().decrypt.take();
         cancelled
             .map(drop)
@@ -54,6 +62,9 @@ impl Session {
         ciphertext: Option<&[u8]>,
         room: Option<Room>,
     ) -> Result<Answer, Error> {
+        if let Some(operation) = self.take_ciphering(Direction::Decrypt) {
+            return self.cipher(operation, ciphertext, room);
+        }
         let mut decrypting = take(&mut self.operations.lock().decrypt)?;
         if decrypting.awaits_user {
             return Err(Error::UserNotLoggedIn);
@@ -98,14 +109,18 @@ impl Session {
         }
         object.check_use(Use::Encrypt, mechanism.row.kind)?;
         longest_message(&key, mechanism.request()).ok_or(Error::KeySizeRange)?;
-        begin(
-            &mut self.operations.lock().encrypt,
-            EncryptOperation { key, mechanism },
-        )
+        let mut operations = self.operations.lock();
+        match operations.has_cipher(Direction::Encrypt) {
+            true => Err(Error::OperationActive),
+            false => begin(&mut operations.encrypt, EncryptOperation { key, mechanism }),
+        }
     }
 
     /// Ends the encryption under way, if there is one (C_EncryptInit without a mechanism).
     pub(crate) fn encrypt_cancel(&self) -> Result<(), Error> {
+        if self.take_ciphering(Direction::Encrypt).is_some() {
+            return Ok(());
+        }
         let cancelled = self.operations.lock().encrypt.take();
         cancelled
             .map(drop)
@@ -117,6 +132,9 @@ impl Session {
         message: Option<&[u8]>,
         room: Option<Room>,
     ) -> Result<Answer, Error> {
+        if let Some(operation) = self.take_ciphering(Direction::Encrypt) {
+            return self.cipher(operation, message, room);
+        }
         let encrypting = take(&mut self.operations.lock().encrypt)?;
         let message = message.ok_or(Error::ArgumentsBad("pData is NULL"))?;
         let room = room.ok_or(Error::ArgumentsBad("pulEncryptedDataLen is NULL"))?;

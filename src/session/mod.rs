@@ -5,18 +5,22 @@
 //! is held while the TPM works.
 
 mod changes;
+mod cipher;
 mod copy;
 mod derive;
 mod digest;
 mod encrypt;
+mod mac;
 mod objects;
 mod operation;
+mod secret_keys;
 mod sign;
 mod unwrap;
 
 use self::operation::{Find, Operations};
 use crate::error::Error;
 use crate::handle::{Mint, ObjectHandle, SessionHandle};
+use crate::mechanism::cipher::Direction;
 use crate::object::Object;
 use crate::slot::Slot;
 use crate::slot::token::Token;
@@ -25,6 +29,7 @@ use cryptoki_sys::{
     CK_FLAGS, CKA_PRIVATE, CKF_DECRYPT, CKF_DIGEST, CKF_ENCRYPT, CKF_FIND_OBJECTS, CKF_SIGN,
     CKF_VERIFY,
 };
+use devid_core::store::folder::Use;
 use parking_lot::Mutex;
 use std::cell::LazyCell;
 use std::collections::VecDeque;
@@ -115,15 +120,19 @@ impl Session {
         }
         if flags & CKF_SIGN != 0 {
             operations.sign = None;
+            *operations.coding(Use::Sign) = None;
         }
         if flags & CKF_VERIFY != 0 {
             operations.verify = None;
+            *operations.coding(Use::Verify) = None;
         }
         if flags & CKF_DECRYPT != 0 {
             operations.decrypt = None;
+            *operations.ciphering(Direction::Decrypt) = None;
         }
         if flags & CKF_ENCRYPT != 0 {
             operations.encrypt = None;
+            *operations.ciphering(Direction::Encrypt) = None;
         }
         if flags & CKF_DIGEST != 0 {
             operations.digest = None;

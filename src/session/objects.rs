@@ -42,10 +42,8 @@ impl Session {
                 self.handle_after(&unique_id(class, &name.map_err(failed)?), mint)
             }
             CreateTemplate::Private(private) => self.import(template, &private, mint),
-            CreateTemplate::Secret(mut wanted, value) => {
-                self.apply_login_policy(template, &mut wanted.described)?;
-                self.check_may_hold(wanted.described.private)?;
-                Ok(self.keep_secret(*wanted, value, (false, false), mint))
+            CreateTemplate::Secret(wanted, value) => {
+                self.create_secret_key(template, *wanted, value, mint)
             }
         }
     }
@@ -231,7 +229,7 @@ impl Session {
 
     /// Makes a private or secret key private where the token has a PIN, unless the template says otherwise.
     /// Without a PIN, CKA_ALWAYS_AUTHENTICATE is refused.
-    fn apply_login_policy(
+    pub(super) fn apply_login_policy(
         &self,
         template: &Template,
         described: &mut ObjectAttributes,

@@ -1,7 +1,10 @@
 //! What a session has under way (PKCS#11 3.0, section 5.6.1): one search, and one operation of each kind.
 
+use super::cipher::Ciphering;
+use super::mac::Coding;
 use crate::error::Error;
 use crate::handle::{ObjectHandle, SlotId};
+use crate::mechanism::cipher::Direction;
 use crate::mechanism::digest::{Digest, Hasher};
 use crate::mechanism::encrypt::EncryptMechanism;
 use crate::mechanism::sign::{SignMechanism, WIDEST_DIGEST};
@@ -9,6 +12,7 @@ use crate::mechanism::table::Mechanism;
 use cryptoki_sys::{CK_MECHANISM_TYPE, CKF_DIGEST};
 use devid_core::key::PublicKey;
 use devid_core::store::Key;
+use devid_core::store::folder::Use;
 use devid_core::tpm::Secret;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -22,6 +26,33 @@ pub(super) struct Operations {
     pub(super) decrypt: Option<DecryptOperation>,
     pub(super) encrypt: Option<EncryptOperation>,
     pub(super) digest: Option<DigestOperation>,
+    pub(super) secret: SecretKeyOperations,
+}
+
+/// Operations by secret keys.
+#[derive(Default, Clone)]
+pub(super) struct SecretKeyOperations {
+    encrypt: Option<Ciphering>,
+    decrypt: Option<Ciphering>,
+    sign: Option<Coding>,
+    verify: Option<Coding>,
+}
+
+impl SecretKeyOperations {
+    fn is_any(&self) -> bool {
+        self.encrypt.is_some()
+            || self.decrypt.is_some()
+            || self.sign.is_some()
+            || self.verify.is_some()
+    }
+
+    /// Ends those by keys that only a user who has logged in sees.
+    pub(super) fn forget_private(&mut self) {
+        self.encrypt.take_if(|one| one.of_private);
+        self.decrypt.take_if(|one| one.of_private);
+        self.sign.take_if(|one| one.of_private);
+        self.verify.take_if(|one| one.of_private);
+    }
 }
 
 /// A search: what was found when it began.
@@ -101,6 +132,39 @@ impl Operations {
             || self.verify.is_some()
             || self.decrypt.is_some()
             || self.encrypt.is_some()
+            || self.secret.is_any()
+    }
+
+    /// The encryption or decryption by a secret key.
+    pub(super) fn ciphering(&mut self, direction: Direction) -> &mut Option<Ciphering> {
+        match direction {
+            Direction::Encrypt => &mut self.secret.encrypt,
+            Direction::Decrypt => &mut self.secret.decrypt,
+        }
+    }
+
+    /// The code that a secret key makes, or checks if `wanted` says so.
+    pub(super) fn coding(&mut self, wanted: Use) -> &mut Option<Coding> {
+        match wanted {
+            Use::Verify => &mut self.secret.verify,
+            _ => &mut self.secret.sign,
+        }
+    }
+
+    /// Whether there is an encryption or decryption, by whatever key.
+    pub(super) fn has_cipher(&self, direction: Direction) -> bool {
+        match direction {
+            Direction::Encrypt => self.encrypt.is_some() || self.secret.encrypt.is_some(),
+            Direction::Decrypt => self.decrypt.is_some() || self.secret.decrypt.is_some(),
+        }
+    }
+
+    /// Whether there is a signature or code to be made, or to be checked if `wanted` says so.
+    pub(super) fn has_signature(&self, wanted: Use) -> bool {
+        match wanted {
+            Use::Verify => self.verify.is_some() || self.secret.verify.is_some(),
+            _ => self.sign.is_some() || self.secret.sign.is_some(),
+        }
     }
 
     /// The flag of an operation that waits for its user.

@@ -24,7 +24,7 @@ impl Session {
     ) -> Result<(), Error> {
         let object = self.key_object(key)?;
         let key = Arc::clone(object.private_key()?);
-        if self.operations.lock().sign.is_some() {
+        if self.operations.lock().has_signature(Use::Sign) {
             return Err(Error::OperationActive);
         }
         if mechanism.row.takes_key(key.public()) {
@@ -55,6 +55,9 @@ impl Session {
 
     /// Ends the signature under way, if there is one (C_SignInit without a mechanism).
     pub(crate) fn sign_cancel(&self) -> Result<(), Error> {
+        if self.take_coding(Use::Sign).is_some() {
+            return Ok(());
+        }
         let cancelled = self.operations.lock().sign.take();
         cancelled
             .map(drop)
@@ -63,6 +66,9 @@ impl Session {
 
     /// `data` and `room` are `None` where the caller's pointers are of no use.
     pub(crate) fn sign(&self, data: Option<&[u8]>, room: Option<Room>) -> Result<Answer, Error> {
+        if let Some(coding) = self.take_coding(Use::Sign) {
+            return self.mac_sign(coding, data, room);
+        }
         let signing = self.take_signing()?;
         let data = signing.whole(data)?;
         let room = room.ok_or(Error::ArgumentsBad("pulSignatureLen is NULL"))?;
@@ -74,6 +80,9 @@ impl Session {
     }
 
     pub(crate) fn sign_update(&self, part: Option<&[u8]>) -> Result<(), Error> {
+        if let Some(coding) = self.take_coding(Use::Sign) {
+            return self.mac_update(Use::Sign, coding, part);
+        }
         let signing = self.take_signing()?;
         let key = Arc::clone(&signing.key);
         let signing = signing.with(part, key.public())?;
@@ -82,6 +91,9 @@ impl Session {
     }
 
     pub(crate) fn sign_final(&self, room: Option<Room>) -> Result<Answer, Error> {
+        if let Some(coding) = self.take_coding(Use::Sign) {
+            return self.mac_final(coding, room);
+        }
         let mut signing = self.take_signing()?;
         let room = room.ok_or(Error::ArgumentsBad("pulSignatureLen is NULL"))?;
         let parts = signing.parts();
@@ -109,19 +121,24 @@ impl Session {
         if !mechanism.row.takes_key(&key) {
             return Err(Error::KeyTypeInconsistent);
         }
-        begin(
-            &mut self.operations.lock().verify,
-            SignOperation {
-                key,
-                mechanism,
-                parts: None,
-                awaits_user: false,
-            },
-        )
+        let operation = SignOperation {
+            key,
+            mechanism,
+            parts: None,
+            awaits_user: false,
+        };
+        let mut operations = self.operations.lock();
+        match operations.has_signature(Use::Verify) {
+            true => Err(Error::OperationActive),
+            false => begin(&mut operations.verify, operation),
+        }
     }
 
     /// Ends the verification under way, if there is one (C_VerifyInit without a mechanism).
     pub(crate) fn verify_cancel(&self) -> Result<(), Error> {
+        if self.take_coding(Use::Verify).is_some() {
+            return Ok(());
+        }
         let cancelled = self.operations.lock().verify.take();
         cancelled
             .map(drop)
@@ -133,12 +150,18 @@ impl Session {
         data: Option<&[u8]>,
         signature: Option<&[u8]>,
     ) -> Result<(), Error> {
+        if let Some(coding) = self.take_coding(Use::Verify) {
+            return coding.verify(data, signature);
+        }
         let verifying = take(&mut self.operations.lock().verify)?;
         let data = verifying.whole(data)?;
         verifying.check(&verifying.mechanism.prepared(data), signature)
     }
 
     pub(crate) fn verify_update(&self, part: Option<&[u8]>) -> Result<(), Error> {
+        if let Some(coding) = self.take_coding(Use::Verify) {
+            return self.mac_update(Use::Verify, coding, part);
+        }
         let verifying = take(&mut self.operations.lock().verify)?;
         let key = verifying.key.clone();
         let verifying = verifying.with(part, &key)?;
@@ -147,6 +170,9 @@ impl Session {
     }
 
     pub(crate) fn verify_final(&self, signature: Option<&[u8]>) -> Result<(), Error> {
+        if let Some(coding) = self.take_coding(Use::Verify) {
+            return coding.verify_final(signature);
+        }
         let mut verifying = take(&mut self.operations.lock().verify)?;
         let prepared = verifying.parts().finish();
         verifying.check(&prepared, signature)

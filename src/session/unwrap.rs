@@ -44,8 +44,8 @@ impl Session {
         let info = match &mechanism.scheme {
             UnwrapScheme::Aes(aes) => {
                 aes.check_length(wrapped.len())?;
-                key.secret()
-                    .and_then(|secret| aes.unwrap_key(secret, wrapped))
+                let secret = key.secret().ok_or(other_kind(&key))?;
+                aes.unwrap_key(&self.slot.open_secret_key(secret)?, wrapped)
             }
             UnwrapScheme::RsaAes { key: bytes, oaep } => {
                 self.unwrap_by_rsa(*bytes, oaep, &key, wrapped)?
@@ -95,7 +95,7 @@ fn check_key(mechanism: &UnwrapMechanism, object: &Object) -> Result<(), Error> 
     match &mechanism.scheme {
         UnwrapScheme::Aes(_) => {
             let secret = object.secret().ok_or(other_kind(object))?;
-            if !AES_KEYS.contains(&secret.len()) {
+            if !AES_KEYS.contains(&secret.length()) {
                 return Err(Error::UnwrappingKeySizeRange);
             }
         }

@@ -4,8 +4,8 @@
 //! The slot looks for its token when it is first asked, never at C_Initialize.
 
 use devid_core::tpm::Secret;
+mod current_user;
 mod login;
-mod login_state;
 mod pin_tries;
 pub(crate) mod session_objects;
 pub(crate) mod token;
@@ -14,14 +14,16 @@ use crate::error::Error;
 use crate::handle::{Mint, ObjectHandle, SlotId};
 use crate::mechanism::key_type::KeyType;
 use crate::object::Object;
-use crate::slot::login_state::LoginState;
+use crate::slot::current_user::CurrentUser;
 use crate::slot::pin_tries::PinTries;
 use crate::slot::session_objects::SessionObjects;
 use crate::slot::token::{Token, TokenObject};
 use cryptoki_sys::CKA_PRIVATE;
 use devid_core::config::RandomSource;
 use devid_core::store::devid::DevidStore;
-use devid_core::store::{DecryptRequest, Key, Pins, ScanError, SignError, Store, StoreStamp};
+use devid_core::store::{
+    DecryptRequest, Key, Pins, ScanError, SecretBytes, SecretKey, SignError, Store, StoreStamp,
+};
 use devid_core::tpm::{Tpm, TpmError};
 use log::{Level, error, log, warn};
 use parking_lot::{Mutex, RwLock};
@@ -46,7 +48,7 @@ pub(crate) struct Slot {
     pub(crate) token: RwLock<Option<Arc<Token>>>,
     /// Objects of sessions, seen by all of them; held for moments.
     pub(crate) session_objects: Mutex<SessionObjects>,
-    pub(crate) logged_in: LoginState,
+    pub(crate) logged_in: CurrentUser,
     /// What came of the PINs that were tried; held for moments.
     tries: Mutex<PinTries>,
     /// One try of a PIN at a time, for as long as the TPM takes.
@@ -110,7 +112,7 @@ impl Slot {
             scan: Mutex::default(),
             token: RwLock::default(),
             session_objects: Mutex::default(),
-            logged_in: LoginState::default(),
+            logged_in: CurrentUser::default(),
             tries: Mutex::default(),
             login_turn: Mutex::default(),
         }
@@ -365,6 +367,14 @@ impl Slot {
                 Err(error.into())
             }
         }
+    }
+
+    /// The bytes of a secret key.
+    pub(crate) fn open_secret_key(&self, key: &SecretKey) -> Result<SecretBytes, Error> {
+        key.open(self.tpm()?).map_err(|error| {
+            warn!("secret key: {error}");
+            error.into()
+        })
     }
 
     /// The secret that the key shares with whoever has this point.

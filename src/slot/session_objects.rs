@@ -3,7 +3,7 @@
 
 use crate::error::Error;
 use crate::handle::{ObjectHandle, SessionHandle};
-use crate::object::{Object, ObjectScope, SecretKey};
+use crate::object::{Object, ObjectScope, SecretKeyObject};
 use cryptoki_sys::CKA_PRIVATE;
 use devid_core::store::folder::Editable;
 use devid_core::store::{ObjectKind, ObjectPart, StoredObject};
@@ -28,7 +28,7 @@ pub(crate) enum ObjectSource {
     /// This half of something that a store could show.
     Stored(Arc<StoredObject>, ObjectPart),
     /// What no store has.
-    Secret(Arc<SecretKey>),
+    Secret(Arc<SecretKeyObject>),
 }
 
 impl SessionObjects {
@@ -97,7 +97,7 @@ impl ObjectSource {
     fn object(&self) -> Object {
         match self {
             Self::Stored(shown, half) => object(shown, *half),
-            Self::Secret(key) => key.object(),
+            Self::Secret(key) => key.object(ObjectScope::Session),
         }
     }
 
@@ -120,7 +120,7 @@ impl ObjectSource {
                 Self::Stored(Arc::new(StoredObject { name, kind }), *half)
             }
             Self::Secret(key) => {
-                let mut key = SecretKey::clone(key);
+                let mut key = SecretKeyObject::clone(key);
                 key.name = name;
                 change(Editable::Attributes(&mut key.described))?;
                 Self::Secret(Arc::new(key))
@@ -154,6 +154,9 @@ fn changed(
             private: private.clone(),
             public: public.clone(),
         },
+        ObjectKind::SecretKey(key, origin, described) => {
+            ObjectKind::SecretKey(Arc::clone(key), *origin, described.clone())
+        }
         ObjectKind::Public(public, described) => {
             ObjectKind::Public(public.clone(), described.clone())
         }
@@ -168,6 +171,7 @@ fn changed(
         (ObjectKind::Public(_, described) | ObjectKind::Certificate(_, described), _) => {
             Some(described)
         }
+        (ObjectKind::SecretKey(_, _, described), _) => Some(described),
         (ObjectKind::Data(data), _) => {
             change(Editable::Data(data))?;
             return Ok(kind);

@@ -157,7 +157,8 @@ impl Token {
             (Algorithm::Unwrap(_), Some(key_type @ (KeyType::Ec | KeyType::Rsa))) => {
                 self.makes(key_type)
             }
-            (Algorithm::Unwrap(_), Some(KeyType::Aes | KeyType::GenericSecret)) => {
+            (Algorithm::Unwrap(_), Some(KeyType::Aes | KeyType::GenericSecret))
+            | (Algorithm::GenerateKey | Algorithm::Cipher(_) | Algorithm::Mac, Some(_)) => {
                 self.traits.writable
             }
             (Algorithm::Digest, _) => true,

@@ -19,6 +19,8 @@ pub(super) enum TemplateKind {
     UnwrappedPrivate,
     /// A secret key that comes of an agreement.
     Derived,
+    /// A secret key that the token makes.
+    GeneratedSecret,
     /// A secret key that a caller brings.
     Secret,
     Certificate,
@@ -139,7 +141,14 @@ fn rule_of(template_kind: TemplateKind, kind: CK_ATTRIBUTE_TYPE) -> Option<Attri
                 }
                 _ => None,
             }),
-        TemplateKind::Derived => of_secret(kind),
+        TemplateKind::Derived => match kind {
+            CKA_TOKEN => Some(AttributeRule::Only(false)),
+            _ => of_secret(kind),
+        },
+        TemplateKind::GeneratedSecret => match kind {
+            CKA_EXTRACTABLE => Some(AttributeRule::Only(false)),
+            _ => of_secret(kind),
+        },
         TemplateKind::Secret => match kind {
             CKA_VALUE => Some(AttributeRule::Read),
             CKA_VALUE_LEN => Some(AttributeRule::ReadOnly),
@@ -209,11 +218,11 @@ fn of_value(kind: CK_ATTRIBUTE_TYPE) -> Option<AttributeRule> {
     }
 }
 
-/// It lives in its session, which unwraps with it and does nothing else: other uses that are wished for
-/// are shown as false, since clients name all that there are.
+/// Uses that its type has not are shown as false though they are wished for: clients name all that there
+/// are.
 fn of_secret(kind: CK_ATTRIBUTE_TYPE) -> Option<AttributeRule> {
     Some(match kind {
-        CKA_TOKEN | CKA_WRAP_WITH_TRUSTED => AttributeRule::Only(false),
+        CKA_WRAP_WITH_TRUSTED => AttributeRule::Only(false),
         CKA_KEY_TYPE
         | CKA_ID
         | CKA_START_DATE

@@ -3,21 +3,25 @@
 
 use super::rules::{self, TemplateKind};
 use crate::error::Error;
-use crate::mechanism::derive::LONGEST_SECRET;
 use crate::mechanism::key_type::KeyType;
-use crate::mechanism::unwrap::AES_KEYS;
+use crate::mechanism::table::Mechanism;
 use crate::template::Template;
 use cryptoki_sys::*;
+use devid_core::key::SecretKeyType;
 use devid_core::store::folder::{ObjectAttributes, Use};
 use devid_core::tpm::Secret;
 
-/// A secret key that is to be kept for a session.
+/// The uses that a secret key has where the template does not name them.
+const UNNAMED: [Use; 4] = [Use::Encrypt, Use::Decrypt, Use::Sign, Use::Verify];
+
+/// A secret key that is to be made.
 ///
-/// Where the template says nothing it is sensitive and cannot be extracted, and it unwraps no keys.
+/// Where the template says nothing it is sensitive and cannot be extracted; it does what its type can, and
+/// unwraps no keys.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct SecretKeyTemplate {
     pub(crate) described: ObjectAttributes,
-    pub(crate) key_type: KeyType,
+    pub(crate) key_type: SecretKeyType,
     /// Bytes, if the template names so many.
     pub(crate) length: Option<usize>,
     pub(crate) sensitive: bool,
@@ -36,21 +40,33 @@ impl SecretKeyTemplate {
         Self::parse(key_type.unwrap_or(CKK_GENERIC_SECRET), length, template)
     }
 
+    /// For C_GenerateKey, with its length in bytes.
+    pub(crate) fn generated(row: &Mechanism, template: &Template) -> Result<(Self, usize), Error> {
+        rules::check(template.consistent()?, TemplateKind::GeneratedSecret)?;
+        let key_type = row.key_type.ok_or(Error::MechanismInvalid)?.number();
+        let said = template.number(CKA_KEY_TYPE)?;
+        if said.is_some_and(|said| said != key_type) {
+            return Err(Error::TemplateInconsistent);
+        }
+        let length = template.number(CKA_VALUE_LEN)?;
+        let length = length.ok_or(Error::TemplateIncomplete)?;
+        let length = usize::try_from(length).map_err(|_| Error::AttributeValueInvalid)?;
+        let wanted = Self::parse(key_type, Some(length), template).map_err(of_value)?;
+        Ok((wanted, length))
+    }
+
     /// For C_CreateObject, with its bytes.
     pub(super) fn with_value(template: &Template) -> Result<(Self, Secret), Error> {
         rules::check(template, TemplateKind::Secret)?;
         let key_type = template.number(CKA_KEY_TYPE)?;
         let value = template.required(CKA_VALUE)?;
-        if value.len() > LONGEST_SECRET {
-            return Err(Error::AttributeValueInvalid);
-        }
         let key_type = key_type.ok_or(Error::TemplateIncomplete)?;
-        let wanted = Self::parse(key_type, Some(value.len()), template);
-        let wanted = wanted.map_err(|error| match error {
-            Error::KeySizeRange => Error::AttributeValueInvalid,
-            other => other,
-        })?;
-        Ok((wanted, Secret::new(value.to_vec())))
+        let wanted = Self::parse(key_type, Some(value.len()), template).map_err(of_value)?;
+        // What the TPM has sealed is shown to nobody.
+        match wanted.extractable && template.flag_or_false(CKA_TOKEN)? {
+            true => Err(Error::TemplateInconsistent),
+            false => Ok((wanted, Secret::new(value.to_vec()))),
+        }
     }
 
     fn parse(
@@ -62,18 +78,17 @@ impl SecretKeyTemplate {
         if class != CKO_SECRET_KEY {
             return Err(Error::TemplateInconsistent);
         }
-        let key_type = KeyType::from_number(key_type).ok_or(Error::TemplateInconsistent)?;
+        let of_number = KeyType::from_number(key_type);
+        let of_number = of_number.and_then(|one| Some((one, one.secret()?)));
+        let (of_number, key_type) = of_number.ok_or(Error::TemplateInconsistent)?;
         match (key_type, length) {
-            (KeyType::GenericSecret, Some(0)) => return Err(Error::KeySizeRange),
-            (KeyType::GenericSecret, _) => {}
-            (KeyType::Aes, Some(length)) if AES_KEYS.contains(&length) => {}
-            (KeyType::Aes, Some(_)) => return Err(Error::KeySizeRange),
-            (KeyType::Aes, None) => return Err(Error::TemplateIncomplete),
-            (KeyType::Ec | KeyType::Rsa, _) => return Err(Error::TemplateInconsistent),
+            (SecretKeyType::Aes, None) => return Err(Error::TemplateIncomplete),
+            (_, Some(length)) if !key_type.takes(length) => return Err(Error::KeySizeRange),
+            _ => {}
         }
         Ok(Self {
             described: ObjectAttributes {
-                usage: Some(template.uses(&[Use::Unwrap], &[])?),
+                usage: Some(template.uses(of_number.secret_uses(), &UNNAMED)?),
                 ..template.description()?
             },
             key_type,
@@ -84,9 +99,18 @@ impl SecretKeyTemplate {
     }
 }
 
+/// The length is that of a value, or the value of CKA_VALUE_LEN.
+fn of_value(error: Error) -> Error {
+    match error {
+        Error::KeySizeRange => Error::AttributeValueInvalid,
+        other => other,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use devid_core::key::LONGEST_SECRET_KEY;
 
     #[test]
     fn only_what_can_be_kept_is_promised() {
@@ -103,7 +127,7 @@ mod tests {
         };
         let plain = parse(&[]).unwrap();
         assert!(plain.sensitive && !plain.extractable && plain.length.is_none());
-        assert_eq!(plain.key_type.number(), CKK_GENERIC_SECRET);
+        assert_eq!(plain.key_type, SecretKeyType::GenericSecret);
         // As clients ask for it.
         let shown = [(CKA_SENSITIVE, no), (CKA_EXTRACTABLE, yes)];
         let uses = [(CKA_ENCRYPT, yes), (CKA_UNWRAP, yes)];
@@ -136,6 +160,56 @@ mod tests {
     }
 
     #[test]
+    fn a_key_that_is_generated_says_its_length_and_is_shown_to_nobody() {
+        let yes = &[CK_TRUE][..];
+        let length = |length: CK_ULONG| length.to_ne_bytes();
+        let parse = |kind, more: &[(CK_ATTRIBUTE_TYPE, &[u8])]| {
+            let mut template = Template::default();
+            for (kind, value) in more {
+                template.0.push((*kind, Secret::new(value.to_vec())));
+            }
+            SecretKeyTemplate::generated(Mechanism::find(kind, CKF_GENERATE).unwrap(), &template)
+        };
+        let (aes, generic) = (CKM_AES_KEY_GEN, CKM_GENERIC_SECRET_KEY_GEN);
+        for (kind, lengths) in [(aes, &[16, 24, 32][..]), (generic, &[1, 32, 64, 1024])] {
+            for size in lengths {
+                let (made, bytes) = parse(kind, &[(CKA_VALUE_LEN, &length(*size))]).unwrap();
+                assert_eq!(bytes as CK_ULONG, *size);
+                assert!(made.sensitive && !made.extractable);
+            }
+        }
+        let uses = |kind| {
+            let (made, _) = parse(kind, &[(CKA_VALUE_LEN, &length(16)), (CKA_WRAP, yes)]).unwrap();
+            made.described.usage.unwrap().iter().collect::<Vec<_>>()
+        };
+        assert_eq!(uses(aes), [Use::Decrypt, Use::Encrypt]);
+        assert_eq!(uses(generic), [Use::Sign, Use::Verify]);
+        assert_eq!(parse(aes, &[]), Err(Error::TemplateIncomplete));
+        let (sixteen, other) = (length(16), CKK_GENERIC_SECRET.to_ne_bytes());
+        for (kind, value, error) in [
+            (CKA_VALUE_LEN, &length(0)[..], Error::AttributeValueInvalid),
+            (CKA_VALUE_LEN, &length(20), Error::AttributeValueInvalid),
+            (
+                CKA_VALUE_LEN,
+                &length(1 << 31),
+                Error::AttributeValueInvalid,
+            ),
+            (CKA_VALUE_LEN, &[16], Error::AttributeValueInvalid),
+            (CKA_SENSITIVE, &[2], Error::AttributeValueInvalid),
+            (CKA_EXTRACTABLE, yes, Error::TemplateInconsistent),
+            (CKA_KEY_TYPE, &other, Error::TemplateInconsistent),
+            (CKA_VALUE, b"0123456789abcdef", Error::AttributeReadOnly),
+            (CKA_EC_POINT, b"x", Error::AttributeTypeInvalid),
+        ] {
+            let mut template = vec![(kind, value)];
+            if kind != CKA_VALUE_LEN {
+                template.push((CKA_VALUE_LEN, &sixteen));
+            }
+            assert_eq!(parse(aes, &template), Err(error), "{kind:#x}");
+        }
+    }
+
+    #[test]
     fn a_secret_that_is_brought_says_its_bytes_and_no_length() {
         let (yes, value) = (&[CK_TRUE][..], &[7; 32][..]);
         let kind = |kind: CK_KEY_TYPE| kind.to_ne_bytes();
@@ -148,11 +222,9 @@ mod tests {
         assert!(unwraps.sensitive && !unwraps.extractable);
         assert!(unwraps.described.usage.unwrap().has(Use::Unwrap));
         let plain = parse(&generic, &value[..7], (CKA_ENCRYPT, yes)).unwrap();
-        assert_eq!(
-            plain.described.usage,
-            Some(devid_core::store::folder::Usage::NONE)
-        );
-        let long = [7; LONGEST_SECRET + 1];
+        let usage = plain.described.usage.unwrap();
+        assert!(usage.iter().eq([Use::Sign, Use::Verify]));
+        let long = [7; LONGEST_SECRET_KEY + 1];
         for (key_type, value, more, error) in [
             (
                 &aes,
@@ -178,7 +250,6 @@ mod tests {
                 (CKA_LABEL, b""),
                 Error::TemplateInconsistent,
             ),
-            (&aes, value, (CKA_TOKEN, yes), Error::TemplateInconsistent),
             (
                 &aes,
                 value,
@@ -189,6 +260,15 @@ mod tests {
         ] {
             assert_eq!(parse(key_type, value, more), Err(error));
         }
+        assert!(parse(&aes, value, (CKA_TOKEN, yes)).is_ok());
+        let on_token = |more| {
+            let kind = (CKA_KEY_TYPE, &aes[..]);
+            let template = Template::from([kind, (CKA_VALUE, value), (CKA_TOKEN, yes), more]);
+            SecretKeyTemplate::with_value(&template)
+        };
+        let extractable = on_token((CKA_EXTRACTABLE, yes));
+        assert_eq!(extractable.err(), Some(Error::TemplateInconsistent));
+        assert!(on_token((CKA_SENSITIVE, &[CK_FALSE])).is_ok());
         let nothing = Template::from([(CKA_KEY_TYPE, &aes[..])]);
         assert_eq!(
             SecretKeyTemplate::with_value(&nothing).err(),

@@ -158,6 +158,7 @@ pub(crate) enum TypeArg {
     Private,
     Public,
     Cert,
+    SecretKey,
 }
 
 #[derive(Subcommand)]

@@ -45,7 +45,7 @@ pub(crate) fn list(device: &Device, form: OutputFormat) -> Result<Output, Comman
     let own = inventory
         .entries
         .iter()
-        .filter(|one| one.token != FACTORY && one.key.is_some());
+        .filter(|one| one.token != FACTORY && one.has_key());
     let described: Vec<_> = own.clone().map(|one| device.describe(one)).collect();
     Output::new(form, &described, || {
         own.map(|one| paragraph(device, one)).collect()

@@ -29,9 +29,10 @@ pub(crate) fn run(
         );
         return Err(CommandError::new(6, why));
     }
-    let class = class.unwrap_or(match entry.key {
-        Some(_) => TypeArg::Private,
-        None => TypeArg::Cert,
+    let class = class.unwrap_or(match (&entry.key, &entry.secret) {
+        (Some(_), _) => TypeArg::Private,
+        (None, Some(_)) => TypeArg::SecretKey,
+        (None, None) => TypeArg::Cert,
     });
     let uri = named(&entry, class)?;
     if let Some(path) = pem {
@@ -64,8 +65,10 @@ fn named(entry: &TokenEntry, class: TypeArg) -> Result<String, CommandError> {
     let (label, id, class) = match class {
         TypeArg::Private if entry.key.is_none() => return Err(missing("private key")),
         TypeArg::Public if entry.public.is_none() => return Err(missing("public key")),
+        TypeArg::SecretKey if entry.secret.is_none() => return Err(missing("secret key")),
         TypeArg::Private => (&entry.label, &entry.id, uri::ObjectType::Private),
         TypeArg::Public => (&entry.label, &entry.id, uri::ObjectType::Public),
+        TypeArg::SecretKey => (&entry.label, &entry.id, uri::ObjectType::SecretKey),
         TypeArg::Cert => {
             let placed = certificate.ok_or_else(|| missing("certificate"))?;
             (&placed.label, &placed.id, uri::ObjectType::Cert)

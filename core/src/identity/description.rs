@@ -4,7 +4,7 @@ use super::device::Device;
 use super::entry::TokenEntry;
 use crate::key::hex;
 use crate::store::folder::KeyOrigin;
-use crate::store::{Key, Protection};
+use crate::store::{Key, Protection, SecretKey};
 use crate::tpm::template_name;
 use crate::x509::Profile;
 use serde::Serialize;
@@ -18,7 +18,7 @@ pub struct EntryDescription {
     pub label: String,
     /// CKA_ID in hexadecimal digits.
     pub id: String,
-    /// The private key.
+    /// The private or secret key.
     pub key: Option<KeyDescription>,
     /// Whether its key signs only what the TPM itself made.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -27,10 +27,10 @@ pub struct EntryDescription {
     pub certificates: Vec<CertificateDescription>,
 }
 
-/// A private key in words.
+/// A private or secret key in words.
 #[derive(Debug, Clone, Serialize)]
 pub struct KeyDescription {
-    /// `p256`, `rsa2048`, …
+    /// `p256`, `rsa2048`, `aes256`, `generic-secret256`, …
     pub algorithm: String,
     /// Where it lives.
     pub place: String,
@@ -69,6 +69,10 @@ impl Device {
             attests: entry.attests,
             key: match (&entry.key, &entry.software, &entry.public) {
                 (Some(key), _, _) => Some(self.describe_key(entry, key)),
+                (None, None, None) => {
+                    let secret = entry.secret.as_ref();
+                    secret.map(|key| self.describe_secret_key(entry, key))
+                }
                 (None, Some(path), Some(public)) => Some(KeyDescription {
                     algorithm: public.to_string(),
                     place: format!("in software: {}", path.display()),
@@ -80,6 +84,19 @@ impl Device {
                 _ => None,
             },
             certificates: certificates.collect(),
+        }
+    }
+
+    fn describe_secret_key(&self, entry: &TokenEntry, key: &SecretKey) -> KeyDescription {
+        let store = self.store_of(entry).unwrap_or(&self.own);
+        let file = store.file(&entry.file);
+        KeyDescription {
+            algorithm: key.to_string(),
+            place: format!("sealed in {}; used in memory", file.display()),
+            handle: None,
+            tpm_name: None,
+            origin: said(entry.origin),
+            template: None,
         }
     }
 

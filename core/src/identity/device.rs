@@ -209,6 +209,7 @@ impl Device {
                         id: id.unwrap_or_else(|| key.public().id().as_bytes().to_vec()),
                         public: Some(key.public().clone()),
                         key: Some(Arc::clone(key)),
+                        secret: None,
                         software: None,
                         origin: *origin,
                         certificates: Vec::new(),
@@ -216,6 +217,21 @@ impl Device {
                         protected: token == OWN && private.label == OWN && !private.destroyable,
                     });
                 }
+                ObjectKind::SecretKey(key, origin, about) => entries.push(TokenEntry {
+                    token: token.to_owned(),
+                    token_label: listing.label.clone(),
+                    label: about.label.clone(),
+                    file: shown.name.clone(),
+                    id: about.id.clone().unwrap_or_default(),
+                    public: None,
+                    key: None,
+                    secret: Some(Arc::clone(key)),
+                    software: None,
+                    origin: *origin,
+                    certificates: Vec::new(),
+                    attests: false,
+                    protected: false,
+                }),
                 ObjectKind::Certificate(certificate, about) => {
                     let placed = placed(store, shown, certificate, about);
                     add_certificate(placed, (token, &listing.label), &mut entries);
@@ -270,6 +286,7 @@ fn of_identity(token: &str, identity: Identity) -> TokenEntry {
         file: String::new(),
         id: id.clone(),
         key: identity.key,
+        secret: None,
         software: None,
         public: identity.public,
         origin: KeyOrigin::Generated,
@@ -294,6 +311,7 @@ fn of_ca_certificate(token: &str, authority: CaCertificate) -> TokenEntry {
         file: String::new(),
         id: id.clone(),
         key: None,
+        secret: None,
         software: None,
         public: authority.certificate.public_key(),
         origin: KeyOrigin::Unknown,

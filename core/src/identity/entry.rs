@@ -1,8 +1,8 @@
 //! What a token holds, as people see it: a key with its certificates, or a certificate alone.
 
 use crate::key::PublicKey;
-use crate::store::Key;
 use crate::store::folder::KeyOrigin;
+use crate::store::{Key, SecretKey};
 use crate::x509::Certificate;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -31,6 +31,8 @@ pub struct TokenEntry {
     pub id: Vec<u8>,
     /// The private key, if the device has it in its TPM.
     pub key: Option<Arc<Key>>,
+    /// The secret key, if it is one.
+    pub secret: Option<Arc<SecretKey>>,
     /// The private key's file, if it is a software key.
     pub software: Option<PathBuf>,
     /// The public key, if it is of a known kind.
@@ -61,6 +63,11 @@ pub struct CertificateEntry {
 }
 
 impl TokenEntry {
+    /// Whether a private or secret key of it is in a token.
+    pub fn has_key(&self) -> bool {
+        self.key.is_some() || self.secret.is_some()
+    }
+
     /// The certificate to be shown first.
     pub fn certificate(&self) -> Option<&Certificate> {
         self.certificates.first().map(|placed| &placed.certificate)
@@ -86,6 +93,7 @@ pub(super) fn add_certificate(
             file: String::new(),
             id: placed.id.clone(),
             key: None,
+            secret: None,
             software: None,
             public,
             origin: KeyOrigin::Unknown,

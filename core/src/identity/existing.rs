@@ -190,6 +190,7 @@ impl Device {
             file: String::new(),
             id: leaf.key_id().as_bytes().to_vec(),
             key: None,
+            secret: None,
             software: there(key)?.then(|| key.clone()),
             public: leaf.public_key(),
             origin: KeyOrigin::Unknown,

@@ -28,10 +28,7 @@ impl Device {
             return Err(inventory.no_such(name));
         };
         let others = found.iter().skip(1);
-        match others
-            .clone()
-            .find(|one| one.key.is_some() && first.key.is_some())
-        {
+        match others.clone().find(|one| one.has_key() && first.has_key()) {
             None => Ok(TokenEntry::clone(first)),
             Some(other) => Err(two_keys(name, first, other)),
         }
@@ -44,8 +41,8 @@ impl Device {
         let inventory = self.inventory();
         let mut found: Vec<_> = inventory.entries.iter().collect();
         found.retain(|one| one.is_named_by(&uri) && uri.matches_serial(inventory.serial(one)));
-        if found.iter().any(|one| one.key.is_some()) {
-            found.retain(|one| one.key.is_some());
+        if found.iter().any(|one| one.has_key()) {
+            found.retain(|one| one.has_key());
         }
         match found[..] {
             [] => Err(inventory.no_such(text)),
@@ -64,7 +61,7 @@ fn two_keys(name: &str, one: &TokenEntry, other: &TokenEntry) -> IdentityError {
         true => "its id",
         false => "its token",
     };
-    let what = match one.key.is_some() {
+    let what = match one.has_key() {
         true => "keys",
         false => "objects",
     };
@@ -90,11 +87,13 @@ impl TokenEntry {
     /// Whether a PKCS#11 URI names its key or one of its certificates; the token's serial number is
     /// not looked at.
     fn is_named_by(&self, uri: &Uri) -> bool {
-        let has_key = self.key.is_some() || self.software.is_some();
+        let is_private = self.key.is_some() || self.software.is_some();
         let by_key = match uri.object_type() {
-            None | Some(ObjectType::Private) => has_key,
+            None => is_private || self.secret.is_some(),
+            Some(ObjectType::Private) => is_private,
+            Some(ObjectType::SecretKey) => self.secret.is_some(),
             Some(ObjectType::Public) => self.public.is_some(),
-            Some(ObjectType::Cert | ObjectType::SecretKey | ObjectType::Data) => false,
+            Some(ObjectType::Cert | ObjectType::Data) => false,
         };
         let by_certificate = matches!(uri.object_type(), None | Some(ObjectType::Cert));
         let mut certificates = self.certificates.iter();

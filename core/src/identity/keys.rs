@@ -168,6 +168,7 @@ impl Device {
             let subject = subject.map_or_else(|| self.own_subject(key.public()), Ok)?;
             return Signer(&self.tpm, &key).request(subject);
         }
+        refuse_secret_key(entry, "no certificate is for a secret key")?;
         let Some(key) = &entry.key else {
             return Err(IdentityError::new(
                 IdentityErrorKind::NotFound,
@@ -209,7 +210,9 @@ impl Device {
         let store = self.store_of(entry).unwrap_or(&self.own);
         let path = store.file(&entry.file);
         let protection = entry.key.as_ref().map(|key| key.protection());
-        if matches!(protection, Some(Protection::Sealed | Protection::File)) {
+        let is_in_memory = entry.secret.is_some()
+            || matches!(protection, Some(Protection::Sealed | Protection::File));
+        if is_in_memory {
             return Err(IdentityError::refused(format!(
                 "{}: there is no wrapped form of this key: it is used in memory, and the TPM seals \
                  at most what opens {}",
@@ -243,6 +246,10 @@ impl Device {
     /// It is in another handle than the wish says already, no template gives the key, or something
     /// else is at the handle.
     pub fn persist(&self, entry: &TokenEntry, wish: Option<u32>) -> Result<u32, IdentityError> {
+        refuse_secret_key(
+            entry,
+            "it is used in memory, and only a key that the TPM itself uses can be in a handle",
+        )?;
         let Some(key) = &entry.key else {
             return Err(IdentityError::new(
                 IdentityErrorKind::NotFound,
@@ -289,6 +296,16 @@ impl Device {
     pub(super) fn own_entities(&self) -> Result<Vec<TokenEntry>, IdentityError> {
         let read = self.token_contents(&self.own).map_err(|(_, fault)| fault)?;
         Ok(read.entries)
+    }
+}
+
+fn refuse_secret_key(entry: &TokenEntry, why: &str) -> Result<(), IdentityError> {
+    match &entry.secret {
+        Some(key) => Err(IdentityError::refused(format!(
+            "{}: this is a secret key ({key}); {why}",
+            entry.label
+        ))),
+        None => Ok(()),
     }
 }
 

@@ -138,6 +138,6 @@ fn holds_clear_key(file: &Path) -> bool {
         let others = ["TSS2 PRIVATE KEY", "ENCRYPTED PRIVATE KEY"];
         label.ends_with("PRIVATE KEY") && !others.contains(&label)
     };
-    let blocks = pem::Scan::of(&content).blocks;
+    let blocks = pem::PemReader::of(&content).blocks;
     blocks.iter().flatten().any(|block| is_clear(block.label))
 }

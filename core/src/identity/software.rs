@@ -258,6 +258,7 @@ impl Software {
             file: String::new(),
             id: public.id().as_bytes().to_vec(),
             key: None,
+            secret: None,
             software: Some(self.key_path()),
             public: Some(public),
             origin: KeyOrigin::Generated,

@@ -225,9 +225,8 @@ impl Device {
     }
 
     fn roles(&self, inventory: &Inventory) -> Vec<RoleStatus> {
-        let is_role = |one: &&TokenEntry| {
-            one.key.is_some() || !one.certificate().is_some_and(Certificate::is_ca)
-        };
+        let is_role =
+            |one: &&TokenEntry| one.has_key() || !one.certificate().is_some_and(Certificate::is_ca);
         inventory
             .entries
             .iter()
@@ -275,6 +274,10 @@ impl RoleStatus {
             .key
             .as_ref()
             .map(|key| format!("{}, {}", key.public(), place(key)));
+        let secret = entry
+            .secret
+            .as_ref()
+            .map(|key| format!("{key}, {}.pem", entry.file));
         let in_file = entry
             .software
             .as_ref()
@@ -282,7 +285,7 @@ impl RoleStatus {
         Self {
             role,
             label: entry.label.clone(),
-            key: key.or(in_file),
+            key: key.or(secret).or(in_file),
             certificate: entry.certificate().map(Certificate::subject),
             expiry: entry.certificate().map(|one| Expiry::of(one, now())),
         }

@@ -13,6 +13,7 @@ fn entry(certificate: Certificate) -> TokenEntry {
         file: String::new(),
         id: Vec::new(),
         key: None,
+        secret: None,
         software: None,
         public: certificate.public_key(),
         origin: KeyOrigin::Generated,

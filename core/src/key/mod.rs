@@ -7,11 +7,13 @@ mod private;
 mod reading;
 #[cfg(test)]
 mod reading_tests;
+mod secret;
 
 pub use curve::Curve;
 pub(crate) use curve::by_curve;
 pub use private::PrivateKeyInfo;
 pub(crate) use reading::{algorithm_name, refuse_encrypted};
+pub use secret::{LONGEST_SECRET_KEY, SecretKeyType};
 
 use crate::oid::{EC_PUBLIC_KEY, RSA_ENCRYPTION};
 use pkcs1::der::asn1::UintRef;

@@ -1,7 +1,7 @@
 //! What a store shows, in plain types.
 
 use super::folder::{Data, KeyOrigin, ObjectAttributes, RefusedFile};
-use super::{Key, StoreStamp};
+use super::{Key, SecretKey, StoreStamp};
 use crate::key::PublicKey;
 use crate::tpm::Capabilities;
 use crate::x509::Certificate;
@@ -80,6 +80,8 @@ pub enum ObjectKind {
         /// The attributes of the public half; `None` if it was destroyed on its own.
         public: Option<ObjectAttributes>,
     },
+    /// A secret key, where it comes from, and its attributes.
+    SecretKey(Arc<SecretKey>, KeyOrigin, ObjectAttributes),
     /// A public key alone.
     Public(PublicKey, ObjectAttributes),
     /// A certificate.

@@ -16,7 +16,7 @@ use devid::DevidStore;
 pub use encrypt::{encrypt, longest_message};
 pub use error::{LoginError, ScanError, SignError};
 use idevid::IdevidStore;
-pub use key::{Access, DecryptRequest, Key, Login, Protection};
+pub use key::{Access, DecryptRequest, Key, Login, Protection, SecretBytes, SecretKey};
 pub use listing::{ObjectKind, ObjectPart, ScanResult, StoredObject};
 use sessions::SessionStore;
 use templates::Templates;

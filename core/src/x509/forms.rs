@@ -4,7 +4,7 @@ use super::parts::CertificateParts;
 use crate::ber::{
     BIT_STRING, Element, INTEGER, NoElement, OBJECT_IDENTIFIER, OCTET_STRING, SEQUENCE,
 };
-use crate::pem::Scan;
+use crate::pem::PemReader;
 
 const UTC_TIME: u8 = 0x17;
 const GENERALIZED_TIME: u8 = 0x18;
@@ -180,7 +180,7 @@ fn of_text(text: &[u8]) -> Option<String> {
     }
     let lower: String = text.chars().take(400).collect::<String>().to_lowercase();
     let dense: String = text.chars().filter(|c| !c.is_whitespace()).collect();
-    let boundary = Scan::of(text.as_bytes()).boundaries.into_iter().next();
+    let boundary = PemReader::of(text.as_bytes()).boundaries.into_iter().next();
     Some(if let Some(boundary) = boundary {
         crate::pem::damaged(&boundary)
     } else if lower.starts_with("<!doctype html") || lower.contains("<html") {

@@ -39,6 +39,9 @@ pub struct Subject {
     alternative: Option<Extension>,
 }
 
+/// Signs a digest.
+type SignDigest<'a, E> = dyn Fn(&[u8]) -> Result<Vec<u8>, E> + 'a;
+
 /// What a certificate or a request needs of the private key that signs it.
 pub(crate) struct CertificateSigner<'a, E> {
     pub(crate) public: &'a PublicKey,
@@ -46,7 +49,7 @@ pub(crate) struct CertificateSigner<'a, E> {
     pub(crate) scheme: SignatureScheme,
     /// Signs a digest of the scheme's hash: r ‖ s, each as wide as the curve's order, or a number
     /// as wide as the modulus.
-    pub(crate) sign: &'a dyn Fn(&[u8]) -> Result<Vec<u8>, E>,
+    pub(crate) sign: &'a SignDigest<'a, E>,
 }
 
 /// Why no certificate or request was made.

@@ -4,7 +4,7 @@ use super::certificate::Certificate;
 use super::decode::NoCertificate;
 use super::forms;
 use crate::ber::{Element, NoElement, SEQUENCE};
-use crate::pem::{Scan, damaged};
+use crate::pem::{PemReader, damaged};
 use log::warn;
 
 /// TCG_PCCLIENT_STORED_CERT and TCG_PCCLIENT_FULL_CERT (TCG, PC Client Implementation
@@ -30,8 +30,8 @@ impl Certificate {
     pub fn read_all(bytes: &[u8]) -> ParsedCertificates {
         let scan = match forms::is_certificate(without_header(bytes)) {
             // Text inside it is no PEM.
-            true => Scan::default(),
-            false => Scan::of(without_header(bytes)),
+            true => PemReader::default(),
+            false => PemReader::of(without_header(bytes)),
         };
         match scan.blocks.is_empty() {
             true => ParsedCertificates::of_der(bytes),
@@ -67,7 +67,7 @@ impl Certificate {
 }
 
 impl ParsedCertificates {
-    fn of_pem(scan: Scan) -> Self {
+    fn of_pem(scan: PemReader) -> Self {
         let mut reading = Self::default();
         for block in scan.blocks {
             let read = block.and_then(|block| match is_certificate_label(block.label) {

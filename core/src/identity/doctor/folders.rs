@@ -65,7 +65,7 @@ pub(super) fn check(device: &Device, findings: &mut Vec<Finding>) {
         .flat_map(|store| device.token_contents(store));
     let issuer = |one: Option<&Certificate>| one.is_some_and(Certificate::is_ca);
     for one in read.flat_map(|read| read.entries) {
-        if one.key.is_some() || issuer(one.certificate()) {
+        if one.has_key() || issuer(one.certificate()) {
             continue;
         }
         let called = match one.token.as_str() {

@@ -158,12 +158,8 @@ impl DevidStore {
     /// wraps; without `tpm` no key that is the TPM's, since it would stay in its handle.
     pub fn erase(&self, all: bool, tpm: bool) -> Result<(), StoreError> {
         let listing = self.whole_listing()?;
-        let parent = |content: &EntryContent| match content {
-            EntryContent::Pair(pair) => pair.material.parent(),
-            _ => None,
-        };
         let goes = listing.entries.iter().filter(|entry| {
-            let parent = parent(&entry.content);
+            let parent = entry.content.parent();
             let is_ours = parent == Some(self.master.handle) || KeyFolder::named(&entry.name);
             (all || is_ours) && (tpm || parent.is_none())
         });

@@ -7,7 +7,7 @@
 //! its own file may be damaged.
 
 use super::{DevidStore, StoreError};
-use crate::store::folder::{EntryContent, FolderError, KeyFolder};
+use crate::store::folder::{FolderError, KeyFolder};
 use crate::tpm::{
     CLEARED_OR_EXCHANGED, Parent, SRK, StorageKey, Tpm, TpmError, Unloadable, handle,
     is_device_key, name_of,
@@ -235,10 +235,9 @@ impl DevidStore {
 
     fn has_wrapped_keys(&self) -> Result<bool, StoreError> {
         let listing = self.whole_listing()?;
-        Ok(listing.entries.iter().any(|entry| match &entry.content {
-            EntryContent::Pair(pair) => pair.material.parent() == Some(self.master.handle),
-            _ => false,
-        }))
+        let master = Some(self.master.handle);
+        let mut entries = listing.entries.iter();
+        Ok(entries.any(|entry| entry.content.parent() == master))
     }
 
     /// Whether the TPM holds the master key of this folder; `None` if the folder remembers none.

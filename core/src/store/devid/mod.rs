@@ -14,6 +14,7 @@ mod renewal;
 mod scan;
 #[cfg(test)]
 mod scan_tests;
+mod secret_keys;
 mod unusable;
 
 pub use crate::tpm::{KeyAlgorithm, KeyPurpose};
@@ -313,8 +314,8 @@ impl DevidStore {
     /// Adds an object that is no pair. Gives its name.
     pub fn add(&self, content: EntryContent) -> Result<String, StoreError> {
         match content {
-            EntryContent::Pair(_) => {
-                Err(StoreError::Unsupported("a pair is kept, not added".into()))
+            EntryContent::Pair(_) | EntryContent::SecretKey(_) => {
+                Err(StoreError::Unsupported("a key is kept, not added".into()))
             }
             content => {
                 self.folder.begin(&self.first_serial()?)?;
@@ -462,6 +463,7 @@ fn editable(content: &mut EntryContent, half: ObjectPart) -> Option<Editable<'_>
         (EntryContent::Pair(pair), ObjectPart::Public) => pair.shown_public.as_mut()?,
         (EntryContent::Public(_, description), ObjectPart::Whole)
         | (EntryContent::Certificate(_, description), ObjectPart::Whole) => description,
+        (EntryContent::SecretKey(key), ObjectPart::Whole) => &mut key.description,
         (EntryContent::Data(data), ObjectPart::Whole) => return Some(Editable::Data(data)),
         _ => return None,
     };

@@ -75,7 +75,13 @@ impl DevidStore {
             return Err(LoginError::NotLoggedIn);
         }
         let listing = self.whole_listing()?;
-        let open = |content: &EntryContent| matches!(content, EntryContent::Pair(pair) if pair.auth.is_none());
+        let open = |content: &EntryContent| match content {
+            EntryContent::Pair(pair) => pair.auth.is_none(),
+            EntryContent::SecretKey(key) => key.auth.is_none(),
+            EntryContent::Public(..) | EntryContent::Certificate(..) | EntryContent::Data(_) => {
+                false
+            }
+        };
         if let Some(key) = listing.entries.iter().find(|one| open(&one.content)) {
             return Err(LoginError::Refused(format!(
                 "the key {:?} needs no PIN and would still need none: destroy such keys first, \

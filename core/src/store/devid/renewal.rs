@@ -2,7 +2,7 @@
 
 use super::{DevidStore, StoreError};
 use crate::key::PublicKey;
-use crate::store::folder::{Entry, EntryContent, KeyOrigin, KeyPair, PinSeal};
+use crate::store::folder::{Entry, EntryContent, KeyOrigin, KeyPair, PinSeal, SecretKeyFile};
 use crate::tpm::{SRK, StorageKey, TpmError, WrappedKey, handle, name_of};
 use std::path::PathBuf;
 
@@ -59,9 +59,15 @@ impl DevidStore {
     pub fn losses(&self) -> Result<Losses, StoreError> {
         let listing = self.whole_listing()?;
         let (mut keys, mut kept, mut living) = (Vec::new(), Vec::new(), Vec::new());
+        let mut lost_secrets = Vec::new();
         for entry in &listing.entries {
-            let EntryContent::Pair(pair) = &entry.content else {
-                continue;
+            let pair = match &entry.content {
+                EntryContent::Pair(pair) => pair,
+                EntryContent::SecretKey(key) => {
+                    lost_secrets.extend(self.loss_of(key).map(|what| self.lost(entry, what)));
+                    continue;
+                }
+                _ => continue,
             };
             match self.fate(pair)? {
                 Fate::Lost(what) => keys.push((pair.public.clone(), self.lost(entry, what))),
@@ -87,6 +93,7 @@ impl DevidStore {
         // A certificate is known by its key: it goes first.
         let mut lost: Vec<Loss> = certificates.collect();
         lost.extend(keys.into_iter().map(|(_, key)| key));
+        lost.extend(lost_secrets);
         for seal in [PinSeal::User, PinSeal::SecurityOfficer] {
             if self.folder.has_seal(seal)? {
                 let (whose, file) = match seal {
@@ -104,18 +111,20 @@ impl DevidStore {
     }
 
     fn lost(&self, entry: &Entry, what: LossKind) -> Loss {
-        let label = match &entry.content {
-            EntryContent::Pair(pair) => &pair.private.label,
-            EntryContent::Public(_, description) | EntryContent::Certificate(_, description) => {
-                &description.label
-            }
-            EntryContent::Data(data) => &data.description.label,
-        };
         Loss {
-            label: label.clone(),
+            label: entry.content.description().label.clone(),
             what,
             file: self.file(&entry.name),
         }
+    }
+
+    /// How a secret key is lost without the master key; `None` if another key seals it.
+    fn loss_of(&self, key: &SecretKeyFile) -> Option<LossKind> {
+        if key.auth.is_some() {
+            return Some(LossKind::BehindPin);
+        }
+        let is_lost = self.was_wrapped_by_master(Some(key.seal.parent), key.origin);
+        is_lost.then_some(LossKind::Sealed)
     }
 
     fn fate(&self, pair: &KeyPair) -> Result<Fate, StoreError> {
@@ -143,10 +152,14 @@ impl DevidStore {
     /// Whether the master key wraps the key, or one did that was in another handle: of the keys that
     /// were made through the token, none has another parent.
     pub(super) fn was_wrapped_here(&self, pair: &KeyPair) -> bool {
-        let Some(parent) = pair.material.parent() else {
+        self.was_wrapped_by_master(pair.material.parent(), pair.origin)
+    }
+
+    fn was_wrapped_by_master(&self, parent: Option<u32>, origin: KeyOrigin) -> bool {
+        let Some(parent) = parent else {
             return false;
         };
-        let ours = pair.origin != KeyOrigin::Unknown
+        let ours = origin != KeyOrigin::Unknown
             && handle::STORAGE_KEYS.contains(&parent)
             && parent > SRK
             && !handle::DEVICE_KEYS.contains(&parent)
@@ -162,6 +175,9 @@ impl DevidStore {
         let listing = self.whole_listing()?;
         Ok(listing.entries.iter().any(|entry| match &entry.content {
             EntryContent::Pair(pair) => self.was_wrapped_here(pair),
+            EntryContent::SecretKey(key) => {
+                self.was_wrapped_by_master(Some(key.seal.parent), key.origin)
+            }
             _ => false,
         }))
     }

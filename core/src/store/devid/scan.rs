@@ -3,13 +3,13 @@
 use super::{DevidStore, StoreError};
 use crate::key::PublicKey;
 use crate::store::folder::{
-    self, Entry, EntryContent, FolderError, KeyMaterial, KeyOrigin, KeyPair, PinSeal, Tss2Key,
-    Tss2Kind,
+    self, Entry, EntryContent, FolderError, KeyMaterial, KeyOrigin, KeyPair, PinSeal,
+    SecretKeyFile, Tss2Key, Tss2Kind,
 };
 use crate::store::key::KeyFile;
 use crate::store::listing::{ObjectKind, ScanResult, StoredObject};
 use crate::store::machine;
-use crate::store::{self, Key, LoginError, Pins, Protection, ScanError, UserType};
+use crate::store::{self, Key, LoginError, Pins, Protection, ScanError, SecretKey, UserType};
 use crate::tpm::{Capabilities, Lockout, Parent, PublicArea, SRK, Tpm};
 use crate::x509::{Certificate, Time};
 use log::warn;
@@ -45,7 +45,10 @@ impl DevidStore {
                 let is_rsa = matches!(key.public(), PublicKey::Rsa { .. });
                 is_rsa && key.protection() == Protection::Tpm
             }
-            ObjectKind::Public(..) | ObjectKind::Certificate(..) | ObjectKind::Data(_) => false,
+            ObjectKind::SecretKey(..)
+            | ObjectKind::Public(..)
+            | ObjectKind::Certificate(..)
+            | ObjectKind::Data(_) => false,
         };
         let before = self.tpm.capabilities();
         let asks = self.tpm.has_answered() && listing.objects.iter().any(is_asked);
@@ -145,6 +148,11 @@ impl CachedObject {
                 private: pair.private.clone(),
                 public: pair.shown_public.clone(),
             },
+            EntryContent::SecretKey(file) => ObjectKind::SecretKey(
+                Arc::new(store.secret_key_of(&entry.name, file)),
+                file.origin,
+                file.description.clone(),
+            ),
             EntryContent::Public(key, description) => {
                 ObjectKind::Public(key.clone(), description.clone())
             }
@@ -263,6 +271,17 @@ impl DevidStore {
         }
     }
 
+    fn secret_key_of(&self, name: &str, file: &SecretKeyFile) -> SecretKey {
+        let key = SecretKey::of_file(file);
+        if let Some(why) = key.obstacle() {
+            warn!("the key {name:?} cannot be used: {why}");
+        }
+        match &file.auth {
+            None => key,
+            Some(salt) => key.opened_by(self.access(salt)),
+        }
+    }
+
     /// Whether the empty value may be shown to a parent, though a wrong one may count: to those that
     /// have none by convention, or by what the configuration says.
     fn is_open(&self, parent: &Parent) -> bool {
@@ -356,7 +375,7 @@ fn validity(certificate: &Certificate) -> Validity {
 fn rank(kind: &ObjectKind, now: i64) -> (u8, bool, Reverse<Validity>) {
     let (class, validity) = match kind {
         ObjectKind::Pair { .. } => (0, None),
-        ObjectKind::Public(..) => (1, None),
+        ObjectKind::SecretKey(..) | ObjectKind::Public(..) => (1, None),
         ObjectKind::Certificate(certificate, _) => (2, Some(validity(certificate))),
         ObjectKind::Data(_) => (3, None),
     };

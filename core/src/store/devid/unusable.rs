@@ -34,16 +34,18 @@ impl DevidStore {
         };
         let mut found = Vec::new();
         for shown in &listing.objects {
-            let ObjectKind::Pair { key, .. } = &shown.kind else {
-                continue;
-            };
             let file = self.file(&shown.name);
             let of_file = |why: &dyn fmt::Display| format!("{}: {why}", file.display());
-            // Made below a master key that is gone: the handle has it, and its file cannot.
-            if self.lives_in_handle_alone(key) {
-                continue;
-            }
-            let (why, is_damaged) = match (key.obstacle(), key.check_file(&self.tpm)) {
+            let (obstacle, checked) = match &shown.kind {
+                // Made below a master key that is gone: the handle has it, and its file cannot.
+                ObjectKind::Pair { key, .. } if self.lives_in_handle_alone(key) => continue,
+                ObjectKind::Pair { key, .. } => (key.obstacle(), key.check_file(&self.tpm)),
+                ObjectKind::SecretKey(key, ..) => (None, key.check_file(&self.tpm)),
+                ObjectKind::Public(..) | ObjectKind::Certificate(..) | ObjectKind::Data(_) => {
+                    continue;
+                }
+            };
+            let (why, is_damaged) = match (obstacle, checked) {
                 (Some(why), _) => (why, false),
                 (None, Err(SignError::Tpm(TpmError::Unloadable(what)))) => (
                     of_file(&unloadable(&what)),

@@ -1,7 +1,7 @@
 //! What a file of the key folder holds, in plain types.
 
 use super::Tss2Key;
-use crate::key::{PrivateKeyInfo, PublicKey};
+use crate::key::{PrivateKeyInfo, PublicKey, SecretKeyType};
 use crate::x509::{Certificate, Date};
 
 /// An object of the folder, or a pair of them.
@@ -15,9 +15,15 @@ pub struct Entry {
 
 /// What a file holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "each entry lies behind an Arc of its own"
+)]
 pub enum EntryContent {
     /// A key pair in one file, so that both halves appear or neither.
     Pair(KeyPair),
+    /// A secret key.
+    SecretKey(SecretKeyFile),
     /// A public key without private one.
     Public(PublicKey, ObjectAttributes),
     /// One certificate.
@@ -76,6 +82,46 @@ impl KeyMaterial {
         match self {
             Self::Wrapped(key) => Some(key),
             Self::Sealed { .. } | Self::Clear(_) => None,
+        }
+    }
+}
+
+/// A secret key, encrypted under a random key that the TPM has sealed: used in memory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SecretKeyFile {
+    /// Its type.
+    pub key_type: SecretKeyType,
+    /// The sealed key.
+    pub seal: Tss2Key,
+    /// What is encrypted under the sealed key: nonce, ciphertext and tag of AES-256-GCM.
+    pub encrypted: Vec<u8>,
+    /// As [`KeyPair::auth`].
+    pub auth: Option<Vec<u8>>,
+    /// Where the key comes from.
+    pub origin: KeyOrigin,
+    /// Whether it says that it is sensitive. Nobody reads it in any case.
+    pub sensitive: bool,
+    /// Its attributes.
+    pub description: ObjectAttributes,
+}
+
+impl EntryContent {
+    /// The handle of the TPM's key without which a private or secret key cannot be used.
+    pub fn parent(&self) -> Option<u32> {
+        match self {
+            Self::Pair(pair) => pair.material.parent(),
+            Self::SecretKey(key) => Some(key.seal.parent),
+            Self::Public(..) | Self::Certificate(..) | Self::Data(_) => None,
+        }
+    }
+
+    /// Its attributes; of a pair those of the private half.
+    pub fn description(&self) -> &ObjectAttributes {
+        match self {
+            Self::Pair(pair) => &pair.private,
+            Self::SecretKey(key) => &key.description,
+            Self::Public(_, description) | Self::Certificate(_, description) => description,
+            Self::Data(data) => &data.description,
         }
     }
 }

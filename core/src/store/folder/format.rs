@@ -2,13 +2,13 @@
 
 use super::text::{
     Lines, NO_PUBLIC_HALF, PUBLIC_HALF, escaped, handle, origin, public_half, read_description,
-    unescaped, write_description, write_line,
+    unescaped, write_description, write_line, yes_no,
 };
 use super::{
-    Data, EntryContent, KeyMaterial, KeyOrigin, KeyPair, ObjectAttributes, Tss2Key,
+    Data, EntryContent, KeyMaterial, KeyOrigin, KeyPair, ObjectAttributes, SecretKeyFile, Tss2Key,
     Tss2Kind as ObjectKind,
 };
-use crate::key::{PrivateKeyInfo, PublicKey, from_hex, hex, refuse_encrypted};
+use crate::key::{PrivateKeyInfo, PublicKey, SecretKeyType, from_hex, hex, refuse_encrypted};
 use crate::pem;
 use crate::tpm::{PublicArea, other_kind};
 use crate::x509::{Certificate, is_certificate_label};
@@ -19,6 +19,8 @@ pub(super) const LARGEST: u64 = 64 << 10;
 const PAIR: &str = "TSS2 PRIVATE KEY";
 const ENCRYPTED: &str = "ENCRYPTED PRIVATE KEY";
 const CLEAR: &str = "PRIVATE KEY";
+/// Not a standard's label. Versions that do not know it refuse the file, and leave it as it is.
+const SECRET: &str = "DEVID SECRET KEY";
 const PUBLIC: &str = "PUBLIC KEY";
 const CERTIFICATE: &str = "CERTIFICATE";
 const DATA: &str = "DATA";
@@ -50,6 +52,18 @@ pub(super) fn parse(name: &str, file: &[u8]) -> Result<(EntryContent, Remarks), 
         [PAIR, ENCRYPTED, PUBLIC] => {
             let (material, public) = sealed(der(0), der(1), der(2))?;
             EntryContent::Pair(read_pair(&mut lines, material, public, absent)?)
+        }
+        [PAIR, SECRET] => {
+            let key_type = lines.take("Key-Type", SecretKeyType::from_word)?;
+            EntryContent::SecretKey(SecretKeyFile {
+                key_type: key_type.ok_or("the line Key-Type of a secret key is missing")?,
+                seal: seal(der(0))?,
+                encrypted: der(1).to_vec(),
+                auth: lines.take("Auth", from_hex)?,
+                origin: lines.take("Origin", origin)?.unwrap_or_default(),
+                sensitive: lines.take("Sensitive", yes_no)?.unwrap_or(true),
+                description: read_description(&mut lines, "", absent)?,
+            })
         }
         [PUBLIC] => {
             let key = PublicKey::from_info_der(der(0));
@@ -124,6 +138,15 @@ pub(super) fn render(
                 KeyMaterial::Clear(key) => vec![(CLEAR, key.der().to_vec())],
             }
         }
+        EntryContent::SecretKey(key) => {
+            write_line(&mut text, "Key-Type", key.key_type.word());
+            write_description(&mut text, "", &key.description, &absent);
+            if !key.sensitive {
+                write_line(&mut text, "Sensitive", "no");
+            }
+            write_protection(&mut text, key.auth.as_deref(), key.origin);
+            vec![(PAIR, tss2(&key.seal)?), (SECRET, key.encrypted.clone())]
+        }
         EntryContent::Public(key, description) => {
             write_description(&mut text, "", description, &absent);
             vec![(PUBLIC, key.info_der())]
@@ -174,15 +197,20 @@ fn wrapped(der: &[u8]) -> Result<(KeyMaterial, PublicKey), String> {
     Ok((KeyMaterial::Wrapped(key), public))
 }
 
+fn seal(der: &[u8]) -> Result<Tss2Key, String> {
+    let seal = Tss2Key::from_der(der).map_err(|why| why.to_string())?;
+    match seal.kind {
+        ObjectKind::Sealed => Ok(seal),
+        _ => Err("a key encrypted under what is no sealed data".into()),
+    }
+}
+
 fn sealed(
-    seal: &[u8],
+    seal_der: &[u8],
     encrypted: &[u8],
     public: &[u8],
 ) -> Result<(KeyMaterial, PublicKey), String> {
-    let seal = Tss2Key::from_der(seal).map_err(|why| why.to_string())?;
-    if seal.kind != ObjectKind::Sealed {
-        return Err("a key encrypted under what is no sealed data".into());
-    }
+    let seal = seal(seal_der)?;
     let public = PublicKey::from_info_der(public);
     let public = public.ok_or("no public key of a kind that is known here")?;
     let encrypted = encrypted.to_vec();
@@ -219,10 +247,14 @@ fn write_pair(text: &mut String, pair: &KeyPair, absent: &ObjectAttributes) {
     if let Some(handle) = pair.handle {
         write_line(text, "Handle", &format!("0x{handle:08x}"));
     }
-    if let Some(auth) = &pair.auth {
+    write_protection(text, pair.auth.as_deref(), pair.origin);
+}
+
+fn write_protection(text: &mut String, auth: Option<&[u8]>, origin: KeyOrigin) {
+    if let Some(auth) = auth {
         write_line(text, "Auth", &hex(auth));
     }
-    match pair.origin {
+    match origin {
         KeyOrigin::Generated => write_line(text, "Origin", "generated"),
         KeyOrigin::Imported => write_line(text, "Origin", "imported"),
         KeyOrigin::Unknown => {}

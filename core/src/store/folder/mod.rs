@@ -25,8 +25,8 @@ mod write;
 
 pub use cache::RefusedFile;
 pub use entry::{
-    Data, Editable, Entry, EntryContent, KeyMaterial, KeyOrigin, KeyPair, ObjectAttributes, Usage,
-    Use,
+    Data, Editable, Entry, EntryContent, KeyMaterial, KeyOrigin, KeyPair, ObjectAttributes,
+    SecretKeyFile, Usage, Use,
 };
 pub use error::FolderError;
 pub use listing::{FolderListing, FolderStamp};
@@ -109,6 +109,7 @@ impl KeyFolder {
         let writer = Writer::make_folder(&self.path, self.patience, None)?;
         let kind = match content {
             EntryContent::Pair(_) => "key",
+            EntryContent::SecretKey(_) => "secret",
             EntryContent::Public(..) => "public",
             EntryContent::Certificate(..) => "certificate",
             EntryContent::Data(_) => "data",
@@ -136,7 +137,7 @@ impl KeyFolder {
             let lower = |byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
             digits.len() == 16 && digits.bytes().all(lower)
         };
-        let kinds = ["key", "public", "certificate", "data"];
+        let kinds = ["key", "secret", "public", "certificate", "data"];
         let parts = name.split_once('-');
         parts.is_some_and(|(kind, rest)| kinds.contains(&kind) && digits(rest))
     }

@@ -1,10 +1,10 @@
 //! What the tests of this folder put into one.
 
 use super::{
-    Data, EntryContent, KeyMaterial, KeyOrigin, KeyPair, ObjectAttributes, Tss2Key, Tss2Kind,
-    Usage, Use, format,
+    Data, EntryContent, KeyMaterial, KeyOrigin, KeyPair, ObjectAttributes, SecretKeyFile, Tss2Key,
+    Tss2Kind, Usage, Use, format,
 };
-use crate::key::{Curve, PrivateKeyInfo, PublicKey};
+use crate::key::{Curve, PrivateKeyInfo, PublicKey, SecretKeyType};
 use crate::x509::{Certificate, Date};
 
 /// Of tpm2_encodeobject, see `tss2`.
@@ -48,6 +48,25 @@ fn in_memory() -> [KeyPair; 2] {
         ..clear.clone()
     };
     [clear, sealed]
+}
+
+fn secret_key(
+    key_type: SecretKeyType,
+    auth: Option<Vec<u8>>,
+    description: ObjectAttributes,
+) -> EntryContent {
+    EntryContent::SecretKey(SecretKeyFile {
+        key_type,
+        seal: Tss2Key {
+            kind: Tss2Kind::Sealed,
+            ..Tss2Key::loadable(0x8100_0080, vec![0, 8, 0, 11], vec![1; 40])
+        },
+        encrypted: vec![9; 12 + 32 + 16],
+        sensitive: auth.is_some(),
+        auth,
+        origin: KeyOrigin::Generated,
+        description,
+    })
 }
 
 pub(super) fn data() -> Data {
@@ -110,6 +129,19 @@ pub(super) fn samples() -> Vec<EntryContent> {
             shown_public: None,
             ..pair()
         }),
+        secret_key(
+            SecretKeyType::Aes,
+            Some(vec![1; 16]),
+            ObjectAttributes {
+                usage: Some([Use::Decrypt, Use::Encrypt].into_iter().collect()),
+                ..full.clone()
+            },
+        ),
+        secret_key(
+            SecretKeyType::GenericSecret,
+            None,
+            ObjectAttributes::labelled("stem"),
+        ),
         EntryContent::Public(rsa, full.clone()),
         EntryContent::Public(pair().public, ObjectAttributes::labelled("stem")),
         EntryContent::Certificate(leaf.clone(), ObjectAttributes::labelled("")),

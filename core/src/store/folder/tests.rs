@@ -113,7 +113,7 @@ fn every_object_is_written_changed_and_removed() {
             gone.map(|()| None)
         );
     }
-    let kinds = ["key-", "public-", "certificate-", "data-"];
+    let kinds = ["key-", "secret-", "public-", "certificate-", "data-"];
     let added = samples()
         .into_iter()
         .map(|content| folder.add(content).unwrap().name);

@@ -261,7 +261,7 @@ fn id(text: &str) -> Option<Option<Vec<u8>>> {
     }
 }
 
-fn yes_no(text: &str) -> Option<bool> {
+pub(super) fn yes_no(text: &str) -> Option<bool> {
     match text {
         "yes" => Some(true),
         "no" => Some(false),

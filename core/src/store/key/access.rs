@@ -52,6 +52,14 @@ impl Access {
         }
     }
 
+    /// What the authorisation value derives from, beside a secret.
+    pub(in crate::store) fn salt(&self) -> Option<&[u8]> {
+        match self {
+            Self::Derived { salt, .. } => Some(salt),
+            Self::Open | Self::Given(_) | Self::Hidden | Self::Login(_) => None,
+        }
+    }
+
     /// The value of the configuration while no key has taken it: a wrong one may count towards the
     /// lockout of the TPM.
     pub(super) fn untried(&self) -> Option<&Given> {

@@ -22,13 +22,48 @@ pub struct Login(Mutex<Logins>);
 struct Logins {
     /// So many there were.
     count: u64,
-    current: Option<LoginState>,
+    current: Option<CurrentLogin>,
 }
 
-struct LoginState {
+struct CurrentLogin {
     secret: Secret,
     /// Keys that are used in memory.
-    opened: Vec<(PublicKey, Arc<Locked>)>,
+    opened: Vec<OpenedKey>,
+}
+
+struct OpenedKey {
+    id: OwnedId,
+    key: Arc<Locked>,
+}
+
+/// What tells opened keys apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum KeyId<'a> {
+    /// A private key by its public half.
+    Private(&'a PublicKey),
+    /// A secret key by the TPM name of its seal.
+    Secret(&'a [u8]),
+}
+
+enum OwnedId {
+    Private(PublicKey),
+    Secret(Vec<u8>),
+}
+
+impl OwnedId {
+    fn of(id: KeyId<'_>) -> Self {
+        match id {
+            KeyId::Private(public) => Self::Private(public.clone()),
+            KeyId::Secret(seal) => Self::Secret(seal.to_vec()),
+        }
+    }
+
+    fn as_id(&self) -> KeyId<'_> {
+        match self {
+            Self::Private(public) => KeyId::Private(public),
+            Self::Secret(seal) => KeyId::Secret(seal),
+        }
+    }
 }
 
 /// The use of a key by somebody who may.
@@ -53,18 +88,18 @@ impl<'a> Visit<'a> {
     }
 
     /// The opened key, if it was used before; in `place` if that takes no login.
-    pub(super) fn opened(&self, key: &PublicKey, place: &UnlockedKey) -> Option<Arc<Locked>> {
+    pub(super) fn opened(&self, id: KeyId<'_>, place: &UnlockedKey) -> Option<Arc<Locked>> {
         let Some((login, count)) = self.login else {
             return place.try_lock()?.clone();
         };
         let mut logins = login.0.try_lock_for(A_MOMENT)?;
         let opened = &logins.of(count)?.opened;
-        let known = opened.iter().find(|(known, _)| known == key);
-        known.map(|(_, opened)| Arc::clone(opened))
+        let known = opened.iter().find(|known| known.id.as_id() == id);
+        known.map(|known| Arc::clone(&known.key))
     }
 
     /// Keeps an opened key until the login ends; not if it has ended meanwhile.
-    pub(super) fn keep(&self, key: &PublicKey, place: &UnlockedKey, opened: &Arc<Locked>) {
+    pub(super) fn keep(&self, id: KeyId<'_>, place: &UnlockedKey, opened: &Arc<Locked>) {
         let Some((login, count)) = self.login else {
             if let Some(mut place) = place.try_lock() {
                 *place = Some(Arc::clone(opened));
@@ -74,8 +109,11 @@ impl<'a> Visit<'a> {
         if let Some(mut logins) = login.0.try_lock_for(A_MOMENT)
             && let Some(current) = logins.of(count)
         {
-            current.opened.retain(|(known, _)| known != key);
-            current.opened.push((key.clone(), Arc::clone(opened)));
+            current.opened.retain(|known| known.id.as_id() != id);
+            current.opened.push(OpenedKey {
+                id: OwnedId::of(id),
+                key: Arc::clone(opened),
+            });
         }
     }
 }
@@ -88,7 +126,7 @@ impl Login {
     pub fn begin(&self, secret: Secret) {
         let mut logins = self.0.lock();
         logins.count += 1;
-        logins.current = Some(LoginState {
+        logins.current = Some(CurrentLogin {
             secret,
             opened: Vec::new(),
         });
@@ -119,7 +157,7 @@ impl Login {
 
 impl Logins {
     /// That login, if it has not ended.
-    fn of(&mut self, count: u64) -> Option<&mut LoginState> {
+    fn of(&mut self, count: u64) -> Option<&mut CurrentLogin> {
         self.current.as_mut().filter(|_| self.count == count)
     }
 }

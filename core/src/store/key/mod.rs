@@ -7,6 +7,7 @@ mod login;
 mod obstacle;
 mod padding;
 mod proving;
+mod secret;
 mod signing;
 #[cfg(test)]
 mod signing_tests;
@@ -18,6 +19,7 @@ pub use decrypting::DecryptRequest;
 pub use login::Login;
 pub(super) use login::{SECRET, secret_mark};
 pub(super) use obstacle::KeyFile;
+pub use secret::{SecretBytes, SecretKey};
 
 use super::folder::{KeyMaterial, Tss2Key, Tss2Kind};
 use super::{SignError, Templates};
@@ -139,10 +141,7 @@ impl Key {
 
     /// What its authorisation value derives from, beside a secret.
     pub(crate) fn auth_salt(&self) -> Option<&[u8]> {
-        match &self.access {
-            Access::Derived { salt, .. } => Some(salt),
-            Access::Open | Access::Given(_) | Access::Hidden | Access::Login(_) => None,
-        }
+        self.access.salt()
     }
 
     /// A key of a file that is used in memory.

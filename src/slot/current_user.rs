@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 /// Who is logged in, if anybody is.
 #[derive(Debug, Default)]
-pub(crate) struct LoginState(AtomicU8);
+pub(crate) struct CurrentUser(AtomicU8);
 
-impl LoginState {
+impl CurrentUser {
     const NOBODY: u8 = 0;
     const USER: u8 = 1;
     const OFFICER: u8 = 2;

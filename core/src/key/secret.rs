@@ -1,0 +1,38 @@
+//! Types of secret keys.
+
+/// The longest secret key, in bytes.
+pub const LONGEST_SECRET_KEY: usize = 1024;
+
+/// The type of a secret key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SecretKeyType {
+    /// A key of 128, 192 or 256 bits for AES.
+    Aes,
+    /// Any bytes, for HMAC.
+    GenericSecret,
+}
+
+impl SecretKeyType {
+    const ALL: [Self; 2] = [Self::Aes, Self::GenericSecret];
+
+    /// As files and `devid` write it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Aes => "aes",
+            Self::GenericSecret => "generic-secret",
+        }
+    }
+
+    /// Reverses [`Self::word`].
+    pub(crate) fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|one| one.word() == word)
+    }
+
+    /// Whether a key of this type can have so many bytes.
+    pub fn takes(self, length: usize) -> bool {
+        match self {
+            Self::Aes => matches!(length, 16 | 24 | 32),
+            Self::GenericSecret => (1..=LONGEST_SECRET_KEY).contains(&length),
+        }
+    }
+}

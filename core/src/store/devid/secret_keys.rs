@@ -1,0 +1,88 @@
+//! Secret keys on their way into the folder.
+
+use super::{DevidStore, OpenedBy, StoreError};
+use crate::key::SecretKeyType;
+use crate::store::SecretKey;
+use crate::store::folder::{EntryContent, KeyOrigin, ObjectAttributes, SecretKeyFile};
+use crate::tpm::{Secret, random_secret};
+
+impl DevidStore {
+    /// A new secret key of random bytes, kept in the folder. Gives the name of the object. The key asks for a
+    /// login if its attributes say that it is private, and the token has a PIN.
+    ///
+    /// Two commands, an auth session and TPM2_Create; more the very first time, when the token makes its
+    /// master key.
+    ///
+    /// # Errors
+    ///
+    /// Nothing is kept then.
+    pub fn generate_secret_key(
+        &self,
+        key_type: SecretKeyType,
+        length: usize,
+        sensitive: bool,
+        description: ObjectAttributes,
+    ) -> Result<String, StoreError> {
+        let value = random_secret(length)?;
+        let origin = KeyOrigin::Generated;
+        self.keep_secret_key(key_type, &value, origin, sensitive, description)
+    }
+
+    /// Keeps a secret key that comes from outside, as [`Self::generate_secret_key`] does.
+    ///
+    /// # Errors
+    ///
+    /// Nothing is kept then.
+    pub fn import_secret_key(
+        &self,
+        key_type: SecretKeyType,
+        value: &Secret,
+        sensitive: bool,
+        description: ObjectAttributes,
+    ) -> Result<String, StoreError> {
+        let origin = KeyOrigin::Imported;
+        self.keep_secret_key(key_type, value, origin, sensitive, description)
+    }
+
+    fn keep_secret_key(
+        &self,
+        key_type: SecretKeyType,
+        value: &Secret,
+        origin: KeyOrigin,
+        sensitive: bool,
+        description: ObjectAttributes,
+    ) -> Result<String, StoreError> {
+        if !key_type.takes(value.len()) {
+            return Err(StoreError::BadKey(
+                "no key of its type has this length".into(),
+            ));
+        }
+        // A key that everybody sees opens to everybody, also where there is a PIN.
+        let opened_by = match description.private {
+            true => OpenedBy::User,
+            false => OpenedBy::Anybody,
+        };
+        let (access, auth_value) = self.access_for_new_key(opened_by)?;
+        let auth = access.salt().map(<[u8]>::to_vec);
+        let master = self.master_for_new_keys()?;
+        let seal = |key: &Secret| {
+            let sealed = self.tpm.seal(&master, &auth_value, key, false);
+            sealed.map_err(StoreError::from)
+        };
+        let (seal, encrypted) = SecretKey::sealed(key_type, value, seal, auth.is_some())?;
+        self.folder.begin(&self.first_serial()?)?;
+        if auth.is_some() {
+            self.check_login()?;
+        }
+        let file = SecretKeyFile {
+            key_type,
+            seal,
+            encrypted,
+            auth,
+            origin,
+            sensitive,
+            description,
+        };
+        Ok(self.folder.add(EntryContent::SecretKey(file))?.name)
+    }
+}

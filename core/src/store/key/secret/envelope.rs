@@ -1,0 +1,91 @@
+//! The encryption of a secret key on the disk: AES-256-GCM (NIST SP 800-38D) under a random key that
+//! encrypts nothing else. Nonce ‖ ciphertext ‖ tag.
+
+use crate::key::SecretKeyType;
+use crate::stack::leaving_nothing;
+use crate::tpm::Secret;
+use aes_gcm::aead::{Aead, KeyInit, Payload};
+use aes_gcm::{Aes256Gcm, Nonce};
+
+/// Bytes of the key that encrypts.
+pub(super) const KEY: usize = 32;
+/// Bytes of the nonce.
+pub(super) const NONCE: usize = 12;
+const TAG: usize = 16;
+
+/// `key` has [`KEY`] bytes, `nonce` [`NONCE`].
+pub(super) fn encrypted(
+    key_type: SecretKeyType,
+    value: &[u8],
+    key: &[u8],
+    nonce: &[u8],
+) -> Option<Vec<u8>> {
+    let number = Nonce::try_from(nonce).ok()?;
+    let about = about(key_type);
+    let payload = Payload {
+        msg: value,
+        aad: &about,
+    };
+    let encrypted = leaving_nothing(|| {
+        let cipher = Aes256Gcm::new_from_slice(key).ok()?;
+        cipher.encrypt(&number, payload).ok()
+    })?;
+    Some([nonce, &encrypted].concat())
+}
+
+/// `None` for what [`encrypted`] did not make of a key of this type under this key.
+pub(super) fn decrypted(key_type: SecretKeyType, encrypted: &[u8], key: &[u8]) -> Option<Secret> {
+    let (nonce, encrypted) = encrypted.split_at_checked(NONCE)?;
+    let number = Nonce::try_from(nonce).ok()?;
+    let about = about(key_type);
+    let payload = Payload {
+        msg: encrypted,
+        aad: &about,
+    };
+    leaving_nothing(|| {
+        let cipher = Aes256Gcm::new_from_slice(key).ok()?;
+        cipher.decrypt(&number, payload).ok().map(Secret::new)
+    })
+}
+
+/// Bytes of the key in it; `None` for what is too short.
+pub(super) fn length(encrypted: &[u8]) -> Option<usize> {
+    encrypted.len().checked_sub(NONCE + TAG)
+}
+
+/// What the tag protects beside the key.
+fn about(key_type: SecretKeyType) -> Vec<u8> {
+    [b"devid-pkcs11 secret key ", key_type.word().as_bytes()].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_encrypted_opens_as_what_it_is_and_not_otherwise() {
+        let (right, wrong, nonce) = ([1; KEY], [2; KEY], [3; NONCE]);
+        for (key_type, value) in [
+            (SecretKeyType::Aes, &[7; 32][..]),
+            (SecretKeyType::GenericSecret, &[8; 100]),
+        ] {
+            let hidden = encrypted(key_type, value, &right, &nonce).unwrap();
+            assert_eq!(length(&hidden), Some(value.len()));
+            let opened = decrypted(key_type, &hidden, &right).unwrap();
+            assert_eq!(opened[..], *value);
+            assert_eq!(decrypted(key_type, &hidden, &wrong), None);
+            for other in [SecretKeyType::Aes, SecretKeyType::GenericSecret] {
+                let opens = decrypted(other, &hidden, &right).is_some();
+                assert_eq!(opens, other == key_type);
+            }
+            for at in 0..hidden.len() {
+                let mut changed = hidden.clone();
+                changed[at] ^= 1;
+                assert_eq!(decrypted(key_type, &changed, &right), None);
+            }
+            for end in 0..hidden.len() {
+                assert_eq!(decrypted(key_type, &hidden[..end], &right), None);
+            }
+        }
+    }
+}

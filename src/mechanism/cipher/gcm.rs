@@ -1,0 +1,236 @@
+//! GCM (NIST SP 800-38D), from GHASH and a counter mode: the crate `aes-gcm` takes a message as a whole,
+//! and a length of the initialisation vector and of the tag that are known when it is compiled.
+
+use super::{BLOCK, Direction, LONGEST_MESSAGE};
+use crate::error::Error;
+use crate::output::Secret;
+use aes_kw::aes::{Aes128, Aes192, Aes256};
+use aes_kw::cipher::StreamCipherCoreWrapper;
+use aes_kw::cipher::array::Array;
+use aes_kw::cipher::consts::U16;
+use aes_kw::cipher::{BlockCipherEncrypt, InnerIvInit, KeyInit, StreamCipher, StreamCipherSeek};
+use cryptoki_sys::CK_ULONG;
+use ctr::CtrCore;
+use ctr::flavors;
+use ghash::GHash;
+use ghash::universal_hash::UniversalHash;
+use subtle::ConstantTimeEq;
+
+/// The longest message (section 5.2.1.1).
+const LONGEST: u64 = (1 << 36) - 32;
+/// The length of an initialisation vector that needs no GHASH.
+const USUAL_IV: usize = 12;
+
+/// Bytes of a tag of so many bits. Shorter tags than 96 bits are for special uses only (appendix C): whoever
+/// may ask for many decryptions forges a message.
+pub(super) fn tag_length(bits: CK_ULONG) -> Option<usize> {
+    match bits {
+        96 | 104 | 112 | 120 | 128 => usize::try_from(bits / 8).ok(),
+        _ => None,
+    }
+}
+
+/// A message under way.
+#[derive(Clone)]
+pub(crate) struct Gcm {
+    direction: Direction,
+    /// The first counter block.
+    first: [u8; BLOCK],
+    hash: GHash,
+    /// Bytes of the tag.
+    tag: usize,
+    /// Bits of the additional data.
+    aad_bits: u64,
+    /// Bytes that were encrypted.
+    done: u64,
+    /// Encrypting: ciphertext that does not fill a block yet. Decrypting: all of it, and the tag.
+    held: Vec<u8>,
+}
+
+impl Gcm {
+    pub(super) fn new(
+        key: &[u8],
+        iv: &[u8],
+        aad: &[u8],
+        tag: usize,
+        direction: Direction,
+    ) -> Option<Self> {
+        let mut hash_key = Array([0; BLOCK]);
+        encrypt_block(key, &mut hash_key)?;
+        let mut hash = GHash::new(&hash_key);
+        let first = match iv.len() {
+            USUAL_IV => {
+                let mut first = [0; BLOCK];
+                first[..USUAL_IV].copy_from_slice(iv);
+                first[BLOCK - 1] = 1;
+                first
+            }
+            _ => {
+                let mut hash = hash.clone();
+                hash.update_padded(iv);
+                hash.update(&[lengths(0, bits(iv))]);
+                hash.finalize().0
+            }
+        };
+        hash.update_padded(aad);
+        Some(Self {
+            direction,
+            first,
+            hash,
+            tag,
+            aad_bits: bits(aad),
+            done: 0,
+            held: Vec::new(),
+        })
+    }
+
+    pub(super) fn update_length(&self, part: usize) -> Result<usize, Error> {
+        let too_long = match self.direction {
+            Direction::Encrypt => part > LONGEST_MESSAGE || self.done + part as u64 > LONGEST,
+            Direction::Decrypt => {
+                let room = LONGEST_MESSAGE + self.tag - self.held.len();
+                part > room
+            }
+        };
+        match (too_long, self.direction) {
+            (true, _) => Err(self.direction.length_error(part)),
+            (false, Direction::Encrypt) => Ok(part),
+            (false, Direction::Decrypt) => Ok(0),
+        }
+    }
+
+    pub(super) fn finish_length(&self, part: usize) -> Result<usize, Error> {
+        match self.direction {
+            Direction::Encrypt => Ok(self.tag),
+            Direction::Decrypt => {
+                let whole = self.held.len() + part;
+                let message = whole.checked_sub(self.tag);
+                message.ok_or(Error::EncryptedDataLenRange(whole))
+            }
+        }
+    }
+
+    pub(super) fn update(
+        &mut self,
+        key: &[u8],
+        part: &[u8],
+        out: &mut Secret,
+    ) -> Result<(), Error> {
+        if self.direction == Direction::Decrypt {
+            self.held
+                .try_reserve(part.len())
+                .map_err(|_| Error::HostMemory)?;
+            self.held.extend_from_slice(part);
+            return Ok(());
+        }
+        let from = out.len();
+        out.extend_from_slice(part);
+        self.apply(key, self.done, &mut out[from..])?;
+        self.done += part.len() as u64;
+        self.absorb(&out[from..]);
+        Ok(())
+    }
+
+    pub(super) fn finish(mut self, key: &[u8], out: &mut Secret) -> Result<(), Error> {
+        if self.direction == Direction::Encrypt {
+            let rest = std::mem::take(&mut self.held);
+            let tag = self.tag_of(key, &rest, self.done)?;
+            out.extend_from_slice(&tag[..self.tag]);
+            return Ok(());
+        }
+        let length = self.finish_length(0)?;
+        let held = std::mem::take(&mut self.held);
+        let (ciphertext, given) = held.split_at(length);
+        let tag = self.tag_of(key, ciphertext, length as u64)?;
+        if !bool::from(tag[..self.tag].ct_eq(given)) {
+            return Err(Error::EncryptedDataInvalid);
+        }
+        let from = out.len();
+        out.extend_from_slice(ciphertext);
+        self.apply(key, 0, &mut out[from..])
+    }
+
+    /// The tag of a message of this length, of whose ciphertext this is still to be hashed.
+    fn tag_of(&self, key: &[u8], rest: &[u8], length: u64) -> Result<[u8; BLOCK], Error> {
+        let mut hash = self.hash.clone();
+        hash.update_padded(rest);
+        hash.update(&[lengths(self.aad_bits, length * 8)]);
+        let mut tag = hash.finalize();
+        let mut mask = Array(self.first);
+        encrypt_block(key, &mut mask).ok_or(Error::KeySizeRange)?;
+        tag.iter_mut()
+            .zip(&mask)
+            .for_each(|(byte, mask)| *byte ^= mask);
+        Ok(tag.0)
+    }
+
+    /// Hashes ciphertext, but for what does not fill a block.
+    fn absorb(&mut self, ciphertext: &[u8]) {
+        let missing = match self.held.len() {
+            0 => 0,
+            held => BLOCK - held,
+        };
+        let (head, rest) = ciphertext.split_at(missing.min(ciphertext.len()));
+        self.held.extend_from_slice(head);
+        if self.held.len() == BLOCK {
+            self.hash.update_padded(&self.held);
+            self.held.clear();
+        }
+        let whole = rest.len() - rest.len() % BLOCK;
+        self.hash.update_padded(&rest[..whole]);
+        self.held.extend_from_slice(&rest[whole..]);
+    }
+
+    /// The key stream from this place of the message on.
+    fn apply(&self, key: &[u8], place: u64, data: &mut [u8]) -> Result<(), Error> {
+        let applied = match key.len() {
+            16 => self.apply_by::<Aes128>(key, place, data),
+            24 => self.apply_by::<Aes192>(key, place, data),
+            32 => self.apply_by::<Aes256>(key, place, data),
+            _ => None,
+        };
+        applied.ok_or(Error::KeySizeRange)
+    }
+
+    #[inline(never)]
+    fn apply_by<C>(&self, key: &[u8], place: u64, data: &mut [u8]) -> Option<()>
+    where
+        C: KeyInit + BlockCipherEncrypt<BlockSize = U16>,
+    {
+        let cipher = C::new_from_slice(key).ok()?;
+        let stream = CtrCore::<C, flavors::Ctr32BE>::inner_iv_init(cipher, &Array(self.first));
+        let mut stream = StreamCipherCoreWrapper::from_core(stream);
+        // The first block hides the tag.
+        stream.try_seek(place + BLOCK as u64).ok()?;
+        stream.try_apply_keystream(data).ok()
+    }
+}
+
+fn bits(bytes: &[u8]) -> u64 {
+    8 * bytes.len() as u64
+}
+
+/// The block in which GHASH ends.
+fn lengths(aad_bits: u64, bits: u64) -> ghash::Block {
+    let mut block = Array([0; BLOCK]);
+    block[..8].copy_from_slice(&aad_bits.to_be_bytes());
+    block[8..].copy_from_slice(&bits.to_be_bytes());
+    block
+}
+
+fn encrypt_block(key: &[u8], block: &mut Array<u8, U16>) -> Option<()> {
+    #[inline(never)]
+    fn by<C>(key: &[u8], block: &mut Array<u8, U16>) -> Option<()>
+    where
+        C: KeyInit + BlockCipherEncrypt<BlockSize = U16>,
+    {
+        C::new_from_slice(key).ok()?.encrypt_block(block);
+        Some(())
+    }
+    match key.len() {
+        16 => by::<Aes128>(key, block),
+        24 => by::<Aes192>(key, block),
+        32 => by::<Aes256>(key, block),
+        _ => None,
+    }
+}

@@ -1,0 +1,166 @@
+//! Encryption and decryption by secret keys (PKCS#11 3.0, sections 5.8 and 5.9), also in parts. The rule of
+//! operations is that of [`crate::session`].
+
+use super::Session;
+use super::operation::take;
+use crate::error::Error;
+use crate::handle::ObjectHandle;
+use crate::mechanism::cipher::{CipherMechanism, CipherState, Direction, LONGEST_MESSAGE};
+use crate::output::{Answer, Room, Secret};
+use cryptoki_sys::CKA_PRIVATE;
+use devid_core::store::SecretKey;
+use devid_core::store::folder::Use;
+use std::sync::Arc;
+
+/// An encryption or decryption by a secret key.
+#[derive(Clone)]
+pub(super) struct Ciphering {
+    key: Arc<SecretKey>,
+    direction: Direction,
+    state: CipherState,
+    in_parts: bool,
+    /// Whether only a user who has logged in sees the key.
+    pub(super) of_private: bool,
+}
+
+impl Session {
+    pub(crate) fn cipher_init(
+        &self,
+        mechanism: &CipherMechanism,
+        key: ObjectHandle,
+        direction: Direction,
+    ) -> Result<(), Error> {
+        let (object, key) = self.secret_key(mechanism.row, key)?;
+        let wanted = match direction {
+            Direction::Encrypt => Use::Encrypt,
+            Direction::Decrypt => Use::Decrypt,
+        };
+        object.check_use(wanted, mechanism.row.kind)?;
+        if self.operations.lock().has_cipher(direction) {
+            return Err(Error::OperationActive);
+        }
+        let opened = self.slot.open_secret_key(&key)?;
+        let operation = Ciphering {
+            state: mechanism.begin(&opened, direction)?,
+            key,
+            direction,
+            in_parts: false,
+            of_private: object.has_flag(CKA_PRIVATE),
+        };
+        let mut operations = self.operations.lock();
+        if operations.has_cipher(direction) {
+            return Err(Error::OperationActive);
+        }
+        *operations.ciphering(direction) = Some(operation);
+        Ok(())
+    }
+
+    /// The cipher under way, taken out of the session; `None` if there is none.
+    pub(super) fn take_ciphering(&self, direction: Direction) -> Option<Ciphering> {
+        self.operations.lock().ciphering(direction).take()
+    }
+
+    /// A message as a whole. How much comes out where a padding is taken off shows only then: there may
+    /// be room for it though there is none for the most.
+    pub(super) fn cipher(
+        &self,
+        operation: Ciphering,
+        data: Option<&[u8]>,
+        room: Option<Room>,
+    ) -> Result<Answer, Error> {
+        let data = data.ok_or(Error::ArgumentsBad("the data is NULL"))?;
+        let room = room.ok_or(Error::ArgumentsBad("the length pointer is NULL"))?;
+        if operation.in_parts {
+            return Err(Error::OperationActive);
+        }
+        let most = operation.state.update_length(data.len())?
+            + operation.state.finish_length(data.len())?;
+        if most > 2 * LONGEST_MESSAGE {
+            return Err(Error::DataLenRange(data.len()));
+        }
+        if room == Room::Length {
+            self.put_back(operation);
+            return Ok(Answer::Length(most));
+        }
+        let key = self.slot.open_secret_key(&operation.key)?;
+        let mut out = Secret::default();
+        out.try_reserve_exact(most).map_err(|_| Error::HostMemory)?;
+        let mut state = operation.state.clone();
+        state.update(&key, data, &mut out)?;
+        state.finish(&key, &mut out)?;
+        match room.refuses(out.len()) {
+            Some(answer) => {
+                self.put_back(operation);
+                Ok(answer)
+            }
+            None => Ok(Answer::Secret(out)),
+        }
+    }
+
+    /// C_EncryptUpdate and C_DecryptUpdate.
+    pub(crate) fn cipher_update(
+        &self,
+        direction: Direction,
+        part: Option<&[u8]>,
+        room: Option<Room>,
+    ) -> Result<Answer, Error> {
+        let mut operation = self.take_parts(direction)?;
+        let part = part.ok_or(Error::ArgumentsBad("the part is NULL"))?;
+        let room = room.ok_or(Error::ArgumentsBad("the length pointer is NULL"))?;
+        let length = operation.state.update_length(part.len())?;
+        if let Some(answer) = room.refuses(length) {
+            self.put_back(operation);
+            return Ok(answer);
+        }
+        let key = self.slot.open_secret_key(&operation.key)?;
+        let mut out = Secret::default();
+        operation.state.update(&key, part, &mut out)?;
+        operation.in_parts = true;
+        self.put_back(operation);
+        Ok(Answer::Secret(out))
+    }
+
+    /// C_EncryptFinal and C_DecryptFinal.
+    pub(crate) fn cipher_final(
+        &self,
+        direction: Direction,
+        room: Option<Room>,
+    ) -> Result<Answer, Error> {
+        let operation = self.take_parts(direction)?;
+        let room = room.ok_or(Error::ArgumentsBad("the length pointer is NULL"))?;
+        let most = operation.state.finish_length(0)?;
+        if room == Room::Length {
+            self.put_back(operation);
+            return Ok(Answer::Length(most));
+        }
+        let key = self.slot.open_secret_key(&operation.key)?;
+        let mut out = Secret::default();
+        operation.state.clone().finish(&key, &mut out)?;
+        match room.refuses(out.len()) {
+            Some(answer) => {
+                self.put_back(operation);
+                Ok(answer)
+            }
+            None => Ok(Answer::Secret(out)),
+        }
+    }
+
+    /// The operation for one part more. One by a public or private key takes a message as a whole, and
+    /// goes on.
+    fn take_parts(&self, direction: Direction) -> Result<Ciphering, Error> {
+        let mut operations = self.operations.lock();
+        let by_pair = match direction {
+            Direction::Encrypt => operations.encrypt.is_some(),
+            Direction::Decrypt => operations.decrypt.is_some(),
+        };
+        match by_pair {
+            true => Err(Error::Unsupported),
+            false => take(operations.ciphering(direction)),
+        }
+    }
+
+    fn put_back(&self, operation: Ciphering) {
+        let direction = operation.direction;
+        *self.operations.lock().ciphering(direction) = Some(operation);
+    }
+}

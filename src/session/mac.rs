@@ -1,0 +1,145 @@
+//! Message authentication codes by secret keys, made by C_Sign and checked by C_Verify (PKCS#11 3.0,
+//! sections 5.13 and 5.14), also in parts. The rule of operations is that of [`crate::session`].
+
+use super::Session;
+use crate::error::Error;
+use crate::handle::ObjectHandle;
+use crate::mechanism::digest::Digest;
+use crate::mechanism::mac::{Mac, digest_of};
+use crate::mechanism::table::Mechanism;
+use crate::output::{Answer, Room};
+use cryptoki_sys::CKA_PRIVATE;
+use devid_core::store::folder::Use;
+use subtle::ConstantTimeEq;
+
+/// A code under way, to be made or to be checked.
+#[derive(Clone)]
+pub(super) struct Coding {
+    mac: Mac,
+    digest: Digest,
+    in_parts: bool,
+    /// Whether only a user who has logged in sees the key.
+    pub(super) of_private: bool,
+}
+
+impl Session {
+    /// For C_SignInit.
+    pub(crate) fn mac_sign_init(
+        &self,
+        row: &'static Mechanism,
+        key: ObjectHandle,
+    ) -> Result<(), Error> {
+        self.mac_init(row, key, Use::Sign)
+    }
+
+    /// For C_VerifyInit.
+    pub(crate) fn mac_verify_init(
+        &self,
+        row: &'static Mechanism,
+        key: ObjectHandle,
+    ) -> Result<(), Error> {
+        self.mac_init(row, key, Use::Verify)
+    }
+
+    fn mac_init(
+        &self,
+        row: &'static Mechanism,
+        key: ObjectHandle,
+        wanted: Use,
+    ) -> Result<(), Error> {
+        let digest = digest_of(row)?;
+        let (object, key) = self.secret_key(row, key)?;
+        object.check_use(wanted, row.kind)?;
+        if self.operations.lock().has_signature(wanted) {
+            return Err(Error::OperationActive);
+        }
+        let opened = self.slot.open_secret_key(&key)?;
+        let operation = Coding {
+            mac: Mac::new(digest, &opened).ok_or(Error::KeySizeRange)?,
+            digest,
+            in_parts: false,
+            of_private: object.has_flag(CKA_PRIVATE),
+        };
+        let mut operations = self.operations.lock();
+        if operations.has_signature(wanted) {
+            return Err(Error::OperationActive);
+        }
+        *operations.coding(wanted) = Some(operation);
+        Ok(())
+    }
+
+    /// The code under way, taken out of the session; `None` if there is none.
+    pub(super) fn take_coding(&self, wanted: Use) -> Option<Coding> {
+        self.operations.lock().coding(wanted).take()
+    }
+
+    /// C_Sign.
+    pub(super) fn mac_sign(
+        &self,
+        mut coding: Coding,
+        data: Option<&[u8]>,
+        room: Option<Room>,
+    ) -> Result<Answer, Error> {
+        let data = coding.whole(data)?;
+        let room = room.ok_or(Error::ArgumentsBad("pulSignatureLen is NULL"))?;
+        if let Some(answer) = room.refuses(coding.digest.width()) {
+            *self.operations.lock().coding(Use::Sign) = Some(coding);
+            return Ok(answer);
+        }
+        coding.mac.update(data);
+        Ok(Answer::Bytes(coding.mac.finish()))
+    }
+
+    /// C_SignUpdate and C_VerifyUpdate.
+    pub(super) fn mac_update(
+        &self,
+        wanted: Use,
+        mut coding: Coding,
+        part: Option<&[u8]>,
+    ) -> Result<(), Error> {
+        let part = part.ok_or(Error::ArgumentsBad("pPart is NULL"))?;
+        coding.mac.update(part);
+        coding.in_parts = true;
+        *self.operations.lock().coding(wanted) = Some(coding);
+        Ok(())
+    }
+
+    /// C_SignFinal.
+    pub(super) fn mac_final(&self, coding: Coding, room: Option<Room>) -> Result<Answer, Error> {
+        let room = room.ok_or(Error::ArgumentsBad("pulSignatureLen is NULL"))?;
+        if let Some(answer) = room.refuses(coding.digest.width()) {
+            *self.operations.lock().coding(Use::Sign) = Some(coding);
+            return Ok(answer);
+        }
+        Ok(Answer::Bytes(coding.mac.finish()))
+    }
+}
+
+impl Coding {
+    /// The data of a single part; an operation that was begun in parts is not ended by it.
+    fn whole<'a>(&self, data: Option<&'a [u8]>) -> Result<&'a [u8], Error> {
+        match self.in_parts {
+            true => Err(Error::OperationActive),
+            false => data.ok_or(Error::ArgumentsBad("pData is NULL")),
+        }
+    }
+
+    /// C_Verify.
+    pub(super) fn verify(mut self, data: Option<&[u8]>, code: Option<&[u8]>) -> Result<(), Error> {
+        let data = self.whole(data)?;
+        self.mac.update(data);
+        self.verify_final(code)
+    }
+
+    /// C_VerifyFinal. The comparison takes as long whatever differs.
+    pub(super) fn verify_final(self, code: Option<&[u8]>) -> Result<(), Error> {
+        let code = code.ok_or(Error::ArgumentsBad("pSignature is NULL"))?;
+        if code.len() != self.digest.width() {
+            return Err(Error::SignatureLenRange(code.len()));
+        }
+        match bool::from(self.mac.finish().ct_eq(code)) {
+            true => Ok(()),
+            false => Err(Error::SignatureInvalid),
+        }
+    }
+}

@@ -137,7 +137,8 @@ fn who_unwraps_says_so(link: Link) {
         (info.ulMinKeySize, info.ulMaxKeySize)
     };
     assert_eq!(sizes(CKM_AES_KEY_WRAP), (16, 32));
-    assert_eq!(sizes(CKM_RSA_AES_KEY_WRAP), (2048, 4096));
+    // As large as this TPM takes RSA keys.
+    assert_eq!(sizes(CKM_RSA_AES_KEY_WRAP), (2048, 3072));
 
     let all = [CKA_WRAP, CKA_ENCRYPT].map(|kind| (kind, YES.to_vec()));
     let public = [
@@ -199,11 +200,23 @@ fn secret_keys_that_are_brought(link: Link) {
         (CKA_NEVER_EXTRACTABLE, NO.to_vec()),
         (CKA_VALUE_LEN, ulong(24)),
         (CKA_UNWRAP, YES.to_vec()),
+        (CKA_ENCRYPT, YES.to_vec()),
+        (CKA_DECRYPT, YES.to_vec()),
         (CKA_WRAP, NO.to_vec()),
     ] {
         assert_eq!(own.attribute(transport, kind), value, "{kind:#x}");
     }
-    let allowed = [ulong(CKM_AES_KEY_WRAP), ulong(CKM_AES_KEY_WRAP_KWP)].concat();
+    // The template says nothing of CKA_ENCRYPT and CKA_DECRYPT, so the key does both.
+    let allowed = [
+        CKM_AES_ECB,
+        CKM_AES_CBC,
+        CKM_AES_CBC_PAD,
+        CKM_AES_GCM,
+        CKM_AES_KEY_WRAP,
+        CKM_AES_KEY_WRAP_KWP,
+    ]
+    .map(ulong)
+    .concat();
     assert_eq!(own.attribute(transport, CKA_ALLOWED_MECHANISMS), allowed);
     let hidden = own.raw.attribute(own.session, transport, CKA_VALUE);
     assert_eq!(hidden, Err(Code(CKR_ATTRIBUTE_SENSITIVE)));

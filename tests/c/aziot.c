@@ -13,14 +13,15 @@ static CK_OBJECT_CLASS secret = CKO_SECRET_KEY;
 static const char *pin;
 static CK_SLOT_ID slot;
 
-#define CHECK(wanted, expression)                                                    \
-    do {                                                                             \
-        CK_RV code = (expression);                                                   \
-        if (code != (wanted)) {                                                      \
-            fprintf(stderr, "line %d: 0x%lx, not 0x%lx\n", __LINE__, code, (CK_RV)(wanted)); \
-            exit(1);                                                                 \
-        }                                                                            \
-    } while (0)
+#define CHECK(wanted, expression) check(__LINE__, (wanted), (expression))
+
+static void check(int line, CK_RV wanted, CK_RV code)
+{
+    if (code != wanted) {
+        fprintf(stderr, "line %d: 0x%lx, not 0x%lx\n", line, code, wanted);
+        exit(1);
+    }
+}
 
 static CK_SESSION_HANDLE session(void)
 {

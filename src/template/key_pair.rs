@@ -23,6 +23,10 @@ pub(crate) enum Persistence {
     Handle,
 }
 
+/// What clients ask of each RSA key pair, and no RSA key here has: it is shown as false. NSS,
+/// pkcs11-provider and libp11 ask for CKA_WRAP, the examples of PyKCS11 for all three.
+const OF_HABIT: [Use; 3] = [Use::Wrap, Use::VerifyRecover, Use::SignRecover];
+
 /// A key pair that is to be made.
 ///
 /// The TPM fixes for good what a key may do. It lets it sign unless CKA_SIGN is false, and decrypt
@@ -30,9 +34,8 @@ pub(crate) enum Persistence {
 /// both has no scheme of its own, so it signs by every mechanism all the same: clients ask for both
 /// by habit.
 ///
-/// A use that no key of this type has (CKA_SIGN_RECOVER, CKA_DERIVE with RSA …) is refused: shown as
-/// false it would be a promise that was broken silently. CKA_WRAP of a public RSA key is the exception:
-/// pkcs11-provider, NSS and libp11 always ask for it. It is shown as false.
+/// A use that no key of this type has (CKA_DERIVE with RSA, CKA_DECRYPT with EC …) is refused: shown as
+/// false it would be a promise that was broken silently. The exceptions are [`OF_HABIT`].
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct KeyPairTemplate {
     pub(crate) algorithm: KeyAlgorithm,
@@ -69,11 +72,17 @@ impl KeyPairTemplate {
             }
         }
         let algorithm = algorithm(key_type, public)?;
-        let mut impossible = impossible(public, key_type.public_uses())?;
-        impossible.retain(|one| (key_type, *one) != (KeyType::Rsa, Use::Wrap));
-        impossible.extend(self::impossible(private, key_type.private_uses())?);
-        if !impossible.is_empty() {
-            return Err(Error::TemplateInconsistent);
+        for (template, possible) in [
+            (public, key_type.public_uses()),
+            (private, key_type.private_uses()),
+        ] {
+            let asked = template.uses(&Use::ALL, &[])?;
+            let is_answered = |one: Use| {
+                possible.contains(&one) || (key_type == KeyType::Rsa && OF_HABIT.contains(&one))
+            };
+            if !asked.iter().all(is_answered) {
+                return Err(Error::TemplateInconsistent);
+            }
         }
         let wanted = private.uses(key_type.private_uses(), &[Use::Sign])?;
         Ok(Self {
@@ -92,12 +101,6 @@ impl KeyPairTemplate {
             public_on_token: public.flag_or_false(CKA_TOKEN)?,
         })
     }
-}
-
-/// The uses that a template asks for and that its key cannot have.
-fn impossible(template: &Template, possible: &[Use]) -> Result<Vec<Use>, Error> {
-    let asked = template.uses(&Use::ALL, &[])?;
-    Ok(asked.iter().filter(|one| !possible.contains(one)).collect())
 }
 
 /// The algorithm and the size that the public key's template asks for.

@@ -2,26 +2,13 @@
 //! operations is that of [`crate::session`].
 
 use super::Session;
-use super::operation::take;
+use super::operation::{CipherOperation, take};
 use crate::error::Error;
 use crate::handle::ObjectHandle;
-use crate::mechanism::cipher::{CipherMechanism, CipherState, Direction, LONGEST_MESSAGE};
+use crate::mechanism::cipher::{CipherMechanism, Direction, LONGEST_MESSAGE};
 use crate::output::{Answer, Room, Secret};
 use cryptoki_sys::CKA_PRIVATE;
-use devid_core::store::SecretKey;
 use devid_core::store::folder::Use;
-use std::sync::Arc;
-
-/// An encryption or decryption by a secret key.
-#[derive(Clone)]
-pub(super) struct Ciphering {
-    key: Arc<SecretKey>,
-    direction: Direction,
-    state: CipherState,
-    in_parts: bool,
-    /// Whether only a user who has logged in sees the key.
-    pub(super) of_private: bool,
-}
 
 impl Session {
     pub(crate) fn cipher_init(
@@ -40,7 +27,7 @@ impl Session {
             return Err(Error::OperationActive);
         }
         let opened = self.slot.open_secret_key(&key)?;
-        let operation = Ciphering {
+        let operation = CipherOperation {
             state: mechanism.begin(&opened, direction)?,
             key,
             direction,
@@ -51,20 +38,20 @@ impl Session {
         if operations.has_cipher(direction) {
             return Err(Error::OperationActive);
         }
-        *operations.ciphering(direction) = Some(operation);
+        *operations.cipher(direction) = Some(operation);
         Ok(())
     }
 
-    /// The cipher under way, taken out of the session; `None` if there is none.
-    pub(super) fn take_ciphering(&self, direction: Direction) -> Option<Ciphering> {
-        self.operations.lock().ciphering(direction).take()
+    /// The cipher operation under way, taken out of the session; `None` if there is none.
+    pub(super) fn take_cipher(&self, direction: Direction) -> Option<CipherOperation> {
+        self.operations.lock().cipher(direction).take()
     }
 
     /// A message as a whole. How much comes out where a padding is taken off shows only then: there may
     /// be room for it though there is none for the most.
     pub(super) fn cipher(
         &self,
-        operation: Ciphering,
+        operation: CipherOperation,
         data: Option<&[u8]>,
         room: Option<Room>,
     ) -> Result<Answer, Error> {
@@ -147,7 +134,7 @@ impl Session {
 
     /// The operation for one part more. One by a public or private key takes a message as a whole, and
     /// goes on.
-    fn take_parts(&self, direction: Direction) -> Result<Ciphering, Error> {
+    fn take_parts(&self, direction: Direction) -> Result<CipherOperation, Error> {
         let mut operations = self.operations.lock();
         let by_pair = match direction {
             Direction::Encrypt => operations.encrypt.is_some(),
@@ -155,12 +142,12 @@ impl Session {
         };
         match by_pair {
             true => Err(Error::Unsupported),
-            false => take(operations.ciphering(direction)),
+            false => take(operations.cipher(direction)),
         }
     }
 
-    fn put_back(&self, operation: Ciphering) {
+    fn put_back(&self, operation: CipherOperation) {
         let direction = operation.direction;
-        *self.operations.lock().ciphering(direction) = Some(operation);
+        *self.operations.lock().cipher(direction) = Some(operation);
     }
 }

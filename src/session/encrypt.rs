@@ -45,7 +45,7 @@ impl Session {
 
     /// Ends the decryption under way, if there is one (C_DecryptInit without a mechanism).
     pub(crate) fn decrypt_cancel(&self) -> Result<(), Error> {
-        if self.take_ciphering(Direction::Decrypt).is_some() {
+        if self.take_cipher(Direction::Decrypt).is_some() {
             return Ok(());
         }
         let cancelled = self.operations.lock().decrypt.take();
@@ -62,7 +62,7 @@ impl Session {
         ciphertext: Option<&[u8]>,
         room: Option<Room>,
     ) -> Result<Answer, Error> {
-        if let Some(operation) = self.take_ciphering(Direction::Decrypt) {
+        if let Some(operation) = self.take_cipher(Direction::Decrypt) {
             return self.cipher(operation, ciphertext, room);
         }
         let mut decrypting = take(&mut self.operations.lock().decrypt)?;
@@ -118,7 +118,7 @@ impl Session {
 
     /// Ends the encryption under way, if there is one (C_EncryptInit without a mechanism).
     pub(crate) fn encrypt_cancel(&self) -> Result<(), Error> {
-        if self.take_ciphering(Direction::Encrypt).is_some() {
+        if self.take_cipher(Direction::Encrypt).is_some() {
             return Ok(());
         }
         let cancelled = self.operations.lock().encrypt.take();
@@ -132,7 +132,7 @@ impl Session {
         message: Option<&[u8]>,
         room: Option<Room>,
     ) -> Result<Answer, Error> {
-        if let Some(operation) = self.take_ciphering(Direction::Encrypt) {
+        if let Some(operation) = self.take_cipher(Direction::Encrypt) {
             return self.cipher(operation, message, room);
         }
         let encrypting = take(&mut self.operations.lock().encrypt)?;

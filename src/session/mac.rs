@@ -2,25 +2,15 @@
 //! sections 5.13 and 5.14), also in parts. The rule of operations is that of [`crate::session`].
 
 use super::Session;
+use super::operation::MacOperation;
 use crate::error::Error;
 use crate::handle::ObjectHandle;
-use crate::mechanism::digest::Digest;
 use crate::mechanism::mac::{Mac, digest_of};
 use crate::mechanism::table::Mechanism;
 use crate::output::{Answer, Room};
 use cryptoki_sys::CKA_PRIVATE;
 use devid_core::store::folder::Use;
 use subtle::ConstantTimeEq;
-
-/// A code under way, to be made or to be checked.
-#[derive(Clone)]
-pub(super) struct Coding {
-    mac: Mac,
-    digest: Digest,
-    in_parts: bool,
-    /// Whether only a user who has logged in sees the key.
-    pub(super) of_private: bool,
-}
 
 impl Session {
     /// For C_SignInit.
@@ -54,7 +44,7 @@ impl Session {
             return Err(Error::OperationActive);
         }
         let opened = self.slot.open_secret_key(&key)?;
-        let operation = Coding {
+        let operation = MacOperation {
             mac: Mac::new(digest, &opened).ok_or(Error::KeySizeRange)?,
             digest,
             in_parts: false,
@@ -64,58 +54,62 @@ impl Session {
         if operations.has_signature(wanted) {
             return Err(Error::OperationActive);
         }
-        *operations.coding(wanted) = Some(operation);
+        *operations.mac(wanted) = Some(operation);
         Ok(())
     }
 
-    /// The code under way, taken out of the session; `None` if there is none.
-    pub(super) fn take_coding(&self, wanted: Use) -> Option<Coding> {
-        self.operations.lock().coding(wanted).take()
+    /// The MAC operation under way, taken out of the session; `None` if there is none.
+    pub(super) fn take_mac(&self, wanted: Use) -> Option<MacOperation> {
+        self.operations.lock().mac(wanted).take()
     }
 
     /// C_Sign.
     pub(super) fn mac_sign(
         &self,
-        mut coding: Coding,
+        mut operation: MacOperation,
         data: Option<&[u8]>,
         room: Option<Room>,
     ) -> Result<Answer, Error> {
-        let data = coding.whole(data)?;
+        let data = operation.whole(data)?;
         let room = room.ok_or(Error::ArgumentsBad("pulSignatureLen is NULL"))?;
-        if let Some(answer) = room.refuses(coding.digest.width()) {
-            *self.operations.lock().coding(Use::Sign) = Some(coding);
+        if let Some(answer) = room.refuses(operation.digest.width()) {
+            *self.operations.lock().mac(Use::Sign) = Some(operation);
             return Ok(answer);
         }
-        coding.mac.update(data);
-        Ok(Answer::Bytes(coding.mac.finish()))
+        operation.mac.update(data);
+        Ok(Answer::Bytes(operation.mac.finish()))
     }
 
     /// C_SignUpdate and C_VerifyUpdate.
     pub(super) fn mac_update(
         &self,
         wanted: Use,
-        mut coding: Coding,
+        mut operation: MacOperation,
         part: Option<&[u8]>,
     ) -> Result<(), Error> {
         let part = part.ok_or(Error::ArgumentsBad("pPart is NULL"))?;
-        coding.mac.update(part);
-        coding.in_parts = true;
-        *self.operations.lock().coding(wanted) = Some(coding);
+        operation.mac.update(part);
+        operation.in_parts = true;
+        *self.operations.lock().mac(wanted) = Some(operation);
         Ok(())
     }
 
     /// C_SignFinal.
-    pub(super) fn mac_final(&self, coding: Coding, room: Option<Room>) -> Result<Answer, Error> {
+    pub(super) fn mac_final(
+        &self,
+        operation: MacOperation,
+        room: Option<Room>,
+    ) -> Result<Answer, Error> {
         let room = room.ok_or(Error::ArgumentsBad("pulSignatureLen is NULL"))?;
-        if let Some(answer) = room.refuses(coding.digest.width()) {
-            *self.operations.lock().coding(Use::Sign) = Some(coding);
+        if let Some(answer) = room.refuses(operation.digest.width()) {
+            *self.operations.lock().mac(Use::Sign) = Some(operation);
             return Ok(answer);
         }
-        Ok(Answer::Bytes(coding.mac.finish()))
+        Ok(Answer::Bytes(operation.mac.finish()))
     }
 }
 
-impl Coding {
+impl MacOperation {
     /// The data of a single part; an operation that was begun in parts is not ended by it.
     fn whole<'a>(&self, data: Option<&'a [u8]>) -> Result<&'a [u8], Error> {
         match self.in_parts {

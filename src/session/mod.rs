@@ -120,19 +120,19 @@ impl Session {
         }
         if flags & CKF_SIGN != 0 {
             operations.sign = None;
-            *operations.coding(Use::Sign) = None;
+            *operations.mac(Use::Sign) = None;
         }
         if flags & CKF_VERIFY != 0 {
             operations.verify = None;
-            *operations.coding(Use::Verify) = None;
+            *operations.mac(Use::Verify) = None;
         }
         if flags & CKF_DECRYPT != 0 {
             operations.decrypt = None;
-            *operations.ciphering(Direction::Decrypt) = None;
+            *operations.cipher(Direction::Decrypt) = None;
         }
         if flags & CKF_ENCRYPT != 0 {
             operations.encrypt = None;
-            *operations.ciphering(Direction::Encrypt) = None;
+            *operations.cipher(Direction::Encrypt) = None;
         }
         if flags & CKF_DIGEST != 0 {
             operations.digest = None;

@@ -1,18 +1,17 @@
 //! What a session has under way (PKCS#11 3.0, section 5.6.1): one search, and one operation of each kind.
 
-use super::cipher::Ciphering;
-use super::mac::Coding;
 use crate::error::Error;
 use crate::handle::{ObjectHandle, SlotId};
-use crate::mechanism::cipher::Direction;
+use crate::mechanism::cipher::{CipherState, Direction};
 use crate::mechanism::digest::{Digest, Hasher};
 use crate::mechanism::encrypt::EncryptMechanism;
+use crate::mechanism::mac::Mac;
 use crate::mechanism::sign::{SignMechanism, WIDEST_DIGEST};
 use crate::mechanism::table::Mechanism;
 use cryptoki_sys::{CK_MECHANISM_TYPE, CKF_DIGEST};
 use devid_core::key::PublicKey;
-use devid_core::store::Key;
 use devid_core::store::folder::Use;
+use devid_core::store::{Key, SecretKey};
 use devid_core::tpm::Secret;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -32,10 +31,10 @@ pub(super) struct Operations {
 /// Operations by secret keys.
 #[derive(Default, Clone)]
 pub(super) struct SecretKeyOperations {
-    encrypt: Option<Ciphering>,
-    decrypt: Option<Ciphering>,
-    sign: Option<Coding>,
-    verify: Option<Coding>,
+    encrypt: Option<CipherOperation>,
+    decrypt: Option<CipherOperation>,
+    sign: Option<MacOperation>,
+    verify: Option<MacOperation>,
 }
 
 impl SecretKeyOperations {
@@ -125,6 +124,27 @@ pub(super) struct DigestOperation {
     pub(super) of_private: bool,
 }
 
+/// An encryption or decryption by a secret key.
+#[derive(Clone)]
+pub(super) struct CipherOperation {
+    pub(super) key: Arc<SecretKey>,
+    pub(super) direction: Direction,
+    pub(super) state: CipherState,
+    pub(super) in_parts: bool,
+    /// Whether only a user who has logged in sees the key.
+    pub(super) of_private: bool,
+}
+
+/// A message authentication code under way, to be made or to be checked.
+#[derive(Clone)]
+pub(super) struct MacOperation {
+    pub(super) mac: Mac,
+    pub(super) digest: Digest,
+    pub(super) in_parts: bool,
+    /// Whether only a user who has logged in sees the key.
+    pub(super) of_private: bool,
+}
+
 impl Operations {
     /// Whether there is an operation with a key.
     pub(super) fn has_key_operation(&self) -> bool {
@@ -135,16 +155,16 @@ impl Operations {
             || self.secret.is_any()
     }
 
-    /// The encryption or decryption by a secret key.
-    pub(super) fn ciphering(&mut self, direction: Direction) -> &mut Option<Ciphering> {
+    /// The cipher operation by a secret key.
+    pub(super) fn cipher(&mut self, direction: Direction) -> &mut Option<CipherOperation> {
         match direction {
             Direction::Encrypt => &mut self.secret.encrypt,
             Direction::Decrypt => &mut self.secret.decrypt,
         }
     }
 
-    /// The code that a secret key makes, or checks if `wanted` says so.
-    pub(super) fn coding(&mut self, wanted: Use) -> &mut Option<Coding> {
+    /// The MAC operation that makes a code, or checks a code if `wanted` says so.
+    pub(super) fn mac(&mut self, wanted: Use) -> &mut Option<MacOperation> {
         match wanted {
             Use::Verify => &mut self.secret.verify,
             _ => &mut self.secret.sign,

@@ -55,7 +55,7 @@ impl Session {
 
     /// Ends the signature under way, if there is one (C_SignInit without a mechanism).
     pub(crate) fn sign_cancel(&self) -> Result<(), Error> {
-        if self.take_coding(Use::Sign).is_some() {
+        if self.take_mac(Use::Sign).is_some() {
             return Ok(());
         }
         let cancelled = self.operations.lock().sign.take();
@@ -68,8 +68,8 @@ impl Session {
     pub(crate) fn sign(&self, data: Option<&[u8]>, room: Option<Room>) -> Result<Answer, Error> {
         let signing = match self.take_signing() {
             Err(none @ Error::OperationNotInitialized) => {
-                let coding = self.take_coding(Use::Sign).ok_or(none)?;
-                return self.mac_sign(coding, data, room);
+                let operation = self.take_mac(Use::Sign).ok_or(none)?;
+                return self.mac_sign(operation, data, room);
             }
             signing => signing?,
         };
@@ -83,8 +83,8 @@ impl Session {
     }
 
     pub(crate) fn sign_update(&self, part: Option<&[u8]>) -> Result<(), Error> {
-        if let Some(coding) = self.take_coding(Use::Sign) {
-            return self.mac_update(Use::Sign, coding, part);
+        if let Some(operation) = self.take_mac(Use::Sign) {
+            return self.mac_update(Use::Sign, operation, part);
         }
         let signing = self.take_signing()?;
         let key = Arc::clone(&signing.key);
@@ -94,8 +94,8 @@ impl Session {
     }
 
     pub(crate) fn sign_final(&self, room: Option<Room>) -> Result<Answer, Error> {
-        if let Some(coding) = self.take_coding(Use::Sign) {
-            return self.mac_final(coding, room);
+        if let Some(operation) = self.take_mac(Use::Sign) {
+            return self.mac_final(operation, room);
         }
         let mut signing = self.take_signing()?;
         let room = room.ok_or(Error::ArgumentsBad("pulSignatureLen is NULL"))?;
@@ -139,7 +139,7 @@ impl Session {
 
     /// Ends the verification under way, if there is one (C_VerifyInit without a mechanism).
     pub(crate) fn verify_cancel(&self) -> Result<(), Error> {
-        if self.take_coding(Use::Verify).is_some() {
+        if self.take_mac(Use::Verify).is_some() {
             return Ok(());
         }
         let cancelled = self.operations.lock().verify.take();
@@ -153,8 +153,8 @@ impl Session {
         data: Option<&[u8]>,
         signature: Option<&[u8]>,
     ) -> Result<(), Error> {
-        if let Some(coding) = self.take_coding(Use::Verify) {
-            return coding.verify(data, signature);
+        if let Some(operation) = self.take_mac(Use::Verify) {
+            return operation.verify(data, signature);
         }
         let verifying = take(&mut self.operations.lock().verify)?;
         let data = verifying.whole(data)?;
@@ -162,8 +162,8 @@ impl Session {
     }
 
     pub(crate) fn verify_update(&self, part: Option<&[u8]>) -> Result<(), Error> {
-        if let Some(coding) = self.take_coding(Use::Verify) {
-            return self.mac_update(Use::Verify, coding, part);
+        if let Some(operation) = self.take_mac(Use::Verify) {
+            return self.mac_update(Use::Verify, operation, part);
         }
         let verifying = take(&mut self.operations.lock().verify)?;
         let key = verifying.key.clone();
@@ -173,8 +173,8 @@ impl Session {
     }
 
     pub(crate) fn verify_final(&self, signature: Option<&[u8]>) -> Result<(), Error> {
-        if let Some(coding) = self.take_coding(Use::Verify) {
-            return coding.verify_final(signature);
+        if let Some(operation) = self.take_mac(Use::Verify) {
+            return operation.verify_final(signature);
         }
         let mut verifying = take(&mut self.operations.lock().verify)?;
         let prepared = verifying.parts().finish();

@@ -32,36 +32,36 @@ struct CurrentLogin {
 }
 
 struct OpenedKey {
-    id: OwnedId,
+    id: OwnedKeyId,
     key: Arc<Locked>,
 }
 
 /// What tells opened keys apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum KeyId<'a> {
+pub(super) enum OpenedKeyId<'a> {
     /// A private key by its public half.
     Private(&'a PublicKey),
     /// A secret key by the TPM name of its seal.
     Secret(&'a [u8]),
 }
 
-enum OwnedId {
+enum OwnedKeyId {
     Private(PublicKey),
     Secret(Vec<u8>),
 }
 
-impl OwnedId {
-    fn of(id: KeyId<'_>) -> Self {
+impl OwnedKeyId {
+    fn of(id: OpenedKeyId<'_>) -> Self {
         match id {
-            KeyId::Private(public) => Self::Private(public.clone()),
-            KeyId::Secret(seal) => Self::Secret(seal.to_vec()),
+            OpenedKeyId::Private(public) => Self::Private(public.clone()),
+            OpenedKeyId::Secret(seal) => Self::Secret(seal.to_vec()),
         }
     }
 
-    fn as_id(&self) -> KeyId<'_> {
+    fn as_id(&self) -> OpenedKeyId<'_> {
         match self {
-            Self::Private(public) => KeyId::Private(public),
-            Self::Secret(seal) => KeyId::Secret(seal),
+            Self::Private(public) => OpenedKeyId::Private(public),
+            Self::Secret(seal) => OpenedKeyId::Secret(seal),
         }
     }
 }
@@ -88,7 +88,7 @@ impl<'a> Visit<'a> {
     }
 
     /// The opened key, if it was used before; in `place` if that takes no login.
-    pub(super) fn opened(&self, id: KeyId<'_>, place: &UnlockedKey) -> Option<Arc<Locked>> {
+    pub(super) fn opened(&self, id: OpenedKeyId<'_>, place: &UnlockedKey) -> Option<Arc<Locked>> {
         let Some((login, count)) = self.login else {
             return place.try_lock()?.clone();
         };
@@ -99,7 +99,7 @@ impl<'a> Visit<'a> {
     }
 
     /// Keeps an opened key until the login ends; not if it has ended meanwhile.
-    pub(super) fn keep(&self, id: KeyId<'_>, place: &UnlockedKey, opened: &Arc<Locked>) {
+    pub(super) fn keep(&self, id: OpenedKeyId<'_>, place: &UnlockedKey, opened: &Arc<Locked>) {
         let Some((login, count)) = self.login else {
             if let Some(mut place) = place.try_lock() {
                 *place = Some(Arc::clone(opened));
@@ -111,7 +111,7 @@ impl<'a> Visit<'a> {
         {
             current.opened.retain(|known| known.id.as_id() != id);
             current.opened.push(OpenedKey {
-                id: OwnedId::of(id),
+                id: OwnedKeyId::of(id),
                 key: Arc::clone(opened),
             });
         }

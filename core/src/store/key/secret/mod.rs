@@ -7,7 +7,7 @@ mod envelope;
 
 use super::access::Access;
 use super::locked_memory::Locked;
-use super::login::{KeyId, UnlockedKey};
+use super::login::{OpenedKeyId, UnlockedKey};
 use crate::key::SecretKeyType;
 use crate::store::SignError;
 use crate::store::folder::{self, Tss2Key, Tss2Kind};
@@ -203,7 +203,7 @@ impl SecretKey {
             SecretKeyLocation::Sealed { seal, encrypted } => (seal, encrypted),
         };
         let visit = self.access.visit()?;
-        let id = KeyId::Secret(seal.name());
+        let id = OpenedKeyId::Secret(seal.name());
         if let Some(opened) = visit.opened(id, &self.opened) {
             return Ok(SecretBytes(Bytes::Locked(opened)));
         }

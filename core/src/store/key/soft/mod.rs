@@ -14,7 +14,7 @@ mod rsa;
 use super::DecryptRequest;
 use super::access::Access;
 use super::locked_memory::Locked;
-use super::login::{KeyId, UnlockedKey};
+use super::login::{OpenedKeyId, UnlockedKey};
 use crate::key::{PrivateKeyInfo, PublicKey};
 use crate::store::SignError;
 use crate::store::folder::{KeyMaterial, Tss2Key, Tss2Kind};
@@ -190,7 +190,7 @@ impl SoftKey {
 
     fn open(&self, tpm: &Tpm, access: &Access) -> Result<Arc<Locked>, SignError> {
         let visit = access.visit()?;
-        if let Some(opened) = visit.opened(KeyId::Private(&self.public), &self.opened) {
+        if let Some(opened) = visit.opened(OpenedKeyId::Private(&self.public), &self.opened) {
             return Ok(opened);
         }
         let private = match &self.source {
@@ -210,7 +210,7 @@ impl SoftKey {
             PublicKey::Rsa { .. } => rsa::usable(&private),
         };
         let opened = Arc::new(Locked::new(&usable.ok_or_else(|| self.damaged())?));
-        visit.keep(KeyId::Private(&self.public), &self.opened, &opened);
+        visit.keep(OpenedKeyId::Private(&self.public), &self.opened, &opened);
         Ok(opened)
     }
 

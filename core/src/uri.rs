@@ -34,7 +34,7 @@ pub struct Uri {
     path: Vec<(&'static str, Vec<u8>)>,
 }
 
-/// A object_type of objects, the attribute `type`.
+/// A type of objects: a value of the attribute `type`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ObjectType {
     /// CKO_PRIVATE_KEY

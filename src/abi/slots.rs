@@ -58,7 +58,7 @@ pub(super) unsafe extern "C" fn C_GetTokenInfo(
         let slot = module.slot(SlotId(slotID))?;
         let token = module.token(slot)?;
         let (sessions, read_write) = module.session_counts(slot.id);
-        let (shortest, longest) = slot.pin_lengths();
+        let (shortest, longest) = slot.pin_lengths()?;
         let info = CK_TOKEN_INFO {
             label: args::padded(&token.label),
             manufacturerID: manufacturer(),

@@ -13,7 +13,7 @@ use crate::error::Error;
 use crate::object::attribute::{AttributeValue, attribute_of};
 use cryptoki_sys::*;
 use devid_core::key::{PublicKey, hex};
-use devid_core::store::folder::{ObjectAttributes, Usage, Use};
+use devid_core::store::folder::{ObjectAttributes, Usage, Use, is_random};
 use devid_core::store::{Key, ObjectKind, ObjectPart, SecretKey, StoredObject};
 pub(crate) use other::profile;
 pub(crate) use secret::SecretKeyObject;
@@ -299,12 +299,6 @@ pub(crate) fn unique_id(class: CK_OBJECT_CLASS, name: &str) -> String {
         _ if is_random(name) => format!("{kind}:{name}"),
         _ => format!("{kind}-{name}"),
     }
-}
-
-/// Whether these are the random digits in a name that a store makes.
-fn is_random(digits: &str) -> bool {
-    let lower = |byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
-    digits.len() == 16 && digits.bytes().all(lower)
 }
 
 /// The name under which a session keeps something; no store gives such to an object of a token.

@@ -81,7 +81,7 @@ pub(super) enum Parts {
 }
 
 impl Parts {
-    /// What is signed of them.
+    /// The data to be signed: the hash, or the parts themselves.
     pub(super) fn finish(self) -> Vec<u8> {
         match self {
             Self::Hashed(hasher) => hasher.finish(),

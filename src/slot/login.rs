@@ -192,12 +192,9 @@ impl Slot {
     }
 
     /// The shortest and the longest PIN.
-    pub(crate) fn pin_lengths(&self) -> (CK_ULONG, CK_ULONG) {
-        match (self.is_writable(), self.asks_login()) {
-            (true, _) => (4, 64),
-            (false, true) => (1, 64),
-            (false, false) => (0, 64),
-        }
+    pub(crate) fn pin_lengths(&self) -> Result<(CK_ULONG, CK_ULONG), Error> {
+        let lengths = self.source()?.store.pin_lengths();
+        Ok((*lengths.start() as CK_ULONG, *lengths.end() as CK_ULONG))
     }
 }
 

@@ -6,6 +6,7 @@ extern crate testkit;
 
 mod decrypt;
 mod derive;
+mod secret_keys;
 mod unwrap;
 mod unwrap_refused;
 mod unwrap_visible;

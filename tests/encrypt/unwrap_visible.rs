@@ -203,7 +203,15 @@ fn secret_keys_that_are_brought(link: Link) {
     ] {
         assert_eq!(own.attribute(transport, kind), value, "{kind:#x}");
     }
-    let allowed = [ulong(CKM_AES_KEY_WRAP), ulong(CKM_AES_KEY_WRAP_KWP)].concat();
+    let allowed = [
+        CKM_AES_ECB,
+        CKM_AES_CBC,
+        CKM_AES_CBC_PAD,
+        CKM_AES_GCM,
+        CKM_AES_KEY_WRAP,
+        CKM_AES_KEY_WRAP_KWP,
+    ];
+    let allowed = allowed.map(ulong).concat();
     assert_eq!(own.attribute(transport, CKA_ALLOWED_MECHANISMS), allowed);
     let hidden = own.raw.attribute(own.session, transport, CKA_VALUE);
     assert_eq!(hidden, Err(Code(CKR_ATTRIBUTE_SENSITIVE)));
@@ -220,7 +228,9 @@ fn secret_keys_that_are_brought(link: Link) {
     assert_eq!(own.attribute(readable, CKA_VALUE), [7; 16]);
     let silent = own.create(&base).unwrap();
     assert_eq!(own.attribute(silent, CKA_UNWRAP), NO);
-    assert_eq!(own.attribute(silent, CKA_ALLOWED_MECHANISMS), []);
+    let ciphers = [CKM_AES_ECB, CKM_AES_CBC, CKM_AES_CBC_PAD, CKM_AES_GCM];
+    let ciphers = ciphers.map(ulong).concat();
+    assert_eq!(own.attribute(silent, CKA_ALLOWED_MECHANISMS), ciphers);
     for (at, item, code) in [
         (2, (CKA_VALUE, vec![7; 20]), CKR_ATTRIBUTE_VALUE_INVALID),
         (2, (CKA_LABEL, vec![]), CKR_TEMPLATE_INCOMPLETE),
@@ -235,7 +245,8 @@ fn secret_keys_that_are_brought(link: Link) {
         template[at] = item;
         assert_eq!(own.create(&template), Err(Code(code)));
     }
-    let on_token = [&base[..], &[(CKA_TOKEN, YES.to_vec())]].concat();
+    // What the TPM seals is shown to nobody.
+    let on_token = [&base[..], &open, &[(CKA_TOKEN, YES.to_vec())]].concat();
     assert_eq!(own.create(&on_token), Err(Code(CKR_TEMPLATE_INCONSISTENT)));
     own.destroy(transport).unwrap();
     let refused = own.unwrap(

@@ -228,7 +228,7 @@ fn handle(text: &str) -> Result<u32, String> {
     }
 }
 
-/// How an output is written.
+/// The format of the output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum OutputFormat {
     Text,

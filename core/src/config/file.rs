@@ -4,7 +4,8 @@ use super::TctiSetting;
 use super::section::{FirstError, SettingError, TomlTable, absolute};
 use super::syntax;
 use super::{
-    ConfigError, ExistingSource, Fallback, LeaveSoftware, LogTarget, RandomSource, SecretSource,
+    ConfigError, ExistingSource, FACTORY, Fallback, LeaveSoftware, LogTarget, RandomSource,
+    SESSIONS, SecretSource,
 };
 use crate::tpm::handle;
 use crate::trouble::{is_leftover, paths_in};
@@ -403,13 +404,13 @@ impl FromStr for TokenName {
     fn from_str(name: &str) -> Result<Self, String> {
         const LONGEST: usize = 32;
         /// Labels of tokens that there are anyway.
-        const RESERVED: [&str; 2] = ["idev-id", "sessions"];
+        const RESERVED: [&str; 2] = [FACTORY, SESSIONS];
         let sound =
             (1..=LONGEST).contains(&name.len()) && !name.contains('/') && !RESERVED.contains(&name);
         match sound && !name.starts_with('.') {
             true => Ok(Self(name.into())),
             false => Err(format!(
-                "{name:?}: expected 1 to 32 characters that can name a folder, and neither idev-id nor sessions"
+                "{name:?}: expected 1 to 32 characters that can name a folder, and neither {FACTORY} nor {SESSIONS}"
             )),
         }
     }

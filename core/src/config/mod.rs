@@ -31,8 +31,12 @@ use std::time::Duration;
 
 const FILE: &str = "/etc/devid-pkcs11/config.toml";
 const RUN: &str = "/run/devid-pkcs11";
-/// The token of the device's own keys.
-const DEVID: &str = "devid";
+/// The label of the factory's token, and of its first identity.
+pub const FACTORY: &str = "idev-id";
+/// The label of the token of the device's own keys, and of the device's own identity.
+pub const OWN: &str = "devid";
+/// The label of the token that holds objects of sessions only.
+pub(crate) const SESSIONS: &str = "sessions";
 const STATE: &str = "/var/lib/devid-pkcs11";
 const TIMEOUT_MS: u64 = 30_000;
 const GENERATION_TIMEOUT_MS: u64 = 300_000;

@@ -1,7 +1,7 @@
 //! `[[token]]`: the tokens with a key folder.
 
 use super::file::TokenTable;
-use super::{ConfigError, DEVID, SecretSource};
+use super::{ConfigError, OWN, SecretSource};
 use std::path::PathBuf;
 
 /// A token with a key folder: `devid`, or a further one.
@@ -50,7 +50,7 @@ impl TokenSettings {
 
 /// `devid`, of which nothing is said.
 pub(super) fn none() -> Vec<TokenSettings> {
-    vec![TokenSettings::named(DEVID)]
+    vec![TokenSettings::named(OWN)]
 }
 
 /// `devid` first, whatever the files say of it. What is said of a token later holds.

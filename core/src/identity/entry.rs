@@ -1,5 +1,6 @@
 //! What a token holds, as people see it: a key with its certificates, or a certificate alone.
 
+pub use crate::config::{FACTORY, OWN};
 use crate::key::PublicKey;
 use crate::store::folder::KeyOrigin;
 use crate::store::{Key, SecretKey};
@@ -7,14 +8,10 @@ use crate::x509::Certificate;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// The token of the factory identity.
-pub const FACTORY: &str = "idev-id";
 /// Where a software identity is shown by `devid`: beside the tokens.
 pub const SOFTWARE: &str = "software";
 /// The label of an identity in files that somebody else made.
 pub const EXISTING: &str = "existing";
-/// The token of the device's own keys, and the label of its own identity.
-pub const OWN: &str = "devid";
 
 /// A key with its certificates, or a certificate without key.
 #[derive(Debug, Clone)]

@@ -321,7 +321,11 @@ fn own_identity(
 /// Whether a file that gives no object may be of the device's identity: one that cannot be read, or
 /// that has a name as we give them. What another program put there under a name of its own is not.
 fn may_be_ours(file: &RefusedFile) -> bool {
-    !file.by_content || file.file.strip_suffix(".pem").is_some_and(KeyFolder::named)
+    !file.by_content
+        || file
+            .file
+            .strip_suffix(".pem")
+            .is_some_and(KeyFolder::is_generated_name)
 }
 
 /// What was found; nothing, where it cannot be read and a reset takes it away.

@@ -11,7 +11,7 @@ use std::path::Path;
 ///
 /// # Errors
 ///
-/// Others could have written it ([`IdentityErrorKind::Refused`]), or the system cannot say now.
+/// Others could have written it ([`IdentityErrorKind::Refused`](super::IdentityErrorKind::Refused)), or the system cannot say now.
 pub(super) fn check_trusted(path: &Path) -> Result<(), IdentityError> {
     match distrusted(path) {
         None => Ok(()),

@@ -25,6 +25,7 @@ pub use advice::Advised;
 pub(crate) use advice::{WAIT, unloadable};
 
 use crate::tpm::{KnownAlgorithms, Lockout, Tpm};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 /// Where a token's objects come from.
@@ -73,8 +74,8 @@ impl Store {
         }
     }
 
-    /// The state of what a look depends on: only a look after it changed can differ. Costs no TPM
-    /// command.
+    /// The state of what a scan depends on. A scan finds something else only after it changed. Costs no
+    /// TPM command.
     pub fn stamp(&self) -> StoreStamp {
         match self {
             Self::Factory(store) => store.stamp(),
@@ -125,6 +126,15 @@ impl Store {
             Self::Factory(store) => store.pins(),
             Self::Folder(store) => store.pins(),
             Self::Sessions(_) => Pins::None,
+        }
+    }
+
+    /// Bytes of a PIN; from 0 where there is none.
+    pub fn pin_lengths(&self) -> RangeInclusive<usize> {
+        match (self, self.pins()) {
+            (Self::Folder(_), _) => devid::PIN_LENGTHS,
+            (_, Pins::None) => 0..=*idevid::PIN_LENGTHS.end(),
+            _ => idevid::PIN_LENGTHS,
         }
     }
 

@@ -4,9 +4,8 @@
 //! token has a PIN, this one says so and takes any.
 
 use super::{ScanError, ScanResult, StoreStamp, machine};
+use crate::config::SESSIONS;
 use std::path::Path;
-
-const LABEL: &str = "sessions";
 
 /// The store of such a token. It asks no TPM.
 #[derive(Debug, Clone, Copy)]
@@ -15,12 +14,12 @@ pub struct SessionStore;
 impl SessionStore {
     /// A listing without objects.
     pub(super) fn scan(&self) -> Result<ScanResult, ScanError> {
-        let serial = machine::serial(LABEL).map_err(|errno| {
+        let serial = machine::serial(SESSIONS).map_err(|errno| {
             let path = Path::new(machine::MACHINE).display();
             ScanError::Unread(format!("{path}: {errno}"))
         })?;
         Ok(ScanResult {
-            label: LABEL.into(),
+            label: SESSIONS.into(),
             serial,
             objects: Vec::new(),
             refused: Vec::new(),

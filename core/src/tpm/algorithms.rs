@@ -111,7 +111,7 @@ struct Known {
     algorithms: AtomicU32,
     /// Bits of the largest RSA key that the TPM makes for us; 0: it was not asked.
     largest_rsa: AtomicU32,
-    /// The same of the largest curve.
+    /// Bits of the largest curve that the TPM makes keys on for us; 0: it was not asked.
     largest_curve: AtomicU32,
 }
 

@@ -233,7 +233,7 @@ fn is_refusal(error: &TpmError) -> bool {
 /// or the TPM keeps no contexts of flushed objects.
 fn is_useless(error: &TpmError) -> bool {
     match error {
-        TpmError::Response(code) => !(code.asks_for_resend() || code.is_out_of_objects()),
+        TpmError::Response(code) => !code.is_temporary(),
         other => matches!(other, TpmError::Unsupported(_)),
     }
 }

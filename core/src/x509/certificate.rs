@@ -270,7 +270,7 @@ impl Certificate {
 
     /// Whether x509-cert reads the certificate: strictly, but for BER where DER should be. Its times
     /// and names are left out: [`Self::not_before`], [`Self::not_after`] and
-    /// [`comparison::ComparableName`] read what x509-cert does not.
+    /// [`ComparableName`](super::comparison::ComparableName) read what x509-cert does not.
     ///
     /// # Errors
     ///

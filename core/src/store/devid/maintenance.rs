@@ -160,7 +160,8 @@ impl DevidStore {
         let listing = self.whole_listing()?;
         let goes = listing.entries.iter().filter(|entry| {
             let parent = entry.content.parent();
-            let is_ours = parent == Some(self.master.handle) || KeyFolder::named(&entry.name);
+            let is_ours =
+                parent == Some(self.master.handle) || KeyFolder::is_generated_name(&entry.name);
             (all || is_ours) && (tpm || parent.is_none())
         });
         let goes: Vec<_> = goes.collect();

@@ -21,6 +21,7 @@ pub use crate::tpm::{KeyAlgorithm, KeyPurpose};
 pub use error::StoreError;
 pub use maintenance::KeyInHandle;
 pub(super) use master::MasterRecord;
+pub(in crate::store) use pins::PIN_LENGTHS;
 pub use private::PrivateKey;
 pub use renewal::{Loss, LossKind, Losses, SurvivingKey};
 pub use scan::DevidStamp;
@@ -456,7 +457,7 @@ impl DevidStore {
     }
 }
 
-/// What can change of what is meant; `None` if it is not there.
+/// The part of an object that can change; `None` if the file has no such object.
 fn editable(content: &mut EntryContent, half: ObjectPart) -> Option<Editable<'_>> {
     let description = match (content, half) {
         (EntryContent::Pair(pair), ObjectPart::Private) => &mut pair.private,

@@ -11,11 +11,13 @@ use crate::store::key::{SECRET, secret_mark};
 use crate::store::{Access, LoginError, unloadable};
 use crate::tpm::{AuthValue, Hash, Secret, TpmError, random_secret};
 use log::{info, warn};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 /// Bytes that tell the keys of one token apart.
 const SALT: usize = 16;
-const LENGTHS: std::ops::RangeInclusive<usize> = 4..=64;
+/// Bytes of a PIN.
+pub(in crate::store) const PIN_LENGTHS: RangeInclusive<usize> = 4..=64;
 
 /// A seal that is to take its place in the folder.
 struct NewSeal {
@@ -283,7 +285,7 @@ fn unopened(what: &str) -> LoginError {
 /// The authorisation value of a PIN: a TPM cuts zeros at the end of a value, and takes none that is
 /// wider than its hash.
 fn value_of(pin: &[u8]) -> Result<Secret, LoginError> {
-    match LENGTHS.contains(&pin.len()) {
+    match PIN_LENGTHS.contains(&pin.len()) {
         true => Ok(Secret::new(Hash::Sha256.digest(&[pin]))),
         false => Err(LoginError::Length),
     }

@@ -30,6 +30,7 @@ pub use entry::{
 };
 pub use error::FolderError;
 pub use listing::{FolderListing, FolderStamp};
+pub use names::is_random;
 pub use pin_seals::{PinSeal, PinSealText};
 pub use tss2::{NoTss2Key, Tss2Key, Tss2Kind};
 
@@ -132,14 +133,10 @@ impl KeyFolder {
 
     /// Whether an object's name is one that [`add`](Self::add) makes, and not one that somebody gave
     /// a file.
-    pub fn named(name: &str) -> bool {
-        let digits = |digits: &str| {
-            let lower = |byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
-            digits.len() == 16 && digits.bytes().all(lower)
-        };
+    pub fn is_generated_name(name: &str) -> bool {
         let kinds = ["key", "secret", "public", "certificate", "data"];
         let parts = name.split_once('-');
-        parts.is_some_and(|(kind, rest)| kinds.contains(&kind) && digits(rest))
+        parts.is_some_and(|(kind, rest)| kinds.contains(&kind) && is_random(rest))
     }
 
     /// That the folder has room for what is remembered of the master key, before that is made.

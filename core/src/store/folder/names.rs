@@ -20,6 +20,12 @@ pub(super) fn is_object(file: &[u8]) -> bool {
     file.ends_with(SUFFIX.as_bytes()) && !file.starts_with(b".")
 }
 
+/// Whether these are random digits as a store puts them into a name: 16, hexadecimal, lower case.
+pub fn is_random(digits: &str) -> bool {
+    let lower = |byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    digits.len() == 16 && digits.bytes().all(lower)
+}
+
 /// Whether [`KeyFolder::set_aside`](super::KeyFolder::set_aside) gave the file this name.
 pub(super) fn is_lost(name: &str) -> bool {
     let Some((_, number)) = name.rsplit_once(LOST) else {

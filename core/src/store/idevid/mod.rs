@@ -14,18 +14,16 @@ pub(crate) use files::certificates_in;
 pub use nv::NvFinding;
 
 use super::{Key, Login, ScanError, ScanResult, Templates};
-use crate::config::{Config, IdentityAuth, IdentityHint};
+use crate::config::{Config, FACTORY, IdentityAuth, IdentityHint};
 use crate::key::{PublicKey, hex};
 use crate::tpm::{Capabilities, Tpm};
 use crate::x509::Certificate;
 use files::Files;
 use location::CertificateLocation;
 use parking_lot::Mutex;
+pub(in crate::store) use scan::PIN_LENGTHS;
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
-
-/// The label of the first identity.
-pub const LABEL: &str = "idev-id";
 
 /// Looks for the factory identity of one TPM, or for one whose key asks for a PIN.
 #[derive(Debug)]
@@ -109,7 +107,7 @@ impl FactoryIdentities {
     /// The token's label: that of its first identity. An attestation key names no token.
     pub fn label(&self) -> &str {
         let mut labels = self.identities.iter().filter(|one| !one.attests);
-        labels.next().map_or(LABEL, |one| &one.label)
+        labels.next().map_or(FACTORY, |one| &one.label)
     }
 }
 
@@ -261,7 +259,7 @@ fn chain_order(
         .into_iter()
         .enumerate()
         .map(|(n, (origin, certificate))| CaCertificate {
-            label: format!("{LABEL}-ca-{}", n + 1),
+            label: format!("{FACTORY}-ca-{}", n + 1),
             certificate,
             place: origin.to_string(),
         });

@@ -1,8 +1,8 @@
 //! Which key each certificate is for, and what the pairs are called.
 
 use super::location::{CertificateLocation, LocatedCertificate};
-use super::{Identity, IdentityScope, IdevidStore, LABEL, ScanError};
-use crate::config::IdentityAuth;
+use super::{Identity, IdentityScope, IdevidStore, ScanError};
+use crate::config::{FACTORY, IdentityAuth};
 use crate::key::PublicKey;
 use crate::store::key::{Abilities, Given};
 use crate::store::{Access, Key, SignError};
@@ -319,9 +319,9 @@ fn named(mut leaves: Vec<Leaf>) -> Vec<Identity> {
     {
         let base = match (&holder, labels.is_empty(), &public) {
             (Holder::Other(_), _, _) => ATTESTATION.to_owned(),
-            (_, true, _) => LABEL.to_owned(),
-            (_, false, Some(public)) => format!("{LABEL}-{public}"),
-            (_, false, None) => format!("{LABEL}-other"),
+            (_, true, _) => FACTORY.to_owned(),
+            (_, false, Some(public)) => format!("{FACTORY}-{public}"),
+            (_, false, None) => format!("{FACTORY}-other"),
         };
         let same = labels.iter().filter(|label| **label == base).count();
         let label = match same {

@@ -10,10 +10,11 @@ use crate::store::{
 use crate::tpm::{AuthValue, Lockout, Secret, Tpm, TpmError};
 use parking_lot::Mutex;
 use std::collections::HashSet;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-/// A TPM takes no authorisation value that is longer than its widest digest.
-const LONGEST_PIN: usize = 64;
+/// Bytes of a PIN: no authorisation value is longer than the widest digest of a TPM.
+pub(in crate::store) const PIN_LENGTHS: RangeInclusive<usize> = 1..=64;
 
 /// What [`Store`](crate::store::Store) asks of a factory identity.
 impl IdevidStore {
@@ -82,7 +83,7 @@ impl IdevidStore {
         let (IdentityScope::Pin(guarded), UserType::User) = (&self.part, who) else {
             return Err(LoginError::NotInitialized);
         };
-        if !(1..=LONGEST_PIN).contains(&pin.len()) {
+        if !PIN_LENGTHS.contains(&pin.len()) {
             return Err(LoginError::Length);
         }
         let key = guarded.key.lock().clone();

@@ -510,7 +510,7 @@ impl Key {
 
     /// Whether a wrong authorisation value counts towards the lockout of the whole TPM.
     pub(super) fn counts_wrong_auth(&self) -> bool {
-        self.area().is_none_or(|area| !area.is_no_da())
+        self.area().is_none_or(PublicArea::counts_wrong_auth)
     }
 }
 

@@ -124,11 +124,7 @@ impl Link {
         match loaded {
             Some(Ok(handle)) => return Ok((key.clone(), handle, true)),
             // No slot, or not now: the exchange repeats it.
-            Some(Err(TpmError::Response(code)))
-                if code.is_out_of_objects() || code.asks_for_resend() =>
-            {
-                return Err(code.into());
-            }
+            Some(Err(TpmError::Response(code))) if code.is_temporary() => return Err(code.into()),
             // The TPM was started anew, or the context is of another connection.
             None | Some(Err(TpmError::Response(_) | TpmError::Unsupported(_))) => {}
             Some(Err(error)) => return Err(error),

@@ -98,7 +98,7 @@ impl PublicArea {
         is_storage_key(&self.bytes)
     }
 
-    /// Whether wrong authorisation values for the key count towards lockout.
+    /// Whether wrong authorisation values for the key count towards the lockout of the whole TPM.
     pub fn counts_wrong_auth(&self) -> bool {
         self.attributes & TpmaObject::NO_DA.bits() == 0
     }
@@ -135,11 +135,6 @@ impl PublicArea {
     pub fn is_of_this_tpm(&self) -> bool {
         let set = TpmaObject::FIXED_TPM.bits() | TpmaObject::SENSITIVE_DATA_ORIGIN.bits();
         self.attributes & set == set
-    }
-
-    /// Whether wrong authorisation values do not count towards the TPM's lockout.
-    pub fn is_no_da(&self) -> bool {
-        self.attributes & TpmaObject::NO_DA.bits() != 0
     }
 
     /// Whether the key can be an identity: it signs anything, does nothing else, and never left

@@ -56,6 +56,11 @@ impl ResponseCode {
         )
     }
 
+    /// The same command may succeed later: the TPM asks for it again, or others hold its slots.
+    pub fn is_temporary(self) -> bool {
+        self.asks_for_resend() || self.is_out_of_objects()
+    }
+
     /// The TPM is in dictionary-attack lockout.
     pub fn is_lockout(self) -> bool {
         self.0 == Self::LOCKOUT

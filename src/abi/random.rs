@@ -19,9 +19,12 @@ pub(super) unsafe extern "C" fn C_SeedRandom(
 ) -> CK_RV {
     entry("C_SeedRandom", || {
         module()?.session(SessionHandle(hSession))?;
-        match pSeed.is_null() && ulSeedLen != 0 {
-            true => Err(Error::ArgumentsBad("pSeed is NULL")),
-            false => Ok(()),
+        let can_be = !pSeed.is_null() && isize::try_from(ulSeedLen).is_ok();
+        match can_be || ulSeedLen == 0 {
+            true => Ok(()),
+            false => Err(Error::ArgumentsBad(
+                "pSeed is NULL, or ulSeedLen is no length of memory",
+            )),
         }
     })
 }

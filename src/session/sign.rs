@@ -66,10 +66,13 @@ impl Session {
 
     /// `data` and `room` are `None` where the caller's pointers are of no use.
     pub(crate) fn sign(&self, data: Option<&[u8]>, room: Option<Room>) -> Result<Answer, Error> {
-        if let Some(coding) = self.take_coding(Use::Sign) {
-            return self.mac_sign(coding, data, room);
-        }
-        let signing = self.take_signing()?;
+        let signing = match self.take_signing() {
+            Err(none @ Error::OperationNotInitialized) => {
+                let coding = self.take_coding(Use::Sign).ok_or(none)?;
+                return self.mac_sign(coding, data, room);
+            }
+            signing => signing?,
+        };
         let data = signing.whole(data)?;
         let room = room.ok_or(Error::ArgumentsBad("pulSignatureLen is NULL"))?;
         if let Some(answer) = room.refuses(signing.key.public().signature_width()) {

@@ -180,12 +180,14 @@ impl Object {
         self.public().ok_or_else(|| self.other_class())
     }
 
-    /// What a call answers that needs a key of another class: a key may not do that
-    /// ([`Error::KeyFunctionNotPermitted`]); anything else is no key ([`Error::KeyHandleInvalid`]).
+    /// What a call answers that needs a key of another class. The halves of a pair may not do what the
+    /// other half does ([`Error::KeyFunctionNotPermitted`]). A secret key may, by mechanisms of its type
+    /// ([`Error::KeyTypeInconsistent`]). Anything else is no key ([`Error::KeyHandleInvalid`]).
     pub(crate) fn other_class(&self) -> Error {
-        match self.is_key() {
-            true => Error::KeyFunctionNotPermitted,
-            false => Error::KeyHandleInvalid,
+        match &self.key {
+            ObjectKey::Secret(..) => Error::KeyTypeInconsistent,
+            ObjectKey::Private(..) | ObjectKey::Public(..) => Error::KeyFunctionNotPermitted,
+            ObjectKey::None => Error::KeyHandleInvalid,
         }
     }
 

@@ -69,7 +69,13 @@ fn what_aziot_keyd_asks_behind_a_pin(link: Link) {
     // Seen and used by the user alone.
     let session = token.read_write();
     let class: Item = (CKA_CLASS, CKO_SECRET_KEY.to_ne_bytes().to_vec());
-    assert_eq!(token.raw.find(session, &[class.clone()]).unwrap(), []);
+    assert_eq!(
+        token
+            .raw
+            .find(session, std::slice::from_ref(&class))
+            .unwrap(),
+        []
+    );
     token.login(session, USER).unwrap();
     assert_eq!(token.raw.find(session, &[class]).unwrap().len(), 4);
 }

@@ -9,6 +9,7 @@ use std::fs::{self, File};
 use std::hash::{Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use tempfile::TempDir;
 
 /// What the factory keeps of a device: certificates and the public key, as PEM files.
 #[derive(Clone, Debug)]
@@ -108,4 +109,32 @@ pub fn manufacture_all(runs: &[Vec<String>], state: &Path) -> Vec<Identity> {
     copy_state(&done.join("state"), state);
     let identity = |options: &Vec<String>| Identity::of(&done.join("out"), options);
     runs.iter().map(identity).collect()
+}
+
+impl Swtpm {
+    /// A TPM as a device leaves the factory with it, and what the factory keeps.
+    pub fn manufactured() -> (Swtpm, Identity) {
+        Swtpm::manufactured_with(&[])
+    }
+
+    /// The same with options for scripts/factory, for instance `["--serial", "4711"]`.
+    pub fn manufactured_with(options: &[&str]) -> (Swtpm, Identity) {
+        let folder = TempDir::new().expect("a temporary folder");
+        let identity = manufacture(options, &folder.path().join("state"));
+        (Swtpm::on_ports(folder), identity)
+    }
+
+    /// A TPM with several identities: one run of scripts/factory for each set of options.
+    pub fn manufactured_in_runs(runs: &[Vec<String>]) -> (Swtpm, Vec<Identity>) {
+        let folder = TempDir::new().expect("a temporary folder");
+        let identities = manufacture_all(runs, &folder.path().join("state"));
+        (Swtpm::on_ports(folder), identities)
+    }
+
+    /// A manufactured TPM on a unix socket, which only our own link speaks on every system.
+    pub fn manufactured_on_unix_socket() -> (Swtpm, Identity) {
+        let folder = TempDir::new().expect("a temporary folder");
+        let identity = manufacture(&[], &folder.path().join("state"));
+        (Swtpm::on_unix_socket(folder), identity)
+    }
 }

@@ -1,6 +1,5 @@
 //! A TPM: swtpm with its own state, on a pair of TCP ports or on a unix socket.
 
-use super::factory::{self, Identity};
 use super::ports::Pair;
 use super::programs::{self, Running};
 use std::fs::{self, File};
@@ -111,37 +110,17 @@ impl Swtpm {
         tpm.started_on_ports()
     }
 
-    /// A TPM as a device leaves the factory with it, and what the factory keeps.
-    pub fn manufactured() -> (Swtpm, Identity) {
-        Swtpm::manufactured_with(&[])
+    /// swtpm with the state below `folder`, on ports.
+    pub(super) fn on_ports(folder: TempDir) -> Swtpm {
+        Swtpm::of(folder, Place::Tcp(Arc::new(Pair::claim()))).started_on_ports()
     }
 
-    /// The same with options for scripts/factory, for instance `["--serial", "4711"]`.
-    pub fn manufactured_with(options: &[&str]) -> (Swtpm, Identity) {
-        let folder = TempDir::new().expect("a temporary folder");
-        let identity = factory::manufacture(options, &folder.path().join("state"));
-        (Swtpm::on_ports(folder), identity)
-    }
-
-    /// A TPM with several identities: one run of scripts/factory for each set of options.
-    pub fn manufactured_in_runs(runs: &[Vec<String>]) -> (Swtpm, Vec<Identity>) {
-        let folder = TempDir::new().expect("a temporary folder");
-        let identities = factory::manufacture_all(runs, &folder.path().join("state"));
-        (Swtpm::on_ports(folder), identities)
-    }
-
-    /// A manufactured TPM on a unix socket, which only our own link speaks on every system.
-    pub fn manufactured_on_unix_socket() -> (Swtpm, Identity) {
-        let folder = TempDir::new().expect("a temporary folder");
-        let identity = factory::manufacture(&[], &folder.path().join("state"));
+    /// swtpm with the state below `folder`, on a unix socket.
+    pub(super) fn on_unix_socket(folder: TempDir) -> Swtpm {
         let place = Place::Unix(folder.path().join("socket"));
         let mut tpm = Swtpm::of(folder, place);
         assert!(tpm.start(), "swtpm: {}", tpm.log());
-        (tpm, identity)
-    }
-
-    fn on_ports(folder: TempDir) -> Swtpm {
-        Swtpm::of(folder, Place::Tcp(Arc::new(Pair::claim()))).started_on_ports()
+        tpm
     }
 
     fn started_on_ports(self) -> Swtpm {

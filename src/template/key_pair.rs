@@ -23,9 +23,16 @@ pub(crate) enum Persistence {
     Handle,
 }
 
-/// What clients ask of each RSA key pair, and no RSA key here has: it is shown as false. NSS,
-/// pkcs11-provider and libp11 ask for CKA_WRAP, the examples of PyKCS11 for all three.
-const OF_HABIT: [Use; 3] = [Use::Wrap, Use::VerifyRecover, Use::SignRecover];
+/// Whether clients ask this use of every key pair of the type, though no key of the type has it here: it
+/// is shown as false. NSS, pkcs11-provider and libp11 ask RSA pairs for CKA_WRAP, the examples of
+/// PyKCS11 for all three; pkcs11-provider asks EC pairs for CKA_WRAP and CKA_UNWRAP.
+fn is_habit(key_type: KeyType, one: Use) -> bool {
+    match key_type {
+        KeyType::Rsa => matches!(one, Use::Wrap | Use::VerifyRecover | Use::SignRecover),
+        KeyType::Ec => matches!(one, Use::Wrap | Use::Unwrap),
+        KeyType::Aes | KeyType::GenericSecret => false,
+    }
+}
 
 /// A key pair that is to be made.
 ///
@@ -35,7 +42,7 @@ const OF_HABIT: [Use; 3] = [Use::Wrap, Use::VerifyRecover, Use::SignRecover];
 /// by habit.
 ///
 /// A use that no key of this type has (CKA_DERIVE with RSA, CKA_DECRYPT with EC …) is refused: shown as
-/// false it would be a promise that was broken silently. The exceptions are [`OF_HABIT`].
+/// false it would be a promise that was broken silently. The exceptions are those of [`is_habit`].
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct KeyPairTemplate {
     pub(crate) algorithm: KeyAlgorithm,
@@ -77,9 +84,7 @@ impl KeyPairTemplate {
             (private, key_type.private_uses()),
         ] {
             let asked = template.uses(&Use::ALL, &[])?;
-            let is_answered = |one: Use| {
-                possible.contains(&one) || (key_type == KeyType::Rsa && OF_HABIT.contains(&one))
-            };
+            let is_answered = |one: Use| possible.contains(&one) || is_habit(key_type, one);
             if !asked.iter().all(is_answered) {
                 return Err(Error::TemplateInconsistent);
             }

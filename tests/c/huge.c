@@ -137,7 +137,7 @@ static void data_of(CK_ULONG length)
           call->C_Verify(session, three, 3, three, length));
     GIVES(length == ~0UL ? CKR_ARGUMENTS_BAD : CKR_WRAPPED_KEY_LEN_RANGE,
           call->C_UnwrapKey(session, &kwp, secret, three, length, key, 2, &object));
-    GIVES(CKR_OK, call->C_SeedRandom(session, three, length));
+    GIVES(length == ~0UL ? CKR_ARGUMENTS_BAD : CKR_OK, call->C_SeedRandom(session, three, length));
 }
 
 /* The caller's room is as large as it says; only what there is is written. */

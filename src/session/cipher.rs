@@ -95,7 +95,13 @@ impl Session {
         let part = part.ok_or(Error::ArgumentsBad("the part is NULL"))?;
         let room = room.ok_or(Error::ArgumentsBad("the length pointer is NULL"))?;
         let length = operation.state.update_length(part.len())?;
-        if let Some(answer) = room.refuses(length) {
+        // A host that is told 0 comes back with an empty buffer, which may be NULL: another query of the
+        // length. A query may be answered by more than comes (section 5.2).
+        let told = match room {
+            Room::Length => length.max(part.len()),
+            Room::Bytes(_) => length,
+        };
+        if let Some(answer) = room.refuses(told) {
             self.put_back(operation);
             return Ok(answer);
         }

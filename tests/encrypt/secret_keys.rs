@@ -2,14 +2,20 @@
 
 use cryptoki_sys::*;
 use std::fs;
+use testkit::ciphers::mechanism;
 use testkit::host::host;
 use testkit::link::Link;
-use testkit::own::folder;
+use testkit::module::ulong;
+use testkit::own::{Own, folder};
 use testkit::pins::{Bench, USER};
 use testkit::programs::{output, run};
-use testkit::raw::Item;
+use testkit::raw::{Code, Item};
 
-over_our_transport!(what_aziot_keyd_asks, what_aziot_keyd_asks_behind_a_pin);
+over_our_transport!(
+    what_aziot_keyd_asks,
+    what_aziot_keyd_asks_behind_a_pin,
+    a_host_whose_empty_buffer_is_null,
+);
 
 const KEY: &str = "3031323334353637383961626364656630313233343536373839616263646566";
 
@@ -78,4 +84,75 @@ fn what_aziot_keyd_asks_behind_a_pin(link: Link) {
     );
     token.login(session, USER).unwrap();
     assert_eq!(token.raw.find(session, &[class]).unwrap().len(), 4);
+}
+
+/// PyKCS11 asks for the length of each part's output, and then passes a buffer of that length. Its empty
+/// buffer is NULL, which asks for the length again.
+fn a_host_whose_empty_buffer_is_null(link: Link) {
+    let bench = Bench::new(link);
+    let own = Own::new(&bench.home);
+    let key = own
+        .create(&[
+            (CKA_CLASS, ulong(CKO_SECRET_KEY)),
+            (CKA_KEY_TYPE, ulong(CKK_AES)),
+            (CKA_VALUE, vec![7; 32]),
+        ])
+        .unwrap();
+    let iv = [1_u8; 12];
+    let gcm = CK_GCM_PARAMS {
+        pIv: iv.as_ptr().cast_mut(),
+        ulIvLen: 12,
+        ulIvBits: 96,
+        pAAD: std::ptr::null_mut(),
+        ulAADLen: 0,
+        ulTagBits: 128,
+    };
+    let gcm = mechanism(CKM_AES_GCM, Some(&gcm));
+    let cbc = mechanism(CKM_AES_CBC, Some(&[0_u8; 16]));
+    for (mut mechanism, parts) in [(gcm, [5, 16]), (cbc, [5, 11])] {
+        let (session, table) = (own.session, own.raw.table);
+        let init = call!(table, C_EncryptInit(session, &raw mut mechanism, key));
+        init.result().unwrap();
+        let mut sealed = Vec::new();
+        for part in parts {
+            let one = vec![9; part];
+            sealed.extend(in_two_calls(|out, length| {
+                let one = one.as_ptr().cast_mut();
+                call!(
+                    table,
+                    C_EncryptUpdate(session, one, part as CK_ULONG, out, length)
+                )
+            }));
+        }
+        sealed.extend(in_two_calls(|out, length| {
+            call!(table, C_EncryptFinal(session, out, length))
+        }));
+        let init = call!(table, C_DecryptInit(session, &raw mut mechanism, key));
+        init.result().unwrap();
+        let mut opened = Vec::new();
+        for one in sealed.chunks(7) {
+            opened.extend(in_two_calls(|out, length| {
+                let (one, width) = (one.as_ptr().cast_mut(), one.len() as CK_ULONG);
+                call!(table, C_DecryptUpdate(session, one, width, out, length))
+            }));
+        }
+        opened.extend(in_two_calls(|out, length| {
+            call!(table, C_DecryptFinal(session, out, length))
+        }));
+        assert_eq!(opened, vec![9; parts[0] + parts[1]]);
+    }
+}
+
+/// The output of a call that is asked for its length first; a buffer of no bytes is NULL.
+fn in_two_calls(mut call: impl FnMut(CK_BYTE_PTR, &mut CK_ULONG) -> Code) -> Vec<u8> {
+    let mut length = 0;
+    call(std::ptr::null_mut(), &mut length).result().unwrap();
+    let mut out = vec![0; length as usize];
+    let place = match out.is_empty() {
+        true => std::ptr::null_mut(),
+        false => out.as_mut_ptr(),
+    };
+    call(place, &mut length).result().unwrap();
+    out.truncate(length as usize);
+    out
 }

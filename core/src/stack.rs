@@ -5,11 +5,11 @@ use std::hint::black_box;
 /// Overwrites what the calls before it left on the stack: hash and cipher crates copy the last block
 /// there, and with it a part of a key or of an authorisation value.
 ///
-/// Reaches 8 KiB below its caller's frame. The caller's own frame stays: compute in a function of its
+/// Reaches 32 KiB below its caller's frame. The caller's own frame stays: compute in a function of its
 /// own that is not inlined.
 #[inline(never)]
 pub fn overwrite_stack() {
-    const DEPTH: usize = 8192;
+    const DEPTH: usize = 32 << 10;
     black_box(&mut [0_u8; DEPTH]);
 }
 

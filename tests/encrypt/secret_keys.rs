@@ -1,12 +1,14 @@
 //! Secret keys: the calls of Azure's aziot-keyd. OpenSSL judges a ciphertext and a code.
 
 use cryptoki_sys::*;
-use std::fs;
+use std::fs::{self, File};
+use std::io::{Read, Write, pipe};
 use testkit::ciphers::mechanism;
 use testkit::host::host;
 use testkit::link::Link;
+use testkit::memory::{Host, found, places};
 use testkit::module::ulong;
-use testkit::own::{Own, folder};
+use testkit::own::{Own, YES, create, folder};
 use testkit::pins::{Bench, USER};
 use testkit::programs::{output, run};
 use testkit::raw::{Code, Item};
@@ -15,6 +17,7 @@ over_our_transport!(
     what_aziot_keyd_asks,
     what_aziot_keyd_asks_behind_a_pin,
     a_host_whose_empty_buffer_is_null,
+    nothing_of_a_secret_key_stays_after_logout,
 );
 
 const KEY: &str = "3031323334353637383961626364656630313233343536373839616263646566";
@@ -99,14 +102,7 @@ fn a_host_whose_empty_buffer_is_null(link: Link) {
         ])
         .unwrap();
     let iv = [1_u8; 12];
-    let gcm = CK_GCM_PARAMS {
-        pIv: iv.as_ptr().cast_mut(),
-        ulIvLen: 12,
-        ulIvBits: 96,
-        pAAD: std::ptr::null_mut(),
-        ulAADLen: 0,
-        ulTagBits: 128,
-    };
+    let gcm = gcm(&iv);
     let gcm = mechanism(CKM_AES_GCM, Some(&gcm));
     let cbc = mechanism(CKM_AES_CBC, Some(&[0_u8; 16]));
     for (mut mechanism, parts) in [(gcm, [5, 16]), (cbc, [5, 11])] {
@@ -155,4 +151,79 @@ fn in_two_calls(mut call: impl FnMut(CK_BYTE_PTR, &mut CK_ULONG) -> Code) -> Vec
     call(place, &mut length).result().unwrap();
     out.truncate(length as usize);
     out
+}
+
+/// The key's bytes come from the host, which wipes its own copies: what is found then is the module's.
+fn nothing_of_a_secret_key_stays_after_logout(link: Link) {
+    let (_bench, token) = Bench::with_pins(link);
+    let (mut from_host, mut to_parent) = pipe().unwrap();
+    let mut host = Host::new(|wait| {
+        token.raw.initialize().unwrap();
+        let session = token.read_write();
+        token.login(session, USER).unwrap();
+        let mut template = [
+            (CKA_CLASS, ulong(CKO_SECRET_KEY)),
+            (CKA_KEY_TYPE, ulong(CKK_AES)),
+            (CKA_TOKEN, YES.to_vec()),
+            (CKA_VALUE, vec![0; 32]),
+        ];
+        let value = &mut template[3].1;
+        File::open("/dev/urandom")
+            .unwrap()
+            .read_exact(value)
+            .unwrap();
+        to_parent.write_all(value).unwrap();
+        let key = create(&token.raw, session, &template).unwrap();
+        template[3].1.fill(0);
+        let table = token.raw.table;
+        let gcm = gcm(&[1; 12]);
+        for mut mechanism in [
+            mechanism(CKM_AES_GCM, Some(&gcm)),
+            mechanism(CKM_AES_CBC, Some(&[0_u8; 16])),
+            mechanism::<u8>(CKM_AES_ECB, None),
+        ] {
+            let init = call!(table, C_EncryptInit(session, &raw mut mechanism, key));
+            init.result().unwrap();
+            let data = [9_u8; 16];
+            let mut out = [0_u8; 32];
+            let mut length = 32;
+            let (data, out) = (data.as_ptr().cast_mut(), out.as_mut_ptr());
+            let sealed = call!(table, C_Encrypt(session, data, 16, out, &raw mut length));
+            sealed.result().unwrap();
+        }
+        wait();
+        // One that is under way ends with the login.
+        let mut cbc = mechanism(CKM_AES_CBC, Some(&[0_u8; 16]));
+        let init = call!(table, C_EncryptInit(session, &raw mut cbc, key));
+        init.result().unwrap();
+        token.raw.logout(session).unwrap();
+        wait();
+        token.raw.finalize().unwrap();
+        wait();
+    });
+    host.waits();
+    let mut value = vec![0; 32];
+    from_host.read_exact(&mut value).unwrap();
+    let open = places(host.id(), &value);
+    assert!(open.iter().all(|place| place.locked), "{open:?}");
+    for when in ["C_Logout", "C_Finalize"] {
+        host.goes_on();
+        assert_eq!(
+            found(host.id(), &[("the key", value.clone())]),
+            [""; 0],
+            "{when}"
+        );
+    }
+    host.ends();
+}
+
+fn gcm(iv: &[u8; 12]) -> CK_GCM_PARAMS {
+    CK_GCM_PARAMS {
+        pIv: iv.as_ptr().cast_mut(),
+        ulIvLen: 12,
+        ulIvBits: 96,
+        pAAD: std::ptr::null_mut(),
+        ulAADLen: 0,
+        ulTagBits: 128,
+    }
 }

@@ -42,9 +42,9 @@ pub(super) fn duplicate(
     let name = name_of(area).ok_or_else(|| TpmError::Unsupported("no public area".into()))?;
     let (seed, encrypted_seed) = share_secret(parent, hash, "DUPLICATE")?;
     let key = kdfa(hash, &seed, "STORAGE", &name, &[], KEY_BITS);
-    let cipher = Encryptor::<Aes128>::new_from_slices(&key, &[0; 16])
+    let cipher = || Encryptor::<Aes128>::new_from_slices(&key, &[0; 16]);
+    leaving_nothing(|| cipher().map(|cipher| cipher.encrypt(&mut encrypted)))
         .map_err(|_| TpmError::Unsupported("AES-128-CFB".into()))?;
-    leaving_nothing(|| cipher.encrypt(&mut encrypted));
     let bits = 8 * hash.width() as u32;
     let key = kdfa(hash, &seed, "INTEGRITY", &[], &[], bits);
     let integrity = hash.hmac(&key, &[&encrypted, &name]);

@@ -228,20 +228,18 @@ impl AuthSession {
     /// Encrypts the content of a command's first parameter, a TPM2B (Part 1, section 21).
     pub(in crate::tpm) fn encrypt(&self, parameters: &mut [u8]) -> Result<(), TpmError> {
         let (key, iv) = self.mask(&self.nonce_caller, &self.nonce_tpm);
-        let cipher = Encryptor::<Aes128>::new_from_slices(&key, &iv);
         let content = first_content(parameters)?;
-        cipher
-            .map(|cipher| leaving_nothing(|| cipher.encrypt(content)))
+        let cipher = || Encryptor::<Aes128>::new_from_slices(&key, &iv);
+        leaving_nothing(|| cipher().map(|cipher| cipher.encrypt(content)))
             .map_err(|_| TpmError::Unsupported("AES-128-CFB".into()))
     }
 
     /// Decrypts that of a response, after [`AuthSession::verifies_response`].
     pub(in crate::tpm) fn decrypt(&self, parameters: &mut [u8]) -> Result<(), TpmError> {
         let (key, iv) = self.mask(&self.nonce_tpm, &self.nonce_caller);
-        let cipher = Decryptor::<Aes128>::new_from_slices(&key, &iv);
         let content = first_content(parameters)?;
-        cipher
-            .map(|cipher| leaving_nothing(|| cipher.decrypt(content)))
+        let cipher = || Decryptor::<Aes128>::new_from_slices(&key, &iv);
+        leaving_nothing(|| cipher().map(|cipher| cipher.decrypt(content)))
             .map_err(|_| TpmError::Unsupported("AES-128-CFB".into()))
     }
 

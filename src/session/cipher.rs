@@ -5,7 +5,7 @@ use super::Session;
 use super::operation::{CipherOperation, take};
 use crate::error::Error;
 use crate::handle::ObjectHandle;
-use crate::mechanism::cipher::{CipherMechanism, Direction, LONGEST_MESSAGE};
+use crate::mechanism::cipher::{CipherMechanism, Direction};
 use crate::output::{Answer, Room, Secret};
 use cryptoki_sys::CKA_PRIVATE;
 use devid_core::store::folder::Use;
@@ -38,6 +38,8 @@ impl Session {
         if operations.has_cipher(direction) {
             return Err(Error::OperationActive);
         }
+        // A logout may have come while the key was opened.
+        self.check_may_hold(operation.of_private)?;
         *operations.cipher(direction) = Some(operation);
         Ok(())
     }
@@ -47,8 +49,7 @@ impl Session {
         self.operations.lock().cipher(direction).take()
     }
 
-    /// A message as a whole. How much comes out where a padding is taken off shows only then: there may
-    /// be room for it though there is none for the most.
+    /// A message as a whole.
     pub(super) fn cipher(
         &self,
         operation: CipherOperation,
@@ -56,31 +57,9 @@ impl Session {
         room: Option<Room>,
     ) -> Result<Answer, Error> {
         let data = data.ok_or(Error::ArgumentsBad("the data is NULL"))?;
-        let room = room.ok_or(Error::ArgumentsBad("the length pointer is NULL"))?;
-        if operation.in_parts {
-            return Err(Error::OperationActive);
-        }
-        let most = operation.state.update_length(data.len())?
-            + operation.state.finish_length(data.len())?;
-        if most > 2 * LONGEST_MESSAGE {
-            return Err(Error::DataLenRange(data.len()));
-        }
-        if room == Room::Length {
-            self.put_back(operation);
-            return Ok(Answer::Length(most));
-        }
-        let key = self.slot.open_secret_key(&operation.key)?;
-        let mut out = Secret::default();
-        out.try_reserve_exact(most).map_err(|_| Error::HostMemory)?;
-        let mut state = operation.state.clone();
-        state.update(&key, data, &mut out)?;
-        state.finish(&key, &mut out)?;
-        match room.refuses(out.len()) {
-            Some(answer) => {
-                self.put_back(operation);
-                Ok(answer)
-            }
-            None => Ok(Answer::Secret(out)),
+        match operation.in_parts {
+            true => Err(Error::OperationActive),
+            false => self.end_cipher(operation, data, room),
         }
     }
 
@@ -95,13 +74,7 @@ impl Session {
         let part = part.ok_or(Error::ArgumentsBad("the part is NULL"))?;
         let room = room.ok_or(Error::ArgumentsBad("the length pointer is NULL"))?;
         let length = operation.state.update_length(part.len())?;
-        // A host that is told 0 comes back with an empty buffer, which may be NULL: another query of the
-        // length. A query may be answered by more than comes (section 5.2).
-        let told = match room {
-            Room::Length => length.max(part.len()),
-            Room::Bytes(_) => length,
-        };
-        if let Some(answer) = room.refuses(told) {
+        if let Some(answer) = refuses(room, length) {
             self.put_back(operation);
             return Ok(answer);
         }
@@ -120,15 +93,30 @@ impl Session {
         room: Option<Room>,
     ) -> Result<Answer, Error> {
         let operation = self.take_parts(direction)?;
+        self.end_cipher(operation, &[], room)
+    }
+
+    /// Ends an operation with this last part. How much comes out where a padding is taken off shows only
+    /// then: the caller's room may take the output though it is less than the most that can come.
+    fn end_cipher(
+        &self,
+        operation: CipherOperation,
+        last: &[u8],
+        room: Option<Room>,
+    ) -> Result<Answer, Error> {
         let room = room.ok_or(Error::ArgumentsBad("the length pointer is NULL"))?;
-        let most = operation.state.finish_length(0)?;
+        let state = &operation.state;
+        let most = state.update_length(last.len())? + state.finish_length(last.len())?;
         if room == Room::Length {
             self.put_back(operation);
-            return Ok(Answer::Length(most));
+            return Ok(told(most));
         }
         let key = self.slot.open_secret_key(&operation.key)?;
         let mut out = Secret::default();
-        operation.state.clone().finish(&key, &mut out)?;
+        out.try_reserve_exact(most).map_err(|_| Error::HostMemory)?;
+        let mut state = operation.state.clone();
+        state.update(&key, last, &mut out)?;
+        state.finish(&key, &mut out)?;
         match room.refuses(out.len()) {
             Some(answer) => {
                 self.put_back(operation);
@@ -154,6 +142,22 @@ impl Session {
 
     fn put_back(&self, operation: CipherOperation) {
         let direction = operation.direction;
-        *self.operations.lock().cipher(direction) = Some(operation);
+        self.go_on(operation.of_private, |operations| {
+            *operations.cipher(direction) = Some(operation);
+        });
+    }
+}
+
+/// The answer to a query of the length. A host that is told 0 comes back with a buffer of no bytes, which
+/// may be NULL: another query. So the answer is 1 at least; section 5.2 lets it be more than comes.
+fn told(length: usize) -> Answer {
+    Answer::Length(length.max(1))
+}
+
+/// The answer that needs no output, as [`Room::refuses`] gives it.
+fn refuses(room: Room, needed: usize) -> Option<Answer> {
+    match room {
+        Room::Length => Some(told(needed)),
+        Room::Bytes(_) => room.refuses(needed),
     }
 }

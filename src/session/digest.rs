@@ -26,10 +26,7 @@ impl Session {
 
     /// Ends the digest under way, if there is one (C_DigestInit without a mechanism).
     pub(crate) fn digest_cancel(&self) -> Result<(), Error> {
-        let cancelled = self.operations.lock().digest.take();
-        cancelled
-            .map(drop)
-            .ok_or(Error::ArgumentsBad("pMechanism is NULL"))
+        self.end_operation(|operations| operations.digest.take().is_some())
     }
 
     /// `data` and `room` are `None` where the caller's pointers are of no use.
@@ -41,7 +38,7 @@ impl Session {
         let data = data.ok_or(Error::ArgumentsBad("pData is NULL"))?;
         let room = room.ok_or(Error::ArgumentsBad("pulDigestLen is NULL"))?;
         if let Some(answer) = room.refuses(digesting.digest.width()) {
-            self.operations.lock().digest = Some(digesting);
+            self.put_digest_back(digesting);
             return Ok(answer);
         }
         digesting.hasher.update(data);
@@ -54,7 +51,7 @@ impl Session {
             .hasher
             .update(part.ok_or(Error::ArgumentsBad("pPart is NULL"))?);
         digesting.in_parts = true;
-        self.operations.lock().digest = Some(digesting);
+        self.put_digest_back(digesting);
         Ok(())
     }
 
@@ -76,7 +73,7 @@ impl Session {
         digesting.in_parts = true;
         digesting.of_key = true;
         digesting.of_private |= object.has_flag(CKA_PRIVATE);
-        self.operations.lock().digest = Some(digesting);
+        self.put_digest_back(digesting);
         Ok(())
     }
 
@@ -84,7 +81,7 @@ impl Session {
         let digesting = self.take_digesting()?;
         let room = room.ok_or(Error::ArgumentsBad("pulDigestLen is NULL"))?;
         if let Some(answer) = room.refuses(digesting.digest.width()) {
-            self.operations.lock().digest = Some(digesting);
+            self.put_digest_back(digesting);
             return Ok(answer);
         }
         Ok(Answer::Bytes(digesting.hasher.finish()))
@@ -131,6 +128,23 @@ impl Session {
         let mut operations = self.operations.lock();
         operations.digest.take_if(|digesting| digesting.of_private);
         operations.secret.forget_private();
+    }
+
+    /// Puts an operation back that was taken out for a call, unless a logout ended the operation meanwhile.
+    ///
+    /// C_Logout clears the login before it locks the operations of each session. So either the login is
+    /// seen to be gone here, or C_Logout ends the operation.
+    pub(super) fn go_on(&self, of_private: bool, put_back: impl FnOnce(&mut Operations)) {
+        let mut operations = self.operations.lock();
+        if self.check_may_hold(of_private).is_ok() {
+            put_back(&mut operations);
+        }
+    }
+
+    fn put_digest_back(&self, digesting: DigestOperation) {
+        self.go_on(digesting.of_private, |operations| {
+            operations.digest = Some(digesting);
+        });
     }
 
     fn take_digesting(&self) -> Result<DigestOperation, Error> {

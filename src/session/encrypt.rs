@@ -45,13 +45,10 @@ impl Session {
 
     /// Ends the decryption under way, if there is one (C_DecryptInit without a mechanism).
     pub(crate) fn decrypt_cancel(&self) -> Result<(), Error> {
-        if self.take_cipher(Direction::Decrypt).is_some() {
-            return Ok(());
-        }
-        let cancelled = self.operations.lock().decrypt.take();
-        cancelled
-            .map(drop)
-            .ok_or(Error::ArgumentsBad("pMechanism is NULL"))
+        self.end_operation(|operations| {
+            operations.decrypt.take().is_some()
+                || operations.cipher(Direction::Decrypt).take().is_some()
+        })
     }
 
     /// A length query costs nothing and is told the most that can come out; how much it is shows
@@ -118,13 +115,10 @@ impl Session {
 
     /// Ends the encryption under way, if there is one (C_EncryptInit without a mechanism).
     pub(crate) fn encrypt_cancel(&self) -> Result<(), Error> {
-        if self.take_cipher(Direction::Encrypt).is_some() {
-            return Ok(());
-        }
-        let cancelled = self.operations.lock().encrypt.take();
-        cancelled
-            .map(drop)
-            .ok_or(Error::ArgumentsBad("pMechanism is NULL"))
+        self.end_operation(|operations| {
+            operations.encrypt.take().is_some()
+                || operations.cipher(Direction::Encrypt).take().is_some()
+        })
     }
 
     pub(crate) fn encrypt(

@@ -54,6 +54,8 @@ impl Session {
         if operations.has_signature(wanted) {
             return Err(Error::OperationActive);
         }
+        // A logout may have come while the key was opened.
+        self.check_may_hold(operation.of_private)?;
         *operations.mac(wanted) = Some(operation);
         Ok(())
     }
@@ -61,6 +63,12 @@ impl Session {
     /// The MAC operation under way, taken out of the session; `None` if there is none.
     pub(super) fn take_mac(&self, wanted: Use) -> Option<MacOperation> {
         self.operations.lock().mac(wanted).take()
+    }
+
+    fn put_mac_back(&self, wanted: Use, operation: MacOperation) {
+        self.go_on(operation.of_private, |operations| {
+            *operations.mac(wanted) = Some(operation);
+        });
     }
 
     /// C_Sign.
@@ -73,7 +81,7 @@ impl Session {
         let data = operation.whole(data)?;
         let room = room.ok_or(Error::ArgumentsBad("pulSignatureLen is NULL"))?;
         if let Some(answer) = room.refuses(operation.digest.width()) {
-            *self.operations.lock().mac(Use::Sign) = Some(operation);
+            self.put_mac_back(Use::Sign, operation);
             return Ok(answer);
         }
         operation.mac.update(data);
@@ -90,7 +98,7 @@ impl Session {
         let part = part.ok_or(Error::ArgumentsBad("pPart is NULL"))?;
         operation.mac.update(part);
         operation.in_parts = true;
-        *self.operations.lock().mac(wanted) = Some(operation);
+        self.put_mac_back(wanted, operation);
         Ok(())
     }
 
@@ -102,7 +110,7 @@ impl Session {
     ) -> Result<Answer, Error> {
         let room = room.ok_or(Error::ArgumentsBad("pulSignatureLen is NULL"))?;
         if let Some(answer) = room.refuses(operation.digest.width()) {
-            *self.operations.lock().mac(Use::Sign) = Some(operation);
+            self.put_mac_back(Use::Sign, operation);
             return Ok(answer);
         }
         Ok(Answer::Bytes(operation.mac.finish()))

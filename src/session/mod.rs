@@ -112,6 +112,15 @@ impl Session {
         }
     }
 
+    /// Ends the operation under way that `end` takes out (an Init call without a mechanism). `end` says
+    /// whether there was one.
+    fn end_operation(&self, end: impl FnOnce(&mut Operations) -> bool) -> Result<(), Error> {
+        match end(&mut self.operations.lock()) {
+            true => Ok(()),
+            false => Err(Error::ArgumentsBad("pMechanism is NULL")),
+        }
+    }
+
     /// Ends the operations that `flags` name, whether there are such or not (section 5.6.8).
     pub(crate) fn cancel(&self, flags: CK_FLAGS) {
         let mut operations = self.operations.lock();

@@ -219,9 +219,9 @@ impl Session {
         }
     }
 
-    /// That an object can be made now, if it is to be private.
+    /// That an object, or an operation with a key, can be there now if it is private.
     pub(crate) fn check_may_hold(&self, private: bool) -> Result<(), Error> {
-        match private && self.slot.asks_login() && !self.slot.has_user() {
+        match private && !self.slot.has_user() && self.slot.asks_login() {
             true => Err(Error::UserNotLoggedIn),
             false => Ok(()),
         }

@@ -15,8 +15,8 @@ use log::warn;
 use std::sync::Arc;
 
 impl Session {
-    /// The key decides what it can do. Of a mechanism for another type of key the token says
-    /// whether it knows such at all.
+    /// C_SignInit. A key of another type than the mechanism's is CKR_KEY_TYPE_INCONSISTENT, or
+    /// CKR_MECHANISM_INVALID where the token does not list the mechanism.
     pub(crate) fn sign_init(
         &self,
         mechanism: SignMechanism,
@@ -39,7 +39,7 @@ impl Session {
             }
             checked => checked?,
         }
-        // What decrypts all the same is for keys that may.
+        // A mechanism without padding decrypts, too: only a key with CKA_DECRYPT has it.
         let may = mechanism.algorithm.is_padded() || object.has_use(Use::Decrypt);
         if !may || !object.allows(mechanism.row.kind) {
             return Err(Error::MechanismInvalid);
@@ -55,13 +55,9 @@ impl Session {
 
     /// Ends the signature under way, if there is one (C_SignInit without a mechanism).
     pub(crate) fn sign_cancel(&self) -> Result<(), Error> {
-        if self.take_mac(Use::Sign).is_some() {
-            return Ok(());
-        }
-        let cancelled = self.operations.lock().sign.take();
-        cancelled
-            .map(drop)
-            .ok_or(Error::ArgumentsBad("pMechanism is NULL"))
+        self.end_operation(|operations| {
+            operations.sign.take().is_some() || operations.mac(Use::Sign).take().is_some()
+        })
     }
 
     /// `data` and `room` are `None` where the caller's pointers are of no use.
@@ -139,13 +135,9 @@ impl Session {
 
     /// Ends the verification under way, if there is one (C_VerifyInit without a mechanism).
     pub(crate) fn verify_cancel(&self) -> Result<(), Error> {
-        if self.take_mac(Use::Verify).is_some() {
-            return Ok(());
-        }
-        let cancelled = self.operations.lock().verify.take();
-        cancelled
-            .map(drop)
-            .ok_or(Error::ArgumentsBad("pMechanism is NULL"))
+        self.end_operation(|operations| {
+            operations.verify.take().is_some() || operations.mac(Use::Verify).take().is_some()
+        })
     }
 
     pub(crate) fn verify(

@@ -23,9 +23,9 @@ pub(crate) enum Persistence {
     Handle,
 }
 
-/// Whether clients ask this use of every key pair of the type, though no key of the type has it here: it
-/// is shown as false. NSS, pkcs11-provider and libp11 ask RSA pairs for CKA_WRAP, the examples of
-/// PyKCS11 for all three; pkcs11-provider asks EC pairs for CKA_WRAP and CKA_UNWRAP.
+/// Whether clients ask this use of every key pair of the type, though no key of the type has the use here:
+/// it is shown as false. NSS and pkcs11-provider ask RSA pairs for CKA_WRAP, the examples of PyKCS11 for
+/// the two others; pkcs11-provider asks EC pairs for CKA_WRAP and CKA_UNWRAP.
 fn is_habit(key_type: KeyType, one: Use) -> bool {
     match key_type {
         KeyType::Rsa => matches!(one, Use::Wrap | Use::VerifyRecover | Use::SignRecover),

@@ -11,6 +11,7 @@ use testkit::module::ulong;
 use testkit::own::{Own, YES, create, folder};
 use testkit::pins::{Bench, USER};
 use testkit::programs::{output, run};
+use testkit::proxy::{Fault, command};
 use testkit::raw::{Code, Item};
 
 over_our_transport!(
@@ -18,6 +19,7 @@ over_our_transport!(
     what_aziot_keyd_asks_behind_a_pin,
     a_host_whose_empty_buffer_is_null,
     nothing_of_a_secret_key_stays_after_logout,
+    a_logout_while_a_code_begins,
 );
 
 const KEY: &str = "3031323334353637383961626364656630313233343536373839616263646566";
@@ -136,6 +138,15 @@ fn a_host_whose_empty_buffer_is_null(link: Link) {
             call!(table, C_DecryptFinal(session, out, length))
         }));
         assert_eq!(opened, vec![9; parts[0] + parts[1]]);
+        // Both are over, also where nothing came out at the end.
+        let (mut out, mut length) = ([0_u8; 32], 32);
+        let out = out.as_mut_ptr();
+        for ended in [
+            call!(table, C_EncryptFinal(session, out, &raw mut length)),
+            call!(table, C_DecryptFinal(session, out, &raw mut length)),
+        ] {
+            assert_eq!(ended, Code(CKR_OPERATION_NOT_INITIALIZED));
+        }
     }
 }
 
@@ -226,4 +237,29 @@ fn gcm(iv: &[u8; 12]) -> CK_GCM_PARAMS {
         ulAADLen: 0,
         ulTagBits: 128,
     }
+}
+
+/// The TPM gives the key when nobody is logged in any more.
+fn a_logout_while_a_code_begins(link: Link) {
+    let (bench, token) = Bench::with_pins(link);
+    let session = token.read_write();
+    token.login(session, USER).unwrap();
+    let template = [
+        (CKA_CLASS, ulong(CKO_SECRET_KEY)),
+        (CKA_KEY_TYPE, ulong(CKK_GENERIC_SECRET)),
+        (CKA_TOKEN, YES.to_vec()),
+        (CKA_VALUE, vec![7; 32]),
+    ];
+    let key = create(&token.raw, session, &template).unwrap();
+    bench.proxy.book().break_next(command::UNSEAL, Fault::Stall);
+    std::thread::scope(|scope| {
+        let begun = scope.spawn(|| token.raw.sign_init(session, CKM_SHA256_HMAC, key));
+        bench.proxy.book().await_stall();
+        token.raw.logout(session).unwrap();
+        bench.proxy.book().release();
+        let refused = begun.join().unwrap();
+        assert_eq!(refused, Err(Code(CKR_USER_NOT_LOGGED_IN)));
+    });
+    let signed = token.raw.sign(session, b"data");
+    assert_eq!(signed, Err(Code(CKR_OPERATION_NOT_INITIALIZED)));
 }

@@ -12,6 +12,21 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
+/// The files of a folder and of those in it.
+fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let (mut files, mut folders) = (Vec::new(), vec![folder.to_owned()]);
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            match path.is_dir() {
+                true => folders.push(path),
+                false => files.push(path),
+            }
+        }
+    }
+    files
+}
+
 /// A folder that stands for the root of a device.
 struct Target {
     folder: TempDir,
@@ -43,21 +58,15 @@ impl Target {
 
     /// All files, by path, with their content and mode.
     fn files(&self) -> BTreeMap<PathBuf, (Vec<u8>, u32)> {
-        let mut files = BTreeMap::new();
-        let mut folders = vec![self.folder.path().to_owned()];
-        while let Some(folder) = folders.pop() {
-            for entry in fs::read_dir(folder).unwrap() {
-                let path = entry.unwrap().path();
-                if path.is_dir() {
-                    folders.push(path);
-                    continue;
-                }
-                let mode = fs::metadata(&path).unwrap().permissions().mode() & 0o7777;
-                let name = path.strip_prefix(self.folder.path()).unwrap().to_owned();
-                files.insert(name, (fs::read(&path).unwrap(), mode));
-            }
-        }
-        files
+        let described = |path: PathBuf| {
+            let mode = fs::metadata(&path).unwrap().permissions().mode() & 0o7777;
+            let name = path.strip_prefix(self.folder.path()).unwrap().to_owned();
+            (name, (fs::read(&path).unwrap(), mode))
+        };
+        files_below(self.folder.path())
+            .into_iter()
+            .map(described)
+            .collect()
     }
 
     fn module(&self) -> PathBuf {
@@ -98,20 +107,12 @@ fn all_that_a_device_needs_is_installed() {
         assert!(files.contains_key(Path::new(name)), "{name}");
     }
     // Nothing that is shipped is forgotten.
-    let mut folders = vec![root().join("pkcs11-conf")];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                folders.push(path);
-                continue;
-            }
-            let name = path.file_name().unwrap();
-            assert!(
-                files.keys().any(|file| file.file_name() == Some(name)),
-                "{name:?}"
-            );
-        }
+    for path in files_below(&root().join("pkcs11-conf")) {
+        let name = path.file_name().unwrap();
+        assert!(
+            files.keys().any(|file| file.file_name() == Some(name)),
+            "{name:?}"
+        );
     }
     let module = target.module();
     let cnf = target.read("etc/devid-pkcs11/openssl.cnf");

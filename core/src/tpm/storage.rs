@@ -344,23 +344,31 @@ impl Tpm {
         handle: u32,
         owner: &AuthValue,
     ) -> Result<(), TpmError> {
-        let salt_key = self.session_key(owner)?;
-        self.put_at("EvictControl", handle, owner, Some(&salt_key), |link| {
+        self.persist_loaded(handle, owner, |link| {
             TransientObject::of(key.load(link)?, key.name())
         })
     }
 
-    /// The same of a derived key.
+    /// As [`Tpm::persist`], of a primary key.
     pub fn persist_primary(
         &self,
         key: &PrimaryKey,
         handle: u32,
         owner: &AuthValue,
     ) -> Result<(), TpmError> {
-        let salt_key = self.session_key(owner)?;
-        self.put_at("EvictControl", handle, owner, Some(&salt_key), |link| {
+        self.persist_loaded(handle, owner, |link| {
             TransientObject::of(key.load(link)?, key.name())
         })
+    }
+
+    fn persist_loaded(
+        &self,
+        handle: u32,
+        owner: &AuthValue,
+        load: impl FnMut(&mut Link) -> Result<TransientObject, TpmError>,
+    ) -> Result<(), TpmError> {
+        let salt_key = self.session_key(owner)?;
+        self.put_at("EvictControl", handle, owner, Some(&salt_key), load)
     }
 
     /// The name of what is at a persistent handle; `None` if nothing is.

@@ -54,7 +54,7 @@ impl KeyType {
         }
     }
 
-    /// The same for the TPM; `None` for keys that it does not make.
+    /// The TPM's kind of such a key; `None` for keys that the TPM does not make.
     pub(crate) const fn kind_in_tpm(self) -> Option<KeyKind> {
         match self {
             Self::Ec => Some(KeyKind::Ec),

@@ -80,7 +80,7 @@ pub(crate) enum CipherAlgorithm {
     Ecb,
     /// NIST SP 800-38A, section 6.2.
     Cbc,
-    /// The same with the padding of PKCS#7.
+    /// CBC with the padding of PKCS#7 (RFC 5652, section 6.3).
     CbcPad,
     /// NIST SP 800-38D.
     Gcm,

@@ -49,12 +49,7 @@ impl Session {
         if on_token {
             return self.store_copy(&copy, mint);
         }
-        let handle = mint.object();
-        self.slot
-            .session_objects
-            .lock()
-            .insert(self.handle, handle, copy);
-        Ok(handle)
+        Ok(self.hold(copy, mint))
     }
 
     fn store_copy(&self, copy: &ObjectSource, mint: &Mint) -> Result<ObjectHandle, Error> {

@@ -9,7 +9,7 @@ use crate::mechanism::table::Mechanism;
 use crate::object::{Object, ObjectScope, session_name, unique_id};
 use crate::session::Session;
 use crate::session::changes::Changes;
-use crate::slot::session_objects;
+use crate::slot::session_objects::ObjectSource;
 use crate::slot::token::Token;
 use crate::template::Template;
 use crate::template::create::CreateTemplate;
@@ -259,12 +259,14 @@ impl Session {
     }
 
     fn keep(&self, shown: &Arc<StoredObject>, half: ObjectPart, mint: &Mint) -> ObjectHandle {
+        self.hold(ObjectSource::Stored(Arc::clone(shown), half), mint)
+    }
+
+    /// Adds an object of this session.
+    pub(super) fn hold(&self, source: ObjectSource, mint: &Mint) -> ObjectHandle {
         let handle = mint.object();
-        let source = session_objects::ObjectSource::Stored(Arc::clone(shown), half);
-        self.slot
-            .session_objects
-            .lock()
-            .insert(self.handle, handle, source);
+        let mut objects = self.slot.session_objects.lock();
+        objects.insert(self.handle, handle, source);
         handle
     }
 

@@ -5,8 +5,9 @@ use super::Session;
 use crate::error::Error;
 use crate::handle::{Mint, ObjectHandle};
 use crate::mechanism::table::Mechanism;
-use crate::object::{Object, unique_id};
+use crate::object::{Object, SecretKeyObject, session_name, unique_id};
 use crate::session::objects::failed;
+use crate::slot::session_objects::ObjectSource;
 use crate::template::Template;
 use crate::template::secret::SecretKeyTemplate;
 use cryptoki_sys::CKO_SECRET_KEY;
@@ -86,5 +87,42 @@ impl Session {
             true => Ok((object, key)),
             false => Err(Error::KeyTypeInconsistent),
         }
+    }
+
+    /// Keeps a secret key of these bytes for the session. `always`: whether what the key comes from was
+    /// always sensitive, and never extractable.
+    pub(crate) fn keep_secret(
+        &self,
+        wanted: SecretKeyTemplate,
+        value: Secret,
+        always: (bool, bool),
+        mint: &Mint,
+    ) -> ObjectHandle {
+        let readable = !wanted.sensitive && wanted.extractable;
+        let key = SecretKey::in_memory(wanted.key_type, value, readable);
+        self.keep_secret_key(wanted, key, false, always, mint)
+    }
+
+    /// Keeps a secret key for the session. `local`: the token generated the key. `always`: as of
+    /// [`Self::keep_secret`].
+    pub(crate) fn keep_secret_key(
+        &self,
+        wanted: SecretKeyTemplate,
+        key: SecretKey,
+        local: bool,
+        always: (bool, bool),
+        mint: &Mint,
+    ) -> ObjectHandle {
+        let made = SecretKeyObject {
+            name: session_name(mint.object().0),
+            described: wanted.described,
+            key: Arc::new(key),
+            sensitive: wanted.sensitive,
+            extractable: wanted.extractable,
+            local,
+            of_always_sensitive: always.0,
+            of_never_extractable: always.1,
+        };
+        self.hold(ObjectSource::Secret(Arc::new(made)), mint)
     }
 }

@@ -108,7 +108,7 @@ impl ObjectSource {
         }
     }
 
-    /// The same, changed, under this name.
+    /// A copy under this name, with this change.
     pub(crate) fn changed(
         &self,
         name: String,
@@ -136,7 +136,7 @@ fn object(shown: &StoredObject, half: ObjectPart) -> Object {
     all.swap_remove(place.unwrap_or_default()).1
 }
 
-/// The same thing with one half changed.
+/// A copy of the object with one part changed.
 fn changed(
     kind: &ObjectKind,
     half: ObjectPart,

@@ -11,7 +11,7 @@ pub mod identity;
 pub mod key;
 mod oid;
 mod pem;
-mod shell;
+pub mod shell;
 pub mod signature;
 mod stack;
 pub mod store;
@@ -23,6 +23,5 @@ pub mod uri;
 mod writers;
 pub mod x509;
 
-pub use file::write_out as write_file;
 pub use stack::overwrite_stack;
 pub use system::{Held, fits_limit, random};

@@ -1,8 +1,8 @@
 //! The verbs and their arguments.
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// How an object is named.
 pub(crate) const NAME: &str =
@@ -15,11 +15,46 @@ pub(crate) const NAME: &str =
 #[derive(Parser)]
 #[command(name = "devid", version, about)]
 pub(crate) struct Arguments {
+    #[command(flatten)]
+    pub(crate) common: CommonArgs,
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+/// What every verb takes.
+#[derive(Args)]
+pub(crate) struct CommonArgs {
     /// Writes JSON: one document on standard output, of a failure too.
     #[arg(long, global = true)]
     pub(crate) json: bool,
-    #[command(subcommand)]
-    pub(crate) verb: Verb,
+    /// Says on standard error what is done; -vv says more.
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub(crate) verbose: u8,
+    /// Says nothing but errors and what was asked for.
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub(crate) quiet: bool,
+    /// Reads this file in the place of /etc/devid-pkcs11/config.toml; config.d/, chain/ and trust/ are
+    /// looked for beside it.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+}
+
+/// Where a text goes.
+#[derive(Args)]
+pub(crate) struct OutArgs {
+    /// Writes to this file; - is standard output.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) force: ForceArgs,
+}
+
+/// Whether a file may be lost.
+#[derive(Args)]
+pub(crate) struct ForceArgs {
+    /// Replaces the file even if it holds a private key, or something else than what is written.
+    #[arg(long)]
+    pub(crate) force: bool,
 }
 
 #[derive(Subcommand)]
@@ -53,9 +88,11 @@ pub(crate) enum Verb {
     Doctor,
     /// Gives the device an identity of its own, if it has none. For every start.
     Provision {
-        /// Writes a request (PKCS#10) to this file, and makes no certificate.
+        /// Writes a request (PKCS#10) to this file, and makes no certificate; - is standard output.
         #[arg(long, value_name = "FILE")]
         csr: Option<PathBuf>,
+        #[command(flatten)]
+        force: ForceArgs,
         #[command(flatten)]
         how: ProvisionArgs,
     },
@@ -94,9 +131,8 @@ pub(crate) enum Verb {
         /// counts in the TPM.
         #[arg(long, value_name = "FILE")]
         pin_file: Option<PathBuf>,
-        /// Writes to this file.
-        #[arg(long, value_name = "FILE")]
-        out: Option<PathBuf>,
+        #[command(flatten)]
+        out: OutArgs,
     },
     /// Takes a certificate for a key, in the place of the one that it had.
     ImportCert {
@@ -110,9 +146,8 @@ pub(crate) enum Verb {
         /// PEM, TSS2 PRIVATE KEY: only this TPM can use it.
         #[arg(long, required = true)]
         tss2: bool,
-        /// Writes to this file.
-        #[arg(long, value_name = "FILE")]
-        out: Option<PathBuf>,
+        #[command(flatten)]
+        out: OutArgs,
     },
     /// Puts a key into a persistent handle again, such as the factory's after TPM2_Clear.
     Persist {
@@ -129,15 +164,20 @@ pub(crate) enum Verb {
         /// Of what; by default of the private key, and of the certificate where there is no key.
         #[arg(long = "type", value_enum, value_name = "TYPE")]
         class: Option<TypeArg>,
-        /// Writes it to this file as well, in the PEM form that programs take for a key file.
+        /// Writes it to this file as well, in the PEM form that programs take for a key file; - writes
+        /// that form to standard output, in its place.
         #[arg(long, value_name = "FILE")]
         pem: Option<PathBuf>,
+        #[command(flatten)]
+        force: ForceArgs,
     },
     /// Writes the manual pages, for those who package this.
     #[command(hide = true)]
     Man {
         /// The folder where they go.
         folder: PathBuf,
+        #[command(flatten)]
+        force: ForceArgs,
     },
     /// Writes completions for a shell.
     Completions {
@@ -148,7 +188,25 @@ pub(crate) enum Verb {
     Uri2pem {
         /// The URI, for example pkcs11:token=idev-id;object=idev-id;type=private
         uri: String,
+        #[command(flatten)]
+        out: OutArgs,
     },
+}
+
+impl Verb {
+    /// Whether its text only tells that it was done; with `--quiet` that goes without saying.
+    pub(crate) fn only_reports(&self) -> bool {
+        match self {
+            Self::Provision { csr, .. } => csr.as_deref() != Some(Path::new("-")),
+            Self::Reset { .. }
+            | Self::Prune
+            | Self::Key(KeyVerb::Generate { .. } | KeyVerb::Delete { .. })
+            | Self::Master(MasterVerb::Renew { .. })
+            | Self::ImportCert { .. }
+            | Self::Persist { .. } => true,
+            _ => false,
+        }
+    }
 }
 
 /// A class of objects, as RFC 7512 names it.

@@ -1,10 +1,11 @@
 //! `devid key`, `csr`, `import-cert`, `export` and `persist`
 
 use crate::cli::{AlgorithmArg, OutputFormat};
+use crate::destination::Destination;
 use crate::output::{CommandError, Output};
 use crate::text::{line, row};
 use crate::verify::read_pin;
-use devid_core::identity::{Device, FACTORY, Imported, KeyStorage, OWN, TokenEntry};
+use devid_core::identity::{Device, FACTORY, FileKind, Imported, KeyStorage, OWN, TokenEntry};
 use devid_core::key::Curve;
 use devid_core::store::devid::{KeyAlgorithm, KeyPurpose};
 use devid_core::x509::Subject;
@@ -85,13 +86,15 @@ pub(crate) fn request(
     label: &str,
     subject: Option<&str>,
     pin_file: Option<PathBuf>,
-    out: Option<&Path>,
+    out: &Destination,
     form: OutputFormat,
 ) -> Result<Output, CommandError> {
+    const REQUEST: FileKind = FileKind::Pem("CERTIFICATE REQUEST");
+    out.check(REQUEST)?;
     let subject = subject.map(Subject::parse).transpose()?;
     let pin = read_pin(pin_file)?;
     let request = device.request(&device.find(label)?, subject, pin.as_ref())?;
-    write_pem(&request, out, 0o644, form)
+    out.deliver(&request, REQUEST, 0o644, form)
 }
 
 /// Takes a certificate.
@@ -136,11 +139,12 @@ fn taken(imported: &Imported) -> String {
 pub(crate) fn export(
     device: &Device,
     label: &str,
-    out: Option<&Path>,
+    out: &Destination,
     form: OutputFormat,
 ) -> Result<Output, CommandError> {
     let wrapped = device.wrapped_key(&device.find(label)?)?;
-    write_pem(&wrapped, out, 0o600, form)
+    let kind = FileKind::Pem("TSS2 PRIVATE KEY");
+    out.deliver(&wrapped, kind, 0o600, form)
 }
 
 /// Puts a key into a persistent handle.
@@ -157,23 +161,6 @@ pub(crate) fn persist(
         let mut text = String::new();
         row(&mut text, format_args!("{label} is in handle {handle}"));
         text
-    })
-}
-
-/// The text, unless it goes to a file.
-fn write_pem(
-    text: &str,
-    out: Option<&Path>,
-    mode: u32,
-    form: OutputFormat,
-) -> Result<Output, CommandError> {
-    if let Some(path) = out {
-        devid_core::write_file(path, text.as_bytes(), mode)
-            .map_err(|error| CommandError::new(1, format!("{}: {error}", path.display())))?;
-    }
-    Output::new(form, &json!({ "pem": text, "file": out }), || match out {
-        Some(_) => String::new(),
-        None => text.into(),
     })
 }
 

@@ -3,7 +3,7 @@
 use crate::output::CommandError;
 use devid_core::config::{self, Config};
 use devid_core::identity::Device;
-use log::warn;
+use log::{info, warn};
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -60,6 +60,11 @@ impl Settings {
     pub(crate) fn read(&self) -> Result<Config, CommandError> {
         let config = config::load(&self.environment()).config?;
         config.warnings().for_each(|warning| warn!("{warning}"));
+        let (drop_ins, state) = (config.drop_ins.display(), config.state.display());
+        info!(
+            "TPM {}, state {state}, settings beside {drop_ins}",
+            config.tcti
+        );
         Ok(config)
     }
 

@@ -54,13 +54,17 @@ mod master {
 
 /// The command line: input, output, settings, packages.
 mod command {
+    mod common;
+    mod files;
     mod input;
     mod json;
+    mod outputs;
     mod packaging;
     mod settings;
     mod silent;
     mod slow;
     mod status;
+    mod suggestions;
     mod tokens;
     mod uris;
 }

@@ -1,6 +1,6 @@
 //! The verbs and their arguments.
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use std::path::PathBuf;
 
@@ -86,31 +86,43 @@ pub(crate) enum Verb {
     Csr {
         #[arg(help = NAME)]
         label: String,
-        /// Whom it is to name, as in CN=web,O=Example; by default the device's own identity names
-        /// the device as the factory did, and a service's key its label.
-        #[arg(long, value_name = "NAME")]
-        subject: Option<String>,
+        #[command(flatten)]
+        content: RequestArgs,
         /// A file with the PIN that the key asks for, if the configuration has none. A wrong one
         /// counts in the TPM.
         #[arg(long, value_name = "FILE")]
         pin_file: Option<PathBuf>,
-        /// Writes to this file.
+        /// The form of the request.
+        #[arg(long, value_enum, default_value_t = OutformArg::Pem)]
+        outform: OutformArg,
+        /// Writes to this file; - is standard output.
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
     },
     /// Takes a certificate for a key, in the place of the one that it had.
     ImportCert {
-        /// The certificate, then perhaps those of its issuers; DER or PEM.
+        /// The certificate, perhaps with those of its issuers: PEM, DER, or PKCS#7 (DER, PEM or
+        /// base64 alone); - is standard input.
         file: PathBuf,
     },
-    /// Writes a key in the form that other programs take.
+    /// Writes a key or its certificates in the form that other programs take.
+    #[command(group(ArgGroup::new("what").required(true)))]
     Export {
         #[arg(help = NAME)]
         label: String,
-        /// PEM, TSS2 PRIVATE KEY: only this TPM can use it.
-        #[arg(long, required = true)]
+        /// The key as PEM, TSS2 PRIVATE KEY: only this TPM can use it.
+        #[arg(long, group = "what")]
         tss2: bool,
-        /// Writes to this file.
+        /// The certificate, PEM.
+        #[arg(long, group = "what")]
+        cert: bool,
+        /// The certificates of the CAs above it, PEM, the issuer first.
+        #[arg(long, group = "what")]
+        chain: bool,
+        /// The certificate, then those of the CAs above it, PEM.
+        #[arg(long, group = "what")]
+        fullchain: bool,
+        /// Writes to this file; - is standard output.
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
     },
@@ -233,6 +245,34 @@ fn handle(text: &str) -> Result<u32, String> {
 pub(crate) enum OutputFormat {
     Text,
     Json,
+}
+
+/// What a request for a certificate asks for.
+#[derive(Args, Debug, Default)]
+pub(crate) struct RequestArgs {
+    /// Whom it is to name, as in CN=web,O=Example; by default the device's own identity names
+    /// the device as the factory did, and a service's key its label.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) subject: Option<String>,
+    /// A further name (subjectAltName): dns:HOST, ip:ADDRESS, email:ADDRESS, uri:URI, rid:OID,
+    /// dirname:NAME, upn:NAME; may be given more than once.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) san: Vec<String>,
+    /// A purpose of the key (extendedKeyUsage), as serverAuth, clientAuth or an OID; may be given
+    /// more than once.
+    #[arg(long, value_name = "PURPOSE")]
+    pub(crate) eku: Vec<String>,
+    /// A use of the key (keyUsage), digitalSignature if none is given; may be given more than once.
+    #[arg(long, value_name = "USE")]
+    pub(crate) key_usage: Vec<String>,
+}
+
+/// The form of a request.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[allow(missing_docs)]
+pub(crate) enum OutformArg {
+    Pem,
+    Der,
 }
 
 /// How an identity is made.

@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+mod certificates;
 mod cli;
 mod completions;
 mod doctor;
@@ -44,8 +45,8 @@ fn main() -> ExitCode {
     let output = run(verb, form).unwrap_or_else(|error| Output {
         code: error.code,
         document: (form == OutputFormat::Json).then(|| error.json()),
-        text: String::new(),
         complaint: Some(error.text),
+        ..Output::default()
     });
     print_output(output, &warnings)
 }
@@ -75,19 +76,35 @@ fn run(verb: Verb, form: OutputFormat) -> Result<Output, CommandError> {
         Verb::Master(MasterVerb::Renew { yes }) => master::renew(&settings()?, yes, form),
         Verb::Csr {
             label,
-            subject,
+            content,
             pin_file,
+            outform,
             out,
-        } => keys::request(
+        } => certificates::request(
             &device()?,
             &label,
-            subject.as_deref(),
+            &content,
             pin_file,
+            outform,
             out.as_deref(),
             form,
         ),
-        Verb::ImportCert { file } => keys::import(&device()?, &file, form),
-        Verb::Export { label, out, .. } => keys::export(&device()?, &label, out.as_deref(), form),
+        Verb::ImportCert { file } => certificates::import(&device()?, &file, form),
+        Verb::Export {
+            label,
+            cert,
+            chain,
+            fullchain,
+            out,
+            ..
+        } => {
+            let device = device()?;
+            let out = out.as_deref();
+            match (cert || fullchain, chain || fullchain) {
+                (false, false) => keys::export(&device, &label, out, form),
+                (leaf, above) => certificates::export(&device, &label, leaf, above, out, form),
+            }
+        }
         Verb::Persist { label, handle } => keys::persist(&device()?, &label, handle, form),
         Verb::Prune => identity::prune(&settings()?, form),
         Verb::List => show::list(&device()?, form),
@@ -121,11 +138,12 @@ fn print_output(output: Output, warnings: &Warnings) -> ExitCode {
     let Output {
         code,
         text,
+        bytes,
         document,
         complaint,
     } = output;
     warnings.end_wait();
-    let text = match document {
+    let bytes = match document {
         Some(mut document) => {
             match &mut document {
                 Value::Object(fields) => {
@@ -134,12 +152,12 @@ fn print_output(output: Output, warnings: &Warnings) -> ExitCode {
                 // An array has no field for them.
                 _ => warnings.take().iter().for_each(|one| warnings::print(one)),
             }
-            format!("{document:#}\n")
+            format!("{document:#}\n").into_bytes()
         }
-        None => text,
+        None => bytes.unwrap_or_else(|| text.into_bytes()),
     };
     // Whoever reads may stop reading.
-    match std::io::stdout().write_all(text.as_bytes()) {
+    match std::io::stdout().write_all(&bytes) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {
             eprintln!("devid: {error}");
             return ExitCode::FAILURE;

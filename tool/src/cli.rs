@@ -1,8 +1,8 @@
 //! The verbs and their arguments.
 
-use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// How an object is named.
 pub(crate) const NAME: &str =
@@ -123,29 +123,41 @@ pub(crate) enum Verb {
     Csr {
         #[arg(help = NAME)]
         label: String,
-        /// Whom it is to name, as in CN=web,O=Example; by default the device's own identity names
-        /// the device as the factory did, and a service's key its label.
-        #[arg(long, value_name = "NAME")]
-        subject: Option<String>,
+        #[command(flatten)]
+        content: RequestArgs,
         /// A file with the PIN that the key asks for, if the configuration has none. A wrong one
         /// counts in the TPM.
         #[arg(long, value_name = "FILE")]
         pin_file: Option<PathBuf>,
+        /// The form of the request.
+        #[arg(long, value_enum, default_value_t = OutformArg::Pem)]
+        outform: OutformArg,
         #[command(flatten)]
         out: OutArgs,
     },
     /// Takes a certificate for a key, in the place of the one that it had.
     ImportCert {
-        /// The certificate, then perhaps those of its issuers; DER or PEM.
+        /// The certificate, perhaps with those of its issuers: PEM, DER, or PKCS#7 (DER, PEM or
+        /// base64 alone); - is standard input.
         file: PathBuf,
     },
-    /// Writes a key in the form that other programs take.
+    /// Writes a key or its certificates in the form that other programs take.
+    #[command(group(ArgGroup::new("what").required(true)))]
     Export {
         #[arg(help = NAME)]
         label: String,
-        /// PEM, TSS2 PRIVATE KEY: only this TPM can use it.
-        #[arg(long, required = true)]
+        /// The key as PEM, TSS2 PRIVATE KEY: only this TPM can use it.
+        #[arg(long, group = "what")]
         tss2: bool,
+        /// The certificate, PEM.
+        #[arg(long, group = "what")]
+        cert: bool,
+        /// The certificates of the CAs above it, PEM, the issuer first.
+        #[arg(long, group = "what")]
+        chain: bool,
+        /// The certificate, then those of the CAs above it, PEM.
+        #[arg(long, group = "what")]
+        fullchain: bool,
         #[command(flatten)]
         out: OutArgs,
     },
@@ -191,22 +203,6 @@ pub(crate) enum Verb {
         #[command(flatten)]
         out: OutArgs,
     },
-}
-
-impl Verb {
-    /// Whether its text only tells that it was done; with `--quiet` that goes without saying.
-    pub(crate) fn only_reports(&self) -> bool {
-        match self {
-            Self::Provision { csr, .. } => csr.as_deref() != Some(Path::new("-")),
-            Self::Reset { .. }
-            | Self::Prune
-            | Self::Key(KeyVerb::Generate { .. } | KeyVerb::Delete { .. })
-            | Self::Master(MasterVerb::Renew { .. })
-            | Self::ImportCert { .. }
-            | Self::Persist { .. } => true,
-            _ => false,
-        }
-    }
 }
 
 /// A class of objects, as RFC 7512 names it.
@@ -291,6 +287,34 @@ fn handle(text: &str) -> Result<u32, String> {
 pub(crate) enum OutputFormat {
     Text,
     Json,
+}
+
+/// What a request for a certificate asks for.
+#[derive(Args, Debug, Default)]
+pub(crate) struct RequestArgs {
+    /// Whom it is to name, as in CN=web,O=Example; by default the device's own identity names
+    /// the device as the factory did, and a service's key its label.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) subject: Option<String>,
+    /// A further name (subjectAltName): dns:HOST, ip:ADDRESS, email:ADDRESS, uri:URI, rid:OID,
+    /// dirname:NAME, upn:NAME; may be given more than once.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) san: Vec<String>,
+    /// A purpose of the key (extendedKeyUsage), as serverAuth, clientAuth or an OID; may be given
+    /// more than once.
+    #[arg(long, value_name = "PURPOSE")]
+    pub(crate) eku: Vec<String>,
+    /// A use of the key (keyUsage), digitalSignature if none is given; may be given more than once.
+    #[arg(long, value_name = "USE")]
+    pub(crate) key_usage: Vec<String>,
+}
+
+/// The form of a request.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[allow(missing_docs)]
+pub(crate) enum OutformArg {
+    Pem,
+    Der,
 }
 
 /// How an identity is made.

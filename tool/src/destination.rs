@@ -9,6 +9,11 @@ use std::path::{Path, PathBuf};
 /// Names of standard output: a dash by custom, the others since a shell may give them.
 const STANDARD_OUTPUT: [&str; 4] = ["-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"];
 
+/// Whether a path names standard output.
+pub(crate) fn is_standard_output(path: &Path) -> bool {
+    STANDARD_OUTPUT.iter().any(|name| path == Path::new(name))
+}
+
 /// Where a text goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Destination {
@@ -18,8 +23,7 @@ pub(crate) enum Destination {
 
 impl Destination {
     pub(crate) fn new(path: PathBuf, force: bool) -> Self {
-        let is_standard = STANDARD_OUTPUT.iter().any(|name| path == Path::new(name));
-        match is_standard {
+        match is_standard_output(&path) {
             true => Self::StandardOutput,
             false => Self::File(OutputFile::new(path, force)),
         }
@@ -41,11 +45,16 @@ impl Destination {
         }
     }
 
-    /// Writes the text, if it goes to a file.
-    pub(crate) fn write(&self, text: &str, kind: FileKind, mode: u32) -> Result<(), CommandError> {
+    /// Writes it, if it goes to a file.
+    pub(crate) fn write(
+        &self,
+        bytes: &[u8],
+        kind: FileKind,
+        mode: u32,
+    ) -> Result<(), CommandError> {
         match self {
             Self::StandardOutput => Ok(()),
-            Self::File(file) => Ok(file.write(text.as_bytes(), kind, mode)?),
+            Self::File(file) => Ok(file.write(bytes, kind, mode)?),
         }
     }
 
@@ -57,11 +66,27 @@ impl Destination {
         mode: u32,
         form: OutputFormat,
     ) -> Result<Output, CommandError> {
-        self.write(pem, kind, mode)?;
+        self.deliver_as(pem.as_bytes(), pem, kind, mode, form)
+    }
+
+    /// The same for these bytes; a document in JSON has the PEM form of them.
+    pub(crate) fn deliver_as(
+        &self,
+        bytes: &[u8],
+        pem: &str,
+        kind: FileKind,
+        mode: u32,
+        form: OutputFormat,
+    ) -> Result<Output, CommandError> {
+        self.write(bytes, kind, mode)?;
         let told = json!({ "pem": pem, "file": self.path() });
-        Output::new(form, &told, || match self {
-            Self::StandardOutput => pem.into(),
-            Self::File(_) => String::new(),
+        let output = Output::new(form, &told, String::new)?;
+        Ok(match self {
+            Self::File(_) => output,
+            Self::StandardOutput => Output {
+                bytes: Some(bytes.to_vec()),
+                ..output
+            },
         })
     }
 }

@@ -1,16 +1,13 @@
-//! `devid key`, `csr`, `import-cert`, `export` and `persist`
+//! `devid key`, `export --tss2` and `persist`
 
 use crate::cli::{AlgorithmArg, OutputFormat};
 use crate::destination::Destination;
 use crate::output::{CommandError, Output};
 use crate::text::{line, row};
-use crate::verify::read_pin;
-use devid_core::identity::{Device, FACTORY, FileKind, Imported, KeyStorage, OWN, TokenEntry};
+use devid_core::identity::{Device, FACTORY, FileKind, KeyStorage, OWN, TokenEntry};
 use devid_core::key::Curve;
 use devid_core::store::devid::{KeyAlgorithm, KeyPurpose};
-use devid_core::x509::Subject;
 use serde_json::json;
-use std::path::{Path, PathBuf};
 
 /// Makes a key.
 pub(crate) fn generate(
@@ -78,61 +75,6 @@ pub(crate) fn delete(
         }
         text
     })
-}
-
-/// A request for a certificate.
-pub(crate) fn request(
-    device: &Device,
-    label: &str,
-    subject: Option<&str>,
-    pin_file: Option<PathBuf>,
-    out: &Destination,
-    form: OutputFormat,
-) -> Result<Output, CommandError> {
-    const REQUEST: FileKind = FileKind::Pem("CERTIFICATE REQUEST");
-    out.check(REQUEST)?;
-    let subject = subject.map(Subject::parse).transpose()?;
-    let pin = read_pin(pin_file)?;
-    let request = device.request(&device.find(label)?, subject, pin.as_ref())?;
-    out.deliver(&request, REQUEST, 0o644, form)
-}
-
-/// Takes a certificate.
-pub(crate) fn import(
-    device: &Device,
-    file: &Path,
-    form: OutputFormat,
-) -> Result<Output, CommandError> {
-    let imported = device.import_certificate(file)?;
-    Output::new(form, &imported, || taken(&imported))
-}
-
-fn taken(imported: &Imported) -> String {
-    let mut text = String::new();
-    row(
-        &mut text,
-        format_args!("certificate for {}", imported.label),
-    );
-    if imported.known {
-        line(&mut text, "known", "it was there already");
-    }
-    for subject in &imported.replaced {
-        line(&mut text, "in place of", subject);
-    }
-    for subject in &imported.authorities {
-        line(&mut text, "with its CA", subject);
-    }
-    for subject in &imported.unrelated {
-        line(
-            &mut text,
-            "not kept",
-            &format!("{subject}: it is not above the certificate"),
-        );
-    }
-    if let Some(note) = &imported.note {
-        line(&mut text, "note", note);
-    }
-    text
 }
 
 /// The wrapped form of a key.

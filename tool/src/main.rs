@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+mod certificates;
 mod cli;
 mod completions;
 mod destination;
@@ -27,7 +28,7 @@ mod warnings;
 
 use clap::Parser;
 use cli::{Arguments, CommonArgs, KeyVerb, MasterVerb, OutputFormat, Verb};
-use destination::Destination;
+use destination::{Destination, is_standard_output};
 use devid_core::identity::KeyStorage;
 use output::{CommandError, Output};
 use print::print_output;
@@ -51,13 +52,13 @@ fn main() -> ExitCode {
         false => OutputFormat::Text,
     };
     let warnings = Warnings::install(form, verbose, quiet);
-    let is_report = verb.only_reports();
+    let is_report = only_reports(&verb);
     let output = Settings::new(config).and_then(|settings| run(verb, &settings, form));
     let mut output = output.unwrap_or_else(|error| Output {
         code: error.code,
         document: (form == OutputFormat::Json).then(|| error.json()),
-        text: String::new(),
         complaint: Some(error.text),
+        ..Output::default()
     });
     if quiet && is_report && output.code == 0 {
         output.text.clear();
@@ -94,19 +95,35 @@ fn run(verb: Verb, settings: &Settings, form: OutputFormat) -> Result<Output, Co
         Verb::Master(MasterVerb::Renew { yes }) => master::renew(settings, yes, form),
         Verb::Csr {
             label,
-            subject,
+            content,
             pin_file,
+            outform,
             out,
-        } => keys::request(
+        } => certificates::request(
             &device()?,
             &label,
-            subject.as_deref(),
+            &content,
             pin_file,
+            outform,
             &out.into(),
             form,
         ),
-        Verb::ImportCert { file } => keys::import(&device()?, &file, form),
-        Verb::Export { label, out, .. } => keys::export(&device()?, &label, &out.into(), form),
+        Verb::ImportCert { file } => certificates::import(&device()?, &file, form),
+        Verb::Export {
+            label,
+            cert,
+            chain,
+            fullchain,
+            out,
+            ..
+        } => {
+            let device = device()?;
+            let out = &out.into();
+            match (cert || fullchain, chain || fullchain) {
+                (false, false) => keys::export(&device, &label, out, form),
+                (leaf, above) => certificates::export(&device, &label, leaf, above, out, form),
+            }
+        }
         Verb::Persist { label, handle } => keys::persist(&device()?, &label, handle, form),
         Verb::Prune => identity::prune(&settings.read()?, form),
         Verb::List => show::list(&device()?, form),
@@ -129,5 +146,19 @@ fn run(verb: Verb, settings: &Settings, form: OutputFormat) -> Result<Output, Co
         Verb::Man { folder, force } => man::man(&folder, force.force, form),
         Verb::Completions { shell } => completions::script(shell, form),
         Verb::Uri2pem { uri, out } => uri::to_pem(&uri, &out.into(), form),
+    }
+}
+
+/// Whether the text of a verb only tells that it was done; with `--quiet` that goes without saying.
+fn only_reports(verb: &Verb) -> bool {
+    match verb {
+        Verb::Provision { csr, .. } => csr.as_deref().is_none_or(|path| !is_standard_output(path)),
+        Verb::Reset { .. }
+        | Verb::Prune
+        | Verb::Key(KeyVerb::Generate { .. } | KeyVerb::Delete { .. })
+        | Verb::Master(MasterVerb::Renew { .. })
+        | Verb::ImportCert { .. }
+        | Verb::Persist { .. } => true,
+        _ => false,
     }
 }

@@ -33,11 +33,12 @@ pub(crate) fn print_output(output: Output, warnings: &Warnings) -> ExitCode {
     let Output {
         code,
         text,
+        bytes,
         document,
         complaint,
     } = output;
     warnings.end_wait();
-    let text = match document {
+    let bytes = match document {
         Some(mut document) => {
             match &mut document {
                 Value::Object(fields) => {
@@ -46,11 +47,11 @@ pub(crate) fn print_output(output: Output, warnings: &Warnings) -> ExitCode {
                 // An array has no field for them.
                 _ => warnings.take().iter().for_each(|one| warnings.print(one)),
             }
-            format!("{document:#}\n")
+            format!("{document:#}\n").into_bytes()
         }
-        None => text,
+        None => bytes.unwrap_or_else(|| text.into_bytes()),
     };
-    let written = write(text.as_bytes());
+    let written = write(&bytes);
     if let Some(complaint) = complaint {
         say(complaint);
     }

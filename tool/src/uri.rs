@@ -44,7 +44,7 @@ pub(crate) fn run(
         });
     };
     let text = pem_of(&uri)?;
-    pem.write(&text, FileKind::Pem(LABEL), 0o644)?;
+    pem.write(text.as_bytes(), FileKind::Pem(LABEL), 0o644)?;
     let file = pem.path();
     let told = match file {
         Some(file) => json!({ "uri": uri, "file": file }),

@@ -2,6 +2,7 @@
 //! of its own (IEEE 802.1AR).
 
 mod ca_certificates;
+mod chain;
 mod description;
 mod device;
 mod doctor;
@@ -26,6 +27,7 @@ mod prove;
 mod provision;
 mod refusal;
 mod remedy;
+mod requests;
 mod reset;
 mod signer;
 mod software;

@@ -7,6 +7,8 @@ use crate::pem::{Block, PemReader};
 use std::fs::{File, canonicalize};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use x509_cert::der::Decode;
+use x509_cert::request::CertReq;
 
 /// A larger file is of no kind that the tool writes.
 const LARGEST: u64 = 1 << 20;
@@ -26,6 +28,8 @@ pub struct OutputFile {
 pub enum FileKind<'a> {
     /// PEM blocks with this label, and nothing beside them.
     Pem(&'a str),
+    /// A request for a certificate (PKCS#10) in DER.
+    DerRequest,
     /// A page of the manual in roff.
     ManualPage,
 }
@@ -189,6 +193,7 @@ fn is_of_kind(content: &[u8], kind: FileKind) -> bool {
             };
             !is_private(label) && blocks.iter().all(is_like) && has_blocks_only(content)
         }
+        FileKind::DerRequest => CertReq::from_der(content).is_ok(),
         FileKind::ManualPage => {
             let is_macro = |line: &[u8]| matches!(line.first(), Some(b'.' | b'\''));
             let mut lines = content.split(|byte| *byte == b'\n');

@@ -19,8 +19,7 @@ use crate::store::devid::{DevidStore, KeyAlgorithm, KeyPurpose, OpenedBy};
 use crate::store::folder::{EntryContent, KeyOrigin, ObjectAttributes, Usage, Use};
 use crate::system::{pause, random_digits};
 use crate::writers::{NoLock, lives, no_lock, open_lock, remove_leftovers};
-use crate::x509::Certificate;
-use crate::x509::Subject;
+use crate::x509::{Certificate, RequestContent, Subject, request_pem};
 use log::{info, warn};
 use rustix::fs::{Mode, OFlags, lstat, open};
 use rustix::io::Errno;
@@ -259,7 +258,8 @@ impl Device {
             return Ok(false);
         };
         let signer = self.signer(seen)?;
-        let pem = signer.request(self.subject(how, signer.public())?)?;
+        let subject = self.subject(how, signer.public())?;
+        let pem = request_pem(&signer.request(&subject, &RequestContent::default())?);
         match target {
             RequestTarget::Answer => done.request = Some(pem),
             RequestTarget::File(file) => {

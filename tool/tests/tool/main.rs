@@ -28,6 +28,7 @@ mod identity {
 /// Requests, chains, revocation, verification.
 mod certificates {
     mod chains;
+    mod exchange;
     mod requests;
     mod revoked;
     mod shapes;

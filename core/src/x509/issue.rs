@@ -141,7 +141,7 @@ impl Subject {
 
     /// Of a service's key: its label, and nothing that tells of the device.
     pub(crate) fn named(label: &str) -> Result<Self, IssueError> {
-        let special = |one: char| ",+\"\\<>;=#/".contains(one);
+        let special = |one: char| ",+\"\\<>;=#".contains(one);
         match label.chars().any(special) {
             true => Err(IssueError::Subject(format!(
                 "{label}: no name for a subject; say it with --subject"

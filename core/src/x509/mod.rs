@@ -2,6 +2,8 @@
 
 pub(crate) mod algorithms;
 mod certificate;
+#[cfg(feature = "evidence")]
+pub(crate) mod certify;
 pub(crate) mod checks;
 pub(crate) mod clock;
 pub(crate) mod comparison;
@@ -19,6 +21,8 @@ mod parts;
 pub(crate) mod path;
 pub(crate) mod profile;
 mod reading;
+#[cfg(feature = "evidence")]
+pub(crate) mod request;
 #[cfg(test)]
 pub(crate) mod samples;
 mod time;

@@ -2,18 +2,13 @@
 
 use super::device::Device;
 use super::entry::{FACTORY, OWN, TokenEntry};
-use super::key_file::read_key;
-use super::prove::{PossessionProof, prove};
-use super::signer::Signer;
 use super::{IdentityError, IdentityErrorKind};
 use crate::file;
 use crate::shell::argument;
 use crate::store::devid::{KeyAlgorithm, KeyPurpose, OpenedBy};
 use crate::store::folder::{KeyOrigin, ObjectAttributes, Usage, Use};
-use crate::store::{Key, Protection, SignError};
-use crate::tpm::{Secret, TpmError, handle};
-use crate::x509::Subject;
-use std::sync::Arc;
+use crate::store::{Key, Protection};
+use crate::tpm::{TpmError, handle};
 
 const TSS2_BEGIN: &str = "-----BEGIN TSS2 PRIVATE KEY-----";
 const TSS2_END: &str = "-----END TSS2 PRIVATE KEY-----";
@@ -154,46 +149,6 @@ impl Device {
         Ok(gone)
     }
 
-    /// A request for a certificate (PKCS#10, PEM). The device's own identity names the device as
-    /// the factory did; a service's key names itself and nothing else. The PIN is tried only where
-    /// the configuration has none, and a wrong one counts in the TPM.
-    pub fn request(
-        &self,
-        entry: &TokenEntry,
-        subject: Option<Subject>,
-        pin: Option<&Secret>,
-    ) -> Result<String, IdentityError> {
-        if let Some(path) = &entry.software {
-            let key = read_key(path).map_err(|unread| unread.fault(path))?;
-            let subject = subject.map_or_else(|| self.own_subject(key.public()), Ok)?;
-            return Signer(&self.tpm, &key).request(subject);
-        }
-        refuse_secret_key(entry, "no certificate is for a secret key")?;
-        let Some(key) = &entry.key else {
-            return Err(IdentityError::new(
-                IdentityErrorKind::NotFound,
-                format!("{}: this device has no key for it", entry.label),
-            ));
-        };
-        self.unlock_for(entry)?;
-        let subject = match subject {
-            Some(subject) => subject,
-            None if entry.protected => self.own_subject(key.public())?,
-            None if entry.token == FACTORY => match entry.certificate() {
-                Some(certificate) => Subject::copied(certificate)?,
-                None => Subject::of_key(key.public())?,
-            },
-            None => Subject::named(&entry.label)?,
-        };
-        let key = match (prove(&self.tpm, key, key.public()), pin) {
-            (PossessionProof::NoSignature(SignError::NotLoggedIn), Some(pin)) => {
-                self.logged_in(entry, key, pin)?
-            }
-            _ => Arc::clone(key),
-        };
-        Signer(&self.tpm, &key).request(subject)
-    }
-
     /// The key as other programs take it: PEM, `TSS2 PRIVATE KEY`. Only this TPM can use it.
     ///
     /// # Errors
@@ -299,7 +254,7 @@ impl Device {
     }
 }
 
-fn refuse_secret_key(entry: &TokenEntry, why: &str) -> Result<(), IdentityError> {
+pub(super) fn refuse_secret_key(entry: &TokenEntry, why: &str) -> Result<(), IdentityError> {
     match &entry.secret {
         Some(key) => Err(IdentityError::refused(format!(
             "{}: this is a secret key ({key}); {why}",

@@ -19,10 +19,13 @@ pub(crate) mod issue;
 pub(crate) mod names;
 mod parts;
 pub(crate) mod path;
+mod pkcs7;
 pub(crate) mod profile;
 mod reading;
 #[cfg(feature = "evidence")]
+pub(crate) mod received_request;
 pub(crate) mod request;
+mod requested_names;
 #[cfg(test)]
 pub(crate) mod samples;
 mod time;
@@ -31,7 +34,9 @@ pub use certificate::Certificate;
 pub use checks::{Check, Outcome};
 pub use decode::{NoCertificate, Unreadable};
 pub use issue::{IssueError, Subject};
+pub use pkcs7::certificates_of_answer;
 pub use profile::{HardwareModule, Meaning, Profile};
 pub use reading::ParsedCertificates;
 pub(crate) use reading::is_certificate_label;
+pub use request::{RequestContent, request_pem};
 pub use time::{Date, Time};

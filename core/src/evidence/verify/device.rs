@@ -9,7 +9,7 @@ use crate::oid::SUBJECT_ALT_NAME;
 use crate::tpm::{Attest, PublicArea};
 use crate::x509::Certificate;
 use crate::x509::device::{NamedDevice, SUBJECT};
-use crate::x509::request::Request;
+use crate::x509::received_request::Request;
 use serde::Serialize;
 
 /// The device, as far as its factory's certificates prove which it is.

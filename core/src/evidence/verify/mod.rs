@@ -23,7 +23,7 @@ use crate::key::{PublicKey, hex};
 use crate::tpm::{Hash, PublicArea};
 use crate::x509::Certificate;
 use crate::x509::path::{PathResult, build_path, is_signed_by_its_key};
-use crate::x509::request::Request;
+use crate::x509::received_request::Request;
 use serde::Serialize;
 use x509_cert::der::DateTime;
 

@@ -6,13 +6,13 @@ use crate::evidence::bundle::{AttestationKey, CertifiedKey, Device, qualifying_d
 use crate::evidence::challenge::Activation;
 use crate::key::{Curve, PrivateKeyInfo, PublicKey, hex};
 use crate::oid::{EXTENDED_KEY_USAGE, SUBJECT_ALT_NAME};
-use crate::pem;
 use crate::store::sign_in_clear;
 use crate::tpm::{
     ATTEST_CERTIFY, Hash, Signature, SignatureScheme, TPM_GENERATED, handle, name_of,
     qualified_name_below,
 };
-use crate::x509::issue::{CertificateSigner, IssueError, request};
+use crate::x509::issue::{CertificateSigner, IssueError};
+use crate::x509::request::{RequestContent, request};
 use crate::x509::samples::{
     Extension, IS_CA, IS_NO_CA, Party, SIGNS_CERTIFICATES, Sample, element, in_year,
 };
@@ -246,8 +246,8 @@ impl Parts {
             scheme,
             sign: &sign,
         };
-        let text = request(Subject::parse(self.csr_subject).unwrap(), &signer).unwrap();
-        pem::parse(text.as_bytes()).unwrap().blocks.remove(0).der
+        let subject = Subject::parse(self.csr_subject).unwrap();
+        request(&subject, &RequestContent::default(), &signer).unwrap()
     }
 
     fn csr_hash(&self) -> SignatureScheme {

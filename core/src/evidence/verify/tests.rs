@@ -10,7 +10,7 @@ use crate::evidence::{Bundle, Bytes};
 use crate::key::Curve;
 use crate::oid::EXTENDED_KEY_USAGE;
 use crate::tpm::{Hash, PublicArea, SignatureScheme, handle};
-use crate::x509::request::Request;
+use crate::x509::received_request::Request;
 use crate::x509::samples::{Extension, PURPOSE, Party, in_year};
 
 const P256: Kind = Kind::Ec(Curve::P256);

@@ -13,7 +13,7 @@ use crate::x509::algorithms::ecdsa_to_fixed;
 use crate::x509::algorithms::{algorithm_of_key, kind_of_key, name};
 use crate::x509::crl::Crl;
 #[cfg(feature = "evidence")]
-use crate::x509::request::Request;
+use crate::x509::received_request::Request;
 use crate::x509::{Certificate, Unreadable};
 use pkcs1::RsaPssParams;
 use x509_cert::der::asn1::{Any, ObjectIdentifier};

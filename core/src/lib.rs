@@ -22,8 +22,10 @@ pub mod tpm;
 mod trouble;
 mod trust;
 pub mod uri;
+mod waiting;
 mod writers;
 pub mod x509;
 
 pub use stack::overwrite_stack;
 pub use system::{Held, fits_limit, random};
+pub use waiting::{TICKS, WAITING};

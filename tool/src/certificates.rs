@@ -7,6 +7,7 @@ use crate::text::{line, row};
 use crate::verify::read_pin;
 use devid_core::identity::{Device, FileKind, Imported};
 use devid_core::x509::{IssueError, RequestContent, request_pem};
+use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -62,10 +63,25 @@ pub(crate) fn import(
     Output::new(form, &imported, || taken(&imported))
 }
 
+/// All of a file that a user names; a dash is standard input.
+pub(crate) fn read_input(path: &Path) -> Result<(Vec<u8>, String), CommandError> {
+    let name = path.display().to_string();
+    if path == Path::new(DASH) {
+        return Ok((standard_input()?, "standard input".into()));
+    }
+    let file = File::open(path);
+    let file = file.map_err(|error| CommandError::new(1, format!("{name}: {error}")))?;
+    Ok((read(file, &name)?, name))
+}
+
 fn standard_input() -> Result<Vec<u8>, CommandError> {
-    let fault = |what: String| CommandError::new(1, format!("standard input: {what}"));
+    read(std::io::stdin(), "standard input")
+}
+
+fn read(from: impl Read, name: &str) -> Result<Vec<u8>, CommandError> {
+    let fault = |what: String| CommandError::new(1, format!("{name}: {what}"));
     let mut bytes = Vec::new();
-    let read = std::io::stdin().take(LARGEST + 1).read_to_end(&mut bytes);
+    let read = from.take(LARGEST + 1).read_to_end(&mut bytes);
     match read.map_err(|error| fault(error.to_string()))? as u64 > LARGEST {
         true => Err(fault(format!("over {LARGEST} bytes"))),
         false => Ok(bytes),

@@ -65,9 +65,15 @@ pub(crate) enum Verb {
     List,
     /// Shows an identity: the device it names, its certificate, where its key lives.
     Show {
-        #[arg(help = NAME)]
-        label: String,
+        #[arg(help = NAME, required_unless_present = "cert")]
+        label: Option<String>,
+        /// Shows the certificates of this file in its place: PEM, DER or PKCS#7; - is standard input.
+        /// Needs no TPM.
+        #[arg(long, value_name = "FILE", conflicts_with = "label")]
+        cert: Option<PathBuf>,
     },
+    /// Draws the device, its TPM, tokens, keys, certificates and their CAs as a tree. Works without TPM.
+    Tree,
     /// Verifies an identity: its key, its certificate, the chain to a trusted CA.
     Verify {
         #[arg(help = NAME)]

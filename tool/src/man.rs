@@ -113,7 +113,15 @@ fn examples(page: &str) -> &'static Meanings {
                 "The factory's identity: serial number and model of the device, issuer, validity.",
             ),
             ("devid show devid/web", "The key web of the token devid."),
+            (
+                "devid show --cert ca.pem",
+                "A certificate in a file, whoever it is for.",
+            ),
         ],
+        "devid-tree" => &[(
+            "devid tree",
+            "Everything at a glance: what belongs to what, and how many days are left.",
+        )],
         "devid-verify" => &[
             (
                 "devid verify idev-id --ca ca.pem",

@@ -33,11 +33,14 @@ mod signer;
 mod software;
 mod state;
 mod status;
+mod tree;
 mod trusted_files;
 mod untrusted;
 mod verify;
 
-pub use description::{CertificateDescription, EntryDescription, KeyDescription};
+pub use description::{
+    CertificateDescription, EntryDescription, KeyDescription, describe_certificates,
+};
 pub use device::{Device, Inventory};
 pub use doctor::{Finding, Health, doctor};
 pub use endorsement::configured_tpm;
@@ -51,4 +54,5 @@ pub use provision::{Provisioned, Provisioning, RequestTarget, provision};
 pub use reset::{prune, reset};
 pub use state::{Certified, ExistingState, Facts, Marker, Plan, Policy, Refusal, TpmKey};
 pub use status::{Expiry, IdentitySource, MasterKey, Mode, RoleStatus, Status, TpmStatus};
+pub use tree::{CertificateBranch, DeviceTree, ObjectBranch, TokenBranch, TpmBranch};
 pub use verify::{Report, Verdict, Verification};

@@ -35,6 +35,8 @@ const LINES: &[(i32, &str)] = &[
     (0, "list"),
     (0, "show idev-id"),
     (5, "show nosuch"),
+    (1, "show --cert /nonexistent"),
+    (0, "tree"),
     (3, "verify idev-id"),
     (1, "doctor"),
     (0, "provision --wait 0"),

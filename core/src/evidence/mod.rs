@@ -8,8 +8,9 @@ pub mod json;
 mod state;
 pub mod verify;
 
-pub use bundle::Bundle;
+pub use bundle::{BUNDLE_FORMAT, Bundle, nonce_of};
 pub use ca::{Ca, EvidencePolicy, LIFETIME};
-pub use challenge::{Challenge, Response};
+pub use challenge::{CHALLENGE_FORMAT, Challenge, RESPONSE_FORMAT, Response};
 pub use issue::{Issuance, Issued, WhatToCertify};
 pub use json::{Bytes, DocumentError};
+pub use verify::{AttestedKey, EvidenceCheck, EvidenceReport, ProvenDevice, TpmNames};

@@ -32,6 +32,8 @@ pub enum FileKind<'a> {
     DerRequest,
     /// A page of the manual in roff.
     ManualPage,
+    /// A signed message. No file that is there is taken for one.
+    SignedMessage,
 }
 
 /// What is in the place of an output file.
@@ -199,6 +201,7 @@ fn is_of_kind(content: &[u8], kind: FileKind) -> bool {
             let mut lines = content.split(|byte| *byte == b'\n');
             lines.next().is_some_and(is_macro) && lines.any(|line| line.starts_with(b".SH"))
         }
+        FileKind::SignedMessage => false,
     }
 }
 

@@ -1,7 +1,7 @@
 //! `devid`: the command-line tool for the identity of a device.
 //!
 //! Exit codes: 0 ok, 1 failed, 2 usage, 3 cannot be verified since the CA certificate is not
-//! available, 4 TPM not reachable, 5 not found, 6 refused.
+//! available, 4 TPM not reachable, 5 not found, 6 refused, 7 not decided yet.
 
 #![forbid(unsafe_code)]
 
@@ -9,6 +9,10 @@ mod certificates;
 mod cli;
 mod completions;
 mod doctor;
+#[cfg(feature = "est")]
+mod enroll;
+#[cfg(feature = "est")]
+mod est;
 mod identity;
 mod keys;
 mod man;
@@ -90,6 +94,8 @@ fn run(verb: Verb, form: OutputFormat) -> Result<Output, CommandError> {
             form,
         ),
         Verb::ImportCert { file } => certificates::import(&device()?, &file, form),
+        #[cfg(feature = "est")]
+        Verb::Enroll(args) => enroll::run(&device()?, *args, form),
         Verb::Export {
             label,
             cert,

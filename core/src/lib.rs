@@ -11,9 +11,11 @@ pub mod evidence;
 mod file;
 pub mod identity;
 pub mod key;
+#[cfg(feature = "evidence")]
+pub mod message;
 mod oid;
 mod pem;
-mod shell;
+pub mod shell;
 pub mod signature;
 mod stack;
 pub mod store;
@@ -25,6 +27,5 @@ pub mod uri;
 mod writers;
 pub mod x509;
 
-pub use file::write_out as write_file;
 pub use stack::overwrite_stack;
 pub use system::{Held, fits_limit, random};

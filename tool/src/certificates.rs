@@ -1,19 +1,17 @@
 //! `devid csr`, `import-cert` and `export --cert`: requests and certificates
 
 use crate::cli::{OutformArg, OutputFormat, RequestArgs};
+use crate::destination::Destination;
+use crate::input::{is_standard_input, standard_input};
 use crate::output::{CommandError, Output};
 use crate::text::{line, row};
 use crate::verify::read_pin;
-use devid_core::identity::{Device, Imported};
+use devid_core::identity::{Device, FileKind, Imported};
 use devid_core::x509::{IssueError, RequestContent, request_pem};
-use serde_json::json;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// More bytes than any sane answer of a CA has.
 const LARGEST: u64 = 1 << 20;
-/// Standard input or output in the place of a file.
-const DASH: &str = "-";
 
 impl RequestArgs {
     /// What the request is to ask for.
@@ -30,17 +28,23 @@ pub(crate) fn request(
     content: &RequestArgs,
     pin_file: Option<PathBuf>,
     outform: OutformArg,
-    out: Option<&Path>,
+    out: &Destination,
     form: OutputFormat,
 ) -> Result<Output, CommandError> {
+    let kind = match outform {
+        OutformArg::Pem => FileKind::Pem("CERTIFICATE REQUEST"),
+        OutformArg::Der => FileKind::DerRequest,
+    };
+    out.check(kind)?;
     let content = content.content()?;
     let pin = read_pin(pin_file)?;
     let der = device.request(&device.find(label)?, &content, pin.as_ref())?;
     let pem = request_pem(&der);
-    match outform {
-        OutformArg::Pem => write_pem(&pem, out, 0o644, form),
-        OutformArg::Der => write_as(&der, &pem, out, 0o644, form),
-    }
+    let bytes = match outform {
+        OutformArg::Pem => pem.as_bytes(),
+        OutformArg::Der => &der,
+    };
+    out.deliver_as(bytes, &pem, kind, 0o644, form)
 }
 
 /// Takes a certificate.
@@ -49,21 +53,11 @@ pub(crate) fn import(
     file: &Path,
     form: OutputFormat,
 ) -> Result<Output, CommandError> {
-    let imported = match file == Path::new(DASH) {
-        true => device.import_answer(&standard_input()?, "standard input")?,
+    let imported = match is_standard_input(file) {
+        true => device.import_answer(&standard_input(LARGEST)?, "standard input")?,
         false => device.import_certificate(file)?,
     };
     Output::new(form, &imported, || taken(&imported))
-}
-
-fn standard_input() -> Result<Vec<u8>, CommandError> {
-    let fault = |what: String| CommandError::new(1, format!("standard input: {what}"));
-    let mut bytes = Vec::new();
-    let read = std::io::stdin().take(LARGEST + 1).read_to_end(&mut bytes);
-    match read.map_err(|error| fault(error.to_string()))? as u64 > LARGEST {
-        true => Err(fault(format!("over {LARGEST} bytes"))),
-        false => Ok(bytes),
-    }
 }
 
 /// What was taken, for a person.
@@ -101,7 +95,7 @@ pub(crate) fn export(
     label: &str,
     leaf: bool,
     above: bool,
-    out: Option<&Path>,
+    out: &Destination,
     form: OutputFormat,
 ) -> Result<Output, CommandError> {
     let chain = device.chain(&device.find(label)?)?;
@@ -117,38 +111,5 @@ pub(crate) fn export(
     let shown = chain.iter().skip(usize::from(!leaf));
     let shown = shown.take(if above { usize::MAX } else { 1 });
     let pem: String = shown.map(|one| one.pem()).collect();
-    write_pem(&pem, out, 0o644, form)
-}
-
-/// The text, unless it goes to a file.
-pub(crate) fn write_pem(
-    text: &str,
-    out: Option<&Path>,
-    mode: u32,
-    form: OutputFormat,
-) -> Result<Output, CommandError> {
-    write_as(text.as_bytes(), text, out, mode, form)
-}
-
-/// These bytes to a file or to standard output; in JSON the PEM form of them.
-fn write_as(
-    bytes: &[u8],
-    pem: &str,
-    out: Option<&Path>,
-    mode: u32,
-    form: OutputFormat,
-) -> Result<Output, CommandError> {
-    let file = out.filter(|path| *path != Path::new(DASH));
-    if let Some(path) = file {
-        devid_core::write_file(path, bytes, mode)
-            .map_err(|error| CommandError::new(1, format!("{}: {error}", path.display())))?;
-    }
-    let output = Output::new(form, &json!({ "pem": pem, "file": file }), String::new)?;
-    Ok(match file {
-        Some(_) => output,
-        None => Output {
-            bytes: Some(bytes.to_vec()),
-            ..output
-        },
-    })
+    out.deliver(&pem, FileKind::Pem("CERTIFICATE"), 0o644, form)
 }

@@ -1,6 +1,6 @@
 //! The verbs and their arguments.
 
-use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use std::path::PathBuf;
 
@@ -15,11 +15,46 @@ pub(crate) const NAME: &str =
 #[derive(Parser)]
 #[command(name = "devid", version, about)]
 pub(crate) struct Arguments {
+    #[command(flatten)]
+    pub(crate) common: CommonArgs,
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+/// What every verb takes.
+#[derive(Args)]
+pub(crate) struct CommonArgs {
     /// Writes JSON: one document on standard output, of a failure too.
     #[arg(long, global = true)]
     pub(crate) json: bool,
-    #[command(subcommand)]
-    pub(crate) verb: Verb,
+    /// Says on standard error what is done; -vv says more.
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub(crate) verbose: u8,
+    /// Says nothing but errors and what was asked for.
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub(crate) quiet: bool,
+    /// Reads this file in the place of /etc/devid-pkcs11/config.toml; config.d/, chain/ and trust/ are
+    /// looked for beside it.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+}
+
+/// Where a text goes.
+#[derive(Args)]
+pub(crate) struct OutArgs {
+    /// Writes to this file; - is standard output.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) force: ForceArgs,
+}
+
+/// Whether a file may be lost.
+#[derive(Args)]
+pub(crate) struct ForceArgs {
+    /// Replaces the file even if it holds a private key, or something else than what is written.
+    #[arg(long)]
+    pub(crate) force: bool,
 }
 
 #[derive(Subcommand)]
@@ -53,9 +88,11 @@ pub(crate) enum Verb {
     Doctor,
     /// Gives the device an identity of its own, if it has none. For every start.
     Provision {
-        /// Writes a request (PKCS#10) to this file, and makes no certificate.
+        /// Writes a request (PKCS#10) to this file, and makes no certificate; - is standard output.
         #[arg(long, value_name = "FILE")]
         csr: Option<PathBuf>,
+        #[command(flatten)]
+        force: ForceArgs,
         #[command(flatten)]
         how: ProvisionArgs,
     },
@@ -95,9 +132,8 @@ pub(crate) enum Verb {
         /// The form of the request.
         #[arg(long, value_enum, default_value_t = OutformArg::Pem)]
         outform: OutformArg,
-        /// Writes to this file; - is standard output.
-        #[arg(long, value_name = "FILE")]
-        out: Option<PathBuf>,
+        #[command(flatten)]
+        out: OutArgs,
     },
     /// Takes a certificate for a key, in the place of the one that it had.
     ImportCert {
@@ -129,9 +165,42 @@ pub(crate) enum Verb {
         /// The certificate, then those of the CAs above it, PEM.
         #[arg(long, group = "what")]
         fullchain: bool,
-        /// Writes to this file; - is standard output.
+        #[command(flatten)]
+        out: OutArgs,
+    },
+    /// Signs a file by a key, with its certificates, so that others can verify it.
+    #[command(group(ArgGroup::new("message").required(true)))]
+    Sign {
+        #[arg(help = NAME)]
+        label: String,
+        /// The file; - is standard input.
+        file: PathBuf,
+        /// CMS SignedData, DER (RFC 5652): for BRSKI voucher requests (RFC 8995), and
+        /// openssl cms -verify.
+        #[arg(long, group = "message")]
+        cms: bool,
+        /// JWS in the general JSON serialisation (RFC 7515).
+        #[arg(long, group = "message")]
+        jws: bool,
+        /// The signature alone, over the key's own hash of the file: for openssl dgst -verify.
+        #[arg(long, group = "message")]
+        raw: bool,
+        /// The type of the content in CMS, as numbers with dots; id-data by default. A BRSKI voucher
+        /// request has 1.2.840.113549.1.9.16.1.40 (id-ct-animaJSONVoucher).
+        #[arg(long, value_name = "OID", conflicts_with_all = ["jws", "raw"])]
+        content_type: Option<String>,
+        /// The header parameter typ of JWS, for example voucher-jws+json.
+        #[arg(long, value_name = "TYPE", conflicts_with_all = ["cms", "raw"])]
+        typ: Option<String>,
+        /// Leaves the file out of the message.
+        #[arg(long, conflicts_with = "raw")]
+        detached: bool,
+        /// A file with the PIN that the key asks for, if the configuration has none. A wrong one
+        /// counts in the TPM.
         #[arg(long, value_name = "FILE")]
-        out: Option<PathBuf>,
+        pin_file: Option<PathBuf>,
+        #[command(flatten)]
+        out: OutArgs,
     },
     /// Puts a key into a persistent handle again, such as the factory's after TPM2_Clear.
     Persist {
@@ -148,15 +217,20 @@ pub(crate) enum Verb {
         /// Of what; by default of the private key, and of the certificate where there is no key.
         #[arg(long = "type", value_enum, value_name = "TYPE")]
         class: Option<TypeArg>,
-        /// Writes it to this file as well, in the PEM form that programs take for a key file.
+        /// Writes it to this file as well, in the PEM form that programs take for a key file; - writes
+        /// that form to standard output, in its place.
         #[arg(long, value_name = "FILE")]
         pem: Option<PathBuf>,
+        #[command(flatten)]
+        force: ForceArgs,
     },
     /// Writes the manual pages, for those who package this.
     #[command(hide = true)]
     Man {
         /// The folder where they go.
         folder: PathBuf,
+        #[command(flatten)]
+        force: ForceArgs,
     },
     /// Writes completions for a shell.
     Completions {
@@ -167,6 +241,8 @@ pub(crate) enum Verb {
     Uri2pem {
         /// The URI, for example pkcs11:token=idev-id;object=idev-id;type=private
         uri: String,
+        #[command(flatten)]
+        out: OutArgs,
     },
 }
 

@@ -1,14 +1,14 @@
 //! `devid key`, `export --tss2` and `persist`
 
-use crate::certificates::write_pem;
 use crate::cli::{AlgorithmArg, OutputFormat};
+use crate::destination::Destination;
 use crate::output::{CommandError, Output};
 use crate::text::{line, row};
-use devid_core::identity::{Device, FACTORY, KeyStorage, OWN, TokenEntry};
+use devid_core::identity::{Device, FACTORY, FileKind, KeyStorage, OWN, TokenEntry};
 use devid_core::key::Curve;
+use devid_core::shell::argument;
 use devid_core::store::devid::{KeyAlgorithm, KeyPurpose};
 use serde_json::json;
-use std::path::Path;
 
 /// The kind of key that an argument names.
 pub(crate) fn algorithm(kind: AlgorithmArg) -> KeyAlgorithm {
@@ -64,11 +64,12 @@ pub(crate) fn delete(
 ) -> Result<Output, CommandError> {
     let entry = device.find(label)?;
     if !yes {
+        let meant = argument(label);
         return Err(CommandError::new(
             6,
             format!(
-                "the key {label} would be gone for good, and nothing was done; if that is \
-                     meant: devid key delete {label} --yes"
+                "the key {label} would be gone for good, and nothing was done; if that is meant: \
+                 devid key delete --yes {meant}"
             ),
         ));
     }
@@ -86,11 +87,12 @@ pub(crate) fn delete(
 pub(crate) fn export(
     device: &Device,
     label: &str,
-    out: Option<&Path>,
+    out: &Destination,
     form: OutputFormat,
 ) -> Result<Output, CommandError> {
     let wrapped = device.wrapped_key(&device.find(label)?)?;
-    write_pem(&wrapped, out, 0o600, form)
+    let kind = FileKind::Pem("TSS2 PRIVATE KEY");
+    out.deliver(&wrapped, kind, 0o600, form)
 }
 
 /// Puts a key into a persistent handle.

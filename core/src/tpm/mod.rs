@@ -14,6 +14,8 @@ mod capability_tests;
 mod client;
 mod command;
 mod connections;
+#[cfg(feature = "evidence")]
+mod credential;
 mod error;
 mod exchange;
 #[cfg(test)]
@@ -27,6 +29,7 @@ mod primary;
 #[cfg(test)]
 mod primary_tests;
 mod process_lock;
+mod protected;
 mod root;
 mod salt;
 mod storage;
@@ -44,6 +47,8 @@ pub use command::session::AuthValue;
 use command::session::Salt;
 pub use command::{Auth, AuthHandle, SaltKey, SensitiveCreate};
 use command::{flush, is_gone};
+#[cfg(feature = "evidence")]
+pub(crate) use credential::make_credential;
 pub(crate) use error::CLEARED_OR_EXCHANGED;
 pub use error::TpmError;
 pub use exchange::Refusals;
@@ -56,6 +61,8 @@ pub use persistent::PersistentKey;
 pub use primary::PrimaryKey;
 pub use root::{EndorsementVerifier, RecordError, StorageRoot, StorageRootRecord};
 pub use storage::{KeyAlgorithm, KeyPurpose, StorageKey};
+#[cfg(feature = "evidence")]
+pub(crate) use structures::attest::{ATTEST_CERTIFY, Attest, TPM_GENERATED};
 pub(crate) use structures::template::is_device_key;
 pub use structures::template::template_name;
 pub use structures::{

@@ -29,6 +29,7 @@ mod identity {
 mod certificates {
     mod chains;
     mod exchange;
+    mod messages;
     mod requests;
     mod revoked;
     mod shapes;
@@ -61,13 +62,18 @@ mod master {
 
 /// The command line: input, output, settings, packages.
 mod command {
+    mod common;
+    mod files;
     mod input;
     mod json;
+    mod names;
+    mod outputs;
     mod packaging;
     mod settings;
     mod silent;
     mod slow;
     mod status;
+    mod suggestions;
     mod tokens;
     mod uris;
 }

@@ -6,8 +6,21 @@ use crate::output::{CommandError, Output};
 use crate::text::{line, row};
 use devid_core::identity::{Device, FACTORY, FileKind, KeyStorage, OWN, TokenEntry};
 use devid_core::key::Curve;
+use devid_core::shell::argument;
 use devid_core::store::devid::{KeyAlgorithm, KeyPurpose};
 use serde_json::json;
+
+/// The kind of key that an argument names.
+pub(crate) fn algorithm(kind: AlgorithmArg) -> KeyAlgorithm {
+    match kind {
+        AlgorithmArg::P256 => KeyAlgorithm::Ec(Curve::P256),
+        AlgorithmArg::P384 => KeyAlgorithm::Ec(Curve::P384),
+        AlgorithmArg::P521 => KeyAlgorithm::Ec(Curve::P521),
+        AlgorithmArg::Rsa2048 => KeyAlgorithm::Rsa(2048),
+        AlgorithmArg::Rsa3072 => KeyAlgorithm::Rsa(3072),
+        AlgorithmArg::Rsa4096 => KeyAlgorithm::Rsa(4096),
+    }
+}
 
 /// Makes a key.
 pub(crate) fn generate(
@@ -18,19 +31,11 @@ pub(crate) fn generate(
     storage: KeyStorage,
     form: OutputFormat,
 ) -> Result<Output, CommandError> {
-    let algorithm = match kind {
-        AlgorithmArg::P256 => KeyAlgorithm::Ec(Curve::P256),
-        AlgorithmArg::P384 => KeyAlgorithm::Ec(Curve::P384),
-        AlgorithmArg::P521 => KeyAlgorithm::Ec(Curve::P521),
-        AlgorithmArg::Rsa2048 => KeyAlgorithm::Rsa(2048),
-        AlgorithmArg::Rsa3072 => KeyAlgorithm::Rsa(3072),
-        AlgorithmArg::Rsa4096 => KeyAlgorithm::Rsa(4096),
-    };
     let usage = KeyPurpose {
         signs: true,
         decrypts,
     };
-    let made = device.generate_key(label, algorithm, usage, storage)?;
+    let made = device.generate_key(label, algorithm(kind), usage, storage)?;
     Output::new(form, &device.describe(&made), || paragraph(device, &made))
 }
 
@@ -59,11 +64,12 @@ pub(crate) fn delete(
 ) -> Result<Output, CommandError> {
     let entry = device.find(label)?;
     if !yes {
+        let meant = argument(label);
         return Err(CommandError::new(
             6,
             format!(
-                "the key {label} would be gone for good, and nothing was done; if that is \
-                     meant: devid key delete {label} --yes"
+                "the key {label} would be gone for good, and nothing was done; if that is meant: \
+                 devid key delete --yes {meant}"
             ),
         ));
     }

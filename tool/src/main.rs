@@ -1,7 +1,7 @@
 //! `devid`: the command-line tool for the identity of a device.
 //!
 //! Exit codes: 0 ok, 1 failed, 2 usage, 3 cannot be verified since the CA certificate is not
-//! available, 4 TPM not reachable, 5 not found, 6 refused.
+//! available, 4 TPM not reachable, 5 not found, 6 refused, 7 not decided yet.
 
 #![forbid(unsafe_code)]
 
@@ -12,7 +12,12 @@ mod cli;
 mod completions;
 mod destination;
 mod doctor;
+#[cfg(feature = "est")]
+mod enroll;
+#[cfg(feature = "est")]
+mod est;
 mod identity;
+mod input;
 mod keys;
 mod man;
 mod master;
@@ -23,6 +28,7 @@ mod print;
 mod progress;
 mod settings;
 mod show;
+mod sign;
 mod text;
 mod uri;
 mod verify;
@@ -32,6 +38,7 @@ use clap::Parser;
 use cli::{Arguments, CommonArgs, KeyVerb, MasterVerb, OutputFormat, Verb};
 use destination::{Destination, is_standard_output};
 use devid_core::identity::KeyStorage;
+use devid_core::message::MessageForm;
 use output::{CommandError, Output};
 use print::print_output;
 use settings::Settings;
@@ -112,6 +119,8 @@ fn run(verb: Verb, settings: &Settings, form: OutputFormat) -> Result<Output, Co
             form,
         ),
         Verb::ImportCert { file } => certificates::import(&device()?, &file, form),
+        #[cfg(feature = "est")]
+        Verb::Enroll(args) => enroll::run(&device()?, *args, form),
         Verb::Export {
             label,
             cert,
@@ -126,6 +135,26 @@ fn run(verb: Verb, settings: &Settings, form: OutputFormat) -> Result<Output, Co
                 (false, false) => keys::export(&device, &label, out, form),
                 (leaf, above) => certificates::export(&device, &label, leaf, above, out, form),
             }
+        }
+        Verb::Sign {
+            label,
+            file,
+            jws,
+            raw,
+            content_type,
+            typ,
+            detached,
+            pin_file,
+            out,
+            ..
+        } => {
+            let message = match (jws, raw) {
+                (true, _) => MessageForm::Jws { typ, detached },
+                (_, true) => MessageForm::Raw,
+                (false, false) => sign::cms(content_type.as_deref(), detached)?,
+            };
+            let out = out.into();
+            sign::run(&device()?, &label, &file, &message, pin_file, &out, form)
         }
         Verb::Persist { label, handle } => keys::persist(&device()?, &label, handle, form),
         Verb::Prune => identity::prune(&settings.read()?, form),

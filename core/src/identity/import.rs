@@ -159,7 +159,7 @@ impl Device {
         })
     }
 
-    fn take(
+    pub(super) fn take(
         &self,
         store: &DevidStore,
         owner: &TokenEntry,
@@ -196,7 +196,7 @@ impl Device {
         })
     }
 
-    fn take_in_software(
+    pub(super) fn take_in_software(
         &self,
         owner: &TokenEntry,
         certificate: &Certificate,

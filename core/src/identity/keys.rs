@@ -5,7 +5,7 @@ use super::entry::{FACTORY, OWN, TokenEntry};
 use super::{IdentityError, IdentityErrorKind};
 use crate::file;
 use crate::shell::argument;
-use crate::store::devid::{KeyAlgorithm, KeyPurpose, OpenedBy};
+use crate::store::devid::{DevidStore, KeyAlgorithm, KeyPurpose, OpenedBy};
 use crate::store::folder::{KeyOrigin, ObjectAttributes, Usage, Use};
 use crate::store::{Key, Protection};
 use crate::tpm::{TpmError, handle};
@@ -29,25 +29,28 @@ pub enum KeyStorage {
 }
 
 impl Device {
-    /// Makes a key for a service.
+    /// Makes a key for a service. Its name is a label of the token `devid`; `token/label` and PKCS#11
+    /// URIs name further tokens, too.
     ///
     /// # Errors
     ///
     /// Something is called so already; or those of the store.
     pub fn generate_key(
         &self,
-        label: &str,
+        name: &str,
         algorithm: KeyAlgorithm,
         usage: KeyPurpose,
         storage: KeyStorage,
     ) -> Result<TokenEntry, IdentityError> {
+        let (store, label) = self.place_of_new(name)?;
+        let label = label.as_str();
         if label.is_empty() || label.chars().any(char::is_control) {
             return Err(IdentityError::new(
                 IdentityErrorKind::Usage,
                 "a label is printable text",
             ));
         }
-        if label == OWN {
+        if label == OWN && store.name() == OWN {
             return Err(IdentityError::refused(format!(
                 "{OWN} is what the device's own identity is called: devid provision makes that"
             )));
@@ -57,15 +60,14 @@ impl Device {
                 "{FACTORY} is what the factory's identity is called; take another label"
             )));
         }
-        self.refuse_second(label)?;
+        self.refuse_second(store, label)?;
         self.unlock()?;
+        self.unlock_store(store)?;
         let protection = match storage {
             KeyStorage::Wrapped | KeyStorage::Persistent => Protection::Tpm,
             KeyStorage::Sealed => Protection::Sealed,
         };
-        let key = self
-            .own
-            .generate(algorithm, usage, protection, OpenedBy::User)?;
+        let key = store.generate(algorithm, usage, protection, OpenedBy::User)?;
         let described = |signs, decrypts| {
             let uses = [(usage.signs, signs), (usage.decrypts, decrypts)];
             let uses = uses.into_iter().filter(|(has, _)| *has).map(|(_, one)| one);
@@ -83,8 +85,8 @@ impl Device {
         let origin = KeyOrigin::Generated;
         // Another process may be about to keep one of that label.
         let turn = self.tpm.lock_new_key();
-        self.refuse_second(label)?;
-        let name = self.own.keep(
+        self.refuse_second(store, label)?;
+        let name = store.keep(
             &key,
             origin,
             private,
@@ -93,19 +95,21 @@ impl Device {
         )?;
         drop(turn);
         self.tell_others();
-        let mut all = self.own_entities()?.into_iter();
+        let mut all = self.entries_of(store)?.into_iter();
         all.find(|one| one.file == name)
             .ok_or_else(|| IdentityError::failed("the key was made, and is gone"))
     }
 
-    fn refuse_second(&self, label: &str) -> Result<(), IdentityError> {
-        self.own.check_readable()?;
-        match self.own_entities()?.iter().any(|one| one.label == label) {
+    fn refuse_second(&self, store: &DevidStore, label: &str) -> Result<(), IdentityError> {
+        store.check_readable()?;
+        let entries = self.entries_of(store)?;
+        match entries.iter().any(|one| one.label == label) {
             false => Ok(()),
             true => Err(IdentityError::refused(format!(
-                "{label}: there is such an object already; take another label, or devid key \
-                 delete {}",
-                argument(label)
+                "{label}: there is such an object already in the token {0}; take another label, or \
+                 devid key delete {1}",
+                store.name(),
+                argument(&format!("{}/{label}", store.name()))
             ))),
         }
     }
@@ -249,7 +253,11 @@ impl Device {
     }
 
     pub(super) fn own_entities(&self) -> Result<Vec<TokenEntry>, IdentityError> {
-        let read = self.token_contents(&self.own).map_err(|(_, fault)| fault)?;
+        self.entries_of(&self.own)
+    }
+
+    fn entries_of(&self, store: &DevidStore) -> Result<Vec<TokenEntry>, IdentityError> {
+        let read = self.token_contents(store).map_err(|(_, fault)| fault)?;
         Ok(read.entries)
     }
 }

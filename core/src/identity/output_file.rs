@@ -36,6 +36,8 @@ pub enum FileKind<'a> {
     Document(&'a str),
     /// Hexadecimal digits alone.
     Hex,
+    /// A signed message. No file that is there is taken for one.
+    SignedMessage,
 }
 
 /// What is in the place of an output file.
@@ -212,6 +214,7 @@ fn is_of_kind(content: &[u8], kind: FileKind) -> bool {
             let mut lines = content.split(|byte| *byte == b'\n');
             lines.next().is_some_and(is_macro) && lines.any(|line| line.starts_with(b".SH"))
         }
+        FileKind::SignedMessage => false,
     }
 }
 

@@ -6,7 +6,9 @@ pub mod challenge;
 mod issue;
 pub mod json;
 mod state;
+pub mod tcg_csr;
 pub mod verify;
+pub mod webauthn;
 
 pub use bundle::{BUNDLE_FORMAT, Bundle, nonce_of};
 pub use ca::{Ca, EvidencePolicy, LIFETIME};

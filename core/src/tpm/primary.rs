@@ -167,7 +167,7 @@ impl Tpm {
         master: Option<&[u8]>,
     ) -> Result<bool, TpmError> {
         let (area, name) = link.read_public(handle)?;
-        if self.is_flushable(&name) || template::is_idevid_template(&area) {
+        if self.is_flushable(&name) || template::is_devid_template(&area) {
             return Ok(true);
         }
         // Session keys of a process that is gone are known to nobody, but by what wraps them; or, where

@@ -1,7 +1,9 @@
 //! Structures of the TPM (Part 2) in plain types, and as bytes.
 
+pub(super) mod endorsement;
 pub(super) mod hash;
 mod nv;
+pub(super) mod policy;
 mod property;
 pub(super) mod public;
 mod response_code;

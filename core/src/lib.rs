@@ -6,6 +6,8 @@
 mod accounts;
 mod ber;
 pub mod config;
+#[cfg(feature = "evidence")]
+pub mod evidence;
 mod file;
 pub mod identity;
 pub mod key;

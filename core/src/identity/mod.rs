@@ -46,5 +46,7 @@ pub use master::{KeptObject, LostObject, Renewal, renew_master};
 pub use provision::{Provisioned, Provisioning, provision};
 pub use reset::{prune, reset};
 pub use state::{Certified, ExistingState, Facts, Marker, Plan, Policy, Refusal, TpmKey};
+#[cfg(feature = "evidence")]
+pub(crate) use status::maker_and_firmware;
 pub use status::{Expiry, IdentitySource, MasterKey, Mode, RoleStatus, Status, TpmStatus};
 pub use verify::{Report, Verdict, Verification};

@@ -7,6 +7,8 @@
 
 mod algorithms;
 mod ancestry;
+#[cfg(feature = "evidence")]
+mod attestation;
 #[cfg(test)]
 mod answers_tests;
 #[cfg(test)]
@@ -14,6 +16,7 @@ mod capability_tests;
 mod client;
 mod command;
 mod connections;
+mod endorsement;
 mod error;
 mod exchange;
 #[cfg(test)]
@@ -36,7 +39,13 @@ mod unloadable;
 mod wrapped;
 
 pub use algorithms::{Algorithms, Capabilities, KeyKind, KnownAlgorithms};
+#[cfg(feature = "evidence")]
+pub use attestation::AttestationKey;
+#[cfg(feature = "evidence")]
+pub(crate) use attestation::{is_certified_by_value, no_certification};
 pub use client::Tpm;
+#[cfg(feature = "evidence")]
+pub use command::policy::Certification;
 pub(crate) use command::Link;
 pub use command::kdf::Secret;
 pub(crate) use command::kdf::{encrypt_oaep, random_scalar, random_secret};
@@ -45,6 +54,7 @@ use command::session::Salt;
 pub use command::{Auth, AuthHandle, SaltKey, SensitiveCreate};
 use command::{flush, is_gone};
 pub(crate) use error::CLEARED_OR_EXCHANGED;
+pub use endorsement::EndorsementKey;
 pub use error::TpmError;
 pub use exchange::Refusals;
 pub use lockout::Lockout;
@@ -63,7 +73,7 @@ pub use structures::{
     other_kind,
 };
 pub(crate) use structures::{name_of, qualified_name_below};
-use structures::{public, sized, template};
+use structures::{policy, public, sized, template};
 pub(crate) use transport::is_tcti_alias;
 pub use transport::{CommandClass, Limit, Limits, Tcti, TctiError, TimeoutMemory, WAITING};
 pub use unloadable::{Obstacle, Parent, Unloadable};

@@ -9,6 +9,7 @@ use super::{
     AuthHandle, Link, PublicArea, ResponseCode, SRK, Tpm, TpmError, handle, qualified_name_below,
     template,
 };
+use super::policy::DevIdKind;
 use super::{flush, is_gone};
 use crate::key::PublicKey;
 use log::{debug, info, warn};
@@ -68,10 +69,26 @@ impl Tpm {
         public: &PublicKey,
         likeliest: Option<Vec<u8>>,
     ) -> Result<Option<(PublicArea, PrimaryKey)>, TpmError> {
-        for template in likeliest
-            .into_iter()
-            .chain(template::idevid_candidates(public))
-        {
+        let candidates = template::devid_candidates(DevIdKind::Identity, public);
+        self.derived_by(likeliest.into_iter().chain(candidates), public)
+    }
+
+    /// The same with the templates of attestation keys.
+    #[cfg(feature = "evidence")]
+    pub(crate) fn find_attestation_primary(
+        &self,
+        public: &PublicKey,
+    ) -> Result<Option<(PublicArea, PrimaryKey)>, TpmError> {
+        let candidates = template::devid_candidates(DevIdKind::Attestation, public);
+        self.derived_by(candidates.into_iter(), public)
+    }
+
+    fn derived_by(
+        &self,
+        candidates: impl Iterator<Item = Vec<u8>>,
+        public: &PublicKey,
+    ) -> Result<Option<(PublicArea, PrimaryKey)>, TpmError> {
+        for template in candidates {
             let hierarchy = AuthSubject::open(b"endorsement", "the endorsement hierarchy");
             let tried = Exchange::authorised("CreatePrimary", hierarchy, None)
                 .needing_object_slot()

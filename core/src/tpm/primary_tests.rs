@@ -5,6 +5,7 @@ use super::fake::{
     READ_PUBLIC, Reply, SIGN, p256_area, primary, public, signature,
 };
 use super::*;
+use crate::tpm::policy::DevIdKind;
 use crate::key::PublicKey;
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ fn certified() -> PublicKey {
 
 /// The template with this place among the candidates, with the certified key's point.
 fn area_of(candidate: usize) -> Vec<u8> {
-    let candidates = template::idevid_candidates(&certified());
+    let candidates = template::devid_candidates(DevIdKind::Identity, &certified());
     // The fourth has an empty unique field: two sizes.
     let rest = candidates[3].len() - 4;
     let point = p256_area(IDENTITY, FIXED);

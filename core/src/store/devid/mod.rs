@@ -4,6 +4,8 @@
 //! Nothing is registered: what lies in the folder is there, and what another program puts into it
 //! appears at the next look.
 
+#[cfg(feature = "evidence")]
+mod attestation;
 mod configured_pin;
 mod error;
 mod maintenance;

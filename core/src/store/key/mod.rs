@@ -1,6 +1,8 @@
 //! A private key in the TPM: where it is, what opens it, and how it is used.
 
 mod access;
+#[cfg(feature = "evidence")]
+mod certifying;
 mod decrypting;
 mod locked_memory;
 mod login;

@@ -3,9 +3,10 @@
 
 use super::execute::CommandAuth;
 use super::session::{AuthSession, ENCRYPT};
-use super::{Link, marshalled};
+use super::Link;
+use super::response_reader::ResponseReader;
 use crate::tpm::policy::PolicySteps;
-use crate::tpm::{AuthHandle, ResponseCode, SaltKey, Secret, TpmError, handle, sized};
+use crate::tpm::{AuthHandle, SaltKey, Secret, TpmError, handle};
 use log::debug;
 use tpm2_protocol::basic::{TpmHandle, TpmInt32};
 use tpm2_protocol::data::{
@@ -125,7 +126,7 @@ impl Link {
             ..CommandAuth::new(key)
         };
         let answer = self.execute(&command, None, Some(by), 0)?;
-        let mut reading = super::response_reader::ResponseReader::new(&answer.parameters);
+        let mut reading = ResponseReader::new(&answer.parameters);
         Ok(Certification {
             attest: reading.tpm2b()?.to_vec(),
             signature: reading.rest().to_vec(),
@@ -156,7 +157,7 @@ impl Link {
             ..CommandAuth::new(key)
         };
         let answer = self.execute(&command, None, Some(by), 0)?;
-        let mut reading = super::response_reader::ResponseReader::new(&answer.parameters);
+        let mut reading = ResponseReader::new(&answer.parameters);
         Ok(Secret::new(reading.tpm2b()?.to_vec()))
     }
 }

@@ -2,10 +2,15 @@
 //! Profile for TPM 2.0, sections 2.2.1.4, 2.2.1.5 and B.3 to B.5).
 
 use super::policy;
+use super::public::is_storage_key;
 use super::template::{curve_id, words};
 use crate::key::{Curve, PublicKey};
 use crate::tpm::algorithm::{AES, CFB, ECC, NULL, RSA};
 use crate::tpm::{Hash, KeyAlgorithm, sized};
+use tpm2_protocol::data::{
+    Tpm2bEccParameter, Tpm2bPublicKeyRsa, TpmsEccPoint, TpmtPublic, TpmuPublicId, TpmuPublicParms,
+};
+use tpm2_protocol::{TpmMarshal, TpmUnmarshal, TpmWriter};
 
 /// The NV indices for certificates of endorsement keys, each with the templates of such keys. The
 /// template of P-256 stands before that of RSA-2048, which is slow to derive.
@@ -109,6 +114,51 @@ impl EndorsementTemplate {
     }
 }
 
+/// Where a TPM may keep the template of the key whose certificate is at this index, and the nonce that
+/// goes into it. Makers disagree on which of the two is which for P-256.
+pub(in crate::tpm) fn template_indices(certificate: u32) -> Vec<u32> {
+    match certificate {
+        0x01C0_0002 => vec![0x01C0_0003, 0x01C0_0004],
+        0x01C0_000A => vec![0x01C0_000B, 0x01C0_000C],
+        high => vec![high + 1],
+    }
+}
+
+/// A template that an NV index holds; `None` for other content.
+pub(in crate::tpm) fn stored_template(content: &[u8]) -> Option<Vec<u8>> {
+    let (area, _) = TpmtPublic::unmarshal(content).ok()?;
+    let area = marshalled(&area)?;
+    (content.starts_with(&area) && is_storage_key(&area)).then_some(area)
+}
+
+/// The template with this nonce in its unique field (section B.2).
+pub(in crate::tpm) fn with_nonce(template: &[u8], nonce: &[u8]) -> Option<Vec<u8>> {
+    let (mut area, _) = TpmtPublic::unmarshal(template).ok()?;
+    let padded = |count: usize| {
+        let mut padded = nonce.to_vec();
+        padded.resize(count, 0);
+        padded
+    };
+    area.unique = match area.parameters {
+        TpmuPublicParms::Rsa(_) => {
+            TpmuPublicId::Rsa(Tpm2bPublicKeyRsa::try_from(&padded(256)[..]).ok()?)
+        }
+        TpmuPublicParms::Ecc(_) => TpmuPublicId::Ecc(TpmsEccPoint {
+            x: Tpm2bEccParameter::try_from(&padded(32)[..]).ok()?,
+            y: Tpm2bEccParameter::try_from(&[0; 32][..]).ok()?,
+        }),
+        _ => return None,
+    };
+    marshalled(&area)
+}
+
+fn marshalled(area: &TpmtPublic) -> Option<Vec<u8>> {
+    let mut bytes = [0; 2048];
+    let mut writer = TpmWriter::new(&mut bytes);
+    area.marshal(&mut writer).ok()?;
+    Some(writer.as_bytes().to_vec())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -128,5 +178,23 @@ mod tests {
         assert_eq!(without_unique(0x01C0_0016, 96), 170);
         assert_eq!(without_unique(0x01C0_0018, 132), 222);
         assert_eq!(without_unique(0x01C0_001C, 384), 458);
+    }
+
+    #[test]
+    fn a_nonce_stands_at_the_head_of_the_unique_field() {
+        let area = |index: u32| {
+            let found = CERTIFICATES.iter().find(|(there, _)| *there == index);
+            found.unwrap().1.area()
+        };
+        let (rsa, ecc) = (area(0x01C0_0002), area(0x01C0_000A));
+        let with = with_nonce(&rsa, &[7; 20]).unwrap();
+        assert_eq!((with.len(), &with[58..78]), (rsa.len(), &[7; 20][..]));
+        assert_eq!((&with[..58], &with[78..]), (&rsa[..58], &rsa[78..]));
+        let with = with_nonce(&ecc, &[7; 20]).unwrap();
+        let x = ecc.len() - 66;
+        assert_eq!((&with[..x], &with[x + 20..]), (&ecc[..x], &ecc[x + 20..]));
+        assert_eq!(with[x..x + 20], [7; 20]);
+        assert_eq!(stored_template(&rsa), Some(rsa.clone()));
+        assert_eq!(stored_template(&[7; 20]), None);
     }
 }

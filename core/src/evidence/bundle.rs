@@ -3,29 +3,17 @@
 //!
 //! Reading a bundle proves nothing: each byte string is what the device says, and is judged later.
 
-use base64ct::{Base64, Encoding};
+use super::json::{self, Bytes, DocumentError, text};
 use serde::de::{Deserializer, Error as _};
-use serde::{Deserialize, Serialize, Serializer};
-use std::fmt;
-use std::ops::Deref;
+use serde::{Deserialize, Serialize};
 
-/// The value of `format`.
-pub const FORMAT: &str = "devid-evidence/1";
-/// The longest document that is read, in bytes.
-pub const LARGEST_BUNDLE: usize = 1 << 20;
-/// The longest byte string in a bundle.
-pub const LARGEST_FIELD: usize = 64 << 10;
+/// The format of a [`Bundle`].
+pub const BUNDLE_FORMAT: &str = "devid-evidence/1";
 /// The most certificates in one list.
 pub const MOST_CERTIFICATES: usize = 32;
-/// The longest text in a bundle, in bytes.
-pub const LONGEST_TEXT: usize = 1024;
 /// A longer nonce is replaced by its SHA-256: a TPM whose longest hash is SHA-256 takes no more
 /// qualifying data than a TPMT_HA has room for (Part 2, section 10.4.3).
 pub const LONGEST_NONCE: usize = 32;
-
-/// Bytes that the document holds as base64 (RFC 4648, section 4, with padding and without blanks).
-#[derive(Clone, PartialEq, Eq, Default)]
-pub struct Bytes(Vec<u8>);
 
 /// What a device shows of one of its keys.
 ///
@@ -33,7 +21,6 @@ pub struct Bytes(Vec<u8>);
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Bundle {
-    format: Format,
     /// What the device says of itself.
     #[serde(default)]
     pub device: Device,
@@ -108,59 +95,24 @@ pub struct CertifiedKey {
     pub certificates: Vec<Bytes>,
 }
 
-/// Why a document is no bundle.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BundleError(String);
-
-/// Serialises as [`FORMAT`], and takes nothing else.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Format;
-
 impl Bundle {
-    /// One with what no bundle can lack.
-    pub fn new(attestation_key: AttestationKey, key: CertifiedKey, csr: impl Into<Bytes>) -> Self {
-        Self {
-            format: Format,
-            device: Device::default(),
-            ek_public: None,
-            ek_certificates: Vec::new(),
-            ek_chain: Vec::new(),
-            attestation_key,
-            key,
-            idevid: None,
-            nonce: None,
-            csr: csr.into(),
-        }
-    }
-
     /// Reads a document. Unknown fields are skipped; known ones must be there once, of their type
     /// and within their bounds.
     ///
     /// # Errors
     ///
     /// What is wrong, with line and column.
-    pub fn from_json(document: &[u8]) -> Result<Self, BundleError> {
-        if document.len() > LARGEST_BUNDLE {
-            return Err(BundleError(format!(
-                "{} bytes; a bundle has {LARGEST_BUNDLE} at most",
-                document.len()
-            )));
-        }
-        serde_json::from_slice(document).map_err(|why| BundleError(why.to_string()))
+    pub fn from_json(document: &[u8]) -> Result<Self, DocumentError> {
+        json::read(document, BUNDLE_FORMAT)
     }
 
     /// The document, with a line feed at its end.
     ///
     /// # Errors
     ///
-    /// It would be longer than [`LARGEST_BUNDLE`].
-    pub fn to_json(&self) -> Result<String, BundleError> {
-        let text =
-            serde_json::to_string_pretty(self).map_err(|why| BundleError(why.to_string()))?;
-        match text.len() < LARGEST_BUNDLE {
-            true => Ok(text + "\n"),
-            false => Err(BundleError("longer than a bundle may be".into())),
-        }
+    /// It would be longer than [`json::LARGEST_DOCUMENT`].
+    pub fn to_json(&self) -> Result<String, DocumentError> {
+        json::write(self, BUNDLE_FORMAT)
     }
 }
 
@@ -169,72 +121,6 @@ pub fn qualifying_data(nonce: &[u8]) -> Vec<u8> {
     match nonce.len() > LONGEST_NONCE {
         true => crate::tpm::Hash::Sha256.digest(&[nonce]),
         false => nonce.to_vec(),
-    }
-}
-
-impl Deref for Bytes {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        &self.0
-    }
-}
-
-impl From<Vec<u8>> for Bytes {
-    fn from(bytes: Vec<u8>) -> Self {
-        Self(bytes)
-    }
-}
-
-impl From<&[u8]> for Bytes {
-    fn from(bytes: &[u8]) -> Self {
-        Self(bytes.to_vec())
-    }
-}
-
-impl fmt::Debug for Bytes {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&crate::key::hex(self))
-    }
-}
-
-impl Serialize for Bytes {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&Base64::encode_string(self))
-    }
-}
-
-impl<'de> Deserialize<'de> for Bytes {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        let bytes = Base64::decode_vec(&text);
-        let bytes = bytes.map_err(|_| D::Error::custom("no base64 (RFC 4648, section 4)"))?;
-        match bytes.len() {
-            0 => Err(D::Error::custom(
-                "empty; a byte string has one byte at least",
-            )),
-            1..=LARGEST_FIELD => Ok(Self(bytes)),
-            more => Err(D::Error::custom(format!(
-                "{more} bytes; a byte string has {LARGEST_FIELD} at most"
-            ))),
-        }
-    }
-}
-
-impl Serialize for Format {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(FORMAT)
-    }
-}
-
-impl<'de> Deserialize<'de> for Format {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        match String::deserialize(deserializer)?.as_str() {
-            FORMAT => Ok(Self),
-            other => Err(D::Error::custom(format!(
-                "the format {other:?} is not known; {FORMAT:?} is"
-            ))),
-        }
     }
 }
 
@@ -248,24 +134,6 @@ fn certificates<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Bytes>
         false => Ok(list),
     }
 }
-
-fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
-    let text = Option::<String>::deserialize(deserializer)?;
-    match text.as_ref().is_some_and(|text| text.len() > LONGEST_TEXT) {
-        true => Err(D::Error::custom(format!(
-            "a text has {LONGEST_TEXT} bytes at most"
-        ))),
-        false => Ok(text),
-    }
-}
-
-impl fmt::Display for BundleError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "no evidence bundle: {}", self.0)
-    }
-}
-
-impl std::error::Error for BundleError {}
 
 #[cfg(test)]
 mod tests {
@@ -285,20 +153,27 @@ mod tests {
             public: vec![9].into(),
             certificates: Vec::new(),
         };
-        let mut bundle = Bundle::new(attestation_key, certified(7), vec![0x30, 0]);
-        bundle.device.serial = Some("SN1".into());
-        bundle.ek_public = Some(vec![1, 2, 3].into());
-        bundle.ek_certificates = vec![vec![4].into(), vec![5].into()];
-        bundle.idevid = Some(certified(8));
-        bundle.nonce = Some(vec![0xFF; 32].into());
-        bundle
+        Bundle {
+            device: Device {
+                serial: Some("SN1".into()),
+                ..Device::default()
+            },
+            ek_public: Some(vec![1, 2, 3].into()),
+            ek_certificates: vec![vec![4].into(), vec![5].into()],
+            ek_chain: Vec::new(),
+            attestation_key,
+            key: certified(7),
+            idevid: Some(certified(8)),
+            nonce: Some(vec![0xFF; 32].into()),
+            csr: vec![0x30, 0].into(),
+        }
     }
 
     fn document() -> Value {
-        serde_json::to_value(sample()).unwrap()
+        serde_json::from_str(&sample().to_json().unwrap()).unwrap()
     }
 
-    fn read(document: &Value) -> Result<Bundle, BundleError> {
+    fn read(document: &Value) -> Result<Bundle, DocumentError> {
         Bundle::from_json(document.to_string().as_bytes())
     }
 
@@ -333,7 +208,6 @@ mod tests {
     #[test]
     fn known_fields_are_read_strictly() {
         for (path, value, said) in [
-            ("/format", json!("devid-evidence/2"), "is not known"),
             ("/format", json!(1), "invalid type"),
             ("/csr", json!(null), "invalid type"),
             ("/csr", json!(""), "empty"),
@@ -365,6 +239,10 @@ mod tests {
             let why = read(&Value::Object(fields)).unwrap_err().to_string();
             assert!(why.contains(&format!("missing field `{field}`")), "{why}");
         }
+        let mut later = document();
+        later["format"] = json!("devid-evidence/2");
+        let why = read(&later).unwrap_err().to_string();
+        assert!(why.ends_with("its format is \"devid-evidence/2\""), "{why}");
         let twice = document()
             .to_string()
             .replacen('{', "{\"csr\":\"MAA=\",", 1);
@@ -374,7 +252,7 @@ mod tests {
 
     #[test]
     fn documents_without_bounds_are_refused() {
-        let large = vec![b' '; LARGEST_BUNDLE + 1];
+        let large = vec![b' '; json::LARGEST_DOCUMENT + 1];
         assert!(Bundle::from_json(&large).is_err());
         let deep = [b'['; 10_000];
         assert!(Bundle::from_json(&deep).is_err());

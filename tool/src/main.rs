@@ -8,6 +8,8 @@
 mod cli;
 mod completions;
 mod doctor;
+mod evidence;
+mod export;
 mod identity;
 mod keys;
 mod man;
@@ -62,11 +64,13 @@ fn run(verb: Verb, form: OutputFormat) -> Result<Output, CommandError> {
             decrypts,
             persistent,
             sealed,
+            parent,
+            scheme,
         }) => {
             let storage = match (persistent, sealed) {
                 (true, _) => KeyStorage::Persistent,
                 (_, true) => KeyStorage::Sealed,
-                (false, false) => KeyStorage::Wrapped,
+                (false, false) => keys::storage(algorithm, parent, scheme)?,
             };
             keys::generate(&device()?, &label, algorithm, decrypts, storage, form)
         }
@@ -86,12 +90,44 @@ fn run(verb: Verb, form: OutputFormat) -> Result<Output, CommandError> {
             out.as_deref(),
             form,
         ),
+        Verb::Attest {
+            label,
+            nonce,
+            ek_cert,
+            pin_file,
+            out,
+        } => {
+            let asked = evidence::Asked {
+                nonce,
+                ek_files: ek_cert,
+                pin_file,
+            };
+            evidence::attest(&device()?, &label, asked, out.as_deref(), form)
+        }
+        Verb::Activate { challenge, out } => {
+            evidence::activate(&device()?, &challenge, out.as_deref(), form)
+        }
         Verb::ImportCert { file } => keys::import(&device()?, &file, form),
-        Verb::Export { label, out, .. } => keys::export(&device()?, &label, out.as_deref(), form),
+        Verb::Export {
+            label,
+            tss2: _,
+            tpm2_tools,
+            spire,
+            out,
+        } => match (tpm2_tools, spire) {
+            (Some(folder), _) => export::to_tools(&device()?, &label, &folder, form),
+            (_, Some(folder)) => export::to_spire(&device()?, &label, &folder, form),
+            (None, None) => keys::export(&device()?, &label, out.as_deref(), form),
+        },
         Verb::Persist { label, handle } => keys::persist(&device()?, &label, handle, form),
         Verb::Prune => identity::prune(&settings()?, form),
         Verb::List => show::list(&device()?, form),
-        Verb::Show { label } => show::show(&device()?, &label, form),
+        Verb::Show {
+            label,
+            keylime: true,
+            out,
+        } => export::keylime(&device()?, &label, out.as_deref(), form),
+        Verb::Show { label, .. } => show::show(&device()?, &label, form),
         Verb::Verify {
             label,
             ca,

@@ -1,6 +1,6 @@
 //! Which key attests: the factory's IAK, else one of the device's own.
 
-use crate::identity::{Device, FACTORY, IdentityError, Inventory};
+use crate::identity::{Device, FACTORY, IdentityError, Inventory, chain};
 use crate::tpm::{AttestationKey, PublicArea, TpmError, handle};
 use crate::x509::Certificate;
 use log::{info, warn};
@@ -91,19 +91,4 @@ impl AttestationKey {
         }
         Ok(None)
     }
-}
-
-/// A certificate, then those of its issuers that the device has.
-pub(super) fn chain(leaf: Option<&Certificate>, inventory: &Inventory) -> Vec<Certificate> {
-    let all = inventory.entries.iter().flat_map(|one| &one.certificates);
-    let all: Vec<&Certificate> = all.map(|placed| &placed.certificate).collect();
-    let mut chain: Vec<Certificate> = leaf.cloned().into_iter().collect();
-    while let Some(last) = chain.last()
-        && let Some(next) = all.iter().find(|one| {
-            one.is_ca() && one.subject_der() == last.issuer_der() && !chain.contains(one)
-        })
-    {
-        chain.push((*next).clone());
-    }
-    chain
 }

@@ -50,21 +50,50 @@ impl Device {
                 )));
             }
         };
-        let owner = self.owner_of(&certificate, path)?;
-        if let Ok(now) = now() {
-            valid_at(&certificate, now).map_err(|why| {
-                IdentityError::refused(format!(
-                    "{}: the certificate {why}; nothing was changed",
-                    path.display()
-                ))
-            })?;
-        }
+        let valid = now().map_or(Ok(()), |now| valid_at(&certificate, now));
+        let valid = valid.map_err(|why| {
+            IdentityError::refused(format!(
+                "{}: the certificate {why}; nothing was changed",
+                path.display()
+            ))
+        });
+        let owner = match self.owner_of(&certificate, path) {
+            Ok(owner) => owner,
+            #[cfg(feature = "evidence")]
+            Err(_) if self.own.has_attestation_key_of(&certificate)? => {
+                valid?;
+                return self.take_for_attestation(&certificate, &ca_certificates);
+            }
+            Err(fault) => return Err(fault),
+        };
+        valid?;
         let taken = match self.store_of(&owner) {
             Some(store) => self.take(store, &owner, certificate, &ca_certificates),
             None => self.take_in_software(&owner, &certificate, &ca_certificates),
         };
         self.tell_others();
         taken
+    }
+
+    /// Takes a certificate for the attestation key of the device's own.
+    #[cfg(feature = "evidence")]
+    fn take_for_attestation(
+        &self,
+        certificate: &Certificate,
+        ca_certificates: &[Certificate],
+    ) -> Result<Imported, IdentityError> {
+        let kept = above(&[certificate], ca_certificates);
+        let is_kept = |one: &&Certificate| kept.contains(one);
+        let (needed, others): (Vec<_>, Vec<_>) = ca_certificates.iter().partition(is_kept);
+        let subjects = |all: &[&Certificate]| all.iter().map(|one| one.subject()).collect();
+        let chain = std::iter::once(certificate).chain(needed.iter().copied());
+        self.own.certify_attestation_key(chain.cloned().collect())?;
+        Ok(Imported {
+            label: "attestation key".into(),
+            authorities: subjects(&needed),
+            unrelated: subjects(&others),
+            ..Imported::default()
+        })
     }
 
     /// Why none of these is taken, though one may be for a key of this device.

@@ -28,6 +28,11 @@ impl EndorsementKey {
         &self.area
     }
 
+    /// The TPM name.
+    pub fn name(&self) -> &[u8] {
+        &self.salt_key.name
+    }
+
     /// The public key.
     pub fn public(&self) -> &PublicKey {
         &self.salt_key.public
@@ -115,9 +120,7 @@ impl Tpm {
     fn derived_endorsement_key(&self, area: Vec<u8>) -> Result<Option<EndorsementKey>, TpmError> {
         match self.saved_primary(Hierarchy::Endorsement, area) {
             Ok((salt_key, area)) => Ok(Some(EndorsementKey { salt_key, area })),
-            Err(TpmError::Response(code)) if code.is_wrong_auth() => {
-                Err(TpmError::EndorsementAuth)
-            }
+            Err(TpmError::Response(code)) if code.is_wrong_auth() => Err(TpmError::EndorsementAuth),
             Err(TpmError::Response(code)) if code.is_definite() || code.is_parameter() => {
                 warn!("no endorsement key is derived: the TPM answered {code}");
                 Ok(None)

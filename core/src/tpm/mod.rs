@@ -7,10 +7,11 @@
 
 mod algorithms;
 mod ancestry;
-#[cfg(feature = "evidence")]
-mod attestation;
 #[cfg(test)]
 mod answers_tests;
+#[cfg(feature = "evidence")]
+mod attestation;
+mod below_owner;
 #[cfg(test)]
 mod capability_tests;
 mod client;
@@ -44,17 +45,17 @@ pub use attestation::AttestationKey;
 #[cfg(feature = "evidence")]
 pub(crate) use attestation::{is_certified_by_value, no_certification};
 pub use client::Tpm;
-#[cfg(feature = "evidence")]
-pub use command::policy::Certification;
 pub(crate) use command::Link;
 pub use command::kdf::Secret;
 pub(crate) use command::kdf::{encrypt_oaep, random_scalar, random_secret};
+#[cfg(feature = "evidence")]
+pub use command::policy::Certification;
 pub use command::session::AuthValue;
 use command::session::Salt;
 pub use command::{Auth, AuthHandle, SaltKey, SensitiveCreate};
 use command::{flush, is_gone};
-pub(crate) use error::CLEARED_OR_EXCHANGED;
 pub use endorsement::EndorsementKey;
+pub(crate) use error::CLEARED_OR_EXCHANGED;
 pub use error::TpmError;
 pub use exchange::Refusals;
 pub use lockout::Lockout;
@@ -66,6 +67,7 @@ pub use persistent::PersistentKey;
 pub use primary::PrimaryKey;
 pub use root::{EndorsementVerifier, RecordError, StorageRoot, StorageRootRecord};
 pub use storage::{KeyAlgorithm, KeyPurpose, StorageKey};
+pub(crate) use structures::sized;
 pub(crate) use structures::template::is_device_key;
 pub use structures::template::template_name;
 pub use structures::{
@@ -73,7 +75,7 @@ pub use structures::{
     other_kind,
 };
 pub(crate) use structures::{name_of, qualified_name_below};
-use structures::{policy, public, sized, template};
+use structures::{policy, public, template};
 pub(crate) use transport::is_tcti_alias;
 pub use transport::{CommandClass, Limit, Limits, Tcti, TctiError, TimeoutMemory, WAITING};
 pub use unloadable::{Obstacle, Parent, Unloadable};

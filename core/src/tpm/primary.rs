@@ -5,11 +5,11 @@
 //! in the few slots that a TPM has for objects.
 
 use super::exchange::{AuthSubject, Exchange};
+use super::policy::DevIdKind;
 use super::{
     AuthHandle, Link, PublicArea, ResponseCode, SRK, Tpm, TpmError, handle, qualified_name_below,
     template,
 };
-use super::policy::DevIdKind;
 use super::{flush, is_gone};
 use crate::key::PublicKey;
 use log::{debug, info, warn};

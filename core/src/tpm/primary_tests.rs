@@ -5,8 +5,8 @@ use super::fake::{
     READ_PUBLIC, Reply, SIGN, p256_area, primary, public, signature,
 };
 use super::*;
-use crate::tpm::policy::DevIdKind;
 use crate::key::PublicKey;
+use crate::tpm::policy::DevIdKind;
 use std::time::Duration;
 
 const LIMIT: Duration = Duration::from_secs(20);

@@ -3,7 +3,7 @@
 use super::{DevidStore, StoreError};
 use crate::shell::word;
 use crate::store::folder::{AttestationKeyFile, Tss2Key, Tss2Kind};
-use crate::tpm::{AttestationKey, TpmError, WrappedKey};
+use crate::tpm::{AttestationKey, PublicArea, TpmError, WrappedKey};
 use crate::x509::Certificate;
 use log::info;
 use std::path::Path;
@@ -15,17 +15,33 @@ impl DevidStore {
     /// # Errors
     ///
     /// The TPM does not load the one that is kept.
-    pub(crate) fn attestation_key(
-        &self,
-    ) -> Result<(AttestationKey, Vec<Certificate>), StoreError> {
+    pub(crate) fn attestation_key(&self) -> Result<(AttestationKey, Vec<Certificate>), StoreError> {
         let kept = match self.folder.attestation_key()? {
             Some(kept) => kept,
             None => self.made_attestation_key()?,
         };
+        self.usable_attestation_key(kept)
+    }
+
+    /// The same; `None` if none was made.
+    ///
+    /// # Errors
+    ///
+    /// As of [`attestation_key`](Self::attestation_key).
+    pub(crate) fn kept_attestation_key(
+        &self,
+    ) -> Result<Option<(AttestationKey, Vec<Certificate>)>, StoreError> {
+        let kept = self.folder.attestation_key()?;
+        kept.map(|kept| self.usable_attestation_key(kept))
+            .transpose()
+    }
+
+    fn usable_attestation_key(
+        &self,
+        kept: AttestationKeyFile,
+    ) -> Result<(AttestationKey, Vec<Certificate>), StoreError> {
         let path = self.folder.attestation_key_path();
-        let unfit = |why: &str| {
-            StoreError::Unsupported(format!("{}: {why}", path.display()))
-        };
+        let unfit = |why: &str| StoreError::Unsupported(format!("{}: {why}", path.display()));
         let wrapped = kept.key.wrapped().map_err(unfit)?.below_stranger();
         match self.tpm.check_loads(&wrapped) {
             Err(TpmError::Unloadable(why)) => {
@@ -67,20 +83,22 @@ impl DevidStore {
         Ok(kept)
     }
 
-    /// Keeps the certificates that a CA gave the attestation key. `false` if the first is for another key.
+    /// Whether a certificate is for the attestation key of this folder.
+    pub(crate) fn has_attestation_key_of(
+        &self,
+        certificate: &Certificate,
+    ) -> Result<bool, StoreError> {
+        let kept = self.folder.attestation_key()?;
+        let area = kept.and_then(|kept| PublicArea::parse(&kept.key.public));
+        Ok(area.is_some_and(|area| Some(area.key) == certificate.public_key()))
+    }
+
+    /// Keeps the certificates that a CA gave the attestation key.
     pub(crate) fn certify_attestation_key(
         &self,
-        certificates: &[Certificate],
-    ) -> Result<bool, StoreError> {
-        use crate::tpm::PublicArea;
-        let public = certificates.first().and_then(Certificate::public_key);
-        let kept = self.folder.attestation_key()?;
-        let own = kept.and_then(|kept| PublicArea::parse(&kept.key.public));
-        if public.is_none() || own.map(|area| area.key) != public {
-            return Ok(false);
-        }
-        self.folder.certify_attestation_key(certificates.to_vec())?;
-        Ok(true)
+        certificates: Vec<Certificate>,
+    ) -> Result<(), StoreError> {
+        Ok(self.folder.certify_attestation_key(certificates)?)
     }
 }
 

@@ -20,10 +20,7 @@ impl Key {
                 "it was made outside of the TPM and imported, so copies may be anywhere (fixedTPM or \
                  sensitiveDataOrigin is clear): no verifier accepts it as the TPM's own"
             }
-            (Protection::Tpm, Some(area)) => match self.idle().or(no_certification(area)) {
-                Some(why) => why,
-                None => return None,
-            },
+            (Protection::Tpm, Some(area)) => self.idle().or(no_certification(area))?,
             (Protection::Tpm, None) => self.idle()?,
         };
         Some(why.into())

@@ -7,9 +7,7 @@ use super::Link;
 use super::commands::algorithm;
 use super::flush;
 use super::response_reader::ResponseReader;
-use super::session::{
-    AuthSession, DECRYPT, ENCRYPT, HASH, StartAuthSession, answers_attributes,
-};
+use super::session::{AuthSession, DECRYPT, ENCRYPT, HASH, StartAuthSession, answers_attributes};
 use crate::tpm::CommandClass;
 use crate::tpm::transport::{FRAME_MAX, HEADER};
 use crate::tpm::{Auth, AuthHandle, Hash, ResponseCode, SaltKey, Secret, TpmError, handle, sized};
@@ -222,11 +220,10 @@ impl Link {
             auth_hash: algorithm(hash),
         };
         let answer: TpmStartAuthSessionResponse = self.call(&command)?;
-        let session = start.session(answer.handles[0].value(), answer.nonce_tpm.to_vec(), value);
-        Ok(AuthSession {
-            is_policy: session_type == TpmSe::Policy,
-            ..session
-        })
+        let (handle, nonce) = (answer.handles[0].value(), answer.nonce_tpm.to_vec());
+        let mut session = start.session(handle, nonce, value);
+        session.is_policy = session_type == TpmSe::Policy;
+        Ok(session)
     }
 }
 

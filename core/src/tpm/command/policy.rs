@@ -1,10 +1,10 @@
 //! Policy sessions (Part 1, section 19.7; Part 3, section 23): a key is authorised by what the TPM was
 //! told in a session, and not by a value.
 
-use super::execute::CommandAuth;
-use super::session::{AuthSession, ENCRYPT};
 use super::Link;
+use super::execute::CommandAuth;
 use super::response_reader::ResponseReader;
+use super::session::{AuthSession, ENCRYPT};
 use crate::tpm::policy::PolicySteps;
 use crate::tpm::{AuthHandle, SaltKey, Secret, TpmError, handle};
 use log::debug;
@@ -51,8 +51,7 @@ impl Link {
             Some((key, handle)) => (Some(key), handle),
             None => (None, handle::NULL),
         };
-        let session =
-            self.start_session(TpmSe::Policy, steps.hash, salt_key, salted_to, &[])?;
+        let session = self.start_session(TpmSe::Policy, steps.hash, salt_key, salted_to, &[])?;
         let session = PolicySession(session);
         let answer = self
             .take(steps, session.0.handle)

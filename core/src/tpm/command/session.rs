@@ -236,7 +236,9 @@ impl AuthSession {
         if self.proves_nothing() {
             return hmac.is_empty();
         }
-        let response = self.hash.digest(&[&[0; 4], &code.to_be_bytes(), parameters]);
+        let response = self
+            .hash
+            .digest(&[&[0; 4], &code.to_be_bytes(), parameters]);
         let parts = [
             &response[..],
             &self.nonce_tpm,

@@ -15,14 +15,38 @@ use tpm2_protocol::{TpmMarshal, TpmUnmarshal, TpmWriter};
 /// The NV indices for certificates of endorsement keys, each with the templates of such keys. The
 /// template of P-256 stands before that of RSA-2048, which is slow to derive.
 pub(in crate::tpm) const CERTIFICATES: [(u32, EndorsementTemplate); 8] = [
-    (0x01C0_000A, EndorsementTemplate::low(KeyAlgorithm::Ec(Curve::P256))),
-    (0x01C0_0014, EndorsementTemplate::high(KeyAlgorithm::Ec(Curve::P256), Hash::Sha256)),
-    (0x01C0_0016, EndorsementTemplate::high(KeyAlgorithm::Ec(Curve::P384), Hash::Sha384)),
-    (0x01C0_0018, EndorsementTemplate::high(KeyAlgorithm::Ec(Curve::P521), Hash::Sha512)),
-    (0x01C0_0002, EndorsementTemplate::low(KeyAlgorithm::Rsa(2048))),
-    (0x01C0_0012, EndorsementTemplate::high(KeyAlgorithm::Rsa(2048), Hash::Sha256)),
-    (0x01C0_001C, EndorsementTemplate::high(KeyAlgorithm::Rsa(3072), Hash::Sha384)),
-    (0x01C0_001E, EndorsementTemplate::high(KeyAlgorithm::Rsa(4096), Hash::Sha384)),
+    (
+        0x01C0_000A,
+        EndorsementTemplate::low(KeyAlgorithm::Ec(Curve::P256)),
+    ),
+    (
+        0x01C0_0014,
+        EndorsementTemplate::high(KeyAlgorithm::Ec(Curve::P256), Hash::Sha256),
+    ),
+    (
+        0x01C0_0016,
+        EndorsementTemplate::high(KeyAlgorithm::Ec(Curve::P384), Hash::Sha384),
+    ),
+    (
+        0x01C0_0018,
+        EndorsementTemplate::high(KeyAlgorithm::Ec(Curve::P521), Hash::Sha512),
+    ),
+    (
+        0x01C0_0002,
+        EndorsementTemplate::low(KeyAlgorithm::Rsa(2048)),
+    ),
+    (
+        0x01C0_0012,
+        EndorsementTemplate::high(KeyAlgorithm::Rsa(2048), Hash::Sha256),
+    ),
+    (
+        0x01C0_001C,
+        EndorsementTemplate::high(KeyAlgorithm::Rsa(3072), Hash::Sha384),
+    ),
+    (
+        0x01C0_001E,
+        EndorsementTemplate::high(KeyAlgorithm::Rsa(4096), Hash::Sha384),
+    ),
 ];
 
 /// What an endorsement key is derived from.

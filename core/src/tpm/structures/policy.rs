@@ -81,12 +81,14 @@ fn known_steps(area: &[u8], role: AuthRole) -> Option<PolicySteps> {
         return Some(steps(None, endorsement_branches(hash)));
     }
     let kinds = [DevIdKind::Identity, DevIdKind::Attestation];
-    let kind = kinds.into_iter().find(|kind| policy == devid(*kind, hash))?;
+    let kind = kinds
+        .into_iter()
+        .find(|kind| policy == devid(*kind, hash))?;
     let command = match role {
         AuthRole::User => None,
-        AuthRole::Admin(
-            command @ (command_code::CERTIFY | command_code::ACTIVATE_CREDENTIAL),
-        ) => Some(command),
+        AuthRole::Admin(command @ (command_code::CERTIFY | command_code::ACTIVATE_CREDENTIAL)) => {
+            Some(command)
+        }
         AuthRole::Admin(_) => return None,
     };
     Some(steps(command, devid_branches(kind, hash)))

@@ -4,9 +4,9 @@
 //! Makers filled the templates differently, and each difference gives another key; so there are
 //! candidates, and a certificate tells the right one.
 
+use super::policy::{DevIdKind, devid};
 use crate::key::{Curve, PublicKey};
 use crate::tpm::algorithm::{AES, CFB, ECC, ECDSA, KEYEDHASH, NULL, RSA, RSAPSS, RSASSA};
-use super::policy::{DevIdKind, devid};
 use crate::tpm::{Hash, KeyAlgorithm, KeyPurpose, PublicArea, SignatureScheme, sized};
 
 const SIGN: u32 = 1 << 18;
@@ -83,19 +83,14 @@ pub(in crate::tpm) fn attestation_key(
     by_scheme(BOUND | SIGN | RESTRICTED, algorithm, scheme)
 }
 
-fn by_scheme(
-    attributes: u32,
-    algorithm: KeyAlgorithm,
-    scheme: SignatureScheme,
-) -> Option<Vec<u8>> {
+fn by_scheme(attributes: u32, algorithm: KeyAlgorithm, scheme: SignatureScheme) -> Option<Vec<u8>> {
     match (algorithm, scheme) {
         (KeyAlgorithm::Ec(curve), SignatureScheme::Ecdsa(_)) => {
             Some(ecc_key(attributes, Some(scheme), curve, [&[], &[]]))
         }
-        (
-            KeyAlgorithm::Rsa(bits),
-            SignatureScheme::Rsassa(_) | SignatureScheme::Rsapss(_),
-        ) => Some(rsa_key(attributes, Some(scheme), bits as u16, &[])),
+        (KeyAlgorithm::Rsa(bits), SignatureScheme::Rsassa(_) | SignatureScheme::Rsapss(_)) => {
+            Some(rsa_key(attributes, Some(scheme), bits as u16, &[]))
+        }
         _ => None,
     }
 }
@@ -108,9 +103,7 @@ pub(in crate::tpm) fn imported_key(public: &PublicKey, usage: KeyPurpose) -> Vec
             let (x, y) = point[1..].split_at(curve.width());
             ecc_key(used(usage), None, *curve, [x, y])
         }
-        PublicKey::Rsa { modulus, .. } => {
-            rsa_key(used(usage), None, public.bits() as u16, modulus)
-        }
+        PublicKey::Rsa { modulus, .. } => rsa_key(used(usage), None, public.bits() as u16, modulus),
     }
 }
 
@@ -142,12 +135,7 @@ fn ecc_key(
     area
 }
 
-fn rsa_key(
-    attributes: u32,
-    scheme: Option<SignatureScheme>,
-    bits: u16,
-    modulus: &[u8],
-) -> Vec<u8> {
+fn rsa_key(attributes: u32, scheme: Option<SignatureScheme>, bits: u16, modulus: &[u8]) -> Vec<u8> {
     let mut area = key_head(RSA, attributes, scheme);
     area.extend(words(&[bits]));
     area.extend([0; 4]); // the exponent 65537

@@ -1,0 +1,110 @@
+//! `devid attest` and `devid activate`
+
+use crate::cli::OutputFormat;
+use crate::output::{CommandError, Output};
+use crate::verify::read_pin;
+use devid_core::evidence::{self, Bytes, Challenge, Collection, DocumentError};
+use devid_core::identity::Device;
+use devid_core::key::{from_hex, hex};
+use serde_json::json;
+use std::path::{Path, PathBuf};
+
+/// The longest challenge or nonce that is read, in bytes.
+const LARGEST: u64 = 1 << 20;
+
+/// What evidence is to be made with.
+pub(crate) struct Asked {
+    pub(crate) nonce: Option<String>,
+    pub(crate) ek_files: Vec<PathBuf>,
+    pub(crate) pin_file: Option<PathBuf>,
+}
+
+/// Evidence of a key.
+pub(crate) fn attest(
+    device: &Device,
+    label: &str,
+    asked: Asked,
+    out: Option<&Path>,
+    form: OutputFormat,
+) -> Result<Output, CommandError> {
+    let nonce = asked.nonce.as_deref().map(nonce).transpose()?;
+    let pin = read_pin(asked.pin_file)?;
+    let collection = Collection {
+        nonce: nonce.as_deref(),
+        pin: pin.as_ref(),
+        ek_files: &asked.ek_files,
+    };
+    let bundle = evidence::collect(device, &device.find(label)?, collection)?;
+    let fresh = bundle.nonce.is_some();
+    let output = document(bundle.to_json(), out, form)?;
+    Ok(Output {
+        complaint: (!fresh).then(|| {
+            "no nonce was given, so the evidence is not fresh: it may be an old one for all that a CA \
+             knows; --nonce takes what the CA chose"
+                .into()
+        }),
+        ..output
+    })
+}
+
+/// The answer to a challenge.
+pub(crate) fn activate(
+    device: &Device,
+    path: &Path,
+    out: Option<&Path>,
+    form: OutputFormat,
+) -> Result<Output, CommandError> {
+    let challenge = read(path)?;
+    if let Some(secret) = evidence::activate_of_tools(device, &challenge)? {
+        if let Some(path) = out {
+            write(path, &secret, 0o600)?;
+        }
+        let told = json!({ "secret": Bytes::from(secret.as_slice()), "file": out });
+        return Output::new(form, &told, || match out {
+            Some(_) => String::new(),
+            None => format!("{}\n", hex(&secret)),
+        });
+    }
+    let challenge = Challenge::from_json(&challenge)
+        .map_err(|why| CommandError::new(2, format!("{}: {why}", path.display())))?;
+    let response = evidence::activate(device, &challenge)?;
+    document(response.to_json(), out, form)
+}
+
+/// A nonce as it is given: hexadecimal digits, else a file.
+fn nonce(text: &str) -> Result<Vec<u8>, CommandError> {
+    let nonce = match from_hex(text) {
+        Some(nonce) => nonce,
+        None => read(Path::new(text))?,
+    };
+    match nonce.is_empty() {
+        true => Err(CommandError::new(2, "--nonce: it is empty")),
+        false => Ok(nonce),
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, CommandError> {
+    devid_core::read_file(path, LARGEST)
+        .map_err(|error| CommandError::new(1, format!("{}: {error}", path.display())))
+}
+
+fn write(path: &Path, content: &[u8], mode: u32) -> Result<(), CommandError> {
+    devid_core::write_file(path, content, mode)
+        .map_err(|error| CommandError::new(1, format!("{}: {error}", path.display())))
+}
+
+/// A document, unless it goes to a file.
+fn document(
+    text: Result<String, DocumentError>,
+    out: Option<&Path>,
+    form: OutputFormat,
+) -> Result<Output, CommandError> {
+    let text = text.map_err(|why| CommandError::new(1, why.to_string()))?;
+    if let Some(path) = out {
+        write(path, text.as_bytes(), 0o644)?;
+        return Output::new(form, &json!({ "file": path }), String::new);
+    }
+    let value: serde_json::Value = serde_json::from_str(&text)
+        .map_err(|why| CommandError::new(1, format!("the document: {why}")))?;
+    Output::new(form, &value, || text)
+}

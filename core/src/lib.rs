@@ -13,7 +13,7 @@ pub mod identity;
 pub mod key;
 mod oid;
 mod pem;
-mod shell;
+pub mod shell;
 pub mod signature;
 mod stack;
 pub mod store;
@@ -25,6 +25,6 @@ pub mod uri;
 mod writers;
 pub mod x509;
 
-pub use file::{read as read_file, write_out as write_file};
+pub use file::read as read_file;
 pub use stack::overwrite_stack;
 pub use system::{Held, fits_limit, random};

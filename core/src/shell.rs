@@ -20,7 +20,7 @@ pub(crate) fn argument(name: &str) -> String {
 }
 
 /// A text as one word of a command line.
-pub(crate) fn quoted(text: &str) -> String {
+pub fn quoted(text: &str) -> String {
     let plain = |one: char| one.is_ascii_alphanumeric() || "/._-+,:@%".contains(one);
     match text.chars().all(plain) && !text.is_empty() {
         true => text.to_owned(),

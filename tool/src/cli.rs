@@ -1,6 +1,6 @@
 //! The verbs and their arguments.
 
-use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use std::path::PathBuf;
 
@@ -15,11 +15,46 @@ pub(crate) const NAME: &str =
 #[derive(Parser)]
 #[command(name = "devid", version, about)]
 pub(crate) struct Arguments {
+    #[command(flatten)]
+    pub(crate) common: CommonArgs,
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+/// What every verb takes.
+#[derive(Args)]
+pub(crate) struct CommonArgs {
     /// Writes JSON: one document on standard output, of a failure too.
     #[arg(long, global = true)]
     pub(crate) json: bool,
-    #[command(subcommand)]
-    pub(crate) verb: Verb,
+    /// Says on standard error what is done; -vv says more.
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub(crate) verbose: u8,
+    /// Says nothing but errors and what was asked for.
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub(crate) quiet: bool,
+    /// Reads this file in the place of /etc/devid-pkcs11/config.toml; config.d/, chain/ and trust/ are
+    /// looked for beside it.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+}
+
+/// Where a text goes.
+#[derive(Args)]
+pub(crate) struct OutArgs {
+    /// Writes to this file; - is standard output.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) force: ForceArgs,
+}
+
+/// Whether a file may be lost.
+#[derive(Args)]
+pub(crate) struct ForceArgs {
+    /// Replaces the file even if it holds a private key, or something else than what is written.
+    #[arg(long)]
+    pub(crate) force: bool,
 }
 
 #[derive(Subcommand)]
@@ -59,9 +94,11 @@ pub(crate) enum Verb {
     Doctor,
     /// Gives the device an identity of its own, if it has none. For every start.
     Provision {
-        /// Writes a request (PKCS#10) to this file, and makes no certificate.
+        /// Writes a request (PKCS#10) to this file, and makes no certificate; - is standard output.
         #[arg(long, value_name = "FILE")]
         csr: Option<PathBuf>,
+        #[command(flatten)]
+        force: ForceArgs,
         #[command(flatten)]
         how: ProvisionArgs,
     },
@@ -92,17 +129,17 @@ pub(crate) enum Verb {
     Csr {
         #[arg(help = NAME)]
         label: String,
-        /// Whom it is to name, as in CN=web,O=Example; by default the device's own identity names
-        /// the device as the factory did, and a service's key its label.
-        #[arg(long, value_name = "NAME")]
-        subject: Option<String>,
+        #[command(flatten)]
+        content: RequestArgs,
         /// A file with the PIN that the key asks for, if the configuration has none. A wrong one
         /// counts in the TPM.
         #[arg(long, value_name = "FILE")]
         pin_file: Option<PathBuf>,
-        /// Writes to this file.
-        #[arg(long, value_name = "FILE")]
-        out: Option<PathBuf>,
+        /// The form of the request.
+        #[arg(long, value_enum, default_value_t = OutformArg::Pem)]
+        outform: OutformArg,
+        #[command(flatten)]
+        out: OutArgs,
     },
     /// Makes evidence for a CA that a key is in this device's TPM: one JSON document
     /// (docs/evidence.schema.json).
@@ -121,41 +158,49 @@ pub(crate) enum Verb {
         /// counts in the TPM.
         #[arg(long, value_name = "FILE")]
         pin_file: Option<PathBuf>,
-        /// Writes to this file.
-        #[arg(long, value_name = "FILE")]
-        out: Option<PathBuf>,
+        #[command(flatten)]
+        out: OutArgs,
     },
     /// Answers a CA's challenge: proves that attestation key and endorsement key are in one TPM.
     Activate {
         /// What devid ca challenge or tpm2_makecredential wrote.
         challenge: PathBuf,
-        /// Writes to this file.
-        #[arg(long, value_name = "FILE")]
-        out: Option<PathBuf>,
+        #[command(flatten)]
+        out: OutArgs,
     },
     /// Takes a certificate for a key, in the place of the one that it had.
     ImportCert {
-        /// The certificate, then perhaps those of its issuers; DER or PEM.
+        /// The certificate, perhaps with those of its issuers: PEM, DER, or PKCS#7 (DER, PEM or
+        /// base64 alone); - is standard input.
         file: PathBuf,
     },
-    /// Writes a key in the form that other programs take. Only this TPM can use it.
-    #[command(group = ArgGroup::new("form").required(true))]
+    /// Writes a key or its certificates in the form that other programs take.
+    #[command(group(ArgGroup::new("what").required(true)))]
     Export {
         #[arg(help = NAME)]
         label: String,
-        /// PEM, TSS2 PRIVATE KEY.
-        #[arg(long, group = "form")]
+        /// The key as PEM, TSS2 PRIVATE KEY: only this TPM can use it.
+        #[arg(long, group = "what")]
         tss2: bool,
-        /// Two files for tpm2_load, key.pub and key.priv, into this folder; says what its parent is.
-        #[arg(long, value_name = "DIR", group = "form", conflicts_with = "out")]
+        /// The halves of the key for tpm2_load, key.pub and key.priv, into this folder; says what its parent
+        /// is.
+        #[arg(long, value_name = "DIR", group = "what", conflicts_with = "out")]
         tpm2_tools: Option<PathBuf>,
         /// What SPIRE's tpm_devid plugin reads, into this folder: devid.pub, devid.priv and
         /// devid.crt.pem. For a key made with --parent srk.
-        #[arg(long, value_name = "DIR", group = "form", conflicts_with = "out")]
+        #[arg(long, value_name = "DIR", group = "what", conflicts_with = "out")]
         spire: Option<PathBuf>,
-        /// Writes the PEM to this file.
-        #[arg(long, value_name = "FILE")]
-        out: Option<PathBuf>,
+        /// The certificate, PEM.
+        #[arg(long, group = "what")]
+        cert: bool,
+        /// The certificates of the CAs above it, PEM, the issuer first.
+        #[arg(long, group = "what")]
+        chain: bool,
+        /// The certificate, then those of the CAs above it, PEM.
+        #[arg(long, group = "what")]
+        fullchain: bool,
+        #[command(flatten)]
+        out: OutArgs,
     },
     /// Puts a key into a persistent handle again, such as the factory's after TPM2_Clear.
     Persist {
@@ -172,15 +217,20 @@ pub(crate) enum Verb {
         /// Of what; by default of the private key, and of the certificate where there is no key.
         #[arg(long = "type", value_enum, value_name = "TYPE")]
         class: Option<TypeArg>,
-        /// Writes it to this file as well, in the PEM form that programs take for a key file.
+        /// Writes it to this file as well, in the PEM form that programs take for a key file; - writes
+        /// that form to standard output, in its place.
         #[arg(long, value_name = "FILE")]
         pem: Option<PathBuf>,
+        #[command(flatten)]
+        force: ForceArgs,
     },
     /// Writes the manual pages, for those who package this.
     #[command(hide = true)]
     Man {
         /// The folder where they go.
         folder: PathBuf,
+        #[command(flatten)]
+        force: ForceArgs,
     },
     /// Writes completions for a shell.
     Completions {
@@ -191,6 +241,8 @@ pub(crate) enum Verb {
     Uri2pem {
         /// The URI, for example pkcs11:token=idev-id;object=idev-id;type=private
         uri: String,
+        #[command(flatten)]
+        out: OutArgs,
     },
 }
 
@@ -305,6 +357,34 @@ fn handle(text: &str) -> Result<u32, String> {
 pub(crate) enum OutputFormat {
     Text,
     Json,
+}
+
+/// What a request for a certificate asks for.
+#[derive(Args, Debug, Default)]
+pub(crate) struct RequestArgs {
+    /// Whom it is to name, as in CN=web,O=Example; by default the device's own identity names
+    /// the device as the factory did, and a service's key its label.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) subject: Option<String>,
+    /// A further name (subjectAltName): dns:HOST, ip:ADDRESS, email:ADDRESS, uri:URI, rid:OID,
+    /// dirname:NAME, upn:NAME; may be given more than once.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) san: Vec<String>,
+    /// A purpose of the key (extendedKeyUsage), as serverAuth, clientAuth or an OID; may be given
+    /// more than once.
+    #[arg(long, value_name = "PURPOSE")]
+    pub(crate) eku: Vec<String>,
+    /// A use of the key (keyUsage), digitalSignature if none is given; may be given more than once.
+    #[arg(long, value_name = "USE")]
+    pub(crate) key_usage: Vec<String>,
+}
+
+/// The form of a request.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[allow(missing_docs)]
+pub(crate) enum OutformArg {
+    Pem,
+    Der,
 }
 
 /// How an identity is made.

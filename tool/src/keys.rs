@@ -1,16 +1,14 @@
-//! `devid key`, `csr`, `import-cert`, `export` and `persist`
+//! `devid key`, `export --tss2` and `persist`
 
 use crate::cli::{AlgorithmArg, OutputFormat, ParentArg, SchemeArg};
+use crate::destination::Destination;
 use crate::output::{CommandError, Output};
 use crate::text::{line, row};
-use crate::verify::read_pin;
-use devid_core::identity::{Device, FACTORY, Imported, KeyStorage, NewKey, OWN, TokenEntry};
+use devid_core::identity::{Device, FACTORY, FileKind, KeyStorage, NewKey, OWN, TokenEntry};
 use devid_core::key::Curve;
 use devid_core::store::devid::{KeyAlgorithm, KeyPurpose};
 use devid_core::tpm::{Hash, SignatureScheme};
-use devid_core::x509::Subject;
 use serde_json::json;
-use std::path::{Path, PathBuf};
 
 /// How a key is kept that is neither persistent nor sealed.
 pub(crate) fn storage(
@@ -116,68 +114,16 @@ pub(crate) fn delete(
     })
 }
 
-/// A request for a certificate.
-pub(crate) fn request(
-    device: &Device,
-    label: &str,
-    subject: Option<&str>,
-    pin_file: Option<PathBuf>,
-    out: Option<&Path>,
-    form: OutputFormat,
-) -> Result<Output, CommandError> {
-    let subject = subject.map(Subject::parse).transpose()?;
-    let pin = read_pin(pin_file)?;
-    let request = device.request(&device.find(label)?, subject, pin.as_ref())?;
-    write_pem(&request, out, 0o644, form)
-}
-
-/// Takes a certificate.
-pub(crate) fn import(
-    device: &Device,
-    file: &Path,
-    form: OutputFormat,
-) -> Result<Output, CommandError> {
-    let imported = device.import_certificate(file)?;
-    Output::new(form, &imported, || taken(&imported))
-}
-
-fn taken(imported: &Imported) -> String {
-    let mut text = String::new();
-    row(
-        &mut text,
-        format_args!("certificate for {}", imported.label),
-    );
-    if imported.known {
-        line(&mut text, "known", "it was there already");
-    }
-    for subject in &imported.replaced {
-        line(&mut text, "in place of", subject);
-    }
-    for subject in &imported.authorities {
-        line(&mut text, "with its CA", subject);
-    }
-    for subject in &imported.unrelated {
-        line(
-            &mut text,
-            "not kept",
-            &format!("{subject}: it is not above the certificate"),
-        );
-    }
-    if let Some(note) = &imported.note {
-        line(&mut text, "note", note);
-    }
-    text
-}
-
 /// The wrapped form of a key.
 pub(crate) fn export(
     device: &Device,
     label: &str,
-    out: Option<&Path>,
+    out: &Destination,
     form: OutputFormat,
 ) -> Result<Output, CommandError> {
     let wrapped = device.wrapped_key(&device.find(label)?)?;
-    write_pem(&wrapped, out, 0o600, form)
+    let kind = FileKind::Pem("TSS2 PRIVATE KEY");
+    out.deliver(&wrapped, kind, 0o600, form)
 }
 
 /// Puts a key into a persistent handle.
@@ -194,23 +140,6 @@ pub(crate) fn persist(
         let mut text = String::new();
         row(&mut text, format_args!("{label} is in handle {handle}"));
         text
-    })
-}
-
-/// The text, unless it goes to a file.
-fn write_pem(
-    text: &str,
-    out: Option<&Path>,
-    mode: u32,
-    form: OutputFormat,
-) -> Result<Output, CommandError> {
-    if let Some(path) = out {
-        devid_core::write_file(path, text.as_bytes(), mode)
-            .map_err(|error| CommandError::new(1, format!("{}: {error}", path.display())))?;
-    }
-    Output::new(form, &json!({ "pem": text, "file": out }), || match out {
-        Some(_) => String::new(),
-        None => text.into(),
     })
 }
 

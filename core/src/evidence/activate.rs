@@ -43,19 +43,20 @@ pub fn activate(device: &Device, challenge: &Challenge) -> Result<Response, Iden
     })
 }
 
-/// Answers what tpm2_makecredential wrote for the attestation key and an endorsement key of this device;
-/// `None` for another document. The secret, as it is.
+/// Whether a document is one that tpm2_makecredential writes.
+pub fn is_of_tools(document: &[u8]) -> bool {
+    document.starts_with(&TOOLS_HEADER)
+}
+
+/// Answers what tpm2_makecredential wrote for the attestation key and an endorsement key of this device:
+/// the secret, as it is.
 ///
 /// # Errors
 ///
 /// As of [`activate`].
-pub fn activate_of_tools(
-    device: &Device,
-    document: &[u8],
-) -> Result<Option<Secret>, IdentityError> {
-    let Some(rest) = document.strip_prefix(&TOOLS_HEADER) else {
-        return Ok(None);
-    };
+pub fn activate_of_tools(device: &Device, document: &[u8]) -> Result<Secret, IdentityError> {
+    let none = || IdentityError::refused("the challenge is none that tpm2_makecredential wrote");
+    let rest = document.strip_prefix(&TOOLS_HEADER).ok_or_else(none)?;
     let cut = || IdentityError::refused("the challenge is cut: tpm2_makecredential wrote more");
     let (credential, rest) = tpm2b(rest).ok_or_else(cut)?;
     let (secret, []) = tpm2b(rest).ok_or_else(cut)? else {
@@ -68,7 +69,7 @@ pub fn activate_of_tools(
     let endorsement = Endorsement::of(&device.tpm, Vec::new())?.key;
     let endorsement =
         endorsement.ok_or_else(|| IdentityError::failed("the TPM has no endorsement key"))?;
-    opened(device, &key, &endorsement, credential, secret).map(Some)
+    opened(device, &key, &endorsement, credential, secret)
 }
 
 /// The content of a TPM2B, and what follows.

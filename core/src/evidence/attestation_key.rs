@@ -1,6 +1,6 @@
 //! Which key attests: the factory's IAK, else one of the device's own.
 
-use crate::identity::{Device, FACTORY, IdentityError, Inventory, chain};
+use crate::identity::{Device, FACTORY, IdentityError, Inventory};
 use crate::tpm::{AttestationKey, PublicArea, TpmError, handle};
 use crate::x509::Certificate;
 use log::{info, warn};
@@ -71,18 +71,18 @@ impl AttestationKey {
             info!("the attestation key is in handle 0x{handle:08X}");
             let mut own = certified.iter();
             let own = own.find(|one| one.public.as_ref() == Some(&public.key));
-            let leaf = own.and_then(|one| one.certificate());
-            return Ok(Some((key, chain(leaf, inventory))));
+            let chain = own.map(|one| device.chain(one)).transpose()?;
+            return Ok(Some((key, chain.unwrap_or_default())));
         }
         for one in certified {
-            let (Some(public), Some(leaf)) = (&one.public, one.certificate()) else {
+            let Some(public) = &one.public else {
                 continue;
             };
             if let Some((area, derived)) = tpm.find_attestation_primary(public)?
                 && let Some(key) = Self::derived(derived, &area)
             {
                 info!("the attestation key is derived from a template of the TCG's");
-                return Ok(Some((key, chain(Some(leaf), inventory))));
+                return Ok(Some((key, device.chain(one)?)));
             }
             warn!(
                 "{}: the TPM does not have the attestation key of this certificate",

@@ -5,15 +5,13 @@ use super::endorsement::Endorsement;
 use super::json::{Bytes, LONGEST_TEXT};
 use crate::file;
 use crate::identity::{
-    Device, FACTORY, IdentityError, IdentityErrorKind, Inventory, TokenEntry, chain,
-    maker_and_firmware,
+    Device, FACTORY, IdentityError, IdentityErrorKind, Inventory, TokenEntry, maker_and_firmware,
 };
-use crate::pem::PemReader;
 use crate::store::Key;
 use crate::tpm::{AttestationKey, Secret};
-use crate::x509::Certificate;
 use crate::x509::device::NamedDevice;
 use crate::x509::files::LARGEST;
+use crate::x509::{Certificate, RequestContent};
 use log::warn;
 use std::path::PathBuf;
 
@@ -52,7 +50,7 @@ pub fn collect(
     }
     let inventory = device.inventory();
     // A wrong value is found here, where the usual care is taken, and is not shown again.
-    let csr = request_of(device, entry, how.pin)?;
+    let csr = device.request(entry, &RequestContent::default(), how.pin)?;
     let endorsement = Endorsement::of(tpm, given)?;
     let (signer, certificates) = AttestationKey::of_device(device, &inventory)?;
     let certifying = Certifying {
@@ -120,19 +118,6 @@ fn certifiable(entry: &TokenEntry) -> Result<&Key, IdentityError> {
     }
 }
 
-/// A PKCS#10 request by the key, DER.
-fn request_of(
-    device: &Device,
-    entry: &TokenEntry,
-    pin: Option<&Secret>,
-) -> Result<Vec<u8>, IdentityError> {
-    let text = device.request(entry, None, pin)?;
-    let mut blocks = PemReader::of(text.as_bytes()).blocks.into_iter().flatten();
-    let block = blocks.next();
-    let none = || IdentityError::failed("the request is no PEM");
-    block.map(|block| block.der).ok_or_else(none)
-}
-
 /// The factory's IDevID, if its key is there.
 fn factory_entry(inventory: &Inventory) -> Option<&TokenEntry> {
     let mut factory = inventory.entries.iter().filter(|one| one.token == FACTORY);
@@ -160,13 +145,17 @@ impl Certifying<'_> {
         })?;
         let area = key.public_area();
         let area = area.ok_or_else(|| IdentityError::failed("the key has no public area"))?;
+        let chain = match entry.certificate() {
+            Some(_) => self.device.chain(entry)?,
+            None => Vec::new(),
+        };
         Ok(CertifiedKey {
             label: Some(entry.label.clone()).filter(|label| label.len() <= LONGEST_TEXT),
             public: area.into(),
             certify: certified.attest.into(),
             signature: certified.signature.into(),
             creation_data: None,
-            certificates: ders(&chain(entry.certificate(), self.inventory)),
+            certificates: ders(&chain),
         })
     }
 

@@ -8,7 +8,7 @@ mod collect;
 mod endorsement;
 pub mod json;
 
-pub use activate::{activate, activate_of_tools};
+pub use activate::{activate, activate_of_tools, is_of_tools};
 pub use bundle::Bundle;
 pub use challenge::{Challenge, Response};
 pub use collect::{Collection, collect};

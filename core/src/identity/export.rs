@@ -2,7 +2,7 @@
 //! Keylime.
 
 use super::IdentityError;
-use super::device::{Device, Inventory};
+use super::device::Device;
 use super::entry::{FACTORY, TokenEntry};
 use crate::file;
 use crate::pem::PemReader;
@@ -193,7 +193,10 @@ impl Device {
             ("devid.pub", key.public.clone(), 0o644),
             ("devid.priv", key.private.clone(), 0o600),
         ];
-        let chain = chain(entry.certificate(), &self.inventory());
+        let chain = match entry.certificate() {
+            Some(_) => self.chain(entry)?,
+            None => Vec::new(),
+        };
         let pem: String = chain.iter().map(Certificate::pem).collect();
         if !chain.is_empty() {
             parts.push(("devid.crt.pem", pem.into_bytes(), 0o644));
@@ -341,25 +344,10 @@ fn written(folder: &Path, files: &[(&str, Vec<u8>, u32)]) -> Result<Vec<PathBuf>
     let mut paths = Vec::new();
     for (name, content, mode) in files {
         let path = folder.join(name);
-        file::write_out(&path, content, *mode).map_err(IdentityError::file(&path))?;
+        file::write(&path, content, *mode).map_err(IdentityError::file(&path))?;
         paths.push(path);
     }
     Ok(paths)
-}
-
-/// A certificate, then those of its issuers that the device has.
-pub(crate) fn chain(leaf: Option<&Certificate>, inventory: &Inventory) -> Vec<Certificate> {
-    let all = inventory.entries.iter().flat_map(|one| &one.certificates);
-    let all: Vec<&Certificate> = all.map(|placed| &placed.certificate).collect();
-    let mut chain: Vec<Certificate> = leaf.cloned().into_iter().collect();
-    while let Some(last) = chain.last()
-        && let Some(next) = all.iter().find(|one| {
-            one.is_ca() && one.subject_der() == last.issuer_der() && !chain.contains(one)
-        })
-    {
-        chain.push((*next).clone());
-    }
-    chain
 }
 
 #[cfg(test)]

@@ -2,17 +2,12 @@
 
 use super::device::Device;
 use super::entry::{FACTORY, OWN, TokenEntry};
-use super::key_file::read_key;
-use super::prove::{PossessionProof, prove};
-use super::signer::Signer;
 use super::{IdentityError, IdentityErrorKind};
 use crate::shell::argument;
 use crate::store::devid::{KeyAlgorithm, KeyPurpose, OpenedBy};
 use crate::store::folder::{KeyOrigin, ObjectAttributes, Usage, Use};
-use crate::store::{Key, Protection, SignError};
-use crate::tpm::{Secret, SignatureScheme, TpmError, handle};
-use crate::x509::Subject;
-use std::sync::Arc;
+use crate::store::{Key, Protection};
+use crate::tpm::{SignatureScheme, TpmError, handle};
 
 /// A key that is to be made for a service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -162,46 +157,6 @@ impl Device {
         Ok(gone)
     }
 
-    /// A request for a certificate (PKCS#10, PEM). The device's own identity names the device as
-    /// the factory did; a service's key names itself and nothing else. The PIN is tried only where
-    /// the configuration has none, and a wrong one counts in the TPM.
-    pub fn request(
-        &self,
-        entry: &TokenEntry,
-        subject: Option<Subject>,
-        pin: Option<&Secret>,
-    ) -> Result<String, IdentityError> {
-        if let Some(path) = &entry.software {
-            let key = read_key(path).map_err(|unread| unread.fault(path))?;
-            let subject = subject.map_or_else(|| self.own_subject(key.public()), Ok)?;
-            return Signer(&self.tpm, &key).request(subject);
-        }
-        refuse_secret_key(entry, "no certificate is for a secret key")?;
-        let Some(key) = &entry.key else {
-            return Err(IdentityError::new(
-                IdentityErrorKind::NotFound,
-                format!("{}: this device has no key for it", entry.label),
-            ));
-        };
-        self.unlock_for(entry)?;
-        let subject = match subject {
-            Some(subject) => subject,
-            None if entry.protected => self.own_subject(key.public())?,
-            None if entry.token == FACTORY => match entry.certificate() {
-                Some(certificate) => Subject::copied(certificate)?,
-                None => Subject::of_key(key.public())?,
-            },
-            None => Subject::named(&entry.label)?,
-        };
-        let key = match (prove(&self.tpm, key, key.public()), pin) {
-            (PossessionProof::NoSignature(SignError::NotLoggedIn), Some(pin)) => {
-                self.logged_in(entry, key, pin)?
-            }
-            _ => Arc::clone(key),
-        };
-        Signer(&self.tpm, &key).request(subject)
-    }
-
     /// Puts a key that is in no persistent handle into one: a factory's where the wish says, else at
     /// 0x81020000; one of ours into one of ours. Gives the handle. Writes to the TPM, so only by
     /// explicit wish.
@@ -264,7 +219,7 @@ impl Device {
     }
 }
 
-fn refuse_secret_key(entry: &TokenEntry, why: &str) -> Result<(), IdentityError> {
+pub(super) fn refuse_secret_key(entry: &TokenEntry, why: &str) -> Result<(), IdentityError> {
     match &entry.secret {
         Some(key) => Err(IdentityError::refused(format!(
             "{}: this is a secret key ({key}); {why}",

@@ -2,6 +2,7 @@
 //! of its own (IEEE 802.1AR).
 
 mod ca_certificates;
+mod chain;
 mod description;
 mod device;
 mod doctor;
@@ -21,11 +22,13 @@ mod master;
 mod nv_copy;
 mod observe;
 mod orphan;
+mod output_file;
 mod permissions;
 mod prove;
 mod provision;
 mod refusal;
 mod remedy;
+mod requests;
 mod reset;
 mod signer;
 mod software;
@@ -42,12 +45,11 @@ pub use endorsement::configured_tpm;
 pub use entry::{CertificateEntry, EXISTING, FACTORY, OWN, SOFTWARE, TokenEntry};
 pub use error::{IdentityError, IdentityErrorKind};
 pub use export::Exported;
-#[cfg(feature = "evidence")]
-pub(crate) use export::chain;
 pub use import::Imported;
 pub use keys::{KeyStorage, NewKey};
 pub use master::{KeptObject, LostObject, Renewal, renew_master};
-pub use provision::{Provisioned, Provisioning, provision};
+pub use output_file::{FileKind, OutputFile};
+pub use provision::{Provisioned, Provisioning, RequestTarget, provision};
 pub use reset::{prune, reset};
 pub use state::{Certified, ExistingState, Facts, Marker, Plan, Policy, Refusal, TpmKey};
 #[cfg(feature = "evidence")]

@@ -7,7 +7,7 @@ use crate::signature::SignRequest;
 use crate::store::Key;
 use crate::tpm::{Hash, SignatureScheme, Tpm};
 use crate::x509::issue::{self, CertificateSigner};
-use crate::x509::{Certificate, Subject};
+use crate::x509::{Certificate, RequestContent, Subject, request};
 
 /// A private key that signs certificates and requests.
 pub(super) struct Signer<'a>(pub(super) &'a Tpm, pub(super) &'a Key);
@@ -22,9 +22,13 @@ impl Signer<'_> {
         self.with(|signer| issue::self_signed(subject, signer))
     }
 
-    /// A PKCS#10 request, PEM.
-    pub(super) fn request(&self, subject: Subject) -> Result<String, IdentityError> {
-        self.with(|signer| issue::request(subject, signer))
+    /// A PKCS#10 request, DER. `subject` is whom it names where the content says nobody.
+    pub(super) fn request(
+        &self,
+        subject: &Subject,
+        content: &RequestContent,
+    ) -> Result<Vec<u8>, IdentityError> {
+        self.with(|signer| request::request(subject, content, signer))
     }
 
     fn with<T>(

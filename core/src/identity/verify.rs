@@ -176,7 +176,7 @@ impl Device {
     }
 
     /// Certificates of CAs that are not trusted for being known.
-    fn known_ca_certificates(&self) -> Vec<Certificate> {
+    pub(super) fn known_ca_certificates(&self) -> Vec<Certificate> {
         let all = self.inventory().entries.into_iter();
         let certificates = all.flat_map(|one| one.certificates);
         let certificates = certificates.map(|placed| placed.certificate);

@@ -2,6 +2,7 @@
 
 use super::algorithms::ecdsa_to_der;
 use super::clock::now;
+use crate::ber::as_der;
 use crate::key::PublicKey;
 use crate::oid::{
     ECDSA_WITH_SHA_256, ECDSA_WITH_SHA_384, ECDSA_WITH_SHA_512, SHA_256_WITH_RSA_ENCRYPTION,
@@ -21,7 +22,6 @@ use x509_cert::der::{DateTime, Decode, Encode};
 use x509_cert::ext::pkix::{AuthorityKeyIdentifier, KeyUsage, KeyUsages};
 use x509_cert::ext::{Extension, ToExtension};
 use x509_cert::name::Name;
-use x509_cert::request::RequestBuilder;
 use x509_cert::serial_number::SerialNumber;
 use x509_cert::spki::{
     AlgorithmIdentifierOwned, Document, DynSignatureAlgorithmIdentifier, EncodePublicKey,
@@ -36,7 +36,9 @@ const BACKDATED: Duration = Duration::from_secs(24 * 60 * 60);
 #[derive(Debug, Clone)]
 pub struct Subject {
     name: Name,
-    alternative: Option<Extension>,
+    /// The Name in DER.
+    pub(super) der: Vec<u8>,
+    pub(super) alternative: Option<Extension>,
 }
 
 /// Signs a digest.
@@ -92,7 +94,25 @@ impl Subject {
             }),
             None => None,
         };
-        Ok(Self { name, alternative })
+        Self::of(name, alternative)
+    }
+
+    /// The subject and the subjectAltName of another certificate, byte for byte as far as they are
+    /// DER: some servers compare them so when a certificate is renewed (RFC 7030, section 4.2.2).
+    ///
+    /// # Errors
+    ///
+    /// As of [`Self::copied`].
+    pub(crate) fn verbatim(certificate: &Certificate) -> Result<Self, IssueError> {
+        let mut subject = Self::copied(certificate)?;
+        subject.der = as_der(certificate.subject_der()).unwrap_or(subject.der);
+        if let (Some(copied), Ok(Some(there))) = (
+            &mut subject.alternative,
+            certificate.extension(SUBJECT_ALT_NAME),
+        ) {
+            copied.critical = there.critical;
+        }
+        Ok(subject)
     }
 
     /// As RFC 4514 writes it, and nothing beside.
@@ -102,10 +122,21 @@ impl Subject {
                 "{text:?}: no subject ({error}); expected for example CN=web,O=Example"
             ))
         })?;
+        Self::of(name, None)
+    }
+
+    fn of(name: Name, alternative: Option<Extension>) -> Result<Self, IssueError> {
+        let der = name.to_der().map_err(unencodable)?;
         Ok(Self {
             name,
-            alternative: None,
+            der,
+            alternative,
         })
+    }
+
+    /// Whether it says nothing.
+    pub(super) fn is_empty(&self) -> bool {
+        self.name.is_empty()
     }
 
     /// Of a service's key: its label, and nothing that tells of the device.
@@ -158,27 +189,6 @@ pub(crate) fn self_signed<E: From<IssueError>>(
     Ok(Certificate::from_der(&der).map_err(|error| IssueError::Failed(error.to_string()))?)
 }
 
-/// A PKCS#10 request, PEM.
-///
-/// # Errors
-///
-/// The signer's own, or [`IssueError`].
-pub(crate) fn request<E: From<IssueError>>(
-    subject: Subject,
-    signer: &CertificateSigner<'_, E>,
-) -> Result<String, E> {
-    let mut builder = RequestBuilder::new(subject.name).map_err(unbuildable)?;
-    let usage = KeyUsage(KeyUsages::DigitalSignature.into());
-    builder.add_extension(&usage).map_err(unencodable)?;
-    if let Some(alternative) = subject.alternative {
-        builder.add_extension(alternative).map_err(unencodable)?;
-    }
-    let request = signed(builder, signer)?;
-    use x509_cert::der::EncodePem;
-    let pem = request.to_pem(x509_cert::der::pem::LineEnding::LF);
-    Ok(pem.map_err(unencodable)?)
-}
-
 /// Not by `Builder::build`: that would take the TPM's own words out of an error.
 fn signed<B: Builder, E: From<IssueError>>(
     mut builder: B,
@@ -189,14 +199,25 @@ fn signed<B: Builder, E: From<IssueError>>(
         scheme: signer.scheme,
     };
     let message = builder.finalize(&described).map_err(unbuildable)?;
-    let signature = (signer.sign)(&signer.scheme.hash().digest(&[&message]))?;
-    let signature = match signer.public {
-        PublicKey::Ec { curve, .. } => ecdsa_to_der(*curve, &signature)
-            .ok_or_else(|| IssueError::Failed("no signature of this curve".into()))?,
-        PublicKey::Rsa { .. } => signature,
-    };
-    let bits = BitString::from_bytes(&signature).map_err(unencodable)?;
+    let bits = BitString::from_bytes(&signer.signature(&message)?).map_err(unencodable)?;
     Ok(builder.assemble(bits, &described).map_err(unbuildable)?)
+}
+
+impl<E: From<IssueError>> CertificateSigner<'_, E> {
+    /// The signature over a message, as certificates and requests hold it.
+    pub(super) fn signature(&self, message: &[u8]) -> Result<Vec<u8>, E> {
+        let signature = (self.sign)(&self.scheme.hash().digest(&[message]))?;
+        Ok(match self.public {
+            PublicKey::Ec { curve, .. } => ecdsa_to_der(*curve, &signature)
+                .ok_or_else(|| IssueError::Failed("no signature of this curve".into()))?,
+            PublicKey::Rsa { .. } => signature,
+        })
+    }
+
+    /// The AlgorithmIdentifier of that, DER.
+    pub(super) fn algorithm(&self) -> Result<Vec<u8>, IssueError> {
+        algorithm(self.scheme).to_der().map_err(unencodable)
+    }
 }
 
 /// The profile of IEEE 802.1AR, section 8, for what a device says of itself.
@@ -252,25 +273,25 @@ impl EncodePublicKey for SubjectKeyInfo {
 
 impl DynSignatureAlgorithmIdentifier for Described {
     fn signature_algorithm_identifier(&self) -> x509_cert::spki::Result<AlgorithmIdentifierOwned> {
-        let (oid, parameters) = match self.scheme {
-            SignatureScheme::Ecdsa(Hash::Sha384) => (ECDSA_WITH_SHA_384, None),
-            SignatureScheme::Ecdsa(Hash::Sha512) => (ECDSA_WITH_SHA_512, None),
-            SignatureScheme::Ecdsa(_) => (ECDSA_WITH_SHA_256, None),
-            SignatureScheme::Rsassa(Hash::Sha384) => {
-                (SHA_384_WITH_RSA_ENCRYPTION, Some(Any::null()))
-            }
-            SignatureScheme::Rsassa(Hash::Sha512) => {
-                (SHA_512_WITH_RSA_ENCRYPTION, Some(Any::null()))
-            }
-            SignatureScheme::Rsassa(_) | SignatureScheme::Rsapss(_) => {
-                (SHA_256_WITH_RSA_ENCRYPTION, Some(Any::null()))
-            }
-        };
-        Ok(AlgorithmIdentifierOwned { oid, parameters })
+        Ok(algorithm(self.scheme))
     }
 }
 
-fn unencodable(error: x509_cert::der::Error) -> IssueError {
+fn algorithm(scheme: SignatureScheme) -> AlgorithmIdentifierOwned {
+    let (oid, parameters) = match scheme {
+        SignatureScheme::Ecdsa(Hash::Sha384) => (ECDSA_WITH_SHA_384, None),
+        SignatureScheme::Ecdsa(Hash::Sha512) => (ECDSA_WITH_SHA_512, None),
+        SignatureScheme::Ecdsa(_) => (ECDSA_WITH_SHA_256, None),
+        SignatureScheme::Rsassa(Hash::Sha384) => (SHA_384_WITH_RSA_ENCRYPTION, Some(Any::null())),
+        SignatureScheme::Rsassa(Hash::Sha512) => (SHA_512_WITH_RSA_ENCRYPTION, Some(Any::null())),
+        SignatureScheme::Rsassa(_) | SignatureScheme::Rsapss(_) => {
+            (SHA_256_WITH_RSA_ENCRYPTION, Some(Any::null()))
+        }
+    };
+    AlgorithmIdentifierOwned { oid, parameters }
+}
+
+pub(super) fn unencodable(error: x509_cert::der::Error) -> IssueError {
     IssueError::Failed(format!("X.509: {error}"))
 }
 

@@ -28,6 +28,7 @@ mod identity {
 /// Requests, chains, revocation, verification.
 mod certificates {
     mod chains;
+    mod exchange;
     mod requests;
     mod revoked;
     mod shapes;
@@ -54,13 +55,17 @@ mod master {
 
 /// The command line: input, output, settings, packages.
 mod command {
+    mod common;
+    mod files;
     mod input;
     mod json;
+    mod outputs;
     mod packaging;
     mod settings;
     mod silent;
     mod slow;
     mod status;
+    mod suggestions;
     mod tokens;
     mod uris;
 }

@@ -1,6 +1,8 @@
 //! Object identifiers: those of const-oid's database under shorter names, and what it lacks.
 
 pub(crate) use x509_cert::der::oid::db::rfc2985::PKCS_9_AT_EMAIL_ADDRESS as EMAIL_ADDRESS;
+#[cfg(feature = "evidence")]
+pub(crate) use x509_cert::der::oid::db::rfc2985::PKCS_9_AT_EXTENSION_REQUEST as EXTENSION_REQUEST;
 pub(crate) use x509_cert::der::oid::db::rfc4519::{COMMON_NAME, SERIAL_NUMBER};
 pub(crate) use x509_cert::der::oid::db::rfc5280::{
     ANY_POLICY, ID_CE_AUTHORITY_KEY_IDENTIFIER as AUTHORITY_KEY_ID,
@@ -21,10 +23,22 @@ pub(crate) use x509_cert::der::oid::db::rfc5912::{
     ID_SHA_512 as SHA_512, RSA_ENCRYPTION, SHA_256_WITH_RSA_ENCRYPTION,
     SHA_384_WITH_RSA_ENCRYPTION, SHA_512_WITH_RSA_ENCRYPTION,
 };
+#[cfg(feature = "evidence")]
+pub(crate) use x509_cert::der::oid::db::tcgtpm::{
+    TCG_AT_TPM_MANUFACTURER as TPM_MANUFACTURER, TCG_AT_TPM_MODEL as TPM_MODEL,
+    TCG_AT_TPM_VERSION as TPM_VERSION,
+};
 pub(crate) use x509_cert::der::oid::db::tcgtpm::{TCG_KP_AIK_CERTIFICATE, TCG_KP_EK_CERTIFICATE};
 
 use x509_cert::der::asn1::ObjectIdentifier;
 
+/// tcg-cap-verifiedTPMResidency and tcg-cap-verifiedTPMFixed (the same, section 8).
+#[cfg(feature = "evidence")]
+pub(crate) const TCG_CAP_VERIFIED_TPM_RESIDENCY: ObjectIdentifier =
+    ObjectIdentifier::new_unwrap("2.23.133.11.1.1");
+#[cfg(feature = "evidence")]
+pub(crate) const TCG_CAP_VERIFIED_TPM_FIXED: ObjectIdentifier =
+    ObjectIdentifier::new_unwrap("2.23.133.11.1.2");
 /// tcg-cap-verifiedTPMRestricted (TCG, TPM 2.0 Keys for Device Identity and Attestation, section 8).
 pub(crate) const TCG_CAP_VERIFIED_TPM_RESTRICTED: ObjectIdentifier =
     ObjectIdentifier::new_unwrap("2.23.133.11.1.3");

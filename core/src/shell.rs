@@ -12,7 +12,7 @@ pub(crate) fn word(path: &Path) -> String {
 }
 
 /// The name of an object, which others may have chosen, as an argument of `devid`.
-pub(crate) fn argument(name: &str) -> String {
+pub fn argument(name: &str) -> String {
     match name.starts_with('-') {
         true => format!("-- {}", quoted(name)),
         false => quoted(name),

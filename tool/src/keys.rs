@@ -6,6 +6,7 @@ use crate::output::{CommandError, Output};
 use crate::text::{line, row};
 use devid_core::identity::{Device, FACTORY, FileKind, KeyStorage, NewKey, OWN, TokenEntry};
 use devid_core::key::Curve;
+use devid_core::shell::argument;
 use devid_core::store::devid::{KeyAlgorithm, KeyPurpose};
 use devid_core::tpm::{Hash, SignatureScheme};
 use serde_json::json;
@@ -96,11 +97,12 @@ pub(crate) fn delete(
 ) -> Result<Output, CommandError> {
     let entry = device.find(label)?;
     if !yes {
+        let meant = argument(label);
         return Err(CommandError::new(
             6,
             format!(
-                "the key {label} would be gone for good, and nothing was done; if that is \
-                     meant: devid key delete {label} --yes"
+                "the key {label} would be gone for good, and nothing was done; if that is meant: \
+                 devid key delete --yes {meant}"
             ),
         ));
     }

@@ -1,8 +1,12 @@
 //! The challenge by which a CA learns that an attestation key is in the TPM of an endorsement key,
 //! and what the device answers (Part 1, section 24: credential protection).
 
+use super::bundle::Bundle;
 use super::json::{self, Bytes, DocumentError};
+use super::verify::{ek_public, select};
+use crate::tpm::{Hash, TpmError, make_credential, name_of, random_secret};
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
 
 /// The format of a [`Challenge`].
 pub const CHALLENGE_FORMAT: &str = "devid-challenge/1";
@@ -33,6 +37,74 @@ pub struct Response {
     pub id: Bytes,
     /// What TPM2_ActivateCredential showed.
     pub secret: Bytes,
+}
+
+/// What a right answer to a challenge proves: the attestation key of this name is in the TPM of this
+/// endorsement key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Activation {
+    /// The attestation key's TPM name.
+    pub attestation_key_name: Bytes,
+    /// SubjectPublicKeyInfo of the endorsement key, DER.
+    pub endorsement_key: Bytes,
+    /// SHA-256 of the endorsement key's TPMT_PUBLIC, if the bundle had it.
+    pub ek_public_sha256: Option<Bytes>,
+}
+
+/// Bytes of the secret: no longer than a digest of any endorsement key's nameAlg.
+const SECRET: usize = 32;
+const ID: usize = 16;
+
+/// A challenge for the device of a bundle, the secret in it, and what a right answer proves.
+pub(super) struct Made {
+    pub(super) challenge: Challenge,
+    pub(super) secret: Zeroizing<Vec<u8>>,
+    pub(super) activation: Activation,
+}
+
+/// Makes a challenge. Nothing of the bundle is believed yet.
+///
+/// # Errors
+///
+/// The bundle names no endorsement key, or none that reads a credential; or no attestation key.
+pub(super) fn make(bundle: &Bundle) -> Result<Made, String> {
+    let area = ek_public(bundle)?;
+    let key = match (&area, bundle.ek_certificates.is_empty()) {
+        (Some(area), true) => area.key.clone(),
+        (_, _) => {
+            let key = select(bundle, None)?.public_key();
+            key.ok_or("the certified endorsement key is of no kind that is known here")?
+        }
+    };
+    if area.as_ref().is_some_and(|area| area.key != key) {
+        return Err("no certificate of the bundle is for its endorsement key".into());
+    }
+    let name = name_of(&bundle.attestation_key.public);
+    let name = name.ok_or("the attestation key's public area is none that is known here")?;
+    let text = |error: TpmError| error.to_string();
+    let secret = random_secret(SECRET).map_err(text)?;
+    let id = random_secret(ID).map_err(text)?;
+    let credential = make_credential(&key, area.as_ref(), &name, &secret).map_err(text)?;
+    let activation = Activation {
+        attestation_key_name: name.into(),
+        endorsement_key: key.info_der().into(),
+        ek_public_sha256: bundle
+            .ek_public
+            .as_ref()
+            .map(|area| Hash::Sha256.digest(&[area]).into()),
+    };
+    Ok(Made {
+        challenge: Challenge {
+            id: id.to_vec().into(),
+            attestation_key_name: activation.attestation_key_name.clone(),
+            endorsement_key: activation.endorsement_key.clone(),
+            credential: credential.id_object.into(),
+            secret: credential.encrypted_secret.into(),
+        },
+        secret,
+        activation,
+    })
 }
 
 impl Challenge {

@@ -4,7 +4,7 @@ use super::device::Device;
 use super::entry::{FACTORY, OWN, TokenEntry};
 use super::{IdentityError, IdentityErrorKind};
 use crate::shell::argument;
-use crate::store::devid::{KeyAlgorithm, KeyPurpose, OpenedBy};
+use crate::store::devid::{DevidStore, KeyAlgorithm, KeyPurpose, OpenedBy};
 use crate::store::folder::{KeyOrigin, ObjectAttributes, Usage, Use};
 use crate::store::{Key, Protection};
 use crate::tpm::{SignatureScheme, TpmError, handle};
@@ -36,24 +36,27 @@ pub enum KeyStorage {
 }
 
 impl Device {
-    /// Makes a key for a service.
+    /// Makes a key for a service. Its name is a label of the token `devid`; `token/label` and PKCS#11
+    /// URIs name further tokens, too.
     ///
     /// # Errors
     ///
     /// Something is called so already; or those of the store.
-    pub fn generate_key(&self, label: &str, wanted: NewKey) -> Result<TokenEntry, IdentityError> {
+    pub fn generate_key(&self, name: &str, wanted: NewKey) -> Result<TokenEntry, IdentityError> {
         let NewKey {
             algorithm,
             usage,
             storage,
         } = wanted;
+        let (store, label) = self.place_of_new(name)?;
+        let label = label.as_str();
         if label.is_empty() || label.chars().any(char::is_control) {
             return Err(IdentityError::new(
                 IdentityErrorKind::Usage,
                 "a label is printable text",
             ));
         }
-        if label == OWN {
+        if label == OWN && store.name() == OWN {
             return Err(IdentityError::refused(format!(
                 "{OWN} is what the device's own identity is called: devid provision makes that"
             )));
@@ -63,16 +66,14 @@ impl Device {
                 "{FACTORY} is what the factory's identity is called; take another label"
             )));
         }
-        self.refuse_second(label)?;
+        self.refuse_second(store, label)?;
         self.unlock()?;
-        let generated = |protection| {
-            self.own
-                .generate(algorithm, usage, protection, OpenedBy::User)
-        };
+        self.unlock_store(store)?;
+        let generated = |protection| store.generate(algorithm, usage, protection, OpenedBy::User);
         let key = match storage {
             KeyStorage::Wrapped | KeyStorage::Persistent => generated(Protection::Tpm)?,
             KeyStorage::Sealed => generated(Protection::Sealed)?,
-            KeyStorage::BelowRoot(scheme) => self.own.generate_below_root(algorithm, scheme)?,
+            KeyStorage::BelowRoot(scheme) => store.generate_below_root(algorithm, scheme)?,
         };
         let described = |signs, decrypts| {
             let uses = [(usage.signs, signs), (usage.decrypts, decrypts)];
@@ -91,8 +92,8 @@ impl Device {
         let origin = KeyOrigin::Generated;
         // Another process may be about to keep one of that label.
         let turn = self.tpm.lock_new_key();
-        self.refuse_second(label)?;
-        let name = self.own.keep(
+        self.refuse_second(store, label)?;
+        let name = store.keep(
             &key,
             origin,
             private,
@@ -101,19 +102,21 @@ impl Device {
         )?;
         drop(turn);
         self.tell_others();
-        let mut all = self.own_entities()?.into_iter();
+        let mut all = self.entries_of(store)?.into_iter();
         all.find(|one| one.file == name)
             .ok_or_else(|| IdentityError::failed("the key was made, and is gone"))
     }
 
-    fn refuse_second(&self, label: &str) -> Result<(), IdentityError> {
-        self.own.check_readable()?;
-        match self.own_entities()?.iter().any(|one| one.label == label) {
+    fn refuse_second(&self, store: &DevidStore, label: &str) -> Result<(), IdentityError> {
+        store.check_readable()?;
+        let entries = self.entries_of(store)?;
+        match entries.iter().any(|one| one.label == label) {
             false => Ok(()),
             true => Err(IdentityError::refused(format!(
-                "{label}: there is such an object already; take another label, or devid key \
-                 delete {}",
-                argument(label)
+                "{label}: there is such an object already in the token {0}; take another label, or \
+                 devid key delete {1}",
+                store.name(),
+                argument(&format!("{}/{label}", store.name()))
             ))),
         }
     }
@@ -214,7 +217,11 @@ impl Device {
     }
 
     pub(super) fn own_entities(&self) -> Result<Vec<TokenEntry>, IdentityError> {
-        let read = self.token_contents(&self.own).map_err(|(_, fault)| fault)?;
+        self.entries_of(&self.own)
+    }
+
+    fn entries_of(&self, store: &DevidStore) -> Result<Vec<TokenEntry>, IdentityError> {
+        let read = self.token_contents(store).map_err(|(_, fault)| fault)?;
         Ok(read.entries)
     }
 }

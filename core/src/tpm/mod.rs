@@ -17,6 +17,8 @@ mod capability_tests;
 mod client;
 mod command;
 mod connections;
+#[cfg(feature = "evidence")]
+mod credential;
 mod endorsement;
 mod error;
 mod exchange;
@@ -31,6 +33,7 @@ mod primary;
 #[cfg(test)]
 mod primary_tests;
 mod process_lock;
+mod protected;
 mod root;
 mod salt;
 mod storage;
@@ -54,6 +57,8 @@ pub use command::session::AuthValue;
 use command::session::Salt;
 pub use command::{Auth, AuthHandle, SaltKey, SensitiveCreate};
 use command::{flush, is_gone};
+#[cfg(feature = "evidence")]
+pub(crate) use credential::make_credential;
 pub use endorsement::EndorsementKey;
 pub(crate) use error::CLEARED_OR_EXCHANGED;
 pub use error::TpmError;
@@ -67,6 +72,8 @@ pub use persistent::PersistentKey;
 pub use primary::PrimaryKey;
 pub use root::{EndorsementVerifier, RecordError, StorageRoot, StorageRootRecord};
 pub use storage::{KeyAlgorithm, KeyPurpose, StorageKey};
+#[cfg(feature = "evidence")]
+pub(crate) use structures::attest::{ATTEST_CERTIFY, Attest, TPM_GENERATED};
 pub(crate) use structures::sized;
 pub(crate) use structures::template::is_device_key;
 pub use structures::template::template_name;

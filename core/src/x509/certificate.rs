@@ -137,8 +137,7 @@ impl Certificate {
 
     /// The certified key, if the certificate names it as every verifier reads it.
     pub(crate) fn plain_public_key(&self) -> Option<PublicKey> {
-        let info = self.public_key_info_der();
-        PublicKey::from_info_der(info).filter(|_| PublicKey::is_plain_info(info))
+        PublicKey::from_plain_info(self.public_key_info_der())
     }
 
     /// Whether it says CA:TRUE, or nobody can read whether it does.

@@ -115,6 +115,21 @@ impl Subject {
         Ok(subject)
     }
 
+    /// The subject that a request asks for, and nothing beside.
+    #[cfg(feature = "evidence")]
+    pub(crate) fn asked_for(
+        request: &super::received_request::Request,
+    ) -> Result<Self, IssueError> {
+        let name = request.subject_der();
+        match Name::from_der(name) {
+            Ok(name) if !name.is_empty() => Self::of(name, None),
+            _ => Err(IssueError::Subject(
+                "the request names nobody: say with --subject whom the certificate is to name"
+                    .into(),
+            )),
+        }
+    }
+
     /// As RFC 4514 writes it, and nothing beside.
     pub fn parse(text: &str) -> Result<Self, IssueError> {
         let name = text.parse().map_err(|error| {
@@ -141,13 +156,23 @@ impl Subject {
 
     /// Of a service's key: its label, and nothing that tells of the device.
     pub(crate) fn named(label: &str) -> Result<Self, IssueError> {
-        let special = |one: char| ",+\"\\<>;=#/".contains(one);
+        let special = |one: char| ",+\"\\<>;=#".contains(one);
         match label.chars().any(special) {
             true => Err(IssueError::Subject(format!(
                 "{label}: no name for a subject; say it with --subject"
             ))),
             false => Self::parse(&format!("CN={label}")),
         }
+    }
+
+    #[cfg(feature = "evidence")]
+    pub(super) fn name(&self) -> &Name {
+        &self.name
+    }
+
+    #[cfg(feature = "evidence")]
+    pub(super) fn alternative(&self) -> Option<&Extension> {
+        self.alternative.as_ref()
     }
 
     /// Of a device that nobody named: after its own key. No serialNumber, which would be a
@@ -168,19 +193,14 @@ pub(crate) fn self_signed<E: From<IssueError>>(
     subject: Subject,
     signer: &CertificateSigner<'_, E>,
 ) -> Result<Certificate, E> {
-    let mut serial = [0; 16];
-    random(&mut serial).map_err(|error| IssueError::Failed(format!("no random bytes: {error}")))?;
-    serial[0] = serial[0] & 0x7F | 0x40;
-    // A clock that stands before the build is wrong; the build was before now in any case.
-    let from = now().unwrap_or_else(|built| built).unix_duration();
-    let from = DateTime::from_unix_duration(from.saturating_sub(BACKDATED)).map_err(unencodable)?;
+    let (_, from) = usable_from()?;
     // The builder writes it as UTCTime as long as that can be.
     let from = Time::GeneralTime(GeneralizedTime::from_date_time(from));
     let validity = Validity::new(from, Time::INFINITY);
     let info = SubjectPublicKeyInfoOwned::from_der(&signer.public.info_der());
     let builder = CertificateBuilder::new(
         SelfIssued(subject),
-        SerialNumber::new(&serial).map_err(unencodable)?,
+        serial_number()?,
         validity,
         info.map_err(unencodable)?,
     );
@@ -189,8 +209,25 @@ pub(crate) fn self_signed<E: From<IssueError>>(
     Ok(Certificate::from_der(&der).map_err(|error| IssueError::Failed(error.to_string()))?)
 }
 
+/// 126 random bits, and positive (RFC 5280, section 4.1.2.2).
+pub(super) fn serial_number() -> Result<SerialNumber, IssueError> {
+    let mut serial = [0; 16];
+    random(&mut serial).map_err(|error| IssueError::Failed(format!("no random bytes: {error}")))?;
+    serial[0] = serial[0] & 0x7F | 0x40;
+    SerialNumber::new(&serial).map_err(unencodable)
+}
+
+/// Now, and the first second of a certificate that is made now.
+pub(super) fn usable_from() -> Result<(DateTime, DateTime), IssueError> {
+    // A clock that stands before the build is wrong; the build was before now in any case.
+    let now = now().unwrap_or_else(|built| built);
+    let from = now.unix_duration().saturating_sub(BACKDATED);
+    let from = DateTime::from_unix_duration(from).map_err(unencodable)?;
+    Ok((now, from))
+}
+
 /// Not by `Builder::build`: that would take the TPM's own words out of an error.
-fn signed<B: Builder, E: From<IssueError>>(
+pub(super) fn signed<B: Builder, E: From<IssueError>>(
     mut builder: B,
     signer: &CertificateSigner<'_, E>,
 ) -> Result<B::Output, E> {
@@ -295,7 +332,7 @@ pub(super) fn unencodable(error: x509_cert::der::Error) -> IssueError {
     IssueError::Failed(format!("X.509: {error}"))
 }
 
-fn unbuildable(error: x509_cert::builder::Error) -> IssueError {
+pub(super) fn unbuildable(error: x509_cert::builder::Error) -> IssueError {
     IssueError::Failed(format!("X.509: {error}"))
 }
 

@@ -2,6 +2,8 @@
 
 pub(crate) mod algorithms;
 mod certificate;
+#[cfg(feature = "evidence")]
+pub(crate) mod certify;
 pub(crate) mod checks;
 pub(crate) mod clock;
 pub(crate) mod comparison;
@@ -20,6 +22,8 @@ pub(crate) mod path;
 mod pkcs7;
 pub(crate) mod profile;
 mod reading;
+#[cfg(feature = "evidence")]
+pub(crate) mod received_request;
 pub(crate) mod request;
 mod requested_names;
 #[cfg(test)]

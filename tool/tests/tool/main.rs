@@ -59,6 +59,7 @@ mod command {
     mod files;
     mod input;
     mod json;
+    mod names;
     mod outputs;
     mod packaging;
     mod settings;

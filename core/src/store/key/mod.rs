@@ -34,6 +34,8 @@ use log::{info, warn};
 use parking_lot::Mutex;
 use signing::{SALT_OF_OTHER_LENGTH, SALT_UNKNOWN};
 pub(super) use soft::SoftKey;
+#[cfg(feature = "evidence")]
+pub(crate) use soft::sign_in_clear;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 

@@ -1,5 +1,7 @@
 //! Structures of the TPM (Part 2) in plain types, and as bytes.
 
+#[cfg(feature = "evidence")]
+pub(crate) mod attest;
 pub(super) mod endorsement;
 pub(super) mod hash;
 mod nv;

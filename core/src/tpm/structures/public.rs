@@ -1,6 +1,8 @@
 //! Public areas: what kind of key a handle holds (Part 2, section 12.2.4, TPMT_PUBLIC).
 
 use crate::key::{Curve, PublicKey};
+#[cfg(feature = "evidence")]
+use crate::tpm::algorithm;
 use crate::tpm::{Hash, SignatureScheme};
 use tpm2_protocol::TpmUnmarshal;
 use tpm2_protocol::data::{
@@ -96,6 +98,22 @@ impl PublicArea {
     /// Whether the key wraps others: restricted, decrypts, does not sign.
     pub fn is_storage_key(&self) -> bool {
         is_storage_key(&self.bytes)
+    }
+
+    /// Of a storage key: the size of its AES keys (TPMT_SYM_DEF_OBJECT), if it encrypts by AES in
+    /// the mode CFB.
+    #[cfg(feature = "evidence")]
+    pub(crate) fn aes_key_bits(&self) -> Option<u32> {
+        let (_policy, rest) = super::attest::split_sized(self.bytes.get(8..)?)?;
+        let word = |at: usize| Some(u16::from_be_bytes(*rest.get(at..)?.first_chunk()?));
+        let is_aes_cfb = (word(0)?, word(4)?) == (algorithm::AES, algorithm::CFB);
+        is_aes_cfb.then_some(word(2)?.into())
+    }
+
+    /// The TPMA_OBJECT attributes (Part 2, section 8.3).
+    #[cfg(feature = "evidence")]
+    pub(crate) fn attributes(&self) -> u32 {
+        self.attributes
     }
 
     /// Whether wrong authorisation values for the key count towards the lockout of the whole TPM.

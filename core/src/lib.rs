@@ -11,6 +11,8 @@ pub mod evidence;
 mod file;
 pub mod identity;
 pub mod key;
+#[cfg(feature = "evidence")]
+pub mod message;
 mod oid;
 mod pem;
 pub mod shell;

@@ -202,6 +202,40 @@ pub(crate) enum Verb {
         #[command(flatten)]
         out: OutArgs,
     },
+    /// Signs a file by a key, with its certificates, so that others can verify it.
+    #[command(group(ArgGroup::new("message").required(true)))]
+    Sign {
+        #[arg(help = NAME)]
+        label: String,
+        /// The file; - is standard input.
+        file: PathBuf,
+        /// CMS SignedData, DER (RFC 5652): for BRSKI voucher requests (RFC 8995), and
+        /// openssl cms -verify.
+        #[arg(long, group = "message")]
+        cms: bool,
+        /// JWS in the general JSON serialisation (RFC 7515).
+        #[arg(long, group = "message")]
+        jws: bool,
+        /// The signature alone, over the key's own hash of the file: for openssl dgst -verify.
+        #[arg(long, group = "message")]
+        raw: bool,
+        /// The type of the content in CMS, as numbers with dots; id-data by default. A BRSKI voucher
+        /// request has 1.2.840.113549.1.9.16.1.40 (id-ct-animaJSONVoucher).
+        #[arg(long, value_name = "OID", conflicts_with_all = ["jws", "raw"])]
+        content_type: Option<String>,
+        /// The header parameter typ of JWS, for example voucher-jws+json.
+        #[arg(long, value_name = "TYPE", conflicts_with_all = ["cms", "raw"])]
+        typ: Option<String>,
+        /// Leaves the file out of the message.
+        #[arg(long, conflicts_with = "raw")]
+        detached: bool,
+        /// A file with the PIN that the key asks for, if the configuration has none. A wrong one
+        /// counts in the TPM.
+        #[arg(long, value_name = "FILE")]
+        pin_file: Option<PathBuf>,
+        #[command(flatten)]
+        out: OutArgs,
+    },
     /// Puts a key into a persistent handle again, such as the factory's after TPM2_Clear.
     Persist {
         #[arg(help = NAME)]

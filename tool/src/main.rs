@@ -13,6 +13,7 @@ mod doctor;
 mod evidence;
 mod export;
 mod identity;
+mod input;
 mod keys;
 mod man;
 mod master;
@@ -23,6 +24,7 @@ mod print;
 mod progress;
 mod settings;
 mod show;
+mod sign;
 mod text;
 mod uri;
 mod verify;
@@ -32,6 +34,7 @@ use clap::Parser;
 use cli::{Arguments, CommonArgs, KeyVerb, MasterVerb, OutputFormat, Verb};
 use destination::{Destination, is_standard_output};
 use devid_core::identity::KeyStorage;
+use devid_core::message::MessageForm;
 use output::{CommandError, Output};
 use print::print_output;
 use settings::Settings;
@@ -152,6 +155,26 @@ fn run(verb: Verb, settings: &Settings, form: OutputFormat) -> Result<Output, Co
                 (false, false) => keys::export(&device, &label, out, form),
                 (leaf, above) => certificates::export(&device, &label, leaf, above, out, form),
             }
+        }
+        Verb::Sign {
+            label,
+            file,
+            jws,
+            raw,
+            content_type,
+            typ,
+            detached,
+            pin_file,
+            out,
+            ..
+        } => {
+            let message = match (jws, raw) {
+                (true, _) => MessageForm::Jws { typ, detached },
+                (_, true) => MessageForm::Raw,
+                (false, false) => sign::cms(content_type.as_deref(), detached)?,
+            };
+            let out = out.into();
+            sign::run(&device()?, &label, &file, &message, pin_file, &out, form)
         }
         Verb::Persist { label, handle } => keys::persist(&device()?, &label, handle, form),
         Verb::Prune => identity::prune(&settings.read()?, form),

@@ -226,6 +226,16 @@ fn examples(page: &str) -> &'static Meanings {
                 "For SPIRE's tpm_devid plugin; the answer is its settings.",
             ),
         ],
+        "devid-sign" => &[
+            (
+                "devid sign idev-id request.json --cms --content-type 1.2.840.113549.1.9.16.1.40",
+                "A voucher request for BRSKI (RFC 8995).",
+            ),
+            (
+                "devid sign idev-id challenge --raw --out challenge.sig",
+                "For openssl dgst -verify.",
+            ),
+        ],
         "devid-persist" => &[(
             "devid persist idev-id",
             "After TPM2_Clear: the factory's key gets its handle back.",

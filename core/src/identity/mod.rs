@@ -30,6 +30,8 @@ mod refusal;
 mod remedy;
 mod requests;
 mod reset;
+#[cfg(feature = "evidence")]
+mod sign;
 mod signer;
 mod software;
 mod state;
@@ -51,6 +53,8 @@ pub use master::{KeptObject, LostObject, Renewal, renew_master};
 pub use output_file::{FileKind, OutputFile};
 pub use provision::{Provisioned, Provisioning, RequestTarget, provision};
 pub use reset::{prune, reset};
+#[cfg(feature = "evidence")]
+pub use sign::SignedMessage;
 pub use state::{Certified, ExistingState, Facts, Marker, Plan, Policy, Refusal, TpmKey};
 #[cfg(feature = "evidence")]
 pub(crate) use status::maker_and_firmware;

@@ -36,6 +36,8 @@ pub enum FileKind<'a> {
     Document(&'a str),
     /// Bytes of no form, which are written once.
     Bytes,
+    /// A signed message. No file that is there is taken for one.
+    SignedMessage,
 }
 
 /// What is in the place of an output file.
@@ -202,12 +204,12 @@ fn is_of_kind(content: &[u8], kind: FileKind) -> bool {
             let text = String::from_utf8_lossy(content);
             text.trim_start().starts_with('{') && text.contains(&format!("\"{format}\""))
         }
-        FileKind::Bytes => false,
         FileKind::ManualPage => {
             let is_macro = |line: &[u8]| matches!(line.first(), Some(b'.' | b'\''));
             let mut lines = content.split(|byte| *byte == b'\n');
             lines.next().is_some_and(is_macro) && lines.any(|line| line.starts_with(b".SH"))
         }
+        FileKind::SignedMessage | FileKind::Bytes => false,
     }
 }
 

@@ -45,7 +45,7 @@ impl Signer<'_> {
 
     /// The scheme in which the key signs digests of its own strength; or those that it names, if they are
     /// shorter.
-    fn scheme(&self) -> Result<SignatureScheme, IdentityError> {
+    pub(super) fn scheme(&self) -> Result<SignatureScheme, IdentityError> {
         match self.public() {
             PublicKey::Ec { curve, .. } => {
                 let own = match curve {
@@ -58,12 +58,11 @@ impl Signer<'_> {
                 let named = shorter.find(|scheme| self.1.signs(*scheme));
                 Ok(named.unwrap_or(SignatureScheme::Ecdsa(own)))
             }
-            PublicKey::Rsa { .. } => match rsa_scheme(self.1) {
-                Some(SignatureScheme::Rsassa(hash)) => Ok(SignatureScheme::Rsassa(hash)),
-                _ => Err(IdentityError::failed(
-                    "the key signs neither by ECDSA nor by RSASSA-PKCS1-v1_5",
-                )),
-            },
+            PublicKey::Rsa { .. } => rsa_scheme(self.1).ok_or_else(|| {
+                IdentityError::failed(
+                    "the key signs neither by RSASSA-PKCS1-v1_5 nor by RSASSA-PSS",
+                )
+            }),
         }
     }
 }

@@ -3,14 +3,13 @@
 use super::certificate::Certificate;
 use super::issue::{CertificateSigner, IssueError, Subject, unencodable};
 use super::requested_names::{alternative_name, key_usage, purpose};
-use crate::ber::{BIT_STRING, Element, INTEGER, OBJECT_IDENTIFIER, SEQUENCE, encoded};
+use crate::ber::{BIT_STRING, Element, INTEGER, OBJECT_IDENTIFIER, SEQUENCE, SET, encoded};
 use crate::oid::{EXTENDED_KEY_USAGE, KEY_USAGE, SUBJECT_ALT_NAME};
 use x509_cert::der::Encode;
 use x509_cert::der::asn1::{ObjectIdentifier, OctetString};
 use x509_cert::der::oid::db::rfc5912::ID_EXTENSION_REQ as EXTENSION_REQUEST;
 use x509_cert::ext::Extension;
 
-const SET: u8 = 0x31;
 /// [0], constructed: the attributes of CertificationRequestInfo.
 const ATTRIBUTES: u8 = 0xA0;
 /// digitalSignature alone, as RFC 5280, section 4.2.1.3, numbers the bits.

@@ -29,6 +29,7 @@ mod identity {
 mod certificates {
     mod chains;
     mod exchange;
+    mod messages;
     mod requests;
     mod revoked;
     mod shapes;

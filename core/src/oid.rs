@@ -46,6 +46,11 @@ pub(crate) const TCG_CAP_VERIFIED_TPM_FIXED: ObjectIdentifier =
 /// tcg-cap-verifiedTPMRestricted (TCG, TPM 2.0 Keys for Device Identity and Attestation, section 8).
 pub(crate) const TCG_CAP_VERIFIED_TPM_RESTRICTED: ObjectIdentifier =
     ObjectIdentifier::new_unwrap("2.23.133.11.1.3");
+/// id-kp-clientAuth and anyExtendedKeyUsage (RFC 5280, section 4.2.1.12).
+pub(crate) const CLIENT_AUTH: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.3.2");
+pub(crate) const ANY_PURPOSE: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.37.0");
+/// id-kp-cmcRA (RFC 6402, section 2.10).
+pub(crate) const CMC_RA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.3.28");
 /// Netscape's certificate type, which is older than keyUsage.
 pub(crate) const NETSCAPE_CERT_TYPE: ObjectIdentifier =
     ObjectIdentifier::new_unwrap("2.16.840.1.113730.1.1");

@@ -11,7 +11,7 @@ pub(crate) const NAME: &str =
 /// The identity of a device: shows it, verifies it, makes it, keeps it.
 ///
 /// Exit codes: 0 ok, 1 failed, 2 usage, 3 cannot be verified because the CA certificate is not
-/// available, 4 TPM not reachable, 5 not found, 6 refused.
+/// available, 4 TPM not reachable, 5 not found, 6 refused, 7 not decided yet (devid enroll).
 #[derive(Parser)]
 #[command(name = "devid", version, about)]
 pub(crate) struct Arguments {
@@ -174,6 +174,13 @@ pub(crate) enum Verb {
         /// base64 alone); - is standard input.
         file: PathBuf,
     },
+    /// Asks a server for a certificate, by EST (RFC 7030).
+    ///
+    /// Without a key of that label one is made. The identity that is shown to the server is the one
+    /// that is renewed, or else the factory's. Exit code 7: the server asks for patience; the same
+    /// command goes on.
+    #[cfg(feature = "est")]
+    Enroll(Box<EnrollArgs>),
     /// Writes a key or its certificates in the form that other programs take.
     #[command(group(ArgGroup::new("what").required(true)))]
     Export {
@@ -391,6 +398,49 @@ fn handle(text: &str) -> Result<u32, String> {
 pub(crate) enum OutputFormat {
     Text,
     Json,
+}
+
+/// Of whom a certificate is asked, and how.
+#[cfg(feature = "est")]
+#[derive(Args)]
+#[command(group(ArgGroup::new("whom").required(true)))]
+pub(crate) struct EnrollArgs {
+    #[arg(help = NAME)]
+    pub(crate) label: String,
+    /// The server, as https://est.example:8443; without a path /.well-known/est is meant.
+    #[arg(long, value_name = "URL")]
+    pub(crate) est: String,
+    /// The identity that is shown to the server.
+    #[arg(long = "as", value_name = "LABEL")]
+    pub(crate) as_identity: Option<String>,
+    /// A file with the certificates of CAs that vouch for the server, or with the server's own.
+    #[arg(long, value_name = "FILE", group = "whom")]
+    pub(crate) trust: Option<PathBuf>,
+    /// The SHA-256 of a certificate of the server's CAs, in hexadecimal digits: the server is asked
+    /// for them, and believed if one has it.
+    #[arg(long, value_name = "HEX", group = "whom")]
+    pub(crate) fingerprint: Option<String>,
+    #[command(flatten)]
+    pub(crate) content: RequestArgs,
+    /// What kind of key is made, if there is none; what the server wants, or P-256.
+    #[arg(long, value_enum)]
+    pub(crate) algorithm: Option<AlgorithmArg>,
+    /// The name that goes with the password.
+    #[arg(long, value_name = "NAME", requires = "password_file")]
+    pub(crate) user: Option<String>,
+    /// A file with a password, for a server that asks for one.
+    #[arg(long, value_name = "FILE", requires = "user")]
+    pub(crate) password_file: Option<PathBuf>,
+    /// A file with the PIN that a key asks for, if the configuration has none. A wrong one counts in
+    /// the TPM.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) pin_file: Option<PathBuf>,
+    /// How many seconds one request to the server may take.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    pub(crate) timeout: u64,
+    /// How many seconds a server is waited for that asks for patience.
+    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    pub(crate) wait: u64,
 }
 
 /// What a request for a certificate asks for.

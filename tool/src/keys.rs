@@ -42,6 +42,18 @@ pub(crate) fn storage(
     }
 }
 
+/// The kind of key that an argument names.
+pub(crate) fn algorithm(kind: AlgorithmArg) -> KeyAlgorithm {
+    match kind {
+        AlgorithmArg::P256 => KeyAlgorithm::Ec(Curve::P256),
+        AlgorithmArg::P384 => KeyAlgorithm::Ec(Curve::P384),
+        AlgorithmArg::P521 => KeyAlgorithm::Ec(Curve::P521),
+        AlgorithmArg::Rsa2048 => KeyAlgorithm::Rsa(2048),
+        AlgorithmArg::Rsa3072 => KeyAlgorithm::Rsa(3072),
+        AlgorithmArg::Rsa4096 => KeyAlgorithm::Rsa(4096),
+    }
+}
+
 /// Makes a key.
 pub(crate) fn generate(
     device: &Device,
@@ -51,20 +63,12 @@ pub(crate) fn generate(
     storage: KeyStorage,
     form: OutputFormat,
 ) -> Result<Output, CommandError> {
-    let algorithm = match kind {
-        AlgorithmArg::P256 => KeyAlgorithm::Ec(Curve::P256),
-        AlgorithmArg::P384 => KeyAlgorithm::Ec(Curve::P384),
-        AlgorithmArg::P521 => KeyAlgorithm::Ec(Curve::P521),
-        AlgorithmArg::Rsa2048 => KeyAlgorithm::Rsa(2048),
-        AlgorithmArg::Rsa3072 => KeyAlgorithm::Rsa(3072),
-        AlgorithmArg::Rsa4096 => KeyAlgorithm::Rsa(4096),
-    };
     let usage = KeyPurpose {
         signs: true,
         decrypts,
     };
     let wanted = NewKey {
-        algorithm,
+        algorithm: algorithm(kind),
         usage,
         storage,
     };

@@ -1,7 +1,7 @@
 //! `devid`: the command-line tool for the identity of a device.
 //!
 //! Exit codes: 0 ok, 1 failed, 2 usage, 3 cannot be verified since the CA certificate is not
-//! available, 4 TPM not reachable, 5 not found, 6 refused.
+//! available, 4 TPM not reachable, 5 not found, 6 refused, 7 not decided yet.
 
 #![forbid(unsafe_code)]
 
@@ -10,6 +10,10 @@ mod cli;
 mod completions;
 mod destination;
 mod doctor;
+#[cfg(feature = "est")]
+mod enroll;
+#[cfg(feature = "est")]
+mod est;
 mod evidence;
 mod export;
 mod identity;
@@ -133,6 +137,8 @@ fn run(verb: Verb, settings: &Settings, form: OutputFormat) -> Result<Output, Co
             evidence::activate(&device()?, &challenge, &out.into(), form)
         }
         Verb::ImportCert { file } => certificates::import(&device()?, &file, form),
+        #[cfg(feature = "est")]
+        Verb::Enroll(args) => enroll::run(&device()?, *args, form),
         Verb::Export {
             label,
             tpm2_tools,

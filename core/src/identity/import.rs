@@ -181,7 +181,7 @@ impl Device {
         })
     }
 
-    fn take(
+    pub(super) fn take(
         &self,
         store: &DevidStore,
         owner: &TokenEntry,
@@ -218,7 +218,7 @@ impl Device {
         })
     }
 
-    fn take_in_software(
+    pub(super) fn take_in_software(
         &self,
         owner: &TokenEntry,
         certificate: &Certificate,

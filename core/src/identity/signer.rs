@@ -28,14 +28,28 @@ impl Signer<'_> {
         subject: &Subject,
         content: &RequestContent,
     ) -> Result<Vec<u8>, IdentityError> {
-        self.with(|signer| request::request(subject, content, signer))
+        let asked = content.hash().map(|hash| match self.public() {
+            PublicKey::Ec { .. } => SignatureScheme::Ecdsa(hash),
+            PublicKey::Rsa { .. } => SignatureScheme::Rsassa(hash),
+        });
+        match asked.filter(|scheme| self.1.signs(*scheme)) {
+            Some(scheme) => self.by(scheme, |signer| request::request(subject, content, signer)),
+            None => self.with(|signer| request::request(subject, content, signer)),
+        }
     }
 
     fn with<T>(
         &self,
         make: impl FnOnce(&CertificateSigner<'_, IdentityError>) -> Result<T, IdentityError>,
     ) -> Result<T, IdentityError> {
-        let scheme = self.scheme()?;
+        self.by(self.scheme()?, make)
+    }
+
+    fn by<T>(
+        &self,
+        scheme: SignatureScheme,
+        make: impl FnOnce(&CertificateSigner<'_, IdentityError>) -> Result<T, IdentityError>,
+    ) -> Result<T, IdentityError> {
         make(&CertificateSigner {
             public: self.public(),
             scheme,

@@ -151,6 +151,18 @@ impl Subject {
         self.name.is_empty()
     }
 
+    /// A Name in DER, as it stands there.
+    ///
+    /// # Errors
+    ///
+    /// It is none.
+    pub(super) fn from_der(der: &[u8]) -> Result<Self, IssueError> {
+        Ok(Self {
+            der: der.to_vec(),
+            ..Self::of(Name::from_der(der).map_err(unencodable)?, None)?
+        })
+    }
+
     /// Of a service's key: its label, and nothing that tells of the device.
     pub(crate) fn named(label: &str) -> Result<Self, IssueError> {
         let special = |one: char| ",+\"\\<>;=#".contains(one);

@@ -36,6 +36,12 @@ mod certificates {
     mod verify;
 }
 
+/// Certificates from servers, and their renewal.
+mod enrolment {
+    mod est;
+    mod faults;
+}
+
 /// Findings of `devid doctor`, and their remedies.
 mod doctor {
     mod copied;

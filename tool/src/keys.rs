@@ -4,7 +4,7 @@ use crate::cli::{AlgorithmArg, OutputFormat, ParentArg, SchemeArg};
 use crate::destination::Destination;
 use crate::output::{CommandError, Output};
 use crate::text::{line, row};
-use devid_core::identity::{Device, FACTORY, FileKind, KeyStorage, NewKey, OWN, TokenEntry};
+use devid_core::identity::{Device, FACTORY, FileKind, KeyStorage, OWN, TokenEntry};
 use devid_core::key::Curve;
 use devid_core::shell::argument;
 use devid_core::store::devid::{KeyAlgorithm, KeyPurpose};
@@ -67,12 +67,7 @@ pub(crate) fn generate(
         signs: true,
         decrypts,
     };
-    let wanted = NewKey {
-        algorithm: algorithm(kind),
-        usage,
-        storage,
-    };
-    let made = device.generate_key(label, wanted)?;
+    let made = device.generate_key(label, algorithm(kind), usage, storage)?;
     Output::new(form, &device.describe(&made), || paragraph(device, &made))
 }
 

@@ -9,17 +9,6 @@ use crate::store::folder::{KeyOrigin, ObjectAttributes, Usage, Use};
 use crate::store::{Key, Protection};
 use crate::tpm::{SignatureScheme, TpmError, handle};
 
-/// A key that is to be made for a service.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct NewKey {
-    /// What kind of key.
-    pub algorithm: KeyAlgorithm,
-    /// What it is for.
-    pub usage: KeyPurpose,
-    /// How it is kept.
-    pub storage: KeyStorage,
-}
-
 /// How a key of the token `devid` is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum KeyStorage {
@@ -42,12 +31,13 @@ impl Device {
     /// # Errors
     ///
     /// Something is called so already; or those of the store.
-    pub fn generate_key(&self, name: &str, wanted: NewKey) -> Result<TokenEntry, IdentityError> {
-        let NewKey {
-            algorithm,
-            usage,
-            storage,
-        } = wanted;
+    pub fn generate_key(
+        &self,
+        name: &str,
+        algorithm: KeyAlgorithm,
+        usage: KeyPurpose,
+        storage: KeyStorage,
+    ) -> Result<TokenEntry, IdentityError> {
         let (store, label) = self.place_of_new(name)?;
         let label = label.as_str();
         if label.is_empty() || label.chars().any(char::is_control) {

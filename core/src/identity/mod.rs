@@ -51,7 +51,7 @@ pub use entry::{CertificateEntry, EXISTING, FACTORY, OWN, SOFTWARE, TokenEntry};
 pub use error::{IdentityError, IdentityErrorKind};
 pub use export::Exported;
 pub use import::Imported;
-pub use keys::{KeyStorage, NewKey};
+pub use keys::KeyStorage;
 pub use master::{KeptObject, LostObject, Renewal, renew_master};
 pub use output_file::{FileKind, OutputFile};
 pub use provision::{Provisioned, Provisioning, RequestTarget, provision};

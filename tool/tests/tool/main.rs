@@ -13,6 +13,7 @@ mod device;
 
 /// An identity of the device's own: made, kept, lost, reset.
 mod identity {
+    mod clouds;
     mod eve;
     mod handles;
     mod kills;

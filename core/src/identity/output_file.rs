@@ -32,6 +32,10 @@ pub enum FileKind<'a> {
     DerRequest,
     /// A page of the manual in roff.
     ManualPage,
+    /// A JSON document that names this format.
+    Document(&'a str),
+    /// Bytes of no form, which are written once.
+    Bytes,
     /// A signed message. No file that is there is taken for one.
     SignedMessage,
 }
@@ -196,12 +200,16 @@ fn is_of_kind(content: &[u8], kind: FileKind) -> bool {
             !is_private(label) && blocks.iter().all(is_like) && has_blocks_only(content)
         }
         FileKind::DerRequest => CertReq::from_der(content).is_ok(),
+        FileKind::Document(format) => {
+            let text = String::from_utf8_lossy(content);
+            text.trim_start().starts_with('{') && text.contains(&format!("\"{format}\""))
+        }
         FileKind::ManualPage => {
             let is_macro = |line: &[u8]| matches!(line.first(), Some(b'.' | b'\''));
             let mut lines = content.split(|byte| *byte == b'\n');
             lines.next().is_some_and(is_macro) && lines.any(|line| line.starts_with(b".SH"))
         }
-        FileKind::SignedMessage => false,
+        FileKind::SignedMessage | FileKind::Bytes => false,
     }
 }
 

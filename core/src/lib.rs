@@ -27,5 +27,6 @@ pub mod uri;
 mod writers;
 pub mod x509;
 
+pub use file::read as read_file;
 pub use stack::overwrite_stack;
 pub use system::{Held, fits_limit, random};

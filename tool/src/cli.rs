@@ -1,6 +1,5 @@
 //! The verbs and their arguments.
 
-use crate::ca_cli::CaVerb;
 use clap::{ArgAction, ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use std::path::PathBuf;
@@ -68,6 +67,12 @@ pub(crate) enum Verb {
     Show {
         #[arg(help = NAME)]
         label: String,
+        /// Shows the settings by which Keylime's agent finds the factory's keys instead.
+        #[arg(long)]
+        keylime: bool,
+        /// Writes the two certificates that Keylime's agent reads into this folder.
+        #[arg(long, value_name = "DIR", requires = "keylime")]
+        out: Option<PathBuf>,
     },
     /// Verifies an identity: its key, its certificate, the chain to a trusted CA.
     Verify {
@@ -117,9 +122,6 @@ pub(crate) enum Verb {
     /// Makes, lists and deletes keys of services.
     #[command(subcommand)]
     Key(KeyVerb),
-    /// For a CA: verifies evidence of devices, and certifies their keys. Needs no TPM.
-    #[command(subcommand)]
-    Ca(CaVerb),
     /// Looks after the key that wraps the device's own keys.
     #[command(subcommand)]
     Master(MasterVerb),
@@ -136,6 +138,33 @@ pub(crate) enum Verb {
         /// The form of the request.
         #[arg(long, value_enum, default_value_t = OutformArg::Pem)]
         outform: OutformArg,
+        #[command(flatten)]
+        out: OutArgs,
+    },
+    /// Makes evidence for a CA that a key is in this device's TPM: one JSON document
+    /// (docs/evidence.schema.json).
+    Attest {
+        #[arg(help = NAME)]
+        label: String,
+        /// What the CA chose, so that the evidence is fresh: hexadecimal digits, or a file. Of more than 32
+        /// bytes the SHA-256 is taken.
+        #[arg(long, value_name = "HEX|FILE")]
+        nonce: Option<String>,
+        /// Certificates of the endorsement key and of its CAs, DER or PEM, for a TPM that holds none; may be
+        /// given more than once.
+        #[arg(long, value_name = "FILE")]
+        ek_cert: Vec<PathBuf>,
+        /// A file with the PIN that the key asks for, if the configuration has none. A wrong one
+        /// counts in the TPM.
+        #[arg(long, value_name = "FILE")]
+        pin_file: Option<PathBuf>,
+        #[command(flatten)]
+        out: OutArgs,
+    },
+    /// Answers a CA's challenge: proves that attestation key and endorsement key are in one TPM.
+    Activate {
+        /// What devid ca challenge or tpm2_makecredential wrote.
+        challenge: PathBuf,
         #[command(flatten)]
         out: OutArgs,
     },
@@ -160,6 +189,14 @@ pub(crate) enum Verb {
         /// The key as PEM, TSS2 PRIVATE KEY: only this TPM can use it.
         #[arg(long, group = "what")]
         tss2: bool,
+        /// The halves of the key for tpm2_load, key.pub and key.priv, into this folder; says what its parent
+        /// is.
+        #[arg(long, value_name = "DIR", group = "what", conflicts_with = "out")]
+        tpm2_tools: Option<PathBuf>,
+        /// What SPIRE's tpm_devid plugin reads, into this folder: devid.pub, devid.priv and
+        /// devid.crt.pem. For a key made with --parent srk.
+        #[arg(long, value_name = "DIR", group = "what", conflicts_with = "out")]
+        spire: Option<PathBuf>,
         /// The certificate, PEM.
         #[arg(long, group = "what")]
         cert: bool,
@@ -279,6 +316,19 @@ pub(crate) enum KeyVerb {
         /// as safe as the process that uses it.
         #[arg(long, conflicts_with = "persistent")]
         sealed: bool,
+        /// Which key wraps it: the master key; or the storage root key that every program derives in the owner
+        /// hierarchy, for programs that look for the key there (SPIRE).
+        #[arg(
+            long,
+            value_enum,
+            default_value_t = ParentArg::Master,
+            conflicts_with_all = ["persistent", "sealed", "decrypts"]
+        )]
+        parent: ParentArg,
+        /// The one scheme by which it signs. With --parent srk alone; by default that of the algorithm with
+        /// SHA-256.
+        #[arg(long, value_enum, requires = "parent")]
+        scheme: Option<SchemeArg>,
     },
     /// Lists the keys of all tokens that have a key folder.
     List,
@@ -304,6 +354,22 @@ pub(crate) enum MasterVerb {
         #[arg(long)]
         yes: bool,
     },
+}
+
+/// What wraps a key.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[allow(missing_docs)]
+pub(crate) enum ParentArg {
+    Master,
+    Srk,
+}
+
+/// A signature scheme that a key names.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[allow(missing_docs)]
+pub(crate) enum SchemeArg {
+    EcdsaSha256,
+    RsassaSha256,
 }
 
 #[derive(Clone, Copy, ValueEnum)]

@@ -5,8 +5,6 @@
 
 #![forbid(unsafe_code)]
 
-mod ca;
-mod ca_cli;
 mod certificates;
 mod cli;
 mod completions;
@@ -16,6 +14,8 @@ mod doctor;
 mod enroll;
 #[cfg(feature = "est")]
 mod est;
+mod evidence;
+mod export;
 mod identity;
 mod input;
 mod keys;
@@ -91,17 +91,18 @@ fn run(verb: Verb, settings: &Settings, form: OutputFormat) -> Result<Output, Co
             decrypts,
             persistent,
             sealed,
+            parent,
+            scheme,
         }) => {
             let storage = match (persistent, sealed) {
                 (true, _) => KeyStorage::Persistent,
                 (_, true) => KeyStorage::Sealed,
-                (false, false) => KeyStorage::Wrapped,
+                (false, false) => keys::storage(algorithm, parent, scheme)?,
             };
             keys::generate(&device()?, &label, algorithm, decrypts, storage, form)
         }
         Verb::Key(KeyVerb::List) => keys::list(&device()?, form),
         Verb::Key(KeyVerb::Delete { label, yes }) => keys::delete(&device()?, &label, yes, form),
-        Verb::Ca(verb) => ca::run(verb, form),
         Verb::Master(MasterVerb::Renew { yes }) => master::renew(settings, yes, form),
         Verb::Csr {
             label,
@@ -118,11 +119,30 @@ fn run(verb: Verb, settings: &Settings, form: OutputFormat) -> Result<Output, Co
             &out.into(),
             form,
         ),
+        Verb::Attest {
+            label,
+            nonce,
+            ek_cert,
+            pin_file,
+            out,
+        } => {
+            let asked = evidence::Asked {
+                nonce,
+                ek_files: ek_cert,
+                pin_file,
+            };
+            evidence::attest(&device()?, &label, asked, &out.into(), form)
+        }
+        Verb::Activate { challenge, out } => {
+            evidence::activate(&device()?, &challenge, &out.into(), form)
+        }
         Verb::ImportCert { file } => certificates::import(&device()?, &file, form),
         #[cfg(feature = "est")]
         Verb::Enroll(args) => enroll::run(&device()?, *args, form),
         Verb::Export {
             label,
+            tpm2_tools,
+            spire,
             cert,
             chain,
             fullchain,
@@ -131,6 +151,12 @@ fn run(verb: Verb, settings: &Settings, form: OutputFormat) -> Result<Output, Co
         } => {
             let device = device()?;
             let out = &out.into();
+            if let Some(folder) = tpm2_tools {
+                return export::to_tools(&device, &label, &folder, form);
+            }
+            if let Some(folder) = spire {
+                return export::to_spire(&device, &label, &folder, form);
+            }
             match (cert || fullchain, chain || fullchain) {
                 (false, false) => keys::export(&device, &label, out, form),
                 (leaf, above) => certificates::export(&device, &label, leaf, above, out, form),
@@ -159,7 +185,12 @@ fn run(verb: Verb, settings: &Settings, form: OutputFormat) -> Result<Output, Co
         Verb::Persist { label, handle } => keys::persist(&device()?, &label, handle, form),
         Verb::Prune => identity::prune(&settings.read()?, form),
         Verb::List => show::list(&device()?, form),
-        Verb::Show { label } => show::show(&device()?, &label, form),
+        Verb::Show {
+            label,
+            keylime: true,
+            out,
+        } => export::keylime(&device()?, &label, out.as_deref(), form),
+        Verb::Show { label, .. } => show::show(&device()?, &label, form),
         Verb::Verify {
             label,
             ca,

@@ -197,7 +197,3 @@ fn scheme(key: &PublicKey) -> SignatureScheme {
         PublicKey::Rsa { .. } => SignatureScheme::Rsassa(Hash::Sha256),
     }
 }
-
-#[cfg(test)]
-#[path = "issue_tests.rs"]
-mod tests;

@@ -239,7 +239,3 @@ impl CaState {
         Ok(())
     }
 }
-
-#[cfg(test)]
-#[path = "state_tests.rs"]
-mod tests;

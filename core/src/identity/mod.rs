@@ -11,6 +11,7 @@ mod enrolment;
 mod entry;
 mod error;
 mod existing;
+mod export;
 mod factory;
 mod find;
 mod free_name;
@@ -48,6 +49,7 @@ pub use endorsement::configured_tpm;
 pub use enrolment::{Enrolled, EnrolmentRecord, EnrolmentRules};
 pub use entry::{CertificateEntry, EXISTING, FACTORY, OWN, SOFTWARE, TokenEntry};
 pub use error::{IdentityError, IdentityErrorKind};
+pub use export::Exported;
 pub use import::Imported;
 pub use keys::KeyStorage;
 pub use master::{KeptObject, LostObject, Renewal, renew_master};
@@ -57,6 +59,8 @@ pub use reset::{prune, reset};
 #[cfg(feature = "evidence")]
 pub use sign::SignedMessage;
 pub use state::{Certified, ExistingState, Facts, Marker, Plan, Policy, Refusal, TpmKey};
+#[cfg(feature = "evidence")]
+pub(crate) use status::maker_and_firmware;
 pub use status::{Expiry, IdentitySource, MasterKey, Mode, RoleStatus, Status, TpmStatus};
 pub use tls_identity::TlsIdentity;
 pub use verify::{Report, Verdict, Verification};

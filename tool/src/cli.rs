@@ -1,5 +1,6 @@
 //! The verbs and their arguments.
 
+use crate::ca_cli::CaVerb;
 use clap::{ArgAction, ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use std::path::PathBuf;
@@ -122,6 +123,9 @@ pub(crate) enum Verb {
     /// Makes, lists and deletes keys of services.
     #[command(subcommand)]
     Key(KeyVerb),
+    /// For a CA: verifies evidence of devices, and certifies their keys. Needs no TPM.
+    #[command(subcommand)]
+    Ca(CaVerb),
     /// Looks after the key that wraps the device's own keys.
     #[command(subcommand)]
     Master(MasterVerb),

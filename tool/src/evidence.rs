@@ -6,13 +6,13 @@ use crate::output::{CommandError, Output};
 use crate::verify::read_pin;
 use devid_core::evidence::bundle::BUNDLE_FORMAT;
 use devid_core::evidence::challenge::RESPONSE_FORMAT;
-use devid_core::evidence::{self, Bytes, Challenge, Collection, DocumentError};
+use devid_core::evidence::{self, Bytes, Challenge, Collection, DocumentError, nonce_of};
 use devid_core::identity::{Device, FileKind};
-use devid_core::key::{from_hex, hex};
+use devid_core::key::hex;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 
-/// The longest challenge or nonce that is read, in bytes.
+/// The longest challenge that is read, in bytes.
 const LARGEST: u64 = 1 << 20;
 
 /// What evidence is to be made with.
@@ -31,7 +31,7 @@ pub(crate) fn attest(
     form: OutputFormat,
 ) -> Result<Output, CommandError> {
     out.check(FileKind::Document(BUNDLE_FORMAT))?;
-    let nonce = asked.nonce.as_deref().map(nonce).transpose()?;
+    let nonce = asked.nonce.as_deref().map(nonce_of).transpose()?;
     let pin = read_pin(asked.pin_file)?;
     let collection = Collection {
         nonce: nonce.as_deref(),
@@ -74,18 +74,6 @@ pub(crate) fn activate(
         .map_err(|why| CommandError::new(2, format!("{}: {why}", path.display())))?;
     let response = evidence::activate(device, &challenge)?;
     document(response.to_json(), RESPONSE_FORMAT, out, form)
-}
-
-/// A nonce as it is given: hexadecimal digits, else a file.
-fn nonce(text: &str) -> Result<Vec<u8>, CommandError> {
-    let nonce = match from_hex(text) {
-        Some(nonce) => nonce,
-        None => read(Path::new(text))?,
-    };
-    match nonce.is_empty() {
-        true => Err(CommandError::new(2, "--nonce: it is empty")),
-        false => Ok(nonce),
-    }
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, CommandError> {

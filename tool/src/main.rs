@@ -5,6 +5,8 @@
 
 #![forbid(unsafe_code)]
 
+mod ca;
+mod ca_cli;
 mod certificates;
 mod cli;
 mod completions;
@@ -103,6 +105,7 @@ fn run(verb: Verb, settings: &Settings, form: OutputFormat) -> Result<Output, Co
         }
         Verb::Key(KeyVerb::List) => keys::list(&device()?, form),
         Verb::Key(KeyVerb::Delete { label, yes }) => keys::delete(&device()?, &label, yes, form),
+        Verb::Ca(verb) => ca::run(verb, form),
         Verb::Master(MasterVerb::Renew { yes }) => master::renew(settings, yes, form),
         Verb::Csr {
             label,

@@ -15,9 +15,10 @@ pub mod verify;
 pub mod webauthn;
 
 pub use activate::{activate, activate_of_tools, is_of_tools};
-pub use bundle::Bundle;
+pub use bundle::{BUNDLE_FORMAT, Bundle, nonce_of};
 pub use ca::{Ca, EvidencePolicy, LIFETIME};
-pub use challenge::{Challenge, Response};
+pub use challenge::{CHALLENGE_FORMAT, Challenge, RESPONSE_FORMAT, Response};
 pub use collect::{Collection, collect};
 pub use issue::{Issuance, Issued, WhatToCertify};
 pub use json::{Bytes, DocumentError};
+pub use verify::{AttestedKey, EvidenceCheck, EvidenceReport, ProvenDevice, TpmNames};

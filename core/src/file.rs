@@ -36,7 +36,7 @@ const TICK: i128 = 50_000_000;
 ///
 /// Also for what is no regular file (a FIFO would be waited for, a device read without end), and
 /// for more than `most` bytes.
-pub(crate) fn read(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+pub fn read(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     Ok(read_stamped(path, most)?.0)
 }
 
@@ -318,7 +318,7 @@ impl Lock {
         let lock = Self { file, noted };
         const FIRST_PAUSE: Duration = Duration::from_micros(200);
         const LONGEST_PAUSE: Duration = Duration::from_millis(5);
-        let (began, lines) = (Instant::now(), WaitLines::NEW);
+        let (began, lines) = (Instant::now(), WaitLines::new());
         let end = began + patience;
         let mut rest = FIRST_PAUSE;
         loop {

@@ -11,6 +11,8 @@ pub mod evidence;
 mod file;
 pub mod identity;
 pub mod key;
+#[cfg(feature = "evidence")]
+pub mod message;
 mod oid;
 mod pem;
 pub mod shell;
@@ -26,6 +28,7 @@ mod waiting;
 mod writers;
 pub mod x509;
 
+pub use file::read as read_file;
 pub use stack::overwrite_stack;
 pub use system::{Held, fits_limit, random};
 pub use waiting::{TICKS, WAITING};

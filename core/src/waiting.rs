@@ -28,10 +28,13 @@ pub(crate) struct WaitLines {
 
 impl WaitLines {
     /// Of a wait that begins.
-    pub(crate) const NEW: Self = Self {
-        line: Cell::new(FIRST_LINE),
-        tick: Cell::new(Duration::ZERO),
-    };
+    #[inline(always)]
+    pub(crate) const fn new() -> Self {
+        Self {
+            line: Cell::new(FIRST_LINE),
+            tick: Cell::new(Duration::ZERO),
+        }
+    }
 
     /// Says what is waited for since `began`, and for how long at most, if it is time to; `what` is told
     /// how old the wait is. Gives the time until this is to be called again; `None` where nobody listens.

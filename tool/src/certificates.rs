@@ -2,19 +2,16 @@
 
 use crate::cli::{OutformArg, OutputFormat, RequestArgs};
 use crate::destination::Destination;
+use crate::input::{is_standard_input, standard_input};
 use crate::output::{CommandError, Output};
 use crate::text::{line, row};
 use crate::verify::read_pin;
 use devid_core::identity::{Device, FileKind, Imported};
 use devid_core::x509::{IssueError, RequestContent, request_pem};
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// More bytes than any sane answer of a CA has.
-const LARGEST: u64 = 1 << 20;
-/// Standard input in the place of a file.
-const DASH: &str = "-";
+pub(crate) const LARGEST: u64 = 1 << 20;
 
 impl RequestArgs {
     /// What the request is to ask for.
@@ -56,36 +53,11 @@ pub(crate) fn import(
     file: &Path,
     form: OutputFormat,
 ) -> Result<Output, CommandError> {
-    let imported = match file == Path::new(DASH) {
-        true => device.import_answer(&standard_input()?, "standard input")?,
+    let imported = match is_standard_input(file) {
+        true => device.import_answer(&standard_input(LARGEST)?, "standard input")?,
         false => device.import_certificate(file)?,
     };
     Output::new(form, &imported, || taken(&imported))
-}
-
-/// All of a file that a user names; a dash is standard input.
-pub(crate) fn read_input(path: &Path) -> Result<(Vec<u8>, String), CommandError> {
-    let name = path.display().to_string();
-    if path == Path::new(DASH) {
-        return Ok((standard_input()?, "standard input".into()));
-    }
-    let file = File::open(path);
-    let file = file.map_err(|error| CommandError::new(1, format!("{name}: {error}")))?;
-    Ok((read(file, &name)?, name))
-}
-
-fn standard_input() -> Result<Vec<u8>, CommandError> {
-    read(std::io::stdin(), "standard input")
-}
-
-fn read(from: impl Read, name: &str) -> Result<Vec<u8>, CommandError> {
-    let fault = |what: String| CommandError::new(1, format!("{name}: {what}"));
-    let mut bytes = Vec::new();
-    let read = from.take(LARGEST + 1).read_to_end(&mut bytes);
-    match read.map_err(|error| fault(error.to_string()))? as u64 > LARGEST {
-        true => Err(fault(format!("over {LARGEST} bytes"))),
-        false => Ok(bytes),
-    }
 }
 
 /// What was taken, for a person.

@@ -1,5 +1,6 @@
 //! The verbs and their arguments.
 
+use crate::ca_cli::CaVerb;
 use clap::{ArgAction, ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use std::path::PathBuf;
@@ -11,7 +12,7 @@ pub(crate) const NAME: &str =
 /// The identity of a device: shows it, verifies it, makes it, keeps it.
 ///
 /// Exit codes: 0 ok, 1 failed, 2 usage, 3 cannot be verified because the CA certificate is not
-/// available, 4 TPM not reachable, 5 not found, 6 refused.
+/// available, 4 TPM not reachable, 5 not found, 6 refused, 7 not decided yet (devid enroll).
 #[derive(Parser)]
 #[command(name = "devid", version, about)]
 pub(crate) struct Arguments {
@@ -71,6 +72,12 @@ pub(crate) enum Verb {
         /// Needs no TPM.
         #[arg(long, value_name = "FILE", conflicts_with = "label")]
         cert: Option<PathBuf>,
+        /// Shows the settings by which Keylime's agent finds the factory's keys instead.
+        #[arg(long, conflicts_with = "cert")]
+        keylime: bool,
+        /// Writes the two certificates that Keylime's agent reads into this folder.
+        #[arg(long, value_name = "DIR", requires = "keylime")]
+        out: Option<PathBuf>,
     },
     /// Draws the device, its TPM, tokens, keys, certificates and their CAs as a tree. Works without TPM.
     Tree,
@@ -122,6 +129,9 @@ pub(crate) enum Verb {
     /// Makes, lists and deletes keys of services.
     #[command(subcommand)]
     Key(KeyVerb),
+    /// For a CA: verifies evidence of devices, and certifies their keys. Needs no TPM.
+    #[command(subcommand)]
+    Ca(CaVerb),
     /// Looks after the key that wraps the device's own keys.
     #[command(subcommand)]
     Master(MasterVerb),
@@ -141,12 +151,46 @@ pub(crate) enum Verb {
         #[command(flatten)]
         out: OutArgs,
     },
+    /// Makes evidence for a CA that a key is in this device's TPM: one JSON document
+    /// (docs/evidence.schema.json).
+    Attest {
+        #[arg(help = NAME)]
+        label: String,
+        /// What the CA chose, so that the evidence is fresh: hexadecimal digits, or a file. Of more than 32
+        /// bytes the SHA-256 is taken.
+        #[arg(long, value_name = "HEX|FILE")]
+        nonce: Option<String>,
+        /// Certificates of the endorsement key and of its CAs, DER or PEM, for a TPM that holds none; may be
+        /// given more than once.
+        #[arg(long, value_name = "FILE")]
+        ek_cert: Vec<PathBuf>,
+        /// A file with the PIN that the key asks for, if the configuration has none. A wrong one
+        /// counts in the TPM.
+        #[arg(long, value_name = "FILE")]
+        pin_file: Option<PathBuf>,
+        #[command(flatten)]
+        out: OutArgs,
+    },
+    /// Answers a CA's challenge: proves that attestation key and endorsement key are in one TPM.
+    Activate {
+        /// What devid ca challenge or tpm2_makecredential wrote.
+        challenge: PathBuf,
+        #[command(flatten)]
+        out: OutArgs,
+    },
     /// Takes a certificate for a key, in the place of the one that it had.
     ImportCert {
         /// The certificate, perhaps with those of its issuers: PEM, DER, or PKCS#7 (DER, PEM or
         /// base64 alone); - is standard input.
         file: PathBuf,
     },
+    /// Asks a server for a certificate, by EST (RFC 7030).
+    ///
+    /// Without a key of that label one is made. The identity that is shown to the server is the one
+    /// that is renewed, or else the factory's. Exit code 7: the server asks for patience; the same
+    /// command goes on.
+    #[cfg(feature = "est")]
+    Enroll(Box<EnrollArgs>),
     /// Writes a key or its certificates in the form that other programs take.
     #[command(group(ArgGroup::new("what").required(true)))]
     Export {
@@ -155,6 +199,14 @@ pub(crate) enum Verb {
         /// The key as PEM, TSS2 PRIVATE KEY: only this TPM can use it.
         #[arg(long, group = "what")]
         tss2: bool,
+        /// The halves of the key for tpm2_load, key.pub and key.priv, into this folder; says what its parent
+        /// is.
+        #[arg(long, value_name = "DIR", group = "what", conflicts_with = "out")]
+        tpm2_tools: Option<PathBuf>,
+        /// What SPIRE's tpm_devid plugin reads, into this folder: devid.pub, devid.priv and
+        /// devid.crt.pem. For a key made with --parent srk.
+        #[arg(long, value_name = "DIR", group = "what", conflicts_with = "out")]
+        spire: Option<PathBuf>,
         /// The certificate, PEM.
         #[arg(long, group = "what")]
         cert: bool,
@@ -164,6 +216,40 @@ pub(crate) enum Verb {
         /// The certificate, then those of the CAs above it, PEM.
         #[arg(long, group = "what")]
         fullchain: bool,
+        #[command(flatten)]
+        out: OutArgs,
+    },
+    /// Signs a file by a key, with its certificates, so that others can verify it.
+    #[command(group(ArgGroup::new("message").required(true)))]
+    Sign {
+        #[arg(help = NAME)]
+        label: String,
+        /// The file; - is standard input.
+        file: PathBuf,
+        /// CMS SignedData, DER (RFC 5652): for BRSKI voucher requests (RFC 8995), and
+        /// openssl cms -verify.
+        #[arg(long, group = "message")]
+        cms: bool,
+        /// JWS in the general JSON serialisation (RFC 7515).
+        #[arg(long, group = "message")]
+        jws: bool,
+        /// The signature alone, over the key's own hash of the file: for openssl dgst -verify.
+        #[arg(long, group = "message")]
+        raw: bool,
+        /// The type of the content in CMS, as numbers with dots; id-data by default. A BRSKI voucher
+        /// request has 1.2.840.113549.1.9.16.1.40 (id-ct-animaJSONVoucher).
+        #[arg(long, value_name = "OID", conflicts_with_all = ["jws", "raw"])]
+        content_type: Option<String>,
+        /// The header parameter typ of JWS, for example voucher-jws+json.
+        #[arg(long, value_name = "TYPE", conflicts_with_all = ["cms", "raw"])]
+        typ: Option<String>,
+        /// Leaves the file out of the message.
+        #[arg(long, conflicts_with = "raw")]
+        detached: bool,
+        /// A file with the PIN that the key asks for, if the configuration has none. A wrong one
+        /// counts in the TPM.
+        #[arg(long, value_name = "FILE")]
+        pin_file: Option<PathBuf>,
         #[command(flatten)]
         out: OutArgs,
     },
@@ -240,6 +326,19 @@ pub(crate) enum KeyVerb {
         /// as safe as the process that uses it.
         #[arg(long, conflicts_with = "persistent")]
         sealed: bool,
+        /// Which key wraps it: the master key; or the storage root key that every program derives in the owner
+        /// hierarchy, for programs that look for the key there (SPIRE).
+        #[arg(
+            long,
+            value_enum,
+            default_value_t = ParentArg::Master,
+            conflicts_with_all = ["persistent", "sealed", "decrypts"]
+        )]
+        parent: ParentArg,
+        /// The one scheme by which it signs. With --parent srk alone; by default that of the algorithm with
+        /// SHA-256.
+        #[arg(long, value_enum, requires = "parent")]
+        scheme: Option<SchemeArg>,
     },
     /// Lists the keys of all tokens that have a key folder.
     List,
@@ -265,6 +364,22 @@ pub(crate) enum MasterVerb {
         #[arg(long)]
         yes: bool,
     },
+}
+
+/// What wraps a key.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[allow(missing_docs)]
+pub(crate) enum ParentArg {
+    Master,
+    Srk,
+}
+
+/// A signature scheme that a key names.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[allow(missing_docs)]
+pub(crate) enum SchemeArg {
+    EcdsaSha256,
+    RsassaSha256,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -293,6 +408,49 @@ fn handle(text: &str) -> Result<u32, String> {
 pub(crate) enum OutputFormat {
     Text,
     Json,
+}
+
+/// Of whom a certificate is asked, and how.
+#[cfg(feature = "est")]
+#[derive(Args)]
+#[command(group(ArgGroup::new("whom").required(true)))]
+pub(crate) struct EnrollArgs {
+    #[arg(help = NAME)]
+    pub(crate) label: String,
+    /// The server, as https://est.example:8443; without a path /.well-known/est is meant.
+    #[arg(long, value_name = "URL")]
+    pub(crate) est: String,
+    /// The identity that is shown to the server.
+    #[arg(long = "as", value_name = "LABEL")]
+    pub(crate) as_identity: Option<String>,
+    /// A file with the certificates of CAs that vouch for the server, or with the server's own.
+    #[arg(long, value_name = "FILE", group = "whom")]
+    pub(crate) trust: Option<PathBuf>,
+    /// The SHA-256 of a certificate of the server's CAs, in hexadecimal digits: the server is asked
+    /// for them, and believed if one has it.
+    #[arg(long, value_name = "HEX", group = "whom")]
+    pub(crate) fingerprint: Option<String>,
+    #[command(flatten)]
+    pub(crate) content: RequestArgs,
+    /// What kind of key is made, if there is none; what the server wants, or P-256.
+    #[arg(long, value_enum)]
+    pub(crate) algorithm: Option<AlgorithmArg>,
+    /// The name that goes with the password.
+    #[arg(long, value_name = "NAME", requires = "password_file")]
+    pub(crate) user: Option<String>,
+    /// A file with a password, for a server that asks for one.
+    #[arg(long, value_name = "FILE", requires = "user")]
+    pub(crate) password_file: Option<PathBuf>,
+    /// A file with the PIN that a key asks for, if the configuration has none. A wrong one counts in
+    /// the TPM.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) pin_file: Option<PathBuf>,
+    /// How many seconds one request to the server may take.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    pub(crate) timeout: u64,
+    /// How many seconds a server is waited for that asks for patience.
+    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    pub(crate) wait: u64,
 }
 
 /// What a request for a certificate asks for.

@@ -1,6 +1,6 @@
 //! `devid key`, `export --tss2` and `persist`
 
-use crate::cli::{AlgorithmArg, OutputFormat};
+use crate::cli::{AlgorithmArg, OutputFormat, ParentArg, SchemeArg};
 use crate::destination::Destination;
 use crate::output::{CommandError, Output};
 use crate::text::{line, row};
@@ -8,7 +8,51 @@ use devid_core::identity::{Device, FACTORY, FileKind, KeyStorage, OWN, TokenEntr
 use devid_core::key::Curve;
 use devid_core::shell::argument;
 use devid_core::store::devid::{KeyAlgorithm, KeyPurpose};
+use devid_core::tpm::{Hash, SignatureScheme};
 use serde_json::json;
+
+/// How a key is kept that is neither persistent nor sealed.
+pub(crate) fn storage(
+    kind: AlgorithmArg,
+    parent: ParentArg,
+    scheme: Option<SchemeArg>,
+) -> Result<KeyStorage, CommandError> {
+    let is_rsa = matches!(
+        kind,
+        AlgorithmArg::Rsa2048 | AlgorithmArg::Rsa3072 | AlgorithmArg::Rsa4096
+    );
+    let own = match is_rsa {
+        true => SchemeArg::RsassaSha256,
+        false => SchemeArg::EcdsaSha256,
+    };
+    match (parent, scheme) {
+        (ParentArg::Master, None) => Ok(KeyStorage::Wrapped),
+        (ParentArg::Master, Some(_)) => Err(CommandError::new(
+            2,
+            "--scheme is for a key made with --parent srk; one below the master key signs by every scheme",
+        )),
+        (ParentArg::Srk, Some(asked)) if asked != own => Err(CommandError::new(
+            2,
+            "--scheme: ecdsa-sha256 is for keys on a curve, rsassa-sha256 for RSA keys",
+        )),
+        (ParentArg::Srk, _) => Ok(KeyStorage::BelowRoot(match own {
+            SchemeArg::EcdsaSha256 => SignatureScheme::Ecdsa(Hash::Sha256),
+            SchemeArg::RsassaSha256 => SignatureScheme::Rsassa(Hash::Sha256),
+        })),
+    }
+}
+
+/// The kind of key that an argument names.
+pub(crate) fn algorithm(kind: AlgorithmArg) -> KeyAlgorithm {
+    match kind {
+        AlgorithmArg::P256 => KeyAlgorithm::Ec(Curve::P256),
+        AlgorithmArg::P384 => KeyAlgorithm::Ec(Curve::P384),
+        AlgorithmArg::P521 => KeyAlgorithm::Ec(Curve::P521),
+        AlgorithmArg::Rsa2048 => KeyAlgorithm::Rsa(2048),
+        AlgorithmArg::Rsa3072 => KeyAlgorithm::Rsa(3072),
+        AlgorithmArg::Rsa4096 => KeyAlgorithm::Rsa(4096),
+    }
+}
 
 /// Makes a key.
 pub(crate) fn generate(
@@ -19,19 +63,11 @@ pub(crate) fn generate(
     storage: KeyStorage,
     form: OutputFormat,
 ) -> Result<Output, CommandError> {
-    let algorithm = match kind {
-        AlgorithmArg::P256 => KeyAlgorithm::Ec(Curve::P256),
-        AlgorithmArg::P384 => KeyAlgorithm::Ec(Curve::P384),
-        AlgorithmArg::P521 => KeyAlgorithm::Ec(Curve::P521),
-        AlgorithmArg::Rsa2048 => KeyAlgorithm::Rsa(2048),
-        AlgorithmArg::Rsa3072 => KeyAlgorithm::Rsa(3072),
-        AlgorithmArg::Rsa4096 => KeyAlgorithm::Rsa(4096),
-    };
     let usage = KeyPurpose {
         signs: true,
         decrypts,
     };
-    let made = device.generate_key(label, algorithm, usage, storage)?;
+    let made = device.generate_key(label, algorithm(kind), usage, storage)?;
     Output::new(form, &device.describe(&made), || paragraph(device, &made))
 }
 

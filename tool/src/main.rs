@@ -1,17 +1,26 @@
 //! `devid`: the command-line tool for the identity of a device.
 //!
 //! Exit codes: 0 ok, 1 failed, 2 usage, 3 cannot be verified since the CA certificate is not
-//! available, 4 TPM not reachable, 5 not found, 6 refused.
+//! available, 4 TPM not reachable, 5 not found, 6 refused, 7 not decided yet.
 
 #![forbid(unsafe_code)]
 
+mod ca;
+mod ca_cli;
 mod certificates;
 mod cli;
 mod colour;
 mod completions;
 mod destination;
 mod doctor;
+#[cfg(feature = "est")]
+mod enroll;
+#[cfg(feature = "est")]
+mod est;
+mod evidence;
+mod export;
 mod identity;
+mod input;
 mod keys;
 mod man;
 mod master;
@@ -22,6 +31,7 @@ mod print;
 mod progress;
 mod settings;
 mod show;
+mod sign;
 mod text;
 mod tree;
 mod uri;
@@ -33,6 +43,7 @@ use cli::{Arguments, CommonArgs, KeyVerb, MasterVerb, OutputFormat, Verb};
 use colour::Painter;
 use destination::{Destination, is_standard_output};
 use devid_core::identity::KeyStorage;
+use devid_core::message::MessageForm;
 use log::debug;
 use output::{CommandError, Output};
 use print::print_output;
@@ -95,16 +106,19 @@ fn run(
             decrypts,
             persistent,
             sealed,
+            parent,
+            scheme,
         }) => {
             let storage = match (persistent, sealed) {
                 (true, _) => KeyStorage::Persistent,
                 (_, true) => KeyStorage::Sealed,
-                (false, false) => KeyStorage::Wrapped,
+                (false, false) => keys::storage(algorithm, parent, scheme)?,
             };
             keys::generate(&device()?, &label, algorithm, decrypts, storage, form)
         }
         Verb::Key(KeyVerb::List) => keys::list(&device()?, form),
         Verb::Key(KeyVerb::Delete { label, yes }) => keys::delete(&device()?, &label, yes, form),
+        Verb::Ca(verb) => ca::run(verb, form),
         Verb::Master(MasterVerb::Renew { yes }) => master::renew(settings, yes, form),
         Verb::Csr {
             label,
@@ -121,9 +135,30 @@ fn run(
             &out.into(),
             form,
         ),
+        Verb::Attest {
+            label,
+            nonce,
+            ek_cert,
+            pin_file,
+            out,
+        } => {
+            let asked = evidence::Asked {
+                nonce,
+                ek_files: ek_cert,
+                pin_file,
+            };
+            evidence::attest(&device()?, &label, asked, &out.into(), form)
+        }
+        Verb::Activate { challenge, out } => {
+            evidence::activate(&device()?, &challenge, &out.into(), form)
+        }
         Verb::ImportCert { file } => certificates::import(&device()?, &file, form),
+        #[cfg(feature = "est")]
+        Verb::Enroll(args) => enroll::run(&device()?, *args, form),
         Verb::Export {
             label,
+            tpm2_tools,
+            spire,
             cert,
             chain,
             fullchain,
@@ -132,10 +167,36 @@ fn run(
         } => {
             let device = device()?;
             let out = &out.into();
+            if let Some(folder) = tpm2_tools {
+                return export::to_tools(&device, &label, &folder, form);
+            }
+            if let Some(folder) = spire {
+                return export::to_spire(&device, &label, &folder, form);
+            }
             match (cert || fullchain, chain || fullchain) {
                 (false, false) => keys::export(&device, &label, out, form),
                 (leaf, above) => certificates::export(&device, &label, leaf, above, out, form),
             }
+        }
+        Verb::Sign {
+            label,
+            file,
+            jws,
+            raw,
+            content_type,
+            typ,
+            detached,
+            pin_file,
+            out,
+            ..
+        } => {
+            let message = match (jws, raw) {
+                (true, _) => MessageForm::Jws { typ, detached },
+                (_, true) => MessageForm::Raw,
+                (false, false) => sign::cms(content_type.as_deref(), detached)?,
+            };
+            let out = out.into();
+            sign::run(&device()?, &label, &file, &message, pin_file, &out, form)
         }
         Verb::Persist { label, handle } => keys::persist(&device()?, &label, handle, form),
         Verb::Prune => identity::prune(&settings.read()?, form),
@@ -143,7 +204,18 @@ fn run(
         Verb::Show {
             cert: Some(file), ..
         } => show::file(&file, form),
-        Verb::Show { label, .. } => show::show(&device()?, &label.unwrap_or_default(), form),
+        Verb::Show {
+            label,
+            keylime,
+            out,
+            ..
+        } => {
+            let (device, label) = (device()?, label.unwrap_or_default());
+            match keylime {
+                true => export::keylime(&device, &label, out.as_deref(), form),
+                false => show::show(&device, &label, form),
+            }
+        }
         Verb::Tree => tree::run(&device()?, painter, form),
         Verb::Verify {
             label,

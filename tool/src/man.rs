@@ -114,6 +114,10 @@ fn examples(page: &str) -> &'static Meanings {
             ),
             ("devid show devid/web", "The key web of the token devid."),
             (
+                "devid show idev-id --keylime --out /var/lib/keylime",
+                "Settings for Keylime's agent, and the certificates that they name.",
+            ),
+            (
                 "devid show --cert ca.pem",
                 "A certificate in a file, whoever it is for.",
             ),
@@ -164,6 +168,10 @@ fn examples(page: &str) -> &'static Meanings {
                 "devid key generate mail --algorithm rsa2048 --decrypts",
                 "One that opens encrypted mail as well.",
             ),
+            (
+                "devid key generate node --parent srk --scheme ecdsa-sha256",
+                "One that SPIRE's tpm_devid plugin can use.",
+            ),
         ],
         "devid-key-list" => &[("devid key list", "The keys of the token devid.")],
         "devid-key-delete" => &[(
@@ -194,14 +202,48 @@ fn examples(page: &str) -> &'static Meanings {
                 "Names the device as the factory did.",
             ),
         ],
+        "devid-attest" => &[
+            (
+                "devid attest web --nonce nonce.bin --out web.evidence",
+                "What a CA needs to know that the key web is in this TPM.",
+            ),
+            (
+                "devid attest idev-id --nonce 00112233445566778899aabbccddeeff",
+                "The same of the factory's key, on standard output.",
+            ),
+        ],
+        "devid-activate" => &[(
+            "devid activate web.challenge --out web.response",
+            "What the CA answered to the evidence, and what it is sent then.",
+        )],
         "devid-import-cert" => &[(
             "devid import-cert web.pem",
             "What the CA answered, in the place of the certificate before it.",
         )],
-        "devid-export" => &[(
-            "devid export web --tss2 --out web.tss2.pem",
-            "For tpm2-openssl and others.",
-        )],
+        "devid-export" => &[
+            (
+                "devid export web --tss2 --out web.tss2.pem",
+                "For tpm2-openssl and others.",
+            ),
+            (
+                "devid export web --tpm2-tools web.tpm",
+                "For tpm2_load; the answer is the command with its parent.",
+            ),
+            (
+                "devid export node --spire /etc/spire/devid",
+                "For SPIRE's tpm_devid plugin; the answer is its settings.",
+            ),
+        ],
+        "devid-sign" => &[
+            (
+                "devid sign idev-id request.json --cms --content-type 1.2.840.113549.1.9.16.1.40",
+                "A voucher request for BRSKI (RFC 8995).",
+            ),
+            (
+                "devid sign idev-id challenge --raw --out challenge.sig",
+                "For openssl dgst -verify.",
+            ),
+        ],
         "devid-persist" => &[(
             "devid persist idev-id",
             "After TPM2_Clear: the factory's key gets its handle back.",

@@ -1,7 +1,8 @@
 //! `devid list` and `devid show`
 
-use crate::certificates::read_input;
+use crate::certificates::LARGEST;
 use crate::cli::OutputFormat;
+use crate::input::{self, is_standard_input};
 use crate::output::{CommandError, Output};
 use crate::text::{line, row};
 use devid_core::identity::{
@@ -109,7 +110,11 @@ pub(crate) fn show(
 
 /// All certificates of a file, with all that they say; no TPM is asked.
 pub(crate) fn file(path: &Path, form: OutputFormat) -> Result<Output, CommandError> {
-    let (bytes, name) = read_input(path)?;
+    let bytes = input::file(path, LARGEST)?;
+    let name = match is_standard_input(path) {
+        true => "standard input".into(),
+        false => path.display().to_string(),
+    };
     let certificates = describe_certificates(&bytes, &name)?;
     Output::new(form, &json!({ "certificates": certificates }), || {
         let mut text = String::new();

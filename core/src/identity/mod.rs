@@ -7,9 +7,11 @@ mod description;
 mod device;
 mod doctor;
 mod endorsement;
+mod enrolment;
 mod entry;
 mod error;
 mod existing;
+mod export;
 mod factory;
 mod find;
 mod free_name;
@@ -29,10 +31,13 @@ mod refusal;
 mod remedy;
 mod requests;
 mod reset;
+#[cfg(feature = "evidence")]
+mod sign;
 mod signer;
 mod software;
 mod state;
 mod status;
+mod tls_identity;
 mod tree;
 mod trusted_files;
 mod untrusted;
@@ -44,15 +49,22 @@ pub use description::{
 pub use device::{Device, Inventory};
 pub use doctor::{Finding, Health, doctor};
 pub use endorsement::configured_tpm;
+pub use enrolment::{Enrolled, EnrolmentRecord, EnrolmentRules};
 pub use entry::{CertificateEntry, EXISTING, FACTORY, OWN, SOFTWARE, TokenEntry};
 pub use error::{IdentityError, IdentityErrorKind};
+pub use export::Exported;
 pub use import::Imported;
 pub use keys::KeyStorage;
 pub use master::{KeptObject, LostObject, Renewal, renew_master};
 pub use output_file::{FileKind, OutputFile};
 pub use provision::{Provisioned, Provisioning, RequestTarget, provision};
 pub use reset::{prune, reset};
+#[cfg(feature = "evidence")]
+pub use sign::SignedMessage;
 pub use state::{Certified, ExistingState, Facts, Marker, Plan, Policy, Refusal, TpmKey};
+#[cfg(feature = "evidence")]
+pub(crate) use status::maker_and_firmware;
 pub use status::{Expiry, IdentitySource, MasterKey, Mode, RoleStatus, Status, TpmStatus};
+pub use tls_identity::TlsIdentity;
 pub use tree::{CertificateBranch, DeviceTree, ObjectBranch, TokenBranch, TpmBranch};
 pub use verify::{Report, Verdict, Verification};

@@ -141,7 +141,7 @@ fn wait_for_tpm(
     policy: Policy,
     limit: Duration,
 ) -> Result<(Device, Observed), IdentityError> {
-    let (began, lines) = (Instant::now(), WaitLines::NEW);
+    let (began, lines) = (Instant::now(), WaitLines::new());
     let end = began + limit;
     let mut was_there = false;
     loop {

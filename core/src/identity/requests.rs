@@ -27,27 +27,26 @@ impl Device {
         content: &RequestContent,
         pin: Option<&Secret>,
     ) -> Result<Vec<u8>, IdentityError> {
-        if let Some(path) = &entry.software {
-            let key = read_key(path).map_err(|unread| unread.fault(path))?;
-            let subject = self.subject_of(entry, content, key.public())?;
-            return Signer(&self.tpm, &key).request(&subject, content);
-        }
+        refuse_secret_key(entry, "no certificate is for a secret key")?;
         let key = self.signing_key(entry, pin)?;
         let subject = self.subject_of(entry, content, key.public())?;
         Signer(&self.tpm, &key).request(&subject, content)
     }
 
-    /// The key of an entry, after a login if it needs one.
+    /// The private key of an entry, after a login if it needs one; a software identity's, too.
     ///
     /// # Errors
     ///
-    /// It has no private key, or that is a secret key.
+    /// It has no private key, or its file cannot be read.
     pub(super) fn signing_key(
         &self,
         entry: &TokenEntry,
         pin: Option<&Secret>,
     ) -> Result<Arc<Key>, IdentityError> {
-        refuse_secret_key(entry, "no certificate is for a secret key")?;
+        if let Some(path) = &entry.software {
+            let key = read_key(path).map_err(|unread| unread.fault(path))?;
+            return Ok(Arc::new(key));
+        }
         let Some(key) = &entry.key else {
             return Err(IdentityError::new(
                 IdentityErrorKind::NotFound,

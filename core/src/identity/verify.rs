@@ -83,6 +83,13 @@ pub(super) struct Trusted {
 }
 
 impl Trusted {
+    /// The same, and these.
+    #[must_use]
+    pub(super) fn and(mut self, more: &[Certificate]) -> Self {
+        self.certificates.extend_from_slice(more);
+        self
+    }
+
     /// The way from a certificate to one of these, over `others`.
     ///
     /// # Errors

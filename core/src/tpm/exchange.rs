@@ -257,7 +257,7 @@ impl<'a> Exchange<'a> {
                 return Err(error);
             }
         }
-        let (began, lines) = (Instant::now(), WaitLines::NEW);
+        let (began, lines) = (Instant::now(), WaitLines::new());
         let mut slowest = CommandClass::Ordinary;
         let mut crowded = Crowded::default();
         let mut pause = FIRST_PAUSE;

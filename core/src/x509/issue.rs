@@ -1,13 +1,10 @@
 //! Certificates and requests of the device's own (RFC 5280; RFC 2986), signed by its keys.
 
-use super::algorithms::ecdsa_to_der;
+use super::algorithms::{ecdsa_to_der, signature_algorithm};
 use super::clock::now;
 use crate::ber::as_der;
 use crate::key::PublicKey;
-use crate::oid::{
-    ECDSA_WITH_SHA_256, ECDSA_WITH_SHA_384, ECDSA_WITH_SHA_512, SHA_256_WITH_RSA_ENCRYPTION,
-    SHA_384_WITH_RSA_ENCRYPTION, SHA_512_WITH_RSA_ENCRYPTION, SUBJECT_ALT_NAME,
-};
+use crate::oid::SUBJECT_ALT_NAME;
 use crate::system::random;
 use crate::tpm::{Hash, SignatureScheme};
 use crate::x509::Certificate;
@@ -17,7 +14,7 @@ use std::time::Duration;
 use x509_cert::builder::profile::BuilderProfile;
 use x509_cert::builder::{Builder, CertificateBuilder};
 use x509_cert::certificate::TbsCertificate;
-use x509_cert::der::asn1::{Any, BitString, GeneralizedTime, OctetString};
+use x509_cert::der::asn1::{BitString, GeneralizedTime, OctetString};
 use x509_cert::der::{DateTime, Decode, Encode};
 use x509_cert::ext::pkix::{AuthorityKeyIdentifier, KeyUsage, KeyUsages};
 use x509_cert::ext::{Extension, ToExtension};
@@ -154,6 +151,18 @@ impl Subject {
         self.name.is_empty()
     }
 
+    /// A Name in DER, as it stands there.
+    ///
+    /// # Errors
+    ///
+    /// It is none.
+    pub(super) fn from_der(der: &[u8]) -> Result<Self, IssueError> {
+        Ok(Self {
+            der: der.to_vec(),
+            ..Self::of(Name::from_der(der).map_err(unencodable)?, None)?
+        })
+    }
+
     /// Of a service's key: its label, and nothing that tells of the device.
     pub(crate) fn named(label: &str) -> Result<Self, IssueError> {
         let special = |one: char| ",+\"\\<>;=#".contains(one);
@@ -253,7 +262,9 @@ impl<E: From<IssueError>> CertificateSigner<'_, E> {
 
     /// The AlgorithmIdentifier of that, DER.
     pub(super) fn algorithm(&self) -> Result<Vec<u8>, IssueError> {
-        algorithm(self.scheme).to_der().map_err(unencodable)
+        signature_algorithm(self.scheme)
+            .and_then(|algorithm| algorithm.to_der())
+            .map_err(unencodable)
     }
 }
 
@@ -310,22 +321,8 @@ impl EncodePublicKey for SubjectKeyInfo {
 
 impl DynSignatureAlgorithmIdentifier for Described {
     fn signature_algorithm_identifier(&self) -> x509_cert::spki::Result<AlgorithmIdentifierOwned> {
-        Ok(algorithm(self.scheme))
+        Ok(signature_algorithm(self.scheme)?)
     }
-}
-
-fn algorithm(scheme: SignatureScheme) -> AlgorithmIdentifierOwned {
-    let (oid, parameters) = match scheme {
-        SignatureScheme::Ecdsa(Hash::Sha384) => (ECDSA_WITH_SHA_384, None),
-        SignatureScheme::Ecdsa(Hash::Sha512) => (ECDSA_WITH_SHA_512, None),
-        SignatureScheme::Ecdsa(_) => (ECDSA_WITH_SHA_256, None),
-        SignatureScheme::Rsassa(Hash::Sha384) => (SHA_384_WITH_RSA_ENCRYPTION, Some(Any::null())),
-        SignatureScheme::Rsassa(Hash::Sha512) => (SHA_512_WITH_RSA_ENCRYPTION, Some(Any::null())),
-        SignatureScheme::Rsassa(_) | SignatureScheme::Rsapss(_) => {
-            (SHA_256_WITH_RSA_ENCRYPTION, Some(Any::null()))
-        }
-    };
-    AlgorithmIdentifierOwned { oid, parameters }
 }
 
 pub(super) fn unencodable(error: x509_cert::der::Error) -> IssueError {

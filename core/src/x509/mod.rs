@@ -8,6 +8,7 @@ pub(crate) mod checks;
 pub(crate) mod clock;
 pub(crate) mod comparison;
 pub(crate) mod crl;
+mod csr_attributes;
 mod decode;
 pub(crate) mod device;
 pub(crate) mod extension;
@@ -32,6 +33,8 @@ mod time;
 
 pub use certificate::Certificate;
 pub use checks::{Check, Outcome};
+pub use clock::clock_is_wrong;
+pub use csr_attributes::CsrAttributes;
 pub use decode::{NoCertificate, Unreadable};
 pub use issue::{IssueError, Subject};
 pub use pkcs7::certificates_of_answer;

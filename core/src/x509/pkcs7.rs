@@ -12,9 +12,6 @@ use x509_cert::der::pem::Base64Decoder;
 
 /// [0], constructed: the content of ContentInfo, and the certificates of SignedData.
 const CONTEXT_0: u8 = 0xA0;
-/// The digits of a certificate, and more than any word has.
-const SHORTEST_BASE64: usize = 64;
-
 /// The certificates in what a CA answered: PEM, DER or PKCS#7, the last also as PEM or as base64
 /// without any lines around; lines of any length.
 ///
@@ -25,8 +22,8 @@ pub fn certificates_of_answer(bytes: &[u8]) -> Result<Vec<Certificate>, NoCertif
     let text = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes);
     match bare_base64(text) {
         Some(der) => of_der(&der),
-        None if bytes.first() == Some(&SEQUENCE) => of_der(bytes),
-        None => of_pem(bytes),
+        _ if bytes.first() == Some(&SEQUENCE) => of_der(bytes),
+        _ => of_pem(bytes),
     }
 }
 
@@ -57,7 +54,7 @@ fn of_pem(bytes: &[u8]) -> Result<Vec<Certificate>, NoCertificate> {
 }
 
 /// The bytes of a text that is nothing but base64, with blanks anywhere.
-fn bare_base64(text: &[u8]) -> Option<Vec<u8>> {
+pub(super) fn bare_base64(text: &[u8]) -> Option<Vec<u8>> {
     let digits: Vec<u8> = text
         .iter()
         .copied()
@@ -68,7 +65,7 @@ fn bare_base64(text: &[u8]) -> Option<Vec<u8>> {
         .or(digits.strip_suffix(b"="))
         .unwrap_or(&digits);
     let is_digit = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
-    if digits.len() < SHORTEST_BASE64 || !digits.iter().all(is_digit) {
+    if digits.is_empty() || !digits.iter().all(is_digit) {
         return None;
     }
     let mut padded = digits.to_vec();

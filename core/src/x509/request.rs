@@ -1,16 +1,17 @@
 //! Requests for certificates (PKCS#10, RFC 2986), and what they ask for.
 
 use super::certificate::Certificate;
+use super::csr_attributes::CsrAttributes;
 use super::issue::{CertificateSigner, IssueError, Subject, unencodable};
 use super::requested_names::{alternative_name, key_usage, purpose};
-use crate::ber::{BIT_STRING, Element, INTEGER, OBJECT_IDENTIFIER, SEQUENCE, encoded};
+use crate::ber::{BIT_STRING, Element, INTEGER, OBJECT_IDENTIFIER, SEQUENCE, SET, encoded};
 use crate::oid::{EXTENDED_KEY_USAGE, KEY_USAGE, SUBJECT_ALT_NAME};
+use crate::tpm::Hash;
 use x509_cert::der::Encode;
 use x509_cert::der::asn1::{ObjectIdentifier, OctetString};
 use x509_cert::der::oid::db::rfc5912::ID_EXTENSION_REQ as EXTENSION_REQUEST;
 use x509_cert::ext::Extension;
 
-const SET: u8 = 0x31;
 /// [0], constructed: the attributes of CertificationRequestInfo.
 const ATTRIBUTES: u8 = 0xA0;
 /// digitalSignature alone, as RFC 5280, section 4.2.1.3, numbers the bits.
@@ -28,6 +29,8 @@ pub struct RequestContent {
     usage: u16,
     /// Extensions that are asked for as they stand here.
     extensions: Vec<Extension>,
+    /// The hash by which it is to be signed, where the key can.
+    hash: Option<Hash>,
 }
 
 impl RequestContent {
@@ -69,7 +72,7 @@ impl RequestContent {
                 .map(|text| purpose(text))
                 .collect::<Result<_, _>>()?,
             usage,
-            extensions: Vec::new(),
+            ..Self::default()
         })
     }
 
@@ -117,25 +120,43 @@ impl RequestContent {
         self.subject.is_some() || !self.alternative_names.is_empty()
     }
 
-    /// Asks for this extension, too, in the place of one of the same kind that is not said by
-    /// `parse`: its kind, whether it is critical, its value.
-    pub fn with_extension(&mut self, id: ObjectIdentifier, critical: bool, value: &[u8]) {
-        let said = match id {
-            SUBJECT_ALT_NAME => !self.alternative_names.is_empty(),
-            EXTENDED_KEY_USAGE => !self.purposes.is_empty(),
-            KEY_USAGE => self.usage != 0,
-            _ => false,
-        };
-        let Ok(extn_value) = OctetString::new(value) else {
-            return;
-        };
-        if !said && self.extensions.iter().all(|one| one.extn_id != id) {
-            self.extensions.push(Extension {
-                extn_id: id,
-                critical,
-                extn_value,
-            });
+    /// Asks for what a server wishes, too, as far as nothing else was said.
+    ///
+    /// # Errors
+    ///
+    /// [`IssueError::Failed`]: it wishes what cannot be done.
+    pub fn with_wishes(&mut self, wishes: &CsrAttributes) -> Result<(), IssueError> {
+        for (id, critical, value) in &wishes.extensions {
+            let is_said = match *id {
+                SUBJECT_ALT_NAME => {
+                    let copied = self
+                        .subject
+                        .as_ref()
+                        .and_then(|one| one.alternative.as_ref());
+                    copied.is_some() || !self.alternative_names.is_empty()
+                }
+                EXTENDED_KEY_USAGE => !self.purposes.is_empty(),
+                KEY_USAGE => self.usage != 0,
+                _ => false,
+            };
+            if !is_said && self.extensions.iter().all(|one| one.extn_id != *id) {
+                self.extensions.push(Extension {
+                    extn_id: *id,
+                    critical: *critical,
+                    extn_value: OctetString::new(value.as_slice()).map_err(unencodable)?,
+                });
+            }
         }
+        if let (None, Some(der)) = (&self.subject, &wishes.subject) {
+            self.subject = Some(Subject::from_der(der)?);
+        }
+        self.hash = self.hash.or(wishes.hash);
+        Ok(())
+    }
+
+    /// The hash by which it is to be signed, where the key can.
+    pub(crate) fn hash(&self) -> Option<Hash> {
+        self.hash
     }
 
     /// The subject, if one was said.
@@ -298,11 +319,20 @@ mod tests {
     #[test]
     fn a_servers_wish_yields_to_what_was_said() {
         let mut content = parsed(&[], &["clientAuth"], &[]).unwrap();
-        content.with_extension(EXTENDED_KEY_USAGE, true, b"\x30\x00");
-        content.with_extension(ObjectIdentifier::new_unwrap("1.2.3.4"), false, b"\x05\x00");
+        let other = ObjectIdentifier::new_unwrap("1.2.3.4");
+        let wishes = CsrAttributes {
+            extensions: vec![
+                (EXTENDED_KEY_USAGE, true, b"\x30\x00".to_vec()),
+                (other, false, b"\x05\x00".to_vec()),
+            ],
+            ..CsrAttributes::default()
+        };
+        content.with_wishes(&wishes).unwrap();
         let all = extensions(&content);
-        let kinds: Vec<_> = all.iter().map(|(id, ..)| id.to_string()).collect();
-        assert_eq!(kinds, ["2.5.29.15", "2.5.29.37", "1.2.3.4"]);
+        assert_eq!(
+            all.iter().map(|(id, ..)| *id).collect::<Vec<_>>(),
+            [KEY_USAGE, EXTENDED_KEY_USAGE, other]
+        );
         assert!(!all[1].1, "it is what was said");
     }
 

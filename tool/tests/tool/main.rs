@@ -13,6 +13,7 @@ mod device;
 
 /// An identity of the device's own: made, kept, lost, reset.
 mod identity {
+    mod clouds;
     mod eve;
     mod handles;
     mod kills;
@@ -29,10 +30,17 @@ mod identity {
 mod certificates {
     mod chains;
     mod exchange;
+    mod messages;
     mod requests;
     mod revoked;
     mod shapes;
     mod verify;
+}
+
+/// Certificates from servers, and their renewal.
+mod enrolment {
+    mod est;
+    mod faults;
 }
 
 /// Findings of `devid doctor`, and their remedies.

@@ -183,7 +183,7 @@ impl Timing {
             timing: self,
             limit: Cell::new(limit),
             began,
-            lines: WaitLines::NEW,
+            lines: WaitLines::new(),
             end: Cell::new(began + limit.time),
             changes: Cell::new(self.changes.load(Ordering::Acquire)),
         }

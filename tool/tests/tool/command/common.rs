@@ -22,6 +22,7 @@ const VERBS: &[&[&str]] = &[
     &["csr", "web"],
     &["import-cert", "/nonexistent"],
     &["export", "web", "--tss2"],
+    &["sign", "web", "/nonexistent", "--raw"],
     &["persist", "web"],
     &["uri", "web"],
 ];

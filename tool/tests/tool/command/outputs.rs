@@ -50,6 +50,8 @@ const LINES: &[(i32, &str)] = &[
     (0, "csr web"),
     (1, "import-cert /nonexistent"),
     (0, "export web --tss2"),
+    (0, "sign idev-id /etc/os-release --jws"),
+    (1, "sign idev-id /nonexistent --raw"),
     (0, "persist idev-id"),
     (0, "uri web"),
     (0, "uri2pem pkcs11:token=idev-id"),

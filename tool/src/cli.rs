@@ -26,17 +26,23 @@ pub(crate) struct Arguments {
 #[derive(Args)]
 pub(crate) struct CommonArgs {
     /// Writes JSON: one document on standard output, of a failure too.
-    #[arg(long, global = true)]
+    #[arg(long, global = true, display_order = 90)]
     pub(crate) json: bool,
     /// Says on standard error what is done; -vv says more.
-    #[arg(short, long, global = true, action = ArgAction::Count)]
+    #[arg(short, long, global = true, action = ArgAction::Count, display_order = 91)]
     pub(crate) verbose: u8,
     /// Says nothing but errors and what was asked for.
-    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    #[arg(
+        short,
+        long,
+        global = true,
+        conflicts_with = "verbose",
+        display_order = 92
+    )]
     pub(crate) quiet: bool,
     /// Reads this file in the place of /etc/devid-pkcs11/config.toml; config.d/, chain/ and trust/ are
     /// looked for beside it.
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE", display_order = 93)]
     pub(crate) config: Option<PathBuf>,
 }
 

@@ -453,6 +453,8 @@ pub(super) unsafe fn mechanism(
         Shape::Iv => unsafe { sized::<[CK_BYTE; 16]>(&given) }.map(Parameter::Iv),
         // SAFETY: as above.
         Shape::Gcm => unsafe { gcm(&given) },
+        // SAFETY: as above.
+        Shape::CodeLength => unsafe { sized(&given) }.map(Parameter::CodeLength),
     };
     let parameter = parameter.unwrap_or(Parameter::Other);
     row.check_shape(&parameter)?;

@@ -134,6 +134,14 @@ impl CipherState {
         }
     }
 
+    /// Whether what comes out at the end may be less than [`Self::finish_length`] says.
+    pub(crate) fn takes_padding_off(&self) -> bool {
+        match self {
+            Self::Blocks(blocks) => blocks.takes_padding_off(),
+            Self::Gcm(_) => false,
+        }
+    }
+
     /// Takes a part, and appends what comes out of it.
     pub(crate) fn update(
         &mut self,

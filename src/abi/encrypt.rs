@@ -181,11 +181,9 @@ unsafe fn update(
     let room = unsafe { args::room(output.0, output.1) };
     // SAFETY: as this function's contract.
     let answer = unsafe {
-        args::borrow(part.0, part.1, |part| {
-            match direction {
-                Direction::Encrypt => session.encrypt_update(part, room),
-                Direction::Decrypt => session.decrypt_update(part, room),
-            }
+        args::borrow(part.0, part.1, |part| match direction {
+            Direction::Encrypt => session.encrypt_update(part, room),
+            Direction::Decrypt => session.decrypt_update(part, room),
         })
     }?;
     // SAFETY: an answer means that there is room, hence a length pointer.

@@ -265,10 +265,7 @@ impl DevidStore {
         if let Some(why) = key.obstacle() {
             warn!("the key {name:?} cannot be used: {why}");
         }
-        match &pair.auth {
-            None => key,
-            Some(salt) => key.opened_by(self.access(salt)),
-        }
+        key.opened_by(self.access_of(&pair.auth))
     }
 
     fn secret_key_of(&self, name: &str, file: &SecretKeyFile) -> SecretKey {
@@ -276,10 +273,7 @@ impl DevidStore {
         if let Some(why) = key.obstacle() {
             warn!("the key {name:?} cannot be used: {why}");
         }
-        match &file.auth {
-            None => key,
-            Some(salt) => key.opened_by(self.access(salt)),
-        }
+        key.opened_by(self.access_of(&file.auth))
     }
 
     /// Whether the empty value may be shown to a parent, though a wrong one may count: to those that

@@ -95,7 +95,7 @@ impl Key {
                     self.check_loads_of(tpm, seal)?;
                 }
                 match self.access {
-                    Access::Open => soft.check(tpm, &self.access),
+                    Access::Open | Access::Everybody => soft.check(tpm, &self.access),
                     Access::Given(_)
                     | Access::Hidden
                     | Access::Login(_)

@@ -151,9 +151,9 @@ impl SecretKey {
         self.sensitive
     }
 
-    /// Whether a login opens it.
-    pub fn asks_login(&self) -> bool {
-        self.access.salt().is_some()
+    /// Whether it needs no login, also on a token with a PIN, as whoever made it wanted.
+    pub fn is_for_everybody(&self) -> bool {
+        matches!(self.access, Access::Everybody)
     }
 
     /// Why nobody can use the key, if so.
@@ -225,7 +225,9 @@ impl SecretKey {
     /// As of [`SecretKey::open`].
     pub(in crate::store) fn check_file(&self, tpm: &Tpm) -> Result<(), SignError> {
         match (&self.place, &self.access) {
-            (SecretKeyLocation::Sealed { .. }, Access::Open) => self.open(tpm).map(drop),
+            (SecretKeyLocation::Sealed { .. }, Access::Open | Access::Everybody) => {
+                self.open(tpm).map(drop)
+            }
             (SecretKeyLocation::Sealed { seal, .. }, _) => Ok(tpm.check_loads(seal)?),
             (SecretKeyLocation::Memory(_), _) => Ok(()),
             (SecretKeyLocation::Refused(why), _) => Err(SignError::Refused((*why).into())),

@@ -7,6 +7,7 @@ extern crate testkit;
 mod decrypt;
 mod derive;
 mod operations;
+mod secret_attacks;
 mod secret_keys;
 mod secret_rules;
 mod unwrap;

@@ -8,6 +8,7 @@ mod envelope;
 use super::access::Access;
 use super::locked_memory::Locked;
 use super::login::{OpenedKeyId, UnlockedKey};
+use super::obstacle::{KeyFile, explained, judged};
 use crate::key::SecretKeyType;
 use crate::store::SignError;
 use crate::store::folder::{self, Tss2Key, Tss2Kind};
@@ -24,6 +25,7 @@ pub struct SecretKey {
     place: SecretKeyLocation,
     access: Access,
     sensitive: bool,
+    source: Option<KeyFile>,
     /// The key, opened at its first use if that takes no login.
     opened: UnlockedKey,
 }
@@ -114,6 +116,15 @@ impl SecretKey {
         }
     }
 
+    /// The key, of this file.
+    #[must_use]
+    pub(in crate::store) fn kept_in(self, source: KeyFile) -> Self {
+        Self {
+            source: Some(source),
+            ..self
+        }
+    }
+
     /// The key, opened by this.
     #[must_use]
     pub(in crate::store) fn opened_by(self, access: Access) -> Self {
@@ -132,6 +143,7 @@ impl SecretKey {
             place,
             access,
             sensitive: true,
+            source: None,
             opened: UnlockedKey::default(),
         }
     }
@@ -197,6 +209,11 @@ impl SecretKey {
     ///
     /// [`SignError::NotLoggedIn`], [`SignError::Refused`] for a file that was changed, and the TPM's.
     pub fn open(&self, tpm: &Tpm) -> Result<SecretBytes, SignError> {
+        let opened = self.unsealed(tpm);
+        opened.map_err(|error| judged(self.source.as_ref(), tpm, error))
+    }
+
+    fn unsealed(&self, tpm: &Tpm) -> Result<SecretBytes, SignError> {
         let (seal, encrypted) = match &self.place {
             SecretKeyLocation::Memory(bytes) => return Ok(bytes.clone()),
             SecretKeyLocation::Refused(why) => return Err(SignError::Refused((*why).into())),
@@ -224,14 +241,17 @@ impl SecretKey {
     ///
     /// As of [`SecretKey::open`].
     pub(in crate::store) fn check_file(&self, tpm: &Tpm) -> Result<(), SignError> {
-        match (&self.place, &self.access) {
+        let checked = match (&self.place, &self.access) {
             (SecretKeyLocation::Sealed { .. }, Access::Open | Access::Everybody) => {
-                self.open(tpm).map(drop)
+                self.unsealed(tpm).map(drop)
             }
-            (SecretKeyLocation::Sealed { seal, .. }, _) => Ok(tpm.check_loads(seal)?),
+            (SecretKeyLocation::Sealed { seal, .. }, _) => {
+                tpm.check_loads(seal).map_err(SignError::from)
+            }
             (SecretKeyLocation::Memory(_), _) => Ok(()),
             (SecretKeyLocation::Refused(why), _) => Err(SignError::Refused((*why).into())),
-        }
+        };
+        checked.map_err(|error| explained(self.source.as_ref(), tpm, error))
     }
 
     /// Seals a secret key: `seal` has the TPM seal what encrypts it, and gives what it made of that.

@@ -16,6 +16,7 @@ over_our_transport!(
     uses_that_were_not_given,
     what_secret_keys_say,
     nobody_finds_a_key_by_its_value,
+    a_key_of_the_session_can_be_read_if_its_owner_wants_that,
 );
 
 const WRONG: Result<(), Code> = Err(Code(CKR_MECHANISM_PARAM_INVALID));
@@ -415,4 +416,32 @@ fn nobody_finds_a_key_by_its_value(link: Link) {
     ];
     let readable = brought(&open);
     assert_eq!(own.find(std::slice::from_ref(&value)), [readable]);
+}
+
+/// As a key that comes of an agreement. The token keeps no such key.
+fn a_key_of_the_session_can_be_read_if_its_owner_wants_that(link: Link) {
+    let bench = Bench::new(link);
+    let own = &bench.own;
+    let shown = [
+        (CKA_SENSITIVE, NO.to_vec()),
+        (CKA_EXTRACTABLE, YES.to_vec()),
+    ];
+    let key = own.aes_key(&shown);
+    assert_eq!(own.attribute(key, CKA_VALUE).len(), 32);
+    for (kind, value) in [
+        (CKA_LOCAL, YES),
+        (CKA_ALWAYS_SENSITIVE, NO),
+        (CKA_NEVER_EXTRACTABLE, NO),
+    ] {
+        assert_eq!(own.attribute(key, kind), value, "{kind:#x}");
+    }
+    // What was given up is not had again.
+    own.change(key, &[(CKA_EXTRACTABLE, YES.to_vec())]).unwrap();
+    let other = own.aes_key(&shown[1..]);
+    let hidden = own.raw.attribute(own.session, other, CKA_VALUE);
+    assert_eq!(hidden, Err(Code(CKR_ATTRIBUTE_SENSITIVE)));
+    assert_eq!(own.attribute(other, CKA_ALWAYS_SENSITIVE), YES);
+    let template = [&[(CKA_VALUE_LEN, ulong(32)), on_token(true)], &shown[..]].concat();
+    let kept = generate_key(&own.raw, own.session, CKM_AES_KEY_GEN, &template);
+    assert_eq!(kept, Err(Code(CKR_TEMPLATE_INCONSISTENT)));
 }

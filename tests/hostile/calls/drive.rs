@@ -334,7 +334,7 @@ fn begin(raw: &Raw, scene: Scene, bench: &Bench, public: CK_ULONG, private: CK_U
                 ulParameterLen: 16,
             };
             let (kind, length) = (&raw mut kind, &raw mut length);
-            for key in aes_key(raw, session) {
+            if let Some(key) = aes_key(raw, session) {
                 begun.extend(match scene {
                     Scene::EncryptingParts => [
                         call!(raw.table, C_EncryptInit(session, kind, key)),

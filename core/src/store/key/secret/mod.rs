@@ -88,15 +88,6 @@ impl SecretKey {
         Self::new(key_type, length, place, Access::Open)
     }
 
-    /// A key from random bytes of the kernel; it lives in memory until it is dropped.
-    ///
-    /// # Errors
-    ///
-    /// There are no random bytes.
-    pub fn generate(key_type: SecretKeyType, length: usize) -> Result<Self, TpmError> {
-        Ok(Self::in_memory(key_type, random_secret(length)?, false))
-    }
-
     /// The key of a file.
     pub(in crate::store) fn of_file(file: &folder::SecretKeyFile) -> Self {
         let length =

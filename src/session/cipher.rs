@@ -105,11 +105,11 @@ impl Session {
         let state = &operation.state;
         let most = state.update_length(last.len())? + state.finish_length(last.len())?;
         let may_be_less = state.takes_padding_off();
-        if room == Room::Length || !may_be_less {
-            if let Some(answer) = refuses(room, most) {
-                self.put_back(operation);
-                return Ok(answer);
-            }
+        if (room == Room::Length || !may_be_less)
+            && let Some(answer) = refuses(room, most)
+        {
+            self.put_back(operation);
+            return Ok(answer);
         }
         let key = self.slot.open_secret_key(&operation.key)?;
         let mut out = Secret::default();

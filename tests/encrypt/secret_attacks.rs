@@ -350,9 +350,11 @@ fn no_plaintext_before_the_tag(link: Link) {
     let parameter = gcm(&IV[..12], b"about", 128);
     let by = mechanism(CKM_AES_GCM, Some(&parameter));
     let hidden = own.encrypt(by, key, &[7; 100]).unwrap();
-    for wrong in [None, Some(0), Some(99), Some(100), Some(115)] {
+    for wrong in [None, Some(0), Some(99), Some(100), Some(115_usize)] {
         let mut given = hidden.clone();
-        wrong.map(|at: usize| given[at] ^= 1);
+        if let Some(at) = wrong {
+            given[at] ^= 1;
+        }
         own.decrypt_init(by, key).unwrap();
         let mut room = [0xEE_u8; 200];
         let out = room.as_mut_ptr();
